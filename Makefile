@@ -1,0 +1,49 @@
+# make demo    see it work: a private Postfix, some mail, the archive copies
+# make test    everything that can be tested here, on a live Postfix
+# make check   format, lint, types, house rules, unit tests
+# make format  bring the code into form
+#
+# demo, test and check install what they need and say so first.
+
+PYTHON ?= /usr/bin/python3
+VENV = .venv
+BIN = $(VENV)/bin
+
+.PHONY: help demo test unit live check format clean
+
+help:
+	@sed -n 's/^# \{0,1\}//p' Makefile | sed -n '1,6p'
+
+demo:
+	@PYTHON=$(PYTHON) tests/prepare demo
+	@$(BIN)/python tests/demo.py
+
+test:
+	@PYTHON=$(PYTHON) tests/prepare test
+	@$(BIN)/pytest -m "not slow"
+
+unit:
+	@PYTHON=$(PYTHON) tests/prepare check
+	@$(BIN)/pytest -m "not live and not slow"
+
+live:
+	@PYTHON=$(PYTHON) tests/prepare test
+	@$(BIN)/pytest -m "live and not slow"
+
+check:
+	@PYTHON=$(PYTHON) tests/prepare check
+	@$(BIN)/black --check --quiet postfix_archive tests || \
+	  { echo "black would change files: run make format"; exit 1; }
+	@$(BIN)/isort --check-only postfix_archive tests
+	@$(BIN)/flake8 postfix_archive tests
+	@$(BIN)/mypy
+	@$(BIN)/pytest -q -m "not live and not slow"
+
+format:
+	@PYTHON=$(PYTHON) tests/prepare check
+	@$(BIN)/isort --quiet postfix_archive tests
+	@$(BIN)/black --quiet postfix_archive tests
+
+clean:
+	rm -rf $(VENV) build *.egg-info .mypy_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,1 @@
+"""What makes things true: disk and network. Foreign errors become ours here."""

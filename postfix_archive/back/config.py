@@ -1,0 +1,91 @@
+"""Reads archive.cf and the site keys of one Postfix instance.
+
+Used by the doors and the commands. The configuration directory is that of Postfix:
+``-c``, else MAIL_CONFIG, which pipe(8) passes on (postconf(5), export_environment).
+"""
+
+from __future__ import annotations
+
+import os
+
+from postfix_archive.core import keyring, settings
+from postfix_archive.core.errors import (
+    KeyMissing,
+    KeyUnreadable,
+    SettingsUnreadable,
+    SettingWrong,
+)
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from postfix_archive.core.keyring import Keyring
+    from postfix_archive.core.settings import Settings
+
+NAME = "archive.cf"
+DIRECTORY = "/etc/postfix"  # config_directory: its default in postconf(5)
+
+
+def directory(given: str | None) -> str:
+    """Return the configuration directory: given, from MAIL_CONFIG, or the usual."""
+    return given or os.environ.get("MAIL_CONFIG") or DIRECTORY
+
+
+def load(config_directory: str) -> Settings:
+    """Return the settings; a missing archive.cf means all defaults.
+
+    Raises SettingsUnreadable and SettingWrong.
+    """
+    place = f"{config_directory}/{NAME}"
+    try:
+        text = _text(place)
+    except FileNotFoundError:
+        text = ""
+    except (OSError, UnicodeDecodeError) as problem:
+        raise SettingsUnreadable(
+            f"{place} cannot be read: {problem}; the user of the archive services in"
+            " master.cf must be able to"
+        ) from problem
+    return settings.parse(
+        text,
+        place=place,
+        config_directory=config_directory,
+        myhostname=os.uname().nodename,
+    )
+
+
+def keys(found: Settings) -> Keyring:
+    """Return the site keys. Raises KeyMissing and KeyUnreadable."""
+    place = found.archive_key_file
+    try:
+        return keyring.parse(_text(place), place=place)
+    except FileNotFoundError:
+        raise KeyMissing(
+            f"{place} is missing: run postfix-archive key create"
+        ) from None
+    except (OSError, UnicodeDecodeError) as problem:
+        raise KeyUnreadable(
+            f"{place} cannot be read: {_reason(problem)}; it must belong to the user of"
+            " the archive services in master.cf"
+        ) from None
+
+
+def user_id(found: Settings) -> int:
+    """Return the user id of mail_owner, under which pickup(8) requeues mail."""
+    from pwd import getpwnam
+
+    try:
+        return getpwnam(found.mail_owner).pw_uid
+    except KeyError:
+        raise SettingWrong(
+            f"{found.config_directory}/{NAME}: mail_owner = {found.mail_owner}: there"
+            " is no such user; give the value that main.cf has"
+        ) from None
+
+
+def _text(place: str) -> str:
+    with open(place, encoding="utf-8") as opened:
+        return opened.read()
+
+
+def _reason(problem: Exception) -> str:
+    return getattr(problem, "strerror", None) or type(problem).__name__

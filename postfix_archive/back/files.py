@@ -1,0 +1,98 @@
+"""The one durable-write primitive, and the opening of files that must be ours.
+
+Used by store and journal. A file is a draft until it is published: then its bytes, its
+name and every folder above it are on the disk. Foreign errors leave as StoreFailed.
+"""
+
+from __future__ import annotations
+
+import os
+
+from postfix_archive.core.errors import StoreFailed
+
+FOLDER_MODE = 0o700
+DRAFT_MODE = 0o600
+KEPT_MODE = 0o400
+
+
+class Draft:
+    """A file being written that counts for nothing until it is published."""
+
+    __slots__ = ("_descriptor", "_name", "size")
+
+    def __init__(self, folder: str) -> None:
+        self._name = f"{folder}/{os.getpid()}-{os.urandom(8).hex()}"
+        flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW
+        try:
+            self._descriptor = os.open(self._name, flags, DRAFT_MODE)
+        except OSError as problem:
+            raise failed(self._name, problem) from problem
+        self.size = 0
+
+    def write(self, content: bytes) -> None:
+        """Append content."""
+        view = memoryview(content)
+        try:
+            while view:
+                view = view[os.write(self._descriptor, view) :]
+        except OSError as problem:
+            raise failed(self._name, problem) from problem
+        self.size += len(content)
+
+    def sync(self) -> None:
+        """Make the bytes durable."""
+        try:
+            os.fsync(self._descriptor)
+        except OSError as problem:
+            raise failed(self._name, problem) from problem
+
+    def publish(self, name: str) -> None:
+        """Give the synced file its name, durably; an existing one is never replaced."""
+        try:
+            os.link(self._name, name, follow_symlinks=False)
+            sync_folder(os.path.dirname(name))
+        except OSError as problem:
+            raise failed(name, problem) from problem
+
+    def discard(self) -> None:
+        """Take the draft's own name away; a published file keeps its bytes."""
+        try:
+            os.close(self._descriptor)
+            os.unlink(self._name)
+        except OSError:
+            pass  # an old draft counts for nothing
+
+
+def make_folder(path: str) -> None:
+    """Make a folder and what is missing above it, durably, for its owner alone."""
+    try:
+        os.mkdir(path, FOLDER_MODE)
+    except FileExistsError:
+        return
+    except FileNotFoundError:
+        make_folder(os.path.dirname(path))
+        make_folder(path)
+        return
+    except OSError as problem:
+        raise failed(path, problem) from problem
+    sync_folder(os.path.dirname(path))
+
+
+def sync_folder(path: str) -> None:
+    """Make the names in a folder durable."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as problem:
+        raise failed(path, problem) from problem
+
+
+def failed(path: str, problem: OSError) -> StoreFailed:
+    """Return our error for a foreign one: what, where, and whom to look at."""
+    return StoreFailed(
+        f"{path}: {problem.strerror}; look at archive_store_directory, its file system"
+        " and its owner"
+    )

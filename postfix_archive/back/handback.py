@@ -1,0 +1,274 @@
+"""Gives messages to Postfix: an SMTP client for the internal ports on loopback.
+
+Used by front/pipe. Speaks RFC 5321 with PIPELINING, SMTPUTF8, DSN and XFORWARD, and
+QMQP for the few addresses that SMTP cannot carry. A message counts as given only when
+Postfix has said 250 and named its queue id. Foreign errors leave as HandBackUnreachable
+or HandBackRefused; both mean: defer.
+"""
+
+from __future__ import annotations
+
+from _socket import AF_INET, AF_INET6, SOCK_STREAM, socket
+
+from postfix_archive.core import address, wire
+from postfix_archive.core.errors import HandBackRefused, HandBackUnreachable
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from postfix_archive.core.envelope import Client, Recipient
+
+# Seconds for one answer: over Postfix's own smtp_data_done_timeout (600 s) no peer
+# of ours is still at work. archive_time_limit ends the whole.
+TIMEOUT = 600
+# RCPT commands in flight: their replies must fit the socket's buffer, or both sides
+# wait for each other (RFC 2920 3.1). 100 replies of at most 512 bytes.
+WINDOW = 100
+COMMAND_LIMIT = 510  # bytes without the CRLF
+LINE_LIMIT = 65536  # bytes of one reply line; RFC 5321 4.5.3.1.5 says 512
+BLOCK = 1 << 16
+
+XFORWARD = (
+    (b"NAME", "hostname"),
+    (b"ADDR", "address"),
+    (b"PORT", "port"),
+    (b"PROTO", "protocol"),
+    (b"HELO", "helo"),
+)
+
+
+class Reply:
+    """One SMTP reply: its code, and its last line as text."""
+
+    __slots__ = ("code", "keywords", "text")
+
+    def __init__(self, code: int, lines: list[bytes]) -> None:
+        self.code = code
+        self.text = lines[-1].decode("utf-8", "replace")
+        self.keywords = {line[4:].split(b" ", 1)[0].upper(): line for line in lines[1:]}
+
+    @property
+    def impossible(self) -> bool:
+        """True if the address is one that Postfix's smtpd cannot take at all.
+
+        sendmail(1) lets such addresses through; the one permanent fact in hand-back.
+        """
+        return self.code == 501 and self.text[4:].startswith("5.1.")
+
+
+class Session:
+    """One SMTP connection to an internal port, for one message."""
+
+    def __init__(self, port: tuple[str, int]) -> None:
+        self._name = f"{port[0]}:{port[1]}"
+        self._held = b""
+        self._socket = _connected(port)
+        self._expect(220, self._reply(), "the greeting")
+        self._offers = self._said(b"EHLO localhost", 250).keywords
+
+    def forward(self, client: Client, queue_id: bytes, *, local: bool) -> None:
+        """Pass on who the real client is (XFORWARD_README), for log and header."""
+        if b"XFORWARD" not in self._offers:
+            raise HandBackRefused(
+                f"{self._name} does not offer XFORWARD: set"
+                " smtpd_authorized_xforward_hosts there as in master.cf.d"
+            )
+        known = [(name, getattr(client, each)) for name, each in XFORWARD]
+        known += [(b"IDENT", queue_id), (b"SOURCE", b"LOCAL" if local else b"REMOTE")]
+        offered = self._offers[b"XFORWARD"].split()
+        said = [
+            b" " + name + b"=" + (address.xtext(value) or b"[UNAVAILABLE]")
+            for name, value in known
+            if name in offered
+        ]
+        for command in _commands(b"XFORWARD", said):
+            self._said(command, 250)
+
+    def ask(
+        self,
+        sender: bytes,
+        recipients: tuple[Recipient, ...],
+        *,
+        smtputf8: bool = False,
+        eightbit: bool = False,
+        envid: bytes = b"",
+        notify: bytes = b"",
+    ) -> tuple[Recipient, ...]:
+        """Ask for MAIL and every RCPT; return the recipients that SMTP cannot carry.
+
+        An impossible sender makes all recipients impossible. Any other refusal raises
+        HandBackRefused.
+        """
+        command = b"MAIL FROM:<" + sender + b">"
+        command += b" BODY=8BITMIME" if eightbit else b""
+        command += b" SMTPUTF8" if smtputf8 else b""
+        command += b" ENVID=" + address.xtext(envid) if envid else b""
+        if b"\n" in sender or b"\r" in sender:
+            return recipients
+        reply = self._command(command)
+        if reply.impossible:
+            return recipients
+        self._expect(250, reply, "MAIL")
+        impossible = [each for each in recipients if not _fits_a_line(each)]
+        possible = [each for each in recipients if _fits_a_line(each)]
+        for at in range(0, len(possible), WINDOW):
+            window = possible[at : at + WINDOW]
+            self._send(b"".join(_rcpt(each, notify) for each in window))
+            replies = [self._reply() for _ in window]
+            for each, reply in zip(window, replies):
+                if reply.impossible:
+                    impossible.append(each)
+                else:
+                    self._expect(250, reply, "RCPT")
+        return tuple(impossible)
+
+    def give(self, content: Iterable[bytes]) -> str:
+        """Send canonical content after DATA; return Postfix's queue id for it."""
+        self._said(b"DATA", 354)
+        for block in _blocks(wire.stuffed(content)):
+            self._send(block)
+        self._send(b".\r\n")
+        reply = self._reply()
+        self._expect(250, reply, "the message")
+        words = reply.text.rpartition("queued as ")[2].split()
+        return words[0] if words else "unknown"
+
+    def close(self) -> None:
+        """End the session; what was given stays given whatever happens here."""
+        try:
+            self._send(b"QUIT\r\n")
+            self._socket.close()
+        except (OSError, HandBackUnreachable):
+            pass
+
+    def _said(self, command: bytes, code: int) -> Reply:
+        reply = self._command(command)
+        self._expect(code, reply, command.split(b" ")[0].decode())
+        return reply
+
+    def _command(self, command: bytes) -> Reply:
+        self._send(command + b"\r\n")
+        return self._reply()
+
+    def _send(self, content: bytes) -> None:
+        try:
+            self._socket.sendall(content)
+        except OSError as problem:
+            raise self._broken(problem) from problem
+
+    def _reply(self) -> Reply:
+        lines = [self._line()]
+        while lines[-1][3:4] == b"-":
+            lines.append(self._line())
+        if not lines[-1][:3].isdigit():
+            raise HandBackUnreachable(f"{self._name} does not speak SMTP")
+        return Reply(int(lines[-1][:3]), lines)
+
+    def _line(self) -> bytes:
+        while b"\n" not in self._held:
+            try:
+                piece = self._socket.recv(BLOCK)
+            except OSError as problem:
+                raise self._broken(problem) from problem
+            if not piece or len(self._held) > LINE_LIMIT:
+                raise self._broken("it hung up")
+            self._held += piece
+        line, _, self._held = self._held.partition(b"\n")
+        return line.rstrip(b"\r")
+
+    def _broken(self, problem: object) -> HandBackUnreachable:
+        return HandBackUnreachable(
+            f"the connection to {self._name} broke: {problem}; see Postfix's log"
+        )
+
+    def _expect(self, code: int, reply: Reply, what: str) -> None:
+        if reply.code != code:
+            raise HandBackRefused(f"{self._name} answered {what} with: {reply.text}")
+
+
+def give_impossible(
+    port: tuple[str, int],
+    sender: bytes,
+    recipients: tuple[Recipient, ...],
+    content: Callable[[], Iterable[bytes]],
+) -> str:
+    """Give a message for addresses that SMTP cannot carry; return Postfix's answer.
+
+    By QMQP, which takes any address, so that Postfix itself decides and sends the DSN
+    that it would have sent without us. content is called twice, to count and to send.
+    """
+    size = sum(map(len, wire.with_lf(content())))
+    tail = b"".join(
+        _netstring(address.unquoted(each))
+        for each in (sender, *(recipient.final for recipient in recipients))
+    )
+    begin = b"%d:" % size
+    name = f"{port[0]}:{port[1]}"
+    peer = _connected(port)
+    try:
+        peer.sendall(b"%d:" % (len(begin) + size + 1 + len(tail)) + begin)
+        for piece in wire.with_lf(content()):
+            peer.sendall(piece)
+        peer.sendall(b"," + tail + b",")
+        answer = peer.recv(LINE_LIMIT)
+        peer.close()
+    except OSError as problem:
+        raise HandBackUnreachable(f"{name} (QMQP) broke: {problem}") from problem
+    status = answer.partition(b":")[2].rstrip(b",").decode("utf-8", "replace")
+    if not status.startswith("K"):
+        raise HandBackRefused(f"{name} (QMQP) answered: {status or 'nothing'}")
+    return status[1:]
+
+
+def _connected(port: tuple[str, int]) -> socket:
+    host, number = port
+    peer = socket(AF_INET6 if ":" in host else AF_INET, SOCK_STREAM)
+    peer.settimeout(TIMEOUT)
+    try:
+        peer.connect((host, number))
+    except OSError as problem:
+        raise HandBackUnreachable(
+            f"nobody answers on {host}:{number}: {problem}; is its service in master.cf"
+            " and the same as in archive.cf?"
+        ) from problem
+    return peer
+
+
+def _commands(verb: bytes, words: list[bytes]) -> Iterator[bytes]:
+    """Put as many words on a command line as RFC 5321 4.5.3.1.4 allows (512)."""
+    command = verb
+    for word in words:
+        if len(command) + len(word) > COMMAND_LIMIT and command != verb:
+            yield command
+            command = verb
+        command += word
+    yield command
+
+
+def _fits_a_line(recipient: Recipient) -> bool:
+    return b"\n" not in recipient.final and b"\r" not in recipient.final
+
+
+def _rcpt(recipient: Recipient, notify: bytes) -> bytes:
+    command = b"RCPT TO:<" + recipient.final + b">"
+    command += b" ORCPT=" + address.orcpt(recipient.original or recipient.final)
+    command += b" NOTIFY=" + notify if notify else b""
+    return command + b"\r\n"
+
+
+def _blocks(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    """Join small pieces, so that one message is a few packets."""
+    held: list[bytes] = []
+    length = 0
+    for piece in pieces:
+        held.append(piece)
+        length += len(piece)
+        if length >= BLOCK:
+            yield b"".join(held)
+            held, length = [], 0
+    yield b"".join(held)
+
+
+def _netstring(content: bytes) -> bytes:
+    return b"%d:%s," % (len(content), content)

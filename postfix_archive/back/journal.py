@@ -1,0 +1,168 @@
+"""The journal of one archive: one JSON line an event, each with the hash of the last.
+
+Used by store (writes) and the commands (read). Append-only: nothing here can remove or
+change a line. A line is durable when append() returns; one that could not be written
+whole is taken back, and one that a crash has torn is closed off and stays, for verify.
+docs/store-format.md has every field.
+"""
+
+from __future__ import annotations
+
+import os
+from _json import encode_basestring_ascii as quoted
+from fcntl import LOCK_EX, flock
+
+from postfix_archive.core import digest
+from postfix_archive.core.errors import JournalFailed
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+NAME = "journal"
+MODE = 0o600
+BLOCK = 1 << 16
+# How far back a retry looks for its own event. Retries come within
+# maximal_backoff_time (4000 s); at 4 KB a line this is the last 2,000 events. What is
+# not seen is recorded once more, which is harmless: readers take the union.
+RECENT = 8 << 20
+NOTHING = "0" * 64  # "prev" of the first line
+
+
+class Journal:
+    """The journal file, locked as long as this object is open."""
+
+    __slots__ = ("_descriptor", "_path")
+
+    def __init__(self, folder: str) -> None:
+        self._path = f"{folder}/{NAME}"
+        flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
+        try:
+            self._descriptor = os.open(self._path, flags, MODE)
+            flock(self._descriptor, LOCK_EX)
+        except OSError as problem:
+            raise self._failed(problem) from problem
+
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._descriptor)
+
+    def append(self, event: str, time: str, **words: str | int) -> None:
+        """Write one event, durably; time is UTC, words are the event's own fields."""
+        try:
+            size = os.fstat(self._descriptor).st_size
+            torn, last, number = self._end(size)
+            line = _line(number + 1, time, event, words, prev=last)
+            try:
+                _write(self._descriptor, (b"\n" if torn else b"") + line)
+                os.fsync(self._descriptor)
+            except OSError:
+                os.ftruncate(self._descriptor, size)
+                raise
+        except OSError as problem:
+            raise self._failed(problem) from problem
+
+    def recent(self, key: str) -> set[str]:
+        """Return the kinds of the recent events of one capsule."""
+        wanted = b'"capsule":"' + key.encode() + b'"'
+        try:
+            size = os.fstat(self._descriptor).st_size
+            seen = _read(self._descriptor, max(0, size - RECENT), size)
+        except OSError as problem:
+            raise self._failed(problem) from problem
+        return {_event(line) for line in _holding(seen, wanted)}
+
+    def has_file(self, name: str) -> bool:
+        """Tell whether any event of the whole journal names this file of the store."""
+        wanted = b'"file":' + quoted(name).encode()
+        return any(wanted in line for line in lines(self._path))
+
+    def _end(self, size: int) -> tuple[bool, str, int]:
+        """Return: is the last line torn, the hash of the last line, the last number."""
+        if not size:
+            return False, NOTHING, 0
+        tail = b""
+        at = size
+        while at:
+            step = min(BLOCK, at)
+            at -= step
+            tail = _read(self._descriptor, at, at + step) + tail
+            number = _last_number(tail, whole=at == 0)
+            if number is not None:
+                torn = not tail.endswith(b"\n")
+                last = tail.rstrip(b"\n").rpartition(b"\n")[2]
+                return torn, digest.hex_of(last), number
+        raise JournalFailed(
+            f"{self._path} holds no line that can be read: it is not a journal;"
+            " move it away and say so in writing"
+        )
+
+    def _failed(self, problem: OSError) -> JournalFailed:
+        return JournalFailed(
+            f"{self._path}: {problem.strerror}; look at its file system and its owner"
+        )
+
+
+def lines(path: str) -> Iterator[bytes]:
+    """Give the lines of a journal from the first on; nothing if there is no file."""
+    try:
+        with open(path, "rb") as opened:
+            yield from opened
+    except FileNotFoundError:
+        return
+    except OSError as problem:
+        raise JournalFailed(f"{path}: {problem.strerror}") from problem
+
+
+def _line(
+    number: int, time: str, event: str, words: dict[str, str | int], *, prev: str
+) -> bytes:
+    text = f'{{"seq":{number},"time":{quoted(time)},"event":{quoted(event)}'
+    for name, value in words.items():
+        text += f",{quoted(name)}:"
+        text += str(value) if isinstance(value, int) else quoted(value)
+    return f'{text},"prev":"{prev}"}}\n'.encode("ascii")
+
+
+def _last_number(tail: bytes, *, whole: bool) -> int | None:
+    """Return the number of the last line that has one, None if it is further up.
+
+    The first line of tail counts only when tail is the whole file.
+    """
+    found = tail.rstrip(b"\n").split(b"\n")
+    for line in reversed(found if whole else found[1:]):
+        begin, _, rest = line.partition(b":")
+        number = rest.partition(b",")[0]
+        if begin == b'{"seq"' and number.isdigit():
+            return int(number)
+    return None
+
+
+def _holding(seen: bytes, wanted: bytes) -> Iterator[bytes]:
+    at = seen.find(wanted)
+    while at >= 0:
+        yield seen[seen.rfind(b"\n", 0, at) + 1 : at]
+        at = seen.find(wanted, at + 1)
+
+
+def _event(line: bytes) -> str:
+    return line.partition(b'"event":"')[2].partition(b'"')[0].decode("ascii", "replace")
+
+
+def _read(descriptor: int, start: int, stop: int) -> bytes:
+    found = b""
+    while start < stop:
+        piece = os.pread(descriptor, stop - start, start)
+        if not piece:
+            break
+        found += piece
+        start += len(piece)
+    return found
+
+
+def _write(descriptor: int, content: bytes) -> None:
+    view = memoryview(content)
+    while view:
+        view = view[os.write(descriptor, view) :]

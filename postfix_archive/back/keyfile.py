@@ -1,0 +1,55 @@
+"""Makes the site key, once.
+
+Used by the command ``postfix-archive key create``. Never replaces a key: with it go
+all proofs that it made.
+"""
+
+from __future__ import annotations
+
+import os
+
+from postfix_archive.back import files
+from postfix_archive.core import keyring
+from postfix_archive.core.errors import KeyUnreadable
+
+HEADING = "# Site keys of postfix-archive. The first is in use. Keep them secret.\n"
+
+
+def create(path: str, key_id: str, owner: str | None) -> None:
+    """Write a new key file, mode 0600, whole or not at all; durable on return.
+
+    owner is the user of the archive services; None leaves the file to the caller.
+    Raises KeyUnreadable if there is a file already, or if none can be written.
+    """
+    secret = os.urandom(keyring.SECRET_BYTES).hex()
+    text = HEADING + f"{key_id} {secret}\n"
+    keyring.parse(text, place=path)
+    draft = f"{path}.{os.getpid()}.draft"
+    try:
+        descriptor = os.open(draft, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+        try:
+            os.write(descriptor, text.encode())
+            if owner is not None:
+                _give_to(descriptor, owner)
+            os.fsync(descriptor)
+            os.link(draft, path)
+            files.sync_folder(os.path.dirname(path))
+        finally:
+            os.close(descriptor)
+            os.unlink(draft)
+    except FileExistsError:
+        raise KeyUnreadable(
+            f"{path} is there already and is kept: stamps and capsules need it"
+        ) from None
+    except OSError as problem:
+        raise KeyUnreadable(f"{path} cannot be made: {problem.strerror}") from problem
+
+
+def _give_to(descriptor: int, owner: str) -> None:
+    from pwd import getpwnam
+
+    try:
+        found = getpwnam(owner)
+    except KeyError:
+        raise KeyUnreadable(f"there is no user {owner}: give another --owner") from None
+    os.fchown(descriptor, found.pw_uid, found.pw_gid)

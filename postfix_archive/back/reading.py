@@ -1,0 +1,121 @@
+"""Reads the store for people: the archives there are, their records, the originals.
+
+Used by the commands. Changes nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+
+from postfix_archive.back import journal, store
+from postfix_archive.core import record, report
+from postfix_archive.core.errors import (
+    JournalFailed,
+    RecordDamaged,
+    RecordNotFound,
+    StoreFailed,
+)
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any
+
+    from postfix_archive.core.record import Record
+
+
+def archives(folder: str) -> list[str]:
+    """Return the addresses of all archives in the store, none if there is no store."""
+    try:
+        names = sorted(os.listdir(folder))
+    except FileNotFoundError:
+        return []
+    except OSError as problem:
+        raise StoreFailed(
+            f"{folder}: {problem.strerror}; run this as root or as the archive's user"
+        ) from problem
+    return [each for each in names if "@" in each]
+
+
+def records(folder: str, archive: str) -> dict[str, Record]:
+    """Return all records of one archive, oldest first."""
+    return record.merged(archive, _events(f"{folder}/{archive}/{journal.NAME}"))
+
+
+def found(folder: str, wanted: str, only: str | None) -> Record:
+    """Return the record whose id is, or begins with, wanted; only names one archive.
+
+    Raises RecordNotFound when there is none, or more than one.
+    """
+    places = [only] if only else archives(folder)
+    matching = [
+        each
+        for place in places
+        for archive_id, each in records(folder, place).items()
+        if archive_id.startswith(wanted)
+    ]
+    if not matching:
+        raise RecordNotFound(
+            f"no record {wanted} in {folder}: postfix-archive list shows what is there"
+        )
+    if len(matching) > 1:
+        names = ", ".join(
+            f"{each.archive_id} ({each.archive})" for each in matching[:5]
+        )
+        raise RecordNotFound(
+            f"{wanted} names {len(matching)} records: {names}; give more of the id,"
+            " or --archive"
+        )
+    return matching[0]
+
+
+def copy(folder: str, kept: Record) -> Iterator[bytes]:
+    """Give the bytes of the archive copy; raises RecordDamaged and StoreFailed."""
+    return store.unpacked(f"{folder}/{kept.archive}/{kept.files[0]}")
+
+
+def original(folder: str, kept: Record) -> Iterator[bytes]:
+    """Give the bytes of the original, exactly as received."""
+    left = int(kept.events[0]["size"])
+    head = b""
+    start = -1
+    for piece in copy(folder, kept):
+        if start < 0:
+            head += piece
+            start = report.original_start(head)
+            if start < 0:
+                continue
+            piece = head[start:]
+        yield piece[:left]
+        left -= len(piece[:left])
+        if not left:
+            return
+    if left or start < 0:
+        raise RecordDamaged(
+            f"{kept.files[0]}: the original in it is cut off; restore it from a backup"
+        )
+
+
+def original_head(folder: str, kept: Record) -> bytes:
+    """Return the first bytes of the original: its header, as a rule."""
+    for piece in original(folder, kept):
+        return piece
+    return b""
+
+
+def _events(path: str) -> Iterator[dict[str, Any]]:
+    for number, line in enumerate(journal.lines(path), 1):
+        try:
+            event = json.loads(line)
+        except ValueError:
+            if line.strip():
+                _torn(path, number, line)
+            continue
+        yield event
+
+
+def _torn(path: str, number: int, line: bytes) -> None:
+    """A crash may tear a line that nobody was promised; anything else is damage."""
+    if not line.startswith(b'{"seq":'):
+        raise JournalFailed(f"{path}, line {number}: no line of a journal; see verify")

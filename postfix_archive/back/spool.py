@@ -1,0 +1,134 @@
+"""Sets a message aside while it is worked on, so that it can be read several times.
+
+Used by the doors. Small messages stay in memory, large ones go to a file without a
+name that ends with the process. Nothing here is durable and nothing need be: until
+the door says yes, Postfix keeps the message in its queue.
+"""
+
+from __future__ import annotations
+
+import os
+
+from postfix_archive.core import digest, header, wire
+from postfix_archive.core.errors import SpoolFailed
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+PIECE = 1 << 16  # bytes a read; the size of a Linux pipe (pipe(7))
+MEMORY_LIMIT = 4 << 20  # larger messages go to a file: a door has 64 MB in all
+
+
+class Spool:
+    """A message in canonical form that can be read from any offset, many times."""
+
+    __slots__ = ("_file", "_memory", "size")
+
+    def __init__(self) -> None:
+        self._memory: list[bytes] = []
+        self._file = -1
+        self.size = 0
+
+    def pieces(self, start: int = 0, stop: int | None = None) -> Iterator[bytes]:
+        """Give the bytes from start up to stop (default: the end), in pieces."""
+        stop = self.size if stop is None else min(stop, self.size)
+        stored = self._from_file(start, stop) if self._file >= 0 else self._memory
+        at = start if self._file >= 0 else 0
+        for piece in stored:
+            if at + len(piece) > start and at < stop:
+                yield piece[max(0, start - at) : stop - at]
+            at += len(piece)
+
+    def head(self, start: int = 0, limit: int = header.HEAD_LIMIT) -> bytes:
+        """Return the first bytes from start on, limit at most."""
+        return b"".join(self.pieces(start, start + limit))
+
+    def digests(self, offsets: list[int]) -> dict[int, bytes]:
+        """Return the SHA-256 of the message from each of these offsets on."""
+        sums = [(offset, digest.sha256()) for offset in offsets]
+        at = 0
+        for piece in self.pieces():
+            for offset, total in sums:
+                if offset < at + len(piece):
+                    total.update(piece[max(0, offset - at) :])
+            at += len(piece)
+        return {offset: total.digest() for offset, total in sums}
+
+    def shape(self, start: int = 0) -> wire.Shape:
+        """Return what a transport must be able to carry, from start on."""
+        shape = wire.Shape()
+        for piece in self.pieces(start):
+            shape.take(piece)
+        return shape
+
+    def add(self, piece: bytes, directory: str) -> None:
+        """Append a piece; the file, where one is needed, goes into directory."""
+        self.size += len(piece)
+        if self._file < 0 and self.size <= MEMORY_LIMIT:
+            self._memory.append(piece)
+            return
+        if self._file < 0:
+            self._file = _nameless_file(directory)
+            held, self._memory = self._memory, []
+            for earlier in held:
+                _write(self._file, earlier)
+        _write(self._file, piece)
+
+    def close(self) -> None:
+        """Forget the message."""
+        self._memory = []
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
+
+    def _from_file(self, start: int, stop: int) -> Iterator[bytes]:
+        while start < stop:
+            piece = os.pread(self._file, PIECE, start)
+            if not piece:
+                raise SpoolFailed(
+                    "a spooled message has lost its end; it will be retried"
+                )
+            yield piece
+            start += len(piece)
+
+
+def read(descriptor: int, directory: str) -> Spool:
+    """Return the message that pipe(8) writes to descriptor, in canonical form.
+
+    Reads to the end before anything else is done: a door that closes its stdin early
+    and exits 0 would count as having delivered. Raises SpoolFailed.
+    """
+    spool = Spool()
+    try:
+        for piece in wire.canonical(_pieces(descriptor)):
+            spool.add(piece, directory)
+    except OSError as problem:
+        raise SpoolFailed(
+            f"cannot set a message of over {spool.size} bytes aside: {problem};"
+            f" look at archive_spool_directory = {directory}"
+        ) from problem
+    return spool
+
+
+def _pieces(descriptor: int) -> Iterator[bytes]:
+    while piece := os.read(descriptor, PIECE):
+        yield piece
+
+
+def _nameless_file(directory: str) -> int:
+    """Open a file that nobody else can open and that is gone when it is closed."""
+    try:
+        return os.open(directory, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    except (OSError, AttributeError):  # a file system without O_TMPFILE
+        name = f"{directory}/.postfix-archive-{os.getpid()}-{os.urandom(8).hex()}"
+        flags = os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
+        opened = os.open(name, flags, 0o600)
+        os.unlink(name)
+        return opened
+
+
+def _write(descriptor: int, content: bytes) -> None:
+    view = memoryview(content)
+    while view:
+        view = view[os.write(descriptor, view) :]

@@ -1,0 +1,112 @@
+"""Addresses as Postfix gives them: bytes, never parsed further than needed.
+
+Used by every room of core that reads an envelope. Addresses come in the quoted form
+of RFC 5321 4.1.2 (pipe(8) flag q) and keep it everywhere; archive addresses, which
+become a directory name, must be plain.
+"""
+
+from __future__ import annotations
+
+# RFC 5322 atext and the dot, without '/', which would be a path.
+LOCAL_CHARS = frozenset(
+    b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
+    b"!#$%&'*+-=?^_`{|}~."
+)
+DOMAIN_CHARS = frozenset(
+    b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-."
+)
+LENGTH_LIMIT = 254  # RFC 5321 4.5.3.1.3, less the angle brackets
+
+
+def domain(address: bytes) -> bytes:
+    """Return what stands right of the last @ in lower case, nothing without one."""
+    return address.rpartition(b"@")[2].lower() if b"@" in address else b""
+
+
+def is_plain(address: bytes) -> bool:
+    """Tell whether the address needs no quoting and can name a directory."""
+    local, at, host = address.rpartition(b"@")
+    return (
+        at == b"@"
+        and len(address) <= LENGTH_LIMIT
+        and LOCAL_CHARS.issuperset(local)
+        and DOMAIN_CHARS.issuperset(host)
+        and _dots_are_inside(local)
+        and _dots_are_inside(host)
+        and not address.startswith(b"-")
+    )
+
+
+def kind(address: bytes) -> bytes:
+    """Return the address type of RFC 3464 2.3.2 or, for UTF-8, of RFC 6533 3."""
+    if address.isascii():
+        return b"rfc822"
+    try:
+        address.decode()
+    except UnicodeDecodeError:
+        return b"rfc822"
+    return b"utf-8"
+
+
+def typed(address: bytes) -> bytes:
+    """Return the address as a field value: type, semicolon, address."""
+    return kind(address) + b"; " + one_line(address)
+
+
+def untyped(value: bytes) -> bytes:
+    """Return the address in a field value of the form ``rfc822; address``."""
+    return value.partition(b";")[2].strip()
+
+
+def one_line(text: bytes) -> bytes:
+    """Return text without control characters, which could begin another field.
+
+    They are written as \\xNN; a tab stays. sendmail(1) lets such addresses through.
+    """
+    if not any(map(_control, text)):
+        return text
+    return b"".join(b"\\x%02X" % c if _control(c) else bytes((c,)) for c in text)
+
+
+def unquoted(address: bytes) -> bytes:
+    """Return the internal form: quotes and backslashes taken off the local part."""
+    local, at, host = address.rpartition(b"@")
+    if not at:
+        local, host = host, b""
+    if not (local.startswith(b'"') and local.endswith(b'"') and len(local) > 1):
+        return address
+    plain = bytearray()
+    escaped = False
+    for char in local[1:-1]:
+        if char == 0x5C and not escaped:
+            escaped = True
+            continue
+        plain.append(char)
+        escaped = False
+    return bytes(plain) + at + host
+
+
+def xtext(text: bytes) -> bytes:
+    """Return text as xtext, for ORCPT, ENVID and XFORWARD (RFC 3461 4)."""
+    return b"".join(
+        bytes((c,)) if 33 <= c <= 126 and c not in b"+=" else b"+%02X" % c for c in text
+    )
+
+
+def orcpt(address: bytes) -> bytes:
+    """Return the value of an ORCPT parameter (RFC 3461 4.2, RFC 6533 3)."""
+    if kind(address) == b"rfc822":
+        return b"rfc822;" + xtext(address)
+    coded = (
+        c if "!" <= c <= "~" and c not in "+=\\" else f"\\x{{{ord(c):X}}}"
+        for c in address.decode()
+    )
+    return b"utf-8;" + "".join(coded).encode()
+
+
+def _dots_are_inside(text: bytes) -> bool:
+    return all(text.split(b".")) and bool(text)
+
+
+def _control(char: int) -> bool:
+    return (char < 32 and char != 9) or char == 127

@@ -1,0 +1,102 @@
+"""The plan of the archive transport: what one capsule means for one archive.
+
+Used by front/pipe. Pure: the store says whether it has an id, and is told what to do.
+"""
+
+from __future__ import annotations
+
+from postfix_archive.core import report, stamp
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from postfix_archive.core.capsule import Opened
+    from postfix_archive.core.envelope import Request
+    from postfix_archive.core.keyring import Keyring
+    from postfix_archive.core.report import Told
+    from postfix_archive.core.settings import Settings
+    from postfix_archive.core.wire import Shape
+
+WORDS = {
+    stamp.ALTERED: "It bore a stamp of this archive, but had been changed since.",
+    stamp.FORGED: "It bore a stamp that no key of this site has made.",
+}
+
+
+def record_id(opened: Opened, request: Request) -> str:
+    """Return the id under which the archive keeps this capture.
+
+    A validly stamped message belongs to the record that its stamp names, whether the
+    store has that already (a supplement) or not (then it is kept in full there).
+    """
+    if request.verdict == stamp.VALID:
+        return request.stamp_id
+    return opened.envelope.archive_id
+
+
+def lines_above(head: bytes, request: Request) -> bytes:
+    """Return what stands above the stamp of the original with these first bytes."""
+    return head[: request.above] if request.above is not None else b""
+
+
+def is_mailed(request: Request, settings: Settings) -> bool:
+    """Tell whether a copy of a message that was stored in full leaves as mail too.
+
+    An archive copy that came back altered is kept but sends no further copy, or a
+    mailbox that forwards to this host would start a loop.
+    """
+    if not settings.mails:
+        return False
+    return not (settings.stores and request.copy)
+
+
+def told(
+    opened: Opened, request: Request, head: bytes, shape: Shape, digest: str
+) -> Told:
+    """Return what the report has to tell; digest is the SHA-256 of what came.
+
+    A good seal and a wrong digest mean that somebody's body_checks has altered the
+    original after a requeue: the copy says so.
+    """
+    sealed = opened.envelope
+    found = report.Told(sealed, request.address, head, shape)
+    found.extra.append((b"Archive-Capsule", opened.key.encode()))
+    found.extra.append((b"Archive-Record-Id", record_id(opened, request).encode()))
+    if request.verdict in WORDS:
+        found.remarks.append(WORDS[request.verdict])
+    if request.verdict == stamp.VALID:
+        found.remarks.append(
+            f"It bore a valid stamp of {request.stamp_id}, which was not in this store."
+        )
+    if sealed.incomplete:
+        found.remarks.append(
+            "The envelope is incomplete: a FILTER action took it around."
+        )
+    if digest != sealed.digest:
+        found.remarks.append("The message was ALTERED IN THE QUEUE after its capture.")
+        found.extra.append((b"Archive-Altered-SHA256", digest.encode()))
+    if shape.encoding == b"binary":
+        found.remarks.append(
+            "It holds lines that SMTP cannot carry; the SHA-256 below is that of the"
+            " exact original."
+        )
+    return found
+
+
+def copy_stamp(
+    opened: Opened, request: Request, content: bytes, keys: Keyring, *, now: int
+) -> bytes:
+    """Return the stamp for a copy that leaves as mail, so that it starts no loop.
+
+    content is the copy's SHA-256; now is Unix time.
+    """
+    tag = stamp.tag(request.address, keys.current, copy=True)
+    return stamp.line(record_id(opened, request), tag, content, now, keys.current)
+
+
+def dealt_out(found: Told, count: int) -> Iterator[Told]:
+    """Deal the recipients out over reports of at most count each (0: all in one)."""
+    step = count or max(1, len(found.recipients))
+    for at in range(0, max(1, len(found.recipients)), step):
+        yield found.for_recipients(found.recipients[at : at + step])

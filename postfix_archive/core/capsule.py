@@ -1,0 +1,111 @@
+"""The capsule: original and envelope on their way through Postfix's own queue.
+
+Used by filtering (makes one) and archiving (opens it). A message of type
+application/octet-stream whose body begins with the sealed envelope fields and goes
+on with the original, untouched. The fields stand in the body because header_checks,
+address rewriting and header_size_limit never reach there; also a queue file that
+postsuper -r sends through pickup(8) again keeps them. docs/store-format.md has it.
+"""
+
+from __future__ import annotations
+
+from binascii import hexlify
+
+from postfix_archive.core import digest, envelope, header, trace
+from postfix_archive.core.errors import CapsuleBroken, SealWrong
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from postfix_archive.core.envelope import Envelope
+    from postfix_archive.core.keyring import Keyring
+
+MAGIC = b"Archive-Capsule: 1\r\n"
+SEAL = b"Archive-Seal: "
+SEAL_LIMIT = 200  # bytes of the seal line; ours have about 90
+PURPOSE = b"seal"
+# The fields of 3,500 recipients (master.cf.d/00-main.cf) with two addresses of the
+# 263 bytes that fit the kernel's argument limit, and room for the field names.
+FIELDS_LIMIT = 4 << 20
+
+
+class Opened:
+    """A capsule whose seal is good.
+
+    ``envelope`` is what the stamp filter wrote, ``fields`` its exact groups, ``key``
+    names this capsule in the journal and ``start`` is the offset of the original.
+    """
+
+    __slots__ = ("envelope", "fields", "key", "start")
+
+    def __init__(self, sealed: Envelope, fields: bytes, key: str, start: int) -> None:
+        self.envelope = sealed
+        self.fields = fields
+        self.key = key
+        self.start = start
+
+
+def preamble(sealed: Envelope, keys: Keyring, *, sender: bytes, now: int) -> bytes:
+    """Return all that stands before the original in a capsule.
+
+    The header has the fields that cleanup(8) would otherwise add; now is Unix time.
+    """
+    identity = sealed.archive_id.encode()
+    fields = MAGIC + envelope.serialise(sealed)
+    proof = hexlify(keys.current.mac(PURPOSE, fields))
+    return b"\r\n".join(
+        (
+            b"From: " + sender,
+            b"Date: " + trace.written_date(now),
+            b"Subject: archive capsule " + identity,
+            b"Message-Id: <capsule." + identity + b"@" + sealed.host + b">",
+            b"Auto-Submitted: auto-generated",
+            b"MIME-Version: 1.0",
+            b"Content-Type: application/octet-stream",
+            b"Content-Transfer-Encoding: 8bit",
+            b"",
+            fields,
+            SEAL + b"k=" + keys.current.key_id.encode() + b"; h=" + proof,
+            b"",
+            b"",
+        )
+    )
+
+
+def is_capsule(head: bytes) -> bool:
+    """Tell whether a message with these first bytes has the form of a capsule."""
+    start = header.body_start(head)
+    return start > 0 and head.startswith(MAGIC, start)
+
+
+def opened(head: bytes, keys: Keyring) -> Opened:
+    """Return what a capsule with these first bytes holds.
+
+    head must reach into the original or to the end. Raises CapsuleBroken for what is
+    no whole capsule, and SealWrong when no key of this site made the seal.
+    """
+    start = header.body_start(head)
+    if start < 0 or not head.startswith(MAGIC, start):
+        raise CapsuleBroken(
+            "this is no capsule: mail reaches the archive transport only by way of"
+            " the stamp filter; look for a transport map or FILTER that names it"
+        )
+    seal = head.find(b"\r\n" + SEAL, start)
+    end = head.find(b"\r\n\r\n", seal)
+    if seal < 0 or end < 0 or end - seal > SEAL_LIMIT:
+        raise CapsuleBroken("a capsule without a seal: its envelope is cut off")
+    fields = head[start:seal]
+    _check(fields, head[seal + len(SEAL) + 2 : end], keys)
+    key = digest.hex_of(fields)
+    groups = fields[len(MAGIC) :]
+    return Opened(envelope.parse(groups), groups, key, end + 4)
+
+
+def _check(fields: bytes, seal: bytes, keys: Keyring) -> None:
+    pairs = (part.strip().partition(b"=") for part in seal.split(b";"))
+    said = {name: value for name, _, value in pairs}
+    key = keys.named(said.get(b"k", b"").decode("latin-1"))
+    if key is None:
+        raise SealWrong("a capsule sealed with a key that this site does not have")
+    proof = hexlify(key.mac(PURPOSE, fields))
+    if not digest.equal(proof, said.get(b"h", b"")):
+        raise SealWrong("a capsule with a wrong seal: forged, or altered in the queue")

@@ -1,0 +1,232 @@
+"""The plan of the stamp filter: what is to be done with one message, and with whom.
+
+Used by front/pipe. Knows the order of things, but does none of them:
+
+    read -> requests and recipients -> origin and digests -> verdicts -> plan
+"""
+
+from __future__ import annotations
+
+from postfix_archive.core import address, request, stamp, trace
+from postfix_archive.core.envelope import Envelope, Request
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from postfix_archive.core.envelope import Client, Recipient
+    from postfix_archive.core.keyring import Keyring
+    from postfix_archive.core.settings import Settings
+    from postfix_archive.core.wire import Shape
+
+EXTENDED = (
+    b"ESMTP",
+    b"UTF8SMTP",
+    b"LMTP",
+)  # protocols with EHLO, as Postfix names them
+
+
+class Task:
+    """What pipe(8) said about one run: its macros, the recipients sorted out.
+
+    ``asked`` has the archive addresses with the source of each request.
+    """
+
+    __slots__ = (
+        "asked",
+        "client",
+        "envid",
+        "forged",
+        "nexthop",
+        "people",
+        "queue_id",
+        "sender",
+    )
+
+    def __init__(
+        self,
+        *,
+        nexthop: str,
+        queue_id: bytes,
+        sender: bytes,
+        recipients: tuple[Recipient, ...],
+        client: Client,
+        envid: bytes,
+        keys: Keyring,
+    ) -> None:
+        self.nexthop = nexthop
+        self.queue_id = queue_id
+        self.sender = sender
+        self.client = client
+        self.envid = envid
+        self.people, tables, self.forged = request.sorted_out(recipients, keys)
+        self.asked = dict.fromkeys(tables, "recipient")
+        self.asked.update(dict.fromkeys(request.from_nexthop(nexthop), "nexthop"))
+
+    @property
+    def went_around(self) -> bool:
+        """True if a FILTER action took the other recipients around the archive."""
+        return self.nexthop == request.ON_REQUEST and not self.people
+
+
+class Reading:
+    """What the first bytes of the message say: where it began, which stamps it has."""
+
+    __slots__ = ("found", "origin")
+
+    def __init__(
+        self, head: bytes, task: Task, settings: Settings, keys: Keyring, *, owner: int
+    ) -> None:
+        self.origin = trace.origin(
+            head, queue_id=task.queue_id, host=settings.myhostname, mail_owner=owner
+        )
+        self.found = stamp.find(head, keys)
+
+    @property
+    def offsets(self) -> list[int]:
+        """From which bytes on a SHA-256 of the message is needed."""
+        return sorted({0, self.origin.offset, *self.found.offsets})
+
+
+class Plan:
+    """What to do: the envelope to be archived (None: nothing is) and the new stamps."""
+
+    __slots__ = ("envelope", "stamps")
+
+    def __init__(self, sealed: Envelope | None, stamps: bytes) -> None:
+        self.envelope = sealed
+        self.stamps = stamps
+
+
+def plan(
+    task: Task,
+    reading: Reading,
+    digests: dict[int, bytes],
+    size: int,
+    settings: Settings,
+    keys: Keyring,
+    *,
+    now: int,
+) -> Plan:
+    """Return what to do with a message of size bytes; now is Unix time.
+
+    digests has the SHA-256 of the message from each of reading.offsets on.
+    """
+    origin = reading.origin
+    identity = trace.archive_id(
+        origin, sender=task.sender, content=digests[origin.offset]
+    )
+    wanted = []
+    stamps = b""
+    for archive, source in sorted(task.asked.items()):
+        verdict = stamp.verdict(reading.found, archive, digests, keys)
+        if not _is_kept_elsewhere(verdict, settings, now):
+            wanted.append(_request(archive, source, verdict, keys))
+        if verdict.word != stamp.VALID:
+            tag = stamp.tag(archive, keys.current)
+            stamps += stamp.line(identity, tag, digests[0], now, keys.current)
+    if not wanted:
+        return Plan(None, stamps)
+    sealed = Envelope(
+        archive_id=identity,
+        host=origin.host,
+        queue_id=origin.queue_id,
+        sender=task.sender,
+        recipients=task.people,
+        requests=tuple(wanted),
+        client=task.client,
+        arrival=origin.arrival,
+        envid=task.envid,
+        digest=digests[0].hex(),
+        size=size,
+        incomplete=task.went_around,
+    )
+    return Plan(sealed, stamps)
+
+
+def needs_smtputf8(task: Task, reading: Reading, head: bytes) -> bool:
+    """Tell whether the hand-back must ask for SMTPUTF8 (RFC 6531 3.4).
+
+    It is no macro of pipe(8). Postfix's Received: line tells it for mail that came by
+    SMTP; for mail from sendmail(1) it is asked for when an address or a header is not
+    ASCII, as smtputf8_autodetect_classes does.
+    """
+    if reading.origin.smtputf8:
+        return True
+    addresses = [task.sender, *(each.final for each in task.people)]
+    if not all(each.isascii() for each in addresses):
+        return all(
+            address.kind(each) == b"utf-8" or each.isascii() for each in addresses
+        )
+    return not task.client.protocol and not _header_is_ascii(head)
+
+
+def came_as_eightbit(task: Task, shape: Shape) -> bool:
+    """Tell whether to declare BODY=8BITMIME (RFC 6152), which is no macro of pipe(8).
+
+    Clients declare it for what is not ASCII. For sendmail(1) nothing is declared:
+    there cleanup(8) reads Content-Transfer-Encoding, as it did at the first hop.
+    """
+    return not shape.ascii and task.client.protocol.startswith(EXTENDED)
+
+
+def is_local(client: Client, networks: tuple[str, ...]) -> bool:
+    """Tell whether Postfix completes and maps the headers of this client's mail.
+
+    True for sendmail(1) and for archive_local_clients, which stands for main.cf's
+    local_header_rewrite_clients; networks are addresses, IPv4 networks and
+    permit_sasl_authenticated.
+    """
+    if not client.address:
+        return True
+    if client.sasl_username and "permit_sasl_authenticated" in networks:
+        return True
+    return any(_is_in(client.address.decode("latin-1"), each) for each in networks)
+
+
+def remarks(task: Task) -> str:
+    """Return what the postmaster should see of this run in the log, if anything."""
+    said = []
+    if task.went_around:
+        said.append("ENVELOPE INCOMPLETE: a FILTER action took it around the archive")
+    if task.forged:
+        said.append(f"FORGED requests ignored: {task.forged}")
+    return "; ".join(said)
+
+
+def _is_in(client: str, network: str) -> bool:
+    base, slash, length = network.partition("/")
+    if not slash or ":" in network:
+        return client == base
+    try:
+        width = 32 - int(length)
+        return _number(client) >> width == _number(base) >> width
+    except ValueError:
+        return False
+
+
+def _number(dotted: str) -> int:
+    """Return an IPv4 address as a number; raises ValueError for anything else."""
+    first, second, third, fourth = map(int, dotted.split("."))
+    return (first << 24) + (second << 16) + (third << 8) + fourth
+
+
+def _header_is_ascii(head: bytes) -> bool:
+    return head.partition(b"\r\n\r\n")[0].isascii()
+
+
+def _is_kept_elsewhere(verdict: stamp.Verdict, settings: Settings, now: int) -> bool:
+    """Where no store can be asked, a valid stamp that is young sends no second copy."""
+    if settings.stores or verdict.word != stamp.VALID or verdict.stamp is None:
+        return False
+    return abs(now - verdict.stamp.time) <= settings.archive_stamp_lifetime
+
+
+def _request(
+    archive: str, source: str, verdict: stamp.Verdict, keys: Keyring
+) -> Request:
+    wanted = Request(archive, source, verdict.word)
+    if verdict.stamp is not None:
+        wanted.stamp_id = verdict.stamp.archive_id
+        wanted.copy = stamp.is_of_copy(verdict.stamp, archive, keys)
+        if verdict.word == stamp.VALID:
+            wanted.above = verdict.stamp.start
+    return wanted

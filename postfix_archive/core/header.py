@@ -1,0 +1,82 @@
+"""Reads the header fields of a message where they stand, without changing a byte.
+
+Used by trace, stamp, capsule and report. Works on the first bytes of a canonical
+message (CRLF lines) and never raises: what is not a header field ends the header.
+"""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+# Of a longer header the rest is not looked into. Postfix took 20,000 lines and
+# cuts none but lines over header_size_limit (102400); a stamp further down than
+# this counts as absent, and the message is archived in full.
+HEAD_LIMIT = 1 << 20
+
+
+class Field:
+    """One header field: its name in lower case and where it stands in the head."""
+
+    __slots__ = ("end", "head", "name", "start")
+
+    def __init__(self, head: bytes, name: bytes, start: int, end: int) -> None:
+        self.head = head
+        self.name = name
+        self.start = start
+        self.end = end
+
+    @property
+    def raw(self) -> bytes:
+        """The field's exact bytes, with folds and the last CRLF."""
+        return self.head[self.start : self.end]
+
+    @property
+    def value(self) -> bytes:
+        """What stands after the colon, unfolded (RFC 5322 2.2.3) and stripped."""
+        return self.raw.split(b":", 1)[1].replace(b"\r\n", b"").strip()
+
+
+def fields(head: bytes) -> Iterator[Field]:
+    """Give the header fields from the top; stop at the first line that is none."""
+    start = 0
+    while start < len(head):
+        end = _end_of_field(head, start)
+        colon = head.find(b":", start, end)
+        name = head[start:colon].rstrip() if colon > 0 else b""
+        if not name or end < 0 or not _is_name(name):
+            return
+        yield Field(head, name.lower(), start, end)
+        start = end
+
+
+def first(head: bytes, name: bytes) -> Field | None:
+    """Return the first field of that (lower case) name, None if there is none."""
+    for field in fields(head):
+        if field.name == name:
+            return field
+    return None
+
+
+def body_start(head: bytes) -> int:
+    """Return the offset behind the empty line that ends the header.
+
+    -1 if no header ends in these bytes with an empty line.
+    """
+    end = 0
+    for field in fields(head):
+        end = field.end
+    return end + 2 if head.startswith(b"\r\n", end) else -1
+
+
+def _end_of_field(head: bytes, start: int) -> int:
+    end = head.find(b"\r\n", start) + 2
+    while end > 1 and head[end : end + 1] in (b" ", b"\t"):
+        end = head.find(b"\r\n", end) + 2
+    return end if end > 1 else -1
+
+
+def _is_name(name: bytes) -> bool:
+    """RFC 5322 2.2: printable ASCII without the colon."""
+    return name.isascii() and min(name) > 32 and max(name) < 127

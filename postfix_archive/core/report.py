@@ -1,0 +1,276 @@
+"""The archive copy: what stands before and after the original in it.
+
+Used by archiving. Four forms (archive_report_format), after the shapes that bounce
+readers and journal importers know:
+
+    hybrid   multipart/report (RFC 6522) whose text part holds the journal lines
+             ([MS-XJRNL] 2.1): what the store keeps, and the default for mail
+    dsn      the same without journal lines and marker
+    journal  multipart/mixed: journal lines and message
+    message  the bare original with X-Envelope-From: and X-Envelope-To: lines on top
+
+The original itself is never touched and never seen here but for its header.
+"""
+
+from __future__ import annotations
+
+from binascii import b2a_base64
+
+from postfix_archive.core import address, envelope, header
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from postfix_archive.core.envelope import Envelope, Recipient
+    from postfix_archive.core.keyring import Keyring
+    from postfix_archive.core.wire import Shape
+
+PURPOSE = b"boundary"
+BOUNDARY_BYTES = 15
+SUBJECT_LIMIT = 900  # bytes: one line of RFC 5322 2.1.1 with its name
+WORD_BYTES = 45  # bytes in one encoded word, at most 75 characters: RFC 2047 2
+# At capture nothing has been tried: RFC 3464 2.3.3 has no word for it but delayed.
+NOT_TRIED = (
+    b"Action: delayed\r\n"
+    b"Status: 4.0.0\r\n"
+    b"Diagnostic-Code: X-Postfix-Archive; captured before any delivery attempt\r\n"
+)
+
+
+class Told:
+    """Everything a report tells: the envelope, and what the archive found out.
+
+    ``recipients`` are those that this copy lists; ``remarks`` are sentences for people
+    and ``extra`` field lines for programs about what was unusual.
+    """
+
+    __slots__ = (
+        "archive",
+        "envelope",
+        "extra",
+        "head",
+        "recipients",
+        "remarks",
+        "shape",
+    )
+
+    def __init__(
+        self, sealed: Envelope, archive: str, head: bytes, shape: Shape
+    ) -> None:
+        self.envelope = sealed
+        self.archive = archive
+        self.head = head
+        self.shape = shape
+        self.recipients: tuple[Recipient, ...] = sealed.recipients
+        self.remarks: list[str] = []
+        self.extra: list[tuple[bytes, bytes]] = []
+
+    def for_recipients(self, some: tuple[Recipient, ...]) -> Told:
+        """Return the same with only these recipients."""
+        other = Told(self.envelope, self.archive, self.head, self.shape)
+        other.recipients = some
+        other.remarks = self.remarks
+        other.extra = self.extra
+        return other
+
+
+class Copy:
+    """The bytes around the original."""
+
+    __slots__ = ("preamble", "trailer")
+
+    def __init__(self, preamble: bytes, trailer: bytes = b"") -> None:
+        self.preamble = preamble
+        self.trailer = trailer
+
+
+def boundary(archive_id: str, keys: Keyring) -> bytes:
+    """Return a MIME boundary that nobody without the key can write into a message."""
+    proof = keys.current.mac(PURPOSE, archive_id.encode())[:BOUNDARY_BYTES]
+    return b"=_archive_" + proof.hex().encode()
+
+
+def written(told: Told, form: str, *, sender: bytes, boundary_: bytes) -> Copy:
+    """Return the copy in one of the four forms; sender is the address in From:."""
+    if form == "message":
+        return Copy(_envelope_lines(told))
+    parts = {
+        "hybrid": [_text(told, journal=True), _status(told)],
+        "dsn": [_text(told, journal=False), _status(told)],
+        "journal": [_text(told, journal=True)],
+    }[form]
+    original = _part(
+        _inner_type(told, form), b"Archived message", told.shape.encoding, b""
+    )
+    delimiter = b"--" + boundary_ + b"\r\n"
+    inside = b"".join(delimiter + part + b"\r\n" for part in parts)
+    inside += delimiter + original
+    outer = _outer(told, form, sender, boundary_, ascii_=inside.isascii())
+    return Copy(outer + inside, b"\r\n--" + boundary_ + b"--\r\n")
+
+
+def original_start(copy: bytes) -> int:
+    """Return where the original begins in a multipart copy with these first bytes.
+
+    -1 if they do not reach that far. The boundary is that of the copy's own header.
+    """
+    kind = header.first(copy, b"content-type")
+    if kind is None:
+        return -1
+    delimiter = b"--" + kind.value.rpartition(b'boundary="')[2].rstrip(b'"') + b"\r\n"
+    at = 0
+    for _ in range(2 if b"multipart/mixed" in kind.value else 3):
+        at = copy.find(delimiter, at) + len(delimiter)
+        if at < len(delimiter):
+            return -1
+    end = copy.find(b"\r\n\r\n", at)
+    return end + 4 if end > 0 else -1
+
+
+def status_part(copy: bytes) -> bytes:
+    """Return the envelope fields of a stored copy with these first bytes."""
+    begin = copy.find(b"\r\nContent-Type: message/")
+    start = copy.find(b"\r\n\r\n", begin) + 4
+    end = copy.find(b"\r\n--=_archive_", start)
+    return copy[start:end] if begin > 0 and start > 3 and end > 0 else b""
+
+
+def field_text(told_head: bytes, name: bytes) -> bytes:
+    """Return a header field of the original on one line, nothing if it has none."""
+    field = header.first(told_head, name)
+    return b"" if field is None else address.one_line(field.value)
+
+
+def _outer(
+    told: Told, form: str, sender: bytes, boundary_: bytes, *, ascii_: bool
+) -> bytes:
+    report = b'multipart/report; report-type=delivery-status;\r\n\tboundary="%s"'
+    mixed = b'multipart/mixed;\r\n\tboundary="%s"'
+    shape = report if form in ("hybrid", "dsn") else mixed
+    lines = [
+        b"From: " + sender,
+        b"To: " + told.archive.encode(),
+        b"Subject: " + _subject(told.head),
+        b"Date: " + _date(told),
+        b"Message-Id: <%s@%s>" % (_identity(told), told.envelope.host),
+        b"Auto-Submitted: auto-generated",
+        b"MIME-Version: 1.0",
+        b"Content-Type: " + shape % boundary_,
+        b"Content-Transfer-Encoding: " + _outer_encoding(told, ascii_=ascii_),
+    ]
+    if form in ("hybrid", "journal"):
+        lines.append(b"X-MS-Journal-Report:")  # after To:, or importers take that too
+    return b"\r\n".join(lines) + b"\r\n\r\nThis is a MIME-encapsulated message.\r\n\r\n"
+
+
+def _text(told: Told, *, journal: bool) -> bytes:
+    lines = [
+        b"This is the mail archive at host %s." % told.envelope.host,
+        b"",
+        b"A message was captured for %s before it was delivered."
+        % told.archive.encode(),
+        b"Its envelope stands below and in the next part, the message as it was",
+        b"received in the last part.",
+        b"",
+    ]
+    for remark in told.remarks:
+        lines += [b"* " + remark.encode(), b""]
+    lines += _journal(told) if journal else _prose(told)
+    body = b"\r\n".join(lines) + b"\r\n"
+    charset = b"us-ascii" if body.isascii() else b"utf-8"
+    kind = b"text/plain; charset=" + charset
+    encoding = b"7bit" if body.isascii() else b"8bit"
+    return _part(kind, b"Notification", encoding, body)
+
+
+def _journal(told: Told) -> list[bytes]:
+    """The lines of [MS-XJRNL] 2.1. Recipient:, since RCPT TO knows no To or Bcc."""
+    lines = [
+        b"Sender: " + (_shown(told.envelope.sender) or b"<>"),
+        b"Subject: " + _shown(field_text(told.head, b"subject")),
+        b"Message-ID: " + _shown(field_text(told.head, b"message-id")),
+    ]
+    for each in told.recipients:
+        line = b"Recipient: " + _shown(each.final)
+        if each.expanded:
+            line += b", Expanded: " + _shown(each.original)
+        lines.append(line)
+    return lines
+
+
+def _prose(told: Told) -> list[bytes]:
+    sender = _shown(told.envelope.sender)
+    lines = [b"Envelope sender: <%s>" % sender]
+    return lines + [b"    <%s>" % _shown(each.final) for each in told.recipients]
+
+
+def _status(told: Told) -> bytes:
+    extra = b"".join(b"%s: %s\r\n" % pair for pair in told.extra)
+    body = envelope.message_fields(told.envelope) + extra
+    for each in told.recipients:
+        body += b"\r\n" + envelope.recipient_fields(each) + NOT_TRIED
+    ascii_ = body.isascii()
+    kind = b"message/delivery-status" if ascii_ else b"message/global-delivery-status"
+    return _part(kind, b"Delivery report", b"7bit" if ascii_ else b"8bit", body)
+
+
+def _envelope_lines(told: Told) -> bytes:
+    lines = [b"X-Envelope-From: <%s>" % told.envelope.sender]
+    lines += [b"X-Envelope-To: <%s>" % each.final for each in told.recipients]
+    return b"".join(address.one_line(line) + b"\r\n" for line in lines)
+
+
+def _part(kind: bytes, description: bytes, encoding: bytes, body: bytes) -> bytes:
+    return (
+        b"Content-Description: %s\r\nContent-Type: %s\r\n"
+        b"Content-Transfer-Encoding: %s\r\n\r\n%s" % (description, kind, encoding, body)
+    )
+
+
+def _inner_type(told: Told, form: str) -> bytes:
+    """message/global (RFC 6532 3.7) breaks journal importers: for dsn alone."""
+    head = told.head.partition(b"\r\n\r\n")[0]
+    return (
+        b"message/global" if form == "dsn" and not head.isascii() else b"message/rfc822"
+    )
+
+
+def _outer_encoding(told: Told, *, ascii_: bool) -> bytes:
+    """A multipart is no narrower than its widest part (RFC 2045 6.4)."""
+    if told.shape.encoding != b"7bit" or ascii_:
+        return told.shape.encoding
+    return b"8bit"
+
+
+def _identity(told: Told) -> bytes:
+    return told.envelope.archive_id.encode()
+
+
+def _date(told: Told) -> bytes:
+    """The original's Date: where it can be read, else when it arrived."""
+    shown = field_text(told.head, b"date")
+    if shown and shown.isascii() and len(shown) < 100:
+        return shown
+    return envelope.date(told.envelope.arrival) or b"Thu, 01 Jan 1970 00:00:00 +0000"
+
+
+def _subject(head: bytes) -> bytes:
+    """The original's Subject, in ASCII: raw 8-bit text becomes encoded words."""
+    shown = field_text(head, b"subject")[:SUBJECT_LIMIT]
+    if shown.isascii():
+        return shown or b"(no subject)"
+    text = shown.decode("utf-8", "replace")
+    words = []
+    while text:
+        size = WORD_BYTES
+        while len(text[:size].encode()) > WORD_BYTES:
+            size -= 1
+        coded = b2a_base64(text[:size].encode(), newline=False)
+        words.append(b"=?utf-8?B?" + coded + b"?=")
+        text = text[size:]
+    return b"\r\n ".join(words)
+
+
+def _shown(value: bytes) -> bytes:
+    """Text for people: UTF-8 as it is, bytes that are none as question marks."""
+    text = address.one_line(value)
+    return text if text.isascii() else text.decode("utf-8", "replace").encode()

@@ -1,0 +1,256 @@
+"""The settings of archive.cf: what may stand there, and what it means.
+
+Used by back/config and the doors. The file has main.cf's syntax (postconf(5)): one
+``name = value`` a logical line, a line that begins with white space goes on the one
+before, ``#`` begins a comment line, ``$name`` and ``${name}`` stand for other values.
+This room never reads a file.
+"""
+
+from __future__ import annotations
+
+from postfix_archive.core import address
+from postfix_archive.core.errors import SettingWrong
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from typing import Any
+
+FORMATS = ("hybrid", "dsn", "journal", "message")
+DELIVERIES = ("store", "mail")
+UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}  # postconf(5), Time units
+NAME_CHARS = frozenset(
+    "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_"
+)
+DEPTH = 20  # nested $name: deeper is a loop
+
+DEFAULTS = {
+    "archive_capsule_address": "127.0.0.1:10027",
+    "archive_copy_address": "127.0.0.1:10028",
+    "archive_delivery": "store, mail",
+    "archive_from": "postfix-archive@$myhostname",
+    "archive_handback_address": "127.0.0.1:10026",
+    "archive_journal_recipients_per_copy": "0",
+    "archive_key_file": "$config_directory/archive.key",
+    "archive_local_clients": "127.0.0.0/8, ::1",
+    "archive_refused_address": "127.0.0.1:10030",
+    "archive_relay_address": "127.0.0.1:10029",
+    "archive_report_format": "hybrid",
+    "archive_sender": "",
+    "archive_spool_directory": "/var/tmp",
+    "archive_stamp_lifetime": "5d",
+    "archive_store_directory": "/var/lib/postfix-archive",
+    "archive_time_limit": "900s",
+    "mail_owner": "postfix",
+}
+
+
+class Settings:
+    """All settings of one Postfix instance, checked."""
+
+    __slots__ = tuple(DEFAULTS) + ("myhostname", "config_directory")
+
+    archive_capsule_address: tuple[str, int]
+    archive_copy_address: tuple[str, int]
+    archive_delivery: tuple[str, ...]
+    archive_from: bytes
+    archive_handback_address: tuple[str, int]
+    archive_journal_recipients_per_copy: int
+    archive_key_file: str
+    archive_local_clients: tuple[str, ...]
+    archive_refused_address: tuple[str, int]
+    archive_relay_address: tuple[str, int]
+    archive_report_format: str
+    archive_sender: bytes
+    archive_spool_directory: str
+    archive_stamp_lifetime: int  # seconds
+    archive_store_directory: str
+    archive_time_limit: int  # seconds
+    config_directory: str
+    mail_owner: str
+    myhostname: bytes
+
+    def __init__(self, values: dict[str, Any]) -> None:
+        for name, value in values.items():
+            setattr(self, name, value)
+
+    @property
+    def stores(self) -> bool:
+        """True if copies are kept in the store."""
+        return "store" in self.archive_delivery
+
+    @property
+    def mails(self) -> bool:
+        """True if copies are sent to the archive address."""
+        return "mail" in self.archive_delivery
+
+
+def parse(text: str, *, place: str, config_directory: str, myhostname: str) -> Settings:
+    """Return the settings of archive.cf's text.
+
+    place names the file in messages; myhostname counts where the file has none.
+    Raises SettingWrong with place, line, and what would be allowed.
+    """
+    raw = dict(DEFAULTS, config_directory=config_directory, myhostname=myhostname)
+    lines: dict[str, int] = {}
+    for number, name, value in _logical_lines(text, place=place):
+        if name not in raw and name.startswith("archive"):
+            raise SettingWrong(
+                f"{place}, line {number}: {name}: there is no such setting;"
+                f" archive.cf(5) has {', '.join(DEFAULTS)}"
+            )
+        raw[name] = value
+        lines[name] = number
+    values: dict[str, Any] = {}
+    for name in Settings.__slots__:
+        where = f"{place}, line {lines[name]}" if name in lines else place
+        text = _expand(raw[name], raw, where=f"{where}: {name}")
+        values[name] = _reader(name)(text, f"{where}: {name} = {text}")
+    return Settings(values)
+
+
+def _logical_lines(text: str, *, place: str) -> Iterator[tuple[int, str, str]]:
+    logical: list[tuple[int, str]] = []
+    for number, line in enumerate(text.splitlines(), 1):
+        if not line.strip() or line.lstrip().startswith("#"):
+            continue
+        if line[0] in " \t" and logical:
+            start, before = logical[-1]
+            logical[-1] = (start, before + " " + line.strip())
+        else:
+            logical.append((number, line.strip()))
+    for number, line in logical:
+        name, equals, value = line.partition("=")
+        name = name.strip()
+        if not equals or not name or not NAME_CHARS.issuperset(name):
+            raise SettingWrong(
+                f"{place}, line {number}: expected 'name = value', as in main.cf"
+            )
+        yield number, name, value.strip()
+
+
+def _expand(value: str, raw: dict[str, str], *, where: str, depth: int = 0) -> str:
+    """Replace $name, ${name}, $(name) and $$ as postconf(5) does."""
+    if depth > DEPTH:
+        raise SettingWrong(f"{where}: the $names in it refer to each other")
+    done = ""
+    while "$" in value:
+        before, _, value = value.partition("$")
+        name, value = _name(value, where=where)
+        if name not in raw and name != "$":
+            raise SettingWrong(f"{where}: ${name} is not set in this file")
+        inner = "$" if name == "$" else ""
+        done += before + (
+            inner or _expand(raw[name], raw, where=where, depth=depth + 1)
+        )
+    return done + value
+
+
+def _name(value: str, *, where: str) -> tuple[str, str]:
+    closing = {"{": "}", "(": ")"}.get(value[:1])
+    if value.startswith("$"):
+        return "$", value[1:]
+    if closing and closing in value:
+        name, _, rest = value[1:].partition(closing)
+        return name, rest
+    length = 0
+    while length < len(value) and value[length] in NAME_CHARS:
+        length += 1
+    if not length:
+        raise SettingWrong(f"{where}: '$' without a name; a plain dollar is '$$'")
+    return value[:length], value[length:]
+
+
+def _reader(name: str) -> Callable[[str, str], Any]:
+    return READERS.get(name, _text)
+
+
+def _text(value: str, where: str) -> str:
+    if not value:
+        raise SettingWrong(f"{where}: must not be empty")
+    return value
+
+
+def _path(value: str, where: str) -> str:
+    if not value.startswith("/"):
+        raise SettingWrong(f"{where}: must be an absolute path")
+    return value
+
+
+def _one_of(allowed: tuple[str, ...]) -> Callable[[str, str], str]:
+    def read(value: str, where: str) -> str:
+        if value not in allowed:
+            raise SettingWrong(f"{where}: must be one of {', '.join(allowed)}")
+        return value
+
+    return read
+
+
+def _words(value: str, where: str) -> tuple[str, ...]:
+    return tuple(value.replace(",", " ").split())
+
+
+def _delivery(value: str, where: str) -> tuple[str, ...]:
+    found = _words(value, where)
+    if not found or set(found) - set(DELIVERIES):
+        raise SettingWrong(f"{where}: must be 'store, mail', 'store' or 'mail'")
+    return found
+
+
+def _count(value: str, where: str) -> int:
+    if not (value.isascii() and value.isdigit()):
+        raise SettingWrong(f"{where}: must be a whole number, 0 or more")
+    return int(value)
+
+
+def _time(value: str, where: str) -> int:
+    unit = UNITS.get(value[-1:].lower())
+    number = value[:-1] if unit else value
+    if not (number.isascii() and number.isdigit() and int(number) > 0):
+        raise SettingWrong(f"{where}: must be a time such as 900s, 5m, 2h, 5d or 1w")
+    return int(number) * (unit or 1)
+
+
+def _port(value: str, where: str) -> tuple[str, int]:
+    host, colon, port = value.rpartition(":")
+    numeric = port.isascii() and port.isdigit() and 0 < int(port) < 65536
+    if not host or not colon or not numeric:
+        raise SettingWrong(f"{where}: must be address:port, such as 127.0.0.1:10026")
+    return host.strip("[]"), int(port)
+
+
+def _mailbox(value: str, where: str) -> bytes:
+    if not address.is_plain(value.encode()):
+        raise SettingWrong(f"{where}: must be an address, such as archive@example.com")
+    return value.encode()
+
+
+def _mailbox_or_null(value: str, where: str) -> bytes:
+    return b"" if value in ("", "<>") else _mailbox(value, where)
+
+
+def _host(value: str, where: str) -> bytes:
+    if not value or not value.isascii() or value.split() != [value]:
+        raise SettingWrong(f"{where}: must be this host's name, as in main.cf")
+    return value.encode()
+
+
+READERS: dict[str, Callable[[str, str], Any]] = {
+    "archive_capsule_address": _port,
+    "archive_copy_address": _port,
+    "archive_delivery": _delivery,
+    "archive_from": _mailbox,
+    "archive_handback_address": _port,
+    "archive_journal_recipients_per_copy": _count,
+    "archive_key_file": _path,
+    "archive_local_clients": _words,
+    "archive_refused_address": _port,
+    "archive_relay_address": _port,
+    "archive_report_format": _one_of(FORMATS),
+    "archive_sender": _mailbox_or_null,
+    "archive_spool_directory": _path,
+    "archive_stamp_lifetime": _time,
+    "archive_store_directory": _path,
+    "archive_time_limit": _time,
+    "myhostname": _host,
+}

@@ -1,0 +1,179 @@
+"""The stamp: a header that says "this has been captured", once for each archive.
+
+Used by filtering and archiving. A stamp names the archive id and holds the SHA-256 of
+the exact canonical bytes below it, under the site's key; of recipients and of the
+archive address it says nothing that an outsider can read. Verdicts, for one archive:
+
+    valid    ours, and the bytes below are those       altered  ours, the bytes differ
+    forged   there is a stamp, but no key of ours      absent   none
+"""
+
+from __future__ import annotations
+
+from binascii import Error as Base64Error
+from binascii import a2b_base64, b2a_base64
+
+from postfix_archive.core import digest, header, trace
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from postfix_archive.core.keyring import Key, Keyring
+
+NAME = b"archive-stamp"
+PURPOSE = b"stamp"
+TAG_PURPOSE = b"tag"
+TAG_BYTES = 8
+# Stamps looked at in one message. Each needs a digest of the whole message; one
+# capture makes one block, and one whose stamp is not found is archived in full.
+STAMP_LIMIT = 16
+VALUE_LIMIT = 1024  # bytes; ours have about 300
+
+VALID, ALTERED, FORGED, ABSENT = "valid", "altered", "forged", "absent"
+
+
+class Stamp:
+    """A stamp of ours found in a message.
+
+    ``start`` is where it begins; ``belows`` are the offsets behind each stamp of ours
+    that adjoins from this one on: with one of them the stamped bytes began. Anybody
+    else's stamp ends the block, so that nothing can hide between two of ours.
+    """
+
+    __slots__ = ("archive_id", "belows", "digest", "start", "tag", "time")
+
+    def __init__(self, archive_id: str, tag: str, content: bytes, time: int) -> None:
+        self.archive_id = archive_id
+        self.tag = tag
+        self.digest = content
+        self.time = time
+        self.start = 0
+        self.belows: list[int] = []
+
+
+class Found:
+    """All stamps in a message's header: those of ours, and whether others stand."""
+
+    __slots__ = ("foreign", "ours")
+
+    def __init__(self) -> None:
+        self.ours: list[Stamp] = []
+        self.foreign = False
+
+    @property
+    def offsets(self) -> list[int]:
+        """Where the bytes begin whose digests verdict() needs."""
+        return sorted({below for each in self.ours for below in each.belows})
+
+
+class Verdict:
+    """What the stamps of a message say to one archive; ``stamp`` where one is ours."""
+
+    __slots__ = ("stamp", "word")
+
+    def __init__(self, word: str, stamp: Stamp | None = None) -> None:
+        self.word = word
+        self.stamp = stamp
+
+
+def tag(archive_address: str, key: Key, *, copy: bool = False) -> str:
+    """Return what stands for an archive in a stamp, readable only with the key.
+
+    Archive copies that leave as mail bear a tag of their own (copy=True).
+    """
+    kind = b"copy " if copy else b"mail "
+    named = kind + archive_address.encode()
+    return key.mac(TAG_PURPOSE, named)[:TAG_BYTES].hex()
+
+
+def line(archive_id: str, tag_: str, content: bytes, time: int, key: Key) -> bytes:
+    """Return a stamp as a folded header field; content is a SHA-256, time Unix."""
+    said = _said(key.key_id, archive_id, tag_, content, time)
+    proof = f"{said} h={_base64(key.mac(PURPOSE, said.encode()))}"
+    folded = proof.replace(" a=", "\r\n\ta=").replace(" b=", "\r\n\tb=")
+    return f"Archive-Stamp: {folded}\r\n".replace(" h=", "\r\n\th=").encode()
+
+
+def find(head: bytes, keys: Keyring) -> Found:
+    """Return the stamps in the header of a message whose first bytes are head."""
+    found = Found()
+    block: list[Stamp] = []
+    end = -1
+    for number, field in enumerate(_stamps(head)):
+        stamp = _authentic(field, keys) if number < STAMP_LIMIT else None
+        if field.start != end or stamp is None:
+            block = []
+        end = field.end
+        if stamp is None:
+            found.foreign = True
+            continue
+        stamp.start = field.start
+        block.append(stamp)
+        found.ours.append(stamp)
+        for each in block:
+            each.belows.append(end)
+    return found
+
+
+def verdict(
+    found: Found, archive_address: str, digests: dict[int, bytes], keys: Keyring
+) -> Verdict:
+    """Return what the stamps say to this archive.
+
+    digests holds, by offset, the SHA-256 of the message from each of found.offsets on.
+    """
+    tags = {
+        tag(archive_address, key, copy=c) for key in keys.keys for c in (False, True)
+    }
+    mine = [stamp for stamp in found.ours if stamp.tag in tags]
+    for stamp in mine:
+        if any(digest.equal(stamp.digest, digests[below]) for below in stamp.belows):
+            return Verdict(VALID, stamp)
+    if mine:
+        return Verdict(ALTERED, mine[0])
+    return Verdict(FORGED if found.foreign else ABSENT)
+
+
+def is_of_copy(found: Stamp, archive_address: str, keys: Keyring) -> bool:
+    """Tell whether a stamp of ours is one that an archive copy got as mail."""
+    return found.tag in {tag(archive_address, key, copy=True) for key in keys.keys}
+
+
+def _stamps(head: bytes) -> Iterator[header.Field]:
+    return (field for field in header.fields(head) if field.name == NAME)
+
+
+def _said(key_id: str, archive_id: str, tag_: str, content: bytes, time: int) -> str:
+    return (
+        f"v=1; k={key_id}; id={archive_id}; a={tag_}; t={time}; b={_base64(content)};"
+    )
+
+
+def _authentic(field: header.Field, keys: Keyring) -> Stamp | None:
+    """Return the stamp if a key of ours made it, else None."""
+    said = _tags(field)
+    key = keys.named(said.get("k", ""))
+    try:
+        content = a2b_base64(said["b"])
+        proof = a2b_base64(said["h"])
+        stamp = Stamp(said["id"], said["a"], content, int(said["t"]))
+    except (KeyError, ValueError, Base64Error):
+        return None
+    if key is None or not trace.is_archive_id(stamp.archive_id):
+        return None
+    again = _said(key.key_id, stamp.archive_id, stamp.tag, content, stamp.time)
+    return stamp if digest.equal(key.mac(PURPOSE, again.encode()), proof) else None
+
+
+def _tags(field: header.Field) -> dict[str, str]:
+    """Read ``name=value; …`` leniently: some relays fold headers anew."""
+    if field.end - field.start > VALUE_LIMIT:
+        return {}
+    text = field.value.decode("latin-1")
+    parts = (part.partition("=") for part in text.split(";"))
+    return {name.strip(): "".join(value.split()) for name, _, value in parts}
+
+
+def _base64(content: bytes) -> str:
+    return b2a_base64(content, newline=False).decode()

@@ -1,0 +1,166 @@
+"""Where a message began its way on this host: what Postfix's own Received: says.
+
+Used by filtering. Makes the archive id, which must come out the same in every retry,
+for every piece of a message that Postfix delivers in several runs, and after
+postsuper -r, which gives a new queue id and puts a Received: of its own on top.
+
+What is read: of a Received: field only what stands before the first ';', and in it
+the first "id" and "by", since a client can append to Postfix's line by a first body
+line that begins with white space. (smtpd(8) turns ';' and white space in HELO to '?'.)
+"""
+
+from __future__ import annotations
+
+import datetime
+
+from postfix_archive.core import digest, header
+
+MONTHS = b"Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split()
+DAYS = "Mon Tue Wed Thu Fri Sat Sun".split()
+UNDATED = "00000000"
+ID_BYTES = 20  # 160 bits: nobody finds two messages of one id
+
+
+class Origin:
+    """The start of a message's way: host, queue id, time and the bytes that count.
+
+    ``offset`` is where the message begins that was first received, below the lines
+    that requeueing has put on top. ``arrival`` is in seconds since 1970, None where
+    Postfix's line is missing (header_checks may IGNORE it) or unreadable.
+    """
+
+    __slots__ = ("arrival", "clauses", "host", "offset", "queue_id", "smtputf8")
+
+    def __init__(self, host: bytes, queue_id: bytes, offset: int) -> None:
+        self.host = host
+        self.queue_id = queue_id
+        self.offset = offset
+        self.arrival: int | None = None
+        self.clauses = b""
+        self.smtputf8 = False
+
+
+def origin(head: bytes, *, queue_id: bytes, host: bytes, mail_owner: int) -> Origin:
+    """Return where the message with this head and this queue id began its way.
+
+    mail_owner is the user id in the Received: lines that postsuper -r causes.
+    """
+    found = Origin(host, queue_id, 0)
+    expected = queue_id
+    for field in header.fields(head):
+        if field.name != b"received":
+            continue
+        clauses = _clauses(field)
+        queue_id = _queue_id(clauses, host)
+        if not queue_id or (expected and queue_id != expected):
+            break
+        found.queue_id = queue_id
+        found.arrival = _arrival(field)
+        found.clauses = clauses
+        found.smtputf8 = b" with UTF8SMTP" in clauses
+        if field.start != found.offset or not _requeued(clauses, mail_owner):
+            break
+        if not _followed_by_own(head[field.end :], host):
+            break
+        found.offset = field.end
+        expected = b""
+    return found
+
+
+def archive_id(came: Origin, *, sender: bytes, content: bytes) -> str:
+    """Return the name of this capture: its day (UTC) and 40 hexadecimal digits.
+
+    content is the SHA-256 of the message from came.offset on. Recipients do not
+    count, so that all pieces share one id; nor does Message-ID, which many messages
+    lack or share. The day is 00000000 when Postfix's line does not tell it.
+    """
+    known = (came.host, came.queue_id, came.clauses, sender, content)
+    framed = b"".join(b"%d:%s," % (len(value), value) for value in known)
+    day = UNDATED
+    if came.arrival is not None:
+        day = moment(came.arrival).strftime("%Y%m%d")
+    return f"{day}-{digest.hex_of(framed)[: 2 * ID_BYTES]}"
+
+
+def is_archive_id(text: str) -> bool:
+    """Tell whether text has the form of an archive id, safe to be a file name."""
+    day, dash, name = text.partition("-")
+    return (
+        len(day) == 8
+        and day.isdigit()
+        and day.isascii()
+        and dash == "-"
+        and len(name) == 2 * ID_BYTES
+        and not name.strip("0123456789abcdef")
+    )
+
+
+def moment(seconds: int) -> datetime.datetime:
+    """Return seconds since 1970 as a time in UTC."""
+    return datetime.datetime.fromtimestamp(seconds, datetime.timezone.utc)
+
+
+def read_date(text: bytes) -> int | None:
+    """Read e.g. ``Sun, 22 Nov 2026 12:53:00 +0100 (CET)``: seconds since 1970.
+
+    None if the text is anything else.
+    """
+    try:
+        _, day, month, year, clock, zone = text.split()[:6]
+        hour, minute, second = clock.split(b":")
+        shift = int(zone[:3]) * 60 + int(zone[:1] + zone[3:5])
+        local = datetime.datetime(
+            int(year),
+            MONTHS.index(month) + 1,
+            int(day),
+            int(hour),
+            int(minute),
+            min(int(second), 59),
+            tzinfo=datetime.timezone.utc,
+        )
+    except (ValueError, OverflowError):
+        return None
+    if local.year < 1970:
+        return None
+    return int(local.timestamp()) - shift * 60
+
+
+def written_date(seconds: int) -> bytes:
+    """Return seconds since 1970 as RFC 5322 3.3 writes a time, in UTC."""
+    at = moment(seconds)
+    text = f"{DAYS[at.weekday()]}, {at.day:02} {MONTHS[at.month - 1].decode()} "
+    return (text + at.strftime("%Y %H:%M:%S +0000")).encode()
+
+
+def _clauses(field: header.Field) -> bytes:
+    return b" ".join(field.raw.split(b";", 1)[0].split())
+
+
+def _queue_id(clauses: bytes, host: bytes) -> bytes:
+    """Return the queue id of a Received: that this host wrote, else nothing.
+
+    No client can write the white space of this clause into HELO.
+    """
+    words = clauses.partition(b" by " + host + b" (")[2].split(b" ")
+    if b"id" not in words[:-1]:
+        return b""
+    return words[words.index(b"id") + 1]
+
+
+def _requeued(clauses: bytes, mail_owner: int) -> bool:
+    return clauses.find(b", from userid %d)" % mail_owner) > 0
+
+
+def _followed_by_own(below: bytes, host: bytes) -> bool:
+    """Tell whether the next Received: is this host's too, so the top one may go."""
+    field = header.first(below, b"received")
+    return field is not None and bool(_queue_id(_clauses(field), host))
+
+
+def _arrival(field: header.Field) -> int | None:
+    """Read the first line that ends as Postfix's mail_date() writes a time."""
+    for line in field.raw.split(b"\r\n"):
+        found = read_date(line.rpartition(b"; ")[2])
+        if found is not None:
+            return found
+    return None

@@ -1,0 +1,1 @@
+"""The doors: they speak with Postfix and with people, and decide nothing."""

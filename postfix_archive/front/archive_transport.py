@@ -1,0 +1,134 @@
+"""The archive transport: opens a capsule, keeps the copy, sends it on its way.
+
+Called through front/pipe. First the store, then the mail: a mailed copy that bounces is
+never a lost one. Whatever fails defers the capsule in Postfix's queue; a retry finds
+what is done and does the rest.
+"""
+
+from __future__ import annotations
+
+from postfix_archive.back import handback, store
+from postfix_archive.core import archiving, capsule, digest, report, stamp, wire
+from postfix_archive.core.envelope import Recipient
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from postfix_archive.core.capsule import Opened
+    from postfix_archive.core.envelope import Request
+    from postfix_archive.core.report import Copy, Told
+    from postfix_archive.front.pipe import Run
+
+
+class Work:
+    """One opened capsule, and what was found out about the original in it."""
+
+    __slots__ = ("digest", "head", "opened", "run", "shape")
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        head = run.message.head(limit=capsule.FIELDS_LIMIT)
+        self.opened: Opened = capsule.opened(head, run.keys)
+        self.head = run.message.head(self.opened.start)
+        self.digest = run.message.digests([self.opened.start])[self.opened.start].hex()
+        self.shape = run.message.shape(self.opened.start)
+
+    def original(self) -> Iterable[bytes]:
+        """The original's bytes."""
+        return self.run.message.pieces(self.opened.start)
+
+    def content(self, copy: Copy) -> Iterable[bytes]:
+        """The bytes of a copy around the original."""
+        return wire.chained((copy.preamble,), self.original(), (copy.trailer,))
+
+    def piece(self, request: Request) -> store.Piece:
+        """What the store is to keep of this for one archive."""
+        return store.Piece(
+            record_id=archiving.record_id(self.opened, request),
+            key=self.opened.key,
+            fields=self.opened.fields,
+            digest_=self.digest,
+            size=self.run.message.size - self.opened.start,
+            verdict=request.verdict,
+            above=archiving.lines_above(self.head, request),
+        )
+
+
+def door(run: Run) -> str:
+    """Put the message of one capsule into its archives; return the log line."""
+    work = Work(run)
+    sealed = work.opened.envelope
+    said = [f"archived as {sealed.archive_id}"]
+    said += [_archived(work, each) for each in sealed.requests]
+    if work.digest != sealed.digest:
+        said.append("ALTERED in the queue after its capture")
+    return "; ".join(said)
+
+
+def _archived(work: Work, request: Request) -> str:
+    """Do for one archive what archive_delivery says."""
+    found = archiving.told(work.opened, request, work.head, work.shape, work.digest)
+    if not work.run.settings.stores:
+        return f"{request.address}: mailed, queued as {_mailed(work, request, found)}"
+    archive = store.Archive(work.run.settings.archive_store_directory, request.address)
+    piece = work.piece(request)
+    if request.verdict == stamp.VALID and archive.has(piece.record_id):
+        archive.supplement(piece, work.run.time)
+        return f"{request.address}: supplement to {piece.record_id}"
+    boundary = report.boundary(piece.record_id, work.run.keys)
+    copy = report.written(
+        found, "hybrid", sender=work.run.settings.archive_from, boundary_=boundary
+    )
+    done = archive.keep(piece, work.content(copy), work.run.time)
+    if not archiving.is_mailed(request, work.run.settings) or store.MAILED in done:
+        return f"{request.address}: stored"
+    queued = _mailed(work, request, found)
+    archive.mailed(piece, work.run.time, queued)
+    return f"{request.address}: stored and mailed, queued as {queued}"
+
+
+def _mailed(work: Work, request: Request, found: Told) -> str:
+    """Send the copy to the archive address; return Postfix's queue ids."""
+    settings = work.run.settings
+    port = settings.archive_copy_address
+    if not settings.stores:
+        port = settings.archive_relay_address
+    count = settings.archive_journal_recipients_per_copy
+    queued = [
+        _sent(work, request, each, port) for each in archiving.dealt_out(found, count)
+    ]
+    return " ".join(queued)
+
+
+def _sent(work: Work, request: Request, found: Told, port: tuple[str, int]) -> str:
+    settings = work.run.settings
+    copy = report.written(
+        found,
+        settings.archive_report_format,
+        sender=settings.archive_from,
+        boundary_=report.boundary(work.opened.envelope.archive_id, work.run.keys),
+    )
+    mark = archiving.copy_stamp(
+        work.opened,
+        request,
+        _sha256(work.content(copy)),
+        work.run.keys,
+        now=work.run.now,
+    )
+    session = handback.Session(port)
+    session.ask(
+        settings.archive_sender,
+        (Recipient(request.address.encode()),),
+        eightbit=not (copy.preamble.isascii() and work.shape.ascii),
+    )
+    queue_id = session.give(wire.chained((mark,), work.content(copy)))
+    session.close()
+    return queue_id
+
+
+def _sha256(content: Iterable[bytes]) -> bytes:
+    total = digest.sha256()
+    for piece in content:
+        total.update(piece)
+    return total.digest()

@@ -1,0 +1,38 @@
+#!/usr/bin/python3 -IS
+"""Starts a door for pipe(8): its name is the door's, its folder the program's.
+
+Installed beside the package as archive-stamp and as archive. Guards even the imports:
+a broken or half-done installation must defer mail, and a traceback would exit with 1,
+which pipe(8) takes for a bounce.
+"""
+
+import sys
+
+DEFER = 75  # EX_TEMPFAIL, sysexits(3)
+
+
+def start(path: str, arguments: "list[bytes]") -> int:
+    """Run the door that this file is named after."""
+    folder, _, name = path.rpartition("/")
+    sys.path.insert(0, folder)
+    from postfix_archive.front import pipe
+
+    if name == "archive-stamp":
+        from postfix_archive.front import stamp_filter
+
+        return pipe.main(stamp_filter.door, arguments)
+    from postfix_archive.front import archive_transport
+
+    return pipe.main(archive_transport.door, arguments)
+
+
+if __name__ == "__main__":
+    try:
+        import os
+
+        code = start(os.path.realpath(__file__), [os.fsencode(a) for a in sys.argv[1:]])
+    except BaseException as problem:  # noqa: B036 - nothing may leave here
+        where = f"{type(problem).__name__}: {problem}"[:300].replace("\n", " ")
+        print(f"4.3.0 postfix-archive cannot run, mail waits: {where}", flush=True)
+        code = DEFER
+    sys.exit(code)

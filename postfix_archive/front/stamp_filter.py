@@ -1,0 +1,124 @@
+"""The stamp filter: transport archive-stamp, before any content filter.
+
+Called through front/pipe. Captures a message (the capsule) and hands it back, stamped.
+The order is what keeps mail safe: first Postfix says whether it can take the original,
+then it gets the capsule, then the original. A retry after any step repeats the rest.
+"""
+
+from __future__ import annotations
+
+from postfix_archive.back import config, handback
+from postfix_archive.core import capsule, filtering, request, wire
+from postfix_archive.core.envelope import Recipient
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from postfix_archive.core.filtering import Plan, Reading, Task
+    from postfix_archive.front.pipe import Run
+
+
+def door(run: Run) -> str:
+    """Capture one message and hand it back; return the line for Postfix's log."""
+    if request.is_capsule(run.recipients):
+        return _send_on(run)
+    head = run.message.head()
+    task = _task(run)
+    owner = config.user_id(run.settings)
+    reading = filtering.Reading(head, task, run.settings, run.keys, owner=owner)
+    plan = filtering.plan(
+        task,
+        reading,
+        run.message.digests(reading.offsets),
+        run.message.size,
+        run.settings,
+        run.keys,
+        now=run.now,
+    )
+    if not task.people:
+        return _line(_captured(run, plan), filtering.remarks(task))
+    back = handback.Session(run.settings.archive_handback_address)
+    impossible = _ask(back, run, task, reading, head)
+    captured = _captured(run, plan)
+    queued = _handed_back(back, run, task, plan, impossible)
+    back.close()
+    return _line(captured, queued, filtering.remarks(task))
+
+
+def _task(run: Run) -> Task:
+    return filtering.Task(
+        nexthop=run.macros[b"nexthop"].decode("utf-8", "replace"),
+        queue_id=run.macros[b"queue-id"],
+        sender=run.macros[b"sender"],
+        recipients=run.recipients,
+        client=run.client,
+        envid=run.macros[b"envid"],
+        keys=run.keys,
+    )
+
+
+def _ask(
+    back: handback.Session, run: Run, task: Task, reading: Reading, head: bytes
+) -> tuple[Recipient, ...]:
+    """Ask for MAIL and every RCPT; return those that only Postfix itself can refuse."""
+    networks = run.settings.archive_local_clients
+    local = filtering.is_local(task.client, networks)
+    back.forward(task.client, task.queue_id, local=local)
+    return back.ask(
+        task.sender,
+        task.people,
+        smtputf8=filtering.needs_smtputf8(task, reading, head),
+        eightbit=filtering.came_as_eightbit(task, run.message.shape()),
+        envid=task.envid,
+    )
+
+
+def _captured(run: Run, plan: Plan) -> str:
+    """Give Postfix the capsule, if anything is to be archived."""
+    if plan.envelope is None:
+        return ""
+    preamble = capsule.preamble(
+        plan.envelope, run.keys, sender=run.settings.archive_from, now=run.now
+    )
+    _submit(run, wire.chained((preamble,), run.message.pieces()))
+    return f"archived as {plan.envelope.archive_id}"
+
+
+def _handed_back(
+    back: handback.Session,
+    run: Run,
+    task: Task,
+    plan: Plan,
+    impossible: tuple[Recipient, ...],
+) -> str:
+    def stamped() -> Iterable[bytes]:
+        return wire.chained((plan.stamps,), run.message.pieces())
+
+    if impossible:
+        port = run.settings.archive_refused_address
+        handback.give_impossible(port, task.sender, impossible, stamped)
+    if len(impossible) == len(task.people):
+        return "queued for Postfix to refuse"
+    return f"queued as {back.give(stamped())}"
+
+
+def _send_on(run: Run) -> str:
+    """Send a capsule that postsuper -r brought here to the archive transport again."""
+    head = run.message.head(limit=capsule.FIELDS_LIMIT)
+    archive_id = capsule.opened(head, run.keys).envelope.archive_id
+    queued = _submit(run, run.message.pieces())
+    return f"capsule of {archive_id}, requeued; queued as {queued}"
+
+
+def _submit(run: Run, content: Iterable[bytes]) -> str:
+    """Give a capsule to the port that leads to the archive transport."""
+    port = handback.Session(run.settings.archive_capsule_address)
+    port.ask(b"", (Recipient(request.CAPSULE),), eightbit=True, notify=b"NEVER")
+    queue_id = port.give(content)
+    port.close()
+    return queue_id
+
+
+def _line(*said: str) -> str:
+    return "; ".join(each for each in said if each)

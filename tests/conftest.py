@@ -1,0 +1,47 @@
+"""Fixtures for all tests: a private Postfix, and what to do where none is possible."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from private_postfix import PrivatePostfix
+
+CURE = (
+    "a live Postfix needs root, or a Docker engine that this user may use:"
+    " run 'sudo make test', or join the group docker"
+)
+
+
+def can_run_natively() -> bool:
+    """Tell whether this process may run a Postfix of its own."""
+    return os.geteuid() == 0 and Path("/usr/sbin/postconf").exists()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip live tests where no Postfix is possible; fail there if CI requires them."""
+    if can_run_natively():
+        return
+    for item in items:
+        if item.get_closest_marker("live"):
+            item.add_marker(pytest.mark.skip(reason=CURE))
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """Where POSTFIX_ARCHIVE_LIVE=required, a skipped test is a failure."""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    skipped = reporter.stats.get("skipped", []) if reporter else []
+    if reporter and skipped and os.environ.get("POSTFIX_ARCHIVE_LIVE") == "required":
+        reporter.write_line(f"{len(skipped)} tests were skipped, and none may be.")
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+@pytest.fixture(scope="module")
+def postfix() -> Iterator[PrivatePostfix]:
+    """A running instance with archive = legal@example.com, shared by a module."""
+    with PrivatePostfix() as running:
+        yield running

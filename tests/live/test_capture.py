@@ -1,0 +1,29 @@
+"""One message in, one record out: the envelope, the stamp, the copy."""
+
+from __future__ import annotations
+
+import gzip
+
+import pytest
+
+from private_postfix import PrivatePostfix
+
+pytestmark = pytest.mark.live
+
+MESSAGE = (
+    b"From: alice@example.org\nSubject: first\nMessage-Id: <1@example.org>\n\nhello\n"
+)
+
+
+def test_one_message_makes_one_record_and_one_delivery(postfix: PrivatePostfix) -> None:
+    queue_id = postfix.send(MESSAGE, to=["bob@example.net"])
+    postfix.settle()
+    [delivery] = postfix.delivered_to("bob@example.net")
+    assert delivery.sender == "alice@example.org"
+    assert delivery.content.count(b"Archive-Stamp:") == 1
+    [stored] = postfix.stored("legal@example.com")
+    copy = gzip.decompress(stored.read_bytes())
+    assert f"X-Postfix-Queue-ID: {queue_id}\r\n".encode() in copy
+    assert b"Final-Recipient: rfc822; bob@example.net\r\n" in copy
+    [mailed] = postfix.delivered_to("legal@example.com")
+    assert mailed.sender == ""
