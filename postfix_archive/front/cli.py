@@ -25,7 +25,6 @@ from postfix_archive.core.record import Record, shown
 from postfix_archive.core.settings import Settings
 from postfix_archive.front import admin
 
-CONFIDENCE = 0.5  # below it chardet's guess is no better than question marks
 FAILED = 1
 
 
@@ -234,13 +233,12 @@ def _decoded(head: bytes) -> str:
 
 
 def _recoded(raw: bytes) -> str:
+    """A subject in an undeclared charset, as chardet guesses; for the eye alone."""
     try:
         return raw.decode()
     except UnicodeDecodeError:
         guess = chardet.detect(raw)
-    if guess["encoding"] and guess["confidence"] >= CONFIDENCE:
-        return raw.decode(guess["encoding"], "replace")
-    return raw.decode("ascii", "replace")
+    return raw.decode(guess["encoding"] or "ascii", "replace")
 
 
 def _write(pieces: Iterator[bytes]) -> None:

@@ -37,13 +37,13 @@ def door(run: Run) -> str:
         now=run.now,
     )
     if not task.people:
-        return _line(_captured(run, plan), filtering.remarks(task))
+        return _line(filtering.remarks(task), _captured(run, plan))
     back = handback.Session(run.settings.archive_handback_address)
     impossible = _ask(back, run, task, reading, head)
     captured = _captured(run, plan)
     queued = _handed_back(back, run, task, plan, impossible)
     back.close()
-    return _line(captured, queued, filtering.remarks(task))
+    return _line(filtering.remarks(task), captured, queued)
 
 
 def _task(run: Run) -> Task:
@@ -121,4 +121,5 @@ def _submit(run: Run, content: Iterable[bytes]) -> str:
 
 
 def _line(*said: str) -> str:
+    """Join what is to be said, remarks first: Postfix logs 100 characters of it."""
     return "; ".join(each for each in said if each)

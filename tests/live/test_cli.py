@@ -1,0 +1,168 @@
+"""The commands list and show, run as people run them."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from private_postfix import PrivatePostfix
+
+pytestmark = pytest.mark.live
+COMMAND = Path(sys.executable).parent / "postfix-archive"
+
+
+@pytest.fixture(scope="module")
+def filled() -> Iterator[PrivatePostfix]:
+    """An instance with a few messages in two archives."""
+    with PrivatePostfix() as postfix:
+        subjects = [
+            b"=?utf-8?Q?Gr=C3=BC=C3=9Fe?= aus Berlin",
+            "Привет из Москвы, это письмо для архива".encode("koi8-r"),
+            "grüße".encode(),
+            b"plain \x1b[31mred",
+        ]
+        for number, subject in enumerate(subjects):
+            postfix.send(
+                b"Subject: " + subject + b"\nMessage-Id: <%d@x>\n\nx\n" % number,
+                to=["bob@example.net", "carol@example.net"],
+            )
+        postfix.settle()
+        yield postfix
+
+
+def run(postfix: PrivatePostfix, *words: str, code: int = 0) -> str:
+    """Run the command; return what it says, or what it complains."""
+    done = subprocess.run(
+        [COMMAND, "-c", str(postfix.etc), *words], capture_output=True, check=False
+    )
+    assert done.returncode == code, done.stderr
+    assert b"Traceback" not in done.stderr
+    return (done.stderr if code else done.stdout).decode()
+
+
+def ids(postfix: PrivatePostfix) -> list[str]:
+    """The archive ids that list shows."""
+    return [line.split()[0] for line in run(postfix, "list").splitlines()]
+
+
+def test_list_has_a_line_for_each_message(filled: PrivatePostfix) -> None:
+    lines = run(filled, "list").splitlines()
+    assert len(lines) == 4
+    assert all("alice@example.org -> bob@example.net +1" in line for line in lines)
+
+
+def test_subjects_are_readable_in_any_charset(filled: PrivatePostfix) -> None:
+    said = run(filled, "list")
+    assert "Grüße aus Berlin" in said
+    assert "Привет из Москвы" in said
+    assert "grüße" in said
+    assert "\x1b" not in said
+
+
+def test_list_as_json_is_read_by_programs(filled: PrivatePostfix) -> None:
+    rows = [json.loads(line) for line in run(filled, "list", "--json").splitlines()]
+    assert [row["recipients"] for row in rows] == [
+        ["bob@example.net", "carol@example.net"]
+    ] * 4
+
+
+def test_list_can_be_narrowed(filled: PrivatePostfix) -> None:
+    assert "Nothing" in run(filled, "list", "--until", "2000-01-01")
+    assert len(run(filled, "list", "--since", "1 Jan 2020").splitlines()) == 4
+    assert len(run(filled, "list", "--last", "2").splitlines()) == 2
+    assert "Nothing" in run(filled, "list", "--archive", "none@example.com")
+
+
+def test_show_tells_people_everything(filled: PrivatePostfix) -> None:
+    said = run(filled, "show", ids(filled)[0])
+    for word in ("Sender:      alice@example.org", "carol@example.net", "helo client"):
+        assert word in said
+    assert str(filled.store) in said
+
+
+def test_show_raw_is_the_file_and_original_its_digest(filled: PrivatePostfix) -> None:
+    [row] = [
+        json.loads(x)
+        for x in run(filled, "list", "--json", "--last", "1").split("\n")
+        if x
+    ]
+    file = filled.store / row["archive"] / row["files"][0]
+    for option, expected in (
+        ("--raw", hashlib.sha256(gzip.decompress(file.read_bytes())).hexdigest()),
+        ("--original", row["sha256"]),
+    ):
+        command = [COMMAND, "-c", str(filled.etc), "show", option, row["id"]]
+        done = subprocess.run(command, capture_output=True, check=True)
+        assert hashlib.sha256(done.stdout).hexdigest() == expected
+
+
+def test_an_id_may_be_cut_off_where_it_is_unique(filled: PrivatePostfix) -> None:
+    first = ids(filled)[0]
+    assert first in run(filled, "show", first[:16])
+    assert "names 4 records" in run(filled, "show", first[:8], code=1)
+    assert "no record" in run(filled, "show", "nothing", code=1)
+
+
+def test_a_wrong_setting_names_file_line_and_allowed_values(
+    filled: PrivatePostfix,
+) -> None:
+    filled.set_archive_cf(archive_report_format="fancy")
+    said = run(filled, "list", code=1)
+    filled.set_archive_cf()
+    assert "archive.cf, line" in said
+    assert "archive_report_format = fancy: must be one of hybrid, dsn" in said
+
+
+def test_a_wrong_date_is_named(filled: PrivatePostfix) -> None:
+    assert "'yesterdayish' is no date" in run(
+        filled, "list", "--since", "yesterdayish", code=2
+    )
+
+
+def test_a_damaged_copy_is_named(filled: PrivatePostfix) -> None:
+    [row] = [
+        json.loads(x)
+        for x in run(filled, "list", "--json", "--last", "1").split("\n")
+        if x
+    ]
+    file = filled.store / row["archive"] / row["files"][0]
+    whole = file.read_bytes()
+    file.chmod(0o600)
+    file.write_bytes(whole[: len(whole) // 2])
+    said = run(filled, "show", "--raw", row["id"], code=1)
+    file.write_bytes(whole)
+    assert "RecordDamaged" in said
+    assert str(file) in said
+
+
+def test_config_directory_comes_from_mail_config_too(filled: PrivatePostfix) -> None:
+    done = subprocess.run(
+        [COMMAND, "list"],
+        capture_output=True,
+        check=True,
+        env={**os.environ, "MAIL_CONFIG": str(filled.etc)},
+    )
+    assert len(done.stdout.splitlines()) == 4
+
+
+def test_a_key_is_made_once_and_never_replaced(filled: PrivatePostfix) -> None:
+    path = filled.folder / "new.key"
+    filled.set_archive_cf(archive_key_file=str(path))
+    run(filled, "key", "create", "--owner", "nobody")
+    assert path.stat().st_mode & 0o777 == 0o600
+    first = path.read_text()
+    assert "is there already" in run(filled, "key", "create", code=1)
+    assert (
+        "no user nosuchuser"
+        in run(filled, "key", "create", "--owner", "nosuchuser", code=1)
+        or path.read_text() == first
+    )
+    assert path.read_text() == first
+    filled.set_archive_cf()

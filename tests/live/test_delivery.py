@@ -1,0 +1,143 @@
+"""How copies reach the archive address, and what happens when it refuses them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import pytest
+from aiosmtpd.controller import Controller
+from aiosmtpd.smtp import Envelope
+
+from private_postfix import PrivatePostfix, free_ports
+
+pytestmark = pytest.mark.live
+ROUTE = "archive-request.invalid=archive-stamp:on-request"
+
+
+class Peer:
+    """A mail server that refuses recipients as long as it is told to."""
+
+    def __init__(self) -> None:
+        self.refuses = True
+        self.got: list[tuple[str, list[str]]] = []
+
+    async def handle_RCPT(
+        self, _: object, __: object, envelope: Envelope, address: str, ___: object
+    ) -> str:
+        """Answer RCPT."""
+        if self.refuses:
+            return "550 5.7.1 archive says no"
+        envelope.rcpt_tos.append(address)
+        return "250 ok"
+
+    async def handle_DATA(self, _: object, __: object, envelope: Envelope) -> str:
+        """Take the message."""
+        self.got.append((envelope.mail_from or "", envelope.rcpt_tos))
+        return "250 ok"
+
+
+@pytest.fixture
+def peer() -> Iterator[tuple[Peer, str]]:
+    """A remote mail server, and its name for transport_maps."""
+    [port] = free_ports(1)
+    behaviour = Peer()
+    controller = Controller(behaviour, hostname="127.0.0.1", port=port)
+    controller.start()
+    yield behaviour, f"smtp:[127.0.0.1]:{port}"
+    controller.stop()
+
+
+def test_with_store_alone_no_copy_is_mailed() -> None:
+    with PrivatePostfix(archive_cf={"archive_delivery": "store"}) as postfix:
+        postfix.send(b"Subject: kept\n\nx\n")
+        postfix.settle()
+        assert len(postfix.stored()) == 1
+        assert not postfix.delivered_to("legal@example.com")
+
+
+def test_with_mail_alone_nothing_is_stored() -> None:
+    with PrivatePostfix(
+        main={"archive_relay": "sink:dummy"}, archive_cf={"archive_delivery": "mail"}
+    ) as postfix:
+        postfix.send(b"Subject: sent\n\nx\n")
+        postfix.settle()
+        assert not postfix.stored()
+        [copy] = postfix.delivered_to("legal@example.com")
+        assert b"Recipient: bob@example.net\n" in copy.content
+
+
+def test_with_mail_alone_a_young_valid_stamp_sends_no_second_copy() -> None:
+    with PrivatePostfix(
+        main={"archive_relay": "sink:dummy"}, archive_cf={"archive_delivery": "mail"}
+    ) as postfix:
+        postfix.send(b"Subject: once\n\nx\n")
+        postfix.settle()
+        [delivery] = postfix.delivered_to("bob@example.net")
+        postfix.send(delivery.content, to=["carol@example.net"])
+        postfix.settle()
+        assert postfix.delivered_to("carol@example.net")
+        assert len(postfix.delivered_to("legal@example.com")) == 1
+        postfix.set_archive_cf(archive_stamp_lifetime="1s")
+        postfix.wait(lambda: old(delivery.content), "the stamp is old")
+        postfix.send(delivery.content, to=["carol@example.net"])
+        postfix.settle()
+        assert len(postfix.delivered_to("legal@example.com")) == 2
+
+
+def old(content: bytes) -> bool:
+    """Tell whether the stamp in a message is over a second old."""
+    stamped = int(content.partition(b" t=")[2].partition(b";")[0])
+    return time.time() > stamped + 2
+
+
+def test_with_mail_alone_a_refusal_defers_the_copy(peer: tuple[Peer, str]) -> None:
+    behaviour, route = peer
+    with PrivatePostfix(archive_cf={"archive_delivery": "mail"}) as postfix:
+        postfix.postconf(archive_relay=route.replace("smtp:", "archive-relay:"))
+        postfix.reload()
+        postfix.send(b"Subject: refused\n\nx\n")
+        postfix.wait_for_log("to=<legal@example.com>.*status=SOFTBOUNCE")
+        assert [each["queue_name"] for each in postfix.mailq()] == ["deferred"]
+        assert not postfix.delivered_to("alice@example.org")
+        behaviour.refuses = False
+        postfix.flush()
+        postfix.settle()
+        assert behaviour.got == [("<>", ["legal@example.com"])]
+
+
+def test_with_a_store_a_refused_copy_is_in_the_store(peer: tuple[Peer, str]) -> None:
+    _, route = peer
+    with PrivatePostfix() as postfix:
+        postfix.postconf(transport_maps=f"inline:{{{ROUTE}, example.com={route}}}")
+        postfix.reload()
+        postfix.send(b"Subject: refused\n\nx\n")
+        postfix.wait_for_log("to=<legal@example.com>.*status=bounced")
+        postfix.settle()
+        assert len(postfix.stored()) == 1
+        assert not postfix.delivered_to("alice@example.org")
+
+
+def test_archive_sender_gets_the_bounces(peer: tuple[Peer, str]) -> None:
+    _, route = peer
+    with PrivatePostfix(archive_cf={"archive_sender": "keeper@example.net"}) as postfix:
+        postfix.postconf(transport_maps=f"inline:{{{ROUTE}, example.com={route}}}")
+        postfix.reload()
+        postfix.send(b"Subject: refused\n\nx\n")
+        postfix.wait(
+            lambda: postfix.delivered_to("keeper@example.net"), "the bounce arrives"
+        )
+        postfix.settle()
+        [bounce] = postfix.delivered_to("keeper@example.net")
+        assert b"archive says no" in bounce.content
+        assert not postfix.delivered_to("alice@example.org")
+
+
+def test_the_sender_never_hears_of_the_archive_even_with_notify_success() -> None:
+    with PrivatePostfix() as postfix:
+        postfix.send(
+            b"Subject: notify\n\nx\n", rcpt_options=("NOTIFY=SUCCESS,FAILURE",)
+        )
+        postfix.settle()
+        told = [each.content for each in postfix.delivered_to("alice@example.org")]
+        assert not any(b"legal@" in each or b"capsule" in each for each in told)

@@ -1,0 +1,207 @@
+"""The whole envelope in one record, however Postfix delivers the message."""
+
+from __future__ import annotations
+
+import gzip
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from postfix_archive.back import reading
+from postfix_archive.core.record import Record
+from private_postfix import PrivatePostfix
+
+pytestmark = pytest.mark.live
+
+
+def mail(name: str) -> bytes:
+    """A message of its own, named by its subject."""
+    return (
+        f"From: alice@example.org\nSubject: {name}\nMessage-Id: <{name}@example.org>\n"
+        f"To: undisclosed-recipients:;\n\nThis is {name}.\n"
+    ).encode()
+
+
+def record_of(postfix: PrivatePostfix, name: str) -> Record:
+    """The one record of that message; fails if there are none or two."""
+    wanted = f"Message-Id: <{name}@example.org>\r\n".encode()
+    found = [
+        record
+        for record in reading.records(str(postfix.store), "legal@example.com").values()
+        if wanted in reading.original_head(str(postfix.store), record)
+    ]
+    assert len(found) == 1
+    return found[0]
+
+
+def recipients_of(record: Record) -> list[str]:
+    """All recipients of a record, as text."""
+    return sorted(each.final.decode() for each in record.recipients.values())
+
+
+def test_hundred_bcc_of_two_hundred_stay_blind(postfix: PrivatePostfix) -> None:
+    visible = [f"to{n}@example.net" for n in range(100)]
+    blind = [f"hidden{n}@example.net" for n in range(100)]
+    header = ("To: " + ",\n\t".join(visible) + "\n").encode()
+    postfix.send(header + mail("blind"), to=visible + blind)
+    postfix.settle()
+    record = record_of(postfix, "blind")
+    assert recipients_of(record) == sorted(visible + blind)
+    [mailed] = [
+        d for d in postfix.delivered_to("legal@example.com") if b"is blind" in d.content
+    ]
+    assert all(f"Recipient: {each}\n".encode() in mailed.content for each in blind)
+    passed_on = postfix.delivered_to("to0@example.net") + postfix.delivered_to(
+        "hidden0@example.net"
+    )
+    assert passed_on
+    assert not any(b"hidden" in delivery.content for delivery in passed_on)
+
+
+def test_five_thousand_recipients_over_forty_domains_make_one_record(
+    postfix: PrivatePostfix,
+) -> None:
+    people = [f"person{n}@domain{n % 40}.example.net" for n in range(5000)]
+    postfix.send(mail("crowd"), to=people)
+    postfix.settle()
+    assert recipients_of(record_of(postfix, "crowd")) == sorted(people)
+    got = [
+        r
+        for d in postfix.deliveries()
+        if b"is crowd" in d.content
+        for r in d.recipients
+    ]
+    assert sorted(r for r in got if r != "legal@example.com") == sorted(people)
+
+
+def test_four_crowds_of_nine_thousand_at_once_make_four_records(
+    postfix: PrivatePostfix,
+) -> None:
+    crowds = {
+        f"crowd{c}": [f"p{n}@c{c}.example.net" for n in range(9000)] for c in range(4)
+    }
+    with ThreadPoolExecutor(4) as pool:
+        list(
+            pool.map(
+                lambda item: postfix.send(mail(item[0]), to=item[1]), crowds.items()
+            )
+        )
+    postfix.settle()
+    for name, people in crowds.items():
+        assert recipients_of(record_of(postfix, name)) == sorted(people)
+        got = [
+            recipient
+            for delivery in postfix.deliveries()
+            if b"is %s." % name.encode() in delivery.content
+            for recipient in delivery.recipients
+            if recipient != "legal@example.com"
+        ]
+        assert sorted(got) == sorted(people)
+
+
+def test_the_null_sender_stays_null(postfix: PrivatePostfix) -> None:
+    postfix.send(mail("bounce"), sender="", to=["bob@example.net"])
+    postfix.settle()
+    assert record_of(postfix, "bounce").envelope.sender == b""
+    [delivery] = [
+        d for d in postfix.delivered_to("bob@example.net") if b"is bounce" in d.content
+    ]
+    assert delivery.sender == ""
+
+
+ODD = [
+    "plus+tag@example.net",
+    "a=b@example.net",
+    '"quoted local"@example.net',
+    '"quo\\"te"@example.net',
+    '"back\\\\slash"@example.net',
+    '"a@b"@example.net',
+    "per%cent@example.net",
+    '"semi;colon"@example.net',
+    "x" * 200 + "@example.net",
+    "'apostrophe@example.net",
+    "{brace}$dollar`tick|pipe@example.net",
+    "UPPER@Example.NET",
+]
+
+
+@pytest.mark.parametrize("odd", ODD)
+def test_odd_addresses_arrive_and_are_recorded_exactly(
+    postfix: PrivatePostfix, odd: str
+) -> None:
+    name = f"odd{ODD.index(odd)}"
+    postfix.send(mail(name), sender=odd, to=[odd])
+    postfix.settle()
+    record = record_of(postfix, name)
+    assert recipients_of(record) == [odd]
+    assert record.envelope.sender.decode() == odd
+    [delivery] = [
+        d
+        for d in postfix.deliveries()
+        if f"is {name}.".encode() in d.content and "legal" not in d.recipients[0]
+    ]
+    assert (delivery.sender, delivery.recipients) == (odd, (odd,))
+
+
+def test_addresses_that_begin_with_a_dash_pass_where_the_host_allows_them() -> None:
+    with PrivatePostfix(main={"allow_min_user": "yes"}) as postfix:
+        postfix.send(mail("dash"), sender="-s@example.org", to=["-dash@example.net"])
+        postfix.settle()
+        record = record_of(postfix, "dash")
+        assert recipients_of(record) == ["-dash@example.net"]
+        assert record.envelope.sender == b"-s@example.org"
+        [delivery] = postfix.delivered_to("-dash@example.net")
+        assert delivery.sender == "-s@example.org"
+
+
+def test_utf8_addresses_keep_smtputf8_on_the_way(postfix: PrivatePostfix) -> None:
+    postfix.send(
+        mail("utf8"),
+        sender="ålice@exämple.org",
+        to=["bøb@example.net"],
+        options=("SMTPUTF8", "BODY=8BITMIME"),
+    )
+    postfix.settle()
+    record = record_of(postfix, "utf8")
+    assert recipients_of(record) == ["bøb@example.net"]
+    assert record.envelope.sender.decode() == "ålice@exämple.org"
+    copy = gzip.decompress(
+        (postfix.store / "legal@example.com" / record.files[0]).read_bytes()
+    )
+    assert "Final-Recipient: utf-8; bøb@example.net\r\n".encode() in copy
+    [delivery] = postfix.delivered_to("bøb@example.net")
+    assert b"with UTF8SMTP" in delivery.content.partition(b"Archive-Stamp")[0]
+
+
+def test_the_real_client_is_in_the_report(postfix: PrivatePostfix) -> None:
+    postfix.send(mail("client"), helo="laptop.example.org")
+    postfix.settle()
+    client = record_of(postfix, "client").envelope.client
+    assert client.address == b"127.0.0.1"
+    assert client.helo == b"laptop.example.org"
+    assert client.protocol == b"ESMTP"
+    assert client.port.isdigit()
+
+
+def test_the_first_queue_id_and_arrival_are_in_the_report(
+    postfix: PrivatePostfix,
+) -> None:
+    queue_id = postfix.send(mail("queueid"))
+    postfix.settle()
+    envelope = record_of(postfix, "queueid").envelope
+    assert envelope.queue_id.decode() == queue_id
+    assert envelope.arrival is not None
+    assert envelope.archive_id[:8].isdigit()
+    assert f"orig_queue_id={queue_id}" in postfix.log()
+
+
+def test_mail_from_sendmail_is_archived_as_well(postfix: PrivatePostfix) -> None:
+    run = postfix.sendmail(
+        mail("local"), sender="alice@example.org", to=["bob@example.net"]
+    )
+    assert run.returncode == 0
+    postfix.wait_for_log("archived as")
+    postfix.settle()
+    record = record_of(postfix, "local")
+    assert recipients_of(record) == ["bob@example.net"]
+    assert record.envelope.client.address == b""

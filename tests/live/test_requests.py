@@ -1,0 +1,177 @@
+"""Where requests come from: main.cf, master.cf, tables; a message has the union."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from postfix_archive.back import reading
+from postfix_archive.core import keyring, request
+from private_postfix import KEY, PrivatePostfix, free_ports
+
+pytestmark = pytest.mark.live
+PORTS: dict[str, int] = {}
+KEYS = keyring.parse(KEY, place="test")
+
+
+def mail(name: str) -> bytes:
+    """A message of its own, named by its subject."""
+    return f"From: alice@example.org\nSubject: {name}\n\nThis is {name}.\n".encode()
+
+
+def archived(postfix: PrivatePostfix, name: str) -> list[str]:
+    """The archives that have a record of that message."""
+    store = str(postfix.store)
+    return [
+        archive
+        for archive in reading.archives(store)
+        for each in reading.records(store, archive).values()
+        if f"This is {name}.".encode() in b"".join(reading.original(store, each))
+    ]
+
+
+def asked(address: str) -> str:
+    """What ARCHIVE address in a table is compiled to."""
+    return "BCC " + request.recipient(address, KEYS).decode()
+
+
+@pytest.fixture(scope="module")
+def many() -> Iterator[PrivatePostfix]:
+    """An instance with requests from everywhere, and services that say otherwise."""
+    other, off, two, around = free_ports(4)
+    postfix = PrivatePostfix(
+        master=f"127.0.0.1:{other} inet n - n - - smtpd\n"
+        "  -o archive=other@example.com\n"
+        f"127.0.0.1:{off} inet n - n - - smtpd\n  -o archive=\n"
+        f"127.0.0.1:{two} inet n - n - - smtpd\n"
+        "  -o archive=one@example.com,two@example.com\n"
+        f"127.0.0.1:{around} inet n - n - - smtpd\n"
+        "  -o content_filter=\n  -o smtpd_banner=filter.example.net\n"
+        "  -o receive_override_options=no_header_body_checks\n",
+        edit_master=lambda text: text.replace(
+            "pickup unix n - n 1 1 pickup",
+            "pickup unix n - n 1 1 pickup\n  -o archive=local@example.com",
+        ),
+    )
+    PORTS.update(other=other, off=off, two=two)
+    (postfix.etc / "senders").write_text(
+        f"carol@example.org {asked('hr@example.com')}\n"
+    )
+    (postfix.etc / "headers").write_text(
+        f"/^Subject: contract/ {asked('contracts@example.com')}\n"
+        f"/^Subject: around/ FILTER smtp:[127.0.0.1]:{around}\n"
+    )
+    (postfix.etc / "bodies").write_text(f"/merger/ {asked('board@example.com')}\n")
+    postfix.postconf(
+        smtpd_sender_restrictions=f"check_sender_access texthash:{postfix.etc}/senders",
+        header_checks=f"regexp:{postfix.etc}/headers",
+        body_checks=f"regexp:{postfix.etc}/bodies",
+    )
+    with postfix:
+        yield postfix
+
+
+def test_a_service_archives_elsewhere(many: PrivatePostfix) -> None:
+    many.send(mail("elsewhere"), port=PORTS["other"])
+    many.settle()
+    assert archived(many, "elsewhere") == ["other@example.com"]
+
+
+def test_a_service_archives_to_two(many: PrivatePostfix) -> None:
+    many.send(mail("twice"), port=PORTS["two"])
+    many.settle()
+    assert archived(many, "twice") == ["one@example.com", "two@example.com"]
+
+
+def test_a_service_does_not_archive(many: PrivatePostfix) -> None:
+    many.send(mail("off"), port=PORTS["off"])
+    many.settle()
+    assert archived(many, "off") == []
+    [delivery] = [d for d in many.deliveries() if b"This is off." in d.content]
+    assert b"Archive-Stamp" not in delivery.content
+
+
+def test_pickup_archives_where_its_service_says(many: PrivatePostfix) -> None:
+    many.sendmail(mail("pickup"), sender="alice@example.org", to=["bob@example.net"])
+    many.wait(lambda: archived(many, "pickup"), "it is archived")
+    many.settle()
+    assert archived(many, "pickup") == ["local@example.com"]
+
+
+def test_three_different_requests_make_three_copies_one_an_archive(
+    many: PrivatePostfix,
+) -> None:
+    content = mail("contract") + b"about the merger\n"
+    many.send(content, sender="carol@example.org")
+    many.settle()
+    expected = ["board@example.com", "contracts@example.com", "hr@example.com"]
+    assert archived(many, "contract") == sorted([*expected, "legal@example.com"])
+    for archive in expected:
+        [copy] = [
+            d for d in many.delivered_to(archive) if b"This is contract." in d.content
+        ]
+        assert copy.sender == ""
+    [delivery] = [
+        d for d in many.delivered_to("bob@example.net") if b"contract" in d.content
+    ]
+    assert delivery.content.count(b"Archive-Stamp:") == 4
+    assert b"archive-request" not in delivery.content
+
+
+def test_a_request_recipient_never_leaves_the_host(many: PrivatePostfix) -> None:
+    seen = {r for each in many.deliveries() for r in each.recipients}
+    assert seen
+    assert not [r for r in seen if r.endswith("archive-request.invalid")]
+
+
+def test_a_forged_request_asks_for_nothing_and_is_logged(many: PrivatePostfix) -> None:
+    forged = f"{'0' * 32}.{b'ceo@example.com'.hex()}@archive-request.invalid"
+    many.send(mail("forgery"), to=["bob@example.net", forged])
+    many.settle()
+    assert archived(many, "forgery") == ["legal@example.com"]
+    assert "FORGED requests ignored: 1" in many.log()
+
+
+def test_tables_alone_archive_what_they_name_and_nothing_else() -> None:
+    with PrivatePostfix(
+        archive="",
+        main={"content_filter": "archive-stamp:${archive?{$archive}:{on-request}}"},
+    ) as postfix:
+        (postfix.etc / "headers").write_text(
+            f"/^Subject: wanted/ {asked('legal@example.com')}\n"
+        )
+        postfix.postconf(header_checks=f"regexp:{postfix.etc}/headers")
+        postfix.reload()
+        postfix.send(mail("wanted"))
+        postfix.send(mail("unwanted"))
+        postfix.settle()
+        assert archived(postfix, "wanted") == ["legal@example.com"]
+        assert archived(postfix, "unwanted") == []
+        got = [d.content for d in postfix.delivered_to("bob@example.net")]
+        assert sorted(c.count(b"Archive-Stamp:") for c in got) == [0, 1]
+
+
+def test_mail_that_a_filter_action_took_around_is_noticed(many: PrivatePostfix) -> None:
+    many.send(mail("around") + b"about the merger\n", sender="carol@example.org")
+    many.wait_for_log("ENVELOPE INCOMPLETE")
+    many.settle()
+    assert "hr@example.com" in archived(many, "around")
+    copies = many.delivered_to("hr@example.com")
+    assert any(b"Archive-Envelope: incomplete" in each.content for each in copies)
+    [delivery] = [
+        d
+        for d in many.delivered_to("bob@example.net")
+        if b"This is around." in d.content
+    ]
+    assert b"Archive-Stamp:" not in delivery.content
+
+
+def test_an_unusable_archive_address_defers_and_says_so() -> None:
+    with PrivatePostfix(archive="not-an-address") as postfix:
+        postfix.send(mail("waiting"))
+        postfix.wait_for_log("RequestUnusable: 'not-an-address' is no archive address")
+        postfix.postconf(archive="legal@example.com")
+        postfix.reload()
+        assert len(postfix.mailq()) == 1
+        assert not postfix.deliveries()

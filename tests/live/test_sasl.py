@@ -1,0 +1,44 @@
+"""Who logged in is in the report: a real SASL login (Cyrus, sasldb)."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+
+import pytest
+
+from postfix_archive.back import reading
+from private_postfix import Client, PrivatePostfix
+
+pytestmark = pytest.mark.live
+
+
+@pytest.fixture(scope="module")
+def with_login() -> Iterator[PrivatePostfix]:
+    """An instance that knows the user alice@example.com."""
+    postfix = PrivatePostfix(main={"smtpd_sasl_auth_enable": "yes"})
+    database = postfix.folder / "sasldb2"
+    subprocess.run(
+        ["saslpasswd2", "-p", "-c", "-f", database, "-u", "example.com", "alice"],
+        input=b"secret",
+        check=True,
+    )
+    database.chmod(0o644)
+    (postfix.etc / "sasl").mkdir()
+    (postfix.etc / "sasl" / "smtpd.conf").write_text(
+        "pwcheck_method: auxprop\nauxprop_plugin: sasldb\nmech_list: PLAIN\n"
+        f"sasldb_path: {database}\n"
+    )
+    postfix.postconf(cyrus_sasl_config_path=str(postfix.etc / "sasl"))
+    with postfix:
+        yield postfix
+
+
+def test_the_sasl_user_is_in_the_report(with_login: PrivatePostfix) -> None:
+    with Client(with_login.smtp_port) as client:
+        client.smtp.login("alice@example.com", "secret")
+        client.send(b"Subject: logged in\n\nhello\n", to=["bob@example.net"])
+    with_login.settle()
+    [record] = reading.records(str(with_login.store), "legal@example.com").values()
+    assert record.envelope.client.sasl_username == b"alice@example.com"
+    assert record.envelope.client.sasl_method == b"PLAIN"
