@@ -26,7 +26,9 @@ BLOCK = 1 << 16
 # maximal_backoff_time (4000 s); at 4 KB a line this is the last 2,000 events. What is
 # not seen is recorded once more, which is harmless: readers take the union.
 RECENT = 8 << 20
-NOTHING = "0" * 64  # "prev" of the first line
+HASH = 64  # hexadecimal digits of SHA-256
+NOTHING = "0" * HASH  # "prev" of the first line
+BEGINNING = b'{"seq":1,"time":"'
 
 
 class Journal:
@@ -72,12 +74,15 @@ class Journal:
             seen = _read(self._descriptor, max(0, size - RECENT), size)
         except OSError as problem:
             raise self._failed(problem) from problem
-        return {_event(line) for line in _holding(seen, wanted)}
+        return {_event(line) for line in _holding(seen, wanted) if _is_whole(line)}
 
     def has_file(self, name: str) -> bool:
         """Tell whether any event of the whole journal names this file of the store."""
         wanted = b'"file":' + quoted(name).encode()
-        return any(wanted in line for line in lines(self._path))
+        return any(
+            wanted in line and line.endswith(b"\n") and _is_whole(line[:-1])
+            for line in lines(self._path)
+        )
 
     def _end(self, size: int) -> tuple[bool, str, int]:
         """Return: is the last line torn, the hash of the last line, the last number."""
@@ -135,16 +140,28 @@ def _last_number(tail: bytes, *, whole: bool) -> int | None:
     for line in reversed(found if whole else found[1:]):
         begin, _, rest = line.partition(b":")
         number = rest.partition(b",")[0]
-        if begin == b'{"seq"' and number.isdigit():
+        if begin == b'{"seq"' and number.isdigit() and _is_whole(line):
             return int(number)
+    if whole and len(found) == 1 and BEGINNING.startswith(found[0][: len(BEGINNING)]):
+        return 0  # the very first line, torn
     return None
 
 
+def _is_whole(line: bytes) -> bool:
+    """Tell whether a line is one that was written to its end."""
+    chained = line[-HASH - 11 : -HASH - 2] == b',"prev":"' and line.endswith(b'"}')
+    return chained and line.startswith(b'{"seq":')
+
+
 def _holding(seen: bytes, wanted: bytes) -> Iterator[bytes]:
+    """Give the ended lines in which wanted stands."""
     at = seen.find(wanted)
     while at >= 0:
-        yield seen[seen.rfind(b"\n", 0, at) + 1 : at]
-        at = seen.find(wanted, at + 1)
+        end = seen.find(b"\n", at)
+        if end < 0:
+            return
+        yield seen[seen.rfind(b"\n", 0, at) + 1 : end]
+        at = seen.find(wanted, end)
 
 
 def _event(line: bytes) -> str:

@@ -17,7 +17,7 @@ import zlib
 
 from postfix_archive.back import files, journal
 from postfix_archive.core import digest, envelope, report, trace
-from postfix_archive.core.errors import RecordDamaged
+from postfix_archive.core.errors import CapsuleBroken, RecordDamaged, StoreFailed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -94,9 +94,8 @@ class Archive:
                 name = self._name_for(piece, events, time)
                 if not os.path.exists(self.path(name)):
                     self._publish(draft, piece, name, packed, events, time)
-                elif not events.recent(piece.key) & {ARCHIVED, SUPPLEMENT}:
-                    _append(events, SUPPLEMENT, piece, time)
-                return events.recent(piece.key)
+                    return {ARCHIVED}
+                return _merge(events, piece, time)
         finally:
             draft.discard()
 
@@ -104,8 +103,7 @@ class Archive:
         """Add a later pass of a message that the store has to its record, durably."""
         with journal.Journal(self.folder) as events:
             self._name_for(piece, events, time)
-            if SUPPLEMENT not in events.recent(piece.key):
-                _append(events, SUPPLEMENT, piece, time)
+            _merge(events, piece, time)
 
     def mailed(self, piece: Piece, time: str, queue_ids: str) -> None:
         """Record that the copy left as mail, under these queue ids."""
@@ -150,13 +148,13 @@ class Archive:
         if not os.stat(path).st_mode & 0o200:
             return
         if not events.has_file(name):
-            piece = recovered(path)
+            piece = recovered(path, self.address)
             packed = _digest_of_file(path)
             _append(events, ARCHIVED, piece, time, file=name, file_sha256=packed)
         _commit(path)
 
     def _original(self, name: str) -> str:
-        return recovered(self.path(name)).digest
+        return recovered(self.path(name), self.address).digest
 
 
 def place(record_id: str, variant: str = "") -> str:
@@ -186,8 +184,20 @@ def unpacked(path: str) -> Iterator[bytes]:
         raise RecordDamaged(f"{path}: its end is cut off; run gzip -t on it")
 
 
-def recovered(path: str) -> Piece:
-    """Return what a stored copy says of itself."""
+def recovered(path: str, address: str) -> Piece:
+    """Return what a copy that is stored in an archive of this address says of itself.
+
+    Raises StoreFailed for a damaged one: it is asked for while mail is in flight.
+    """
+    try:
+        return _read_back(path, address)
+    except (RecordDamaged, CapsuleBroken, ValueError) as problem:
+        raise StoreFailed(
+            f"{path} is damaged: {problem}; restore it from a backup"
+        ) from problem
+
+
+def _read_back(path: str, address: str) -> Piece:
     head = b""
     for block in unpacked(path):
         head += block
@@ -199,14 +209,25 @@ def recovered(path: str) -> Piece:
         line.split(b": ", 1) for line in fields.split(b"\r\n") if b": " in line
     )
     altered = known.get(b"Archive-Altered-SHA256", b"").decode("ascii", "replace")
+    size = int(known.get(b"Archive-Altered-Size", sealed.size))
+    verdicts = {each.address: each.verdict for each in sealed.requests}
     return Piece(
         record_id=known.get(b"Archive-Record-Id", b"").decode("ascii", "replace"),
         key=known.get(b"Archive-Capsule", b"").decode("ascii", "replace"),
         fields=envelope.serialise(sealed),
         digest_=altered or sealed.digest,
-        size=sealed.size,
-        verdict="",
+        size=size,
+        verdict=verdicts.get(address, ""),
     )
+
+
+def _merge(events: journal.Journal, piece: Piece, time: str) -> set[str]:
+    """Add a piece to the record there is, unless this very capsule has been here."""
+    seen = events.recent(piece.key)
+    if seen & {ARCHIVED, SUPPLEMENT}:
+        return seen
+    _append(events, SUPPLEMENT, piece, time)
+    return {SUPPLEMENT}
 
 
 def _append(

@@ -86,6 +86,23 @@ def unquoted(address: bytes) -> bytes:
     return bytes(plain) + at + host
 
 
+def is_network(text: str) -> bool:
+    """Tell whether text is an IP address or an IPv4 network (address/length)."""
+    base, slash, length = text.partition("/")
+    if ":" in text:
+        return not slash and not base.strip("0123456789abcdefABCDEF:.")
+    numbers = base.split(".")
+    return (
+        len(numbers) == 4
+        and all(_is_number(each, 255) for each in numbers)
+        and (not slash or _is_number(length, 32))
+    )
+
+
+def _is_number(text: str, most: int) -> bool:
+    return text.isascii() and text.isdigit() and len(text) < 4 and int(text) <= most
+
+
 def xtext(text: bytes) -> bytes:
     """Return text as xtext, for ORCPT, ENVID and XFORWARD (RFC 3461 4)."""
     return b"".join(

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from postfix_archive.core.settings import Settings
     from postfix_archive.core.wire import Shape
 
+KEY_DIGITS = 8  # of the capsule's name: tells the pieces of one message apart
 WORDS = {
     stamp.ALTERED: "It bore a stamp of this archive, but had been changed since.",
     stamp.FORGED: "It bore a stamp that no key of this site has made.",
@@ -52,15 +53,22 @@ def is_mailed(request: Request, settings: Settings) -> bool:
 
 
 def told(
-    opened: Opened, request: Request, head: bytes, shape: Shape, digest: str
+    opened: Opened,
+    request: Request,
+    head: bytes,
+    shape: Shape,
+    *,
+    digest: str,
+    size: int,
 ) -> Told:
-    """Return what the report has to tell; digest is the SHA-256 of what came.
+    """Return what the report has to tell; digest (SHA-256) and size are of what came.
 
     A good seal and a wrong digest mean that somebody's body_checks has altered the
     original after a requeue: the copy says so.
     """
     sealed = opened.envelope
     found = report.Told(sealed, request.address, head, shape)
+    found.name = f"{sealed.archive_id}.{opened.key[:KEY_DIGITS]}"
     found.extra.append((b"Archive-Capsule", opened.key.encode()))
     found.extra.append((b"Archive-Record-Id", record_id(opened, request).encode()))
     if request.verdict in WORDS:
@@ -76,6 +84,7 @@ def told(
     if digest != sealed.digest:
         found.remarks.append("The message was ALTERED IN THE QUEUE after its capture.")
         found.extra.append((b"Archive-Altered-SHA256", digest.encode()))
+        found.extra.append((b"Archive-Altered-Size", b"%d" % size))
     if shape.encoding == b"binary":
         found.remarks.append(
             "It holds lines that SMTP cannot carry; the SHA-256 below is that of the"
@@ -98,5 +107,5 @@ def copy_stamp(
 def dealt_out(found: Told, count: int) -> Iterator[Told]:
     """Deal the recipients out over reports of at most count each (0: all in one)."""
     step = count or max(1, len(found.recipients))
-    for at in range(0, max(1, len(found.recipients)), step):
-        yield found.for_recipients(found.recipients[at : at + step])
+    for number, at in enumerate(range(0, max(1, len(found.recipients)), step)):
+        yield found.for_recipients(found.recipients[at : at + step], number)

@@ -7,7 +7,7 @@ Used by front/pipe. Knows the order of things, but does none of them:
 
 from __future__ import annotations
 
-from postfix_archive.core import address, request, stamp, trace
+from postfix_archive.core import address, header, request, stamp, trace
 from postfix_archive.core.envelope import Envelope, Request
 
 TYPE_CHECKING = False
@@ -156,7 +156,7 @@ def needs_smtputf8(task: Task, reading: Reading, head: bytes) -> bool:
         return all(
             address.kind(each) == b"utf-8" or each.isascii() for each in addresses
         )
-    return not task.client.protocol and not _header_is_ascii(head)
+    return not task.client.protocol and not head[: header.end(head)].isascii()
 
 
 def came_as_eightbit(task: Task, shape: Shape) -> bool:
@@ -207,10 +207,6 @@ def _number(dotted: str) -> int:
     """Return an IPv4 address as a number; raises ValueError for anything else."""
     first, second, third, fourth = map(int, dotted.split("."))
     return (first << 24) + (second << 16) + (third << 8) + fourth
-
-
-def _header_is_ascii(head: bytes) -> bool:
-    return head.partition(b"\r\n\r\n")[0].isascii()
 
 
 def _is_kept_elsewhere(verdict: stamp.Verdict, settings: Settings, now: int) -> bool:

@@ -42,13 +42,13 @@ def fields(head: bytes) -> Iterator[Field]:
     """Give the header fields from the top; stop at the first line that is none."""
     start = 0
     while start < len(head):
-        end = _end_of_field(head, start)
-        colon = head.find(b":", start, end)
+        behind = _end_of_field(head, start)
+        colon = head.find(b":", start, behind)
         name = head[start:colon].rstrip() if colon > 0 else b""
-        if not name or end < 0 or not _is_name(name):
+        if not name or behind < 0 or not _is_name(name):
             return
-        yield Field(head, name.lower(), start, end)
-        start = end
+        yield Field(head, name.lower(), start, behind)
+        start = behind
 
 
 def first(head: bytes, name: bytes) -> Field | None:
@@ -59,15 +59,21 @@ def first(head: bytes, name: bytes) -> Field | None:
     return None
 
 
+def end(head: bytes) -> int:
+    """Return the offset behind the last header field."""
+    behind = 0
+    for field in fields(head):
+        behind = field.end
+    return behind
+
+
 def body_start(head: bytes) -> int:
     """Return the offset behind the empty line that ends the header.
 
     -1 if no header ends in these bytes with an empty line.
     """
-    end = 0
-    for field in fields(head):
-        end = field.end
-    return end + 2 if head.startswith(b"\r\n", end) else -1
+    behind = end(head)
+    return behind + 2 if head.startswith(b"\r\n", behind) else -1
 
 
 def _end_of_field(head: bytes, start: int) -> int:

@@ -40,7 +40,8 @@ class Told:
     """Everything a report tells: the envelope, and what the archive found out.
 
     ``recipients`` are those that this copy lists; ``remarks`` are sentences for people
-    and ``extra`` field lines for programs about what was unusual.
+    and ``extra`` field lines for programs about what was unusual. ``name`` is the left
+    part of Message-Id: no two copies share one, or a mailbox may drop the second.
     """
 
     __slots__ = (
@@ -48,6 +49,7 @@ class Told:
         "envelope",
         "extra",
         "head",
+        "name",
         "recipients",
         "remarks",
         "shape",
@@ -60,13 +62,15 @@ class Told:
         self.archive = archive
         self.head = head
         self.shape = shape
+        self.name = sealed.archive_id
         self.recipients: tuple[Recipient, ...] = sealed.recipients
         self.remarks: list[str] = []
         self.extra: list[tuple[bytes, bytes]] = []
 
-    def for_recipients(self, some: tuple[Recipient, ...]) -> Told:
-        """Return the same with only these recipients."""
+    def for_recipients(self, some: tuple[Recipient, ...], number: int) -> Told:
+        """Return the same with only these recipients, as the copy of that number."""
         other = Told(self.envelope, self.archive, self.head, self.shape)
+        other.name = f"{self.name}.{number}" if number else self.name
         other.recipients = some
         other.remarks = self.remarks
         other.extra = self.extra
@@ -116,7 +120,8 @@ def original_start(copy: bytes) -> int:
     kind = header.first(copy, b"content-type")
     if kind is None:
         return -1
-    delimiter = b"--" + kind.value.rpartition(b'boundary="')[2].rstrip(b'"') + b"\r\n"
+    named = kind.value.rpartition(b'boundary="')[2].rstrip(b'"')
+    delimiter = b"\r\n--" + named + b"\r\n"
     at = 0
     for _ in range(2 if b"multipart/mixed" in kind.value else 3):
         at = copy.find(delimiter, at) + len(delimiter)
@@ -151,7 +156,7 @@ def _outer(
         b"To: " + told.archive.encode(),
         b"Subject: " + _subject(told.head),
         b"Date: " + _date(told),
-        b"Message-Id: <%s@%s>" % (_identity(told), told.envelope.host),
+        b"Message-Id: <%s@%s>" % (told.name.encode(), told.envelope.host),
         b"Auto-Submitted: auto-generated",
         b"MIME-Version: 1.0",
         b"Content-Type: " + shape % boundary_,
@@ -186,8 +191,8 @@ def _journal(told: Told) -> list[bytes]:
     """The lines of [MS-XJRNL] 2.1. Recipient:, since RCPT TO knows no To or Bcc."""
     lines = [
         b"Sender: " + (_shown(told.envelope.sender) or b"<>"),
-        b"Subject: " + _shown(field_text(told.head, b"subject")),
-        b"Message-ID: " + _shown(field_text(told.head, b"message-id")),
+        b"Subject: " + _shown(_cut(field_text(told.head, b"subject"))),
+        b"Message-ID: " + _shown(_cut(field_text(told.head, b"message-id"))),
     ]
     for each in told.recipients:
         line = b"Recipient: " + _shown(each.final)
@@ -228,10 +233,8 @@ def _part(kind: bytes, description: bytes, encoding: bytes, body: bytes) -> byte
 
 def _inner_type(told: Told, form: str) -> bytes:
     """message/global (RFC 6532 3.7) breaks journal importers: for dsn alone."""
-    head = told.head.partition(b"\r\n\r\n")[0]
-    return (
-        b"message/global" if form == "dsn" and not head.isascii() else b"message/rfc822"
-    )
+    ascii_ = told.head[: header.end(told.head)].isascii()
+    return b"message/rfc822" if form != "dsn" or ascii_ else b"message/global"
 
 
 def _outer_encoding(told: Told, *, ascii_: bool) -> bytes:
@@ -239,10 +242,6 @@ def _outer_encoding(told: Told, *, ascii_: bool) -> bytes:
     if told.shape.encoding != b"7bit" or ascii_:
         return told.shape.encoding
     return b"8bit"
-
-
-def _identity(told: Told) -> bytes:
-    return told.envelope.archive_id.encode()
 
 
 def _date(told: Told) -> bytes:
@@ -255,7 +254,7 @@ def _date(told: Told) -> bytes:
 
 def _subject(head: bytes) -> bytes:
     """The original's Subject, in ASCII: raw 8-bit text becomes encoded words."""
-    shown = field_text(head, b"subject")[:SUBJECT_LIMIT]
+    shown = _cut(field_text(head, b"subject"))
     if shown.isascii():
         return shown or b"(no subject)"
     text = shown.decode("utf-8", "replace")
@@ -268,6 +267,14 @@ def _subject(head: bytes) -> bytes:
         words.append(b"=?utf-8?B?" + coded + b"?=")
         text = text[size:]
     return b"\r\n ".join(words)
+
+
+def _cut(text: bytes) -> bytes:
+    """Cut a text to what fits a line of RFC 5322 2.1.1, between two characters."""
+    end = min(len(text), SUBJECT_LIMIT)
+    while 0 < end < len(text) and text[end] & 0xC0 == 0x80:
+        end -= 1
+    return text[:end]
 
 
 def _shown(value: bytes) -> bytes:

@@ -28,7 +28,7 @@ MAC_BYTES = 16
 def from_nexthop(nexthop: str) -> tuple[str, ...]:
     """Return the archive addresses that a nexthop names: one, or several by comma.
 
-    None for ``on-request``. Raises RequestUnusable for what is no archive address.
+    Nobody for ``on-request``. Raises RequestUnusable for what is no archive address.
     """
     if nexthop == ON_REQUEST:
         return ()
@@ -40,13 +40,12 @@ def archive(text: str) -> str:
 
     Raises RequestUnusable if it is no plain address.
     """
-    named = text.lower()
-    if not address.is_plain(named.encode("utf-8", "surrogateescape")):
+    if not address.is_plain(text.encode("utf-8", "surrogateescape")):
         raise RequestUnusable(
             f"{text!r} is no archive address: look at archive = in main.cf and at"
             " -o archive= in master.cf; several are separated by commas, no spaces"
         )
-    return named
+    return text.lower()
 
 
 def recipient(archive_address: str, keys: Keyring) -> bytes:

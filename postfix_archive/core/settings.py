@@ -22,6 +22,8 @@ UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}  # postconf(5), Ti
 NAME_CHARS = frozenset(
     "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_"
 )
+NUMBER_DIGITS = 9
+TIME_LIMIT = (1 << 31) - 1  # seconds: what alarm(2) takes
 DEPTH = 20  # nested $name: deeper is a loop
 
 DEFAULTS = {
@@ -48,7 +50,8 @@ DEFAULTS = {
 class Settings:
     """All settings of one Postfix instance, checked."""
 
-    __slots__ = tuple(DEFAULTS) + ("myhostname", "config_directory")
+    # myhostname first: others refer to it, and a wrong one is to be named itself.
+    __slots__ = ("myhostname", "config_directory") + tuple(DEFAULTS)
 
     archive_capsule_address: tuple[str, int]
     archive_copy_address: tuple[str, int]
@@ -165,6 +168,10 @@ def _reader(name: str) -> Callable[[str, str], Any]:
     return READERS.get(name, _text)
 
 
+def _is_number(value: str) -> bool:
+    return value.isascii() and value.isdigit() and len(value) <= NUMBER_DIGITS
+
+
 def _text(value: str, where: str) -> str:
     if not value:
         raise SettingWrong(f"{where}: must not be empty")
@@ -190,6 +197,18 @@ def _words(value: str, where: str) -> tuple[str, ...]:
     return tuple(value.replace(",", " ").split())
 
 
+def _clients(value: str, where: str) -> tuple[str, ...]:
+    """The words that filtering.is_local understands, and no others."""
+    found = _words(value, where)
+    for word in found:
+        if word != "permit_sasl_authenticated" and not address.is_network(word):
+            raise SettingWrong(
+                f"{where}: {word} must be an IP address, an IPv4 network such as"
+                " 192.0.2.0/24, or permit_sasl_authenticated"
+            )
+    return found
+
+
 def _delivery(value: str, where: str) -> tuple[str, ...]:
     found = _words(value, where)
     if not found or set(found) - set(DELIVERIES):
@@ -198,22 +217,23 @@ def _delivery(value: str, where: str) -> tuple[str, ...]:
 
 
 def _count(value: str, where: str) -> int:
-    if not (value.isascii() and value.isdigit()):
-        raise SettingWrong(f"{where}: must be a whole number, 0 or more")
+    if not _is_number(value):
+        raise SettingWrong(f"{where}: must be a whole number from 0 to 999999999")
     return int(value)
 
 
 def _time(value: str, where: str) -> int:
     unit = UNITS.get(value[-1:].lower())
     number = value[:-1] if unit else value
-    if not (number.isascii() and number.isdigit() and int(number) > 0):
+    seconds = int(number) * (unit or 1) if _is_number(number) else 0
+    if not 0 < seconds <= TIME_LIMIT:
         raise SettingWrong(f"{where}: must be a time such as 900s, 5m, 2h, 5d or 1w")
-    return int(number) * (unit or 1)
+    return seconds
 
 
 def _port(value: str, where: str) -> tuple[str, int]:
     host, colon, port = value.rpartition(":")
-    numeric = port.isascii() and port.isdigit() and 0 < int(port) < 65536
+    numeric = _is_number(port) and 0 < int(port) < 65536
     if not host or not colon or not numeric:
         raise SettingWrong(f"{where}: must be address:port, such as 127.0.0.1:10026")
     return host.strip("[]"), int(port)
@@ -243,7 +263,7 @@ READERS: dict[str, Callable[[str, str], Any]] = {
     "archive_handback_address": _port,
     "archive_journal_recipients_per_copy": _count,
     "archive_key_file": _path,
-    "archive_local_clients": _words,
+    "archive_local_clients": _clients,
     "archive_refused_address": _port,
     "archive_relay_address": _port,
     "archive_report_format": _one_of(FORMATS),

@@ -4,9 +4,10 @@ Used by filtering. Makes the archive id, which must come out the same in every r
 for every piece of a message that Postfix delivers in several runs, and after
 postsuper -r, which gives a new queue id and puts a Received: of its own on top.
 
-What is read: of a Received: field only what stands before the first ';', and in it
-the first "id" and "by", since a client can append to Postfix's line by a first body
-line that begins with white space. (smtpd(8) turns ';' and white space in HELO to '?'.)
+What is read: of a Received: field only what stands between the line that begins with
+"by" and the first ';', and in it the first "id". What stands above names the client in
+its own words, what stands behind may be the recipient's, and a client can append to
+Postfix's line by a first body line that begins with white space.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from postfix_archive.core import digest, header
 MONTHS = b"Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split()
 DAYS = "Mon Tue Wed Thu Fri Sat Sun".split()
 UNDATED = "00000000"
+END_OF_TIME = 253402300800  # the year 10000: no date is written beyond
 ID_BYTES = 20  # 160 bits: nobody finds two messages of one id
 
 
@@ -57,7 +59,7 @@ def origin(head: bytes, *, queue_id: bytes, host: bytes, mail_owner: int) -> Ori
         found.queue_id = queue_id
         found.arrival = _arrival(field)
         found.clauses = clauses
-        found.smtputf8 = b" with UTF8SMTP" in clauses
+        found.smtputf8 = b" with UTF8SMTP" in clauses.partition(b" id ")[0]
         if field.start != found.offset or not _requeued(clauses, mail_owner):
             break
         if not _followed_by_own(head[field.end :], host):
@@ -106,7 +108,9 @@ def read_date(text: bytes) -> int | None:
     None if the text is anything else.
     """
     try:
-        _, day, month, year, clock, zone = text.split()[:6]
+        _, day, month, year, clock, zone, *comment = text.split()
+        if comment and not (len(comment) == 1 and comment[0][:1] == b"("):
+            return None
         hour, minute, second = clock.split(b":")
         shift = int(zone[:3]) * 60 + int(zone[:1] + zone[3:5])
         local = datetime.datetime(
@@ -120,9 +124,8 @@ def read_date(text: bytes) -> int | None:
         )
     except (ValueError, OverflowError):
         return None
-    if local.year < 1970:
-        return None
-    return int(local.timestamp()) - shift * 60
+    seconds = int(local.timestamp()) - shift * 60
+    return seconds if 0 <= seconds < END_OF_TIME else None
 
 
 def written_date(seconds: int) -> bytes:
@@ -132,23 +135,33 @@ def written_date(seconds: int) -> bytes:
     return (text + at.strftime("%Y %H:%M:%S +0000")).encode()
 
 
+def _own_lines(field: header.Field) -> list[bytes]:
+    """Return the lines of a Received: from "by" on, which begins a line of Postfix's.
+
+    Above it stand names that a client, its certificate or its login chose.
+    """
+    lines = field.raw.split(b"\r\n")
+    for at, line in enumerate(lines):
+        if line.startswith((b"Received: by ", b"\tby ")):
+            return [line.removeprefix(b"Received:"), *lines[at + 1 :]]
+    return []
+
+
 def _clauses(field: header.Field) -> bytes:
-    return b" ".join(field.raw.split(b";", 1)[0].split())
+    return b" ".join(b" ".join(_own_lines(field)).split(b";", 1)[0].split())
 
 
 def _queue_id(clauses: bytes, host: bytes) -> bytes:
-    """Return the queue id of a Received: that this host wrote, else nothing.
-
-    No client can write the white space of this clause into HELO.
-    """
-    words = clauses.partition(b" by " + host + b" (")[2].split(b" ")
+    """Return the queue id of a Received: that this host wrote, else nothing."""
+    begin = b"by " + host + b" ("
+    words = clauses[len(begin) :].split(b" ") if clauses.startswith(begin) else []
     if b"id" not in words[:-1]:
         return b""
     return words[words.index(b"id") + 1]
 
 
 def _requeued(clauses: bytes, mail_owner: int) -> bool:
-    return clauses.find(b", from userid %d)" % mail_owner) > 0
+    return b", from userid %d)" % mail_owner in clauses.partition(b" id ")[0]
 
 
 def _followed_by_own(below: bytes, host: bytes) -> bool:
@@ -159,7 +172,7 @@ def _followed_by_own(below: bytes, host: bytes) -> bool:
 
 def _arrival(field: header.Field) -> int | None:
     """Read the first line that ends as Postfix's mail_date() writes a time."""
-    for line in field.raw.split(b"\r\n"):
+    for line in _own_lines(field):
         found = read_date(line.rpartition(b"; ")[2])
         if found is not None:
             return found

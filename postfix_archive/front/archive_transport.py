@@ -34,6 +34,11 @@ class Work:
         self.digest = run.message.digests([self.opened.start])[self.opened.start].hex()
         self.shape = run.message.shape(self.opened.start)
 
+    @property
+    def size(self) -> int:
+        """The original's size in bytes."""
+        return self.run.message.size - self.opened.start
+
     def original(self) -> Iterable[bytes]:
         """The original's bytes."""
         return self.run.message.pieces(self.opened.start)
@@ -49,7 +54,7 @@ class Work:
             key=self.opened.key,
             fields=self.opened.fields,
             digest_=self.digest,
-            size=self.run.message.size - self.opened.start,
+            size=self.size,
             verdict=request.verdict,
             above=archiving.lines_above(self.head, request),
         )
@@ -68,7 +73,14 @@ def door(run: Run) -> str:
 
 def _archived(work: Work, request: Request) -> str:
     """Do for one archive what archive_delivery says."""
-    found = archiving.told(work.opened, request, work.head, work.shape, work.digest)
+    found = archiving.told(
+        work.opened,
+        request,
+        work.head,
+        work.shape,
+        digest=work.digest,
+        size=work.size,
+    )
     if not work.run.settings.stores:
         return f"{request.address}: mailed, queued as {_mailed(work, request, found)}"
     archive = store.Archive(work.run.settings.archive_store_directory, request.address)

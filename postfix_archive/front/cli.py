@@ -26,6 +26,12 @@ from postfix_archive.core.settings import Settings
 from postfix_archive.front import admin
 
 FAILED = 1
+STAMPS = {
+    "absent": "it bore no stamp of this archive",
+    "valid": "its stamp was valid, but this store did not have it",
+    "altered": "it bore a stamp of this archive, but had been changed since",
+    "forged": "its stamp was not made with a key of this site",
+}
 
 
 class Commands(click.Group):
@@ -210,11 +216,11 @@ def _client(kept: Record) -> Iterator[str]:
 
 def _told(event: dict[str, Any]) -> str:
     if event["event"] == "archived":
-        return f"archived, stamp {event['stamp']}"
+        return f"archived in full; {STAMPS[event['stamp']]}"
     if event["event"] == "supplement":
         above = event.get("above", "").count("\n")
         added = f", {above} lines above the stamp" if above else ""
-        return f"supplement, stamp {event['stamp']}{added}"
+        return f"supplement: more of its envelope{added}"
     return f"{event['event']}, queued as {event.get('queued_as', '?')}"
 
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from postfix_archive.core.settings import Settings
 
 DEFER = 75  # EX_TEMPFAIL, sysexits(3)
-UNKNOWN = (b"", b"unknown")  # what Postfix gives for what it does not know
+UNKNOWN = b"unknown"  # what Postfix says of a client that it does not know
 TEXT_LIMIT = 900  # bytes: the log line stays one line, also behind syslog(3)
 
 
@@ -86,7 +86,8 @@ def parse(arguments: list[bytes]) -> tuple[dict[bytes, bytes], tuple[Recipient, 
                 f"{shown!r} is no option of this command, or lacks its value: compare"
                 " the argv= of this service with the one in master.cf.d"
             )
-        macros[name] = b"" if value in UNKNOWN else value
+        unknown = name.startswith(b"client-") and value == UNKNOWN
+        macros[name] = b"" if unknown else value
     return macros, ()
 
 

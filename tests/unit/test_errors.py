@@ -1,0 +1,51 @@
+"""Claims about the errors: whatever goes wrong with mail in flight, it waits."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from postfix_archive.core import errors
+from postfix_archive.core.errors import ArchiveError
+
+# Commands that read, and never mail in flight.
+READING = {"RecordNotFound", "RecordDamaged"}
+
+
+def everything(root: type[ArchiveError]) -> list[type[ArchiveError]]:
+    return [root] + [each for sub in root.__subclasses__() for each in everything(sub)]
+
+
+TREE = sorted(everything(ArchiveError), key=lambda each: each.__name__)
+
+
+@pytest.mark.parametrize("error", TREE)
+def test_every_error_that_mail_can_meet_defers(error: type[ArchiveError]) -> None:
+    if error.__name__ not in READING:
+        assert error.exit_code == 75
+
+
+@pytest.mark.parametrize("error", TREE)
+def test_no_error_has_a_status_that_makes_postfix_bounce(
+    error: type[ArchiveError],
+) -> None:
+    assert re.fullmatch(r"4\.[0-9]{1,3}\.[0-9]{1,3}", error.dsn)
+
+
+@pytest.mark.parametrize("error", TREE)
+def test_every_error_is_drawn_in_the_tree_and_says_what_happened(
+    error: type[ArchiveError],
+) -> None:
+    assert error.__module__ == errors.__name__
+    assert re.search(rf"\b{error.__name__}\b", errors.__doc__ or "")
+    assert error.__doc__
+
+
+def test_the_tree_draws_no_error_that_is_not_there() -> None:
+    drawn = re.findall(r"\b([A-Z][a-z]+(?:[A-Z][a-z]+)+)\b", errors.__doc__ or "")
+    assert set(drawn) == {error.__name__ for error in TREE}
+
+
+def test_an_error_keeps_its_text() -> None:
+    assert str(errors.StoreFailed("/srv: no space left")) == "/srv: no space left"

@@ -1,0 +1,111 @@
+"""Claims about the one durable-write primitive."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from postfix_archive.back import files
+from postfix_archive.core.errors import StoreFailed
+
+
+def mode(path: Path) -> int:
+    return path.stat().st_mode & 0o777
+
+
+def draft_in(folder: Path, *pieces: bytes) -> files.Draft:
+    draft = files.Draft(str(folder))
+    for piece in pieces:
+        draft.write(piece)
+    draft.sync()
+    return draft
+
+
+def test_a_published_draft_has_its_bytes_and_its_name(tmp_path: Path) -> None:
+    draft = draft_in(tmp_path, b"one ", b"", b"two")
+    assert draft.size == 7
+    draft.publish(f"{tmp_path}/kept")
+    draft.discard()
+    assert [each.name for each in tmp_path.iterdir()] == ["kept"]
+    assert (tmp_path / "kept").read_bytes() == b"one two"
+    assert mode(tmp_path / "kept") == 0o600
+
+
+def test_a_discarded_draft_leaves_nothing(tmp_path: Path) -> None:
+    draft_in(tmp_path, b"x").discard()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_draft_may_be_discarded_when_its_folder_is_gone(tmp_path: Path) -> None:
+    folder = tmp_path / "drafts"
+    folder.mkdir()
+    draft = draft_in(folder, b"x")
+    for each in folder.iterdir():
+        each.unlink()
+    folder.rmdir()
+    draft.discard()
+    assert not folder.exists()
+
+
+def test_an_existing_file_is_never_replaced(tmp_path: Path) -> None:
+    (tmp_path / "kept").write_bytes(b"old")
+    draft = draft_in(tmp_path, b"new")
+    with pytest.raises(StoreFailed, match="kept"):
+        draft.publish(f"{tmp_path}/kept")
+    draft.discard()
+    assert (tmp_path / "kept").read_bytes() == b"old"
+
+
+def test_a_symlink_is_never_followed(tmp_path: Path) -> None:
+    (tmp_path / "kept").symlink_to(tmp_path / "elsewhere")
+    draft = draft_in(tmp_path, b"new")
+    with pytest.raises(StoreFailed):
+        draft.publish(f"{tmp_path}/kept")
+    draft.discard()
+    assert not (tmp_path / "elsewhere").exists()
+
+
+def test_two_drafts_have_two_names(tmp_path: Path) -> None:
+    drafts = [draft_in(tmp_path, b"%d" % number) for number in range(20)]
+    assert len(list(tmp_path.iterdir())) == 20
+    for draft in drafts:
+        draft.discard()
+
+
+def test_a_draft_in_no_folder_is_a_failure_that_says_where_to_look(
+    tmp_path: Path,
+) -> None:
+    with pytest.raises(StoreFailed, match="archive_store_directory"):
+        files.Draft(f"{tmp_path}/none")
+
+
+def test_a_full_disk_is_a_failure_of_the_store() -> None:
+    draft = files.Draft.__new__(files.Draft)
+    draft._name = "/dev/full"
+    draft._descriptor = os.open("/dev/full", os.O_WRONLY)
+    draft.size = 0
+    try:
+        with pytest.raises(StoreFailed, match="No space left"):
+            draft.write(b"x")
+    finally:
+        os.close(draft._descriptor)
+
+
+def test_folders_are_made_with_all_above_for_their_owner_alone(tmp_path: Path) -> None:
+    files.make_folder(f"{tmp_path}/a/b/c")
+    assert mode(tmp_path / "a") == mode(tmp_path / "a/b/c") == 0o700
+    files.make_folder(f"{tmp_path}/a/b/c")
+    assert (tmp_path / "a/b/c").is_dir()
+
+
+def test_a_file_in_the_way_of_a_folder_is_a_failure(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"")
+    with pytest.raises(StoreFailed, match="a/b"):
+        files.make_folder(f"{tmp_path}/a/b")
+
+
+def test_a_folder_that_is_not_there_cannot_be_synced(tmp_path: Path) -> None:
+    with pytest.raises(StoreFailed, match="none"):
+        files.sync_folder(f"{tmp_path}/none")

@@ -1,0 +1,66 @@
+"""Claims about making the site key."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from postfix_archive.back import keyfile
+from postfix_archive.core import keyring
+from postfix_archive.core.errors import KeyUnreadable
+
+
+def test_a_new_key_can_be_read_and_is_for_its_owner_alone(tmp_path: Path) -> None:
+    path = tmp_path / "archive.key"
+    keyfile.create(str(path), "k2026", None)
+    keys = keyring.parse(path.read_text(), place=str(path))
+    assert keys.current.key_id == "k2026"
+    assert len(keys.current.secret) == keyring.SECRET_BYTES
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert [each.name for each in tmp_path.iterdir()] == ["archive.key"]
+
+
+def test_two_keys_are_never_the_same(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        keyfile.create(f"{tmp_path}/{name}", "k", None)
+    assert (tmp_path / "one").read_text() != (tmp_path / "two").read_text()
+
+
+def test_a_key_that_is_there_is_never_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "archive.key"
+    path.write_text("precious\n")
+    with pytest.raises(KeyUnreadable, match="is there already"):
+        keyfile.create(str(path), "k2026", None)
+    assert path.read_text() == "precious\n"
+    assert [each.name for each in tmp_path.iterdir()] == ["archive.key"]
+
+
+@pytest.mark.parametrize("key_id", ["", "two words", "Upper", "a/b", "k" * 33, "#k"])
+def test_a_key_id_that_could_not_be_read_again_makes_no_file(
+    tmp_path: Path, key_id: str
+) -> None:
+    with pytest.raises(KeyUnreadable):
+        keyfile.create(f"{tmp_path}/archive.key", key_id, None)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_owner_who_is_not_there_makes_no_file(tmp_path: Path) -> None:
+    with pytest.raises(KeyUnreadable, match="--owner"):
+        keyfile.create(f"{tmp_path}/archive.key", "k", "no-such-user")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(KeyUnreadable, match="none/archive.key"):
+        keyfile.create(f"{tmp_path}/none/archive.key", "k", None)
+
+
+def test_the_umask_opens_the_file_to_nobody(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        keyfile.create(f"{tmp_path}/archive.key", "k", None)
+    finally:
+        os.umask(before)
+    assert (tmp_path / "archive.key").stat().st_mode & 0o777 == 0o600

@@ -1,0 +1,530 @@
+"""Claims about the store: what it takes it has, and twice is once.
+
+A crash is made by hand here: the files are put into the state between two steps.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import os
+import resource
+from pathlib import Path
+from typing import Any
+
+import pytest
+from unit import examples
+from unit.examples import (
+    ARCHIVE_ID,
+    KEYS,
+    LEGAL,
+    MESSAGE,
+    asked,
+    envelope_of,
+    facts,
+    opened,
+)
+
+from postfix_archive.back import reading, store
+from postfix_archive.core import archiving, envelope, report, wire
+from postfix_archive.core.envelope import Envelope, Recipient, Request
+from postfix_archive.core.errors import ArchiveError, RecordDamaged, StoreFailed
+from postfix_archive.core.record import Record
+
+TIME = "2026-11-22T11:53:00Z"
+NAME = f"2026/11/22/{ARCHIVE_ID}.eml.gz"
+BOB, EVE = b"bob@example.com", b"eve@example.com"
+FROM = b"postfix-archive@mail.example.com"
+
+
+class Capture:
+    """One capsule as it comes to the archive transport."""
+
+    def __init__(
+        self,
+        *people: bytes,
+        message: bytes = MESSAGE,
+        came: bytes | None = None,
+        request: Request | None = None,
+        archive_id: str = ARCHIVE_ID,
+    ) -> None:
+        self.came = message if came is None else came
+        self.request = request or asked()
+        everybody = tuple(map(Recipient, people or (BOB,)))
+        self.sealed: Envelope = envelope_of(
+            message,
+            archive_id=archive_id,
+            recipients=everybody,
+            requests=(self.request,),
+        )
+        self.opened = opened(self.sealed)
+        self.digest = examples.sha256(self.came).hex()
+
+    @property
+    def piece(self) -> store.Piece:
+        return store.Piece(
+            record_id=archiving.record_id(self.opened, self.request),
+            key=self.opened.key,
+            fields=self.opened.fields,
+            digest_=self.digest,
+            size=len(self.came),
+            verdict=self.request.verdict,
+            above=archiving.lines_above(self.came, self.request),
+        )
+
+    @property
+    def copy(self) -> bytes:
+        shape = examples.shape(self.came)
+        found = archiving.told(
+            self.opened,
+            self.request,
+            self.came,
+            shape,
+            digest=self.digest,
+            size=len(self.came),
+        )
+        boundary = report.boundary(self.piece.record_id, KEYS)
+        around = report.written(found, "hybrid", sender=FROM, boundary_=boundary)
+        return around.preamble + self.came + around.trailer
+
+    def kept_in(self, folder: Path) -> set[str]:
+        archive = store.Archive(str(folder), LEGAL)
+        return archive.keep(self.piece, [self.copy], TIME)
+
+
+def journal(folder: Path) -> Path:
+    return folder / LEGAL / "journal"
+
+
+def events(folder: Path) -> list[dict[str, Any]]:
+    """The lines of the journal that can be read."""
+    found = []
+    for line in journal(folder).read_bytes().splitlines():
+        try:
+            found.append(json.loads(line))
+        except ValueError:
+            continue
+    return found
+
+
+def kinds(folder: Path) -> list[str]:
+    return [each["event"] for each in events(folder)]
+
+
+def record(folder: Path, archive_id: str = ARCHIVE_ID) -> Record:
+    return reading.found(str(folder), archive_id, None)
+
+
+def finals(found: Record) -> set[bytes]:
+    return {each.final for each in found.recipients.values()}
+
+
+def original(folder: Path) -> bytes:
+    return b"".join(reading.original(str(folder), record(folder)))
+
+
+def kept_files(folder: Path) -> list[str]:
+    top = folder / LEGAL
+    return sorted(str(each.relative_to(top)) for each in top.rglob("*.eml.gz"))
+
+
+def drafts(folder: Path) -> list[Path]:
+    return list((folder / LEGAL / "drafts").iterdir())
+
+
+def assert_committed(folder: Path, name: str = NAME) -> None:
+    """The file is read-only, and one whole line of the journal names it, truly."""
+    path = folder / LEGAL / name
+    assert path.stat().st_mode & 0o777 == 0o400
+    (line,) = [each for each in events(folder) if each.get("file") == name]
+    assert line["event"] == "archived"
+    assert line["file_sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_what_is_kept_can_be_read_with_gzip_alone(tmp_path: Path) -> None:
+    capture = Capture()
+    assert capture.kept_in(tmp_path) == {"archived"}
+    assert gzip.decompress((tmp_path / LEGAL / NAME).read_bytes()) == capture.copy
+    assert_committed(tmp_path)
+    assert drafts(tmp_path) == []
+
+
+def test_the_line_in_the_journal_holds_the_envelope(tmp_path: Path) -> None:
+    capture = Capture(BOB, EVE)
+    capture.kept_in(tmp_path)
+    (line,) = events(tmp_path)
+    assert line["id"] == ARCHIVE_ID
+    assert line["capsule"] == capture.opened.key
+    assert line["sha256"] == hashlib.sha256(MESSAGE).hexdigest()
+    assert line["size"] == len(MESSAGE)
+    assert line["stamp"] == "absent"
+    told = envelope.parse(line["envelope"].encode())
+    assert facts(told) == facts(capture.sealed)
+
+
+def test_the_original_comes_back_byte_for_byte(tmp_path: Path) -> None:
+    message = MESSAGE + b"\0\xff\r\n" + b"x" * 5000 + b"\r\n--\r\n"
+    Capture(message=message).kept_in(tmp_path)
+    assert original(tmp_path) == message
+
+
+def test_an_empty_original_comes_back(tmp_path: Path) -> None:
+    Capture(message=b"").kept_in(tmp_path)
+    assert original(tmp_path) == b""
+
+
+def test_a_copy_in_many_pieces_is_kept_as_one(tmp_path: Path) -> None:
+    capture = Capture(message=MESSAGE + os.urandom(300000).hex().encode() + b"\r\n")
+    copy = capture.copy
+    pieces = (copy[at : at + 999] for at in range(0, len(copy), 999))
+    archive = store.Archive(str(tmp_path), LEGAL)
+    archive.keep(capture.piece, pieces, TIME)
+    assert b"".join(store.unpacked(archive.path(NAME))) == copy
+    assert_committed(tmp_path)
+
+
+def test_keeping_twice_is_keeping_once(tmp_path: Path) -> None:
+    for _ in range(3):
+        assert Capture().kept_in(tmp_path) == {"archived"}
+    assert kinds(tmp_path) == ["archived"]
+    assert kept_files(tmp_path) == [NAME]
+    assert drafts(tmp_path) == []
+
+
+def test_a_second_piece_adds_its_recipients_to_the_record(tmp_path: Path) -> None:
+    assert Capture(BOB).kept_in(tmp_path) == {"archived"}
+    assert Capture(EVE).kept_in(tmp_path) == {"supplement"}
+    assert Capture(EVE).kept_in(tmp_path) == {"supplement"}
+    assert Capture(BOB).kept_in(tmp_path) == {"archived"}
+    assert kinds(tmp_path) == ["archived", "supplement"]
+    assert kept_files(tmp_path) == [NAME]
+    assert finals(record(tmp_path)) == {BOB, EVE}
+
+
+def test_26_pieces_are_one_record(tmp_path: Path) -> None:
+    people = [b"r%02d@example.com" % number for number in range(26)]
+    for each in people:
+        Capture(each).kept_in(tmp_path)
+    assert len(reading.records(str(tmp_path), LEGAL)) == 1
+    assert finals(record(tmp_path)) == set(people)
+
+
+def test_another_message_is_another_record(tmp_path: Path) -> None:
+    other = "20261123-" + "b2" * 20
+    Capture().kept_in(tmp_path)
+    Capture(message=b"other\r\n", archive_id=other).kept_in(tmp_path)
+    assert list(reading.records(str(tmp_path), LEGAL)) == [ARCHIVE_ID, other]
+    assert kept_files(tmp_path) == [NAME, f"2026/11/23/{other}.eml.gz"]
+
+
+def test_a_second_original_of_one_id_stands_beside_the_first(tmp_path: Path) -> None:
+    relayed = b"X-Above: y\r\n" + MESSAGE
+    first = asked(verdict="valid", stamp_id=ARCHIVE_ID, above=len(b"X-Above: y\r\n"))
+    other = "20261123-" + "b2" * 20
+    Capture(EVE, message=relayed, request=first, archive_id=other).kept_in(tmp_path)
+    for _ in range(2):
+        Capture(BOB).kept_in(tmp_path)
+    variant = hashlib.sha256(MESSAGE).hexdigest()[:12]
+    beside = f"2026/11/22/{ARCHIVE_ID}.{variant}.eml.gz"
+    assert kept_files(tmp_path) == sorted([NAME, beside])
+    assert_committed(tmp_path)
+    assert_committed(tmp_path, beside)
+    assert record(tmp_path).files == [NAME, beside]
+    assert finals(record(tmp_path)) == {BOB, EVE}
+
+
+def test_a_stamped_message_that_comes_back_adds_what_stands_above(
+    tmp_path: Path,
+) -> None:
+    Capture(BOB).kept_in(tmp_path)
+    above = b"Received: from a list\r\nX-Hidden: gr\xfcn\r\n"
+    again = asked(verdict="valid", stamp_id=ARCHIVE_ID, above=len(above))
+    later = Capture(
+        EVE,
+        message=above + MESSAGE,
+        request=again,
+        archive_id="20261123-" + "b2" * 20,
+    )
+    archive = store.Archive(str(tmp_path), LEGAL)
+    for _ in range(2):
+        archive.supplement(later.piece, TIME)
+    assert kinds(tmp_path) == ["archived", "supplement"]
+    line = events(tmp_path)[1]
+    assert line["above"].encode("utf-8", "surrogateescape") == above
+    assert (line["id"], line["stamp"]) == (ARCHIVE_ID, "valid")
+    assert finals(record(tmp_path)) == {BOB, EVE}
+
+
+def test_a_mailed_copy_is_recorded_with_its_queue_id(tmp_path: Path) -> None:
+    capture = Capture()
+    capture.kept_in(tmp_path)
+    store.Archive(str(tmp_path), LEGAL).mailed(capture.piece, TIME, "4Zx 4Zy")
+    assert events(tmp_path)[1]["queued_as"] == "4Zx 4Zy"
+    assert capture.kept_in(tmp_path) == {"archived", "mailed"}
+
+
+def test_the_store_knows_what_it_has(tmp_path: Path) -> None:
+    archive = store.Archive(str(tmp_path), LEGAL)
+    assert not archive.has(ARCHIVE_ID)
+    Capture().kept_in(tmp_path)
+    assert archive.has(ARCHIVE_ID)
+    assert not archive.has("20261123-" + "b2" * 20)
+
+
+def test_two_archives_do_not_touch_each_other(tmp_path: Path) -> None:
+    Capture().kept_in(tmp_path)
+    store.Archive(str(tmp_path), examples.HR).keep(Capture().piece, [b"x"], TIME)
+    assert reading.archives(str(tmp_path)) == [examples.HR, LEGAL]
+    assert kinds(tmp_path) == ["archived"]
+
+
+def test_an_undated_record_has_a_folder_of_its_own(tmp_path: Path) -> None:
+    undated = "00000000-" + "c3" * 20
+    Capture(archive_id=undated).kept_in(tmp_path)
+    assert kept_files(tmp_path) == [f"undated/{undated}.eml.gz"]
+
+
+# Crashes ---------------------------------------------------------------------------
+
+
+def crash_before_the_line(folder: Path, journal_before: bytes) -> None:
+    """As after a crash between the link of the file and its line in the journal."""
+    journal(folder).write_bytes(journal_before)
+    (folder / LEGAL / NAME).chmod(0o600)
+
+
+def test_a_file_without_its_line_gets_it_from_the_retry(tmp_path: Path) -> None:
+    capture = Capture(BOB, EVE)
+    capture.kept_in(tmp_path)
+    (before,) = events(tmp_path)
+    crash_before_the_line(tmp_path, b"")
+    assert capture.kept_in(tmp_path) == {"archived"}
+    (after,) = events(tmp_path)
+    for word in ("id", "capsule", "file", "file_sha256", "sha256", "size", "envelope"):
+        assert after[word] == before[word]
+    assert_committed(tmp_path)
+    assert original(tmp_path) == MESSAGE
+
+
+def test_a_file_without_its_line_gets_it_from_another_piece(tmp_path: Path) -> None:
+    Capture(BOB).kept_in(tmp_path)
+    crash_before_the_line(tmp_path, b"")
+    assert Capture(EVE).kept_in(tmp_path) == {"supplement"}
+    assert_committed(tmp_path)
+    assert kinds(tmp_path) == ["archived", "supplement"]
+    assert finals(record(tmp_path)) == {BOB, EVE}
+    assert Capture(BOB).kept_in(tmp_path) == {"archived"}
+    assert kinds(tmp_path) == ["archived", "supplement"]
+
+
+def test_a_file_without_its_line_gets_it_from_a_later_pass(tmp_path: Path) -> None:
+    Capture(BOB).kept_in(tmp_path)
+    crash_before_the_line(tmp_path, b"")
+    again = asked(verdict="valid", stamp_id=ARCHIVE_ID, above=0)
+    later = Capture(EVE, request=again, archive_id="20261123-" + "b2" * 20)
+    store.Archive(str(tmp_path), LEGAL).supplement(later.piece, TIME)
+    assert_committed(tmp_path)
+    assert finals(record(tmp_path)) == {BOB, EVE}
+
+
+def test_a_recovered_line_tells_what_the_stamp_said(tmp_path: Path) -> None:
+    capture = Capture(request=asked(verdict="forged"))
+    capture.kept_in(tmp_path)
+    crash_before_the_line(tmp_path, b"")
+    capture.kept_in(tmp_path)
+    assert events(tmp_path)[0]["stamp"] == "forged"
+
+
+def test_an_original_altered_in_the_queue_survives_a_crash_whole(
+    tmp_path: Path,
+) -> None:
+    capture = Capture(came=MESSAGE + b"altered in the queue\r\n")
+    capture.kept_in(tmp_path)
+    (before,) = events(tmp_path)
+    assert original(tmp_path) == capture.came
+    crash_before_the_line(tmp_path, b"")
+    capture.kept_in(tmp_path)
+    (after,) = events(tmp_path)
+    assert (after["sha256"], after["size"]) == (before["sha256"], before["size"])
+    assert original(tmp_path) == capture.came
+
+
+def test_a_line_without_the_commit_of_its_file_is_committed(tmp_path: Path) -> None:
+    capture = Capture()
+    capture.kept_in(tmp_path)
+    (tmp_path / LEGAL / NAME).chmod(0o600)
+    assert capture.kept_in(tmp_path) == {"archived"}
+    assert kinds(tmp_path) == ["archived"]
+    assert_committed(tmp_path)
+
+
+def test_a_torn_line_of_a_copy_is_written_again_by_the_retry(tmp_path: Path) -> None:
+    """A line that a crash tore at any byte was promised to nobody: it is no line."""
+    first = Capture(archive_id="20261121-" + "d4" * 20, message=b"first\r\n")
+    capture = Capture(BOB, EVE)
+    first.kept_in(tmp_path)
+    before = journal(tmp_path).read_bytes()
+    capture.kept_in(tmp_path)
+    line = journal(tmp_path).read_bytes()[len(before) :]
+    failures = []
+    for cut in range(0, len(line) - 1, 7):
+        crash_before_the_line(tmp_path, before + line[:cut])
+        try:
+            capture.kept_in(tmp_path)
+            assert_committed(tmp_path)
+            assert finals(record(tmp_path)) == {BOB, EVE}
+        except (AssertionError, ArchiveError, ValueError) as problem:
+            failures.append((cut, repr(problem)[:60]))
+    assert not failures
+
+
+def test_a_torn_supplement_is_written_again_by_the_retry(tmp_path: Path) -> None:
+    Capture(BOB).kept_in(tmp_path)
+    before = journal(tmp_path).read_bytes()
+    Capture(EVE).kept_in(tmp_path)
+    line = journal(tmp_path).read_bytes()[len(before) :]
+    failures = []
+    for cut in range(0, len(line) - 1, 7):
+        journal(tmp_path).write_bytes(before + line[:cut])
+        Capture(EVE).kept_in(tmp_path)
+        if finals(record(tmp_path)) != {BOB, EVE}:
+            failures.append(cut)
+    assert not failures
+
+
+def test_a_draft_that_a_crash_left_disturbs_nothing(tmp_path: Path) -> None:
+    Capture().kept_in(tmp_path)
+    left = tmp_path / LEGAL / "drafts" / "1-0000"
+    left.write_bytes(b"half a co")
+    Capture(EVE).kept_in(tmp_path)
+    assert kinds(tmp_path) == ["archived", "supplement"]
+    assert left.exists()
+
+
+def test_a_crash_while_the_copy_is_read_leaves_nothing(tmp_path: Path) -> None:
+    def broken() -> Any:
+        yield b"first half"
+        raise StoreFailed("the message has lost its end")
+
+    archive = store.Archive(str(tmp_path), LEGAL)
+    with pytest.raises(StoreFailed):
+        archive.keep(Capture().piece, broken(), TIME)
+    assert drafts(tmp_path) == []
+    assert kept_files(tmp_path) == []
+    assert Capture().kept_in(tmp_path) == {"archived"}
+
+
+def test_a_full_disk_leaves_nothing_and_a_retry_keeps_the_copy(tmp_path: Path) -> None:
+    capture = Capture(message=MESSAGE + os.urandom(50000).hex().encode() + b"\r\n")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10000, hard))
+    try:
+        with pytest.raises(StoreFailed, match="archive_store_directory"):
+            capture.kept_in(tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert drafts(tmp_path) == []
+    assert kept_files(tmp_path) == []
+    assert capture.kept_in(tmp_path) == {"archived"}
+    assert_committed(tmp_path)
+
+
+def test_a_store_that_is_no_folder_defers(tmp_path: Path) -> None:
+    (tmp_path / "store").write_bytes(b"")
+    archive = store.Archive(f"{tmp_path}/store", LEGAL)
+    with pytest.raises(StoreFailed):
+        archive.keep(Capture().piece, [b"x"], TIME)
+
+
+# Damage ----------------------------------------------------------------------------
+
+
+def damaged(folder: Path, content: bytes) -> str:
+    path = folder / LEGAL / NAME
+    path.chmod(0o600)
+    path.write_bytes(content)
+    path.chmod(0o400)
+    return str(path)
+
+
+def test_a_file_that_is_cut_off_is_damaged(tmp_path: Path) -> None:
+    Capture().kept_in(tmp_path)
+    whole = (tmp_path / LEGAL / NAME).read_bytes()
+    for length in (0, 1, 10, len(whole) // 2, len(whole) - 1):
+        path = damaged(tmp_path, whole[:length])
+        with pytest.raises(RecordDamaged, match="gzip -t"):
+            list(store.unpacked(path))
+
+
+def test_a_file_with_a_wrong_byte_is_damaged(tmp_path: Path) -> None:
+    Capture().kept_in(tmp_path)
+    whole = bytearray((tmp_path / LEGAL / NAME).read_bytes())
+    whole[len(whole) // 2] ^= 0x55
+    path = damaged(tmp_path, bytes(whole))
+    with pytest.raises(RecordDamaged, match="gzip -t"):
+        list(store.unpacked(path))
+
+
+def test_a_file_that_is_gone_says_where_to_look(tmp_path: Path) -> None:
+    with pytest.raises(StoreFailed, match="archive_store_directory"):
+        list(store.unpacked(f"{tmp_path}/none.eml.gz"))
+
+
+def test_a_large_copy_is_unpacked_in_small_blocks(tmp_path: Path) -> None:
+    """64 MB of zeroes must not stand in memory, whatever gzip makes of them."""
+    path = tmp_path / "zeroes.eml.gz"
+    path.write_bytes(gzip.compress(bytes(64 << 20)))
+    blocks = [len(each) for each in store.unpacked(str(path))]
+    assert sum(blocks) == 64 << 20
+    assert max(blocks) <= 1 << 20
+
+
+def test_a_damaged_file_makes_mail_in_flight_wait(tmp_path: Path) -> None:
+    """keep() looks into the file that is there: what it raises must mean wait."""
+    Capture(BOB).kept_in(tmp_path)
+    damaged(tmp_path, b"no gzip")
+    with pytest.raises(ArchiveError) as caught:
+        Capture(EVE).kept_in(tmp_path)
+    assert caught.value.exit_code == 75
+    assert caught.value.dsn.startswith("4.")
+
+
+def test_a_stored_copy_says_of_itself_what_the_store_was_told(tmp_path: Path) -> None:
+    wild = [
+        b'"a;b"@x.example',
+        "grün@x.example".encode(),
+        b"l\xfc@x.example",
+        b"a\r\nb@x",
+    ]
+    capture = Capture(*wild)
+    capture.kept_in(tmp_path)
+    again = store.recovered(str(tmp_path / LEGAL / NAME), LEGAL)
+    told = capture.piece
+    assert (again.record_id, again.key, again.fields) == (
+        told.record_id,
+        told.key,
+        told.fields,
+    )
+    assert (again.digest, again.size) == (told.digest, told.size)
+
+
+@pytest.mark.parametrize(
+    ("archive_id", "variant", "name"),
+    [
+        (ARCHIVE_ID, "", NAME),
+        (ARCHIVE_ID, "abc", f"2026/11/22/{ARCHIVE_ID}.abc.eml.gz"),
+        ("00000000-00", "", "undated/00000000-00.eml.gz"),
+    ],
+)
+def test_the_place_of_a_record_follows_from_its_id(
+    archive_id: str, variant: str, name: str
+) -> None:
+    assert store.place(archive_id, variant) == name
+
+
+def test_wire_and_store_agree_on_the_bytes(tmp_path: Path) -> None:
+    with_lf = b"Subject: x\n\n.dot\nlast line without its end"
+    message = b"".join(wire.canonical([with_lf]))
+    Capture(message=message).kept_in(tmp_path)
+    assert original(tmp_path) == message
