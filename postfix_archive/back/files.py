@@ -1,7 +1,8 @@
 """The one durable-write primitive, and the opening of files that must be ours.
 
-Used by store and journal. A file is a draft until it is published: then its bytes, its
-name and every folder above it are on the disk. Foreign errors leave as StoreFailed.
+Used by all of back that writes. A file is a draft until it is published: then its
+bytes, its name and every folder above it are on the disk. Foreign errors leave as
+StoreFailed, but for write_all(), whose callers name the file.
 """
 
 from __future__ import annotations
@@ -31,10 +32,8 @@ class Draft:
 
     def write(self, content: bytes) -> None:
         """Append content."""
-        view = memoryview(content)
         try:
-            while view:
-                view = view[os.write(self._descriptor, view) :]
+            write_all(self._descriptor, content)
         except OSError as problem:
             raise failed(self._name, problem) from problem
         self.size += len(content)
@@ -61,6 +60,13 @@ class Draft:
             os.unlink(self._name)
         except OSError:
             pass  # an old draft counts for nothing
+
+
+def write_all(descriptor: int, content: bytes) -> None:
+    """Write every byte of content, however little the system takes at a time."""
+    view = memoryview(content)
+    while view:
+        view = view[os.write(descriptor, view) :]
 
 
 def make_folder(path: str) -> None:

@@ -12,6 +12,7 @@ import os
 from _json import encode_basestring_ascii as quoted
 from fcntl import LOCK_EX, flock
 
+from postfix_archive.back import files
 from postfix_archive.core import digest
 from postfix_archive.core.errors import JournalFailed
 
@@ -58,7 +59,7 @@ class Journal:
             torn, last, number = self._end(size)
             line = _line(number + 1, time, event, words, prev=last)
             try:
-                _write(self._descriptor, (b"\n" if torn else b"") + line)
+                files.write_all(self._descriptor, (b"\n" if torn else b"") + line)
                 os.fsync(self._descriptor)
             except OSError:
                 os.ftruncate(self._descriptor, size)
@@ -177,9 +178,3 @@ def _read(descriptor: int, start: int, stop: int) -> bytes:
         found += piece
         start += len(piece)
     return found
-
-
-def _write(descriptor: int, content: bytes) -> None:
-    view = memoryview(content)
-    while view:
-        view = view[os.write(descriptor, view) :]

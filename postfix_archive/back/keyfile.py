@@ -28,7 +28,7 @@ def create(path: str, key_id: str, owner: str | None) -> None:
     try:
         descriptor = os.open(draft, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
         try:
-            os.write(descriptor, text.encode())
+            files.write_all(descriptor, text.encode())
             if owner is not None:
                 _give_to(descriptor, owner)
             os.fsync(descriptor)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 
+from postfix_archive.back import files
 from postfix_archive.core import digest, header, wire
 from postfix_archive.core.errors import SpoolFailed
 
@@ -72,8 +73,8 @@ class Spool:
             self._file = _nameless_file(directory)
             held, self._memory = self._memory, []
             for earlier in held:
-                _write(self._file, earlier)
-        _write(self._file, piece)
+                files.write_all(self._file, earlier)
+        files.write_all(self._file, piece)
 
     def close(self) -> None:
         """Forget the message."""
@@ -126,9 +127,3 @@ def _nameless_file(directory: str) -> int:
         opened = os.open(name, flags, 0o600)
         os.unlink(name)
         return opened
-
-
-def _write(descriptor: int, content: bytes) -> None:
-    view = memoryview(content)
-    while view:
-        view = view[os.write(descriptor, view) :]

@@ -1,0 +1,73 @@
+"""The documents say what the program does: every setting, every command, every link."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import click
+import pytest
+
+from postfix_archive.core import settings
+from postfix_archive.front import cli
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
+
+
+def commands(group: click.Group, before: str = "") -> list[str]:
+    """All commands, with those of groups below them."""
+    found = []
+    for name, command in group.commands.items():
+        if isinstance(command, click.Group):
+            found += commands(command, f"{before}{name} ")
+        else:
+            found.append(before + name)
+    return found
+
+
+@pytest.mark.parametrize("name", sorted(settings.Settings.__slots__))
+def test_every_setting_is_documented_with_its_default(name: str) -> None:
+    if name == "config_directory":
+        return
+    [row] = [
+        line
+        for line in (ROOT / "docs" / "settings.md").read_text().splitlines()
+        if line.startswith(f"| `{name}` |")
+    ]
+    default = settings.DEFAULTS.get(name, "")
+    assert f"`{default}`" in row or not default
+
+
+@pytest.mark.parametrize("name", commands(cli.main))
+def test_every_command_is_documented_and_has_help(name: str) -> None:
+    pages = "".join(page.read_text() for page in PAGES)
+    assert f"postfix-archive {name}" in pages
+    command: click.Command = cli.main
+    for word in name.split():
+        assert isinstance(command, click.Group)
+        command = command.commands[word]
+    assert command.help
+    for parameter in command.params:
+        assert isinstance(parameter, click.Argument) or getattr(parameter, "help", None)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_link_leads_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
+        assert (page.parent / target).exists()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_room_that_is_named_exists(page: Path) -> None:
+    for name in re.findall(r"`((?:front|core|back)/\w+)(?:\.py)?`", page.read_text()):
+        assert (ROOT / "postfix_archive" / f"{name}.py").exists()
+
+
+def test_every_option_of_the_services_is_the_one_the_doors_know() -> None:
+    from postfix_archive.front import pipe
+
+    text = (ROOT / "master.cf.d" / "10-archive-stamp.cf").read_text()
+    given = {word.encode() for word in re.findall(r"^  --([a-z-]+) ", text, re.M)}
+    assert given <= set(pipe.OPTIONS)
+    assert set(pipe.OPTIONS) - given == {b"config-directory", b"envid"}
