@@ -7,36 +7,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from postfix_archive.back import reading
-from postfix_archive.core.record import Record
+from mails import delivered, mail, recipients_of, record_of
 from private_postfix import PrivatePostfix
 
 pytestmark = pytest.mark.live
-
-
-def mail(name: str) -> bytes:
-    """A message of its own, named by its subject."""
-    return (
-        f"From: alice@example.org\nSubject: {name}\nMessage-Id: <{name}@example.org>\n"
-        f"To: undisclosed-recipients:;\n\nThis is {name}.\n"
-    ).encode()
-
-
-def record_of(postfix: PrivatePostfix, name: str) -> Record:
-    """The one record of that message; fails if there are none or two."""
-    wanted = f"Message-Id: <{name}@example.org>\r\n".encode()
-    found = [
-        record
-        for record in reading.records(str(postfix.store), "legal@example.com").values()
-        if wanted in reading.original_head(str(postfix.store), record)
-    ]
-    assert len(found) == 1
-    return found[0]
-
-
-def recipients_of(record: Record) -> list[str]:
-    """All recipients of a record, as text."""
-    return sorted(each.final.decode() for each in record.recipients.values())
 
 
 def test_hundred_bcc_of_two_hundred_stay_blind(postfix: PrivatePostfix) -> None:
@@ -47,15 +21,10 @@ def test_hundred_bcc_of_two_hundred_stay_blind(postfix: PrivatePostfix) -> None:
     postfix.settle()
     record = record_of(postfix, "blind")
     assert recipients_of(record) == sorted(visible + blind)
-    [mailed] = [
-        d for d in postfix.delivered_to("legal@example.com") if b"is blind" in d.content
-    ]
-    assert all(f"Recipient: {each}\n".encode() in mailed.content for each in blind)
-    passed_on = postfix.delivered_to("to0@example.net") + postfix.delivered_to(
-        "hidden0@example.net"
-    )
-    assert passed_on
-    assert not any(b"hidden" in delivery.content for delivery in passed_on)
+    copy = delivered(postfix, "blind", "legal@example.com").content
+    assert all(f"Recipient: {each}\n".encode() in copy for each in blind)
+    for seen in ("to0@example.net", "hidden0@example.net"):
+        assert b"hidden" not in delivered(postfix, "blind", seen).content
 
 
 def test_five_thousand_recipients_over_forty_domains_make_one_record(
@@ -103,10 +72,7 @@ def test_the_null_sender_stays_null(postfix: PrivatePostfix) -> None:
     postfix.send(mail("bounce"), sender="", to=["bob@example.net"])
     postfix.settle()
     assert record_of(postfix, "bounce").envelope.sender == b""
-    [delivery] = [
-        d for d in postfix.delivered_to("bob@example.net") if b"is bounce" in d.content
-    ]
-    assert delivery.sender == ""
+    assert delivered(postfix, "bounce", "bob@example.net").sender == ""
 
 
 ODD = [

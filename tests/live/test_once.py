@@ -12,54 +12,18 @@ from aiosmtpd.smtp import Envelope
 
 from postfix_archive.back import reading
 from postfix_archive.core import keyring, stamp
-from postfix_archive.core.record import Record
+
+from mails import LEGAL, delivered, deliveries, mail, record_of, records, words
 from private_postfix import Client, PrivatePostfix, free_ports
 
 pytestmark = pytest.mark.live
-LEGAL = "legal@example.com"
-
-
-def mail(name: str) -> bytes:
-    """A message of its own, named by its subject."""
-    return f"From: alice@example.org\nSubject: {name}\n\nThis is {name}.\n".encode()
-
-
-def records(postfix: PrivatePostfix, name: str, archive: str = LEGAL) -> list[Record]:
-    """All records whose original speaks of that name."""
-    store = str(postfix.store)
-    return [
-        each
-        for each in reading.records(store, archive).values()
-        if f"This is {name}.".encode() in b"".join(reading.original(store, each))
-    ]
-
-
-def delivered(postfix: PrivatePostfix, name: str, to: str) -> bytes:
-    """What this recipient got; fails unless it came exactly once."""
-    [content] = [
-        each.content
-        for each in postfix.delivered_to(to)
-        if f"This is {name}.".encode() in each.content
-    ]
-    return content
-
-
-def copies_mailed(postfix: PrivatePostfix, name: str) -> int:
-    """How many archive copies went to the archive address."""
-    wanted = f"This is {name}.".encode()
-    return sum(wanted in each.content for each in postfix.delivered_to(LEGAL))
-
-
-def words(record: Record) -> list[str]:
-    """The kinds of a record's events."""
-    return [event["event"] for event in record.events]
 
 
 def stamped(postfix: PrivatePostfix, name: str) -> bytes:
     """Send a message through the host; return it as it was passed on."""
     postfix.send(mail(name))
     postfix.settle()
-    return delivered(postfix, name, "bob@example.net")
+    return delivered(postfix, name, "bob@example.net").content
 
 
 # --- mail forwarded inside Postfix ------------------------------------------------
@@ -90,7 +54,7 @@ def test_mail_forwarded_inside_postfix_makes_no_second_copy(
     with_local.send(mail(name), to=[to])
     with_local.settle()
     forwarded = "bob@example.net" if name == "team" else "dave@example.net"
-    assert b"Archive-Stamp:" in delivered(with_local, name, forwarded)
+    assert b"Archive-Stamp:" in delivered(with_local, name, forwarded).content
     [record] = records(with_local, name, "legal@example.net")
     assert words(record) == ["archived", "mailed"]
 
@@ -106,15 +70,15 @@ def test_stamped_mail_from_a_list_adds_a_supplement(postfix: PrivatePostfix) -> 
         to=["erin@example.net", "frank@example.net"],
     )
     postfix.settle()
-    [record] = records(postfix, "listed")
+    record = record_of(postfix, "listed")
     assert words(record) == ["archived", "mailed", "supplement"]
     got = sorted(each.final.decode() for each in record.recipients.values())
     assert got == ["bob@example.net", "erin@example.net", "frank@example.net"]
     above = record.events[2]["above"]
     assert "List-Id: <news.example.net>\r\nX-Added: above\r\n" in above
     assert "list-bounces@example.net" in record.events[2]["envelope"]
-    assert copies_mailed(postfix, "listed") == 1
-    second = delivered(postfix, "listed", "erin@example.net")
+    assert len(deliveries(postfix, "listed", LEGAL)) == 1
+    second = delivered(postfix, "listed", "erin@example.net").content
     assert second.count(b"Archive-Stamp:") == 1
 
 
@@ -124,8 +88,8 @@ def test_all_lines_above_the_stamp_stand_in_the_supplement(
     passed_on = stamped(postfix, "above")
     postfix.send(b"Subject: another\n" + passed_on, to=["erin@example.net"])
     postfix.settle()
-    [record] = records(postfix, "above")
-    came = delivered(postfix, "above", "erin@example.net")
+    record = record_of(postfix, "above")
+    came = delivered(postfix, "above", "erin@example.net").content
     received = came[came.index(b"Received:", 1) :]  # below the line of the last hop
     expected = received[: received.index(b"Archive-Stamp:")]
     assert record.events[-1]["above"].replace("\r\n", "\n").encode() == expected
@@ -140,7 +104,7 @@ def test_altered_mail_is_archived_in_full_again(postfix: PrivatePostfix) -> None
     copy = gzip.decompress((postfix.store / LEGAL / second.files[0]).read_bytes())
     assert b"stamp=altered; id=" + first.archive_id.encode() in copy
     assert b"a list footer\r\n" in copy
-    assert copies_mailed(postfix, "footer") == 2
+    assert len(deliveries(postfix, "footer", LEGAL)) == 2
 
 
 def test_a_stamp_copied_to_another_mail_hides_nothing(postfix: PrivatePostfix) -> None:
@@ -149,7 +113,7 @@ def test_a_stamp_copied_to_another_mail_hides_nothing(postfix: PrivatePostfix) -
     assert found
     postfix.send(found[0] + mail("thief"), to=["erin@example.net"])
     postfix.settle()
-    [record] = records(postfix, "thief")
+    record = record_of(postfix, "thief")
     assert record.events[0]["stamp"] == "altered"
 
 
@@ -158,16 +122,16 @@ def test_a_forged_stamp_hides_nothing(postfix: PrivatePostfix) -> None:
     forged = stamp.line("20260101-" + "0" * 40, "0" * 16, b"\0" * 32, 1, foreign)
     postfix.send(forged + mail("forger"), to=["erin@example.net"])
     postfix.settle()
-    [record] = records(postfix, "forger")
+    record = record_of(postfix, "forger")
     assert record.events[0]["stamp"] == "forged"
-    assert copies_mailed(postfix, "forger") == 1
+    assert len(deliveries(postfix, "forger", LEGAL)) == 1
 
 
 def test_a_stamp_whose_id_is_not_in_the_store_hides_nothing(
     postfix: PrivatePostfix,
 ) -> None:
     passed_on = stamped(postfix, "lost")
-    [record] = records(postfix, "lost")
+    record = record_of(postfix, "lost")
     (postfix.store / LEGAL / record.files[0]).unlink()
     postfix.send(passed_on, to=["erin@example.net"])
     postfix.settle()
@@ -202,7 +166,7 @@ def test_a_second_host_with_the_same_key_and_store_adds_a_supplement() -> None:
             store=first.store,
         ) as second:
             relayed(first, second, "relayed")
-            [record] = records(first, "relayed")
+            record = record_of(first, "relayed")
             assert words(record) == ["archived", "supplement"]
             delivered(second, "relayed", "bob@example.net")
 
@@ -260,7 +224,7 @@ def test_an_archive_copy_mailed_back_to_this_host_starts_no_loop(
     forwarding: PrivatePostfix,
 ) -> None:
     sent_round(forwarding, "returning")
-    [record] = records(forwarding, "returning")
+    record = record_of(forwarding, "returning")
     assert words(record) == ["archived", "mailed", "supplement"]
     assert len(forwarding.delivered_to("kept@example.net")) == 1
 
@@ -321,9 +285,12 @@ def test_a_content_filter_behind_the_archive_makes_no_second_copy(
 ) -> None:
     with_filter.send(mail("filtered"))
     with_filter.settle()
-    [record] = records(with_filter, "filtered")
+    record = record_of(with_filter, "filtered")
     assert words(record) == ["archived", "mailed"]
-    assert b"X-Filtered: yes\n" in delivered(with_filter, "filtered", "bob@example.net")
+    assert (
+        b"X-Filtered: yes\n"
+        in delivered(with_filter, "filtered", "bob@example.net").content
+    )
     original = b"".join(reading.original(str(with_filter.store), record))
     assert b"X-Filtered" not in original
     [copy] = with_filter.delivered_to(LEGAL)
@@ -340,5 +307,5 @@ def test_stamped_mail_that_comes_by_sendmail_makes_no_second_copy(
     assert run.returncode == 0
     postfix.wait(lambda: postfix.delivered_to("gina@example.net"), "it is delivered")
     postfix.settle()
-    [record] = records(postfix, "injected")
+    record = record_of(postfix, "injected")
     assert words(record) == ["archived", "mailed", "supplement"]

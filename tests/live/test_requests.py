@@ -6,29 +6,14 @@ from collections.abc import Iterator
 
 import pytest
 
-from postfix_archive.back import reading
 from postfix_archive.core import keyring, request
+
+from mails import archives_of, delivered, deliveries, mail
 from private_postfix import KEY, PrivatePostfix, free_ports
 
 pytestmark = pytest.mark.live
 PORTS: dict[str, int] = {}
 KEYS = keyring.parse(KEY, place="test")
-
-
-def mail(name: str) -> bytes:
-    """A message of its own, named by its subject."""
-    return f"From: alice@example.org\nSubject: {name}\n\nThis is {name}.\n".encode()
-
-
-def archived(postfix: PrivatePostfix, name: str) -> list[str]:
-    """The archives that have a record of that message."""
-    store = str(postfix.store)
-    return [
-        archive
-        for archive in reading.archives(store)
-        for each in reading.records(store, archive).values()
-        if f"This is {name}.".encode() in b"".join(reading.original(store, each))
-    ]
 
 
 def asked(address: str) -> str:
@@ -75,28 +60,28 @@ def many() -> Iterator[PrivatePostfix]:
 def test_a_service_archives_elsewhere(many: PrivatePostfix) -> None:
     many.send(mail("elsewhere"), port=PORTS["other"])
     many.settle()
-    assert archived(many, "elsewhere") == ["other@example.com"]
+    assert archives_of(many, "elsewhere") == ["other@example.com"]
 
 
 def test_a_service_archives_to_two(many: PrivatePostfix) -> None:
     many.send(mail("twice"), port=PORTS["two"])
     many.settle()
-    assert archived(many, "twice") == ["one@example.com", "two@example.com"]
+    assert archives_of(many, "twice") == ["one@example.com", "two@example.com"]
 
 
 def test_a_service_does_not_archive(many: PrivatePostfix) -> None:
     many.send(mail("off"), port=PORTS["off"])
     many.settle()
-    assert archived(many, "off") == []
-    [delivery] = [d for d in many.deliveries() if b"This is off." in d.content]
-    assert b"Archive-Stamp" not in delivery.content
+    assert archives_of(many, "off") == []
+    content = delivered(many, "off", "bob@example.net").content
+    assert b"Archive-Stamp" not in content
 
 
 def test_pickup_archives_where_its_service_says(many: PrivatePostfix) -> None:
     many.sendmail(mail("pickup"), sender="alice@example.org", to=["bob@example.net"])
-    many.wait(lambda: archived(many, "pickup"), "it is archived")
+    many.wait(lambda: archives_of(many, "pickup"), "it is archived")
     many.settle()
-    assert archived(many, "pickup") == ["local@example.com"]
+    assert archives_of(many, "pickup") == ["local@example.com"]
 
 
 def test_three_different_requests_make_three_copies_one_an_archive(
@@ -106,17 +91,12 @@ def test_three_different_requests_make_three_copies_one_an_archive(
     many.send(content, sender="carol@example.org")
     many.settle()
     expected = ["board@example.com", "contracts@example.com", "hr@example.com"]
-    assert archived(many, "contract") == sorted([*expected, "legal@example.com"])
+    assert archives_of(many, "contract") == sorted([*expected, "legal@example.com"])
     for archive in expected:
-        [copy] = [
-            d for d in many.delivered_to(archive) if b"This is contract." in d.content
-        ]
-        assert copy.sender == ""
-    [delivery] = [
-        d for d in many.delivered_to("bob@example.net") if b"contract" in d.content
-    ]
-    assert delivery.content.count(b"Archive-Stamp:") == 4
-    assert b"archive-request" not in delivery.content
+        assert delivered(many, "contract", archive).sender == ""
+    content = delivered(many, "contract", "bob@example.net").content
+    assert content.count(b"Archive-Stamp:") == 4
+    assert b"archive-request" not in content
 
 
 def test_a_request_recipient_never_leaves_the_host(many: PrivatePostfix) -> None:
@@ -129,7 +109,7 @@ def test_a_forged_request_asks_for_nothing_and_is_logged(many: PrivatePostfix) -
     forged = f"{'0' * 32}.{b'ceo@example.com'.hex()}@archive-request.invalid"
     many.send(mail("forgery"), to=["bob@example.net", forged])
     many.settle()
-    assert archived(many, "forgery") == ["legal@example.com"]
+    assert archives_of(many, "forgery") == ["legal@example.com"]
     assert "FORGED requests ignored: 1" in many.log()
 
 
@@ -146,25 +126,22 @@ def test_tables_alone_archive_what_they_name_and_nothing_else() -> None:
         postfix.send(mail("wanted"))
         postfix.send(mail("unwanted"))
         postfix.settle()
-        assert archived(postfix, "wanted") == ["legal@example.com"]
-        assert archived(postfix, "unwanted") == []
-        got = [d.content for d in postfix.delivered_to("bob@example.net")]
-        assert sorted(c.count(b"Archive-Stamp:") for c in got) == [0, 1]
+        assert archives_of(postfix, "wanted") == ["legal@example.com"]
+        assert archives_of(postfix, "unwanted") == []
+        for name, stamps in (("wanted", 1), ("unwanted", 0)):
+            content = delivered(postfix, name, "bob@example.net").content
+            assert content.count(b"Archive-Stamp:") == stamps
 
 
 def test_mail_that_a_filter_action_took_around_is_noticed(many: PrivatePostfix) -> None:
     many.send(mail("around") + b"about the merger\n", sender="carol@example.org")
     many.wait_for_log("ENVELOPE INCOMPLETE")
     many.settle()
-    assert "hr@example.com" in archived(many, "around")
-    copies = many.delivered_to("hr@example.com")
-    assert any(b"Archive-Envelope: incomplete" in each.content for each in copies)
-    [delivery] = [
-        d
-        for d in many.delivered_to("bob@example.net")
-        if b"This is around." in d.content
-    ]
-    assert b"Archive-Stamp:" not in delivery.content
+    assert "hr@example.com" in archives_of(many, "around")
+    copies = deliveries(many, "around", "hr@example.com")
+    assert all(b"Archive-Envelope: incomplete" in each.content for each in copies)
+    content = delivered(many, "around", "bob@example.net").content
+    assert b"Archive-Stamp:" not in content
 
 
 def test_an_unusable_archive_address_defers_and_says_so() -> None:

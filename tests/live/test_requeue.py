@@ -3,104 +3,91 @@
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
-from private_postfix import KEY, Client, PrivatePostfix
 
 from postfix_archive.back import reading
 from postfix_archive.core import capsule, keyring
 from postfix_archive.core.envelope import Envelope, Recipient, Request
 
+from mails import LEGAL, delivered, deliveries, mail, record_of, records, words
+from private_postfix import Client, PrivatePostfix
+
 pytestmark = pytest.mark.live
 
 
-def requeue(postfix: PrivatePostfix) -> None:
-    """Requeue all mail, as an administrator would."""
+@contextmanager
+def held_up(postfix: PrivatePostfix, transport: str) -> Iterator[None]:
+    """Keep what goes to a transport in the queue; requeue it at the end, let it go."""
+    postfix.postconf(defer_transports=transport)
+    postfix.reload()
+    yield
     command = ["postsuper", "-c", str(postfix.etc), "-r", "ALL"]
     subprocess.run(command, check=True, capture_output=True)
+    postfix.postconf(defer_transports="")
+    postfix.reload()
+    postfix.flush()
 
 
-def one_record(postfix: PrivatePostfix) -> list[str]:
-    """The events of the only record; fails if there are two."""
-    [record] = reading.records(str(postfix.store), "legal@example.com").values()
-    return [event["event"] for event in record.events]
+def arrived(postfix: PrivatePostfix, name: str, to: str) -> None:
+    """Return when the message, or its copy, is there and the queue is empty."""
+    postfix.wait(lambda: deliveries(postfix, name, to), f"{name} is at {to}")
+    postfix.settle()
 
 
-def test_an_original_requeued_before_its_capture_keeps_its_first_queue_id() -> None:
-    with PrivatePostfix() as postfix:
-        postfix.postconf(defer_transports="archive-stamp")
-        postfix.reload()
-        queue_id = postfix.send(b"Subject: requeued\n\nx\n")
-        postfix.wait_for_log("deferred transport")
-        requeue(postfix)
-        postfix.postconf(defer_transports="")
-        postfix.reload()
-        postfix.flush()
-        postfix.wait(lambda: postfix.delivered_to("bob@example.net"), "it is delivered")
-        postfix.settle()
-        assert one_record(postfix) == ["archived", "mailed"]
-        [record] = reading.records(str(postfix.store), "legal@example.com").values()
-        assert record.envelope.queue_id.decode() == queue_id
-        assert b"from userid" in reading.original_head(str(postfix.store), record)
+def test_an_original_requeued_before_its_capture_keeps_its_first_queue_id(
+    postfix: PrivatePostfix,
+) -> None:
+    with held_up(postfix, "archive-stamp"):
+        queue_id = postfix.send(mail("original"))
+        postfix.wait_for_log(f"{queue_id}.*deferred transport")
+    arrived(postfix, "original", LEGAL)
+    record = record_of(postfix, "original")
+    assert words(record) == ["archived", "mailed"]
+    assert record.envelope.queue_id.decode() == queue_id
+    assert b"from userid" in reading.original_head(str(postfix.store), record)
 
 
-def test_a_capsule_requeued_is_sent_on_to_the_archive_transport() -> None:
-    with PrivatePostfix() as postfix:
-        postfix.postconf(defer_transports="archive")
-        postfix.reload()
-        postfix.send(b"Subject: requeued\n\nx\n")
-        postfix.wait(lambda: postfix.delivered_to("bob@example.net"), "it is delivered")
-        requeue(postfix)
-        postfix.postconf(defer_transports="")
-        postfix.reload()
-        postfix.flush()
+def test_a_capsule_requeued_is_sent_on_to_the_archive_transport(
+    postfix: PrivatePostfix,
+) -> None:
+    with held_up(postfix, "archive"):
+        postfix.send(mail("capsule"))
         postfix.wait(
-            lambda: postfix.delivered_to("legal@example.com"), "it is archived"
+            lambda: deliveries(postfix, "capsule", "bob@example.net"), "it is delivered"
         )
-        postfix.settle()
-        assert one_record(postfix) == ["archived", "mailed"]
-        assert "requeued; queued as" in postfix.log()
+    arrived(postfix, "capsule", LEGAL)
+    assert words(record_of(postfix, "capsule")) == ["archived", "mailed"]
+    assert "requeued; queued as" in postfix.log()
 
 
 def test_a_capsule_requeued_where_pickup_does_not_archive_still_arrives() -> None:
+    pickup = "pickup unix n - n 1 1 pickup"
     with PrivatePostfix(
-        edit_master=lambda text: text.replace(
-            "pickup unix n - n 1 1 pickup",
-            "pickup unix n - n 1 1 pickup\n  -o archive=",
-        )
+        edit_master=lambda text: text.replace(pickup, f"{pickup}\n  -o archive=")
     ) as postfix:
-        postfix.postconf(defer_transports="archive")
-        postfix.reload()
-        postfix.send(b"Subject: requeued\n\nx\n")
-        postfix.wait(lambda: postfix.delivered_to("bob@example.net"), "it is delivered")
-        requeue(postfix)
-        postfix.postconf(defer_transports="")
-        postfix.reload()
-        postfix.flush()
-        postfix.wait(
-            lambda: postfix.delivered_to("legal@example.com"), "it is archived"
-        )
-        postfix.settle()
-        assert one_record(postfix) == ["archived", "mailed"]
+        with held_up(postfix, "archive"):
+            postfix.send(mail("capsule"))
+            postfix.wait(
+                lambda: deliveries(postfix, "capsule", "bob@example.net"),
+                "it is delivered",
+            )
+        arrived(postfix, "capsule", LEGAL)
+        assert words(record_of(postfix, "capsule")) == ["archived", "mailed"]
 
 
-def test_handed_back_mail_requeued_makes_no_second_copy() -> None:
-    with PrivatePostfix() as postfix:
-        postfix.postconf(defer_transports="sink", archive_relay="")
-        postfix.reload()
-        postfix.send(b"Subject: requeued\n\nx\n")
-        postfix.wait(lambda: postfix.stored(), "it is stored")
+def test_handed_back_mail_requeued_makes_no_second_copy(
+    postfix: PrivatePostfix,
+) -> None:
+    with held_up(postfix, "sink"):
+        postfix.send(mail("back"))
+        postfix.wait(lambda: records(postfix, "back"), "it is stored")
         postfix.wait_for_log("to=<bob@example.net>.*deferred transport")
-        requeue(postfix)
-        postfix.postconf(defer_transports="")
-        postfix.reload()
-        postfix.flush()
-        postfix.wait(lambda: postfix.delivered_to("bob@example.net"), "it is delivered")
-        postfix.settle()
-        events = one_record(postfix)
-        assert events[0] == "archived"
-        assert events.count("archived") == 1
-        assert len(postfix.delivered_to("bob@example.net")) == 1
+    arrived(postfix, "back", "bob@example.net")
+    assert words(record_of(postfix, "back")).count("archived") == 1
+    delivered(postfix, "back", "bob@example.net")
 
 
 def test_a_capsule_with_a_wrong_seal_is_refused_kept_and_reported() -> None:
@@ -115,7 +102,6 @@ def test_a_capsule_with_a_wrong_seal_is_refused_kept_and_reported() -> None:
     )
     foreign = keyring.parse("test " + "ab" * 32, place="forger")
     before = capsule.preamble(forged, foreign, sender=b"x@example.com", now=1)
-    assert KEY.split()[0] == "test"
     with PrivatePostfix() as postfix:
         with Client(postfix.ports[2]) as client:
             client.send(

@@ -1,0 +1,70 @@
+"""Messages named by what they say, and what has become of them.
+
+Used by the live tests: mail("lunch") says "This is lunch.", and by that it is found
+again in the store and among the deliveries, however it was changed on the way.
+"""
+
+from __future__ import annotations
+
+from postfix_archive.back import reading
+from postfix_archive.core.record import Record
+
+from private_postfix import Delivery, PrivatePostfix
+
+LEGAL = "legal@example.com"
+
+
+def mail(name: str) -> bytes:
+    """Return a message of that name."""
+    return (
+        f"From: alice@example.org\nSubject: {name}\nMessage-Id: <{name}@example.org>\n"
+        f"To: undisclosed-recipients:;\n\nThis is {name}.\n"
+    ).encode()
+
+
+def is_named(content: bytes, name: str) -> bool:
+    """Tell whether a message is of that name."""
+    return f"This is {name}.".encode() in content
+
+
+def records(postfix: PrivatePostfix, name: str, archive: str = LEGAL) -> list[Record]:
+    """Return the records of the messages of that name in one archive."""
+    store = str(postfix.store)
+    return [
+        each
+        for each in reading.records(store, archive).values()
+        if is_named(b"".join(reading.original(store, each)), name)
+    ]
+
+
+def record_of(postfix: PrivatePostfix, name: str) -> Record:
+    """Return the one record of that name; fail if there are none or two."""
+    [found] = records(postfix, name)
+    return found
+
+
+def archives_of(postfix: PrivatePostfix, name: str) -> list[str]:
+    """Return the archives that have a record of that name, once for each record."""
+    places = reading.archives(str(postfix.store))
+    return [each for each in places for _ in records(postfix, name, each)]
+
+
+def recipients_of(record: Record) -> list[str]:
+    """Return all recipients of a record."""
+    return sorted(each.final.decode() for each in record.recipients.values())
+
+
+def words(record: Record) -> list[str]:
+    """Return the kinds of a record's events."""
+    return [event["event"] for event in record.events]
+
+
+def deliveries(postfix: PrivatePostfix, name: str, to: str) -> list[Delivery]:
+    """Return the deliveries of that name to one recipient."""
+    return [each for each in postfix.delivered_to(to) if is_named(each.content, name)]
+
+
+def delivered(postfix: PrivatePostfix, name: str, to: str) -> Delivery:
+    """Return the one delivery of that name to a recipient; fail if there are more."""
+    [found] = deliveries(postfix, name, to)
+    return found
