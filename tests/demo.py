@@ -11,9 +11,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from private_postfix import PrivatePostfix
-
 from postfix_archive.back import reading
+
+from private_postfix import PrivatePostfix
 
 COMMAND = Path(sys.executable).parent / "postfix-archive"
 ARCHIVE = "legal@example.com"

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from private_postfix import PrivatePostfix
 
 pytestmark = pytest.mark.live

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from postfix_archive.core import errors
+
 from private_postfix import GROUP, USER, PrivatePostfix, free_ports
 
 pytestmark = pytest.mark.live

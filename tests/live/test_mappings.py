@@ -9,6 +9,7 @@ from functools import partial
 import pytest
 
 from postfix_archive.back import reading
+
 from private_postfix import PrivatePostfix
 
 pytestmark = pytest.mark.live

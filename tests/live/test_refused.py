@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from postfix_archive.back import reading
+
 from private_postfix import PrivatePostfix
 
 pytestmark = pytest.mark.live

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from postfix_archive.back import reading
+
 from private_postfix import Client, PrivatePostfix
 
 pytestmark = pytest.mark.live

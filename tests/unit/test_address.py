@@ -7,9 +7,10 @@ import re
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from unit.examples import ADDRESSES
 
 from postfix_archive.core import address
+
+from unit.examples import ADDRESSES
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,11 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
+from postfix_archive.core import archiving, stamp
+from postfix_archive.core.envelope import Recipient, Request
+from postfix_archive.core.report import Told
+
 from unit import examples
 from unit.examples import (
     ARCHIVE_ID,
@@ -19,10 +24,6 @@ from unit.examples import (
     opened,
     set_up,
 )
-
-from postfix_archive.core import archiving, stamp
-from postfix_archive.core.envelope import Recipient, Request
-from postfix_archive.core.report import Told
 
 EARLIER = "20261101-" + "b2" * 20
 

@@ -8,6 +8,12 @@ import email.policy
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
+from postfix_archive.core import capsule, envelope, header
+from postfix_archive.core.envelope import Recipient
+from postfix_archive.core.errors import CapsuleBroken, SealWrong
+from postfix_archive.core.keyring import Keyring
+
 from unit import examples
 from unit.examples import (
     ADDRESSES,
@@ -21,11 +27,6 @@ from unit.examples import (
     envelope_of,
     facts,
 )
-
-from postfix_archive.core import capsule, envelope, header
-from postfix_archive.core.envelope import Recipient
-from postfix_archive.core.errors import CapsuleBroken, SealWrong
-from postfix_archive.core.keyring import Keyring
 
 FROM = b"postfix-archive@mail.example.com"
 

@@ -7,7 +7,6 @@ import pwd
 from pathlib import Path
 
 import pytest
-from unit.examples import set_up
 
 from postfix_archive.back import config, keyfile
 from postfix_archive.core.errors import (
@@ -16,6 +15,8 @@ from postfix_archive.core.errors import (
     SettingsUnreadable,
     SettingWrong,
 )
+
+from unit.examples import set_up
 
 
 def test_a_missing_archive_cf_means_all_defaults(tmp_path: Path) -> None:

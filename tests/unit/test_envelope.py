@@ -7,12 +7,13 @@ import re
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from unit import examples
-from unit.examples import ADDRESSES, PRINTABLE, asked, envelope_of, facts
 
 from postfix_archive.core import address, envelope, trace
 from postfix_archive.core.envelope import Client, Recipient
 from postfix_archive.core.errors import CapsuleBroken
+
+from unit import examples
+from unit.examples import ADDRESSES, PRINTABLE, asked, envelope_of, facts
 
 TEXT = b"""\
 Reporting-MTA: dns; mail.example.com

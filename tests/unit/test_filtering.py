@@ -5,6 +5,12 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
+from postfix_archive.core import capsule, filtering, request, stamp
+from postfix_archive.core.envelope import Client
+from postfix_archive.core.keyring import Keyring
+from postfix_archive.core.settings import Settings
+
 from unit import examples
 from unit.examples import (
     ARCHIVE_ID,
@@ -22,11 +28,6 @@ from unit.examples import (
     set_up,
     task,
 )
-
-from postfix_archive.core import capsule, filtering, request, stamp
-from postfix_archive.core.envelope import Client
-from postfix_archive.core.keyring import Keyring
-from postfix_archive.core.settings import Settings
 
 BOB = b"bob@example.com"
 HR_REQUEST = request.recipient(HR, KEYS)

@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from unit.examples import ADDRESSES, ARCHIVE_ID, LEGAL, envelope_of
 
 from postfix_archive.core import envelope, record
 from postfix_archive.core.envelope import Recipient
+
+from unit.examples import ADDRESSES, ARCHIVE_ID, LEGAL, envelope_of
 
 OTHER_ID = "20261123-" + "b2" * 20
 

@@ -10,6 +10,12 @@ from email.message import Message
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
+from postfix_archive.core import envelope, header, report
+from postfix_archive.core.envelope import Client, Recipient
+from postfix_archive.core.report import Copy, Told
+from postfix_archive.core.settings import FORMATS
+
 from unit import examples
 from unit.examples import (
     ADDRESSES,
@@ -21,11 +27,6 @@ from unit.examples import (
     envelope_of,
     facts,
 )
-
-from postfix_archive.core import envelope, header, report
-from postfix_archive.core.envelope import Client, Recipient
-from postfix_archive.core.report import Copy, Told
-from postfix_archive.core.settings import FORMATS
 
 FROM = b"postfix-archive@mail.example.com"
 BOUNDARY = report.boundary(ARCHIVE_ID, KEYS)

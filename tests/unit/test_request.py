@@ -5,12 +5,13 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from unit.examples import HR, KEYS, LEGAL, NEW_KEY, ROTATED, STRANGERS
 
 from postfix_archive.core import request
 from postfix_archive.core.envelope import Recipient
 from postfix_archive.core.errors import RequestUnusable
 from postfix_archive.core.keyring import Keyring
+
+from unit.examples import HR, KEYS, LEGAL, NEW_KEY, ROTATED, STRANGERS
 
 BOB = b"bob@example.com"
 

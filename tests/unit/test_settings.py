@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from unit.examples import set_up
 
 from postfix_archive.core import settings
 from postfix_archive.core.errors import SettingWrong
+
+from unit.examples import set_up
 
 PLACE = "/etc/postfix/archive.cf"
 PORTS = [name for name in settings.DEFAULTS if name.endswith("_address")]

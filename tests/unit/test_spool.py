@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from unit import examples
 
 from postfix_archive.back import spool
 from postfix_archive.back.spool import Spool
 from postfix_archive.core.errors import SpoolFailed
+
+from unit import examples
 
 LARGE = b"".join(b"line %07d\r\n" % number for number in range(420000))
 OFFSETS = [0, 1, 7, 65535, 65536, 65537, len(LARGE) // 2, len(LARGE) - 1, len(LARGE)]

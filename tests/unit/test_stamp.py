@@ -7,6 +7,10 @@ import re
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
+from postfix_archive.core import header, stamp
+from postfix_archive.core.keyring import Key, Keyring
+
 from unit import examples
 from unit.examples import (
     ARCHIVE_ID,
@@ -20,9 +24,6 @@ from unit.examples import (
     ROTATED,
     STRANGERS,
 )
-
-from postfix_archive.core import header, stamp
-from postfix_archive.core.keyring import Key, Keyring
 
 OTHER_MESSAGE = MESSAGE.replace(b"Please sign.", b"Please burn.")
 FOOTER = b"-- \r\nthe list\r\n"

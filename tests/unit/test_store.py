@@ -14,6 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from postfix_archive.back import reading, store
+from postfix_archive.core import archiving, envelope, report, wire
+from postfix_archive.core.envelope import Envelope, Recipient, Request
+from postfix_archive.core.errors import ArchiveError, RecordDamaged, StoreFailed
+from postfix_archive.core.record import Record
+
 from unit import examples
 from unit.examples import (
     ARCHIVE_ID,
@@ -25,12 +32,6 @@ from unit.examples import (
     facts,
     opened,
 )
-
-from postfix_archive.back import reading, store
-from postfix_archive.core import archiving, envelope, report, wire
-from postfix_archive.core.envelope import Envelope, Recipient, Request
-from postfix_archive.core.errors import ArchiveError, RecordDamaged, StoreFailed
-from postfix_archive.core.record import Record
 
 TIME = "2026-11-22T11:53:00Z"
 NAME = f"2026/11/22/{ARCHIVE_ID}.eml.gz"

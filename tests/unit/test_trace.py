@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from unit import examples
-from unit.examples import FROM_SMTP, HOST, MESSAGE, NOW, QUEUE_ID, REQUEUED, SENDER
 
 from postfix_archive.core import trace
+
+from unit import examples
+from unit.examples import FROM_SMTP, HOST, MESSAGE, NOW, QUEUE_ID, REQUEUED, SENDER
 
 FROM_SENDMAIL = (
     b"Received: by mail.example.com (Postfix, from userid 1000)\r\n"

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 from hypothesis import given
-from unit import examples
 
 from postfix_archive.core import wire
+
+from unit import examples
 
 
 def unstuffed(sent: bytes) -> bytes:
