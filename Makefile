@@ -9,7 +9,7 @@ PYTHON ?= /usr/bin/python3
 VENV = .venv
 BIN = $(VENV)/bin
 
-.PHONY: help demo test unit live check format clean
+.PHONY: help demo test unit live container check format clean
 
 help:
 	@sed -n 's/^# \{0,1\}//p' Makefile | sed -n '1,6p'
@@ -29,6 +29,13 @@ unit:
 live:
 	@PYTHON=$(PYTHON) tests/prepare test
 	@$(BIN)/pytest -m "live and not slow"
+
+# The live tests as a user gets them who is not root but may use Docker. Where no engine
+# runs, as root: tests/container/engine start, and stop when done.
+container:
+	@PYTHON=$(PYTHON) POSTFIX_ARCHIVE_TESTS=container tests/prepare test
+	@$(BIN)/pytest tests/test_container_path.py
+	@POSTFIX_ARCHIVE_TESTS=container $(BIN)/pytest -m "live and not slow"
 
 check:
 	@PYTHON=$(PYTHON) tests/prepare check
