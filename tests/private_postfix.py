@@ -310,7 +310,7 @@ class PrivatePostfix:
         lines = {
             "myhostname": "mail.example.com",
             "archive_store_directory": str(self.store),
-            "archive_spool_directory": str(self.folder),
+            "archive_spool_directory": str(self.folder / "spool"),
             **{name: f"127.0.0.1:{port}" for name, port in ports},
             **self._archive_cf,
             **values,
@@ -326,7 +326,7 @@ class PrivatePostfix:
         for folder in (self.etc, self.queue, self.folder / "data", self.logfile.parent):
             folder.mkdir()
         shutil.chown(self.folder / "data", "postfix")
-        for folder in (self.store, self.sink):
+        for folder in (self.store, self.sink, self.folder / "spool"):
             folder.mkdir(exist_ok=True)
             shutil.chown(folder, USER, GROUP)
             folder.chmod(0o700)
