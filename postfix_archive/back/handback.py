@@ -1,9 +1,9 @@
 """Gives messages to Postfix: an SMTP client for the internal ports on loopback.
 
-Used by front/pipe. Speaks RFC 5321 with PIPELINING, SMTPUTF8, DSN and XFORWARD, and
-QMQP for the few addresses that SMTP cannot carry. A message counts as given only when
-Postfix has said 250 and named its queue id. Foreign errors leave as HandBackUnreachable
-or HandBackRefused; both mean: defer.
+Used by front/stamp_filter and front/archive_transport. Speaks RFC 5321 with PIPELINING,
+SMTPUTF8, DSN and XFORWARD, and QMQP for addresses that SMTP cannot carry. A message
+counts as given only when Postfix has said 250 and named its queue id. Foreign errors
+leave as HandBackUnreachable or HandBackRefused; both mean: defer.
 """
 
 from __future__ import annotations
@@ -94,34 +94,31 @@ class Session:
         eightbit: bool = False,
         envid: bytes = b"",
         notify: bytes = b"",
-    ) -> tuple[Recipient, ...]:
-        """Ask for MAIL and every RCPT; return the recipients that SMTP cannot carry.
+    ) -> bool:
+        """Ask for MAIL and every RCPT; tell whether SMTP can carry all these addresses.
 
-        An impossible sender makes all recipients impossible. Any other refusal raises
-        HandBackRefused.
+        False means give_impossible(). Any other refusal raises HandBackRefused.
         """
+        if not all(map(_fits_smtp, (sender, *(each.final for each in recipients)))):
+            return False
         command = b"MAIL FROM:<" + sender + b">"
         command += b" BODY=8BITMIME" if eightbit else b""
-        command += b" SMTPUTF8" if smtputf8 else b""
+        command += b" SMTPUTF8" if smtputf8 and b"SMTPUTF8" in self._offers else b""
         command += b" ENVID=" + address.xtext(envid) if envid else b""
-        if b"\n" in sender or b"\r" in sender:
-            return recipients
         reply = self._command(command)
         if reply.impossible:
-            return recipients
+            return False
         self._expect(250, reply, "MAIL")
-        impossible = [each for each in recipients if not _fits_a_line(each)]
-        possible = [each for each in recipients if _fits_a_line(each)]
-        for at in range(0, len(possible), WINDOW):
-            window = possible[at : at + WINDOW]
+        possible = True
+        for at in range(0, len(recipients), WINDOW):
+            window = recipients[at : at + WINDOW]
             self._send(b"".join(_rcpt(each, notify) for each in window))
-            replies = [self._reply() for _ in window]
-            for each, reply in zip(window, replies):
+            for reply in [self._reply() for _ in window]:
                 if reply.impossible:
-                    impossible.append(each)
+                    possible = False
                 else:
                     self._expect(250, reply, "RCPT")
-        return tuple(impossible)
+        return possible
 
     def give(self, content: Iterable[bytes]) -> str:
         """Send canonical content after DATA; return Postfix's queue id for it."""
@@ -193,10 +190,11 @@ def give_impossible(
     recipients: tuple[Recipient, ...],
     content: Callable[[], Iterable[bytes]],
 ) -> str:
-    """Give a message for addresses that SMTP cannot carry; return Postfix's answer.
+    """Give a message with addresses that SMTP cannot carry; return its queue id.
 
     By QMQP, which takes any address, so that Postfix itself decides and sends the DSN
-    that it would have sent without us. content is called twice, to count and to send.
+    that it would have sent without us. The whole message goes this way, so that address
+    mappings see it once. content is called twice, to count and to send.
     """
     size = sum(map(len, wire.with_lf(content())))
     tail = b"".join(
@@ -218,7 +216,7 @@ def give_impossible(
     status = answer.partition(b":")[2].rstrip(b",").decode("utf-8", "replace")
     if not status.startswith("K"):
         raise HandBackRefused(f"{name} (QMQP) answered: {status or 'nothing'}")
-    return status[1:]
+    return status.rpartition("queued as ")[2] or "unknown"
 
 
 def _connected(port: tuple[str, int]) -> socket:
@@ -246,8 +244,10 @@ def _commands(verb: bytes, words: list[bytes]) -> Iterator[bytes]:
     yield command
 
 
-def _fits_a_line(recipient: Recipient) -> bool:
-    return b"\n" not in recipient.final and b"\r" not in recipient.final
+def _fits_smtp(mailbox: bytes) -> bool:
+    """Tell whether an address can stand in a command line; smtpd(8) wants UTF-8."""
+    ascii_ = mailbox.isascii() or address.kind(mailbox) == b"utf-8"
+    return ascii_ and b"\n" not in mailbox and b"\r" not in mailbox
 
 
 def _rcpt(recipient: Recipient, notify: bytes) -> bytes:

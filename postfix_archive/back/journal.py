@@ -56,6 +56,8 @@ class Journal:
         """Write one event, durably; time is UTC, words are the event's own fields."""
         try:
             size = os.fstat(self._descriptor).st_size
+            if not size:
+                files.sync_folder(os.path.dirname(self._path))
             torn, last, number = self._end(size)
             line = _line(number + 1, time, event, words, prev=last)
             try:

@@ -1,6 +1,6 @@
 """The store: archive copies as files, and what happened to them in the journal.
 
-Used by front/pipe (writes) and the commands (read). One folder an archive:
+Used by front/archive_transport (writes) and the commands (read). One folder an archive:
 
     <store>/<archive address>/YYYY/MM/DD/<archive id>.eml.gz      mode 0400: committed
     <store>/<archive address>/journal
@@ -99,11 +99,14 @@ class Archive:
         finally:
             draft.discard()
 
-    def supplement(self, piece: Piece, time: str) -> None:
-        """Add a later pass of a message that the store has to its record, durably."""
+    def supplement(self, piece: Piece, time: str) -> set[str]:
+        """Add a later pass of a message that the store has to its record, durably.
+
+        Returns the kinds of events that the journal now has of this capsule.
+        """
         with journal.Journal(self.folder) as events:
             self._name_for(piece, events, time)
-            _merge(events, piece, time)
+            return _merge(events, piece, time)
 
     def mailed(self, piece: Piece, time: str, queue_ids: str) -> None:
         """Record that the copy left as mail, under these queue ids."""

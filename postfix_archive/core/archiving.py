@@ -1,6 +1,6 @@
 """The plan of the archive transport: what one capsule means for one archive.
 
-Used by front/pipe. Pure: the store says whether it has an id, and is told what to do.
+Used by front/archive_transport. The store says whether it has an id.
 """
 
 from __future__ import annotations
@@ -12,12 +12,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from postfix_archive.core.capsule import Opened
-    from postfix_archive.core.envelope import Request
+    from postfix_archive.core.envelope import Envelope, Request
     from postfix_archive.core.keyring import Keyring
     from postfix_archive.core.report import Told
     from postfix_archive.core.settings import Settings
     from postfix_archive.core.wire import Shape
 
+LAST_GENERATION = len(stamp.GENERATIONS) - 1
 KEY_DIGITS = 8  # of the capsule's name: tells the pieces of one message apart
 WORDS = {
     stamp.ALTERED: "It bore a stamp of this archive, but had been changed since.",
@@ -41,15 +42,19 @@ def lines_above(head: bytes, request: Request) -> bytes:
     return head[: request.above] if request.above is not None else b""
 
 
-def is_mailed(request: Request, settings: Settings) -> bool:
-    """Tell whether a copy of a message that was stored in full leaves as mail too.
+def is_mailed(sealed: Envelope, request: Request, settings: Settings) -> bool:
+    """Tell whether a copy of a message leaves as mail.
 
-    An archive copy that came back altered is kept but sends no further copy, or a
-    mailbox that forwards to this host would start a loop.
+    Not when that could start a loop: an archive copy that came back altered is kept,
+    but sends no further copy (where there is no store, one), and the notification that
+    archive_sender gets for a bounced copy sends none.
     """
     if not settings.mails:
         return False
-    return not (settings.stores and request.copy)
+    if not sealed.sender and settings.archive_sender:
+        if {each.final for each in sealed.recipients} == {settings.archive_sender}:
+            return False
+    return request.copy < (1 if settings.stores else LAST_GENERATION)
 
 
 def told(
@@ -73,7 +78,12 @@ def told(
     found.extra.append((b"Archive-Record-Id", record_id(opened, request).encode()))
     if request.verdict in WORDS:
         found.remarks.append(WORDS[request.verdict])
-    if request.verdict == stamp.VALID:
+    if request.spared:
+        found.remarks.append(
+            f"It had been archived before, as {request.stamp_id}: this is its new"
+            " envelope, with the header lines that it has now, without the rest."
+        )
+    elif request.verdict == stamp.VALID:
         found.remarks.append(
             f"It bore a valid stamp of {request.stamp_id}, which was not in this store."
         )
@@ -87,8 +97,8 @@ def told(
         found.extra.append((b"Archive-Altered-Size", b"%d" % size))
     if shape.encoding == b"binary":
         found.remarks.append(
-            "It holds lines that SMTP cannot carry; the SHA-256 below is that of the"
-            " exact original."
+            "It holds lines that SMTP cannot carry; the exact original has the SHA-256"
+            f" {digest}."
         )
     return found
 
@@ -100,8 +110,17 @@ def copy_stamp(
 
     content is the copy's SHA-256; now is Unix time.
     """
-    tag = stamp.tag(request.address, keys.current, copy=True)
+    generation = min(request.copy + 1, LAST_GENERATION)
+    tag = stamp.tag(request.address, keys.current, generation=generation)
     return stamp.line(record_id(opened, request), tag, content, now, keys.current)
+
+
+def with_forged_marker(found: Told, digest: str) -> None:
+    """Say in the report that the original had an importer's marker in it."""
+    found.remarks.append(
+        "It held a line that begins like an importer's marker, which stands in lower"
+        f" case here; the exact original has the SHA-256 {digest}."
+    )
 
 
 def dealt_out(found: Told, count: int) -> Iterator[Told]:

@@ -71,12 +71,6 @@ def preamble(sealed: Envelope, keys: Keyring, *, sender: bytes, now: int) -> byt
     )
 
 
-def is_capsule(head: bytes) -> bool:
-    """Tell whether a message with these first bytes has the form of a capsule."""
-    start = header.body_start(head)
-    return start > 0 and head.startswith(MAGIC, start)
-
-
 def opened(head: bytes, keys: Keyring) -> Opened:
     """Return what a capsule with these first bytes holds.
 

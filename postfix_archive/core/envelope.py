@@ -69,11 +69,12 @@ class Request:
 
     ``source`` is ``nexthop`` (archive = …, -o archive=…) or ``recipient`` (a table).
     ``stamp_id`` is the archive id in a stamp of ours, and ``above`` the number of
-    bytes that stand above a valid one; else None. ``copy`` is true when the stamp is
-    one that an archive copy got when it left as mail.
+    bytes that stand above a valid one; else None. ``copy`` is over 0 when the stamp is
+    one that an archive copy got when it left as mail (stamp.GENERATIONS). ``spared``
+    is true when a valid stamp is young enough to be trusted where there is no store.
     """
 
-    __slots__ = ("above", "address", "copy", "source", "stamp_id", "verdict")
+    __slots__ = ("above", "address", "copy", "source", "spared", "stamp_id", "verdict")
 
     def __init__(self, address: str, source: str, verdict: str = "absent") -> None:
         self.address = address
@@ -81,7 +82,8 @@ class Request:
         self.verdict = verdict
         self.stamp_id = ""
         self.above: int | None = None
-        self.copy = False
+        self.copy = 0
+        self.spared = False
 
 
 class Envelope:
@@ -226,7 +228,9 @@ def _request(request: Request) -> bytes:
     if request.above is not None:
         value += f"; above={request.above}"
     if request.copy:
-        value += "; copy=yes"
+        value += f"; copy={request.copy}"
+    if request.spared:
+        value += "; spared=yes"
     return value.encode()
 
 
@@ -236,7 +240,8 @@ def _asked(value: bytes) -> Request:
     request = Request(address_, known["source"], known["stamp"])
     request.stamp_id = known.get("id", "")
     request.above = int(known["above"]) if "above" in known else None
-    request.copy = known.get("copy") == "yes"
+    request.copy = int(known.get("copy", "0"))
+    request.spared = known.get("spared") == "yes"
     return request
 
 

@@ -1,6 +1,6 @@
 """The plan of the stamp filter: what is to be done with one message, and with whom.
 
-Used by front/pipe. Knows the order of things, but does none of them:
+Used by front/stamp_filter. Knows the order of things, but does none of them:
 
     read -> requests and recipients -> origin and digests -> verdicts -> plan
 """
@@ -118,8 +118,9 @@ def plan(
     stamps = b""
     for archive, source in sorted(task.asked.items()):
         verdict = stamp.verdict(reading.found, archive, digests, keys)
-        if not _is_kept_elsewhere(verdict, settings, now):
-            wanted.append(_request(archive, source, verdict, keys))
+        wanted.append(_request(archive, source, verdict))
+        wanted[-1].copy = stamp.generation(reading.found, archive, keys)
+        wanted[-1].spared = _is_spared(verdict, settings, now)
         if verdict.word != stamp.VALID:
             tag = stamp.tag(archive, keys.current)
             stamps += stamp.line(identity, tag, digests[0], now, keys.current)
@@ -140,6 +141,24 @@ def plan(
         incomplete=task.went_around,
     )
     return Plan(sealed, stamps)
+
+
+def is_own_copy(
+    task: Task, reading: Reading, digests: dict[int, bytes], keys: Keyring
+) -> bool:
+    """Tell whether this is an archive copy on its way out that postsuper -r sent here.
+
+    It must leave as it was to leave: no bcc map and no filter may see the envelope.
+    """
+    requeued = reading.origin.offset > 0
+    if not requeued or len(task.people) != 1:
+        return False
+    for each in (task.people[0].final, task.people[0].original):
+        archive = each.decode("utf-8", "replace").lower()
+        verdict = stamp.verdict(reading.found, archive, digests, keys)
+        if verdict.word == stamp.VALID:
+            return stamp.generation(reading.found, archive, keys) > 0
+    return False
 
 
 def needs_smtputf8(task: Task, reading: Reading, head: bytes) -> bool:
@@ -179,7 +198,10 @@ def is_local(client: Client, networks: tuple[str, ...]) -> bool:
         return True
     if client.sasl_username and "permit_sasl_authenticated" in networks:
         return True
-    return any(_is_in(client.address.decode("latin-1"), each) for each in networks)
+    address_ = client.address.decode("latin-1")
+    if address_[:5].lower() == "ipv6:":  # as Postfix writes it: RFC 5321 4.1.3
+        address_ = address_[5:]
+    return any(_is_in(address_, each) for each in networks)
 
 
 def remarks(task: Task) -> str:
@@ -209,20 +231,17 @@ def _number(dotted: str) -> int:
     return (first << 24) + (second << 16) + (third << 8) + fourth
 
 
-def _is_kept_elsewhere(verdict: stamp.Verdict, settings: Settings, now: int) -> bool:
+def _is_spared(verdict: stamp.Verdict, settings: Settings, now: int) -> bool:
     """Where no store can be asked, a valid stamp that is young sends no second copy."""
     if settings.stores or verdict.word != stamp.VALID or verdict.stamp is None:
         return False
     return abs(now - verdict.stamp.time) <= settings.archive_stamp_lifetime
 
 
-def _request(
-    archive: str, source: str, verdict: stamp.Verdict, keys: Keyring
-) -> Request:
+def _request(archive: str, source: str, verdict: stamp.Verdict) -> Request:
     wanted = Request(archive, source, verdict.word)
     if verdict.stamp is not None:
         wanted.stamp_id = verdict.stamp.archive_id
-        wanted.copy = stamp.is_of_copy(verdict.stamp, archive, keys)
         if verdict.word == stamp.VALID:
             wanted.above = verdict.stamp.start
     return wanted

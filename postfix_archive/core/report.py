@@ -9,6 +9,9 @@ readers and journal importers know:
     journal  multipart/mixed: journal lines and message
     message  the bare original with X-Envelope-From: and X-Envelope-To: lines on top
 
+and supplement, for what comes back stamped where there is no store: as dsn, with the
+header alone (text/rfc822-headers, RFC 6522 4) in the original's place.
+
 The original itself is never touched and never seen here but for its header.
 """
 
@@ -16,7 +19,7 @@ from __future__ import annotations
 
 from binascii import b2a_base64
 
-from postfix_archive.core import address, envelope, header
+from postfix_archive.core import address, envelope, header, marker, trace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
 
 PURPOSE = b"boundary"
 BOUNDARY_BYTES = 15
+DATE_PLACE = 3  # behind Subject:
 SUBJECT_LIMIT = 900  # bytes: one line of RFC 5322 2.1.1 with its name
 WORD_BYTES = 45  # bytes in one encoded word, at most 75 characters: RFC 2047 2
 # At capture nothing has been tried: RFC 3464 2.3.3 has no word for it but delayed.
@@ -78,13 +82,16 @@ class Told:
 
 
 class Copy:
-    """The bytes around the original."""
+    """The bytes around the original, which stands between them as a rule."""
 
-    __slots__ = ("preamble", "trailer")
+    __slots__ = ("preamble", "trailer", "with_original")
 
-    def __init__(self, preamble: bytes, trailer: bytes = b"") -> None:
+    def __init__(
+        self, preamble: bytes, trailer: bytes = b"", *, with_original: bool = True
+    ) -> None:
         self.preamble = preamble
         self.trailer = trailer
+        self.with_original = with_original
 
 
 def boundary(archive_id: str, keys: Keyring) -> bytes:
@@ -101,15 +108,16 @@ def written(told: Told, form: str, *, sender: bytes, boundary_: bytes) -> Copy:
         "hybrid": [_text(told, journal=True), _status(told)],
         "dsn": [_text(told, journal=False), _status(told)],
         "journal": [_text(told, journal=True)],
+        "supplement": [_text(told, journal=False), _status(told)],
     }[form]
-    original = _part(
-        _inner_type(told, form), b"Archived message", told.shape.encoding, b""
-    )
+    original = _last_part(told, form)
     delimiter = b"--" + boundary_ + b"\r\n"
     inside = b"".join(delimiter + part + b"\r\n" for part in parts)
     inside += delimiter + original
     outer = _outer(told, form, sender, boundary_, ascii_=inside.isascii())
-    return Copy(outer + inside, b"\r\n--" + boundary_ + b"--\r\n")
+    whole = form != "supplement"
+    closing = b"\r\n--" + boundary_ + b"--\r\n"
+    return Copy(outer + inside, closing, with_original=whole)
 
 
 def original_start(copy: bytes) -> int:
@@ -150,20 +158,21 @@ def _outer(
 ) -> bytes:
     report = b'multipart/report; report-type=delivery-status;\r\n\tboundary="%s"'
     mixed = b'multipart/mixed;\r\n\tboundary="%s"'
-    shape = report if form in ("hybrid", "dsn") else mixed
+    shape = mixed if form == "journal" else report
     lines = [
         b"From: " + sender,
         b"To: " + told.archive.encode(),
         b"Subject: " + _subject(told.head),
-        b"Date: " + _date(told),
         b"Message-Id: <%s@%s>" % (told.name.encode(), told.envelope.host),
         b"Auto-Submitted: auto-generated",
         b"MIME-Version: 1.0",
         b"Content-Type: " + shape % boundary_,
         b"Content-Transfer-Encoding: " + _outer_encoding(told, ascii_=ascii_),
     ]
-    if form in ("hybrid", "journal"):
-        lines.append(b"X-MS-Journal-Report:")  # after To:, or importers take that too
+    if _date(told):
+        lines.insert(DATE_PLACE, b"Date: " + _date(told))
+    if form in marker.FORMS:
+        lines.append(marker.NAME + b":")  # after To:, or importers take that too
     return b"\r\n".join(lines) + b"\r\n\r\nThis is a MIME-encapsulated message.\r\n\r\n"
 
 
@@ -231,6 +240,15 @@ def _part(kind: bytes, description: bytes, encoding: bytes, body: bytes) -> byte
     )
 
 
+def _last_part(told: Told, form: str) -> bytes:
+    if form != "supplement":
+        kind = _inner_type(told, form)
+        return _part(kind, b"Archived message", told.shape.encoding, b"")
+    head = told.head[: header.end(told.head)]
+    encoding = b"7bit" if head.isascii() else b"8bit"
+    return _part(b"text/rfc822-headers", b"Header of the message", encoding, head)
+
+
 def _inner_type(told: Told, form: str) -> bytes:
     """message/global (RFC 6532 3.7) breaks journal importers: for dsn alone."""
     ascii_ = told.head[: header.end(told.head)].isascii()
@@ -245,11 +263,10 @@ def _outer_encoding(told: Told, *, ascii_: bool) -> bytes:
 
 
 def _date(told: Told) -> bytes:
-    """The original's Date: where it can be read, else when it arrived."""
+    """The original's Date: where it can be read, else when it arrived, else nothing."""
     shown = field_text(told.head, b"date")
-    if shown and shown.isascii() and len(shown) < 100:
-        return shown
-    return envelope.date(told.envelope.arrival) or b"Thu, 01 Jan 1970 00:00:00 +0000"
+    readable = shown.isascii() and trace.read_date(shown) is not None
+    return shown if readable else envelope.date(told.envelope.arrival)
 
 
 def _subject(head: bytes) -> bytes:

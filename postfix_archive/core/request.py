@@ -1,9 +1,9 @@
 """Requests: "archive this message to that address", and how they are carried.
 
-Used by filtering and by the commands that compile tables. A request comes as the
-nexthop of the transport, or as a recipient ``<mac>.<hex(address)>`` in a domain that
-cannot exist (RFC 2606), which only this program understands and which nobody without
-the site key can make.
+Used by filtering; recipient() makes what a BCC action in a table names. A request
+comes as the nexthop of the transport, or as a recipient ``<mac>.<hex(address)>`` in a
+domain that cannot exist (RFC 2606), which only this program understands and which
+nobody without the site key can make.
 """
 
 from __future__ import annotations

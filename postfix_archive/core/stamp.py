@@ -30,6 +30,8 @@ TAG_BYTES = 8
 STAMP_LIMIT = 16
 VALUE_LIMIT = 1024  # bytes; ours have about 300
 
+# What a stamp was put on: mail, a copy that leaves as mail, a copy of such a copy.
+GENERATIONS = (b"mail ", b"copy ", b"again ")
 VALID, ALTERED, FORGED, ABSENT = "valid", "altered", "forged", "absent"
 
 
@@ -77,13 +79,12 @@ class Verdict:
         self.stamp = stamp
 
 
-def tag(archive_address: str, key: Key, *, copy: bool = False) -> str:
+def tag(archive_address: str, key: Key, *, generation: int = 0) -> str:
     """Return what stands for an archive in a stamp, readable only with the key.
 
-    Archive copies that leave as mail bear a tag of their own (copy=True).
+    Archive copies that leave as mail bear tags of their own: see GENERATIONS.
     """
-    kind = b"copy " if copy else b"mail "
-    named = kind + archive_address.encode()
+    named = GENERATIONS[generation] + archive_address.encode()
     return key.mac(TAG_PURPOSE, named)[:TAG_BYTES].hex()
 
 
@@ -123,9 +124,7 @@ def verdict(
 
     digests holds, by offset, the SHA-256 of the message from each of found.offsets on.
     """
-    tags = {
-        tag(archive_address, key, copy=c) for key in keys.keys for c in (False, True)
-    }
+    tags = _tags_of(archive_address, keys)
     mine = [stamp for stamp in found.ours if stamp.tag in tags]
     for stamp in mine:
         if any(digest.equal(stamp.digest, digests[below]) for below in stamp.belows):
@@ -135,9 +134,19 @@ def verdict(
     return Verdict(FORGED if found.foreign else ABSENT)
 
 
-def is_of_copy(found: Stamp, archive_address: str, keys: Keyring) -> bool:
-    """Tell whether a stamp of ours is one that an archive copy got as mail."""
-    return found.tag in {tag(archive_address, key, copy=True) for key in keys.keys}
+def generation(found: Found, archive_address: str, keys: Keyring) -> int:
+    """Return the highest of GENERATIONS that a stamp for this archive tells."""
+    tags = _tags_of(archive_address, keys)
+    return max((tags.get(each.tag, 0) for each in found.ours), default=0)
+
+
+def _tags_of(archive_address: str, keys: Keyring) -> dict[str, int]:
+    """All tags of an archive, with the generation that each stands for."""
+    return {
+        tag(archive_address, key, generation=number): number
+        for key in keys.keys
+        for number in range(len(GENERATIONS))
+    }
 
 
 def _stamps(head: bytes) -> Iterator[header.Field]:

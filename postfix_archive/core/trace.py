@@ -107,9 +107,14 @@ def read_date(text: bytes) -> int | None:
 
     None if the text is anything else.
     """
+    words = text.split()
+    if words and words[0].endswith(b","):
+        words = words[1:]  # the day of the week is optional
     try:
-        _, day, month, year, clock, zone, *comment = text.split()
+        day, month, year, clock, zone, *comment = words
         if comment and not (len(comment) == 1 and comment[0][:1] == b"("):
+            return None
+        if len(zone) != 5 or zone[:1] not in (b"+", b"-") or not zone[1:].isdigit():
             return None
         hour, minute, second = clock.split(b":")
         shift = int(zone[:3]) * 60 + int(zone[:1] + zone[3:5])

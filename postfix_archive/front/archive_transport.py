@@ -8,7 +8,7 @@ what is done and does the rest.
 from __future__ import annotations
 
 from postfix_archive.back import handback, store
-from postfix_archive.core import archiving, capsule, digest, report, stamp, wire
+from postfix_archive.core import archiving, capsule, digest, marker, report, stamp, wire
 from postfix_archive.core.envelope import Recipient
 
 TYPE_CHECKING = False
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 class Work:
     """One opened capsule, and what was found out about the original in it."""
 
-    __slots__ = ("digest", "head", "opened", "run", "shape")
+    __slots__ = ("digest", "forged_marker", "head", "opened", "run", "shape")
 
     def __init__(self, run: Run) -> None:
         self.run = run
@@ -33,6 +33,9 @@ class Work:
         self.head = run.message.head(self.opened.start)
         self.digest = run.message.digests([self.opened.start])[self.opened.start].hex()
         self.shape = run.message.shape(self.opened.start)
+        form = run.settings.archive_report_format
+        marked = run.settings.mails and form in marker.FORMS
+        self.forged_marker = marked and marker.is_in(self.original())
 
     @property
     def size(self) -> int:
@@ -43,9 +46,12 @@ class Work:
         """The original's bytes."""
         return self.run.message.pieces(self.opened.start)
 
-    def content(self, copy: Copy) -> Iterable[bytes]:
-        """The bytes of a copy around the original."""
-        return wire.chained((copy.preamble,), self.original(), (copy.trailer,))
+    def content(self, copy: Copy, *, mailed: bool = False) -> Iterable[bytes]:
+        """The bytes of a copy around the original; mailed disarms forged markers."""
+        original = self.original() if copy.with_original else ()
+        if mailed and self.forged_marker:
+            original = marker.lowered(original)
+        return wire.chained((copy.preamble,), original, (copy.trailer,))
 
     def piece(self, request: Request) -> store.Piece:
         """What the store is to keep of this for one archive."""
@@ -73,6 +79,7 @@ def door(run: Run) -> str:
 
 def _archived(work: Work, request: Request) -> str:
     """Do for one archive what archive_delivery says."""
+    sealed = work.opened.envelope
     found = archiving.told(
         work.opened,
         request,
@@ -82,26 +89,47 @@ def _archived(work: Work, request: Request) -> str:
         size=work.size,
     )
     if not work.run.settings.stores:
-        return f"{request.address}: mailed, queued as {_mailed(work, request, found)}"
+        return f"{request.address}: {_sent_only(work, request, found)}"
     archive = store.Archive(work.run.settings.archive_store_directory, request.address)
     piece = work.piece(request)
     if request.verdict == stamp.VALID and archive.has(piece.record_id):
-        archive.supplement(piece, work.run.time)
+        done = archive.supplement(piece, work.run.time)
+    else:
+        done = _kept(work, archive, piece, found)
+    if store.ARCHIVED not in done and request.verdict == stamp.VALID:
         return f"{request.address}: supplement to {piece.record_id}"
-    boundary = report.boundary(piece.record_id, work.run.keys)
-    copy = report.written(
-        found, "hybrid", sender=work.run.settings.archive_from, boundary_=boundary
-    )
-    done = archive.keep(piece, work.content(copy), work.run.time)
-    if not archiving.is_mailed(request, work.run.settings) or store.MAILED in done:
+    mailed = archiving.is_mailed(sealed, request, work.run.settings)
+    if not mailed or store.MAILED in done:
         return f"{request.address}: stored"
     queued = _mailed(work, request, found)
     archive.mailed(piece, work.run.time, queued)
     return f"{request.address}: stored and mailed, queued as {queued}"
 
 
+def _kept(
+    work: Work, archive: store.Archive, piece: store.Piece, found: Told
+) -> set[str]:
+    """Put the copy into the store; return what the journal has of this capsule."""
+    boundary = report.boundary(piece.record_id, work.run.keys)
+    sender = work.run.settings.archive_from
+    copy = report.written(found, "hybrid", sender=sender, boundary_=boundary)
+    return archive.keep(piece, work.content(copy), work.run.time)
+
+
+def _sent_only(work: Work, request: Request, found: Told) -> str:
+    """Do what there is to do where no store keeps anything."""
+    if request.spared and request.copy:
+        return "an archive copy came back, nothing to add"
+    if not archiving.is_mailed(work.opened.envelope, request, work.run.settings):
+        return "NOT MAILED, it is a copy of a copy or a bounce of one"
+    what = "supplement" if request.spared else "copy"
+    return f"{what} mailed, queued as {_mailed(work, request, found)}"
+
+
 def _mailed(work: Work, request: Request, found: Told) -> str:
     """Send the copy to the archive address; return Postfix's queue ids."""
+    if work.forged_marker and not request.spared:
+        archiving.with_forged_marker(found, work.digest)
     settings = work.run.settings
     port = settings.archive_copy_address
     if not settings.stores:
@@ -117,14 +145,14 @@ def _sent(work: Work, request: Request, found: Told, port: tuple[str, int]) -> s
     settings = work.run.settings
     copy = report.written(
         found,
-        settings.archive_report_format,
+        "supplement" if request.spared else settings.archive_report_format,
         sender=settings.archive_from,
         boundary_=report.boundary(work.opened.envelope.archive_id, work.run.keys),
     )
     mark = archiving.copy_stamp(
         work.opened,
         request,
-        _sha256(work.content(copy)),
+        _sha256(work.content(copy, mailed=True)),
         work.run.keys,
         now=work.run.now,
     )
@@ -134,7 +162,7 @@ def _sent(work: Work, request: Request, found: Told, port: tuple[str, int]) -> s
         (Recipient(request.address.encode()),),
         eightbit=not (copy.preamble.isascii() and work.shape.ascii),
     )
-    queue_id = session.give(wire.chained((mark,), work.content(copy)))
+    queue_id = session.give(wire.chained((mark,), work.content(copy, mailed=True)))
     session.close()
     return queue_id
 

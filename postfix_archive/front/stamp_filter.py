@@ -27,10 +27,13 @@ def door(run: Run) -> str:
     task = _task(run)
     owner = config.user_id(run.settings)
     reading = filtering.Reading(head, task, run.settings, run.keys, owner=owner)
+    digests = run.message.digests(reading.offsets)
+    if filtering.is_own_copy(task, reading, digests, run.keys):
+        return _copy_sent_on(run, task)
     plan = filtering.plan(
         task,
         reading,
-        run.message.digests(reading.offsets),
+        digests,
         run.message.size,
         run.settings,
         run.keys,
@@ -39,11 +42,11 @@ def door(run: Run) -> str:
     if not task.people:
         return _line(filtering.remarks(task), _captured(run, plan))
     back = handback.Session(run.settings.archive_handback_address)
-    impossible = _ask(back, run, task, reading, head)
+    possible = _ask(back, run, task, reading, head)
     captured = _captured(run, plan)
-    queued = _handed_back(back, run, task, plan, impossible)
+    queued = _handed_back(back if possible else None, run, task, plan)
     back.close()
-    return _line(filtering.remarks(task), captured, queued)
+    return _line(filtering.remarks(task), captured, f"queued as {queued}")
 
 
 def _task(run: Run) -> Task:
@@ -60,8 +63,8 @@ def _task(run: Run) -> Task:
 
 def _ask(
     back: handback.Session, run: Run, task: Task, reading: Reading, head: bytes
-) -> tuple[Recipient, ...]:
-    """Ask for MAIL and every RCPT; return those that only Postfix itself can refuse."""
+) -> bool:
+    """Ask for MAIL and every RCPT; tell whether SMTP can carry them."""
     networks = run.settings.archive_local_clients
     local = filtering.is_local(task.client, networks)
     back.forward(task.client, task.queue_id, local=local)
@@ -86,21 +89,17 @@ def _captured(run: Run, plan: Plan) -> str:
 
 
 def _handed_back(
-    back: handback.Session,
-    run: Run,
-    task: Task,
-    plan: Plan,
-    impossible: tuple[Recipient, ...],
+    back: handback.Session | None, run: Run, task: Task, plan: Plan
 ) -> str:
+    """Give the original and its stamps to Postfix; return the new queue id."""
+
     def stamped() -> Iterable[bytes]:
         return wire.chained((plan.stamps,), run.message.pieces())
 
-    if impossible:
-        port = run.settings.archive_refused_address
-        handback.give_impossible(port, task.sender, impossible, stamped)
-    if len(impossible) == len(task.people):
-        return "queued for Postfix to refuse"
-    return f"queued as {back.give(stamped())}"
+    if back is not None:
+        return back.give(stamped())
+    port = run.settings.archive_refused_address
+    return handback.give_impossible(port, task.sender, task.people, stamped)
 
 
 def _send_on(run: Run) -> str:
@@ -109,6 +108,20 @@ def _send_on(run: Run) -> str:
     archive_id = capsule.opened(head, run.keys).envelope.archive_id
     queued = _submit(run, run.message.pieces())
     return f"capsule of {archive_id}, requeued; queued as {queued}"
+
+
+def _copy_sent_on(run: Run, task: Task) -> str:
+    """Send an archive copy that postsuper -r brought here out the way it was to go."""
+    settings = run.settings
+    port = handback.Session(
+        settings.archive_copy_address
+        if settings.stores
+        else settings.archive_relay_address
+    )
+    port.ask(task.sender, task.people, eightbit=not run.message.shape().ascii)
+    queue_id = port.give(run.message.pieces())
+    port.close()
+    return f"archive copy, requeued; queued as {queue_id}"
 
 
 def _submit(run: Run, content: Iterable[bytes]) -> str:

@@ -10,7 +10,7 @@ import pytest
 
 from postfix_archive.back import reading
 
-from private_postfix import PrivatePostfix
+from private_postfix import PrivatePostfix, free_ports
 
 pytestmark = pytest.mark.live
 
@@ -170,3 +170,17 @@ def test_where_the_host_maps_at_the_first_hop_both_addresses_are_recorded() -> N
         assert expected in copy.content
         assert b"Original-Recipient: rfc822; sales@example.net\n" in copy.content
         assert len(postfix.delivered_to("bob@example.net")) == 1
+
+
+@pytest.mark.parametrize("where", ["main.cf", "master.cf"])
+def test_where_nothing_is_archived_addresses_are_mapped_as_ever(where: str) -> None:
+    [off] = free_ports(1)
+    services = f"127.0.0.1:{off} inet n - n - - smtpd\n  -o archive=\n"
+    archive = "" if where == "main.cf" else "legal@example.com"
+    with PrivatePostfix(main=MAPS, archive=archive, master=services) as postfix:
+        port = postfix.smtp_port if where == "main.cf" else off
+        postfix.send(b"Subject: off\n\nx\n", to=["sales@example.net"], port=port)
+        postfix.settle()
+        assert len(postfix.delivered_to("bob@example.net")) == 1
+        assert len(postfix.delivered_to("everything@example.net")) == 1
+        assert not postfix.stored()

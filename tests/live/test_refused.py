@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import pytest
 
 from postfix_archive.back import reading
 
-from private_postfix import PrivatePostfix
+from private_postfix import Client, PrivatePostfix
 
 pytestmark = pytest.mark.live
-IMPOSSIBLE = ["x@", "a@r..example", "-dash@example.net"]
+IMPOSSIBLE = ["x@", "a@r..example", "-dash@example.net", "b\udce9@example.net"]
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +67,7 @@ def test_an_impossible_recipient_is_in_the_archived_envelope(
         for each in reading.records(store, "legal@example.com").values()
         if f"This is {name}.".encode() in b"".join(reading.original(store, each))
     ]
-    got = {each.final.decode() for each in record.recipients.values()}
+    got = {os.fsdecode(each.final) for each in record.recipients.values()}
     assert len(got) == 2
     assert "bob@example.net" in got
 
@@ -84,3 +85,49 @@ def test_an_impossible_sender_delays_nobody(postfix: PrivatePostfix) -> None:
         "it is delivered",
     )
     postfix.settle()
+
+
+SERVICES = {
+    "virtual_alias_maps": "inline:{sales@example.net=bob@example.net}",
+    "always_bcc": "everything@example.net",
+}
+
+
+@pytest.mark.parametrize("bad", ["x@", "alice@r..example"])
+def test_an_impossible_sender_costs_no_mapping(bad: str) -> None:
+    with PrivatePostfix(main=SERVICES) as postfix:
+        postfix.sendmail(b"Subject: x\n\nx\n", sender=bad, to=["sales@example.net"])
+        postfix.wait(lambda: postfix.delivered_to("bob@example.net"), "it arrives")
+        postfix.settle()
+        assert len(postfix.delivered_to("everything@example.net")) == 1
+        assert len(postfix.stored()) == 1
+
+
+def test_with_soft_bounce_an_impossible_address_delays_nobody() -> None:
+    with PrivatePostfix(main={"soft_bounce": "yes"}) as postfix:
+        message = b"Subject: soft\n\nx\n"
+        postfix.sendmail(message, sender="a@example.org", to=["bob@example.net", "x@"])
+        postfix.wait(lambda: postfix.delivered_to("bob@example.net"), "bob has it")
+
+
+def test_a_latin1_address_passes_where_the_host_has_no_smtputf8() -> None:
+    with PrivatePostfix(main={"smtputf8_enable": "no"}) as postfix:
+        with Client(postfix.smtp_port) as client:
+            client.must("MAIL FROM:<alice@example.org>", 250)
+            client.smtp.send(b"RCPT TO:<b\xe9@example.net>\r\n")
+            assert client.smtp.getreply()[0] == 250
+            client.must("DATA", 354)
+            client.smtp.send(b"Subject: latin\r\n\r\nx\r\n.\r\n")
+            assert client.smtp.getreply()[0] == 250
+        postfix.settle()
+        assert postfix.delivered_to("b\udce9@example.net")
+        assert len(postfix.stored()) == 1
+
+
+def test_mail_one_hop_below_the_limit_is_delivered() -> None:
+    hops = b"Received: from a by b; Sun, 22 Nov 2026 12:53:00 +0000\n"
+    with PrivatePostfix() as postfix:
+        postfix.send(hops * 48 + b"Subject: far\n\nx\n")
+        postfix.settle()
+        assert len(postfix.delivered_to("bob@example.net")) == 1
+        assert len(postfix.delivered_to("legal@example.com")) == 1

@@ -116,7 +116,10 @@ def test_a_forged_request_asks_for_nothing_and_is_logged(many: PrivatePostfix) -
 def test_tables_alone_archive_what_they_name_and_nothing_else() -> None:
     with PrivatePostfix(
         archive="",
-        main={"content_filter": "archive-stamp:${archive?{$archive}:{on-request}}"},
+        main={
+            "content_filter": "archive-stamp:${archive?{$archive}:{on-request}}",
+            "receive_override_options": "no_address_mappings",
+        },
     ) as postfix:
         (postfix.etc / "headers").write_text(
             f"/^Subject: wanted/ {asked('legal@example.com')}\n"

@@ -90,6 +90,27 @@ def test_handed_back_mail_requeued_makes_no_second_copy(
     delivered(postfix, "back", "bob@example.net")
 
 
+def test_a_copy_requeued_leaves_as_it_was_to_leave() -> None:
+    with PrivatePostfix(main={"always_bcc": "everybody@example.net"}) as postfix:
+        (postfix.etc / "transport").write_text(
+            "archive-request.invalid archive-stamp:on-request\n" f"{LEGAL} slow:\n"
+        )
+        text = (postfix.etc / "master.cf").read_text()
+        slow = text[text.index("sink unix") :].partition("\n#")[0]
+        with (postfix.etc / "master.cf").open("a") as master:
+            master.write(slow.replace("sink unix", "slow unix", 1) + "\n")
+        postfix.postconf(transport_maps=f"texthash:{postfix.etc}/transport")
+        postfix.reload()
+        with held_up(postfix, "slow"):
+            postfix.send(mail("copied"), to=["bob@example.net", "hidden@example.net"])
+            postfix.wait_for_log(f"to=<{LEGAL}>.*deferred transport")
+        arrived(postfix, "copied", LEGAL)
+        assert words(record_of(postfix, "copied")) == ["archived", "mailed"]
+        everybody = deliveries(postfix, "copied", "everybody@example.net")
+        assert len(everybody) == 1
+        assert b"hidden@example.net" not in everybody[0].content
+
+
 def test_a_capsule_with_a_wrong_seal_is_refused_kept_and_reported() -> None:
     forged = Envelope(
         archive_id="20260101-" + "0" * 40,

@@ -83,13 +83,15 @@ def asked(
     verdict: str = "absent",
     stamp_id: str = "",
     above: int | None = None,
-    copy: bool = False,
+    copy: int = 0,
+    spared: bool = False,
 ) -> Request:
     """A request as the stamp filter writes it into the envelope."""
     request = Request(address, "nexthop", verdict)
     request.stamp_id = stamp_id
     request.above = above
     request.copy = copy
+    request.spared = spared
     return request
 
 

@@ -66,17 +66,31 @@ def test_the_lines_above_a_valid_stamp_are_kept_verbatim() -> None:
 @pytest.mark.parametrize(
     ("delivery", "copy", "mailed"),
     [
-        ("store, mail", False, True),
-        ("store, mail", True, False),
-        ("store", False, False),
-        ("store", True, False),
-        ("mail", False, True),
-        ("mail", True, True),
+        ("store, mail", 0, True),
+        ("store, mail", 1, False),
+        ("store", 0, False),
+        ("store", 1, False),
+        ("mail", 0, True),
+        ("mail", 1, True),
+        ("mail", 2, False),
     ],
 )
-def test_what_leaves_as_mail(delivery: str, copy: bool, mailed: bool) -> None:
+def test_what_leaves_as_mail(delivery: str, copy: int, mailed: bool) -> None:
     settings = set_up(f"archive_delivery = {delivery}\n")
-    assert archiving.is_mailed(asked(copy=copy), settings) == mailed
+    assert archiving.is_mailed(envelope_of(), asked(copy=copy), settings) == mailed
+
+
+@pytest.mark.parametrize("delivery", ["store, mail", "mail"])
+def test_a_bounce_to_archive_sender_sends_no_copy(delivery: str) -> None:
+    keeper = "archive_sender = keeper@example.com\n"
+    settings = set_up(f"archive_delivery = {delivery}\n{keeper}")
+    to_keeper = (Recipient(b"keeper@example.com"),)
+    bounce = envelope_of(sender=b"", recipients=to_keeper)
+    assert not archiving.is_mailed(bounce, asked(), settings)
+    letter = envelope_of(sender=b"alice@example.org", recipients=to_keeper)
+    assert archiving.is_mailed(letter, asked(), settings)
+    others = envelope_of(sender=b"", recipients=(*to_keeper, Recipient(b"bob@x.y")))
+    assert archiving.is_mailed(others, asked(), settings)
 
 
 def test_an_ordinary_message_needs_no_remark() -> None:
@@ -143,6 +157,6 @@ def test_a_copy_that_leaves_is_stamped_as_a_copy() -> None:
     assert verdict.word == stamp.VALID
     assert verdict.stamp is not None
     assert verdict.stamp.archive_id == ARCHIVE_ID
-    assert stamp.is_of_copy(verdict.stamp, LEGAL, ROTATED)
+    assert stamp.generation(found, LEGAL, ROTATED) == 1
     assert stamp.verdict(found, HR, digests, ROTATED).word == stamp.ABSENT
     assert stamp.find(line + MESSAGE, KEYS).foreign

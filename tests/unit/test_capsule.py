@@ -154,7 +154,6 @@ def test_a_seal_line_without_end_is_broken() -> None:
 
 
 def test_an_ordinary_message_is_no_capsule() -> None:
-    assert not capsule.is_capsule(MESSAGE)
     with pytest.raises(CapsuleBroken, match="no capsule"):
         capsule.opened(MESSAGE, KEYS)
 
@@ -162,7 +161,6 @@ def test_an_ordinary_message_is_no_capsule() -> None:
 def test_a_body_that_looks_like_a_capsule_is_a_forgery() -> None:
     body = PREAMBLE[header.body_start(PREAMBLE) :]
     forged = b"Subject: x\r\n\r\n" + body.replace(b"bob@", b"eve@")
-    assert capsule.is_capsule(forged)
     with pytest.raises(SealWrong):
         capsule.opened(forged, KEYS)
 

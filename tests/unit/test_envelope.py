@@ -40,7 +40,8 @@ requests = st.builds(
     verdict=st.sampled_from(["absent", "valid", "altered", "forged"]),
     stamp_id=st.sampled_from(["", examples.ARCHIVE_ID]),
     above=st.none() | st.integers(0, 1 << 20),
-    copy=st.booleans(),
+    copy=st.integers(0, 2),
+    spared=st.booleans(),
 )
 recipients = st.builds(Recipient, ADDRESSES, st.just(b"") | ADDRESSES)
 clients = st.fixed_dictionaries(

@@ -199,6 +199,12 @@ def test_a_second_archive_gets_a_stamp_above_the_first() -> None:
     assert verdict_on(plan.stamps + relayed, LEGAL) == stamp.VALID
 
 
+def spared(plan: filtering.Plan) -> dict[str, bool]:
+    """For each archive that is asked for, whether a stamp spares it a second copy."""
+    assert plan.envelope is not None
+    return {each.address: each.spared for each in plan.envelope.requests}
+
+
 @pytest.mark.parametrize(
     ("age", "again"),
     [(0, False), (5 * DAY, False), (5 * DAY + 1, True), (-5 * DAY - 1, True)],
@@ -207,7 +213,7 @@ def test_with_mail_alone_a_young_stamp_sends_no_second_copy(
     age: int, again: bool
 ) -> None:
     plan = planned(FROM_SMTP + stamped(), settings=MAIL_ALONE, now=NOW + age)
-    assert (plan.envelope is not None) == again
+    assert spared(plan) == {LEGAL: not again}
     assert plan.stamps == b""
 
 
@@ -215,29 +221,33 @@ def test_the_lifetime_of_a_stamp_is_a_setting() -> None:
     text = "archive_delivery = mail\narchive_stamp_lifetime = 1h\n"
     for age, again in ((3600, False), (3601, True)):
         plan = planned(FROM_SMTP + stamped(), settings=set_up(text), now=NOW + age)
-        assert (plan.envelope is not None) == again
+        assert spared(plan) == {LEGAL: not again}
 
 
 @pytest.mark.parametrize("tail", [b"footer\r\n", b""])
 def test_with_mail_alone_only_a_valid_stamp_saves_a_copy(tail: bytes) -> None:
     message = FROM_SMTP + stamped() + tail
     plan = planned(message, settings=MAIL_ALONE)
-    assert (plan.envelope is not None) == bool(tail)
+    assert spared(plan) == {LEGAL: not tail}
 
 
 def test_with_mail_alone_a_copy_for_one_archive_goes_out_without_the_other() -> None:
     wanted = task(BOB, nexthop=f"{LEGAL},{HR}")
     plan = planned(FROM_SMTP + stamped(), wanted, settings=MAIL_ALONE)
-    assert asked_by(plan) == {HR: "nexthop"}
+    assert spared(plan) == {LEGAL: True, HR: False}
+
+
+def test_with_a_store_no_stamp_spares_anything() -> None:
+    assert spared(planned(FROM_SMTP + stamped())) == {LEGAL: False}
 
 
 def test_a_copy_that_came_back_is_known_as_one() -> None:
-    tag = stamp.tag(LEGAL, KEYS.current, copy=True)
+    tag = stamp.tag(LEGAL, KEYS.current, generation=1)
     line = stamp.line(ARCHIVE_ID, tag, examples.sha256(MESSAGE), NOW, KEYS.current)
     plan = planned(FROM_SMTP + line + MESSAGE)
     assert plan.envelope is not None
     (wanted,) = plan.envelope.requests
-    assert wanted.copy and wanted.verdict == stamp.VALID
+    assert wanted.copy == 1 and wanted.verdict == stamp.VALID
     assert plan.stamps == b""
 
 

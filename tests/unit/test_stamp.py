@@ -318,12 +318,13 @@ def test_a_stamp_is_a_header_that_survives_transport() -> None:
 
 
 def test_the_stamp_of_a_copy_is_told_from_that_of_a_message() -> None:
-    tag = stamp.tag(LEGAL, OLD_KEY, copy=True)
+    tag = stamp.tag(LEGAL, OLD_KEY, generation=1)
     line = stamp.line(ARCHIVE_ID, tag, examples.sha256(MESSAGE), NOW, OLD_KEY)
-    verdict = judged(line + MESSAGE)
-    assert verdict.word == stamp.VALID
-    assert verdict.stamp is not None
-    assert stamp.is_of_copy(verdict.stamp, LEGAL, ROTATED)
-    assert not stamp.is_of_copy(verdict.stamp, HR, ROTATED)
-    (plain,) = stamp.find(made() + MESSAGE, KEYS).ours
-    assert not stamp.is_of_copy(plain, LEGAL, KEYS)
+    assert judged(line + MESSAGE).word == stamp.VALID
+    found = stamp.find(line + MESSAGE, ROTATED)
+    assert stamp.generation(found, LEGAL, ROTATED) == 1
+    assert stamp.generation(found, HR, ROTATED) == 0
+    plain = stamp.find(made() + MESSAGE, KEYS)
+    assert stamp.generation(plain, LEGAL, KEYS) == 0
+    both = stamp.find(made() + line + MESSAGE, ROTATED)
+    assert stamp.generation(both, LEGAL, ROTATED) == 1
