@@ -18,6 +18,7 @@ from postfix_archive.core import digest, header
 
 MONTHS = b"Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split()
 DAYS = "Mon Tue Wed Thu Fri Sat Sun".split()
+DAY_MINUTES = 24 * 60
 UNDATED = "00000000"
 END_OF_TIME = 253402300800  # the year 10000: no date is written beyond
 ID_BYTES = 20  # 160 bits: nobody finds two messages of one id
@@ -117,7 +118,9 @@ def read_date(text: bytes) -> int | None:
         if len(zone) != 5 or zone[:1] not in (b"+", b"-") or not zone[1:].isdigit():
             return None
         hour, minute, second = clock.split(b":")
-        shift = int(zone[:3]) * 60 + int(zone[:1] + zone[3:5])
+        shift = int(zone[:3]) * 60 + int(zone[:1] + zone[3:5])  # minutes
+        if abs(shift) >= DAY_MINUTES:
+            return None
         local = datetime.datetime(
             int(year),
             MONTHS.index(month) + 1,

@@ -276,6 +276,9 @@ def test_a_leap_second_is_a_time() -> None:
         "Sun, 22 Nov 1969 12:53:00 +0100",
         "Sun, 22 Nov 2026 24:53:00 +0100",
         "Sun, 22 Nov 2026 12:53:00 +0100 and what else a client writes",
+        "Tue, 30 Nov 1999 23:56:33 -3000 (CST)",
+        "Sun, 22 Nov 2026 12:53:00 +01x0",
+        "Sun, 22 Nov 2026 12:53:00 0100",
     ],
 )
 def test_anything_else_is_no_date(text: str) -> None:
