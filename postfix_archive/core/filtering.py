@@ -208,9 +208,9 @@ def remarks(task: Task) -> str:
     """Return what the postmaster should see of this run in the log, if anything."""
     said = []
     if task.went_around:
-        said.append("ENVELOPE INCOMPLETE: a FILTER action took it around the archive")
+        said.append("ALARM: ENVELOPE INCOMPLETE, a FILTER took it around the archive")
     if task.forged:
-        said.append(f"FORGED requests ignored: {task.forged}")
+        said.append(f"ALARM: FORGED requests ignored: {task.forged}")
     return "; ".join(said)
 
 

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from postfix_archive.core.report import Copy, Told
     from postfix_archive.front.pipe import Run
 
+ALARM = "ALARM:"  # the same word each time, for grep
+
 
 class Work:
     """One opened capsule, and what was found out about the original in it."""
@@ -67,14 +69,18 @@ class Work:
 
 
 def door(run: Run) -> str:
-    """Put the message of one capsule into its archives; return the log line."""
+    """Put the message of one capsule into its archives; return the log line.
+
+    What the postmaster must see stands first: Postfix logs 100 characters of it.
+    """
     work = Work(run)
     sealed = work.opened.envelope
-    said = [f"archived as {sealed.archive_id}"]
-    said += [_archived(work, each) for each in sealed.requests]
+    done = [_archived(work, each) for each in sealed.requests]
     if work.digest != sealed.digest:
-        said.append("ALTERED in the queue after its capture")
-    return "; ".join(said)
+        done.append(f"{ALARM} the message was altered in the queue after its capture")
+    loud = [each for each in done if each.startswith(ALARM)]
+    quiet = [each for each in done if not each.startswith(ALARM)]
+    return "; ".join([*loud, f"archived as {sealed.archive_id}", *quiet])
 
 
 def _archived(work: Work, request: Request) -> str:
@@ -89,7 +95,7 @@ def _archived(work: Work, request: Request) -> str:
         size=work.size,
     )
     if not work.run.settings.stores:
-        return f"{request.address}: {_sent_only(work, request, found)}"
+        return _sent_only(work, request, found)
     archive = store.Archive(work.run.settings.archive_store_directory, request.address)
     piece = work.piece(request)
     if request.verdict == stamp.VALID and archive.has(piece.record_id):
@@ -119,11 +125,14 @@ def _kept(
 def _sent_only(work: Work, request: Request, found: Told) -> str:
     """Do what there is to do where no store keeps anything."""
     if request.spared and request.copy:
-        return "an archive copy came back, nothing to add"
+        return f"{request.address}: an archive copy came back, nothing to add"
     if not archiving.is_mailed(work.opened.envelope, request, work.run.settings):
-        return "NOT MAILED, it is a copy of a copy or a bounce of one"
+        return (
+            f"{ALARM} NOT MAILED to {request.address}: a copy of a copy, or its bounce"
+        )
     what = "supplement" if request.spared else "copy"
-    return f"{what} mailed, queued as {_mailed(work, request, found)}"
+    queued = _mailed(work, request, found)
+    return f"{request.address}: {what} mailed, queued as {queued}"
 
 
 def _mailed(work: Work, request: Request, found: Told) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -109,6 +110,30 @@ def test_a_copy_requeued_leaves_as_it_was_to_leave() -> None:
         everybody = deliveries(postfix, "copied", "everybody@example.net")
         assert len(everybody) == 1
         assert b"hidden@example.net" not in everybody[0].content
+
+
+def test_an_original_altered_in_the_queue_is_kept_marked_and_told() -> None:
+    with PrivatePostfix() as postfix:
+        rule = "/^This is altered/ REPLACE This is altered. By somebody's rule."
+        (postfix.etc / "rules").write_text(f"{rule}\n")
+        with held_up(postfix, "archive"):
+            postfix.send(mail("altered"))
+            postfix.wait(
+                lambda: deliveries(postfix, "altered", "bob@example.net"), "it is there"
+            )
+            postfix.postconf(body_checks=f"regexp:{postfix.etc}/rules")
+            postfix.reload()
+        arrived(postfix, "altered", LEGAL)
+        record = record_of(postfix, "altered")
+        original = b"".join(reading.original(str(postfix.store), record))
+        assert b"By somebody's rule." in original
+        sealed = record.envelope.digest
+        assert record.events[0]["sha256"] == hashlib.sha256(original).hexdigest()
+        assert record.events[0]["sha256"] != sealed
+        copy = b"".join(reading.copy(str(postfix.store), record))
+        assert b"ALTERED IN THE QUEUE" in copy
+        assert f"Archive-Original-SHA256: {sealed}".encode() in copy
+        assert "(ALARM: the message was altered in the queue" in postfix.log()
 
 
 def test_a_capsule_with_a_wrong_seal_is_refused_kept_and_reported() -> None:
