@@ -318,10 +318,6 @@ class PrivatePostfix:
         text = "".join(f"{name} = {value}\n" for name, value in lines.items())
         (self.etc / "archive.cf").write_text(text)
 
-    def service_port(self, number: int = 1) -> list[int]:
-        """Return free ports for more services of a test's own."""
-        return free_ports(number)
-
     def _build(self) -> None:
         for folder in (self.etc, self.queue, self.folder / "data", self.logfile.parent):
             folder.mkdir()

@@ -141,9 +141,19 @@ def test_aliases_keep_x_original_to() -> None:
             assert sum(b"X-Original-To: " + alias in each for each in got) == 1
 
 
-def test_a_failing_always_bcc_address_stays_silent() -> None:
+@pytest.mark.parametrize(
+    ("parameter", "value"),
+    [
+        ("always_bcc", "gone@fails.example.net"),
+        ("sender_bcc_maps", "inline:{alice@example.org=gone@fails.example.net}"),
+        ("recipient_bcc_maps", "inline:{bob@example.net=gone@fails.example.net}"),
+    ],
+)
+def test_a_bcc_address_of_the_host_that_fails_stays_silent(
+    parameter: str, value: str
+) -> None:
     failing = {
-        "always_bcc": "gone@fails.example.net",
+        parameter: value,
         "transport_maps": "inline:{archive-request.invalid=archive-stamp:on-request, "
         "{fails.example.net=error:5.1.1 no such user}}",
     }
