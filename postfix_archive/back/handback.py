@@ -184,6 +184,23 @@ class Session:
             raise HandBackRefused(f"{self._name} answered {what} with: {reply.text}")
 
 
+def submit(
+    port: tuple[str, int],
+    sender: bytes,
+    recipients: tuple[Recipient, ...],
+    content: Iterable[bytes],
+    *,
+    eightbit: bool,
+    notify: bytes = b"",
+) -> str:
+    """Give one message to a port in a session of its own; return its queue id."""
+    session = Session(port)
+    session.ask(sender, recipients, eightbit=eightbit, notify=notify)
+    queue_id = session.give(content)
+    session.close()
+    return queue_id
+
+
 def give_impossible(
     port: tuple[str, int],
     sender: bytes,
@@ -246,8 +263,7 @@ def _commands(verb: bytes, words: list[bytes]) -> Iterator[bytes]:
 
 def _fits_smtp(mailbox: bytes) -> bool:
     """Tell whether an address can stand in a command line; smtpd(8) wants UTF-8."""
-    ascii_ = mailbox.isascii() or address.kind(mailbox) == b"utf-8"
-    return ascii_ and b"\n" not in mailbox and b"\r" not in mailbox
+    return address.is_utf8(mailbox) and b"\n" not in mailbox and b"\r" not in mailbox
 
 
 def _rcpt(recipient: Recipient, notify: bytes) -> bytes:

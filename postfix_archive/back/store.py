@@ -16,7 +16,7 @@ import os
 import zlib
 
 from postfix_archive.back import files, journal
-from postfix_archive.core import digest, envelope, report, trace
+from postfix_archive.core import digest, envelope, report, stamp, trace
 from postfix_archive.core.errors import CapsuleBroken, RecordDamaged, StoreFailed
 
 TYPE_CHECKING = False
@@ -139,7 +139,7 @@ class Archive:
         name = place(piece.record_id)
         if os.path.exists(self.path(name)):
             self._settle(name, events, time)
-            if piece.verdict != "valid" and self._original(name) != piece.digest:
+            if piece.verdict != stamp.VALID and self._original(name) != piece.digest:
                 name = place(piece.record_id, piece.digest[:12])
                 if os.path.exists(self.path(name)):
                     self._settle(name, events, time)
@@ -152,7 +152,7 @@ class Archive:
             return
         if not events.has_file(name):
             piece = recovered(path, self.address)
-            packed = _digest_of_file(path)
+            packed = digest.of(_blocks(path)).hexdigest()
             _append(events, ARCHIVED, piece, time, file=name, file_sha256=packed)
         _commit(path)
 
@@ -173,16 +173,13 @@ def unpacked(path: str) -> Iterator[bytes]:
     """Give the copy in a file of the store; raises RecordDamaged, StoreFailed."""
     unpacker = zlib.decompressobj(GZIP)
     try:
-        with open(path, "rb") as opened:
-            while block := opened.read(BLOCK):
-                while block:
-                    yield unpacker.decompress(block, BLOCK)
-                    block = unpacker.unconsumed_tail
+        for block in _blocks(path):
+            while block:
+                yield unpacker.decompress(block, BLOCK)
+                block = unpacker.unconsumed_tail
         yield unpacker.flush()
     except zlib.error as problem:
         raise RecordDamaged(f"{path}: {problem}; run gzip -t on it") from problem
-    except OSError as problem:
-        raise files.failed(path, problem) from problem
     if not unpacker.eof:
         raise RecordDamaged(f"{path}: its end is cut off; run gzip -t on it")
 
@@ -268,12 +265,14 @@ def _compress_into(draft: files.Draft, content: Iterable[bytes]) -> str:
     return total.hexdigest()
 
 
-def _digest_of_file(path: str) -> str:
-    total = digest.sha256()
-    with open(path, "rb") as opened:
-        while block := opened.read(BLOCK):
-            total.update(block)
-    return total.hexdigest()
+def _blocks(path: str) -> Iterator[bytes]:
+    """Give the bytes of a file of the store, as they are on the disk."""
+    try:
+        with open(path, "rb") as opened:
+            while block := opened.read(BLOCK):
+                yield block
+    except OSError as problem:
+        raise files.failed(path, problem) from problem
 
 
 def _commit(path: str) -> None:

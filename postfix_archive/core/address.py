@@ -39,13 +39,16 @@ def is_plain(address: bytes) -> bool:
 
 def kind(address: bytes) -> bytes:
     """Return the address type of RFC 3464 2.3.2 or, for UTF-8, of RFC 6533 3."""
-    if address.isascii():
-        return b"rfc822"
+    return b"rfc822" if address.isascii() or not is_utf8(address) else b"utf-8"
+
+
+def is_utf8(address: bytes) -> bool:
+    """Tell whether the address is UTF-8, as ASCII is: what smtpd(8) can take."""
     try:
         address.decode()
     except UnicodeDecodeError:
-        return b"rfc822"
-    return b"utf-8"
+        return False
+    return True
 
 
 def typed(address: bytes) -> bytes:
@@ -97,6 +100,30 @@ def is_network(text: str) -> bool:
         and all(_is_number(each, 255) for each in numbers)
         and (not slash or _is_number(length, 32))
     )
+
+
+def is_in(client: bytes, network: str) -> bool:
+    """Tell whether a client's address, as Postfix writes it, is in a network.
+
+    What is_network() does not take holds nobody. Postfix writes ``IPv6:`` before the
+    addresses that need it (RFC 5321 4.1.3).
+    """
+    text = client.decode("latin-1")
+    if text[:5].lower() == "ipv6:":
+        text = text[5:]
+    base, slash, length = network.partition("/")
+    if not slash or ":" in text:
+        return text == base
+    if not (is_network(network) and is_network(text)):
+        return False
+    width = 32 - int(length)
+    return _number(text) >> width == _number(base) >> width
+
+
+def _number(dotted: str) -> int:
+    """Return an IPv4 address as a number."""
+    first, second, third, fourth = map(int, dotted.split("."))
+    return (first << 24) + (second << 16) + (third << 8) + fourth
 
 
 def _is_number(text: str, most: int) -> bool:

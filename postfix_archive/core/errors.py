@@ -18,6 +18,8 @@ about mail in flight; tests/unit/test_errors.py holds them to it.
      +-- RecordNotFound, RecordDamaged           commands that read
 """
 
+ALARM = "ALARM:"  # begins what the postmaster must see; the same word, for grep
+
 
 class ArchiveError(Exception):
     """Says in one line what happened, to what, and what to do next."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from postfix_archive.core import address, header, request, stamp, trace
 from postfix_archive.core.envelope import Envelope, Request
+from postfix_archive.core.errors import ALARM
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -17,11 +18,8 @@ if TYPE_CHECKING:
     from postfix_archive.core.settings import Settings
     from postfix_archive.core.wire import Shape
 
-EXTENDED = (
-    b"ESMTP",
-    b"UTF8SMTP",
-    b"LMTP",
-)  # protocols with EHLO, as Postfix names them
+# Protocols with EHLO, as Postfix names them.
+EXTENDED = (b"ESMTP", b"UTF8SMTP", b"LMTP")
 
 
 class Task:
@@ -118,9 +116,8 @@ def plan(
     stamps = b""
     for archive, source in sorted(task.asked.items()):
         verdict = stamp.verdict(reading.found, archive, digests, keys)
-        wanted.append(_request(archive, source, verdict))
-        wanted[-1].copy = stamp.generation(reading.found, archive, keys)
-        wanted[-1].spared = _is_spared(verdict, settings, now)
+        spared = _is_spared(verdict, settings, now)
+        wanted.append(_request(archive, source, verdict, spared=spared))
         if verdict.word != stamp.VALID:
             tag = stamp.tag(archive, keys.current)
             stamps += stamp.line(identity, tag, digests[0], now, keys.current)
@@ -157,7 +154,7 @@ def is_own_copy(
         archive = each.decode("utf-8", "replace").lower()
         verdict = stamp.verdict(reading.found, archive, digests, keys)
         if verdict.word == stamp.VALID:
-            return stamp.generation(reading.found, archive, keys) > 0
+            return verdict.generation > 0
     return False
 
 
@@ -172,9 +169,7 @@ def needs_smtputf8(task: Task, reading: Reading, head: bytes) -> bool:
         return True
     addresses = [task.sender, *(each.final for each in task.people)]
     if not all(each.isascii() for each in addresses):
-        return all(
-            address.kind(each) == b"utf-8" or each.isascii() for each in addresses
-        )
+        return all(map(address.is_utf8, addresses))
     return not task.client.protocol and not head[: header.end(head)].isascii()
 
 
@@ -198,37 +193,17 @@ def is_local(client: Client, networks: tuple[str, ...]) -> bool:
         return True
     if client.sasl_username and "permit_sasl_authenticated" in networks:
         return True
-    address_ = client.address.decode("latin-1")
-    if address_[:5].lower() == "ipv6:":  # as Postfix writes it: RFC 5321 4.1.3
-        address_ = address_[5:]
-    return any(_is_in(address_, each) for each in networks)
+    return any(address.is_in(client.address, each) for each in networks)
 
 
 def remarks(task: Task) -> str:
     """Return what the postmaster should see of this run in the log, if anything."""
     said = []
     if task.went_around:
-        said.append("ALARM: ENVELOPE INCOMPLETE, a FILTER took it around the archive")
+        said.append(f"{ALARM} ENVELOPE INCOMPLETE, a FILTER took it around the archive")
     if task.forged:
-        said.append(f"ALARM: FORGED requests ignored: {task.forged}")
+        said.append(f"{ALARM} FORGED requests ignored: {task.forged}")
     return "; ".join(said)
-
-
-def _is_in(client: str, network: str) -> bool:
-    base, slash, length = network.partition("/")
-    if not slash or ":" in network:
-        return client == base
-    try:
-        width = 32 - int(length)
-        return _number(client) >> width == _number(base) >> width
-    except ValueError:
-        return False
-
-
-def _number(dotted: str) -> int:
-    """Return an IPv4 address as a number; raises ValueError for anything else."""
-    first, second, third, fourth = map(int, dotted.split("."))
-    return (first << 24) + (second << 16) + (third << 8) + fourth
 
 
 def _is_spared(verdict: stamp.Verdict, settings: Settings, now: int) -> bool:
@@ -238,8 +213,12 @@ def _is_spared(verdict: stamp.Verdict, settings: Settings, now: int) -> bool:
     return abs(now - verdict.stamp.time) <= settings.archive_stamp_lifetime
 
 
-def _request(archive: str, source: str, verdict: stamp.Verdict) -> Request:
+def _request(
+    archive: str, source: str, verdict: stamp.Verdict, *, spared: bool
+) -> Request:
     wanted = Request(archive, source, verdict.word)
+    wanted.copy = verdict.generation
+    wanted.spared = spared
     if verdict.stamp is not None:
         wanted.stamp_id = verdict.stamp.archive_id
         if verdict.word == stamp.VALID:

@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
 PURPOSE = b"boundary"
 BOUNDARY_BYTES = 15
-DATE_PLACE = 3  # behind Subject:
 SUBJECT_LIMIT = 900  # bytes: one line of RFC 5322 2.1.1 with its name
 WORD_BYTES = 45  # bytes in one encoded word, at most 75 characters: RFC 2047 2
 # At capture nothing has been tried: RFC 3464 2.3.3 has no word for it but delayed.
@@ -101,15 +100,12 @@ def boundary(archive_id: str, keys: Keyring) -> bytes:
 
 
 def written(told: Told, form: str, *, sender: bytes, boundary_: bytes) -> Copy:
-    """Return the copy in one of the four forms; sender is the address in From:."""
+    """Return the copy in one of these forms; sender is the address in From:."""
     if form == "message":
         return Copy(_envelope_lines(told))
-    parts = {
-        "hybrid": [_text(told, journal=True), _status(told)],
-        "dsn": [_text(told, journal=False), _status(told)],
-        "journal": [_text(told, journal=True)],
-        "supplement": [_text(told, journal=False), _status(told)],
-    }[form]
+    parts = [_text(told, journal=form in marker.FORMS)]
+    if form != "journal":
+        parts.append(_status(told))
     original = _last_part(told, form)
     delimiter = b"--" + boundary_ + b"\r\n"
     inside = b"".join(delimiter + part + b"\r\n" for part in parts)
@@ -159,18 +155,18 @@ def _outer(
     report = b'multipart/report; report-type=delivery-status;\r\n\tboundary="%s"'
     mixed = b'multipart/mixed;\r\n\tboundary="%s"'
     shape = mixed if form == "journal" else report
+    date = _date(told)
     lines = [
         b"From: " + sender,
         b"To: " + told.archive.encode(),
         b"Subject: " + _subject(told.head),
+        *([b"Date: " + date] if date else []),
         b"Message-Id: <%s@%s>" % (told.name.encode(), told.envelope.host),
         b"Auto-Submitted: auto-generated",
         b"MIME-Version: 1.0",
         b"Content-Type: " + shape % boundary_,
         b"Content-Transfer-Encoding: " + _outer_encoding(told, ascii_=ascii_),
     ]
-    if _date(told):
-        lines.insert(DATE_PLACE, b"Date: " + _date(told))
     if form in marker.FORMS:
         lines.append(marker.NAME + b":")  # after To:, or importers take that too
     return b"\r\n".join(lines) + b"\r\n\r\nThis is a MIME-encapsulated message.\r\n\r\n"
@@ -192,8 +188,7 @@ def _text(told: Told, *, journal: bool) -> bytes:
     body = b"\r\n".join(lines) + b"\r\n"
     charset = b"us-ascii" if body.isascii() else b"utf-8"
     kind = b"text/plain; charset=" + charset
-    encoding = b"7bit" if body.isascii() else b"8bit"
-    return _part(kind, b"Notification", encoding, body)
+    return _part(kind, b"Notification", body)
 
 
 def _journal(told: Told) -> list[bytes]:
@@ -222,9 +217,8 @@ def _status(told: Told) -> bytes:
     body = envelope.message_fields(told.envelope) + extra
     for each in told.recipients:
         body += b"\r\n" + envelope.recipient_fields(each) + NOT_TRIED
-    ascii_ = body.isascii()
-    kind = b"message/delivery-status" if ascii_ else b"message/global-delivery-status"
-    return _part(kind, b"Delivery report", b"7bit" if ascii_ else b"8bit", body)
+    global_ = b"" if body.isascii() else b"global-"
+    return _part(b"message/%sdelivery-status" % global_, b"Delivery report", body)
 
 
 def _envelope_lines(told: Told) -> bytes:
@@ -233,7 +227,8 @@ def _envelope_lines(told: Told) -> bytes:
     return b"".join(address.one_line(line) + b"\r\n" for line in lines)
 
 
-def _part(kind: bytes, description: bytes, encoding: bytes, body: bytes) -> bytes:
+def _part(kind: bytes, description: bytes, body: bytes, encoding: bytes = b"") -> bytes:
+    encoding = encoding or (b"7bit" if body.isascii() else b"8bit")
     return (
         b"Content-Description: %s\r\nContent-Type: %s\r\n"
         b"Content-Transfer-Encoding: %s\r\n\r\n%s" % (description, kind, encoding, body)
@@ -243,10 +238,9 @@ def _part(kind: bytes, description: bytes, encoding: bytes, body: bytes) -> byte
 def _last_part(told: Told, form: str) -> bytes:
     if form != "supplement":
         kind = _inner_type(told, form)
-        return _part(kind, b"Archived message", told.shape.encoding, b"")
+        return _part(kind, b"Archived message", b"", told.shape.encoding)
     head = told.head[: header.end(told.head)]
-    encoding = b"7bit" if head.isascii() else b"8bit"
-    return _part(b"text/rfc822-headers", b"Header of the message", encoding, head)
+    return _part(b"text/rfc822-headers", b"Header of the message", head)
 
 
 def _inner_type(told: Told, form: str) -> bytes:

@@ -78,6 +78,11 @@ class Settings:
             setattr(self, name, value)
 
     @property
+    def copy_port(self) -> tuple[str, int]:
+        """The port for copies that leave as mail; without a store, the soft one."""
+        return self.archive_copy_address if self.stores else self.archive_relay_address
+
+    @property
     def stores(self) -> bool:
         """True if copies are kept in the store."""
         return "store" in self.archive_delivery

@@ -10,7 +10,6 @@ archive address it says nothing that an outsider can read. Verdicts, for one arc
 
 from __future__ import annotations
 
-from binascii import Error as Base64Error
 from binascii import a2b_base64, b2a_base64
 
 from postfix_archive.core import digest, header, trace
@@ -70,13 +69,19 @@ class Found:
 
 
 class Verdict:
-    """What the stamps of a message say to one archive; ``stamp`` where one is ours."""
+    """What the stamps of a message say to one archive; ``stamp`` where one is ours.
 
-    __slots__ = ("stamp", "word")
+    ``generation`` is the highest of GENERATIONS that any of them for it tells.
+    """
 
-    def __init__(self, word: str, stamp: Stamp | None = None) -> None:
+    __slots__ = ("generation", "stamp", "word")
+
+    def __init__(
+        self, word: str, stamp: Stamp | None = None, generation: int = 0
+    ) -> None:
         self.word = word
         self.stamp = stamp
+        self.generation = generation
 
 
 def tag(archive_address: str, key: Key, *, generation: int = 0) -> str:
@@ -90,7 +95,8 @@ def tag(archive_address: str, key: Key, *, generation: int = 0) -> str:
 
 def line(archive_id: str, tag_: str, content: bytes, time: int, key: Key) -> bytes:
     """Return a stamp as a folded header field; content is a SHA-256, time Unix."""
-    said = _said(key.key_id, archive_id, tag_, content, time)
+    said = f"v=1; k={key.key_id}; id={archive_id}; a={tag_}; t={time};"
+    said += f" b={_base64(content)};"
     proof = f"{said} h={_base64(key.mac(PURPOSE, said.encode()))}"
     folded = proof.replace(" a=", "\r\n\ta=").replace(" b=", "\r\n\tb=")
     return f"Archive-Stamp: {folded}\r\n".replace(" h=", "\r\n\th=").encode()
@@ -126,18 +132,13 @@ def verdict(
     """
     tags = _tags_of(archive_address, keys)
     mine = [stamp for stamp in found.ours if stamp.tag in tags]
+    if not mine:
+        return Verdict(FORGED if found.foreign else ABSENT)
+    highest = max(tags[stamp.tag] for stamp in mine)
     for stamp in mine:
         if any(digest.equal(stamp.digest, digests[below]) for below in stamp.belows):
-            return Verdict(VALID, stamp)
-    if mine:
-        return Verdict(ALTERED, mine[0])
-    return Verdict(FORGED if found.foreign else ABSENT)
-
-
-def generation(found: Found, archive_address: str, keys: Keyring) -> int:
-    """Return the highest of GENERATIONS that a stamp for this archive tells."""
-    tags = _tags_of(archive_address, keys)
-    return max((tags.get(each.tag, 0) for each in found.ours), default=0)
+            return Verdict(VALID, stamp, highest)
+    return Verdict(ALTERED, mine[0], highest)
 
 
 def _tags_of(archive_address: str, keys: Keyring) -> dict[str, int]:
@@ -153,12 +154,6 @@ def _stamps(head: bytes) -> Iterator[header.Field]:
     return (field for field in header.fields(head) if field.name == NAME)
 
 
-def _said(key_id: str, archive_id: str, tag_: str, content: bytes, time: int) -> str:
-    return (
-        f"v=1; k={key_id}; id={archive_id}; a={tag_}; t={time}; b={_base64(content)};"
-    )
-
-
 def _authentic(field: header.Field, keys: Keyring) -> Stamp | None:
     """Return the stamp if a key of ours made it, else None."""
     said = _tags(field)
@@ -166,7 +161,7 @@ def _authentic(field: header.Field, keys: Keyring) -> Stamp | None:
     try:
         content = a2b_base64(said["b"])
         stamp = Stamp(said["id"], said["a"], content, int(said["t"]))
-    except (KeyError, ValueError, Base64Error):
+    except (KeyError, ValueError):
         return None
     if key is None or not trace.is_archive_id(stamp.archive_id):
         return None

@@ -10,6 +10,7 @@ from __future__ import annotations
 from postfix_archive.back import handback, store
 from postfix_archive.core import archiving, capsule, digest, marker, report, stamp, wire
 from postfix_archive.core.envelope import Recipient
+from postfix_archive.core.errors import ALARM
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
     from postfix_archive.core.envelope import Request
     from postfix_archive.core.report import Copy, Told
     from postfix_archive.front.pipe import Run
-
-ALARM = "ALARM:"  # the same word each time, for grep
 
 
 class Work:
@@ -139,18 +138,12 @@ def _mailed(work: Work, request: Request, found: Told) -> str:
     """Send the copy to the archive address; return Postfix's queue ids."""
     if work.forged_marker and not request.spared:
         archiving.with_forged_marker(found, work.digest)
-    settings = work.run.settings
-    port = settings.archive_copy_address
-    if not settings.stores:
-        port = settings.archive_relay_address
-    count = settings.archive_journal_recipients_per_copy
-    queued = [
-        _sent(work, request, each, port) for each in archiving.dealt_out(found, count)
-    ]
-    return " ".join(queued)
+    count = work.run.settings.archive_journal_recipients_per_copy
+    copies = archiving.dealt_out(found, count)
+    return " ".join(_sent(work, request, each) for each in copies)
 
 
-def _sent(work: Work, request: Request, found: Told, port: tuple[str, int]) -> str:
+def _sent(work: Work, request: Request, found: Told) -> str:
     settings = work.run.settings
     copy = report.written(
         found,
@@ -161,23 +154,14 @@ def _sent(work: Work, request: Request, found: Told, port: tuple[str, int]) -> s
     mark = archiving.copy_stamp(
         work.opened,
         request,
-        _sha256(work.content(copy, mailed=True)),
+        digest.of(work.content(copy, mailed=True)).digest(),
         work.run.keys,
         now=work.run.now,
     )
-    session = handback.Session(port)
-    session.ask(
+    return handback.submit(
+        settings.copy_port,
         settings.archive_sender,
         (Recipient(request.address.encode()),),
+        wire.chained((mark,), work.content(copy, mailed=True)),
         eightbit=not (copy.preamble.isascii() and work.shape.ascii),
     )
-    queue_id = session.give(wire.chained((mark,), work.content(copy, mailed=True)))
-    session.close()
-    return queue_id
-
-
-def _sha256(content: Iterable[bytes]) -> bytes:
-    total = digest.sha256()
-    for piece in content:
-        total.update(piece)
-    return total.digest()

@@ -112,25 +112,21 @@ def _send_on(run: Run) -> str:
 
 def _copy_sent_on(run: Run, task: Task) -> str:
     """Send an archive copy that postsuper -r brought here out the way it was to go."""
-    settings = run.settings
-    port = handback.Session(
-        settings.archive_copy_address
-        if settings.stores
-        else settings.archive_relay_address
+    queue_id = handback.submit(
+        run.settings.copy_port,
+        task.sender,
+        task.people,
+        run.message.pieces(),
+        eightbit=not run.message.shape().ascii,
     )
-    port.ask(task.sender, task.people, eightbit=not run.message.shape().ascii)
-    queue_id = port.give(run.message.pieces())
-    port.close()
     return f"archive copy, requeued; queued as {queue_id}"
 
 
 def _submit(run: Run, content: Iterable[bytes]) -> str:
     """Give a capsule to the port that leads to the archive transport."""
-    port = handback.Session(run.settings.archive_capsule_address)
-    port.ask(b"", (Recipient(request.CAPSULE),), eightbit=True, notify=b"NEVER")
-    queue_id = port.give(content)
-    port.close()
-    return queue_id
+    port = run.settings.archive_capsule_address
+    to = (Recipient(request.CAPSULE),)
+    return handback.submit(port, b"", to, content, eightbit=True, notify=b"NEVER")
 
 
 def _line(*said: str) -> str:

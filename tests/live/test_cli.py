@@ -89,11 +89,7 @@ def test_show_tells_people_everything(filled: PrivatePostfix) -> None:
 
 
 def test_show_raw_is_the_file_and_original_its_digest(filled: PrivatePostfix) -> None:
-    [row] = [
-        json.loads(x)
-        for x in run(filled, "list", "--json", "--last", "1").split("\n")
-        if x
-    ]
+    row = json.loads(run(filled, "list", "--json", "--last", "1"))
     file = filled.store / row["archive"] / row["files"][0]
     for option, expected in (
         ("--raw", hashlib.sha256(gzip.decompress(file.read_bytes())).hexdigest()),
@@ -128,11 +124,7 @@ def test_a_wrong_date_is_named(filled: PrivatePostfix) -> None:
 
 
 def test_a_damaged_copy_is_named(filled: PrivatePostfix) -> None:
-    [row] = [
-        json.loads(x)
-        for x in run(filled, "list", "--json", "--last", "1").split("\n")
-        if x
-    ]
+    row = json.loads(run(filled, "list", "--json", "--last", "1"))
     file = filled.store / row["archive"] / row["files"][0]
     whole = file.read_bytes()
     file.chmod(0o600)

@@ -321,10 +321,7 @@ def test_the_stamp_of_a_copy_is_told_from_that_of_a_message() -> None:
     tag = stamp.tag(LEGAL, OLD_KEY, generation=1)
     line = stamp.line(ARCHIVE_ID, tag, examples.sha256(MESSAGE), NOW, OLD_KEY)
     assert judged(line + MESSAGE).word == stamp.VALID
-    found = stamp.find(line + MESSAGE, ROTATED)
-    assert stamp.generation(found, LEGAL, ROTATED) == 1
-    assert stamp.generation(found, HR, ROTATED) == 0
-    plain = stamp.find(made() + MESSAGE, KEYS)
-    assert stamp.generation(plain, LEGAL, KEYS) == 0
-    both = stamp.find(made() + line + MESSAGE, ROTATED)
-    assert stamp.generation(both, LEGAL, ROTATED) == 1
+    assert judged(line + MESSAGE, LEGAL, ROTATED).generation == 1
+    assert judged(line + MESSAGE, HR, ROTATED).generation == 0
+    assert judged(made() + MESSAGE).generation == 0
+    assert judged(made() + line + MESSAGE, LEGAL, ROTATED).generation == 1
