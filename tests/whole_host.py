@@ -114,8 +114,9 @@ class WholeHost:
         """Send one message by SMTP."""
         text = f"From: <alice@example.org>\nSubject: {subject}\n\nhello\n"
         program = (
-            "import smtplib,sys; s = smtplib.SMTP('127.0.0.1', int(sys.argv[1]));"
-            " s.sendmail('alice@example.org', [sys.argv[2]], sys.stdin.read()); s.quit()"
+            "import smtplib,sys; s = smtplib.SMTP('127.0.0.1', sys.argv[1]);"
+            " s.sendmail('alice@example.org', [sys.argv[2]],"
+            " sys.stdin.read()); s.quit()"
         )
         self.run(f'python3 -c "{program}" {port} {to}', given=text)
 
@@ -135,4 +136,3 @@ class WholeHost:
         """Return when the queue is empty, three looks in a row."""
         empty = "postqueue -j | wc -l | grep -qx 0"
         self.wait(f"{empty} && {empty} && {empty}", "the queue is empty")
-

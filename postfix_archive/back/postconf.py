@@ -49,7 +49,12 @@ def remove_service(directory: str, key: str) -> None:
 
 
 def set_option(directory: str, key: str, name: str, value: str) -> None:
-    """Set one -o option of a service in master.cf."""
+    """Set one -o option of a service in master.cf.
+
+    postconf(1) takes no white space there: a list gets commas instead.
+    """
+    if value.split() != [value]:
+        value = ",".join(configuration.words(value))
     run(directory, "postconf", "-P", "-e", f"{key}/{name} = {value}")
 
 

@@ -132,7 +132,7 @@ class Program:
 
 
 def service_texts() -> list[str]:
-    """Return the texts of master.cf.d that hold services; main.cf's lines are a plan."""
+    """Return the texts of master.cf.d that hold services, in their order."""
     paths = sorted((SOURCE / "master.cf.d").glob("[1-9]*.cf"))
     return [path.read_text() for path in paths]
 
@@ -173,8 +173,8 @@ def _must(command: list[str]) -> None:
     if done.returncode:
         said = " ".join((done.stderr or done.stdout).split())[-400:]
         raise InstallFailed(
-            f"this failed: {' '.join(command[:6])}: {said}; WHEELS=folder takes the"
-            " Python packages from there. Postfix was not touched"
+            f"this failed: {' '.join(command[:6])}: {said}; WHEELS=folder takes"
+            " the Python packages from there. Postfix was not touched"
         )
 
 

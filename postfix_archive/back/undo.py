@@ -15,7 +15,7 @@ import hashlib
 import json
 import os
 import shutil
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ class Undo:
     def __init__(self, directory: str, name: str) -> None:
         self.directory = Path(directory)
         self.folder = STATE / f"{name}.undo"
+        self._touched = False
 
     @property
     def exists(self) -> bool:
@@ -39,16 +40,27 @@ class Undo:
         return (self.folder / "record.json").exists()
 
     def keep(self) -> None:
-        """Keep both files as they are now, before anything is changed."""
+        """Keep both files as they are now, before anything is changed.
+
+        A later installation adds to the record that there is; what somebody has
+        changed between the two must survive, so then nothing is put back as a whole.
+        """
+        if self.exists:
+            self._touched = not self.is_untouched()
+            return
         self.folder.mkdir(parents=True, mode=0o700, exist_ok=True)
         for name in FILES:
-            if not (self.folder / name).exists():
-                shutil.copy2(self.directory / name, self.folder / name)
-        self._write(self.changes(), {})
+            put_back(self.directory / name, self.folder / name)
+        self._write([], {})
 
     def done(self, changes: tuple[Change, ...]) -> None:
         """Add changes that were made; note the files' digests after them."""
-        self._write([*self.changes(), *changes], self._digests())
+        merged = {(each.where, each.name): each for each in self.changes()}
+        for each in changes:
+            first = merged.get((each.where, each.name), each)
+            merged[each.where, each.name] = replace(each, before=first.before)
+        after = {} if self._touched else self._digests()
+        self._write(list(merged.values()), after)
 
     def changes(self) -> list[Change]:
         """Return all changes of this installation, the first ones first."""

@@ -152,16 +152,17 @@ def _service(line: str) -> Service:
 
 
 def words_of_entry(line: str) -> list[str]:
-    """Part an entry of master.cf at white space; { a b } is one word, without braces.
+    """Part an entry of master.cf at white space; { a b } is one word.
 
-    Only a word that begins with a brace is held together (master(5)).
+    Braces that hold nothing together are left out, as postconf(1) does (master(5)).
     """
     found: list[str] = []
     rest = line.strip()
     while rest:
         if rest.startswith("{"):
             word, rest = _braced(rest)
-            word = word.strip() if found[-1:] == ["-o"] else "{" + word + "}"
+            held = len(word.split()) > 1 and found[-1:] != ["-o"]
+            word = f"{{{word}}}" if held else word.strip()
         else:
             word, _, rest = rest.partition(" ")
         found.append(word)

@@ -86,16 +86,16 @@ class Ways:
         self.own_filter = self._original("content_filter", None)
         self.own_options = self._original("receive_override_options", None)
         after = wish.position == "after"
-        backs = [each for each in self._clients() if self._takes_back(each)]
-        if after and not backs:
+        self.backs = [each for each in self._clients() if self._takes_back(each)]
+        if after and not self.backs:
             raise InstallRefused(
                 "ARCHIVE_POSITION=after: no smtpd on loopback with content_filter="
                 " (empty) in master.cf takes mail back from a content filter; give the"
                 " one that does -o content_filter="
             )
-        self.through = [e for e in self._clients() if self._is_through(e, backs)]
+        self.through = [e for e in self._clients() if self._is_through(e)]
         self.left = [e for e in self._clients() if e not in self.through]
-        first = backs[0] if after else None
+        first = self.backs[0] if after else None
         self.usual = self._way(first)
         self.numbered = [self.usual]
         for each in self.through:
@@ -121,12 +121,18 @@ class Ways:
                 yield self._option(
                     each, "receive_override_options", self.own_options, gate=True
                 )
-        for each in self.found.services:
-            checked = "smtpd_recipient_restrictions" in each.options
-            if each.program == "smtpd" and checked and not is_ours(each):
-                said = each.options["smtpd_recipient_restrictions"]
-                value = guarded(said)
-                yield self._option(each, "smtpd_recipient_restrictions", value)
+        yield from self._client_checks()
+
+    def _client_checks(self) -> Iterator[Change]:
+        """Keep clients out of the request domain, and let a filter bring requests."""
+        name = "smtpd_recipient_restrictions"
+        for each in self._clients():
+            if each in self.backs:
+                if self.wish.position == "after" and name not in each.options:
+                    own = self.found.raw(name).replace(CLIENT_CHECK, "").lstrip(",")
+                    yield self._option(each, name, own)
+            elif name in each.options:
+                yield self._option(each, name, guarded(each.options[name]))
 
     def main(self) -> Iterator[Change]:
         """Give the changes to main.cf that open the way."""
@@ -153,11 +159,11 @@ class Ways:
         named = "content_filter" in service.options
         return bound and named and self._original("content_filter", service) == ""
 
-    def _is_through(self, service: Service, backs: list[Service]) -> bool:
+    def _is_through(self, service: Service) -> bool:
         if self.wish.position == "after":
             filtered = bool(self._original("content_filter", service))
-            return service in backs or not (filtered or self._by_sendmail(service))
-        return service not in backs and not self._by_sendmail(service)
+            return service in self.backs or not (filtered or self._by_sendmail(service))
+        return service not in self.backs and not self._by_sendmail(service)
 
     def _by_sendmail(self, service: Service) -> bool:
         """Tell whether pickup is kept free for a filter that gives back by sendmail."""

@@ -10,7 +10,14 @@ from postfix_archive.core import errors
 from postfix_archive.core.errors import ArchiveError
 
 # Commands that read, and never mail in flight.
-READING = {"RecordNotFound", "RecordDamaged"}
+READING = {
+    "RecordNotFound",
+    "RecordDamaged",
+    "PostfixMissing",
+    "PostfixCommandFailed",
+    "InstallRefused",
+    "InstallFailed",
+}
 
 
 def everything(root: type[ArchiveError]) -> list[type[ArchiveError]]:
