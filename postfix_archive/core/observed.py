@@ -1,0 +1,119 @@
+"""A host as it was observed: all that the doctor's checks may look at.
+
+Used by the checks; back/observing fills it in. A value: nothing here reads a file or
+asks Postfix. What could not be observed is absent, and no check may guess it.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from postfix_archive.core import configuration, ways
+from postfix_archive.core.configuration import Configuration, Service
+from postfix_archive.core.settings import Settings
+
+
+@dataclass(frozen=True)
+class File:
+    """A file or folder; owner is "" where there is none."""
+
+    path: str
+    owner: str = ""
+    mode: int = 0  # permission bits
+    is_folder: bool = False
+
+    @property
+    def is_there(self) -> bool:
+        """Tell whether it exists."""
+        return bool(self.owner)
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """A message in the queue."""
+
+    queue_id: str
+    age: int  # seconds
+    sender: str
+    recipients: tuple[str, ...]
+    reasons: tuple[str, ...]  # why each recipient waits; "" if not yet tried
+    content_filter: str = ""
+
+
+@dataclass(frozen=True)
+class Neighbour:
+    """Another Postfix instance of this host that has the archive too."""
+
+    directory: str
+    archives: tuple[str, ...]
+    keys: frozenset[str]  # digests of its keys, to compare
+
+
+@dataclass(frozen=True)
+class Observed:
+    """One Postfix instance and its archive."""
+
+    found: Configuration
+    settings: Settings | None  # None: see trouble
+    trouble: str = ""  # why archive.cf could not be read
+    reference: Mapping[str, Service] = field(default_factory=dict)  # master.cf.d
+    files: Mapping[str, File] = field(default_factory=dict)  # by path
+    groups: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # by user
+    tables: Mapping[str, str] = field(default_factory=dict)  # type: path -> its lines
+    answers: Mapping[tuple[str, str], str] = field(default_factory=dict)  # table, key
+    silent_ports: tuple[str, ...] = ()  # address:port where nobody answers
+    free: Mapping[str, int] = field(default_factory=dict)  # path -> bytes
+    waiting: tuple[Waiting, ...] = ()
+    keys: frozenset[str] = frozenset()
+    neighbours: tuple[Neighbour, ...] = ()
+    is_running: bool = True
+    is_default: bool = True  # this is the instance that commands take without -c
+
+    def doors(self) -> Iterator[Service]:
+        """Give the services of master.cf that run one of our launchers."""
+        yield from (each for each in self.found.services if ways.is_door(each))
+
+    def stamps(self) -> list[Service]:
+        """Return the stamp filters: archive-stamp, archive-stamp-2 and so on."""
+        return [each for each in self.doors() if launcher(each) == ways.STAMP]
+
+    def clients(self) -> list[Service]:
+        """Return the services by which mail comes in: smtpd and pickup, not ours."""
+        return [
+            each
+            for each in self.found.services
+            if each.program in ("smtpd", "pickup") and not ways.is_ours(each)
+        ]
+
+    def number(self, name: str, service: Service | None = None) -> int | None:
+        """Return a parameter as a number, or seconds if a time; None if it is none."""
+        text = self.found.value(name, service)
+        unit = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}.get(text[-1:])
+        digits = text[:-1] if unit else text
+        return int(digits) * (unit or 1) if digits.isdigit() else None
+
+    def command(self, *words: str) -> str:
+        """Return a command of Postfix's for this instance, to be typed in a shell."""
+        where = [] if self.is_default else ["-c", self.found.directory]
+        return shlex.join([words[0], *where, *words[1:]])
+
+    def setting(self, name: str, value: str) -> str:
+        """Return the command that sets a parameter of main.cf."""
+        return self.command("postconf", "-e", f"{name} = {value}")
+
+    def option(self, service: Service, name: str, value: str) -> str:
+        """Return the command that sets an -o option of a service of master.cf."""
+        held = ",".join(configuration.words(value)) if " " in value else value
+        return self.command("postconf", "-P", "-e", f"{service.key}/{name} = {held}")
+
+
+def launcher(service: Service) -> str:
+    """Return the name of the program that a pipe(8) service runs, "" without one."""
+    return argv(service).rpartition("/")[2]
+
+
+def argv(service: Service) -> str:
+    """Return the path of the program that a pipe(8) service runs, "" without one."""
+    return ways.word_after(service.command.replace("argv=", "argv= "), "argv=")
