@@ -1,4 +1,4 @@
-"""What an installation needs of the host besides Postfix: user, folders, ports, queue.
+"""What an installation needs of the host besides Postfix: user, folders, ports.
 
 Used by front/install. Foreign errors leave as InstallRefused or InstallFailed.
 """
@@ -6,7 +6,6 @@ Used by front/install. Foreign errors leave as InstallRefused or InstallFailed.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import pwd
 import secrets
@@ -21,7 +20,6 @@ from postfix_archive.back import postconf
 from postfix_archive.core.errors import InstallFailed, InstallRefused
 
 PATIENCE = 120.0  # seconds until a condition that should come counts as never coming
-TRANSPORTS = ("archive-stamp", "archive:")
 PROBE_DOMAIN = "archive-probe.invalid"
 
 
@@ -70,33 +68,6 @@ def refuse_taken(ports: Iterable[int], ours: Iterable[int]) -> None:
 def wait_for_ports(ports: range) -> None:
     """Return when Postfix answers on all of these; raises InstallFailed."""
     wait(lambda: all(map(_answers, ports)), f"Postfix answers on 127.0.0.1: {ports}")
-
-
-def waiting(directory: str) -> list[str]:
-    """Return the ids of queue files that go to a transport of ours."""
-    found = []
-    for line in postconf.run(directory, "postqueue", "-j").splitlines():
-        queue_id = str(json.loads(line)["queue_id"])
-        try:
-            told = postconf.run(directory, "postcat", "-e", "-q", queue_id)
-        except Exception:  # noqa: B902 - it has left the queue meanwhile
-            continue
-        filters = [w for w in told.splitlines() if w.startswith("content_filter:")]
-        ours = any(w.split(":", 1)[1].strip().startswith(TRANSPORTS) for w in filters)
-        if ours or "@archive-request.invalid" in told:
-            found.append(queue_id)
-    return found
-
-
-def drain(directory: str) -> list[str]:
-    """Flush the queue until nothing in it needs us; return what still does."""
-    left = waiting(directory)
-    end = time.monotonic() + PATIENCE
-    while left and time.monotonic() < end:
-        postconf.run(directory, "postqueue", "-f")
-        time.sleep(0.5)
-        left = waiting(directory)
-    return left
 
 
 def probe(directory: str, store: str) -> bool:

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from postfix_archive.core.record import Record
 
 
+GAPS = ("gap-opened", "gap-closed")  # events: mail went unarchived
+
+
 def archives(folder: str) -> list[str]:
     """Return the addresses of all archives in the store, none if there is no store."""
     try:
@@ -41,6 +44,16 @@ def archives(folder: str) -> list[str]:
 def records(folder: str, archive: str) -> dict[str, Record]:
     """Return all records of one archive, oldest first."""
     return record.merged(archive, _events(f"{folder}/{archive}/{journal.NAME}"))
+
+
+def gaps(folder: str, archive: str) -> list[dict[str, Any]]:
+    """Return the gaps that a journal tells of, each as its latest event has it."""
+    told = {
+        event["opened"]: event
+        for event in _events(f"{folder}/{archive}/{journal.NAME}")
+        if event["event"] in GAPS
+    }
+    return list(told.values())
 
 
 def found(folder: str, wanted: str, only: str | None) -> Record:

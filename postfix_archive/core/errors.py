@@ -18,6 +18,7 @@ about mail in flight; tests/unit/test_errors.py holds them to it.
      +-- RecordNotFound, RecordDamaged           commands that read
      +-- PostfixMissing, PostfixCommandFailed    Postfix's own commands
      +-- InstallRefused, InstallFailed           make install
+     +-- BypassRefused                           postfix-archive bypass
 """
 
 ALARM = "ALARM:"  # begins what the postmaster must see; the same word, for grep
@@ -138,5 +139,11 @@ class InstallRefused(ArchiveError):
 
 class InstallFailed(ArchiveError):
     """An installation that failed on its way; the configuration was put back."""
+
+    exit_code = 1
+
+
+class BypassRefused(ArchiveError):
+    """The gate past the archive cannot be opened or closed as things are."""
 
     exit_code = 1

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from postfix_archive.core import configuration, ways
+from postfix_archive.core import configuration, gates, ways
 from postfix_archive.core.configuration import Configuration
 from postfix_archive.core.errors import InstallRefused
 from postfix_archive.core.ways import STAMP, Change, Way, Ways, Wish
@@ -115,7 +115,7 @@ def _preparing(found: Configuration, behind: Ways) -> Iterator[Change]:
     yield ways.changed(found, "archive_relay", found.raw("archive_relay"))
     for number in range(1, len(behind.numbered) + 1):
         for limit, value in ways.LIMITS:
-            yield _kept(found, f"{ways.transport(number)}_{limit}", value)
+            yield _kept(found, f"{gates.transport(number)}_{limit}", value)
     yield _kept(found, "archive_time_limit", "1000s")
     routes = configuration.words(found.raw("transport_maps"))
     others = [each for each in routes if not each.startswith(ways.OUR_ROUTES)]

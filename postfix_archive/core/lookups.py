@@ -39,7 +39,7 @@ class Lookup:
 
     @property
     def has_actions(self) -> bool:
-        """Tell whether the right hand side is an action: access(5), header_checks(5)."""
+        """Tell whether the table yields actions: access(5), header_checks(5)."""
         return self.check.endswith(ACCESS) or self.parameter.endswith(CHECKS)
 
 

@@ -11,11 +11,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
-from postfix_archive.core import configuration
+from postfix_archive.core import configuration, gates
 from postfix_archive.core.configuration import Configuration, Service
 from postfix_archive.core.errors import InstallRefused
 
-STAMP = "archive-stamp"
+STAMP = gates.STAMP
 OURS = (
     STAMP,
     "archive",
@@ -27,7 +27,7 @@ OURS = (
 USUAL_PORT = 10026
 PORTS = 5
 HANDBACK = "no_unknown_recipient_checks,no_header_body_checks,no_milters"
-NO_MAPPINGS = "no_address_mappings"
+NO_MAPPINGS = gates.NO_MAPPINGS
 ROUTES = (
     "inline:{archive-request.invalid=archive-stamp:on-request,"
     "archive-probe.invalid=discard:}"
@@ -109,11 +109,11 @@ class Ways:
             if own:
                 number = self.numbered.index(self._way(each)) + 1
                 before = self._original("content_filter", each)
-                value = gate(number, before, self.wish)
+                value = gates.content_filter(number, before, self.wish.on_request)
                 yield self._option(each, "content_filter", value, gate=True)
             if "receive_override_options" in each.options or own:
                 options = self._original("receive_override_options", each)
-                mapped = unmapped(options, self.wish)
+                mapped = gates.unmapped(options, self.wish.on_request)
                 yield self._option(each, "receive_override_options", mapped, gate=True)
         left = self.left if self.wish.position == "before" else []
         for each in left:
@@ -140,8 +140,8 @@ class Ways:
             yield changed(self.found, "archive", self.wish.archive, gate=True)
         if self.wish.position == "after":
             return
-        opened = gate(1, "$archive_next_filter", self.wish)
-        value = unmapped(self.own_options, self.wish)
+        opened = gates.content_filter(1, "$archive_next_filter", self.wish.on_request)
+        value = gates.unmapped(self.own_options, self.wish.on_request)
         yield changed(self.found, "receive_override_options", value, gate=True)
         yield changed(self.found, "content_filter", opened, gate=True)
 
@@ -201,14 +201,14 @@ class Ways:
     def _filter_behind(self, text: str, service: Service | None) -> str:
         if STAMP not in text:
             return text
-        number = number_in(text)
+        number = gates.number_in(text)
         if number == 1:
             return self.found.raw("archive_next_filter")
         return self._back(number).get("content_filter", "")
 
     def _numbered_before(self, service: Service | None) -> str:
         """Return the hand-back options that an earlier installation gave this way."""
-        number = number_in(self.found.raw("content_filter", service))
+        number = gates.number_in(self.found.raw("content_filter", service))
         if number == 1:
             return self.found.raw("archive_handback_options")
         return self._back(number).get("receive_override_options", "")
@@ -246,40 +246,11 @@ def changed(
     return Change("main", name, value, found.main.get(name), gate)
 
 
-def gate(number: int, next_filter: str, wish: Wish) -> str:
-    """Return the content_filter that leads through the archive, if one is asked for."""
-    name = transport(number)
-    behind = next_filter
-    if wish.on_request:
-        behind = f"{name}:on-request"
-    return f"${{archive?{{{name}:$archive}}:{{{behind}}}}}"
-
-
-def unmapped(options: str, wish: Wish) -> str:
-    """Return receive_override_options under which the first hop maps no address."""
-    if NO_MAPPINGS in configuration.words(options):
-        return options
-    last = NO_MAPPINGS if wish.on_request else f"${{archive?{{{NO_MAPPINGS}}}}}"
-    return f"{options},{last}" if options else last
-
-
 def guarded(restrictions: str) -> str:
     """Return restrictions that keep clients out of the request domain."""
     if "archive-request.invalid" in restrictions:
         return restrictions
     return ",".join(each for each in (CLIENT_CHECK, restrictions) if each)
-
-
-def transport(number: int) -> str:
-    """Return the name of the stamp filter of a way."""
-    return STAMP if number == 1 else f"{STAMP}-{number}"
-
-
-def number_in(content_filter: str) -> int:
-    """Return the number of the way that a content_filter leads."""
-    behind = content_filter.partition(f"{STAMP}-")[2]
-    digits = behind[: len(behind) - len(behind.lstrip("0123456789"))]
-    return int(digits) if digits else 1
 
 
 def word_after(command: str, option: str) -> str:

@@ -23,7 +23,7 @@ from postfix_archive.core import report, trace
 from postfix_archive.core.errors import ArchiveError
 from postfix_archive.core.record import Record, shown
 from postfix_archive.core.settings import Settings
-from postfix_archive.front import admin
+from postfix_archive.front import admin, bypass, status
 
 FAILED = 1
 STAMPS = {
@@ -56,11 +56,13 @@ class Commands(click.Group):
 )
 @click.pass_context
 def main(ctx: click.Context, config_dir: str | None) -> None:
-    """Look into the mail archive of a Postfix host."""
+    """Look into the mail archive of a Postfix host, and look after it."""
     ctx.obj = config.directory(config_dir)
 
 
 main.add_command(admin.key)
+main.add_command(bypass.bypass)
+main.add_command(status.status)
 
 
 def with_store(command: Callable[..., None]) -> Callable[..., None]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from postfix_archive.back import config, host, instance, postconf, program, undo
+from postfix_archive.back import config, gap, instance, mailq, postconf, program, undo
 from postfix_archive.core import configuration
 from postfix_archive.core.configuration import Configuration
 from postfix_archive.core.errors import InstallFailed, InstallRefused
@@ -25,6 +25,9 @@ def uninstall(directory: str, prefix: str) -> None:
             f"{record.folder}: there is no undo record, so nothing to take back in"
             f" {directory}; other instances: -c DIR (make: CONFIG_DIRECTORY=DIR)"
         )
+    if gap.read(directory) is not None:
+        gap.close(config.load(directory))
+        print("The gate past the archive was open; the journals say so.")
     _take_back(directory, record)
     _put_away(directory, name)
     if not any(undo.STATE.glob("*.undo")):
@@ -41,14 +44,14 @@ def _take_back(directory: str, record: undo.Undo) -> None:
     _undo(directory, [each for each in undone if each.gate], keep=not untouched)
     if running:
         postconf.reload(directory)
-        left = host.drain(directory)
+        left = mailq.drain(directory)
         if left:
             raise InstallFailed(
                 f"nothing new is archived, but {len(left)} messages still wait for the"
                 f" archive's services ({', '.join(left[:3])}): see postqueue -p, cure"
                 " what holds them, and run this again"
             )
-    elif host.waiting(directory):
+    elif mailq.waiting(directory):
         raise InstallFailed(
             "messages wait for the archive's services and Postfix is stopped: start it"
             " and run this again"

@@ -17,6 +17,7 @@ READING = {
     "PostfixCommandFailed",
     "InstallRefused",
     "InstallFailed",
+    "BypassRefused",
 }
 
 

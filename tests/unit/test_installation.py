@@ -19,7 +19,10 @@ BACK = (
     "127.0.0.1:10025 inet n - n - - smtpd -o content_filter="
     " -o receive_override_options=no_header_body_checks\n"
 )
-GATE = "${archive?{archive-stamp:$archive}:{$archive_next_filter}}"
+GATE = (
+    "${archive_bypass?{$archive_next_filter}"
+    ":{${archive?{archive-stamp:$archive}:{$archive_next_filter}}}}"
+)
 
 
 def host(main: dict[str, str] | None = None, master: str = STOCK) -> Configuration:

@@ -1,0 +1,214 @@
+"""The gate past the archive: opened and closed, and told to every journal.
+
+Used by the command ``postfix-archive bypass``. While it is open, mail goes on
+unarchived: main.cf's archive_bypass holds the time, and the gates of content_filter and
+receive_override_options in main.cf and master.cf ask for it. The record of an open
+gap, and of one that a journal has not heard of yet, is archive.gap beside main.cf.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import json
+import os
+import pwd
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from postfix_archive.back import files, mailq, postconf, program, reading
+from postfix_archive.back.journal import Journal
+from postfix_archive.core import gates
+from postfix_archive.core.configuration import Configuration
+from postfix_archive.core.errors import (
+    ALARM,
+    ArchiveError,
+    BypassRefused,
+    JournalFailed,
+)
+from postfix_archive.core.settings import Settings
+
+NAME = "archive.gap"
+OPENED, CLOSED = reading.GAPS
+
+
+def read(directory: str) -> dict[str, Any] | None:
+    """Return the record of an open gap, None if mail is archived.
+
+    Keys: opened, by, why; closed and closed_by where only a journal is missing;
+    untold, the archives whose journal could not be written.
+    """
+    try:
+        found: dict[str, Any] = json.loads(Path(directory, NAME).read_text())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as problem:
+        raise BypassRefused(
+            f"{directory}/{NAME} cannot be read: {problem}; it says since when"
+            " mail goes unarchived"
+        ) from problem
+    return found
+
+
+def open_(settings: Settings, why: str) -> dict[str, Any]:
+    """Open the gate; return the record. What waits at the filter is sent on.
+
+    Raises BypassRefused where the gate cannot be opened; nothing is changed then. A
+    journal that cannot be written does not keep it shut: see untold.
+    """
+    directory = settings.config_directory
+    there = read(directory)
+    if there is not None:
+        raise BypassRefused(
+            f"the gate is open since {there['opened']}, by {there['by']}:"
+            f" {there['why']}; postfix-archive bypass off closes it"
+        )
+    found = _gated(directory)
+    opened = _now()
+    record: dict[str, Any] = {"opened": opened, "by": who(), "why": why, "untold": []}
+    _write(directory, record)
+    try:
+        postconf.set_main(directory, gates.BYPASS, opened)
+    except ArchiveError:
+        Path(directory, NAME).unlink()
+        raise
+    _reload(directory)
+    record["requeued"] = mailq.requeue(directory)
+    untold = _tell(settings, OPENED, record, _archives(settings, found))
+    record["untold"] = untold
+    _write(directory, record)
+    _log(directory, f"mail goes UNARCHIVED: opened by {record['by']}: {why}")
+    return record
+
+
+def close(settings: Settings) -> dict[str, Any]:
+    """Close the gate and tell the journals; return the record, which is gone then.
+
+    Raises JournalFailed while a journal cannot be told: mail is archived again, and the
+    record stays until another close() has told it.
+    """
+    directory = settings.config_directory
+    record = read(directory)
+    if record is None:
+        raise BypassRefused("the gate is not open: mail is archived")
+    found = postconf.read(directory)
+    postconf.remove_main(directory, gates.BYPASS)
+    _reload(directory)
+    if "closed" not in record:
+        record.update(closed=_now(), closed_by=who())
+        _write(directory, record)
+        _log(directory, f"mail is archived again: closed by {record['closed_by']}")
+        record["untold_end"] = sorted(_archives(settings, found))
+    late = _tell(settings, OPENED, record, record["untold"])
+    missing = _tell(settings, CLOSED, record, record["untold_end"])
+    if late or missing:
+        record.update(untold=late, untold_end=missing)
+        _write(directory, record)
+        raise JournalFailed(
+            f"mail is archived again, but the journal of {', '.join(late or missing)}"
+            " could not be told of the gap: mend the store, then run"
+            " postfix-archive bypass off once more"
+        )
+    Path(directory, NAME).unlink()
+    return record
+
+
+def who() -> str:
+    """Return who does this: the user behind sudo(8), else the one of the process."""
+    name = pwd.getpwuid(os.getuid()).pw_name
+    behind = os.environ.get("SUDO_USER")
+    return f"{behind} as {name}" if behind else name
+
+
+def _gated(directory: str) -> Configuration:
+    """Return the configuration; raises BypassRefused if it has no such gate."""
+    if os.geteuid():
+        raise BypassRefused("this changes Postfix and needs root: sudo postfix-archive")
+    found = postconf.read(directory)
+    places = [found.raw("content_filter")]
+    places += [each.options.get("content_filter", "") for each in found.services]
+    leading = [each for each in places if gates.STAMP in each]
+    if not leading or any(gates.BYPASS not in each for each in leading):
+        raise BypassRefused(
+            f"content_filter in {directory} does not ask for {gates.BYPASS}: run make"
+            " install once more, or set it by hand from master.cf.d/00-main.cf"
+        )
+    return found
+
+
+def _archives(settings: Settings, found: Configuration) -> set[str]:
+    """Return the archives that miss mail: those of the store and those asked for."""
+    if not settings.stores:
+        return set()
+    with contextlib.suppress(ArchiveError):
+        return {
+            *reading.archives(settings.archive_store_directory),
+            *gates.archives(found),
+        }
+    return set(gates.archives(found))
+
+
+def _tell(
+    settings: Settings, event: str, record: dict[str, Any], archives: Iterable[str]
+) -> list[str]:
+    """Write the event to the journals; return the archives where that failed."""
+    names = ("opened", "by", "why", "closed", "closed_by")
+    words = {name: str(record[name]) for name in names if name in record}
+    store = settings.archive_store_directory
+    untold = []
+    for each in sorted(archives):
+        try:
+            with _as_owner(store):
+                files.make_folder(f"{store}/{each}")
+                with Journal(f"{store}/{each}") as journal:
+                    journal.append(event, _now(), **words)
+        except (ArchiveError, OSError):
+            untold.append(each)
+    return untold
+
+
+@contextlib.contextmanager
+def _as_owner(folder: str) -> Iterator[None]:
+    """Act as the owner of a folder, so that what is made there is the owner's."""
+    owner = os.stat(folder)
+    if os.geteuid():
+        yield
+        return
+    groups = os.getgroups()
+    os.setgroups([])
+    os.setegid(owner.st_gid)
+    os.seteuid(owner.st_uid)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+        os.setegid(0)
+        os.setgroups(groups)
+
+
+def _write(directory: str, record: dict[str, Any]) -> None:
+    text = json.dumps(record, indent=1) + "\n"
+    try:
+        program.replace(Path(directory, NAME), text, 0o644)
+    except OSError as problem:
+        raise BypassRefused(
+            f"{directory}/{NAME}: {problem.strerror}; the gap must be recorded"
+        ) from problem
+
+
+def _reload(directory: str) -> None:
+    if postconf.is_running(directory):
+        postconf.reload(directory)
+
+
+def _log(directory: str, text: str) -> None:
+    """Say it in Postfix's own log; that it cannot is no reason to stop."""
+    with contextlib.suppress(ArchiveError):
+        words = ("-t", "postfix/archive-bypass", "-p", "warn", f"{ALARM} {text}")
+        postconf.run(directory, "postlog", *words)
+
+
+def _now() -> str:
+    now = datetime.datetime.now(datetime.timezone.utc)
+    return now.strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -1,0 +1,66 @@
+"""Postfix's queue: what in it waits for the archive, and sending it another way.
+
+Used by uninstall and by the bypass. Reads it by postqueue(1) and postcat(1), requeues
+by postsuper(1); never touches a queue file itself.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+
+from postfix_archive.back import postconf
+from postfix_archive.back.host import PATIENCE
+from postfix_archive.core import ways
+from postfix_archive.core.errors import PostfixCommandFailed
+
+ARCHIVE = "archive:"
+REQUESTS = "@archive-request.invalid"
+
+
+def waiting(directory: str) -> list[str]:
+    """Return the ids of queue files that go to a transport of ours."""
+    return [
+        queue_id
+        for queue_id, content_filter, told in _envelopes(directory)
+        if content_filter.startswith((ways.STAMP, ARCHIVE)) or REQUESTS in told
+    ]
+
+
+def drain(directory: str) -> list[str]:
+    """Flush the queue until nothing in it needs us; return what still does."""
+    left = waiting(directory)
+    end = time.monotonic() + PATIENCE
+    while left and time.monotonic() < end:
+        postconf.run(directory, "postqueue", "-f")
+        time.sleep(0.5)
+        left = waiting(directory)
+    return left
+
+
+def requeue(directory: str) -> int:
+    """Give what waits for a stamp filter to Postfix anew; return how many.
+
+    Each gets the content_filter that pickup(8) has now (postsuper(1), -r).
+    """
+    found = [
+        queue_id
+        for queue_id, content_filter, _ in _envelopes(directory)
+        if content_filter.startswith(ways.STAMP)
+    ]
+    for each in found:
+        postconf.run(directory, "postsuper", "-r", each)
+    return len(found)
+
+
+def _envelopes(directory: str) -> Iterator[tuple[str, str, str]]:
+    """Give queue id, content filter and the whole envelope of all that is queued."""
+    for line in postconf.run(directory, "postqueue", "-j").splitlines():
+        queue_id = str(json.loads(line)["queue_id"])
+        try:
+            told = postconf.run(directory, "postcat", "-e", "-q", queue_id)
+        except PostfixCommandFailed:
+            continue  # it has left the queue meanwhile
+        filters = [w for w in told.splitlines() if w.startswith("content_filter:")]
+        yield queue_id, filters[-1].split(":", 1)[1].strip() if filters else "", told
