@@ -67,7 +67,11 @@ def refuse_taken(ports: Iterable[int], ours: Iterable[int]) -> None:
 
 def wait_for_ports(ports: range) -> None:
     """Return when Postfix answers on all of these; raises InstallFailed."""
-    wait(lambda: all(map(_answers, ports)), f"Postfix answers on 127.0.0.1: {ports}")
+
+    def up() -> bool:
+        return all(postconf.answers("127.0.0.1", port) for port in ports)
+
+    wait(up, f"Postfix answers on 127.0.0.1: {ports}")
 
 
 def probe(directory: str, store: str) -> bool:
@@ -117,11 +121,3 @@ def _is_free(port: int) -> bool:
         except OSError:
             return False
     return True
-
-
-def _answers(port: int) -> bool:
-    try:
-        with socket.create_connection(("127.0.0.1", port), 5):
-            return True
-    except OSError:
-        return False

@@ -14,9 +14,11 @@ from postfix_archive.back import postconf
 from postfix_archive.back.host import PATIENCE
 from postfix_archive.core import ways
 from postfix_archive.core.errors import PostfixCommandFailed
+from postfix_archive.core.observed import Waiting
 
 ARCHIVE = "archive:"
 REQUESTS = "@archive-request.invalid"
+MOST = 200  # queue files that are opened to see where they go
 
 
 def waiting(directory: str) -> list[str]:
@@ -26,6 +28,24 @@ def waiting(directory: str) -> list[str]:
         for queue_id, content_filter, told in _envelopes(directory)
         if content_filter.startswith((ways.STAMP, ARCHIVE)) or REQUESTS in told
     ]
+
+
+def oldest(directory: str) -> Iterator[Waiting]:
+    """Give what is queued, the oldest first; content_filter for the first MOST."""
+    now = int(time.time())
+    lines = postconf.run(directory, "postqueue", "-j").splitlines()
+    queued = sorted(map(json.loads, lines), key=lambda each: int(each["arrival_time"]))
+    for number, each in enumerate(queued):
+        queue_id = str(each["queue_id"])
+        told = _envelope(directory, queue_id) if number < MOST else ""
+        yield Waiting(
+            queue_id=queue_id,
+            age=now - int(each["arrival_time"]),
+            sender=each["sender"],
+            recipients=tuple(one["address"] for one in each["recipients"]),
+            reasons=tuple(one.get("delay_reason", "") for one in each["recipients"]),
+            content_filter=_content_filter(told),
+        )
 
 
 def drain(directory: str) -> list[str]:
@@ -58,9 +78,19 @@ def _envelopes(directory: str) -> Iterator[tuple[str, str, str]]:
     """Give queue id, content filter and the whole envelope of all that is queued."""
     for line in postconf.run(directory, "postqueue", "-j").splitlines():
         queue_id = str(json.loads(line)["queue_id"])
-        try:
-            told = postconf.run(directory, "postcat", "-e", "-q", queue_id)
-        except PostfixCommandFailed:
-            continue  # it has left the queue meanwhile
-        filters = [w for w in told.splitlines() if w.startswith("content_filter:")]
-        yield queue_id, filters[-1].split(":", 1)[1].strip() if filters else "", told
+        told = _envelope(directory, queue_id)
+        if told:
+            yield queue_id, _content_filter(told), told
+
+
+def _envelope(directory: str, queue_id: str) -> str:
+    """Return the envelope of a queue file, "" if it has left the queue meanwhile."""
+    try:
+        return postconf.run(directory, "postcat", "-e", "-q", queue_id)
+    except PostfixCommandFailed:
+        return ""
+
+
+def _content_filter(told: str) -> str:
+    found = [w for w in told.splitlines() if w.startswith("content_filter:")]
+    return found[-1].split(":", 1)[1].strip() if found else ""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 import subprocess
 
 from postfix_archive.core import configuration
@@ -85,6 +86,21 @@ def run(directory: str, command: str, *words: str) -> str:
         said = " ".join(done.stderr.split()) or f"exit code {done.returncode}"
         raise PostfixCommandFailed(f"{command} {' '.join(words)[:80]}: {said[:400]}")
     return done.stdout
+
+
+def lookup(directory: str, table: str, key: str) -> str:
+    """Return what a table says for a key, "" if nothing or if it cannot be asked."""
+    done = _done([program("postmap"), "-c", directory, "-q", key, table])
+    return done.stdout.strip() if done.returncode == 0 else ""
+
+
+def answers(host: str, port: int) -> bool:
+    """Tell whether somebody accepts connections there."""
+    try:
+        with socket.create_connection((host, port), 5):
+            return True
+    except OSError:
+        return False
 
 
 def program(command: str) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from postfix_archive.core import ways
+from postfix_archive.core import observed, ways
 from postfix_archive.core.configuration import Service
 from postfix_archive.core.finding import CRITICAL, WARNING, Finding
 from postfix_archive.core.observed import Observed, argv, launcher
@@ -139,9 +139,7 @@ def arguments(host: Observed) -> Iterator[Finding]:
 def pipe_user(host: Observed) -> Iterator[Finding]:
     """A user that pipe(8) accepts, and the same for both transports."""
     for each in host.doors():
-        user, _, group = ways.word_after(
-            each.command.replace("user=", "user= "), "user="
-        ).partition(":")
+        user, _, group = observed.user(each).partition(":")
         groups = {group} if group else set(host.groups.get(user, ()))
         owner = host.found.value("mail_owner")
         postdrop = host.found.value("setgid_group")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from postfix_archive.core import configuration, ways
 from postfix_archive.core.configuration import Configuration, Service
@@ -68,6 +69,7 @@ class Observed:
     waiting: tuple[Waiting, ...] = ()
     keys: frozenset[str] = frozenset()
     neighbours: tuple[Neighbour, ...] = ()
+    gap: Mapping[str, Any] | None = None  # the gate past the archive is open
     is_running: bool = True
     is_default: bool = True  # this is the instance that commands take without -c
 
@@ -117,3 +119,8 @@ def launcher(service: Service) -> str:
 def argv(service: Service) -> str:
     """Return the path of the program that a pipe(8) service runs, "" without one."""
     return ways.word_after(service.command.replace("argv=", "argv= "), "argv=")
+
+
+def user(service: Service) -> str:
+    """Return user or user:group of a pipe(8) service, "" without one."""
+    return ways.word_after(service.command.replace("user=", "user= "), "user=")

@@ -1,0 +1,175 @@
+"""Looks at a host for the doctor: Postfix, the archive's files, tables, instances.
+
+Used by front/doctor and by make install. Changes nothing. What cannot be seen is left
+out: the checks never guess it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import grp
+import hashlib
+import os
+import pwd
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from postfix_archive.back import config, gap, mailq, maps, postconf, program, reading
+from postfix_archive.core import configuration, gates, installation, observed, ways
+from postfix_archive.core.configuration import Configuration, Service
+from postfix_archive.core.errors import ArchiveError
+from postfix_archive.core.observed import File, Neighbour, Observed
+from postfix_archive.core.settings import Settings
+
+
+def observe(directory: str) -> Observed:
+    """Return all that the doctor may judge of the instance of this directory.
+
+    Raises PostfixMissing and PostfixCommandFailed where Postfix cannot be asked.
+    """
+    found = postconf.read(directory)
+    settings, trouble = _settings(directory)
+    is_running = postconf.is_running(directory)
+    return Observed(
+        found=found,
+        settings=settings,
+        trouble=trouble,
+        reference=_reference(),
+        files={path: _file(path) for path in _paths(found, settings)},
+        groups=_groups(found),
+        tables=maps.texts(found),
+        answers=maps.answers(found, settings),
+        silent_ports=tuple(_silent_ports(found)) if is_running else (),
+        free=_free(found, settings),
+        waiting=tuple(mailq.oldest(directory)) if is_running else (),
+        keys=_keys(settings),
+        neighbours=tuple(_neighbours(directory)),
+        gap=_gap(directory),
+        is_running=is_running,
+        is_default=directory == config.DIRECTORY,
+    )
+
+
+def _settings(directory: str) -> tuple[Settings | None, str]:
+    try:
+        return config.load(directory), ""
+    except ArchiveError as error:
+        return None, str(error)
+
+
+def _reference() -> dict[str, Service]:
+    """Return the services of master.cf.d by name/type."""
+    found = {}
+    for text in program.service_texts():
+        for line in installation.entries(text).values():
+            [service] = configuration.services(line)
+            found[service.key] = service
+    return found
+
+
+def _paths(found: Configuration, settings: Settings | None) -> Iterator[str]:
+    for each in found.services:
+        if ways.is_door(each):
+            yield observed.argv(each)
+    if settings is not None:
+        yield settings.archive_key_file
+        yield settings.archive_spool_directory
+        if settings.stores:
+            store = settings.archive_store_directory
+            yield store
+            with contextlib.suppress(ArchiveError):
+                yield from (f"{store}/{each}" for each in reading.archives(store))
+
+
+def _file(path: str) -> File:
+    try:
+        told = os.stat(path)
+    except OSError:
+        return File(path)
+    try:
+        owner = pwd.getpwuid(told.st_uid).pw_name
+    except KeyError:
+        owner = str(told.st_uid)
+    mode = stat.S_IMODE(told.st_mode)
+    return File(path, owner, mode, stat.S_ISDIR(told.st_mode))
+
+
+def _groups(found: Configuration) -> dict[str, tuple[str, ...]]:
+    """Return the groups of the users of our services; who is not there is left out."""
+    users: dict[str, tuple[str, ...]] = {}
+    for each in found.services:
+        user = observed.user(each).partition(":")[0]
+        if not user:
+            continue
+        with contextlib.suppress(KeyError):
+            own = pwd.getpwnam(user).pw_gid
+            ids = os.getgrouplist(user, own)
+            names = {each.gr_gid: each.gr_name for each in grp.getgrall()}
+            users[user] = tuple(names.get(one, str(one)) for one in ids)
+    return users
+
+
+def _silent_ports(found: Configuration) -> Iterator[str]:
+    for each in found.services:
+        host, _, port = each.name.rpartition(":")
+        if ways.is_ours(each) and each.kind == "inet" and port.isdigit():
+            if not postconf.answers(host.strip("[]") or "127.0.0.1", int(port)):
+                yield each.name
+
+
+def _free(found: Configuration, settings: Settings | None) -> dict[str, int]:
+    places = [found.value("queue_directory")]
+    if settings is not None:
+        places.append(settings.archive_spool_directory)
+        if settings.stores:
+            places.append(settings.archive_store_directory)
+    free = {}
+    for each in places:
+        with contextlib.suppress(OSError):
+            told = os.statvfs(each)
+            free[each] = told.f_bavail * told.f_frsize
+    return free
+
+
+def _keys(settings: Settings | None) -> frozenset[str]:
+    """Return digests of the site keys, to compare them with those of others."""
+    if settings is None:
+        return frozenset()
+    try:
+        held = config.keys(settings).keys
+    except ArchiveError:
+        return frozenset()
+    return frozenset(hashlib.sha256(each.secret).hexdigest() for each in held)
+
+
+def _neighbours(directory: str) -> Iterator[Neighbour]:
+    """Give the other instances of this host that have the archive."""
+    for each in _instances():
+        if Path(each).resolve() == Path(directory).resolve():
+            continue
+        with contextlib.suppress(ArchiveError, OSError):
+            found = postconf.read(each)
+            if ways.is_installed(found):
+                keys = _keys(config.load(each))
+                yield Neighbour(each, tuple(gates.archives(found)), keys)
+
+
+def _instances() -> list[str]:
+    """Return the configuration directories of all instances (postmulti(1))."""
+    if not Path(config.DIRECTORY, "main.cf").exists():
+        return []
+    try:
+        words = ("postconf", "-x", "-h", "multi_instance_directories")
+        told = postconf.run(config.DIRECTORY, *words)
+    except ArchiveError:
+        return []
+    return [config.DIRECTORY, *configuration.words(told.strip())]
+
+
+def _gap(directory: str) -> dict[str, Any] | None:
+    try:
+        return gap.read(directory)
+    except ArchiveError as error:
+        return {"opened": "?", "by": "?", "why": str(error)}

@@ -1,0 +1,123 @@
+"""Checks of Postfix's queue: what waits for the archive, and how long it may.
+
+Used by core/checkup.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from postfix_archive.core import gates
+from postfix_archive.core.finding import ADVICE, CRITICAL, WARNING, Finding
+from postfix_archive.core.observed import Observed, Waiting
+from postfix_archive.core.questions import REQUEST_DOMAIN
+
+HOUR = 3600
+DAY = 24 * HOUR
+AT_THE_FILTER = 15 * 60  # seconds in which stuck mail has to be noticed
+
+
+def copies_wait(host: Observed) -> Iterator[Finding]:
+    """How old the oldest copy is that Postfix's queue holds."""
+    waiting = [each for each in host.waiting if _is_copy(each)]
+    oldest = max(waiting, key=lambda each: each.age, default=None)
+    limit = host.number("bounce_queue_lifetime") or 5 * DAY
+    if oldest is not None and oldest.age > min(HOUR, limit // 2):
+        yield Finding(
+            "oldest-copy",
+            CRITICAL if oldest.age > limit // 2 else WARNING,
+            f"queue id {oldest.queue_id}",
+            f"{len(waiting)} copies wait, the oldest for {oldest.age // 60} minutes;"
+            f" Postfix drops them after {limit // HOUR} hours: {_reason(oldest)}",
+            "cure the reason, then " + host.command("postqueue", "-f"),
+        )
+
+
+def mail_waits(host: Observed) -> Iterator[Finding]:
+    """No mail waits long for the stamp filter."""
+    stuck = [
+        each
+        for each in host.waiting
+        if each.content_filter.startswith(gates.STAMP) and each.age > AT_THE_FILTER
+    ]
+    if stuck:
+        oldest = max(stuck, key=lambda each: each.age)
+        yield Finding(
+            "filter-waits",
+            CRITICAL,
+            f"queue id {oldest.queue_id}",
+            f"{len(stuck)} messages wait for the stamp filter, the oldest for"
+            f" {oldest.age // 60} minutes: {_reason(oldest)}",
+            "cure the reason, then "
+            + host.command("postqueue", "-f")
+            + "; if that takes long: postfix-archive bypass on --reason WHY",
+        )
+
+
+def copies_refused(host: Observed) -> Iterator[Finding]:
+    """The archive addresses accept what is mailed to them."""
+    archives = set(gates.archives(host.found))
+    for each in host.waiting:
+        refused = [
+            (address, reason)
+            for address, reason in zip(each.recipients, each.reasons)
+            if address.lower() in archives and reason
+        ]
+        if refused and not each.content_filter.startswith(gates.STAMP):
+            address, reason = refused[0]
+            yield Finding(
+                "copies-refused",
+                WARNING,
+                address,
+                f"the archive address is not deliverable: {reason[:200]}",
+                "cure the reason, then " + host.command("postqueue", "-f"),
+            )
+            return
+
+
+def lifetime(host: Observed) -> Iterator[Finding]:
+    """Copies that wait live long enough to be noticed."""
+    for name in ("bounce_queue_lifetime", "maximal_queue_lifetime"):
+        limit = host.number(name)
+        if limit is not None and limit < DAY:
+            yield Finding(
+                "queue-lifetime",
+                CRITICAL if limit < HOUR else WARNING,
+                f"main.cf: {name}",
+                f"what waits for the archive is dropped or bounced after {limit}"
+                " seconds, before anybody has noticed",
+                host.setting(name, "5d"),
+            )
+
+
+def short_ids(host: Observed) -> Iterator[Finding]:
+    """Queue ids that are not used again."""
+    if host.found.value("enable_long_queue_ids") != "yes":
+        yield Finding(
+            "short-ids",
+            ADVICE,
+            "main.cf: enable_long_queue_ids",
+            "short queue ids are used again within days, so lines of the log cannot be"
+            " told apart later",
+            host.setting("enable_long_queue_ids", "yes"),
+            is_safe=True,
+        )
+
+
+def _is_copy(each: Waiting) -> bool:
+    requests = any(one.endswith(f"@{REQUEST_DOMAIN}") for one in each.recipients)
+    filtered = each.content_filter.startswith(gates.STAMP)
+    return each.content_filter.startswith("archive:") or requests and not filtered
+
+
+def _reason(each: Waiting) -> str:
+    return next(filter(None, each.reasons), "not tried yet")[:200]
+
+
+CHECKS: tuple[Callable[[Observed], Iterator[Finding]], ...] = (
+    mail_waits,
+    copies_wait,
+    copies_refused,
+    lifetime,
+    short_ids,
+)

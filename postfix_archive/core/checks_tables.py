@@ -1,0 +1,145 @@
+"""Checks of lookup tables: actions and mappings that lead mail around the archive.
+
+Used by core/checkup. access(5), header_checks(5) and body_checks(5): an action is a
+word in capitals, FILTER and REDIRECT replace what content_filter says, and ARCHIVE is
+ours, which Postfix does not know.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from postfix_archive.core import gates, lookups, questions
+from postfix_archive.core.finding import CRITICAL, Finding
+from postfix_archive.core.lookups import Lookup
+from postfix_archive.core.observed import Observed
+
+ROUTE = "archive-stamp:on-request"
+PATTERNS = ("pcre", "regexp")  # the pattern may hold spaces
+HARMS = {
+    "FILTER": (
+        "filter-action",
+        "mail that it matches goes to that filter, around the archive",
+        "take the line out, or make that filter archive_next_filter",
+    ),
+    "REDIRECT": (
+        "redirect-action",
+        "mail that it matches loses its recipients before it is archived, and"
+        " content_filter with them",
+        "take the line out; a BCC action leaves the recipients alone",
+    ),
+    "ARCHIVE": (
+        "archive-action",
+        "Postfix does not know ARCHIVE: access(5) answers clients 451, header_checks"
+        " and body_checks log a warning and archive nothing",
+        "move the lines to a source table of archive_tables, then postfix-archive"
+        " tables",
+    ),
+}
+
+
+def actions(host: Observed) -> Iterator[Finding]:
+    """No table has FILTER, REDIRECT or ARCHIVE."""
+    seen = set()
+    for each in lookups.named(host.found):
+        if not each.has_actions or each.table in seen:
+            continue
+        seen.add(each.table)
+        for number, action, target in _actions(each, host.tables.get(each.table, "")):
+            if action == "FILTER" and target.startswith(gates.STAMP):
+                continue
+            check, harm, cure = HARMS[action]
+            place = f"{each.table}, line {number} ({each.place})"
+            yield Finding(check, CRITICAL, place, harm, cure)
+
+
+def requests_mapped(host: Observed) -> Iterator[Finding]:
+    """No map rewrites the addresses by which tables ask for archiving."""
+    for parameter in questions.REWRITING:
+        for each in lookups.in_parameter(host.found, parameter):
+            for key in (questions.REQUEST, f"@{questions.REQUEST_DOMAIN}"):
+                answer = host.answers.get((each.table, key))
+                if answer:
+                    yield Finding(
+                        "request-mapped",
+                        CRITICAL,
+                        f"{each.place}: {each.table}",
+                        f"it maps {questions.REQUEST_DOMAIN} to {answer}: requests of"
+                        " tables, and capsules, become mail to somebody",
+                        f"leave {questions.REQUEST_DOMAIN} out of that table's pattern",
+                    )
+                    break
+
+
+def requests_routed(host: Observed) -> Iterator[Finding]:
+    """A request that a FILTER took around the archive still reaches it."""
+    for each in lookups.in_parameter(host.found, questions.ROUTING):
+        for key in (questions.REQUEST, questions.REQUEST_DOMAIN):
+            answer = host.answers.get((each.table, key))
+            if answer == ROUTE:
+                return
+            if answer:
+                yield _unrouted(host, f"{each.table} sends it to {answer}")
+                return
+    yield _unrouted(host, "no table names it")
+
+
+def _unrouted(host: Observed, why: str) -> Finding:
+    own = host.found.raw(questions.ROUTING)
+    route = f"inline:{{{questions.REQUEST_DOMAIN}={ROUTE}}}"
+    return Finding(
+        "request-route",
+        CRITICAL,
+        f"main.cf: {questions.ROUTING}",
+        f"{questions.REQUEST_DOMAIN} does not lead to the stamp filter ({why}): a request"
+        " that comes another way, and a requeued capsule, bounces",
+        host.setting(questions.ROUTING, ", ".join(filter(None, [route, own]))),
+        is_safe=True,
+    )
+
+
+def _actions(lookup: Lookup, text: str) -> Iterator[tuple[int, str, str]]:
+    """Give line number, action and target of every line with one of ours."""
+    kind, _, name = lookup.table.partition(":")
+    if kind in ("inline", "static"):
+        text = name.strip("{}").replace("=", " ").replace("{", "\n").replace("}", "\n")
+        text = text if kind == "inline" else f"* {text}"
+    for number, line in enumerate(text.splitlines(), 1):
+        if not line.strip() or line.lstrip().startswith("#"):
+            continue
+        words = _right_hand_side(kind, line).split()
+        if words and words[0].upper() in HARMS:
+            yield number, words[0].upper(), " ".join(words[1:])
+
+
+def _right_hand_side(kind: str, line: str) -> str:
+    """Return what stands behind key or pattern."""
+    line = line.strip()
+    if kind in PATTERNS and line[:1] and not line[0].isalnum():
+        delimiter = line.lstrip("!")[0]
+        closing = line.rfind(delimiter, 1)
+        parts = line[closing + 1 :].lstrip("imxAEUX").split(None, 0)
+        return _behind_pattern(line, delimiter) or (parts[0] if parts else "")
+    return line.partition(" ")[2] if " " in line else line.partition("\t")[2]
+
+
+def _behind_pattern(line: str, delimiter: str) -> str:
+    """Return what follows the first delimiter that no backslash hides, and its flags."""
+    at = line.index(delimiter) + 1
+    while at < len(line):
+        if line[at] == "\\":
+            at += 2
+            continue
+        if line[at] == delimiter:
+            rest = line[at + 1 :].split(None, 1)
+            flagged = rest and not line[at + 1].isspace()
+            return (rest[1] if len(rest) > 1 else "") if flagged else " ".join(rest)
+        at += 1
+    return ""
+
+
+CHECKS: tuple[Callable[[Observed], Iterator[Finding]], ...] = (
+    actions,
+    requests_mapped,
+    requests_routed,
+)

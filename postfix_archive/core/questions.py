@@ -1,0 +1,52 @@
+"""What the doctor has to ask lookup tables, and which it has to read.
+
+Used by back/observing, which asks, and by the checks, which find the answers under the
+same table and key.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from postfix_archive.core import gates, lookups
+from postfix_archive.core.configuration import Configuration
+from postfix_archive.core.settings import Settings
+
+REQUEST_DOMAIN = "archive-request.invalid"
+REQUEST = f"1.61@{REQUEST_DOMAIN}"  # in the form of a request recipient
+REWRITING = ("canonical_maps", "recipient_canonical_maps", "virtual_alias_maps")
+ROUTING = "transport_maps"
+LOCAL = ("local_recipient_maps", "alias_maps", "alias_database")
+VIRTUAL = ("virtual_alias_maps", "virtual_mailbox_maps", "relay_recipient_maps")
+
+
+def tables(found: Configuration) -> Iterator[str]:
+    """Give the tables whose actions can lead mail around the archive."""
+    named = (each.table for each in lookups.named(found) if each.has_actions)
+    yield from dict.fromkeys(named)
+
+
+def keys(found: Configuration, settings: Settings | None) -> Iterator[tuple[str, str]]:
+    """Give table and key of everything that is to be asked."""
+    for parameter in REWRITING:
+        for each in lookups.in_parameter(found, parameter):
+            yield each.table, REQUEST
+            yield each.table, f"@{REQUEST_DOMAIN}"
+    for each in lookups.in_parameter(found, ROUTING):
+        yield each.table, REQUEST
+        yield each.table, REQUEST_DOMAIN
+    if settings is not None and settings.mails:
+        for archive in gates.archives(found):
+            yield from _of_archive(found, archive)
+
+
+def _of_archive(found: Configuration, archive: str) -> Iterator[tuple[str, str]]:
+    """Ask what becomes of mail to an archive address."""
+    user, _, domain = archive.rpartition("@")
+    for parameter in LOCAL:
+        for each in lookups.in_parameter(found, parameter):
+            yield each.table, user
+    for parameter in VIRTUAL:
+        for each in lookups.in_parameter(found, parameter):
+            yield each.table, archive
+            yield each.table, f"@{domain}"
