@@ -16,6 +16,7 @@ about mail in flight; tests/unit/test_errors.py holds them to it.
      +-- StoreFailed, JournalFailed              the store
      +-- DeadlineOver                            our own time limit
      +-- RecordNotFound, RecordDamaged           commands that read
+     +-- TableWrong                              the command tables
 """
 
 ALARM = "ALARM:"  # begins what the postmaster must see; the same word, for grep
@@ -112,5 +113,11 @@ class RecordNotFound(ArchiveError):
 
 class RecordDamaged(ArchiveError):
     """A file of the store does not hold what it should."""
+
+    exit_code = 1
+
+
+class TableWrong(ArchiveError):
+    """A table with ARCHIVE lines cannot be compiled, or not be written."""
 
     exit_code = 1
