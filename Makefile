@@ -1,3 +1,5 @@
+# make install ARCHIVE=legal@example.com    put it into this host's Postfix (as root)
+# make uninstall                            take it out again
 # make demo    see it work: a private Postfix, some mail, the archive copies
 # make test    everything that can be tested here, on a live Postfix
 # make check   format, lint, types, house rules, unit tests
@@ -9,10 +11,33 @@ PYTHON ?= /usr/bin/python3
 VENV = .venv
 BIN = $(VENV)/bin
 
-.PHONY: help demo test unit live container check format clean
+# For install; DESTDIR=, for packages, lays down the program alone.
+PREFIX ?= /usr/local
+ARCHIVE ?=
+CONFIG_DIRECTORY ?=
+ARCHIVE_POSITION ?= before
+PORT ?= 0
+STORE ?=
+WHEELS ?=
+ON_REQUEST ?=
+INSTALL_POSTFIX ?=
+DRY_RUN ?=
+INSTALLER = PYTHONPATH=. $(PYTHON) -B -m postfix_archive.front.install
+WHERE = --prefix "$(PREFIX)" --config-directory "$(CONFIG_DIRECTORY)"
+
+.PHONY: help install uninstall demo test unit live container check format clean
 
 help:
-	@sed -n 's/^# \{0,1\}//p' Makefile | sed -n '1,6p'
+	@sed -n 's/^# \{0,1\}//p' Makefile | sed -n '1,8p'
+
+install:
+	@$(INSTALLER) install $(WHERE) --archive "$(ARCHIVE)" --destdir "$(DESTDIR)" \
+	  --python "$(PYTHON)" --position "$(ARCHIVE_POSITION)" --port "$(PORT)" \
+	  --store "$(STORE)" --wheels "$(WHEELS)" $(if $(ON_REQUEST),--on-request) \
+	  $(if $(INSTALL_POSTFIX),--install-postfix) $(if $(DRY_RUN),--dry-run)
+
+uninstall:
+	@$(INSTALLER) uninstall $(WHERE)
 
 demo:
 	@PYTHON=$(PYTHON) tests/prepare demo

@@ -6,6 +6,7 @@ all proofs that it made.
 
 from __future__ import annotations
 
+import datetime
 import os
 
 from postfix_archive.back import files
@@ -43,6 +44,11 @@ def create(path: str, key_id: str, owner: str | None) -> None:
         ) from None
     except OSError as problem:
         raise KeyUnreadable(f"{path} cannot be made: {problem.strerror}") from problem
+
+
+def todays_id() -> str:
+    """Return the id of a key that is made today."""
+    return datetime.datetime.now(datetime.timezone.utc).strftime("%Y%m%d")
 
 
 def _give_to(descriptor: int, owner: str) -> None:

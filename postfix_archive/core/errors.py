@@ -16,6 +16,8 @@ about mail in flight; tests/unit/test_errors.py holds them to it.
      +-- StoreFailed, JournalFailed              the store
      +-- DeadlineOver                            our own time limit
      +-- RecordNotFound, RecordDamaged           commands that read
+     +-- PostfixMissing, PostfixCommandFailed    Postfix's own commands
+     +-- InstallRefused, InstallFailed           make install
      +-- TableWrong                              the command tables
 """
 
@@ -119,5 +121,29 @@ class RecordDamaged(ArchiveError):
 
 class TableWrong(ArchiveError):
     """A table with ARCHIVE lines cannot be compiled, or not be written."""
+
+    exit_code = 1
+
+
+class PostfixMissing(ArchiveError):
+    """There is no Postfix on this host."""
+
+    exit_code = 1
+
+
+class PostfixCommandFailed(ArchiveError):
+    """One of Postfix's own commands ended with an error."""
+
+    exit_code = 1
+
+
+class InstallRefused(ArchiveError):
+    """An installation that cannot be done as asked for; nothing was changed."""
+
+    exit_code = 1
+
+
+class InstallFailed(ArchiveError):
+    """An installation that failed on its way; the configuration was put back."""
 
     exit_code = 1

@@ -253,12 +253,13 @@ def _time(value: str, where: str) -> int:
     return seconds
 
 
-def _port(value: str, where: str) -> tuple[str, int]:
-    host, colon, port = value.rpartition(":")
-    numeric = _is_number(port) and 0 < int(port) < 65536
+def port(value: str, where: str) -> tuple[str, int]:
+    """Return an address:port; where says what to name if it is none."""
+    host, colon, number = value.rpartition(":")
+    numeric = _is_number(number) and 0 < int(number) < 65536
     if not host or not colon or not numeric:
         raise SettingWrong(f"{where}: must be address:port, such as 127.0.0.1:10026")
-    return host.strip("[]"), int(port)
+    return host.strip("[]"), int(number)
 
 
 def _mailbox(value: str, where: str) -> bytes:
@@ -278,16 +279,16 @@ def _host(value: str, where: str) -> bytes:
 
 
 READERS: dict[str, Callable[[str, str], Any]] = {
-    "archive_capsule_address": _port,
-    "archive_copy_address": _port,
+    "archive_capsule_address": port,
+    "archive_copy_address": port,
     "archive_delivery": _delivery,
     "archive_from": _mailbox,
-    "archive_handback_address": _port,
+    "archive_handback_address": port,
     "archive_journal_recipients_per_copy": _count,
     "archive_key_file": _path,
     "archive_local_clients": _clients,
-    "archive_refused_address": _port,
-    "archive_relay_address": _port,
+    "archive_refused_address": port,
+    "archive_relay_address": port,
     "archive_report_format": _one_of(FORMATS),
     "archive_sender": _mailbox_or_null,
     "archive_spool_directory": _path,

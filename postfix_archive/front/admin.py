@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
-
 import click
 
 from postfix_archive.back import config, keyfile
@@ -21,6 +19,5 @@ def key() -> None:
 def create(directory: str, key_id: str | None, owner: str | None) -> None:
     """Make a site key where there is none."""
     settings = config.load(directory)
-    today = datetime.datetime.now(datetime.timezone.utc).strftime("%Y%m%d")
-    keyfile.create(settings.archive_key_file, key_id or today, owner)
+    keyfile.create(settings.archive_key_file, key_id or keyfile.todays_id(), owner)
     click.echo(f"Made {settings.archive_key_file}. Back it up: proofs depend on it.")

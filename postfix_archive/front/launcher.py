@@ -1,9 +1,10 @@
 #!/usr/bin/python3 -IS
 """Starts a door for pipe(8): its name is the door's, its folder the program's.
 
-Installed beside the package as archive-stamp and as archive. Guards even the imports:
-a broken or half-done installation must defer mail, and a traceback would exit with 1,
-which pipe(8) takes for a bounce.
+Installed as archive-stamp and as archive, beside the folder ``current``, which leads
+to the release in use: it is resolved once, so that a run never sees two releases.
+Guards even the imports: a broken or half-done installation must defer mail, and a
+traceback would exit with 1, which pipe(8) takes for a bounce.
 """
 
 import sys
@@ -14,7 +15,7 @@ DEFER = 75  # EX_TEMPFAIL, sysexits(3)
 def start(path: str, arguments: "list[bytes]") -> int:
     """Run the door that this file is named after."""
     folder, _, name = path.rpartition("/")
-    sys.path.insert(0, folder)
+    sys.path[:0] = [os.path.realpath(f"{folder}/current"), folder]
     from postfix_archive.front import pipe
 
     if name == "archive-stamp":

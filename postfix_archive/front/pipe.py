@@ -13,7 +13,7 @@ import time
 from _signal import SIGALRM, alarm, signal
 
 from postfix_archive.back import config, spool
-from postfix_archive.core import trace
+from postfix_archive.core import settings, trace
 from postfix_archive.core.envelope import CLIENT_FIELDS, Client, Recipient
 from postfix_archive.core.errors import ArchiveError, ArgumentsWrong, DeadlineOver
 
@@ -48,6 +48,15 @@ class Run:
     def time(self) -> str:
         """The time of this run for the journal: UTC, as RFC 3339 writes it."""
         return trace.moment(self.now).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+    def port(self, name: bytes) -> tuple[str, int]:
+        """The internal port of that name: this service's own, else archive.cf's."""
+        given = self.macros[name].decode("ascii", "replace")
+        if given:
+            return settings.port(given, f"--{name.decode()} {given} in master.cf")
+        setting = f"archive_{name.decode().replace('-', '_')}"
+        found: tuple[str, int] = getattr(self.settings, setting)
+        return found
 
     @property
     def client(self) -> Client:
@@ -100,8 +109,10 @@ def _option(name: str) -> bytes:
 OPTIONS = (
     b"config-directory",
     b"envid",
+    b"handback-address",
     b"nexthop",
     b"queue-id",
+    b"refused-address",
     b"sender",
     *(_option(name) for name, _ in CLIENT_FIELDS),
 )

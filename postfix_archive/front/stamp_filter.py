@@ -41,7 +41,7 @@ def door(run: Run) -> str:
     )
     if not task.people:
         return _line(filtering.remarks(task), _captured(run, plan))
-    back = handback.Session(run.settings.archive_handback_address)
+    back = handback.Session(run.port(b"handback-address"))
     possible = _ask(back, run, task, reading, head)
     captured = _captured(run, plan)
     queued = _handed_back(back if possible else None, run, task, plan)
@@ -98,7 +98,7 @@ def _handed_back(
 
     if back is not None:
         return back.give(stamped())
-    port = run.settings.archive_refused_address
+    port = run.port(b"refused-address")
     return handback.give_impossible(port, task.sender, task.people, stamped)
 
 

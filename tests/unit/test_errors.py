@@ -10,7 +10,15 @@ from postfix_archive.core import errors
 from postfix_archive.core.errors import ArchiveError
 
 # Of commands, and never of mail in flight.
-OF_COMMANDS = {"RecordNotFound", "RecordDamaged", "TableWrong"}
+OF_COMMANDS = {
+    "RecordNotFound",
+    "RecordDamaged",
+    "PostfixMissing",
+    "PostfixCommandFailed",
+    "InstallRefused",
+    "InstallFailed",
+    "TableWrong",
+}
 
 
 def everything(root: type[ArchiveError]) -> list[type[ArchiveError]]:

@@ -1,0 +1,113 @@
+"""Postfix's own commands: reads and changes its configuration, reloads it.
+
+Used by the commands that look at or change the host. main.cf and master.cf are changed
+by postconf(1) alone. Foreign errors leave as PostfixCommandFailed.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+
+from postfix_archive.core import configuration
+from postfix_archive.core.configuration import Configuration
+from postfix_archive.core.errors import PostfixCommandFailed, PostfixMissing
+
+PLACES = "/usr/sbin:/sbin:/usr/local/sbin:/usr/bin:/bin"
+SECONDS = 120  # no command here takes more than a few
+
+
+def read(directory: str) -> Configuration:
+    """Return what Postfix makes of main.cf and master.cf in this directory."""
+    return Configuration(
+        directory=directory,
+        main=configuration.parameters(run(directory, "postconf", "-n")),
+        known=configuration.parameters(run(directory, "postconf")),
+        services=configuration.services(run(directory, "postconf", "-M")),
+    )
+
+
+def set_main(directory: str, name: str, value: str) -> None:
+    """Set a parameter of main.cf."""
+    run(directory, "postconf", "-e", f"{name} = {value}")
+
+
+def remove_main(directory: str, name: str) -> None:
+    """Take a parameter out of main.cf, so that its default counts again."""
+    run(directory, "postconf", "-X", name)
+
+
+def set_service(directory: str, key: str, line: str) -> None:
+    """Put an entry into master.cf, or replace the one of this name and type."""
+    run(directory, "postconf", "-M", "-e", f"{key} = {line}")
+
+
+def remove_service(directory: str, key: str) -> None:
+    """Take an entry out of master.cf."""
+    run(directory, "postconf", "-M", "-X", key)
+
+
+def set_option(directory: str, key: str, name: str, value: str) -> None:
+    """Set one -o option of a service in master.cf.
+
+    postconf(1) takes no white space there: a list gets commas instead.
+    """
+    if value.split() != [value]:
+        value = ",".join(configuration.words(value))
+    run(directory, "postconf", "-P", "-e", f"{key}/{name} = {value}")
+
+
+def remove_option(directory: str, key: str, name: str) -> None:
+    """Take one -o option of a service out of master.cf."""
+    run(directory, "postconf", "-P", "-X", f"{key}/{name}")
+
+
+def check(directory: str) -> None:
+    """Run postfix check; raises PostfixCommandFailed with what it says."""
+    run(directory, "postfix", "check")
+
+
+def reload(directory: str) -> None:
+    """Make the running Postfix read its configuration again."""
+    run(directory, "postfix", "reload")
+
+
+def is_running(directory: str) -> bool:
+    """Tell whether this instance runs."""
+    return _done([program("postfix"), "-c", directory, "status"]).returncode == 0
+
+
+def run(directory: str, command: str, *words: str) -> str:
+    """Run one of Postfix's commands with -c directory; return what it prints."""
+    done = _done([program(command), "-c", directory, *words])
+    if done.returncode:
+        said = " ".join(done.stderr.split()) or f"exit code {done.returncode}"
+        raise PostfixCommandFailed(f"{command} {' '.join(words)[:80]}: {said[:400]}")
+    return done.stdout
+
+
+def program(command: str) -> str:
+    """Return the path of one of Postfix's commands; raises PostfixMissing."""
+    found = shutil.which(command, path=f"{os.environ.get('PATH', '')}:{PLACES}")
+    if found is None:
+        raise PostfixMissing(
+            f"there is no {command} here: install your system's postfix package"
+            " (Debian: apt-get install postfix), or say INSTALL_POSTFIX=yes"
+        )
+    return found
+
+
+def _done(command: list[str]) -> subprocess.CompletedProcess[str]:
+    try:
+        return subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            errors="surrogateescape",
+            stdin=subprocess.DEVNULL,
+            timeout=SECONDS,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired) as problem:
+        raise PostfixCommandFailed(f"{command[0]}: {problem}") from problem

@@ -1,0 +1,193 @@
+"""Lays down the program: releases side by side, and one name that leads to the newest.
+
+Used by front/install.
+
+    <prefix>/lib/postfix-archive/archive-stamp, archive     replaced whole
+    <prefix>/lib/postfix-archive/current -> releases/<id>   in one rename(2)
+    <prefix>/lib/postfix-archive/releases/<id>/          package, master.cf.d
+    <prefix>/sbin/postfix-archive                           starts current/commands
+
+A run of the hot doors resolves ``current`` once, so an upgrade under load never mixes
+two releases; the one before stays until the next upgrade.
+"""
+
+from __future__ import annotations
+
+import configparser
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+from postfix_archive.core import digest
+from postfix_archive.core.errors import InstallFailed, InstallRefused
+
+PACKAGE = Path(__file__).resolve().parent.parent
+SOURCE = PACKAGE.parent  # a checkout, or a release that is installed
+DOORS = ("archive-stamp", "archive")
+COMPLETE = "complete"
+COMMAND = """#!/bin/sh
+# Starts the command postfix-archive in its own environment.
+exec {lib}/current/commands/bin/python -I -m postfix_archive "$@"
+"""
+
+
+class Program:
+    """The program below one prefix; destdir stands before it for packages."""
+
+    def __init__(self, prefix: str, destdir: str = "", python: str = "") -> None:
+        self.lib = f"{prefix}/lib/postfix-archive"
+        self.python = python or "/usr/bin/python3"
+        self._lib = Path(destdir + self.lib)
+        self._command = Path(f"{destdir}{prefix}/sbin/postfix-archive")
+        self._manual = Path(f"{destdir}{prefix}/share/man")
+
+    @property
+    def release(self) -> str:
+        """The id of the release in SOURCE: made from every byte of it."""
+        total = digest.sha256()
+        for path in _files():
+            total.update(f"{path.relative_to(SOURCE)}\0".encode() + path.read_bytes())
+        return str(total.hexdigest()[:16])
+
+    @property
+    def is_current(self) -> bool:
+        """Tell whether this very release is laid down and in use."""
+        current = self._lib / "current"
+        done = (self._lib / "releases" / self.release / COMPLETE).exists()
+        return done and current.resolve().name == self.release
+
+    def lay_down(self, wheels: str = "") -> None:
+        """Put the release there and make it the one in use, in one step.
+
+        wheels is a folder with the Python packages, for hosts that reach no index.
+        """
+        if SOURCE.parent == self._lib / "releases":
+            return  # this is the installed program itself
+        folder = self._lib / "releases" / self.release
+        if not (folder / COMPLETE).exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            try:
+                self._fill(folder, wheels)
+            except (OSError, InstallRefused, InstallFailed):
+                shutil.rmtree(folder, ignore_errors=True)
+                raise
+        before = (self._lib / "current").resolve().name
+        self._use(folder)
+        for each in (self._lib / "releases").iterdir():
+            if each.name not in (self.release, before):
+                shutil.rmtree(each, ignore_errors=True)
+
+    def remove(self) -> None:
+        """Take the program away."""
+        self._command.unlink(missing_ok=True)
+        for page in (SOURCE / "docs" / "man").glob("*.[15]"):
+            section = f"man{page.suffix[1:]}"
+            (self._manual / section / page.name).unlink(missing_ok=True)
+        shutil.rmtree(self._lib, ignore_errors=True)
+
+    def _fill(self, folder: Path, wheels: str) -> None:
+        for path in _files():
+            target = folder / path.relative_to(SOURCE)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, target)
+        _must([self.python, "-I", "-m", "compileall", "-q", str(folder)])
+        self._environment(folder, wheels)
+        (folder / COMPLETE).touch()
+        _sync(folder)
+
+    def _environment(self, folder: Path, wheels: str) -> None:
+        """Make an environment of its own for the commands."""
+        commands = folder / "commands"
+        done = _run([self.python, "-I", "-m", "venv", str(commands)])
+        if done.returncode:
+            raise InstallRefused(
+                f"{self.python} cannot make an environment of its own: install its venv"
+                " package (Debian: apt-get install python3-venv)"
+            )
+        python = str(commands / "bin" / "python")
+        where = ["--no-index", "--find-links", wheels] if wheels else []
+        pip = [python, "-I", "-m", "pip", "install", "--quiet"]
+        quietly = ["--disable-pip-version-check", "--no-warn-script-location"]
+        _must([*pip, *quietly, *where, *_requirements()])
+        [packages] = commands.glob("lib/python*/site-packages")
+        final = f"{self.lib}/releases/{folder.name}"
+        (packages / "postfix_archive.pth").write_text(f"{final}\n")
+
+    def _use(self, folder: Path) -> None:
+        """Put everything in use that stands outside the release."""
+        launcher = (PACKAGE / "front" / "launcher.py").read_text()
+        first, _, rest = launcher.partition("\n")
+        for door in DOORS:
+            replace(self._lib / door, f"#!{self.python} -IS\n{rest}", 0o755)
+        draft = self._lib / f"current.{os.getpid()}"
+        draft.unlink(missing_ok=True)
+        draft.symlink_to(f"releases/{folder.name}")
+        draft.replace(self._lib / "current")
+        _sync(self._lib)
+        replace(self._command, COMMAND.format(lib=self.lib), 0o755)
+        for page in (folder / "docs" / "man").glob("*.[15]"):
+            section = self._manual / f"man{page.suffix[1:]}"
+            replace(section / page.name, page.read_text(), 0o644)
+
+
+def service_texts() -> list[str]:
+    """Return the texts of master.cf.d that hold services, in their order."""
+    paths = sorted((SOURCE / "master.cf.d").glob("[1-9]*.cf"))
+    return [path.read_text() for path in paths]
+
+
+def replace(path: Path, text: str, mode: int) -> None:
+    """Write a file whole, durably, or not at all; the same text is left alone."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.is_file() and path.read_text() == text:
+        return
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    with open(draft, "w", encoding="utf-8") as opened:
+        os.fchmod(opened.fileno(), mode)
+        opened.write(text)
+        opened.flush()
+        os.fsync(opened.fileno())
+    draft.replace(path)
+    _sync(path.parent)
+
+
+def _files() -> list[Path]:
+    """Return all that belongs to a release."""
+    found = [SOURCE / "setup.cfg"]
+    for pattern in ("postfix_archive/**/*.py", "master.cf.d/*.cf", "docs/man/*.[15]"):
+        found += SOURCE.glob(pattern)
+    return sorted(found)
+
+
+def _requirements() -> list[str]:
+    """Return the packages that the commands need, from setup.cfg."""
+    parser = configparser.ConfigParser()
+    parser.read(SOURCE / "setup.cfg", encoding="utf-8")
+    wanted = parser["options"]["install_requires"].splitlines()
+    return [each.strip() for each in wanted if each.strip()]
+
+
+def _must(command: list[str]) -> None:
+    done = _run(command)
+    if done.returncode:
+        said = " ".join((done.stderr or done.stdout).split())[-400:]
+        raise InstallFailed(
+            f"this failed: {' '.join(command[:6])}: {said}; WHEELS=folder takes"
+            " the Python packages from there. Postfix was not touched"
+        )
+
+
+def _run(command: list[str]) -> subprocess.CompletedProcess[str]:
+    clean = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
+    return subprocess.run(
+        command, env=clean, capture_output=True, text=True, check=False
+    )
+
+
+def _sync(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

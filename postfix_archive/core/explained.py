@@ -1,0 +1,75 @@
+"""The text of a new archive.cf: every setting, explained, with its default.
+
+Used by front/install. A setting without a meaning here fails a test.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Mapping
+
+from postfix_archive.core import settings
+
+WIDTH = 78
+HEADING = """\
+# Settings of postfix_archive, in main.cf's syntax; archive.cf(5) and
+# docs/settings.md have more. What is commented out is the default.
+# What Postfix itself must expand (archive, archive_next_filter) is in main.cf.
+"""
+MEANINGS = {
+    "archive_capsule_address": "The port for capsules, see master.cf.",
+    "archive_copy_address": "The port for archive copies that leave as mail.",
+    "archive_delivery": (
+        "Where copies go: into the store, to the archive address as mail, or both. With"
+        " both, mail leaves only after the store has it."
+    ),
+    "archive_from": "From: of copies and capsules.",
+    "archive_handback_address": "The port on which Postfix takes mail back.",
+    "archive_journal_recipients_per_copy": (
+        "Deal a long list of recipients out over several mailed copies of at most so"
+        " many, for importers with small buffers. 0: one copy."
+    ),
+    "archive_key_file": (
+        "The site keys, readable by the archive's user alone. Back them up: all proofs"
+        " depend on them. Several hosts may share them."
+    ),
+    "archive_local_clients": (
+        "Clients whose headers Postfix completes and maps at hand-back. Keep it equal"
+        " to main.cf's local_header_rewrite_clients."
+    ),
+    "archive_refused_address": "The QMQP port for addresses that SMTP cannot carry.",
+    "archive_relay_address": "The port for copies where no store keeps them.",
+    "archive_report_format": (
+        "Form of mailed copies: hybrid, dsn, journal, message. The store always keeps"
+        " hybrid copies."
+    ),
+    "archive_sender": "Envelope sender of mailed copies; empty is the null sender.",
+    "archive_spool_directory": "Where messages over 4 MB are set aside meanwhile.",
+    "archive_stamp_lifetime": (
+        "With archive_delivery = mail: how long a valid stamp spares a second copy."
+    ),
+    "archive_store_directory": "The store.",
+    "archive_tables": (
+        "Source tables with ARCHIVE actions, type:path, the path ending in .in; after a"
+        " change run: postfix-archive tables"
+    ),
+    "archive_time_limit": (
+        "When a run gives up and defers; below pipe(8)'s time limits in main.cf."
+    ),
+    "mail_owner": "As in main.cf.",
+    "myhostname": "As in main.cf: needed to know Postfix's own Received: lines.",
+}
+
+
+def archive_cf(values: Mapping[str, str]) -> str:
+    """Return the text of an archive.cf that sets these values and explains all."""
+    text = HEADING
+    for name in ("myhostname", *settings.DEFAULTS):
+        told = textwrap.fill(
+            MEANINGS[name], WIDTH, initial_indent="# ", subsequent_indent="# "
+        )
+        default = settings.DEFAULTS.get(name, "")
+        is_set = name in values
+        line = f"{name} = {values[name] if is_set else default}".rstrip()
+        text += f"\n{told}\n{'' if is_set else '#'}{line}\n"
+    return text

@@ -1,0 +1,150 @@
+"""The plan of an installation: which lines of main.cf and master.cf are to change.
+
+Used by front/install. Takes Postfix's configuration as it is and returns changes, each
+with what stood there before; makes none of them. What is there already is no change, so
+a second plan is empty. A change that is a gate sends mail through the archive; all
+others only get things ready, and are made first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from postfix_archive.core import configuration, ways
+from postfix_archive.core.configuration import Configuration
+from postfix_archive.core.errors import InstallRefused
+from postfix_archive.core.ways import STAMP, Change, Way, Ways, Wish
+
+
+def plan(
+    found: Configuration, wish: Wish, given: Mapping[str, str]
+) -> tuple[Change, ...]:
+    """Return the changes, ready ones first; given are the entries of master.cf.d.
+
+    Raises InstallRefused where the configuration leaves no safe way.
+    """
+    _refuse_strangers(found, wish)
+    behind = Ways(found, wish)
+    every = [
+        *_entries(found, wish, given, behind.numbered),
+        *_preparing(found, behind),
+        *behind.services(),
+        *behind.main(),
+    ]
+    return tuple(each for each in every if each.after != each.before)
+
+
+def ports_needed(found: Configuration, wish: Wish) -> range:
+    """Return the ports that the internal services of this plan listen on."""
+    further = len(Ways(found, wish).numbered) - 1
+    return range(wish.port, wish.port + ways.PORTS + 2 * further)
+
+
+def entries(text: str) -> dict[str, str]:
+    """Return the entries of a file of master.cf.d, each on one line, by name/type."""
+    lines: list[str] = []
+    for line in text.splitlines():
+        if not line.strip() or line.lstrip().startswith("#"):
+            continue
+        if line[0] in " \t":
+            lines[-1] += " " + line.strip()
+        else:
+            lines.append(line.strip())
+    return {"/".join(line.split()[:2]): line for line in lines}
+
+
+def _entries(
+    found: Configuration, wish: Wish, given: Mapping[str, str], numbered: list[Way]
+) -> Iterator[Change]:
+    """Give the services of master.cf.d, and those of every further way."""
+    for line in given.values():
+        yield _entry(found, _fitted(line, found, wish))
+    for number, way in list(enumerate(numbered, 1))[1:]:
+        yield from _further(found, wish, given, number, way)
+
+
+def _further(
+    found: Configuration, wish: Wish, given: Mapping[str, str], number: int, way: Way
+) -> Iterator[Change]:
+    """Give a stamp filter and two ways back for services with a filter of their own."""
+    back = wish.port + ways.PORTS + 2 * (number - 2)
+    stamp = given[f"{STAMP}/unix"].replace(f"{STAMP} ", f"{STAMP}-{number} ", 1)
+    addresses = f"--handback-address 127.0.0.1:{back}"
+    addresses += f" --refused-address 127.0.0.1:{back + 1} -- "
+    yield _entry(found, _fitted(stamp.replace("-- ", addresses, 1), found, wish))
+    for usual, port in ((ways.USUAL_PORT, back), (ways.USUAL_PORT + 4, back + 1)):
+        line = given[f"127.0.0.1:{usual}/inet"]
+        line = line.replace(f":{usual} ", f":{port} ", 1)
+        options = way.handback_options or ways.HANDBACK
+        said = "receive_override_options="
+        start, _, rest = line.partition(said)
+        line = f"{start}{said}{options} " + rest.partition(" ")[2]
+        line = line.replace("$archive_next_filter", way.next_filter)
+        yield _entry(found, _fitted(line, found, wish))
+
+
+def _fitted(line: str, found: Configuration, wish: Wish) -> str:
+    """Return an entry of master.cf.d with this host's ports, user and folder."""
+    for offset in range(ways.PORTS):
+        usual = f"127.0.0.1:{ways.USUAL_PORT + offset} "
+        line = line.replace(usual, f"127.0.0.1:{wish.port + offset} ", 1)
+    line = line.replace("user=postfix-archive", f"user={wish.user}")
+    line = line.replace("/usr/local/lib/postfix-archive", wish.program)
+    if found.version >= (3, 9):
+        line = line.replace(" -- ", " --envid {${envid}} -- ", 1)
+    return line
+
+
+def _entry(found: Configuration, line: str) -> Change:
+    """Return the change to one entry; a process limit that was tuned stays."""
+    wanted = configuration.services(line)[0]
+    there = found.service(wanted.key)
+    if there is None:
+        return Change("service", wanted.key, line)
+    words = line.split()
+    words[6] = there.fields[4]
+    line = " ".join(words)
+    same = configuration.services(line)[0].line == there.line
+    return Change("service", wanted.key, there.line if same else line, there.line)
+
+
+def _preparing(found: Configuration, behind: Ways) -> Iterator[Change]:
+    """Give what main.cf must know before mail comes this way."""
+    yield ways.changed(found, "archive_next_filter", behind.usual.next_filter)
+    yield ways.changed(found, "archive_handback_options", behind.usual.handback_options)
+    yield ways.changed(found, "archive_relay", found.raw("archive_relay"))
+    for number in range(1, len(behind.numbered) + 1):
+        for limit, value in ways.LIMITS:
+            yield _kept(found, f"{ways.transport(number)}_{limit}", value)
+    yield _kept(found, "archive_time_limit", "1000s")
+    routes = configuration.words(found.raw("transport_maps"))
+    others = [each for each in routes if not each.startswith(ways.OUR_ROUTES)]
+    yield ways.changed(found, "transport_maps", ", ".join([ways.ROUTES, *others]))
+    guarded = ways.guarded(found.raw("smtpd_recipient_restrictions"))
+    yield ways.changed(found, "smtpd_recipient_restrictions", guarded)
+
+
+def _kept(found: Configuration, name: str, value: str) -> Change:
+    """Set a parameter that the admin may have tuned: what is there stays."""
+    return ways.changed(found, name, found.main.get(name, value))
+
+
+def _refuse_strangers(found: Configuration, wish: Wish) -> None:
+    """Refuse where a service of one of our names is somebody else's."""
+    installed = ways.is_installed(found)
+    for each in found.services:
+        door = each.name in (STAMP, "archive") and each.kind == "unix"
+        if each.name in ways.OURS and not (ways.is_door(each) if door else installed):
+            raise InstallRefused(
+                f"{found.directory}/master.cf has a service {each.key} that is not"
+                " ours: give it another name, there and where main.cf and the tables"
+                " name it"
+            )
+    taken = {str(port) for port in range(wish.port, wish.port + ways.PORTS)}
+    for each in found.services:
+        port = each.name.rpartition(":")[2]
+        if each.kind == "inet" and port in taken and not ways.is_ours(each):
+            raise InstallRefused(
+                f"{found.directory}/master.cf has a service {each.key} on a port that"
+                f" we need: choose another first port, PORT={wish.port + 100}"
+            )

@@ -1,0 +1,293 @@
+"""Which services the archive stands before, and what comes behind it for each.
+
+Used by installation. A host may have one content filter for all, others for some
+services, none for others; address mappings may happen at the first hop or where a
+filter gives mail back. Each combination is a way of its own behind the archive: a stamp
+filter with its own hand-back port. The first way is main.cf's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+
+from postfix_archive.core import configuration
+from postfix_archive.core.configuration import Configuration, Service
+from postfix_archive.core.errors import InstallRefused
+
+STAMP = "archive-stamp"
+OURS = (
+    STAMP,
+    "archive",
+    "archive-relay",
+    "archive-local",
+    "archive-cleanup",
+    "archive-copy-cleanup",
+)
+USUAL_PORT = 10026
+PORTS = 5
+HANDBACK = "no_unknown_recipient_checks,no_header_body_checks,no_milters"
+NO_MAPPINGS = "no_address_mappings"
+ROUTES = (
+    "inline:{archive-request.invalid=archive-stamp:on-request,"
+    "archive-probe.invalid=discard:}"
+)
+OUR_ROUTES = "inline:{archive-request.invalid"
+CLIENT_CHECK = "check_recipient_access,inline:{archive-request.invalid=reject}"
+LIMITS = (("destination_recipient_limit", "3500"), ("time_limit", "1000s"))
+LOOPBACK = ("127.", "localhost:", "[::1]:", "::1:")
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What the postmaster asked for."""
+
+    archive: str
+    program: str  # the folder of the launchers
+    user: str = "postfix-archive"
+    port: int = USUAL_PORT  # the first of those that we need
+    position: str = "before"
+    on_request: bool = False
+
+
+@dataclass(frozen=True)
+class Change:
+    """One change: main.cf's name, or master.cf's name/type and perhaps an option.
+
+    before and after are None where there is, or is to be, nothing.
+    """
+
+    where: str  # main, service or option
+    name: str
+    after: str | None
+    before: str | None = None
+    gate: bool = False
+
+    @property
+    def undone(self) -> Change:
+        """The change that takes this one back."""
+        return replace(self, after=self.before, before=self.after)
+
+
+@dataclass(frozen=True)
+class Way:
+    """What comes behind the archive for some services: a filter, and who maps."""
+
+    next_filter: str
+    handback_options: str
+
+
+class Ways:
+    """Sorts the services: through the archive which way, or left as they are."""
+
+    def __init__(self, found: Configuration, wish: Wish) -> None:
+        self.found = found
+        self.wish = wish
+        self.own_filter = self._original("content_filter", None)
+        self.own_options = self._original("receive_override_options", None)
+        after = wish.position == "after"
+        self.backs = [each for each in self._clients() if self._takes_back(each)]
+        if after and not self.backs:
+            raise InstallRefused(
+                "ARCHIVE_POSITION=after: no smtpd on loopback with content_filter="
+                " (empty) in master.cf takes mail back from a content filter; give the"
+                " one that does -o content_filter="
+            )
+        self.through = [e for e in self._clients() if self._is_through(e)]
+        self.left = [e for e in self._clients() if e not in self.through]
+        first = self.backs[0] if after else None
+        self.usual = self._way(first)
+        self.numbered = [self.usual]
+        for each in self.through:
+            if self._way(each) not in self.numbered:
+                self.numbered.append(self._way(each))
+
+    def services(self) -> Iterator[Change]:
+        """Give the changes to the options of the admin's services."""
+        for each in self.through:
+            own = "content_filter" in each.options or self.wish.position == "after"
+            if own:
+                number = self.numbered.index(self._way(each)) + 1
+                before = self._original("content_filter", each)
+                value = gate(number, before, self.wish)
+                yield self._option(each, "content_filter", value, gate=True)
+            if "receive_override_options" in each.options or own:
+                options = self._original("receive_override_options", each)
+                mapped = unmapped(options, self.wish)
+                yield self._option(each, "receive_override_options", mapped, gate=True)
+        left = self.left if self.wish.position == "before" else []
+        for each in left:
+            if "receive_override_options" not in each.options:
+                yield self._option(
+                    each, "receive_override_options", self.own_options, gate=True
+                )
+        yield from self._client_checks()
+
+    def _client_checks(self) -> Iterator[Change]:
+        """Keep clients out of the request domain, and let a filter bring requests."""
+        name = "smtpd_recipient_restrictions"
+        for each in self._clients():
+            if each in self.backs:
+                if self.wish.position == "after" and name not in each.options:
+                    own = self.found.raw(name).replace(CLIENT_CHECK, "").lstrip(",")
+                    yield self._option(each, name, own)
+            elif name in each.options:
+                yield self._option(each, name, guarded(each.options[name]))
+
+    def main(self) -> Iterator[Change]:
+        """Give the changes to main.cf that open the way."""
+        if self.wish.archive:
+            yield changed(self.found, "archive", self.wish.archive, gate=True)
+        if self.wish.position == "after":
+            return
+        opened = gate(1, "$archive_next_filter", self.wish)
+        value = unmapped(self.own_options, self.wish)
+        yield changed(self.found, "receive_override_options", value, gate=True)
+        yield changed(self.found, "content_filter", opened, gate=True)
+
+    def _clients(self) -> list[Service]:
+        """The services by which mail comes in."""
+        return [
+            each
+            for each in self.found.services
+            if each.program in ("smtpd", "pickup") and not is_ours(each)
+        ]
+
+    def _takes_back(self, service: Service) -> bool:
+        """Tell whether this is where a content filter gives mail back."""
+        bound = service.kind == "inet" and service.name.startswith(LOOPBACK)
+        named = "content_filter" in service.options
+        return bound and named and self._original("content_filter", service) == ""
+
+    def _is_through(self, service: Service) -> bool:
+        if self.wish.position == "after":
+            filtered = bool(self._original("content_filter", service))
+            return service in self.backs or not (filtered or self._by_sendmail(service))
+        return service not in self.backs and not self._by_sendmail(service)
+
+    def _by_sendmail(self, service: Service) -> bool:
+        """Tell whether pickup is kept free for a filter that gives back by sendmail."""
+        if service.program != "pickup" or self._original("content_filter", service):
+            return False
+        named = "content_filter" in service.options or self.own_filter == ""
+        return named and any(map(self._is_piped, self._clients()))
+
+    def _is_piped(self, service: Service) -> bool:
+        name = self._original("content_filter", service).partition(":")[0]
+        behind = self.found.service(f"{name}/unix")
+        return behind is not None and behind.program == "pipe"
+
+    def _way(self, service: Service | None) -> Way:
+        after = self.wish.position == "after"
+        next_filter = "" if after else self._original("content_filter", service)
+        options = self._original("receive_override_options", service)
+        elsewhere = NO_MAPPINGS in configuration.words(options)
+        return Way(next_filter, f"{HANDBACK},{NO_MAPPINGS}" if elsewhere else "")
+
+    def _original(self, name: str, service: Service | None) -> str:
+        """Return what the admin said, also where an installation has changed it."""
+        text = self.found.raw(name, service)
+        if name == "content_filter":
+            return self._filter_behind(text, service)
+        if NO_MAPPINGS in text and self._is_gated(service):
+            kept = [w for w in configuration.words(text) if NO_MAPPINGS not in w]
+            way = self._numbered_before(service)
+            return ",".join([*kept, NO_MAPPINGS] if NO_MAPPINGS in way else kept)
+        return text
+
+    def _is_gated(self, service: Service | None) -> bool:
+        return STAMP in self.found.raw("content_filter", service)
+
+    def _filter_behind(self, text: str, service: Service | None) -> str:
+        if STAMP not in text:
+            return text
+        number = number_in(text)
+        if number == 1:
+            return self.found.raw("archive_next_filter")
+        return self._back(number).get("content_filter", "")
+
+    def _numbered_before(self, service: Service | None) -> str:
+        """Return the hand-back options that an earlier installation gave this way."""
+        number = number_in(self.found.raw("content_filter", service))
+        if number == 1:
+            return self.found.raw("archive_handback_options")
+        return self._back(number).get("receive_override_options", "")
+
+    def _back(self, number: int) -> Mapping[str, str]:
+        """Return the options of the port to which a further way gives mail back."""
+        transport = self.found.service(f"{STAMP}-{number}/unix")
+        port = word_after(transport.command, "--handback-address") if transport else ""
+        back = self.found.service(f"{port}/inet")
+        return back.options if back else {}
+
+    def _option(
+        self, service: Service, name: str, value: str, *, gate: bool = False
+    ) -> Change:
+        before = service.options.get(name)
+        return Change("option", f"{service.key}/{name}", value, before, gate)
+
+
+def is_ours(service: Service) -> bool:
+    """Tell whether a service is one that master.cf.d makes."""
+    known = service.name in OURS or service.name.startswith(f"{STAMP}-")
+    return known or "/archive-" in service.options.get("syslog_name", "")
+
+
+def is_installed(found: Configuration) -> bool:
+    """Tell whether this instance has the stamp filter of an installation."""
+    service = found.service(f"{STAMP}/unix")
+    return service is not None and is_door(service)
+
+
+def changed(
+    found: Configuration, name: str, value: str, *, gate: bool = False
+) -> Change:
+    """Return the change that gives main.cf's parameter this value."""
+    return Change("main", name, value, found.main.get(name), gate)
+
+
+def gate(number: int, next_filter: str, wish: Wish) -> str:
+    """Return the content_filter that leads through the archive, if one is asked for."""
+    name = transport(number)
+    behind = next_filter
+    if wish.on_request:
+        behind = f"{name}:on-request"
+    return f"${{archive?{{{name}:$archive}}:{{{behind}}}}}"
+
+
+def unmapped(options: str, wish: Wish) -> str:
+    """Return receive_override_options under which the first hop maps no address."""
+    if NO_MAPPINGS in configuration.words(options):
+        return options
+    last = NO_MAPPINGS if wish.on_request else f"${{archive?{{{NO_MAPPINGS}}}}}"
+    return f"{options},{last}" if options else last
+
+
+def guarded(restrictions: str) -> str:
+    """Return restrictions that keep clients out of the request domain."""
+    if "archive-request.invalid" in restrictions:
+        return restrictions
+    return ",".join(each for each in (CLIENT_CHECK, restrictions) if each)
+
+
+def transport(number: int) -> str:
+    """Return the name of the stamp filter of a way."""
+    return STAMP if number == 1 else f"{STAMP}-{number}"
+
+
+def number_in(content_filter: str) -> int:
+    """Return the number of the way that a content_filter leads."""
+    behind = content_filter.partition(f"{STAMP}-")[2]
+    digits = behind[: len(behind) - len(behind.lstrip("0123456789"))]
+    return int(digits) if digits else 1
+
+
+def word_after(command: str, option: str) -> str:
+    """Return the argument that follows an option of a command."""
+    return (command.partition(f"{option} ")[2].split() or [""])[0]
+
+
+def is_door(service: Service) -> bool:
+    """Tell whether a service runs one of our launchers."""
+    path = word_after(service.command.replace("argv=", "argv= "), "argv=")
+    return service.program == "pipe" and path.rpartition("/")[2] in (STAMP, "archive")

@@ -1,0 +1,97 @@
+"""make uninstall: closes the gate, lets the queue run dry, takes everything back.
+
+Used by front/install. The store, the key and the user stay.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from postfix_archive.back import config, host, instance, postconf, program, undo
+from postfix_archive.core import configuration
+from postfix_archive.core.configuration import Configuration
+from postfix_archive.core.errors import InstallFailed, InstallRefused
+from postfix_archive.core.ways import Change
+
+
+def uninstall(directory: str, prefix: str) -> None:
+    """Take the archive out of one instance; the last one takes the program along."""
+    found = postconf.read(directory)
+    name = instance.name_of(found)
+    record = undo.Undo(directory, name)
+    if not record.exists:
+        raise InstallRefused(
+            f"{record.folder}: there is no undo record, so nothing to take back in"
+            f" {directory}; other instances: -c DIR (make: CONFIG_DIRECTORY=DIR)"
+        )
+    _take_back(directory, record)
+    _put_away(directory, name)
+    if not any(undo.STATE.glob("*.undo")):
+        program.Program(prefix).remove()
+    store = "the store, the key and the user stay, since copies depend on them"
+    print(f"{directory} is as it was before; {store}.")
+
+
+def _take_back(directory: str, record: undo.Undo) -> None:
+    """Close the gate, let the queue run dry, then take the rest back."""
+    untouched = record.is_untouched()
+    running = postconf.is_running(directory)
+    undone = [each.undone for each in reversed(record.changes())]
+    _undo(directory, [each for each in undone if each.gate], keep=not untouched)
+    if running:
+        postconf.reload(directory)
+        left = host.drain(directory)
+        if left:
+            raise InstallFailed(
+                f"nothing new is archived, but {len(left)} messages still wait for the"
+                f" archive's services ({', '.join(left[:3])}): see postqueue -p, cure"
+                " what holds them, and run this again"
+            )
+    elif host.waiting(directory):
+        raise InstallFailed(
+            "messages wait for the archive's services and Postfix is stopped: start it"
+            " and run this again"
+        )
+    if untouched:
+        record.restore()
+    else:
+        _undo(directory, [each for each in undone if not each.gate], keep=True)
+        print(f"{directory} was changed since: only our lines were taken out.")
+    if running:
+        postconf.reload(directory)
+    record.forget()
+
+
+def _undo(directory: str, changes: Iterable[Change], *, keep: bool) -> None:
+    """Take changes back; with keep, not what somebody has changed since."""
+    found = postconf.read(directory)
+    for each in changes:
+        if keep and _now(found, each) not in (each.before, _plain(each.before)):
+            print(f"{each.name}: changed since, left as it is")
+        else:
+            undo.make(directory, each)
+
+
+def _plain(line: str | None) -> str | None:
+    return " ".join(configuration.words_of_entry(line)) if line else line
+
+
+def _now(found: Configuration, change: Change) -> str | None:
+    """Return what now stands where a change was made."""
+    if change.where == "main":
+        return found.main.get(change.name)
+    if change.where == "service":
+        service = found.service(change.name)
+        return service.line if service else None
+    key, _, option = change.name.rpartition("/")
+    service = found.service(key)
+    return service.options.get(option) if service else None
+
+
+def _put_away(directory: str, name: str) -> None:
+    """Move archive.cf to the state folder: a later installation finds it again."""
+    path = Path(directory, config.NAME)
+    if path.exists():
+        program.replace(undo.STATE / f"{name}.archive.cf", path.read_text(), 0o644)
+        path.unlink()

@@ -1,0 +1,290 @@
+"""make install and make uninstall on a whole host with Debian's stock configuration."""
+
+from __future__ import annotations
+
+import subprocess
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from whole_host import HOST, WholeHost
+
+pytestmark = pytest.mark.live
+ARCHIVE = f"ARCHIVE=legal@{HOST}"
+NEEDED = ("click>=8.0", "python-dateutil>=2.8", "chardet>=5.0")
+
+
+@pytest.fixture(scope="session")
+def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The Python packages, for a host that reaches no index."""
+    folder = tmp_path_factory.mktemp("wheels")
+    environment = folder / "env"
+    subprocess.run(["/usr/bin/python3", "-m", "venv", environment], check=True)
+    pip = [str(environment / "bin" / "pip"), "--disable-pip-version-check", "-q"]
+    subprocess.run([*pip, "download", "-d", str(folder), *NEEDED], check=True)
+    return folder
+
+
+@pytest.fixture
+def host() -> Iterator[WholeHost]:
+    """A host with a running stock Postfix, and mailboxes for bob and the archive."""
+    with WholeHost() as made:
+        made.run("useradd --no-create-home legal && postfix start")
+        yield made
+
+
+@pytest.fixture(scope="module")
+def stock() -> Iterator[WholeHost]:
+    """A host that every refused installation leaves as it is."""
+    with WholeHost() as made:
+        made.run("postfix start")
+        yield made
+
+
+def install(wheels: Path, more: str = "") -> str:
+    return f"make install {ARCHIVE} WHEELS={wheels} {more}"
+
+
+def archived(host: WholeHost) -> int:
+    """How many records the archive has, the probes aside."""
+    listing = host.says("postfix-archive list --json")
+    return sum("archive-probe.invalid" not in line for line in listing.splitlines())
+
+
+def test_from_stock_to_archive_and_back(host: WholeHost, wheels: Path) -> None:
+    before = host.configuration()
+    diff = host.says(f"{install(wheels)} DRY_RUN=1")
+    assert f"+archive = legal@{HOST}" in diff
+    assert "+archive-stamp unix" in diff
+    assert host.configuration() == before
+
+    said = host.says(install(wheels))
+    assert "Probe:" in said
+    installed = host.configuration()
+    for name in ("./main.cf", "./master.cf", "./archive.cf"):
+        assert installed[name] != before.get(name)
+    assert host.run("postfix check").stderr == ""
+    assert host.says("stat -c %a:%U /etc/postfix-archive/postfix.key") == (
+        "600:postfix-archive"
+    )
+
+    host.send("the first")
+    host.settle()
+    assert archived(host) == 1
+    assert "the first" in host.says("cat /var/mail/bob")
+    assert "multipart/report" in host.says("cat /var/mail/legal")
+
+    assert "nothing to change" in host.says(install(wheels))
+    assert host.configuration() == installed
+
+    assert "as it was before" in host.says("make uninstall")
+    assert host.configuration() == before
+    host.run("test ! -e /usr/local/lib/postfix-archive")
+    host.run("test ! -e /usr/local/sbin/postfix-archive")
+    host.send("the second")
+    host.settle()
+    assert "the second" in host.says("cat /var/mail/bob")
+    assert host.says("find /var/lib/postfix-archive -name '*.eml.gz' | wc -l") == "3"
+
+
+def test_what_others_changed_since_stays(host: WholeHost, wheels: Path) -> None:
+    main = host.says("postconf -n | sort")
+    services = host.says("postconf -M | sort")
+    host.run(install(wheels))
+    host.run("postconf -e message_size_limit=12345678")
+    host.run("postconf -M -e 'extra/unix=extra unix - - n - - smtp'")
+    host.run(install(wheels, "ON_REQUEST=yes"))
+    assert "only our lines were taken out" in host.says("make uninstall")
+    left = host.says("postconf -n | sort").splitlines()
+    assert set(left) - set(main.splitlines()) == {"message_size_limit = 12345678"}
+    assert set(main.splitlines()) <= set(left)
+    names = {line.split()[0] for line in host.says("postconf -M").splitlines()}
+    assert names - {line.split()[0] for line in services.splitlines()} == {"extra"}
+
+
+def test_an_upgrade_under_load_loses_no_mail(host: WholeHost, wheels: Path) -> None:
+    host.run(install(wheels))
+    before = host.says("readlink /usr/local/lib/postfix-archive/current")
+    count = 60
+
+    def load() -> None:
+        host.run(
+            f"smtp-source -s 2 -m {count} -f alice@example.org -t bob@{HOST}"
+            " 127.0.0.1:25"
+        )
+
+    sending = threading.Thread(target=load)
+    sending.start()
+    host.run(
+        "cp -r . /var/tmp/newer && cd /var/tmp/newer && rm -rf .venv"
+        " && echo '# newer' >> postfix_archive/core/wire.py"
+        f" && {install(wheels)}"
+    )
+    sending.join()
+    host.settle()
+    after = host.says("readlink /usr/local/lib/postfix-archive/current")
+    assert after != before
+    assert host.says("grep -c '^From alice' /var/mail/bob") == str(count)
+    assert archived(host) == count
+    assert "status=bounced" not in host.says("cat /var/log/postfix.log")
+
+
+def test_a_broken_upgrade_defers_mail(host: WholeHost, wheels: Path) -> None:
+    host.run(install(wheels))
+    lib = "/usr/local/lib/postfix-archive"
+    host.run(f"mv {lib}/current {lib}/away")
+    host.send("waits")
+    host.wait("grep -q 'status=deferred.*mail waits' /var/log/postfix.log", "deferred")
+    host.run(f"mv {lib}/away {lib}/current && postqueue -f")
+    host.settle()
+    assert "waits" in host.says("cat /var/mail/bob")
+    assert archived(host) == 1
+
+
+def test_uninstall_waits_for_what_the_archive_still_holds(
+    host: WholeHost, wheels: Path
+) -> None:
+    before = host.configuration()
+    host.run(install(wheels))
+    host.run("chmod 0 /var/lib/postfix-archive && postfix stop && postfix start")
+    host.run("chown root /var/lib/postfix-archive")
+    host.send("captured")
+    host.wait("grep -q 'status=deferred' /var/log/postfix.log", "the copy waits")
+    healing = threading.Timer(
+        3.0,
+        lambda: host.run(
+            "chown postfix-archive /var/lib/postfix-archive &&"
+            " chmod 700 /var/lib/postfix-archive"
+        ),
+    )
+    healing.start()
+    host.run("make uninstall")
+    healing.join()
+    assert host.configuration() == before
+    assert "captured" in host.says("cat /var/mail/bob")
+    records = host.says("cat /var/lib/postfix-archive/*/journal | grep -c archived")
+    assert records == "2"
+
+
+REFUSED = {
+    "no address": ("make install", "say where copies go"),
+    "a word": ("make install ARCHIVE=legal", "ARCHIVE=legal: that is no address"),
+    "spaces": ("make install 'ARCHIVE=a@x.org, b@x.org'", "is no address"),
+    "not root": (
+        "setpriv --reuid nobody --clear-groups"
+        f" make install {ARCHIVE} PYTHON='/usr/bin/python3 -B'",
+        "needs root",
+    ),
+    "no Postfix": (
+        f"unshare -m sh -c 'mount -t tmpfs none /usr/sbin && make install {ARCHIVE}'",
+        "install your system's postfix package",
+    ),
+    "old Postfix": (
+        "unshare -m sh -c 'mount -t tmpfs none /usr/local && mkdir /usr/local/sbin &&"
+        ' printf "#!/bin/sh\\n/usr/sbin/postconf \\"\\$@\\" |'
+        ' sed \\"s/^mail_version = .*/mail_version = 3.3.9/\\"\\n"'
+        " >/usr/local/sbin/postconf && chmod 755 /usr/local/sbin/postconf &&"
+        f" make install {ARCHIVE}'",
+        "Postfix 3.3.9 is older than 3.4",
+    ),
+    "a stranger": (
+        "unshare -m sh -c 'cp -a /etc/postfix /run/pf && mount --bind /run/pf"
+        ' /etc/postfix && printf "archive unix - n n - - pipe user=bob argv=/x\\n"'
+        f" >>/etc/postfix/master.cf && make install {ARCHIVE}'",
+        "service archive/unix that is not ours",
+    ),
+    "a port in use": (
+        "python3 -c 'import socket,subprocess,sys;"
+        ' s = socket.create_server(("127.0.0.1", 10028));'
+        f' sys.exit(subprocess.call(["make", "install", "{ARCHIVE}"]))\'',
+        "port 10028 of 127.0.0.1 is in use: choose another first port, PORT=10126",
+    ),
+    "read-only": (
+        "unshare -m sh -c 'mount --bind /etc/postfix /etc/postfix && mount -o"
+        f" remount,bind,ro /etc/postfix && make install {ARCHIVE}'",
+        "/etc/postfix cannot be written to",
+    ),
+    "postfix check": (
+        "unshare -m sh -c 'cp -a /etc/postfix /run/pg && mount --bind /run/pg"
+        ' /etc/postfix && printf "broken unix\\n" >>/etc/postfix/master.cf &&'
+        f" make install {ARCHIVE}'",
+        "postfix",
+    ),
+    "no way after": (
+        f"make install {ARCHIVE} ARCHIVE_POSITION=after",
+        "takes mail back from a content filter",
+    ),
+    "nothing to undo": ("make uninstall", "there is no undo record"),
+}
+
+
+@pytest.mark.parametrize("why", REFUSED)
+def test_refused_with_one_sentence_and_nothing_changed(
+    stock: WholeHost, why: str
+) -> None:
+    before = stock.configuration()
+    command, sentence = REFUSED[why]
+    done = stock.run(command, fails=True)
+    said = [line for line in done.stderr.splitlines() if "make: ***" not in line]
+    assert len([line for line in said if "install: " in line]) == 1, done.stderr
+    assert sentence in " ".join(said)
+    assert "Traceback" not in done.stderr
+    assert stock.configuration() == before
+    stock.run("test ! -e /usr/local/lib/postfix-archive")
+    stock.run("test ! -e /etc/postfix-archive")
+    stock.run("! getent passwd postfix-archive")
+
+
+def test_what_fails_on_the_way_is_put_back(host: WholeHost, wheels: Path) -> None:
+    before = host.configuration()
+    host.run(
+        'printf \'#!/bin/sh\\n/usr/sbin/postfix "$@" || exit\\n'
+        "! grep -q archive-stamp /etc/postfix/main.cf\\n' >/usr/local/sbin/postfix"
+        " && chmod 755 /usr/local/sbin/postfix"
+    )
+    host.run(install(wheels), fails=True)
+    host.run("rm /usr/local/sbin/postfix")
+    assert host.configuration() == before
+    host.send("goes on")
+    host.settle()
+    assert "goes on" in host.says("cat /var/mail/bob")
+
+
+def test_a_package_lays_down_files_and_touches_no_postfix(
+    stock: WholeHost, wheels: Path
+) -> None:
+    before = stock.configuration()
+    stock.run(f"make install DESTDIR=/var/tmp/package PREFIX=/usr WHEELS={wheels}")
+    assert stock.configuration() == before
+    lib = "/var/tmp/package/usr/lib/postfix-archive"
+    stock.run(f"test -x {lib}/archive-stamp && test -d {lib}/current/commands")
+    stock.run("test ! -e /etc/postfix-archive")
+
+
+def test_two_instances_are_archived_separately(host: WholeHost, wheels: Path) -> None:
+    host.run(
+        "postmulti -e init && postmulti -I postfix-out -G out -e create &&"
+        " cd /etc/postfix-out && postconf -c . -X master_service_disable"
+        " authorized_submit_users && postconf -c . -M -e"
+        " '2525/inet=2525 inet n - n - - smtpd' && postconf -c . -M -X smtp/inet &&"
+        f" postconf -c . -e myhostname={HOST} inet_interfaces=loopback-only"
+        " maillog_file=/var/log/postfix-out.log 'authorized_submit_users=static:all' &&"
+        " postmulti -i postfix-out -e enable && postfix -c /etc/postfix-out start"
+    )
+    host.run(install(wheels))
+    second = "CONFIG_DIRECTORY=/etc/postfix-out ARCHIVE=second@example.com"
+    refused = host.run(f"make install {second} WHEELS={wheels}", fails=True)
+    assert "PORT=10126" in refused.stderr
+    host.run(f"make install {second} WHEELS={wheels} PORT=10126")
+    host.send("by the first")
+    host.send("by the second", port=2525)
+    host.settle()
+    host.wait(
+        "postfix-archive -c /etc/postfix-out list | grep -q 'by the second'",
+        "the second archive",
+    )
+    assert archived(host) == 1
+    assert "by the second" not in host.says("postfix-archive list")
+    host.run("make uninstall")
+    host.run("postfix-archive -c /etc/postfix-out list | grep -q 'by the second'")

@@ -1,0 +1,209 @@
+"""The plan of an installation, for hosts of many kinds; twice is the same as once."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from postfix_archive.back import program
+from postfix_archive.core import configuration, installation, ways
+from postfix_archive.core.configuration import Configuration
+from postfix_archive.core.errors import InstallRefused
+from postfix_archive.core.ways import Change, Wish
+
+WISH = Wish("legal@example.com", "/usr/local/lib/postfix-archive")
+STOCK = "smtp inet n - y - - smtpd\npickup unix n - y 60 1 pickup\n"
+AMAVIS = "smtp-amavis:[127.0.0.1]:10024"
+BACK = (
+    "127.0.0.1:10025 inet n - n - - smtpd -o content_filter="
+    " -o receive_override_options=no_header_body_checks\n"
+)
+GATE = "${archive?{archive-stamp:$archive}:{$archive_next_filter}}"
+
+
+def host(main: dict[str, str] | None = None, master: str = STOCK) -> Configuration:
+    known = {"mail_version": "3.7.11"}
+    services = configuration.services(master)
+    return Configuration("/etc/postfix", main or {}, known, services)
+
+
+def plan(found: Configuration, wish: Wish = WISH) -> tuple[Change, ...]:
+    given: dict[str, str] = {}
+    for text in program.service_texts():
+        given.update(installation.entries(text))
+    return installation.plan(found, wish, given)
+
+
+def after(found: Configuration, wish: Wish = WISH) -> Configuration:
+    """What the configuration is when the plan is carried out."""
+    main = dict(found.main)
+    lines = {each.key: each for each in found.services}
+    for change in plan(found, wish):
+        assert change.after is not None
+        if change.where == "main":
+            main[change.name] = change.after
+        elif change.where == "service":
+            lines[change.name] = configuration.services(change.after)[0]
+        else:
+            key, _, option = change.name.rpartition("/")
+            old = lines[key]
+            lines[key] = replace(old, options={**old.options, option: change.after})
+    return replace(found, main=main, services=tuple(lines.values()))
+
+
+KINDS = {
+    "stock": host(),
+    "amavis": host({"content_filter": AMAVIS}, STOCK + BACK),
+    "submission": host(
+        {"content_filter": AMAVIS},
+        STOCK
+        + BACK
+        + "submission inet n - n - - smtpd -o content_filter=dk:[::1]:99\n",
+    ),
+    "mapped elsewhere": host(
+        {"content_filter": AMAVIS, "receive_override_options": "no_address_mappings"},
+        STOCK + BACK,
+    ),
+    "maps": host({"transport_maps": "hash:/etc/postfix/transport, pcre:/x"}),
+    "simple filter": host(
+        {},
+        "smtp inet n - n - - smtpd -o content_filter=filter:dummy\n"
+        "pickup unix n - n 60 1 pickup\nfilter unix - n n - 10 pipe argv=/f\n",
+    ),
+}
+
+
+@pytest.mark.parametrize("position", ["before", "after"])
+@pytest.mark.parametrize("on_request", [False, True])
+@pytest.mark.parametrize("kind", KINDS)
+def test_twice_is_the_same_as_once(kind: str, on_request: bool, position: str) -> None:
+    found = KINDS[kind]
+    wish = replace(WISH, on_request=on_request, position=position)
+    if position == "after" and BACK.split()[0] not in str(found.services):
+        with pytest.raises(InstallRefused):
+            plan(found, wish)
+        return
+    once = after(found, wish)
+    assert plan(once, wish) == ()
+
+
+def test_mail_comes_this_way_only_after_all_is_ready() -> None:
+    gates = [each.gate for each in plan(host())]
+    assert gates == sorted(gates)
+    assert {each.name for each in plan(host()) if each.gate} == {
+        "archive",
+        "content_filter",
+        "receive_override_options",
+    }
+
+
+def test_a_content_filter_comes_behind_the_archive() -> None:
+    found = after(KINDS["amavis"])
+    assert found.main["content_filter"] == GATE
+    assert found.main["archive_next_filter"] == AMAVIS
+    back = found.service("127.0.0.1:10026/inet")
+    assert found.value("content_filter", back) == AMAVIS
+    reinjection = found.service("127.0.0.1:10025/inet")
+    assert found.value("content_filter", reinjection) == ""
+
+
+def test_without_a_request_a_service_keeps_its_filter() -> None:
+    found = after(KINDS["submission"])
+    for key, kept in (("smtp/inet", AMAVIS), ("submission/inet", "dk:[::1]:99")):
+        off = found.service(key)
+        assert off is not None
+        off = replace(off, options={**off.options, "archive": ""})
+        assert found.value("content_filter", off) == kept
+        assert found.value("receive_override_options", off) == ""
+
+
+def test_a_filter_of_one_service_gets_a_way_of_its_own() -> None:
+    found = after(KINDS["submission"])
+    submission = found.service("submission/inet")
+    value = found.value("content_filter", submission)
+    assert value == "archive-stamp-2:legal@example.com"
+    stamp = found.service("archive-stamp-2/unix")
+    assert stamp is not None
+    assert "--handback-address 127.0.0.1:10031 " in stamp.command
+    assert "--refused-address 127.0.0.1:10032 -- " in stamp.command
+    for port in (10031, 10032):
+        back = found.service(f"127.0.0.1:{port}/inet")
+        assert found.value("content_filter", back) == "dk:[::1]:99"
+        assert "no_address" not in found.value("receive_override_options", back)
+
+
+def test_who_maps_addresses_elsewhere_does_so_still() -> None:
+    found = after(KINDS["mapped elsewhere"])
+    assert found.main["receive_override_options"] == "no_address_mappings"
+    back = found.service("127.0.0.1:10026/inet")
+    assert "no_address_mappings" in found.value("receive_override_options", back)
+
+
+def test_after_the_filter_only_its_way_back_is_archived() -> None:
+    found = after(KINDS["amavis"], replace(WISH, position="after"))
+    assert found.main["content_filter"] == AMAVIS
+    reinjection = found.service("127.0.0.1:10025/inet")
+    value = found.value("content_filter", reinjection)
+    assert value == "archive-stamp:legal@example.com"
+    back = found.service("127.0.0.1:10026/inet")
+    assert found.value("content_filter", back) == ""
+
+
+def test_other_transport_maps_come_after_ours() -> None:
+    routes = configuration.words(after(KINDS["maps"]).main["transport_maps"])
+    assert routes[0].startswith("inline:{archive-request.invalid=archive-stamp:")
+    assert routes[1:] == ["hash:/etc/postfix/transport", "pcre:/x"]
+
+
+def test_a_filter_that_gives_back_by_sendmail_makes_no_loop() -> None:
+    found = after(KINDS["simple filter"])
+    pickup = found.service("pickup/unix")
+    behind = found.service("127.0.0.1:10026/inet")
+    assert found.value("content_filter", behind) == ""
+    smtp = found.service("smtp/inet")
+    assert found.value("content_filter", smtp) == "archive-stamp-2:legal@example.com"
+    assert found.value("content_filter", pickup) != "filter:dummy"
+
+
+def test_newer_postfix_passes_the_envelope_id() -> None:
+    found = replace(host(), known={"mail_version": "3.9-20240101"})
+    stamp = after(found).service("archive-stamp/unix")
+    assert stamp is not None and "--envid ${envid} --" in stamp.command
+
+
+def test_a_tuned_process_limit_stays() -> None:
+    found = after(host())
+    tuned = [
+        (
+            replace(
+                each,
+                fields=(*each.fields[:4], "30"),
+                line=each.line.replace(" 10 ", " 30 "),
+            )
+            if each.name == "archive-stamp"
+            else each
+        )
+        for each in found.services
+    ]
+    assert plan(replace(found, services=tuple(tuned))) == ()
+
+
+@pytest.mark.parametrize(
+    ("line", "named"),
+    [
+        ("archive unix - n n - - pipe user=bob argv=/usr/bin/vault", "archive/unix"),
+        ("archive-cleanup unix n - n - 0 cleanup", "archive-cleanup/unix"),
+        ("127.0.0.1:10028 inet n - n - - smtpd", "127.0.0.1:10028/inet"),
+    ],
+)
+def test_a_stranger_of_our_name_or_port_is_refused(line: str, named: str) -> None:
+    with pytest.raises(InstallRefused, match=named.replace(".", r"\.")):
+        plan(host({}, f"{STOCK}{line}\n"))
+    assert ways.is_installed(after(host()))
+
+
+def test_every_change_can_be_taken_back() -> None:
+    for change in plan(KINDS["submission"]):
+        assert change.undone.undone == change
+        assert change.undone.after == change.before

@@ -1,0 +1,138 @@
+"""A whole Debian host for tests: this machine's, in namespaces of its own.
+
+/etc, /var and /usr/local are overlays that vanish with it; the network is a loopback
+of its own. Postfix has the configuration that Debian's package gives a fresh host.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+from private_postfix import PATIENCE, ROOT
+
+HOST = "host.example.com"
+FRESH = f"""
+set -e
+mount -t tmpfs tmpfs {{folder}}
+for each in etc var usr/local; do
+    name=$(echo $each | tr / _)
+    mkdir {{folder}}/$name.upper {{folder}}/$name.work
+    mount -t overlay overlay /$each \\
+      -o lowerdir=/$each,upperdir={{folder}}/$name.upper,workdir={{folder}}/$name.work
+done
+rm -rf /usr/local/lib/postfix-archive /usr/local/sbin/postfix-archive
+rm -rf /etc/postfix-archive /var/lib/postfix-archive /etc/postfix/archive.*
+ip link set lo up
+rm -f /etc/postfix/main.cf /var/spool/postfix/pid/* /var/lib/postfix/master.lock
+cp /etc/postfix/master.cf.proto /etc/postfix/master.cf
+echo "postfix postfix/main_mailer_type select Internet Site" | debconf-set-selections
+echo "postfix postfix/mailname string {HOST}" | debconf-set-selections
+DEBIAN_FRONTEND=noninteractive dpkg-reconfigure postfix >/dev/null 2>&1
+postconf -e myhostname={HOST} maillog_file=/var/log/postfix.log
+useradd --no-create-home bob
+echo ready
+exec sleep infinity
+"""
+
+
+class WholeHost:
+    """Namespaces with a stock Debian Postfix in them, not yet started."""
+
+    def __init__(self) -> None:
+        self._folder = Path(tempfile.mkdtemp(prefix="pfa-host-", dir="/tmp"))
+        self._holder = subprocess.Popen(
+            ["unshare", "-m", "-n", "-p", "-f", "--kill-child", "--mount-proc"]
+            + ["sh", "-c", FRESH.format(folder=self._folder)],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert self._holder.stdout is not None
+        if self._holder.stdout.readline() != "ready\n":
+            self.close()
+            raise RuntimeError("the namespaces could not be made")
+        pid = self._holder.pid
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        self._inside = ["nsenter", "-t", children[0], "-m", "-n", "-p", "--"]
+
+    def __enter__(self) -> WholeHost:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End every process in there; the overlays go with them."""
+        self._holder.kill()
+        self._holder.wait()
+        if self._holder.stdout is not None:
+            self._holder.stdout.close()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def run(
+        self, command: str, *, given: str = "", fails: bool = False
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a shell command in there, from the checkout; it must succeed or fail."""
+        done = subprocess.run(
+            [*self._inside, "sh", "-c", f"cd {ROOT} && {command}"],
+            input=given,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            check=False,
+        )
+        assert bool(done.returncode) == fails, done.stdout + done.stderr + self.log()
+        return done
+
+    def says(self, command: str) -> str:
+        """Return what a command prints that must succeed."""
+        return self.run(command).stdout.strip()
+
+    def log(self) -> str:
+        """Return the end of Postfix's log."""
+        done = subprocess.run(
+            [*self._inside, "tail", "-n", "60", "/var/log/postfix.log"],
+            capture_output=True,
+            text=True,
+            errors="replace",
+            check=False,
+        )
+        return done.stdout
+
+    def configuration(self) -> dict[str, str]:
+        """Return mode, owner and digest of every file of Postfix's configuration."""
+        listing = self.says(
+            "cd /etc/postfix && find . -type f -printf '%p %m %U:%G ' "
+            "-exec sha256sum {} \\; | sort"
+        )
+        return dict(line.split(" ", 1) for line in listing.splitlines())
+
+    def send(self, subject: str, *, to: str = f"bob@{HOST}", port: int = 25) -> None:
+        """Send one message by SMTP."""
+        text = f"From: <alice@example.org>\nSubject: {subject}\n\nhello\n"
+        program = (
+            "import smtplib,sys; s = smtplib.SMTP('127.0.0.1', sys.argv[1]);"
+            " s.sendmail('alice@example.org', [sys.argv[2]],"
+            " sys.stdin.read()); s.quit()"
+        )
+        self.run(f'python3 -c "{program}" {port} {to}', given=text)
+
+    def wait(self, command: str, what: str) -> None:
+        """Return when a shell command succeeds; fail with the log if it never does."""
+        end = time.monotonic() + PATIENCE
+        while time.monotonic() < end:
+            done = subprocess.run(
+                [*self._inside, "sh", "-c", command], capture_output=True, check=False
+            )
+            if not done.returncode:
+                return
+            time.sleep(0.1)
+        raise AssertionError(f"never came: {what}\n{self.log()}")
+
+    def settle(self) -> None:
+        """Return when the queue is empty, three looks in a row."""
+        empty = "postqueue -j | wc -l | grep -qx 0"
+        self.wait(f"{empty} && {empty} && {empty}", "the queue is empty")
