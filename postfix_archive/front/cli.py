@@ -61,6 +61,7 @@ def main(ctx: click.Context, config_dir: str | None) -> None:
 
 
 main.add_command(admin.key)
+main.add_command(admin.tables)
 
 
 def with_store(command: Callable[..., None]) -> Callable[..., None]:
