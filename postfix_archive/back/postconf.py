@@ -81,11 +81,12 @@ def is_running(directory: str) -> bool:
 
 def run(directory: str, command: str, *words: str) -> str:
     """Run one of Postfix's commands with -c directory; return what it prints."""
-    done = _done([program(command), "-c", directory, *words])
-    if done.returncode:
-        said = " ".join(done.stderr.split()) or f"exit code {done.returncode}"
-        raise PostfixCommandFailed(f"{command} {' '.join(words)[:80]}: {said[:400]}")
-    return done.stdout
+    return _finished(directory, command, *words).stdout
+
+
+def index(directory: str, table: str) -> list[str]:
+    """Run postmap on type:path; return its warnings, of keys that stand twice."""
+    return _finished(directory, "postmap", table).stderr.splitlines()
 
 
 def lookup(directory: str, table: str, key: str) -> str:
@@ -112,6 +113,16 @@ def program(command: str) -> str:
             " (Debian: apt-get install postfix), or say INSTALL_POSTFIX=yes"
         )
     return found
+
+
+def _finished(
+    directory: str, command: str, *words: str
+) -> subprocess.CompletedProcess[str]:
+    done = _done([program(command), "-c", directory, *words])
+    if done.returncode:
+        said = " ".join(done.stderr.split()) or f"exit code {done.returncode}"
+        raise PostfixCommandFailed(f"{command} {' '.join(words)[:80]}: {said[:400]}")
+    return done
 
 
 def _done(command: list[str]) -> subprocess.CompletedProcess[str]:

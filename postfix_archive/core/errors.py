@@ -19,6 +19,7 @@ about mail in flight; tests/unit/test_errors.py holds them to it.
      +-- PostfixMissing, PostfixCommandFailed    Postfix's own commands
      +-- InstallRefused, InstallFailed           make install
      +-- BypassRefused                           postfix-archive bypass
+     +-- TableWrong                              the command tables
 """
 
 ALARM = "ALARM:"  # begins what the postmaster must see; the same word, for grep
@@ -115,6 +116,12 @@ class RecordNotFound(ArchiveError):
 
 class RecordDamaged(ArchiveError):
     """A file of the store does not hold what it should."""
+
+    exit_code = 1
+
+
+class TableWrong(ArchiveError):
+    """A table with ARCHIVE lines cannot be compiled, or not be written."""
 
     exit_code = 1
 

@@ -1,7 +1,7 @@
 """Requests: "archive this message to that address", and how they are carried.
 
 Used by filtering; recipient() makes what a BCC action in a table names. A request
-comes as the nexthop of the transport, or as a recipient ``<mac>.<hex(address)>`` in a
+comes as the nexthop of the transport, or as a recipient ``<mac>.<hex(addresses)>`` in a
 domain that cannot exist (RFC 2606), which only this program understands and which
 nobody without the site key can make.
 """
@@ -32,7 +32,12 @@ def from_nexthop(nexthop: str) -> tuple[str, ...]:
     """
     if nexthop == ON_REQUEST:
         return ()
-    return tuple(dict.fromkeys(archive(word) for word in nexthop.split(",")))
+    return archives(nexthop)
+
+
+def archives(words: str) -> tuple[str, ...]:
+    """Return the archive addresses of a list by comma, each once, in lower case."""
+    return tuple(dict.fromkeys(archive(word) for word in words.split(",")))
 
 
 def archive(text: str) -> str:
@@ -48,9 +53,12 @@ def archive(text: str) -> str:
     return text.lower()
 
 
-def recipient(archive_address: str, keys: Keyring) -> bytes:
-    """Return the recipient that carries this request, for a BCC action."""
-    named = archive(archive_address).encode()
+def recipient(words: str, keys: Keyring) -> bytes:
+    """Return the recipient that carries this request, for a BCC action.
+
+    words is one archive address, or several by comma: a table's line has one action.
+    """
+    named = ",".join(archives(words)).encode()
     proof = keys.current.mac(PURPOSE, named)[:MAC_BYTES]
     return b"%s.%s@%s" % (proof.hex().encode(), named.hex().encode(), DOMAIN)
 
@@ -76,7 +84,7 @@ def sorted_out(
         elif each.final != CAPSULE:
             wanted = _checked(each.final, keys)
             forged += not wanted
-            asked += [wanted] if wanted else []
+            asked += wanted.split(",") if wanted else []
     return tuple(people), tuple(dict.fromkeys(asked)), forged
 
 
@@ -89,7 +97,7 @@ def is_capsule(recipients: tuple[Recipient, ...]) -> bool:
 
 
 def _checked(recipient_address: bytes, keys: Keyring) -> str:
-    """Return the archive address a request recipient names, nothing if forged."""
+    """Return the addresses by comma a request recipient names, nothing if forged."""
     proof, _, named = recipient_address.rpartition(b"@")[0].lower().partition(b".")
     try:
         wanted = bytes.fromhex(named.decode("ascii"))

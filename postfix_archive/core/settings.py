@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 FORMATS = ("hybrid", "dsn", "journal", "message")
 DELIVERIES = ("store", "mail")
+TABLES = ("hash", "btree", "lmdb", "cdb", "texthash", "cidr", "regexp", "pcre")
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}  # postconf(5), Time units
 NAME_CHARS = frozenset(
     "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_"
@@ -42,6 +43,7 @@ DEFAULTS = {
     "archive_spool_directory": "/var/tmp",
     "archive_stamp_lifetime": "5d",
     "archive_store_directory": "/var/lib/postfix-archive",
+    "archive_tables": "",
     "archive_time_limit": "900s",
     "mail_owner": "postfix",
 }
@@ -68,6 +70,7 @@ class Settings:
     archive_spool_directory: str
     archive_stamp_lifetime: int  # seconds
     archive_store_directory: str
+    archive_tables: tuple[tuple[str, str], ...]  # type and path of each source
     archive_time_limit: int  # seconds
     config_directory: str
     mail_owner: str
@@ -221,6 +224,20 @@ def _delivery(value: str, where: str) -> tuple[str, ...]:
     return found
 
 
+def _tables(value: str, where: str) -> tuple[tuple[str, str], ...]:
+    """The sources of postfix-archive tables: the native name of each has no .in."""
+    found: dict[str, str] = {}
+    for word in _words(value, where):
+        kind, _, path = word.partition(":")
+        if kind not in TABLES or path[:1] != "/" or path[-3:] != ".in" or path in found:
+            raise SettingWrong(
+                f"{where}: {word} must be type:/path.in, each path once; the types are"
+                f" {', '.join(TABLES)}"
+            )
+        found[path] = kind
+    return tuple((kind, path) for path, kind in found.items())
+
+
 def _count(value: str, where: str) -> int:
     if not _is_number(value):
         raise SettingWrong(f"{where}: must be a whole number from 0 to 999999999")
@@ -277,6 +294,7 @@ READERS: dict[str, Callable[[str, str], Any]] = {
     "archive_spool_directory": _path,
     "archive_stamp_lifetime": _time,
     "archive_store_directory": _path,
+    "archive_tables": _tables,
     "archive_time_limit": _time,
     "myhostname": _host,
 }

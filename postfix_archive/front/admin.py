@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import os
+
 import click
 
-from postfix_archive.back import config, keyfile
+from postfix_archive.back import config, keyfile, postconf, tablefile
+from postfix_archive.back.tablefile import Table
+from postfix_archive.core.record import shown
+from postfix_archive.core.request import ON_REQUEST
 
 
 @click.group()
@@ -21,3 +26,54 @@ def create(directory: str, key_id: str | None, owner: str | None) -> None:
     settings = config.load(directory)
     keyfile.create(settings.archive_key_file, key_id or keyfile.todays_id(), owner)
     click.echo(f"Made {settings.archive_key_file}. Back it up: proofs depend on it.")
+
+
+@click.command()
+@click.option("--dry-run", is_flag=True, help="Only say what would be written.")
+@click.pass_obj
+def tables(directory: str, dry_run: bool) -> None:
+    """Compile the tables with ARCHIVE lines that archive_tables names."""
+    settings = config.load(directory)
+    if not settings.archive_tables:
+        click.echo(
+            f"No tables: set archive_tables in {directory}/archive.cf, such as"
+            " archive_tables = hash:/etc/postfix/sender_access.in"
+        )
+        return
+    found = tablefile.compiled(settings.archive_tables, config.keys(settings))
+    warnings = [] if dry_run else tablefile.write(found, directory)
+    for table in found:
+        _report(table, dry_run=dry_run)
+    for warning in warnings:
+        click.echo(warning, err=True)
+    if any(table.is_new and table.needs_reload for table in found) and not dry_run:
+        click.echo("Run postfix reload: running services have read the tables before.")
+    _warn_of_gaps(directory)
+
+
+def _report(table: Table, *, dry_run: bool) -> None:
+    """Say what one table asks for, and what has become of it."""
+    name = os.path.basename(table.source)
+    for each in table.compiled.asked:
+        archives = ", ".join(each.archives)
+        click.echo(f"{name}:{each.number}  {shown(each.pattern)} -> {archives}")
+    written = "would be written" if dry_run else "written"
+    click.echo(
+        f"{name}: {len(table.compiled.asked)} ARCHIVE, {table.compiled.kept} native"
+        f" lines kept; {table.native} {written if table.is_new else 'unchanged'}"
+    )
+
+
+def _warn_of_gaps(directory: str) -> None:
+    """Say so if mail that only a table asks for would not pass the stamp filter."""
+    if ON_REQUEST in postconf.run(directory, "postconf", "-h", "content_filter"):
+        return
+    click.echo(
+        "WARNING: content_filter has no on-request, so mail of services without"
+        " archive, or with -o archive=, goes around the archive whatever a table asks."
+        " Run make install ON_REQUEST=yes, or write in main.cf:\n"
+        "  content_filter = ${archive?{archive-stamp:$archive}:"
+        "{archive-stamp:on-request}}\n"
+        "  receive_override_options = no_address_mappings",
+        err=True,
+    )

@@ -63,6 +63,7 @@ def main(ctx: click.Context, config_dir: str | None) -> None:
 main.add_command(admin.key)
 main.add_command(bypass.bypass)
 main.add_command(status.status)
+main.add_command(admin.tables)
 
 
 def with_store(command: Callable[..., None]) -> Callable[..., None]:
