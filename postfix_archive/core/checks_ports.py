@@ -115,6 +115,19 @@ def exposed(host: Observed) -> Iterator[Finding]:
             )
 
 
+def silent(host: Observed) -> Iterator[Finding]:
+    """An internal port on which nobody answers."""
+    for each in host.silent_ports:
+        yield Finding(
+            "port-silent",
+            CRITICAL,
+            f"master.cf: {each}/inet",
+            "nobody answers there, so mail waits and is bounced after"
+            " maximal_queue_lifetime",
+            host.command("postfix", "reload") + "; then see Postfix's log",
+        )
+
+
 def cleanups(host: Observed) -> Iterator[Finding]:
     """The options of archive-cleanup and archive-copy-cleanup."""
     for key in CLEANUPS:
@@ -192,4 +205,9 @@ def _harm(name: str) -> str:
     return next(harm for part, harm in HARMS_BY_PART if part in name)
 
 
-CHECKS: tuple[Callable[[Observed], Iterator[Finding]], ...] = (ports, exposed, cleanups)
+CHECKS: tuple[Callable[[Observed], Iterator[Finding]], ...] = (
+    ports,
+    exposed,
+    silent,
+    cleanups,
+)

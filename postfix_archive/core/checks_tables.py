@@ -9,13 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from postfix_archive.core import gates, lookups, questions
+from postfix_archive.core import configuration, gates, lookups, questions, tables
 from postfix_archive.core.finding import CRITICAL, Finding
 from postfix_archive.core.lookups import Lookup
 from postfix_archive.core.observed import Observed
 
 ROUTE = "archive-stamp:on-request"
-PATTERNS = ("pcre", "regexp")  # the pattern may hold spaces
 HARMS = {
     "FILTER": (
         "filter-action",
@@ -91,8 +90,8 @@ def _unrouted(host: Observed, why: str) -> Finding:
         "request-route",
         CRITICAL,
         f"main.cf: {questions.ROUTING}",
-        f"{questions.REQUEST_DOMAIN} does not lead to the stamp filter ({why}): a request"
-        " that comes another way, and a requeued capsule, bounces",
+        f"{questions.REQUEST_DOMAIN} does not lead to the stamp filter ({why}): a"
+        " request that comes another way, and a requeued capsule, bounces",
         host.setting(questions.ROUTING, ", ".join(filter(None, [route, own]))),
         is_safe=True,
     )
@@ -101,41 +100,15 @@ def _unrouted(host: Observed, why: str) -> Finding:
 def _actions(lookup: Lookup, text: str) -> Iterator[tuple[int, str, str]]:
     """Give line number, action and target of every line with one of ours."""
     kind, _, name = lookup.table.partition(":")
-    if kind in ("inline", "static"):
-        text = name.strip("{}").replace("=", " ").replace("{", "\n").replace("}", "\n")
-        text = text if kind == "inline" else f"* {text}"
-    for number, line in enumerate(text.splitlines(), 1):
-        if not line.strip() or line.lstrip().startswith("#"):
-            continue
-        words = _right_hand_side(kind, line).split()
-        if words and words[0].upper() in HARMS:
-            yield number, words[0].upper(), " ".join(words[1:])
-
-
-def _right_hand_side(kind: str, line: str) -> str:
-    """Return what stands behind key or pattern."""
-    line = line.strip()
-    if kind in PATTERNS and line[:1] and not line[0].isalnum():
-        delimiter = line.lstrip("!")[0]
-        closing = line.rfind(delimiter, 1)
-        parts = line[closing + 1 :].lstrip("imxAEUX").split(None, 0)
-        return _behind_pattern(line, delimiter) or (parts[0] if parts else "")
-    return line.partition(" ")[2] if " " in line else line.partition("\t")[2]
-
-
-def _behind_pattern(line: str, delimiter: str) -> str:
-    """Return what follows the first delimiter that no backslash hides, and its flags."""
-    at = line.index(delimiter) + 1
-    while at < len(line):
-        if line[at] == "\\":
-            at += 2
-            continue
-        if line[at] == delimiter:
-            rest = line[at + 1 :].split(None, 1)
-            flagged = rest and not line[at + 1].isspace()
-            return (rest[1] if len(rest) > 1 else "") if flagged else " ".join(rest)
-        at += 1
-    return ""
+    if kind == "static":
+        text = f"* {name.strip('{}')}"
+    elif kind == "inline":
+        entries = (each.strip("{} ") for each in configuration.words(name.strip("{}")))
+        text = "".join(f"{each.replace('=', ' ', 1)}\n" for each in entries)
+    for line in tables.logical_lines(text.encode("utf-8", "surrogateescape")):
+        said = tables.action(line.text, kind).decode("utf-8", "replace").split()
+        if said and said[0].upper() in HARMS:
+            yield line.number, said[0].upper(), " ".join(said[1:])
 
 
 CHECKS: tuple[Callable[[Observed], Iterator[Finding]], ...] = (

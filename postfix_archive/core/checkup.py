@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from postfix_archive.core import (
+    checks_archive,
     checks_place,
     checks_ports,
     checks_queue,
@@ -25,6 +26,7 @@ CHECKS: tuple[Check, ...] = (
     *checks_tables.CHECKS,
     *checks_transports.CHECKS,
     *checks_ports.CHECKS,
+    *checks_archive.CHECKS,
     *checks_place.CHECKS,
     *checks_queue.CHECKS,
 )

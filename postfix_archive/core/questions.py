@@ -16,14 +16,17 @@ REQUEST_DOMAIN = "archive-request.invalid"
 REQUEST = f"1.61@{REQUEST_DOMAIN}"  # in the form of a request recipient
 REWRITING = ("canonical_maps", "recipient_canonical_maps", "virtual_alias_maps")
 ROUTING = "transport_maps"
+BCC = ("sender_bcc_maps", "recipient_bcc_maps")
 LOCAL = ("local_recipient_maps", "alias_maps", "alias_database")
 VIRTUAL = ("virtual_alias_maps", "virtual_mailbox_maps", "relay_recipient_maps")
 
 
 def tables(found: Configuration) -> Iterator[str]:
-    """Give the tables whose actions can lead mail around the archive."""
-    named = (each.table for each in lookups.named(found) if each.has_actions)
-    yield from dict.fromkeys(named)
+    """Give the tables whose lines count: actions, and who gets blind copies."""
+    every = [each for each in lookups.named(found) if each.has_actions]
+    for parameter in BCC:
+        every += lookups.in_parameter(found, parameter)
+    yield from dict.fromkeys(each.table for each in every)
 
 
 def keys(found: Configuration, settings: Settings | None) -> Iterator[tuple[str, str]]:

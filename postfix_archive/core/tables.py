@@ -99,20 +99,28 @@ def logical_lines(source: bytes) -> Iterator[Line]:
     yield from (each for each in (line, resting) if each.raw)
 
 
+def action(text: bytes, kind: str) -> bytes:
+    """Return the right hand side of a logical line, b"" where there is none."""
+    try:
+        return _parted(text.strip(), kind, "")[1]
+    except TableWrong:
+        return text.strip()
+
+
 def _asked(line: Line, kind: str, where: str) -> Asked | None:
     """Return what an ARCHIVE line asks for, None for a native line."""
     if not line.text:
         return None
     text = line.text.strip()
-    pattern, action = _parted(text, kind, where)
-    if not WORD.match(action):
+    pattern, said = _parted(text, kind, where)
+    if not WORD.match(said):
         return None
     if kind in PATTERNS and CONDITION.match(text):
         raise TableWrong(
             f"{where}: a line with if takes no action: write ARCHIVE in a line of its"
             " own, before endif"
         )
-    words = action[len(b"archive") :]
+    words = said[len(b"archive") :]
     why = b"".join(each.strip() + b"\n" for each in REMARK.findall(words))
     return Asked(line.number, pattern, _archives(REMARK.sub(b"", words), where), why)
 

@@ -1,0 +1,475 @@
+"""The doctor on a live instance: every planted fault is named, a sound host has none."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from private_postfix import GROUP, USER, PrivatePostfix, free_ports
+
+pytestmark = pytest.mark.live
+COMMAND = Path(sys.executable).parent / "postfix-archive"
+GUARD = "check_recipient_access,inline:{archive-request.invalid=reject}"
+SOUND = {"smtpd_recipient_restrictions": f"{GUARD},permit_mynetworks,reject"}
+Plant = Callable[["Host"], object]
+
+
+@dataclass(frozen=True)
+class Host:
+    """A running instance, and the words with which faults are planted in it."""
+
+    postfix: PrivatePostfix
+
+    @property
+    def etc(self) -> Path:
+        return self.postfix.etc
+
+    def port(self, role: str) -> str:
+        """The key of an internal port in master.cf."""
+        roles = ("handback", "capsule", "copy", "relay", "refused")
+        return f"127.0.0.1:{self.postfix.ports[1 + roles.index(role)]}/inet"
+
+    def postconf(self, *words: str) -> None:
+        subprocess.run(["postconf", "-c", str(self.etc), *words], check=True)
+
+    def main(self, **values: str) -> None:
+        self.postfix.postconf(**values)
+
+    def unset(self, name: str) -> None:
+        self.postconf("-X", name)
+
+    def option(self, key: str, name: str, value: str) -> None:
+        self.postconf("-P", "-e", f"{key}/{name}={value}")
+
+    def no_option(self, key: str, name: str) -> None:
+        self.postconf("-P", "-X", f"{key}/{name}")
+
+    def no_service(self, key: str) -> None:
+        self.postconf("-M", "-X", key)
+
+    def service(self, line: str) -> None:
+        self.master(lambda text: f"{text}\n{line}\n")
+
+    def master(self, change: Callable[[str], str]) -> None:
+        path = self.etc / "master.cf"
+        text = change(path.read_text())
+        assert text != path.read_text()
+        path.write_text(text)
+
+    def table(self, text: str, kind: str = "texthash") -> str:
+        """Make a table; return its name for main.cf."""
+        path = self.etc / "table"
+        path.write_text(text)
+        if kind in ("hash", "lmdb"):
+            subprocess.run(["postmap", f"{kind}:{path}"], check=True)
+        return f"{kind}:{path}"
+
+    def archive_cf(self, **values: str) -> None:
+        self.postfix.set_archive_cf(**values)
+
+    def findings(self, *words: str, code: int | None = None) -> list[dict[str, str]]:
+        """What the doctor says."""
+        done = subprocess.run(
+            [COMMAND, "-c", str(self.etc), "doctor", "--json", *words],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert "Traceback" not in done.stderr
+        told = json.loads(done.stdout)
+        severities = {each["severity"] for each in told["findings"]}
+        worst = 2 if "CRITICAL" in severities else int("WARNING" in severities)
+        assert done.returncode == (worst if code is None else code)
+        found: list[dict[str, str]] = told["findings"]
+        return found
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[Host]:
+    with PrivatePostfix(main=SOUND) as postfix:
+        yield Host(postfix)
+
+
+@pytest.fixture
+def host(running: Host) -> Iterator[Host]:
+    """The instance, whose configuration and files come back afterwards."""
+    kept = running.etc.with_name("kept")
+    subprocess.run(["cp", "-a", str(running.etc), str(kept)], check=True)
+    yield running
+    shutil.rmtree(running.etc)
+    kept.rename(running.etc)
+    for path, mode in (("store", 0o700), ("lib/archive-stamp", 0o755)):
+        (running.postfix.folder / path).chmod(mode)
+    shutil.chown(running.postfix.store, USER, GROUP)
+
+
+def without(*words: str) -> Callable[[str], str]:
+    """A change of master.cf that takes words out, where they stand first."""
+
+    def change(text: str) -> str:
+        for word in words:
+            assert word in text
+            text = text.replace(word, "", 1)
+        return text
+
+    return change
+
+
+def changed(before: str, after: str) -> Callable[[str], str]:
+    return lambda text: text.replace(before, after, 1)
+
+
+SUBMISSION = "submission inet n - n - - smtpd -o "
+SPOOL = "/etc/ssl"  # a folder in which nobody but root may write
+
+FAULTS: tuple[tuple[str, str, Plant], ...] = (
+    # check, what is planted, how
+    ("not-asked", "no archive", lambda h: h.main(archive="")),
+    ("archive-value", "no address", lambda h: h.main(archive="legal")),
+    (
+        "archive-value",
+        "no address on a service",
+        lambda h: h.service(f"{SUBMISSION}archive=legal@"),
+    ),
+    (
+        "service-around",
+        "a filter of its own",
+        lambda h: h.service(
+            f"{SUBMISSION}content_filter=smtp-amavis:[127.0.0.1]:10024"
+        ),
+    ),
+    (
+        "service-around",
+        "no filter on a public port",
+        lambda h: h.service(f"{SUBMISSION}content_filter="),
+    ),
+    ("nexthop", "no nexthop", lambda h: h.main(content_filter="archive-stamp:")),
+    ("mapped-twice", "mapping first", lambda h: h.main(receive_override_options="")),
+    (
+        "never-mapped",
+        "mapping nowhere",
+        lambda h: h.main(archive_handback_options="no_address_mappings"),
+    ),
+    (
+        "next-filter",
+        "round and round",
+        lambda h: h.main(archive_next_filter="archive-stamp:legal@example.com"),
+    ),
+    (
+        "next-filter",
+        "a filter that is not there",
+        lambda h: h.main(archive_next_filter="smtp-amavis:[127.0.0.1]:10024"),
+    ),
+    (
+        "lmtp-worker",
+        "a socket without a worker",
+        lambda h: h.main(content_filter="archive-stamp:unix:private/archive.$archive"),
+    ),
+    (
+        "connection-cache",
+        "unix: before the name",
+        lambda h: h.main(
+            lmtp_connection_cache_destinations="unix:private/archive.legal@example.com"
+        ),
+    ),
+    (
+        "client-check",
+        "clients may address requests",
+        lambda h: h.main(smtpd_recipient_restrictions="permit_mynetworks,reject"),
+    ),
+    (
+        "client-check",
+        "the check behind a permit",
+        lambda h: h.main(smtpd_recipient_restrictions=f"permit_mynetworks,{GUARD}"),
+    ),
+    (
+        "proxy-around",
+        "a before-queue filter",
+        lambda h: h.service(f"{SUBMISSION}smtpd_proxy_filter=127.0.0.1:10099"),
+    ),
+    (
+        "filter-action",
+        "FILTER in access",
+        lambda h: h.main(
+            smtpd_sender_restrictions="check_sender_access "
+            + h.table("carol@example.org  FILTER smtp:[127.0.0.1]:10099\n")
+        ),
+    ),
+    (
+        "filter-action",
+        "FILTER in header_checks of a cleanup",
+        lambda h: h.option(
+            "cleanup/unix", "header_checks", h.table("/^X-/ FILTER x:y\n", "regexp")
+        ),
+    ),
+    (
+        "filter-action",
+        "FILTER said in the list itself",
+        lambda h: h.main(
+            smtpd_client_restrictions="check_client_access static:{FILTER x:y}"
+        ),
+    ),
+    (
+        "redirect-action",
+        "REDIRECT in body_checks",
+        lambda h: h.main(
+            body_checks=h.table("/merger of/ redirect boss@example.com\n", "pcre")
+        ),
+    ),
+    (
+        "archive-action",
+        "ARCHIVE in an indexed table",
+        lambda h: h.main(
+            smtpd_recipient_restrictions=f"{GUARD},check_recipient_access "
+            + h.table("bob@example.net ARCHIVE hr@example.com\n", "hash")
+            + ",permit_mynetworks,reject"
+        ),
+    ),
+    (
+        "archive-action",
+        "ARCHIVE in a cidr table",
+        lambda h: h.main(
+            smtpd_client_restrictions="check_client_access "
+            + h.table("192.0.2.0/24 ARCHIVE hr@example.com\n", "cidr")
+        ),
+    ),
+    (
+        "request-mapped",
+        "a catch-all of virtual",
+        lambda h: h.main(
+            virtual_alias_maps=h.table("/(.*)@.*/ $1@example.com\n", "regexp")
+        ),
+    ),
+    (
+        "request-mapped",
+        "a canonical of the domain",
+        lambda h: h.main(
+            canonical_maps=h.table("@archive-request.invalid @example.com\n", "hash")
+        ),
+    ),
+    ("request-route", "no route", lambda h: h.main(transport_maps="")),
+    (
+        "request-route",
+        "another route first",
+        lambda h: h.main(transport_maps=h.table("/./ smtp:[192.0.2.1]\n", "regexp")),
+    ),
+    (
+        "service-missing",
+        "no archive-cleanup",
+        lambda h: h.no_service("archive-cleanup/unix"),
+    ),
+    (
+        "soft-bounce",
+        "a hard stamp filter",
+        lambda h: h.no_option("archive-stamp/unix", "soft_bounce"),
+    ),
+    (
+        "soft-bounce",
+        "a hard archive transport",
+        lambda h: h.option("archive/unix", "soft_bounce", "no"),
+    ),
+    (
+        "recipient-limit",
+        "the default of 50",
+        lambda h: h.unset("archive-stamp_destination_recipient_limit"),
+    ),
+    (
+        "recipient-limit",
+        "no limit",
+        lambda h: h.main(**{"archive-stamp_destination_recipient_limit": "0"}),
+    ),
+    (
+        "time-limit",
+        "below our deadline",
+        lambda h: h.main(**{"archive-stamp_time_limit": "300s"}),
+    ),
+    (
+        "time-limit",
+        "the default below our deadline",
+        lambda h: (h.unset("archive_time_limit"), h.main(command_time_limit="10m")),
+    ),
+    ("null-sender", "not said", lambda h: h.master(without(" null_sender="))),
+    (
+        "flags",
+        "Return-Path: is put in",
+        lambda h: h.master(changed("flags=q user", "flags=qR user")),
+    ),
+    (
+        "arguments",
+        "no queue id",
+        lambda h: h.master(without("  --queue-id {${queue_id}}\n")),
+    ),
+    (
+        "pipe-user",
+        "Postfix's own user",
+        lambda h: h.master(changed(f"user={USER}:{GROUP} null", "user=postfix null")),
+    ),
+    (
+        "pipe-user",
+        "nobody of that name",
+        lambda h: h.master(changed(f"user={USER}:{GROUP} null", "user=gone17 null")),
+    ),
+    (
+        "program-missing",
+        "not executable",
+        lambda h: (h.postfix.program / "archive-stamp").chmod(0o600),
+    ),
+    (
+        "second-install",
+        "another stamp filter",
+        lambda h: h.service(
+            "archive-stamp-old unix - n n - 10 pipe -o soft_bounce=yes flags=q"
+            f" user={USER} null_sender= argv=/opt/old/archive-stamp"
+        ),
+    ),
+    ("port-missing", "no hand-back", lambda h: h.no_service(h.port("handback"))),
+    (
+        "port-inherits",
+        "restrictions",
+        lambda h: (
+            h.no_option(h.port("handback"), "smtpd_client_restrictions"),
+            h.main(smtpd_client_restrictions="reject_unknown_client_hostname"),
+        ),
+    ),
+    (
+        "port-inherits",
+        "milters",
+        lambda h: (
+            h.no_option(h.port("capsule"), "smtpd_milters"),
+            h.main(smtpd_milters="inet:127.0.0.1:8891"),
+        ),
+    ),
+    (
+        "port-inherits",
+        "local header rewriting",
+        lambda h: h.no_option(h.port("handback"), "local_header_rewrite_clients"),
+    ),
+    (
+        "port-inherits",
+        "the size limit of a port",
+        lambda h: h.no_option(h.port("handback"), "message_size_limit"),
+    ),
+    (
+        "port-inherits",
+        "the size limit of cleanup",
+        lambda h: h.no_option("archive-cleanup/unix", "message_size_limit"),
+    ),
+    (
+        "port-inherits",
+        "a bcc of copies",
+        lambda h: (
+            h.no_option("archive-copy-cleanup/unix", "always_bcc"),
+            h.main(always_bcc="boss@example.com"),
+        ),
+    ),
+    (
+        "port-option",
+        "a recipient limit",
+        lambda h: h.option(h.port("handback"), "smtpd_recipient_limit", "1000"),
+    ),
+    (
+        "port-option",
+        "a filter before the archive transport",
+        lambda h: h.option(h.port("capsule"), "content_filter", "smtp:[127.0.0.1]:25"),
+    ),
+    (
+        "port-exposed",
+        "no address",
+        lambda h: h.master(lambda text: text.replace(h.port("copy")[:-5], "0.0.0.0:9")),
+    ),
+    (
+        "port-silent",
+        "not reloaded",
+        lambda h: h.master(
+            changed(h.port("copy")[:-5], f"127.0.0.1:{free_ports(1)[0]}")
+        ),
+    ),
+    (
+        "settings-wrong",
+        "archive.cf",
+        lambda h: h.archive_cf(archive_delivery="nowhere"),
+    ),
+    ("host-name", "another", lambda h: h.archive_cf(myhostname="other.example.com")),
+    ("mail-owner", "another", lambda h: h.archive_cf(mail_owner="mail")),
+    ("key-missing", "no key", lambda h: (h.etc / "archive.key").unlink()),
+    ("key-mode", "for all to read", lambda h: (h.etc / "archive.key").chmod(0o644)),
+    ("key-owner", "root's", lambda h: os.chown(h.etc / "archive.key", 0, 0)),
+    (
+        "store-missing",
+        "no store",
+        lambda h: h.archive_cf(archive_store_directory="/var/lib/not-there"),
+    ),
+    ("store-owner", "root's", lambda h: os.chown(h.postfix.store, 0, 0)),
+    ("store-mode", "for all to read", lambda h: h.postfix.store.chmod(0o755)),
+    ("spool", "root's", lambda h: h.archive_cf(archive_spool_directory=SPOOL)),
+    ("queue-lifetime", "short", lambda h: h.main(bounce_queue_lifetime="10m")),
+    ("short-ids", "short", lambda h: h.main(enable_long_queue_ids="no")),
+    (
+        "loops-back",
+        "mailed to ourselves",
+        lambda h: (
+            h.main(mydestination="example.com"),
+            h.archive_cf(archive_delivery="mail"),
+        ),
+    ),
+    (
+        "archive-unknown",
+        "no such user",
+        lambda h: h.main(
+            mydestination="example.com", local_recipient_maps="unix:passwd.byname"
+        ),
+    ),
+    ("still-bcc", "always_bcc", lambda h: h.main(always_bcc="legal@example.com")),
+    (
+        "still-bcc",
+        "a bcc map",
+        lambda h: h.main(
+            recipient_bcc_maps=h.table("bob@example.net legal@example.com\n")
+        ),
+    ),
+    (
+        "original-recipient",
+        "not kept",
+        lambda h: h.main(enable_original_recipient="no"),
+    ),
+    (
+        "local-clients",
+        "the whole network",
+        lambda h: h.main(
+            local_header_rewrite_clients="permit_mynetworks",
+            mynetworks="127.0.0.0/8 192.0.2.0/24",
+        ),
+    ),
+)
+
+
+def test_a_sound_host_has_no_finding(running: Host) -> None:
+    assert running.findings() == []
+    said = subprocess.run(
+        [COMMAND, "-c", str(running.etc), "doctor"], capture_output=True, text=True
+    )
+    assert said.stdout.startswith("OK: ")
+    assert said.returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("check", "plant"),
+    [pytest.param(c, p, id=f"{c}: {what}") for c, what, p in FAULTS],
+)
+def test_a_planted_fault_is_named(host: Host, check: str, plant: Plant) -> None:
+    plant(host)
+    found = {each["check"]: each for each in host.findings()}
+    assert check in found
+    assert found[check]["harm"] and found[check]["cure"] and found[check]["place"]
+
+
+def test_thirty_kinds_of_faults_are_planted() -> None:
+    assert len({check for check, _, _ in FAULTS}) >= 30
