@@ -1,4 +1,4 @@
-"""The doctor on a live instance: every planted fault is named, a sound host has none."""
+"""The doctor on a live instance: planted faults are named, a sound host has none."""
 
 from __future__ import annotations
 
@@ -64,12 +64,20 @@ class Host:
         assert text != path.read_text()
         path.write_text(text)
 
+    def entry(self, key: str, before: str, after: str) -> None:
+        """Change words of one entry of master.cf."""
+        command = ["postconf", "-c", str(self.etc), "-M", key]
+        line = " ".join(subprocess.check_output(command, text=True).split())
+        assert before in line
+        self.postconf("-M", "-e", f"{key}={line.replace(before, after)}")
+
     def table(self, text: str, kind: str = "texthash") -> str:
         """Make a table; return its name for main.cf."""
         path = self.etc / "table"
         path.write_text(text)
         if kind in ("hash", "lmdb"):
-            subprocess.run(["postmap", f"{kind}:{path}"], check=True)
+            command = ["postmap", "-c", str(self.etc), f"{kind}:{path}"]
+            subprocess.run(command, check=True)
         return f"{kind}:{path}"
 
     def archive_cf(self, **values: str) -> None:
@@ -91,6 +99,10 @@ class Host:
         found: list[dict[str, str]] = told["findings"]
         return found
 
+    def named(self) -> set[str]:
+        """The names of what the doctor finds."""
+        return {each["check"] for each in self.findings()}
+
 
 @pytest.fixture(scope="module")
 def running() -> Iterator[Host]:
@@ -111,22 +123,11 @@ def host(running: Host) -> Iterator[Host]:
     shutil.chown(running.postfix.store, USER, GROUP)
 
 
-def without(*words: str) -> Callable[[str], str]:
-    """A change of master.cf that takes words out, where they stand first."""
-
-    def change(text: str) -> str:
-        for word in words:
-            assert word in text
-            text = text.replace(word, "", 1)
-        return text
-
-    return change
-
-
 def changed(before: str, after: str) -> Callable[[str], str]:
     return lambda text: text.replace(before, after, 1)
 
 
+STAMP = "archive-stamp/unix"
 SUBMISSION = "submission inet n - n - - smtpd -o "
 SPOOL = "/etc/ssl"  # a folder in which nobody but root may write
 
@@ -296,26 +297,26 @@ FAULTS: tuple[tuple[str, str, Plant], ...] = (
         "the default below our deadline",
         lambda h: (h.unset("archive_time_limit"), h.main(command_time_limit="10m")),
     ),
-    ("null-sender", "not said", lambda h: h.master(without(" null_sender="))),
+    ("null-sender", "not said", lambda h: h.entry(STAMP, " null_sender=", "")),
     (
         "flags",
         "Return-Path: is put in",
-        lambda h: h.master(changed("flags=q user", "flags=qR user")),
+        lambda h: h.entry(STAMP, "flags=q ", "flags=qR "),
     ),
     (
         "arguments",
         "no queue id",
-        lambda h: h.master(without("  --queue-id {${queue_id}}\n")),
+        lambda h: h.entry(STAMP, "--queue-id ${queue_id} ", ""),
     ),
     (
         "pipe-user",
         "Postfix's own user",
-        lambda h: h.master(changed(f"user={USER}:{GROUP} null", "user=postfix null")),
+        lambda h: h.entry(STAMP, f"user={USER}:{GROUP}", "user=postfix"),
     ),
     (
         "pipe-user",
         "nobody of that name",
-        lambda h: h.master(changed(f"user={USER}:{GROUP} null", "user=gone17 null")),
+        lambda h: h.entry(STAMP, f"user={USER}:{GROUP}", "user=gone17"),
     ),
     (
         "program-missing",
@@ -473,3 +474,104 @@ def test_a_planted_fault_is_named(host: Host, check: str, plant: Plant) -> None:
 
 def test_thirty_kinds_of_faults_are_planted() -> None:
     assert len({check for check, _, _ in FAULTS}) >= 30
+
+
+def test_a_file_system_that_fills_up(host: Host) -> None:
+    small = host.postfix.folder / "small"
+    small.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=50m", "t", small], check=True)
+    try:
+        shutil.chown(small, USER, GROUP)
+        small.chmod(0o700)
+        host.archive_cf(archive_store_directory=str(small))
+        [found] = host.findings()
+        assert found["check"] == "free-space"
+        assert found["severity"] == "CRITICAL"
+    finally:
+        subprocess.run(["umount", small], check=True)
+
+
+def test_an_archive_address_that_refuses_copies(host: Host) -> None:
+    host.main(default_transport=f"smtp:[127.0.0.1]:{free_ports(1)[0]}")
+    host.postfix.reload()
+    host.postfix.send(b"Subject: x\n\nx\n")
+    host.postfix.wait(lambda: "copies-refused" in host.named(), "the refused copy")
+    [refused] = [e for e in host.findings() if e["check"] == "copies-refused"]
+    assert refused["place"] == "legal@example.com"
+    assert "Connection refused" in refused["harm"]
+
+    host.main(default_transport="sink:")
+    host.postfix.reload()
+    host.postfix.flush()
+    host.postfix.settle()
+    assert host.named() == set()
+
+
+def test_copies_that_wait_too_long(host: Host) -> None:
+    (host.postfix.program / "archive").chmod(0)
+    host.postfix.send(b"Subject: y\n\ny\n")
+    host.postfix.wait_for_log("relay=archive,.*status=(SOFTBOUNCE|deferred)")
+    postsuper = ["postsuper", "-c", str(host.etc)]
+    subprocess.run([*postsuper, "-h", "ALL"], check=True)
+    host.main(bounce_queue_lifetime="2s")
+    host.postfix.wait(lambda: "oldest-copy" in host.named(), "the waiting copy")
+
+    (host.postfix.program / "archive").chmod(0o755)
+    host.main(bounce_queue_lifetime="5d")
+    subprocess.run([*postsuper, "-H", "ALL"], check=True)
+    host.postfix.flush()
+    host.postfix.settle()
+    assert host.named() == set()
+
+
+def test_an_open_gate_is_shouted_about(host: Host) -> None:
+    command = [COMMAND, "-c", str(host.etc), "bypass"]
+    subprocess.run([*command, "on", "--reason", "ticket 17"], check=True)
+    [found] = host.findings()
+    assert (found["check"], found["severity"]) == ("gap-open", "CRITICAL")
+    assert "ticket 17" in found["harm"]
+    subprocess.run([*command, "off"], check=True)
+    assert host.findings() == []
+
+
+def test_a_gate_opened_by_hand_is_shouted_about_too(host: Host) -> None:
+    host.main(archive_bypass="yes")
+    [found] = host.findings()
+    assert found["check"] == "gap-open"
+    assert "nobody known" in found["harm"]
+    assert found["cure"].endswith("-X archive_bypass")
+
+
+def test_fix_mends_what_is_safe_and_nothing_else(host: Host) -> None:
+    before = (host.etc / "main.cf").read_bytes()
+    host.option("archive/unix", "soft_bounce", "no")
+    host.no_option(host.port("handback"), "smtpd_milters")
+    (host.etc / "archive.key").chmod(0o644)
+    host.main(always_bcc="legal@example.com")
+    assert len(host.findings()) == 4
+    [left] = host.findings("--fix")
+    assert left["check"] == "still-bcc"
+    host.unset("always_bcc")
+    assert host.findings() == []
+    assert (host.etc / "main.cf").read_bytes() == before
+    host.postfix.send(b"Subject: still archived\n\nx\n")
+    host.postfix.settle()
+
+
+def test_cures_that_are_commands_work_as_they_are_typed(host: Host) -> None:
+    host.main(enable_original_recipient="no", transport_maps="")
+    host.unset("archive-stamp_destination_recipient_limit")
+    for each in host.findings():
+        subprocess.run(each["cure"], shell=True, check=True)
+    assert host.findings() == []
+
+
+def test_what_cannot_be_looked_at_is_unknown(host: Host) -> None:
+    (host.etc / "main.cf").unlink()
+    done = subprocess.run(
+        [COMMAND, "-c", str(host.etc), "doctor"], capture_output=True, text=True
+    )
+    assert done.returncode == 3
+    assert done.stdout.startswith("UNKNOWN: ")
+    assert "main.cf" in done.stdout
+    assert "Traceback" not in done.stderr
