@@ -36,7 +36,7 @@ def observe(directory: str) -> Observed:
         found=found,
         settings=settings,
         trouble=trouble,
-        reference=_reference(),
+        reference=reference(),
         files={path: _file(path) for path in _paths(found, settings)},
         groups=_groups(found),
         tables=maps.texts(found),
@@ -59,7 +59,7 @@ def _settings(directory: str) -> tuple[Settings | None, str]:
         return None, str(error)
 
 
-def _reference() -> dict[str, Service]:
+def reference() -> dict[str, Service]:
     """Return the services of master.cf.d by name/type."""
     found = {}
     for text in program.service_texts():

@@ -16,6 +16,7 @@ from postfix_archive.core import (
     checks_tables,
     checks_transports,
     checks_way,
+    finding,
 )
 from postfix_archive.core.finding import Finding
 from postfix_archive.core.observed import Observed
@@ -36,8 +37,38 @@ LACKS = (((3, 9), "it does not tell the filter a client's ENVID (3.9 does)"),)
 
 def examine(host: Observed) -> list[Finding]:
     """Return all findings, the worst first."""
-    found = [finding for check in CHECKS for finding in check(host)]
+    found = [each for check in CHECKS for each in check(host)]
     return sorted(found, key=lambda each: -each.severity)
+
+
+def report(host: Observed, found: list[Finding]) -> str:
+    """Return what a person reads, and a monitoring system in its first line."""
+    lines = [_summary(host, found)]
+    for each in found:
+        lines += [
+            f"{each.severity_name} {each.check}: {each.place}",
+            f"    {each.harm}",
+            f"    mend: {each.cure}",
+        ]
+    return "\n".join(lines)
+
+
+def _summary(host: Observed, found: list[Finding]) -> str:
+    worst = finding.worst(found)
+    if not worst:
+        return (
+            f"OK: postfix-archive in {host.found.directory}, Postfix"
+            f" {host.found.raw('mail_version')}"
+            + "".join(f"; {each}" for each in lacks(host.found.version))
+        )
+    counts = [
+        f"{sum(each.severity == severity for each in found)} {word}"
+        for severity, word in (
+            (finding.CRITICAL, "critical"),
+            (finding.WARNING, "warning"),
+        )
+    ]
+    return f"{finding.NAMES[worst]}: postfix-archive: {', '.join(counts)}"
 
 
 def lacks(release: tuple[int, int]) -> list[str]:

@@ -116,11 +116,13 @@ class Ways:
                 mapped = gates.unmapped(options, self.wish.on_request)
                 yield self._option(each, "receive_override_options", mapped, gate=True)
         left = self.left if self.wish.position == "before" else []
+        mains = {
+            "content_filter": self.own_filter,
+            "receive_override_options": self.own_options,
+        }
         for each in left:
-            if "receive_override_options" not in each.options:
-                yield self._option(
-                    each, "receive_override_options", self.own_options, gate=True
-                )
+            for name in sorted(mains.keys() - each.options.keys()):
+                yield self._option(each, name, mains[name], gate=True)
         yield from self._client_checks()
 
     def _client_checks(self) -> Iterator[Change]:

@@ -39,7 +39,7 @@ def doctor(ctx: click.Context, as_json: bool, fix: bool) -> None:
     except (ArchiveError, OSError) as problem:
         click.echo(f"UNKNOWN: {problem}")
         ctx.exit(finding.UNKNOWN)
-    click.echo(_as_json(found) if as_json else report(host, found))
+    click.echo(_as_json(found) if as_json else checkup.report(host, found))
     ctx.exit(finding.worst(found))
 
 
@@ -56,35 +56,6 @@ def mended(host: Observed, found: list[Finding]) -> bool:
     if safe and host.is_running:
         postconf.reload(host.found.directory)
     return bool(safe)
-
-
-def report(host: Observed, found: list[Finding]) -> str:
-    """Return what a person reads, and a monitoring system in its first line."""
-    lines = [_summary(host, found)]
-    for each in found:
-        lines += [
-            f"{each.severity_name} {each.check}: {each.place}",
-            f"    {each.harm}",
-            f"    mend: {each.cure}",
-        ]
-    return "\n".join(lines)
-
-
-def _summary(host: Observed, found: list[Finding]) -> str:
-    worst = finding.worst(found)
-    if not worst:
-        return (
-            f"OK: postfix-archive in {host.found.directory}, Postfix"
-            f" {host.found.raw('mail_version')}"
-        )
-    counts = [
-        f"{sum(each.severity == severity for each in found)} {word}"
-        for severity, word in (
-            (finding.CRITICAL, "critical"),
-            (finding.WARNING, "warning"),
-        )
-    ]
-    return f"{finding.NAMES[worst]}: postfix-archive: {', '.join(counts)}"
 
 
 def _as_json(found: list[Finding]) -> str:

@@ -16,9 +16,9 @@ import sys
 import tempfile
 from pathlib import Path
 
-from postfix_archive.back import config, host, postconf, program, undo
+from postfix_archive.back import config, host, observing, postconf, program, undo
 from postfix_archive.back.instance import Instance
-from postfix_archive.core import request, ways
+from postfix_archive.core import checkup, request, ways
 from postfix_archive.core.errors import (
     ArchiveError,
     InstallFailed,
@@ -179,6 +179,9 @@ def _report(
     if not postconf.is_running(place.directory):
         print("Postfix does not run: start it, then postfix-archive list shows mail.")
         return
+    seen = observing.observe(place.directory)
+    told = checkup.report(seen, checkup.examine(seen))
+    print("Doctor:     " + told.replace("\n", "\n            "))
     loaded = config.load(place.directory)
     if place.found.raw("archive") or given.archive:
         if loaded.stores and not host.probe(

@@ -19,7 +19,6 @@ pytestmark = pytest.mark.live
 COMMAND = Path(sys.executable).parent / "postfix-archive"
 GUARD = "check_recipient_access,inline:{archive-request.invalid=reject}"
 SOUND = {"smtpd_recipient_restrictions": f"{GUARD},permit_mynetworks,reject"}
-Plant = Callable[["Host"], object]
 
 
 @dataclass(frozen=True)
@@ -37,39 +36,42 @@ class Host:
         roles = ("handback", "capsule", "copy", "relay", "refused")
         return f"127.0.0.1:{self.postfix.ports[1 + roles.index(role)]}/inet"
 
-    def postconf(self, *words: str) -> None:
+    def postconf(self, *words: str) -> Host:
         subprocess.run(["postconf", "-c", str(self.etc), *words], check=True)
+        return self
 
-    def main(self, **values: str) -> None:
+    def main(self, **values: str) -> Host:
         self.postfix.postconf(**values)
+        return self
 
-    def unset(self, name: str) -> None:
-        self.postconf("-X", name)
+    def unset(self, name: str) -> Host:
+        return self.postconf("-X", name)
 
-    def option(self, key: str, name: str, value: str) -> None:
-        self.postconf("-P", "-e", f"{key}/{name}={value}")
+    def option(self, key: str, name: str, value: str) -> Host:
+        return self.postconf("-P", "-e", f"{key}/{name}={value}")
 
-    def no_option(self, key: str, name: str) -> None:
-        self.postconf("-P", "-X", f"{key}/{name}")
+    def no_option(self, key: str, name: str) -> Host:
+        return self.postconf("-P", "-X", f"{key}/{name}")
 
-    def no_service(self, key: str) -> None:
-        self.postconf("-M", "-X", key)
+    def no_service(self, key: str) -> Host:
+        return self.postconf("-M", "-X", key)
 
-    def service(self, line: str) -> None:
-        self.master(lambda text: f"{text}\n{line}\n")
+    def service(self, line: str) -> Host:
+        return self.master(lambda text: f"{text}\n{line}\n")
 
-    def master(self, change: Callable[[str], str]) -> None:
+    def master(self, change: Callable[[str], str]) -> Host:
         path = self.etc / "master.cf"
         text = change(path.read_text())
         assert text != path.read_text()
         path.write_text(text)
+        return self
 
-    def entry(self, key: str, before: str, after: str) -> None:
+    def entry(self, key: str, before: str, after: str) -> Host:
         """Change words of one entry of master.cf."""
         command = ["postconf", "-c", str(self.etc), "-M", key]
         line = " ".join(subprocess.check_output(command, text=True).split())
         assert before in line
-        self.postconf("-M", "-e", f"{key}={line.replace(before, after)}")
+        return self.postconf("-M", "-e", f"{key}={line.replace(before, after)}")
 
     def table(self, text: str, kind: str = "texthash") -> str:
         """Make a table; return its name for main.cf."""
@@ -80,13 +82,14 @@ class Host:
             subprocess.run(command, check=True)
         return f"{kind}:{path}"
 
-    def archive_cf(self, **values: str) -> None:
+    def archive_cf(self, **values: str) -> Host:
         self.postfix.set_archive_cf(**values)
+        return self
 
     def findings(self, *words: str, code: int | None = None) -> list[dict[str, str]]:
         """What the doctor says."""
         done = subprocess.run(
-            [COMMAND, "-c", str(self.etc), "doctor", "--json", *words],
+            [str(COMMAND), "-c", str(self.etc), "doctor", "--json", *words],
             capture_output=True,
             text=True,
             check=False,
@@ -127,6 +130,7 @@ def changed(before: str, after: str) -> Callable[[str], str]:
     return lambda text: text.replace(before, after, 1)
 
 
+Plant = Callable[[Host], object]
 STAMP = "archive-stamp/unix"
 SUBMISSION = "submission inet n - n - - smtpd -o "
 SPOOL = "/etc/ssl"  # a folder in which nobody but root may write
@@ -295,7 +299,7 @@ FAULTS: tuple[tuple[str, str, Plant], ...] = (
     (
         "time-limit",
         "the default below our deadline",
-        lambda h: (h.unset("archive_time_limit"), h.main(command_time_limit="10m")),
+        lambda h: h.unset("archive_time_limit").main(command_time_limit="10m"),
     ),
     ("null-sender", "not said", lambda h: h.entry(STAMP, " null_sender=", "")),
     (
@@ -335,17 +339,15 @@ FAULTS: tuple[tuple[str, str, Plant], ...] = (
     (
         "port-inherits",
         "restrictions",
-        lambda h: (
-            h.no_option(h.port("handback"), "smtpd_client_restrictions"),
-            h.main(smtpd_client_restrictions="reject_unknown_client_hostname"),
+        lambda h: h.no_option(h.port("handback"), "smtpd_client_restrictions").main(
+            smtpd_client_restrictions="reject_unknown_client_hostname"
         ),
     ),
     (
         "port-inherits",
         "milters",
-        lambda h: (
-            h.no_option(h.port("capsule"), "smtpd_milters"),
-            h.main(smtpd_milters="inet:127.0.0.1:8891"),
+        lambda h: h.no_option(h.port("capsule"), "smtpd_milters").main(
+            smtpd_milters="inet:127.0.0.1:8891"
         ),
     ),
     (
@@ -366,9 +368,8 @@ FAULTS: tuple[tuple[str, str, Plant], ...] = (
     (
         "port-inherits",
         "a bcc of copies",
-        lambda h: (
-            h.no_option("archive-copy-cleanup/unix", "always_bcc"),
-            h.main(always_bcc="boss@example.com"),
+        lambda h: h.no_option("archive-copy-cleanup/unix", "always_bcc").main(
+            always_bcc="boss@example.com"
         ),
     ),
     (
@@ -416,9 +417,8 @@ FAULTS: tuple[tuple[str, str, Plant], ...] = (
     (
         "loops-back",
         "mailed to ourselves",
-        lambda h: (
-            h.main(mydestination="example.com"),
-            h.archive_cf(archive_delivery="mail"),
+        lambda h: h.main(mydestination="example.com").archive_cf(
+            archive_delivery="mail"
         ),
     ),
     (
@@ -455,7 +455,7 @@ FAULTS: tuple[tuple[str, str, Plant], ...] = (
 def test_a_sound_host_has_no_finding(running: Host) -> None:
     assert running.findings() == []
     said = subprocess.run(
-        [COMMAND, "-c", str(running.etc), "doctor"], capture_output=True, text=True
+        [str(COMMAND), "-c", str(running.etc), "doctor"], capture_output=True, text=True
     )
     assert said.stdout.startswith("OK: ")
     assert said.returncode == 0
@@ -525,7 +525,7 @@ def test_copies_that_wait_too_long(host: Host) -> None:
 
 
 def test_an_open_gate_is_shouted_about(host: Host) -> None:
-    command = [COMMAND, "-c", str(host.etc), "bypass"]
+    command = [str(COMMAND), "-c", str(host.etc), "bypass"]
     subprocess.run([*command, "on", "--reason", "ticket 17"], check=True)
     [found] = host.findings()
     assert (found["check"], found["severity"]) == ("gap-open", "CRITICAL")
@@ -569,7 +569,7 @@ def test_cures_that_are_commands_work_as_they_are_typed(host: Host) -> None:
 def test_what_cannot_be_looked_at_is_unknown(host: Host) -> None:
     (host.etc / "main.cf").unlink()
     done = subprocess.run(
-        [COMMAND, "-c", str(host.etc), "doctor"], capture_output=True, text=True
+        [str(COMMAND), "-c", str(host.etc), "doctor"], capture_output=True, text=True
     )
     assert done.returncode == 3
     assert done.stdout.startswith("UNKNOWN: ")

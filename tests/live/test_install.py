@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from whole_host import HOST, WholeHost
 
 pytestmark = pytest.mark.live

@@ -1,0 +1,187 @@
+"""The doctor's checks on hosts of many kinds: what is sound stays unnamed."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from postfix_archive.back import observing
+from postfix_archive.core import checkup, configuration, finding, settings
+from postfix_archive.core.configuration import Configuration
+from postfix_archive.core.errors import InstallRefused
+from postfix_archive.core.observed import File, Neighbour, Observed, Waiting
+
+from unit.hosts import KINDS, WISH, after
+
+USER = "postfix-archive"
+PROGRAM = WISH.program
+STORE = "/var/lib/postfix-archive"
+KEY = "/etc/postfix-archive/postfix.key"
+FILTERS = "smtp-amavis unix - - n - 2 smtp\ndk unix - - n - 2 smtp\n"
+DEFAULTS = """
+mail_version = 3.9.1
+myhostname = host.example.com
+mydestination = example.com
+local_recipient_maps = proxy:unix:passwd.byname
+mail_owner = postfix
+setgid_group = postdrop
+queue_directory = /var/spool/postfix
+smtpd_recipient_limit = 1000
+default_destination_recipient_limit = 50
+command_time_limit = 1000s
+bounce_queue_lifetime = 5d
+maximal_queue_lifetime = 5d
+enable_long_queue_ids = yes
+enable_original_recipient = yes
+local_header_rewrite_clients = permit_inet_interfaces
+"""
+ARCHIVE_CF = f"""
+myhostname = host.example.com
+archive_key_file = {KEY}
+archive_store_directory = {STORE}
+"""
+
+
+def sound(found: Configuration) -> Observed:
+    """A host of this configuration that has all it needs."""
+    filters = configuration.services(FILTERS)
+    found = replace(
+        found,
+        known=configuration.parameters(DEFAULTS),
+        services=(*found.services, *filters),
+    )
+    routes = configuration.words(found.raw("transport_maps"))
+    return Observed(
+        found=found,
+        settings=settings.parse(
+            ARCHIVE_CF, place="archive.cf", config_directory="/", myhostname="?"
+        ),
+        reference=observing.reference(),
+        files={
+            f"{PROGRAM}/archive-stamp": File(f"{PROGRAM}/archive-stamp", "root", 0o755),
+            f"{PROGRAM}/archive": File(f"{PROGRAM}/archive", "root", 0o755),
+            KEY: File(KEY, USER, 0o600),
+            STORE: File(STORE, USER, 0o700, True),
+            "/var/tmp": File("/var/tmp", "root", 0o1777, True),
+        },
+        groups={USER: (USER,)},
+        answers={
+            (routes[0], "archive-request.invalid"): "archive-stamp:on-request",
+            ("unix:passwd.byname", "legal"): "legal:x",
+        },
+        free={STORE: 1 << 40},
+    )
+
+
+def names(host: Observed) -> set[str]:
+    return {each.check for each in checkup.examine(host)}
+
+
+@pytest.mark.parametrize("position", ["before", "after"])
+@pytest.mark.parametrize("on_request", [False, True])
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_an_installation_makes_is_sound(
+    kind: str, on_request: bool, position: str
+) -> None:
+    wish = replace(WISH, on_request=on_request, position=position)
+    try:
+        found = after(KINDS[kind], wish)
+    except InstallRefused:
+        assert position == "after"
+        return
+    assert checkup.examine(sound(found)) == []
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_was_there_before_archives_nothing(kind: str) -> None:
+    found = KINDS[kind]
+    host = sound(after(found))
+    before = replace(host.found, main=found.main, services=found.services)
+    assert "not-asked" in names(replace(host, found=before))
+
+
+STOCK = sound(after(KINDS["stock"]))
+
+
+def waiting(age: int, *recipients: str, to: str = "", reason: str = "x") -> Observed:
+    reasons = tuple(reason for _ in recipients)
+    message = Waiting("4Zx", age, "a@example.org", recipients, reasons, to)
+    return replace(STOCK, waiting=(message,))
+
+
+@pytest.mark.parametrize(
+    ("host", "check"),
+    [
+        (waiting(901, "b@example.net", to="archive-stamp:x@y"), "filter-waits"),
+        (waiting(901, "b@example.net", to="archive-stamp-2:x@y"), "filter-waits"),
+        (waiting(3601, "capsule@archive-request.invalid"), "oldest-copy"),
+        (waiting(3601, "x@y", to="archive:capsule"), "oldest-copy"),
+        (waiting(9, "legal@example.com"), "copies-refused"),
+    ],
+)
+def test_what_waits_too_long_is_named(host: Observed, check: str) -> None:
+    assert names(host) == {check}
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        waiting(899, "b@example.net", to="archive-stamp:x@y"),
+        waiting(99999, "b@example.net"),
+        waiting(3599, "capsule@archive-request.invalid"),
+        waiting(9, "legal@example.com", reason=""),
+    ],
+)
+def test_what_waits_as_usual_is_not(host: Observed) -> None:
+    assert names(host) == set()
+
+
+def test_a_copy_that_will_soon_be_dropped_is_critical() -> None:
+    found = checkup.examine(waiting(216001, "x@y", to="archive:capsule"))
+    assert finding.worst(found) == finding.CRITICAL
+    found = checkup.examine(waiting(3601, "x@y", to="archive:capsule"))
+    assert finding.worst(found) == finding.WARNING
+
+
+def test_two_instances_with_keys_of_their_own() -> None:
+    other = Neighbour("/etc/postfix-out", ("legal@example.com",), frozenset("b"))
+    mine = replace(STOCK, keys=frozenset("a"), neighbours=(other,))
+    assert names(mine) == {"two-keys"}
+    assert names(replace(mine, keys=frozenset("ab"))) == set()
+    elsewhere = replace(other, archives=("out@example.com",))
+    assert names(replace(mine, neighbours=(elsewhere,))) == set()
+
+
+@pytest.mark.parametrize(
+    ("version", "found", "lacking"),
+    [
+        ("3.3.9", {"version"}, 1),
+        ("3.4.0", set(), 1),
+        ("3.8.6-20240101", set(), 1),
+        ("3.9.0", set(), 0),
+    ],
+)
+def test_versions(version: str, found: set[str], lacking: int) -> None:
+    known = {**STOCK.found.known, "mail_version": version}
+    host = replace(STOCK, found=replace(STOCK.found, known=known))
+    assert names(host) == found
+    assert len(checkup.lacks(host.found.version)) == lacking
+    assert ("ENVID" in checkup.report(host, [])) == bool(lacking)
+
+
+def test_a_disk_of_which_little_is_left() -> None:
+    assert names(replace(STOCK, free={STORE: 1 << 29})) == {"free-space"}
+
+
+def test_nothing_of_a_broken_archive_cf_is_guessed() -> None:
+    broken = replace(STOCK, settings=None, trouble="archive.cf, line 3: no such")
+    [found] = checkup.examine(broken)
+    assert (found.check, found.place) == ("settings-wrong", broken.trouble)
+
+
+def test_a_report_begins_with_the_worst() -> None:
+    host = replace(waiting(9, "legal@example.com"), free={STORE: 1})
+    told = checkup.report(host, checkup.examine(host)).splitlines()
+    assert told[0] == "CRITICAL: postfix-archive: 1 critical, 1 warning"
+    assert told[1].startswith("CRITICAL free-space: ")
