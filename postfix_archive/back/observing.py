@@ -16,7 +16,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from postfix_archive.back import config, gap, mailq, maps, postconf, program, reading
+from postfix_archive.back import (
+    config,
+    gap,
+    mailq,
+    maps,
+    postconf,
+    program,
+    reading,
+    tablefile,
+)
 from postfix_archive.core import configuration, gates, installation, observed, ways
 from postfix_archive.core.configuration import Configuration, Service
 from postfix_archive.core.errors import ArchiveError
@@ -32,6 +41,7 @@ def observe(directory: str) -> Observed:
     found = postconf.read(directory)
     settings, trouble = _settings(directory)
     is_running = postconf.is_running(directory)
+    stale, tables_trouble = _stale(settings)
     return Observed(
         found=found,
         settings=settings,
@@ -44,6 +54,8 @@ def observe(directory: str) -> Observed:
         silent_ports=tuple(_silent_ports(found)) if is_running else (),
         free=_free(found, settings),
         waiting=tuple(mailq.oldest(directory)) if is_running else (),
+        stale=stale,
+        tables_trouble=tables_trouble,
         keys=_keys(settings),
         neighbours=tuple(_neighbours(directory)),
         gap=_gap(directory),
@@ -131,6 +143,18 @@ def _free(found: Configuration, settings: Settings | None) -> dict[str, int]:
             told = os.statvfs(each)
             free[each] = told.f_bavail * told.f_frsize
     return free
+
+
+def _stale(settings: Settings | None) -> tuple[tuple[str, ...], str]:
+    """Return the native tables that are not what their sources say, or the trouble."""
+    if settings is None or not settings.archive_tables:
+        return (), ""
+    try:
+        keys = config.keys(settings)
+        found = tablefile.compiled(settings.archive_tables, keys)
+    except ArchiveError as error:
+        return (), str(error)
+    return tuple(each.native for each in found if each.is_new), ""
 
 
 def _keys(settings: Settings | None) -> frozenset[str]:

@@ -95,6 +95,18 @@ def lookup(directory: str, table: str, key: str) -> str:
     return done.stdout.strip() if done.returncode == 0 else ""
 
 
+def asked(directory: str, content: bytes, *words: str) -> str:
+    """Run postmap(1) with content on its stdin; return what it prints."""
+    done = subprocess.run(
+        [program("postmap"), "-c", directory, *words],
+        input=content,
+        capture_output=True,
+        timeout=SECONDS,
+        check=False,
+    )
+    return done.stdout.decode("utf-8", "surrogateescape")
+
+
 def answers(host: str, port: int) -> bool:
     """Tell whether somebody accepts connections there."""
     try:

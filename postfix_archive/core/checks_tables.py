@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from postfix_archive.core import configuration, gates, lookups, questions, tables
-from postfix_archive.core.finding import CRITICAL, Finding
+from postfix_archive.core.finding import CRITICAL, WARNING, Finding
 from postfix_archive.core.lookups import Lookup
 from postfix_archive.core.observed import Observed
 
@@ -50,6 +50,19 @@ def actions(host: Observed) -> Iterator[Finding]:
             check, harm, cure = HARMS[action]
             place = f"{each.table}, line {number} ({each.place})"
             yield Finding(check, CRITICAL, place, harm, cure)
+
+
+def compiled(host: Observed) -> Iterator[Finding]:
+    """The tables of archive_tables are compiled as their sources stand."""
+    places = [f"archive.cf: {host.tables_trouble}"] if host.tables_trouble else []
+    for place in [*places, *host.stale]:
+        yield Finding(
+            "tables-stale",
+            WARNING,
+            place,
+            "its ARCHIVE lines, as they stand in the source, do not count yet",
+            "postfix-archive tables",
+        )
 
 
 def requests_mapped(host: Observed) -> Iterator[Finding]:
@@ -113,6 +126,7 @@ def _actions(lookup: Lookup, text: str) -> Iterator[tuple[int, str, str]]:
 
 CHECKS: tuple[Callable[[Observed], Iterator[Finding]], ...] = (
     actions,
+    compiled,
     requests_mapped,
     requests_routed,
 )

@@ -67,6 +67,8 @@ class Observed:
     silent_ports: tuple[str, ...] = ()  # address:port where nobody answers
     free: Mapping[str, int] = field(default_factory=dict)  # path -> bytes
     waiting: tuple[Waiting, ...] = ()
+    stale: tuple[str, ...] = ()  # native tables older than their sources
+    tables_trouble: str = ""  # why archive_tables cannot be compiled
     keys: frozenset[str] = frozenset()
     neighbours: tuple[Neighbour, ...] = ()
     gap: Mapping[str, Any] | None = None  # the gate past the archive is open

@@ -9,7 +9,7 @@ Lines are told apart as Postfix's readlline() does. This room never reads a file
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from postfix_archive.core import address, request
@@ -67,6 +67,30 @@ def compiled(source: bytes, *, kind: str, place: str, keys: Keyring) -> Compiled
 
     Raises TableWrong with place, line, and what to do.
     """
+
+    def written(asked: Asked) -> bytes:
+        return b"BCC " + request.recipient(",".join(asked.archives), keys)
+
+    return _compiled(source, kind, place, written)
+
+
+def marked(source: bytes, *, kind: str, place: str) -> Compiled:
+    """Return the native table with each action ARCHIVE as the token of its line.
+
+    Whoever asks it for a key learns from which line the answer is: see token().
+    Raises TableWrong.
+    """
+    return _compiled(source, kind, place, lambda asked: token(asked.number))
+
+
+def token(number: int) -> bytes:
+    """Return what stands for the ARCHIVE action of a line."""
+    return b"ARCHIVE-IN-LINE %d" % number
+
+
+def _compiled(
+    source: bytes, kind: str, place: str, written: Callable[[Asked], bytes]
+) -> Compiled:
     native = MARKER + b"from %s: edit that file.\n" % place.encode()
     asked = []
     kept = 0
@@ -77,7 +101,8 @@ def compiled(source: bytes, *, kind: str, place: str, keys: Keyring) -> Compiled
             kept += bool(line.text)
         else:
             asked.append(found)
-            native += _written(line, found, keys)
+            native += line.remarks + found.remarks
+            native += b"%s %s\n" % (found.pattern, written(found))
     return Compiled(native, tuple(asked), kept)
 
 
@@ -178,9 +203,3 @@ def _check(named: bytes, where: str) -> None:
             f"{where}: {shown!r} is no archive address: write ARCHIVE"
             " legal@example.com, and a comma between two"
         )
-
-
-def _written(line: Line, asked: Asked, keys: Keyring) -> bytes:
-    """Return the native form of an ARCHIVE line: its remarks, then one BCC action."""
-    carried = request.recipient(",".join(asked.archives), keys)
-    return b"%s%s%s BCC %s\n" % (line.remarks, asked.remarks, asked.pattern, carried)

@@ -8,6 +8,7 @@ import click
 
 from postfix_archive.back import config, keyfile, postconf, tablefile
 from postfix_archive.back.tablefile import Table
+from postfix_archive.core import gates
 from postfix_archive.core.record import shown
 from postfix_archive.core.request import ON_REQUEST
 
@@ -72,8 +73,7 @@ def _warn_of_gaps(directory: str) -> None:
         "WARNING: content_filter has no on-request, so mail of services without"
         " archive, or with -o archive=, goes around the archive whatever a table asks."
         " Run make install ON_REQUEST=yes, or write in main.cf:\n"
-        "  content_filter = ${archive?{archive-stamp:$archive}:"
-        "{archive-stamp:on-request}}\n"
-        "  receive_override_options = no_address_mappings",
+        f"  content_filter = {gates.content_filter(1, '$archive_next_filter', True)}\n"
+        f"  receive_override_options = {gates.unmapped('', True)}",
         err=True,
     )

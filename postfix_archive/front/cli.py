@@ -23,7 +23,7 @@ from postfix_archive.core import report, trace
 from postfix_archive.core.errors import ArchiveError
 from postfix_archive.core.record import Record, shown
 from postfix_archive.core.settings import Settings
-from postfix_archive.front import admin, bypass, doctor, status
+from postfix_archive.front import admin, bypass, doctor, explain, status
 
 FAILED = 1
 STAMPS = {
@@ -63,6 +63,7 @@ def main(ctx: click.Context, config_dir: str | None) -> None:
 main.add_command(admin.key)
 main.add_command(bypass.bypass)
 main.add_command(doctor.doctor)
+main.add_command(explain.explain)
 main.add_command(status.status)
 main.add_command(admin.tables)
 

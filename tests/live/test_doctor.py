@@ -82,6 +82,11 @@ class Host:
             subprocess.run(command, check=True)
         return f"{kind}:{path}"
 
+    def source(self, text: str) -> str:
+        """Make a source table; return its name for archive_tables."""
+        (self.etc / "source.in").write_text(text)
+        return f"texthash:{self.etc}/source.in"
+
     def archive_cf(self, **values: str) -> Host:
         self.postfix.set_archive_cf(**values)
         return self
@@ -398,6 +403,16 @@ FAULTS: tuple[tuple[str, str, Plant], ...] = (
         "settings-wrong",
         "archive.cf",
         lambda h: h.archive_cf(archive_delivery="nowhere"),
+    ),
+    (
+        "tables-stale",
+        "a source that was not compiled",
+        lambda h: h.archive_cf(archive_tables=h.source("x ARCHIVE hr@example.com\n")),
+    ),
+    (
+        "tables-stale",
+        "a source that cannot be compiled",
+        lambda h: h.archive_cf(archive_tables=h.source("x ARCHIVE hr\n")),
     ),
     ("host-name", "another", lambda h: h.archive_cf(myhostname="other.example.com")),
     ("mail-owner", "another", lambda h: h.archive_cf(mail_owner="mail")),

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from postfix_archive.core import gates
+
 from mails import archives_of, delivered, mail
 from private_postfix import PrivatePostfix, free_ports
 
@@ -17,8 +19,8 @@ pytestmark = pytest.mark.live
 COMMAND = Path(sys.executable).parent / "postfix-archive"
 PORTS: dict[str, int] = {}
 ON_REQUEST = {
-    "content_filter": "${archive?{archive-stamp:$archive}:{archive-stamp:on-request}}",
-    "receive_override_options": "no_address_mappings",
+    "content_filter": gates.content_filter(1, "$archive_next_filter", True),
+    "receive_override_options": gates.unmapped("", True),
 }
 TEN = [f"archive-{number}@example.com" for number in range(10)]
 SOURCES = {
@@ -167,3 +169,62 @@ def test_an_error_is_one_line_and_nothing_is_written() -> None:
         assert f"TableWrong: {postfix.etc}/b.in, line 1: " in done.stderr
         assert done.stderr.count("\n") == 1
         assert not (postfix.etc / "a").exists()
+
+
+def explained(postfix: PrivatePostfix, *words: str) -> str:
+    """What explain says."""
+    done = subprocess.run(
+        [COMMAND, "-c", str(postfix.etc), "explain", *words],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "Traceback" not in done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("sender", ["carol@example.org", "dan@example.org", ""])
+@pytest.mark.parametrize("text", ["the merger", "the weather"])
+@pytest.mark.parametrize("port", ["", "other", "off"])
+def test_what_is_explained_is_what_is_archived(
+    five: PrivatePostfix, tmp_path: Path, sender: str, text: str, port: str
+) -> None:
+    name = f"a contract of {sender} on {text} by {port}"
+    content = mail(name) + text.encode() + b"\n"
+    (tmp_path / "mail.eml").write_bytes(content)
+    number = PORTS.get(port) or five.smtp_port
+    told = explained(
+        five,
+        *("--from", sender or "<>", "--to", "bob@example.net"),
+        *("--client", "127.0.0.1", "--service", f"127.0.0.1:{number}/inet"),
+        str(tmp_path / "mail.eml"),
+    )
+    five.send(content, sender=sender, port=number)
+    five.settle()
+    first = told.splitlines()[0].partition("inet: ")[2]
+    assert first.split(", ") == archives_of(five, name) or (
+        first == "archived nowhere" and not archives_of(five, name)
+    )
+
+
+def test_explain_names_the_lines(five: PrivatePostfix) -> None:
+    words = ("--from", "carol@example.org", "--to", "bob@example.net")
+    told = explained(five, *words)
+    off = told.partition(f":{PORTS['off']}/inet")[2]
+    assert "By pickup/unix: legal@example.com\n  main.cf: archive = legal@" in told
+    assert f"{five.etc}/senders.in, line 2\n    check_sender_access: carol@" in off
+    assert "main.cf: archive" not in off.partition("By ")[0]
+    assert "not asked, for want of what it looks up: check_client_access" in told
+    assert five.queue_files() == []
+
+
+def test_explain_wants_a_service_that_there_is(five: PrivatePostfix) -> None:
+    done = subprocess.run(
+        [str(COMMAND), "-c", str(five.etc), "explain", "--from", "a", "--to", "b"]
+        + ["--service", "smtps/inet"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert "mail comes in by" in done.stderr
