@@ -61,6 +61,8 @@ def test_from_stock_to_archive_and_back(host: WholeHost, wheels: Path) -> None:
     assert host.configuration() == before
 
     said = host.says(install(wheels))
+    assert "Doctor:     OK: " in said
+    assert "ADVICE short-ids" in said
     assert "Probe:" in said
     installed = host.configuration()
     for name in ("./main.cf", "./master.cf", "./archive.cf"):

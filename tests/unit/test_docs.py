@@ -73,3 +73,16 @@ def test_every_option_of_the_services_is_the_one_the_doors_know() -> None:
     # Said where a service has a way of its own, or by newer releases of Postfix.
     seldom = {b"config-directory", b"envid", b"handback-address", b"refused-address"}
     assert set(pipe.OPTIONS) - given == seldom
+
+
+def test_every_finding_of_the_doctor_is_documented() -> None:
+    page = (ROOT / "docs" / "doctor.md").read_text()
+    named = set()
+    for path in (ROOT / "postfix_archive" / "core").glob("checks_*.py"):
+        named |= set(
+            re.findall(r'"([a-z]+(?:-[a-z]+)+|version|spool|flags)"', path.read_text())
+        )
+    named -= {"archive-relay", "archive-local", "archive-copy", "postfix-archive"}
+    missing = {each for each in named if f"`{each}`" not in page}
+    assert not missing
+    assert len(named) > 40
