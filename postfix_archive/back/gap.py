@@ -93,7 +93,7 @@ def close(settings: Settings) -> dict[str, Any]:
     if record is None:
         raise BypassRefused("the gate is not open: mail is archived")
     found = postconf.read(directory)
-    postconf.remove_main(directory, gates.BYPASS)
+    postconf.set_main(directory, gates.BYPASS, "")
     _reload(directory)
     if "closed" not in record:
         record.update(closed=_now(), closed_by=who())

@@ -113,6 +113,7 @@ def _preparing(found: Configuration, behind: Ways) -> Iterator[Change]:
     yield ways.changed(found, "archive_next_filter", behind.usual.next_filter)
     yield ways.changed(found, "archive_handback_options", behind.usual.handback_options)
     yield ways.changed(found, "archive_relay", found.raw("archive_relay"))
+    yield _kept(found, gates.BYPASS, "")
     for number in range(1, len(behind.numbered) + 1):
         for limit, value in ways.LIMITS:
             yield _kept(found, f"{gates.transport(number)}_{limit}", value)
