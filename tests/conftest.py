@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 import container
 from private_postfix import PrivatePostfix
 
+NEEDED = ("click>=8.0", "python-dateutil>=2.8", "chardet>=5.0")
 CURE = (
     "a live Postfix needs root, or a Docker engine that this user may use:"
     " run 'sudo make test', or join the group docker"
@@ -64,3 +66,14 @@ def postfix() -> Iterator[PrivatePostfix]:
     """A running instance with archive = legal@example.com, shared by a module."""
     with PrivatePostfix() as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The Python packages, for a host that reaches no index."""
+    folder = tmp_path_factory.mktemp("wheels")
+    environment = folder / "env"
+    subprocess.run(["/usr/bin/python3", "-m", "venv", environment], check=True)
+    pip = [str(environment / "bin" / "pip"), "--disable-pip-version-check", "-q"]
+    subprocess.run([*pip, "download", "-d", str(folder), *NEEDED], check=True)
+    return folder

@@ -110,15 +110,16 @@ class WholeHost:
         )
         return dict(line.split(" ", 1) for line in listing.splitlines())
 
-    def send(self, subject: str, *, to: str = f"bob@{HOST}", port: int = 25) -> None:
-        """Send one message by SMTP."""
+    def send(self, subject: str, *to: str, port: int = 25) -> None:
+        """Send one message by SMTP, to bob unless somebody else is named."""
         text = f"From: <alice@example.org>\nSubject: {subject}\n\nhello\n"
         program = (
             "import smtplib,sys; s = smtplib.SMTP('127.0.0.1', sys.argv[1]);"
-            " s.sendmail('alice@example.org', [sys.argv[2]],"
+            " s.sendmail('alice@example.org', sys.argv[2:],"
             " sys.stdin.read()); s.quit()"
         )
-        self.run(f'python3 -c "{program}" {port} {to}', given=text)
+        people = " ".join(to or (f"bob@{HOST}",))
+        self.run(f'python3 -c "{program}" {port} {people}', given=text)
 
     def wait(self, command: str, what: str) -> None:
         """Return when a shell command succeeds; fail with the log if it never does."""

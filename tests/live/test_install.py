@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,18 +12,6 @@ from whole_host import HOST, WholeHost
 
 pytestmark = pytest.mark.live
 ARCHIVE = f"ARCHIVE=legal@{HOST}"
-NEEDED = ("click>=8.0", "python-dateutil>=2.8", "chardet>=5.0")
-
-
-@pytest.fixture(scope="session")
-def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The Python packages, for a host that reaches no index."""
-    folder = tmp_path_factory.mktemp("wheels")
-    environment = folder / "env"
-    subprocess.run(["/usr/bin/python3", "-m", "venv", environment], check=True)
-    pip = [str(environment / "bin" / "pip"), "--disable-pip-version-check", "-q"]
-    subprocess.run([*pip, "download", "-d", str(folder), *NEEDED], check=True)
-    return folder
 
 
 @pytest.fixture

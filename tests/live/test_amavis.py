@@ -1,0 +1,204 @@
+"""A content filter that was there before: the real amavisd-new, on a whole host."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from whole_host import HOST, WholeHost
+
+pytestmark = pytest.mark.live
+CAROL = f"carol@{HOST}"
+BOB = f"bob@{HOST}"
+FILTER = "smtp-amavis:[127.0.0.1]:10024"
+ANSWERS = "bash -c 'exec 3<>/dev/tcp/127.0.0.1/10024' 2>/dev/null"
+PASSED = ", port 10024)"  # in the Received: line of amavisd-new
+USER_CONF = f"""\
+use strict;
+$myhostname = '{HOST}';
+$inet_socket_bind = '127.0.0.1';
+$inet_socket_port = 10024;
+@local_domains_acl = (1);
+@bypass_virus_checks_maps = (1);
+@bypass_spam_checks_maps = (1);
+$enable_db = 0;
+$enable_zmq = 0;
+$max_servers = 2;
+$pid_file = '/var/lib/amavis/amavisd.pid';
+$lock_file = '/var/lib/amavis/amavisd.lock';
+1;
+"""
+# As /usr/share/doc/amavisd-new/README.postfix has it.
+TRANSPORT = (
+    "smtp-amavis unix - - n - 2 smtp -o smtp_data_done_timeout=1200"
+    " -o smtp_send_xforward_command=yes -o disable_dns_lookups=yes -o max_use=20"
+)
+BACK = (
+    "127.0.0.1:10025 inet n - n - - smtpd -o content_filter="
+    " -o local_recipient_maps= -o relay_recipient_maps="
+    " -o smtpd_restriction_classes= -o smtpd_delay_reject=no"
+    " -o smtpd_client_restrictions=permit_mynetworks,reject"
+    " -o smtpd_helo_restrictions= -o smtpd_sender_restrictions="
+    " -o smtpd_recipient_restrictions=permit_mynetworks,reject"
+    " -o smtpd_data_restrictions=reject_unauth_pipelining"
+    " -o smtpd_end_of_data_restrictions= -o mynetworks=127.0.0.0/8"
+    " -o smtpd_error_sleep_time=0 -o smtpd_soft_error_limit=1001"
+    " -o smtpd_hard_error_limit=1000 -o smtpd_client_connection_count_limit=0"
+    " -o smtpd_client_connection_rate_limit=0 -o local_header_rewrite_clients="
+    " -o receive_override_options="
+    "no_header_body_checks,no_unknown_recipient_checks,no_milters"
+    " -o smtpd_authorized_xforward_hosts=127.0.0.0/8"
+)
+MORE = (
+    "2525 inet n - n - - smtpd -o smtpd_client_restrictions=permit_mynetworks,reject"
+    " -o smtpd_banner=two"
+)
+
+
+@pytest.fixture
+def host() -> Iterator[WholeHost]:
+    """A host on which amavisd-new runs and nothing goes to it yet."""
+    with WholeHost() as made:
+        made.run("useradd --no-create-home legal && useradd --no-create-home carol")
+        made.run("cat > /etc/amavis/conf.d/50-user", given=USER_CONF)
+        start_amavis(made)
+        for line in (TRANSPORT, BACK, MORE):
+            key = "/".join(line.split()[:2])
+            made.run(f"postconf -M '{key}={line}'")
+        yield made
+
+
+def start_amavis(host: WholeHost) -> None:
+    host.run("amavisd start >/dev/null 2>&1 || amavisd-new start >/dev/null 2>&1")
+    host.wait(ANSWERS, "amavisd-new answers")
+
+
+def install(host: WholeHost, wheels: Path, more: str = "") -> str:
+    return host.says(f"make install ARCHIVE=legal@{HOST} WHEELS={wheels} {more}")
+
+
+def records(host: WholeHost) -> list[dict[str, Any]]:
+    """What is archived, the probes aside."""
+    lines = host.says("postfix-archive list --json").splitlines()
+    return [json.loads(each) for each in lines if "archive-probe.invalid" not in each]
+
+
+def original(host: WholeHost, record: dict[str, Any]) -> str:
+    return host.says(f"postfix-archive show --original {record['id']}")
+
+
+def mailbox(host: WholeHost, name: str) -> str:
+    return host.says(f"cat /var/mail/{name} 2>/dev/null || true")
+
+
+def test_the_filter_comes_behind_the_archive(host: WholeHost, wheels: Path) -> None:
+    host.run(f"postconf -e content_filter={FILTER} && postfix start")
+    before = host.configuration()
+    install(host, wheels)
+    assert host.says("postconf -h archive_next_filter") == FILTER
+    assert "OK: " in host.says("postfix-archive doctor")
+
+    host.send("one", BOB, CAROL)
+    host.settle()
+    for name in ("bob", "carol"):
+        assert mailbox(host, name).count("Subject: one") == 1
+        assert PASSED in mailbox(host, name)
+    [record] = records(host)
+    assert sorted(record["recipients"]) == [BOB, CAROL]
+    assert PASSED not in original(host, record)
+
+    host.run("make uninstall")
+    assert host.configuration() == before
+    host.send("two")
+    host.settle()
+    assert mailbox(host, "bob").count(PASSED) == 2
+
+
+def test_the_archive_comes_behind_the_filter(host: WholeHost, wheels: Path) -> None:
+    host.run(f"postconf -e content_filter={FILTER} && postfix start")
+    before = host.configuration()
+    install(host, wheels, "ARCHIVE_POSITION=after")
+    assert host.says("postconf -h content_filter") == FILTER
+    assert "OK: " in host.says("postfix-archive doctor")
+
+    host.send("one", BOB, CAROL)
+    host.settle()
+    for name in ("bob", "carol"):
+        assert mailbox(host, name).count("Subject: one") == 1
+    [record] = records(host)
+    assert sorted(record["recipients"]) == [BOB, CAROL]
+    assert PASSED in original(host, record)
+    assert "nothing to change" in install(host, wheels, "ARCHIVE_POSITION=after")
+
+    host.run("make uninstall")
+    assert host.configuration() == before
+
+
+def test_filters_of_some_services_stay_theirs(host: WholeHost, wheels: Path) -> None:
+    host.run(f"postconf -P 2525/inet/content_filter={FILTER} && postfix start")
+    before = host.configuration()
+    options = host.says("postconf -P 2525/inet/smtpd_banner 127.0.0.1:10025/inet")
+    install(host, wheels)
+    after = host.says("postconf -P 2525/inet/smtpd_banner 127.0.0.1:10025/inet")
+    assert after == options
+    assert "OK: " in host.says("postfix-archive doctor")
+
+    host.send("by the filter", port=2525)
+    host.settle()
+    assert mailbox(host, "bob").count(PASSED) == 1
+    host.send("without")
+    host.settle()
+    assert mailbox(host, "bob").count(PASSED) == 1
+    assert mailbox(host, "bob").count("hello") == 2
+    kept = records(host)
+    assert len(kept) == 2
+    assert not any(PASSED in original(host, each) for each in kept)
+
+    host.run("make uninstall")
+    assert host.configuration() == before
+
+
+def test_a_service_without_the_filter_stays_without(
+    host: WholeHost, wheels: Path
+) -> None:
+    host.run(f"postconf -e content_filter={FILTER}")
+    host.run("postconf -P 2525/inet/content_filter= && postfix start")
+    install(host, wheels)
+    assert "OK: " in host.says("postfix-archive doctor")
+    host.send("without", port=2525)
+    host.settle()
+    assert PASSED not in mailbox(host, "bob")
+    host.send("by the filter")
+    host.settle()
+    assert mailbox(host, "bob").count(PASSED) == 1
+    assert len(records(host)) == 2
+
+
+def test_a_filter_that_is_down_loses_and_doubles_nothing(
+    host: WholeHost, wheels: Path
+) -> None:
+    host.run(f"postconf -e content_filter={FILTER} minimal_backoff_time=1s")
+    host.run("postconf -e maximal_backoff_time=2s queue_run_delay=1s && postfix start")
+    install(host, wheels)
+    host.run("kill $(cat /var/lib/amavis/amavisd.pid)")
+    host.wait(f"! {ANSWERS}", "amavisd-new has ended")
+    host.send("one")
+    host.wait(
+        "grep -q 'status=deferred .*10024: Connection refused' /var/log/postfix.log",
+        "the message waits for the filter",
+    )
+    host.wait(
+        "postfix-archive list --json | grep -v archive-probe | grep -q archived",
+        "the message in the archive",
+    )
+    assert mailbox(host, "bob") == ""
+    start_amavis(host)
+    host.settle()
+    assert mailbox(host, "bob").count("Subject: one") == 1
+    assert PASSED in mailbox(host, "bob")
+    assert len(records(host)) == 1
+    assert "status=bounced" not in host.log()
