@@ -92,9 +92,10 @@ class WholeHost:
         return self.run(command).stdout.strip()
 
     def log(self) -> str:
-        """Return the end of Postfix's log."""
+        """Return the end of Postfix's log, and what is queued."""
+        command = "tail -n 60 /var/log/postfix.log; postqueue -p; date"
         done = subprocess.run(
-            [*self._inside, "tail", "-n", "60", "/var/log/postfix.log"],
+            [*self._inside, "sh", "-c", command],
             capture_output=True,
             text=True,
             errors="replace",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -179,7 +180,7 @@ REFUSED = {
         "Postfix 3.3.9 is older than 3.4",
     ),
     "a stranger": (
-        "unshare -m sh -c 'cp -a /etc/postfix /run/pf && mount --bind /run/pf"
+        "unshare -m sh -c 'cp -a /etc/postfix /var/tmp/pf && mount --bind /var/tmp/pf"
         ' /etc/postfix && printf "archive unix - n n - - pipe user=bob argv=/x\\n"'
         f" >>/etc/postfix/master.cf && make install {ARCHIVE}'",
         "service archive/unix that is not ours",
@@ -196,7 +197,7 @@ REFUSED = {
         "/etc/postfix cannot be written to",
     ),
     "postfix check": (
-        "unshare -m sh -c 'cp -a /etc/postfix /run/pg && mount --bind /run/pg"
+        "unshare -m sh -c 'cp -a /etc/postfix /var/tmp/pg && mount --bind /var/tmp/pg"
         ' /etc/postfix && printf "broken unix\\n" >>/etc/postfix/master.cf &&'
         f" make install {ARCHIVE}'",
         "postfix",
@@ -252,6 +253,28 @@ def test_a_package_lays_down_files_and_touches_no_postfix(
     stock.run("test ! -e /etc/postfix-archive")
 
 
+WITHOUT_POSTFIX = """unshare -m sh -c '
+mount -t tmpfs none /var/tmp && mkdir /var/tmp/upper /var/tmp/work &&
+mount -t overlay overlay /usr \\
+  -o lowerdir=/usr,upperdir=/var/tmp/upper,workdir=/var/tmp/work || exit 1
+dpkg --purge --force-depends postfix postfix-pcre >/dev/null 2>&1
+cp {debs}/*.deb /var/cache/apt/archives/
+{install} && exit 1
+{install} INSTALL_POSTFIX=yes && postfix start && postconf -h archive'
+"""
+
+
+def test_a_host_without_postfix_gets_it_if_wanted(wheels: Path, tmp_path: Path) -> None:
+    subprocess.run(["apt-get", "download", "postfix"], cwd=tmp_path, check=True)
+    command = WITHOUT_POSTFIX.format(debs=tmp_path, install=install(wheels))
+    with WholeHost() as host:
+        done = host.run(command)
+    assert "Debian: apt-get install postfix" in done.stderr
+    assert "INSTALL_POSTFIX=yes" in done.stderr
+    assert "Installing Debian's postfix package." in done.stdout
+    assert done.stdout.strip().endswith(f"legal@{HOST}")
+
+
 def test_two_instances_are_archived_separately(host: WholeHost, wheels: Path) -> None:
     host.run(
         "postmulti -e init && postmulti -I postfix-out -G out -e create &&"
@@ -262,8 +285,8 @@ def test_two_instances_are_archived_separately(host: WholeHost, wheels: Path) ->
         " maillog_file=/var/log/postfix-out.log 'authorized_submit_users=static:all' &&"
         " postmulti -i postfix-out -e enable && postfix -c /etc/postfix-out start"
     )
-    host.run(install(wheels))
-    second = "CONFIG_DIRECTORY=/etc/postfix-out ARCHIVE=second@example.com"
+    host.run(f"useradd --no-create-home second && {install(wheels)}")
+    second = f"CONFIG_DIRECTORY=/etc/postfix-out ARCHIVE=second@{HOST}"
     refused = host.run(f"make install {second} WHEELS={wheels}", fails=True)
     assert "PORT=10126" in refused.stderr
     host.run(f"make install {second} WHEELS={wheels} PORT=10126")
@@ -276,5 +299,11 @@ def test_two_instances_are_archived_separately(host: WholeHost, wheels: Path) ->
     )
     assert archived(host) == 1
     assert "by the second" not in host.says("postfix-archive list")
+
+    doctor = "postfix-archive -c /etc/postfix-out doctor"
+    assert "OK: " in host.says(doctor)
+    host.run(f"postconf -c /etc/postfix-out -e archive=legal@{HOST}")
+    told = host.run(doctor, fails=True).stdout
+    assert f"WARNING two-keys: /etc/postfix: archive = legal@{HOST}" in told
     host.run("make uninstall")
     host.run("postfix-archive -c /etc/postfix-out list | grep -q 'by the second'")
