@@ -184,6 +184,7 @@ def test_a_filter_that_is_down_loses_and_doubles_nothing(
     host.run(f"postconf -e content_filter={FILTER} minimal_backoff_time=1s")
     host.run("postconf -e maximal_backoff_time=2s queue_run_delay=1s && postfix start")
     install(host, wheels)
+    host.settle()
     host.run("kill $(cat /var/lib/amavis/amavisd.pid)")
     host.wait(f"! {ANSWERS}", "amavisd-new has ended")
     host.send("one")
