@@ -60,9 +60,11 @@ def open_(settings: Settings, why: str) -> dict[str, Any]:
     directory = settings.config_directory
     there = read(directory)
     if there is not None:
+        done, _ = _send_on(directory)
         raise BypassRefused(
             f"the gate is open since {there['opened']}, by {there['by']}:"
-            f" {there['why']}; postfix-archive bypass off closes it"
+            f" {there['why']}; postfix-archive bypass off closes it. Messages that"
+            f" waited for the filter meanwhile and go on now: {done}"
         )
     found = _gated(directory)
     opened = _now()
@@ -74,7 +76,7 @@ def open_(settings: Settings, why: str) -> dict[str, Any]:
         Path(directory, NAME).unlink()
         raise
     _reload(directory)
-    record["requeued"] = mailq.requeue(directory)
+    record["requeued"], record["in_hand"] = _send_on(directory)
     untold = _tell(settings, OPENED, record, _archives(settings, found))
     record["untold"] = untold
     _write(directory, record)
@@ -195,6 +197,11 @@ def _write(directory: str, record: dict[str, Any]) -> None:
         raise BypassRefused(
             f"{directory}/{NAME}: {problem.strerror}; the gap must be recorded"
         ) from problem
+
+
+def _send_on(directory: str) -> tuple[int, int]:
+    """Send on what waits at the filter, if Postfix runs."""
+    return mailq.requeue(directory) if postconf.is_running(directory) else (0, 0)
 
 
 def _reload(directory: str) -> None:

@@ -18,6 +18,7 @@ from postfix_archive.core.observed import Waiting
 
 ARCHIVE = "archive:"
 REQUESTS = "@archive-request.invalid"
+IN_HAND = 60.0  # seconds that a run of the filter may still take
 MOST = 200  # queue files that are opened to see where they go
 
 
@@ -59,25 +60,39 @@ def drain(directory: str) -> list[str]:
     return left
 
 
-def requeue(directory: str) -> int:
-    """Give what waits for a stamp filter to Postfix anew; return how many.
+def requeue(directory: str) -> tuple[int, int]:
+    """Give what waits for a stamp filter to Postfix anew; return how many, and left.
 
-    Each gets the content_filter that pickup(8) has now (postsuper(1), -r).
+    Each gets the content_filter that pickup(8) has now (postsuper(1), -r). What the
+    filter has in hand at this moment is waited for, since requeueing it could deliver
+    it twice; left are those that it does not let go of.
     """
-    found = [
-        queue_id
-        for queue_id, content_filter, _ in _envelopes(directory)
-        if content_filter.startswith(ways.STAMP)
-    ]
-    for each in found:
-        postconf.run(directory, "postsuper", "-r", each)
-    return len(found)
+    done = 0
+    end = time.monotonic() + IN_HAND
+    while True:
+        waiting = list(_at_the_filter(directory, "deferred"))
+        for each in waiting:
+            postconf.run(directory, "postsuper", "-r", each, "deferred")
+        done += len(waiting)
+        left = len(list(_at_the_filter(directory, "incoming", "active")))
+        if not left or time.monotonic() > end:
+            return done, left
+        time.sleep(0.2)
 
 
-def _envelopes(directory: str) -> Iterator[tuple[str, str, str]]:
+def _at_the_filter(directory: str, *queues: str) -> Iterator[str]:
+    for queue_id, content_filter, _ in _envelopes(directory, *queues):
+        if content_filter.startswith(ways.STAMP):
+            yield queue_id
+
+
+def _envelopes(directory: str, *queues: str) -> Iterator[tuple[str, str, str]]:
     """Give queue id, content filter and the whole envelope of all that is queued."""
     for line in postconf.run(directory, "postqueue", "-j").splitlines():
-        queue_id = str(json.loads(line)["queue_id"])
+        queued = json.loads(line)
+        queue_id = str(queued["queue_id"])
+        if queues and queued["queue_name"] not in queues:
+            continue
         told = _envelope(directory, queue_id)
         if told:
             yield queue_id, _content_filter(told), told

@@ -28,6 +28,11 @@ def on_(directory: str, reason: str) -> None:
         f"Mail flows UNARCHIVED since {record['opened']}. Messages that waited for the"
         f" filter: {record['requeued']}; they go on, unarchived too."
     )
+    if record["in_hand"]:
+        click.echo(
+            f"The filter still holds {record['in_hand']} more; for what is left of"
+            " them, say this once more later."
+        )
     if record["untold"]:
         click.echo(
             f"The journal of {', '.join(record['untold'])} cannot be written now;"

@@ -60,6 +60,9 @@ def test_from_stock_to_archive_and_back(host: WholeHost, wheels: Path) -> None:
         "600:postfix-archive"
     )
 
+    pages = "/usr/local/share/man/man1/postfix-archive.1 /usr/local/share/man/man5"
+    host.run(f"ls {pages}/archive.cf.5")
+
     host.send("the first")
     host.settle()
     assert archived(host) == 1
@@ -265,6 +268,7 @@ cp {debs}/*.deb /var/cache/apt/archives/
 
 
 def test_a_host_without_postfix_gets_it_if_wanted(wheels: Path, tmp_path: Path) -> None:
+    subprocess.run(["apt-get", "update", "-qq"], check=True)
     subprocess.run(["apt-get", "download", "postfix"], cwd=tmp_path, check=True)
     command = WITHOUT_POSTFIX.format(debs=tmp_path, install=install(wheels))
     with WholeHost() as host:
