@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from postfix_archive.back import files, mailq, postconf, program, reading
+from postfix_archive.back import config, files, mailq, postconf, program, reading
 from postfix_archive.back.journal import Journal
 from postfix_archive.core import gates
 from postfix_archive.core.configuration import Configuration
@@ -26,6 +26,7 @@ from postfix_archive.core.errors import (
     ArchiveError,
     BypassRefused,
     JournalFailed,
+    NotRoot,
 )
 from postfix_archive.core.settings import Settings
 
@@ -51,13 +52,14 @@ def read(directory: str) -> dict[str, Any] | None:
     return found
 
 
-def open_(settings: Settings, why: str) -> dict[str, Any]:
+def open_(directory: str, why: str) -> dict[str, Any]:
     """Open the gate; return the record. What waits at the filter is sent on.
 
     Raises BypassRefused where the gate cannot be opened; nothing is changed then. A
-    journal that cannot be written does not keep it shut: see untold.
+    journal that cannot be written, or an archive.cf that cannot be read, does not keep
+    it shut: see untold.
     """
-    directory = settings.config_directory
+    _need_root("on")
     there = read(directory)
     if there is not None:
         done, _ = _send_on(directory)
@@ -77,20 +79,20 @@ def open_(settings: Settings, why: str) -> dict[str, Any]:
         raise
     _reload(directory)
     record["requeued"], record["in_hand"] = _send_on(directory)
-    untold = _tell(settings, OPENED, record, _archives(settings, found))
+    untold = _told_at_once(directory, found, record)
     record["untold"] = untold
     _write(directory, record)
     _log(directory, f"mail goes UNARCHIVED: opened by {record['by']}: {why}")
     return record
 
 
-def close(settings: Settings) -> dict[str, Any]:
+def close(directory: str) -> dict[str, Any]:
     """Close the gate and tell the journals; return the record, which is gone then.
 
     Raises JournalFailed while a journal cannot be told: mail is archived again, and the
     record stays until another close() has told it.
     """
-    directory = settings.config_directory
+    _need_root("off")
     record = read(directory)
     if record is None:
         raise BypassRefused("the gate is not open: mail is archived")
@@ -98,9 +100,11 @@ def close(settings: Settings) -> dict[str, Any]:
     postconf.set_main(directory, gates.BYPASS, "")
     _reload(directory)
     if "closed" not in record:
-        record.update(closed=_now(), closed_by=who())
+        record.update(closed=_now(), closed_by=who(), untold_end=None)
         _write(directory, record)
         _log(directory, f"mail is archived again: closed by {record['closed_by']}")
+    settings = config.load(directory)
+    if record["untold_end"] is None:
         record["untold_end"] = sorted(_archives(settings, found))
     late = _tell(settings, OPENED, record, record["untold"])
     missing = _tell(settings, CLOSED, record, record["untold_end"])
@@ -125,8 +129,6 @@ def who() -> str:
 
 def _gated(directory: str) -> Configuration:
     """Return the configuration; raises BypassRefused if it has no such gate."""
-    if os.geteuid():
-        raise BypassRefused("this changes Postfix and needs root: sudo postfix-archive")
     found = postconf.read(directory)
     places = [found.raw("content_filter")]
     places += [each.options.get("content_filter", "") for each in found.services]
@@ -137,6 +139,22 @@ def _gated(directory: str) -> Configuration:
             " install once more, or set it by hand from master.cf.d/00-main.cf"
         )
     return found
+
+
+def _need_root(verb: str) -> None:
+    if os.geteuid():
+        raise NotRoot(f"this changes Postfix: sudo postfix-archive bypass {verb}")
+
+
+def _told_at_once(
+    directory: str, found: Configuration, record: dict[str, Any]
+) -> list[str]:
+    """Tell the journals that the gate is open; return those that could not be told."""
+    try:
+        settings = config.load(directory)
+    except ArchiveError:
+        return gates.archives(found)
+    return _tell(settings, OPENED, record, _archives(settings, found))
 
 
 def _archives(settings: Settings, found: Configuration) -> set[str]:

@@ -20,6 +20,7 @@ about mail in flight; tests/unit/test_errors.py holds them to it.
      +-- InstallRefused, InstallFailed           make install
      +-- BypassRefused                           postfix-archive bypass
      +-- TableWrong                              the command tables
+     +-- NotRoot                                 commands for root alone
 """
 
 ALARM = "ALARM:"  # begins what the postmaster must see; the same word, for grep
@@ -152,5 +153,11 @@ class InstallFailed(ArchiveError):
 
 class BypassRefused(ArchiveError):
     """The gate past the archive cannot be opened or closed as things are."""
+
+    exit_code = 1
+
+
+class NotRoot(ArchiveError):
+    """A command that only root can run was run by somebody else."""
 
     exit_code = 1

@@ -8,7 +8,8 @@ import click
 
 from postfix_archive.back import config, keyfile, postconf, tablefile
 from postfix_archive.back.tablefile import Table
-from postfix_archive.core import gates
+from postfix_archive.core import gates, observed, ways
+from postfix_archive.core.errors import ArchiveError
 from postfix_archive.core.record import shown
 from postfix_archive.core.request import ON_REQUEST
 
@@ -20,13 +21,24 @@ def key() -> None:
 
 @key.command()
 @click.option("--id", "key_id", help="A name for the key. [default: today's date]")
-@click.option("--owner", help="The user of the archive services in master.cf.")
+@click.option("--owner", help="Whose it is. [default: the user in master.cf]")
 @click.pass_obj
 def create(directory: str, key_id: str | None, owner: str | None) -> None:
     """Make a site key where there is none."""
     settings = config.load(directory)
+    owner = owner or _pipe_user(directory)
     keyfile.create(settings.archive_key_file, key_id or keyfile.todays_id(), owner)
     click.echo(f"Made {settings.archive_key_file}. Back it up: proofs depend on it.")
+
+
+def _pipe_user(directory: str) -> str | None:
+    """Return the user of the archive services in master.cf, None if there are none."""
+    try:
+        services = postconf.read(directory).services
+    except ArchiveError:
+        return None
+    users = [observed.user(each) for each in services if ways.is_door(each)]
+    return users[0].partition(":")[0] if users and not os.geteuid() else None
 
 
 @click.command()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import click
 
-from postfix_archive.back import config, gap
+from postfix_archive.back import gap
 
 
 @click.group()
@@ -23,7 +23,7 @@ def on_(directory: str, reason: str) -> None:
     """Open the gate: mail flows UNARCHIVED until bypass off."""
     if not reason.strip():
         raise click.BadParameter("say why", param_hint="--reason")
-    record = gap.open_(config.load(directory), reason.strip())
+    record = gap.open_(directory, reason.strip())
     click.echo(
         f"Mail flows UNARCHIVED since {record['opened']}. Messages that waited for the"
         f" filter: {record['requeued']}; they go on, unarchived too."
@@ -45,7 +45,7 @@ def on_(directory: str, reason: str) -> None:
 @click.pass_obj
 def off(directory: str) -> None:
     """Close the gate: mail is archived again."""
-    record = gap.close(config.load(directory))
+    record = gap.close(directory)
     click.echo(
         f"Mail is archived again. It was not from {record['opened']} to"
         f" {record['closed']}; the journals say so."

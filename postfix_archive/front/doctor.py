@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import shlex
 import subprocess
 
@@ -15,7 +16,7 @@ import click
 
 from postfix_archive.back import observing, postconf
 from postfix_archive.core import checkup, finding
-from postfix_archive.core.errors import ArchiveError
+from postfix_archive.core.errors import ArchiveError, NotRoot
 from postfix_archive.core.finding import Finding
 from postfix_archive.core.observed import Observed
 
@@ -31,13 +32,16 @@ def doctor(ctx: click.Context, as_json: bool, fix: bool) -> None:
     1 warning, 2 critical, 3 not able to look.
     """
     try:
+        if os.geteuid():
+            raise NotRoot("store and queue can be looked at by root alone: use sudo")
         host = observing.observe(ctx.obj)
         found = checkup.examine(host)
         if fix and mended(host, found):
             host = observing.observe(ctx.obj)
             found = checkup.examine(host)
     except (ArchiveError, OSError) as problem:
-        click.echo(f"UNKNOWN: {problem}")
+        told = {"status": "UNKNOWN", "why": str(problem), "findings": []}
+        click.echo(json.dumps(told) if as_json else f"UNKNOWN: {problem}")
         ctx.exit(finding.UNKNOWN)
     click.echo(_as_json(found) if as_json else checkup.report(host, found))
     ctx.exit(finding.worst(found))

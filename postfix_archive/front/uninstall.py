@@ -26,7 +26,7 @@ def uninstall(directory: str, prefix: str) -> None:
             f" {directory}; other instances: -c DIR (make: CONFIG_DIRECTORY=DIR)"
         )
     if gap.read(directory) is not None:
-        gap.close(config.load(directory))
+        gap.close(directory)
         print("The gate past the archive was open; the journals say so.")
     _take_back(directory, record)
     _put_away(directory, name)
@@ -70,7 +70,9 @@ def _undo(directory: str, changes: Iterable[Change], *, keep: bool) -> None:
     """Take changes back; with keep, not what somebody has changed since."""
     found = postconf.read(directory)
     for each in changes:
-        if keep and _now(found, each) not in (each.before, _plain(each.before)):
+        now = _now(found, each)
+        gone = now is None and each.after is None  # or no longer shown: unused by now
+        if keep and not gone and now not in (each.before, _plain(each.before)):
             print(f"{each.name}: changed since, left as it is")
         else:
             undo.make(directory, each)

@@ -127,6 +127,52 @@ def test_a_store_that_is_gone_keeps_no_gate_shut(broken: PrivatePostfix) -> None
     assert not (broken.etc / "archive.gap").exists()
 
 
+def test_a_broken_archive_cf_keeps_no_gate_shut(broken: PrivatePostfix) -> None:
+    broken.set_archive_cf(archive_delivery="nowhere")
+    opened = run(broken, "bypass", "on", "--reason", REASON)
+    assert opened.returncode == 0, opened.stderr
+    assert "legal@example.com cannot be written now" in opened.stdout
+    closed = run(broken, "bypass", "off")
+    assert closed.returncode == 1 and "archive_delivery" in closed.stderr
+    assert "\narchive_bypass = \n" in (broken.etc / "main.cf").read_text()
+
+    broken.set_archive_cf()
+    assert run(broken, "bypass", "off").returncode == 0
+    assert gaps(broken) == ["gap-opened", "gap-closed"]
+
+
+AS_NOBODY = """
+import os, pwd, sys
+from postfix_archive.front import cli
+os.setgroups([])
+os.setgid(pwd.getpwnam("nobody").pw_gid)
+os.setuid(pwd.getpwnam("nobody").pw_uid)
+cli.main(sys.argv[1:])
+"""
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        (1, ["bypass", "on", "--reason", REASON]),
+        (1, ["bypass", "off"]),
+        (3, ["doctor"]),
+        (3, ["doctor", "--json"]),
+    ],
+)
+def test_only_root_may(broken: PrivatePostfix, code: int, words: list[str]) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", AS_NOBODY, "-c", str(broken.etc), *words],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == code
+    assert "sudo" in done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (broken.etc / "archive.gap").exists()
+
+
 def test_what_makes_no_sense_is_refused(broken: PrivatePostfix) -> None:
     assert "not open" in run(broken, "bypass", "off").stderr
     assert run(broken, "bypass", "on").returncode == 2

@@ -97,6 +97,19 @@ def test_what_others_changed_since_stays(host: WholeHost, wheels: Path) -> None:
     assert names - {line.split()[0] for line in services.splitlines()} == {"extra"}
 
 
+def test_uninstalling_closes_the_gate_and_leaves_nothing(
+    host: WholeHost, wheels: Path
+) -> None:
+    host.run(install(wheels))
+    host.run("postfix-archive bypass on --reason 'to see it' && postconf -e biff=no")
+    said = host.says("make uninstall")
+    assert "The gate past the archive was open" in said
+    assert "changed since, left as it is" not in said
+    assert "archive" not in host.says("postconf -n; cat /etc/postfix/main.cf")
+    host.run("test ! -e /etc/postfix/archive.gap")
+    host.run("grep -q gap-closed /var/lib/postfix-archive/*/journal")
+
+
 def test_an_upgrade_under_load_loses_no_mail(host: WholeHost, wheels: Path) -> None:
     host.run(install(wheels))
     before = host.says("readlink /usr/local/lib/postfix-archive/current")

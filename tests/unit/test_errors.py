@@ -18,6 +18,7 @@ OF_COMMANDS = {
     "InstallRefused",
     "InstallFailed",
     "BypassRefused",
+    "NotRoot",
     "TableWrong",
 }
 
