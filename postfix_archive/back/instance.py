@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 
 from postfix_archive.back import config, host, keyfile, postconf, program, undo
-from postfix_archive.core import explained, installation, settings, ways
+from postfix_archive.core import explained, installation, rewriting, settings, ways
 from postfix_archive.core.configuration import Configuration
 from postfix_archive.core.errors import InstallRefused
 from postfix_archive.core.ways import Change, Wish
@@ -122,6 +122,9 @@ class Instance:
             "archive_store_directory": self.store,
             "archive_key_file": str(undo.STATE / f"{self.name}.key"),
         }
+        local, _ = rewriting.clients(self.found)
+        if local != rewriting.LOOPBACK:
+            values["archive_local_clients"] = ", ".join(local)
         if self.found.value("mail_owner") != settings.DEFAULTS["mail_owner"]:
             values["mail_owner"] = self.found.value("mail_owner")
         if wish.port != ways.USUAL_PORT:

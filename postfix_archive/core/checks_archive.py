@@ -7,12 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from postfix_archive.core import configuration, gates, lookups, questions
+from postfix_archive.core import configuration, gates, lookups, questions, rewriting
 from postfix_archive.core.finding import ADVICE, CRITICAL, WARNING, Finding
 from postfix_archive.core.observed import Observed
 
 OF_THIS_HOST = ("mydestination", "virtual_mailbox_domains", "virtual_alias_domains")
-LOOPBACK = {"127.0.0.0/8", "::1", "[::1]/128", "127.0.0.1", "127.0.0.1/32"}
 
 
 def comes_back(host: Observed) -> Iterator[Finding]:
@@ -88,22 +87,15 @@ def local_clients(host: Observed) -> Iterator[Finding]:
     """The same clients count as local at the first hop and at hand-back."""
     if host.settings is None:
         return
-    theirs = set()
-    for word in configuration.words(host.found.value("local_header_rewrite_clients")):
-        if word == "permit_mynetworks":
-            theirs |= set(configuration.words(host.found.value("mynetworks")))
-        elif word == "permit_sasl_authenticated":
-            theirs.add(word)
-        elif word.startswith("check_") or word.startswith("permit_tls"):
-            yield _local(ADVICE, word, "nothing there stands for it")
-    theirs = {each.replace("[", "").replace("]", "") for each in theirs}
-    missing = sorted(theirs - set(host.settings.archive_local_clients) - LOOPBACK)
-    missing = [each for each in missing if not each.startswith(("::1/", "127."))]
+    theirs, without = rewriting.clients(host.found)
+    ours = host.settings.archive_local_clients
+    missing = [each for each in theirs if each not in ours]
     if missing:
-        words = ", ".join([*host.settings.archive_local_clients, *missing])
-        yield _local(
-            WARNING, ", ".join(missing), f"set archive_local_clients = {words}"
-        )
+        words = ", ".join([*ours, *missing])
+        cure = f"in archive.cf set archive_local_clients = {words}"
+        yield _local(WARNING, ", ".join(missing), cure)
+    if without:
+        yield _local(ADVICE, ", ".join(without), "archive.cf has no word for it")
 
 
 def _local(severity: int, who: str, cure: str) -> Finding:
