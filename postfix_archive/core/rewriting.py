@@ -19,7 +19,7 @@ LOOPBACK = ("127.0.0.0/8", "::1")
 
 
 def clients(found: Configuration) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return the words of archive_local_clients, and those of main.cf that have none."""
+    """Return the words of archive_local_clients, and what main.cf says beyond them."""
     words: dict[str, None] = dict.fromkeys(LOOPBACK)
     without = []
     for word in _words(found):
