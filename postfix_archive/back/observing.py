@@ -26,7 +26,7 @@ from postfix_archive.back import (
     reading,
     tablefile,
 )
-from postfix_archive.core import configuration, gates, installation, observed, ways
+from postfix_archive.core import configuration, gates, installation, ways
 from postfix_archive.core.configuration import Configuration, Service
 from postfix_archive.core.errors import ArchiveError
 from postfix_archive.core.observed import File, Neighbour, Observed
@@ -84,7 +84,7 @@ def reference() -> dict[str, Service]:
 def _paths(found: Configuration, settings: Settings | None) -> Iterator[str]:
     for each in found.services:
         if ways.is_door(each):
-            yield observed.argv(each)
+            yield each.argument("argv")
     if settings is not None:
         yield settings.archive_key_file
         yield settings.archive_spool_directory
@@ -112,7 +112,7 @@ def _groups(found: Configuration) -> dict[str, tuple[str, ...]]:
     """Return the groups of the users of our services; who is not there is left out."""
     users: dict[str, tuple[str, ...]] = {}
     for each in found.services:
-        user = observed.user(each).partition(":")[0]
+        user = each.argument("user").partition(":")[0]
         if not user:
             continue
         with contextlib.suppress(KeyError):

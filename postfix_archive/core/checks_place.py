@@ -8,7 +8,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Callable, Iterator
 
-from postfix_archive.core import gates, observed
+from postfix_archive.core import gates
 from postfix_archive.core.finding import CRITICAL, WARNING, Finding
 from postfix_archive.core.observed import Observed
 
@@ -161,7 +161,7 @@ def two_keys(host: Observed) -> Iterator[Finding]:
 
 def _user(host: Observed) -> str:
     """Return the user of the archive services."""
-    users = [observed.user(each).partition(":")[0] for each in host.doors()]
+    users = [each.argument("user").partition(":")[0] for each in host.doors()]
     return users[0] if users else "postfix-archive"
 
 

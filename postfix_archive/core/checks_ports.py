@@ -145,7 +145,7 @@ def _addresses(host: Observed) -> Iterator[tuple[str, str]]:
         yield role, f"{address}:{port}"
     for each in host.stamps():
         for role in BACK:
-            given = ways.word_after(each.command, f"--{role}-address")
+            given = each.argument(f"{role}-address")
             if given:
                 yield role, given
 

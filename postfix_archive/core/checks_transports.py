@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from postfix_archive.core import observed, ways
+from postfix_archive.core import ways
 from postfix_archive.core.configuration import Service
 from postfix_archive.core.finding import CRITICAL, WARNING, Finding
-from postfix_archive.core.observed import Observed, argv, launcher
+from postfix_archive.core.observed import Observed, launcher
 
 SOFT = (ways.STAMP, "archive", "archive-relay", "archive-local")
 MOST_RECIPIENTS = 3500  # 2 x 263 bytes each stay below the kernel's argument limit
@@ -106,9 +106,7 @@ def null_sender(host: Observed) -> Iterator[Finding]:
 def flags(host: Observed) -> Iterator[Finding]:
     """flags=q and no other on the stamp filter, none on the archive transport."""
     for each in host.doors():
-        given = set(
-            ways.word_after(each.command.replace("flags=", "flags= "), "flags=")
-        )
+        given = set(each.argument("flags"))
         wanted = {"q"} if launcher(each) == ways.STAMP else set()
         if given != wanted:
             yield _entry_wrong(
@@ -139,7 +137,7 @@ def arguments(host: Observed) -> Iterator[Finding]:
 def pipe_user(host: Observed) -> Iterator[Finding]:
     """A user that pipe(8) accepts, and the same for both transports."""
     for each in host.doors():
-        user, _, group = observed.user(each).partition(":")
+        user, _, group = each.argument("user").partition(":")
         groups = {group} if group else set(host.groups.get(user, ()))
         owner = host.found.value("mail_owner")
         postdrop = host.found.value("setgid_group")
@@ -159,12 +157,12 @@ def pipe_user(host: Observed) -> Iterator[Finding]:
 def program(host: Observed) -> Iterator[Finding]:
     """The launcher that argv names is there and can be run."""
     for each in host.doors():
-        there = host.files.get(argv(each))
+        there = host.files.get(each.argument("argv"))
         if there and not (there.is_there and there.mode & 0o005 == 0o005):
             yield Finding(
                 "program-missing",
                 CRITICAL,
-                argv(each),
+                each.argument("argv"),
                 f"{each.name} cannot run it, so mail waits and is bounced after"
                 " maximal_queue_lifetime",
                 REINSTALL,

@@ -233,7 +233,7 @@ def _leads_back(host: Observed, port: str) -> bool:
 def _back(host: Observed, stamp: str) -> Service | None:
     """Return the port to which a stamp filter hands back."""
     service = host.found.service(f"{stamp}/unix")
-    address = ways.word_after(service.command, "--handback-address") if service else ""
+    address = service.argument("handback-address") if service else ""
     if not address and host.settings is not None:
         address = "%s:%d" % host.settings.archive_handback_address
     return host.found.service(f"{address}/inet")

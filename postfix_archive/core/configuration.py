@@ -7,7 +7,7 @@ postconf(1) command.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 DEPTH = 30  # nested $name: Postfix itself gives up at 100
@@ -31,6 +31,16 @@ class Service:
     def key(self) -> str:
         """What postconf -M calls it: name/type."""
         return f"{self.name}/{self.kind}"
+
+    def argument(self, name: str) -> str:
+        """Return what follows --name of its command, or name= of pipe(8)'s; else ""."""
+        words = iter(self.command.split(" "))
+        for word in words:
+            if word == f"--{name}":
+                return next(words, "")
+            if word.startswith(f"{name}="):
+                return word.partition("=")[2]
+        return ""
 
     @property
     def program(self) -> str:
@@ -210,8 +220,3 @@ def _alternatives(rest: str) -> tuple[str, str]:
 
 def _part(text: str) -> tuple[str, str]:
     return _braced(text) if text.startswith("{") else (text, "")
-
-
-def smtpd_services(found: Configuration) -> Iterator[Service]:
-    """Give the services by which SMTP clients come in, postscreen's smtpd too."""
-    yield from (each for each in found.services if each.program == "smtpd")

@@ -85,11 +85,7 @@ class Observed:
 
     def clients(self) -> list[Service]:
         """Return the services by which mail comes in: smtpd and pickup, not ours."""
-        return [
-            each
-            for each in self.found.services
-            if each.program in ("smtpd", "pickup") and not ways.is_ours(each)
-        ]
+        return ways.clients(self.found)
 
     def number(self, name: str, service: Service | None = None) -> int | None:
         """Return a parameter as a number, or seconds if a time; None if it is none."""
@@ -115,14 +111,4 @@ class Observed:
 
 def launcher(service: Service) -> str:
     """Return the name of the program that a pipe(8) service runs, "" without one."""
-    return argv(service).rpartition("/")[2]
-
-
-def argv(service: Service) -> str:
-    """Return the path of the program that a pipe(8) service runs, "" without one."""
-    return ways.word_after(service.command.replace("argv=", "argv= "), "argv=")
-
-
-def user(service: Service) -> str:
-    """Return user or user:group of a pipe(8) service, "" without one."""
-    return ways.word_after(service.command.replace("user=", "user= "), "user=")
+    return service.argument("argv").rpartition("/")[2]

@@ -86,15 +86,15 @@ class Ways:
         self.own_filter = self._original("content_filter", None)
         self.own_options = self._original("receive_override_options", None)
         after = wish.position == "after"
-        self.backs = [each for each in self._clients() if self._takes_back(each)]
+        self.backs = [each for each in clients(self.found) if self._takes_back(each)]
         if after and not self.backs:
             raise InstallRefused(
                 "ARCHIVE_POSITION=after: no smtpd on loopback with content_filter="
                 " (empty) in master.cf takes mail back from a content filter; give the"
                 " one that does -o content_filter="
             )
-        self.through = [e for e in self._clients() if self._is_through(e)]
-        self.left = [e for e in self._clients() if e not in self.through]
+        self.through = [e for e in clients(self.found) if self._is_through(e)]
+        self.left = [e for e in clients(self.found) if e not in self.through]
         first = self.backs[0] if after else None
         self.usual = self._way(first)
         self.numbered = [self.usual]
@@ -128,7 +128,7 @@ class Ways:
     def _client_checks(self) -> Iterator[Change]:
         """Keep clients out of the request domain, and let a filter bring requests."""
         name = "smtpd_recipient_restrictions"
-        for each in self._clients():
+        for each in clients(self.found):
             if each in self.backs:
                 if self.wish.position == "after" and name not in each.options:
                     own = self.found.raw(name).replace(CLIENT_CHECK, "").lstrip(",")
@@ -147,14 +147,6 @@ class Ways:
         yield changed(self.found, "receive_override_options", value, gate=True)
         yield changed(self.found, "content_filter", opened, gate=True)
 
-    def _clients(self) -> list[Service]:
-        """The services by which mail comes in."""
-        return [
-            each
-            for each in self.found.services
-            if each.program in ("smtpd", "pickup") and not is_ours(each)
-        ]
-
     def _takes_back(self, service: Service) -> bool:
         """Tell whether this is where a content filter gives mail back."""
         bound = service.kind == "inet" and service.name.startswith(LOOPBACK)
@@ -172,7 +164,7 @@ class Ways:
         if service.program != "pickup" or self._original("content_filter", service):
             return False
         named = "content_filter" in service.options or self.own_filter == ""
-        return named and any(map(self._is_piped, self._clients()))
+        return named and any(map(self._is_piped, clients(self.found)))
 
     def _is_piped(self, service: Service) -> bool:
         name = self._original("content_filter", service).partition(":")[0]
@@ -218,7 +210,7 @@ class Ways:
     def _back(self, number: int) -> Mapping[str, str]:
         """Return the options of the port to which a further way gives mail back."""
         transport = self.found.service(f"{STAMP}-{number}/unix")
-        port = word_after(transport.command, "--handback-address") if transport else ""
+        port = transport.argument("handback-address") if transport else ""
         back = self.found.service(f"{port}/inet")
         return back.options if back else {}
 
@@ -233,6 +225,12 @@ def is_ours(service: Service) -> bool:
     """Tell whether a service is one that master.cf.d makes."""
     known = service.name in OURS or service.name.startswith(f"{STAMP}-")
     return known or "/archive-" in service.options.get("syslog_name", "")
+
+
+def clients(found: Configuration) -> list[Service]:
+    """Return the services by which mail comes in: smtpd and pickup, not ours."""
+    programs = ("smtpd", "pickup")
+    return [e for e in found.services if e.program in programs and not is_ours(e)]
 
 
 def is_installed(found: Configuration) -> bool:
@@ -255,12 +253,7 @@ def guarded(restrictions: str) -> str:
     return ",".join(each for each in (CLIENT_CHECK, restrictions) if each)
 
 
-def word_after(command: str, option: str) -> str:
-    """Return the argument that follows an option of a command."""
-    return (command.partition(f"{option} ")[2].split() or [""])[0]
-
-
 def is_door(service: Service) -> bool:
     """Tell whether a service runs one of our launchers."""
-    path = word_after(service.command.replace("argv=", "argv= "), "argv=")
+    path = service.argument("argv")
     return service.program == "pipe" and path.rpartition("/")[2] in (STAMP, "archive")

@@ -63,11 +63,7 @@ def explain(
 
 def _services(found: Configuration, only: str) -> list[Service]:
     """Return the services by which mail comes in, or the one that is asked for."""
-    clients = [
-        each
-        for each in found.services
-        if each.program in ("smtpd", "pickup") and not ways.is_ours(each)
-    ]
+    clients = ways.clients(found)
     if only and only not in [each.key for each in clients]:
         names = ", ".join(each.key for each in clients)
         raise click.BadParameter(f"mail comes in by {names}", param_hint="--service")
