@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from typing import Any
 
 from postfix_archive.back import postconf
 from postfix_archive.back.host import PATIENCE
@@ -19,34 +19,28 @@ from postfix_archive.core.observed import Waiting
 ARCHIVE = "archive:"
 REQUESTS = "@archive-request.invalid"
 IN_HAND = 60.0  # seconds that a run of the filter may still take
-MOST = 200  # queue files that are opened to see where they go
+AT_ONCE = 200  # queue files that one postcat(1) opens
+HEADING = "*** ENVELOPE RECORDS "
+
+
+def queued(directory: str, most: int | None = None) -> list[Waiting]:
+    """Return what is queued, the oldest first.
+
+    content_filter is looked up for the first most messages; None means for all.
+    """
+    now = int(time.time())
+    lines = postconf.run(directory, "postqueue", "-j").splitlines()
+    told = sorted(map(json.loads, lines), key=lambda each: int(each["arrival_time"]))
+    ids = [str(each["queue_id"]) for each in told[:most]]
+    filters: dict[str, str] = {}
+    for at in range(0, len(ids), AT_ONCE):
+        filters.update(_content_filters(directory, ids[at : at + AT_ONCE]))
+    return [_waiting(each, now, filters) for each in told]
 
 
 def waiting(directory: str) -> list[str]:
     """Return the ids of queue files that go to a transport of ours."""
-    return [
-        queue_id
-        for queue_id, content_filter, told in _envelopes(directory)
-        if content_filter.startswith((ways.STAMP, ARCHIVE)) or REQUESTS in told
-    ]
-
-
-def oldest(directory: str) -> Iterator[Waiting]:
-    """Give what is queued, the oldest first; content_filter for the first MOST."""
-    now = int(time.time())
-    lines = postconf.run(directory, "postqueue", "-j").splitlines()
-    queued = sorted(map(json.loads, lines), key=lambda each: int(each["arrival_time"]))
-    for number, each in enumerate(queued):
-        queue_id = str(each["queue_id"])
-        told = _envelope(directory, queue_id) if number < MOST else ""
-        yield Waiting(
-            queue_id=queue_id,
-            age=now - int(each["arrival_time"]),
-            sender=each["sender"],
-            recipients=tuple(one["address"] for one in each["recipients"]),
-            reasons=tuple(one.get("delay_reason", "") for one in each["recipients"]),
-            content_filter=_content_filter(told),
-        )
+    return [each.queue_id for each in queued(directory) if _is_ours(each)]
 
 
 def drain(directory: str) -> list[str]:
@@ -65,47 +59,56 @@ def requeue(directory: str) -> tuple[int, int]:
 
     Each gets the content_filter that pickup(8) has now (postsuper(1), -r). What the
     filter has in hand at this moment is waited for, since requeueing it could deliver
-    it twice; left are those that it does not let go of.
+    it twice; left are those that it does not let go of. Two looks must find nothing: a
+    message may move from queue to queue during one.
     """
-    done = 0
+    done = looks = 0
     end = time.monotonic() + IN_HAND
     while True:
-        waiting = list(_at_the_filter(directory, "deferred"))
-        for each in waiting:
+        held = [e for e in queued(directory) if e.content_filter.startswith(ways.STAMP)]
+        held = [each for each in held if each.queue != "hold"]
+        deferred = [each.queue_id for each in held if each.queue == "deferred"]
+        for each in deferred:
             postconf.run(directory, "postsuper", "-r", each, "deferred")
-        done += len(waiting)
-        left = len(list(_at_the_filter(directory, "incoming", "active")))
-        if not left or time.monotonic() > end:
-            return done, left
+        done += len(deferred)
+        looks = 0 if held else looks + 1
+        if looks == 2 or time.monotonic() > end:
+            return done, len(held) - len(deferred)
         time.sleep(0.2)
 
 
-def _at_the_filter(directory: str, *queues: str) -> Iterator[str]:
-    for queue_id, content_filter, _ in _envelopes(directory, *queues):
-        if content_filter.startswith(ways.STAMP):
-            yield queue_id
+def _is_ours(each: Waiting) -> bool:
+    filtered = each.content_filter.startswith((ways.STAMP, ARCHIVE))
+    return filtered or any(one.endswith(REQUESTS) for one in each.recipients)
 
 
-def _envelopes(directory: str, *queues: str) -> Iterator[tuple[str, str, str]]:
-    """Give queue id, content filter and the whole envelope of all that is queued."""
-    for line in postconf.run(directory, "postqueue", "-j").splitlines():
-        queued = json.loads(line)
-        queue_id = str(queued["queue_id"])
-        if queues and queued["queue_name"] not in queues:
-            continue
-        told = _envelope(directory, queue_id)
-        if told:
-            yield queue_id, _content_filter(told), told
+def _waiting(told: dict[str, Any], now: int, filters: dict[str, str]) -> Waiting:
+    return Waiting(
+        queue_id=str(told["queue_id"]),
+        queue=told["queue_name"],
+        age=now - int(told["arrival_time"]),
+        sender=told["sender"],
+        recipients=tuple(each["address"] for each in told["recipients"]),
+        reasons=tuple(each.get("delay_reason", "") for each in told["recipients"]),
+        content_filter=filters.get(str(told["queue_id"]), ""),
+    )
 
 
-def _envelope(directory: str, queue_id: str) -> str:
-    """Return the envelope of a queue file, "" if it has left the queue meanwhile."""
+def _content_filters(directory: str, ids: list[str]) -> dict[str, str]:
+    """Return the content filter of each queue file that is still there."""
     try:
-        return postconf.run(directory, "postcat", "-e", "-q", queue_id)
+        told = postconf.run(directory, "postcat", "-e", "-q", *ids)
     except PostfixCommandFailed:
-        return ""
-
-
-def _content_filter(told: str) -> str:
-    found = [w for w in told.splitlines() if w.startswith("content_filter:")]
-    return found[-1].split(":", 1)[1].strip() if found else ""
+        if len(ids) == 1:
+            return {}
+        half = len(ids) // 2
+        first = _content_filters(directory, ids[:half])
+        return {**first, **_content_filters(directory, ids[half:])}
+    found: dict[str, str] = {}
+    queue_id = ""
+    for line in told.splitlines():
+        if line.startswith(HEADING):
+            queue_id = line[len(HEADING) :].split()[0].rpartition("/")[2]
+        elif line.startswith("content_filter:"):
+            found[queue_id] = line.partition(":")[2].strip()
+    return found

@@ -32,6 +32,8 @@ from postfix_archive.core.errors import ArchiveError
 from postfix_archive.core.observed import File, Neighbour, Observed
 from postfix_archive.core.settings import Settings
 
+OLDEST = 2000  # messages in the queue whose content filter is looked up
+
 
 def observe(directory: str) -> Observed:
     """Return all that the doctor may judge of the instance of this directory.
@@ -53,7 +55,7 @@ def observe(directory: str) -> Observed:
         answers=maps.answers(found, settings),
         silent_ports=tuple(_silent_ports(found)) if is_running else (),
         free=_free(found, settings),
-        waiting=tuple(mailq.oldest(directory)) if is_running else (),
+        waiting=tuple(mailq.queued(directory, OLDEST)) if is_running else (),
         stale=stale,
         tables_trouble=tables_trouble,
         keys=_keys(settings),

@@ -41,6 +41,7 @@ class Waiting:
     recipients: tuple[str, ...]
     reasons: tuple[str, ...]  # why each recipient waits; "" if not yet tried
     content_filter: str = ""
+    queue: str = ""  # incoming, active, deferred, hold
 
 
 @dataclass(frozen=True)

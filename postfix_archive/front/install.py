@@ -182,6 +182,9 @@ def _report(
     seen = observing.observe(place.directory)
     told = checkup.report(seen, checkup.examine(seen))
     print("Doctor:     " + told.replace("\n", "\n            "))
+    if seen.gap is not None:
+        print("Probe:      none, the gate is open: postfix-archive bypass off")
+        return
     loaded = config.load(place.directory)
     if place.found.raw("archive") or given.archive:
         if loaded.stores and not host.probe(

@@ -102,6 +102,7 @@ def test_uninstalling_closes_the_gate_and_leaves_nothing(
 ) -> None:
     host.run(install(wheels))
     host.run("postfix-archive bypass on --reason 'to see it' && postconf -e biff=no")
+    assert "CRITICAL gap-open" in host.says(install(wheels))
     said = host.says("make uninstall")
     assert "The gate past the archive was open" in said
     assert "changed since, left as it is" not in said
