@@ -596,3 +596,17 @@ def test_what_cannot_be_looked_at_is_unknown(host: Host) -> None:
     assert done.stdout.startswith("UNKNOWN: ")
     assert "main.cf" in done.stdout
     assert "Traceback" not in done.stderr
+
+
+def test_a_postfix_that_is_too_old(
+    host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = tmp_path / "postconf"
+    script = (
+        '/usr/sbin/postconf "$@" | sed "s/^mail_version = .*/mail_version = 3.3.9/"'
+    )
+    old.write_text(f"#!/bin/sh\n{script}\n")
+    old.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    [found] = host.findings()
+    assert (found["check"], found["place"]) == ("version", "Postfix 3.3.9")
