@@ -27,6 +27,9 @@ done
 rm -rf /usr/local/lib/postfix-archive /usr/local/sbin/postfix-archive
 rm -rf /etc/postfix-archive /var/lib/postfix-archive /etc/postfix/archive.*
 ip link set lo up
+# As systemd sets it. With the kernel's 10, Postfix's own log socket can fill up while
+# postlogd(8) restarts, and all that logs stands still.
+echo 512 > /proc/sys/net/unix/max_dgram_qlen
 rm -f /etc/postfix/main.cf /var/spool/postfix/pid/* /var/lib/postfix/master.lock
 cp /etc/postfix/master.cf.proto /etc/postfix/master.cf
 echo "postfix postfix/main_mailer_type select Internet Site" | debconf-set-selections

@@ -10,6 +10,7 @@ import os
 import shutil
 import socket
 import subprocess
+import tempfile
 
 from postfix_archive.core import configuration
 from postfix_archive.core.configuration import Configuration
@@ -138,15 +139,22 @@ def _finished(
 
 
 def _done(command: list[str]) -> subprocess.CompletedProcess[str]:
-    try:
-        return subprocess.run(
-            command,
-            capture_output=True,
-            text=True,
-            errors="surrogateescape",
-            stdin=subprocess.DEVNULL,
-            timeout=SECONDS,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired) as problem:
-        raise PostfixCommandFailed(f"{command[0]}: {problem}") from problem
+    # Files, no pipes: postfix reload leaves a postsuper(1) behind that keeps them open
+    # for as long as it looks through the queue.
+    with tempfile.TemporaryFile() as said, tempfile.TemporaryFile() as complained:
+        try:
+            done = subprocess.run(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=said,
+                stderr=complained,
+                timeout=SECONDS,
+                check=False,
+            )
+        except (OSError, subprocess.TimeoutExpired) as problem:
+            raise PostfixCommandFailed(f"{command[0]}: {problem}") from problem
+        texts = []
+        for each in (said, complained):
+            each.seek(0)
+            texts.append(each.read().decode("utf-8", "surrogateescape"))
+        return subprocess.CompletedProcess(command, done.returncode, *texts)
