@@ -18,6 +18,7 @@ import signal
 import smtplib
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -135,6 +136,7 @@ class PrivatePostfix:
         self.logfile = self.folder / "log" / "maillog"
         self.program = self.folder / "lib"
         self.store = store or self.folder / "store"
+        self.fallback = self.folder / "fallback"
         self.sink = self.folder / "sink"
         self.ports = free_ports(1 + len(OUR_PORTS))
         self.smtp_port = self.ports[0]
@@ -269,6 +271,18 @@ class PrivatePostfix:
             return []
         return [json.loads(line) for line in path.read_bytes().splitlines()]
 
+    def command(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """Run postfix-archive on this instance; it never shows a traceback."""
+        done = subprocess.run(
+            [sys.executable, "-m", "postfix_archive", "-c", str(self.etc), *words],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert "Traceback" not in done.stderr, done.stderr
+        return done
+
     # --- time -----------------------------------------------------------------------
 
     def wait(self, condition: Callable[[], object], what: str) -> None:
@@ -311,6 +325,7 @@ class PrivatePostfix:
             "myhostname": "mail.example.com",
             "archive_store_directory": str(self.store),
             "archive_spool_directory": str(self.folder / "spool"),
+            "archive_fallback_directory": str(self.fallback),
             **{name: f"127.0.0.1:{port}" for name, port in ports},
             **self._archive_cf,
             **values,
@@ -322,7 +337,7 @@ class PrivatePostfix:
         for folder in (self.etc, self.queue, self.folder / "data", self.logfile.parent):
             folder.mkdir()
         shutil.chown(self.folder / "data", "postfix")
-        for folder in (self.store, self.sink, self.folder / "spool"):
+        for folder in (self.store, self.fallback, self.sink, self.folder / "spool"):
             folder.mkdir(exist_ok=True)
             shutil.chown(folder, USER, GROUP)
             folder.chmod(0o700)

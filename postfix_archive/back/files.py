@@ -96,9 +96,24 @@ def sync_folder(path: str) -> None:
         raise failed(path, problem) from problem
 
 
+def sweep(folder: str, before: float) -> int:
+    """Remove drafts last written before a time (Unix); return how many.
+
+    A draft never counts: what was published from it has a name of its own.
+    """
+    removed = 0
+    try:
+        for each in list(os.scandir(folder)):
+            if each.stat(follow_symlinks=False).st_mtime < before:
+                os.unlink(each.path)
+                removed += 1
+    except OSError:
+        pass  # there is none, or it is tried again next time
+    return removed
+
+
 def failed(path: str, problem: OSError) -> StoreFailed:
     """Return our error for a foreign one: what, where, and whom to look at."""
     return StoreFailed(
-        f"{path}: {problem.strerror}; look at archive_store_directory, its file system"
-        " and its owner"
+        f"{path}: {problem.strerror}; look at its file system and its owner"
     )

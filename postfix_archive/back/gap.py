@@ -9,20 +9,27 @@ gap, and of one that a journal has not heard of yet, is archive.gap beside main.
 from __future__ import annotations
 
 import contextlib
-import datetime
 import json
 import os
 import pwd
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from postfix_archive.back import config, files, mailq, postconf, program, reading
+from postfix_archive.back import (
+    acting,
+    config,
+    files,
+    mailq,
+    postconf,
+    program,
+    reading,
+)
 from postfix_archive.back.journal import Journal
-from postfix_archive.core import gates
+from postfix_archive.core import gates, trace
 from postfix_archive.core.configuration import Configuration
 from postfix_archive.core.errors import (
-    ALARM,
     ArchiveError,
     BypassRefused,
     JournalFailed,
@@ -31,6 +38,7 @@ from postfix_archive.core.errors import (
 from postfix_archive.core.settings import Settings
 
 NAME = "archive.gap"
+BYPASS_LOG = "postfix/archive-bypass"
 OPENED, CLOSED = reading.GAPS
 
 
@@ -82,7 +90,9 @@ def open_(directory: str, why: str) -> dict[str, Any]:
     untold = _told_at_once(directory, found, record)
     record["untold"] = untold
     _write(directory, record)
-    _log(directory, f"mail goes UNARCHIVED: opened by {record['by']}: {why}")
+    acting.log(
+        directory, BYPASS_LOG, f"mail goes UNARCHIVED: opened by {record['by']}: {why}"
+    )
     return record
 
 
@@ -102,7 +112,11 @@ def close(directory: str) -> dict[str, Any]:
     if "closed" not in record:
         record.update(closed=_now(), closed_by=who(), untold_end=None)
         _write(directory, record)
-        _log(directory, f"mail is archived again: closed by {record['closed_by']}")
+        acting.log(
+            directory,
+            BYPASS_LOG,
+            f"mail is archived again: closed by {record['closed_by']}",
+        )
     settings = config.load(directory)
     if record["untold_end"] is None:
         record["untold_end"] = sorted(_archives(settings, found))
@@ -179,32 +193,13 @@ def _tell(
     untold = []
     for each in sorted(archives):
         try:
-            with _as_owner(store):
+            with acting.as_owner(store):
                 files.make_folder(f"{store}/{each}")
                 with Journal(f"{store}/{each}") as journal:
                     journal.append(event, _now(), **words)
         except (ArchiveError, OSError):
             untold.append(each)
     return untold
-
-
-@contextlib.contextmanager
-def _as_owner(folder: str) -> Iterator[None]:
-    """Act as the owner of a folder, so that what is made there is the owner's."""
-    owner = os.stat(folder)
-    if os.geteuid():
-        yield
-        return
-    groups = os.getgroups()
-    os.setgroups([])
-    os.setegid(owner.st_gid)
-    os.seteuid(owner.st_uid)
-    try:
-        yield
-    finally:
-        os.seteuid(0)
-        os.setegid(0)
-        os.setgroups(groups)
 
 
 def _write(directory: str, record: dict[str, Any]) -> None:
@@ -227,13 +222,5 @@ def _reload(directory: str) -> None:
         postconf.reload(directory)
 
 
-def _log(directory: str, text: str) -> None:
-    """Say it in Postfix's own log; that it cannot is no reason to stop."""
-    with contextlib.suppress(ArchiveError):
-        words = ("-t", "postfix/archive-bypass", "-p", "warn", f"{ALARM} {text}")
-        postconf.run(directory, "postlog", *words)
-
-
 def _now() -> str:
-    now = datetime.datetime.now(datetime.timezone.utc)
-    return now.strftime("%Y-%m-%dT%H:%M:%SZ")
+    return trace.timestamp(time.time())

@@ -3,6 +3,8 @@
 Used by store (writes) and the commands (read). Append-only: nothing here can remove or
 change a line. A line is durable when append() returns; one that could not be written
 whole is taken back, and one that a crash has torn is closed off and stays, for verify.
+Beside it, journal.last has number and hash of the last line, so that a journal whose
+end was cut off is known; it may lag behind by what a crash kept from it, never lead.
 docs/store-format.md has every field.
 """
 
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 NAME = "journal"
+LAST = "journal.last"
 MODE = 0o600
 BLOCK = 1 << 16
 # How far back a retry looks for its own event. Retries come within
@@ -35,9 +38,10 @@ BEGINNING = b'{"seq":1,"time":"'
 class Journal:
     """The journal file, locked as long as this object is open."""
 
-    __slots__ = ("_descriptor", "_path")
+    __slots__ = ("_descriptor", "_folder", "_path")
 
     def __init__(self, folder: str) -> None:
+        self._folder = folder
         self._path = f"{folder}/{NAME}"
         flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
         try:
@@ -50,7 +54,10 @@ class Journal:
         return self
 
     def __exit__(self, *_: object) -> None:
-        os.close(self._descriptor)
+        try:
+            os.close(self._descriptor)
+        except OSError:
+            pass  # each line was fsynced; NFS may complain, and lets go of it
 
     def append(self, event: str, time: str, **words: str | int) -> None:
         """Write one event, durably; time is UTC, words are the event's own fields."""
@@ -59,13 +66,15 @@ class Journal:
             if not size:
                 files.sync_folder(os.path.dirname(self._path))
             torn, last, number = self._end(size)
-            line = _line(number + 1, time, event, words, prev=last)
+            number = max(number, last_number(self._folder)) + 1
+            line = _line(number, time, event, words, prev=last)
             try:
                 files.write_all(self._descriptor, (b"\n" if torn else b"") + line)
                 os.fsync(self._descriptor)
             except OSError:
                 os.ftruncate(self._descriptor, size)
                 raise
+            self._note(number, digest.hex_of(line[:-1]))
         except OSError as problem:
             raise self._failed(problem) from problem
 
@@ -86,6 +95,23 @@ class Journal:
             wanted in line and line.endswith(b"\n") and _is_whole(line[:-1])
             for line in lines(self._path)
         )
+
+    def _note(self, number: int, last: str) -> None:
+        """Note the last line. It is promised already: a note that fails is no failure.
+
+        A new file each time, so that no crash leaves half a note.
+        """
+        draft = f"{self._folder}/{LAST}.draft"
+        flags = os.O_CREAT | os.O_TRUNC | os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW
+        try:
+            opened = os.open(draft, flags, MODE)
+            try:
+                files.write_all(opened, _noted(number, last))
+            finally:
+                os.close(opened)
+            os.rename(draft, f"{self._folder}/{LAST}")
+        except OSError:
+            pass
 
     def _end(self, size: int) -> tuple[bool, str, int]:
         """Return: is the last line torn, the hash of the last line, the last number."""
@@ -113,6 +139,24 @@ class Journal:
         )
 
 
+def last_number(folder: str) -> int:
+    """Return the number of the last line as journal.last has it, 0 if it says none."""
+    try:
+        opened = os.open(f"{folder}/{LAST}", os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError:
+        return 0
+    try:
+        said = os.read(opened, 4 * HASH)
+    finally:
+        os.close(opened)
+    number, _, rest = said.partition(b" ")
+    if not number.isdigit() or said != _noted(
+        int(number), rest[:HASH].decode("latin-1")
+    ):
+        return 0
+    return int(number)
+
+
 def lines(path: str) -> Iterator[bytes]:
     """Give the lines of a journal from the first on; nothing if there is no file."""
     try:
@@ -132,6 +176,12 @@ def _line(
         text += f",{quoted(name)}:"
         text += str(value) if isinstance(value, int) else quoted(value)
     return f'{text},"prev":"{prev}"}}\n'.encode("ascii")
+
+
+def _noted(number: int, last: str) -> bytes:
+    """Return the text of journal.last: number, hash, and the hash of both."""
+    said = f"{number:d} {last}"
+    return f"{said} {digest.hex_of(said.encode())}\n".encode()
 
 
 def _last_number(tail: bytes, *, whole: bool) -> int | None:

@@ -1,17 +1,18 @@
-"""Makes the site key, once.
+"""Makes the site key, and further ones before it.
 
-Used by the command ``postfix-archive key create``. Never replaces a key: with it go
-all proofs that it made.
+Used by the commands ``postfix-archive key``. Never takes a key away: with it go all
+proofs that it made.
 """
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import os
 
 from postfix_archive.back import files
 from postfix_archive.core import keyring
-from postfix_archive.core.errors import KeyUnreadable
+from postfix_archive.core.errors import KeyMissing, KeyUnreadable
 
 HEADING = "# Site keys of postfix-archive. The first is in use. Keep them secret.\n"
 
@@ -44,6 +45,41 @@ def create(path: str, key_id: str, owner: str | None) -> None:
         ) from None
     except OSError as problem:
         raise KeyUnreadable(f"{path} cannot be made: {problem.strerror}") from problem
+
+
+def rotate(path: str, key_id: str) -> None:
+    """Put a new key before those of a key file, whole or not at all; durable on return.
+
+    Owner and mode stay. Raises KeyUnreadable and KeyMissing.
+    """
+    draft = f"{path}.{os.getpid()}.draft"
+    try:
+        with open(path, encoding="ascii", opener=_no_link) as opened:
+            told = os.fstat(opened.fileno())
+            before = opened.read()
+        text = HEADING + f"{key_id} {os.urandom(keyring.SECRET_BYTES).hex()}\n"
+        text += before.removeprefix(HEADING)
+        keyring.parse(text, place=path)
+        descriptor = os.open(draft, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+        try:
+            os.fchown(descriptor, told.st_uid, told.st_gid)
+            os.fchmod(descriptor, told.st_mode & 0o777)
+            files.write_all(descriptor, text.encode())
+            os.fsync(descriptor)
+            os.rename(draft, path)
+            files.sync_folder(os.path.dirname(path))
+        finally:
+            os.close(descriptor)
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(draft)
+    except FileNotFoundError:
+        raise KeyMissing(f"{path} is missing: run postfix-archive key create") from None
+    except (OSError, UnicodeDecodeError) as problem:
+        raise KeyUnreadable(f"{path} cannot be changed: {problem}") from problem
+
+
+def _no_link(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NOFOLLOW)
 
 
 def todays_id() -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 
-from postfix_archive.back import journal, store
+from postfix_archive.back import journal, stored
 from postfix_archive.core import record, report
 from postfix_archive.core.errors import (
     JournalFailed,
@@ -85,7 +85,7 @@ def found(folder: str, wanted: str, only: str | None) -> Record:
 
 def copy(folder: str, kept: Record) -> Iterator[bytes]:
     """Give the bytes of the archive copy; raises RecordDamaged and StoreFailed."""
-    return store.unpacked(f"{folder}/{kept.archive}/{kept.files[0]}")
+    return stored.unpacked(f"{folder}/{kept.archive}/{kept.files[0]}")
 
 
 def original(folder: str, kept: Record) -> Iterator[bytes]:

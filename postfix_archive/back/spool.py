@@ -94,15 +94,17 @@ class Spool:
             start += len(piece)
 
 
-def read(descriptor: int, directory: str) -> Spool:
+def read(descriptor: int, directory: str, *, canonical: bool = False) -> Spool:
     """Return the message that pipe(8) writes to descriptor, in canonical form.
 
-    Reads to the end before anything else is done: a door that closes its stdin early
+    canonical says that it has that form already, as a file of ours. Reads to the end
+    before anything else is done: a door that closes its stdin early
     and exits 0 would count as having delivered. Raises SpoolFailed.
     """
     spool = Spool()
     try:
-        for piece in wire.canonical(_pieces(descriptor)):
+        pieces = _pieces(descriptor)
+        for piece in pieces if canonical else wire.canonical(pieces):
             spool.add(piece, directory)
     except OSError as problem:
         raise SpoolFailed(

@@ -15,60 +15,33 @@ from __future__ import annotations
 import os
 import zlib
 
-from postfix_archive.back import files, journal
-from postfix_archive.core import digest, envelope, report, stamp, trace
-from postfix_archive.core.errors import CapsuleBroken, RecordDamaged, StoreFailed
+from postfix_archive.back import files, journal, stored
+from postfix_archive.core import digest, stamp, trace
+from postfix_archive.core.errors import StoreFailed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable
+
+    from postfix_archive.back.stored import Piece
 
 DRAFTS = "drafts"
+SEEN = "store-seen"  # in the witness folder
 UNDATED = "undated"
 SUFFIX = ".eml.gz"
-GZIP = 31  # zlib's wbits for a gzip file (RFC 1952) without name and time
-BLOCK = 1 << 16
-PREAMBLE_LIMIT = 16 << 20  # bytes before the original: two addresses, 20,000 times
 
 ARCHIVED, SUPPLEMENT, MAILED = "archived", "supplement", "mailed"
-
-
-class Piece:
-    """One capture, or a piece or later pass of one, as the store is to keep it.
-
-    ``key`` names the capsule that brought it, ``fields`` are the sealed envelope lines,
-    ``digest`` and ``size`` are those of the original that is kept, ``above`` the lines
-    that stood above a valid stamp and ``verdict`` what its stamp said.
-    """
-
-    __slots__ = ("above", "digest", "fields", "key", "record_id", "size", "verdict")
-
-    def __init__(
-        self,
-        *,
-        record_id: str,
-        key: str,
-        fields: bytes,
-        digest_: str,
-        size: int,
-        verdict: str,
-        above: bytes = b"",
-    ) -> None:
-        self.record_id = record_id
-        self.key = key
-        self.fields = fields
-        self.digest = digest_
-        self.size = size
-        self.verdict = verdict
-        self.above = above
 
 
 class Archive:
     """One archive of the store."""
 
-    __slots__ = ("address", "folder")
+    __slots__ = ("_store", "_witness", "address", "folder")
 
-    def __init__(self, store: str, address: str) -> None:
+    def __init__(self, store: str, address: str, *, witness: str = "") -> None:
+        """Name an archive; witness is a folder elsewhere that remembers the store."""
+        self._store = store
+        self._witness = witness
         self.address = address
         self.folder = f"{store}/{address}"
 
@@ -86,7 +59,7 @@ class Archive:
         Returns the kinds of events that the journal now has of this capsule. Durable
         on return. Raises StoreFailed and JournalFailed.
         """
-        files.make_folder(f"{self.folder}/{DRAFTS}")
+        self._make_folder()
         draft = files.Draft(f"{self.folder}/{DRAFTS}")
         try:
             packed = _compress_into(draft, content)
@@ -114,6 +87,24 @@ class Archive:
             events.append(
                 MAILED, time, id=piece.record_id, capsule=piece.key, queued_as=queue_ids
             )
+
+    def _make_folder(self) -> None:
+        """Make the archive's folder; a store that has vanished is not begun anew.
+
+        Under the mount point of a file system that is away stands an empty folder.
+        """
+        drafts = f"{self.folder}/{DRAFTS}"
+        if os.path.isdir(drafts):
+            return
+        seen = f"{self._witness}/{SEEN}"
+        if self._witness and os.path.exists(seen) and not _has_archives(self._store):
+            raise StoreFailed(
+                f"{self._store} is empty and was not: is its file system mounted? If it"
+                f" is to begin anew, remove {seen}"
+            )
+        files.make_folder(drafts)
+        if self._witness:
+            _witnessed(seen)
 
     def _publish(
         self,
@@ -151,13 +142,13 @@ class Archive:
         if not os.stat(path).st_mode & 0o200:
             return
         if not events.has_file(name):
-            piece = recovered(path, self.address)
-            packed = digest.of(_blocks(path)).hexdigest()
+            piece = stored.recovered(path, self.address)
+            packed = digest.of(stored.blocks(path)).hexdigest()
             _append(events, ARCHIVED, piece, time, file=name, file_sha256=packed)
         _commit(path)
 
     def _original(self, name: str) -> str:
-        return recovered(self.path(name), self.address).digest
+        return stored.recovered(self.path(name), self.address).digest
 
 
 def place(record_id: str, variant: str = "") -> str:
@@ -169,56 +160,20 @@ def place(record_id: str, variant: str = "") -> str:
     return f"{day[:4]}/{day[4:6]}/{day[6:]}/{name}{SUFFIX}"
 
 
-def unpacked(path: str) -> Iterator[bytes]:
-    """Give the copy in a file of the store; raises RecordDamaged, StoreFailed."""
-    unpacker = zlib.decompressobj(GZIP)
+def _has_archives(store: str) -> bool:
     try:
-        for block in _blocks(path):
-            while block:
-                yield unpacker.decompress(block, BLOCK)
-                block = unpacker.unconsumed_tail
-        yield unpacker.flush()
-    except zlib.error as problem:
-        raise RecordDamaged(f"{path}: {problem}; run gzip -t on it") from problem
-    if not unpacker.eof:
-        raise RecordDamaged(f"{path}: its end is cut off; run gzip -t on it")
+        return any("@" in each for each in os.listdir(store))
+    except OSError as problem:
+        raise files.failed(store, problem) from problem
 
 
-def recovered(path: str, address: str) -> Piece:
-    """Return what a copy that is stored in an archive of this address says of itself.
-
-    Raises StoreFailed for a damaged one: it is asked for while mail is in flight.
-    """
+def _witnessed(path: str) -> None:
+    """Note that the store is in use; where that fails, it is noted another time."""
+    flags = os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW
     try:
-        return _read_back(path, address)
-    except (RecordDamaged, CapsuleBroken, ValueError) as problem:
-        raise StoreFailed(
-            f"{path} is damaged: {problem}; restore it from a backup"
-        ) from problem
-
-
-def _read_back(path: str, address: str) -> Piece:
-    head = b""
-    for block in unpacked(path):
-        head += block
-        if report.original_start(head) >= 0 or len(head) > PREAMBLE_LIMIT:
-            break
-    fields = report.status_part(head)
-    sealed = envelope.parse(fields)
-    known = dict(
-        line.split(b": ", 1) for line in fields.split(b"\r\n") if b": " in line
-    )
-    altered = known.get(b"Archive-Altered-SHA256", b"").decode("ascii", "replace")
-    size = int(known.get(b"Archive-Altered-Size", sealed.size))
-    verdicts = {each.address: each.verdict for each in sealed.requests}
-    return Piece(
-        record_id=known.get(b"Archive-Record-Id", b"").decode("ascii", "replace"),
-        key=known.get(b"Archive-Capsule", b"").decode("ascii", "replace"),
-        fields=envelope.serialise(sealed),
-        digest_=altered or sealed.digest,
-        size=size,
-        verdict=verdicts.get(address, ""),
-    )
+        os.close(os.open(path, flags, files.DRAFT_MODE))
+    except OSError:
+        pass
 
 
 def _merge(events: journal.Journal, piece: Piece, time: str) -> set[str]:
@@ -251,7 +206,7 @@ def _text(content: bytes) -> str:
 
 def _compress_into(draft: files.Draft, content: Iterable[bytes]) -> str:
     """Write content as gzip, durably; return the SHA-256 of the file."""
-    packer = zlib.compressobj(6, zlib.DEFLATED, GZIP)
+    packer = zlib.compressobj(6, zlib.DEFLATED, stored.GZIP)
     total = digest.sha256()
     for piece in content:
         packed = packer.compress(piece)
@@ -263,16 +218,6 @@ def _compress_into(draft: files.Draft, content: Iterable[bytes]) -> str:
     draft.write(packed)
     draft.sync()
     return total.hexdigest()
-
-
-def _blocks(path: str) -> Iterator[bytes]:
-    """Give the bytes of a file of the store, as they are on the disk."""
-    try:
-        with open(path, "rb") as opened:
-            while block := opened.read(BLOCK):
-                yield block
-    except OSError as problem:
-        raise files.failed(path, problem) from problem
 
 
 def _commit(path: str) -> None:

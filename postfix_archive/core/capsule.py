@@ -71,23 +71,29 @@ def preamble(sealed: Envelope, keys: Keyring, *, sender: bytes, now: int) -> byt
     )
 
 
+def start(head: bytes) -> int:
+    """Return where a capsule's sealed fields begin in a message, -1 if it is none."""
+    found = header.body_start(head)
+    return found if found >= 0 and head.startswith(MAGIC, found) else -1
+
+
 def opened(head: bytes, keys: Keyring) -> Opened:
     """Return what a capsule with these first bytes holds.
 
     head must reach into the original or to the end. Raises CapsuleBroken for what is
     no whole capsule, and SealWrong when no key of this site made the seal.
     """
-    start = header.body_start(head)
-    if start < 0 or not head.startswith(MAGIC, start):
+    begin = start(head)
+    if begin < 0:
         raise CapsuleBroken(
             "this is no capsule: mail reaches the archive transport only by way of"
             " the stamp filter; look for a transport map or FILTER that names it"
         )
-    seal = head.find(b"\r\n" + SEAL, start)
+    seal = head.find(b"\r\n" + SEAL, begin)
     end = head.find(b"\r\n\r\n", seal)
     if seal < 0 or end < 0 or end - seal > SEAL_LIMIT:
         raise CapsuleBroken("a capsule without a seal: its envelope is cut off")
-    fields = head[start:seal]
+    fields = head[begin:seal]
     _check(fields, head[seal + len(SEAL) + 2 : end], keys)
     key = digest.hex_of(fields)
     groups = fields[len(MAGIC) :]

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+DAY = 86400  # seconds
 DEPTH = 30  # nested $name: Postfix itself gives up at 100
 NAME_CHARS = frozenset(
     "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-"
@@ -76,6 +77,18 @@ class Configuration:
     def value(self, name: str, service: Service | None = None) -> str:
         """Return a parameter as this service sees it, every $name expanded."""
         return self.expanded(self.raw(name, service), service)
+
+    def seconds(
+        self, name: str, service: Service | None = None, *, plain: int = 1
+    ) -> int | None:
+        """Return a time in seconds, or a number; None if it is neither.
+
+        plain is what a number without a unit counts in this parameter.
+        """
+        text = self.value(name, service)
+        unit = {"s": 1, "m": 60, "h": 3600, "d": DAY, "w": 7 * DAY}.get(text[-1:])
+        digits = text[:-1] if unit else text
+        return int(digits) * (unit or plain) if digits.isdigit() else None
 
     def expanded(self, text: str, service: Service | None = None) -> str:
         """Expand $name, ${name}, ${name?{a}:{b}} and ${{a} == {b} ? {c} : {d}}."""

@@ -23,6 +23,10 @@ MEANINGS = {
         "Where copies go: into the store, to the archive address as mail, or both. With"
         " both, mail leaves only after the store has it."
     ),
+    "archive_fallback_directory": (
+        "Where copies go while the store cannot take them: on another file system, for"
+        " the archive's user alone. postfix-archive return brings them back."
+    ),
     "archive_from": "From: of copies and capsules.",
     "archive_handback_address": "The port on which Postfix takes mail back.",
     "archive_journal_recipients_per_copy": (
@@ -42,6 +46,10 @@ MEANINGS = {
     "archive_report_format": (
         "Form of mailed copies: hybrid, dsn, journal, message. The store always keeps"
         " hybrid copies."
+    ),
+    "archive_rescue_after": (
+        "How long a copy may wait in Postfix's queue before postfix-archive rescue"
+        " takes it into archive_fallback_directory."
     ),
     "archive_sender": "Envelope sender of mailed copies; empty is the null sender.",
     "archive_spool_directory": "Where messages over 4 MB are set aside meanwhile.",

@@ -43,6 +43,16 @@ class Waiting:
     content_filter: str = ""
     queue: str = ""  # incoming, active, deferred, hold
 
+    @property
+    def is_from_somebody(self) -> bool:
+        """False for the null sender, as postqueue(1) writes it."""
+        return self.sender not in ("", "<>", "MAILER-DAEMON")
+
+    @property
+    def reason(self) -> str:
+        """Why it waits."""
+        return next(filter(None, self.reasons), "not tried yet")
+
 
 @dataclass(frozen=True)
 class Neighbour:
@@ -90,10 +100,7 @@ class Observed:
 
     def number(self, name: str, service: Service | None = None) -> int | None:
         """Return a parameter as a number, or seconds if a time; None if it is none."""
-        text = self.found.value(name, service)
-        unit = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}.get(text[-1:])
-        digits = text[:-1] if unit else text
-        return int(digits) * (unit or 1) if digits.isdigit() else None
+        return self.found.seconds(name, service)
 
     def command(self, *words: str) -> str:
         """Return a command of Postfix's for this instance, to be typed in a shell."""

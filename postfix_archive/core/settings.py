@@ -1,36 +1,31 @@
 """The settings of archive.cf: what may stand there, and what it means.
 
-Used by back/config and the doors. The file has main.cf's syntax (postconf(5)): one
-``name = value`` a logical line, a line that begins with white space goes on the one
-before, ``#`` begins a comment line, ``$name`` and ``${name}`` stand for other values.
-This room never reads a file.
+Used by back/config and the doors. The file has main.cf's syntax: see core/maincf. This
+room never reads a file.
 """
 
 from __future__ import annotations
 
-from postfix_archive.core import address
+from postfix_archive.core import address, maincf
 from postfix_archive.core.errors import SettingWrong
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from typing import Any
 
 FORMATS = ("hybrid", "dsn", "journal", "message")
 DELIVERIES = ("store", "mail")
 TABLES = ("hash", "btree", "lmdb", "cdb", "texthash", "cidr", "regexp", "pcre")
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}  # postconf(5), Time units
-NAME_CHARS = frozenset(
-    "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_"
-)
 NUMBER_DIGITS = 9
 TIME_LIMIT = (1 << 31) - 1  # seconds: what alarm(2) takes
-DEPTH = 20  # nested $name: deeper is a loop
 
 DEFAULTS = {
     "archive_capsule_address": "127.0.0.1:10027",
     "archive_copy_address": "127.0.0.1:10028",
     "archive_delivery": "store, mail",
+    "archive_fallback_directory": "/var/spool/postfix-archive",
     "archive_from": "postfix-archive@$myhostname",
     "archive_handback_address": "127.0.0.1:10026",
     "archive_journal_recipients_per_copy": "0",
@@ -39,6 +34,7 @@ DEFAULTS = {
     "archive_refused_address": "127.0.0.1:10030",
     "archive_relay_address": "127.0.0.1:10029",
     "archive_report_format": "hybrid",
+    "archive_rescue_after": "1d",
     "archive_sender": "",
     "archive_spool_directory": "/var/tmp",
     "archive_stamp_lifetime": "5d",
@@ -58,6 +54,7 @@ class Settings:
     archive_capsule_address: tuple[str, int]
     archive_copy_address: tuple[str, int]
     archive_delivery: tuple[str, ...]
+    archive_fallback_directory: str
     archive_from: bytes
     archive_handback_address: tuple[str, int]
     archive_journal_recipients_per_copy: int
@@ -66,6 +63,7 @@ class Settings:
     archive_refused_address: tuple[str, int]
     archive_relay_address: tuple[str, int]
     archive_report_format: str
+    archive_rescue_after: int  # seconds
     archive_sender: bytes
     archive_spool_directory: str
     archive_stamp_lifetime: int  # seconds
@@ -104,7 +102,7 @@ def parse(text: str, *, place: str, config_directory: str, myhostname: str) -> S
     """
     raw = dict(DEFAULTS, config_directory=config_directory, myhostname=myhostname)
     lines: dict[str, int] = {}
-    for number, name, value in _logical_lines(text, place=place):
+    for number, name, value in maincf.lines(text, place=place):
         if name not in raw and name.startswith("archive"):
             raise SettingWrong(
                 f"{place}, line {number}: {name}: there is no such setting;"
@@ -115,61 +113,9 @@ def parse(text: str, *, place: str, config_directory: str, myhostname: str) -> S
     values: dict[str, Any] = {}
     for name in Settings.__slots__:
         where = f"{place}, line {lines[name]}" if name in lines else place
-        text = _expand(raw[name], raw, where=f"{where}: {name}")
+        text = maincf.expanded(raw[name], raw, where=f"{where}: {name}")
         values[name] = _reader(name)(text, f"{where}: {name} = {text}")
     return Settings(values)
-
-
-def _logical_lines(text: str, *, place: str) -> Iterator[tuple[int, str, str]]:
-    logical: list[tuple[int, str]] = []
-    for number, line in enumerate(text.splitlines(), 1):
-        if not line.strip() or line.lstrip().startswith("#"):
-            continue
-        if line[0] in " \t" and logical:
-            start, before = logical[-1]
-            logical[-1] = (start, before + " " + line.strip())
-        else:
-            logical.append((number, line.strip()))
-    for number, line in logical:
-        name, equals, value = line.partition("=")
-        name = name.strip()
-        if not equals or not name or not NAME_CHARS.issuperset(name):
-            raise SettingWrong(
-                f"{place}, line {number}: expected 'name = value', as in main.cf"
-            )
-        yield number, name, value.strip()
-
-
-def _expand(value: str, raw: dict[str, str], *, where: str, depth: int = 0) -> str:
-    """Replace $name, ${name}, $(name) and $$ as postconf(5) does."""
-    if depth > DEPTH:
-        raise SettingWrong(f"{where}: the $names in it refer to each other")
-    done = ""
-    while "$" in value:
-        before, _, value = value.partition("$")
-        name, value = _name(value, where=where)
-        if name not in raw and name != "$":
-            raise SettingWrong(f"{where}: ${name} is not set in this file")
-        inner = "$" if name == "$" else ""
-        done += before + (
-            inner or _expand(raw[name], raw, where=where, depth=depth + 1)
-        )
-    return done + value
-
-
-def _name(value: str, *, where: str) -> tuple[str, str]:
-    closing = {"{": "}", "(": ")"}.get(value[:1])
-    if value.startswith("$"):
-        return "$", value[1:]
-    if closing and closing in value:
-        name, _, rest = value[1:].partition(closing)
-        return name, rest
-    length = 0
-    while length < len(value) and value[length] in NAME_CHARS:
-        length += 1
-    if not length:
-        raise SettingWrong(f"{where}: '$' without a name; a plain dollar is '$$'")
-    return value[:length], value[length:]
 
 
 def _reader(name: str) -> Callable[[str, str], Any]:
@@ -282,6 +228,7 @@ READERS: dict[str, Callable[[str, str], Any]] = {
     "archive_capsule_address": port,
     "archive_copy_address": port,
     "archive_delivery": _delivery,
+    "archive_fallback_directory": _path,
     "archive_from": _mailbox,
     "archive_handback_address": port,
     "archive_journal_recipients_per_copy": _count,
@@ -290,6 +237,7 @@ READERS: dict[str, Callable[[str, str], Any]] = {
     "archive_refused_address": port,
     "archive_relay_address": port,
     "archive_report_format": _one_of(FORMATS),
+    "archive_rescue_after": _time,
     "archive_sender": _mailbox_or_null,
     "archive_spool_directory": _path,
     "archive_stamp_lifetime": _time,

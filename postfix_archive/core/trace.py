@@ -103,6 +103,11 @@ def moment(seconds: int) -> datetime.datetime:
     return datetime.datetime.fromtimestamp(seconds, datetime.timezone.utc)
 
 
+def timestamp(seconds: float) -> str:
+    """Return seconds since 1970 as RFC 3339 writes a time, in UTC."""
+    return moment(int(seconds)).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
 def read_date(text: bytes) -> int | None:
     """Read e.g. ``Sun, 22 Nov 2026 12:53:00 +0100 (CET)``: seconds since 1970.
 

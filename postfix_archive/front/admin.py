@@ -31,6 +31,19 @@ def create(directory: str, key_id: str | None, owner: str | None) -> None:
     click.echo(f"Made {settings.archive_key_file}. Back it up: proofs depend on it.")
 
 
+@key.command()
+@click.option("--id", "key_id", help="A name for the key. [default: today's date]")
+@click.pass_obj
+def rotate(directory: str, key_id: str | None) -> None:
+    """Make a new key the one in use; the old ones still prove what they made."""
+    settings = config.load(directory)
+    keyfile.rotate(settings.archive_key_file, key_id or keyfile.todays_id())
+    click.echo(
+        f"{settings.archive_key_file} has a new first key. Back it up. Tables keep"
+        " working; postfix-archive tables makes their requests with the new key."
+    )
+
+
 def _pipe_user(directory: str) -> str | None:
     """Return the user of the archive services in master.cf, None if there are none."""
     try:

@@ -1,25 +1,58 @@
 """The archive transport: opens a capsule, keeps the copy, sends it on its way.
 
-Called through front/pipe. First the store, then the mail: a mailed copy that bounces is
-never a lost one. Whatever fails defers the capsule in Postfix's queue; a retry finds
-what is done and does the rest.
+Called through front/pipe, and by front/returning for capsules from the fallback
+directory. First the store, then the mail: a mailed copy that bounces is never a lost
+one. What the store cannot take goes at once into the fallback directory. Whatever
+else fails defers the capsule in Postfix's queue; a retry finds what is done and does
+the rest.
 """
 
 from __future__ import annotations
 
-from postfix_archive.back import handback, store
-from postfix_archive.core import archiving, capsule, digest, marker, report, stamp, wire
+from postfix_archive.back import fallback, handback, store, stored
+from postfix_archive.core import (
+    archiving,
+    capsule,
+    digest,
+    marker,
+    report,
+    stamp,
+    trace,
+    wire,
+)
 from postfix_archive.core.envelope import Recipient
-from postfix_archive.core.errors import ALARM
+from postfix_archive.core.errors import ALARM, JournalFailed, StoreFailed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from postfix_archive.back.spool import Spool
     from postfix_archive.core.capsule import Opened
     from postfix_archive.core.envelope import Request
+    from postfix_archive.core.keyring import Keyring
     from postfix_archive.core.report import Copy, Told
+    from postfix_archive.core.settings import Settings
     from postfix_archive.front.pipe import Run
+
+
+class Case:
+    """One capsule as it came, and what is needed to archive it; now is Unix time."""
+
+    __slots__ = ("keys", "message", "now", "settings")
+
+    def __init__(
+        self, message: Spool, settings: Settings, keys: Keyring, now: int
+    ) -> None:
+        self.message = message
+        self.settings = settings
+        self.keys = keys
+        self.now = now
+
+    @property
+    def time(self) -> str:
+        """The time for the journal."""
+        return trace.timestamp(self.now)
 
 
 class Work:
@@ -27,7 +60,7 @@ class Work:
 
     __slots__ = ("digest", "forged_marker", "head", "opened", "run", "shape")
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: Case) -> None:
         self.run = run
         head = run.message.head(limit=capsule.FIELDS_LIMIT)
         self.opened: Opened = capsule.opened(head, run.keys)
@@ -54,9 +87,9 @@ class Work:
             original = marker.lowered(original)
         return wire.chained((copy.preamble,), original, (copy.trailer,))
 
-    def piece(self, request: Request) -> store.Piece:
+    def piece(self, request: Request) -> stored.Piece:
         """What the store is to keep of this for one archive."""
-        return store.Piece(
+        return stored.Piece(
             record_id=archiving.record_id(self.opened, request),
             key=self.opened.key,
             fields=self.opened.fields,
@@ -68,13 +101,29 @@ class Work:
 
 
 def door(run: Run) -> str:
-    """Put the message of one capsule into its archives; return the log line.
+    """Archive one capsule, or set it aside; return the line for Postfix's log.
 
     What the postmaster must see stands first: Postfix logs 100 characters of it.
     """
-    work = Work(run)
+    try:
+        return archived(Case(run.message, run.settings, run.keys, run.now))
+    except (StoreFailed, JournalFailed) as error:
+        why = f"{type(error).__name__}: {error}"
+        try:
+            fallback.put(run.settings.archive_fallback_directory, run.message, why)
+        except StoreFailed as second:
+            raise StoreFailed(f"{error}; nor the fallback: {second}") from second
+        return f"{ALARM} IN THE FALLBACK DIRECTORY, {why}"
+
+
+def archived(case: Case) -> str:
+    """Put the message of one capsule into its archives; return what was done.
+
+    Raises StoreFailed and JournalFailed where the store cannot take it.
+    """
+    work = Work(case)
     sealed = work.opened.envelope
-    done = [_archived(work, each) for each in sealed.requests]
+    done = [_kept_in(work, each) for each in sealed.requests]
     if work.digest != sealed.digest:
         done.append(f"{ALARM} the message was altered in the queue after its capture")
     loud = [each for each in done if each.startswith(ALARM)]
@@ -82,7 +131,7 @@ def door(run: Run) -> str:
     return "; ".join([*loud, f"archived as {sealed.archive_id}", *quiet])
 
 
-def _archived(work: Work, request: Request) -> str:
+def _kept_in(work: Work, request: Request) -> str:
     """Do for one archive what archive_delivery says."""
     sealed = work.opened.envelope
     found = archiving.told(
@@ -95,7 +144,12 @@ def _archived(work: Work, request: Request) -> str:
     )
     if not work.run.settings.stores:
         return _sent_only(work, request, found)
-    archive = store.Archive(work.run.settings.archive_store_directory, request.address)
+    settings = work.run.settings
+    archive = store.Archive(
+        settings.archive_store_directory,
+        request.address,
+        witness=settings.archive_fallback_directory,
+    )
     piece = work.piece(request)
     if request.verdict == stamp.VALID and archive.has(piece.record_id):
         done = archive.supplement(piece, work.run.time)
@@ -103,7 +157,7 @@ def _archived(work: Work, request: Request) -> str:
         done = _kept(work, archive, piece, found)
     if store.ARCHIVED not in done and request.verdict == stamp.VALID:
         return f"{request.address}: supplement to {piece.record_id}"
-    mailed = archiving.is_mailed(sealed, request, work.run.settings)
+    mailed = archiving.is_mailed(sealed, request, settings)
     if not mailed or store.MAILED in done:
         return f"{request.address}: stored"
     queued = _mailed(work, request, found)
@@ -112,7 +166,7 @@ def _archived(work: Work, request: Request) -> str:
 
 
 def _kept(
-    work: Work, archive: store.Archive, piece: store.Piece, found: Told
+    work: Work, archive: store.Archive, piece: stored.Piece, found: Told
 ) -> set[str]:
     """Put the copy into the store; return what the journal has of this capsule."""
     boundary = report.boundary(piece.record_id, work.run.keys)

@@ -23,7 +23,7 @@ from postfix_archive.core import report, trace
 from postfix_archive.core.errors import ArchiveError
 from postfix_archive.core.record import Record, shown
 from postfix_archive.core.settings import Settings
-from postfix_archive.front import admin, bypass, doctor, explain, status
+from postfix_archive.front import admin, bypass, doctor, explain, rescue, status, verify
 
 FAILED = 1
 STAMPS = {
@@ -64,8 +64,11 @@ main.add_command(admin.key)
 main.add_command(bypass.bypass)
 main.add_command(doctor.doctor)
 main.add_command(explain.explain)
+main.add_command(rescue.rescue_)
+main.add_command(rescue.return_)
 main.add_command(status.status)
 main.add_command(admin.tables)
+main.add_command(verify.verify)
 
 
 def with_store(command: Callable[..., None]) -> Callable[..., None]:

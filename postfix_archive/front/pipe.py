@@ -13,7 +13,7 @@ import time
 from _signal import SIGALRM, alarm, signal
 
 from postfix_archive.back import config, spool
-from postfix_archive.core import settings, trace
+from postfix_archive.core import settings
 from postfix_archive.core.envelope import CLIENT_FIELDS, Client, Recipient
 from postfix_archive.core.errors import ArchiveError, ArgumentsWrong, DeadlineOver
 
@@ -43,11 +43,6 @@ class Run:
         self.keys: Keyring = config.keys(self.settings)
         self.now = int(time.time())
         self.message: Spool = spool.read(0, self.settings.archive_spool_directory)
-
-    @property
-    def time(self) -> str:
-        """The time of this run for the journal: UTC, as RFC 3339 writes it."""
-        return trace.moment(self.now).strftime("%Y-%m-%dT%H:%M:%SZ")
 
     def port(self, name: bytes) -> tuple[str, int]:
         """The internal port of that name: this service's own, else archive.cf's."""

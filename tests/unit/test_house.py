@@ -24,6 +24,8 @@ MAY_IMPORT = {
     "core": {"core"},
 }
 LONGEST_ROOM = 300  # lines
+# Must be one file: an auditor carries it away and runs it alone.
+ONE_FILE = {"back/verifying.py": 360}
 HOT_DOORS = (
     "postfix_archive.front.stamp_filter",
     "postfix_archive.front.archive_transport",
@@ -78,7 +80,9 @@ def test_core_sees_no_clock_no_disk_no_network(name: str) -> None:
 
 @pytest.mark.parametrize("name", MODULES)
 def test_no_room_is_too_large(name: str) -> None:
-    assert len((PACKAGE / name).read_text().splitlines()) <= LONGEST_ROOM
+    assert len((PACKAGE / name).read_text().splitlines()) <= ONE_FILE.get(
+        name, LONGEST_ROOM
+    )
 
 
 @pytest.mark.parametrize("door", HOT_DOORS)

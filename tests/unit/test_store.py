@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from postfix_archive.back import reading, store
+from postfix_archive.back import reading, store, stored
 from postfix_archive.core import archiving, envelope, report, wire
 from postfix_archive.core.envelope import Envelope, Recipient, Request
 from postfix_archive.core.errors import ArchiveError, RecordDamaged, StoreFailed
@@ -63,8 +63,8 @@ class Capture:
         self.digest = examples.sha256(self.came).hex()
 
     @property
-    def piece(self) -> store.Piece:
-        return store.Piece(
+    def piece(self) -> stored.Piece:
+        return stored.Piece(
             record_id=archiving.record_id(self.opened, self.request),
             key=self.opened.key,
             fields=self.opened.fields,
@@ -181,7 +181,7 @@ def test_a_copy_in_many_pieces_is_kept_as_one(tmp_path: Path) -> None:
     pieces = (copy[at : at + 999] for at in range(0, len(copy), 999))
     archive = store.Archive(str(tmp_path), LEGAL)
     archive.keep(capture.piece, pieces, TIME)
-    assert b"".join(store.unpacked(archive.path(NAME))) == copy
+    assert b"".join(stored.unpacked(archive.path(NAME))) == copy
     assert_committed(tmp_path)
 
 
@@ -421,7 +421,7 @@ def test_a_full_disk_leaves_nothing_and_a_retry_keeps_the_copy(tmp_path: Path) -
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (10000, hard))
     try:
-        with pytest.raises(StoreFailed, match="archive_store_directory"):
+        with pytest.raises(StoreFailed, match="look at its file system"):
             capture.kept_in(tmp_path)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
@@ -455,7 +455,7 @@ def test_a_file_that_is_cut_off_is_damaged(tmp_path: Path) -> None:
     for length in (0, 1, 10, len(whole) // 2, len(whole) - 1):
         path = damaged(tmp_path, whole[:length])
         with pytest.raises(RecordDamaged, match="gzip -t"):
-            list(store.unpacked(path))
+            list(stored.unpacked(path))
 
 
 def test_a_file_with_a_wrong_byte_is_damaged(tmp_path: Path) -> None:
@@ -464,19 +464,19 @@ def test_a_file_with_a_wrong_byte_is_damaged(tmp_path: Path) -> None:
     whole[len(whole) // 2] ^= 0x55
     path = damaged(tmp_path, bytes(whole))
     with pytest.raises(RecordDamaged, match="gzip -t"):
-        list(store.unpacked(path))
+        list(stored.unpacked(path))
 
 
 def test_a_file_that_is_gone_says_where_to_look(tmp_path: Path) -> None:
-    with pytest.raises(StoreFailed, match="archive_store_directory"):
-        list(store.unpacked(f"{tmp_path}/none.eml.gz"))
+    with pytest.raises(StoreFailed, match="look at its file system"):
+        list(stored.unpacked(f"{tmp_path}/none.eml.gz"))
 
 
 def test_a_large_copy_is_unpacked_in_small_blocks(tmp_path: Path) -> None:
     """64 MB of zeroes must not stand in memory, whatever gzip makes of them."""
     path = tmp_path / "zeroes.eml.gz"
     path.write_bytes(gzip.compress(bytes(64 << 20)))
-    blocks = [len(each) for each in store.unpacked(str(path))]
+    blocks = [len(each) for each in stored.unpacked(str(path))]
     assert sum(blocks) == 64 << 20
     assert max(blocks) <= 1 << 20
 
@@ -500,7 +500,7 @@ def test_a_stored_copy_says_of_itself_what_the_store_was_told(tmp_path: Path) ->
     ]
     capture = Capture(*wild)
     capture.kept_in(tmp_path)
-    again = store.recovered(str(tmp_path / LEGAL / NAME), LEGAL)
+    again = stored.recovered(str(tmp_path / LEGAL / NAME), LEGAL)
     told = capture.piece
     assert (again.record_id, again.key, again.fields) == (
         told.record_id,

@@ -1,0 +1,46 @@
+"""What root's commands do in the archive's name: as its user, and aloud in the log.
+
+Used by the bypass, by rescue and by return. Root never writes into a folder that
+belongs to somebody else: what it finds there could lead anywhere.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+
+from postfix_archive.back import files, postconf
+from postfix_archive.core.errors import ALARM, ArchiveError
+
+
+@contextlib.contextmanager
+def as_owner(folder: str) -> Iterator[None]:
+    """Act as the owner of a folder, so that what is made there is the owner's.
+
+    Raises StoreFailed where there is no such folder.
+    """
+    try:
+        owner = os.stat(folder)
+    except OSError as problem:
+        raise files.failed(folder, problem) from problem
+    if os.geteuid():
+        yield
+        return
+    groups = os.getgroups()
+    os.setgroups([])
+    os.setegid(owner.st_gid)
+    os.seteuid(owner.st_uid)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+        os.setegid(0)
+        os.setgroups(groups)
+
+
+def log(directory: str, tag: str, text: str) -> None:
+    """Say it in Postfix's own log; that it cannot is no reason to stop."""
+    with contextlib.suppress(ArchiveError):
+        words = ("-t", tag, "-p", "warn", f"{ALARM} {text}")
+        postconf.run(directory, "postlog", *words)

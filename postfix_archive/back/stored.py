@@ -1,0 +1,112 @@
+"""A copy as the store keeps it: what belongs to it, and reading it back from its file.
+
+Used by store and reading. Foreign errors leave as StoreFailed, damage as RecordDamaged.
+"""
+
+from __future__ import annotations
+
+import zlib
+
+from postfix_archive.back import files
+from postfix_archive.core import envelope, report
+from postfix_archive.core.errors import CapsuleBroken, RecordDamaged, StoreFailed
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+GZIP = 31  # zlib's wbits for a gzip file (RFC 1952) without name and time
+BLOCK = 1 << 16
+PREAMBLE_LIMIT = 16 << 20  # bytes before the original: two addresses, 20,000 times
+
+
+class Piece:
+    """One capture, or a piece or later pass of one, as the store is to keep it.
+
+    ``key`` names the capsule that brought it, ``fields`` are the sealed envelope lines,
+    ``digest`` and ``size`` are those of the original that is kept, ``above`` the lines
+    that stood above a valid stamp and ``verdict`` what its stamp said.
+    """
+
+    __slots__ = ("above", "digest", "fields", "key", "record_id", "size", "verdict")
+
+    def __init__(
+        self,
+        *,
+        record_id: str,
+        key: str,
+        fields: bytes,
+        digest_: str,
+        size: int,
+        verdict: str,
+        above: bytes = b"",
+    ) -> None:
+        self.record_id = record_id
+        self.key = key
+        self.fields = fields
+        self.digest = digest_
+        self.size = size
+        self.verdict = verdict
+        self.above = above
+
+
+def unpacked(path: str) -> Iterator[bytes]:
+    """Give the copy in a file of the store; raises RecordDamaged, StoreFailed."""
+    unpacker = zlib.decompressobj(GZIP)
+    try:
+        for block in blocks(path):
+            while block:
+                yield unpacker.decompress(block, BLOCK)
+                block = unpacker.unconsumed_tail
+        yield unpacker.flush()
+    except zlib.error as problem:
+        raise RecordDamaged(f"{path}: {problem}; run gzip -t on it") from problem
+    if not unpacker.eof:
+        raise RecordDamaged(f"{path}: its end is cut off; run gzip -t on it")
+
+
+def recovered(path: str, address: str) -> Piece:
+    """Return what a copy that is stored in an archive of this address says of itself.
+
+    Raises StoreFailed for a damaged one: it is asked for while mail is in flight.
+    """
+    try:
+        return _read_back(path, address)
+    except (RecordDamaged, CapsuleBroken, ValueError) as problem:
+        raise StoreFailed(
+            f"{path} is damaged: {problem}; restore it from a backup"
+        ) from problem
+
+
+def _read_back(path: str, address: str) -> Piece:
+    head = b""
+    for block in unpacked(path):
+        head += block
+        if report.original_start(head) >= 0 or len(head) > PREAMBLE_LIMIT:
+            break
+    fields = report.status_part(head)
+    sealed = envelope.parse(fields)
+    known = dict(
+        line.split(b": ", 1) for line in fields.split(b"\r\n") if b": " in line
+    )
+    altered = known.get(b"Archive-Altered-SHA256", b"").decode("ascii", "replace")
+    size = int(known.get(b"Archive-Altered-Size", sealed.size))
+    verdicts = {each.address: each.verdict for each in sealed.requests}
+    return Piece(
+        record_id=known.get(b"Archive-Record-Id", b"").decode("ascii", "replace"),
+        key=known.get(b"Archive-Capsule", b"").decode("ascii", "replace"),
+        fields=envelope.serialise(sealed),
+        digest_=altered or sealed.digest,
+        size=size,
+        verdict=verdicts.get(address, ""),
+    )
+
+
+def blocks(path: str) -> Iterator[bytes]:
+    """Give the bytes of a file of the store, as they are on the disk."""
+    try:
+        with open(path, "rb") as opened:
+            while block := opened.read(BLOCK):
+                yield block
+    except OSError as problem:
+        raise files.failed(path, problem) from problem

@@ -1,0 +1,113 @@
+"""The plan of a rescue: what in Postfix's queue must not be left to expire.
+
+Used by back/rescue, status and the doctor. Three kinds of messages wait for us:
+
+    capsule     copies that the store did not take; they die silently with
+                bounce_queue_lifetime
+    at filter   originals that the stamp filter has not captured yet; they would bounce
+    copy        mailed copies where no store keeps them (archive_delivery = mail)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from postfix_archive.core import gates, request
+from postfix_archive.core.observed import Waiting
+
+ARCHIVE = "archive:"
+COPIES = ("archive-relay:", "archive-local:")
+CAPSULE = request.CAPSULE.decode()
+REQUESTS = f"@{request.DOMAIN.decode()}"
+NOTICED = 5 * 60  # seconds that mail may wait at the filter before the alarm rings
+MARGIN = 30 * 60  # seconds before expiry in which two rescues come round, and more
+QUEUED = ("deferred", "incoming", "active")
+
+
+@dataclass(frozen=True)
+class Lifetimes:
+    """How long Postfix keeps mail, in seconds, and how long a copy is left there."""
+
+    maximal: int  # maximal_queue_lifetime
+    bounce: int  # bounce_queue_lifetime, for the null sender
+    rescue_after: int  # archive_rescue_after
+
+    def left(self, each: Waiting) -> float:
+        """Return the part of its life that a message has before it, 1 to below 0."""
+        lifetime = max(1, self.bounce if not each.is_from_somebody else self.maximal)
+        margin = max(lifetime / 4, min(MARGIN, lifetime / 2))
+        return (lifetime - margin - each.age) / lifetime
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Queue ids, by what is to be done with them; reasons for people."""
+
+    rescue: tuple[Waiting, ...] = ()  # capsules, into the fallback directory
+    hold: tuple[Waiting, ...] = ()  # originals, before they would expire
+    release: tuple[Waiting, ...] = ()  # originals that were held
+    renew: tuple[Waiting, ...] = ()  # mailed copies: requeued, so that they live on
+    stuck: tuple[Waiting, ...] = ()  # all originals that wait too long
+
+
+def plan(
+    waiting: Iterable[Waiting],
+    lifetimes: Lifetimes,
+    held: Mapping[str, str],
+    *,
+    works: bool,
+) -> Plan:
+    """Return what to do; held are the originals that a rescue has put on hold.
+
+    works says whether the stamp filter could run just now.
+    """
+    found = list(waiting)
+    originals = [each for each in found if is_at_filter(each)]
+    stuck = [each for each in originals if _is_stuck(each, held)]
+    capsules = [each for each in found if is_capsule(each)]
+    return Plan(
+        rescue=tuple(each for each in capsules if _is_late(each, lifetimes)),
+        hold=tuple(
+            each
+            for each in stuck
+            if each.queue in QUEUED and lifetimes.left(each) <= 0 and not works
+        ),
+        release=tuple(each for each in originals if works and each.queue_id in held),
+        renew=tuple(
+            each
+            for each in found
+            if is_copy(each) and each.queue in QUEUED and lifetimes.left(each) <= 0
+        ),
+        stuck=tuple(stuck),
+    )
+
+
+def is_capsule(each: Waiting) -> bool:
+    """Tell whether this is a capsule, also one that postsuper -r sends round again."""
+    return set(each.recipients) == {CAPSULE}
+
+
+def is_at_filter(each: Waiting) -> bool:
+    """Tell whether this waits for a stamp filter."""
+    filtered = each.content_filter.startswith(gates.STAMP)
+    asked = any(one.endswith(REQUESTS) for one in each.recipients)
+    return (filtered or asked) and not is_capsule(each)
+
+
+def is_copy(each: Waiting) -> bool:
+    """Tell whether this is a mailed copy that no store keeps."""
+    return each.content_filter.startswith(COPIES)
+
+
+def _is_late(each: Waiting, lifetimes: Lifetimes) -> bool:
+    if each.queue == "hold":
+        return True  # of a rescue that got no further
+    late = each.age >= lifetimes.rescue_after or lifetimes.left(each) <= 0
+    return late and each.queue in QUEUED
+
+
+def _is_stuck(each: Waiting, held: Mapping[str, str]) -> bool:
+    if each.queue == "hold":
+        return each.queue_id in held
+    return each.age >= NOTICED
