@@ -33,11 +33,18 @@ class Lifetimes:
     bounce: int  # bounce_queue_lifetime, for the null sender
     rescue_after: int  # archive_rescue_after
 
-    def left(self, each: Waiting) -> float:
-        """Return the part of its life that a message has before it, 1 to below 0."""
-        lifetime = max(1, self.bounce if not each.is_from_somebody else self.maximal)
-        margin = max(lifetime / 4, min(MARGIN, lifetime / 2))
-        return (lifetime - margin - each.age) / lifetime
+    def of(self, each: Waiting) -> int:
+        """Return after how many seconds Postfix gives a message up."""
+        return max(1, self.maximal if each.is_from_somebody else self.bounce)
+
+    def is_ending(self, each: Waiting) -> bool:
+        """Tell whether it must be seen to now, or may expire before the next time."""
+        lifetime = self.of(each)
+        return each.age >= lifetime - max(lifetime / 4, min(MARGIN, lifetime / 2))
+
+    def is_stuck(self, each: Waiting) -> bool:
+        """Tell whether it has waited so long that somebody must be told."""
+        return each.age >= min(NOTICED, self.of(each) / 4)
 
 
 @dataclass(frozen=True)
@@ -64,20 +71,20 @@ def plan(
     """
     found = list(waiting)
     originals = [each for each in found if is_at_filter(each)]
-    stuck = [each for each in originals if _is_stuck(each, held)]
+    stuck = [each for each in originals if _is_stuck(each, lifetimes, held)]
     capsules = [each for each in found if is_capsule(each)]
     return Plan(
         rescue=tuple(each for each in capsules if _is_late(each, lifetimes)),
         hold=tuple(
             each
             for each in stuck
-            if each.queue in QUEUED and lifetimes.left(each) <= 0 and not works
+            if each.queue in QUEUED and lifetimes.is_ending(each) and not works
         ),
         release=tuple(each for each in originals if works and each.queue_id in held),
         renew=tuple(
             each
             for each in found
-            if is_copy(each) and each.queue in QUEUED and lifetimes.left(each) <= 0
+            if is_copy(each) and each.queue in QUEUED and lifetimes.is_ending(each)
         ),
         stuck=tuple(stuck),
     )
@@ -103,11 +110,11 @@ def is_copy(each: Waiting) -> bool:
 def _is_late(each: Waiting, lifetimes: Lifetimes) -> bool:
     if each.queue == "hold":
         return True  # of a rescue that got no further
-    late = each.age >= lifetimes.rescue_after or lifetimes.left(each) <= 0
+    late = each.age >= lifetimes.rescue_after or lifetimes.is_ending(each)
     return late and each.queue in QUEUED
 
 
-def _is_stuck(each: Waiting, held: Mapping[str, str]) -> bool:
+def _is_stuck(each: Waiting, lifetimes: Lifetimes, held: Mapping[str, str]) -> bool:
     if each.queue == "hold":
         return each.queue_id in held
-    return each.age >= NOTICED
+    return lifetimes.is_stuck(each)

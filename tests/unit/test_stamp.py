@@ -88,7 +88,7 @@ def test_no_byte_below_may_change(at: int, change: int) -> None:
     other = bytearray(MESSAGE)
     other[at] ^= change
     # A first byte that is white space makes the line a part of the stamp: forged.
-    continued = at == 0 and other[:1] in (b" ", b"\t")
+    continued = at == 0 and bytes(other[:1]) in (b" ", b"\t")
     expected = stamp.FORGED if continued else stamp.ALTERED
     assert word(made() + bytes(other)) == expected
 
