@@ -27,7 +27,7 @@ class Instance:
         self.found = postconf.read(self.directory)
         self.name = name_of(self.found)
         self.record = undo.Undo(self.directory, self.name)
-        self.store = store or self._usual_store()
+        self.store = store or self._usual("archive_store_directory")
         self.archive_cf = Path(self.directory, config.NAME)
         if self.found.version < OLDEST:
             raise InstallRefused(
@@ -62,7 +62,9 @@ class Instance:
             kept = undo.STATE / f"{self.name}.archive.cf"
             text = kept.read_text() if kept.exists() else self._archive_cf(wish)
             program.replace(self.archive_cf, text, 0o644)
-        key = config.load(self.directory).archive_key_file
+        loaded = config.load(self.directory)
+        host.make_store(loaded.archive_fallback_directory, wish.user)
+        key = loaded.archive_key_file
         if not os.path.exists(key):
             keyfile.create(key, keyfile.todays_id(), wish.user)
 
@@ -105,8 +107,8 @@ class Instance:
             return config.load(self.directory).archive_handback_address[1]
         return 0
 
-    def _usual_store(self) -> str:
-        usual = settings.DEFAULTS["archive_store_directory"]
+    def _usual(self, setting: str) -> str:
+        usual = settings.DEFAULTS[setting]
         return usual if self.name == "postfix" else f"{usual}-{self.name}"
 
     def _archive_cf(self, wish: Wish) -> str:
@@ -120,6 +122,7 @@ class Instance:
         values = {
             "myhostname": self.found.value("myhostname"),
             "archive_store_directory": self.store,
+            "archive_fallback_directory": self._usual("archive_fallback_directory"),
             "archive_key_file": str(undo.STATE / f"{self.name}.key"),
         }
         local, _ = rewriting.clients(self.found)

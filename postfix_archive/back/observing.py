@@ -12,18 +12,21 @@ import hashlib
 import os
 import pwd
 import stat
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from postfix_archive.back import (
     config,
+    fallback,
     gap,
     mailq,
     maps,
     postconf,
     program,
     reading,
+    rescue,
     tablefile,
 )
 from postfix_archive.core import configuration, gates, installation, ways
@@ -61,6 +64,9 @@ def observe(directory: str) -> Observed:
         keys=_keys(settings),
         neighbours=tuple(_neighbours(directory)),
         gap=_gap(directory),
+        held=_held(directory),
+        rescued_age=rescue.age(settings, time.time()) if settings else None,
+        **_fallback(settings),
         is_running=is_running,
         is_default=directory == config.DIRECTORY,
     )
@@ -90,6 +96,7 @@ def _paths(found: Configuration, settings: Settings | None) -> Iterator[str]:
     if settings is not None:
         yield settings.archive_key_file
         yield settings.archive_spool_directory
+        yield settings.archive_fallback_directory
         if settings.stores:
             store = settings.archive_store_directory
             yield store
@@ -107,7 +114,7 @@ def _file(path: str) -> File:
     except KeyError:
         owner = str(told.st_uid)
     mode = stat.S_IMODE(told.st_mode)
-    return File(path, owner, mode, stat.S_ISDIR(told.st_mode))
+    return File(path, owner, mode, stat.S_ISDIR(told.st_mode), told.st_dev)
 
 
 def _groups(found: Configuration) -> dict[str, tuple[str, ...]]:
@@ -192,6 +199,30 @@ def _instances() -> list[str]:
     except ArchiveError:
         return []
     return [config.DIRECTORY, *configuration.words(told.strip())]
+
+
+def _held(directory: str) -> int:
+    try:
+        return len(rescue.held(directory))
+    except ArchiveError:
+        return 0
+
+
+def _fallback(settings: Settings | None) -> dict[str, Any]:
+    if settings is None:
+        return {}
+    folder = settings.archive_fallback_directory
+    try:
+        waiting = fallback.waiting(folder)
+    except ArchiveError as error:
+        return {"fallback": 1, "fallback_why": str(error)}
+    if not waiting:
+        return {}
+    return {
+        "fallback": len(waiting),
+        "fallback_age": int(time.time() - waiting[0][0]),
+        "fallback_why": fallback.why(folder),
+    }
 
 
 def _gap(directory: str) -> dict[str, Any] | None:

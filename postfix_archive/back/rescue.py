@@ -8,6 +8,7 @@ stands in archive.held beside main.cf: nobody else's are ever released.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -30,6 +31,7 @@ from postfix_archive.core.rescuing import Lifetimes, Plan
 from postfix_archive.core.settings import Settings
 
 NAME = "archive.held"
+RESCUED = "rescued"  # in the fallback directory: when the last one was
 PORTS = ("archive_handback_address", "archive_capsule_address")
 
 
@@ -115,6 +117,25 @@ def renew(directory: str, wanted: Iterable[Waiting]) -> None:
     """Requeue mailed copies, so that their lifetime begins anew."""
     for each in wanted:
         postconf.run(directory, "postsuper", "-r", each.queue_id)
+
+
+def note(settings: Settings) -> None:
+    """Note in the fallback directory that a rescue has been; failing is no failure."""
+    folder = settings.archive_fallback_directory
+    with contextlib.suppress(StoreFailed, OSError), acting.as_owner(folder):
+        flags = os.O_CREAT | os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
+        os.close(os.open(f"{folder}/{RESCUED}", flags, 0o600))
+        os.utime(f"{folder}/{RESCUED}", follow_symlinks=False)
+
+
+def age(settings: Settings, now: float) -> float | None:
+    """Return how many seconds ago the last rescue was, None if never."""
+    try:
+        return (
+            now - os.stat(f"{settings.archive_fallback_directory}/{RESCUED}").st_mtime
+        )
+    except OSError:
+        return None
 
 
 def held(directory: str) -> dict[str, str]:

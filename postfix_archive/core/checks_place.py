@@ -63,7 +63,7 @@ def key(host: Observed) -> Iterator[Finding]:
     if host.settings is None:
         return
     path = host.settings.archive_key_file
-    user = _user(host)
+    user = host.user()
     there = host.files[path]
     if not there.is_there:
         cure = f"postfix-archive key create --owner {user}"
@@ -83,7 +83,7 @@ def store(host: Observed) -> Iterator[Finding]:
     if host.settings is None or not host.settings.stores:
         return
     path = host.settings.archive_store_directory
-    user = _user(host)
+    user = host.user()
     for each in host.files.values():
         if each.path != path and not each.path.startswith(f"{path}/"):
             continue
@@ -105,13 +105,13 @@ def spool(host: Observed) -> Iterator[Finding]:
     if host.settings is None:
         return
     there = host.files[host.settings.archive_spool_directory]
-    writable = there.mode & 0o002 or there.owner == _user(host)
+    writable = there.mode & 0o002 or there.owner == host.user()
     if not there.is_folder or not writable:
         yield Finding(
             "spool",
             CRITICAL,
             there.path,
-            f"{_user(host)} cannot write there, so messages over 4 MB wait for ever",
+            f"{host.user()} cannot write there, so messages over 4 MB wait for ever",
             "in archive.cf set archive_spool_directory to a folder of its own",
         )
 
@@ -157,12 +157,6 @@ def two_keys(host: Observed) -> Iterator[Finding]:
                 f"give both one key file: copy a line of {each.directory}'s key to the"
                 " end of the other's, and the other way round",
             )
-
-
-def _user(host: Observed) -> str:
-    """Return the user of the archive services."""
-    users = [each.argument("user").partition(":")[0] for each in host.doors()]
-    return users[0] if users else "postfix-archive"
 
 
 def _chown(path: str, user: str) -> str:

@@ -7,19 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from postfix_archive.core import gates
+from postfix_archive.core import gates, rescuing
 from postfix_archive.core.finding import ADVICE, CRITICAL, WARNING, Finding
-from postfix_archive.core.observed import Observed, Waiting
-from postfix_archive.core.questions import REQUEST_DOMAIN
+from postfix_archive.core.observed import Observed
 
 HOUR = 3600
 DAY = 24 * HOUR
-AT_THE_FILTER = 15 * 60  # seconds in which stuck mail has to be noticed
 
 
 def copies_wait(host: Observed) -> Iterator[Finding]:
     """How old the oldest copy is that Postfix's queue holds."""
-    waiting = [each for each in host.waiting if _is_copy(each)]
+    waiting = [each for each in host.waiting if rescuing.is_capsule(each)]
     oldest = max(waiting, key=lambda each: each.age, default=None)
     limit = host.number("bounce_queue_lifetime") or 5 * DAY
     if oldest is not None and oldest.age > min(HOUR, limit // 2):
@@ -28,7 +26,7 @@ def copies_wait(host: Observed) -> Iterator[Finding]:
             CRITICAL if oldest.age > limit // 2 else WARNING,
             f"queue id {oldest.queue_id}",
             f"{len(waiting)} copies wait, the oldest for {oldest.age // 60} minutes;"
-            f" Postfix drops them after {limit // HOUR} hours: {_reason(oldest)}",
+            f" Postfix drops them after {limit // HOUR} hours: {oldest.reason[:200]}",
             "cure the reason, then " + host.command("postqueue", "-f"),
         )
 
@@ -38,7 +36,7 @@ def mail_waits(host: Observed) -> Iterator[Finding]:
     stuck = [
         each
         for each in host.waiting
-        if each.content_filter.startswith(gates.STAMP) and each.age > AT_THE_FILTER
+        if rescuing.is_at_filter(each) and each.age > rescuing.NOTICED
     ]
     if stuck:
         oldest = max(stuck, key=lambda each: each.age)
@@ -47,7 +45,7 @@ def mail_waits(host: Observed) -> Iterator[Finding]:
             CRITICAL,
             f"queue id {oldest.queue_id}",
             f"{len(stuck)} messages wait for the stamp filter, the oldest for"
-            f" {oldest.age // 60} minutes: {_reason(oldest)}",
+            f" {oldest.age // 60} minutes: {oldest.reason[:200]}",
             "cure the reason, then "
             + host.command("postqueue", "-f")
             + "; if that takes long: postfix-archive bypass on --reason WHY",
@@ -102,16 +100,6 @@ def short_ids(host: Observed) -> Iterator[Finding]:
             host.setting("enable_long_queue_ids", "yes"),
             is_safe=True,
         )
-
-
-def _is_copy(each: Waiting) -> bool:
-    requests = any(one.endswith(f"@{REQUEST_DOMAIN}") for one in each.recipients)
-    filtered = each.content_filter.startswith(gates.STAMP)
-    return each.content_filter.startswith("archive:") or requests and not filtered
-
-
-def _reason(each: Waiting) -> str:
-    return next(filter(None, each.reasons), "not tried yet")[:200]
 
 
 CHECKS: tuple[Callable[[Observed], Iterator[Finding]], ...] = (

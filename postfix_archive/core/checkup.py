@@ -13,6 +13,7 @@ from postfix_archive.core import (
     checks_place,
     checks_ports,
     checks_queue,
+    checks_rescue,
     checks_tables,
     checks_transports,
     checks_way,
@@ -30,6 +31,7 @@ CHECKS: tuple[Check, ...] = (
     *checks_archive.CHECKS,
     *checks_place.CHECKS,
     *checks_queue.CHECKS,
+    *checks_rescue.CHECKS,
 )
 
 LACKS = (((3, 9), "it does not tell the filter a client's ENVID (3.9 does)"),)

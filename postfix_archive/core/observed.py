@@ -24,6 +24,7 @@ class File:
     owner: str = ""
     mode: int = 0  # permission bits
     is_folder: bool = False
+    device: int = 0  # of its file system
 
     @property
     def is_there(self) -> bool:
@@ -82,6 +83,11 @@ class Observed:
     tables_trouble: str = ""  # why archive_tables cannot be compiled
     keys: frozenset[str] = frozenset()
     neighbours: tuple[Neighbour, ...] = ()
+    fallback: int = 0  # capsules in the fallback directory
+    fallback_age: int = 0  # seconds, of the oldest
+    fallback_why: str = ""
+    held: int = 0  # originals that a rescue has put on hold
+    rescued_age: float | None = None  # seconds since the last rescue
     gap: Mapping[str, Any] | None = None  # the gate past the archive is open
     is_running: bool = True
     is_default: bool = True  # this is the instance that commands take without -c
@@ -89,6 +95,11 @@ class Observed:
     def doors(self) -> Iterator[Service]:
         """Give the services of master.cf that run one of our launchers."""
         yield from (each for each in self.found.services if ways.is_door(each))
+
+    def user(self) -> str:
+        """Return the user of the archive services."""
+        users = [each.argument("user").partition(":")[0] for each in self.doors()]
+        return users[0] if users else "postfix-archive"
 
     def stamps(self) -> list[Service]:
         """Return the stamp filters: archive-stamp, archive-stamp-2 and so on."""

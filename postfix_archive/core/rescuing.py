@@ -92,7 +92,8 @@ def plan(
 
 def is_capsule(each: Waiting) -> bool:
     """Tell whether this is a capsule, also one that postsuper -r sends round again."""
-    return set(each.recipients) == {CAPSULE}
+    filtered = each.content_filter.startswith(ARCHIVE)
+    return filtered or set(each.recipients) == {CAPSULE}
 
 
 def is_at_filter(each: Waiting) -> bool:

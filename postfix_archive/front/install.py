@@ -16,7 +16,16 @@ import sys
 import tempfile
 from pathlib import Path
 
-from postfix_archive.back import config, host, observing, postconf, program, undo
+from postfix_archive.back import (
+    config,
+    host,
+    observing,
+    postconf,
+    program,
+    rescue,
+    timers,
+    undo,
+)
 from postfix_archive.back.instance import Instance
 from postfix_archive.core import checkup, request, ways
 from postfix_archive.core.errors import (
@@ -32,6 +41,12 @@ from postfix_archive.front import uninstall
 INSTALL_POSTFIX = (
     "apt-get update -qq &&"
     " DEBIAN_FRONTEND=noninteractive apt-get install -y -qq postfix"
+)
+
+
+NO_TIMER = (
+    "neither systemd nor cron here: run postfix-archive rescue and postfix-archive"
+    " return every five minutes"
 )
 
 
@@ -173,12 +188,17 @@ def _report(
     """Say what was done, and try it with a message that goes to nobody."""
     print(f"Settings:   {place.archive_cf}")
     print(f"Store:      {place.store}")
+    runs = timers.install(
+        place.name, place.directory, f"{given.prefix}/sbin/postfix-archive"
+    )
+    print(f"Timer:      {runs or NO_TIMER}")
     print(f"Undo:       make uninstall, from {place.record.folder}")
     if not changes:
         print("Postfix:    nothing to change.")
     if not postconf.is_running(place.directory):
         print("Postfix does not run: start it, then postfix-archive list shows mail.")
         return
+    rescue.note(config.load(place.directory))
     seen = observing.observe(place.directory)
     told = checkup.report(seen, checkup.examine(seen))
     print("Doctor:     " + told.replace("\n", "\n            "))

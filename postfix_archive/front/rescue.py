@@ -76,6 +76,7 @@ def rescue_(ctx: click.Context) -> None:
             f"{len(stuck)} messages wait for the stamp filter, queue id"
             f" {oldest.queue_id} for {oldest.age // 60} minutes: {oldest.reason[:200]}"
         )
+    rescue.note(settings)
     for each in said:
         click.echo(each)
         acting.log(ctx.obj, LOG, each)

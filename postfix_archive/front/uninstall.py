@@ -8,7 +8,16 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from postfix_archive.back import config, gap, instance, mailq, postconf, program, undo
+from postfix_archive.back import (
+    config,
+    gap,
+    instance,
+    mailq,
+    postconf,
+    program,
+    timers,
+    undo,
+)
 from postfix_archive.core import configuration
 from postfix_archive.core.configuration import Configuration
 from postfix_archive.core.errors import InstallFailed, InstallRefused
@@ -29,6 +38,7 @@ def uninstall(directory: str, prefix: str) -> None:
         gap.close(directory)
         print("The gate past the archive was open; the journals say so.")
     _take_back(directory, record)
+    timers.remove(name)
     _put_away(directory, name)
     if not any(undo.STATE.glob("*.undo")):
         program.Program(prefix).remove()

@@ -82,6 +82,13 @@ class Host:
             subprocess.run(command, check=True)
         return f"{kind}:{path}"
 
+    def beside(self, name: str) -> str:
+        """Make a folder of the archive's user beside the store; return its path."""
+        path = self.postfix.store.with_name(name)
+        path.mkdir(mode=0o700, exist_ok=True)
+        shutil.chown(path, USER, GROUP)
+        return str(path)
+
     def source(self, text: str) -> str:
         """Make a source table; return its name for archive_tables."""
         (self.etc / "source.in").write_text(text)
@@ -115,7 +122,16 @@ class Host:
 @pytest.fixture(scope="module")
 def running() -> Iterator[Host]:
     with PrivatePostfix(main=SOUND) as postfix:
-        yield Host(postfix)
+        options = "size=1m,mode=700,uid=65534,gid=65534"
+        where = str(postfix.fallback)
+        subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", options, "tmpfs", where], check=True
+        )
+        try:
+            assert postfix.command("rescue").returncode == 0
+            yield Host(postfix)
+        finally:
+            subprocess.run(["umount", "-l", where], check=True)
 
 
 @pytest.fixture
@@ -128,7 +144,12 @@ def host(running: Host) -> Iterator[Host]:
     kept.rename(running.etc)
     for path, mode in (("store", 0o700), ("lib/archive-stamp", 0o755)):
         (running.postfix.folder / path).chmod(mode)
-    shutil.chown(running.postfix.store, USER, GROUP)
+    spare = running.postfix.fallback
+    spare.chmod(0o700)
+    for folder in (running.postfix.store, spare):
+        shutil.chown(folder, USER, GROUP)
+    (spare / "aa.capsule").unlink(missing_ok=True)
+    (spare / "rescued").touch()
 
 
 def changed(before: str, after: str) -> Callable[[str], str]:
@@ -426,6 +447,33 @@ FAULTS: tuple[tuple[str, str, Plant], ...] = (
     ),
     ("store-owner", "root's", lambda h: os.chown(h.postfix.store, 0, 0)),
     ("store-mode", "for all to read", lambda h: h.postfix.store.chmod(0o755)),
+    (
+        "fallback-missing",
+        "no folder",
+        lambda h: h.archive_cf(archive_fallback_directory="/var/spool/not-there"),
+    ),
+    ("fallback-owner", "root's", lambda h: os.chown(h.postfix.fallback, 0, 0)),
+    ("fallback-mode", "for all to read", lambda h: h.postfix.fallback.chmod(0o755)),
+    (
+        "fallback-same-disk",
+        "beside the store",
+        lambda h: h.archive_cf(archive_fallback_directory=h.beside("spare")),
+    ),
+    (
+        "fallback-waits",
+        "a copy",
+        lambda h: (h.postfix.fallback / "aa.capsule").write_text("x"),
+    ),
+    (
+        "mail-held",
+        "a note",
+        lambda h: (h.etc / "archive.held").write_text('{"4Zx": "2026-11-24"}'),
+    ),
+    (
+        "rescue-late",
+        "never",
+        lambda h: (h.postfix.fallback / "rescued").unlink(),
+    ),
     ("spool", "root's", lambda h: h.archive_cf(archive_spool_directory=SPOOL)),
     ("queue-lifetime", "short", lambda h: h.main(bounce_queue_lifetime="10m")),
     ("short-ids", "short", lambda h: h.main(enable_long_queue_ids="no")),

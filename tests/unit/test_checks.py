@@ -17,6 +17,7 @@ from unit.hosts import KINDS, WISH, after
 USER = "postfix-archive"
 PROGRAM = WISH.program
 STORE = "/var/lib/postfix-archive"
+FALLBACK = "/var/spool/postfix-archive"
 KEY = "/etc/postfix-archive/postfix.key"
 FILTERS = "smtp-amavis unix - - n - 2 smtp\ndk unix - - n - 2 smtp\n"
 DEFAULTS = """
@@ -62,7 +63,8 @@ def sound(found: Configuration) -> Observed:
             f"{PROGRAM}/archive-stamp": File(f"{PROGRAM}/archive-stamp", "root", 0o755),
             f"{PROGRAM}/archive": File(f"{PROGRAM}/archive", "root", 0o755),
             KEY: File(KEY, USER, 0o600),
-            STORE: File(STORE, USER, 0o700, True),
+            STORE: File(STORE, USER, 0o700, True, 1),
+            FALLBACK: File(FALLBACK, USER, 0o700, True, 2),
             "/var/tmp": File("/var/tmp", "root", 0o1777, True),
         },
         groups={USER: (USER,)},
@@ -71,6 +73,7 @@ def sound(found: Configuration) -> Observed:
             ("unix:passwd.byname", "legal"): "legal:x",
         },
         free={STORE: 1 << 40},
+        rescued_age=300.0,
     )
 
 
@@ -113,8 +116,8 @@ def waiting(age: int, *recipients: str, to: str = "", reason: str = "x") -> Obse
 @pytest.mark.parametrize(
     ("host", "check"),
     [
-        (waiting(901, "b@example.net", to="archive-stamp:x@y"), "filter-waits"),
-        (waiting(901, "b@example.net", to="archive-stamp-2:x@y"), "filter-waits"),
+        (waiting(301, "b@example.net", to="archive-stamp:x@y"), "filter-waits"),
+        (waiting(301, "b@example.net", to="archive-stamp-2:x@y"), "filter-waits"),
         (waiting(3601, "capsule@archive-request.invalid"), "oldest-copy"),
         (waiting(3601, "x@y", to="archive:capsule"), "oldest-copy"),
         (waiting(9, "legal@example.com"), "copies-refused"),
@@ -127,7 +130,7 @@ def test_what_waits_too_long_is_named(host: Observed, check: str) -> None:
 @pytest.mark.parametrize(
     "host",
     [
-        waiting(899, "b@example.net", to="archive-stamp:x@y"),
+        waiting(299, "b@example.net", to="archive-stamp:x@y"),
         waiting(99999, "b@example.net"),
         waiting(3599, "capsule@archive-request.invalid"),
         waiting(9, "legal@example.com", reason=""),
@@ -185,3 +188,22 @@ def test_a_report_begins_with_the_worst() -> None:
     told = checkup.report(host, checkup.examine(host)).splitlines()
     assert told[0] == "CRITICAL: postfix-archive: 1 critical, 1 warning"
     assert told[1].startswith("CRITICAL free-space: ")
+
+
+def test_what_the_rescue_stands_on() -> None:
+    def with_fallback(*words: object) -> Observed:
+        there = File(FALLBACK, *words)  # type: ignore[arg-type]
+        return replace(STOCK, files={**STOCK.files, FALLBACK: there})
+
+    assert names(with_fallback()) == {"fallback-missing"}
+    assert names(with_fallback("root", 0o700, True, 2)) == {"fallback-owner"}
+    assert names(with_fallback(USER, 0o750, True, 2)) == {"fallback-mode"}
+    assert names(with_fallback(USER, 0o700, True, 1)) == {"fallback-same-disk"}
+    assert names(replace(STOCK, rescued_age=None)) == {"rescue-late"}
+    assert names(replace(STOCK, rescued_age=3601.0)) == {"rescue-late"}
+    assert names(replace(STOCK, held=1)) == {"mail-held"}
+    late = replace(STOCK, fallback=3, fallback_age=86401)
+    assert names(late) == {"fallback-waits"}
+    assert finding.worst(checkup.examine(late)) == finding.CRITICAL
+    early = replace(late, fallback_age=60)
+    assert finding.worst(checkup.examine(early)) == finding.WARNING
