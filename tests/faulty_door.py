@@ -35,7 +35,8 @@ class Fault:
         self.place = f"{folder}/{door}"
         self.queue_id = queue_id
         self.count = self.dots = self.acknowledged = 0
-        self.wanted = self._number() if self._is_first() else 0
+        armed = os.path.exists(f"{folder}/armed") and self._is_first()
+        self.wanted = self._number() if armed else 0
 
     def step(self, name):
         """Die here, if it is time."""
@@ -96,7 +97,7 @@ class Socket(_socket.socket):
     def sendall(self, content):
         """See socket(2)."""
         fault.step("sendall")
-        fault.dots += bytes(content[-3:]) == b".\r\n"
+        fault.dots += bytes(content) == b".\r\n"
         return super().sendall(content)
 
     def recv(self, *words):

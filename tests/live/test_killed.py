@@ -46,6 +46,9 @@ def killed() -> Iterator[tuple[PrivatePostfix, dict[str, str], Path]]:
         shutil.copy(ROOT / "tests" / "faulty_door.py", postfix.program / door)
         (postfix.program / door).chmod(0o755)
     with postfix:
+        postfix.send(mail("folders"), to=["carol@example.net"])  # they are made once
+        postfix.settle()
+        (faults / "armed").touch()
         sent = {
             postfix.send(mail(f"killed-{number}")): f"killed-{number}"
             for number in range(MESSAGES)
@@ -68,7 +71,7 @@ def deaths(faults: Path, door: str) -> list[Kill]:
         ("archive-stamp", {"connect", "sendall", "recv", "write", "exit"}),
         (
             "archive",
-            {"mkdir", "open", "write", "fsync", "link", "flock", "chmod", "exit"}
+            {"open", "write", "fsync", "link", "flock", "chmod", "exit"}
             | {"connect", "sendall", "recv", "close", "unlink", "rename"},
         ),
     ],
@@ -93,7 +96,7 @@ def test_every_message_is_in_the_store_once(
         words = [str(each["event"]) for each in record_of(postfix, name).events]
         assert words.count("archived") == 1
         assert set(words) <= {"archived", "mailed"}
-    assert len(postfix.stored(LEGAL)) == MESSAGES
+    assert len(postfix.stored(LEGAL)) == MESSAGES + 1
     done = postfix.command("verify")
     assert done.returncode == 0, done.stdout
 
@@ -113,6 +116,7 @@ def test_every_message_is_delivered_and_only_those_of_the_window_twice(
     inside = {sent[each.queue_id] for each in stamps if each.acknowledged == 2}
     about = {sent[each.queue_id] for each in stamps if each.dots == 2}
     assert inside <= twice <= about
+    assert len(about) - len(inside) == 1  # Postfix's 250 itself, not yet read
     assert max(counts.values()) == 2
 
 
