@@ -2,6 +2,7 @@
 # make uninstall                            take it out again
 # make demo    see it work: a private Postfix, some mail, the archive copies
 # make test    everything that can be tested here, on a live Postfix
+# make storm   2,000 messages while processes are killed at random (minutes)
 # make check   format, lint, types, house rules, unit tests
 # make format  bring the code into form
 #
@@ -25,10 +26,10 @@ DRY_RUN ?=
 INSTALLER = PYTHONPATH=. $(PYTHON) -B -m postfix_archive.front.install
 WHERE = --prefix "$(PREFIX)" --config-directory "$(CONFIG_DIRECTORY)"
 
-.PHONY: help install uninstall demo test unit live container check format clean
+.PHONY: help install uninstall demo test unit live container storm check format clean
 
 help:
-	@sed -n 's/^# \{0,1\}//p' Makefile | sed -n '1,8p'
+	@sed -n 's/^# \{0,1\}//p' Makefile | sed -n '1,9p'
 
 install:
 	@$(INSTALLER) install $(WHERE) --archive "$(ARCHIVE)" --destdir "$(DESTDIR)" \
@@ -61,6 +62,10 @@ container:
 	@PYTHON=$(PYTHON) POSTFIX_ARCHIVE_TESTS=container tests/prepare test
 	@$(BIN)/pytest tests/test_container_path.py
 	@POSTFIX_ARCHIVE_TESTS=container $(BIN)/pytest -m "live and not slow"
+
+storm:
+	@PYTHON=$(PYTHON) tests/prepare test
+	@$(BIN)/pytest -s -m slow tests/live/test_storm.py
 
 check:
 	@PYTHON=$(PYTHON) tests/prepare check

@@ -182,7 +182,7 @@ class PrivatePostfix:
     def kill(self) -> None:
         """Kill every process of this instance at once, as a power cut would."""
         pid = int((self.queue / "pid" / "master.pid").read_text())
-        children = _descendants(pid)
+        children = descendants(pid)
         for each in [pid, *children]:
             try:
                 os.kill(each, signal.SIGKILL)
@@ -516,7 +516,8 @@ def _delivery(path: Path) -> Delivery:
     )
 
 
-def _descendants(pid: int) -> list[int]:
+def descendants(pid: int) -> list[int]:
+    """Return the pids of all processes below one."""
     found = []
     for path in Path("/proc").glob("[0-9]*/stat"):
         try:
@@ -525,5 +526,5 @@ def _descendants(pid: int) -> list[int]:
             continue
         if parent == pid:
             child = int(path.parent.name)
-            found += [child, *_descendants(child)]
+            found += [child, *descendants(child)]
     return found

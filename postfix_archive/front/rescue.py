@@ -7,32 +7,17 @@ transport do it. Exit codes are those of monitoring plugins.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import time
 
 import click
 
-from postfix_archive.back import (
-    acting,
-    config,
-    fallback,
-    files,
-    postconf,
-    reading,
-    rescue,
-    spool,
-)
+from postfix_archive.back import acting, config, postconf, rescue
 from postfix_archive.core import finding, trace
 from postfix_archive.core.errors import ArchiveError, NotRoot
-from postfix_archive.core.keyring import Keyring
-from postfix_archive.core.settings import Settings
-from postfix_archive.front import archive_transport
-from postfix_archive.front.archive_transport import Case
+from postfix_archive.front import returning
 
 LOG = "postfix/archive-rescue"
-PATIENCE = 10  # failures in a row after which a return gives up for this time
-DRAFT_AGE = 86400  # seconds: no run lives that long (archive_time_limit)
 
 
 @click.command("rescue")
@@ -88,85 +73,10 @@ def rescue_(ctx: click.Context) -> None:
 @click.pass_context
 def return_(ctx: click.Context) -> None:
     """Bring what waits in archive_fallback_directory into the store."""
-    settings = config.load(ctx.obj)
-    folder = settings.archive_fallback_directory
-    if not os.path.isdir(folder):
-        return
-    keys = config.keys(settings)
-    with acting.as_owner(folder):
-        lock = _locked(folder)
-        if lock < 0:
-            click.echo("Another return is at work.")
-            return
-        try:
-            done, why = _returned(settings, keys)
-            _sweep(settings)
-        finally:
-            os.close(lock)
-        left = len(fallback.waiting(folder))
+    folder = config.load(ctx.obj).archive_fallback_directory
+    done, left, why = returning.bring_back(ctx.obj)
     if done:
         click.echo(f"Archived from {folder}: {done}.")
     if left:
         click.echo(f"Still waiting in {folder}: {left}. {why}", err=True)
     ctx.exit(finding.WARNING if left else finding.OK)
-
-
-def _returned(settings: Settings, keys: Keyring) -> tuple[int, str]:
-    """Archive what waits, oldest first; return how many were, and the last trouble."""
-    done = failed = 0
-    why = ""
-    for _, path in fallback.waiting(settings.archive_fallback_directory):
-        try:
-            _archive(settings, keys, path)
-            done, failed = done + 1, 0
-        except ArchiveError as error:
-            why = f"{os.path.basename(path)[:12]}: {error}"
-            failed += 1
-            if failed == PATIENCE:
-                break
-    return done, why
-
-
-def _archive(settings: Settings, keys: Keyring, path: str) -> None:
-    """Archive one capsule, then take its file away."""
-    descriptor = fallback.opened(path)
-    try:
-        folder = settings.archive_spool_directory
-        message = spool.read(descriptor, folder, canonical=True)
-    finally:
-        os.close(descriptor)
-    case = Case(message, settings, keys, int(time.time()))
-    try:
-        archive_transport.archived(case)
-    finally:
-        message.close()
-    fallback.done(path)
-
-
-def _sweep(settings: Settings) -> None:
-    """Take away drafts that crashed runs have left; they never counted."""
-    before = time.time() - DRAFT_AGE
-    folders = [settings.archive_fallback_directory]
-    if settings.stores:
-        store = settings.archive_store_directory
-        try:
-            folders += [f"{store}/{each}" for each in reading.archives(store)]
-        except ArchiveError:
-            pass  # a store that is away has said so above
-    for each in folders:
-        files.sweep(f"{each}/drafts", before)
-
-
-def _locked(folder: str) -> int:
-    """Return the descriptor of the lock, -1 if another process has it."""
-    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-    try:
-        descriptor = os.open(f"{folder}/lock", flags, files.DRAFT_MODE)
-    except OSError as problem:
-        raise files.failed(f"{folder}/lock", problem) from problem
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(descriptor)
-        return -1
-    return descriptor

@@ -22,6 +22,7 @@ from postfix_archive.core import configuration
 from postfix_archive.core.configuration import Configuration
 from postfix_archive.core.errors import InstallFailed, InstallRefused
 from postfix_archive.core.ways import Change
+from postfix_archive.front import returning
 
 
 def uninstall(directory: str, prefix: str) -> None:
@@ -66,6 +67,7 @@ def _take_back(directory: str, record: undo.Undo) -> None:
             "messages wait for the archive's services and Postfix is stopped: start it"
             " and run this again"
         )
+    _empty_fallback(directory)
     if untouched:
         record.restore()
     else:
@@ -74,6 +76,17 @@ def _take_back(directory: str, record: undo.Undo) -> None:
     if running:
         postconf.reload(directory)
     record.forget()
+
+
+def _empty_fallback(directory: str) -> None:
+    """Bring what the store could not take into the store; raises InstallFailed."""
+    _, left, why = returning.bring_back(directory)
+    if left:
+        folder = config.load(directory).archive_fallback_directory
+        raise InstallFailed(
+            f"nothing new is archived, but {left} copies wait in {folder}: {why}; cure"
+            " that and run this again"
+        )
 
 
 def _undo(directory: str, changes: Iterable[Change], *, keep: bool) -> None:

@@ -155,16 +155,14 @@ def test_uninstall_waits_for_what_the_archive_still_holds(
 ) -> None:
     before = host.configuration()
     host.run(install(wheels))
-    host.run("chmod 0 /var/lib/postfix-archive && postfix stop && postfix start")
-    host.run("chown root /var/lib/postfix-archive")
+    folders = "/var/lib/postfix-archive /var/spool/postfix-archive"
+    host.run(f"chmod 0 {folders} && postfix stop && postfix start")
+    host.run(f"chown root {folders}")
     host.send("captured")
     host.wait("grep -q 'status=deferred' /var/log/postfix.log", "the copy waits")
     healing = threading.Timer(
         3.0,
-        lambda: host.run(
-            "chown postfix-archive /var/lib/postfix-archive &&"
-            " chmod 700 /var/lib/postfix-archive"
-        ),
+        lambda: host.run(f"chown postfix-archive {folders} && chmod 700 {folders}"),
     )
     healing.start()
     host.run("make uninstall")
@@ -173,6 +171,54 @@ def test_uninstall_waits_for_what_the_archive_still_holds(
     assert "captured" in host.says("cat /var/mail/bob")
     records = host.says("cat /var/lib/postfix-archive/*/journal | grep -c archived")
     assert records == "2"
+
+
+def test_uninstall_empties_the_fallback_directory(
+    host: WholeHost, wheels: Path
+) -> None:
+    host.run(install(wheels))
+    host.run("chmod 0 /var/lib/postfix-archive && chown root /var/lib/postfix-archive")
+    host.send("set-aside")
+    host.wait("ls /var/spool/postfix-archive | grep -q capsule", "it is set aside")
+    assert "copies wait in /var/spool" in host.run("make uninstall", fails=True).stderr
+    host.run("chown postfix-archive /var/lib/postfix-archive")
+    host.run("chmod 700 /var/lib/postfix-archive && make uninstall")
+    host.run("! ls /var/spool/postfix-archive | grep capsule")
+    records = host.says("cat /var/lib/postfix-archive/*/journal | grep -c archived")
+    assert records == "2"  # and the probe
+
+
+def test_a_timer_runs_rescue_and_return(host: WholeHost, wheels: Path) -> None:
+    """By cron where systemd does not run; its very command line, as cron would."""
+    host.run("mkdir -p /etc/cron.d")
+    assert "Timer:      cron, /etc/cron.d/" in host.says(install(wheels))
+    line = host.says("grep '^[^#]' /etc/cron.d/postfix-archive-postfix")
+    assert line.startswith("*/5 * * * * root ")
+    host.run("echo postfix-test > /var/spool/postfix-archive/aa.capsule")
+    host.run("chown postfix-archive /var/spool/postfix-archive/aa.capsule")
+    command = line.partition(" root ")[2]
+    assert "Still waiting" in host.run(command, fails=True).stderr
+    host.run("rm /var/spool/postfix-archive/aa.capsule")
+    assert host.says(command) == ""
+    host.run("make uninstall && ! ls /etc/cron.d/postfix-archive-postfix")
+
+
+def test_a_timer_of_systemd_where_that_runs(host: WholeHost, wheels: Path) -> None:
+    """systemctl(1) notes what it is told; systemd itself judges the units."""
+    host.run("mount -t tmpfs tmpfs /run && mkdir -p /run/systemd/system /run/lock")
+    host.run(
+        "mkdir -p /usr/local/bin && printf '#!/bin/sh\necho \"$*\" >>/run/told\n'"
+        " >/usr/local/bin/systemctl && chmod 755 /usr/local/bin/systemctl"
+    )
+    assert "Timer:      systemd, postfix-archive-postfix.timer" in host.says(
+        install(wheels)
+    )
+    units = "/etc/systemd/system/postfix-archive-postfix"
+    host.run(f"systemd-analyze verify --man=no {units}.service {units}.timer")
+    told = host.says("cat /run/told")
+    assert told == "daemon-reload\nenable --now postfix-archive-postfix.timer"
+    host.run(f"make uninstall && ! ls {units}.timer {units}.service")
+    assert "disable --now postfix-archive-postfix.timer" in host.says("cat /run/told")
 
 
 REFUSED = {

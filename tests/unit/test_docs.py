@@ -64,6 +64,13 @@ def test_every_room_that_is_named_exists(page: Path) -> None:
         assert (ROOT / "postfix_archive" / f"{name}.py").exists()
 
 
+def test_every_test_that_a_promise_names_exists() -> None:
+    page = (ROOT / "docs" / "reliability.md").read_text()
+    named = set(re.findall(r"`(tests/\w+/\w+\.py)`", page))
+    assert len(named) > 5
+    assert all((ROOT / each).exists() for each in named)
+
+
 def test_every_option_of_the_services_is_the_one_the_doors_know() -> None:
     from postfix_archive.front import pipe
 

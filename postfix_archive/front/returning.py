@@ -1,0 +1,107 @@
+"""Brings what waits in the fallback directory into the store, as its user.
+
+Used by the command ``postfix-archive return`` and by uninstall, so without click. Each
+capsule goes through the archive transport's own work; its file is taken away after.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import time
+
+from postfix_archive.back import acting, config, fallback, files, reading, spool
+from postfix_archive.core.errors import ArchiveError
+from postfix_archive.core.keyring import Keyring
+from postfix_archive.core.settings import Settings
+from postfix_archive.front import archive_transport
+from postfix_archive.front.archive_transport import Case
+
+PATIENCE = 10  # failures in a row after which it gives up for this time
+DRAFT_AGE = 86400  # seconds: no run lives that long (archive_time_limit)
+
+
+def bring_back(directory: str) -> tuple[int, int, str]:
+    """Return how many capsules were archived, how many wait still, and why.
+
+    Raises StoreFailed, KeyMissing and what config raises.
+    """
+    settings = config.load(directory)
+    folder = settings.archive_fallback_directory
+    if not os.path.isdir(folder):
+        return 0, 0, ""
+    with acting.as_owner(folder):
+        if not fallback.waiting(folder):
+            _sweep(settings)
+            return 0, 0, ""
+        keys = config.keys(settings)
+        lock = _locked(folder)
+        if lock < 0:
+            return 0, len(fallback.waiting(folder)), "another return is at work"
+        try:
+            done, why = _returned(settings, keys)
+            _sweep(settings)
+        finally:
+            os.close(lock)
+        return done, len(fallback.waiting(folder)), why
+
+
+def _returned(settings: Settings, keys: Keyring) -> tuple[int, str]:
+    """Archive what waits, oldest first; return how many were, and the last trouble."""
+    done = failed = 0
+    why = ""
+    for _, path in fallback.waiting(settings.archive_fallback_directory):
+        try:
+            _archive(settings, keys, path)
+            done, failed = done + 1, 0
+        except ArchiveError as error:
+            why = f"{os.path.basename(path)[:12]}: {error}"
+            failed += 1
+            if failed == PATIENCE:
+                break
+    return done, why
+
+
+def _archive(settings: Settings, keys: Keyring, path: str) -> None:
+    """Archive one capsule, then take its file away."""
+    descriptor = fallback.opened(path)
+    try:
+        folder = settings.archive_spool_directory
+        message = spool.read(descriptor, folder, canonical=True)
+    finally:
+        os.close(descriptor)
+    case = Case(message, settings, keys, int(time.time()))
+    try:
+        archive_transport.archived(case)
+    finally:
+        message.close()
+    fallback.done(path)
+
+
+def _sweep(settings: Settings) -> None:
+    """Take away drafts that crashed runs have left; they never counted."""
+    before = time.time() - DRAFT_AGE
+    folders = [settings.archive_fallback_directory]
+    if settings.stores:
+        store = settings.archive_store_directory
+        try:
+            folders += [f"{store}/{each}" for each in reading.archives(store)]
+        except ArchiveError:
+            pass  # a store that is away has said so above
+    for each in folders:
+        files.sweep(f"{each}/drafts", before)
+
+
+def _locked(folder: str) -> int:
+    """Return the descriptor of the lock, -1 if another process has it."""
+    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+    try:
+        descriptor = os.open(f"{folder}/lock", flags, files.DRAFT_MODE)
+    except OSError as problem:
+        raise files.failed(f"{folder}/lock", problem) from problem
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        return -1
+    return descriptor

@@ -1,0 +1,195 @@
+"""The storm: mail at full speed while processes die at random and Postfix is restarted.
+
+What a client got 250 for is delivered and is in the store once, byte for byte. CI runs
+a small storm; make storm the large one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import random
+import signal
+import smtplib
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from postfix_archive.back import reading
+
+from mails import LEGAL
+from private_postfix import PrivatePostfix, descendants
+
+pytestmark = pytest.mark.live
+
+VICTIMS = ("smtpd", "cleanup", "qmgr", "pipe", "archive-stamp", "archive", "python3")
+SENDERS = 8
+MAIN = {
+    "service_throttle_time": "1s",
+    "transport_retry_time": "1s",
+    "ipc_timeout": "10s",
+}
+
+
+class Storm:
+    """One storm over an instance."""
+
+    def __init__(self, postfix: PrivatePostfix, count: int, seed: int) -> None:
+        self.postfix = postfix
+        self.count = count
+        self.chance = random.Random(seed)
+        self.accepted: dict[str, str] = {}  # name -> SHA-256 of the body
+        self.attempts = 0
+        self.killed: Counter[str] = Counter()
+        self._lock = threading.Lock()
+        self._over = threading.Event()
+
+    def rage(self) -> None:
+        """Send all messages; kill meanwhile, stop and start twice."""
+        killer = threading.Thread(target=self._kill)
+        killer.start()
+        with ThreadPoolExecutor(SENDERS) as pool:
+            try:
+                done = pool.map(self._send, range(self.count))
+                for part in (1, 2):
+                    self._wait_for(part * self.count // 3)
+                    self.postfix.stop()
+                    self._start()
+                list(done)
+            finally:
+                self._over.set()
+                killer.join()
+
+    def _start(self) -> None:
+        """Start Postfix; postsuper(1) may stumble over what orphans still move."""
+
+        def starts() -> bool:
+            try:
+                self.postfix.start()
+            except RuntimeError:
+                return False
+            return True
+
+        self.postfix.wait(starts, "Postfix starts")
+
+    def _wait_for(self, accepted: int) -> None:
+        self.postfix.wait(lambda: len(self.accepted) >= accepted, "mail is accepted")
+
+    def settle(self) -> None:
+        """Return when nothing is queued; what a dead cleanup(8) began counts not."""
+
+        def is_empty() -> bool:
+            if not any(self.postfix.mailq() for _ in range(3)):
+                return True
+            self.postfix.flush()
+            time.sleep(0.5)
+            return False
+
+        end = time.monotonic() + 10 * 60
+        while not is_empty():
+            assert time.monotonic() < end, self.postfix.log()[-4000:]
+
+    def _send(self, number: int) -> None:
+        """Send one message, under a new name each time, until Postfix says 250."""
+        attempt = 0
+        while True:
+            attempt += 1
+            name = f"storm-{number}-{attempt}"
+            body = f"{name}\n".encode() * (1 + number % 50)
+            head = f"From: <a@example.org>\nSubject: {name}\nMessage-Id: <{name}@x>\n\n"
+            with self._lock:
+                self.attempts += 1
+            try:
+                self.postfix.send(head.encode() + body, to=[f"{name}@example.net"])
+            except (OSError, smtplib.SMTPException):
+                if self._over.wait(0.05):
+                    return
+                continue
+            with self._lock:
+                self.accepted[name] = hashlib.sha256(body).hexdigest()
+            return
+
+    def _kill(self) -> None:
+        while not self._over.wait(self.chance.uniform(0.02, 0.12)):
+            victims = list(self._victims())
+            if not victims:
+                continue
+            pid, name = self.chance.choice(victims)
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                continue
+            self.killed[name] += 1
+
+    def _victims(self) -> Iterator[tuple[int, str]]:
+        try:
+            master = int((self.postfix.queue / "pid" / "master.pid").read_text())
+        except (OSError, ValueError):
+            return
+        for pid in descendants(master):
+            try:
+                name = Path(f"/proc/{pid}/comm").read_text().strip()
+            except OSError:
+                continue
+            if name in VICTIMS:
+                yield pid, name
+
+
+def judge(storm: Storm) -> str:
+    """Hold what was accepted against both ends; return the figures."""
+    postfix = storm.postfix
+    delivered: dict[str, list[str]] = {}
+    for each in postfix.deliveries():
+        if each.recipients[0].startswith("storm-"):
+            name = each.recipients[0].partition("@")[0]
+            body = each.content.partition(b"\n\n")[2]
+            delivered.setdefault(name, []).append(hashlib.sha256(body).hexdigest())
+    kept: Counter[str] = Counter()
+    for record in reading.records(str(postfix.store), LEGAL).values():
+        original = b"".join(reading.original(str(postfix.store), record))
+        body = original.replace(b"\r\n", b"\n").partition(b"\n\n")[2]
+        name = body.partition(b"\n")[0].decode()
+        kept[name] += 1
+        assert [each["event"] for each in record.events].count("archived") == 1
+        if name in storm.accepted:
+            assert hashlib.sha256(body).hexdigest() == storm.accepted[name]
+            people = [each.final.decode() for each in record.recipients.values()]
+            assert people == [f"{name}@example.net"]
+    missing = [each for each in storm.accepted if not kept[each]]
+    lost = [each for each in storm.accepted if each not in delivered]
+    assert (missing, lost) == ([], [])
+    assert max(kept.values()) == 1
+    for name, digest in storm.accepted.items():
+        assert set(delivered[name]) == {digest}
+    assert set(delivered) <= set(kept)  # nothing is delivered that is not archived
+    done = postfix.command("verify")
+    assert done.returncode == 0, done.stdout
+    twice = sum(len(each) - 1 for each in delivered.values())
+    return (
+        f"{len(storm.accepted)} accepted of {storm.attempts} tried, killed"
+        f" {dict(storm.killed)}; in the store {len(kept)}, delivered {len(delivered)},"
+        f" delivered again {twice}"
+    )
+
+
+def run(count: int, seed: int) -> str:
+    with PrivatePostfix(main=MAIN, archive_cf={"archive_delivery": "store"}) as postfix:
+        storm = Storm(postfix, count, seed)
+        storm.rage()
+        storm.settle()
+        assert storm.killed
+        return judge(storm)
+
+
+def test_a_small_storm_loses_nothing() -> None:
+    print(run(200, seed=1))
+
+
+@pytest.mark.slow
+def test_a_large_storm_loses_nothing() -> None:
+    print(run(2000, seed=2))
