@@ -93,9 +93,15 @@ class Copy:
         self.with_original = with_original
 
 
-def boundary(archive_id: str, keys: Keyring) -> bytes:
-    """Return a MIME boundary that nobody without the key can write into a message."""
-    proof = keys.current.mac(PURPOSE, archive_id.encode())[:BOUNDARY_BYTES]
+def boundary(archive_id: str, content: str, keys: Keyring) -> bytes:
+    """Return a MIME boundary that cannot stand in the message it goes around.
+
+    content is that message's SHA-256: whoever has seen the boundary of one message, in
+    a copy that left as mail, has to change the next one to write it in, and that gets
+    another.
+    """
+    named = f"{archive_id} {content}".encode()
+    proof = keys.current.mac(PURPOSE, named)[:BOUNDARY_BYTES]
     return b"=_archive_" + proof.hex().encode()
 
 

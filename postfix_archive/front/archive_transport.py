@@ -169,7 +169,7 @@ def _kept(
     work: Work, archive: store.Archive, piece: stored.Piece, found: Told
 ) -> set[str]:
     """Put the copy into the store; return what the journal has of this capsule."""
-    boundary = report.boundary(piece.record_id, work.run.keys)
+    boundary = report.boundary(piece.record_id, work.digest, work.run.keys)
     sender = work.run.settings.archive_from
     copy = report.written(found, "hybrid", sender=sender, boundary_=boundary)
     return archive.keep(piece, work.content(copy), work.run.time)
@@ -203,7 +203,9 @@ def _sent(work: Work, request: Request, found: Told) -> str:
         found,
         "supplement" if request.spared else settings.archive_report_format,
         sender=settings.archive_from,
-        boundary_=report.boundary(work.opened.envelope.archive_id, work.run.keys),
+        boundary_=report.boundary(
+            work.opened.envelope.archive_id, work.digest, work.run.keys
+        ),
     )
     mark = archiving.copy_stamp(
         work.opened,

@@ -29,7 +29,8 @@ from unit.examples import (
 )
 
 FROM = b"postfix-archive@mail.example.com"
-BOUNDARY = report.boundary(ARCHIVE_ID, KEYS)
+DIGEST = "ab" * 32
+BOUNDARY = report.boundary(ARCHIVE_ID, DIGEST, KEYS)
 MULTIPARTS = ("hybrid", "dsn", "journal")
 REPORTS = ("hybrid", "dsn")
 TEXT_LINE_LIMIT = 998  # RFC 5322 2.1.1, RFC 2045 2.7
@@ -226,7 +227,7 @@ def test_the_original_is_found_whatever_it_looks_like(
 
 def test_a_copy_of_a_copy_leads_to_the_outer_original() -> None:
     inner = copy_of()
-    other = report.boundary("20261123-" + "b2" * 20, KEYS)
+    other = report.boundary("20261123-" + "b2" * 20, DIGEST, KEYS)
     found = told(inner, envelope_of(inner))
     around = report.written(found, "hybrid", sender=FROM, boundary_=other)
     copy = around.preamble + inner + around.trailer
@@ -256,8 +257,10 @@ def test_the_start_of_the_original_is_unknown_until_it_is_reached(form: str) -> 
 
 
 def test_a_boundary_needs_the_key() -> None:
-    ours, theirs = (report.boundary(ARCHIVE_ID, keys) for keys in (KEYS, STRANGERS))
-    other = report.boundary("20261122-" + "b2" * 20, KEYS)
+    ours, theirs = (
+        report.boundary(ARCHIVE_ID, DIGEST, keys) for keys in (KEYS, STRANGERS)
+    )
+    other = report.boundary("20261122-" + "b2" * 20, DIGEST, KEYS)
     assert len({ours, theirs, other}) == 3
     assert re.fullmatch(rb"[0-9a-zA-Z'()+_,./:=?-]{1,70}", ours)  # RFC 2046 5.1.1
 

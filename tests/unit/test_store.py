@@ -85,7 +85,7 @@ class Capture:
             digest=self.digest,
             size=len(self.came),
         )
-        boundary = report.boundary(self.piece.record_id, KEYS)
+        boundary = report.boundary(self.piece.record_id, self.digest, KEYS)
         around = report.written(found, "hybrid", sender=FROM, boundary_=boundary)
         return around.preamble + self.came + around.trailer
 
