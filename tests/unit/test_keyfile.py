@@ -9,7 +9,7 @@ import pytest
 
 from postfix_archive.back import keyfile
 from postfix_archive.core import keyring
-from postfix_archive.core.errors import KeyUnreadable
+from postfix_archive.core.errors import KeyMissing, KeyUnreadable
 
 
 def test_a_new_key_can_be_read_and_is_for_its_owner_alone(tmp_path: Path) -> None:
@@ -64,3 +64,33 @@ def test_the_umask_opens_the_file_to_nobody(tmp_path: Path) -> None:
     finally:
         os.umask(before)
     assert (tmp_path / "archive.key").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_rotated_key_is_the_first_and_the_old_ones_stay(tmp_path: Path) -> None:
+    path = tmp_path / "archive.key"
+    keyfile.create(str(path), "one", None)
+    path.chmod(0o400)
+    before = keyring.parse(path.read_text(), place="x").current
+    keyfile.rotate(str(path), "two")
+    keys = keyring.parse(path.read_text(), place="x")
+    assert [each.key_id for each in keys.keys] == ["two", "one"]
+    assert keys.keys[1].secret == before.secret != keys.current.secret
+    assert path.stat().st_mode & 0o777 == 0o400
+    assert [each.name for each in tmp_path.iterdir()] == ["archive.key"]
+
+
+def test_a_rotation_that_cannot_be_leaves_the_key_as_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "archive.key"
+    with pytest.raises(KeyMissing, match="key create"):
+        keyfile.rotate(str(path), "two")
+    keyfile.create(str(path), "one", None)
+    before = path.read_text()
+    for key_id, wrong in (("one", "two keys of one id"), ("a b", "expected a key id")):
+        with pytest.raises(KeyUnreadable, match=wrong):
+            keyfile.rotate(str(path), key_id)
+    assert path.read_text() == before
+    link = tmp_path / "link"
+    link.symlink_to(path)
+    with pytest.raises(KeyUnreadable, match="cannot be changed"):
+        keyfile.rotate(str(link), "two")
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["archive.key", "link"]

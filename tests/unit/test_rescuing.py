@@ -1,0 +1,104 @@
+"""Claims about the plan of a rescue: what is taken, held, released, and when."""
+
+from __future__ import annotations
+
+import pytest
+
+from postfix_archive.core import rescuing
+from postfix_archive.core.observed import Waiting
+from postfix_archive.core.rescuing import Lifetimes, Plan
+
+DAY = 86400
+USUAL = Lifetimes(maximal=5 * DAY, bounce=5 * DAY, rescue_after=DAY)
+SHORT = Lifetimes(maximal=600, bounce=600, rescue_after=DAY)
+CAPSULE = "capsule@archive-request.invalid"
+
+
+def message(
+    age: int,
+    to: str = "bob@example.net",
+    *,
+    through: str = "archive-stamp:legal@example.com",
+    sender: str = "a@example.org",
+    queue: str = "deferred",
+    queue_id: str = "4Zx",
+) -> Waiting:
+    return Waiting(queue_id, age, sender, (to,), ("why",), through, queue)
+
+
+def copy(age: int, queue: str = "deferred") -> Waiting:
+    return message(age, CAPSULE, through="archive:capsule", sender="", queue=queue)
+
+
+def plan(
+    *waiting: Waiting, works: bool = False, held: str = "", of: Lifetimes = USUAL
+) -> Plan:
+    return rescuing.plan(waiting, of, {held: "then"} if held else {}, works=works)
+
+
+@pytest.mark.parametrize(
+    ("age", "of", "taken"),
+    [
+        (DAY - 1, USUAL, False),
+        (DAY, USUAL, True),
+        (299, SHORT, False),
+        (300, SHORT, True),  # half of its life: before it ends, whatever is set
+    ],
+)
+def test_copies_are_taken_in_time(age: int, of: Lifetimes, taken: bool) -> None:
+    assert bool(plan(copy(age), of=of).rescue) == taken
+
+
+def test_a_capsule_on_hold_is_taken_at_once() -> None:
+    assert plan(copy(1, queue="hold")).rescue
+
+
+def test_a_capsule_that_was_requeued_is_a_copy_too() -> None:
+    assert plan(message(DAY, CAPSULE)).rescue
+    assert not plan(message(DAY, CAPSULE)).stuck
+
+
+@pytest.mark.parametrize(
+    ("age", "stuck", "hold"),
+    [
+        (299, False, False),
+        (300, True, False),
+        (5 * DAY * 3 // 4 - 1, True, False),
+        (5 * DAY * 3 // 4, True, True),
+    ],
+)
+def test_originals_are_told_of_early_and_held_late(
+    age: int, stuck: bool, hold: bool
+) -> None:
+    found = plan(message(age))
+    assert (bool(found.stuck), bool(found.hold)) == (stuck, hold)
+
+
+def test_the_null_sender_counts_with_its_own_lifetime() -> None:
+    of = Lifetimes(maximal=5 * DAY, bounce=600, rescue_after=DAY)
+    assert plan(message(300, sender="MAILER-DAEMON"), of=of).hold
+    assert not plan(message(300), of=of).hold
+
+
+def test_nothing_is_held_while_the_filter_works() -> None:
+    assert not plan(message(4 * DAY), works=True).hold
+
+
+def test_only_what_a_rescue_has_held_is_released_and_only_when_it_works() -> None:
+    held = message(4 * DAY, queue="hold")
+    assert plan(held, works=True, held="4Zx").release == (held,)
+    assert not plan(held, works=False, held="4Zx").release
+    assert not plan(held, works=True).release
+    assert not plan(held).stuck  # somebody else's: they know
+
+
+def test_mail_that_is_not_ours_is_left_alone() -> None:
+    assert plan(message(4 * DAY, through="")) == Plan()
+
+
+def test_mailed_copies_are_renewed_before_they_end() -> None:
+    def mailed(age: int) -> Waiting:
+        return message(age, "legal@x.org", through="archive-relay:[relay]", sender="")
+
+    assert not plan(mailed(3 * DAY)).renew
+    assert plan(mailed(4 * DAY)).renew
