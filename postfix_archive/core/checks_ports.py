@@ -128,6 +128,21 @@ def silent(host: Observed) -> Iterator[Finding]:
         )
 
 
+def handed_in(host: Observed) -> Iterator[Finding]:
+    """Nobody but the stamp filter gives mail to the hand-back ports."""
+    if host.handed_in:
+        yield Finding(
+            "handed-in",
+            WARNING,
+            f"queue id {host.handed_in[0]}",
+            f"{len(host.handed_in)} messages came in by a hand-back port, and no run of"
+            " the stamp filter says so: sent around the archive by somebody on this"
+            " host, or delivered twice after a crash",
+            f"look for {host.handed_in[0]} in Postfix's log: where it came from, and"
+            " whether the archive has it",
+        )
+
+
 def cleanups(host: Observed) -> Iterator[Finding]:
     """The options of archive-cleanup and archive-copy-cleanup."""
     for key in CLEANUPS:
@@ -209,5 +224,6 @@ CHECKS: tuple[Callable[[Observed], Iterator[Finding]], ...] = (
     ports,
     exposed,
     silent,
+    handed_in,
     cleanups,
 )

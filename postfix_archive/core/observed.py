@@ -77,6 +77,7 @@ class Observed:
     tables: Mapping[str, str] = field(default_factory=dict)  # type: path -> its lines
     answers: Mapping[tuple[str, str], str] = field(default_factory=dict)  # table, key
     silent_ports: tuple[str, ...] = ()  # address:port where nobody answers
+    handed_in: tuple[str, ...] = ()  # queue ids: by a hand-back port, not by the filter
     free: Mapping[str, int] = field(default_factory=dict)  # path -> bytes
     waiting: tuple[Waiting, ...] = ()
     stale: tuple[str, ...] = ()  # native tables older than their sources

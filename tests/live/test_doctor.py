@@ -593,6 +593,18 @@ def test_copies_that_wait_too_long(host: Host) -> None:
     assert host.named() == set()
 
 
+def test_mail_that_a_local_user_sends_around_the_archive(host: Host) -> None:
+    port = host.postfix.ports[1]
+    host.postfix.send(b"Subject: as usual\n\nx\n")
+    host.postfix.settle()
+    assert host.named() == set()
+    queue_id = host.postfix.send(b"Subject: unarchived\n\nx\n", port=port)
+    host.postfix.settle()
+    [found] = host.findings()
+    assert (found["check"], found["place"]) == ("handed-in", f"queue id {queue_id}")
+    host.postfix.logfile.write_text("")
+
+
 def test_an_open_gate_is_shouted_about(host: Host) -> None:
     command = [str(COMMAND), "-c", str(host.etc), "bypass"]
     subprocess.run([*command, "on", "--reason", "ticket 17"], check=True)

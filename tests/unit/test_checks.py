@@ -113,6 +113,10 @@ def waiting(age: int, *recipients: str, to: str = "", reason: str = "x") -> Obse
     return replace(STOCK, waiting=(message,))
 
 
+def test_mail_that_somebody_else_handed_in_is_named() -> None:
+    assert names(replace(STOCK, handed_in=("4Zx",))) == {"handed-in"}
+
+
 @pytest.mark.parametrize(
     ("host", "check"),
     [

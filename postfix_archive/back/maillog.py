@@ -1,0 +1,108 @@
+"""Reads the end of Postfix's log: a file, or what systemd's journal has of it.
+
+Used by observing. Changes nothing; a log that cannot be found or read tells nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import time
+from collections.abc import Iterator
+
+from postfix_archive.back import postconf
+from postfix_archive.core import handedin, ways
+from postfix_archive.core.configuration import Configuration
+from postfix_archive.core.errors import ArchiveError
+from postfix_archive.core.handedin import Seen
+
+USUAL = ("/var/log/mail.log", "/var/log/maillog")  # Debian's, Red Hat's
+JOURNAL = ("journalctl", "-q", "--no-pager", "-o", "short", "-n", "200000")
+MAIL = "SYSLOG_FACILITY=2"  # RFC 5424 6.2.1
+TAIL = 16 << 20  # bytes: some 80,000 lines
+DAY = 86400  # seconds
+HANDBACK = ("archive-handback", "archive-refused")
+
+
+def handed_in(found: Configuration) -> tuple[str, ...]:
+    """Return the queue ids of mail that others than the stamp filter handed in.
+
+    Yesterday and today, as far as the log tells.
+    """
+    before = _seen(found)
+    if not handedin.unclaimed(before, (), before):
+        return ()
+    try:
+        told = postconf.run(found.directory, "postqueue", "-j").splitlines()
+    except ArchiveError:
+        return ()
+    queued = {str(json.loads(line)["queue_id"]) for line in told}
+    return tuple(handedin.unclaimed(before, queued, _seen(found)))
+
+
+def _seen(found: Configuration) -> Seen:
+    days = _days(time.time())
+    lines = (line for line in _lines(found) if line.startswith(days))
+    return handedin.read(lines, _names(found))
+
+
+def _names(found: Configuration) -> set[str]:
+    """Return what the hand-back ports of this instance call themselves in the log."""
+    names = (
+        found.value("syslog_name", each)
+        for each in found.services
+        if ways.is_ours(each) and each.kind == "inet"
+    )
+    return {each for each in names if each.endswith(HANDBACK)}
+
+
+def _days(now: float) -> tuple[str, ...]:
+    """Return how lines of yesterday and of today begin, in either form."""
+    days = [time.localtime(now - back) for back in (0, DAY)]
+    return tuple(
+        text
+        for day in days
+        for text in (f"{time.strftime('%b', day)} {day.tm_mday:2d} ", _iso(day))
+    )
+
+
+def _iso(day: time.struct_time) -> str:
+    return time.strftime("%Y-%m-%dT", day)
+
+
+def _lines(found: Configuration) -> Iterator[str]:
+    path = found.value("maillog_file")
+    for each in [path] if path else USUAL:
+        try:
+            yield from _end_of(each)
+            return
+        except OSError:
+            continue
+    if not path:
+        yield from _from_journal()
+
+
+def _end_of(path: str) -> Iterator[str]:
+    with open(path, "rb") as log:
+        size = os.fstat(log.fileno()).st_size
+        if size > TAIL:
+            log.seek(size - TAIL)
+            log.readline()
+        for line in log:
+            yield line.decode("utf-8", "replace")
+
+
+def _from_journal() -> Iterator[str]:
+    try:
+        done = subprocess.run(
+            [*JOURNAL, MAIL],
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=postconf.SECONDS,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return
+    yield from done.stdout.splitlines()
