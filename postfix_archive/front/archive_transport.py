@@ -112,7 +112,7 @@ def door(run: Run) -> str:
         try:
             fallback.put(run.settings.archive_fallback_directory, run.message, why)
         except StoreFailed as second:
-            raise StoreFailed(f"{error}; nor the fallback: {second}") from second
+            raise type(error)(f"{error}; nor the fallback: {second}") from second
         return f"{ALARM} IN THE FALLBACK DIRECTORY, {why}"
 
 

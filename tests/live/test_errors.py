@@ -169,6 +169,7 @@ def capsule_of(host: PrivatePostfix) -> bytes:
     host.start()
     host.send(b"Subject: sealed\n\nsealed\n")
     host.wait(lambda: host.delivered_to("bob@example.net"), "it is delivered")
+    host.wait(lambda: len(host.mailq()) == 1, "the capsule alone is queued")
     [waiting] = [str(each["queue_id"]) for each in host.mailq()]
     show = ["postcat", "-c", str(host.etc), "-bhq", waiting]
     found = subprocess.run(show, capture_output=True, check=True).stdout
@@ -197,7 +198,9 @@ def test_a_capsule_cut_off_anywhere_is_not_archived_as_whole(
 
 
 def test_a_store_that_cannot_be_written(host: PrivatePostfix) -> None:
+    """Nor the fallback directory: else copies go there, see test_store_faults.py."""
     capsule = capsule_of(host)
+    host.fallback.chmod(0o500)
     host.store.chmod(0o500)
     assert "StoreFailed" in run(host, "archive", "--queue-id", "4Zx", message=capsule)
     host.store.chmod(0o700)
