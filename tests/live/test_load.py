@@ -1,0 +1,245 @@
+"""Load: fifty sessions at once, messages of a kilobyte to 20 MB, and many small ones.
+
+All that Postfix has said 250 to is delivered once and archived once, byte for byte, and
+our processes need no more memory at the end than at the beginning. CI runs a tenth;
+make load all of it, with the figures.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import shutil
+import threading
+import time
+from base64 import encodebytes
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from statistics import median
+
+import pytest
+
+from postfix_archive.back import reading
+
+from mails import LEGAL
+from private_postfix import GROUP, PATIENCE, USER, Client, PrivatePostfix
+
+pytestmark = pytest.mark.live
+
+SESSIONS = 50
+LARGEST = 20 << 20
+LIMITS = {"archive-stamp": 10, "archive": 4}  # maxproc in master.cf.d
+MEMORY = 64 << 10  # KiB: the bar for one process
+DOMAIN = "load.example.net"
+MAIN = {
+    "message_size_limit": str(2 * LARGEST),
+    "virtual_mailbox_domains": DOMAIN,
+    "virtual_mailbox_maps": "static:inbox/",
+    "virtual_mailbox_limit": "0",
+    "virtual_uid_maps": "static:65534",
+    "virtual_gid_maps": "static:65534",
+    "virtual_minimum_uid": "100",
+    "maximal_queue_lifetime": "5d",
+    "minimal_backoff_time": "300s",
+    "maximal_backoff_time": "300s",
+    "queue_run_delay": "60s",
+    "defer_transports": "archive",
+}
+
+
+def mixed(chance: random.Random) -> int:
+    """Return a size as mail has them: many small, few large, one in 1,000 of 20 MB."""
+    drawn = chance.random()
+    if drawn < 0.001:
+        return LARGEST
+    return int(2 ** chance.uniform(9, 17 if drawn < 0.97 else 21))
+
+
+def small(_: random.Random) -> int:
+    return 2000
+
+
+class Load:
+    """One run: what was sent, and what our processes needed meanwhile."""
+
+    def __init__(
+        self, postfix: PrivatePostfix, count: int, size: Callable[[random.Random], int]
+    ) -> None:
+        self.postfix = postfix
+        self.count = count
+        self.sent: dict[int, bytes] = {}  # number -> SHA-256 of the body
+        self.bytes = 0
+        self.peaks: dict[str, dict[int, int]] = {name: {} for name in LIMITS}
+        self.most: Counter[str] = Counter()  # processes at once
+        self.seconds = 0.0
+        self._size = size
+        self._over = threading.Event()
+        self._lock = threading.Lock()
+
+    def run(self) -> None:
+        """Send all, wait until nothing is queued."""
+        watch = threading.Thread(target=self._watch)
+        watch.start()
+        begin = time.monotonic()
+        try:
+            with ThreadPoolExecutor(SESSIONS) as pool:
+                done = pool.map(self._session, range(SESSIONS))
+                self._let_copies_go()
+                list(done)
+            self._drained()
+        finally:
+            self.seconds = time.monotonic() - begin
+            self._over.set()
+            watch.join()
+
+    def _let_copies_go(self) -> None:
+        """Let copies wait at first, so that their transport has a queue to work off."""
+        self.postfix.wait(
+            lambda: len(self.sent) >= self.count // 4, "a quarter is accepted"
+        )
+        self.postfix.postconf(defer_transports="")
+        self.postfix.reload()
+        self.postfix.flush()
+
+    def _session(self, session: int) -> None:
+        """Send every fiftieth message, in one SMTP session."""
+        with Client(self.postfix.smtp_port) as client:
+            for number in range(session, self.count, SESSIONS):
+                body = self._body(number)
+                head = (
+                    f"Subject: load\nX-Number: {number}\nMessage-Id: <{number}@x>\n\n"
+                )
+                client.send(head.encode() + body, to=[f"n{number}@{DOMAIN}"])
+                with self._lock:
+                    self.sent[number] = hashlib.sha256(body).digest()
+                    self.bytes += len(body)
+
+    def _body(self, number: int) -> bytes:
+        chance = random.Random(number)
+        size = self._size(chance)
+        return encodebytes(chance.randbytes(size * 3 // 4))
+
+    def _drained(self) -> None:
+        """Return when the queue is empty; fail when it does not get shorter."""
+        left, end = 1 << 60, time.monotonic() + PATIENCE
+        while found := len(self.postfix.queue_files()):
+            if found < left:
+                left, end = found, time.monotonic() + PATIENCE
+            assert time.monotonic() < end, self.postfix.log()[-4000:]
+            time.sleep(0.2)
+
+    def _watch(self) -> None:
+        """Note the peak memory of each of our processes, and how many there are."""
+        master = int((self.postfix.queue / "pid" / "master.pid").read_text())
+        while not self._over.wait(0.1):
+            now: Counter[str] = Counter()
+            for pid, name in _doors(master):
+                now[name] += 1
+                self.peaks[name][pid] = max(_peak(pid), self.peaks[name].get(pid, 0))
+            self.most |= now
+
+
+def _doors(master: int) -> Iterator[tuple[int, str]]:
+    """Give the processes of ours below this master(8): pipe(8)'s children."""
+    parents, names = {}, {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            name, _, rest = path.read_text().partition(" (")[2].rpartition(") ")
+            parents[int(path.parent.name)] = int(rest.split()[1])
+            names[int(path.parent.name)] = name
+    for pid, name in names.items():
+        if name in LIMITS and parents.get(parents[pid]) == master:
+            yield pid, name
+
+
+def _peak(pid: int) -> int:
+    """Return a process's peak resident memory in KiB, 0 if it has ended."""
+    with suppress(OSError):
+        _, _, rest = Path(f"/proc/{pid}/status").read_text().partition("VmHWM:")
+        return int(rest.split()[0]) if rest else 0
+    return 0
+
+
+def delivered(inbox: Path) -> Iterator[tuple[int, bytes]]:
+    """Give number and SHA-256 of the body of each message in a Maildir."""
+    for path in (inbox / "new").iterdir():
+        yield _told(path.read_bytes())
+
+
+def _told(message: bytes) -> tuple[int, bytes]:
+    head, _, body = message.replace(b"\r\n", b"\n").partition(b"\n\n")
+    number = int(head.partition(b"\nX-Number: ")[2].partition(b"\n")[0])
+    return number, hashlib.sha256(body).digest()
+
+
+def judge(load: Load, inbox: Path) -> str:
+    """Hold what was accepted against both ends; return the figures."""
+    postfix = load.postfix
+    assert len(load.sent) == load.count
+    arrived = Counter(delivered(inbox))
+    assert arrived == Counter(load.sent.items())
+    store = str(postfix.store)
+    kept: Counter[tuple[int, bytes]] = Counter()
+    for record in reading.records(store, LEGAL).values():
+        number, digest = _told(b"".join(reading.original(store, record)))
+        kept[number, digest] += 1
+        people = [each.final for each in record.recipients.values()]
+        assert people == [f"n{number}@{DOMAIN}".encode()]
+    assert kept == arrived
+    done = postfix.command("verify")
+    assert done.returncode == 0, done.stdout
+    lines = postfix.log().splitlines()
+    waited = [line for line in lines if "status=deferred" in line]
+    assert not [line for line in waited if "(deferred transport)" not in line]
+    assert load.most == LIMITS
+    return _figures(load)
+
+
+def _figures(load: Load) -> str:
+    said = (
+        f"{load.count} messages, {load.bytes >> 20} MB, in {load.seconds:.0f} s"
+        f" ({load.count / load.seconds:.1f} a second)"
+    )
+    for name, peaks in load.peaks.items():
+        inorder = [each for each in peaks.values() if each]
+        quarter = max(1, len(inorder) // 4)
+        first, last = median(inorder[:quarter]), median(inorder[-quarter:])
+        assert last <= 1.1 * first
+        assert max(inorder) <= MEMORY
+        said += (
+            f"; {name}: peak of the first quarter {first / 1024:.1f} MB, of the last"
+            f" {last / 1024:.1f}, of all {max(inorder) / 1024:.1f}"
+        )
+    return said
+
+
+def run(count: int, size: Callable[[random.Random], int]) -> str:
+    cf = {"archive_delivery": "store"}
+    with PrivatePostfix(main=MAIN, archive_cf=cf) as postfix:
+        inbox = postfix.folder / "inbox"
+        for folder in (inbox, *(inbox / each for each in ("cur", "new", "tmp"))):
+            folder.mkdir()
+            folder.chmod(0o700)
+            shutil.chown(folder, USER, GROUP)
+        postfix.postconf(virtual_mailbox_base=str(postfix.folder))
+        postfix.reload()
+        load = Load(postfix, count, size)
+        load.run()
+        return judge(load, inbox)
+
+
+def test_two_thousand_mixed_messages_arrive_at_both_ends() -> None:
+    print(run(2000, mixed))
+
+
+@pytest.mark.slow
+def test_twenty_thousand_mixed_messages_arrive_at_both_ends() -> None:
+    print(run(20_000, mixed))
+
+
+@pytest.mark.slow
+def test_a_hundred_thousand_small_messages_arrive_at_both_ends() -> None:
+    print(run(100_000, small))
