@@ -31,9 +31,11 @@ if __name__ == "__main__":
     try:
         import os
 
-        code = start(os.path.realpath(__file__), [os.fsencode(a) for a in sys.argv[1:]])
+        words = [os.fsencode(each) for each in sys.argv[1:]]
+        # At once, without taking the interpreter down: until pipe(8) sees the exit, a
+        # crash would have a message delivered again that Postfix has back already.
+        os._exit(start(os.path.realpath(__file__), words))
     except BaseException as problem:  # noqa: B036 - nothing may leave here
         where = f"{type(problem).__name__}: {problem}"[:300].replace("\n", " ")
         print(f"4.3.0 postfix-archive cannot run, mail waits: {where}", flush=True)
-        code = DEFER
-    sys.exit(code)
+        sys.exit(DEFER)
