@@ -3,6 +3,7 @@
 # make demo    see it work: a private Postfix, some mail, the archive copies
 # make test    everything that can be tested here, on a live Postfix
 # make storm   2,000 messages while processes are killed at random (minutes)
+# make load    20,000 mixed messages, then 100,000 small ones (an hour or two)
 # make check   format, lint, types, house rules, unit tests
 # make format  bring the code into form
 #
@@ -26,10 +27,10 @@ DRY_RUN ?=
 INSTALLER = PYTHONPATH=. $(PYTHON) -B -m postfix_archive.front.install
 WHERE = --prefix "$(PREFIX)" --config-directory "$(CONFIG_DIRECTORY)"
 
-.PHONY: help install uninstall demo test unit live container storm check format clean
+.PHONY: help install uninstall demo test unit live container storm load check format clean
 
 help:
-	@sed -n 's/^# \{0,1\}//p' Makefile | sed -n '1,9p'
+	@sed -n 's/^# \{0,1\}//p' Makefile | sed -n '1,10p'
 
 install:
 	@$(INSTALLER) install $(WHERE) --archive "$(ARCHIVE)" --destdir "$(DESTDIR)" \
@@ -66,6 +67,10 @@ container:
 storm:
 	@PYTHON=$(PYTHON) tests/prepare test
 	@$(BIN)/pytest -s -m slow tests/live/test_storm.py
+
+load:
+	@PYTHON=$(PYTHON) tests/prepare test
+	@$(BIN)/pytest -s -m slow tests/live/test_load.py
 
 check:
 	@PYTHON=$(PYTHON) tests/prepare check
