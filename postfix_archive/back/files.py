@@ -74,14 +74,26 @@ def make_folder(path: str) -> None:
     try:
         os.mkdir(path, FOLDER_MODE)
     except FileExistsError:
-        return
+        if not _is_new(path, 0):
+            return
     except FileNotFoundError:
         make_folder(os.path.dirname(path))
         make_folder(path)
         return
     except OSError as problem:
         raise failed(path, problem) from problem
-    sync_folder(os.path.dirname(path))
+    sync_above(path)
+
+
+def sync_above(path: str) -> None:
+    """Make a name durable, and those of the folders above it that may be as new.
+
+    Whoever made them may have died before that.
+    """
+    parent = os.path.dirname(path)
+    sync_folder(parent)
+    if _is_new(parent, 1):
+        sync_above(parent)
 
 
 def sync_folder(path: str) -> None:
@@ -94,6 +106,15 @@ def sync_folder(path: str) -> None:
             os.close(descriptor)
     except OSError as problem:
         raise failed(path, problem) from problem
+
+
+def _is_new(folder: str, most: int) -> bool:
+    """Tell whether a folder holds at most so many names."""
+    try:
+        with os.scandir(folder) as names:
+            return sum(1 for _ in zip(names, range(most + 1))) <= most
+    except OSError as problem:
+        raise failed(folder, problem) from problem
 
 
 def sweep(folder: str, before: float) -> int:

@@ -79,22 +79,35 @@ class Journal:
             raise self._failed(problem) from problem
 
     def recent(self, key: str) -> set[str]:
-        """Return the kinds of the recent events of one capsule."""
+        """Return the kinds of the recent events of one capsule; they are durable."""
         wanted = b'"capsule":"' + key.encode() + b'"'
         try:
             size = os.fstat(self._descriptor).st_size
             seen = _read(self._descriptor, max(0, size - RECENT), size)
         except OSError as problem:
             raise self._failed(problem) from problem
-        return {_event(line) for line in _holding(seen, wanted) if _is_whole(line)}
+        found = {_event(line) for line in _holding(seen, wanted) if _is_whole(line)}
+        if found:
+            self._sync()
+        return found
 
     def has_file(self, name: str) -> bool:
-        """Tell whether any event of the whole journal names this file of the store."""
+        """Tell whether an event of the whole journal names this file, durably."""
         wanted = b'"file":' + quoted(name).encode()
-        return any(
+        found = any(
             wanted in line and line.endswith(b"\n") and _is_whole(line[:-1])
             for line in lines(self._path)
         )
+        if found:
+            self._sync()
+        return found
+
+    def _sync(self) -> None:
+        """Make durable what a run may have written that died before its fsync."""
+        try:
+            os.fsync(self._descriptor)
+        except OSError as problem:
+            raise self._failed(problem) from problem
 
     def _note(self, number: int, last: str) -> None:
         """Note the last line. It is promised already: a note that fails is no failure.

@@ -141,6 +141,7 @@ class Archive:
         path = self.path(name)
         if not os.stat(path).st_mode & 0o200:
             return
+        files.sync_above(path)
         if not events.has_file(name):
             piece = stored.recovered(path, self.address)
             packed = digest.of(stored.blocks(path)).hexdigest()

@@ -1,9 +1,13 @@
-"""How hypothesis searches in the unit tests: wide enough, and done in seconds."""
+"""How hypothesis searches in the unit tests, and fixtures of theirs."""
 
 from __future__ import annotations
 
+import os
+
+import pytest
 from hypothesis import HealthCheck, settings
 
+# Wide enough, and done in seconds.
 settings.register_profile(
     "unit",
     deadline=None,
@@ -13,3 +17,17 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 settings.load_profile("unit")
+
+
+@pytest.fixture
+def synced(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """A list that fills with the paths of all that is fsynced."""
+    paths: list[str] = []
+    fsync = os.fsync
+
+    def noted(descriptor: int) -> None:
+        paths.append(os.readlink(f"/proc/self/fd/{descriptor}"))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    return paths

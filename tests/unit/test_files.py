@@ -109,3 +109,27 @@ def test_a_file_in_the_way_of_a_folder_is_a_failure(tmp_path: Path) -> None:
 def test_a_folder_that_is_not_there_cannot_be_synced(tmp_path: Path) -> None:
     with pytest.raises(StoreFailed, match="none"):
         files.sync_folder(f"{tmp_path}/none")
+
+
+def test_new_folders_are_durable_with_all_above(
+    tmp_path: Path, synced: list[str]
+) -> None:
+    (tmp_path / "other").mkdir()
+    files.make_folder(f"{tmp_path}/a/b/c")
+    assert set(synced) == {str(tmp_path), f"{tmp_path}/a", f"{tmp_path}/a/b"}
+
+
+def test_folders_that_a_dead_run_has_made_are_durable_too(
+    tmp_path: Path, synced: list[str]
+) -> None:
+    (tmp_path / "other").mkdir()
+    (tmp_path / "a/b/c").mkdir(parents=True)
+    files.make_folder(f"{tmp_path}/a/b/c")
+    assert synced == [f"{tmp_path}/a/b", f"{tmp_path}/a", str(tmp_path)]
+
+
+def test_a_folder_in_use_is_not_synced_again(tmp_path: Path, synced: list[str]) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a/file").touch()
+    files.make_folder(f"{tmp_path}/a")
+    assert synced == []

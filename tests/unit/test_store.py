@@ -360,6 +360,21 @@ def test_a_line_without_the_commit_of_its_file_is_committed(tmp_path: Path) -> N
     assert_committed(tmp_path)
 
 
+@pytest.mark.parametrize("mode", [0o400, 0o600])
+def test_what_a_dead_run_wrote_is_synced_before_it_counts(
+    tmp_path: Path, synced: list[str], mode: int
+) -> None:
+    """It may have died between write and fsync; the retry says that all is kept."""
+    capture = Capture()
+    capture.kept_in(tmp_path)
+    (tmp_path / LEGAL / NAME).chmod(mode)
+    synced.clear()
+    assert capture.kept_in(tmp_path) == {"archived"}
+    assert f"{tmp_path}/{LEGAL}/journal" in synced
+    if mode == 0o600:
+        assert str((tmp_path / LEGAL / NAME).parent) in synced
+
+
 def test_a_torn_line_of_a_copy_is_written_again_by_the_retry(tmp_path: Path) -> None:
     """A line that a crash tore at any byte was promised to nobody: it is no line."""
     first = Capture(archive_id="20261121-" + "d4" * 20, message=b"first\r\n")
