@@ -123,13 +123,15 @@ class Load:
         return encodebytes(chance.randbytes(size * 3 // 4))
 
     def _drained(self) -> None:
-        """Return when the queue is empty; fail when it does not get shorter."""
-        left, end = 1 << 60, time.monotonic() + PATIENCE
+        """Return when the queue is empty; fail when nothing gets on."""
+        journal = self.postfix.store / LEGAL / "journal"
+        before, end = (0, 0), time.monotonic() + PATIENCE
         while found := len(self.postfix.queue_files()):
-            if found < left:
-                left, end = found, time.monotonic() + PATIENCE
+            now = (journal.stat().st_size if journal.exists() else 0, -found)
+            if now > before:
+                before, end = now, time.monotonic() + PATIENCE
             assert time.monotonic() < end, self.postfix.log()[-4000:]
-            time.sleep(0.2)
+            time.sleep(0.5)
 
     def _watch(self) -> None:
         """Note the peak memory of each of our processes, and how many there are."""
