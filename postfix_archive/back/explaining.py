@@ -98,7 +98,7 @@ def reasons(
     Raises TableWrong for a source that cannot be used.
     """
     place, archives = explaining.default(found, service)
-    told = [Reason(place, "", archives)] if archives or "defers" in place else []
+    told = [Reason(place, "", archives)] if archives or place.endswith(")") else []
     with tempfile.TemporaryDirectory() as folder:
         sources = Sources(found.directory, Path(folder))
         for kind, path in settings.archive_tables:

@@ -212,7 +212,15 @@ def _takes_back(host: Observed, service: Service) -> bool:
     bound = service.kind == "inet" and service.name.startswith(ways.LOOPBACK)
     leads = _filter(host, service)
     own = "content_filter" in service.options
-    return bound and own and (not leads or leads.startswith(gates.STAMP))
+    free = bound and own and (not leads or leads.startswith(gates.STAMP))
+    return free and _is_filtered(host)
+
+
+def _is_filtered(host: Observed) -> bool:
+    """Tell whether mail passes a content filter, before the archive or behind it."""
+    behind = filter(None, (_back(host, each.name) for each in host.stamps()))
+    leads = [_filter(host, each) for each in (*host.clients(), *behind)]
+    return any(each and not each.startswith(gates.STAMP) for each in leads)
 
 
 def _is_kept_free(host: Observed, service: Service) -> bool:

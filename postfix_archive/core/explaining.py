@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from postfix_archive.core import configuration, lookups, request
+from postfix_archive.core import configuration, gates, lookups, request
 from postfix_archive.core.configuration import Configuration, Service
 from postfix_archive.core.errors import RequestUnusable
 from postfix_archive.core.lookups import Lookup
@@ -47,7 +47,10 @@ class Question:
 
 
 def default(found: Configuration, service: Service) -> tuple[str, tuple[str, ...]]:
-    """Return where a service's own request stands, and the archives it names."""
+    """Return where a service's own request stands, and the archives it names.
+
+    No archives where it cannot be met, which the place says in brackets.
+    """
     own = "archive" in service.options
     place = f"master.cf {service.key}: -o archive" if own else "main.cf: archive"
     value = found.value("archive", service)
@@ -55,7 +58,11 @@ def default(found: Configuration, service: Service) -> tuple[str, tuple[str, ...
         archives = request.from_nexthop(value) if value else ()
     except RequestUnusable:
         return f"{place} = {value} (no archive address: mail defers)", ()
-    return f"{place} = {found.raw('archive', service)}", archives
+    said = f"{place} = {found.raw('archive', service)}"
+    leads = found.value("content_filter", service)
+    if archives and not leads.startswith(gates.STAMP):
+        return f"{said} (not met: its content_filter is {leads or 'empty'})", ()
+    return said, archives
 
 
 def questions(found: Configuration, service: Service, mail: Mail) -> Iterator[Question]:

@@ -8,6 +8,7 @@ filter with its own hand-back port. The first way is main.cf's.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
@@ -34,6 +35,9 @@ ROUTES = (
 )
 OUR_ROUTES = "inline:{archive-request.invalid"
 CLIENT_CHECK = "check_recipient_access,inline:{archive-request.invalid=reject}"
+OUR_ELEMENT = re.compile(
+    r"(check_recipient_access[,\s]+)?inline:\{archive-request\.invalid[^}]*\}[,\s]*"
+)
 LIMITS = (("destination_recipient_limit", "3500"), ("time_limit", "1000s"))
 LOOPBACK = ("127.", "localhost:", "[::1]:", "::1:")
 
@@ -86,12 +90,13 @@ class Ways:
         self.own_filter = self._original("content_filter", None)
         self.own_options = self._original("receive_override_options", None)
         after = wish.position == "after"
-        self.backs = [each for each in clients(self.found) if self._takes_back(each)]
+        takes_back = [e for e in clients(self.found) if self._takes_back(e)]
+        self.backs = takes_back if self._is_filtered() else []
         if after and not self.backs:
             raise InstallRefused(
-                "ARCHIVE_POSITION=after: no smtpd on loopback with content_filter="
-                " (empty) in master.cf takes mail back from a content filter; give the"
-                " one that does -o content_filter="
+                "ARCHIVE_POSITION=after: no service has a content filter, or no smtpd"
+                " on loopback with content_filter= (empty) in master.cf takes mail back"
+                " from it; give the one that does -o content_filter="
             )
         self.through = [e for e in clients(self.found) if self._is_through(e)]
         self.left = [e for e in clients(self.found) if e not in self.through]
@@ -147,8 +152,13 @@ class Ways:
         yield changed(self.found, "receive_override_options", value, gate=True)
         yield changed(self.found, "content_filter", opened, gate=True)
 
+    def _is_filtered(self) -> bool:
+        """Tell whether there is a content filter at all, to give anything back."""
+        services = (None, *clients(self.found))
+        return any(self._original("content_filter", each) for each in services)
+
     def _takes_back(self, service: Service) -> bool:
-        """Tell whether this is where a content filter gives mail back."""
+        """Tell whether this is where a content filter would give mail back."""
         bound = service.kind == "inet" and service.name.startswith(LOOPBACK)
         named = "content_filter" in service.options
         return bound and named and self._original("content_filter", service) == ""
@@ -251,6 +261,11 @@ def guarded(restrictions: str) -> str:
     if "archive-request.invalid" in restrictions:
         return restrictions
     return ",".join(each for each in (CLIENT_CHECK, restrictions) if each)
+
+
+def unguarded(value: str) -> str:
+    """Return a list of main.cf without what an installation has put into it."""
+    return OUR_ELEMENT.sub("", value).rstrip(", ")
 
 
 def is_door(service: Service) -> bool:

@@ -6,6 +6,7 @@ Used by front/install. The store, the key and the user stay.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 from postfix_archive.back import (
@@ -18,7 +19,7 @@ from postfix_archive.back import (
     timers,
     undo,
 )
-from postfix_archive.core import configuration
+from postfix_archive.core import configuration, ways
 from postfix_archive.core.configuration import Configuration
 from postfix_archive.core.errors import InstallFailed, InstallRefused
 from postfix_archive.core.ways import Change
@@ -96,7 +97,12 @@ def _undo(directory: str, changes: Iterable[Change], *, keep: bool) -> None:
         now = _now(found, each)
         gone = now is None and each.after is None  # or no longer shown: unused by now
         if keep and not gone and now not in (each.before, _plain(each.before)):
-            print(f"{each.name}: changed since, left as it is")
+            left = ways.unguarded(now or "")
+            if left != now:
+                undo.make(directory, replace(each, after=left or None))
+                print(f"{each.name}: changed since, only what is ours was taken out")
+            else:
+                print(f"{each.name}: changed since, left as it is")
         else:
             undo.make(directory, each)
 

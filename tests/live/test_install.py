@@ -88,10 +88,14 @@ def test_what_others_changed_since_stays(host: WholeHost, wheels: Path) -> None:
     host.run(install(wheels))
     host.run("postconf -e message_size_limit=12345678")
     host.run("postconf -M -e 'extra/unix=extra unix - - n - - smtp'")
+    host.run('postconf -e "$(postconf transport_maps), inline:{x.invalid=error}"')
     host.run(install(wheels, "ON_REQUEST=yes"))
     assert "only our lines were taken out" in host.says("make uninstall")
     left = host.says("postconf -n | sort").splitlines()
-    assert set(left) - set(main.splitlines()) == {"message_size_limit = 12345678"}
+    assert set(left) - set(main.splitlines()) == {
+        "message_size_limit = 12345678",
+        "transport_maps = inline:{x.invalid=error}",
+    }
     assert set(main.splitlines()) <= set(left)
     names = {line.split()[0] for line in host.says("postconf -M").splitlines()}
     assert names - {line.split()[0] for line in services.splitlines()} == {"extra"}

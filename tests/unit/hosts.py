@@ -57,6 +57,9 @@ KINDS = {
         + BACK
         + "submission inet n - n - - smtpd -o content_filter=dk:[::1]:99\n",
     ),
+    "a port without a filter": host(
+        {}, STOCK + "127.0.0.1:2600 inet n - n - - smtpd -o content_filter=\n"
+    ),
     "mapped elsewhere": host(
         {"content_filter": AMAVIS, "receive_override_options": "no_address_mappings"},
         STOCK + BACK,

@@ -113,6 +113,14 @@ def waiting(age: int, *recipients: str, to: str = "", reason: str = "x") -> Obse
     return replace(STOCK, waiting=(message,))
 
 
+def test_a_port_without_a_filter_to_give_anything_back_is_around() -> None:
+    host = sound(after(KINDS["stock"]))
+    line = "127.0.0.1:2600 inet n - n - - smtpd -o content_filter="
+    services = (*host.found.services, *configuration.services(line))
+    found = replace(host.found, services=services)
+    assert names(replace(host, found=found)) == {"service-around"}
+
+
 def test_mail_that_somebody_else_handed_in_is_named() -> None:
     assert names(replace(STOCK, handed_in=("4Zx",))) == {"handed-in"}
 

@@ -151,3 +151,23 @@ def test_every_change_can_be_taken_back() -> None:
     for change in plan(KINDS["submission"]):
         assert change.undone.undone == change
         assert change.undone.after == change.before
+
+
+def test_a_port_that_takes_nothing_back_is_archived() -> None:
+    found = after(KINDS["a port without a filter"])
+    port = found.service("127.0.0.1:2600/inet")
+    assert found.value("content_filter", port) == "archive-stamp:legal@example.com"
+
+
+@pytest.mark.parametrize(
+    ("value", "left"),
+    [
+        (ways.ROUTES, ""),
+        (f"{ways.ROUTES}, hash:/mine", "hash:/mine"),
+        (f"hash:/mine {ways.ROUTES}", "hash:/mine"),
+        (f"{ways.CLIENT_CHECK},permit_mynetworks reject", "permit_mynetworks reject"),
+        ("permit, check_recipient_access inline:{x=OK}, reject", None),
+    ],
+)
+def test_what_is_ours_can_be_taken_out_of_a_list(value: str, left: str | None) -> None:
+    assert ways.unguarded(value) == (value if left is None else left)
