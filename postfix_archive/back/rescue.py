@@ -107,10 +107,11 @@ def hold(directory: str, wanted: Iterable[Waiting], now: str) -> None:
 
 def release(directory: str, wanted: Iterable[Waiting]) -> None:
     """Give originals that a rescue has held back to the queue."""
-    gone = {each.queue_id for each in wanted}
-    for each in gone:
-        postconf.run(directory, "postsuper", "-H", each)
-    _write(directory, {k: v for k, v in held(directory).items() if k not in gone})
+    noted = held(directory)
+    for queue_id, name in rescuing.noted_as(wanted, noted).items():
+        postconf.run(directory, "postsuper", "-H", queue_id)
+        noted.pop(name, None)
+    _write(directory, noted)
 
 
 def renew(directory: str, wanted: Iterable[Waiting]) -> None:
