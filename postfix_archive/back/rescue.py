@@ -130,13 +130,12 @@ def note(settings: Settings) -> None:
 
 
 def age(settings: Settings, now: float) -> float | None:
-    """Return how many seconds ago the last rescue was, None if never."""
+    """Return how many seconds ago (or ahead) the last rescue was, None if never."""
     try:
-        return (
-            now - os.stat(f"{settings.archive_fallback_directory}/{RESCUED}").st_mtime
-        )
+        noted = os.stat(f"{settings.archive_fallback_directory}/{RESCUED}").st_mtime
     except OSError:
         return None
+    return abs(now - noted)
 
 
 def held(directory: str) -> dict[str, str]:
