@@ -11,6 +11,9 @@ Nothing is tried a second time before go_on() says so.
 
 from __future__ import annotations
 
+import os
+import re
+import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -33,6 +36,15 @@ REFUSING = """
   -o smtpd_end_of_data_restrictions=defer
 """
 FAILING = "#!/bin/sh\nexit 75\n"
+# The first run waits until somebody opens the gate; others go on at once.
+GATED = """#!/bin/sh
+mkdir {gate}/inside 2>/dev/null || exec {program} "$@"
+cat {gate}/fifo >/dev/null
+{program} "$@"
+code=$?
+touch {gate}/outside
+exit $code
+"""
 
 
 class StagedPostfix(PrivatePostfix):
@@ -67,10 +79,50 @@ class StagedPostfix(PrivatePostfix):
         finally:
             aside.rename(program)
 
+    @contextmanager
+    def in_hand(self, transport: str, name: str) -> Iterator[None]:
+        """Send a message; a transport's program has it in hand meanwhile.
+
+        Of that program's runs only this one waits; it goes on at the end.
+        """
+        program = self.command_of(transport)
+        gate = self.folder / "gate"
+        gate.mkdir()
+        gate.chmod(0o777)
+        os.mkfifo(gate / "fifo")
+        (gate / "fifo").chmod(0o644)
+        real = gate / program.name  # a door is known by its name and finds the package
+        (gate / "postfix_archive").symlink_to(self.program / "postfix_archive")
+        program.rename(real)
+        program.write_text(GATED.format(gate=gate, program=real))
+        program.chmod(0o755)
+        self.send(mail(name))
+        self.wait((gate / "inside").exists, f"{transport} has it in hand")
+        yield
+        (gate / "fifo").write_text("")
+        self.wait((gate / "outside").exists, f"{transport} has done it")
+        real.rename(program)
+        shutil.rmtree(gate)
+
     def tried(self, transport: str) -> None:
-        """Return when a transport has failed for something that waits now."""
-        self.wait_for_log(f"relay={transport}, .*status=(deferred|SOFTBOUNCE)")
-        self.wait(self._rests, "what waits has been put back")
+        """Return when what waits for a transport has been tried and put back."""
+
+        def has_failed() -> bool:
+            failed = rf"relay={transport}, .*status=(deferred|SOFTBOUNCE)"
+            waiting = [str(each["queue_id"]) for each in self.mailq()]
+            log = self.log()
+            return any(re.search(f" {each}: .*{failed}", log) for each in waiting)
+
+        self.wait(lambda: self._rests() and has_failed(), f"{transport} has failed")
+
+    def queue_id_of(self, recipient: str) -> str:
+        """Return the queue id of the one message to a recipient that waits."""
+        [found] = [
+            str(each["queue_id"])
+            for each in self.mailq()
+            if recipient in str(each["recipients"])
+        ]
+        return found
 
     @contextmanager
     def captured(self, name: str) -> Iterator[str]:
