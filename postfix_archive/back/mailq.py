@@ -86,7 +86,7 @@ def _waiting(told: dict[str, Any], now: int, filters: dict[str, str]) -> Waiting
     return Waiting(
         queue_id=str(told["queue_id"]),
         queue=told["queue_name"],
-        age=now - int(told["arrival_time"]),
+        age=abs(now - int(told["arrival_time"])),  # see observed.Waiting
         sender=told["sender"],
         recipients=tuple(each["address"] for each in told["recipients"]),
         reasons=tuple(each.get("delay_reason", "") for each in told["recipients"]),

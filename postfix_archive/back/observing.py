@@ -222,7 +222,7 @@ def _fallback(settings: Settings | None) -> dict[str, Any]:
         return {}
     return {
         "fallback": len(waiting),
-        "fallback_age": int(time.time() - waiting[0][0]),
+        "fallback_age": int(abs(time.time() - waiting[0][0])),
         "fallback_why": fallback.why(folder),
     }
 

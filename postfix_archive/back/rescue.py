@@ -107,10 +107,11 @@ def hold(directory: str, wanted: Iterable[Waiting], now: str) -> None:
 
 def release(directory: str, wanted: Iterable[Waiting]) -> None:
     """Give originals that a rescue has held back to the queue."""
-    gone = {each.queue_id for each in wanted}
-    for each in gone:
-        postconf.run(directory, "postsuper", "-H", each)
-    _write(directory, {k: v for k, v in held(directory).items() if k not in gone})
+    noted = held(directory)
+    for queue_id, name in rescuing.noted_as(wanted, noted).items():
+        postconf.run(directory, "postsuper", "-H", queue_id)
+        noted.pop(name, None)
+    _write(directory, noted)
 
 
 def renew(directory: str, wanted: Iterable[Waiting]) -> None:
@@ -129,13 +130,12 @@ def note(settings: Settings) -> None:
 
 
 def age(settings: Settings, now: float) -> float | None:
-    """Return how many seconds ago the last rescue was, None if never."""
+    """Return how many seconds ago (or ahead) the last rescue was, None if never."""
     try:
-        return (
-            now - os.stat(f"{settings.archive_fallback_directory}/{RESCUED}").st_mtime
-        )
+        noted = os.stat(f"{settings.archive_fallback_directory}/{RESCUED}").st_mtime
     except OSError:
         return None
+    return abs(now - noted)
 
 
 def held(directory: str) -> dict[str, str]:

@@ -34,7 +34,11 @@ class File:
 
 @dataclass(frozen=True)
 class Waiting:
-    """A message in the queue."""
+    """A message in the queue.
+
+    One from the future, since the clock was set back, counts as old as it is ahead:
+    nobody knows how long it has waited, and Postfix lets it wait till then.
+    """
 
     queue_id: str
     age: int  # seconds

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from postfix_archive.core import gates, request
+from postfix_archive.core import gates, queueid, request
 from postfix_archive.core.observed import Waiting
 
 ARCHIVE = "archive:"
@@ -71,7 +71,8 @@ def plan(
     """
     found = list(waiting)
     originals = [each for each in found if is_at_filter(each)]
-    stuck = [each for each in originals if _is_stuck(each, lifetimes, held)]
+    ours = noted_as(originals, held)
+    stuck = [each for each in originals if _is_stuck(each, lifetimes, ours)]
     capsules = [each for each in found if is_capsule(each)]
     return Plan(
         rescue=tuple(each for each in capsules if _is_late(each, lifetimes)),
@@ -80,7 +81,7 @@ def plan(
             for each in stuck
             if each.queue in QUEUED and lifetimes.is_ending(each) and not works
         ),
-        release=tuple(each for each in originals if works and each.queue_id in held),
+        release=tuple(each for each in originals if works and each.queue_id in ours),
         renew=tuple(
             each
             for each in found
@@ -108,6 +109,23 @@ def is_copy(each: Waiting) -> bool:
     return each.content_filter.startswith(COPIES)
 
 
+def noted_as(waiting: Iterable[Waiting], held: Iterable[str]) -> dict[str, str]:
+    """Return the queue ids of what a rescue has held, with the id it had then.
+
+    Postfix gives queue files other names when the queue was moved: see queueid.
+    """
+    known: dict[bytes, list[bytes]] = {}
+    for one in map(str.encode, held):
+        known.setdefault(queueid.microseconds(one), []).append(one)
+    found = {}
+    for each in waiting:
+        name = each.queue_id.encode()
+        for one in known.get(queueid.microseconds(name), ()):
+            if queueid.is_same(name, one):
+                found[each.queue_id] = one.decode()
+    return found
+
+
 def _is_late(each: Waiting, lifetimes: Lifetimes) -> bool:
     if each.queue == "hold":
         return True  # of a rescue that got no further
@@ -115,7 +133,7 @@ def _is_late(each: Waiting, lifetimes: Lifetimes) -> bool:
     return late and each.queue in QUEUED
 
 
-def _is_stuck(each: Waiting, lifetimes: Lifetimes, held: Mapping[str, str]) -> bool:
+def _is_stuck(each: Waiting, lifetimes: Lifetimes, ours: Mapping[str, str]) -> bool:
     if each.queue == "hold":
-        return each.queue_id in held
+        return each.queue_id in ours
     return lifetimes.is_stuck(each)

@@ -8,13 +8,17 @@ What is read: of a Received: field only what stands between the line that begins
 "by" and the first ';', and in it the first "id". What stands above names the client in
 its own words, what stands behind may be the recipient's, and a client can append to
 Postfix's line by a first body line that begins with white space.
+
+Which line is this Postfix's own? The topmost if it names the queue file of this run,
+under whatever host name: the host's may have changed since, or be that of one service
+(-o myhostname). Below that one, those that bear its name or archive.cf's.
 """
 
 from __future__ import annotations
 
 import datetime
 
-from postfix_archive.core import digest, header
+from postfix_archive.core import digest, header, queueid
 
 MONTHS = b"Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split()
 DAYS = "Mon Tue Wed Thu Fri Sat Sun".split()
@@ -49,21 +53,23 @@ def origin(head: bytes, *, queue_id: bytes, host: bytes, mail_owner: int) -> Ori
     mail_owner is the user id in the Received: lines that postsuper -r causes.
     """
     found = Origin(host, queue_id, 0)
+    own = {host}
     expected = queue_id
     for field in header.fields(head):
         if field.name != b"received":
             continue
         clauses = _clauses(field)
-        queue_id = _queue_id(clauses, host)
-        if not queue_id or (expected and queue_id != expected):
+        by, written = _written(clauses)
+        if not (queueid.is_same(written, expected) if expected else by in own):
             break
-        found.queue_id = queue_id
+        own.add(by)
+        found.host, found.queue_id = by, written
         found.arrival = _arrival(field)
         found.clauses = clauses
         found.smtputf8 = b" with UTF8SMTP" in clauses.partition(b" id ")[0]
         if field.start != found.offset or not _requeued(clauses, mail_owner):
             break
-        if not _followed_by_own(head[field.end :], host):
+        if not _followed_by_own(head[field.end :], own):
             break
         found.offset = field.end
         expected = b""
@@ -164,23 +170,22 @@ def _clauses(field: header.Field) -> bytes:
     return b" ".join(b" ".join(_own_lines(field)).split(b";", 1)[0].split())
 
 
-def _queue_id(clauses: bytes, host: bytes) -> bytes:
-    """Return the queue id of a Received: that this host wrote, else nothing."""
-    begin = b"by " + host + b" ("
-    words = clauses[len(begin) :].split(b" ") if clauses.startswith(begin) else []
-    if b"id" not in words[:-1]:
-        return b""
-    return words[words.index(b"id") + 1]
+def _written(clauses: bytes) -> tuple[bytes, bytes]:
+    """Return the host and the queue id in a line of Postfix's, nothing in another."""
+    words = clauses.split(b" ")
+    if words[0] != b"by" or b"id" not in words[2:-1] or words[2][:1] != b"(":
+        return b"", b""
+    return words[1], words[words.index(b"id", 2) + 1]
 
 
 def _requeued(clauses: bytes, mail_owner: int) -> bool:
     return b", from userid %d)" % mail_owner in clauses.partition(b" id ")[0]
 
 
-def _followed_by_own(below: bytes, host: bytes) -> bool:
+def _followed_by_own(below: bytes, own: set[bytes]) -> bool:
     """Tell whether the next Received: is this host's too, so the top one may go."""
     field = header.first(below, b"received")
-    return field is not None and bool(_queue_id(_clauses(field), host))
+    return field is not None and _written(_clauses(field))[0] in own
 
 
 def _arrival(field: header.Field) -> int | None:

@@ -6,14 +6,25 @@ import hashlib
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
+from stages import StagedPostfix
 
-from postfix_archive.back import reading
+from postfix_archive.back import fallback, reading
 from postfix_archive.core import capsule, keyring
 from postfix_archive.core.envelope import Envelope, Recipient, Request
 
-from mails import LEGAL, delivered, deliveries, mail, record_of, records, words
+from mails import (
+    LEGAL,
+    delivered,
+    deliveries,
+    mail,
+    recipients_of,
+    record_of,
+    records,
+    words,
+)
 from private_postfix import Client, PrivatePostfix
 
 pytestmark = pytest.mark.live
@@ -159,3 +170,168 @@ def test_a_capsule_with_a_wrong_seal_is_refused_kept_and_reported() -> None:
         assert not postfix.stored()
         [waiting] = postfix.mailq()
         assert waiting["queue_name"] in ("deferred", "active", "incoming")
+
+
+# --- each queue file, at each stage, past an admin's checks -------------------------
+
+CAPSULE = "capsule@archive-request.invalid"
+# Which queue file waits while which transport fails, and for whom it is.
+FILES = {
+    "original": ("archive-stamp", "bob@example.net"),
+    "capsule": ("archive", CAPSULE),
+    "handed-back": ("sink", "bob@example.net"),
+}
+STAGES = ("failed", "held", "twice")
+# Requeued mail meets all of these; a capsule's header too.
+CHECKS = {
+    "header_checks": "/^Received:/ IGNORE\n/^Archive-/ IGNORE\n"
+    "/^Subject:/ PREPEND X-Foo: bar\n/^Message-Id: <capsule/ IGNORE\n",
+    "mime_header_checks": "/^Content-/ IGNORE\n/^MIME-/ IGNORE\n",
+    "nested_header_checks": "/./ IGNORE\n",
+    "body_checks": "/secret/ IGNORE\n/^Archive-Nothing:/ REPLACE x\n",
+}
+
+
+def with_checks(postfix: PrivatePostfix, **rules: str) -> None:
+    """Set tables of checks; takes effect with reload(), or in new processes."""
+    for name, text in rules.items():
+        (postfix.etc / name).write_text(text)
+        postfix.postconf(**{name: f"regexp:{postfix.etc}/{name}"})
+
+
+@pytest.fixture(scope="module")
+def plain() -> Iterator[StagedPostfix]:
+    with StagedPostfix() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def checked() -> Iterator[StagedPostfix]:
+    """An instance with checks that alter whatever they can."""
+    running = StagedPostfix()
+    with_checks(running, **CHECKS)
+    with running:
+        yield running
+
+
+def requeued(postfix: StagedPostfix, name: str, queue_file: str, stage: str) -> None:
+    """Send a message, requeue one of its three queue files at a stage, let it go."""
+    transport, recipient = FILES[queue_file]
+    with postfix.held_up(transport):
+        postfix.send(mail(name))
+        postfix.tried(transport)
+        if stage == "held":
+            postfix.postsuper("-h", postfix.queue_id_of(recipient))
+        for _ in range(2 if stage == "twice" else 1):
+            before = postfix.queue_id_of(recipient)
+            postfix.postsuper("-r", before)
+            postfix.wait_for_log(f"pickup.* orig_id={before}")
+            postfix.tried(transport)
+            assert postfix.queue_id_of(recipient) != before
+    postfix.go_on()
+    assert postfix.command("verify").returncode == 0
+    delivered(postfix, name, "bob@example.net")
+
+
+@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("queue_file", FILES)
+def test_each_queue_file_can_be_requeued_at_each_stage(
+    plain: StagedPostfix, queue_file: str, stage: str
+) -> None:
+    name = f"plain-{queue_file}-{stage}"
+    requeued(plain, name, queue_file, stage)
+    record = record_of(plain, name)
+    assert words(record)[:1] == ["archived"]
+    later = ["mailed"]
+    if queue_file == "handed-back":  # stamped, it passes the filter again
+        later += ["supplement"] * (2 if stage == "twice" else 1)
+    assert sorted(words(record)[1:]) == later
+    assert len(deliveries(plain, name, LEGAL)) == 1
+
+
+@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("queue_file", ["original", "capsule"])
+def test_checks_that_alter_requeued_mail_make_no_second_capture(
+    checked: StagedPostfix, queue_file: str, stage: str
+) -> None:
+    """No check of headers reaches into a capsule."""
+    name = f"checked-{queue_file}-{stage}"
+    requeued(checked, name, queue_file, stage)
+    record = record_of(checked, name)
+    assert words(record) == ["archived", "mailed"]
+    assert record.events[0]["sha256"] == record.envelope.digest  # the sealed one
+    assert len(deliveries(checked, name, LEGAL)) == 1
+    assert "altered in the queue" not in checked.log()
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_check_that_takes_the_stamp_away_has_requeued_mail_archived_once_more(
+    checked: StagedPostfix, stage: str
+) -> None:
+    """In full, under an id of its own; the first record is as it was."""
+    name = f"unstamped-{stage}"
+    requeued(checked, name, "handed-back", stage)
+    found = records(checked, name)
+    assert len(found) == (3 if stage == "twice" else 2)
+    for each in found:
+        assert words(each) == ["archived", "mailed"]
+        assert each.events[0]["stamp"] == "absent"
+
+
+@pytest.mark.parametrize(
+    ("queue_file", "times"), [("original", 2), ("capsule", 1), ("handed-back", 2)]
+)
+def test_requeueing_what_a_transport_has_in_hand_makes_no_second_id(
+    plain: StagedPostfix, queue_file: str, times: int
+) -> None:
+    """Both runs do their work; Postfix then delivers mail twice, as it always does.
+
+    An original requeued after its capture has a line of Postfix's more: one record,
+    which keeps both.
+    """
+    transport, recipient = FILES[queue_file]
+    name = f"in-hand-{queue_file}"
+    with plain.in_hand(transport, name):
+        plain.wait(lambda: len(plain.mailq()) == 1, "nothing else waits")
+        before = plain.queue_id_of(recipient)
+        plain.postsuper("-r", before)
+        plain.wait_for_log(f"pickup.* orig_id={before}")
+        plain.settle()
+    plain.go_on()
+    kept = words(record_of(plain, name))
+    assert kept.count("archived") == (2 if queue_file == "original" else 1)
+    assert kept.count("supplement") == (1 if queue_file == "handed-back" else 0)
+    assert len(deliveries(plain, name, "bob@example.net")) == times
+    assert plain.command("verify").returncode == 0
+
+
+def test_a_capsule_whose_sealed_fields_were_altered_waits_in_the_fallback() -> None:
+    """Nobody can tell it from a forged one; undone by hand, it is archived."""
+    with StagedPostfix(archive_cf={"archive_rescue_after": "1s"}) as postfix:
+        with postfix.held_up("archive"):
+            postfix.send(mail("unsealed"), to=["bob@example.net", "secret@example.net"])
+            postfix.tried("archive")
+            rule = "/^(Final-Recipient: .*)secret(.*)/ REPLACE ${1}hidden${2}\n"
+            with_checks(postfix, body_checks=rule)
+            postfix.reload()
+            postfix.postsuper("-r", postfix.queue_id_of(CAPSULE))
+            postfix.wait_for_log(f"to=<{CAPSULE}>, .*SealWrong: a capsule with a wrong")
+        postfix.wait(
+            lambda: postfix.command("rescue").returncode == 1 and not postfix.mailq(),
+            "the capsule is taken out of the queue",
+        )
+        assert "ALARM: 1 copies were taken out of the queue" in postfix.log()
+        again = postfix.command("return")
+        assert again.returncode == 1
+        assert "wrong seal: forged, or altered in the queue" in again.stderr
+        status = postfix.command("status")
+        assert status.returncode == 1
+        assert "fallback directory: 1, since" in status.stdout
+        assert not postfix.stored()
+        [(_, path)] = fallback.waiting(str(postfix.fallback))
+        content = Path(path).read_bytes()
+        Path(path).write_bytes(content.replace(b"; hidden@", b"; secret@"))
+        assert postfix.command("return").returncode == 0
+        everybody = ["bob@example.net", "secret@example.net"]
+        assert recipients_of(record_of(postfix, "unsealed")) == everybody
+        postfix.go_on()

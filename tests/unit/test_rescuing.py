@@ -92,6 +92,19 @@ def test_only_what_a_rescue_has_held_is_released_and_only_when_it_works() -> Non
     assert not plan(held).stuck  # somebody else's: they know
 
 
+@pytest.mark.parametrize("name", ["4jZ3353p6zzJC1q", "82CCB20CC19"])
+def test_what_a_rescue_has_held_is_released_under_the_name_it_has_now(
+    name: str,
+) -> None:
+    """postsuper -S after the queue was moved, or queue ids became short."""
+    moved = message(DAY, queue="hold", queue_id=name)
+    assert plan(moved, works=True, held="4jZ3353p6zzJBM6").release == (moved,)
+    assert plan(moved, held="4jZ3353p6zzJBM6").stuck == (moved,)
+    assert rescuing.noted_as([moved], ["4jZ3353p6zzJBM6", "4jZ3353p7zzJBM6"]) == {
+        name: "4jZ3353p6zzJBM6"
+    }
+
+
 def test_mail_that_is_not_ours_is_left_alone() -> None:
     assert plan(message(4 * DAY, through="")) == Plan()
 

@@ -183,13 +183,45 @@ def test_a_received_line_of_another_queue_id_is_not_taken_for_ours() -> None:
     assert came.arrival is None
 
 
+def test_the_topmost_line_is_known_by_its_queue_id_whatever_the_host_is_called() -> (
+    None
+):
+    """Its name has changed since, or one service has a name of its own."""
+    old = FROM_SMTP.replace(HOST, b"old.example.com") + b"Subject: x\r\n\r\n"
+    came = examples.origin(old)
+    assert (came.host, came.queue_id) == (b"old.example.com", QUEUE_ID)
+    assert came.arrival == NOW
+    assert examples.origin(REQUEUED + old, b"4Zz9Requeued00").offset == 0
+
+
+@pytest.mark.parametrize("now", [b"4Zx1Yk2Pp7zBC4", b"530DF20CC19"])
+def test_a_queue_file_that_postfix_renamed_keeps_its_id(now: bytes) -> None:
+    """postsuper -S after the queue was moved, or queue ids became short."""
+    came = examples.origin(MESSAGE, now)
+    assert (came.queue_id, came.arrival) == (QUEUE_ID, NOW)
+    assert identity(MESSAGE, now) == identity(MESSAGE)
+
+
+@pytest.mark.parametrize("first", [HOST, b"new.example.com"])
+def test_requeueing_lines_are_known_by_archive_cfs_name_or_that_of_the_top(
+    first: bytes,
+) -> None:
+    """main.cf's name has changed, and archive.cf's has not."""
+    message = FROM_SMTP.replace(HOST, first) + b"Subject: x\r\n\r\n"
+    top = REQUEUED.replace(HOST, b"new.example.com")
+    came = examples.origin(top + message, b"4Zz9Requeued00")
+    assert (came.host, came.queue_id, came.offset) == (first, QUEUE_ID, len(top))
+    assert identity(top + message, b"4Zz9Requeued00") == identity(message)
+
+
 @pytest.mark.parametrize(
     "received",
     [
         b"Received: \r\n",
         b"Received: by mail.example.com (Postfix) id\r\n",
         b"Received: by mail.example.com (Postfix) with ESMTP\r\n",
-        b"Received: by sub.mail.example.com (Postfix) id 4Zx1Yk2Pp7z9Qw; x\r\n",
+        b"Received: by sub.mail.example.com (Postfix) id 4Zx1Yk2Pp8z9Qx; x\r\n",
+        b"Received: by (Postfix) id 4Zx1Yk2Pp7z9Qw; x\r\n",
         b"Received: by mail.example.com id 4Zx1Yk2Pp7z9Qw; x\r\n",
         b"Received: ; by mail.example.com (Postfix) id 4Zx1Yk2Pp7z9Qw\r\n",
     ],
@@ -214,9 +246,7 @@ def test_a_megabyte_of_forged_lines_is_read_in_no_time() -> None:
 def test_the_id_depends_on_sender_content_host_and_queue_id() -> None:
     came = examples.origin(MESSAGE)
     content = examples.sha256(MESSAGE)
-    elsewhere = trace.origin(
-        MESSAGE, queue_id=QUEUE_ID, host=b"mx2.example.com", mail_owner=101
-    )
+    elsewhere = examples.origin(MESSAGE.replace(HOST, b"mx2.example.com"))
     ids = {
         trace.archive_id(came, sender=SENDER, content=content),
         trace.archive_id(came, sender=b"", content=content),
