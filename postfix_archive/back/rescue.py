@@ -114,6 +114,12 @@ def release(directory: str, wanted: Iterable[Waiting]) -> None:
     _write(directory, noted)
 
 
+def forget(directory: str, gone: Iterable[str]) -> None:
+    """Forget that a rescue has held these: somebody else has released them."""
+    noted = held(directory)
+    _write(directory, {k: v for k, v in noted.items() if k not in gone})
+
+
 def renew(directory: str, wanted: Iterable[Waiting]) -> None:
     """Requeue mailed copies, so that their lifetime begins anew."""
     for each in wanted:

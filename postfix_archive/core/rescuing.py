@@ -10,7 +10,7 @@ Used by back/rescue, status and the doctor. Three kinds of messages wait for us:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from postfix_archive.core import gates, queueid, request
@@ -56,6 +56,7 @@ class Plan:
     release: tuple[Waiting, ...] = ()  # originals that were held
     renew: tuple[Waiting, ...] = ()  # mailed copies: requeued, so that they live on
     stuck: tuple[Waiting, ...] = ()  # all originals that wait too long
+    gone: tuple[str, ...] = ()  # held once, and no longer: somebody released them
 
 
 def plan(
@@ -88,6 +89,7 @@ def plan(
             if is_copy(each) and each.queue in QUEUED and lifetimes.is_ending(each)
         ),
         stuck=tuple(stuck),
+        gone=tuple(_gone(originals, held)),
     )
 
 
@@ -124,6 +126,13 @@ def noted_as(waiting: Iterable[Waiting], held: Iterable[str]) -> dict[str, str]:
             if queueid.is_same(name, one):
                 found[each.queue_id] = one.decode()
     return found
+
+
+def _gone(originals: Iterable[Waiting], held: Iterable[str]) -> Iterator[str]:
+    """Give the ids of what a rescue has held and what is not on hold any more."""
+    on_hold = [each for each in originals if each.queue == "hold"]
+    still = set(noted_as(on_hold, held).values())
+    yield from (each for each in held if each not in still)
 
 
 def _is_late(each: Waiting, lifetimes: Lifetimes) -> bool:

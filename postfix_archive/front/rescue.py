@@ -45,6 +45,8 @@ def rescue_(ctx: click.Context) -> None:
             )
     except ArchiveError as error:
         said.append(f"{len(plan.rescue)} copies wait in the queue: {error}")
+    if plan.gone:
+        rescue.forget(ctx.obj, plan.gone)
     if plan.hold:
         rescue.hold(ctx.obj, plan.hold, trace.timestamp(time.time()))
         said.append(f"{len(plan.hold)} messages were put on HOLD before they expire")

@@ -105,6 +105,13 @@ def test_what_a_rescue_has_held_is_released_under_the_name_it_has_now(
     }
 
 
+def test_what_somebody_has_released_is_no_longer_noted_as_held() -> None:
+    on_hold = message(4 * DAY, queue="hold")
+    assert plan(on_hold, held="4Zx").gone == ()
+    assert plan(message(4 * DAY), held="4Zx").gone == ("4Zx",)
+    assert plan(held="4Zx").gone == ("4Zx",)
+
+
 def test_mail_that_is_not_ours_is_left_alone() -> None:
     assert plan(message(4 * DAY, through="")) == Plan()
 
