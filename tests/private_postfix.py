@@ -318,6 +318,30 @@ class PrivatePostfix:
         pairs = [f"{name}={value}" for name, value in values.items()]
         subprocess.run(["postconf", "-c", str(self.etc), "-e", *pairs], check=True)
 
+    def add_login(self, user: str, domain: str, password: str) -> None:
+        """Let a user log in, by Cyrus SASL; before start()."""
+        database = self.folder / "sasldb2"
+        subprocess.run(
+            ["saslpasswd2", "-p", "-c", "-f", database, "-u", domain, user],
+            input=password.encode(),
+            check=True,
+        )
+        database.chmod(0o644)
+        (self.etc / "sasl").mkdir()
+        (self.etc / "sasl" / "smtpd.conf").write_text(
+            "pwcheck_method: auxprop\nauxprop_plugin: sasldb\nmech_list: PLAIN\n"
+            f"sasldb_path: {database}\n"
+        )
+        self.postconf(
+            smtpd_sasl_auth_enable="yes", cyrus_sasl_config_path=f"{self.etc}/sasl"
+        )
+
+    def forget(self, queue_ids: Iterable[str]) -> None:
+        """Delete messages from the queue."""
+        command = ["postsuper", "-c", str(self.etc), "-d", "-"]
+        text = "".join(f"{each}\n" for each in queue_ids)
+        subprocess.run(command, input=text.encode(), check=True, capture_output=True)
+
     def set_archive_cf(self, **values: str) -> None:
         """Write archive.cf anew with these settings besides the instance's own."""
         ports = zip(PORT_SETTINGS, self.ports[1:])
