@@ -32,6 +32,7 @@ DAEMONS = "/usr/lib/postfix/sbin"
 QUEUES = ("maildrop", "incoming", "active", "deferred", "hold")
 PATIENCE = 180.0  # seconds until a condition that should come counts as never coming
 KEY = "test 000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f\n"
+GIVEN: set[int] = set()  # by free_ports()
 OUR_PORTS = (10026, 10027, 10028, 10029, 10030)
 PORT_SETTINGS = (
     "archive_handback_address",
@@ -509,11 +510,14 @@ def install_program(folder: Path) -> None:
 
 
 def free_ports(number: int) -> list[int]:
-    """Return ports on which nobody listens."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(number)]
-    ports: list[int] = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
+    """Return ports on which nobody listens, none of them twice in one run of tests."""
+    ports: list[int] = []
+    while len(ports) < number:
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = free.getsockname()[1]
+        if port not in GIVEN:
+            GIVEN.add(port)
+            ports.append(port)
     return ports
 
 
