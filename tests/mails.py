@@ -6,12 +6,21 @@ again in the store and among the deliveries, however it was changed on the way.
 
 from __future__ import annotations
 
+import hashlib
+import re
+
 from postfix_archive.back import reading
 from postfix_archive.core.record import Record
 
 from private_postfix import Delivery, PrivatePostfix
 
 LEGAL = "legal@example.com"
+
+# What hand-back puts on top: one Received: field of the internal hop, then stamps.
+ON_TOP = re.compile(
+    rb"Received: from [^\n]*\n(?:[ \t][^\n]*\n)*"
+    rb"(?:Archive-Stamp: [^\n]*\n(?:\t[^\n]*\n)*)*"
+)
 
 
 def mail(name: str) -> bytes:
@@ -68,3 +77,18 @@ def delivered(postfix: PrivatePostfix, name: str, to: str) -> Delivery:
     """Return the one delivery of that name to a recipient; fail if there are more."""
     [found] = deliveries(postfix, name, to)
     return found
+
+
+def original_of(postfix: PrivatePostfix, record: Record) -> bytes:
+    """Return the original in the store; it has the SHA-256 that the journal says."""
+    original = b"".join(reading.original(str(postfix.store), record))
+    digest = hashlib.sha256(original).hexdigest()
+    assert digest == record.events[0]["sha256"] == record.envelope.digest
+    return original
+
+
+def below_the_top(content: bytes) -> bytes:
+    """Return what was delivered as it was received, in canonical form."""
+    top = ON_TOP.match(content)
+    assert top, "no hand-back has put a Received: field on top"
+    return content[top.end() :].replace(b"\n", b"\r\n")

@@ -21,6 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +33,7 @@ DAEMONS = "/usr/lib/postfix/sbin"
 QUEUES = ("maildrop", "incoming", "active", "deferred", "hold")
 PATIENCE = 180.0  # seconds until a condition that should come counts as never coming
 KEY = "test 000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f\n"
+GIVEN: set[int] = set()  # by free_ports()
 OUR_PORTS = (10026, 10027, 10028, 10029, 10030)
 PORT_SETTINGS = (
     "archive_handback_address",
@@ -318,6 +320,30 @@ class PrivatePostfix:
         pairs = [f"{name}={value}" for name, value in values.items()]
         subprocess.run(["postconf", "-c", str(self.etc), "-e", *pairs], check=True)
 
+    def add_login(self, user: str, domain: str, password: str) -> None:
+        """Let a user log in, by Cyrus SASL; before start()."""
+        database = self.folder / "sasldb2"
+        subprocess.run(
+            ["saslpasswd2", "-p", "-c", "-f", database, "-u", domain, user],
+            input=password.encode(),
+            check=True,
+        )
+        database.chmod(0o644)
+        (self.etc / "sasl").mkdir()
+        (self.etc / "sasl" / "smtpd.conf").write_text(
+            "pwcheck_method: auxprop\nauxprop_plugin: sasldb\nmech_list: PLAIN\n"
+            f"sasldb_path: {database}\n"
+        )
+        self.postconf(
+            smtpd_sasl_auth_enable="yes", cyrus_sasl_config_path=f"{self.etc}/sasl"
+        )
+
+    def forget(self, queue_ids: Iterable[str]) -> None:
+        """Delete messages from the queue."""
+        command = ["postsuper", "-c", str(self.etc), "-d", "-"]
+        text = "".join(f"{each}\n" for each in queue_ids)
+        subprocess.run(command, input=text.encode(), check=True, capture_output=True)
+
     def set_archive_cf(self, **values: str) -> None:
         """Write archive.cf anew with these settings besides the instance's own."""
         ports = zip(PORT_SETTINGS, self.ports[1:])
@@ -485,11 +511,14 @@ def install_program(folder: Path) -> None:
 
 
 def free_ports(number: int) -> list[int]:
-    """Return ports on which nobody listens."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(number)]
-    ports: list[int] = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
+    """Return ports on which nobody listens, none of them twice in one run of tests."""
+    ports: list[int] = []
+    while len(ports) < number:
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = free.getsockname()[1]
+        if port not in GIVEN:
+            GIVEN.add(port)
+            ports.append(port)
     return ports
 
 
@@ -518,13 +547,14 @@ def _delivery(path: Path) -> Delivery:
 
 def descendants(pid: int) -> list[int]:
     """Return the pids of all processes below one."""
-    found = []
+    children = defaultdict(list)
     for path in Path("/proc").glob("[0-9]*/stat"):
         try:
             parent = int(path.read_text().rpartition(")")[2].split()[1])
         except (FileNotFoundError, ProcessLookupError):
             continue
-        if parent == pid:
-            child = int(path.parent.name)
-            found += [child, *descendants(child)]
-    return found
+        children[parent].append(int(path.parent.name))
+    found = [pid]
+    for each in found:
+        found += children[each]
+    return found[1:]

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 
 from postfix_archive.back import files
-from postfix_archive.core import capsule
+from postfix_archive.core import capsule, digest, header
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,10 +27,12 @@ def put(folder: str, message: Spool, why: str) -> str:
     start = max(0, capsule.start(message.head()))
     name = message.digests([start])[start].hex() + SUFFIX
     path = f"{folder}/{name}"
-    if os.path.exists(path):  # of a run that got no further
+    if files.is_file(path):  # of a run that got no further
+        _check(path, name)
         files.sync_folder(folder)
         return name
-    files.make_folder(f"{folder}/{DRAFTS}")
+    if not files.is_folder(f"{folder}/{DRAFTS}"):
+        files.make_folder(f"{folder}/{DRAFTS}")
     draft = files.Draft(f"{folder}/{DRAFTS}")
     try:
         for piece in message.pieces():
@@ -50,19 +52,19 @@ def waiting(folder: str) -> list[tuple[float, str]]:
     """
     try:
         with os.scandir(folder) as found:
-            mine = [each for each in found if each.name.endswith(SUFFIX)]
-            return sorted((each.stat().st_mtime, each.path) for each in mine)
+            mine = [each.path for each in found if each.name.endswith(SUFFIX)]
     except FileNotFoundError:
         return []
     except OSError as problem:
         raise files.failed(folder, problem) from problem
+    return sorted(filter(None, map(_since, mine)))
 
 
 def why(folder: str) -> str:
     """Return the last reason for which a capsule was put here, "" if none is known."""
     try:
-        with open(f"{folder}/{WHY}", encoding="utf-8", errors="replace") as opened:
-            return " ".join(opened.read(2000).split())
+        with os.fdopen(files.opened(f"{folder}/{WHY}"), "rb") as opened:
+            return " ".join(opened.read(2000).decode("utf-8", "replace").split())
     except OSError:
         return ""
 
@@ -70,7 +72,7 @@ def why(folder: str) -> str:
 def opened(path: str) -> int:
     """Open a capsule to be read; return the descriptor. Raises StoreFailed."""
     try:
-        return os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        return files.opened(path)
     except OSError as problem:
         raise files.failed(path, problem) from problem
 
@@ -83,6 +85,27 @@ def done(path: str) -> None:
         pass
     except OSError as problem:
         raise files.failed(path, problem) from problem
+
+
+def _since(path: str) -> tuple[float, str] | None:
+    """Return since when a capsule waits, None if it was taken away just now."""
+    try:
+        return os.lstat(path).st_mtime, path
+    except FileNotFoundError:
+        return None
+    except OSError as problem:
+        raise files.failed(path, problem) from problem
+
+
+def _check(path: str, name: str) -> None:
+    """Raise StoreFailed unless a file holds the capsule that it is named after."""
+    with os.fdopen(opened(path), "rb") as found:
+        head = found.read(header.HEAD_LIMIT)
+        total = digest.sha256(head[max(0, capsule.start(head)) :])
+        while block := found.read(header.HEAD_LIMIT):
+            total.update(block)
+    if total.hexdigest() + SUFFIX != name:
+        raise files.failed(path, OSError(0, "it is not the capsule that it is named"))
 
 
 def _note(folder: str, why: str) -> None:

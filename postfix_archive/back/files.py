@@ -2,12 +2,13 @@
 
 Used by all of back that writes. A file is a draft until it is published: then its
 bytes, its name and every folder above it are on the disk. Foreign errors leave as
-StoreFailed, but for write_all(), whose callers name the file.
+StoreFailed, but for write_all() and opened(), whose callers name the file.
 """
 
 from __future__ import annotations
 
 import os
+from _stat import S_ISDIR, S_ISREG
 
 from postfix_archive.core.errors import StoreFailed
 
@@ -60,6 +61,35 @@ class Draft:
             os.unlink(self._name)
         except OSError:
             pass  # an old draft counts for nothing
+
+
+def opened(path: str) -> int:
+    """Open a file to be read; return the descriptor. Raises OSError.
+
+    Only a regular file, which no symlink and no pipe can stand for.
+    """
+    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+    descriptor = os.open(path, flags)
+    if not S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(0, "it is no regular file")
+    return descriptor
+
+
+def is_file(path: str) -> bool:
+    """Tell whether there is a regular file; raises StoreFailed for anything else."""
+    mode = _mode(path)
+    if mode and not S_ISREG(mode):
+        raise failed(path, OSError(0, "it is no regular file"))
+    return bool(mode)
+
+
+def is_folder(path: str) -> bool:
+    """Tell whether there is a folder; raises StoreFailed for anything else."""
+    mode = _mode(path)
+    if mode and not S_ISDIR(mode):
+        raise failed(path, OSError(0, "it is no folder"))
+    return bool(mode)
 
 
 def write_all(descriptor: int, content: bytes) -> None:
@@ -124,13 +154,24 @@ def sweep(folder: str, before: float) -> int:
     """
     removed = 0
     try:
-        for each in list(os.scandir(folder)):
-            if each.stat(follow_symlinks=False).st_mtime < before:
-                os.unlink(each.path)
-                removed += 1
-    except OSError:
+        if is_folder(folder):
+            for each in list(os.scandir(folder)):
+                if each.stat(follow_symlinks=False).st_mtime < before:
+                    os.unlink(each.path)
+                    removed += 1
+    except (OSError, StoreFailed):
         pass  # there is none, or it is tried again next time
     return removed
+
+
+def _mode(path: str) -> int:
+    """Return what stands there, itself and not what it leads to; 0 for nothing."""
+    try:
+        return os.lstat(path).st_mode
+    except FileNotFoundError:
+        return 0
+    except OSError as problem:
+        raise failed(path, problem) from problem
 
 
 def failed(path: str, problem: OSError) -> StoreFailed:

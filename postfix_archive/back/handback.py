@@ -26,6 +26,8 @@ TIMEOUT = 600
 # wait for each other (RFC 2920 3.1). 100 replies of at most 512 bytes.
 WINDOW = 100
 COMMAND_LIMIT = 510  # bytes without the CRLF
+SERVER_LIMIT = 2046  # the same: what smtpd(8) reads, line_length_limit in postconf(5)
+ATTRIBUTE_LIMIT = 255  # bytes of xtext: what smtpd(8) takes for a value of XFORWARD
 LINE_LIMIT = 65536  # bytes of one reply line; RFC 5321 4.5.3.1.5 says 512
 BLOCK = 1 << 16
 
@@ -77,9 +79,10 @@ class Session:
         known = [(name, getattr(client, each)) for name, each in XFORWARD]
         known += [(b"IDENT", queue_id), (b"SOURCE", b"LOCAL" if local else b"REMOTE")]
         offered = self._offers[b"XFORWARD"].split()
+        coded = [(n, address.xtext(v, limit=ATTRIBUTE_LIMIT)) for n, v in known]
         said = [
-            b" " + name + b"=" + (address.xtext(value) or b"[UNAVAILABLE]")
-            for name, value in known
+            b" " + name + b"=" + (value or b"[UNAVAILABLE]")
+            for name, value in coded
             if name in offered
         ]
         for command in _commands(b"XFORWARD", said):
@@ -105,6 +108,8 @@ class Session:
         command += b" BODY=8BITMIME" if eightbit else b""
         command += b" SMTPUTF8" if smtputf8 and b"SMTPUTF8" in self._offers else b""
         command += b" ENVID=" + address.xtext(envid) if envid else b""
+        if len(command) > SERVER_LIMIT:
+            return False
         reply = self._command(command)
         if reply.impossible:
             return False
@@ -267,9 +272,11 @@ def _fits_smtp(mailbox: bytes) -> bool:
 
 
 def _rcpt(recipient: Recipient, notify: bytes) -> bytes:
+    """Return the command; smtpd(8) would cut a longer one in the middle of ORCPT."""
     command = b"RCPT TO:<" + recipient.final + b">"
-    command += b" ORCPT=" + address.orcpt(recipient.original or recipient.final)
     command += b" NOTIFY=" + notify if notify else b""
+    orcpt = b" ORCPT=" + address.orcpt(recipient.original or recipient.final)
+    command += orcpt if len(command + orcpt) <= SERVER_LIMIT else b""
     return command + b"\r\n"
 
 

@@ -62,7 +62,10 @@ class Journal:
     def append(self, event: str, time: str, **words: str | int) -> None:
         """Write one event, durably; time is UTC, words are the event's own fields."""
         try:
-            size = os.fstat(self._descriptor).st_size
+            told = os.fstat(self._descriptor)
+            if told.st_nlink != 1:
+                raise OSError(0, "it has a second name (a hard link), or none")
+            size = told.st_size
             if not size:
                 files.sync_folder(os.path.dirname(self._path))
             torn, last, number = self._end(size)
@@ -115,9 +118,8 @@ class Journal:
         A new file each time, so that no crash leaves half a note.
         """
         draft = f"{self._folder}/{LAST}.draft"
-        flags = os.O_CREAT | os.O_TRUNC | os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW
         try:
-            opened = os.open(draft, flags, MODE)
+            opened = _new(draft)
             try:
                 files.write_all(opened, _noted(number, last))
             finally:
@@ -152,6 +154,16 @@ class Journal:
         )
 
 
+def _new(path: str) -> int:
+    """Open a new file; what a crash has left there, or was put there, goes."""
+    flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC
+    try:
+        return os.open(path, flags, MODE)
+    except FileExistsError:
+        os.unlink(path)
+        return os.open(path, flags, MODE)
+
+
 def last_number(folder: str) -> int:
     """Return the number of the last line as journal.last has it, 0 if it says none."""
     try:
@@ -173,7 +185,7 @@ def last_number(folder: str) -> int:
 def lines(path: str) -> Iterator[bytes]:
     """Give the lines of a journal from the first on; nothing if there is no file."""
     try:
-        with open(path, "rb") as opened:
+        with os.fdopen(files.opened(path), "rb") as opened:
             yield from opened
     except FileNotFoundError:
         return

@@ -85,7 +85,10 @@ def found(folder: str, wanted: str, only: str | None) -> Record:
 
 def copy(folder: str, kept: Record) -> Iterator[bytes]:
     """Give the bytes of the archive copy; raises RecordDamaged and StoreFailed."""
-    return stored.unpacked(f"{folder}/{kept.archive}/{kept.files[0]}")
+    name = kept.files[0]
+    if {"", ".", ".."} & set(name.split("/")):
+        raise RecordDamaged(f"the journal of {kept.archive} names no file of the store")
+    return stored.unpacked(f"{folder}/{kept.archive}/{name}")
 
 
 def original(folder: str, kept: Record) -> Iterator[bytes]:

@@ -130,7 +130,7 @@ def note(settings: Settings) -> None:
     """Note in the fallback directory that a rescue has been; failing is no failure."""
     folder = settings.archive_fallback_directory
     with contextlib.suppress(StoreFailed, OSError), acting.as_owner(folder):
-        flags = os.O_CREAT | os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
+        flags = os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
         os.close(os.open(f"{folder}/{RESCUED}", flags, 0o600))
         os.utime(f"{folder}/{RESCUED}", follow_symlinks=False)
 
@@ -138,7 +138,8 @@ def note(settings: Settings) -> None:
 def age(settings: Settings, now: float) -> float | None:
     """Return how many seconds ago (or ahead) the last rescue was, None if never."""
     try:
-        noted = os.stat(f"{settings.archive_fallback_directory}/{RESCUED}").st_mtime
+        path = f"{settings.archive_fallback_directory}/{RESCUED}"
+        noted = os.lstat(path).st_mtime
     except OSError:
         return None
     return abs(now - noted)

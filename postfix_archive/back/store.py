@@ -47,7 +47,7 @@ class Archive:
 
     def has(self, record_id: str) -> bool:
         """Tell whether there is a file of that id."""
-        return os.path.exists(self.path(place(record_id)))
+        return self._has_file(place(record_id))
 
     def path(self, name: str) -> str:
         """Return the full path of a file named as in the journal."""
@@ -65,7 +65,7 @@ class Archive:
             packed = _compress_into(draft, content)
             with journal.Journal(self.folder) as events:
                 name = self._name_for(piece, events, time)
-                if not os.path.exists(self.path(name)):
+                if not self._has_file(name):
                     self._publish(draft, piece, name, packed, events, time)
                     return {ARCHIVED}
                 return _merge(events, piece, time)
@@ -94,10 +94,10 @@ class Archive:
         Under the mount point of a file system that is away stands an empty folder.
         """
         drafts = f"{self.folder}/{DRAFTS}"
-        if os.path.isdir(drafts):
+        if files.is_folder(drafts):
             return
         seen = f"{self._witness}/{SEEN}"
-        if self._witness and os.path.exists(seen) and not _has_archives(self._store):
+        if self._witness and os.path.lexists(seen) and not _has_archives(self._store):
             raise StoreFailed(
                 f"{self._store} is empty and was not: is its file system mounted? If it"
                 f" is to begin anew, remove {seen}"
@@ -128,13 +128,25 @@ class Archive:
         first capsule got here) stands beside the first under a name of its own.
         """
         name = place(piece.record_id)
-        if os.path.exists(self.path(name)):
+        if self._has_file(name):
             self._settle(name, events, time)
             if piece.verdict != stamp.VALID and self._original(name) != piece.digest:
                 name = place(piece.record_id, piece.digest[:12])
-                if os.path.exists(self.path(name)):
+                if self._has_file(name):
                     self._settle(name, events, time)
         return name
+
+    def _has_file(self, name: str) -> bool:
+        """Tell whether there is a file of that name; nothing may lead elsewhere.
+
+        The archive's folder may be a symlink, to another disk; below it none may.
+        """
+        at = name.find("/")
+        while at >= 0:
+            if not files.is_folder(self.path(name[:at])):
+                return False
+            at = name.find("/", at + 1)
+        return files.is_file(self.path(name))
 
     def _settle(self, name: str, events: journal.Journal, time: str) -> None:
         """Give a file that a crash left without its journal line that line."""

@@ -5,6 +5,7 @@ Used by store and reading. Foreign errors leave as StoreFailed, damage as Record
 
 from __future__ import annotations
 
+import os
 import zlib
 
 from postfix_archive.back import files
@@ -105,7 +106,7 @@ def _read_back(path: str, address: str) -> Piece:
 def blocks(path: str) -> Iterator[bytes]:
     """Give the bytes of a file of the store, as they are on the disk."""
     try:
-        with open(path, "rb") as opened:
+        with os.fdopen(files.opened(path), "rb") as opened:
             while block := opened.read(BLOCK):
                 yield block
     except OSError as problem:

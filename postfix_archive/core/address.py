@@ -130,11 +130,15 @@ def _is_number(text: str, most: int) -> bool:
     return text.isascii() and text.isdigit() and len(text) < 4 and int(text) <= most
 
 
-def xtext(text: bytes) -> bytes:
-    """Return text as xtext, for ORCPT, ENVID and XFORWARD (RFC 3461 4)."""
-    return b"".join(
+def xtext(text: bytes, *, limit: int | None = None) -> bytes:
+    """Return text as xtext, for ORCPT, ENVID and XFORWARD (RFC 3461 4).
+
+    Of what would be longer than limit the end is left out.
+    """
+    coded = b"".join(
         bytes((c,)) if 33 <= c <= 126 and c not in b"+=" else b"+%02X" % c for c in text
-    )
+    )[:limit]
+    return coded[: coded.rindex(b"+")] if b"+" in coded[-2:] else coded
 
 
 def orcpt(address: bytes) -> bytes:

@@ -11,13 +11,14 @@ import os
 import time
 
 from postfix_archive.back import acting, config, fallback, files, reading, spool
-from postfix_archive.core.errors import ArchiveError
+from postfix_archive.core.errors import ArchiveError, CapsuleBroken, SealWrong
 from postfix_archive.core.keyring import Keyring
 from postfix_archive.core.settings import Settings
 from postfix_archive.front import archive_transport
 from postfix_archive.front.archive_transport import Case
 
 PATIENCE = 10  # failures in a row after which it gives up for this time
+OF_ITS_OWN = (CapsuleBroken, SealWrong)  # say nothing of the next capsule
 DRAFT_AGE = 86400  # seconds: no run lives that long (archive_time_limit)
 
 
@@ -56,7 +57,7 @@ def _returned(settings: Settings, keys: Keyring) -> tuple[int, str]:
             done, failed = done + 1, 0
         except ArchiveError as error:
             why = f"{os.path.basename(path)[:12]}: {error}"
-            failed += 1
+            failed += not isinstance(error, OF_ITS_OWN)
             if failed == PATIENCE:
                 break
     return done, why

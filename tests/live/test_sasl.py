@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Iterator
 
 import pytest
@@ -17,20 +16,8 @@ pytestmark = pytest.mark.live
 @pytest.fixture(scope="module")
 def with_login() -> Iterator[PrivatePostfix]:
     """An instance that knows the user alice@example.com."""
-    postfix = PrivatePostfix(main={"smtpd_sasl_auth_enable": "yes"})
-    database = postfix.folder / "sasldb2"
-    subprocess.run(
-        ["saslpasswd2", "-p", "-c", "-f", database, "-u", "example.com", "alice"],
-        input=b"secret",
-        check=True,
-    )
-    database.chmod(0o644)
-    (postfix.etc / "sasl").mkdir()
-    (postfix.etc / "sasl" / "smtpd.conf").write_text(
-        "pwcheck_method: auxprop\nauxprop_plugin: sasldb\nmech_list: PLAIN\n"
-        f"sasldb_path: {database}\n"
-    )
-    postfix.postconf(cyrus_sasl_config_path=str(postfix.etc / "sasl"))
+    postfix = PrivatePostfix()
+    postfix.add_login("alice", "example.com", "secret")
     with postfix:
         yield postfix
 

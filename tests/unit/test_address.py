@@ -158,6 +158,14 @@ def test_xtext_is_xtext_and_can_be_undone(text: bytes) -> None:
     assert from_xtext(address.xtext(text)) == text
 
 
+@given(st.binary(max_size=60), st.integers(1, 90))
+def test_xtext_that_is_cut_is_xtext_of_the_beginning(text: bytes, limit: int) -> None:
+    coded = address.xtext(text, limit=limit)
+    assert len(coded) <= limit
+    assert text.startswith(from_xtext(coded))
+    assert len(coded) > limit - 3 or coded == address.xtext(text)
+
+
 @pytest.mark.parametrize(
     ("text", "orcpt"),
     [
