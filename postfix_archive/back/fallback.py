@@ -69,8 +69,9 @@ def why(folder: str) -> str:
 
 def opened(path: str) -> int:
     """Open a capsule to be read; return the descriptor. Raises StoreFailed."""
+    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW
     try:
-        return os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        return os.open(path, flags | os.O_NONBLOCK)  # or a FIFO holds it up for ever
     except OSError as problem:
         raise files.failed(path, problem) from problem
 
