@@ -114,7 +114,7 @@ def is_in(client: bytes, network: str) -> bool:
     base, slash, length = network.partition("/")
     if not slash or ":" in text:
         return text == base
-    if not (is_network(network) and is_network(text)):
+    if "/" in text or not (is_network(network) and is_network(text)):
         return False
     width = 32 - int(length)
     return _number(text) >> width == _number(base) >> width
