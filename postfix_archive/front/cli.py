@@ -9,6 +9,7 @@ from __future__ import annotations
 import datetime
 import email.errors
 import email.header
+import io
 import json
 import sys
 from collections.abc import Callable, Iterator
@@ -59,6 +60,9 @@ class Commands(click.Group):
 @click.pass_context
 def main(ctx: click.Context, config_dir: str | None) -> None:
     """Look into the mail archive of a Postfix host, and look after it."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # main.cf may hold what is no UTF-8
+            stream.reconfigure(errors="backslashreplace")
     ctx.obj = config.directory(config_dir)
 
 
