@@ -75,7 +75,7 @@ def _is_message(found: dict[str, Any]) -> bool:
     if not _are_texts(texts, "id", "sha256", "stamp", "envelope", "above"):
         return False
     counted = type(found.get("size")) is int and found["size"] >= 0
-    kept = "file" not in found or _is_file(found["file"])
+    kept = "file" not in found or _are_texts(found, "file") and _is_file(found["file"])
     return counted and kept and trace.is_archive_id(found["id"])
 
 
@@ -87,9 +87,9 @@ def _is_time(text: str) -> bool:
         return False
 
 
-def _is_file(name: object) -> bool:
+def _is_file(name: str) -> bool:
     """Tell whether this can be the name of a copy in the store, and nothing outside."""
-    return isinstance(name, str) and not {"", ".", ".."} & {*name.split("/")}
+    return "\0" not in name and not {"", ".", ".."} & {*name.split("/")}
 
 
 def _are_texts(found: dict[str, Any], *names: str) -> bool:

@@ -57,6 +57,9 @@ def changed(store: Path, **words: Any) -> Path:
         {"stamp": []},
         {"file": "../../../../etc/shadow.eml.gz"},
         {"file": "/etc/shadow"},
+        {"file": ["x"]},
+        {"file": "a\0b"},
+        {"file": "a\ud800"},
         {"event": "gap-opened"},
     ],
 )
