@@ -62,7 +62,7 @@ class Sources:
         if native not in self.copies:
             return
         for key, said in self._said(self.copies[native], question, content):
-            found = self.asked[native].get(said.encode())
+            found = self.asked[native].get(said.encode("utf-8", "replace"))
             if found:
                 number, archives = found
                 place = f"{self.sources[native]}, line {number}"
@@ -75,7 +75,7 @@ class Sources:
         if question.flags:
             words = (f"-{question.flags}q", "-", copy)
             told = postconf.asked(self.directory, content, *words)
-            for line in told.splitlines():
+            for line in told.split("\n"):
                 key, _, said = line.rpartition("\t")
                 yield key, said
             return

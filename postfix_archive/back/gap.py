@@ -50,9 +50,11 @@ def read(directory: str) -> dict[str, Any] | None:
     """
     try:
         found: dict[str, Any] = json.loads(Path(directory, NAME).read_text())
+        if not _is_record(found):
+            raise ValueError("no record of a gap")
     except FileNotFoundError:
         return None
-    except (OSError, ValueError) as problem:
+    except (OSError, ValueError, RecursionError) as problem:
         raise BypassRefused(
             f"{directory}/{NAME} cannot be read: {problem}; it says since when"
             " mail goes unarchived"
@@ -118,7 +120,7 @@ def close(directory: str) -> dict[str, Any]:
             f"mail is archived again: closed by {record['closed_by']}",
         )
     settings = config.load(directory)
-    if record["untold_end"] is None:
+    if record.get("untold_end") is None:
         record["untold_end"] = sorted(_archives(settings, found))
     late = _tell(settings, OPENED, record, record["untold"])
     missing = _tell(settings, CLOSED, record, record["untold_end"])
@@ -132,6 +134,15 @@ def close(directory: str) -> dict[str, Any]:
         )
     Path(directory, NAME).unlink()
     return record
+
+
+def _is_record(found: object) -> bool:
+    if not isinstance(found, dict):
+        return False
+    texts = [found.get(name) for name in ("opened", "by", "why")]
+    texts += [found.get(name, "") for name in ("closed", "closed_by")]
+    lists = (found.get("untold"), found.get("untold_end") or [])
+    return {*map(type, texts)} == {str} and {*map(type, lists)} == {list}
 
 
 def who() -> str:

@@ -29,6 +29,7 @@ COMMAND_LIMIT = 510  # bytes without the CRLF
 SERVER_LIMIT = 2046  # the same: what smtpd(8) reads, line_length_limit in postconf(5)
 ATTRIBUTE_LIMIT = 255  # bytes of xtext: what smtpd(8) takes for a value of XFORWARD
 LINE_LIMIT = 65536  # bytes of one reply line; RFC 5321 4.5.3.1.5 says 512
+LINES_LIMIT = 100  # of one reply; Postfix's longest, to EHLO, has about 12
 BLOCK = 1 << 16
 
 XFORWARD = (
@@ -128,13 +129,12 @@ class Session:
     def give(self, content: Iterable[bytes]) -> str:
         """Send canonical content after DATA; return Postfix's queue id for it."""
         self._said(b"DATA", 354)
-        for block in _blocks(wire.stuffed(content)):
+        for block in wire.blocks(wire.stuffed(content)):
             self._send(block)
         self._send(b".\r\n")
         reply = self._reply()
         self._expect(250, reply, "the message")
-        words = reply.text.rpartition("queued as ")[2].split()
-        return words[0] if words else "unknown"
+        return _queue_id(reply.text)
 
     def close(self) -> None:
         """End the session; what was given stays given whatever happens here."""
@@ -161,9 +161,9 @@ class Session:
 
     def _reply(self) -> Reply:
         lines = [self._line()]
-        while lines[-1][3:4] == b"-":
+        while lines[-1][3:4] == b"-" and len(lines) <= LINES_LIMIT:
             lines.append(self._line())
-        if not lines[-1][:3].isdigit():
+        if not lines[-1][:3].isdigit() or len(lines) > LINES_LIMIT:
             raise HandBackUnreachable(f"{self._name} does not speak SMTP")
         return Reply(int(lines[-1][:3]), lines)
 
@@ -231,14 +231,30 @@ def give_impossible(
         for piece in wire.with_lf(content()):
             peer.sendall(piece)
         peer.sendall(b"," + tail + b",")
-        answer = peer.recv(LINE_LIMIT)
+        status = _answered(peer)
         peer.close()
     except OSError as problem:
         raise HandBackUnreachable(f"{name} (QMQP) broke: {problem}") from problem
-    status = answer.partition(b":")[2].rstrip(b",").decode("utf-8", "replace")
     if not status.startswith("K"):
         raise HandBackRefused(f"{name} (QMQP) answered: {status or 'nothing'}")
-    return status.rpartition("queued as ")[2] or "unknown"
+    return _queue_id(status)
+
+
+def _answered(peer: socket) -> str:
+    """Return what a QMQP server says, one netstring, "" if that is cut off."""
+    held = b""
+    while len(held) < LINE_LIMIT and (piece := peer.recv(BLOCK)):
+        held += piece
+        said = held.partition(b":")[2][:-1]
+        if held == _netstring(said):
+            return said.decode("utf-8", "replace")
+    return ""
+
+
+def _queue_id(text: str) -> str:
+    """Return the id in what Postfix says to a message that it has taken."""
+    words = text.partition("queued as ")[2].split()
+    return words[0] if words else "unknown"
 
 
 def _connected(port: tuple[str, int]) -> socket:
@@ -278,19 +294,6 @@ def _rcpt(recipient: Recipient, notify: bytes) -> bytes:
     orcpt = b" ORCPT=" + address.orcpt(recipient.original or recipient.final)
     command += orcpt if len(command + orcpt) <= SERVER_LIMIT else b""
     return command + b"\r\n"
-
-
-def _blocks(pieces: Iterable[bytes]) -> Iterator[bytes]:
-    """Join small pieces, so that one message is a few packets."""
-    held: list[bytes] = []
-    length = 0
-    for piece in pieces:
-        held.append(piece)
-        length += len(piece)
-        if length >= BLOCK:
-            yield b"".join(held)
-            held, length = [], 0
-    yield b"".join(held)
 
 
 def _netstring(content: bytes) -> bytes:

@@ -26,6 +26,7 @@ NAME = "journal"
 LAST = "journal.last"
 MODE = 0o600
 BLOCK = 1 << 16
+NUMBER_DIGITS = 18  # more than events will ever be; int() takes 4,300 and no more
 # How far back a retry looks for its own event. Retries come within
 # maximal_backoff_time (4000 s); at 4 KB a line this is the last 2,000 events. What is
 # not seen is recorded once more, which is harmless: readers take the union.
@@ -135,7 +136,7 @@ class Journal:
         tail = b""
         at = size
         while at:
-            step = min(BLOCK, at)
+            step = min(max(BLOCK, len(tail)), at)  # doubled: a line may have 20 MB
             at -= step
             tail = _read(self._descriptor, at, at + step) + tail
             number = _last_number(tail, whole=at == 0)
@@ -175,9 +176,8 @@ def last_number(folder: str) -> int:
     finally:
         os.close(opened)
     number, _, rest = said.partition(b" ")
-    if not number.isdigit() or said != _noted(
-        int(number), rest[:HASH].decode("latin-1")
-    ):
+    noted = rest[:HASH].decode("latin-1")
+    if not _is_number(number) or said != _noted(int(number), noted):
         return 0
     return int(number)
 
@@ -218,11 +218,15 @@ def _last_number(tail: bytes, *, whole: bool) -> int | None:
     for line in reversed(found if whole else found[1:]):
         begin, _, rest = line.partition(b":")
         number = rest.partition(b",")[0]
-        if begin == b'{"seq"' and number.isdigit() and _is_whole(line):
+        if begin == b'{"seq"' and _is_number(number) and _is_whole(line):
             return int(number)
     if whole and len(found) == 1 and BEGINNING.startswith(found[0][: len(BEGINNING)]):
         return 0  # the very first line, torn
     return None
+
+
+def _is_number(text: bytes) -> bool:
+    return text.isdigit() and len(text) <= NUMBER_DIGITS
 
 
 def _is_whole(line: bytes) -> bool:

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import replace
 from typing import Any
 
 from postfix_archive.back import postconf
 from postfix_archive.back.host import PATIENCE
-from postfix_archive.core import ways
+from postfix_archive.core import record, ways
 from postfix_archive.core.errors import PostfixCommandFailed
 from postfix_archive.core.observed import Waiting
 
@@ -21,6 +22,15 @@ REQUESTS = "@archive-request.invalid"
 IN_HAND = 60.0  # seconds that a run of the filter may still take
 AT_ONCE = 200  # queue files that one postcat(1) opens
 HEADING = "*** ENVELOPE RECORDS "
+# What reading JSON of another shape raises.
+UNREADABLE = (
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    RecursionError,
+    TypeError,
+    ValueError,
+)
 
 
 def queued(directory: str, most: int | None = None) -> list[Waiting]:
@@ -28,14 +38,12 @@ def queued(directory: str, most: int | None = None) -> list[Waiting]:
 
     content_filter is looked up for the first most messages; None means for all.
     """
-    now = int(time.time())
-    lines = postconf.run(directory, "postqueue", "-j").splitlines()
-    told = sorted(map(json.loads, lines), key=lambda each: int(each["arrival_time"]))
-    ids = [str(each["queue_id"]) for each in told[:most]]
+    told = _told(postconf.run(directory, "postqueue", "-j"), int(time.time()))
+    ids = [each.queue_id for each in told[:most]]
     filters: dict[str, str] = {}
     for at in range(0, len(ids), AT_ONCE):
         filters.update(_content_filters(directory, ids[at : at + AT_ONCE]))
-    return [_waiting(each, now, filters) for each in told]
+    return [replace(e, content_filter=filters.get(e.queue_id, "")) for e in told]
 
 
 def waiting(directory: str) -> list[str]:
@@ -82,15 +90,32 @@ def _is_ours(each: Waiting) -> bool:
     return filtered or any(one.endswith(REQUESTS) for one in each.recipients)
 
 
-def _waiting(told: dict[str, Any], now: int, filters: dict[str, str]) -> Waiting:
+def _told(listing: str, now: int) -> list[Waiting]:
+    """Return what postqueue -j prints, the oldest first.
+
+    A line ends with LF alone: what str.splitlines() takes for a line end besides, a
+    sender may have in an address.
+    """
+    try:
+        lines = filter(None, listing.split("\n"))
+        found = [_waiting(json.loads(each), now) for each in lines]
+    except UNREADABLE as problem:
+        raise PostfixCommandFailed(
+            f"postqueue -j: a line that cannot be read: {problem!r}"
+        ) from problem
+    return sorted(found, key=lambda each: -each.age)
+
+
+def _waiting(told: Any, now: int) -> Waiting:
+    to = told["recipients"]
+    why = (str(each.get("delay_reason", "")) for each in to)
     return Waiting(
         queue_id=str(told["queue_id"]),
-        queue=told["queue_name"],
+        queue=str(told["queue_name"]),
         age=abs(now - int(told["arrival_time"])),  # see observed.Waiting
-        sender=told["sender"],
-        recipients=tuple(each["address"] for each in told["recipients"]),
-        reasons=tuple(each.get("delay_reason", "") for each in told["recipients"]),
-        content_filter=filters.get(str(told["queue_id"]), ""),
+        sender=str(told["sender"]),
+        recipients=tuple(str(each["address"]) for each in to),
+        reasons=tuple(record.shown(each.encode("utf-8", "replace")) for each in why),
     )
 
 
@@ -106,9 +131,10 @@ def _content_filters(directory: str, ids: list[str]) -> dict[str, str]:
         return {**first, **_content_filters(directory, ids[half:])}
     found: dict[str, str] = {}
     queue_id = ""
-    for line in told.splitlines():
+    for line in told.split("\n"):
         if line.startswith(HEADING):
-            queue_id = line[len(HEADING) :].split()[0].rpartition("/")[2]
+            path = line[len(HEADING) :].partition(" ")[0]
+            queue_id = path.rpartition("/")[2]
         elif line.startswith("content_filter:"):
             found[queue_id] = line.partition(":")[2].strip()
     return found

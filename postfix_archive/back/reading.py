@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import json
 import os
+from itertools import chain
 
 from postfix_archive.back import journal, stored
-from postfix_archive.core import record, report
+from postfix_archive.core import address, record
 from postfix_archive.core.errors import (
     JournalFailed,
     RecordDamaged,
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from postfix_archive.core.record import Record
 
 
-GAPS = ("gap-opened", "gap-closed")  # events: mail went unarchived
+GAPS = record.GAPS
 
 
 def archives(folder: str) -> list[str]:
@@ -38,7 +39,7 @@ def archives(folder: str) -> list[str]:
         raise StoreFailed(
             f"{folder}: {problem.strerror}; run this as root or as the archive's user"
         ) from problem
-    return [each for each in names if "@" in each]
+    return [each for each in names if address.is_plain(os.fsencode(each))]
 
 
 def records(folder: str, archive: str) -> dict[str, Record]:
@@ -85,29 +86,30 @@ def found(folder: str, wanted: str, only: str | None) -> Record:
 
 def copy(folder: str, kept: Record) -> Iterator[bytes]:
     """Give the bytes of the archive copy; raises RecordDamaged and StoreFailed."""
-    name = kept.files[0]
+    name = kept.files[0] if kept.files else ""
     if {"", ".", ".."} & set(name.split("/")):
-        raise RecordDamaged(f"the journal of {kept.archive} names no file of the store")
+        raise RecordDamaged(
+            f"{kept.archive_id}: the journal names no file of the store for it; run"
+            " postfix-archive verify"
+        )
     return stored.unpacked(f"{folder}/{kept.archive}/{name}")
 
 
 def original(folder: str, kept: Record) -> Iterator[bytes]:
     """Give the bytes of the original, exactly as received."""
     left = int(kept.events[0]["size"])
-    head = b""
-    start = -1
-    for piece in copy(folder, kept):
-        if start < 0:
-            head += piece
-            start = report.original_start(head)
-            if start < 0:
-                continue
-            piece = head[start:]
+    pieces = copy(folder, kept)
+    head, start = stored.begun(pieces)
+    if start < 0:
+        raise RecordDamaged(
+            f"{kept.files[0]}: there is no original in it; restore it from a backup"
+        )
+    for piece in chain((head[start:],), pieces):
         yield piece[:left]
         left -= len(piece[:left])
         if not left:
             return
-    if left or start < 0:
+    if left:
         raise RecordDamaged(
             f"{kept.files[0]}: the original in it is cut off; restore it from a backup"
         )
@@ -124,14 +126,14 @@ def _events(path: str) -> Iterator[dict[str, Any]]:
     for number, line in enumerate(journal.lines(path), 1):
         try:
             event = json.loads(line)
-        except ValueError:
-            if line.strip():
-                _torn(path, number, line)
-            continue
-        yield event
-
-
-def _torn(path: str, number: int, line: bytes) -> None:
-    """A crash may tear a line that nobody was promised; anything else is damage."""
-    if not line.startswith(b'{"seq":'):
-        raise JournalFailed(f"{path}, line {number}: no line of a journal; see verify")
+            sound = record.is_event(event)
+        except (ValueError, RecursionError):
+            # A crash may tear a line that nobody was promised; all else is damage.
+            sound = line.startswith(b'{"seq":') or not line.strip()
+            event = None
+        if not sound:
+            raise JournalFailed(
+                f"{path}, line {number}: no line of a journal; see verify"
+            )
+        if event is not None:
+            yield event

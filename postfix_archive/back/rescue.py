@@ -148,10 +148,12 @@ def age(settings: Settings, now: float) -> float | None:
 def held(directory: str) -> dict[str, str]:
     """Return the originals that a rescue has put on hold, and since when."""
     try:
-        found: dict[str, str] = json.loads(Path(directory, NAME).read_text())
+        found = json.loads(Path(directory, NAME).read_text())
+        if not isinstance(found, dict) or not {*map(type, found.values())} <= {str}:
+            raise ValueError("not a time for each queue id")
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError) as problem:
+    except (OSError, ValueError, RecursionError) as problem:
         raise PostfixCommandFailed(
             f"{directory}/{NAME} cannot be read: {problem}; it says which messages a"
             " rescue has put on hold: release those with postsuper -H, then remove it"

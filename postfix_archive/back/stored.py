@@ -59,11 +59,35 @@ def unpacked(path: str) -> Iterator[bytes]:
             while block:
                 yield unpacker.decompress(block, BLOCK)
                 block = unpacker.unconsumed_tail
+            if unpacker.eof:
+                break  # zlib would collect what stands behind; verify names it
         yield unpacker.flush()
     except zlib.error as problem:
         raise RecordDamaged(f"{path}: {problem}; run gzip -t on it") from problem
     if not unpacker.eof:
         raise RecordDamaged(f"{path}: its end is cut off; run gzip -t on it")
+
+
+def begun(pieces: Iterator[bytes]) -> tuple[bytes, int]:
+    """Return the first bytes of a copy, and where in them the original begins, or -1.
+
+    Takes no more pieces than it needs, and gives up after PREAMBLE_LIMIT. It looks
+    again only when there is twice as much, so that a long preamble takes no long time.
+    """
+    held: list[bytes] = []
+    size = enough = 0
+    for piece in pieces:
+        held.append(piece)
+        size += len(piece)
+        if size < enough:
+            continue
+        held = [b"".join(held)]
+        start = report.original_start(held[0])
+        if start >= 0 or size > PREAMBLE_LIMIT:
+            return held[0], start
+        enough = 2 * size
+    head = b"".join(held)
+    return head, report.original_start(head)
 
 
 def recovered(path: str, address: str) -> Piece:
@@ -80,11 +104,7 @@ def recovered(path: str, address: str) -> Piece:
 
 
 def _read_back(path: str, address: str) -> Piece:
-    head = b""
-    for block in unpacked(path):
-        head += block
-        if report.original_start(head) >= 0 or len(head) > PREAMBLE_LIMIT:
-            break
+    head, _ = begun(unpacked(path))
     fields = report.status_part(head)
     sealed = envelope.parse(fields)
     known = dict(

@@ -29,11 +29,13 @@ import sys
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 JOURNAL, LAST, DRAFTS = "journal", "journal.last", "drafts"
 LAST_DRAFT = "journal.last.draft"
 NOTHING = "0" * 64
+NUMBER_DIGITS = 18  # more than lines will ever be
 BLOCK = 1 << 16
 GZIP = 31  # zlib's wbits for gzip (RFC 1952)
 HEAD_LIMIT = 16 << 20  # bytes of a copy before its original
@@ -93,7 +95,7 @@ def verify(folder: str, progress: Callable[[int, int], None] = _silent) -> Chain
     """
     with _locked(folder):
         chain = _read(folder)
-        listed = dict(_listed(folder, ""))
+        listed = dict(_listed(folder))
     for name in sorted(set(chain.files) - set(listed)):
         chain.wrong(f"{folder}/{name}", "the journal has it, the store has not")
     for done, (name, told) in enumerate(listed.items(), 1):
@@ -119,7 +121,7 @@ def _read(folder: str) -> Chain:
     try:
         lines = open(path, "rb", opener=_no_link)
     except FileNotFoundError:
-        if noted or any(_listed(folder, "")):
+        if noted or any(_listed(folder)):
             chain.wrong(path, "there is no journal")
         return chain
     with lines:
@@ -160,8 +162,8 @@ def _noted(folder: str, chain: Chain) -> tuple[int, str] | None:
         return None
     words = said.decode("latin-1").removesuffix("\n").split(" ")
     proof = hashlib.sha256(" ".join(words[:2]).encode("latin-1")).hexdigest()
-    if len(words) == 3 and words[2] == proof and words[0].isdigit():
-        if said.endswith(b"\n"):
+    if len(words) == 3 and words[2] == proof and said.endswith(b"\n"):
+        if words[0].isdecimal() and len(words[0]) <= NUMBER_DIGITS:
             return int(words[0]), words[1]
     chain.wrong(path, "it is damaged")
     return None
@@ -175,8 +177,10 @@ def _event(text: bytes) -> dict[str, Any] | None:
         return None
     if not isinstance(event, dict):
         return None
-    whole = isinstance(event.get("seq"), int) and isinstance(event.get("prev"), str)
-    return event if whole and isinstance(event.get("event"), str) else None
+    number = event.get("seq")
+    whole = isinstance(number, int) and number < 10**NUMBER_DIGITS
+    texts = isinstance(event.get("prev"), str) and isinstance(event.get("event"), str)
+    return event if whole and texts else None
 
 
 def _linked(chain: Chain, where: str, event: dict[str, Any], before: int) -> int:
@@ -210,18 +214,21 @@ def _is_name(name: str) -> bool:
     return name.endswith(".eml.gz") and not {"", ".", ".."} & set(words)
 
 
-def _listed(folder: str, below: str) -> Iterator[tuple[str, os.stat_result]]:
+def _listed(folder: str) -> Iterator[tuple[str, os.stat_result]]:
     """Give every entry below an archive but its journal and its drafts."""
-    with os.scandir(f"{folder}/{below}" if below else folder) as found:
-        entries = sorted(found, key=lambda each: each.name)
-    for each in entries:
-        name = f"{below}/{each.name}" if below else each.name
-        if name in (JOURNAL, LAST, LAST_DRAFT, DRAFTS):
-            continue
-        if each.is_dir(follow_symlinks=False):
-            yield from _listed(folder, name)
-        else:
-            yield name, each.stat(follow_symlinks=False)
+    left = [""]
+    while left:
+        below = left.pop()
+        with os.scandir(f"{folder}/{below}") as found:
+            entries = sorted(found, key=lambda each: each.name, reverse=True)
+        for each in entries:
+            name = f"{below}{each.name}"
+            if name in (JOURNAL, LAST, LAST_DRAFT, DRAFTS):
+                continue
+            if each.is_dir(follow_symlinks=False):
+                left.append(f"{name}/")
+            else:
+                yield name, each.stat(follow_symlinks=False)
 
 
 def _check(
@@ -248,35 +255,64 @@ def _check(
 
 def _digests(path: str, wanted: object) -> tuple[str, int, str, str]:
     """Return the file's SHA-256, the original's size and SHA-256, and what is amiss."""
-    packed, original = hashlib.sha256(), hashlib.sha256()
-    unpacker = zlib.decompressobj(GZIP)
+    file = _File(path)
+    pieces = file.unpacked()
     left = wanted if isinstance(wanted, int) else 0
-    size, head, begun, trouble = 0, b"", False, ""
-    with open(path, "rb", opener=_no_link) as opened:
-        while block := opened.read(BLOCK):
-            packed.update(block)
-            while block and not trouble:
-                try:
-                    piece = unpacker.decompress(block, BLOCK)
-                except zlib.error as problem:
-                    trouble = f"it cannot be unpacked: {problem}"
-                    break
-                block = unpacker.unconsumed_tail
-                if not begun:
-                    head += piece
-                    start = _original_start(head)
-                    if start < 0:
-                        if len(head) > HEAD_LIMIT:
-                            trouble = "there is no original in it"
-                        continue
-                    begun, piece = True, head[start:]
-                original.update(piece[: left - size])
-                size += len(piece[: left - size])
-    if not trouble and not unpacker.eof:
-        trouble = "its end is cut off"
-    elif not trouble and unpacker.unused_data:
-        trouble = "something stands behind its end"
-    return packed.hexdigest(), size, original.hexdigest(), trouble
+    size, original = 0, hashlib.sha256()
+    head, start = _begun(pieces)
+    for piece in chain((head[start:],) if start >= 0 else (), pieces):
+        if start >= 0:
+            original.update(piece[: left - size])
+            size += len(piece[: left - size])
+    trouble = file.trouble or ("there is no original in it" if start < 0 else "")
+    return file.packed.hexdigest(), size, original.hexdigest(), trouble
+
+
+class _File:
+    """A file of the store: its SHA-256 and what is amiss, once unpacked() has ended."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self.packed = hashlib.sha256()
+        self.trouble = ""
+
+    def unpacked(self) -> Iterator[bytes]:
+        """Give what the file unpacks to. Reads it to its end, whatever is amiss."""
+        unpacker = zlib.decompressobj(GZIP)
+        with open(self._path, "rb", opener=_no_link) as opened:
+            while block := opened.read(BLOCK):
+                self.packed.update(block)
+                while block and not unpacker.eof and not self.trouble:
+                    try:
+                        yield unpacker.decompress(block, BLOCK)
+                    except zlib.error as problem:
+                        self.trouble = f"it cannot be unpacked: {problem}"
+                    block = unpacker.unconsumed_tail or unpacker.unused_data
+                if block and unpacker.eof and not self.trouble:
+                    self.trouble = "something stands behind its end"
+        if not self.trouble and not unpacker.eof:
+            self.trouble = "its end is cut off"
+
+
+def _begun(pieces: Iterator[bytes]) -> tuple[bytes, int]:
+    """Return the first bytes of a copy, and where in them its original begins, or -1.
+
+    Looks again when there is twice as much, so that a long head takes no long time.
+    """
+    held: list[bytes] = []
+    size = enough = 0
+    for piece in pieces:
+        held.append(piece)
+        size += len(piece)
+        if size < enough:
+            continue
+        held = [b"".join(held)]
+        start = _original_start(held[0])
+        if start >= 0 or size > HEAD_LIMIT:
+            return held[0], start
+        enough = 2 * size
+    head = b"".join(held)
+    return head, _original_start(head)
 
 
 def _original_start(head: bytes) -> int:
@@ -294,7 +330,8 @@ def _original_start(head: bytes) -> int:
 
 
 def _no_link(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    # O_NONBLOCK: or whoever puts a FIFO into the store keeps us for ever.
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
 
 
 @contextlib.contextmanager

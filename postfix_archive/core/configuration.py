@@ -11,7 +11,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 DAY = 86400  # seconds
-DEPTH = 30  # nested $name: Postfix itself gives up at 100
+LONGEST = 1_000_000  # characters of a value; $names can double each other for ever
+Known = dict[str, str | None]  # parameters that are expanded, None: just being so
+NUMBER_DIGITS = 18  # of a number or a time; Postfix takes ten
 NAME_CHARS = frozenset(
     "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-"
 )
@@ -61,8 +63,9 @@ class Configuration:
     @property
     def version(self) -> tuple[int, int]:
         """Postfix's version: (3, 7)."""
-        words = self.known.get("mail_version", "0.0").replace("-", ".").split(".")
-        return int(words[0]), int(words[1])
+        words = self.known.get("mail_version", "").replace("-", ".").split(".")
+        first, second, *_ = [int(e) if _is_number(e) else 0 for e in [*words, "0"]]
+        return first, second
 
     def service(self, key: str) -> Service | None:
         """Return the service name/type, None if master.cf has none."""
@@ -88,15 +91,19 @@ class Configuration:
         text = self.value(name, service)
         unit = {"s": 1, "m": 60, "h": 3600, "d": DAY, "w": 7 * DAY}.get(text[-1:])
         digits = text[:-1] if unit else text
-        return int(digits) * (unit or plain) if digits.isdigit() else None
+        return int(digits) * (unit or plain) if _is_number(digits) else None
 
     def expanded(self, text: str, service: Service | None = None) -> str:
-        """Expand $name, ${name}, ${name?{a}:{b}} and ${{a} == {b} ? {c} : {d}}."""
-        return " ".join(self._expand(text, service, 0).split())
+        """Expand $name, ${name}, ${name?{a}:{b}} and ${{a} == {b} ? {c} : {d}}.
 
-    def _expand(self, text: str, service: Service | None, depth: int) -> str:
-        if depth > DEPTH or "$" not in text:
-            return text
+        Names that refer to each other stay as they stand: Postfix gives up, too.
+        """
+        try:
+            return " ".join(self._expand(text, service, {}).split())
+        except RecursionError:
+            return " ".join(text.split())
+
+    def _expand(self, text: str, service: Service | None, known: Known) -> str:
         done = ""
         while "$" in text:
             before, _, text = text.partition("$")
@@ -105,44 +112,59 @@ class Configuration:
                 done, text = done + "$", text[1:]
                 continue
             inner, text = _macro(text)
-            done += self._macro_value(inner, service, depth + 1)
+            done += self._macro_value(inner, service, known)
         return done + text
 
-    def _macro_value(self, inner: str, service: Service | None, depth: int) -> str:
+    def _named(self, name: str, service: Service | None, known: Known) -> str:
+        """Return a parameter, expanded once; raises RecursionError for a ring."""
+        if name not in known:
+            known[name] = None  # until it is known: who needs it meanwhile is its part
+            known[name] = self._expand(self.raw(name, service), service, known)
+        found = known[name]
+        if found is None or len(found) > LONGEST:
+            raise RecursionError
+        return found
+
+    def _macro_value(self, inner: str, service: Service | None, known: Known) -> str:
         if inner.startswith("{"):
-            held, rest = self._compared(inner, service, depth)
+            held, rest = self._compared(inner, service, known)
         else:
             length = _name_length(inner)
             name, rest = inner[:length], inner[length:].strip()
-            found = self._expand(self.raw(name, service), service, depth)
+            found = self._named(name, service, known)
             if not rest:
                 return found
             held = bool(found)
         yes, no = _alternatives(rest)
-        return self._expand(yes if held else no, service, depth)
+        return self._expand(yes if held else no, service, known)
 
     def _compared(
-        self, inner: str, service: Service | None, depth: int
+        self, inner: str, service: Service | None, known: Known
     ) -> tuple[bool, str]:
         left, rest = _braced(inner)
         rest = rest.strip()
         sign = rest[: len(rest) - len(rest.lstrip("=!<>"))]
         right, rest = _braced(rest[len(sign) :].strip())
-        one = self._expand(left, service, depth).strip()
-        other = self._expand(right, service, depth).strip()
+        one = self._expand(left, service, known).strip()
+        other = self._expand(right, service, known).strip()
         equal = one == other
         return (equal if sign == "==" else not equal), rest.strip()
 
 
 def services(listing: str) -> tuple[Service, ...]:
     """Return the services of what postconf -M prints, one entry a line."""
-    return tuple(map(_service, filter(str.strip, listing.splitlines())))
+    entries = map(words_of_entry, listing.split("\n"))
+    return tuple(_service(each) for each in entries if len(each) > 1)
 
 
 def parameters(listing: str) -> dict[str, str]:
     """Return the parameters of what postconf or postconf -n prints."""
-    pairs = (line.partition("=") for line in listing.splitlines() if "=" in line)
+    pairs = (line.partition("=") for line in listing.split("\n") if "=" in line)
     return {name.strip(): value.strip() for name, _, value in pairs}
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) <= NUMBER_DIGITS
 
 
 def words(text: str) -> list[str]:
@@ -158,8 +180,7 @@ def words(text: str) -> list[str]:
     return [each for each in [*found, word] if each]
 
 
-def _service(line: str) -> Service:
-    parts = words_of_entry(line)
+def _service(parts: list[str]) -> Service:
     name, kind, *rest = parts
     fields, rest = tuple(rest[:5]), rest[5:]
     options: dict[str, str] = {}

@@ -38,9 +38,8 @@ class Field:
         return self.raw.split(b":", 1)[1].replace(b"\r\n", b"").strip()
 
 
-def fields(head: bytes) -> Iterator[Field]:
-    """Give the header fields from the top; stop at the first line that is none."""
-    start = 0
+def fields(head: bytes, start: int = 0) -> Iterator[Field]:
+    """Give the header fields from start on; stop at the first line that is none."""
     while start < len(head):
         behind = _end_of_field(head, start)
         colon = head.find(b":", start, behind)
@@ -51,9 +50,9 @@ def fields(head: bytes) -> Iterator[Field]:
         start = behind
 
 
-def first(head: bytes, name: bytes) -> Field | None:
+def first(head: bytes, name: bytes, start: int = 0) -> Field | None:
     """Return the first field of that (lower case) name, None if there is none."""
-    for field in fields(head):
+    for field in fields(head, start):
         if field.name == name:
             return field
     return None

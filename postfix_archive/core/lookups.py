@@ -71,10 +71,10 @@ def _in_value(
 
 
 def _tables(word: str) -> Iterator[str]:
+    while word.startswith("proxy:"):
+        word = word[len("proxy:") :]
     kind, colon, name = word.partition(":")
-    if kind == "proxy":
-        yield from _tables(name)
-    elif kind in ("pipemap", "unionmap") and colon:
+    if kind in ("pipemap", "unionmap") and colon:
         for each in configuration.words(name.strip("{}")):
             yield from _tables(each)
     elif kind in TYPES and colon:

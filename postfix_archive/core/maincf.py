@@ -17,6 +17,7 @@ NAME_CHARS = frozenset(
     "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_"
 )
 DEPTH = 20  # nested $name: deeper is a loop
+LONGEST = 100_000  # characters; $names that double each other grow without end
 
 
 def lines(text: str, *, place: str) -> Iterator[tuple[int, str, str]]:
@@ -40,21 +41,32 @@ def lines(text: str, *, place: str) -> Iterator[tuple[int, str, str]]:
         yield number, name, value.strip()
 
 
-def expanded(value: str, raw: dict[str, str], *, where: str, depth: int = 0) -> str:
+def expanded(value: str, raw: dict[str, str], *, where: str) -> str:
     """Replace $name, ${name}, $(name) and $$ as postconf(5) does."""
+    known: dict[str, str] = {"$": "$"}
+    return _expanded(value, raw, known, where=where, depth=0)
+
+
+def _expanded(
+    value: str, raw: dict[str, str], known: dict[str, str], *, where: str, depth: int
+) -> str:
+    """Expand each $name once: known has those that are done."""
     if depth > DEPTH:
         raise SettingWrong(f"{where}: the $names in it refer to each other")
-    done = ""
+    done = []
+    size = len(value)
     while "$" in value:
         before, _, value = value.partition("$")
         name, value = _name(value, where=where)
-        if name not in raw and name != "$":
-            raise SettingWrong(f"{where}: ${name} is not set in this file")
-        inner = "$" if name == "$" else ""
-        done += before + (
-            inner or expanded(raw[name], raw, where=where, depth=depth + 1)
-        )
-    return done + value
+        if name not in known:
+            if name not in raw:
+                raise SettingWrong(f"{where}: ${name} is not set in this file")
+            known[name] = _expanded(raw[name], raw, known, where=where, depth=depth + 1)
+        done += [before, known[name]]
+        size += len(known[name])
+        if size > LONGEST:
+            raise SettingWrong(f"{where}: the $names in it make it too long")
+    return "".join([*done, value])
 
 
 def _name(value: str, *, where: str) -> tuple[str, str]:

@@ -6,7 +6,10 @@ of one message, or its second pass through a mailing list, are one record.
 
 from __future__ import annotations
 
-from postfix_archive.core import address, envelope
+import datetime
+import re
+
+from postfix_archive.core import address, envelope, trace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -14,6 +17,11 @@ if TYPE_CHECKING:
     from typing import Any
 
     from postfix_archive.core.envelope import Envelope, Recipient
+
+
+# Halves of surrogate pairs, but for those that stand for bytes which are no UTF-8.
+HALVES = re.compile("[\ud800-\udc7f\udd00-\udfff]")
+GAPS = ("gap-opened", "gap-closed")  # events: mail went unarchived
 
 
 class Record:
@@ -44,6 +52,50 @@ class Record:
             self.files.append(event["file"])
         for each in told.recipients if told else ():
             self.recipients.setdefault((each.final, each.original), each)
+
+
+def is_event(found: object) -> bool:
+    """Tell whether this, out of JSON, is a line of a journal as the store writes it.
+
+    Events may be of kinds that later versions have, but what says something of a
+    message says all.
+    """
+    if not isinstance(found, dict) or not _are_texts(found, "event", "time"):
+        return False
+    if not _is_time(found["time"]) or not isinstance(found.get("id", ""), str):
+        return False
+    if found["event"] in GAPS and not _are_texts(found, "opened", "by", "why"):
+        return False
+    of_message = found["event"] in ("archived", "supplement") or "envelope" in found
+    return not of_message or _is_message(found)
+
+
+def _is_message(found: dict[str, Any]) -> bool:
+    texts = {"above": "", **found}
+    if not _are_texts(texts, "id", "sha256", "stamp", "envelope", "above"):
+        return False
+    counted = type(found.get("size")) is int and found["size"] >= 0
+    kept = "file" not in found or _are_texts(found, "file") and _is_file(found["file"])
+    return counted and kept and trace.is_archive_id(found["id"])
+
+
+def _is_time(text: str) -> bool:
+    try:
+        seconds = datetime.datetime.fromisoformat(text).timestamp()
+        return trace.timestamp(seconds) == text
+    except (ValueError, OverflowError):
+        return False
+
+
+def _is_file(name: str) -> bool:
+    """Tell whether this can be the name of a copy in the store, and nothing outside."""
+    return "\0" not in name and not {"", ".", ".."} & {*name.split("/")}
+
+
+def _are_texts(found: dict[str, Any], *names: str) -> bool:
+    """Tell whether these are texts that can be written down as bytes."""
+    texts = [found.get(each) for each in names]
+    return all(isinstance(each, str) and not HALVES.search(each) for each in texts)
 
 
 def merged(archive: str, events: Iterable[dict[str, Any]]) -> dict[str, Record]:

@@ -220,9 +220,9 @@ def _prose(told: Told) -> list[bytes]:
 
 def _status(told: Told) -> bytes:
     extra = b"".join(b"%s: %s\r\n" % pair for pair in told.extra)
-    body = envelope.message_fields(told.envelope) + extra
-    for each in told.recipients:
-        body += b"\r\n" + envelope.recipient_fields(each) + NOT_TRIED
+    groups = [envelope.message_fields(told.envelope) + extra]
+    groups += [envelope.recipient_fields(each) + NOT_TRIED for each in told.recipients]
+    body = b"\r\n".join(groups)
     global_ = b"" if body.isascii() else b"global-"
     return _part(b"message/%sdelivery-status" % global_, b"Delivery report", body)
 

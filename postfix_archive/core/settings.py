@@ -114,6 +114,8 @@ def parse(text: str, *, place: str, config_directory: str, myhostname: str) -> S
     for name in Settings.__slots__:
         where = f"{place}, line {lines[name]}" if name in lines else place
         text = maincf.expanded(raw[name], raw, where=f"{where}: {name}")
+        if "\0" in text:
+            raise SettingWrong(f"{where}: {name} has a NUL byte in it")
         values[name] = _reader(name)(text, f"{where}: {name} = {text}")
     return Settings(values)
 
@@ -203,7 +205,8 @@ def port(value: str, where: str) -> tuple[str, int]:
     """Return an address:port; where says what to name if it is none."""
     host, colon, number = value.rpartition(":")
     numeric = _is_number(number) and 0 < int(number) < 65536
-    if not host or not colon or not numeric:
+    plain = host.isascii() and host.isprintable()
+    if not host or not plain or not colon or not numeric:
         raise SettingWrong(f"{where}: must be address:port, such as 127.0.0.1:10026")
     return host.strip("[]"), int(number)
 

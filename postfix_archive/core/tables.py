@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from postfix_archive.core import address, request
 from postfix_archive.core.errors import TableWrong
@@ -21,8 +21,9 @@ PHYSICAL = re.compile(rb"[^\n]*\n|[^\n]+")
 # postmap(1): a key ends at the first white space outside quotes.
 KEY = re.compile(rb'(?:\\.|"(?:\\.|[^"\\])*(?:"|\Z)|[^\s"\\])+', re.S)
 NETWORK = re.compile(rb"(?:!\s*)*\S+")
-# regexp_table(5): any delimiter; behind the second one the flags.
-EXPRESSION = re.compile(rb"(?:!\s*)*([^\w\s])(?:\\.|(?!\1).)*\1\S*", re.S)
+# regexp_table(5): any delimiter; behind the second one the flags. What a backslash
+# stands before is read in one way only, or a line without end takes for ever.
+EXPRESSION = re.compile(rb"(?:!\s*)*([^\w\s\\])(?:\\.|(?!\1)[^\\])*\1\S*", re.S)
 PATTERNS = {"cidr": NETWORK, "regexp": EXPRESSION, "pcre": EXPRESSION}
 CONDITION = re.compile(rb"(?P<end>end)?if(?![a-z0-9])\s*", re.I)
 WORD = re.compile(rb"archive(?=\s|\Z)", re.I)
@@ -41,6 +42,22 @@ class Line:
     raw: bytes
     text: bytes
     remarks: bytes = b""
+
+
+@dataclass
+class _Lines:
+    """The physical lines of a logical line that may yet go on: see Line."""
+
+    number: int = 0
+    raw: list[bytes] = field(default_factory=list)
+    text: list[bytes] = field(default_factory=list)
+    remarks: list[bytes] = field(default_factory=list)
+
+    @property
+    def joined(self) -> Line:
+        """The logical line."""
+        raw, text, remarks = map(b"".join, (self.raw, self.text, self.remarks))
+        return Line(self.number, raw, text, remarks)
 
 
 @dataclass(frozen=True)
@@ -91,37 +108,39 @@ def token(number: int) -> bytes:
 def _compiled(
     source: bytes, kind: str, place: str, written: Callable[[Asked], bytes]
 ) -> Compiled:
-    native = MARKER + b"from %s: edit that file.\n" % place.encode()
+    native = [MARKER + b"from %s: edit that file.\n" % place.encode()]
     asked = []
     kept = 0
     for line in logical_lines(source):
         found = _asked(line, kind, f"{place}, line {line.number}")
         if found is None:
-            native += line.raw
+            native.append(line.raw)
             kept += bool(line.text)
         else:
             asked.append(found)
-            native += line.remarks + found.remarks
-            native += b"%s %s\n" % (found.pattern, written(found))
-    return Compiled(native, tuple(asked), kept)
+            native += [line.remarks, found.remarks]
+            native.append(b"%s %s\n" % (found.pattern, written(found)))
+    return Compiled(b"".join(native), tuple(asked), kept)
 
 
 def logical_lines(source: bytes) -> Iterator[Line]:
     """Cut a table into logical lines; their raw bytes together are the table."""
-    line = Line(0, b"", b"")
-    resting = Line(0, b"", b"")  # remarks: of the line before if that goes on
+    line = _Lines()
+    resting = _Lines()  # remarks: of the line before if that goes on
     for number, raw in enumerate(PHYSICAL.findall(source), 1):
         if not raw.strip() or raw.lstrip().startswith(b"#"):
-            resting = Line(resting.number or number, resting.raw + raw, b"")
+            resting.number = resting.number or number
+            resting.raw.append(raw)
         elif raw[:1].isspace() and line.text:
-            whole = line.raw + resting.raw + raw
-            remarks = line.remarks + resting.raw
-            line = Line(line.number, whole, line.text + raw, remarks)
-            resting = Line(0, b"", b"")
+            line.raw += [*resting.raw, raw]
+            line.remarks += resting.raw
+            line.text.append(raw)
+            resting = _Lines()
         else:
-            yield from (each for each in (line, resting) if each.raw)
-            line, resting = Line(number, raw, raw), Line(0, b"", b"")
-    yield from (each for each in (line, resting) if each.raw)
+            yield from (each.joined for each in (line, resting) if each.raw)
+            line, resting = _Lines(), _Lines()
+            line.number, line.raw, line.text = number, [raw], [raw]
+    yield from (each.joined for each in (line, resting) if each.raw)
 
 
 def action(text: bytes, kind: str) -> bytes:

@@ -69,7 +69,7 @@ def origin(head: bytes, *, queue_id: bytes, host: bytes, mail_owner: int) -> Ori
         found.smtputf8 = b" with UTF8SMTP" in clauses.partition(b" id ")[0]
         if field.start != found.offset or not _requeued(clauses, mail_owner):
             break
-        if not _followed_by_own(head[field.end :], own):
+        if not _followed_by_own(field, own):
             break
         found.offset = field.end
         expected = b""
@@ -182,9 +182,9 @@ def _requeued(clauses: bytes, mail_owner: int) -> bool:
     return b", from userid %d)" % mail_owner in clauses.partition(b" id ")[0]
 
 
-def _followed_by_own(below: bytes, own: set[bytes]) -> bool:
+def _followed_by_own(top: header.Field, own: set[bytes]) -> bool:
     """Tell whether the next Received: is this host's too, so the top one may go."""
-    field = header.first(below, b"received")
+    field = header.first(top.head, b"received", top.end)
     return field is not None and _written(_clauses(field))[0] in own
 
 

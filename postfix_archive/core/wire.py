@@ -11,6 +11,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+BLOCK = 1 << 16
 LINE_LIMIT = 998  # RFC 5322 section 2.1.1, without the CRLF
 
 
@@ -49,6 +50,19 @@ def with_lf(pieces: Iterable[bytes]) -> Iterator[bytes]:
         yield joined[: len(joined) - len(held)].replace(b"\r\n", b"\n")
     if held:
         yield held
+
+
+def blocks(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    """Join small pieces, so that one message is a few packets."""
+    held: list[bytes] = []
+    length = 0
+    for piece in pieces:
+        held.append(piece)
+        length += len(piece)
+        if length >= BLOCK:
+            yield b"".join(held)
+            held, length = [], 0
+    yield b"".join(held)
 
 
 def chained(*parts: Iterable[bytes]) -> Iterator[bytes]:

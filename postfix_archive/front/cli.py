@@ -7,7 +7,9 @@ one line on stderr and exit code 1, never a traceback.
 from __future__ import annotations
 
 import datetime
+import email.errors
 import email.header
+import io
 import json
 import sys
 from collections.abc import Callable, Iterator
@@ -26,6 +28,7 @@ from postfix_archive.core.settings import Settings
 from postfix_archive.front import admin, bypass, doctor, explain, rescue, status, verify
 
 FAILED = 1
+SUBJECT_LIMIT = 998  # bytes; decoding a longer one takes time, and no line has more
 STAMPS = {
     "absent": "it bore no stamp of this archive",
     "valid": "its stamp was valid, but this store did not have it",
@@ -57,6 +60,9 @@ class Commands(click.Group):
 @click.pass_context
 def main(ctx: click.Context, config_dir: str | None) -> None:
     """Look into the mail archive of a Postfix host, and look after it."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # main.cf may hold what is no UTF-8
+            stream.reconfigure(errors="backslashreplace")
     ctx.obj = config.directory(config_dir)
 
 
@@ -198,9 +204,10 @@ def _page(settings: Settings, kept: Record) -> Iterator[str]:
     yield f"Host:        {shown(sealed.host)}, queue id {shown(sealed.queue_id)}"
     yield from _client(kept)
     yield f"Size:        {kept.events[0]['size']} bytes"
-    yield f"SHA-256:     {kept.events[0]['sha256']}"
+    yield f"SHA-256:     {_plain(kept.events[0]['sha256'])}"
     for name in kept.files:
-        yield f"File:        {settings.archive_store_directory}/{kept.archive}/{name}"
+        path = f"{settings.archive_store_directory}/{kept.archive}/{name}"
+        yield f"File:        {_plain(path)}"
     yield f"Recipients:  {len(kept.recipients)}"
     for each in kept.recipients.values():
         before = f" (expanded from {shown(each.original)})" if each.expanded else ""
@@ -224,26 +231,31 @@ def _client(kept: Record) -> Iterator[str]:
 
 def _told(event: dict[str, Any]) -> str:
     if event["event"] == "archived":
-        return f"archived in full; {STAMPS[event['stamp']]}"
+        return f"archived in full; {STAMPS.get(event['stamp'], '?')}"
     if event["event"] == "supplement":
         above = event.get("above", "").count("\n")
         added = f", {above} lines above the stamp" if above else ""
         return f"supplement: more of its envelope{added}"
-    return f"{event['event']}, queued as {event.get('queued_as', '?')}"
+    return _plain(f"{event['event']}, queued as {event.get('queued_as', '?')}")
+
+
+def _plain(text: str) -> str:
+    """Text of a journal, safe on a terminal."""
+    return shown(text.encode("utf-8", "replace"))
 
 
 def _decoded(head: bytes) -> str:
     """The subject for people: encoded words and undeclared charsets made readable."""
-    raw = report.field_text(head, b"subject")
+    raw = report.field_text(head, b"subject")[:SUBJECT_LIMIT]
     if not raw:
         return "(no subject)"
     if not raw.isascii():
-        return shown(_recoded(raw).encode())
+        return _plain(_recoded(raw))
     try:
         text = str(email.header.make_header(email.header.decode_header(raw.decode())))
-    except (ValueError, LookupError):
+    except (ValueError, LookupError, email.errors.MessageError):
         text = raw.decode()
-    return shown(text.encode("utf-8", "replace"))
+    return _plain(text)
 
 
 def _recoded(raw: bytes) -> str:
@@ -252,7 +264,10 @@ def _recoded(raw: bytes) -> str:
         return raw.decode()
     except UnicodeDecodeError:
         guess = chardet.detect(raw)
-    return raw.decode(guess["encoding"] or "ascii", "replace")
+    try:
+        return raw.decode(guess["encoding"] or "ascii", "replace")
+    except LookupError:  # chardet knows charsets that Python does not
+        return raw.decode("ascii", "replace")
 
 
 def _write(pieces: Iterator[bytes]) -> None:

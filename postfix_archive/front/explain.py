@@ -16,6 +16,7 @@ from postfix_archive.core import explaining as plan
 from postfix_archive.core import ways
 from postfix_archive.core.configuration import Configuration, Service
 from postfix_archive.core.explaining import Mail
+from postfix_archive.core.record import shown
 
 
 @click.command()
@@ -58,7 +59,7 @@ def explain(
     for each in _services(found, service):
         told = explaining.reasons(found, settings, each, mail, content)
         for line in _lines(found, each, mail, told):
-            click.echo(line)
+            click.echo(shown(line.encode("utf-8", "replace")))
 
 
 def _services(found: Configuration, only: str) -> list[Service]:

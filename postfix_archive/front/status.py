@@ -115,7 +115,8 @@ def _print(told: dict[str, Any], settings: Settings) -> None:
         click.echo(f"{each['archive']}: {each['count']} messages{last}")
         for one in each["gaps"]:
             end = one.get("closed", "now")
-            click.echo(f"  gap: {one['opened']} to {end}, by {one['by']}: {one['why']}")
+            said = f"  gap: {one['opened']} to {end}, by {one['by']}: {one['why']}"
+            click.echo(shown(said.encode("utf-8", "replace")))
     if told["trouble"]:
         click.echo(f"The store cannot be read: {told['trouble']}")
     elif not told["archives"]:
@@ -126,7 +127,7 @@ def _print(told: dict[str, Any], settings: Settings) -> None:
     for name, where in WAITING.items():
         one = told[name]
         more = (
-            f", since {one['since']}: {shown(one['why'].encode())}"
+            f", since {one['since']}: {shown(one['why'].encode('utf-8', 'replace'))}"
             if one["count"]
             else ""
         )

@@ -195,3 +195,8 @@ def test_a_utf8_orcpt_can_be_undone(text: str) -> None:
     coded = address.orcpt(text.encode()).decode().removeprefix("utf-8;")
     again = re.sub(r"\\x\{([0-9A-F]+)\}", lambda m: chr(int(m[1], 16)), coded)
     assert again == text
+
+
+def test_a_network_is_no_client() -> None:
+    assert not address.is_in(b"192.0.2.0/24", "192.0.2.0/24")
+    assert not address.is_in(b"192.0.2.0/24", "192.0.0.0/16")

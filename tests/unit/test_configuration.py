@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from postfix_archive.core import configuration
+from postfix_archive.core import configuration, lookups
 from postfix_archive.core.configuration import Configuration
 
 LISTING = """\
@@ -61,3 +61,31 @@ def test_names_expand_as_postconf_says(text: str, archive: str, expanded: str) -
 def test_a_list_is_parted_outside_of_braces() -> None:
     text = "inline:{a=b, c=d}, hash:/x  pcre:/y"
     assert configuration.words(text) == ["inline:{a=b, c=d}", "hash:/x", "pcre:/y"]
+
+
+def test_names_that_refer_to_each_other_stay_and_take_no_time() -> None:
+    ring = {"archive": "${archive?{a:$archive}}", "x": "$y$y", "y": "$x$x$archive"}
+    for name, text in ring.items():
+        assert of(ring).value(name) == text
+
+
+def test_names_that_double_each_other_stay_and_take_no_time() -> None:
+    main = {f"a{n}": f"$a{n + 1}$a{n + 1}" for n in range(60)}
+    assert of({**main, "a60": ""}).value("a0") == ""
+    assert of({**main, "a60": "x"}).value("a0") == "$a1$a1"
+
+
+@pytest.mark.parametrize("number", ["\u00b2", "9" * 5000, "", "-", "x", "\u0665d"])
+def test_what_is_no_number_is_none(number: str) -> None:
+    found = Configuration("/etc/postfix", {"a": number}, {"mail_version": number}, ())
+    assert found.seconds("a") is None
+    assert found.version == (0, 0)
+
+
+def test_an_entry_of_one_word_is_no_service() -> None:
+    assert configuration.services("smtp\n{ a\n\n") == ()
+
+
+def test_proxies_of_proxies_are_looked_through() -> None:
+    found = of({"x": "proxy:" * 5000 + "hash:/y"})
+    assert [each.table for each in lookups.in_parameter(found, "x")] == ["hash:/y"]

@@ -245,3 +245,15 @@ def test_no_journal_has_no_lines(tmp_path: Path) -> None:
     assert list(journal.lines(f"{tmp_path}/none")) == []
     with pytest.raises(JournalFailed):
         list(journal.lines(str(tmp_path)))
+
+
+@pytest.mark.parametrize("number", [b"9" * 5000, b"9" * 19, b"-1"])
+def test_a_line_whose_number_is_none_is_passed_over(
+    tmp_path: Path, number: bytes
+) -> None:
+    append(tmp_path)
+    (line,) = lines(tmp_path)
+    with open(tmp_path / journal.NAME, "ab") as opened:
+        opened.write(line.replace(b'"seq":1', b'"seq":' + number) + b"\n")
+    append(tmp_path, "after")
+    assert whole(tmp_path)[-1]["seq"] == 2

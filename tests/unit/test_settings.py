@@ -246,3 +246,23 @@ def test_any_text_gives_settings_or_a_refusal_that_names_the_file(text: str) -> 
         set_up(text)
     except SettingWrong as wrong:
         assert str(wrong).startswith(PLACE)
+
+
+@pytest.mark.parametrize("name", [*PATHS, "mail_owner"])
+def test_a_value_that_no_system_call_takes_is_refused(name: str) -> None:
+    assert f"{name} has a NUL byte in it" in refusal(f"{name} = /a\0b\n")
+
+
+@pytest.mark.parametrize("host", ["m\u00fcnchen", "a\x1bb"])
+def test_a_port_on_a_host_that_no_socket_takes_is_refused(host: str) -> None:
+    assert "address:port" in refusal(f"archive_handback_address = {host}:10026\n")
+
+
+@pytest.mark.parametrize("end", ["x", ""])
+def test_names_that_double_each_other_end(end: str) -> None:
+    text = "".join(f"a{n} = $a{n + 1}$a{n + 1}\n" for n in range(19))
+    text += f"a19 = {end}\nmail_owner = {'$a0' if end else 'x$a0'}\n"
+    if end:
+        assert "too long" in refusal(text)
+    else:
+        assert set_up(text).mail_owner == "x"

@@ -236,3 +236,15 @@ def test_the_setting_names_types_and_sources() -> None:
 def test_a_table_that_cannot_be_a_source_is_a_wrong_setting(word: str) -> None:
     with pytest.raises(SettingWrong, match=word.split()[0]):
         set_up(f"archive_tables = {word}\n")
+
+
+@pytest.mark.parametrize("kind", ["regexp", "pcre"])
+def test_an_expression_without_an_end_is_known_at_once(kind: str) -> None:
+    line = b"/" + b"\\r" * 2000 + b" ARCHIVE legal@example.com"
+    with pytest.raises(TableWrong, match="ARCHIVE without a pattern"):
+        compiled(line, kind)
+
+
+def test_a_backslash_ends_no_expression() -> None:
+    line = b"/a\\/b\\\\/i ARCHIVE legal@example.com"
+    assert body(line, "pcre") == b"/a\\/b\\\\/i " + bcc(LEGAL) + b"\n"

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
+import hashlib
+import os
 import random
 import shutil
 import subprocess
@@ -239,3 +242,67 @@ def test_the_auditor_is_told_where_there_is_nothing_to_see(tmp_path: Path) -> No
     done = alone(str(tmp_path / "none"))
     assert done.returncode == 3
     assert "No such file" in done.stderr and "Traceback" not in done.stderr
+
+
+def relinked(folder: Path, at: int, old: bytes, new: bytes) -> None:
+    """Change a line of the journal and make the chain behind it good again."""
+    last = b"0" * 64
+    made = []
+    for number, line in enumerate(lines(folder)):
+        changed = line.replace(old, new, 1) if number == at else line
+        made.append(changed[: changed.rindex(b',"prev":"') + 9] + last + b'"}\n')
+        last = hashlib.sha256(made[-1][:-1]).hexdigest().encode()
+    rewrite(folder, made)
+
+
+@pytest.mark.parametrize("number", [b"9" * 4300, b"-" + b"9" * 4299, b"1" + b"0" * 18])
+def test_a_number_beyond_all_measure_is_named(folder: Path, number: bytes) -> None:
+    relinked(folder, 1, b'"seq":2', b'"seq":' + number)
+    assert wrong(folder)
+
+
+@pytest.mark.parametrize("number", ["\u00b2", "9" * 5000, "-1", "1_0"])
+def test_a_well_made_note_of_no_number_is_named(folder: Path, number: str) -> None:
+    said = f"{number} {'0' * 64}".encode("latin-1")
+    proof = hashlib.sha256(said).hexdigest().encode()
+    (folder / journal.LAST).write_bytes(said + b" " + proof + b"\n")
+    assert any("it is damaged" in each for each in wrong(folder))
+
+
+def test_folders_in_folders_without_end_are_looked_through(folder: Path) -> None:
+    deep = folder
+    for _ in range(1200):
+        deep = deep / "d"
+        deep.mkdir()
+    (deep / "x").write_bytes(b"")
+    found = wrong(folder)
+    (deep / "x").unlink()
+    while deep != folder:  # shutil.rmtree() would not get down there
+        deep.rmdir()
+        deep = deep.parent
+    assert [each.rpartition(": ")[2] for each in found] == [
+        "the store has it, the journal has not"
+    ]
+
+
+@pytest.mark.parametrize("name", [journal.NAME, journal.LAST])
+def test_a_fifo_keeps_nobody_waiting(folder: Path, name: str) -> None:
+    (folder / name).unlink()
+    os.mkfifo(folder / name)
+    assert wrong(folder)
+
+
+def test_what_stands_behind_the_end_of_a_file_is_named(folder: Path) -> None:
+    path = files(folder)[0]
+    for behind in (b"x", b"x" * 200_000, path.read_bytes()):
+        content = path.read_bytes()
+        harmed(path, content + behind)
+        assert any("something stands behind its end" in each for each in wrong(folder))
+        harmed(path, content)
+
+
+def test_a_copy_without_an_original_is_named(folder: Path) -> None:
+    path = files(folder)[0]
+    for copy in (b"", b"x" * 100, b"x" * (verifying.HEAD_LIMIT + 5 * verifying.BLOCK)):
+        harmed(path, gzip.compress(copy, 1))
+        assert any("there is no original in it" in each for each in wrong(folder))

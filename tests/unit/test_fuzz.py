@@ -1,0 +1,512 @@
+"""Claims about foreign bytes: whatever they are, a parser reads them or refuses them.
+
+No exception but ours, and it ends. Noise alone never comes far, so most bytes here are
+what we write ourselves, with a few of them changed. Parsers of which there is more to
+say have their property in a test file of their own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import hashlib
+import json
+import shutil
+import socket
+from binascii import hexlify
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from postfix_archive.back import (
+    fallback,
+    gap,
+    handback,
+    journal,
+    mailq,
+    postconf,
+    reading,
+    rescue,
+    spool,
+    stored,
+    verifying,
+)
+from postfix_archive.core import (
+    address,
+    capsule,
+    configuration,
+    envelope,
+    gates,
+    keyring,
+    lookups,
+    marker,
+    record,
+    report,
+    request,
+    rescuing,
+)
+from postfix_archive.core import settings as archive_cf
+from postfix_archive.core import stamp, tables
+from postfix_archive.core.configuration import Configuration
+from postfix_archive.core.envelope import Client, Recipient
+from postfix_archive.core.errors import ArchiveError
+from postfix_archive.front import archive_transport, cli, pipe, returning, status
+
+from unit import examples
+from unit.examples import ARCHIVE_ID, HR, KEYS, LEGAL, MESSAGE, NOW, QUEUE_ID, SENDER
+from unit.test_store import NAME, Capture
+
+MANY = settings(max_examples=200)
+NOISE = st.binary(max_size=200)
+TEXTS = st.text(max_size=60)
+FIELDS = envelope.serialise(examples.envelope_of())
+PREAMBLE = capsule.preamble(examples.envelope_of(), KEYS, sender=b"a@b.c", now=NOW)
+TAG = stamp.tag(LEGAL, KEYS.current)
+STAMP = stamp.line(ARCHIVE_ID, TAG, examples.sha256(MESSAGE), NOW, KEYS.current)
+COPY = Capture().copy
+REQUEST = request.recipient(f"{LEGAL},{HR}", KEYS)
+TALK = (
+    b"220 mail ESMTP\r\n250-mail\r\n250-PIPELINING\r\n250-SMTPUTF8\r\n"
+    b"250 XFORWARD NAME ADDR PORT PROTO HELO IDENT SOURCE\r\n250 Ok\r\n"
+    b"250 2.1.0 Ok\r\n250 2.1.5 Ok\r\n354 End data\r\n250 Ok: queued as 4Zx\r\n"
+)
+ANSWER = b"27:Kok: queued as 4Zx1Yk2Pp7z9,"
+QUEUED = (
+    b'{"queue_name":"deferred","queue_id":"4Zx","arrival_time":1795348380,'
+    b'"sender":"ann@example.org","recipients":[{"address":"bob@example.com",'
+    b'"delay_reason":"no route"}]}\n'
+)
+POSTCAT = b"*** ENVELOPE RECORDS deferred/4Zx ***\ncontent_filter: archive-stamp:x@y\n"
+MAIN_CF = b"mail_version = 3.7.11\narchive = a@x\nb = ${archive?{c:$archive}}\nq = 5d\n"
+MASTER_CF = (
+    b"smtp inet n - y - - smtpd -o { archive = b@x } -o a=check_x_access hash:y\n"
+)
+TABLE = b"/a\\/b/i ARCHIVE legal@example.com, hr@example.com # why\n  # go on\nif /x/\n"
+
+
+@st.composite
+def changed(draw: st.DrawFn, *texts: bytes) -> bytes:
+    """One of these texts with a few bytes flipped, put in, taken out or doubled."""
+    text = draw(st.sampled_from(texts))
+    for _ in range(draw(st.integers(0, 4))):
+        at = draw(st.integers(0, len(text)))
+        to = min(len(text), at + draw(st.integers(0, 40)))
+        new = draw(st.sampled_from([b"", text[at:to] * 2]) | st.binary(max_size=8))
+        text = text[:at] + new + text[to:]
+    return text
+
+
+def as_text(noise: bytes) -> str:
+    return noise.decode("latin-1")
+
+
+@contextlib.contextmanager
+def refusals() -> Iterator[None]:
+    """Let our own errors pass, if they say in one line what is the matter."""
+    try:
+        yield
+    except ArchiveError as error:
+        assert str(error)
+
+
+@contextlib.contextmanager
+def put(place: object, name: str, value: object) -> Iterator[None]:
+    """Put something else into the place of a function for a while."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(place, name, value)
+        yield
+
+
+def spooled(content: bytes) -> spool.Spool:
+    message = spool.Spool()
+    message.add(content, "/nowhere")
+    return message
+
+
+# --- messages ---------------------------------------------------------------------
+
+
+@MANY
+@given(changed(STAMP + MESSAGE, STAMP * 3 + MESSAGE))
+def test_a_changed_stamp_is_valid_only_if_it_says_the_same(message: bytes) -> None:
+    found = stamp.find(message, KEYS)
+    digests = examples.digests(message, found.offsets)
+    verdict = stamp.verdict(found, LEGAL, digests, KEYS)
+    if verdict.word == stamp.VALID:
+        assert verdict.stamp is not None and verdict.stamp.archive_id == ARCHIVE_ID
+        assert message.endswith(MESSAGE)
+
+
+@given(changed(PREAMBLE + MESSAGE) | NOISE)
+def test_a_changed_capsule_opens_as_it_was_or_not_at_all(content: bytes) -> None:
+    assert capsule.start(content) <= len(content)
+    with refusals():
+        assert capsule.opened(content, KEYS).fields == FIELDS
+
+
+@MANY
+@given(changed(FIELDS))
+def test_fields_that_can_be_read_are_written_so_that_they_read_the_same(
+    fields: bytes,
+) -> None:
+    with refusals():
+        again = envelope.serialise(envelope.parse(fields))
+        assert envelope.serialise(envelope.parse(again)) == again
+
+
+def sealed(fields: bytes, original: bytes) -> bytes:
+    """A capsule with a good seal around whatever fields."""
+    fields = capsule.MAGIC + fields
+    proof = hexlify(KEYS.current.mac(capsule.PURPOSE, fields))
+    seal = b"k=" + KEYS.current.key_id.encode() + b"; h=" + proof
+    return b"\r\n" + fields + b"\r\n" + capsule.SEAL + seal + b"\r\n\r\n" + original
+
+
+@given(changed(FIELDS), changed(MESSAGE), st.sampled_from(archive_cf.FORMATS))
+def test_what_has_a_good_seal_is_mailed_whatever_it_holds(
+    fields: bytes, original: bytes, form: str
+) -> None:
+    text = f"archive_delivery = mail\narchive_report_format = {form}\n"
+    message = spooled(sealed(fields, original))
+    case = archive_transport.Case(message, examples.set_up(text), KEYS, NOW)
+
+    def submit(_: object, __: bytes, ___: object, content: Any, **____: object) -> str:
+        return f"4Z{sum(map(len, content))}"
+
+    with put(handback, "submit", submit), refusals():
+        assert "archived as" in archive_transport.archived(case)
+
+
+@MANY
+@given(changed(COPY, COPY.replace(b"multipart/report", b"multipart/mixed")) | NOISE)
+def test_the_parts_of_a_changed_copy_lie_within_it(copy: bytes) -> None:
+    assert -1 <= report.original_start(copy) <= len(copy)
+    assert report.status_part(copy) in copy
+
+
+@given(examples.LINES_LF, changed(b"\nX-MS-Journal-Report:\n") | NOISE, examples.MARKS)
+def test_no_marker_is_left_wherever_the_pieces_part(
+    before: bytes, noise: bytes, marks: list[int]
+) -> None:
+    content = before + noise + b"\nX-MS-Journal-Report" + noise
+    pieces = examples.cut(content, marks)
+    assert marker.is_in(pieces)
+    lowered = b"".join(marker.lowered(pieces))
+    assert not marker.is_in([lowered])
+    assert lowered.lower() == content.lower()
+
+
+SUBJECTS = changed(
+    b"=?utf-8?B?R3LDvMOfZQ==?= =?iso-8859-1?Q?Gr=FC=DFe?=",
+    b"=?utf-16?B?a?= =?hex?Q?zz?= =?unknown-8bit?B?!!!?= =?utf-7?Q?+2AA-?=",
+    "Grüße, 日本語 und mehr".encode(),
+    "Grüße aus Köln".encode("latin-1"),
+    "日本語の件名".encode("iso-2022-jp"),
+    "日本語の件名".encode("euc-jp"),
+)
+
+
+@MANY
+@given(SUBJECTS | NOISE)
+def test_any_subject_can_be_shown_on_one_line(subject: bytes) -> None:
+    shown = cli._decoded(b"Subject: " + subject + b"\r\n\r\n")
+    assert shown.isprintable() and shown.encode()
+
+
+# --- envelopes and argv -----------------------------------------------------------
+
+
+@given(changed(REQUEST))
+def test_a_changed_request_asks_for_what_it_asked_for_or_for_nothing(
+    word: bytes,
+) -> None:
+    people, asked, forged = request.sorted_out([Recipient(word)], KEYS)
+    assert asked in ((LEGAL, HR), ())
+    assert len(people) + forged + bool(asked) == 1 or word == request.CAPSULE
+
+
+@given(TEXTS | changed(b"legal@example.com,hr@example.com").map(as_text))
+def test_a_nexthop_names_archives_or_is_refused(nexthop: str) -> None:
+    with refusals():
+        for each in request.from_nexthop(nexthop):
+            assert address.is_plain(each.encode())
+
+
+@given(examples.ADDRESSES)
+def test_any_address_can_be_written_into_a_command(mailbox: bytes) -> None:
+    for coded in (address.xtext(mailbox), address.orcpt(mailbox)):
+        assert not {0x20, 0x0D, 0x0A, 0x00} & {*coded}
+    assert len(address.unquoted(mailbox)) <= len(mailbox)
+    assert record.shown(mailbox).isprintable()
+
+
+@given(NOISE, changed(b"192.0.2.0/24", b"IPv6:2001:db8::1", b"::ffff:192.0.2.1"))
+def test_whatever_a_client_is_called_it_is_in_a_network_or_not(
+    client: bytes, network: bytes
+) -> None:
+    text = network.decode("latin-1")
+    assert address.is_in(client, text) in (True, False)
+    assert address.is_in(network, "192.0.2.0/24") in (True, False)
+    assert address.is_network(text) in (True, False)
+
+
+WORDS = st.sampled_from([b"--", *(b"--" + each for each in pipe.OPTIONS)]) | NOISE
+
+
+@given(st.lists(WORDS, max_size=20))
+def test_any_command_line_is_read_or_refused(words: list[bytes]) -> None:
+    with refusals():
+        macros, people = pipe.parse(words)
+        assert macros.keys() == {*pipe.OPTIONS}
+        assert not people or len(people) * 2 < len(words)
+
+
+# --- the store --------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def pristine(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store with one message, supplemented and mailed, and a gap."""
+    folder = tmp_path_factory.mktemp("store")
+    assert Capture().kept_in(folder)
+    with journal.Journal(str(folder / LEGAL)) as events:
+        time = "2026-11-22T11:53:00Z"
+        told = {"opened": time, "by": "root", "why": "disk"}
+        events.append("gap-opened", time, **told)
+        events.append("mailed", time, id=ARCHIVE_ID, capsule="c", queued_as="4Zx 4Zy")
+        fields = FIELDS.decode()
+        words = {"id": ARCHIVE_ID, "capsule": "d", "sha256": "e", "stamp": "valid"}
+        more = {"envelope": fields, "above": "x\r\n"}
+        events.append("supplement", time, size=1, **words, **more)
+    return folder
+
+
+def chained(text: bytes) -> bytes:
+    """The lines of a journal with numbers and hashes that fit."""
+    last, lines = "0" * 64, []
+    for line in text.split(b"\n"):
+        at = line.rfind(b',"prev":"')
+        if at > 0:
+            line = line[:at] + b',"prev":"' + last.encode() + b'"}'
+        last = hashlib.sha256(line).hexdigest()
+        lines.append(line)
+    return b"\n".join(lines)
+
+
+ODD = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | TEXTS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXTS, inner),
+    max_leaves=5,
+)
+
+
+@st.composite
+def journals(draw: st.DrawFn, pristine: Path) -> bytes:
+    """The journal with bytes changed, or with other values in it; perhaps chained."""
+    text = (pristine / LEGAL / journal.NAME).read_bytes()
+    if draw(st.booleans()):
+        text = draw(changed(text))
+    else:
+        events = [json.loads(line) for line in text.splitlines()]
+        event = draw(st.sampled_from(events))
+        event[draw(st.sampled_from(sorted(event)))] = draw(ODD)
+        text = b"".join(json.dumps(each).encode() + b"\n" for each in events)
+    return chained(text) if draw(st.booleans()) else text
+
+
+@contextlib.contextmanager
+def a_store(pristine: Path, folder: Path, text: bytes) -> Iterator[Path]:
+    """A copy of the store with another journal."""
+    shutil.copytree(pristine, folder / "harmed", dirs_exist_ok=True)
+    (folder / "harmed" / LEGAL / journal.NAME).write_bytes(text)
+    try:
+        yield folder / "harmed"
+    finally:
+        shutil.rmtree(folder / "harmed")
+
+
+@MANY
+@given(st.data())
+def test_a_changed_journal_is_shown_or_refused(
+    pristine: Path, tmp_path: Path, data: st.DataObject
+) -> None:
+    text = data.draw(journals(pristine))
+    with a_store(pristine, tmp_path, text) as store, refusals():
+        found = examples.set_up(f"archive_store_directory = {store}\n")
+        for each in reading.gaps(str(store), LEGAL):
+            assert all(isinstance(each[one], str) for one in ("opened", "by", "why"))
+        for kept in reading.records(str(store), LEGAL).values():
+            lines = [json.dumps(cli._facts(kept)), cli._row(found, kept)]
+            lines += cli._page(found, kept)
+            assert all(line.isprintable() and line.encode() for line in lines)
+            assert cli._archived_at(kept).tzinfo
+
+
+@MANY
+@given(st.data())
+def test_verify_says_of_any_journal_what_is_amiss(
+    pristine: Path, tmp_path: Path, data: st.DataObject
+) -> None:
+    text = data.draw(journals(pristine))
+    with a_store(pristine, tmp_path, text) as store:
+        found = verifying.verify(f"{store}/{LEGAL}")
+        same = text == (pristine / LEGAL / journal.NAME).read_bytes()
+        assert bool(found.findings) != same
+        assert all(map(str, found.findings)) and verifying.summary(found)
+
+
+@given(st.data())
+def test_a_changed_journal_is_written_on_or_refused(
+    pristine: Path, tmp_path: Path, data: st.DataObject
+) -> None:
+    text = data.draw(journals(pristine) | NOISE)
+    note = data.draw(changed((pristine / LEGAL / journal.LAST).read_bytes()))
+    with a_store(pristine, tmp_path, text) as store, refusals():
+        (store / LEGAL / journal.LAST).write_bytes(note)
+        with journal.Journal(f"{store}/{LEGAL}") as events:
+            assert isinstance(events.recent("c"), set)
+            assert events.has_file("none") is False
+            events.append("after", "2026-11-22T11:53:00Z")
+        assert (store / LEGAL / journal.NAME).read_bytes().startswith(text)
+
+
+@given(st.data())
+def test_verify_and_show_take_any_file_for_a_copy(
+    pristine: Path, tmp_path: Path, data: st.DataObject
+) -> None:
+    packed = (pristine / LEGAL / NAME).read_bytes()
+    content = data.draw(changed(packed) | changed(COPY).map(gzip.compress) | NOISE)
+    text = (pristine / LEGAL / journal.NAME).read_bytes()
+    with a_store(pristine, tmp_path, text) as store:
+        path = store / LEGAL / NAME
+        path.chmod(0o600)
+        path.write_bytes(content)
+        found = verifying.verify(f"{store}/{LEGAL}")
+        assert bool(found.damage) == (content != packed)
+        with refusals():
+            stored.recovered(str(path), LEGAL)
+        with refusals():
+            kept = reading.found(str(store), ARCHIVE_ID, LEGAL)
+            assert len(b"".join(reading.original(str(store), kept))) == len(MESSAGE)
+
+
+@given(st.data())
+def test_any_file_in_the_fallback_directory_is_archived_or_stays(
+    tmp_path: Path, data: st.DataObject
+) -> None:
+    path = tmp_path / "x.capsule"
+    path.write_bytes(data.draw(changed(PREAMBLE + MESSAGE) | NOISE))
+    text = f"archive_store_directory = {tmp_path}/store\narchive_delivery = store\n"
+    with refusals():
+        returning._archive(examples.set_up(text), KEYS, str(path))
+    stays = fallback.waiting(str(tmp_path)) != []
+    assert stays != (tmp_path / "store" / LEGAL / NAME).exists()
+    shutil.rmtree(tmp_path / "store", ignore_errors=True)
+
+
+@given(st.binary(max_size=40) | ODD.map(json.dumps).map(str.encode))
+def test_any_note_of_held_mail_or_of_a_gap_is_read_or_refused(
+    tmp_path: Path, said: bytes
+) -> None:
+    for name in (rescue.NAME, gap.NAME):
+        (tmp_path / name).write_bytes(said)
+    with refusals():
+        assert all(
+            isinstance(each, str) for each in rescue.held(str(tmp_path)).values()
+        )
+    with refusals():
+        told = gap.read(str(tmp_path))
+        assert told is None or status.shout(told).startswith("GAP: ")
+
+
+# --- what the host says -----------------------------------------------------------
+
+
+@given(TEXTS | changed(b"k2026 " + b"ab" * 32 + b"\n# x\n").map(as_text))
+def test_any_key_file_gives_keys_that_work_or_is_refused(text: str) -> None:
+    with refusals():
+        keys = keyring.parse(text, place="/etc/postfix/archive.key")
+        line = stamp.line(ARCHIVE_ID, TAG, bytes(32), NOW, keys.current)
+        assert [each.archive_id for each in stamp.find(line, keys).ours] == [ARCHIVE_ID]
+
+
+@MANY
+@given(changed(TABLE) | NOISE, st.sampled_from(["hash", "cidr", "regexp", "pcre"]))
+def test_any_table_is_compiled_or_refused(source: bytes, kind: str) -> None:
+    with refusals():
+        found = tables.compiled(source, kind=kind, place="/x.in", keys=KEYS)
+        assert found.native.startswith(tables.MARKER)
+    for line in tables.logical_lines(source):
+        assert tables.action(line.text, kind) in line.text.strip()
+
+
+@MANY
+@given(changed(QUEUED, QUEUED * 3) | NOISE, changed(POSTCAT))
+def test_whatever_the_queue_is_said_to_hold_it_is_understood_or_refused(
+    queue: bytes, postcat: bytes
+) -> None:
+    said = {"postqueue": queue, "postcat": postcat}
+
+    def run(_: str, command: str, *words: str) -> str:
+        return said[command].decode("utf-8", "surrogateescape")
+
+    with put(postconf, "run", run), refusals():
+        waiting = mailq.queued("/etc/postfix")
+        lifetimes = rescuing.Lifetimes(1, 1, 1)
+        assert rescuing.plan(waiting, lifetimes, {}, works=True).release == ()
+        assert all(each.reason.isprintable() for each in waiting)
+
+
+@MANY
+@given(changed(MAIN_CF), changed(MASTER_CF))
+def test_whatever_postconf_prints_is_understood(main: bytes, master: bytes) -> None:
+    known = configuration.parameters(main.decode("utf-8", "surrogateescape"))
+    services = configuration.services(master.decode("utf-8", "surrogateescape"))
+    found = Configuration("/etc/postfix", known, known, services)
+    assert all(number >= 0 for number in found.version)
+    for service in (None, *services):
+        for name in known:
+            assert found.value(name, service) is not None
+            assert (found.seconds(name, service) or 0) >= 0
+    assert all(":" in each.table for each in lookups.named(found))
+    assert all(address.is_plain(each.encode()) for each in gates.archives(found))
+
+
+@contextlib.contextmanager
+def a_server(said: bytes) -> Iterator[None]:
+    """A peer that says this whatever it is told, and hangs up."""
+    near, far = socket.socketpair()
+    far.sendall(said)
+    far.shutdown(1)
+    near.settimeout(5)
+    try:
+        with put(handback, "_connected", lambda _: near):
+            yield
+    finally:
+        near.close()
+        far.close()
+
+
+@MANY
+@given(changed(TALK, TALK.replace(b"250 2.1.0", b"501 5.1.7")) | NOISE)
+def test_whatever_a_server_says_the_message_is_given_or_not(said: bytes) -> None:
+    with a_server(said), refusals():
+        session = handback.Session(("127.0.0.1", 10026))
+        session.forward(Client(address=b"192.0.2.7"), QUEUE_ID, local=False)
+        if session.ask(SENDER, (Recipient(b"bob@example.com"),)):
+            assert len(session.give([MESSAGE]).split()) == 1
+        session.close()
+
+
+@MANY
+@given(changed(ANSWER) | NOISE)
+def test_whatever_a_qmqp_server_says_the_message_is_given_or_not(said: bytes) -> None:
+    to = (Recipient(b"b\nb@example.com"),)
+    with a_server(said), refusals():
+        port = ("127.0.0.1", 10030)
+        queue_id = handback.give_impossible(port, SENDER, to, lambda: [MESSAGE])
+        assert len(queue_id.split()) == 1

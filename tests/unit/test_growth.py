@@ -1,0 +1,307 @@
+"""Claims about size: four times as much takes four times the work, not sixteen.
+
+Python's own work is counted: calls, or the bytes that a function is given to look
+through. What C copies is in no such count, so the CPU time that this process spends on
+a message and on a quarter of it are compared besides, each the best of some runs: 4 is
+linear, 16 is quadratic, 7 is refused.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from postfix_archive.back import (
+    handback,
+    journal,
+    mailq,
+    postconf,
+    reading,
+    spool,
+    stored,
+    verifying,
+)
+from postfix_archive.core import capsule, filtering, report, stamp, tables, wire
+from postfix_archive.core.envelope import Envelope, Recipient
+from postfix_archive.front import archive_transport, cli
+
+from unit import examples
+from unit.examples import ARCHIVE_ID, KEYS, LEGAL, MAIL_OWNER, MESSAGE, NOW
+
+TIME = "2026-11-22T11:53:00Z"
+RUNS = 3
+REFUSED = 7  # times the CPU time
+NOISE = 0.03  # seconds that the machine itself may add
+
+TAG = stamp.tag(LEGAL, KEYS.current)
+STAMP = stamp.line(ARCHIVE_ID, TAG, examples.sha256(MESSAGE), NOW, KEYS.current)
+PART = b"--b\nContent-Type: text/plain\n\nhello\n"
+# How often what is repeated, and what comes behind it.
+LARGE = {
+    "a header of 50 MB": (500_000, b"X-Line: " + b"x" * 91 + b"\n", MESSAGE),
+    "a field of 50 MB": (500_000, b" folded" + b"x" * 92 + b"\n", MESSAGE),
+    "100,000 MIME parts": (100_000, PART, b"--b--\n"),
+    "10,000 Received lines": (10_000, examples.REQUEUED, MESSAGE),
+    "1,000,000 lines of one dot": (1_000_000, b".\n", b""),
+    "one line of 50 MB": (50_000_000, b"x", b"\n"),
+    "100,000 stamps": (100_000, STAMP, MESSAGE),
+}
+BEFORE = {"a field of 50 MB": b"Subject: x\n", "100,000 MIME parts": b"X: y\n\n"}
+
+
+def message(name: str, count: int) -> bytes:
+    """A message with LF line ends, as pipe(8) hands it over."""
+    _, unit, behind = LARGE[name]
+    content = BEFORE.get(name, b"") + unit * count + behind
+    return content.replace(b"\r\n", b"\n")
+
+
+def calls(work: Callable[[], object]) -> int:
+    """How many calls the work makes, of Python's functions and of C's."""
+    count = 0
+
+    def note(*_: object) -> None:
+        nonlocal count
+        count += 1
+
+    sys.setprofile(note)
+    try:
+        work()
+    finally:
+        sys.setprofile(None)
+    return count
+
+
+def seconds(work: Callable[[], object]) -> float:
+    """The CPU time of the work, the best of some runs."""
+    found = []
+    for _ in range(RUNS):
+        begun = time.process_time()
+        work()
+        found.append(time.process_time() - begun)
+    return min(found)
+
+
+def assert_linear(make: Callable[[int], Callable[[], object]], full: int) -> None:
+    part, whole = make(full // 4), make(full)
+    assert calls(whole) < 5 * calls(part)
+    assert seconds(whole) < REFUSED * seconds(part) + NOISE
+
+
+def filtered(path: Path) -> filtering.Plan:
+    """Read a message as the stamp filter does; send it nowhere."""
+    with open(path, "rb") as opened:
+        came = spool.read(opened.fileno(), str(path.parent))
+    head = came.head()
+    task = examples.task(b"bob@example.com")
+    found = filtering.Reading(head, task, examples.set_up(), KEYS, owner=MAIL_OWNER)
+    digests = came.digests(found.offsets)
+    assert not filtering.is_own_copy(task, found, digests, KEYS)
+    assert not filtering.needs_smtputf8(task, found, head)
+    plan = filtering.plan(
+        task, found, digests, came.size, examples.set_up(), KEYS, now=NOW
+    )
+    assert came.shape().ascii
+    sent = sum(map(len, wire.blocks(wire.stuffed(came.pieces()))))
+    assert sent >= came.size
+    came.close()
+    return plan
+
+
+@pytest.mark.parametrize("name", LARGE)
+def test_the_stamp_filter_reads_a_large_message_in_its_time(
+    tmp_path: Path, name: str
+) -> None:
+    def make(count: int) -> Callable[[], object]:
+        path = tmp_path / str(count)
+        path.write_bytes(message(name, count))
+        return lambda: filtered(path)
+
+    assert_linear(make, LARGE[name][0])
+
+
+def test_the_origin_is_found_under_10_000_requeues() -> None:
+    def make(count: int) -> Callable[[], object]:
+        head = examples.REQUEUED * count + MESSAGE
+        return lambda: examples.origin(head, queue_id=b"4Zz9Requeued00")
+
+    assert_linear(make, 10_000)
+
+
+def submitted(_: object, __: bytes, ___: object, content: Any, **____: object) -> str:
+    return f"4Z{sum(map(len, content))}"
+
+
+def archived(path: Path, store: Path) -> None:
+    """Archive a capsule, verify the store, list and show what is in it."""
+    shutil.rmtree(store, ignore_errors=True)
+    text = f"archive_store_directory = {store}\n"
+    text += f"archive_fallback_directory = {store}\n"
+    settings = examples.set_up(text)
+    with open(path, "rb") as opened:
+        came = spool.read(opened.fileno(), str(path.parent), canonical=True)
+    case = archive_transport.Case(came, settings, KEYS, NOW)
+    assert "stored and mailed" in archive_transport.archived(case)
+    came.close()
+    assert not verifying.verify(f"{store}/{LEGAL}").findings
+    (kept,) = reading.records(str(store), LEGAL).values()
+    assert cli._row(settings, kept) and list(cli._page(settings, kept))
+    size = sum(map(len, reading.original(str(store), kept)))
+    assert size == kept.events[0]["size"]
+
+
+def capsuled(path: Path, original: bytes, sealed: Envelope) -> None:
+    preamble = capsule.preamble(sealed, KEYS, sender=b"a@example.com", now=NOW)
+    path.write_bytes(preamble + original)
+
+
+@pytest.mark.parametrize("name", LARGE)
+def test_the_archive_transport_and_its_readers_take_a_large_message_in_its_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setattr(handback, "submit", submitted)
+
+    def make(count: int) -> Callable[[], object]:
+        original = b"".join(wire.canonical([message(name, count)]))
+        path = tmp_path / str(count)
+        capsuled(path, original, examples.envelope_of(original))
+        return lambda: archived(path, tmp_path / "store")
+
+    assert_linear(make, LARGE[name][0] // 5)
+
+
+def crowd(count: int) -> tuple[Recipient, ...]:
+    """As many recipients, each of 254 bytes before and after address mapping."""
+    names = (b"%08d" % number for number in range(count))
+    return tuple(
+        Recipient(each + b"f" * 240 + b"@x.com", each + b"o" * 240 + b"@x.com")
+        for each in names
+    )
+
+
+def test_3500_recipients_of_254_bytes_take_their_time_and_no_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(handback, "submit", submitted)
+
+    def make(count: int) -> Callable[[], object]:
+        path = tmp_path / str(count)
+        capsuled(path, MESSAGE, examples.envelope_of(recipients=crowd(count)))
+        return lambda: archived(path, tmp_path / "store")
+
+    assert_linear(make, 3500)
+
+
+@pytest.mark.parametrize("form", ["hybrid", "dsn", "journal", "message"])
+def test_a_report_of_14_000_recipients_is_written_in_its_time(form: str) -> None:
+    def make(count: int) -> Callable[[], object]:
+        sealed = examples.envelope_of(recipients=crowd(count))
+        told = report.Told(sealed, LEGAL, MESSAGE, examples.shape(MESSAGE))
+        return lambda: report.written(told, form, sender=b"a@b.c", boundary_=b"b")
+
+    assert_linear(make, 14_000)
+
+
+# --- bytes that are looked through ------------------------------------------------
+
+
+def counted(patch: pytest.MonkeyPatch, room: Any, name: str) -> list[int]:
+    """The length of each first argument that a function gets from now on."""
+    seen: list[int] = []
+    told = getattr(room, name)
+
+    def noting(text: bytes, *words: Any, **named: Any) -> Any:
+        seen.append(len(text))
+        return told(text, *words, **named)
+
+    patch.setattr(room, name, noting)
+    return seen
+
+
+def test_the_end_of_a_journal_is_found_behind_a_torn_line_of_20_mb(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with journal.Journal(str(tmp_path)) as events:
+        events.append("archived", TIME, envelope="x" * 20_000_000)
+    path = tmp_path / journal.NAME
+    size = path.stat().st_size
+    with open(path, "ab") as opened:
+        opened.write(b'{"seq":2,"envelope":"' + b"x" * 20_000_000)
+    seen = counted(monkeypatch, journal, "_last_number")
+    with journal.Journal(str(tmp_path)) as events:
+        events.append("after", TIME)
+    assert sum(seen) < 3 * 2 * size
+    assert json.loads(path.read_bytes().splitlines()[-1])["seq"] == 2
+
+
+@pytest.mark.parametrize(
+    ("room", "name"), [(report, "original_start"), (verifying, "_original_start")]
+)
+def test_the_original_is_found_behind_a_long_report(
+    monkeypatch: pytest.MonkeyPatch, room: Any, name: str
+) -> None:
+    seen = counted(monkeypatch, room, name)
+    copy = b"x" * (10 << 20)
+    pieces = (copy[at : at + 65536] for at in range(0, len(copy), 65536))
+    begun = stored.begun if room is report else verifying._begun
+    assert begun(pieces) == (copy, -1)
+    assert len(copy) < sum(seen) < 4 * len(copy)
+
+
+def test_a_copy_without_an_original_is_given_up() -> None:
+    endless = iter(lambda: b"x" * 65536, b"")
+    for begun in (stored.begun, verifying._begun):
+        head, start = begun(endless)
+        assert start == -1 and len(head) <= 2 * stored.PREAMBLE_LIMIT
+
+
+# --- what the host says -----------------------------------------------------------
+
+LINES = {
+    "10,000 lines": b"user%d@example.com ARCHIVE legal@example.com\n",
+    "100,000 native lines": b"user%d@example.com OK\n",
+    "100,000 remarks": b"# %d\n",
+    "100,000 empty lines": b"\n",
+    "a line over 100,000 lines": b"  %d\n",
+}
+
+
+@pytest.mark.parametrize("name", LINES)
+def test_a_large_table_is_compiled_in_its_time(name: str) -> None:
+    def make(count: int) -> Callable[[], object]:
+        unit = LINES[name]
+        several = (unit % n if b"%d" in unit else unit for n in range(count))
+        source = b"a OK\n" + b"".join(several)
+        return lambda: tables.compiled(source, kind="hash", place="/x.in", keys=KEYS)
+
+    assert_linear(make, 10_000 if name == "10,000 lines" else 100_000)
+
+
+def test_a_queue_of_10_000_messages_is_read_in_its_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    told = {"queue_name": "deferred", "arrival_time": 1795348380, "sender": "a@x"}
+    to = [{"address": "bob@example.com", "delay_reason": "no route"}]
+
+    def make(count: int) -> Callable[[], object]:
+        lines = (
+            json.dumps({**told, "queue_id": str(n), "recipients": to})
+            for n in range(count)
+        )
+        said = {"postqueue": "\n".join(lines), "postcat": ""}
+        run: Callable[..., str] = lambda _, command, *words: said[command]  # noqa: E731
+
+        def work() -> None:
+            monkeypatch.setattr(postconf, "run", run)
+            assert len(mailq.queued("/etc/postfix")) == count
+
+        return work
+
+    assert_linear(make, 10_000)
