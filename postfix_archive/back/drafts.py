@@ -15,7 +15,7 @@ import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
-from postfix_archive.back import postconf, program
+from postfix_archive.back import config, postconf, program
 from postfix_archive.core.errors import InstallFailed
 from postfix_archive.core.ways import Change
 
@@ -87,22 +87,28 @@ def make(directory: str, change: Change) -> None:
 
 def sweep(directory: Path | str) -> None:
     """Take away drafts that a run has left which was killed."""
-    for name in FILES:
+    for name in (*FILES, config.NAME):
         _draft(Path(directory, name)).unlink(missing_ok=True)
 
 
 def rewrite(path: Path, content: bytes) -> None:
-    """Replace a file's content, durably; mode, owner and labels stay."""
-    if path.read_bytes() == content:
+    """Replace a file's content, durably; mode, owner and labels stay.
+
+    A new file is for everybody to read.
+    """
+    there = path.stat() if path.exists() else None
+    if there and path.read_bytes() == content:
         return
     draft = _draft(path)
-    status = path.stat()
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with open(descriptor, "wb") as opened:
         opened.write(content)
-    os.chown(draft, status.st_uid, status.st_gid)
-    shutil.copystat(path, draft)
-    os.utime(draft)
+    if there:
+        os.chown(draft, there.st_uid, there.st_gid)
+        shutil.copystat(path, draft)
+        os.utime(draft)
+    else:
+        draft.chmod(0o644)
     _finish(draft, path)
 
 

@@ -124,15 +124,15 @@ class Instance:
         """Make archive.cf, or give the one that is there the ports; no other line."""
         if not self.archive_cf.exists():
             known = self._kept.exists()
-            text = self._kept.read_text() if known else self._archive_cf()
-            program.replace(self.archive_cf, text, 0o644)
+            text = self._kept.read_text("utf-8") if known else self._archive_cf()
+            drafts.rewrite(self.archive_cf, text.encode())
         loaded = config.load(self.directory)
         wrong = {
             name: f"{ways.LOCAL}:{port}"
             for port, name in enumerate(explained.ADDRESSES, wish.port)
             if getattr(loaded, name) != (ways.LOCAL, port)
         }
-        text = explained.corrected(self.archive_cf.read_text(), wrong)
+        text = explained.corrected(self.archive_cf.read_text("utf-8"), wrong)
         drafts.rewrite(self.archive_cf, text.encode())
 
     @property

@@ -141,5 +141,6 @@ def _put_away(directory: str, name: str) -> None:
     """Move archive.cf to the state folder: a later installation finds it again."""
     path = Path(directory, config.NAME)
     if path.exists():
-        program.replace(undo.STATE / f"{name}.archive.cf", path.read_text(), 0o644)
+        text = path.read_text("utf-8")
+        program.replace(undo.STATE / f"{name}.archive.cf", text, 0o644)
         path.unlink()

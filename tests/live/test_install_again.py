@@ -93,7 +93,9 @@ def test_whenever_an_installation_is_killed_uninstall_brings_all_back(
     while ended_early(host, KILLED % (number := number + 1)):
         begun = host.configuration() != before
         seen += begun
-        if begun or host.says("ls -d /etc/postfix-archive/postfix.undo/record.json ||:"):
+        if begun or host.says(
+            "ls -d /etc/postfix-archive/postfix.undo/record.json ||:"
+        ):
             host.run("make uninstall")
         assert host.configuration() == before, number
         assert ended_early(host, KILLED % number)
