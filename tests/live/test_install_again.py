@@ -109,7 +109,7 @@ def test_whenever_an_installation_is_killed_uninstall_brings_all_back(
 def test_a_killed_installation_under_a_running_postfix(
     host: WholeHost, wheels: Path, call: int
 ) -> None:
-    """kill -9 when it checks or reloads; the next one finishes, and mail is archived."""
+    """kill -9 while it checks or reloads; the next one finishes, mail is archived."""
     host.run("postfix start")
     before = host.configuration()
     host.run(WRAPPER % {"command": "postfix", "call": call, "signal": "KILL"})
