@@ -30,12 +30,12 @@ def directory(given: str | None) -> str:
     return given or os.environ.get("MAIL_CONFIG") or DIRECTORY
 
 
-def load(config_directory: str) -> Settings:
+def load(config_directory: str, place: str = "") -> Settings:
     """Return the settings; a missing archive.cf means all defaults.
 
-    Raises SettingsUnreadable and SettingWrong.
+    place is another file to read them from. Raises SettingsUnreadable and SettingWrong.
     """
-    place = f"{config_directory}/{NAME}"
+    place = place or f"{config_directory}/{NAME}"
     try:
         text = _text(place)
     except FileNotFoundError:

@@ -10,10 +10,20 @@ import os
 import tempfile
 from pathlib import Path
 
-from postfix_archive.back import config, host, keyfile, postconf, program, undo
+from postfix_archive.back import (
+    config,
+    drafts,
+    host,
+    keyfile,
+    postconf,
+    program,
+    undo,
+)
+from postfix_archive.back.drafts import Contents
 from postfix_archive.core import explained, installation, rewriting, settings, ways
 from postfix_archive.core.configuration import Configuration
 from postfix_archive.core.errors import InstallRefused
+from postfix_archive.core.settings import Settings
 from postfix_archive.core.ways import Change, Wish
 
 OLDEST = (3, 4)
@@ -27,8 +37,10 @@ class Instance:
         self.found = postconf.read(self.directory)
         self.name = name_of(self.found)
         self.record = undo.Undo(self.directory, self.name)
-        self.store = store or self._usual("archive_store_directory")
         self.archive_cf = Path(self.directory, config.NAME)
+        self._kept = undo.STATE / f"{self.name}.archive.cf"
+        self.settings = self._settings()
+        self.store = self._store(store)
         if self.found.version < OLDEST:
             raise InstallRefused(
                 f"Postfix {self.found.raw('mail_version')} is older than 3.4, which we"
@@ -43,6 +55,7 @@ class Instance:
 
     def plan(self, wish: Wish) -> tuple[Change, ...]:
         """Return what is to change; raises InstallRefused for ports in use."""
+        self._refuse_moves(wish)
         given: dict[str, str] = {}
         for text in program.service_texts():
             given.update(installation.entries(text))
@@ -53,72 +66,125 @@ class Instance:
         self.ports = needed
         return installation.plan(self.found, wish, given)
 
-    def furnish(self, wish: Wish) -> None:
+    def carry_out(self, wish: Wish, changes: tuple[Change, ...]) -> None:
+        """Make the changes: services first, mail last; put all back if one fails.
+
+        The undo record is durable before; so whatever ends this run, a later one goes
+        on from there, and uninstall brings back what was there before the first.
+        """
+        if not changes and not self.record.is_unfinished:
+            self._furnish(wish)
+            return
+        before = drafts.read(self.directory)
+        ready = drafts.changed(before, [each for each in changes if not each.gate])
+        opened = drafts.changed(ready, [each for each in changes if each.gate])
+        there = self.archive_cf.exists()
+        told = self.archive_cf.read_bytes() if there else None
+        try:
+            self.record.begin(changes, [ready, opened])
+            self._furnish(wish)
+            self._use(ready, before)
+            self._use(opened, ready)
+        except BaseException:
+            self._roll_back(told)
+            raise
+        self.record.finish()
+
+    def _roll_back(self, told: bytes | None) -> None:
+        """Put main.cf, master.cf and archive.cf back; told is what archive.cf said."""
+        self.record.roll_back()
+        if told is None:
+            self.archive_cf.unlink(missing_ok=True)
+        else:
+            drafts.rewrite(self.archive_cf, told)
+        if postconf.is_running(self.directory):
+            postconf.reload(self.directory)
+
+    def _use(self, after: Contents, before: Contents) -> None:
+        """Put both files in their place; return when Postfix works by them."""
+        drafts.put(self.directory, after, before)
+        postconf.check(self.directory)
+        if postconf.is_running(self.directory):
+            postconf.reload(self.directory)
+            host.wait_for_ports(self.ports)
+
+    def _furnish(self, wish: Wish) -> None:
         """Make user, store, archive.cf and key, where they are missing."""
         host.user_made(wish.user, self.store)
         undo.STATE.mkdir(mode=0o755, exist_ok=True)
         host.make_store(self.store, wish.user)
-        if not self.archive_cf.exists():
-            kept = undo.STATE / f"{self.name}.archive.cf"
-            text = kept.read_text() if kept.exists() else self._archive_cf(wish)
-            program.replace(self.archive_cf, text, 0o644)
+        self._write_settings(wish)
         loaded = config.load(self.directory)
         host.make_store(loaded.archive_fallback_directory, wish.user)
         key = loaded.archive_key_file
         if not os.path.exists(key):
             keyfile.create(key, keyfile.todays_id(), wish.user)
 
-    def apply(self, changes: tuple[Change, ...]) -> None:
-        """Make the changes: services first, mail last; put all back if one fails."""
-        if not changes:
-            return
-        self.record.keep()
-        running = postconf.is_running(self.directory)
-        before = {name: Path(self.directory, name) for name in undo.FILES}
-        with tempfile.TemporaryDirectory() as kept:
-            for name, path in before.items():
-                undo.put_back(path, Path(kept, name))
-            try:
-                self._make(changes, running=running)
-            except BaseException:
-                for name, path in before.items():
-                    undo.put_back(Path(kept, name), path)
-                if running:
-                    postconf.reload(self.directory)
-                if not self.record.changes():
-                    self.record.forget()
-                    self.archive_cf.unlink(missing_ok=True)
-                raise
-        self.record.done(changes)
+    def _write_settings(self, wish: Wish) -> None:
+        """Make archive.cf, or give the one that is there the ports; no other line."""
+        if not self.archive_cf.exists():
+            known = self._kept.exists()
+            text = self._kept.read_text("utf-8") if known else self._archive_cf()
+            drafts.rewrite(self.archive_cf, text.encode())
+        loaded = config.load(self.directory)
+        wrong = {
+            name: f"{ways.LOCAL}:{port}"
+            for port, name in enumerate(explained.ADDRESSES, wish.port)
+            if getattr(loaded, name) != (ways.LOCAL, port)
+        }
+        text = explained.corrected(self.archive_cf.read_text("utf-8"), wrong)
+        drafts.rewrite(self.archive_cf, text.encode())
 
-    def _make(self, changes: tuple[Change, ...], *, running: bool) -> None:
-        for gate in (False, True):
-            for each in changes:
-                if each.gate == gate:
-                    undo.make(self.directory, each)
-            postconf.check(self.directory)
-            if running:
-                postconf.reload(self.directory)
-                host.wait_for_ports(self.ports)
-
+    @property
     def first_port(self) -> int:
-        """Return the first port of an installation that is there, 0 without one."""
-        if ways.is_installed(self.found) and self.archive_cf.exists():
-            return config.load(self.directory).archive_handback_address[1]
-        return 0
+        """The first port: of the services, else as archive.cf has it; 0 for none."""
+        there = installation.first_port(self.found)
+        if there or self.settings is None:
+            return there
+        return self.settings.archive_handback_address[1]
+
+    def _refuse_moves(self, wish: Wish) -> None:
+        """Refuse what would leave half of an installation at its old place."""
+        port = installation.first_port(self.found) or wish.port
+        position = installation.position(self.found) or wish.position
+        where = "" if self.directory == config.DIRECTORY else self.directory
+        again = f" CONFIG_DIRECTORY={where}" if where else ""
+        for word, asked, there in (
+            ("PORT", wish.port, port),
+            ("ARCHIVE_POSITION", wish.position, position),
+        ):
+            if asked != there:
+                raise InstallRefused(
+                    f"{word}={asked}: the archive is installed here with"
+                    f" {word}={there}; to change that: make uninstall{again}, then make"
+                    f" install again with {word}={asked}"
+                )
+
+    def _settings(self) -> Settings | None:
+        """Return the settings of archive.cf: here, or kept from before; None else."""
+        for place in (self.archive_cf, self._kept):
+            if place.exists():
+                return config.load(self.directory, str(place))
+        return None
+
+    def _store(self, asked: str) -> str:
+        """Return the store; raises InstallRefused where archive.cf has another."""
+        if self.settings is None:
+            return asked or self._usual("archive_store_directory")
+        there = self.settings.archive_store_directory
+        if asked and os.path.normpath(asked) != os.path.normpath(there):
+            place = self.archive_cf if self.archive_cf.exists() else self._kept
+            raise InstallRefused(
+                f"STORE={asked}: {place} has archive_store_directory = {there};"
+                " docs/operating.md, Moving the store, says how to change it"
+            )
+        return there
 
     def _usual(self, setting: str) -> str:
         usual = settings.DEFAULTS[setting]
         return usual if self.name == "postfix" else f"{usual}-{self.name}"
 
-    def _archive_cf(self, wish: Wish) -> str:
-        names = (
-            "archive_handback_address",
-            "archive_capsule_address",
-            "archive_copy_address",
-            "archive_relay_address",
-            "archive_refused_address",
-        )
+    def _archive_cf(self) -> str:
         values = {
             "myhostname": self.found.value("myhostname"),
             "archive_store_directory": self.store,
@@ -130,9 +196,6 @@ class Instance:
             values["archive_local_clients"] = ", ".join(local)
         if self.found.value("mail_owner") != settings.DEFAULTS["mail_owner"]:
             values["mail_owner"] = self.found.value("mail_owner")
-        if wish.port != ways.USUAL_PORT:
-            for offset, name in enumerate(names):
-                values[name] = f"127.0.0.1:{wish.port + offset}"
         return explained.archive_cf(values)
 
 

@@ -94,7 +94,7 @@ class Program:
         _must([self.python, "-I", "-m", "compileall", "-q", str(folder)])
         self._environment(folder, wheels)
         (folder / COMPLETE).touch()
-        _sync(folder)
+        sync(folder)
 
     def _environment(self, folder: Path, wheels: str) -> None:
         """Make an environment of its own for the commands."""
@@ -124,7 +124,7 @@ class Program:
         draft.unlink(missing_ok=True)
         draft.symlink_to(f"releases/{folder.name}")
         draft.replace(self._lib / "current")
-        _sync(self._lib)
+        sync(self._lib)
         replace(self._command, COMMAND.format(lib=self.lib), 0o755)
         for page in (folder / "docs" / "man").glob("*.[15]"):
             section = self._manual / f"man{page.suffix[1:]}"
@@ -149,7 +149,7 @@ def replace(path: Path, text: str, mode: int) -> None:
         opened.flush()
         os.fsync(opened.fileno())
     draft.replace(path)
-    _sync(path.parent)
+    sync(path.parent)
 
 
 def _files() -> list[Path]:
@@ -185,8 +185,9 @@ def _run(command: list[str]) -> subprocess.CompletedProcess[str]:
     )
 
 
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+def sync(path: Path) -> None:
+    """Make a file durable, or the names in a folder."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

@@ -16,6 +16,14 @@ HEADING = """\
 # docs/settings.md have more. What is commented out is the default.
 # What Postfix itself must expand (archive, archive_next_filter) is in main.cf.
 """
+# In the order of the ports that an installation takes.
+ADDRESSES = (
+    "archive_handback_address",
+    "archive_capsule_address",
+    "archive_copy_address",
+    "archive_relay_address",
+    "archive_refused_address",
+)
 MEANINGS = {
     "archive_capsule_address": "The port for capsules, see master.cf.",
     "archive_copy_address": "The port for archive copies that leave as mail.",
@@ -80,4 +88,37 @@ def archive_cf(values: Mapping[str, str]) -> str:
         is_set = name in values
         line = f"{name} = {values[name] if is_set else default}".rstrip()
         text += f"\n{told}\n{'' if is_set else '#'}{line}\n"
+    return text
+
+
+def corrected(text: str, values: Mapping[str, str]) -> str:
+    """Return the text of an archive.cf that sets these values; all else stays."""
+    missing = dict(values)
+    done: list[str] = []
+    dropping = False
+    for line in text.splitlines(keepends=True):
+        if not line.strip() or line.lstrip().startswith("#"):
+            done.append(line)
+            continue
+        name = line.partition("=")[0].strip()
+        if line[0] not in " \t":
+            dropping = name in values
+            if name in missing:
+                done.append(f"{name} = {missing.pop(name)}\n")
+        if not dropping:
+            done.append(line)
+    return _filled("".join(done), missing)
+
+
+def _filled(text: str, missing: Mapping[str, str]) -> str:
+    """Set what was not set: where it stands as a comment, else at the end."""
+    for name, value in missing.items():
+        lines = text.splitlines(keepends=True)
+        told = [each for each in lines if each.startswith(f"#{name} =")]
+        line = f"{name} = {value}\n"
+        if told:
+            lines[lines.index(told[-1])] = line
+        else:
+            lines[-1:] = [f"{each.rstrip()}\n" for each in lines[-1:]] + [line]
+        text = "".join(lines)
     return text

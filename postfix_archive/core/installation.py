@@ -40,6 +40,24 @@ def ports_needed(found: Configuration, wish: Wish) -> range:
     return range(wish.port, wish.port + ways.PORTS + 2 * further)
 
 
+def first_port(found: Configuration) -> int:
+    """Return the first port of the services that are there, 0 without them."""
+    for each in found.services:
+        if each.options.get("syslog_name", "").endswith("/archive-capsule"):
+            port = each.name.rpartition(":")[2]
+            return int(port) - 1 if port.isdigit() else 0
+    return 0
+
+
+def position(found: Configuration) -> str:
+    """Return where an installation has put the archive; "" without one."""
+    if STAMP in found.raw("content_filter"):
+        return "before"
+    backs = Ways(found, Wish(archive="", program="")).backs
+    gated = any(STAMP in each.options["content_filter"] for each in backs)
+    return "after" if gated else ""
+
+
 def entries(text: str) -> dict[str, str]:
     """Return the entries of a file of master.cf.d, each on one line, by name/type."""
     lines: list[str] = []

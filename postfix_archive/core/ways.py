@@ -25,6 +25,7 @@ OURS = (
     "archive-cleanup",
     "archive-copy-cleanup",
 )
+LOCAL = "127.0.0.1"
 USUAL_PORT = 10026
 PORTS = 5
 HANDBACK = "no_unknown_recipient_checks,no_header_body_checks,no_milters"

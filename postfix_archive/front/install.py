@@ -18,16 +18,17 @@ from pathlib import Path
 
 from postfix_archive.back import (
     config,
+    drafts,
     host,
     observing,
     postconf,
     program,
     rescue,
+    stopping,
     timers,
-    undo,
 )
 from postfix_archive.back.instance import Instance
-from postfix_archive.core import checkup, request, ways
+from postfix_archive.core import checkup, installation, request, ways
 from postfix_archive.core.errors import (
     ArchiveError,
     InstallFailed,
@@ -54,6 +55,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run one of the two; return 0, or 1 with one line that says what to do."""
     given = _parser().parse_args(arguments)
     try:
+        stopping.heed()
         _refuse_user(given)
         directory = config.directory(given.config_directory or None)
         if given.verb == "uninstall":
@@ -80,7 +82,7 @@ def _parser() -> argparse.ArgumentParser:
     each = verbs.choices["install"]
     each.add_argument("--archive", default="")
     each.add_argument("--on-request", action="store_true")
-    each.add_argument("--position", choices=("before", "after"), default="before")
+    each.add_argument("--position", choices=("", "before", "after"), default="")
     each.add_argument("--port", type=int, default=0)
     each.add_argument("--store", default="")
     each.add_argument("--destdir", default="")
@@ -108,8 +110,7 @@ def _install(given: argparse.Namespace, directory: str) -> None:
     laid.lay_down(given.wheels)
     if new:
         print(f"Program:    {laid.lib}")
-    place.furnish(wish)
-    place.apply(changes)
+    place.carry_out(wish, changes)
     _report(place, changes, given)
 
 
@@ -150,13 +151,13 @@ def _wish(given: argparse.Namespace, place: Instance, laid: program.Program) -> 
             " without spaces"
         ) from None
     installed = place.found.service(f"{ways.STAMP}/unix")
-    port = given.port or place.first_port() or ways.USUAL_PORT
+    port = given.port or place.first_port or ways.USUAL_PORT
     asked = "on-request" in place.found.raw("content_filter") and bool(installed)
     return Wish(
         archive=archive,
         program=laid.lib,
         port=port,
-        position=given.position,
+        position=given.position or installation.position(place.found) or "before",
         on_request=given.on_request or asked,
     )
 
@@ -164,11 +165,11 @@ def _wish(given: argparse.Namespace, place: Instance, laid: program.Program) -> 
 def _show(place: Instance, changes: tuple[Change, ...]) -> None:
     """Print what would change in main.cf and master.cf, as a diff; change nothing."""
     with tempfile.TemporaryDirectory() as folder:
-        for name in undo.FILES:
+        for name in drafts.FILES:
             shutil.copy2(Path(place.directory, name), folder)
         for each in changes:
-            undo.make(folder, each)
-        for name in undo.FILES:
+            drafts.make(folder, each)
+        for name in reversed(drafts.FILES):
             path = Path(place.directory, name)
             sys.stdout.writelines(
                 difflib.unified_diff(

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from postfix_archive.back import (
     config,
+    drafts,
     gap,
     instance,
     mailq,
@@ -42,18 +43,20 @@ def uninstall(directory: str, prefix: str) -> None:
     _take_back(directory, record)
     timers.remove(name)
     _put_away(directory, name)
+    restored = record.is_restored
+    _forget(record)
     if not any(undo.STATE.glob("*.undo")):
         program.Program(prefix).remove()
     store = "the store, the key and the user stay, since copies depend on them"
-    print(f"{directory} is as it was before; {store}.")
+    done = "is as it was before" if restored else "is without the archive"
+    print(f"{directory} {done}; {store}.")
 
 
 def _take_back(directory: str, record: undo.Undo) -> None:
     """Close the gate, let the queue run dry, then take the rest back."""
-    untouched = record.is_untouched()
     running = postconf.is_running(directory)
-    undone = [each.undone for each in reversed(record.changes())]
-    _undo(directory, [each for each in undone if each.gate], keep=not untouched)
+    undone = [each.undone for each in reversed(record.changes)]
+    _undo(directory, record, [each for each in undone if each.gate])
     if running:
         postconf.reload(directory)
         left = mailq.drain(directory)
@@ -69,14 +72,22 @@ def _take_back(directory: str, record: undo.Undo) -> None:
             " and run this again"
         )
     _empty_fallback(directory)
-    if untouched:
+    if record.is_untouched:
         record.restore()
     else:
-        _undo(directory, [each for each in undone if not each.gate], keep=True)
+        _undo(directory, record, [each for each in undone if not each.gate])
         print(f"{directory} was changed since: only our lines were taken out.")
+    drafts.sweep(directory)
     if running:
         postconf.reload(directory)
-    record.forget()
+
+
+def _forget(record: undo.Undo) -> None:
+    """Take the record away; originals that were not put back are kept."""
+    if record.is_restored:
+        record.forget()
+    else:
+        print(f"main.cf and master.cf from before: {record.put_aside()}")
 
 
 def _empty_fallback(directory: str) -> None:
@@ -90,21 +101,28 @@ def _empty_fallback(directory: str) -> None:
         )
 
 
-def _undo(directory: str, changes: Iterable[Change], *, keep: bool) -> None:
-    """Take changes back; with keep, not what somebody has changed since."""
+def _undo(directory: str, record: undo.Undo, changes: Iterable[Change]) -> None:
+    """Take changes back, but not what somebody has changed since."""
+    keep = not record.is_untouched
     found = postconf.read(directory)
+    wanted: list[Change] = []
     for each in changes:
         now = _now(found, each)
-        gone = now is None and each.after is None  # or no longer shown: unused by now
-        if keep and not gone and now not in (each.before, _plain(each.before)):
-            left = ways.unguarded(now or "")
-            if left != now:
-                undo.make(directory, replace(each, after=left or None))
-                print(f"{each.name}: changed since, only what is ours was taken out")
-            else:
-                print(f"{each.name}: changed since, left as it is")
+        if now is None and each.after is None and each.where == "main":
+            wanted.append(each)  # perhaps only not shown: unused by now
+        elif now in (each.after, _plain(each.after)):
+            continue
+        elif not keep or now in (each.before, _plain(each.before)):
+            wanted.append(each)
+        elif now and ways.unguarded(now) != now:
+            wanted.append(replace(each, after=ways.unguarded(now) or None))
+            print(f"{each.name}: changed since, only what is ours was taken out")
         else:
-            undo.make(directory, each)
+            print(f"{each.name}: changed since, left as it is")
+    before = drafts.read(directory)
+    after = drafts.changed(before, wanted)
+    record.expect(after)
+    drafts.put(directory, after, before)
 
 
 def _plain(line: str | None) -> str | None:
@@ -127,5 +145,6 @@ def _put_away(directory: str, name: str) -> None:
     """Move archive.cf to the state folder: a later installation finds it again."""
     path = Path(directory, config.NAME)
     if path.exists():
-        program.replace(undo.STATE / f"{name}.archive.cf", path.read_text(), 0o644)
+        text = path.read_text("utf-8")
+        program.replace(undo.STATE / f"{name}.archive.cf", text, 0o644)
         path.unlink()

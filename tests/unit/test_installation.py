@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from postfix_archive.core import configuration, ways
+from postfix_archive.core import configuration, installation, ways
 from postfix_archive.core.errors import InstallRefused
 
 from unit.hosts import AMAVIS, BACK, KINDS, STOCK, WISH, after, host, plan
@@ -171,3 +171,18 @@ def test_a_port_that_takes_nothing_back_is_archived() -> None:
 )
 def test_what_is_ours_can_be_taken_out_of_a_list(value: str, left: str | None) -> None:
     assert ways.unguarded(value) == (value if left is None else left)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("position", ["before", "after"])
+def test_position_and_ports_can_be_read_from_what_is_installed(
+    kind: str, position: str
+) -> None:
+    found = KINDS[kind]
+    assert installation.position(found) == ""
+    assert installation.first_port(found) == 0
+    if position == "after" and BACK.split()[0] not in str(found.services):
+        return
+    installed = after(found, replace(WISH, position=position, port=10126))
+    assert installation.position(installed) == position
+    assert installation.first_port(installed) == 10126

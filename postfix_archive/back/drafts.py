@@ -1,0 +1,122 @@
+"""main.cf and master.cf with changes made in them, before any of it takes effect.
+
+Used by install, uninstall and the undo record. postconf(1) makes the changes in copies;
+then each file is replaced whole. So there are few states between before and after, all
+known beforehand: whatever ends an installation, even a power cut, leaves the files in
+one of them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+
+from postfix_archive.back import config, postconf, program
+from postfix_archive.core.errors import InstallFailed
+from postfix_archive.core.ways import Change
+
+FILES = ("master.cf", "main.cf")  # services first: main.cf names them
+Contents = dict[str, bytes]
+
+
+def read(directory: Path | str) -> Contents:
+    """Return both files as they are."""
+    return {name: Path(directory, name).read_bytes() for name in FILES}
+
+
+def digests(contents: Contents) -> dict[str, str]:
+    """Return the digest of each file."""
+    return {name: hashlib.sha256(text).hexdigest() for name, text in contents.items()}
+
+
+def changed(before: Contents, changes: Iterable[Change]) -> Contents:
+    """Return both files with these changes made, in copies that only we can see."""
+    with tempfile.TemporaryDirectory() as folder:
+        for name, content in before.items():
+            Path(folder, name).write_bytes(content)
+        for each in changes:
+            make(folder, each)
+        return read(folder)
+
+
+def put(directory: Path | str, after: Contents, before: Contents) -> None:
+    """Replace both files, durably; raises InstallFailed if they are not as before."""
+    now = read(directory)
+    for name in FILES:
+        if now[name] != before[name]:
+            raise InstallFailed(
+                f"{directory}/{name} was changed by somebody else meanwhile: run this"
+                " again"
+            )
+    for name in FILES:
+        rewrite(Path(directory, name), after[name])
+
+
+def put_back(kept: Path, path: Path) -> None:
+    """Replace a file by the kept one, whole and durably: bytes, mode, owner, times."""
+    draft = _draft(path)
+    shutil.copy2(kept, draft)
+    status = kept.stat()
+    os.chown(draft, status.st_uid, status.st_gid)
+    _finish(draft, path)
+
+
+def make(directory: str, change: Change) -> None:
+    """Make one change, by postconf(1)."""
+    if change.where == "main":
+        if change.after is None:
+            postconf.remove_main(directory, change.name)
+        else:
+            postconf.set_main(directory, change.name, change.after)
+    elif change.where == "service":
+        if change.after is None:
+            postconf.remove_service(directory, change.name)
+        else:
+            postconf.set_service(directory, change.name, change.after)
+    else:
+        key, _, option = change.name.rpartition("/")
+        if change.after is None:
+            postconf.remove_option(directory, key, option)
+        else:
+            postconf.set_option(directory, key, option, change.after)
+
+
+def sweep(directory: Path | str) -> None:
+    """Take away drafts that a run has left which was killed."""
+    for name in (*FILES, config.NAME):
+        _draft(Path(directory, name)).unlink(missing_ok=True)
+
+
+def rewrite(path: Path, content: bytes) -> None:
+    """Replace a file's content, durably; mode, owner and labels stay.
+
+    A new file is for everybody to read.
+    """
+    there = path.stat() if path.exists() else None
+    if there and path.read_bytes() == content:
+        return
+    draft = _draft(path)
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with open(descriptor, "wb") as opened:
+        opened.write(content)
+    if there:
+        os.chown(draft, there.st_uid, there.st_gid)
+        shutil.copystat(path, draft)
+        os.utime(draft)
+    else:
+        draft.chmod(0o644)
+    _finish(draft, path)
+
+
+def _draft(path: Path) -> Path:
+    return path.with_name(f".{path.name}.draft")
+
+
+def _finish(draft: Path, path: Path) -> None:
+    program.sync(draft)
+    draft.replace(path)
+    program.sync(path.parent)
