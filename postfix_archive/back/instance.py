@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from postfix_archive.back import config, host, keyfile, postconf, program, undo
 from postfix_archive.core import explained, installation, rewriting, settings, ways
-from postfix_archive.core.configuration import Configuration
+from postfix_archive.core.configuration import Configuration, Service
 from postfix_archive.core.errors import InstallRefused
+from postfix_archive.core.settings import Settings
 from postfix_archive.core.ways import Change, Wish
 
 OLDEST = (3, 4)
+LAUNCHER = f"/lib/postfix-archive/{ways.STAMP}"
 
 
 class Instance:
@@ -53,15 +56,42 @@ class Instance:
         self.ports = needed
         return installation.plan(self.found, wish, given)
 
+    def refuse(self, wish: Wish) -> None:
+        """Raise InstallRefused for what furnish and the doors would stumble over."""
+        host.refuse_userless(wish.user)
+        named = f"CONFIG_DIRECTORY={self.directory}"
+        host.refuse_closed(named, str(self.archive_cf), wish.user)
+        loaded = self._settings(wish)
+        spare = loaded.archive_fallback_directory
+        for word, path in (
+            (f"STORE={self.store}", self.store),
+            (f"archive.cf: archive_fallback_directory = {spare}", spare),
+        ):
+            host.refuse_no_folder(word, path)
+            host.refuse_closed(word, path, wish.user)
+
+    def missing(self, wish: Wish) -> Iterator[tuple[str, str]]:
+        """Give what furnish would make: what it is, and its name."""
+        loaded = self._settings(wish)
+        if not host.is_user(wish.user):
+            yield "User", wish.user
+        for name, path in (
+            ("Settings", str(self.archive_cf)),
+            ("Store", self.store),
+            ("Fallback", loaded.archive_fallback_directory),
+            ("Key", loaded.archive_key_file),
+        ):
+            if not os.path.exists(path):
+                yield name, path
+
     def furnish(self, wish: Wish) -> None:
         """Make user, store, archive.cf and key, where they are missing."""
         host.user_made(wish.user, self.store)
-        undo.STATE.mkdir(mode=0o755, exist_ok=True)
+        undo.STATE.mkdir(exist_ok=True)
+        undo.STATE.chmod(0o755)  # whatever umask it was made with: the key is in there
         host.make_store(self.store, wish.user)
         if not self.archive_cf.exists():
-            kept = undo.STATE / f"{self.name}.archive.cf"
-            text = kept.read_text() if kept.exists() else self._archive_cf(wish)
-            program.replace(self.archive_cf, text, 0o644)
+            program.replace(self.archive_cf, self._text(wish), 0o644)
         loaded = config.load(self.directory)
         host.make_store(loaded.archive_fallback_directory, wish.user)
         key = loaded.archive_key_file
@@ -111,6 +141,22 @@ class Instance:
         usual = settings.DEFAULTS[setting]
         return usual if self.name == "postfix" else f"{usual}-{self.name}"
 
+    def _settings(self, wish: Wish) -> Settings:
+        """Return the settings that there are, or those that there will be."""
+        if self.archive_cf.exists():
+            return config.load(self.directory)
+        return settings.parse(
+            self._text(wish),
+            place=str(undo.STATE / f"{self.name}.archive.cf"),
+            config_directory=self.directory,
+            myhostname=self.found.value("myhostname"),
+        )
+
+    def _text(self, wish: Wish) -> str:
+        """Return archive.cf as an earlier installation left it, else a new one."""
+        kept = undo.STATE / f"{self.name}.archive.cf"
+        return kept.read_text() if kept.exists() else self._archive_cf(wish)
+
     def _archive_cf(self, wish: Wish) -> str:
         names = (
             "archive_handback_address",
@@ -134,6 +180,15 @@ class Instance:
             for offset, name in enumerate(names):
                 values[name] = f"127.0.0.1:{wish.port + offset}"
         return explained.archive_cf(values)
+
+
+def prefix_of(services: Iterable[Service]) -> str:
+    """Return the PREFIX of the program that these services run, "" without one."""
+    for each in services:
+        path = each.argument("argv")
+        if each.name == ways.STAMP and path.endswith(LAUNCHER):
+            return path.removesuffix(LAUNCHER)
+    return ""
 
 
 def name_of(found: Configuration) -> str:

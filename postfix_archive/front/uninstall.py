@@ -38,17 +38,36 @@ def uninstall(directory: str, prefix: str) -> None:
     if gap.read(directory) is not None:
         gap.close(directory)
         print("The gate past the archive was open; the journals say so.")
-    _take_back(directory, record)
+    theirs = _prefix(record)
+    untouched = _take_back(directory, record)
     timers.remove(name)
     _put_away(directory, name)
-    if not any(undo.STATE.glob("*.undo")):
-        program.Program(prefix).remove()
-    store = "the store, the key and the user stay, since copies depend on them"
-    print(f"{directory} is as it was before; {store}.")
+    if (prefix or theirs) not in _prefixes_in_use():
+        program.Program(prefix or theirs).remove()
+    done = f"{directory} is as it was before"
+    if not untouched:
+        done = f"{directory} was changed since: only our lines were taken out"
+    print(f"{done}; the store, the key and the user stay, since copies depend on them.")
 
 
-def _take_back(directory: str, record: undo.Undo) -> None:
-    """Close the gate, let the queue run dry, then take the rest back."""
+def _prefix(record: undo.Undo) -> str:
+    """Return the PREFIX that an installation gave the services of its instance."""
+    lines = [each.after or "" for each in record.changes() if each.where == "service"]
+    found = configuration.services("\n".join(filter(None, lines)))
+    return instance.prefix_of(found) or program.USUAL_PREFIX
+
+
+def _prefixes_in_use() -> set[str]:
+    """Return the PREFIXes of the instances that still have the archive."""
+    names = [each.stem for each in undo.STATE.glob("*.undo")]
+    return {_prefix(undo.Undo("", name)) for name in names}
+
+
+def _take_back(directory: str, record: undo.Undo) -> bool:
+    """Close the gate, let the queue run dry, then take the rest back.
+
+    Returns whether the files are as before, byte for byte.
+    """
     untouched = record.is_untouched()
     running = postconf.is_running(directory)
     undone = [each.undone for each in reversed(record.changes())]
@@ -72,10 +91,10 @@ def _take_back(directory: str, record: undo.Undo) -> None:
         record.restore()
     else:
         _undo(directory, [each for each in undone if not each.gate], keep=True)
-        print(f"{directory} was changed since: only our lines were taken out.")
     if running:
         postconf.reload(directory)
     record.forget()
+    return untouched
 
 
 def _empty_fallback(directory: str) -> None:
