@@ -13,19 +13,16 @@ PYTHON ?= /usr/bin/python3
 VENV = .venv
 BIN = $(VENV)/bin
 
-# For install; DESTDIR=, for packages, lays down the program alone.
-PREFIX ?= /usr/local
-ARCHIVE ?=
-CONFIG_DIRECTORY ?=
-ARCHIVE_POSITION ?=
-PORT ?= 0
-STORE ?=
-WHEELS ?=
-ON_REQUEST ?=
-INSTALL_POSTFIX ?=
-DRY_RUN ?=
-INSTALLER = PYTHONPATH=. $(PYTHON) -B -m postfix_archive.front.install
-WHERE = --prefix "$(PREFIX)" --config-directory "$(CONFIG_DIRECTORY)"
+# For install, by the environment: in a shell line their characters could mean more.
+# Defaults are the installer's. DESTDIR=, for packages, lays down the program alone.
+ifneq ($(filter install uninstall,$(MAKECMDGOALS)),)
+export ARCHIVE ARCHIVE_POSITION CONFIG_DIRECTORY DESTDIR DRY_RUN INSTALL_POSTFIX
+export ON_REQUEST PORT PREFIX PYTHON STORE WHEELS
+endif
+INSTALLER = "$$PYTHON" -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+  2>/dev/null || { printf '%s: PYTHON=%s: that is no Python 3.11 or later: give the\
+ path of one\n' $@ "$$PYTHON" >&2; exit 1; }; \
+  PYTHONPATH=. "$$PYTHON" -B -m postfix_archive.front.install
 
 .PHONY: help install uninstall demo test unit live container storm load check format clean
 
@@ -33,13 +30,10 @@ help:
 	@sed -n 's/^# \{0,1\}//p' Makefile | sed -n '1,10p'
 
 install:
-	@$(INSTALLER) install $(WHERE) --archive "$(ARCHIVE)" --destdir "$(DESTDIR)" \
-	  --python "$(PYTHON)" --position "$(ARCHIVE_POSITION)" --port "$(PORT)" \
-	  --store "$(STORE)" --wheels "$(WHEELS)" $(if $(ON_REQUEST),--on-request) \
-	  $(if $(INSTALL_POSTFIX),--install-postfix) $(if $(DRY_RUN),--dry-run)
+	@$(INSTALLER) install
 
 uninstall:
-	@$(INSTALLER) uninstall $(WHERE)
+	@$(INSTALLER) uninstall
 
 demo:
 	@PYTHON=$(PYTHON) tests/prepare demo

@@ -9,32 +9,45 @@ import contextlib
 import os
 import pwd
 import secrets
+import shlex
 import shutil
 import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterable
+from itertools import chain
 from pathlib import Path
 
-from postfix_archive.back import postconf
+from postfix_archive.back import passing, postconf
 from postfix_archive.core.errors import InstallFailed, InstallRefused
 
 PATIENCE = 120.0  # seconds until a condition that should come counts as never coming
 PROBE_DOMAIN = "archive-probe.invalid"
+HIGHEST = 65535  # of a port number
 
 
-def user_made(name: str, home: str) -> bool:
-    """Make the system user of the archive services; False if there is one already."""
+def is_user(name: str) -> bool:
+    """Tell whether there is a user of this name."""
     with contextlib.suppress(KeyError):
-        pwd.getpwnam(name)
-        return False
-    command = ["useradd", "--system", "--user-group", "--no-create-home"]
-    command += ["--home-dir", home, "--shell", "/usr/sbin/nologin", name]
-    if shutil.which("useradd") is None:
+        return bool(pwd.getpwnam(name))
+    return False
+
+
+def refuse_userless(name: str) -> None:
+    """Raise InstallRefused if the user is not there and cannot be made."""
+    if not is_user(name) and shutil.which("useradd") is None:
         raise InstallRefused(
             f"there is no useradd here: make the system user {name} yourself, with a"
             " group of its own, not in group postdrop"
         )
+
+
+def user_made(name: str, home: str) -> bool:
+    """Make the system user of the archive services; False if there is one already."""
+    if is_user(name):
+        return False
+    command = ["useradd", "--system", "--user-group", "--no-create-home"]
+    command += ["--home-dir", home, "--shell", "/usr/sbin/nologin", name]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise InstallFailed(f"useradd {name}: {' '.join(done.stderr.split())}")
@@ -50,18 +63,49 @@ def make_store(path: str, user: str) -> None:
         os.chmod(path, 0o700)
 
 
+def refuse_closed(word: str, path: str, user: str) -> None:
+    """Raise InstallRefused if the user cannot pass the folders on the way to path.
+
+    word is what the path comes from, such as ``PREFIX=/root/x``.
+    """
+    folder = passing.closed(path, user)
+    if folder:
+        raise InstallRefused(
+            f"{word}: {user} cannot pass {folder}, so all mail would wait: choose"
+            f" another place, or open this one: chmod a+x {shlex.quote(folder)}"
+        )
+
+
+def refuse_no_folder(word: str, path: str) -> None:
+    """Raise InstallRefused if no folder is here and none can be made."""
+    there = Path(path)
+    while not there.exists() and there != there.parent:
+        there = there.parent
+    if not there.is_dir():
+        raise InstallRefused(f"{word}: {there} is no folder: choose another place")
+    if not os.access(there, os.W_OK):
+        raise InstallRefused(
+            f"{word}: {there} cannot be written to: choose another place, or mount it"
+            " writable"
+        )
+
+
 def refuse_taken(ports: Iterable[int], ours: Iterable[int]) -> None:
     """Raise InstallRefused for a port on which somebody else listens."""
     known = set(ours)
     wanted = list(ports)
+    if wanted[-1] > HIGHEST:
+        raise InstallRefused(
+            f"PORT={wanted[0]}: {len(wanted)} ports are needed from there, and"
+            f" {HIGHEST} is the last: choose another first port,"
+            f" PORT={_offer(1024, len(wanted))}"
+        )
     for port in wanted:
         if port not in known and not _is_free(port):
-            offer = wanted[0] + 100
-            while not all(_is_free(offer + each) for each in range(len(wanted))):
-                offer += 100
             raise InstallRefused(
                 f"port {port} of 127.0.0.1 is in use: choose another first port,"
-                f" PORT={offer} (all {len(wanted)} from there are free)"
+                f" PORT={_offer(wanted[0], len(wanted))} (all {len(wanted)} from there"
+                " are free)"
             )
 
 
@@ -111,6 +155,15 @@ def wait(condition: Callable[[], bool], what: str) -> None:
         if time.monotonic() > end:
             raise InstallFailed(f"never came: {what}; see Postfix's log")
         time.sleep(0.1)
+
+
+def _offer(taken: int, count: int) -> int:
+    """Return the first of so many free ports, in steps of a hundred from taken on."""
+    last = HIGHEST - count
+    for offer in chain(range(taken + 100, last, 100), range(1126, last, 100)):
+        if all(_is_free(offer + each) for each in range(count)):
+            return offer
+    raise InstallRefused(f"there are no {count} free ports in a row on 127.0.0.1")
 
 
 def _is_free(port: int) -> bool:

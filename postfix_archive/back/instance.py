@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from postfix_archive.back import (
@@ -21,12 +22,13 @@ from postfix_archive.back import (
 )
 from postfix_archive.back.drafts import Contents
 from postfix_archive.core import explained, installation, rewriting, settings, ways
-from postfix_archive.core.configuration import Configuration
+from postfix_archive.core.configuration import Configuration, Service
 from postfix_archive.core.errors import InstallRefused
 from postfix_archive.core.settings import Settings
 from postfix_archive.core.ways import Change, Wish
 
 OLDEST = (3, 4)
+LAUNCHER = f"/lib/postfix-archive/{ways.STAMP}"
 
 
 class Instance:
@@ -65,6 +67,34 @@ class Instance:
         host.refuse_taken(needed, map(int, known))
         self.ports = needed
         return installation.plan(self.found, wish, given)
+
+    def refuse(self, wish: Wish) -> None:
+        """Raise InstallRefused for what furnish and the doors would stumble over."""
+        host.refuse_userless(wish.user)
+        named = f"CONFIG_DIRECTORY={self.directory}"
+        host.refuse_closed(named, str(self.archive_cf), wish.user)
+        loaded = self._loaded()
+        spare = loaded.archive_fallback_directory
+        for word, path in (
+            (f"STORE={self.store}", self.store),
+            (f"archive.cf: archive_fallback_directory = {spare}", spare),
+        ):
+            host.refuse_no_folder(word, path)
+            host.refuse_closed(word, path, wish.user)
+
+    def missing(self, wish: Wish) -> Iterator[tuple[str, str]]:
+        """Give what furnish would make: what it is, and its name."""
+        loaded = self._loaded()
+        if not host.is_user(wish.user):
+            yield "User", wish.user
+        for name, path in (
+            ("Settings", str(self.archive_cf)),
+            ("Store", self.store),
+            ("Fallback", loaded.archive_fallback_directory),
+            ("Key", loaded.archive_key_file),
+        ):
+            if not os.path.exists(path):
+                yield name, path
 
     def carry_out(self, wish: Wish, changes: tuple[Change, ...]) -> None:
         """Make the changes: services first, mail last; put all back if one fails.
@@ -111,7 +141,8 @@ class Instance:
     def _furnish(self, wish: Wish) -> None:
         """Make user, store, archive.cf and key, where they are missing."""
         host.user_made(wish.user, self.store)
-        undo.STATE.mkdir(mode=0o755, exist_ok=True)
+        undo.STATE.mkdir(exist_ok=True)
+        undo.STATE.chmod(0o755)  # whatever umask it was made with: the key is in there
         host.make_store(self.store, wish.user)
         self._write_settings(wish)
         loaded = config.load(self.directory)
@@ -184,6 +215,15 @@ class Instance:
         usual = settings.DEFAULTS[setting]
         return usual if self.name == "postfix" else f"{usual}-{self.name}"
 
+    def _loaded(self) -> Settings:
+        """Return the settings that there are, or those that there will be."""
+        return self.settings or settings.parse(
+            self._archive_cf(),
+            place=str(self._kept),
+            config_directory=self.directory,
+            myhostname=self.found.value("myhostname"),
+        )
+
     def _archive_cf(self) -> str:
         values = {
             "myhostname": self.found.value("myhostname"),
@@ -197,6 +237,15 @@ class Instance:
         if self.found.value("mail_owner") != settings.DEFAULTS["mail_owner"]:
             values["mail_owner"] = self.found.value("mail_owner")
         return explained.archive_cf(values)
+
+
+def prefix_of(services: Iterable[Service]) -> str:
+    """Return the PREFIX of the program that these services run, "" without one."""
+    for each in services:
+        path = each.argument("argv")
+        if each.name == ways.STAMP and path.endswith(LAUNCHER):
+            return path.removesuffix(LAUNCHER)
+    return ""
 
 
 def name_of(found: Configuration) -> str:

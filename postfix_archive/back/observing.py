@@ -24,6 +24,7 @@ from postfix_archive.back import (
     maillog,
     mailq,
     maps,
+    passing,
     postconf,
     program,
     reading,
@@ -55,6 +56,7 @@ def observe(directory: str) -> Observed:
         reference=reference(),
         files={path: _file(path) for path in _paths(found, settings)},
         groups=_groups(found),
+        closed=dict(_closed(found, settings)),
         tables=maps.texts(found),
         answers=maps.answers(found, settings),
         silent_ports=tuple(_silent_ports(found)) if is_running else (),
@@ -117,6 +119,21 @@ def _file(path: str) -> File:
         owner = str(told.st_uid)
     mode = stat.S_IMODE(told.st_mode)
     return File(path, owner, mode, stat.S_ISDIR(told.st_mode), told.st_dev)
+
+
+def _closed(
+    found: Configuration, settings: Settings | None
+) -> Iterator[tuple[str, str]]:
+    """Give the paths that a user of ours cannot get to, and the folder in the way."""
+    for each in filter(ways.is_door, found.services):
+        user = each.argument("user").partition(":")[0]
+        launcher = each.argument("argv")
+        release = f"{Path(launcher).parent}/current/postfix_archive/front/pipe.py"
+        key = [settings.archive_key_file] if settings else []
+        for path in (launcher, release, *key):
+            folder = passing.closed(path, user)
+            if folder:
+                yield (launcher if path == release else path), folder
 
 
 def _groups(found: Configuration) -> dict[str, tuple[str, ...]]:

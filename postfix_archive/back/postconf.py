@@ -133,6 +133,12 @@ def _finished(
 ) -> subprocess.CompletedProcess[str]:
     done = _done([program(command), "-c", directory, *words])
     if done.returncode:
+        main = os.path.join(directory, "main.cf")
+        if main in done.stderr and not os.path.exists(main):
+            raise PostfixCommandFailed(
+                f"{directory}: there is no main.cf here: give the folder that has it,"
+                " -c DIR (make: CONFIG_DIRECTORY=DIR)"
+            )
         said = " ".join(done.stderr.split()) or f"exit code {done.returncode}"
         raise PostfixCommandFailed(f"{command} {' '.join(words)[:80]}: {said[:400]}")
     return done

@@ -14,6 +14,7 @@ two releases; the one before stays until the next upgrade.
 from __future__ import annotations
 
 import configparser
+import contextlib
 import os
 import shutil
 import subprocess
@@ -26,6 +27,10 @@ PACKAGE = Path(__file__).resolve().parent.parent
 SOURCE = PACKAGE.parent  # a checkout, or a release that is installed
 DOORS = ("archive-stamp", "archive")
 COMPLETE = "complete"
+USUAL_PREFIX = "/usr/local"
+USUAL_PYTHON = "/usr/bin/python3"
+OLDEST = "(3, 11)"  # of Python
+LONGEST = 120  # bytes of a #! line that every kernel takes, less "#!" and " -IS"
 COMMAND = """#!/bin/sh
 # Starts the command postfix-archive in its own environment.
 exec {lib}/current/commands/bin/python -I -m postfix_archive "$@"
@@ -37,10 +42,20 @@ class Program:
 
     def __init__(self, prefix: str, destdir: str = "", python: str = "") -> None:
         self.lib = f"{prefix}/lib/postfix-archive"
-        self.python = python or "/usr/bin/python3"
+        self.python = python or USUAL_PYTHON
         self._lib = Path(destdir + self.lib)
         self._command = Path(f"{destdir}{prefix}/sbin/postfix-archive")
         self._manual = Path(f"{destdir}{prefix}/share/man")
+
+    @property
+    def is_there(self) -> bool:
+        """Tell whether any release is in use."""
+        return (self._lib / "current").exists()
+
+    @property
+    def command(self) -> Path:
+        """The path of the command postfix-archive."""
+        return self._command
 
     @property
     def release(self) -> str:
@@ -71,7 +86,12 @@ class Program:
                 self._fill(folder, wheels)
             except (OSError, InstallRefused, InstallFailed):
                 shutil.rmtree(folder, ignore_errors=True)
+                with contextlib.suppress(OSError):  # others are in there
+                    folder.parent.rmdir()
+                    self._lib.rmdir()
                 raise
+        for each in (self._lib, folder.parent, folder):
+            each.chmod(0o755)  # also where an earlier umask closed it
         before = (self._lib / "current").resolve().name
         self._use(folder)
         for each in (self._lib / "releases").iterdir():
@@ -131,6 +151,38 @@ class Program:
             replace(section / page.name, page.read_text(), 0o644)
 
 
+def interpreter(word: str) -> str:
+    """Return the absolute path of the Python that is to run the program.
+
+    word is a path or a name in PATH, "" for the usual one. Raises InstallRefused.
+    """
+    found = shutil.which(word or USUAL_PYTHON)
+    if found is None:
+        raise InstallRefused(
+            f"PYTHON={word or USUAL_PYTHON}: there is no such program: give the path of"
+            " a Python 3.11 or later"
+        )
+    path = os.path.abspath(found)
+    if len(path) > LONGEST or path.split() != [path]:
+        raise InstallRefused(
+            f"PYTHON={path}: the first line of a script cannot name this path: give a"
+            " shorter one, without white space"
+        )
+    if not _is_new_enough(path):
+        raise InstallRefused(
+            f"PYTHON={path}: that is no Python 3.11 or later: give the path of one"
+        )
+    return path
+
+
+def _is_new_enough(python: str) -> bool:
+    asks = f"import sys; sys.exit(sys.version_info < {OLDEST})"
+    try:
+        return _run([python, "-I", "-c", asks]).returncode == 0
+    except OSError:  # a file that the kernel cannot run
+        return False
+
+
 def service_texts() -> list[str]:
     """Return the texts of master.cf.d that hold services, in their order."""
     paths = sorted((SOURCE / "master.cf.d").glob("[1-9]*.cf"))
@@ -141,6 +193,7 @@ def replace(path: Path, text: str, mode: int) -> None:
     """Write a file whole, durably, or not at all; the same text is left alone."""
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.is_file() and path.read_text() == text:
+        path.chmod(mode)
         return
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     with open(draft, "w", encoding="utf-8") as opened:

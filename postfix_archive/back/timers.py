@@ -69,6 +69,15 @@ def install(instance: str, directory: str, command: str) -> str:
     return ""
 
 
+def missing(instance: str) -> str:
+    """Return the file of the timer that install would make, "" if it is there."""
+    if RUNS.is_dir():
+        wanted = UNITS / f"postfix-archive-{instance}.timer"
+    else:
+        wanted = CRON / f"postfix-archive-{instance}"
+    return "" if wanted.exists() or not wanted.parent.is_dir() else str(wanted)
+
+
 def remove(instance: str) -> None:
     """Take the timer away, if there is one."""
     name = f"postfix-archive-{instance}"

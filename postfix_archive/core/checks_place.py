@@ -65,6 +65,10 @@ def key(host: Observed) -> Iterator[Finding]:
     path = host.settings.archive_key_file
     user = host.user()
     there = host.files[path]
+    if path in host.closed:
+        harm = f"{user} cannot pass {host.closed[path]} to the key, so all mail waits"
+        cure = f"chmod a+x {shlex.quote(host.closed[path])}"
+        yield Finding("key-folder", CRITICAL, path, harm, cure)
     if not there.is_there:
         cure = f"postfix-archive key create --owner {user}"
         yield _broken("key-missing", path, "there is no key, so all mail waits", cure)

@@ -6,6 +6,7 @@ ends in a bounce, or in a message delivered without having been archived.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterator
 
 from postfix_archive.core import ways
@@ -169,6 +170,20 @@ def program(host: Observed) -> Iterator[Finding]:
             )
 
 
+def program_folder(host: Observed) -> Iterator[Finding]:
+    """The users of the doors can get at the program."""
+    for each in host.doors():
+        folder = host.closed.get(each.argument("argv"))
+        if folder:
+            yield Finding(
+                "program-folder",
+                CRITICAL,
+                each.argument("argv"),
+                f"the user of {each.name} cannot pass {folder}, so all mail waits",
+                f"chmod a+x {shlex.quote(folder)}",
+            )
+
+
 def second_install(host: Observed) -> Iterator[Finding]:
     """Stamp filters that no installation of this directory made."""
     for each in host.stamps():
@@ -208,5 +223,6 @@ CHECKS: tuple[Callable[[Observed], Iterator[Finding]], ...] = (
     arguments,
     pipe_user,
     program,
+    program_folder,
     second_install,
 )

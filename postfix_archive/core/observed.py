@@ -78,6 +78,7 @@ class Observed:
     reference: Mapping[str, Service] = field(default_factory=dict)  # master.cf.d
     files: Mapping[str, File] = field(default_factory=dict)  # by path
     groups: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # by user
+    closed: Mapping[str, str] = field(default_factory=dict)  # path -> folder before it
     tables: Mapping[str, str] = field(default_factory=dict)  # type: path -> its lines
     answers: Mapping[tuple[str, str], str] = field(default_factory=dict)  # table, key
     silent_ports: tuple[str, ...] = ()  # address:port where nobody answers

@@ -7,19 +7,17 @@ then Postfix gets the services, and last the mail. What fails on the way is put 
 
 from __future__ import annotations
 
-import argparse
-import difflib
+import io
 import os
 import shutil
 import subprocess
 import sys
-import tempfile
-from pathlib import Path
 
 from postfix_archive.back import (
     config,
-    drafts,
     host,
+    instance,
+    mailq,
     observing,
     postconf,
     program,
@@ -28,16 +26,16 @@ from postfix_archive.back import (
     timers,
 )
 from postfix_archive.back.instance import Instance
-from postfix_archive.core import checkup, installation, request, ways
+from postfix_archive.core import asked, checkup, installation, ways
+from postfix_archive.core.asked import Asked
 from postfix_archive.core.errors import (
     ArchiveError,
     InstallFailed,
     InstallRefused,
     PostfixMissing,
-    RequestUnusable,
 )
 from postfix_archive.core.ways import Change, Wish
-from postfix_archive.front import uninstall
+from postfix_archive.front import rehearsal, uninstall
 
 INSTALL_POSTFIX = (
     "apt-get update -qq &&"
@@ -52,73 +50,105 @@ NO_TIMER = (
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one of the two; return 0, or 1 with one line that says what to do."""
-    given = _parser().parse_args(arguments)
+    """Run install or uninstall; return 0, or 1 with one line that says what to do.
+
+    What they are to do is said in the environment, as make passes it on.
+    """
+    os.umask(0o022)  # the archive's user must get at what root makes here
+    for each in (sys.stdout, sys.stderr):
+        if isinstance(each, io.TextIOWrapper):  # bytes of main.cf leave as they came
+            each.reconfigure(encoding="utf-8", errors="surrogateescape")
+    [verb] = sys.argv[1:] if arguments is None else arguments
     try:
         stopping.heed()
-        _refuse_user(given)
-        directory = config.directory(given.config_directory or None)
-        if given.verb == "uninstall":
-            uninstall.uninstall(directory, given.prefix)
+        if verb == "uninstall":
+            given = asked.places(os.environ)
+            _refuse_user(verb)
+            uninstall.uninstall(_directory(given), given.prefix)
         else:
-            _install(given, directory)
+            _install(asked.read(os.environ))
     except ArchiveError as error:
-        print(f"{given.verb}: {error}", file=sys.stderr)
+        print(f"{verb}: {error}", file=sys.stderr)
         return 1
     except OSError as problem:
         place = f"{problem.filename}: " if problem.filename else ""
-        print(f"{given.verb}: {place}{problem.strerror}", file=sys.stderr)
+        print(f"{verb}: {place}{problem.strerror}", file=sys.stderr)
         return 1
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="postfix_archive", description=__doc__)
-    verbs = parser.add_subparsers(dest="verb", required=True)
-    for verb in ("install", "uninstall"):
-        each = verbs.add_parser(verb)
-        each.add_argument("--config-directory", "-c", default="")
-        each.add_argument("--prefix", default="/usr/local")
-    each = verbs.choices["install"]
-    each.add_argument("--archive", default="")
-    each.add_argument("--on-request", action="store_true")
-    each.add_argument("--position", choices=("", "before", "after"), default="")
-    each.add_argument("--port", type=int, default=0)
-    each.add_argument("--store", default="")
-    each.add_argument("--destdir", default="")
-    each.add_argument("--python", default="/usr/bin/python3")
-    each.add_argument("--wheels", default="")
-    each.add_argument("--install-postfix", action="store_true")
-    each.add_argument("--dry-run", action="store_true")
-    return parser
-
-
-def _install(given: argparse.Namespace, directory: str) -> None:
-    laid = program.Program(given.prefix, given.destdir, given.python)
+def _install(given: Asked) -> None:
     if given.destdir:
-        laid.lay_down(given.wheels)
-        print(f"The program is in {given.destdir}{given.prefix}. Postfix: untouched.")
+        _lay_down_package(given)
         return
+    _refuse_user("install")
+    python = program.interpreter(given.python)
+    _refuse_wheels(given.wheels)
     _need_postfix(install=given.install_postfix and not given.dry_run)
-    place = Instance(directory, given.store)
+    place = Instance(_directory(given), given.store)
+    before = instance.prefix_of(place.found.services)
+    prefix = given.prefix or before or program.USUAL_PREFIX
+    laid = program.Program(prefix, "", python)
     wish = _wish(given, place, laid)
+    for word, path in ((f"PREFIX={prefix}", laid.lib), (f"PYTHON={python}", python)):
+        host.refuse_closed(word, path, wish.user)
+    host.refuse_no_folder(f"PREFIX={prefix}", prefix)
+    place.refuse(wish)
     changes = place.plan(wish)
     if given.dry_run:
-        _show(place, changes)
+        rehearsal.show(place, wish, changes, laid)
         return
-    new = not laid.is_current
+    _carry_out(given, place, wish, changes, laid)
+    _report(place, changes, given, laid)
+
+
+def _carry_out(
+    given: Asked,
+    place: Instance,
+    wish: Wish,
+    changes: tuple[Change, ...],
+    laid: program.Program,
+) -> None:
+    """Lay the program down, then give Postfix the services and the mail."""
+    first, new = not laid.is_there, not laid.is_current
     laid.lay_down(given.wheels)
     if new:
         print(f"Program:    {laid.lib}")
-    place.carry_out(wish, changes)
-    _report(place, changes, given)
+    try:
+        place.carry_out(wish, changes)
+    except BaseException:
+        if first:
+            laid.remove()
+        raise
 
 
-def _refuse_user(given: argparse.Namespace) -> None:
-    packaging = given.verb == "install" and given.destdir
-    if os.geteuid() and not packaging:
+def _lay_down_package(given: Asked) -> None:
+    """Lay the program down for a package; Postfix is not looked at."""
+    python = program.interpreter(given.python)
+    _refuse_wheels(given.wheels)
+    destdir = os.path.abspath(given.destdir).rstrip("/")
+    laid = program.Program(given.prefix or program.USUAL_PREFIX, destdir, python)
+    if given.dry_run:
+        print(f"Program:    {destdir}{laid.lib} would be made")
+        return
+    laid.lay_down(given.wheels)
+    print(f"The program is in {destdir}{laid.lib}. Postfix: untouched.")
+
+
+def _directory(given: Asked) -> str:
+    return config.directory(given.config_directory or None)
+
+
+def _refuse_user(verb: str) -> None:
+    if os.geteuid():
+        raise InstallRefused(f"this changes Postfix and needs root: sudo make {verb}")
+
+
+def _refuse_wheels(folder: str) -> None:
+    if folder and not os.path.isdir(folder):
         raise InstallRefused(
-            f"this changes Postfix and needs root: sudo make {given.verb}"
+            f"WHEELS={folder}: there is no such folder: give the one that holds the"
+            " Python packages"
         )
 
 
@@ -134,64 +164,36 @@ def _need_postfix(*, install: bool) -> None:
             raise InstallFailed("apt-get could not install postfix") from None
 
 
-def _wish(given: argparse.Namespace, place: Instance, laid: program.Program) -> Wish:
+def _wish(given: Asked, place: Instance, laid: program.Program) -> Wish:
     """Return what is asked for; what is not said stays as it was installed."""
-    there = place.found.raw("archive") if ways.is_installed(place.found) else ""
-    archive = given.archive or there
-    if not archive and not given.on_request:
+    installed = ways.is_installed(place.found)
+    archive = given.archive or (place.found.raw("archive") if installed else "")
+    on_request = given.on_request
+    if on_request is None:
+        on_request = installed and "on-request" in place.found.raw("content_filter")
+    if not archive and not on_request:
         raise InstallRefused(
             "say where copies go: make install ARCHIVE=legal@example.com (or"
             " ON_REQUEST=yes, if only ARCHIVE actions in tables are to ask for them)"
         )
-    try:
-        request.from_nexthop(archive) if archive else None
-    except RequestUnusable:
-        raise InstallRefused(
-            f"ARCHIVE={archive}: that is no address; several are separated by commas"
-            " without spaces"
-        ) from None
-    installed = place.found.service(f"{ways.STAMP}/unix")
-    port = given.port or place.first_port or ways.USUAL_PORT
-    asked = "on-request" in place.found.raw("content_filter") and bool(installed)
+    if archive:
+        asked.refuse_address(archive)
     return Wish(
         archive=archive,
         program=laid.lib,
-        port=port,
+        port=given.port or place.first_port or ways.USUAL_PORT,
         position=given.position or installation.position(place.found) or "before",
-        on_request=given.on_request or asked,
+        on_request=on_request,
     )
 
 
-def _show(place: Instance, changes: tuple[Change, ...]) -> None:
-    """Print what would change in main.cf and master.cf, as a diff; change nothing."""
-    with tempfile.TemporaryDirectory() as folder:
-        for name in drafts.FILES:
-            shutil.copy2(Path(place.directory, name), folder)
-        for each in changes:
-            drafts.make(folder, each)
-        for name in reversed(drafts.FILES):
-            path = Path(place.directory, name)
-            sys.stdout.writelines(
-                difflib.unified_diff(
-                    path.read_text("utf-8", "surrogateescape").splitlines(True),
-                    Path(folder, name).read_text("utf-8").splitlines(True),
-                    str(path),
-                    f"{path} with the archive",
-                )
-            )
-    if not changes:
-        print("Nothing to change.")
-
-
 def _report(
-    place: Instance, changes: tuple[Change, ...], given: argparse.Namespace
+    place: Instance, changes: tuple[Change, ...], given: Asked, laid: program.Program
 ) -> None:
     """Say what was done, and try it with a message that goes to nobody."""
     print(f"Settings:   {place.archive_cf}")
     print(f"Store:      {place.store}")
-    runs = timers.install(
-        place.name, place.directory, f"{given.prefix}/sbin/postfix-archive"
-    )
+    runs = timers.install(place.name, place.directory, str(laid.command))
     print(f"Timer:      {runs or NO_TIMER}")
     print(f"Undo:       make uninstall, from {place.record.folder}")
     if not changes:
@@ -211,11 +213,28 @@ def _report(
         if loaded.stores and not host.probe(
             place.directory, loaded.archive_store_directory
         ):
-            raise InstallFailed(
-                "Postfix is set up, but the probe message did not reach the store: see"
-                " mailq and Postfix's log; make uninstall takes everything back"
-            )
+            raise InstallFailed(unarrived(place.directory))
         print("Probe:      a message went through Postfix and is in the archive.")
+
+
+def unarrived(directory: str) -> str:
+    """Return what a postmaster must know and do if the probe is not in the store."""
+    queued = mailq.queued(directory)
+    ours = "postfix-archive"
+    if directory != config.DIRECTORY:
+        ours += f" -c {directory}"
+    if any(each.content_filter.startswith(ways.STAMP) for each in queued):
+        return (
+            "ALL MAIL NOW WAITS in Postfix's queue, since the probe message did not get"
+            f" through the archive: let it flow past with {ours} bypass on"
+            " --reason=WHY; see Postfix's log for the cause, cure it, say bypass off,"
+            " or take all back with make uninstall"
+        )
+    return (
+        "mail flows, but the probe message did not reach the store, so copies wait: see"
+        f" {ours} status, mailq and Postfix's log; make uninstall takes"
+        " everything back"
+    )
 
 
 if __name__ == "__main__":

@@ -40,16 +40,31 @@ def uninstall(directory: str, prefix: str) -> None:
     if gap.read(directory) is not None:
         gap.close(directory)
         print("The gate past the archive was open; the journals say so.")
+    theirs = _prefix(record)
     _take_back(directory, record)
     timers.remove(name)
     _put_away(directory, name)
     restored = record.is_restored
     _forget(record)
-    if not any(undo.STATE.glob("*.undo")):
-        program.Program(prefix).remove()
-    store = "the store, the key and the user stay, since copies depend on them"
-    done = "is as it was before" if restored else "is without the archive"
-    print(f"{directory} {done}; {store}.")
+    if (prefix or theirs) not in _prefixes_in_use():
+        program.Program(prefix or theirs).remove()
+    done = f"{directory} is as it was before"
+    if not restored:
+        done = f"{directory} was changed since: only our lines were taken out"
+    print(f"{done}; the store, the key and the user stay, since copies depend on them.")
+
+
+def _prefix(record: undo.Undo) -> str:
+    """Return the PREFIX that an installation gave the services of its instance."""
+    lines = [each.after or "" for each in record.changes if each.where == "service"]
+    found = configuration.services("\n".join(filter(None, lines)))
+    return instance.prefix_of(found) or program.USUAL_PREFIX
+
+
+def _prefixes_in_use() -> set[str]:
+    """Return the PREFIXes of the instances that still have the archive."""
+    names = [each.stem for each in undo.STATE.glob("*.undo")]
+    return {_prefix(undo.Undo("", name)) for name in names}
 
 
 def _take_back(directory: str, record: undo.Undo) -> None:
@@ -76,7 +91,6 @@ def _take_back(directory: str, record: undo.Undo) -> None:
         record.restore()
     else:
         _undo(directory, record, [each for each in undone if not each.gate])
-        print(f"{directory} was changed since: only our lines were taken out.")
     drafts.sweep(directory)
     if running:
         postconf.reload(directory)

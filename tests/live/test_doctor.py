@@ -89,6 +89,13 @@ class Host:
         shutil.chown(path, USER, GROUP)
         return str(path)
 
+    def locked(self) -> str:
+        """Copy the key to a folder that only root can pass; return its path."""
+        folder = self.etc / "locked"
+        folder.mkdir(mode=0o700)
+        subprocess.run(["cp", "-p", str(self.etc / "archive.key"), folder], check=True)
+        return str(folder / "archive.key")
+
     def source(self, text: str) -> str:
         """Make a source table; return its name for archive_tables."""
         (self.etc / "source.in").write_text(text)
@@ -142,7 +149,7 @@ def host(running: Host) -> Iterator[Host]:
     yield running
     shutil.rmtree(running.etc)
     kept.rename(running.etc)
-    for path, mode in (("store", 0o700), ("lib/archive-stamp", 0o755)):
+    for path, mode in (("store", 0o700), ("lib", 0o755), ("lib/archive-stamp", 0o755)):
         (running.postfix.folder / path).chmod(mode)
     spare = running.postfix.fallback
     spare.chmod(0o700)
@@ -354,6 +361,11 @@ FAULTS: tuple[tuple[str, str, Plant], ...] = (
         lambda h: (h.postfix.program / "archive-stamp").chmod(0o600),
     ),
     (
+        "program-folder",
+        "made under umask 077",
+        lambda h: h.postfix.program.chmod(0o700),
+    ),
+    (
         "second-install",
         "another stamp filter",
         lambda h: h.service(
@@ -440,6 +452,7 @@ FAULTS: tuple[tuple[str, str, Plant], ...] = (
     ("key-missing", "no key", lambda h: (h.etc / "archive.key").unlink()),
     ("key-mode", "for all to read", lambda h: (h.etc / "archive.key").chmod(0o644)),
     ("key-owner", "root's", lambda h: os.chown(h.etc / "archive.key", 0, 0)),
+    ("key-folder", "root's alone", lambda h: h.archive_cf(archive_key_file=h.locked())),
     (
         "store-missing",
         "no store",

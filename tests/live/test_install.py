@@ -46,7 +46,10 @@ def test_from_stock_to_archive_and_back(host: WholeHost, wheels: Path) -> None:
     diff = host.says(f"{install(wheels)} DRY_RUN=1")
     assert f"+archive = legal@{HOST}" in diff
     assert "+archive-stamp unix" in diff
+    assert "Store:      /var/lib/postfix-archive would be made" in diff
+    assert "Key:        /etc/postfix-archive/postfix.key would be made" in diff
     assert host.configuration() == before
+    host.run("test ! -e /etc/postfix-archive")
 
     said = host.says(install(wheels))
     assert "Doctor:     OK: " in said
@@ -69,6 +72,7 @@ def test_from_stock_to_archive_and_back(host: WholeHost, wheels: Path) -> None:
     assert "the first" in host.says("cat /var/mail/bob")
     assert "multipart/report" in host.says("cat /var/mail/legal")
 
+    assert host.says(f"{install(wheels)} DRY_RUN=yes") == "Nothing to change."
     assert "nothing to change" in host.says(install(wheels))
     assert host.configuration() == installed
 
@@ -82,6 +86,60 @@ def test_from_stock_to_archive_and_back(host: WholeHost, wheels: Path) -> None:
     assert host.says("find /var/lib/postfix-archive -name '*.eml.gz' | wc -l") == "3"
 
 
+@pytest.mark.parametrize("umask", ["077", "027"])
+def test_a_narrow_umask_keeps_nobody_out(
+    host: WholeHost, wheels: Path, umask: str
+) -> None:
+    """Also not where an earlier installation left folders that only root can pass."""
+    lib = "/usr/local/lib/postfix-archive"
+    host.run(f"mkdir -m 700 /etc/postfix-archive {lib} {lib}/releases")
+    said = host.says(f"(umask {umask}; {install(wheels)})")
+    assert "Doctor:     OK: " in said
+    assert "Probe:      a message went through" in said
+    host.run("setpriv --reuid nobody --clear-groups postfix-archive --version")
+    host.run(
+        "setpriv --reuid nobody --clear-groups man -w postfix-archive || test -r"
+        " /usr/local/share/man/man1/postfix-archive.1"
+    )
+    assert host.says("stat -c %a /etc/postfix-archive") == "755"
+    host.run(f"(umask {umask}; make uninstall)")
+    host.send("after it")
+    host.settle()
+    assert "after it" in host.says("cat /var/mail/bob")
+
+
+def test_prefix_and_wishes_stay_as_they_were_said(
+    host: WholeHost, wheels: Path
+) -> None:
+    words = "PREFIX=/var/opt/pa PYTHON=python3 ON_REQUEST=yes DRY_RUN=0"
+    system = "PATH=/usr/sbin:/usr/bin:/sbin:/bin"
+    assert "Probe:" in host.says(f"{system} {install(wheels, words)}")
+    lib = "/var/opt/pa/lib/postfix-archive"
+    assert host.says(f"head -n 1 {lib}/archive-stamp") == "#!/usr/bin/python3 -IS"
+    assert "on-request" in host.says("postconf -h content_filter")
+    host.run(install(wheels))
+    assert "on-request" in host.says("postconf -h content_filter")
+    host.run(install(wheels, "ON_REQUEST=no"))
+    assert "on-request" not in host.says("postconf -h content_filter")
+    assert "Nothing to change" in host.says(install(wheels, "DRY_RUN=true"))
+    assert f"argv={lib}/archive-stamp" in host.says("postconf -M archive-stamp/unix")
+    host.run("test ! -e /usr/local/lib/postfix-archive")
+    host.run(f"make uninstall && test ! -e {lib}")
+    host.run("test ! -e /var/opt/pa/sbin/postfix-archive")
+
+
+def test_a_byte_that_is_no_utf8_comes_out_as_it_is(
+    host: WholeHost, wheels: Path
+) -> None:
+    host.run("printf '# Gr\\374\\337e\\n' >> /etc/postfix/main.cf")
+    before = host.configuration()
+    found = "LC_ALL=C grep -a '^[ +]#' | LC_ALL=C grep -acP 'Gr\\xfc\\xdfe'"
+    assert host.says(f"{install(wheels)} DRY_RUN=1 | {found}") == "1"
+    host.run(install(wheels))
+    assert "as it was before" in host.says("make uninstall")
+    assert host.configuration() == before
+
+
 def test_what_others_changed_since_stays(host: WholeHost, wheels: Path) -> None:
     main = host.says("postconf -n | sort")
     services = host.says("postconf -M | sort")
@@ -90,7 +148,9 @@ def test_what_others_changed_since_stays(host: WholeHost, wheels: Path) -> None:
     host.run("postconf -M -e 'extra/unix=extra unix - - n - - smtp'")
     host.run('postconf -e "$(postconf transport_maps), inline:{x.invalid=error}"')
     host.run(install(wheels, "ON_REQUEST=yes"))
-    assert "only our lines were taken out" in host.says("make uninstall")
+    said = host.says("make uninstall")
+    assert "only our lines were taken out" in said
+    assert "as it was before" not in said
     left = host.says("postconf -n | sort").splitlines()
     assert set(left) - set(main.splitlines()) == {
         "message_size_limit = 12345678",
@@ -230,8 +290,7 @@ REFUSED = {
     "a word": ("make install ARCHIVE=legal", "ARCHIVE=legal: that is no address"),
     "spaces": ("make install 'ARCHIVE=a@x.org, b@x.org'", "is no address"),
     "not root": (
-        "setpriv --reuid nobody --clear-groups"
-        f" make install {ARCHIVE} PYTHON='/usr/bin/python3 -B'",
+        "setpriv --reuid nobody --clear-groups" f" make install {ARCHIVE}",
         "needs root",
     ),
     "no Postfix": (
@@ -273,6 +332,45 @@ REFUSED = {
         f"make install {ARCHIVE} ARCHIVE_POSITION=after",
         "takes mail back from a content filter",
     ),
+    "PREFIX": (f"make install {ARCHIVE} PREFIX=relative", "that is no absolute path"),
+    "closed PREFIX": (
+        f"mkdir -p -m 700 /var/tmp/mine && make install {ARCHIVE} PREFIX=/var/tmp/mine",
+        "postfix-archive cannot pass /var/tmp/mine, so all mail would wait",
+    ),
+    "STORE is a file": (f"make install {ARCHIVE} STORE=/etc/hostname", "is no folder"),
+    "STORE in a file": (
+        f"make install {ARCHIVE} STORE=/dev/null/x",
+        "/dev/null is no folder: choose another place",
+    ),
+    "no folder": (
+        f"make install {ARCHIVE} CONFIG_DIRECTORY=/nonexistent",
+        "/nonexistent: there is no main.cf here",
+    ),
+    "no folder to take it out of": (
+        "make uninstall CONFIG_DIRECTORY=/nonexistent",
+        "/nonexistent: there is no main.cf here",
+    ),
+    "PORT": (f"make install {ARCHIVE} PORT=80000", "PORT=80000: give the number"),
+    "PORT a word": (f"make install {ARCHIVE} PORT=abc", "PORT=abc: give the number"),
+    "neither before nor after": (
+        f"make install {ARCHIVE} ARCHIVE_POSITION=middle",
+        "say before or after",
+    ),
+    "neither yes nor no": (f"make install {ARCHIVE} DRY_RUN=maybe", "say yes or no"),
+    "PYTHON": (f"make install {ARCHIVE} PYTHON=python9", "no Python 3.11 or later"),
+    "WHEELS": (f"make install {ARCHIVE} WHEELS=/nonexistent", "no such folder"),
+    "our own domain": (
+        "make install ARCHIVE=legal@archive-request.invalid",
+        "that domain is our own",
+    ),
+    "a command in an address": (
+        "make install 'ARCHIVE=a`touch /etc/postfix-archive`@x.org'",
+        "that is no address",
+    ),
+    "quotes in an address": (
+        """make install 'ARCHIVE=a";touch /etc/postfix-archive;"@x.org'""",
+        "that is no address",
+    ),
     "nothing to undo": ("make uninstall", "there is no undo record"),
 }
 
@@ -304,6 +402,7 @@ def test_what_fails_on_the_way_is_put_back(host: WholeHost, wheels: Path) -> Non
     host.run(install(wheels), fails=True)
     host.run("rm /usr/local/sbin/postfix")
     assert host.configuration() == before
+    host.run("test ! -e /usr/local/lib/postfix-archive")
     host.send("goes on")
     host.settle()
     assert "goes on" in host.says("cat /var/mail/bob")

@@ -110,6 +110,12 @@ def test_a_filter_that_gives_back_by_sendmail_makes_no_loop() -> None:
     assert found.value("receive_override_options", pickup) == ""
 
 
+def test_archiving_on_request_can_be_turned_off_again() -> None:
+    for kind, found in KINDS.items():
+        asked = after(found, replace(WISH, on_request=True))
+        assert after(asked, WISH).main == after(found, WISH).main, kind
+
+
 def test_newer_postfix_passes_the_envelope_id() -> None:
     found = replace(host(), known={"mail_version": "3.9-20240101"})
     stamp = after(found).service("archive-stamp/unix")
