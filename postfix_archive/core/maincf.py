@@ -22,17 +22,16 @@ LONGEST = 100_000  # characters; $names that double each other grow without end
 
 def lines(text: str, *, place: str) -> Iterator[tuple[int, str, str]]:
     """Give number, name and value of each logical line; place is named in errors."""
-    logical: list[tuple[int, str]] = []
+    logical: list[tuple[int, list[str]]] = []
     for number, line in enumerate(text.splitlines(), 1):
         if not line.strip() or line.lstrip().startswith("#"):
             continue
         if line[0] in " \t" and logical:
-            start, before = logical[-1]
-            logical[-1] = (start, before + " " + line.strip())
+            logical[-1][1].append(line.strip())
         else:
-            logical.append((number, line.strip()))
-    for number, line in logical:
-        name, equals, value = line.partition("=")
+            logical.append((number, [line.strip()]))
+    for number, parts in logical:
+        name, equals, value = " ".join(parts).partition("=")
         name = name.strip()
         if not equals or not name or not NAME_CHARS.issuperset(name):
             raise SettingWrong(

@@ -284,6 +284,14 @@ def test_a_large_table_is_compiled_in_its_time(name: str) -> None:
     assert_linear(make, 10_000 if name == "10,000 lines" else 100_000)
 
 
+def test_a_setting_over_20_000_lines_is_read_in_its_time() -> None:
+    def make(count: int) -> Callable[[], object]:
+        text = "archive_local_clients = ::1\n" + "  192.0.2.0/24,\n" * count
+        return lambda: examples.set_up(text)
+
+    assert_linear(make, 20_000)
+
+
 def test_a_queue_of_10_000_messages_is_read_in_its_time(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
