@@ -17,7 +17,6 @@ from postfix_archive.back import (
     passing,
     postconf,
     program,
-    undo,
 )
 from postfix_archive.core import configuration
 from postfix_archive.core.errors import InstallRefused, PostfixCommandFailed
