@@ -110,8 +110,12 @@ def moment(seconds: int) -> datetime.datetime:
 
 
 def timestamp(seconds: float) -> str:
-    """Return seconds since 1970 as RFC 3339 writes a time, in UTC."""
-    return moment(int(seconds)).strftime("%Y-%m-%dT%H:%M:%SZ")
+    """Return seconds since 1970 as RFC 3339 writes a time, in UTC.
+
+    A time before or beyond those that can be written is the first or the last of them.
+    """
+    written = min(max(0, int(seconds)), END_OF_TIME - 1)
+    return moment(written).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def read_date(text: bytes) -> int | None:

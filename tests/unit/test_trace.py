@@ -381,3 +381,18 @@ def test_nothing_else_is_an_archive_id(text: str) -> None:
 def test_an_archive_id_is_always_safe_as_a_file_name(text: str) -> None:
     if trace.is_archive_id(text):
         assert "/" not in text and "." not in text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0, "1970-01-01T00:00:00Z"),
+        (-1, "1970-01-01T00:00:00Z"),
+        (1.7e17, "9999-12-31T23:59:59Z"),
+        (253402300799, "9999-12-31T23:59:59Z"),
+    ],
+)
+def test_a_time_beyond_measure_is_the_last_that_can_be_written(
+    seconds: float, text: str
+) -> None:
+    assert trace.timestamp(seconds) == text
