@@ -168,7 +168,7 @@ def _new(path: str) -> int:
 def last_number(folder: str) -> int:
     """Return the number of the last line as journal.last has it, 0 if it says none."""
     try:
-        opened = os.open(f"{folder}/{LAST}", os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        opened = files.opened(f"{folder}/{LAST}")
     except OSError:
         return 0
     try:

@@ -182,7 +182,7 @@ def _has_archives(store: str) -> bool:
 
 def _witnessed(path: str) -> None:
     """Note that the store is in use; where that fails, it is noted another time."""
-    flags = os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW
+    flags = os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
     try:
         os.close(os.open(path, flags, files.DRAFT_MODE))
     except OSError:

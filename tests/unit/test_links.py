@@ -145,7 +145,7 @@ def test_a_journal_that_is_a_symlink_or_a_pipe_is_not_read(
         reading.records(str(kept), LEGAL)
 
 
-@pytest.mark.parametrize("link", [os.symlink, os.link])
+@pytest.mark.parametrize("link", [os.symlink, os.link, lambda _, at: os.mkfifo(at)])
 @pytest.mark.parametrize("name", ["journal.last", "journal.last.draft"])
 def test_the_note_of_the_last_line_is_written_nowhere_else(
     kept: Path, outside: Path, name: str, link: object
