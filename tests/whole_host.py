@@ -146,3 +146,14 @@ class WholeHost:
         empty = "postqueue -j | wc -l | grep -qx 0"
         command = f"{empty} && {empty} && {empty} || {{ postqueue -f; false; }}"
         self.wait(command, "the queue is empty")
+
+
+def install(wheels: Path, more: str = "") -> str:
+    """Return the command that archives to legal@HOST, without a package index."""
+    return f"make install ARCHIVE=legal@{HOST} WHEELS={wheels} {more}"
+
+
+def archived(host: WholeHost) -> int:
+    """Return how many records the archive has, the probes aside."""
+    listing = host.says("postfix-archive list --json")
+    return sum("archive-probe.invalid" not in line for line in listing.splitlines())

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from whole_host import HOST, WholeHost
+from whole_host import HOST, WholeHost, archived, install
 
 pytestmark = pytest.mark.live
 ARCHIVE = f"ARCHIVE=legal@{HOST}"
@@ -29,16 +29,6 @@ def stock() -> Iterator[WholeHost]:
     with WholeHost() as made:
         made.run("postfix start")
         yield made
-
-
-def install(wheels: Path, more: str = "") -> str:
-    return f"make install {ARCHIVE} WHEELS={wheels} {more}"
-
-
-def archived(host: WholeHost) -> int:
-    """How many records the archive has, the probes aside."""
-    listing = host.says("postfix-archive list --json")
-    return sum("archive-probe.invalid" not in line for line in listing.splitlines())
 
 
 def test_from_stock_to_archive_and_back(host: WholeHost, wheels: Path) -> None:

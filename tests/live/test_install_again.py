@@ -10,10 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from whole_host import HOST, WholeHost
+from whole_host import HOST, WholeHost, archived, install
 
 pytestmark = pytest.mark.live
-ARCHIVE = f"ARCHIVE=legal@{HOST}"
 CARED_FOR = r"""
 cat >>/etc/postfix/main.cf <<'END'
 
@@ -38,8 +37,10 @@ useradd --no-create-home legal
 """
 # The program stays laid down after an uninstall while another instance has a record.
 STAYS = "mkdir -p /etc/postfix-archive/another.undo"
+RECORD = "ls -d /etc/postfix-archive/postfix.undo/record.json ||:"
+MOST = 40  # renames of one installation, and more
 # Ends itself as kill -9 does, before it gives a file its name for the N-th time.
-KILLED = f"""python3 -B -c '
+KILLED = f"""ARCHIVE=legal@{HOST} python3 -B -c '
 import os, sys
 from pathlib import Path
 from postfix_archive.front import install
@@ -49,7 +50,7 @@ def replace(self, target):
     if not left[0]: os.kill(os.getpid(), 9)
     return rename(self, target)
 Path.replace = replace
-sys.exit(install.main(["install", "--archive", "legal@{HOST}"]))'"""
+sys.exit(install.main(["install"]))'"""
 # Stands before one of Postfix's commands; at its N-th call ends the installer.
 WRAPPER = """cat >/usr/local/sbin/%(command)s <<'END'
 #!/bin/sh
@@ -68,16 +69,6 @@ def host() -> Iterator[WholeHost]:
         yield made
 
 
-def install(wheels: Path, more: str = "") -> str:
-    return f"make install {ARCHIVE} WHEELS={wheels} {more}"
-
-
-def archived(host: WholeHost) -> int:
-    """How many records the archive has, the probes aside."""
-    listing = host.says("postfix-archive list --json")
-    return sum("archive-probe.invalid" not in line for line in listing.splitlines())
-
-
 def ended_early(host: WholeHost, command: str) -> bool:
     return host.says(f"{command} >/dev/null 2>&1; echo $?") != "0"
 
@@ -85,22 +76,19 @@ def ended_early(host: WholeHost, command: str) -> bool:
 def test_whenever_an_installation_is_killed_uninstall_brings_all_back(
     host: WholeHost, wheels: Path
 ) -> None:
-    """kill -9 before each of its renames, then uninstall; or install and uninstall."""
+    """kill -9 before each of its renames; then uninstall or, in turn, install first."""
     before = host.configuration()
     host.run(f"{install(wheels)} && {STAYS} && make uninstall")
     assert host.configuration() == before
     number = seen = 0
     while ended_early(host, KILLED % (number := number + 1)):
+        assert number < MOST
         begun = host.configuration() != before
         seen += begun
-        if begun or host.says(
-            "ls -d /etc/postfix-archive/postfix.undo/record.json ||:"
-        ):
-            host.run("make uninstall")
-        assert host.configuration() == before, number
-        assert ended_early(host, KILLED % number)
-        host.run(install(wheels))
-        assert "as it was before" in host.says("make uninstall")
+        if number % 2:
+            host.run(install(wheels))
+        if number % 2 or begun or host.says(RECORD):
+            assert "as it was before" in host.says("make uninstall")
         assert host.configuration() == before, number
     assert seen >= 4
 
