@@ -250,6 +250,16 @@ FAULTS: tuple[tuple[str, str, Plant], ...] = (
     ),
     (
         "filter-action",
+        "FILTER in a cleanup that a service has of its own",
+        lambda h: h.service(
+            "own-cleanup unix n - n - 0 cleanup -o header_checks="
+            + h.table("/^X-/ FILTER x:y\n", "regexp")
+        ).service(
+            SUBMISSION + "cleanup_service_name=own-cleanup -o syslog_name=postfix/sub"
+        ),
+    ),
+    (
+        "filter-action",
         "FILTER said in the list itself",
         lambda h: h.main(
             smtpd_client_restrictions="check_client_access static:{FILTER x:y}"

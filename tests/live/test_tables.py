@@ -117,6 +117,29 @@ def test_native_lines_beside_still_work(five: PrivatePostfix) -> None:
         five.send(mail("spam"))
 
 
+@pytest.mark.parametrize(
+    ("kind", "text"),
+    [
+        ("lmdb", "# since 2019\ncarol@example.org\n    ARCHIVE hr@example.com\n"),
+        ("texthash", "carol@example.org ARCHIVE hr@example.com # case 7\n"),
+        ("pcre", "# whoever\n/^carol@/i\n  ARCHIVE hr@example.com\n"),
+    ],
+)
+def test_every_kind_of_table_asks(kind: str, text: str) -> None:
+    postfix = PrivatePostfix(main=ON_REQUEST, archive="")
+    write_sources(postfix, {f"{kind}:senders": text})
+    done = run(postfix)
+    assert (done.returncode, done.stderr) == (0, "")
+    rules = f"check_sender_access {kind}:{postfix.etc}/senders"
+    postfix.postconf(smtpd_sender_restrictions=rules)
+    with postfix:
+        postfix.send(mail("asked"), sender="carol@example.org")
+        postfix.send(mail("not asked"), sender="dave@example.org")
+        postfix.settle()
+        assert archives_of(postfix, "asked") == ["hr@example.com"]
+        assert archives_of(postfix, "not asked") == []
+
+
 def test_a_changed_hash_table_counts_without_reload(five: PrivatePostfix) -> None:
     path = five.etc / "senders.in"
     path.write_text(path.read_text() + "dave@example.org ARCHIVE dave@example.com\n")
