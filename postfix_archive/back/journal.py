@@ -157,12 +157,11 @@ class Journal:
 
 def _new(path: str) -> int:
     """Open a new file; what a crash has left there, or was put there, goes."""
-    flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC
     try:
-        return os.open(path, flags, MODE)
-    except FileExistsError:
         os.unlink(path)
-        return os.open(path, flags, MODE)
+    except FileNotFoundError:
+        pass
+    return os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, MODE)
 
 
 def last_number(folder: str) -> int:

@@ -222,7 +222,7 @@ def test_with_both_down_mail_flows_and_copies_wait_in_the_queue(faulty: Faulty) 
     postfix.wait(
         lambda: len(postfix.delivered_to("bob@example.net")) == 61, "mail is delivered"
     )
-    assert len(postfix.mailq()) == 60
+    postfix.wait(lambda: len(postfix.mailq()) == 60, "the copies alone wait")
     status = faulty.run("status", "--json")
     assert status.returncode == 1
     assert json.loads(status.stdout)["queue"]["count"] == 60
