@@ -95,9 +95,9 @@ class Ways:
         self.backs = takes_back if self._is_filtered() else []
         if after and not self.backs:
             raise InstallRefused(
-                "ARCHIVE_POSITION=after: no service has a content filter, or no smtpd"
-                " on loopback with content_filter= (empty) in master.cf takes mail back"
-                " from it; give the one that does -o content_filter="
+                "ARCHIVE_POSITION=after: no smtpd on loopback with content_filter="
+                " (empty) in master.cf takes mail back from a content filter, or no"
+                " service has one; give the one that does -o content_filter="
             )
         self.through = [e for e in clients(self.found) if self._is_through(e)]
         self.left = [e for e in clients(self.found) if e not in self.through]
