@@ -5,13 +5,12 @@ Used by observing. Changes nothing; a log that cannot be found or read tells not
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import time
 from collections.abc import Iterator
 
-from postfix_archive.back import postconf
+from postfix_archive.back import mailq, postconf
 from postfix_archive.core import handedin, ways
 from postfix_archive.core.configuration import Configuration
 from postfix_archive.core.errors import ArchiveError
@@ -34,10 +33,9 @@ def handed_in(found: Configuration) -> tuple[str, ...]:
     if not handedin.unclaimed(before, (), before):
         return ()
     try:
-        told = postconf.run(found.directory, "postqueue", "-j").splitlines()
+        queued = {each.queue_id for each in mailq.queued(found.directory, 0)}
     except ArchiveError:
         return ()
-    queued = {str(json.loads(line)["queue_id"]) for line in told}
     return tuple(handedin.unclaimed(before, queued, _seen(found)))
 
 
