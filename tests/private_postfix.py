@@ -239,7 +239,20 @@ class PrivatePostfix:
         )
 
     def mailq(self) -> list[dict[str, object]]:
-        """Return the queue as postqueue -j tells it."""
+        """Return the queue as postqueue -j tells it, when two looks agree.
+
+        showq(8) reads one queue after the other: a message that moves between two of
+        them meanwhile is told of twice or not at all. A queue in which mail moves all
+        the time is told as the last of fifty looks saw it.
+        """
+        found = self._listing()
+        for _ in range(50):
+            before, found = found, self._listing()
+            if _places(before) == _places(found):
+                break
+        return found
+
+    def _listing(self) -> list[dict[str, object]]:
         run = subprocess.run(
             ["postqueue", "-c", str(self.etc), "-j"], capture_output=True, check=True
         )
@@ -530,6 +543,10 @@ def _archive_lines() -> dict[str, str]:
         if equals and not line.startswith("#"):
             found[name.strip()] = value.strip()
     return found
+
+
+def _places(queue: list[dict[str, object]]) -> list[tuple[str, str]]:
+    return sorted((str(each["queue_id"]), str(each["queue_name"])) for each in queue)
 
 
 def _delivery(path: Path) -> Delivery:

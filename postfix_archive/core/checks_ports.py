@@ -54,6 +54,7 @@ HARMS = {
     "local_header_rewrite_clients": LOCAL,
     "always_add_missing_headers": LOCAL,
     "message_drop_headers": DROPPED,
+    "in_flow_delay": "under load each hand-back pauses, and mail that waits grows",
     "hopcount_limit": "mail that was accepted with many hops is bounced in here",
     "soft_bounce": "an address that never can be delivered waits instead of bouncing",
     "mynetworks": "this host itself is refused, or others are let in",

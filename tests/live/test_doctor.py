@@ -415,6 +415,11 @@ FAULTS: tuple[tuple[str, str, Plant], ...] = (
     ),
     (
         "port-inherits",
+        "the pause before mail is taken in",
+        lambda h: h.no_option("archive-cleanup/unix", "in_flow_delay"),
+    ),
+    (
+        "port-inherits",
         "a bcc of copies",
         lambda h: h.no_option("archive-copy-cleanup/unix", "always_bcc").main(
             always_bcc="boss@example.com"
