@@ -18,11 +18,12 @@ RFC_3339 = (
     r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:[.,]\d+)?(?: ?(?:Z|[+-]\d\d(?::?\d\d)?))?"
 )
 TIME = f"(?:{TRADITIONAL}|{YEAR_FIRST}|{RFC_3339})"
-# postconf(5), enable_long_queue_ids: hexadecimal, or seconds and microseconds, z, inode.
+# postconf(5), enable_long_queue_ids: hexadecimal, or two times, z, inode number.
 CONSONANTS = "[0-9BCDFGHJKLMNPQRSTVWXYZbcdfghjklmnpqrstvwxyz]"
 QUEUE_ID = f"(?:[0-9A-F]{{6,16}}|{CONSONANTS}{{10,14}}z{CONSONANTS}{{1,14}})"
 LINE = re.compile(
-    rf"({TIME}) (?:<[a-z\d.]+> )?(\S+) ([^\s\[\]]+)/([a-z]+)\[\d+\]: ({QUEUE_ID}): (.*)"
+    rf"({TIME}) (?:<[a-z\d.]+> )?(\S+) ([^\s\[\]]+)/([a-z]+)\[\d+\]:"
+    rf" ({QUEUE_ID}): (.*)"
 )
 RFC_5424 = re.compile(
     rf"(?:<\d+>)?1 ({RFC_3339}) (\S+) ([^\s\[\]]+)/([a-z]+) \d+ \S+ (?:-|\[.*?\])"
@@ -99,20 +100,20 @@ class Clock:
         month, day = (each for each in date if len(each) != 4)
         hour, minute, second = clock.split(":")
         whole, _, fraction = second.partition(".")
-        parts = (MONTHS[month], int(day), int(hour), int(minute), min(59, int(whole)))
-        micro = int(fraction[:6].ljust(6, "0"))
+        leap = datetime.datetime(  # a year that has every day
+            2000, MONTHS[month], int(day), int(hour), int(minute), min(59, int(whole))
+        ) + datetime.timedelta(seconds=float(f"0.{fraction or 0}"))
         if years:
-            return self._at(datetime.datetime(years[0], *parts, micro))
-        return self._without_year(parts, micro)
+            return self._at(leap.replace(year=years[0]))
+        return self._without_year(leap)
 
-    def _without_year(self, parts: tuple[int, ...], micro: int) -> float:
+    def _without_year(self, when: datetime.datetime) -> float:
         latest = datetime.datetime.fromtimestamp(self._latest + DAY, self._zone)
         for year in range(latest.year, latest.year - 9, -1):  # 29 February
             try:
-                found = datetime.datetime(year, *parts, micro)  # type: ignore[arg-type]
+                seconds = self._at(when.replace(year=year))
             except ValueError:
                 continue
-            seconds = self._at(found)
             if seconds <= self._latest + DAY:
                 return seconds
         return 0.0

@@ -40,9 +40,9 @@ ACTIONS = {
 class Outcome:
     """What became of one recipient.
 
-    ``recipient`` and ``original`` are as the archived envelope has them (text, with lone
-    surrogates for bytes that are no UTF-8); ``expanded_to`` names the recipients that
-    took its place, each of which has an Outcome with ``parent`` = this recipient.
+    ``recipient`` and ``original`` are as the archived envelope has them (text, with
+    lone surrogates for bytes that are no UTF-8); ``expanded_to`` names the recipients
+    that took its place, each of which has an Outcome with ``parent`` = this recipient.
     """
 
     recipient: str
