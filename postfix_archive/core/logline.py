@@ -20,13 +20,16 @@ RFC_3339 = (
 TIME = f"(?:{TRADITIONAL}|{YEAR_FIRST}|{RFC_3339})"
 # postconf(5), enable_long_queue_ids: hexadecimal, or two times, z, inode number.
 CONSONANTS = "[0-9BCDFGHJKLMNPQRSTVWXYZbcdfghjklmnpqrstvwxyz]"
-QUEUE_ID = f"(?:[0-9A-F]{{6,16}}|{CONSONANTS}{{10,14}}z{CONSONANTS}{{1,14}})"
+NO_QUEUE_ID = "NOQUEUE"  # smtpd(8) has no queue file yet
+QUEUE_ID = (
+    f"(?:{NO_QUEUE_ID}|[0-9A-F]{{6,16}}|{CONSONANTS}{{10,14}}z{CONSONANTS}{{1,14}})"
+)
 LINE = re.compile(
-    rf"({TIME}) (?:<[a-z\d.]+> )?(\S+) ([^\s\[\]]+)/([a-z]+)\[\d+\]:"
+    rf"({TIME}) (?:<[a-z\d.]+> )?(\S+) ([^\s\[\]]+)/([a-z]+)\[(\d+)\]:"
     rf" ({QUEUE_ID}): (.*)"
 )
 RFC_5424 = re.compile(
-    rf"(?:<\d+>)?1 ({RFC_3339}) (\S+) ([^\s\[\]]+)/([a-z]+) \d+ \S+ (?:-|\[.*?\])"
+    rf"(?:<\d+>)?1 ({RFC_3339}) (\S+) ([^\s\[\]]+)/([a-z]+) (\d+) \S+ (?:-|\[.*?\])"
     rf" (?:\ufeff)?({QUEUE_ID}): (.*)"
 )
 ANY = re.compile(rf"(?:(?:<\d+>)?1 )?{TIME} ")
@@ -43,13 +46,15 @@ class Line(NamedTuple):
     """A line of Postfix about one queue file.
 
     ``time`` is as written; ``service`` is what stands before the daemon's name, as
-    ``postfix`` or ``postfix/submission``; ``text`` is what stands behind the queue id.
+    ``postfix`` or ``postfix/submission``; ``text`` is what stands behind the queue id,
+    which is NO_QUEUE_ID while there is none.
     """
 
     time: str
     host: str
     service: str
     daemon: str
+    pid: str
     queue_id: str
     text: str
 
