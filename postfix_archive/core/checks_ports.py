@@ -14,7 +14,11 @@ from postfix_archive.core.configuration import Service
 from postfix_archive.core.finding import CRITICAL, WARNING, Finding
 from postfix_archive.core.observed import Observed
 
-CLEANUPS = ("archive-cleanup/unix", "archive-copy-cleanup/unix")
+CLEANUPS = (
+    "archive-cleanup/unix",
+    "archive-capsule-cleanup/unix",
+    "archive-copy-cleanup/unix",
+)
 SETTINGS = ("handback", "capsule", "copy", "relay", "refused")  # archive_…_address
 BACK = ("handback", "refused")  # every way has these two of its own
 OF_THE_WAY = ("content_filter", "receive_override_options")  # see checks_way
@@ -47,7 +51,8 @@ HARMS = {
     "syslog_name": "lines in the log do not tell which port they come from",
     "content_filter": FILTER,
     "receive_override_options": FILTER,
-    "cleanup_service_name": "cleanup(8) of clients' mail changes and refuses ours",
+    "cleanup_service_name": "a cleanup(8) made for other mail changes and refuses ours,"
+    " or hand-back waits for itself after a reload",
     "smtpd_recipient_limit": "a large envelope does not fit one transaction and waits",
     "message_size_limit": SIZE,
     "queue_minfree": "mail cannot flow on when the disk is full, which nothing frees",
@@ -145,7 +150,7 @@ def handed_in(host: Observed) -> Iterator[Finding]:
 
 
 def cleanups(host: Observed) -> Iterator[Finding]:
-    """The options of archive-cleanup and archive-copy-cleanup."""
+    """The options of the internal ports' own cleanup(8) services."""
     for key in CLEANUPS:
         service = host.found.service(key)
         if service is not None:

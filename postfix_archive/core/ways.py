@@ -23,6 +23,7 @@ OURS = (
     "archive-relay",
     "archive-local",
     "archive-cleanup",
+    "archive-capsule-cleanup",
     "archive-copy-cleanup",
 )
 LOCAL = "127.0.0.1"

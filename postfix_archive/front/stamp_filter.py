@@ -43,6 +43,8 @@ def door(run: Run) -> str:
         return _line(filtering.remarks(task), _captured(run, plan))
     back = handback.Session(run.port(b"handback-address"))
     possible = _ask(back, run, task, reading, head)
+    if not possible:
+        back.close()  # or it keeps a cleanup(8) that the other way may need
     captured = _captured(run, plan)
     queued = _handed_back(back if possible else None, run, task, plan)
     back.close()

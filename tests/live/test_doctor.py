@@ -414,6 +414,13 @@ FAULTS: tuple[tuple[str, str, Plant], ...] = (
         lambda h: h.no_option("archive-cleanup/unix", "message_size_limit"),
     ),
     (
+        "port-option",
+        "one cleanup for hand-back and capsules",
+        lambda h: h.option(
+            h.port("capsule"), "cleanup_service_name", "archive-cleanup"
+        ),
+    ),
+    (
         "port-inherits",
         "the pause before mail is taken in",
         lambda h: h.no_option("archive-cleanup/unix", "in_flow_delay"),
