@@ -24,6 +24,12 @@ INSTALLER = "$$PYTHON" -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
  path of one\n' $@ "$$PYTHON" >&2; exit 1; }; \
   PYTHONPATH=. "$$PYTHON" -B -m postfix_archive.front.install
 
+# Test files side by side, where live tests run on this host and not in a container:
+# they wait for Postfix most of the time.
+ifeq ($(shell id -u)-$(POSTFIX_ARCHIVE_TESTS),0-)
+SIDE_BY_SIDE = -n 4 --dist loadfile
+endif
+
 .PHONY: help install uninstall demo test unit live container storm load check format clean
 
 help:
@@ -41,7 +47,7 @@ demo:
 
 test:
 	@PYTHON=$(PYTHON) tests/prepare test
-	@$(BIN)/pytest -m "not slow"
+	@$(BIN)/pytest $(SIDE_BY_SIDE) -m "not slow"
 
 unit:
 	@PYTHON=$(PYTHON) tests/prepare check
@@ -49,7 +55,7 @@ unit:
 
 live:
 	@PYTHON=$(PYTHON) tests/prepare test
-	@$(BIN)/pytest -m "live and not slow"
+	@$(BIN)/pytest $(SIDE_BY_SIDE) -m "live and not slow"
 
 # The live tests as a user gets them who is not root but may use Docker. Where no engine
 # runs, as root: tests/container/engine start, and stop when done.

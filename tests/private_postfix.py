@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import re
 import shutil
 import signal
@@ -34,6 +35,8 @@ QUEUES = ("maildrop", "incoming", "active", "deferred", "hold")
 PATIENCE = 180.0  # seconds until a condition that should come counts as never coming
 KEY = "test 000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f\n"
 GIVEN: set[int] = set()  # by free_ports()
+PORTS = range(11000, 32000)
+WORKERS = 16  # processes of one run of tests, at most
 OUR_PORTS = (10026, 10027, 10028, 10029, 10030)
 PORT_SETTINGS = (
     "archive_handback_address",
@@ -524,15 +527,29 @@ def install_program(folder: Path) -> None:
 
 
 def free_ports(number: int) -> list[int]:
-    """Return ports on which nobody listens, none of them twice in one run of tests."""
+    """Return ports on which nobody listens, none of them twice in one run of tests.
+
+    Each process of a run has a range of its own, below those that the kernel gives to
+    clients (ip(7), ip_local_port_range).
+    """
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:]) % WORKERS
+    first = PORTS.start + worker * len(PORTS) // WORKERS
+    last = PORTS.start + (worker + 1) * len(PORTS) // WORKERS
     ports: list[int] = []
     while len(ports) < number:
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            port = free.getsockname()[1]
-        if port not in GIVEN:
+        port = random.SystemRandom().randrange(first, last)
+        if port not in GIVEN and _is_free(port):
             GIVEN.add(port)
             ports.append(port)
     return ports
+
+
+def _is_free(port: int) -> bool:
+    try:
+        socket.create_server(("127.0.0.1", port)).close()
+    except OSError:
+        return False
+    return True
 
 
 def _archive_lines() -> dict[str, str]:
