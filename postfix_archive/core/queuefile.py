@@ -10,11 +10,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from postfix_archive.core import delivery
 from postfix_archive.core.delivery import Attempt
 
 REMOVED = "removed"  # qmgr(8): it is done with it
 DELETED = "deleted"  # postsuper -d
 REQUEUED = "requeued"  # postsuper -r: another queue file goes on
+ENDS = (REMOVED, DELETED, REQUEUED)
 
 
 @dataclass
@@ -34,13 +36,16 @@ class Entry:
     at: float = 0.0  # seconds since 1970
     tries: int = 0
     links: list[str] = field(default_factory=list)
+    delivered: bool = False  # by local(8) to a mailbox or command of this recipient
 
     def add(self, attempt: Attempt, daemon: str, at: float) -> None:
         """Take in one more attempt.
 
         local(8) may say sent twice, when .forward keeps a copy: both count.
         """
-        self.tries += 1
+        self.tries += not (attempt.status == self.status == "sent")
+        if daemon == "local" and attempt.status == "sent":
+            self.delivered |= not attempt.reply.startswith(delivery.FORWARDED_AS)
         self.at = at
         self.daemon = daemon
         self.relay = attempt.relay
@@ -59,6 +64,7 @@ class QueueFile:
     came: str = ""  # the daemon that took it: smtpd, pickup, qmqpd; or nothing
     service: str = ""
     is_local: bool = False  # from a client on this host
+    is_aside: bool = False  # a capsule or a copy: mail of the archive itself
     parent: str = ""  # key of the queue file that it continues
     message_id: str = ""
     count: int = 0  # of recipients, as qmgr(8) says
