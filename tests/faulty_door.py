@@ -49,6 +49,11 @@ class Fault:
             os_write(log, line.encode())
             os.kill(os.getpid(), 9)
 
+    def survived(self):
+        """Give a number back that was too high: answers come in more reads or fewer."""
+        if self.wanted > self.count:
+            os_unlink(f"{self.place}.{self.wanted}")
+
     def _is_first(self):
         return self._made(f"{self.place}-{self.queue_id}")
 
@@ -67,7 +72,7 @@ class Fault:
 
 
 FLAGS = os.O_CREAT | os.O_WRONLY
-os_open, os_write = os.open, os.write
+os_open, os_write, os_unlink = os.open, os.write, os.unlink
 folder, _, name = os.path.realpath(__file__).rpartition("/")
 fault = Fault(
     name,
@@ -118,4 +123,5 @@ from postfix_archive.front import archive_transport, pipe, stamp_filter  # noqa:
 door = stamp_filter.door if name == "archive-stamp" else archive_transport.door
 code = pipe.main(door, [os.fsencode(each) for each in sys.argv[1:]])
 fault.step("exit")
+fault.survived()
 sys.exit(code)
