@@ -25,7 +25,12 @@ from postfix_archive.back import (
 )
 from postfix_archive.core import rescuing, ways
 from postfix_archive.core.configuration import DAY, Configuration
-from postfix_archive.core.errors import ArchiveError, PostfixCommandFailed, StoreFailed
+from postfix_archive.core.errors import (
+    ArchiveError,
+    CapsuleBroken,
+    PostfixCommandFailed,
+    StoreFailed,
+)
 from postfix_archive.core.observed import Waiting
 from postfix_archive.core.rescuing import Lifetimes, Plan
 from postfix_archive.core.settings import Settings
@@ -166,9 +171,12 @@ def _keep(directory: str, settings: Settings, one: Waiting) -> None:
     words = [postconf.program("postcat"), "-c", directory, "-bhq", one.queue_id]
     with subprocess.Popen(words, stdout=subprocess.PIPE) as running:
         assert running.stdout is not None
-        message = spool.read(running.stdout.fileno(), settings.archive_spool_directory)
+        place = settings.archive_spool_directory
+        message = spool.read(running.stdout.fileno(), place)
     if running.returncode or not message.size:
         raise PostfixCommandFailed(f"postcat could not read queue id {one.queue_id}")
+    with contextlib.suppress(CapsuleBroken):  # one that was altered is kept as it is
+        message = spool.unpacked(message, place)
     folder = settings.archive_fallback_directory
     with acting.as_owner(folder):
         fallback.put(folder, message, one.reason)

@@ -10,8 +10,8 @@ from __future__ import annotations
 import os
 
 from postfix_archive.back import files
-from postfix_archive.core import digest, header, wire
-from postfix_archive.core.errors import SpoolFailed
+from postfix_archive.core import digest, header, packing, wire
+from postfix_archive.core.errors import CapsuleBroken, SpoolFailed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -112,6 +112,31 @@ def read(descriptor: int, directory: str, *, canonical: bool = False) -> Spool:
             f" look at archive_spool_directory = {directory}"
         ) from problem
     return spool
+
+
+def unpacked(message: Spool, directory: str) -> Spool:
+    """Return a capsule with its plain body; the message itself, if it has one already.
+
+    Raises CapsuleBroken and SpoolFailed.
+    """
+    if not packing.is_packed(message.head()):
+        return message
+    plain = Spool()
+    try:
+        head = message.head()
+        rest = message.pieces(len(head))
+        for piece in packing.unpacked(wire.chained((head,), rest)):
+            plain.add(piece, directory)
+    except CapsuleBroken:
+        plain.close()
+        raise
+    except OSError as problem:
+        raise SpoolFailed(
+            f"cannot set a capsule of {message.size} bytes aside: {problem};"
+            f" look at archive_spool_directory = {directory}"
+        ) from problem
+    message.close()
+    return plain
 
 
 def _pieces(descriptor: int) -> Iterator[bytes]:

@@ -3,8 +3,8 @@
 Used by filtering (makes one) and archiving (opens it). A message of type
 application/octet-stream whose body begins with the sealed envelope fields and goes
 on with the original, untouched. The fields stand in the body because header_checks,
-address rewriting and header_size_limit never reach there; also a queue file that
-postsuper -r sends through pickup(8) again keeps them. docs/store-format.md has it.
+address rewriting and header_size_limit never reach there. Packing puts that body into
+base64 for the way through the queue. docs/store-format.md has it.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ the rest.
 
 from __future__ import annotations
 
-from postfix_archive.back import fallback, handback, store, stored
+from postfix_archive.back import fallback, handback, spool, store, stored, turns
 from postfix_archive.core import (
     archiving,
     capsule,
@@ -105,6 +105,8 @@ def door(run: Run) -> str:
 
     What the postmaster must see stands first: Postfix logs 100 characters of it.
     """
+    folder = run.settings.archive_spool_directory
+    run.message = spool.unpacked(run.message, folder)
     try:
         return archived(Case(run.message, run.settings, run.keys, run.now))
     except (StoreFailed, JournalFailed) as error:
@@ -133,7 +135,6 @@ def archived(case: Case) -> str:
 
 def _kept_in(work: Work, request: Request) -> str:
     """Do for one archive what archive_delivery says."""
-    sealed = work.opened.envelope
     found = archiving.told(
         work.opened,
         request,
@@ -142,8 +143,17 @@ def _kept_in(work: Work, request: Request) -> str:
         digest=work.digest,
         size=work.size,
     )
-    if not work.run.settings.stores:
+    settings = work.run.settings
+    if not settings.stores:
         return _sent_only(work, request, found)
+    name = f"{request.address} {archiving.record_id(work.opened, request)}"
+    with turns.Turn(settings.archive_fallback_directory, name):
+        return _stored(work, request, found)
+
+
+def _stored(work: Work, request: Request, found: Told) -> str:
+    """Keep the copy, and mail it where that is wanted and was not done."""
+    sealed = work.opened.envelope
     settings = work.run.settings
     archive = store.Archive(
         settings.archive_store_directory,

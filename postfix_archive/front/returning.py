@@ -71,6 +71,7 @@ def _archive(settings: Settings, keys: Keyring, path: str) -> None:
         message = spool.read(descriptor, folder, canonical=True)
     finally:
         os.close(descriptor)
+    message = spool.unpacked(message, folder)
     case = Case(message, settings, keys, int(time.time()))
     try:
         archive_transport.archived(case)

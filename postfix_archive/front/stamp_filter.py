@@ -8,7 +8,7 @@ then it gets the capsule, then the original. A retry after any step repeats the 
 from __future__ import annotations
 
 from postfix_archive.back import config, handback
-from postfix_archive.core import capsule, filtering, request, wire
+from postfix_archive.core import capsule, filtering, packing, request, wire
 from postfix_archive.core.envelope import Recipient
 
 TYPE_CHECKING = False
@@ -86,7 +86,7 @@ def _captured(run: Run, plan: Plan) -> str:
     preamble = capsule.preamble(
         plan.envelope, run.keys, sender=run.settings.archive_from, now=run.now
     )
-    _submit(run, wire.chained((preamble,), run.message.pieces()))
+    _submit(run, packing.packed(preamble, run.message.pieces()), eightbit=False)
     return f"archived as {plan.envelope.archive_id}"
 
 
@@ -106,9 +106,10 @@ def _handed_back(
 
 def _send_on(run: Run) -> str:
     """Send a capsule that postsuper -r brought here to the archive transport again."""
-    head = run.message.head(limit=capsule.FIELDS_LIMIT)
-    archive_id = capsule.opened(head, run.keys).envelope.archive_id
-    queued = _submit(run, run.message.pieces())
+    head = run.message.head(limit=2 * capsule.FIELDS_LIMIT)
+    plain = b"".join(packing.unpacked((head,))) if packing.is_packed(head) else head
+    archive_id = capsule.opened(plain, run.keys).envelope.archive_id
+    queued = _submit(run, run.message.pieces(), eightbit=plain is head)
     return f"capsule of {archive_id}, requeued; queued as {queued}"
 
 
@@ -124,11 +125,11 @@ def _copy_sent_on(run: Run, task: Task) -> str:
     return f"archive copy, requeued; queued as {queue_id}"
 
 
-def _submit(run: Run, content: Iterable[bytes]) -> str:
+def _submit(run: Run, content: Iterable[bytes], *, eightbit: bool) -> str:
     """Give a capsule to the port that leads to the archive transport."""
     port = run.settings.archive_capsule_address
     to = (Recipient(request.CAPSULE),)
-    return handback.submit(port, b"", to, content, eightbit=True, notify=b"NEVER")
+    return handback.submit(port, b"", to, content, eightbit=eightbit, notify=b"NEVER")
 
 
 def _line(*said: str) -> str:

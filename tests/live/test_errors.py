@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from postfix_archive.core import errors
+from postfix_archive.core import errors, packing
 
 from private_postfix import GROUP, USER, PrivatePostfix, free_ports
 
@@ -164,7 +164,7 @@ def test_no_capsule_at_the_archive_transport(host: PrivatePostfix) -> None:
 
 
 def capsule_of(host: PrivatePostfix) -> bytes:
-    """A real capsule, as the archive transport would get it."""
+    """A real capsule, as the archive transport would get it, with its plain body."""
     host.postconf(defer_transports="archive")
     host.start()
     host.send(b"Subject: sealed\n\nsealed\n")
@@ -174,7 +174,8 @@ def capsule_of(host: PrivatePostfix) -> bytes:
     show = ["postcat", "-c", str(host.etc), "-bhq", waiting]
     found = subprocess.run(show, capture_output=True, check=True).stdout
     host.kill()
-    return found
+    plain = b"".join(packing.unpacked([found.replace(b"\n", b"\r\n")]))
+    return plain.replace(b"\r\n", b"\n")
 
 
 def test_a_capsule_with_a_wrong_seal(host: PrivatePostfix) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import subprocess
+from base64 import b64decode, b64encode
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -124,20 +125,28 @@ def test_a_copy_requeued_leaves_as_it_was_to_leave() -> None:
 
 
 def test_an_original_altered_in_the_queue_is_kept_marked_and_told() -> None:
+    """By a pattern for the very line of base64 that holds its end."""
     with PrivatePostfix() as postfix:
-        rule = "/^This is altered/ REPLACE This is altered. By somebody's rule."
-        (postfix.etc / "rules").write_text(f"{rule}\n")
         with held_up(postfix, "archive"):
             postfix.send(mail("altered"))
             postfix.wait(
                 lambda: deliveries(postfix, "altered", "bob@example.net"), "it is there"
             )
+            [waiting] = postfix.mailq()
+            show = ["postcat", "-c", str(postfix.etc), "-bq"]
+            show.append(str(waiting["queue_id"]))
+            done = subprocess.run(show, capture_output=True, check=True)
+            last = done.stdout.split()[-1].decode()
+            end = b64decode(last) + b"By somebody's rule.\r\n"
+            pattern = last.replace("+", r"\+")
+            rule = f"~^{pattern}$~ REPLACE {b64encode(end).decode()}\n"
+            (postfix.etc / "rules").write_text(rule)
             postfix.postconf(body_checks=f"regexp:{postfix.etc}/rules")
             postfix.reload()
         arrived(postfix, "altered", LEGAL)
         record = record_of(postfix, "altered")
         original = b"".join(reading.original(str(postfix.store), record))
-        assert b"By somebody's rule." in original
+        assert original.endswith(end)
         sealed = record.envelope.digest
         assert record.events[0]["sha256"] == hashlib.sha256(original).hexdigest()
         assert record.events[0]["sha256"] != sealed
@@ -305,13 +314,42 @@ def test_requeueing_what_a_transport_has_in_hand_makes_no_second_id(
     assert plain.command("verify").returncode == 0
 
 
+@pytest.mark.parametrize(
+    "action", ["REJECT", "DISCARD", "REDIRECT eve@example.net", "REPLACE x", "HOLD"]
+)
+def test_no_check_of_body_or_headers_finds_a_word_in_a_requeued_capsule(
+    action: str,
+) -> None:
+    """Not in the original, not in the envelope, not in attached messages."""
+    with StagedPostfix() as postfix:
+        with postfix.held_up("archive"):
+            postfix.send(
+                mail("word") + b"Content-Type: message/rfc822\n\nX-Secret: secret\n",
+                to=["bob@example.net", "secret@example.net"],
+            )
+            postfix.tried("archive")
+            rule = f"/secret/ {action}\n/^Final-Recipient/ {action}\n/word/ {action}\n"
+            for name in ("body_checks", "mime_header_checks", "nested_header_checks"):
+                with_checks(postfix, **{name: rule})
+            postfix.reload()
+            postfix.postsuper("-r", postfix.queue_id_of(CAPSULE))
+            postfix.wait_for_log("pickup.* orig_id=")
+        postfix.go_on()
+        record = record_of(postfix, "word")
+        assert words(record) == ["archived", "mailed"]
+        assert record.events[0]["sha256"] == record.envelope.digest
+        assert recipients_of(record) == ["bob@example.net", "secret@example.net"]
+        assert not postfix.delivered_to("eve@example.net")
+        assert "ALARM" not in postfix.log()
+
+
 def test_a_capsule_whose_sealed_fields_were_altered_waits_in_the_fallback() -> None:
     """Nobody can tell it from a forged one; undone by hand, it is archived."""
     with StagedPostfix(archive_cf={"archive_rescue_after": "1s"}) as postfix:
         with postfix.held_up("archive"):
             postfix.send(mail("unsealed"), to=["bob@example.net", "secret@example.net"])
             postfix.tried("archive")
-            rule = "/^(Final-Recipient: .*)secret(.*)/ REPLACE ${1}hidden${2}\n"
+            rule = "/^(QXJjaGl2ZS1DYXBzdWxlOiAx.{32})(.*)/ REPLACE ${1}AAAA${2}\n"
             with_checks(postfix, body_checks=rule)
             postfix.reload()
             postfix.postsuper("-r", postfix.queue_id_of(CAPSULE))
@@ -330,7 +368,7 @@ def test_a_capsule_whose_sealed_fields_were_altered_waits_in_the_fallback() -> N
         assert not postfix.stored()
         [(_, path)] = fallback.waiting(str(postfix.fallback))
         content = Path(path).read_bytes()
-        Path(path).write_bytes(content.replace(b"; hidden@", b"; secret@"))
+        Path(path).write_bytes(content.replace(b"\0\0\0", b"", 1))
         assert postfix.command("return").returncode == 0
         everybody = ["bob@example.net", "secret@example.net"]
         assert recipients_of(record_of(postfix, "unsealed")) == everybody
