@@ -20,7 +20,7 @@ from postfix_archive.core.queuefiles import QueueFiles
 NAME = "outcomes.sqlite"
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS word (name TEXT PRIMARY KEY, value TEXT);
-CREATE TABLE IF NOT EXISTS file (key TEXT PRIMARY KEY, begun REAL, words TEXT);
+CREATE TABLE IF NOT EXISTS file (key TEXT PRIMARY KEY, words TEXT);
 CREATE TABLE IF NOT EXISTS capture (
     archive TEXT, capsule TEXT, id TEXT, captured TEXT, queue_id TEXT, at REAL,
     recipients TEXT, PRIMARY KEY (archive, capsule));
@@ -100,10 +100,9 @@ class Followed:
             words = queue.words(key)
             if words is not None:
                 self._do(
-                    "INSERT INTO file VALUES (?, ?, ?)"
+                    "INSERT INTO file VALUES (?, ?)"
                     " ON CONFLICT (key) DO UPDATE SET words = excluded.words",
                     key,
-                    words.get("begun", 0.0),
                     json.dumps(words),
                 )
         for key in queue.dropped:

@@ -20,7 +20,7 @@ from postfix_archive.core.errors import JournalFailed
 from postfix_archive.core.outcome import Outcome
 from postfix_archive.core.passage import Passage
 from postfix_archive.core.queuefile import QueueFile
-from postfix_archive.core.resolving import Resolver
+from postfix_archive.core.resolving import MOMENT, Resolver
 from postfix_archive.core.settings import Settings
 
 PIECE = 5000  # lines of log
@@ -39,7 +39,7 @@ class Follower:
         self._folder = settings.archive_fallback_directory
         self._passage = Passage(filters)
         self._queue = self._passage.queue
-        self._again: set[str] = set()  # keys of captures that may settle by waiting
+        self._touched_at: dict[str, float] = {}  # captures that more may be said of
         self._is_first = True
         with acting.as_owner(self._folder):
             self._state = Followed(self._folder)
@@ -68,8 +68,10 @@ class Follower:
             if line is not None:
                 self._passage.take(line, at)
         with acting.as_owner(self._folder):
-            self._read_journals()
-            self._judge()
+            new = self._read_journals()
+            if not (piece or new or self._is_first):
+                return 0
+            self._judge(new)
             self._state.note(PLACE, self._reader.place.written())
             self._state.save(self._queue)
             self._state.commit()
@@ -81,62 +83,67 @@ class Follower:
 
     # --- what the archive has ---------------------------------------------------------
 
-    def _read_journals(self) -> None:
+    def _read_journals(self) -> set[str]:
+        """Take in what the journals have new; return the capsules they tell of."""
+        new: set[str] = set()
         store = self._settings.archive_store_directory
         for archive in reading.archives(store):
             path = f"{store}/{archive}/{journal.NAME}"
             word = f"journal {archive}"
             before = int(self._state.word(word) or 0)
             for raw, offset in _lines_from(path, before):
-                self._take(archive, raw)
+                new |= self._take(archive, raw)
                 self._state.note(word, str(offset))
+        return new
 
-    def _take(self, archive: str, raw: bytes) -> None:
+    def _take(self, archive: str, raw: bytes) -> set[str]:
         try:
             event = json.loads(raw)
         except (ValueError, RecursionError):
-            return  # torn, or damaged: for verify
+            return set()  # torn, or damaged: for verify
         if not record.is_event(event):
-            return
+            return set()
         if event["event"] in KINDS:
-            self._state.add(_capture(archive, event))
-        elif event["event"] == outcome.EVENT and outcome.is_event(event):
+            capture = _capture(archive, event)
+            self._state.add(capture)
+            return {capture.capsule}
+        if event["event"] == outcome.EVENT and outcome.is_event(event):
             said = outcome.from_event(event)
             self._state.say(_said(archive, event["id"], said))
+        return set()
 
     # --- what that means --------------------------------------------------------------
 
-    def _judge(self) -> None:
-        """Tell the journals what is new of every capture that may be affected."""
+    def _judge(self, new: set[str]) -> None:
+        """Tell the journals what is new of every capture that may be affected.
+
+        new are the capsules that the journals did not tell of before.
+        """
         touched = self._touched()
-        again: set[str] = set()
         wanted: set[str] = set()
         for capture in self._state.captures():
             file = self._file_of(capture)
             if file is not None:
                 wanted |= self._passage.reached(file)
-            if file is None or self._is_first or self._is_due(capture, file, touched):
+                if self._is_first or file.key in touched or capture.capsule in new:
+                    self._touched_at[capture.capsule] = self._queue.now
+            if file is None or capture.capsule in self._touched_at:
                 if self._told(capture, file):
                     self._settle(capture, file)
-                    continue
-                again.add(capture.capsule)
-        self._again = again
+        since = self._queue.now - MOMENT
+        kept = {name: at for name, at in self._touched_at.items() if at >= since}
+        self._touched_at = kept
         self._is_first = False
         wanted |= self._uncaptured()
         self._queue.forget(wanted)
-
-    def _is_due(self, capture: Capture, file: QueueFile, touched: set[str]) -> bool:
-        return file.key in touched or capture.capsule in self._again
 
     def _told(self, capture: Capture, file: QueueFile | None) -> bool:
         """Append what is new of a capture; tell whether all of it is settled."""
         new: list[Outcome] = []
         settled = True
+        record_key = (capture.archive, capture.record_id, capture.queue_id)
         for recipient, original in capture.recipients:
-            done = Outcome(
-                recipient, outcome.DELIVERED, capture.queue_id, "", "", original
-            )
-            if self._is_said(capture, done):
+            if self._state.is_said((*record_key, recipient, original, "", False)):
                 continue
             found = self._outcomes(capture, file, recipient, original)
             new += [each for each in found if not self._is_said(capture, each)]

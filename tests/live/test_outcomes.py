@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import random
 import signal
+import sqlite3
 import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import closing
 
 import pytest
 
@@ -132,6 +134,35 @@ def test_a_follower_that_is_killed_says_each_outcome_once() -> None:
         assert postfix.command("outcomes").returncode == 0
         assert sum(each["event"] == "outcome" for each in postfix.events()) == 2 * count
         assert postfix.command("verify").returncode == 0
+
+
+def test_a_copy_that_is_archived_late_has_its_outcome_too() -> None:
+    """Everything is delivered and read in the log before the store has the message."""
+    with PrivatePostfix(main={"defer_transports": "archive"}) as postfix:
+        follower = follow(postfix)
+        postfix.send(mail("late"))
+        postfix.wait(lambda: len(ended(postfix)) == 2, "the follower has read it all")
+        assert not told(postfix)
+        postfix.postconf(defer_transports="")
+        postfix.reload()
+        postfix.flush()
+        postfix.wait(lambda: told(postfix), "its outcome")
+        follower.terminate()
+        follower.wait()
+        assert told(postfix) == {"bob@example.net": "delivered"}
+
+
+def ended(postfix: PrivatePostfix) -> list[str]:
+    """Return the queue files that the follower knows to be removed."""
+    state = postfix.fallback / "outcomes.sqlite"
+    if not state.exists():
+        return []
+    with closing(sqlite3.connect(f"file:{state}?mode=ro", uri=True)) as base:
+        try:
+            found = base.execute("SELECT words FROM file").fetchall()
+        except sqlite3.OperationalError:  # it is being made
+            return []
+    return [words for (words,) in found if '"end": "removed"' in words]
 
 
 def no(number: int) -> str:
