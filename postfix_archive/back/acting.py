@@ -1,12 +1,13 @@
 """What root's commands do in the archive's name: as its user, and aloud in the log.
 
-Used by the bypass, by rescue and by return. Root never writes into a folder that
+Used by the bypass, by rescue, return and outcomes. Root never writes into a folder that
 belongs to somebody else: what it finds there could lead anywhere.
 """
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 from collections.abc import Iterator
 
@@ -37,6 +38,24 @@ def as_owner(folder: str) -> Iterator[None]:
         os.seteuid(0)
         os.setegid(0)
         os.setgroups(groups)
+
+
+def lock(path: str) -> int:
+    """Return the descriptor of a lock, -1 if another process has it.
+
+    Raises StoreFailed. The kernel lets go of it when the process ends.
+    """
+    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+    try:
+        descriptor = os.open(path, flags, files.DRAFT_MODE)
+    except OSError as problem:
+        raise files.failed(path, problem) from problem
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        return -1
+    return descriptor
 
 
 def log(directory: str, tag: str, text: str) -> None:

@@ -119,11 +119,11 @@ def unpacked(message: Spool, directory: str) -> Spool:
 
     Raises CapsuleBroken and SpoolFailed.
     """
-    if not packing.is_packed(message.head()):
+    head = message.head()
+    if not packing.is_packed(head):
         return message
     plain = Spool()
     try:
-        head = message.head()
         rest = message.pieces(len(head))
         for piece in packing.unpacked(wire.chained((head,), rest)):
             plain.add(piece, directory)

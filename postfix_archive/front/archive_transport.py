@@ -105,8 +105,7 @@ def door(run: Run) -> str:
 
     What the postmaster must see stands first: Postfix logs 100 characters of it.
     """
-    folder = run.settings.archive_spool_directory
-    run.message = spool.unpacked(run.message, folder)
+    run.message = spool.unpacked(run.message, run.settings.archive_spool_directory)
     try:
         return archived(Case(run.message, run.settings, run.keys, run.now))
     except (StoreFailed, JournalFailed) as error:
@@ -146,6 +145,8 @@ def _kept_in(work: Work, request: Request) -> str:
     settings = work.run.settings
     if not settings.stores:
         return _sent_only(work, request, found)
+    if not settings.mails:
+        return _stored(work, request, found)
     name = f"{request.address} {archiving.record_id(work.opened, request)}"
     with turns.Turn(settings.archive_fallback_directory, name):
         return _stored(work, request, found)

@@ -6,19 +6,17 @@ root, since the log is root's; what it writes is the archive's user's.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import signal
 import threading
 
 import click
 
-from postfix_archive.back import acting, config, files, logfile, postconf
+from postfix_archive.back import acting, config, logfile, postconf
 from postfix_archive.back.following import PIECE, Follower
 from postfix_archive.core import gates
 from postfix_archive.core.configuration import Configuration
 from postfix_archive.core.errors import NotRoot, SettingWrong
-from postfix_archive.core.settings import Settings
 
 LOCK = "outcomes.lock"
 PAUSE = 1.0  # seconds between two looks at the log
@@ -40,7 +38,9 @@ def outcomes(directory: str, how: str | None) -> None:
             "archive_delivery = mail: there is no store that could keep outcomes; write"
             " 'store, mail' in archive.cf"
         )
-    lock = _locked(settings)
+    folder = settings.archive_fallback_directory
+    with acting.as_owner(folder):
+        lock = acting.lock(f"{folder}/{LOCK}")
     if lock < 0:
         click.echo("another postfix-archive outcomes is at work", err=True)
         return
@@ -80,20 +80,3 @@ def filters(found: Configuration) -> tuple[str, ...]:
     given |= {found.value("content_filter"), found.value("archive_next_filter")}
     ours = (gates.STAMP, "archive:")
     return tuple(sorted(each for each in given if each and not each.startswith(ours)))
-
-
-def _locked(settings: Settings) -> int:
-    """Return the descriptor of the lock, -1 if another process has it."""
-    folder = settings.archive_fallback_directory
-    with acting.as_owner(folder):
-        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-        try:
-            descriptor = os.open(f"{folder}/{LOCK}", flags, files.DRAFT_MODE)
-        except OSError as problem:
-            raise files.failed(f"{folder}/{LOCK}", problem) from problem
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(descriptor)
-        return -1
-    return descriptor

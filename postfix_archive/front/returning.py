@@ -6,7 +6,6 @@ capsule goes through the archive transport's own work; its file is taken away af
 
 from __future__ import annotations
 
-import fcntl
 import os
 import time
 
@@ -36,7 +35,7 @@ def bring_back(directory: str) -> tuple[int, int, str]:
             _sweep(settings)
             return 0, 0, ""
         keys = config.keys(settings)
-        lock = _locked(folder)
+        lock = acting.lock(f"{folder}/lock")
         if lock < 0:
             return 0, len(fallback.waiting(folder)), "another return is at work"
         try:
@@ -71,10 +70,9 @@ def _archive(settings: Settings, keys: Keyring, path: str) -> None:
         message = spool.read(descriptor, folder, canonical=True)
     finally:
         os.close(descriptor)
-    message = spool.unpacked(message, folder)
-    case = Case(message, settings, keys, int(time.time()))
     try:
-        archive_transport.archived(case)
+        message = spool.unpacked(message, folder)
+        archive_transport.archived(Case(message, settings, keys, int(time.time())))
     finally:
         message.close()
     fallback.done(path)
@@ -92,18 +90,3 @@ def _sweep(settings: Settings) -> None:
             pass  # a store that is away has said so above
     for each in folders:
         files.sweep(f"{each}/drafts", before)
-
-
-def _locked(folder: str) -> int:
-    """Return the descriptor of the lock, -1 if another process has it."""
-    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-    try:
-        descriptor = os.open(f"{folder}/lock", flags, files.DRAFT_MODE)
-    except OSError as problem:
-        raise files.failed(f"{folder}/lock", problem) from problem
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(descriptor)
-        return -1
-    return descriptor

@@ -41,13 +41,9 @@ def door(run: Run) -> str:
     )
     if not task.people:
         return _line(filtering.remarks(task), _captured(run, plan))
-    back = handback.Session(run.port(b"handback-address"))
-    possible = _ask(back, run, task, reading, head)
-    if not possible:
-        back.close()  # or it keeps a cleanup(8) that the other way may need
+    back = _asked(run, task, reading, head)
     captured = _captured(run, plan)
-    queued = _handed_back(back if possible else None, run, task, plan)
-    back.close()
+    queued = _handed_back(back, run, task, plan)
     return _line(filtering.remarks(task), captured, f"queued as {queued}")
 
 
@@ -63,20 +59,28 @@ def _task(run: Run) -> Task:
     )
 
 
-def _ask(
-    back: handback.Session, run: Run, task: Task, reading: Reading, head: bytes
-) -> bool:
-    """Ask for MAIL and every RCPT; tell whether SMTP can carry them."""
+def _asked(
+    run: Run, task: Task, reading: Reading, head: bytes
+) -> handback.Session | None:
+    """Ask for MAIL and every RCPT; return the session, None if SMTP cannot carry them.
+
+    Then it has ended: it would keep a cleanup(8) that the other way may need.
+    """
+    back = handback.Session(run.port(b"handback-address"))
     networks = run.settings.archive_local_clients
     local = filtering.is_local(task.client, networks)
     back.forward(task.client, task.queue_id, local=local)
-    return back.ask(
+    possible = back.ask(
         task.sender,
         task.people,
         smtputf8=filtering.needs_smtputf8(task, reading, head),
         eightbit=filtering.came_as_eightbit(task, run.message.shape()),
         envid=task.envid,
     )
+    if possible:
+        return back
+    back.close()
+    return None
 
 
 def _captured(run: Run, plan: Plan) -> str:
@@ -99,7 +103,9 @@ def _handed_back(
         return wire.chained((plan.stamps,), run.message.pieces())
 
     if back is not None:
-        return back.give(stamped())
+        queue_id = back.give(stamped())
+        back.close()
+        return queue_id
     port = run.port(b"refused-address")
     return handback.give_impossible(port, task.sender, task.people, stamped)
 
