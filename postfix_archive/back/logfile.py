@@ -24,14 +24,13 @@ from typing import IO
 
 from dateutil import tz
 
+from postfix_archive.back.maillog import MAIL, USUAL
 from postfix_archive.core.configuration import Configuration
 from postfix_archive.core.errors import LogUnreadable
 from postfix_archive.core.logline import Clock
 
-USUAL = ("/var/log/mail.log", "/var/log/maillog")  # Debian's, Red Hat's
 OPENERS = {".gz": gzip.open, ".xz": lzma.open, ".bz2": bz2.open}
 JOURNAL = ("journalctl", "-q", "--no-pager", "-o", "short-iso-precise")
-MAIL = "SYSLOG_FACILITY=2"  # RFC 5424 6.2.1
 CURSOR = "-- cursor: "
 DAY = 86400
 BLOCK = 1 << 20
@@ -91,7 +90,9 @@ def of_files(paths: list[str], since: float) -> Iterator[tuple[str, float]]:
         if written + DAY < since:
             continue
         with _opened(each) as log:
-            yield from _since(_decoded(log, each), Clock(written, tz.tzlocal()), since)
+            yield from _since(
+                map(_text, _raw_lines(log, each)), Clock(written, tz.tzlocal()), since
+            )
 
 
 class Reader:
@@ -111,29 +112,31 @@ class Reader:
         if not self._path:
             yield from self._of_journal()
             return
-        for each in self._unread():
+        unread, offset = self._unread()
+        for each in unread:
             clock = Clock(_stat(str(each)).st_mtime, tz.tzlocal())
-            for line in self._of_file(each):
+            for line in self._of_file(each, offset):
                 yield line, clock.seconds(_time(line))
                 limit -= 1
                 if not limit:
                     return
+            offset = 0
 
-    def _unread(self) -> list[Path]:
-        """Return the files that hold what was not read, oldest first."""
+    def _unread(self) -> tuple[list[Path], int]:
+        """Return the files that hold what was not read, and where in the first."""
         found = _files(self._path)
         if not self.place.hash:
-            return found
+            return found, 0
         for number, each in enumerate(found):
             if self._is_here(each):
-                return found[number:]
+                return found[number:], self.place.offset
         if found:
             self.lost = (
                 f"{self._path}: the line that was read last is in no file of this log"
                 " any more: what was logged in between is unknown"
             )
         self.place = Place()
-        return found
+        return found, 0
 
     def _is_here(self, path: Path) -> bool:
         """Tell whether the last line that was read stands in this file."""
@@ -145,13 +148,11 @@ class Reader:
             except (OSError, EOFError, zlib.error, lzma.LZMAError):
                 return False
 
-    def _of_file(self, path: Path) -> Iterator[str]:
-        """Give the whole lines of one file from the place on, and move the place.
+    def _of_file(self, path: Path, offset: int) -> Iterator[str]:
+        """Give the whole lines of one file from an offset on, and move the place.
 
         The last piece of a file that is written to waits for its end.
         """
-        here = self.place.hash != "" and self._is_here(path)
-        offset = self.place.offset if here else 0
         is_last = str(path) == self._path
         inode = _stat(str(path)).st_ino
         with _opened(str(path)) as log:
@@ -204,10 +205,6 @@ def _time(line: str) -> str:
     if line[:1].isdigit() and line[4:5] == "-":
         return line.partition(" ")[0]
     return line[:15]
-
-
-def _decoded(log: IO[bytes], path: str) -> Iterator[str]:
-    return map(_text, _raw_lines(log, path))
 
 
 def _raw_lines(log: IO[bytes], path: str) -> Iterator[bytes]:

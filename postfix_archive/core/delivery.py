@@ -31,8 +31,8 @@ class Attempt(NamedTuple):
 
     ``original`` is the address before this host mapped it, equal to ``recipient`` where
     it did not. ``status`` is Postfix's word, as ``sent``; ``dsn`` is of RFC 3463.
-    ``reply`` is the text in brackets, the remote host's as a rule; ``is_cut`` says
-    that the line ended before the bracket did.
+    ``reply`` is the text in brackets, the remote host's as a rule; a long line may end
+    before it does.
     """
 
     recipient: str
@@ -41,7 +41,6 @@ class Attempt(NamedTuple):
     dsn: str
     status: str
     reply: str
-    is_cut: bool
 
     @property
     def queued_as(self) -> str:
@@ -63,6 +62,5 @@ def read(text: str) -> Attempt | None:
     recipient, original, relay, dsn, status, reply = found.groups()
     if TWICE.search(reply):
         return None
-    is_cut = not reply.endswith(")")
-    reply = reply if is_cut else reply[:-1]
-    return Attempt(recipient, original or recipient, relay, dsn, status, reply, is_cut)
+    reply = reply.removesuffix(")")
+    return Attempt(recipient, original or recipient, relay, dsn, status, reply)

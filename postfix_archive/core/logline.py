@@ -32,7 +32,6 @@ RFC_5424 = re.compile(
     rf"(?:<\d+>)?1 ({RFC_3339}) (\S+) ([^\s\[\]]+)/([a-z]+) (\d+) \S+ (?:-|\[.*?\])"
     rf" (?:\ufeff)?({QUEUE_ID}): (.*)"
 )
-ANY = re.compile(rf"(?:(?:<\d+>)?1 )?{TIME} ")
 MONTHS = {
     name: number
     for number, name in enumerate(
@@ -63,11 +62,6 @@ def read(line: str) -> Line | None:
     """Return what a line of the log says of a queue file, None if it says nothing."""
     found = LINE.match(line) or RFC_5424.match(line)
     return Line(*found.groups()) if found else None
-
-
-def is_whole(line: str) -> bool:
-    """Tell whether a line begins as a line of a log does: with a time."""
-    return ANY.match(line) is not None
 
 
 class Clock:

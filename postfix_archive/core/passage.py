@@ -93,9 +93,8 @@ class Passage:
             return
         file = self.queue.current(line.queue_id)
         if file is None or file.end in queuefile.ENDS:
-            file = self.queue.begin(
-                line.queue_id, at
-            )  # of a bounce, or forwarded by local(8)
+            # Of a bounce, or forwarded by local(8).
+            file = self.queue.begin(line.queue_id, at)
         self.queue.message_id(file, line.text[len(MESSAGE_ID) - 1 :])
 
     def _queued(self, line: Line, at: float) -> None:
@@ -104,7 +103,6 @@ class Passage:
             self.queue.end(line.queue_id, queuefile.REMOVED, at)
         elif line.text.startswith("from=<"):
             file = self.queue.get(line.queue_id, at)
-            file.is_seen = True
             if line.text.endswith("expired, returned to sender"):
                 file.expired = at
             else:
@@ -154,7 +152,7 @@ class Passage:
             self._captured(file, attempt)
         elif entry.daemon not in ("local", "smtp", "lmtp"):
             return
-        elif entry.daemon != "local" and not self._is_here(attempt):
+        elif entry.daemon != "local" and not self._is_here(attempt.relay):
             return
         other = self.queue.current(attempt.queued_as) if attempt.queued_as else None
         if other is None or other is file or not self._can_follow(file, other, entry):
@@ -180,9 +178,9 @@ class Passage:
         if mark and trace.is_archive_id(archive_id):
             self.queue.captured(file, archive_id)
 
-    def _is_here(self, attempt: Attempt) -> bool:
+    def _is_here(self, relay: str) -> bool:
         """Tell whether the other side is on this host."""
-        return relays.is_here(attempt.relay) or self.is_filter(attempt.relay)
+        return relays.is_here(relay) or self.is_filter(relay)
 
     def is_filter(self, relay: str) -> bool:
         """Tell whether a relay, as a log line has it, is a content filter."""

@@ -68,7 +68,6 @@ class QueueFile:
     parent: str = ""  # key of the queue file that it continues
     message_id: str = ""
     count: int = 0  # of recipients, as qmgr(8) says
-    is_seen: bool = False  # by qmgr(8): before that it is no message yet
     is_held: bool = False
     end: str = ""  # REMOVED, DELETED or REQUEUED
     ended: float = 0.0
