@@ -38,10 +38,15 @@ def is_named(content: bytes, name: str) -> bool:
     return f"This is {name}.".encode() in content
 
 
+def queued(postfix: PrivatePostfix, queue_id: str) -> bytes:
+    """Return a message that waits in the queue, as pipe(8) would give it; LF."""
+    show = ["postcat", "-c", str(postfix.etc), "-bhq", queue_id]
+    return subprocess.run(show, capture_output=True, check=True).stdout
+
+
 def capsule_of(postfix: PrivatePostfix, queue_id: str) -> bytes:
     """Return a capsule that waits in the queue, with its plain body; LF line ends."""
-    show = ["postcat", "-c", str(postfix.etc), "-bhq", queue_id]
-    found = subprocess.run(show, capture_output=True, check=True).stdout
+    found = queued(postfix, queue_id)
     plain = b"".join(packing.unpacked([found.replace(b"\n", b"\r\n")]))
     return plain.replace(b"\r\n", b"\n")
 

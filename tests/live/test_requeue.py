@@ -21,6 +21,7 @@ from mails import (
     delivered,
     deliveries,
     mail,
+    queued,
     recipients_of,
     record_of,
     records,
@@ -133,10 +134,7 @@ def test_an_original_altered_in_the_queue_is_kept_marked_and_told() -> None:
                 lambda: deliveries(postfix, "altered", "bob@example.net"), "it is there"
             )
             [waiting] = postfix.mailq()
-            show = ["postcat", "-c", str(postfix.etc), "-bq"]
-            show.append(str(waiting["queue_id"]))
-            done = subprocess.run(show, capture_output=True, check=True)
-            last = done.stdout.split()[-1].decode()
+            last = queued(postfix, str(waiting["queue_id"])).split()[-1].decode()
             end = b64decode(last) + b"By somebody's rule.\r\n"
             pattern = last.replace("+", r"\+")
             rule = f"~^{pattern}$~ REPLACE {b64encode(end).decode()}\n"

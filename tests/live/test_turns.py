@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-from mails import LEGAL, deliveries, mail, record_of, words
+from mails import LEGAL, deliveries, mail, queued, record_of, words
 from private_postfix import GROUP, USER, PrivatePostfix
 
 pytestmark = pytest.mark.live
@@ -19,8 +19,7 @@ def capsule_of(postfix: PrivatePostfix, name: str) -> bytes:
     postfix.wait(lambda: deliveries(postfix, name, "bob@example.net"), "delivery")
     postfix.wait(lambda: len(postfix.mailq()) == 1, "the capsule alone is queued")
     [queue_id] = [str(each["queue_id"]) for each in postfix.mailq()]
-    show = ["postcat", "-c", str(postfix.etc), "-bhq", queue_id]
-    found = subprocess.run(show, capture_output=True, check=True).stdout
+    found = queued(postfix, queue_id)
     postfix.forget([queue_id])
     return found
 
