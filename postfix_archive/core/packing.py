@@ -1,10 +1,13 @@
-"""The form in which a capsule travels through Postfix's queue: its body in base64.
+"""The form in which a capsule travels through Postfix's queue: no check reads it.
 
 Used by stamp_filter (packs) and back/spool (unpacks). A queue file that postsuper -r
 sends through pickup(8) meets the postmaster's body_checks, which could change, refuse,
-throw away or redirect what they find words in. In base64 (RFC 2045 6.8) they find none,
-as in any attachment. Capsules that were queued by earlier versions have a plain body:
-they are passed on as they are.
+throw away or redirect what they find words in. They look at the beginning of a body
+only (body_checks_size_limit in postconf(5)). So that is in base64 (RFC 2045 6.8), where
+they find no more than in any attachment; after an empty line the rest is plain, for a
+capsule must not be much larger than its message: pickup(8) would bounce what exceeds
+message_size_limit. Capsules that were queued by earlier versions are plain, or in base64
+to their end: they are read as well.
 """
 
 from __future__ import annotations
@@ -19,51 +22,80 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 FIELD = b"\r\nContent-Transfer-Encoding: "
-PLAIN, PACKED = FIELD + b"8bit\r\n", FIELD + b"base64\r\n"
+PLAIN, PACKED = FIELD + b"8bit\r\n", FIELD + b"base64\r\n"  # the second: earlier ones
+EMPTY_LINE = b"\r\n\r\n"  # with the end of the line before it
 LINE = 76  # characters: RFC 2045 6.8, and what attachments have
 STEP = LINE * 3 // 4  # bytes a line
-BEGINNING = b2a_base64(capsule.MAGIC[: len(capsule.MAGIC) // 3 * 3], newline=False)
+# Bytes of fields and original that are packed at least, if there are as many: in base64
+# 131,072, over twice the 51,200 that body_checks_size_limit is by default.
+BEGINNING_SIZE = 96 << 10
+MAGIC = b2a_base64(capsule.MAGIC[: len(capsule.MAGIC) // 3 * 3], newline=False)
 
 
 def packed(preamble: bytes, original: Iterable[bytes]) -> Iterator[bytes]:
     """Give a capsule of this preamble and original as it goes into the queue."""
     start = header.body_start(preamble)
-    yield preamble[:start].replace(PLAIN, PACKED, 1)
-    rest = preamble[start:]
-    for piece in original:
-        rest += piece
-        whole = len(rest) // STEP * STEP
+    yield preamble[:start]
+    held, size = preamble[start:], 0
+    left = iter(original)
+    for piece in left:
+        held += piece
+        if size + len(held) > BEGINNING_SIZE:
+            end = _cut(held, BEGINNING_SIZE - size)
+            yield _lines(held[:end]) + b"\r\n"
+            yield held[end:]
+            yield from left
+            return
+        whole = len(held) // STEP * STEP
         if whole:
-            yield _lines(rest[:whole])
-            rest = rest[whole:]
-    if rest:
-        yield _lines(rest)
+            yield _lines(held[:whole])
+            held, size = held[whole:], size + whole
+    if held:
+        yield _lines(held)
 
 
 def is_packed(head: bytes) -> bool:
     """Tell whether a message with these first bytes is a capsule in that form."""
     start = header.body_start(head)
-    return start >= 0 and head.startswith(BEGINNING, start)
+    return start >= 0 and head.startswith(MAGIC, start)
 
 
 def unpacked(pieces: Iterable[bytes]) -> Iterator[bytes]:
     """Give a packed capsule with its plain body: header lines, fields, original.
 
     The header must stand in the first piece; an end that is cut off is left out. Raises
-    CapsuleBroken when the body is no base64.
+    CapsuleBroken when the beginning of the body is no base64.
     """
     left = iter(pieces)
     head = next(left, b"")
     start = max(0, header.body_start(head))
     yield head[:start].replace(PACKED, PLAIN, 1)
-    rest = head[start:].translate(None, b"\r\n")
+    held, text = head[start:], b""
     while True:
-        whole = len(rest) // 4 * 4
-        yield _bytes(rest[:whole])
+        end = held.find(EMPTY_LINE)
+        known = max(0, len(held) - len(EMPTY_LINE) + 1) if end < 0 else end
+        text += held[:known].translate(None, b"\r\n")
+        whole = len(text) // 4 * 4
+        yield _bytes(text[:whole])
+        held, text = held[known:], text[whole:]
+        if end >= 0:
+            break
         piece = next(left, None)
         if piece is None:
+            text += held.translate(None, b"\r\n")
+            yield _bytes(text[: len(text) // 4 * 4])
             return
-        rest = rest[whole:] + piece.translate(None, b"\r\n")
+        held += piece
+    yield held[len(EMPTY_LINE) :]
+    yield from left
+
+
+def _cut(content: bytes, end: int) -> int:
+    """Return the last place up to end that does not part a CRLF."""
+    end = max(0, end)
+    while content[:end].endswith(b"\r"):
+        end -= 1
+    return end
 
 
 def _lines(content: bytes) -> bytes:

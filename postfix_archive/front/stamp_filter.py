@@ -90,7 +90,7 @@ def _captured(run: Run, plan: Plan) -> str:
     preamble = capsule.preamble(
         plan.envelope, run.keys, sender=run.settings.archive_from, now=run.now
     )
-    _submit(run, packing.packed(preamble, run.message.pieces()), eightbit=False)
+    _submit(run, packing.packed(preamble, run.message.pieces()))
     return f"archived as {plan.envelope.archive_id}"
 
 
@@ -115,7 +115,7 @@ def _send_on(run: Run) -> str:
     head = run.message.head(limit=2 * capsule.FIELDS_LIMIT)
     plain = b"".join(packing.unpacked((head,))) if packing.is_packed(head) else head
     archive_id = capsule.opened(plain, run.keys).envelope.archive_id
-    queued = _submit(run, run.message.pieces(), eightbit=plain is head)
+    queued = _submit(run, run.message.pieces())
     return f"capsule of {archive_id}, requeued; queued as {queued}"
 
 
@@ -131,11 +131,11 @@ def _copy_sent_on(run: Run, task: Task) -> str:
     return f"archive copy, requeued; queued as {queue_id}"
 
 
-def _submit(run: Run, content: Iterable[bytes], *, eightbit: bool) -> str:
+def _submit(run: Run, content: Iterable[bytes]) -> str:
     """Give a capsule to the port that leads to the archive transport."""
     port = run.settings.archive_capsule_address
     to = (Recipient(request.CAPSULE),)
-    return handback.submit(port, b"", to, content, eightbit=eightbit, notify=b"NEVER")
+    return handback.submit(port, b"", to, content, eightbit=True, notify=b"NEVER")
 
 
 def _line(*said: str) -> str:

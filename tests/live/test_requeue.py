@@ -371,3 +371,24 @@ def test_a_capsule_whose_sealed_fields_were_altered_waits_in_the_fallback() -> N
         everybody = ["bob@example.net", "secret@example.net"]
         assert recipients_of(record_of(postfix, "unsealed")) == everybody
         postfix.go_on()
+
+
+def test_a_large_capsule_requeued_is_within_message_size_limit() -> None:
+    """Postfix would bounce a larger one to nobody: the copy would be gone."""
+    limit = 1_000_000
+    big = mail("large") + b"Nobody's secret.\n" * ((limit - 41_000) // 18)
+    with StagedPostfix(main={"message_size_limit": str(limit)}) as postfix:
+        with postfix.held_up("archive"):
+            postfix.send(big)
+            postfix.tried("archive")
+            with_checks(postfix, body_checks="/secret/ REJECT\n")
+            postfix.reload()
+            before = postfix.queue_id_of(CAPSULE)
+            postfix.postsuper("-r", before)
+            postfix.wait_for_log(f"pickup.* orig_id={before}")
+            postfix.tried("archive")
+        postfix.go_on()
+        record = record_of(postfix, "large")
+        assert record.events[0]["sha256"] == record.envelope.digest
+        original = b"".join(reading.original(str(postfix.store), record))
+        assert original.endswith(big[-1000:].replace(b"\n", b"\r\n"))

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import email
-import email.policy
+from base64 import b64decode, encodebytes
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from postfix_archive.core import capsule, packing
+from postfix_archive.core import capsule, header, packing, wire
 from postfix_archive.core.errors import CapsuleBroken
 
 from unit import examples
@@ -24,24 +23,65 @@ def pieces(content: bytes, size: int) -> list[bytes]:
     return [content[at : at + size] for at in range(0, len(content), size)]
 
 
-@given(some.binary(max_size=3000), some.integers(1, 400), some.integers(2000, 4000))
+FOREIGN = some.binary(max_size=3000)
+LINE_ENDS = some.text("\r\n.x", max_size=3000).map(str.encode)
+
+
+@given(
+    FOREIGN | LINE_ENDS,
+    some.integers(100, 3000),
+    some.integers(1, 400),
+    some.integers(2000, 4000),
+)
 def test_what_is_packed_comes_out_as_it_was(
-    original: bytes, first: int, second: int
+    original: bytes, beginning: int, first: int, second: int
 ) -> None:
-    packed = b"".join(packing.packed(PREAMBLE, pieces(original, first)))
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(packing, "BEGINNING_SIZE", beginning)
+        packed = b"".join(packing.packed(PREAMBLE, pieces(original, first)))
     assert packing.is_packed(packed)
     assert b"".join(packing.unpacked(pieces(packed, second))) == PREAMBLE + original
 
 
-def test_it_is_mime_and_foreign_programs_read_it() -> None:
+@given(LINE_ENDS, some.integers(100, 1500), some.integers(1, 400))
+def test_no_crlf_of_the_original_is_parted(
+    original: bytes, beginning: int, size: int
+) -> None:
+    """Postfix would make two line ends of the two."""
+    canonical = b"".join(wire.canonical([original]))
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(packing, "BEGINNING_SIZE", beginning)
+        packed = b"".join(packing.packed(PREAMBLE, pieces(canonical, size)))
+    assert b"".join(wire.canonical([packed.replace(b"\r\n", b"\n")])) == packed
+
+
+@pytest.mark.parametrize("line", [b"A secret here.\r\n", b"secret" * 200_000 + b"\r\n"])
+def test_what_checks_look_at_holds_no_word_and_little_is_added(line: bytes) -> None:
+    original = line * (2_000_000 // len(line) + 1)
+    packed = b"".join(packing.packed(PREAMBLE, pieces(original, 1 << 16)))
+    body = packed[header.body_start(packed) :]
+    assert b"secret" not in body[: 2 * 51200] and b"secret" in body
+    assert len(packed) < len(PREAMBLE) + len(original) + 40_000
+
+
+def test_a_capsule_of_an_earlier_version_in_base64_to_its_end_is_read() -> None:
+    original = b"Subject: x\r\n\r\n" + b"0123456789" * 50_000 + b"\r\n"
+    start = header.body_start(PREAMBLE)
+    head = PREAMBLE[:start].replace(packing.PLAIN, packing.PACKED)
+    assert head != PREAMBLE[:start]
+    body = encodebytes(PREAMBLE[start:] + original).replace(b"\n", b"\r\n")
+    assert packing.is_packed(head + body)
+    found = b"".join(packing.unpacked(pieces(head + body, 5000)))
+    assert found == PREAMBLE + original
+
+
+def test_lines_are_as_long_as_an_attachments() -> None:
     original = b"Subject: x\r\n\r\n" + bytes(range(256)) * 40
     packed = b"".join(packing.packed(PREAMBLE, [original]))
     assert packed.isascii()
-    body = packed[packed.index(packing.BEGINNING) :]
+    body = packed[packed.index(packing.MAGIC) :]
     assert max(map(len, body.split(b"\r\n"))) == packing.LINE
-    read = email.message_from_bytes(packed, policy=email.policy.default)
-    content = read.get_payload(decode=True)
-    assert content == PREAMBLE[capsule.start(PREAMBLE) :] + original
+    assert b64decode(body) == PREAMBLE[capsule.start(PREAMBLE) :] + original
 
 
 def test_ordinary_mail_and_plain_capsules_are_not_packed() -> None:
@@ -60,6 +100,6 @@ def test_a_cut_end_is_left_out(length: int) -> None:
 
 def test_a_body_that_is_no_base64_is_a_broken_capsule() -> None:
     packed = b"".join(packing.packed(PREAMBLE, [b"x"]))
-    start = packed.index(packing.BEGINNING) + len(packing.BEGINNING)
+    start = packed.index(packing.MAGIC) + len(packing.MAGIC)
     with pytest.raises(CapsuleBroken, match="no base64"):
         b"".join(packing.unpacked([packed[:start] + b"A===" + packed[start:]]))
