@@ -31,7 +31,6 @@ ATTRIBUTE_LIMIT = 255  # bytes of xtext: what smtpd(8) takes for a value of XFOR
 LINE_LIMIT = 65536  # bytes of one reply line; RFC 5321 4.5.3.1.5 says 512
 LINES_LIMIT = 100  # of one reply; Postfix's longest, to EHLO, has about 12
 BLOCK = 1 << 16
-UNFIT_DOMAIN = frozenset(b'<>" \t')  # RFC 5321 4.1.2 has none of these in a Domain
 
 XFORWARD = (
     (b"NAME", "hostname"),
@@ -104,7 +103,9 @@ class Session:
 
         False means give_impossible(). Any other refusal raises HandBackRefused.
         """
-        if not all(map(_fits_smtp, (sender, *(each.final for each in recipients)))):
+        if not all(
+            map(address.fits_smtp, (sender, *(each.final for each in recipients)))
+        ):
             return False
         command = b"MAIL FROM:<" + sender + b">"
         command += b" BODY=8BITMIME" if eightbit else b""
@@ -281,20 +282,6 @@ def _commands(verb: bytes, words: list[bytes]) -> Iterator[bytes]:
             command = verb
         command += word
     yield command
-
-
-def _fits_smtp(mailbox: bytes) -> bool:
-    """Tell whether an address can stand in a command line; smtpd(8) wants UTF-8.
-
-    sendmail(1) takes a domain such as ``"r.example> NOTIFY=NEVER"``, after which smtpd(8)
-    would read parameters.
-    """
-    return (
-        address.is_utf8(mailbox)
-        and b"\n" not in mailbox
-        and b"\r" not in mailbox
-        and UNFIT_DOMAIN.isdisjoint(address.domain(mailbox))
-    )
 
 
 def _rcpt(recipient: Recipient, notify: bytes) -> bytes:

@@ -6,6 +6,7 @@ Used by front/install. Foreign errors leave as InstallRefused or InstallFailed.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import pwd
 import secrets
@@ -24,6 +25,24 @@ from postfix_archive.core.errors import InstallFailed, InstallRefused
 PATIENCE = 120.0  # seconds until a condition that should come counts as never coming
 PROBE_DOMAIN = "archive-probe.invalid"
 HIGHEST = 65535  # of a port number
+
+
+def hold_alone(directory: str) -> None:
+    """Hold a configuration directory, until this process ends, against its like.
+
+    Raises InstallRefused when another installation is at work there.
+    """
+    try:
+        held = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError:
+        return  # what reads main.cf there names it
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise InstallRefused(
+            f"another make install or make uninstall is at work in {directory}: let it"
+            " end, then try again"
+        ) from None
 
 
 def is_user(name: str) -> bool:

@@ -16,6 +16,8 @@ DOMAIN_CHARS = frozenset(
     b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-."
 )
 CONTROLS = bytes(c for c in range(32) if c != 9) + b"\x7f"
+LINE_ENDS = frozenset(b"\r\n")
+UNFIT = frozenset(b'<>" \t')  # RFC 5321 4.1.2 has none of these in a Domain
 LENGTH_LIMIT = 254  # RFC 5321 4.5.3.1.3, less the angle brackets
 
 
@@ -50,6 +52,19 @@ def is_utf8(address: bytes) -> bool:
     except UnicodeDecodeError:
         return False
     return True
+
+
+def fits_smtp(address: bytes) -> bool:
+    """Tell whether the address can stand in a command line; smtpd(8) wants UTF-8.
+
+    sendmail(1) takes a domain such as ``"r.example> NOTIFY=NEVER"``, in which smtpd(8)
+    would read a parameter.
+    """
+    return (
+        is_utf8(address)
+        and LINE_ENDS.isdisjoint(address)
+        and UNFIT.isdisjoint(domain(address))
+    )
 
 
 def typed(address: bytes) -> bytes:

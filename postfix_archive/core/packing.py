@@ -4,10 +4,10 @@ Used by stamp_filter (packs) and back/spool (unpacks). A queue file that postsup
 sends through pickup(8) meets the postmaster's body_checks, which could change, refuse,
 throw away or redirect what they find words in. They look at the beginning of a body
 only (body_checks_size_limit in postconf(5)). So that is in base64 (RFC 2045 6.8), where
-they find no more than in any attachment; after an empty line the rest is plain, for a
-capsule must not be much larger than its message: pickup(8) would bounce what exceeds
-message_size_limit. Capsules that were queued by earlier versions are plain, or in base64
-to their end: they are read as well.
+they find no more than in any attachment. After an empty line the rest is plain, for a
+capsule must not be much larger than its message: cleanup(8) bounces what comes from
+pickup(8) and exceeds message_size_limit. Capsules of earlier versions are plain, or in
+base64 to their end: they are read as well.
 """
 
 from __future__ import annotations

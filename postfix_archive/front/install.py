@@ -64,7 +64,9 @@ def main(arguments: list[str] | None = None) -> int:
         if verb == "uninstall":
             given = asked.places(os.environ)
             _refuse_user(verb)
-            uninstall.uninstall(_directory(given), given.prefix)
+            directory = _directory(given)
+            host.hold_alone(directory)
+            uninstall.uninstall(directory, given.prefix)
         else:
             _install(asked.read(os.environ))
     except ArchiveError as error:
@@ -85,7 +87,9 @@ def _install(given: Asked) -> None:
     python = program.interpreter(given.python)
     _refuse_wheels(given.wheels)
     _need_postfix(install=given.install_postfix and not given.dry_run)
-    place = Instance(_directory(given), given.store)
+    directory = _directory(given)
+    host.hold_alone(directory)
+    place = Instance(directory, given.store)
     before = instance.prefix_of(place.found.services)
     prefix = given.prefix or before or program.USUAL_PREFIX
     laid = program.Program(prefix, "", python)

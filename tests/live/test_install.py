@@ -361,6 +361,14 @@ REFUSED = {
         """make install 'ARCHIVE=a";touch /etc/postfix-archive;"@x.org'""",
         "that is no address",
     ),
+    "another at work": (
+        f"flock /etc/postfix make install {ARCHIVE}",
+        "is at work in /etc/postfix: let it end",
+    ),
+    "another at work, back": (
+        "flock /etc/postfix make uninstall",
+        "is at work in /etc/postfix: let it end",
+    ),
     "nothing to undo": ("make uninstall", "there is no undo record"),
 }
 
