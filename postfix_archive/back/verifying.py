@@ -9,8 +9,8 @@ ours installed, on the store or on a copy of it:
 For each archive it checks that the journal's lines are whole, numbered without a gap
 and chained by SHA-256 up to the last one that was ever noted (journal.last); that each
 file has the SHA-256 that the journal has for it, unpacks to its end, and holds an
-original with the SHA-256 and size that the journal has; that the store has no file
-which the journal lacks, and lacks none. Changes nothing.
+original with the SHA-256 and size that the journal has (if it is no outcome report);
+that the store has no file which the journal lacks, and lacks none. Changes nothing.
 
 Exit codes: 0 all is well (notes are no damage: a crash may leave them), 1 something is
 wrong, each line naming what, 3 it could not look. The format: docs/store-format.md.
@@ -34,6 +34,7 @@ from typing import Any
 
 JOURNAL, LAST, DRAFTS = "journal", "journal.last", "drafts"
 LAST_DRAFT = "journal.last.draft"
+ARCHIVED, REPORT = "archived", "outcome-report"  # events that name a file
 NOTHING = "0" * 64
 NUMBER_DIGITS = 18  # more than lines will ever be
 BLOCK = 1 << 16
@@ -198,7 +199,7 @@ def _linked(chain: Chain, where: str, event: dict[str, Any], before: int) -> int
 
 
 def _file_of(chain: Chain, where: str, event: dict[str, Any]) -> None:
-    if event["event"] != "archived":
+    if event["event"] not in (ARCHIVED, REPORT):
         return
     name = event.get("file")
     if not isinstance(name, str) or not _is_name(name):
@@ -249,6 +250,8 @@ def _check(
         chain.wrong(path, "its SHA-256 is not the one in the journal")
     if trouble:
         chain.wrong(path, trouble)
+    elif event["event"] == REPORT:
+        return  # there is no original in it
     elif (size, original) != (event.get("size"), event.get("sha256")):
         chain.wrong(path, "the original in it is not the one in the journal")
 
@@ -318,11 +321,12 @@ def _begun(pieces: Iterator[bytes]) -> tuple[bytes, int]:
 def _original_start(head: bytes) -> int:
     """Return where the third part of a copy begins, -1 while that is not known."""
     end = head.find(b"\r\n\r\n")
-    _, _, rest = head[: max(0, end)].partition(b'boundary="')
+    # Of the subject, which comes before, the sender has chosen every word.
+    _, found, rest = head[: max(0, end)].rpartition(b'boundary="')
     line = b"\r\n--" + rest.partition(b'"')[0] + b"\r\n"
     at = 0
     for _ in range(3):
-        at = head.find(line, at + 1) if rest else -1
+        at = head.find(line, at + 1) if found else -1
         if at < 0:
             return -1
     start = head.find(b"\r\n\r\n", at + len(line) - 2)

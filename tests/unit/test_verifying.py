@@ -306,3 +306,13 @@ def test_a_copy_without_an_original_is_named(folder: Path) -> None:
     for copy in (b"", b"x" * 100, b"x" * (verifying.HEAD_LIMIT + 5 * verifying.BLOCK)):
         harmed(path, gzip.compress(copy, 1))
         assert any("there is no original in it" in each for each in wrong(folder))
+
+
+@pytest.mark.parametrize(
+    "subject", [b'boundary="x"', b'Content-Type: x; boundary="', b"=?utf-8?q?x?= --x"]
+)
+def test_a_subject_that_names_a_boundary_harms_nothing(
+    tmp_path: Path, subject: bytes
+) -> None:
+    Capture(message=b"Subject: " + subject + b"\r\n\r\nx\r\n").kept_in(tmp_path)
+    assert wrong(tmp_path / LEGAL) == []
