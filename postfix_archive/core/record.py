@@ -7,6 +7,7 @@ of one message, or its second pass through a mailing list, are one record.
 from __future__ import annotations
 
 import datetime
+import json
 import re
 
 from postfix_archive.core import address, envelope, trace
@@ -52,6 +53,22 @@ class Record:
             self.files.append(event["file"])
         for each in told.recipients if told else ():
             self.recipients.setdefault((each.final, each.original), each)
+
+
+def read(line: bytes) -> dict[str, Any] | None:
+    """Return the event in a line of a journal, None in one that a crash has torn.
+
+    Nobody was promised a torn line; all else is damage, and raises ValueError.
+    """
+    try:
+        event: dict[str, Any] = json.loads(line)
+    except (ValueError, RecursionError):
+        if line.startswith(b'{"seq":') or not line.strip():
+            return None
+        raise ValueError("no line of a journal") from None
+    if not is_event(event):
+        raise ValueError("no line of a journal")
+    return event
 
 
 def is_event(found: object) -> bool:
