@@ -217,6 +217,8 @@ PLACES = {
         "{archive}/{copy}",
         "{fallback}/why",
         "{fallback}/rescued",
+        "{fallback}/tallies",
+        "{fallback}/reconciled",
         "{fallback}/lock",
         "{fallback}/store-seen",
     ),
