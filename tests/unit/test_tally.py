@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -421,3 +423,45 @@ def test_words_of_another_form_are_refused(words: Any) -> None:
         if words != Tally().words()[name]:
             with pytest.raises(ValueError):
                 tally.from_words({**Tally().words(), name: {"x": words}})
+
+
+# --- how large it may get -----------------------------------------------------------
+
+LINES = 1_000_000
+COUNTING = """
+import resource, sys, time
+from postfix_archive.back import tallying
+found, _ = tallying.tallies(sys.argv[1], [sys.argv[2]], sys.argv[3])
+peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+print(time.process_time(), peak, found[sys.argv[2]].lines)
+"""
+
+
+def counted(world: World) -> tuple[float, float]:
+    """Count in a process of its own; return its seconds of CPU, and peak in MB."""
+    places = [str(world.store), LEGAL, str(world.fallback)]
+    words = [sys.executable, "-c", COUNTING, *places]
+    done = subprocess.run(words, capture_output=True, text=True, check=True)
+    seconds, peak, lines = done.stdout.split()
+    assert int(lines) == LINES
+    return float(seconds), int(peak) / 1024
+
+
+@pytest.mark.slow
+def test_a_million_lines_take_little_memory_and_the_second_time_no_time(
+    world: World,
+) -> None:
+    [line] = world.journal.read_bytes().splitlines(keepends=True)[:1]
+    more = Outcome("bob@example.com", "relayed", of=QUEUE_ID, queue_id="4Z", at=TIME)
+    event = {**json.loads(line), **more.words(), "event": outcome.EVENT}
+    names = (*more.words(), "seq", "time", "event", "id", "prev")
+    other = json.dumps({name: event[name] for name in names}).encode() + b"\n"
+    # In pieces: the peak of a child begins with that of its parent.
+    with open(world.journal, "wb") as opened:
+        for _ in range(LINES // 200):
+            opened.write((line + other) * 100)
+    (first, peak), (second, _) = counted(world), counted(world)
+    print(f"first {first:.1f} s, {peak:.0f} MB; then {second:.2f} s")
+    assert first < 60
+    assert peak < 64
+    assert second < 1
