@@ -7,6 +7,7 @@ of one message, or its second pass through a mailing list, are one record.
 from __future__ import annotations
 
 import datetime
+import json
 import re
 
 from postfix_archive.core import address, envelope, outcome, trace
@@ -88,6 +89,22 @@ class Record:
         """Tell whether an archive copy came back: its people had no message."""
         asked = [each for each in told.requests if each.address == self.archive]
         return event["event"] == "supplement" and any(each.copy for each in asked)
+
+
+def read(line: bytes) -> dict[str, Any] | None:
+    """Return the event in a line of a journal, None in one that a crash has torn.
+
+    Nobody was promised a torn line; all else is damage, and raises ValueError.
+    """
+    try:
+        event: dict[str, Any] = json.loads(line)
+    except (ValueError, RecursionError):
+        if line.startswith(b'{"seq":') or not line.strip():
+            return None
+        raise ValueError("no line of a journal") from None
+    if not is_event(event):
+        raise ValueError("no line of a journal")
+    return event
 
 
 def is_event(found: object) -> bool:
