@@ -169,9 +169,12 @@ class Follower:
         folder = f"{self._settings.archive_store_directory}/{capture.archive}"
         now = trace.timestamp(time.time())
         with journal.Journal(folder) as events:
-            for each in new:
-                events.append(outcome.EVENT, now, id=capture.record_id, **each.words())
-                self._state.say(_said(capture.archive, capture.record_id, each))
+            events.extend(
+                now,
+                [(outcome.EVENT, {"id": capture.record_id, **e.words()}) for e in new],
+            )
+        for each in new:
+            self._state.say(_said(capture.archive, capture.record_id, each))
 
     # --- which queue files are whose --------------------------------------------------
 
