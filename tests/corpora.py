@@ -97,17 +97,23 @@ def _unpacked(corpus: Corpus, cache: Path) -> Path:
     """Return a folder with the files of a Debian package that is not installed."""
     folder = cache / corpus.package
     if not folder.exists():
-        download = f"apt-get download -qq {corpus.package}"
-        try:
-            _run(["sh", "-c", download], cache)
-        except subprocess.CalledProcessError:  # a machine without package lists
-            _run(["apt-get", "update", "-qq"], cache)
-            _run(["sh", "-c", download], cache)
-        [package] = cache.glob(f"{corpus.package}_*.deb")
+        package = downloaded(corpus.package, cache)
         draft = cache / f"{corpus.package}.draft"
         _run(["dpkg-deb", "-x", str(package), str(draft)], cache)
         draft.rename(folder)
     return folder
+
+
+def downloaded(name: str, cache: Path) -> Path:
+    """Return the file of a Debian package, taken from where apt-get takes it."""
+    download = f"apt-get download -qq {name}"
+    try:
+        _run(["sh", "-c", download], cache)
+    except subprocess.CalledProcessError:  # a machine without package lists
+        _run(["apt-get", "update", "-qq"], cache)
+        _run(["sh", "-c", download], cache)
+    [package] = cache.glob(f"{name}_*.deb")
+    return package
 
 
 def _source(corpus: Corpus, cache: Path) -> Path:

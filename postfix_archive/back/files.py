@@ -8,6 +8,7 @@ StoreFailed, but for write_all() and opened(), whose callers name the file.
 from __future__ import annotations
 
 import os
+import time
 from _stat import S_ISDIR, S_ISREG
 
 from postfix_archive.core.errors import StoreFailed
@@ -15,6 +16,7 @@ from postfix_archive.core.errors import StoreFailed
 FOLDER_MODE = 0o700
 DRAFT_MODE = 0o600
 KEPT_MODE = 0o400
+LEFT = 3600  # seconds after which nobody writes a draft any more that takes a moment
 
 
 class Draft:
@@ -145,6 +147,44 @@ def _is_new(folder: str, most: int) -> bool:
             return sum(1 for _ in zip(names, range(most + 1))) <= most
     except OSError as problem:
         raise failed(folder, problem) from problem
+
+
+def replace(path: str, content: bytes, mode: int) -> None:
+    """Write a file whole, durably, or not at all; there is never half of one.
+
+    The draft is in the same folder, under a name that nobody can foresee. Raises
+    StoreFailed.
+    """
+    folder, _, name = path.rpartition("/")
+    draft = f"{folder}/.{name}.{os.urandom(8).hex()}"
+    _sweep_drafts(folder, f".{name}.")
+    flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW
+    try:
+        descriptor = os.open(draft, flags, DRAFT_MODE)
+        try:
+            write_all(descriptor, content)
+            os.fchmod(descriptor, mode)
+            os.fsync(descriptor)
+            os.rename(draft, path)
+        except OSError:
+            os.unlink(draft)
+            raise
+        finally:
+            os.close(descriptor)
+    except OSError as problem:
+        raise failed(path, problem) from problem
+    sync_folder(folder)
+
+
+def _sweep_drafts(folder: str, beginning: str) -> None:
+    """Remove the drafts of a file that a crash has left."""
+    try:
+        for each in list(os.scandir(folder)):
+            if each.name.startswith(beginning):
+                if each.stat(follow_symlinks=False).st_mtime < time.time() - LEFT:
+                    os.unlink(each.path)
+    except OSError:
+        pass  # tried again next time
 
 
 def sweep(folder: str, before: float) -> int:

@@ -24,7 +24,7 @@ from postfix_archive.core.resolving import MOMENT, Resolver
 from postfix_archive.core.settings import Settings
 
 PIECE = 5000  # lines of log
-PLACE = "place"
+PLACE, FILTERS = "place", "filters"
 TOO_OLD = 30 * 86400  # seconds: no message waits longer, and no log is kept
 NEAR = 120.0  # seconds between a queue file's first line and its arrival
 KINDS = ("archived", "supplement")
@@ -37,14 +37,21 @@ class Follower:
         """Begin; log is the file that is written to, "" for systemd's journal."""
         self._settings = settings
         self._folder = settings.archive_fallback_directory
-        self._passage = Passage(filters)
-        self._queue = self._passage.queue
         self._touched_at: dict[str, float] = {}  # captures that more may be said of
         self._is_first = True
         with acting.as_owner(self._folder):
             self._state = Followed(self._folder)
+            self._passage = Passage(self._all_filters(filters))
+            self._queue = self._passage.queue
             self._state.load(self._queue)
         self._reader = logfile.Reader(log, logfile.place(self._state.word(PLACE)))
+
+    def _all_filters(self, now: tuple[str, ...]) -> tuple[str, ...]:
+        """Return the filters there are, and those there were: mail may be with them."""
+        before = json.loads(self._state.word(FILTERS) or "[]")
+        found = sorted({*before, *now})
+        self._state.note(FILTERS, json.dumps(found))
+        return tuple(found)
 
     @property
     def lost(self) -> str:
@@ -176,9 +183,12 @@ class Follower:
         folder = f"{self._settings.archive_store_directory}/{capture.archive}"
         now = trace.timestamp(time.time())
         with journal.Journal(folder) as events:
-            for each in new:
-                events.append(outcome.EVENT, now, id=capture.record_id, **each.words())
-                self._state.say(_said(capture.archive, capture.record_id, each))
+            events.extend(
+                now,
+                [(outcome.EVENT, {"id": capture.record_id, **e.words()}) for e in new],
+            )
+        for each in new:
+            self._state.say(_said(capture.archive, capture.record_id, each))
 
     # --- which queue files are whose --------------------------------------------------
 

@@ -1,8 +1,8 @@
 """The journal of one archive: one JSON line an event, each with the hash of the last.
 
 Used by store (writes) and the commands (read). Append-only: nothing here can remove or
-change a line. A line is durable when append() returns; one that could not be written
-whole is taken back, and one that a crash has torn is closed off and stays, for verify.
+change a line. Lines are durable when append() returns; what could not be written whole
+is taken back, and a line that a crash has torn is closed off and stays, for verify.
 Beside it, journal.last has number and hash of the last line, so that a journal whose
 end was cut off is known; it may lag behind by what a crash kept from it, never lead.
 docs/store-format.md has every field.
@@ -21,6 +21,8 @@ from postfix_archive.core.errors import JournalFailed
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    Event = tuple[str, dict[str, str | int]]  # its kind and its own fields
 
 NAME = "journal"
 LAST = "journal.last"
@@ -62,35 +64,64 @@ class Journal:
 
     def append(self, event: str, time: str, **words: str | int) -> None:
         """Write one event, durably; time is UTC, words are the event's own fields."""
+        self.extend(time, [(event, words)])
+
+    def extend(self, time: str, told: list[Event]) -> None:
+        """Write several events, durably, with one fsync: all, or an error and none.
+
+        A crash may leave the first of them, never one without those before it.
+        """
+        if not told:
+            return
         try:
-            told = os.fstat(self._descriptor)
-            if told.st_nlink != 1:
-                raise OSError(0, "it has a second name (a hard link), or none")
-            size = told.st_size
-            if not size:
-                files.sync_folder(os.path.dirname(self._path))
+            size = self._size()
             torn, last, number = self._end(size)
-            number = max(number, last_number(self._folder)) + 1
-            line = _line(number, time, event, words, prev=last)
-            try:
-                files.write_all(self._descriptor, (b"\n" if torn else b"") + line)
-                os.fsync(self._descriptor)
-            except OSError:
-                os.ftruncate(self._descriptor, size)
-                raise
-            self._note(number, digest.hex_of(line[:-1]))
+            number = max(number, last_number(self._folder))
+            held = [b"\n"] if torn else []
+            for each, (event, words) in enumerate(told, number + 1):
+                held.append(_line(each, time, event, words, prev=last))
+                last = digest.hex_of(held[-1][:-1])
+            self._write(b"".join(held), size)
+            self._note(number + len(told), last)
         except OSError as problem:
             raise self._failed(problem) from problem
+
+    def _size(self) -> int:
+        """Return the journal's size; the name of a new one is durable then."""
+        told = os.fstat(self._descriptor)
+        if told.st_nlink != 1:
+            raise OSError(0, "it has a second name (a hard link), or none")
+        if not told.st_size:
+            files.sync_folder(os.path.dirname(self._path))
+        return told.st_size
+
+    def _write(self, content: bytes, size: int) -> None:
+        """Write content durably behind size bytes, all of it or nothing."""
+        try:
+            files.write_all(self._descriptor, content)
+            os.fsync(self._descriptor)
+        except OSError:
+            os.ftruncate(self._descriptor, size)
+            raise
+
+    def unsaid(self, told: list[Event]) -> list[Event]:
+        """Return the events that the recent lines do not tell word for word.
+
+        All told are of one kind. Those left out are durable.
+        """
+        kind = quoted(told[0][0] if told else "").encode()
+        found = _holding(self._recent(), b'"event":' + kind + b",")
+        said = {_told(line) for line in found if _is_whole(line)}
+        new = [e for e in told if _told(_line(0, "", *e, prev="")[:-1]) not in said]
+        if len(new) < len(told):
+            self._sync()
+        return new
 
     def recent(self, key: str) -> set[str]:
         """Return the kinds of the recent events of one capsule; they are durable."""
         wanted = b'"capsule":"' + key.encode() + b'"'
-        try:
-            size = os.fstat(self._descriptor).st_size
-            seen = _read(self._descriptor, max(0, size - RECENT), size)
-        except OSError as problem:
-            raise self._failed(problem) from problem
-        found = {_event(line) for line in _holding(seen, wanted) if _is_whole(line)}
+        seen = _holding(self._recent(), wanted)
+        found = {_event(line) for line in seen if _is_whole(line)}
         if found:
             self._sync()
         return found
@@ -105,6 +136,13 @@ class Journal:
         if found:
             self._sync()
         return found
+
+    def _recent(self) -> bytes:
+        try:
+            size = os.fstat(self._descriptor).st_size
+            return _read(self._descriptor, max(0, size - RECENT), size)
+        except OSError as problem:
+            raise self._failed(problem) from problem
 
     def _sync(self) -> None:
         """Make durable what a run may have written that died before its fsync."""
@@ -249,12 +287,14 @@ def _event(line: bytes) -> str:
     return line.partition(b'"event":"')[2].partition(b'"')[0].decode("ascii", "replace")
 
 
+def _told(line: bytes) -> bytes:
+    """Return what a whole line says, without its number, time and chain."""
+    return line[line.find(b',"event":') : line.rfind(b',"prev":"')]
+
+
 def _read(descriptor: int, start: int, stop: int) -> bytes:
     found = b""
-    while start < stop:
-        piece = os.pread(descriptor, stop - start, start)
-        if not piece:
-            break
+    while piece := os.pread(descriptor, stop - start, start):
         found += piece
         start += len(piece)
     return found

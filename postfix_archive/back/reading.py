@@ -5,7 +5,6 @@ Used by the commands. Changes nothing.
 
 from __future__ import annotations
 
-import json
 import os
 from itertools import chain
 
@@ -125,15 +124,10 @@ def original_head(folder: str, kept: Record) -> bytes:
 def _events(path: str) -> Iterator[dict[str, Any]]:
     for number, line in enumerate(journal.lines(path), 1):
         try:
-            event = json.loads(line)
-            sound = record.is_event(event)
-        except (ValueError, RecursionError):
-            # A crash may tear a line that nobody was promised; all else is damage.
-            sound = line.startswith(b'{"seq":') or not line.strip()
-            event = None
-        if not sound:
+            event = record.read(line)
+        except ValueError as problem:
             raise JournalFailed(
                 f"{path}, line {number}: no line of a journal; see verify"
-            )
+            ) from problem
         if event is not None:
             yield event

@@ -1,7 +1,7 @@
-"""The timer that runs rescue and return every five minutes: systemd's, or cron's.
+"""The timer that runs rescue, return and status --write: systemd's, or cron's.
 
-Used by install and uninstall. With rescue every fifteen minutes an alarm within fifteen
-could not be kept. One service an instance:
+Every five minutes: with rescue every fifteen an alarm within fifteen could not be kept.
+Used by install and uninstall. One service an instance:
 
     /etc/systemd/system/postfix-archive-<instance>.service, .timer   where systemd runs
     /etc/cron.d/postfix-archive-<instance>                           else
@@ -93,9 +93,10 @@ def remove(instance: str) -> None:
 
 
 def _commands(directory: str, command: str) -> str:
-    """Return a shell command that runs both; it fails if one of them does."""
+    """Return a shell command that runs all three; it fails if one of them does."""
     ours = f"{shlex.quote(command)} -c {shlex.quote(directory)}"
-    return f"{ours} rescue; code=$?; {ours} return && exit $code"
+    both = f"{ours} rescue; code=$?; {ours} return || code=$?"
+    return f"{both}; {ours} status --write && exit $code"
 
 
 def _for_systemd(text: str) -> str:

@@ -49,6 +49,10 @@ MEANINGS = {
         "Clients whose headers Postfix completes and maps at hand-back. Keep it equal"
         " to main.cf's local_header_rewrite_clients."
     ),
+    "archive_prometheus_file": (
+        "Where the timer writes the numbers of postfix-archive status for the textfile"
+        " collector of Prometheus' node_exporter; ends in .prom. Empty: nowhere."
+    ),
     "archive_refused_address": "The QMQP port for addresses that SMTP cannot carry.",
     "archive_relay_address": "The port for copies where no store keeps them.",
     "archive_report_format": (

@@ -22,6 +22,9 @@ DELETED = "deleted"  # by postsuper -d
 WAITING = "waiting"  # deferred, on hold, or with a content filter
 
 ON_HOLD = "on hold in Postfix's queue"
+# Between the recipients of an expansion: no address of an envelope has one in it, while
+# a quoted one (RFC 5321 4.1.2) may have white space and commas.
+BETWEEN = "\n"
 
 SETTLED = (DELIVERED, RELAYED, EXPANDED, FAILED, EXPIRED, DISCARDED, DELETED)
 KINDS = (*SETTLED, WAITING)
@@ -80,6 +83,14 @@ class Outcome:
         """The word for it in a report (RFC 3464 2.3.3)."""
         return ACTIONS[self.kind]
 
+    def told(self) -> str:
+        """Return all of it but the addresses, as one line for people."""
+        said = self.kind + (f" ({self.status})" if self.status else "")
+        said += f" by {self.remote}" if self.remote else ""
+        said += f", {self.at}"
+        said += f", {self.tries} tries" if self.tries > 1 else ""
+        return said + (f": {self.reply}" if self.reply else "")
+
     def words(self) -> dict[str, str | int]:
         """Return the fields of its event in the journal; what is empty is left out."""
         words: dict[str, str | int] = {
@@ -93,7 +104,7 @@ class Outcome:
             "tries": self.tries,
             "of": self.of,
             "queue_id": self.queue_id,
-            "expanded_to": " ".join(self.expanded_to),
+            "expanded_to": BETWEEN.join(self.expanded_to),
             "parent": self.parent,
         }
         return {name: value for name, value in words.items() if value != ""}
@@ -112,7 +123,7 @@ def from_event(event: dict[str, Any]) -> Outcome:
         remote=event.get("remote", ""),
         reply=event.get("reply", ""),
         tries=event.get("tries", 1),
-        expanded_to=tuple(event.get("expanded_to", "").split()),
+        expanded_to=tuple(filter(None, event.get("expanded_to", "").split(BETWEEN))),
         parent=event.get("parent", ""),
     )
 

@@ -25,6 +25,8 @@ MESSAGE_ID = "message-id=<"
 ARCHIVED_AS = "archived as "
 LOCAL_CLIENTS = ("[127.", "[::1]", "[unknown]")
 # Capsules and copies: mail of the archive itself.
+HANDBACK = "/archive-handback"
+DISCARDED = ("discard: ", "milter-discard: ")
 COPIES = ("/archive-capsule", "/archive-copy", "/archive-relay")
 ASIDE = tuple(f"{each}-cleanup" for each in COPIES)
 
@@ -89,6 +91,9 @@ class Passage:
         """cleanup(8) says the Message-ID, or that the message is on hold."""
         if line.text.startswith("hold: ") or line.text.startswith("milter-hold: "):
             self._held(line, at)
+        if line.text.startswith(DISCARDED):
+            self.queue.get(line.queue_id, at)
+            self.queue.end(line.queue_id, queuefile.DISCARDED, at)
         if not line.text.startswith(MESSAGE_ID):
             return
         file = self.queue.current(line.queue_id)
@@ -165,11 +170,12 @@ class Passage:
 
     def _can_follow(self, file: QueueFile, other: QueueFile, entry: Entry) -> bool:
         """Tell whether a queue file can be what became of another one."""
-        if other.begun < file.begun or other.parent not in ("", file.key):
+        family = {"", file.key, *(each.key for each in self._ancestors(file))}
+        if other.begun < file.begun or other.parent not in family:
             return False
         if entry.daemon == "local":
             return other.came == ""
-        return other.came != "" and (other.is_local or other.parent == file.key)
+        return other.came != "" and (other.is_local or other.parent != "")
 
     def _captured(self, file: QueueFile, attempt: Attempt) -> None:
         """``… (delivered via archive-stamp service (archived as …; queued as …))``"""
@@ -191,9 +197,13 @@ class Passage:
 
         By what they say of themselves, else by the Message-ID, when just one can be.
         """
-        said = self.queue.named(entry.links) or self.queue.named(file.children)
+        said = self.queue.named(entry.links)
         if said:
             return said
+        told = self.offspring(file)
+        if told:
+            mine = [each for each in told if each.is_for(entry.recipient)]
+            return mine or told
         alike = [
             each
             for each in self.queue.alike(file)
@@ -204,6 +214,32 @@ class Passage:
             and not each.archive_id
         ]
         return alike if len(alike) == 1 else []
+
+    def offspring(self, file: QueueFile) -> list[QueueFile]:
+        """Return the queue files that say they come from this one.
+
+        Or from one before it: smtp(8) hands on the queue id that it was told itself.
+        """
+        found = self.queue.named(file.children)
+        for before in self._ancestors(file):
+            found += [
+                each
+                for each in self.queue.named(before.children)
+                if each.begun >= file.begun
+                and each.key != file.key
+                and not each.service.endswith(HANDBACK)
+            ]
+        return found
+
+    def _ancestors(self, file: QueueFile) -> Iterator[QueueFile]:
+        seen = {file.key}
+        while file.parent and file.parent not in seen:
+            seen.add(file.parent)
+            before = self.queue.by_key.get(file.parent)
+            if before is None:
+                return
+            yield before
+            file = before
 
     def reached(self, file: QueueFile) -> set[str]:
         """Return the keys of all queue files in which this one goes on, and its own."""

@@ -16,7 +16,8 @@ from postfix_archive.core.delivery import Attempt
 REMOVED = "removed"  # qmgr(8): it is done with it
 DELETED = "deleted"  # postsuper -d
 REQUEUED = "requeued"  # postsuper -r: another queue file goes on
-ENDS = (REMOVED, DELETED, REQUEUED)
+DISCARDED = "discarded"  # by a DISCARD action: accepted, and never queued
+ENDS = (REMOVED, DELETED, REQUEUED, DISCARDED)
 
 
 @dataclass
@@ -84,6 +85,10 @@ class QueueFile:
                 return each
         self.entries.append(Entry(recipient, original))
         return self.entries[-1]
+
+    def is_for(self, address: str) -> bool:
+        """Tell whether it was tried to deliver to this address, or to its members."""
+        return any(address in (each.recipient, each.original) for each in self.entries)
 
     def words(self) -> dict[str, Any]:
         """Return all of it in the types of JSON; what is empty is left out."""

@@ -7,31 +7,45 @@ of one message, or its second pass through a mailing list, are one record.
 from __future__ import annotations
 
 import datetime
+import json
 import re
 
-from postfix_archive.core import address, envelope, trace
+from postfix_archive.core import address, envelope, outcome, trace
+from postfix_archive.core.results import Results
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from typing import Any
 
-    from postfix_archive.core.envelope import Envelope, Recipient
-
+    from postfix_archive.core.envelope import Envelope, Recipient, Request
 
 # Halves of surrogate pairs, but for those that stand for bytes which are no UTF-8.
 HALVES = re.compile("[\ud800-\udc7f\udd00-\udfff]")
 GAPS = ("gap-opened", "gap-closed")  # events: mail went unarchived
+REPORTS = OUTCOME_REPORT, OUTCOME_MAILED = "outcome-report", "outcome-mailed"
 
 
 class Record:
     """One archived message: the envelope of the first piece, everybody's addresses.
 
     ``events`` are the journal's lines about it, oldest first; ``files`` the names of
-    its copies in the store, one unless a second original bears the same id.
+    its copies in the store, one unless a second original bears the same id;
+    ``reports`` are its outcome reports, by file name, with what they cover, and
+    ``mailed`` the names of those that left as mail. ``results`` is what became of the
+    recipients.
     """
 
-    __slots__ = ("archive", "envelope", "events", "files", "recipients")
+    __slots__ = (
+        "archive",
+        "envelope",
+        "events",
+        "files",
+        "mailed",
+        "recipients",
+        "reports",
+        "results",
+    )
 
     def __init__(self, archive: str, first: Envelope) -> None:
         self.archive = archive
@@ -39,19 +53,58 @@ class Record:
         self.events: list[dict[str, Any]] = []
         self.files: list[str] = []
         self.recipients: dict[tuple[bytes, bytes], Recipient] = {}
+        self.reports: dict[str, str] = {}
+        self.mailed: set[str] = set()
+        self.results = Results()
 
     @property
     def archive_id(self) -> str:
         """The id under which the archive keeps it."""
         return str(self.events[0]["id"])
 
+    @property
+    def request(self) -> Request:
+        """The request that its first capture was archived for."""
+        asked = [e for e in self.envelope.requests if e.address == self.archive]
+        return asked[0] if asked else envelope.Request(self.archive, "nexthop")
+
     def add(self, event: dict[str, Any], told: Envelope | None) -> None:
         """Add one event of the journal and the envelope in it, if it has one."""
         self.events.append(event)
-        if "file" in event:
+        kind = event["event"]
+        if kind == outcome.EVENT:
+            self.results.became(outcome.from_event(event))
+        elif kind == OUTCOME_REPORT:
+            self.reports[event["file"]] = event.get("covers", "")
+        elif kind == OUTCOME_MAILED:
+            self.mailed.add(event["file"])
+        elif "file" in event:
             self.files.append(event["file"])
         for each in told.recipients if told else ():
             self.recipients.setdefault((each.final, each.original), each)
+        if told:
+            self.results.capture(told, counts=not self._is_copy(event, told))
+
+    def _is_copy(self, event: dict[str, Any], told: Envelope) -> bool:
+        """Tell whether an archive copy came back: its people had no message."""
+        asked = [each for each in told.requests if each.address == self.archive]
+        return event["event"] == "supplement" and any(each.copy for each in asked)
+
+
+def read(line: bytes) -> dict[str, Any] | None:
+    """Return the event in a line of a journal, None in one that a crash has torn.
+
+    Nobody was promised a torn line; all else is damage, and raises ValueError.
+    """
+    try:
+        event: dict[str, Any] = json.loads(line)
+    except (ValueError, RecursionError):
+        if line.startswith(b'{"seq":') or not line.strip():
+            return None
+        raise ValueError("no line of a journal") from None
+    if not is_event(event):
+        raise ValueError("no line of a journal")
+    return event
 
 
 def is_event(found: object) -> bool:
@@ -65,6 +118,10 @@ def is_event(found: object) -> bool:
     if not _is_time(found["time"]) or not isinstance(found.get("id", ""), str):
         return False
     if found["event"] in GAPS and not _are_texts(found, "opened", "by", "why"):
+        return False
+    if found["event"] == outcome.EVENT and not _is_outcome(found):
+        return False
+    if found["event"] in REPORTS and not _is_report(found):
         return False
     of_message = found["event"] in ("archived", "supplement") or "envelope" in found
     return not of_message or _is_message(found)
@@ -96,6 +153,17 @@ def _are_texts(found: dict[str, Any], *names: str) -> bool:
     """Tell whether these are texts that can be written down as bytes."""
     texts = [found.get(each) for each in names]
     return all(isinstance(each, str) and not HALVES.search(each) for each in texts)
+
+
+def _is_outcome(found: dict[str, Any]) -> bool:
+    texts = [name for name, value in found.items() if isinstance(value, str)]
+    told = outcome.is_event(found) and _are_texts(found, *texts)
+    return told and trace.is_archive_id(found["id"])
+
+
+def _is_report(found: dict[str, Any]) -> bool:
+    texts = {"covers": "", **found}
+    return _are_texts(texts, "id", "file", "covers") and _is_file(found["file"])
 
 
 def merged(archive: str, events: Iterable[dict[str, Any]]) -> dict[str, Record]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from postfix_archive.core import gates, outcome, queuefile, trace
+from postfix_archive.core import gates, outcome, queuefile, relays, trace
 from postfix_archive.core.outcome import Outcome
 from postfix_archive.core.passage import Passage
 from postfix_archive.core.queuefile import Entry, QueueFile
@@ -20,6 +20,8 @@ DEPTH = 50  # queue files in a row; hopcount_limit
 IN_QUEUE = "in Postfix's queue, not tried yet"
 WITH_FILTER = "given to a content filter, which has not given it back yet"
 DELETED = "deleted from the queue by the postmaster"
+THROWN_AWAY = "thrown away by a DISCARD action"
+SAYS_DISCARDED = "discarded"  # amavisd-new: 250 2.7.0 Ok, discarded, id=…
 EXPIRED = "expired in the queue; the last try: "
 UNKNOWN = "the log does not say what became of it"
 
@@ -141,6 +143,14 @@ class Resolver:
             yield Leaf(
                 recipient, outcome.DELETED, file.queue_id, file.ended, reply=DELETED
             )
+        elif file.end == queuefile.DISCARDED:
+            yield Leaf(
+                recipient,
+                outcome.DISCARDED,
+                file.queue_id,
+                file.ended,
+                reply=THROWN_AWAY,
+            )
         elif file.end == queuefile.REMOVED:
             yield Leaf(
                 recipient, outcome.WAITING, file.queue_id, file.ended, reply=UNKNOWN
@@ -159,18 +169,26 @@ class Resolver:
         if entry.status != "sent":
             yield self._unsent(file, entry)
             return
-        if self._is_final(entry):
+        if self._is_final(file, entry):
             yield _leaf(file, entry, _taken(entry))
             if entry.daemon != "local" or not entry.links:
                 return
-        following = self._queue.named(entry.links)
-        filtered = self._passage.is_filter(entry.relay)
-        if filtered or (entry.relay.startswith(gates.STAMP) and not following):
-            following = self._passage.came_back(file, entry)
+        following = self._following(file, entry)
         if not following:
-            yield _leaf(file, entry, outcome.WAITING, reply=WITH_FILTER)
+            said = SAYS_DISCARDED in entry.reply
+            kind = outcome.DISCARDED if said else outcome.WAITING
+            yield _leaf(file, entry, kind, reply="" if said else WITH_FILTER)
         for each in following:
             yield from self._further(each, entry, depth)
+
+    def _following(self, file: QueueFile, entry: Entry) -> list[QueueFile]:
+        """Return the queue files in which a recipient goes on."""
+        known = self._queue.named(entry.links)
+        if known and not self._passage.is_filter(entry.relay):
+            return known
+        return (
+            known if entry.daemon == "local" else self._passage.came_back(file, entry)
+        )
 
     def _further(self, file: QueueFile, entry: Entry, depth: int) -> Iterator[Leaf]:
         """Go on in the next queue file; all of what local(8) forwards is of one."""
@@ -192,12 +210,14 @@ class Resolver:
                 more = not file.end
                 yield replace(leaf, kind=outcome.WAITING) if more else leaf
 
-    def _is_final(self, entry: Entry) -> bool:
+    def _is_final(self, file: QueueFile, entry: Entry) -> bool:
         """Tell whether a delivery that went well is the end of the way on this host."""
         if entry.relay.startswith(gates.STAMP) or self._passage.is_filter(entry.relay):
             return False
         if entry.daemon == "local":
             return entry.delivered or not entry.links
+        if relays.is_here(entry.relay) and self._passage.offspring(file):
+            return False
         return not entry.links
 
     def _unsent(self, file: QueueFile, entry: Entry) -> Leaf:

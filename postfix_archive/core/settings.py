@@ -31,6 +31,7 @@ DEFAULTS = {
     "archive_journal_recipients_per_copy": "0",
     "archive_key_file": "$config_directory/archive.key",
     "archive_local_clients": "127.0.0.0/8, ::1",
+    "archive_prometheus_file": "",
     "archive_refused_address": "127.0.0.1:10030",
     "archive_relay_address": "127.0.0.1:10029",
     "archive_report_format": "hybrid",
@@ -60,6 +61,7 @@ class Settings:
     archive_journal_recipients_per_copy: int
     archive_key_file: str
     archive_local_clients: tuple[str, ...]
+    archive_prometheus_file: str  # "" for none
     archive_refused_address: tuple[str, int]
     archive_relay_address: tuple[str, int]
     archive_report_format: str
@@ -137,6 +139,15 @@ def _text(value: str, where: str) -> str:
 def _path(value: str, where: str) -> str:
     if not value.startswith("/"):
         raise SettingWrong(f"{where}: must be an absolute path")
+    return value
+
+
+def _prom_file(value: str, where: str) -> str:
+    """A name that node_exporter's textfile collector looks for."""
+    if value and (value[:1] != "/" or value[-5:] != ".prom"):
+        raise SettingWrong(
+            f"{where}: must be empty, or an absolute path that ends in .prom"
+        )
     return value
 
 
@@ -237,6 +248,7 @@ READERS: dict[str, Callable[[str, str], Any]] = {
     "archive_journal_recipients_per_copy": _count,
     "archive_key_file": _path,
     "archive_local_clients": _clients,
+    "archive_prometheus_file": _prom_file,
     "archive_refused_address": port,
     "archive_relay_address": port,
     "archive_report_format": _one_of(FORMATS),

@@ -20,7 +20,7 @@ TYPED: dict[str, list[list[str]]] = {
     "key rotate": [[]],
     "list": [[], ["--json", "--last", "1"], ["--until", "2000-01-01"]],
     "show": [["ID"], ["--raw", "ID"], ["--original", "ID"]],
-    "status": [[], ["--json"]],
+    "status": [[], ["--json"], ["--prometheus"], ["--write"]],
     "explain": [["--from", "a@example.org", "--to", "b@example.net"]],
     "tables": [["--dry-run"], []],
     "bypass on": [["--reason", "a test"]],

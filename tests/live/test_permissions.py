@@ -226,6 +226,8 @@ PLACES = {
         "{archive}/{copy}",
         "{fallback}/why",
         "{fallback}/rescued",
+        "{fallback}/tallies",
+        "{fallback}/reconciled",
         "{fallback}/lock",
         "{fallback}/store-seen",
     ),

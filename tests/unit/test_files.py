@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -133,3 +134,66 @@ def test_a_folder_in_use_is_not_synced_again(tmp_path: Path, synced: list[str]) 
     (tmp_path / "a/file").touch()
     files.make_folder(f"{tmp_path}/a")
     assert synced == []
+
+
+# --- a file that is replaced ------------------------------------------------------
+
+
+def test_a_file_is_replaced_whole_with_its_mode(tmp_path: Path) -> None:
+    path = tmp_path / "x.prom"
+    before = os.umask(0o077)
+    try:
+        for content in (b"one", b"two"):
+            files.replace(str(path), content, 0o644)
+            assert (path.read_bytes(), mode(path)) == (content, 0o644)
+    finally:
+        os.umask(before)
+    assert [each.name for each in tmp_path.iterdir()] == ["x.prom"]
+
+
+def test_a_file_that_cannot_be_replaced_stays_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "x.prom"
+    files.replace(str(path), b"one", 0o644)
+
+    def no_room(descriptor: int, content: bytes) -> None:
+        os.write(descriptor, content[:1])
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(files, "write_all", no_room)
+    with pytest.raises(StoreFailed, match="x.prom: No space left"):
+        files.replace(str(path), b"two", 0o644)
+    assert path.read_bytes() == b"one"
+    assert [each.name for each in tmp_path.iterdir()] == ["x.prom"]
+
+
+def test_who_reads_meanwhile_sees_a_whole_file_also_of_writers_that_are_killed(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "x.prom"
+    contents = {bytes([letter]) * 300_000 for letter in b"ab"}
+    files.replace(str(path), min(contents), 0o644)
+    for _ in range(10):
+        writer = os.fork()
+        if not writer:
+            while True:
+                for content in contents:
+                    files.replace(str(path), content, 0o644)
+        for _ in range(20):
+            assert path.read_bytes() in contents
+        os.kill(writer, signal.SIGKILL)
+        os.waitpid(writer, 0)
+        assert path.read_bytes() in contents
+
+
+def test_a_draft_that_a_crash_has_left_goes_and_no_other(tmp_path: Path) -> None:
+    names = (".x.prom.0123456789abcdef", ".y.prom.0123456789abcdef", ".x.prom.0")
+    for name in names:
+        (tmp_path / name).write_bytes(b"half")
+    long_ago = (tmp_path / names[0]).stat().st_mtime - files.LEFT - 60
+    for name in names[:2]:
+        os.utime(tmp_path / name, (long_ago, long_ago))
+    files.replace(f"{tmp_path}/x.prom", b"whole", 0o644)
+    left = sorted(each.name for each in tmp_path.iterdir())
+    assert left == sorted([*names[1:], "x.prom"])

@@ -215,6 +215,94 @@ def test_a_line_that_could_not_be_written_whole_is_taken_back(
     assert_chained(tmp_path)
 
 
+# --- several events at once ---------------------------------------------------------
+
+
+def several(count: int, first: int = 0) -> list[journal.Event]:
+    return [("outcome", {"id": f"x{first + n}", "tries": n}) for n in range(count)]
+
+
+def extend(folder: Path, told: list[journal.Event]) -> None:
+    with journal.Journal(str(folder)) as events:
+        events.extend(TIME, told)
+
+
+@pytest.mark.parametrize("earlier", [0, 1, 9])
+def test_several_events_are_chained_with_one_fsync(
+    tmp_path: Path, earlier: int, synced: list[str]
+) -> None:
+    for _ in range(earlier):
+        append(tmp_path)
+    synced.clear()
+    extend(tmp_path, several(12))
+    assert synced.count(str(tmp_path / journal.NAME)) == 1
+    assert_chained(tmp_path)
+    assert [each["seq"] for each in whole(tmp_path)] == list(range(1, earlier + 13))
+    assert journal.last_number(str(tmp_path)) == earlier + 12
+
+
+def test_no_events_write_nothing(tmp_path: Path) -> None:
+    extend(tmp_path, [])
+    assert (tmp_path / journal.NAME).read_bytes() == b""
+    assert journal.last_number(str(tmp_path)) == 0
+
+
+@pytest.mark.parametrize("room", [0, 1, 100, 400])
+def test_several_events_that_could_not_all_be_written_are_all_taken_back(
+    tmp_path: Path, room: int
+) -> None:
+    append(tmp_path, id="first")
+    before = (tmp_path / journal.NAME).read_bytes()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + room, hard))
+    try:
+        with pytest.raises(JournalFailed, match="too large"):
+            extend(tmp_path, several(5))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert (tmp_path / journal.NAME).read_bytes() == before
+    assert journal.last_number(str(tmp_path)) == 1
+
+
+def test_a_crash_among_several_events_leaves_the_first_of_them(tmp_path: Path) -> None:
+    append(tmp_path)
+    one = (tmp_path / journal.NAME).read_bytes()
+    extend(tmp_path, several(3))
+    content = (tmp_path / journal.NAME).read_bytes()
+    for cut in range(len(one), len(content), 7):
+        (tmp_path / journal.NAME).write_bytes(content[:cut])
+        (tmp_path / journal.LAST).unlink()
+        left = content[:cut].count(b"\n")
+        extend(tmp_path, several(2, first=10))
+        assert_chained(tmp_path)
+        ids = [each.get("id") for each in whole(tmp_path)]
+        if content[:cut].endswith(b"}"):  # its line end alone is missing
+            left += 1
+        assert ids == [None, "x0", "x1", "x2"][:left] + ["x10", "x11"], cut
+
+
+def test_what_the_recent_lines_tell_is_not_new(
+    tmp_path: Path, synced: list[str]
+) -> None:
+    extend(tmp_path, several(3))
+    append(tmp_path, "other", id="x7", tries=0)
+    with journal.Journal(str(tmp_path)) as events:
+        synced.clear()
+        assert events.unsaid(several(5)) == several(5)[3:]
+        assert synced == [str(tmp_path / journal.NAME)]
+        assert events.unsaid(several(1, first=7)) == several(1, first=7)
+        assert events.unsaid([("outcome", {"id": "x1"})]) == [("outcome", {"id": "x1"})]
+        assert events.unsaid([]) == []
+
+
+def test_a_torn_line_tells_nothing(tmp_path: Path) -> None:
+    extend(tmp_path, several(2))
+    path = tmp_path / journal.NAME
+    path.write_bytes(path.read_bytes()[:-10])
+    with journal.Journal(str(tmp_path)) as events:
+        assert events.unsaid(several(2)) == several(2)[1:]
+
+
 def test_many_writers_make_one_chain(tmp_path: Path) -> None:
     def write(writer: int) -> None:
         for number in range(20):

@@ -1,0 +1,127 @@
+"""Looks how an instance stands: store, queue, fallback directory, gate, runs.
+
+Used by status. Changes nothing but the tallies, which only spare work.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+
+from postfix_archive import __version__
+from postfix_archive.back import (
+    fallback,
+    files,
+    gap,
+    mailq,
+    reading,
+    rescue,
+    tallying,
+)
+from postfix_archive.core import rescuing, standing, trace
+from postfix_archive.core.errors import ArchiveError
+from postfix_archive.core.observed import Waiting
+from postfix_archive.core.settings import Settings
+from postfix_archive.core.standing import Reconciled, Space, Standing, Waits
+from postfix_archive.core.tally import Tally
+
+# In the fallback directory: what the last reconcile run has found; a file that the
+# follower of the log touches whenever it has read the log to its end.
+RECONCILED = "reconciled"
+FOLLOWED = "followed"
+
+
+def stands(directory: str, settings: Settings) -> Standing:
+    """Return how the instance stands now. What the store hides is in its trouble."""
+    now = time.time()
+    queued = mailq.queued(directory)
+    folder = settings.archive_fallback_directory
+    tallies, trouble = _tallies(settings)
+    return Standing(
+        directory=directory,
+        version=__version__,
+        waits={
+            "queue": _queued([e for e in queued if rescuing.is_capsule(e)], now),
+            "fallback": _fallback(folder, now),
+            "filter": _queued([e for e in queued if rescuing.is_at_filter(e)], now),
+        },
+        held=rescue.held(directory),
+        gap=gap.read(directory),
+        tallies=tallies,
+        trouble=trouble,
+        spaces=_spaces(settings),
+        reconciled=_reconciled(f"{folder}/{RECONCILED}"),
+        rescued=_touched(f"{folder}/{rescue.RESCUED}"),
+        followed=_touched(f"{folder}/{FOLLOWED}"),
+    )
+
+
+def _tallies(settings: Settings) -> tuple[dict[str, Tally], dict[str, str]]:
+    if not settings.stores:
+        return {}, {}
+    store = settings.archive_store_directory
+    try:
+        names = reading.archives(store)
+    except ArchiveError as error:
+        return {}, {"": str(error)}
+    return tallying.tallies(store, names, settings.archive_fallback_directory)
+
+
+def _queued(waiting: list[Waiting], now: float) -> Waits:
+    oldest = max(waiting, key=lambda each: each.age, default=None)
+    if oldest is None:
+        return Waits()
+    return Waits(
+        count=len(waiting),
+        age=oldest.age,
+        since=trace.timestamp(now - oldest.age),
+        why=oldest.reason,
+        tried=any(any(each.reasons) for each in waiting),
+    )
+
+
+def _fallback(folder: str, now: float) -> Waits:
+    found = fallback.waiting(folder)
+    if not found:
+        return Waits()
+    since = found[0][0]
+    return Waits(
+        count=len(found),
+        age=int(max(0, now - since)),
+        since=trace.timestamp(since),
+        why=fallback.why(folder),
+        tried=True,
+    )
+
+
+def _spaces(settings: Settings) -> dict[str, Space]:
+    places = {"fallback": settings.archive_fallback_directory}
+    if settings.stores:
+        places = {"store": settings.archive_store_directory, **places}
+    found = {}
+    for place, folder in places.items():
+        try:
+            told = os.statvfs(folder)
+        except OSError:
+            continue  # there is none yet, or it cannot be reached
+        block = told.f_frsize
+        free = told.f_bavail * block
+        found[place] = Space(told.f_blocks * block, free, told.f_files, told.f_favail)
+    return found
+
+
+def _reconciled(path: str) -> Reconciled | None:
+    try:
+        with os.fdopen(files.opened(path), "rb") as opened:
+            return standing.reconciled(json.loads(opened.read()))
+    except (OSError, ValueError, RecursionError):
+        return None
+
+
+def _touched(path: str) -> float | None:
+    """Return when a file was last written or touched, None if there is none."""
+    try:
+        return os.lstat(path).st_mtime
+    except OSError:
+        return None
