@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import re
+import subprocess
 
 from postfix_archive.back import reading
+from postfix_archive.core import packing
 from postfix_archive.core.record import Record
 
 from private_postfix import Delivery, PrivatePostfix
@@ -34,6 +36,14 @@ def mail(name: str) -> bytes:
 def is_named(content: bytes, name: str) -> bool:
     """Tell whether a message is of that name."""
     return f"This is {name}.".encode() in content
+
+
+def capsule_of(postfix: PrivatePostfix, queue_id: str) -> bytes:
+    """Return a capsule that waits in the queue, with its plain body; LF line ends."""
+    show = ["postcat", "-c", str(postfix.etc), "-bhq", queue_id]
+    found = subprocess.run(show, capture_output=True, check=True).stdout
+    plain = b"".join(packing.unpacked([found.replace(b"\n", b"\r\n")]))
+    return plain.replace(b"\r\n", b"\n")
 
 
 def records(postfix: PrivatePostfix, name: str, archive: str = LEGAL) -> list[Record]:

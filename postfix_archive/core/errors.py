@@ -16,6 +16,7 @@ about mail in flight; tests/unit/test_errors.py holds them to it.
      +-- StoreFailed, JournalFailed              the store
      +-- DeadlineOver                            our own time limit
      +-- RecordNotFound, RecordDamaged           commands that read
+     +-- LogUnreadable                           Postfix's log
      +-- PostfixMissing, PostfixCommandFailed    Postfix's own commands
      +-- InstallRefused, InstallFailed           make install
      +-- BypassRefused                           postfix-archive bypass
@@ -107,6 +108,12 @@ class DeadlineOver(ArchiveError):
     """The work took longer than archive_time_limit."""
 
     dsn = "4.4.7"
+
+
+class LogUnreadable(ArchiveError):
+    """Postfix's log cannot be found or read."""
+
+    exit_code = 1
 
 
 class RecordNotFound(ArchiveError):

@@ -21,6 +21,8 @@ DISCARDED = "discarded"  # a rule or transport of this host threw it away
 DELETED = "deleted"  # by postsuper -d
 WAITING = "waiting"  # deferred, on hold, or with a content filter
 
+ON_HOLD = "on hold in Postfix's queue"
+
 SETTLED = (DELIVERED, RELAYED, EXPANDED, FAILED, EXPIRED, DISCARDED, DELETED)
 KINDS = (*SETTLED, WAITING)
 # RFC 3464 2.3.3. Of what was thrown away the recipient has seen nothing.
@@ -62,6 +64,16 @@ class Outcome:
     def is_settled(self) -> bool:
         """True if nothing more can become of it."""
         return self.kind in SETTLED
+
+    @property
+    def is_worth_telling(self) -> bool:
+        """False for what only passes: not tried yet, or with a content filter."""
+        return self.is_settled or self.status.startswith("4.") or self.is_held
+
+    @property
+    def is_held(self) -> bool:
+        """True if it waits on hold in Postfix's queue."""
+        return self.kind == WAITING and self.reply == ON_HOLD
 
     @property
     def action(self) -> str:

@@ -25,7 +25,16 @@ from postfix_archive.core import report, trace
 from postfix_archive.core.errors import ArchiveError
 from postfix_archive.core.record import Record, shown
 from postfix_archive.core.settings import Settings
-from postfix_archive.front import admin, bypass, doctor, explain, rescue, status, verify
+from postfix_archive.front import (
+    admin,
+    bypass,
+    doctor,
+    explain,
+    outcomes,
+    rescue,
+    status,
+    verify,
+)
 
 FAILED = 1
 SUBJECT_LIMIT = 998  # bytes; decoding a longer one takes time, and no line has more
@@ -70,6 +79,7 @@ main.add_command(admin.key)
 main.add_command(bypass.bypass)
 main.add_command(doctor.doctor)
 main.add_command(explain.explain)
+main.add_command(outcomes.outcomes)
 main.add_command(rescue.rescue_)
 main.add_command(rescue.return_)
 main.add_command(status.status)

@@ -9,8 +9,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from postfix_archive.core import errors, packing
+from postfix_archive.core import errors
 
+import mails
 from private_postfix import GROUP, USER, PrivatePostfix, free_ports
 
 pytestmark = pytest.mark.live
@@ -171,11 +172,9 @@ def capsule_of(host: PrivatePostfix) -> bytes:
     host.wait(lambda: host.delivered_to("bob@example.net"), "it is delivered")
     host.wait(lambda: len(host.mailq()) == 1, "the capsule alone is queued")
     [waiting] = [str(each["queue_id"]) for each in host.mailq()]
-    show = ["postcat", "-c", str(host.etc), "-bhq", waiting]
-    found = subprocess.run(show, capture_output=True, check=True).stdout
+    found = mails.capsule_of(host, waiting)
     host.kill()
-    plain = b"".join(packing.unpacked([found.replace(b"\n", b"\r\n")]))
-    return plain.replace(b"\r\n", b"\n")
+    return found
 
 
 def test_a_capsule_with_a_wrong_seal(host: PrivatePostfix) -> None:

@@ -21,7 +21,16 @@ import pytest
 
 from postfix_archive.back import fallback
 
-from mails import LEGAL, archives_of, delivered, deliveries, mail, record_of, words
+from mails import (
+    LEGAL,
+    archives_of,
+    capsule_of,
+    delivered,
+    deliveries,
+    mail,
+    record_of,
+    words,
+)
 from private_postfix import GROUP, KEY, USER, PrivatePostfix
 
 pytestmark = pytest.mark.live
@@ -324,8 +333,7 @@ def test_no_secret_and_no_content_is_in_the_log_in_ps_or_in_a_complaint() -> Non
 def secrets_of(postfix: PrivatePostfix) -> list[str]:
     """The capsule that waits; the key, the capsule's seal, the proof in a stamp."""
     [waits] = [str(each["queue_id"]) for each in postfix.mailq()]
-    show = ["postcat", "-c", str(postfix.etc), "-bhq", waits]
-    capsule = subprocess.run(show, capture_output=True, check=True).stdout
+    capsule = capsule_of(postfix, waits)
     seal = re.search(rb"Archive-Seal: k=test; h=([0-9a-f]{64})", capsule)
     [delivery] = postfix.delivered_to("bob@example.net")
     proof = re.search(rb"\th=(\S{40,})\n", delivery.content)

@@ -13,6 +13,7 @@ from postfix_archive.core.errors import ArchiveError
 OF_COMMANDS = {
     "RecordNotFound",
     "RecordDamaged",
+    "LogUnreadable",
     "PostfixMissing",
     "PostfixCommandFailed",
     "InstallRefused",

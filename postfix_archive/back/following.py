@@ -1,0 +1,256 @@
+"""Follows Postfix's log and tells the journals what became of each recipient.
+
+Used by front/outcomes. A piece of log at a time: read it, judge, append to the
+journals, note how far that was. Whoever dies in between reads the same piece again, and
+what the journals have by then is not said twice: so each outcome stands there once.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import time
+from collections.abc import Iterator
+
+from postfix_archive.back import acting, followed, journal, logfile, reading
+from postfix_archive.back.followed import Capture, Followed
+from postfix_archive.core import envelope, logline, outcome, record, trace
+from postfix_archive.core.errors import JournalFailed
+from postfix_archive.core.outcome import Outcome
+from postfix_archive.core.passage import Passage
+from postfix_archive.core.queuefile import QueueFile
+from postfix_archive.core.resolving import Resolver
+from postfix_archive.core.settings import Settings
+
+PIECE = 5000  # lines of log
+PLACE = "place"
+TOO_OLD = 30 * 86400  # seconds: no message waits longer, and no log is kept
+NEAR = 120.0  # seconds between a queue file's first line and its arrival
+KINDS = ("archived", "supplement")
+
+
+class Follower:
+    """Reads on where the last one ended."""
+
+    def __init__(self, settings: Settings, log: str, filters: tuple[str, ...]) -> None:
+        """Begin; log is the file that is written to, "" for systemd's journal."""
+        self._settings = settings
+        self._folder = settings.archive_fallback_directory
+        self._passage = Passage(filters)
+        self._queue = self._passage.queue
+        self._again: set[str] = set()  # keys of captures that may settle by waiting
+        self._is_first = True
+        with acting.as_owner(self._folder):
+            self._state = Followed(self._folder)
+            self._state.load(self._queue)
+        self._reader = logfile.Reader(log, logfile.place(self._state.word(PLACE)))
+
+    @property
+    def lost(self) -> str:
+        """Say that a part of the log was not there any more, if so."""
+        return self._reader.lost
+
+    @property
+    def not_understood(self) -> int:
+        """The number of lines that look like delivery attempts and cannot be read."""
+        return self._passage.not_understood
+
+    def step(self) -> int:
+        """Take in one piece of log; return its number of lines.
+
+        What it means is in the journals, durably, on return. Raises LogUnreadable,
+        JournalFailed and StoreFailed.
+        """
+        piece = list(self._reader.new(PIECE))
+        for text, at in piece:
+            line = logline.read(text)
+            if line is not None:
+                self._passage.take(line, at)
+        with acting.as_owner(self._folder):
+            self._read_journals()
+            self._judge()
+            self._state.note(PLACE, self._reader.place.written())
+            self._state.save(self._queue)
+            self._state.commit()
+        return len(piece)
+
+    def close(self) -> None:
+        """Let go of the state."""
+        self._state.close()
+
+    # --- what the archive has ---------------------------------------------------------
+
+    def _read_journals(self) -> None:
+        store = self._settings.archive_store_directory
+        for archive in reading.archives(store):
+            path = f"{store}/{archive}/{journal.NAME}"
+            word = f"journal {archive}"
+            before = int(self._state.word(word) or 0)
+            for raw, offset in _lines_from(path, before):
+                self._take(archive, raw)
+                self._state.note(word, str(offset))
+
+    def _take(self, archive: str, raw: bytes) -> None:
+        try:
+            event = json.loads(raw)
+        except (ValueError, RecursionError):
+            return  # torn, or damaged: for verify
+        if not record.is_event(event):
+            return
+        if event["event"] in KINDS:
+            self._state.add(_capture(archive, event))
+        elif event["event"] == outcome.EVENT and outcome.is_event(event):
+            said = outcome.from_event(event)
+            self._state.say(_said(archive, event["id"], said))
+
+    # --- what that means --------------------------------------------------------------
+
+    def _judge(self) -> None:
+        """Tell the journals what is new of every capture that may be affected."""
+        touched = self._touched()
+        again: set[str] = set()
+        wanted: set[str] = set()
+        for capture in self._state.captures():
+            file = self._file_of(capture)
+            if file is not None:
+                wanted |= self._passage.reached(file)
+            if file is None or self._is_first or self._is_due(capture, file, touched):
+                if self._told(capture, file):
+                    self._settle(capture, file)
+                    continue
+                again.add(capture.capsule)
+        self._again = again
+        self._is_first = False
+        wanted |= self._uncaptured()
+        self._queue.forget(wanted)
+
+    def _is_due(self, capture: Capture, file: QueueFile, touched: set[str]) -> bool:
+        return file.key in touched or capture.capsule in self._again
+
+    def _told(self, capture: Capture, file: QueueFile | None) -> bool:
+        """Append what is new of a capture; tell whether all of it is settled."""
+        new: list[Outcome] = []
+        settled = True
+        for recipient, original in capture.recipients:
+            done = Outcome(
+                recipient, outcome.DELIVERED, capture.queue_id, "", "", original
+            )
+            if self._is_said(capture, done):
+                continue
+            found = self._outcomes(capture, file, recipient, original)
+            new += [each for each in found if not self._is_said(capture, each)]
+            settled &= bool(found) and found[0].is_settled
+        if new:
+            self._append(capture, new)
+        return settled or time.time() - capture.at > TOO_OLD
+
+    def _settle(self, capture: Capture, file: QueueFile | None) -> None:
+        self._state.settle(capture)
+        if file is not None:
+            file.is_told = True
+            self._queue.touch(file)
+
+    def _outcomes(
+        self, capture: Capture, file: QueueFile | None, recipient: str, original: str
+    ) -> list[Outcome]:
+        if file is None:
+            return []
+        resolver = Resolver(self._passage, file, of=capture.queue_id)
+        return resolver.outcomes(recipient, original)
+
+    def _is_said(self, capture: Capture, one: Outcome) -> bool:
+        """Tell whether the journal has it; of what only passes, nothing is said."""
+        if one.kind == outcome.WAITING and not one.is_worth_telling:
+            return True
+        return self._state.is_said(_said(capture.archive, capture.record_id, one))
+
+    def _append(self, capture: Capture, new: list[Outcome]) -> None:
+        folder = f"{self._settings.archive_store_directory}/{capture.archive}"
+        now = trace.timestamp(time.time())
+        with journal.Journal(folder) as events:
+            for each in new:
+                events.append(outcome.EVENT, now, id=capture.record_id, **each.words())
+                self._state.say(_said(capture.archive, capture.record_id, each))
+
+    # --- which queue files are whose --------------------------------------------------
+
+    def _file_of(self, capture: Capture) -> QueueFile | None:
+        found = self._queue.captured_as(capture.archive_id)
+        if found is not None:
+            return found
+        named = self._queue.current(capture.queue_id)
+        if named is not None and abs(named.begun - capture.at) < NEAR:
+            return named
+        return None
+
+    def _touched(self) -> set[str]:
+        """Return the keys of the changed queue files and of all they come from."""
+        found: set[str] = set()
+        left = list(self._queue.named(list(self._queue.changed)))
+        while left:
+            file = left.pop()
+            if file.key in found:
+                continue
+            found.add(file.key)
+            left += self._queue.named([file.parent])
+            left += self._queue.alike(file)
+        return found
+
+    def _uncaptured(self) -> set[str]:
+        """Return what belongs to captures that no journal has told of yet."""
+        before = self._queue.now - TOO_OLD
+        found: set[str] = set()
+        for file in self._queue.by_key.values():
+            if file.archive_id and file.begun > before and not file.is_told:
+                found |= self._passage.reached(file)
+        return found
+
+
+def _capture(archive: str, event: dict[str, object]) -> Capture:
+    text = str(event["envelope"]).encode("utf-8", "surrogateescape")
+    sealed = envelope.parse(text)
+    archived = datetime.datetime.fromisoformat(str(event["time"])).timestamp()
+    return Capture(
+        archive=archive,
+        capsule=str(event.get("capsule", event["seq"])),
+        record_id=str(event["id"]),
+        archive_id=sealed.archive_id,
+        queue_id=sealed.queue_id.decode("ascii", "replace"),
+        at=float(sealed.arrival or archived),
+        recipients=tuple(
+            (_text(each.final), _text(each.original if each.expanded else b""))
+            for each in sealed.recipients
+        ),
+    )
+
+
+def _text(address: bytes) -> str:
+    return address.decode("utf-8", "surrogateescape")
+
+
+def _said(archive: str, record_id: str, one: Outcome) -> followed.Said:
+    waits = one.kind == outcome.WAITING
+    words = (one.of, one.recipient, one.original, one.parent)
+    return (archive, record_id, *words, waits)
+
+
+def _lines_from(path: str, offset: int) -> Iterator[tuple[bytes, int]]:
+    """Give the whole lines of a journal from an offset on, each with its end.
+
+    A journal that ends before was put in the place of another: it is read anew.
+    """
+    try:
+        with open(path, "rb") as opened:
+            if os.fstat(opened.fileno()).st_size < offset:
+                offset = 0
+            opened.seek(offset)
+            for raw in opened:
+                if not raw.endswith(b"\n"):
+                    return
+                offset += len(raw)
+                yield raw, offset
+    except FileNotFoundError:
+        return
+    except OSError as problem:
+        raise JournalFailed(f"{path}: {problem.strerror}") from problem

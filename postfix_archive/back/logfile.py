@@ -1,0 +1,276 @@
+"""Postfix's log, from its oldest file to the newest line, and on from where one was.
+
+Used by front/outcomes (follows) and front/reconcile (reads from a time on). Changes
+nothing. A log is one file that is written to, and those that it was before rotation:
+beside it, under its name and a suffix, perhaps compressed. Where there is no file it is
+systemd's journal.
+"""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import hashlib
+import json
+import lzma
+import os
+import subprocess
+import time
+import zlib
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import IO
+
+from dateutil import tz
+
+from postfix_archive.core.configuration import Configuration
+from postfix_archive.core.errors import LogUnreadable
+from postfix_archive.core.logline import Clock
+
+USUAL = ("/var/log/mail.log", "/var/log/maillog")  # Debian's, Red Hat's
+OPENERS = {".gz": gzip.open, ".xz": lzma.open, ".bz2": bz2.open}
+JOURNAL = ("journalctl", "-q", "--no-pager", "-o", "short-iso-precise")
+MAIL = "SYSLOG_FACILITY=2"  # RFC 5424 6.2.1
+CURSOR = "-- cursor: "
+DAY = 86400
+BLOCK = 1 << 20
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a reader is in a log: behind the line with that hash.
+
+    ``inode`` and ``offset`` (bytes, uncompressed) are of the file in which it stands;
+    ``cursor`` is systemd's.
+    """
+
+    inode: int = 0
+    offset: int = 0
+    hash: str = ""
+    cursor: str = ""
+
+    def written(self) -> str:
+        """Return it as text."""
+        return json.dumps(asdict(self))
+
+
+def place(text: str) -> Place:
+    """Return the place that was written down; the beginning where it cannot be read."""
+    try:
+        return Place(**json.loads(text))
+    except (ValueError, TypeError):
+        return Place()
+
+
+def path_of(found: Configuration) -> str:
+    """Return the file that is written to, "" where systemd's journal has the log."""
+    given = found.value("maillog_file")
+    if given and not given.startswith("/dev/"):
+        return given
+    return next((each for each in USUAL if os.path.exists(each)), "")
+
+
+def lines(found: Configuration, since: float) -> Iterator[tuple[str, float]]:
+    """Give all lines from a time on (seconds since 1970), each with its time.
+
+    A line whose time cannot be read has that of the line before. Raises LogUnreadable.
+    """
+    path = path_of(found)
+    if path:
+        yield from of_files([str(each) for each in _files(path)], since)
+        return
+    clock = Clock(time.time(), tz.tzlocal())
+    yield from _since(_from_journal(f"--since=@{int(since)}"), clock, since)
+
+
+def of_files(paths: list[str], since: float) -> Iterator[tuple[str, float]]:
+    """Give the lines of these files in their order, likewise."""
+    for each in paths:
+        written = _stat(each).st_mtime
+        if written + DAY < since:
+            continue
+        with _opened(each) as log:
+            yield from _since(_decoded(log, each), Clock(written, tz.tzlocal()), since)
+
+
+class Reader:
+    """Goes on reading a log from a place; what it has given once it gives no more.
+
+    ``place`` is behind the last line given; ``lost`` says, if anything, that the place
+    was not found again, so that lines may be missing.
+    """
+
+    def __init__(self, path: str, begin: Place) -> None:
+        self._path = path
+        self.place = begin
+        self.lost = ""
+
+    def new(self, limit: int) -> Iterator[tuple[str, float]]:
+        """Give the lines that have come since, limit at most, each with its time."""
+        if not self._path:
+            yield from self._of_journal()
+            return
+        for each in self._unread():
+            clock = Clock(_stat(str(each)).st_mtime, tz.tzlocal())
+            for line in self._of_file(each):
+                yield line, clock.seconds(_time(line))
+                limit -= 1
+                if not limit:
+                    return
+
+    def _unread(self) -> list[Path]:
+        """Return the files that hold what was not read, oldest first."""
+        found = _files(self._path)
+        if not self.place.hash:
+            return found
+        for number, each in enumerate(found):
+            if self._is_here(each):
+                return found[number:]
+        if found:
+            self.lost = (
+                f"{self._path}: the line that was read last is in no file of this log"
+                " any more: what was logged in between is unknown"
+            )
+        self.place = Place()
+        return found
+
+    def _is_here(self, path: Path) -> bool:
+        """Tell whether the last line that was read stands in this file."""
+        if not _is_packed(path) and _stat(str(path)).st_size < self.place.offset:
+            return False
+        with _opened(str(path)) as log:
+            try:
+                return _digest(_line_before(log, self.place.offset)) == self.place.hash
+            except (OSError, EOFError, zlib.error, lzma.LZMAError):
+                return False
+
+    def _of_file(self, path: Path) -> Iterator[str]:
+        """Give the whole lines of one file from the place on, and move the place.
+
+        The last piece of a file that is written to waits for its end.
+        """
+        here = self.place.hash != "" and self._is_here(path)
+        offset = self.place.offset if here else 0
+        is_last = str(path) == self._path
+        inode = _stat(str(path)).st_ino
+        with _opened(str(path)) as log:
+            log.seek(offset)
+            for raw in _raw_lines(log, str(path)):
+                if is_last and not raw.endswith(b"\n"):
+                    return
+                offset += len(raw)
+                self.place = Place(inode, offset, _digest(raw))
+                yield _text(raw)
+
+    def _of_journal(self) -> Iterator[tuple[str, float]]:
+        after = (f"--after-cursor={self.place.cursor}",) if self.place.cursor else ()
+        clock = Clock(time.time(), tz.tzlocal())
+        for line in _from_journal("--show-cursor", *after):
+            if line.startswith(CURSOR):
+                self.place = Place(cursor=line[len(CURSOR) :].strip())
+            else:
+                yield line, clock.seconds(_time(line))
+
+
+def _files(path: str) -> list[Path]:
+    """Return the log's files, oldest first; the one that is written to last."""
+    base = Path(path)
+    try:
+        beside = sorted(base.parent.iterdir())
+    except OSError as problem:
+        raise LogUnreadable(f"{base.parent}: {problem.strerror}") from problem
+    older = [
+        each
+        for each in beside
+        if each.name.startswith((f"{base.name}.", f"{base.name}-")) and each.is_file()
+    ]
+    older.sort(key=lambda each: _stat(str(each)).st_mtime)
+    return older + ([base] if base.exists() else [])
+
+
+def _since(
+    given: Iterator[str], clock: Clock, since: float
+) -> Iterator[tuple[str, float]]:
+    last = 0.0
+    for line in given:
+        last = clock.seconds(_time(line)) or last
+        if last >= since:
+            yield line, last
+
+
+def _time(line: str) -> str:
+    """Return the beginning of a line, up to the host's name."""
+    if line[:1].isdigit() and line[4:5] == "-":
+        return line.partition(" ")[0]
+    return line[:15]
+
+
+def _decoded(log: IO[bytes], path: str) -> Iterator[str]:
+    return map(_text, _raw_lines(log, path))
+
+
+def _raw_lines(log: IO[bytes], path: str) -> Iterator[bytes]:
+    try:
+        yield from log
+    except (OSError, EOFError, zlib.error, lzma.LZMAError) as problem:
+        raise LogUnreadable(
+            f"{path}: {problem}; look at the file, or take it away"
+        ) from problem
+
+
+def _text(raw: bytes) -> str:
+    return raw.rstrip(b"\r\n").decode("utf-8", "surrogateescape")
+
+
+def _digest(line: bytes) -> str:
+    return hashlib.sha256(line).hexdigest()
+
+
+def _line_before(log: IO[bytes], offset: int) -> bytes:
+    """Return the line that ends at an offset."""
+    start = max(0, offset - BLOCK)
+    log.seek(start)
+    piece = log.read(offset - start)
+    if len(piece) < offset - start:
+        return b""
+    return piece[piece.rfind(b"\n", 0, -1) + 1 :]
+
+
+def _is_packed(path: Path) -> bool:
+    return path.suffix in OPENERS
+
+
+def _opened(path: str) -> IO[bytes]:
+    try:
+        opener = OPENERS.get(os.path.splitext(path)[1])
+        return opener(path, "rb") if opener else open(path, "rb")  # type: ignore
+    except OSError as problem:
+        raise LogUnreadable(
+            f"{path}: {problem.strerror}; run this as root, or as one who may read it"
+        ) from problem
+
+
+def _stat(path: str) -> os.stat_result:
+    try:
+        return os.stat(path)
+    except OSError as problem:
+        raise LogUnreadable(f"{path}: {problem.strerror}") from problem
+
+
+def _from_journal(*words: str) -> Iterator[str]:
+    command = [*JOURNAL, *words, MAIL]
+    try:
+        with subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        ) as run:
+            assert run.stdout is not None and run.stderr is not None
+            yield from map(_text, run.stdout)
+            said = run.stderr.read().decode("utf-8", "replace").strip()
+    except OSError as problem:
+        raise LogUnreadable(
+            "there is no log file (main.cf: maillog_file, /var/log/mail.log), nor"
+            f" journalctl: {problem.strerror}; name it in main.cf: maillog_file"
+        ) from problem
+    if run.returncode:
+        raise LogUnreadable(f"journalctl: {said}; run this as root")

@@ -1,0 +1,99 @@
+"""The command postfix-archive outcomes: tells the journals what became of recipients.
+
+Run as a service (--follow) or by a timer (--once), one at a time for each instance. As
+root, since the log is root's; what it writes is the archive's user's.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+import threading
+
+import click
+
+from postfix_archive.back import acting, config, files, logfile, postconf
+from postfix_archive.back.following import PIECE, Follower
+from postfix_archive.core import gates
+from postfix_archive.core.configuration import Configuration
+from postfix_archive.core.errors import NotRoot, SettingWrong
+from postfix_archive.core.settings import Settings
+
+LOCK = "outcomes.lock"
+PAUSE = 1.0  # seconds between two looks at the log
+
+
+@click.command()
+@click.option(
+    "--once", "how", flag_value="once", help="What the log has now. [default]"
+)
+@click.option("--follow", "how", flag_value="follow", help="Go on until told to stop.")
+@click.pass_obj
+def outcomes(directory: str, how: str | None) -> None:
+    """Read Postfix's log and add to the archive what became of each recipient."""
+    if os.geteuid():
+        raise NotRoot("outcomes reads Postfix's log and writes as the archive's user")
+    settings = config.load(directory)
+    if not settings.stores:
+        raise SettingWrong(
+            "archive_delivery = mail: there is no store that could keep outcomes; write"
+            " 'store, mail' in archive.cf"
+        )
+    lock = _locked(settings)
+    if lock < 0:
+        click.echo("another postfix-archive outcomes is at work", err=True)
+        return
+    found = postconf.read(directory)
+    follower = Follower(settings, logfile.path_of(found), filters(found))
+    try:
+        _run(follower, follow=how == "follow")
+    finally:
+        follower.close()
+        os.close(lock)
+
+
+def _run(follower: Follower, *, follow: bool) -> None:
+    stop = threading.Event()
+    if follow:
+        for each in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(each, lambda *_: stop.set())
+    while not stop.is_set():
+        count = follower.step()
+        if count < PIECE and not follow:
+            break
+        if count < PIECE:
+            stop.wait(PAUSE)
+    if follower.lost:
+        click.echo(follower.lost, err=True)
+    if follower.not_understood:
+        click.echo(
+            f"{follower.not_understood} lines of the log look like delivery attempts"
+            " and could not be read for sure: nothing was taken from them",
+            err=True,
+        )
+
+
+def filters(found: Configuration) -> tuple[str, ...]:
+    """Return the content filters of this host other than ours, as transport:nexthop."""
+    given = {found.value("content_filter", each) for each in found.services}
+    given |= {found.value("content_filter"), found.value("archive_next_filter")}
+    ours = (gates.STAMP, "archive:")
+    return tuple(sorted(each for each in given if each and not each.startswith(ours)))
+
+
+def _locked(settings: Settings) -> int:
+    """Return the descriptor of the lock, -1 if another process has it."""
+    folder = settings.archive_fallback_directory
+    with acting.as_owner(folder):
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+        try:
+            descriptor = os.open(f"{folder}/{LOCK}", flags, files.DRAFT_MODE)
+        except OSError as problem:
+            raise files.failed(f"{folder}/{LOCK}", problem) from problem
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        return -1
+    return descriptor

@@ -1,0 +1,150 @@
+"""The log is read once, line for line, whatever rotates it; real files."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from postfix_archive.back import logfile
+from postfix_archive.core.errors import LogUnreadable
+
+
+def line(number: int) -> str:
+    minutes, seconds = divmod(number, 60)
+    return (
+        f"2026-11-25T05:{minutes:02d}:{seconds:02d}+00:00 mail postfix/x[1]: {number}"
+    )
+
+
+def write(path: Path, *numbers: int, end: str = "\n") -> None:
+    with open(path, "a") as log:
+        log.write("".join(f"{line(each)}{end}" for each in numbers))
+
+
+class Follower:
+    """Reads on in a new process each time, as far as a reader can tell."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.place = logfile.Place()
+        self.lost = ""
+
+    def new(self, limit: int = 1000) -> list[int]:
+        reader = logfile.Reader(str(self.path), logfile.place(self.place.written()))
+        found = [int(text.rpartition(" ")[2]) for text, _ in reader.new(limit)]
+        self.place, self.lost = reader.place, reader.lost
+        return found
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Path:
+    return tmp_path / "mail.log"
+
+
+def test_each_line_comes_once(log: Path) -> None:
+    follower = Follower(log)
+    write(log, 1, 2)
+    assert follower.new() == [1, 2]
+    assert follower.new() == []
+    write(log, 3)
+    assert follower.new() == [3]
+
+
+def test_no_more_than_the_limit_and_the_rest_later(log: Path) -> None:
+    write(log, *range(10))
+    follower = Follower(log)
+    assert follower.new(4) == [0, 1, 2, 3]
+    assert follower.new(4) == [4, 5, 6, 7]
+    assert follower.new(4) == [8, 9]
+
+
+def test_a_line_that_is_being_written_waits_for_its_end(log: Path) -> None:
+    follower = Follower(log)
+    write(log, 1)
+    write(log, 2, end="")
+    assert follower.new() == [1]
+    with open(log, "a") as opened:
+        opened.write("0\n")
+    assert follower.new() == [20]
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("suffix", [".1", "-20261125", ".20261125-050000"])
+def test_rotation_by_renaming(log: Path, suffix: str, packed: bool) -> None:
+    follower = Follower(log)
+    write(log, 1, 2)
+    assert follower.new() == [1, 2]
+    write(log, 3)
+    old = Path(str(log) + suffix)
+    log.rename(old)
+    if packed:
+        with open(old, "rb") as plain, gzip.open(f"{old}.gz", "wb") as packer:
+            shutil.copyfileobj(plain, packer)
+        old.unlink()
+        os.utime(f"{old}.gz", (1, 1))
+    else:
+        os.utime(old, (1, 1))
+    write(log, 4)
+    assert follower.new() == [3, 4]
+    assert not follower.lost
+
+
+def test_twice_rotated_while_nobody_was_there(log: Path) -> None:
+    follower = Follower(log)
+    write(log, 1)
+    assert follower.new() == [1]
+    for number, name in ((2, "mail.log.2"), (3, "mail.log.1")):
+        write(log, number)
+        log.rename(log.parent / name)
+        os.utime(log.parent / name, (number, number))
+    write(log, 4)
+    assert follower.new() == [2, 3, 4]
+
+
+def test_rotation_by_copy_and_truncate(log: Path) -> None:
+    follower = Follower(log)
+    write(log, 1, 2)
+    assert follower.new(1) == [1]
+    shutil.copy(log, log.parent / "mail.log.1")
+    os.utime(log.parent / "mail.log.1", (1, 1))
+    os.truncate(log, 0)
+    write(log, 3)
+    assert follower.new() == [2, 3]
+
+
+def test_a_place_that_is_gone_is_said_and_reading_goes_on(log: Path) -> None:
+    follower = Follower(log)
+    write(log, 1)
+    assert follower.new() == [1]
+    log.unlink()
+    write(log, 7, 8)
+    assert follower.new() == [7, 8]
+    assert "in no file of this log any more" in follower.lost
+
+
+def test_a_log_without_a_file_has_no_lines(log: Path) -> None:
+    assert Follower(log).new() == []
+
+
+def test_a_damaged_packed_log_is_named(log: Path) -> None:
+    (log.parent / "mail.log.1.gz").write_bytes(
+        gzip.compress(f"{line(7)}\n".encode() * 9)[:-9]
+    )
+    write(log, 1)
+    with pytest.raises(LogUnreadable, match="mail.log.1.gz"):
+        Follower(log).new()
+
+
+def test_of_files_gives_what_is_not_older(log: Path) -> None:
+    write(log, 1, 2, 3)
+    with open(log, "ab") as opened:
+        opened.write(b"no time \xff\n")
+    begin = [each for _, each in logfile.of_files([str(log)], 0.0)]
+    assert begin[3] == begin[2]
+    assert begin[0] == begin[1] - 1
+    told = [text for text, _ in logfile.of_files([str(log)], begin[1])]
+    assert told == [line(2), line(3), "no time \udcff"]
