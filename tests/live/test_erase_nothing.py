@@ -27,6 +27,7 @@ TYPED: dict[str, list[list[str]]] = {
     "bypass off": [[]],
     "rescue": [[]],
     "return": [[]],
+    "outcomes": [[], ["--once"]],
     "doctor": [[], ["--json"], ["--fix"]],
     "verify": [[], ["--archive", LEGAL]],
 }
