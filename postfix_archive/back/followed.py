@@ -18,6 +18,7 @@ from postfix_archive.core.errors import StoreFailed
 from postfix_archive.core.queuefiles import QueueFiles
 
 NAME = "outcomes.sqlite"
+LOOKED = "followed"  # touched whenever the log was read to its end
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS word (name TEXT PRIMARY KEY, value TEXT);
 CREATE TABLE IF NOT EXISTS file (key TEXT PRIMARY KEY, words TEXT);

@@ -82,6 +82,8 @@ class Follower:
             self._state.note(PLACE, self._reader.place.written())
             self._state.save(self._queue)
             self._state.commit()
+        if len(piece) < PIECE:
+            acting.note(self._folder, followed.LOOKED)
         return len(piece)
 
     def close(self) -> None:

@@ -13,6 +13,7 @@ from postfix_archive import __version__
 from postfix_archive.back import (
     fallback,
     files,
+    followed,
     gap,
     mailq,
     reading,
@@ -26,10 +27,7 @@ from postfix_archive.core.settings import Settings
 from postfix_archive.core.standing import Reconciled, Space, Standing, Waits
 from postfix_archive.core.tally import Tally
 
-# In the fallback directory: what the last reconcile run has found; a file that the
-# follower of the log touches whenever it has read the log to its end.
-RECONCILED = "reconciled"
-FOLLOWED = "followed"
+RECONCILED = "reconciled"  # in the fallback directory: what the last run has found
 
 
 def stands(directory: str, settings: Settings) -> Standing:
@@ -53,7 +51,7 @@ def stands(directory: str, settings: Settings) -> Standing:
         spaces=_spaces(settings),
         reconciled=_reconciled(f"{folder}/{RECONCILED}"),
         rescued=_touched(f"{folder}/{rescue.RESCUED}"),
-        followed=_touched(f"{folder}/{FOLLOWED}"),
+        followed=_touched(f"{folder}/{followed.LOOKED}"),
     )
 
 

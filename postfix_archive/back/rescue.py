@@ -133,11 +133,7 @@ def renew(directory: str, wanted: Iterable[Waiting]) -> None:
 
 def note(settings: Settings) -> None:
     """Note in the fallback directory that a rescue has been; failing is no failure."""
-    folder = settings.archive_fallback_directory
-    with contextlib.suppress(StoreFailed, OSError), acting.as_owner(folder):
-        flags = os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
-        os.close(os.open(f"{folder}/{RESCUED}", flags, 0o600))
-        os.utime(f"{folder}/{RESCUED}", follow_symlinks=False)
+    acting.note(settings.archive_fallback_directory, RESCUED)
 
 
 def age(settings: Settings, now: float) -> float | None:

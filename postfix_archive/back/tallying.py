@@ -70,7 +70,8 @@ def _continued(archive: str, known: Tally | None) -> Tally:
 def _fits(opened: BinaryIO, known: Tally) -> bool:
     """Tell whether the line that was the last stands where it stood.
 
-    Each line has the hash of the one before: with that line all before it are the same.
+    Each line has the hash of the one before: with that line all before it are the same,
+    unless somebody changed one of them and left the chain broken, which verify finds.
     """
     if not known.offset:
         return True

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -210,6 +211,21 @@ def test_the_last_runs_are_told(monitored: PrivatePostfix) -> None:
     finally:
         note.unlink()
         followed.unlink()
+
+
+def test_what_the_log_says_became_of_recipients_is_counted() -> None:
+    with PrivatePostfix() as postfix:
+        postfix.send(mail("one"), to=["bob@example.net", "carol@example.net"])
+        postfix.settle()
+        assert "outcomes_followed_timestamp_seconds" not in numbers(postfix)
+        assert numbers(postfix)[f"archived_messages_total {LEGAL}"] == 1
+        before = int(time.time())
+        assert postfix.command("outcomes", "--once").returncode == 0
+        found = numbers(postfix)
+        became = [v for k, v in found.items() if k.startswith("outcomes_total")]
+        assert sum(became) == 2
+        assert found[f"waiting_recipients {LEGAL}"] == 0
+        assert found["outcomes_followed_timestamp_seconds"] >= before
 
 
 def test_what_waits_has_an_age(monitored: PrivatePostfix) -> None:

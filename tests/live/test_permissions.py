@@ -228,6 +228,7 @@ PLACES = {
         "{fallback}/rescued",
         "{fallback}/tallies",
         "{fallback}/reconciled",
+        "{fallback}/followed",
         "{fallback}/lock",
         "{fallback}/store-seen",
     ),

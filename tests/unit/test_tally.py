@@ -227,9 +227,19 @@ def emptied(world: World) -> None:
 
 
 def exchanged(world: World) -> None:
-    """Another journal of the very same length."""
-    text = world.journal.read_bytes()
-    world.journal.write_bytes(text.replace(b'"absent"', b'"forged"'))
+    """Another journal of the very same length, each line with the hash of the last.
+
+    One that has not, because only a line further up was changed, is for verify.
+    """
+    text = b""
+    last = journal.NOTHING.encode()
+    for line in world.journal.read_bytes().splitlines():
+        other = line.replace(b'"absent"', b'"forged"').replace(b"2.0.0", b"2.1.0")
+        beginning, mark, old = other.rpartition(b'"prev":"')
+        other = beginning + mark + last + old[journal.HASH :]
+        last = examples.sha256(other).hex().encode()
+        text += other + b"\n"
+    world.journal.write_bytes(text)
 
 
 def torn(world: World) -> None:
