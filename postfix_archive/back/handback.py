@@ -260,15 +260,15 @@ def _queue_id(text: str) -> str:
 
 
 def _connected(port: tuple[str, int]) -> socket:
-    host, number = port
-    peer = socket(AF_INET6 if ":" in host else AF_INET, SOCK_STREAM)
+    peer = socket(AF_INET6 if ":" in port[0] else AF_INET, SOCK_STREAM)
     peer.settimeout(TIMEOUT)
     try:
-        peer.connect((host, number))
+        peer.connect(port)
     except OSError as problem:
+        peer.close()
         raise HandBackUnreachable(
-            f"nobody answers on {host}:{number}: {problem}; is its service in master.cf"
-            " and the same as in archive.cf?"
+            f"nobody answers on {port[0]}:{port[1]}: {problem}; is its service in"
+            " master.cf and the same as in archive.cf?"
         ) from problem
     return peer
 

@@ -9,7 +9,7 @@ import os
 from itertools import chain
 
 from postfix_archive.back import journal, stored
-from postfix_archive.core import address, record
+from postfix_archive.core import address, header, record
 from postfix_archive.core.errors import (
     JournalFailed,
     RecordDamaged,
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 
 GAPS = record.GAPS
+END_OF_HEADER = b"\r\n\r\n"
 
 
 def archives(folder: str) -> list[str]:
@@ -44,6 +45,15 @@ def archives(folder: str) -> list[str]:
 def records(folder: str, archive: str) -> dict[str, Record]:
     """Return all records of one archive, oldest first."""
     return record.merged(archive, _events(f"{folder}/{archive}/{journal.NAME}"))
+
+
+def some(folder: str, archive: str, ids: set[str]) -> dict[str, Record]:
+    """Return the records of these ids that an archive has; reads no more than those.
+
+    For whoever needs a few out of a long journal again and again.
+    """
+    path = f"{folder}/{archive}/{journal.NAME}"
+    return record.merged(archive, _events(path, ids))
 
 
 def gaps(folder: str, archive: str) -> list[dict[str, Any]]:
@@ -115,14 +125,29 @@ def original(folder: str, kept: Record) -> Iterator[bytes]:
 
 
 def original_head(folder: str, kept: Record) -> bytes:
-    """Return the first bytes of the original: its header, as a rule."""
+    """Return the first bytes of the original: its header, up to HEAD_LIMIT of it."""
+    head = b""
     for piece in original(folder, kept):
-        return piece
-    return b""
+        head += piece
+        if END_OF_HEADER in head or len(head) > header.HEAD_LIMIT:
+            break
+    return head
 
 
-def _events(path: str) -> Iterator[dict[str, Any]]:
+def outcome_report(folder: str, kept: Record) -> Iterator[bytes]:
+    """Give the bytes of a record's latest outcome report; raises RecordNotFound."""
+    if not kept.reports:
+        raise RecordNotFound(
+            f"{kept.archive_id} has no outcome report yet: it comes when nothing more"
+            " can become of any recipient; see postfix-archive show"
+        )
+    return stored.unpacked(f"{folder}/{kept.archive}/{list(kept.reports)[-1]}")
+
+
+def _events(path: str, ids: set[str] | None = None) -> Iterator[dict[str, Any]]:
     for number, line in enumerate(journal.lines(path), 1):
+        if ids is not None and _id(line) not in ids:
+            continue
         try:
             event = record.read(line)
         except ValueError as problem:
@@ -131,3 +156,9 @@ def _events(path: str) -> Iterator[dict[str, Any]]:
             ) from problem
         if event is not None:
             yield event
+
+
+def _id(line: bytes) -> str:
+    """Return the archive id that a line names; of a text no quote could look so."""
+    named = line.partition(b'"id":"')[2].partition(b'"')[0]
+    return named.decode("ascii", "replace")

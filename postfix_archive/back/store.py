@@ -1,19 +1,22 @@
 """The store: archive copies as files, and what happened to them in the journal.
 
-Used by front/archive_transport (writes) and the commands (read). One folder an archive:
+Used by front/archive_transport and settling (write) and the commands. One folder an
+archive:
 
     <store>/<archive address>/YYYY/MM/DD/<archive id>.eml.gz      mode 0400: committed
+    <store>/<archive address>/YYYY/MM/DD/<archive id>.outcome.eml.gz
     <store>/<archive address>/journal
 
-A copy is kept when its file and its line in the journal are both on the disk. Twice is
-harmless: the second time finds both. Nothing here can remove an archived message.
+A copy or report is kept when its file and its line in the journal are both on the disk.
+Twice is harmless: the second time finds both. Nothing here can remove an archived
+message.
 docs/store-format.md is the public page of this format.
 """
 
 from __future__ import annotations
 
 import os
-import zlib
+from itertools import count
 
 from postfix_archive.back import files, journal, stored
 from postfix_archive.core import digest, stamp, trace
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from postfix_archive.back.stored import Piece
+    from postfix_archive.core.outcome import Outcome
 
 DRAFTS = "drafts"
 SEEN = "store-seen"  # in the witness folder
@@ -31,6 +35,8 @@ UNDATED = "undated"
 SUFFIX = ".eml.gz"
 
 ARCHIVED, SUPPLEMENT, MAILED = "archived", "supplement", "mailed"
+OUTCOME = "outcome"  # events and files
+OUTCOME_REPORT, OUTCOME_MAILED = "outcome-report", "outcome-mailed"
 
 
 class Archive:
@@ -62,7 +68,7 @@ class Archive:
         self._make_folder()
         draft = files.Draft(f"{self.folder}/{DRAFTS}")
         try:
-            packed = _compress_into(draft, content)
+            packed = stored.packed_into(draft, content)
             with journal.Journal(self.folder) as events:
                 name = self._name_for(piece, events, time)
                 if not self._has_file(name):
@@ -87,6 +93,78 @@ class Archive:
             events.append(
                 MAILED, time, id=piece.record_id, capsule=piece.key, queued_as=queue_ids
             )
+
+    def outcomes(self, record_id: str, told: Iterable[Outcome], time: str) -> int:
+        """Record what became of recipients, durably; return how many were not known."""
+        return self.outcomes_of(((record_id, each) for each in told), time)
+
+    def outcomes_of(self, told: Iterable[tuple[str, Outcome]], time: str) -> int:
+        """Record outcomes of many records with one fsync; return how many were new.
+
+        What the journal has told word for word lately it does not tell twice.
+        """
+        events: list[journal.Event]
+        events = [(OUTCOME, {"id": name, **each.words()}) for name, each in told]
+        with journal.Journal(self.folder) as opened:
+            new = opened.unsaid(events)
+            opened.extend(time, new)
+        return len(new)
+
+    def outcome_report(
+        self, record_id: str, content: Iterable[bytes], covers: str, time: str
+    ) -> str:
+        """Keep an outcome report beside the copy, durably; return its file's name.
+
+        If one that covers the same is there, that stays and no other comes.
+        """
+        draft = files.Draft(f"{self.folder}/{DRAFTS}")
+        try:
+            packed = stored.packed_into(draft, content)
+            with journal.Journal(self.folder) as events:
+                name = report_place(record_id, 1)
+                for number in count(2):
+                    if not self._has_file(name):
+                        break
+                    if self._reported(record_id, name, events, time) == covers:
+                        return name
+                    name = report_place(record_id, number)
+                draft.publish(self.path(name))
+                self._reported(record_id, name, events, time, packed)
+                return name
+        finally:
+            draft.discard()
+
+    def outcome_mailed(
+        self, record_id: str, name: str, time: str, queue_id: str
+    ) -> None:
+        """Record that an outcome report left as mail, under this queue id."""
+        with journal.Journal(self.folder) as events:
+            events.append(
+                OUTCOME_MAILED, time, id=record_id, file=name, queued_as=queue_id
+            )
+
+    def _reported(
+        self,
+        record_id: str,
+        name: str,
+        events: journal.Journal,
+        time: str,
+        packed: str = "",
+    ) -> str:
+        """Commit an outcome report, also one that a crash left without its line.
+
+        packed is the SHA-256 of a new file. Returns what the report covers.
+        """
+        path = self.path(name)
+        covers = stored.covered(path)
+        if os.stat(path).st_mode & 0o200:
+            files.sync_above(path)
+            if packed or not events.has_file(name):
+                packed = packed or digest.of(stored.blocks(path)).hexdigest()
+                words = {"id": record_id, "file": name, "file_sha256": packed}
+                events.append(OUTCOME_REPORT, time, **words, covers=covers)
+            stored.commit(path)
+        return covers
 
     def _make_folder(self) -> None:
         """Make the archive's folder; a store that has vanished is not begun anew.
@@ -119,7 +197,7 @@ class Archive:
         files.make_folder(os.path.dirname(path))
         draft.publish(path)
         _append(events, ARCHIVED, piece, time, file=name, file_sha256=packed)
-        _commit(path)
+        stored.commit(path)
 
     def _name_for(self, piece: Piece, events: journal.Journal, time: str) -> str:
         """Return the name of the file for this original.
@@ -158,7 +236,7 @@ class Archive:
             piece = stored.recovered(path, self.address)
             packed = digest.of(stored.blocks(path)).hexdigest()
             _append(events, ARCHIVED, piece, time, file=name, file_sha256=packed)
-        _commit(path)
+        stored.commit(path)
 
     def _original(self, name: str) -> str:
         return stored.recovered(self.path(name), self.address).digest
@@ -171,6 +249,11 @@ def place(record_id: str, variant: str = "") -> str:
     if day == trace.UNDATED:
         return f"{UNDATED}/{name}{SUFFIX}"
     return f"{day[:4]}/{day[4:6]}/{day[6:]}/{name}{SUFFIX}"
+
+
+def report_place(record_id: str, number: int) -> str:
+    """Return the name of a record's outcome report of that number, from 1 on."""
+    return place(record_id, OUTCOME if number == 1 else f"{OUTCOME}-{number}")
 
 
 def _has_archives(store: str) -> bool:
@@ -215,27 +298,3 @@ def _append(
 def _text(content: bytes) -> str:
     """Bytes as JSON text; those that are no UTF-8 become lone surrogates and back."""
     return content.decode("utf-8", "surrogateescape")
-
-
-def _compress_into(draft: files.Draft, content: Iterable[bytes]) -> str:
-    """Write content as gzip, durably; return the SHA-256 of the file."""
-    packer = zlib.compressobj(6, zlib.DEFLATED, stored.GZIP)
-    total = digest.sha256()
-    for piece in content:
-        packed = packer.compress(piece)
-        if packed:
-            total.update(packed)
-            draft.write(packed)
-    packed = packer.flush()
-    total.update(packed)
-    draft.write(packed)
-    draft.sync()
-    return total.hexdigest()
-
-
-def _commit(path: str) -> None:
-    """Say with the file's mode that its line stands in the journal."""
-    try:
-        os.chmod(path, files.KEPT_MODE)
-    except OSError as problem:
-        raise files.failed(path, problem) from problem

@@ -1,6 +1,7 @@
-"""A copy as the store keeps it: what belongs to it, and reading it back from its file.
+"""A copy as the store keeps it: what belongs to it, its file, and reading it back.
 
-Used by store and reading. Foreign errors leave as StoreFailed, damage as RecordDamaged.
+Used by store, settling and reading. Foreign errors leave as StoreFailed, damage as
+RecordDamaged.
 """
 
 from __future__ import annotations
@@ -9,12 +10,12 @@ import os
 import zlib
 
 from postfix_archive.back import files
-from postfix_archive.core import envelope, report
+from postfix_archive.core import digest, envelope, report
 from postfix_archive.core.errors import CapsuleBroken, RecordDamaged, StoreFailed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
 GZIP = 31  # zlib's wbits for a gzip file (RFC 1952) without name and time
 BLOCK = 1 << 16
@@ -49,6 +50,30 @@ class Piece:
         self.size = size
         self.verdict = verdict
         self.above = above
+
+
+def packed_into(draft: files.Draft, content: Iterable[bytes]) -> str:
+    """Write content as gzip, durably; return the SHA-256 of the file."""
+    packer = zlib.compressobj(6, zlib.DEFLATED, GZIP)
+    total = digest.sha256()
+    for piece in content:
+        packed = packer.compress(piece)
+        if packed:
+            total.update(packed)
+            draft.write(packed)
+    packed = packer.flush()
+    total.update(packed)
+    draft.write(packed)
+    draft.sync()
+    return total.hexdigest()
+
+
+def commit(path: str) -> None:
+    """Say with a file's mode that its line stands in the journal."""
+    try:
+        os.chmod(path, files.KEPT_MODE)
+    except OSError as problem:
+        raise files.failed(path, problem) from problem
 
 
 def unpacked(path: str) -> Iterator[bytes]:
@@ -101,6 +126,17 @@ def recovered(path: str, address: str) -> Piece:
         raise StoreFailed(
             f"{path} is damaged: {problem}; restore it from a backup"
         ) from problem
+
+
+def covered(path: str) -> str:
+    """Return what an outcome report in the store covers; raises StoreFailed."""
+    try:
+        fields = report.status_part(b"".join(unpacked(path)))
+    except RecordDamaged as problem:
+        raise StoreFailed(str(problem)) from problem
+    lines = [each.partition(b": ") for each in fields.split(b"\r\n")]
+    known = {name: value for name, _, value in reversed(lines)}
+    return known.get(report.COVERS, b"").decode("ascii", "replace")
 
 
 def _read_back(path: str, address: str) -> Piece:

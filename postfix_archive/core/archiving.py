@@ -37,24 +37,32 @@ def record_id(opened: Opened, request: Request) -> str:
     return opened.envelope.archive_id
 
 
+def copy_name(archive_id: str, key: str) -> str:
+    """Return the left part of a copy's Message-Id; key names its capsule."""
+    return f"{archive_id}.{key[:KEY_DIGITS]}"
+
+
 def lines_above(head: bytes, request: Request) -> bytes:
     """Return what stands above the stamp of the original with these first bytes."""
     return head[: request.above] if request.above is not None else b""
 
 
 def is_mailed(sealed: Envelope, request: Request, settings: Settings) -> bool:
-    """Tell whether a copy of a message leaves as mail.
+    """Tell whether a copy of a message leaves as mail: not into a loop."""
+    return settings.mails and not could_loop(sealed, request, settings)
 
-    Not when that could start a loop: an archive copy that came back altered is kept,
-    but sends no further copy (where there is no store, one), and the notification that
-    archive_sender gets for a bounced copy sends none.
+
+def could_loop(sealed: Envelope, request: Request, settings: Settings) -> bool:
+    """Tell whether mail to the archive about a message could start a loop.
+
+    An archive copy that came back altered is kept, but sends no further copy (where
+    there is no store, one), and the notification that archive_sender gets for a bounced
+    copy sends none.
     """
-    if not settings.mails:
-        return False
     if not sealed.sender and settings.archive_sender:
         if {each.final for each in sealed.recipients} == {settings.archive_sender}:
-            return False
-    return request.copy < (1 if settings.stores else LAST_GENERATION)
+            return True
+    return request.copy >= (1 if settings.stores else LAST_GENERATION)
 
 
 def told(
@@ -73,7 +81,7 @@ def told(
     """
     sealed = opened.envelope
     found = report.Told(sealed, request.address, head, shape)
-    found.name = f"{sealed.archive_id}.{opened.key[:KEY_DIGITS]}"
+    found.name = copy_name(sealed.archive_id, opened.key)
     found.extra.append((b"Archive-Capsule", opened.key.encode()))
     found.extra.append((b"Archive-Record-Id", record_id(opened, request).encode()))
     if request.verdict in WORDS:
@@ -104,15 +112,15 @@ def told(
 
 
 def copy_stamp(
-    opened: Opened, request: Request, content: bytes, keys: Keyring, *, now: int
+    named: str, request: Request, content: bytes, keys: Keyring, *, now: int
 ) -> bytes:
-    """Return the stamp for a copy that leaves as mail, so that it starts no loop.
+    """Return the stamp for a copy or report that leaves as mail: it starts no loop.
 
-    content is the copy's SHA-256; now is Unix time.
+    named is the record's id, content the mail's SHA-256, now Unix time.
     """
     generation = min(request.copy + 1, LAST_GENERATION)
     tag = stamp.tag(request.address, keys.current, generation=generation)
-    return stamp.line(record_id(opened, request), tag, content, now, keys.current)
+    return stamp.line(named, tag, content, now, keys.current)
 
 
 def with_forged_marker(found: Told, digest: str) -> None:

@@ -49,6 +49,10 @@ MEANINGS = {
         "Clients whose headers Postfix completes and maps at hand-back. Keep it equal"
         " to main.cf's local_header_rewrite_clients."
     ),
+    "archive_outcome_mail": (
+        "yes: when nothing more can become of a message, its outcome report goes to the"
+        " archive address, too. The store has it in any case."
+    ),
     "archive_prometheus_file": (
         "Where the timer writes the numbers of postfix-archive status for the textfile"
         " collector of Prometheus' node_exporter; ends in .prom. Empty: nowhere."
@@ -75,6 +79,10 @@ MEANINGS = {
     ),
     "archive_time_limit": (
         "When a run gives up and defers; below pipe(8)'s time limits in main.cf."
+    ),
+    "archive_wait_for_outcome": (
+        "How long a copy waits for the outcome of its message, so that it tells it. 0:"
+        " not at all."
     ),
     "mail_owner": "As in main.cf.",
     "myhostname": "As in main.cf: needed to know Postfix's own Received: lines.",

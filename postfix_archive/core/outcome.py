@@ -22,6 +22,7 @@ DELETED = "deleted"  # by postsuper -d
 WAITING = "waiting"  # deferred, on hold, or with a content filter
 
 ON_HOLD = "on hold in Postfix's queue"
+ALWAYS = ("recipient", "outcome", "of", "queue_id", "at")  # fields of every event
 # Between the recipients of an expansion: no address of an envelope has one in it, while
 # a quoted one (RFC 5321 4.1.2) may have white space and commas.
 BETWEEN = "\n"
@@ -92,7 +93,10 @@ class Outcome:
         return said + (f": {self.reply}" if self.reply else "")
 
     def words(self) -> dict[str, str | int]:
-        """Return the fields of its event in the journal; what is empty is left out."""
+        """Return the fields of its event in the journal.
+
+        What is empty is left out if it may be missing.
+        """
         words: dict[str, str | int] = {
             "recipient": self.recipient,
             "original": self.original,
@@ -107,7 +111,7 @@ class Outcome:
             "expanded_to": BETWEEN.join(self.expanded_to),
             "parent": self.parent,
         }
-        return {name: value for name, value in words.items() if value != ""}
+        return {n: value for n, value in words.items() if value != "" or n in ALWAYS}
 
 
 def from_event(event: dict[str, Any]) -> Outcome:
@@ -130,7 +134,7 @@ def from_event(event: dict[str, Any]) -> Outcome:
 
 def is_event(event: dict[str, Any]) -> bool:
     """Tell whether an event of that kind has all its fields, each as it should be."""
-    texts = ("recipient", "outcome", "of", "queue_id", "at", "id")
+    texts = ("id", *ALWAYS)
     more = ("original", "status", "remote", "reply", "expanded_to", "parent")
     if not all(isinstance(event.get(name), str) for name in texts):
         return False

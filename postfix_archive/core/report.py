@@ -17,9 +17,7 @@ The original itself is never touched and never seen here but for its header.
 
 from __future__ import annotations
 
-from binascii import b2a_base64
-
-from postfix_archive.core import address, envelope, header, marker, trace
+from postfix_archive.core import address, envelope, header, marker, mime, trace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,9 +26,8 @@ if TYPE_CHECKING:
     from postfix_archive.core.wire import Shape
 
 PURPOSE = b"boundary"
+COVERS = b"Archive-Outcomes"  # the field of an outcome report that names what it tells
 BOUNDARY_BYTES = 15
-SUBJECT_LIMIT = 900  # bytes: one line of RFC 5322 2.1.1 with its name
-WORD_BYTES = 45  # bytes in one encoded word, at most 75 characters: RFC 2047 2
 # At capture nothing has been tried: RFC 3464 2.3.3 has no word for it but delayed.
 NOT_TRIED = (
     b"Action: delayed\r\n"
@@ -149,12 +146,6 @@ def status_part(copy: bytes) -> bytes:
     return copy[start:end] if begin > 0 and start > 3 and end > 0 else b""
 
 
-def field_text(told_head: bytes, name: bytes) -> bytes:
-    """Return a header field of the original on one line, nothing if it has none."""
-    field = header.first(told_head, name)
-    return b"" if field is None else address.one_line(field.value)
-
-
 def _outer(
     told: Told, form: str, sender: bytes, boundary_: bytes, *, ascii_: bool
 ) -> bytes:
@@ -165,7 +156,7 @@ def _outer(
     lines = [
         b"From: " + sender,
         b"To: " + told.archive.encode(),
-        b"Subject: " + _subject(told.head),
+        b"Subject: " + mime.subject(told.head),
         *([b"Date: " + date] if date else []),
         b"Message-Id: <%s@%s>" % (told.name.encode(), told.envelope.host),
         b"Auto-Submitted: auto-generated",
@@ -194,28 +185,29 @@ def _text(told: Told, *, journal: bool) -> bytes:
     body = b"\r\n".join(lines) + b"\r\n"
     charset = b"us-ascii" if body.isascii() else b"utf-8"
     kind = b"text/plain; charset=" + charset
-    return _part(kind, b"Notification", body)
+    return mime.part(kind, b"Notification", body)
 
 
 def _journal(told: Told) -> list[bytes]:
     """The lines of [MS-XJRNL] 2.1. Recipient:, since RCPT TO knows no To or Bcc."""
+    message_id = mime.field_text(told.head, b"message-id")
     lines = [
-        b"Sender: " + (_shown(told.envelope.sender) or b"<>"),
-        b"Subject: " + _shown(_cut(field_text(told.head, b"subject"))),
-        b"Message-ID: " + _shown(_cut(field_text(told.head, b"message-id"))),
+        b"Sender: " + (mime.shown(told.envelope.sender) or b"<>"),
+        b"Subject: " + mime.shown(mime.cut(mime.field_text(told.head, b"subject"))),
+        b"Message-ID: " + mime.shown(mime.cut(message_id)),
     ]
     for each in told.recipients:
-        line = b"Recipient: " + _shown(each.final)
+        line = b"Recipient: " + mime.shown(each.final)
         if each.expanded:
-            line += b", Expanded: " + _shown(each.original)
+            line += b", Expanded: " + mime.shown(each.original)
         lines.append(line)
     return lines
 
 
 def _prose(told: Told) -> list[bytes]:
-    sender = _shown(told.envelope.sender)
+    sender = mime.shown(told.envelope.sender)
     lines = [b"Envelope sender: <%s>" % sender]
-    return lines + [b"    <%s>" % _shown(each.final) for each in told.recipients]
+    return lines + [b"    <%s>" % mime.shown(each.final) for each in told.recipients]
 
 
 def _status(told: Told) -> bytes:
@@ -224,7 +216,7 @@ def _status(told: Told) -> bytes:
     groups += [envelope.recipient_fields(each) + NOT_TRIED for each in told.recipients]
     body = b"\r\n".join(groups)
     global_ = b"" if body.isascii() else b"global-"
-    return _part(b"message/%sdelivery-status" % global_, b"Delivery report", body)
+    return mime.part(b"message/%sdelivery-status" % global_, b"Delivery report", body)
 
 
 def _envelope_lines(told: Told) -> bytes:
@@ -233,20 +225,12 @@ def _envelope_lines(told: Told) -> bytes:
     return b"".join(address.one_line(line) + b"\r\n" for line in lines)
 
 
-def _part(kind: bytes, description: bytes, body: bytes, encoding: bytes = b"") -> bytes:
-    encoding = encoding or (b"7bit" if body.isascii() else b"8bit")
-    return (
-        b"Content-Description: %s\r\nContent-Type: %s\r\n"
-        b"Content-Transfer-Encoding: %s\r\n\r\n%s" % (description, kind, encoding, body)
-    )
-
-
 def _last_part(told: Told, form: str) -> bytes:
     if form != "supplement":
         kind = _inner_type(told, form)
-        return _part(kind, b"Archived message", b"", told.shape.encoding)
+        return mime.part(kind, b"Archived message", b"", told.shape.encoding)
     head = told.head[: header.end(told.head)]
-    return _part(b"text/rfc822-headers", b"Header of the message", head)
+    return mime.part(b"text/rfc822-headers", b"Header of the message", head)
 
 
 def _inner_type(told: Told, form: str) -> bytes:
@@ -264,37 +248,6 @@ def _outer_encoding(told: Told, *, ascii_: bool) -> bytes:
 
 def _date(told: Told) -> bytes:
     """The original's Date: where it can be read, else when it arrived, else nothing."""
-    shown = field_text(told.head, b"date")
+    shown = mime.field_text(told.head, b"date")
     readable = shown.isascii() and trace.read_date(shown) is not None
     return shown if readable else envelope.date(told.envelope.arrival)
-
-
-def _subject(head: bytes) -> bytes:
-    """The original's Subject, in ASCII: raw 8-bit text becomes encoded words."""
-    shown = _cut(field_text(head, b"subject"))
-    if shown.isascii():
-        return shown or b"(no subject)"
-    text = shown.decode("utf-8", "replace")
-    words = []
-    while text:
-        size = WORD_BYTES
-        while len(text[:size].encode()) > WORD_BYTES:
-            size -= 1
-        coded = b2a_base64(text[:size].encode(), newline=False)
-        words.append(b"=?utf-8?B?" + coded + b"?=")
-        text = text[size:]
-    return b"\r\n ".join(words)
-
-
-def _cut(text: bytes) -> bytes:
-    """Cut a text to what fits a line of RFC 5322 2.1.1, between two characters."""
-    end = min(len(text), SUBJECT_LIMIT)
-    while 0 < end < len(text) and text[end] & 0xC0 == 0x80:
-        end -= 1
-    return text[:end]
-
-
-def _shown(value: bytes) -> bytes:
-    """Text for people: UTF-8 as it is, bytes that are none as question marks."""
-    text = address.one_line(value)
-    return text if text.isascii() else text.decode("utf-8", "replace").encode()

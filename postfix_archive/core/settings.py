@@ -31,6 +31,7 @@ DEFAULTS = {
     "archive_journal_recipients_per_copy": "0",
     "archive_key_file": "$config_directory/archive.key",
     "archive_local_clients": "127.0.0.0/8, ::1",
+    "archive_outcome_mail": "no",
     "archive_prometheus_file": "",
     "archive_refused_address": "127.0.0.1:10030",
     "archive_relay_address": "127.0.0.1:10029",
@@ -42,6 +43,7 @@ DEFAULTS = {
     "archive_store_directory": "/var/lib/postfix-archive",
     "archive_tables": "",
     "archive_time_limit": "900s",
+    "archive_wait_for_outcome": "0s",
     "mail_owner": "postfix",
 }
 
@@ -61,6 +63,7 @@ class Settings:
     archive_journal_recipients_per_copy: int
     archive_key_file: str
     archive_local_clients: tuple[str, ...]
+    archive_outcome_mail: bool
     archive_prometheus_file: str  # "" for none
     archive_refused_address: tuple[str, int]
     archive_relay_address: tuple[str, int]
@@ -72,6 +75,7 @@ class Settings:
     archive_store_directory: str
     archive_tables: tuple[tuple[str, str], ...]  # type and path of each source
     archive_time_limit: int  # seconds
+    archive_wait_for_outcome: int  # seconds
     config_directory: str
     mail_owner: str
     myhostname: bytes
@@ -204,12 +208,22 @@ def _count(value: str, where: str) -> int:
 
 
 def _time(value: str, where: str) -> int:
+    return _time_or_none(value, where, least=1)
+
+
+def _time_or_none(value: str, where: str, *, least: int = 0) -> int:
     unit = UNITS.get(value[-1:].lower())
     number = value[:-1] if unit else value
-    seconds = int(number) * (unit or 1) if _is_number(number) else 0
-    if not 0 < seconds <= TIME_LIMIT:
+    seconds = int(number) * (unit or 1) if _is_number(number) else -1
+    if not least <= seconds <= TIME_LIMIT:
         raise SettingWrong(f"{where}: must be a time such as 900s, 5m, 2h, 5d or 1w")
     return seconds
+
+
+def _yes_or_no(value: str, where: str) -> bool:
+    if value not in ("yes", "no"):
+        raise SettingWrong(f"{where}: must be yes or no")
+    return value == "yes"
 
 
 def port(value: str, where: str) -> tuple[str, int]:
@@ -248,6 +262,7 @@ READERS: dict[str, Callable[[str, str], Any]] = {
     "archive_journal_recipients_per_copy": _count,
     "archive_key_file": _path,
     "archive_local_clients": _clients,
+    "archive_outcome_mail": _yes_or_no,
     "archive_prometheus_file": _prom_file,
     "archive_refused_address": port,
     "archive_relay_address": port,
@@ -259,5 +274,6 @@ READERS: dict[str, Callable[[str, str], Any]] = {
     "archive_store_directory": _path,
     "archive_tables": _tables,
     "archive_time_limit": _time,
+    "archive_wait_for_outcome": _time_or_none,
     "myhostname": _host,
 }

@@ -219,7 +219,7 @@ def _sent(work: Work, request: Request, found: Told) -> str:
         ),
     )
     mark = archiving.copy_stamp(
-        work.opened,
+        archiving.record_id(work.opened, request),
         request,
         digest.of(work.content(copy, mailed=True)).digest(),
         work.run.keys,

@@ -21,7 +21,7 @@ import dateutil.parser
 
 from postfix_archive import __version__
 from postfix_archive.back import config, reading
-from postfix_archive.core import report, trace
+from postfix_archive.core import mime, trace
 from postfix_archive.core.errors import ArchiveError
 from postfix_archive.core.record import Record, shown
 from postfix_archive.core.settings import Settings
@@ -207,7 +207,7 @@ def _page(settings: Settings, kept: Record) -> Iterator[str]:
     yield f"Archive id:  {kept.archive_id}"
     yield f"Archive:     {kept.archive}"
     yield f"Subject:     {_decoded(head)}"
-    yield f"Message-ID:  {shown(report.field_text(head, b'message-id')) or '(none)'}"
+    yield f"Message-ID:  {shown(mime.field_text(head, b'message-id')) or '(none)'}"
     yield f"Sender:      {shown(sealed.sender) or '<> (the null sender)'}"
     if sealed.arrival is not None:
         yield f"Received:    {trace.written_date(sealed.arrival).decode()}"
@@ -256,7 +256,7 @@ def _plain(text: str) -> str:
 
 def _decoded(head: bytes) -> str:
     """The subject for people: encoded words and undeclared charsets made readable."""
-    raw = report.field_text(head, b"subject")[:SUBJECT_LIMIT]
+    raw = mime.field_text(head, b"subject")[:SUBJECT_LIMIT]
     if not raw:
         return "(no subject)"
     if not raw.isascii():

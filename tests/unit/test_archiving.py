@@ -149,7 +149,7 @@ def test_no_recipients_still_give_one_copy() -> None:
 
 def test_a_copy_that_leaves_is_stamped_as_a_copy() -> None:
     line = archiving.copy_stamp(
-        opened(envelope_of()), asked(), examples.sha256(MESSAGE), ROTATED, now=NOW
+        ARCHIVE_ID, asked(), examples.sha256(MESSAGE), ROTATED, now=NOW
     )
     found = stamp.find(line + MESSAGE, ROTATED)
     digests = examples.digests(line + MESSAGE, found.offsets)

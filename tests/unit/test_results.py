@@ -81,6 +81,12 @@ def test_an_outcome_reads_back_from_its_event(
     assert outcome.is_event(event(found))
 
 
+def test_an_outcome_without_a_queue_id_can_still_be_read_back() -> None:
+    bare = Outcome("", "failed", of="", queue_id="", at="")
+    assert outcome.is_event(event(bare))
+    assert outcome.from_event(event(bare)) == bare
+
+
 def test_an_outcome_is_one_line_for_people() -> None:
     assert became(BOB).told() == f"delivered (2.0.0), {AT}"
     long = became(

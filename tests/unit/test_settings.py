@@ -17,6 +17,7 @@ PLACE = "/etc/postfix/archive.cf"
 PORTS = [name for name in settings.DEFAULTS if name.endswith("_address")]
 PATHS = ["archive_key_file", "archive_spool_directory", "archive_store_directory"]
 TIMES = ["archive_stamp_lifetime", "archive_time_limit"]
+WAITS = ["archive_wait_for_outcome"]  # times that may be nothing
 
 
 def refusal(text: str) -> str:
@@ -37,12 +38,14 @@ def test_an_empty_file_means_all_defaults() -> None:
     assert found.archive_journal_recipients_per_copy == 0
     assert found.archive_key_file == "/etc/postfix/archive.key"
     assert found.archive_local_clients == ("127.0.0.0/8", "::1")
+    assert found.archive_outcome_mail is False
     assert found.archive_report_format == "hybrid"
     assert found.archive_sender == b""
     assert found.archive_spool_directory == "/var/tmp"
     assert found.archive_stamp_lifetime == 5 * 86400
     assert found.archive_store_directory == "/var/lib/postfix-archive"
     assert found.archive_time_limit == 900
+    assert found.archive_wait_for_outcome == 0
     assert found.mail_owner == "postfix"
     assert found.myhostname == b"mail.example.com"
     assert found.config_directory == "/etc/postfix"
@@ -66,7 +69,11 @@ def test_an_empty_file_means_all_defaults() -> None:
         ("archive_sender", "<>", b""),
         ("archive_sender", "", b""),
         ("archive_sender", "owner@example.com", b"owner@example.com"),
+        ("archive_outcome_mail", "yes", True),
+        ("archive_outcome_mail", "no", False),
         *((name, "7", 7) for name in TIMES),
+        *((name, text, 0) for name in WAITS for text in ("0", "0s", "0d")),
+        *((name, "7m", 420) for name in WAITS),
         *((name, "7s", 7) for name in TIMES),
         *((name, "7m", 420) for name in TIMES),
         *((name, "2h", 7200) for name in TIMES),
@@ -99,6 +106,12 @@ WRONG = [
     *(
         ("archive_report_format", text, "hybrid, dsn, journal, message")
         for text in ("", "Hybrid", "eml")
+    ),
+    *(("archive_outcome_mail", text, "yes or no") for text in ("", "true", "Yes", "1")),
+    *(
+        (n, text, "900s")
+        for n in WAITS
+        for text in ("", "5x", "-5s", "s", "1.5h", HUGE)
     ),
     *((n, text, "900s") for n in TIMES for text in ("", "0", "5x", "-5s", "s", "1.5h")),
     ("archive_time_limit", HUGE, "900s"),

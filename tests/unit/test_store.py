@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from postfix_archive.back import reading, store, stored
-from postfix_archive.core import archiving, envelope, report, wire
+from postfix_archive.core import archiving, envelope, outcome, report, wire
 from postfix_archive.core.envelope import Envelope, Recipient, Request
 from postfix_archive.core.errors import ArchiveError, RecordDamaged, StoreFailed
 from postfix_archive.core.record import Record
@@ -32,6 +32,7 @@ from unit.examples import (
     facts,
     opened,
 )
+from unit.test_results import became
 
 TIME = "2026-11-22T11:53:00Z"
 NAME = f"2026/11/22/{ARCHIVE_ID}.eml.gz"
@@ -544,3 +545,140 @@ def test_wire_and_store_agree_on_the_bytes(tmp_path: Path) -> None:
     message = b"".join(wire.canonical([with_lf]))
     Capture(message=message).kept_in(tmp_path)
     assert original(tmp_path) == message
+
+
+# --- outcomes, and their reports -----------------------------------------------------
+
+COVERS = "cd" * 32
+REPORT_NAME = NAME.replace(".eml.gz", ".outcome.eml.gz")
+SECOND_NAME = NAME.replace(".eml.gz", ".outcome-2.eml.gz")
+
+
+def kept_once(folder: Path) -> store.Archive:
+    Capture().kept_in(folder)
+    return store.Archive(str(folder), LEGAL)
+
+
+def report_on(covers: str = COVERS) -> bytes:
+    """As much of an outcome report as the store reads."""
+    return (
+        b"Content-Type: multipart/report; boundary=x\r\n\r\n"
+        b"\r\n--=_archive_x\r\nContent-Type: message/delivery-status\r\n\r\n"
+        b"Archive-Id: x\r\nArchive-Outcomes: %s\r\n\r\n--=_archive_x--\r\n"
+        % covers.encode()
+    )
+
+
+def reported(folder: Path, covers: str = COVERS) -> str:
+    archive = store.Archive(str(folder), LEGAL)
+    return archive.outcome_report(ARCHIVE_ID, [report_on(covers)], covers, TIME)
+
+
+def test_outcomes_are_recorded_once_and_with_one_fsync(
+    tmp_path: Path, synced: list[str]
+) -> None:
+    archive = kept_once(tmp_path)
+    told = [became(f"r{number}@example.com") for number in range(50)]
+    synced.clear()
+    assert archive.outcomes(ARCHIVE_ID, told, TIME) == 50
+    assert synced.count(str(journal(tmp_path))) == 1
+    assert archive.outcomes(ARCHIVE_ID, told[:20], TIME) == 0
+    again = [told[3], became("r3@example.com", "failed"), became("x@example.com")]
+    assert archive.outcomes(ARCHIVE_ID, again, "2027-01-01T00:00:00Z") == 2
+    assert kinds(tmp_path) == ["archived"] + ["outcome"] * 52
+    assert record(tmp_path).results.kinds == {"unknown": 1}  # Bob's
+
+
+def test_an_outcome_reads_back_as_it_was_recorded(tmp_path: Path) -> None:
+    odd = became("b\udcfcb", "failed", reply='550 "no" \\ \x07', tries=4, parent="a b")
+    kept_once(tmp_path).outcomes(ARCHIVE_ID, [odd], TIME)
+    assert outcome.from_event(events(tmp_path)[1]) == odd
+
+
+def test_outcomes_of_many_records_go_in_one_batch(tmp_path: Path) -> None:
+    other = "20261123-" + "b2" * 20
+    archive = kept_once(tmp_path)
+    Capture(message=MESSAGE + b"x\r\n", archive_id=other).kept_in(tmp_path)
+    told = [(ARCHIVE_ID, became(BOB.decode())), (other, became(BOB.decode(), "failed"))]
+    assert archive.outcomes_of(told, TIME) == 2
+    found = reading.records(str(tmp_path), LEGAL)
+    assert [each.results.word for each in found.values()] == ["delivered", "failed"]
+    some = reading.some(str(tmp_path), LEGAL, {other})
+    assert list(some) == [other]
+    assert some[other].events == found[other].events
+
+
+def test_a_report_stands_beside_the_copy(tmp_path: Path, synced: list[str]) -> None:
+    kept_once(tmp_path)
+    synced.clear()
+    assert reported(tmp_path) == REPORT_NAME
+    path = tmp_path / LEGAL / REPORT_NAME
+    assert gzip.decompress(path.read_bytes()) == report_on()
+    assert path.stat().st_mode & 0o777 == 0o400
+    event = events(tmp_path)[-1]
+    assert event["event"] == "outcome-report"
+    assert (event["id"], event["file"]) == (ARCHIVE_ID, REPORT_NAME)
+    assert event["covers"] == COVERS
+    assert event["file_sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert str(path.parent) in synced
+    assert not list((tmp_path / LEGAL / "drafts").iterdir())
+    assert record(tmp_path).reports == {REPORT_NAME: COVERS}
+    assert record(tmp_path).files == [NAME]
+
+
+def test_the_same_report_is_kept_once_and_another_beside_it(tmp_path: Path) -> None:
+    kept_once(tmp_path)
+    assert reported(tmp_path) == reported(tmp_path) == REPORT_NAME
+    assert reported(tmp_path, "ef" * 32) == SECOND_NAME
+    assert reported(tmp_path) == REPORT_NAME
+    assert reported(tmp_path, "ef" * 32) == SECOND_NAME
+    assert kinds(tmp_path) == ["archived", "outcome-report", "outcome-report"]
+    third = reported(tmp_path, "01" * 32)
+    assert third == NAME.replace(".eml.gz", ".outcome-3.eml.gz")
+
+
+@pytest.mark.parametrize("covers", [COVERS, "ef" * 32])
+def test_a_report_without_its_line_gets_it(tmp_path: Path, covers: str) -> None:
+    """A crash between file and line: the next run adds the line, also another's."""
+    kept_once(tmp_path)
+    before = journal(tmp_path).read_bytes()
+    reported(tmp_path)
+    path = tmp_path / LEGAL / REPORT_NAME
+    journal(tmp_path).write_bytes(before)
+    path.chmod(0o600)
+    name = reported(tmp_path, covers)
+    assert name == (REPORT_NAME if covers == COVERS else SECOND_NAME)
+    first = events(tmp_path)[1]
+    assert (first["event"], first["covers"]) == ("outcome-report", COVERS)
+    assert first["file_sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert path.stat().st_mode & 0o777 == 0o400
+    assert kinds(tmp_path).count("outcome-report") == (1 if covers == COVERS else 2)
+
+
+def test_a_report_with_its_line_and_the_mode_of_a_new_one_gets_no_second_line(
+    tmp_path: Path,
+) -> None:
+    kept_once(tmp_path)
+    reported(tmp_path)
+    path = tmp_path / LEGAL / REPORT_NAME
+    path.chmod(0o600)
+    assert reported(tmp_path) == REPORT_NAME
+    assert kinds(tmp_path) == ["archived", "outcome-report"]
+    assert path.stat().st_mode & 0o777 == 0o400
+
+
+def test_a_damaged_report_is_named(tmp_path: Path) -> None:
+    kept_once(tmp_path)
+    reported(tmp_path)
+    path = tmp_path / LEGAL / REPORT_NAME
+    path.chmod(0o600)
+    path.write_bytes(path.read_bytes()[:-9])
+    with pytest.raises(StoreFailed, match="its end is cut off"):
+        reported(tmp_path)
+
+
+def test_the_mail_of_a_report_is_recorded(tmp_path: Path) -> None:
+    kept_once(tmp_path).outcome_mailed(ARCHIVE_ID, REPORT_NAME, TIME, "4Zmail")
+    event = events(tmp_path)[-1]
+    assert (event["event"], event["queued_as"]) == ("outcome-mailed", "4Zmail")
+    assert record(tmp_path).mailed == {REPORT_NAME}

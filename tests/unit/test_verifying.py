@@ -16,6 +16,8 @@ import pytest
 from postfix_archive.back import journal, verifying
 
 from unit.examples import LEGAL, MESSAGE
+from unit.test_results import became
+from unit.test_settling import Place
 from unit.test_store import Capture
 
 SCRIPT = Path(__file__).resolve().parent.parent.parent / "contrib" / "verify_archive.py"
@@ -316,3 +318,69 @@ def test_a_subject_that_names_a_boundary_harms_nothing(
 ) -> None:
     Capture(message=b"Subject: " + subject + b"\r\n\r\nx\r\n").kept_in(tmp_path)
     assert wrong(tmp_path / LEGAL) == []
+
+
+# --- outcome reports -----------------------------------------------------------------
+
+
+@pytest.fixture
+def settled(tmp_path: Path) -> Path:
+    """An archive with one copy and the report of what became of it."""
+    place = Place(tmp_path, None)
+    place.became(became("bob@example.com"))
+    place.settle()
+    return tmp_path / LEGAL
+
+
+def report_in(folder: Path) -> Path:
+    [found] = folder.rglob("*.outcome.eml.gz")
+    return found
+
+
+def test_an_outcome_report_is_a_file_of_the_journal(settled: Path) -> None:
+    told = verifying.verify(str(settled))
+    assert not told.findings
+    assert (len(told.files), told.lines) == (2, 3)
+    assert "2 files, 3 lines" in alone(str(settled)).stdout
+
+
+def test_an_outcome_report_cut_or_changed_at_any_byte_is_named(settled: Path) -> None:
+    path = report_in(settled)
+    content = path.read_bytes()
+    for at in range(len(content)):
+        for other in (content[:at], content[:at] + b"~" + content[at + 1 :]):
+            if other != content:
+                harmed(path, other)
+                found = wrong(settled)
+                assert found and all(path.name in each for each in found), at
+
+
+def test_a_lost_or_added_outcome_report_is_named(settled: Path) -> None:
+    path = report_in(settled)
+    other = path.with_name(path.name.replace(".outcome.", ".outcome-2."))
+    shutil.copy2(path, other)
+    [found] = wrong(settled)
+    assert other.name in found and "the journal has not" in found
+    path.rename(path.with_suffix(".away"))
+    path.with_suffix(".away").replace(settled.parent / "away")
+    assert any(
+        path.name in each and "the store has not" in each for each in wrong(settled)
+    )
+
+
+def test_an_outcome_report_that_a_crash_left_is_a_note(settled: Path) -> None:
+    path = report_in(settled)
+    other = path.with_name(path.name.replace(".outcome.", ".outcome-2."))
+    shutil.copy2(path, other)
+    other.chmod(0o600)
+    assert wrong(settled) == []
+    [found] = notes(settled)
+    assert other.name in found
+
+
+def test_a_copy_that_calls_itself_a_report_is_named(settled: Path) -> None:
+    """Of a report no original is asked for: nobody may get rid of one like that."""
+    copy = files(settled)[0].with_name("20261122-" + "a1" * 20 + ".eml.gz")
+    assert copy.exists()
+    relinked(settled, 0, b'"event":"archived"', b'"event":"outcome-report"')
+    assert wrong(settled)

@@ -1,0 +1,62 @@
+"""Pieces of MIME messages that this program writes: parts, subjects, text for people.
+
+Used by report and outcome_report.
+"""
+
+from __future__ import annotations
+
+from binascii import b2a_base64
+
+from postfix_archive.core import address, header
+
+SUBJECT_LIMIT = 900  # bytes: one line of RFC 5322 2.1.1 with its name
+WORD_BYTES = 45  # bytes in one encoded word, at most 75 characters: RFC 2047 2
+
+
+def part(kind: bytes, description: bytes, body: bytes, encoding: bytes = b"") -> bytes:
+    """Return a part of a multipart; its encoding is 7bit or 8bit unless given."""
+    encoding = encoding or (b"7bit" if body.isascii() else b"8bit")
+    return (
+        b"Content-Description: %s\r\nContent-Type: %s\r\n"
+        b"Content-Transfer-Encoding: %s\r\n\r\n%s" % (description, kind, encoding, body)
+    )
+
+
+def field_text(told_head: bytes, name: bytes) -> bytes:
+    """Return a header field of the original on one line, nothing if it has none."""
+    field = header.first(told_head, name)
+    return b"" if field is None else address.one_line(field.value)
+
+
+def subject(head: bytes, before: bytes = b"") -> bytes:
+    """Return the original's Subject, in ASCII, behind some words of ours.
+
+    Raw 8-bit text becomes encoded words.
+    """
+    said = before + cut(field_text(head, b"subject") or b"(no subject)")
+    if said.isascii():
+        return said
+    text = said.decode("utf-8", "replace")
+    words = []
+    while text:
+        size = WORD_BYTES
+        while len(text[:size].encode()) > WORD_BYTES:
+            size -= 1
+        coded = b2a_base64(text[:size].encode(), newline=False)
+        words.append(b"=?utf-8?B?" + coded + b"?=")
+        text = text[size:]
+    return b"\r\n ".join(words)
+
+
+def cut(text: bytes) -> bytes:
+    """Return as much of a text as fits a line (RFC 5322 2.1.1), in whole characters."""
+    end = min(len(text), SUBJECT_LIMIT)
+    while 0 < end < len(text) and text[end] & 0xC0 == 0x80:
+        end -= 1
+    return text[:end]
+
+
+def shown(value: bytes) -> bytes:
+    """Return text for people: UTF-8 as it is, bytes that are none as question marks."""
+    text = address.one_line(value)
+    return text if text.isascii() else text.decode("utf-8", "replace").encode()
