@@ -26,6 +26,10 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from typing import Self
 
 ROOT = Path(__file__).resolve().parent.parent
 USER = "nobody"  # pipe(8) wants a user that is neither root nor Postfix's own
@@ -122,7 +126,7 @@ class NotInTime(AssertionError):
 
 
 class PrivatePostfix:
-    """One running Postfix instance with the archive in it."""
+    """One running Postfix instance with the archive in it; archive="" leaves it out."""
 
     def __init__(
         self,
@@ -154,7 +158,7 @@ class PrivatePostfix:
 
     # --- life ---------------------------------------------------------------------
 
-    def __enter__(self) -> PrivatePostfix:
+    def __enter__(self) -> Self:
         self.start()
         return self
 
@@ -383,18 +387,22 @@ class PrivatePostfix:
             folder.mkdir(exist_ok=True)
             shutil.chown(folder, USER, GROUP)
             folder.chmod(0o700)
-        install_program(self.program)
         shutil.copy(ROOT / "tests" / "sink.py", self.folder / "sink.py")
         (self.folder / "sink.py").chmod(0o755)
         (self.etc / "main.cf").write_text("".join(self._main_lines()))
         (self.etc / "master.cf").write_text(self._edit_master(self._master_text()))
+        if self._archive:
+            self._build_archive()
+        for link in ("dynamicmaps.cf", "dynamicmaps.cf.d", "postfix-files"):
+            (self.etc / link).symlink_to(f"/etc/postfix/{link}")
+
+    def _build_archive(self) -> None:
+        install_program(self.program)
         key = self.etc / "archive.key"
         key.touch(0o600)
         key.write_text(KEY)
         shutil.chown(key, USER, GROUP)
         self.set_archive_cf()
-        for link in ("dynamicmaps.cf", "dynamicmaps.cf.d", "postfix-files"):
-            (self.etc / link).symlink_to(f"/etc/postfix/{link}")
 
     def _main_lines(self) -> Iterator[str]:
         values = {
@@ -403,8 +411,7 @@ class PrivatePostfix:
             "data_directory": str(self.folder / "data"),
             "maillog_file": str(self.logfile),
             "maillog_file_prefixes": str(self.folder),
-            **_archive_lines(),
-            "archive": self._archive,
+            **({**_archive_lines(), "archive": self._archive} if self._archive else {}),
             **self._main,
         }
         for name, value in values.items():
@@ -417,6 +424,8 @@ class PrivatePostfix:
             sink=self.folder / "sink.py",
             folder=self.folder,
         )
+        if not self._archive:
+            return text + self._master
         for path in sorted((ROOT / "master.cf.d").glob("*.cf")):
             if path.name != "00-main.cf":
                 text += path.read_text()

@@ -1,0 +1,311 @@
+"""A private Postfix with the archive, from which mail really goes somewhere.
+
+SMTP to a remote side, LMTP to a mailbox, local(8) with aliases and .forward,
+virtual(8), discard, error, a list manager, and content filters that give back in four
+ways. What has arrived is looked up where it arrived: arrived().
+
+    with World() as world:
+        world.send(mail("one"), to=["yes-one@far.example.net"])
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import smtplib
+import socketserver
+import subprocess
+import threading
+from pathlib import Path
+from typing import Any
+
+from remote_side import DOMAIN, RemoteSide
+from smtp_peer import Peer, Transaction, hang_up
+
+from mails import is_named
+from private_postfix import Client, PrivatePostfix, free_ports
+
+LIST = "list@lists.example.com"
+MEMBERS = ("yes-member@far.example.net", "daemon+member@here.example.com")
+XFORWARD = "XFORWARD NAME ADDR PORT PROTO HELO IDENT SOURCE"
+ALIASES = """
+three daemon+three, yes-three@far.example.net, no-three@far.example.net
+run "|cat >>{out}/run"
+broken "|exit 67"
+nested daemon+nested, nest
+nest yes-nested@far.example.net, backup+nested
+"""
+FORWARDS = {  # by user; local(8) reads the first that is there
+    "games": "backup+games@here.example.com\n",
+    "news": "yes-news@far.example.net\n",
+    "irc": "\\irc, yes-irc@far.example.net\n",
+    "lp": "no-lp@far.example.net\n",
+}
+VIRTUAL = """
+trio@alias.example.com yes-trio@far.example.net known@box.example.com no-trio@{far}
+solo@alias.example.com yes-solo@far.example.net
+known+alias@alias.example.com known@box.example.com
+"""
+TRANSPORTS = """
+far.example.net smtp:{place}
+soft.example.net softly:{place}
+hangup.example.net smtp:[127.0.0.1]:{hangup}
+lmtp.example.net lmtp:inet:127.0.0.1:{lmtp}
+discard.example.com discard:thrown away by a transport
+error.example.com error:5.1.2 there is no such place
+retry.example.com retry:4.3.2 this place is closed for now
+lists.example.com lists:
+archive-request.invalid archive-stamp:on-request
+"""
+SENDERS = """
+/^hold@/ HOLD to be looked at
+/^throw@/ DISCARD thrown away at the door
+"""
+MASTER = """
+softly unix - - n - - smtp -o soft_bounce=yes
+scan unix - - n - 10 smtp
+  -o smtp_send_xforward_command=yes -o disable_dns_lookups=yes
+lists unix - n n - 10 pipe
+  flags=q user=nobody:nogroup null_sender=
+  argv={folder}/again {folder}/again.socket {{${{sender}}}} list
+scanpipe unix - n n - 10 pipe
+  flags=q user=nobody:nogroup null_sender=
+  argv={folder}/again {folder}/again.socket {{${{sender}}}} {{${{recipient}}}}
+127.0.0.1:{back} inet n - n - - smtpd
+  -o syslog_name=postfix/back -o content_filter= -o cleanup_service_name=back-cleanup
+  -o smtpd_sender_restrictions= -o smtpd_authorized_xforward_hosts=127.0.0.0/8
+  -o receive_override_options=no_unknown_recipient_checks,no_address_mappings
+back-cleanup unix n - n - 0 cleanup
+  -o syslog_name=postfix/back -o header_checks=regexp:{folder}/throw
+"""
+# Hands a message to whoever may run sendmail(1) on this instance, and exits as it says.
+AGAIN = """#!/usr/bin/python3 -IS
+import os, socket, sys
+with socket.socket(socket.AF_UNIX) as peer:
+    peer.connect(sys.argv[1])
+    words = b"\\0".join(os.fsencode(each) for each in sys.argv[2:])
+    peer.sendall(words + b"\\0\\0" + sys.stdin.buffer.read())
+    peer.shutdown(socket.SHUT_WR)
+    sys.exit(int(peer.recv(10)))
+"""
+
+
+class World(PrivatePostfix):
+    """The instance with all its neighbours."""
+
+    def __init__(self, **more: Any) -> None:
+        self.remote = RemoteSide()
+        self.hangup = Peer(hang_up)
+        self.lmtp = Peer(_keep, is_lmtp=True)
+        self.scans = {
+            "told": Peer(self._scan_and_tell, extensions=("8BITMIME", XFORWARD)),
+            "passed": Peer(self._scan_and_tell),
+            "silent": Peer(self._scan_and_say_ok),
+        }
+        [self.back] = free_ports(1)
+        super().__init__(**more)
+        self._again = _Again(str(self.folder / "again.socket"), self)
+        (self.folder / "again.socket").chmod(0o777)
+
+    def start(self) -> None:
+        """Start everything; return when Postfix answers."""
+        self.remote.start()
+        for each in (self.hangup, self.lmtp, *self.scans.values()):
+            each.start()
+        threading.Thread(target=self._again.serve_forever, daemon=True).start()
+        super().start()
+
+    def __exit__(self, kind: object, *more: object) -> None:
+        super().__exit__(kind, *more)
+        for each in (self.hangup, self.lmtp, *self.scans.values()):
+            each.stop()
+        self._again.shutdown()
+        self._again.server_close()
+        self.remote.__exit__(kind)
+
+    @property
+    def places(self) -> dict[str, str]:
+        """How Postfix's log names the neighbours."""
+        ports = {
+            "far": self.remote.smtp_port,
+            "hangup": self.hangup.port,
+            "lmtp": self.lmtp.port,
+        }
+        return {name: f"127.0.0.1[127.0.0.1]:{ports[name]}" for name in ports}
+
+    # --- the truth ------------------------------------------------------------------
+
+    def arrived(self, name: str, address: str) -> int:
+        """Return how often a message has come to an address, as is found there."""
+        user, _, domain = address.partition("@")
+        if domain == "box.example.com":
+            return _in_box(name, self.folder / "virtual" / user)
+        if address == "run@here.example.com":
+            path = self.folder / "out" / "run"
+            return int(path.exists() and is_named(path.read_bytes(), name))
+        if domain == "here.example.com":
+            return _in_box(name, self.folder / "boxes" / user.partition("+")[0])
+        if domain == "lmtp.example.net":
+            return sum(is_named(t.content, name) for t in self.lmtp.took(address))
+        came = self.remote.delivered_to(address)
+        return sum(is_named(each.content, name) for each in came)
+
+    # --- what the postmaster does ---------------------------------------------------
+
+    def postsuper(self, option: str, queue_id: str) -> None:
+        """Run postsuper(1) on one message."""
+        command = ["postsuper", "-c", str(self.etc), option, queue_id]
+        subprocess.run(command, check=True, capture_output=True)
+
+    def waits(self, recipient: str, queue: str = "deferred") -> str:
+        """Return the queue id of what waits there for a recipient, when it does."""
+        self.wait(lambda: self._waiting(recipient, queue), f"{recipient} is {queue}")
+        return self._waiting(recipient, queue)[0]
+
+    def _waiting(self, recipient: str, queue: str) -> list[str]:
+        return [
+            str(each["queue_id"])
+            for each in self.mailq()
+            if each["queue_name"] == queue and recipient in _addresses(each)
+        ]
+
+    def in_queue(self) -> set[str]:
+        """Return all recipients for which something is in the queue."""
+        return {address for each in self.mailq() for address in _addresses(each)}
+
+    def set_service(self, name: str, value: str | None) -> None:
+        """Set a parameter of one service, as service/type/parameter; None unsets."""
+        words = ["-PX", name] if value is None else ["-P", f"{name}={value}"]
+        subprocess.run(["postconf", "-c", str(self.etc), *words], check=True)
+
+    # --- content filters ------------------------------------------------------------
+
+    def _scan_and_tell(self, given: Transaction, _: str) -> str:
+        """Give back, and answer as amavisd-new does."""
+        if b"\nX-Spam: yes" in given.content:
+            return "250 2.7.0 Ok, discarded, id=00001-01 - spam"
+        parts = [given.recipients]
+        if b"\nX-Split: yes" in given.content:
+            parts = [[each] for each in given.recipients]
+        for each in parts:
+            reply = self._give_back(given, each)
+        return f"250 2.0.0 from MTA(smtp:[127.0.0.1]:{self.back}): {reply}"
+
+    def _scan_and_say_ok(self, given: Transaction, _: str) -> str:
+        self._give_back(given, given.recipients)
+        return "250 ok"
+
+    def _give_back(self, given: Transaction, recipients: list[str]) -> str:
+        with Client(self.back, "scanner.example.com") as client:
+            if given.xforward:
+                words = [f"{name}={value}" for name, value in given.xforward.items()]
+                client.must(" ".join(["XFORWARD", *words]), 250)
+            seen = b"X-Scanned: yes\r\n" + given.content
+            queue_id = client.send(seen, sender=given.sender, to=recipients)
+        return f"250 2.0.0 Ok: queued as {queue_id}"
+
+    def send_again(self, words: list[str], content: bytes) -> int:
+        """Send on by sendmail(1): to the members of the list, or to whom it was for."""
+        sender, *recipients = words
+        if recipients == ["list"]:
+            content = b"X-List: " + LIST.encode() + b"\n" + content
+            sender, recipients = "list-bounces@lists.example.com", list(MEMBERS)
+        return self.sendmail(content, sender=sender, to=recipients).returncode
+
+    # --- configuration --------------------------------------------------------------
+
+    def _main_lines(self) -> Any:
+        self._main = {**self._world_main(), **self._main}
+        self._lay_out()
+        return super()._main_lines()
+
+    def _world_main(self) -> dict[str, str]:
+        folder = self.folder
+        return {
+            "mydestination": "here.example.com",
+            "myorigin": "here.example.com",
+            "recipient_delimiter": "+",
+            "alias_maps": f"texthash:{folder}/aliases",
+            "local_recipient_maps": "",
+            "mail_spool_directory": f"{folder}/boxes/",
+            "forward_path": f"{folder}/forwards/$user",
+            "virtual_alias_domains": "alias.example.com",
+            "virtual_alias_maps": f"texthash:{folder}/valias",
+            "virtual_mailbox_domains": "box.example.com",
+            "virtual_mailbox_base": f"{folder}/virtual",
+            "virtual_mailbox_maps": f"texthash:{folder}/vmailbox",
+            "virtual_uid_maps": "static:65534",
+            "virtual_gid_maps": "static:65534",
+            "transport_maps": f"texthash:{folder}/transport",
+            "smtpd_sender_restrictions": f"check_sender_access regexp:{folder}/senders",
+            "smtpd_reject_unlisted_recipient": "no",
+            "smtp_tls_security_level": "none",
+            "lists_destination_recipient_limit": "1",
+        }
+
+    def _lay_out(self) -> None:
+        texts = {
+            "aliases": ALIASES.format(out=self.folder / "out"),
+            "valias": VIRTUAL.format(far=DOMAIN),
+            "vmailbox": "known@box.example.com known/\n",
+            "senders": SENDERS,
+            "throw": "/^X-Throw: away/ DISCARD thrown away by a rule\n",
+            "transport": TRANSPORTS.format(
+                place=self.remote.place, hangup=self.hangup.port, lmtp=self.lmtp.port
+            ),
+            "again": AGAIN,
+        }
+        for name, text in texts.items():
+            (self.folder / name).write_text(text)
+        (self.folder / "again").chmod(0o755)
+        for name in ("boxes", "virtual", "out"):
+            (self.folder / name).mkdir()
+            (self.folder / name).chmod(0o1777)
+        (self.folder / "forwards").mkdir()
+        for user, text in FORWARDS.items():
+            path = self.folder / "forwards" / user
+            path.write_text(text)
+            shutil.chown(path, user)
+
+    def _master_text(self) -> str:
+        more = MASTER.format(back=self.back, folder=self.folder)
+        return super()._master_text() + more
+
+
+def _in_box(name: str, box: Path) -> int:
+    return sum(is_named(each.read_bytes(), name) for each in box.glob("new/*"))
+
+
+def _keep(transaction: Transaction, address: str) -> str:
+    """Answer as a mailbox does: full-… is full, gone-… is gone."""
+    if address.startswith("full-"):
+        return "452 4.2.2 mailbox is full"
+    if address.startswith("gone-"):
+        return "550 5.1.1 that mailbox is gone"
+    return f"250 2.1.5 <{address}> saved"
+
+
+def _addresses(listed: dict[str, Any]) -> list[str]:
+    return [str(each["address"]) for each in listed["recipients"]]
+
+
+class _Again(socketserver.ThreadingUnixStreamServer):
+    daemon_threads = True
+    block_on_close = False
+
+    def __init__(self, path: str, world: World) -> None:
+        self.world = world
+        super().__init__(path, _AgainSession)
+
+
+class _AgainSession(socketserver.StreamRequestHandler):
+    server: _Again
+
+    def handle(self) -> None:
+        words, _, content = self.rfile.read().partition(b"\0\0")
+        named = [os.fsdecode(each) for each in words.split(b"\0")]
+        try:
+            code = self.server.world.send_again(named, content)
+        except (OSError, smtplib.SMTPException):
+            code = 75
+        self.wfile.write(str(code).encode())
