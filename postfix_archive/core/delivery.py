@@ -3,7 +3,9 @@
     to=<…>, orig_to=<…>, relay=…, delay=…, delays=…, dsn=…, status=… (…)
 
 Used by passage and reconciling. The addresses are the sender's words and the text in
-brackets is the remote host's: a line that could be read in two ways is not read.
+brackets is the remote host's: a line that could be read in two ways is not read. That
+cannot be left to the quotes: sendmail(1) takes ``a@"b>, relay=…"``, and of a domain
+Postfix quotes nothing.
 """
 
 from __future__ import annotations
@@ -11,19 +13,22 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-# As quote_822_local() writes addresses (info_log_addr_form = external, the default
-# from Postfix 3.5 on). Before, a quoted one stands there bare and may not be readable.
+# As quote_822_local() writes addresses (info_log_address_format = external, the default
+# from Postfix 3.5 on). With internal a quoted one stands there bare: often unreadable.
 ADDRESS = r'(?:"(?:[^"\\]|\\.)*"(?:@[^\s<>",()\\]*)?|[^\s<>",()\\]*)'
 ATTEMPT = re.compile(
     rf"to=<({ADDRESS})>, (?:orig_to=<({ADDRESS})>, )?relay=([^\s,]+)"
-    r", (?:conn_use=\d+, )?delay=[\d.]+, delays=[\d./]+(?:, tls=[^,]*)?"
-    r", dsn=([245]\.\d{1,3}\.\d{1,3}), status=([A-Za-z]+) \((.*)",
-    re.DOTALL,
+    r", (?:conn_use=\d+, )?delay=[\d.]+, delays=[\d./]+(?:, tls=[^\s,]+)?"
+    r", dsn=([245]\.\d{1,3}\.\d{1,3}), status=([A-Za-z]+) \((.*)\)",
+    re.DOTALL | re.ASCII,
 )
 BEGINNING = "to=<"
-TWICE = re.compile(r">, relay=\S+, .*, status=[A-Za-z]+ \(", re.DOTALL)
-QUEUED_AS = re.compile(r"\bqueued as ([0-9A-Za-z]{6,})\b")
-FORWARDED_AS = "forwarded as "
+TWICE = re.compile(r">, relay=\S+, .*, status=[A-Za-z]+ \(", re.DOTALL | re.ASCII)
+# Postfix cuts at 2,000 bytes from the queue id on (MSG_SYSLOG_RECLEN): an address of
+# that length can look like a whole line, its closing bracket too.
+LONGEST = 1950
+FORWARDED_AS = "forwarded as "  # local(8)
+QUEUED_AS = re.compile(rf"(?:\bqueued as |^{FORWARDED_AS})([0-9A-Za-z]{{6,}})\b")
 
 
 class Attempt(NamedTuple):
@@ -31,8 +36,7 @@ class Attempt(NamedTuple):
 
     ``original`` is the address before this host mapped it, equal to ``recipient`` where
     it did not. ``status`` is Postfix's word, as ``sent``; ``dsn`` is of RFC 3463.
-    ``reply`` is the text in brackets, the remote host's as a rule; ``is_cut`` says
-    that the line ended before the bracket did.
+    ``reply`` is the text in brackets, the remote host's as a rule.
     """
 
     recipient: str
@@ -41,13 +45,10 @@ class Attempt(NamedTuple):
     dsn: str
     status: str
     reply: str
-    is_cut: bool
 
     @property
     def queued_as(self) -> str:
         """The queue id that the other side gave it, as it says itself; or nothing."""
-        if self.reply.startswith(FORWARDED_AS):
-            return self.reply[len(FORWARDED_AS) :].split()[0]
         found = QUEUED_AS.findall(self.reply)
         return found[-1] if found else ""
 
@@ -55,14 +56,17 @@ class Attempt(NamedTuple):
 def read(text: str) -> Attempt | None:
     """Return the attempt that a line's text tells of; None if it cannot be sure.
 
-    text is what stands behind the queue id, and begins with ``to=<``.
+    text is what stands behind the queue id, and begins with ``to=<``. Of a line that
+    was cut, by Postfix or on its way, it is never sure.
     """
     found = ATTEMPT.fullmatch(text)
-    if found is None:
+    if found is None or _size(text) > LONGEST:
         return None
     recipient, original, relay, dsn, status, reply = found.groups()
     if TWICE.search(reply):
         return None
-    is_cut = not reply.endswith(")")
-    reply = reply if is_cut else reply[:-1]
-    return Attempt(recipient, original or recipient, relay, dsn, status, reply, is_cut)
+    return Attempt(recipient, original or recipient, relay, dsn, status, reply)
+
+
+def _size(text: str) -> int:
+    return len(text.encode("utf-8", "surrogateescape"))

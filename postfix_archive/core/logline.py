@@ -1,9 +1,10 @@
 """One line of Postfix's log: who wrote it, when, about which queue id.
 
 Used by every room that reads the log. Lines come as syslogd(8), rsyslog, postlogd(8)
-and journalctl(1) write them: with or without year, RFC 3339, RFC 5424. Bytes that are
-no UTF-8 are lone surrogates. What a sender or a remote host can choose stands in the
-text behind the queue id, and is not looked at here.
+and journalctl(1) write them: with or without year, RFC 3339, RFC 5424, seconds since
+1970. Bytes that are no UTF-8 are lone surrogates. What a sender or a remote host can
+choose stands in the text behind the queue id, and is not looked at here. Lines end at
+LF alone: a text may hold U+0085 and U+2028.
 """
 
 from __future__ import annotations
@@ -17,7 +18,10 @@ YEAR_FIRST = r"\d{4} [A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d(?:\.\d+)?"
 RFC_3339 = (
     r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:[.,]\d+)?(?: ?(?:Z|[+-]\d\d(?::?\d\d)?))?"
 )
-TIME = f"(?:{TRADITIONAL}|{YEAR_FIRST}|{RFC_3339})"
+FULL = r"[A-Z][a-z]{2} \d{4}-\d\d-\d\d \d\d:\d\d:\d\d [A-Z]{2,5}"  # journalctl(1)
+SECONDS = r"\d{9,11}\.\d{6}"
+TIME = f"(?:{TRADITIONAL}|{YEAR_FIRST}|{RFC_3339}|{FULL}|{SECONDS})"
+PRIORITY = r"(?:<\d{1,3}>)?"  # as syslog daemons send it to each other
 # postconf(5), enable_long_queue_ids: hexadecimal, or two times, z, inode number.
 CONSONANTS = "[0-9BCDFGHJKLMNPQRSTVWXYZbcdfghjklmnpqrstvwxyz]"
 NO_QUEUE_ID = "NOQUEUE"  # smtpd(8) has no queue file yet
@@ -25,14 +29,17 @@ QUEUE_ID = (
     f"(?:{NO_QUEUE_ID}|[0-9A-F]{{6,16}}|{CONSONANTS}{{10,14}}z{CONSONANTS}{{1,14}})"
 )
 LINE = re.compile(
-    rf"({TIME}) (?:<[a-z\d.]+> )?(\S+) ([^\s\[\]]+)/([a-z]+)\[(\d+)\]:"
-    rf" ({QUEUE_ID}): (.*)"
+    rf"{PRIORITY}({TIME}) (?:<[a-z\d.]+> )?(\S+) ([^\s\[\]]+)/([a-z]+)\[(\d+)\]:"
+    rf" ({QUEUE_ID}): (.*)",
+    re.ASCII,
 )
+# As syslog-ng(8) writes it; rsyslog ends the name at the slash, and the daemon is lost.
 RFC_5424 = re.compile(
-    rf"(?:<\d+>)?1 ({RFC_3339}) (\S+) ([^\s\[\]]+)/([a-z]+) (\d+) \S+ (?:-|\[.*?\])"
-    rf" (?:\ufeff)?({QUEUE_ID}): (.*)"
+    rf"{PRIORITY}1 ({RFC_3339}) (\S+) ([^\s\[\]]+)/([a-z]+) (\d+) \S+"
+    rf" (?:-|\[.*?\]) ?(?:\ufeff)?({QUEUE_ID}): (.*)",
+    re.ASCII,
 )
-ANY = re.compile(rf"(?:(?:<\d+>)?1 )?{TIME} ")
+BEGINNING = re.compile(rf"{PRIORITY}(?:1 )?({TIME}) ", re.ASCII)
 MONTHS = {
     name: number
     for number, name in enumerate(
@@ -40,6 +47,9 @@ MONTHS = {
     )
 }
 DAY = 86400  # seconds
+SINCE_1970 = re.compile(SECONDS)
+WEEKDAY = re.compile(r"[A-Z][a-z]{2} (?=\d{4}-)")
+ZONE_NAME = re.compile(r" ([A-Z]{2,5})$")
 
 
 class Line(NamedTuple):
@@ -65,9 +75,15 @@ def read(line: str) -> Line | None:
     return Line(*found.groups()) if found else None
 
 
+def time_of(line: str) -> str:
+    """Return the time that a line of any log begins with; "" if it does not."""
+    found = BEGINNING.match(line)
+    return found.group(1) if found else ""
+
+
 def is_whole(line: str) -> bool:
     """Tell whether a line begins as a line of a log does: with a time."""
-    return ANY.match(line) is not None
+    return time_of(line) != ""
 
 
 class Clock:
@@ -93,10 +109,13 @@ class Clock:
 
     def _read(self, time: str) -> float:
         try:
-            if time[:4].isdigit() and time[4] == "-":
+            if SINCE_1970.fullmatch(time):
+                return float(time)
+            time = WEEKDAY.sub("", time)
+            if time[4] == "-":
                 return self._at(datetime.datetime.fromisoformat(_joined(time)))
             return self._traditional(time)
-        except (ValueError, OverflowError, KeyError):
+        except (ValueError, OverflowError, KeyError, IndexError):
             return 0.0
 
     def _traditional(self, time: str) -> float:
@@ -130,5 +149,11 @@ class Clock:
 
 
 def _joined(time: str) -> str:
-    """Return a time of RFC 3339 without the spaces that journalctl(1) may write."""
+    """Return a time of RFC 3339 without the spaces that journalctl(1) may write.
+
+    Of a zone's name only UTC is certain; any other is taken for the log's own.
+    """
+    name = ZONE_NAME.search(time)
+    if name:
+        time = time[: name.start()] + ("Z" if name.group(1) in ("UTC", "GMT") else "")
     return f"{time[:10]}T{time[11:].replace(' ', '')}"
