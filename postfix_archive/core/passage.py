@@ -141,6 +141,7 @@ class Passage:
         original = attempt.original if attempt.original != attempt.recipient else ""
         entry = file.entry(attempt.recipient, original)
         entry.add(attempt, line.daemon, at)
+        entry.is_filtered = self.is_filter(attempt.relay)
         self._link(file, entry, attempt)
         self.queue.touch(file)
 
@@ -167,7 +168,9 @@ class Passage:
 
     def _can_follow(self, file: QueueFile, other: QueueFile, entry: Entry) -> bool:
         """Tell whether a queue file can be what became of another one."""
-        if other.begun < file.begun or other.parent not in ("", file.key):
+        if other.begun < file.begun:
+            return False
+        if other.parent not in ("", file.key, file.parent):
             return False
         if entry.daemon == "local":
             return other.came == ""
@@ -188,14 +191,23 @@ class Passage:
         """Tell whether a relay, as a log line has it, is a content filter."""
         return any(relays.is_same(each, relay) for each in self._filters)
 
+    def is_filtered(self, entry: Entry) -> bool:
+        """Tell whether a recipient's message was given to a content filter.
+
+        One that has been taken out of the configuration since is one still.
+        """
+        return entry.is_filtered or self.is_filter(entry.relay)
+
     def came_back(self, file: QueueFile, entry: Entry) -> list[QueueFile]:
         """Return the queue files in which a filter gave this recipient's message back.
 
         By what they say of themselves, else by the Message-ID, when just one can be.
+        Of several those that have the recipient: a filter may give back in pieces.
         """
-        said = self.queue.named(entry.links) or self.queue.named(file.children)
+        keys = dict.fromkeys([*entry.links, *file.children, *self._beside(file)])
+        said = self.queue.named(list(keys))
         if said:
-            return said
+            return _having(said, entry.recipient) or said
         alike = [
             each
             for each in self.queue.alike(file)
@@ -205,7 +217,25 @@ class Passage:
             and each.begun >= file.begun
             and not each.archive_id
         ]
+        alike = _having(alike, entry.recipient) or alike
         return alike if len(alike) == 1 else []
+
+    def _beside(self, file: QueueFile) -> list[str]:
+        """Return the keys of what was given back of what was itself handed back.
+
+        XFORWARD carries on the name that the first queue file had: what a filter gives
+        back says that it comes from there, and not from the one that it was given.
+        """
+        first = self.queue.by_key.get(file.parent)
+        if first is None or file.key not in first.children:
+            return []
+        later = first.children[first.children.index(file.key) + 1 :]
+        others = [
+            each
+            for each in self.queue.named(later)
+            if each.came == "smtpd" and each.service != file.service
+        ]
+        return [each.key for each in others if each.service == others[0].service]
 
     def reached(self, file: QueueFile) -> set[str]:
         """Return the keys of all queue files in which this one goes on, and its own."""
@@ -222,8 +252,17 @@ class Passage:
         yield from self.queue.named(file.children)
         for each in file.entries:
             yield from self.queue.named(each.links)
-            if self.is_filter(each.relay):
+            if self.is_filtered(each):
                 yield from self.came_back(file, each)
+
+
+def _having(files: list[QueueFile], recipient: str) -> list[QueueFile]:
+    """Return those of these queue files in which a recipient was tried."""
+    return [
+        file
+        for file in files
+        if any(recipient in (each.recipient, each.original) for each in file.entries)
+    ]
 
 
 def _number(text: str) -> int:

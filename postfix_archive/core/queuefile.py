@@ -36,6 +36,7 @@ class Entry:
     at: float = 0.0  # seconds since 1970
     tries: int = 0
     links: list[str] = field(default_factory=list)
+    is_filtered: bool = False  # given to what was a content filter at that time
     delivered: bool = False  # by local(8) to a mailbox or command of this recipient
 
     def add(self, attempt: Attempt, daemon: str, at: float) -> None:

@@ -164,7 +164,7 @@ class Resolver:
             if entry.daemon != "local" or not entry.links:
                 return
         following = self._queue.named(entry.links)
-        filtered = self._passage.is_filter(entry.relay)
+        filtered = self._passage.is_filtered(entry)
         if filtered or (entry.relay.startswith(gates.STAMP) and not following):
             following = self._passage.came_back(file, entry)
         if not following:
@@ -194,7 +194,7 @@ class Resolver:
 
     def _is_final(self, entry: Entry) -> bool:
         """Tell whether a delivery that went well is the end of the way on this host."""
-        if entry.relay.startswith(gates.STAMP) or self._passage.is_filter(entry.relay):
+        if entry.relay.startswith(gates.STAMP) or self._passage.is_filtered(entry):
             return False
         if entry.daemon == "local":
             return entry.delivered or not entry.links

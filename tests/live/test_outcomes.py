@@ -1,0 +1,159 @@
+"""postfix-archive outcomes: the journal knows what became of each recipient, once."""
+
+from __future__ import annotations
+
+import random
+import signal
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator
+
+import pytest
+
+from mails import mail
+from private_postfix import ROOT, PrivatePostfix
+
+pytestmark = pytest.mark.live
+ROUTES = """\
+archive-request.invalid archive-stamp:on-request
+gone.example.net discard:
+no.example.net error:5.1.1 no such user
+later.example.net retry:4.3.0 come later
+here.example.com local:
+"""
+VIRTUAL = "three@example.net one@example.net two@gone.example.net bob@no.example.net\n"
+ALIASES = (
+    "trio: mailbox, far@example.net, two@no.example.net\nsingle: solo@example.net\n"
+)
+
+
+def told(postfix: PrivatePostfix) -> dict[str, str]:
+    """Return the last outcome of each recipient; children as parent -> child."""
+    found = {}
+    for each in postfix.events():
+        if each["event"] == "outcome":
+            parent = f"{each['parent']} -> " if "parent" in each else ""
+            found[f"{parent}{each['recipient']}"] = str(each["outcome"])
+    return found
+
+
+@pytest.fixture(scope="module")
+def host() -> Iterator[PrivatePostfix]:
+    """An instance that delivers, throws away, refuses and defers."""
+    with PrivatePostfix(
+        main={
+            "mydestination": "here.example.com",
+            "local_recipient_maps": "",
+            "smtpd_reject_unlisted_recipient": "no",
+            "mailbox_command": "/bin/cat >/dev/null",
+        }
+    ) as postfix:
+        (postfix.etc / "routes").write_text(ROUTES)
+        (postfix.etc / "virtual").write_text(VIRTUAL)
+        (postfix.etc / "aliases").write_text(ALIASES)
+        subprocess.run(
+            ["postalias", "-c", postfix.etc, f"hash:{postfix.etc}/aliases"], check=True
+        )
+        postfix.postconf(
+            transport_maps=f"texthash:{postfix.etc}/routes",
+            virtual_alias_maps=f"texthash:{postfix.etc}/virtual",
+            alias_maps=f"hash:{postfix.etc}/aliases",
+        )
+        postfix.reload()
+        yield postfix
+
+
+def test_each_recipient_of_one_message_has_an_outcome(host: PrivatePostfix) -> None:
+    people = ["bob@example.net", "x@gone.example.net", "y@no.example.net"]
+    host.send(mail("a"), to=[*people, "z@later.example.net", "three@example.net"])
+    host.send(mail("b"), to=["trio@here.example.com", "single@here.example.com"])
+    host.wait(lambda: len(host.mailq()) == 1, "one message waits")
+    assert host.command("outcomes", "--once").returncode == 0
+    assert told(host)["z@later.example.net"] == "waiting"
+    host.forget([str(host.mailq()[0]["queue_id"])])
+    host.settle()
+    done = host.command("outcomes", "--once")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert told(host) == {
+        "bob@example.net": "delivered",
+        "x@gone.example.net": "discarded",
+        "y@no.example.net": "failed",
+        "z@later.example.net": "deleted",
+        "three@example.net": "expanded",
+        "three@example.net -> one@example.net": "delivered",
+        "three@example.net -> two@gone.example.net": "discarded",
+        "three@example.net -> bob@no.example.net": "failed",
+        "trio@here.example.com": "expanded",
+        "trio@here.example.com -> mailbox@mail.example.com": "delivered",
+        "trio@here.example.com -> far@example.net": "delivered",
+        "trio@here.example.com -> two@no.example.net": "failed",
+        "single@here.example.com": "delivered",
+    }
+    before = len(host.events())
+    assert host.command("outcomes").returncode == 0
+    assert len(host.events()) == before
+    assert host.command("verify").returncode == 0
+
+
+def test_a_follower_that_is_killed_says_each_outcome_once() -> None:
+    """kill -9 at any moment, a rotated log, a lost state: exactly once, and right."""
+    chance = random.Random(5)
+    count = 120
+    with PrivatePostfix() as postfix:
+        (postfix.etc / "routes").write_text(ROUTES)
+        postfix.postconf(
+            transport_maps=f"texthash:{postfix.etc}/routes",
+            smtpd_reject_unlisted_recipient="no",
+        )
+        postfix.reload()
+        follower = follow(postfix)
+        for number in range(count):
+            postfix.send(mail(f"m{number}"), to=[f"a{number}@example.net", no(number)])
+            if chance.random() < 0.25:
+                follower.kill()
+                follower.wait()
+                follower = follow(postfix)
+            if number == count // 2:
+                rotate(postfix)
+        postfix.settle()
+        follower.kill()
+        follower.wait()
+        assert postfix.command("outcomes").returncode == 0
+        once = Counter(
+            (str(each["recipient"]), str(each["outcome"]))
+            for each in postfix.events()
+            if each["event"] == "outcome"
+        )
+        wanted = Counter((f"a{n}@example.net", "delivered") for n in range(count))
+        wanted += Counter((no(n), "failed") for n in range(count))
+        assert once == wanted
+        (postfix.fallback / "outcomes.sqlite").unlink()
+        assert postfix.command("outcomes").returncode == 0
+        assert sum(each["event"] == "outcome" for each in postfix.events()) == 2 * count
+        assert postfix.command("verify").returncode == 0
+
+
+def no(number: int) -> str:
+    return f"b{number}@no.example.net"
+
+
+def follow(postfix: PrivatePostfix) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "postfix_archive", "-c", str(postfix.etc)]
+    return subprocess.Popen([*command, "outcomes", "--follow"], cwd=ROOT)
+
+
+def rotate(postfix: PrivatePostfix) -> None:
+    """As logrotate(8) does: rename, then have the writer open a new file."""
+    postfix.logfile.rename(postfix.logfile.with_name("maillog.1"))
+    subprocess.run(
+        ["postfix", "-c", str(postfix.etc), "reload"], check=True, capture_output=True
+    )
+    postfix.wait(postfix.logfile.exists, "there is a new log")
+
+
+def test_a_follower_ends_in_good_order(host: PrivatePostfix) -> None:
+    follower = follow(host)
+    host.wait((host.fallback / "outcomes.sqlite").exists, "it is at work")
+    follower.send_signal(signal.SIGTERM)
+    assert follower.wait() in (0, -signal.SIGTERM)
