@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from sample_log import ENDS, FORGED, REPLIES, Samples
 
-from mails import LEGAL, mail
+from mails import mail
 from private_postfix import NotInTime
 
 pytestmark = pytest.mark.live
@@ -27,7 +27,7 @@ LINES = {"short": FORGED, "cut at its bracket": PADDED}
 def world(request: pytest.FixtureRequest) -> Iterator[Samples]:
     """A world with the archive, in which addresses are logged in one form."""
     main = {"info_log_address_format": request.param}
-    with Samples(archive=LEGAL, main=main) as made:
+    with Samples(has_archive=True, main=main) as made:
         yield made
 
 

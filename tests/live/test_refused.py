@@ -12,7 +12,15 @@ from postfix_archive.back import reading
 from private_postfix import Client, PrivatePostfix
 
 pytestmark = pytest.mark.live
-IMPOSSIBLE = ["x@", "a@r..example", "-dash@example.net", "b\udce9@example.net"]
+IMPOSSIBLE = [
+    "x@",
+    "a@r..example",
+    "-dash@example.net",
+    "b\udce9@example.net",
+    'c@"r.example>, NOTIFY=NEVER"',
+    "d@[r.example> x]",
+    'e@"r example"',
+]
 
 
 @pytest.fixture(scope="module")
