@@ -499,8 +499,13 @@ def of_group(group: Group) -> list[Scenario]:
 DEFAULTS = {"maximal_queue_lifetime": "5d"}
 
 
-def play(world: World, group: Group) -> None:
-    """Send the messages of a group, do what is to be done, and wait for the end."""
+def play(
+    world: World, group: Group, at_end: Callable[[Group], None] = lambda group: None
+) -> None:
+    """Send the messages of a group, do what is to be done, and wait for the end.
+
+    ``at_end`` is called then, while the group's settings still hold.
+    """
     scenarios = of_group(group)
     wanted = world.in_queue() | set(waiting(scenarios))
     settings = _settings(world, group)
@@ -513,6 +518,7 @@ def play(world: World, group: Group) -> None:
     _set(world, group.afterwards, {})
     world.flush()
     world.wait(lambda: world.in_queue() == wanted, f"{group.name}: {wanted} are left")
+    at_end(group)
     back = {name: DEFAULTS.get(name, "") for name in settings}
     _set(world, back, dict.fromkeys(group.services))
 
@@ -562,7 +568,9 @@ def differences(
         and each.get("parent", "") == truth.parent
     ]
     settled = [each for each in mine if each["outcome"] != WAITING]
-    if truth.kind == WAITING or (truth.or_waiting and not settled):
+    if truth.or_waiting and not settled:
+        return []
+    if truth.kind == WAITING:
         if settled or not mine:
             return [f"{truth.recipient} waits, and the journal has {mine}"]
         return []

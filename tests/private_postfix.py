@@ -126,7 +126,7 @@ class NotInTime(AssertionError):
 
 
 class PrivatePostfix:
-    """One running Postfix instance with the archive in it; archive="" leaves it out."""
+    """One running Postfix instance, with the archive in it if has_archive."""
 
     def __init__(
         self,
@@ -137,6 +137,7 @@ class PrivatePostfix:
         master: str = "",
         store: Path | None = None,
         edit_master: Callable[[str], str] | None = None,
+        has_archive: bool = True,
     ) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="pfa-", dir="/tmp"))
         self.folder.chmod(0o755)
@@ -150,6 +151,7 @@ class PrivatePostfix:
         self.ports = free_ports(1 + len(OUR_PORTS))
         self.smtp_port = self.ports[0]
         self._archive = archive
+        self._has_archive = has_archive
         self._main = main or {}
         self._archive_cf = archive_cf or {}
         self._master = master
@@ -394,7 +396,7 @@ class PrivatePostfix:
         (self.folder / "sink.py").chmod(0o755)
         (self.etc / "main.cf").write_text("".join(self._main_lines()))
         (self.etc / "master.cf").write_text(self._edit_master(self._master_text()))
-        if self._archive:
+        if self._has_archive:
             self._build_archive()
         for link in ("dynamicmaps.cf", "dynamicmaps.cf.d", "postfix-files"):
             (self.etc / link).symlink_to(f"/etc/postfix/{link}")
@@ -414,11 +416,14 @@ class PrivatePostfix:
             "data_directory": str(self.folder / "data"),
             "maillog_file": str(self.logfile),
             "maillog_file_prefixes": str(self.folder),
-            **({**_archive_lines(), "archive": self._archive} if self._archive else {}),
+            **(self._archive_main() if self._has_archive else {}),
             **self._main,
         }
         for name, value in values.items():
             yield f"{name} = {value}\n"
+
+    def _archive_main(self) -> dict[str, str]:
+        return {**_archive_lines(), "archive": self._archive}
 
     def _master_text(self) -> str:
         text = MASTER.format(
@@ -427,7 +432,7 @@ class PrivatePostfix:
             sink=self.folder / "sink.py",
             folder=self.folder,
         )
-        if not self._archive:
+        if not self._has_archive:
             return text + self._master
         for path in sorted((ROOT / "master.cf.d").glob("*.cf")):
             if path.name != "00-main.cf":

@@ -45,7 +45,9 @@ class RemoteSide(PrivatePostfix):
             "smtpd_recipient_restrictions": "permit_mynetworks, reject",
             "smtpd_end_of_data_restrictions": ask,
         }
-        super().__init__(archive="", main={**MAIN, **asking, **(main or {})}, **more)
+        super().__init__(
+            has_archive=False, main={**MAIN, **asking, **(main or {})}, **more
+        )
 
     def start(self) -> None:
         """Start the policy and Postfix."""

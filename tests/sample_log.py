@@ -147,14 +147,16 @@ maybe.example.net maybe:{place}
 
 
 class Samples(World):
-    """The world without the archive, and with more that leaves traces in the log."""
+    """The world, mostly without the archive, and more that leaves traces in the log."""
 
-    def __init__(self, *, main: dict[str, str] | None = None) -> None:
+    def __init__(
+        self, *, has_archive: bool = False, main: dict[str, str] | None = None
+    ) -> None:
         self.odd = Peer(_at_end, at_rcpt=_at_rcpt)
         self.mill = Milter()
         [self.milter_port] = free_ports(1)
         text = MASTER.format(milter=self.milter_port, mill=self.mill.port)
-        super().__init__(archive="", main=main, master=text)
+        super().__init__(has_archive=has_archive, main=main, master=text)
 
     def start(self) -> None:
         """Start everything."""

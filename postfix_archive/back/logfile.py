@@ -27,7 +27,7 @@ from dateutil import tz
 from postfix_archive.back.maillog import MAIL, USUAL
 from postfix_archive.core.configuration import Configuration
 from postfix_archive.core.errors import LogUnreadable
-from postfix_archive.core.logline import Clock
+from postfix_archive.core.logline import Clock, time_of
 
 OPENERS = {".gz": gzip.open, ".xz": lzma.open, ".bz2": bz2.open}
 JOURNAL = ("journalctl", "-q", "--no-pager", "-o", "short-iso-precise")
@@ -116,7 +116,7 @@ class Reader:
         for each in unread:
             clock = Clock(_stat(str(each)).st_mtime, tz.tzlocal())
             for line in self._of_file(each, offset):
-                yield line, clock.seconds(_time(line))
+                yield line, clock.seconds(time_of(line))
                 limit -= 1
                 if not limit:
                     return
@@ -171,7 +171,7 @@ class Reader:
             if line.startswith(CURSOR):
                 self.place = Place(cursor=line[len(CURSOR) :].strip())
             else:
-                yield line, clock.seconds(_time(line))
+                yield line, clock.seconds(time_of(line))
 
 
 def _files(path: str) -> list[Path]:
@@ -195,16 +195,9 @@ def _since(
 ) -> Iterator[tuple[str, float]]:
     last = 0.0
     for line in given:
-        last = clock.seconds(_time(line)) or last
+        last = clock.seconds(time_of(line)) or last
         if last >= since:
             yield line, last
-
-
-def _time(line: str) -> str:
-    """Return the beginning of a line, up to the host's name."""
-    if line[:1].isdigit() and line[4:5] == "-":
-        return line.partition(" ")[0]
-    return line[:15]
 
 
 def _raw_lines(log: IO[bytes], path: str) -> Iterator[bytes]:

@@ -196,14 +196,14 @@ class Passage:
         """Return the queue files in which a filter gave this recipient's message back.
 
         By what they say of themselves, else by the Message-ID, when just one can be.
+        Of several those that have the recipient: a filter may give back in pieces.
         """
         said = self.queue.named(entry.links)
         if said:
             return said
         told = self.offspring(file)
         if told:
-            mine = [each for each in told if each.is_for(entry.recipient)]
-            return mine or told
+            return list(self._up_to_next(_for(told, entry.recipient), entry.recipient))
         alike = [
             each
             for each in self.queue.alike(file)
@@ -213,7 +213,17 @@ class Passage:
             and each.begun >= file.begun
             and not each.archive_id
         ]
+        alike = _for(alike, entry.recipient)
         return alike if len(alike) == 1 else []
+
+    def _up_to_next(
+        self, files: list[QueueFile], recipient: str
+    ) -> Iterator[QueueFile]:
+        """Give the queue files before the next filter: those after it are its own."""
+        for each in files:
+            yield each
+            if any(self.is_filter(one.relay) for one in each.entries_of(recipient)):
+                return
 
     def offspring(self, file: QueueFile) -> list[QueueFile]:
         """Return the queue files that say they come from this one.
@@ -258,6 +268,11 @@ class Passage:
             yield from self.queue.named(each.links)
             if self.is_filter(each.relay):
                 yield from self.came_back(file, each)
+
+
+def _for(files: list[QueueFile], recipient: str) -> list[QueueFile]:
+    """Return those in which a recipient was tried; all, as long as that is none."""
+    return [each for each in files if each.entries_of(recipient)] or files
 
 
 def _number(text: str) -> int:

@@ -86,9 +86,11 @@ class QueueFile:
         self.entries.append(Entry(recipient, original))
         return self.entries[-1]
 
-    def is_for(self, address: str) -> bool:
-        """Tell whether it was tried to deliver to this address, or to its members."""
-        return any(address in (each.recipient, each.original) for each in self.entries)
+    def entries_of(self, address: str) -> list[Entry]:
+        """Return the entries of this address, and of what it was mapped to."""
+        return [
+            each for each in self.entries if address in (each.recipient, each.original)
+        ]
 
     def words(self) -> dict[str, Any]:
         """Return all of it in the types of JSON; what is empty is left out."""

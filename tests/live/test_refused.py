@@ -26,7 +26,7 @@ IMPOSSIBLE = [
 @pytest.fixture(scope="module")
 def plain() -> Iterator[PrivatePostfix]:
     """An instance without an archive."""
-    with PrivatePostfix(archive="", main={"receive_override_options": ""}) as running:
+    with PrivatePostfix(has_archive=False) as running:
         yield running
 
 

@@ -228,6 +228,14 @@ RETURNS = {
         f"{FROM_FILTER}, orig_queue_id=Q2, orig_client=c[192.0.2.7]",
         f"{TO_FILTER} Ok)",
     ],
+    "xforward, of the first queue file": [
+        f"{FROM_FILTER}, orig_queue_id=Q1, orig_client=c[192.0.2.7]",
+        f"{TO_FILTER} Ok)",
+    ],
+    "xforward, and queued as": [
+        f"{FROM_FILTER}, orig_queue_id=Q1, orig_client=c[192.0.2.7]",
+        f"{TO_FILTER} from MTA: 250 Ok: queued as Q3)",
+    ],
     "message-id": [
         FROM_FILTER,
         "cleanup Q3 message-id=<one@example.org>",
@@ -247,6 +255,43 @@ def test_a_content_filter_is_no_delivery(way: str) -> None:
     assert kinds(given) in ([], [(BOB, "waiting")])
     last = f"smtp Q3 to=<{BOB}>, {MX}{TAIL}5.1.1, status=bounced (550 5.1.1 who?)"
     assert kinds([*given, last, "qmgr Q3 removed"]) == [(BOB, "failed")]
+
+
+@pytest.mark.parametrize("origin", [", orig_queue_id=Q1, orig_client=c[192.0.2.7]", ""])
+def test_what_a_filter_gives_back_in_pieces_is_told_apart_by_recipient(
+    origin: str,
+) -> None:
+    carol = "carol@example.org"
+    lines = [
+        *captured(BOB, carol),
+        *(f"{FROM_FILTER.replace('Q3', each)}{origin}" for each in ("Q3", "Q4")),
+        *(f"cleanup {each} message-id=<one@example.org>" for each in ("Q3", "Q4")),
+        f"{TO_FILTER} Ok)",
+        f"{TO_FILTER} Ok)".replace(BOB, carol),
+        "qmgr Q2 removed",
+        f"smtp Q3 to=<{BOB}>, {MX}{SENT} (250 ok)",
+        "qmgr Q3 removed",
+        f"smtp Q4 to=<{carol}>, {MX}{TAIL}5.1.1, status=bounced (550 5.1.1 who?)",
+        "qmgr Q4 removed",
+    ]
+    assert kinds(lines, BOB) == [(BOB, "relayed")]
+    assert kinds(lines, carol) == [(carol, "failed")]
+
+
+def test_two_filters_in_a_row_are_followed_to_the_end() -> None:
+    second = TO_FILTER.replace("Q2", "Q3")
+    lines = [
+        *captured(BOB),
+        f"{FROM_FILTER}, orig_queue_id=Q1, orig_client=c[192.0.2.7]",
+        f"{TO_FILTER} Ok)",
+        "qmgr Q2 removed",
+        "other/smtpd Q4 client=localhost[127.0.0.1], orig_queue_id=Q1, orig_client=c",
+        f"{second} Ok)",
+        "qmgr Q3 removed",
+    ]
+    assert kinds(lines) in ([], [(BOB, "waiting")])
+    lines += [f"smtp Q4 to=<{BOB}>, {MX}{SENT} (250 ok)", "qmgr Q4 removed"]
+    assert kinds(lines) == [(BOB, "relayed")]
 
 
 def test_a_filter_that_gives_nothing_back_leaves_it_waiting() -> None:
