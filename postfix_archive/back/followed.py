@@ -1,8 +1,9 @@
 """What the follower of the log knows, kept so that it may die at any time.
 
 Used by front/outcomes. A SQLite file in archive_fallback_directory: where the log was
-read to, which queue files matter still, which captures are not settled, and how far
-each journal was read. One commit for each piece of log. It can be deleted: it is made
+read to, which queue files matter still, which captures are not settled, how far each
+journal was read, where in it the lines of those captures' records are, and which
+outcome reports are due. One commit for each piece of log. It can be deleted: it is made
 anew from the log that is there and from the journals.
 """
 
@@ -29,6 +30,9 @@ CREATE TABLE IF NOT EXISTS said (
     archive TEXT, id TEXT, of TEXT, recipient TEXT, original TEXT, parent TEXT,
     waiting INTEGER,
     PRIMARY KEY (archive, id, of, recipient, original, parent, waiting));
+CREATE TABLE IF NOT EXISTS line (
+    archive TEXT, id TEXT, at INTEGER, PRIMARY KEY (archive, id, at)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS due (archive TEXT, id TEXT, PRIMARY KEY (archive, id));
 """
 
 
@@ -132,7 +136,7 @@ class Followed:
             yield Capture(archive, capsule, record_id, archive_id, queue_id, at, pairs)
 
     def settle(self, capture: Capture) -> None:
-        """Forget a capture of which all is said."""
+        """Forget a capture of which all is said; the last has the report due."""
         self._do(
             "DELETE FROM capture WHERE archive = ? AND capsule = ?",
             capture.archive,
@@ -144,6 +148,35 @@ class Followed:
             capture.record_id,
             capture.queue_id,
         )
+        self._do(
+            "INSERT OR IGNORE INTO due SELECT ?1, ?2 WHERE NOT EXISTS"
+            " (SELECT 1 FROM capture WHERE archive = ?1 AND id = ?2)",
+            capture.archive,
+            capture.record_id,
+        )
+
+    def note_line(self, archive: str, record_id: str, at: int) -> None:
+        """Note that a journal has a line about a record at this offset."""
+        self._do("INSERT OR IGNORE INTO line VALUES (?, ?, ?)", archive, record_id, at)
+
+    def lines_of(self, archive: str, record_id: str) -> list[int]:
+        """Return the offsets of the lines about a record since its last report."""
+        found = self._base.execute(
+            "SELECT at FROM line WHERE archive = ? AND id = ? ORDER BY at",
+            (archive, record_id),
+        )
+        return [at for (at,) in found]
+
+    def due(self) -> list[tuple[str, str]]:
+        """Return archive and id of the records whose outcome reports are due."""
+        return self._base.execute("SELECT archive, id FROM due").fetchall()
+
+    def reported(self, archive: str, record_id: str) -> None:
+        """Note that a report is due no longer."""
+        for table in ("due", "line"):
+            self._do(
+                f"DELETE FROM {table} WHERE archive = ? AND id = ?", archive, record_id
+            )
 
     def say(self, said: Said) -> None:
         """Note that a journal has this outcome."""

@@ -16,7 +16,9 @@ from postfix_archive.back import acting, config, logfile, postconf
 from postfix_archive.back.following import PIECE, Follower
 from postfix_archive.core import gates
 from postfix_archive.core.configuration import Configuration
-from postfix_archive.core.errors import NotRoot, SettingWrong
+from postfix_archive.core.errors import ArchiveError, NotRoot, SettingWrong
+from postfix_archive.core.keyring import Keyring
+from postfix_archive.core.settings import Settings
 
 LOCK = "outcomes.lock"
 PAUSE = 1.0  # seconds between two looks at the log
@@ -45,7 +47,8 @@ def outcomes(directory: str, how: str | None) -> None:
         click.echo("another postfix-archive outcomes is at work", err=True)
         return
     found = postconf.read(directory)
-    follower = Follower(settings, logfile.path_of(found), filters(found))
+    keys = _keys(settings)
+    follower = Follower(settings, keys, logfile.path_of(found), filters(found))
     try:
         _run(follower, follow=how == "follow")
     finally:
@@ -64,6 +67,8 @@ def _run(follower: Follower, *, follow: bool) -> None:
             break
         if count < PIECE:
             stop.wait(PAUSE)
+    for complaint in follower.complaints:
+        click.echo(complaint, err=True)
     if follower.lost:
         click.echo(follower.lost, err=True)
     if follower.not_understood:
@@ -72,6 +77,15 @@ def _run(follower: Follower, *, follow: bool) -> None:
             " and could not be read for sure: nothing was taken from them",
             err=True,
         )
+
+
+def _keys(settings: Settings) -> Keyring | None:
+    """Return the site keys; None, and say so, where there are none."""
+    try:
+        return config.keys(settings)
+    except ArchiveError as problem:
+        click.echo(f"{problem}; until then outcome reports wait", err=True)
+        return None
 
 
 def filters(found: Configuration) -> tuple[str, ...]:
