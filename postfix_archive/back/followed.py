@@ -9,13 +9,18 @@ anew from the log that is there and from the journals.
 
 from __future__ import annotations
 
+import contextlib
+import datetime
 import json
 import os
 import sqlite3
+import urllib.parse
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from postfix_archive.core import envelope, outcome
 from postfix_archive.core.errors import StoreFailed
+from postfix_archive.core.outcome import Outcome
 from postfix_archive.core.queuefiles import QueueFiles
 
 NAME = "outcomes.sqlite"
@@ -32,6 +37,7 @@ CREATE TABLE IF NOT EXISTS said (
     PRIMARY KEY (archive, id, of, recipient, original, parent, waiting));
 CREATE TABLE IF NOT EXISTS line (
     archive TEXT, id TEXT, at INTEGER, PRIMARY KEY (archive, id, at)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS early (id TEXT PRIMARY KEY, at REAL, outcomes TEXT);
 CREATE TABLE IF NOT EXISTS due (archive TEXT, id TEXT, PRIMARY KEY (archive, id));
 """
 
@@ -51,6 +57,29 @@ class Capture:
 
 # archive, id, of, recipient, original, parent, is waiting
 Said = tuple[str, str, str, str, str, str, bool]
+
+
+def capture(archive: str, event: dict[str, object]) -> Capture:
+    """Return the capture that an event of an archive's journal tells of."""
+    text = str(event["envelope"]).encode("utf-8", "surrogateescape")
+    sealed = envelope.parse(text)
+    archived = datetime.datetime.fromisoformat(str(event["time"])).timestamp()
+    return Capture(
+        archive=archive,
+        capsule=str(event.get("capsule", event["seq"])),
+        record_id=str(event["id"]),
+        archive_id=sealed.archive_id,
+        queue_id=sealed.queue_id.decode("ascii", "replace"),
+        at=float(sealed.arrival or archived),
+        recipients=tuple(
+            (_text(each.final), _text(each.original if each.expanded else b""))
+            for each in sealed.recipients
+        ),
+    )
+
+
+def _text(address: bytes) -> str:
+    return address.decode("utf-8", "surrogateescape")
 
 
 class Followed:
@@ -155,6 +184,15 @@ class Followed:
             capture.record_id,
         )
 
+    def tell_early(self, archive_id: str, at: float, told: list[Outcome]) -> None:
+        """Note what became of a message whose copy is not kept yet; see early()."""
+        words = json.dumps([each.words() for each in told])
+        self._do("INSERT OR REPLACE INTO early VALUES (?, ?, ?)", archive_id, at, words)
+
+    def forget_early(self, before: float) -> None:
+        """Drop what was noted for copies of messages that old; no copy waits longer."""
+        self._do("DELETE FROM early WHERE at < ?", before)
+
     def note_line(self, archive: str, record_id: str, at: int) -> None:
         """Note that a journal has a line about a record at this offset."""
         self._do("INSERT OR IGNORE INTO line VALUES (?, ?, ?)", archive, record_id, at)
@@ -207,3 +245,18 @@ class Followed:
             self._base.execute(query, words)
         except sqlite3.Error as problem:
             raise StoreFailed(f"{self._path}: {problem}") from problem
+
+
+def early(folder: str, archive_id: str) -> list[Outcome]:
+    """Return what is known of a message whose copy is not kept yet; [] if not all is.
+
+    For a process other than the follower's; a state that cannot be read tells nothing.
+    """
+    place = f"file:{urllib.parse.quote(f'{folder}/{NAME}')}?mode=ro"
+    try:
+        with contextlib.closing(sqlite3.connect(place, uri=True)) as base:
+            query = "SELECT outcomes FROM early WHERE id = ?"
+            found = base.execute(query, (archive_id,)).fetchone()
+    except sqlite3.Error:
+        return []
+    return [outcome.from_event(each) for each in json.loads(found[0])] if found else []

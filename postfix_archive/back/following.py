@@ -7,14 +7,13 @@ what the journals have by then is not said twice: so each outcome stands there o
 
 from __future__ import annotations
 
-import datetime
 import json
 import time
 
 from postfix_archive.back import acting, followed, journal, logfile, reading, store
 from postfix_archive.back.due import Due
 from postfix_archive.back.followed import Capture, Followed
-from postfix_archive.core import envelope, logline, outcome, record, trace
+from postfix_archive.core import logline, outcome, record, trace
 from postfix_archive.core.keyring import Keyring
 from postfix_archive.core.outcome import Outcome
 from postfix_archive.core.passage import Passage
@@ -136,7 +135,7 @@ class Follower:
         if "id" in event:
             self._state.note_line(archive, event["id"], at)
         if event["event"] in KINDS:
-            capture = _capture(archive, event)
+            capture = followed.capture(archive, event)
             self._state.add(capture)
             return {capture.capsule}
         if event["event"] == outcome.EVENT and outcome.is_event(event):
@@ -166,6 +165,8 @@ class Follower:
                 if self._is_settled(capture, file, told):
                     settled.append((capture, file))
         self._append(told)
+        if self._settings.archive_wait_for_outcome:
+            self._tell_early(touched)
         for capture, file in settled:
             self._settle(capture, file)
         self._new.clear()
@@ -228,6 +229,15 @@ class Follower:
         for said in told:
             self._state.say(said)
 
+    def _tell_early(self, touched: set[str]) -> None:
+        """Note what became of messages whose copies wait for just that."""
+        for file in self._queue.by_key.values():
+            if file.archive_id and (self._is_first or file.key in touched):
+                told = Resolver(self._passage, file, of=file.queue_id).all()
+                if told:
+                    self._state.tell_early(file.archive_id, file.begun, told)
+        self._state.forget_early(self._queue.now - TOO_OLD)
+
     # --- which queue files are whose --------------------------------------------------
 
     def _file_of(self, capture: Capture) -> QueueFile | None:
@@ -260,28 +270,6 @@ class Follower:
             if file.archive_id and file.begun > before and not file.is_told:
                 found |= self._passage.reached(file)
         return found
-
-
-def _capture(archive: str, event: dict[str, object]) -> Capture:
-    text = str(event["envelope"]).encode("utf-8", "surrogateescape")
-    sealed = envelope.parse(text)
-    archived = datetime.datetime.fromisoformat(str(event["time"])).timestamp()
-    return Capture(
-        archive=archive,
-        capsule=str(event.get("capsule", event["seq"])),
-        record_id=str(event["id"]),
-        archive_id=sealed.archive_id,
-        queue_id=sealed.queue_id.decode("ascii", "replace"),
-        at=float(sealed.arrival or archived),
-        recipients=tuple(
-            (_text(each.final), _text(each.original if each.expanded else b""))
-            for each in sealed.recipients
-        ),
-    )
-
-
-def _text(address: bytes) -> str:
-    return address.decode("utf-8", "surrogateescape")
 
 
 def _said(archive: str, record_id: str, one: Outcome) -> followed.Said:

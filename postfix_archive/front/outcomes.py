@@ -14,7 +14,7 @@ import click
 
 from postfix_archive.back import acting, config, logfile, postconf
 from postfix_archive.back.following import PIECE, Follower
-from postfix_archive.core import gates
+from postfix_archive.core import gates, passage
 from postfix_archive.core.configuration import Configuration
 from postfix_archive.core.errors import ArchiveError, NotRoot, SettingWrong
 from postfix_archive.core.keyring import Keyring
@@ -35,7 +35,7 @@ def outcomes(directory: str, how: str | None) -> None:
     if os.geteuid():
         raise NotRoot("outcomes reads Postfix's log and writes as the archive's user")
     settings = config.load(directory)
-    if not settings.stores:
+    if not (settings.stores or settings.archive_wait_for_outcome):
         raise SettingWrong(
             "archive_delivery = mail: there is no store that could keep outcomes; write"
             " 'store, mail' in archive.cf"
@@ -89,8 +89,16 @@ def _keys(settings: Settings) -> Keyring | None:
 
 
 def filters(found: Configuration) -> tuple[str, ...]:
-    """Return the content filters of this host other than ours, as transport:nexthop."""
-    given = {found.value("content_filter", each) for each in found.services}
+    """Return the content filters of this host other than ours, as transport:nexthop.
+
+    Not the way on which copies leave: that a port of ours has as its content_filter.
+    """
+    services = [
+        each
+        for each in found.services
+        if not found.value("syslog_name", each).endswith(passage.COPIES)
+    ]
+    given = {found.value("content_filter", each) for each in services}
     given |= {found.value("content_filter"), found.value("archive_next_filter")}
     ours = (gates.STAMP, "archive:")
     return tuple(sorted(each for each in given if each and not each.startswith(ours)))
