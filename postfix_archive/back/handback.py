@@ -97,6 +97,7 @@ class Session:
         smtputf8: bool = False,
         eightbit: bool = False,
         envid: bytes = b"",
+        ret: bytes = b"",
         notify: bytes = b"",
     ) -> bool:
         """Ask for MAIL and every RCPT; tell whether SMTP can carry all these addresses.
@@ -110,6 +111,7 @@ class Session:
         command = b"MAIL FROM:<" + sender + b">"
         command += b" BODY=8BITMIME" if eightbit else b""
         command += b" SMTPUTF8" if smtputf8 and b"SMTPUTF8" in self._offers else b""
+        command += b" RET=" + ret if ret else b""
         command += b" ENVID=" + address.xtext(envid) if envid else b""
         if len(command) > SERVER_LIMIT:
             return False
@@ -287,10 +289,11 @@ def _commands(verb: bytes, words: list[bytes]) -> Iterator[bytes]:
 def _rcpt(recipient: Recipient, notify: bytes) -> bytes:
     """Return the command; smtpd(8) would cut a longer one in the middle of ORCPT."""
     command = b"RCPT TO:<" + recipient.final + b">"
-    command += b" NOTIFY=" + notify if notify else b""
-    orcpt = b" ORCPT=" + address.orcpt(recipient.original or recipient.final)
-    command += orcpt if len(command + orcpt) <= SERVER_LIMIT else b""
-    return command + b"\r\n"
+    wanted = notify or recipient.notify
+    command += b" NOTIFY=" + wanted if wanted else b""
+    orcpt = recipient.orcpt or address.orcpt(recipient.original or recipient.final)
+    longer = command + b" ORCPT=" + orcpt
+    return (longer if len(longer) <= SERVER_LIMIT else command) + b"\r\n"
 
 
 def _netstring(content: bytes) -> bytes:

@@ -107,11 +107,16 @@ def read(descriptor: int, directory: str, *, canonical: bool = False) -> Spool:
         for piece in pieces if canonical else wire.canonical(pieces):
             spool.add(piece, directory)
     except OSError as problem:
-        raise SpoolFailed(
-            f"cannot set a message of over {spool.size} bytes aside: {problem};"
-            f" look at archive_spool_directory = {directory}"
-        ) from problem
+        raise _failed(spool, directory, problem) from problem
     return spool
+
+
+def append(message: Spool, piece: bytes, directory: str) -> None:
+    """Add a piece that has the canonical form already. Raises SpoolFailed."""
+    try:
+        message.add(piece, directory)
+    except OSError as problem:
+        raise _failed(message, directory, problem) from problem
 
 
 def unpacked(message: Spool, directory: str) -> Spool:
@@ -137,6 +142,13 @@ def unpacked(message: Spool, directory: str) -> Spool:
         ) from problem
     message.close()
     return plain
+
+
+def _failed(message: Spool, directory: str, problem: OSError) -> SpoolFailed:
+    return SpoolFailed(
+        f"cannot set a message of over {message.size} bytes aside: {problem};"
+        f" look at archive_spool_directory = {directory}"
+    )
 
 
 def _pieces(descriptor: int) -> Iterator[bytes]:

@@ -31,13 +31,26 @@ CLIENT_FIELDS = (
 
 
 class Recipient:
-    """One recipient: the address now, and the one before this host mapped it."""
+    """One recipient: the address now, and the one before this host mapped it.
 
-    __slots__ = ("final", "original")
+    ``notify`` and ``orcpt`` are the DSN parameters just as the client gave them (RFC
+    3461 4), empty where the door cannot see them; ORCPT is a client's word, no mapping.
+    """
 
-    def __init__(self, final: bytes, original: bytes = b"") -> None:
+    __slots__ = ("final", "notify", "orcpt", "original")
+
+    def __init__(
+        self,
+        final: bytes,
+        original: bytes = b"",
+        *,
+        notify: bytes = b"",
+        orcpt: bytes = b"",
+    ) -> None:
         self.final = final
         self.original = original
+        self.notify = notify
+        self.orcpt = orcpt
 
     @property
     def expanded(self) -> bool:
@@ -91,7 +104,8 @@ class Envelope:
 
     ``arrival`` is in seconds since 1970, None where unknown. ``digest`` and ``size``
     (bytes) are those of the original as received. ``incomplete`` is true when the
-    recipients are known not to be all (docs/how-it-works.md, FILTER actions).
+    recipients are known not to be all (docs/how-it-works.md, FILTER actions). ``ret``
+    is the DSN parameter RET, empty where the door cannot see it.
     """
 
     __slots__ = (
@@ -105,6 +119,7 @@ class Envelope:
         "queue_id",
         "recipients",
         "requests",
+        "ret",
         "sender",
         "size",
     )
@@ -121,6 +136,7 @@ class Envelope:
         client: Client | None = None,
         arrival: int | None = None,
         envid: bytes = b"",
+        ret: bytes = b"",
         digest: str = "",
         size: int = 0,
         incomplete: bool = False,
@@ -134,6 +150,7 @@ class Envelope:
         self.client = client or Client()
         self.arrival = arrival
         self.envid = envid
+        self.ret = ret
         self.digest = digest
         self.size = size
         self.incomplete = incomplete
@@ -156,6 +173,7 @@ def message_fields(envelope: Envelope) -> bytes:
         (b"Archive-Original-SHA256", envelope.digest.encode()),
         (b"Archive-Original-Size", b"%d" % envelope.size),
         (b"Archive-Envelope", b"incomplete" if envelope.incomplete else b""),
+        (b"Archive-DSN-Ret", envelope.ret),
     ]
     return _written(lines)
 
@@ -167,6 +185,8 @@ def recipient_fields(recipient: Recipient) -> bytes:
         [
             (b"Final-Recipient", address.typed(recipient.final)),
             (b"Original-Recipient", original),
+            (b"Archive-DSN-Notify", recipient.notify),
+            (b"Archive-DSN-Orcpt", recipient.orcpt),
         ]
     )
 
@@ -197,6 +217,7 @@ def parse(text: bytes) -> Envelope:
             client=Client(**{n: known.get(f.lower(), b"") for n, f in CLIENT_FIELDS}),
             arrival=trace.read_date(known.get(b"arrival-date", b"")),
             envid=known.get(b"original-envelope-id", b""),
+            ret=known.get(b"archive-dsn-ret", b""),
             digest=known[b"archive-original-sha256"].decode("ascii"),
             size=int(known[b"archive-original-size"]),
             incomplete=known.get(b"archive-envelope") == b"incomplete",
@@ -252,6 +273,8 @@ def _recipients(groups: list[bytes]) -> Iterable[Recipient]:
             yield Recipient(
                 address.untyped(known[b"final-recipient"]),
                 address.untyped(known.get(b"original-recipient", b"")),
+                notify=known.get(b"archive-dsn-notify", b""),
+                orcpt=known.get(b"archive-dsn-orcpt", b""),
             )
 
 

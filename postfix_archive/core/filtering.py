@@ -23,9 +23,11 @@ EXTENDED = (b"ESMTP", b"UTF8SMTP", b"LMTP")
 
 
 class Task:
-    """What pipe(8) said about one run: its macros, the recipients sorted out.
+    """What Postfix said about one run: pipe(8)'s macros, the recipients sorted out.
 
-    ``asked`` has the archive addresses with the source of each request.
+    ``asked`` has the archive addresses with the source of each request. What only
+    lmtp(8) says: ``ret``, whether ``smtputf8`` was asked for, and whether the client is
+    ``local`` (None where that is not said).
     """
 
     __slots__ = (
@@ -33,10 +35,13 @@ class Task:
         "client",
         "envid",
         "forged",
+        "local",
         "nexthop",
         "people",
         "queue_id",
+        "ret",
         "sender",
+        "smtputf8",
     )
 
     def __init__(
@@ -49,12 +54,18 @@ class Task:
         client: Client,
         envid: bytes,
         keys: Keyring,
+        ret: bytes = b"",
+        smtputf8: bool = False,
+        local: bool | None = None,
     ) -> None:
         self.nexthop = nexthop
         self.queue_id = queue_id
         self.sender = sender
         self.client = client
         self.envid = envid
+        self.ret = ret
+        self.smtputf8 = smtputf8
+        self.local = local
         self.people, tables, self.forged = request.sorted_out(recipients, keys)
         self.asked = dict.fromkeys(tables, "recipient")
         self.asked.update(dict.fromkeys(request.from_nexthop(nexthop), "nexthop"))
@@ -133,6 +144,7 @@ def plan(
         client=task.client,
         arrival=origin.arrival,
         envid=task.envid,
+        ret=task.ret,
         digest=digests[0].hex(),
         size=size,
         incomplete=task.went_around,
@@ -165,7 +177,7 @@ def needs_smtputf8(task: Task, reading: Reading, head: bytes) -> bool:
     SMTP; for mail from sendmail(1) it is asked for when an address or a header is not
     ASCII, as smtputf8_autodetect_classes does.
     """
-    if reading.origin.smtputf8:
+    if task.smtputf8 or reading.origin.smtputf8:
         return True
     addresses = [task.sender, *(each.final for each in task.people)]
     if not all(each.isascii() for each in addresses):

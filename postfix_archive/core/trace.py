@@ -76,6 +76,18 @@ def origin(head: bytes, *, queue_id: bytes, host: bytes, mail_owner: int) -> Ori
     return found
 
 
+def queue_id(head: bytes, *, said: bytes, host: bytes) -> bytes:
+    """Return the id of the queue file that a message with this head came from.
+
+    said is XFORWARD's IDENT: lmtp(8) sends none for mail from sendmail(1), and after
+    postsuper -r the one of the first queue file. Postfix's own line on top has it.
+    """
+    top = header.first(head, b"received")
+    by, written = _written(_clauses(top)) if top else (b"", b"")
+    own = by == host or not said or queueid.is_same(written, said)
+    return written if written and own else said
+
+
 def archive_id(came: Origin, *, sender: bytes, content: bytes) -> str:
     """Return the name of this capture: its day (UTC) and 40 hexadecimal digits.
 

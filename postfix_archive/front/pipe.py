@@ -35,11 +35,16 @@ class Run:
 
     __slots__ = ("keys", "macros", "message", "now", "recipients", "settings")
 
+    # What pipe(8) does not say, and lmtp(8) does.
+    ret = b""
+    smtputf8 = False
+    local: bool | None = None
+
     def __init__(self, arguments: list[bytes]) -> None:
         self.macros, self.recipients = parse(arguments)
         given = os.fsdecode(self.macros[b"config-directory"]) or None
         self.settings: Settings = config.load(config.directory(given))
-        _set_deadline(self.settings.archive_time_limit)
+        set_deadline(self.settings.archive_time_limit)
         self.keys: Keyring = config.keys(self.settings)
         self.now = int(time.time())
         self.message: Spool = spool.read(0, self.settings.archive_spool_directory)
@@ -64,7 +69,7 @@ def main(door: Callable[[Run], str], arguments: list[bytes]) -> int:
     try:
         line, code = door(Run(arguments)), 0
     except ArchiveError as error:
-        line, code = f"{error.dsn} {_place(arguments)}{_named(error)}", DEFER
+        line, code = f"{error.dsn} {_place(arguments)}{named(error)}", DEFER
     except MemoryError:
         line, code = f"4.3.1 {_place(arguments)}out of memory", DEFER
     os.write(1, line.encode("utf-8", "replace")[:TEXT_LIMIT] + b"\n")
@@ -90,9 +95,13 @@ def parse(arguments: list[bytes]) -> tuple[dict[bytes, bytes], tuple[Recipient, 
                 f"{shown!r} is no option of this command, or lacks its value: compare"
                 " the argv= of this service with the one in master.cf.d"
             )
-        unknown = name.startswith(b"client-") and value == UNKNOWN
-        macros[name] = b"" if unknown else value
+        macros[name] = known(name, value)
     return macros, ()
+
+
+def known(name: bytes, value: bytes) -> bytes:
+    """Return a macro's value; nothing where Postfix says of a client: unknown."""
+    return b"" if name.startswith(b"client-") and value == UNKNOWN else value
 
 
 def _option(name: str) -> bytes:
@@ -123,7 +132,7 @@ def _paired(addresses: list[bytes]) -> tuple[Recipient, ...]:
     return tuple(map(Recipient, addresses[:half], addresses[half:]))
 
 
-def _set_deadline(seconds: int) -> None:
+def set_deadline(seconds: int) -> None:
     """Give up in time: pipe(8) bounces what overruns its own command_time_limit."""
 
     def give_up(*_: object) -> None:
@@ -144,5 +153,6 @@ def _place(arguments: list[bytes]) -> str:
     return ""
 
 
-def _named(error: ArchiveError) -> str:
+def named(error: Exception) -> str:
+    """Return what went wrong as one line, the class first."""
     return f"{type(error).__name__}: {' '.join(str(error).split())}"

@@ -56,6 +56,9 @@ def _task(run: Run) -> Task:
         client=run.client,
         envid=run.macros[b"envid"],
         keys=run.keys,
+        ret=run.ret,
+        smtputf8=run.smtputf8,
+        local=run.local,
     )
 
 
@@ -67,8 +70,9 @@ def _asked(
     Then it has ended: it would keep a cleanup(8) that the other way may need.
     """
     back = handback.Session(run.port(b"handback-address"))
-    networks = run.settings.archive_local_clients
-    local = filtering.is_local(task.client, networks)
+    local = task.local
+    if local is None:
+        local = filtering.is_local(task.client, run.settings.archive_local_clients)
     back.forward(task.client, task.queue_id, local=local)
     possible = back.ask(
         task.sender,
@@ -76,6 +80,7 @@ def _asked(
         smtputf8=filtering.needs_smtputf8(task, reading, head),
         eightbit=filtering.came_as_eightbit(task, run.message.shape()),
         envid=task.envid,
+        ret=task.ret,
     )
     if possible:
         return back

@@ -126,7 +126,10 @@ def facts(envelope: Envelope) -> dict[str, object]:
         if name not in ("client", "recipients", "requests")
     }
     said["client"] = [getattr(envelope.client, name) for name in Client.__slots__]
-    said["recipients"] = [(each.final, each.original) for each in envelope.recipients]
+    said["recipients"] = [
+        (each.final, each.original, each.notify, each.orcpt)
+        for each in envelope.recipients
+    ]
     said["requests"] = [
         [getattr(each, name) for name in sorted(Request.__slots__)]
         for each in envelope.requests
@@ -140,8 +143,9 @@ def task(
     sender: bytes = SENDER,
     client: Client | None = None,
     keys: Keyring = KEYS,
+    **of_lmtp: Any,
 ) -> filtering.Task:
-    """One run of the stamp filter, as pipe(8) describes it."""
+    """One run of the stamp filter, as pipe(8) describes it; of_lmtp says more."""
     return filtering.Task(
         nexthop=nexthop,
         queue_id=QUEUE_ID,
@@ -150,6 +154,7 @@ def task(
         client=client or Client(address=b"192.0.2.7", protocol=b"ESMTP"),
         envid=b"",
         keys=keys,
+        **of_lmtp,
     )
 
 

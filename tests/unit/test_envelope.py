@@ -28,9 +28,12 @@ Archive-SASL-Username: ann
 Archive-Request: rfc822; legal@example.com; source=nexthop; stamp=absent
 Archive-Original-SHA256: 00ff
 Archive-Original-Size: 7
+Archive-DSN-Ret: HDRS
 
 Final-Recipient: rfc822; bob@example.com
 Original-Recipient: rfc822; sales@example.com
+Archive-DSN-Notify: SUCCESS,DELAY
+Archive-DSN-Orcpt: rfc822;sales+2Bx@example.org
 
 Final-Recipient: utf-8; gr\xc3\xbcn@example.com
 """.replace(b"\n", b"\r\n")
@@ -43,7 +46,13 @@ requests = st.builds(
     copy=st.integers(0, 2),
     spared=st.booleans(),
 )
-recipients = st.builds(Recipient, ADDRESSES, st.just(b"") | ADDRESSES)
+recipients = st.builds(
+    Recipient,
+    ADDRESSES,
+    st.just(b"") | ADDRESSES,
+    notify=st.sampled_from([b"", b"NEVER", b"success,delay"]),
+    orcpt=st.just(b"") | PRINTABLE,
+)
 clients = st.fixed_dictionaries(
     {}, optional={name: PRINTABLE for name in Client.__slots__}
 ).map(lambda known: Client(**known))
@@ -59,9 +68,15 @@ def test_the_lines_are_those_of_the_public_format() -> None:
         envid=b"QQ314159",
         client=Client(address=b"192.0.2.7", sasl_username=b"ann"),
         recipients=(
-            Recipient(b"bob@example.com", b"sales@example.com"),
+            Recipient(
+                b"bob@example.com",
+                b"sales@example.com",
+                notify=b"SUCCESS,DELAY",
+                orcpt=b"rfc822;sales+2Bx@example.org",
+            ),
             Recipient("grün@example.com".encode()),
         ),
+        ret=b"HDRS",
         digest="00ff",
         size=7,
     )
@@ -115,7 +130,13 @@ def test_what_is_written_reads_the_same(
     said = facts(sealed)
     said["sender"] = as_written(sender)
     said["recipients"] = [
-        (as_written(each.final), as_written(each.original)) for each in everybody
+        (
+            as_written(each.final),
+            as_written(each.original),
+            each.notify,
+            as_written(each.orcpt),
+        )
+        for each in everybody
     ]
     text = envelope.serialise(sealed)
     again = envelope.parse(text)

@@ -318,6 +318,17 @@ def test_smtputf8_is_asked_for_again_when_it_was_there(
     assert filtering.needs_smtputf8(run, reading, head) == needed
 
 
+def test_smtputf8_is_asked_for_when_the_client_of_the_door_asks_for_it() -> None:
+    run = task(BOB, smtputf8=True)
+    reading = filtering.Reading(MESSAGE, run, STORING, KEYS, owner=MAIL_OWNER)
+    assert filtering.needs_smtputf8(run, reading, MESSAGE)
+
+
+def test_the_plan_has_the_dsn_parameter_ret() -> None:
+    sealed = planned(wanted=task(BOB, ret=b"HDRS")).envelope
+    assert sealed is not None and sealed.ret == b"HDRS"
+
+
 @pytest.mark.parametrize(
     ("protocol", "content", "eightbit"),
     [

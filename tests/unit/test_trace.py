@@ -396,3 +396,28 @@ def test_a_time_beyond_measure_is_the_last_that_can_be_written(
     seconds: float, text: str
 ) -> None:
     assert trace.timestamp(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("head", "said", "found"),
+    [
+        (FROM_SMTP, QUEUE_ID, QUEUE_ID),
+        (FROM_SENDMAIL, b"", QUEUE_ID),
+        # postsuper -r: XFORWARD goes on naming the first queue file.
+        (REQUEUED + FROM_SMTP, QUEUE_ID, b"4Zz9Requeued00"),
+        (REQUEUED + FROM_SENDMAIL, b"", b"4Zz9Requeued00"),
+        # header_checks have taken Postfix's line away.
+        (b"", QUEUE_ID, QUEUE_ID),
+        (FROM_SMTP.replace(HOST, b"elsewhere.example"), b"4Zother", b"4Zother"),
+        # The host has another name in archive.cf than in main.cf.
+        (FROM_SMTP.replace(HOST, b"elsewhere.example"), QUEUE_ID, QUEUE_ID),
+        (FROM_SENDMAIL.replace(HOST, b"elsewhere.example"), b"", QUEUE_ID),
+        (b"Received: rubbish\r\n", b"", b""),
+        (b"", b"", b""),
+    ],
+)
+def test_which_queue_file_it_was_stands_in_the_line_on_top(
+    head: bytes, said: bytes, found: bytes
+) -> None:
+    message = b"Return-Path: <x>\r\n" + head + b"Subject: x\r\n\r\n"
+    assert trace.queue_id(message, said=said, host=HOST) == found

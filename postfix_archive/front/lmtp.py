@@ -1,0 +1,277 @@
+"""The lmtp door: a worker on stdin and stdout that serves many messages, one by one.
+
+Started by front/launcher for spawn(8), reached by lmtp(8). Reads the envelope from the
+LMTP session and leaves the rest to the doors of the pipe transports. 250 means done,
+durably; whatever goes wrong is a 4xx for that message, bugs included, and the worker
+serves the next. It ends between messages: when the client hangs up, when code or
+settings on disk are no longer those it has, or when its time is up.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from _signal import SIG_IGN, SIGPIPE, alarm, signal
+
+from postfix_archive.back import config, spool
+from postfix_archive.core import address, lmtp, lmtp_mail, trace
+from postfix_archive.core.envelope import Recipient
+from postfix_archive.core.errors import ArchiveError, ArgumentsWrong
+from postfix_archive.front import pipe
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from postfix_archive.core.keyring import Keyring
+    from postfix_archive.core.lmtp_mail import Mail
+    from postfix_archive.core.settings import Settings
+
+PIECE = 1 << 16  # bytes a read
+CAPSULES = b"capsule"  # the nexthop for which the worker is the archive transport
+# Seconds: below the time limit of the spawn(8) service in 40-archive-lmtp.cf, which
+# kills without asking, by more than archive_time_limit.
+LIFE = 3600
+SOURCES = {b"LOCAL": True, b"REMOTE": False}  # XFORWARD_README
+
+
+class Watch:
+    """Some files as they were at one time: before they were read."""
+
+    __slots__ = ("_paths", "_seen")
+
+    def __init__(self, *paths: str) -> None:
+        self._paths = paths
+        self._seen = [_shape(path) for path in paths]
+
+    @property
+    def sees_change(self) -> bool:
+        """True if one of the files is no longer the one that it was."""
+        return [_shape(path) for path in self._paths] != self._seen
+
+
+class Ready:
+    """What a worker has read from disk: settings and keys."""
+
+    __slots__ = ("_key_file", "_settings_file", "keys", "settings")
+
+    def __init__(self, given: bytes) -> None:
+        directory = config.directory(os.fsdecode(given) or None)
+        self._settings_file = Watch(f"{directory}/{config.NAME}")
+        self.settings: Settings = config.load(directory)
+        self._key_file = Watch(self.settings.archive_key_file)
+        self.keys: Keyring = config.keys(self.settings)
+
+    @property
+    def is_outdated(self) -> bool:
+        """True if settings or keys on disk are no longer those that were read."""
+        return self._settings_file.sees_change or self._key_file.sees_change
+
+
+class Run(pipe.Run):
+    """What a door needs for one message, as the LMTP session has it."""
+
+    def __init__(self, ready: Ready, said: dict[bytes, bytes], mail: Mail) -> None:
+        self.settings = ready.settings
+        self.keys = ready.keys
+        self.macros = {**said, b"sender": mail.sender, b"envid": mail.envid}
+        forwarded = dict(mail.forwarded)
+        self.local = SOURCES.get(forwarded.pop(b"source", b"").upper())
+        if self.local is None:
+            raise ArgumentsWrong(
+                "lmtp(8) does not say who the client is: lmtp_send_xforward_command ="
+                " yes is missing; compare the service with the one in master.cf.d"
+            )
+        self.macros.update((n, pipe.known(n, v)) for n, v in forwarded.items())
+        self.recipients = tuple(map(_recipient, mail.people))
+        self.ret = mail.ret
+        self.smtputf8 = mail.smtputf8
+        self.now = int(time.time())
+        self.message = spool.Spool()
+
+    def read_queue_id(self) -> None:
+        """Find out from the message itself which queue file it came from."""
+        said, host = self.macros[b"queue-id"], self.settings.myhostname
+        head = self.message.head(limit=PIECE)
+        self.macros[b"queue-id"] = trace.queue_id(head, said=said, host=host)
+
+
+class Worker:
+    """Serves one LMTP client on two file descriptors, to the end of its session."""
+
+    def __init__(
+        self,
+        door: Callable[[pipe.Run], str],
+        macros: dict[bytes, bytes],
+        *,
+        reads: int = 0,
+        writes: int = 1,
+    ) -> None:
+        self._door = door
+        self._macros = macros
+        self._reads = reads
+        self._writes = writes
+        self._session = lmtp.Session(os.uname().nodename.encode())
+        self._ready: Ready | None = None
+        self._program = Watch(*_program())
+        self._end = time.monotonic() + LIFE
+        self._run: Run | None = None
+        self._people = 0
+        self._problem: tuple[int, str] | None = None  # of the message that is coming in
+        self._open = True
+
+    def serve(self) -> None:
+        """Serve until the session ends.
+
+        Raises ConnectionError if the client is gone, DeadlineOver where that comes
+        between two steps; neither has a message on it that was answered.
+        """
+        self._send()
+        while self._open:
+            sent = self._read()
+            if sent and self._session.is_between_messages and self._is_over():
+                self._session.end(b"4.3.2 this worker has ended, the next one serves")
+            elif sent:
+                self._session.take(sent)
+            else:
+                self._session.hang_up()
+            while (event := self._session.event()) is not None:
+                self._note(event)
+            self._send()
+
+    def _note(self, event: lmtp.Event) -> None:
+        if isinstance(event, lmtp_mail.Begun):
+            self._begin(event.mail)
+        elif isinstance(event, lmtp_mail.Piece):
+            self._set_aside(event.content)
+        elif isinstance(event, lmtp_mail.Whole):
+            self._session.answer([self._outcome()] * self._people)
+            self._send()  # before the next message: this one is done
+        else:
+            self._forget()
+            self._open = not isinstance(event, lmtp_mail.Closed)
+
+    def _begin(self, mail: Mail) -> None:
+        self._people = len(mail.people)
+        self._problem = None
+        try:
+            self._ready = self._ready or Ready(self._macros[b"config-directory"])
+            pipe.set_deadline(self._ready.settings.archive_time_limit)
+            self._run = Run(self._ready, self._macros, mail)
+        except Exception as error:
+            self._fail(error, mail.forwarded.get(b"queue-id", b""))
+
+    def _set_aside(self, content: bytes) -> None:
+        """Keep a piece; where that fails the rest is read and the answer says why."""
+        if self._run is None:
+            return
+        try:
+            directory = self._run.settings.archive_spool_directory
+            spool.append(self._run.message, content, directory)
+        except Exception as error:
+            self._fail(error, self._run.macros[b"queue-id"])
+
+    def _outcome(self) -> tuple[int, str]:
+        """Let the door do its work; return the answer for each recipient."""
+        if self._run is not None:
+            try:
+                self._run.read_queue_id()
+                line = self._door(self._run)
+                alarm(0)
+                self._forget()
+                return 250, f"2.0.0 {line}"
+            except Exception as error:
+                self._fail(error, self._run.macros[b"queue-id"])
+        return self._problem or (451, "4.3.0 a bug: a message without an envelope")
+
+    def _fail(self, error: Exception, queue_id: bytes) -> None:
+        """Note what the client is to be told, and forget the message."""
+        self._forget()
+        self._problem = _answer(error, queue_id)
+
+    def _forget(self) -> None:
+        alarm(0)
+        if self._run is not None:
+            self._run.message.close()
+        self._run = None
+
+    def _is_over(self) -> bool:
+        """Tell whether the time is up or the disk has something newer than this."""
+        outdated = self._ready is not None and self._ready.is_outdated
+        return outdated or self._program.sees_change or time.monotonic() > self._end
+
+    def _read(self) -> bytes:
+        try:
+            return os.read(self._reads, PIECE)
+        except ConnectionError:
+            return b""
+
+    def _send(self) -> None:
+        """Send all replies that there are, in one write if the client reads them."""
+        left = self._session.replies()
+        while left:
+            left = left[os.write(self._writes, left) :]
+
+
+def main(arguments: list[bytes]) -> int:
+    """Serve one client; return 0, also where it is gone before it could be answered."""
+    signal(SIGPIPE, SIG_IGN)
+    macros, _ = pipe.parse(arguments)
+    try:
+        Worker(_door(macros[b"nexthop"]), macros).serve()
+    except ConnectionError:
+        pass
+    except ArchiveError as error:  # the deadline, between two steps
+        os.write(1, f"421 {error.dsn} {pipe.named(error)}\r\n".encode())
+    return 0
+
+
+def _door(nexthop: bytes) -> Callable[[pipe.Run], str]:
+    """Return what is done with a message; the same as behind pipe(8)."""
+    if nexthop == CAPSULES:
+        from postfix_archive.front import archive_transport
+
+        return archive_transport.door
+    from postfix_archive.front import stamp_filter
+
+    return stamp_filter.door
+
+
+def _recipient(told: lmtp_mail.Addressee) -> Recipient:
+    """Return the recipient; ORCPT stays where it says more than the address does."""
+    usual = told.orcpt == address.orcpt(told.address)
+    return Recipient(
+        told.address,
+        told.address,
+        notify=told.notify,
+        orcpt=b"" if usual else told.orcpt,
+    )
+
+
+def _answer(error: Exception, queue_id: bytes) -> tuple[int, str]:
+    place = f"queue id {queue_id.decode('utf-8', 'replace')}: " if queue_id else ""
+    if isinstance(error, ArchiveError):
+        return 451, f"{error.dsn} {place}{pipe.named(error)}"
+    if isinstance(error, MemoryError):
+        return 452, f"4.3.1 {place}out of memory"
+    return 451, f"4.3.0 {place}a bug, mail waits: {pipe.named(error)}"
+
+
+def _program() -> list[str]:
+    """Return the files of this program that are in use, and the link to the release."""
+    files = [
+        str(module.__file__)
+        for name, module in list(sys.modules.items())
+        if name.startswith("postfix_archive.")
+    ]
+    return [*files, f"{os.path.dirname(os.path.realpath(sys.argv[0]))}/current"]
+
+
+def _shape(path: str) -> tuple[int, int, int]:
+    """Return what shows of a file that it is another one; zeros where there is none."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return 0, 0, 0
+    return status.st_mtime_ns, status.st_size, status.st_ino
