@@ -61,9 +61,9 @@ def records(postfix: PrivatePostfix, name: str, archive: str = LEGAL) -> list[Re
     ]
 
 
-def record_of(postfix: PrivatePostfix, name: str) -> Record:
+def record_of(postfix: PrivatePostfix, name: str, archive: str = LEGAL) -> Record:
     """Return the one record of that name; fail if there are none or two."""
-    [found] = records(postfix, name)
+    [found] = records(postfix, name, archive)
     return found
 
 

@@ -41,6 +41,8 @@ KEY = "test 000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f\n"
 GIVEN: set[int] = set()  # by free_ports()
 PORTS = range(11000, 32000)
 WORKERS = 16  # processes of one run of tests, at most
+LMTP = "40-archive-lmtp.cf"
+OTHER_DOOR = {"pipe": LMTP, "lmtp": "10-archive-stamp.cf"}
 OUR_PORTS = (10026, 10027, 10028, 10029, 10030)
 PORT_SETTINGS = (
     "archive_handback_address",
@@ -138,6 +140,7 @@ class PrivatePostfix:
         store: Path | None = None,
         edit_master: Callable[[str], str] | None = None,
         has_archive: bool = True,
+        door: str = "pipe",
     ) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="pfa-", dir="/tmp"))
         self.folder.chmod(0o755)
@@ -152,6 +155,7 @@ class PrivatePostfix:
         self.smtp_port = self.ports[0]
         self._archive = archive
         self._has_archive = has_archive
+        self._door = door
         self._main = main or {}
         self._archive_cf = archive_cf or {}
         self._master = master
@@ -423,7 +427,11 @@ class PrivatePostfix:
             yield f"{name} = {value}\n"
 
     def _archive_main(self) -> dict[str, str]:
-        return {**_archive_lines(), "archive": self._archive}
+        lines = {**_archive_lines(), "archive": self._archive}
+        if self._door == "lmtp":
+            text = (ROOT / "master.cf.d" / LMTP).read_text()
+            lines.update(re.findall(r"^#   ([\w-]+) = (.*)$", text, re.M))
+        return lines
 
     def _master_text(self) -> str:
         text = MASTER.format(
@@ -435,12 +443,13 @@ class PrivatePostfix:
         if not self._has_archive:
             return text + self._master
         for path in sorted((ROOT / "master.cf.d").glob("*.cf")):
-            if path.name != "00-main.cf":
+            if path.name not in ("00-main.cf", OTHER_DOOR[self._door]):
                 text += path.read_text()
         for usual, free in zip(OUR_PORTS, self.ports[1:]):
             text = text.replace(f"127.0.0.1:{usual} ", f"127.0.0.1:{free} ")
         text = text.replace("user=postfix-archive", f"user={USER}:{GROUP}")
         text = text.replace("/usr/local/lib/postfix-archive", str(self.program))
+        text = text.replace("archive@example.com", self._archive)
         return text + self._master
 
     def _postfix(self, verb: str) -> None:
@@ -535,7 +544,7 @@ def install_program(folder: Path) -> None:
         folder / "postfix_archive",
         ignore=shutil.ignore_patterns("__pycache__"),
     )
-    for door in ("archive-stamp", "archive"):
+    for door in ("archive-stamp", "archive", "archive-lmtp"):
         shutil.copy(ROOT / "postfix_archive" / "front" / "launcher.py", folder / door)
         (folder / door).chmod(0o755)
     subprocess.run(

@@ -1,8 +1,8 @@
 """Bytes are bytes: real and awkward mail passes the archive and stays what it was.
 
 "As received" is what Postfix hands the filter; a recorder in front of the stamp filter
-keeps that, so that nothing of ours is asked what it was. One instance takes all the
-mail; the tests look at what has come of it.
+keeps that, so that nothing of ours is asked what it was. One instance for each door
+takes all the mail; the tests look at what has come of it.
 """
 
 from __future__ import annotations
@@ -50,6 +50,11 @@ RECORDER = """#!/bin/sh
 record={folder}/$4
 cat >"$record.draft" && mv "$record.draft" "$record" || exit 75
 exec {program}/archive-stamp "$@" <"$record"
+"""
+
+# The same in front of the worker of the lmtp door: it keeps the whole session.
+TEE = """#!/bin/sh
+tee {folder}/$$ | {program}/archive-lmtp "$@"
 """
 
 # What hand-back puts on top: one Received: field of the internal hop, then stamps.
@@ -103,17 +108,45 @@ class Passage:
 
 def record_stdin(master: str) -> str:
     """Put the recorder in front of the stamp filter in master.cf."""
-    [program] = re.findall(r"argv=(\S+)/archive-stamp\n", master)
+    program, door = re.findall(r"argv=(\S+)/(archive-stamp|archive-lmtp)\b", master)[0]
     folder = Path(program).parent / "recorded"
     folder.mkdir()
     shutil.chown(folder, USER, GROUP)
     recorder = folder.parent / "recorder"
-    recorder.write_text(RECORDER.format(folder=folder, program=program))
+    text = TEE if door == "archive-lmtp" else RECORDER
+    recorder.write_text(text.format(folder=folder, program=program))
     recorder.chmod(0o755)
-    return master.replace(f"{program}/archive-stamp\n", f"{recorder}\n")
+    return master.replace(f"argv={program}/{door}", f"argv={recorder}")
 
 
-@pytest.fixture(scope="module")
+def recorded(postfix: PrivatePostfix) -> dict[str, bytes]:
+    """Return what the filter was handed for each recipient, with LF line ends."""
+    folder = postfix.folder / "recorded"
+    relayed = r" (\w+): to=<([^>]+)>, relay=archive-stamp, .* status=sent"
+    found = {
+        to: (folder / queue_id).read_bytes()
+        for queue_id, to in re.findall(relayed, postfix.log())
+    }
+    for path in folder.iterdir() if not found else ():
+        found |= contents(path.read_bytes())
+    return found
+
+
+def contents(session: bytes) -> dict[str, bytes]:
+    """Return what an LMTP client has sent, by the letter of RFC 5321 4.5.2."""
+    found = {}
+    lines = iter(session.split(b"\r\n"))
+    for line in lines:
+        if line.startswith(b"RCPT TO:<"):
+            recipient = line[9:].partition(b">")[0].decode()
+        elif line == b"DATA":
+            message = iter(lambda: next(lines), b".")
+            plain = (each[1:] if each[:1] == b"." else each for each in message)
+            found[recipient] = b"".join(each + b"\n" for each in plain)
+    return found
+
+
+@pytest.fixture(scope="module", params=["pipe", "lmtp"])
 def passage(request: pytest.FixtureRequest) -> Iterator[Passage]:
     """Every message, sent from far away and from this host, the awkward thrice."""
     cache = request.config.cache
@@ -126,6 +159,7 @@ def passage(request: pytest.FixtureRequest) -> Iterator[Passage]:
         archive_cf={"archive_delivery": "store"},
         master=FAR_AWAY.format(port=port),
         edit_master=record_stdin,
+        door=request.param,
     ) as postfix:
         names: dict[str, str] = {}
         with Client(postfix.smtp_port) as client:
@@ -162,12 +196,7 @@ def given(postfix: PrivatePostfix, mails: list[Mail]) -> dict[str, str]:
 
 def collected(postfix: PrivatePostfix, names: dict[str, str]) -> list[Passed]:
     """What has come of each message; names are by recipient."""
-    log = dict(
-        reversed(pair)
-        for pair in re.findall(
-            r" (\w+): to=<([^>]+)>, relay=archive-stamp, .* status=sent", postfix.log()
-        )
-    )
+    received = recorded(postfix)
     delivered: dict[str, list[Delivery]] = {name: [] for name in names}
     for each in postfix.deliveries():
         delivered[each.recipients[0]].append(each)
@@ -178,7 +207,7 @@ def collected(postfix: PrivatePostfix, names: dict[str, str]) -> list[Passed]:
     return [
         Passed(
             name,
-            (postfix.folder / "recorded" / log[address]).read_bytes(),
+            received[address],
             delivered[address],
             records[address].events,
             records[address],

@@ -82,6 +82,30 @@ def test_every_option_of_the_services_is_the_one_the_doors_know() -> None:
     assert set(pipe.OPTIONS) - given == seldom
 
 
+def test_every_option_of_the_workers_is_one_that_they_know() -> None:
+    from postfix_archive.front import pipe
+
+    text = (ROOT / "master.cf.d" / "40-archive-lmtp.cf").read_text()
+    given = {word.encode() for word in re.findall(r" --([a-z-]+) ", text)}
+    assert given and given <= set(pipe.OPTIONS)
+
+
+def test_spawn_ends_no_worker_that_is_still_at_work() -> None:
+    from postfix_archive.front import lmtp
+
+    text = (ROOT / "master.cf.d" / "40-archive-lmtp.cf").read_text()
+    limits = set(re.findall(r"command_time_limit=(\d+)s", text))
+    work = settings.UNITS["s"] * int(settings.DEFAULTS["archive_time_limit"][:-1])
+    assert limits and all(int(each) > lmtp.LIFE + work for each in limits)
+
+
+def test_every_worker_has_its_connection_cached() -> None:
+    text = (ROOT / "master.cf.d" / "40-archive-lmtp.cf").read_text()
+    workers = re.findall(r"^(archive\.\S+) unix .* spawn$", text, re.M)
+    [cached] = re.findall(r"lmtp_connection_cache_destinations=(\S+)", text)
+    assert cached.split(",") == [f"private/{each}" for each in workers]
+
+
 def test_every_finding_of_the_doctor_is_documented() -> None:
     page = (ROOT / "docs" / "doctor.md").read_text()
     named = set()
