@@ -1,8 +1,8 @@
 """make demo: mail goes through a real Postfix, and archive copies come out.
 
 Builds a private Postfix in a temporary directory, sends three messages, and shows what
-was delivered, what was archived and what became of each recipient, where it lies and how
-to look at it.
+was delivered, what was archived and what became of each recipient, where it lies and
+how to look at it.
 """
 
 from __future__ import annotations
