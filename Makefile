@@ -27,7 +27,7 @@ INSTALLER = "$$PYTHON" -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 # Test files side by side, where live tests run on this host and not in a container:
 # they wait for Postfix most of the time.
 ifeq ($(shell id -u)-$(POSTFIX_ARCHIVE_TESTS),0-)
-SIDE_BY_SIDE = -n 4 --dist loadfile
+SIDE_BY_SIDE = -n 3 --dist loadfile
 endif
 
 .PHONY: help install uninstall demo test unit live container storm load check format clean

@@ -313,9 +313,12 @@ class PrivatePostfix:
             time.sleep(0.02)
 
     def settle(self) -> None:
-        """Return when all queues are empty: three looks, since files move about."""
+        """Return when all queues are empty: several looks, since files move about."""
         self.wait(
-            lambda: not any(self.queue_files() for _ in range(3)), "the queue is empty"
+            lambda: not any(self.queue_files() for _ in range(3))
+            and not self.mailq()
+            and not self.queue_files(),
+            "the queue is empty",
         )
 
     def wait_for_log(self, pattern: str, count: int = 1) -> None:

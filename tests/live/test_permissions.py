@@ -293,9 +293,9 @@ class Watch:
 
     def _look(self) -> None:
         while not self._done.is_set():
-            for path in Path("/proc").glob("[0-9]*/cmdline"):
+            for pid in filter(str.isdigit, os.listdir("/proc")):
                 with contextlib.suppress(OSError):
-                    line = path.read_bytes()
+                    line = Path(f"/proc/{pid}/cmdline").read_bytes()
                     if self._wanted in line:
                         self.seen.add(line)
 
@@ -374,7 +374,7 @@ def broken_runs(
         capsule.encode(), sender="", to=["capsule@archive-request.invalid"], port=port
     )
     postfix.wait_for_log("status=deferred.*SealWrong")
-    key.write_text(KEY)
+    key.write_text(f"{KEY}other {'11' * 32}\n")  # some mail has met that one meanwhile
     postfix.flush()
     postfix.settle()
 
