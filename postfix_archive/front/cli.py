@@ -17,7 +17,6 @@ from typing import Any
 
 import chardet
 import click
-import dateutil.parser
 
 from postfix_archive import __version__
 from postfix_archive.back import config, reading
@@ -97,22 +96,6 @@ def with_store(command: Callable[..., None]) -> Callable[..., None]:
     loaded.__doc__ = command.__doc__
     loaded.__name__ = command.__name__
     return loaded
-
-
-class Date(click.ParamType):  # type: ignore[type-arg]
-    """A date as people type it: 2026-11-22, "22 Nov", "2026-11-22 14:00 +0100"."""
-
-    name = "date"
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> datetime.datetime:
-        """Return the time; without a zone it is UTC, as everywhere in the store."""
-        try:
-            found = dateutil.parser.parse(value)
-        except (ValueError, OverflowError):
-            self.fail(f"{value!r} is no date; write it as 2026-11-22 14:00", param, ctx)
-        if found.tzinfo is None:
-            found = found.replace(tzinfo=datetime.timezone.utc)
-        return found
 
 
 @main.command("list")

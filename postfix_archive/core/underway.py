@@ -1,0 +1,150 @@
+"""The messages that are on their way through this host, by queue file.
+
+Used by reconciling. Knows which queue files are one message, and lets go of a message
+as soon as nothing more can be said of it, so that a log of any length needs little
+memory.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+
+from postfix_archive.core import queueid
+from postfix_archive.core.accepted import Message
+
+# Seconds of the log that a message is kept in mind after its last queue file went: who
+# gave it to Postfix may say so later.
+LINGER = 120.0
+UNTAKEN = 50_000  # queue files that qmgr(8) has not seen, or never will: the newest
+
+
+class Underway:
+    """The messages that are known now.
+
+    ``now`` is the time of the log, in seconds since 1970.
+    """
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self._open: dict[str, Message] = {}
+        self._taken: dict[str, Message] = {}  # not yet seen by qmgr(8)
+        self._lately: dict[str, Message] = {}  # whose queue file has gone
+        self._over: deque[tuple[float, Message]] = deque()
+        self._named: dict[str, Message] = {}  # the first that bears a Message-ID
+        self._picked: dict[str, Message] = {}  # the last one by sendmail(1) that does
+
+    def open(self, queue_id: str) -> Message | None:
+        """Return the message of a queue file that qmgr(8) has seen."""
+        return self._open.get(queue_id)
+
+    def taken(self, queue_id: str) -> Message | None:
+        """Return the message of a queue file that qmgr(8) has not seen yet."""
+        return self._taken.get(queue_id)
+
+    def known(self, queue_id: str) -> Message | None:
+        """Return the message of a queue file, also of one that went just now."""
+        found = self._open.get(queue_id) or self._taken.get(queue_id)
+        return found or self._lately.get(queue_id)
+
+    def begin(self, message: Message) -> None:
+        """Note a new queue file; a short queue id may have had another meaning."""
+        self.close(message.queue_id)
+        self._taken.pop(message.queue_id, None)
+        self._taken[message.queue_id] = message
+        if len(self._taken) > UNTAKEN:
+            del self._taken[next(iter(self._taken))]
+
+    def accept(self, queue_id: str) -> Message:
+        """Note that one that was taken is Postfix's to deliver now."""
+        message = self._taken.pop(queue_id)
+        message.accepted = True
+        self._open[queue_id] = message
+        return message
+
+    def refuse(self, queue_id: str) -> None:
+        """Note that one that was taken was rejected after all."""
+        self._taken.pop(queue_id, None)
+
+    def discard(self, message: Message) -> None:
+        """Note that a rule has thrown one away that was taken."""
+        if self._taken.get(message.queue_id) is message:
+            self.accept(message.queue_id)
+            self.close(message.queue_id)
+
+    def close(self, queue_id: str) -> None:
+        """Note that a queue file is gone."""
+        message = self._open.pop(queue_id, None)
+        if message is not None:
+            message.root.files -= 1
+            self._lately[message.queue_id] = message
+            self._over.append((self.now, message))
+
+    def rename(self, old: str, new: str) -> bool:
+        """Note another name of a queue file; tell whether it is known."""
+        if old in self._taken:
+            self.accept(old)
+        message = self._open.pop(old, None)
+        if message is None:
+            return False
+        message.root.ended = ""
+        self._open[new] = message
+        self._lately[message.queue_id] = message
+        return True
+
+    def renamed(self, queue_id: str) -> str:
+        """Return the name that a queue file had before Postfix gave it another."""
+        new = queue_id.encode()
+        if queueid.microseconds(new):
+            for old in (*self._open, *self._taken):
+                if queueid.is_same(old.encode(), new):
+                    return old
+        return ""
+
+    def identify(self, message: Message, message_id: str) -> None:
+        """Note a Message-ID; sendmail(1) may bring back what a filter has taken."""
+        message.message_id = message_id
+        first = self._named.setdefault(message_id, message)
+        if message.daemon == "pickup" and first is not message:
+            self._picked[message_id] = message
+            self._bring_back(first, message)
+
+    def piped(self, message: Message) -> None:
+        """Note that a pipe(8) filter took one, which may give it to sendmail(1)."""
+        message.piped = True
+        back = self._picked.get(message.message_id)
+        if back is not None:
+            self._bring_back(message, back)
+
+    def _bring_back(self, first: Message, back: Message) -> None:
+        if first.root.piped and first.root is not back.root:
+            first.root.take_in(back.root)
+
+    def finished(self) -> Iterator[Message]:
+        """Give the messages of which nothing more can be said, and forget them."""
+        while self._over and self._over[0][0] + LINGER < self.now:
+            _, message = self._over.popleft()
+            if not message.root.is_over:  # its first queue file may be referred to
+                self._over.append((self.now, message))
+                continue
+            self._forget(message)
+            if message.into is None and not message.is_given:
+                message.is_given = True
+                yield message
+
+    def rest(self) -> Iterator[Message]:
+        """Give all that are left at the end of the log."""
+        left = {id(each.root): each.root for _, each in self._over}
+        for queue_id, each in self._open.items():
+            each.root.now_in = queue_id
+            left[id(each.root)] = each.root
+        yield from (each for each in left.values() if not each.is_given)
+
+    def _forget(self, message: Message) -> None:
+        for known, key in (
+            (self._lately, message.queue_id),
+            (self._named, message.message_id),
+            (self._picked, message.message_id),
+        ):
+            if known.get(key) is message:
+                del known[key]
