@@ -57,7 +57,7 @@ def _start(journal: IO[bytes], first: bytes) -> int:
 
 
 def _next(journal: IO[bytes], offset: int) -> tuple[int, bytes]:
-    """Return where the first line behind an offset begins, and its time; b"" for none."""
+    """Return where the first line behind an offset begins, and its time, if any."""
     journal.seek(offset)
     journal.readline()
     while True:

@@ -86,7 +86,8 @@ def gaps(directory: str, settings: Settings, begin: float) -> tuple[Gap, ...]:
 
 def held(directory: str, settings: Settings) -> Held:
     """Return what waits in Postfix's queue and in the fallback directory."""
-    queue = {each.queue_id: each for each in mailq.queued(directory, 0)}
+    looks = mailq.queued(directory, 0) + mailq.queued(directory, 0)  # mail moves about
+    queue = {each.queue_id: each for each in looks}
     folder = settings.archive_fallback_directory
     aside = {_capsule_of(path): since for since, path in fallback.waiting(folder)}
     return Held(queue, aside, time.time())
@@ -95,19 +96,9 @@ def held(directory: str, settings: Settings) -> Held:
 def note(settings: Settings, words: dict[str, Any]) -> None:
     """Write down what a run has found, for status and metrics. Raises StoreFailed."""
     folder = settings.archive_fallback_directory
-    draft = f"{folder}/{NOTE}.{os.getpid()}"
-    flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW
     with acting.as_owner(folder):
-        try:
-            descriptor = os.open(draft, flags, files.DRAFT_MODE)
-            try:
-                files.write_all(descriptor, json.dumps(words).encode() + b"\n")
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
-            os.replace(draft, f"{folder}/{NOTE}")
-        except OSError as problem:
-            raise files.failed(f"{folder}/{NOTE}", problem) from problem
+        text = json.dumps(words).encode() + b"\n"
+        files.replace(f"{folder}/{NOTE}", text, files.DRAFT_MODE)
 
 
 def _journals(settings: Settings) -> Iterator[str]:

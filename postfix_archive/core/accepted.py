@@ -30,7 +30,6 @@ class Message:
         "files",
         "into",
         "is_given",
-        "local",
         "message_id",
         "now_in",
         "of_port",
@@ -44,6 +43,7 @@ class Message:
         "stamped",
         "time",
         "tried",
+        "unsure",
         "went",
     )
 
@@ -58,7 +58,6 @@ class Message:
         self.sender = ""
         self.recipients = 0
         self.message_id = ""
-        self.local = False  # its client is on this host
         self.of_port = False  # it came in by a hand-back port
         self.origin = ""  # the queue id from which, as its client says
         self.accepted = False  # it got as far as qmgr(8), or was thrown away by a rule
@@ -70,6 +69,7 @@ class Message:
         self.piped = False  # a pipe(8) filter took it, which may give it back
         self.action = ""  # FILTER or REDIRECT, as the log tells it
         self.discarded = ""  # the rule, as the log tells it
+        self.unsure = False  # told before it had a queue id: perhaps of another
         self.ended = ""  # DELETED or EXPIRED, before it was archived
         self.went = ""  # where else than to a stamp filter
         self.is_given = False  # it was judged

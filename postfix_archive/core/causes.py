@@ -85,9 +85,6 @@ class Judge:
             return Verdict(NOT_REQUESTED, NO_TABLE, cause)
         if _is_of(message, message.action):
             return _acted_on(message.action)
-        for each in self._gaps:
-            if each.opened <= message.time <= each.closed and not message.tried:
-                return Verdict(MISSING, GAP, f"the gate was open (bypass): {each.why}")
         if message.ended and not message.went:
             return _ended(message)
         return self._by_service(message)
@@ -100,9 +97,14 @@ class Judge:
     def _by_service(self, message: Message) -> Verdict:
         key = (message.service, message.daemon, message.pid)
         led = abs(self._led.get(key, -HOUR) - message.time) < HOUR
-        named = [each for each in ways.clients(self._found) if self._is_by(each, message)]
+        named = [
+            each for each in ways.clients(self._found) if self._is_by(each, message)
+        ]
         around = [each for each in named if not self._leads(each)]
         asked = [each for each in around if self._found.value("archive", each)]
+        gap = self._gap(message)
+        if gap is not None and (asked or not around):
+            return Verdict(MISSING, GAP, f"the gate was open (bypass): {gap.why}")
         if led or not around:
             return _unexplained(message, led=led, known=bool(named))
         probably = PROBABLY if len(asked) not in (0, len(named)) else ""
@@ -111,16 +113,26 @@ class Judge:
         probably = PROBABLY if len(around) < len(named) else ""
         return self._unasked(around, probably)
 
+    def _gap(self, message: Message) -> Gap | None:
+        for each in self._gaps:
+            if each.opened <= message.time <= each.closed and not message.tried:
+                return each
+        return None
+
     def _around(self, message: Message, asked: list[Service], probably: str) -> Verdict:
         leads = [self._found.value("content_filter", each) or "empty" for each in asked]
         places = ", ".join(
             f"{each.key} has content_filter {to}" for each, to in zip(asked, leads)
         )
-        return Verdict(MISSING, SERVICE, f"{probably}{places}; it went to {_went(message)}")
+        return Verdict(
+            MISSING, SERVICE, f"{probably}{places}; it went to {_went(message)}"
+        )
 
     def _unasked(self, around: list[Service], probably: str) -> Verdict:
         if not any("archive" in each.options for each in around):
-            return Verdict(NOT_REQUESTED, UNASKED, f"{probably}main.cf: archive is empty")
+            return Verdict(
+                NOT_REQUESTED, UNASKED, f"{probably}main.cf: archive is empty"
+            )
         places = ", ".join(f"{each.key} -o archive=" for each in around)
         return Verdict(NOT_REQUESTED, UNASKED, f"{probably}{places}")
 

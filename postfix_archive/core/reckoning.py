@@ -1,4 +1,4 @@
-"""The reckoning: what Postfix accepted against what the archive has, message by message.
+"""The reckoning: what Postfix accepted against what the archive has of each message.
 
 Used by front/reconcile. Keeps a line for each message that is not safely archived, and
 of all others only the count. What it is told of journals, queue and fallback directory
@@ -103,9 +103,12 @@ class Reckoning:
     def add(self, messages: Iterable[Message]) -> None:
         """Take in messages of which the log says no more."""
         for each in messages:
-            if self._since <= each.time < self._until and each.accepted:
+            if self._counts(each):
                 self.accepted += 1
                 self._sort(each)
+
+    def _counts(self, message: Message) -> bool:
+        return message.accepted and self._since <= message.time < self._until
 
     def confirm(self, kept: Collection[str]) -> None:
         """Count what is archived; kept are archive ids and queue ids of journals."""
@@ -126,13 +129,9 @@ class Reckoning:
         """Take in what is left at the end of the log; before the last confirm."""
         self.log.held(held.queue)
         for each in list(self.log.rest()):
-            if not each.accepted or not self._since <= each.time < self._until:
-                continue
-            origin = self.log.origin(each)
-            if origin is not None and (origin.cut or not origin.is_over):
-                continue  # its filter is about to say so, or has said it too long
-            self.accepted += 1
-            self._sort_open(each, held)
+            if self._counts(each):
+                self.accepted += 1
+                self._sort_open(each, held)
 
     def close(self, held: Held, kept: Collection[str]) -> None:
         """Say what became of all that is captured and was not archived before."""
@@ -142,7 +141,7 @@ class Reckoning:
         self.cases.sort(key=lambda each: each.time)
 
     def severity(self, held: Held) -> int:
-        """Return the exit code: 2 where mail is missing, 1 where some is not there yet."""
+        """Return the exit code: 2 for mail that is missing, 1 for what is late."""
         if self.counts[causes.MISSING]:
             return finding.CRITICAL
         late = any(
@@ -185,7 +184,7 @@ class Reckoning:
         elif aside:
             verdict = Verdict(causes.RESCUED, "", "in the fallback directory")
             self._count(message, verdict, since=held.fallback[aside[0]])
-        elif _is_kept(message, kept) or capsules.mailed.issuperset(message.archive_ids or "?"):
+        elif _is_kept(message, kept) or _is_kept(message, capsules.mailed):
             self.counts[causes.ARCHIVED] += 1
         else:
             self._count(message, self._gone(message, kept))

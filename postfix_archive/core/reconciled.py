@@ -116,7 +116,9 @@ def _counted(counts: Counter[str]) -> str:
 
 
 def _row(case: Case) -> str:
-    recipients = f"{case.recipients} recipients" if case.recipients != 1 else "1 recipient"
+    recipients = (
+        f"{case.recipients} recipients" if case.recipients != 1 else "1 recipient"
+    )
     when = trace.timestamp(case.time)
     sender = _plain(case.sender) or "<>"
     head = f"{when}  {case.queue_id}  {sender}  {recipients}"

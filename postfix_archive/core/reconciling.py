@@ -23,7 +23,6 @@ COPIES = ("/archive-copy", "/archive-relay")
 CLIENT = "client="
 ORIGIN = ", orig_queue_id="
 MESSAGE_ID = "message-id="
-LOCAL_CLIENTS = ("[127.", "[::1]", "[unknown]")
 ACTIONS = ("filter: ", "redirect: ")
 DISCARDS = ("discard: ", "milter-discard: ")
 REJECTS = ("reject: ", "milter-reject: ")
@@ -31,6 +30,7 @@ BY_POSTSUPER = ("placed on hold", "released from hold", "requeued", "removed")
 PICKED_UP = re.compile(r"uid=\d+ from=<.*>(?: orig_id=([0-9A-Za-z]+))?", re.DOTALL)
 QUEUED = re.compile(r"from=<(.*)>, size=\d+, nrcpt=(\d+) \(queue active\)", re.DOTALL)
 GONE = re.compile(r"from=<.*>, status=(?:force-)?expired, returned to sender", re.S)
+PROBED = ("deliverable", "undeliverable")  # of an address probe, which is no mail
 QUEUED_AS = "queued as "
 RELAY_STAMP = f", relay={gates.STAMP}"
 SAID = " service ("
@@ -86,7 +86,7 @@ class Reconciling:
         return self._underway.finished()
 
     def rest(self) -> Iterator[Message]:
-        """Give all that are left at the end of the log."""
+        """Give all that are left at the end of the log, and may be judged."""
         return self._underway.rest()
 
     def held(self, queue_ids: Collection[str]) -> None:
@@ -94,11 +94,6 @@ class Reconciling:
         for each in queue_ids:
             if self._underway.taken(each) is not None:
                 self._underway.accept(each)
-
-    def origin(self, message: Message) -> Message | None:
-        """Return where one that came by a hand-back port came from, as it says."""
-        found = self._underway.known(message.origin) if message.of_port else None
-        return found.root if found is not None else None
 
     # --- who gave it to Postfix -------------------------------------------------------
 
@@ -126,16 +121,15 @@ class Reconciling:
 
     def _by_smtp(self, line: Line, at: float) -> None:
         message = self._begin(line, at)
-        client, _, rest = line.text.partition(ORIGIN)
-        message.local = any(mark in client for mark in LOCAL_CLIENTS)
         message.of_port = line.service.endswith(HANDBACK)
-        message.origin = rest.partition(",")[0]
+        message.origin = line.text.partition(ORIGIN)[2].partition(",")[0]
         said = self._said.pop(line.pid, "")
-        if said:
-            self._told(message, said)
-        origin = self._underway.known(message.origin)
-        if origin is not None and not message.of_port:
-            origin.root.take_in(message)
+        message.unsure = said.startswith(DISCARDS)
+        self._told(message, said)
+        if message.of_port:
+            self._underway.handed_in(message)
+        else:
+            self._underway.link(message.origin, message.queue_id)
 
     def _begin(self, line: Line, at: float) -> Message:
         message = Message(line.queue_id, at, line.service, line.daemon, line.pid)
@@ -155,7 +149,7 @@ class Reconciling:
         old = found.group(1)
         if old is None:
             self._forget(line.queue_id)
-            self._begin(line, at).local = True
+            self._begin(line, at)
         elif old in self._aside:
             self._aside.add(line.queue_id)
         elif not self.capsules.rename(old, line.queue_id):
@@ -166,19 +160,17 @@ class Reconciling:
 
     def _cleanup(self, line: Line, at: float) -> None:
         text, queue_id = line.text, line.queue_id
-        message = self._underway.taken(queue_id)
-        if text.startswith(MESSAGE_ID):
-            if message is not None:
-                if text != f"{MESSAGE_ID}<>":
-                    self._underway.identify(message, text)
-            elif not self.capsules.identify(queue_id, text):
-                if self._underway.open(queue_id) is None:
+        message = self._underway.at_cleanup(queue_id)
+        if message is None:
+            if text.startswith(MESSAGE_ID):
+                if not self.capsules.identify(queue_id, text):
                     self._aside.add(queue_id)
-        elif message is not None:
-            if text.startswith(REJECTS):
-                self._underway.refuse(queue_id)
-            else:
-                self._told(message, text)
+        elif text.startswith(MESSAGE_ID):
+            self._underway.identify(message, text)
+        elif text.startswith(REJECTS):
+            self._underway.refuse(queue_id)
+        else:
+            self._told(message, text)
 
     def _told(self, message: Message, text: str) -> None:
         """Note which rule has met a message."""
@@ -235,7 +227,7 @@ class Reconciling:
         if self.capsules.has(line.queue_id):
             self.capsules.attempted(line.queue_id, line.text)
             return
-        message = self._underway.open(line.queue_id)
+        message = self._underway.known(line.queue_id)  # it may be deleted meanwhile
         if message is None or not self._tells(message.root, line):
             return
         attempt = delivery.read(line.text)
@@ -270,26 +262,24 @@ class Reconciling:
             first.archived_as(archive_id)
         given = HANDED_BACK.search(said)
         if given is not None:
-            self._claim(first, given.group(1))
-        first.cut |= len(said.encode("utf-8", "surrogateescape")) >= SAID_LIMIT
+            self._underway.link(message.queue_id, given.group(1))
+        if len(said.encode("utf-8", "surrogateescape")) >= SAID_LIMIT:
+            first.cut = True
+            self._underway.claim_handed_in(message.queue_id)
 
     def _went(self, message: Message, line: Line, attempt: Attempt) -> None:
         first = message.root
         if not first.stamped:
             first.went = first.went or attempt.relay
+        if attempt.status in PROBED:
+            message.accepted = False
         if attempt.status != "sent":
             return
         filtered = any(relays.is_same(each, attempt.relay) for each in self._filters)
         if filtered and line.daemon == "pipe":
             self._underway.piped(first)
         if attempt.queued_as and (filtered or relays.is_here(attempt.relay)):
-            self._claim(first, attempt.queued_as)
-
-    def _claim(self, message: Message, queue_id: str) -> None:
-        """Note that a message has got this queue file, too."""
-        found = self._underway.known(queue_id)
-        if found is not None and found.root is not message:
-            message.take_in(found.root)
+            self._underway.link(message.queue_id, attempt.queued_as)
 
     def _is_ours(self, service: str) -> bool:
         return service in self._names or service.startswith(self._begins)

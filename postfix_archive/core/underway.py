@@ -33,6 +33,7 @@ class Underway:
         self._over: deque[tuple[float, Message]] = deque()
         self._named: dict[str, Message] = {}  # the first that bears a Message-ID
         self._picked: dict[str, Message] = {}  # the last one by sendmail(1) that does
+        self._handed: dict[str, str] = {}  # by the queue id that it names as origin
 
     def open(self, queue_id: str) -> Message | None:
         """Return the message of a queue file that qmgr(8) has seen."""
@@ -72,6 +73,17 @@ class Underway:
             self.accept(message.queue_id)
             self.close(message.queue_id)
 
+    def at_cleanup(self, queue_id: str) -> Message | None:
+        """Return the message that cleanup(8) writes: it was not thrown away before."""
+        found = self._taken.get(queue_id) or self._open.get(queue_id)
+        lately = self._lately.get(queue_id)
+        if found is None and lately is not None and lately.unsure:
+            lately.discarded, lately.unsure = "", False
+            lately.accepted = False
+            lately.files = 1
+            self._taken[queue_id] = found = lately
+        return found
+
     def close(self, queue_id: str) -> None:
         """Note that a queue file is gone."""
         message = self._open.pop(queue_id, None)
@@ -103,6 +115,8 @@ class Underway:
 
     def identify(self, message: Message, message_id: str) -> None:
         """Note a Message-ID; sendmail(1) may bring back what a filter has taken."""
+        if message_id.endswith("=<>"):
+            return
         message.message_id = message_id
         first = self._named.setdefault(message_id, message)
         if message.daemon == "pickup" and first is not message:
@@ -120,12 +134,27 @@ class Underway:
         if first.root.piped and first.root is not back.root:
             first.root.take_in(back.root)
 
+    def link(self, first: str, second: str) -> None:
+        """Note that two queue files are one message; first has the older one."""
+        older, newer = self.known(first), self.known(second)
+        if older is not None and newer is not None and older.root is not newer.root:
+            older.root.take_in(newer.root)
+
+    def handed_in(self, message: Message) -> None:
+        """Note one that came in by a hand-back port, until it is claimed."""
+        if message.origin:
+            self._handed[message.origin] = message.queue_id
+
+    def claim_handed_in(self, queue_id: str) -> None:
+        """Link what was handed back, where the filter's line is cut before that."""
+        self.link(queue_id, self._handed.get(queue_id, ""))
+
     def finished(self) -> Iterator[Message]:
         """Give the messages of which nothing more can be said, and forget them."""
         while self._over and self._over[0][0] + LINGER < self.now:
             _, message = self._over.popleft()
-            if not message.root.is_over:  # its first queue file may be referred to
-                self._over.append((self.now, message))
+            if not message.root.is_over or self._is_in_hand(message):
+                self._over.append((self.now, message))  # it may be referred to
                 continue
             self._forget(message)
             if message.into is None and not message.is_given:
@@ -138,9 +167,17 @@ class Underway:
         for queue_id, each in self._open.items():
             each.root.now_in = queue_id
             left[id(each.root)] = each.root
-        yield from (each for each in left.values() if not each.is_given)
+        for each in left.values():
+            if not each.is_given and not self._is_in_hand(each):
+                yield each
+
+    def _is_in_hand(self, message: Message) -> bool:
+        """Tell whether a stamp filter may be about to say that it handed one back."""
+        found = self.known(message.origin) if message.of_port else None
+        return found is not None and not found.root.is_over
 
     def _forget(self, message: Message) -> None:
+        self._handed.pop(message.queue_id, None)
         for known, key in (
             (self._lately, message.queue_id),
             (self._named, message.message_id),

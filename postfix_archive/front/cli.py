@@ -30,10 +30,12 @@ from postfix_archive.front import (
     doctor,
     explain,
     outcomes,
+    reconcile,
     rescue,
     status,
     verify,
 )
+from postfix_archive.front.dates import Date
 
 FAILED = 1
 SUBJECT_LIMIT = 998  # bytes; decoding a longer one takes time, and no line has more
@@ -79,6 +81,7 @@ main.add_command(bypass.bypass)
 main.add_command(doctor.doctor)
 main.add_command(explain.explain)
 main.add_command(outcomes.outcomes)
+main.add_command(reconcile.reconcile)
 main.add_command(rescue.rescue_)
 main.add_command(rescue.return_)
 main.add_command(status.status)

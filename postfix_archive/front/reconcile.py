@@ -22,7 +22,7 @@ from postfix_archive.core.accepted import Message
 from postfix_archive.core.causes import Judge
 from postfix_archive.core.configuration import Configuration
 from postfix_archive.core.errors import ArchiveError
-from postfix_archive.core.reckoning import Held, Reckoning
+from postfix_archive.core.reckoning import Reckoning
 from postfix_archive.core.reconciled import Found
 from postfix_archive.core.reconciling import Reconciling
 from postfix_archive.core.settings import Settings
@@ -84,7 +84,7 @@ class Run:
         self.postfix: Configuration = postconf.read(directory)
         self.began = time.time()
         self.since = since.timestamp() if since else None
-        self.until = until.timestamp() if until else None
+        self.until = until.timestamp() if until else self.began
         self._logs = logs
         self._last: tuple[float, list[str]] = (0.0, [])
         stores = self.settings.stores
@@ -108,8 +108,7 @@ class Run:
         reckoning.end(held)
         late = reckoning.late()
         reckoning.close(held, self._kept(late, None))
-        until = self.until if self.until is not None else self.began
-        return Found(reckoning, held, begin, until)
+        return Found(reckoning, held, begin, self.until)
 
     def note(self, found: Found) -> None:
         """Leave the counts where status finds them; that it cannot is no failure."""
@@ -122,8 +121,7 @@ class Run:
         gaps = holdings.gaps(self.directory, self.settings, begin)
         judge = Judge(self.postfix, gaps, self.log.led)
         since = self.since if self.since is not None else -ENDLESS
-        until = self.until if self.until is not None else ENDLESS
-        return Reckoning(self.log, judge, since, until)
+        return Reckoning(self.log, judge, since, self.until)
 
     def _read(self, lines: Lines, reckoning: Reckoning) -> None:
         """Take in the log, and let go of what is settled."""
@@ -135,14 +133,6 @@ class Run:
                     reckoning.add(self.log.finished())
                     if len(reckoning.captured) >= BATCH:
                         self._confirm(reckoning)
-                    if self._is_past(at, reckoning):
-                        return
-
-    def _is_past(self, at: float, reckoning: Reckoning) -> bool:
-        """Tell whether the rest of the log says nothing of the time asked for."""
-        if self.until is None or at < self.until + EARLIER:
-            return False
-        return not self.log.has_before(self.until)
 
     def _take(self, text: str, at: float) -> None:
         self.log.take(text, at)
