@@ -32,6 +32,7 @@ QUEUED = re.compile(r"from=<(.*)>, size=\d+, nrcpt=(\d+) \(queue active\)", re.D
 GONE = re.compile(r"from=<.*>, status=(?:force-)?expired, returned to sender", re.S)
 PROBED = ("deliverable", "undeliverable")  # of an address probe, which is no mail
 QUEUED_AS = "queued as "
+NONE = "none"  # as relay: a transport that is deferred, a host that is not reached
 RELAY_STAMP = f", relay={gates.STAMP}"
 SAID = " service ("
 SAID_LIMIT = 99  # bytes of a command's output that pipe(8) logs, and one less
@@ -269,7 +270,8 @@ class Reconciling:
 
     def _went(self, message: Message, line: Line, attempt: Attempt) -> None:
         first = message.root
-        if not first.stamped:
+        is_told = attempt.relay != NONE or attempt.status == "bounced"
+        if is_told and not first.stamped:
             first.went = first.went or attempt.relay
         if attempt.status in PROBED:
             message.accepted = False

@@ -9,6 +9,7 @@ import json
 import random
 import re
 import subprocess
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +22,7 @@ from private_postfix import Client, PrivatePostfix, free_ports
 
 pytestmark = pytest.mark.live
 SESSIONS = 8
+NOBODY = "MAILER-DAEMON"  # as postqueue(1) writes the null sender, which capsules have
 MASTER = """
 127.0.0.1:{around} inet n - n - - smtpd
   -o syslog_name=postfix/around -o content_filter=
@@ -192,3 +194,179 @@ def test_exactly_what_went_around_is_found_and_the_way_named() -> None:
 def test_of_five_thousand_exactly_the_37_that_went_around_are_found() -> None:
     with Host() as host:
         run(host, 5000, 37)
+
+
+ROUTES = """\
+archive-request.invalid archive-stamp:on-request
+no.example.net error:5.1.1 no such user
+"""
+
+
+@pytest.fixture(scope="module")
+def seen() -> Iterator[tuple[Host, dict[str, Any]]]:
+    """A host on which everything has happened, and what reconcile says of it."""
+    with Host() as host:
+        (host.etc / "routes").write_text(ROUTES)
+        host.postconf(
+            transport_maps=f"texthash:{host.etc}/routes",
+            smtpd_reject_unlisted_recipient="no",
+        )
+        host.reload()
+        what_ends(host)
+        what_waits(host)
+        yield host, host.reconcile()
+
+
+def sent(host: Host, name: str, *, header: str = "", **more: Any) -> str:
+    """Send a message whose sender bears its name; return its queue id."""
+    content = header.encode() + mail(name)
+    return host.send(content, sender=f"{name}@example.org", **more)
+
+
+def waiting(host: Host, sender: str) -> list[str]:
+    """Return the queue ids of what waits of a sender."""
+    return [str(e["queue_id"]) for e in host.mailq() if e["sender"] == sender]
+
+
+def defer(host: Host, transports: str) -> None:
+    host.postconf(defer_transports=transports)
+    host.reload()
+
+
+def another_second(host: Host) -> None:
+    """Return when what the log says next has another time: it tells whole seconds."""
+    now = int(time.time())
+    host.wait(lambda: int(time.time()) > now, "another second")
+
+
+def what_ends(host: Host) -> None:
+    """Send mail to which something happens, and let all of it end."""
+    sent(host, "usual")
+    sent(host, "many", to=[f"n{number}@example.net" for number in range(50)])
+    sent(host, "bounced", to=["x@no.example.net"])  # the notification is Postfix's own
+    sent(host, "throw-a")
+    sent(host, "discarded-a", header="X-Do: discard\n")
+    sent(host, "redirect-a")
+    sent(host, "unasked-a", port=host.port["unasked"])
+    sent(host, "unnamed-a", port=host.port["unnamed"])
+    probe = ["/usr/sbin/sendmail", "-C", str(host.etc), "-bv", "bob@example.net"]
+    subprocess.run(probe, check=True)
+    host.settle()
+    another_second(host)
+    reason = ["--reason", "ticket 17"]
+    assert host.command("bypass", "on", *reason).returncode == 0
+    sent(host, "bypassed-a")
+    sent(host, "unasked-b", port=host.port["unasked"])
+    host.settle()
+    assert host.command("bypass", "off").returncode == 0
+    another_second(host)
+    aside = host.store.rename(host.folder / "aside")
+    sent(host, "rescued-a")
+    host.settle()
+    aside.rename(host.store)
+
+
+def what_waits(host: Host) -> None:
+    """Send mail that waits, or that somebody deletes while it does."""
+    defer(host, "archive-stamp")
+    sent(host, "deleted-a")
+    host.wait(lambda: waiting(host, "deleted-a@example.org"), "it waits")
+    host.postsuper("-d", waiting(host, "deleted-a@example.org")[0])
+    sent(host, "uncaptured-a")
+    host.wait(lambda: waiting(host, "uncaptured-a@example.org"), "it waits")
+    host.postsuper("-h", waiting(host, "uncaptured-a@example.org")[0])
+    defer(host, "archive")
+    sent(host, "hold-a")
+    for name in ("lost-a", "waits-a", "requeued-a"):
+        before = set(waiting(host, NOBODY))
+        sent(host, name)
+        host.wait(lambda: set(waiting(host, NOBODY)) - before, "its capsule waits")
+        capsule = (set(waiting(host, NOBODY)) - before).pop()
+        if name == "lost-a":
+            host.postsuper("-d", capsule)
+        elif name == "requeued-a":
+            host.postsuper("-r", capsule)
+            host.wait_for_log("capsule of .*, requeued")
+    host.wait(
+        lambda: Counter(str(e["queue_name"]) for e in host.mailq())
+        == {"deferred": 2, "hold": 2},
+        "two capsules wait and two messages are on hold",
+    )
+
+
+def test_every_message_is_counted_once_and_for_what_became_of_it(
+    seen: tuple[Host, dict[str, Any]],
+) -> None:
+    _, found = seen
+    said = {
+        each["sender"].partition("@")[0]: (
+            each["kind"],
+            each.get("way", ""),
+            each.get("where", ""),
+        )
+        for each in found["messages"]
+    }
+    assert said == {
+        "redirect-a": ("missing", "redirect-action", ""),
+        "unnamed-a": ("missing", "service-around", ""),
+        "bypassed-a": ("missing", "gate-open", ""),
+        "deleted-a": ("missing", "deleted", ""),
+        "lost-a": ("missing", "capsule-gone", ""),
+        "rescued-a": ("rescued", "", ""),
+        "uncaptured-a": ("waiting", "", "hold"),
+        "hold-a": ("waiting", "", "hold"),
+        "waits-a": ("waiting", "", "deferred"),
+        "requeued-a": ("waiting", "", "deferred"),
+    }
+    assert found["archived"] == 3
+    assert found["not_requested"] == 4
+    assert found["accepted"] == 3 + 4 + len(said)
+    assert found["begun_before"] == found["not_understood"] == 0
+
+
+def test_the_rule_is_named_by_which_a_message_was_not_asked_for(
+    seen: tuple[Host, dict[str, Any]],
+) -> None:
+    host, found = seen
+    assert found["rules"] == {
+        "DISCARD by an access table or policy server (RCPT)": 1,
+        "DISCARD by header_checks": 1,
+        f"127.0.0.1:{host.port['unasked']}/inet -o archive=": 2,
+    }
+
+
+def test_a_cause_says_what_to_look_at(seen: tuple[Host, dict[str, Any]]) -> None:
+    host, found = seen
+    cause = {e["sender"].partition("@")[0]: e["cause"] for e in found["messages"]}
+    unnamed = f"127.0.0.1:{host.port['unnamed']}/inet has content_filter empty"
+    assert cause["unnamed-a"] == f"probably {unnamed}; it went to sink"
+    assert "REDIRECT yes@redirected.example.net by an access" in cause["redirect-a"]
+    assert "ticket 17" in cause["bypassed-a"]
+    assert "deleted by postsuper -d before it was archived" in cause["deleted-a"]
+    assert "was deleted by postsuper -d" in cause["lost-a"]
+    assert "not captured yet" in cause["uncaptured-a"]
+
+
+def test_what_was_missed_stays_found_when_the_rest_has_been_archived(
+    seen: tuple[Host, dict[str, Any]],
+) -> None:
+    host, before = seen
+    defer(host, "")
+    for each in ("uncaptured-a", "hold-a"):
+        host.postsuper("-H", waiting(host, f"{each}@example.org")[0])
+    host.flush()
+    host.settle()
+    assert host.command("return").returncode == 0
+    found = host.reconcile()
+    assert found["waiting"] == found["rescued"] == 0
+    assert found["archived"] == 8
+    assert found["missing"] == before["missing"]
+    assert found["accepted"] == before["accepted"]
+
+
+def test_a_time_that_is_asked_for_has_only_what_came_in_it(
+    seen: tuple[Host, dict[str, Any]],
+) -> None:
+    host, _ = seen
+    assert host.reconcile("--since", "2100-01-01")["accepted"] == 0
+    assert host.reconcile("--until", "2001-01-01")["accepted"] == 0
