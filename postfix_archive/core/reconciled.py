@@ -84,7 +84,8 @@ class Found:
         if since is None:
             return ""
         places = _counted(Counter(filter(None, (each.where for each in cases))))
-        return f"the oldest since {trace.timestamp(since)} {places}".rstrip()
+        oldest = f"the oldest since {trace.timestamp(since)}"
+        return f"{places}; {oldest}" if places else oldest
 
     def _sum(self) -> Iterator[str]:
         log = self.reckoning.log

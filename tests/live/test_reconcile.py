@@ -6,9 +6,11 @@ Mail that is let around on purpose bears the way in its sender's address.
 from __future__ import annotations
 
 import json
+import os
 import random
 import re
 import subprocess
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -16,9 +18,10 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+from grown_log import Grown
 
 from mails import mail
-from private_postfix import Client, PrivatePostfix, free_ports
+from private_postfix import ROOT, Client, PrivatePostfix, free_ports
 
 pytestmark = pytest.mark.live
 SESSIONS = 8
@@ -372,3 +375,44 @@ def test_a_time_that_is_asked_for_has_only_what_came_in_it(
     host, _ = seen
     assert host.reconcile("--since", "2100-01-01")["accepted"] == 0
     assert host.reconcile("--until", "2001-01-01")["accepted"] == 0
+
+
+LINES = 1_000_000
+CPU, MEMORY = 30, 200  # seconds, MB
+
+
+@pytest.mark.slow
+def test_a_log_of_a_million_lines_is_read_fast_and_needs_little_memory() -> None:
+    with Host() as host:
+        run(host, 200, 5)
+        host.stop()
+        journal = host.store / "legal@example.com" / "journal"
+        grown = Grown(host.logfile.read_bytes(), journal.read_bytes(), LINES)
+        lines = grown.write_log(host.logfile)
+        grown.write_journal(journal)
+        host.start()
+        found, seconds, megabytes = measured(host)
+        assert found["archived"] == 195 * grown.times
+        assert found["missing"] == 5 * grown.times
+        assert found["accepted"] == 200 * grown.times
+        print(
+            f"{lines} lines, {found['accepted']} messages, {found['missing']} missing:"
+            f" {seconds} s of CPU, {megabytes} MB"
+        )
+        assert lines >= LINES
+        assert sum(seconds) < CPU
+        assert megabytes < MEMORY
+
+
+def measured(host: Host) -> tuple[dict[str, Any], tuple[float, float], float]:
+    """Return what a run says, its seconds of CPU (user, system) and its peak in MB."""
+    command = [sys.executable, "-m", "postfix_archive", "-c", str(host.etc)]
+    with open(host.folder / "said", "w+b") as said:
+        began = time.monotonic()
+        run = subprocess.Popen([*command, "reconcile", "--json"], stdout=said, cwd=ROOT)
+        _, status, used = os.wait4(run.pid, 0)
+        run.returncode = os.waitstatus_to_exitcode(status)
+        print(f"{time.monotonic() - began:.1f} s")
+        said.seek(0)
+        found: dict[str, Any] = json.loads(said.read())
+    return found, (used.ru_utime, used.ru_stime), used.ru_maxrss / 1024
