@@ -40,7 +40,8 @@ class Grown:
         """Write the log, its first half as a rotated one; return the lines."""
         half = self.times // 2
         rotated = path.with_name(f"{path.name}.1")
-        rotated.write_bytes(b"")
+        for each in (rotated, path):
+            each.write_bytes(b"")
         count = 0
         for at in range(self.times):
             with (rotated if at < half else path).open("ab") as log:
