@@ -28,14 +28,15 @@ class Message:
         "discarded",
         "ended",
         "files",
+        "filtered",
         "into",
         "is_given",
+        "local",
         "message_id",
         "now_in",
         "of_port",
         "origin",
         "pid",
-        "piped",
         "queue_id",
         "recipients",
         "sender",
@@ -58,6 +59,7 @@ class Message:
         self.sender = ""
         self.recipients = 0
         self.message_id = ""
+        self.local = False  # from this host, as what a content filter gives back
         self.of_port = False  # it came in by a hand-back port
         self.origin = ""  # the queue id from which, as its client says
         self.accepted = False  # it got as far as qmgr(8), or was thrown away by a rule
@@ -66,7 +68,7 @@ class Message:
         self.stamped = False  # a stamp filter has handed it back
         self.cut = False
         self.tried = False  # a stamp filter has had it and could not
-        self.piped = False  # a pipe(8) filter took it, which may give it back
+        self.filtered = False  # a content filter took it, which may give it back
         self.action = ""  # FILTER or REDIRECT, as the log tells it
         self.discarded = ""  # the rule, as the log tells it
         self.unsure = False  # told before it had a queue id: perhaps of another
@@ -103,6 +105,6 @@ class Message:
         self.stamped |= other.stamped
         self.cut |= other.cut
         self.tried |= other.tried
-        self.piped |= other.piped
+        self.filtered |= other.filtered
         self.accepted |= other.accepted
         self.action = self.action or other.action

@@ -35,11 +35,13 @@ UNEXPLAINED = "unexplained"
 DISCARDED = "discard-rule"
 UNASKED = "archive-empty"
 NO_TABLE = "no-table-asked"
+KEPT = "kept-by-filter"
 
 HOUR = 3600.0  # an smtpd process serves one service, and lives less (max_use, max_idle)
 BY_TABLE = re.compile(r"(?:filter|redirect): (header|body) ")
-TARGET = re.compile(r"triggers (?:FILTER|REDIRECT) ([^;]+);")
+TARGET = re.compile(r".*triggers (?:FILTER|REDIRECT) ([^;]+)", re.DOTALL)
 PROBABLY = "probably "
+CLIENTS = ("smtpd", "pickup", "qmqpd")
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,11 @@ class Judge:
         self._found = found
         self._gaps = gaps
         self._led = led
+        self._services = [
+            each
+            for each in found.services
+            if each.program in CLIENTS and not ways.is_ours(each)
+        ]
 
     def unarchived(self, message: Message) -> Verdict:
         """Return why a message was never given to an archive."""
@@ -84,22 +91,19 @@ class Judge:
             cause = "archive is empty, and no table has asked for it"
             return Verdict(NOT_REQUESTED, NO_TABLE, cause)
         if _is_of(message, message.action):
-            return _acted_on(message.action)
+            return _acted_on(message)
         if message.ended and not message.went:
             return _ended(message)
         return self._by_service(message)
 
     def is_led(self, message: Message) -> bool:
         """Tell whether its service leads to a stamp filter, as master.cf is now."""
-        services = ways.clients(self._found)
-        return any(self._leads(e) for e in services if self._is_by(e, message))
+        return any(self._leads(each) for each in self._named(message))
 
     def _by_service(self, message: Message) -> Verdict:
         key = (message.service, message.daemon, message.pid)
         led = abs(self._led.get(key, -HOUR) - message.time) < HOUR
-        named = [
-            each for each in ways.clients(self._found) if self._is_by(each, message)
-        ]
+        named = self._named(message)
         around = [each for each in named if not self._leads(each)]
         asked = [each for each in around if self._found.value("archive", each)]
         gap = self._gap(message)
@@ -107,11 +111,20 @@ class Judge:
             return Verdict(MISSING, GAP, f"the gate was open (bypass): {gap.why}")
         if led or not around:
             return _unexplained(message, led=led, known=bool(named))
-        probably = PROBABLY if len(asked) not in (0, len(named)) else ""
+        if message.filtered and self._is_behind():
+            cause = f"{message.went}, before which nothing is archived, kept it"
+            return Verdict(NOT_REQUESTED, KEPT, cause)
+        probably = PROBABLY if len(asked or around) < len(named) else ""
         if asked:
             return self._around(message, asked, probably)
-        probably = PROBABLY if len(around) < len(named) else ""
         return self._unasked(around, probably)
+
+    def _is_behind(self) -> bool:
+        """Tell whether the archive stands where a content filter gives mail back."""
+        return any(
+            self._leads(each) and each.name.startswith(ways.LOOPBACK)
+            for each in self._services
+        )
 
     def _gap(self, message: Message) -> Gap | None:
         for each in self._gaps:
@@ -136,9 +149,14 @@ class Judge:
         places = ", ".join(f"{each.key} -o archive=" for each in around)
         return Verdict(NOT_REQUESTED, UNASKED, f"{probably}{places}")
 
-    def _is_by(self, service: Service, message: Message) -> bool:
-        name = self._found.value("syslog_name", service)
-        return service.program == message.daemon and name == message.service
+    def _named(self, message: Message) -> list[Service]:
+        """Return the services that may have taken it: by daemon and syslog_name."""
+        return [
+            each
+            for each in self._services
+            if each.program == message.daemon
+            and self._found.value("syslog_name", each) == message.service
+        ]
 
     def _leads(self, service: Service) -> bool:
         return self._found.value("content_filter", service).startswith(gates.STAMP)
@@ -177,7 +195,9 @@ def _is_of(message: Message, action: str) -> bool:
     return "; from=<" not in action or f"; from=<{message.sender}> " in action
 
 
-def _acted_on(text: str) -> Verdict:
+def _acted_on(message: Message) -> Verdict:
+    """Return which action it was; sender and recipient can stand in the text, too."""
+    text = message.action
     word, _, rest = text.partition(": ")
     way = FILTER if word == "filter" else REDIRECT
     table = BY_TABLE.match(text)
@@ -185,8 +205,8 @@ def _acted_on(text: str) -> Verdict:
         target = text.rpartition(": ")[2]
         place = f"{table.group(1)}_checks"
     else:
-        found = TARGET.findall(text)
-        target = found[-1] if found else "?"
+        found = TARGET.fullmatch(text.partition(f"; from=<{message.sender}> ")[0])
+        target = found.group(1) if found else "?"
         place = "an access table or policy server"
     return Verdict(MISSING, way, f"{word.upper()} {target} by {place}")
 

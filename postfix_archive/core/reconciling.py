@@ -123,7 +123,9 @@ class Reconciling:
     def _by_smtp(self, line: Line, at: float) -> None:
         message = self._begin(line, at)
         message.of_port = line.service.endswith(HANDBACK)
-        message.origin = line.text.partition(ORIGIN)[2].partition(",")[0]
+        client, _, rest = line.text.partition(ORIGIN)
+        message.origin = rest.partition(",")[0]
+        message.local = not message.of_port and relays.is_here(client)
         said = self._said.pop(line.pid, "")
         message.unsure = said.startswith(DISCARDS)
         self._told(message, said)
@@ -150,7 +152,7 @@ class Reconciling:
         old = found.group(1)
         if old is None:
             self._forget(line.queue_id)
-            self._begin(line, at)
+            self._begin(line, at).local = True
         elif old in self._aside:
             self._aside.add(line.queue_id)
         elif not self.capsules.rename(old, line.queue_id):
@@ -243,9 +245,7 @@ class Reconciling:
         """Tell whether an attempt can say something new; the others are not read."""
         if RELAY_STAMP in line.text or not message.stamped and not message.went:
             return True
-        return bool(self._filters) and (
-            QUEUED_AS in line.text or line.daemon == "pipe" and not message.piped
-        )
+        return bool(self._filters) and (not message.filtered or QUEUED_AS in line.text)
 
     def _stamped(self, message: Message, attempt: Attempt) -> None:
         """Read ``archived as ID; queued as QUEUE_ID``, as a stamp filter says it."""
@@ -278,8 +278,8 @@ class Reconciling:
         if attempt.status != "sent":
             return
         filtered = any(relays.is_same(each, attempt.relay) for each in self._filters)
-        if filtered and line.daemon == "pipe":
-            self._underway.piped(first)
+        if filtered:
+            self._underway.filtered(message)
         if attempt.queued_as and (filtered or relays.is_here(attempt.relay)):
             self._underway.link(message.queue_id, attempt.queued_as)
 

@@ -32,7 +32,8 @@ class Underway:
         self._lately: dict[str, Message] = {}  # whose queue file has gone
         self._over: deque[tuple[float, Message]] = deque()
         self._named: dict[str, Message] = {}  # the first that bears a Message-ID
-        self._picked: dict[str, Message] = {}  # the last one by sendmail(1) that does
+        self._back: dict[str, list[Message]] = {}  # those from this host that do
+        self._moments: dict[bytes, str] = {}  # queue ids by the part that always stays
         self._handed: dict[str, str] = {}  # by the queue id that it names as origin
 
     def open(self, queue_id: str) -> Message | None:
@@ -53,8 +54,11 @@ class Underway:
         self.close(message.queue_id)
         self._taken.pop(message.queue_id, None)
         self._taken[message.queue_id] = message
+        self._moments[queueid.microseconds(message.queue_id.encode())] = (
+            message.queue_id
+        )
         if len(self._taken) > UNTAKEN:
-            del self._taken[next(iter(self._taken))]
+            self.refuse(next(iter(self._taken)))
 
     def accept(self, queue_id: str) -> Message:
         """Note that one that was taken is Postfix's to deliver now."""
@@ -64,8 +68,10 @@ class Underway:
         return message
 
     def refuse(self, queue_id: str) -> None:
-        """Note that one that was taken was rejected after all."""
-        self._taken.pop(queue_id, None)
+        """Note that one that was taken is not accepted after all."""
+        message = self._taken.pop(queue_id, None)
+        if message is not None:
+            self._forget(message)
 
     def discard(self, message: Message) -> None:
         """Note that a rule has thrown one away that was taken."""
@@ -101,43 +107,43 @@ class Underway:
             return False
         message.root.ended = ""
         self._open[new] = message
+        self._moments[queueid.microseconds(new.encode())] = new
         self._lately[message.queue_id] = message
         return True
 
     def renamed(self, queue_id: str) -> str:
         """Return the name that a queue file had before Postfix gave it another."""
         new = queue_id.encode()
-        if queueid.microseconds(new):
-            for old in (*self._open, *self._taken):
-                if queueid.is_same(old.encode(), new):
-                    return old
-        return ""
+        old = self._moments.get(queueid.microseconds(new), "")
+        is_known = old in self._open or old in self._taken
+        return old if is_known and queueid.is_same(old.encode(), new) else ""
 
     def identify(self, message: Message, message_id: str) -> None:
-        """Note a Message-ID; sendmail(1) may bring back what a filter has taken."""
+        """Note a Message-ID; one from this host may be what a filter has taken."""
         if message_id.endswith("=<>"):
             return
         message.message_id = message_id
         first = self._named.setdefault(message_id, message)
-        if message.daemon == "pickup" and first is not message:
-            self._picked[message_id] = message
-            self._bring_back(first, message)
+        if message.local and first is not message:
+            self._back.setdefault(message_id, []).append(message)
+            if first.root.filtered:
+                self._join(first, message)
 
-    def piped(self, message: Message) -> None:
-        """Note that a pipe(8) filter took one, which may give it to sendmail(1)."""
-        message.piped = True
-        back = self._picked.get(message.message_id)
-        if back is not None:
-            self._bring_back(message, back)
-
-    def _bring_back(self, first: Message, back: Message) -> None:
-        if first.root.piped and first.root is not back.root:
-            first.root.take_in(back.root)
+    def filtered(self, message: Message) -> None:
+        """Note that a content filter took one; it may have given it back before."""
+        message.root.filtered = True
+        for each in self._back.get(message.message_id, ()):
+            if each is not message:
+                self._join(message, each)
 
     def link(self, first: str, second: str) -> None:
         """Note that two queue files are one message; first has the older one."""
         older, newer = self.known(first), self.known(second)
-        if older is not None and newer is not None and older.root is not newer.root:
+        if older is not None and newer is not None:
+            self._join(older, newer)
+
+    def _join(self, older: Message, newer: Message) -> None:
+        if older.root is not newer.root:
             older.root.take_in(newer.root)
 
     def handed_in(self, message: Message) -> None:
@@ -178,10 +184,11 @@ class Underway:
 
     def _forget(self, message: Message) -> None:
         self._handed.pop(message.queue_id, None)
+        self._back.pop(message.message_id, None)
+        self._moments.pop(queueid.microseconds(message.queue_id.encode()), None)
         for known, key in (
             (self._lately, message.queue_id),
             (self._named, message.message_id),
-            (self._picked, message.message_id),
         ):
             if known.get(key) is message:
                 del known[key]
