@@ -14,9 +14,10 @@ EXPIRED = "expired"
 class Message:
     """A message by the queue file that it came in by.
 
-    ``time`` is when it came, in seconds since 1970; ``service`` and ``daemon`` are as
-    the log names them. ``archive_ids`` are what the stamp filter said it is archived
-    as; ``cut`` that this was said in a line too long for pipe(8) to log.
+    ``time`` is when it came, in seconds since 1970, and ``sent_on`` when Postfix took
+    it in last: postsuper -r requeues. ``service`` and ``daemon`` are as the log names
+    them. ``archive_ids`` are what the stamp filter said it is archived as; ``cut`` that
+    this was said in a line too long for pipe(8) to log.
     """
 
     __slots__ = (
@@ -40,6 +41,7 @@ class Message:
         "queue_id",
         "recipients",
         "sender",
+        "sent_on",
         "service",
         "stamped",
         "time",
@@ -53,6 +55,7 @@ class Message:
     ) -> None:
         self.queue_id = queue_id
         self.time = time
+        self.sent_on = time
         self.service = service
         self.daemon = daemon
         self.pid = pid

@@ -128,7 +128,7 @@ class Judge:
 
     def _gap(self, message: Message) -> Gap | None:
         for each in self._gaps:
-            if each.opened <= message.time <= each.closed and not message.tried:
+            if each.opened <= message.sent_on <= each.closed and not message.tried:
                 return each
         return None
 

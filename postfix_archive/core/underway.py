@@ -106,6 +106,8 @@ class Underway:
         if message is None:
             return False
         message.root.ended = ""
+        message.root.tried = False
+        message.root.sent_on = self.now
         self._open[new] = message
         self._moments[queueid.microseconds(new.encode())] = new
         self._lately[message.queue_id] = message

@@ -5,8 +5,11 @@ Mail that is let around on purpose bears the way in its sender's address.
 
 from __future__ import annotations
 
+import contextlib
+import gzip
 import json
 import os
+import pty
 import random
 import re
 import subprocess
@@ -31,6 +34,11 @@ MASTER = """
   -o syslog_name=postfix/around -o content_filter=
 127.0.0.1:{unnamed} inet n - n - - smtpd -o content_filter=
 127.0.0.1:{unasked} inet n - n - - smtpd -o syslog_name=postfix/unasked -o archive=
+"""
+IMPATIENT = """
+from postfix_archive.front import cli, reconcile
+reconcile.PATIENCE, reconcile.STEP = 0.0, 10
+cli.main()
 """
 SENDERS = """
 /^filter-/ FILTER sink:elsewhere
@@ -263,6 +271,9 @@ def what_ends(host: Host) -> None:
     probe = ["/usr/sbin/sendmail", "-C", str(host.etc), "-bv", "bob@example.net"]
     subprocess.run(probe, check=True)
     host.settle()
+    defer(host, "archive-stamp")
+    sent(host, "stuck-a")  # the gate lets it go, too
+    host.wait(lambda: waiting(host, "stuck-a@example.org"), "it waits")
     another_second(host)
     reason = ["--reason", "ticket 17"]
     assert host.command("bypass", "on", *reason).returncode == 0
@@ -270,6 +281,7 @@ def what_ends(host: Host) -> None:
     sent(host, "unasked-b", port=host.port["unasked"])
     host.settle()
     assert host.command("bypass", "off").returncode == 0
+    defer(host, "")
     another_second(host)
     aside = host.store.rename(host.folder / "aside")
     sent(host, "rescued-a")
@@ -315,6 +327,7 @@ def test_every_message_is_counted_once_and_for_what_became_of_it(
         "redirect-a": ("missing", "redirect-action", ""),
         "unnamed-a": ("missing", "service-around", ""),
         "bypassed-a": ("missing", "gate-open", ""),
+        "stuck-a": ("missing", "gate-open", ""),
         "deleted-a": ("missing", "deleted", ""),
         "lost-a": ("missing", "capsule-gone", ""),
         "rescued-a": ("rescued", "", ""),
@@ -367,6 +380,60 @@ def test_what_was_missed_stays_found_when_the_rest_has_been_archived(
     assert found["archived"] == 8
     assert found["missing"] == before["missing"]
     assert found["accepted"] == before["accepted"]
+
+
+def test_a_log_that_was_rotated_or_laid_elsewhere_says_the_same(
+    seen: tuple[Host, dict[str, Any]],
+) -> None:
+    host, _ = seen
+    before = host.reconcile()
+    text = host.logfile.read_bytes()
+    half = text.index(b"\n", len(text) // 2) + 1
+    rotated = host.logfile.with_name("maillog.1.gz")
+    rotated.write_bytes(gzip.compress(text[:half]))
+    laid = host.folder / "laid.log"
+    laid.write_bytes(text[half:])
+    files = ["--log", str(rotated), "--log", str(laid)]
+    assert host.reconcile(*files)["messages"] == before["messages"]
+    host.logfile.write_bytes(text[half:])
+    after = host.reconcile()
+    assert after["messages"] == before["messages"]
+    assert after["accepted"] == before["accepted"]
+
+
+def test_what_cannot_be_looked_at_is_unknown(seen: tuple[Host, dict[str, Any]]) -> None:
+    host, _ = seen
+    done = host.command("reconcile", "--log", "/nowhere/mail.log")
+    assert done.returncode == 3
+    assert done.stdout.startswith("UNKNOWN: /nowhere/mail.log: No such file")
+    done = host.command("reconcile", "--json", "--log", "/nowhere/mail.log")
+    assert json.loads(done.stdout)["status"] == "UNKNOWN"
+    assert host.command("reconcile", "--since", "soon").returncode == 2
+
+
+def test_on_a_terminal_a_bar_shows_how_far_it_is(
+    seen: tuple[Host, dict[str, Any]],
+) -> None:
+    """Where it takes long, and apart from what a program reads."""
+    host, _ = seen
+    assert re.search(rb"log +\[#+", on_a_terminal(host))
+
+
+def on_a_terminal(host: Host) -> bytes:
+    """Return what the command shows on a terminal."""
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-c", IMPATIENT, "-c", str(host.etc), "reconcile"]
+    done = subprocess.run(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=theirs, check=False
+    )
+    os.close(theirs)
+    assert b"accepted" in done.stdout
+    shown = b""
+    with contextlib.suppress(OSError):  # EIO is the end of what a terminal shows
+        while piece := os.read(ours, 1000):
+            shown += piece
+    os.close(ours)
+    return shown
 
 
 def test_a_time_that_is_asked_for_has_only_what_came_in_it(

@@ -102,6 +102,9 @@ def test_what_came_while_the_gate_was_open_went_by_it() -> None:
     gap = Gap(NOW - 5, NOW + 5, "ticket 17")
     assert judged(STANDARD, message(), gap).way == "gate-open"
     assert judged(STANDARD, message(), Gap(NOW + 1, NOW + 5, "")).way == "unexplained"
+    requeued = message()
+    requeued.time -= 3600
+    assert judged(STANDARD, requeued, gap).way == "gate-open"
     said = judged(by_hand(MORE), message("postfix/free"), gap)
     assert said.kind == "not_requested"
 
