@@ -24,6 +24,7 @@ class Message:
         "accepted",
         "action",
         "archive_ids",
+        "by_name",
         "cut",
         "daemon",
         "discarded",
@@ -80,6 +81,7 @@ class Message:
         self.is_given = False  # it was judged
         self.now_in = ""  # queue id of the queue file that holds it at the log's end
         self.into: Message | None = None  # the message that this turned out to be
+        self.by_name = False  # that is so by its Message-ID alone
 
     @property
     def root(self) -> Message:

@@ -249,6 +249,7 @@ class Reconciling:
 
     def _stamped(self, message: Message, attempt: Attempt) -> None:
         """Read ``archived as ID; queued as QUEUE_ID``, as a stamp filter says it."""
+        self._underway.part(message)
         first = message.root
         if message.into is None:
             key = (message.service, message.daemon, message.pid)

@@ -16,6 +16,7 @@ from postfix_archive.core.accepted import Message
 # Seconds of the log that a message is kept in mind after its last queue file went: who
 # gave it to Postfix may say so later.
 LINGER = 120.0
+NAMESAKES = 50  # messages with one Message-ID, of which a filter may give back each
 UNTAKEN = 50_000  # queue files that qmgr(8) has not seen, or never will: the newest
 
 
@@ -32,7 +33,7 @@ class Underway:
         self._lately: dict[str, Message] = {}  # whose queue file has gone
         self._over: deque[tuple[float, Message]] = deque()
         self._named: dict[str, Message] = {}  # the first that bears a Message-ID
-        self._back: dict[str, list[Message]] = {}  # those from this host that do
+        self._back: dict[str, deque[Message]] = {}  # those from this host that do
         self._moments: dict[bytes, str] = {}  # queue ids by the part that always stays
         self._handed: dict[str, str] = {}  # by the queue id that it names as origin
 
@@ -127,16 +128,32 @@ class Underway:
         message.message_id = message_id
         first = self._named.setdefault(message_id, message)
         if message.local and first is not message:
-            self._back.setdefault(message_id, []).append(message)
+            back = self._back.setdefault(message_id, deque(maxlen=NAMESAKES))
+            back.append(message)
             if first.root.filtered:
-                self._join(first, message)
+                self._bring_back(first, message)
 
     def filtered(self, message: Message) -> None:
         """Note that a content filter took one; it may have given it back before."""
         message.root.filtered = True
         for each in self._back.get(message.message_id, ()):
-            if each is not message:
-                self._join(message, each)
+            self._bring_back(message, each)
+
+    def _bring_back(self, first: Message, back: Message) -> None:
+        both = first.root.stamped and back.root.stamped
+        if back.into is None and not both and first.root is not back:
+            back.by_name = True
+            first.root.take_in(back)
+
+    def part(self, message: Message) -> None:
+        """Note that one goes the way of its own, though it bears another's Message-ID.
+
+        There are mailers that give one Message-ID to all that they send.
+        """
+        if message.by_name and message.root.stamped:
+            message.root.files -= message.files
+            message.into = None
+        message.by_name = False
 
     def link(self, first: str, second: str) -> None:
         """Note that two queue files are one message; first has the older one."""

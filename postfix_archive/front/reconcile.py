@@ -58,8 +58,7 @@ def reconcile(
     try:
         run = Run(ctx.obj, since, until, logs)
         found = run.found()
-        with contextlib.suppress(BrokenPipeError):
-            run.note(found)
+        run.note(found)
     except (ArchiveError, OSError) as problem:
         told = {"status": "UNKNOWN", "why": str(problem)}
         click.echo(json.dumps(told) if as_json else f"UNKNOWN: {problem}")

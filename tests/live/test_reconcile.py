@@ -234,17 +234,23 @@ def sent(host: Host, name: str, *, header: str = "", **more: Any) -> str:
     return host.send(content, sender=f"{name}@example.org", **more)
 
 
-def waiting(host: Host, sender: str) -> list[str]:
-    """Return the queue ids of what waits of a sender."""
-    return [str(e["queue_id"]) for e in host.mailq() if e["sender"] == sender]
+def queued(host: Host, sender: str, *but: str) -> str:
+    """Return the queue id of what waits of a sender, when it does, but for some."""
+    found: list[str] = []
+
+    def looked() -> bool:
+        ids = [str(e["queue_id"]) for e in host.mailq() if e["sender"] == sender]
+        found.extend(each for each in ids if each not in but)
+        return bool(found)
+
+    host.wait(looked, f"something of {sender} waits")
+    return found[0]
 
 
-def its_capsule(host: Host, name: str) -> str:
-    """Send a message; return the queue id of its capsule, which waits."""
-    before = set(waiting(host, NOBODY))
+def stuck(host: Host, name: str) -> str:
+    """Send a message that cannot go on; return its queue id when it waits."""
     sent(host, name)
-    host.wait(lambda: set(waiting(host, NOBODY)) - before, "its capsule waits")
-    return (set(waiting(host, NOBODY)) - before).pop()
+    return queued(host, f"{name}@example.org")
 
 
 def defer(host: Host, transports: str) -> None:
@@ -272,8 +278,7 @@ def what_ends(host: Host) -> None:
     subprocess.run(probe, check=True)
     host.settle()
     defer(host, "archive-stamp")
-    sent(host, "stuck-a")  # the gate lets it go, too
-    host.wait(lambda: waiting(host, "stuck-a@example.org"), "it waits")
+    stuck(host, "stuck-a")  # the gate lets it go, too
     another_second(host)
     reason = ["--reason", "ticket 17"]
     assert host.command("bypass", "on", *reason).returncode == 0
@@ -292,17 +297,16 @@ def what_ends(host: Host) -> None:
 def what_waits(host: Host) -> None:
     """Send mail that waits, or that somebody deletes while it does."""
     defer(host, "archive-stamp")
-    sent(host, "deleted-a")
-    host.wait(lambda: waiting(host, "deleted-a@example.org"), "it waits")
-    host.postsuper("-d", waiting(host, "deleted-a@example.org")[0])
-    sent(host, "uncaptured-a")
-    host.wait(lambda: waiting(host, "uncaptured-a@example.org"), "it waits")
-    host.postsuper("-h", waiting(host, "uncaptured-a@example.org")[0])
+    host.postsuper("-d", stuck(host, "deleted-a"))
+    host.postsuper("-h", stuck(host, "uncaptured-a"))
     defer(host, "archive")
     sent(host, "hold-a")
-    host.postsuper("-d", its_capsule(host, "lost-a"))
-    its_capsule(host, "waits-a")
-    host.postsuper("-r", its_capsule(host, "requeued-a"))
+    sent(host, "lost-a")
+    host.postsuper("-d", queued(host, NOBODY))
+    sent(host, "waits-a")
+    capsule = queued(host, NOBODY)
+    sent(host, "requeued-a")
+    host.postsuper("-r", queued(host, NOBODY, capsule))
     host.wait_for_log("capsule of .*, requeued")
     host.wait(
         lambda: Counter(str(e["queue_name"]) for e in host.mailq())
@@ -371,7 +375,7 @@ def test_what_was_missed_stays_found_when_the_rest_has_been_archived(
     host, before = seen
     defer(host, "")
     for each in ("uncaptured-a", "hold-a"):
-        host.postsuper("-H", waiting(host, f"{each}@example.org")[0])
+        host.postsuper("-H", queued(host, f"{each}@example.org"))
     host.flush()
     host.settle()
     assert host.command("return").returncode == 0

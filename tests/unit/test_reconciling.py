@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import random
+import sys
+
 import pytest
 
 from postfix_archive.core import accepted, underway
 from postfix_archive.core.accepted import Message
 from postfix_archive.core.reconciling import Reconciling
+
+from unit.samples import VERSIONS, expected
 
 FILTER = "scan:[127.0.0.1]:10024"
 NAMES = ("postfix", "postfix/archive-handback", "postfix/archive-capsule")
@@ -320,6 +325,36 @@ def test_mail_that_a_filter_gives_back_by_sendmail_is_the_same_mail(
     assert found.queue_id == FIRST
 
 
+def test_messages_with_one_message_id_stay_messages(log: Log) -> None:
+    """Each is archived, and given to the content filter behind the archive."""
+    ids = [f"4jZFG7{number}zK5b4" for number in ("4bbb", "5bbb", "6bbb")]
+    backs = [f"4jZFG7{number}zK5b4" for number in ("4ccc", "5ccc", "6ccc")]
+    for queue_id, back in zip(ids, backs):
+        log.say("pickup[4]", f"{queue_id}: uid=33 from=<ann@example.org>")
+        log.say("cleanup[2]", f"{queue_id}: message-id=<same@example.org>")
+        log.say("qmgr[3]", f"{queue_id}: {QUEUED}")
+        log.handed_in(back, queue_id, "same")
+        said = f"archived as {ID}; queued as {back}"
+        log.say("pipe[5]", f"{queue_id}: {stamped(said)}")
+        log.say("smtp[5]", f"{back}: {sent('127.0.0.1[127.0.0.1]:10024', '250 ok')}")
+    log.removed(*ids, *backs)
+    assert [each.queue_id for each in log.later()] == ids
+
+
+def test_a_filter_before_the_archive_takes_and_gives_back_one_message(
+    log: Log,
+) -> None:
+    """It says nothing but 250 ok; what it gives back is archived before it says so."""
+    log.accepted(FIRST)
+    log.accepted(SECOND)
+    said = f"archived as {ID}; queued as {THIRD}"
+    log.say("pipe[5]", f"{SECOND}: {stamped(said)}")
+    log.say("smtp[5]", f"{FIRST}: {sent('127.0.0.1[127.0.0.1]:10024', '250 ok')}")
+    log.removed(FIRST, SECOND)
+    [found] = log.later()
+    assert (found.queue_id, found.archive_ids) == (FIRST, (ID,))
+
+
 def test_a_remote_host_that_names_a_queue_id_of_ours_is_not_believed(log: Log) -> None:
     log.accepted(SECOND, "b")
     log.accepted(FIRST)
@@ -376,6 +411,8 @@ def test_another_instance_on_the_host_is_left_alone(log: Log) -> None:
 
 def test_all_that_is_over_is_forgotten(log: Log) -> None:
     for number in range(500):
+        log.came(f"4jZFG8{number:04d}zK5b4", f"r{number}")
+        log.say("cleanup[2]", f"4jZFG8{number:04d}zK5b4: reject: header X: {RCPT}: x")
         queue_id = f"4jZFG7{number:04d}zK5b4"
         log.accepted(queue_id, str(number))
         log.say("pipe[5]", f"{queue_id}: {stamped()}")
@@ -438,3 +475,42 @@ def test_a_message_cannot_pretend_to_be_a_capsule(log: Log) -> None:
     log.say("qmgr[3]", f"{FIRST}: {QUEUED}")
     assert [each.queue_id for each in log.rest()] == [FIRST]
     assert log.read.capsules.is_settled(ID)
+
+
+# --- lines of any kind ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_lines_of_any_kind_torn_mixed_or_whole_archive_nothing(version: str) -> None:
+    """No stamp filter has written any of these; some look as if one had."""
+    given = [line for line, _ in expected(version)]
+    chance = random.Random(version)
+    torn = [line[: chance.randrange(len(line) + 1)] for line in given]
+    mixed = [a + b for a, b in zip(torn, reversed(given), strict=True)]
+    for lines in (given, torn, mixed, chance.sample(given, len(given))):
+        log = Log()
+        for line in lines:
+            log.now += 1
+            log.read.take(line, log.now)
+        found = [*log.read.finished(), *log.read.rest()]
+        assert not [each for each in found if each.archive_ids or each.stamped]
+
+
+def test_a_log_that_begins_in_the_middle_of_much_mail_is_read_in_no_time(
+    log: Log,
+) -> None:
+    """None of its queue ids is known, and each could be a renamed one."""
+    for number in range(3000):
+        log.accepted(f"4jZFG7{number:04d}zK5b4", str(number))
+    calls = 0
+
+    def counted(*_: object) -> None:
+        nonlocal calls
+        calls += 1
+
+    sys.setprofile(counted)
+    for number in range(3000):
+        log.say("qmgr[3]", f"4jZFG6{number:04d}zK5b4: {QUEUED}")
+    sys.setprofile(None)
+    assert log.read.before == 3000
+    assert calls < 3000 * 200
