@@ -1,17 +1,18 @@
 """The capsules in Postfix's log: what became of each, by the archive id that it bears.
 
 Used by reconciling. The link is the Message-ID that the stamp filter gives a capsule,
-and counts only for queue files that came in by the port for capsules.
+and counts only for queue files that came in by a port of the archive's own. With them
+go queue files that bear no archive id: archive copies, and what Postfix makes itself.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 
 from postfix_archive.core import delivery
 from postfix_archive.core.errors import ALARM
 
-SERVICE = "/archive-capsule"
 NAMED = re.compile(r"message-id=<capsule\.(\d{8}-[0-9a-f]{40})@")
 ASIDE = f"({ALARM} IN THE FALLBACK DIRECTORY"
 ARCHIVE = "archive"  # the transport
@@ -35,8 +36,13 @@ class Capsules:
         self._open: dict[str, str] = {}  # queue id: archive id
         self._queue_ids: dict[str, str] = {}  # archive id: queue id
 
+    @property
+    def names(self) -> Collection[str]:
+        """The queue ids of all that are on their way."""
+        return self._open
+
     def has(self, queue_id: str) -> bool:
-        """Tell whether a queue file is a capsule."""
+        """Tell whether a queue file is a capsule, or one of the others."""
         return queue_id in self._open
 
     def queue_id(self, archive_id: str) -> str:
@@ -48,11 +54,11 @@ class Capsules:
         return archive_id not in self._queue_ids and archive_id not in self.ends
 
     def begin(self, queue_id: str) -> None:
-        """Note that the port for capsules has taken one."""
+        """Note a queue file that is no mail from outside."""
         self._open[queue_id] = ""
 
     def identify(self, queue_id: str, text: str) -> bool:
-        """Read the line that tells its Message-ID; tell whether it is a capsule."""
+        """Read the line that tells its Message-ID; tell whether it is one of these."""
         if queue_id not in self._open:
             return False
         found = NAMED.match(text)
@@ -87,6 +93,8 @@ class Capsules:
 
     def attempted(self, queue_id: str, text: str) -> None:
         """Read a delivery attempt."""
+        if not self._open.get(queue_id):
+            return
         attempt = delivery.read(text)
         if attempt is None or attempt.status != "sent":
             return

@@ -10,16 +10,15 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Iterator
 
-from postfix_archive.core import accepted, delivery, gates, logline, relays
+from postfix_archive.core import accepted, delivery, gates, logline, queueid, relays
 from postfix_archive.core.accepted import Message
-from postfix_archive.core.capsules import SERVICE as CAPSULE
 from postfix_archive.core.capsules import Capsules
 from postfix_archive.core.delivery import Attempt
 from postfix_archive.core.logline import Line
 from postfix_archive.core.underway import Underway
 
 HANDBACK = ("/archive-handback", "/archive-refused")
-COPIES = ("/archive-copy", "/archive-relay")
+OWN = ("/archive-capsule", "/archive-copy", "/archive-relay")
 CLIENT = "client="
 ORIGIN = ", orig_queue_id="
 MESSAGE_ID = "message-id="
@@ -34,6 +33,7 @@ PROBED = ("deliverable", "undeliverable")  # of an address probe, which is no ma
 QUEUED_AS = "queued as "
 NONE = "none"  # as relay: a transport that is deferred, a host that is not reached
 RELAY_STAMP = f", relay={gates.STAMP}"
+RENAMED = ": Renamed to match inode number: "  # postsuper(1), as Postfix starts
 SAID = " service ("
 SAID_LIMIT = 99  # bytes of a command's output that pipe(8) logs, and one less
 ARCHIVED_AS = re.compile(r"\barchived as (\d{8}-[0-9a-f]{40})\b")
@@ -44,9 +44,8 @@ class Reconciling:
     """Takes in the log and gives the messages that were accepted.
 
     ``lines`` counts those that tell of a queue file of this instance, ``before`` the
-    messages that were on their way when the log began, and ``not_understood`` lines of
-    a stamp filter that could not be read for sure;
-    ``led`` has the processes that led mail to a stamp filter, and when last.
+    messages that were on their way when the log began, ``not_understood`` lines of a
+    stamp filter that could not be read; ``led`` has who led mail to one, and when last.
     """
 
     def __init__(
@@ -57,21 +56,22 @@ class Reconciling:
         filters are its content filters, as transport:nexthop.
         """
         self.capsules = Capsules(stores=stores)
-        self.lines = self.before = 0
-        self.not_understood = 0
+        self.lines = self.before = self.not_understood = 0
         self.led: dict[tuple[str, str, str], float] = {}
         self._names = frozenset(names)
         self._begins = tuple(f"{each}/" for each in names)
         self._filters = filters
         self._underway = Underway()
-        self._aside: set[str] = set()  # Postfix's own mail, and the archive's copies
         self._before: set[str] = set()
+        self._renames = False  # Postfix has given queue files other names
         self._said: dict[str, str] = {}  # by process: its rule, before a queue id
 
     def take(self, text: str, at: float) -> None:
         """Take in one line, written at that time (seconds since 1970)."""
         self._underway.now = max(self._underway.now, at)
         line = logline.read(text)
+        if line is None:
+            self._renames |= RENAMED in text
         if line is None or not self._is_ours(line.service):
             return
         self.lines += 1
@@ -113,10 +113,8 @@ class Reconciling:
     def _came(self, line: Line, at: float) -> None:
         """Read ``client=localhost[127.0.0.1], orig_queue_id=…``: a new queue file."""
         self._forget(line.queue_id)
-        if line.service.endswith(CAPSULE):
+        if line.service.endswith(OWN):
             self.capsules.begin(line.queue_id)
-        elif line.service.endswith(COPIES):
-            self._aside.add(line.queue_id)
         else:
             self._by_smtp(line, at)
 
@@ -141,7 +139,6 @@ class Reconciling:
 
     def _forget(self, queue_id: str) -> None:
         """Forget what a queue id meant before: short ones are used again."""
-        self._aside.discard(queue_id)
         self._before.discard(queue_id)
         self.capsules.removed(queue_id)
 
@@ -153,11 +150,8 @@ class Reconciling:
         if old is None:
             self._forget(line.queue_id)
             self._begin(line, at).local = True
-        elif old in self._aside:
-            self._aside.add(line.queue_id)
-        elif not self.capsules.rename(old, line.queue_id):
-            if not self._underway.rename(old, line.queue_id):
-                self._unknown(line.queue_id)
+        elif not self._rename(old, line.queue_id):
+            self._unknown(line.queue_id)
 
     # --- cleanup(8), qmgr(8), postsuper(1) --------------------------------------------
 
@@ -167,7 +161,7 @@ class Reconciling:
         if message is None:
             if text.startswith(MESSAGE_ID):
                 if not self.capsules.identify(queue_id, text):
-                    self._aside.add(queue_id)
+                    self.capsules.begin(queue_id)
         elif text.startswith(MESSAGE_ID):
             self._underway.identify(message, text)
         elif text.startswith(REJECTS):
@@ -202,12 +196,20 @@ class Reconciling:
 
     def _unknown(self, queue_id: str) -> None:
         """Count a message that was there before the log began, or has another name."""
-        if queue_id in self._aside or queue_id in self._before:
+        if queue_id in self._before:
             return
-        old = self._underway.renamed(queue_id)
-        if not old or not self._underway.rename(old, queue_id):
+        if not self._renames or not self._rename(self._former(queue_id), queue_id):
             self._before.add(queue_id)
             self.before += 1
+
+    def _former(self, queue_id: str) -> str:
+        """Return the name that a queue file had, "" if none that is known can be it."""
+        new = queue_id.encode()
+        known = (*self._underway.names, *self.capsules.names)
+        return next((e for e in known if queueid.is_same(e.encode(), new)), "")
+
+    def _rename(self, old: str, new: str) -> bool:
+        return self.capsules.rename(old, new) or self._underway.rename(old, new)
 
     def _postsuper(self, line: Line, at: float) -> None:
         if line.text not in BY_POSTSUPER:

@@ -8,9 +8,8 @@ memory.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
-from postfix_archive.core import queueid
 from postfix_archive.core.accepted import Message
 
 # Seconds of the log that a message is kept in mind after its last queue file went: who
@@ -34,7 +33,6 @@ class Underway:
         self._over: deque[tuple[float, Message]] = deque()
         self._named: dict[str, Message] = {}  # the first that bears a Message-ID
         self._back: dict[str, deque[Message]] = {}  # those from this host that do
-        self._moments: dict[bytes, str] = {}  # queue ids by the part that always stays
         self._handed: dict[str, str] = {}  # by the queue id that it names as origin
 
     def open(self, queue_id: str) -> Message | None:
@@ -55,9 +53,6 @@ class Underway:
         self.close(message.queue_id)
         self._taken.pop(message.queue_id, None)
         self._taken[message.queue_id] = message
-        self._moments[queueid.microseconds(message.queue_id.encode())] = (
-            message.queue_id
-        )
         if len(self._taken) > UNTAKEN:
             self.refuse(next(iter(self._taken)))
 
@@ -110,16 +105,13 @@ class Underway:
         message.root.tried = False
         message.root.sent_on = self.now
         self._open[new] = message
-        self._moments[queueid.microseconds(new.encode())] = new
         self._lately[message.queue_id] = message
         return True
 
-    def renamed(self, queue_id: str) -> str:
-        """Return the name that a queue file had before Postfix gave it another."""
-        new = queue_id.encode()
-        old = self._moments.get(queueid.microseconds(new), "")
-        is_known = old in self._open or old in self._taken
-        return old if is_known and queueid.is_same(old.encode(), new) else ""
+    @property
+    def names(self) -> Collection[str]:
+        """The queue ids of all queue files that are there."""
+        return (*self._open, *self._taken)
 
     def identify(self, message: Message, message_id: str) -> None:
         """Note a Message-ID; one from this host may be what a filter has taken."""
@@ -204,7 +196,6 @@ class Underway:
     def _forget(self, message: Message) -> None:
         self._handed.pop(message.queue_id, None)
         self._back.pop(message.message_id, None)
-        self._moments.pop(queueid.microseconds(message.queue_id.encode()), None)
         for known, key in (
             (self._lately, message.queue_id),
             (self._named, message.message_id),

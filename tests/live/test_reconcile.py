@@ -18,6 +18,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import pytest
@@ -150,6 +151,10 @@ WAYS: dict[str, tuple[Way, str, str]] = {  # how, the way's name, what the cause
 }
 
 
+def is_shorter(host: Host, left: int) -> bool:
+    return len(host.queue_files()) < left
+
+
 def run(host: Host, count: int, around: int) -> dict[str, Any]:
     """Send count messages, some around in each way by turns; return what is found."""
     chance = random.Random(count)
@@ -166,6 +171,9 @@ def run(host: Host, count: int, around: int) -> dict[str, Any]:
 
     with ThreadPoolExecutor(SESSIONS) as pool:
         list(pool.map(session, range(SESSIONS)))
+    while left := len(host.queue_files()):
+        shorter = partial(is_shorter, host, left)
+        host.wait(shorter, f"the queue is shorter than {left}")
     host.settle()
     found = host.reconcile()
     assert found["accepted"] == count

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import sys
+from collections.abc import Sized
 
 import pytest
 
@@ -15,6 +16,10 @@ from unit.samples import VERSIONS, expected
 
 FILTER = "scan:[127.0.0.1]:10024"
 NAMES = ("postfix", "postfix/archive-handback", "postfix/archive-capsule")
+RENAMED = (
+    "Nov 25 09:47:27 mail postfix/postsuper[9]:"
+    " Renamed to match inode number: 2 messages"
+)
 LOCAL = "client=localhost[127.0.0.1]"
 FIRST, SECOND, THIRD = "4jZFG724PhzK5b4", "4jZFG74yqtzK5dh", "4jZFG75qcLzK5dp"
 ID = "20261125-5792af7ed677f885f4d7c4f63fd2666cc4c4ce79"
@@ -370,12 +375,31 @@ def test_a_queue_file_with_another_name_is_the_same_message(log: Log) -> None:
     """Postfix renames them at start and reload; the moment in the name stays."""
     log.accepted(FIRST)
     renamed = FIRST.partition("z")[0] + "zJqHt"
+    log.read.take(RENAMED, log.now)
     log.say("qmgr[3]", f"{renamed}: {QUEUED}")
     log.say("pipe[5]", f"{renamed}: {stamped()}")
     log.removed(renamed)
     [found] = log.later()
     assert (found.queue_id, found.archive_ids) == (FIRST, (ID,))
     assert not log.read.before
+
+
+def test_a_capsule_with_another_name_is_the_same_capsule(log: Log) -> None:
+    capsule(log, THIRD)
+    renamed = THIRD.partition("z")[0] + "zJqHt"
+    log.read.take(RENAMED, log.now)
+    log.say("qmgr[3]", f"{renamed}: from=<>, size=2164, nrcpt=1 (queue active)")
+    assert log.read.capsules.queue_id(ID) == renamed
+    assert not log.read.before
+
+
+def test_ids_that_have_a_moment_in_common_are_two_as_long_as_none_was_renamed(
+    log: Log,
+) -> None:
+    log.accepted("5A3B21C0FE")
+    log.say("qmgr[3]", f"5A3B21C0FF: {QUEUED}")
+    assert log.read.before == 1
+    assert [each.queue_id for each in log.rest()] == ["5A3B21C0FE"]
 
 
 def test_short_queue_ids_that_are_used_again_are_other_messages(log: Log) -> None:
@@ -420,7 +444,7 @@ def test_all_that_is_over_is_forgotten(log: Log) -> None:
         list(log.read.finished())
     log.later()
     kept = vars(log.read._underway).values()
-    assert not [each for each in kept if not isinstance(each, float) and len(each)]
+    assert not [each for each in kept if isinstance(each, Sized) and len(each)]
 
 
 # --- capsules -------------------------------------------------------------------------
