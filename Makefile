@@ -4,6 +4,7 @@
 # make test    everything that can be tested here, on a live Postfix
 # make storm   2,000 messages while processes are killed at random (minutes)
 # make load    20,000 mixed messages, then 100,000 small ones (an hour or two)
+# make reconcile  5,000 messages, 37 around the archive; a log of 1,000,000 lines
 # make check   format, lint, types, house rules, unit tests
 # make format  bring the code into form
 #
@@ -30,10 +31,10 @@ ifeq ($(shell id -u)-$(POSTFIX_ARCHIVE_TESTS),0-)
 SIDE_BY_SIDE = -n 3 --dist loadfile
 endif
 
-.PHONY: help install uninstall demo test unit live container storm load check format clean
+.PHONY: help install uninstall demo test unit live container storm load reconcile check format clean
 
 help:
-	@sed -n 's/^# \{0,1\}//p' Makefile | sed -n '1,10p'
+	@sed -n 's/^# \{0,1\}//p' Makefile | sed -n '1,11p'
 
 install:
 	@$(INSTALLER) install
@@ -71,6 +72,10 @@ storm:
 load:
 	@PYTHON=$(PYTHON) tests/prepare test
 	@$(BIN)/pytest -s -m slow tests/live/test_load.py
+
+reconcile:
+	@PYTHON=$(PYTHON) tests/prepare test
+	@$(BIN)/pytest -s -m slow tests/live/test_reconcile.py
 
 check:
 	@PYTHON=$(PYTHON) tests/prepare check
