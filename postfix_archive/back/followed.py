@@ -17,6 +17,7 @@ import sqlite3
 import urllib.parse
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from postfix_archive.core import envelope, outcome
 from postfix_archive.core.errors import StoreFailed
@@ -31,6 +32,10 @@ CREATE TABLE IF NOT EXISTS file (key TEXT PRIMARY KEY, words TEXT);
 CREATE TABLE IF NOT EXISTS capture (
     archive TEXT, capsule TEXT, id TEXT, captured TEXT, queue_id TEXT, at REAL,
     recipients TEXT, PRIMARY KEY (archive, capsule));
+CREATE INDEX IF NOT EXISTS by_archive_id ON capture (captured);
+CREATE INDEX IF NOT EXISTS by_queue_id ON capture (queue_id);
+CREATE INDEX IF NOT EXISTS by_capsule ON capture (capsule);
+CREATE INDEX IF NOT EXISTS by_record ON capture (archive, id);
 CREATE TABLE IF NOT EXISTS said (
     archive TEXT, id TEXT, of TEXT, recipient TEXT, original TEXT, parent TEXT,
     waiting INTEGER,
@@ -159,30 +164,45 @@ class Followed:
 
     def captures(self) -> Iterator[Capture]:
         """Give all captures whose recipients are not all settled."""
-        for row in self._base.execute("SELECT * FROM capture").fetchall():
-            archive, capsule, record_id, archive_id, queue_id, at, people = row
-            pairs = tuple((final, first) for final, first in json.loads(people))
-            yield Capture(archive, capsule, record_id, archive_id, queue_id, at, pairs)
+        yield from map(_capture, self._base.execute("SELECT * FROM capture"))
 
-    def settle(self, capture: Capture) -> None:
-        """Forget a capture of which all is said; the last has the report due."""
+    def captures_of(
+        self, *, archive_ids: list[str], queue_ids: list[str], capsules: list[str]
+    ) -> list[Capture]:
+        """Return those of them with one of these names."""
+        found: dict[tuple[str, str], Capture] = {}
+        wanted = (("captured", archive_ids), ("queue_id", queue_ids))
+        for column, names in (*wanted, ("capsule", capsules)):
+            query = f"SELECT * FROM capture WHERE {column} = ?"
+            for name in names:
+                for each in map(_capture, self._base.execute(query, (name,))):
+                    found[each.archive, each.capsule] = each
+        return list(found.values())
+
+    def settle(self, capture: Capture, *, has_report: bool) -> bool:
+        """Forget a capture; tell whether it was the last one of its queue file.
+
+        The last one of its record has the report due, if it has_report.
+        """
         self._do(
             "DELETE FROM capture WHERE archive = ? AND capsule = ?",
             capture.archive,
             capture.capsule,
         )
+        record = (capture.archive, capture.record_id)
         self._do(
             "DELETE FROM said WHERE archive = ? AND id = ? AND of = ?",
-            capture.archive,
-            capture.record_id,
+            *record,
             capture.queue_id,
         )
-        self._do(
-            "INSERT OR IGNORE INTO due SELECT ?1, ?2 WHERE NOT EXISTS"
-            " (SELECT 1 FROM capture WHERE archive = ?1 AND id = ?2)",
-            capture.archive,
-            capture.record_id,
-        )
+        if self._one("SELECT 1 FROM capture WHERE archive = ? AND id = ?", *record):
+            pass
+        elif has_report:
+            self._do("INSERT OR IGNORE INTO due VALUES (?, ?)", *record)
+        else:
+            self.reported(*record)
+        left = "SELECT 1 FROM capture WHERE captured = ?"
+        return self._one(left, capture.archive_id) is None
 
     def tell_early(self, archive_id: str, at: float, told: list[Outcome]) -> None:
         """Note what became of a message whose copy is not kept yet; see early()."""
@@ -245,6 +265,12 @@ class Followed:
             self._base.execute(query, words)
         except sqlite3.Error as problem:
             raise StoreFailed(f"{self._path}: {problem}") from problem
+
+
+def _capture(row: tuple[Any, ...]) -> Capture:
+    archive, capsule, record_id, archive_id, queue_id, at, people = row
+    pairs = tuple((final, first) for final, first in json.loads(people))
+    return Capture(archive, capsule, record_id, archive_id, queue_id, at, pairs)
 
 
 def early(folder: str, archive_id: str) -> list[Outcome]:

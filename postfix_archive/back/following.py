@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Iterator
 
 from postfix_archive.back import acting, followed, journal, logfile, reading, store
 from postfix_archive.back.due import Due
@@ -23,6 +24,9 @@ from postfix_archive.core.settings import Settings
 
 PIECE = 5000  # lines of log
 PLACE, FILTERS = "place", "filters"
+BEGUN = "begun"  # time of the first line that was read
+ALL = "all"  # when all captures were looked at
+SELDOM = 3600.0  # seconds between two such looks
 TOO_OLD = 30 * 86400  # seconds: no message waits longer, and no log is kept
 NEAR = 120.0  # seconds between a queue file's first line and its arrival
 KINDS = ("archived", "supplement")
@@ -84,6 +88,8 @@ class Follower:
         of what it settles are kept. Raises LogUnreadable, JournalFailed, StoreFailed.
         """
         piece = list(self._reader.new(PIECE))
+        if piece and not self._state.word(BEGUN):
+            self._state.note(BEGUN, str(piece[0][1]))
         for text, at in piece:
             line = logline.read(text)
             if line is not None:
@@ -147,35 +153,45 @@ class Follower:
 
     def _judge(self) -> None:
         """Tell the journals what is new of every capture that may be affected."""
-        touched = self._touched()
-        wanted: set[str] = set()
+        touched = {*self._queue.by_key} if self._is_first else self._touched()
         told: dict[followed.Said, Outcome] = {}
-        settled: list[tuple[Capture, QueueFile | None]] = []
-        for capture in self._state.captures():
+        settled: list[tuple[Capture, QueueFile | None, bool]] = []
+        for capture in self._affected(touched):
             file = self._file_of(capture)
-            if file is not None:
-                wanted |= self._passage.reached(file)
-                if (
-                    self._is_first
-                    or file.key in touched
-                    or capture.capsule in self._new
-                ):
-                    self._touched_at[capture.capsule] = self._queue.now
-            if file is None or capture.capsule in self._touched_at:
-                if self._is_settled(capture, file, told):
-                    settled.append((capture, file))
+            is_new = capture.capsule in self._new
+            if file is not None and (file.key in touched or is_new):
+                self._touched_at[capture.capsule] = self._queue.now
+            is_settled = self._is_settled(capture, file, told)
+            if is_settled or self._is_hopeless(capture, file):
+                settled.append((capture, file, is_settled))
         self._append(told)
         if self._settings.archive_wait_for_outcome:
             self._tell_early(touched)
-        for capture, file in settled:
-            self._settle(capture, file)
+        for capture, file, is_known in settled:
+            is_last = self._state.settle(capture, has_report=is_known)
+            if file is not None and is_last:
+                file.is_told = True
+                self._queue.touch(file)
         self._new.clear()
         since = self._queue.now - MOMENT
         kept = {name: at for name, at in self._touched_at.items() if at >= since}
         self._touched_at = kept
         self._is_first = False
-        wanted |= self._uncaptured()
-        self._queue.forget(wanted)
+        self._queue.forget(self._wanted())
+
+    def _affected(self, touched: set[str]) -> Iterator[Capture]:
+        """Give the captures of which more may be known; all of them now and then."""
+        now = time.time()
+        if now - float(self._state.word(ALL) or 0) > SELDOM:
+            self._state.note(ALL, str(now))
+            yield from self._state.captures()
+            return
+        files = self._queue.named(list(touched))
+        yield from self._state.captures_of(
+            archive_ids=[each.archive_id for each in files if each.archive_id],
+            queue_ids=[each.queue_id for each in files if not each.archive_id],
+            capsules=[*{*self._new, *self._touched_at}],
+        )
 
     def _is_settled(
         self,
@@ -195,13 +211,13 @@ class Follower:
                 if not self._is_said(said, each):
                     told[said] = each
             settled &= bool(found) and found[0].is_settled
-        return settled or time.time() - capture.at > TOO_OLD
+        return settled
 
-    def _settle(self, capture: Capture, file: QueueFile | None) -> None:
-        self._state.settle(capture)
-        if file is not None:
-            file.is_told = True
-            self._queue.touch(file)
+    def _is_hopeless(self, capture: Capture, file: QueueFile | None) -> bool:
+        """Tell whether nothing will be known of it: too old, or before the log."""
+        begun = float(self._state.word(BEGUN) or "inf")
+        is_before = file is None and capture.at < begun - NEAR
+        return is_before or time.time() - capture.at > TOO_OLD
 
     def _outcomes(
         self, capture: Capture, file: QueueFile | None, recipient: str, original: str
@@ -246,6 +262,7 @@ class Follower:
             return found
         named = self._queue.current(capture.queue_id)
         if named is not None and abs(named.begun - capture.at) < NEAR:
+            self._queue.captured(named, capture.archive_id)
             return named
         return None
 
@@ -262,8 +279,8 @@ class Follower:
             left += self._queue.alike(file)
         return found
 
-    def _uncaptured(self) -> set[str]:
-        """Return what belongs to captures that no journal has told of yet."""
+    def _wanted(self) -> set[str]:
+        """Return what belongs to captures of which not all is told."""
         before = self._queue.now - TOO_OLD
         found: set[str] = set()
         for file in self._queue.by_key.values():

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from mails import LEGAL, mail, record_of, words
+from mails import LEGAL, mail, record_of, records, words
 from private_postfix import PrivatePostfix
 
 pytestmark = pytest.mark.live
@@ -133,7 +133,7 @@ def test_a_report_that_postfix_does_not_take_waits_and_is_mailed_later() -> None
     with instance(**MAILED, archive_copy_address="127.0.0.1:1") as postfix:
         postfix.send(mail("later"))
         postfix.wait(lambda: postfix.delivered_to("bob@example.net"), "it is delivered")
-        postfix.wait(lambda: record_of(postfix, "later"), "it is stored")
+        postfix.wait(lambda: records(postfix, "later"), "it is stored")
         done = postfix.command("outcomes", "--once")
         assert done.returncode == 0
         assert "outcome reports wait to be mailed: nobody answers" in done.stderr
@@ -164,3 +164,20 @@ def test_without_the_keys_outcomes_are_told_and_reports_wait() -> None:
         away.rename(key)
         followed(postfix)
         assert record_of(postfix, "keyless").reports
+
+
+def test_a_copy_that_is_gone_costs_no_outcome_and_no_report_but_its_own() -> None:
+    with instance() as postfix:
+        for name in ("gone", "there"):
+            postfix.send(mail(name))
+            postfix.settle()
+        gone, there = record_of(postfix, "gone"), record_of(postfix, "there")
+        path = Path(postfix.store) / LEGAL / gone.files[0]
+        path.unlink()
+        done = postfix.command("outcomes", "--once")
+        assert done.returncode == 0
+        assert f"outcome reports wait: {path}: No such file" in done.stderr
+        told = [each["id"] for each in postfix.events() if each["event"] == "outcome"]
+        assert sorted(told) == sorted([gone.archive_id, there.archive_id])
+        [report] = [e for e in postfix.events() if e["event"] == "outcome-report"]
+        assert report["id"] == there.archive_id
