@@ -13,6 +13,7 @@ import os
 import sqlite3
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from postfix_archive.core.errors import StoreFailed
 from postfix_archive.core.queuefiles import QueueFiles
@@ -57,6 +58,8 @@ class Followed:
         self._path = f"{folder}/{NAME}"
         try:
             self._base = self._opened()
+        except sqlite3.OperationalError as problem:  # the disk is full, or away
+            raise StoreFailed(f"{self._path}: {problem}") from problem
         except sqlite3.DatabaseError:
             self._begin_anew()
 
@@ -92,8 +95,8 @@ class Followed:
 
     def load(self, queue: QueueFiles) -> None:
         """Give back all queue files that matter still."""
-        for (words,) in self._base.execute("SELECT words FROM file ORDER BY rowid"):
-            queue.load(json.loads(words))
+        for row in self._do("SELECT words FROM file ORDER BY rowid"):
+            queue.load(json.loads(row[0]))
 
     def save(self, queue: QueueFiles) -> None:
         """Write down what has changed since the last time."""
@@ -126,7 +129,7 @@ class Followed:
 
     def captures(self) -> Iterator[Capture]:
         """Give all captures whose recipients are not all settled."""
-        for row in self._base.execute("SELECT * FROM capture").fetchall():
+        for row in self._do("SELECT * FROM capture"):
             archive, capsule, record_id, archive_id, queue_id, at, people = row
             pairs = tuple((final, first) for final, first in json.loads(people))
             yield Capture(archive, capsule, record_id, archive_id, queue_id, at, pairs)
@@ -166,11 +169,10 @@ class Followed:
             raise StoreFailed(f"{self._path}: {problem}") from problem
 
     def _one(self, query: str, *words: object) -> tuple[object, ...] | None:
-        found: tuple[object, ...] | None = self._base.execute(query, words).fetchone()
-        return found
+        return next(iter(self._do(query, *words)), None)
 
-    def _do(self, query: str, *words: object) -> None:
+    def _do(self, query: str, *words: object) -> list[tuple[Any, ...]]:
         try:
-            self._base.execute(query, words)
+            return self._base.execute(query, words).fetchall()
         except sqlite3.Error as problem:
             raise StoreFailed(f"{self._path}: {problem}") from problem

@@ -24,10 +24,12 @@ from postfix_archive.core.resolving import MOMENT, Resolver
 from postfix_archive.core.settings import Settings
 
 PIECE = 5000  # lines of log
+SELDOM = 30.0  # seconds between two notes that there is nothing new
 PLACE, FILTERS = "place", "filters"
 TOO_OLD = 30 * 86400  # seconds: no message waits longer, and no log is kept
 NEAR = 120.0  # seconds between a queue file's first line and its arrival
 KINDS = ("archived", "supplement")
+Lines = list[tuple[str, float]]  # of the log, each with its time
 
 
 class Follower:
@@ -39,6 +41,7 @@ class Follower:
         self._folder = settings.archive_fallback_directory
         self._touched_at: dict[str, float] = {}  # captures that more may be said of
         self._is_first = True
+        self._looked = float("-inf")  # by the monotonic clock
         with acting.as_owner(self._folder):
             self._state = Followed(self._folder)
             self._passage = Passage(self._all_filters(filters))
@@ -59,32 +62,45 @@ class Follower:
         return self._reader.lost
 
     @property
+    def absent(self) -> str:
+        """Say that there is no log at this moment, if so."""
+        return self._reader.absent
+
+    @property
     def not_understood(self) -> int:
         """The number of lines that look like delivery attempts and cannot be read."""
         return self._passage.not_understood
 
-    def step(self) -> int:
-        """Take in one piece of log; return its number of lines.
+    def read(self) -> Lines:
+        """Return the next piece of log; nothing is done yet. Raises LogUnreadable."""
+        return list(self._reader.new(PIECE))
 
-        What it means is in the journals, durably, on return. Raises LogUnreadable,
-        JournalFailed and StoreFailed.
+    def take(self, piece: Lines) -> None:
+        """Take in a piece of log.
+
+        What it means is in the journals, durably, on return. After JournalFailed and
+        StoreFailed another follower has to begin, from what is written down.
         """
-        piece = list(self._reader.new(PIECE))
         for text, at in piece:
             line = logline.read(text)
             if line is not None:
                 self._passage.take(line, at)
         with acting.as_owner(self._folder):
             new = self._read_journals()
-            if not (piece or new or self._is_first):
-                return 0
-            self._judge(new)
-            self._state.note(PLACE, self._reader.place.written())
-            self._state.save(self._queue)
-            self._state.commit()
-        if len(piece) < PIECE:
+            if piece or new or self._is_first:
+                self._judge(new)
+                self._state.note(PLACE, self._reader.place.written())
+                self._state.save(self._queue)
+                self._state.commit()
+        if len(piece) < PIECE and not self.absent:
+            self._note_end(has_new=bool(piece))
+
+    def _note_end(self, *, has_new: bool) -> None:
+        """Note that the log was read to its end, now and then if it stands still."""
+        now = time.monotonic()
+        if has_new or now - self._looked > SELDOM:
             acting.note(self._folder, followed.LOOKED)
-        return len(piece)
+            self._looked = now
 
     def close(self) -> None:
         """Let go of the state."""

@@ -24,7 +24,7 @@ from typing import IO
 
 from dateutil import tz
 
-from postfix_archive.back.maillog import MAIL, USUAL
+from postfix_archive.back.maillog import MAIL, path_of
 from postfix_archive.core.configuration import Configuration
 from postfix_archive.core.errors import LogUnreadable
 from postfix_archive.core.logline import Clock, time_of
@@ -62,14 +62,6 @@ def place(text: str) -> Place:
         return Place()
 
 
-def path_of(found: Configuration) -> str:
-    """Return the file that is written to, "" where systemd's journal has the log."""
-    given = found.value("maillog_file")
-    if given and not given.startswith("/dev/"):
-        return given
-    return next((each for each in USUAL if os.path.exists(each)), "")
-
-
 def lines(found: Configuration, since: float) -> Iterator[tuple[str, float]]:
     """Give all lines from a time on (seconds since 1970), each with its time.
 
@@ -98,14 +90,16 @@ def of_files(paths: list[str], since: float) -> Iterator[tuple[str, float]]:
 class Reader:
     """Goes on reading a log from a place; what it has given once it gives no more.
 
-    ``place`` is behind the last line given; ``lost`` says, if anything, that the place
-    was not found again, so that lines may be missing.
+    ``place`` is behind the last line given. ``lost`` says, if anything, that the place
+    was not found again, so that lines may be missing; ``absent``, that there is no log
+    at this moment: what it says of the place counts again when it is back.
     """
 
     def __init__(self, path: str, begin: Place) -> None:
         self._path = path
         self.place = begin
         self.lost = ""
+        self.absent = ""
 
     def new(self, limit: int) -> Iterator[tuple[str, float]]:
         """Give the lines that have come since, limit at most, each with its time."""
@@ -123,20 +117,33 @@ class Reader:
             offset = 0
 
     def _unread(self) -> tuple[list[Path], int]:
-        """Return the files that hold what was not read, and where in the first."""
-        found = _files(self._path)
-        if not self.place.hash:
-            return found, 0
-        for number, each in enumerate(found):
-            if self._is_here(each):
-                return found[number:], self.place.offset
-        if found:
-            self.lost = (
-                f"{self._path}: the line that was read last is in no file of this log"
-                " any more: what was logged in between is unknown"
-            )
+        """Return the files that hold what was not read, and where in the first.
+
+        While the one that is written to is not there, the place is not given up.
+        """
+        for _ in range(2):  # a rotation may have gone on while we looked
+            found = self._found()
+            if not self.place.hash:
+                return found, 0
+            for number, each in enumerate(found):
+                if self._is_here(each):
+                    return found[number:], self.place.offset
+            if self.absent:
+                return [], 0
+        self.lost = (
+            f"{self._path}: the line that was read last is in no file of this log any"
+            " more: what was logged in between is unknown"
+        )
         self.place = Place()
         return found, 0
+
+    def _found(self) -> list[Path]:
+        """Return the log's files; note whether the one that is written to is there."""
+        is_known = os.path.isdir(os.path.dirname(self._path))
+        found = _files(self._path) if is_known else []
+        is_there = Path(self._path) in found
+        self.absent = "" if is_there else f"{self._path}: there is no such file"
+        return found
 
     def _is_here(self, path: Path) -> bool:
         """Tell whether the last line that was read stands in this file."""
