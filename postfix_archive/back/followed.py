@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from postfix_archive.back import acting
 from postfix_archive.core.errors import StoreFailed
 from postfix_archive.core.queuefiles import QueueFiles
 
@@ -44,6 +45,19 @@ class Capture:
     queue_id: str
     at: float  # when it arrived, or else when it was archived; seconds since 1970
     recipients: tuple[tuple[str, str], ...]  # final and original
+
+
+def note(folder: str) -> None:
+    """Note that the log was read to its end; failing is no failure."""
+    acting.note(folder, LOOKED)
+
+
+def age(folder: str, now: float) -> float | None:
+    """Return how many seconds ago (or ahead) that was, None if never."""
+    try:
+        return abs(now - os.lstat(f"{folder}/{LOOKED}").st_mtime)
+    except OSError:
+        return None
 
 
 # archive, id, of, recipient, original, parent, is waiting

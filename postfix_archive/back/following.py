@@ -99,7 +99,7 @@ class Follower:
         """Note that the log was read to its end, now and then if it stands still."""
         now = time.monotonic()
         if has_new or now - self._looked > SELDOM:
-            acting.note(self._folder, followed.LOOKED)
+            followed.note(self._folder)
             self._looked = now
 
     def close(self) -> None:
