@@ -148,3 +148,36 @@ def test_of_files_gives_what_is_not_older(log: Path) -> None:
     assert begin[0] == begin[1] - 1
     told = [text for text, _ in logfile.of_files([str(log)], begin[1])]
     assert told == [line(2), line(3), "no time \udcff"]
+
+
+def test_a_log_that_is_away_keeps_its_place(log: Path) -> None:
+    reader = logfile.Reader(str(log), logfile.Place())
+    assert list(reader.new(9)) == []
+    assert reader.absent == f"{log}: there is no such file"
+    write(log, 1)
+    write(log.with_name("mail.log.1"), 0)
+    os.utime(log.with_name("mail.log.1"), (1, 1))
+    assert len(list(reader.new(9))) == 2
+    assert reader.absent == ""
+    away = log.rename(log.parent / "away")
+    assert list(reader.new(9)) == []
+    assert reader.absent
+    away.rename(log)
+    write(log, 2)
+    [(text, _)] = reader.new(9)
+    assert text == line(2)
+    assert (reader.lost, reader.absent) == ("", "")
+
+
+def test_a_folder_that_is_away_keeps_the_place_too(tmp_path: Path) -> None:
+    log = tmp_path / "log" / "mail.log"
+    log.parent.mkdir()
+    write(log, 1)
+    reader = logfile.Reader(str(log), logfile.Place())
+    assert len(list(reader.new(9))) == 1
+    away = log.parent.rename(tmp_path / "away")
+    assert list(reader.new(9)) == []
+    assert reader.absent
+    away.rename(log.parent)
+    assert list(reader.new(9)) == []
+    assert not reader.lost
