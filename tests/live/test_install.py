@@ -22,7 +22,7 @@ unit=/etc/systemd/system/postfix-archive-outcomes-postfix.service
 # Nobody waits for children here: those that have ended stay as zombies.
 is_running() { grep -qs '^State:.[^ZX]' "/proc/$(cat /run/follower)/status"; }
 start() {
-    sh -c "$(sed -n 's/^ExecStart=//p' $unit)" >>/run/said 2>&1 &
+    sh -c "exec $(sed -n 's/^ExecStart=//p' $unit)" >>/run/said 2>&1 &
     echo $! >/run/follower
 }
 stop() {
@@ -332,7 +332,7 @@ def test_cron_follows_the_log_every_minute(host: WholeHost, wheels: Path) -> Non
     host.run("mv /var/log/postfix.log /var/log/away")
     assert run_by_cron(host, command) == ""
     host.run("grep -q 'warning: .*no such file' /var/log/away /var/log/postfix.log")
-    host.run("cat /var/log/away >/var/log/postfix.log")
+    host.run("mv /var/log/away /var/log/postfix.log")
     host.send("again for bob")
     host.settle()
     host.run(f"make uninstall && test ! -e {CRONTAB}")

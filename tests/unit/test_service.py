@@ -69,8 +69,9 @@ def test_characters_that_cron_and_the_shell_know_are_quoted(tmp_path: Path) -> N
     assert said == f"cron, {path}"
     *_, line = path.read_text().splitlines()
     assert line == (
-        "* * * * * root '/opt/a b/postfix-archive' -c '/etc/pf \\%' outcomes --once 2>&1"
-        " >/dev/null | /usr/sbin/postlog -c '/etc/pf \\%' -t postfix-archive -p warn"
+        "* * * * * root '/opt/a b/postfix-archive' -c '/etc/pf \\%' outcomes --once"
+        " 2>&1 >/dev/null | /usr/sbin/postlog -c '/etc/pf \\%' -t postfix-archive"
+        " -p warn"
     )
 
 
