@@ -24,7 +24,7 @@ from typing import IO
 
 from dateutil import tz
 
-from postfix_archive.back.maillog import MAIL, path_of
+from postfix_archive.back.maillog import MAIL, USUAL, path_of
 from postfix_archive.core.configuration import Configuration
 from postfix_archive.core.errors import LogUnreadable
 from postfix_archive.core.logline import Clock, time_of
@@ -96,7 +96,12 @@ class Reader:
     """
 
     def __init__(self, path: str, begin: Place) -> None:
-        self._path = path
+        """Begin behind a place.
+
+        What was begun in systemd's journal is read on there: a syslogd that came since
+        writes the same lines into its file.
+        """
+        self._path = "" if begin.cursor and path in USUAL else path
         self.place = begin
         self.lost = ""
         self.absent = ""

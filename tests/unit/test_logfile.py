@@ -181,3 +181,26 @@ def test_a_folder_that_is_away_keeps_the_place_too(tmp_path: Path) -> None:
     away.rename(log.parent)
     assert list(reader.new(9)) == []
     assert not reader.lost
+
+
+def test_what_was_begun_in_the_journal_is_read_on_there(
+    log: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also when syslogd(8) comes and makes a file; not when main.cf names one."""
+    asked: list[tuple[str, ...]] = []
+
+    def journal(*words: str) -> list[str]:
+        asked.append(words)
+        return [line(1), f"{logfile.CURSOR}s=2"]
+
+    monkeypatch.setattr(logfile, "_from_journal", journal)
+    first = logfile.Reader("", logfile.Place())
+    assert [text for text, _ in first.new(9)] == [line(1)]
+    write(log, 1, 2)
+    monkeypatch.setattr(logfile, "USUAL", (str(log),))
+    second = logfile.Reader(str(log), first.place)
+    assert [text for text, _ in second.new(9)] == [line(1)]
+    assert asked[1] == ("--show-cursor", "--after-cursor=s=2")
+    monkeypatch.setattr(logfile, "USUAL", ())
+    named = logfile.Reader(str(log), first.place)
+    assert [text for text, _ in named.new(9)] == [line(1), line(2)]
