@@ -7,12 +7,14 @@ comes between, it is tried again.
 
 from __future__ import annotations
 
-from postfix_archive.back import reading, settling
+from postfix_archive.back import config, reading, settling
 from postfix_archive.back.followed import Followed
 from postfix_archive.core.errors import (
     HandBackRefused,
     HandBackUnreachable,
     JournalFailed,
+    KeyMissing,
+    KeyUnreadable,
     RecordDamaged,
     StoreFailed,
 )
@@ -31,12 +33,9 @@ class Due:
     can have none, in one sentence each.
     """
 
-    def __init__(
-        self, settings: Settings, keys: Keyring | None, state: Followed
-    ) -> None:
-        """Begin; without the site keys nothing is kept, and all stays due."""
+    def __init__(self, settings: Settings, state: Followed) -> None:
+        """Begin."""
         self._settings = settings
-        self._keys = keys
         self._state = state
         self.waits = ""
         self.damaged: list[str] = []
@@ -47,14 +46,19 @@ class Due:
 
         A copy that is gone from the store delays no report but its own.
         """
-        if self._keys is None or (self.waits and now < self._again_at):
+        if self.waits and now < self._again_at:
             return
         self.waits = ""
         self._again_at = now + PAUSE
+        try:
+            keys = config.keys(self._settings)
+        except (KeyMissing, KeyUnreadable) as problem:
+            self.waits = f"{problem}; until then outcome reports wait"
+            return
         failures = 0
         for archive, record_id in self._state.due():
             try:
-                self._settle(archive, record_id, self._keys, now)
+                self._settle(archive, record_id, keys, now)
             except (HandBackUnreachable, HandBackRefused) as problem:
                 self.waits = f"outcome reports wait to be mailed: {problem}"
                 return

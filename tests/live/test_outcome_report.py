@@ -177,7 +177,7 @@ def test_a_copy_that_is_gone_costs_no_outcome_and_no_report_but_its_own() -> Non
         done = postfix.command("outcomes", "--once")
         assert done.returncode == 0
         assert f"outcome reports wait: {path}: No such file" in done.stderr
-        told = [each["id"] for each in postfix.events() if each["event"] == "outcome"]
+        told = [str(e["id"]) for e in postfix.events() if e["event"] == "outcome"]
         assert sorted(told) == sorted([gone.archive_id, there.archive_id])
         [report] = [e for e in postfix.events() if e["event"] == "outcome-report"]
         assert report["id"] == there.archive_id
