@@ -41,12 +41,12 @@ CRONTAB = """\
 """
 
 
-def obstacle(found: Configuration, *, stores: bool) -> str:
+def obstacle(found: Configuration, *, is_wanted: bool) -> str:
     """Say why there is nothing to follow, or nowhere to tell of it; "" if all is well.
 
-    stores: there is a store (archive_delivery).
+    is_wanted: as the settings have it (Settings.follows).
     """
-    if not stores:
+    if not is_wanted:
         return "archive_delivery = mail, so there is no store that could keep outcomes"
     return maillog.unreadable(found)
 

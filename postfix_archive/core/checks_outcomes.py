@@ -17,7 +17,7 @@ USUAL = "/var/log/postfix.log"  # MAILLOG_README
 
 def log(host: Observed) -> Iterator[Finding]:
     """Postfix's log can be found and read."""
-    if host.settings is None or not host.settings.stores or not host.log_trouble:
+    if host.settings is None or not host.settings.follows or not host.log_trouble:
         return
     named = host.setting("maillog_file", USUAL)
     again = host.command("postfix", "reload")
@@ -32,7 +32,7 @@ def log(host: Observed) -> Iterator[Finding]:
 
 def follower(host: Observed) -> Iterator[Finding]:
     """Somebody reads the log to its end, again and again."""
-    if host.settings is None or not host.settings.stores or host.log_trouble:
+    if host.settings is None or not host.settings.follows or host.log_trouble:
         return
     age = host.followed_age
     if host.is_running and (age is None or age > LATE):

@@ -230,7 +230,7 @@ def _report(
 
 def _follower(place: Instance, command: str) -> str:
     """Set up what follows the log; return what runs it, or why nothing does."""
-    why = service.obstacle(place.found, stores=place.loaded().stores)
+    why = service.obstacle(place.found, is_wanted=place.loaded().follows)
     if why:
         service.remove(place.name)
         return f"none: {why}"

@@ -159,7 +159,7 @@ def _follower(directory: str) -> Iterator[Follower]:
 
 def _settings(directory: str) -> Settings:
     settings = config.load(directory)
-    if not (settings.stores or settings.archive_wait_for_outcome):
+    if not settings.follows:
         raise SettingWrong(
             "archive_delivery = mail: there is no store that could keep outcomes; write"
             " 'store, mail' in archive.cf"

@@ -63,5 +63,6 @@ def _missing(place: Instance, wish: Wish, laid: Program) -> Iterator[tuple[str, 
     if timer:
         yield "Timer", timer
     follower = service.missing(place.name)
-    if follower and not service.obstacle(place.found, stores=place.loaded().stores):
+    wanted = place.loaded().follows
+    if follower and not service.obstacle(place.found, is_wanted=wanted):
         yield "Follower", follower

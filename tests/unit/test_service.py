@@ -31,28 +31,30 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_log_that_can_be_read_is_no_obstacle(tmp_path: Path) -> None:
     (tmp_path / "log").write_text("")
-    assert service.obstacle(logging_to(tmp_path / "log"), stores=True) == ""
+    assert service.obstacle(logging_to(tmp_path / "log"), is_wanted=True) == ""
     (tmp_path / "mail.log").write_text("")
-    assert service.obstacle(stock(), stores=True) == ""
+    assert service.obstacle(stock(), is_wanted=True) == ""
 
 
 def test_no_log_no_store_no_service(tmp_path: Path) -> None:
     missing = logging_to(tmp_path / "log")
-    assert "no such file" in service.obstacle(missing, stores=True)
-    assert "directory" in service.obstacle(logging_to(tmp_path), stores=True)
-    assert "no maillog_file in main.cf" in service.obstacle(stock(), stores=True)
-    assert "no maillog_file" in service.obstacle(logging_to("/dev/stdout"), stores=True)
+    assert "no such file" in service.obstacle(missing, is_wanted=True)
+    assert "directory" in service.obstacle(logging_to(tmp_path), is_wanted=True)
+    assert "no maillog_file in main.cf" in service.obstacle(stock(), is_wanted=True)
+    assert "no maillog_file" in service.obstacle(
+        logging_to("/dev/stdout"), is_wanted=True
+    )
     (tmp_path / "mail.log").write_text("")
-    assert "there is no store" in service.obstacle(stock(), stores=False)
+    assert "there is no store" in service.obstacle(stock(), is_wanted=False)
 
 
 def test_a_postfix_that_does_not_run_has_its_log_yet_to_come(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(postconf, "is_running", lambda directory: False)
-    assert service.obstacle(logging_to(tmp_path / "log"), stores=True) == ""
+    assert service.obstacle(logging_to(tmp_path / "log"), is_wanted=True) == ""
     nowhere = logging_to(tmp_path / "nowhere" / "log")
-    assert "no such file" in service.obstacle(nowhere, stores=True)
+    assert "no such file" in service.obstacle(nowhere, is_wanted=True)
 
 
 def test_systemds_journal_will_do(
@@ -60,7 +62,7 @@ def test_systemds_journal_will_do(
 ) -> None:
     (tmp_path / "journal").mkdir()
     monkeypatch.setattr("shutil.which", lambda name: f"/bin/{name}")
-    assert service.obstacle(stock(), stores=True) == ""
+    assert service.obstacle(stock(), is_wanted=True) == ""
 
 
 def test_characters_that_cron_and_the_shell_know_are_quoted(tmp_path: Path) -> None:
