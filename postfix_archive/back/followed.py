@@ -1,20 +1,26 @@
 """What the follower of the log knows, kept so that it may die at any time.
 
 Used by front/outcomes. A SQLite file in archive_fallback_directory: where the log was
-read to, which queue files matter still, which captures are not settled, and how far
-each journal was read. One commit for each piece of log. It can be deleted: it is made
+read to, which queue files matter still, which captures are not settled, how far each
+journal was read, where in it the lines of those captures' records are, and which
+outcome reports are due. One commit for each piece of log. It can be deleted: it is made
 anew from the log that is there and from the journals.
 """
 
 from __future__ import annotations
 
+import contextlib
+import datetime
 import json
 import os
 import sqlite3
+import urllib.parse
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from postfix_archive.core import envelope, outcome
 from postfix_archive.core.errors import StoreFailed
+from postfix_archive.core.outcome import Outcome
 from postfix_archive.core.queuefiles import QueueFiles
 
 NAME = "outcomes.sqlite"
@@ -29,6 +35,10 @@ CREATE TABLE IF NOT EXISTS said (
     archive TEXT, id TEXT, of TEXT, recipient TEXT, original TEXT, parent TEXT,
     waiting INTEGER,
     PRIMARY KEY (archive, id, of, recipient, original, parent, waiting));
+CREATE TABLE IF NOT EXISTS line (
+    archive TEXT, id TEXT, at INTEGER, PRIMARY KEY (archive, id, at)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS early (id TEXT PRIMARY KEY, at REAL, outcomes TEXT);
+CREATE TABLE IF NOT EXISTS due (archive TEXT, id TEXT, PRIMARY KEY (archive, id));
 """
 
 
@@ -47,6 +57,29 @@ class Capture:
 
 # archive, id, of, recipient, original, parent, is waiting
 Said = tuple[str, str, str, str, str, str, bool]
+
+
+def capture(archive: str, event: dict[str, object]) -> Capture:
+    """Return the capture that an event of an archive's journal tells of."""
+    text = str(event["envelope"]).encode("utf-8", "surrogateescape")
+    sealed = envelope.parse(text)
+    archived = datetime.datetime.fromisoformat(str(event["time"])).timestamp()
+    return Capture(
+        archive=archive,
+        capsule=str(event.get("capsule", event["seq"])),
+        record_id=str(event["id"]),
+        archive_id=sealed.archive_id,
+        queue_id=sealed.queue_id.decode("ascii", "replace"),
+        at=float(sealed.arrival or archived),
+        recipients=tuple(
+            (_text(each.final), _text(each.original if each.expanded else b""))
+            for each in sealed.recipients
+        ),
+    )
+
+
+def _text(address: bytes) -> str:
+    return address.decode("utf-8", "surrogateescape")
 
 
 class Followed:
@@ -132,7 +165,7 @@ class Followed:
             yield Capture(archive, capsule, record_id, archive_id, queue_id, at, pairs)
 
     def settle(self, capture: Capture) -> None:
-        """Forget a capture of which all is said."""
+        """Forget a capture of which all is said; the last has the report due."""
         self._do(
             "DELETE FROM capture WHERE archive = ? AND capsule = ?",
             capture.archive,
@@ -144,6 +177,44 @@ class Followed:
             capture.record_id,
             capture.queue_id,
         )
+        self._do(
+            "INSERT OR IGNORE INTO due SELECT ?1, ?2 WHERE NOT EXISTS"
+            " (SELECT 1 FROM capture WHERE archive = ?1 AND id = ?2)",
+            capture.archive,
+            capture.record_id,
+        )
+
+    def tell_early(self, archive_id: str, at: float, told: list[Outcome]) -> None:
+        """Note what became of a message whose copy is not kept yet; see early()."""
+        words = json.dumps([each.words() for each in told])
+        self._do("INSERT OR REPLACE INTO early VALUES (?, ?, ?)", archive_id, at, words)
+
+    def forget_early(self, before: float) -> None:
+        """Drop what was noted for copies of messages that old; no copy waits longer."""
+        self._do("DELETE FROM early WHERE at < ?", before)
+
+    def note_line(self, archive: str, record_id: str, at: int) -> None:
+        """Note that a journal has a line about a record at this offset."""
+        self._do("INSERT OR IGNORE INTO line VALUES (?, ?, ?)", archive, record_id, at)
+
+    def lines_of(self, archive: str, record_id: str) -> list[int]:
+        """Return the offsets of the lines about a record since its last report."""
+        found = self._base.execute(
+            "SELECT at FROM line WHERE archive = ? AND id = ? ORDER BY at",
+            (archive, record_id),
+        )
+        return [at for (at,) in found]
+
+    def due(self) -> list[tuple[str, str]]:
+        """Return archive and id of the records whose outcome reports are due."""
+        return self._base.execute("SELECT archive, id FROM due").fetchall()
+
+    def reported(self, archive: str, record_id: str) -> None:
+        """Note that a report is due no longer."""
+        for table in ("due", "line"):
+            self._do(
+                f"DELETE FROM {table} WHERE archive = ? AND id = ?", archive, record_id
+            )
 
     def say(self, said: Said) -> None:
         """Note that a journal has this outcome."""
@@ -174,3 +245,18 @@ class Followed:
             self._base.execute(query, words)
         except sqlite3.Error as problem:
             raise StoreFailed(f"{self._path}: {problem}") from problem
+
+
+def early(folder: str, archive_id: str) -> list[Outcome]:
+    """Return what is known of a message whose copy is not kept yet; [] if not all is.
+
+    For a process other than the follower's; a state that cannot be read tells nothing.
+    """
+    place = f"file:{urllib.parse.quote(f'{folder}/{NAME}')}?mode=ro"
+    try:
+        with contextlib.closing(sqlite3.connect(place, uri=True)) as base:
+            query = "SELECT outcomes FROM early WHERE id = ?"
+            found = base.execute(query, (archive_id,)).fetchone()
+    except sqlite3.Error:
+        return []
+    return [outcome.from_event(each) for each in json.loads(found[0])] if found else []

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from itertools import chain
 
-from postfix_archive.back import journal, stored
+from postfix_archive.back import files, journal, store, stored
 from postfix_archive.core import address, header, record
 from postfix_archive.core.errors import (
     JournalFailed,
@@ -54,6 +54,48 @@ def some(folder: str, archive: str, ids: set[str]) -> dict[str, Record]:
     """
     path = f"{folder}/{archive}/{journal.NAME}"
     return record.merged(archive, _events(path, ids))
+
+
+def at(folder: str, archive: str, record_id: str, places: list[int]) -> Record | None:
+    """Return the record whose journal lines begin at these offsets.
+
+    None if they are not all lines of that record, or its first one is not among them.
+    """
+    path = f"{folder}/{archive}/{journal.NAME}"
+    events = []
+    for place in places:
+        line, _ = next(lines_from(path, place), (b"", 0))
+        try:
+            event = record.read(line)
+        except ValueError:
+            return None
+        if event is None or event.get("id") != record_id:
+            return None
+        events.append(event)
+    if not any(each.get("file") == store.place(record_id) for each in events):
+        return None
+    return record.merged(archive, events).get(record_id)
+
+
+def lines_from(path: str, offset: int) -> Iterator[tuple[bytes, int]]:
+    """Give the whole lines of a journal from an offset on, each with its own.
+
+    A journal that ends before was put in the place of another: it is read anew.
+    """
+    try:
+        with os.fdopen(files.opened(path), "rb") as opened:
+            if os.fstat(opened.fileno()).st_size < offset:
+                offset = 0
+            opened.seek(offset)
+            for raw in opened:
+                if not raw.endswith(b"\n"):
+                    return
+                yield raw, offset
+                offset += len(raw)
+    except FileNotFoundError:
+        return
+    except OSError as problem:
+        raise JournalFailed(f"{path}: {problem.strerror}") from problem
 
 
 def gaps(folder: str, archive: str) -> list[dict[str, Any]]:

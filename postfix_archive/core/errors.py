@@ -14,6 +14,7 @@ about mail in flight; tests/unit/test_errors.py holds them to it.
      +-- SpoolFailed                             the place for large messages
      +-- HandBackUnreachable, HandBackRefused    Postfix's internal ports
      +-- StoreFailed, JournalFailed              the store
+     +-- OutcomeAwaited                          archive_wait_for_outcome
      +-- DeadlineOver                            our own time limit
      +-- RecordNotFound, RecordDamaged           commands that read
      +-- LogUnreadable                           Postfix's log
@@ -102,6 +103,10 @@ class StoreFailed(ArchiveError):
 
 class JournalFailed(ArchiveError):
     """The journal of an archive could not be written or read."""
+
+
+class OutcomeAwaited(ArchiveError):
+    """A copy is kept back until it is known what became of its message."""
 
 
 class DeadlineOver(ArchiveError):

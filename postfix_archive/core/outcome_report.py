@@ -30,7 +30,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from postfix_archive.core.outcome import Outcome
     from postfix_archive.core.record import Record
-    from postfix_archive.core.results import Result
+    from postfix_archive.core.results import Result, Results
 
 NAME_DIGITS = 8  # of what is covered: tells the reports on one record apart
 # As smtp(8) and lmtp(8) put a reply into their log line.
@@ -43,6 +43,36 @@ SAID = re.compile(
 CLASSES = {"delivered": "2", "relayed": "2", "expanded": "2", "failed": "45"}
 ANY_STATUS = {"2": "2.0.0", "45": "5.0.0"}
 DELAYED = "4.0.0"
+
+
+class Became:
+    """What became of recipients, for an archive copy that tells it.
+
+    ``fields`` are the lines about each recipient (RFC 3464 2.3), by its final and its
+    original address, those it was expanded to below it; ``summary`` is a sentence.
+    """
+
+    __slots__ = ("fields", "summary")
+
+    def __init__(self) -> None:
+        self.fields: dict[tuple[bytes, bytes], bytes] = {}
+        self.summary = ""
+
+
+def became(found: Results) -> Became:
+    """Return that of recipients all of which are settled."""
+    told = Became()
+    key = b"", b""
+    for each in found.all():
+        if each.depth == 0:
+            key = _bytes(each.recipient), _bytes(each.original)
+        if each.outcome is not None:
+            before = told.fields.get(key)
+            fields = _recipient(each, each.outcome)
+            told.fields[key] = fields if before is None else before + b"\r\n" + fields
+    kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(found.kinds.items()))
+    told.summary = f"It was kept back until its outcome was known: {kinds}."
+    return told
 
 
 def written(

@@ -18,6 +18,7 @@ from postfix_archive.core.logline import Line
 from postfix_archive.core.queuefile import Entry, QueueFile
 from postfix_archive.core.queuefiles import QueueFiles
 
+PICKUP = "pickup"
 CLIENT = "client="
 ORIGIN = ", orig_queue_id="
 REQUEUED_FROM = " orig_id="
@@ -26,6 +27,7 @@ ARCHIVED_AS = "archived as "
 LOCAL_CLIENTS = ("[127.", "[::1]", "[unknown]")
 # Capsules and copies: mail of the archive itself.
 HANDBACK = "/archive-handback"
+EXPIRED = "expired, returned to sender"  # also force-expired, by postsuper -e
 DISCARDED = ("discard: ", "milter-discard: ")
 COPIES = ("/archive-capsule", "/archive-copy", "/archive-relay")
 ASIDE = tuple(f"{each}-cleanup" for each in COPIES)
@@ -60,7 +62,7 @@ class Passage:
 
     def _taken(self, line: Line, at: float) -> None:
         """smtpd(8) or qmqpd(8) names its client, pickup(8) a user: a new queue file."""
-        if line.daemon == "pickup":
+        if line.daemon == PICKUP:
             if not line.text.startswith("uid="):
                 return
         elif not line.text.startswith(CLIENT):
@@ -71,7 +73,7 @@ class Passage:
         file.came = line.daemon
         file.service = line.service
         file.is_aside = line.service.endswith(COPIES)
-        if line.daemon == "pickup":
+        if line.daemon == PICKUP:
             file.is_local = True
             self._requeued_from(file, line.text)
             return
@@ -108,8 +110,9 @@ class Passage:
             self.queue.end(line.queue_id, queuefile.REMOVED, at)
         elif line.text.startswith("from=<"):
             file = self.queue.get(line.queue_id, at)
-            if line.text.endswith("expired, returned to sender"):
-                file.expired = at
+            if line.text.endswith(EXPIRED):
+                # Of a cut line the sender has chosen the end.
+                file.expired = 0.0 if delivery.may_be_cut(line.text) else at
             else:
                 file.count = _number(line.text.rpartition(", nrcpt=")[2])
             self.queue.touch(file)
@@ -199,11 +202,11 @@ class Passage:
         Of several those that have the recipient: a filter may give back in pieces.
         """
         said = self.queue.named(entry.links)
-        if said:
-            return said
-        told = self.offspring(file)
+        told = {each.key: each for each in (*said, *self.offspring(file))}
         if told:
-            return list(self._up_to_next(_for(told, entry.recipient), entry.recipient))
+            mine = _for(sorted(told.values(), key=_serial), entry.recipient) or said
+            mine = mine or list(told.values())
+            return list(self._up_to_next(mine, entry.recipient))
         alike = [
             each
             for each in self.queue.alike(file)
@@ -213,7 +216,7 @@ class Passage:
             and each.begun >= file.begun
             and not each.archive_id
         ]
-        alike = _for(alike, entry.recipient)
+        alike = _for(alike, entry.recipient) or alike
         return alike if len(alike) == 1 else []
 
     def _up_to_next(
@@ -226,20 +229,19 @@ class Passage:
                 return
 
     def offspring(self, file: QueueFile) -> list[QueueFile]:
-        """Return the queue files that say they come from this one.
+        """Return the queue files given back that say they come from this one.
 
         Or from one before it: smtp(8) hands on the queue id that it was told itself.
+        What postsuper -r has requeued was given back by nobody.
         """
         found = self.queue.named(file.children)
         for before in self._ancestors(file):
             found += [
                 each
                 for each in self.queue.named(before.children)
-                if each.begun >= file.begun
-                and each.key != file.key
-                and not each.service.endswith(HANDBACK)
+                if each.serial > file.serial and not each.service.endswith(HANDBACK)
             ]
-        return found
+        return [each for each in found if each.came != PICKUP]
 
     def _ancestors(self, file: QueueFile) -> Iterator[QueueFile]:
         seen = {file.key}
@@ -271,8 +273,12 @@ class Passage:
 
 
 def _for(files: list[QueueFile], recipient: str) -> list[QueueFile]:
-    """Return those in which a recipient was tried; all, as long as that is none."""
-    return [each for each in files if each.entries_of(recipient)] or files
+    """Return those in which a recipient was tried."""
+    return [each for each in files if each.entries_of(recipient)]
+
+
+def _serial(file: QueueFile) -> int:
+    return file.serial
 
 
 def _number(text: str) -> int:
@@ -283,7 +289,7 @@ def _number(text: str) -> int:
 READERS: dict[str, Callable[[Passage, Line, float], None]] = {
     "smtpd": Passage._taken,
     "qmqpd": Passage._taken,
-    "pickup": Passage._taken,
+    PICKUP: Passage._taken,
     "cleanup": Passage._messaged,
     "qmgr": Passage._queued,
     "oqmgr": Passage._queued,

@@ -78,6 +78,11 @@ class QueueFile:
     entries: list[Entry] = field(default_factory=list)
     children: list[str] = field(default_factory=list)  # that say they come from here
 
+    @property
+    def serial(self) -> int:
+        """Its place among all queue files; many begin in one second."""
+        return int(self.key.rpartition(".")[2])
+
     def entry(self, recipient: str, original: str) -> Entry:
         """Return the entry of a recipient, a new one if there is none."""
         for each in self.entries:

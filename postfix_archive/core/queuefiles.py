@@ -114,7 +114,7 @@ class QueueFiles:
         file = queuefile.from_words(told)
         self.by_key[file.key] = file
         self._current[file.queue_id] = file.key
-        self._serial = max(self._serial, int(file.key.rpartition(".")[2]))
+        self._serial = max(self._serial, file.serial)
         self.now = max(self.now, file.begun, file.ended)
         if file.message_id:
             self._by_message_id.setdefault(file.message_id, []).append(file.key)

@@ -39,13 +39,15 @@ NOT_TRIED = (
 class Told:
     """Everything a report tells: the envelope, and what the archive found out.
 
-    ``recipients`` are those that this copy lists; ``remarks`` are sentences for people
+    ``recipients`` are those that this copy lists; ``became`` has the lines about what
+    became of them, by final and original address; ``remarks`` are sentences for people
     and ``extra`` field lines for programs about what was unusual. ``name`` is the left
     part of Message-Id: no two copies share one, or a mailbox may drop the second.
     """
 
     __slots__ = (
         "archive",
+        "became",
         "envelope",
         "extra",
         "head",
@@ -64,6 +66,7 @@ class Told:
         self.shape = shape
         self.name = sealed.archive_id
         self.recipients: tuple[Recipient, ...] = sealed.recipients
+        self.became: dict[tuple[bytes, bytes], bytes] = {}
         self.remarks: list[str] = []
         self.extra: list[tuple[bytes, bytes]] = []
 
@@ -72,6 +75,7 @@ class Told:
         other = Told(self.envelope, self.archive, self.head, self.shape)
         other.name = f"{self.name}.{number}" if number else self.name
         other.recipients = some
+        other.became = self.became
         other.remarks = self.remarks
         other.extra = self.extra
         return other
@@ -213,7 +217,9 @@ def _prose(told: Told) -> list[bytes]:
 def _status(told: Told) -> bytes:
     extra = b"".join(b"%s: %s\r\n" % pair for pair in told.extra)
     groups = [envelope.message_fields(told.envelope) + extra]
-    groups += [envelope.recipient_fields(each) + NOT_TRIED for each in told.recipients]
+    for each in told.recipients:
+        became = told.became.get((each.final, each.original or each.final))
+        groups.append(became or envelope.recipient_fields(each) + NOT_TRIED)
     body = b"\r\n".join(groups)
     global_ = b"" if body.isascii() else b"global-"
     return mime.part(b"message/%sdelivery-status" % global_, b"Delivery report", body)

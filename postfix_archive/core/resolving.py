@@ -10,12 +10,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from postfix_archive.core import gates, outcome, queuefile, relays, trace
+from postfix_archive.core import gates, outcome, queuefile, relays, request, trace
 from postfix_archive.core.outcome import Outcome
 from postfix_archive.core.passage import Passage
 from postfix_archive.core.queuefile import Entry, QueueFile
 
 MOMENT = 5.0  # seconds: local(8) says all of one delivery at once
+REQUESTS = f"@{request.DOMAIN.decode()}"
 DEPTH = 50  # queue files in a row; hopcount_limit
 IN_QUEUE = "in Postfix's queue, not tried yet"
 WITH_FILTER = "given to a content filter, which has not given it back yet"
@@ -67,6 +68,20 @@ class Resolver:
             for each in leaves
         ]
         return [one, *children]
+
+    def all(self) -> list[Outcome]:
+        """Return what became of everybody; nothing while somebody is not settled."""
+        found: list[Outcome] = []
+        if len(self._captured.entries) < self._captured.count:
+            return []
+        for each in self._captured.entries:
+            if each.recipient.endswith(REQUESTS):
+                continue
+            told = self.outcomes(each.recipient, each.original)
+            if not told or not told[0].is_settled:
+                return []
+            found += told
+        return found
 
     def _told(self, recipient: str, original: str, leaves: list[Leaf]) -> Outcome:
         """Return the recipient's own outcome out of those of all branches."""

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from postfix_archive.core.capsule import Opened
     from postfix_archive.core.envelope import Request
     from postfix_archive.core.keyring import Keyring
+    from postfix_archive.core.outcome_report import Became
     from postfix_archive.core.report import Copy, Told
     from postfix_archive.core.settings import Settings
     from postfix_archive.front.pipe import Run
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 class Case:
     """One capsule as it came, and what is needed to archive it; now is Unix time."""
 
-    __slots__ = ("keys", "message", "now", "settings")
+    __slots__ = ("became", "keys", "message", "now", "settings")
 
     def __init__(
         self, message: Spool, settings: Settings, keys: Keyring, now: int
@@ -48,6 +49,7 @@ class Case:
         self.settings = settings
         self.keys = keys
         self.now = now
+        self.became: Became | None = None  # what is known of its recipients already
 
     @property
     def time(self) -> str:
@@ -106,8 +108,11 @@ def door(run: Run) -> str:
     What the postmaster must see stands first: Postfix logs 100 characters of it.
     """
     run.message = spool.unpacked(run.message, run.settings.archive_spool_directory)
+    case = Case(run.message, run.settings, run.keys, run.now)
+    if run.settings.archive_wait_for_outcome:
+        case.became = _awaited(run)
     try:
-        return archived(Case(run.message, run.settings, run.keys, run.now))
+        return archived(case)
     except (StoreFailed, JournalFailed) as error:
         why = f"{type(error).__name__}: {error}"
         try:
@@ -115,6 +120,15 @@ def door(run: Run) -> str:
         except StoreFailed as second:
             raise type(error)(f"{error}; nor the fallback: {second}") from second
         return f"{ALARM} IN THE FALLBACK DIRECTORY, {why}"
+
+
+def _awaited(run: Run) -> Became:
+    """Return what became of the message; raises OutcomeAwaited while it may wait."""
+    from postfix_archive.back import awaiting  # dear, and only where it is asked for
+
+    head = run.message.head(limit=capsule.FIELDS_LIMIT)
+    sealed = capsule.opened(head, run.keys).envelope
+    return awaiting.known(run.settings, sealed, run.now)
 
 
 def archived(case: Case) -> str:
@@ -142,6 +156,9 @@ def _kept_in(work: Work, request: Request) -> str:
         digest=work.digest,
         size=work.size,
     )
+    if work.run.became is not None and work.run.became.fields:
+        found.became = work.run.became.fields
+        found.remarks.append(work.run.became.summary)
     settings = work.run.settings
     if not settings.stores:
         return _sent_only(work, request, found)

@@ -7,22 +7,18 @@ one line on stderr and exit code 1, never a traceback.
 from __future__ import annotations
 
 import datetime
-import email.errors
-import email.header
 import io
 import json
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import chardet
 import click
 
 from postfix_archive import __version__
 from postfix_archive.back import config, reading
-from postfix_archive.core import mime, trace
 from postfix_archive.core.errors import ArchiveError
-from postfix_archive.core.record import Record, shown
+from postfix_archive.core.record import Record
 from postfix_archive.core.settings import Settings
 from postfix_archive.front import (
     admin,
@@ -30,6 +26,7 @@ from postfix_archive.front import (
     doctor,
     explain,
     outcomes,
+    page,
     reconcile,
     rescue,
     status,
@@ -38,13 +35,6 @@ from postfix_archive.front import (
 from postfix_archive.front.dates import Date
 
 FAILED = 1
-SUBJECT_LIMIT = 998  # bytes; decoding a longer one takes time, and no line has more
-STAMPS = {
-    "absent": "it bore no stamp of this archive",
-    "valid": "its stamp was valid, but this store did not have it",
-    "altered": "it bore a stamp of this archive, but had been changed since",
-    "forged": "its stamp was not made with a key of this site",
-}
 
 
 class Commands(click.Group):
@@ -124,7 +114,9 @@ def list_(
         and (until is None or _archived_at(each) < until)
     ]
     for each in rows[-last:] if last else rows:
-        click.echo(json.dumps(_facts(each)) if as_json else _row(settings, each))
+        click.echo(
+            json.dumps(page.facts(each)) if as_json else page.row(settings, each)
+        )
     if not rows and not as_json:
         click.echo(f"Nothing is archived in {settings.archive_store_directory}.")
 
@@ -134,9 +126,15 @@ def list_(
 @click.option("--archive", metavar="ADDRESS", help="Look in this archive only.")
 @click.option("--raw", is_flag=True, help="The archive copy, byte for byte.")
 @click.option("--original", is_flag=True, help="The original, byte for byte.")
+@click.option("--outcome", is_flag=True, help="The outcome report, byte for byte.")
 @with_store
 def show(
-    settings: Settings, archive_id: str, archive: str | None, raw: bool, original: bool
+    settings: Settings,
+    archive_id: str,
+    archive: str | None,
+    raw: bool,
+    original: bool,
+    outcome: bool,
 ) -> None:
     """Show what became one record. ID may be cut off where it is still unique."""
     store = settings.archive_store_directory
@@ -145,8 +143,10 @@ def show(
         _write(reading.original(store, kept))
     elif raw:
         _write(reading.copy(store, kept))
+    elif outcome:
+        _write(reading.outcome_report(store, kept))
     else:
-        for line in _page(settings, kept):
+        for line in page.lines(settings, kept):
             click.echo(line)
 
 
@@ -158,112 +158,6 @@ def _records(settings: Settings, archive: str | None) -> Iterator[Record]:
 
 def _archived_at(kept: Record) -> datetime.datetime:
     return datetime.datetime.fromisoformat(kept.events[0]["time"])
-
-
-def _facts(kept: Record) -> dict[str, Any]:
-    return {
-        "id": kept.archive_id,
-        "archive": kept.archive,
-        "archived": kept.events[0]["time"],
-        "sender": shown(kept.envelope.sender),
-        "recipients": [shown(each.final) for each in kept.recipients.values()],
-        "queue_id": shown(kept.envelope.queue_id),
-        "size": kept.events[0]["size"],
-        "sha256": kept.events[0]["sha256"],
-        "files": kept.files,
-    }
-
-
-def _row(settings: Settings, kept: Record) -> str:
-    """One message on one line: id, when, who, how many, what about."""
-    people = len(kept.recipients)
-    first = next(iter(kept.recipients.values()), None)
-    to = shown(first.final) if first else "(nobody known)"
-    if people > 1:
-        to += f" +{people - 1}"
-    sender = shown(kept.envelope.sender) or "<>"
-    when = kept.events[0]["time"]
-    about = _decoded(reading.original_head(settings.archive_store_directory, kept))
-    return f"{kept.archive_id}  {when}  {kept.archive}  {sender} -> {to}  {about}"
-
-
-def _page(settings: Settings, kept: Record) -> Iterator[str]:
-    sealed = kept.envelope
-    head = reading.original_head(settings.archive_store_directory, kept)
-    yield f"Archive id:  {kept.archive_id}"
-    yield f"Archive:     {kept.archive}"
-    yield f"Subject:     {_decoded(head)}"
-    yield f"Message-ID:  {shown(mime.field_text(head, b'message-id')) or '(none)'}"
-    yield f"Sender:      {shown(sealed.sender) or '<> (the null sender)'}"
-    if sealed.arrival is not None:
-        yield f"Received:    {trace.written_date(sealed.arrival).decode()}"
-    yield f"Host:        {shown(sealed.host)}, queue id {shown(sealed.queue_id)}"
-    yield from _client(kept)
-    yield f"Size:        {kept.events[0]['size']} bytes"
-    yield f"SHA-256:     {_plain(kept.events[0]['sha256'])}"
-    for name in kept.files:
-        path = f"{settings.archive_store_directory}/{kept.archive}/{name}"
-        yield f"File:        {_plain(path)}"
-    yield f"Recipients:  {len(kept.recipients)}"
-    for each in kept.recipients.values():
-        before = f" (expanded from {shown(each.original)})" if each.expanded else ""
-        yield f"  {shown(each.final)}{before}"
-    yield "History:"
-    for event in kept.events:
-        yield f"  {event['time']}  {_told(event)}"
-
-
-def _client(kept: Record) -> Iterator[str]:
-    client = kept.envelope.client
-    if client.address:
-        name = shown(client.hostname) or "unknown"
-        helo = f", helo {shown(client.helo)}" if client.helo else ""
-        how = f", {shown(client.protocol)}" if client.protocol else ""
-        yield f"Client:      {name} [{shown(client.address)}]{helo}{how}"
-    if client.sasl_username:
-        method = f" by {shown(client.sasl_method)}" if client.sasl_method else ""
-        yield f"SASL user:   {shown(client.sasl_username)}{method}"
-
-
-def _told(event: dict[str, Any]) -> str:
-    if event["event"] == "archived":
-        return f"archived in full; {STAMPS.get(event['stamp'], '?')}"
-    if event["event"] == "supplement":
-        above = event.get("above", "").count("\n")
-        added = f", {above} lines above the stamp" if above else ""
-        return f"supplement: more of its envelope{added}"
-    return _plain(f"{event['event']}, queued as {event.get('queued_as', '?')}")
-
-
-def _plain(text: str) -> str:
-    """Text of a journal, safe on a terminal."""
-    return shown(text.encode("utf-8", "replace"))
-
-
-def _decoded(head: bytes) -> str:
-    """The subject for people: encoded words and undeclared charsets made readable."""
-    raw = mime.field_text(head, b"subject")[:SUBJECT_LIMIT]
-    if not raw:
-        return "(no subject)"
-    if not raw.isascii():
-        return _plain(_recoded(raw))
-    try:
-        text = str(email.header.make_header(email.header.decode_header(raw.decode())))
-    except (ValueError, LookupError, email.errors.MessageError):
-        text = raw.decode()
-    return _plain(text)
-
-
-def _recoded(raw: bytes) -> str:
-    """A subject in an undeclared charset, as chardet guesses; for the eye alone."""
-    try:
-        return raw.decode()
-    except UnicodeDecodeError:
-        guess = chardet.detect(raw)
-    try:
-        return raw.decode(guess["encoding"] or "ascii", "replace")
-    except LookupError:  # chardet knows charsets that Python does not
-        return raw.decode("ascii", "replace")
 
 
 def _write(pieces: Iterator[bytes]) -> None:

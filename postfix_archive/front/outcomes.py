@@ -14,9 +14,11 @@ import click
 
 from postfix_archive.back import acting, config, logfile, postconf
 from postfix_archive.back.following import PIECE, Follower
-from postfix_archive.core import gates
+from postfix_archive.core import gates, passage
 from postfix_archive.core.configuration import Configuration
-from postfix_archive.core.errors import NotRoot, SettingWrong
+from postfix_archive.core.errors import ArchiveError, NotRoot, SettingWrong
+from postfix_archive.core.keyring import Keyring
+from postfix_archive.core.settings import Settings
 
 LOCK = "outcomes.lock"
 PAUSE = 1.0  # seconds between two looks at the log
@@ -33,7 +35,7 @@ def outcomes(directory: str, how: str | None) -> None:
     if os.geteuid():
         raise NotRoot("outcomes reads Postfix's log and writes as the archive's user")
     settings = config.load(directory)
-    if not settings.stores:
+    if not (settings.stores or settings.archive_wait_for_outcome):
         raise SettingWrong(
             "archive_delivery = mail: there is no store that could keep outcomes; write"
             " 'store, mail' in archive.cf"
@@ -45,7 +47,8 @@ def outcomes(directory: str, how: str | None) -> None:
         click.echo("another postfix-archive outcomes is at work", err=True)
         return
     found = postconf.read(directory)
-    follower = Follower(settings, logfile.path_of(found), filters(found))
+    keys = _keys(settings)
+    follower = Follower(settings, keys, logfile.path_of(found), filters(found))
     try:
         _run(follower, follow=how == "follow")
     finally:
@@ -64,6 +67,8 @@ def _run(follower: Follower, *, follow: bool) -> None:
             break
         if count < PIECE:
             stop.wait(PAUSE)
+    for complaint in follower.complaints:
+        click.echo(complaint, err=True)
     if follower.lost:
         click.echo(follower.lost, err=True)
     if follower.not_understood:
@@ -74,9 +79,26 @@ def _run(follower: Follower, *, follow: bool) -> None:
         )
 
 
+def _keys(settings: Settings) -> Keyring | None:
+    """Return the site keys; None, and say so, where there are none."""
+    try:
+        return config.keys(settings)
+    except ArchiveError as problem:
+        click.echo(f"{problem}; until then outcome reports wait", err=True)
+        return None
+
+
 def filters(found: Configuration) -> tuple[str, ...]:
-    """Return the content filters of this host other than ours, as transport:nexthop."""
-    given = {found.value("content_filter", each) for each in found.services}
+    """Return the content filters of this host other than ours, as transport:nexthop.
+
+    Not the way on which copies leave: that a port of ours has as its content_filter.
+    """
+    services = [
+        each
+        for each in found.services
+        if not found.value("syslog_name", each).endswith(passage.COPIES)
+    ]
+    given = {found.value("content_filter", each) for each in services}
     given |= {found.value("content_filter"), found.value("archive_next_filter")}
     ours = (gates.STAMP, "archive:")
     return tuple(sorted(each for each in given if each and not each.startswith(ours)))

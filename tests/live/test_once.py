@@ -190,7 +190,7 @@ def test_a_second_host_with_a_store_of_its_own_archives_in_full() -> None:
 def forwarding() -> Iterator[PrivatePostfix]:
     """An instance whose archive mailbox lies on a second host that forwards it back."""
     archive_lines = "archive-request.invalid=archive-stamp:on-request"
-    with PrivatePostfix() as first:
+    with PrivatePostfix(archive_cf={"archive_outcome_mail": "yes"}) as first:
         body_checks = "/^(This is altered)/ REPLACE $1 by the forwarder"
         mailbox = PrivatePostfix(
             archive="",
@@ -242,6 +242,42 @@ def test_an_archive_copy_that_comes_back_altered_is_kept_and_starts_no_loop(
     archived = [e for e in forwarding.events() if e["event"] == "archived"]
     assert [e["stamp"] for e in archived[-2:]] == ["absent", "altered"]
     assert len(forwarding.delivered_to("kept@example.net")) == before + 1
+
+
+def test_an_outcome_report_mailed_back_to_this_host_starts_no_loop(
+    forwarding: PrivatePostfix,
+) -> None:
+    before = len(forwarding.delivered_to("kept@example.net"))
+    forwarding.send(mail("reported"))
+    forwarding.wait(
+        lambda: len(forwarding.delivered_to("kept@example.net")) > before,
+        "the copy is back",
+    )
+    forwarding.settle()
+    for _ in range(4):
+        done = forwarding.command("outcomes", "--once")
+        assert (done.returncode, done.stderr) == (0, "")
+        forwarding.settle()
+    forwarding.wait(
+        lambda: any(
+            b"Subject: Outcome: reported" in each.content
+            for each in forwarding.delivered_to("kept@example.net")
+        ),
+        "the report is back",
+    )
+    archived = [e["event"] for e in forwarding.events()].count("archived")
+    forwarding.command("outcomes", "--once")
+    forwarding.settle()
+    assert (
+        sum(
+            b"Subject: Outcome: reported" in e.content
+            for e in forwarding.delivered_to("kept@example.net")
+        )
+        == 1
+    )
+    told = words(record_of(forwarding, "reported"))
+    assert told.count("archived") == told.count("outcome-mailed") == 1
+    assert [e["event"] for e in forwarding.events()].count("archived") == archived
 
 
 # --- a content filter behind ours -----------------------------------------------------

@@ -106,20 +106,6 @@ def test_each_outcome_belongs_to_a_record(world: World) -> None:
     assert {each["id"] for each in _noted(world)} <= records
 
 
-def test_what_waited_is_settled_later(world: World) -> None:
-    recipient = f"gate-holding@{FAR}"
-    world.remote.open("gate-holding")
-    world.postsuper("-H", world.waits(recipient, "hold"))
-    world.flush()
-    world.wait(lambda: recipient not in world.in_queue(), f"{recipient} has it")
-
-    def last() -> dict[str, Any]:
-        return [each for each in outcomes(world) if each["recipient"] == recipient][-1]
-
-    world.wait(lambda: last()["outcome"] == RELAYED, "that is in the journal")
-    assert last()["status"] == "2.0.0"
-
-
 # --- the truth ------------------------------------------------------------------------
 
 
@@ -151,3 +137,20 @@ def test_no_recipient_is_in_two_scenarios() -> None:
         for each in scenario.truths
     )
     assert [each for each, count in named.items() if count > 1] == []
+
+
+# --- and later -----------------------------------------------------------------------
+
+
+def test_what_waited_is_settled_later(world: World) -> None:
+    recipient = f"gate-holding@{FAR}"
+    world.remote.open("gate-holding")
+    world.postsuper("-H", world.waits(recipient, "hold"))
+    world.flush()
+    world.wait(lambda: recipient not in world.in_queue(), f"{recipient} has it")
+
+    def last() -> dict[str, Any]:
+        return [each for each in outcomes(world) if each["recipient"] == recipient][-1]
+
+    world.wait(lambda: last()["outcome"] == RELAYED, "that is in the journal")
+    assert last()["status"] == "2.0.0"

@@ -54,7 +54,7 @@ from postfix_archive.core import stamp, tables
 from postfix_archive.core.configuration import Configuration
 from postfix_archive.core.envelope import Client, Recipient
 from postfix_archive.core.errors import ArchiveError
-from postfix_archive.front import archive_transport, cli, pipe, returning, status
+from postfix_archive.front import archive_transport, cli, page, pipe, returning, status
 
 from unit import examples
 from unit.examples import ARCHIVE_ID, HR, KEYS, LEGAL, MESSAGE, NOW, QUEUE_ID, SENDER
@@ -213,7 +213,7 @@ SUBJECTS = changed(
 @MANY
 @given(SUBJECTS | NOISE)
 def test_any_subject_can_be_shown_on_one_line(subject: bytes) -> None:
-    shown = cli._decoded(b"Subject: " + subject + b"\r\n\r\n")
+    shown = page.subject(b"Subject: " + subject + b"\r\n\r\n")
     assert shown.isprintable() and shown.encode()
 
 
@@ -340,8 +340,8 @@ def test_a_changed_journal_is_shown_or_refused(
         for each in reading.gaps(str(store), LEGAL):
             assert all(isinstance(each[one], str) for one in ("opened", "by", "why"))
         for kept in reading.records(str(store), LEGAL).values():
-            lines = [json.dumps(cli._facts(kept)), cli._row(found, kept)]
-            lines += cli._page(found, kept)
+            lines = [json.dumps(page.facts(kept)), page.row(found, kept)]
+            lines += page.lines(found, kept)
             assert all(line.isprintable() and line.encode() for line in lines)
             assert cli._archived_at(kept).tzinfo
 

@@ -30,7 +30,7 @@ from postfix_archive.back import (
 )
 from postfix_archive.core import capsule, filtering, report, stamp, tables, wire
 from postfix_archive.core.envelope import Envelope, Recipient
-from postfix_archive.front import archive_transport, cli
+from postfix_archive.front import archive_transport, page
 
 from unit import examples
 from unit.examples import ARCHIVE_ID, KEYS, LEGAL, MAIL_OWNER, MESSAGE, NOW
@@ -152,7 +152,7 @@ def archived(path: Path, store: Path) -> None:
     came.close()
     assert not verifying.verify(f"{store}/{LEGAL}").findings
     (kept,) = reading.records(str(store), LEGAL).values()
-    assert cli._row(settings, kept) and list(cli._page(settings, kept))
+    assert page.row(settings, kept) and list(page.lines(settings, kept))
     size = sum(map(len, reading.original(str(store), kept)))
     assert size == kept.events[0]["size"]
 

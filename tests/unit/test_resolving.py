@@ -257,17 +257,23 @@ def test_a_content_filter_is_no_delivery(way: str) -> None:
     assert kinds([*given, last, "qmgr Q3 removed"]) == [(BOB, "failed")]
 
 
-@pytest.mark.parametrize("origin", [", orig_queue_id=Q1, orig_client=c[192.0.2.7]", ""])
+FIRST = ", orig_queue_id=Q1, orig_client=c[192.0.2.7]"
+
+
+@pytest.mark.parametrize(
+    ("origin", "answer"),
+    [(FIRST, "Ok"), ("", "Ok"), (FIRST, "from MTA: 250 Ok: queued as Q4")],
+)
 def test_what_a_filter_gives_back_in_pieces_is_told_apart_by_recipient(
-    origin: str,
+    origin: str, answer: str
 ) -> None:
     carol = "carol@example.org"
     lines = [
         *captured(BOB, carol),
         *(f"{FROM_FILTER.replace('Q3', each)}{origin}" for each in ("Q3", "Q4")),
         *(f"cleanup {each} message-id=<one@example.org>" for each in ("Q3", "Q4")),
-        f"{TO_FILTER} Ok)",
-        f"{TO_FILTER} Ok)".replace(BOB, carol),
+        f"{TO_FILTER} {answer})",
+        f"{TO_FILTER} {answer})".replace(BOB, carol),
         "qmgr Q2 removed",
         f"smtp Q3 to=<{BOB}>, {MX}{SENT} (250 ok)",
         "qmgr Q3 removed",
@@ -276,6 +282,27 @@ def test_what_a_filter_gives_back_in_pieces_is_told_apart_by_recipient(
     ]
     assert kinds(lines, BOB) == [(BOB, "relayed")]
     assert kinds(lines, carol) == [(carol, "failed")]
+
+
+def test_a_host_on_loopback_that_has_taken_one_recipient_of_a_requeued_file() -> None:
+    """The other goes through the stamp filter again; nobody has given anything back."""
+    carol, here = "carol@example.org", "relay=127.0.0.1[127.0.0.1]:2525"
+    lines = [
+        *captured(BOB, carol),
+        f"smtp Q2 to=<{BOB}>, {here}{SENT} (250 2.0.0 Ok: queued as ZZ)",
+        f"smtp Q2 to=<{carol}>, {here}{TAIL}4.2.0, status=deferred (450 later)",
+        "postsuper Q2 requeued",
+        "pickup Q3 uid=102 from=<alice@example.org> orig_id=Q2",
+        "cleanup Q3 message-id=<one@example.org>",
+        "smtpd Q4 client=localhost[127.0.0.1], orig_queue_id=Q3, orig_client=localhost",
+        f"pipe Q3 to=<{carol}>, relay=archive-stamp{SENT} (delivered via archive-stamp"
+        " service (archived as x; queued as Q4))",
+        "qmgr Q3 removed",
+        f"smtp Q4 to=<{carol}>, {here}{SENT} (250 2.0.0 Ok: queued as ZY)",
+        "qmgr Q4 removed",
+    ]
+    assert kinds(lines, BOB) == [(BOB, "relayed")]
+    assert kinds(lines, carol) == [(carol, "relayed")]
 
 
 def test_two_filters_in_a_row_are_followed_to_the_end() -> None:
@@ -324,6 +351,18 @@ def test_a_line_that_can_be_read_in_two_ways_is_counted_and_not_read(line: str) 
     passage = passage_of([*captured(BOB), line])
     assert passage.not_understood == 1
     assert kinds([*captured(BOB), line]) == []
+
+
+def test_a_sender_so_long_that_its_line_is_cut_makes_nothing_expire() -> None:
+    later = f"smtp Q2 to=<{BOB}>, {MX}{LATER} (timed out)"
+    for end in ("", ">, status=expired, returned to sender"):
+        sender = ("x" * 1990)[: 1990 - len(end)] + end
+        assert kinds([*captured(BOB), later, f"qmgr Q2 from=<{sender}"]) == [
+            (BOB, "waiting")
+        ]
+    expired = "qmgr Q2 from=<a@example.org>, status=expired, returned to sender"
+    told = kinds([*captured(BOB), later, expired, "qmgr Q2 removed"])
+    assert told == [(BOB, "expired")]
 
 
 def test_a_sender_or_message_id_that_looks_like_a_delivery_is_none() -> None:

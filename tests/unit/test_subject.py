@@ -5,11 +5,11 @@ from __future__ import annotations
 import chardet
 import pytest
 
-from postfix_archive.front import cli
+from postfix_archive.front import page
 
 
 def shown(subject: bytes) -> str:
-    return cli._decoded(b"Subject: " + subject + b"\r\n\r\n")
+    return page.subject(b"Subject: " + subject + b"\r\n\r\n")
 
 
 @pytest.mark.parametrize(
