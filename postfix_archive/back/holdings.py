@@ -25,7 +25,7 @@ from postfix_archive.back import (
     mailq,
     reading,
 )
-from postfix_archive.core import envelope, record
+from postfix_archive.core import envelope, record, rescuing
 from postfix_archive.core.capsules import NAMED
 from postfix_archive.core.causes import Gap
 from postfix_archive.core.errors import ArchiveError, CapsuleBroken
@@ -90,7 +90,8 @@ def held(directory: str, settings: Settings) -> Held:
     queue = {each.queue_id: each for each in looks}
     folder = settings.archive_fallback_directory
     aside = {_capsule_of(path): since for since, path in fallback.waiting(folder)}
-    return Held(queue, aside, time.time())
+    patience = rescuing.NOTICED + settings.archive_wait_for_outcome
+    return Held(queue, aside, time.time(), patience)
 
 
 def note(settings: Settings, words: dict[str, Any]) -> None:

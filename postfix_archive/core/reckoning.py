@@ -51,12 +51,14 @@ class Case:
 @dataclass(frozen=True)
 class Held:
     """What waits: in Postfix's queue by queue id, in the fallback directory by archive
-    id and since when; now is when that was looked at.
+    id and since when; now is when that was looked at, and patience the seconds that
+    mail may wait.
     """
 
     queue: Mapping[str, Waiting]
     fallback: Mapping[str, float]
     now: float
+    patience: float = rescuing.NOTICED
 
     def waiting(self, queue_id: str) -> Waiting | None:
         """Return what waits under a queue id, or under the one that it has now."""
@@ -145,7 +147,7 @@ class Reckoning:
         if self.counts[causes.MISSING]:
             return finding.CRITICAL
         late = any(
-            each.since is not None and held.now - each.since >= rescuing.NOTICED
+            each.since is not None and held.now - each.since >= held.patience
             for each in self.cases
         )
         some = late or self.counts[causes.RESCUED] or self.unclear or not self.log.lines

@@ -12,6 +12,7 @@ import os
 import pty
 import random
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -19,6 +20,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -262,8 +264,10 @@ def stuck(host: Host, name: str) -> str:
 
 
 def defer(host: Host, transports: str) -> None:
+    """Let mail wait for some transports; a reload leaves qmgr(8) its time."""
+    host.stop()
     host.postconf(defer_transports=transports)
-    host.reload()
+    host.start()
 
 
 def another_second(host: Host) -> None:
@@ -495,3 +499,32 @@ def measured(host: Host) -> tuple[dict[str, Any], tuple[float, float], float]:
         said.seek(0)
         found: dict[str, Any] = json.loads(said.read())
     return found, (used.ru_utime, used.ru_stime), used.ru_maxrss / 1024
+
+
+def test_a_queue_that_was_moved_has_the_same_messages() -> None:
+    """Postfix gives queue files with short ids other names when it starts there."""
+    with Host(enable_long_queue_ids="no") as host:
+        defer(host, "archive-stamp")
+        host.postsuper("-h", stuck(host, "original-a"))
+        defer(host, "archive")
+        sent(host, "capsule-a")
+        host.wait_for_log("relay=archive-stamp,.* status=sent")
+        host.stop()
+        for path in map(Path, host.queue_files()):  # as rsync does: other inode numbers
+            copy = path.with_name(f"{path.name}.copy")
+            shutil.copy2(path, copy)
+            shutil.chown(copy, "postfix", "postfix")
+            copy.rename(path)
+        shutil.chown(host.logfile, "postfix")  # postlogd(8) is down: postsuper(1) does
+        host.start()
+        host.wait_for_log("Renamed to match inode number: ")
+        queued(host, NOBODY)
+        found = host.reconcile()
+        assert (found["accepted"], found["waiting"]) == (2, 2)
+        defer(host, "")
+        host.postsuper("-H", queued(host, "original-a@example.org"))
+        host.flush()
+        host.settle()
+        found = host.reconcile()
+        assert (found["accepted"], found["archived"]) == (2, 2)
+        assert not found["begun_before"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from postfix_archive.core import finding
@@ -123,6 +125,15 @@ def test_a_copy_in_the_queue_waits(log: Log) -> None:
 def test_what_waits_long_is_late(log: Log) -> None:
     one_captured(log)
     assert Run(log).done(waiting(THIRD, age=600)).severity == finding.WARNING
+
+
+def test_a_copy_that_waits_for_the_outcome_is_not_late(log: Log) -> None:
+    """archive_wait_for_outcome = 1h"""
+    one_captured(log)
+    found = Run(log).done(waiting(THIRD, age=600))
+    assert found.severity == finding.WARNING
+    patient = replace(found.held, patience=3900)
+    assert replace(found, held=patient).severity == finding.OK
 
 
 def test_a_copy_that_was_archived_before_and_waits_again_waits(log: Log) -> None:
