@@ -62,9 +62,15 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
 
 
 @pytest.fixture(scope="module")
-def postfix() -> Iterator[PrivatePostfix]:
+def door() -> str:
+    """The door that mail takes; a module that tests both has a fixture of its own."""
+    return "pipe"
+
+
+@pytest.fixture(scope="module")
+def postfix(door: str) -> Iterator[PrivatePostfix]:
     """A running instance with archive = legal@example.com, shared by a module."""
-    with PrivatePostfix() as running:
+    with PrivatePostfix(door=door) as running:
         yield running
 
 

@@ -41,6 +41,7 @@ KEY = "test 000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f\n"
 GIVEN: set[int] = set()  # by free_ports()
 PORTS = range(11000, 32000)
 WORKERS = 16  # processes of one run of tests, at most
+DOORS = ("pipe", "lmtp")
 LMTP = "40-archive-lmtp.cf"
 OTHER_DOOR = {"pipe": LMTP, "lmtp": "10-archive-stamp.cf"}
 OUR_PORTS = (10026, 10027, 10028, 10029, 10030)
@@ -399,7 +400,8 @@ class PrivatePostfix:
         shutil.copy(ROOT / "tests" / "sink.py", self.folder / "sink.py")
         (self.folder / "sink.py").chmod(0o755)
         (self.etc / "main.cf").write_text("".join(self._main_lines()))
-        (self.etc / "master.cf").write_text(self._edit_master(self._master_text()))
+        master = self._with_workers(self._edit_master(self._master_text()))
+        (self.etc / "master.cf").write_text(master)
         if self._has_archive:
             self._build_archive()
         for link in ("dynamicmaps.cf", "dynamicmaps.cf.d", "postfix-files"):
@@ -432,6 +434,22 @@ class PrivatePostfix:
             text = (ROOT / "master.cf.d" / LMTP).read_text()
             lines.update(re.findall(r"^#   ([\w-]+) = (.*)$", text, re.M))
         return lines
+
+    def _with_workers(self, master: str) -> str:
+        """Give each archive that is asked for its spawn(8) service, as install does."""
+        if not self._has_archive or self._door != "lmtp":
+            return master
+        own = f"archive.{self._archive}"
+        [entry] = re.findall(rf"^{re.escape(own)} .*\n(?:  .*\n)+", master, re.M)
+        asked = re.findall(r"-o archive=([^\s/]+)", master)
+        if value := self._main.get("archive"):
+            asked.append(value)
+        for each in dict.fromkeys(asked):
+            if not re.search(rf"^archive\.{re.escape(each)} ", master, re.M):
+                worker = entry.replace(own, f"archive.{each}", 1)
+                old, new = f"--nexthop {self._archive}\n", f"--nexthop {each}\n"
+                master += worker.replace(old, new)
+        return master
 
     def _master_text(self) -> str:
         text = MASTER.format(

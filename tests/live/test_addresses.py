@@ -28,7 +28,7 @@ from mails import (
     recipients_of,
     record_of,
 )
-from private_postfix import PrivatePostfix, free_ports
+from private_postfix import DOORS, PrivatePostfix, free_ports
 
 pytestmark = pytest.mark.live
 
@@ -89,12 +89,19 @@ class Addressed:
     no_archives: list[int]
 
 
+@pytest.fixture(scope="module", params=DOORS)
+def door(request: pytest.FixtureRequest) -> str:
+    """Both doors, one after the other."""
+    return str(request.param)
+
+
 @pytest.fixture(scope="module")
-def addressed() -> Iterator[Addressed]:
+def addressed(door: str) -> Iterator[Addressed]:
     """Mail from and to each of these addresses, on an instance of its own."""
     crowd, *others = free_ports(1 + len(NO_ARCHIVES))
     asked = {crowd: CROWD, **dict(zip(others, NO_ARCHIVES))}
     with PrivatePostfix(
+        door=door,
         archive_cf={"archive_delivery": "store"},
         master="".join(
             f"127.0.0.1:{port} inet n - n - - smtpd\n  -o archive={archive}\n"

@@ -6,9 +6,16 @@ import gzip
 
 import pytest
 
-from private_postfix import PrivatePostfix
+from private_postfix import DOORS, PrivatePostfix
 
 pytestmark = pytest.mark.live
+
+
+@pytest.fixture(scope="module", params=DOORS)
+def door(request: pytest.FixtureRequest) -> str:
+    """Both doors, one after the other."""
+    return str(request.param)
+
 
 MESSAGE = (
     b"From: alice@example.org\nSubject: first\nMessage-Id: <1@example.org>\n\nhello\n"

@@ -8,9 +8,15 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from mails import delivered, mail, recipients_of, record_of
-from private_postfix import PrivatePostfix
+from private_postfix import DOORS, PrivatePostfix
 
 pytestmark = pytest.mark.live
+
+
+@pytest.fixture(scope="module", params=DOORS)
+def door(request: pytest.FixtureRequest) -> str:
+    """Both doors, one after the other."""
+    return str(request.param)
 
 
 def test_hundred_bcc_of_two_hundred_stay_blind(postfix: PrivatePostfix) -> None:
@@ -43,6 +49,7 @@ def test_five_thousand_recipients_over_forty_domains_make_one_record(
     assert sorted(r for r in got if r != "legal@example.com") == sorted(people)
 
 
+@pytest.mark.parametrize("door", ["pipe"], indirect=True, scope="module")
 def test_four_crowds_of_nine_thousand_at_once_make_four_records(
     postfix: PrivatePostfix,
 ) -> None:
@@ -109,8 +116,10 @@ def test_odd_addresses_arrive_and_are_recorded_exactly(
     assert (delivery.sender, delivery.recipients) == (odd, (odd,))
 
 
-def test_addresses_that_begin_with_a_dash_pass_where_the_host_allows_them() -> None:
-    with PrivatePostfix(main={"allow_min_user": "yes"}) as postfix:
+def test_addresses_that_begin_with_a_dash_pass_where_the_host_allows_them(
+    door: str,
+) -> None:
+    with PrivatePostfix(door=door, main={"allow_min_user": "yes"}) as postfix:
         postfix.send(mail("dash"), sender="-s@example.org", to=["-dash@example.net"])
         postfix.settle()
         record = record_of(postfix, "dash")

@@ -210,7 +210,9 @@ def test_a_change_of_the_settings_counts_from_the_next_message_on(
 
 
 def test_an_archive_without_a_service_makes_mail_wait() -> None:
-    with PrivatePostfix(door="lmtp", main={"archive": "other@example.com"}) as host:
+    host = PrivatePostfix(door="lmtp")
+    host.postconf(archive="other@example.com")
+    with host:
         queue_id = host.send(mail("nobody"))
         assert "No such file or directory" in line_of(host, queue_id)
         assert "status=deferred" in line_of(host, queue_id)
@@ -290,18 +292,11 @@ def test_workers_can_be_the_archive_transport_too() -> None:
         assert "status=deferred" not in host.log()
 
 
-def with_pair(master: str) -> str:
-    """Add a service for two archives that are asked for together."""
-    [entry] = re.findall(rf"^archive\.{LEGAL} .*\n(?:  .*\n)+", master, re.M)
-    return master + str(entry).replace(LEGAL, PAIR)
-
-
 PAIR = "one@example.com,two@example.com"
 
 
 def test_several_archives_are_asked_for_by_the_name_of_the_socket() -> None:
-    main = {"archive": PAIR}
-    with PrivatePostfix(door="lmtp", main=main, edit_master=with_pair) as host:
+    with PrivatePostfix(door="lmtp", archive=PAIR) as host:
         host.send(mail("pair"))
         host.settle()
         assert archives_of(host, "pair") == PAIR.split(",")

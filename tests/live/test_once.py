@@ -14,9 +14,15 @@ from postfix_archive.back import reading
 from postfix_archive.core import keyring, stamp
 
 from mails import LEGAL, delivered, deliveries, mail, record_of, records, words
-from private_postfix import Client, PrivatePostfix, free_ports
+from private_postfix import DOORS, Client, PrivatePostfix, free_ports
 
 pytestmark = pytest.mark.live
+
+
+@pytest.fixture(scope="module", params=DOORS)
+def door(request: pytest.FixtureRequest) -> str:
+    """Both doors, one after the other."""
+    return str(request.param)
 
 
 def stamped(postfix: PrivatePostfix, name: str) -> bytes:
@@ -30,16 +36,18 @@ def stamped(postfix: PrivatePostfix, name: str) -> bytes:
 
 
 @pytest.fixture(scope="module")
-def with_local() -> Iterator[PrivatePostfix]:
+def with_local(door: str) -> Iterator[PrivatePostfix]:
     """An instance with local aliases and a .forward file."""
-    postfix = PrivatePostfix(main={"mydestination": "example.com"})
+    postfix = PrivatePostfix(
+        door=door,
+        main={"mydestination": "example.com", "archive": "legal@example.net"},
+    )
     (postfix.etc / "aliases").write_text("team: bob@example.net, carol@example.net\n")
     (postfix.etc / "forward").mkdir()
     (postfix.etc / "forward" / "nobody").write_text("dave@example.net\n")
     postfix.postconf(
         alias_maps=f"texthash:{postfix.etc}/aliases",
         forward_path=f"{postfix.etc}/forward/$user",
-        archive="legal@example.net",
     )
     (postfix.etc / "aliases").write_text("team bob@example.net, carol@example.net\n")
     with postfix:
@@ -301,12 +309,13 @@ class Filter:
 
 
 @pytest.fixture(scope="module")
-def with_filter() -> Iterator[PrivatePostfix]:
+def with_filter(door: str) -> Iterator[PrivatePostfix]:
     """An instance with an advanced content filter (FILTER_README) behind ours."""
     filter_port, back_port = free_ports(2)
     controller = Controller(Filter(back_port), hostname="127.0.0.1", port=filter_port)
     controller.start()
     postfix = PrivatePostfix(
+        door=door,
         main={"archive_next_filter": f"smtp:[127.0.0.1]:{filter_port}"},
         master=f"127.0.0.1:{back_port} inet n - n - - smtpd\n"
         "  -o content_filter=\n  -o receive_override_options=no_address_mappings\n",

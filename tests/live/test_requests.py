@@ -9,10 +9,11 @@ import pytest
 from postfix_archive.core import keyring, request
 
 from mails import archives_of, delivered, deliveries, mail
-from private_postfix import KEY, PrivatePostfix, free_ports
+from private_postfix import DOORS, KEY, PrivatePostfix, free_ports
 
 pytestmark = pytest.mark.live
 PORTS: dict[str, int] = {}
+BEFORE_NEXTHOP = {"pipe": "", "lmtp": "unix:private/archive."}
 KEYS = keyring.parse(KEY, place="test")
 
 
@@ -21,11 +22,18 @@ def asked(address: str) -> str:
     return "BCC " + request.recipient(address, KEYS).decode()
 
 
+@pytest.fixture(scope="module", params=DOORS)
+def door(request: pytest.FixtureRequest) -> str:
+    """Both doors, one after the other."""
+    return str(request.param)
+
+
 @pytest.fixture(scope="module")
-def many() -> Iterator[PrivatePostfix]:
+def many(door: str) -> Iterator[PrivatePostfix]:
     """An instance with requests from everywhere, and services that say otherwise."""
     other, off, two, around = free_ports(4)
     postfix = PrivatePostfix(
+        door=door,
         master=f"127.0.0.1:{other} inet n - n - - smtpd\n"
         "  -o archive=other@example.com\n"
         f"127.0.0.1:{off} inet n - n - - smtpd\n  -o archive=\n"
@@ -113,11 +121,13 @@ def test_a_forged_request_asks_for_nothing_and_is_logged(many: PrivatePostfix) -
     assert "FORGED requests ignored: 1" in many.log()
 
 
-def test_tables_alone_archive_what_they_name_and_nothing_else() -> None:
+def test_tables_alone_archive_what_they_name_and_nothing_else(door: str) -> None:
+    nexthop = "archive-stamp:" + BEFORE_NEXTHOP[door]
     with PrivatePostfix(
+        door=door,
         archive="",
         main={
-            "content_filter": "archive-stamp:${archive?{$archive}:{on-request}}",
+            "content_filter": nexthop + "${archive?{$archive}:{on-request}}",
             "receive_override_options": "no_address_mappings",
         },
     ) as postfix:
@@ -147,8 +157,8 @@ def test_mail_that_a_filter_action_took_around_is_noticed(many: PrivatePostfix) 
     assert b"Archive-Stamp:" not in content
 
 
-def test_an_unusable_archive_address_defers_and_says_so() -> None:
-    with PrivatePostfix(archive="not-an-address") as postfix:
+def test_an_unusable_archive_address_defers_and_says_so(door: str) -> None:
+    with PrivatePostfix(door=door, archive="not-an-address") as postfix:
         postfix.send(mail("waiting"))
         postfix.wait_for_log("RequestUnusable: 'not-an-address' is no archive address")
         postfix.postconf(archive="legal@example.com")
