@@ -13,11 +13,13 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
+# Of a socket with an archive's name, and that may be several by comma.
+RELAY = r"[^\s,\[]*\[private/[^\s\]]+\]|[^\s,]+"
 # As quote_822_local() writes addresses (info_log_address_format = external, the default
 # from Postfix 3.5 on). With internal a quoted one stands there bare: often unreadable.
 ADDRESS = r'(?:"(?:[^"\\]|\\.)*"(?:@[^\s<>",()\\]*)?|[^\s<>",()\\]*)'
 ATTEMPT = re.compile(
-    rf"to=<({ADDRESS})>, (?:orig_to=<({ADDRESS})>, )?relay=([^\s,]+)"
+    rf"to=<({ADDRESS})>, (?:orig_to=<({ADDRESS})>, )?relay=({RELAY})"
     r", (?:conn_use=\d+, )?delay=[\d.]+, delays=[\d./]+(?:, tls=[^\s,]+)?"
     r", dsn=([245]\.\d{1,3}\.\d{1,3}), status=([A-Za-z]+) \((.*)\)",
     re.DOTALL | re.ASCII,

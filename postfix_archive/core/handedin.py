@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 
-from postfix_archive.core import gates
+from postfix_archive.core import relays
 
 DAEMONS = ("smtpd", "qmqpd")
 TAKEN = ": client="
@@ -41,7 +41,7 @@ def read(lines: Iterable[str], names: Collection[str]) -> Seen:
     seen = Seen()
     marks = tuple(f" {name}/{daemon}[" for name in names for daemon in DAEMONS)
     for line in map(str.rstrip, lines):
-        if "/pipe[" in line:
+        if "/pipe[" in line or "/archive-stamp/lmtp[" in line:
             _given(seen, line)
         elif "/qmgr[" in line:
             _queued(seen, line)
@@ -89,10 +89,11 @@ def _given(seen: Seen, line: str) -> None:
     """Read the line of a run of the filter, from the last relay= on: see above."""
     head, _, rest = line.rpartition(RELAY)
     relay, _, told = rest.partition(",")
-    if not relay.startswith(gates.STAMP) or SENT not in told:
+    if not relays.is_stamp(relay) or SENT not in told:
         return
-    said = told.partition(SAID)[2].removesuffix("))")
-    if GIVEN in said and len(said) < SAID_LIMIT:
+    _, by_pipe, said = told.partition(SAID)
+    said = said.removesuffix("))") if by_pipe else told.removesuffix(")")
+    if GIVEN in said and not (by_pipe and len(said) >= SAID_LIMIT):
         seen.given.add(said.rpartition(GIVEN)[2])
     else:
         seen.cut.add(_message(head).partition(":")[0])

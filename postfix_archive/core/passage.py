@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from postfix_archive.core import delivery, gates, queuefile, relays, trace
+from postfix_archive.core import delivery, queuefile, relays, trace
 from postfix_archive.core.delivery import Attempt
 from postfix_archive.core.logline import Line
 from postfix_archive.core.queuefile import Entry, QueueFile
@@ -156,7 +156,7 @@ class Passage:
         """Note in which queue file of this host a recipient goes on, if in one."""
         if attempt.status != "sent":
             return
-        if entry.daemon == "pipe" and attempt.relay.startswith(gates.STAMP):
+        if entry.daemon in ("pipe", "lmtp") and relays.is_stamp(attempt.relay):
             self._captured(file, attempt)
         elif entry.daemon not in ("local", "smtp", "lmtp"):
             return
@@ -181,7 +181,7 @@ class Passage:
         return other.came != "" and (other.is_local or other.parent != "")
 
     def _captured(self, file: QueueFile, attempt: Attempt) -> None:
-        """``… (delivered via archive-stamp service (archived as …; queued as …))``"""
+        """``… archived as …; queued as …``, the same by pipe(8) and by lmtp(8)."""
         _, mark, rest = attempt.reply.partition(ARCHIVED_AS)
         archive_id = rest[:49]
         if mark and trace.is_archive_id(archive_id):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Iterator
 
-from postfix_archive.core import accepted, delivery, gates, logline, queueid, relays
+from postfix_archive.core import accepted, delivery, logline, queueid, relays
 from postfix_archive.core.accepted import Message
 from postfix_archive.core.capsules import Capsules
 from postfix_archive.core.delivery import Attempt
@@ -32,7 +32,6 @@ GONE = re.compile(r"from=<.*>, status=(?:force-)?expired, returned to sender", r
 PROBED = ("deliverable", "undeliverable")  # of an address probe, which is no mail
 QUEUED_AS = "queued as "
 NONE = "none"  # as relay: a transport that is deferred, a host that is not reached
-RELAY_STAMP = f", relay={gates.STAMP}"
 RENAMED = ": Renamed to match inode number: "  # postsuper(1), as Postfix starts
 SAID = " service ("
 SAID_LIMIT = 99  # bytes of a command's output that pipe(8) logs, and one less
@@ -237,15 +236,15 @@ class Reconciling:
             return
         attempt = delivery.read(line.text)
         if attempt is None:
-            self.not_understood += RELAY_STAMP in line.text
-        elif attempt.relay.startswith(gates.STAMP):
+            self.not_understood += relays.names_stamp(line.text)
+        elif relays.is_stamp(attempt.relay):
             self._stamped(message, attempt)
         else:
             self._went(message, line, attempt)
 
     def _tells(self, message: Message, line: Line) -> bool:
         """Tell whether an attempt can say something new; the others are not read."""
-        if RELAY_STAMP in line.text or not message.stamped and not message.went:
+        if not message.stamped and not message.went or relays.names_stamp(line.text):
             return True
         return bool(self._filters) and (not message.filtered or QUEUED_AS in line.text)
 
@@ -259,7 +258,8 @@ class Reconciling:
         if attempt.status != "sent":
             first.tried = True
             return
-        said = attempt.reply.partition(SAID)[2].removesuffix(")") or attempt.reply
+        _, by_pipe, said = attempt.reply.partition(SAID)
+        said = said.removesuffix(")") if by_pipe else attempt.reply
         first.stamped = True
         first.ended = ""
         for archive_id in ARCHIVED_AS.findall(said):
@@ -267,7 +267,7 @@ class Reconciling:
         given = HANDED_BACK.search(said)
         if given is not None:
             self._underway.link(message.queue_id, given.group(1))
-        if len(said.encode("utf-8", "surrogateescape")) >= SAID_LIMIT:
+        if by_pipe and len(said.encode("utf-8", "surrogateescape")) >= SAID_LIMIT:
             first.cut = True
             self._underway.claim_handed_in(message.queue_id)
 

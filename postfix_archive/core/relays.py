@@ -1,16 +1,33 @@
 """The relay of a log line: whether it is on this host, or one of its content filters.
 
-Used by passage.
+Used by passage, resolving, reconciling and handedin.
 """
 
 from __future__ import annotations
 
+from postfix_archive.core import gates
+
+RELAY_STAMP = f", relay={gates.STAMP}"
+WORKER = "[private/archive."  # the socket of a stamp filter behind lmtp(8)
 LOOPBACK = ("[127.", "[::1]", "[private/", "[public/", "[/")
 
 
 def is_here(relay: str) -> bool:
     """Tell whether a relay, as ``127.0.0.1[127.0.0.1]:10024``, is on this host."""
     return any(mark in relay for mark in LOOPBACK)
+
+
+def is_stamp(relay: str) -> bool:
+    """Tell whether this is the stamp filter: pipe(8)'s name, or lmtp(8)'s socket.
+
+    ``archive-stamp``, or ``mail.example.com[private/archive.legal@example.com]``.
+    """
+    return relay.startswith(gates.STAMP) or WORKER in relay
+
+
+def names_stamp(text: str) -> bool:
+    """Tell whether a line may name it as the relay: the others need no reading."""
+    return RELAY_STAMP in text or WORKER in text
 
 
 def is_same(content_filter: str, relay: str) -> bool:

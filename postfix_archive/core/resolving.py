@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from postfix_archive.core import gates, outcome, queuefile, relays, request, trace
+from postfix_archive.core import outcome, queuefile, relays, request, trace
 from postfix_archive.core.outcome import Outcome
 from postfix_archive.core.passage import Passage
 from postfix_archive.core.queuefile import Entry, QueueFile
@@ -227,7 +227,7 @@ class Resolver:
 
     def _is_final(self, file: QueueFile, entry: Entry) -> bool:
         """Tell whether a delivery that went well is the end of the way on this host."""
-        if entry.relay.startswith(gates.STAMP) or self._passage.is_filter(entry.relay):
+        if relays.is_stamp(entry.relay) or self._passage.is_filter(entry.relay):
             return False
         if entry.daemon == "local":
             return entry.delivered or not entry.links
