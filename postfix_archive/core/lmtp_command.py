@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 HEX = frozenset(b"0123456789ABCDEFabcdef")
-CONTROLS = frozenset(range(32)) | {127}
+NEVER = frozenset(b"\0\r\n")  # in an address; other controls Postfix lets through
 NOTIFY = frozenset((b"SUCCESS", b"FAILURE", b"DELAY"))
 UNKNOWN = (b"[UNAVAILABLE]", b"[TEMPUNAVAIL]")  # XFORWARD_README
 # The attributes of XFORWARD that are offered, with the names of pipe(8)'s macros.
@@ -79,7 +79,7 @@ def _path(
     if text[: len(before)].upper() != before:
         return None
     path = text[len(before) :].lstrip(b" ")
-    if path[:1] != b"<" or not CONTROLS.isdisjoint(path):
+    if path[:1] != b"<" or not NEVER.isdisjoint(path):
         return None
     end = path.find(b">", _behind_quotes(path))
     while end >= 0:

@@ -195,13 +195,21 @@ def test_every_address_that_sendmail_takes_comes_through(address: bytes) -> None
     assert found[1] == {b"NOTIFY": b"SUCCESS", b"ORCPT": b"rfc822;bob>@example.com"}
 
 
+@pytest.mark.parametrize("odd", [b"\1\7", b'"\1\x1b[2J\x7f"', b'"a\tb"'])
+def test_an_address_with_control_characters_is_taken_as_lmtp_sends_it(
+    odd: bytes,
+) -> None:
+    assert lmtp_command.mail(b"FROM:<" + odd + b"@b>") == (odd + b"@b", {})
+    assert lmtp_command.rcpt(b"TO:<" + odd + b"@b>") == (odd + b"@b", {})
+
+
 @pytest.mark.parametrize(
     "line",
     [
         b"MAIL", b"MAIL FROM:", b"MAIL FROM:ann@example.org", b"MAIL FROM:<a",
         b"MAIL TO:<a@b>", b"MAIL FROM:<a@b> SIZE=x", b"MAIL FROM:<a@b> SIZE=",
         b"MAIL FROM:<a@b> BODY=BINARYMIME", b"MAIL FROM:<a@b> RET=ALL",
-        b"MAIL FROM:<a@b> ENVID=a+2", b"MAIL FROM:<a@b> ENVID=+zz", b"MAIL FROM:<\1@b>",
+        b"MAIL FROM:<a@b> ENVID=a+2", b"MAIL FROM:<a@b> ENVID=+zz", b"MAIL FROM:<\r@b>",
         b"MAIL FROM:<a@b> SIZE=1 SIZE=1", b"MAIL FROM:<a@b> AUTH=<>",
         b"MAIL FROM:<a@b>SIZE=1", b"MAIL FROM:<a@b> SMTPUTF8=1",
         b"MAIL FROM:<" + b"x" * 30,
