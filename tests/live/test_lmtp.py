@@ -159,6 +159,29 @@ def test_one_worker_serves_many_messages(postfix: PrivatePostfix) -> None:
     assert len([n for n in range(10) if record_of(postfix, f"many{n}")]) == 10
 
 
+def test_what_became_of_a_message_gets_into_the_journal_and_it_adds_up() -> None:
+    with PrivatePostfix(door="lmtp") as host:
+        (host.etc / "routes").write_text("no.example.net error:5.1.1 no such user\n")
+        host.postconf(
+            smtpd_reject_unlisted_recipient="no",
+            transport_maps=f"texthash:{host.etc}/routes",
+        )
+        host.reload()
+        host.send(mail("told"), to=["bob@example.net", "x@no.example.net"])
+        host.settle()
+        done = host.command("outcomes", "--once")
+        assert (done.returncode, done.stderr) == (0, "")
+        told = {
+            each["recipient"]: each["outcome"]
+            for each in host.events()
+            if each["event"] == "outcome"
+        }
+        assert told == {"bob@example.net": "delivered", "x@no.example.net": "failed"}
+        done = host.command("reconcile")
+        assert done.returncode == 0, done.stdout
+        assert re.search(r"^archived +1$", done.stdout, re.M)
+
+
 def test_a_message_that_is_requeued_while_it_waits_is_archived_once() -> None:
     with PrivatePostfix(door="lmtp") as host:
         launcher = host.program / "archive-lmtp"

@@ -47,6 +47,23 @@ def test_what_the_filter_says_to_have_handed_back_is_in_order() -> None:
     assert unclaimed(REFUSED, run(SAID + "4jZ2lQ1")) == []
 
 
+BY_LMTP = (
+    "Nov 25 11:06:58 mail postfix/archive-stamp/lmtp[31733]: 4jZ2hD5JfhzJpKg:"
+    " to=<bob@example.net>, relay=mail.example.com[private/archive.{}], conn_use=2,"
+    " delay=0.11, delays=0.01/0/0/0.1, dsn=2.0.0, status=sent (250 2.0.0 {})"
+)
+
+
+@pytest.mark.parametrize("archive", ["legal@example.com", "one@x.org,two@x.org"])
+@pytest.mark.parametrize("loud", ["", "ALARM: FORGED requests ignored: 1; "])
+def test_what_a_worker_says_to_have_handed_back_is_in_order(
+    archive: str, loud: str
+) -> None:
+    line = BY_LMTP.format(archive, f"{loud}{SAID}4jZ2lP48DqzJqHs")
+    assert unclaimed(TAKEN, line) == []
+    assert unclaimed(TAKEN, REFUSED, line) == ["4jZ2lQ1"]
+
+
 def test_what_nobody_says_is_named() -> None:
     assert unclaimed(TAKEN, REFUSED) == ["4jZ2lP48DqzJqHs", "4jZ2lQ1"]
     by_hand = TAKEN.partition(", orig_queue_id")[0]

@@ -135,6 +135,25 @@ def test_a_line_too_long_to_name_what_was_handed_back_is_enough(log: Log) -> Non
     assert found.archive_ids == (ID,)
 
 
+@pytest.mark.parametrize("archive", ["legal@example.com", "one@x.org,two@x.org"])
+@pytest.mark.parametrize("loud", ["", "ALARM: FORGED requests ignored: 1; "])
+def test_what_a_worker_says_is_read_to_its_end(
+    log: Log, archive: str, loud: str
+) -> None:
+    """lmtp(8) names the worker's socket, and logs all that it said."""
+    relay = f"mail.example.com[private/archive.{archive}]"
+    said = f"250 2.0.0 {loud}archived as {ID}; queued as {SECOND}"
+    log.accepted(FIRST)
+    log.handed_in(SECOND, FIRST)
+    log.removed(SECOND)
+    log.say("archive-stamp/lmtp[5]", f"{FIRST}: {sent(relay, said)}")
+    log.removed(FIRST)
+    [found] = log.later()
+    assert found.queue_id == FIRST and not found.cut and not found.of_port
+    assert found.archive_ids == (ID,)
+    assert log.read.not_understood == 0
+
+
 def test_what_is_handed_back_is_not_judged_while_its_filter_is_at_work(
     log: Log,
 ) -> None:

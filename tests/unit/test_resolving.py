@@ -24,6 +24,11 @@ STAMPED = (
     f" dsn=2.0.0, status=sent (delivered via archive-stamp service (archived as {ID};"
     " queued as Q2))"
 )
+BY_LMTP = (
+    "lmtp Q1 to=<{to}>, relay=mail.example.com[private/archive.{archive}], conn_use=2,"
+    " delay=0.11, delays=0.01/0/0/0.1, dsn=2.0.0, status=sent (250 2.0.0 archived as"
+    f" {ID}; queued as Q2)"
+)
 BACK = (
     "archive-handback/smtpd Q2 client=localhost[127.0.0.1], orig_queue_id=Q1,"
     " orig_client=client.example.org[192.0.2.7]"
@@ -397,3 +402,20 @@ def test_what_is_done_is_forgotten_and_what_is_wanted_is_not() -> None:
     passage.queue.forget(set())
     assert not passage.queue.by_key
     assert passage.queue.dropped == wanted
+
+
+@pytest.mark.parametrize("archive", ["legal@example.com", "one@x.org,two@x.org"])
+def test_a_message_that_a_worker_captured_is_followed(archive: str) -> None:
+    lines = [
+        (
+            BY_LMTP.format(to=BOB, archive=archive)
+            if "relay=archive-stamp" in each
+            else each
+        )
+        for each in captured(BOB)
+    ]
+    assert any("[private/archive." in each for each in lines)
+    told = f"smtp Q2 to=<{BOB}>, {MX}{SENT} (250 ok)"
+    assert outcomes([*lines, told, "qmgr Q2 removed"]) == outcomes(
+        [*captured(BOB), told, "qmgr Q2 removed"]
+    )
