@@ -19,7 +19,7 @@ BIN = $(VENV)/bin
 # Defaults are the installer's. DESTDIR=, for packages, lays down the program alone.
 ifneq ($(filter install uninstall,$(MAKECMDGOALS)),)
 export ARCHIVE ARCHIVE_POSITION CONFIG_DIRECTORY DESTDIR DRY_RUN INSTALL_POSTFIX
-export ON_REQUEST PORT PREFIX PYTHON STORE WHEELS
+export MODE ON_REQUEST PORT PREFIX PYTHON STORE WHEELS
 endif
 INSTALLER = "$$PYTHON" -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
   2>/dev/null || { printf '%s: PYTHON=%s: that is no Python 3.11 or later: give the\

@@ -7,6 +7,7 @@ fails on the way is put back, byte for byte.
 from __future__ import annotations
 
 import os
+import re
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -21,14 +22,21 @@ from postfix_archive.back import (
     undo,
 )
 from postfix_archive.back.drafts import Contents
-from postfix_archive.core import explained, installation, rewriting, settings, ways
+from postfix_archive.core import (
+    doors,
+    explained,
+    installation,
+    rewriting,
+    settings,
+    ways,
+)
 from postfix_archive.core.configuration import Configuration, Service
 from postfix_archive.core.errors import InstallRefused
 from postfix_archive.core.settings import Settings
 from postfix_archive.core.ways import Change, Wish
 
 OLDEST = (3, 4)
-LAUNCHER = f"/lib/postfix-archive/{ways.STAMP}"
+LAUNCHER = re.compile(rf"(.*)/lib/postfix-archive/(?:{ways.STAMP}|{doors.WORKER})")
 
 
 class Instance:
@@ -59,7 +67,7 @@ class Instance:
         """Return what is to change; raises InstallRefused for ports in use."""
         self._refuse_moves(wish)
         given: dict[str, str] = {}
-        for text in program.service_texts():
+        for text in program.service_texts(wish.mode):
             given.update(installation.entries(text))
         ours = [each for each in self.found.services if ways.is_ours(each)]
         known = [each.name.rpartition(":")[2] for each in ours if each.kind == "inet"]
@@ -183,6 +191,7 @@ class Instance:
         for word, asked, there in (
             ("PORT", wish.port, port),
             ("ARCHIVE_POSITION", wish.position, position),
+            ("MODE", wish.mode, ways.mode(self.found) or wish.mode),
         ):
             if asked != there:
                 raise InstallRefused(
@@ -242,9 +251,9 @@ class Instance:
 def prefix_of(services: Iterable[Service]) -> str:
     """Return the PREFIX of the program that these services run, "" without one."""
     for each in services:
-        path = each.argument("argv")
-        if each.name == ways.STAMP and path.endswith(LAUNCHER):
-            return path.removesuffix(LAUNCHER)
+        there = LAUNCHER.fullmatch(each.argument("argv"))
+        if there and doors.is_launched(each):
+            return there.group(1)
     return ""
 
 

@@ -34,7 +34,7 @@ from postfix_archive.back import (
     service,
     tablefile,
 )
-from postfix_archive.core import configuration, gates, installation, ways
+from postfix_archive.core import configuration, doors, gates, installation, ways
 from postfix_archive.core.configuration import Configuration, Service
 from postfix_archive.core.errors import ArchiveError
 from postfix_archive.core.observed import File, Neighbour, Observed
@@ -99,7 +99,7 @@ def reference() -> dict[str, Service]:
 
 def _paths(found: Configuration, settings: Settings | None) -> Iterator[str]:
     for each in found.services:
-        if ways.is_door(each):
+        if doors.is_launched(each):
             yield each.argument("argv")
     if settings is not None:
         yield settings.archive_key_file
@@ -129,7 +129,7 @@ def _closed(
     found: Configuration, settings: Settings | None
 ) -> Iterator[tuple[str, str]]:
     """Give the paths that a user of ours cannot get to, and the folder in the way."""
-    for each in filter(ways.is_door, found.services):
+    for each in filter(doors.is_launched, found.services):
         user = each.argument("user").partition(":")[0]
         launcher = each.argument("argv")
         release = f"{Path(launcher).parent}/current/postfix_archive/front/pipe.py"

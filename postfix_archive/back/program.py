@@ -2,7 +2,7 @@
 
 Used by front/install.
 
-    <prefix>/lib/postfix-archive/archive-stamp, archive     replaced whole
+    <prefix>/lib/postfix-archive/archive-stamp, archive, archive-lmtp   replaced whole
     <prefix>/lib/postfix-archive/current -> releases/<id>   in one rename(2)
     <prefix>/lib/postfix-archive/releases/<id>/          package, master.cf.d
     <prefix>/sbin/postfix-archive                           starts current/commands
@@ -20,12 +20,13 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from postfix_archive.core import digest
+from postfix_archive.core import digest, gates
 from postfix_archive.core.errors import InstallFailed, InstallRefused
 
 PACKAGE = Path(__file__).resolve().parent.parent
 SOURCE = PACKAGE.parent  # a checkout, or a release that is installed
-DOORS = ("archive-stamp", "archive")
+DOORS = ("archive-stamp", "archive", "archive-lmtp")
+OTHER = {gates.PIPE: "40-", gates.LMTP: "10-"}  # of master.cf.d: the other door's
 COMPLETE = "complete"
 USUAL_PREFIX = "/usr/local"
 USUAL_PYTHON = "/usr/bin/python3"
@@ -183,10 +184,11 @@ def _is_new_enough(python: str) -> bool:
         return False
 
 
-def service_texts() -> list[str]:
-    """Return the texts of master.cf.d that hold the pipe door's services, in order."""
-    paths = sorted((SOURCE / "master.cf.d").glob("[1-3]*.cf"))
-    return [path.read_text() for path in paths]
+def service_texts(mode: str = gates.PIPE) -> list[str]:
+    """Return the texts of master.cf.d that hold one door's services, in order."""
+    other = OTHER[mode]
+    paths = sorted((SOURCE / "master.cf.d").glob("[1-4]*.cf"))
+    return [path.read_text() for path in paths if not path.name.startswith(other)]
 
 
 def replace(path: Path, text: str, mode: int) -> None:

@@ -23,7 +23,7 @@ from postfix_archive.back import (
     program,
     spool,
 )
-from postfix_archive.core import rescuing, ways
+from postfix_archive.core import doors, rescuing, ways
 from postfix_archive.core.configuration import DAY, Configuration
 from postfix_archive.core.errors import (
     ArchiveError,
@@ -67,8 +67,9 @@ def trouble(found: Configuration, settings: Settings) -> str:
     Runs it as its user on a message to nobody, for which it does nothing.
     """
     for each in found.services:
-        if ways.is_door(each) and each.name.startswith(ways.STAMP):
-            said = _tried(each.argument("argv"), each.argument("user"), found.directory)
+        if doors.is_worker(each) or doors.is_door(each) and each.name != "archive":
+            launcher = str(Path(each.argument("argv")).with_name(ways.STAMP))
+            said = _tried(launcher, each.argument("user"), found.directory)
             if said:
                 return said
     for name in PORTS:

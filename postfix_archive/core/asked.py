@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from postfix_archive.core import request, ways
+from postfix_archive.core import gates, request, ways
 from postfix_archive.core.errors import InstallRefused, RequestUnusable
 
 YES = ("yes", "1", "true")
@@ -29,6 +29,7 @@ class Asked:
     archive: str = ""
     on_request: bool | None = None
     position: str = ""
+    mode: str = ""
     port: int = 0
     config_directory: str = ""
     store: str = ""
@@ -49,6 +50,7 @@ def read(words: Mapping[str, str]) -> Asked:
         archive=archive,
         on_request=_is_yes(words, "ON_REQUEST"),
         position=_position(words.get("ARCHIVE_POSITION", "")),
+        mode=_mode(words.get("MODE", "")),
         port=_port(words.get("PORT", "")),
         config_directory=_folder(words, "CONFIG_DIRECTORY"),
         store=_folder(words, "STORE"),
@@ -106,6 +108,15 @@ def _position(word: str) -> str:
         raise InstallRefused(
             f"{_said('ARCHIVE_POSITION', word)}: say before or after: whether the"
             " archive stands before or after your content filter"
+        )
+    return word
+
+
+def _mode(word: str) -> str:
+    if word and word not in gates.MODES:
+        raise InstallRefused(
+            f"{_said('MODE', word)}: say pipe or lmtp: how Postfix reaches the stamp"
+            " filter"
         )
     return word
 

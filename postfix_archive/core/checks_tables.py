@@ -9,12 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from postfix_archive.core import configuration, gates, lookups, questions, tables
+from postfix_archive.core import (
+    configuration,
+    gates,
+    lookups,
+    questions,
+    request,
+    tables,
+    ways,
+)
 from postfix_archive.core.finding import CRITICAL, WARNING, Finding
 from postfix_archive.core.lookups import Lookup
 from postfix_archive.core.observed import Observed
 
-ROUTE = "archive-stamp:on-request"
 HARMS = {
     "FILTER": (
         "filter-action",
@@ -88,7 +95,7 @@ def requests_routed(host: Observed) -> Iterator[Finding]:
     for each in lookups.in_parameter(host.found, questions.ROUTING):
         for key in (questions.REQUEST, questions.REQUEST_DOMAIN):
             answer = host.answers.get((each.table, key))
-            if answer == ROUTE:
+            if answer == _route(host):
                 return
             if answer:
                 yield _unrouted(host, f"{each.table} sends it to {answer}")
@@ -96,9 +103,15 @@ def requests_routed(host: Observed) -> Iterator[Finding]:
     yield _unrouted(host, "no table names it")
 
 
+def _route(host: Observed) -> str:
+    """Return where requests from tables are to go, by the door that is installed."""
+    leads = gates.leading(gates.STAMP, ways.mode(host.found))
+    return f"{leads}{request.ON_REQUEST}"
+
+
 def _unrouted(host: Observed, why: str) -> Finding:
     own = host.found.raw(questions.ROUTING)
-    route = f"inline:{{{questions.REQUEST_DOMAIN}={ROUTE}}}"
+    route = f"inline:{{{questions.REQUEST_DOMAIN}={_route(host)}}}"
     return Finding(
         "request-route",
         CRITICAL,

@@ -137,7 +137,7 @@ def arguments(host: Observed) -> Iterator[Finding]:
 
 def pipe_user(host: Observed) -> Iterator[Finding]:
     """A user that pipe(8) accepts, and the same for both transports."""
-    for each in host.doors():
+    for each in host.launched():
         user, _, group = each.argument("user").partition(":")
         groups = {group} if group else set(host.groups.get(user, ()))
         owner = host.found.value("mail_owner")
@@ -157,7 +157,7 @@ def pipe_user(host: Observed) -> Iterator[Finding]:
 
 def program(host: Observed) -> Iterator[Finding]:
     """The launcher that argv names is there and can be run."""
-    for each in host.doors():
+    for each in host.launched():
         there = host.files.get(each.argument("argv"))
         if there and not (there.is_there and there.mode & 0o005 == 0o005):
             yield Finding(
@@ -172,7 +172,7 @@ def program(host: Observed) -> Iterator[Finding]:
 
 def program_folder(host: Observed) -> Iterator[Finding]:
     """The users of the doors can get at the program."""
-    for each in host.doors():
+    for each in host.launched():
         folder = host.closed.get(each.argument("argv"))
         if folder:
             yield Finding(

@@ -141,7 +141,7 @@ def workers(host: Observed) -> Iterator[Finding]:
                 CRITICAL,
                 f"{_place(each, 'content_filter')}: {socket}",
                 f"master.cf has no service {socket}: mail waits and then bounces",
-                f"add a service {socket} to master.cf, or correct archive there",
+                f"{INSTALL}; or correct archive there",
             )
     cached = host.found.value("lmtp_connection_cache_destinations")
     named = [w for w in configuration.words(cached) if "private/archive" in w]
@@ -218,7 +218,8 @@ def _takes_back(host: Observed, service: Service) -> bool:
 
 def _is_filtered(host: Observed) -> bool:
     """Tell whether mail passes a content filter, before the archive or behind it."""
-    behind = filter(None, (_back(host, each.name) for each in host.stamps()))
+    stamps = {gates.STAMP, *(each.name for each in host.stamps())}
+    behind = filter(None, (_back(host, each) for each in stamps))
     leads = [_filter(host, each) for each in (*host.clients(), *behind)]
     return any(each and not each.startswith(gates.STAMP) for each in leads)
 

@@ -16,16 +16,21 @@ from postfix_archive.core.errors import RequestUnusable
 STAMP = "archive-stamp"
 NO_MAPPINGS = "no_address_mappings"
 BYPASS = "archive_bypass"
+MODES = ("pipe", "lmtp")  # the doors
+PIPE, LMTP = MODES
+SOCKET = "archive."  # a worker's, before the name of the archive
 
 
-def content_filter(number: int, next_filter: str, on_request: bool) -> str:
+def content_filter(
+    number: int, next_filter: str, on_request: bool, mode: str = PIPE
+) -> str:
     """Return the content_filter that leads through the archive, if one is asked for.
 
     on_request: mail that no parameter asks for passes the stamp filter too.
     """
-    name = transport(number)
-    behind = f"{name}:on-request" if on_request else next_filter
-    asked = f"${{archive?{{{name}:$archive}}:{{{behind}}}}}"
+    name = leading(transport(number), mode)
+    behind = f"{name}on-request" if on_request else next_filter
+    asked = f"${{archive?{{{name}$archive}}:{{{behind}}}}}"
     return f"${{{BYPASS}?{{{next_filter}}}:{{{asked}}}}}"
 
 
@@ -41,6 +46,11 @@ def unmapped(options: str, on_request: bool) -> str:
 def transport(number: int) -> str:
     """Return the name of the stamp filter of a way."""
     return STAMP if number == 1 else f"{STAMP}-{number}"
+
+
+def leading(name: str, mode: str) -> str:
+    """Return what stands before the archive in a transport:nexthop of this door."""
+    return f"{name}:unix:private/{SOCKET}" if mode == LMTP else f"{name}:"
 
 
 def number_in(value: str) -> int:

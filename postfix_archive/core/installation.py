@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from postfix_archive.core import configuration, gates, ways
+from postfix_archive.core import configuration, doors, gates, ways, workers
 from postfix_archive.core.configuration import Configuration
 from postfix_archive.core.errors import InstallRefused
 from postfix_archive.core.ways import STAMP, Change, Way, Ways, Wish
@@ -25,9 +25,10 @@ def plan(
     """
     _refuse_strangers(found, wish)
     behind = Ways(found, wish)
+    _refuse_further(wish, behind)
     every = [
         *_entries(found, wish, given, behind.numbered),
-        *_preparing(found, behind),
+        *_preparing(found, wish, behind),
         *behind.services(),
         *behind.main(),
     ]
@@ -75,7 +76,7 @@ def _entries(
     found: Configuration, wish: Wish, given: Mapping[str, str], numbered: list[Way]
 ) -> Iterator[Change]:
     """Give the services of master.cf.d, and those of every further way."""
-    for line in given.values():
+    for line in workers.entries(given, found, wish.archive):
         yield _entry(found, _fitted(line, found, wish))
     for number, way in list(enumerate(numbered, 1))[1:]:
         yield from _further(found, wish, given, number, way)
@@ -126,19 +127,21 @@ def _entry(found: Configuration, line: str) -> Change:
     return Change("service", wanted.key, there.line if same else line, there.line)
 
 
-def _preparing(found: Configuration, behind: Ways) -> Iterator[Change]:
+def _preparing(found: Configuration, wish: Wish, behind: Ways) -> Iterator[Change]:
     """Give what main.cf must know before mail comes this way."""
     yield ways.changed(found, "archive_next_filter", behind.usual.next_filter)
     yield ways.changed(found, "archive_handback_options", behind.usual.handback_options)
     yield ways.changed(found, "archive_relay", found.raw("archive_relay"))
     yield _kept(found, gates.BYPASS, "")
     for number in range(1, len(behind.numbered) + 1):
-        for limit, value in ways.LIMITS:
+        for limit, value in ways.LIMITS[wish.mode]:
             yield _kept(found, f"{gates.transport(number)}_{limit}", value)
     yield _kept(found, "archive_time_limit", "1000s")
     routes = configuration.words(found.raw("transport_maps"))
     others = [each for each in routes if not each.startswith(ways.OUR_ROUTES)]
-    yield ways.changed(found, "transport_maps", ", ".join([ways.ROUTES, *others]))
+    yield ways.changed(
+        found, "transport_maps", ", ".join([ways.routes(wish.mode), *others])
+    )
     guarded = ways.guarded(found.raw("smtpd_recipient_restrictions"))
     yield ways.changed(found, "smtpd_recipient_restrictions", guarded)
 
@@ -148,12 +151,24 @@ def _kept(found: Configuration, name: str, value: str) -> Change:
     return ways.changed(found, name, found.main.get(name, value))
 
 
+def _refuse_further(wish: Wish, behind: Ways) -> None:
+    """Refuse ways of their own where the door has but one."""
+    if wish.mode == gates.LMTP and len(behind.numbered) > 1:
+        raise InstallRefused(
+            "MODE=lmtp: services with a content filter of their own need further ways"
+            " behind the archive, which only MODE=pipe has: take that"
+        )
+
+
 def _refuse_strangers(found: Configuration, wish: Wish) -> None:
     """Refuse where a service of one of our names is somebody else's."""
     installed = ways.is_installed(found)
     for each in found.services:
         door = each.name in (STAMP, "archive") and each.kind == "unix"
-        if each.name in ways.OURS and not (ways.is_door(each) if door else installed):
+        named = each.name in ways.OURS or each.name.startswith(gates.SOCKET)
+        ours = doors.is_launched(each) or doors.is_client(each)
+        known = installed and each.name in ways.OURS and not door
+        if named and not (ours or known):
             raise InstallRefused(
                 f"{found.directory}/master.cf has a service {each.key} that is not"
                 " ours: give it another name, there and where main.cf and the tables"

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from postfix_archive.core import configuration, ways
+from postfix_archive.core import configuration, doors, ways
 from postfix_archive.core.configuration import Configuration, Service
 from postfix_archive.core.settings import Settings
 
@@ -103,11 +103,15 @@ class Observed:
 
     def doors(self) -> Iterator[Service]:
         """Give the services of master.cf that run one of our launchers."""
-        yield from (each for each in self.found.services if ways.is_door(each))
+        yield from (each for each in self.found.services if doors.is_door(each))
+
+    def launched(self) -> Iterator[Service]:
+        """Give the same and the workers of the lmtp door."""
+        yield from filter(doors.is_launched, self.found.services)
 
     def user(self) -> str:
         """Return the user of the archive services."""
-        users = [each.argument("user").partition(":")[0] for each in self.doors()]
+        users = [each.argument("user").partition(":")[0] for each in self.launched()]
         return users[0] if users else "postfix-archive"
 
     def stamps(self) -> list[Service]:

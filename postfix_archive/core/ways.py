@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
-from postfix_archive.core import configuration, gates
+from postfix_archive.core import configuration, doors, gates
 from postfix_archive.core.configuration import Configuration, Service
 from postfix_archive.core.errors import InstallRefused
 
@@ -31,16 +31,20 @@ USUAL_PORT = 10026
 PORTS = 5
 HANDBACK = "no_unknown_recipient_checks,no_header_body_checks,no_milters"
 NO_MAPPINGS = gates.NO_MAPPINGS
-ROUTES = (
-    "inline:{archive-request.invalid=archive-stamp:on-request,"
-    "archive-probe.invalid=discard:}"
-)
+PROBES = ",archive-probe.invalid=discard:}"
+ROUTES = "inline:{archive-request.invalid=archive-stamp:on-request" + PROBES
 OUR_ROUTES = "inline:{archive-request.invalid"
 CLIENT_CHECK = "check_recipient_access,inline:{archive-request.invalid=reject}"
 OUR_ELEMENT = re.compile(
     r"(check_recipient_access[,\s]+)?inline:\{archive-request\.invalid[^}]*\}[,\s]*"
 )
-LIMITS = (("destination_recipient_limit", "3500"), ("time_limit", "1000s"))
+LIMITS = {
+    gates.PIPE: (("destination_recipient_limit", "3500"), ("time_limit", "1000s")),
+    gates.LMTP: (
+        ("destination_recipient_limit", "0"),
+        ("destination_concurrency_failed_cohort_limit", "0"),
+    ),
+}
 LOOPBACK = ("127.", "localhost:", "[::1]:", "::1:")
 
 
@@ -54,6 +58,7 @@ class Wish:
     port: int = USUAL_PORT  # the first of those that we need
     position: str = "before"
     on_request: bool = False
+    mode: str = gates.PIPE
 
 
 @dataclass(frozen=True)
@@ -116,7 +121,7 @@ class Ways:
             if own:
                 number = self.numbered.index(self._way(each)) + 1
                 before = self._original("content_filter", each)
-                value = gates.content_filter(number, before, self.wish.on_request)
+                value = self._gate(number, before)
                 yield self._option(each, "content_filter", value, gate=True)
             if "receive_override_options" in each.options or own:
                 options = self._original("receive_override_options", each)
@@ -149,10 +154,14 @@ class Ways:
             yield changed(self.found, "archive", self.wish.archive, gate=True)
         if self.wish.position == "after":
             return
-        opened = gates.content_filter(1, "$archive_next_filter", self.wish.on_request)
+        opened = self._gate(1, "$archive_next_filter")
         value = gates.unmapped(self.own_options, self.wish.on_request)
         yield changed(self.found, "receive_override_options", value, gate=True)
         yield changed(self.found, "content_filter", opened, gate=True)
+
+    def _gate(self, number: int, next_filter: str) -> str:
+        wish = self.wish
+        return gates.content_filter(number, next_filter, wish.on_request, wish.mode)
 
     def _is_filtered(self) -> bool:
         """Tell whether there is a content filter at all, to give anything back."""
@@ -236,6 +245,7 @@ class Ways:
 def is_ours(service: Service) -> bool:
     """Tell whether a service is one that master.cf.d makes."""
     known = service.name in OURS or service.name.startswith(f"{STAMP}-")
+    known = known or doors.is_worker(service)
     return known or "/archive-" in service.options.get("syslog_name", "")
 
 
@@ -247,8 +257,22 @@ def clients(found: Configuration) -> list[Service]:
 
 def is_installed(found: Configuration) -> bool:
     """Tell whether this instance has the stamp filter of an installation."""
+    return mode(found) != ""
+
+
+def mode(found: Configuration) -> str:
+    """Return the door that this instance has, "" without an installation."""
     service = found.service(f"{STAMP}/unix")
-    return service is not None and is_door(service)
+    if service is None:
+        return ""
+    if doors.is_client(service):
+        return gates.LMTP
+    return gates.PIPE if doors.is_door(service) else ""
+
+
+def routes(door: str) -> str:
+    """Return the element of transport_maps that leads requests and probes."""
+    return ROUTES.replace(f"{STAMP}:", gates.leading(STAMP, door))
 
 
 def changed(
@@ -268,9 +292,3 @@ def guarded(restrictions: str) -> str:
 def unguarded(value: str) -> str:
     """Return a list of main.cf without what an installation has put into it."""
     return OUR_ELEMENT.sub("", value).rstrip(", ")
-
-
-def is_door(service: Service) -> bool:
-    """Tell whether a service runs one of our launchers."""
-    path = service.argument("argv")
-    return service.program == "pipe" and path.rpartition("/")[2] in (STAMP, "archive")

@@ -8,7 +8,7 @@ import click
 
 from postfix_archive.back import config, keyfile, postconf, tablefile
 from postfix_archive.back.tablefile import Table
-from postfix_archive.core import gates, ways
+from postfix_archive.core import doors, gates
 from postfix_archive.core.errors import ArchiveError
 from postfix_archive.core.record import shown
 from postfix_archive.core.request import ON_REQUEST
@@ -50,7 +50,7 @@ def _pipe_user(directory: str) -> str | None:
         services = postconf.read(directory).services
     except ArchiveError:
         return None
-    users = [each.argument("user") for each in services if ways.is_door(each)]
+    users = [each.argument("user") for each in services if doors.is_launched(each)]
     return users[0].partition(":")[0] if users and not os.geteuid() else None
 
 

@@ -28,7 +28,7 @@ from postfix_archive.back import (
     timers,
 )
 from postfix_archive.back.instance import Instance
-from postfix_archive.core import asked, checkup, installation, ways
+from postfix_archive.core import asked, checkup, gates, installation, ways
 from postfix_archive.core.asked import Asked
 from postfix_archive.core.errors import (
     ArchiveError,
@@ -194,6 +194,7 @@ def _wish(given: Asked, place: Instance, laid: program.Program) -> Wish:
         port=given.port or place.first_port or ways.USUAL_PORT,
         position=given.position or installation.position(place.found) or "before",
         on_request=on_request,
+        mode=given.mode or ways.mode(place.found) or gates.PIPE,
     )
 
 

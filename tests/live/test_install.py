@@ -103,6 +103,48 @@ def test_from_stock_to_archive_and_back(host: WholeHost, wheels: Path) -> None:
     assert host.says("find /var/lib/postfix-archive -name '*.eml.gz' | wc -l") == "3"
 
 
+def test_with_workers_from_stock_to_archive_and_back(
+    host: WholeHost, wheels: Path
+) -> None:
+    before = host.configuration()
+    host.run(f"postconf -P -e pickup/unix/archive=local@{HOST}")
+    host.run("useradd --no-create-home local")
+    own = host.configuration()
+    diff = host.says(install(wheels, "MODE=lmtp DRY_RUN=1"))
+    for name in (f"legal@{HOST}", f"local@{HOST}", "on-request"):
+        assert f"+archive.{name} unix" in diff
+    assert "private/archive.$archive" in diff
+    assert host.configuration() == own != before
+
+    said = host.says(install(wheels, "MODE=lmtp"))
+    assert "Doctor:     OK: " in said
+    assert "Probe:      a message went through" in said
+    host.send("the first")
+    host.run(f"sendmail bob@{HOST}", given="Subject: by hand\n\nhello\n")
+    host.settle()
+    assert archived(host) == 2
+    assert "multipart/report" in host.says("cat /var/mail/local")
+    assert "by hand" in host.says("cat /var/mail/bob")
+    assert "archive-stamp/lmtp" in host.says("cat /var/log/postfix.log")
+
+    assert "nothing to change" in host.says(install(wheels))
+    refused = host.run(install(wheels, "MODE=pipe"), fails=True).stderr
+    assert "MODE=pipe: the archive is installed here with MODE=lmtp" in refused
+    host.run(f"postconf -e archive=other@{HOST}")
+    doctor = host.run("postfix-archive doctor", fails=True).stdout
+    assert "CRITICAL lmtp-worker: main.cf: content_filter" in doctor
+    assert f"master.cf has no service archive.other@{HOST}" in doctor
+    host.run(f"useradd --no-create-home other && make install WHEELS={wheels}")
+    host.run("postfix-archive doctor")
+
+    host.run(f"make install ARCHIVE=legal@{HOST} WHEELS={wheels}")
+    assert "as it was before" in host.says("make uninstall")
+    assert host.configuration() == own
+    host.send("the second")
+    host.settle()
+    assert "the second" in host.says("cat /var/mail/bob")
+
+
 @pytest.mark.parametrize("umask", ["077", "027"])
 def test_a_narrow_umask_keeps_nobody_out(
     host: WholeHost, wheels: Path, umask: str
@@ -464,6 +506,11 @@ REFUSED = {
     "neither before nor after": (
         f"make install {ARCHIVE} ARCHIVE_POSITION=middle",
         "say before or after",
+    ),
+    "neither pipe nor lmtp": (f"make install {ARCHIVE} MODE=spawn", "say pipe or lmtp"),
+    "no name of a service": (
+        "make install ARCHIVE=a=b@x.org MODE=lmtp",
+        "cannot be the name of a service in master.cf",
     ),
     "neither yes nor no": (f"make install {ARCHIVE} DRY_RUN=maybe", "say yes or no"),
     "PYTHON": (f"make install {ARCHIVE} PYTHON=python9", "no Python 3.11 or later"),

@@ -26,7 +26,7 @@ def host(main: dict[str, str] | None = None, master: str = STOCK) -> Configurati
 
 def plan(found: Configuration, wish: Wish = WISH) -> tuple[Change, ...]:
     given: dict[str, str] = {}
-    for text in program.service_texts():
+    for text in program.service_texts(wish.mode):
         given.update(installation.entries(text))
     return installation.plan(found, wish, given)
 
