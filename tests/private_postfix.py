@@ -441,7 +441,7 @@ class PrivatePostfix:
             return master
         own = f"archive.{self._archive}"
         [entry] = re.findall(rf"^{re.escape(own)} .*\n(?:  .*\n)+", master, re.M)
-        asked = re.findall(r"-o archive=([^\s/]+)", master)
+        asked = re.findall(r"-o archive=([^\s/]+)$", master, re.M)
         if value := self._main.get("archive"):
             asked.append(value)
         for each in dict.fromkeys(asked):

@@ -239,8 +239,12 @@ def _door(nexthop: bytes) -> Callable[[pipe.Run], str]:
 
 
 def _recipient(told: lmtp_mail.Addressee) -> Recipient:
-    """Return the recipient; ORCPT stays where it says more than the address does."""
-    usual = told.orcpt == address.orcpt(told.address)
+    """Return the recipient; ORCPT stays where it says more than the address does.
+
+    Postfix makes its own from the address without the quotes.
+    """
+    plain = address.unquoted(told.address)
+    usual = told.orcpt in map(address.orcpt, (told.address, plain))
     return Recipient(
         told.address,
         told.address,

@@ -68,6 +68,17 @@ def answers(lines: list[str]) -> list[str]:
     return [lines[n + 1] for n in at]
 
 
+@pytest.mark.parametrize("coded", [b"a+20b@x.org", b'"a+20b"@x.org'])
+def test_what_postfix_says_itself_of_a_quoted_address_is_no_orcpt_of_a_client(
+    etc: Path, coded: bytes
+) -> None:
+    door = Seen()
+    mail = b'MAIL FROM:<>\r\nRCPT TO:<"a b"@x.org> ORCPT=rfc822;' + coded + b"\r\n"
+    served(etc, door, LHLO, XFORWARD + mail + DATA, BODY + b".\r\nQUIT\r\n")
+    [person] = door.runs[0].recipients
+    assert (person.final, person.orcpt) == (b'"a b"@x.org', b"")
+
+
 def test_the_door_is_given_all_that_the_session_has_said(etc: Path) -> None:
     door = Seen()
     mail = (
