@@ -100,7 +100,9 @@ def test_from_stock_to_archive_and_back(host: WholeHost, wheels: Path) -> None:
     host.send("the second")
     host.settle()
     assert "the second" in host.says("cat /var/mail/bob")
-    assert host.says("find /var/lib/postfix-archive -name '*.eml.gz' | wc -l") == "3"
+    kept = "find /var/lib/postfix-archive -name '*.eml.gz'"
+    assert host.says(f"{kept} ! -name '*.outcome.*' | wc -l") == "3"
+    assert host.says(f"{kept} -name '*.outcome.*' | wc -l") == "3"
 
 
 def test_with_workers_from_stock_to_archive_and_back(

@@ -5,6 +5,7 @@ On a whole host with a configuration that somebody has cared for.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -119,7 +120,9 @@ def test_a_signal_puts_back_what_was_begun(
     host.run("postfix start")
     before = host.configuration()
     host.run(WRAPPER % {"command": "postfix", "call": 6, "signal": signal})
-    done = host.run(install(wheels), fails=True)
+    # As from a terminal: below nohup(1) it is not to heed SIGHUP.
+    heeding = f"env --default-signal={signal} sh -c {shlex.quote(install(wheels))}"
+    done = host.run(heeding, fails=True)
     host.run("rm /usr/local/sbin/postfix")
     assert f"install: stopped by SIG{signal}: run it again" in done.stderr
     assert host.configuration() == before
