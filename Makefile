@@ -2,8 +2,10 @@
 # make uninstall                            take it out again
 # make demo    see it work: a private Postfix, some mail, the archive copies
 # make test    everything that can be tested here, on a live Postfix
-# make storm   2,000 messages while processes are killed at random (minutes)
+# make storm   2,000 messages while processes are killed at random, then 5,000 while the
+#              follower of the log is killed at random and the log rotated (minutes)
 # make load    20,000 mixed messages, then 100,000 small ones (an hour or two)
+# make reconcile  5,000 messages, 37 around the archive; a log of 1,000,000 lines
 # make check   format, lint, types, house rules, unit tests
 # make format  bring the code into form
 #
@@ -30,10 +32,10 @@ ifeq ($(shell id -u)-$(POSTFIX_ARCHIVE_TESTS),0-)
 SIDE_BY_SIDE = -n 3 --dist loadfile
 endif
 
-.PHONY: help install uninstall demo test unit live container storm load check format clean
+.PHONY: help install uninstall demo test unit live container storm load reconcile check format clean
 
 help:
-	@sed -n 's/^# \{0,1\}//p' Makefile | sed -n '1,10p'
+	@sed -n 's/^# \{0,1\}//p' Makefile | sed -n '1,11p'
 
 install:
 	@$(INSTALLER) install
@@ -66,11 +68,15 @@ container:
 
 storm:
 	@PYTHON=$(PYTHON) tests/prepare test
-	@$(BIN)/pytest -s -m slow tests/live/test_storm.py
+	@$(BIN)/pytest -s -m slow tests/live/test_storm.py tests/live/test_outcomes_faults.py
 
 load:
 	@PYTHON=$(PYTHON) tests/prepare test
 	@$(BIN)/pytest -s -m slow tests/live/test_load.py
+
+reconcile:
+	@PYTHON=$(PYTHON) tests/prepare test
+	@$(BIN)/pytest -s -m slow tests/live/test_reconcile.py
 
 check:
 	@PYTHON=$(PYTHON) tests/prepare check

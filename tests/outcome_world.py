@@ -159,8 +159,16 @@ class World(PrivatePostfix):
 
     def waits(self, recipient: str, queue: str = "deferred") -> str:
         """Return the queue id of what waits there for a recipient, when it does."""
-        self.wait(lambda: self._waiting(recipient, queue), f"{recipient} is {queue}")
-        return self._waiting(recipient, queue)[0]
+        found: list[str] = (
+            []
+        )  # by the look that saw it: the next one may find it active
+
+        def looked() -> bool:
+            found.extend(self._waiting(recipient, queue))
+            return bool(found)
+
+        self.wait(looked, f"{recipient} is {queue}")
+        return found[0]
 
     def _waiting(self, recipient: str, queue: str) -> list[str]:
         return [

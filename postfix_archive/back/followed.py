@@ -9,16 +9,14 @@ anew from the log that is there and from the journals.
 
 from __future__ import annotations
 
-import contextlib
-import datetime
 import json
 import os
 import sqlite3
-import urllib.parse
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
-from postfix_archive.core import envelope, outcome
+from postfix_archive.back import acting
 from postfix_archive.core.errors import StoreFailed
 from postfix_archive.core.outcome import Outcome
 from postfix_archive.core.queuefiles import QueueFiles
@@ -31,6 +29,10 @@ CREATE TABLE IF NOT EXISTS file (key TEXT PRIMARY KEY, words TEXT);
 CREATE TABLE IF NOT EXISTS capture (
     archive TEXT, capsule TEXT, id TEXT, captured TEXT, queue_id TEXT, at REAL,
     recipients TEXT, PRIMARY KEY (archive, capsule));
+CREATE INDEX IF NOT EXISTS by_archive_id ON capture (captured);
+CREATE INDEX IF NOT EXISTS by_queue_id ON capture (queue_id);
+CREATE INDEX IF NOT EXISTS by_capsule ON capture (capsule);
+CREATE INDEX IF NOT EXISTS by_record ON capture (archive, id);
 CREATE TABLE IF NOT EXISTS said (
     archive TEXT, id TEXT, of TEXT, recipient TEXT, original TEXT, parent TEXT,
     waiting INTEGER,
@@ -55,31 +57,21 @@ class Capture:
     recipients: tuple[tuple[str, str], ...]  # final and original
 
 
+def note(folder: str) -> None:
+    """Note that the log was read to its end; failing is no failure."""
+    acting.note(folder, LOOKED)
+
+
+def age(folder: str, now: float) -> float | None:
+    """Return how many seconds ago (or ahead) that was, None if never."""
+    try:
+        return abs(now - os.lstat(f"{folder}/{LOOKED}").st_mtime)
+    except OSError:
+        return None
+
+
 # archive, id, of, recipient, original, parent, is waiting
 Said = tuple[str, str, str, str, str, str, bool]
-
-
-def capture(archive: str, event: dict[str, object]) -> Capture:
-    """Return the capture that an event of an archive's journal tells of."""
-    text = str(event["envelope"]).encode("utf-8", "surrogateescape")
-    sealed = envelope.parse(text)
-    archived = datetime.datetime.fromisoformat(str(event["time"])).timestamp()
-    return Capture(
-        archive=archive,
-        capsule=str(event.get("capsule", event["seq"])),
-        record_id=str(event["id"]),
-        archive_id=sealed.archive_id,
-        queue_id=sealed.queue_id.decode("ascii", "replace"),
-        at=float(sealed.arrival or archived),
-        recipients=tuple(
-            (_text(each.final), _text(each.original if each.expanded else b""))
-            for each in sealed.recipients
-        ),
-    )
-
-
-def _text(address: bytes) -> str:
-    return address.decode("utf-8", "surrogateescape")
 
 
 class Followed:
@@ -90,6 +82,8 @@ class Followed:
         self._path = f"{folder}/{NAME}"
         try:
             self._base = self._opened()
+        except sqlite3.OperationalError as problem:  # the disk is full, or away
+            raise StoreFailed(f"{self._path}: {problem}") from problem
         except sqlite3.DatabaseError:
             self._begin_anew()
 
@@ -125,8 +119,8 @@ class Followed:
 
     def load(self, queue: QueueFiles) -> None:
         """Give back all queue files that matter still."""
-        for (words,) in self._base.execute("SELECT words FROM file ORDER BY rowid"):
-            queue.load(json.loads(words))
+        for row in self._do("SELECT words FROM file ORDER BY rowid"):
+            queue.load(json.loads(row[0]))
 
     def save(self, queue: QueueFiles) -> None:
         """Write down what has changed since the last time."""
@@ -159,30 +153,48 @@ class Followed:
 
     def captures(self) -> Iterator[Capture]:
         """Give all captures whose recipients are not all settled."""
-        for row in self._base.execute("SELECT * FROM capture").fetchall():
-            archive, capsule, record_id, archive_id, queue_id, at, people = row
-            pairs = tuple((final, first) for final, first in json.loads(people))
-            yield Capture(archive, capsule, record_id, archive_id, queue_id, at, pairs)
+        try:
+            yield from map(_capture, self._base.execute("SELECT * FROM capture"))
+        except sqlite3.Error as problem:
+            raise StoreFailed(f"{self._path}: {problem}") from problem
 
-    def settle(self, capture: Capture) -> None:
-        """Forget a capture of which all is said; the last has the report due."""
+    def captures_of(
+        self, *, archive_ids: list[str], queue_ids: list[str], capsules: list[str]
+    ) -> list[Capture]:
+        """Return those of them with one of these names."""
+        found: dict[tuple[str, str], Capture] = {}
+        wanted = (("captured", archive_ids), ("queue_id", queue_ids))
+        for column, names in (*wanted, ("capsule", capsules)):
+            query = f"SELECT * FROM capture WHERE {column} = ?"
+            for name in names:
+                for each in map(_capture, self._do(query, name)):
+                    found[each.archive, each.capsule] = each
+        return list(found.values())
+
+    def settle(self, capture: Capture, *, has_report: bool) -> bool:
+        """Forget a capture; tell whether it was the last one of its queue file.
+
+        The last one of its record has the report due, if it has_report.
+        """
         self._do(
             "DELETE FROM capture WHERE archive = ? AND capsule = ?",
             capture.archive,
             capture.capsule,
         )
+        record = (capture.archive, capture.record_id)
         self._do(
             "DELETE FROM said WHERE archive = ? AND id = ? AND of = ?",
-            capture.archive,
-            capture.record_id,
+            *record,
             capture.queue_id,
         )
-        self._do(
-            "INSERT OR IGNORE INTO due SELECT ?1, ?2 WHERE NOT EXISTS"
-            " (SELECT 1 FROM capture WHERE archive = ?1 AND id = ?2)",
-            capture.archive,
-            capture.record_id,
-        )
+        if self._one("SELECT 1 FROM capture WHERE archive = ? AND id = ?", *record):
+            pass
+        elif has_report:
+            self._do("INSERT OR IGNORE INTO due VALUES (?, ?)", *record)
+        else:
+            self.reported(*record)
+        left = "SELECT 1 FROM capture WHERE captured = ?"
+        return self._one(left, capture.archive_id) is None
 
     def tell_early(self, archive_id: str, at: float, told: list[Outcome]) -> None:
         """Note what became of a message whose copy is not kept yet; see early()."""
@@ -237,26 +249,16 @@ class Followed:
             raise StoreFailed(f"{self._path}: {problem}") from problem
 
     def _one(self, query: str, *words: object) -> tuple[object, ...] | None:
-        found: tuple[object, ...] | None = self._base.execute(query, words).fetchone()
-        return found
+        return next(iter(self._do(query, *words)), None)
 
-    def _do(self, query: str, *words: object) -> None:
+    def _do(self, query: str, *words: object) -> list[tuple[Any, ...]]:
         try:
-            self._base.execute(query, words)
+            return self._base.execute(query, words).fetchall()
         except sqlite3.Error as problem:
             raise StoreFailed(f"{self._path}: {problem}") from problem
 
 
-def early(folder: str, archive_id: str) -> list[Outcome]:
-    """Return what is known of a message whose copy is not kept yet; [] if not all is.
-
-    For a process other than the follower's; a state that cannot be read tells nothing.
-    """
-    place = f"file:{urllib.parse.quote(f'{folder}/{NAME}')}?mode=ro"
-    try:
-        with contextlib.closing(sqlite3.connect(place, uri=True)) as base:
-            query = "SELECT outcomes FROM early WHERE id = ?"
-            found = base.execute(query, (archive_id,)).fetchone()
-    except sqlite3.Error:
-        return []
-    return [outcome.from_event(each) for each in json.loads(found[0])] if found else []
+def _capture(row: tuple[Any, ...]) -> Capture:
+    archive, capsule, record_id, archive_id, queue_id, at, people = row
+    pairs = tuple((final, first) for final, first in json.loads(people))
+    return Capture(archive, capsule, record_id, archive_id, queue_id, at, pairs)

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Iterator
 
-from postfix_archive.back import acting, followed, journal, logfile, reading, store
+from postfix_archive.back import acting, captures, followed, logfile, store
+from postfix_archive.back.captures import Captures
 from postfix_archive.back.due import Due
 from postfix_archive.back.followed import Capture, Followed
-from postfix_archive.core import logline, outcome, record, trace
-from postfix_archive.core.keyring import Keyring
+from postfix_archive.core import logline, outcome, trace
 from postfix_archive.core.outcome import Outcome
 from postfix_archive.core.passage import Passage
 from postfix_archive.core.queuefile import QueueFile
@@ -22,10 +23,14 @@ from postfix_archive.core.resolving import MOMENT, Resolver
 from postfix_archive.core.settings import Settings
 
 PIECE = 5000  # lines of log
+NOTED = 30.0  # seconds between two notes that there is nothing new
 PLACE, FILTERS = "place", "filters"
+BEGUN = "begun"  # time of the first line that was read
+ALL = "all"  # when all captures were looked at
+SELDOM = 3600.0  # seconds between two such looks
 TOO_OLD = 30 * 86400  # seconds: no message waits longer, and no log is kept
 NEAR = 120.0  # seconds between a queue file's first line and its arrival
-KINDS = ("archived", "supplement")
+Lines = list[tuple[str, float]]  # of the log, each with its time
 
 
 class Follower:
@@ -34,25 +39,23 @@ class Follower:
     def __init__(
         self,
         settings: Settings,
-        keys: Keyring | None,
         log: str,
         filters: tuple[str, ...],
     ) -> None:
-        """Begin; log is the file that is written to, "" for systemd's journal.
-
-        Without the site keys outcome reports stay due.
-        """
+        """Begin; log is the file that is written to, "" for systemd's journal."""
         self._settings = settings
         self._folder = settings.archive_fallback_directory
         self._touched_at: dict[str, float] = {}  # captures that more may be said of
         self._new: set[str] = set()  # capsules that no judgement has seen yet
         self._is_first = True
+        self._looked = float("-inf")  # by the monotonic clock
         with acting.as_owner(self._folder):
             self._state = Followed(self._folder)
             self._passage = Passage(self._all_filters(filters))
             self._queue = self._passage.queue
             self._state.load(self._queue)
-        self._due = Due(settings, keys, self._state)
+        self._captures = Captures(settings, self._state)
+        self._due = Due(settings, self._state)
         self._reader = logfile.Reader(log, logfile.place(self._state.word(PLACE)))
 
     def _all_filters(self, now: tuple[str, ...]) -> tuple[str, ...]:
@@ -68,6 +71,11 @@ class Follower:
         return self._reader.lost
 
     @property
+    def absent(self) -> str:
+        """Say that there is no log at this moment, if so."""
+        return self._reader.absent
+
+    @property
     def not_understood(self) -> int:
         """The number of lines that look like delivery attempts and cannot be read."""
         return self._passage.not_understood
@@ -77,105 +85,91 @@ class Follower:
         """Say why outcome reports wait, and which cannot be made."""
         return [*([self._due.waits] if self._due.waits else []), *self._due.damaged]
 
-    def step(self) -> int:
-        """Take in one piece of log; return its number of lines.
+    def read(self) -> Lines:
+        """Return the next piece of log; nothing is done yet. Raises LogUnreadable."""
+        return list(self._reader.new(PIECE))
+
+    def take(self, piece: Lines) -> None:
+        """Take in a piece of log.
 
         What it means is in the journals, durably, on return, and the outcome reports
-        of what it settles are kept. Raises LogUnreadable, JournalFailed, StoreFailed.
+        of what it settles are kept. After JournalFailed and StoreFailed another
+        follower has to begin, from what is written down.
         """
-        piece = list(self._reader.new(PIECE))
+        if piece and not self._state.word(BEGUN):
+            self._state.note(BEGUN, str(piece[0][1]))
         for text, at in piece:
             line = logline.read(text)
             if line is not None:
                 self._passage.take(line, at)
         with acting.as_owner(self._folder):
-            self._new |= self._read_journals()
+            self._new |= self._captures.read()
             if piece or self._new or self._is_first:
                 self._judge()
                 self._state.note(PLACE, self._reader.place.written())
                 self._state.save(self._queue)
-                self._new |= self._read_journals()  # what was appended just now
+                self._new |= self._captures.read()  # what was appended just now
                 self._state.commit()
             if self._state.due():
                 self._due.keep(int(time.time()))
                 self._state.commit()
-        if len(piece) < PIECE:
-            acting.note(self._folder, followed.LOOKED)
-        return len(piece)
+        if len(piece) < PIECE and not self.absent:
+            self._note_end(has_new=bool(piece))
+
+    def _note_end(self, *, has_new: bool) -> None:
+        """Note that the log was read to its end, now and then if it stands still."""
+        now = time.monotonic()
+        if has_new or now - self._looked > NOTED:
+            followed.note(self._folder)
+            self._looked = now
 
     def close(self) -> None:
         """Let go of the state."""
         self._state.close()
 
-    # --- what the archive has ---------------------------------------------------------
-
-    def _read_journals(self) -> set[str]:
-        """Take in what the journals have new; return the capsules they tell of."""
-        new: set[str] = set()
-        folder = self._settings.archive_store_directory
-        for archive in reading.archives(folder):
-            path = f"{folder}/{archive}/{journal.NAME}"
-            word = f"journal {archive}"
-            before = int(self._state.word(word) or 0)
-            end = before
-            for raw, at in reading.lines_from(path, before):
-                new |= self._take(archive, raw, at)
-                end = at + len(raw)
-            if end != before:
-                self._state.note(word, str(end))
-        return new
-
-    def _take(self, archive: str, raw: bytes, at: int) -> set[str]:
-        try:
-            event = json.loads(raw)
-        except (ValueError, RecursionError):
-            return set()  # torn, or damaged: for verify
-        if not record.is_event(event):
-            return set()
-        if "id" in event:
-            self._state.note_line(archive, event["id"], at)
-        if event["event"] in KINDS:
-            capture = followed.capture(archive, event)
-            self._state.add(capture)
-            return {capture.capsule}
-        if event["event"] == outcome.EVENT and outcome.is_event(event):
-            said = outcome.from_event(event)
-            self._state.say(_said(archive, event["id"], said))
-        return set()
-
     # --- what that means --------------------------------------------------------------
 
     def _judge(self) -> None:
         """Tell the journals what is new of every capture that may be affected."""
-        touched = self._touched()
-        wanted: set[str] = set()
+        touched = {*self._queue.by_key} if self._is_first else self._touched()
         told: dict[followed.Said, Outcome] = {}
-        settled: list[tuple[Capture, QueueFile | None]] = []
-        for capture in self._state.captures():
+        settled: list[tuple[Capture, QueueFile | None, bool]] = []
+        for capture in self._affected(touched):
             file = self._file_of(capture)
-            if file is not None:
-                wanted |= self._passage.reached(file)
-                if (
-                    self._is_first
-                    or file.key in touched
-                    or capture.capsule in self._new
-                ):
-                    self._touched_at[capture.capsule] = self._queue.now
-            if file is None or capture.capsule in self._touched_at:
-                if self._is_settled(capture, file, told):
-                    settled.append((capture, file))
+            is_new = capture.capsule in self._new
+            if file is not None and (file.key in touched or is_new):
+                self._touched_at[capture.capsule] = self._queue.now
+            is_settled = self._is_settled(capture, file, told)
+            if is_settled or self._is_hopeless(capture, file):
+                settled.append((capture, file, is_settled))
         self._append(told)
         if self._settings.archive_wait_for_outcome:
             self._tell_early(touched)
-        for capture, file in settled:
-            self._settle(capture, file)
+        for capture, file, is_known in settled:
+            is_last = self._state.settle(capture, has_report=is_known)
+            if file is not None and is_last:
+                file.is_told = True
+                self._queue.touch(file)
         self._new.clear()
         since = self._queue.now - MOMENT
         kept = {name: at for name, at in self._touched_at.items() if at >= since}
         self._touched_at = kept
         self._is_first = False
-        wanted |= self._uncaptured()
-        self._queue.forget(wanted)
+        self._queue.forget(self._wanted())
+
+    def _affected(self, touched: set[str]) -> Iterator[Capture]:
+        """Give the captures of which more may be known; all of them now and then."""
+        now = time.time()
+        if now - float(self._state.word(ALL) or 0) > SELDOM:
+            self._state.note(ALL, str(now))
+            yield from self._state.captures()
+            return
+        files = self._queue.named(list(touched))
+        yield from self._state.captures_of(
+            archive_ids=[each.archive_id for each in files if each.archive_id],
+            queue_ids=[each.queue_id for each in files if not each.archive_id],
+            capsules=[*{*self._new, *self._touched_at}],
+        )
 
     def _is_settled(
         self,
@@ -191,17 +185,17 @@ class Follower:
                 continue
             found = self._outcomes(capture, file, recipient, original)
             for each in found:
-                said = _said(capture.archive, capture.record_id, each)
+                said = captures.said(capture.archive, capture.record_id, each)
                 if not self._is_said(said, each):
                     told[said] = each
             settled &= bool(found) and found[0].is_settled
-        return settled or time.time() - capture.at > TOO_OLD
+        return settled
 
-    def _settle(self, capture: Capture, file: QueueFile | None) -> None:
-        self._state.settle(capture)
-        if file is not None:
-            file.is_told = True
-            self._queue.touch(file)
+    def _is_hopeless(self, capture: Capture, file: QueueFile | None) -> bool:
+        """Tell whether nothing will be known of it: too old, or before the log."""
+        begun = float(self._state.word(BEGUN) or "inf")
+        is_before = file is None and capture.at < begun - NEAR
+        return is_before or time.time() - capture.at > TOO_OLD
 
     def _outcomes(
         self, capture: Capture, file: QueueFile | None, recipient: str, original: str
@@ -246,6 +240,7 @@ class Follower:
             return found
         named = self._queue.current(capture.queue_id)
         if named is not None and abs(named.begun - capture.at) < NEAR:
+            self._queue.captured(named, capture.archive_id)
             return named
         return None
 
@@ -262,17 +257,11 @@ class Follower:
             left += self._queue.alike(file)
         return found
 
-    def _uncaptured(self) -> set[str]:
-        """Return what belongs to captures that no journal has told of yet."""
+    def _wanted(self) -> set[str]:
+        """Return what belongs to captures of which not all is told."""
         before = self._queue.now - TOO_OLD
         found: set[str] = set()
         for file in self._queue.by_key.values():
             if file.archive_id and file.begun > before and not file.is_told:
                 found |= self._passage.reached(file)
         return found
-
-
-def _said(archive: str, record_id: str, one: Outcome) -> followed.Said:
-    waits = one.kind == outcome.WAITING
-    words = (one.of, one.recipient, one.original, one.parent)
-    return (archive, record_id, *words, waits)

@@ -73,7 +73,7 @@ class Instance:
         host.refuse_userless(wish.user)
         named = f"CONFIG_DIRECTORY={self.directory}"
         host.refuse_closed(named, str(self.archive_cf), wish.user)
-        loaded = self._loaded()
+        loaded = self.loaded()
         spare = loaded.archive_fallback_directory
         for word, path in (
             (f"STORE={self.store}", self.store),
@@ -84,7 +84,7 @@ class Instance:
 
     def missing(self, wish: Wish) -> Iterator[tuple[str, str]]:
         """Give what furnish would make: what it is, and its name."""
-        loaded = self._loaded()
+        loaded = self.loaded()
         if not host.is_user(wish.user):
             yield "User", wish.user
         for name, path in (
@@ -215,7 +215,7 @@ class Instance:
         usual = settings.DEFAULTS[setting]
         return usual if self.name == "postfix" else f"{usual}-{self.name}"
 
-    def _loaded(self) -> Settings:
+    def loaded(self) -> Settings:
         """Return the settings that there are, or those that there will be."""
         return self.settings or settings.parse(
             self._archive_cf(),

@@ -8,32 +8,30 @@ systemd's journal.
 
 from __future__ import annotations
 
-import bz2
-import gzip
 import hashlib
+import itertools
 import json
-import lzma
 import os
 import subprocess
 import time
-import zlib
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO
 
 from dateutil import tz
 
-from postfix_archive.back.maillog import MAIL, USUAL
+from postfix_archive.back import packed
+from postfix_archive.back.maillog import MAIL, USUAL, path_of
 from postfix_archive.core.configuration import Configuration
 from postfix_archive.core.errors import LogUnreadable
 from postfix_archive.core.logline import Clock, time_of
 
-OPENERS = {".gz": gzip.open, ".xz": lzma.open, ".bz2": bz2.open}
 JOURNAL = ("journalctl", "-q", "--no-pager", "-o", "short-iso-precise")
 CURSOR = "-- cursor: "
 DAY = 86400
 BLOCK = 1 << 20
+State = tuple[str, int, int, int]  # of a file: name, inode, size, time of change
 
 
 @dataclass(frozen=True)
@@ -62,14 +60,6 @@ def place(text: str) -> Place:
         return Place()
 
 
-def path_of(found: Configuration) -> str:
-    """Return the file that is written to, "" where systemd's journal has the log."""
-    given = found.value("maillog_file")
-    if given and not given.startswith("/dev/"):
-        return given
-    return next((each for each in USUAL if os.path.exists(each)), "")
-
-
 def lines(found: Configuration, since: float) -> Iterator[tuple[str, float]]:
     """Give all lines from a time on (seconds since 1970), each with its time.
 
@@ -86,83 +76,127 @@ def lines(found: Configuration, since: float) -> Iterator[tuple[str, float]]:
 def of_files(paths: list[str], since: float) -> Iterator[tuple[str, float]]:
     """Give the lines of these files in their order, likewise."""
     for each in paths:
-        written = _stat(each).st_mtime
+        written = packed.told(each).st_mtime
         if written + DAY < since:
             continue
-        with _opened(each) as log:
+        with packed.opened(each) as log:
             yield from _since(
-                map(_text, _raw_lines(log, each)), Clock(written, tz.tzlocal()), since
+                map(_text, packed.lines(log, each)), Clock(written, tz.tzlocal()), since
             )
 
 
 class Reader:
     """Goes on reading a log from a place; what it has given once it gives no more.
 
-    ``place`` is behind the last line given; ``lost`` says, if anything, that the place
-    was not found again, so that lines may be missing.
+    ``place`` is behind the last line given. ``lost`` says, if anything, that the place
+    was not found again, so that lines may be missing; ``absent``, that there is no log
+    at this moment: what it says of the place counts again when it is back.
     """
 
     def __init__(self, path: str, begin: Place) -> None:
-        self._path = path
+        """Begin behind a place.
+
+        What was begun in systemd's journal is read on there: a syslogd that came since
+        writes the same lines into its file.
+        """
+        self._path = "" if begin.cursor and path in USUAL else path
         self.place = begin
         self.lost = ""
+        self.absent = ""
+        self._at_end: list[State] | None = None  # the files when all were read
 
     def new(self, limit: int) -> Iterator[tuple[str, float]]:
         """Give the lines that have come since, limit at most, each with its time."""
         if not self._path:
             yield from self._of_journal()
             return
-        unread, offset = self._unread()
-        for each in unread:
-            clock = Clock(_stat(str(each)).st_mtime, tz.tzlocal())
-            for line in self._of_file(each, offset):
-                yield line, clock.seconds(time_of(line))
-                limit -= 1
-                if not limit:
-                    return
-            offset = 0
+        yield from itertools.islice(self._of_files(), limit)
 
-    def _unread(self) -> tuple[list[Path], int]:
-        """Return the files that hold what was not read, and where in the first."""
-        found = _files(self._path)
+    def _of_files(self) -> Iterator[tuple[str, float]]:
+        """Give all that was not read; where nothing has changed, nothing is opened."""
+        found = self._found()
+        states = [_state(each) for each in found]
+        if states == self._at_end:
+            return
+        self._at_end = None
+        unread, offset = self._unread(found)
+        for each in unread:
+            offset = yield from self._of_file(each, offset)
+            if [each] == unread[-2:-1]:
+                if not packed.told(str(unread[-1])).st_size:
+                    break  # whoever writes may not have left this one yet
+                yield from self._of_file(each, offset)
+            offset = 0
+        self._at_end = states
+
+    def _unread(self, found: list[Path]) -> tuple[list[Path], int]:
+        """Return the files that hold what was not read, and where in the first.
+
+        While the one that is written to is not there, the place is not given up.
+        """
         if not self.place.hash:
             return found, 0
-        for number, each in enumerate(found):
-            if self._is_here(each):
-                return found[number:], self.place.offset
-        if found:
-            self.lost = (
-                f"{self._path}: the line that was read last is in no file of this log"
-                " any more: what was logged in between is unknown"
-            )
+        for _ in range(2):  # a rotation may have gone on while we looked
+            for number in self._likely(found):
+                if self._is_here(found[number]):
+                    return found[number:], self.place.offset
+            if self.absent:
+                return [], 0
+            found = self._found()
+        self.lost = (
+            f"{self._path}: the line that was read last is in no file of this log any"
+            " more: what was logged in between is unknown"
+        )
         self.place = Place()
         return found, 0
 
+    def _found(self) -> list[Path]:
+        """Return the log's files; note whether the one that is written to is there."""
+        is_known = os.path.isdir(os.path.dirname(self._path))
+        found = _files(self._path) if is_known else []
+        is_there = Path(self._path) in found
+        self.absent = "" if is_there else f"{self._path}: there is no such file"
+        return found
+
+    def _likely(self, found: list[Path]) -> list[int]:
+        """Return the numbers of the files: first who has the inode of the place."""
+        inodes = [packed.told(str(each)).st_ino for each in found]
+        return sorted(range(len(found)), key=lambda n: inodes[n] != self.place.inode)
+
     def _is_here(self, path: Path) -> bool:
         """Tell whether the last line that was read stands in this file."""
-        if not _is_packed(path) and _stat(str(path)).st_size < self.place.offset:
+        if (
+            not packed.is_packed(path)
+            and packed.told(str(path)).st_size < self.place.offset
+        ):
             return False
-        with _opened(str(path)) as log:
+        with packed.opened(str(path)) as log:
             try:
                 return _digest(_line_before(log, self.place.offset)) == self.place.hash
-            except (OSError, EOFError, zlib.error, lzma.LZMAError):
+            except packed.DAMAGE:
                 return False
 
-    def _of_file(self, path: Path, offset: int) -> Iterator[str]:
+    def _of_file(
+        self, path: Path, offset: int
+    ) -> Generator[tuple[str, float], None, int]:
         """Give the whole lines of one file from an offset on, and move the place.
 
-        The last piece of a file that is written to waits for its end.
+        The last piece of a file that is written to waits for its end. Returns where the
+        lines end.
         """
         is_last = str(path) == self._path
-        inode = _stat(str(path)).st_ino
-        with _opened(str(path)) as log:
+        told = packed.told(str(path))
+        clock = Clock(told.st_mtime, tz.tzlocal())
+        with packed.opened(str(path)) as log:
             log.seek(offset)
-            for raw in _raw_lines(log, str(path)):
+            for raw in packed.lines(log, str(path)):
                 if is_last and not raw.endswith(b"\n"):
-                    return
+                    break
                 offset += len(raw)
-                self.place = Place(inode, offset, _digest(raw))
-                yield _text(raw)
+                self.place = Place(told.st_ino, offset, _digest(raw))
+                line = _text(raw)
+                yield line, clock.seconds(time_of(line))
+        return offset
 
     def _of_journal(self) -> Iterator[tuple[str, float]]:
         after = (f"--after-cursor={self.place.cursor}",) if self.place.cursor else ()
@@ -186,7 +220,7 @@ def _files(path: str) -> list[Path]:
         for each in beside
         if each.name.startswith((f"{base.name}.", f"{base.name}-")) and each.is_file()
     ]
-    older.sort(key=lambda each: _stat(str(each)).st_mtime)
+    older.sort(key=lambda each: packed.told(str(each)).st_mtime)
     return older + ([base] if base.exists() else [])
 
 
@@ -198,15 +232,6 @@ def _since(
         last = clock.seconds(time_of(line)) or last
         if last >= since:
             yield line, last
-
-
-def _raw_lines(log: IO[bytes], path: str) -> Iterator[bytes]:
-    try:
-        yield from log
-    except (OSError, EOFError, zlib.error, lzma.LZMAError) as problem:
-        raise LogUnreadable(
-            f"{path}: {problem}; look at the file, or take it away"
-        ) from problem
 
 
 def _text(raw: bytes) -> str:
@@ -227,25 +252,9 @@ def _line_before(log: IO[bytes], offset: int) -> bytes:
     return piece[piece.rfind(b"\n", 0, -1) + 1 :]
 
 
-def _is_packed(path: Path) -> bool:
-    return path.suffix in OPENERS
-
-
-def _opened(path: str) -> IO[bytes]:
-    try:
-        opener = OPENERS.get(os.path.splitext(path)[1])
-        return opener(path, "rb") if opener else open(path, "rb")  # type: ignore
-    except OSError as problem:
-        raise LogUnreadable(
-            f"{path}: {problem.strerror}; run this as root, or as one who may read it"
-        ) from problem
-
-
-def _stat(path: str) -> os.stat_result:
-    try:
-        return os.stat(path)
-    except OSError as problem:
-        raise LogUnreadable(f"{path}: {problem.strerror}") from problem
+def _state(path: Path) -> State:
+    told = packed.told(str(path))
+    return (path.name, told.st_ino, told.st_size, told.st_mtime_ns)
 
 
 def _from_journal(*words: str) -> Iterator[str]:

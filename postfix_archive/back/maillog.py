@@ -1,11 +1,13 @@
-"""Reads the end of Postfix's log: a file, or what systemd's journal has of it.
+"""Where Postfix's log is, and its end: a file, or what systemd's journal has of it.
 
-Used by observing. Changes nothing; a log that cannot be found or read tells nothing.
+Used by observing, install, and logfile, which reads all of it. Changes nothing; a log
+that cannot be found or read tells nothing.
 """
 
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import time
 from collections.abc import Iterator
@@ -20,8 +22,40 @@ USUAL = ("/var/log/mail.log", "/var/log/maillog")  # Debian's, Red Hat's
 JOURNAL = ("journalctl", "-q", "--no-pager", "-o", "short", "-n", "200000")
 MAIL = "SYSLOG_FACILITY=2"  # RFC 5424 6.2.1
 TAIL = 16 << 20  # bytes: some 80,000 lines
+JOURNALD = "/run/systemd/journal"  # there where systemd-journald(8) runs
 DAY = 86400  # seconds
 HANDBACK = ("archive-handback", "archive-refused")
+
+
+def path_of(found: Configuration) -> str:
+    """Return the file that is written to, "" where systemd's journal has the log."""
+    given = found.value("maillog_file")
+    if given and not given.startswith("/dev/"):
+        return given
+    return next((each for each in USUAL if os.path.exists(each)), "")
+
+
+def unreadable(found: Configuration) -> str:
+    """Say why the log cannot be found or read; "" if it can.
+
+    A file that main.cf names may come yet, if Postfix does not run.
+    """
+    path = path_of(found)
+    if not path:
+        if os.path.isdir(JOURNALD) and shutil.which(JOURNAL[0]):
+            return ""
+        return f"no maillog_file in main.cf, no {USUAL[0]}, no journal of systemd"
+    try:
+        with open(path, "rb") as log:
+            log.read(1)
+    except FileNotFoundError:
+        is_coming = os.path.isdir(os.path.dirname(path))
+        if is_coming and not postconf.is_running(found.directory):
+            return ""
+        return f"{path}: there is no such file"
+    except OSError as problem:
+        return f"{path}: {problem.strerror}"
+    return ""
 
 
 def handed_in(found: Configuration) -> tuple[str, ...]:

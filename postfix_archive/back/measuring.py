@@ -15,6 +15,7 @@ from postfix_archive.back import (
     files,
     followed,
     gap,
+    holdings,
     mailq,
     reading,
     rescue,
@@ -26,8 +27,6 @@ from postfix_archive.core.observed import Waiting
 from postfix_archive.core.settings import Settings
 from postfix_archive.core.standing import Reconciled, Space, Standing, Waits
 from postfix_archive.core.tally import Tally
-
-RECONCILED = "reconciled"  # in the fallback directory: what the last run has found
 
 
 def stands(directory: str, settings: Settings) -> Standing:
@@ -49,7 +48,7 @@ def stands(directory: str, settings: Settings) -> Standing:
         tallies=tallies,
         trouble=trouble,
         spaces=_spaces(settings),
-        reconciled=_reconciled(f"{folder}/{RECONCILED}"),
+        reconciled=_reconciled(f"{folder}/{holdings.NOTE}"),
         rescued=_touched(f"{folder}/{rescue.RESCUED}"),
         followed=_touched(f"{folder}/{followed.LOOKED}"),
     )

@@ -20,7 +20,9 @@ from typing import Any
 from postfix_archive.back import (
     config,
     fallback,
+    followed,
     gap,
+    instance,
     maillog,
     mailq,
     maps,
@@ -29,6 +31,7 @@ from postfix_archive.back import (
     program,
     reading,
     rescue,
+    service,
     tablefile,
 )
 from postfix_archive.core import configuration, gates, installation, ways
@@ -70,6 +73,7 @@ def observe(directory: str) -> Observed:
         gap=_gap(directory),
         held=_held(directory),
         rescued_age=rescue.age(settings, time.time()) if settings else None,
+        **_followed(found, settings),
         **_fallback(settings),
         is_running=is_running,
         is_default=directory == config.DIRECTORY,
@@ -241,6 +245,18 @@ def _fallback(settings: Settings | None) -> dict[str, Any]:
         "fallback": len(waiting),
         "fallback_age": int(abs(time.time() - waiting[0][0])),
         "fallback_why": fallback.why(folder),
+    }
+
+
+def _followed(found: Configuration, settings: Settings | None) -> dict[str, Any]:
+    """What tells of the follower; a log that only root may read is for root to see."""
+    if settings is None:
+        return {}
+    folder = settings.archive_fallback_directory
+    return {
+        "log_trouble": maillog.unreadable(found) if os.geteuid() == 0 else "",
+        "follower": service.there(instance.name_of(found)),
+        "followed_age": followed.age(folder, time.time()),
     }
 
 

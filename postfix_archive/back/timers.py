@@ -10,15 +10,9 @@ Used by install and uninstall. One service an instance:
 from __future__ import annotations
 
 import shlex
-import subprocess
-from pathlib import Path
 
-from postfix_archive.back import program
-from postfix_archive.core.errors import InstallFailed
+from postfix_archive.back import program, units
 
-RUNS = Path("/run/systemd/system")  # there when systemd is the init, sd_booted(3)
-UNITS = Path("/etc/systemd/system")
-CRON = Path("/etc/cron.d")
 SERVICE = """\
 # Made by make install of postfix_archive; make uninstall removes it.
 [Unit]
@@ -55,41 +49,31 @@ def install(instance: str, directory: str, command: str) -> str:
     """
     commands = _commands(directory, command)
     name = f"postfix-archive-{instance}"
-    if RUNS.is_dir():
-        words = {"directory": directory, "quoted": _for_systemd(commands)}
-        program.replace(UNITS / f"{name}.service", SERVICE.format(**words), 0o644)
-        program.replace(UNITS / f"{name}.timer", TIMER.format(**words), 0o644)
-        _systemctl("daemon-reload")
-        _systemctl("enable", "--now", f"{name}.timer")
+    if units.RUNS.is_dir():
+        words = {"directory": directory, "quoted": units.quoted(commands)}
+        for unit, text in ((f"{name}.service", SERVICE), (f"{name}.timer", TIMER)):
+            program.replace(units.UNITS / unit, text.format(**words), 0o644)
+        units.systemctl("daemon-reload")
+        units.systemctl("enable", "--now", f"{name}.timer")
         return f"systemd, {name}.timer"
-    if CRON.is_dir():
-        text = CRONTAB.format(commands=commands.replace("%", r"\%"))
-        program.replace(CRON / name, text, 0o644)
-        return f"cron, {CRON / name}"
+    if units.CRON.is_dir():
+        text = CRONTAB.format(commands=units.cron_line(commands))
+        program.replace(units.CRON / name, text, 0o644)
+        return f"cron, {units.CRON / name}"
     return ""
 
 
 def missing(instance: str) -> str:
     """Return the file of the timer that install would make, "" if it is there."""
-    if RUNS.is_dir():
-        wanted = UNITS / f"postfix-archive-{instance}.timer"
-    else:
-        wanted = CRON / f"postfix-archive-{instance}"
-    return "" if wanted.exists() or not wanted.parent.is_dir() else str(wanted)
+    name = f"postfix-archive-{instance}"
+    wanted = units.place(f"{name}.timer", name)
+    return "" if wanted is None or wanted.exists() else str(wanted)
 
 
 def remove(instance: str) -> None:
     """Take the timer away, if there is one."""
     name = f"postfix-archive-{instance}"
-    units = [UNITS / f"{name}.timer", UNITS / f"{name}.service"]
-    if any(each.exists() for each in units):
-        if RUNS.is_dir():
-            _systemctl("disable", "--now", f"{name}.timer")
-        for each in units:
-            each.unlink(missing_ok=True)
-        if RUNS.is_dir():
-            _systemctl("daemon-reload")
-    (CRON / name).unlink(missing_ok=True)
+    units.remove(name, f"{name}.timer", f"{name}.service")
 
 
 def _commands(directory: str, command: str) -> str:
@@ -97,20 +81,3 @@ def _commands(directory: str, command: str) -> str:
     ours = f"{shlex.quote(command)} -c {shlex.quote(directory)}"
     both = f"{ours} rescue; code=$?; {ours} return || code=$?"
     return f"{both}; {ours} status --write && exit $code"
-
-
-def _for_systemd(text: str) -> str:
-    """Quote a word for a unit file (systemd.service(5), COMMAND LINES)."""
-    for mark in ("%", "$"):
-        text = text.replace(mark, mark * 2)
-    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
-    return f'"{escaped}"'
-
-
-def _systemctl(*words: str) -> None:
-    done = subprocess.run(
-        ["systemctl", *words], capture_output=True, text=True, check=False
-    )
-    if done.returncode:
-        said = " ".join(done.stderr.split())
-        raise InstallFailed(f"systemctl {' '.join(words)}: {said}")

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 
 from postfix_archive.core import (
     checks_archive,
+    checks_outcomes,
     checks_place,
     checks_ports,
     checks_queue,
@@ -32,6 +33,7 @@ CHECKS: tuple[Check, ...] = (
     *checks_place.CHECKS,
     *checks_queue.CHECKS,
     *checks_rescue.CHECKS,
+    *checks_outcomes.CHECKS,
 )
 
 LACKS = (((3, 9), "it does not tell the filter a client's ENVID (3.9 does)"),)

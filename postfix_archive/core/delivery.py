@@ -60,7 +60,7 @@ def read(text: str) -> Attempt | None:
     was cut, by Postfix or on its way, it is never sure.
     """
     found = ATTEMPT.fullmatch(text)
-    if found is None or _size(text) > LONGEST:
+    if found is None or may_be_cut(text):
         return None
     recipient, original, relay, dsn, status, reply = found.groups()
     if TWICE.search(reply):
@@ -68,5 +68,6 @@ def read(text: str) -> Attempt | None:
     return Attempt(recipient, original or recipient, relay, dsn, status, reply)
 
 
-def _size(text: str) -> int:
-    return len(text.encode("utf-8", "surrogateescape"))
+def may_be_cut(text: str) -> bool:
+    """Tell whether the line of this text is so long that Postfix may have cut it."""
+    return len(text.encode("utf-8", "surrogateescape")) > LONGEST

@@ -17,7 +17,7 @@ about mail in flight; tests/unit/test_errors.py holds them to it.
      +-- OutcomeAwaited                          archive_wait_for_outcome
      +-- DeadlineOver                            our own time limit
      +-- RecordNotFound, RecordDamaged           commands that read
-     +-- LogUnreadable                           Postfix's log
+     +-- LogUnreadable, FollowerAtWork           Postfix's log
      +-- PostfixMissing, PostfixCommandFailed    Postfix's own commands
      +-- InstallRefused, InstallFailed           make install
      +-- BypassRefused                           postfix-archive bypass
@@ -117,6 +117,12 @@ class DeadlineOver(ArchiveError):
 
 class LogUnreadable(ArchiveError):
     """Postfix's log cannot be found or read."""
+
+    exit_code = 1
+
+
+class FollowerAtWork(ArchiveError):
+    """Another process follows the log of this instance already."""
 
     exit_code = 1
 

@@ -94,6 +94,9 @@ class Observed:
     fallback_why: str = ""
     held: int = 0  # originals that a rescue has put on hold
     rescued_age: float | None = None  # seconds since the last rescue
+    log_trouble: str = ""  # why Postfix's log cannot be found or read
+    follower: str = ""  # the unit or the file of cron that runs outcomes
+    followed_age: float | None = None  # seconds since it read the log to its end
     gap: Mapping[str, Any] | None = None  # the gate past the archive is open
     is_running: bool = True
     is_default: bool = True  # this is the instance that commands take without -c
@@ -123,6 +126,11 @@ class Observed:
         """Return a command of Postfix's for this instance, to be typed in a shell."""
         where = [] if self.is_default else ["-c", self.found.directory]
         return shlex.join([words[0], *where, *words[1:]])
+
+    def ours(self, *words: str) -> str:
+        """Return a command of postfix-archive for this instance."""
+        where = [] if self.is_default else ["-c", self.found.directory]
+        return shlex.join(["postfix-archive", *where, *words])
 
     def setting(self, name: str, value: str) -> str:
         """Return the command that sets a parameter of main.cf."""

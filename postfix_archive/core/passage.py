@@ -27,6 +27,7 @@ ARCHIVED_AS = "archived as "
 LOCAL_CLIENTS = ("[127.", "[::1]", "[unknown]")
 # Capsules and copies: mail of the archive itself.
 HANDBACK = "/archive-handback"
+EXPIRED = "expired, returned to sender"  # also force-expired, by postsuper -e
 DISCARDED = ("discard: ", "milter-discard: ")
 COPIES = ("/archive-capsule", "/archive-copy", "/archive-relay")
 ASIDE = tuple(f"{each}-cleanup" for each in COPIES)
@@ -109,8 +110,9 @@ class Passage:
             self.queue.end(line.queue_id, queuefile.REMOVED, at)
         elif line.text.startswith("from=<"):
             file = self.queue.get(line.queue_id, at)
-            if line.text.endswith("expired, returned to sender"):
-                file.expired = at
+            if line.text.endswith(EXPIRED):
+                # Of a cut line the sender has chosen the end.
+                file.expired = 0.0 if delivery.may_be_cut(line.text) else at
             else:
                 file.count = _number(line.text.rpartition(", nrcpt=")[2])
             self.queue.touch(file)

@@ -85,6 +85,11 @@ class Settings:
             setattr(self, name, value)
 
     @property
+    def follows(self) -> bool:
+        """True if outcomes are wanted: a store keeps them, or copies wait for them."""
+        return self.stores or self.archive_wait_for_outcome > 0
+
+    @property
     def copy_port(self) -> tuple[str, int]:
         """The port for copies that leave as mail; without a store, the soft one."""
         return self.archive_copy_address if self.stores else self.archive_relay_address

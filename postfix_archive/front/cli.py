@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import click
-import dateutil.parser
 
 from postfix_archive import __version__
 from postfix_archive.back import config, reading
@@ -28,10 +27,12 @@ from postfix_archive.front import (
     explain,
     outcomes,
     page,
+    reconcile,
     rescue,
     status,
     verify,
 )
+from postfix_archive.front.dates import Date
 
 FAILED = 1
 
@@ -70,6 +71,7 @@ main.add_command(bypass.bypass)
 main.add_command(doctor.doctor)
 main.add_command(explain.explain)
 main.add_command(outcomes.outcomes)
+main.add_command(reconcile.reconcile)
 main.add_command(rescue.rescue_)
 main.add_command(rescue.return_)
 main.add_command(status.status)
@@ -87,22 +89,6 @@ def with_store(command: Callable[..., None]) -> Callable[..., None]:
     loaded.__doc__ = command.__doc__
     loaded.__name__ = command.__name__
     return loaded
-
-
-class Date(click.ParamType):  # type: ignore[type-arg]
-    """A date as people type it: 2026-11-22, "22 Nov", "2026-11-22 14:00 +0100"."""
-
-    name = "date"
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> datetime.datetime:
-        """Return the time; without a zone it is UTC, as everywhere in the store."""
-        try:
-            found = dateutil.parser.parse(value)
-        except (ValueError, OverflowError):
-            self.fail(f"{value!r} is no date; write it as 2026-11-22 14:00", param, ctx)
-        if found.tzinfo is None:
-            found = found.replace(tzinfo=datetime.timezone.utc)
-        return found
 
 
 @main.command("list")

@@ -15,6 +15,7 @@ import sys
 
 from postfix_archive.back import (
     config,
+    followed,
     host,
     instance,
     mailq,
@@ -22,6 +23,7 @@ from postfix_archive.back import (
     postconf,
     program,
     rescue,
+    service,
     stopping,
     timers,
 )
@@ -34,6 +36,7 @@ from postfix_archive.core.errors import (
     InstallRefused,
     PostfixMissing,
 )
+from postfix_archive.core.settings import Settings
 from postfix_archive.core.ways import Change, Wish
 from postfix_archive.front import rehearsal, uninstall
 
@@ -46,6 +49,9 @@ INSTALL_POSTFIX = (
 NO_TIMER = (
     "neither systemd nor cron here: run postfix-archive rescue and postfix-archive"
     " return every five minutes"
+)
+NO_SERVICE = (
+    "neither systemd nor cron here: run postfix-archive outcomes --once every minute"
 )
 
 
@@ -199,13 +205,14 @@ def _report(
     print(f"Store:      {place.store}")
     runs = timers.install(place.name, place.directory, str(laid.command))
     print(f"Timer:      {runs or NO_TIMER}")
+    print(f"Follower:   {_follower(place, str(laid.command))}")
     print(f"Undo:       make uninstall, from {place.record.folder}")
     if not changes:
         print("Postfix:    nothing to change.")
     if not postconf.is_running(place.directory):
         print("Postfix does not run: start it, then postfix-archive list shows mail.")
         return
-    rescue.note(config.load(place.directory))
+    _begin_notes(config.load(place.directory))
     seen = observing.observe(place.directory)
     told = checkup.report(seen, checkup.examine(seen))
     print("Doctor:     " + told.replace("\n", "\n            "))
@@ -219,6 +226,21 @@ def _report(
         ):
             raise InstallFailed(unarrived(place.directory))
         print("Probe:      a message went through Postfix and is in the archive.")
+
+
+def _follower(place: Instance, command: str) -> str:
+    """Set up what follows the log; return what runs it, or why nothing does."""
+    why = service.obstacle(place.found, is_wanted=place.loaded().follows)
+    if why:
+        service.remove(place.name)
+        return f"none: {why}"
+    return service.install(place.name, place.directory, command) or NO_SERVICE
+
+
+def _begin_notes(settings: Settings) -> None:
+    """What runs again and again counts as having run: the doctor gives it its time."""
+    rescue.note(settings)
+    followed.note(settings.archive_fallback_directory)
 
 
 def unarrived(directory: str) -> str:

@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from postfix_archive.back import drafts, timers
+from postfix_archive.back import drafts, service, timers
 from postfix_archive.back.instance import Instance
 from postfix_archive.back.program import Program
 from postfix_archive.core.ways import Change, Wish
@@ -62,3 +62,7 @@ def _missing(place: Instance, wish: Wish, laid: Program) -> Iterator[tuple[str, 
     timer = timers.missing(place.name)
     if timer:
         yield "Timer", timer
+    follower = service.missing(place.name)
+    wanted = place.loaded().follows
+    if follower and not service.obstacle(place.found, is_wanted=wanted):
+        yield "Follower", follower

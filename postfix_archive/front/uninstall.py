@@ -5,6 +5,8 @@ Used by front/install. The store, the key and the user stay.
 
 from __future__ import annotations
 
+import contextlib
+import subprocess
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +19,7 @@ from postfix_archive.back import (
     mailq,
     postconf,
     program,
+    service,
     timers,
     undo,
 )
@@ -43,6 +46,7 @@ def uninstall(directory: str, prefix: str) -> None:
     theirs = _prefix(record)
     _take_back(directory, record)
     timers.remove(name)
+    _end_following(directory, name, prefix or theirs)
     _put_away(directory, name)
     restored = record.is_restored
     _forget(record)
@@ -102,6 +106,17 @@ def _forget(record: undo.Undo) -> None:
         record.forget()
     else:
         print(f"main.cf and master.cf from before: {record.put_aside()}")
+
+
+def _end_following(directory: str, name: str, prefix: str) -> None:
+    """Stop the follower; what the log has by now, it still tells the journals."""
+    is_there = service.there(name)
+    service.remove(name)
+    if is_there:
+        command = str(program.Program(prefix).command)
+        words = [command, "-c", directory, "outcomes", "--once"]
+        with contextlib.suppress(OSError):
+            subprocess.run(words, capture_output=True, check=False)
 
 
 def _empty_fallback(directory: str) -> None:

@@ -136,6 +136,7 @@ def running() -> Iterator[Host]:
         )
         try:
             assert postfix.command("rescue").returncode == 0
+            assert postfix.command("outcomes").returncode == 0
             yield Host(postfix)
         finally:
             subprocess.run(["umount", "-l", where], check=True)
@@ -157,6 +158,7 @@ def host(running: Host) -> Iterator[Host]:
         shutil.chown(folder, USER, GROUP)
     (spare / "aa.capsule").unlink(missing_ok=True)
     (spare / "rescued").touch()
+    (spare / "followed").touch()
 
 
 def changed(before: str, after: str) -> Callable[[str], str]:
@@ -509,6 +511,22 @@ FAULTS: tuple[tuple[str, str, Plant], ...] = (
         "never",
         lambda h: (h.postfix.fallback / "rescued").unlink(),
     ),
+    (
+        "outcomes-late",
+        "never",
+        lambda h: (h.postfix.fallback / "followed").unlink(),
+    ),
+    (
+        "outcomes-late",
+        "long ago",
+        lambda h: os.utime(h.postfix.fallback / "followed", (1e9, 1e9)),
+    ),
+    (
+        "log-unreadable",
+        "no such file",
+        lambda h: h.main(maillog_file="/var/log/there/is/none"),
+    ),
+    ("log-unreadable", "a folder", lambda h: h.main(maillog_file="/var/log")),
     ("spool", "root's", lambda h: h.archive_cf(archive_spool_directory=SPOOL)),
     ("queue-lifetime", "short", lambda h: h.main(bounce_queue_lifetime="10m")),
     ("short-ids", "short", lambda h: h.main(enable_long_queue_ids="no")),

@@ -197,6 +197,15 @@ def test_a_capsule_cut_off_anywhere_is_not_archived_as_whole(
         assert "CapsuleBroken" in line or "SealWrong" in line
 
 
+def test_a_copy_that_waits_for_its_outcome(host: PrivatePostfix) -> None:
+    capsule = capsule_of(host)
+    host.set_archive_cf(archive_wait_for_outcome="1h")
+    line = run(host, "archive", "--queue-id", "4Zx", message=capsule)
+    assert "OutcomeAwaited" in line
+    assert "for 3600 s at most" in line
+    assert not host.stored()
+
+
 def test_a_store_that_cannot_be_written(host: PrivatePostfix) -> None:
     """Nor the fallback directory: else copies go there, see test_store_faults.py."""
     capsule = capsule_of(host)

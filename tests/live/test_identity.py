@@ -251,6 +251,8 @@ def test_a_queue_that_was_moved_keeps_its_captures_and_what_a_rescue_has_held(
         host.send(mail("held"))
         host.tried("archive-stamp")
         host.wait(lambda: host.command("rescue") and rescue.held(str(host.etc)), "hold")
+    host.postconf(maximal_queue_lifetime="5d")
+    host.reload()
     with host.captured("retried") as queue_id:
         host.stop()
         moved_to_another_disk(host)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -13,6 +14,32 @@ from whole_host import HOST, WholeHost, archived, install
 
 pytestmark = pytest.mark.live
 ARCHIVE = f"ARCHIVE=legal@{HOST}"
+JOURNAL = f"/var/lib/postfix-archive/legal@{HOST}/journal"
+SYSTEMCTL = """#!/bin/sh
+# As systemctl(1) for one follower: stops, then starts its command line.
+echo "$*" >>/run/told
+unit=/etc/systemd/system/postfix-archive-outcomes-postfix.service
+# Nobody waits for children here: those that have ended stay as zombies.
+is_running() { grep -qs '^State:.[^ZX]' "/proc/$(cat /run/follower)/status"; }
+start() {
+    sh -c "exec $(sed -n 's/^ExecStart=//p' $unit)" >>/run/said 2>&1 &
+    echo $! >/run/follower
+}
+stop() {
+    kill "$(cat /run/follower)"
+    while is_running; do sleep 0.1; done
+}
+case "$*" in
+    try-restart*outcomes*) is_running && stop && start ;;
+    enable*outcomes*) is_running || start ;;
+    disable*outcomes*) is_running && stop ;;
+esac
+exit 0
+"""
+# /run is one of its own, as of a host that systemd has started.
+SYSTEMD = f"""mount -t tmpfs tmpfs /run && mkdir -p /run/systemd/system /run/lock &&
+mkdir -p /usr/local/bin && printf %s {shlex.quote(SYSTEMCTL)} \
+  >/usr/local/bin/systemctl && chmod 755 /usr/local/bin/systemctl"""
 
 
 @pytest.fixture
@@ -259,20 +286,112 @@ def test_a_timer_runs_rescue_and_return(host: WholeHost, wheels: Path) -> None:
 
 def test_a_timer_of_systemd_where_that_runs(host: WholeHost, wheels: Path) -> None:
     """systemctl(1) notes what it is told; systemd itself judges the units."""
-    host.run("mount -t tmpfs tmpfs /run && mkdir -p /run/systemd/system /run/lock")
-    host.run(
-        "mkdir -p /usr/local/bin && printf '#!/bin/sh\necho \"$*\" >>/run/told\n'"
-        " >/usr/local/bin/systemctl && chmod 755 /usr/local/bin/systemctl"
-    )
+    host.run(SYSTEMD)
     assert "Timer:      systemd, postfix-archive-postfix.timer" in host.says(
         install(wheels)
     )
     units = "/etc/systemd/system/postfix-archive-postfix"
     host.run(f"systemd-analyze verify --man=no {units}.service {units}.timer")
-    told = host.says("cat /run/told")
-    assert told == "daemon-reload\nenable --now postfix-archive-postfix.timer"
+    told = host.says("grep -v outcomes /run/told").splitlines()
+    assert "enable --now postfix-archive-postfix.timer" in told
+    assert told[0] == "daemon-reload"
     host.run(f"make uninstall && ! ls {units}.timer {units}.service")
     assert "disable --now postfix-archive-postfix.timer" in host.says("cat /run/told")
+
+
+CRONTAB = "/etc/cron.d/postfix-archive-outcomes-postfix"
+UNIT = "postfix-archive-outcomes-postfix.service"
+OUTCOME = f'"event":"outcome".*"recipient":"bob@{HOST}"'
+
+
+def outcomes(host: WholeHost) -> int:
+    """How many outcomes of bob's mail the journal has."""
+    return int(host.says(f"cat {JOURNAL} | grep -c '{OUTCOME}' || true"))
+
+
+def test_cron_follows_the_log_every_minute(host: WholeHost, wheels: Path) -> None:
+    """Its very command line, as cron would run it; what it says goes to the log."""
+    host.run("mkdir -p /etc/cron.d")
+    named = f"Follower:   {CRONTAB} would be made"
+    assert named in host.says(f"{install(wheels)} DRY_RUN=yes")
+    host.run(f"test ! -e {CRONTAB}")
+    assert f"Follower:   cron, {CRONTAB}" in host.says(install(wheels))
+    assert host.says(f"{install(wheels)} DRY_RUN=yes") == "Nothing to change."
+    line = host.says(f"grep '^[^#]' {CRONTAB}")
+    assert line.startswith("* * * * * root ")
+    host.send("for bob")
+    host.settle()
+    assert outcomes(host) == 0
+    command = line.partition(" root ")[2]
+    assert run_by_cron(host, command) == ""
+    assert outcomes(host) == 1
+    assert run_by_cron(host, command) == ""
+    assert outcomes(host) == 1
+    lock = "/var/spool/postfix-archive/outcomes.lock"
+    assert run_by_cron(host, f"flock {lock} sh -c {shlex.quote(command)}") == ""
+    host.run("mv /var/log/postfix.log /var/log/away")
+    assert run_by_cron(host, command) == ""
+    host.run("grep -q 'warning: .*no such file' /var/log/away /var/log/postfix.log")
+    host.run("mv /var/log/away /var/log/postfix.log")
+    host.send("again for bob")
+    host.settle()
+    host.run(f"make uninstall && test ! -e {CRONTAB}")
+    assert outcomes(host) == 2
+
+
+def run_by_cron(host: WholeHost, command: str) -> str:
+    """Run a command with what cron(8) gives it; return what it would mail."""
+    bare = "env -i PATH=/usr/bin:/bin HOME=/root SHELL=/bin/sh sh -c"
+    done = host.run(f"{bare} {shlex.quote(command)} </dev/null")
+    return done.stdout + done.stderr
+
+
+def test_systemd_follows_the_log_where_that_runs(host: WholeHost, wheels: Path) -> None:
+    """systemctl(1) runs the unit's command line; systemd itself judges the unit."""
+    host.run(SYSTEMD)
+    named = f"Follower:   /etc/systemd/system/{UNIT} would be made"
+    assert named in host.says(f"{install(wheels)} DRY_RUN=yes")
+    assert f"Follower:   systemd, {UNIT}" in host.says(install(wheels))
+    assert host.says(f"{install(wheels)} DRY_RUN=yes") == "Nothing to change."
+    path = f"/etc/systemd/system/{UNIT}"
+    assert host.run(f"systemd-analyze verify --man=no {path}").stderr == ""
+    assert f"enable --now {UNIT}" in host.says("cat /run/told")
+    host.send("for bob")
+    host.wait(f"cat {JOURNAL} | grep -q '{OUTCOME}'", "the outcome")
+
+    before = host.says("cat /run/follower")
+    newer = "cp -r . /var/tmp/newer && cd /var/tmp/newer && rm -rf .venv"
+    host.run(f"{newer} && echo '# newer' >> postfix_archive/core/wire.py")
+    host.run(f"cd /var/tmp/newer && {install(wheels)}")
+    after = host.says("cat /run/follower")
+    assert before != after
+    is_running = "grep -qs '^State:.[^ZX]' /proc/{}/status"
+    host.run(f"! {is_running.format(before)} && {is_running.format(after)}")
+    host.send("again for bob")
+    two = f"cat {JOURNAL} | grep -c '{OUTCOME}' | grep -qx 2"
+    host.wait(two, "the new program follows")
+
+    host.run("make uninstall")
+    host.run(f"test ! -e {path} && ! {is_running.format(after)}")
+    assert f"disable --now {UNIT}" in host.says("cat /run/told")
+
+
+@pytest.mark.parametrize("what", ["no log", "no store"])
+def test_no_follower_where_there_is_nothing_to_follow(
+    host: WholeHost, wheels: Path, what: str
+) -> None:
+    host.run(f"mkdir -p /etc/cron.d && {install(wheels)} && test -e {CRONTAB}")
+    if what == "no log":
+        host.run("postconf maillog_file_prefixes=/ maillog_file=/nowhere/log")
+        why = "/nowhere/log: there is no such file"
+    else:
+        host.run("echo archive_delivery = mail >>/etc/postfix/archive.cf")
+        why = "archive_delivery = mail, so there is no store"
+    said = host.says(install(wheels))
+    assert f"Follower:   none: {why}" in said
+    host.run(f"test ! -e {CRONTAB}")
+    assert ("log-unreadable" in said) == (what == "no log")
+    assert "outcomes-late" not in said
 
 
 REFUSED = {
@@ -415,6 +534,7 @@ def test_a_package_lays_down_files_and_touches_no_postfix(
     lib = "/var/tmp/package/usr/lib/postfix-archive"
     stock.run(f"test -x {lib}/archive-stamp && test -d {lib}/current/commands")
     stock.run("test ! -e /etc/postfix-archive")
+    stock.run("! ls /etc/cron.d /etc/systemd/system | grep postfix-archive")
 
 
 WITHOUT_POSTFIX = """unshare -m sh -c '

@@ -3,36 +3,16 @@
 from __future__ import annotations
 
 import email
-import email.message
 from pathlib import Path
 
 import pytest
+from outcome_host import BECAME, PEOPLE, actions, instance
 
-from mails import LEGAL, mail, record_of, words
+from mails import LEGAL, mail, record_of, records, words
 from private_postfix import PrivatePostfix
 
 pytestmark = pytest.mark.live
-ROUTES = """\
-archive-request.invalid archive-stamp:on-request
-no.example.net error:5.1.1 no such user
-later.example.net retry:4.3.0 come later
-"""
-VIRTUAL = "pair@example.net one@example.net two@no.example.net\n"
 MAILED = {"archive_outcome_mail": "yes"}
-
-
-def instance(**archive_cf: str) -> PrivatePostfix:
-    """Return an instance, not yet started, that delivers, expands, refuses, defers."""
-    postfix = PrivatePostfix(
-        main={"smtpd_reject_unlisted_recipient": "no"}, archive_cf=archive_cf
-    )
-    (postfix.etc / "routes").write_text(ROUTES)
-    (postfix.etc / "virtual").write_text(VIRTUAL)
-    postfix.postconf(
-        transport_maps=f"texthash:{postfix.etc}/routes",
-        virtual_alias_maps=f"texthash:{postfix.etc}/virtual",
-    )
-    return postfix
 
 
 def followed(postfix: PrivatePostfix) -> None:
@@ -41,37 +21,17 @@ def followed(postfix: PrivatePostfix) -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def report_of(postfix: PrivatePostfix, name: str) -> email.message.Message:
+def report_of(postfix: PrivatePostfix, name: str) -> bytes:
     """Return the outcome report of a message, as the command gives it."""
     archive_id = record_of(postfix, name).archive_id
     done = postfix.command("show", "--outcome", archive_id)
     assert done.returncode == 0, done.stderr
-    return email.message_from_string(done.stdout)
-
-
-def actions(report: email.message.Message) -> dict[str, tuple[str, str]]:
-    """Return Action and Status of each recipient in a report."""
-    [status] = [
-        part
-        for part in report.walk()
-        if part.get_content_type() == "message/delivery-status"
-    ]
-    groups = status.get_payload()
-    assert isinstance(groups, list)
-    return {
-        str(each["Final-Recipient"]).partition("; ")[2]: (
-            str(each["Action"]),
-            str(each["Status"]),
-        )
-        for each in groups
-        if isinstance(each, email.message.Message) and each["Final-Recipient"]
-    }
+    return done.stdout.encode()
 
 
 def test_once_all_is_settled_a_report_is_kept_beside_the_copy() -> None:
     with instance() as postfix:
-        people = ["bob@example.net", "x@no.example.net", "pair@example.net"]
-        postfix.send(mail("settled"), to=[*people, "y@later.example.net"])
+        postfix.send(mail("settled"), to=[*PEOPLE, "y@later.example.net"])
         postfix.wait(lambda: len(postfix.mailq()) == 1, "one recipient waits")
         followed(postfix)
         record = record_of(postfix, "settled")
@@ -83,11 +43,7 @@ def test_once_all_is_settled_a_report_is_kept_beside_the_copy() -> None:
         postfix.settle()
         followed(postfix)
         assert actions(report_of(postfix, "settled")) == {
-            "bob@example.net": ("delivered", "2.0.0"),
-            "x@no.example.net": ("failed", "5.1.1"),
-            "pair@example.net": ("expanded", "2.0.0"),
-            "one@example.net": ("delivered", "2.0.0"),
-            "two@no.example.net": ("failed", "5.1.1"),
+            **BECAME,
             "y@later.example.net": ("failed", "4.3.0"),
         }
         record = record_of(postfix, "settled")
@@ -121,7 +77,7 @@ def test_a_report_is_mailed_once_and_is_not_archived_itself() -> None:
         assert (
             read["References"] == email.message_from_bytes(copy.content)["Message-Id"]
         )
-        assert actions(read)["x@no.example.net"] == ("failed", "5.1.1")
+        assert actions(report.content)["x@no.example.net"] == ("failed", "5.1.1")
         record = record_of(postfix, "mailed")
         told = words(record)
         assert told.count("outcome-report") == told.count("outcome-mailed") == 1
@@ -133,7 +89,7 @@ def test_a_report_that_postfix_does_not_take_waits_and_is_mailed_later() -> None
     with instance(**MAILED, archive_copy_address="127.0.0.1:1") as postfix:
         postfix.send(mail("later"))
         postfix.wait(lambda: postfix.delivered_to("bob@example.net"), "it is delivered")
-        postfix.wait(lambda: record_of(postfix, "later"), "it is stored")
+        postfix.wait(lambda: records(postfix, "later"), "it is stored")
         done = postfix.command("outcomes", "--once")
         assert done.returncode == 0
         assert "outcome reports wait to be mailed: nobody answers" in done.stderr
@@ -164,3 +120,20 @@ def test_without_the_keys_outcomes_are_told_and_reports_wait() -> None:
         away.rename(key)
         followed(postfix)
         assert record_of(postfix, "keyless").reports
+
+
+def test_a_copy_that_is_gone_costs_no_outcome_and_no_report_but_its_own() -> None:
+    with instance() as postfix:
+        for name in ("gone", "there"):
+            postfix.send(mail(name))
+            postfix.settle()
+        gone, there = record_of(postfix, "gone"), record_of(postfix, "there")
+        path = Path(postfix.store) / LEGAL / gone.files[0]
+        path.unlink()
+        done = postfix.command("outcomes", "--once")
+        assert done.returncode == 0
+        assert f"outcome reports wait: {path}: No such file" in done.stderr
+        told = [str(e["id"]) for e in postfix.events() if e["event"] == "outcome"]
+        assert sorted(told) == sorted([gone.archive_id, there.archive_id])
+        [report] = [e for e in postfix.events() if e["event"] == "outcome-report"]
+        assert report["id"] == there.archive_id

@@ -75,10 +75,10 @@ def rotate_as_postfix_does(world: World) -> None:
     subprocess.run(["postfix", "-c", str(world.etc), "logrotate"], check=True)
 
 
-def rotate_by_copy(world: World) -> None:
+def rotate_by_copy(world: World, number: int = 1) -> None:
     """Copy, truncate, compress the copy; when nothing is logged, or lines are lost."""
     world.settle()
-    copy = world.logfile.with_name("maillog.1")
+    copy = world.logfile.with_name(f"maillog.{number}")
     shutil.copy2(world.logfile, copy)
     os.truncate(world.logfile, 0)
     with open(copy, "rb") as plain, gzip.open(f"{copy}.gz", "wb") as packed:
@@ -109,18 +109,18 @@ def is_settled(found: dict[str, list[dict[str, Any]]], count: int) -> bool:
 )
 def test_a_killed_follower_and_rotated_logs_tell_each_outcome_once(count: int) -> None:
     chance = random.Random(count)
-    piece = count // 4
+    piece = max(count // 10, 50)
     with World() as world:
         with Killed(world, chance) as killed:
-            send(world, range(piece))
-            rotate_as_postfix_does(world)
-            send(world, range(piece, 2 * piece))
-            rotate_by_copy(world)
-            send(world, range(2 * piece, 3 * piece))
-            rotate_as_postfix_does(world)
-            send(world, range(3 * piece, count))
+            for number, start in enumerate(range(0, count, piece)):
+                if number % 3 == 2:
+                    rotate_by_copy(world, number)
+                elif number:
+                    rotate_as_postfix_does(world)
+                send(world, range(start, start + piece))
             world.settle()
         assert killed.times > 3
+        print(f"{count} messages, {number} rotations, {killed.times} kills", end=" ")
         world.wait(lambda: is_settled(noted(world), count), "all are settled")
         found = noted(world)
         wrong = [

@@ -2,63 +2,19 @@
 
 from __future__ import annotations
 
-import email
-import email.message
-
 import pytest
+from outcome_host import BECAME, PEOPLE, actions, instance
 
 from corpora import unpacked as _unpacked
 from mails import LEGAL, mail, record_of, words
 from private_postfix import PrivatePostfix
 
 pytestmark = pytest.mark.live
-ROUTES = """\
-archive-request.invalid archive-stamp:on-request
-no.example.net error:5.1.1 no such user
-later.example.net retry:4.3.0 come later
-"""
-VIRTUAL = "pair@example.net one@example.net two@no.example.net\n"
-PEOPLE = ["bob@example.net", "x@no.example.net", "pair@example.net"]
-BECAME = {
-    "bob@example.net": ("delivered", "2.0.0"),
-    "x@no.example.net": ("failed", "5.1.1"),
-    "pair@example.net": ("expanded", "2.0.0"),
-    "one@example.net": ("delivered", "2.0.0"),
-    "two@no.example.net": ("failed", "5.1.1"),
-}
 
 
 def waiting(time: str, **archive_cf: str) -> PrivatePostfix:
     """Return an instance, not yet started, whose copies wait so long at most."""
-    postfix = PrivatePostfix(
-        main={"smtpd_reject_unlisted_recipient": "no", "archive_relay": "sink:dummy"},
-        archive_cf={"archive_wait_for_outcome": time, **archive_cf},
-    )
-    (postfix.etc / "routes").write_text(ROUTES)
-    (postfix.etc / "virtual").write_text(VIRTUAL)
-    postfix.postconf(
-        transport_maps=f"texthash:{postfix.etc}/routes",
-        virtual_alias_maps=f"texthash:{postfix.etc}/virtual",
-    )
-    return postfix
-
-
-def actions(copy: bytes) -> dict[str, tuple[str, str]]:
-    """Return Action and Status of each recipient in an archive copy."""
-    groups = [
-        group
-        for part in email.message_from_bytes(copy).walk()
-        if part.get_content_type() == "message/delivery-status"
-        for group in part.get_payload()
-        if isinstance(group, email.message.Message) and group["Final-Recipient"]
-    ]
-    return {
-        str(each["Final-Recipient"]).partition("; ")[2]: (
-            str(each["Action"]),
-            str(each["Status"]),
-        )
-        for each in groups
-    }
+    return instance(archive_wait_for_outcome=time, **archive_cf)
 
 
 def kept_back(postfix: PrivatePostfix, name: str) -> None:

@@ -74,6 +74,7 @@ def sound(found: Configuration) -> Observed:
         },
         free={STORE: 1 << 40},
         rescued_age=300.0,
+        followed_age=60.0,
     )
 
 
@@ -219,3 +220,41 @@ def test_what_the_rescue_stands_on() -> None:
     assert finding.worst(checkup.examine(late)) == finding.CRITICAL
     early = replace(late, fallback_age=60)
     assert finding.worst(checkup.examine(early)) == finding.WARNING
+
+
+def test_what_the_outcomes_stand_on() -> None:
+    assert names(replace(STOCK, followed_age=None)) == {"outcomes-late"}
+    late = replace(STOCK, followed_age=601.0)
+    assert names(late) == {"outcomes-late"}
+    assert names(replace(late, is_running=False)) == set()
+    gone = replace(late, log_trouble="/var/log/mail.log: there is no such file")
+    assert names(gone) == {"log-unreadable"}
+    mailed = settings.parse(
+        f"{ARCHIVE_CF}archive_delivery = mail\n",
+        place="archive.cf",
+        config_directory="/",
+        myhostname="?",
+    )
+    for each in (late, gone):
+        assert not {"outcomes-late", "log-unreadable"} & names(
+            replace(each, settings=mailed)
+        )
+
+
+@pytest.mark.parametrize(
+    ("follower", "cure"),
+    [
+        (
+            "",
+            "make install sets up its service; or run postfix-archive outcomes --once",
+        ),
+        ("/etc/cron.d/x", "see whether cron runs; by hand: postfix-archive outcomes"),
+        ("/etc/systemd/system/x.service", "systemctl restart x.service"),
+    ],
+)
+def test_a_follower_that_does_not_run_is_mended_by_what_runs_it(
+    follower: str, cure: str
+) -> None:
+    [found] = checkup.examine(replace(STOCK, followed_age=1e6, follower=follower))
+    assert found.cure.startswith(cure)
+    assert found.place == (follower or "postfix-archive outcomes")

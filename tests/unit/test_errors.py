@@ -14,6 +14,7 @@ OF_COMMANDS = {
     "RecordNotFound",
     "RecordDamaged",
     "LogUnreadable",
+    "FollowerAtWork",
     "PostfixMissing",
     "PostfixCommandFailed",
     "InstallRefused",

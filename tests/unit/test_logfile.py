@@ -6,10 +6,11 @@ import gzip
 import os
 import shutil
 from pathlib import Path
+from typing import IO
 
 import pytest
 
-from postfix_archive.back import logfile
+from postfix_archive.back import logfile, packed
 from postfix_archive.core.errors import LogUnreadable
 
 
@@ -148,3 +149,134 @@ def test_of_files_gives_what_is_not_older(log: Path) -> None:
     assert begin[0] == begin[1] - 1
     told = [text for text, _ in logfile.of_files([str(log)], begin[1])]
     assert told == [line(2), line(3), "no time \udcff"]
+
+
+def test_a_log_that_is_away_keeps_its_place(log: Path) -> None:
+    reader = logfile.Reader(str(log), logfile.Place())
+    assert list(reader.new(9)) == []
+    assert reader.absent == f"{log}: there is no such file"
+    write(log, 1)
+    write(log.with_name("mail.log.1"), 0)
+    os.utime(log.with_name("mail.log.1"), (1, 1))
+    assert len(list(reader.new(9))) == 2
+    assert reader.absent == ""
+    away = log.rename(log.parent / "away")
+    assert list(reader.new(9)) == []
+    assert reader.absent
+    away.rename(log)
+    write(log, 2)
+    [(text, _)] = reader.new(9)
+    assert text == line(2)
+    assert (reader.lost, reader.absent) == ("", "")
+
+
+def test_a_folder_that_is_away_keeps_the_place_too(tmp_path: Path) -> None:
+    log = tmp_path / "log" / "mail.log"
+    log.parent.mkdir()
+    write(log, 1)
+    reader = logfile.Reader(str(log), logfile.Place())
+    assert len(list(reader.new(9))) == 1
+    away = log.parent.rename(tmp_path / "away")
+    assert list(reader.new(9)) == []
+    assert reader.absent
+    away.rename(log.parent)
+    assert list(reader.new(9)) == []
+    assert not reader.lost
+
+
+def test_what_was_begun_in_the_journal_is_read_on_there(
+    log: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also when syslogd(8) comes and makes a file; not when main.cf names one."""
+    asked: list[tuple[str, ...]] = []
+
+    def journal(*words: str) -> list[str]:
+        asked.append(words)
+        return [line(1), f"{logfile.CURSOR}s=2"]
+
+    monkeypatch.setattr(logfile, "_from_journal", journal)
+    first = logfile.Reader("", logfile.Place())
+    assert [text for text, _ in first.new(9)] == [line(1)]
+    write(log, 1, 2)
+    monkeypatch.setattr(logfile, "USUAL", (str(log),))
+    second = logfile.Reader(str(log), first.place)
+    assert [text for text, _ in second.new(9)] == [line(1)]
+    assert asked[1] == ("--show-cursor", "--after-cursor=s=2")
+    monkeypatch.setattr(logfile, "USUAL", ())
+    named = logfile.Reader(str(log), first.place)
+    assert [text for text, _ in named.new(9)] == [line(1), line(2)]
+
+
+def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Return the names of the files that are opened from now on, as it grows."""
+    names: list[str] = []
+    true = packed.opened
+
+    def noted(path: str) -> IO[bytes]:
+        names.append(os.path.basename(path))
+        return true(path)
+
+    monkeypatch.setattr(packed, "opened", noted)
+    return names
+
+
+def test_old_files_are_not_opened_again_and_again(
+    log: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in (1, 2):
+        old = log.with_name(f"mail.log.{3 - number}")
+        write(old, number)
+        os.utime(old, (number, number))
+    write(log, 3)
+    reader = logfile.Reader(str(log), logfile.Place())
+    assert len(list(reader.new(9))) == 3
+    names = opened(monkeypatch)
+    assert list(reader.new(9)) == []
+    assert names == []
+    write(log, 4)
+    assert len(list(reader.new(9))) == 1
+    assert set(names) == {"mail.log"}
+
+
+def test_what_is_written_into_a_rotated_file_late_is_read_before_the_new_one(
+    log: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The writer goes on in the renamed file until it is told; then in the new one."""
+    reader = logfile.Reader(str(log), logfile.Place())
+    write(log, 1)
+    assert len(list(reader.new(9))) == 1
+    old = log.rename(log.with_name("mail.log.1"))
+    write(old, 2)
+    os.utime(old, (1, 1))
+    log.touch()
+    lines = reader.new(9)
+    assert next(lines)[0] == line(2)
+    true, late = packed.told, [(old, 3), (log, 4)]
+
+    def told(path: str) -> os.stat_result:  # asked when the old one is at its end
+        while late:
+            write(*late.pop(0))
+        return true(path)
+
+    monkeypatch.setattr(packed, "told", told)
+    assert [text for text, _ in lines] == [line(3), line(4)]
+
+
+def test_an_empty_new_file_leaves_the_place_in_the_old_one(log: Path) -> None:
+    reader = logfile.Reader(str(log), logfile.Place())
+    write(log, 1)
+    old = log.rename(log.with_name("mail.log.1"))
+    log.touch()
+    assert [text for text, _ in reader.new(9)] == [line(1)]
+    write(old, 2)
+    write(log, 3)
+    os.utime(old, (1, 1))
+    assert [text for text, _ in reader.new(9)] == [line(2), line(3)]
+
+
+def test_a_limit_in_the_middle_is_no_end(log: Path) -> None:
+    reader = logfile.Reader(str(log), logfile.Place())
+    write(log, 1, 2, 3)
+    assert len(list(reader.new(2))) == 2
+    assert len(list(reader.new(2))) == 1
+    assert len(list(reader.new(2))) == 0

@@ -353,6 +353,18 @@ def test_a_line_that_can_be_read_in_two_ways_is_counted_and_not_read(line: str) 
     assert kinds([*captured(BOB), line]) == []
 
 
+def test_a_sender_so_long_that_its_line_is_cut_makes_nothing_expire() -> None:
+    later = f"smtp Q2 to=<{BOB}>, {MX}{LATER} (timed out)"
+    for end in ("", ">, status=expired, returned to sender"):
+        sender = ("x" * 1990)[: 1990 - len(end)] + end
+        assert kinds([*captured(BOB), later, f"qmgr Q2 from=<{sender}"]) == [
+            (BOB, "waiting")
+        ]
+    expired = "qmgr Q2 from=<a@example.org>, status=expired, returned to sender"
+    told = kinds([*captured(BOB), later, expired, "qmgr Q2 removed"])
+    assert told == [(BOB, "expired")]
+
+
 def test_a_sender_or_message_id_that_looks_like_a_delivery_is_none() -> None:
     trick = f"x>, {MX}{SENT} (250 ok)"
     lines = [

@@ -1,0 +1,87 @@
+"""Reads on in the journals: what was captured, and what of it has been told already.
+
+Used by following. Each line is taken in once, and its place noted for the outcome
+report of its record.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+
+from postfix_archive.back import followed, journal, reading
+from postfix_archive.back.followed import Capture, Followed
+from postfix_archive.core import envelope, outcome, record
+from postfix_archive.core.outcome import Outcome
+from postfix_archive.core.settings import Settings
+
+KINDS = ("archived", "supplement")
+
+
+class Captures:
+    """The journals of all archives, read up to where the state says."""
+
+    def __init__(self, settings: Settings, state: Followed) -> None:
+        """Begin; what is read goes into the state."""
+        self._folder = settings.archive_store_directory
+        self._state = state
+
+    def read(self) -> set[str]:
+        """Take in what the journals have new; return the capsules they tell of."""
+        new: set[str] = set()
+        for archive in reading.archives(self._folder):
+            path = f"{self._folder}/{archive}/{journal.NAME}"
+            word = f"journal {archive}"
+            before = end = int(self._state.word(word) or 0)
+            for raw, at in reading.lines_from(path, before):
+                new |= self._take(archive, raw, at)
+                end = at + len(raw)
+            if end != before:
+                self._state.note(word, str(end))
+        return new
+
+    def _take(self, archive: str, raw: bytes, at: int) -> set[str]:
+        try:
+            event = json.loads(raw)
+        except (ValueError, RecursionError):
+            return set()  # torn, or damaged: for verify
+        if not record.is_event(event):
+            return set()
+        if "id" in event:
+            self._state.note_line(archive, event["id"], at)
+        if event["event"] in KINDS:
+            found = _capture(archive, event)
+            self._state.add(found)
+            return {found.capsule}
+        if event["event"] == outcome.EVENT and outcome.is_event(event):
+            self._state.say(said(archive, event["id"], outcome.from_event(event)))
+        return set()
+
+
+def said(archive: str, record_id: str, one: Outcome) -> followed.Said:
+    """Return what names an outcome among all that a journal has."""
+    waits = one.kind == outcome.WAITING
+    words = (one.of, one.recipient, one.original, one.parent)
+    return (archive, record_id, *words, waits)
+
+
+def _capture(archive: str, event: dict[str, object]) -> Capture:
+    text = str(event["envelope"]).encode("utf-8", "surrogateescape")
+    sealed = envelope.parse(text)
+    archived = datetime.datetime.fromisoformat(str(event["time"])).timestamp()
+    return Capture(
+        archive=archive,
+        capsule=str(event.get("capsule", event["seq"])),
+        record_id=str(event["id"]),
+        archive_id=sealed.archive_id,
+        queue_id=sealed.queue_id.decode("ascii", "replace"),
+        at=float(sealed.arrival or archived),
+        recipients=tuple(
+            (_text(each.final), _text(each.original if each.expanded else b""))
+            for each in sealed.recipients
+        ),
+    )
+
+
+def _text(address: bytes) -> str:
+    return address.decode("utf-8", "surrogateescape")

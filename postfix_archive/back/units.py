@@ -1,0 +1,57 @@
+"""By what a host runs our commands: units of systemd, else lines of cron.
+
+Used by timers and service. Foreign errors leave as InstallFailed.
+"""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+from postfix_archive.core.errors import InstallFailed
+
+RUNS = Path("/run/systemd/system")  # there when systemd is the init, sd_booted(3)
+UNITS = Path("/etc/systemd/system")
+CRON = Path("/etc/cron.d")
+
+
+def quoted(text: str) -> str:
+    """Quote a word for a unit file (systemd.service(5), COMMAND LINES)."""
+    for mark in ("%", "$"):
+        text = text.replace(mark, mark * 2)
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
+
+
+def cron_line(commands: str) -> str:
+    """Return shell commands as crontab(5) wants them."""
+    return commands.replace("%", r"\%")
+
+
+def place(unit: str, name: str) -> Path | None:
+    """Return the file that says it: the unit, or of cron; None if here is neither."""
+    wanted = UNITS / unit if RUNS.is_dir() else CRON / name
+    return wanted if RUNS.is_dir() or CRON.is_dir() else None
+
+
+def remove(name: str, started: str, *more: str) -> None:
+    """Stop a unit, take it and more units away, and the file of cron of this name."""
+    units = [UNITS / each for each in (started, *more)]
+    if any(each.exists() for each in units):
+        if RUNS.is_dir():
+            systemctl("disable", "--now", started)
+        for each in units:
+            each.unlink(missing_ok=True)
+        if RUNS.is_dir():
+            systemctl("daemon-reload")
+    (CRON / name).unlink(missing_ok=True)
+
+
+def systemctl(*words: str) -> None:
+    """Run systemctl(1). Raises InstallFailed with what it says."""
+    done = subprocess.run(
+        ["systemctl", *words], capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        said = " ".join(done.stderr.split())
+        raise InstallFailed(f"systemctl {' '.join(words)}: {said}")

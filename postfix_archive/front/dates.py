@@ -1,0 +1,25 @@
+"""A date as people type it, for the options of commands."""
+
+from __future__ import annotations
+
+import datetime
+from typing import Any
+
+import click
+import dateutil.parser
+
+
+class Date(click.ParamType):  # type: ignore[type-arg]
+    """A date as people type it: 2026-11-22, "22 Nov", "2026-11-22 14:00 +0100"."""
+
+    name = "date"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> datetime.datetime:
+        """Return the time; without a zone it is UTC, as everywhere in the store."""
+        try:
+            found = dateutil.parser.parse(value)
+        except (ValueError, OverflowError):
+            self.fail(f"{value!r} is no date; write it as 2026-11-22 14:00", param, ctx)
+        if found.tzinfo is None:
+            found = found.replace(tzinfo=datetime.timezone.utc)
+        return found

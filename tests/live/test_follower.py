@@ -1,0 +1,212 @@
+"""outcomes --follow as a service: alone, patient, and ended in good order."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from outcome_scenarios import Truth, differences, refused
+from outcome_world import World
+
+from mails import LEGAL, mail
+from private_postfix import ROOT, PrivatePostfix
+
+pytestmark = pytest.mark.live
+FOREIGN = 20  # pieces of log that are nothing of ours
+FAR = "far.example.net"
+
+
+class Follower:
+    """outcomes --follow as a process; killed at the end, if it runs still."""
+
+    def __init__(self, postfix: PrivatePostfix) -> None:
+        self.postfix = postfix
+        command = [sys.executable, "-m", "postfix_archive", "-c", str(postfix.etc)]
+        self.said = postfix.folder / "follower.said"
+        with open(self.said, "w") as said:
+            self.process = subprocess.Popen(
+                [*command, "outcomes", "--follow"], cwd=ROOT, stdout=said, stderr=said
+            )
+
+    def __enter__(self) -> Follower:
+        self.wait_for_the_end_of_the_log()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        self.process.wait()
+
+    def wait_for_the_end_of_the_log(self) -> None:
+        """Return when it has read the log to its end, once more."""
+        (self.postfix.fallback / "followed").unlink(missing_ok=True)
+        self.postfix.wait((self.postfix.fallback / "followed").exists, "it has read on")
+
+    def lines(self) -> list[str]:
+        """What it has said so far."""
+        return self.said.read_text().splitlines()
+
+
+@pytest.fixture
+def postfix() -> Iterator[PrivatePostfix]:
+    with PrivatePostfix() as made:
+        yield made
+
+
+def told(postfix: PrivatePostfix) -> list[str]:
+    """The recipients of whom the journal tells, as often as it does."""
+    return [
+        str(each["recipient"])
+        for each in postfix.events()
+        if each["event"] == "outcome"
+    ]
+
+
+def deliver(postfix: PrivatePostfix, name: str) -> str:
+    """Send a message to a recipient of that name and let it be delivered."""
+    address = f"{name}@example.net"
+    postfix.send(mail(name), to=[address])
+    postfix.settle()
+    return address
+
+
+def away(postfix: PrivatePostfix) -> Path:
+    """Where the log is while it is away: not beside itself."""
+    return postfix.folder / "log-that-is-away"
+
+
+def test_a_second_one_is_refused_in_one_sentence(postfix: PrivatePostfix) -> None:
+    with Follower(postfix) as first:
+        once = postfix.command("outcomes", "--once")
+        assert (once.returncode, once.stderr) == (0, "")  # cron mails what is on stderr
+        assert once.stdout.count("\n") == 1 and "is at work" in once.stdout
+        second = postfix.command("outcomes", "--follow")
+        assert (second.returncode, second.stdout) == (1, "")
+        assert second.stderr.count("\n") == 1 and "is at work" in second.stderr
+        address = deliver(postfix, "bob")
+        postfix.wait(lambda: told(postfix) == [address], "the first goes on")
+        assert first.lines() == []
+
+
+def test_a_quiet_log_counts_as_read(postfix: PrivatePostfix) -> None:
+    for _ in range(2):
+        done = postfix.command("outcomes", "--once")
+        assert done.returncode == 0
+        (postfix.fallback / "followed").unlink()  # there it was
+
+
+@pytest.mark.parametrize(
+    "number", [signal.SIGTERM, signal.SIGINT], ids=lambda n: n.name
+)
+def test_told_to_stop_it_ends_behind_a_step(
+    postfix: PrivatePostfix, number: signal.Signals
+) -> None:
+    """Far from the end of the log: what was read stays read, the rest comes later."""
+    first = deliver(postfix, "first")
+    line = "Nov 25 10:00:00 mail postfix/smtpd[17]: connect from unknown[192.0.2.1]\n"
+    with open(postfix.logfile, "a") as log:
+        log.write(line * 5000 * FOREIGN)
+    last = deliver(postfix, "last")
+    follower = Follower(postfix)
+    postfix.wait(lambda: told(postfix), "the first piece is judged")
+    follower.process.send_signal(number)
+    assert follower.process.wait() == 0
+    assert follower.lines() == []
+    assert told(postfix)[0] == first
+    assert postfix.command("outcomes", "--once").returncode == 0
+    assert told(postfix) == [first, last]
+
+
+def test_a_log_that_goes_away_is_waited_for_with_one_line(
+    postfix: PrivatePostfix,
+) -> None:
+    one = deliver(postfix, "one")
+    with Follower(postfix) as follower:
+        postfix.wait(lambda: told(postfix) == [one], "it is at work")
+        postfix.logfile.rename(away(postfix))
+        postfix.wait(follower.lines, "it says so")
+        two = deliver(postfix, "two")  # postlogd(8) has the file open
+        away(postfix).rename(postfix.logfile)
+        postfix.wait(lambda: told(postfix) == [one, two], "it has read on")
+        [line] = follower.lines()
+        assert str(postfix.logfile) in line and "no such file" in line
+
+
+def test_a_log_that_is_not_there_yet_is_waited_for(postfix: PrivatePostfix) -> None:
+    postfix.logfile.rename(away(postfix))
+    follower = Follower(postfix)
+    postfix.wait(follower.lines, "it says so")
+    assert not (postfix.fallback / "followed").exists()
+    away(postfix).rename(postfix.logfile)
+    address = deliver(postfix, "bob")
+    postfix.wait(lambda: told(postfix) == [address], "it has begun")
+    follower.process.terminate()
+    assert follower.process.wait() == 0
+    assert len(follower.lines()) == 1
+
+
+def test_once_says_by_its_exit_code_that_there_is_no_log(
+    postfix: PrivatePostfix,
+) -> None:
+    one = deliver(postfix, "one")
+    assert postfix.command("outcomes", "--once").returncode == 0
+    postfix.logfile.rename(away(postfix))
+    done = postfix.command("outcomes", "--once")
+    assert done.returncode == 1
+    assert str(postfix.logfile) in done.stderr and done.stderr.count("\n") == 1
+    away(postfix).rename(postfix.logfile)
+    two = deliver(postfix, "two")
+    done = postfix.command("outcomes", "--once")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert told(postfix) == [one, two]
+
+
+def test_a_store_that_is_away_is_waited_for(postfix: PrivatePostfix) -> None:
+    postfix.postconf(defer_transports="sink")
+    postfix.reload()
+    postfix.send(mail("late"), to=["late@example.net"])
+    postfix.wait(lambda: len(postfix.mailq()) == 1, "it is archived and waits")
+    with Follower(postfix) as follower:
+        gone = postfix.store.with_name("unmounted")
+        postfix.store.rename(gone)
+        postfix.postconf(defer_transports="")
+        postfix.reload()
+        postfix.flush()
+        postfix.settle()
+        postfix.wait(follower.lines, "it says so")
+        gone.rename(postfix.store)
+        postfix.wait(lambda: told(postfix) == ["late@example.net"], "it has read on")
+        [line] = follower.lines()
+        assert "Failed" in line and str(postfix.store) in line
+        assert postfix.command("verify").returncode == 0
+
+
+def test_a_filter_that_is_set_up_later_is_noticed() -> None:
+    """Its "250 ok" is no delivery: what it gives back counts."""
+    truth: Truth = refused("no-later")
+    with World() as world, Follower(world) as follower:
+        port = world.scans["silent"].port
+        world.postconf(archive_next_filter=f"scan:[127.0.0.1]:{port}")
+        world.reload()
+        world.send(mail("filtered"), to=[truth.recipient])
+        world.settle()
+        world.wait(lambda: truth.recipient in told(world), "it has an outcome")
+        follower.wait_for_the_end_of_the_log()
+        noted = [e for e in world.events(LEGAL) if e["event"] == "outcome"]
+        assert differences(world, truth, noted) == []
+        assert len(noted) == 1
+        assert world.scans["silent"].took(truth.recipient)
+
+
+def test_a_setting_that_cannot_be_read_is_waited_for(postfix: PrivatePostfix) -> None:
+    with Follower(postfix) as follower:
+        postfix.set_archive_cf(archive_time_limit="soon")
+        postfix.wait(follower.lines, "it says so")
+        postfix.set_archive_cf()
+        address = deliver(postfix, "bob")
+        postfix.wait(lambda: told(postfix) == [address], "it has read on")
+        [line] = follower.lines()
+        assert "archive_time_limit" in line

@@ -1,0 +1,60 @@
+"""An instance whose recipients come to a good end, a bad one, or none yet.
+
+Used by the tests of outcome reports and of copies that wait for the outcome.
+"""
+
+from __future__ import annotations
+
+import email
+import email.message
+
+from private_postfix import PrivatePostfix
+
+ROUTES = """\
+archive-request.invalid archive-stamp:on-request
+no.example.net error:5.1.1 no such user
+later.example.net retry:4.3.0 come later
+"""
+VIRTUAL = "pair@example.net one@example.net two@no.example.net\n"
+PEOPLE = ["bob@example.net", "x@no.example.net", "pair@example.net"]
+# What becomes of those: Action and Status.
+BECAME = {
+    "bob@example.net": ("delivered", "2.0.0"),
+    "x@no.example.net": ("failed", "5.1.1"),
+    "pair@example.net": ("expanded", "2.0.0"),
+    "one@example.net": ("delivered", "2.0.0"),
+    "two@no.example.net": ("failed", "5.1.1"),
+}
+
+
+def instance(**archive_cf: str) -> PrivatePostfix:
+    """Return an instance, not yet started, that delivers, expands, refuses, defers."""
+    postfix = PrivatePostfix(
+        main={"smtpd_reject_unlisted_recipient": "no", "archive_relay": "sink:dummy"},
+        archive_cf=archive_cf,
+    )
+    (postfix.etc / "routes").write_text(ROUTES)
+    (postfix.etc / "virtual").write_text(VIRTUAL)
+    postfix.postconf(
+        transport_maps=f"texthash:{postfix.etc}/routes",
+        virtual_alias_maps=f"texthash:{postfix.etc}/virtual",
+    )
+    return postfix
+
+
+def actions(content: bytes) -> dict[str, tuple[str, str]]:
+    """Return Action and Status of each recipient in a copy or a report."""
+    groups = [
+        group
+        for part in email.message_from_bytes(content).walk()
+        if part.get_content_type() == "message/delivery-status"
+        for group in part.get_payload()
+        if isinstance(group, email.message.Message) and group["Final-Recipient"]
+    ]
+    return {
+        str(each["Final-Recipient"]).partition("; ")[2]: (
+            str(each["Action"]),
+            str(each["Status"]),
+        )
+        for each in groups
+    }
