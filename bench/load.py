@@ -37,7 +37,7 @@ class Load:
         return f"{self.size // 1024} KB, {self.recipients} rcpt, {self.sessions} sess"
 
     def messages(self, most: int) -> int:
-        """Return how many to send: of heavy ones fewer, so that no run takes minutes."""
+        """Return how many to send: of heavy ones fewer, or a run takes minutes."""
         heavy = (1 + (self.size > TEXT_LIMIT) * 3) * (1 + self.recipients // 25)
         return max(most // heavy, self.sessions)
 
@@ -62,7 +62,7 @@ class Run:
 
 
 def letter(size: int) -> bytes:
-    """Return a message of a size, the same each time: prose, or a random attachment."""
+    """Return a message of a size, always the same: prose, or a random attachment."""
     chance = random.Random(size)
     if size <= TEXT_LIMIT:
         prose = "\n".join(

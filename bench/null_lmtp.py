@@ -1,7 +1,7 @@
 """A filter for lmtp(8) that does nothing: a worker that gives messages back, no more.
 
-Run by spawn(8) on lmtp(8)'s connection, kept for many messages as the lmtp door is, with
-one connection to the hand-back port that is kept as well.
+Run by spawn(8) on the connection of lmtp(8), kept for many messages as the lmtp door
+is, with one connection to the hand-back port that is kept as well.
 
     python3 -I -S null_lmtp.py PORT
 """

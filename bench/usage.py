@@ -1,4 +1,4 @@
-"""What an instance uses: CPU by its control group, memory and fsyncs by its processes."""
+"""What an instance uses: CPU by its control group, memory and fsyncs by process."""
 
 from __future__ import annotations
 
