@@ -154,7 +154,7 @@ def _percentiles(values: list[float], less: list[float] | None = None) -> str:
 def _traced(result: Result) -> Iterator[str]:
     yield from ("## Fsyncs and memory", "")
     yield "fsync and fdatasync a message, of the whole instance, 1 recipient, in a pass"
-    yield "of its own (strace makes it slow). Memory: the peak of each of our processes."
+    yield "of its own (strace makes it slow). Memory: the peak of each of ours."
     yield ""
     yield _row("size", *_of(result))
     yield _row(*["---"] * (len(_of(result)) + 1))
