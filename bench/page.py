@@ -95,7 +95,8 @@ def _bars(result: Result) -> Iterator[str]:
 
 
 def _pictured(result: Result) -> Iterator[str]:
-    yield "![Messages/s of all variants as a share of plain](performance.svg)"
+    if variants.PLAIN in _of(result):
+        yield "![Messages/s of all variants as a share of plain](performance.svg)"
 
 
 def _rates(result: Result) -> Iterator[str]:
@@ -130,14 +131,14 @@ def _ratio(cells: dict[str, dict[str, list[float]]], above: str, below: str) -> 
 def _latency(result: Result) -> Iterator[str]:
     yield from ("## Latency", "")
     yield "Milliseconds from MAIL FROM to delivery, one message at a time, p50 / p99."
-    yield "Then what is more than with plain."
+    if variants.PLAIN in _of(result):
+        yield "Then what is more than with plain."
     yield ""
     yield _row("size", *_of(result))
     yield _row(*["---"] * (len(_of(result)) + 1))
     for size, by_name in result["latency_ms"].items():
-        plain = by_name.get(variants.PLAIN, [0.0])
         yield _row(size, *(_percentiles(by_name[name]) for name in _of(result)))
-        if variants.PLAIN in by_name:
+        if plain := by_name.get(variants.PLAIN):
             added = (_percentiles(by_name[name], plain) for name in _of(result))
             yield _row(f"{size}, added", *added)
 

@@ -10,11 +10,11 @@ import pytest
 import bench
 import variants
 
-ROOT = Path(__file__).resolve().parent.parent.parent
+pytestmark = pytest.mark.live
+
 LOAD = "4 KB, 1 rcpt, 2 sess"
 
 
-@pytest.mark.live
 def test_a_small_run_measures_every_variant(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -39,9 +39,3 @@ def test_a_small_run_measures_every_variant(
         assert f"| {name} |" in text
     assert "lmtp / null-lmtp" in text
     assert (tmp_path / "performance.svg").read_text().startswith("<svg")
-
-
-def test_an_unknown_variant_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):
-        bench.options_of(["--variants", "plain,fast"])
-    assert "no such variant: fast" in capsys.readouterr().err
