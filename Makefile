@@ -80,8 +80,8 @@ reconcile:
 	@PYTHON=$(PYTHON) tests/prepare test
 	@$(BIN)/pytest -s -m slow tests/live/test_reconcile.py
 
-# ROUNDS, MESSAGES, SIZES, RECIPIENTS, SESSIONS, VARIANTS, LATENCIES, TRACED, OUT: see
-# bench/bench.py --help.
+# ROUNDS, MESSAGES, SIZES, RECIPIENTS, SESSIONS, VARIANTS, LATENCIES, TRACED, ALONE, OUT:
+# see bench/bench.py --help.
 bench:
 	@PYTHON=$(PYTHON) tests/prepare test
 	@PYTHONPATH=tests:bench $(BIN)/python bench/bench.py

@@ -17,6 +17,7 @@ import sys
 from contextlib import ExitStack
 from pathlib import Path
 
+import alone
 import load
 import page
 import usage
@@ -32,6 +33,7 @@ DEFAULTS = {
     "VARIANTS": ",".join(variants.NAMES),
     "LATENCIES": "40",
     "TRACED": "50",
+    "ALONE": "20",
     "OUT": "build/bench",
 }
 HELP = {
@@ -43,6 +45,7 @@ HELP = {
     "VARIANTS": "what is compared",
     "LATENCIES": "messages a round whose latency is taken, one after the other",
     "TRACED": "messages in the pass that counts fsyncs and looks at memory",
+    "ALONE": "processes that are run by themselves, for their CPU",
     "OUT": "folder for bench.json and what is made from it",
 }
 
@@ -124,6 +127,14 @@ class Bench:
                 load.wait(postfix)
         return {"fsyncs": counted[0] / messages, "memory_kb": memory}
 
+    def alone(self) -> dict[str, list[float]]:
+        """Return CPU milliseconds of single processes of the pipe door, if it is here."""
+        if variants.PIPE not in self.instances:
+            return {}
+        return alone.cpu_ms(
+            self.instances[variants.PIPE], load.SMALL, self.options.alone
+        )
+
     def result(self) -> dict[str, object]:
         """Return all that bench.json says."""
         return {
@@ -148,6 +159,7 @@ class Bench:
                 for size, by_name in self.latencies.items()
             },
             "traced": self.traced(),
+            "alone_cpu_ms": self.alone(),
         }
 
 
@@ -177,7 +189,7 @@ def options_of(words: list[str]) -> argparse.Namespace:
         asked = os.environ.get(name) or usual
         parser.add_argument(f"--{name.lower()}", default=asked, help=HELP[name])
     asked_for = parser.parse_args(words)
-    for name in ("rounds", "messages", "latencies", "traced"):
+    for name in ("rounds", "messages", "latencies", "traced", "alone"):
         setattr(asked_for, name, max(1, int(getattr(asked_for, name))))
     for name in ("sizes", "recipients", "sessions"):
         numbers = [int(each) for each in getattr(asked_for, name).split(",")]

@@ -13,6 +13,7 @@ BARS = (
     (variants.LMTP, variants.NULL_LMTP, 0.85),
     (variants.PIPE, variants.NULL_PIPE, 0.85),
 )
+PROCESS_BAR = 2.0  # CPU of one of our processes, in those of a bare interpreter
 RATIOS = (
     (variants.ALWAYS_BCC, variants.PLAIN),
     (variants.NULL_PIPE, variants.PLAIN),

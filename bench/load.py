@@ -20,6 +20,7 @@ HEADER = b"From: Alice <alice@example.org>\nTo: bob@example.net\nSubject: A lett
 ATTACHED = (
     b"Content-Type: application/octet-stream\nContent-Transfer-Encoding: base64\n"
 )
+SMALL = 4096  # bytes
 TEXT_LIMIT = 16384  # bytes; what is larger is an attachment
 
 

@@ -56,7 +56,7 @@ def made(result: Result) -> str:
             f"| {name} | {variants.MEANING[name]} |" for name in _of(result)
         ),
     )
-    parts = (_bars, _pictured, _rates, _ratios, _latency, _traced)
+    parts = (_bars, _pictured, _rates, _ratios, _latency, _traced, _alone)
     sections = ["\n".join(part(result)) for part in parts]
     return "\n".join([head, *(f"{each}\n" for each in sections if each)])
 
@@ -166,6 +166,21 @@ def _traced(result: Result) -> Iterator[str]:
 def _fsyncs_and_memory(cell: dict[str, Any]) -> str:
     memory = [f"{door} {kb / 1024:.0f} MB" for door, kb in cell["memory_kb"].items()]
     return "; ".join([f"{cell['fsyncs']:.1f}", *sorted(memory)])
+
+
+def _alone(result: Result) -> Iterator[str]:
+    values = result["alone_cpu_ms"]
+    if not values:
+        return
+    yield from ("## One process by itself", "")
+    yield "CPU of single runs, 4 KB, beside `python3 -I -S -c pass` (bare)."
+    yield f"We aim at {figures.PROCESS_BAR:.1f} times bare at most."
+    yield from ("", "| process | CPU ms | beside bare | |", "|---|---|---|---|")
+    for name, spent in values.items():
+        beside = figures.ratio(spent, values["bare"])
+        verdict = "reached" if beside.middle <= figures.PROCESS_BAR else "missed"
+        said = "" if name == "bare" else verdict
+        yield _row(name, str(figures.spread(spent)), str(beside), said)
 
 
 def _row(*cells: str) -> str:

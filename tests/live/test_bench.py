@@ -19,7 +19,7 @@ def test_a_small_run_measures_every_variant(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = "--rounds 2 --messages 6 --sizes 4 --recipients 1 --sessions 2"
-    few = f"--latencies 2 --traced 3 --out {tmp_path}"
+    few = f"--latencies 2 --traced 3 --alone 2 --out {tmp_path}"
     bench.main(f"{words} {few}".split())
     result = json.loads((tmp_path / "bench.json").read_text())
     assert list(result["runs"]) == [LOAD]
@@ -33,6 +33,7 @@ def test_a_small_run_measures_every_variant(
     assert traced["pipe"]["fsyncs"] > traced["null-pipe"]["fsyncs"]
     assert traced["lmtp"]["fsyncs"] > traced["null-lmtp"]["fsyncs"]
     assert "archive-lmtp" in traced["lmtp"]["memory_kb"]
+    assert set(result["alone_cpu_ms"]) == {"bare", "archive-stamp", "archive"}
     text = (tmp_path / "performance.md").read_text()
     assert text.strip() == capsys.readouterr().out.strip()
     for name in variants.NAMES:

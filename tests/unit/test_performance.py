@@ -55,6 +55,19 @@ def test_a_missed_aim_is_called_missed() -> None:
     assert "| reached |" in "\n".join(page._bars(result))
 
 
+def test_what_a_process_costs_is_held_against_a_bare_one() -> None:
+    values = {
+        "bare": [9.0, 10.0],
+        "archive": [18.0, 19.0],
+        "archive-stamp": [27.0, 30.0],
+    }
+    lines = list(page._alone({"alone_cpu_ms": values}))
+    assert "| archive | 18.50 (18.00–19.00) | 1.95 (1.90–2.00) | reached |" in lines
+    assert (
+        "| archive-stamp | 28.50 (27.00–30.00) | 3.00 (3.00–3.00) | missed |" in lines
+    )
+
+
 def test_options_come_by_words_or_by_the_environment(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
