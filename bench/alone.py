@@ -14,7 +14,7 @@ ENVELOPE = ["--sender", "alice@example.org", "--", "bob@example.net", "bob@examp
 
 
 def cpu_ms(postfix: PrivatePostfix, size: int, times: int) -> dict[str, list[float]]:
-    """Return CPU milliseconds of single runs: bare, archive-stamp, archive; in turns."""
+    """Return CPU ms of single runs: bare, archive-stamp, archive; in turns."""
     letter = postfix.folder / "letter"
     letter.write_bytes(load.letter(size))
     found: dict[str, list[float]] = {"bare": [], "archive-stamp": [], "archive": []}

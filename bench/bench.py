@@ -128,7 +128,7 @@ class Bench:
         return {"fsyncs": counted[0] / messages, "memory_kb": memory}
 
     def alone(self) -> dict[str, list[float]]:
-        """Return CPU milliseconds of single processes of the pipe door, if it is here."""
+        """Return CPU ms of single processes of the pipe door, if it is here."""
         if variants.PIPE not in self.instances:
             return {}
         return alone.cpu_ms(
