@@ -12,6 +12,7 @@ import argparse
 import json
 import os
 import platform
+import signal
 import subprocess
 import sys
 from contextlib import ExitStack
@@ -217,4 +218,6 @@ def main(words: list[str]) -> None:
 
 
 if __name__ == "__main__":
+    # However it ends, its instances end with it.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     main(sys.argv[1:])

@@ -96,7 +96,12 @@ def fsyncs(postfix: PrivatePostfix, found: list[int]) -> Iterator[None]:
     calls = "trace=fsync,fdatasync"
     command = ["strace", "-f", "-qq", "-e", calls, "-e", "signal=none", "-o", str(log)]
     tracer = subprocess.Popen([*command, *pids], stderr=subprocess.DEVNULL)
-    postfix.wait(lambda: _traced(postfix, tracer.pid), "strace has attached")
+    postfix.wait(
+        lambda: tracer.poll() is not None or _traced(postfix, tracer.pid),
+        "strace has attached",
+    )
+    if tracer.poll() is not None:
+        raise SystemExit("strace may not look at Postfix here: it needs CAP_SYS_PTRACE")
     try:
         yield
     finally:
