@@ -56,6 +56,7 @@ class Bench:
 
     def __init__(self, options: argparse.Namespace, stack: ExitStack) -> None:
         self.options = options
+        self.load_before = os.getloadavg()[0]
         self.instances: dict[str, PrivatePostfix] = {}
         self.groups: dict[str, usage.Group] = {}
         for name in options.variants:
@@ -139,7 +140,7 @@ class Bench:
     def result(self) -> dict[str, object]:
         """Return all that bench.json says."""
         return {
-            "machine": machine(self.groups),
+            "machine": machine(self.groups) | {"load_before": self.load_before},
             "options": vars(self.options) | {"out": ""},
             "runs": {
                 each: {

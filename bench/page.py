@@ -25,7 +25,8 @@ Ratios count, not figures: taken round by round, middle (lowest–highest) of {r
 `sess` are SMTP sessions at once, `rcpt` recipients a message.
 
 This run: {cores} cores, Postfix {postfix}, Python {python}, Linux {kernel}. CPU is the
-whole instance's, from {cpu_from}.
+whole instance's, from {cpu_from}. Load average before it began: {load_before:.1f}; on a
+machine that has other work to do the spread is wide, and figures are low.
 
 | variant | the mail |
 |---|---|
