@@ -6,6 +6,8 @@
 #              follower of the log is killed at random and the log rotated (minutes)
 # make load    20,000 mixed messages, then 100,000 small ones (an hour or two)
 # make reconcile  5,000 messages, 37 around the archive; a log of 1,000,000 lines
+# make bench   messages/s, CPU, fsyncs, latency beside Postfix without an archive (half an
+#              hour; a minute with ROUNDS=1 SIZES=4 RECIPIENTS=1; OUT=docs keeps the page)
 # make check   format, lint, types, house rules, unit tests
 # make format  bring the code into form
 #
@@ -32,10 +34,10 @@ ifeq ($(shell id -u)-$(POSTFIX_ARCHIVE_TESTS),0-)
 SIDE_BY_SIDE = -n 3 --dist loadfile
 endif
 
-.PHONY: help install uninstall demo test unit live container storm load reconcile check format clean
+.PHONY: help install uninstall demo test unit live container storm load reconcile bench check format clean
 
 help:
-	@sed -n 's/^# \{0,1\}//p' Makefile | sed -n '1,11p'
+	@sed -n 's/^# \{0,1\}//p' Makefile | sed -n '1,13p'
 
 install:
 	@$(INSTALLER) install
@@ -78,19 +80,25 @@ reconcile:
 	@PYTHON=$(PYTHON) tests/prepare test
 	@$(BIN)/pytest -s -m slow tests/live/test_reconcile.py
 
+# ROUNDS, MESSAGES, SIZES, RECIPIENTS, SESSIONS, VARIANTS, LATENCIES, TRACED, ALONE, OUT:
+# see bench/bench.py --help.
+bench:
+	@PYTHON=$(PYTHON) tests/prepare test
+	@PYTHONPATH=tests:bench $(BIN)/python bench/bench.py
+
 check:
 	@PYTHON=$(PYTHON) tests/prepare check
-	@$(BIN)/black --check --quiet postfix_archive tests || \
+	@$(BIN)/black --check --quiet postfix_archive tests bench || \
 	  { echo "black would change files: run make format"; exit 1; }
-	@$(BIN)/isort --check-only postfix_archive tests
-	@$(BIN)/flake8 postfix_archive tests
+	@$(BIN)/isort --check-only postfix_archive tests bench
+	@$(BIN)/flake8 postfix_archive tests bench
 	@$(BIN)/mypy
 	@$(BIN)/pytest -q -m "not live and not slow"
 
 format:
 	@PYTHON=$(PYTHON) tests/prepare check
-	@$(BIN)/isort --quiet postfix_archive tests
-	@$(BIN)/black --quiet postfix_archive tests
+	@$(BIN)/isort --quiet postfix_archive tests bench
+	@$(BIN)/black --quiet postfix_archive tests bench
 
 clean:
 	rm -rf $(VENV) build *.egg-info .mypy_cache .pytest_cache .hypothesis

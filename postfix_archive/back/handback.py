@@ -1,21 +1,28 @@
 """Gives messages to Postfix: an SMTP client for the internal ports on loopback.
 
 Used by front/stamp_filter and front/archive_transport. Speaks RFC 5321 with PIPELINING,
-SMTPUTF8, DSN and XFORWARD, and QMQP for addresses that SMTP cannot carry. A message
-counts as given only when Postfix has said 250 and named its queue id. Foreign errors
-leave as HandBackUnreachable or HandBackRefused; both mean: defer.
+SMTPUTF8, DSN and XFORWARD; for addresses that SMTP cannot carry see back/qmqp. What is
+given counts as given only when Postfix has said 250 and named its queue id. Foreign
+errors leave as HandBackUnreachable or HandBackRefused; both mean: defer.
 """
 
 from __future__ import annotations
 
-from _socket import AF_INET, AF_INET6, SOCK_STREAM, socket
+from _socket import (
+    AF_INET,
+    AF_INET6,
+    IPPROTO_TCP,
+    SOCK_STREAM,
+    TCP_NODELAY,
+    socket,
+)
 
 from postfix_archive.core import address, wire
 from postfix_archive.core.errors import HandBackRefused, HandBackUnreachable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Iterable, Iterator
 
     from postfix_archive.core.envelope import Client, Recipient
 
@@ -66,7 +73,7 @@ class Session:
     def __init__(self, port: tuple[str, int]) -> None:
         self._name = f"{port[0]}:{port[1]}"
         self._held = b""
-        self._socket = _connected(port)
+        self._socket = connected(port)
         self._expect(220, self._reply(), "the greeting")
         self._offers = self._said(b"EHLO localhost", 250).keywords
 
@@ -102,7 +109,7 @@ class Session:
     ) -> bool:
         """Ask for MAIL and every RCPT; tell whether SMTP can carry all these addresses.
 
-        False means give_impossible(). Any other refusal raises HandBackRefused.
+        False means qmqp.give(). Any other refusal raises HandBackRefused.
         """
         if not all(
             map(address.fits_smtp, (sender, *(each.final for each in recipients)))
@@ -138,7 +145,7 @@ class Session:
         self._send(b".\r\n")
         reply = self._reply()
         self._expect(250, reply, "the message")
-        return _queue_id(reply.text)
+        return queue_id(reply.text)
 
     def close(self) -> None:
         """End the session; what was given stays given whatever happens here."""
@@ -210,60 +217,18 @@ def submit(
     return queue_id
 
 
-def give_impossible(
-    port: tuple[str, int],
-    sender: bytes,
-    recipients: tuple[Recipient, ...],
-    content: Callable[[], Iterable[bytes]],
-) -> str:
-    """Give a message with addresses that SMTP cannot carry; return its queue id.
-
-    By QMQP, which takes any address, so that Postfix itself decides and sends the DSN
-    that it would have sent without us. The whole message goes this way, so that address
-    mappings see it once. content is called twice, to count and to send.
-    """
-    size = sum(map(len, wire.with_lf(content())))
-    tail = b"".join(
-        _netstring(address.unquoted(each))
-        for each in (sender, *(recipient.final for recipient in recipients))
-    )
-    begin = b"%d:" % size
-    name = f"{port[0]}:{port[1]}"
-    peer = _connected(port)
-    try:
-        peer.sendall(b"%d:" % (len(begin) + size + 1 + len(tail)) + begin)
-        for piece in wire.with_lf(content()):
-            peer.sendall(piece)
-        peer.sendall(b"," + tail + b",")
-        status = _answered(peer)
-        peer.close()
-    except OSError as problem:
-        raise HandBackUnreachable(f"{name} (QMQP) broke: {problem}") from problem
-    if not status.startswith("K"):
-        raise HandBackRefused(f"{name} (QMQP) answered: {status or 'nothing'}")
-    return _queue_id(status)
-
-
-def _answered(peer: socket) -> str:
-    """Return what a QMQP server says, one netstring, "" if that is cut off."""
-    held = b""
-    while len(held) < LINE_LIMIT and (piece := peer.recv(BLOCK)):
-        held += piece
-        said = held.partition(b":")[2][:-1]
-        if held == _netstring(said):
-            return said.decode("utf-8", "replace")
-    return ""
-
-
-def _queue_id(text: str) -> str:
+def queue_id(text: str) -> str:
     """Return the id in what Postfix says to a message that it has taken."""
     words = text.partition("queued as ")[2].split()
     return words[0] if words else "unknown"
 
 
-def _connected(port: tuple[str, int]) -> socket:
+def connected(port: tuple[str, int]) -> socket:
+    """Return a connection to an internal port. Raises HandBackUnreachable."""
     peer = socket(AF_INET6 if ":" in port[0] else AF_INET, SOCK_STREAM)
     peer.settimeout(TIMEOUT)
+    # The last line goes at once, and not after the delayed ACK of what came before.
+    peer.setsockopt(IPPROTO_TCP, TCP_NODELAY, 1)
     try:
         peer.connect(port)
     except OSError as problem:
@@ -294,7 +259,3 @@ def _rcpt(recipient: Recipient, notify: bytes) -> bytes:
     orcpt = recipient.orcpt or address.orcpt(recipient.original or recipient.final)
     longer = command + b" ORCPT=" + orcpt
     return (longer if len(longer) <= SERVER_LIMIT else command) + b"\r\n"
-
-
-def _netstring(content: bytes) -> bytes:
-    return b"%d:%s," % (len(content), content)

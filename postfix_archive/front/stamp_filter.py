@@ -111,8 +111,10 @@ def _handed_back(
         queue_id = back.give(stamped())
         back.close()
         return queue_id
+    from postfix_archive.back import qmqp  # seldom
+
     port = run.port(b"refused-address")
-    return handback.give_impossible(port, task.sender, task.people, stamped)
+    return qmqp.give(port, task.sender, task.people, stamped)
 
 
 def _send_on(run: Run) -> str:

@@ -29,6 +29,7 @@ from postfix_archive.back import (
     journal,
     mailq,
     postconf,
+    qmqp,
     reading,
     rescue,
     spool,
@@ -508,5 +509,5 @@ def test_whatever_a_qmqp_server_says_the_message_is_given_or_not(said: bytes) ->
     to = (Recipient(b"b\nb@example.com"),)
     with a_server(said), refusals():
         port = ("127.0.0.1", 10030)
-        queue_id = handback.give_impossible(port, SENDER, to, lambda: [MESSAGE])
+        queue_id = qmqp.give(port, SENDER, to, lambda: [MESSAGE])
         assert len(queue_id.split()) == 1

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from postfix_archive.back import handback
+from postfix_archive.back import handback, qmqp
 from postfix_archive.core.envelope import Client, Recipient
 from postfix_archive.core.errors import HandBackRefused, HandBackUnreachable
 
@@ -49,7 +49,7 @@ def given(*said: bytes) -> str:
 
 def given_by_qmqp(*said: bytes) -> str:
     with server(*said) as port:
-        return handback.give_impossible(port, b"", BOB, lambda: [b"hello\r\n"])
+        return qmqp.give(port, b"", BOB, lambda: [b"hello\r\n"])
 
 
 def test_answers_may_come_byte_by_byte() -> None:

@@ -1,0 +1,224 @@
+"""make bench: what the archive costs, by private Postfix instances side by side.
+
+All variants run in one go, in turns: a slow minute of the machine hits all of them.
+Ratios are taken round by round. Writes bench.json, and from it performance.md and
+performance.svg. Every option is an environment variable as well (make bench ROUNDS=1).
+Needs root, since Postfix does.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import signal
+import subprocess
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+
+import alone
+import load
+import page
+import usage
+import variants
+from private_postfix import PrivatePostfix
+
+DEFAULTS = {
+    "ROUNDS": "5",
+    "MESSAGES": "400",
+    "SIZES": "4,200",
+    "RECIPIENTS": "1,10,50",
+    "SESSIONS": "1,20",
+    "VARIANTS": ",".join(variants.NAMES),
+    "LATENCIES": "40",
+    "TRACED": "50",
+    "ALONE": "20",
+    "OUT": "build/bench",
+}
+HELP = {
+    "ROUNDS": "how often each load is sent to each variant",
+    "MESSAGES": "4 KB messages a run; of larger ones fewer",
+    "SIZES": "KB a message",
+    "RECIPIENTS": "recipients a message",
+    "SESSIONS": "SMTP sessions at once",
+    "VARIANTS": "what is compared",
+    "LATENCIES": "messages a round whose latency is taken, one after the other",
+    "TRACED": "messages in the pass that counts fsyncs and looks at memory",
+    "ALONE": "processes that are run by themselves, for their CPU",
+    "OUT": "folder for bench.json and what is made from it",
+}
+
+
+class Bench:
+    """The instances, and what has been measured so far."""
+
+    def __init__(self, options: argparse.Namespace, stack: ExitStack) -> None:
+        self.options = options
+        self.load_before = os.getloadavg()[0]
+        self.instances: dict[str, PrivatePostfix] = {}
+        self.groups: dict[str, usage.Group] = {}
+        for name in options.variants:
+            self._start(name, stack)
+        self.loads = [
+            load.Load(size * 1024, recipients, sessions)
+            for size in options.sizes
+            for recipients in options.recipients
+            for sessions in options.sessions
+        ]
+        self.runs: dict[str, dict[str, list[load.Run]]] = {
+            each.name: {name: [] for name in self.instances} for each in self.loads
+        }
+        self.latencies: dict[str, dict[str, list[float]]] = {
+            f"{size} KB": {name: [] for name in self.instances}
+            for size in options.sizes
+        }
+
+    def _start(self, name: str, stack: ExitStack) -> None:
+        postfix = variants.build(name)
+        group = usage.Group(postfix.folder.name)
+        stack.callback(group.remove)
+        with group.entered():
+            stack.enter_context(postfix)
+        self.instances[name], self.groups[name] = postfix, group
+
+    def warm(self) -> None:
+        """Send a little to each, so that nobody's first round is the first of all."""
+        for postfix in self.instances.values():
+            load.send(postfix, self.loads[0], 20)
+            load.wait(postfix)
+
+    def round(self, number: int) -> None:
+        """Send each load to each variant; who is first changes with the round."""
+        names = list(self.instances)
+        turn = number % len(names)
+        for each in self.loads:
+            for name in names[turn:] + names[:turn]:
+                self.runs[each.name][name].append(self._run(name, each))
+        for size in self.options.sizes:
+            for name in names[turn:] + names[:turn]:
+                self.latencies[f"{size} KB"][name] += load.latencies(
+                    self.instances[name], size * 1024, self.options.latencies
+                )
+
+    def _run(self, name: str, each: load.Load) -> load.Run:
+        messages = each.messages(self.options.messages)
+        done = load.run(self.instances[name], self.groups[name], each, messages)
+        say(f"{each.name}: {name}: {done.rate:.0f}/s, {done.cpu_ms:.1f} ms CPU")
+        return done
+
+    def traced(self) -> dict[str, dict[str, dict[str, object]]]:
+        """Return fsyncs a message and peak memory of our doors, by size and variant."""
+        return {
+            f"{size} KB": {name: self._traced(name, size) for name in self.instances}
+            for size in self.options.sizes
+        }
+
+    def _traced(self, name: str, size: int) -> dict[str, object]:
+        postfix, messages = self.instances[name], self.options.traced
+        one = load.Load(size * 1024, 1, 1)
+        memory: dict[str, int] = {}
+        counted: list[int] = []
+        with usage.fsyncs(postfix, counted):
+            load.send(postfix, one, messages)
+            load.wait(postfix)
+        if name in variants.OURS:
+            with usage.peak(postfix, memory):
+                load.send(postfix, one, messages)
+                load.wait(postfix)
+        return {"fsyncs": counted[0] / messages, "memory_kb": memory}
+
+    def alone(self) -> dict[str, list[float]]:
+        """Return CPU ms of single processes of the pipe door, if it is here."""
+        if variants.PIPE not in self.instances:
+            return {}
+        return alone.cpu_ms(
+            self.instances[variants.PIPE], load.SMALL, self.options.alone
+        )
+
+    def result(self) -> dict[str, object]:
+        """Return all that bench.json says."""
+        return {
+            "machine": machine(self.groups) | {"load_before": self.load_before},
+            "options": vars(self.options) | {"out": ""},
+            "runs": {
+                each: {
+                    name: {
+                        "messages": runs[0].messages,
+                        "rate": [round(run.rate, 2) for run in runs],
+                        "cpu_ms": [round(run.cpu_ms, 3) for run in runs],
+                    }
+                    for name, runs in by_name.items()
+                }
+                for each, by_name in self.runs.items()
+            },
+            "latency_ms": {
+                size: {
+                    name: [round(each, 2) for each in values]
+                    for name, values in by_name.items()
+                }
+                for size, by_name in self.latencies.items()
+            },
+            "traced": self.traced(),
+            "alone_cpu_ms": self.alone(),
+        }
+
+
+def machine(groups: dict[str, usage.Group]) -> dict[str, object]:
+    """Return what the figures depend on."""
+    version = ["postconf", "-dh", "mail_version"]
+    return {
+        "cores": os.cpu_count(),
+        "python": platform.python_version(),
+        "postfix": subprocess.run(
+            version, capture_output=True, text=True, check=True
+        ).stdout.strip(),
+        "kernel": platform.release().partition("-")[0],
+        "cpu_from": next(iter(groups.values())).source,
+    }
+
+
+def say(text: str) -> None:
+    """Print a line at once, beside the table."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def options_of(words: list[str]) -> argparse.Namespace:
+    """Return what was asked for, by options or by the environment."""
+    parser = argparse.ArgumentParser(prog="bench", description=__doc__)
+    for name, usual in DEFAULTS.items():
+        asked = os.environ.get(name) or usual
+        parser.add_argument(f"--{name.lower()}", default=asked, help=HELP[name])
+    asked_for = parser.parse_args(words)
+    for name in ("rounds", "messages", "latencies", "traced", "alone"):
+        setattr(asked_for, name, max(1, int(getattr(asked_for, name))))
+    for name in ("sizes", "recipients", "sessions"):
+        numbers = [int(each) for each in getattr(asked_for, name).split(",")]
+        setattr(asked_for, name, numbers)
+    asked_for.variants = asked_for.variants.split(",")
+    if unknown := set(asked_for.variants) - set(variants.NAMES):
+        parser.error(f"no such variant: {', '.join(sorted(unknown))}")
+    return asked_for
+
+
+def main(words: list[str]) -> None:
+    """Measure, write bench.json, show the table."""
+    options = options_of(words)
+    out = Path(options.out)
+    out.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as stack:
+        bench = Bench(options, stack)
+        bench.warm()
+        for number in range(options.rounds):
+            say(f"round {number + 1} of {options.rounds}")
+            bench.round(number)
+        result = bench.result()
+    (out / "bench.json").write_text(json.dumps(result, indent=1) + "\n")
+    print(page.write(result, out))
+
+
+if __name__ == "__main__":
+    # However it ends, its instances end with it.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    main(sys.argv[1:])

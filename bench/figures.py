@@ -1,0 +1,53 @@
+"""What the measurements come to: ratios between variants, with their spread."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from statistics import median
+
+import variants
+
+# Ratios of messages/s that the archive is to reach: 4 KB, 1 recipient, 20 sessions.
+BARS = (
+    (variants.LMTP, variants.ALWAYS_BCC, 0.60),
+    (variants.LMTP, variants.NULL_LMTP, 0.85),
+    (variants.PIPE, variants.NULL_PIPE, 0.85),
+)
+PROCESS_BAR = 2.0  # CPU of one of our processes, in those of a bare interpreter
+RATIOS = (
+    (variants.ALWAYS_BCC, variants.PLAIN),
+    (variants.NULL_PIPE, variants.PLAIN),
+    (variants.PIPE, variants.PLAIN),
+    (variants.NULL_LMTP, variants.PLAIN),
+    (variants.LMTP, variants.PLAIN),
+    (variants.PIPE, variants.ALWAYS_BCC),
+    *((ours, other) for ours, other, _ in BARS),
+)
+
+
+@dataclass(frozen=True)
+class Spread:
+    """The middle of several rounds, the lowest and the highest."""
+
+    middle: float
+    lowest: float
+    highest: float
+
+    def __str__(self) -> str:
+        return f"{self.middle:.2f} ({self.lowest:.2f}–{self.highest:.2f})"
+
+
+def spread(values: list[float]) -> Spread:
+    """Return median, least and greatest."""
+    return Spread(median(values), min(values), max(values))
+
+
+def ratio(above: list[float], below: list[float]) -> Spread:
+    """Return the ratio of two variants, round by round: each round is a pair."""
+    return spread([one / other for one, other in zip(above, below, strict=True)])
+
+
+def percentile(values: list[float], percent: int) -> float:
+    """Return the value that so many percent do not exceed (nearest rank)."""
+    ordered = sorted(values)
+    return ordered[max(0, -(-len(ordered) * percent // 100) - 1)]

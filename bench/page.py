@@ -1,0 +1,188 @@
+"""docs/performance.md, and its picture, from bench.json: figures in, text out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import chart
+import figures
+import variants
+
+Result = dict[str, Any]  # bench.json, as bench.Bench.result() makes it
+BAR = "4 KB, 1 rcpt, 20 sess"  # the load that the bars are set for
+
+HEAD = """\
+# Performance
+
+Made by `make bench` from `bench.json`; repeat it on your own machine. It builds private
+Postfix instances that are alike but for what happens to the mail, and sends the same
+mail to each in turns: a slow minute of the machine hits all. Mail is delivered to
+discard(8), which costs next to nothing: beside real delivery, differences are smaller.
+Ratios count, not figures: taken round by round, middle (lowest–highest) of {rounds}.
+`sess` are SMTP sessions at once, `rcpt` recipients a message.
+
+This run: {cores} cores, Postfix {postfix}, Python {python}, Linux {kernel}. CPU is the
+whole instance's, from {cpu_from}. Load average before it began: {load_before:.1f}; on a
+machine that has other work to do the spread is wide, and figures are low.
+
+| variant | the mail |
+|---|---|
+{variants}
+
+The null filters are what any after-queue filter in Python costs at the same door, with
+the same hand-back port: the one by pipe(8) is as many bare `python3 -I -S` a message as
+the archive needs, two; the one by lmtp(8) a worker that keeps its connections.
+Messages/s are until the queue is empty: for the archive, until the store has the copies
+(`archive_delivery = store`).
+"""
+
+
+def write(result: Result, out: Path) -> str:
+    """Write performance.md and performance.svg ; return the page's text."""
+    text = made(result)
+    (out / "performance.md").write_text(text)
+    (out / "performance.svg").write_text(picture(result))
+    return text
+
+
+def made(result: Result) -> str:
+    """Return the page."""
+    head = HEAD.format(
+        **result["machine"],
+        rounds=result["options"]["rounds"],
+        variants="\n".join(
+            f"| {name} | {variants.MEANING[name]} |" for name in _of(result)
+        ),
+    )
+    parts = (_bars, _pictured, _rates, _ratios, _latency, _traced, _alone)
+    sections = ["\n".join(part(result)) for part in parts]
+    return "\n".join([head, *(f"{each}\n" for each in sections if each)])
+
+
+def picture(result: Result) -> str:
+    """Return the picture: messages/s of all variants, a group a load."""
+    return chart.bars(
+        "Messages/s until the queue is empty, as a share of plain",
+        {
+            load: {
+                name: figures.ratio(cell["rate"], cells[variants.PLAIN]["rate"]).middle
+                for name, cell in cells.items()
+            }
+            for load, cells in result["runs"].items()
+            if variants.PLAIN in cells
+        },
+    )
+
+
+def _of(result: Result) -> list[str]:
+    names: list[str] = result["options"]["variants"]
+    return names
+
+
+def _bars(result: Result) -> Iterator[str]:
+    cells = result["runs"].get(BAR, {})
+    found = [each for each in figures.BARS if {each[0], each[1]} <= set(cells)]
+    if not found:
+        return
+    yield from ("## What we aim at", "", f"Messages/s, {BAR}.", "")
+    yield from ("| ratio | aim | found | |", "|---|---|---|---|")
+    for above, below, aim in found:
+        spread = figures.ratio(cells[above]["rate"], cells[below]["rate"])
+        verdict = "reached" if spread.middle >= aim else "missed"
+        yield f"| {above} / {below} | {aim:.2f} | {spread} | {verdict} |"
+
+
+def _pictured(result: Result) -> Iterator[str]:
+    if variants.PLAIN in _of(result):
+        yield "![Messages/s of all variants as a share of plain](performance.svg)"
+
+
+def _rates(result: Result) -> Iterator[str]:
+    names = _of(result)
+    yield from ("## Messages/s, and CPU ms a message", "")
+    yield _row("load", *names)
+    yield _row(*["---"] * (len(names) + 1))
+    for load, cells in result["runs"].items():
+        yield _row(load, *(_rate_and_cpu(cells[name]) for name in names))
+
+
+def _rate_and_cpu(cell: dict[str, list[float]]) -> str:
+    return f"{median(cell['rate']):.0f}/s, {median(cell['cpu_ms']):.1f} ms"
+
+
+def _ratios(result: Result) -> Iterator[str]:
+    names = set(_of(result))
+    pairs = [each for each in figures.RATIOS if set(each) <= names]
+    if not pairs:
+        return
+    yield from ("## Ratios of messages/s", "")
+    yield _row("load", *(f"{above} / {below}" for above, below in pairs))
+    yield _row(*["---"] * (len(pairs) + 1))
+    for load, cells in result["runs"].items():
+        yield _row(load, *(_ratio(cells, *pair) for pair in pairs))
+
+
+def _ratio(cells: dict[str, dict[str, list[float]]], above: str, below: str) -> str:
+    return str(figures.ratio(cells[above]["rate"], cells[below]["rate"]))
+
+
+def _latency(result: Result) -> Iterator[str]:
+    yield from ("## Latency", "")
+    yield "Milliseconds from MAIL FROM to delivery, one message at a time, p50 / p99."
+    if variants.PLAIN in _of(result):
+        yield "Then what is more than with plain."
+    yield ""
+    yield _row("size", *_of(result))
+    yield _row(*["---"] * (len(_of(result)) + 1))
+    for size, by_name in result["latency_ms"].items():
+        yield _row(size, *(_percentiles(by_name[name]) for name in _of(result)))
+        if plain := by_name.get(variants.PLAIN):
+            added = (_percentiles(by_name[name], plain) for name in _of(result))
+            yield _row(f"{size}, added", *added)
+
+
+def _percentiles(values: list[float], less: list[float] | None = None) -> str:
+    found = [
+        figures.percentile(values, each)
+        - (figures.percentile(less, each) if less else 0)
+        for each in (50, 99)
+    ]
+    return " / ".join(f"{each:.0f}" for each in found)
+
+
+def _traced(result: Result) -> Iterator[str]:
+    yield from ("## Fsyncs and memory", "")
+    yield "fsync and fdatasync a message, of the whole instance, 1 recipient, in a pass"
+    yield "of its own (strace makes it slow). Memory: the peak of each of ours."
+    yield ""
+    yield _row("size", *_of(result))
+    yield _row(*["---"] * (len(_of(result)) + 1))
+    for size, by_name in result["traced"].items():
+        yield _row(size, *(_fsyncs_and_memory(by_name[name]) for name in _of(result)))
+
+
+def _fsyncs_and_memory(cell: dict[str, Any]) -> str:
+    memory = [f"{door} {kb / 1024:.0f} MB" for door, kb in cell["memory_kb"].items()]
+    return "; ".join([f"{cell['fsyncs']:.1f}", *sorted(memory)])
+
+
+def _alone(result: Result) -> Iterator[str]:
+    values = result["alone_cpu_ms"]
+    if not values:
+        return
+    yield from ("## One process by itself", "")
+    yield "CPU of single runs, 4 KB, beside `python3 -I -S -c pass` (bare)."
+    yield f"We aim at {figures.PROCESS_BAR:.1f} times bare at most."
+    yield from ("", "| process | CPU ms | beside bare | |", "|---|---|---|---|")
+    for name, spent in values.items():
+        beside = figures.ratio(spent, values["bare"])
+        verdict = "reached" if beside.middle <= figures.PROCESS_BAR else "missed"
+        said = "" if name == "bare" else verdict
+        yield _row(name, str(figures.spread(spent)), str(beside), said)
+
+
+def _row(*cells: str) -> str:
+    return f"| {' | '.join(cells)} |"

@@ -1,0 +1,166 @@
+"""What an instance uses: CPU by its control group, memory and fsyncs by process."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from private_postfix import PrivatePostfix, descendants
+
+TICKS = os.sysconf("SC_CLK_TCK")
+DOORS = ("archive-stamp", "archive", "archive-lmtp")
+LOOK = 0.005  # seconds between two looks at memory
+HIGH_WATER = re.compile(r"^VmHWM:\s+(\d+) kB", re.M)
+SYNCS = re.compile(
+    r"\b(?:fsync|fdatasync)\((?!.*unfinished)|\b(?:fsync|fdatasync) resumed"
+)
+
+
+class Group:
+    """A control group (cgroup v2) for one instance; or none, where none can be had."""
+
+    def __init__(self, name: str) -> None:
+        self.folder = _hierarchy()
+        self.home = self.folder
+        if self.folder:
+            self.folder = self.folder / name
+            try:
+                self.folder.mkdir()
+            except OSError:
+                self.folder = None
+
+    @contextmanager
+    def entered(self) -> Iterator[None]:
+        """What is started meanwhile, and all that comes of it, belongs to the group."""
+        if not (self.folder and self.home):
+            yield
+            return
+        (self.folder / "cgroup.procs").write_text("0")
+        try:
+            yield
+        finally:
+            (self.home / "cgroup.procs").write_text("0")
+
+    def remove(self) -> None:
+        """Remove the group, once its last process is gone."""
+        for _ in range(200):
+            try:
+                return self.folder.rmdir() if self.folder else None
+            except OSError:
+                time.sleep(0.02)
+
+    def seconds(self, postfix: PrivatePostfix) -> float:
+        """Return the CPU seconds that the instance has used since its start."""
+        if self.folder:
+            stat = (self.folder / "cpu.stat").read_text()
+            return int(stat.split()[1]) / 1e6
+        return sum(map(_ticks, processes(postfix))) / TICKS
+
+    @property
+    def source(self) -> str:
+        """Where seconds() comes from."""
+        return "cgroup v2 cpu.stat" if self.folder else "/proc/PID/stat of the tree"
+
+
+def processes(postfix: PrivatePostfix) -> list[int]:
+    """Return the pids of an instance."""
+    pid = int((postfix.queue / "pid" / "master.pid").read_text())
+    return [pid, *descendants(pid)]
+
+
+@contextmanager
+def peak(postfix: PrivatePostfix, found: dict[str, int]) -> Iterator[None]:
+    """Note the peak memory (kB) of each of our doors into found, meanwhile."""
+    over = threading.Event()
+    looker = threading.Thread(target=_look, args=(postfix, found, over))
+    looker.start()
+    try:
+        yield
+    finally:
+        over.set()
+        looker.join()
+
+
+@contextmanager
+def fsyncs(postfix: PrivatePostfix, found: list[int]) -> Iterator[None]:
+    """Count fsync and fdatasync of the whole instance, meanwhile; it is slower."""
+    log = postfix.folder / "strace"
+    pids = [word for pid in processes(postfix) for word in ("-p", str(pid))]
+    calls = "trace=fsync,fdatasync"
+    command = ["strace", "-f", "-qq", "-e", calls, "-e", "signal=none", "-o", str(log)]
+    tracer = subprocess.Popen([*command, *pids], stderr=subprocess.DEVNULL)
+    postfix.wait(
+        lambda: tracer.poll() is not None or _traced(postfix, tracer.pid),
+        "strace has attached",
+    )
+    if tracer.poll() is not None:
+        raise SystemExit("strace may not look at Postfix here: it needs CAP_SYS_PTRACE")
+    try:
+        yield
+    finally:
+        tracer.send_signal(signal.SIGINT)
+        tracer.wait()
+    found.append(len(SYNCS.findall(log.read_text())))
+    log.unlink()
+
+
+def _hierarchy() -> Path | None:
+    """Return this process's own folder in the cgroup v2 hierarchy, None without one."""
+    mounts = [line.split() for line in Path("/proc/mounts").read_text().splitlines()]
+    own = re.search(r"^0::(.*)$", Path("/proc/self/cgroup").read_text(), re.M)
+    for _, where, kind, *_rest in mounts:
+        if kind == "cgroup2" and own and os.access(where, os.W_OK):
+            return Path(where + own[1].rstrip("/"))
+    return None
+
+
+def _ticks(pid: int) -> int:
+    """Return the CPU ticks of a process and of its children that are gone."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0
+    return sum(int(each) for each in stat[11:15])
+
+
+def _traced(postfix: PrivatePostfix, tracer: int) -> bool:
+    return all(
+        f"TracerPid:\t{tracer}\n" in _status(pid) or not _status(pid)
+        for pid in processes(postfix)
+    )
+
+
+def _status(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return ""
+
+
+def _look(
+    postfix: PrivatePostfix, found: dict[str, int], over: threading.Event
+) -> None:
+    doors = {str(postfix.program / door): door for door in DOORS}
+    while not over.wait(LOOK):
+        for pid in processes(postfix):
+            door = doors.get(_program(pid))
+            high = HIGH_WATER.search(_status(pid)) if door else None
+            if door and high:
+                found[door] = max(found.get(door, 0), int(high[1]))
+
+
+def _program(pid: int) -> str:
+    """Return the script that a Python process runs."""
+    try:
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    except OSError:
+        return ""
+    scripts = [each for each in words[1:3] if each.startswith(b"/")]
+    return os.fsdecode(scripts[0]) if scripts else ""

@@ -1,0 +1,96 @@
+"""The Postfix instances that are compared: alike but for what happens to the mail."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from private_postfix import PrivatePostfix
+
+HERE = Path(__file__).resolve().parent
+PLAIN = "plain"
+ALWAYS_BCC = "always_bcc"
+NULL_PIPE = "null-pipe"
+NULL_LMTP = "null-lmtp"
+PIPE = "pipe"
+LMTP = "lmtp"
+NAMES = (PLAIN, ALWAYS_BCC, NULL_PIPE, PIPE, NULL_LMTP, LMTP)
+MEANING = {
+    PLAIN: "no archive",
+    ALWAYS_BCC: "`always_bcc` to a Maildir of virtual(8)",
+    NULL_PIPE: "a filter that does nothing, by pipe(8)",
+    PIPE: "the archive, stamp filter by pipe(8)",
+    NULL_LMTP: "a filter that does nothing, by lmtp(8)",
+    LMTP: "the archive, stamp filter by lmtp(8)",
+}
+OURS = (PIPE, LMTP)
+COPY = "copy@archive.example.com"
+DELIVERED_TO = "delivered.example.com"  # a Maildir, where the time of delivery counts
+
+# Everybody's mail goes to discard(8), which costs next to nothing. What only tests need
+# (a queue run each second) is off; all else is as Postfix has it.
+MAIN = {
+    "default_transport": "discard:",
+    "queue_run_delay": "300s",
+    "minimal_backoff_time": "300s",
+    "maximal_backoff_time": "4000s",
+    "virtual_mailbox_domains": f"archive.example.com, {DELIVERED_TO}",
+    "virtual_mailbox_maps": "static:Maildir/",
+    "virtual_uid_maps": "static:65534",
+    "virtual_gid_maps": "static:65534",
+}
+
+
+def build(name: str) -> PrivatePostfix:
+    """Return the instance of a variant, not yet started."""
+    postfix = PrivatePostfix(
+        main={**MAIN, "virtual_mailbox_base": "/nonexistent", **_main(name)},
+        archive_cf={"archive_delivery": "store"},
+        has_archive=name not in (PLAIN, ALWAYS_BCC),
+        door="lmtp" if name in (LMTP, NULL_LMTP) else "pipe",
+        edit_master=EDITS.get(name, lambda text: text),
+    )
+    postfix.postconf(virtual_mailbox_base=str(maildir(postfix).parent))
+    maildir(postfix).parent.mkdir()
+    shutil.chown(maildir(postfix).parent, "nobody", "nogroup")
+    if name in EDITS:
+        for filter_ in HERE.glob("null_*.py"):
+            shutil.copy(filter_, postfix.program)
+    return postfix
+
+
+def maildir(postfix: PrivatePostfix) -> Path:
+    """Return the Maildir of an instance, which comes with the first delivery."""
+    return postfix.folder / "mailboxes" / "Maildir"
+
+
+def _main(name: str) -> dict[str, str]:
+    return {"always_bcc": COPY} if name == ALWAYS_BCC else {}
+
+
+def _by_null_pipe(master: str) -> str:
+    return _replaced(master, r"argv=(\S+)/archive-stamp$", "null_pipe.py")
+
+
+def _by_null_lmtp(master: str) -> str:
+    return _replaced(master, r"argv=(\S+)/archive-lmtp .*$", "null_lmtp.py")
+
+
+def _replaced(master: str, door: str, filter_: str) -> str:
+    """Return master.cf with a null filter for the door, the hand-back port the same."""
+    found = re.search(
+        r"^127\.0\.0\.1:(\d+) inet .*\n.*/archive-handback$", master, re.M
+    )
+    assert found
+    argv = rf"argv=/usr/bin/python3 -I -S \1/{filter_} {found[1]}"
+    edited, count = re.subn(door, argv, master, flags=re.M)
+    assert count
+    return edited
+
+
+EDITS: dict[str, Callable[[str], str]] = {
+    NULL_PIPE: _by_null_pipe,
+    NULL_LMTP: _by_null_lmtp,
+}
