@@ -485,7 +485,7 @@ def a_server(said: bytes) -> Iterator[None]:
     far.shutdown(1)
     near.settimeout(5)
     try:
-        with put(handback, "_connected", lambda _: near):
+        with put(handback, "connected", lambda _: near):
             yield
     finally:
         near.close()
