@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import datetime
 import json
+from typing import Any
 
 from postfix_archive.back import followed, journal, reading
 from postfix_archive.back.followed import Capture, Followed
-from postfix_archive.core import envelope, outcome, record
+from postfix_archive.core import address, outcome, record
 from postfix_archive.core.outcome import Outcome
 from postfix_archive.core.settings import Settings
-
-KINDS = ("archived", "supplement")
 
 
 class Captures:
@@ -49,7 +48,7 @@ class Captures:
             return set()
         if "id" in event:
             self._state.note_line(archive, event["id"], at)
-        if event["event"] in KINDS:
+        if event["event"] in record.CAPTURES:
             found = _capture(archive, event)
             self._state.add(found)
             return {found.capsule}
@@ -65,23 +64,21 @@ def said(archive: str, record_id: str, one: Outcome) -> followed.Said:
     return (archive, record_id, *words, waits)
 
 
-def _capture(archive: str, event: dict[str, object]) -> Capture:
-    text = str(event["envelope"]).encode("utf-8", "surrogateescape")
-    sealed = envelope.parse(text)
-    archived = datetime.datetime.fromisoformat(str(event["time"])).timestamp()
+def _capture(archive: str, event: dict[str, Any]) -> Capture:
+    sealed = record.sealed(event)
+    archived = datetime.datetime.fromisoformat(event["time"]).timestamp()
     return Capture(
         archive=archive,
         capsule=str(event.get("capsule", event["seq"])),
-        record_id=str(event["id"]),
+        record_id=event["id"],
         archive_id=sealed.archive_id,
         queue_id=sealed.queue_id.decode("ascii", "replace"),
         at=float(sealed.arrival or archived),
         recipients=tuple(
-            (_text(each.final), _text(each.original if each.expanded else b""))
+            (
+                address.as_text(each.final),
+                address.as_text(each.original if each.expanded else b""),
+            )
             for each in sealed.recipients
         ),
     )
-
-
-def _text(address: bytes) -> str:
-    return address.decode("utf-8", "surrogateescape")

@@ -134,13 +134,14 @@ class Follower:
         touched = {*self._queue.by_key} if self._is_first else self._touched()
         told: dict[followed.Said, Outcome] = {}
         settled: list[tuple[Capture, QueueFile | None, bool]] = []
+        begun = float(self._state.word(BEGUN) or "inf")
         for capture in self._affected(touched):
             file = self._file_of(capture)
             is_new = capture.capsule in self._new
             if file is not None and (file.key in touched or is_new):
                 self._touched_at[capture.capsule] = self._queue.now
             is_settled = self._is_settled(capture, file, told)
-            if is_settled or self._is_hopeless(capture, file):
+            if is_settled or _is_hopeless(capture, file, begun):
                 settled.append((capture, file, is_settled))
         self._append(told)
         if self._settings.archive_wait_for_outcome:
@@ -191,12 +192,6 @@ class Follower:
             settled &= bool(found) and found[0].is_settled
         return settled
 
-    def _is_hopeless(self, capture: Capture, file: QueueFile | None) -> bool:
-        """Tell whether nothing will be known of it: too old, or before the log."""
-        begun = float(self._state.word(BEGUN) or "inf")
-        is_before = file is None and capture.at < begun - NEAR
-        return is_before or time.time() - capture.at > TOO_OLD
-
     def _outcomes(
         self, capture: Capture, file: QueueFile | None, recipient: str, original: str
     ) -> list[Outcome]:
@@ -225,8 +220,8 @@ class Follower:
 
     def _tell_early(self, touched: set[str]) -> None:
         """Note what became of messages whose copies wait for just that."""
-        for file in self._queue.by_key.values():
-            if file.archive_id and (self._is_first or file.key in touched):
+        for file in self._queue.named(list(touched)):
+            if file.archive_id:
                 told = Resolver(self._passage, file, of=file.queue_id).all()
                 if told:
                     self._state.tell_early(file.archive_id, file.begun, told)
@@ -265,3 +260,9 @@ class Follower:
             if file.archive_id and file.begun > before and not file.is_told:
                 found |= self._passage.reached(file)
         return found
+
+
+def _is_hopeless(capture: Capture, file: QueueFile | None, begun: float) -> bool:
+    """Tell whether nothing will be known of it: too old, or before the log began."""
+    is_before = file is None and capture.at < begun - NEAR
+    return is_before or time.time() - capture.at > TOO_OLD

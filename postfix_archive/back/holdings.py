@@ -25,7 +25,7 @@ from postfix_archive.back import (
     mailq,
     reading,
 )
-from postfix_archive.core import envelope, record, rescuing
+from postfix_archive.core import record, rescuing
 from postfix_archive.core.capsules import NAMED
 from postfix_archive.core.causes import Gap
 from postfix_archive.core.errors import ArchiveError, CapsuleBroken
@@ -125,23 +125,19 @@ def _proved(line: bytes) -> set[str]:
     found: set[str] = set()
     for event in _events(line):
         with contextlib.suppress(CapsuleBroken):
-            found |= {event["id"], _envelope(event).archive_id}
+            found |= {event["id"], record.sealed(event).archive_id}
     return found
 
 
 def _by_queue_id(line: bytes, queue_ids: Mapping[str, float]) -> set[str]:
     for event in _events(line):
         with contextlib.suppress(CapsuleBroken):
-            told = _envelope(event)
+            told = record.sealed(event)
             queue_id = told.queue_id.decode("ascii", "replace")
             came = queue_ids.get(queue_id)
             if came is not None and abs(came - (told.arrival or came)) < NEAR:
                 return {queue_id}
     return set()
-
-
-def _envelope(event: dict[str, Any]) -> envelope.Envelope:
-    return envelope.parse(event["envelope"].encode("utf-8", "surrogateescape"))
 
 
 def _gap(event: dict[str, Any]) -> Gap:

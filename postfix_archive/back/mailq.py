@@ -13,12 +13,11 @@ from typing import Any
 
 from postfix_archive.back import postconf
 from postfix_archive.back.host import PATIENCE
-from postfix_archive.core import record, ways
+from postfix_archive.core import record, request, ways
 from postfix_archive.core.errors import PostfixCommandFailed
 from postfix_archive.core.observed import Waiting
 
 ARCHIVE = "archive:"
-REQUESTS = "@archive-request.invalid"
 IN_HAND = 60.0  # seconds that a run of the filter may still take
 AT_ONCE = 200  # queue files that one postcat(1) opens
 HEADING = "*** ENVELOPE RECORDS "
@@ -87,7 +86,7 @@ def requeue(directory: str) -> tuple[int, int]:
 
 def _is_ours(each: Waiting) -> bool:
     filtered = each.content_filter.startswith((ways.STAMP, ARCHIVE))
-    return filtered or any(one.endswith(REQUESTS) for one in each.recipients)
+    return filtered or any(one.endswith(request.REQUESTS) for one in each.recipients)
 
 
 def _told(listing: str, now: int) -> list[Waiting]:

@@ -19,7 +19,7 @@ import os
 from itertools import count
 
 from postfix_archive.back import files, journal, stored
-from postfix_archive.core import digest, stamp, trace
+from postfix_archive.core import address, digest, stamp, trace
 from postfix_archive.core.errors import StoreFailed
 
 TYPE_CHECKING = False
@@ -93,10 +93,6 @@ class Archive:
             events.append(
                 MAILED, time, id=piece.record_id, capsule=piece.key, queued_as=queue_ids
             )
-
-    def outcomes(self, record_id: str, told: Iterable[Outcome], time: str) -> int:
-        """Record what became of recipients, durably; return how many were not known."""
-        return self.outcomes_of(((record_id, each) for each in told), time)
 
     def outcomes_of(self, told: Iterable[tuple[str, Outcome]], time: str) -> int:
         """Record outcomes of many records with one fsync; return how many were new.
@@ -289,12 +285,7 @@ def _append(
     words["sha256"] = piece.digest
     words["size"] = piece.size
     words["stamp"] = piece.verdict
-    words["envelope"] = _text(piece.fields)
+    words["envelope"] = address.as_text(piece.fields)
     if piece.above:
-        words["above"] = _text(piece.above)
+        words["above"] = address.as_text(piece.above)
     events.append(event, time, **words)
-
-
-def _text(content: bytes) -> str:
-    """Bytes as JSON text; those that are no UTF-8 become lone surrogates and back."""
-    return content.decode("utf-8", "surrogateescape")

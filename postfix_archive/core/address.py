@@ -105,6 +105,16 @@ def unquoted(address: bytes) -> bytes:
     return bytes(plain) + at + host
 
 
+def as_text(address: bytes) -> str:
+    """Return bytes as the journal has them: what is no UTF-8 as lone surrogates."""
+    return address.decode("utf-8", "surrogateescape")
+
+
+def as_bytes(text: str) -> bytes:
+    """Return text of the journal as the bytes that it stands for."""
+    return text.encode("utf-8", "surrogateescape")
+
+
 def is_network(text: str) -> bool:
     """Tell whether text is an IP address or an IPv4 network (address/length)."""
     base, slash, length = text.partition("/")

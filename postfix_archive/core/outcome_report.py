@@ -65,7 +65,7 @@ def became(found: Results) -> Became:
     key = b"", b""
     for each in found.all():
         if each.depth == 0:
-            key = _bytes(each.recipient), _bytes(each.original)
+            key = address.as_bytes(each.recipient), address.as_bytes(each.original)
         if each.outcome is not None:
             before = told.fields.get(key)
             fields = _recipient(each, each.outcome)
@@ -132,11 +132,11 @@ def _text(kept: Record, told: list[Result]) -> bytes:
     for each in told:
         indent = b"    " * each.depth
         before = each.original if each.original != each.recipient else ""
-        shown = b"<%s>" % mime.shown(_bytes(each.recipient))
-        shown += b", for <%s>" % mime.shown(_bytes(before)) if before else b""
+        shown = b"<%s>" % mime.shown(address.as_bytes(each.recipient))
+        shown += b", for <%s>" % mime.shown(address.as_bytes(before)) if before else b""
         lines.append(indent + shown)
         became = each.outcome.told() if each.outcome else "no outcome yet"
-        lines.append(indent + b"    " + mime.cut(mime.shown(_bytes(became))))
+        lines.append(indent + b"    " + mime.cut(mime.shown(address.as_bytes(became))))
     body = b"\r\n".join(lines) + b"\r\n"
     charset = b"us-ascii" if body.isascii() else b"utf-8"
     return mime.part(b"text/plain; charset=" + charset, b"Notification", body)
@@ -155,7 +155,9 @@ def _status(kept: Record, told: list[Result]) -> bytes:
 
 def _recipient(result: Result, became: Outcome) -> bytes:
     """Return the lines about one recipient (RFC 3464 2.3)."""
-    named = envelope.Recipient(_bytes(result.recipient), _bytes(result.original))
+    named = envelope.Recipient(
+        address.as_bytes(result.recipient), address.as_bytes(result.original)
+    )
     lines = [
         ("Action", became.action),
         ("Status", _code(became)),
@@ -170,10 +172,12 @@ def _recipient(result: Result, became: Outcome) -> bytes:
     ]
     said = envelope.recipient_fields(named)
     if became.parent:
-        said += b"Archive-Expanded-From: %s\r\n" % address.typed(_bytes(became.parent))
+        said += b"Archive-Expanded-From: %s\r\n" % address.typed(
+            address.as_bytes(became.parent)
+        )
     for name, value in lines:
         if value:
-            text = mime.cut(mime.shown(_bytes(value)))
+            text = mime.cut(mime.shown(address.as_bytes(value)))
             said += b"%s: %s\r\n" % (name.encode(), text)
     return said
 
@@ -226,8 +230,3 @@ def _encoding(body: bytes) -> bytes:
     shape = wire.Shape()
     shape.take(body)
     return shape.encoding
-
-
-def _bytes(text: str) -> bytes:
-    """Return text of the journal as the bytes that it stands for."""
-    return text.encode("utf-8", "surrogateescape")

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 # Halves of surrogate pairs, but for those that stand for bytes which are no UTF-8.
 HALVES = re.compile("[\ud800-\udc7f\udd00-\udfff]")
+CAPTURES = ("archived", "supplement")  # events that a message came with
 GAPS = ("gap-opened", "gap-closed")  # events: mail went unarchived
 REPORTS = OUTCOME_REPORT, OUTCOME_MAILED = "outcome-report", "outcome-mailed"
 
@@ -123,7 +124,7 @@ def is_event(found: object) -> bool:
         return False
     if found["event"] in REPORTS and not _is_report(found):
         return False
-    of_message = found["event"] in ("archived", "supplement") or "envelope" in found
+    of_message = found["event"] in CAPTURES or "envelope" in found
     return not of_message or _is_message(found)
 
 
@@ -166,13 +167,18 @@ def _is_report(found: dict[str, Any]) -> bool:
     return _are_texts(texts, "id", "file", "covers") and _is_file(found["file"])
 
 
+def sealed(event: dict[str, Any]) -> Envelope:
+    """Return the envelope in an event that has one; see is_event."""
+    return envelope.parse(address.as_bytes(event["envelope"]))
+
+
 def merged(archive: str, events: Iterable[dict[str, Any]]) -> dict[str, Record]:
     """Return the records of a journal by archive id, in the order of their capture."""
     records: dict[str, Record] = {}
     for event in events:
         told = None
         if "envelope" in event:
-            told = envelope.parse(event["envelope"].encode("utf-8", "surrogateescape"))
+            told = sealed(event)
         record = records.get(event.get("id", ""))
         if record is None and told is not None:
             record = records[event["id"]] = Record(archive, told)

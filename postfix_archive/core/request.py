@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from postfix_archive.core.keyring import Keyring
 
 DOMAIN = b"archive-request.invalid"
+REQUESTS = f"@{DOMAIN.decode()}"  # how such a recipient ends, as text
 ON_REQUEST = "on-request"  # the nexthop of hosts that archive by tables alone
 CAPSULE = b"capsule@" + DOMAIN  # where capsules are addressed to
 PURPOSE = b"request"

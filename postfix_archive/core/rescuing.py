@@ -19,7 +19,6 @@ from postfix_archive.core.observed import Waiting
 ARCHIVE = "archive:"
 COPIES = ("archive-relay:", "archive-local:")
 CAPSULE = request.CAPSULE.decode()
-REQUESTS = f"@{request.DOMAIN.decode()}"
 NOTICED = 5 * 60  # seconds that mail may wait at the filter before the alarm rings
 MARGIN = 30 * 60  # seconds before expiry in which two rescues come round, and more
 QUEUED = ("deferred", "incoming", "active")
@@ -102,7 +101,7 @@ def is_capsule(each: Waiting) -> bool:
 def is_at_filter(each: Waiting) -> bool:
     """Tell whether this waits for a stamp filter."""
     filtered = each.content_filter.startswith(gates.STAMP)
-    asked = any(one.endswith(REQUESTS) for one in each.recipients)
+    asked = any(one.endswith(request.REQUESTS) for one in each.recipients)
     return (filtered or asked) and not is_capsule(each)
 
 

@@ -16,7 +16,6 @@ from postfix_archive.core.passage import Passage
 from postfix_archive.core.queuefile import Entry, QueueFile
 
 MOMENT = 5.0  # seconds: local(8) says all of one delivery at once
-REQUESTS = f"@{request.DOMAIN.decode()}"
 DEPTH = 50  # queue files in a row; hopcount_limit
 IN_QUEUE = "in Postfix's queue, not tried yet"
 WITH_FILTER = "given to a content filter, which has not given it back yet"
@@ -75,7 +74,7 @@ class Resolver:
         if len(self._captured.entries) < self._captured.count:
             return []
         for each in self._captured.entries:
-            if each.recipient.endswith(REQUESTS):
+            if each.recipient.endswith(request.REQUESTS):
                 continue
             told = self.outcomes(each.recipient, each.original)
             if not told or not told[0].is_settled:

@@ -10,7 +10,7 @@ import json
 from collections import Counter
 from typing import NamedTuple
 
-from postfix_archive.core import digest, outcome
+from postfix_archive.core import address, digest, outcome
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -59,9 +59,13 @@ class Results:
 
     def capture(self, told: Envelope, *, counts: bool) -> None:
         """Take the recipients of one capture in; see Result for those that count."""
-        of = _text(told.queue_id)
+        of = address.as_text(told.queue_id)
         for each in told.recipients:
-            key = of, _text(each.final), _text(each.original or each.final)
+            key = (
+                of,
+                address.as_text(each.final),
+                address.as_text(each.original or each.final),
+            )
             self._captured[key] = counts or self._captured.get(key, False)
 
     def became(self, found: Outcome) -> None:
@@ -125,11 +129,6 @@ class Results:
             for key, each in self._outcomes.items()
             if not each.parent and key[:3] not in self._captured
         }
-
-
-def _text(value: bytes) -> str:
-    """Return bytes of an envelope as the journal has them."""
-    return value.decode("utf-8", "surrogateescape")
 
 
 def _expanded(

@@ -15,6 +15,7 @@ import time
 from _signal import SIG_IGN, SIGPIPE, alarm, signal
 
 from postfix_archive.back import config, spool
+from postfix_archive.back.watching import Watch
 from postfix_archive.core import address, lmtp, lmtp_mail, trace
 from postfix_archive.core.envelope import Recipient
 from postfix_archive.core.errors import ArchiveError, ArgumentsWrong
@@ -36,21 +37,6 @@ LIFE = 3600
 SOURCES = {b"LOCAL": True, b"REMOTE": False}  # XFORWARD_README
 
 
-class Watch:
-    """Some files as they were at one time: before they were read."""
-
-    __slots__ = ("_paths", "_seen")
-
-    def __init__(self, *paths: str) -> None:
-        self._paths = paths
-        self._seen = [_shape(path) for path in paths]
-
-    @property
-    def sees_change(self) -> bool:
-        """True if one of the files is no longer the one that it was."""
-        return [_shape(path) for path in self._paths] != self._seen
-
-
 class Ready:
     """What a worker has read from disk: settings and keys."""
 
@@ -66,7 +52,7 @@ class Ready:
     @property
     def is_outdated(self) -> bool:
         """True if settings or keys on disk are no longer those that were read."""
-        return self._settings_file.sees_change or self._key_file.sees_change
+        return self._settings_file.is_changed or self._key_file.is_changed
 
 
 class Run(pipe.Run):
@@ -199,7 +185,7 @@ class Worker:
     def _is_over(self) -> bool:
         """Tell whether the time is up or the disk has something newer than this."""
         outdated = self._ready is not None and self._ready.is_outdated
-        return outdated or self._program.sees_change or time.monotonic() > self._end
+        return outdated or self._program.is_changed or time.monotonic() > self._end
 
     def _read(self) -> bytes:
         try:
@@ -270,12 +256,3 @@ def _program() -> list[str]:
         if name.startswith("postfix_archive.")
     ]
     return [*files, f"{os.path.dirname(os.path.realpath(sys.argv[0]))}/current"]
-
-
-def _shape(path: str) -> tuple[int, int, int]:
-    """Return what shows of a file that it is another one; zeros where there is none."""
-    try:
-        status = os.stat(path)
-    except OSError:
-        return 0, 0, 0
-    return status.st_mtime_ns, status.st_size, status.st_ino

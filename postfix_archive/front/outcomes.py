@@ -13,9 +13,8 @@ from collections.abc import Iterator
 
 import click
 
-from postfix_archive.back import acting, config, maillog, postconf
+from postfix_archive.back import acting, config, maillog, postconf, watching
 from postfix_archive.back.following import PIECE, Follower
-from postfix_archive.back.watching import Watch
 from postfix_archive.core import gates, passage
 from postfix_archive.core.configuration import Configuration
 from postfix_archive.core.errors import (
@@ -101,7 +100,7 @@ class Service:
 
     def _follow(self) -> None:
         """Follow until told to stop, or until somebody changes the configuration."""
-        watch = Watch(self._directory)
+        watch = watching.configuration(self._directory)
         with _follower(self._directory) as follower:
             while not self._is_stopped:
                 piece = follower.read()

@@ -13,7 +13,7 @@ from typing import Any
 import chardet
 
 from postfix_archive.back import reading
-from postfix_archive.core import mime, outcome, record, results, trace
+from postfix_archive.core import address, mime, outcome, record, results, trace
 from postfix_archive.core.record import Record, shown
 from postfix_archive.core.settings import Settings
 
@@ -131,7 +131,7 @@ def _told(event: dict[str, Any]) -> str:
 
 def _address(text: str) -> str:
     """Text with bytes of an address, which may be no UTF-8, safe on a terminal."""
-    return shown(text.encode("utf-8", "surrogateescape"))
+    return shown(address.as_bytes(text))
 
 
 def _plain(text: str) -> str:

@@ -100,7 +100,7 @@ class Place:
 
     def became(self, *told: Any, archive_id: str = ARCHIVE_ID) -> None:
         """Append outcomes."""
-        self.archive.outcomes(archive_id, told, TIME)
+        self.archive.outcomes_of([(archive_id, each) for each in told], TIME)
 
     def settle(self) -> str:
         """Settle the record as the journal has it."""

@@ -574,24 +574,28 @@ def reported(folder: Path, covers: str = COVERS) -> str:
     return archive.outcome_report(ARCHIVE_ID, [report_on(covers)], covers, TIME)
 
 
+def of_it(told: list[outcome.Outcome]) -> list[tuple[str, outcome.Outcome]]:
+    return [(ARCHIVE_ID, each) for each in told]
+
+
 def test_outcomes_are_recorded_once_and_with_one_fsync(
     tmp_path: Path, synced: list[str]
 ) -> None:
     archive = kept_once(tmp_path)
     told = [became(f"r{number}@example.com") for number in range(50)]
     synced.clear()
-    assert archive.outcomes(ARCHIVE_ID, told, TIME) == 50
+    assert archive.outcomes_of(of_it(told), TIME) == 50
     assert synced.count(str(journal(tmp_path))) == 1
-    assert archive.outcomes(ARCHIVE_ID, told[:20], TIME) == 0
+    assert archive.outcomes_of(of_it(told[:20]), TIME) == 0
     again = [told[3], became("r3@example.com", "failed"), became("x@example.com")]
-    assert archive.outcomes(ARCHIVE_ID, again, "2027-01-01T00:00:00Z") == 2
+    assert archive.outcomes_of(of_it(again), "2027-01-01T00:00:00Z") == 2
     assert kinds(tmp_path) == ["archived"] + ["outcome"] * 52
     assert record(tmp_path).results.kinds == {"unknown": 1}  # Bob's
 
 
 def test_an_outcome_reads_back_as_it_was_recorded(tmp_path: Path) -> None:
     odd = became("b\udcfcb", "failed", reply='550 "no" \\ \x07', tries=4, parent="a b")
-    kept_once(tmp_path).outcomes(ARCHIVE_ID, [odd], TIME)
+    kept_once(tmp_path).outcomes_of(of_it([odd]), TIME)
     assert outcome.from_event(events(tmp_path)[1]) == odd
 
 
