@@ -180,7 +180,14 @@ def rotate(postfix: PrivatePostfix) -> None:
     subprocess.run(
         ["postfix", "-c", str(postfix.etc), "reload"], check=True, capture_output=True
     )
-    postfix.wait(postfix.logfile.exists, "there is a new log")
+    said = ["postlog", "-c", str(postfix.etc), "-t", "test", "rotated"]
+
+    def is_new() -> bool:
+        """The writer makes the file when somebody has something to say."""
+        subprocess.run(said, check=True, capture_output=True)
+        return postfix.logfile.exists()
+
+    postfix.wait(is_new, "there is a new log")
 
 
 def test_a_follower_ends_in_good_order(host: PrivatePostfix) -> None:
