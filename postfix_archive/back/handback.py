@@ -68,17 +68,37 @@ class Reply:
 
 
 class Session:
-    """One SMTP connection to an internal port, for one message."""
+    """One SMTP connection to an internal port, for one message after the other."""
 
     def __init__(self, port: tuple[str, int]) -> None:
+        self.port = port
+        self.is_fresh = True  # nothing was given on it yet
         self._name = f"{port[0]}:{port[1]}"
         self._held = b""
+        self._ahead: list[bytes] = []  # commands that go with the next MAIL
+        self._in_data = False
         self._socket = connected(port)
         self._expect(220, self._reply(), "the greeting")
         self._offers = self._said(b"EHLO localhost", 250).keywords
 
+    @property
+    def is_alive(self) -> bool:
+        """Tell whether the other side still waits for us; it has nothing to say."""
+        try:
+            self._socket.settimeout(0)
+            self._socket.recv(1)
+        except BlockingIOError:
+            self._socket.settimeout(TIMEOUT)
+            return True
+        except OSError:
+            pass
+        return False
+
     def forward(self, client: Client, queue_id: bytes, *, local: bool) -> None:
-        """Pass on who the real client is (XFORWARD_README), for log and header."""
+        """Pass on who the real client is (XFORWARD_README), for log and header.
+
+        Goes with what ask() says.
+        """
         if b"XFORWARD" not in self._offers:
             raise HandBackRefused(
                 f"{self._name} does not offer XFORWARD: set"
@@ -93,8 +113,7 @@ class Session:
             for name, value in coded
             if name in offered
         ]
-        for command in _commands(b"XFORWARD", said):
-            self._said(command, 250)
+        self._ahead = list(_commands(b"XFORWARD", said))
 
     def ask(
         self,
@@ -107,9 +126,11 @@ class Session:
         ret: bytes = b"",
         notify: bytes = b"",
     ) -> bool:
-        """Ask for MAIL and every RCPT; tell whether SMTP can carry all these addresses.
+        """Ask for MAIL, every RCPT and DATA; tell whether SMTP can carry all of it.
 
-        False means qmqp.give(). Any other refusal raises HandBackRefused.
+        All that the client may say at once (RFC 2920 3.1) goes in one write. False
+        means qmqp.give(), and that this session is to be closed. Any other refusal
+        raises HandBackRefused.
         """
         if not all(
             map(address.fits_smtp, (sender, *(each.final for each in recipients)))
@@ -122,35 +143,48 @@ class Session:
         command += b" ENVID=" + address.xtext(envid) if envid else b""
         if len(command) > SERVER_LIMIT:
             return False
-        reply = self._command(command)
-        if reply.impossible:
-            return False
-        self._expect(250, reply, "MAIL")
-        possible = True
-        for at in range(0, len(recipients), WINDOW):
+        commands = [*self._ahead, command]
+        ahead, self._ahead = len(self._ahead), []
+        for at in range(0, max(1, len(recipients)), WINDOW):
             window = recipients[at : at + WINDOW]
-            self._send(b"".join(_rcpt(each, notify) for each in window))
-            for reply in [self._reply() for _ in window]:
-                if reply.impossible:
-                    possible = False
-                else:
-                    self._expect(250, reply, "RCPT")
-        return possible
+            commands += [_rcpt(each, notify) for each in window]
+            last = at + WINDOW >= len(recipients)
+            replies = self._exchanged([*commands, b"DATA"] if last else commands)
+            self._in_data = last and replies[-1].code == 354
+            for each in replies[:ahead]:
+                self._expect(250, each, "XFORWARD")
+            if not self._takes(replies[ahead : len(commands)], commands[ahead:]):
+                return False
+            if last:
+                self._expect(354, replies[-1], "DATA")
+            commands, ahead = [], 0
+        return True
+
+    def _takes(self, replies: list[Reply], commands: list[bytes]) -> bool:
+        """Tell whether MAIL and RCPT are answered well; raises HandBackRefused."""
+        if any(each.impossible for each in replies):
+            return False
+        for reply, command in zip(replies, commands):
+            self._expect(250, reply, command[:4].decode())
+        return True
 
     def give(self, content: Iterable[bytes]) -> str:
-        """Send canonical content after DATA; return Postfix's queue id for it."""
-        self._said(b"DATA", 354)
+        """Send canonical content, which ask() was for; return Postfix's queue id."""
+        if not self._in_data:
+            raise HandBackRefused(f"{self._name} takes no message for these addresses")
         for block in wire.blocks(wire.stuffed(content)):
             self._send(block)
         self._send(b".\r\n")
         reply = self._reply()
+        self._in_data = self.is_fresh = False
         self._expect(250, reply, "the message")
         return queue_id(reply.text)
 
     def close(self) -> None:
         """End the session; what was given stays given whatever happens here."""
         try:
-            self._send(b"QUIT\r\n")
+            if not self._in_data:
+                self._send(b"QUIT\r\n")
             self._socket.close()
         except (OSError, HandBackUnreachable):
             pass
@@ -161,8 +195,12 @@ class Session:
         return reply
 
     def _command(self, command: bytes) -> Reply:
-        self._send(command + b"\r\n")
-        return self._reply()
+        return self._exchanged([command])[0]
+
+    def _exchanged(self, commands: list[bytes]) -> list[Reply]:
+        """Send commands in one write, return their replies."""
+        self._send(b"\r\n".join(commands) + b"\r\n")
+        return [self._reply() for _ in commands]
 
     def _send(self, content: bytes) -> None:
         try:
@@ -258,4 +296,4 @@ def _rcpt(recipient: Recipient, notify: bytes) -> bytes:
     command += b" NOTIFY=" + wanted if wanted else b""
     orcpt = recipient.orcpt or address.orcpt(recipient.original or recipient.final)
     longer = command + b" ORCPT=" + orcpt
-    return (longer if len(longer) <= SERVER_LIMIT else command) + b"\r\n"
+    return longer if len(longer) <= SERVER_LIMIT else command

@@ -71,6 +71,15 @@ def preamble(sealed: Envelope, keys: Keyring, *, sender: bytes, now: int) -> byt
     )
 
 
+def unsent(sealed: Envelope) -> Opened:
+    """Return what the capsule of this envelope would hold, were the original alone.
+
+    Its key is that of the capsule, so that whoever archives both archives one.
+    """
+    fields = envelope.serialise(sealed)
+    return Opened(sealed, fields, digest.hex_of(MAGIC + fields), 0)
+
+
 def start(head: bytes) -> int:
     """Return where a capsule's sealed fields begin in a message, -1 if it is none."""
     found = header.body_start(head)

@@ -15,6 +15,7 @@ about mail in flight; tests/unit/test_errors.py holds them to it.
      +-- HandBackUnreachable, HandBackRefused    Postfix's internal ports
      +-- StoreFailed, JournalFailed              the store
      +-- OutcomeAwaited                          archive_wait_for_outcome
+     +-- NotAtOnce                               the store, asked while mail waits
      +-- DeadlineOver                            our own time limit
      +-- RecordNotFound, RecordDamaged           commands that read
      +-- LogUnreadable, FollowerAtWork           Postfix's log
@@ -107,6 +108,10 @@ class JournalFailed(ArchiveError):
 
 class OutcomeAwaited(ArchiveError):
     """A copy is kept back until it is known what became of its message."""
+
+
+class NotAtOnce(ArchiveError):
+    """A copy could not go straight into the store: it goes as a capsule."""
 
 
 class DeadlineOver(ArchiveError):

@@ -84,6 +84,10 @@ MEANINGS = {
         "How long a copy waits for the outcome of its message, so that it tells it. 0:"
         " not at all."
     ),
+    "archive_write_through_time_limit": (
+        "How long the stamp filter waits for the store before it gives the copy to"
+        " Postfix's queue and lets mail go on. 0: not at all, each copy is queued."
+    ),
     "mail_owner": "As in main.cf.",
     "myhostname": "As in main.cf: needed to know Postfix's own Received: lines.",
 }

@@ -44,6 +44,7 @@ DEFAULTS = {
     "archive_tables": "",
     "archive_time_limit": "900s",
     "archive_wait_for_outcome": "0s",
+    "archive_write_through_time_limit": "5s",
     "mail_owner": "postfix",
 }
 
@@ -76,6 +77,7 @@ class Settings:
     archive_tables: tuple[tuple[str, str], ...]  # type and path of each source
     archive_time_limit: int  # seconds
     archive_wait_for_outcome: int  # seconds
+    archive_write_through_time_limit: int  # seconds
     config_directory: str
     mail_owner: str
     myhostname: bytes
@@ -98,6 +100,12 @@ class Settings:
     def stores(self) -> bool:
         """True if copies are kept in the store."""
         return "store" in self.archive_delivery
+
+    @property
+    def writes_through(self) -> bool:
+        """True if copies go straight into the store where that can be done at once."""
+        waits = self.archive_wait_for_outcome > 0
+        return self.stores and not waits and self.archive_write_through_time_limit > 0
 
     @property
     def mails(self) -> bool:
@@ -280,5 +288,6 @@ READERS: dict[str, Callable[[str, str], Any]] = {
     "archive_tables": _tables,
     "archive_time_limit": _time,
     "archive_wait_for_outcome": _time_or_none,
+    "archive_write_through_time_limit": _time_or_none,
     "myhostname": _host,
 }

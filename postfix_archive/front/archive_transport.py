@@ -1,7 +1,7 @@
 """The archive transport: opens a capsule, keeps the copy, sends it on its way.
 
-Called through front/pipe, and by front/returning for capsules from the fallback
-directory. First the store, then the mail: a mailed copy that bounces is never a lost
+Called through front/pipe, by front/returning for capsules from the fallback directory,
+and by front/through for captures that need no capsule. First the store, then the mail: a mailed copy that bounces is never a lost
 one. What the store cannot take goes at once into the fallback directory. Whatever
 else fails defers the capsule in Postfix's queue; a retry finds what is done and does
 the rest.
@@ -34,11 +34,15 @@ if TYPE_CHECKING:
     from postfix_archive.core.outcome_report import Became
     from postfix_archive.core.report import Copy, Told
     from postfix_archive.core.settings import Settings
+    from postfix_archive.core.wire import Shape
     from postfix_archive.front.pipe import Run
 
 
 class Case:
-    """One capsule as it came, and what is needed to archive it; now is Unix time."""
+    """One message to be archived, and what is needed for it; now is Unix time.
+
+    ``message`` is a capsule, or the original itself where front/through archives it.
+    """
 
     __slots__ = ("became", "keys", "message", "now", "settings")
 
@@ -58,17 +62,16 @@ class Case:
 
 
 class Work:
-    """One opened capsule, and what was found out about the original in it."""
+    """What is to be archived: the envelope, and what was found out of the original."""
 
     __slots__ = ("digest", "forged_marker", "head", "opened", "run", "shape")
 
-    def __init__(self, run: Case) -> None:
+    def __init__(self, run: Case, opened: Opened, digest: str, shape: Shape) -> None:
         self.run = run
-        head = run.message.head(limit=capsule.FIELDS_LIMIT)
-        self.opened: Opened = capsule.opened(head, run.keys)
-        self.head = run.message.head(self.opened.start)
-        self.digest = run.message.digests([self.opened.start])[self.opened.start].hex()
-        self.shape = run.message.shape(self.opened.start)
+        self.opened = opened
+        self.head = run.message.head(opened.start)
+        self.digest = digest
+        self.shape = shape
         form = run.settings.archive_report_format
         marked = run.settings.mails and form in marker.FORMS
         self.forged_marker = marked and marker.is_in(self.original())
@@ -136,14 +139,23 @@ def archived(case: Case) -> str:
 
     Raises StoreFailed and JournalFailed where the store cannot take it.
     """
-    work = Work(case)
-    sealed = work.opened.envelope
-    done = [_kept_in(work, each) for each in sealed.requests]
-    if work.digest != sealed.digest:
-        done.append(f"{ALARM} the message was altered in the queue after its capture")
+    opened = capsule.opened(case.message.head(limit=capsule.FIELDS_LIMIT), case.keys)
+    start = opened.start
+    came = case.message.digests([start])[start].hex()
+    loud, quiet = kept(Work(case, opened, came, case.message.shape(start)))
+    if came != opened.envelope.digest:
+        loud.append(f"{ALARM} the message was altered in the queue after its capture")
+    return "; ".join([*loud, f"archived as {opened.envelope.archive_id}", *quiet])
+
+
+def kept(work: Work) -> tuple[list[str], list[str]]:
+    """Put a message into its archives; return what the postmaster must see, the rest.
+
+    Raises as archived() does.
+    """
+    done = [_kept_in(work, each) for each in work.opened.envelope.requests]
     loud = [each for each in done if each.startswith(ALARM)]
-    quiet = [each for each in done if not each.startswith(ALARM)]
-    return "; ".join([*loud, f"archived as {sealed.archive_id}", *quiet])
+    return loud, [each for each in done if not each.startswith(ALARM)]
 
 
 def _kept_in(work: Work, request: Request) -> str:

@@ -14,7 +14,7 @@ import sys
 import time
 from _signal import SIG_IGN, SIGPIPE, alarm, signal
 
-from postfix_archive.back import config, spool
+from postfix_archive.back import config, keeping, spool
 from postfix_archive.back.watching import Watch
 from postfix_archive.core import address, lmtp, lmtp_mail, trace
 from postfix_archive.core.envelope import Recipient
@@ -25,6 +25,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from postfix_archive.back.keeping import Line
     from postfix_archive.core.keyring import Keyring
     from postfix_archive.core.lmtp_mail import Mail
     from postfix_archive.core.settings import Settings
@@ -58,7 +59,10 @@ class Ready:
 class Run(pipe.Run):
     """What a door needs for one message, as the LMTP session has it."""
 
-    def __init__(self, ready: Ready, said: dict[bytes, bytes], mail: Mail) -> None:
+    def __init__(
+        self, ready: Ready, line: Line, said: dict[bytes, bytes], mail: Mail
+    ) -> None:
+        self.line = line
         self.settings = ready.settings
         self.keys = ready.keys
         self.macros = {**said, b"sender": mail.sender, b"envid": mail.envid}
@@ -100,6 +104,7 @@ class Worker:
         self._writes = writes
         self._session = lmtp.Session(os.uname().nodename.encode())
         self._ready: Ready | None = None
+        self._line = keeping.Line(keeps=True)
         self._program = Watch(*_program())
         self._end = time.monotonic() + LIFE
         self._run: Run | None = None
@@ -144,7 +149,7 @@ class Worker:
         try:
             self._ready = self._ready or Ready(self._macros[b"config-directory"])
             pipe.set_deadline(self._ready.settings.archive_time_limit)
-            self._run = Run(self._ready, self._macros, mail)
+            self._run = Run(self._ready, self._line, self._macros, mail)
         except Exception as error:
             self._fail(error, mail.forwarded.get(b"queue-id", b""))
 

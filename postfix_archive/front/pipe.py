@@ -12,7 +12,7 @@ import os
 import time
 from _signal import SIGALRM, alarm, signal
 
-from postfix_archive.back import config, spool
+from postfix_archive.back import config, keeping, spool
 from postfix_archive.core import settings
 from postfix_archive.core.envelope import CLIENT_FIELDS, Client, Recipient
 from postfix_archive.core.errors import ArchiveError, ArgumentsWrong, DeadlineOver
@@ -33,7 +33,7 @@ TEXT_LIMIT = 900  # bytes: the log line stays one line, also behind syslog(3)
 class Run:
     """What a door needs for one message: pipe(8)'s words, settings, keys, the time."""
 
-    __slots__ = ("keys", "macros", "message", "now", "recipients", "settings")
+    __slots__ = ("keys", "line", "macros", "message", "now", "recipients", "settings")
 
     # What pipe(8) does not say, and lmtp(8) does.
     ret = b""
@@ -47,6 +47,7 @@ class Run:
         set_deadline(self.settings.archive_time_limit)
         self.keys: Keyring = config.keys(self.settings)
         self.now = int(time.time())
+        self.line = keeping.Line(keeps=False)
         self.message: Spool = spool.read(0, self.settings.archive_spool_directory)
 
     def port(self, name: bytes) -> tuple[str, int]:

@@ -2,7 +2,8 @@
 
 Called through front/pipe. Captures a message (the capsule) and hands it back, stamped.
 The order is what keeps mail safe: first Postfix says whether it can take the original,
-then it gets the capsule, then the original. A retry after any step repeats the rest.
+then the store gets the copy (front/through) or Postfix the capsule, then Postfix the
+original. A retry after any step repeats the rest.
 """
 
 from __future__ import annotations
@@ -10,6 +11,11 @@ from __future__ import annotations
 from postfix_archive.back import config, handback
 from postfix_archive.core import capsule, filtering, packing, request, wire
 from postfix_archive.core.envelope import Recipient
+from postfix_archive.core.errors import (
+    HandBackRefused,
+    HandBackUnreachable,
+    NotAtOnce,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -69,12 +75,30 @@ def _asked(
 
     Then it has ended: it would keep a cleanup(8) that the other way may need.
     """
-    back = handback.Session(run.port(b"handback-address"))
+    port = run.port(b"handback-address")
+    back = run.line.take(port)
+    try:
+        possible = _is_possible(back, run, task, reading, head)
+    except (HandBackUnreachable, HandBackRefused):
+        back.close()
+        if back.is_fresh:
+            raise
+        back = handback.Session(port)  # the kept one ended in this moment
+        possible = _is_possible(back, run, task, reading, head)
+    if possible:
+        return back
+    back.close()
+    return None
+
+
+def _is_possible(
+    back: handback.Session, run: Run, task: Task, reading: Reading, head: bytes
+) -> bool:
     local = task.local
     if local is None:
         local = filtering.is_local(task.client, run.settings.archive_local_clients)
     back.forward(task.client, task.queue_id, local=local)
-    possible = back.ask(
+    return back.ask(
         task.sender,
         task.people,
         smtputf8=filtering.needs_smtputf8(task, reading, head),
@@ -82,21 +106,28 @@ def _asked(
         envid=task.envid,
         ret=task.ret,
     )
-    if possible:
-        return back
-    back.close()
-    return None
 
 
 def _captured(run: Run, plan: Plan) -> str:
-    """Give Postfix the capsule, if anything is to be archived."""
+    """Archive it at once, or give Postfix the capsule, if anything is to be archived.
+
+    Return what was done, for the log.
+    """
     if plan.envelope is None:
         return ""
+    named = f"archived as {plan.envelope.archive_id}"
+    if run.settings.writes_through:
+        from postfix_archive.front import through
+
+        try:
+            return _line(through.archived(run, plan.envelope), f"{named}, stored")
+        except NotAtOnce as reason:
+            named = f"{named}, queued: {reason}"
     preamble = capsule.preamble(
         plan.envelope, run.keys, sender=run.settings.archive_from, now=run.now
     )
     _submit(run, packing.packed(preamble, run.message.pieces()))
-    return f"archived as {plan.envelope.archive_id}"
+    return named
 
 
 def _handed_back(
@@ -109,7 +140,7 @@ def _handed_back(
 
     if back is not None:
         queue_id = back.give(stamped())
-        back.close()
+        run.line.done(back)
         return queue_id
     from postfix_archive.back import qmqp  # seldom
 

@@ -57,7 +57,7 @@ def test_a_message_is_captured_stored_mailed_and_delivered_once(
     assert recipients_of(record) == ["bob@example.net", "eve@example.net"]
     for to in ("bob@example.net", "eve@example.net", LEGAL):
         assert delivered(postfix, "first", to)
-    said = "250 2.0.0 archived as [0-9a-f-]+; queued as "
+    said = "250 2.0.0 archived as [0-9a-f-]+, stored; queued as "
     assert re.search(said, line_of(postfix, queue_id))
     assert postfix.command("verify").returncode == 0
 
@@ -301,7 +301,10 @@ def capsules_by_lmtp(master: str) -> str:
 
 
 def test_workers_can_be_the_archive_transport_too() -> None:
-    with PrivatePostfix(door="lmtp", edit_master=capsules_by_lmtp) as host:
+    by_capsule = {"archive_write_through_time_limit": "0"}
+    with PrivatePostfix(
+        door="lmtp", edit_master=capsules_by_lmtp, archive_cf=by_capsule
+    ) as host:
         content = mail("both") + b"\xff\xfe\0\n" + b"y" * 5000 + b"\n"
         host.send(content)
         host.settle()

@@ -106,11 +106,11 @@ def test_a_qmqp_answer_that_is_cut_off_or_no_is_no_promise(said: bytes) -> None:
 def test_dsn_parameters_are_passed_on_as_they_were_given() -> None:
     bob = Recipient(b"bob@example.com", notify=b"DELAY", orcpt=b"rfc822;b+2Bc@x")
     said = handback._rcpt(bob, b"")
-    assert said == b"RCPT TO:<bob@example.com> NOTIFY=DELAY ORCPT=rfc822;b+2Bc@x\r\n"
+    assert said == b"RCPT TO:<bob@example.com> NOTIFY=DELAY ORCPT=rfc822;b+2Bc@x"
     assert b"NOTIFY=NEVER" in handback._rcpt(bob, b"NEVER")
 
 
 def test_without_dsn_parameters_the_original_recipient_is_named() -> None:
     bob = Recipient(b"bob@example.com", b"sales@example.com")
     said = handback._rcpt(bob, b"")
-    assert said == b"RCPT TO:<bob@example.com> ORCPT=rfc822;sales@example.com\r\n"
+    assert said == b"RCPT TO:<bob@example.com> ORCPT=rfc822;sales@example.com"
