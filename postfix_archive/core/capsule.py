@@ -71,13 +71,13 @@ def preamble(sealed: Envelope, keys: Keyring, *, sender: bytes, now: int) -> byt
     )
 
 
-def unsent(sealed: Envelope) -> Opened:
-    """Return what the capsule of this envelope would hold, were the original alone.
+def unsent(fields: bytes) -> Opened:
+    """Return what the capsule of an original would hold, from its envelope's fields.
 
     Its key is that of the capsule, so that whoever archives both archives one.
     """
-    fields = envelope.serialise(sealed)
-    return Opened(sealed, fields, digest.hex_of(MAGIC + fields), 0)
+    key = digest.hex_of(MAGIC + fields)
+    return Opened(envelope.parse(fields), fields, key, 0)
 
 
 def start(head: bytes) -> int:

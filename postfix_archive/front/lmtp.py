@@ -20,6 +20,7 @@ from postfix_archive.core import address, lmtp, lmtp_mail, trace
 from postfix_archive.core.envelope import Recipient
 from postfix_archive.core.errors import ArchiveError, ArgumentsWrong
 from postfix_archive.front import pipe
+from postfix_archive.front.through import Through
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -39,9 +40,9 @@ SOURCES = {b"LOCAL": True, b"REMOTE": False}  # XFORWARD_README
 
 
 class Ready:
-    """What a worker has read from disk: settings and keys."""
+    """What a worker has read from disk: settings and keys; and its way to the store."""
 
-    __slots__ = ("_key_file", "_settings_file", "keys", "settings")
+    __slots__ = ("_key_file", "_settings_file", "keys", "settings", "through")
 
     def __init__(self, given: bytes) -> None:
         directory = config.directory(os.fsdecode(given) or None)
@@ -49,6 +50,7 @@ class Ready:
         self.settings: Settings = config.load(directory)
         self._key_file = Watch(self.settings.archive_key_file)
         self.keys: Keyring = config.keys(self.settings)
+        self.through = Through(self.settings, self.keys)
 
     @property
     def is_outdated(self) -> bool:
@@ -63,6 +65,7 @@ class Run(pipe.Run):
         self, ready: Ready, line: Line, said: dict[bytes, bytes], mail: Mail
     ) -> None:
         self.line = line
+        self._ready = ready
         self.settings = ready.settings
         self.keys = ready.keys
         self.macros = {**said, b"sender": mail.sender, b"envid": mail.envid}
@@ -79,6 +82,11 @@ class Run(pipe.Run):
         self.smtputf8 = mail.smtputf8
         self.now = int(time.time())
         self.message = spool.Spool()
+
+    @property
+    def through(self) -> Through:
+        """The way straight into the store, the same for all messages."""
+        return self._ready.through
 
     def read_queue_id(self) -> None:
         """Find out from the message itself which queue file it came from."""

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from postfix_archive.back.spool import Spool
     from postfix_archive.core.keyring import Keyring
     from postfix_archive.core.settings import Settings
+    from postfix_archive.front.through import Through
 
 DEFER = 75  # EX_TEMPFAIL, sysexits(3)
 UNKNOWN = b"unknown"  # what Postfix says of a client that it does not know
@@ -58,6 +59,13 @@ class Run:
         setting = f"archive_{name.decode().replace('-', '_')}"
         found: tuple[str, int] = getattr(self.settings, setting)
         return found
+
+    @property
+    def through(self) -> Through:
+        """The way straight into the store."""
+        from postfix_archive.front.through import Through  # not for all runs
+
+        return Through(self.settings, self.keys)
 
     @property
     def client(self) -> Client:

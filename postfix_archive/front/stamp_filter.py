@@ -117,10 +117,8 @@ def _captured(run: Run, plan: Plan) -> str:
         return ""
     named = f"archived as {plan.envelope.archive_id}"
     if run.settings.writes_through:
-        from postfix_archive.front import through
-
         try:
-            return _line(through.archived(run, plan.envelope), f"{named}, stored")
+            return _line(run.through.archived(run, plan.envelope), f"{named}, stored")
         except NotAtOnce as reason:
             named = f"{named}, queued: {reason}"
     preamble = capsule.preamble(

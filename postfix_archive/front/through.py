@@ -9,16 +9,20 @@ archive transport does all of it again. Both bear one key: the store has it once
 
 from __future__ import annotations
 
+import marshal
 import os
+from _signal import alarm
 
 from postfix_archive.back import aside, spool
-from postfix_archive.core import capsule
+from postfix_archive.core import capsule, envelope
 from postfix_archive.core.errors import NotAtOnce
 from postfix_archive.front import archive_transport, pipe
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from postfix_archive.core.envelope import Envelope
+    from postfix_archive.core.keyring import Keyring
+    from postfix_archive.core.settings import Settings
     from postfix_archive.front.pipe import Run
 
 PAUSED = "store-slow"  # in archive_fallback_directory: since when it is not asked
@@ -26,31 +30,48 @@ PAUSE = 60  # seconds: mail does not wait for a store that is known to be slow
 MODE = 0o600
 
 
-def archived(run: Run, sealed: Envelope) -> str:
-    """Archive the message of a run at once; return what the postmaster must see of it.
+class Through:
+    """The way straight into the store, for one message or, of a worker, for many."""
 
-    Durable on return. Raises NotAtOnce where a capsule has to be queued.
-    """
-    settings = run.settings
-    if run.message.size > spool.MEMORY_LIMIT:
-        raise NotAtOnce("it is large")
-    pause = f"{settings.archive_fallback_directory}/{PAUSED}"
-    if _is_paused(pause, run.now):
-        raise NotAtOnce("the store was slow")
+    __slots__ = ("_mate", "_settings")
 
-    def work() -> str:
-        pipe.set_deadline(settings.archive_time_limit)
-        case = archive_transport.Case(run.message, settings, run.keys, run.now)
-        opened = capsule.unsent(sealed)
-        shape = run.message.shape()
-        done = archive_transport.Work(case, opened, sealed.digest, shape)
-        return "; ".join(archive_transport.kept(done)[0])
+    def __init__(self, settings: Settings, keys: Keyring) -> None:
+        self._settings = settings
+        self._mate = aside.Mate(lambda told: _kept(told, settings, keys))
 
-    try:
-        return aside.done(work, settings.archive_write_through_time_limit)
-    except NotAtOnce:
-        _pause(pause)
-        raise
+    def archived(self, run: Run, sealed: Envelope) -> str:
+        """Archive the message of a run; return what the postmaster must see of it.
+
+        Durable on return. Raises NotAtOnce where a capsule has to be queued.
+        """
+        if run.message.size > spool.MEMORY_LIMIT:
+            raise NotAtOnce("it is large")
+        pause = f"{self._settings.archive_fallback_directory}/{PAUSED}"
+        if _is_paused(pause, run.now):
+            raise NotAtOnce("the store was slow")
+        original = b"".join(run.message.pieces())
+        told = marshal.dumps((run.now, envelope.serialise(sealed), original))
+        try:
+            limit = self._settings.archive_write_through_time_limit
+            return self._mate.done(told, limit)
+        except NotAtOnce:
+            _pause(pause)
+            raise
+
+
+def _kept(told: bytes, settings: Settings, keys: Keyring) -> str:
+    """Archive what archived() was given, in the other process."""
+    pipe.set_deadline(settings.archive_time_limit)
+    now, fields, original = marshal.loads(told)
+    message = spool.Spool()
+    message.add(original, settings.archive_spool_directory)
+    case = archive_transport.Case(message, settings, keys, now)
+    opened = capsule.unsent(fields)
+    digest = opened.envelope.digest
+    work = archive_transport.Work(case, opened, digest, message.shape())
+    loud, _ = archive_transport.kept(work)
+    alarm(0)
+    return "; ".join(loud)
 
 
 def _is_paused(path: str, now: int) -> bool:
