@@ -47,6 +47,7 @@ class Spool:
 
     def digests(self, offsets: list[int]) -> dict[int, bytes]:
         """Return the SHA-256 of the message from each of these offsets on."""
+        digest.expect(self.size * len(offsets))
         sums = [(offset, digest.sha256()) for offset in offsets]
         at = 0
         for piece in self.pieces():
