@@ -16,12 +16,10 @@ under whatever host name: the host's may have changed since, or be that of one s
 
 from __future__ import annotations
 
-import datetime
-
-from postfix_archive.core import digest, header, queueid
+from postfix_archive.core import calendar, digest, header, queueid
 
 MONTHS = b"Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split()
-DAYS = "Mon Tue Wed Thu Fri Sat Sun".split()
+DAYS = b"Mon Tue Wed Thu Fri Sat Sun".split()
 DAY_MINUTES = 24 * 60
 UNDATED = "00000000"
 END_OF_TIME = 253402300800  # the year 10000: no date is written beyond
@@ -99,7 +97,7 @@ def archive_id(came: Origin, *, sender: bytes, content: bytes) -> str:
     framed = b"".join(b"%d:%s," % (len(value), value) for value in known)
     day = UNDATED
     if came.arrival is not None:
-        day = moment(came.arrival).strftime("%Y%m%d")
+        day = "%04d%02d%02d" % calendar.date(came.arrival // calendar.DAY)
     return f"{day}-{digest.hex_of(framed)[: 2 * ID_BYTES]}"
 
 
@@ -116,18 +114,14 @@ def is_archive_id(text: str) -> bool:
     )
 
 
-def moment(seconds: int) -> datetime.datetime:
-    """Return seconds since 1970 as a time in UTC."""
-    return datetime.datetime.fromtimestamp(seconds, datetime.timezone.utc)
-
-
 def timestamp(seconds: float) -> str:
     """Return seconds since 1970 as RFC 3339 writes a time, in UTC.
 
     A time before or beyond those that can be written is the first or the last of them.
     """
     written = min(max(0, int(seconds)), END_OF_TIME - 1)
-    return moment(written).strftime("%Y-%m-%dT%H:%M:%SZ")
+    day = calendar.date(written // calendar.DAY)
+    return "%04d-%02d-%02dT%02d:%02d:%02dZ" % (*day, *calendar.clock(written))
 
 
 def read_date(text: bytes) -> int | None:
@@ -146,28 +140,27 @@ def read_date(text: bytes) -> int | None:
             return None
         hour, minute, second = clock.split(b":")
         shift = int(zone[:3]) * 60 + int(zone[:1] + zone[3:5])  # minutes
-        if abs(shift) >= DAY_MINUTES:
-            return None
-        local = datetime.datetime(
-            int(year),
-            MONTHS.index(month) + 1,
-            int(day),
-            int(hour),
-            int(minute),
-            min(int(second), 59),
-            tzinfo=datetime.timezone.utc,
-        )
-    except (ValueError, OverflowError):
+        days = calendar.days(int(year), MONTHS.index(month) + 1, int(day))
+        at = int(hour), int(minute), min(int(second), 59)
+    except ValueError:
         return None
-    seconds = int(local.timestamp()) - shift * 60
+    if days is None or abs(shift) >= DAY_MINUTES or not _is_clock(*at):
+        return None
+    seconds = calendar.DAY * days + 3600 * at[0] + 60 * (at[1] - shift) + at[2]
     return seconds if 0 <= seconds < END_OF_TIME else None
+
+
+def _is_clock(hour: int, minute: int, second: int) -> bool:
+    return 0 <= hour < 24 and 0 <= minute < 60 and 0 <= second < 60
 
 
 def written_date(seconds: int) -> bytes:
     """Return seconds since 1970 as RFC 5322 3.3 writes a time, in UTC."""
-    at = moment(seconds)
-    text = f"{DAYS[at.weekday()]}, {at.day:02} {MONTHS[at.month - 1].decode()} "
-    return (text + at.strftime("%Y %H:%M:%S +0000")).encode()
+    days = seconds // calendar.DAY
+    year, month, day = calendar.date(days)
+    weekday = DAYS[(days + 3) % 7]  # 1 January 1970 was a Thursday
+    words = (weekday, day, MONTHS[month - 1], year, *calendar.clock(seconds))
+    return b"%s, %02d %s %04d %02d:%02d:%02d +0000" % words
 
 
 def _own_lines(field: header.Field) -> list[bytes]:
