@@ -7,7 +7,7 @@ the door says yes, Postfix keeps the message in its queue.
 
 from __future__ import annotations
 
-import os
+import posix as os
 
 from postfix_archive.back import files
 from postfix_archive.core import digest, header, packing, wire
