@@ -113,6 +113,9 @@ class Program:
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, target)
         _must([self.python, "-I", "-m", "compileall", "-q", str(folder)])
+        bundle = str(folder / "postfix_archive" / "back" / "bundle.py")
+        final = f"{self.lib}/releases/{folder.name}"
+        _must([self.python, "-I", bundle, str(folder), final])
         self._environment(folder, wheels)
         (folder / COMPLETE).touch()
         sync(folder)
