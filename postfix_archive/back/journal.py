@@ -11,12 +11,12 @@ docs/store-format.md has every field.
 from __future__ import annotations
 
 import posix as os
-from _json import encode_basestring_ascii as quoted
 from fcntl import LOCK_EX, flock
 
 from postfix_archive.back import files
 from postfix_archive.core import digest
 from postfix_archive.core.errors import JournalFailed
+from postfix_archive.core.quoting import quoted
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -18,9 +18,14 @@ from __future__ import annotations
 
 from postfix_archive.core import calendar, digest, header, queueid
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 MONTHS = b"Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split()
 DAYS = b"Mon Tue Wed Thu Fri Sat Sun".split()
 DAY_MINUTES = 24 * 60
+FROM_USER = b", from userid "  # in the lines of pickup(8)
 UNDATED = "00000000"
 END_OF_TIME = 253402300800  # the year 10000: no date is written beyond
 ID_BYTES = 20  # 160 bits: nobody finds two messages of one id
@@ -45,10 +50,13 @@ class Origin:
         self.smtputf8 = False
 
 
-def origin(head: bytes, *, queue_id: bytes, host: bytes, mail_owner: int) -> Origin:
+def origin(
+    head: bytes, *, queue_id: bytes, host: bytes, mail_owner: Callable[[], int]
+) -> Origin:
     """Return where the message with this head and this queue id began its way.
 
-    mail_owner is the user id in the Received: lines that postsuper -r causes.
+    mail_owner tells the user id in the Received: lines that postsuper -r causes; it is
+    asked only where there is one that may be such.
     """
     found = Origin(host, queue_id, 0)
     own = {host}
@@ -187,8 +195,9 @@ def _written(clauses: bytes) -> tuple[bytes, bytes]:
     return words[1], words[words.index(b"id", 2) + 1]
 
 
-def _requeued(clauses: bytes, mail_owner: int) -> bool:
-    return b", from userid %d)" % mail_owner in clauses.partition(b" id ")[0]
+def _requeued(clauses: bytes, mail_owner: Callable[[], int]) -> bool:
+    said = clauses.partition(b" id ")[0]
+    return FROM_USER in said and FROM_USER + b"%d)" % mail_owner() in said
 
 
 def _followed_by_own(top: header.Field, own: set[bytes]) -> bool:
