@@ -11,6 +11,7 @@ its end.
 import _socket
 import fcntl
 import os
+import posix
 import sys
 
 STEPS = (
@@ -114,7 +115,9 @@ class Socket(_socket.socket):
 
 
 for each in STEPS:
-    setattr(os, each, stepping(each, getattr(os, each)))
+    stepped = stepping(each, getattr(posix, each))
+    setattr(os, each, stepped)
+    setattr(posix, each, stepped)
 fcntl.flock = stepping("flock", fcntl.flock)
 _socket.socket = Socket
 sys.path[:0] = [folder]

@@ -10,13 +10,13 @@ docs/store-format.md has every field.
 
 from __future__ import annotations
 
-import os
-from _json import encode_basestring_ascii as quoted
+import posix as os
 from fcntl import LOCK_EX, flock
 
 from postfix_archive.back import files
 from postfix_archive.core import digest
 from postfix_archive.core.errors import JournalFailed
+from postfix_archive.core.quoting import quoted
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ class Journal:
         if told.st_nlink != 1:
             raise OSError(0, "it has a second name (a hard link), or none")
         if not told.st_size:
-            files.sync_folder(os.path.dirname(self._path))
+            files.sync_folder(self._folder)
         return told.st_size
 
     def _write(self, content: bytes, size: int) -> None:
@@ -222,7 +222,7 @@ def last_number(folder: str) -> int:
 def lines(path: str) -> Iterator[bytes]:
     """Give the lines of a journal from the first on; nothing if there is no file."""
     try:
-        with os.fdopen(files.opened(path), "rb") as opened:
+        with open(files.opened(path), "rb") as opened:
             yield from opened
     except FileNotFoundError:
         return

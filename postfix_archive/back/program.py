@@ -4,7 +4,7 @@ Used by front/install.
 
     <prefix>/lib/postfix-archive/archive-stamp, archive, archive-lmtp   replaced whole
     <prefix>/lib/postfix-archive/current -> releases/<id>   in one rename(2)
-    <prefix>/lib/postfix-archive/releases/<id>/          package, master.cf.d
+    <prefix>/lib/postfix-archive/releases/<id>/          package, bundles, master.cf.d
     <prefix>/sbin/postfix-archive                           starts current/commands
 
 A run of the hot doors resolves ``current`` once, so an upgrade under load never mixes
@@ -113,6 +113,9 @@ class Program:
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, target)
         _must([self.python, "-I", "-m", "compileall", "-q", str(folder)])
+        bundle = str(folder / "postfix_archive" / "back" / "bundle.py")
+        final = f"{self.lib}/releases/{folder.name}"
+        _must([self.python, "-I", bundle, str(folder), final])
         self._environment(folder, wheels)
         (folder / COMPLETE).touch()
         sync(folder)

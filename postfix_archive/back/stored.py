@@ -6,7 +6,7 @@ RecordDamaged.
 
 from __future__ import annotations
 
-import os
+import posix as os
 import zlib
 
 from postfix_archive.back import files
@@ -162,7 +162,7 @@ def _read_back(path: str, address: str) -> Piece:
 def blocks(path: str) -> Iterator[bytes]:
     """Give the bytes of a file of the store, as they are on the disk."""
     try:
-        with os.fdopen(files.opened(path), "rb") as opened:
+        with open(files.opened(path), "rb") as opened:
             while block := opened.read(BLOCK):
                 yield block
     except OSError as problem:

@@ -16,7 +16,7 @@ from _signal import SIG_IGN, SIGPIPE, alarm, signal
 
 from postfix_archive.back import config, keeping, spool
 from postfix_archive.back.watching import Watch
-from postfix_archive.core import address, lmtp, lmtp_mail, trace
+from postfix_archive.core import address, digest, lmtp, lmtp_mail, trace
 from postfix_archive.core.envelope import Recipient
 from postfix_archive.core.errors import ArchiveError, ArgumentsWrong
 from postfix_archive.front import pipe
@@ -216,6 +216,7 @@ class Worker:
 def main(arguments: list[bytes]) -> int:
     """Serve one client; return 0, also where it is gone before it could be answered."""
     signal(SIGPIPE, SIG_IGN)
+    digest.expect(digest.MUCH)  # over all messages
     macros, _ = pipe.parse(arguments)
     try:
         Worker(_door(macros[b"nexthop"]), macros).serve()
