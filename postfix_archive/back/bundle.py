@@ -28,7 +28,7 @@ FOLDER = "bundles"
 # What each door needs for every message. What it imports later, in a function, is not
 # taken along; where that is usual, name it here.
 DOORS = {
-    "archive-stamp": ("front.pipe", "front.stamp_filter"),
+    "archive-stamp": ("front.pipe", "front.stamp_filter", "front.through"),
     "archive": ("front.pipe", "front.archive_transport"),
 }
 

@@ -16,6 +16,7 @@ from postfix_archive.core.errors import StoreFailed
 FOLDER_MODE = 0o700
 DRAFT_MODE = 0o600
 KEPT_MODE = 0o400
+_durable: set[str] = set()  # folders that this process has found to be there to stay
 LEFT = 3600  # seconds after which nobody writes a draft any more that takes a moment
 
 
@@ -119,7 +120,8 @@ def make_folder(path: str) -> None:
     try:
         os.mkdir(path, FOLDER_MODE)
     except FileExistsError:
-        if not _is_new(path, 0):
+        if path in _durable or not _is_new(path, 0):
+            _durable.add(path)
             return
     except FileNotFoundError:
         make_folder(above(path))

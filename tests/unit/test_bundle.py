@@ -55,14 +55,20 @@ BOTH = """
     core.stamp core.trace core.wire
     front.pipe
 """
+STORE = """
+    fcntl itertools zlib
+    back.fallback back.journal back.lastline back.store back.stored back.turns
+    core.archiving core.marker core.mime core.quoting core.report
+    front.archive_transport
+"""
 LOADED = {
-    "archive-stamp": f"{BOTH} core.filtering core.request front.stamp_filter",
-    "archive": f"""{BOTH}
-        fcntl itertools zlib
-        back.fallback back.journal back.store back.stored back.turns
-        core.archiving core.marker core.mime core.quoting core.report
-        front.archive_transport
+    "archive-stamp": f"""{BOTH} {STORE}
+        marshal
+        back.aside back.keeping
+        core.filtering core.request
+        front.stamp_filter front.through
     """,
+    "archive": f"{BOTH} {STORE} back.keeping",
 }
 
 
@@ -106,6 +112,9 @@ class Host:
     def runs(self) -> dict[str, list[str]]:
         """Run both doors, the second on the capsule of the first."""
         loaded = {"archive-stamp": self.run("archive-stamp", *STAMP)}
+        with (self.folder / "archive.cf").open("a") as settings:
+            settings.write("archive_write_through_time_limit = 0\n")
+        self.run("archive-stamp", *STAMP)
         [capsule] = self.peer.took("capsule@archive-request.invalid")
         content = capsule.content.replace(b"\r\n", b"\n")
         loaded["archive"] = self.run("archive", *ARCHIVE, message=content)
