@@ -45,7 +45,7 @@ exec(compile(text, path, "exec"), {"__name__": "__main__", "__file__": path})
 """
 # What the doors load for one message, every import counted: each costs about 0.05 ms
 # of CPU from a bundle, 0.2 from a file of its own, a C module in a file up to 2.4; a
-# bare start has 7. Whoever adds a line here says in CHANGES what it is worth.
+# bare start has 7. What is needed seldom is imported where it is needed.
 BOTH = """
     _operator _sha256 _socket _stat binascii
     postfix_archive postfix_archive.back postfix_archive.core postfix_archive.front
