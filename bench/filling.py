@@ -91,7 +91,7 @@ def _fill(folder: Path, count: int) -> None:
     os.setgroups([])
     os.setgid(grp.getgrnam(GROUP).gr_gid)
     os.setuid(pwd.getpwnam(USER).pw_uid)
-    setattr(os, "fsync", lambda _: None)
+    vars(os)["fsync"] = lambda _: None
     archive = store.Archive(str(folder), address(count))
     today = int(time.time()) // DAY
     done = journal.last_number(archive.folder)

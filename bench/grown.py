@@ -1,0 +1,82 @@
+"""The page's section of the growth run, from growth.json."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from statistics import median
+from typing import Any
+
+import aims
+import figures
+
+Result = dict[str, Any]  # growth.json, as growth.measured() makes it
+
+HEAD = """\
+## As the store grows
+
+Made by `make growth` from `growth.json`: {made}, load average before it
+{load_before:.1f}. Both doors deliver into one store of {archives} archives, in turns,
+{rounds} rounds; middle (lowest–highest). Each archive was filled before, by the store's
+own code: copies of 4 KB messages in folders by day, at most 10,000 a day, and a tenth
+of all in the folder of today, where new mail goes; one journal with a chained line for
+each. What was written last may be in the kernel's cache and the rest not: a message
+looks at its day's folder and at the end of the journal, at nothing else. The archive of
+none gets the {messages} messages of each run as the others do.
+"""
+
+
+def section(growth: Result) -> Iterator[str]:
+    """Give the lines of the section; nothing if there was no such run."""
+    if not growth:
+        return
+    options = growth["options"]
+    head = HEAD.format(
+        **growth["machine"] | options,
+        made=made(growth),
+        archives=len(options["stored"]),
+    )
+    yield from head.splitlines()
+    yield ""
+    yield from _rates(growth["rates"])
+    yield ""
+    yield from _served(growth["served"])
+    yield ""
+    yield from _large(growth)
+
+
+def made(result: Result) -> str:
+    """Return which program was measured, and when."""
+    machine = result["machine"]
+    commit = f" (commit {machine['commit']})" if machine["commit"] else ""
+    return f"version {machine['version']}{commit}, {machine['date']}"
+
+
+def _rates(rates: dict[str, dict[str, dict[str, list[float]]]]) -> Iterator[str]:
+    yield "| door | messages stored | messages/s | beside none | CPU ms a message |"
+    yield "|---|---|---|---|---|"
+    for door, by_count in rates.items():
+        for count, cell in by_count.items():
+            beside = figures.ratio(cell["rate"], by_count["0"]["rate"])
+            rate, cpu = median(cell["rate"]), median(cell["cpu_ms"])
+            yield f"| {door} | {int(count):,} | {rate:.1f} | {beside} | {cpu:.1f} |"
+
+
+def _served(served: dict[str, dict[str, int]]) -> Iterator[str]:
+    yield "One worker of the lmtp door, driven as lmtp(8) does on one connection:"
+    yield ""
+    yield "| messages served | MB in memory | at its peak | its own (private, dirty) |"
+    yield "|---|---|---|---|"
+    for count, cell in served.items():
+        kinds = ("rss_kb", "peak_kb", "private_kb")
+        shown = " | ".join(f"{cell[kind] / 1024:.2f}" for kind in kinds)
+        yield f"| {int(count):,} | {shown} |"
+
+
+def _large(growth: Result) -> Iterator[str]:
+    size = growth["options"]["large"]
+    yield f"A message of {size} MB, half of it one line: MB of each process of ours at"
+    yield f"its peak; we aim at {aims.LARGE:.0f} at most."
+    yield from ("", "| door | process | MB |", "|---|---|---|")
+    for door, by_process in growth["large_kb"].items():
+        for process, kb in sorted(by_process.items()):
+            yield f"| {door} | {process} | {kb / 1024:.1f} |"
