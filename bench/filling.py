@@ -26,6 +26,7 @@ from pathlib import Path
 from postfix_archive.back import journal, store, stored
 from postfix_archive.core import digest, envelope, report, trace, wire
 from postfix_archive.core.envelope import Client, Envelope, Recipient, Request
+from postfix_archive.core.errors import ArchiveError
 from postfix_archive.core.keyring import Key, Keyring
 from postfix_archive.core.report import Told
 
@@ -88,6 +89,13 @@ def _last_lines(path: Path, most: int) -> list[bytes]:
 
 def _fill(folder: Path, count: int) -> None:
     """Fill as the archive's user; this process must end after it."""
+    try:
+        _filled(folder, count)
+    except ArchiveError as error:
+        sys.exit(str(error))
+
+
+def _filled(folder: Path, count: int) -> None:
     os.setgroups([])
     os.setgid(grp.getgrnam(GROUP).gr_gid)
     os.setuid(pwd.getpwnam(USER).pw_uid)

@@ -32,13 +32,15 @@ Spent = dict[int, dict[str, float]]  # CPU seconds by process and name
 def a_message(
     postfix: PrivatePostfix, group: usage.Group, each: load.Load, messages: int
 ) -> dict[str, float]:
-    """Return CPU ms a message by service; restarts the instance before and after."""
-    _restart(postfix, group, max_use=KEPT)
+    """Return CPU ms a message by service; this is the last that the instance does."""
+    postfix.kill()
+    postfix.postconf(max_use=KEPT)
+    with group.entered():
+        postfix.start()
     load.run(postfix, group, each, messages)  # so that all daemons are there
     before = spent(postfix)
     whole = load.run(postfix, group, each, messages).cpu_ms
     after = spent(postfix)
-    _restart(postfix, group, max_use="100")
     found: dict[str, float] = defaultdict(float)
     for pid in before.keys() & after.keys():
         for name, seconds in after[pid].items():
@@ -71,13 +73,6 @@ def spent(postfix: PrivatePostfix) -> Spent:
         if name != MASTER:
             found[pid][f"run by {name}"] = usage.children_seconds(pid)
     return found
-
-
-def _restart(postfix: PrivatePostfix, group: usage.Group, max_use: str) -> None:
-    postfix.stop()
-    postfix.postconf(max_use=max_use)
-    with group.entered():
-        postfix.start()
 
 
 def _name(words: list[str], ports: dict[int, str]) -> str:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import shutil
+import tempfile
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -50,11 +53,19 @@ def test_a_small_run_measures_every_variant(
     assert (tmp_path / "performance.svg").read_text().startswith("<svg")
 
 
+@pytest.fixture
+def store() -> Iterator[Path]:
+    """A folder for a store, that the archive's user can get at."""
+    folder = Path(tempfile.mkdtemp(prefix="pfa-grown-", dir="/tmp"))
+    yield folder
+    shutil.rmtree(folder)
+
+
 def test_a_small_growth_run_measures_both_doors_with_fuller_stores(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = "--rounds 2 --messages 5 --stored 0,30,100 --served 2,6 --large 2"
-    growth.main(f"{words} --store {tmp_path}/store --out {tmp_path}".split())
+    growth.main(f"{words} --store {store} --out {tmp_path}".split())
     result = json.loads((tmp_path / "growth.json").read_text())
     assert list(result["rates"]) == ["pipe", "lmtp"]
     for by_count in result["rates"].values():
@@ -69,12 +80,11 @@ def test_a_small_growth_run_measures_both_doors_with_fuller_stores(
     assert "| archive-lmtp |" in shown
 
 
-def test_a_store_is_filled_with_whole_records_of_many_days(tmp_path: Path) -> None:
-    tmp_path.parent.chmod(0o755)
-    filling.prepare(tmp_path / "store")
-    filling.fill(tmp_path / "store", 40)
-    filling.fill(tmp_path / "store", 40)  # nothing is added to what is there
-    archive = tmp_path / "store" / filling.address(40)
+def test_a_store_is_filled_with_whole_records_of_many_days(store: Path) -> None:
+    filling.prepare(store)
+    filling.fill(store, 40)
+    filling.fill(store, 40)  # nothing is added to what is there
+    archive = store / filling.address(40)
     found = verifying.verify(str(archive))
     assert (found.findings, found.lines, len(found.files)) == ([], 40, 40)
     days = Counter(path.parent for path in archive.rglob("*.eml.gz"))
