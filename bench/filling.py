@@ -66,6 +66,18 @@ def fill(folder: Path, count: int) -> None:
     check(folder / address(count), count)
 
 
+def held(folder: Path, count: int) -> dict[str, int]:
+    """Return what an archive has: messages, those of today, bytes of its journal."""
+    archive = store.Archive(str(folder), address(count))
+    today = int(time.time()) // DAY
+    size = os.stat(archive.path(journal.NAME)).st_size if count else 0
+    return {
+        "messages": journal.last_number(archive.folder),
+        "today": len(_of_day(archive, today)),
+        "journal": size,
+    }
+
+
 def check(archive: Path, count: int) -> None:
     """Look whether an archive's last lines are chained and their files are there."""
     lines = _last_lines(archive / journal.NAME, LOOKED_AT)

@@ -37,7 +37,7 @@ def section(growth: Result) -> Iterator[str]:
     )
     yield from head.splitlines()
     yield ""
-    yield from _rates(growth["rates"])
+    yield from _rates(growth["rates"], growth["held"])
     yield ""
     yield from _served(growth["served"])
     yield ""
@@ -51,8 +51,16 @@ def made(result: Result) -> str:
     return f"version {machine['version']}{commit}, {machine['date']}"
 
 
-def _rates(rates: dict[str, dict[str, dict[str, list[float]]]]) -> Iterator[str]:
-    yield "| door | messages stored | messages/s | beside none | CPU ms a message |"
+def _rates(
+    rates: dict[str, dict[str, dict[str, list[float]]]], held: dict[str, dict[str, int]]
+) -> Iterator[str]:
+    yield "| archive | messages | of today | journal, MB |"
+    yield "|---|---|---|---|"
+    for count, told in held.items():
+        size = f"{told['journal'] / 1e6:,.0f}"
+        yield f"| {int(count):,} | {told['messages']:,} | {told['today']:,} | {size} |"
+    yield ""
+    yield "| door | archive | messages/s | beside none | CPU ms a message |"
     yield "|---|---|---|---|---|"
     for door, by_count in rates.items():
         for count, cell in by_count.items():

@@ -138,6 +138,7 @@ def measured(options: argparse.Namespace, store: Path) -> dict[str, object]:
     with ExitStack() as stack:
         growth = Growth(options, store, stack)
         machine = origin.known(next(iter(growth.doors.values()))[1])
+        held = {str(count): filling.held(store, count) for count in options.stored}
         for name in growth.doors:
             for count in options.stored:
                 growth.run(name, count, LOAD.sessions)
@@ -148,6 +149,7 @@ def measured(options: argparse.Namespace, store: Path) -> dict[str, object]:
     return {
         "machine": machine,
         "options": vars(options) | {"out": "", "store": ""},
+        "held": held,
         "rates": growth.rates(),
         "served": serving.memory(options.served),
         "large_kb": {name: large(name, options.large) for name in variants.OURS},
