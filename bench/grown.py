@@ -14,14 +14,14 @@ Result = dict[str, Any]  # growth.json, as growth.measured() makes it
 HEAD = """\
 ## As the store grows
 
-Made by `make growth` from `growth.json`: {made}, load average before it
-{load_before:.1f}. Both doors deliver into one store of {archives} archives, in turns,
-{rounds} rounds; middle (lowest–highest). Each archive was filled before, by the store's
-own code: copies of 4 KB messages in folders by day, at most 10,000 a day, and a tenth
-of all in the folder of today, where new mail goes; one journal with a chained line for
-each. What was written last may be in the kernel's cache and the rest not: a message
-looks at its day's folder and at the end of the journal, at nothing else. The archive of
-none gets the {messages} messages of each run as the others do.
+Made by `make growth` from `growth.json`:
+{made}; load average before it {load_before:.1f}.
+Both doors deliver into one store of {archives} archives, in turns, {rounds} rounds of
+{messages} messages; middle (lowest–highest). Each archive was filled before by the
+store's own code, with copies of 4 KB messages in a folder a day, at most 10,000 in
+each, a tenth of all in that of today, where new mail goes, and a journal with a chained
+line for each. What of it the kernel still has in memory matters little: a message looks
+at the folder of its day and at the end of the journal, at nothing else.
 """
 
 

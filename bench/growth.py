@@ -87,14 +87,13 @@ class Growth:
         turn = number % len(stored)
         for name in self.doors:
             for count in stored[turn:] + stored[:turn]:
-                self.runs[name][count].append(
-                    self.run(name, count, self.options.messages)
-                )
+                self.runs[name][count].append(self._run(name, count))
 
-    def run(self, name: str, count: int, messages: int) -> load.Run:
+    def _run(self, name: str, count: int) -> load.Run:
         """Send mail to the archive of so many messages, until the store has it."""
         postfix, group = self.doors[name]
-        done = load.run(postfix, group, LOAD, messages, self.ports[name][count])
+        port, messages = self.ports[name][count], self.options.messages
+        done = load.run(postfix, group, LOAD, messages, port)
         origin.say(f"{name}, {count:,} stored: {done.rate:.1f}/s, {done.cpu_ms:.1f} ms")
         return done
 
@@ -139,9 +138,6 @@ def measured(options: argparse.Namespace, store: Path) -> dict[str, object]:
         growth = Growth(options, store, stack)
         machine = origin.known(next(iter(growth.doors.values()))[1])
         held = {str(count): filling.held(store, count) for count in options.stored}
-        for name in growth.doors:
-            for count in options.stored:
-                growth.run(name, count, LOAD.sessions)
         for number in range(options.rounds):
             origin.say(f"round {number + 1} of {options.rounds}")
             growth.round(number)

@@ -26,12 +26,13 @@ Postfix instances that are alike but for what happens to the mail, and sends the
 mail to each in turns: a slow minute of the machine hits all. Mail is delivered to
 discard(8), which costs next to nothing: beside real delivery, differences are smaller.
 Ratios count, not figures: taken round by round, middle (lowest–highest) of {rounds}.
+Before each run goes mail that is not counted: on a busy host all processes are there.
 `sess` are SMTP sessions at once, `rcpt` recipients a message.
 
-This run: {made}; {cores} cores, Postfix {postfix}, Python {python},
-Linux {kernel}. CPU is the whole instance's, from {cpu_from}. Load average before it
-began: {load_before:.1f}; on a machine that has other work to do the spread is wide, and
-figures are low.
+This run: {made};
+{cores} cores, Postfix {postfix}, Python {python}, Linux {kernel}. CPU is the whole
+instance's, from {cpu_from}. Load average before it began: {load_before:.1f}; on a
+machine that has other work to do the spread is wide, and figures are low.
 
 | variant | the mail |
 |---|---|
@@ -41,7 +42,8 @@ The null filters are what any after-queue filter in Python costs at the same doo
 the same hand-back port: the one by pipe(8) is as many bare `python3 -I -S` a message as
 the archive needs, two; the one by lmtp(8) a worker that keeps its connections.
 Messages/s are until the queue is empty: for the archive, until the store has the copies
-(`archive_delivery = store`).
+(`archive_delivery = store`). The picture is performance.svg, and SVG because no package
+is needed for that.
 """
 
 

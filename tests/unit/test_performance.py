@@ -41,6 +41,12 @@ def test_a_percentile_is_a_value_that_was_measured() -> None:
     assert figures.percentile([7.0], 99) == 7
 
 
+def test_where_mail_is_fast_more_is_sent_and_of_heavy_mail_less() -> None:
+    small, heavy = load.Load(4096, 1, 1), load.Load(200 * 1024, 50, 20)
+    assert (small.messages(160), small.messages(160, fast=True)) == (160, 480)
+    assert heavy.messages(160) == 20  # one a session at least
+
+
 @pytest.mark.parametrize("size", [4096, 200 * 1024])
 def test_a_letter_has_its_size_and_is_always_the_same(size: int) -> None:
     assert len(load.letter(size)) == size
