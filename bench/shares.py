@@ -38,15 +38,17 @@ def a_message(
     with group.entered():
         postfix.start()
     load.run(postfix, group, each, messages)  # so that all daemons are there
-    before = spent(postfix)
-    whole = load.run(postfix, group, each, messages).cpu_ms
-    after = spent(postfix)
+    before, begun = spent(postfix), group.seconds(postfix)
+    load.send(postfix, each, messages)
+    load.wait(postfix)
+    after, whole = spent(postfix), group.seconds(postfix) - begun
     found: dict[str, float] = defaultdict(float)
     for pid in before.keys() & after.keys():
         for name, seconds in after[pid].items():
             found[name] += (seconds - before[pid].get(name, 0)) * 1000 / messages
     shown = {name: round(ms, 3) for name, ms in found.items() if ms >= 0.005}
-    return shown | {REST: round(max(0.0, whole - sum(shown.values())), 3)}
+    rest = 1000 * whole / messages - sum(shown.values())
+    return shown | {REST: round(max(0.0, rest), 3)}
 
 
 def rows(profile: dict[str, dict[str, float]]) -> list[str]:
