@@ -3,10 +3,9 @@
     filling.py STORE 100000 1000000
 
 fills STORE/grown-100000@example.com and so on; what is there already stays and is made
-up to the number. Runs as the archive's user in a process of its own, in which alone
-fsync does nothing: what a power cut would take is filled again. A tenth of the messages
-are of today, where new mail goes; the others are of the days before, at most 10,000 a
-day.
+up to the number. Started as root, it goes on as the archive's user, and its own fsync
+does nothing: what a power cut would take is filled again. A tenth of the messages are
+of today, where new mail goes; the others are of the days before, at most 10,000 a day.
 """
 
 from __future__ import annotations
@@ -14,11 +13,11 @@ from __future__ import annotations
 import grp
 import hashlib
 import json
-import multiprocessing
 import os
 import pwd
 import random
 import shutil
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -54,16 +53,12 @@ def prepare(folder: Path) -> None:
     folder.chmod(0o700)
 
 
-def fill(folder: Path, count: int) -> None:
-    """Make an archive of a store up to so many messages, a tenth of them of today."""
-    fork = multiprocessing.get_context("fork")
-    filler = fork.Process(target=_fill, args=(folder, count))
-    filler.start()
-    filler.join()
-    if filler.exitcode:
-        raise SystemExit(f"{folder}/{address(count)} could not be filled")
-    os.sync()  # now, and not while something is measured
-    check(folder / address(count), count)
+def fill(folder: Path, counts: list[int]) -> None:
+    """Fill the archives of a store, in a process of its own; return when it is done."""
+    words = [sys.executable, __file__, str(folder), *map(str, counts)]
+    path = os.pathsep.join(sys.path)
+    if subprocess.run(words, env={**os.environ, "PYTHONPATH": path}).returncode:
+        raise SystemExit(f"{folder} could not be filled")
 
 
 def held(folder: Path, count: int) -> dict[str, int]:
@@ -99,19 +94,16 @@ def _last_lines(path: Path, most: int) -> list[bytes]:
     return held.splitlines()[-most + 1 :]
 
 
-def _fill(folder: Path, count: int) -> None:
-    """Fill as the archive's user; this process must end after it."""
-    try:
-        _filled(folder, count)
-    except ArchiveError as error:
-        sys.exit(str(error))
-
-
-def _filled(folder: Path, count: int) -> None:
+def _go_on_as_user() -> None:
+    """Become the archive's user, without fsync: this process must only fill."""
     os.setgroups([])
     os.setgid(grp.getgrnam(GROUP).gr_gid)
     os.setuid(pwd.getpwnam(USER).pw_uid)
     vars(os)["fsync"] = lambda _: None
+
+
+def _fill(folder: Path, count: int) -> None:
+    """Make an archive up to so many messages, a tenth of them of today."""
     archive = store.Archive(str(folder), address(count))
     today = int(time.time()) // DAY
     done = journal.last_number(archive.folder)
@@ -205,10 +197,18 @@ LETTER = load.letter(load.SMALL).replace(b"\n", b"\r\n")
 
 def main(words: list[str]) -> None:
     """Fill archives of a store, each up to its number of messages."""
-    prepare(Path(words[0]))
+    folder = Path(words[0])
+    prepare(folder)
+    _go_on_as_user()
     for count in map(int, words[1:]):
-        fill(Path(words[0]), count)
+        print(f"filling {address(count)}", file=sys.stderr, flush=True)
+        _fill(folder, count)
+        os.sync()  # now, and not while something is measured
+        check(folder / address(count), count)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    try:
+        main(sys.argv[1:])
+    except ArchiveError as error:
+        sys.exit(str(error))

@@ -124,11 +124,8 @@ def filled(options: argparse.Namespace) -> Iterator[Path]:
         store = Path(options.store or tempfile.mkdtemp(prefix="pfa-grown-", dir="/tmp"))
         if not options.store:
             stack.callback(shutil.rmtree, store, ignore_errors=True)
-        filling.prepare(store)
         shutil.rmtree(store / filling.address(0), ignore_errors=True)
-        for count in filter(None, options.stored):
-            origin.say(f"filling {filling.address(count)}")
-            filling.fill(store, count)
+        filling.fill(store, options.stored[1:])
         yield store
 
 

@@ -81,9 +81,8 @@ def test_a_small_growth_run_measures_both_doors_with_fuller_stores(
 
 
 def test_a_store_is_filled_with_whole_records_of_many_days(store: Path) -> None:
-    filling.prepare(store)
-    filling.fill(store, 40)
-    filling.fill(store, 40)  # nothing is added to what is there
+    filling.fill(store, [40])
+    filling.fill(store, [40])  # nothing is added to what is there
     archive = store / filling.address(40)
     found = verifying.verify(str(archive))
     assert (found.findings, found.lines, len(found.files)) == ([], 40, 40)
