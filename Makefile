@@ -6,8 +6,8 @@
 #              follower of the log is killed at random and the log rotated (minutes)
 # make load    20,000 mixed messages, then 100,000 small ones (an hour or two)
 # make reconcile  5,000 messages, 37 around the archive; a log of 1,000,000 lines
-# make bench   messages/s, CPU, fsyncs, latency beside Postfix without an archive (half an
-#              hour; a minute with ROUNDS=1 SIZES=4 RECIPIENTS=1; OUT=docs keeps the page)
+# make bench   messages/s, CPU, fsyncs, latency beside Postfix without an archive (15
+#              minutes; one with ROUNDS=1 SIZES=4 RECIPIENTS=1; OUT=docs keeps the page)
 # make growth  the same rate with 1,000,000 messages in the store? the memory of a worker
 #              after 50,000, of all with 200 MB (STORE=folder keeps the store, 6 GB)
 # make check   format, lint, types, house rules, unit tests
