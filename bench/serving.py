@@ -72,7 +72,7 @@ class Worker:
         self._until(b"354 ")
         received = RECEIVED.format(queue_id=queue_id).encode()
         self._peer.sendall(received + self._content)
-        self._until(b"250 2.0.0 ")
+        self._until(b"250 ")
 
     def memory(self) -> dict[str, int]:
         """Return what the worker has in memory, in kB."""
