@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 import aims
 import bench
 import figures
+import grown
 import load
 import page
 import shares
@@ -24,6 +26,22 @@ def test_the_page_is_made_from_the_measurements_beside_it() -> None:
     assert page.picture(result) == (DOCS / "performance.svg").read_text()
     assert tuple(result["options"]["variants"]) == variants.NAMES
     assert result["options"]["rounds"] >= 5
+
+
+def test_the_growth_run_of_the_page_is_the_one_that_the_aims_ask_for() -> None:
+    asked = page.read(DOCS / page.GROWTH)["options"]
+    assert (asked["stored"], asked["large"]) == ([0, 100_000, 1_000_000], 200)
+    assert {1000, 50_000} <= set(asked["served"])
+    assert asked["rounds"] >= 5
+    text = (DOCS / "performance.md").read_text()
+    assert len(re.findall(r"\| (?:reached|missed by \d+%) \|", text)) == 10
+
+
+def test_the_page_says_which_program_was_measured_and_when() -> None:
+    for name in (page.BENCH, page.GROWTH):
+        machine = page.read(DOCS / name)["machine"]
+        assert machine["commit"] and re.fullmatch(r"\d{4}-\d\d-\d\d", machine["date"])
+        assert grown.made({"machine": machine}) in (DOCS / "performance.md").read_text()
 
 
 def test_a_ratio_is_taken_round_by_round() -> None:
