@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from postfix_archive.core import configuration, gates, request, ways
+from postfix_archive.core import configuration, doors, gates, request, ways
 from postfix_archive.core.configuration import Service
 from postfix_archive.core.errors import RequestUnusable
 from postfix_archive.core.finding import CRITICAL, WARNING, Finding
@@ -218,7 +218,7 @@ def _takes_back(host: Observed, service: Service) -> bool:
 
 def _is_filtered(host: Observed) -> bool:
     """Tell whether mail passes a content filter, before the archive or behind it."""
-    stamps = {gates.STAMP, *(each.name for each in host.stamps())}
+    stamps = {gates.STAMP, *(each.name for each in host.captures())}
     behind = filter(None, (_back(host, each) for each in stamps))
     leads = [_filter(host, each) for each in (*host.clients(), *behind)]
     return any(each and not each.startswith(gates.STAMP) for each in leads)
@@ -241,8 +241,7 @@ def _leads_back(host: Observed, port: str) -> bool:
 
 def _back(host: Observed, stamp: str) -> Service | None:
     """Return the port to which a stamp filter hands back."""
-    service = host.found.service(f"{stamp}/unix")
-    address = service.argument("handback-address") if service else ""
+    address = doors.way_back(host.found, gates.number_in(stamp))
     if not address and host.settings is not None:
         address = "%s:%d" % host.settings.archive_handback_address
     return host.found.service(f"{address}/inet")

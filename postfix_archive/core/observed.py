@@ -118,6 +118,11 @@ class Observed:
         """Return the stamp filters: archive-stamp, archive-stamp-2 and so on."""
         return [each for each in self.doors() if launcher(each) == ways.STAMP]
 
+    def captures(self) -> list[Service]:
+        """Return all by which mail comes to a stamp filter: these, or lmtp(8)."""
+        services = self.found.services
+        return [*self.stamps(), *(e for e in services if doors.is_client(e))]
+
     def clients(self) -> list[Service]:
         """Return the services by which mail comes in: smtpd and pickup, not ours."""
         return ways.clients(self.found)
