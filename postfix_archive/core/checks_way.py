@@ -131,33 +131,6 @@ def next_filters(host: Observed) -> Iterator[Finding]:
         yield Finding("next-filter", CRITICAL, place, harm, cure)
 
 
-def workers(host: Observed) -> Iterator[Finding]:
-    """Every socket that a content_filter names has a service (the lmtp door)."""
-    for each in host.clients():
-        socket = _filter(host, each).partition(":unix:private/")[2]
-        if socket and host.found.service(f"{socket}/unix") is None:
-            yield Finding(
-                "lmtp-worker",
-                CRITICAL,
-                f"{_place(each, 'content_filter')}: {socket}",
-                f"master.cf has no service {socket}: mail waits and then bounces",
-                f"{INSTALL}; or correct archive there",
-            )
-    cached = host.found.value("lmtp_connection_cache_destinations")
-    named = [w for w in configuration.words(cached) if "private/archive" in w]
-    if any(each.startswith("unix:") for each in named):
-        fixed = [w.removeprefix("unix:") for w in configuration.words(cached)]
-        yield Finding(
-            "connection-cache",
-            WARNING,
-            "main.cf: lmtp_connection_cache_destinations",
-            "with unix: before the name no connection is kept: each message starts a"
-            " worker of its own",
-            host.setting("lmtp_connection_cache_destinations", ", ".join(fixed)),
-            is_safe=True,
-        )
-
-
 def client_checks(host: Observed) -> Iterator[Finding]:
     """Clients cannot address the domain of requests."""
     name = "smtpd_recipient_restrictions"
@@ -269,6 +242,5 @@ CHECKS: tuple[Callable[[Observed], Iterator[Finding]], ...] = (
     nexthop,
     mappings,
     next_filters,
-    workers,
     client_checks,
 )

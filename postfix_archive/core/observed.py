@@ -131,6 +131,11 @@ class Observed:
         """Return a parameter as a number, or seconds if a time; None if it is none."""
         return self.found.seconds(name, service)
 
+    def limit(self, name: str, default: str) -> int:
+        """Return a parameter of a transport, or what counts where it is not set."""
+        own = self.number(name) if self.found.value(name) else None
+        return (self.number(default) or 0) if own is None else own
+
     def command(self, *words: str) -> str:
         """Return a command of Postfix's for this instance, to be typed in a shell."""
         where = [] if self.is_default else ["-c", self.found.directory]

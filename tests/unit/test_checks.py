@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from postfix_archive.back import observing
-from postfix_archive.core import checkup, configuration, finding, settings
+from postfix_archive.core import checkup, configuration, finding, settings, ways
 from postfix_archive.core.configuration import Configuration
 from postfix_archive.core.errors import InstallRefused
 from postfix_archive.core.observed import File, Neighbour, Observed, Waiting
@@ -53,12 +53,13 @@ def sound(found: Configuration) -> Observed:
         services=(*found.services, *filters),
     )
     routes = configuration.words(found.raw("transport_maps"))
+    asked = routes[0].partition("=")[2].partition(",")[0]
     return Observed(
         found=found,
         settings=settings.parse(
             ARCHIVE_CF, place="archive.cf", config_directory="/", myhostname="?"
         ),
-        reference=observing.reference(),
+        reference=observing.reference(ways.mode(found) or "pipe"),
         files={
             f"{PROGRAM}/archive-stamp": File(f"{PROGRAM}/archive-stamp", "root", 0o755),
             f"{PROGRAM}/archive": File(f"{PROGRAM}/archive", "root", 0o755),
@@ -69,7 +70,9 @@ def sound(found: Configuration) -> Observed:
         },
         groups={USER: (USER,)},
         answers={
-            (routes[0], "archive-request.invalid"): "archive-stamp:on-request",
+            (routes[0], "archive-request.invalid"): routes[0]
+            .partition("=")[2][:-1]
+            .partition(",")[0],
             ("unix:passwd.byname", "legal"): "legal:x",
         },
         free={STORE: 1 << 40},
@@ -82,13 +85,14 @@ def names(host: Observed) -> set[str]:
     return {each.check for each in checkup.examine(host)}
 
 
+@pytest.mark.parametrize("mode", ["pipe", "lmtp"])
 @pytest.mark.parametrize("position", ["before", "after"])
 @pytest.mark.parametrize("on_request", [False, True])
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_an_installation_makes_is_sound(
-    kind: str, on_request: bool, position: str
+    kind: str, on_request: bool, position: str, mode: str
 ) -> None:
-    wish = replace(WISH, on_request=on_request, position=position)
+    wish = replace(WISH, on_request=on_request, position=position, mode=mode)
     try:
         found = after(KINDS[kind], wish)
     except InstallRefused:
