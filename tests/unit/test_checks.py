@@ -70,9 +70,7 @@ def sound(found: Configuration) -> Observed:
         },
         groups={USER: (USER,)},
         answers={
-            (routes[0], "archive-request.invalid"): routes[0]
-            .partition("=")[2][:-1]
-            .partition(",")[0],
+            (routes[0], "archive-request.invalid"): asked,
             ("unix:passwd.byname", "legal"): "legal:x",
         },
         free={STORE: 1 << 40},
