@@ -111,7 +111,7 @@ def test_an_archive_that_cannot_be_the_name_of_a_service_is_refused(
     ],
 )
 def test_an_archive_must_fit_the_path_of_a_socket(archive: str, refused: str) -> None:
-    """A longer name in master.cf ends master(8): see tests/live/test_limits.py."""
+    """A longer name in master.cf ends master(8): see tests/live/test_lmtp_limits.py."""
     wish = replace(LMTP, archive=archive)
     if not refused:
         found = after(host(), wish)
