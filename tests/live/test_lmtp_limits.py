@@ -154,3 +154,28 @@ def test_a_worker_that_is_killed_in_a_message_delays_no_other(steps: str) -> Non
         passed = 2 if steps is LAST else 1
         assert len(deliveries(host, "unlucky", "bob@example.net")) == passed
         assert len(deliveries(host, "unlucky", LEGAL)) == 1
+
+
+def test_the_death_of_the_only_worker_makes_no_other_message_wait() -> None:
+    """With a cohort limit of 1 Postfix would suspend the archive for all of them."""
+    main = {"initial_destination_concurrency": "1", "minimal_backoff_time": "30s"}
+    main["maximal_backoff_time"] = "30s"
+    with PrivatePostfix(door="lmtp", main=main) as host:
+        folder = hold(host, FIRST)
+        queue_id = host.send(mail("unlucky"))
+        host.wait(lambda: list(folder.iterdir()), "it is at a worker")
+        [pid] = [int(each.suffix[1:]) for each in folder.iterdir()]
+        os.kill(pid, signal.SIGKILL)
+        host.wait_for_log(f"{queue_id}: to=.*status=deferred .*lost connection")
+        (folder / "go").touch()
+        names = [f"other{number}" for number in range(20)]
+        for name in names:
+            host.send(mail(name))
+        host.wait(
+            lambda: all(deliveries(host, name, "bob@example.net") for name in names),
+            "the others are delivered",
+        )
+        assert host.log().count("status=deferred") == 1
+        host.flush()
+        host.settle()
+        assert len(deliveries(host, "unlucky", "bob@example.net")) == 1
