@@ -162,3 +162,25 @@ def test_an_address_that_is_no_socket_is_refused_and_nothing_is_changed(
     host.run(f"postconf -P -e 2527/inet/archive={A}")
     assert host.configuration() == before
     host.run("test ! -e /usr/local/lib/postfix-archive")
+
+
+BY_SENDMAIL = """#!/bin/sh
+# A content filter that gives back by sendmail(1).
+sender=$1; shift
+sendmail -G -i -f "$sender" -- "$@"
+"""
+
+
+@pytest.mark.parametrize("mode", ["pipe", "lmtp"])
+def test_a_filter_that_gives_back_by_sendmail_needs_no_probe(
+    host: WholeHost, wheels: Path, mode: str
+) -> None:
+    """pickup stays free for it, so a message from sendmail(1) is not archived."""
+    host.run("cat > /usr/local/bin/scan", given=BY_SENDMAIL)
+    host.run("postconf -P -X pickup/unix/content_filter && postfix reload")
+    said = host.says(install(wheels, f"MODE={mode}"))
+    assert "Probe:      none, nothing asks for mail of local programs" in said
+    send(host, "one", 2528)
+    host.settle()
+    assert archives(host) == {LEGAL: ["one"]}
+    assert delivered(host) == {"one": 0}
