@@ -77,7 +77,9 @@ def entry(sample: str, number: int, archive: str) -> str:
 
 def refuse(archive: str, number: int) -> None:
     """Raise InstallRefused if this cannot be the name of a socket on this way."""
-    said = f"MODE=lmtp: archive = {archive} would be the name of a socket in master.cf"
+    said = (
+        f"MODE=lmtp: archive = {archive} cannot be the name of a service in master.cf"
+    )
     if not NAME.fullmatch(archive):
         raise InstallRefused(
             f"{said}, which takes letters, digits and . _ + - @ ' , only: give another"
@@ -85,8 +87,8 @@ def refuse(archive: str, number: int) -> None:
         )
     if len(archive) > longest(number):
         raise InstallRefused(
-            f"{said}, which has room for {longest(number)} characters, and this has"
-            f" {len(archive)}: give a shorter address, or take MODE=pipe"
+            f"{said}: its socket has room for {longest(number)} characters, and this"
+            f" has {len(archive)}: give a shorter address, or take MODE=pipe"
         )
 
 

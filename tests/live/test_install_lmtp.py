@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,6 +21,7 @@ with smtplib.SMTP("127.0.0.1", 10025) as peer:
     peer.sendmail(sys.argv[1], sys.argv[2:], text)
 """
 BACK = "127.0.0.1:10025 inet n - n - - smtpd -o content_filter="
+BACK += " -o syslog_name=postfix/back"
 FILTER = "scan unix - n n - 4 pipe flags=Rq user=bob null_sender="
 FILTER += " argv=/usr/local/bin/scan {${sender}} {${recipient}}"
 A, B, C, T = (f"{name}@{HOST}" for name in ("a", "b", "c", "table"))
@@ -45,7 +47,8 @@ def host() -> Iterator[WholeHost]:
         made.run(f"postconf -e mine={C}")
         made.run(f"postconf -M 'scan/unix={FILTER}'")
         for port, options in SERVICES.items():
-            line = f"{port} inet n - n - - smtpd {options}"
+            named = f"-o syslog_name=postfix/s{port}"  # reconcile tells them by it
+            line = f"{port} inet n - n - - smtpd {named} {options}"
             made.run(f"postconf -M '{port}/inet={line}'")
         made.run(f"postconf -M '127.0.0.1:10025/inet={BACK}'")
         made.run("postconf -P -e pickup/unix/content_filter=scan:all && postfix start")
@@ -114,6 +117,8 @@ def test_every_service_reaches_the_workers_of_its_archives_and_its_filter(
     send(host, "alone", 2528)
     host.settle()
     assert archives(host)[B] == ["2525", "alone"]
+    added = host.says("postfix-archive outcomes --once && postfix-archive reconcile")
+    assert re.search(r"^missing +0$", added, re.M), added
 
     host.run(f"postconf -P -e 2528/inet/archive= && {install(wheels)}")
     host.run("postconf -P -X 2528/inet/archive")
@@ -167,7 +172,7 @@ def test_an_address_that_is_no_socket_is_refused_and_nothing_is_changed(
 BY_SENDMAIL = """#!/bin/sh
 # A content filter that gives back by sendmail(1).
 sender=$1; shift
-sendmail -G -i -f "$sender" -- "$@"
+/usr/sbin/sendmail -G -i -f "$sender" -- "$@"
 """
 
 
