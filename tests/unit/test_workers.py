@@ -6,9 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from postfix_archive.core import doors, relays, ways, workers
+from postfix_archive.core import doors, gates, relays, ways, workers
 from postfix_archive.core.configuration import Configuration
 from postfix_archive.core.errors import InstallRefused
+from postfix_archive.front import lmtp
 
 from unit.hosts import AMAVIS, BACK, KINDS, STOCK, WISH, after, host, plan
 
@@ -209,3 +210,24 @@ def test_a_stranger_with_the_name_of_a_worker_is_refused() -> None:
 def test_the_log_is_read_alike_for_every_way(relay: str, is_ours: bool) -> None:
     assert relays.is_stamp(relay) == is_ours
     assert relays.names_stamp(f"to=<a@b>, relay={relay}, delay=1") or not is_ours
+
+
+def test_the_doctor_knows_how_long_a_worker_lives() -> None:
+    assert workers.LIFE == lmtp.LIFE
+
+
+@pytest.mark.parametrize(
+    ("name", "is_one"),
+    [
+        ("archive.legal@example.com", True),
+        ("archive-2.on-request", True),
+        ("archive-12.a@x.org,b@x.org", True),
+        ("archive", False),
+        ("archive-stamp", False),
+        ("archive-cleanup", False),
+        ("archive-x.a@x.org", False),
+        ("archives.a@x.org", False),
+    ],
+)
+def test_sockets_of_workers_are_known_by_their_names(name: str, is_one: bool) -> None:
+    assert gates.is_socket(name) == is_one
