@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from postfix_archive.core import checks_lmtp, doors, gates, workers
+from postfix_archive.core import checks_lmtp, checks_ports, doors, gates, workers
 from postfix_archive.core.configuration import Service
 from postfix_archive.core.finding import CRITICAL, WARNING, Finding
 from postfix_archive.core.observed import Observed
@@ -68,16 +68,9 @@ def time_limits(host: Observed) -> Iterator[Finding]:
 def arguments(host: Observed) -> Iterator[Finding]:
     """A worker archives for whom its socket is named after, and hands back rightly."""
     for each in filter(doors.is_worker, host.found.services):
-        _, _, archive = each.name.partition(".")
-        if gates.is_socket(each.name) and each.argument("nexthop") != archive:
-            yield Finding(
-                "arguments",
-                CRITICAL,
-                f"master.cf: {each.key}",
-                f"--nexthop is {each.argument('nexthop') or 'missing'}: mail is"
-                " archived for somebody else, or waits",
-                INSTALL,
-            )
+        if harm := _misled(each):
+            place = f"master.cf: {each.key}"
+            yield Finding("arguments", CRITICAL, place, harm, INSTALL)
 
 
 def processes(host: Observed) -> Iterator[Finding]:
@@ -100,6 +93,26 @@ def processes(host: Observed) -> Iterator[Finding]:
                     ),
                     is_safe=True,
                 )
+
+
+def _misled(worker: Service) -> str:
+    """Return what comes of a worker's wrong arguments, "" where they are right."""
+    archive, given = worker.name.partition(".")[2], worker.argument("nexthop")
+    if not gates.is_socket(worker.name):
+        return ""
+    if given != archive:
+        return (
+            f"--nexthop is {given or 'missing'}: mail is archived for somebody else, or"
+            " waits"
+        )
+    further = not worker.name.startswith(gates.socket(1))
+    backs = [worker.argument(f"{role}-address") for role in checks_ports.BACK]
+    if further and not all(backs):
+        return (
+            "--handback-address or --refused-address is missing: mail goes on without"
+            " the content filter of its service"
+        )
+    return ""
 
 
 def _unserved(socket: str) -> tuple[str, str]:

@@ -260,3 +260,28 @@ def test_a_follower_that_does_not_run_is_mended_by_what_runs_it(
     [found] = checkup.examine(replace(STOCK, followed_age=1e6, follower=follower))
     assert found.cure.startswith(cure)
     assert found.place == (follower or "postfix-archive outcomes")
+
+
+WORKERS = sound(after(KINDS["submission"], replace(WISH, mode="lmtp")))
+
+
+@pytest.mark.parametrize("argument", ["--handback-address", "--refused-address"])
+def test_a_worker_that_hands_back_around_a_filter_is_named(argument: str) -> None:
+    """Only that of a further way: the first one's addresses stand in archive.cf."""
+    key = "archive-2.legal@example.com/unix"
+    services = tuple(
+        replace(each, command=each.command.replace(argument, "--envid"))
+        for each in WORKERS.found.services
+    )
+    host = replace(WORKERS, found=replace(WORKERS.found, services=services))
+    [told] = checkup.examine(host)
+    assert (told.check, told.place) == ("arguments", f"master.cf: {key}")
+    assert "without the content filter" in told.harm
+
+
+def test_the_ports_of_a_further_way_of_workers_are_looked_at() -> None:
+    gone = "127.0.0.1:10031/inet"
+    services = tuple(e for e in WORKERS.found.services if e.key != gone)
+    host = replace(WORKERS, found=replace(WORKERS.found, services=services))
+    missing = [e for e in checkup.examine(host) if e.check == "port-missing"]
+    assert [each.place for each in missing] == [f"master.cf: {gone}"]
