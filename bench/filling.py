@@ -22,7 +22,7 @@ import sys
 import time
 from pathlib import Path
 
-from postfix_archive.back import journal, store, stored
+from postfix_archive.back import journal, lastline, store, stored
 from postfix_archive.core import digest, envelope, report, trace, wire
 from postfix_archive.core.envelope import Client, Envelope, Recipient, Request
 from postfix_archive.core.errors import ArchiveError
@@ -67,7 +67,7 @@ def held(folder: Path, count: int) -> dict[str, int]:
     today = int(time.time()) // DAY
     size = os.stat(archive.path(journal.NAME)).st_size if count else 0
     return {
-        "messages": journal.last_number(archive.folder),
+        "messages": lastline.number(archive.folder),
         "today": len(_of_day(archive, today)),
         "journal": size,
     }
@@ -80,7 +80,7 @@ def check(archive: Path, count: int) -> None:
     hashes = [digest.hex_of(line) for line in lines]
     assert [each["prev"] for each in events[1:]] == hashes[:-1]
     assert events[-1]["seq"] >= count
-    assert journal.last_number(str(archive)) == events[-1]["seq"]
+    assert lastline.number(str(archive)) == events[-1]["seq"]
     for event in random.Random(count).sample(events, min(100, len(events))):
         kept = (archive / event["file"]).read_bytes()
         assert hashlib.sha256(kept).hexdigest() == event["file_sha256"]
@@ -106,7 +106,7 @@ def _fill(folder: Path, count: int) -> None:
     """Make an archive up to so many messages, a tenth of them of today."""
     archive = store.Archive(str(folder), address(count))
     today = int(time.time()) // DAY
-    done = journal.last_number(archive.folder)
+    done = lastline.number(archive.folder)
     for number in range(done, count):
         _keep(archive, number, today - _days_ago(number, count))
     held = len(_of_day(archive, today))
