@@ -21,9 +21,10 @@ from pathlib import Path
 from typing import Any
 
 from mails import mail, records, words
-from private_postfix import PrivatePostfix, free_ports
+from private_postfix import BY_CAPSULE, PrivatePostfix, free_ports
 
 DOORS = ("archive-stamp", "archive")
+BY_CAPSULE_LINE = "".join(f"{name} = {it}\n" for name, it in BY_CAPSULE.items())
 LATER = {  # after a failure Postfix waits for go_on()
     "minimal_backoff_time": "1d",
     "maximal_backoff_time": "1d",
@@ -70,6 +71,10 @@ class StagedPostfix(PrivatePostfix):
     @contextmanager
     def held_up(self, transport: str) -> Iterator[None]:
         """Let a transport's program fail meanwhile, so that mail waits for it."""
+        with self._needing(transport):
+            yield from self._held_up(transport)
+
+    def _held_up(self, transport: str) -> Iterator[None]:
         program = self.command_of(transport)
         aside = program.rename(program.with_suffix(".aside"))
         program.write_text(FAILING)
@@ -85,6 +90,10 @@ class StagedPostfix(PrivatePostfix):
 
         Of that program's runs only this one waits; it goes on at the end.
         """
+        with self._needing(transport):
+            yield from self._in_hand(transport, name)
+
+    def _in_hand(self, transport: str, name: str) -> Iterator[None]:
         program = self.command_of(transport)
         gate = self.folder / "gate"
         gate.mkdir()
@@ -103,6 +112,17 @@ class StagedPostfix(PrivatePostfix):
         self.wait((gate / "outside").exists, f"{transport} has done it")
         real.rename(program)
         shutil.rmtree(gate)
+
+    @contextmanager
+    def _needing(self, transport: str) -> Iterator[None]:
+        """Let copies go as capsules meanwhile, if it is the archive's transport."""
+        if transport != "archive":
+            yield
+            return
+        path = self.etc / "archive.cf"
+        path.write_text(path.read_text() + BY_CAPSULE_LINE)
+        yield
+        edit(path, BY_CAPSULE_LINE, "")
 
     def tried(self, transport: str) -> None:
         """Return when what waits for a transport has been tried and put back."""

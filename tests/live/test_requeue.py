@@ -27,7 +27,7 @@ from mails import (
     records,
     words,
 )
-from private_postfix import Client, PrivatePostfix
+from private_postfix import BY_CAPSULE, Client, PrivatePostfix
 
 pytestmark = pytest.mark.live
 
@@ -35,6 +35,8 @@ pytestmark = pytest.mark.live
 @contextmanager
 def held_up(postfix: PrivatePostfix, transport: str) -> Iterator[None]:
     """Keep what goes to a transport in the queue; requeue it at the end, let it go."""
+    by_capsule = BY_CAPSULE if transport == "archive" else {}
+    postfix.set_archive_cf(**by_capsule)
     postfix.postconf(defer_transports=transport)
     postfix.reload()
     yield
