@@ -37,8 +37,9 @@ REFUSING = """
   -o smtpd_end_of_data_restrictions=defer
 """
 FAILING = "#!/bin/sh\nexit 75\n"
-# The first run waits until somebody opens the gate; others go on at once.
+# The first run for somebody waits until the gate is opened; others go on at once.
 GATED = """#!/bin/sh
+case "$*" in *{to}*) ;; *) exec {program} "$@" ;; esac
 mkdir {gate}/inside 2>/dev/null || exec {program} "$@"
 cat {gate}/fifo >/dev/null
 {program} "$@"
@@ -85,15 +86,15 @@ class StagedPostfix(PrivatePostfix):
             aside.rename(program)
 
     @contextmanager
-    def in_hand(self, transport: str, name: str) -> Iterator[None]:
+    def in_hand(self, transport: str, name: str, to: str = "") -> Iterator[None]:
         """Send a message; a transport's program has it in hand meanwhile.
 
-        Of that program's runs only this one waits; it goes on at the end.
+        With to: what it has for that recipient. Of that program's runs only this one waits; it goes on at the end.
         """
         with self._needing(transport):
-            yield from self._in_hand(transport, name)
+            yield from self._in_hand(transport, name, to)
 
-    def _in_hand(self, transport: str, name: str) -> Iterator[None]:
+    def _in_hand(self, transport: str, name: str, to: str) -> Iterator[None]:
         program = self.command_of(transport)
         gate = self.folder / "gate"
         gate.mkdir()
@@ -103,7 +104,7 @@ class StagedPostfix(PrivatePostfix):
         real = gate / program.name  # a door is known by its name and finds the package
         (gate / "postfix_archive").symlink_to(self.program / "postfix_archive")
         program.rename(real)
-        program.write_text(GATED.format(gate=gate, program=real))
+        program.write_text(GATED.format(gate=gate, program=real, to=to))
         program.chmod(0o755)
         self.send(mail(name))
         self.wait((gate / "inside").exists, f"{transport} has it in hand")

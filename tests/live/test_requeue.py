@@ -300,7 +300,8 @@ def test_requeueing_what_a_transport_has_in_hand_makes_no_second_id(
     """
     transport, recipient = FILES[queue_file]
     name = f"in-hand-{queue_file}"
-    with plain.in_hand(transport, name):
+    to = recipient if transport == "sink" else ""  # its copy is on its way before it
+    with plain.in_hand(transport, name, to):
         plain.wait(lambda: len(plain.mailq()) == 1, "nothing else waits")
         before = plain.queue_id_of(recipient)
         plain.postsuper("-r", before)

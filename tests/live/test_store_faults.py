@@ -1,6 +1,6 @@
 """A store that is full, read-only, away or failing: mail flows, copies wait, none dies.
 
-The archive transport's part of it; for the stamp filter's see test_through.py. Real file
+The archive transport's part; for the stamp filter's see test_through.py. Real file
 systems and real system calls: tmpfs, remounts, and strace(1) that makes fsync, link,
 write and close fail.
 """
