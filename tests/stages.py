@@ -89,7 +89,8 @@ class StagedPostfix(PrivatePostfix):
     def in_hand(self, transport: str, name: str, to: str = "") -> Iterator[None]:
         """Send a message; a transport's program has it in hand meanwhile.
 
-        With to: what it has for that recipient. Of that program's runs only this one waits; it goes on at the end.
+        Of that program's runs, for one recipient if it is named, only the first waits;
+        it goes on at the end.
         """
         with self._needing(transport):
             yield from self._in_hand(transport, name, to)
