@@ -205,14 +205,18 @@ class PrivatePostfix:
 
     def kill(self) -> None:
         """Kill every process of this instance at once, as a power cut would."""
-        pid = int((self.queue / "pid" / "master.pid").read_text())
-        children = descendants(pid)
-        for each in [pid, *children]:
+        pid = self.master_pid
+        for each in [pid, *descendants(pid)]:
             try:
                 os.kill(each, signal.SIGKILL)
             except ProcessLookupError:
                 pass
         self.wait(lambda: not self._is_running(), "Postfix is dead")
+
+    @property
+    def master_pid(self) -> int:
+        """The process id of this instance's master(8)."""
+        return int((self.queue / "pid" / "master.pid").read_text())
 
     # --- mail in --------------------------------------------------------------------
 
