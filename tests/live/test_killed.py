@@ -157,11 +157,15 @@ def test_every_message_is_in_the_store_once(storm: Storm) -> None:
 def test_every_message_is_delivered_and_only_those_of_the_window_twice(
     storm: Storm,
 ) -> None:
-    """The window: Postfix has the message back, and the filter has not exited yet."""
+    """The window: Postfix has the message back, and the filter has not exited yet.
+
+    Or the worker not answered yet.
+    """
     counts = storm.copies("bob@example.net")
     assert min(counts.values()) == 1
     twice = {name for name, count in counts.items() if count > 1}
-    deaths, last = storm.deaths(storm.case.stamps), storm.case.dots
+    deaths = [e for e in storm.deaths(storm.case.stamps) if e.step != "answered"]
+    last = storm.case.dots
     inside = {storm.sent[each.queue_id] for each in deaths if each.acknowledged == last}
     about = {storm.sent[each.queue_id] for each in deaths if each.dots == last}
     assert inside <= twice <= about
