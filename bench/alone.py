@@ -40,6 +40,7 @@ def cpu_ms(postfix: PrivatePostfix, size: int, times: int) -> dict[str, list[flo
 
 def _capsules(postfix: PrivatePostfix, size: int, times: int) -> list[Path]:
     """Return capsules as the archive transport gets them, taken out of the queue."""
+    postfix.set_archive_cf(archive_write_through_time_limit="0")
     postfix.postconf(defer_transports="archive")
     postfix.reload()
     load.send(postfix, load.Load(size, 1, 1), times)
@@ -52,6 +53,7 @@ def _capsules(postfix: PrivatePostfix, size: int, times: int) -> list[Path]:
         capsules.append(postfix.folder / name)
         capsules[-1].write_bytes(taken.stdout)
     postfix.forget(names)
+    postfix.set_archive_cf()
     postfix.postconf(defer_transports="")
     postfix.reload()
     return capsules

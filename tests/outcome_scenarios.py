@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from outcome_world import LIST, MEMBERS, World
 
 from mails import mail
+from private_postfix import BY_CAPSULE
 
 DELIVERED, RELAYED, EXPANDED, FAILED = "delivered", "relayed", "expanded", "failed"
 EXPIRED, DISCARDED, DELETED, WAITING = "expired", "discarded", "deleted", "waiting"
@@ -47,13 +48,15 @@ class Group:
     """Scenarios that are played at once, under the same settings.
 
     ``settings`` are of main.cf and ``services`` of master.cf, and are taken back; what
-    ``afterwards`` says holds from when all is done that is to be done on.
+    ``afterwards`` says holds from when all is done that is to be done on. By capsule
+    copies go that are not to be in the store at once.
     """
 
     name: str
     settings: dict[str, str] = field(default_factory=dict)
     services: dict[str, str] = field(default_factory=dict)
     afterwards: dict[str, str] = field(default_factory=dict)
+    is_by_capsule: bool = False
     filter: str = ""  # which of the world's scanners is the next filter
 
 
@@ -62,7 +65,9 @@ EXPIRING = Group("expiring", {"maximal_queue_lifetime": "2s"})
 UNCAUGHT = Group(
     "uncaught", {"defer_transports": "archive-stamp"}, {}, {"defer_transports": ""}
 )
-UNKEPT = Group("unkept", {"defer_transports": "archive"}, {}, {"defer_transports": ""})
+UNKEPT = Group(
+    "unkept", {"defer_transports": "archive"}, {}, {"defer_transports": ""}, True
+)
 TOLD = Group("told", filter="told")
 PASSED = Group("passed", filter="passed")
 SILENT = Group("silent", filter="silent")
@@ -509,6 +514,7 @@ def play(
     scenarios = of_group(group)
     wanted = world.in_queue() | set(waiting(scenarios))
     settings = _settings(world, group)
+    world.set_archive_cf(**(BY_CAPSULE if group.is_by_capsule else {}))
     _set(world, settings, group.services)
     for each in scenarios:
         send = world.sendmail if each.by_sendmail else world.send

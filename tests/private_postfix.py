@@ -42,6 +42,8 @@ GIVEN: set[int] = set()  # by free_ports()
 PORTS = range(11000, 32000)
 WORKERS = 16  # processes of one run of tests, at most
 DOORS = ("pipe", "lmtp")
+WAYS = (*DOORS, "capsule")  # the pipe door, with every copy in a queue file of its own
+BY_CAPSULE = {"archive_write_through_time_limit": "0"}
 LMTP = "40-archive-lmtp.cf"
 OTHER_DOOR = {"pipe": LMTP, "lmtp": "10-archive-stamp.cf"}
 OUR_PORTS = (10026, 10027, 10028, 10029, 10030)
@@ -129,7 +131,11 @@ class NotInTime(AssertionError):
 
 
 class PrivatePostfix:
-    """One running Postfix instance, with the archive in it if has_archive."""
+    """One running Postfix instance, with the archive in it if has_archive.
+
+    Copies go straight into the store; with the door "capsule", a pipe door, they go
+    through the queue.
+    """
 
     def __init__(
         self,
@@ -156,9 +162,11 @@ class PrivatePostfix:
         self.smtp_port = self.ports[0]
         self._archive = archive
         self._has_archive = has_archive
-        self._door = door
+        self._door = "pipe" if door == "capsule" else door
         self._main = main or {}
         self._archive_cf = archive_cf or {}
+        if door == "capsule":
+            self._archive_cf = {**BY_CAPSULE, **self._archive_cf}
         self._master = master
         self._edit_master = edit_master or (lambda text: text)
         self._build()
@@ -197,14 +205,18 @@ class PrivatePostfix:
 
     def kill(self) -> None:
         """Kill every process of this instance at once, as a power cut would."""
-        pid = int((self.queue / "pid" / "master.pid").read_text())
-        children = descendants(pid)
-        for each in [pid, *children]:
+        pid = self.master_pid
+        for each in [pid, *descendants(pid)]:
             try:
                 os.kill(each, signal.SIGKILL)
             except ProcessLookupError:
                 pass
         self.wait(lambda: not self._is_running(), "Postfix is dead")
+
+    @property
+    def master_pid(self) -> int:
+        """The process id of this instance's master(8)."""
+        return int((self.queue / "pid" / "master.pid").read_text())
 
     # --- mail in --------------------------------------------------------------------
 

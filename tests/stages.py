@@ -21,9 +21,10 @@ from pathlib import Path
 from typing import Any
 
 from mails import mail, records, words
-from private_postfix import PrivatePostfix, free_ports
+from private_postfix import BY_CAPSULE, PrivatePostfix, free_ports
 
 DOORS = ("archive-stamp", "archive")
+BY_CAPSULE_LINE = "".join(f"{name} = {it}\n" for name, it in BY_CAPSULE.items())
 LATER = {  # after a failure Postfix waits for go_on()
     "minimal_backoff_time": "1d",
     "maximal_backoff_time": "1d",
@@ -36,8 +37,9 @@ REFUSING = """
   -o smtpd_end_of_data_restrictions=defer
 """
 FAILING = "#!/bin/sh\nexit 75\n"
-# The first run waits until somebody opens the gate; others go on at once.
+# The first run for somebody waits until the gate is opened; others go on at once.
 GATED = """#!/bin/sh
+case "$*" in *{to}*) ;; *) exec {program} "$@" ;; esac
 mkdir {gate}/inside 2>/dev/null || exec {program} "$@"
 cat {gate}/fifo >/dev/null
 {program} "$@"
@@ -70,6 +72,10 @@ class StagedPostfix(PrivatePostfix):
     @contextmanager
     def held_up(self, transport: str) -> Iterator[None]:
         """Let a transport's program fail meanwhile, so that mail waits for it."""
+        with self._needing(transport):
+            yield from self._held_up(transport)
+
+    def _held_up(self, transport: str) -> Iterator[None]:
         program = self.command_of(transport)
         aside = program.rename(program.with_suffix(".aside"))
         program.write_text(FAILING)
@@ -80,11 +86,16 @@ class StagedPostfix(PrivatePostfix):
             aside.rename(program)
 
     @contextmanager
-    def in_hand(self, transport: str, name: str) -> Iterator[None]:
+    def in_hand(self, transport: str, name: str, to: str = "") -> Iterator[None]:
         """Send a message; a transport's program has it in hand meanwhile.
 
-        Of that program's runs only this one waits; it goes on at the end.
+        Of that program's runs, for one recipient if it is named, only the first waits;
+        it goes on at the end.
         """
+        with self._needing(transport):
+            yield from self._in_hand(transport, name, to)
+
+    def _in_hand(self, transport: str, name: str, to: str) -> Iterator[None]:
         program = self.command_of(transport)
         gate = self.folder / "gate"
         gate.mkdir()
@@ -94,7 +105,7 @@ class StagedPostfix(PrivatePostfix):
         real = gate / program.name  # a door is known by its name and finds the package
         (gate / "postfix_archive").symlink_to(self.program / "postfix_archive")
         program.rename(real)
-        program.write_text(GATED.format(gate=gate, program=real))
+        program.write_text(GATED.format(gate=gate, program=real, to=to))
         program.chmod(0o755)
         self.send(mail(name))
         self.wait((gate / "inside").exists, f"{transport} has it in hand")
@@ -103,6 +114,17 @@ class StagedPostfix(PrivatePostfix):
         self.wait((gate / "outside").exists, f"{transport} has done it")
         real.rename(program)
         shutil.rmtree(gate)
+
+    @contextmanager
+    def _needing(self, transport: str) -> Iterator[None]:
+        """Let copies go as capsules meanwhile, if it is the archive's transport."""
+        if transport != "archive":
+            yield
+            return
+        path = self.etc / "archive.cf"
+        path.write_text(path.read_text() + BY_CAPSULE_LINE)
+        yield
+        edit(path, BY_CAPSULE_LINE, "")
 
     def tried(self, transport: str) -> None:
         """Return when what waits for a transport has been tried and put back."""

@@ -28,7 +28,7 @@ from mails import (
     recipients_of,
     record_of,
 )
-from private_postfix import DOORS, PrivatePostfix, free_ports
+from private_postfix import WAYS, PrivatePostfix, free_ports
 
 pytestmark = pytest.mark.live
 
@@ -91,9 +91,9 @@ class Addressed:
     no_archives: list[int]
 
 
-@pytest.fixture(scope="module", params=DOORS)
+@pytest.fixture(scope="module", params=WAYS)
 def door(request: pytest.FixtureRequest) -> str:
-    """Both doors, one after the other."""
+    """Both doors, and copies that go as capsules, one after the other."""
     return str(request.param)
 
 

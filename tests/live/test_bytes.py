@@ -1,7 +1,7 @@
 """Bytes are bytes: real and awkward mail passes the archive and stays what it was.
 
 "As received" is what Postfix hands the filter; a recorder in front of the stamp filter
-keeps that, so that nothing of ours is asked what it was. One instance for each door
+keeps that, so that nothing of ours is asked what it was. One instance for each way
 takes all the mail; the tests look at what has come of it.
 """
 
@@ -22,7 +22,15 @@ from postfix_archive.core.record import Record
 
 import corpora
 from corpora import Mail
-from private_postfix import GROUP, USER, Client, Delivery, PrivatePostfix, free_ports
+from private_postfix import (
+    GROUP,
+    USER,
+    WAYS,
+    Client,
+    Delivery,
+    PrivatePostfix,
+    free_ports,
+)
 
 pytestmark = pytest.mark.live
 
@@ -146,7 +154,7 @@ def contents(session: bytes) -> dict[str, bytes]:
     return found
 
 
-@pytest.fixture(scope="module", params=["pipe", "lmtp"])
+@pytest.fixture(scope="module", params=WAYS)
 def passage(request: pytest.FixtureRequest) -> Iterator[Passage]:
     """Every message, sent from far away and from this host, the awkward thrice."""
     cache = request.config.cache

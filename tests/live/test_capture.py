@@ -6,14 +6,14 @@ import gzip
 
 import pytest
 
-from private_postfix import DOORS, PrivatePostfix
+from private_postfix import WAYS, PrivatePostfix
 
 pytestmark = pytest.mark.live
 
 
-@pytest.fixture(scope="module", params=DOORS)
+@pytest.fixture(scope="module", params=WAYS)
 def door(request: pytest.FixtureRequest) -> str:
-    """Both doors, one after the other."""
+    """Both doors, and copies that go as capsules, one after the other."""
     return str(request.param)
 
 

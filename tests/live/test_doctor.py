@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from planted import COMMAND, GUARD, SOUND, Host
 
-from private_postfix import GROUP, USER, PrivatePostfix, free_ports
+from private_postfix import BY_CAPSULE, GROUP, USER, PrivatePostfix, free_ports
 
 pytestmark = pytest.mark.live
 
@@ -520,6 +520,7 @@ def test_an_archive_address_that_refuses_copies(host: Host) -> None:
 
 
 def test_copies_that_wait_too_long(host: Host) -> None:
+    host.archive_cf(**BY_CAPSULE)
     (host.postfix.program / "archive").chmod(0)
     host.postfix.send(b"Subject: y\n\ny\n")
     host.postfix.wait_for_log("relay=archive,.*status=(SOFTBOUNCE|deferred)")

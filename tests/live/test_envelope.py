@@ -8,14 +8,14 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from mails import delivered, mail, recipients_of, record_of
-from private_postfix import DOORS, PrivatePostfix
+from private_postfix import WAYS, PrivatePostfix
 
 pytestmark = pytest.mark.live
 
 
-@pytest.fixture(scope="module", params=DOORS)
+@pytest.fixture(scope="module", params=WAYS)
 def door(request: pytest.FixtureRequest) -> str:
-    """Both doors, one after the other."""
+    """Both doors, and copies that go as capsules, one after the other."""
     return str(request.param)
 
 

@@ -14,14 +14,14 @@ from postfix_archive.back import reading
 from postfix_archive.core import keyring, stamp
 
 from mails import LEGAL, delivered, deliveries, mail, record_of, records, words
-from private_postfix import DOORS, Client, PrivatePostfix, free_ports
+from private_postfix import WAYS, Client, PrivatePostfix, free_ports
 
 pytestmark = pytest.mark.live
 
 
-@pytest.fixture(scope="module", params=DOORS)
+@pytest.fixture(scope="module", params=WAYS)
 def door(request: pytest.FixtureRequest) -> str:
-    """Both doors, one after the other."""
+    """Both doors, and copies that go as capsules, one after the other."""
     return str(request.param)
 
 

@@ -138,7 +138,9 @@ def test_a_follower_that_is_killed_says_each_outcome_once() -> None:
 
 def test_a_copy_that_is_archived_late_has_its_outcome_too() -> None:
     """Everything is delivered and read in the log before the store has the message."""
-    with PrivatePostfix(main={"defer_transports": "archive"}) as postfix:
+    with PrivatePostfix(
+        door="capsule", main={"defer_transports": "archive"}
+    ) as postfix:
         follower = follow(postfix)
         postfix.send(mail("late"))
         postfix.wait(lambda: len(ended(postfix)) == 2, "the follower has read it all")

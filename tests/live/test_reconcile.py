@@ -27,7 +27,7 @@ import pytest
 from grown_log import Grown
 
 from mails import mail
-from private_postfix import ROOT, Client, PrivatePostfix, free_ports
+from private_postfix import BY_CAPSULE, ROOT, Client, PrivatePostfix, free_ports
 
 pytestmark = pytest.mark.live
 SESSIONS = 8
@@ -266,6 +266,7 @@ def stuck(host: Host, name: str) -> str:
 def defer(host: Host, transports: str) -> None:
     """Let mail wait for some transports; a reload leaves qmgr(8) its time."""
     host.stop()
+    host.set_archive_cf(**(BY_CAPSULE if transports == "archive" else {}))
     host.postconf(defer_transports=transports)
     host.start()
 

@@ -9,11 +9,11 @@ import pytest
 from postfix_archive.core import keyring, request
 
 from mails import archives_of, delivered, deliveries, mail
-from private_postfix import DOORS, KEY, PrivatePostfix, free_ports
+from private_postfix import KEY, WAYS, PrivatePostfix, free_ports
 
 pytestmark = pytest.mark.live
 PORTS: dict[str, int] = {}
-BEFORE_NEXTHOP = {"pipe": "", "lmtp": "unix:private/archive."}
+BEFORE_NEXTHOP = {"pipe": "", "lmtp": "unix:private/archive.", "capsule": ""}
 KEYS = keyring.parse(KEY, place="test")
 
 
@@ -22,9 +22,9 @@ def asked(address: str) -> str:
     return "BCC " + request.recipient(address, KEYS).decode()
 
 
-@pytest.fixture(scope="module", params=DOORS)
+@pytest.fixture(scope="module", params=WAYS)
 def door(request: pytest.FixtureRequest) -> str:
-    """Both doors, one after the other."""
+    """Both doors, and copies that go as capsules, one after the other."""
     return str(request.param)
 
 

@@ -23,9 +23,9 @@ pytestmark = pytest.mark.live
 
 @pytest.fixture
 def short() -> Iterator[PrivatePostfix]:
-    """An instance whose queue forgets soon."""
+    """An instance whose queue forgets soon, and has all copies."""
     lifetimes = {"bounce_queue_lifetime": "90s", "maximal_queue_lifetime": "90s"}
-    with PrivatePostfix(main=lifetimes) as running:
+    with PrivatePostfix(door="capsule", main=lifetimes) as running:
         yield running
 
 

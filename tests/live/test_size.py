@@ -103,8 +103,8 @@ def exact() -> Iterator[PrivatePostfix]:
 
 @pytest.fixture(scope="module")
 def usual() -> Iterator[PrivatePostfix]:
-    """An instance with a small message_size_limit and nothing else changed."""
-    with PrivatePostfix(main=SMALL) as running:
+    """An instance with a small message_size_limit, for capsules too."""
+    with PrivatePostfix(door="capsule", main=SMALL) as running:
         yield running
 
 

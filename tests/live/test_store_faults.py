@@ -1,7 +1,8 @@
 """A store that is full, read-only, away or failing: mail flows, copies wait, none dies.
 
-Real file systems and real system calls: tmpfs, remounts, and strace(1) that makes
-fsync, link, write and close fail.
+The archive transport's part; for the stamp filter's see test_through.py. Real file
+systems and real system calls: tmpfs, remounts, and strace(1) that makes fsync, link,
+write and close fail.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ class Faulty:
     """An instance whose store has a file system of its own, and whose doors fail."""
 
     def __init__(self) -> None:
-        self.postfix = PrivatePostfix(edit_master=self._edited)
+        self.postfix = PrivatePostfix(door="capsule", edit_master=self._edited)
         self.folder = self.postfix.folder
         script = self.folder / "traced" / "archive"
         script.parent.mkdir()

@@ -25,7 +25,9 @@ def capsule_of(postfix: PrivatePostfix, name: str) -> bytes:
 
 
 def test_two_runs_at_once_mail_the_copy_once() -> None:
-    with PrivatePostfix(main={"defer_transports": "archive"}) as postfix:
+    with PrivatePostfix(
+        door="capsule", main={"defer_transports": "archive"}
+    ) as postfix:
         for number in range(ROUNDS):
             name = f"twins-{number}"
             capsule = capsule_of(postfix, name)

@@ -17,7 +17,7 @@ PLACE = "/etc/postfix/archive.cf"
 PORTS = [name for name in settings.DEFAULTS if name.endswith("_address")]
 PATHS = ["archive_key_file", "archive_spool_directory", "archive_store_directory"]
 TIMES = ["archive_stamp_lifetime", "archive_time_limit"]
-WAITS = ["archive_wait_for_outcome"]  # times that may be nothing
+WAITS = ["archive_wait_for_outcome", "archive_write_through_time_limit"]  # or nothing
 
 
 def refusal(text: str) -> str:
@@ -46,6 +46,8 @@ def test_an_empty_file_means_all_defaults() -> None:
     assert found.archive_store_directory == "/var/lib/postfix-archive"
     assert found.archive_time_limit == 900
     assert found.archive_wait_for_outcome == 0
+    assert found.archive_write_through_time_limit == 5
+    assert found.writes_through
     assert found.mail_owner == "postfix"
     assert found.myhostname == b"mail.example.com"
     assert found.config_directory == "/etc/postfix"
@@ -86,6 +88,21 @@ def test_an_empty_file_means_all_defaults() -> None:
 )
 def test_an_allowed_value_is_taken(name: str, text: str, value: Any) -> None:
     assert getattr(set_up(f"{name} = {text}\n"), name) == value
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "archive_write_through_time_limit = 0",
+        "archive_delivery = mail",
+        "archive_wait_for_outcome = 1h",
+    ],
+)
+def test_copies_go_straight_into_the_store_unless_one_of_three_says_no(
+    text: str,
+) -> None:
+    assert set_up("archive_delivery = store\n").writes_through
+    assert not set_up(text + "\n").writes_through
 
 
 HUGE = "9" * 5000

@@ -1,0 +1,149 @@
+"""Claims about work in a process of its own: nobody waits longer than agreed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from postfix_archive.back import aside
+from postfix_archive.core.errors import NotAtOnce
+
+# What is given up is closed when nobody has it any more, and Python says so.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::pytest.PytestUnraisableExceptionWarning"
+)
+SOON = 60  # seconds: more than any work here takes
+PATIENCE = 60.0
+
+
+@pytest.fixture(autouse=True)
+def children() -> Iterator[None]:
+    """What a mate says about children holds for this process no longer."""
+    before = signal.getsignal(signal.SIGCHLD)
+    yield
+    signal.signal(signal.SIGCHLD, before)
+
+
+def pid(_: bytes) -> str:
+    return str(os.getpid())
+
+
+def obedient(told: bytes) -> str:
+    """Do what is said: die, fail, wait for a file and then make another, or answer."""
+    verb, _, rest = told.partition(b" ")
+    if verb == b"die":
+        os._exit(9)
+    if verb == b"fail":
+        raise ValueError(rest.decode())
+    if verb == b"wait":
+        until(Path(os.fsdecode(rest)).exists)
+        Path(os.fsdecode(rest) + ".done").touch()
+    return str(os.getpid())
+
+
+def until(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def is_gone(process: str) -> bool:
+    return not Path("/proc", process).exists()
+
+
+def test_work_is_done_by_another_process_and_its_word_comes_back() -> None:
+    mate = aside.Mate(pid)
+    assert int(mate.done(b"x", SOON)) != os.getpid()
+    assert aside.Mate(lambda told: told.decode() + " ä").done(b"told", SOON) == "told ä"
+
+
+def test_the_same_process_does_one_piece_of_work_after_the_other() -> None:
+    mate = aside.Mate(pid)
+    assert len({mate.done(b"x", SOON) for _ in range(5)}) == 1
+
+
+def test_work_that_fails_says_why_and_the_next_is_done_all_the_same() -> None:
+    mate = aside.Mate(obedient)
+    first = mate.done(b"x", SOON)
+    with pytest.raises(NotAtOnce, match="^ValueError: no room$"):
+        mate.done(b"fail no room", SOON)
+    assert mate.done(b"x", SOON) == first
+
+
+def test_a_process_that_dies_is_told_of_and_replaced() -> None:
+    mate = aside.Mate(obedient)
+    first = mate.done(b"x", SOON)
+    with pytest.raises(NotAtOnce, match="has died"):
+        mate.done(b"die", SOON)
+    until(lambda: is_gone(first))  # and nobody has to wait for it
+    assert mate.done(b"x", SOON) != first
+
+
+def test_who_is_late_is_left_to_itself_and_may_still_end_well(tmp_path: Path) -> None:
+    mate = aside.Mate(obedient)
+    first = mate.done(b"x", SOON)
+    gate = tmp_path / "gate"
+    with pytest.raises(NotAtOnce, match="^not done within 1 s$"):
+        mate.done(b"wait " + os.fsencode(gate), 1)
+    second = mate.done(b"x", SOON)  # while the first is at work
+    assert second != first
+    assert not is_gone(first)
+    gate.touch()
+    until(lambda: is_gone(first))
+    assert gate.with_suffix(".done").exists()
+    assert mate.done(b"x", SOON) == second
+
+
+@pytest.mark.parametrize("size", [0, 1, aside.BLOCK - 8, aside.BLOCK, 5 << 20])
+def test_content_of_any_size_arrives_whole_both_ways(size: int) -> None:
+    mate = aside.Mate(lambda told: told.decode())
+    content = ("0123456789abcdef" * (size // 16 + 1))[:size]
+    assert mate.done(b"-" + content.encode(), SOON) == "-" + content
+
+
+def test_a_mate_ends_with_whom_it_belongs_to() -> None:
+    mate = aside.Mate(pid)
+    process = mate.done(b"x", SOON)
+    assert not is_gone(process)
+    del mate
+    until(lambda: is_gone(process))
+
+
+def test_it_holds_nothing_that_others_wait_to_see_closed() -> None:
+    reads, writes = os.pipe()
+    mate = aside.Mate(lambda _: " ".join(os.listdir("/proc/self/fd")))
+    held = mate.done(b"x", SOON).split()
+    os.close(writes)
+    assert os.read(reads, 1) == b""  # though it lives
+    os.close(reads)
+    assert {"0", "1", "2"} < set(held)
+    assert len(held) == 5  # those, the connection, and the folder that is listed
+
+
+def test_its_first_three_descriptors_lead_nowhere() -> None:
+    mate = aside.Mate(
+        lambda _: " ".join(os.readlink(f"/proc/self/fd/{n}") for n in "012")
+    )
+    assert mate.done(b"x", SOON) == "/dev/null /dev/null /dev/null"
+
+
+def test_where_no_process_can_be_made_it_is_not_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def no_fork() -> int:
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(os, "fork", no_fork)
+    mate = aside.Mate(pid)
+    before = os.listdir("/proc/self/fd")
+    with pytest.raises(NotAtOnce, match="Resource temporarily unavailable"):
+        mate.done(b"x", SOON)
+    assert os.listdir("/proc/self/fd") == before
+    monkeypatch.undo()
+    assert mate.done(b"x", SOON)

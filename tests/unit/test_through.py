@@ -1,0 +1,152 @@
+"""Claims about write-through: when the store is asked, and when it is left in peace."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from postfix_archive.back import spool
+from postfix_archive.core.errors import NotAtOnce
+from postfix_archive.front import through
+
+from unit.examples import envelope_of, set_up
+
+NOW = 1_800_000_000
+ARCHIVED, LATE = "ok", "not done within 5 s"
+
+
+class Mate:
+    """Does what it is told in no time, or is late; counts how often it was asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[int] = []
+        self.is_late = False
+
+    def done(self, _: bytes, seconds: int) -> str:
+        """Return, or raise."""
+        self.asked.append(seconds)
+        if self.is_late:
+            raise NotAtOnce(LATE)
+        return ARCHIVED
+
+
+class Asked:
+    """A way into the store that leads to a mate of this kind, for one message each."""
+
+    def __init__(self, folder: Path) -> None:
+        settings = set_up(
+            f"archive_fallback_directory = {folder}\n"
+            "archive_write_through_time_limit = 7s\n"
+        )
+        self.mate = Mate()
+        self._way = through.Through(settings, None)  # type: ignore[arg-type]
+        self._way._mate = self.mate  # type: ignore[assignment]
+
+    def at(self, now: int, size: int = 10) -> str:
+        """Return what comes of a message at that time."""
+        message = spool.Spool()
+        message.add(b"x" * size, "/nowhere")
+        run: Any = SimpleNamespace(message=message, now=now)
+        return self._way.archived(run, envelope_of())
+
+
+@pytest.fixture
+def asked(tmp_path: Path) -> Asked:
+    return Asked(tmp_path)
+
+
+def test_the_store_is_asked_for_as_long_as_archive_cf_says(asked: Asked) -> None:
+    assert asked.at(NOW) == ARCHIVED
+    assert asked.mate.asked == [7]
+
+
+def slow_at(asked: Asked, now: int, folder: Path) -> None:
+    asked.mate.is_late = True
+    with pytest.raises(NotAtOnce, match=LATE):
+        asked.at(now)
+    os.utime(folder / through.PAUSED, (now, now))
+    asked.mate.is_late = False
+    asked.mate.asked.clear()
+
+
+def test_a_slow_store_is_left_in_peace_for_a_while(
+    asked: Asked, tmp_path: Path
+) -> None:
+    slow_at(asked, NOW, tmp_path)
+    for later in (0, 1, through.PAUSE - 1):
+        with pytest.raises(NotAtOnce, match="the store was slow"):
+            asked.at(NOW + later)
+    assert not asked.mate.asked
+    assert asked.at(NOW + through.PAUSE) == ARCHIVED
+
+
+def test_all_processes_know_of_the_pause(asked: Asked, tmp_path: Path) -> None:
+    slow_at(asked, NOW, tmp_path)
+    other = Asked(tmp_path)
+    with pytest.raises(NotAtOnce, match="the store was slow"):
+        other.at(NOW)
+    assert not other.mate.asked
+
+
+def test_a_note_from_the_future_makes_no_pause_without_end(
+    asked: Asked, tmp_path: Path
+) -> None:
+    slow_at(asked, NOW + 10 * through.PAUSE, tmp_path)
+    assert asked.at(NOW) == ARCHIVED
+
+
+def test_a_second_time_it_is_slow_begins_a_pause_anew(
+    asked: Asked, tmp_path: Path
+) -> None:
+    slow_at(asked, NOW, tmp_path)
+    slow_at(asked, NOW + through.PAUSE, tmp_path)
+    with pytest.raises(NotAtOnce, match="the store was slow"):
+        asked.at(NOW + 2 * through.PAUSE - 1)
+
+
+def test_nobody_else_may_read_the_note_and_no_link_is_followed(
+    asked: Asked, tmp_path: Path
+) -> None:
+    outside = tmp_path / "outside"
+    (tmp_path / through.PAUSED).symlink_to(outside)
+    asked.mate.is_late = True
+    with pytest.raises(NotAtOnce, match=LATE):
+        asked.at(NOW)
+    assert not outside.exists()
+    (tmp_path / through.PAUSED).unlink()
+    before = os.umask(0)
+    with pytest.raises(NotAtOnce, match=LATE):
+        asked.at(NOW)
+    os.umask(before)
+    assert (tmp_path / through.PAUSED).stat().st_mode & 0o777 == 0o600
+
+
+def test_without_a_place_for_the_note_the_store_is_asked_each_time(
+    tmp_path: Path,
+) -> None:
+    asked = Asked(tmp_path / "missing")
+    asked.mate.is_late = True
+    for _ in range(2):
+        with pytest.raises(NotAtOnce, match=LATE):
+            asked.at(NOW)
+    assert len(asked.mate.asked) == 2
+
+
+def test_what_is_no_regular_message_in_memory_goes_as_a_capsule(
+    asked: Asked, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The store is not slow for that, and the next message is not told so."""
+    monkeypatch.setattr(spool, "MEMORY_LIMIT", 100)
+    assert asked.at(NOW, size=100) == ARCHIVED
+    message = spool.Spool()
+    message.add(b"x" * 101, str(tmp_path))
+    run: Any = SimpleNamespace(message=message, now=NOW)
+    with pytest.raises(NotAtOnce, match="it is large"):
+        asked._way.archived(run, envelope_of())
+    message.close()
+    assert asked.at(NOW) == ARCHIVED
+    assert len(asked.mate.asked) == 2
