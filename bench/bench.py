@@ -27,7 +27,7 @@ from private_postfix import PrivatePostfix
 
 DEFAULTS = {
     "ROUNDS": "5",
-    "MESSAGES": "160",
+    "MESSAGES": "120",
     "SIZES": "4,200",
     "RECIPIENTS": "1,10,50",
     "SESSIONS": "1,20",

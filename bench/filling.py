@@ -14,6 +14,7 @@ import grp
 import hashlib
 import json
 import os
+import posix
 import pwd
 import random
 import shutil
@@ -99,7 +100,9 @@ def _go_on_as_user() -> None:
     os.setgroups([])
     os.setgid(grp.getgrnam(GROUP).gr_gid)
     os.setuid(pwd.getpwnam(USER).pw_uid)
-    vars(os)["fsync"] = lambda _: None
+    for each in (os, posix):
+        for name in ("fsync", "fdatasync"):
+            vars(each)[name] = lambda _: None
 
 
 def _fill(folder: Path, count: int) -> None:

@@ -199,6 +199,17 @@ def _profile(result: Result) -> Iterator[str]:
         cells = [profile[name].get(each, 0.0) for name in names]
         yield _row(each, *(f"{ms:.2f}" if ms else "" for ms in cells))
     yield _row("all", *(f"{sum(profile[name].values()):.2f}" for name in names))
+    for pair in shares.PAIRS:
+        if set(pair) <= set(names):
+            yield from ("", _difference(profile, *pair))
+
+
+def _difference(profile: dict[str, dict[str, float]], ours: str, other: str) -> str:
+    """Return a sentence: what makes one variant dearer than another."""
+    more = sum(profile[ours].values()) - sum(profile[other].values())
+    each = shares.dearer(profile[ours], profile[other])
+    parts = ", ".join(f"{name} {ms:+.2f}" for name, ms in each.items())
+    return f"{ours} beside {other}, {more:+.2f} ms: {parts}."
 
 
 def _row(*cells: str) -> str:

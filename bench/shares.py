@@ -12,6 +12,7 @@ from collections import defaultdict
 
 import load
 import usage
+import variants
 from private_postfix import OUR_PORTS, PrivatePostfix
 
 ROLES = {
@@ -23,7 +24,13 @@ ROLES = {
 }
 REST = "what began and ended"
 MASTER = "master"
-SHOWN = 0.05  # ms
+SHOWN = 0.05  # ms, in the table
+SAID = 0.2  # ms more or less than another variant
+PAIRS = (
+    (variants.PIPE, variants.NULL_PIPE),
+    (variants.LMTP, variants.NULL_LMTP),
+    (variants.LMTP, variants.ALWAYS_BCC),
+)
 KEPT = "100000"  # max_use: no daemon ends by itself meanwhile
 
 Spent = dict[int, dict[str, float]]  # CPU seconds by process and name
@@ -59,6 +66,13 @@ def rows(profile: dict[str, dict[str, float]]) -> list[str]:
             most[name] = max(most[name], ms)
     dearest = sorted(most, key=lambda name: -most[name])
     return [name for name in dearest if most[name] >= SHOWN and name != REST] + [REST]
+
+
+def dearer(ours: dict[str, float], other: dict[str, float]) -> dict[str, float]:
+    """Return by how many ms a message each service spends more, the most first."""
+    more = {name: ours.get(name, 0.0) - other.get(name, 0.0) for name in ours | other}
+    shown = {name: ms for name, ms in more.items() if abs(ms) >= SAID}
+    return dict(sorted(shown.items(), key=lambda item: -item[1]))
 
 
 def spent(postfix: PrivatePostfix) -> Spent:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
@@ -78,6 +81,17 @@ def test_a_small_growth_run_measures_both_doors_with_fuller_stores(
     shown = capsys.readouterr().out
     assert "| lmtp | 100 |" in shown
     assert "| archive-lmtp |" in shown
+
+
+def test_filling_does_not_wait_for_the_disk(store: Path) -> None:
+    words = [sys.executable, filling.__file__, str(store), "20"]
+    path = os.pathsep.join(sys.path)
+    log = store / "strace"
+    traced = ["strace", "-f", "-qq", "-e", "trace=fsync,fdatasync", "-o", str(log)]
+    subprocess.run(
+        [*traced, *words], env={**os.environ, "PYTHONPATH": path}, check=True
+    )
+    assert log.read_text() == ""
 
 
 def test_a_store_is_filled_with_whole_records_of_many_days(store: Path) -> None:

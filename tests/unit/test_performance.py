@@ -132,6 +132,17 @@ def test_the_profile_shows_what_costs_something_and_adds_up() -> None:
     ]
 
 
+def test_the_profile_says_what_makes_ours_dearer_than_the_null_filter() -> None:
+    profile = {
+        variants.NULL_LMTP: {"null_lmtp.py": 0.2, "qmgr": 0.5, "smtpd": 0.3},
+        variants.LMTP: {"archive-lmtp": 2.0, "qmgr": 0.75, "smtpd": 0.32},
+    }
+    assert page._difference(profile, variants.LMTP, variants.NULL_LMTP) == (
+        "lmtp beside null-lmtp, +2.07 ms:"
+        " archive-lmtp +2.00, qmgr +0.25, null_lmtp.py -0.20."
+    )
+
+
 def test_options_come_by_words_or_by_the_environment(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
