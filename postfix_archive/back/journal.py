@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 NAME = "journal"
 MODE = 0o600
-BLOCK = 1 << 16
+TAIL = 1 << 13  # bytes: the last line of the usual journal is in them
 # How far back a retry looks for its own event. Retries come within
 # maximal_backoff_time (4000 s); at 4 KB a line this is the last 2,000 events. What is
 # not seen is recorded once more, which is harmless: readers take the union.
@@ -155,7 +155,7 @@ class Journal:
         tail = b""
         at = size
         while at:
-            step = min(max(BLOCK, len(tail)), at)  # doubled: a line may have 20 MB
+            step = min(max(TAIL, len(tail)), at)  # doubled: a line may have 20 MB
             at -= step
             tail = _read(self._descriptor, at, at + step) + tail
             number = _last_number(tail, whole=at == 0)
