@@ -1,0 +1,283 @@
+"""The worker's connection to the hand-back port, and what may befall it.
+
+It is kept for many messages. Postfix may end it at any time, and refuse a recipient in
+the middle of what is said in one write: no message is lost, and none is given twice.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socketserver
+import subprocess
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from mails import (
+    LEGAL,
+    delivered,
+    deliveries,
+    mail,
+    recipients_of,
+    record_of,
+    records,
+    words,
+)
+from private_postfix import PrivatePostfix, descendants
+
+pytestmark = pytest.mark.live
+
+BOB = "bob@example.net"
+LATER = "later@example.net"
+IMPOSSIBLE = "a@r..example"
+# The client keeps its worker, and by it the connection, for as long as a test may take.
+PATIENT = {
+    "connection_cache_ttl_limit": "1h",
+    "lmtp_connection_cache_time_limit": "1h",
+    "lmtp_connection_reuse_time_limit": "1h",
+}
+
+
+class Kept(PrivatePostfix):
+    """An instance with the lmtp door, whose one worker is kept."""
+
+    def __init__(self, **options: str) -> None:
+        super().__init__(door="lmtp", main=PATIENT)
+        for name, value in options.items():
+            self.set_handback(name, value)
+
+    def set_handback(self, name: str, value: str) -> None:
+        """Set a parameter of the hand-back port; no blanks in its value."""
+        service = f"127.0.0.1:{self.ports[1]}/inet/{name}={value}"
+        command = ["postconf", "-c", str(self.etc), "-P", service]
+        subprocess.run(command, check=True)
+
+    def running(self, text: str) -> list[int]:
+        """Return the processes below master(8) that have a text in their command."""
+        found = []
+        for pid in descendants(self.master_pid):
+            try:
+                command = Path(f"/proc/{pid}/cmdline").read_text()
+            except OSError:
+                continue
+            if text in command:
+                found.append(pid)
+        return found
+
+    @property
+    def workers(self) -> list[int]:
+        """The workers, without the processes that they have beside them."""
+        program = f"{self.program}/archive-lmtp\0"
+        found = self.running(program)
+        return [each for each in found if _parent(each) not in found]
+
+    def kill_handback(self) -> None:
+        """kill -9 the smtpd(8) of the hand-back port; return when it is gone."""
+        service = f"127.0.0.1:{self.ports[1]}"
+        victims = self.running(f"\0-n\0{service}\0")
+        assert victims
+        for each in victims:
+            os.kill(each, signal.SIGKILL)
+        self.wait(lambda: not set(victims) & set(descendants(self.master_pid)), "gone")
+
+    @property
+    def deferred(self) -> int:
+        """How often a message was deferred."""
+        return len(re.findall(r"status=(?:deferred|SOFTBOUNCE)", self.log()))
+
+    @property
+    def connections(self) -> int:
+        """How many connections the hand-back port had."""
+        return len(re.findall(r"archive-handback/smtpd.*: connect from", self.log()))
+
+
+def _parent(pid: int) -> int:
+    try:
+        words = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()
+    except OSError:
+        return 0
+    return int(words[1])
+
+
+def is_through(host: Kept, name: str) -> None:
+    """Return when a message has passed; fail unless it did so once, at both ends."""
+    host.settle()
+    assert words(record_of(host, name)) == ["archived", "mailed"]
+    delivered(host, name, BOB)
+    assert len(deliveries(host, name, LEGAL)) == 1
+    assert host.command("verify").returncode == 0
+
+
+def test_one_connection_carries_many_messages() -> None:
+    with Kept() as host:
+        for number in range(5):
+            host.send(mail(f"kept-{number}"))
+            is_through(host, f"kept-{number}")
+        assert host.connections == 1
+        assert len(host.workers) == 1
+
+
+def test_a_connection_that_postfix_ends_for_idleness_makes_no_message_wait() -> None:
+    with Kept(smtpd_timeout="1s") as host:
+        for number in range(3):
+            host.send(mail(f"idle-{number}"))
+            is_through(host, f"idle-{number}")
+            [worker] = host.workers
+            idle = "archive-handback/smtpd.*: timeout after END-OF-MESSAGE from"
+            host.wait_for_log(idle, number + 1)
+        assert host.workers == [worker]
+        assert host.connections == 3
+        assert host.deferred == 0
+
+
+def test_an_smtpd_that_dies_between_two_messages_makes_none_wait() -> None:
+    with Kept() as host:
+        host.send(mail("before"))
+        is_through(host, "before")
+        [worker] = host.workers
+        host.kill_handback()
+        host.send(mail("after"))
+        is_through(host, "after")
+        assert host.workers == [worker]
+        assert host.deferred == 0
+
+
+def test_an_smtpd_that_dies_over_the_envelope_makes_no_message_wait() -> None:
+    """Nothing was given yet: what was said on the kept connection is said anew."""
+    with Kept() as host:
+        host.send(mail("before"))
+        is_through(host, "before")
+        [cleanup] = host.running("\0-n\0archive-cleanup\0")
+        os.kill(cleanup, signal.SIGSTOP)
+        host.send(mail("during"))
+        host.wait(lambda: _waits(host), "the smtpd waits for cleanup(8)")
+        host.kill_handback()
+        host.wait(lambda: host.connections == 2, "the worker comes again")
+        os.kill(cleanup, signal.SIGCONT)
+        is_through(host, "during")
+        assert host.deferred == 0
+
+
+def _waits(host: Kept) -> bool:
+    told = subprocess.run(["ss", "-xlpH"], capture_output=True, text=True, check=True)
+    return any(
+        "public/archive-cleanup " in line
+        and f"pid={host.master_pid}," in line
+        and int(line.split()[2]) > 0
+        for line in told.stdout.splitlines()
+    )
+
+
+class Policy(socketserver.ThreadingTCPServer):
+    """A policy service (SMTPD_POLICY_README) that thinks as long as it is told to."""
+
+    daemon_threads = True
+    allow_reuse_address = True
+
+    def __init__(self) -> None:
+        self.asked = threading.Event()
+        self.may_answer = threading.Event()
+        self.may_answer.set()
+        super().__init__(("127.0.0.1", 0), _Thinker)
+
+    @property
+    def restriction(self) -> str:
+        """What asks it."""
+        return f"check_policy_service,inet:127.0.0.1:{self.server_address[1]}"
+
+
+class _Thinker(socketserver.StreamRequestHandler):
+    server: Policy
+
+    def handle(self) -> None:
+        while any(iter(lambda: self.rfile.readline().strip(), b"")):
+            self.server.asked.set()
+            self.server.may_answer.wait()
+            try:
+                self.wfile.write(b"action=DUNNO\n\n")
+            except OSError:
+                return
+
+
+@pytest.fixture
+def policy() -> Iterator[Policy]:
+    with Policy() as serving:
+        threading.Thread(target=serving.serve_forever, daemon=True).start()
+        yield serving
+        serving.may_answer.set()
+        serving.shutdown()
+
+
+def test_an_smtpd_that_dies_over_a_message_has_it_come_again_once(
+    policy: Policy,
+) -> None:
+    """After the final dot and before its answer: whether it is taken nobody knows."""
+    with Kept(smtpd_end_of_data_restrictions=policy.restriction) as host:
+        host.send(mail("before"))
+        is_through(host, "before")
+        policy.asked.clear()
+        policy.may_answer.clear()
+        host.send(mail("during"))
+        host.wait(policy.asked.is_set, "the message is given, and not answered")
+        host.kill_handback()
+        host.wait(lambda: host.deferred == 1, "it waits")
+        assert "HandBackUnreachable: the connection to 127.0.0.1:" in host.log()
+        policy.may_answer.set()
+        is_through(host, "during")
+        host.send(mail("after"))
+        is_through(host, "after")
+
+
+def refusing(host: Kept, *lines: str) -> None:
+    """Let the hand-back port say that to a recipient."""
+    (host.etc / "later").write_text("".join(f"{line}\n" for line in lines))
+
+
+@pytest.mark.parametrize("has_one", [False, True], ids=["new", "kept"])
+def test_a_recipient_that_is_put_off_has_the_whole_message_wait(has_one: bool) -> None:
+    """DATA goes with RCPT in one write, and is answered well: no message is given."""
+    host = Kept()
+    table = f"texthash:{host.etc}/later"
+    host.set_handback("smtpd_recipient_restrictions", f"check_recipient_access,{table}")
+    refusing(host, f"{LATER} 450 4.2.0 not now")
+    with host:
+        if has_one:
+            host.send(mail("before"))
+            is_through(host, "before")
+        queue_id = host.send(mail("put-off"), to=[BOB, LATER])
+        host.wait_for_log(
+            rf" {queue_id}: to=<{BOB}>.*status=(deferred|SOFTBOUNCE) .*HandBackRefused"
+            ".* answered RCPT with: 450 4.2.0 .*not now"
+        )
+        host.wait_for_log("archive-handback/smtpd.*: lost connection after DATA")
+        assert not records(host, "put-off")
+        assert not deliveries(host, "put-off", BOB)
+        assert len(host.mailq()) == 1
+        refusing(host)
+        host.reload()
+        host.flush()
+        is_through(host, "put-off")
+        assert recipients_of(record_of(host, "put-off")) == [BOB, LATER]
+        assert len(deliveries(host, "put-off", LATER)) == 1
+
+
+def test_a_message_for_addresses_that_smtp_cannot_carry_goes_by_qmqp() -> None:
+    """In the middle of others on the kept connection, which then is a new one."""
+    with Kept() as host:
+        host.send(mail("before"))
+        is_through(host, "before")
+        done = host.sendmail(mail("odd"), sender="a@example.com", to=[BOB, IMPOSSIBLE])
+        assert done.returncode == 0
+        is_through(host, "odd")
+        assert IMPOSSIBLE in recipients_of(record_of(host, "odd"))
+        assert (
+            len(re.findall(r"archive-refused/qmqpd.*: connect from", host.log())) == 1
+        )
+        host.send(mail("after"))
+        is_through(host, "after")
+        assert host.connections == 2
+        assert host.deferred == 0
