@@ -176,11 +176,12 @@ fcntl.lockf = stepping("lockf", fcntl.lockf)
 real_socketpair = _socket.socketpair
 _socket.socket, _socket.socketpair = Socket, socketpair
 sys.path[:0] = [folder]
+from postfix_archive.back import patience  # noqa: E402
 from postfix_archive.core import capsule  # noqa: E402
 from postfix_archive.front import pipe, through  # noqa: E402
 
 kept = through._kept
-through.PAUSE = 0  # the next message is to die too
+patience.PAUSE = 0  # the next message is to die too
 
 
 def dying(told, settings, keys):

@@ -3,25 +3,31 @@
 Used by front/through. A call on a disk that hangs cannot be broken off, and the process
 that made it cannot even be killed; so that process must not be the one mail waits for.
 What is late goes on by itself and may still end well: doing it twice must be harmless.
+There are so many such processes of one user and no more, those that hang included. Each
+has a name in Linux's abstract namespace (unix(7)), which the kernel frees with it and
+for which no disk is asked.
 """
 
 from __future__ import annotations
 
 import posix as os
 from _signal import SIG_IGN, SIGCHLD, signal
-from _socket import socketpair
+from _socket import AF_UNIX, SOCK_DGRAM, socket, socketpair
+from errno import EADDRINUSE
 
-from postfix_archive.core.errors import NotAtOnce
+from postfix_archive.core.errors import NotAtOnce, TooLate
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from _socket import socket
     from collections.abc import Callable
 
 DONE, FAILED = b"+", b"-"
 LENGTH = 8  # bytes before what is said, most significant first
 BLOCK = 1 << 16
 FILES = 256  # descriptors: more than a door has open
+# Processes of one user: more than doors work at once on the usual host (10 by pipe(8),
+# 20 workers an archive). Each has about 10 MB of its own.
+MOST = 64
 
 
 class Mate:
@@ -39,8 +45,8 @@ class Mate:
     def done(self, told: bytes, seconds: int) -> str:
         """Let it work on what it is told; return what the work returned.
 
-        Raises NotAtOnce, with the reason, when the work failed or took longer than
-        seconds, by the clock from the last byte that either side has taken.
+        Raises NotAtOnce, with the reason, when the work failed, and TooLate when it
+        took longer than seconds.
         """
         try:
             peer, self._peer = self._peer or _begun(self._work), None
@@ -48,7 +54,7 @@ class Mate:
             _say(peer, told)
             said = _heard(peer)
         except TimeoutError:
-            raise NotAtOnce(f"not done within {seconds} s") from None
+            raise TooLate(f"not done within {seconds} s") from None
         except OSError as problem:
             raise NotAtOnce(f"cannot be done aside: {problem}") from problem
         if not said:
@@ -62,26 +68,39 @@ class Mate:
 
 def _begun(work: Callable[[bytes], str]) -> socket:
     """Fork; return the connection to the new process."""
-    mine, theirs = socketpair()
+    name = _named()
     try:
+        mine, theirs = socketpair()
         signal(SIGCHLD, SIG_IGN)  # the kernel forgets it when it has ended
         if not os.fork():
-            _serve(work, theirs)
-        return mine
-    except OSError:
-        mine.close()
-        raise
-    finally:
+            _serve(work, theirs, name)
         theirs.close()
+        return mine
+    finally:
+        name.close()
 
 
-def _serve(work: Callable[[bytes], str], peer: socket) -> None:
+def _named() -> socket:
+    """Return one of the names that there are, to be held by the new process."""
+    name = socket(AF_UNIX, SOCK_DGRAM)
+    for each in range(os.getpid(), os.getpid() + MOST):
+        try:
+            name.bind(b"\0postfix-archive.%d.%d" % (os.geteuid(), each % MOST))
+            return name
+        except OSError as problem:
+            if problem.errno != EADDRINUSE:
+                return name  # a system without such names: there is no bound
+    name.close()
+    raise NotAtOnce(f"{MOST} processes wait for the store")
+
+
+def _serve(work: Callable[[bytes], str], peer: socket, name: socket) -> None:
     """Do what is asked for until nobody asks any more; never returns.
 
     Holds on to nothing that others wait to see closed: not the client, not Postfix.
     """
     try:
-        _let_go(peer.fileno())
+        _let_go(peer.fileno(), name.fileno())
         while told := _heard(peer):
             try:
                 said = DONE + work(told).encode("utf-8", "replace")
@@ -92,13 +111,16 @@ def _serve(work: Callable[[bytes], str], peer: socket) -> None:
         os._exit(0)
 
 
-def _let_go(kept: int) -> None:
-    """Close every descriptor but one; the first three lead nowhere."""
+def _let_go(*kept: int) -> None:
+    """Close every descriptor but those; the first three lead nowhere."""
     nowhere = os.open("/dev/null", os.O_RDWR)
     for each in range(3):
         os.dup2(nowhere, each)
-    os.closerange(3, kept)
-    os.closerange(kept + 1, FILES)
+    begin = 3
+    for each in sorted(kept):
+        os.closerange(begin, each)
+        begin = each + 1
+    os.closerange(begin, FILES)
 
 
 def _say(peer: socket, content: bytes) -> None:

@@ -12,7 +12,8 @@ release never changes; size and time of each source stand in it all the same, as
 another version of Python runs the doors, the launcher imports as usual.
 
     <release>/bundles/<door>    the magic number of that Python's .pyc files, then
-                                marshalled: name, source, its size and st_mtime_ns, code
+                                marshalled: name, source, its size and time in seconds
+                                (what packages keep of it), code
 """
 
 from __future__ import annotations
@@ -115,7 +116,7 @@ def _module(name: str, release: str, final: str) -> Module:
     told = os.stat(f"{release}/{place}")
     tree = ast.fix_missing_locations(Plain().visit(_tree(f"{release}/{place}")))
     code = compile(tree, f"{final}/{place}", "exec", dont_inherit=True, optimize=2)
-    return name, place, told.st_size, told.st_mtime_ns, code
+    return name, place, told.st_size, int(told.st_mtime), code
 
 
 def _place(name: str, release: str) -> str:

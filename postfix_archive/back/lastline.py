@@ -21,17 +21,21 @@ HASH = 64  # hexadecimal digits of SHA-256
 def note(folder: str, number: int, last: str) -> None:
     """Note the last line. It is promised already: a note that fails is no failure.
 
-    In place: it fits a sector, and one that a crash has torn says nothing.
+    In place, where it has the length of the one before: so it is within a sector, and
+    no crash leaves half of it. Else in a new file that takes the old one's name.
     """
-    noted = _noted(number, last)
+    path, noted = f"{folder}/{NAME}", _noted(number, last)
     try:
-        opened = _opened(f"{folder}/{NAME}")
+        opened = _same_length(path, len(noted))
+        draft = f"{path}.draft" if opened < 0 else ""
+        if draft:
+            opened = _new(draft)
         try:
             files.write_all(opened, noted)
-            if os.fstat(opened).st_size != len(noted):
-                os.ftruncate(opened, len(noted))
         finally:
             os.close(opened)
+        if draft:
+            os.rename(draft, path)
     except OSError:
         pass
 
@@ -58,21 +62,22 @@ def is_number(text: bytes) -> bool:
     return text.isdigit() and len(text) <= NUMBER_DIGITS
 
 
-def _opened(path: str) -> int:
-    """Open the note to be written over; what is no file of its own is taken away."""
+def _same_length(path: str, length: int) -> int:
+    """Open the note, to be written over; -1 if it is another, or no file of its own."""
     flags = os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
     try:
         opened = os.open(path, flags)
     except OSError:
-        return _new(path)
+        return -1
     told = os.fstat(opened)
-    if S_ISREG(told.st_mode) and told.st_nlink == 1:
+    if S_ISREG(told.st_mode) and told.st_nlink == 1 and told.st_size == length:
         return opened
     os.close(opened)
-    return _new(path)
+    return -1
 
 
 def _new(path: str) -> int:
+    """Open a new file; what a crash has left there, or was put there, goes."""
     try:
         os.unlink(path)
     except FileNotFoundError:

@@ -139,6 +139,7 @@ def arguments(host: Observed) -> Iterator[Finding]:
 
 def pipe_user(host: Observed) -> Iterator[Finding]:
     """A user that pipe(8) accepts, and the same for both transports."""
+    users = [each.argument("user").partition(":")[0] for each in host.launched()]
     for each in host.launched():
         user, _, group = each.argument("user").partition(":")
         groups = {group} if group else set(host.groups.get(user, ()))
@@ -150,6 +151,13 @@ def pipe_user(host: Observed) -> Iterator[Finding]:
                 each,
                 f"pipe(8) refuses to run as {user}:{group or 'its groups'}, so all mail"
                 " waits (not root, not the mail owner, not in group postdrop)",
+            )
+        elif user != users[0]:
+            yield _entry_wrong(
+                "pipe-user",
+                each,
+                f"runs as {user}, others as {users[0]}: both write the store, and what"
+                " one has made the other cannot use",
             )
         elif user not in host.groups:
             yield _entry_wrong(

@@ -16,6 +16,7 @@ about mail in flight; tests/unit/test_errors.py holds them to it.
      +-- StoreFailed, JournalFailed              the store
      +-- OutcomeAwaited                          archive_wait_for_outcome
      +-- NotAtOnce                               the store, asked while mail waits
+     |    +-- TooLate
      +-- DeadlineOver                            our own time limit
      +-- RecordNotFound, RecordDamaged           commands that read
      +-- LogUnreadable, FollowerAtWork           Postfix's log
@@ -112,6 +113,10 @@ class OutcomeAwaited(ArchiveError):
 
 class NotAtOnce(ArchiveError):
     """A copy could not go straight into the store: it goes as a capsule."""
+
+
+class TooLate(NotAtOnce):
+    """The store was not done in the time for which mail waits."""
 
 
 class DeadlineOver(ArchiveError):

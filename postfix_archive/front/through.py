@@ -10,12 +10,11 @@ archive transport does all of it again. Both bear one key: the store has it once
 from __future__ import annotations
 
 import marshal
-import posix as os
 from _signal import alarm
 
-from postfix_archive.back import aside, spool
+from postfix_archive.back import aside, patience, spool
 from postfix_archive.core import capsule, envelope
-from postfix_archive.core.errors import NotAtOnce
+from postfix_archive.core.errors import NotAtOnce, TooLate
 from postfix_archive.front import archive_transport, pipe
 
 TYPE_CHECKING = False
@@ -25,18 +24,19 @@ if TYPE_CHECKING:
     from postfix_archive.core.settings import Settings
     from postfix_archive.front.pipe import Run
 
-PAUSED = "store-slow"  # in archive_fallback_directory: since when it is not asked
-PAUSE = 60  # seconds: mail does not wait for a store that is known to be slow
-MODE = 0o600
-
 
 class Through:
     """The way straight into the store, for one message or, of a worker, for many."""
 
-    __slots__ = ("_mate", "_settings")
+    __slots__ = ("_limit", "_mate", "_patience")
 
     def __init__(self, settings: Settings, keys: Keyring) -> None:
-        self._settings = settings
+        limit = settings.archive_write_through_time_limit
+        # At most half: a run that has waited in vain has a capsule to queue.
+        self._limit = min(limit, settings.archive_time_limit // 2)
+        self._patience = patience.Patience(
+            settings.archive_spool_directory, settings.archive_store_directory
+        )
         self._mate = aside.Mate(lambda told: _kept(told, settings, keys))
 
     def archived(self, run: Run, sealed: Envelope) -> str:
@@ -46,16 +46,14 @@ class Through:
         """
         if run.message.size > spool.MEMORY_LIMIT:
             raise NotAtOnce("it is large")
-        pause = f"{self._settings.archive_fallback_directory}/{PAUSED}"
-        if _is_paused(pause, run.now):
+        if self._patience.is_over(run.now):
             raise NotAtOnce("the store was slow")
         original = b"".join(run.message.pieces())
         told = marshal.dumps((run.now, envelope.serialise(sealed), original))
         try:
-            limit = self._settings.archive_write_through_time_limit
-            return self._mate.done(told, limit)
-        except NotAtOnce:
-            _pause(pause)
+            return self._mate.done(told, self._limit)
+        except TooLate:
+            self._patience.lose()
             raise
 
 
@@ -74,23 +72,3 @@ def _kept(told: bytes, settings: Settings, keys: Keyring) -> str:
         return "; ".join(loud)
     finally:
         alarm(0)
-
-
-def _is_paused(path: str, now: int) -> bool:
-    try:
-        return abs(now - os.lstat(path).st_mtime) < PAUSE
-    except OSError:
-        return False
-
-
-def _pause(path: str) -> None:
-    """Note that the store is not to be asked for a while; unnoted, it is asked."""
-    flags = os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
-    try:
-        opened = os.open(path, flags, MODE)
-        try:
-            os.utime(opened)
-        finally:
-            os.close(opened)
-    except OSError:
-        pass

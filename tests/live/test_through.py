@@ -89,8 +89,7 @@ class Faulty:
 
     def end_pause(self) -> None:
         """Let the time pass for which the store is not asked."""
-        path = self.postfix.fallback / "store-slow"
-        if path.exists():
+        for path in (self.postfix.folder / "spool").glob(".postfix-archive-*.slow"):
             long_ago = time.time() - LONG_AGO
             os.utime(path, (long_ago, long_ago))
 

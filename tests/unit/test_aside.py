@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from postfix_archive.back import aside
-from postfix_archive.core.errors import NotAtOnce
+from postfix_archive.core.errors import NotAtOnce, TooLate
 
 # What is given up is closed when nobody has it any more, and Python says so.
 pytestmark = pytest.mark.filterwarnings(
@@ -123,7 +123,8 @@ def test_it_holds_nothing_that_others_wait_to_see_closed() -> None:
     assert os.read(reads, 1) == b""  # though it lives
     os.close(reads)
     assert {"0", "1", "2"} < set(held)
-    assert len(held) == 5  # those, the connection, and the folder that is listed
+    # Those, the connection, its name, and the folder that is listed.
+    assert len(held) == 6
 
 
 def test_its_first_three_descriptors_lead_nowhere() -> None:
@@ -133,13 +134,36 @@ def test_its_first_three_descriptors_lead_nowhere() -> None:
     assert mate.done(b"x", SOON) == "/dev/null /dev/null /dev/null"
 
 
+def test_there_are_so_many_and_no_more_also_of_those_that_hang(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk that hangs all night takes the memory of so many processes."""
+    monkeypatch.setattr(aside, "MOST", 3)
+    waits = b"wait " + os.fsencode(tmp_path / "answer")
+    mates = [aside.Mate(obedient) for _ in range(4)]
+    for mate in mates[:3]:
+        with pytest.raises(TooLate):
+            mate.done(waits, 1)
+    with pytest.raises(NotAtOnce, match="^3 processes wait for the store$"):
+        mates[3].done(b"x", 1)
+    (tmp_path / "answer").touch()  # the disk answers, and they end
+
+    def is_room() -> bool:
+        try:
+            return bool(mates[3].done(b"x", SOON))
+        except NotAtOnce:
+            return False
+
+    until(is_room)
+
+
 def test_where_no_process_can_be_made_it_is_not_at_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def no_fork() -> int:
         raise BlockingIOError(11, "Resource temporarily unavailable")
 
-    monkeypatch.setattr(os, "fork", no_fork)
+    monkeypatch.setattr("posix.fork", no_fork)
     mate = aside.Mate(pid)
     before = os.listdir("/proc/self/fd")
     with pytest.raises(NotAtOnce, match="Resource temporarily unavailable"):

@@ -63,8 +63,8 @@ STORE = """
 """
 LOADED = {
     "archive-stamp": f"""{BOTH} {STORE}
-        marshal
-        back.aside back.keeping
+        errno marshal
+        back.aside back.keeping back.patience
         core.filtering core.request
         front.stamp_filter front.through
     """,

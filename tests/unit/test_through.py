@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from postfix_archive.back import spool
-from postfix_archive.core.errors import NotAtOnce
+from postfix_archive.back import patience, spool
+from postfix_archive.core.errors import NotAtOnce, TooLate
 from postfix_archive.front import through
 
 from unit.examples import envelope_of, set_up
@@ -30,7 +30,7 @@ class Mate:
         """Return, or raise."""
         self.asked.append(seconds)
         if self.is_late:
-            raise NotAtOnce(LATE)
+            raise TooLate(LATE)
         return ARCHIVED
 
 
@@ -39,12 +39,17 @@ class Asked:
 
     def __init__(self, folder: Path) -> None:
         settings = set_up(
-            f"archive_fallback_directory = {folder}\n"
+            f"archive_spool_directory = {folder}\n"
             "archive_write_through_time_limit = 7s\n"
         )
         self.mate = Mate()
         self._way = through.Through(settings, None)  # type: ignore[arg-type]
         self._way._mate = self.mate  # type: ignore[assignment]
+
+    @property
+    def note(self) -> Path:
+        """The file that says since when the store is left in peace."""
+        return Path(self._way._patience.path)
 
     def at(self, now: int, size: int = 10) -> str:
         """Return what comes of a message at that time."""
@@ -68,7 +73,7 @@ def slow_at(asked: Asked, now: int, folder: Path) -> None:
     asked.mate.is_late = True
     with pytest.raises(NotAtOnce, match=LATE):
         asked.at(now)
-    os.utime(folder / through.PAUSED, (now, now))
+    os.utime(asked.note, (now, now))
     asked.mate.is_late = False
     asked.mate.asked.clear()
 
@@ -77,11 +82,11 @@ def test_a_slow_store_is_left_in_peace_for_a_while(
     asked: Asked, tmp_path: Path
 ) -> None:
     slow_at(asked, NOW, tmp_path)
-    for later in (0, 1, through.PAUSE - 1):
+    for later in (0, 1, patience.PAUSE - 1):
         with pytest.raises(NotAtOnce, match="the store was slow"):
             asked.at(NOW + later)
     assert not asked.mate.asked
-    assert asked.at(NOW + through.PAUSE) == ARCHIVED
+    assert asked.at(NOW + patience.PAUSE) == ARCHIVED
 
 
 def test_all_processes_know_of_the_pause(asked: Asked, tmp_path: Path) -> None:
@@ -95,7 +100,7 @@ def test_all_processes_know_of_the_pause(asked: Asked, tmp_path: Path) -> None:
 def test_a_note_from_the_future_makes_no_pause_without_end(
     asked: Asked, tmp_path: Path
 ) -> None:
-    slow_at(asked, NOW + 10 * through.PAUSE, tmp_path)
+    slow_at(asked, NOW + 10 * patience.PAUSE, tmp_path)
     assert asked.at(NOW) == ARCHIVED
 
 
@@ -103,26 +108,26 @@ def test_a_second_time_it_is_slow_begins_a_pause_anew(
     asked: Asked, tmp_path: Path
 ) -> None:
     slow_at(asked, NOW, tmp_path)
-    slow_at(asked, NOW + through.PAUSE, tmp_path)
+    slow_at(asked, NOW + patience.PAUSE, tmp_path)
     with pytest.raises(NotAtOnce, match="the store was slow"):
-        asked.at(NOW + 2 * through.PAUSE - 1)
+        asked.at(NOW + 2 * patience.PAUSE - 1)
 
 
 def test_nobody_else_may_read_the_note_and_no_link_is_followed(
     asked: Asked, tmp_path: Path
 ) -> None:
     outside = tmp_path / "outside"
-    (tmp_path / through.PAUSED).symlink_to(outside)
+    asked.note.symlink_to(outside)
     asked.mate.is_late = True
     with pytest.raises(NotAtOnce, match=LATE):
         asked.at(NOW)
     assert not outside.exists()
-    (tmp_path / through.PAUSED).unlink()
+    asked.note.unlink()
     before = os.umask(0)
     with pytest.raises(NotAtOnce, match=LATE):
         asked.at(NOW)
     os.umask(before)
-    assert (tmp_path / through.PAUSED).stat().st_mode & 0o777 == 0o600
+    assert asked.note.stat().st_mode & 0o777 == 0o600
 
 
 def test_without_a_place_for_the_note_the_store_is_asked_each_time(
