@@ -1,9 +1,9 @@
 """make bench: what the archive costs, by private Postfix instances side by side.
 
 All variants run in one go, in turns: a slow minute of the machine hits all of them.
-Ratios are taken round by round. Writes bench.json, and from it performance.md and
-performance.svg. Every option is an environment variable as well (make bench ROUNDS=1).
-Needs root, since Postfix does.
+Ratios are taken round by round. Writes bench.json, and performance.md and .svg from it
+and from growth.json where that is beside it. Every option is an environment variable as
+well (make bench ROUNDS=1). Needs root, since Postfix does.
 """
 
 from __future__ import annotations
@@ -11,35 +11,35 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import signal
-import subprocess
 import sys
 from contextlib import ExitStack
 from pathlib import Path
 
 import alone
 import load
+import origin
 import page
+import shares
 import usage
 import variants
 from private_postfix import PrivatePostfix
 
 DEFAULTS = {
     "ROUNDS": "5",
-    "MESSAGES": "400",
+    "MESSAGES": "120",
     "SIZES": "4,200",
     "RECIPIENTS": "1,10,50",
     "SESSIONS": "1,20",
     "VARIANTS": ",".join(variants.NAMES),
-    "LATENCIES": "40",
+    "LATENCIES": "20",
     "TRACED": "50",
     "ALONE": "20",
     "OUT": "build/bench",
 }
 HELP = {
     "ROUNDS": "how often each load is sent to each variant",
-    "MESSAGES": "4 KB messages a run; of larger ones fewer",
+    "MESSAGES": "4 KB messages a run; fewer of larger ones, more where they are fast",
     "SIZES": "KB a message",
     "RECIPIENTS": "recipients a message",
     "SESSIONS": "SMTP sessions at once",
@@ -56,11 +56,11 @@ class Bench:
 
     def __init__(self, options: argparse.Namespace, stack: ExitStack) -> None:
         self.options = options
-        self.load_before = os.getloadavg()[0]
         self.instances: dict[str, PrivatePostfix] = {}
         self.groups: dict[str, usage.Group] = {}
         for name in options.variants:
             self._start(name, stack)
+        self.machine = origin.known(next(iter(self.groups.values())))
         self.loads = [
             load.Load(size * 1024, recipients, sessions)
             for size in options.sizes
@@ -83,12 +83,6 @@ class Bench:
             stack.enter_context(postfix)
         self.instances[name], self.groups[name] = postfix, group
 
-    def warm(self) -> None:
-        """Send a little to each, so that nobody's first round is the first of all."""
-        for postfix in self.instances.values():
-            load.send(postfix, self.loads[0], 20)
-            load.wait(postfix)
-
     def round(self, number: int) -> None:
         """Send each load to each variant; who is first changes with the round."""
         names = list(self.instances)
@@ -103,9 +97,9 @@ class Bench:
                 )
 
     def _run(self, name: str, each: load.Load) -> load.Run:
-        messages = each.messages(self.options.messages)
+        messages = each.messages(self.options.messages, fast=name in variants.FAST)
         done = load.run(self.instances[name], self.groups[name], each, messages)
-        say(f"{each.name}: {name}: {done.rate:.0f}/s, {done.cpu_ms:.1f} ms CPU")
+        origin.say(f"{each.name}: {name}: {done.rate:.0f}/s, {done.cpu_ms:.1f} ms CPU")
         return done
 
     def traced(self) -> dict[str, dict[str, dict[str, object]]]:
@@ -137,10 +131,20 @@ class Bench:
             self.instances[variants.PIPE], load.SMALL, self.options.alone
         )
 
+    def profile(self) -> dict[str, object]:
+        """Return CPU ms a message by variant and service, of small mail."""
+        each = load.Load(load.SMALL, 1, max(self.options.sessions))
+        messages = self.options.messages
+        found = {
+            name: shares.a_message(postfix, self.groups[name], each, messages)
+            for name, postfix in self.instances.items()
+        }
+        return {"load": each.name, "cpu_ms": found}
+
     def result(self) -> dict[str, object]:
         """Return all that bench.json says."""
         return {
-            "machine": machine(self.groups) | {"load_before": self.load_before},
+            "machine": self.machine,
             "options": vars(self.options) | {"out": ""},
             "runs": {
                 each: {
@@ -162,26 +166,8 @@ class Bench:
             },
             "traced": self.traced(),
             "alone_cpu_ms": self.alone(),
+            "profile": self.profile(),
         }
-
-
-def machine(groups: dict[str, usage.Group]) -> dict[str, object]:
-    """Return what the figures depend on."""
-    version = ["postconf", "-dh", "mail_version"]
-    return {
-        "cores": os.cpu_count(),
-        "python": platform.python_version(),
-        "postfix": subprocess.run(
-            version, capture_output=True, text=True, check=True
-        ).stdout.strip(),
-        "kernel": platform.release().partition("-")[0],
-        "cpu_from": next(iter(groups.values())).source,
-    }
-
-
-def say(text: str) -> None:
-    """Print a line at once, beside the table."""
-    print(text, file=sys.stderr, flush=True)
 
 
 def options_of(words: list[str]) -> argparse.Namespace:
@@ -209,13 +195,12 @@ def main(words: list[str]) -> None:
     out.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
         bench = Bench(options, stack)
-        bench.warm()
         for number in range(options.rounds):
-            say(f"round {number + 1} of {options.rounds}")
+            origin.say(f"round {number + 1} of {options.rounds}")
             bench.round(number)
         result = bench.result()
-    (out / "bench.json").write_text(json.dumps(result, indent=1) + "\n")
-    print(page.write(result, out))
+    (out / page.BENCH).write_text(json.dumps(result, indent=1) + "\n")
+    print(page.write(out))
 
 
 if __name__ == "__main__":

@@ -7,13 +7,6 @@ from statistics import median
 
 import variants
 
-# Ratios of messages/s that the archive is to reach: 4 KB, 1 recipient, 20 sessions.
-BARS = (
-    (variants.LMTP, variants.ALWAYS_BCC, 0.60),
-    (variants.LMTP, variants.NULL_LMTP, 0.85),
-    (variants.PIPE, variants.NULL_PIPE, 0.85),
-)
-PROCESS_BAR = 2.0  # CPU of one of our processes, in those of a bare interpreter
 RATIOS = (
     (variants.ALWAYS_BCC, variants.PLAIN),
     (variants.NULL_PIPE, variants.PLAIN),
@@ -21,7 +14,9 @@ RATIOS = (
     (variants.NULL_LMTP, variants.PLAIN),
     (variants.LMTP, variants.PLAIN),
     (variants.PIPE, variants.ALWAYS_BCC),
-    *((ours, other) for ours, other, _ in BARS),
+    (variants.LMTP, variants.ALWAYS_BCC),
+    (variants.LMTP, variants.NULL_LMTP),
+    (variants.PIPE, variants.NULL_PIPE),
 )
 
 
@@ -32,6 +27,11 @@ class Spread:
     middle: float
     lowest: float
     highest: float
+
+    @property
+    def is_wide(self) -> bool:
+        """False if there was one value only, or always the same."""
+        return self.lowest < self.highest
 
     def __str__(self) -> str:
         return f"{self.middle:.2f} ({self.lowest:.2f}–{self.highest:.2f})"

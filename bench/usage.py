@@ -61,7 +61,7 @@ class Group:
         if self.folder:
             stat = (self.folder / "cpu.stat").read_text()
             return int(stat.split()[1]) / 1e6
-        return sum(map(_ticks, processes(postfix))) / TICKS
+        return sum(sum(_stat(pid)) for pid in processes(postfix)) / TICKS
 
     @property
     def source(self) -> str:
@@ -111,6 +111,29 @@ def fsyncs(postfix: PrivatePostfix, found: list[int]) -> Iterator[None]:
     log.unlink()
 
 
+def own_seconds(pid: int) -> float:
+    """Return the CPU seconds that a process itself has used; 0 once it is gone."""
+    try:
+        told = Path(f"/proc/{pid}/schedstat").read_text()
+        return int(told.split()[0]) / 1e9
+    except OSError:  # where the kernel was built without it
+        return sum(_stat(pid)[:2]) / TICKS
+
+
+def children_seconds(pid: int) -> float:
+    """Return the CPU seconds of the children that a process has waited for."""
+    return sum(_stat(pid)[2:]) / TICKS
+
+
+def words(pid: int) -> list[str]:
+    """Return a process's command line, nothing once it is gone."""
+    try:
+        told = Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return []
+    return os.fsdecode(told).rstrip("\0").split("\0")
+
+
 def _hierarchy() -> Path | None:
     """Return this process's own folder in the cgroup v2 hierarchy, None without one."""
     mounts = [line.split() for line in Path("/proc/mounts").read_text().splitlines()]
@@ -121,13 +144,13 @@ def _hierarchy() -> Path | None:
     return None
 
 
-def _ticks(pid: int) -> int:
-    """Return the CPU ticks of a process and of its children that are gone."""
+def _stat(pid: int) -> list[int]:
+    """Return CPU ticks: user, system, and those of children that are gone."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
-        return 0
-    return sum(int(each) for each in stat[11:15])
+        return []
+    return [int(each) for each in stat[11:15]]
 
 
 def _traced(postfix: PrivatePostfix, tracer: int) -> bool:
@@ -158,9 +181,5 @@ def _look(
 
 def _program(pid: int) -> str:
     """Return the script that a Python process runs."""
-    try:
-        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-    except OSError:
-        return ""
-    scripts = [each for each in words[1:3] if each.startswith(b"/")]
-    return os.fsdecode(scripts[0]) if scripts else ""
+    scripts = [each for each in words(pid)[1:3] if each.startswith("/")]
+    return scripts[0] if scripts else ""

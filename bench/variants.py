@@ -26,6 +26,7 @@ MEANING = {
     LMTP: "the archive, stamp filter by lmtp(8)",
 }
 OURS = (PIPE, LMTP)
+FAST = (PLAIN, ALWAYS_BCC, NULL_LMTP)  # hundreds of messages a second
 COPY = "copy@archive.example.com"
 DELIVERED_TO = "delivered.example.com"  # a Maildir, where the time of delivery counts
 
@@ -43,14 +44,27 @@ MAIN = {
 }
 
 
-def build(name: str) -> PrivatePostfix:
-    """Return the instance of a variant, not yet started."""
+def build(
+    name: str,
+    *,
+    main: dict[str, str] | None = None,
+    master: str = "",
+    store: Path | None = None,
+    edit_master: Callable[[str], str] = lambda text: text,
+) -> PrivatePostfix:
+    """Return the instance of a variant, not yet started.
+
+    main, master and store are what one of ours has besides or otherwise.
+    """
+    own = {"virtual_mailbox_base": "/nonexistent", **_main(name), **(main or {})}
     postfix = PrivatePostfix(
-        main={**MAIN, "virtual_mailbox_base": "/nonexistent", **_main(name)},
+        main={**MAIN, **own},
         archive_cf={"archive_delivery": "store"},
+        master=master,
+        store=store,
         has_archive=name not in (PLAIN, ALWAYS_BCC),
         door="lmtp" if name in (LMTP, NULL_LMTP) else "pipe",
-        edit_master=EDITS.get(name, lambda text: text),
+        edit_master=EDITS.get(name, edit_master),
     )
     postfix.postconf(virtual_mailbox_base=str(maildir(postfix).parent))
     maildir(postfix).parent.mkdir()

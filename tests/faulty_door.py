@@ -13,6 +13,7 @@ import _socket
 import fcntl
 import marshal
 import os
+import posix
 import sys
 
 STEPS = (
@@ -165,9 +166,11 @@ def answering(write):
 
 
 for each in STEPS:
-    setattr(os, each, stepping(each, getattr(os, each)))
-os.write = answering(os.write)
-os.fork = fork
+    stepped = stepping(each, getattr(posix, each))
+    setattr(os, each, stepped)
+    setattr(posix, each, stepped)
+posix.write = os.write = answering(posix.write)
+posix.fork = os.fork = fork
 fcntl.flock = stepping("flock", fcntl.flock)
 fcntl.lockf = stepping("lockf", fcntl.lockf)
 real_socketpair = _socket.socketpair

@@ -577,9 +577,9 @@ def install_program(folder: Path) -> None:
     for door in ("archive-stamp", "archive", "archive-lmtp"):
         shutil.copy(ROOT / "postfix_archive" / "front" / "launcher.py", folder / door)
         (folder / door).chmod(0o755)
-    subprocess.run(
-        ["/usr/bin/python3", "-I", "-m", "compileall", "-q", str(folder)], check=True
-    )
+    bundle = folder / "postfix_archive" / "back" / "bundle.py"
+    for command in (["-m", "compileall", "-q", folder], [bundle, folder]):
+        subprocess.run(["/usr/bin/python3", "-I", *command], check=True)
 
 
 def free_ports(number: int) -> list[int]:

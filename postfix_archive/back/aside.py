@@ -7,7 +7,7 @@ What is late goes on by itself and may still end well: doing it twice must be ha
 
 from __future__ import annotations
 
-import os
+import posix as os
 from _signal import SIG_IGN, SIGCHLD, signal
 from _socket import socketpair
 
@@ -94,7 +94,7 @@ def _serve(work: Callable[[bytes], str], peer: socket) -> None:
 
 def _let_go(kept: int) -> None:
     """Close every descriptor but one; the first three lead nowhere."""
-    nowhere = os.open(os.devnull, os.O_RDWR)
+    nowhere = os.open("/dev/null", os.O_RDWR)
     for each in range(3):
         os.dup2(nowhere, each)
     os.closerange(3, kept)

@@ -6,7 +6,8 @@ Used by the doors and the commands. The configuration directory is that of Postf
 
 from __future__ import annotations
 
-import os
+import posix as os
+import sys
 
 from postfix_archive.core import keyring, settings
 from postfix_archive.core.errors import (
@@ -27,7 +28,12 @@ DIRECTORY = "/etc/postfix"  # config_directory: its default in postconf(5)
 
 def directory(given: str | None) -> str:
     """Return the configuration directory: given, from MAIL_CONFIG, or the usual."""
-    return given or os.environ.get("MAIL_CONFIG") or DIRECTORY
+    return given or path(os.environ.get(b"MAIL_CONFIG", b"")) or DIRECTORY
+
+
+def path(raw: bytes) -> str:
+    """Return a path as Python has it, as os.fsdecode() does."""
+    return raw.decode(sys.getfilesystemencoding(), sys.getfilesystemencodeerrors())
 
 
 def load(config_directory: str, place: str = "") -> Settings:

@@ -8,7 +8,7 @@ flight that waits outside Postfix's queue, where nothing expires.
 
 from __future__ import annotations
 
-import os
+import posix as os
 
 from postfix_archive.back import files
 from postfix_archive.core import capsule, digest, header
@@ -63,7 +63,7 @@ def waiting(folder: str) -> list[tuple[float, str]]:
 def why(folder: str) -> str:
     """Return the last reason for which a capsule was put here, "" if none is known."""
     try:
-        with os.fdopen(files.opened(f"{folder}/{WHY}"), "rb") as opened:
+        with open(files.opened(f"{folder}/{WHY}"), "rb") as opened:
             return " ".join(opened.read(2000).decode("utf-8", "replace").split())
     except OSError:
         return ""
@@ -99,7 +99,7 @@ def _since(path: str) -> tuple[float, str] | None:
 
 def _check(path: str, name: str) -> None:
     """Raise StoreFailed unless a file holds the capsule that it is named after."""
-    with os.fdopen(opened(path), "rb") as found:
+    with open(opened(path), "rb") as found:
         head = found.read(header.HEAD_LIMIT)
         total = digest.sha256(head[max(0, capsule.start(head)) :])
         while block := found.read(header.HEAD_LIMIT):

@@ -7,7 +7,7 @@ StoreFailed, but for write_all() and opened(), whose callers name the file.
 
 from __future__ import annotations
 
-import os
+import posix as os  # os itself costs a door 1.2 ms
 import time
 from _stat import S_ISDIR, S_ISREG
 
@@ -16,6 +16,7 @@ from postfix_archive.core.errors import StoreFailed
 FOLDER_MODE = 0o700
 DRAFT_MODE = 0o600
 KEPT_MODE = 0o400
+_durable: set[str] = set()  # folders that this process has found to be there to stay
 LEFT = 3600  # seconds after which nobody writes a draft any more that takes a moment
 
 
@@ -52,7 +53,7 @@ class Draft:
         """Give the synced file its name, durably; an existing one is never replaced."""
         try:
             os.link(self._name, name, follow_symlinks=False)
-            sync_folder(os.path.dirname(name))
+            sync_folder(above(name))
         except OSError as problem:
             raise failed(name, problem) from problem
 
@@ -94,6 +95,19 @@ def is_folder(path: str) -> bool:
     return bool(mode)
 
 
+def is_there(path: str) -> bool:
+    """Tell whether anything stands there, be it a link that leads nowhere."""
+    try:
+        return bool(os.lstat(path))
+    except OSError:
+        return False
+
+
+def above(path: str) -> str:
+    """Return the folder that a name is in."""
+    return path.rpartition("/")[0] or "/"
+
+
 def write_all(descriptor: int, content: bytes) -> None:
     """Write every byte of content, however little the system takes at a time."""
     view = memoryview(content)
@@ -106,10 +120,11 @@ def make_folder(path: str) -> None:
     try:
         os.mkdir(path, FOLDER_MODE)
     except FileExistsError:
-        if not _is_new(path, 0):
+        if path in _durable or not _is_new(path, 0):
+            _durable.add(path)
             return
     except FileNotFoundError:
-        make_folder(os.path.dirname(path))
+        make_folder(above(path))
         make_folder(path)
         return
     except OSError as problem:
@@ -122,7 +137,7 @@ def sync_above(path: str) -> None:
 
     Whoever made them may have died before that.
     """
-    parent = os.path.dirname(path)
+    parent = above(path)
     sync_folder(parent)
     if _is_new(parent, 1):
         sync_above(parent)

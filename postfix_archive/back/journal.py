@@ -3,20 +3,19 @@
 Used by store (writes) and the commands (read). Append-only: nothing here can remove or
 change a line. Lines are durable when append() returns; what could not be written whole
 is taken back, and a line that a crash has torn is closed off and stays, for verify.
-Beside it, journal.last has number and hash of the last line, so that a journal whose
-end was cut off is known; it may lag behind by what a crash kept from it, never lead.
+Beside it stands the number of the last line (back/lastline).
 docs/store-format.md has every field.
 """
 
 from __future__ import annotations
 
-import os
-from _json import encode_basestring_ascii as quoted
+import posix as os
 from fcntl import LOCK_EX, flock
 
-from postfix_archive.back import files
+from postfix_archive.back import files, lastline
 from postfix_archive.core import digest
 from postfix_archive.core.errors import JournalFailed
+from postfix_archive.core.quoting import quoted
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,10 +24,8 @@ if TYPE_CHECKING:
     Event = tuple[str, dict[str, str | int]]  # its kind and its own fields
 
 NAME = "journal"
-LAST = "journal.last"
 MODE = 0o600
-BLOCK = 1 << 16
-NUMBER_DIGITS = 18  # more than events will ever be; int() takes 4,300 and no more
+TAIL = 1 << 13  # bytes: the last line of the usual journal is in them
 # How far back a retry looks for its own event. Retries come within
 # maximal_backoff_time (4000 s); at 4 KB a line this is the last 2,000 events. What is
 # not seen is recorded once more, which is harmless: readers take the union.
@@ -76,13 +73,13 @@ class Journal:
         try:
             size = self._size()
             torn, last, number = self._end(size)
-            number = max(number, last_number(self._folder))
+            number = max(number, lastline.number(self._folder))
             held = [b"\n"] if torn else []
             for each, (event, words) in enumerate(told, number + 1):
                 held.append(_line(each, time, event, words, prev=last))
                 last = digest.hex_of(held[-1][:-1])
             self._write(b"".join(held), size)
-            self._note(number + len(told), last)
+            lastline.note(self._folder, number + len(told), last)
         except OSError as problem:
             raise self._failed(problem) from problem
 
@@ -92,7 +89,7 @@ class Journal:
         if told.st_nlink != 1:
             raise OSError(0, "it has a second name (a hard link), or none")
         if not told.st_size:
-            files.sync_folder(os.path.dirname(self._path))
+            files.sync_folder(self._folder)
         return told.st_size
 
     def _write(self, content: bytes, size: int) -> None:
@@ -151,22 +148,6 @@ class Journal:
         except OSError as problem:
             raise self._failed(problem) from problem
 
-    def _note(self, number: int, last: str) -> None:
-        """Note the last line. It is promised already: a note that fails is no failure.
-
-        A new file each time, so that no crash leaves half a note.
-        """
-        draft = f"{self._folder}/{LAST}.draft"
-        try:
-            opened = _new(draft)
-            try:
-                files.write_all(opened, _noted(number, last))
-            finally:
-                os.close(opened)
-            os.rename(draft, f"{self._folder}/{LAST}")
-        except OSError:
-            pass
-
     def _end(self, size: int) -> tuple[bool, str, int]:
         """Return: is the last line torn, the hash of the last line, the last number."""
         if not size:
@@ -174,7 +155,7 @@ class Journal:
         tail = b""
         at = size
         while at:
-            step = min(max(BLOCK, len(tail)), at)  # doubled: a line may have 20 MB
+            step = min(max(TAIL, len(tail)), at)  # doubled: a line may have 20 MB
             at -= step
             tail = _read(self._descriptor, at, at + step) + tail
             number = _last_number(tail, whole=at == 0)
@@ -193,36 +174,10 @@ class Journal:
         )
 
 
-def _new(path: str) -> int:
-    """Open a new file; what a crash has left there, or was put there, goes."""
-    try:
-        os.unlink(path)
-    except FileNotFoundError:
-        pass
-    return os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, MODE)
-
-
-def last_number(folder: str) -> int:
-    """Return the number of the last line as journal.last has it, 0 if it says none."""
-    try:
-        opened = files.opened(f"{folder}/{LAST}")
-    except OSError:
-        return 0
-    try:
-        said = os.read(opened, 4 * HASH)
-    finally:
-        os.close(opened)
-    number, _, rest = said.partition(b" ")
-    noted = rest[:HASH].decode("latin-1")
-    if not _is_number(number) or said != _noted(int(number), noted):
-        return 0
-    return int(number)
-
-
 def lines(path: str) -> Iterator[bytes]:
     """Give the lines of a journal from the first on; nothing if there is no file."""
     try:
-        with os.fdopen(files.opened(path), "rb") as opened:
+        with open(files.opened(path), "rb") as opened:
             yield from opened
     except FileNotFoundError:
         return
@@ -240,12 +195,6 @@ def _line(
     return f'{text},"prev":"{prev}"}}\n'.encode("ascii")
 
 
-def _noted(number: int, last: str) -> bytes:
-    """Return the text of journal.last: number, hash, and the hash of both."""
-    said = f"{number:d} {last}"
-    return f"{said} {digest.hex_of(said.encode())}\n".encode()
-
-
 def _last_number(tail: bytes, *, whole: bool) -> int | None:
     """Return the number of the last line that has one, None if it is further up.
 
@@ -255,15 +204,11 @@ def _last_number(tail: bytes, *, whole: bool) -> int | None:
     for line in reversed(found if whole else found[1:]):
         begin, _, rest = line.partition(b":")
         number = rest.partition(b",")[0]
-        if begin == b'{"seq"' and _is_number(number) and _is_whole(line):
+        if begin == b'{"seq"' and lastline.is_number(number) and _is_whole(line):
             return int(number)
     if whole and len(found) == 1 and BEGINNING.startswith(found[0][: len(BEGINNING)]):
         return 0  # the very first line, torn
     return None
-
-
-def _is_number(text: bytes) -> bool:
-    return text.isdigit() and len(text) <= NUMBER_DIGITS
 
 
 def _is_whole(line: bytes) -> bool:

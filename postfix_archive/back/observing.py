@@ -56,7 +56,7 @@ def observe(directory: str) -> Observed:
         found=found,
         settings=settings,
         trouble=trouble,
-        reference=reference(),
+        reference=reference(_mode(found)),
         files={path: _file(path) for path in _paths(found, settings)},
         groups=_groups(found),
         closed=dict(_closed(found, settings)),
@@ -87,10 +87,16 @@ def _settings(directory: str) -> tuple[Settings | None, str]:
         return None, str(error)
 
 
-def reference() -> dict[str, Service]:
-    """Return the services of master.cf.d by name/type."""
+def _mode(found: Configuration) -> str:
+    """Return the door that is installed, also where its entry has lost our options."""
+    stamp = found.service(f"{gates.STAMP}/unix")
+    return gates.LMTP if stamp and stamp.program == "lmtp" else gates.PIPE
+
+
+def reference(mode: str = gates.PIPE) -> dict[str, Service]:
+    """Return the services of master.cf.d, with those of this door, by name/type."""
     found = {}
-    for text in program.service_texts():
+    for text in program.service_texts(mode):
         for line in installation.entries(text).values():
             [service] = configuration.services(line)
             found[service.key] = service

@@ -4,7 +4,7 @@ Used by front/install.
 
     <prefix>/lib/postfix-archive/archive-stamp, archive, archive-lmtp   replaced whole
     <prefix>/lib/postfix-archive/current -> releases/<id>   in one rename(2)
-    <prefix>/lib/postfix-archive/releases/<id>/          package, master.cf.d
+    <prefix>/lib/postfix-archive/releases/<id>/          package, bundles, master.cf.d
     <prefix>/sbin/postfix-archive                           starts current/commands
 
 A run of the hot doors resolves ``current`` once, so an upgrade under load never mixes
@@ -60,11 +60,8 @@ class Program:
 
     @property
     def release(self) -> str:
-        """The id of the release in SOURCE: made from every byte of it."""
-        total = digest.sha256()
-        for path in _files():
-            total.update(f"{path.relative_to(SOURCE)}\0".encode() + path.read_bytes())
-        return str(total.hexdigest()[:16])
+        """The id of the release in SOURCE."""
+        return _release(SOURCE)
 
     @property
     def is_current(self) -> bool:
@@ -80,7 +77,8 @@ class Program:
         """
         if SOURCE.parent == self._lib / "releases":
             return  # this is the installed program itself
-        folder = self._lib / "releases" / self.release
+        release = self.release  # once: somebody may be at work in the checkout
+        folder = self._lib / "releases" / release
         if not (folder / COMPLETE).exists():
             shutil.rmtree(folder, ignore_errors=True)
             try:
@@ -96,7 +94,7 @@ class Program:
         before = (self._lib / "current").resolve().name
         self._use(folder)
         for each in (self._lib / "releases").iterdir():
-            if each.name not in (self.release, before):
+            if each.name not in (release, before):
                 shutil.rmtree(each, ignore_errors=True)
 
     def remove(self) -> None:
@@ -108,11 +106,19 @@ class Program:
         shutil.rmtree(self._lib, ignore_errors=True)
 
     def _fill(self, folder: Path, wheels: str) -> None:
-        for path in _files():
+        for path in _files(SOURCE):
             target = folder / path.relative_to(SOURCE)
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, target)
+        if _release(folder) != folder.name:
+            raise InstallFailed(
+                f"{SOURCE} was changed while it was copied: let that come to an end,"
+                " then make install again. Postfix was not touched"
+            )
         _must([self.python, "-I", "-m", "compileall", "-q", str(folder)])
+        bundle = str(folder / "postfix_archive" / "back" / "bundle.py")
+        final = f"{self.lib}/releases/{folder.name}"
+        _must([self.python, "-I", bundle, str(folder), final])
         self._environment(folder, wheels)
         (folder / COMPLETE).touch()
         sync(folder)
@@ -137,7 +143,7 @@ class Program:
 
     def _use(self, folder: Path) -> None:
         """Put everything in use that stands outside the release."""
-        launcher = (PACKAGE / "front" / "launcher.py").read_text()
+        launcher = (folder / "postfix_archive" / "front" / "launcher.py").read_text()
         first, _, rest = launcher.partition("\n")
         for door in DOORS:
             replace(self._lib / door, f"#!{self.python} -IS\n{rest}", 0o755)
@@ -207,12 +213,20 @@ def replace(path: Path, text: str, mode: int) -> None:
     sync(path.parent)
 
 
-def _files() -> list[Path]:
+def _files(source: Path) -> list[Path]:
     """Return all that belongs to a release."""
-    found = [SOURCE / "setup.cfg"]
+    found = [source / "setup.cfg"]
     for pattern in ("postfix_archive/**/*.py", "master.cf.d/*.cf", "docs/man/*.[15]"):
-        found += SOURCE.glob(pattern)
+        found += source.glob(pattern)
     return sorted(found)
+
+
+def _release(source: Path) -> str:
+    """Return the id of a release, made from every byte of it."""
+    total = digest.sha256()
+    for path in _files(source):
+        total.update(f"{path.relative_to(source)}\0".encode() + path.read_bytes())
+    return str(total.hexdigest()[:16])
 
 
 def _requirements() -> list[str]:

@@ -7,7 +7,7 @@ the door says yes, Postfix keeps the message in its queue.
 
 from __future__ import annotations
 
-import os
+import posix as os
 
 from postfix_archive.back import files
 from postfix_archive.core import digest, header, packing, wire
@@ -47,6 +47,7 @@ class Spool:
 
     def digests(self, offsets: list[int]) -> dict[int, bytes]:
         """Return the SHA-256 of the message from each of these offsets on."""
+        digest.expect(self.size * len(offsets))
         sums = [(offset, digest.sha256()) for offset in offsets]
         at = 0
         for piece in self.pieces():

@@ -15,7 +15,7 @@ docs/store-format.md is the public page of this format.
 
 from __future__ import annotations
 
-import os
+import posix as os
 from itertools import count
 
 from postfix_archive.back import files, journal, stored
@@ -171,7 +171,7 @@ class Archive:
         if files.is_folder(drafts):
             return
         seen = f"{self._witness}/{SEEN}"
-        if self._witness and os.path.lexists(seen) and not _has_archives(self._store):
+        if self._witness and files.is_there(seen) and not _has_archives(self._store):
             raise StoreFailed(
                 f"{self._store} is empty and was not: is its file system mounted? If it"
                 f" is to begin anew, remove {seen}"
@@ -190,7 +190,7 @@ class Archive:
         time: str,
     ) -> None:
         path = self.path(name)
-        files.make_folder(os.path.dirname(path))
+        files.make_folder(files.above(path))
         draft.publish(path)
         _append(events, ARCHIVED, piece, time, file=name, file_sha256=packed)
         stored.commit(path)

@@ -7,7 +7,7 @@ of a turn when its process ends, however that ends.
 
 from __future__ import annotations
 
-import os
+import posix as os
 from fcntl import LOCK_EX, lockf
 
 from postfix_archive.core import digest

@@ -164,11 +164,12 @@ def _addresses(host: Observed) -> Iterator[tuple[str, str]]:
     for role in SETTINGS:
         address, port = getattr(host.settings, f"archive_{role}_address")
         yield role, f"{address}:{port}"
-    for each in host.stamps():
-        for role in BACK:
-            given = each.argument(f"{role}-address")
-            if given:
-                yield role, given
+    own = [
+        (e.argument(f"{role}-address"), role) for e in host.launched() for role in BACK
+    ]
+    for given, role in dict.fromkeys(own):  # workers of one way have the same
+        if given:
+            yield role, given
 
 
 def _reference(host: Observed, role: str) -> Service | None:

@@ -105,7 +105,7 @@ def requests_routed(host: Observed) -> Iterator[Finding]:
 
 def _route(host: Observed) -> str:
     """Return where requests from tables are to go, by the door that is installed."""
-    leads = gates.leading(gates.STAMP, ways.mode(host.found))
+    leads = gates.leading(1, ways.mode(host.found))
     return f"{leads}{request.ON_REQUEST}"
 
 

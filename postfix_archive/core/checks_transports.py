@@ -9,7 +9,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Callable, Iterator
 
-from postfix_archive.core import ways
+from postfix_archive.core import ways, workers
 from postfix_archive.core.configuration import Service
 from postfix_archive.core.finding import CRITICAL, WARNING, Finding
 from postfix_archive.core.observed import Observed, launcher
@@ -23,6 +23,8 @@ def services_missing(host: Observed) -> Iterator[Finding]:
     """A service of master.cf.d that is not in master.cf."""
     for key in host.reference:
         name, _, kind = key.rpartition("/")
+        if key == workers.SAMPLE:
+            continue
         if kind == "unix" and host.found.service(key) is None:
             yield Finding(
                 "service-missing",
@@ -37,7 +39,7 @@ def services_missing(host: Observed) -> Iterator[Finding]:
 def soft_bounce(host: Observed) -> Iterator[Finding]:
     """soft_bounce=yes on everything that captures mail or carries copies."""
     for each in host.found.services:
-        ours = each.name in SOFT or each in host.stamps()
+        ours = each.name in SOFT or each in host.captures()
         if ours and each.kind == "unix" and each.options.get("soft_bounce") != "yes":
             yield Finding(
                 "soft-bounce",
@@ -56,7 +58,7 @@ def recipient_limit(host: Observed) -> Iterator[Finding]:
     wanted = min(max(accepted, default=0), MOST_RECIPIENTS)
     for each in host.stamps():
         name = f"{each.name}_destination_recipient_limit"
-        limit = _own_limit(host, name, "default_destination_recipient_limit")
+        limit = host.limit(name, "default_destination_recipient_limit")
         cure = host.setting(name, str(MOST_RECIPIENTS))
         if limit == 0 or limit > MOST_RECIPIENTS:
             harm = (
@@ -79,7 +81,7 @@ def time_limit(host: Observed) -> Iterator[Finding]:
     ours = host.settings.archive_time_limit
     for each in host.doors():
         name = f"{each.name}_time_limit"
-        limit = _own_limit(host, name, "command_time_limit")
+        limit = host.limit(name, "command_time_limit")
         if limit <= ours:
             yield Finding(
                 "time-limit",
@@ -197,12 +199,6 @@ def second_install(host: Observed) -> Iterator[Finding]:
                 " twice",
                 host.command("postconf", "-M", "-X", each.key),
             )
-
-
-def _own_limit(host: Observed, name: str, default: str) -> int:
-    """Return a parameter of a transport, or what counts where it is not set."""
-    own = host.number(name) if host.found.value(name) else None
-    return (host.number(default) or 0) if own is None else own
 
 
 def _arguments(reference: Service) -> list[str]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from postfix_archive.core import configuration, gates, request, ways
+from postfix_archive.core import configuration, doors, gates, request, ways
 from postfix_archive.core.configuration import Service
 from postfix_archive.core.errors import RequestUnusable
 from postfix_archive.core.finding import CRITICAL, WARNING, Finding
@@ -131,33 +131,6 @@ def next_filters(host: Observed) -> Iterator[Finding]:
         yield Finding("next-filter", CRITICAL, place, harm, cure)
 
 
-def workers(host: Observed) -> Iterator[Finding]:
-    """Every socket that a content_filter names has a service (the lmtp door)."""
-    for each in host.clients():
-        socket = _filter(host, each).partition(":unix:private/")[2]
-        if socket and host.found.service(f"{socket}/unix") is None:
-            yield Finding(
-                "lmtp-worker",
-                CRITICAL,
-                f"{_place(each, 'content_filter')}: {socket}",
-                f"master.cf has no service {socket}: mail waits and then bounces",
-                f"{INSTALL}; or correct archive there",
-            )
-    cached = host.found.value("lmtp_connection_cache_destinations")
-    named = [w for w in configuration.words(cached) if "private/archive" in w]
-    if any(each.startswith("unix:") for each in named):
-        fixed = [w.removeprefix("unix:") for w in configuration.words(cached)]
-        yield Finding(
-            "connection-cache",
-            WARNING,
-            "main.cf: lmtp_connection_cache_destinations",
-            "with unix: before the name no connection is kept: each message starts a"
-            " worker of its own",
-            host.setting("lmtp_connection_cache_destinations", ", ".join(fixed)),
-            is_safe=True,
-        )
-
-
 def client_checks(host: Observed) -> Iterator[Finding]:
     """Clients cannot address the domain of requests."""
     name = "smtpd_recipient_restrictions"
@@ -218,7 +191,7 @@ def _takes_back(host: Observed, service: Service) -> bool:
 
 def _is_filtered(host: Observed) -> bool:
     """Tell whether mail passes a content filter, before the archive or behind it."""
-    stamps = {gates.STAMP, *(each.name for each in host.stamps())}
+    stamps = {gates.STAMP, *(each.name for each in host.captures())}
     behind = filter(None, (_back(host, each) for each in stamps))
     leads = [_filter(host, each) for each in (*host.clients(), *behind)]
     return any(each and not each.startswith(gates.STAMP) for each in leads)
@@ -241,8 +214,7 @@ def _leads_back(host: Observed, port: str) -> bool:
 
 def _back(host: Observed, stamp: str) -> Service | None:
     """Return the port to which a stamp filter hands back."""
-    service = host.found.service(f"{stamp}/unix")
-    address = service.argument("handback-address") if service else ""
+    address = doors.way_back(host.found, gates.number_in(stamp))
     if not address and host.settings is not None:
         address = "%s:%d" % host.settings.archive_handback_address
     return host.found.service(f"{address}/inet")
@@ -270,6 +242,5 @@ CHECKS: tuple[Callable[[Observed], Iterator[Finding]], ...] = (
     nexthop,
     mappings,
     next_filters,
-    workers,
     client_checks,
 )

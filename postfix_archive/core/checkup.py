@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 
 from postfix_archive.core import (
     checks_archive,
+    checks_lmtp,
     checks_outcomes,
     checks_place,
     checks_ports,
@@ -18,6 +19,7 @@ from postfix_archive.core import (
     checks_tables,
     checks_transports,
     checks_way,
+    checks_workers,
     finding,
 )
 from postfix_archive.core.finding import Finding
@@ -28,6 +30,8 @@ CHECKS: tuple[Check, ...] = (
     *checks_way.CHECKS,
     *checks_tables.CHECKS,
     *checks_transports.CHECKS,
+    *checks_lmtp.CHECKS,
+    *checks_workers.CHECKS,
     *checks_ports.CHECKS,
     *checks_archive.CHECKS,
     *checks_place.CHECKS,

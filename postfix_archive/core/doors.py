@@ -6,7 +6,7 @@ Used by ways, installation, the checks and whoever looks for our launchers.
 from __future__ import annotations
 
 from postfix_archive.core import gates
-from postfix_archive.core.configuration import Service
+from postfix_archive.core.configuration import Configuration, Service
 
 WORKER = "archive-lmtp"  # the launcher of the lmtp door
 
@@ -21,9 +21,10 @@ def is_door(service: Service) -> bool:
 
 
 def is_client(service: Service) -> bool:
-    """Tell whether this is the lmtp(8) that brings mail to our workers."""
-    named = service.options.get("syslog_name", "").endswith(f"/{gates.STAMP}")
-    return service.program == "lmtp" and service.name == gates.STAMP and named
+    """Tell whether this is the lmtp(8) that brings mail to our workers, on any way."""
+    logged = service.options.get("syslog_name", "").endswith(f"/{gates.STAMP}")
+    named = service.name == gates.transport(gates.number_in(service.name))
+    return service.program == "lmtp" and named and logged
 
 
 def is_worker(service: Service) -> bool:
@@ -35,3 +36,16 @@ def is_worker(service: Service) -> bool:
 def is_launched(service: Service) -> bool:
     """Tell whether a service runs one of our launchers, by pipe(8) or spawn(8)."""
     return is_door(service) or is_worker(service)
+
+
+def way_back(found: Configuration, number: int) -> str:
+    """Return the port to which a further way hands back; "" for the one of archive.cf.
+
+    It stands in the entry of pipe(8), or in those of the way's workers.
+    """
+    for each in found.services:
+        ours = each.name == gates.transport(number)
+        if ours or is_worker(each) and each.name.startswith(gates.socket(number)):
+            if port := each.argument("handback-address"):
+                return port
+    return ""

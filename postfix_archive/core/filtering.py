@@ -13,6 +13,8 @@ from postfix_archive.core.errors import ALARM
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from postfix_archive.core.envelope import Client, Recipient
     from postfix_archive.core.keyring import Keyring
     from postfix_archive.core.settings import Settings
@@ -82,10 +84,19 @@ class Reading:
     __slots__ = ("found", "origin")
 
     def __init__(
-        self, head: bytes, task: Task, settings: Settings, keys: Keyring, *, owner: int
+        self,
+        head: bytes,
+        task: Task,
+        settings: Settings,
+        keys: Keyring,
+        *,
+        owner: Callable[[Settings], int],
     ) -> None:
         self.origin = trace.origin(
-            head, queue_id=task.queue_id, host=settings.myhostname, mail_owner=owner
+            head,
+            queue_id=task.queue_id,
+            host=settings.myhostname,
+            mail_owner=lambda: owner(settings),
         )
         self.found = stamp.find(head, keys)
 

@@ -18,7 +18,6 @@ NO_MAPPINGS = "no_address_mappings"
 BYPASS = "archive_bypass"
 MODES = ("pipe", "lmtp")  # the doors
 PIPE, LMTP = MODES
-SOCKET = "archive."  # a worker's, before the name of the archive
 
 
 def content_filter(
@@ -28,7 +27,7 @@ def content_filter(
 
     on_request: mail that no parameter asks for passes the stamp filter too.
     """
-    name = leading(transport(number), mode)
+    name = leading(number, mode)
     behind = f"{name}on-request" if on_request else next_filter
     asked = f"${{archive?{{{name}$archive}}:{{{behind}}}}}"
     return f"${{{BYPASS}?{{{next_filter}}}:{{{asked}}}}}"
@@ -48,9 +47,23 @@ def transport(number: int) -> str:
     return STAMP if number == 1 else f"{STAMP}-{number}"
 
 
-def leading(name: str, mode: str) -> str:
+def socket(number: int) -> str:
+    """Return what stands before the archive in the name of a worker's socket."""
+    return "archive." if number == 1 else f"archive-{number}."
+
+
+def is_socket(name: str) -> bool:
+    """Tell whether this is the name of a worker's socket, on whatever way."""
+    front, dot, _ = name.partition(".")
+    start, dash, number = front.partition("-")
+    numbered = number.isdigit() if dash else True
+    return bool(dot) and start == "archive" and numbered
+
+
+def leading(number: int, mode: str) -> str:
     """Return what stands before the archive in a transport:nexthop of this door."""
-    return f"{name}:unix:private/{SOCKET}" if mode == LMTP else f"{name}:"
+    name = transport(number)
+    return f"{name}:unix:private/{socket(number)}" if mode == LMTP else f"{name}:"
 
 
 def number_in(value: str) -> int:

@@ -25,9 +25,8 @@ def plan(
     """
     _refuse_strangers(found, wish)
     behind = Ways(found, wish)
-    _refuse_further(wish, behind)
     every = [
-        *_entries(found, wish, given, behind.numbered),
+        *_entries(found, wish, given, behind),
         *_preparing(found, wish, behind),
         *behind.services(),
         *behind.main(),
@@ -73,24 +72,43 @@ def entries(text: str) -> dict[str, str]:
 
 
 def _entries(
-    found: Configuration, wish: Wish, given: Mapping[str, str], numbered: list[Way]
+    found: Configuration, wish: Wish, given: Mapping[str, str], behind: Ways
 ) -> Iterator[Change]:
     """Give the services of master.cf.d, and those of every further way."""
-    for line in workers.entries(given, found, wish.archive):
+    sample = given.get(workers.SAMPLE, "")
+    lines = [line for line in given.values() if line != sample]
+    if sample:
+        lines += workers.entries(sample, found, behind, 1)
+    for line in lines:
         yield _entry(found, _fitted(line, found, wish))
-    for number, way in list(enumerate(numbered, 1))[1:]:
-        yield from _further(found, wish, given, number, way)
+    for number, way in list(enumerate(behind.numbered, 1))[1:]:
+        back = wish.port + ways.PORTS + 2 * (number - 2)
+        for line in _stamps(found, given, behind, number, back):
+            yield _entry(found, _fitted(line, found, wish))
+        yield from _backs(found, wish, given, way, back)
 
 
-def _further(
-    found: Configuration, wish: Wish, given: Mapping[str, str], number: int, way: Way
-) -> Iterator[Change]:
-    """Give a stamp filter and two ways back for services with a filter of their own."""
-    back = wish.port + ways.PORTS + 2 * (number - 2)
+def _stamps(
+    found: Configuration,
+    given: Mapping[str, str],
+    behind: Ways,
+    number: int,
+    back: int,
+) -> Iterator[str]:
+    """Give the stamp filter of a further way, or its client and its workers."""
     stamp = given[f"{STAMP}/unix"].replace(f"{STAMP} ", f"{STAMP}-{number} ", 1)
     addresses = f"--handback-address 127.0.0.1:{back}"
-    addresses += f" --refused-address 127.0.0.1:{back + 1} -- "
-    yield _entry(found, _fitted(stamp.replace("-- ", addresses, 1), found, wish))
+    addresses += f" --refused-address 127.0.0.1:{back + 1}"
+    yield stamp.replace(" -- ", f" {addresses} -- ", 1)
+    if sample := given.get(workers.SAMPLE, ""):
+        for line in workers.entries(sample, found, behind, number):
+            yield f"{line} {addresses}"
+
+
+def _backs(
+    found: Configuration, wish: Wish, given: Mapping[str, str], way: Way, back: int
+) -> Iterator[Change]:
+    """Give the two ports by which mail of a further way comes back."""
     for usual, port in ((ways.USUAL_PORT, back), (ways.USUAL_PORT + 4, back + 1)):
         line = given[f"127.0.0.1:{usual}/inet"]
         line = line.replace(f":{usual} ", f":{port} ", 1)
@@ -151,21 +169,12 @@ def _kept(found: Configuration, name: str, value: str) -> Change:
     return ways.changed(found, name, found.main.get(name, value))
 
 
-def _refuse_further(wish: Wish, behind: Ways) -> None:
-    """Refuse ways of their own where the door has but one."""
-    if wish.mode == gates.LMTP and len(behind.numbered) > 1:
-        raise InstallRefused(
-            "MODE=lmtp: services with a content filter of their own need further ways"
-            " behind the archive, which only MODE=pipe has: take that"
-        )
-
-
 def _refuse_strangers(found: Configuration, wish: Wish) -> None:
     """Refuse where a service of one of our names is somebody else's."""
     installed = ways.is_installed(found)
     for each in found.services:
         door = each.name in (STAMP, "archive") and each.kind == "unix"
-        named = each.name in ways.OURS or each.name.startswith(gates.SOCKET)
+        named = each.name in ways.OURS or gates.is_socket(each.name)
         ours = doors.is_launched(each) or doors.is_client(each)
         known = installed and each.name in ways.OURS and not door
         if named and not (ours or known):

@@ -118,6 +118,11 @@ class Observed:
         """Return the stamp filters: archive-stamp, archive-stamp-2 and so on."""
         return [each for each in self.doors() if launcher(each) == ways.STAMP]
 
+    def captures(self) -> list[Service]:
+        """Return all by which mail comes to a stamp filter: these, or lmtp(8)."""
+        services = self.found.services
+        return [*self.stamps(), *(e for e in services if doors.is_client(e))]
+
     def clients(self) -> list[Service]:
         """Return the services by which mail comes in: smtpd and pickup, not ours."""
         return ways.clients(self.found)
@@ -125,6 +130,11 @@ class Observed:
     def number(self, name: str, service: Service | None = None) -> int | None:
         """Return a parameter as a number, or seconds if a time; None if it is none."""
         return self.found.seconds(name, service)
+
+    def limit(self, name: str, default: str) -> int:
+        """Return a parameter of a transport, or what counts where it is not set."""
+        own = self.number(name) if self.found.value(name) else None
+        return (self.number(default) or 0) if own is None else own
 
     def command(self, *words: str) -> str:
         """Return a command of Postfix's for this instance, to be typed in a shell."""

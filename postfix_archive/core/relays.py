@@ -8,7 +8,7 @@ from __future__ import annotations
 from postfix_archive.core import gates
 
 RELAY_STAMP = f", relay={gates.STAMP}"
-WORKER = "[private/archive."  # the socket of a stamp filter behind lmtp(8)
+WORKER = "[private/archive"  # so begins the socket of a stamp filter behind lmtp(8)
 LOOPBACK = ("[127.", "[::1]", "[private/", "[public/", "[/")
 
 
@@ -22,7 +22,8 @@ def is_stamp(relay: str) -> bool:
 
     ``archive-stamp``, or ``mail.example.com[private/archive.legal@example.com]``.
     """
-    return relay.startswith(gates.STAMP) or WORKER in relay
+    socket = relay.partition("[private/")[2]
+    return relay.startswith(gates.STAMP) or gates.is_socket(socket)
 
 
 def names_stamp(text: str) -> bool:

@@ -16,13 +16,16 @@ under whatever host name: the host's may have changed since, or be that of one s
 
 from __future__ import annotations
 
-import datetime
+from postfix_archive.core import calendar, digest, header, queueid
 
-from postfix_archive.core import digest, header, queueid
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 MONTHS = b"Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split()
-DAYS = "Mon Tue Wed Thu Fri Sat Sun".split()
+DAYS = b"Mon Tue Wed Thu Fri Sat Sun".split()
 DAY_MINUTES = 24 * 60
+FROM_USER = b", from userid "  # in the lines of pickup(8)
 UNDATED = "00000000"
 END_OF_TIME = 253402300800  # the year 10000: no date is written beyond
 ID_BYTES = 20  # 160 bits: nobody finds two messages of one id
@@ -47,10 +50,13 @@ class Origin:
         self.smtputf8 = False
 
 
-def origin(head: bytes, *, queue_id: bytes, host: bytes, mail_owner: int) -> Origin:
+def origin(
+    head: bytes, *, queue_id: bytes, host: bytes, mail_owner: Callable[[], int]
+) -> Origin:
     """Return where the message with this head and this queue id began its way.
 
-    mail_owner is the user id in the Received: lines that postsuper -r causes.
+    mail_owner tells the user id in the Received: lines that postsuper -r causes; it is
+    asked only where there is one that may be such.
     """
     found = Origin(host, queue_id, 0)
     own = {host}
@@ -99,7 +105,7 @@ def archive_id(came: Origin, *, sender: bytes, content: bytes) -> str:
     framed = b"".join(b"%d:%s," % (len(value), value) for value in known)
     day = UNDATED
     if came.arrival is not None:
-        day = moment(came.arrival).strftime("%Y%m%d")
+        day = "%04d%02d%02d" % calendar.date(came.arrival // calendar.DAY)
     return f"{day}-{digest.hex_of(framed)[: 2 * ID_BYTES]}"
 
 
@@ -116,18 +122,14 @@ def is_archive_id(text: str) -> bool:
     )
 
 
-def moment(seconds: int) -> datetime.datetime:
-    """Return seconds since 1970 as a time in UTC."""
-    return datetime.datetime.fromtimestamp(seconds, datetime.timezone.utc)
-
-
 def timestamp(seconds: float) -> str:
     """Return seconds since 1970 as RFC 3339 writes a time, in UTC.
 
     A time before or beyond those that can be written is the first or the last of them.
     """
     written = min(max(0, int(seconds)), END_OF_TIME - 1)
-    return moment(written).strftime("%Y-%m-%dT%H:%M:%SZ")
+    day = calendar.date(written // calendar.DAY)
+    return "%04d-%02d-%02dT%02d:%02d:%02dZ" % (*day, *calendar.clock(written))
 
 
 def read_date(text: bytes) -> int | None:
@@ -146,28 +148,27 @@ def read_date(text: bytes) -> int | None:
             return None
         hour, minute, second = clock.split(b":")
         shift = int(zone[:3]) * 60 + int(zone[:1] + zone[3:5])  # minutes
-        if abs(shift) >= DAY_MINUTES:
-            return None
-        local = datetime.datetime(
-            int(year),
-            MONTHS.index(month) + 1,
-            int(day),
-            int(hour),
-            int(minute),
-            min(int(second), 59),
-            tzinfo=datetime.timezone.utc,
-        )
-    except (ValueError, OverflowError):
+        days = calendar.days(int(year), MONTHS.index(month) + 1, int(day))
+        at = int(hour), int(minute), min(int(second), 59)
+    except ValueError:
         return None
-    seconds = int(local.timestamp()) - shift * 60
+    if days is None or abs(shift) >= DAY_MINUTES or not _is_clock(*at):
+        return None
+    seconds = calendar.DAY * days + 3600 * at[0] + 60 * (at[1] - shift) + at[2]
     return seconds if 0 <= seconds < END_OF_TIME else None
+
+
+def _is_clock(hour: int, minute: int, second: int) -> bool:
+    return 0 <= hour < 24 and 0 <= minute < 60 and 0 <= second < 60
 
 
 def written_date(seconds: int) -> bytes:
     """Return seconds since 1970 as RFC 5322 3.3 writes a time, in UTC."""
-    at = moment(seconds)
-    text = f"{DAYS[at.weekday()]}, {at.day:02} {MONTHS[at.month - 1].decode()} "
-    return (text + at.strftime("%Y %H:%M:%S +0000")).encode()
+    days = seconds // calendar.DAY
+    year, month, day = calendar.date(days)
+    weekday = DAYS[(days + 3) % 7]  # 1 January 1970 was a Thursday
+    words = (weekday, day, MONTHS[month - 1], year, *calendar.clock(seconds))
+    return b"%s, %02d %s %04d %02d:%02d:%02d +0000" % words
 
 
 def _own_lines(field: header.Field) -> list[bytes]:
@@ -194,8 +195,9 @@ def _written(clauses: bytes) -> tuple[bytes, bytes]:
     return words[1], words[words.index(b"id", 2) + 1]
 
 
-def _requeued(clauses: bytes, mail_owner: int) -> bool:
-    return b", from userid %d)" % mail_owner in clauses.partition(b" id ")[0]
+def _requeued(clauses: bytes, mail_owner: Callable[[], int]) -> bool:
+    said = clauses.partition(b" id ")[0]
+    return FROM_USER in said and FROM_USER + b"%d)" % mail_owner() in said
 
 
 def _followed_by_own(top: header.Field, own: set[bytes]) -> bool:

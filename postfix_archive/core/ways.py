@@ -114,14 +114,18 @@ class Ways:
             if self._way(each) not in self.numbered:
                 self.numbered.append(self._way(each))
 
+    def number(self, service: Service) -> int:
+        """Return the number of the way that a service takes; 1 is main.cf's."""
+        taken = self._way(service) if service in self.through else self.usual
+        return self.numbered.index(taken) + 1
+
     def services(self) -> Iterator[Change]:
         """Give the changes to the options of the admin's services."""
         for each in self.through:
             own = "content_filter" in each.options or self.wish.position == "after"
             if own:
-                number = self.numbered.index(self._way(each)) + 1
                 before = self._original("content_filter", each)
-                value = self._gate(number, before)
+                value = self._gate(self.number(each), before)
                 yield self._option(each, "content_filter", value, gate=True)
             if "receive_override_options" in each.options or own:
                 options = self._original("receive_override_options", each)
@@ -230,8 +234,7 @@ class Ways:
 
     def _back(self, number: int) -> Mapping[str, str]:
         """Return the options of the port to which a further way gives mail back."""
-        transport = self.found.service(f"{STAMP}-{number}/unix")
-        port = transport.argument("handback-address") if transport else ""
+        port = doors.way_back(self.found, number)
         back = self.found.service(f"{port}/inet")
         return back.options if back else {}
 
@@ -272,7 +275,7 @@ def mode(found: Configuration) -> str:
 
 def routes(door: str) -> str:
     """Return the element of transport_maps that leads requests and probes."""
-    return ROUTES.replace(f"{STAMP}:", gates.leading(STAMP, door))
+    return ROUTES.replace(f"{STAMP}:", gates.leading(1, door))
 
 
 def changed(

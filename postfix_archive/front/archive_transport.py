@@ -1,10 +1,10 @@
 """The archive transport: opens a capsule, keeps the copy, sends it on its way.
 
 Called through front/pipe, by front/returning for capsules from the fallback directory,
-and by front/through for captures that need no capsule. First the store, then the mail: a mailed copy that bounces is never a lost
-one. What the store cannot take goes at once into the fallback directory. Whatever
-else fails defers the capsule in Postfix's queue; a retry finds what is done and does
-the rest.
+and by front/through for captures that need no capsule. First the store, then the mail:
+a mailed copy that bounces is never a lost one. What the store cannot take goes at once
+into the fallback directory. Whatever else fails defers the capsule in Postfix's queue;
+a retry finds what is done and does the rest.
 """
 
 from __future__ import annotations

@@ -30,6 +30,7 @@ from postfix_archive.back import (
 from postfix_archive.back.instance import Instance
 from postfix_archive.core import asked, checkup, gates, installation, ways
 from postfix_archive.core.asked import Asked
+from postfix_archive.core.configuration import Configuration
 from postfix_archive.core.errors import (
     ArchiveError,
     InstallFailed,
@@ -109,7 +110,7 @@ def _install(given: Asked) -> None:
         rehearsal.show(place, wish, changes, laid)
         return
     _carry_out(given, place, wish, changes, laid)
-    _report(place, changes, given, laid)
+    _report(place, changes, laid)
 
 
 def _carry_out(
@@ -199,7 +200,7 @@ def _wish(given: Asked, place: Instance, laid: program.Program) -> Wish:
 
 
 def _report(
-    place: Instance, changes: tuple[Change, ...], given: Asked, laid: program.Program
+    place: Instance, changes: tuple[Change, ...], laid: program.Program
 ) -> None:
     """Say what was done, and try it with a message that goes to nobody."""
     print(f"Settings:   {place.archive_cf}")
@@ -220,13 +221,25 @@ def _report(
     if seen.gap is not None:
         print("Probe:      none, the gate is open: postfix-archive bypass off")
         return
+    if not _is_led(seen.found):
+        print("Probe:      none, nothing asks for mail of local programs (pickup).")
+        return
     loaded = config.load(place.directory)
-    if place.found.raw("archive") or given.archive:
-        if loaded.stores and not host.probe(
-            place.directory, loaded.archive_store_directory
-        ):
-            raise InstallFailed(unarrived(place.directory))
-        print("Probe:      a message went through Postfix and is in the archive.")
+    if loaded.stores and not host.probe(
+        place.directory, loaded.archive_store_directory
+    ):
+        raise InstallFailed(unarrived(place.directory))
+    print("Probe:      a message went through Postfix and is in the archive.")
+
+
+def _is_led(found: Configuration) -> bool:
+    """Tell whether pickup, which takes the probe message, leads to the archive."""
+    return any(
+        found.value("content_filter", each).startswith(ways.STAMP)
+        and found.value("archive", each)
+        for each in ways.clients(found)
+        if each.program == "pickup"
+    )
 
 
 def _follower(place: Instance, command: str) -> str:

@@ -16,7 +16,7 @@ from _signal import SIG_IGN, SIGPIPE, alarm, signal
 
 from postfix_archive.back import config, keeping, spool
 from postfix_archive.back.watching import Watch
-from postfix_archive.core import address, lmtp, lmtp_mail, trace
+from postfix_archive.core import address, digest, lmtp, lmtp_mail, trace
 from postfix_archive.core.envelope import Recipient
 from postfix_archive.core.errors import ArchiveError, ArgumentsWrong
 from postfix_archive.front import pipe
@@ -36,6 +36,7 @@ CAPSULES = b"capsule"  # the nexthop for which the worker is the archive transpo
 # Seconds: below the time limit of the spawn(8) service in 40-archive-lmtp.cf, which
 # kills without asking, by more than archive_time_limit.
 LIFE = 3600
+LOOK = 1  # seconds between two looks at the disk while there is no message
 SOURCES = {b"LOCAL": True, b"REMOTE": False}  # XFORWARD_README
 
 
@@ -115,6 +116,7 @@ class Worker:
         self._line = keeping.Line(keeps=True)
         self._program = Watch(*_program())
         self._end = time.monotonic() + LIFE
+        self._looked: float | None = None  # None: not since the last message
         self._run: Run | None = None
         self._people = 0
         self._problem: tuple[int, str] | None = None  # of the message that is coming in
@@ -146,6 +148,7 @@ class Worker:
             self._set_aside(event.content)
         elif isinstance(event, lmtp_mail.Whole):
             self._session.answer([self._outcome()] * self._people)
+            self._looked = None
             self._send()  # before the next message: this one is done
         else:
             self._forget()
@@ -197,8 +200,12 @@ class Worker:
 
     def _is_over(self) -> bool:
         """Tell whether the time is up or the disk has something newer than this."""
+        now = time.monotonic()
+        if self._looked is not None and now - self._looked < LOOK:
+            return now > self._end
+        self._looked = now
         outdated = self._ready is not None and self._ready.is_outdated
-        return outdated or self._program.is_changed or time.monotonic() > self._end
+        return outdated or self._program.is_changed or now > self._end
 
     def _read(self) -> bytes:
         try:
@@ -216,6 +223,7 @@ class Worker:
 def main(arguments: list[bytes]) -> int:
     """Serve one client; return 0, also where it is gone before it could be answered."""
     signal(SIGPIPE, SIG_IGN)
+    digest.expect(digest.MUCH)  # over all messages
     macros, _ = pipe.parse(arguments)
     try:
         Worker(_door(macros[b"nexthop"]), macros).serve()

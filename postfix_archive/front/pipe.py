@@ -8,7 +8,7 @@ master.cf.d has soft_bounce=yes besides.
 
 from __future__ import annotations
 
-import os
+import posix as os
 import time
 from _signal import SIGALRM, alarm, signal
 
@@ -43,7 +43,7 @@ class Run:
 
     def __init__(self, arguments: list[bytes]) -> None:
         self.macros, self.recipients = parse(arguments)
-        given = os.fsdecode(self.macros[b"config-directory"]) or None
+        given = config.path(self.macros[b"config-directory"]) or None
         self.settings: Settings = config.load(config.directory(given))
         set_deadline(self.settings.archive_time_limit)
         self.keys: Keyring = config.keys(self.settings)

@@ -31,7 +31,7 @@ def door(run: Run) -> str:
         return _send_on(run)
     head = run.message.head()
     task = _task(run)
-    owner = config.user_id(run.settings)
+    owner = config.user_id
     reading = filtering.Reading(head, task, run.settings, run.keys, owner=owner)
     digests = run.message.digests(reading.offsets)
     if filtering.is_own_copy(task, reading, digests, run.keys):

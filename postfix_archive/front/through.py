@@ -10,7 +10,7 @@ archive transport does all of it again. Both bear one key: the store has it once
 from __future__ import annotations
 
 import marshal
-import os
+import posix as os
 from _signal import alarm
 
 from postfix_archive.back import aside, spool

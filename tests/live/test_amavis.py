@@ -77,8 +77,15 @@ def start_amavis(host: WholeHost) -> None:
     host.wait(ANSWERS, "amavisd-new answers")
 
 
-def install(host: WholeHost, wheels: Path, more: str = "") -> str:
-    return host.says(f"make install ARCHIVE=legal@{HOST} WHEELS={wheels} {more}")
+@pytest.fixture(params=["pipe", "lmtp"])
+def mode(request: pytest.FixtureRequest) -> str:
+    """Each door."""
+    return str(request.param)
+
+
+def install(host: WholeHost, wheels: Path, mode: str, more: str = "") -> str:
+    words = f"MODE={mode} {more}"
+    return host.says(f"make install ARCHIVE=legal@{HOST} WHEELS={wheels} {words}")
 
 
 def records(host: WholeHost) -> list[dict[str, Any]]:
@@ -95,10 +102,12 @@ def mailbox(host: WholeHost, name: str) -> str:
     return host.says(f"cat /var/mail/{name} 2>/dev/null || true")
 
 
-def test_the_filter_comes_behind_the_archive(host: WholeHost, wheels: Path) -> None:
+def test_the_filter_comes_behind_the_archive(
+    host: WholeHost, wheels: Path, mode: str
+) -> None:
     host.run(f"postconf -e content_filter={FILTER} && postfix start")
     before = host.configuration()
-    install(host, wheels)
+    install(host, wheels, mode)
     assert host.says("postconf -h archive_next_filter") == FILTER
     assert "OK: " in host.says("postfix-archive doctor")
 
@@ -118,10 +127,12 @@ def test_the_filter_comes_behind_the_archive(host: WholeHost, wheels: Path) -> N
     assert mailbox(host, "bob").count(PASSED) == 2
 
 
-def test_the_archive_comes_behind_the_filter(host: WholeHost, wheels: Path) -> None:
+def test_the_archive_comes_behind_the_filter(
+    host: WholeHost, wheels: Path, mode: str
+) -> None:
     host.run(f"postconf -e content_filter={FILTER} && postfix start")
     before = host.configuration()
-    install(host, wheels, "ARCHIVE_POSITION=after")
+    install(host, wheels, mode, "ARCHIVE_POSITION=after")
     assert host.says("postconf -h content_filter") == FILTER
     assert "OK: " in host.says("postfix-archive doctor")
 
@@ -132,17 +143,19 @@ def test_the_archive_comes_behind_the_filter(host: WholeHost, wheels: Path) -> N
     [record] = records(host)
     assert sorted(record["recipients"]) == [BOB, CAROL]
     assert PASSED in original(host, record)
-    assert "nothing to change" in install(host, wheels, "ARCHIVE_POSITION=after")
+    assert "nothing to change" in install(host, wheels, mode, "ARCHIVE_POSITION=after")
 
     host.run("make uninstall")
     assert host.configuration() == before
 
 
-def test_filters_of_some_services_stay_theirs(host: WholeHost, wheels: Path) -> None:
+def test_filters_of_some_services_stay_theirs(
+    host: WholeHost, wheels: Path, mode: str
+) -> None:
     host.run(f"postconf -P 2525/inet/content_filter={FILTER} && postfix start")
     before = host.configuration()
     options = host.says("postconf -P 2525/inet/smtpd_banner 127.0.0.1:10025/inet")
-    install(host, wheels)
+    install(host, wheels, mode)
     after = host.says("postconf -P 2525/inet/smtpd_banner 127.0.0.1:10025/inet")
     assert after == options
     assert "OK: " in host.says("postfix-archive doctor")
@@ -163,11 +176,11 @@ def test_filters_of_some_services_stay_theirs(host: WholeHost, wheels: Path) -> 
 
 
 def test_a_service_without_the_filter_stays_without(
-    host: WholeHost, wheels: Path
+    host: WholeHost, wheels: Path, mode: str
 ) -> None:
     host.run(f"postconf -e content_filter={FILTER}")
     host.run("postconf -P 2525/inet/content_filter= && postfix start")
-    install(host, wheels)
+    install(host, wheels, mode)
     assert "OK: " in host.says("postfix-archive doctor")
     host.send("without", port=2525)
     host.settle()
@@ -179,11 +192,11 @@ def test_a_service_without_the_filter_stays_without(
 
 
 def test_a_filter_that_is_down_loses_and_doubles_nothing(
-    host: WholeHost, wheels: Path
+    host: WholeHost, wheels: Path, mode: str
 ) -> None:
     host.run(f"postconf -e content_filter={FILTER} minimal_backoff_time=1s")
     host.run("postconf -e maximal_backoff_time=2s queue_run_delay=1s && postfix start")
-    install(host, wheels)
+    install(host, wheels, mode)
     host.settle()
     host.run("kill $(cat /var/lib/amavis/amavisd.pid)")
     host.wait(f"! {ANSWERS}", "amavisd-new has ended")

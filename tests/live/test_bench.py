@@ -1,13 +1,24 @@
-"""make bench, very small: every variant is measured, and the page says so."""
+"""make bench and make growth, very small: all is measured, and the page says so."""
 
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from postfix_archive.back import verifying
+
 import bench
+import filling
+import growth
 import variants
 
 pytestmark = pytest.mark.live
@@ -34,9 +45,60 @@ def test_a_small_run_measures_every_variant(
     assert traced["lmtp"]["fsyncs"] > traced["null-lmtp"]["fsyncs"]
     assert "archive-lmtp" in traced["lmtp"]["memory_kb"]
     assert set(result["alone_cpu_ms"]) == {"bare", "archive-stamp", "archive"}
+    profile = result["profile"]["cpu_ms"]
+    assert profile["pipe"]["run by pipe archive"] > profile["plain"]["smtpd"] > 0
+    assert profile["lmtp"]["archive-lmtp"] > profile["null-lmtp"]["null_lmtp.py"] > 0
     text = (tmp_path / "performance.md").read_text()
     assert text.strip() == capsys.readouterr().out.strip()
     for name in variants.NAMES:
         assert f"| {name} |" in text
     assert "lmtp / null-lmtp" in text
     assert (tmp_path / "performance.svg").read_text().startswith("<svg")
+
+
+@pytest.fixture
+def store() -> Iterator[Path]:
+    """A folder for a store, that the archive's user can get at."""
+    folder = Path(tempfile.mkdtemp(prefix="pfa-grown-", dir="/tmp"))
+    yield folder
+    shutil.rmtree(folder)
+
+
+def test_a_small_growth_run_measures_both_doors_with_fuller_stores(
+    store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = "--rounds 2 --messages 5 --stored 0,30,100 --served 2,6 --large 2"
+    growth.main(f"{words} --store {store} --out {tmp_path}".split())
+    result = json.loads((tmp_path / "growth.json").read_text())
+    assert list(result["rates"]) == ["pipe", "lmtp"]
+    for by_count in result["rates"].values():
+        assert list(by_count) == ["0", "30", "100"]
+        assert all(min(cell["rate"] + cell["cpu_ms"]) > 0 for cell in by_count.values())
+    assert list(result["served"]) == ["2", "6"]
+    assert all(min(each.values()) > 1000 for each in result["served"].values())
+    assert "archive-stamp" in result["large_kb"]["pipe"]
+    assert "archive-lmtp" in result["large_kb"]["lmtp"]
+    shown = capsys.readouterr().out
+    assert "| lmtp | 100 |" in shown
+    assert "| archive-lmtp |" in shown
+
+
+def test_filling_does_not_wait_for_the_disk(store: Path) -> None:
+    words = [sys.executable, filling.__file__, str(store), "20"]
+    path = os.pathsep.join(sys.path)
+    log = store / "strace"
+    traced = ["strace", "-f", "-qq", "-e", "trace=fsync,fdatasync", "-o", str(log)]
+    subprocess.run(
+        [*traced, *words], env={**os.environ, "PYTHONPATH": path}, check=True
+    )
+    assert log.read_text() == ""
+
+
+def test_a_store_is_filled_with_whole_records_of_many_days(store: Path) -> None:
+    filling.fill(store, [40])
+    filling.fill(store, [40])  # nothing is added to what is there
+    archive = store / filling.address(40)
+    found = verifying.verify(str(archive))
+    assert (found.findings, found.lines, len(found.files)) == ([], 40, 40)
+    days = Counter(path.parent for path in archive.rglob("*.eml.gz"))
+    assert sorted(days.values()) == [4] * 10

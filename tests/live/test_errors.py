@@ -259,7 +259,8 @@ def test_a_broken_installation_defers(
     elif fault == "missing":
         path.unlink()
     elif fault == "unreadable":
-        path.chmod(0)
+        for each in (path, *(host.program / "bundles").iterdir()):
+            each.chmod(0)
     else:
         path.write_text(path.read_text() + "\nraise RuntimeError('two\\nlines')\n")
     assert "cannot run" in run(host, "archive", "--queue-id", "4Zx")

@@ -72,6 +72,9 @@ def test_from_stock_to_archive_and_back(host: WholeHost, wheels: Path) -> None:
     assert "Doctor:     OK: " in said
     assert "ADVICE short-ids" in said
     assert "Probe:" in said
+    lib = "/usr/local/lib/postfix-archive"
+    mode = host.says(f"stat -c %a:%U {lib}/current/bundles/*")
+    assert mode.split() == ["644:root", "644:root"]
     installed = host.configuration()
     for name in ("./main.cf", "./master.cf", "./archive.cf"):
         assert installed[name] != before.get(name)
@@ -582,6 +585,10 @@ def test_a_package_lays_down_files_and_touches_no_postfix(
     assert stock.configuration() == before
     lib = "/var/tmp/package/usr/lib/postfix-archive"
     stock.run(f"test -x {lib}/archive-stamp && test -d {lib}/current/commands")
+    stock.run(
+        f"grep -q /usr/lib/postfix-archive/releases {lib}/current/bundles/archive"
+    )
+    stock.run(f"! grep /var/tmp/package {lib}/current/bundles/*")
     stock.run("test ! -e /etc/postfix-archive")
     stock.run("! ls /etc/cron.d /etc/systemd/system | grep postfix-archive")
 

@@ -28,8 +28,8 @@ BY_SMTP = {"connect", "sendall", "recv"}
 STEPS = {
     "archive-stamp": BY_SMTP | {"write", "exit"},
     "archive-lmtp": BY_SMTP | {"write", "answered"},
-    "archive": BY_SMTP | ON_DISK | {"rename", "exit"},
-    "aside": BY_SMTP | ON_DISK | {"rename"},
+    "archive": BY_SMTP | ON_DISK | {"exit"},
+    "aside": BY_SMTP | ON_DISK,
 }
 
 

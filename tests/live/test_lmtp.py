@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import socket
 import subprocess
 from collections.abc import Iterator
 
@@ -344,73 +343,3 @@ def test_a_request_from_a_table_is_archived_where_nothing_else_asks() -> None:
         assert archives_of(host, "unasked") == []
         for name in ("asked", "unasked"):
             assert delivered(host, name, "bob@example.net")
-
-
-# --- the worker's socket, by hand ---------------------------------------------------
-
-
-def talk(postfix: PrivatePostfix, sent: bytes) -> list[str]:
-    """Send all this to a worker at once, hang up, and return the replies' lines."""
-    path = str(postfix.queue / "private" / f"archive.{LEGAL}")
-    said = b""
-    with socket.socket(socket.AF_UNIX) as peer:
-        peer.connect(path)
-        peer.sendall(sent)
-        peer.shutdown(socket.SHUT_WR)
-        while piece := peer.recv(1 << 16):
-            said += piece
-    return said.decode().splitlines()
-
-
-def transaction(name: str, *rcpts: bytes) -> bytes:
-    """Return a message as lmtp(8) sends it, without waiting for replies."""
-    return (
-        b"LHLO test\r\nXFORWARD SOURCE=REMOTE IDENT=4Zx NAME=a ADDR=192.0.2.1\r\n"
-        b"MAIL FROM:<ann@example.org>\r\n"
-        + b"".join(b"RCPT TO:" + each + b"\r\n" for each in rcpts)
-        + b"DATA\r\n"
-        + mail(name).replace(b"\n", b"\r\n")
-        + b".\r\n"
-    )
-
-
-def test_of_two_recipients_one_may_be_refused_and_the_other_gets_the_mail(
-    postfix: PrivatePostfix,
-) -> None:
-    lines = talk(postfix, transaction("half", b"bob", b"<dora@example.net>"))
-    codes = [line[:3] for line in lines]
-    assert codes[-3:] == ["250", "354", "250"] and "501" in codes
-    postfix.settle()
-    assert recipients_of(record_of(postfix, "half")) == ["dora@example.net"]
-    assert delivered(postfix, "half", "dora@example.net")
-
-
-def test_a_client_that_hangs_up_in_a_message_leaves_nothing_behind(
-    postfix: PrivatePostfix,
-) -> None:
-    sent = transaction("cut", b"<bob@example.net>")
-    for end in (*range(0, len(sent), 29), *range(len(sent) - 4, len(sent))):
-        lines = talk(postfix, sent[:end])
-        assert not [line for line in lines if line.startswith(("5", "Traceback"))]
-    postfix.settle()
-    assert not records(postfix, "cut")
-    assert not deliveries(postfix, "cut", "bob@example.net")
-
-
-@pytest.mark.parametrize(
-    ("sent", "last"),
-    [
-        (b"x" * 20_000, "421"),
-        (b"LHLO a\r\nMAIL FROM:<>\r\nDATA\r\n", "503"),
-        (b"LHLO a\r\nBDAT 4 LAST\r\nabcd", "421"),
-        (b"LHLO a\nMAIL FROM:<>\n", "421"),
-        (b"\0\0\0\r\n", "500"),
-        (b"DATA\r\n", "503"),
-        (b"EHLO a\r\n", "500"),
-        (b"GET / HTTP/1.0\r\n\r\n", "500"),
-    ],
-)
-def test_bad_input_gets_a_reply_or_ends_the_session(
-    postfix: PrivatePostfix, sent: bytes, last: str
-) -> None:
-    assert talk(postfix, sent)[-1][:3] == last

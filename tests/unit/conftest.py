@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import posix
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -30,4 +31,5 @@ def synced(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         fsync(descriptor)
 
     monkeypatch.setattr(os, "fsync", noted)
+    monkeypatch.setattr(posix, "fsync", noted)
     return paths

@@ -158,9 +158,14 @@ def task(
     )
 
 
+def mail_owner(settings: Settings | None = None) -> int:
+    """The user id under which pickup(8) requeues mail here."""
+    return MAIL_OWNER
+
+
 def origin(head: bytes, queue_id: bytes = QUEUE_ID) -> trace.Origin:
     """Where the message with this head began its way on our host."""
-    return trace.origin(head, queue_id=queue_id, host=HOST, mail_owner=MAIL_OWNER)
+    return trace.origin(head, queue_id=queue_id, host=HOST, mail_owner=mail_owner)
 
 
 def cut(content: bytes, marks: list[int]) -> list[bytes]:

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from postfix_archive.back import observing
-from postfix_archive.core import checkup, configuration, finding, settings
+from postfix_archive.core import checkup, configuration, finding, settings, ways
 from postfix_archive.core.configuration import Configuration
 from postfix_archive.core.errors import InstallRefused
 from postfix_archive.core.observed import File, Neighbour, Observed, Waiting
@@ -53,12 +53,13 @@ def sound(found: Configuration) -> Observed:
         services=(*found.services, *filters),
     )
     routes = configuration.words(found.raw("transport_maps"))
+    asked = routes[0].partition("=")[2].partition(",")[0]
     return Observed(
         found=found,
         settings=settings.parse(
             ARCHIVE_CF, place="archive.cf", config_directory="/", myhostname="?"
         ),
-        reference=observing.reference(),
+        reference=observing.reference(ways.mode(found) or "pipe"),
         files={
             f"{PROGRAM}/archive-stamp": File(f"{PROGRAM}/archive-stamp", "root", 0o755),
             f"{PROGRAM}/archive": File(f"{PROGRAM}/archive", "root", 0o755),
@@ -69,7 +70,7 @@ def sound(found: Configuration) -> Observed:
         },
         groups={USER: (USER,)},
         answers={
-            (routes[0], "archive-request.invalid"): "archive-stamp:on-request",
+            (routes[0], "archive-request.invalid"): asked,
             ("unix:passwd.byname", "legal"): "legal:x",
         },
         free={STORE: 1 << 40},
@@ -82,13 +83,14 @@ def names(host: Observed) -> set[str]:
     return {each.check for each in checkup.examine(host)}
 
 
+@pytest.mark.parametrize("mode", ["pipe", "lmtp"])
 @pytest.mark.parametrize("position", ["before", "after"])
 @pytest.mark.parametrize("on_request", [False, True])
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_an_installation_makes_is_sound(
-    kind: str, on_request: bool, position: str
+    kind: str, on_request: bool, position: str, mode: str
 ) -> None:
-    wish = replace(WISH, on_request=on_request, position=position)
+    wish = replace(WISH, on_request=on_request, position=position, mode=mode)
     try:
         found = after(KINDS[kind], wish)
     except InstallRefused:
@@ -258,3 +260,28 @@ def test_a_follower_that_does_not_run_is_mended_by_what_runs_it(
     [found] = checkup.examine(replace(STOCK, followed_age=1e6, follower=follower))
     assert found.cure.startswith(cure)
     assert found.place == (follower or "postfix-archive outcomes")
+
+
+WORKERS = sound(after(KINDS["submission"], replace(WISH, mode="lmtp")))
+
+
+@pytest.mark.parametrize("argument", ["--handback-address", "--refused-address"])
+def test_a_worker_that_hands_back_around_a_filter_is_named(argument: str) -> None:
+    """Only that of a further way: the first one's addresses stand in archive.cf."""
+    key = "archive-2.legal@example.com/unix"
+    services = tuple(
+        replace(each, command=each.command.replace(argument, "--envid"))
+        for each in WORKERS.found.services
+    )
+    host = replace(WORKERS, found=replace(WORKERS.found, services=services))
+    [told] = checkup.examine(host)
+    assert (told.check, told.place) == ("arguments", f"master.cf: {key}")
+    assert "without the content filter" in told.harm
+
+
+def test_the_ports_of_a_further_way_of_workers_are_looked_at() -> None:
+    gone = "127.0.0.1:10031/inet"
+    services = tuple(e for e in WORKERS.found.services if e.key != gone)
+    host = replace(WORKERS, found=replace(WORKERS.found, services=services))
+    missing = [e for e in checkup.examine(host) if e.check == "port-missing"]
+    assert [each.place for each in missing] == [f"master.cf: {gone}"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import posix
 import pwd
 from pathlib import Path
 
@@ -83,10 +84,10 @@ def test_a_key_file_that_cannot_be_read_names_the_file(tmp_path: Path) -> None:
 def test_the_directory_is_the_given_one_then_mail_configs_then_the_usual(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setenv("MAIL_CONFIG", "/etc/postfix-out")
+    monkeypatch.setitem(posix.environ, b"MAIL_CONFIG", b"/etc/postfix-\xc3\xa9")
     assert config.directory("/etc/postfix-in") == "/etc/postfix-in"
-    assert config.directory(None) == "/etc/postfix-out"
-    monkeypatch.delenv("MAIL_CONFIG")
+    assert config.directory(None) == "/etc/postfix-\xe9"
+    monkeypatch.delitem(posix.environ, b"MAIL_CONFIG")
     assert config.directory(None) == "/etc/postfix"
     assert config.directory("") == "/etc/postfix"
 

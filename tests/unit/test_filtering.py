@@ -19,7 +19,6 @@ from unit.examples import (
     HR,
     KEYS,
     LEGAL,
-    MAIL_OWNER,
     MESSAGE,
     NOW,
     QUEUE_ID,
@@ -45,7 +44,9 @@ def planned(
     now: int = NOW,
 ) -> filtering.Plan:
     wanted = wanted or task(BOB)
-    reading = filtering.Reading(message, wanted, settings, keys, owner=MAIL_OWNER)
+    reading = filtering.Reading(
+        message, wanted, settings, keys, owner=examples.mail_owner
+    )
     digests = examples.digests(message, reading.offsets)
     return filtering.plan(
         wanted, reading, digests, len(message), settings, keys, now=now
@@ -314,13 +315,13 @@ def test_smtputf8_is_asked_for_again_when_it_was_there(
     needed: bool,
 ) -> None:
     run = task(*people, sender=sender, client=client)
-    reading = filtering.Reading(head, run, STORING, KEYS, owner=MAIL_OWNER)
+    reading = filtering.Reading(head, run, STORING, KEYS, owner=examples.mail_owner)
     assert filtering.needs_smtputf8(run, reading, head) == needed
 
 
 def test_smtputf8_is_asked_for_when_the_client_of_the_door_asks_for_it() -> None:
     run = task(BOB, smtputf8=True)
-    reading = filtering.Reading(MESSAGE, run, STORING, KEYS, owner=MAIL_OWNER)
+    reading = filtering.Reading(MESSAGE, run, STORING, KEYS, owner=examples.mail_owner)
     assert filtering.needs_smtputf8(run, reading, MESSAGE)
 
 

@@ -27,6 +27,7 @@ from postfix_archive.back import (
     gap,
     handback,
     journal,
+    lastline,
     mailq,
     postconf,
     qmqp,
@@ -365,9 +366,9 @@ def test_a_changed_journal_is_written_on_or_refused(
     pristine: Path, tmp_path: Path, data: st.DataObject
 ) -> None:
     text = data.draw(journals(pristine) | NOISE)
-    note = data.draw(changed((pristine / LEGAL / journal.LAST).read_bytes()))
+    note = data.draw(changed((pristine / LEGAL / lastline.NAME).read_bytes()))
     with a_store(pristine, tmp_path, text) as store, refusals():
-        (store / LEGAL / journal.LAST).write_bytes(note)
+        (store / LEGAL / lastline.NAME).write_bytes(note)
         with journal.Journal(f"{store}/{LEGAL}") as events:
             assert isinstance(events.recent("c"), set)
             assert events.has_file("none") is False

@@ -33,7 +33,7 @@ from postfix_archive.core.envelope import Envelope, Recipient
 from postfix_archive.front import archive_transport, page
 
 from unit import examples
-from unit.examples import ARCHIVE_ID, KEYS, LEGAL, MAIL_OWNER, MESSAGE, NOW
+from unit.examples import ARCHIVE_ID, KEYS, LEGAL, MESSAGE, NOW
 
 TIME = "2026-11-22T11:53:00Z"
 RUNS = 3
@@ -101,7 +101,9 @@ def filtered(path: Path) -> filtering.Plan:
         came = spool.read(opened.fileno(), str(path.parent))
     head = came.head()
     task = examples.task(b"bob@example.com")
-    found = filtering.Reading(head, task, examples.set_up(), KEYS, owner=MAIL_OWNER)
+    found = filtering.Reading(
+        head, task, examples.set_up(), KEYS, owner=examples.mail_owner
+    )
     digests = came.digests(found.offsets)
     assert not filtering.is_own_copy(task, found, digests, KEYS)
     assert not filtering.needs_smtputf8(task, found, head)

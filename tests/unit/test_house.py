@@ -17,7 +17,17 @@ MODULES = sorted(
     for path in (PACKAGE / floor).glob("*.py")
 )
 # core sees no clock, no disk, no network, no chance.
-NOT_IN_CORE = {"os", "io", "socket", "_socket", "sqlite3", "time", "random", "secrets"}
+NOT_IN_CORE = {
+    "os",
+    "posix",
+    "io",
+    "socket",
+    "_socket",
+    "sqlite3",
+    "time",
+    "random",
+    "secrets",
+}
 MAY_IMPORT = {
     "front": {"front", "core", "back"},
     "back": {"core", "back"},

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from postfix_archive.back import journal
+from postfix_archive.back import journal, lastline
 from postfix_archive.core.errors import JournalFailed
 
 TIME = "2026-11-22T11:53:00Z"
@@ -238,13 +238,13 @@ def test_several_events_are_chained_with_one_fsync(
     assert synced.count(str(tmp_path / journal.NAME)) == 1
     assert_chained(tmp_path)
     assert [each["seq"] for each in whole(tmp_path)] == list(range(1, earlier + 13))
-    assert journal.last_number(str(tmp_path)) == earlier + 12
+    assert lastline.number(str(tmp_path)) == earlier + 12
 
 
 def test_no_events_write_nothing(tmp_path: Path) -> None:
     extend(tmp_path, [])
     assert (tmp_path / journal.NAME).read_bytes() == b""
-    assert journal.last_number(str(tmp_path)) == 0
+    assert lastline.number(str(tmp_path)) == 0
 
 
 @pytest.mark.parametrize("room", [0, 1, 100, 400])
@@ -261,7 +261,7 @@ def test_several_events_that_could_not_all_be_written_are_all_taken_back(
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert (tmp_path / journal.NAME).read_bytes() == before
-    assert journal.last_number(str(tmp_path)) == 1
+    assert lastline.number(str(tmp_path)) == 1
 
 
 def test_a_crash_among_several_events_leaves_the_first_of_them(tmp_path: Path) -> None:
@@ -271,7 +271,7 @@ def test_a_crash_among_several_events_leaves_the_first_of_them(tmp_path: Path) -
     content = (tmp_path / journal.NAME).read_bytes()
     for cut in range(len(one), len(content), 7):
         (tmp_path / journal.NAME).write_bytes(content[:cut])
-        (tmp_path / journal.LAST).unlink()
+        (tmp_path / lastline.NAME).unlink()
         left = content[:cut].count(b"\n")
         extend(tmp_path, several(2, first=10))
         assert_chained(tmp_path)

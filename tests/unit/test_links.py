@@ -12,7 +12,16 @@ from pathlib import Path
 
 import pytest
 
-from postfix_archive.back import fallback, files, journal, reading, rescue, spool, store
+from postfix_archive.back import (
+    fallback,
+    files,
+    journal,
+    lastline,
+    reading,
+    rescue,
+    spool,
+    store,
+)
 from postfix_archive.core.errors import JournalFailed, RecordDamaged, StoreFailed
 from postfix_archive.core.settings import Settings
 
@@ -156,7 +165,7 @@ def test_the_note_of_the_last_line_is_written_nowhere_else(
     link(outside / "file", path)
     other().kept_in(kept)
     assert untouched(outside)
-    assert journal.last_number(str(kept / LEGAL)) == 2
+    assert lastline.number(str(kept / LEGAL)) == 2
     assert not (kept / LEGAL / "journal.last").is_symlink()
 
 

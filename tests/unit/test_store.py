@@ -258,6 +258,26 @@ def test_a_stamped_message_that_comes_back_adds_what_stands_above(
     assert finals(record(tmp_path)) == {BOB, EVE}
 
 
+def test_a_copy_costs_three_fsyncs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of its bytes, its name and its line: docs/store-format.md says why."""
+    synced: list[str] = []
+    plain = os.fsync
+
+    def fsync(descriptor: int) -> None:
+        synced.append(os.readlink(f"/proc/self/fd/{descriptor}"))
+        plain(descriptor)
+
+    Capture(BOB, archive_id="20261122-" + 40 * "1").kept_in(tmp_path)  # makes folders
+    monkeypatch.setattr("posix.fsync", fsync)
+    assert Capture(BOB).kept_in(tmp_path) == {"archived"}
+    folder = f"{tmp_path}/{LEGAL}"
+    draft, day, line = synced
+    assert draft.startswith(f"{folder}/drafts/")
+    assert (day, line) == (f"{folder}/2026/11/22", f"{folder}/journal")
+
+
 def test_a_mailed_copy_is_recorded_with_its_queue_id(tmp_path: Path) -> None:
     capture = Capture()
     capture.kept_in(tmp_path)

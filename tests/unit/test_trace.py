@@ -421,3 +421,16 @@ def test_which_queue_file_it_was_stands_in_the_line_on_top(
 ) -> None:
     message = b"Return-Path: <x>\r\n" + head + b"Subject: x\r\n\r\n"
     assert trace.queue_id(message, said=said, host=HOST) == found
+
+
+@pytest.mark.parametrize("received", [FROM_SMTP, TO_SEVERAL])
+def test_who_the_mail_owner_is_is_not_asked_for_mail_that_came_by_smtp(
+    received: bytes,
+) -> None:
+    def unasked() -> int:
+        raise AssertionError("a look into a directory of users, for each message")
+
+    head = received + b"Subject: x\r\n\r\n"
+    trace.origin(head, queue_id=QUEUE_ID, host=HOST, mail_owner=unasked)
+    with pytest.raises(AssertionError):
+        trace.origin(REQUEUED + head, queue_id=b"", host=HOST, mail_owner=unasked)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from postfix_archive.back import journal, verifying
+from postfix_archive.back import journal, lastline, verifying
 
 from unit.examples import LEGAL, MESSAGE
 from unit.test_results import became
@@ -112,7 +112,7 @@ def test_a_journal_cut_at_any_byte_is_named_and_the_next_write_goes_on(
 ) -> None:
     path = folder / journal.NAME
     content = path.read_bytes()
-    last = (folder / journal.LAST).read_bytes()
+    last = (folder / lastline.NAME).read_bytes()
     missed = []
     for size in range(1, len(content)):
         path.write_bytes(content[:size])
@@ -123,7 +123,7 @@ def test_a_journal_cut_at_any_byte_is_named_and_the_next_write_goes_on(
         assert path.read_bytes().startswith(content[:size])
         if not wrong(folder):
             missed.append(-size)  # the next line must not hide what is lost
-        (folder / journal.LAST).write_bytes(last)
+        (folder / lastline.NAME).write_bytes(last)
     # The line end of the last line alone says nothing that could be lost.
     assert [each for each in missed if abs(each) != len(content) - 1] == []
 
@@ -197,7 +197,7 @@ def test_what_a_crash_leaves_is_a_note(folder: Path) -> None:
 
 
 def test_a_damaged_note_of_the_last_line_is_named(folder: Path) -> None:
-    path = folder / journal.LAST
+    path = folder / lastline.NAME
     content = path.read_bytes()
     for at in range(len(content)):
         other = bytearray(content)
@@ -267,7 +267,7 @@ def test_a_number_beyond_all_measure_is_named(folder: Path, number: bytes) -> No
 def test_a_well_made_note_of_no_number_is_named(folder: Path, number: str) -> None:
     said = f"{number} {'0' * 64}".encode("latin-1")
     proof = hashlib.sha256(said).hexdigest().encode()
-    (folder / journal.LAST).write_bytes(said + b" " + proof + b"\n")
+    (folder / lastline.NAME).write_bytes(said + b" " + proof + b"\n")
     assert any("it is damaged" in each for each in wrong(folder))
 
 
@@ -287,7 +287,7 @@ def test_folders_in_folders_without_end_are_looked_through(folder: Path) -> None
     ]
 
 
-@pytest.mark.parametrize("name", [journal.NAME, journal.LAST])
+@pytest.mark.parametrize("name", [journal.NAME, lastline.NAME])
 def test_a_fifo_keeps_nobody_waiting(folder: Path, name: str) -> None:
     (folder / name).unlink()
     os.mkfifo(folder / name)

@@ -6,13 +6,15 @@ from dataclasses import replace
 
 import pytest
 
-from postfix_archive.core import doors, ways
+from postfix_archive.core import doors, gates, relays, ways, workers
 from postfix_archive.core.configuration import Configuration
 from postfix_archive.core.errors import InstallRefused
+from postfix_archive.front import lmtp
 
-from unit.hosts import AMAVIS, KINDS, STOCK, WISH, after, host, plan
+from unit.hosts import AMAVIS, BACK, KINDS, STOCK, WISH, after, host, plan
 
 LMTP = replace(WISH, mode="lmtp")
+PAIR = "one@example.com,two@example.com"
 SERVICES = (
     "submission inet n - n - - smtpd -o archive=one@example.com,two@example.com\n"
     "2525 inet n - n - - smtpd -o archive=$mine\n"
@@ -56,7 +58,7 @@ def test_mail_is_led_to_the_socket_of_its_archive() -> None:
     assert "archive-stamp_time_limit" not in found.main
 
 
-@pytest.mark.parametrize("kind", ["stock", "amavis", "maps", "mapped elsewhere"])
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("on_request", [False, True])
 def test_twice_is_the_same_as_once_and_the_mode_can_be_read(
     kind: str, on_request: bool
@@ -87,22 +89,145 @@ def test_a_content_filter_comes_behind_the_archive() -> None:
     assert found.value("content_filter", back) == AMAVIS
 
 
-@pytest.mark.parametrize(
-    "archive", ["a=b@example.com", "a#b@example.com", "x" * 92 + "@example.com"]
-)
+def address(length: int) -> str:
+    """An address of so many characters."""
+    return "x" * (length - len("@example.com")) + "@example.com"
+
+
+@pytest.mark.parametrize("archive", ["a=b@example.com", "a#b@example.com", "é@x.org"])
 def test_an_archive_that_cannot_be_the_name_of_a_service_is_refused(
     archive: str,
 ) -> None:
-    with pytest.raises(InstallRefused, match="MODE=lmtp: archive = .* MODE=pipe"):
-        plan(host(), replace(LMTP, archive=archive))
+    with pytest.raises(InstallRefused, match="takes letters, digits .* MODE=pipe"):
+        workers.refuse(archive, 1)
 
 
-def test_further_ways_are_refused() -> None:
-    with pytest.raises(InstallRefused, match="only MODE=pipe has"):
-        plan(KINDS["submission"], LMTP)
+@pytest.mark.parametrize(
+    ("archive", "refused"),
+    [
+        (address(91), ""),
+        (address(92), "room for 91 characters, and this has 92: .* or take MODE=pipe"),
+        (f"{address(45)},{address(45)}", ""),
+        (f"{address(46)},{address(45)}", "room for 91 characters"),
+    ],
+)
+def test_an_archive_must_fit_the_path_of_a_socket(archive: str, refused: str) -> None:
+    """A longer name in master.cf ends master(8): see tests/live/test_lmtp_limits.py."""
+    wish = replace(LMTP, archive=archive)
+    if not refused:
+        found = after(host(), wish)
+        assert archive in sockets(found)
+        names = [each.name for each in found.services]
+        assert max(len(f"private/{name}") for name in names) == 107
+        return
+    with pytest.raises(InstallRefused, match=f"MODE=lmtp: archive = .*{refused}"):
+        plan(host(), wish)
+
+
+def test_on_a_further_way_there_is_a_little_less_room() -> None:
+    master = FURTHER.replace(PAIR, address(90))
+    with pytest.raises(InstallRefused, match="room for 89 characters, and this has 90"):
+        plan(host({"content_filter": AMAVIS}, STOCK + BACK + master), LMTP)
+
+
+FURTHER = (
+    "submission inet n - n - - smtpd -o content_filter=dk:[::1]:99\n"
+    "2525 inet n - n - - smtpd -o content_filter=dk:[::1]:99"
+    " -o archive=one@example.com,two@example.com\n"
+    "2526 inet n - n - - smtpd -o archive=three@example.com\n"
+    "2527 inet n - n - - smtpd -o content_filter=dk:[::1]:99 -o archive=\n"
+)
+
+
+@pytest.mark.parametrize("on_request", [False, True])
+def test_services_with_a_filter_of_their_own_have_workers_of_their_own(
+    on_request: bool,
+) -> None:
+    before = host({"content_filter": AMAVIS}, STOCK + BACK + FURTHER)
+    found = after(before, replace(LMTP, on_request=on_request))
+    extra = ["archive-2.on-request"] if on_request else []
+    assert sorted(e.name for e in filter(doors.is_worker, found.services)) == sorted(
+        [
+            "archive.legal@example.com",
+            "archive.three@example.com",
+            "archive.on-request",
+            "archive-2.legal@example.com",
+            f"archive-2.{PAIR}",
+            *extra,
+        ]
+    )
+    for each in filter(doors.is_worker, found.services):
+        further = each.name.startswith("archive-2.")
+        back = each.argument("handback-address")
+        assert back == ("127.0.0.1:10031" if further else "")
+        assert each.argument("nexthop") == each.name.partition(".")[2]
+        if further:
+            port = found.service(f"{back}/inet")
+            assert found.value("content_filter", port) == "dk:[::1]:99"
+
+
+@pytest.mark.parametrize(
+    ("key", "asked"),
+    [
+        ("smtp/inet", ":unix:private/archive.legal@example.com"),
+        ("submission/inet", "-2:unix:private/archive-2.legal@example.com"),
+        ("2525/inet", f"-2:unix:private/archive-2.{PAIR}"),
+        ("2526/inet", ":unix:private/archive.three@example.com"),
+        ("2527/inet", "dk:[::1]:99"),
+    ],
+)
+def test_each_service_leads_to_the_workers_of_its_way(key: str, asked: str) -> None:
+    before = host({"content_filter": AMAVIS}, STOCK + BACK + FURTHER)
+    found = after(before, LMTP)
+    leads = found.value("content_filter", found.service(key))
+    assert leads.removeprefix("archive-stamp") == asked
+    if name := asked.partition("private/")[2]:
+        assert found.service(f"{name}/unix") is not None
+    client = found.service("archive-stamp-2/unix")
+    assert client is not None and doors.is_client(client)
+    for limit, value in ways.LIMITS["lmtp"]:
+        assert found.main[f"archive-stamp-2_{limit}"] == value
 
 
 def test_a_stranger_with_the_name_of_a_worker_is_refused() -> None:
     stranger = "archive.legal@example.com unix - n n - - pipe user=bob argv=/x\n"
     with pytest.raises(InstallRefused, match="that is not ours"):
         plan(host({}, STOCK + stranger), LMTP)
+
+
+@pytest.mark.parametrize(
+    ("relay", "is_ours"),
+    [
+        ("archive-stamp", True),
+        ("archive-stamp-2", True),
+        ("mail.example.com[private/archive.legal@example.com]", True),
+        ("mail.example.com[private/archive-2.legal@example.com]", True),
+        ("mail.example.com[private/archive-lmtp]", False),
+        ("mail.example.com[private/archive-old.box]", False),
+        ("mail.example.com[private/dovecot-lmtp]", False),
+    ],
+)
+def test_the_log_is_read_alike_for_every_way(relay: str, is_ours: bool) -> None:
+    assert relays.is_stamp(relay) == is_ours
+    assert relays.names_stamp(f"to=<a@b>, relay={relay}, delay=1") or not is_ours
+
+
+def test_the_doctor_knows_how_long_a_worker_lives() -> None:
+    assert workers.LIFE == lmtp.LIFE
+
+
+@pytest.mark.parametrize(
+    ("name", "is_one"),
+    [
+        ("archive.legal@example.com", True),
+        ("archive-2.on-request", True),
+        ("archive-12.a@x.org,b@x.org", True),
+        ("archive", False),
+        ("archive-stamp", False),
+        ("archive-cleanup", False),
+        ("archive-x.a@x.org", False),
+        ("archives.a@x.org", False),
+    ],
+)
+def test_sockets_of_workers_are_known_by_their_names(name: str, is_one: bool) -> None:
+    assert gates.is_socket(name) == is_one

@@ -1,0 +1,94 @@
+"""What we aim at, and whether it was found: one line for each aim, from both runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import figures
+import variants
+from figures import Spread
+
+Result = dict[str, Any]  # bench.json or growth.json
+BAR = "4 KB, 1 rcpt, 20 sess"  # the load that the aims are set for
+
+RATES = (
+    (variants.LMTP, variants.ALWAYS_BCC, 0.60),
+    (variants.LMTP, variants.NULL_LMTP, 0.85),
+    (variants.PIPE, variants.NULL_PIPE, 0.85),
+)
+PROCESS = 2.0  # CPU of one of our processes, in those of a bare interpreter
+STORED = 0.95  # messages/s with the fullest store, in those with an empty one
+SERVED = 1.1  # memory of a worker after the most messages, in that after the fewest
+LARGE = 64.0  # MB: peak memory of each process with a very large message
+
+
+@dataclass(frozen=True)
+class Aim:
+    """One aim, and what was found."""
+
+    what: str
+    aim: float
+    found: Spread
+    at_least: bool = False
+
+    @property
+    def verdict(self) -> str:
+        """Reached, or by what share of the aim it was missed."""
+        beyond = self.found.middle - self.aim
+        if (beyond >= 0) if self.at_least else (beyond <= 0):
+            return "reached"
+        return f"missed by {abs(beyond) / self.aim:.0%}"
+
+    def row(self) -> str:
+        """The aim as a line of the table."""
+        sign = "≥" if self.at_least else "≤"
+        found = self.found if self.found.is_wide else f"{self.found.middle:.2f}"
+        return f"| {self.what} | {sign} {self.aim:.2f} | {found} | {self.verdict} |"
+
+
+def section(bench: Result, growth: Result) -> Iterator[str]:
+    """Give the lines of the page; empty results are those of runs that were not."""
+    found = [*_rates(bench), *_processes(bench), *_stored(growth), *_memory(growth)]
+    if found:
+        yield from ("## What we aim at", "", f"Messages/s: {BAR}.", "")
+        yield from ("| | aim | found | |", "|---|---|---|---|")
+        yield from (each.row() for each in found)
+
+
+def _rates(bench: Result) -> Iterator[Aim]:
+    cells = bench.get("runs", {}).get(BAR, {})
+    for above, below, aim in RATES:
+        if {above, below} <= set(cells):
+            ratio = figures.ratio(cells[above]["rate"], cells[below]["rate"])
+            yield Aim(f"messages/s, {above} / {below}", aim, ratio, at_least=True)
+
+
+def _processes(bench: Result) -> Iterator[Aim]:
+    values = dict(bench.get("alone_cpu_ms", {}))
+    bare = values.pop("bare", [])
+    for name, spent in values.items():
+        what = f"CPU of one {name} process / bare `python3 -I -S -c pass`"
+        yield Aim(what, PROCESS, figures.ratio(spent, bare))
+
+
+def _stored(growth: Result) -> Iterator[Aim]:
+    for door, by_count in growth.get("rates", {}).items():
+        counts = sorted(by_count, key=int)
+        rates = [by_count[count]["rate"] for count in (counts[-1], counts[0])]
+        what = f"messages/s, {door}, {int(counts[-1]):,} stored / none"
+        yield Aim(what, STORED, figures.ratio(*rates), at_least=True)
+
+
+def _memory(growth: Result) -> Iterator[Aim]:
+    if served := growth.get("served"):
+        first, *_, last = sorted(served, key=int)
+        ratio = figures.spread([served[last]["rss_kb"] / served[first]["rss_kb"]])
+        what = f"memory of a worker after {int(last):,} messages / {int(first):,}"
+        yield Aim(what, SERVED, ratio)
+    for door, by_process in growth.get("large_kb", {}).items():
+        peaks = [kb / 1024 for kb in by_process.values()]
+        size = growth["options"]["large"]
+        what = f"MB, {door}, the largest process with a message of {size} MB"
+        yield Aim(what, LARGE, figures.spread([max(peaks)]))

@@ -1,0 +1,195 @@
+"""make growth: does the archive stay as fast, and as small, as the store grows?
+
+One Postfix instance a door, with a store that has an archive of no message, one of
+100,000 and one of 1,000,000; mail goes to each in turns, in one run. Then the memory of
+a worker after many messages, and of each process of ours with a very large one. Writes
+growth.json, and performance.md anew from it and from bench.json where that is beside
+it. Every option is an environment variable as well.
+
+Filling a store of 1,000,000 takes about 20 minutes and 6 GB: STORE=folder keeps it for
+the next run (python bench/filling.py fills one beforehand).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import signal
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import filling
+import grown
+import load
+import origin
+import page
+import serving
+import usage
+import variants
+from private_postfix import PrivatePostfix, free_ports
+
+DEFAULTS = {
+    "ROUNDS": "9",
+    "MESSAGES": "200",
+    "STORED": "0,100000,1000000",
+    "SERVED": "1000,10000,50000",
+    "LARGE": "200",
+    "STORE": "",
+    "OUT": "build/bench",
+}
+HELP = {
+    "ROUNDS": "how often mail is sent to each archive by each door",
+    "MESSAGES": "messages a run: 4 KB, 1 recipient, 20 sessions",
+    "STORED": "messages that the archives have before",
+    "SERVED": "after how many messages to look at a worker's memory",
+    "LARGE": "MB of the very large message",
+    "STORE": "a store to fill or to use again; else one that is removed",
+    "OUT": "folder for growth.json and what is made from it",
+}
+LOAD = load.Load(load.SMALL, 1, 20)
+UNLIMITED = {"message_size_limit": "0", "mailbox_size_limit": "0"}
+
+
+class Growth:
+    """An instance of each door on one store, and what has been measured so far."""
+
+    def __init__(
+        self, options: argparse.Namespace, store: Path, stack: ExitStack
+    ) -> None:
+        self.options = options
+        self.doors: dict[str, tuple[PrivatePostfix, usage.Group]] = {}
+        self.ports: dict[str, dict[int, int]] = {}
+        for name in variants.OURS:
+            self._start(name, store, stack)
+        self.runs: dict[str, dict[int, list[load.Run]]] = {
+            name: {count: [] for count in options.stored} for name in self.doors
+        }
+
+    def _start(self, name: str, store: Path, stack: ExitStack) -> None:
+        stored = self.options.stored
+        self.ports[name] = dict(zip(stored, free_ports(len(stored)), strict=True))
+        services = map(service, self.ports[name].values(), stored)
+        postfix = variants.build(name, store=store, master="".join(services))
+        group = usage.Group(postfix.folder.name)
+        stack.callback(group.remove)
+        with group.entered():
+            stack.enter_context(postfix)
+        self.doors[name] = (postfix, group)
+
+    def round(self, number: int) -> None:
+        """Send mail to each archive by each door; who is first changes."""
+        stored = self.options.stored
+        turn = number % len(stored)
+        for name in self.doors:
+            for count in stored[turn:] + stored[:turn]:
+                self.runs[name][count].append(self._run(name, count))
+
+    def _run(self, name: str, count: int) -> load.Run:
+        """Send mail to the archive of so many messages, until the store has it."""
+        postfix, group = self.doors[name]
+        port, messages = self.ports[name][count], self.options.messages
+        done = load.run(postfix, group, LOAD, messages, port)
+        origin.say(f"{name}, {count:,} stored: {done.rate:.1f}/s, {done.cpu_ms:.1f} ms")
+        return done
+
+    def rates(self) -> dict[str, dict[str, dict[str, list[float]]]]:
+        """Return messages/s and CPU ms a message, by door and by messages stored."""
+        return {
+            name: {
+                str(count): {
+                    "rate": [round(run.rate, 2) for run in runs],
+                    "cpu_ms": [round(run.cpu_ms, 3) for run in runs],
+                }
+                for count, runs in by_count.items()
+            }
+            for name, by_count in self.runs.items()
+        }
+
+
+def service(port: int, count: int) -> str:
+    """Return the entry of master.cf for mail that goes to one of the archives."""
+    asked = f"archive={filling.address(count)}"
+    return f"127.0.0.1:{port} inet n - n - - smtpd\n  -o {asked}\n"
+
+
+@contextmanager
+def filled(options: argparse.Namespace) -> Iterator[Path]:
+    """A store whose archives have so many messages; a given one stays."""
+    with ExitStack() as stack:
+        store = Path(options.store or tempfile.mkdtemp(prefix="pfa-grown-", dir="/tmp"))
+        if not options.store:
+            stack.callback(shutil.rmtree, store, ignore_errors=True)
+        shutil.rmtree(store / filling.address(0), ignore_errors=True)
+        filling.fill(store, options.stored[1:])
+        yield store
+
+
+def measured(options: argparse.Namespace, store: Path) -> dict[str, object]:
+    """Return all that growth.json says."""
+    with ExitStack() as stack:
+        growth = Growth(options, store, stack)
+        machine = origin.known(next(iter(growth.doors.values()))[1])
+        held = {str(count): filling.held(store, count) for count in options.stored}
+        for number in range(options.rounds):
+            origin.say(f"round {number + 1} of {options.rounds}")
+            growth.round(number)
+    origin.say(f"a worker, {max(options.served):,} messages")
+    return {
+        "machine": machine,
+        "options": vars(options) | {"out": "", "store": ""},
+        "held": held,
+        "rates": growth.rates(),
+        "served": serving.memory(options.served),
+        "large_kb": {name: large(name, options.large) for name in variants.OURS},
+    }
+
+
+def large(name: str, megabytes: int) -> dict[str, int]:
+    """Return the peak memory in kB of each process of ours with a large message."""
+    origin.say(f"{name}, a message of {megabytes} MB")
+    memory: dict[str, int] = {}
+    with variants.build(name, main=UNLIMITED) as postfix:
+        with usage.peak(postfix, memory):
+            load.send_large(postfix, megabytes * 1_000_000)
+    return memory
+
+
+def options_of(words: list[str]) -> argparse.Namespace:
+    """Return what was asked for, by options or by the environment."""
+    parser = argparse.ArgumentParser(prog="growth", description=__doc__)
+    for name, usual in DEFAULTS.items():
+        asked = os.environ.get(name) or usual
+        parser.add_argument(f"--{name.lower()}", default=asked, help=HELP[name])
+    asked_for = parser.parse_args(words)
+    for name in ("rounds", "messages", "large"):
+        setattr(asked_for, name, max(1, int(getattr(asked_for, name))))
+    for name in ("stored", "served"):
+        numbers = [int(each) for each in getattr(asked_for, name).split(",")]
+        setattr(asked_for, name, sorted(set(numbers)))
+    if asked_for.stored[0] != 0 or len(asked_for.stored) < 2:
+        parser.error("--stored: 0 and at least one other number are compared")
+    return asked_for
+
+
+def main(words: list[str]) -> None:
+    """Fill, measure, write growth.json, show what has come of it."""
+    options = options_of(words)
+    out = Path(options.out)
+    out.mkdir(parents=True, exist_ok=True)
+    with filled(options) as store:
+        result = measured(options, store)
+    (out / page.GROWTH).write_text(json.dumps(result, indent=1) + "\n")
+    if (out / page.BENCH).exists():
+        page.write(out)
+    print("\n".join(grown.section(result)))
+
+
+if __name__ == "__main__":
+    # However it ends, its instances end with it.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    main(sys.argv[1:])

@@ -1,0 +1,191 @@
+"""make install MODE=lmtp on a whole host that asks for many archives in many ways."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from whole_host import HOST, WholeHost, install
+
+pytestmark = pytest.mark.live
+SCANNED = "X-Scanned: yes"
+SCAN = f"""#!/usr/bin/python3
+# A content filter that gives back by SMTP.
+import smtplib, sys
+with smtplib.SMTP("127.0.0.1", 10025) as peer:
+    text = b"{SCANNED}\\r\\n" + sys.stdin.buffer.read().replace(b"\\n", b"\\r\\n")
+    peer.sendmail(sys.argv[1], sys.argv[2:], text)
+"""
+BACK = "127.0.0.1:10025 inet n - n - - smtpd -o content_filter="
+BACK += " -o syslog_name=postfix/back"
+FILTER = "scan unix - n n - 4 pipe flags=Rq user=bob null_sender="
+FILTER += " argv=/usr/local/bin/scan {${sender}} {${recipient}}"
+A, B, C, T = (f"{name}@{HOST}" for name in ("a", "b", "c", "table"))
+LEGAL = f"legal@{HOST}"
+SERVICES = {
+    2525: f"-o archive={A},{B}",
+    2526: "-o archive=",
+    2527: f"-o archive={A} -o content_filter=scan:all",
+    2528: "-o content_filter=scan:all",
+    2529: "-o archive=$mine",
+    2530: "-o archive= -o content_filter=scan:all",
+}
+
+
+@pytest.fixture
+def host() -> Iterator[WholeHost]:
+    """A stock host with services that ask for other archives, or have a filter."""
+    with WholeHost() as made:
+        for name in ("legal", "a", "b", "c", "table"):
+            made.run(f"useradd --no-create-home {name}")
+        made.run("mkdir -p /usr/local/bin && cat > /usr/local/bin/scan", given=SCAN)
+        made.run("chmod 755 /usr/local/bin/scan")
+        made.run(f"postconf -e mine={C}")
+        made.run(f"postconf -M 'scan/unix={FILTER}'")
+        for port, options in SERVICES.items():
+            named = f"-o syslog_name=postfix/s{port}"  # reconcile tells them by it
+            line = f"{port} inet n - n - - smtpd {named} {options}"
+            made.run(f"postconf -M '{port}/inet={line}'")
+        made.run(f"postconf -M '127.0.0.1:10025/inet={BACK}'")
+        made.run("postconf -P -e pickup/unix/content_filter=scan:all && postfix start")
+        yield made
+
+
+def send(host: WholeHost, name: str, port: int = 25) -> None:
+    """Send one message to bob, whose address says which it is."""
+    host.send(name, f"bob+{name}@{HOST}", port=port)
+
+
+def archives(host: WholeHost) -> dict[str, list[str]]:
+    """The names of what is archived, the probes aside, by archive."""
+    found: dict[str, list[str]] = {}
+    for line in host.says("postfix-archive list --json").splitlines():
+        record = json.loads(line)
+        if "archive-probe.invalid" not in line:
+            [to] = record["recipients"]
+            name = to.removeprefix("bob+").partition("@")[0]
+            found.setdefault(record["archive"], []).append(name)
+    return {archive: sorted(names) for archive, names in found.items()}
+
+
+def delivered(host: WholeHost) -> dict[str, int]:
+    """How often each message is in bob's mailbox, and how often scanned."""
+    box = host.says("cat /var/mail/bob")
+    messages = box.split("\nFrom ")
+    return {
+        line.removeprefix("Subject: "): each.count(SCANNED)
+        for each in messages
+        for line in each.splitlines()
+        if line.startswith("Subject: ")
+    }
+
+
+def test_every_service_reaches_the_workers_of_its_archives_and_its_filter(
+    host: WholeHost, wheels: Path
+) -> None:
+    before = host.configuration()
+    said = host.says(install(wheels, "MODE=lmtp"))
+    assert "Doctor:     OK: " in said
+    assert "Probe:      a message went through" in said
+    for port in SERVICES:
+        send(host, str(port), port)
+    send(host, "25")
+    host.settle()
+    assert archives(host) == {
+        A: ["2525", "2527"],
+        B: ["2525"],
+        C: ["2529"],
+        LEGAL: ["25", "2528"],
+    }
+    scanned = {2527: 1, 2528: 1, 2530: 1}
+    assert delivered(host) == {
+        "25": 0,
+        **{str(port): scanned.get(port, 0) for port in SERVICES},
+    }
+    assert "status=deferred" not in host.says("cat /var/log/postfix.log")
+
+    assert "nothing to change" in host.says(install(wheels))
+    host.run(f"postconf -P -e 2528/inet/archive={B}")
+    doctor = host.run("postfix-archive doctor", fails=True).stdout
+    assert f"master.cf has no service archive-2.{B}" in doctor
+    host.run(install(wheels))
+    host.run("postfix-archive doctor")
+    send(host, "alone", 2528)
+    host.settle()
+    assert archives(host)[B] == ["2525", "alone"]
+    added = host.says("postfix-archive outcomes --once && postfix-archive reconcile")
+    assert re.search(r"^missing +0$", added, re.M), added
+
+    host.run(f"postconf -P -e 2528/inet/archive= && {install(wheels)}")
+    host.run("postconf -P -X 2528/inet/archive")
+    assert "as it was before" in host.says("make uninstall")
+    assert host.configuration() == before
+
+
+def test_requests_from_tables_reach_the_workers_of_every_way(
+    host: WholeHost, wheels: Path
+) -> None:
+    host.run(install(wheels, "MODE=lmtp ON_REQUEST=yes"))
+    host.run(f"printf 'alice@example.org ARCHIVE {T}\\n' > /etc/postfix/asking.in")
+    host.run(
+        "echo 'archive_tables = texthash:/etc/postfix/asking.in' >>"
+        " /etc/postfix/archive.cf && postfix-archive tables"
+    )
+    host.run(
+        "postconf -e 'smtpd_sender_restrictions = check_sender_access"
+        " texthash:/etc/postfix/asking' && postfix reload"
+    )
+    for port in (2525, 2526, 2530):
+        send(host, str(port), port)
+    host.settle()
+    found = archives(host)
+    assert found.pop(T) == ["2525", "2526", "2530"]
+    assert found == {A: ["2525"], B: ["2525"]}
+    assert delivered(host) == {"2525": 0, "2526": 0, "2530": 1}
+    host.run("postfix-archive doctor")
+
+
+def test_an_address_that_is_no_socket_is_refused_and_nothing_is_changed(
+    host: WholeHost, wheels: Path
+) -> None:
+    before = host.configuration()
+    long = "x" * 80 + f"@{HOST}"
+    for said, why in (
+        (f"make install ARCHIVE={long}", "has room for 91 characters, and this has"),
+        (f"make install ARCHIVE='a#b@{HOST}'", "takes letters, digits and"),
+        (
+            f"postconf -P -e 2527/inet/archive={long} && make install ARCHIVE={LEGAL}",
+            "has room for 89 characters",
+        ),
+    ):
+        refused = host.run(f"{said} MODE=lmtp WHEELS={wheels}", fails=True).stderr
+        assert why in refused and "take MODE=pipe" in refused
+    host.run(f"postconf -P -e 2527/inet/archive={A}")
+    assert host.configuration() == before
+    host.run("test ! -e /usr/local/lib/postfix-archive")
+
+
+BY_SENDMAIL = """#!/bin/sh
+# A content filter that gives back by sendmail(1).
+sender=$1; shift
+/usr/sbin/sendmail -G -i -f "$sender" -- "$@"
+"""
+
+
+@pytest.mark.parametrize("mode", ["pipe", "lmtp"])
+def test_a_filter_that_gives_back_by_sendmail_needs_no_probe(
+    host: WholeHost, wheels: Path, mode: str
+) -> None:
+    """pickup stays free for it, so a message from sendmail(1) is not archived."""
+    host.run("cat > /usr/local/bin/scan", given=BY_SENDMAIL)
+    host.run("postconf -P -X pickup/unix/content_filter && postfix reload")
+    said = host.says(install(wheels, f"MODE={mode}"))
+    assert "Probe:      none, nothing asks for mail of local programs" in said
+    send(host, "one", 2528)
+    host.settle()
+    assert archives(host) == {LEGAL: ["one"]}
+    assert delivered(host) == {"one": 0}

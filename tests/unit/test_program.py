@@ -1,0 +1,86 @@
+"""Claims about laying down the program while somebody is at work in the checkout."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from postfix_archive.back import program
+from postfix_archive.back.program import Program
+from postfix_archive.core.errors import InstallFailed
+
+ROOM = "postfix_archive/core/gates.py"
+
+
+@pytest.fixture
+def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A checkout of its own; environments for commands are not made."""
+    checkout = tmp_path / "checkout"
+    for name in ("postfix_archive", "master.cf.d", "docs/man"):
+        shutil.copytree(program.SOURCE / name, checkout / name)
+    shutil.copy(program.SOURCE / "setup.cfg", checkout)
+    monkeypatch.setattr(program, "SOURCE", checkout)
+    monkeypatch.setattr(program, "PACKAGE", checkout / "postfix_archive")
+    monkeypatch.setattr(Program, "_environment", lambda *_: None)
+    return checkout
+
+
+def edit(source: Path) -> None:
+    (source / "postfix_archive" / "core" / "new.py").write_text('"""New."""\n')
+    (source / ROOM).write_text("from postfix_archive.core import new\n")
+
+
+def current(laid: Program) -> Path:
+    return Path(laid.lib, "current").resolve()
+
+
+def test_a_change_after_the_copy_leaves_the_copy_in_use(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It used to be taken for an old release, and removed while it was in use."""
+    before = (source / ROOM).read_text()
+    monkeypatch.setattr(Program, "_environment", lambda *_: edit(source))
+    laid = Program(f"{tmp_path}/usr")
+    laid.lay_down()
+    assert (current(laid) / ROOM).read_text() == before
+    assert not laid.is_current, "what has changed since is another release"
+    laid.lay_down()
+    assert (current(laid) / ROOM).read_text() != before
+
+
+def test_a_change_while_it_is_copied_is_refused_and_nothing_is_left(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A mixture of two releases could import what is not there."""
+    copyfile: Callable[[Path, Path], object] = shutil.copyfile
+
+    def copied(path: Path, target: Path) -> None:
+        copyfile(path, target)
+        if path.name == "__init__.py":
+            edit(source)
+
+    monkeypatch.setattr(shutil, "copyfile", copied)
+    laid = Program(f"{tmp_path}/usr")
+    with pytest.raises(InstallFailed, match="was changed while it was copied"):
+        laid.lay_down()
+    assert not Path(laid.lib).exists()
+    monkeypatch.setattr(shutil, "copyfile", copyfile)
+    laid.lay_down()
+    assert laid.is_current
+
+
+def test_what_starts_a_door_is_of_the_release_that_is_in_use(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    launcher = source / "postfix_archive" / "front" / "launcher.py"
+    before = launcher.read_text().partition("\n")[2]
+    monkeypatch.setattr(
+        Program, "_environment", lambda *_: launcher.write_text("#!\nraise 1\n")
+    )
+    laid = Program(f"{tmp_path}/usr")
+    laid.lay_down()
+    for door in program.DOORS:
+        assert Path(laid.lib, door).read_text().partition("\n")[2] == before
