@@ -150,7 +150,7 @@ def test_where_no_process_can_be_made_it_is_not_at_once(
     def no_fork() -> int:
         raise BlockingIOError(11, "Resource temporarily unavailable")
 
-    monkeypatch.setattr(os, "fork", no_fork)
+    monkeypatch.setattr("postfix_archive.back.aside.os.fork", no_fork)
     mate = aside.Mate(pid)
     before = os.listdir("/proc/self/fd")
     with pytest.raises(NotAtOnce, match="Resource temporarily unavailable"):
