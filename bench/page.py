@@ -39,8 +39,10 @@ machine that has other work to do the spread is wide, and figures are low.
 {variants}
 
 The null filters are what any after-queue filter in Python costs at the same door, with
-the same hand-back port: the one by pipe(8) is as many bare `python3 -I -S` a message as
-the archive needs, two; the one by lmtp(8) a worker that keeps its connections.
+the same hand-back port: the one by pipe(8) is two bare `python3 -I -S` a message, a
+filter and an archive transport (ours has the second only where the store cannot be
+asked at once: then a message costs a capsule, and the process that is measured as
+`archive` below); the one by lmtp(8) is a worker that keeps its connections.
 Messages/s are until the queue is empty: for the archive, until the store has the copies
 (`archive_delivery = store`). The picture is performance.svg, and SVG because no package
 is needed for that.

@@ -61,17 +61,19 @@ class Through:
 
 def _kept(told: bytes, settings: Settings, keys: Keyring) -> str:
     """Archive what archived() was given, in the other process."""
-    pipe.set_deadline(settings.archive_time_limit)
     now, fields, original = marshal.loads(told)
     message = spool.Spool()
     message.add(original, settings.archive_spool_directory)
     case = archive_transport.Case(message, settings, keys, now)
     opened = capsule.unsent(fields)
     digest = opened.envelope.digest
-    work = archive_transport.Work(case, opened, digest, message.shape())
-    loud, _ = archive_transport.kept(work)
-    alarm(0)
-    return "; ".join(loud)
+    pipe.set_deadline(settings.archive_time_limit)
+    try:
+        work = archive_transport.Work(case, opened, digest, message.shape())
+        loud, _ = archive_transport.kept(work)
+        return "; ".join(loud)
+    finally:
+        alarm(0)
 
 
 def _is_paused(path: str, now: int) -> bool:
