@@ -38,7 +38,7 @@ DAEMONS = "/usr/lib/postfix/sbin"
 QUEUES = ("maildrop", "incoming", "active", "deferred", "hold")
 PATIENCE = 180.0  # seconds until a condition that should come counts as never coming
 KEY = "test 000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f\n"
-GIVEN: set[int] = set()  # by free_ports()
+GIVEN: list[int] = []  # by free_ports(): a descriptor that keeps each for this run
 PORTS = range(11000, 32000)
 WORKERS = 16  # processes of one run of tests, at most
 DOORS = ("pipe", "lmtp")
@@ -583,10 +583,11 @@ def install_program(folder: Path) -> None:
 
 
 def free_ports(number: int) -> list[int]:
-    """Return ports on which nobody listens, none of them twice in one run of tests.
+    """Return ports on which nobody listens, none of them twice, by whatever run.
 
     Each process of a run has a range of its own, below those that the kernel gives to
-    clients (ip(7), ip_local_port_range).
+    clients (ip(7), ip_local_port_range). Of several runs at once each keeps a name for
+    a port as long as it lives: else mail of one would go to the other.
     """
     worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:]) % WORKERS
     first = PORTS.start + worker * len(PORTS) // WORKERS
@@ -594,10 +595,20 @@ def free_ports(number: int) -> list[int]:
     ports: list[int] = []
     while len(ports) < number:
         port = random.SystemRandom().randrange(first, last)
-        if port not in GIVEN and _is_free(port):
-            GIVEN.add(port)
+        if _is_free(port) and _is_given_to_us(port):
             ports.append(port)
     return ports
+
+
+def _is_given_to_us(port: int) -> bool:
+    name = socket.socket(socket.AF_UNIX)
+    try:
+        name.bind(f"\0postfix-archive-tests-{port}")  # unix(7), abstract
+    except OSError:
+        name.close()
+        return False
+    GIVEN.append(name.detach())
+    return True
 
 
 def _is_free(port: int) -> bool:

@@ -170,7 +170,7 @@ class StagedPostfix(PrivatePostfix):
             waiting = self.queue_files()
             if any("/deferred/" in each for each in waiting):
                 self.flush()
-            return not waiting and not self.queue_files() and not self.queue_files()
+            return not waiting and not self.mailq() and not self.queue_files()
 
         self.flush()
         self.wait(is_done, "nothing waits any more")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import time
@@ -26,6 +27,7 @@ def children() -> Iterator[None]:
     """What a mate says about children holds for this process no longer."""
     before = signal.getsignal(signal.SIGCHLD)
     yield
+    until(is_childless)
     signal.signal(signal.SIGCHLD, before)
 
 
@@ -51,6 +53,15 @@ def until(condition: Callable[[], bool]) -> None:
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.01)
+
+
+def is_childless() -> bool:
+    gc.collect()  # a mate that nobody has any more ends
+    try:
+        os.waitpid(-1, os.WNOHANG)
+    except ChildProcessError:
+        return True
+    return False
 
 
 def is_gone(process: str) -> bool:

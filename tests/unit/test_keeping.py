@@ -96,6 +96,7 @@ def test_who_serves_one_message_keeps_nothing() -> None:
         one_message(line, port)
         assert port.closed.acquire(timeout=60)
         one_message(line, port)
+        assert port.closed.acquire(timeout=60)
     assert len(port.sessions) == 2
     assert all(said[-1] == b"QUIT" for said in port.sessions)
 
