@@ -51,8 +51,8 @@ def number(folder: str) -> int:
     finally:
         os.close(opened)
     found, _, rest = said.partition(b" ")
-    last = rest[:HASH].decode("latin-1")
-    if not is_number(found) or said != _noted(int(found), last):
+    last = rest[:HASH]
+    if not is_number(found) or said != _proved(found + b" " + last):
         return 0
     return int(found)
 
@@ -86,6 +86,10 @@ def _new(path: str) -> int:
 
 
 def _noted(number: int, last: str) -> bytes:
-    """Return the text of journal.last: number, hash, and the hash of both."""
-    said = f"{number:d} {last}"
-    return f"{said} {digest.hex_of(said.encode())}\n".encode()
+    """Return the text of journal.last, as long for every number."""
+    return _proved(f"{number:0{NUMBER_DIGITS}d} {last}".encode())
+
+
+def _proved(said: bytes) -> bytes:
+    """Return number and hash of a line with the hash of both."""
+    return said + f" {digest.hex_of(said)}\n".encode()

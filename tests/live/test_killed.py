@@ -23,6 +23,7 @@ pytestmark = pytest.mark.live
 
 MESSAGES = 110  # more than any of them has steps
 OLD = 3 * 86400  # seconds
+SOMETIMES = 3  # steps at the end that not every run has: answers come in fewer reads
 ON_DISK = {"open", "write", "fsync", "link", "flock", "chmod", "close", "unlink"}
 BY_SMTP = {"connect", "sendall", "recv"}
 STEPS = {
@@ -49,9 +50,9 @@ class Case:
 
 
 CASES = {
-    "capsule": Case(
-        "capsule", ("archive-stamp", "archive"), "archive-stamp", "archive"
-    ),
+    "capsule": Case("capsule", ("archive-stamp",), "archive-stamp", ""),
+    # Apart: after a death of the stamp filter some messages have two capsules.
+    "archive": Case("capsule", ("archive",), "", "archive"),
     "pipe": Case("pipe", ("archive-stamp",), "archive-stamp", ""),
     "pipe-aside": Case("pipe", ("aside",), "", "aside"),
     "lmtp": Case("lmtp", ("archive-lmtp",), "archive-lmtp", ""),
@@ -137,10 +138,12 @@ def test_each_has_died_before_every_one_of_its_steps(storm: Storm) -> None:
     for victim in storm.case.victims:
         found = storm.deaths(victim)
         numbers = [each.number for each in found]
-        assert numbers == list(range(1, len(numbers) + 1))
+        every = numbers[:-SOMETIMES]
+        assert every == list(range(1, len(every) + 1))
         assert len(numbers) < MESSAGES  # those that came after had no such step left
         assert STEPS[victim] <= {each.step for each in found}
-        assert found[-1].step in ("exit", "answered", "recv")
+        if victim != "aside":  # it ends with whom it belongs to
+            assert found[-1].step in ("exit", "answered", "recv")
 
 
 def test_every_message_is_in_the_store_once(storm: Storm) -> None:
