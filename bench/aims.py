@@ -19,15 +19,16 @@ RATES = (
     (variants.PIPE, variants.NULL_PIPE, 0.85),
 )
 WHY = """\
-Why the lmtp door is below its aims: the null filter passes bytes on, for 0.15 ms of CPU a
-message in its worker. 85% of its rate would leave the archive half a millisecond; it
-takes about 2, over a third of it in the kernel (a file made, three fsyncs, two
-connections, a second process), the rest in Python: header, archive id, stamp, report,
-gzip, the journal's line, the two sessions. No step has more than 7% of it, so there is
-none to mend. And an after-queue filter, even the null one, has Postfix take each message
-in twice, which always_bcc has not; where all cores are busy, as here, that is the rate.
-What would have to change: these steps in compiled code, several messages an fsync, which
-a door that answers each message by itself cannot have, or more cores."""
+Why the lmtp door is below its aims: the null filter passes bytes on, for 0.15 ms of
+CPU a message in its worker. 85% of its rate would leave the archive half a
+millisecond; it takes about 2, over a third of it in the kernel (a file made, three
+fsyncs, two connections, a second process), the rest in Python: header, archive id,
+stamp, report, gzip, the journal's line, the two sessions. No step has more than 7% of
+it, so there is none to mend. And an after-queue filter, even the null one, has
+Postfix take each message in twice, which always_bcc has not; where all cores are
+busy, as here, that is the rate. What would have to change: these steps in compiled
+code, several messages an fsync, which a door that answers each message by itself
+cannot have, or more cores."""
 PROCESS = 2.0  # CPU of one of our processes, in those of a bare interpreter
 STORED = 0.95  # messages/s with the fullest store, in those with an empty one
 SERVED = 1.1  # memory of a worker after the most messages, in that after the fewest

@@ -31,9 +31,9 @@ COPY = "copy@archive.example.com"
 DELIVERED_TO = "delivered.example.com"  # a Maildir, where the time of delivery counts
 
 # Everybody's mail goes to discard(8), which costs next to nothing. What only tests need
-# (a queue run each second) is off. So is the pause of a second with which cleanup(8) slows
-# clients down that send faster than Postfix delivers: in a run of one second it would be
-# all that is measured, and of the fastest most. All else is as Postfix has it.
+# (a queue run each second) is off. So is the pause of a second with which cleanup(8)
+# slows clients down that send faster than Postfix delivers: in a run of one second it
+# would be all that is measured, and of the fastest most. All else is as Postfix has it.
 MAIN = {
     "in_flow_delay": "0s",
     "default_transport": "discard:",
