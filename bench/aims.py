@@ -29,6 +29,7 @@ Postfix take each message in twice, which always_bcc has not; where all cores ar
 busy, as here, that is the rate. What would have to change: these steps in compiled
 code, several messages an fsync, which a door that answers each message by itself
 cannot have, or more cores."""
+LMTP_RATE = f"messages/s, {variants.LMTP} /"
 PROCESS = 2.0  # CPU of one of our processes, in those of a bare interpreter
 STORED = 0.95  # messages/s with the fullest store, in those with an empty one
 SERVED = 1.1  # memory of a worker after the most messages, in that after the fewest
@@ -71,7 +72,8 @@ def section(bench: Result, growth: Result) -> Iterator[str]:
         yield from ("## What we aim at", "", f"Messages/s: {BAR}.", "")
         yield from ("| | aim | found | |", "|---|---|---|---|")
         yield from (each.row() for each in found)
-    if any(variants.LMTP in each.what and not each.is_reached for each in found):
+    rates = (each for each in found if each.what.startswith(LMTP_RATE))
+    if not all(each.is_reached for each in rates):
         yield from ("", WHY)
 
 
