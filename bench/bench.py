@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import signal
 import sys
 from contextlib import ExitStack
 from pathlib import Path
+
+import asked
 
 import alone
 import load
@@ -172,20 +173,15 @@ class Bench:
 
 def options_of(words: list[str]) -> argparse.Namespace:
     """Return what was asked for, by options or by the environment."""
-    parser = argparse.ArgumentParser(prog="bench", description=__doc__)
-    for name, usual in DEFAULTS.items():
-        asked = os.environ.get(name) or usual
-        parser.add_argument(f"--{name.lower()}", default=asked, help=HELP[name])
-    asked_for = parser.parse_args(words)
-    for name in ("rounds", "messages", "latencies", "traced", "alone"):
-        setattr(asked_for, name, max(1, int(getattr(asked_for, name))))
+    parser = asked.parser("bench", __doc__, DEFAULTS, HELP)
+    found = parser.parse_args(words)
+    asked.count(found, "rounds", "messages", "latencies", "traced", "alone")
     for name in ("sizes", "recipients", "sessions"):
-        numbers = [int(each) for each in getattr(asked_for, name).split(",")]
-        setattr(asked_for, name, numbers)
-    asked_for.variants = asked_for.variants.split(",")
-    if unknown := set(asked_for.variants) - set(variants.NAMES):
+        setattr(found, name, asked.numbers(getattr(found, name)))
+    found.variants = found.variants.split(",")
+    if unknown := set(found.variants) - set(variants.NAMES):
         parser.error(f"no such variant: {', '.join(sorted(unknown))}")
-    return asked_for
+    return found
 
 
 def main(words: list[str]) -> None:

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import shutil
 import signal
 import sys
@@ -22,6 +21,8 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+
+import asked
 
 import filling
 import grown
@@ -161,19 +162,14 @@ def large(name: str, megabytes: int) -> dict[str, int]:
 
 def options_of(words: list[str]) -> argparse.Namespace:
     """Return what was asked for, by options or by the environment."""
-    parser = argparse.ArgumentParser(prog="growth", description=__doc__)
-    for name, usual in DEFAULTS.items():
-        asked = os.environ.get(name) or usual
-        parser.add_argument(f"--{name.lower()}", default=asked, help=HELP[name])
-    asked_for = parser.parse_args(words)
-    for name in ("rounds", "messages", "large"):
-        setattr(asked_for, name, max(1, int(getattr(asked_for, name))))
+    parser = asked.parser("growth", __doc__, DEFAULTS, HELP)
+    found = parser.parse_args(words)
+    asked.count(found, "rounds", "messages", "large")
     for name in ("stored", "served"):
-        numbers = [int(each) for each in getattr(asked_for, name).split(",")]
-        setattr(asked_for, name, sorted(set(numbers)))
-    if asked_for.stored[0] != 0 or len(asked_for.stored) < 2:
+        setattr(found, name, sorted(set(asked.numbers(getattr(found, name)))))
+    if found.stored[0] != 0 or len(found.stored) < 2:
         parser.error("--stored: 0 and at least one other number are compared")
-    return asked_for
+    return found
 
 
 def main(words: list[str]) -> None:
