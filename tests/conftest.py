@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -59,6 +60,12 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     if reporter and skipped and os.environ.get("POSTFIX_ARCHIVE_LIVE") == "required":
         reporter.write_line(f"{len(skipped)} tests were skipped, and none may be.")
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+@pytest.fixture(autouse=True)
+def exit_statuses_are_true() -> None:
+    """Where SIGCHLD is ignored, every command seems to have succeeded (wait(2))."""
+    assert signal.getsignal(signal.SIGCHLD) == signal.SIG_DFL
 
 
 @pytest.fixture(scope="module")

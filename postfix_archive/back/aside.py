@@ -11,7 +11,6 @@ for which no disk is asked.
 from __future__ import annotations
 
 import posix as os
-from _signal import SIG_IGN, SIGCHLD, signal
 from _socket import AF_UNIX, SOCK_DGRAM, socket, socketpair
 from errno import EADDRINUSE
 
@@ -24,10 +23,11 @@ if TYPE_CHECKING:
 DONE, FAILED = b"+", b"-"
 LENGTH = 8  # bytes before what is said, most significant first
 BLOCK = 1 << 16
-FILES = 256  # descriptors: more than a door has open
+FILES = 1 << 16  # descriptors: more than a door has open
 # Processes of one user: more than doors work at once on the usual host (10 by pipe(8),
 # 20 workers an archive). Each has about 10 MB of its own.
 MOST = 64
+BEGUN: list[int] = []  # process ids of which nobody has seen the end yet
 
 
 class Mate:
@@ -68,16 +68,33 @@ class Mate:
 
 def _begun(work: Callable[[bytes], str]) -> socket:
     """Fork; return the connection to the new process."""
+    _forget_ended()
     name = _named()
     try:
         mine, theirs = socketpair()
-        signal(SIGCHLD, SIG_IGN)  # the kernel forgets it when it has ended
-        if not os.fork():
+        process = os.fork()
+        if not process:
             _serve(work, theirs, name)
+        BEGUN.append(process)
         theirs.close()
         return mine
     finally:
         name.close()
+
+
+def _forget_ended() -> None:
+    """Let the kernel forget the processes that have ended; wait for none.
+
+    SIGCHLD stays as it is: ignored, it would take from the rest of the program the exit
+    status of every process that it runs.
+    """
+    for each in BEGUN.copy():
+        try:
+            ended, _ = os.waitpid(each, os.WNOHANG)
+        except ChildProcessError:
+            ended = each
+        if ended:
+            BEGUN.remove(each)
 
 
 def _named() -> socket:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
-import signal
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,15 +20,16 @@ pytestmark = pytest.mark.filterwarnings(
 )
 SOON = 60  # seconds: more than any work here takes
 PATIENCE = 60.0
+MANY = 700  # descriptors
 
 
 @pytest.fixture(autouse=True)
 def children() -> Iterator[None]:
-    """What a mate says about children holds for this process no longer."""
-    before = signal.getsignal(signal.SIGCHLD)
+    """Each test ends when the processes that it began have."""
+    before = aside.BEGUN.copy()
     yield
-    until(is_childless)
-    signal.signal(signal.SIGCHLD, before)
+    begun = [each for each in aside.BEGUN if each not in before]
+    until(lambda: all(map(is_gone, begun)))
 
 
 def pid(_: bytes) -> str:
@@ -55,17 +56,14 @@ def until(condition: Callable[[], bool]) -> None:
         time.sleep(0.01)
 
 
-def is_childless() -> bool:
+def is_gone(process: str | int) -> bool:
+    """Tell whether a process has ended, even if nobody has asked how."""
     gc.collect()  # a mate that nobody has any more ends
     try:
-        os.waitpid(-1, os.WNOHANG)
-    except ChildProcessError:
+        stat = Path(f"/proc/{process}/stat").read_text()
+    except OSError:
         return True
-    return False
-
-
-def is_gone(process: str) -> bool:
-    return not Path("/proc", process).exists()
+    return stat.rpartition(") ")[2].startswith("Z")
 
 
 def test_work_is_done_by_another_process_and_its_word_comes_back() -> None:
@@ -92,8 +90,16 @@ def test_a_process_that_dies_is_told_of_and_replaced() -> None:
     first = mate.done(b"x", SOON)
     with pytest.raises(NotAtOnce, match="has died"):
         mate.done(b"die", SOON)
-    until(lambda: is_gone(first))  # and nobody has to wait for it
+    until(lambda: is_gone(first))
     assert mate.done(b"x", SOON) != first
+    assert not Path("/proc", first).exists()  # the kernel has forgotten it
+
+
+def test_what_else_the_program_runs_still_tells_how_it_ended() -> None:
+    """With SIGCHLD ignored, each command would seem to have succeeded."""
+    mate = aside.Mate(pid)
+    mate.done(b"x", SOON)
+    assert subprocess.run(["false"], check=False).returncode == 1
 
 
 def test_who_is_late_is_left_to_itself_and_may_still_end_well(tmp_path: Path) -> None:
@@ -136,6 +142,22 @@ def test_it_holds_nothing_that_others_wait_to_see_closed() -> None:
     assert {"0", "1", "2"} < set(held)
     # Those, the connection, its name, and the folder that is listed.
     assert len(held) == 6
+
+
+def test_it_holds_nothing_of_a_process_that_has_much_open_either() -> None:
+    """Not even the other end of its own connection: else it would never end."""
+    begin = len(os.listdir("/proc/self/fd"))
+    opened = [os.open("/dev/null", os.O_RDONLY) for _ in range(begin, MANY)]
+    try:
+        mate = aside.Mate(lambda _: " ".join(os.listdir("/proc/self/fd")))
+        assert len(mate.done(b"x", SOON).split()) == 6
+        [process] = aside.BEGUN[-1:]
+        assert not is_gone(process)
+        del mate
+        until(lambda: is_gone(process))
+    finally:
+        for each in opened:
+            os.close(each)
 
 
 def test_its_first_three_descriptors_lead_nowhere() -> None:
