@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from typing import Self
+    from typing import IO, Self
 
 ROOT = Path(__file__).resolve().parent.parent
 USER = "nobody"  # pipe(8) wants a user that is neither root nor Postfix's own
@@ -38,7 +38,7 @@ DAEMONS = "/usr/lib/postfix/sbin"
 QUEUES = ("maildrop", "incoming", "active", "deferred", "hold")
 PATIENCE = 180.0  # seconds until a condition that should come counts as never coming
 KEY = "test 000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f\n"
-GIVEN: list[int] = []  # by free_ports(): a descriptor that keeps each for this run
+GIVEN: dict[int, int] = {}  # by free_ports(): port -> descriptor that keeps it for us
 PORTS = range(11000, 32000)
 WORKERS = 16  # processes of one run of tests, at most
 DOORS = ("pipe", "lmtp")
@@ -169,6 +169,7 @@ class PrivatePostfix:
             self._archive_cf = {**BY_CAPSULE, **self._archive_cf}
         self._master = master
         self._edit_master = edit_master or (lambda text: text)
+        self._begun: list[subprocess.Popen[bytes]] = []
         self._build()
 
     # --- life ---------------------------------------------------------------------
@@ -178,8 +179,12 @@ class PrivatePostfix:
         return self
 
     def __exit__(self, kind: object, *_: object) -> None:
+        for each in self._begun:
+            each.kill()
+            each.wait()
         if self._is_running():
             self.kill()
+        give_back(self.ports)
         if kind is not None and os.environ.get("KEEP"):
             print(f"kept for a look: {self.folder}")
         else:
@@ -195,13 +200,23 @@ class PrivatePostfix:
         self._postfix("stop")
         self.wait(lambda: not self._is_running(), "Postfix has stopped")
 
-    def reload(self) -> None:
-        """Make Postfix read its configuration again."""
+    def reload(self, *, busy: bool = False) -> None:
+        """Make Postfix read its configuration again.
+
+        Returns when no process is left that has read the old one, since one that is
+        idle may take a client yet before it ends; busy ones are not waited for.
+        """
         before = self.log().count("postfix/master[")
+        old = descendants(self.master_pid)
         self._postfix("reload")
         self.wait(
             lambda: self.log().count("postfix/master[") > before, "Postfix has reloaded"
         )
+        if not busy:
+            self.wait(
+                lambda: not set(old) & set(descendants(self.master_pid)),
+                "all processes are new",
+            )
 
     def kill(self) -> None:
         """Kill every process of this instance at once, as a power cut would."""
@@ -323,6 +338,15 @@ class PrivatePostfix:
         )
         assert "Traceback" not in done.stderr, done.stderr
         return done
+
+    def begin(
+        self, *words: str, says: IO[bytes] | None = None
+    ) -> subprocess.Popen[bytes]:
+        """Begin a command of postfix-archive; it ends with this instance or before."""
+        command = [sys.executable, "-m", "postfix_archive", "-c", str(self.etc), *words]
+        begun = subprocess.Popen(command, cwd=ROOT, stdout=says, stderr=says)
+        self._begun.append(begun)
+        return begun
 
     # --- time -----------------------------------------------------------------------
 
@@ -587,7 +611,7 @@ def free_ports(number: int) -> list[int]:
 
     Each process of a run has a range of its own, below those that the kernel gives to
     clients (ip(7), ip_local_port_range). Of several runs at once each keeps a name for
-    a port as long as it lives: else mail of one would go to the other.
+    a port until it gives it back: else mail of one would go to the other.
     """
     worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:]) % WORKERS
     first = PORTS.start + worker * len(PORTS) // WORKERS
@@ -607,8 +631,14 @@ def _is_given_to_us(port: int) -> bool:
     except OSError:
         name.close()
         return False
-    GIVEN.append(name.detach())
+    GIVEN[port] = name.detach()
     return True
+
+
+def give_back(ports: Iterable[int]) -> None:
+    """Let others have ports again that free_ports() has given."""
+    for each in ports:
+        os.close(GIVEN.pop(each))
 
 
 def _is_free(port: int) -> bool:

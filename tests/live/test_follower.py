@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +11,7 @@ from outcome_scenarios import Truth, differences, refused
 from outcome_world import World
 
 from mails import LEGAL, mail
-from private_postfix import ROOT, PrivatePostfix
+from private_postfix import PrivatePostfix
 
 pytestmark = pytest.mark.live
 FOREIGN = 20  # pieces of log that are nothing of ours
@@ -25,12 +23,9 @@ class Follower:
 
     def __init__(self, postfix: PrivatePostfix) -> None:
         self.postfix = postfix
-        command = [sys.executable, "-m", "postfix_archive", "-c", str(postfix.etc)]
         self.said = postfix.folder / "follower.said"
-        with open(self.said, "w") as said:
-            self.process = subprocess.Popen(
-                [*command, "outcomes", "--follow"], cwd=ROOT, stdout=said, stderr=said
-            )
+        with open(self.said, "wb") as said:
+            self.process = postfix.begin("outcomes", "--follow", says=said)
 
     def __enter__(self) -> Follower:
         self.wait_for_the_end_of_the_log()

@@ -6,7 +6,6 @@ import random
 import signal
 import sqlite3
 import subprocess
-import sys
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
@@ -14,7 +13,7 @@ from contextlib import closing
 import pytest
 
 from mails import mail
-from private_postfix import ROOT, PrivatePostfix
+from private_postfix import PrivatePostfix
 
 pytestmark = pytest.mark.live
 ROUTES = """\
@@ -109,13 +108,13 @@ def test_a_follower_that_is_killed_says_each_outcome_once() -> None:
             smtpd_reject_unlisted_recipient="no",
         )
         postfix.reload()
-        follower = follow(postfix)
+        follower = postfix.begin("outcomes", "--follow")
         for number in range(count):
             postfix.send(mail(f"m{number}"), to=[f"a{number}@example.net", no(number)])
             if chance.random() < 0.25:
                 follower.kill()
                 follower.wait()
-                follower = follow(postfix)
+                follower = postfix.begin("outcomes", "--follow")
             if number == count // 2:
                 rotate(postfix)
         postfix.settle()
@@ -141,7 +140,7 @@ def test_a_copy_that_is_archived_late_has_its_outcome_too() -> None:
     with PrivatePostfix(
         door="capsule", main={"defer_transports": "archive"}
     ) as postfix:
-        follower = follow(postfix)
+        follower = postfix.begin("outcomes", "--follow")
         postfix.send(mail("late"))
         postfix.wait(lambda: len(ended(postfix)) == 2, "the follower has read it all")
         assert not told(postfix)
@@ -171,11 +170,6 @@ def no(number: int) -> str:
     return f"b{number}@no.example.net"
 
 
-def follow(postfix: PrivatePostfix) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "postfix_archive", "-c", str(postfix.etc)]
-    return subprocess.Popen([*command, "outcomes", "--follow"], cwd=ROOT)
-
-
 def rotate(postfix: PrivatePostfix) -> None:
     """As logrotate(8) does: rename, then have the writer open a new file."""
     postfix.logfile.rename(postfix.logfile.with_name("maillog.1"))
@@ -193,7 +187,7 @@ def rotate(postfix: PrivatePostfix) -> None:
 
 
 def test_a_follower_ends_in_good_order(host: PrivatePostfix) -> None:
-    follower = follow(host)
+    follower = host.begin("outcomes", "--follow")
     host.wait((host.fallback / "outcomes.sqlite").exists, "it is at work")
     follower.send_signal(signal.SIGTERM)
     assert follower.wait() in (0, -signal.SIGTERM)

@@ -40,7 +40,7 @@ def test_a_busy_cleanup_that_master_takes_for_idle_stops_nobody() -> None:
         postfix.send(mail("during"))
         postfix.wait_for_log(r"archive-handback/smtpd.*: connect from", 2)
         postfix.wait(lambda: waits(postfix), "hand-back waits for cleanup(8)")
-        postfix.reload()
+        postfix.reload(busy=True)
         os.kill(cleanup, signal.SIGCONT)
         postfix.wait(
             lambda: deliveries(postfix, "during", "bob@example.net"), "it is delivered"
