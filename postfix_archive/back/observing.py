@@ -58,6 +58,7 @@ def observe(directory: str) -> Observed:
         trouble=trouble,
         reference=reference(_mode(found)),
         files={path: _file(path) for path in _paths(found, settings)},
+        pythons=dict(_pythons(found)),
         groups=_groups(found),
         closed=dict(_closed(found, settings)),
         tables=maps.texts(found),
@@ -144,6 +145,14 @@ def _closed(
             folder = passing.closed(path, user)
             if folder:
                 yield (launcher if path == release else path), folder
+
+
+def _pythons(found: Configuration) -> Iterator[tuple[str, str]]:
+    """Give the folders of releases that another Python runs than was to."""
+    for each in filter(doors.is_launched, found.services):
+        launcher = each.argument("argv")
+        if other := program.other_python(launcher):
+            yield os.path.dirname(launcher), other
 
 
 def _groups(found: Configuration) -> dict[str, tuple[str, ...]]:

@@ -20,6 +20,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
+from postfix_archive.back import bundle
 from postfix_archive.core import digest, gates
 from postfix_archive.core.errors import InstallFailed, InstallRefused
 
@@ -34,7 +35,8 @@ OLDEST = "(3, 11)"  # of Python
 LONGEST = 120  # bytes of a #! line that every kernel takes, less "#!" and " -IS"
 COMMAND = """#!/bin/sh
 # Starts the command postfix-archive in its own environment.
-exec {lib}/current/commands/bin/python -I -m postfix_archive "$@"
+exec {lib}/current/commands/bin/python -I \
+  {lib}/current/postfix_archive/front/start.py "$@"
 """
 
 
@@ -47,6 +49,7 @@ class Program:
         self._lib = Path(destdir + self.lib)
         self._command = Path(f"{destdir}{prefix}/sbin/postfix-archive")
         self._manual = Path(f"{destdir}{prefix}/share/man")
+        self._python = f"{self.python} {version(self.python)}"
 
     @property
     def is_there(self) -> bool:
@@ -60,8 +63,8 @@ class Program:
 
     @property
     def release(self) -> str:
-        """The id of the release in SOURCE."""
-        return _release(SOURCE)
+        """The id of the release in SOURCE, as this Python runs it."""
+        return _release(SOURCE, self._python)
 
     @property
     def is_current(self) -> bool:
@@ -110,15 +113,15 @@ class Program:
             target = folder / path.relative_to(SOURCE)
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, target)
-        if _release(folder) != folder.name:
+        if _release(folder, self._python) != folder.name:
             raise InstallFailed(
                 f"{SOURCE} was changed while it was copied: let that come to an end,"
                 " then make install again. Postfix was not touched"
             )
         _must([self.python, "-I", "-m", "compileall", "-q", str(folder)])
-        bundle = str(folder / "postfix_archive" / "back" / "bundle.py")
+        maker = str(folder / "postfix_archive" / "back" / "bundle.py")
         final = f"{self.lib}/releases/{folder.name}"
-        _must([self.python, "-I", bundle, str(folder), final])
+        _must([self.python, "-I", maker, str(folder), final])
         self._environment(folder, wheels)
         (folder / COMPLETE).touch()
         sync(folder)
@@ -137,9 +140,6 @@ class Program:
         pip = [python, "-I", "-m", "pip", "install", "--quiet"]
         quietly = ["--disable-pip-version-check", "--no-warn-script-location"]
         _must([*pip, *quietly, *where, *_requirements()])
-        [packages] = commands.glob("lib/python*/site-packages")
-        final = f"{self.lib}/releases/{folder.name}"
-        (packages / "postfix_archive.pth").write_text(f"{final}\n")
 
     def _use(self, folder: Path) -> None:
         """Put everything in use that stands outside the release."""
@@ -190,6 +190,38 @@ def _is_new_enough(python: str) -> bool:
         return False
 
 
+def version(python: str) -> str:
+    """Return what .pyc files of that Python begin with, in hexadecimal digits.
+
+    It stands for the version: bundles and environments of another are not for it. ""
+    where that program does not run.
+    """
+    asks = "import importlib.util as u; print(u.MAGIC_NUMBER.hex())"
+    try:
+        return _run([python, "-I", "-c", asks]).stdout.strip()
+    except OSError:
+        return ""
+
+
+def other_python(launcher: str) -> str:
+    """Return the interpreter of a door whose release another version was to run.
+
+    "" where they fit, and where that cannot be told.
+    """
+    folder = Path(launcher).parent
+    release = folder / "current" if (folder / "current").is_symlink() else folder
+    try:
+        with open(launcher, "rb") as opened:
+            first = opened.readline(LONGEST + 8)
+        with open(release / bundle.FOLDER / "archive-stamp", "rb") as opened:
+            made_by = opened.read(4).hex()
+    except OSError:
+        return ""
+    python = os.fsdecode(first[2:].split()[0]) if first.startswith(b"#!/") else ""
+    is_fit = not python or version(python) in ("", made_by)
+    return "" if is_fit else python
+
+
 def service_texts(mode: str = gates.PIPE) -> list[str]:
     """Return the texts of master.cf.d that hold one door's services, in order."""
     other = OTHER[mode]
@@ -221,9 +253,12 @@ def _files(source: Path) -> list[Path]:
     return sorted(found)
 
 
-def _release(source: Path) -> str:
-    """Return the id of a release, made from every byte of it."""
-    total = digest.sha256()
+def _release(source: Path, python: str) -> str:
+    """Return the id of a release, made from every byte of it and what runs it.
+
+    So a host whose Python was upgraded gets another with make install.
+    """
+    total = digest.sha256(python.encode())
     for path in _files(source):
         total.update(f"{path.relative_to(source)}\0".encode() + path.read_bytes())
     return str(total.hexdigest()[:16])

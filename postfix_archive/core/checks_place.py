@@ -146,6 +146,19 @@ def version(host: Observed) -> Iterator[Finding]:
         )
 
 
+def python(host: Observed) -> Iterator[Finding]:
+    """The program is run by the version of Python that it was laid down for."""
+    for place, other in host.pythons.items():
+        yield Finding(
+            "python",
+            WARNING,
+            place,
+            f"{other} is another version than this was installed for: a message costs"
+            " twice the CPU, and the commands may not start",
+            "make install, in the sources of the release that is in use",
+        )
+
+
 def two_keys(host: Observed) -> Iterator[Finding]:
     """Instances that archive to one address share a key."""
     ours = set(gates.archives(host.found))
@@ -184,5 +197,6 @@ CHECKS: tuple[Callable[[Observed], Iterator[Finding]], ...] = (
     spool,
     space,
     version,
+    python,
     two_keys,
 )

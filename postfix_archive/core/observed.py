@@ -77,6 +77,9 @@ class Observed:
     trouble: str = ""  # why archive.cf could not be read
     reference: Mapping[str, Service] = field(default_factory=dict)  # master.cf.d
     files: Mapping[str, File] = field(default_factory=dict)  # by path
+    pythons: Mapping[str, str] = field(
+        default_factory=dict
+    )  # program -> unlike its own
     groups: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # by user
     closed: Mapping[str, str] = field(default_factory=dict)  # path -> folder before it
     tables: Mapping[str, str] = field(default_factory=dict)  # type: path -> its lines

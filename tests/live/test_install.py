@@ -108,6 +108,34 @@ def test_from_stock_to_archive_and_back(host: WholeHost, wheels: Path) -> None:
     assert host.says(f"{kept} -name '*.outcome.*' | wc -l") == "3"
 
 
+def test_a_python_that_was_upgraded(host: WholeHost, wheels: Path) -> None:
+    """Bundles and packages are another version's: mail and commands go on."""
+    host.run(install(wheels))
+    lib = "/usr/local/lib/postfix-archive"
+    release = host.says(f"readlink -f {lib}/current")
+    for bundle in ("archive-stamp", "archive"):
+        path = f"{release}/bundles/{bundle}"
+        host.run(f"printf 'old!' | dd of={path} conv=notrunc bs=4 count=1 status=none")
+    packages = f"{release}/commands/lib"
+    host.run(f"mv {packages}/python3* {packages}/python3.0")
+    host.run(f"mv {release} {lib}/releases/old && ln -sfn releases/old {lib}/current")
+
+    host.send("the first")
+    host.settle()
+    assert archived(host) == 1
+    said = host.run("postfix-archive doctor || test $? = 1").stdout
+    assert f"WARNING python: {lib}\n    /usr/bin/python3 is another version" in said
+
+    assert f"Program:    {lib}" in host.says(install(wheels))
+    assert host.says(f"readlink -f {lib}/current") == release
+    assert "OK: " in host.says("postfix-archive doctor")
+    host.run(f"rm -rf {packages}")
+    said = host.run("postfix-archive list", fails=True).stderr
+    assert said.count("\n") == 1
+    assert f"postfix-archive: {release}/commands: Python 3." in said
+    assert "run make install again" in said
+
+
 def test_with_workers_from_stock_to_archive_and_back(
     host: WholeHost, wheels: Path
 ) -> None:

@@ -188,6 +188,10 @@ def test_versions(version: str, found: set[str], lacking: int) -> None:
     assert ("ENVID" in checkup.report(host, [])) == bool(lacking)
 
 
+def test_a_python_that_was_upgraded() -> None:
+    assert names(replace(STOCK, pythons={"/lib": "/usr/bin/python3"})) == {"python"}
+
+
 def test_a_disk_of_which_little_is_left() -> None:
     assert names(replace(STOCK, free={STORE: 1 << 29})) == {"free-space"}
 

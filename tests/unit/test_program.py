@@ -84,3 +84,33 @@ def test_what_starts_a_door_is_of_the_release_that_is_in_use(
     laid.lay_down()
     for door in program.DOORS:
         assert Path(laid.lib, door).read_text().partition("\n")[2] == before
+
+
+def test_another_version_of_python_gets_a_release_of_its_own(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = Program(f"{tmp_path}/usr")
+    first.lay_down()
+    before = current(first)
+    assert program.other_python(f"{first.lib}/archive-lmtp") == ""
+    monkeypatch.setattr(program, "version", lambda _: "0d0d0d0a")
+    assert program.other_python(f"{first.lib}/archive-lmtp") == program.USUAL_PYTHON
+    assert not Program(f"{tmp_path}/usr").is_current
+    second = Program(f"{tmp_path}/usr")
+    second.lay_down()
+    assert second.is_current
+    assert current(second) != before
+
+
+def test_of_what_cannot_be_told_nothing_is_said(tmp_path: Path) -> None:
+    door = tmp_path / "archive-stamp"
+    assert program.other_python(str(door)) == ""
+    door.write_text("#!\n")
+    assert program.other_python(str(door)) == ""
+    (tmp_path / "bundles").mkdir()
+    (tmp_path / "bundles" / "archive-stamp").write_bytes(b"old!")
+    assert program.other_python(str(door)) == ""
+    door.write_text(f"#!{tmp_path}/none -IS\n")
+    assert program.other_python(str(door)) == ""
+    door.write_text("#!/usr/bin/python3 -IS\n")
+    assert program.other_python(str(door)) == "/usr/bin/python3"
