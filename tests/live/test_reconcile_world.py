@@ -24,7 +24,7 @@ def found() -> Iterator[Found]:
     said: Found = {}
     with World() as world:
         for group in GROUPS:
-            since = f"{datetime.datetime.now(datetime.timezone.utc):%F %T}"
+            since = a_new_second(world)
 
             def look(played: Group, since: str = since) -> None:
                 done = world.command("reconcile", "--json", "--since", since)
@@ -32,6 +32,17 @@ def found() -> Iterator[Found]:
 
             play(world, group, look)
     yield said
+
+
+def a_new_second(world: World) -> str:
+    """Return the time in whole seconds, as in a log, in which nothing has come yet."""
+
+    def now() -> str:
+        return f"{datetime.datetime.now(datetime.timezone.utc):%F %T}"
+
+    before = now()
+    world.wait(lambda: now() != before, "a new second")
+    return now()
 
 
 @pytest.mark.parametrize("group", GROUPS, ids=lambda each: each.name)
