@@ -91,9 +91,13 @@ class Followed:
         if os.path.islink(self._path):
             raise StoreFailed(f"{self._path} is a symlink: take it away")
         base = sqlite3.connect(self._path)
-        base.execute("PRAGMA quick_check").fetchone()
-        base.executescript(SCHEMA)
-        os.chmod(self._path, 0o600)
+        try:
+            base.execute("PRAGMA quick_check").fetchone()
+            base.executescript(SCHEMA)
+            os.chmod(self._path, 0o600)
+        except (OSError, sqlite3.Error):
+            base.close()
+            raise
         return base
 
     def _begin_anew(self) -> None:
