@@ -170,6 +170,7 @@ class PrivatePostfix:
         self._master = master
         self._edit_master = edit_master or (lambda text: text)
         self._begun: list[subprocess.Popen[bytes]] = []
+        self._is_kept = False
         self._build()
 
     # --- life ---------------------------------------------------------------------
@@ -185,9 +186,14 @@ class PrivatePostfix:
         if self._is_running():
             self.kill()
         give_back(self.ports)
-        if kind is not None and os.environ.get("KEEP"):
+        self._is_kept = kind is not None and bool(os.environ.get("KEEP"))
+        if self._is_kept:
             print(f"kept for a look: {self.folder}")
-        else:
+        self.remove()
+
+    def remove(self) -> None:
+        """Remove what is left of it: once more for whoever had mounted something."""
+        if not self._is_kept:
             shutil.rmtree(self.folder, ignore_errors=True)
 
     def start(self) -> None:

@@ -88,6 +88,7 @@ class Faulty:
     def close(self) -> None:
         for each in list(self.mounted):
             self.unmount(each)
+        self.postfix.remove()
 
 
 @pytest.fixture

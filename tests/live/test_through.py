@@ -120,6 +120,7 @@ class Faulty:
         self.unlock()
         self.thaw()
         subprocess.run(["umount", "-l", str(self.store)], check=False)
+        self.postfix.remove()
 
 
 def _filled(opened: int) -> int:
