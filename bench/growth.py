@@ -36,7 +36,7 @@ from private_postfix import PrivatePostfix, free_ports
 
 DEFAULTS = {
     "ROUNDS": "9",
-    "MESSAGES": "200",
+    "MESSAGES": "800",
     "STORED": "0,100000,1000000",
     "SERVED": "1000,10000,50000",
     "LARGE": "200",
