@@ -336,7 +336,7 @@ class PrivatePostfix:
     def command(self, *words: str) -> subprocess.CompletedProcess[str]:
         """Run postfix-archive on this instance; it never shows a traceback."""
         done = subprocess.run(
-            [sys.executable, "-m", "postfix_archive", "-c", str(self.etc), *words],
+            self._command(*words),
             cwd=ROOT,
             capture_output=True,
             text=True,
@@ -349,10 +349,13 @@ class PrivatePostfix:
         self, *words: str, says: IO[bytes] | None = None
     ) -> subprocess.Popen[bytes]:
         """Begin a command of postfix-archive; it ends with this instance or before."""
-        command = [sys.executable, "-m", "postfix_archive", "-c", str(self.etc), *words]
+        command = self._command(*words)
         begun = subprocess.Popen(command, cwd=ROOT, stdout=says, stderr=says)
         self._begun.append(begun)
         return begun
+
+    def _command(self, *words: str) -> list[str]:
+        return [sys.executable, "-m", "postfix_archive", "-c", str(self.etc), *words]
 
     # --- time -----------------------------------------------------------------------
 

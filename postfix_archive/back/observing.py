@@ -23,6 +23,7 @@ from postfix_archive.back import (
     followed,
     gap,
     instance,
+    interpreter,
     maillog,
     mailq,
     maps,
@@ -149,10 +150,10 @@ def _closed(
 
 def _pythons(found: Configuration) -> Iterator[tuple[str, str]]:
     """Give the folders of releases that another Python runs than was to."""
-    for each in filter(doors.is_launched, found.services):
-        launcher = each.argument("argv")
-        if other := program.other_python(launcher):
-            yield os.path.dirname(launcher), other
+    launchers = (e.argument("argv") for e in found.services if doors.is_launched(e))
+    for folder, launcher in {os.path.dirname(e): e for e in launchers}.items():
+        if other := interpreter.other(launcher):
+            yield folder, other
 
 
 def _groups(found: Configuration) -> dict[str, tuple[str, ...]]:

@@ -15,12 +15,12 @@ from __future__ import annotations
 
 import configparser
 import contextlib
+import functools
 import os
 import shutil
-import subprocess
 from pathlib import Path
 
-from postfix_archive.back import bundle
+from postfix_archive.back import interpreter
 from postfix_archive.core import digest, gates
 from postfix_archive.core.errors import InstallFailed, InstallRefused
 
@@ -30,9 +30,6 @@ DOORS = ("archive-stamp", "archive", "archive-lmtp")
 OTHER = {gates.PIPE: "40-", gates.LMTP: "10-"}  # of master.cf.d: the other door's
 COMPLETE = "complete"
 USUAL_PREFIX = "/usr/local"
-USUAL_PYTHON = "/usr/bin/python3"
-OLDEST = "(3, 11)"  # of Python
-LONGEST = 120  # bytes of a #! line that every kernel takes, less "#!" and " -IS"
 COMMAND = """#!/bin/sh
 # Starts the command postfix-archive in its own environment.
 exec {lib}/current/commands/bin/python -I \
@@ -45,11 +42,10 @@ class Program:
 
     def __init__(self, prefix: str, destdir: str = "", python: str = "") -> None:
         self.lib = f"{prefix}/lib/postfix-archive"
-        self.python = python or USUAL_PYTHON
+        self.python = python or interpreter.USUAL
         self._lib = Path(destdir + self.lib)
         self._command = Path(f"{destdir}{prefix}/sbin/postfix-archive")
         self._manual = Path(f"{destdir}{prefix}/share/man")
-        self._python = f"{self.python} {version(self.python)}"
 
     @property
     def is_there(self) -> bool:
@@ -60,6 +56,11 @@ class Program:
     def command(self) -> Path:
         """The path of the command postfix-archive."""
         return self._command
+
+    @functools.cached_property
+    def _python(self) -> str:
+        """The path and version of the Python that a release is laid down for."""
+        return f"{self.python} {interpreter.version(self.python)}"
 
     @property
     def release(self) -> str:
@@ -129,7 +130,7 @@ class Program:
     def _environment(self, folder: Path, wheels: str) -> None:
         """Make an environment of its own for the commands."""
         commands = folder / "commands"
-        done = _run([self.python, "-I", "-m", "venv", str(commands)])
+        done = interpreter.run([self.python, "-I", "-m", "venv", str(commands)])
         if done.returncode:
             raise InstallRefused(
                 f"{self.python} cannot make an environment of its own: install its venv"
@@ -156,70 +157,6 @@ class Program:
         for page in (folder / "docs" / "man").glob("*.[15]"):
             section = self._manual / f"man{page.suffix[1:]}"
             replace(section / page.name, page.read_text(), 0o644)
-
-
-def interpreter(word: str) -> str:
-    """Return the absolute path of the Python that is to run the program.
-
-    word is a path or a name in PATH, "" for the usual one. Raises InstallRefused.
-    """
-    found = shutil.which(word or USUAL_PYTHON)
-    if found is None:
-        raise InstallRefused(
-            f"PYTHON={word or USUAL_PYTHON}: there is no such program: give the path of"
-            " a Python 3.11 or later"
-        )
-    path = os.path.abspath(found)
-    if len(path) > LONGEST or path.split() != [path]:
-        raise InstallRefused(
-            f"PYTHON={path}: the first line of a script cannot name this path: give a"
-            " shorter one, without white space"
-        )
-    if not _is_new_enough(path):
-        raise InstallRefused(
-            f"PYTHON={path}: that is no Python 3.11 or later: give the path of one"
-        )
-    return path
-
-
-def _is_new_enough(python: str) -> bool:
-    asks = f"import sys; sys.exit(sys.version_info < {OLDEST})"
-    try:
-        return _run([python, "-I", "-c", asks]).returncode == 0
-    except OSError:  # a file that the kernel cannot run
-        return False
-
-
-def version(python: str) -> str:
-    """Return what .pyc files of that Python begin with, in hexadecimal digits.
-
-    It stands for the version: bundles and environments of another are not for it. ""
-    where that program does not run.
-    """
-    asks = "import importlib.util as u; print(u.MAGIC_NUMBER.hex())"
-    try:
-        return _run([python, "-I", "-c", asks]).stdout.strip()
-    except OSError:
-        return ""
-
-
-def other_python(launcher: str) -> str:
-    """Return the interpreter of a door whose release another version was to run.
-
-    "" where they fit, and where that cannot be told.
-    """
-    folder = Path(launcher).parent
-    release = folder / "current" if (folder / "current").is_symlink() else folder
-    try:
-        with open(launcher, "rb") as opened:
-            first = opened.readline(LONGEST + 8)
-        with open(release / bundle.FOLDER / "archive-stamp", "rb") as opened:
-            made_by = opened.read(4).hex()
-    except OSError:
-        return ""
-    python = os.fsdecode(first[2:].split()[0]) if first.startswith(b"#!/") else ""
-    is_fit = not python or version(python) in ("", made_by)
-    return "" if is_fit else python
 
 
 def service_texts(mode: str = gates.PIPE) -> list[str]:
@@ -273,20 +210,13 @@ def _requirements() -> list[str]:
 
 
 def _must(command: list[str]) -> None:
-    done = _run(command)
+    done = interpreter.run(command)
     if done.returncode:
         said = " ".join((done.stderr or done.stdout).split())[-400:]
         raise InstallFailed(
             f"this failed: {' '.join(command[:6])}: {said}; WHEELS=folder takes"
             " the Python packages from there. Postfix was not touched"
         )
-
-
-def _run(command: list[str]) -> subprocess.CompletedProcess[str]:
-    clean = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
-    return subprocess.run(
-        command, env=clean, capture_output=True, text=True, check=False
-    )
 
 
 def sync(path: Path) -> None:

@@ -18,6 +18,7 @@ from postfix_archive.back import (
     followed,
     host,
     instance,
+    interpreter,
     mailq,
     observing,
     postconf,
@@ -91,7 +92,7 @@ def _install(given: Asked) -> None:
         _lay_down_package(given)
         return
     _refuse_user("install")
-    python = program.interpreter(given.python)
+    python = interpreter.named(given.python)
     _refuse_wheels(given.wheels)
     _need_postfix(install=given.install_postfix and not given.dry_run)
     directory = _directory(given)
@@ -135,7 +136,7 @@ def _carry_out(
 
 def _lay_down_package(given: Asked) -> None:
     """Lay the program down for a package; Postfix is not looked at."""
-    python = program.interpreter(given.python)
+    python = interpreter.named(given.python)
     _refuse_wheels(given.wheels)
     destdir = os.path.abspath(given.destdir).rstrip("/")
     laid = program.Program(given.prefix or program.USUAL_PREFIX, destdir, python)

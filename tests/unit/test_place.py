@@ -14,6 +14,7 @@ from postfix_archive.back import (
     drafts,
     host,
     instance,
+    interpreter,
     mailq,
     passing,
     postconf,
@@ -79,8 +80,8 @@ def test_the_interpreter_is_named_by_its_whole_path(
 ) -> None:
     (tmp_path / "snake").symlink_to(sys.executable)
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert program.interpreter("snake") == str(tmp_path / "snake")
-    assert program.interpreter("") == "/usr/bin/python3"
+    assert interpreter.named("snake") == str(tmp_path / "snake")
+    assert interpreter.named("") == "/usr/bin/python3"
 
 
 def test_an_interpreter_that_will_not_do_is_refused(tmp_path: Path) -> None:
@@ -96,7 +97,7 @@ def test_an_interpreter_that_will_not_do_is_refused(tmp_path: Path) -> None:
         ("/etc/hostname", "there is no such program|no Python"),
     ):
         with pytest.raises(InstallRefused, match=why):
-            program.interpreter(word)
+            interpreter.named(word)
 
 
 def test_the_prefix_is_known_from_the_services() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from postfix_archive.back import program
+from postfix_archive.back import interpreter, program
 from postfix_archive.back.program import Program
 from postfix_archive.core.errors import InstallFailed
 
@@ -92,9 +92,9 @@ def test_another_version_of_python_gets_a_release_of_its_own(
     first = Program(f"{tmp_path}/usr")
     first.lay_down()
     before = current(first)
-    assert program.other_python(f"{first.lib}/archive-lmtp") == ""
-    monkeypatch.setattr(program, "version", lambda _: "0d0d0d0a")
-    assert program.other_python(f"{first.lib}/archive-lmtp") == program.USUAL_PYTHON
+    assert interpreter.other(f"{first.lib}/archive-lmtp") == ""
+    monkeypatch.setattr(interpreter, "version", lambda _: "0d0d0d0a")
+    assert interpreter.other(f"{first.lib}/archive-lmtp") == interpreter.USUAL
     assert not Program(f"{tmp_path}/usr").is_current
     second = Program(f"{tmp_path}/usr")
     second.lay_down()
@@ -104,13 +104,13 @@ def test_another_version_of_python_gets_a_release_of_its_own(
 
 def test_of_what_cannot_be_told_nothing_is_said(tmp_path: Path) -> None:
     door = tmp_path / "archive-stamp"
-    assert program.other_python(str(door)) == ""
+    assert interpreter.other(str(door)) == ""
     door.write_text("#!\n")
-    assert program.other_python(str(door)) == ""
+    assert interpreter.other(str(door)) == ""
     (tmp_path / "bundles").mkdir()
     (tmp_path / "bundles" / "archive-stamp").write_bytes(b"old!")
-    assert program.other_python(str(door)) == ""
+    assert interpreter.other(str(door)) == ""
     door.write_text(f"#!{tmp_path}/none -IS\n")
-    assert program.other_python(str(door)) == ""
+    assert interpreter.other(str(door)) == ""
     door.write_text("#!/usr/bin/python3 -IS\n")
-    assert program.other_python(str(door)) == "/usr/bin/python3"
+    assert interpreter.other(str(door)) == "/usr/bin/python3"
