@@ -1,4 +1,4 @@
-"""What we aim at, and whether it was found: one line for each aim, from both runs."""
+"""The targets, and whether they were reached: one row each, from both runs."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ RATES = (
     (variants.PIPE, variants.NULL_PIPE, 0.85),
 )
 WHY = """\
-Why the lmtp door is below its aims: the null filter passes bytes on, for 0.15 ms of
-CPU a message in its worker. 85% of its rate would leave the archive half a
-millisecond; it takes about 2, over a third of it in the kernel (a file made, three
+Why lmtp mode misses its targets: the null filter passes bytes on, for 0.15 ms of CPU
+per message in its worker. 85% of its rate would leave the archive half a
+millisecond; it takes about 2, over a third of that in the kernel (a new file, three
 fsyncs, two connections, a second process), the rest in Python: header, archive id,
-stamp, report, gzip, the journal's line, the two sessions. No step has more than 7% of
-it, so there is none to mend. And an after-queue filter, even the null one, has
-Postfix take each message in twice, which always_bcc has not; where all cores are
-busy, as here, that is the rate. What would have to change: these steps in compiled
-code, several messages an fsync, which a door that answers each message by itself
-cannot have, or more cores."""
+stamp, report, gzip, the journal's line, the two sessions. No step takes more than 7%,
+so there is no single one to improve. And with any after-queue filter, even the null
+one, Postfix receives each message twice, which it does not with always_bcc; where all
+cores are busy, as here, that limits the rate. What would help: these steps in
+compiled code, one fsync for several messages, which is impossible where each message
+is answered by itself, or more cores."""
 LMTP_RATE = f"messages/s, {variants.LMTP} /"
 PROCESS = 2.0  # CPU of one of our processes, in those of a bare interpreter
 STORED = 0.95  # messages/s with the fullest store, in those with an empty one
@@ -38,7 +38,7 @@ LARGE = 64.0  # MB: peak memory of each process with a very large message
 
 @dataclass(frozen=True)
 class Aim:
-    """One aim, and what was found."""
+    """One target, and what was measured."""
 
     what: str
     aim: float
@@ -47,30 +47,30 @@ class Aim:
 
     @property
     def is_reached(self) -> bool:
-        """True if what was found is as good as the aim."""
+        """True if the result is as good as the target."""
         beyond = self.found.middle - self.aim
         return beyond >= 0 if self.at_least else beyond <= 0
 
     @property
     def verdict(self) -> str:
-        """Reached, or by what share of the aim it was missed."""
+        """Reached, or by what share of the target it was missed."""
         if self.is_reached:
             return "reached"
         return f"missed by {abs(self.found.middle - self.aim) / self.aim:.0%}"
 
     def row(self) -> str:
-        """The aim as a line of the table."""
+        """The target as a row of the table."""
         sign = "≥" if self.at_least else "≤"
         found = self.found if self.found.is_wide else f"{self.found.middle:.2f}"
         return f"| {self.what} | {sign} {self.aim:.2f} | {found} | {self.verdict} |"
 
 
 def section(bench: Result, growth: Result) -> Iterator[str]:
-    """Give the lines of the page; empty results are those of runs that were not."""
+    """Yield the lines of the page; a run that was not made has an empty result."""
     found = [*_rates(bench), *_processes(bench), *_stored(growth), *_memory(growth)]
     if found:
-        yield from ("## What we aim at", "", f"Messages/s: {BAR}.", "")
-        yield from ("| | aim | found | |", "|---|---|---|---|")
+        yield from ("## Targets", "", f"Messages/s: {BAR}.", "")
+        yield from ("| | target | measured | |", "|---|---|---|---|")
         yield from (each.row() for each in found)
     rates = (each for each in found if each.what.startswith(LMTP_RATE))
     if not all(each.is_reached for each in rates):

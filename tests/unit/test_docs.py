@@ -12,7 +12,7 @@ from postfix_archive.core import settings
 from postfix_archive.front import cli
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
 
 
 def commands(group: click.Group, before: str = "") -> list[str]:
@@ -54,8 +54,19 @@ def test_every_command_is_documented_and_has_help(name: str) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_link_leads_somewhere(page: Path) -> None:
-    for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
-        assert (page.parent / target).exists()
+    for target, anchor in re.findall(r"\]\(([^)#:]*)(?:#([^)]+))?\)", page.read_text()):
+        linked = page.parent / target if target else page
+        assert linked.exists()
+        assert not anchor or anchor in anchors(linked)
+
+
+def anchors(page: Path) -> set[str]:
+    """The anchors of a page's headings, as web pages of repositories make them."""
+    headings = re.findall(r"^#+ (.*)", page.read_text(), re.M)
+    return {
+        re.sub(r"[^\w -]", "", each).strip().lower().replace(" ", "-")
+        for each in headings
+    }
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

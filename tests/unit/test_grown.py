@@ -47,7 +47,7 @@ def test_mail_comes_in_the_order_of_its_days() -> None:
 
 def test_the_section_holds_each_archive_against_the_empty_one() -> None:
     lines = list(grown.section(GROWTH))
-    assert "version 1.0, 2026-11-25; load average before it 1.0." in lines
+    assert "version 1.0, 2026-11-25; load average at the start 1.0." in lines
     assert "| 1,000,000 | 1,000,123 | 100,123 | 1,301 |" in lines
     assert "| lmtp | 1,000,000 | 29.0 | 0.97 (0.95–1.00) | 31.0 |" in lines
     assert "| 1,000 | 14.00 | 15.00 | 5.00 |" in lines

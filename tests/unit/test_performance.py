@@ -138,7 +138,7 @@ def test_the_profile_says_what_makes_ours_dearer_than_the_null_filter() -> None:
         variants.LMTP: {"archive-lmtp": 2.0, "qmgr": 0.75, "smtpd": 0.32},
     }
     assert page._difference(profile, variants.LMTP, variants.NULL_LMTP) == (
-        "lmtp beside null-lmtp, +2.07 ms:"
+        "lmtp compared with null-lmtp, +2.07 ms:"
         " archive-lmtp +2.00, qmgr +0.25, null_lmtp.py -0.20."
     )
 
