@@ -1,26 +1,27 @@
-# make install ARCHIVE=legal@example.com    put it into this host's Postfix (as root)
-# make uninstall                            take it out again
-# make demo    see it work: a private Postfix, some mail, the archive copies
-# make test    everything that can be tested here, on a live Postfix
+# make install ARCHIVE=legal@example.com    install into this host's Postfix (as root)
+# make uninstall                            remove it and restore the configuration
+# make demo    a private Postfix archives some mail and prints the archive copies
+# make test    all unit tests, and live tests against a real Postfix
 # make storm   2,000 messages while processes are killed at random, then 5,000 while the
-#              follower of the log is killed at random and the log rotated (minutes)
-# make load    20,000 mixed messages, then 100,000 small ones (an hour or two)
-# make reconcile  5,000 messages, 37 around the archive; a log of 1,000,000 lines
-# make bench   messages/s, CPU, fsyncs, latency beside Postfix without an archive (15
-#              minutes; one with ROUNDS=1 SIZES=4 RECIPIENTS=1; OUT=docs keeps the page)
-# make growth  the same rate with 1,000,000 messages in the store? the memory of a worker
-#              after 50,000, of all with 200 MB (STORE=folder keeps the store, 6 GB)
-# make check   format, lint, types, house rules, unit tests
-# make format  bring the code into form
+#              log follower is killed at random and the log is rotated (minutes)
+# make load    20,000 mixed messages, then 100,000 small ones (one to two hours)
+# make reconcile  5,000 messages, 37 of them not archived; a log of 1,000,000 lines
+# make bench   messages/s, CPU, fsyncs and latency, with and without the archive (15
+#              minutes; 1 with ROUNDS=1 SIZES=4 RECIPIENTS=1; OUT=docs writes the page)
+# make growth  throughput with 1,000,000 messages in the store; memory of a worker after
+#              50,000 messages and with 200 MB ones (STORE=DIR keeps the store, 6 GB)
+# make check   format, lint, types, unit tests
+# make format  format the code
 #
-# demo, test and check install what they need and say so first.
+# demo, test and check install what they need and print it first.
 
 PYTHON ?= /usr/bin/python3
 VENV = .venv
 BIN = $(VENV)/bin
 
-# For install, by the environment: in a shell line their characters could mean more.
-# Defaults are the installer's. DESTDIR=, for packages, lays down the program alone.
+# Options of install and uninstall are passed in the environment, not on a command line:
+# the shell would interpret their characters. The installer has the defaults. DESTDIR=,
+# for packages, installs the program files alone.
 ifneq ($(filter install uninstall,$(MAKECMDGOALS)),)
 export ARCHIVE ARCHIVE_POSITION CONFIG_DIRECTORY DESTDIR DRY_RUN INSTALL_POSTFIX
 export MODE ON_REQUEST PORT PREFIX PYTHON STORE WHEELS
@@ -30,8 +31,8 @@ INSTALLER = "$$PYTHON" -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
  path of one\n' $@ "$$PYTHON" >&2; exit 1; }; \
   PYTHONPATH=. "$$PYTHON" -B -m postfix_archive.front.install
 
-# Test files side by side, where live tests run on this host and not in a container:
-# they wait for Postfix most of the time.
+# Run test files in parallel if live tests run on this host and not in a container: they
+# wait for Postfix most of the time.
 ifeq ($(shell id -u)-$(POSTFIX_ARCHIVE_TESTS),0-)
 SIDE_BY_SIDE = -n 3 --dist loadfile
 endif
@@ -63,8 +64,8 @@ live:
 	@PYTHON=$(PYTHON) tests/prepare test
 	@$(BIN)/pytest $(SIDE_BY_SIDE) -m "live and not slow"
 
-# The live tests as a user gets them who is not root but may use Docker. Where no engine
-# runs, as root: tests/container/engine start, and stop when done.
+# The live tests for a user without root who may use Docker. To run them without a Docker
+# engine, as root: tests/container/engine start, and stop afterwards.
 container:
 	@PYTHON=$(PYTHON) POSTFIX_ARCHIVE_TESTS=container tests/prepare test
 	@$(BIN)/pytest tests/test_container_path.py

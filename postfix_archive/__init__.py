@@ -1,8 +1,6 @@
-"""A mail archive for Postfix hosts that uses only Postfix's own hooks.
+"""A mail archive for Postfix hosts that uses only Postfix's own interfaces.
 
-Three floors, ``front -> core <- back``: front speaks with the outside and decides
-nothing, core is pure, back makes things true. docs/how-it-works.md has the way of
-a message.
+One package for each subject; docs/how-it-works.md describes the path of a message.
 """
 
 __version__ = "0.1.0"

@@ -1,4 +1,4 @@
-"""Starts the command postfix-archive."""
+"""Runs the command postfix-archive: python -m postfix_archive."""
 
 from postfix_archive.front.cli import main
 

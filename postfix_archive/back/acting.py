@@ -1,7 +1,7 @@
-"""What root's commands do in the archive's name: as its user, and aloud in the log.
+"""Drops root's privileges to the owner of a directory; locks and touches files there.
 
-Used by the bypass, by rescue, return and outcomes. Root never writes into a folder that
-belongs to somebody else: what it finds there could lead anywhere.
+Used by the commands bypass, queue rescue, fallback import and outcomes. As root they
+never write into a directory of another user, who could place symlinks in it.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from postfix_archive.core.errors import ALARM, ArchiveError
 
 @contextlib.contextmanager
 def as_owner(folder: str) -> Iterator[None]:
-    """Act as the owner of a folder, so that what is made there is the owner's.
+    """Set effective user and group to those of the directory's owner, if root.
 
-    Raises StoreFailed where there is no such folder.
+    Raises StoreFailed if the directory does not exist.
     """
     try:
         owner = os.stat(folder)
@@ -41,9 +41,9 @@ def as_owner(folder: str) -> Iterator[None]:
 
 
 def lock(path: str) -> int:
-    """Return the descriptor of a lock, -1 if another process has it.
+    """Lock a file; return the descriptor, -1 if another process holds the lock.
 
-    Raises StoreFailed. The kernel lets go of it when the process ends.
+    Raises StoreFailed. The kernel releases the lock when the process ends.
     """
     flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
     try:
@@ -59,7 +59,7 @@ def lock(path: str) -> int:
 
 
 def note(folder: str, name: str) -> None:
-    """Touch a file of the folder's owner: now it was done. Failing is no failure."""
+    """Set the mtime of a file to now, as the directory's owner; errors are ignored."""
     with contextlib.suppress(ArchiveError, OSError), as_owner(folder):
         flags = os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
         os.close(os.open(f"{folder}/{name}", flags, files.DRAFT_MODE))
@@ -67,7 +67,7 @@ def note(folder: str, name: str) -> None:
 
 
 def log(directory: str, tag: str, text: str) -> None:
-    """Say it in Postfix's own log; that it cannot is no reason to stop."""
+    """Write an alarm to Postfix's log with postlog(1); errors are ignored."""
     with contextlib.suppress(ArchiveError):
         words = ("-t", tag, "-p", "warn", f"{ALARM} {text}")
         postconf.run(directory, "postlog", *words)

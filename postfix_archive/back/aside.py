@@ -1,11 +1,11 @@
-"""Work in a process of its own, so that nobody has to wait for it longer than agreed.
+"""Runs a function in a child process, and waits for it no longer than a timeout.
 
-Used by front/through. A call on a disk that hangs cannot be broken off, and the process
-that made it cannot even be killed; so that process must not be the one mail waits for.
-What is late goes on by itself and may still end well: doing it twice must be harmless.
-There are so many such processes of one user and no more, those that hang included. Each
-has a name in Linux's abstract namespace (unix(7)), which the kernel frees with it and
-for which no disk is asked.
+Used by stamp_filter/write_through. A system call on a disk that hangs cannot be
+interrupted, and its process not even killed; so mail must not wait for that process. A
+child that is late keeps running and may still succeed, so the function must be safe to
+run twice. The number of children of one user is limited, hanging ones included: each
+binds one of PROCESS_LIMIT names in the abstract socket namespace (unix(7)), which needs
+no disk, and which the kernel frees when the child ends.
 """
 
 from __future__ import annotations
@@ -21,19 +21,20 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 DONE, FAILED = b"+", b"-"
-LENGTH = 8  # bytes before what is said, most significant first
+LENGTH = 8  # bytes of the length before each message, big-endian
 BLOCK = 1 << 16
-FILES = 1 << 16  # descriptors: more than a door has open
-# Processes of one user: more than doors work at once on the usual host (10 by pipe(8),
-# 20 workers an archive). Each has about 10 MB of its own.
+FILES = 1 << 16  # descriptors: more than a transport has open
+# Children of one user: more than a usual host has transport processes at a time (10 in
+# pipe mode, 20 workers an archive). Each child has about 10 MB of its own.
 MOST = 64
-BEGUN: list[int] = []  # process ids of which nobody has seen the end yet
+BEGUN: list[int] = []  # process ids of children that are not reaped yet
 
 
 class Mate:
-    """A process that does one piece of work after the other, forked for the first.
+    """Calls a function in a child process, which is forked at the first call.
 
-    It ends with the process that it belongs to. One that is late is left to itself.
+    The child ends with its parent. After a timeout it is abandoned, and the next call
+    forks another.
     """
 
     __slots__ = ("_peer", "_work")
@@ -43,10 +44,10 @@ class Mate:
         self._peer: socket | None = None
 
     def done(self, told: bytes, seconds: int) -> str:
-        """Let it work on what it is told; return what the work returned.
+        """Call the function with payload; return its result.
 
-        Raises NotAtOnce, with the reason, when the work failed, and TooLate when it
-        took longer than seconds.
+        Raises WriteThroughFailed, with the reason, if the call fails, and
+        WriteThroughTimeout if it takes longer than timeout seconds.
         """
         try:
             peer, self._peer = self._peer or _begun(self._work), None
@@ -56,9 +57,9 @@ class Mate:
         except TimeoutError:
             raise TooLate(f"not done within {seconds} s") from None
         except OSError as problem:
-            raise NotAtOnce(f"cannot be done aside: {problem}") from problem
+            raise NotAtOnce(f"child process failed: {problem}") from problem
         if not said:
-            raise NotAtOnce("the process that was to do it has died")
+            raise NotAtOnce("child process ended without a result")
         self._peer = peer
         text = said[1:].decode("utf-8", "replace")
         if not said.startswith(DONE):
@@ -67,7 +68,7 @@ class Mate:
 
 
 def _begun(work: Callable[[bytes], str]) -> socket:
-    """Fork; return the connection to the new process."""
+    """Fork; return the socket that is connected to the child."""
     _forget_ended()
     name = _named()
     try:
@@ -83,10 +84,10 @@ def _begun(work: Callable[[bytes], str]) -> socket:
 
 
 def _forget_ended() -> None:
-    """Let the kernel forget the processes that have ended; wait for none.
+    """Reap the children that have ended, without waiting.
 
-    SIGCHLD stays as it is: ignored, it would take from the rest of the program the exit
-    status of every process that it runs.
+    SIGCHLD is not set to SIG_IGN: that would lose the exit status of every other child
+    of the program.
     """
     for each in BEGUN.copy():
         try:
@@ -98,7 +99,7 @@ def _forget_ended() -> None:
 
 
 def _named() -> socket:
-    """Return one of the names that there are, to be held by the new process."""
+    """Return a socket bound to a free name; the child holds it until it ends."""
     name = socket(AF_UNIX, SOCK_DGRAM)
     for each in range(os.getpid(), os.getpid() + MOST):
         try:
@@ -106,15 +107,16 @@ def _named() -> socket:
             return name
         except OSError as problem:
             if problem.errno != EADDRINUSE:
-                return name  # a system without such names: there is no bound
+                return name  # a system without the abstract namespace: no limit
     name.close()
     raise NotAtOnce(f"{MOST} processes wait for the store")
 
 
 def _serve(work: Callable[[bytes], str], peer: socket, name: socket) -> None:
-    """Do what is asked for until nobody asks any more; never returns.
+    """Serve calls until the parent has closed its socket; never returns.
 
-    Holds on to nothing that others wait to see closed: not the client, not Postfix.
+    Closes all inherited descriptors first, since the client and Postfix wait for theirs
+    to be closed.
     """
     try:
         _let_go(peer.fileno(), name.fileno())
@@ -129,7 +131,7 @@ def _serve(work: Callable[[bytes], str], peer: socket, name: socket) -> None:
 
 
 def _let_go(*kept: int) -> None:
-    """Close every descriptor but those; the first three lead nowhere."""
+    """Close all descriptors but these; connect the first three to /dev/null."""
     nowhere = os.open("/dev/null", os.O_RDWR)
     for each in range(3):
         os.dup2(nowhere, each)
@@ -145,7 +147,7 @@ def _say(peer: socket, content: bytes) -> None:
 
 
 def _heard(peer: socket) -> bytes:
-    """Return what the other side says, nothing if it is gone."""
+    """Return one message from the peer, b"" if the peer has closed its socket."""
     length = _bytes(peer, LENGTH)
     return _bytes(peer, int.from_bytes(length, "big"))
 

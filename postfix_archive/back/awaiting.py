@@ -1,8 +1,8 @@
-"""What is known of a message before its copy is kept: so that the copy itself tells it.
+"""Outcomes that are known before the archive copy is stored, for the copy itself.
 
-Used by front/archive_transport where archive_wait_for_outcome is set, and by nobody
-else: it costs imports. The follower of the log notes it; where none runs, the copy
-waits for the time that was set, and no longer.
+Used by archive_transport.transport, only if archive_wait_for_outcome is set: it costs
+imports. outcomes.follower saves the outcomes; if none runs, the archive copy waits for
+the configured time and no longer.
 """
 
 from __future__ import annotations
@@ -23,16 +23,18 @@ from postfix_archive.core.settings import Settings
 
 
 def known(settings: Settings, sealed: Envelope, now: int) -> outcome_report.Became:
-    """Return what became of the recipients; nothing where the time is over.
+    """Return the outcomes of the recipients, empty if the waiting time is over.
 
-    now is Unix time. Raises OutcomeAwaited while it is not known and there is time.
-    Never waits so long that a rescue would come: half of archive_rescue_after at most.
+    now is Unix time. Raises OutcomeAwaited while they are unknown and there is time
+    left: at most half of archive_rescue_after, so that rescue never takes the copy
+    first.
     """
     told = _early(settings.archive_fallback_directory, sealed.archive_id)
     found = Results()
     found.capture(sealed, counts=True)
-    for each in told:
-        found.became(replace(each, of=sealed.queue_id.decode("ascii", "replace")))
+    queue_id = sealed.queue_id.decode("ascii", "replace")
+    for recipient_outcome in told:
+        found.became(replace(recipient_outcome, of=queue_id))
     if found.is_settled:
         return outcome_report.became(found)
     limit = min(settings.archive_wait_for_outcome, settings.archive_rescue_after // 2)
@@ -40,16 +42,16 @@ def known(settings: Settings, sealed: Envelope, now: int) -> outcome_report.Beca
         return outcome_report.Became()
     if now - sealed.arrival < limit:
         raise OutcomeAwaited(
-            f"{sealed.archive_id} is kept back until its outcome is known, for"
-            f" {limit} s at most (archive_wait_for_outcome)"
+            f"{sealed.archive_id}: archive copy waits up to {limit} s for the outcome"
+            " (archive_wait_for_outcome)"
         )
     return outcome_report.Became()
 
 
 def _early(folder: str, archive_id: str) -> list[Outcome]:
-    """Return what is known of a message whose copy is not kept yet; [] if not all is.
+    """Return the outcomes of a message that is not stored yet, [] if not all are known.
 
-    A state that cannot be read tells nothing.
+    An unreadable database counts as empty.
     """
     place = f"file:{urllib.parse.quote(f'{folder}/{followed.NAME}')}?mode=ro"
     try:

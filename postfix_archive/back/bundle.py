@@ -1,19 +1,18 @@
-"""Makes the bundles: what a door of pipe(8) imports, compiled, in one file a door.
+"""Makes import bundles: the compiled modules of a pipe mode program, in one file.
 
-Run by back/program when a release is laid down, with the Python that is to run the
-doors; read by front/launcher. An import finds, opens and reads a file and makes a
-record of it; for thirty of them that takes as long as the doors' own work. In a bundle
-they stand in the order in which they need each other, without what only people and
-type checkers read: docstrings and annotations.
+Run by install/program for a new release, with the Python that will run the program;
+read by intake/launcher. An import searches, opens and reads a file; thirty imports take
+as long as the rest of the program's work. In a bundle the modules are in the order of
+their imports, without docstrings and annotations.
 
-A bundle cannot be stale. It is made with its release, before that is in use, and a
-release never changes; size and time of each source stand in it all the same, as in a
-.pyc, so that one who edits a release in place at night is heeded: then, as where
-another version of Python runs the doors, the launcher imports as usual.
+A bundle belongs to one release, which does not change once it is in use. As in a .pyc
+file, size and mtime of each source are recorded, so that an edit in an installed
+release takes effect: then, or with another version of Python, the launcher imports the
+modules as usual.
 
-    <release>/bundles/<door>    the magic number of that Python's .pyc files, then
-                                marshalled: name, source, its size and time in seconds
-                                (what packages keep of it), code
+    <release>/bundles/<program>   magic number of that Python's .pyc files, then
+                                  marshalled tuples: module, source file, its size and
+                                  mtime in seconds (the resolution of packages), code
 """
 
 from __future__ import annotations
@@ -26,8 +25,8 @@ from importlib.util import MAGIC_NUMBER
 
 PACKAGE = "postfix_archive"
 FOLDER = "bundles"
-# What each door needs for every message. What it imports later, in a function, is not
-# taken along; where that is usual, name it here.
+# What each program needs for every message. Imports within functions are not followed;
+# where they are usual, name them here.
 DOORS = {
     "archive-stamp": ("front.pipe", "front.stamp_filter", "front.through"),
     "archive": ("front.pipe", "front.archive_transport"),
@@ -42,32 +41,35 @@ if TYPE_CHECKING:
 
 
 class Plain(ast.NodeTransformer):
-    """Takes the annotations out of a module, and with them their __future__."""
+    """Removes annotations, and imports from __future__, from a syntax tree."""
 
     def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
-        """Return the function without those of its parameters and result."""
+        """Return the function without annotations of parameters and result."""
         self.generic_visit(node)
         node.returns = None
         return node
 
     def visit_arg(self, node: ast.arg) -> ast.AST:
-        """Return the parameter alone."""
+        """Return the parameter without its annotation."""
         node.annotation = None
         return node
 
     def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.AST:
-        """Return the assignment, or nothing to do where there is none."""
+        """Return a plain assignment, or ``pass`` if nothing is assigned."""
         if node.value is None:
             return ast.copy_location(ast.Pass(), node)
         return ast.copy_location(ast.Assign([node.target], node.value), node)
 
     def visit_ImportFrom(self, node: ast.ImportFrom) -> ast.AST | None:
-        """Return the import, but for that of annotations as strings."""
+        """Return the import, None for ``from __future__ import annotations``."""
         return None if node.module == "__future__" else node
 
 
 def make(release: str, final: str = "") -> None:
-    """Write the bundles of a release; final is the path it will have, for packages."""
+    """Write the bundles of a release, durably.
+
+    final is the path at which it will be installed, if another (packages).
+    """
     os.makedirs(f"{release}/{FOLDER}", exist_ok=True)
     for door, rooms in DOORS.items():
         modules = [
@@ -80,9 +82,9 @@ def make(release: str, final: str = "") -> None:
 
 
 def needed(rooms: tuple[str, ...], release: str) -> list[str]:
-    """Return the modules that these import at once, themselves too, each after its own.
+    """Return these modules and all that they import at module level, in import order.
 
-    rooms are named within the package.
+    names are relative to the package.
     """
     found: dict[str, None] = {}
     for room in rooms:
@@ -92,7 +94,8 @@ def needed(rooms: tuple[str, ...], release: str) -> list[str]:
 
 def _follow(name: str, release: str, found: dict[str, None]) -> None:
     place = f"{release}/{_place(name, release)}"
-    if name in found or not os.path.exists(place):  # no module, but a name in one
+    # A name that is no module is an attribute of one.
+    if name in found or not os.path.exists(place):
         return
     above = name.rpartition(".")[0]
     if above:
@@ -103,7 +106,7 @@ def _follow(name: str, release: str, found: dict[str, None]) -> None:
 
 
 def _imports(tree: ast.Module) -> Iterator[str]:
-    """Give what a module imports of the package as soon as it is imported itself."""
+    """Yield the names of the package that a module imports at module level."""
     for node in tree.body:
         if isinstance(node, ast.ImportFrom) and node.module:
             if node.module.partition(".")[0] == PACKAGE:
@@ -120,7 +123,7 @@ def _module(name: str, release: str, final: str) -> Module:
 
 
 def _place(name: str, release: str) -> str:
-    """Return the file of a module, relative to the release."""
+    """Return the source file of a module, relative to the release."""
     path = name.replace(".", "/")
     return f"{path}/__init__.py" if os.path.isdir(f"{release}/{path}") else f"{path}.py"
 

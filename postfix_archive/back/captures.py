@@ -1,7 +1,7 @@
-"""Reads on in the journals: what was captured, and what of it has been told already.
+"""Reads new journal lines: captures, and outcomes that are recorded already.
 
-Used by following. Each line is taken in once, and its place noted for the outcome
-report of its record.
+Used by outcomes.follower. Each line is processed once, and its offset saved for the
+outcome report of its record.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from postfix_archive.core.settings import Settings
 
 
 class Captures:
-    """The journals of all archives, read up to where the state says."""
+    """The journals of all archives, read on from the saved offsets."""
 
     def __init__(self, settings: Settings, state: Followed) -> None:
-        """Begin; what is read goes into the state."""
+        """Begin; what is read is saved in state."""
         self._folder = settings.archive_store_directory
         self._state = state
 
     def read(self) -> set[str]:
-        """Take in what the journals have new; return the capsules they tell of."""
+        """Process the new lines of all journals; return the capsules in them."""
         new: set[str] = set()
         for archive in reading.archives(self._folder):
             path = f"{self._folder}/{archive}/{journal.NAME}"
@@ -43,7 +43,7 @@ class Captures:
         try:
             event = json.loads(raw)
         except (ValueError, RecursionError):
-            return set()  # torn, or damaged: for verify
+            return set()  # torn or damaged: postfix-archive verify reports it
         if not record.is_event(event):
             return set()
         if "id" in event:
@@ -58,7 +58,7 @@ class Captures:
 
 
 def said(archive: str, record_id: str, one: Outcome) -> followed.Said:
-    """Return what names an outcome among all that a journal has."""
+    """Return the key that identifies an outcome among all in the journals."""
     waits = one.kind == outcome.WAITING
     words = (one.of, one.recipient, one.original, one.parent)
     return (archive, record_id, *words, waits)
@@ -76,9 +76,9 @@ def _capture(archive: str, event: dict[str, Any]) -> Capture:
         at=float(sealed.arrival or archived),
         recipients=tuple(
             (
-                address.as_text(each.final),
-                address.as_text(each.original if each.expanded else b""),
+                address.as_text(recipient.final),
+                address.as_text(recipient.original if recipient.expanded else b""),
             )
-            for each in sealed.recipients
+            for recipient in sealed.recipients
         ),
     )

@@ -1,7 +1,7 @@
-"""Reads archive.cf and the site keys of one Postfix instance.
+"""Read archive.cf and the site keys of one Postfix instance.
 
-Used by the doors and the commands. The configuration directory is that of Postfix:
-``-c``, else MAIL_CONFIG, which pipe(8) passes on (postconf(5), export_environment).
+Used by intake and the commands. The configuration directory is Postfix's: option
+``-c``, else MAIL_CONFIG, which pipe(8) exports (postconf(5), export_environment).
 """
 
 from __future__ import annotations
@@ -23,23 +23,23 @@ if TYPE_CHECKING:
     from postfix_archive.core.settings import Settings
 
 NAME = "archive.cf"
-DIRECTORY = "/etc/postfix"  # config_directory: its default in postconf(5)
+DIRECTORY = "/etc/postfix"  # default of config_directory in postconf(5)
 
 
 def directory(given: str | None) -> str:
-    """Return the configuration directory: given, from MAIL_CONFIG, or the usual."""
+    """Return the configuration directory: option, MAIL_CONFIG, or the default."""
     return given or path(os.environ.get(b"MAIL_CONFIG", b"")) or DIRECTORY
 
 
 def path(raw: bytes) -> str:
-    """Return a path as Python has it, as os.fsdecode() does."""
+    """Decode a path as os.fsdecode() does, without the cost of importing os."""
     return raw.decode(sys.getfilesystemencoding(), sys.getfilesystemencodeerrors())
 
 
 def load(config_directory: str, place: str = "") -> Settings:
-    """Return the settings; a missing archive.cf means all defaults.
+    """Return the settings; without archive.cf all settings have their defaults.
 
-    place is another file to read them from. Raises SettingsUnreadable and SettingWrong.
+    path is another file to read instead. Raises SettingsUnreadable and SettingWrong.
     """
     place = place or f"{config_directory}/{NAME}"
     try:
@@ -48,8 +48,8 @@ def load(config_directory: str, place: str = "") -> Settings:
         text = ""
     except (OSError, UnicodeDecodeError) as problem:
         raise SettingsUnreadable(
-            f"{place} cannot be read: {problem}; the user of the archive services in"
-            " master.cf must be able to"
+            f"{place} cannot be read: {problem}; make it readable for the user of the"
+            " archive services in master.cf"
         ) from problem
     return settings.parse(
         text,
@@ -70,21 +70,21 @@ def keys(found: Settings) -> Keyring:
         ) from None
     except (OSError, UnicodeDecodeError) as problem:
         raise KeyUnreadable(
-            f"{place} cannot be read: {_reason(problem)}; it must belong to the user of"
+            f"{place} cannot be read: {_reason(problem)}; its owner must be the user of"
             " the archive services in master.cf"
         ) from None
 
 
 def user_id(found: Settings) -> int:
-    """Return the user id of mail_owner, under which pickup(8) requeues mail."""
+    """Return the user id of mail_owner, as whom pickup(8) requeues mail."""
     from pwd import getpwnam
 
     try:
         return getpwnam(found.mail_owner).pw_uid
     except KeyError:
         raise SettingWrong(
-            f"{found.config_directory}/{NAME}: mail_owner = {found.mail_owner}: there"
-            " is no such user; give the value that main.cf has"
+            f"{found.config_directory}/{NAME}: mail_owner = {found.mail_owner}: no such"
+            " user; use the value from main.cf"
         ) from None
 
 

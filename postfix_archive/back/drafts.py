@@ -1,9 +1,8 @@
-"""main.cf and master.cf with changes made in them, before any of it takes effect.
+"""Changes main.cf and master.cf: edits copies, then replaces each file atomically.
 
-Used by install, uninstall and the undo record. postconf(1) makes the changes in copies;
-then each file is replaced whole. So there are few states between before and after, all
-known beforehand: whatever ends an installation, even a power cut, leaves the files in
-one of them.
+Used by install, uninstall and the undo record. postconf(1) edits the copies, so all
+contents that the files can have during an installation are known in advance; a crash
+or power failure leaves one of them. Raises InstallFailed if a file changes meanwhile.
 """
 
 from __future__ import annotations
@@ -19,22 +18,22 @@ from postfix_archive.back import config, postconf, program
 from postfix_archive.core.errors import InstallFailed
 from postfix_archive.core.ways import Change
 
-FILES = ("master.cf", "main.cf")  # services first: main.cf names them
+FILES = ("master.cf", "main.cf")  # services first: main.cf refers to them
 Contents = dict[str, bytes]
 
 
 def read(directory: Path | str) -> Contents:
-    """Return both files as they are."""
+    """Return the contents of both files."""
     return {name: Path(directory, name).read_bytes() for name in FILES}
 
 
 def digests(contents: Contents) -> dict[str, str]:
-    """Return the digest of each file."""
+    """Return the SHA-256 of each file, in hexadecimal."""
     return {name: hashlib.sha256(text).hexdigest() for name, text in contents.items()}
 
 
 def changed(before: Contents, changes: Iterable[Change]) -> Contents:
-    """Return both files with these changes made, in copies that only we can see."""
+    """Return both files with the changes applied, edited in a private directory."""
     with tempfile.TemporaryDirectory() as folder:
         for name, content in before.items():
             Path(folder, name).write_bytes(content)
@@ -44,20 +43,20 @@ def changed(before: Contents, changes: Iterable[Change]) -> Contents:
 
 
 def put(directory: Path | str, after: Contents, before: Contents) -> None:
-    """Replace both files, durably; raises InstallFailed if they are not as before."""
+    """Replace both files durably; raises InstallFailed if they differ from before."""
     now = read(directory)
     for name in FILES:
         if now[name] != before[name]:
             raise InstallFailed(
-                f"{directory}/{name} was changed by somebody else meanwhile: run this"
-                " again"
+                f"{directory}/{name}: changed by another process during this run; run"
+                " it again"
             )
     for name in FILES:
         rewrite(Path(directory, name), after[name])
 
 
 def put_back(kept: Path, path: Path) -> None:
-    """Replace a file by the kept one, whole and durably: bytes, mode, owner, times."""
+    """Copy a file over another, atomically and durably, with mode, owner and times."""
     draft = _draft(path)
     shutil.copy2(kept, draft)
     status = kept.stat()
@@ -66,7 +65,7 @@ def put_back(kept: Path, path: Path) -> None:
 
 
 def make(directory: str, change: Change) -> None:
-    """Make one change, by postconf(1)."""
+    """Apply one change with postconf(1)."""
     if change.where == "main":
         if change.after is None:
             postconf.remove_main(directory, change.name)
@@ -86,15 +85,15 @@ def make(directory: str, change: Change) -> None:
 
 
 def sweep(directory: Path | str) -> None:
-    """Take away drafts that a run has left which was killed."""
+    """Remove the drafts that a killed installer has left."""
     for name in (*FILES, config.NAME):
         _draft(Path(directory, name)).unlink(missing_ok=True)
 
 
 def rewrite(path: Path, content: bytes) -> None:
-    """Replace a file's content, durably; mode, owner and labels stay.
+    """Replace a file's content durably; mode, owner and extended attributes stay.
 
-    A new file is for everybody to read.
+    A new file gets mode 0644.
     """
     there = path.stat() if path.exists() else None
     if there and path.read_bytes() == content:

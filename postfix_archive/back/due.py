@@ -1,8 +1,8 @@
-"""Keeps the outcome reports that are due, as the follower of the log has noted them.
+"""Stores and mails the outcome reports that are due.
 
-Used by following. A report is due once all captures of a record are settled, and stays
-so until the store has it, and the archive address too where that is wanted: whatever
-comes between, it is tried again.
+Used by outcomes.follower, which records what is due: a report is due once all captures
+of a record are settled, and until it is stored and, with archive_outcome_mail, mailed.
+A failure is retried.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from postfix_archive.core.keyring import Keyring
 from postfix_archive.core.record import Record
 from postfix_archive.core.settings import Settings
 
-PAUSE = 60  # seconds until what has failed is tried again
-ENOUGH = 20  # failures of the store, until it counts as down
+PAUSE = 60  # seconds between two attempts after a failure
+ENOUGH = 20  # failures after which the store counts as down
 
 
 class Due:
-    """The reports that are due.
+    """The outcome reports that are due.
 
-    ``waits`` says why some could not be kept or mailed yet, ``damaged`` which records
-    can have none, in one sentence each.
+    ``delay_warning`` says why some are not stored or mailed yet, ``damage_warnings``
+    which records can have none; one line each.
     """
 
     def __init__(self, settings: Settings, state: Followed) -> None:
@@ -42,9 +42,9 @@ class Due:
         self._again_at = 0
 
     def keep(self, now: int) -> None:
-        """Keep what is due, now Unix time; what cannot be kept stays due.
+        """Store and mail what is due; now is Unix time. What fails stays due.
 
-        A copy that is gone from the store delays no report but its own.
+        A missing or damaged archive copy delays no report but its own.
         """
         if self.waits and now < self._again_at:
             return
@@ -53,17 +53,17 @@ class Due:
         try:
             keys = config.keys(self._settings)
         except (KeyMissing, KeyUnreadable) as problem:
-            self.waits = f"{problem}; until then outcome reports wait"
+            self.waits = f"outcome reports delayed: {problem}"
             return
         failures = 0
         for archive, record_id in self._state.due():
             try:
                 self._settle(archive, record_id, keys, now)
             except (HandBackUnreachable, HandBackRefused) as problem:
-                self.waits = f"outcome reports wait to be mailed: {problem}"
+                self.waits = f"outcome reports not mailed yet: {problem}"
                 return
             except (StoreFailed, JournalFailed) as problem:
-                self.waits = f"outcome reports wait: {problem}"
+                self.waits = f"outcome reports delayed: {problem}"
                 failures += 1
                 if failures == ENOUGH:
                     return

@@ -1,8 +1,8 @@
-"""The lines of a journal from a time on, without reading what stands before.
+"""Read the journal lines of a period without reading all earlier ones.
 
-Used by holdings. A journal may have ten million lines: the first that matters is found
-by halving the file, by the time that each line begins with. That holds while the clock
-only goes forward; SLACK allows for runs that end after later ones, and small steps.
+Used by reconcile/archive_lookup. A journal can have ten million lines, so a binary
+search over the lines' times finds the first one. Times increase as long as the clock
+does; CLOCK_SLACK allows for small steps, and for a process that ends after a later one.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from postfix_archive.core import trace
 from postfix_archive.core.errors import JournalFailed
 
 SLACK = 3600.0  # seconds; archive_time_limit is 900 s
-NEAR = 1 << 16  # bytes: from here on line by line
+NEAR = 1 << 16  # bytes; the search stops here and reads line by line
 BEGINNING = b'{"seq":'
 TIME = b',"time":"'
 
 
 def lines(path: str, begin: float, end: float | None = None) -> Iterator[bytes]:
-    """Give the lines from about begin to about end (seconds since 1970), None: to all.
+    """Yield the lines from begin to end (Unix time), with CLOCK_SLACK on both sides.
 
-    Nothing where there is no journal. Raises JournalFailed.
+    end None means no limit. A missing journal has no lines. Raises JournalFailed.
     """
     first = _stamp(begin - SLACK)
     last = b"~" if end is None else _stamp(end + SLACK)
@@ -44,7 +44,7 @@ def lines(path: str, begin: float, end: float | None = None) -> Iterator[bytes]:
 
 
 def _start(journal: IO[bytes], first: bytes) -> int:
-    """Return an offset, the beginning of a line, before which all lines are older."""
+    """Return the offset of a line such that all lines before it are older."""
     low, high = 0, os.fstat(journal.fileno()).st_size
     while high - low > NEAR:
         middle = (low + high) // 2
@@ -57,7 +57,7 @@ def _start(journal: IO[bytes], first: bytes) -> int:
 
 
 def _next(journal: IO[bytes], offset: int) -> tuple[int, bytes]:
-    """Return where the first line behind an offset begins, and its time, if any."""
+    """Return offset and time of the next line with a time; b"" at the end."""
     journal.seek(offset)
     journal.readline()
     while True:
@@ -69,7 +69,7 @@ def _next(journal: IO[bytes], offset: int) -> tuple[int, bytes]:
 
 
 def _time(line: bytes) -> bytes:
-    """Return a line's time as it stands there, b"" for a line that is torn."""
+    """Return the time as written in the line, b"" for a torn line."""
     if not line.startswith(BEGINNING):
         return b""
     return line[:100].partition(TIME)[2].partition(b'"')[0]

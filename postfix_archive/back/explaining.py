@@ -1,7 +1,8 @@
-"""Asks marked copies of the source tables what a message would be archived for.
+"""Find the requests that a message would get, each with the line that makes it.
 
-Used by the command ``postfix-archive explain``. Copies are made in a folder of their
-own and asked by postmap(1); Postfix's own tables are only read.
+Used by ``postfix-archive explain``. Compiles the sources with a token for each ARCHIVE
+action into a temporary directory and looks them up with postmap(1); changes none of
+Postfix's own tables. Raises TableWrong, PostfixCommandFailed.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from postfix_archive.core.settings import Settings
 
 @dataclass(frozen=True)
 class Reason:
-    """A request, and the line that makes it."""
+    """A request, and the parameter or table line that makes it."""
 
     place: str
     what: str  # the key or the header line that matched; "" for a default
@@ -30,7 +31,11 @@ class Reason:
 
 @dataclass
 class Sources:
-    """The marked copies of all sources of archive_tables."""
+    """The sources of archive_tables, compiled with tokens to a temporary directory.
+
+    lines maps a table to the ARCHIVE line of each token. All three mappings have the
+    type:path of the compiled table that main.cf names as key.
+    """
 
     directory: str
     folder: Path
@@ -41,7 +46,7 @@ class Sources:
     sources: dict[str, str] = field(default_factory=dict)  # native type:path -> source
 
     def add(self, kind: str, source: str) -> None:
-        """Make the marked copy of one source; raises TableWrong."""
+        """Compile one source with tokens; raises TableWrong."""
         content = _content(source)
         made = tables.marked(content, kind=kind, place=source)
         copy = self.folder / str(len(self.copies))
@@ -57,32 +62,32 @@ class Sources:
         }
 
     def answers(self, question: Question, content: bytes) -> Iterator[Reason]:
-        """Give the ARCHIVE lines that match, none for a table that is not ours."""
+        """Yield the ARCHIVE lines that match; none for a table without a source."""
         native = question.lookup.table
         if native not in self.copies:
             return
-        for key, said in self._said(self.copies[native], question, content):
-            found = self.asked[native].get(said.encode("utf-8", "replace"))
-            if found:
-                number, archives = found
+        for key, value in self._said(self.copies[native], question, content):
+            line = self.asked[native].get(value.encode("utf-8", "replace"))
+            if line:
+                number, archives = line
                 place = f"{self.sources[native]}, line {number}"
                 yield Reason(place, f"{_said_by(question)}: {key}", archives)
 
     def _said(
         self, copy: str, question: Question, content: bytes
     ) -> Iterator[tuple[str, str]]:
-        """Give key and answer: the first of the keys, or each line of the message."""
+        """Yield key and result: of the first key found, or of each message line."""
         if question.flags:
-            words = (f"-{question.flags}q", "-", copy)
-            told = postconf.asked(self.directory, content, *words)
-            for line in told.split("\n"):
-                key, _, said = line.rpartition("\t")
-                yield key, said
+            arguments = (f"-{question.flags}q", "-", copy)
+            output = postconf.asked(self.directory, content, *arguments)
+            for line in output.split("\n"):
+                key, _, value = line.rpartition("\t")
+                yield key, value
             return
         for key in question.keys:
-            said = postconf.lookup(self.directory, copy, key)
-            if said:
-                yield key, said
+            value = postconf.lookup(self.directory, copy, key)
+            if value:
+                yield key, value
                 return
 
 
@@ -93,19 +98,21 @@ def reasons(
     mail: Mail,
     content: bytes,
 ) -> list[Reason]:
-    """Return every request of a message that comes by this service.
+    """Return the requests of a message that this service receives.
 
-    Raises TableWrong for a source that cannot be used.
+    Raises TableWrong for a source with a mistake.
     """
     place, archives = explaining.default(found, service)
-    told = [Reason(place, "", archives)] if archives or place.endswith(")") else []
-    with tempfile.TemporaryDirectory() as folder:
-        sources = Sources(found.directory, Path(folder))
+    all_reasons = []
+    if archives or place.endswith(")"):
+        all_reasons.append(Reason(place, "", archives))
+    with tempfile.TemporaryDirectory() as directory:
+        sources = Sources(found.directory, Path(directory))
         for kind, path in settings.archive_tables:
             sources.add(kind, path)
         for question in explaining.questions(found, service, mail):
-            told += sources.answers(question, content)
-    return list(dict.fromkeys(told))
+            all_reasons += sources.answers(question, content)
+    return list(dict.fromkeys(all_reasons))
 
 
 def _said_by(question: Question) -> str:
@@ -117,5 +124,5 @@ def _content(path: str) -> bytes:
         return Path(path).read_bytes()
     except OSError as problem:
         raise TableWrong(
-            f"{path}: {problem.strerror}; archive_tables in archive.cf names it"
+            f"read {path}: {problem.strerror}; check archive_tables in archive.cf"
         ) from problem

@@ -1,9 +1,9 @@
-"""The fallback directory: capsules that the store could not take, on another disk.
+"""The fallback directory: capsules that could not be stored, on another file system.
 
-Used by front/archive_transport and by rescue (put), and by front/returning (waiting,
-done). Whole capsules as they came, each in one file that is named after its content, so
-that the same capsule twice is one file. What is here is not archived yet: it is mail in
-flight that waits outside Postfix's queue, where nothing expires.
+Used by archive_transport and rescue (write), and by archive_transport/fallback_import
+(read, remove). Each file is one complete capsule and is named by its SHA-256, so that
+writing it twice gives one file. These messages are not archived yet; outside Postfix's
+queue they do not expire. Raises StoreFailed.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ if TYPE_CHECKING:
     from postfix_archive.back.spool import Spool
 
 SUFFIX = ".capsule"
-WHY = "why"  # the last reason for putting something here, for people
+WHY = "why"  # the last reason, as text
 DRAFTS = "drafts"
 
 
 def put(folder: str, message: Spool, why: str) -> str:
-    """Keep a capsule, durably; return the name of its file. Raises StoreFailed."""
+    """Write a capsule, durably; return its file name. Raises StoreFailed."""
     start = max(0, capsule.start(message.head()))
     name = message.digests([start])[start].hex() + SUFFIX
     path = f"{folder}/{name}"
-    if files.is_file(path):  # of a run that got no further
+    if files.is_file(path):  # from an attempt that was interrupted
         _check(path, name)
         files.sync_folder(folder)
         return name
@@ -46,9 +46,9 @@ def put(folder: str, message: Spool, why: str) -> str:
 
 
 def waiting(folder: str) -> list[tuple[float, str]]:
-    """Return since when (Unix time) and under which path capsules wait, oldest first.
+    """Return (mtime, path) of each capsule, oldest first; mtime is Unix time.
 
-    A folder that is not there holds nothing. Raises StoreFailed.
+    A missing directory has no capsules. Raises StoreFailed.
     """
     try:
         with os.scandir(folder) as found:
@@ -61,7 +61,7 @@ def waiting(folder: str) -> list[tuple[float, str]]:
 
 
 def why(folder: str) -> str:
-    """Return the last reason for which a capsule was put here, "" if none is known."""
+    """Return why the last capsule was written here, "" if that is unknown."""
     try:
         with open(files.opened(f"{folder}/{WHY}"), "rb") as opened:
             return " ".join(opened.read(2000).decode("utf-8", "replace").split())
@@ -70,7 +70,7 @@ def why(folder: str) -> str:
 
 
 def opened(path: str) -> int:
-    """Open a capsule to be read; return the descriptor. Raises StoreFailed."""
+    """Open a capsule for reading; return the descriptor. Raises StoreFailed."""
     try:
         return files.opened(path)
     except OSError as problem:
@@ -78,7 +78,7 @@ def opened(path: str) -> int:
 
 
 def done(path: str) -> None:
-    """Take a capsule away that the store has now. Raises StoreFailed."""
+    """Remove a capsule that has been stored. Raises StoreFailed."""
     try:
         os.unlink(path)
     except FileNotFoundError:
@@ -88,7 +88,7 @@ def done(path: str) -> None:
 
 
 def _since(path: str) -> tuple[float, str] | None:
-    """Return since when a capsule waits, None if it was taken away just now."""
+    """Return (mtime, path) of a capsule, None if it has just been removed."""
     try:
         return os.lstat(path).st_mtime, path
     except FileNotFoundError:
@@ -98,18 +98,20 @@ def _since(path: str) -> tuple[float, str] | None:
 
 
 def _check(path: str, name: str) -> None:
-    """Raise StoreFailed unless a file holds the capsule that it is named after."""
+    """Raise StoreFailed unless the SHA-256 of the capsule is its file name."""
     with open(opened(path), "rb") as found:
         head = found.read(header.HEAD_LIMIT)
         total = digest.sha256(head[max(0, capsule.start(head)) :])
         while block := found.read(header.HEAD_LIMIT):
             total.update(block)
     if total.hexdigest() + SUFFIX != name:
-        raise files.failed(path, OSError(0, "it is not the capsule that it is named"))
+        raise files.failed(
+            path, OSError(0, "SHA-256 of the capsule differs from its file name")
+        )
 
 
 def _note(folder: str, why: str) -> None:
-    """Note the reason; that it cannot be noted loses nothing."""
+    """Write the reason; ignore OSError, since the capsule itself is durable."""
     draft = f"{folder}/{WHY}.{os.getpid()}"
     flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW
     try:

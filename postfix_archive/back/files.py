@@ -1,13 +1,13 @@
-"""The one durable-write primitive, and the opening of files that must be ours.
+"""Durable files: drafts that are published, atomic replacement, safe opening.
 
-Used by all of back that writes. A file is a draft until it is published: then its
-bytes, its name and every folder above it are on the disk. Foreign errors leave as
-StoreFailed, but for write_all() and opened(), whose callers name the file.
+Used by every package that writes. A file is a draft until it is published; then its
+content, its name and all directories above it are on disk. OSError is translated to
+StoreFailed, except in write_all() and open_regular(), whose callers name the file.
 """
 
 from __future__ import annotations
 
-import posix as os  # os itself costs a door 1.2 ms
+import posix as os  # importing os costs a transport 1.2 ms
 import time
 from _stat import S_ISDIR, S_ISREG
 
@@ -16,12 +16,12 @@ from postfix_archive.core.errors import StoreFailed
 FOLDER_MODE = 0o700
 DRAFT_MODE = 0o600
 KEPT_MODE = 0o400
-_durable: set[str] = set()  # folders that this process has found to be there to stay
-LEFT = 3600  # seconds after which nobody writes a draft any more that takes a moment
+_durable: set[str] = set()  # directories that this process knows to be on disk
+LEFT = 3600  # seconds after which a draft of replace() is left over from a crash
 
 
 class Draft:
-    """A file being written that counts for nothing until it is published."""
+    """A file being written, under a name of its own until it is published."""
 
     __slots__ = ("_descriptor", "_name", "size")
 
@@ -50,7 +50,7 @@ class Draft:
             raise failed(self._name, problem) from problem
 
     def publish(self, name: str) -> None:
-        """Give the synced file its name, durably; an existing one is never replaced."""
+        """Link the synced file to name, durably; never replaces an existing file."""
         try:
             os.link(self._name, name, follow_symlinks=False)
             sync_folder(above(name))
@@ -58,45 +58,45 @@ class Draft:
             raise failed(name, problem) from problem
 
     def discard(self) -> None:
-        """Take the draft's own name away; a published file keeps its bytes."""
+        """Close the file and remove the draft's own name; a published name stays."""
         try:
             os.close(self._descriptor)
             os.unlink(self._name)
         except OSError:
-            pass  # an old draft counts for nothing
+            pass  # remove_drafts() removes it later
 
 
 def opened(path: str) -> int:
-    """Open a file to be read; return the descriptor. Raises OSError.
+    """Open a regular file for reading; return the descriptor.
 
-    Only a regular file, which no symlink and no pipe can stand for.
+    Raises OSError, also for a symlink, a FIFO or another special file.
     """
     flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
     descriptor = os.open(path, flags)
     if not S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise OSError(0, "it is no regular file")
+        raise OSError(0, "not a regular file")
     return descriptor
 
 
 def is_file(path: str) -> bool:
-    """Tell whether there is a regular file; raises StoreFailed for anything else."""
+    """Tell whether a regular file exists; raises StoreFailed for any other type."""
     mode = _mode(path)
     if mode and not S_ISREG(mode):
-        raise failed(path, OSError(0, "it is no regular file"))
+        raise failed(path, OSError(0, "not a regular file"))
     return bool(mode)
 
 
 def is_folder(path: str) -> bool:
-    """Tell whether there is a folder; raises StoreFailed for anything else."""
+    """Tell whether a directory exists; raises StoreFailed for any other type."""
     mode = _mode(path)
     if mode and not S_ISDIR(mode):
-        raise failed(path, OSError(0, "it is no folder"))
+        raise failed(path, OSError(0, "not a directory"))
     return bool(mode)
 
 
 def is_there(path: str) -> bool:
-    """Tell whether anything stands there, be it a link that leads nowhere."""
+    """Tell whether path exists, also as a dangling symlink."""
     try:
         return bool(os.lstat(path))
     except OSError:
@@ -104,19 +104,19 @@ def is_there(path: str) -> bool:
 
 
 def above(path: str) -> str:
-    """Return the folder that a name is in."""
+    """Return the parent directory of an absolute path."""
     return path.rpartition("/")[0] or "/"
 
 
 def write_all(descriptor: int, content: bytes) -> None:
-    """Write every byte of content, however little the system takes at a time."""
+    """Write all of content, with as many write(2) calls as needed. Raises OSError."""
     view = memoryview(content)
     while view:
         view = view[os.write(descriptor, view) :]
 
 
 def make_folder(path: str) -> None:
-    """Make a folder and what is missing above it, durably, for its owner alone."""
+    """Make a directory and its missing parents, mode 0700, durably."""
     try:
         os.mkdir(path, FOLDER_MODE)
     except FileExistsError:
@@ -133,9 +133,9 @@ def make_folder(path: str) -> None:
 
 
 def sync_above(path: str) -> None:
-    """Make a name durable, and those of the folders above it that may be as new.
+    """Make the name of path durable, and those of parents that may be new as well.
 
-    Whoever made them may have died before that.
+    A process may have made them and crashed before it could sync them.
     """
     parent = above(path)
     sync_folder(parent)
@@ -144,7 +144,7 @@ def sync_above(path: str) -> None:
 
 
 def sync_folder(path: str) -> None:
-    """Make the names in a folder durable."""
+    """Make the names in a directory durable."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
@@ -156,7 +156,7 @@ def sync_folder(path: str) -> None:
 
 
 def _is_new(folder: str, most: int) -> bool:
-    """Tell whether a folder holds at most so many names."""
+    """Tell whether a directory has at most so many entries."""
     try:
         with os.scandir(folder) as names:
             return sum(1 for _ in zip(names, range(most + 1))) <= most
@@ -165,10 +165,9 @@ def _is_new(folder: str, most: int) -> bool:
 
 
 def replace(path: str, content: bytes, mode: int) -> None:
-    """Write a file whole, durably, or not at all; there is never half of one.
+    """Replace or create a file atomically and durably. Raises StoreFailed.
 
-    The draft is in the same folder, under a name that nobody can foresee. Raises
-    StoreFailed.
+    The draft is in the same directory, under an unpredictable name.
     """
     folder, _, name = path.rpartition("/")
     draft = f"{folder}/.{name}.{os.urandom(8).hex()}"
@@ -192,20 +191,20 @@ def replace(path: str, content: bytes, mode: int) -> None:
 
 
 def _sweep_drafts(folder: str, beginning: str) -> None:
-    """Remove the drafts of a file that a crash has left."""
+    """Remove drafts of replace() that are left over from a crash."""
     try:
         for each in list(os.scandir(folder)):
             if each.name.startswith(beginning):
                 if each.stat(follow_symlinks=False).st_mtime < time.time() - LEFT:
                     os.unlink(each.path)
     except OSError:
-        pass  # tried again next time
+        pass  # the next call tries again
 
 
 def sweep(folder: str, before: float) -> int:
-    """Remove drafts last written before a time (Unix); return how many.
+    """Remove drafts last written before a Unix time; return how many.
 
-    A draft never counts: what was published from it has a name of its own.
+    Published files are not affected: they have names of their own.
     """
     removed = 0
     try:
@@ -215,12 +214,12 @@ def sweep(folder: str, before: float) -> int:
                     os.unlink(each.path)
                     removed += 1
     except (OSError, StoreFailed):
-        pass  # there is none, or it is tried again next time
+        pass  # no such directory, or the next call tries again
     return removed
 
 
 def _mode(path: str) -> int:
-    """Return what stands there, itself and not what it leads to; 0 for nothing."""
+    """Return st_mode of path, without following a symlink; 0 if nothing exists."""
     try:
         return os.lstat(path).st_mode
     except FileNotFoundError:
@@ -230,7 +229,7 @@ def _mode(path: str) -> int:
 
 
 def failed(path: str, problem: OSError) -> StoreFailed:
-    """Return our error for a foreign one: what, where, and whom to look at."""
+    """Return the StoreFailed for an OSError: path, reason, what to check."""
     return StoreFailed(
-        f"{path}: {problem.strerror}; look at its file system and its owner"
+        f"{path}: {problem.strerror}; check its file system and its owner"
     )

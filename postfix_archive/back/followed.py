@@ -1,10 +1,11 @@
-"""What the follower of the log knows, kept so that it may die at any time.
+"""The state of the log follower, saved so that it may be killed at any time.
 
-Used by front/outcomes. A SQLite file in archive_fallback_directory: where the log was
-read to, which queue files matter still, which captures are not settled, how far each
-journal was read, where in it the lines of those captures' records are, and which
-outcome reports are due. One commit for each piece of log. It can be deleted: it is made
-anew from the log that is there and from the journals.
+Used by outcomes.follower and outcomes.report_queue; outcomes.wait_for_outcome reads it.
+A SQLite database in archive_fallback_directory: the position in the log, the queue
+files that may still matter, the captures that are not settled, how far each journal was
+read, the offsets of the journal lines about those captures' records, and the outcome
+reports that are due. One commit for each batch of log lines. The database can be
+deleted: it is rebuilt from the log and the journals. All SQLite errors are StoreFailed.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from postfix_archive.core.outcome import Outcome
 from postfix_archive.core.queuefiles import QueueFiles
 
 NAME = "outcomes.sqlite"
-LOOKED = "followed"  # touched whenever the log was read to its end
+LOOKED = "followed"  # touched when the log was read to its end
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS word (name TEXT PRIMARY KEY, value TEXT);
 CREATE TABLE IF NOT EXISTS file (key TEXT PRIMARY KEY, words TEXT);
@@ -46,50 +47,55 @@ CREATE TABLE IF NOT EXISTS due (archive TEXT, id TEXT, PRIMARY KEY (archive, id)
 
 @dataclass(frozen=True)
 class Capture:
-    """An archived or supplement event whose recipients are not all settled."""
+    """An archived or supplement event with recipients that are not settled.
+
+    ``archive_id`` is that of this capture; the record may have that of an earlier one.
+    ``at`` is the Unix time of arrival, or of archiving if that is unknown.
+    ``recipients`` are pairs of final and original recipient.
+    """
 
     archive: str
     capsule: str
     record_id: str
-    archive_id: str  # of this very capture; the record may have that of an earlier one
+    archive_id: str
     queue_id: str
-    at: float  # when it arrived, or else when it was archived; seconds since 1970
-    recipients: tuple[tuple[str, str], ...]  # final and original
+    at: float
+    recipients: tuple[tuple[str, str], ...]
 
 
 def note(folder: str) -> None:
-    """Note that the log was read to its end; failing is no failure."""
+    """Record that the log was read to its end; an error is ignored."""
     acting.note(folder, LOOKED)
 
 
 def age(folder: str, now: float) -> float | None:
-    """Return how many seconds ago (or ahead) that was, None if never."""
+    """Return how many seconds ago (or ahead) the log was read to its end, or None."""
     try:
         return abs(now - os.lstat(f"{folder}/{LOOKED}").st_mtime)
     except OSError:
         return None
 
 
-# archive, id, of, recipient, original, parent, is waiting
+# archive, record id, capture queue id, recipient, original, parent, is waiting
 Said = tuple[str, str, str, str, str, str, bool]
 
 
 class Followed:
-    """The state; everything is in one transaction until commit()."""
+    """The database; all changes are one transaction until commit()."""
 
     def __init__(self, folder: str) -> None:
-        """Open the state in a folder, or begin a new one. Raises StoreFailed."""
+        """Open the database in a directory, or create it. Raises StoreFailed."""
         self._path = f"{folder}/{NAME}"
         try:
             self._base = self._opened()
-        except sqlite3.OperationalError as problem:  # the disk is full, or away
+        except sqlite3.OperationalError as problem:  # disk full or not mounted
             raise StoreFailed(f"{self._path}: {problem}") from problem
         except sqlite3.DatabaseError:
             self._begin_anew()
 
     def _opened(self) -> sqlite3.Connection:
         if os.path.islink(self._path):
-            raise StoreFailed(f"{self._path} is a symlink: take it away")
+            raise StoreFailed(f"{self._path} is a symlink; remove it")
         base = sqlite3.connect(self._path)
         try:
             base.execute("PRAGMA quick_check").fetchone()
@@ -101,7 +107,7 @@ class Followed:
         return base
 
     def _begin_anew(self) -> None:
-        """A file that is damaged is worth nothing: it goes."""
+        """Replace a damaged database by an empty one."""
         try:
             os.unlink(self._path)
             self._base = self._opened()
@@ -109,25 +115,25 @@ class Followed:
             raise StoreFailed(f"{self._path}: {problem}") from problem
 
     def close(self) -> None:
-        """Let go of it; what was not committed did not happen."""
+        """Close the database; uncommitted changes are lost."""
         self._base.close()
 
     def word(self, name: str) -> str:
-        """Return a word that was noted, nothing if none was."""
+        """Return a saved value, "" if there is none."""
         found = self._one("SELECT value FROM word WHERE name = ?", name)
         return str(found[0]) if found else ""
 
     def note(self, name: str, value: str) -> None:
-        """Note a word."""
+        """Save a value."""
         self._do("INSERT OR REPLACE INTO word VALUES (?, ?)", name, value)
 
     def load(self, queue: QueueFiles) -> None:
-        """Give back all queue files that matter still."""
+        """Restore the saved queue files into queue_files."""
         for row in self._do("SELECT words FROM file ORDER BY rowid"):
             queue.load(json.loads(row[0]))
 
     def save(self, queue: QueueFiles) -> None:
-        """Write down what has changed since the last time."""
+        """Save the queue files that have changed since the last call."""
         for key in queue.changed:
             words = queue.words(key)
             if words is not None:
@@ -143,7 +149,7 @@ class Followed:
         queue.dropped.clear()
 
     def add(self, capture: Capture) -> None:
-        """Take in a capture that a journal tells of."""
+        """Add a capture from a journal."""
         self._do(
             "INSERT OR IGNORE INTO capture VALUES (?, ?, ?, ?, ?, ?, ?)",
             capture.archive,
@@ -156,7 +162,7 @@ class Followed:
         )
 
     def captures(self) -> Iterator[Capture]:
-        """Give all captures whose recipients are not all settled."""
+        """Yield all captures that are not settled."""
         try:
             yield from map(_capture, self._base.execute("SELECT * FROM capture"))
         except sqlite3.Error as problem:
@@ -165,20 +171,21 @@ class Followed:
     def captures_of(
         self, *, archive_ids: list[str], queue_ids: list[str], capsules: list[str]
     ) -> list[Capture]:
-        """Return those of them with one of these names."""
+        """Return the captures with one of these archive ids, queue ids or capsules."""
         found: dict[tuple[str, str], Capture] = {}
         wanted = (("captured", archive_ids), ("queue_id", queue_ids))
         for column, names in (*wanted, ("capsule", capsules)):
             query = f"SELECT * FROM capture WHERE {column} = ?"
             for name in names:
-                for each in map(_capture, self._do(query, name)):
-                    found[each.archive, each.capsule] = each
+                for capture in map(_capture, self._do(query, name)):
+                    found[capture.archive, capture.capsule] = capture
         return list(found.values())
 
     def settle(self, capture: Capture, *, has_report: bool) -> bool:
-        """Forget a capture; tell whether it was the last one of its queue file.
+        """Remove a capture; tell whether it was the last one of its queue file.
 
-        The last one of its record has the report due, if it has_report.
+        If has_report, removing the last capture of a record makes its outcome report
+        due.
         """
         self._do(
             "DELETE FROM capture WHERE archive = ? AND capsule = ?",
@@ -201,20 +208,23 @@ class Followed:
         return self._one(left, capture.archive_id) is None
 
     def tell_early(self, archive_id: str, at: float, told: list[Outcome]) -> None:
-        """Note what became of a message whose copy is not kept yet; see early()."""
+        """Save the outcomes of a message whose archive copy is not stored yet.
+
+        outcomes.wait_for_outcome reads them; at is Unix time.
+        """
         words = json.dumps([each.words() for each in told])
         self._do("INSERT OR REPLACE INTO early VALUES (?, ?, ?)", archive_id, at, words)
 
     def forget_early(self, before: float) -> None:
-        """Drop what was noted for copies of messages that old; no copy waits longer."""
+        """Delete early outcomes before a Unix time; no archive copy waits longer."""
         self._do("DELETE FROM early WHERE at < ?", before)
 
     def note_line(self, archive: str, record_id: str, at: int) -> None:
-        """Note that a journal has a line about a record at this offset."""
+        """Save the offset of a journal line about a record."""
         self._do("INSERT OR IGNORE INTO line VALUES (?, ?, ?)", archive, record_id, at)
 
     def lines_of(self, archive: str, record_id: str) -> list[int]:
-        """Return the offsets of the lines about a record since its last report."""
+        """Return the offsets of a record's journal lines since its last report."""
         found = self._base.execute(
             "SELECT at FROM line WHERE archive = ? AND id = ? ORDER BY at",
             (archive, record_id),
@@ -222,18 +232,18 @@ class Followed:
         return [at for (at,) in found]
 
     def due(self) -> list[tuple[str, str]]:
-        """Return archive and id of the records whose outcome reports are due."""
+        """Return archive and record id of each outcome report that is due."""
         return self._base.execute("SELECT archive, id FROM due").fetchall()
 
     def reported(self, archive: str, record_id: str) -> None:
-        """Note that a report is due no longer."""
+        """Record that an outcome report is no longer due."""
         for table in ("due", "line"):
             self._do(
                 f"DELETE FROM {table} WHERE archive = ? AND id = ?", archive, record_id
             )
 
     def say(self, said: Said) -> None:
-        """Note that a journal has this outcome."""
+        """Record that a journal has this outcome."""
         self._do("INSERT OR IGNORE INTO said VALUES (?, ?, ?, ?, ?, ?, ?)", *said)
 
     def is_said(self, said: Said) -> bool:
@@ -246,7 +256,7 @@ class Followed:
         return found is not None
 
     def commit(self) -> None:
-        """Make all of it durable. Raises StoreFailed."""
+        """Make all changes durable. Raises StoreFailed."""
         try:
             self._base.commit()
         except sqlite3.Error as problem:

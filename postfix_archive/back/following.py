@@ -1,8 +1,9 @@
-"""Follows Postfix's log and tells the journals what became of each recipient.
+"""Follows Postfix's log and appends the outcome of each recipient to the journals.
 
-Used by front/outcomes. A piece of log at a time: read it, judge, append to the
-journals, note how far that was. Whoever dies in between reads the same piece again, and
-what the journals have by then is not said twice: so each outcome stands there once.
+Used by cli.outcomes. One batch of log lines at a time: read it, resolve, append to the
+journals, save the position. A process that is killed in between reads the same batch
+again and skips the outcomes that the journals have by then, so each outcome is recorded
+once.
 """
 
 from __future__ import annotations
@@ -23,18 +24,18 @@ from postfix_archive.core.resolving import MOMENT, Resolver
 from postfix_archive.core.settings import Settings
 
 PIECE = 5000  # lines of log
-NOTED = 30.0  # seconds between two notes that there is nothing new
+NOTED = 30.0  # seconds between two touches while nothing is new
 PLACE, FILTERS = "place", "filters"
-BEGUN = "begun"  # time of the first line that was read
-ALL = "all"  # when all captures were looked at
-SELDOM = 3600.0  # seconds between two such looks
-TOO_OLD = 30 * 86400  # seconds: no message waits longer, and no log is kept
-NEAR = 120.0  # seconds between a queue file's first line and its arrival
-Lines = list[tuple[str, float]]  # of the log, each with its time
+BEGUN = "begun"  # Unix time of the first line that was read
+ALL = "all"  # Unix time of the last check of all captures
+SELDOM = 3600.0  # seconds between two such checks
+TOO_OLD = 30 * 86400  # seconds: no message is queued, no log is kept for longer
+NEAR = 120.0  # seconds between a queue file's first log line and its arrival time
+Lines = list[tuple[str, float]]  # each with its Unix time
 
 
 class Follower:
-    """Reads on where the last one ended."""
+    """Reads the log on from where the last follower ended."""
 
     def __init__(
         self,
@@ -42,13 +43,15 @@ class Follower:
         log: str,
         filters: tuple[str, ...],
     ) -> None:
-        """Begin; log is the file that is written to, "" for systemd's journal."""
+        """Begin; log is the path of the current log file, "" for systemd's journal."""
         self._settings = settings
         self._folder = settings.archive_fallback_directory
-        self._touched_at: dict[str, float] = {}  # captures that more may be said of
-        self._new: set[str] = set()  # capsules that no judgement has seen yet
+        self._touched_at: dict[str, float] = (
+            {}
+        )  # capsule -> log time of its last change
+        self._new: set[str] = set()  # capsules not resolved yet
         self._is_first = True
-        self._looked = float("-inf")  # by the monotonic clock
+        self._looked = float("-inf")  # time.monotonic()
         with acting.as_owner(self._folder):
             self._state = Followed(self._folder)
             self._passage = Passage(self._all_filters(filters))
@@ -59,7 +62,7 @@ class Follower:
         self._reader = logfile.Reader(log, logfile.place(self._state.word(PLACE)))
 
     def _all_filters(self, now: tuple[str, ...]) -> tuple[str, ...]:
-        """Return the filters there are, and those there were: mail may be with them."""
+        """Return the current and all earlier filters: mail may still be in those."""
         before = json.loads(self._state.word(FILTERS) or "[]")
         found = sorted({*before, *now})
         self._state.note(FILTERS, json.dumps(found))
@@ -67,34 +70,34 @@ class Follower:
 
     @property
     def lost(self) -> str:
-        """Say that a part of the log was not there any more, if so."""
+        """A warning that a part of the log was not found, or ""."""
         return self._reader.lost
 
     @property
     def absent(self) -> str:
-        """Say that there is no log at this moment, if so."""
+        """A warning that the log does not exist at the moment, or ""."""
         return self._reader.absent
 
     @property
     def not_understood(self) -> int:
-        """The number of lines that look like delivery attempts and cannot be read."""
+        """The number of lines that look like delivery attempts and are ambiguous."""
         return self._passage.not_understood
 
     @property
     def complaints(self) -> list[str]:
-        """Say why outcome reports wait, and which cannot be made."""
+        """Why outcome reports are delayed, and which of them cannot be made."""
         return [*([self._due.waits] if self._due.waits else []), *self._due.damaged]
 
     def read(self) -> Lines:
-        """Return the next piece of log; nothing is done yet. Raises LogUnreadable."""
+        """Return the next batch of log lines; changes nothing. Raises LogUnreadable."""
         return list(self._reader.new(PIECE))
 
     def take(self, piece: Lines) -> None:
-        """Take in a piece of log.
+        """Process a batch of log lines.
 
-        What it means is in the journals, durably, on return, and the outcome reports
-        of what it settles are kept. After JournalFailed and StoreFailed another
-        follower has to begin, from what is written down.
+        On return its outcomes are durable in the journals, and the outcome reports of
+        the records that it settles are stored. After JournalFailed and StoreFailed
+        begin again with a new Follower, from the saved state.
         """
         if piece and not self._state.word(BEGUN):
             self._state.note(BEGUN, str(piece[0][1]))
@@ -108,7 +111,7 @@ class Follower:
                 self._judge()
                 self._state.note(PLACE, self._reader.place.written())
                 self._state.save(self._queue)
-                self._new |= self._captures.read()  # what was appended just now
+                self._new |= self._captures.read()  # skips our own appended lines
                 self._state.commit()
             if self._state.due():
                 self._due.keep(int(time.time()))
@@ -117,20 +120,20 @@ class Follower:
             self._note_end(has_new=bool(piece))
 
     def _note_end(self, *, has_new: bool) -> None:
-        """Note that the log was read to its end, now and then if it stands still."""
+        """Record that the log was read to its end; every 30 s if nothing is new."""
         now = time.monotonic()
         if has_new or now - self._looked > NOTED:
             followed.note(self._folder)
             self._looked = now
 
     def close(self) -> None:
-        """Let go of the state."""
+        """Close the state."""
         self._state.close()
 
-    # --- what that means --------------------------------------------------------------
+    # --- outcomes ---------------------------------------------------------------------
 
     def _judge(self) -> None:
-        """Tell the journals what is new of every capture that may be affected."""
+        """Append the new outcomes of every capture that may be affected."""
         touched = {*self._queue.by_key} if self._is_first else self._touched()
         told: dict[followed.Said, Outcome] = {}
         settled: list[tuple[Capture, QueueFile | None, bool]] = []
@@ -159,7 +162,7 @@ class Follower:
         self._queue.forget(self._wanted())
 
     def _affected(self, touched: set[str]) -> Iterator[Capture]:
-        """Give the captures of which more may be known; all of them now and then."""
+        """Yield the captures with possible news; all captures once an hour."""
         now = time.time()
         if now - float(self._state.word(ALL) or 0) > SELDOM:
             self._state.note(ALL, str(now))
@@ -167,8 +170,8 @@ class Follower:
             return
         files = self._queue.named(list(touched))
         yield from self._state.captures_of(
-            archive_ids=[each.archive_id for each in files if each.archive_id],
-            queue_ids=[each.queue_id for each in files if not each.archive_id],
+            archive_ids=[file.archive_id for file in files if file.archive_id],
+            queue_ids=[file.queue_id for file in files if not file.archive_id],
             capsules=[*{*self._new, *self._touched_at}],
         )
 
@@ -178,17 +181,19 @@ class Follower:
         file: QueueFile | None,
         told: dict[followed.Said, Outcome],
     ) -> bool:
-        """Add what is new of a capture to told; tell whether all of it is settled."""
+        """Add a capture's new outcomes; tell whether all its recipients are settled."""
         settled = True
         record_key = (capture.archive, capture.record_id, capture.queue_id)
         for recipient, original in capture.recipients:
             if self._state.is_said((*record_key, recipient, original, "", False)):
                 continue
             found = self._outcomes(capture, file, recipient, original)
-            for each in found:
-                said = captures.said(capture.archive, capture.record_id, each)
-                if not self._is_said(said, each):
-                    told[said] = each
+            for recipient_outcome in found:
+                said = captures.said(
+                    capture.archive, capture.record_id, recipient_outcome
+                )
+                if not self._is_said(said, recipient_outcome):
+                    told[said] = recipient_outcome
             settled &= bool(found) and found[0].is_settled
         return settled
 
@@ -201,17 +206,19 @@ class Follower:
         return resolver.outcomes(recipient, original)
 
     def _is_said(self, said: followed.Said, one: Outcome) -> bool:
-        """Tell whether the journal has it; of what only passes, nothing is said."""
+        """Tell whether the journal has an outcome or does not need it (in transit)."""
         if one.kind == outcome.WAITING and not one.is_worth_telling:
             return True
         return self._state.is_said(said)
 
     def _append(self, told: dict[followed.Said, Outcome]) -> None:
-        """Tell the journals, each with one fsync."""
+        """Append outcomes to the journals, with one fsync for each journal."""
         now = trace.timestamp(time.time())
         for archive in {said[0] for said in told}:
             mine = [
-                (said[1], each) for said, each in told.items() if said[0] == archive
+                (said[1], recipient_outcome)
+                for said, recipient_outcome in told.items()
+                if said[0] == archive
             ]
             place = store.Archive(self._settings.archive_store_directory, archive)
             place.outcomes_of(mine, now)
@@ -219,7 +226,7 @@ class Follower:
             self._state.say(said)
 
     def _tell_early(self, touched: set[str]) -> None:
-        """Note what became of messages whose copies wait for just that."""
+        """Save the outcomes of messages whose archive copies wait for them."""
         for file in self._queue.named(list(touched)):
             if file.archive_id:
                 told = Resolver(self._passage, file, of=file.queue_id).all()
@@ -227,7 +234,7 @@ class Follower:
                     self._state.tell_early(file.archive_id, file.begun, told)
         self._state.forget_early(self._queue.now - TOO_OLD)
 
-    # --- which queue files are whose --------------------------------------------------
+    # --- queue files of captures ------------------------------------------------------
 
     def _file_of(self, capture: Capture) -> QueueFile | None:
         found = self._queue.captured_as(capture.archive_id)
@@ -240,7 +247,7 @@ class Follower:
         return None
 
     def _touched(self) -> set[str]:
-        """Return the keys of the changed queue files and of all they come from."""
+        """Return the keys of the changed queue files and of all that lead to them."""
         found: set[str] = set()
         left = list(self._queue.named(list(self._queue.changed)))
         while left:
@@ -253,7 +260,7 @@ class Follower:
         return found
 
     def _wanted(self) -> set[str]:
-        """Return what belongs to captures of which not all is told."""
+        """Return the keys of queue files that unsettled captures need."""
         before = self._queue.now - TOO_OLD
         found: set[str] = set()
         for file in self._queue.by_key.values():
@@ -263,6 +270,6 @@ class Follower:
 
 
 def _is_hopeless(capture: Capture, file: QueueFile | None, begun: float) -> bool:
-    """Tell whether nothing will be known of it: too old, or before the log began."""
+    """Tell whether the log cannot tell: capture too old, or older than the log."""
     is_before = file is None and capture.at < begun - NEAR
     return is_before or time.time() - capture.at > TOO_OLD

@@ -1,9 +1,10 @@
-"""The gate past the archive: opened and closed, and told to every journal.
+"""Turn the bypass on and off, and record each period in the journals.
 
-Used by the command ``postfix-archive bypass``. While it is open, mail goes on
-unarchived: main.cf's archive_bypass holds the time, and the gates of content_filter and
-receive_override_options in main.cf and master.cf ask for it. The record of an open
-gap, and of one that a journal has not heard of yet, is archive.gap beside main.cf.
+Used by ``postfix-archive bypass``, status, doctor and reconcile. While the bypass is
+on, mail passes unarchived: archive_bypass in main.cf holds the time since when, and the
+expressions of content_filter and receive_override_options in main.cf and master.cf test
+it. The file archive.gap beside main.cf records a bypass that is on, or one that is
+missing in a journal.
 """
 
 from __future__ import annotations
@@ -43,40 +44,41 @@ OPENED, CLOSED = reading.GAPS
 
 
 def read(directory: str) -> dict[str, Any] | None:
-    """Return the record of an open gap, None if mail is archived.
+    """Return the record of a bypass that is on, None if mail is archived.
 
-    Keys: opened, by, why; closed and closed_by where only a journal is missing;
-    untold, the archives whose journal could not be written.
+    Keys: opened, by, why; closed and closed_by once it is off and only a journal event
+    is missing; untold and untold_end, the archives whose journal lacks the event of its
+    begin and end. Raises BypassRefused.
     """
     try:
-        found: dict[str, Any] = json.loads(Path(directory, NAME).read_text())
-        if not _is_record(found):
-            raise ValueError("no record of a gap")
+        record: dict[str, Any] = json.loads(Path(directory, NAME).read_text())
+        if not _is_record(record):
+            raise ValueError("not a bypass record")
     except FileNotFoundError:
         return None
     except (OSError, ValueError, RecursionError) as problem:
         raise BypassRefused(
-            f"{directory}/{NAME} cannot be read: {problem}; it says since when"
-            " mail goes unarchived"
+            f"read {directory}/{NAME}: {problem}; the file says since when mail is not"
+            " archived: restore it from a backup"
         ) from problem
-    return found
+    return record
 
 
 def open_(directory: str, why: str) -> dict[str, Any]:
-    """Open the gate; return the record. What waits at the filter is sent on.
+    """Turn the bypass on and requeue what waits for the filter; return the record.
 
-    Raises BypassRefused where the gate cannot be opened; nothing is changed then. A
-    journal that cannot be written, or an archive.cf that cannot be read, does not keep
-    it shut: see untold.
+    Raises BypassRefused, NotRoot: nothing is changed then. A journal that cannot be
+    written or an archive.cf that cannot be read does not stop it; see untold in
+    read_record().
     """
     _need_root("on")
-    there = read(directory)
-    if there is not None:
+    current = read(directory)
+    if current is not None:
         done, _ = _send_on(directory)
         raise BypassRefused(
-            f"the gate is open since {there['opened']}, by {there['by']}:"
-            f" {there['why']}; postfix-archive bypass off closes it. Messages that"
-            f" waited for the filter meanwhile and go on now: {done}"
+            f"the bypass is on already, since {current['opened']}, by"
+            f" {current['by']}: {current['why']}; postfix-archive bypass off turns it"
+            f" off. Messages that waited for the filter and are requeued now: {done}"
         )
     found = _gated(directory)
     opened = _now()
@@ -92,33 +94,30 @@ def open_(directory: str, why: str) -> dict[str, Any]:
     untold = _told_at_once(directory, found, record)
     record["untold"] = untold
     _write(directory, record)
-    acting.log(
-        directory, BYPASS_LOG, f"mail goes UNARCHIVED: opened by {record['by']}: {why}"
-    )
+    text = f"bypass on, mail is UNARCHIVED: by {record['by']}: {why}"
+    acting.log(directory, BYPASS_LOG, text)
     return record
 
 
 def close(directory: str) -> dict[str, Any]:
-    """Close the gate and tell the journals; return the record, which is gone then.
+    """Turn the bypass off and write the journal events; return the record.
 
-    Raises JournalFailed while a journal cannot be told: mail is archived again, and the
-    record stays until another close() has told it.
+    The file with the record is deleted on return. Raises JournalFailed if a journal
+    cannot be written: mail is archived again, and the file stays until another call
+    writes the event. Raises BypassRefused, NotRoot.
     """
     _need_root("off")
     record = read(directory)
     if record is None:
-        raise BypassRefused("the gate is not open: mail is archived")
+        raise BypassRefused("the bypass is off: mail is archived")
     found = postconf.read(directory)
     postconf.set_main(directory, gates.BYPASS, "")
     _reload(directory)
     if "closed" not in record:
         record.update(closed=_now(), closed_by=who(), untold_end=None)
         _write(directory, record)
-        acting.log(
-            directory,
-            BYPASS_LOG,
-            f"mail is archived again: closed by {record['closed_by']}",
-        )
+        text = f"bypass off, mail is archived again: by {record['closed_by']}"
+        acting.log(directory, BYPASS_LOG, text)
     settings = config.load(directory)
     if record.get("untold_end") is None:
         record["untold_end"] = sorted(_archives(settings, found))
@@ -128,9 +127,9 @@ def close(directory: str) -> dict[str, Any]:
         record.update(untold=late, untold_end=missing)
         _write(directory, record)
         raise JournalFailed(
-            f"mail is archived again, but the journal of {', '.join(late or missing)}"
-            " could not be told of the gap: mend the store, then run"
-            " postfix-archive bypass off once more"
+            "mail is archived again, but the bypass is not recorded in the journal of"
+            f" {', '.join(late or missing)}: repair the store, then run"
+            " postfix-archive bypass off again"
         )
     Path(directory, NAME).unlink()
     return record
@@ -146,35 +145,38 @@ def _is_record(found: object) -> bool:
 
 
 def who() -> str:
-    """Return who does this: the user behind sudo(8), else the one of the process."""
+    """Return the user of this process, with the one who called sudo(8) if any."""
     name = pwd.getpwuid(os.getuid()).pw_name
-    behind = os.environ.get("SUDO_USER")
-    return f"{behind} as {name}" if behind else name
+    sudo_user = os.environ.get("SUDO_USER")
+    return f"{sudo_user} as {name}" if sudo_user else name
 
 
 def _gated(directory: str) -> Configuration:
-    """Return the configuration; raises BypassRefused if it has no such gate."""
+    """Return the configuration; raises BypassRefused if it does not test the bypass."""
     found = postconf.read(directory)
-    places = [found.raw("content_filter")]
-    places += [each.options.get("content_filter", "") for each in found.services]
-    leading = [each for each in places if gates.STAMP in each]
-    if not leading or any(gates.BYPASS not in each for each in leading):
+    filters = [found.raw("content_filter")]
+    filters += [each.options.get("content_filter", "") for each in found.services]
+    ours = [each for each in filters if gates.STAMP in each]
+    if not ours or any(gates.BYPASS not in each for each in ours):
         raise BypassRefused(
-            f"content_filter in {directory} does not ask for {gates.BYPASS}: run make"
-            " install once more, or set it by hand from master.cf.d/00-main.cf"
+            f"content_filter in {directory} does not test {gates.BYPASS}: run make"
+            " install again, or set it by hand as in master.cf.d/00-main.cf"
         )
     return found
 
 
 def _need_root(verb: str) -> None:
     if os.geteuid():
-        raise NotRoot(f"this changes Postfix: sudo postfix-archive bypass {verb}")
+        raise NotRoot(
+            "only root may change Postfix's configuration: sudo postfix-archive bypass"
+            f" {verb}"
+        )
 
 
 def _told_at_once(
     directory: str, found: Configuration, record: dict[str, Any]
 ) -> list[str]:
-    """Tell the journals that the gate is open; return those that could not be told."""
+    """Write the begin to the journals; return the archives where that failed."""
     try:
         settings = config.load(directory)
     except ArchiveError:
@@ -183,7 +185,7 @@ def _told_at_once(
 
 
 def _archives(settings: Settings, found: Configuration) -> set[str]:
-    """Return the archives that miss mail: those of the store and those asked for."""
+    """Return the archives in the store and those that the configuration names."""
     if not settings.stores:
         return set()
     with contextlib.suppress(ArchiveError):
@@ -197,20 +199,20 @@ def _archives(settings: Settings, found: Configuration) -> set[str]:
 def _tell(
     settings: Settings, event: str, record: dict[str, Any], archives: Iterable[str]
 ) -> list[str]:
-    """Write the event to the journals; return the archives where that failed."""
-    names = ("opened", "by", "why", "closed", "closed_by")
-    words = {name: str(record[name]) for name in names if name in record}
+    """Append an event to each journal; return the archives where that failed."""
+    keys = ("opened", "by", "why", "closed", "closed_by")
+    fields = {key: str(record[key]) for key in keys if key in record}
     store = settings.archive_store_directory
-    untold = []
-    for each in sorted(archives):
+    failed = []
+    for archive in sorted(archives):
         try:
             with acting.as_owner(store):
-                files.make_folder(f"{store}/{each}")
-                with Journal(f"{store}/{each}") as journal:
-                    journal.append(event, _now(), **words)
+                files.make_folder(f"{store}/{archive}")
+                with Journal(f"{store}/{archive}") as journal:
+                    journal.append(event, _now(), **fields)
         except (ArchiveError, OSError):
-            untold.append(each)
-    return untold
+            failed.append(archive)
+    return failed
 
 
 def _write(directory: str, record: dict[str, Any]) -> None:
@@ -219,12 +221,12 @@ def _write(directory: str, record: dict[str, Any]) -> None:
         program.replace(Path(directory, NAME), text, 0o644)
     except OSError as problem:
         raise BypassRefused(
-            f"{directory}/{NAME}: {problem.strerror}; the gap must be recorded"
+            f"write {directory}/{NAME}: {problem.strerror}; a bypass must be recorded"
         ) from problem
 
 
 def _send_on(directory: str) -> tuple[int, int]:
-    """Send on what waits at the filter, if Postfix runs."""
+    """Requeue what waits for the filter if Postfix runs; see mail_queue.requeue()."""
     return mailq.requeue(directory) if postconf.is_running(directory) else (0, 0)
 
 

@@ -1,9 +1,9 @@
-"""Gives messages to Postfix: an SMTP client for the internal ports on loopback.
+"""SMTP client for Postfix's internal ports on loopback: reinjection, capsules, copies.
 
-Used by front/stamp_filter and front/archive_transport. Speaks RFC 5321 with PIPELINING,
-SMTPUTF8, DSN and XFORWARD; for addresses that SMTP cannot carry see back/qmqp. What is
-given counts as given only when Postfix has said 250 and named its queue id. Foreign
-errors leave as HandBackUnreachable or HandBackRefused; both mean: defer.
+Used by stamp_filter/capture and archive_transport/transport. Speaks RFC 5321 with
+PIPELINING, SMTPUTF8, DSN and XFORWARD; postfix/qmqp_client takes addresses that SMTP
+cannot carry. A message counts as accepted only after a 250 reply to its content.
+Raises PostfixUnreachable or PostfixRefused; both defer the message.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ if TYPE_CHECKING:
 
     from postfix_archive.core.envelope import Client, Recipient
 
-# Seconds for one answer: over Postfix's own smtp_data_done_timeout (600 s) no peer
-# of ours is still at work. archive_time_limit ends the whole.
+# Seconds for one reply: Postfix's smtp_data_done_timeout (postconf(5)). The whole
+# message is subject to archive_time_limit.
 TIMEOUT = 600
-# RCPT commands in flight: their replies must fit the socket's buffer, or both sides
-# wait for each other (RFC 2920 3.1). 100 replies of at most 512 bytes.
+# RCPT commands in flight. Their replies, of at most 512 bytes, must fit the socket's
+# buffer, or both sides wait for each other (RFC 2920 3.1).
 WINDOW = 100
 COMMAND_LIMIT = 510  # bytes without the CRLF
-SERVER_LIMIT = 2046  # the same: what smtpd(8) reads, line_length_limit in postconf(5)
-ATTRIBUTE_LIMIT = 255  # bytes of xtext: what smtpd(8) takes for a value of XFORWARD
-LINE_LIMIT = 65536  # bytes of one reply line; RFC 5321 4.5.3.1.5 says 512
-LINES_LIMIT = 100  # of one reply; Postfix's longest, to EHLO, has about 12
+SERVER_LIMIT = 2046  # the same, for smtpd(8): line_length_limit in postconf(5)
+ATTRIBUTE_LIMIT = 255  # bytes of xtext that smtpd(8) accepts as an XFORWARD value
+LINE_LIMIT = 65536  # bytes of a reply line; RFC 5321 4.5.3.1.5 allows 512
+LINES_LIMIT = 100  # lines of a reply; Postfix's longest, to EHLO, has about 12
 BLOCK = 1 << 16
 
 XFORWARD = (
@@ -60,30 +60,34 @@ class Reply:
 
     @property
     def impossible(self) -> bool:
-        """True if the address is one that Postfix's smtpd cannot take at all.
+        """True if smtpd(8) rejects the syntax of the address.
 
-        sendmail(1) lets such addresses through; the one permanent fact in hand-back.
+        sendmail(1) accepts such addresses. This is the only permanent failure of
+        reinjection; QMQP carries these messages.
         """
         return self.code == 501 and self.text[4:].startswith("5.1.")
 
 
 class Session:
-    """One SMTP connection to an internal port, for one message after the other."""
+    """One SMTP connection to an internal port, for one or more messages.
+
+    Every method may raise PostfixUnreachable and PostfixRefused.
+    """
 
     def __init__(self, port: tuple[str, int]) -> None:
         self.port = port
-        self.is_fresh = True  # nothing was given on it yet
+        self.is_fresh = True  # no message has been sent on it
         self._name = f"{port[0]}:{port[1]}"
         self._held = b""
-        self._ahead: list[bytes] = []  # commands that go with the next MAIL
+        self._ahead: list[bytes] = []  # commands to send together with the next MAIL
         self._in_data = False
         self._socket = connected(port)
-        self._expect(220, self._reply(), "the greeting")
+        self._expect(220, self._reply(), "connect")
         self._offers = self._said(b"EHLO localhost", 250).keywords
 
     @property
     def is_alive(self) -> bool:
-        """Tell whether the other side still waits for us; it has nothing to say."""
+        """True if the server has neither closed the connection nor sent anything."""
         try:
             self._socket.settimeout(0)
             self._socket.recv(1)
@@ -95,14 +99,14 @@ class Session:
         return False
 
     def forward(self, client: Client, queue_id: bytes, *, local: bool) -> None:
-        """Pass on who the real client is (XFORWARD_README), for log and header.
+        """Prepare the XFORWARD commands with the original client (XFORWARD_README).
 
-        Goes with what ask() says.
+        send_envelope() sends them before MAIL.
         """
         if b"XFORWARD" not in self._offers:
             raise HandBackRefused(
-                f"{self._name} does not offer XFORWARD: set"
-                " smtpd_authorized_xforward_hosts there as in master.cf.d"
+                f"{self._name} does not offer XFORWARD; set"
+                " smtpd_authorized_xforward_hosts for this service as in master.cf.d"
             )
         known = [(name, getattr(client, each)) for name, each in XFORWARD]
         known += [(b"IDENT", queue_id), (b"SOURCE", b"LOCAL" if local else b"REMOTE")]
@@ -126,11 +130,11 @@ class Session:
         ret: bytes = b"",
         notify: bytes = b"",
     ) -> bool:
-        """Ask for MAIL, every RCPT and DATA; tell whether SMTP can carry all of it.
+        """Send MAIL, every RCPT and DATA; tell whether SMTP can carry all addresses.
 
-        All that the client may say at once (RFC 2920 3.1) goes in one write. False
-        means qmqp.give(), and that this session is to be closed. Any other refusal
-        raises HandBackRefused.
+        Sends in one write what may be pipelined (RFC 2920 3.1). After False, close this
+        session and use qmqp_client.send_message(). Any other error reply raises
+        PostfixRefused.
         """
         if not all(
             map(address.fits_smtp, (sender, *(each.final for each in recipients)))
@@ -161,7 +165,7 @@ class Session:
         return True
 
     def _takes(self, replies: list[Reply], commands: list[bytes]) -> bool:
-        """Tell whether MAIL and RCPT are answered well; raises HandBackRefused."""
+        """Tell whether smtpd(8) takes all addresses; raises PostfixRefused."""
         if any(each.impossible for each in replies):
             return False
         for reply, command in zip(replies, commands):
@@ -169,19 +173,22 @@ class Session:
         return True
 
     def give(self, content: Iterable[bytes]) -> str:
-        """Send canonical content, which ask() was for; return Postfix's queue id."""
+        """Send the content, in canonical form, after send_envelope(); return queue id.
+
+        On return Postfix has the message in its queue.
+        """
         if not self._in_data:
-            raise HandBackRefused(f"{self._name} takes no message for these addresses")
+            raise HandBackRefused(f"{self._name} has not accepted the envelope")
         for block in wire.blocks(wire.stuffed(content)):
             self._send(block)
         self._send(b".\r\n")
         reply = self._reply()
         self._in_data = self.is_fresh = False
-        self._expect(250, reply, "the message")
+        self._expect(250, reply, "end of data")
         return queue_id(reply.text)
 
     def close(self) -> None:
-        """End the session; what was given stays given whatever happens here."""
+        """End the session. Errors are ignored: accepted messages stay accepted."""
         try:
             if not self._in_data:
                 self._send(b"QUIT\r\n")
@@ -198,7 +205,7 @@ class Session:
         return self._exchanged([command])[0]
 
     def _exchanged(self, commands: list[bytes]) -> list[Reply]:
-        """Send commands in one write, return their replies."""
+        """Send commands in one write; return their replies."""
         self._send(b"\r\n".join(commands) + b"\r\n")
         return [self._reply() for _ in commands]
 
@@ -213,7 +220,9 @@ class Session:
         while lines[-1][3:4] == b"-" and len(lines) <= LINES_LIMIT:
             lines.append(self._line())
         if not lines[-1][:3].isdigit() or len(lines) > LINES_LIMIT:
-            raise HandBackUnreachable(f"{self._name} does not speak SMTP")
+            raise HandBackUnreachable(
+                f"{self._name}: invalid SMTP reply; check the port in archive.cf"
+            )
         return Reply(int(lines[-1][:3]), lines)
 
     def _line(self) -> bytes:
@@ -223,19 +232,19 @@ class Session:
             except OSError as problem:
                 raise self._broken(problem) from problem
             if not piece or len(self._held) > LINE_LIMIT:
-                raise self._broken("it hung up")
+                raise self._broken("closed by the server")
             self._held += piece
         line, _, self._held = self._held.partition(b"\n")
         return line.rstrip(b"\r")
 
     def _broken(self, problem: object) -> HandBackUnreachable:
         return HandBackUnreachable(
-            f"the connection to {self._name} broke: {problem}; see Postfix's log"
+            f"connection to {self._name} lost: {problem}; see Postfix's log"
         )
 
     def _expect(self, code: int, reply: Reply, what: str) -> None:
         if reply.code != code:
-            raise HandBackRefused(f"{self._name} answered {what} with: {reply.text}")
+            raise HandBackRefused(f"{self._name} replied to {what}: {reply.text}")
 
 
 def submit(
@@ -247,7 +256,7 @@ def submit(
     eightbit: bool,
     notify: bytes = b"",
 ) -> str:
-    """Give one message to a port in a session of its own; return its queue id."""
+    """Send one message to a port in its own session; return its queue id."""
     session = Session(port)
     session.ask(sender, recipients, eightbit=eightbit, notify=notify)
     queue_id = session.give(content)
@@ -256,30 +265,30 @@ def submit(
 
 
 def queue_id(text: str) -> str:
-    """Return the id in what Postfix says to a message that it has taken."""
+    """Return the queue id in Postfix's reply to an accepted message."""
     words = text.partition("queued as ")[2].split()
     return words[0] if words else "unknown"
 
 
 def connected(port: tuple[str, int]) -> socket:
-    """Return a connection to an internal port. Raises HandBackUnreachable."""
+    """Connect to an internal port. Raises PostfixUnreachable."""
     peer = socket(AF_INET6 if ":" in port[0] else AF_INET, SOCK_STREAM)
     peer.settimeout(TIMEOUT)
-    # The last line goes at once, and not after the delayed ACK of what came before.
+    # Sends the last line at once, without waiting for the delayed ACK of earlier data.
     peer.setsockopt(IPPROTO_TCP, TCP_NODELAY, 1)
     try:
         peer.connect(port)
     except OSError as problem:
         peer.close()
         raise HandBackUnreachable(
-            f"nobody answers on {port[0]}:{port[1]}: {problem}; is its service in"
-            " master.cf and the same as in archive.cf?"
+            f"connect to {port[0]}:{port[1]}: {problem.strerror or problem}; check the"
+            " service in master.cf and the port in archive.cf"
         ) from problem
     return peer
 
 
 def _commands(verb: bytes, words: list[bytes]) -> Iterator[bytes]:
-    """Put as many words on a command line as RFC 5321 4.5.3.1.4 allows (512)."""
+    """Pack arguments into command lines of at most 512 bytes (RFC 5321 4.5.3.1.4)."""
     command = verb
     for word in words:
         if len(command) + len(word) > COMMAND_LIMIT and command != verb:
@@ -290,7 +299,7 @@ def _commands(verb: bytes, words: list[bytes]) -> Iterator[bytes]:
 
 
 def _rcpt(recipient: Recipient, notify: bytes) -> bytes:
-    """Return the command; smtpd(8) would cut a longer one in the middle of ORCPT."""
+    """Return the RCPT command; without ORCPT if smtpd(8) would truncate the line."""
     command = b"RCPT TO:<" + recipient.final + b">"
     wanted = notify or recipient.notify
     command += b" NOTIFY=" + wanted if wanted else b""

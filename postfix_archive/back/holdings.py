@@ -1,7 +1,7 @@
-"""What the archive has, and what waits for it: journals, fallback directory, queue.
+"""Looks up archived and waiting messages: journals, fallback directory, mail queue.
 
-Used by front/reconcile. Changes nothing but the note of the last run, which status and
-metrics show.
+Used by cli/reconcile. Writes only the summary of the last run, which the package status
+shows.
 """
 
 from __future__ import annotations
@@ -32,9 +32,10 @@ from postfix_archive.core.errors import ArchiveError, CapsuleBroken
 from postfix_archive.core.reckoning import Held
 from postfix_archive.core.settings import Settings
 
-NOTE = "reconciled"  # in the fallback directory
-HEAD = 1 << 13  # bytes: the header of a capsule
-NEAR = 3600.0  # seconds between a message's first log line and its Received: line
+NOTE = "reconciled"  # file name, in the fallback directory
+HEAD = 1 << 13  # bytes: holds the header of a capsule
+# Seconds between a message's first log line and its Received: date.
+NEAR = 3600.0
 KEEPS = (b'"event":"archived"', b'"event":"supplement"')
 GAPS = b'"event":"gap-'
 RECORD_ID = re.compile(rb'"id":"(\d{8}-[0-9a-f]{40})"')
@@ -49,10 +50,11 @@ def kept(
     begin: float,
     end: float | None = None,
 ) -> set[str]:
-    """Return those of the ids that a journal has: captures that are in an archive.
+    """Return the archive ids and queue ids which a journal has.
 
-    queue_ids are looked up by the time (seconds since 1970) at which they came. begin
-    and end are when the messages came; None: up to now. Raises JournalFailed.
+    queue_ids maps each to the time at which its message arrived. begin and end are the
+    first and the last arrival, end None: now; all in seconds since 1970. Raises
+    JournalFailed.
     """
     found: set[str] = set()
     if not archive_ids and not queue_ids:
@@ -70,7 +72,7 @@ def kept(
 
 
 def gaps(directory: str, settings: Settings, begin: float) -> tuple[Gap, ...]:
-    """Return the gaps of which the journals tell from a time on, and one still open."""
+    """Return the bypass periods in the journals since a time, and the current one."""
     told = [
         event
         for path in _journals(settings)
@@ -80,13 +82,17 @@ def gaps(directory: str, settings: Settings, begin: float) -> tuple[Gap, ...]:
     ]
     with contextlib.suppress(ArchiveError):
         told += [each for each in [gap.read(directory)] if each is not None]
-    found = {each["opened"]: _gap(each) for each in told}  # closed ones come later
+    # An end event follows its start event and replaces it.
+    found = {each["opened"]: _gap(each) for each in told}
     return tuple(found.values())
 
 
 def held(directory: str, settings: Settings) -> Held:
-    """Return what waits in Postfix's queue and in the fallback directory."""
-    looks = mailq.queued(directory, 0) + mailq.queued(directory, 0)  # mail moves about
+    """Return what waits in Postfix's queue and in the fallback directory.
+
+    Lists the queue twice: one listing can miss mail that moves between queues.
+    """
+    looks = mailq.queued(directory, 0) + mailq.queued(directory, 0)
     queue = {each.queue_id: each for each in looks}
     folder = settings.archive_fallback_directory
     aside = {_capsule_of(path): since for since, path in fallback.waiting(folder)}
@@ -95,7 +101,7 @@ def held(directory: str, settings: Settings) -> Held:
 
 
 def note(settings: Settings, words: dict[str, Any]) -> None:
-    """Write down what a run has found, for status and metrics. Raises StoreFailed."""
+    """Save the summary of a run for the package status. Raises StoreFailed."""
     folder = settings.archive_fallback_directory
     with acting.as_owner(folder):
         text = json.dumps(words).encode() + b"\n"
@@ -113,7 +119,7 @@ def _named(pattern: re.Pattern[bytes], line: bytes) -> set[str]:
 
 
 def _events(line: bytes) -> Iterator[dict[str, Any]]:
-    """Give the event of a line, nothing for one that is torn or of another form."""
+    """Yield the event of a line; nothing if the line is torn or invalid."""
     with contextlib.suppress(ValueError, RecursionError):
         event = json.loads(line)
         if record.is_event(event):
@@ -121,7 +127,7 @@ def _events(line: bytes) -> Iterator[dict[str, Any]]:
 
 
 def _proved(line: bytes) -> set[str]:
-    """Return the ids that a line stands for, read with all care."""
+    """Return the record id and the archive id of a line, fully parsed."""
     found: set[str] = set()
     for event in _events(line):
         with contextlib.suppress(CapsuleBroken):
@@ -152,7 +158,7 @@ def _seconds(text: str) -> float:
 
 
 def _capsule_of(path: str) -> str:
-    """Return the archive id of a capsule in the fallback directory; else its path."""
+    """Return the archive id of a file in the fallback directory, or else its path."""
     descriptor = fallback.opened(path)
     with os.fdopen(descriptor, "rb") as opened:
         head = opened.read(HEAD).decode("latin-1")

@@ -1,6 +1,6 @@
-"""What an installation needs of the host besides Postfix: user, folders, ports.
+"""Host resources of an installation: lock, system user, directories, ports, probe.
 
-Used by front/install. Foreign errors leave as InstallRefused or InstallFailed.
+Used by install. Raises InstallRefused before, and InstallFailed after the first change.
 """
 
 from __future__ import annotations
@@ -22,47 +22,47 @@ from pathlib import Path
 from postfix_archive.back import passing, postconf
 from postfix_archive.core.errors import InstallFailed, InstallRefused
 
-PATIENCE = 120.0  # seconds until a condition that should come counts as never coming
+PATIENCE = 120.0  # seconds to wait for ports, the probe and the queue
 PROBE_DOMAIN = "archive-probe.invalid"
-HIGHEST = 65535  # of a port number
+HIGHEST = 65535  # port number
 
 
 def hold_alone(directory: str) -> None:
-    """Hold a configuration directory, until this process ends, against its like.
+    """Lock a configuration directory until this process ends.
 
-    Raises InstallRefused when another installation is at work there.
+    Raises InstallRefused if another make install or make uninstall holds the lock.
     """
     try:
         held = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError:
-        return  # what reads main.cf there names it
+        return  # the reader of main.cf reports it
     try:
         fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         raise InstallRefused(
-            f"another make install or make uninstall is at work in {directory}: let it"
-            " end, then try again"
+            f"{directory}: another make install or make uninstall is running; try"
+            " again when it has finished"
         ) from None
 
 
 def is_user(name: str) -> bool:
-    """Tell whether there is a user of this name."""
+    """Tell whether this user exists."""
     with contextlib.suppress(KeyError):
         return bool(pwd.getpwnam(name))
     return False
 
 
 def refuse_userless(name: str) -> None:
-    """Raise InstallRefused if the user is not there and cannot be made."""
+    """Raise InstallRefused if the user does not exist and useradd is missing."""
     if not is_user(name) and shutil.which("useradd") is None:
         raise InstallRefused(
-            f"there is no useradd here: make the system user {name} yourself, with a"
-            " group of its own, not in group postdrop"
+            f"useradd: command not found; create the system user {name} by hand, with"
+            " a group of its own and not in group postdrop"
         )
 
 
 def user_made(name: str, home: str) -> bool:
-    """Make the system user of the archive services; False if there is one already."""
+    """Create the system user of our services; False if it exists already."""
     if is_user(name):
         return False
     command = ["useradd", "--system", "--user-group", "--no-create-home"]
@@ -74,7 +74,7 @@ def user_made(name: str, home: str) -> bool:
 
 
 def make_store(path: str, user: str) -> None:
-    """Make the store, for its user alone, unless it is there."""
+    """Create a directory for the user alone (mode 0700) unless it exists."""
     entry = pwd.getpwnam(user)
     if not os.path.isdir(path):
         os.makedirs(path, mode=0o755)
@@ -83,71 +83,77 @@ def make_store(path: str, user: str) -> None:
 
 
 def refuse_closed(word: str, path: str, user: str) -> None:
-    """Raise InstallRefused if the user cannot pass the folders on the way to path.
+    """Raise InstallRefused if the user cannot search a parent directory of path.
 
-    word is what the path comes from, such as ``PREFIX=/root/x``.
+    option: the option that the path comes from, such as ``PREFIX=/root/x``.
     """
     folder = passing.closed(path, user)
     if folder:
         raise InstallRefused(
-            f"{word}: {user} cannot pass {folder}, so all mail would wait: choose"
-            f" another place, or open this one: chmod a+x {shlex.quote(folder)}"
+            f"{word}: user {user} has no search permission on {folder}, so all mail"
+            " would be deferred; choose another directory or run:"
+            f" chmod a+x {shlex.quote(folder)}"
         )
 
 
 def refuse_no_folder(word: str, path: str) -> None:
-    """Raise InstallRefused if no folder is here and none can be made."""
+    """Raise InstallRefused unless path is, or can become, a writable directory."""
     there = Path(path)
     while not there.exists() and there != there.parent:
         there = there.parent
     if not there.is_dir():
-        raise InstallRefused(f"{word}: {there} is no folder: choose another place")
+        raise InstallRefused(
+            f"{word}: {there} is not a directory; choose another directory"
+        )
     if not os.access(there, os.W_OK):
         raise InstallRefused(
-            f"{word}: {there} cannot be written to: choose another place, or mount it"
+            f"{word}: {there} is not writable; choose another directory or mount it"
             " writable"
         )
 
 
 def refuse_taken(ports: Iterable[int], ours: Iterable[int]) -> None:
-    """Raise InstallRefused for a port on which somebody else listens."""
+    """Raise InstallRefused if a program other than ours listens on one of the ports.
+
+    own_ports: ports of installed services, which are not checked.
+    """
     known = set(ours)
     wanted = list(ports)
     if wanted[-1] > HIGHEST:
         raise InstallRefused(
-            f"PORT={wanted[0]}: {len(wanted)} ports are needed from there, and"
-            f" {HIGHEST} is the last: choose another first port,"
+            f"PORT={wanted[0]}: {len(wanted)} consecutive ports are needed and"
+            f" {HIGHEST} is the highest; choose another first port,"
             f" PORT={_offer(1024, len(wanted))}"
         )
     for port in wanted:
         if port not in known and not _is_free(port):
             raise InstallRefused(
-                f"port {port} of 127.0.0.1 is in use: choose another first port,"
-                f" PORT={_offer(wanted[0], len(wanted))} (all {len(wanted)} from there"
-                " are free)"
+                f"127.0.0.1:{port} is in use; choose another first port,"
+                f" PORT={_offer(wanted[0], len(wanted))} ({len(wanted)} consecutive"
+                " ports are free there)"
             )
 
 
 def wait_for_ports(ports: range) -> None:
-    """Return when Postfix answers on all of these; raises InstallFailed."""
+    """Return when all ports accept connections; raises InstallFailed on timeout."""
 
     def up() -> bool:
         return all(postconf.answers("127.0.0.1", port) for port in ports)
 
-    wait(up, f"Postfix answers on 127.0.0.1: {ports}")
+    wait(up, f"Postfix listening on 127.0.0.1, ports {ports[0]} to {ports[-1]}")
 
 
 def probe(directory: str, store: str) -> bool:
-    """Send a message to nobody through Postfix; tell whether it reached the store.
+    """Send a probe message through Postfix; tell whether it reached the store.
 
-    It is addressed to a domain that cannot exist (RFC 2606) and that transport_maps
-    sends to discard(8).
+    Its recipient is in a domain that cannot exist (RFC 2606) and that transport_maps
+    routes to discard(8).
     """
     name = f"probe-{secrets.token_hex(8)}"
     text = (
         f"From: <{name}@{PROBE_DOMAIN}>\nTo: <{name}@{PROBE_DOMAIN}>\n"
-        "Subject: postfix_archive: the probe of an installation\n\n"
-        "This message was sent to see whether the archive works. It goes to nobody.\n"
+        "Subject: postfix_archive: installation probe\n\n"
+        "make install sent this message to test the archive. Postfix discards it.\n"
     )
     subprocess.run(
         [postconf.program("sendmail"), "-i", "-f", "<>", f"{name}@{PROBE_DOMAIN}"],
@@ -161,28 +167,30 @@ def probe(directory: str, store: str) -> bool:
         return any(name.encode() in each.read_bytes() for each in journals)
 
     try:
-        wait(arrived, "the probe in the store")
+        wait(arrived, "the probe message in the store")
     except InstallFailed:
         return False
     return True
 
 
 def wait(condition: Callable[[], bool], what: str) -> None:
-    """Return when the condition is true; raise InstallFailed if it never is."""
+    """Return when the condition is true; raises InstallFailed on timeout."""
     end = time.monotonic() + PATIENCE
     while not condition():
         if time.monotonic() > end:
-            raise InstallFailed(f"never came: {what}; see Postfix's log")
+            raise InstallFailed(
+                f"timeout after {PATIENCE:.0f} s: {what}; see Postfix's log"
+            )
         time.sleep(0.1)
 
 
 def _offer(taken: int, count: int) -> int:
-    """Return the first of so many free ports, in steps of a hundred from taken on."""
+    """Return the first of count free ports, in steps of 100 above used_port."""
     last = HIGHEST - count
     for offer in chain(range(taken + 100, last, 100), range(1126, last, 100)):
         if all(_is_free(offer + each) for each in range(count)):
             return offer
-    raise InstallRefused(f"there are no {count} free ports in a row on 127.0.0.1")
+    raise InstallRefused(f"127.0.0.1 has no {count} consecutive free ports")
 
 
 def _is_free(port: int) -> bool:

@@ -1,7 +1,7 @@
-"""One Postfix instance, before and while the archive is put into it.
+"""Installs the archive into one Postfix instance.
 
-Used by front/install. Refuses what cannot be done before anything is changed; what
-fails on the way is put back, byte for byte.
+Used by install/main. Raises InstallRefused before it changes anything; after a failure
+it restores main.cf, master.cf and archive.cf byte for byte.
 """
 
 from __future__ import annotations
@@ -40,7 +40,10 @@ LAUNCHER = re.compile(rf"(.*)/lib/postfix-archive/(?:{ways.STAMP}|{doors.WORKER}
 
 
 class Instance:
-    """One Postfix instance, before and while the archive is put into it."""
+    """A Postfix instance into which the archive is installed.
+
+    Raises InstallRefused if Postfix is too old or the directory is not writable.
+    """
 
     def __init__(self, directory: str, store: str) -> None:
         self.directory = directory
@@ -53,18 +56,18 @@ class Instance:
         self.store = self._store(store)
         if self.found.version < OLDEST:
             raise InstallRefused(
-                f"Postfix {self.found.raw('mail_version')} is older than 3.4, which we"
-                " need: upgrade it first"
+                f"Postfix {self.found.raw('mail_version')} is older than 3.4; upgrade"
+                " Postfix first"
             )
         if not _is_writable(self.directory):
             raise InstallRefused(
-                f"{self.directory} cannot be written to: mount it writable, or give"
-                " another with CONFIG_DIRECTORY="
+                f"{self.directory} is not writable; mount it writable or name another"
+                " directory with CONFIG_DIRECTORY="
             )
         postconf.check(self.directory)
 
     def plan(self, wish: Wish) -> tuple[Change, ...]:
-        """Return what is to change; raises InstallRefused for ports in use."""
+        """Return the changes; raises InstallRefused, for example for a port in use."""
         self._refuse_moves(wish)
         given: dict[str, str] = {}
         for text in program.service_texts(wish.mode):
@@ -77,7 +80,7 @@ class Instance:
         return installation.plan(self.found, wish, given)
 
     def refuse(self, wish: Wish) -> None:
-        """Raise InstallRefused for what furnish and the doors would stumble over."""
+        """Raise InstallRefused if the user or a directory could not be used."""
         host.refuse_userless(wish.user)
         named = f"CONFIG_DIRECTORY={self.directory}"
         host.refuse_closed(named, str(self.archive_cf), wish.user)
@@ -91,7 +94,7 @@ class Instance:
             host.refuse_closed(word, path, wish.user)
 
     def missing(self, wish: Wish) -> Iterator[tuple[str, str]]:
-        """Give what furnish would make: what it is, and its name."""
+        """Yield what apply would create besides its changes: label and name."""
         loaded = self.loaded()
         if not host.is_user(wish.user):
             yield "User", wish.user
@@ -105,10 +108,10 @@ class Instance:
                 yield name, path
 
     def carry_out(self, wish: Wish, changes: tuple[Change, ...]) -> None:
-        """Make the changes: services first, mail last; put all back if one fails.
+        """Apply the changes, services first, mail routing last; roll back on failure.
 
-        The undo record is durable before; so whatever ends this run, a later one goes
-        on from there, and uninstall brings back what was there before the first.
+        The undo record is durable before the first change. After a crash, install
+        continues from there and uninstall restores the original files.
         """
         if not changes and not self.record.is_unfinished:
             self._furnish(wish)
@@ -129,7 +132,7 @@ class Instance:
         self.record.finish()
 
     def _roll_back(self, told: bytes | None) -> None:
-        """Put main.cf, master.cf and archive.cf back; told is what archive.cf said."""
+        """Restore main.cf, master.cf and archive.cf; None removes archive.cf."""
         self.record.roll_back()
         if told is None:
             self.archive_cf.unlink(missing_ok=True)
@@ -139,7 +142,7 @@ class Instance:
             postconf.reload(self.directory)
 
     def _use(self, after: Contents, before: Contents) -> None:
-        """Put both files in their place; return when Postfix works by them."""
+        """Replace main.cf and master.cf; return when Postfix has loaded them."""
         drafts.put(self.directory, after, before)
         postconf.check(self.directory)
         if postconf.is_running(self.directory):
@@ -147,10 +150,10 @@ class Instance:
             host.wait_for_ports(self.ports)
 
     def _furnish(self, wish: Wish) -> None:
-        """Make user, store, archive.cf and key, where they are missing."""
+        """Create user, store, archive.cf and key unless they exist."""
         host.user_made(wish.user, self.store)
         undo.STATE.mkdir(exist_ok=True)
-        undo.STATE.chmod(0o755)  # whatever umask it was made with: the key is in there
+        undo.STATE.chmod(0o755)  # the archive's user reads the key in it
         host.make_store(self.store, wish.user)
         self._write_settings(wish)
         loaded = config.load(self.directory)
@@ -160,7 +163,7 @@ class Instance:
             keyfile.create(key, keyfile.todays_id(), wish.user)
 
     def _write_settings(self, wish: Wish) -> None:
-        """Make archive.cf, or give the one that is there the ports; no other line."""
+        """Create archive.cf, or correct only the port settings of an existing one."""
         if not self.archive_cf.exists():
             known = self._kept.exists()
             text = self._kept.read_text("utf-8") if known else self._archive_cf()
@@ -176,14 +179,14 @@ class Instance:
 
     @property
     def first_port(self) -> int:
-        """The first port: of the services, else as archive.cf has it; 0 for none."""
+        """The first port of the services, else of archive.cf; 0 if there is none."""
         there = installation.first_port(self.found)
         if there or self.settings is None:
             return there
         return self.settings.archive_handback_address[1]
 
     def _refuse_moves(self, wish: Wish) -> None:
-        """Refuse what would leave half of an installation at its old place."""
+        """Raise InstallRefused for options that only a new installation can change."""
         port = installation.first_port(self.found) or wish.port
         position = installation.position(self.found) or wish.position
         where = "" if self.directory == config.DIRECTORY else self.directory
@@ -195,28 +198,28 @@ class Instance:
         ):
             if asked != there:
                 raise InstallRefused(
-                    f"{word}={asked}: the archive is installed here with"
-                    f" {word}={there}; to change that: make uninstall{again}, then make"
-                    f" install again with {word}={asked}"
+                    f"{word}={asked}: the archive is installed with {word}={there};"
+                    f" to change it, run make uninstall{again}, then make install with"
+                    f" {word}={asked}"
                 )
 
     def _settings(self) -> Settings | None:
-        """Return the settings of archive.cf: here, or kept from before; None else."""
+        """Return the settings of archive.cf, else of a kept one; None without both."""
         for place in (self.archive_cf, self._kept):
             if place.exists():
                 return config.load(self.directory, str(place))
         return None
 
     def _store(self, asked: str) -> str:
-        """Return the store; raises InstallRefused where archive.cf has another."""
+        """Return the store; raises InstallRefused if archive.cf names another."""
         if self.settings is None:
             return asked or self._usual("archive_store_directory")
         there = self.settings.archive_store_directory
         if asked and os.path.normpath(asked) != os.path.normpath(there):
             place = self.archive_cf if self.archive_cf.exists() else self._kept
             raise InstallRefused(
-                f"STORE={asked}: {place} has archive_store_directory = {there};"
-                " docs/operating.md, Moving the store, says how to change it"
+                f"STORE={asked}: {place} has archive_store_directory = {there}; to"
+                " change it, see docs/operating.md, Moving the store"
             )
         return there
 
@@ -225,7 +228,7 @@ class Instance:
         return usual if self.name == "postfix" else f"{usual}-{self.name}"
 
     def loaded(self) -> Settings:
-        """Return the settings that there are, or those that there will be."""
+        """Return the existing settings, else those of the archive.cf to create."""
         return self.settings or settings.parse(
             self._archive_cf(),
             place=str(self._kept),
@@ -249,7 +252,7 @@ class Instance:
 
 
 def prefix_of(services: Iterable[Service]) -> str:
-    """Return the PREFIX of the program that these services run, "" without one."""
+    """Return the PREFIX of the launchers that these services run, "" if none."""
     for each in services:
         there = LAUNCHER.fullmatch(each.argument("argv"))
         if there and doors.is_launched(each):
@@ -258,7 +261,7 @@ def prefix_of(services: Iterable[Service]) -> str:
 
 
 def name_of(found: Configuration) -> str:
-    """Return the instance's name: multi_instance_name, else its folder's."""
+    """Return multi_instance_name, else the name of the configuration directory."""
     return found.raw("multi_instance_name") or Path(found.directory).resolve().name
 
 

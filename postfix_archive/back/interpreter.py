@@ -1,6 +1,6 @@
-"""The Python that runs the program: which it is, and whether it is the right one.
+"""Finds the Python interpreter that runs the program, and checks its version.
 
-Used by program, front/install and back/observing.
+Used by install/program, install/main and doctor/inspection. Raises InstallRefused.
 """
 
 from __future__ import annotations
@@ -16,29 +16,29 @@ from postfix_archive.core.errors import InstallRefused
 
 USUAL = "/usr/bin/python3"
 OLDEST = "(3, 11)"
-LONGEST = 120  # bytes of a #! line that every kernel takes, less "#!" and " -IS"
+LONGEST = 120  # bytes: Linux truncates #! lines at 127 (execve(2)), less "#!", " -IS"
 
 
 def named(word: str) -> str:
-    """Return the absolute path of the Python that is to run the program.
+    """Return the absolute path of the Python interpreter to use.
 
-    word is a path or a name in PATH, "" for the usual one. Raises InstallRefused.
+    name is a path or a name in PATH, "" for DEFAULT_INTERPRETER. Raises InstallRefused.
     """
     found = shutil.which(word or USUAL)
     if found is None:
         raise InstallRefused(
-            f"PYTHON={word or USUAL}: there is no such program: give the path of"
-            " a Python 3.11 or later"
+            f"PYTHON={word or USUAL}: no such program; give the path of Python 3.11"
+            " or later"
         )
     path = os.path.abspath(found)
     if len(path) > LONGEST or path.split() != [path]:
         raise InstallRefused(
-            f"PYTHON={path}: the first line of a script cannot name this path: give a"
-            " shorter one, without white space"
+            f"PYTHON={path}: too long, or has white space, for the first line of a"
+            " script (#!); give another path"
         )
     if not _is_new_enough(path):
         raise InstallRefused(
-            f"PYTHON={path}: that is no Python 3.11 or later: give the path of one"
+            f"PYTHON={path}: not Python 3.11 or later; give the path of one"
         )
     return path
 
@@ -52,10 +52,10 @@ def _is_new_enough(python: str) -> bool:
 
 
 def version(python: str) -> str:
-    """Return what .pyc files of that Python begin with, in hexadecimal digits.
+    """Return the magic number of that Python's .pyc files, in hexadecimal digits.
 
-    It stands for the version: bundles and environments of another are not for it. ""
-    where that program does not run.
+    Import bundles and environments fit only one magic number. "" if the interpreter
+    cannot be run.
     """
     asks = "import importlib.util as u; print(u.MAGIC_NUMBER.hex())"
     try:
@@ -65,9 +65,9 @@ def version(python: str) -> str:
 
 
 def other(launcher: str) -> str:
-    """Return the interpreter of a door whose release another version was to run.
+    """Return a launcher's interpreter if it does not fit the bundles of the release.
 
-    "" where they fit, and where that cannot be told.
+    "" if it does, or if that cannot be determined.
     """
     folder = Path(launcher).parent
     release = folder / "current" if (folder / "current").is_symlink() else folder
@@ -84,7 +84,7 @@ def other(launcher: str) -> str:
 
 
 def run(command: list[str]) -> subprocess.CompletedProcess[str]:
-    """Run a command without what the environment says to Python."""
+    """Run a command without the PYTHON* variables of the environment."""
     clean = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
     return subprocess.run(
         command, env=clean, capture_output=True, text=True, check=False

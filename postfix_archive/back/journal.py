@@ -1,10 +1,12 @@
-"""The journal of one archive: one JSON line an event, each with the hash of the last.
+"""The journal of one archive: JSON lines, chained by SHA-256.
 
-Used by store (writes) and the commands (read). Append-only: nothing here can remove or
-change a line. Lines are durable when append() returns; what could not be written whole
-is taken back, and a line that a crash has torn is closed off and stays, for verify.
-Beside it stands the number of the last line (back/lastline).
-docs/store-format.md has every field.
+Used by archive and bypass/switch (write), by reader and outcomes (read). Append-only:
+no function removes or changes a line. Lines are durable when append() returns. A write
+that fails is truncated away. A line that a crash has torn stays, the next one starts
+after a line end. journal_end keeps the number of the last line in a second file.
+Raises JournalFailed.
+
+docs/store-format.md specifies the keys.
 """
 
 from __future__ import annotations
@@ -21,22 +23,22 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    Event = tuple[str, dict[str, str | int]]  # its kind and its own fields
+    Event = tuple[str, dict[str, str | int]]  # the event's name, its other fields
 
 NAME = "journal"
 MODE = 0o600
-TAIL = 1 << 13  # bytes: the last line of the usual journal is in them
-# How far back a retry looks for its own event. Retries come within
-# maximal_backoff_time (4000 s); at 4 KB a line this is the last 2,000 events. What is
-# not seen is recorded once more, which is harmless: readers take the union.
+TAIL = 1 << 13  # bytes; usually they contain the last line
+# Bytes that a retry searches for its own events. Retries come within
+# maximal_backoff_time (4000 s); at 4 KB a line this is the last 2,000 events. An event
+# that is not found is recorded again, which is harmless: readers take the union.
 RECENT = 8 << 20
-HASH = 64  # hexadecimal digits of SHA-256
+HASH = 64  # hexadecimal digits
 NOTHING = "0" * HASH  # "prev" of the first line
 BEGINNING = b'{"seq":1,"time":"'
 
 
 class Journal:
-    """The journal file, locked as long as this object is open."""
+    """The journal file, open and exclusively locked (flock(2)). A context manager."""
 
     __slots__ = ("_descriptor", "_folder", "_path")
 
@@ -57,16 +59,16 @@ class Journal:
         try:
             os.close(self._descriptor)
         except OSError:
-            pass  # each line was fsynced; NFS may complain, and lets go of it
+            pass  # each line was fsynced; NFS may report an error but closes the file
 
     def append(self, event: str, time: str, **words: str | int) -> None:
-        """Write one event, durably; time is UTC, words are the event's own fields."""
+        """Append one event with its fields, durably; time is RFC 3339, UTC."""
         self.extend(time, [(event, words)])
 
     def extend(self, time: str, told: list[Event]) -> None:
-        """Write several events, durably, with one fsync: all, or an error and none.
+        """Append events, durably, with one fsync. After an error there is none of them.
 
-        A crash may leave the first of them, never one without those before it.
+        After a crash there may be the first few of them, without a gap.
         """
         if not told:
             return
@@ -84,16 +86,16 @@ class Journal:
             raise self._failed(problem) from problem
 
     def _size(self) -> int:
-        """Return the journal's size; the name of a new one is durable then."""
+        """Return the size in bytes; make the name of a new journal durable."""
         told = os.fstat(self._descriptor)
         if told.st_nlink != 1:
-            raise OSError(0, "it has a second name (a hard link), or none")
+            raise OSError(0, "link count is not 1 (a hard link, or a deleted file)")
         if not told.st_size:
             files.sync_folder(self._folder)
         return told.st_size
 
     def _write(self, content: bytes, size: int) -> None:
-        """Write content durably behind size bytes, all of it or nothing."""
+        """Append content durably; after an error truncate the journal to size bytes."""
         try:
             files.write_all(self._descriptor, content)
             os.fsync(self._descriptor)
@@ -102,9 +104,9 @@ class Journal:
             raise
 
     def unsaid(self, told: list[Event]) -> list[Event]:
-        """Return the events that the recent lines do not tell word for word.
+        """Return the events that no recent line has with the same fields.
 
-        All told are of one kind. Those left out are durable.
+        All events have the same name. The events left out are durable on return.
         """
         kind = quoted(told[0][0] if told else "").encode()
         found = _holding(self._recent(), b'"event":' + kind + b",")
@@ -115,7 +117,7 @@ class Journal:
         return new
 
     def recent(self, key: str) -> set[str]:
-        """Return the kinds of the recent events of one capsule; they are durable."""
+        """Return the names of one capsule's recent events, which are durable."""
         wanted = b'"capsule":"' + key.encode() + b'"'
         seen = _holding(self._recent(), wanted)
         found = {_event(line) for line in seen if _is_whole(line)}
@@ -124,7 +126,7 @@ class Journal:
         return found
 
     def has_file(self, name: str) -> bool:
-        """Tell whether an event of the whole journal names this file, durably."""
+        """Return whether a line of the whole journal, made durable, names this file."""
         wanted = b'"file":' + quoted(name).encode()
         found = any(
             wanted in line and line.endswith(b"\n") and _is_whole(line[:-1])
@@ -142,20 +144,20 @@ class Journal:
             raise self._failed(problem) from problem
 
     def _sync(self) -> None:
-        """Make durable what a run may have written that died before its fsync."""
+        """Make lines durable whose writer may have died before its fsync."""
         try:
             os.fsync(self._descriptor)
         except OSError as problem:
             raise self._failed(problem) from problem
 
     def _end(self, size: int) -> tuple[bool, str, int]:
-        """Return: is the last line torn, the hash of the last line, the last number."""
+        """Return whether the last line is torn, its SHA-256, and the last number."""
         if not size:
             return False, NOTHING, 0
         tail = b""
         at = size
         while at:
-            step = min(max(TAIL, len(tail)), at)  # doubled: a line may have 20 MB
+            step = min(max(TAIL, len(tail)), at)  # doubled: a line can have 20 MB
             at -= step
             tail = _read(self._descriptor, at, at + step) + tail
             number = _last_number(tail, whole=at == 0)
@@ -164,18 +166,18 @@ class Journal:
                 last = tail.rstrip(b"\n").rpartition(b"\n")[2]
                 return torn, digest.hex_of(last), number
         raise JournalFailed(
-            f"{self._path} holds no line that can be read: it is not a journal;"
-            " move it away and say so in writing"
+            f"{self._path}: no valid line, so it is not a journal; restore it from a"
+            " backup, or move it away and document that"
         )
 
     def _failed(self, problem: OSError) -> JournalFailed:
         return JournalFailed(
-            f"{self._path}: {problem.strerror}; look at its file system and its owner"
+            f"{self._path}: {problem.strerror}; check its file system and its owner"
         )
 
 
 def lines(path: str) -> Iterator[bytes]:
-    """Give the lines of a journal from the first on; nothing if there is no file."""
+    """Yield all lines; a missing journal has none. Raises JournalFailed."""
     try:
         with open(files.opened(path), "rb") as opened:
             yield from opened
@@ -196,9 +198,10 @@ def _line(
 
 
 def _last_number(tail: bytes, *, whole: bool) -> int | None:
-    """Return the number of the last line that has one, None if it is further up.
+    """Return the number of the last complete line, None if tail has none.
 
-    The first line of tail counts only when tail is the whole file.
+    The first line of tail counts only if tail is the whole file. 0: the file is one
+    torn line.
     """
     found = tail.rstrip(b"\n").split(b"\n")
     for line in reversed(found if whole else found[1:]):
@@ -207,18 +210,18 @@ def _last_number(tail: bytes, *, whole: bool) -> int | None:
         if begin == b'{"seq"' and lastline.is_number(number) and _is_whole(line):
             return int(number)
     if whole and len(found) == 1 and BEGINNING.startswith(found[0][: len(BEGINNING)]):
-        return 0  # the very first line, torn
+        return 0
     return None
 
 
 def _is_whole(line: bytes) -> bool:
-    """Tell whether a line is one that was written to its end."""
+    """Return whether a line, without its line end, was written completely."""
     chained = line[-HASH - 11 : -HASH - 2] == b',"prev":"' and line.endswith(b'"}')
     return chained and line.startswith(b'{"seq":')
 
 
 def _holding(seen: bytes, wanted: bytes) -> Iterator[bytes]:
-    """Give the ended lines in which wanted stands."""
+    """Yield the lines that contain substring and have a line end, without it."""
     at = seen.find(wanted)
     while at >= 0:
         end = seen.find(b"\n", at)
@@ -233,7 +236,7 @@ def _event(line: bytes) -> str:
 
 
 def _told(line: bytes) -> bytes:
-    """Return what a whole line says, without its number, time and chain."""
+    """Return the event and its fields, as bytes, without number, time and chain."""
     return line[line.find(b',"event":') : line.rfind(b',"prev":"')]
 
 

@@ -1,7 +1,7 @@
-"""The connection to the hand-back port that a worker keeps for many messages.
+"""Cache of the connection to the reinjection port, for LMTP workers.
 
-Used by front/stamp_filter. Postfix may end it between two messages, as it may with any
-idle client: then there is a new one. A process that serves one message keeps nothing.
+Used by stamp_filter/capture. Postfix may close an idle connection between two messages;
+then there is a new one. In pipe mode nothing is cached.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from postfix_archive.back import handback
 
 
 class Line:
-    """The way to the hand-back port: a session, kept where there is a next message."""
+    """Keeps one session with the reinjection port for the next message, if enabled."""
 
     __slots__ = ("_keeps", "_kept")
 
@@ -19,9 +19,9 @@ class Line:
         self._kept: handback.Session | None = None
 
     def take(self, port: tuple[str, int]) -> handback.Session:
-        """Return a session for one message, the kept one if it can still be used.
+        """Return a session for one message, the cached one if it is still alive.
 
-        Raises HandBackUnreachable and HandBackRefused.
+        Raises PostfixUnreachable and PostfixRefused.
         """
         kept, self._kept = self._kept, None
         if kept is not None and kept.port == port and kept.is_alive:
@@ -31,7 +31,7 @@ class Line:
         return handback.Session(port)
 
     def done(self, session: handback.Session) -> None:
-        """Keep a session on which all went well, or end it."""
+        """Cache a session without errors for the next message, or close it."""
         if self._keeps:
             self._kept = session
         else:

@@ -1,7 +1,7 @@
-"""Makes the site key, and further ones before it.
+"""Write the key file: the first site key, and new ones before it.
 
-Used by the commands ``postfix-archive key``. Never takes a key away: with it go all
-proofs that it made.
+Used by the ``postfix-archive key`` commands. Never removes a key: existing stamps and
+seals need it.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ HEADING = "# Site keys of postfix-archive. The first is in use. Keep them secret
 
 
 def create(path: str, key_id: str, owner: str | None) -> None:
-    """Write a new key file, mode 0600, whole or not at all; durable on return.
+    """Create a key file, mode 0600, atomically; durable on return.
 
-    owner is the user of the archive services; None leaves the file to the caller.
-    Raises KeyUnreadable if there is a file already, or if none can be written.
+    owner is the user of the archive services; with None the calling user owns the file.
+    Raises KeyUnreadable if the file exists or cannot be written.
     """
     secret = os.urandom(keyring.SECRET_BYTES).hex()
     text = HEADING + f"{key_id} {secret}\n"
@@ -41,16 +41,18 @@ def create(path: str, key_id: str, owner: str | None) -> None:
             os.unlink(draft)
     except FileExistsError:
         raise KeyUnreadable(
-            f"{path} is there already and is kept: stamps and capsules need it"
+            f"{path} already exists; use postfix-archive key rotate to add a key"
         ) from None
     except OSError as problem:
-        raise KeyUnreadable(f"{path} cannot be made: {problem.strerror}") from problem
+        raise KeyUnreadable(
+            f"{path} cannot be created: {problem.strerror}"
+        ) from problem
 
 
 def rotate(path: str, key_id: str) -> None:
-    """Put a new key before those of a key file, whole or not at all; durable on return.
+    """Add a new key before the ones in a key file, atomically; durable on return.
 
-    Owner and mode stay. Raises KeyUnreadable and KeyMissing.
+    Keeps owner and mode. Raises KeyUnreadable and KeyMissing.
     """
     draft = f"{path}.{os.getpid()}.draft"
     try:
@@ -83,7 +85,7 @@ def _no_link(path: str, flags: int) -> int:
 
 
 def todays_id() -> str:
-    """Return the id of a key that is made today."""
+    """Return the id for a new key: today's date (UTC) as YYYYMMDD."""
     return datetime.datetime.now(datetime.timezone.utc).strftime("%Y%m%d")
 
 
@@ -93,5 +95,5 @@ def _give_to(descriptor: int, owner: str) -> None:
     try:
         found = getpwnam(owner)
     except KeyError:
-        raise KeyUnreadable(f"there is no user {owner}: give another --owner") from None
+        raise KeyUnreadable(f"no user {owner}; give another --owner") from None
     os.fchown(descriptor, found.pw_uid, found.pw_gid)

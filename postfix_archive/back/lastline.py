@@ -1,7 +1,7 @@
-"""journal.last: number and hash of the last line of the journal beside it.
+"""Read and write journal.last: the number and SHA-256 of the journal's last line.
 
-Used by journal. So a journal whose end was cut off is known; the note may lag behind by
-what a crash kept from it, never lead. docs/store-format.md has its form.
+Used by journal. The file shows that a journal was truncated. After a crash it may name
+an earlier line than the last, never a later one. docs/store-format.md specifies it.
 """
 
 from __future__ import annotations
@@ -14,15 +14,16 @@ from postfix_archive.core import digest
 
 NAME = "journal.last"
 MODE = 0o600
-NUMBER_DIGITS = 18  # more than events will ever be; int() takes 4,300 and no more
-HASH = 64  # hexadecimal digits of SHA-256
+NUMBER_DIGITS = 18  # enough for any journal; int() raises above 4,300
+HASH = 64  # hexadecimal digits
 
 
 def note(folder: str, number: int, last: str) -> None:
-    """Note the last line. It is promised already: a note that fails is no failure.
+    """Write the number and SHA-256 of the last line; ignore OSError.
 
-    In place, where it has the length of the one before: so it is within a sector, and
-    no crash leaves half of it. Else in a new file that takes the old one's name.
+    The line itself is durable already, so an error here loses nothing. A file of the
+    same length is overwritten in place: it lies within one disk sector, so no crash
+    leaves half of it. Otherwise a new file replaces the old one.
     """
     path, noted = f"{folder}/{NAME}", _noted(number, last)
     try:
@@ -41,7 +42,7 @@ def note(folder: str, number: int, last: str) -> None:
 
 
 def number(folder: str) -> int:
-    """Return the number of the last line as it was noted, 0 if nothing says it."""
+    """Return the number in journal.last, 0 if the file is missing or damaged."""
     try:
         opened = files.opened(f"{folder}/{NAME}")
     except OSError:
@@ -58,12 +59,12 @@ def number(folder: str) -> int:
 
 
 def is_number(text: bytes) -> bool:
-    """Tell whether text is a number that a line can have."""
+    """Return whether text is a valid line number."""
     return text.isdigit() and len(text) <= NUMBER_DIGITS
 
 
 def _same_length(path: str, length: int) -> int:
-    """Open the note, to be written over; -1 if it is another, or no file of its own."""
+    """Open a regular file of this length and one link for writing; else return -1."""
     flags = os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
     try:
         opened = os.open(path, flags)
@@ -77,7 +78,7 @@ def _same_length(path: str, length: int) -> int:
 
 
 def _new(path: str) -> int:
-    """Open a new file; what a crash has left there, or was put there, goes."""
+    """Create a file and open it for writing; remove what is at that path."""
     try:
         os.unlink(path)
     except FileNotFoundError:
@@ -86,10 +87,10 @@ def _new(path: str) -> int:
 
 
 def _noted(number: int, last: str) -> bytes:
-    """Return the text of journal.last, as long for every number."""
+    """Return the content of journal.last; its length is always the same."""
     return _proved(f"{number:0{NUMBER_DIGITS}d} {last}".encode())
 
 
 def _proved(said: bytes) -> bytes:
-    """Return number and hash of a line with the hash of both."""
+    """Append the SHA-256 of text to it."""
     return said + f" {digest.hex_of(said)}\n".encode()

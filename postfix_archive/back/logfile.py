@@ -1,9 +1,9 @@
-"""Postfix's log, from its oldest file to the newest line, and on from where one was.
+"""Reads Postfix's log: the oldest file to the newest line, or on from a saved position.
 
-Used by front/outcomes (follows) and front/reconcile (reads from a time on). Changes
-nothing. A log is one file that is written to, and those that it was before rotation:
-beside it, under its name and a suffix, perhaps compressed. Where there is no file it is
-systemd's journal.
+Used by outcomes.follower (follows) and cli.reconcile (reads from a time on). Changes
+nothing. A log is the current file and, beside it, rotated files with its name and a
+suffix, possibly compressed; without a file it is systemd's journal. All errors are
+LogUnreadable.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ JOURNAL = ("journalctl", "-q", "--no-pager", "-o", "short-iso-precise")
 CURSOR = "-- cursor: "
 DAY = 86400
 BLOCK = 1 << 20
-State = tuple[str, int, int, int]  # of a file: name, inode, size, time of change
+State = tuple[str, int, int, int]  # name, inode, size, modification time in ns
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where a reader is in a log: behind the line with that hash.
+    """A position in a log: the end of the line with that hash.
 
-    ``inode`` and ``offset`` (bytes, uncompressed) are of the file in which it stands;
-    ``cursor`` is systemd's.
+    ``inode`` and ``offset`` (bytes, uncompressed) locate it in a file; ``cursor`` in
+    systemd's journal.
     """
 
     inode: int = 0
@@ -48,12 +48,12 @@ class Place:
     cursor: str = ""
 
     def written(self) -> str:
-        """Return it as text."""
+        """Return the position as JSON."""
         return json.dumps(asdict(self))
 
 
 def place(text: str) -> Place:
-    """Return the place that was written down; the beginning where it cannot be read."""
+    """Return the position that JSON text describes, the beginning if it is invalid."""
     try:
         return Place(**json.loads(text))
     except (ValueError, TypeError):
@@ -61,82 +61,87 @@ def place(text: str) -> Place:
 
 
 def lines(found: Configuration, since: float) -> Iterator[tuple[str, float]]:
-    """Give all lines from a time on (seconds since 1970), each with its time.
+    """Yield each line of the log since a Unix time, with its own Unix time.
 
-    A line whose time cannot be read has that of the line before. Raises LogUnreadable.
+    A line whose time cannot be parsed gets that of the line before. Raises
+    LogUnreadable.
     """
     path = path_of(found)
     if path:
-        yield from of_files([str(each) for each in _files(path)], since)
+        yield from of_files([str(file) for file in _files(path)], since)
         return
     clock = Clock(time.time(), tz.tzlocal())
     yield from _since(_from_journal(f"--since=@{int(since)}"), clock, since)
 
 
 def of_files(paths: list[str], since: float) -> Iterator[tuple[str, float]]:
-    """Give the lines of these files in their order, likewise."""
-    for each in paths:
-        written = packed.told(each).st_mtime
+    """Yield each line of these files since a Unix time, in the order given."""
+    for path in paths:
+        written = packed.told(path).st_mtime
         if written + DAY < since:
             continue
-        with packed.opened(each) as log:
+        with packed.opened(path) as log:
             yield from _since(
-                map(_text, packed.lines(log, each)), Clock(written, tz.tzlocal()), since
+                map(_text, packed.lines(log, path)), Clock(written, tz.tzlocal()), since
             )
 
 
 class Reader:
-    """Goes on reading a log from a place; what it has given once it gives no more.
+    """Reads a log on from a position; yields each line once.
 
-    ``place`` is behind the last line given. ``lost`` says, if anything, that the place
-    was not found again, so that lines may be missing; ``absent``, that there is no log
-    at this moment: what it says of the place counts again when it is back.
+    ``position`` is the end of the last line yielded. ``loss_warning`` says that this
+    position was not found again, so that lines may be missing; ``absence_warning`` that
+    the current log file does not exist at the moment: the position stays valid until it
+    is back. Both are "" if all is well.
     """
 
     def __init__(self, path: str, begin: Place) -> None:
-        """Begin behind a place.
+        """Begin after a position.
 
-        What was begun in systemd's journal is read on there: a syslogd that came since
-        writes the same lines into its file.
+        A position in systemd's journal is continued there, even if a syslogd has been
+        installed since: it writes the same lines into its file.
         """
         self._path = "" if begin.cursor and path in USUAL else path
         self.place = begin
         self.lost = ""
         self.absent = ""
-        self._at_end: list[State] | None = None  # the files when all were read
+        self._at_end: list[State] | None = None  # when all files were read
 
     def new(self, limit: int) -> Iterator[tuple[str, float]]:
-        """Give the lines that have come since, limit at most, each with its time."""
+        """Yield the lines that are new since the last call, each with its Unix time.
+
+        At most limit lines of files. Raises LogUnreadable.
+        """
         if not self._path:
             yield from self._of_journal()
             return
         yield from itertools.islice(self._of_files(), limit)
 
     def _of_files(self) -> Iterator[tuple[str, float]]:
-        """Give all that was not read; where nothing has changed, nothing is opened."""
+        """Yield all unread lines; open no file if none has changed."""
         found = self._found()
-        states = [_state(each) for each in found]
+        states = [_state(file) for file in found]
         if states == self._at_end:
             return
         self._at_end = None
         unread, offset = self._unread(found)
-        for each in unread:
-            offset = yield from self._of_file(each, offset)
-            if [each] == unread[-2:-1]:
+        for file in unread:
+            offset = yield from self._of_file(file, offset)
+            if [file] == unread[-2:-1]:
                 if not packed.told(str(unread[-1])).st_size:
-                    break  # whoever writes may not have left this one yet
-                yield from self._of_file(each, offset)
+                    break  # the logger may still write to the rotated file
+                yield from self._of_file(file, offset)
             offset = 0
         self._at_end = states
 
     def _unread(self, found: list[Path]) -> tuple[list[Path], int]:
-        """Return the files that hold what was not read, and where in the first.
+        """Return the files with unread lines, and the offset in the first of them.
 
-        While the one that is written to is not there, the place is not given up.
+        The position is kept while the current file is missing.
         """
         if not self.place.hash:
             return found, 0
-        for _ in range(2):  # a rotation may have gone on while we looked
+        for _ in range(2):  # the log may be rotated during the first search
             for number in self._likely(found):
                 if self._is_here(found[number]):
                     return found[number:], self.place.offset
@@ -144,27 +149,27 @@ class Reader:
                 return [], 0
             found = self._found()
         self.lost = (
-            f"{self._path}: the line that was read last is in no file of this log any"
-            " more: what was logged in between is unknown"
+            f"{self._path}: the last line read is in no file of this log any more;"
+            " log lines may be missing"
         )
         self.place = Place()
         return found, 0
 
     def _found(self) -> list[Path]:
-        """Return the log's files; note whether the one that is written to is there."""
+        """Return the log's files; note whether the current one exists."""
         is_known = os.path.isdir(os.path.dirname(self._path))
         found = _files(self._path) if is_known else []
         is_there = Path(self._path) in found
-        self.absent = "" if is_there else f"{self._path}: there is no such file"
+        self.absent = "" if is_there else f"{self._path}: no such file"
         return found
 
     def _likely(self, found: list[Path]) -> list[int]:
-        """Return the numbers of the files: first who has the inode of the place."""
-        inodes = [packed.told(str(each)).st_ino for each in found]
+        """Return the indexes of the files, those with the position's inode first."""
+        inodes = [packed.told(str(file)).st_ino for file in found]
         return sorted(range(len(found)), key=lambda n: inodes[n] != self.place.inode)
 
     def _is_here(self, path: Path) -> bool:
-        """Tell whether the last line that was read stands in this file."""
+        """Tell whether the last line that was read is in this file."""
         if (
             not packed.is_packed(path)
             and packed.told(str(path)).st_size < self.place.offset
@@ -179,10 +184,10 @@ class Reader:
     def _of_file(
         self, path: Path, offset: int
     ) -> Generator[tuple[str, float], None, int]:
-        """Give the whole lines of one file from an offset on, and move the place.
+        """Yield the complete lines of one file from an offset on; update the position.
 
-        The last piece of a file that is written to waits for its end. Returns where the
-        lines end.
+        An incomplete last line of the current file is left for later. Returns the
+        offset of the end of the last line yielded.
         """
         is_last = str(path) == self._path
         told = packed.told(str(path))
@@ -209,18 +214,18 @@ class Reader:
 
 
 def _files(path: str) -> list[Path]:
-    """Return the log's files, oldest first; the one that is written to last."""
+    """Return the log's files, oldest first, the current one last."""
     base = Path(path)
     try:
         beside = sorted(base.parent.iterdir())
     except OSError as problem:
         raise LogUnreadable(f"{base.parent}: {problem.strerror}") from problem
     older = [
-        each
-        for each in beside
-        if each.name.startswith((f"{base.name}.", f"{base.name}-")) and each.is_file()
+        file
+        for file in beside
+        if file.name.startswith((f"{base.name}.", f"{base.name}-")) and file.is_file()
     ]
-    older.sort(key=lambda each: packed.told(str(each)).st_mtime)
+    older.sort(key=lambda file: packed.told(str(file)).st_mtime)
     return older + ([base] if base.exists() else [])
 
 
@@ -268,8 +273,8 @@ def _from_journal(*words: str) -> Iterator[str]:
             said = run.stderr.read().decode("utf-8", "replace").strip()
     except OSError as problem:
         raise LogUnreadable(
-            "there is no log file (main.cf: maillog_file, /var/log/mail.log), nor"
-            f" journalctl: {problem.strerror}; name it in main.cf: maillog_file"
+            f"no log file and no journalctl ({problem.strerror}); set maillog_file in"
+            " main.cf"
         ) from problem
     if run.returncode:
-        raise LogUnreadable(f"journalctl: {said}; run this as root")
+        raise LogUnreadable(f"journalctl: {said}; run the command as root")

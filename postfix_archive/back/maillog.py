@@ -1,7 +1,8 @@
-"""Where Postfix's log is, and its end: a file, or what systemd's journal has of it.
+"""Where Postfix's log is: a file, or systemd's journal.
 
-Used by observing, install, and logfile, which reads all of it. Changes nothing; a log
-that cannot be found or read tells nothing.
+Used by doctor, install, system.scheduler, and maillog.reader, which reads the whole
+log. Also collects, for doctor.unarchived_reinjection, what the end of the log says
+about the reinjection ports. Changes nothing.
 """
 
 from __future__ import annotations
@@ -22,29 +23,29 @@ USUAL = ("/var/log/mail.log", "/var/log/maillog")  # Debian's, Red Hat's
 JOURNAL = ("journalctl", "-q", "--no-pager", "-o", "short", "-n", "200000")
 MAIL = "SYSLOG_FACILITY=2"  # RFC 5424 6.2.1
 TAIL = 16 << 20  # bytes: some 80,000 lines
-JOURNALD = "/run/systemd/journal"  # there where systemd-journald(8) runs
+JOURNALD = "/run/systemd/journal"  # exists while systemd-journald(8) runs
 DAY = 86400  # seconds
 HANDBACK = ("archive-handback", "archive-refused")
 
 
 def path_of(found: Configuration) -> str:
-    """Return the file that is written to, "" where systemd's journal has the log."""
+    """Return the path of the current log file, "" for systemd's journal."""
     given = found.value("maillog_file")
     if given and not given.startswith("/dev/"):
         return given
-    return next((each for each in USUAL if os.path.exists(each)), "")
+    return next(filter(os.path.exists, USUAL), "")
 
 
 def unreadable(found: Configuration) -> str:
-    """Say why the log cannot be found or read; "" if it can.
+    """Return why the log cannot be found or read, "" if it can.
 
-    A file that main.cf names may come yet, if Postfix does not run.
+    A file that main.cf names may not exist yet while Postfix does not run.
     """
     path = path_of(found)
     if not path:
         if os.path.isdir(JOURNALD) and shutil.which(JOURNAL[0]):
             return ""
-        return f"no maillog_file in main.cf, no {USUAL[0]}, no journal of systemd"
+        return f"no maillog_file in main.cf, no {USUAL[0]}, no systemd journal"
     try:
         with open(path, "rb") as log:
             log.read(1)
@@ -52,22 +53,22 @@ def unreadable(found: Configuration) -> str:
         is_coming = os.path.isdir(os.path.dirname(path))
         if is_coming and not postconf.is_running(found.directory):
             return ""
-        return f"{path}: there is no such file"
+        return f"{path}: no such file"
     except OSError as problem:
         return f"{path}: {problem.strerror}"
     return ""
 
 
 def handed_in(found: Configuration) -> tuple[str, ...]:
-    """Return the queue ids of mail that others than the stamp filter handed in.
+    """Return the queue ids of reinjected mail that did not pass the stamp filter.
 
-    Yesterday and today, as far as the log tells.
+    Covers yesterday and today, as far as the log goes back.
     """
     before = _seen(found)
     if not handedin.unclaimed(before, (), before):
         return ()
     try:
-        queued = {each.queue_id for each in mailq.queued(found.directory, 0)}
+        queued = {message.queue_id for message in mailq.queued(found.directory, 0)}
     except ArchiveError:
         return ()
     return tuple(handedin.unclaimed(before, queued, _seen(found)))
@@ -80,17 +81,17 @@ def _seen(found: Configuration) -> Seen:
 
 
 def _names(found: Configuration) -> set[str]:
-    """Return what the hand-back ports of this instance call themselves in the log."""
+    """Return the syslog_name of each reinjection port of this instance."""
     names = (
-        found.value("syslog_name", each)
-        for each in found.services
-        if ways.is_ours(each) and each.kind == "inet"
+        found.value("syslog_name", service)
+        for service in found.services
+        if ways.is_ours(service) and service.kind == "inet"
     )
-    return {each for each in names if each.endswith(HANDBACK)}
+    return {name for name in names if name.endswith(HANDBACK)}
 
 
 def _days(now: float) -> tuple[str, ...]:
-    """Return how lines of yesterday and of today begin, in either form."""
+    """Return the prefixes of log lines of today and yesterday, in both formats."""
     days = [time.localtime(now - back) for back in (0, DAY)]
     return tuple(
         text
@@ -105,9 +106,9 @@ def _iso(day: time.struct_time) -> str:
 
 def _lines(found: Configuration) -> Iterator[str]:
     path = found.value("maillog_file")
-    for each in [path] if path else USUAL:
+    for candidate in [path] if path else USUAL:
         try:
-            yield from _end_of(each)
+            yield from _end_of(candidate)
             return
         except OSError:
             continue

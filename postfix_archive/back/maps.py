@@ -1,6 +1,6 @@
-"""Reads lookup tables as Postfix does: their lines, and what they say for a key.
+"""Read lookup tables and look up keys in them with postmap(1), for the doctor.
 
-Used by back/observing, by postmap(1). A table that cannot be read or asked is left out.
+A table that cannot be read is left out.
 """
 
 from __future__ import annotations
@@ -20,24 +20,24 @@ IN_PLACE = ("inline", "static")
 
 
 def texts(found: Configuration) -> dict[str, str]:
-    """Return the lines of every local table with actions, by type:name."""
-    told = {}
+    """Return type:name -> text of the tables with actions and the bcc maps."""
+    texts_by_table = {}
     for table in questions.tables(found):
         with contextlib.suppress(ArchiveError, OSError):
-            told[table] = _text(found.directory, table)
-    return told
+            texts_by_table[table] = _text(found.directory, table)
+    return texts_by_table
 
 
 def answers(
     found: Configuration, settings: Settings | None
 ) -> dict[tuple[str, str], str]:
-    """Return what tables say for the doctor's keys, where they say something."""
-    told = {}
+    """Return (table, key) -> result of the doctor's lookups that find something."""
+    results = {}
     for table, key in questions.keys(found, settings):
         value = postconf.lookup(found.directory, table, key)
         if value:
-            told[table, key] = value
-    return told
+            results[table, key] = value
+    return results
 
 
 def _text(directory: str, table: str) -> str:
@@ -50,7 +50,10 @@ def _text(directory: str, table: str) -> str:
 
 
 def _indexed(directory: str, table: str, name: str) -> str:
-    """Return what the index has, which is what counts, else the source's lines."""
+    """Return the content of the database, or of the text file if there is none.
+
+    Postfix reads the database, which can differ from the text file.
+    """
     try:
         return postconf.run(directory, "postmap", "-s", table)
     except ArchiveError:

@@ -1,6 +1,6 @@
-"""Looks how an instance stands: store, queue, fallback directory, gate, runs.
+"""Collects the state of an instance: store, queue, fallback directory, bypass, runs.
 
-Used by status. Changes nothing but the tallies, which only spare work.
+Used by cli/status. Writes only the tally cache.
 """
 
 from __future__ import annotations
@@ -30,7 +30,10 @@ from postfix_archive.core.tally import Tally
 
 
 def stands(directory: str, settings: Settings) -> Standing:
-    """Return how the instance stands now. What the store hides is in its trouble."""
+    """Return the state of the instance now; it includes errors of the store.
+
+    Raises ArchiveError if the mail queue or the record of a bypass cannot be read.
+    """
     now = time.time()
     queued = mailq.queued(directory)
     folder = settings.archive_fallback_directory
@@ -38,19 +41,19 @@ def stands(directory: str, settings: Settings) -> Standing:
     return Standing(
         directory=directory,
         version=__version__,
-        waits={
+        backlogs={
             "queue": _queued([e for e in queued if rescuing.is_capsule(e)], now),
             "fallback": _fallback(folder, now),
             "filter": _queued([e for e in queued if rescuing.is_at_filter(e)], now),
         },
-        held=rescue.held(directory),
-        gap=gap.read(directory),
+        on_hold=rescue.held(directory),
+        bypass=gap.read(directory),
         tallies=tallies,
-        trouble=trouble,
-        spaces=_spaces(settings),
-        reconciled=_reconciled(f"{folder}/{holdings.NOTE}"),
-        rescued=_touched(f"{folder}/{rescue.RESCUED}"),
-        followed=_touched(f"{folder}/{followed.LOOKED}"),
+        store_errors=trouble,
+        file_systems=_spaces(settings),
+        reconcile_run=_reconciled(f"{folder}/{holdings.NOTE}"),
+        rescue_time=_touched(f"{folder}/{rescue.RESCUED}"),
+        followed_until=_touched(f"{folder}/{followed.LOOKED}"),
     )
 
 
@@ -101,7 +104,7 @@ def _spaces(settings: Settings) -> dict[str, Space]:
         try:
             told = os.statvfs(folder)
         except OSError:
-            continue  # there is none yet, or it cannot be reached
+            continue  # not created yet, or not accessible
         block = told.f_frsize
         free = told.f_bavail * block
         found[place] = Space(told.f_blocks * block, free, told.f_files, told.f_favail)
@@ -117,7 +120,7 @@ def _reconciled(path: str) -> Reconciled | None:
 
 
 def _touched(path: str) -> float | None:
-    """Return when a file was last written or touched, None if there is none."""
+    """Return the modification time of a file, None if there is none."""
     try:
         return os.lstat(path).st_mtime
     except OSError:

@@ -1,7 +1,7 @@
-"""Looks at a host for the doctor: Postfix, the archive's files, tables, instances.
+"""Inspect a host for the doctor: Postfix, the archive's files, tables, instances.
 
-Used by front/doctor and by make install. Changes nothing. What cannot be seen is left
-out: the checks never guess it.
+Used by cli.doctor and make install. Changes nothing. What cannot be inspected is left
+out of the Host.
 """
 
 from __future__ import annotations
@@ -41,18 +41,19 @@ from postfix_archive.core.errors import ArchiveError
 from postfix_archive.core.observed import File, Neighbour, Observed
 from postfix_archive.core.settings import Settings
 
-OLDEST = 2000  # messages in the queue whose content filter is looked up
+OLDEST = 2000  # queued messages whose content_filter is read
 
 
 def observe(directory: str) -> Observed:
-    """Return all that the doctor may judge of the instance of this directory.
+    """Return the state of the instance with this configuration directory.
 
-    Raises PostfixMissing and PostfixCommandFailed where Postfix cannot be asked.
+    Raises PostfixMissing and PostfixCommandFailed.
     """
     found = postconf.read(directory)
     settings, trouble = _settings(directory)
     is_running = postconf.is_running(directory)
     stale, tables_trouble = _stale(settings)
+    fallback_count, fallback_age, fallback_reason = _fallback(settings)
     return Observed(
         found=found,
         settings=settings,
@@ -75,8 +76,12 @@ def observe(directory: str) -> Observed:
         gap=_gap(directory),
         held=_held(directory),
         rescued_age=rescue.age(settings, time.time()) if settings else None,
-        **_followed(found, settings),
-        **_fallback(settings),
+        log_trouble=_log_error(found, settings),
+        follower=_follower(found, settings),
+        followed_age=_log_read_age(settings),
+        fallback=fallback_count,
+        fallback_age=fallback_age,
+        fallback_why=fallback_reason,
         is_running=is_running,
         is_default=directory == config.DIRECTORY,
     )
@@ -90,25 +95,24 @@ def _settings(directory: str) -> tuple[Settings | None, str]:
 
 
 def _mode(found: Configuration) -> str:
-    """Return the door that is installed, also where its entry has lost our options."""
+    """Return the installed mode, also if archive-stamp has lost our options."""
     stamp = found.service(f"{gates.STAMP}/unix")
     return gates.LMTP if stamp and stamp.program == "lmtp" else gates.PIPE
 
 
 def reference(mode: str = gates.PIPE) -> dict[str, Service]:
-    """Return the services of master.cf.d, with those of this door, by name/type."""
-    found = {}
+    """Return the services of master.cf.d for this mode, by name/type."""
+    services = {}
     for text in program.service_texts(mode):
         for line in installation.entries(text).values():
-            [service] = configuration.services(line)
-            found[service.key] = service
-    return found
+            [entry] = configuration.services(line)
+            services[entry.key] = entry
+    return services
 
 
 def _paths(found: Configuration, settings: Settings | None) -> Iterator[str]:
-    for each in found.services:
-        if doors.is_launched(each):
-            yield each.argument("argv")
+    for launched in filter(doors.is_launched, found.services):
+        yield launched.argument("argv")
     if settings is not None:
         yield settings.archive_key_file
         yield settings.archive_spool_directory
@@ -122,52 +126,52 @@ def _paths(found: Configuration, settings: Settings | None) -> Iterator[str]:
 
 def _file(path: str) -> File:
     try:
-        told = os.stat(path)
+        status = os.stat(path)
     except OSError:
         return File(path)
     try:
-        owner = pwd.getpwuid(told.st_uid).pw_name
+        owner = pwd.getpwuid(status.st_uid).pw_name
     except KeyError:
-        owner = str(told.st_uid)
-    mode = stat.S_IMODE(told.st_mode)
-    return File(path, owner, mode, stat.S_ISDIR(told.st_mode), told.st_dev)
+        owner = str(status.st_uid)
+    mode = stat.S_IMODE(status.st_mode)
+    return File(path, owner, mode, stat.S_ISDIR(status.st_mode), status.st_dev)
 
 
 def _closed(
     found: Configuration, settings: Settings | None
 ) -> Iterator[tuple[str, str]]:
-    """Give the paths that a user of ours cannot get to, and the folder in the way."""
+    """Yield path and directory where a service's user cannot search the directory."""
+    keys = [settings.archive_key_file] if settings else []
     for each in filter(doors.is_launched, found.services):
         user = each.argument("user").partition(":")[0]
         launcher = each.argument("argv")
         release = f"{Path(launcher).parent}/current/postfix_archive/front/pipe.py"
-        key = [settings.archive_key_file] if settings else []
-        for path in (launcher, release, *key):
-            folder = passing.closed(path, user)
-            if folder:
-                yield (launcher if path == release else path), folder
+        for path in (launcher, release, *keys):
+            directory = passing.closed(path, user)
+            if directory:
+                yield (launcher if path == release else path), directory
 
 
 def _pythons(found: Configuration) -> Iterator[tuple[str, str]]:
-    """Give the folders of releases that another Python runs than was to."""
+    """Yield program directory and Python where that has another version."""
     launchers = (e.argument("argv") for e in found.services if doors.is_launched(e))
-    for folder, launcher in {os.path.dirname(e): e for e in launchers}.items():
-        if other := interpreter.other(launcher):
-            yield folder, other
+    for directory, launcher in {os.path.dirname(e): e for e in launchers}.items():
+        if python := interpreter.other(launcher):
+            yield directory, python
 
 
 def _groups(found: Configuration) -> dict[str, tuple[str, ...]]:
-    """Return the groups of the users of our services; who is not there is left out."""
+    """Return user -> groups of our services' users, without users that do not exist."""
     users: dict[str, tuple[str, ...]] = {}
     for each in found.services:
         user = each.argument("user").partition(":")[0]
         if not user:
             continue
         with contextlib.suppress(KeyError):
-            own = pwd.getpwnam(user).pw_gid
-            ids = os.getgrouplist(user, own)
-            names = {each.gr_gid: each.gr_name for each in grp.getgrall()}
-            users[user] = tuple(names.get(one, str(one)) for one in ids)
+            primary = pwd.getpwnam(user).pw_gid
+            gids = os.getgrouplist(user, primary)
+            names = {group.gr_gid: group.gr_name for group in grp.getgrall()}
+            users[user] = tuple(names.get(gid, str(gid)) for gid in gids)
     return users
 
 
@@ -180,44 +184,45 @@ def _silent_ports(found: Configuration) -> Iterator[str]:
 
 
 def _free(found: Configuration, settings: Settings | None) -> dict[str, int]:
-    places = [found.value("queue_directory")]
+    """Return the free bytes of the file systems of queue, spool and store."""
+    directories = [found.value("queue_directory")]
     if settings is not None:
-        places.append(settings.archive_spool_directory)
+        directories.append(settings.archive_spool_directory)
         if settings.stores:
-            places.append(settings.archive_store_directory)
+            directories.append(settings.archive_store_directory)
     free = {}
-    for each in places:
+    for directory in directories:
         with contextlib.suppress(OSError):
-            told = os.statvfs(each)
-            free[each] = told.f_bavail * told.f_frsize
+            statvfs = os.statvfs(directory)
+            free[directory] = statvfs.f_bavail * statvfs.f_frsize
     return free
 
 
 def _stale(settings: Settings | None) -> tuple[tuple[str, ...], str]:
-    """Return the native tables that are not what their sources say, or the trouble."""
+    """Return the compiled tables that differ from their sources, or the error."""
     if settings is None or not settings.archive_tables:
         return (), ""
     try:
         keys = config.keys(settings)
-        found = tablefile.compiled(settings.archive_tables, keys)
+        tables = tablefile.compiled(settings.archive_tables, keys)
     except ArchiveError as error:
         return (), str(error)
-    return tuple(each.native for each in found if each.is_new), ""
+    return tuple(each.native for each in tables if each.is_new), ""
 
 
 def _keys(settings: Settings | None) -> frozenset[str]:
-    """Return digests of the site keys, to compare them with those of others."""
+    """Return the SHA-256 digests of the site keys."""
     if settings is None:
         return frozenset()
     try:
-        held = config.keys(settings).keys
+        keys = config.keys(settings).keys
     except ArchiveError:
         return frozenset()
-    return frozenset(hashlib.sha256(each.secret).hexdigest() for each in held)
+    return frozenset(hashlib.sha256(key.secret).hexdigest() for key in keys)
 
 
 def _neighbours(directory: str) -> Iterator[Neighbour]:
-    """Give the other instances of this host that have the archive."""
+    """Yield the other instances on this host with the archive installed."""
     for each in _instances():
         if Path(each).resolve() == Path(directory).resolve():
             continue
@@ -233,11 +238,11 @@ def _instances() -> list[str]:
     if not Path(config.DIRECTORY, "main.cf").exists():
         return []
     try:
-        words = ("postconf", "-x", "-h", "multi_instance_directories")
-        told = postconf.run(config.DIRECTORY, *words)
+        command = ("postconf", "-x", "-h", "multi_instance_directories")
+        output = postconf.run(config.DIRECTORY, *command)
     except ArchiveError:
         return []
-    return [config.DIRECTORY, *configuration.words(told.strip())]
+    return [config.DIRECTORY, *configuration.words(output.strip())]
 
 
 def _held(directory: str) -> int:
@@ -247,33 +252,36 @@ def _held(directory: str) -> int:
         return 0
 
 
-def _fallback(settings: Settings | None) -> dict[str, Any]:
+def _fallback(settings: Settings | None) -> tuple[int, int, str]:
+    """Return count, age in seconds of the oldest and its reason, for the capsules."""
     if settings is None:
-        return {}
-    folder = settings.archive_fallback_directory
+        return 0, 0, ""
+    directory = settings.archive_fallback_directory
     try:
-        waiting = fallback.waiting(folder)
+        capsules = fallback.waiting(directory)
     except ArchiveError as error:
-        return {"fallback": 1, "fallback_why": str(error)}
-    if not waiting:
-        return {}
-    return {
-        "fallback": len(waiting),
-        "fallback_age": int(abs(time.time() - waiting[0][0])),
-        "fallback_why": fallback.why(folder),
-    }
+        return 1, 0, str(error)
+    if not capsules:
+        return 0, 0, ""
+    age = int(abs(time.time() - capsules[0][0]))
+    return len(capsules), age, fallback.why(directory)
 
 
-def _followed(found: Configuration, settings: Settings | None) -> dict[str, Any]:
-    """What tells of the follower; a log that only root may read is for root to see."""
+def _log_error(found: Configuration, settings: Settings | None) -> str:
+    """Return why the log cannot be read, "" if it can, or if we are not root."""
+    if settings is None or os.geteuid():
+        return ""
+    return maillog.unreadable(found)
+
+
+def _follower(found: Configuration, settings: Settings | None) -> str:
+    return service.there(instance.name_of(found)) if settings is not None else ""
+
+
+def _log_read_age(settings: Settings | None) -> float | None:
     if settings is None:
-        return {}
-    folder = settings.archive_fallback_directory
-    return {
-        "log_trouble": maillog.unreadable(found) if os.geteuid() == 0 else "",
-        "follower": service.there(instance.name_of(found)),
-        "followed_age": followed.age(folder, time.time()),
-    }
+        return None
+    return followed.age(settings.archive_fallback_directory, time.time())
 
 
 def _gap(directory: str) -> dict[str, Any] | None:

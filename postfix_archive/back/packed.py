@@ -1,6 +1,6 @@
-"""Opens the files of a log, packed or not. Foreign errors leave as LogUnreadable.
+"""Opens and reads the files of a log, compressed or not.
 
-Used by logfile. Changes nothing.
+Used by maillog.reader. Changes nothing. Raises only LogUnreadable.
 """
 
 from __future__ import annotations
@@ -21,33 +21,33 @@ DAMAGE = (OSError, EOFError, zlib.error, lzma.LZMAError)
 
 
 def is_packed(path: Path) -> bool:
-    """Tell by its name whether a file is packed."""
+    """Tell by its name whether a file is compressed."""
     return path.suffix in OPENERS
 
 
 def opened(path: str) -> IO[bytes]:
-    """Open a file to read what it holds, unpacked."""
+    """Open a log file to read its uncompressed content."""
     try:
         opener = OPENERS.get(os.path.splitext(path)[1])
         return opener(path, "rb") if opener else open(path, "rb")  # type: ignore
     except OSError as problem:
         raise LogUnreadable(
-            f"{path}: {problem.strerror}; run this as root, or as one who may read it"
+            f"{path}: {problem.strerror}; run the command as root"
         ) from problem
 
 
 def lines(log: IO[bytes], path: str) -> Iterator[bytes]:
-    """Give the lines of an open file; path is for what is said of it."""
+    """Yield the lines of an open log file; path is for the error message."""
     try:
         yield from log
     except DAMAGE as problem:
         raise LogUnreadable(
-            f"{path}: {problem}; look at the file, or take it away"
+            f"{path}: {problem}; repair the file or move it away"
         ) from problem
 
 
 def told(path: str) -> os.stat_result:
-    """Return what stat(2) tells of a file."""
+    """Return the stat result of a log file."""
     try:
         return os.stat(path)
     except OSError as problem:

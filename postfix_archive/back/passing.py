@@ -1,7 +1,7 @@
-"""Whether a user can pass the folders on the way to a file.
+"""Tells whether a user may search all directories of a path (path_resolution(7)).
 
-Used by the doctor and by make install. Judges by owner, group and mode; a folder with
-an access control list is left out, since it may say more than those.
+Used by the doctor and by make install. Checks owner, group and mode; a directory with
+an access control list, which may grant more, counts as accessible.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ ACL = "system.posix_acl_access"  # acl(5), as an extended attribute
 
 
 def closed(path: str, user: str) -> str:
-    """Return the first folder on the way to path that the user cannot pass.
+    """Return the first directory of path that the user may not search, else "".
 
-    "" if there is none, as far as the path exists. A user who is not there yet counts
-    as anybody.
+    Parts of the path that do not exist are skipped. A user who does not exist yet has
+    the permissions of others.
     """
     uid, groups = _ids(user)
     ways = (Path(path), Path(os.path.realpath(path)))
-    for folder in (each for way in ways for each in reversed(way.parents)):
+    for folder in (parent for each in ways for parent in reversed(each.parents)):
         try:
             told = folder.stat()
         except OSError:

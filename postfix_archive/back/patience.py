@@ -1,8 +1,9 @@
-"""Whether mail waits for the store at all: not for a while after it has in vain.
+"""Remembers that the store was slow, so that mail does not wait for it for a minute.
 
-Used by front/through. The note is a file in archive_spool_directory, which is on a disk
-of this host; the store's own, or that of the fallback directory, may be what hangs. A
-note of somebody else counts for nothing, one that cannot be made is none.
+Used by stamp_filter/write_through. The marker is a file in archive_spool_directory,
+which is on a local disk; the file system of the store, or of the fallback directory,
+may be the one that hangs. A marker of another user is ignored. Failure to create one is
+ignored too: then the next message waits again.
 """
 
 from __future__ import annotations
@@ -11,13 +12,13 @@ import posix as os
 
 from postfix_archive.core import digest
 
-PAUSE = 60  # seconds: mail does not wait for a store that is known to be slow
+PAUSE = 60  # seconds without write-through after a timeout
 MODE = 0o600
-DIGITS = 16  # of the store's name, so that each host's own stores are told apart
+DIGITS = 16  # of the SHA-256 of the store's path: instances may share a directory
 
 
 class Patience:
-    """The note of one store, as one user keeps it."""
+    """The marker file for one store; each user has its own."""
 
     __slots__ = ("path",)
 
@@ -26,7 +27,7 @@ class Patience:
         self.path = f"{spool_directory}/.postfix-archive-{named}.slow"
 
     def is_over(self, now: int) -> bool:
-        """Tell whether mail has waited in vain lately; now is Unix time."""
+        """Tell whether the store has been slow in the last SLOW_STORE_PAUSE seconds."""
         try:
             told = os.lstat(self.path)
         except OSError:
@@ -34,7 +35,7 @@ class Patience:
         return told.st_uid == os.geteuid() and abs(now - told.st_mtime) < PAUSE
 
     def lose(self) -> None:
-        """Note that mail has waited in vain."""
+        """Note that the store has not answered in time."""
         flags = os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
         try:
             opened = os.open(self.path, flags, MODE)

@@ -1,7 +1,7 @@
-"""Postfix's own commands: reads and changes its configuration, reloads it.
+"""Runs Postfix's commands: postconf(1), postfix(1), postmap(1) and others.
 
-Used by the commands that look at or change the host. main.cf and master.cf are changed
-by postconf(1) alone. Foreign errors leave as PostfixCommandFailed.
+Used by all commands that read or change the host. Only postconf(1) edits main.cf and
+master.cf. Raises PostfixMissing and PostfixCommandFailed.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ SECONDS = 120  # no command here takes more than a few
 
 
 def read(directory: str) -> Configuration:
-    """Return what Postfix makes of main.cf and master.cf in this directory."""
+    """Return main.cf and master.cf of a directory, as postconf(1) prints them."""
     return Configuration(
         directory=directory,
         main=configuration.parameters(run(directory, "postconf", "-n")),
@@ -36,24 +36,24 @@ def set_main(directory: str, name: str, value: str) -> None:
 
 
 def remove_main(directory: str, name: str) -> None:
-    """Take a parameter out of main.cf, so that its default counts again."""
+    """Remove a parameter from main.cf, so that its default applies."""
     run(directory, "postconf", "-X", name)
 
 
 def set_service(directory: str, key: str, line: str) -> None:
-    """Put an entry into master.cf, or replace the one of this name and type."""
+    """Add an entry to master.cf, or replace the one of this name and type."""
     run(directory, "postconf", "-M", "-e", f"{key} = {line}")
 
 
 def remove_service(directory: str, key: str) -> None:
-    """Take an entry out of master.cf."""
+    """Remove an entry from master.cf."""
     run(directory, "postconf", "-M", "-X", key)
 
 
 def set_option(directory: str, key: str, name: str, value: str) -> None:
     """Set one -o option of a service in master.cf.
 
-    postconf(1) takes no white space there: a list gets commas instead.
+    postconf(1) accepts no white space there, so a list is separated by commas.
     """
     if value.split() != [value]:
         value = ",".join(configuration.words(value))
@@ -61,43 +61,43 @@ def set_option(directory: str, key: str, name: str, value: str) -> None:
 
 
 def remove_option(directory: str, key: str, name: str) -> None:
-    """Take one -o option of a service out of master.cf."""
+    """Remove one -o option of a service from master.cf."""
     run(directory, "postconf", "-P", "-X", f"{key}/{name}")
 
 
 def check(directory: str) -> None:
-    """Run postfix check; raises PostfixCommandFailed with what it says."""
+    """Run postfix check; raises PostfixCommandFailed with its output."""
     run(directory, "postfix", "check")
 
 
 def reload(directory: str) -> None:
-    """Make the running Postfix read its configuration again."""
+    """Run postfix reload."""
     run(directory, "postfix", "reload")
 
 
 def is_running(directory: str) -> bool:
-    """Tell whether this instance runs."""
+    """Tell whether this instance is running."""
     return _done([program("postfix"), "-c", directory, "status"]).returncode == 0
 
 
 def run(directory: str, command: str, *words: str) -> str:
-    """Run one of Postfix's commands with -c directory; return what it prints."""
+    """Run one of Postfix's commands with -c directory; return its standard output."""
     return _finished(directory, command, *words).stdout
 
 
 def index(directory: str, table: str) -> list[str]:
-    """Run postmap on type:path; return its warnings, of keys that stand twice."""
+    """Run postmap(1) on type:path; return its warnings, for example duplicate keys."""
     return _finished(directory, "postmap", table).stderr.splitlines()
 
 
 def lookup(directory: str, table: str, key: str) -> str:
-    """Return what a table says for a key, "" if nothing or if it cannot be asked."""
+    """Return the value of a key in a lookup table, "" if none or on failure."""
     done = _done([program("postmap"), "-c", directory, "-q", key, table])
     return done.stdout.strip() if done.returncode == 0 else ""
 
 
 def asked(directory: str, content: bytes, *words: str) -> str:
-    """Run postmap(1) with content on its stdin; return what it prints."""
+    """Run postmap(1) with content as standard input; return its standard output."""
     done = subprocess.run(
         [program("postmap"), "-c", directory, *words],
         input=content,
@@ -109,7 +109,7 @@ def asked(directory: str, content: bytes, *words: str) -> str:
 
 
 def answers(host: str, port: int) -> bool:
-    """Tell whether somebody accepts connections there."""
+    """Tell whether host:port accepts TCP connections."""
     try:
         with socket.create_connection((host, port), 5):
             return True
@@ -122,8 +122,8 @@ def program(command: str) -> str:
     found = shutil.which(command, path=f"{os.environ.get('PATH', '')}:{PLACES}")
     if found is None:
         raise PostfixMissing(
-            f"there is no {command} here: install your system's postfix package"
-            " (Debian: apt-get install postfix), or say INSTALL_POSTFIX=yes"
+            f"{command}: command not found; install your system's postfix package"
+            " (Debian: apt-get install postfix) or use make install INSTALL_POSTFIX=yes"
         )
     return found
 
@@ -136,8 +136,8 @@ def _finished(
         main = os.path.join(directory, "main.cf")
         if main in done.stderr and not os.path.exists(main):
             raise PostfixCommandFailed(
-                f"{directory}: there is no main.cf here: give the folder that has it,"
-                " -c DIR (make: CONFIG_DIRECTORY=DIR)"
+                f"{directory}: no main.cf in this directory; name the configuration"
+                " directory with -c DIR (make: CONFIG_DIRECTORY=DIR)"
             )
         said = " ".join(done.stderr.split()) or f"exit code {done.returncode}"
         raise PostfixCommandFailed(f"{command} {' '.join(words)[:80]}: {said[:400]}")
@@ -145,8 +145,8 @@ def _finished(
 
 
 def _done(command: list[str]) -> subprocess.CompletedProcess[str]:
-    # Files, no pipes: postfix reload leaves a postsuper(1) behind that keeps them open
-    # for as long as it looks through the queue.
+    # Files, not pipes: postfix reload leaves a postsuper(1) running that keeps
+    # its output open until it has scanned the queue.
     with tempfile.TemporaryFile() as said, tempfile.TemporaryFile() as complained:
         try:
             done = subprocess.run(

@@ -1,14 +1,14 @@
-"""Lays down the program: releases side by side, and one name that leads to the newest.
+"""Installs the program files: releases side by side, a symlink to the current one.
 
-Used by front/install.
+Used by install/main. Raises InstallRefused and InstallFailed.
 
-    <prefix>/lib/postfix-archive/archive-stamp, archive, archive-lmtp   replaced whole
-    <prefix>/lib/postfix-archive/current -> releases/<id>   in one rename(2)
+    <prefix>/lib/postfix-archive/archive-stamp, archive, archive-lmtp   launchers
+    <prefix>/lib/postfix-archive/current -> releases/<id>   replaced by rename(2)
     <prefix>/lib/postfix-archive/releases/<id>/          package, bundles, master.cf.d
-    <prefix>/sbin/postfix-archive                           starts current/commands
+    <prefix>/sbin/postfix-archive                           runs current/commands
 
-A run of the hot doors resolves ``current`` once, so an upgrade under load never mixes
-two releases; the one before stays until the next upgrade.
+A launcher resolves ``current`` once, so an upgrade under load never mixes two releases.
+The previous release stays until the next upgrade.
 """
 
 from __future__ import annotations
@@ -25,20 +25,23 @@ from postfix_archive.core import digest, gates
 from postfix_archive.core.errors import InstallFailed, InstallRefused
 
 PACKAGE = Path(__file__).resolve().parent.parent
-SOURCE = PACKAGE.parent  # a checkout, or a release that is installed
+SOURCE = PACKAGE.parent  # a checkout or an installed release
 DOORS = ("archive-stamp", "archive", "archive-lmtp")
-OTHER = {gates.PIPE: "40-", gates.LMTP: "10-"}  # of master.cf.d: the other door's
+OTHER = {
+    gates.PIPE: "40-",
+    gates.LMTP: "10-",
+}  # of master.cf.d: prefix of the file for the other mode
 COMPLETE = "complete"
 USUAL_PREFIX = "/usr/local"
 COMMAND = """#!/bin/sh
-# Starts the command postfix-archive in its own environment.
+# Runs the command postfix-archive in its own virtual environment.
 exec {lib}/current/commands/bin/python -I \
   {lib}/current/postfix_archive/front/start.py "$@"
 """
 
 
 class Program:
-    """The program below one prefix; destdir stands before it for packages."""
+    """The program files below one prefix; destdir is prepended when packaging."""
 
     def __init__(self, prefix: str, destdir: str = "", python: str = "") -> None:
         self.lib = f"{prefix}/lib/postfix-archive"
@@ -49,7 +52,7 @@ class Program:
 
     @property
     def is_there(self) -> bool:
-        """Tell whether any release is in use."""
+        """Tell whether any release is installed."""
         return (self._lib / "current").exists()
 
     @property
@@ -59,29 +62,30 @@ class Program:
 
     @functools.cached_property
     def _python(self) -> str:
-        """The path and version of the Python that a release is laid down for."""
+        """Path and version of the Python that runs the release."""
         return f"{self.python} {interpreter.version(self.python)}"
 
     @property
     def release(self) -> str:
-        """The id of the release in SOURCE, as this Python runs it."""
+        """The id of the release in SOURCE for this Python."""
         return _release(SOURCE, self._python)
 
     @property
     def is_current(self) -> bool:
-        """Tell whether this very release is laid down and in use."""
+        """Tell whether the release in SOURCE is installed and the current one."""
         current = self._lib / "current"
         done = (self._lib / "releases" / self.release / COMPLETE).exists()
         return done and current.resolve().name == self.release
 
     def lay_down(self, wheels: str = "") -> None:
-        """Put the release there and make it the one in use, in one step.
+        """Install the release in SOURCE and make it the current one, atomically.
 
-        wheels is a folder with the Python packages, for hosts that reach no index.
+        wheels: a directory with the required Python packages, for hosts without access
+        to a package index.
         """
         if SOURCE.parent == self._lib / "releases":
-            return  # this is the installed program itself
-        release = self.release  # once: somebody may be at work in the checkout
+            return  # runs from an installed release
+        release = self.release  # read once: the checkout may change meanwhile
         folder = self._lib / "releases" / release
         if not (folder / COMPLETE).exists():
             shutil.rmtree(folder, ignore_errors=True)
@@ -89,12 +93,12 @@ class Program:
                 self._fill(folder, wheels)
             except (OSError, InstallRefused, InstallFailed):
                 shutil.rmtree(folder, ignore_errors=True)
-                with contextlib.suppress(OSError):  # others are in there
+                with contextlib.suppress(OSError):  # other releases exist
                     folder.parent.rmdir()
                     self._lib.rmdir()
                 raise
         for each in (self._lib, folder.parent, folder):
-            each.chmod(0o755)  # also where an earlier umask closed it
+            each.chmod(0o755)  # an earlier umask may have removed these
         before = (self._lib / "current").resolve().name
         self._use(folder)
         for each in (self._lib / "releases").iterdir():
@@ -102,7 +106,7 @@ class Program:
                 shutil.rmtree(each, ignore_errors=True)
 
     def remove(self) -> None:
-        """Take the program away."""
+        """Remove the program files, the command and the manual pages."""
         self._command.unlink(missing_ok=True)
         for page in (SOURCE / "docs" / "man").glob("*.[15]"):
             section = f"man{page.suffix[1:]}"
@@ -116,8 +120,8 @@ class Program:
             shutil.copyfile(path, target)
         if _release(folder, self._python) != folder.name:
             raise InstallFailed(
-                f"{SOURCE} was changed while it was copied: let that come to an end,"
-                " then make install again. Postfix was not touched"
+                f"{SOURCE} was changed while it was copied; run make install again when"
+                " it no longer changes (Postfix is unchanged)"
             )
         _must([self.python, "-I", "-m", "compileall", "-q", str(folder)])
         maker = str(folder / "postfix_archive" / "back" / "bundle.py")
@@ -128,13 +132,13 @@ class Program:
         sync(folder)
 
     def _environment(self, folder: Path, wheels: str) -> None:
-        """Make an environment of its own for the commands."""
+        """Create the virtual environment of the commands."""
         commands = folder / "commands"
         done = interpreter.run([self.python, "-I", "-m", "venv", str(commands)])
         if done.returncode:
             raise InstallRefused(
-                f"{self.python} cannot make an environment of its own: install its venv"
-                " package (Debian: apt-get install python3-venv)"
+                f"{self.python} -m venv failed; install the venv module (Debian:"
+                " apt-get install python3-venv)"
             )
         python = str(commands / "bin" / "python")
         where = ["--no-index", "--find-links", wheels] if wheels else []
@@ -143,7 +147,7 @@ class Program:
         _must([*pip, *quietly, *where, *_requirements()])
 
     def _use(self, folder: Path) -> None:
-        """Put everything in use that stands outside the release."""
+        """Make a release the current one: launchers, link, command, manual pages."""
         launcher = (folder / "postfix_archive" / "front" / "launcher.py").read_text()
         first, _, rest = launcher.partition("\n")
         for door in DOORS:
@@ -160,14 +164,14 @@ class Program:
 
 
 def service_texts(mode: str = gates.PIPE) -> list[str]:
-    """Return the texts of master.cf.d that hold one door's services, in order."""
+    """Return the texts of master.cf.d with the services of one mode, in order."""
     other = OTHER[mode]
     paths = sorted((SOURCE / "master.cf.d").glob("[1-4]*.cf"))
     return [path.read_text() for path in paths if not path.name.startswith(other)]
 
 
 def replace(path: Path, text: str, mode: int) -> None:
-    """Write a file whole, durably, or not at all; the same text is left alone."""
+    """Replace a file atomically and durably; equal text is not written again."""
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.is_file() and path.read_text() == text:
         path.chmod(mode)
@@ -183,7 +187,7 @@ def replace(path: Path, text: str, mode: int) -> None:
 
 
 def _files(source: Path) -> list[Path]:
-    """Return all that belongs to a release."""
+    """Return the paths of all files of a release, sorted."""
     found = [source / "setup.cfg"]
     for pattern in ("postfix_archive/**/*.py", "master.cf.d/*.cf", "docs/man/*.[15]"):
         found += source.glob(pattern)
@@ -191,9 +195,9 @@ def _files(source: Path) -> list[Path]:
 
 
 def _release(source: Path, python: str) -> str:
-    """Return the id of a release, made from every byte of it and what runs it.
+    """Return the id of a release: a digest of its files and of the Python version.
 
-    So a host whose Python was upgraded gets another with make install.
+    After an upgrade of Python, make install therefore installs a new release.
     """
     total = digest.sha256(python.encode())
     for path in _files(source):
@@ -202,7 +206,7 @@ def _release(source: Path, python: str) -> str:
 
 
 def _requirements() -> list[str]:
-    """Return the packages that the commands need, from setup.cfg."""
+    """Return the Python packages that the commands require, from setup.cfg."""
     parser = configparser.ConfigParser()
     parser.read(SOURCE / "setup.cfg", encoding="utf-8")
     wanted = parser["options"]["install_requires"].splitlines()
@@ -214,13 +218,13 @@ def _must(command: list[str]) -> None:
     if done.returncode:
         said = " ".join((done.stderr or done.stdout).split())[-400:]
         raise InstallFailed(
-            f"this failed: {' '.join(command[:6])}: {said}; WHEELS=folder takes"
-            " the Python packages from there. Postfix was not touched"
+            f"{' '.join(command[:6])}: {said}; without a package index, name a"
+            " directory with the Python packages: WHEELS=DIR (Postfix is unchanged)"
         )
 
 
 def sync(path: Path) -> None:
-    """Make a file durable, or the names in a folder."""
+    """Call fsync(2) on a file, or on a directory for the names in it."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -1,7 +1,7 @@
-"""Gives Postfix a message with addresses that SMTP cannot carry, by QMQP.
+"""QMQP client: reinjects messages with addresses that SMTP cannot carry.
 
-Used by front/stamp_filter where handback says so. Fails as handback does: with
-HandBackUnreachable and HandBackRefused, which both mean: defer.
+Used by stamp_filter/capture if postfix/smtp_client cannot send the envelope. Raises
+PostfixUnreachable or PostfixRefused; both defer the message.
 """
 
 from __future__ import annotations
@@ -24,11 +24,12 @@ def give(
     recipients: tuple[Recipient, ...],
     content: Callable[[], Iterable[bytes]],
 ) -> str:
-    """Give a message with addresses that SMTP cannot carry; return its queue id.
+    """Send a message to qmqpd(8); return its queue id.
 
-    By QMQP, which takes any address, so that Postfix itself decides and sends the DSN
-    that it would have sent without us. The whole message goes this way, so that address
-    mappings see it once. content is called twice, to count and to send.
+    QMQP carries any address, so Postfix itself rejects a bad one, with the DSN that it
+    would have sent without us. The message goes to all recipients in one transaction,
+    so that address mappings apply once. content is called twice, to count the bytes and
+    to send them.
     """
     size = sum(map(len, wire.with_lf(content())))
     tail = b"".join(
@@ -46,14 +47,16 @@ def give(
         status = _answered(peer)
         peer.close()
     except OSError as problem:
-        raise HandBackUnreachable(f"{name} (QMQP) broke: {problem}") from problem
+        raise HandBackUnreachable(
+            f"QMQP connection to {name} lost: {problem}; see Postfix's log"
+        ) from problem
     if not status.startswith("K"):
-        raise HandBackRefused(f"{name} (QMQP) answered: {status or 'nothing'}")
+        raise HandBackRefused(f"{name} replied (QMQP): {status or 'nothing'}")
     return handback.queue_id(status)
 
 
 def _answered(peer: socket) -> str:
-    """Return what a QMQP server says, one netstring, "" if that is cut off."""
+    """Return the server's reply, one netstring; "" if it is incomplete."""
     held = b""
     while len(held) < handback.LINE_LIMIT and (piece := peer.recv(handback.BLOCK)):
         held += piece

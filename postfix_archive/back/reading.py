@@ -1,6 +1,7 @@
-"""Reads the store for people: the archives there are, their records, the originals.
+"""Read the store: archives, records, archive copies, originals.
 
-Used by the commands. Changes nothing.
+Used by the commands, outcomes and status. Changes nothing. Raises StoreFailed,
+JournalFailed, RecordNotFound and RecordDamaged.
 """
 
 from __future__ import annotations
@@ -24,13 +25,12 @@ if TYPE_CHECKING:
 
     from postfix_archive.core.record import Record
 
-
 GAPS = record.GAPS
 END_OF_HEADER = b"\r\n\r\n"
 
 
 def archives(folder: str) -> list[str]:
-    """Return the addresses of all archives in the store, none if there is no store."""
+    """Return the addresses of all archives; [] if the store directory is missing."""
     try:
         names = sorted(os.listdir(folder))
     except FileNotFoundError:
@@ -43,23 +43,20 @@ def archives(folder: str) -> list[str]:
 
 
 def records(folder: str, archive: str) -> dict[str, Record]:
-    """Return all records of one archive, oldest first."""
+    """Return all records of one archive by archive id, oldest first."""
     return record.merged(archive, _events(f"{folder}/{archive}/{journal.NAME}"))
 
 
 def some(folder: str, archive: str, ids: set[str]) -> dict[str, Record]:
-    """Return the records of these ids that an archive has; reads no more than those.
-
-    For whoever needs a few out of a long journal again and again.
-    """
+    """Return the records with these archive ids; parse no other journal lines."""
     path = f"{folder}/{archive}/{journal.NAME}"
     return record.merged(archive, _events(path, ids))
 
 
 def at(folder: str, archive: str, record_id: str, places: list[int]) -> Record | None:
-    """Return the record whose journal lines begin at these offsets.
+    """Return the record whose journal lines start at these offsets.
 
-    None if they are not all lines of that record, or its first one is not among them.
+    None if a line belongs to another record, or if the ``archived`` line is missing.
     """
     path = f"{folder}/{archive}/{journal.NAME}"
     events = []
@@ -78,9 +75,9 @@ def at(folder: str, archive: str, record_id: str, places: list[int]) -> Record |
 
 
 def lines_from(path: str, offset: int) -> Iterator[tuple[bytes, int]]:
-    """Give the whole lines of a journal from an offset on, each with its own.
+    """Yield the complete lines of a journal from an offset on, each with its offset.
 
-    A journal that ends before was put in the place of another: it is read anew.
+    A journal that is shorter than offset has been replaced: it is read from the start.
     """
     try:
         with os.fdopen(files.opened(path), "rb") as opened:
@@ -99,7 +96,7 @@ def lines_from(path: str, offset: int) -> Iterator[tuple[bytes, int]]:
 
 
 def gaps(folder: str, archive: str) -> list[dict[str, Any]]:
-    """Return the gaps that a journal tells of, each as its latest event has it."""
+    """Return the latest event of each bypass period that the journal records."""
     told = {
         event["opened"]: event
         for event in _events(f"{folder}/{archive}/{journal.NAME}")
@@ -109,9 +106,10 @@ def gaps(folder: str, archive: str) -> list[dict[str, Any]]:
 
 
 def found(folder: str, wanted: str, only: str | None) -> Record:
-    """Return the record whose id is, or begins with, wanted; only names one archive.
+    """Return the record whose archive id starts with id_prefix.
 
-    Raises RecordNotFound when there is none, or more than one.
+    Searches one archive, or all for None. Raises RecordNotFound for no or several
+    matches.
     """
     places = [only] if only else archives(folder)
     matching = [
@@ -122,38 +120,38 @@ def found(folder: str, wanted: str, only: str | None) -> Record:
     ]
     if not matching:
         raise RecordNotFound(
-            f"no record {wanted} in {folder}: postfix-archive list shows what is there"
+            f"no record {wanted} in {folder}; run postfix-archive list to see all"
         )
     if len(matching) > 1:
         names = ", ".join(
             f"{each.archive_id} ({each.archive})" for each in matching[:5]
         )
         raise RecordNotFound(
-            f"{wanted} names {len(matching)} records: {names}; give more of the id,"
+            f"{wanted} matches {len(matching)} records: {names}; give a longer prefix,"
             " or --archive"
         )
     return matching[0]
 
 
 def copy(folder: str, kept: Record) -> Iterator[bytes]:
-    """Give the bytes of the archive copy; raises RecordDamaged and StoreFailed."""
+    """Yield the bytes of the archive copy. Raises RecordDamaged and StoreFailed."""
     name = kept.files[0] if kept.files else ""
     if {"", ".", ".."} & set(name.split("/")):
         raise RecordDamaged(
-            f"{kept.archive_id}: the journal names no file of the store for it; run"
-            " postfix-archive verify"
+            f"{kept.archive_id}: no valid file name in the journal; run postfix-archive"
+            " verify"
         )
     return stored.unpacked(f"{folder}/{kept.archive}/{name}")
 
 
 def original(folder: str, kept: Record) -> Iterator[bytes]:
-    """Give the bytes of the original, exactly as received."""
+    """Yield the bytes of the original, exactly as received."""
     left = int(kept.events[0]["size"])
     pieces = copy(folder, kept)
     head, start = stored.begun(pieces)
     if start < 0:
         raise RecordDamaged(
-            f"{kept.files[0]}: there is no original in it; restore it from a backup"
+            f"{kept.files[0]}: no original in this file; restore it from a backup"
         )
     for piece in chain((head[start:],), pieces):
         yield piece[:left]
@@ -162,12 +160,12 @@ def original(folder: str, kept: Record) -> Iterator[bytes]:
             return
     if left:
         raise RecordDamaged(
-            f"{kept.files[0]}: the original in it is cut off; restore it from a backup"
+            f"{kept.files[0]}: the original is truncated; restore it from a backup"
         )
 
 
 def original_head(folder: str, kept: Record) -> bytes:
-    """Return the first bytes of the original: its header, up to HEAD_LIMIT of it."""
+    """Return the original up to the end of its header, at least, or HEAD_LIMIT."""
     head = b""
     for piece in original(folder, kept):
         head += piece
@@ -177,11 +175,11 @@ def original_head(folder: str, kept: Record) -> bytes:
 
 
 def outcome_report(folder: str, kept: Record) -> Iterator[bytes]:
-    """Give the bytes of a record's latest outcome report; raises RecordNotFound."""
+    """Yield the bytes of the latest outcome report. Raises RecordNotFound."""
     if not kept.reports:
         raise RecordNotFound(
-            f"{kept.archive_id} has no outcome report yet: it comes when nothing more"
-            " can become of any recipient; see postfix-archive show"
+            f"{kept.archive_id} has no outcome report yet; it is written when all"
+            " recipients have a final outcome, see postfix-archive show"
         )
     return stored.unpacked(f"{folder}/{kept.archive}/{list(kept.reports)[-1]}")
 
@@ -194,13 +192,13 @@ def _events(path: str, ids: set[str] | None = None) -> Iterator[dict[str, Any]]:
             event = record.read(line)
         except ValueError as problem:
             raise JournalFailed(
-                f"{path}, line {number}: no line of a journal; see verify"
+                f"{path}, line {number}: not a journal line; run postfix-archive verify"
             ) from problem
         if event is not None:
             yield event
 
 
 def _id(line: bytes) -> str:
-    """Return the archive id that a line names; of a text no quote could look so."""
+    """Return the archive id in a line. A quote inside a JSON string is escaped."""
     named = line.partition(b'"id":"')[2].partition(b'"')[0]
     return named.decode("ascii", "replace")

@@ -1,9 +1,10 @@
-"""Keeps mail from dying in Postfix's queue: takes capsules out, holds originals.
+"""Save queued mail before Postfix expires it: move capsules out, hold originals.
 
-Used by the command ``postfix-archive rescue``. A capsule is put on hold, written into
-the fallback directory, and only then deleted from the queue; a crash between two steps
-leaves it on hold, where the next rescue finds it. Which originals were put on hold
-stands in archive.held beside main.cf: nobody else's are ever released.
+Used by ``postfix-archive rescue``, status and doctor. A rescue puts a capsule on hold,
+writes it to the fallback directory, and only then deletes it from the queue; after a
+crash between two steps it is on hold, where the next rescue finds it. The file
+archive.held beside main.cf records the originals that a rescue put on hold; only these
+are released. Raises PostfixCommandFailed and StoreFailed.
 """
 
 from __future__ import annotations
@@ -36,12 +37,12 @@ from postfix_archive.core.rescuing import Lifetimes, Plan
 from postfix_archive.core.settings import Settings
 
 NAME = "archive.held"
-RESCUED = "rescued"  # in the fallback directory: when the last one was
+RESCUED = "rescued"  # in the fallback directory; its mtime is the last rescue's time
 PORTS = ("archive_handback_address", "archive_capsule_address")
 
 
 def lifetimes(found: Configuration, settings: Settings) -> Lifetimes:
-    """Return how long Postfix keeps what waits for us."""
+    """Return how long Postfix keeps queued mail and a rescue leaves capsules."""
     return Lifetimes(
         maximal=found.seconds("maximal_queue_lifetime", plain=DAY) or 5 * DAY,
         bounce=found.seconds("bounce_queue_lifetime", plain=DAY) or 5 * DAY,
@@ -50,7 +51,7 @@ def lifetimes(found: Configuration, settings: Settings) -> Lifetimes:
 
 
 def planned(directory: str, settings: Settings) -> Plan:
-    """Return what a rescue would do now, and what waits too long."""
+    """Return what a rescue has to do now, and the messages that wait too long."""
     found = postconf.read(directory)
     waiting = mailq.queued(directory)
     return rescuing.plan(
@@ -62,35 +63,39 @@ def planned(directory: str, settings: Settings) -> Plan:
 
 
 def trouble(found: Configuration, settings: Settings) -> str:
-    """Return why the stamp filter could not run just now, "" if it could.
+    """Return why the stamp filter cannot run now, "" if it can.
 
-    Runs it as its user on a message to nobody, for which it does nothing.
+    Starts each launcher as its user for a message without recipients, which the filter
+    accepts and drops, and connects to its SMTP ports.
     """
     for each in found.services:
         if doors.is_worker(each) or doors.is_door(each) and each.name != "archive":
             launcher = str(Path(each.argument("argv")).with_name(ways.STAMP))
-            said = _tried(launcher, each.argument("user"), found.directory)
-            if said:
-                return said
+            error = _tried(launcher, each.argument("user"), found.directory)
+            if error:
+                return error
     for name in PORTS:
         host, port = getattr(settings, name)
         if not postconf.answers(host, port):
-            return f"nobody answers on {host}:{port}"
+            return (
+                f"connect to {host}:{port}: no answer; check {name} in archive.cf and"
+                " master.cf"
+            )
     return ""
 
 
 def take(directory: str, settings: Settings, wanted: Iterable[Waiting]) -> list[str]:
-    """Take capsules out of the queue; return the ids of those that are safe now.
+    """Move capsules from the queue to the fallback directory; return their queue ids.
 
-    Raises StoreFailed if the fallback directory cannot take them: they are given back
-    to the queue, where they wait on.
+    Raises StoreFailed if that directory does not take one; the capsule is released and
+    stays in the queue then.
     """
-    asked = {each.queue_id: each for each in wanted}
-    for each in asked:
-        postconf.run(directory, "postsuper", "-h", each)
-    done = []
+    for queue_id in dict.fromkeys(each.queue_id for each in wanted):
+        postconf.run(directory, "postsuper", "-h", queue_id)
+    saved = []
     for one in mailq.queued(directory):
-        # What hold has now has no other's id: only so may it be deleted by id.
+        # Postfix can reuse a short queue id once the message has left the queue. A
+        # message on hold does not leave: its id is safe to delete.
         if one.queue != "hold" or not rescuing.is_capsule(one):
             continue
         try:
@@ -99,81 +104,87 @@ def take(directory: str, settings: Settings, wanted: Iterable[Waiting]) -> list[
             postconf.run(directory, "postsuper", "-H", one.queue_id, "hold")
             raise
         postconf.run(directory, "postsuper", "-d", one.queue_id, "hold")
-        done.append(one.queue_id)
-    return done
+        saved.append(one.queue_id)
+    return saved
 
 
 def hold(directory: str, wanted: Iterable[Waiting], now: str) -> None:
-    """Put originals on hold, and note that it was us; now as RFC 3339 writes it."""
+    """Put originals on hold and record that; now is in the form of RFC 3339."""
     noted = {**held(directory), **{each.queue_id: now for each in wanted}}
     _write(directory, noted)
-    for each in wanted:
-        postconf.run(directory, "postsuper", "-h", each.queue_id)
+    for message in wanted:
+        postconf.run(directory, "postsuper", "-h", message.queue_id)
 
 
 def release(directory: str, wanted: Iterable[Waiting]) -> None:
-    """Give originals that a rescue has held back to the queue."""
+    """Release originals that a rescue put on hold."""
     noted = held(directory)
-    for queue_id, name in rescuing.noted_as(wanted, noted).items():
+    for queue_id, recorded in rescuing.noted_as(wanted, noted).items():
         postconf.run(directory, "postsuper", "-H", queue_id)
-        noted.pop(name, None)
+        noted.pop(recorded, None)
     _write(directory, noted)
 
 
 def forget(directory: str, gone: Iterable[str]) -> None:
-    """Forget that a rescue has held these: somebody else has released them."""
+    """Remove queue ids from the record: an admin released or deleted these messages."""
     noted = held(directory)
     _write(directory, {k: v for k, v in noted.items() if k not in gone})
 
 
 def renew(directory: str, wanted: Iterable[Waiting]) -> None:
-    """Requeue mailed copies, so that their lifetime begins anew."""
+    """Requeue mailed copies: postsuper -r resets their age."""
     for each in wanted:
         postconf.run(directory, "postsuper", "-r", each.queue_id)
 
 
 def note(settings: Settings) -> None:
-    """Note in the fallback directory that a rescue has been; failing is no failure."""
+    """Record the time of this rescue in the fallback directory; ignores errors."""
     acting.note(settings.archive_fallback_directory, RESCUED)
 
 
 def age(settings: Settings, now: float) -> float | None:
-    """Return how many seconds ago (or ahead) the last rescue was, None if never."""
+    """Return the seconds between now and the last rescue, None if there was none.
+
+    A last rescue in the future, after the clock was set back, counts by its distance.
+    """
     try:
         path = f"{settings.archive_fallback_directory}/{RESCUED}"
-        noted = os.lstat(path).st_mtime
+        last = os.lstat(path).st_mtime
     except OSError:
         return None
-    return abs(now - noted)
+    return abs(now - last)
 
 
 def held(directory: str) -> dict[str, str]:
-    """Return the originals that a rescue has put on hold, and since when."""
+    """Return queue id -> time of the hold (RFC 3339) of originals held by a rescue."""
     try:
-        found = json.loads(Path(directory, NAME).read_text())
-        if not isinstance(found, dict) or not {*map(type, found.values())} <= {str}:
-            raise ValueError("not a time for each queue id")
+        times = json.loads(Path(directory, NAME).read_text())
+        if not isinstance(times, dict) or not {*map(type, times.values())} <= {str}:
+            raise ValueError("not a JSON object of queue ids and times")
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, RecursionError) as problem:
         raise PostfixCommandFailed(
-            f"{directory}/{NAME} cannot be read: {problem}; it says which messages a"
-            " rescue has put on hold: release those with postsuper -H, then remove it"
+            f"read {directory}/{NAME}: {problem}; the file lists messages that a rescue"
+            " put on hold: release them with postsuper -H, then delete the file"
         ) from problem
-    return found
+    return times
 
 
 def _keep(directory: str, settings: Settings, one: Waiting) -> None:
-    """Write a capsule that is on hold into the fallback directory."""
-    words = [postconf.program("postcat"), "-c", directory, "-bhq", one.queue_id]
-    with subprocess.Popen(words, stdout=subprocess.PIPE) as running:
-        assert running.stdout is not None
-        place = settings.archive_spool_directory
-        message = spool.read(running.stdout.fileno(), place)
-    if running.returncode or not message.size:
-        raise PostfixCommandFailed(f"postcat could not read queue id {one.queue_id}")
-    with contextlib.suppress(CapsuleBroken):  # one that was altered is kept as it is
-        message = spool.unpacked(message, place)
+    """Write a capsule that is on hold to the fallback directory, durably."""
+    command = [postconf.program("postcat"), "-c", directory, "-bhq", one.queue_id]
+    spool_directory = settings.archive_spool_directory
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        message = spool.read(process.stdout.fileno(), spool_directory)
+    if process.returncode or not message.size:
+        raise PostfixCommandFailed(
+            f"postcat -q {one.queue_id} failed (exit code {process.returncode},"
+            f" {message.size} bytes); see Postfix's log"
+        )
+    with contextlib.suppress(CapsuleBroken):  # an altered capsule is kept as it is
+        message = spool.unpacked(message, spool_directory)
     folder = settings.archive_fallback_directory
     with acting.as_owner(folder):
         fallback.put(folder, message, one.reason)
@@ -181,12 +192,13 @@ def _keep(directory: str, settings: Settings, one: Waiting) -> None:
 
 
 def _tried(launcher: str, user: str, directory: str) -> str:
+    """Run a launcher for a message without recipients; return its error, "" if none."""
     name, _, group = user.partition(":")
-    nobody = ["--config-directory", directory, "--nexthop", "on-request"]
-    nobody += ["--queue-id", "CHECK", "--sender", "", "--"]
+    arguments = ["--config-directory", directory, "--nexthop", "on-request"]
+    arguments += ["--queue-id", "CHECK", "--sender", "", "--"]
     try:
-        done = subprocess.run(
-            [launcher, *nobody],
+        process = subprocess.run(
+            [launcher, *arguments],
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -199,9 +211,9 @@ def _tried(launcher: str, user: str, directory: str) -> str:
         )
     except (OSError, ValueError, KeyError, subprocess.TimeoutExpired) as problem:
         return f"{launcher}: {problem}"
-    if done.returncode:
-        said = " ".join((done.stdout or done.stderr).split())[:300]
-        return said or f"{launcher}: exit code {done.returncode}"
+    if process.returncode:
+        output = " ".join((process.stdout or process.stderr).split())[:300]
+        return output or f"{launcher}: exit code {process.returncode}"
     return ""
 
 
@@ -219,4 +231,4 @@ def _write(directory: str, noted: dict[str, str]) -> None:
         else:
             path.unlink(missing_ok=True)
     except OSError as problem:
-        raise StoreFailed(f"{path}: {problem.strerror}") from problem
+        raise StoreFailed(f"write {path}: {problem.strerror}") from problem

@@ -1,12 +1,12 @@
-"""The service that follows Postfix's log for outcomes: systemd's, or cron's.
+"""Schedules the follower, which reads delivery outcomes from Postfix's log.
 
-Used by install, uninstall and the doctor. One an instance:
+Used by install, uninstall and doctor. One file for each instance:
 
-    /etc/systemd/system/postfix-archive-outcomes-<instance>.service   where systemd runs
-    /etc/cron.d/postfix-archive-outcomes-<instance>                   else
+    /etc/systemd/system/postfix-archive-outcomes-<instance>.service   with systemd
+    /etc/cron.d/postfix-archive-outcomes-<instance>                   without
 
-It is no part of postfix.service: when that is stopped, lines are left to be read. Under
-cron, what it has to say goes to Postfix's log: a mail every minute helps nobody.
+The unit is not part of postfix.service: unread log lines remain when Postfix stops.
+Under cron, the output goes to Postfix's log and not into a mail every minute.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ PREFIX = "postfix-archive-outcomes-"
 SERVICE = """\
 # Made by make install of postfix_archive; make uninstall removes it.
 [Unit]
-Description=Mail archive of Postfix in {directory}: what became of each recipient
+Description=Mail archive of Postfix in {directory}: delivery outcomes
 After=postfix.service
 StartLimitIntervalSec=0
 
@@ -36,26 +36,26 @@ WantedBy=multi-user.target
 """
 CRONTAB = """\
 # Made by make install of postfix_archive; make uninstall removes it.
-# What became of each recipient. Whatever it has to say goes to Postfix's log.
+# Reads delivery outcomes from Postfix's log; output goes to that log.
 * * * * * root {commands}
 """
 
 
 def obstacle(found: Configuration, *, is_wanted: bool) -> str:
-    """Say why there is nothing to follow, or nowhere to tell of it; "" if all is well.
+    """Return why the follower cannot run, "" if it can.
 
-    is_wanted: as the settings have it (Settings.follows).
+    is_wanted: Settings.follows.
     """
     if not is_wanted:
-        return "archive_delivery = mail, so there is no store that could keep outcomes"
+        return "archive_delivery = mail: there is no store to keep outcomes in"
     return maillog.unreadable(found)
 
 
 def install(instance: str, directory: str, command: str) -> str:
-    """Set the service up; return what runs it, "" where the host has neither.
+    """Install and start the follower; return its scheduler and file name.
 
-    command is the path of postfix-archive. A follower that runs is started anew, and
-    so are those of other instances: the program may be a new one.
+    command: the path of postfix-archive. Returns "" on a host with neither systemd nor
+    cron. Running followers of all instances restart: the program may be a new release.
     """
     ours = f"{shlex.quote(command)} -c {shlex.quote(directory)} outcomes"
     name = f"{PREFIX}{instance}"
@@ -77,19 +77,19 @@ def install(instance: str, directory: str, command: str) -> str:
 
 
 def missing(instance: str) -> str:
-    """Return the file that install would make, "" if it is there."""
+    """Return the file that would be created, "" if it exists."""
     wanted = _place(instance)
     return "" if wanted is None or wanted.exists() else str(wanted)
 
 
 def there(instance: str) -> str:
-    """Return the file by which the follower is run, "" if there is none."""
+    """Return the unit or cron file of the follower, "" if there is none."""
     wanted = _place(instance)
     return str(wanted) if wanted is not None and wanted.exists() else ""
 
 
 def remove(instance: str) -> None:
-    """Stop the follower and take its service away, if there is one."""
+    """Stop the follower and remove its unit or cron file, if it exists."""
     name = f"{PREFIX}{instance}"
     units.remove(name, f"{name}.service")
 

@@ -1,8 +1,9 @@
-"""Settles a record: once nothing more can become of it, its outcome report is kept.
+"""Stores and mails the outcome report of a record whose recipients are all settled.
 
-Used by whoever has appended outcomes to a journal. First the store, then the mail, then
-the journal's word that it was mailed: so a run that is killed between two steps, and
-comes again, keeps one report, and mails it at most twice, with one Message-Id.
+Used by everything that appends outcomes to a journal. First the store, then the mail,
+then the journal event that it was mailed: a process that is killed between two steps
+and repeats them stores one report, and mails it at most twice, with the same
+Message-Id.
 """
 
 from __future__ import annotations
@@ -21,27 +22,27 @@ if TYPE_CHECKING:
 def settle(
     settings: Settings, keys: Keyring, archive: str, kept: Record, now: int
 ) -> str:
-    """Keep the outcome report of a record, and mail it if archive_outcome_mail is yes.
+    """Store the outcome report of a record; mail it if archive_outcome_mail is yes.
 
-    kept is the record as the journal has it now, now Unix time. Returns what was done,
-    nothing if there is nothing to do: a recipient is not settled yet, or the store has
-    a report of these very outcomes, and the archive address too. Durable on return.
-    Raises StoreFailed, JournalFailed, RecordDamaged, HandBackUnreachable and
-    HandBackRefused; then it is to be called again.
+    record is the record as the journal has it now; now is Unix time. Returns one line
+    about what was done, "" if there is nothing to do: a recipient is not settled yet,
+    or this report was stored, and mailed if so configured. Durable on return. Raises
+    StoreFailed, JournalFailed, RecordDamaged, HandBackUnreachable and HandBackRefused;
+    call it again then.
     """
     if not kept.results.is_settled:
         return ""
     folder = settings.archive_store_directory
     place = store.Archive(folder, archive)
     covers = kept.results.covers
-    names = [name for name, told in kept.reports.items() if told == covers]
+    names = [name for name, covered in kept.reports.items() if covered == covers]
     done = "" if names else f"{kept.archive_id}: outcome report stored"
     name = names[0] if names else _kept(settings, keys, place, kept, now)
     if not _is_mailed(settings, kept) or name in kept.mailed:
         return done
     queue_id = _sent(settings, keys, kept, place.path(name), now)
     place.outcome_mailed(kept.archive_id, name, trace.timestamp(now), queue_id)
-    done = done or f"{kept.archive_id}: outcome report was stored before"
+    done = done or f"{kept.archive_id}: outcome report already stored"
     return f"{done}; mailed, queued as {queue_id}"
 
 
@@ -54,7 +55,7 @@ def _is_mailed(settings: Settings, kept: Record) -> bool:
 def _kept(
     settings: Settings, keys: Keyring, place: store.Archive, kept: Record, now: int
 ) -> str:
-    """Put the report into the store; return its file's name."""
+    """Store the report; return its file name."""
     covers = kept.results.covers
     content = outcome_report.written(
         kept,
@@ -68,10 +69,10 @@ def _kept(
 
 
 def _sent(settings: Settings, keys: Keyring, kept: Record, path: str, now: int) -> str:
-    """Send what is in the file to the archive address; return Postfix's queue id.
+    """Mail a stored report to the archive address; return Postfix's queue id.
 
-    It bears the stamp of an archive copy: one that is forwarded back to this host adds
-    a supplement to its record, and nothing else.
+    It has the stamp of an archive copy: a report that is forwarded back to this host
+    only adds a supplement to its record.
     """
     content = b"".join(stored.unpacked(path))
     proof = digest.of((content,)).digest()

@@ -1,8 +1,8 @@
-"""Sets a message aside while it is worked on, so that it can be read several times.
+"""Holds the message that is being handled, so that it can be read several times.
 
-Used by the doors. Small messages stay in memory, large ones go to a file without a
-name that ends with the process. Nothing here is durable and nothing need be: until
-the door says yes, Postfix keeps the message in its queue.
+Used by both transports. Small messages stay in memory; large ones go to an unnamed
+file, which the kernel removes with the process. Nothing here needs to be durable, since
+Postfix keeps the message in its queue until the transport reports success.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-PIECE = 1 << 16  # bytes a read; the size of a Linux pipe (pipe(7))
-MEMORY_LIMIT = 4 << 20  # larger messages go to a file: a door has 64 MB in all
+PIECE = 1 << 16  # bytes a read; the capacity of a Linux pipe (pipe(7))
+MEMORY_LIMIT = 4 << 20  # bytes; a larger message goes to a file
 
 
 class Spool:
@@ -32,7 +32,7 @@ class Spool:
         self.size = 0
 
     def pieces(self, start: int = 0, stop: int | None = None) -> Iterator[bytes]:
-        """Give the bytes from start up to stop (default: the end), in pieces."""
+        """Yield the bytes from start up to stop (default: the end), in chunks."""
         stop = self.size if stop is None else min(stop, self.size)
         stored = self._from_file(start, stop) if self._file >= 0 else self._memory
         at = start if self._file >= 0 else 0
@@ -42,7 +42,7 @@ class Spool:
             at += len(piece)
 
     def head(self, start: int = 0, limit: int = header.HEAD_LIMIT) -> bytes:
-        """Return the first bytes from start on, limit at most."""
+        """Return the bytes from start on, at most limit of them."""
         return b"".join(self.pieces(start, start + limit))
 
     def digests(self, offsets: list[int]) -> dict[int, bytes]:
@@ -58,14 +58,14 @@ class Spool:
         return {offset: total.digest() for offset, total in sums}
 
     def shape(self, start: int = 0) -> wire.Shape:
-        """Return what a transport must be able to carry, from start on."""
+        """Return what SMTP must support to carry the message from start on."""
         shape = wire.Shape()
         for piece in self.pieces(start):
             shape.take(piece)
         return shape
 
     def add(self, piece: bytes, directory: str) -> None:
-        """Append a piece; the file, where one is needed, goes into directory."""
+        """Append a chunk; a file, if one is needed, is made in directory."""
         self.size += len(piece)
         if self._file < 0 and self.size <= MEMORY_LIMIT:
             self._memory.append(piece)
@@ -78,7 +78,7 @@ class Spool:
         files.write_all(self._file, piece)
 
     def close(self) -> None:
-        """Forget the message."""
+        """Free memory and file."""
         self._memory = []
         if self._file >= 0:
             os.close(self._file)
@@ -89,7 +89,7 @@ class Spool:
             piece = os.pread(self._file, PIECE, start)
             if not piece:
                 raise SpoolFailed(
-                    "a spooled message has lost its end; it will be retried"
+                    "spool file is shorter than the message; Postfix will retry"
                 )
             yield piece
             start += len(piece)
@@ -98,9 +98,9 @@ class Spool:
 def read(descriptor: int, directory: str, *, canonical: bool = False) -> Spool:
     """Return the message that pipe(8) writes to descriptor, in canonical form.
 
-    canonical says that it has that form already, as a file of ours. Reads to the end
-    before anything else is done: a door that closes its stdin early
-    and exits 0 would count as having delivered. Raises SpoolFailed.
+    canonical: it has that form already, as our own files have. Reads to the end, since
+    a transport that closes its stdin early and exits with 0 counts as success. Raises
+    SpoolFailed.
     """
     spool = Spool()
     try:
@@ -113,7 +113,7 @@ def read(descriptor: int, directory: str, *, canonical: bool = False) -> Spool:
 
 
 def append(message: Spool, piece: bytes, directory: str) -> None:
-    """Add a piece that has the canonical form already. Raises SpoolFailed."""
+    """Append a chunk that is in canonical form already. Raises SpoolFailed."""
     try:
         message.add(piece, directory)
     except OSError as problem:
@@ -121,7 +121,7 @@ def append(message: Spool, piece: bytes, directory: str) -> None:
 
 
 def unpacked(message: Spool, directory: str) -> Spool:
-    """Return a capsule with its plain body; the message itself, if it has one already.
+    """Return a capsule with its body decompressed; the same message if it is plain.
 
     Raises CapsuleBroken and SpoolFailed.
     """
@@ -138,8 +138,8 @@ def unpacked(message: Spool, directory: str) -> Spool:
         raise
     except OSError as problem:
         raise SpoolFailed(
-            f"cannot set a capsule of {message.size} bytes aside: {problem};"
-            f" look at archive_spool_directory = {directory}"
+            f"cannot spool a capsule of {message.size} bytes: {problem};"
+            f" check archive_spool_directory = {directory}"
         ) from problem
     message.close()
     return plain
@@ -147,8 +147,8 @@ def unpacked(message: Spool, directory: str) -> Spool:
 
 def _failed(message: Spool, directory: str, problem: OSError) -> SpoolFailed:
     return SpoolFailed(
-        f"cannot set a message of over {message.size} bytes aside: {problem};"
-        f" look at archive_spool_directory = {directory}"
+        f"cannot spool a message of at least {message.size} bytes: {problem};"
+        f" check archive_spool_directory = {directory}"
     )
 
 
@@ -158,7 +158,7 @@ def _pieces(descriptor: int) -> Iterator[bytes]:
 
 
 def _nameless_file(directory: str) -> int:
-    """Open a file that nobody else can open and that is gone when it is closed."""
+    """Open a file without a name: private, and removed when it is closed."""
     try:
         return os.open(directory, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
     except (OSError, AttributeError):  # a file system without O_TMPFILE

@@ -1,7 +1,7 @@
-"""Turns signals that end a program into a failure, so that what was begun is put back.
+"""Turns termination signals into InstallFailed, so that changes are rolled back.
 
-Used by install and uninstall. Only the first signal counts: the work of putting back is
-not to be stopped by the second that make(1) or a lost terminal sends.
+Used by install and uninstall. Only the first signal counts: a second one, from make(1)
+or a lost terminal, must not interrupt the rollback.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def heed() -> None:
-    """Raise InstallFailed, from now on, on the first signal that is not ignored."""
+    """Install handlers: the first signal that is not ignored raises InstallFailed."""
     for each in SIGNALS:
         if signal.getsignal(each) is not signal.SIG_IGN:  # nohup(1)
             signal.signal(each, _stop)
@@ -23,9 +23,9 @@ def heed() -> None:
 
 def _stop(number: int, _: FrameType | None) -> None:
     for each in SIGNALS:
-        signal.signal(each, _nothing)  # no SIG_IGN: the commands we run inherit that
-    raise InstallFailed(f"stopped by {signal.Signals(number).name}: run it again")
+        signal.signal(each, _nothing)  # not SIG_IGN: child processes would inherit it
+    raise InstallFailed(f"stopped by {signal.Signals(number).name}; run it again")
 
 
 def _nothing(*_: object) -> None:
-    """Do nothing: we are stopping already."""
+    """Ignore further signals during the rollback."""

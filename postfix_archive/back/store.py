@@ -1,16 +1,16 @@
-"""The store: archive copies as files, and what happened to them in the journal.
+"""Write one archive of the store: archive copies, outcome reports and the journal.
 
-Used by front/archive_transport and settling (write) and the commands. One folder an
-archive:
+Used by archive_transport and outcomes. Each archive has one directory:
 
     <store>/<archive address>/YYYY/MM/DD/<archive id>.eml.gz      mode 0400: committed
     <store>/<archive address>/YYYY/MM/DD/<archive id>.outcome.eml.gz
     <store>/<archive address>/journal
 
-A copy or report is kept when its file and its line in the journal are both on the disk.
-Twice is harmless: the second time finds both. Nothing here can remove an archived
-message.
-docs/store-format.md is the public page of this format.
+A copy or report is stored when its file and its journal line are both durable. Every
+method can run twice: the second call finds the file and the line. No function removes
+an archived message. Raises StoreFailed and JournalFailed.
+
+docs/store-format.md specifies the format.
 """
 
 from __future__ import annotations
@@ -30,40 +30,44 @@ if TYPE_CHECKING:
     from postfix_archive.core.outcome import Outcome
 
 DRAFTS = "drafts"
-SEEN = "store-seen"  # in the witness folder
+SEEN = "store-seen"  # file name in the marker directory
 UNDATED = "undated"
 SUFFIX = ".eml.gz"
 
 ARCHIVED, SUPPLEMENT, MAILED = "archived", "supplement", "mailed"
-OUTCOME = "outcome"  # events and files
+OUTCOME = "outcome"  # journal event, and part of a file name
 OUTCOME_REPORT, OUTCOME_MAILED = "outcome-report", "outcome-mailed"
 
 
 class Archive:
-    """One archive of the store."""
+    """The archive of one archive address."""
 
     __slots__ = ("_store", "_witness", "address", "folder")
 
     def __init__(self, store: str, address: str, *, witness: str = "") -> None:
-        """Name an archive; witness is a folder elsewhere that remembers the store."""
+        """Create nothing yet.
+
+        marker_directory is outside the store, on another file system. The file
+        ``store-seen`` in it records that the store has been used.
+        """
         self._store = store
         self._witness = witness
         self.address = address
         self.folder = f"{store}/{address}"
 
     def has(self, record_id: str) -> bool:
-        """Tell whether there is a file of that id."""
+        """Return whether the archive has a copy with this archive id."""
         return self._has_file(place(record_id))
 
     def path(self, name: str) -> str:
-        """Return the full path of a file named as in the journal."""
+        """Return the path of a file, given its name in the journal."""
         return f"{self.folder}/{name}"
 
     def keep(self, piece: Piece, content: Iterable[bytes], time: str) -> set[str]:
-        """Keep a copy whose bytes are content, or add the piece to the one there is.
+        """Store an archive copy, or add a supplement to the copy that is there.
 
-        Returns the kinds of events that the journal now has of this capsule. Durable
-        on return. Raises StoreFailed and JournalFailed.
+        content is the uncompressed copy. Returns the journal events that this capsule
+        now has. Durable on return. Raises StoreFailed and JournalFailed.
         """
         self._make_folder()
         draft = files.Draft(f"{self.folder}/{DRAFTS}")
@@ -79,25 +83,25 @@ class Archive:
             draft.discard()
 
     def supplement(self, piece: Piece, time: str) -> set[str]:
-        """Add a later pass of a message that the store has to its record, durably.
+        """Add a later capture of a stored message to its record, durably.
 
-        Returns the kinds of events that the journal now has of this capsule.
+        Returns the journal events that this capsule now has.
         """
         with journal.Journal(self.folder) as events:
             self._name_for(piece, events, time)
             return _merge(events, piece, time)
 
     def mailed(self, piece: Piece, time: str, queue_ids: str) -> None:
-        """Record that the copy left as mail, under these queue ids."""
+        """Record that Postfix queued the mailed copy under these queue ids."""
         with journal.Journal(self.folder) as events:
             events.append(
                 MAILED, time, id=piece.record_id, capsule=piece.key, queued_as=queue_ids
             )
 
     def outcomes_of(self, told: Iterable[tuple[str, Outcome]], time: str) -> int:
-        """Record outcomes of many records with one fsync; return how many were new.
+        """Record outcomes by archive id with one fsync; return how many were new.
 
-        What the journal has told word for word lately it does not tell twice.
+        An outcome that a recent journal line has with the same fields is skipped.
         """
         events: list[journal.Event]
         events = [(OUTCOME, {"id": name, **each.words()}) for name, each in told]
@@ -109,9 +113,9 @@ class Archive:
     def outcome_report(
         self, record_id: str, content: Iterable[bytes], covers: str, time: str
     ) -> str:
-        """Keep an outcome report beside the copy, durably; return its file's name.
+        """Store an outcome report beside the copy, durably; return its file name.
 
-        If one that covers the same is there, that stays and no other comes.
+        A report with the same ``covers`` is not written again.
         """
         draft = files.Draft(f"{self.folder}/{DRAFTS}")
         try:
@@ -133,7 +137,7 @@ class Archive:
     def outcome_mailed(
         self, record_id: str, name: str, time: str, queue_id: str
     ) -> None:
-        """Record that an outcome report left as mail, under this queue id."""
+        """Record that Postfix queued the mailed outcome report under this queue id."""
         with journal.Journal(self.folder) as events:
             events.append(
                 OUTCOME_MAILED, time, id=record_id, file=name, queued_as=queue_id
@@ -147,9 +151,9 @@ class Archive:
         time: str,
         packed: str = "",
     ) -> str:
-        """Commit an outcome report, also one that a crash left without its line.
+        """Commit an outcome report, also one that a crash left without a journal line.
 
-        packed is the SHA-256 of a new file. Returns what the report covers.
+        file_sha256 is "" for a file that was there. Returns the report's ``covers``.
         """
         path = self.path(name)
         covers = stored.covered(path)
@@ -163,9 +167,10 @@ class Archive:
         return covers
 
     def _make_folder(self) -> None:
-        """Make the archive's folder; a store that has vanished is not begun anew.
+        """Create the archive's directory, unless the store has lost all its archives.
 
-        Under the mount point of a file system that is away stands an empty folder.
+        An empty directory instead of a used store is a mount point without its file
+        system: writing into it would fill the wrong disk.
         """
         drafts = f"{self.folder}/{DRAFTS}"
         if files.is_folder(drafts):
@@ -173,8 +178,8 @@ class Archive:
         seen = f"{self._witness}/{SEEN}"
         if self._witness and files.is_there(seen) and not _has_archives(self._store):
             raise StoreFailed(
-                f"{self._store} is empty and was not: is its file system mounted? If it"
-                f" is to begin anew, remove {seen}"
+                f"{self._store} is empty but was in use: is its file system mounted?"
+                f" To start a new store, remove {seen}"
             )
         files.make_folder(drafts)
         if self._witness:
@@ -196,10 +201,10 @@ class Archive:
         stored.commit(path)
 
     def _name_for(self, piece: Piece, events: journal.Journal, time: str) -> str:
-        """Return the name of the file for this original.
+        """Return the file name for this original.
 
-        A second original under the same id (a stamped message came back before its
-        first capsule got here) stands beside the first under a name of its own.
+        A second original with the same archive id gets its own file name. It occurs
+        when a stamped message is captured again before its first capsule arrives.
         """
         name = place(piece.record_id)
         if self._has_file(name):
@@ -211,9 +216,9 @@ class Archive:
         return name
 
     def _has_file(self, name: str) -> bool:
-        """Tell whether there is a file of that name; nothing may lead elsewhere.
+        """Return whether the file exists; raise StoreFailed for a symlink in its path.
 
-        The archive's folder may be a symlink, to another disk; below it none may.
+        The archive's directory may be a symlink to another disk, nothing below it.
         """
         at = name.find("/")
         while at >= 0:
@@ -223,7 +228,7 @@ class Archive:
         return files.is_file(self.path(name))
 
     def _settle(self, name: str, events: journal.Journal, time: str) -> None:
-        """Give a file that a crash left without its journal line that line."""
+        """Append the journal line of a file that a crash left without one."""
         path = self.path(name)
         if not os.stat(path).st_mode & 0o200:
             return
@@ -239,7 +244,7 @@ class Archive:
 
 
 def place(record_id: str, variant: str = "") -> str:
-    """Return the name of a record's file within its archive."""
+    """Return the name of a copy, relative to the archive's directory."""
     day = record_id[:8]
     name = f"{record_id}.{variant}" if variant else record_id
     if day == trace.UNDATED:
@@ -248,7 +253,7 @@ def place(record_id: str, variant: str = "") -> str:
 
 
 def report_place(record_id: str, number: int) -> str:
-    """Return the name of a record's outcome report of that number, from 1 on."""
+    """Return the name of a record's outcome report; number starts at 1."""
     return place(record_id, OUTCOME if number == 1 else f"{OUTCOME}-{number}")
 
 
@@ -260,7 +265,7 @@ def _has_archives(store: str) -> bool:
 
 
 def _witnessed(path: str) -> None:
-    """Note that the store is in use; where that fails, it is noted another time."""
+    """Create the file that marks the store as used; the next copy retries a failure."""
     flags = os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
     try:
         os.close(os.open(path, flags, files.DRAFT_MODE))
@@ -269,7 +274,7 @@ def _witnessed(path: str) -> None:
 
 
 def _merge(events: journal.Journal, piece: Piece, time: str) -> set[str]:
-    """Add a piece to the record there is, unless this very capsule has been here."""
+    """Append a supplement, unless the journal has an event of this capsule."""
     seen = events.recent(piece.key)
     if seen & {ARCHIVED, SUPPLEMENT}:
         return seen

@@ -1,7 +1,7 @@
-"""A copy as the store keeps it: what belongs to it, its file, and reading it back.
+"""One file of the store: write it compressed, read it, parse its envelope fields.
 
-Used by store, settling and reading. Foreign errors leave as StoreFailed, damage as
-RecordDamaged.
+Used by archive, reader and outcomes/report_queue. Raises StoreFailed for errors of the
+operating system and RecordDamaged for a damaged file.
 """
 
 from __future__ import annotations
@@ -17,18 +17,19 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-GZIP = 31  # zlib's wbits for a gzip file (RFC 1952) without name and time
-MEMORY = 7  # zlib's memLevel: with 8, small mail takes twice as long, to save nothing
-BLOCK = 1 << 16
-PREAMBLE_LIMIT = 16 << 20  # bytes before the original: two addresses, 20,000 times
+GZIP = 31  # wbits of zlib: gzip format (RFC 1952), without file name and time
+MEMORY = 7  # memLevel of zlib; 8 doubles the time for small mail, same size
+BLOCK = 1 << 16  # bytes
+PREAMBLE_LIMIT = 16 << 20  # bytes before the original: 20,000 recipients, twice
 
 
 class Piece:
-    """One capture, or a piece or later pass of one, as the store is to keep it.
+    """What the store keeps of one capture of a message, besides the copy itself.
 
-    ``key`` names the capsule that brought it, ``fields`` are the sealed envelope lines,
-    ``digest`` and ``size`` are those of the original that is kept, ``above`` the lines
-    that stood above a valid stamp and ``verdict`` what its stamp said.
+    ``capsule_id`` is the SHA-256 that names the capsule, ``envelope_fields`` are the
+    sealed envelope lines, ``sha256`` and ``size`` describe the stored original,
+    ``lines_above`` are the header lines above a valid stamp, ``verdict`` is the verdict
+    on the stamp.
     """
 
     __slots__ = ("above", "digest", "fields", "key", "record_id", "size", "verdict")
@@ -54,7 +55,7 @@ class Piece:
 
 
 def packed_into(draft: files.Draft, content: Iterable[bytes]) -> str:
-    """Write content as gzip, durably; return the SHA-256 of the file."""
+    """Write content as gzip, durably; return the SHA-256 of the compressed file."""
     packer = zlib.compressobj(6, zlib.DEFLATED, GZIP, MEMORY)
     total = digest.sha256()
     for piece in content:
@@ -70,7 +71,7 @@ def packed_into(draft: files.Draft, content: Iterable[bytes]) -> str:
 
 
 def commit(path: str) -> None:
-    """Say with a file's mode that its line stands in the journal."""
+    """Set the mode that says: the journal has the line of this file."""
     try:
         os.chmod(path, files.KEPT_MODE)
     except OSError as problem:
@@ -78,7 +79,7 @@ def commit(path: str) -> None:
 
 
 def unpacked(path: str) -> Iterator[bytes]:
-    """Give the copy in a file of the store; raises RecordDamaged, StoreFailed."""
+    """Yield the uncompressed copy. Raises RecordDamaged and StoreFailed."""
     unpacker = zlib.decompressobj(GZIP)
     try:
         for block in blocks(path):
@@ -86,19 +87,19 @@ def unpacked(path: str) -> Iterator[bytes]:
                 yield unpacker.decompress(block, BLOCK)
                 block = unpacker.unconsumed_tail
             if unpacker.eof:
-                break  # zlib would collect what stands behind; verify names it
+                break  # zlib would collect trailing data in memory; verify reports it
         yield unpacker.flush()
     except zlib.error as problem:
         raise RecordDamaged(f"{path}: {problem}; run gzip -t on it") from problem
     if not unpacker.eof:
-        raise RecordDamaged(f"{path}: its end is cut off; run gzip -t on it")
+        raise RecordDamaged(f"{path}: truncated gzip file; run gzip -t on it")
 
 
 def begun(pieces: Iterator[bytes]) -> tuple[bytes, int]:
-    """Return the first bytes of a copy, and where in them the original begins, or -1.
+    """Return the first bytes of a copy and the original's offset in them, or -1.
 
-    Takes no more pieces than it needs, and gives up after PREAMBLE_LIMIT. It looks
-    again only when there is twice as much, so that a long preamble takes no long time.
+    Reads no more chunks than necessary and gives up after PREAMBLE_LIMIT. Searches
+    again only when the size has doubled: the time stays linear for a long preamble.
     """
     held: list[bytes] = []
     size = enough = 0
@@ -117,9 +118,10 @@ def begun(pieces: Iterator[bytes]) -> tuple[bytes, int]:
 
 
 def recovered(path: str, address: str) -> Piece:
-    """Return what a copy that is stored in an archive of this address says of itself.
+    """Return the capture that a stored copy describes, with this archive's verdict.
 
-    Raises StoreFailed for a damaged one: it is asked for while mail is in flight.
+    Raises StoreFailed, not RecordDamaged, for a damaged copy: the caller delivers mail
+    and has to defer.
     """
     try:
         return _read_back(path, address)
@@ -130,7 +132,7 @@ def recovered(path: str, address: str) -> Piece:
 
 
 def covered(path: str) -> str:
-    """Return what an outcome report in the store covers; raises StoreFailed."""
+    """Return the ``covers`` value of a stored outcome report. Raises StoreFailed."""
     try:
         fields = report.status_part(b"".join(unpacked(path)))
     except RecordDamaged as problem:
@@ -161,7 +163,7 @@ def _read_back(path: str, address: str) -> Piece:
 
 
 def blocks(path: str) -> Iterator[bytes]:
-    """Give the bytes of a file of the store, as they are on the disk."""
+    """Yield the compressed bytes of a file of the store. Raises StoreFailed."""
     try:
         with open(files.opened(path), "rb") as opened:
             while block := opened.read(BLOCK):

@@ -1,8 +1,9 @@
-"""Compiles the tables of archive_tables beside their sources, all or none.
+"""Compile the sources that archive_tables names to tables beside them, all or none.
 
-Used by the command ``postfix-archive tables``. A native table and its database get
-their names by rename(2): Postfix sees the old or the new one, never half of one. A file
-that we did not make is never replaced.
+Used by ``postfix-archive tables``, tables.explain and doctor. A compiled table and its
+database replace the old ones by rename(2), so Postfix never reads half a table. A file
+that postfix-archive did not make is not replaced. Raises TableWrong,
+PostfixCommandFailed.
 """
 
 from __future__ import annotations
@@ -18,14 +19,14 @@ from postfix_archive.core.keyring import Keyring
 from postfix_archive.core.tables import Compiled
 
 SOURCE = ".in"
-# Types that are looked up in a database, which postmap(1) makes.
+# Table types with a database that postmap(1) makes, and its suffix.
 DATABASES = {"hash": ".db", "btree": ".db", "lmdb": ".lmdb", "cdb": ".cdb"}
-MODE = 0o644  # of a new table; access(5) tables are read by services without rights
+MODE = 0o644  # of a new table: smtpd(8) reads access(5) tables as mail_owner
 
 
 @dataclass(frozen=True)
 class Table:
-    """A source that is compiled, and whether its native table is to be written."""
+    """A compiled source; needs_write: the table on disk is missing or differs."""
 
     kind: str
     source: str
@@ -34,28 +35,29 @@ class Table:
 
     @property
     def native(self) -> str:
-        """The path that main.cf names."""
+        """The path of the compiled table, which main.cf names."""
         return self.source.removesuffix(SOURCE)
 
     @property
     def needs_reload(self) -> bool:
-        """True if Postfix's processes read such a table only when they start."""
+        """True for types that Postfix's processes read only when they start."""
         return self.kind not in DATABASES
 
 
 def compiled(sources: tuple[tuple[str, str], ...], keys: Keyring) -> list[Table]:
-    """Read and compile all sources, each given as type and path; nothing is written.
+    """Read and compile the sources, each a (type, path); write nothing.
 
-    Raises TableWrong for the first that cannot be used.
+    Raises TableWrong for the first wrong one.
     """
     return [_compiled(kind, source, keys) for kind, source in sources]
 
 
 def write(found: list[Table], config_directory: str) -> list[str]:
-    """Write the tables that are new, durably; return the warnings of postmap(1).
+    """Write the tables that are new; return the warnings of postmap(1).
 
-    Raises TableWrong, PostfixCommandFailed. No table has changed then, unless the disk
-    failed between two renames: another run makes that good.
+    Tables and databases are durable on return. Raises TableWrong, PostfixCommandFailed:
+    no table has changed then, except after a rename(2) that failed midway; another call
+    repairs that.
     """
     drafts: list[tuple[str, str]] = []
     warnings: list[str] = []
@@ -81,7 +83,7 @@ def _compiled(kind: str, source: str, keys: Keyring) -> Table:
         raise TableWrong(_not_ours(native, both=content is not None))
     if content is None:
         raise TableWrong(
-            f"{source} is missing: make it, or take it out of archive_tables"
+            f"{source} is missing: create it, or remove it from archive_tables"
         )
     made = tables.compiled(content, kind=kind, place=source, keys=keys)
     is_whole = kind not in DATABASES or os.path.exists(native + DATABASES[kind])
@@ -91,7 +93,7 @@ def _compiled(kind: str, source: str, keys: Keyring) -> Table:
 def _not_ours(native: str, *, both: bool) -> str:
     if both:
         return (
-            f"{native} was not made by postfix-archive: put what you need of it into"
+            f"{native} was not made by postfix-archive: copy the lines that you need to"
             f" {native}{SOURCE}, mv {native} {native}.before-archive, and run again"
         )
     return (
@@ -101,10 +103,10 @@ def _not_ours(native: str, *, both: bool) -> str:
 
 
 def _content(path: str) -> bytes | None:
-    """Return the bytes of a file, None if it is not there."""
+    """Return the bytes of a file, None if it does not exist."""
     try:
-        with open(path, "rb") as opened:
-            return opened.read()
+        with open(path, "rb") as file:
+            return file.read()
     except FileNotFoundError:
         return None
     except OSError as problem:
@@ -114,13 +116,13 @@ def _content(path: str) -> bytes | None:
 def _prepare(
     table: Table, drafts: list[tuple[str, str]], config_directory: str
 ) -> list[str]:
-    """Write table and database under other names; note in drafts what to rename.
+    """Write table and database to draft files; add the (draft, path) to rename.
 
-    The database comes first: if the second rename never happens, the table still
-    differs from its source, and the next run does both again.
+    The database is renamed first: if the second rename fails, the table still differs
+    from its source, and the next call does both again. Returns postmap's warnings.
     """
-    folder, name = os.path.split(table.native)
-    draft = f"{folder}/.{name}.{os.urandom(4).hex()}.draft"
+    directory, name = os.path.split(table.native)
+    draft = f"{directory}/.{name}.{os.urandom(4).hex()}.draft"
     database = DATABASES.get(table.kind, "")
     if database:
         drafts.append((draft + database, table.native + database))
@@ -156,7 +158,7 @@ def _put(path: str, content: bytes, mode: int) -> None:
 
 
 def _settle(path: str, former: os.stat_result | None) -> None:
-    """Give a draft the owner of the table before, and make its bytes durable."""
+    """Give a draft the owner of the table that it replaces, and fsync it."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     try:
         if former is not None:
@@ -175,4 +177,6 @@ def _publish(draft: str, path: str) -> None:
 
 
 def _failed(path: str, problem: OSError) -> TableWrong:
-    return TableWrong(f"{path}: {problem.strerror}; run as root, on a disk with room")
+    return TableWrong(
+        f"{path}: {problem.strerror}; run as root, and check permissions and free space"
+    )

@@ -1,9 +1,9 @@
-"""Keeps the tally of each journal, so that only what is new has to be read.
+"""Cache the tally of each journal, so that only new lines are read.
 
-Used by back/measuring. The tallies are a file in archive_fallback_directory that can be
-deleted at any time: what is missing, damaged, written by somebody else, or does not fit
-its journal (a journal that was cut, restored or exchanged) is counted anew from the
-first line on. Never takes the journal's lock: mail does not wait for a count.
+Used by status/collect. The cache is a file in archive_fallback_directory that can be
+deleted at any time. A tally that is missing, damaged, written by another user or does
+not match its journal (which was truncated, restored or replaced) is counted again from
+the first line on. Takes no lock on the journal: mail never waits for status.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from postfix_archive.core.errors import ArchiveError, JournalFailed
 from postfix_archive.core.tally import Tally
 
 NAME = "tallies"
-BY_OTHERS = 0o022  # mode bits: writable by the group, or by everybody
+BY_OTHERS = 0o022  # mode bits: writable by group or others
 
 
 def tallies(
     store: str, archives: list[str], folder: str
 ) -> tuple[dict[str, Tally], dict[str, str]]:
-    """Return the tally of each archive, and why there is none, by archive.
+    """Return the current tallies and the errors, both by archive address.
 
-    folder is where they are kept; that this fails is no failure.
+    directory holds the cache; a cache that cannot be read or written is no error.
     """
     known = _known(f"{folder}/{NAME}")
     before = _stands(known)
@@ -50,7 +50,7 @@ def _stands(found: dict[str, Tally]) -> dict[str, tuple[int, str]]:
 
 
 def _continued(archive: str, known: Tally | None) -> Tally:
-    """Return the tally of one archive as its journal is now. Raises JournalFailed."""
+    """Count the new lines of one journal; return the tally. Raises JournalFailed."""
     path = f"{archive}/{journal.NAME}"
     try:
         with os.fdopen(files.opened(path), "rb") as opened:
@@ -58,7 +58,7 @@ def _continued(archive: str, known: Tally | None) -> Tally:
             opened.seek(found.offset)
             for line in opened:
                 if not line.endswith(b"\n"):
-                    break  # it is being written, or a crash has torn it
+                    break  # being written now, or torn by a crash
                 found.copy_bytes += _size(archive, found.take(line))
             return found
     except FileNotFoundError:
@@ -68,10 +68,10 @@ def _continued(archive: str, known: Tally | None) -> Tally:
 
 
 def _fits(opened: BinaryIO, known: Tally) -> bool:
-    """Tell whether the line that was the last stands where it stood.
+    """Return whether the last line that was counted is still at its offset.
 
-    Each line has the hash of the one before: with that line all before it are the same,
-    unless somebody changed one of them and left the chain broken, which verify finds.
+    Each line has the SHA-256 of the one before, so all earlier lines are the same, too,
+    unless the chain is broken, which verify reports.
     """
     if not known.offset:
         return True
@@ -82,15 +82,15 @@ def _fits(opened: BinaryIO, known: Tally) -> bool:
 
 
 def _size(archive: str, name: str) -> int:
-    """Return the bytes of a file of the store, 0 if it names none."""
+    """Return the size of a file of the store in bytes, 0 if there is none."""
     try:
         return os.lstat(f"{archive}/{name}").st_size if name else 0
     except (OSError, ValueError):
-        return 0  # verify says what is missing
+        return 0  # verify reports missing files
 
 
 def _known(path: str) -> dict[str, Tally]:
-    """Return the tallies that were kept, none if they cannot be trusted."""
+    """Return the cached tallies; {} if the cache is missing or not trustworthy."""
     try:
         descriptor = files.opened(path)
         with os.fdopen(descriptor, "rb") as opened:
@@ -108,10 +108,10 @@ def _is_ours(file: os.stat_result, folder: os.stat_result) -> bool:
 def _parsed(content: bytes) -> dict[str, Tally]:
     seal, _, text = content.partition(b"\n")
     if seal != digest.hex_of(text).encode():
-        raise ValueError("not as it was written")
+        raise ValueError("wrong checksum")
     words: Any = json.loads(text)
     if words["version"] != tally.VERSION:
-        raise ValueError("counts something else")
+        raise ValueError("other version")
     return {name: tally.from_words(e) for name, e in words["archives"].items()}
 
 

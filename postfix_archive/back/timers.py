@@ -1,10 +1,10 @@
-"""The timer that runs rescue, return and status --write: systemd's, or cron's.
+"""Schedules rescue, return and status --write every five minutes.
 
-Every five minutes: with rescue every fifteen an alarm within fifteen could not be kept.
-Used by install and uninstall. One service an instance:
+Five minutes, so that an alarm about waiting mail is raised within fifteen. Used by
+install and uninstall. Files for each instance:
 
-    /etc/systemd/system/postfix-archive-<instance>.service, .timer   where systemd runs
-    /etc/cron.d/postfix-archive-<instance>                           else
+    /etc/systemd/system/postfix-archive-<instance>.service, .timer   with systemd
+    /etc/cron.d/postfix-archive-<instance>                           without
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from postfix_archive.back import program, units
 SERVICE = """\
 # Made by make install of postfix_archive; make uninstall removes it.
 [Unit]
-Description=Mail archive of Postfix in {directory}: copies that wait
+Description=Mail archive of Postfix in {directory}: waiting copies and status
 After=postfix.service
 
 [Service]
@@ -37,15 +37,16 @@ WantedBy=timers.target
 """
 CRONTAB = """\
 # Made by make install of postfix_archive; make uninstall removes it.
-# Copies that wait: out of Postfix's queue, into the store. Silent when all is well.
+# Stores waiting archive copies, writes the status; silent unless something fails.
 */5 * * * * root {commands}
 """
 
 
 def install(instance: str, directory: str, command: str) -> str:
-    """Set the timer up; return what runs it, "" where the host has neither.
+    """Install and start the timer; return its scheduler and file name.
 
-    command is the path of postfix-archive. Twice is the same as once.
+    command: the path of postfix-archive. Returns "" on a host with neither systemd nor
+    cron. Idempotent.
     """
     commands = _commands(directory, command)
     name = f"postfix-archive-{instance}"
@@ -64,20 +65,20 @@ def install(instance: str, directory: str, command: str) -> str:
 
 
 def missing(instance: str) -> str:
-    """Return the file of the timer that install would make, "" if it is there."""
+    """Return the file that would be created, "" if it exists."""
     name = f"postfix-archive-{instance}"
     wanted = units.place(f"{name}.timer", name)
     return "" if wanted is None or wanted.exists() else str(wanted)
 
 
 def remove(instance: str) -> None:
-    """Take the timer away, if there is one."""
+    """Stop the timer and remove its files, if they exist."""
     name = f"postfix-archive-{instance}"
     units.remove(name, f"{name}.timer", f"{name}.service")
 
 
 def _commands(directory: str, command: str) -> str:
-    """Return a shell command that runs all three; it fails if one of them does."""
+    """Return a shell command that runs all three and fails if any of them fails."""
     ours = f"{shlex.quote(command)} -c {shlex.quote(directory)}"
     both = f"{ours} rescue; code=$?; {ours} return || code=$?"
     return f"{both}; {ours} status --write && exit $code"

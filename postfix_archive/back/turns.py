@@ -1,8 +1,8 @@
-"""One at a time: what two runs may not do at once for one record.
+"""A lock for one record of an archive.
 
-Used by front/archive_transport, so that two capsules of one message, which Postfix
-has when a hand-back was refused and tried again, mail the copy once. The kernel lets go
-of a turn when its process ends, however that ends.
+Used by archive_transport/transport. Postfix may hold two capsules of one message, after
+a reinjection that was refused and retried; the lock makes sure that only one of them
+mails the copy. The kernel releases the lock when its process ends, however it ends.
 """
 
 from __future__ import annotations
@@ -14,14 +14,16 @@ from postfix_archive.core import digest
 
 NAME = "mailing"  # an empty file in archive_fallback_directory
 MODE = 0o600
-PLACES = 1 << 30  # bytes that can be locked, one a record: two hardly ever meet
+# Byte range to lock in, one byte a record. Two records with the same byte are rare and
+# only wait for each other.
+PLACES = 1 << 30
 
 
 class Turn:
-    """The turn of one record, as long as this object is open.
+    """Holds the lock of one record until the context ends.
 
-    Waits for whoever has it; archive_time_limit ends that. Where the folder cannot be
-    used nobody waits: a copy that is mailed twice is better than one that is not.
+    Waits for another holder, at most until archive_time_limit. Goes on without a lock
+    if the directory cannot be used: a copy mailed twice is better than one not mailed.
     """
 
     __slots__ = ("_descriptor",)

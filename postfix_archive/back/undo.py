@@ -1,14 +1,13 @@
-"""The undo record of an installation: the configuration before, and what was changed.
+"""The undo record of an installation: the original files and the list of changes.
 
-Used by install and uninstall. One folder an instance, for root alone:
+Used by install and uninstall. One directory for each instance, mode 0700:
 
-    /etc/postfix-archive/<instance>.undo/main.cf, master.cf  as they were
+    /etc/postfix-archive/<instance>.undo/main.cf, master.cf  the original files
     /etc/postfix-archive/<instance>.undo/record.json         changes, digests
 
-All of it is durable before anything is changed, and knows every state in which we
-ourselves may leave the files. Where nobody else has touched them, they come back byte
-for byte; where somebody has, our changes are taken back one by one and everybody else's
-stay.
+The record is durable before the first change and has the digest of every content that
+an installation can leave. If the files have one of these, uninstall restores the
+originals byte for byte; otherwise it reverts our changes one by one and keeps others.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ import json
 import shutil
 import time
 from collections.abc import Iterable
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -42,34 +41,35 @@ class Undo:
 
     @property
     def exists(self) -> bool:
-        """Tell whether there is a record: an installation that can be taken back."""
+        """Tell whether there is a record, so that uninstall is possible."""
         return (self.folder / "record.json").exists()
 
     @property
     def is_unfinished(self) -> bool:
-        """Tell whether an installation was begun and never came to its end."""
+        """Tell whether an installation began and did not finish."""
         return bool(self._record.get("unfinished"))
 
     @property
     def is_untouched(self) -> bool:
-        """Tell whether the files are as we left them, however far we came."""
+        """Tell whether both files have contents that an installation left."""
         return self._knows(drafts.read(self.directory))
 
     @property
     def is_restored(self) -> bool:
-        """Tell whether the files are, byte for byte, what is kept."""
+        """Tell whether both files equal the originals, byte for byte."""
         return drafts.read(self.directory) == drafts.read(self.folder)
 
     @property
     def changes(self) -> list[Change]:
-        """All changes of this installation, made or only begun, first ones first."""
-        return [Change(**each) for each in self._record.get("changes", [])]
+        """All changes of this installation, applied or only begun, in order."""
+        return [_from_json(each) for each in self._record.get("changes", [])]
 
     def begin(self, changes: Iterable[Change], states: Iterable[Contents]) -> None:
-        """Note what is about to change, and every state the files will be in.
+        """Record the changes to come, and every state that the files will have.
 
-        A later installation adds to the record that there is. What somebody has changed
-        between the two must survive, so then nothing is put back as a whole.
+        A later installation extends the existing record. If somebody has edited the
+        files in between, the record loses its states: the edits must survive, so
+        uninstall then reverts change by change.
         """
         self._record_before = dict(self._record)
         self._before = drafts.read(self.directory)
@@ -81,11 +81,11 @@ class Undo:
         for each in changes:
             first = merged.get((each.where, each.name), each)
             merged[each.where, each.name] = replace(each, before=first.before)
-        self._write([asdict(e) for e in merged.values()], known, unfinished=True)
+        self._write([_to_json(e) for e in merged.values()], known, unfinished=True)
         self.expect(*self._made)
 
     def expect(self, *states: Contents) -> None:
-        """Note states in which we are going to leave the files."""
+        """Record further states of the files, unless somebody has edited them."""
         if not self.is_untouched:
             return
         known = {name: list(seen) for name, seen in self._record["states"].items()}
@@ -95,13 +95,13 @@ class Undo:
         self._write(self._record["changes"], known, unfinished=self.is_unfinished)
 
     def finish(self) -> None:
-        """Note that the installation came to its end."""
+        """Record that the installation is complete."""
         self._write(self._record["changes"], self._record["states"], unfinished=False)
 
     def roll_back(self) -> None:
-        """Put the files back as they were when this installation began.
+        """Restore the files as they were when this installation began.
 
-        What somebody else has changed meanwhile stays, and so does the record then.
+        A file that somebody else has changed meanwhile stays, and so does the record.
         """
         now, before = drafts.read(self.directory), self._before
         if not before:
@@ -119,17 +119,17 @@ class Undo:
             self.forget()
 
     def restore(self) -> None:
-        """Put both files back byte for byte, with mode and owner."""
+        """Restore both original files byte for byte, with mode and owner."""
         for name in drafts.FILES:
             drafts.put_back(self.folder / name, self.directory / name)
 
     def forget(self) -> None:
-        """Take the record away: everything is as before."""
+        """Delete the record, after the originals are restored."""
         (self.folder / "record.json").unlink()
         shutil.rmtree(self.folder)
 
     def put_aside(self) -> Path:
-        """Take the record away and keep the files that it has; return where."""
+        """End the record but keep the original files; return their directory."""
         moment = time.strftime("%Y%m%dT%H%M%S")
         aside = self.folder.with_suffix(f".before-{moment}")
         self.folder.rename(aside)
@@ -137,7 +137,7 @@ class Undo:
         return aside
 
     def _keep(self) -> None:
-        """Keep both files as they are now: these are what uninstall brings back."""
+        """Save both files as the originals that uninstall restores."""
         STATE.mkdir(mode=0o755, exist_ok=True)
         self.folder.mkdir(mode=0o700, exist_ok=True)
         for name in drafts.FILES:
@@ -160,3 +160,21 @@ class Undo:
     def _save(self) -> None:
         text = json.dumps(self._record, indent=1) + "\n"
         program.replace(self.folder / "record.json", text, 0o600)
+
+
+def _to_json(change: Change) -> dict[str, Any]:
+    """Return a change with the keys of record.json."""
+    return {
+        "where": change.where,
+        "name": change.name,
+        "after": change.after,
+        "before": change.before,
+        "gate": change.gate,
+    }
+
+
+def _from_json(data: dict[str, Any]) -> Change:
+    """Return the change that _to_json has written."""
+    return Change(
+        data["where"], data["name"], data["after"], data["before"], data["gate"]
+    )

@@ -1,6 +1,6 @@
-"""By what a host runs our commands: units of systemd, else lines of cron.
+"""systemd units, or cron files on a host without systemd.
 
-Used by timers and service. Foreign errors leave as InstallFailed.
+Used for the timer and the follower. Raises InstallFailed if systemctl(1) fails.
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ from pathlib import Path
 
 from postfix_archive.core.errors import InstallFailed
 
-RUNS = Path("/run/systemd/system")  # there when systemd is the init, sd_booted(3)
+RUNS = Path("/run/systemd/system")  # exists if systemd is the init system, sd_booted(3)
 UNITS = Path("/etc/systemd/system")
 CRON = Path("/etc/cron.d")
 
 
 def quoted(text: str) -> str:
-    """Quote a word for a unit file (systemd.service(5), COMMAND LINES)."""
+    """Quote one argument for a unit file (systemd.service(5), COMMAND LINES)."""
     for mark in ("%", "$"):
         text = text.replace(mark, mark * 2)
     escaped = text.replace("\\", "\\\\").replace('"', '\\"')
@@ -24,18 +24,18 @@ def quoted(text: str) -> str:
 
 
 def cron_line(commands: str) -> str:
-    """Return shell commands as crontab(5) wants them."""
+    """Escape a shell command for crontab(5)."""
     return commands.replace("%", r"\%")
 
 
 def place(unit: str, name: str) -> Path | None:
-    """Return the file that says it: the unit, or of cron; None if here is neither."""
+    """Return the path of the unit, else of the cron file; None without both."""
     wanted = UNITS / unit if RUNS.is_dir() else CRON / name
     return wanted if RUNS.is_dir() or CRON.is_dir() else None
 
 
 def remove(name: str, started: str, *more: str) -> None:
-    """Stop a unit, take it and more units away, and the file of cron of this name."""
+    """Stop a unit; remove it, further units, and the cron file of this name."""
     units = [UNITS / each for each in (started, *more)]
     if any(each.exists() for each in units):
         if RUNS.is_dir():
@@ -48,7 +48,7 @@ def remove(name: str, started: str, *more: str) -> None:
 
 
 def systemctl(*words: str) -> None:
-    """Run systemctl(1). Raises InstallFailed with what it says."""
+    """Run systemctl(1); raises InstallFailed with its error output."""
     done = subprocess.run(
         ["systemctl", *words], capture_output=True, text=True, check=False
     )

@@ -1,19 +1,21 @@
 #!/usr/bin/env python3
-"""Verifies a store of postfix_archive: every file, every line, nothing more, no less.
+"""Verify a store of postfix_archive: every journal line and every file.
 
-One file, Python's standard library only: an auditor runs it as it is, with nothing of
-ours installed, on the store or on a copy of it:
+A single file that needs only Python's standard library. An auditor runs it without
+installing postfix_archive, on the store or on a copy of it:
 
     python3 -I verify_archive.py /var/lib/postfix-archive
 
-For each archive it checks that the journal's lines are whole, numbered without a gap
-and chained by SHA-256 up to the last one that was ever noted (journal.last); that each
-file has the SHA-256 that the journal has for it, unpacks to its end, and holds an
-original with the SHA-256 and size that the journal has (if it is no outcome report);
-that the store has no file which the journal lacks, and lacks none. Changes nothing.
+For each archive it checks that
+* the journal's lines are complete, numbered without a gap and chained by SHA-256, up
+  to the last line (journal.last);
+* each file has the SHA-256 from the journal and can be decompressed to its end;
+* the original in each archive copy has the SHA-256 and size from the journal;
+* no file is missing from the store or from the journal.
+It changes nothing.
 
-Exit codes: 0 all is well (notes are no damage: a crash may leave them), 1 something is
-wrong, each line naming what, 3 it could not look. The format: docs/store-format.md.
+Exit codes: 0 no errors (a note is no error: a crash can cause it), 1 errors, one line
+for each, 3 the store cannot be read. docs/store-format.md specifies the format.
 """
 
 from __future__ import annotations
@@ -36,83 +38,82 @@ JOURNAL, LAST, DRAFTS = "journal", "journal.last", "drafts"
 LAST_DRAFT = "journal.last.draft"
 ARCHIVED, REPORT = "archived", "outcome-report"  # events that name a file
 NOTHING = "0" * 64
-NUMBER_DIGITS = 18  # more than lines will ever be
-BLOCK = 1 << 16
-GZIP = 31  # zlib's wbits for gzip (RFC 1952)
-HEAD_LIMIT = 16 << 20  # bytes of a copy before its original
+NUMBER_DIGITS = 18  # enough for any journal
+BLOCK = 1 << 16  # bytes
+GZIP = 31  # wbits of zlib: gzip format (RFC 1952)
+HEAD_LIMIT = 16 << 20  # bytes of a copy before the original
 WELL, WRONG, UNKNOWN = 0, 1, 3
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that is not as it should be; by what a note says nothing was lost."""
+    """One error, or one note: something unusual that a crash can cause."""
 
     place: str
     what: str
     is_note: bool = False
 
     def __str__(self) -> str:
-        return f"{'note' if self.is_note else 'WRONG'}: {self.place}: {self.what}"
+        return f"{'note' if self.is_note else 'ERROR'}: {self.place}: {self.what}"
 
 
 @dataclass
 class Chain:
-    """What the journal of one archive says; files by name, with their event."""
+    """The state of one archive: its journal, its files by name, all findings."""
 
     files: dict[str, dict[str, Any]] = field(default_factory=dict)
     findings: list[Finding] = field(default_factory=list)
     lines: int = 0
-    last: str = NOTHING  # hash of the last line
+    last: str = NOTHING  # SHA-256 of the last line
 
     def wrong(self, place: str, what: str) -> None:
-        """Add something that is wrong."""
+        """Add an error."""
         self.findings.append(Finding(place, what))
 
     def note(self, place: str, what: str) -> None:
-        """Add something that only looks wrong."""
+        """Add a note."""
         self.findings.append(Finding(place, what, True))
 
     @property
     def damage(self) -> int:
-        """How many things are wrong."""
+        """The number of errors."""
         return sum(not each.is_note for each in self.findings)
 
 
 def _silent(done: int, of: int) -> None:
-    """Tell nobody how far it is."""
+    """Show no progress."""
 
 
 def archives(store: str) -> list[str]:
-    """Return the names of the archives in a store. Raises OSError."""
+    """Return the addresses of the archives in a store. Raises OSError."""
     return sorted(each for each in os.listdir(store) if "@" in each)
 
 
 def verify(folder: str, progress: Callable[[int, int], None] = _silent) -> Chain:
-    """Return what one archive holds, and all that is wrong in it.
+    """Verify the archive in a directory; return its state and the findings.
 
-    progress is told how many files of how many are done. The journal is locked while
-    it is read and while the files are listed, so that a live archive is seen at one
-    moment. Raises OSError where it cannot look.
+    Calls progress(done, total) after each file. The journal is locked while it is read
+    and the files are listed: both show the archive at the same moment. Raises OSError.
     """
     with _locked(folder):
         chain = _read(folder)
         listed = dict(_listed(folder))
     for name in sorted(set(chain.files) - set(listed)):
-        chain.wrong(f"{folder}/{name}", "the journal has it, the store has not")
+        chain.wrong(f"{folder}/{name}", "in the journal, but the file is missing")
     for done, (name, told) in enumerate(listed.items(), 1):
         if name in chain.files:
             _check(chain, f"{folder}/{name}", told, chain.files[name])
         elif stat.S_ISREG(told.st_mode) and told.st_mode & 0o200 and _is_name(name):
-            what = "not committed: a crash came first; the retry of its message does it"
+            what = "not committed (crash); the retry of this message commits it"
             chain.note(f"{folder}/{name}", what)
         else:
-            chain.wrong(f"{folder}/{name}", "the store has it, the journal has not")
+            chain.wrong(f"{folder}/{name}", "the file is not in the journal")
         progress(done, len(listed))
     return chain
 
 
 def _read(folder: str) -> Chain:
-    """Read the journal of an archive from its first line to its last."""
+    """Read and check the whole journal of an archive."""
     chain = Chain()
     path = f"{folder}/{JOURNAL}"
     number = 0
@@ -123,7 +124,7 @@ def _read(folder: str) -> Chain:
         lines = open(path, "rb", opener=_no_link)
     except FileNotFoundError:
         if noted or any(_listed(folder)):
-            chain.wrong(path, "there is no journal")
+            chain.wrong(path, "the journal is missing")
         return chain
     with lines:
         for line in lines:
@@ -138,23 +139,23 @@ def _read(folder: str) -> Chain:
                 _file_of(chain, where, event)
             chain.last = hashlib.sha256(text).hexdigest()
             if not line.endswith(b"\n"):
-                chain.note(where, "its end is cut off")
+                chain.note(where, "truncated line")
             if noted and number == noted[0] and chain.last == noted[1]:
                 noted_seen = True
     for each in torn:
-        what = "no whole line of a journal: torn by a crash, or damaged"
+        what = "not a journal line: torn by a crash, or damaged"
         chain.note(f"{path}, line {each}", what)
     if noted and not noted_seen:
-        what = f"line {noted[0]} was written and is not there as it was"
+        what = f"line {noted[0]} was written, but is missing or changed"
         chain.wrong(path, what)
     if not noted and chain.lines:
-        what = "it is missing: whether the journal's end was cut off, nobody can tell"
+        what = "missing; without it, a truncated journal is not detected"
         chain.note(f"{folder}/{LAST}", what)
     return chain
 
 
 def _noted(folder: str, chain: Chain) -> tuple[int, str] | None:
-    """Return number and hash of the last line that was noted, None without a note."""
+    """Return the number and SHA-256 in journal.last, None if missing or damaged."""
     path = f"{folder}/{LAST}"
     try:
         with open(path, "rb", opener=_no_link) as opened:
@@ -166,12 +167,12 @@ def _noted(folder: str, chain: Chain) -> tuple[int, str] | None:
     if len(words) == 3 and words[2] == proof and said.endswith(b"\n"):
         if words[0].isdecimal() and len(words[0]) <= NUMBER_DIGITS:
             return int(words[0]), words[1]
-    chain.wrong(path, "it is damaged")
+    chain.wrong(path, "damaged")
     return None
 
 
 def _event(text: bytes) -> dict[str, Any] | None:
-    """Return the event of a line, None for what is no whole line."""
+    """Return the event in a line, None for anything else."""
     try:
         event = json.loads(text)
     except (ValueError, RecursionError):
@@ -185,16 +186,16 @@ def _event(text: bytes) -> dict[str, Any] | None:
 
 
 def _linked(chain: Chain, where: str, event: dict[str, Any], before: int) -> int:
-    """Check number and chain of a line; return its number."""
+    """Check ``seq`` and ``prev`` of an event; return ``seq``."""
     number = int(event["seq"])
     if event["prev"] != chain.last:
-        what = "the line before is not the one that it was written after"
+        what = "prev is not the SHA-256 of the line before"
         chain.wrong(where, what)
     if number <= before:
-        chain.wrong(where, f"number {number} after {before}")
+        chain.wrong(where, f"seq {number} follows {before}")
     elif number != before + 1:
         missing = f"{before + 1}" + (f" to {number - 1}" if number > before + 2 else "")
-        chain.wrong(where, f"before it, number {missing} is missing")
+        chain.wrong(where, f"seq {missing} missing before this line")
     return number
 
 
@@ -203,9 +204,9 @@ def _file_of(chain: Chain, where: str, event: dict[str, Any]) -> None:
         return
     name = event.get("file")
     if not isinstance(name, str) or not _is_name(name):
-        chain.wrong(where, "it names no file of the store")
+        chain.wrong(where, "invalid file name")
     elif name in chain.files:
-        chain.wrong(where, f"{name} was archived before")
+        chain.wrong(where, f"{name} is in an earlier line already")
     else:
         chain.files[name] = event
 
@@ -216,7 +217,7 @@ def _is_name(name: str) -> bool:
 
 
 def _listed(folder: str) -> Iterator[tuple[str, os.stat_result]]:
-    """Give every entry below an archive but its journal and its drafts."""
+    """Yield all files of an archive except its journal and its drafts."""
     left = [""]
     while left:
         below = left.pop()
@@ -235,29 +236,29 @@ def _listed(folder: str) -> Iterator[tuple[str, os.stat_result]]:
 def _check(
     chain: Chain, path: str, told: os.stat_result, event: dict[str, Any]
 ) -> None:
-    """Check one file of the store against its event."""
+    """Check one file of the store against its journal event."""
     if not stat.S_ISREG(told.st_mode):
-        chain.wrong(path, "it is no regular file")
+        chain.wrong(path, "not a regular file")
         return
     if told.st_mode & 0o077:
-        chain.wrong(path, f"others may read it, mode {told.st_mode & 0o777:o}")
+        chain.wrong(path, f"mode {told.st_mode & 0o777:o}: accessible to other users")
     try:
         packed, size, original, trouble = _digests(path, event.get("size"))
     except OSError as problem:
         chain.wrong(path, str(problem.strerror))
         return
     if packed != event.get("file_sha256"):
-        chain.wrong(path, "its SHA-256 is not the one in the journal")
+        chain.wrong(path, "SHA-256 differs from the journal")
     if trouble:
         chain.wrong(path, trouble)
     elif event["event"] == REPORT:
-        return  # there is no original in it
+        return  # has no original
     elif (size, original) != (event.get("size"), event.get("sha256")):
-        chain.wrong(path, "the original in it is not the one in the journal")
+        chain.wrong(path, "SHA-256 or size of the original differs from the journal")
 
 
 def _digests(path: str, wanted: object) -> tuple[str, int, str, str]:
-    """Return the file's SHA-256, the original's size and SHA-256, and what is amiss."""
+    """Return the file's SHA-256, the original's size and SHA-256, and the error."""
     file = _File(path)
     pieces = file.unpacked()
     left = wanted if isinstance(wanted, int) else 0
@@ -267,12 +268,12 @@ def _digests(path: str, wanted: object) -> tuple[str, int, str, str]:
         if start >= 0:
             original.update(piece[: left - size])
             size += len(piece[: left - size])
-    trouble = file.trouble or ("there is no original in it" if start < 0 else "")
+    trouble = file.trouble or ("no original in this file" if start < 0 else "")
     return file.packed.hexdigest(), size, original.hexdigest(), trouble
 
 
 class _File:
-    """A file of the store: its SHA-256 and what is amiss, once unpacked() has ended."""
+    """A file of the store; SHA-256 and error are valid after decompress() has ended."""
 
     def __init__(self, path: str) -> None:
         self._path = path
@@ -280,7 +281,7 @@ class _File:
         self.trouble = ""
 
     def unpacked(self) -> Iterator[bytes]:
-        """Give what the file unpacks to. Reads it to its end, whatever is amiss."""
+        """Yield the uncompressed content; read to the end even after an error."""
         unpacker = zlib.decompressobj(GZIP)
         with open(self._path, "rb", opener=_no_link) as opened:
             while block := opened.read(BLOCK):
@@ -289,18 +290,18 @@ class _File:
                     try:
                         yield unpacker.decompress(block, BLOCK)
                     except zlib.error as problem:
-                        self.trouble = f"it cannot be unpacked: {problem}"
+                        self.trouble = f"gzip: {problem}"
                     block = unpacker.unconsumed_tail or unpacker.unused_data
                 if block and unpacker.eof and not self.trouble:
-                    self.trouble = "something stands behind its end"
+                    self.trouble = "data after the end of the gzip stream"
         if not self.trouble and not unpacker.eof:
-            self.trouble = "its end is cut off"
+            self.trouble = "truncated gzip file"
 
 
 def _begun(pieces: Iterator[bytes]) -> tuple[bytes, int]:
-    """Return the first bytes of a copy, and where in them its original begins, or -1.
+    """Return the first bytes of a copy and the original's offset in them, or -1.
 
-    Looks again when there is twice as much, so that a long head takes no long time.
+    Searches again only when the size has doubled: the time stays linear.
     """
     held: list[bytes] = []
     size = enough = 0
@@ -319,9 +320,9 @@ def _begun(pieces: Iterator[bytes]) -> tuple[bytes, int]:
 
 
 def _original_start(head: bytes) -> int:
-    """Return where the third part of a copy begins, -1 while that is not known."""
+    """Return the offset of the third part's body, -1 if it is not in head."""
     end = head.find(b"\r\n\r\n")
-    # Of the subject, which comes before, the sender has chosen every word.
+    # rpartition: the sender controls the Subject, which comes before Content-Type.
     _, found, rest = head[: max(0, end)].rpartition(b'boundary="')
     line = b"\r\n--" + rest.partition(b'"')[0] + b"\r\n"
     at = 0
@@ -334,19 +335,19 @@ def _original_start(head: bytes) -> int:
 
 
 def _no_link(path: str, flags: int) -> int:
-    # O_NONBLOCK: or whoever puts a FIFO into the store keeps us for ever.
+    # O_NONBLOCK: opening a FIFO would block.
     return os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
 
 
 @contextlib.contextmanager
 def _locked(folder: str) -> Iterator[None]:
-    """Hold the journal's lock, where there is one and it can be had."""
+    """Hold a shared lock on the journal, if it exists and can be locked."""
     descriptor = -1
     try:
         descriptor = _no_link(f"{folder}/{JOURNAL}", os.O_RDONLY)
         fcntl.flock(descriptor, fcntl.LOCK_SH)
     except OSError:
-        pass  # none there, or a file system without locks
+        pass  # no journal, or a file system without locks
     try:
         yield
     finally:
@@ -355,11 +356,11 @@ def _locked(folder: str) -> Iterator[None]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Verify a store, print what is wrong, return the exit code."""
+    """Verify a store, print the findings, return the exit code."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("store", help="the store, or one archive in it")
+    parser.add_argument("store", help="directory of the store, or of one archive")
     given = parser.parse_args(arguments)
     store = given.store.rstrip("/") or "/"
     code = WELL
@@ -375,14 +376,15 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"{problem.filename}: {problem.strerror}", file=sys.stderr)
         return UNKNOWN
     if not folders:
-        print(f"{store}: there is no archive in it", file=sys.stderr)
+        print(f"{store}: no archive in this directory", file=sys.stderr)
         return UNKNOWN
     return code
 
 
 def summary(found: Chain) -> str:
-    """Return one line on an archive; keep the hash elsewhere to prove its age."""
-    how = f"{found.damage} WRONG" if found.damage else "all is well"
+    """Return one line about an archive, with the SHA-256 of its last journal line."""
+    plural = "" if found.damage == 1 else "s"
+    how = f"{found.damage} error{plural}" if found.damage else "OK"
     return f"{len(found.files)} files, {found.lines} lines, last {found.last}: {how}"
 
 

@@ -1,7 +1,6 @@
-"""Notices that somebody has changed files, without reading them.
+"""Detects changes of files by stat(2), without reading them.
 
-Used by front/outcomes and front/lmtp, which run for long: a call of stat(2) a file and
-look, none of postconf(1).
+Used by the long-running processes: intake/lmtp_worker and cli/outcomes.
 """
 
 from __future__ import annotations
@@ -14,9 +13,9 @@ FILES = ("main.cf", "master.cf", config.NAME)
 
 
 class Watch:
-    """Some files as they were when this was made.
+    """The state of some files at the time of its construction.
 
-    Make it before they are read: so no change falls in between.
+    Construct it before reading the files, so that no change is missed.
     """
 
     __slots__ = ("_before", "_paths")
@@ -27,7 +26,7 @@ class Watch:
 
     @property
     def is_changed(self) -> bool:
-        """Tell whether one was written, replaced, made or taken away since."""
+        """True if a file has been written, replaced, made or removed since."""
         return self._look() != self._before
 
     def _look(self) -> list[tuple[int, int, int]]:
@@ -35,12 +34,12 @@ class Watch:
 
 
 def configuration(directory: str) -> Watch:
-    """Return a watch on the configuration of Postfix, and ours, in a directory."""
+    """Return a watch on main.cf, master.cf and archive.cf in a directory."""
     return Watch(*(f"{directory}/{each}" for each in FILES))
 
 
 def _stamp(path: str) -> tuple[int, int, int]:
-    """Return what shows of a file that it is another one; zeros where there is none."""
+    """Return inode, size and mtime in nanoseconds; zeros if there is no file."""
     try:
         told = os.stat(path)
     except OSError:

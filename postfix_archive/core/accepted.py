@@ -1,8 +1,9 @@
-"""One message that Postfix accepted, and what its log says became of it on this host.
+"""A message that Postfix accepted, and what the mail log says about it.
 
-Used by reconciling, which fills it in, and causes, which judges it. A message may live
-in several queue files one after the other: the one it came in by, the one that the
-stamp filter handed back, one that a content filter gave back, one after postsuper -r.
+Filled in by reconcile/log_scan and classified by reconcile/causes. One message can have
+several queue files, one after the other: the one in which it arrived, the one that the
+stamp filter reinjected, the one that another content filter reinjected, and the one
+after postsuper -r.
 """
 
 from __future__ import annotations
@@ -12,12 +13,12 @@ EXPIRED = "expired"
 
 
 class Message:
-    """A message by the queue file that it came in by.
+    """A message, identified by the queue file in which it arrived.
 
-    ``time`` is when it came, in seconds since 1970, and ``sent_on`` when Postfix took
-    it in last: postsuper -r requeues. ``service`` and ``daemon`` are as the log names
-    them. ``archive_ids`` are what the stamp filter said it is archived as; ``cut`` that
-    this was said in a line too long for pipe(8) to log.
+    ``time`` is when it arrived and ``queued_time`` when it entered the queue last
+    (postsuper -r requeues it), both in seconds since 1970. ``service`` (syslog_name)
+    and ``daemon`` are as logged. ``archive_ids`` are those that the stamp filter
+    logged; ``is_truncated`` says that pipe(8) truncated the stamp filter's output.
     """
 
     __slots__ = (
@@ -63,29 +64,29 @@ class Message:
         self.sender = ""
         self.recipients = 0
         self.message_id = ""
-        self.local = False  # from this host, as what a content filter gives back
-        self.of_port = False  # it came in by a hand-back port
-        self.origin = ""  # the queue id from which, as its client says
-        self.accepted = False  # it got as far as qmgr(8), or was thrown away by a rule
-        self.files = 1  # queue files in which it lives now
+        self.local = False  # from this host, as mail that a content filter reinjects
+        self.of_port = False  # it arrived at a reinjection service
+        self.origin = ""  # orig_queue_id= as the client gave it (XFORWARD IDENT)
+        self.accepted = False  # qmgr(8) has seen it, or a DISCARD rule matched
+        self.files = 1  # queue files that hold it now
         self.archive_ids: tuple[str, ...] = ()
-        self.stamped = False  # a stamp filter has handed it back
+        self.stamped = False  # a stamp filter has reinjected it
         self.cut = False
-        self.tried = False  # a stamp filter has had it and could not
-        self.filtered = False  # a content filter took it, which may give it back
-        self.action = ""  # FILTER or REDIRECT, as the log tells it
-        self.discarded = ""  # the rule, as the log tells it
-        self.unsure = False  # told before it had a queue id: perhaps of another
+        self.tried = False  # a delivery to the stamp filter failed
+        self.filtered = False  # sent to another content filter
+        self.action = ""  # log text of a FILTER or REDIRECT action
+        self.discarded = ""  # log text of a DISCARD action
+        self.unsure = False  # perhaps of another message
         self.ended = ""  # DELETED or EXPIRED, before it was archived
-        self.went = ""  # where else than to a stamp filter
-        self.is_given = False  # it was judged
-        self.now_in = ""  # queue id of the queue file that holds it at the log's end
-        self.into: Message | None = None  # the message that this turned out to be
-        self.by_name = False  # that is so by its Message-ID alone
+        self.went = ""  # relay= of its first delivery other than to a stamp filter
+        self.is_given = False  # pop_finished() has yielded it
+        self.now_in = ""  # of its queue file when the log ends
+        self.into: Message | None = None  # same message, older queue file
+        self.by_name = False  # merged by Message-ID alone
 
     @property
     def root(self) -> Message:
-        """The message that this is part of, itself as a rule."""
+        """The message into which this one is merged; itself if it is not."""
         found = self
         while found.into is not None:
             found = found.into
@@ -97,12 +98,12 @@ class Message:
         return self.files <= 0
 
     def archived_as(self, archive_id: str) -> None:
-        """Note under which id a stamp filter has captured it."""
+        """Add an archive id under which a stamp filter captured it."""
         if archive_id not in self.archive_ids:
             self.archive_ids += (archive_id,)
 
     def take_in(self, other: Message) -> None:
-        """Make another message part of this one: they are the same."""
+        """Merge another message, which is the same one, into this one."""
         other.into = self
         self.files += other.files
         for each in other.archive_ids:

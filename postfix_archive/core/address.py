@@ -1,13 +1,13 @@
-"""Addresses as Postfix gives them: bytes, never parsed further than needed.
+"""Mail addresses as bytes: checks, quoting, DSN address types, xtext.
 
-Used by every room of core that reads an envelope. Addresses come in the quoted form
-of RFC 5321 4.1.2 (pipe(8) flag q) and keep it everywhere; archive addresses, which
-become a directory name, must be plain.
+Used wherever an envelope is read or written. Addresses are in the quoted form of RFC
+5321 section 4.1.2 (pipe(8) flag q) and stay in it. An archive address must need no
+quoting: it names a directory. Also matches client addresses against IP networks.
 """
 
 from __future__ import annotations
 
-# RFC 5322 atext and the dot, without '/', which would be a path.
+# RFC 5322 atext and the dot, without "/": the address names a directory.
 LOCAL_CHARS = frozenset(
     b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
     b"!#$%&'*+-=?^_`{|}~."
@@ -17,17 +17,17 @@ DOMAIN_CHARS = frozenset(
 )
 CONTROLS = bytes(c for c in range(32) if c != 9) + b"\x7f"
 LINE_ENDS = frozenset(b"\r\n")
-UNFIT = frozenset(b'<>" \t')  # RFC 5321 4.1.2 has none of these in a Domain
+UNFIT = frozenset(b'<>" \t')  # RFC 5321 4.1.2: never in a Domain
 LENGTH_LIMIT = 254  # RFC 5321 4.5.3.1.3, less the angle brackets
 
 
 def domain(address: bytes) -> bytes:
-    """Return what stands right of the last @ in lower case, nothing without one."""
+    """Return the part after the last @ in lower case; empty if there is no @."""
     return address.rpartition(b"@")[2].lower() if b"@" in address else b""
 
 
 def is_plain(address: bytes) -> bool:
-    """Tell whether the address needs no quoting and can name a directory."""
+    """Return whether the address needs no quoting and can name a directory."""
     local, at, host = address.rpartition(b"@")
     return (
         at == b"@"
@@ -41,12 +41,12 @@ def is_plain(address: bytes) -> bool:
 
 
 def kind(address: bytes) -> bytes:
-    """Return the address type of RFC 3464 2.3.2 or, for UTF-8, of RFC 6533 3."""
+    """Return the address-type: rfc822 (RFC 3464 2.1.2) or utf-8 (RFC 6533 3)."""
     return b"rfc822" if address.isascii() or not is_utf8(address) else b"utf-8"
 
 
 def is_utf8(address: bytes) -> bool:
-    """Tell whether the address is UTF-8, as ASCII is: what smtpd(8) can take."""
+    """Return whether the address is UTF-8 (or ASCII), as smtpd(8) requires."""
     try:
         address.decode()
     except UnicodeDecodeError:
@@ -55,10 +55,10 @@ def is_utf8(address: bytes) -> bool:
 
 
 def fits_smtp(address: bytes) -> bool:
-    """Tell whether the address can stand in a command line; smtpd(8) wants UTF-8.
+    """Return whether the address can be sent in an SMTP command.
 
-    sendmail(1) takes a domain such as ``"r.example> NOTIFY=NEVER"``, in which smtpd(8)
-    would read a parameter.
+    sendmail(1) accepts a domain such as ``"r.example> NOTIFY=NEVER"``, part of which
+    smtpd(8) would parse as a parameter.
     """
     return (
         is_utf8(address)
@@ -68,19 +68,19 @@ def fits_smtp(address: bytes) -> bool:
 
 
 def typed(address: bytes) -> bytes:
-    """Return the address as a field value: type, semicolon, address."""
+    """Return the address as a DSN field value: ``rfc822; address``."""
     return kind(address) + b"; " + one_line(address)
 
 
 def untyped(value: bytes) -> bytes:
-    """Return the address in a field value of the form ``rfc822; address``."""
+    """Return the address from a DSN field value such as ``rfc822; address``."""
     return value.partition(b";")[2].strip()
 
 
 def one_line(text: bytes) -> bytes:
-    """Return text without control characters, which could begin another field.
+    """Return text on one line: control characters except tab become ``\\xNN``.
 
-    They are written as \\xNN; a tab stays. sendmail(1) lets such addresses through.
+    sendmail(1) accepts addresses with line breaks, which could begin another field.
     """
     if len(text.translate(None, CONTROLS)) == len(text):
         return text
@@ -88,7 +88,7 @@ def one_line(text: bytes) -> bytes:
 
 
 def unquoted(address: bytes) -> bytes:
-    """Return the internal form: quotes and backslashes taken off the local part."""
+    """Return the internal form: the local part without quotes and backslashes."""
     local, at, host = address.rpartition(b"@")
     if not at:
         local, host = host, b""
@@ -106,17 +106,17 @@ def unquoted(address: bytes) -> bytes:
 
 
 def as_text(address: bytes) -> str:
-    """Return bytes as the journal has them: what is no UTF-8 as lone surrogates."""
+    """Return bytes as text for the journal; invalid UTF-8 as lone surrogates."""
     return address.decode("utf-8", "surrogateescape")
 
 
 def as_bytes(text: str) -> bytes:
-    """Return text of the journal as the bytes that it stands for."""
+    """Return the bytes of a text from the journal; inverse of as_text()."""
     return text.encode("utf-8", "surrogateescape")
 
 
 def is_network(text: str) -> bool:
-    """Tell whether text is an IP address or an IPv4 network (address/length)."""
+    """Return whether text is an IP address or an IPv4 network (address/length)."""
     base, slash, length = text.partition("/")
     if ":" in text:
         return not slash and not base.strip("0123456789abcdefABCDEF:.")
@@ -129,10 +129,10 @@ def is_network(text: str) -> bool:
 
 
 def is_in(client: bytes, network: str) -> bool:
-    """Tell whether a client's address, as Postfix writes it, is in a network.
+    """Return whether a client address, as Postfix writes it, is in a network.
 
-    What is_network() does not take holds nobody. Postfix writes ``IPv6:`` before the
-    addresses that need it (RFC 5321 4.1.3).
+    A text that is_network() rejects contains no address. Postfix writes ``IPv6:``
+    before IPv6 addresses (RFC 5321 4.1.3).
     """
     text = client.decode("latin-1")
     if text[:5].lower() == "ipv6:":
@@ -147,7 +147,7 @@ def is_in(client: bytes, network: str) -> bool:
 
 
 def _number(dotted: str) -> int:
-    """Return an IPv4 address as a number."""
+    """Return a dotted IPv4 address as an integer."""
     first, second, third, fourth = map(int, dotted.split("."))
     return (first << 24) + (second << 16) + (third << 8) + fourth
 
@@ -159,7 +159,7 @@ def _is_number(text: str, most: int) -> bool:
 def xtext(text: bytes, *, limit: int | None = None) -> bytes:
     """Return text as xtext, for ORCPT, ENVID and XFORWARD (RFC 3461 4).
 
-    Of what would be longer than limit the end is left out.
+    The result is cut to limit bytes, never inside an encoded character.
     """
     coded = b"".join(
         bytes((c,)) if 33 <= c <= 126 and c not in b"+=" else b"+%02X" % c for c in text
@@ -168,7 +168,7 @@ def xtext(text: bytes, *, limit: int | None = None) -> bytes:
 
 
 def orcpt(address: bytes) -> bytes:
-    """Return the value of an ORCPT parameter (RFC 3461 4.2, RFC 6533 3)."""
+    """Return the value of the ORCPT parameter (RFC 3461 4.2, RFC 6533 3)."""
     if kind(address) == b"rfc822":
         return b"rfc822;" + xtext(address)
     coded = (

@@ -1,6 +1,8 @@
-"""The plan of the archive transport: what one capsule means for one archive.
+"""Decides what the archive transport does with one capsule for one archive.
 
-Used by front/archive_transport. The store says whether it has an id.
+Used by archive_transport/transport. Pure: the record id, whether a copy is mailed, and
+the envelope report of the copy. Whether a record exists already is the store's
+decision.
 """
 
 from __future__ import annotations
@@ -19,18 +21,18 @@ if TYPE_CHECKING:
     from postfix_archive.core.wire import Shape
 
 LAST_GENERATION = len(stamp.GENERATIONS) - 1
-KEY_DIGITS = 8  # of the capsule's name: tells the pieces of one message apart
+KEY_DIGITS = 8  # enough to distinguish the pieces of a message
 WORDS = {
-    stamp.ALTERED: "It bore a stamp of this archive, but had been changed since.",
-    stamp.FORGED: "It bore a stamp that no key of this site has made.",
+    stamp.ALTERED: "The message has a stamp of this archive, but was changed since.",
+    stamp.FORGED: "The message has a stamp that no key of this site made.",
 }
 
 
 def record_id(opened: Opened, request: Request) -> str:
-    """Return the id under which the archive keeps this capture.
+    """Return the id of the record that this capture belongs to.
 
-    A validly stamped message belongs to the record that its stamp names, whether the
-    store has that already (a supplement) or not (then it is kept in full there).
+    With a valid stamp it is the id in the stamp: a supplement if the store has that
+    record, else the message is stored in full under that id.
     """
     if request.verdict == stamp.VALID:
         return request.stamp_id
@@ -38,26 +40,28 @@ def record_id(opened: Opened, request: Request) -> str:
 
 
 def copy_name(archive_id: str, key: str) -> str:
-    """Return the left part of a copy's Message-Id; key names its capsule."""
+    """Return the id-left (RFC 5322 3.6.4) of a copy's Message-Id."""
     return f"{archive_id}.{key[:KEY_DIGITS]}"
 
 
 def lines_above(head: bytes, request: Request) -> bytes:
-    """Return what stands above the stamp of the original with these first bytes."""
+    """Return the header lines above the original's valid stamp; empty without one.
+
+    head is the first bytes of the original.
+    """
     return head[: request.above] if request.above is not None else b""
 
 
 def is_mailed(sealed: Envelope, request: Request, settings: Settings) -> bool:
-    """Tell whether a copy of a message leaves as mail: not into a loop."""
+    """Return whether a copy is sent as mail: if so configured, but never in a loop."""
     return settings.mails and not could_loop(sealed, request, settings)
 
 
 def could_loop(sealed: Envelope, request: Request, settings: Settings) -> bool:
-    """Tell whether mail to the archive about a message could start a loop.
+    """Return whether a copy of this message, sent as mail, could start a mail loop.
 
-    An archive copy that came back altered is kept, but sends no further copy (where
-    there is no store, one), and the notification that archive_sender gets for a bounced
-    copy sends none.
+    An archive copy that returns altered is archived, but causes no further copy (one,
+    where there is no store). A bounce to archive_sender causes none.
     """
     if not sealed.sender and settings.archive_sender:
         if {each.final for each in sealed.recipients} == {settings.archive_sender}:
@@ -74,10 +78,11 @@ def told(
     digest: str,
     size: int,
 ) -> Told:
-    """Return what the report has to tell; digest (SHA-256) and size are of what came.
+    """Return the envelope report of the copy for one request.
 
-    A good seal and a wrong digest mean that somebody's body_checks has altered the
-    original after a requeue: the copy says so.
+    sha256 (hexadecimal) and size (bytes) are those of the original as it arrived in
+    the capsule. A valid seal with a different SHA-256 means that body_checks altered
+    the original after a requeue; the report says so.
     """
     sealed = opened.envelope
     found = report.Told(sealed, request.address, head, shape)
@@ -88,16 +93,17 @@ def told(
         found.remarks.append(WORDS[request.verdict])
     if request.spared:
         found.remarks.append(
-            f"It had been archived before, as {request.stamp_id}: this is its new"
-            " envelope, with the header lines that it has now, without the rest."
+            f"The message was archived before as {request.stamp_id}; this is its new"
+            " envelope with its present header, without the body."
         )
     elif request.verdict == stamp.VALID:
         found.remarks.append(
-            f"It bore a valid stamp of {request.stamp_id}, which was not in this store."
+            f"The message has a valid stamp of {request.stamp_id}, which was not in"
+            " this store."
         )
     if sealed.incomplete:
         found.remarks.append(
-            "The envelope is incomplete: a FILTER action took it around."
+            "The envelope is incomplete: a FILTER action bypassed the stamp filter."
         )
     if digest != sealed.digest:
         found.remarks.append("The message was ALTERED IN THE QUEUE after its capture.")
@@ -105,8 +111,8 @@ def told(
         found.extra.append((b"Archive-Altered-Size", b"%d" % size))
     if shape.encoding == b"binary":
         found.remarks.append(
-            "It holds lines that SMTP cannot carry; the exact original has the SHA-256"
-            f" {digest}."
+            "The message has lines that SMTP cannot carry; the SHA-256 of the exact"
+            f" original is {digest}."
         )
     return found
 
@@ -114,9 +120,9 @@ def told(
 def copy_stamp(
     named: str, request: Request, content: bytes, keys: Keyring, *, now: int
 ) -> bytes:
-    """Return the stamp for a copy or report that leaves as mail: it starts no loop.
+    """Return the stamp for a copy or report that is sent as mail, against loops.
 
-    named is the record's id, content the mail's SHA-256, now Unix time.
+    sha256 (32 bytes) is that of the mail, now is Unix time.
     """
     generation = min(request.copy + 1, LAST_GENERATION)
     tag = stamp.tag(request.address, keys.current, generation=generation)
@@ -124,15 +130,15 @@ def copy_stamp(
 
 
 def with_forged_marker(found: Told, digest: str) -> None:
-    """Say in the report that the original had an importer's marker in it."""
+    """Add a remark: the original has a line that importers take for their marker."""
     found.remarks.append(
-        "It held a line that begins like an importer's marker, which stands in lower"
-        f" case here; the exact original has the SHA-256 {digest}."
+        "The message has a line that begins like a journal importer's marker; it is in"
+        f" lower case here. The SHA-256 of the exact original is {digest}."
     )
 
 
 def dealt_out(found: Told, count: int) -> Iterator[Told]:
-    """Deal the recipients out over reports of at most count each (0: all in one)."""
+    """Yield reports with at most limit recipients each (0: one report for all)."""
     step = count or max(1, len(found.recipients))
     for number, at in enumerate(range(0, max(1, len(found.recipients)), step)):
         yield found.for_recipients(found.recipients[at : at + step], number)

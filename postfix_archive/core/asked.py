@@ -1,7 +1,7 @@
-"""The words of make install: what the postmaster says, in the form we work with.
+"""Options of make install and make uninstall, parsed from the environment.
 
-Used by front/install, which takes them from the environment. A word that cannot be used
-is refused here, before anything is looked at or changed.
+Used by install/main. An unusable value raises InstallRefused here, before the installer
+reads or changes anything on the host.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from postfix_archive.core.errors import InstallRefused, RequestUnusable
 YES = ("yes", "1", "true")
 NO = ("no", "0", "false")
 POSITIONS = ("before", "after")
-HIGHEST = 65535 - ways.PORTS + 1  # of the first port: the last one must be a port too
+HIGHEST = 65535 - ways.PORTS + 1  # of the first port; the last must be valid as well
 RESERVED = ("archive-request.invalid", "archive-probe.invalid")
-# What stands in master.cf, in a #! line and in a shell command needs no quoting.
+# A path that needs no quoting in master.cf, in a #! line and in a shell command.
 BARE = re.compile(r"[A-Za-z0-9/._+-]+")
 
 
 @dataclass(frozen=True)
 class Asked:
-    """What was said; "" or None for what was not, so that it stays as it is."""
+    """Options as given; "", 0 or None if not given: the installed value stays."""
 
     archive: str = ""
     on_request: bool | None = None
@@ -42,7 +42,7 @@ class Asked:
 
 
 def read(words: Mapping[str, str]) -> Asked:
-    """Return what these words ask for; raises InstallRefused for one we cannot use."""
+    """Return the options in an environment; raises InstallRefused for a bad value."""
     archive = words.get("ARCHIVE", "")
     if archive:
         refuse_address(archive)
@@ -64,50 +64,51 @@ def read(words: Mapping[str, str]) -> Asked:
 
 
 def places(words: Mapping[str, str]) -> Asked:
-    """Return what these words say about where: all that make uninstall asks."""
+    """Return the options of make uninstall; it ignores all others."""
     named = ("CONFIG_DIRECTORY", "PREFIX")
     return read({name: words.get(name, "") for name in named})
 
 
 def refuse_address(archive: str) -> None:
-    """Raise InstallRefused if this is no archive address, nor several by comma."""
+    """Raise InstallRefused unless this is a comma-separated list of addresses."""
     try:
         named = request.archives(archive)
     except RequestUnusable:
         raise InstallRefused(
-            f"{_said('ARCHIVE', archive)}: that is no address; several are separated by"
-            " commas without spaces"
+            f"{_said('ARCHIVE', archive)}: not an email address; separate several"
+            " addresses by commas without spaces"
         ) from None
     if "$" in archive:
         raise InstallRefused(
-            f"{_said('ARCHIVE', archive)}: main.cf takes $ for the name of a parameter:"
-            " give an address without it"
+            f"{_said('ARCHIVE', archive)}: $ begins a parameter name in main.cf; use"
+            " an address without $"
         )
     for each in named:
         if each.rpartition("@")[2] in RESERVED:
             raise InstallRefused(
-                f"{_said('ARCHIVE', archive)}: that domain is our own and has no"
-                " mailboxes: give the address where copies are to go"
+                f"{_said('ARCHIVE', archive)}: this domain is internal to"
+                " postfix-archive and has no mailboxes; use the address that receives"
+                " the archive copies"
             )
 
 
 def _is_yes(words: Mapping[str, str], name: str) -> bool | None:
-    """Return whether a word says yes; None if it says nothing."""
+    """Return the value of a yes/no option, None if it is not set."""
     word = words.get(name, "").strip().lower()
     if word in YES:
         return True
     if word in NO:
         return False
     if word:
-        raise InstallRefused(f"{_said(name, words[name])}: say yes or no")
+        raise InstallRefused(f"{_said(name, words[name])}: must be yes or no")
     return None
 
 
 def _position(word: str) -> str:
     if word and word not in POSITIONS:
         raise InstallRefused(
-            f"{_said('ARCHIVE_POSITION', word)}: say before or after: whether the"
-            " archive stands before or after your content filter"
+            f"{_said('ARCHIVE_POSITION', word)}: must be before or after (archive mail"
+            " before or after it passes your content filter)"
         )
     return word
 
@@ -115,8 +116,8 @@ def _position(word: str) -> str:
 def _mode(word: str) -> str:
     if word and word not in gates.MODES:
         raise InstallRefused(
-            f"{_said('MODE', word)}: say pipe or lmtp: how Postfix reaches the stamp"
-            " filter"
+            f"{_said('MODE', word)}: must be pipe or lmtp (how Postfix delivers mail to"
+            " the stamp filter)"
         )
     return word
 
@@ -127,19 +128,18 @@ def _port(word: str) -> int:
     number = int(word) if word.isascii() and word.isdigit() and len(word) < 6 else 0
     if not 1 <= number <= HIGHEST:
         raise InstallRefused(
-            f"{_said('PORT', word)}: give the number of the first of {ways.PORTS}"
-            f" ports, 1 to {HIGHEST}, such as PORT={ways.USUAL_PORT}"
+            f"{_said('PORT', word)}: must be the first of {ways.PORTS} consecutive"
+            f" ports, 1 to {HIGHEST}, for example PORT={ways.USUAL_PORT}"
         )
     return number
 
 
 def _folder(words: Mapping[str, str], name: str) -> str:
-    """Return an absolute path without a slash at its end."""
+    """Return an absolute path without trailing slashes."""
     path = words.get(name, "")
     if path and (not path.startswith("/") or not path.isprintable()):
         raise InstallRefused(
-            f"{_said(name, path)}: that is no absolute path: give one that begins"
-            " with /"
+            f"{_said(name, path)}: not an absolute path; use one that begins with /"
         )
     return path.rstrip("/") or path[:1]
 
@@ -147,8 +147,8 @@ def _folder(words: Mapping[str, str], name: str) -> str:
 def _bare(path: str) -> str:
     if path and not BARE.fullmatch(path):
         raise InstallRefused(
-            f"{_said('PREFIX', path)}: master.cf and the shell would misread this path:"
-            " give one of letters, digits and . _ + - only"
+            f"{_said('PREFIX', path)}: master.cf and the shell would misread this path;"
+            " use letters, digits and / . _ + - only"
         )
     return path
 

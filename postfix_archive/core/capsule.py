@@ -1,10 +1,11 @@
-"""The capsule: original and envelope on their way through Postfix's own queue.
+"""The capsule: original and sealed envelope on their way through Postfix's queue.
 
-Used by filtering (makes one) and archiving (opens it). A message of type
-application/octet-stream whose body begins with the sealed envelope fields and goes
-on with the original, untouched. The fields stand in the body because header_checks,
-address rewriting and header_size_limit never reach there. Packing puts that body into
-base64 for the way through the queue. docs/store-format.md has it.
+The stamp filter makes capsules, the archive transport unseals them. A capsule is a
+message of type application/octet-stream. Its body begins with the sealed envelope
+fields; the original follows, unchanged. The fields are in the body because
+header_checks, address rewriting and header_size_limit do not apply there. In the queue
+the beginning of the body is in base64. Format: docs/store-format.md. Raises
+CapsuleBroken for a malformed capsule and SealInvalid for a wrong seal.
 """
 
 from __future__ import annotations
@@ -21,18 +22,19 @@ if TYPE_CHECKING:
 
 MAGIC = b"Archive-Capsule: 1\r\n"
 SEAL = b"Archive-Seal: "
-SEAL_LIMIT = 200  # bytes of the seal line; ours have about 90
+SEAL_LIMIT = 200  # bytes; a seal line of ours has about 90
 PURPOSE = b"seal"
-# All addresses fit the kernel's argument limit (2 MiB), and a control character takes
-# four bytes in a field; the rest is for the field names of 3,500 recipients.
+# All addresses fit in the kernel's limit for arguments (2 MiB), a control character
+# takes four bytes in a field, and the rest is for the field names of 3,500 recipients.
 FIELDS_LIMIT = 10 << 20
 
 
 class Opened:
-    """A capsule whose seal is good.
+    """The contents of a capsule with a valid seal.
 
-    ``envelope`` is what the stamp filter wrote, ``fields`` its exact groups, ``key``
-    names this capsule in the journal and ``start`` is the offset of the original.
+    ``envelope`` is what the stamp filter recorded and ``fields`` are its exact bytes.
+    ``capsule_id`` (a SHA-256) names the capsule in the journal. ``original_offset`` is
+    where the original begins.
     """
 
     __slots__ = ("envelope", "fields", "key", "start")
@@ -45,9 +47,9 @@ class Opened:
 
 
 def preamble(sealed: Envelope, keys: Keyring, *, sender: bytes, now: int) -> bytes:
-    """Return all that stands before the original in a capsule.
+    """Return everything before the original in a capsule; now is Unix time.
 
-    The header has the fields that cleanup(8) would otherwise add; now is Unix time.
+    The header has the fields that cleanup(8) would otherwise add.
     """
     identity = sealed.archive_id.encode()
     fields = MAGIC + envelope.serialise(sealed)
@@ -72,36 +74,38 @@ def preamble(sealed: Envelope, keys: Keyring, *, sender: bytes, now: int) -> byt
 
 
 def unsent(fields: bytes) -> Opened:
-    """Return what the capsule of an original would hold, from its envelope's fields.
+    """Return the contents of a capsule that was never queued, from envelope fields.
 
-    Its key is that of the capsule, so that whoever archives both archives one.
+    The capsule id is that of the queued capsule, so that archiving both makes one
+    record.
     """
     key = digest.hex_of(MAGIC + fields)
     return Opened(envelope.parse(fields), fields, key, 0)
 
 
 def start(head: bytes) -> int:
-    """Return where a capsule's sealed fields begin in a message, -1 if it is none."""
+    """Return the offset of the sealed fields, -1 if the message is no capsule."""
     found = header.body_start(head)
     return found if found >= 0 and head.startswith(MAGIC, found) else -1
 
 
 def opened(head: bytes, keys: Keyring) -> Opened:
-    """Return what a capsule with these first bytes holds.
+    """Check the seal of a capsule and return its contents.
 
-    head must reach into the original or to the end. Raises CapsuleBroken for what is
-    no whole capsule, and SealWrong when no key of this site made the seal.
+    head is the first bytes of the message, up to the original at least. Raises
+    CapsuleBroken for anything but a whole capsule, and SealInvalid when no key of this
+    site made the seal.
     """
     begin = start(head)
     if begin < 0:
         raise CapsuleBroken(
-            "this is no capsule: mail reaches the archive transport only by way of"
-            " the stamp filter; look for a transport map or FILTER that names it"
+            "message is not a capsule: only the stamp filter sends mail to the archive"
+            " transport; check transport_maps and FILTER actions"
         )
     seal = head.find(b"\r\n" + SEAL, begin)
     end = head.find(b"\r\n\r\n", seal)
     if seal < 0 or end < 0 or end - seal > SEAL_LIMIT:
-        raise CapsuleBroken("a capsule without a seal: its envelope is cut off")
+        raise CapsuleBroken("capsule without a seal: its envelope fields are cut off")
     fields = head[begin:seal]
     _check(fields, head[seal + len(SEAL) + 2 : end], keys)
     key = digest.hex_of(fields)
@@ -114,7 +118,10 @@ def _check(fields: bytes, seal: bytes, keys: Keyring) -> None:
     said = {name: value for name, _, value in pairs}
     key = keys.named(said.get(b"k", b"").decode("latin-1"))
     if key is None:
-        raise SealWrong("a capsule sealed with a key that this site does not have")
+        raise SealWrong(
+            "capsule sealed with a key that this site does not have; restore the key in"
+            " archive_key_file"
+        )
     proof = hexlify(key.mac(PURPOSE, fields))
     if not digest.equal(proof, said.get(b"h", b"")):
-        raise SealWrong("a capsule with a wrong seal: forged, or altered in the queue")
+        raise SealWrong("capsule with a wrong seal: forged, or altered in the queue")

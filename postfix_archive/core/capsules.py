@@ -1,8 +1,9 @@
-"""The capsules in Postfix's log: what became of each, by the archive id that it bears.
+"""The capsules in the mail log, by archive id, and what became of each.
 
-Used by reconciling. The link is the Message-ID that the stamp filter gives a capsule,
-and counts only for queue files that came in by a port of the archive's own. With them
-go queue files that bear no archive id: archive copies, and what Postfix makes itself.
+Used by reconcile/log_scan. A capsule is known by the Message-ID that the stamp filter
+gives it, which counts only for queue files from one of the archive's own services.
+Also tracks queue files without an archive id that are no accepted mail: archive copies
+and mail that Postfix itself makes.
 """
 
 from __future__ import annotations
@@ -15,18 +16,18 @@ from postfix_archive.core.errors import ALARM
 
 NAMED = re.compile(r"message-id=<capsule\.(\d{8}-[0-9a-f]{40})@")
 ASIDE = f"({ALARM} IN THE FALLBACK DIRECTORY"
-ARCHIVE = "archive"  # the transport
+ARCHIVE = "archive"
 DELETED = "deleted by postsuper -d"
 EXPIRED = "expired in the queue"
-RESCUED = "taken into the fallback directory"
+RESCUED = "moved to the fallback directory"
 
 
 class Capsules:
-    """The capsules that are on their way, and the ends of those that got nowhere.
+    """The capsules in the queue, and why others left it without being archived.
 
-    ``ends`` has, by archive id, what a capsule came to other than being archived, and
-    its queue id. ``mailed`` has the ids that the archive transport was done with; it is
-    kept only where no store can be asked.
+    ``ends`` maps an archive id to the reason and the queue id of such a capsule.
+    ``mailed`` has the archive ids that the archive transport has delivered; it is
+    filled only without a store, since a store's journal is the better evidence.
     """
 
     def __init__(self, *, stores: bool) -> None:
@@ -38,27 +39,27 @@ class Capsules:
 
     @property
     def names(self) -> Collection[str]:
-        """The queue ids of all that are on their way."""
+        """The queue ids of all that are in the queue."""
         return self._open
 
     def has(self, queue_id: str) -> bool:
-        """Tell whether a queue file is a capsule, or one of the others."""
+        """Return whether a queue file is a capsule or other mail of our own."""
         return queue_id in self._open
 
     def queue_id(self, archive_id: str) -> str:
-        """Return the queue file of a capsule that is on its way, "" if none is."""
+        """Return the queue id of a capsule in the queue, "" if there is none."""
         return self._queue_ids.get(archive_id, "")
 
     def is_settled(self, archive_id: str) -> bool:
-        """Tell whether the log leaves no doubt that its capsules were dealt with."""
+        """Return whether no capsule with this id waits or was lost."""
         return archive_id not in self._queue_ids and archive_id not in self.ends
 
     def begin(self, queue_id: str) -> None:
-        """Note a queue file that is no mail from outside."""
+        """Add a queue file that is not mail from outside."""
         self._open[queue_id] = ""
 
     def identify(self, queue_id: str, text: str) -> bool:
-        """Read the line that tells its Message-ID; tell whether it is one of these."""
+        """Read the log text with a Message-ID; return whether the file is ours."""
         if queue_id not in self._open:
             return False
         found = NAMED.match(text)
@@ -68,7 +69,7 @@ class Capsules:
         return True
 
     def rename(self, old: str, new: str) -> bool:
-        """Note that postsuper -r gave it another queue id; tell whether it is one."""
+        """Change a queue id after postsuper -r; return whether the old one is known."""
         if old not in self._open:
             return False
         archive_id = self._open[new] = self._open.pop(old)
@@ -77,22 +78,22 @@ class Capsules:
         return True
 
     def removed(self, queue_id: str) -> None:
-        """Note that its queue file is gone, as it is when all is done."""
+        """Drop a queue file that was removed, as after the last delivery."""
         archive_id = self._open.pop(queue_id, "")
         if self._queue_ids.get(archive_id) == queue_id:
             del self._queue_ids[archive_id]
 
     def deleted(self, queue_id: str) -> None:
-        """Note that postsuper -d has deleted it."""
+        """Note that postsuper -d deleted it."""
         self._ended(queue_id, DELETED)
         self.removed(queue_id)
 
     def expired(self, queue_id: str) -> None:
-        """Note that Postfix has given it up."""
+        """Note that it expired in the queue."""
         self._ended(queue_id, EXPIRED)
 
     def attempted(self, queue_id: str, text: str) -> None:
-        """Read a delivery attempt."""
+        """Read the log text of a delivery attempt."""
         if not self._open.get(queue_id):
             return
         attempt = delivery.read(text)

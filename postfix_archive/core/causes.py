@@ -1,8 +1,8 @@
-"""Why a message is not in the archive: by a rule, or around it, and which way.
+"""Why a message is not in the archive: which rule, service or event is the cause.
 
-Used by reckoning. Judges by what the log says of the message and by Postfix's
-configuration as it is now; where that leaves a choice the cause begins with "probably"
-and names what could have been.
+Used by reconcile/totals. Decides by what the log says about the message and by
+Postfix's current configuration. Where several services are possible, the cause begins
+with "probably" and names them.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ NOT_REQUESTED = "not_requested"
 MISSING = "missing"
 KINDS = (ARCHIVED, WAITING, RESCUED, NOT_REQUESTED, MISSING)
 
-# Lasting names of the ways, for monitoring.
+# Codes for monitoring: they stay the same in every release.
 FILTER = "filter-action"
 REDIRECT = "redirect-action"
 SERVICE = "service-around"
@@ -37,7 +37,9 @@ UNASKED = "archive-empty"
 NO_TABLE = "no-table-asked"
 KEPT = "kept-by-filter"
 
-HOUR = 3600.0  # an smtpd process serves one service, and lives less (max_use, max_idle)
+# Seconds: longer than an smtpd(8) process lives (max_use, max_idle). It serves one
+# service.
+HOUR = 3600.0
 BY_TABLE = re.compile(r"(?:filter|redirect): (header|body) ")
 TARGET = re.compile(r".*triggers (?:FILTER|REDIRECT) ([^;]+)", re.DOTALL)
 PROBABLY = "probably "
@@ -46,16 +48,16 @@ CLIENTS = ("smtpd", "pickup", "qmqpd")
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the archive has of a message, and for people and for monitoring why."""
+    """Whether a message is archived, and why not."""
 
     kind: str  # one of KINDS
-    way: str  # a lasting name, or nothing
-    cause: str
+    way: str  # for monitoring: one of the codes above, or ""
+    cause: str  # for people
 
 
 @dataclass(frozen=True)
 class Gap:
-    """While this was open mail went on unarchived; seconds since 1970."""
+    """A period in which mail was not archived; times in seconds since 1970."""
 
     opened: float
     closed: float
@@ -63,7 +65,7 @@ class Gap:
 
 
 class Judge:
-    """Says why a message that no archive has is not there."""
+    """Finds out why messages are not archived, on one host."""
 
     def __init__(
         self,
@@ -71,7 +73,11 @@ class Judge:
         gaps: tuple[Gap, ...],
         led: Mapping[tuple[str, str, str], float],
     ) -> None:
-        """Begin; led are the processes that led mail to a stamp filter, and when."""
+        """Initialise.
+
+        archiving_processes maps service, daemon and pid of each process whose mail went
+        to a stamp filter to the time of the last such mail.
+        """
         self._found = found
         self._gaps = gaps
         self._led = led
@@ -82,13 +88,13 @@ class Judge:
         ]
 
     def unarchived(self, message: Message) -> Verdict:
-        """Return why a message was never given to an archive."""
+        """Return why a message was never captured."""
         if message.discarded:
             return Verdict(NOT_REQUESTED, DISCARDED, _rule(message.discarded))
         if message.of_port:
             return _reinjected(message)
         if message.stamped:
-            cause = "archive is empty, and no table has asked for it"
+            cause = "archive is empty and no ARCHIVE table action matched"
             return Verdict(NOT_REQUESTED, NO_TABLE, cause)
         if _is_of(message, message.action):
             return _acted_on(message)
@@ -97,30 +103,35 @@ class Judge:
         return self._by_service(message)
 
     def is_led(self, message: Message) -> bool:
-        """Tell whether its service leads to a stamp filter, as master.cf is now."""
+        """Return whether its service has a stamp filter, in the current master.cf."""
         return any(self._leads(each) for each in self._named(message))
 
     def _by_service(self, message: Message) -> Verdict:
-        key = (message.service, message.daemon, message.pid)
-        led = abs(self._led.get(key, -HOUR) - message.time) < HOUR
+        led = self._is_archiving_process(message)
         named = self._named(message)
         around = [each for each in named if not self._leads(each)]
         asked = [each for each in around if self._found.value("archive", each)]
         gap = self._gap(message)
         if gap is not None and (asked or not around):
-            return Verdict(MISSING, GAP, f"the gate was open (bypass): {gap.why}")
+            return Verdict(MISSING, GAP, f"bypass {gap.why}")
         if led or not around:
             return _unexplained(message, led=led, known=bool(named))
         if message.filtered and self._is_behind():
-            cause = f"{message.went}, before which nothing is archived, kept it"
+            cause = f"kept by {message.went}, a filter before the stamp filter"
             return Verdict(NOT_REQUESTED, KEPT, cause)
         probably = PROBABLY if len(asked or around) < len(named) else ""
         if asked:
             return self._around(message, asked, probably)
         return self._unasked(around, probably)
 
+    def _is_archiving_process(self, message: Message) -> bool:
+        """Return whether its smtpd(8) process sent other mail to a stamp filter."""
+        process = (message.service, message.daemon, message.pid)
+        last_time = self._led.get(process, -HOUR)
+        return abs(last_time - message.time) < HOUR
+
     def _is_behind(self) -> bool:
-        """Tell whether the archive stands where a content filter gives mail back."""
+        """Return whether the stamp filter is behind another content filter."""
         return any(
             self._leads(each) and each.name.startswith(ways.LOOPBACK)
             for each in self._services
@@ -134,12 +145,11 @@ class Judge:
 
     def _around(self, message: Message, asked: list[Service], probably: str) -> Verdict:
         leads = [self._found.value("content_filter", each) or "empty" for each in asked]
-        places = ", ".join(
-            f"{each.key} has content_filter {to}" for each, to in zip(asked, leads)
+        places = " or ".join(
+            f"{each.key} (content_filter is {to})" for each, to in zip(asked, leads)
         )
-        return Verdict(
-            MISSING, SERVICE, f"{probably}{places}; it went to {_went(message)}"
-        )
+        cause = f"{probably}accepted by {places}; {_went(message)}"
+        return Verdict(MISSING, SERVICE, cause)
 
     def _unasked(self, around: list[Service], probably: str) -> Verdict:
         if not any("archive" in each.options for each in around):
@@ -150,7 +160,7 @@ class Judge:
         return Verdict(NOT_REQUESTED, UNASKED, f"{probably}{places}")
 
     def _named(self, message: Message) -> list[Service]:
-        """Return the services that may have taken it: by daemon and syslog_name."""
+        """Return the services that may have accepted it, by daemon and syslog_name."""
         return [
             each
             for each in self._services
@@ -163,22 +173,26 @@ class Judge:
 
 
 def capsule_gone(archive_id: str, end: tuple[str, str] | None) -> Verdict:
-    """Return why a message that was captured is in no archive."""
+    """Return why a captured message is not in the archive.
+
+    capsule_end is the reason and the queue id of its capsule, as in Capsules.ends.
+    """
     if end is None:
-        cause = f"captured as {archive_id}, but no journal, queue or fallback has it"
+        reason = "neither journal, queue nor fallback directory has it"
     else:
-        cause = f"captured as {archive_id}, but its capsule {end[1]} was {end[0]}"
+        reason = f"its capsule {end[1]} was {end[0]}"
+    cause = f"captured as {archive_id}, but {reason}"
     return Verdict(MISSING, CAPSULE_GONE, cause)
 
 
 def said_too_long(message: Message) -> Verdict:
-    """Return what is to be said where the log cut off as what it is archived."""
-    cause = "the stamp filter's line is cut off, and no journal has its queue id"
+    """Return the verdict for a message whose archive id the log does not hold."""
+    cause = "the stamp filter's log line is truncated, and no journal has queue id"
     return Verdict(MISSING, UNEXPLAINED, f"{cause} {message.queue_id}")
 
 
 def _rule(text: str) -> str:
-    """Return which rule has thrown a message away, without what its sender chose."""
+    """Return which rule discarded a message, without any text of the sender's."""
     word, _, rest = text.partition(": ")
     place = rest.partition(" ")[0]
     if word.startswith("milter"):
@@ -189,14 +203,14 @@ def _rule(text: str) -> str:
 
 
 def _is_of(message: Message, action: str) -> bool:
-    """Tell whether an action that smtpd(8) told was for this message's sender."""
+    """Return whether the action that smtpd(8) logged was for this message's sender."""
     if not action:
         return False
     return "; from=<" not in action or f"; from=<{message.sender}> " in action
 
 
 def _acted_on(message: Message) -> Verdict:
-    """Return which action it was; sender and recipient can stand in the text, too."""
+    """Return which action it was; the log text also holds the sender's own words."""
     text = message.action
     word, _, rest = text.partition(": ")
     way = FILTER if word == "filter" else REDIRECT
@@ -213,9 +227,10 @@ def _acted_on(message: Message) -> Verdict:
 
 def _reinjected(message: Message) -> Verdict:
     name = message.service.rpartition("/")[2]
-    cause = f"handed in by the port {name}, and not by the stamp filter"
+    cause = f"sent to the reinjection service {name}, not by the stamp filter"
     if message.origin:
-        cause += f"; or twice, by a run for {message.origin} that was killed"
+        killed = f"{message.origin}, whose stamp filter process was killed"
+        cause += f"; or a duplicate of {killed}"
     return Verdict(MISSING, REINJECTED, cause)
 
 
@@ -229,14 +244,14 @@ def _ended(message: Message) -> Verdict:
 def _unexplained(message: Message, *, led: bool, known: bool) -> Verdict:
     service = f"{message.service}/{message.daemon}"
     if led:
-        why = f"the same process of {service} led other mail to the archive"
+        why = f"{service}[{message.pid}] sent other mail to the stamp filter"
     elif known:
-        why = f"{service} leads to the archive, as master.cf is now"
+        why = f"the content_filter of {service} is the stamp filter now"
     else:
         why = f"master.cf has no service {service} now"
-    cause = f"it went to {_went(message)}: {why}; was main.cf or master.cf changed?"
+    cause = f"{_went(message)}; {why}; was main.cf or master.cf changed?"
     return Verdict(MISSING, UNEXPLAINED, cause)
 
 
 def _went(message: Message) -> str:
-    return message.went or "nobody"
+    return f"sent to {message.went}" if message.went else "no delivery logged"

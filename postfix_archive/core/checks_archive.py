@@ -1,6 +1,6 @@
-"""Checks of the archive address: that copies get there, once, and of what is recorded.
+"""Check the archive addresses, duplicate copies and what the envelope records.
 
-Used by core/checkup.
+Used by doctor.checks.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ OF_THIS_HOST = ("mydestination", "virtual_mailbox_domains", "virtual_alias_domai
 
 
 def comes_back(host: Observed) -> Iterator[Finding]:
-    """Copies that leave without a store can be delivered on this host."""
+    """Report mailed copies to a domain of this host that would loop."""
     if host.settings is None or host.settings.stores:
         return
     for each in gates.archives(host.found):
@@ -24,14 +24,14 @@ def comes_back(host: Observed) -> Iterator[Finding]:
                 "loops-back",
                 CRITICAL,
                 f"archive = {each}",
-                "the domain is this host's own: smtp(8) says that mail loops back to"
-                " myself, and no copy arrives",
+                "the domain is local to this host: smtp(8) refuses copies with 'mail"
+                " loops back to myself', and no copy is delivered",
                 host.setting("archive_relay", "archive-local:"),
             )
 
 
 def unknown(host: Observed) -> Iterator[Finding]:
-    """An archive address of this host is a mailbox or an alias."""
+    """Report a local archive address without mailbox or alias."""
     if host.settings is None or not host.settings.mails:
         return
     for each in gates.archives(host.found):
@@ -40,62 +40,63 @@ def unknown(host: Observed) -> Iterator[Finding]:
                 "archive-unknown",
                 CRITICAL,
                 f"archive = {each}",
-                "there is no such user here, so mailed copies are refused",
-                f"make the mailbox {each}, or set archive_delivery = store",
+                "there is no such user on this host, so mailed copies are refused",
+                f"create the mailbox {each}, or set archive_delivery = store",
             )
 
 
 def still_bcc(host: Observed) -> Iterator[Finding]:
-    """No bcc sends to the archive address besides."""
+    """Report always_bcc and bcc maps that send to an archive address as well."""
     archives = set(gates.archives(host.found))
     if host.found.value("always_bcc").lower() in archives:
         yield Finding(
             "still-bcc",
             WARNING,
             "main.cf: always_bcc",
-            "the archive address gets every message twice: a copy of ours and this one,"
-            " which can bounce to senders",
+            "the archive address gets every message twice: as archive copy and as bcc,"
+            " which can bounce to the sender",
             host.command("postconf", "-X", "always_bcc"),
         )
     for parameter in questions.BCC:
         for each in lookups.in_parameter(host.found, parameter):
-            told = host.tables.get(each.table, "").lower()
-            if archives & set(told.replace(",", " ").split()):
+            text = host.tables.get(each.table, "").lower()
+            if archives & set(text.replace(",", " ").split()):
                 yield Finding(
                     "still-bcc",
                     WARNING,
                     each.place,
-                    "the archive address gets mail twice: a copy of ours and this one",
-                    f"take those lines out of {each.table}",
+                    "the archive address gets mail twice: as archive copy and as bcc",
+                    f"remove those lines from {each.table}",
                 )
 
 
 def original_recipient(host: Observed) -> Iterator[Finding]:
-    """The original recipients are kept."""
+    """Report enable_original_recipient = no."""
     if host.found.value("enable_original_recipient") == "no":
         yield Finding(
             "original-recipient",
             WARNING,
             "main.cf: enable_original_recipient",
-            "what an alias was before its expansion is in no record",
+            "no record has the recipient as it was before alias expansion",
             host.setting("enable_original_recipient", "yes"),
             is_safe=True,
         )
 
 
 def local_clients(host: Observed) -> Iterator[Finding]:
-    """The same clients count as local at the first hop and at hand-back."""
+    """Report clients that are local in main.cf, but not in archive_local_clients."""
     if host.settings is None:
         return
-    theirs, without = rewriting.clients(host.found)
+    in_main_cf, unsupported = rewriting.clients(host.found)
     ours = host.settings.archive_local_clients
-    missing = [each for each in theirs if each not in ours]
+    missing = [each for each in in_main_cf if each not in ours]
     if missing:
-        words = ", ".join([*ours, *missing])
-        cure = f"in archive.cf set archive_local_clients = {words}"
+        value = ", ".join([*ours, *missing])
+        cure = f"in archive.cf set archive_local_clients = {value}"
         yield _local(WARNING, ", ".join(missing), cure)
-    if without:
-        yield _local(ADVICE, ", ".join(without), "archive.cf has no word for it")
+    if unsupported:
+        cure = "none: archive_local_clients has no equivalent"
+        yield _local(ADVICE, ", ".join(unsupported), cure)
 
 
 def _local(severity: int, who: str, cure: str) -> Finding:
@@ -103,22 +104,24 @@ def _local(severity: int, who: str, cure: str) -> Finding:
         "local-clients",
         severity,
         "archive.cf: archive_local_clients",
-        f"{who} in local_header_rewrite_clients of main.cf counts as local, but not at"
-        " hand-back: From:, Date: and addresses in its headers stay incomplete",
+        f"local_header_rewrite_clients in main.cf has {who}, archive_local_clients has"
+        " not: after reinjection From:, Date: and addresses in headers of such clients"
+        " are not completed",
         cure,
     )
 
 
 def _is_here(host: Observed, address: str) -> bool:
+    """Tell whether the domain of an address is one of this host."""
     domain = address.rpartition("@")[2]
-    named: set[str] = set()
+    domains: set[str] = set()
     for parameter in OF_THIS_HOST:
-        named.update(configuration.words(host.found.value(parameter).lower()))
-    return domain in named
+        domains.update(configuration.words(host.found.value(parameter).lower()))
+    return domain in domains
 
 
 def _can_be_known(host: Observed) -> bool:
-    """Tell whether there are maps of users at all: without, everybody is accepted."""
+    """Tell whether Postfix knows its users: without maps it accepts every address."""
     return bool(host.found.value("local_recipient_maps"))
 
 

@@ -1,8 +1,8 @@
-"""Checks of lmtp(8), which brings mail to the workers of the lmtp door.
+"""Check the lmtp(8) services that deliver to the workers in lmtp mode.
 
-Used by core/checkup. master.cf.d/40-archive-lmtp.cf says what entries are compared
-with. With a wrong one lmtp(8) changes the message, keeps back what the envelope is made
-of, or does not let it wait.
+Used by doctor.checks. The reference is master.cf.d/40-archive-lmtp.cf. With a wrong
+option lmtp(8) changes the message, omits parts of the envelope, or bounces mail instead
+of deferring it.
 """
 
 from __future__ import annotations
@@ -19,48 +19,50 @@ CACHED = "lmtp_connection_cache_destinations"
 DONE = "lmtp_data_done_timeout"
 ELSEWHERE = ("soft_bounce", DONE)  # checks_transports, time_limits
 COHORT = "destination_concurrency_failed_cohort_limit"
-BYTES = "not a byte of the message may change here, and lmtp(8) changes some"
-REPLIES = "a worker's 4xx no longer means that the message waits: it bounces or is lost"
-TLS = "workers speak plain LMTP on a socket: all mail waits"
+BYTES = "lmtp(8) changes the message before it is archived"
+REPLIES = "a 4xx reply of a worker no longer defers the message: it bounces or is lost"
+TLS = "workers speak LMTP without TLS or SASL: all mail is deferred"
 HARMS = {
-    "syslog_name": "lines in the log do not tell that they are the stamp filter's",
-    "lmtp_line_length_limit": "long lines are broken: what goes on is not what came",
-    "disable_mime_output_conversion": "8-bit mail is made quoted-printable where a"
-    " worker does not answer LHLO in full: what goes on is not what came",
+    "syslog_name": "log lines do not show that they come from the stamp filter",
+    "lmtp_line_length_limit": "long lines are broken: the message is changed",
+    "disable_mime_output_conversion": "8-bit mail is converted to quoted-printable if a"
+    " worker's LHLO reply is incomplete: the message is changed",
     "lmtp_generic_maps": "addresses are rewritten before they are archived",
-    "lmtp_quote_rfc821_envelope": "addresses come unquoted: another envelope than the"
-    " client's is archived, or mail waits",
-    "lmtp_send_xforward_command": "workers do not learn who the client is: mail waits",
-    "lmtp_discard_lhlo_keywords": "DSN, SMTPUTF8 or XFORWARD are not used: what the"
-    " sender asked for is lost, or mail waits",
-    "lmtp_discard_lhlo_keyword_address_maps": "DSN, SMTPUTF8 or XFORWARD are not used:"
-    " what the sender asked for is lost, or mail waits",
-    CACHED: "no connection is kept: each message starts a worker of its own",
-    DONE: "lmtp(8) gives up before a worker does, and the message is handed back twice",
+    "lmtp_quote_rfc821_envelope": "addresses are not quoted: the archived envelope"
+    " differs from the client's, or mail is deferred",
+    "lmtp_send_xforward_command": "workers do not get the client's address: mail is"
+    " deferred",
+    "lmtp_discard_lhlo_keywords": "DSN, SMTPUTF8 or XFORWARD is not used: what the"
+    " sender requested is lost, or mail is deferred",
+    "lmtp_discard_lhlo_keyword_address_maps": "DSN, SMTPUTF8 or XFORWARD is not used:"
+    " what the sender requested is lost, or mail is deferred",
+    CACHED: "connections are not cached: each message starts a new worker",
+    DONE: "lmtp(8) times out before the worker does, and the message is reinjected"
+    " twice",
     "lmtp_reply_filter": REPLIES,
     "lmtp_delivery_status_filter": REPLIES,
-    "lmtp_fallback_relay": "mail that should wait for a worker goes around the archive",
+    "lmtp_fallback_relay": "mail that should wait for a worker bypasses the archive",
 }
 HARMS_BY_PART = (("_checks", BYTES), ("tls", TLS), ("sasl", TLS), ("", BYTES))
 
 
 def options(host: Observed) -> Iterator[Finding]:
-    """Every -o option of the reference on the lmtp(8) that brings mail."""
+    """Report -o options of the reference that are missing or differ."""
     reference = host.reference.get(f"{ways.STAMP}/unix")
-    for each in clients(host):
+    for service in clients(host):
         for name, wanted in reference.options.items() if reference else ():
             if name in ELSEWHERE:
                 continue
-            given = each.options.get(name)
+            given = service.options.get(name)
             if given is None:
-                yield _inherited(host, each, name, wanted)
+                yield _inherited(host, service, name, wanted)
             elif not _is_as_good(name, given, wanted):
-                why = f"{given or 'nothing'}, not {wanted or 'empty'}"
-                yield _option(host, each, name, wanted, why)
+                reason = f"is {given or 'empty'}, must be {wanted or 'empty'}"
+                yield _option(host, service, name, wanted, reason)
 
 
 def recipients(host: Observed) -> Iterator[Finding]:
-    """The whole envelope in one LMTP transaction."""
+    """Report a recipient limit below what smtpd(8) accepts."""
     accepted = [host.number("smtpd_recipient_limit", e) or 0 for e in host.clients()]
     wanted = max(accepted, default=0)
     for each in clients(host):
@@ -71,15 +73,15 @@ def recipients(host: Observed) -> Iterator[Finding]:
                 "recipient-limit",
                 WARNING,
                 name,
-                f"a message to more than {limit} recipients is captured in pieces, and"
-                " mailed copies come one a piece",
+                f"a message to more than {limit} recipients is captured in pieces, with"
+                " a mailed copy for each",
                 host.setting(name, "0"),
                 is_safe=True,
             )
 
 
 def cohorts(host: Observed) -> Iterator[Finding]:
-    """A worker that dies in a message holds up no other."""
+    """Report a failed-cohort limit: one dead worker would delay all mail."""
     for each in clients(host):
         name = f"{each.name}_{COHORT}"
         if host.limit(name, f"default_{COHORT}"):
@@ -87,43 +89,43 @@ def cohorts(host: Observed) -> Iterator[Finding]:
                 "cohort-limit",
                 WARNING,
                 name,
-                "if one worker dies in the middle of a message, Postfix takes all of"
-                " them for dead, and all mail waits for minimal_backoff_time",
+                "if one worker dies during a delivery, Postfix treats the transport as"
+                " dead and defers all mail for minimal_backoff_time",
                 host.setting(name, "0"),
                 is_safe=True,
             )
 
 
 def time_limits(host: Observed) -> Iterator[Finding]:
-    """lmtp(8) waits for the answer longer than a worker takes for it."""
+    """Report an lmtp(8) timeout that ends before a worker's own deadline."""
     if host.settings is None:
         return
     ours = host.settings.archive_time_limit
     for each in clients(host):
         if (host.number(DONE, each) or 0) <= ours:
-            why = f"archive_time_limit in archive.cf is {ours} s"
-            yield _option(host, each, DONE, f"{ours + 100}s", why, "time-limit")
+            reason = f"archive_time_limit in archive.cf is {ours} s"
+            yield _option(host, each, DONE, f"{ours + 100}s", reason, "time-limit")
 
 
 def caching(host: Observed) -> Iterator[Finding]:
-    """The cache of connections in main.cf names our sockets rightly."""
+    """Report our sockets with unix: in main.cf's list of cached destinations."""
     cached = host.found.value(CACHED)
-    named = [w for w in configuration.words(cached) if "private/archive" in w]
-    if any(each.startswith("unix:") for each in named):
+    sockets = [w for w in configuration.words(cached) if "private/archive" in w]
+    if any(each.startswith("unix:") for each in sockets):
         fixed = [w.removeprefix("unix:") for w in configuration.words(cached)]
         yield Finding(
             "connection-cache",
             WARNING,
             f"main.cf: {CACHED}",
-            "with unix: before the name no connection is kept: each message starts a"
-            " worker of its own",
+            "with unix: before the name connections are not cached: each message starts"
+            " a new worker",
             host.setting(CACHED, ", ".join(fixed)),
             is_safe=True,
         )
 
 
 def clients(host: Observed) -> list[Service]:
-    """Return the lmtp(8) of each way, also where the entry has lost its syslog_name."""
+    """Return the lmtp(8) service of each route, also one without its syslog_name."""
     numbers = [gates.number_in(each.name) for each in host.found.services]
     return [
         each
@@ -133,12 +135,15 @@ def clients(host: Observed) -> list[Service]:
 
 
 def _inherited(host: Observed, service: Service, name: str, wanted: str) -> Finding:
-    """Say what a missing option means: now, or as soon as main.cf says something."""
-    given = host.found.value(name)
-    now = given != host.found.expanded(wanted)
-    source = f"main.cf's {given or 'empty value'}" if now else "what main.cf will say"
-    found = _option(host, service, name, wanted, f"it inherits {source}")
-    return found if now else replace(found, severity=WARNING)
+    """Return the finding for a missing option; WARNING if main.cf's value is right."""
+    inherited = host.found.value(name)
+    is_wrong = inherited != host.found.expanded(wanted)
+    if is_wrong:
+        reason = f"not set; main.cf has {inherited or 'an empty value'}"
+        return _option(host, service, name, wanted, reason)
+    reason = "if main.cf changes; the option is not set here"
+    finding = _option(host, service, name, wanted, reason)
+    return replace(finding, severity=WARNING)
 
 
 def _option(

@@ -1,6 +1,6 @@
-"""Checks of what tells the journals what became of each recipient.
+"""Check that outcomes of recipients are followed in Postfix's log.
 
-Used by core/checkup.
+Used by doctor.checks.
 """
 
 from __future__ import annotations
@@ -11,27 +11,27 @@ from collections.abc import Callable, Iterator
 from postfix_archive.core.finding import WARNING, Finding
 from postfix_archive.core.observed import Observed
 
-LATE = 600  # seconds; cron runs it every minute
+LATE = 600  # seconds; cron runs postfix-archive outcomes every minute
 USUAL = "/var/log/postfix.log"  # MAILLOG_README
 
 
 def log(host: Observed) -> Iterator[Finding]:
-    """Postfix's log can be found and read."""
+    """Report a log that does not exist or cannot be read."""
     if host.settings is None or not host.settings.follows or not host.log_trouble:
         return
-    named = host.setting("maillog_file", USUAL)
-    again = host.command("postfix", "reload")
+    set_file = host.setting("maillog_file", USUAL)
+    reload = host.command("postfix", "reload")
     yield Finding(
         "log-unreadable",
         WARNING,
         "Postfix's log",
-        f"{host.log_trouble}: what became of recipients stays unknown",
-        f"mend that, or: {named}; {again}; then make install",
+        f"{host.log_trouble}: outcomes of recipients are not recorded",
+        f"correct that, or run {set_file}; {reload}; then make install",
     )
 
 
 def follower(host: Observed) -> Iterator[Finding]:
-    """Somebody reads the log to its end, again and again."""
+    """Report that postfix-archive outcomes does not keep up with the log."""
     if host.settings is None or not host.settings.follows or host.log_trouble:
         return
     age = host.followed_age
@@ -41,8 +41,8 @@ def follower(host: Observed) -> Iterator[Finding]:
             "outcomes-late",
             WARNING,
             host.follower or "postfix-archive outcomes",
-            f"it has not read Postfix's log to its end {since}: what became of"
-            " recipients is not in the journals yet",
+            f"it has not reached the end of Postfix's log {since}: outcomes of"
+            " recipients are missing in the journals",
             _restart(host),
         )
 
@@ -50,10 +50,10 @@ def follower(host: Observed) -> Iterator[Finding]:
 def _restart(host: Observed) -> str:
     name = host.follower.rpartition("/")[2]
     if name.endswith(".service"):
-        return f"systemctl restart {shlex.quote(name)}; journalctl -u {name} says more"
+        return f"systemctl restart {shlex.quote(name)}; see journalctl -u {name}"
     by_hand = f"{host.ours('outcomes')} --once"
     if name:
-        return f"see whether cron runs; by hand: {by_hand}"
+        return f"check that cron runs; by hand: {by_hand}"
     return f"make install sets up its service; or run {by_hand} every minute"
 
 

@@ -1,6 +1,6 @@
-"""Checks of what the archive stands on: settings, key, store, space, version.
+"""Check archive.cf, the bypass, key, store, spool, free space and versions.
 
-Used by core/checkup.
+Used by doctor.checks.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ OLDEST = (3, 4)
 
 
 def settings(host: Observed) -> Iterator[Finding]:
-    """archive.cf can be read and says what main.cf says."""
+    """Report an archive.cf that has an error or differs from main.cf."""
     if host.settings is None:
-        harm = "every run defers, so all mail waits"
+        harm = "the stamp filter and the archive transport defer all mail"
         yield Finding(
             "settings-wrong", CRITICAL, host.trouble, harm, "correct that line"
         )
@@ -35,132 +35,132 @@ def settings(host: Observed) -> Iterator[Finding]:
                 check,
                 WARNING,
                 f"archive.cf: {name} = {ours}",
-                f"main.cf says {theirs}: a message that is requeued is taken for a new"
-                " one and archived twice",
-                f"in archive.cf write {name} = {theirs}",
+                f"main.cf has {theirs}: a requeued message gets a new archive id and is"
+                " archived twice",
+                f"in archive.cf set {name} = {theirs}",
             )
 
 
 def gap(host: Observed) -> Iterator[Finding]:
-    """The gate past the archive is closed."""
-    marked = host.found.value(gates.BYPASS)
-    if host.gap is None and not marked:
+    """Report a bypass that is on."""
+    value = host.found.value(gates.BYPASS)
+    if host.gap is None and not value:
         return
-    told = host.gap or {"opened": marked, "by": "nobody known", "why": "not recorded"}
-    until = f" to {told['closed']}" if "closed" in told else ""
+    record = host.gap or {"opened": value, "by": "unknown", "why": "not recorded"}
+    until = f" to {record['closed']}" if "closed" in record else ""
     yield Finding(
         "gap-open",
         CRITICAL,
         f"main.cf: {gates.BYPASS}",
-        f"mail goes unarchived since {told['opened']}{until}, by {told['by']}:"
-        f" {told['why']}",
+        f"bypass on, mail is not archived since {record['opened']}{until}, by"
+        f" {record['by']}: {record['why']}",
         "postfix-archive bypass off" if host.gap else _closing(host),
     )
 
 
 def key(host: Observed) -> Iterator[Finding]:
-    """The key is there, and its user's alone."""
+    """Report a key file that is missing, unreadable for its user, or not private."""
     if host.settings is None:
         return
     path = host.settings.archive_key_file
     user = host.user()
-    there = host.files[path]
+    file = host.files[path]
     if path in host.closed:
-        harm = f"{user} cannot pass {host.closed[path]} to the key, so all mail waits"
+        harm = f"{user} cannot search {host.closed[path]}, so all mail is deferred"
         cure = f"chmod a+x {shlex.quote(host.closed[path])}"
         yield Finding("key-folder", CRITICAL, path, harm, cure)
-    if not there.is_there:
+    if not file.is_there:
+        harm = "the key file does not exist, so all mail is deferred"
         cure = f"postfix-archive key create --owner {user}"
-        yield _broken("key-missing", path, "there is no key, so all mail waits", cure)
-    elif user and there.owner != user:
-        harm = (
-            f"it belongs to {there.owner}, so {user} cannot read it and all mail waits"
-        )
+        yield _broken("key-missing", path, harm, cure)
+    elif user and file.owner != user:
+        harm = f"{file.owner} owns it and {user} cannot read it: all mail is deferred"
         yield _broken("key-owner", path, harm, _chown(path, user))
-    elif there.mode & 0o077:
+    elif file.mode & 0o077:
         harm = "others can read the key and forge stamps, capsules and requests"
         yield _broken("key-mode", path, harm, f"chmod 600 {shlex.quote(path)}")
 
 
 def store(host: Observed) -> Iterator[Finding]:
-    """The store is there, and its user's alone."""
+    """Report a store that is missing, not writable for its user, or not private."""
     if host.settings is None or not host.settings.stores:
         return
     path = host.settings.archive_store_directory
     user = host.user()
-    for each in host.files.values():
-        if each.path != path and not each.path.startswith(f"{path}/"):
+    for file in host.files.values():
+        if file.path != path and not file.path.startswith(f"{path}/"):
             continue
-        where = shlex.quote(each.path)
-        if not each.is_folder:
-            made = f"install -d -m 700 -o {user} {where}"
-            harm = "there is no store, so copies wait in the queue and expire"
-            yield _broken("store-missing", each.path, harm, made)
-        elif user and each.owner != user:
-            harm = f"it belongs to {each.owner}: {user} cannot write, so copies wait"
-            yield _broken("store-owner", each.path, harm, _chown(each.path, user))
-        elif each.mode & 0o077:
-            harm = "others than the archive's user can read archived mail"
-            yield _broken("store-mode", each.path, harm, f"chmod 700 {where}")
+        quoted = shlex.quote(file.path)
+        if not file.is_folder:
+            cure = f"install -d -m 700 -o {user} {quoted}"
+            harm = "no such directory: copies wait in the queue and expire"
+            yield _broken("store-missing", file.path, harm, cure)
+        elif user and file.owner != user:
+            harm = f"{file.owner} owns it and {user} cannot write: copies are deferred"
+            yield _broken("store-owner", file.path, harm, _chown(file.path, user))
+        elif file.mode & 0o077:
+            harm = f"users other than {user} can read archived mail"
+            yield _broken("store-mode", file.path, harm, f"chmod 700 {quoted}")
 
 
 def spool(host: Observed) -> Iterator[Finding]:
-    """Large messages can be set aside."""
+    """Report a spool directory in which the archive's user cannot write."""
     if host.settings is None:
         return
-    there = host.files[host.settings.archive_spool_directory]
-    writable = there.mode & 0o002 or there.owner == host.user()
-    if not there.is_folder or not writable:
+    file = host.files[host.settings.archive_spool_directory]
+    is_writable = file.mode & 0o002 or file.owner == host.user()
+    if not file.is_folder or not is_writable:
         yield Finding(
             "spool",
             CRITICAL,
-            there.path,
-            f"{host.user()} cannot write there, so messages over 4 MB wait for ever",
-            "in archive.cf set archive_spool_directory to a folder of its own",
+            file.path,
+            f"{host.user()} cannot write there: messages over 4 MB are deferred until"
+            " they expire",
+            "in archive.cf set archive_spool_directory to a directory of its own",
         )
 
 
 def space(host: Observed) -> Iterator[Finding]:
-    """Room for copies, for the queue, for what is set aside."""
+    """Report file systems of store, queue and spool that are nearly full."""
     for path, free in host.free.items():
         if free < LITTLE:
             yield Finding(
                 "free-space",
                 CRITICAL if free < TOO_LITTLE else WARNING,
                 path,
-                f"{free >> 20} MiB are left: when it is full, copies wait and new mail"
-                " is refused",
-                f"make room on the file system of {path}",
+                f"{free >> 20} MiB free: on a full disk copies are deferred and new"
+                " mail is refused",
+                f"free space on the file system of {path}",
             )
 
 
 def version(host: Observed) -> Iterator[Finding]:
-    """A Postfix that has all we need."""
+    """Report a Postfix that is too old."""
     if host.found.version < OLDEST:
         yield Finding(
             "version",
             CRITICAL,
             f"Postfix {host.found.raw('mail_version')}",
-            "it is older than 3.4: what master.cf.d says is not understood",
+            "older than 3.4: it does not support what master.cf.d uses",
             "upgrade Postfix",
         )
 
 
 def python(host: Observed) -> Iterator[Finding]:
-    """The program is run by the version of Python that it was laid down for."""
-    for place, other in host.pythons.items():
+    """Report a Python other than the one that the program was installed for."""
+    for directory, python_path in host.pythons.items():
         yield Finding(
             "python",
             WARNING,
-            place,
-            f"{other} is another version than this was installed for: a message costs"
-            " twice the CPU, and the commands may not start",
+            directory,
+            f"{python_path} is not the version that this was installed for: a message"
+            " costs twice the CPU time, and the commands may not start",
             "make install, in the sources of the release that is in use",
         )
 
 
 def two_keys(host: Observed) -> Iterator[Finding]:
-    """Instances that archive to one address share a key."""
+    """Report instances that archive to one address with different keys."""
     ours = set(gates.archives(host.found))
     for each in host.neighbours:
         shared = ours.intersection(each.archives)
@@ -169,10 +169,10 @@ def two_keys(host: Observed) -> Iterator[Finding]:
                 "two-keys",
                 WARNING,
                 f"{each.directory}: archive = {min(shared)}",
-                "that instance has another key: mail that passes both is stamped and"
-                " archived twice",
-                f"give both one key file: copy a line of {each.directory}'s key to the"
-                " end of the other's, and the other way round",
+                "that instance has another key: mail that passes both instances is"
+                " stamped and archived twice",
+                f"append a line of {each.directory}'s key file to this instance's key"
+                " file, and the other way round",
             )
 
 

@@ -1,8 +1,8 @@
-"""Checks of the internal ports and of the cleanup(8) behind them.
+"""Check the internal SMTP ports and their cleanup(8) services.
 
-Used by core/checkup. An internal service inherits every parameter of main.cf that its
-entry does not say itself; master.cf.d/30-archive-ports.cf says all that matter and is
-what entries are compared with.
+Used by doctor.checks. An internal service inherits every main.cf parameter that its
+entry does not set. master.cf.d/30-archive-ports.cf sets all that matter; it is the
+reference.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ CLEANUPS = (
     "archive-copy-cleanup/unix",
 )
 SETTINGS = ("handback", "capsule", "copy", "relay", "refused")  # archive_…_address
-BACK = ("handback", "refused")  # every way has these two of its own
-OF_THE_WAY = ("content_filter", "receive_override_options")  # see checks_way
+BACK = ("handback", "refused")  # each route has its own two
+OF_THE_WAY = ("content_filter", "receive_override_options")  # see check_routing
 AT_LEAST = (
     "smtpd_timeout",
     "smtpd_recipient_limit",
@@ -30,43 +30,47 @@ AT_LEAST = (
     "smtpd_junk_command_limit",
     "hopcount_limit",
 )
-RULES = "rules made for clients run again and refuse or change mail that was accepted"
-SLOW = "limits made against strangers slow down or refuse our own hand-back"
+RULES = "restrictions for clients apply again and refuse or change accepted mail"
+SLOW = "limits for remote clients slow down or refuse reinjection"
 SIZE = (
-    "a message of the largest size, a stamp longer now, is refused and waits for ever"
+    "a message of the maximal size is larger by its stamp now: it is refused and"
+    " deferred until it expires"
 )
 LOCAL = (
-    "headers of strangers' mail are completed and rewritten as if it were local: it"
-    " does not leave as it came, and DKIM signatures break"
+    "headers of remote mail are completed and rewritten as if it were local: the"
+    " message is changed and DKIM signatures break"
 )
-LEAK = "the whole envelope, Bcc included, goes to somebody else than the archive"
-DROPPED = "header lines are dropped that were in the message as received"
-HEADERS = "the archive copy, or the original in it, is changed or refused on its way"
-TLS = "our client speaks plain SMTP on loopback: hand-back fails and mail waits"
-CLIENTS = "mail handed back loses its real client, or strangers can name one"
-LOST = "what SMTP or the sender asked for is refused or lost at hand-back"
-FILTER = "mail goes to another filter here, and comes back, is lost or doubled"
+LEAK = "the whole envelope, Bcc included, goes to someone else than the archive"
+DROPPED = "header lines of the received message are dropped"
+HEADERS = "the archive copy, or the original in it, is changed or refused"
+TLS = (
+    "our client speaks SMTP without TLS or SASL: reinjection fails and mail is deferred"
+)
+CLIENTS = "reinjected mail loses its client's address, or others can forge one"
+LOST = "what SMTP or the sender requested is refused or lost at reinjection"
+FILTER = "mail goes to another filter here, and loops, is lost or duplicated"
 
 HARMS = {
-    "syslog_name": "lines in the log do not tell which port they come from",
+    "syslog_name": "log lines do not show which port they come from",
     "content_filter": FILTER,
     "receive_override_options": FILTER,
-    "cleanup_service_name": "a cleanup(8) made for other mail changes and refuses ours,"
-    " or hand-back waits for itself after a reload",
-    "smtpd_recipient_limit": "a large envelope does not fit one transaction and waits",
+    "cleanup_service_name": "a cleanup(8) for other mail changes or refuses ours, or"
+    " reinjection deadlocks after a reload",
+    "smtpd_recipient_limit": "a large envelope does not fit in one transaction and is"
+    " deferred",
     "message_size_limit": SIZE,
-    "queue_minfree": "mail cannot flow on when the disk is full, which nothing frees",
+    "queue_minfree": "on a full disk reinjection is refused, and nothing frees space",
     "local_header_rewrite_clients": LOCAL,
     "always_add_missing_headers": LOCAL,
     "message_drop_headers": DROPPED,
-    "in_flow_delay": "under load each hand-back pauses, and mail that waits grows",
-    "hopcount_limit": "mail that was accepted with many hops is bounced in here",
-    "soft_bounce": "an address that never can be delivered waits instead of bouncing",
-    "mynetworks": "this host itself is refused, or others are let in",
-    "qmqpd_authorized_clients": "this host itself is refused, or others are let in",
+    "in_flow_delay": "under load each reinjection pauses, and the queue grows",
+    "hopcount_limit": "accepted mail with many Received: headers is bounced here",
+    "soft_bounce": "mail to an undeliverable address is deferred instead of bounced",
+    "mynetworks": "this host is refused, or others are allowed",
+    "qmqpd_authorized_clients": "this host is refused, or others are allowed",
     "smtpd_authorized_xforward_hosts": CLIENTS,
     "smtpd_authorized_xclient_hosts": CLIENTS,
-    "smtpd_timeout": "a long wait for the capsule breaks the hand-back",
+    "smtpd_timeout": "a slow answer for the capsule breaks the reinjection",
 }
 HARMS_BY_PART = (
     ("restrictions", RULES),
@@ -87,7 +91,7 @@ HARMS_BY_PART = (
 
 
 def ports(host: Observed) -> Iterator[Finding]:
-    """Every internal port: there, on loopback alone, and with all its options."""
+    """Report internal ports that are missing or have missing or wrong options."""
     for name, address in _addresses(host):
         key = f"{address}/inet"
         service = host.found.service(key)
@@ -96,8 +100,8 @@ def ports(host: Observed) -> Iterator[Finding]:
                 "port-missing",
                 CRITICAL,
                 f"master.cf: {key}",
-                f"nobody listens for the {name} of the archive, so mail waits and is"
-                " bounced after maximal_queue_lifetime",
+                f"no service for archive_{name}_address: mail is deferred and bounces"
+                " after maximal_queue_lifetime",
                 "make install",
             )
             continue
@@ -105,7 +109,7 @@ def ports(host: Observed) -> Iterator[Finding]:
 
 
 def exposed(host: Observed) -> Iterator[Finding]:
-    """An internal port that others than this host can reach."""
+    """Report internal ports that other hosts can reach."""
     for each in host.found.services:
         ours = ways.is_ours(each) and each.kind == "inet"
         if ours and not each.name.startswith(ways.LOOPBACK):
@@ -114,43 +118,43 @@ def exposed(host: Observed) -> Iterator[Finding]:
                 "port-exposed",
                 CRITICAL,
                 f"master.cf: {each.key}",
-                "other hosts can reach an internal port, where no rule for clients"
-                " holds",
-                f"in master.cf write 127.0.0.1:{port} for {each.name}, then "
+                "other hosts can reach an internal port, which has no restrictions for"
+                " clients",
+                f"in master.cf replace {each.name} by 127.0.0.1:{port}, then "
                 + host.command("postfix", "reload"),
             )
 
 
 def silent(host: Observed) -> Iterator[Finding]:
-    """An internal port on which nobody answers."""
-    for each in host.silent_ports:
+    """Report internal ports that do not accept a connection."""
+    for address in host.silent_ports:
         yield Finding(
             "port-silent",
             CRITICAL,
-            f"master.cf: {each}/inet",
-            "nobody answers there, so mail waits and is bounced after"
+            f"master.cf: {address}/inet",
+            f"connect to {address} fails: mail is deferred and bounces after"
             " maximal_queue_lifetime",
             host.command("postfix", "reload") + "; then see Postfix's log",
         )
 
 
 def handed_in(host: Observed) -> Iterator[Finding]:
-    """Nobody but the stamp filter gives mail to the hand-back ports."""
+    """Report mail on the reinjection ports that the stamp filter did not reinject."""
     if host.handed_in:
         yield Finding(
             "handed-in",
             WARNING,
             f"queue id {host.handed_in[0]}",
-            f"{len(host.handed_in)} messages came in by a hand-back port, and no run of"
-            " the stamp filter says so: sent around the archive by somebody on this"
-            " host, or delivered twice after a crash",
-            f"look for {host.handed_in[0]} in Postfix's log: where it came from, and"
+            f"{len(host.handed_in)} messages came from a reinjection port without a log"
+            " line of the stamp filter: a local user bypassed the archive, or a crash"
+            " made the filter reinject them twice",
+            f"search Postfix's log for {host.handed_in[0]}: where it came from, and"
             " whether the archive has it",
         )
 
 
 def cleanups(host: Observed) -> Iterator[Finding]:
-    """The options of the internal ports' own cleanup(8) services."""
+    """Report missing or wrong options of our cleanup(8) services."""
     for key in CLEANUPS:
         service = host.found.service(key)
         if service is not None:
@@ -158,18 +162,18 @@ def cleanups(host: Observed) -> Iterator[Finding]:
 
 
 def _addresses(host: Observed) -> Iterator[tuple[str, str]]:
-    """Give the role and the address of every internal port that somebody uses."""
+    """Yield role and address of every internal port in use."""
     if host.settings is None:
         return
     for role in SETTINGS:
         address, port = getattr(host.settings, f"archive_{role}_address")
         yield role, f"{address}:{port}"
-    own = [
+    arguments = [
         (e.argument(f"{role}-address"), role) for e in host.launched() for role in BACK
     ]
-    for given, role in dict.fromkeys(own):  # workers of one way have the same
-        if given:
-            yield role, given
+    for argument, role in dict.fromkeys(arguments):  # workers of a route share them
+        if argument:
+            yield role, argument
 
 
 def _reference(host: Observed, role: str) -> Service | None:
@@ -180,34 +184,37 @@ def _reference(host: Observed, role: str) -> Service | None:
 def _options(
     host: Observed, service: Service, reference: Service | None, role: str
 ) -> Iterator[Finding]:
-    """Give the options that are missing or say something else than master.cf.d."""
+    """Yield a finding for each option that is missing or differs from master.cf.d."""
     for name, wanted in reference.options.items() if reference else ():
         if name in OF_THE_WAY and role in BACK:
             continue
         if name not in service.options:
             yield _inherited(host, service, name, wanted)
         elif not _is_as_good(host, name, service, wanted):
-            given = service.options[name] or "nothing"
+            given = service.options[name] or "empty"
             yield Finding(
                 "port-option",
                 CRITICAL,
                 f"master.cf: {service.key} -o {name}",
-                f"{_harm(name)} ({given}, not {wanted or 'empty'})",
+                f"{_harm(name)} (is {given}, must be {wanted or 'empty'})",
                 host.option(service, name, wanted),
                 is_safe=True,
             )
 
 
 def _inherited(host: Observed, service: Service, name: str, wanted: str) -> Finding:
-    """Say what a missing option means: now, or as soon as main.cf says something."""
-    given = host.found.value(name)
-    now = given != host.found.expanded(wanted)
-    source = f"main.cf's {given or 'empty value'}" if now else "what main.cf will say"
+    """Return the finding for a missing option; WARNING if main.cf's value is right."""
+    inherited = host.found.value(name)
+    is_wrong = inherited != host.found.expanded(wanted)
+    if is_wrong:
+        reason = f"not set; main.cf has {inherited or 'an empty value'}"
+    else:
+        reason = "if main.cf changes; the option is not set here"
     return Finding(
         "port-inherits",
-        CRITICAL if now else WARNING,
+        CRITICAL if is_wrong else WARNING,
         f"master.cf: {service.key} -o {name}",
-        f"{_harm(name)} (it inherits {source})",
+        f"{_harm(name)} ({reason})",
         host.option(service, name, wanted),
         is_safe=True,
     )
@@ -215,10 +222,10 @@ def _inherited(host: Observed, service: Service, name: str, wanted: str) -> Find
 
 def _is_as_good(host: Observed, name: str, service: Service, wanted: str) -> bool:
     if name in AT_LEAST:
-        given, least = host.number(name, service), wanted.rstrip("s")
-        return given is not None and given >= int(least)
-    given_words = configuration.words(service.options[name])
-    return sorted(given_words) == sorted(configuration.words(wanted))
+        number = host.number(name, service)
+        return number is not None and number >= int(wanted.rstrip("s"))
+    given = configuration.words(service.options[name])
+    return sorted(given) == sorted(configuration.words(wanted))
 
 
 def _harm(name: str) -> str:

@@ -1,6 +1,6 @@
-"""Checks of Postfix's queue: what waits for the archive, and how long it may.
+"""Check Postfix's queue: mail that waits for the archive, and queue lifetimes.
 
-Used by core/checkup.
+Used by doctor.checks.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ DAY = 24 * HOUR
 
 
 def copies_wait(host: Observed) -> Iterator[Finding]:
-    """How old the oldest copy is that Postfix's queue holds."""
+    """Report archive copies that wait long in Postfix's queue."""
     waiting = [each for each in host.waiting if rescuing.is_capsule(each)]
     oldest = max(waiting, key=lambda each: each.age, default=None)
     limit = host.number("bounce_queue_lifetime") or 5 * DAY
@@ -25,14 +25,15 @@ def copies_wait(host: Observed) -> Iterator[Finding]:
             "oldest-copy",
             CRITICAL if oldest.age > limit // 2 else WARNING,
             f"queue id {oldest.queue_id}",
-            f"{len(waiting)} copies wait, the oldest for {oldest.age // 60} minutes;"
-            f" Postfix drops them after {limit // HOUR} hours: {oldest.reason[:200]}",
-            "cure the reason, then " + host.command("postqueue", "-f"),
+            f"{len(waiting)} archive copies are queued, the oldest for"
+            f" {oldest.age // 60} minutes; Postfix deletes them after"
+            f" {limit // HOUR} hours: {oldest.reason[:200]}",
+            "remove the cause, then " + host.command("postqueue", "-f"),
         )
 
 
 def mail_waits(host: Observed) -> Iterator[Finding]:
-    """No mail waits long for the stamp filter."""
+    """Report mail that waits long for the stamp filter."""
     stuck = [
         each
         for each in host.waiting
@@ -46,35 +47,35 @@ def mail_waits(host: Observed) -> Iterator[Finding]:
             f"queue id {oldest.queue_id}",
             f"{len(stuck)} messages wait for the stamp filter, the oldest for"
             f" {oldest.age // 60} minutes: {oldest.reason[:200]}",
-            "cure the reason, then "
+            "remove the cause, then "
             + host.command("postqueue", "-f")
-            + "; if that takes long: postfix-archive bypass on --reason WHY",
+            + "; if that takes long: postfix-archive bypass on --reason TEXT",
         )
 
 
 def copies_refused(host: Observed) -> Iterator[Finding]:
-    """The archive addresses accept what is mailed to them."""
+    """Report an archive address that defers or refuses mailed copies."""
     archives = set(gates.archives(host.found))
-    for each in host.waiting:
+    for message in host.waiting:
         refused = [
             (address, reason)
-            for address, reason in zip(each.recipients, each.reasons)
+            for address, reason in zip(message.recipients, message.reasons)
             if address.lower() in archives and reason
         ]
-        if refused and not each.content_filter.startswith(gates.STAMP):
+        if refused and not message.content_filter.startswith(gates.STAMP):
             address, reason = refused[0]
             yield Finding(
                 "copies-refused",
                 WARNING,
                 address,
-                f"the archive address is not deliverable: {reason[:200]}",
-                "cure the reason, then " + host.command("postqueue", "-f"),
+                f"mailed copies are not delivered: {reason[:200]}",
+                "remove the cause, then " + host.command("postqueue", "-f"),
             )
             return
 
 
 def lifetime(host: Observed) -> Iterator[Finding]:
-    """Copies that wait live long enough to be noticed."""
+    """Report queue lifetimes under a day."""
     for name in ("bounce_queue_lifetime", "maximal_queue_lifetime"):
         limit = host.number(name)
         if limit is not None and limit < DAY:
@@ -82,21 +83,21 @@ def lifetime(host: Observed) -> Iterator[Finding]:
                 "queue-lifetime",
                 CRITICAL if limit < HOUR else WARNING,
                 f"main.cf: {name}",
-                f"what waits for the archive is dropped or bounced after {limit}"
-                " seconds, before anybody has noticed",
+                f"mail that waits for the archive is deleted or bounced after {limit}"
+                " seconds, before an admin can act",
                 host.setting(name, "5d"),
             )
 
 
 def short_ids(host: Observed) -> Iterator[Finding]:
-    """Queue ids that are not used again."""
+    """Advise long queue ids."""
     if host.found.value("enable_long_queue_ids") != "yes":
         yield Finding(
             "short-ids",
             ADVICE,
             "main.cf: enable_long_queue_ids",
-            "short queue ids are used again within days, so lines of the log cannot be"
-            " told apart later",
+            "short queue ids are reused within days: log lines of different messages"
+            " cannot be distinguished later",
             host.setting("enable_long_queue_ids", "yes"),
             is_safe=True,
         )

@@ -1,6 +1,6 @@
-"""Checks of what keeps waiting mail from dying: the fallback directory, the rescues.
+"""Check the fallback directory, and that rescues run.
 
-Used by core/checkup.
+Used by doctor.checks.
 """
 
 from __future__ import annotations
@@ -16,75 +16,76 @@ DAY = 24 * HOUR
 
 
 def fallback(host: Observed) -> Iterator[Finding]:
-    """The fallback directory is there, its user's alone, on a disk of its own."""
+    """Report a fallback directory that is missing, not private or on the wrong disk."""
     if host.settings is None:
         return
     path = host.settings.archive_fallback_directory
-    there = host.files[path]
+    file = host.files[path]
     user = host.user()
-    where = shlex.quote(path)
-    if not there.is_folder:
-        harm = "there is none: what the store cannot take waits in the queue"
-        cure = f"install -d -m 700 -o {user} {where}"
+    quoted = shlex.quote(path)
+    if not file.is_folder:
+        harm = "no such directory: copies that the store refuses wait in the queue"
+        cure = f"install -d -m 700 -o {user} {quoted}"
         yield Finding("fallback-missing", CRITICAL, path, harm, cure)
-    elif there.owner != user:
-        harm = f"it belongs to {there.owner}: {user} cannot put copies there"
-        cure = f"chown {user} {where}"
+    elif file.owner != user:
+        harm = f"{file.owner} owns it and {user} cannot write copies there"
+        cure = f"chown {user} {quoted}"
         yield Finding("fallback-owner", CRITICAL, path, harm, cure, is_safe=True)
-    elif there.mode & 0o077:
-        harm = "others than the archive's user can read copies that wait there"
-        cure = f"chmod 700 {where}"
+    elif file.mode & 0o077:
+        harm = f"users other than {user} can read the copies in it"
+        cure = f"chmod 700 {quoted}"
         yield Finding("fallback-mode", CRITICAL, path, harm, cure, is_safe=True)
     elif host.settings.stores:
         store = host.files.get(host.settings.archive_store_directory)
-        if store is not None and store.device and store.device == there.device:
+        if store is not None and store.device and store.device == file.device:
             yield Finding(
                 "fallback-same-disk",
                 ADVICE,
                 path,
-                "it is on the store's file system: when that is full or away, copies"
-                " wait in Postfix's queue instead",
-                "set archive_fallback_directory in archive.cf to another file system",
+                "it is on the store's file system: when that is full or unavailable,"
+                " copies wait in Postfix's queue instead",
+                "in archive.cf set archive_fallback_directory to a directory on another"
+                " file system",
             )
 
 
 def copies_in_fallback(host: Observed) -> Iterator[Finding]:
-    """No copies wait in the fallback directory."""
+    """Report copies in the fallback directory."""
     if host.fallback and host.settings is not None:
         yield Finding(
             "fallback-waits",
             CRITICAL if host.fallback_age > DAY else WARNING,
             host.settings.archive_fallback_directory,
-            f"{host.fallback} copies are not in the store yet, the oldest for"
+            f"{host.fallback} copies wait for the store, the oldest for"
             f" {host.fallback_age // 60} minutes: {host.fallback_why[:200]}",
-            "cure the reason, then postfix-archive return",
+            "remove the cause, then postfix-archive return",
         )
 
 
 def held(host: Observed) -> Iterator[Finding]:
-    """No mail is on hold because the stamp filter does not work."""
+    """Report mail that a rescue put on hold because the stamp filter does not work."""
     if host.held:
         yield Finding(
             "mail-held",
             CRITICAL,
             f"{host.found.directory}/archive.held",
-            f"{host.held} messages were put on hold before they would expire at the"
-            " stamp filter",
-            "cure the reason (postfix-archive status), then postfix-archive rescue",
+            f"{host.held} messages are on hold: the stamp filter fails and they were"
+            " about to expire",
+            "remove the cause (postfix-archive status), then postfix-archive rescue",
         )
 
 
 def rescues(host: Observed) -> Iterator[Finding]:
-    """Somebody runs postfix-archive rescue again and again."""
+    """Report that postfix-archive rescue does not run regularly."""
     if host.settings is None or not host.is_running:
         return
     if host.rescued_age is None or host.rescued_age > HOUR:
-        since = "for over an hour" if host.rescued_age else "ever"
+        since = "for over an hour" if host.rescued_age else "yet"
         yield Finding(
             "rescue-late",
             WARNING,
             "postfix-archive rescue",
-            f"it has not run {since}: copies that wait will expire unseen",
+            f"it has not run {since}: queued copies expire without an alarm",
             "make install sets up a timer; or run rescue and return every five minutes",
         )
 

@@ -1,8 +1,8 @@
-"""Checks of lookup tables: actions and mappings that lead mail around the archive.
+"""Check lookup tables for actions and mappings that bypass the archive.
 
-Used by core/checkup. access(5), header_checks(5) and body_checks(5): an action is a
-word in capitals, FILTER and REDIRECT replace what content_filter says, and ARCHIVE is
-ours, which Postfix does not know.
+Used by doctor.checks. The actions FILTER and REDIRECT of access(5) and header_checks(5)
+override content_filter. Postfix does not know our action ARCHIVE: it belongs in a
+source of archive_tables.
 """
 
 from __future__ import annotations
@@ -25,27 +25,26 @@ from postfix_archive.core.observed import Observed
 HARMS = {
     "FILTER": (
         "filter-action",
-        "mail that it matches goes to that filter, around the archive",
-        "take the line out, or make that filter archive_next_filter",
+        "mail that matches goes to that filter and bypasses the archive",
+        "remove the line, or set archive_next_filter to that filter",
     ),
     "REDIRECT": (
         "redirect-action",
-        "mail that it matches loses its recipients before it is archived, and"
-        " content_filter with them",
-        "take the line out; a BCC action leaves the recipients alone",
+        "mail that matches loses its recipients and content_filter before it is"
+        " archived",
+        "remove the line; a BCC action does not change the recipients",
     ),
     "ARCHIVE": (
         "archive-action",
-        "Postfix does not know ARCHIVE: access(5) answers clients 451, header_checks"
-        " and body_checks log a warning and archive nothing",
-        "move the lines to a source table of archive_tables, then postfix-archive"
-        " tables",
+        "Postfix does not know ARCHIVE: access(5) replies 451 to clients, header_checks"
+        " and body_checks log a warning, and nothing is archived",
+        "move the lines to a source of archive_tables, then postfix-archive tables",
     ),
 }
 
 
 def actions(host: Observed) -> Iterator[Finding]:
-    """No table has FILTER, REDIRECT or ARCHIVE."""
+    """Report the actions FILTER, REDIRECT and ARCHIVE."""
     seen = set()
     for each in lookups.named(host.found):
         if not each.has_actions or each.table in seen:
@@ -60,53 +59,56 @@ def actions(host: Observed) -> Iterator[Finding]:
 
 
 def compiled(host: Observed) -> Iterator[Finding]:
-    """The tables of archive_tables are compiled as their sources stand."""
-    places = [f"archive.cf: {host.tables_trouble}"] if host.tables_trouble else []
-    for place in [*places, *host.stale]:
+    """Report tables that differ from their sources, and sources with a mistake."""
+    errors = [f"archive.cf: {host.tables_trouble}"] if host.tables_trouble else []
+    for place in [*errors, *host.stale]:
         yield Finding(
             "tables-stale",
             WARNING,
             place,
-            "its ARCHIVE lines, as they stand in the source, do not count yet",
+            "the source is not compiled: changes of its ARCHIVE lines have no effect",
             "postfix-archive tables",
         )
 
 
 def requests_mapped(host: Observed) -> Iterator[Finding]:
-    """No map rewrites the addresses by which tables ask for archiving."""
+    """Report maps that rewrite the request recipients of tables."""
     for parameter in questions.REWRITING:
         for each in lookups.in_parameter(host.found, parameter):
             for key in (questions.REQUEST, f"@{questions.REQUEST_DOMAIN}"):
-                answer = host.answers.get((each.table, key))
-                if answer:
+                result = host.answers.get((each.table, key))
+                if result:
                     yield Finding(
                         "request-mapped",
                         CRITICAL,
                         f"{each.place}: {each.table}",
-                        f"it maps {questions.REQUEST_DOMAIN} to {answer}: requests of"
-                        " tables, and capsules, become mail to somebody",
-                        f"leave {questions.REQUEST_DOMAIN} out of that table's pattern",
+                        f"it maps {questions.REQUEST_DOMAIN} to {result}: requests of"
+                        " tables and capsules become mail to that address",
+                        f"exclude {questions.REQUEST_DOMAIN} from that table's pattern",
                     )
                     break
 
 
 def requests_routed(host: Observed) -> Iterator[Finding]:
-    """A request that a FILTER took around the archive still reaches it."""
+    """Report transport_maps that do not route request recipients to the stamp filter.
+
+    A request that a FILTER action diverted comes back by that route.
+    """
     for each in lookups.in_parameter(host.found, questions.ROUTING):
         for key in (questions.REQUEST, questions.REQUEST_DOMAIN):
-            answer = host.answers.get((each.table, key))
-            if answer == _route(host):
+            result = host.answers.get((each.table, key))
+            if result == _route(host):
                 return
-            if answer:
-                yield _unrouted(host, f"{each.table} sends it to {answer}")
+            if result:
+                yield _unrouted(host, f"{each.table} routes it to {result}")
                 return
-    yield _unrouted(host, "no table names it")
+    yield _unrouted(host, "no table has it")
 
 
 def _route(host: Observed) -> str:
-    """Return where requests from tables are to go, by the door that is installed."""
-    leads = gates.leading(1, ways.mode(host.found))
-    return f"{leads}{request.ON_REQUEST}"
+    """Return the transport:nexthop for requests of tables, by the installed mode."""
+    prefix = gates.leading(1, ways.mode(host.found))
+    return f"{prefix}{request.ON_REQUEST}"
 
 
 def _unrouted(host: Observed, why: str) -> Finding:
@@ -116,15 +118,15 @@ def _unrouted(host: Observed, why: str) -> Finding:
         "request-route",
         CRITICAL,
         f"main.cf: {questions.ROUTING}",
-        f"{questions.REQUEST_DOMAIN} does not lead to the stamp filter ({why}): a"
-        " request that comes another way, and a requeued capsule, bounces",
+        f"{questions.REQUEST_DOMAIN} is not routed to the stamp filter ({why}):"
+        " requests that a FILTER action diverted, and requeued capsules, bounce",
         host.setting(questions.ROUTING, ", ".join(filter(None, [route, own]))),
         is_safe=True,
     )
 
 
 def _actions(lookup: Lookup, text: str) -> Iterator[tuple[int, str, str]]:
-    """Give line number, action and target of every line with one of ours."""
+    """Yield line number, action and its argument for the actions in HARMS."""
     kind, _, name = lookup.table.partition(":")
     if kind == "static":
         text = f"* {name.strip('{}')}"
@@ -132,9 +134,9 @@ def _actions(lookup: Lookup, text: str) -> Iterator[tuple[int, str, str]]:
         entries = (each.strip("{} ") for each in configuration.words(name.strip("{}")))
         text = "".join(f"{each.replace('=', ' ', 1)}\n" for each in entries)
     for line in tables.logical_lines(text.encode("utf-8", "surrogateescape")):
-        said = tables.action(line.text, kind).decode("utf-8", "replace").split()
-        if said and said[0].upper() in HARMS:
-            yield line.number, said[0].upper(), " ".join(said[1:])
+        words = tables.action(line.text, kind).decode("utf-8", "replace").split()
+        if words and words[0].upper() in HARMS:
+            yield line.number, words[0].upper(), " ".join(words[1:])
 
 
 CHECKS: tuple[Callable[[Observed], Iterator[Finding]], ...] = (

@@ -1,7 +1,7 @@
-"""Checks of the transports that run us: the stamp filter and the archive transport.
+"""Check the master.cf entries of the stamp filter and the archive transport.
 
-Used by core/checkup. What pipe(8) does with a wrong entry is in its manual: most of it
-ends in a bounce, or in a message delivered without having been archived.
+Used by doctor.checks. With most mistakes pipe(8) bounces mail, or delivers it without
+archiving it.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from postfix_archive.core.finding import CRITICAL, WARNING, Finding
 from postfix_archive.core.observed import Observed, launcher
 
 SOFT = (ways.STAMP, "archive", "archive-relay", "archive-local")
-MOST_RECIPIENTS = 3500  # 2 x 263 bytes each stay below the kernel's argument limit
+MOST_RECIPIENTS = 3500  # x 2 arguments of 263 bytes: below ARG_MAX (execve(2))
 REINSTALL = "make install"
 
 
 def services_missing(host: Observed) -> Iterator[Finding]:
-    """A service of master.cf.d that is not in master.cf."""
+    """Report services of master.cf.d that are missing in master.cf."""
     for key in host.reference:
         name, _, kind = key.rpartition("/")
         if key == workers.SAMPLE:
@@ -30,30 +30,30 @@ def services_missing(host: Observed) -> Iterator[Finding]:
                 "service-missing",
                 CRITICAL,
                 f"master.cf: {key}",
-                f"there is no service {name}: mail that needs it waits and is bounced"
-                " after maximal_queue_lifetime",
+                f"there is no service {name}: mail for it is deferred and bounces after"
+                " maximal_queue_lifetime",
                 REINSTALL,
             )
 
 
 def soft_bounce(host: Observed) -> Iterator[Finding]:
-    """soft_bounce=yes on everything that captures mail or carries copies."""
+    """Report transports of ours without soft_bounce=yes."""
     for each in host.found.services:
-        ours = each.name in SOFT or each in host.captures()
-        if ours and each.kind == "unix" and each.options.get("soft_bounce") != "yes":
+        is_ours = each.name in SOFT or each in host.captures()
+        if is_ours and each.kind == "unix" and each.options.get("soft_bounce") != "yes":
             yield Finding(
                 "soft-bounce",
                 CRITICAL,
                 f"master.cf: {each.key}",
-                "any failure of it, even a time limit, bounces mail to its sender or"
-                " loses an archive copy",
+                "any failure, even a time limit, bounces mail to its sender or loses an"
+                " archive copy",
                 host.option(each, "soft_bounce", "yes"),
                 is_safe=True,
             )
 
 
 def recipient_limit(host: Observed) -> Iterator[Finding]:
-    """One run of the stamp filter for the whole envelope."""
+    """Report a recipient limit below smtpd(8)'s or above the kernel's."""
     accepted = [host.number("smtpd_recipient_limit", e) or 0 for e in host.clients()]
     wanted = min(max(accepted, default=0), MOST_RECIPIENTS)
     for each in host.stamps():
@@ -62,20 +62,20 @@ def recipient_limit(host: Observed) -> Iterator[Finding]:
         cure = host.setting(name, str(MOST_RECIPIENTS))
         if limit == 0 or limit > MOST_RECIPIENTS:
             harm = (
-                f"{limit or 'no limit of'} recipients in one run go over the kernel's"
-                " argument limit: such a message waits for ever"
+                f"{limit or 'unlimited'} recipients exceed the kernel's limit for"
+                " arguments (ARG_MAX): such a message is deferred until it expires"
             )
             yield Finding("recipient-limit", CRITICAL, name, harm, cure, is_safe=True)
         elif limit < wanted:
             harm = (
-                f"a message to more than {limit} recipients is captured in pieces, and"
-                " mailed copies come one a piece"
+                f"a message to more than {limit} recipients is captured in pieces, with"
+                " a mailed copy for each"
             )
             yield Finding("recipient-limit", WARNING, name, harm, cure, is_safe=True)
 
 
 def time_limit(host: Observed) -> Iterator[Finding]:
-    """pipe(8)'s time limit above our own."""
+    """Report a time limit of pipe(8) that ends before our own deadline."""
     if host.settings is None:
         return
     ours = host.settings.archive_time_limit
@@ -87,27 +87,27 @@ def time_limit(host: Observed) -> Iterator[Finding]:
                 "time-limit",
                 WARNING,
                 name,
-                f"pipe(8) kills a run after {limit} s, before our own deadline"
-                f" (archive_time_limit in archive.cf, {ours} s) can defer and say why",
+                f"pipe(8) kills the process after {limit} s, before archive_time_limit"
+                f" ({ours} s, in archive.cf) can defer the message with a reason",
                 host.setting(name, f"{ours + 100}s"),
                 is_safe=True,
             )
 
 
 def null_sender(host: Observed) -> Iterator[Finding]:
-    """null_sender= (empty), or bounces come through with a sender."""
+    """Report a stamp filter without an empty null_sender=."""
     for each in host.stamps():
         if "null_sender=" not in each.command.split():
             yield _entry_wrong(
                 "null-sender",
                 each,
-                "notifications have the sender MAILER-DAEMON after the filter, so a"
-                " failing one is answered by another",
+                "bounces get the sender MAILER-DAEMON in the filter, so that an"
+                " undeliverable bounce causes another one",
             )
 
 
 def flags(host: Observed) -> Iterator[Finding]:
-    """flags=q and no other on the stamp filter, none on the archive transport."""
+    """Report pipe(8) flags other than q (stamp filter) or none (archive transport)."""
     for each in host.doors():
         given = set(each.argument("flags"))
         wanted = {"q"} if launcher(each) == ways.STAMP else set()
@@ -115,95 +115,95 @@ def flags(host: Observed) -> Iterator[Finding]:
             yield _entry_wrong(
                 "flags",
                 each,
-                "addresses come unquoted, or pipe(8) puts lines into the message: what"
-                " goes on is not what was received",
+                "addresses are not quoted, or pipe(8) adds lines to the message: it"
+                " differs from what was received",
             )
 
 
 def arguments(host: Observed) -> Iterator[Finding]:
-    """Every argument of the reference, or a part of the envelope is not recorded."""
+    """Report arguments of the reference that are missing."""
     for each in host.doors():
-        key = f"{launcher(each)}/unix"
-        reference = host.reference.get(key)
+        reference = host.reference.get(f"{launcher(each)}/unix")
         wanted = _arguments(reference) if reference else []
         given = each.command.partition("argv=")[2].split()
-        missing = [word for word in wanted if word not in given]
+        missing = [argument for argument in wanted if argument not in given]
         if missing:
             yield _entry_wrong(
                 "arguments",
                 each,
-                f"{missing[0]} is not passed, so runs defer or the envelope in the"
-                " archive is incomplete",
+                f"the argument {missing[0]} is missing: mail is deferred, or the"
+                " envelope in the archive is incomplete",
             )
 
 
 def pipe_user(host: Observed) -> Iterator[Finding]:
-    """A user that pipe(8) accepts, and the same for both transports."""
+    """Report users that pipe(8) refuses, that do not exist, or that differ."""
     users = [each.argument("user").partition(":")[0] for each in host.launched()]
-    for each in host.launched():
-        user, _, group = each.argument("user").partition(":")
+    for service in host.launched():
+        user, _, group = service.argument("user").partition(":")
         groups = {group} if group else set(host.groups.get(user, ()))
         owner = host.found.value("mail_owner")
         postdrop = host.found.value("setgid_group")
         if user in ("root", owner) or postdrop in groups:
             yield _entry_wrong(
                 "pipe-user",
-                each,
-                f"pipe(8) refuses to run as {user}:{group or 'its groups'}, so all mail"
-                " waits (not root, not the mail owner, not in group postdrop)",
+                service,
+                f"pipe(8) refuses to run as {user}:{group or 'its groups'} (root,"
+                " mail_owner and members of setgid_group), so all mail is deferred",
             )
         elif user != users[0]:
             yield _entry_wrong(
                 "pipe-user",
-                each,
-                f"runs as {user}, others as {users[0]}: both write the store, and what"
-                " one has made the other cannot use",
+                service,
+                f"runs as {user}, other services as {users[0]}: both write to the"
+                " store, and one cannot use the files of the other",
             )
         elif user not in host.groups:
             yield _entry_wrong(
-                "pipe-user", each, f"there is no user {user}: mail waits"
+                "pipe-user", service, f"there is no user {user}: mail is deferred"
             )
 
 
 def program(host: Observed) -> Iterator[Finding]:
-    """The launcher that argv names is there and can be run."""
+    """Report launchers that do not exist or are not executable."""
     for each in host.launched():
-        there = host.files.get(each.argument("argv"))
-        if there and not (there.is_there and there.mode & 0o005 == 0o005):
+        file = host.files.get(each.argument("argv"))
+        if file and not (file.is_there and file.mode & 0o005 == 0o005):
             yield Finding(
                 "program-missing",
                 CRITICAL,
                 each.argument("argv"),
-                f"{each.name} cannot run it, so mail waits and is bounced after"
+                f"{each.name} cannot execute it: mail is deferred and bounces after"
                 " maximal_queue_lifetime",
                 REINSTALL,
             )
 
 
 def program_folder(host: Observed) -> Iterator[Finding]:
-    """The users of the doors can get at the program."""
+    """Report directories that keep a service's user from its program."""
     for each in host.launched():
-        folder = host.closed.get(each.argument("argv"))
-        if folder:
+        directory = host.closed.get(each.argument("argv"))
+        if directory:
             yield Finding(
                 "program-folder",
                 CRITICAL,
                 each.argument("argv"),
-                f"the user of {each.name} cannot pass {folder}, so all mail waits",
-                f"chmod a+x {shlex.quote(folder)}",
+                f"the user of {each.name} cannot search {directory}, so all mail is"
+                " deferred",
+                f"chmod a+x {shlex.quote(directory)}",
             )
 
 
 def second_install(host: Observed) -> Iterator[Finding]:
-    """Stamp filters that no installation of this directory made."""
+    """Report stamp filters that make install did not create."""
     for each in host.stamps():
-        number = each.name.removeprefix(ways.STAMP)
-        if number and not (number[:1] == "-" and number[1:].isdigit()):
+        suffix = each.name.removeprefix(ways.STAMP)
+        if suffix and not (suffix[:1] == "-" and suffix[1:].isdigit()):
             yield Finding(
                 "second-install",
                 CRITICAL,
                 f"master.cf: {each.key}",
-                "a second stamp filter: mail that passes both is stamped and archived"
+                "second stamp filter: mail that passes both is stamped and archived"
                 " twice",
                 host.command("postconf", "-M", "-X", each.key),
             )

@@ -1,7 +1,7 @@
-"""Checks of the workers of the lmtp door, and of the sockets by which they are asked.
+"""Check the workers of lmtp mode and their sockets.
 
-Used by core/checkup. A socket's name says which archive is asked for; spawn(8) runs a
-worker for each client that connects.
+Used by doctor.checks. spawn(8) starts a worker for each connection; the name of the
+socket is the archive address that mail on it is archived to.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ OTHERWISE = "or make uninstall, then make install MODE=pipe"
 
 
 def sockets(host: Observed) -> Iterator[Finding]:
-    """Every socket that a content_filter names can be one, and has a service."""
+    """Report sockets in a content_filter that have no service in master.cf."""
     for each in host.clients():
-        leads = host.found.value("content_filter", each)
-        socket = leads.partition(":unix:private/")[2]
+        content_filter = host.found.value("content_filter", each)
+        socket = content_filter.partition(":unix:private/")[2]
         if socket and host.found.service(f"{socket}/unix") is None:
             harm, cure = _unserved(socket)
             place = f"{_place(each)}: {socket}"
@@ -29,44 +29,44 @@ def sockets(host: Observed) -> Iterator[Finding]:
 
 
 def names(host: Observed) -> Iterator[Finding]:
-    """No service whose socket's path is longer than the kernel takes."""
+    """Report services whose socket path is too long for the kernel."""
     for each in host.found.services:
-        folder = "public" if each.fields[:1] == ("n",) else "private"
-        path = f"{folder}/{each.name}"
+        directory = "public" if each.fields[:1] == ("n",) else "private"
+        path = f"{directory}/{each.name}"
         if each.kind != "inet" and _is_long(path):
             yield Finding(
                 "socket-name",
                 CRITICAL,
                 f"master.cf: {each.key}",
-                f"{_too_long(each.name)}: at its next start or reload master(8) ends"
-                " and no mail moves at all, and postfix check does not see it",
+                f"{_too_long(each.name)}: at its next start or reload master(8) exits"
+                " and all mail stops; postfix check does not report it",
                 host.command("postconf", "-M", "-X", each.key),
             )
 
 
 def time_limits(host: Observed) -> Iterator[Finding]:
-    """spawn(8) lets a worker live until it ends by itself."""
+    """Report a time limit of spawn(8) below a worker's own lifetime."""
     if host.settings is None:
         return
     least = workers.LIFE + host.settings.archive_time_limit
     for each in filter(doors.is_worker, host.found.services):
         name = f"{each.name}_time_limit"
-        usual = host.number("command_time_limit", each)
-        limit = host.number(name, each) or usual or 0  # $command_time_limit itself
+        default = host.number("command_time_limit", each)
+        limit = host.number(name, each) or default or 0
         if limit <= least:
             yield Finding(
                 "time-limit",
                 WARNING,
                 f"master.cf: {each.key} -o command_time_limit",
-                f"spawn(8) kills a worker {limit} s after its start, perhaps in the"
-                f" middle of a message; by itself it ends within {least} s",
+                f"spawn(8) kills a worker {limit} s after its start, possibly during a"
+                f" message; a worker exits within {least} s by itself",
                 host.option(each, "command_time_limit", "10000s"),
                 is_safe=name not in host.found.main,
             )
 
 
 def arguments(host: Observed) -> Iterator[Finding]:
-    """A worker archives for whom its socket is named after, and hands back rightly."""
+    """Report workers whose arguments do not match their socket and route."""
     for each in filter(doors.is_worker, host.found.services):
         if harm := _misled(each):
             place = f"master.cf: {each.key}"
@@ -74,67 +74,67 @@ def arguments(host: Observed) -> Iterator[Finding]:
 
 
 def processes(host: Observed) -> Iterator[Finding]:
-    """As many workers of each archive as clients that may ask for one."""
-    for each in checks_lmtp.clients(host):
-        most = _processes(host, each)
-        front = gates.socket(gates.number_in(each.name))
+    """Report workers whose process limit is below that of their lmtp(8) client."""
+    for client in checks_lmtp.clients(host):
+        client_limit = _processes(host, client)
+        prefix = gates.socket(gates.number_in(client.name))
         for worker in filter(doors.is_worker, host.found.services):
-            few = _processes(host, worker)
-            if worker.name.startswith(front) and few and (few < most or not most):
+            limit = _processes(host, worker)
+            is_less = limit and (limit < client_limit or not client_limit)
+            if worker.name.startswith(prefix) and is_less:
+                field = f"{worker.key}/process_limit={2 * client_limit}"
                 yield Finding(
                     "worker-limit",
                     WARNING,
                     f"master.cf: {worker.key}",
-                    f"{few} workers for {most or 'any number of'} clients: under load a"
-                    " message waits at a socket where nobody answers, and is deferred"
-                    " after lmtp_lhlo_timeout",
-                    host.command(
-                        "postconf", "-F", "-e", f"{worker.key}/process_limit={2 * most}"
-                    ),
+                    f"{limit} workers for {client_limit or 'any number of'} clients:"
+                    " under load a message waits at the socket for a free worker and is"
+                    " deferred after lmtp_lhlo_timeout",
+                    host.command("postconf", "-F", "-e", field),
                     is_safe=True,
                 )
 
 
 def _misled(worker: Service) -> str:
-    """Return what comes of a worker's wrong arguments, "" where they are right."""
-    archive, given = worker.name.partition(".")[2], worker.argument("nexthop")
+    """Return what a worker's wrong arguments cause, "" if they are right."""
+    archive, nexthop = worker.name.partition(".")[2], worker.argument("nexthop")
     if not gates.is_socket(worker.name):
         return ""
-    if given != archive:
+    if nexthop != archive:
         return (
-            f"--nexthop is {given or 'missing'}: mail is archived for somebody else, or"
-            " waits"
+            f"--nexthop is {nexthop or 'missing'}: mail is archived to another address,"
+            " or deferred"
         )
-    further = not worker.name.startswith(gates.socket(1))
-    backs = [worker.argument(f"{role}-address") for role in checks_ports.BACK]
-    if further and not all(backs):
+    is_first_route = worker.name.startswith(gates.socket(1))
+    addresses = [worker.argument(f"{role}-address") for role in checks_ports.BACK]
+    if not is_first_route and not all(addresses):
         return (
-            "--handback-address or --refused-address is missing: mail goes on without"
-            " the content filter of its service"
+            "--handback-address or --refused-address is missing: mail is reinjected"
+            " without the content filter of its service"
         )
     return ""
 
 
 def _unserved(socket: str) -> tuple[str, str]:
-    """Return what mail for a socket without a service comes to, and the cure."""
+    """Return harm and cure for a socket without a service."""
     if _is_long(f"private/{socket}"):
         return (
-            f"{_too_long(socket)}: mail waits and then bounces",
-            f"give a shorter address there; {OTHERWISE}",
+            f"{_too_long(socket)}: mail is deferred, then bounces",
+            f"set a shorter address there; {OTHERWISE}",
         )
     if gates.is_socket(socket) and not workers.NAME.fullmatch(socket):
         return (
-            f"{socket} cannot be a service of master.cf: mail waits and then bounces",
-            f"give another address there; {OTHERWISE}",
+            f"{socket} cannot be a service name: mail is deferred, then bounces",
+            f"set another address there; {OTHERWISE}",
         )
     return (
-        f"master.cf has no service {socket}: mail waits and then bounces",
+        f"master.cf has no service {socket}: mail is deferred, then bounces",
         f"{INSTALL}; or correct archive there",
     )
 
 
 def _place(service: Service) -> str:
-    """Return where it is said which archive a service asks for."""
+    """Return the parameter that sets the archive of a service."""
     for name in ("archive", "content_filter"):
         if name in service.options:
             return f"master.cf: {service.key} -o {name}"
@@ -146,15 +146,17 @@ def _is_long(path: str) -> bool:
 
 
 def _processes(host: Observed, service: Service) -> int:
-    """Return how many processes of a service may run; 0 for any number."""
-    said = service.fields[4] if len(service.fields) > 4 else "-"
-    return int(said) if said.isdigit() else host.number("default_process_limit") or 0
+    """Return the process limit of a service (master(5), maxproc); 0 for unlimited."""
+    maxproc = service.fields[4] if len(service.fields) > 4 else "-"
+    if maxproc.isdigit():
+        return int(maxproc)
+    return host.number("default_process_limit") or 0
 
 
 def _too_long(socket: str) -> str:
     limit = workers.PATH_LIMIT - len("private/")
     return (
-        f"{socket} has {len(socket.encode())} characters, and a socket's name at most"
+        f"{socket} has {len(socket.encode())} characters, a socket's name at most"
         f" {limit}"
     )
 

@@ -1,7 +1,7 @@
-"""All that the doctor looks at, in the order in which a postmaster wants to read it.
+"""Run all checks on an inspected host and format their findings.
 
-Used by front/doctor and by make install. A check is a function from the host as it was
-observed to what is wrong with it; it looks at nothing else.
+Used by cli.doctor and make install. A check is a function that gets a Host and yields a
+Finding for each mistake; it does no I/O.
 """
 
 from __future__ import annotations
@@ -40,23 +40,24 @@ CHECKS: tuple[Check, ...] = (
     *checks_outcomes.CHECKS,
 )
 
-LACKS = (((3, 9), "it does not tell the filter a client's ENVID (3.9 does)"),)
+# Release of Postfix -> what older ones do not support.
+LACKS = (((3, 9), "the filter does not get a client's ENVID (needs Postfix 3.9)"),)
 
 
 def examine(host: Observed) -> list[Finding]:
     """Return all findings, the worst first."""
-    found = [each for check in CHECKS for each in check(host)]
-    return sorted(found, key=lambda each: -each.severity)
+    findings = [each for check in CHECKS for each in check(host)]
+    return sorted(findings, key=lambda each: -each.severity)
 
 
 def report(host: Observed, found: list[Finding]) -> str:
-    """Return what a person reads, and a monitoring system in its first line."""
+    """Return the findings as text; the first line is for a monitoring system."""
     lines = [_summary(host, found)]
-    for each in found:
+    for item in found:
         lines += [
-            f"{each.severity_name} {each.check}: {each.place}",
-            f"    {each.harm}",
-            f"    mend: {each.cure}",
+            f"{item.severity_name} {item.check}: {item.place}",
+            f"    {item.harm}",
+            f"    fix: {item.cure}",
         ]
     return "\n".join(lines)
 
@@ -70,8 +71,8 @@ def _summary(host: Observed, found: list[Finding]) -> str:
             + "".join(f"; {each}" for each in lacks(host.found.version))
         )
     counts = [
-        f"{sum(each.severity == severity for each in found)} {word}"
-        for severity, word in (
+        f"{sum(each.severity == severity for each in found)} {name}"
+        for severity, name in (
             (finding.CRITICAL, "critical"),
             (finding.WARNING, "warning"),
         )
@@ -80,5 +81,5 @@ def _summary(host: Observed, found: list[Finding]) -> str:
 
 
 def lacks(release: tuple[int, int]) -> list[str]:
-    """Return what a release of Postfix lacks that a newer one would give us."""
-    return [what for since, what in LACKS if release < since]
+    """Return the limitations of a release of Postfix, as text."""
+    return [text for since, text in LACKS if release < since]

@@ -1,8 +1,8 @@
-"""Postfix's configuration as a value: parameters, services, what they expand to.
+"""Postfix's configuration as a value: parameters, services, expansion of $name.
 
-Used by installation and the checks; back/postconf reads it. Follows postconf(5) and
-master(5). Nothing here is changed: a plan says what is to be changed, and by which
-postconf(1) command.
+Used by install, doctor, tables and reconcile; postfix/commands reads it. Follows
+postconf(5) and master(5). It never changes: install/plan lists the postconf(1) commands
+that change the files.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 DAY = 86400  # seconds
-LONGEST = 1_000_000  # characters of a value; $names can double each other for ever
-Known = dict[str, str | None]  # parameters that are expanded, None: just being so
-NUMBER_DIGITS = 18  # of a number or a time; Postfix takes ten
+LONGEST = 1_000_000  # characters; nested $names can grow exponentially
+Known = dict[str, str | None]  # expanded parameters; None: in progress
+NUMBER_DIGITS = 18  # of a number or time; Postfix accepts ten
 NAME_CHARS = frozenset(
     "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-"
 )
@@ -25,18 +25,18 @@ class Service:
 
     name: str
     kind: str  # inet, unix, fifo, pass, unix-dgram
-    fields: tuple[str, ...]  # private, unpriv, chroot, wakeup, maxproc: as written
-    command: str  # the program, with its arguments but without its -o options
+    fields: tuple[str, ...]  # private, unpriv, chroot, wakeup, maxproc, as written
+    command: str  # daemon program with its arguments, without -o options
     options: Mapping[str, str] = field(default_factory=dict)
-    line: str = ""  # the whole entry on one line, as postconf -M has it
+    line: str = ""  # the entry as postconf -M prints it
 
     @property
     def key(self) -> str:
-        """What postconf -M calls it: name/type."""
+        """The entry's name in postconf -M: name/type."""
         return f"{self.name}/{self.kind}"
 
     def argument(self, name: str) -> str:
-        """Return what follows --name of its command, or name= of pipe(8)'s; else ""."""
+        """Return the value of ``--name value`` or pipe(8)'s ``name=value``, else ""."""
         words = iter(self.command.split(" "))
         for word in words:
             if word == f"--{name}":
@@ -47,46 +47,46 @@ class Service:
 
     @property
     def program(self) -> str:
-        """The daemon: smtpd, pipe, cleanup and so on."""
+        """The daemon program: smtpd, pipe, cleanup."""
         return self.command.split(" ", 1)[0]
 
 
 @dataclass(frozen=True)
 class Configuration:
-    """main.cf and master.cf of one instance, as postconf(1) tells them."""
+    """main.cf and master.cf of one instance, as postconf(1) prints them."""
 
     directory: str
-    main: Mapping[str, str]  # what main.cf says itself (postconf -n)
-    known: Mapping[str, str]  # all parameters, defaults too, not expanded
+    main: Mapping[str, str]  # parameters set in main.cf (postconf -n)
+    known: Mapping[str, str]  # all parameters with defaults, not expanded
     services: tuple[Service, ...]
 
     @property
     def version(self) -> tuple[int, int]:
-        """Postfix's version: (3, 7)."""
+        """Postfix's version, such as (3, 7)."""
         words = self.known.get("mail_version", "").replace("-", ".").split(".")
         first, second, *_ = [int(e) if _is_number(e) else 0 for e in [*words, "0"]]
         return first, second
 
     def service(self, key: str) -> Service | None:
-        """Return the service name/type, None if master.cf has none."""
+        """Return the service with this name/type, None if there is none."""
         return next((each for each in self.services if each.key == key), None)
 
     def raw(self, name: str, service: Service | None = None) -> str:
-        """Return a parameter as written; a service's own -o counts first."""
+        """Return a parameter as written; a -o option of the service has precedence."""
         if service is not None and name in service.options:
             return service.options[name]
         return self.main.get(name, self.known.get(name, ""))
 
     def value(self, name: str, service: Service | None = None) -> str:
-        """Return a parameter as this service sees it, every $name expanded."""
+        """Return a parameter as this service sees it, with every $name expanded."""
         return self.expanded(self.raw(name, service), service)
 
     def seconds(
         self, name: str, service: Service | None = None, *, plain: int = 1
     ) -> int | None:
-        """Return a time in seconds, or a number; None if it is neither.
+        """Return a time in seconds, None if the value is not a time or number.
 
-        plain is what a number without a unit counts in this parameter.
+        default_unit is the parameter's unit, in seconds, for a number without unit.
         """
         text = self.value(name, service)
         unit = {"s": 1, "m": 60, "h": 3600, "d": DAY, "w": 7 * DAY}.get(text[-1:])
@@ -96,7 +96,7 @@ class Configuration:
     def expanded(self, text: str, service: Service | None = None) -> str:
         """Expand $name, ${name}, ${name?{a}:{b}} and ${{a} == {b} ? {c} : {d}}.
 
-        Names that refer to each other stay as they stand: Postfix gives up, too.
+        A value with circular references stays as written; Postfix rejects it.
         """
         try:
             return " ".join(self._expand(text, service, {}).split())
@@ -116,9 +116,9 @@ class Configuration:
         return done + text
 
     def _named(self, name: str, service: Service | None, known: Known) -> str:
-        """Return a parameter, expanded once; raises RecursionError for a ring."""
+        """Return an expanded parameter. Raises RecursionError for a circular one."""
         if name not in known:
-            known[name] = None  # until it is known: who needs it meanwhile is its part
+            known[name] = None  # a reference to it now is circular
             known[name] = self._expand(self.raw(name, service), service, known)
         found = known[name]
         if found is None or len(found) > LONGEST:
@@ -152,13 +152,13 @@ class Configuration:
 
 
 def services(listing: str) -> tuple[Service, ...]:
-    """Return the services of what postconf -M prints, one entry a line."""
+    """Parse the output of postconf -M, one entry per line."""
     entries = map(words_of_entry, listing.split("\n"))
     return tuple(_service(each) for each in entries if len(each) > 1)
 
 
 def parameters(listing: str) -> dict[str, str]:
-    """Return the parameters of what postconf or postconf -n prints."""
+    """Parse the output of postconf or postconf -n."""
     pairs = (line.partition("=") for line in listing.split("\n") if "=" in line)
     return {name.strip(): value.strip() for name, _, value in pairs}
 
@@ -168,7 +168,7 @@ def _is_number(text: str) -> bool:
 
 
 def words(text: str) -> list[str]:
-    """Part a list of postconf(5) at commas and white space; braces hold together."""
+    """Split a list at commas and white space, not inside braces (postconf(5))."""
     found, word, depth = [], "", 0
     for char in text:
         if depth == 0 and char in ", \t\n":
@@ -196,9 +196,9 @@ def _service(parts: list[str]) -> Service:
 
 
 def words_of_entry(line: str) -> list[str]:
-    """Part an entry of master.cf at white space; { a b } is one word.
+    """Split an entry of master.cf at white space; ``{ a b }`` is one word (master(5)).
 
-    Braces that hold nothing together are left out, as postconf(1) does (master(5)).
+    Braces around a single word are removed, as postconf(1) does.
     """
     found: list[str] = []
     rest = line.strip()
@@ -215,7 +215,7 @@ def words_of_entry(line: str) -> list[str]:
 
 
 def _macro(text: str) -> tuple[str, str]:
-    """Return what stands behind a dollar and belongs to it, and the rest."""
+    """Split the text after ``$`` into the macro's content and the rest."""
     if text.startswith("{"):
         return _braced(text)
     if text.startswith("("):
@@ -233,7 +233,7 @@ def _name_length(text: str) -> int:
 
 
 def _braced(text: str) -> tuple[str, str]:
-    """Return the inside of the braces with which text begins, and what follows."""
+    """Split text that starts with ``{``: content of the braces, rest."""
     depth = 0
     for at, char in enumerate(text):
         depth += {"{": 1, "}": -1}.get(char, 0)
@@ -243,7 +243,7 @@ def _braced(text: str) -> tuple[str, str]:
 
 
 def _alternatives(rest: str) -> tuple[str, str]:
-    """Return what ?yes:no stands for; either part may be missing."""
+    """Split ``?yes:no``; either part can be missing."""
     if rest.startswith(":"):
         return "", _part(rest[1:].strip())[0]
     if not rest.startswith("?"):

@@ -1,11 +1,12 @@
-"""One attempt at one recipient: the lines that all of Postfix's delivery agents log.
+"""One delivery attempt: the line that every Postfix delivery agent logs.
 
     to=<…>, orig_to=<…>, relay=…, delay=…, delays=…, dsn=…, status=… (…)
 
-Used by passage and reconciling. The addresses are the sender's words and the text in
-brackets is the remote host's: a line that could be read in two ways is not read. That
-cannot be left to the quotes: sendmail(1) takes ``a@"b>, relay=…"``, and of a domain
-Postfix quotes nothing.
+Used by maillog.queue_tracker and reconcile.log_scan. The sender chooses the addresses
+and the remote host the text in brackets, so an ambiguous line is not parsed. The quotes
+do not make it unambiguous: sendmail(1) accepts ``a@"b>, relay=…"``, and Postfix does
+not quote domains. Also tells which relays are on this host, and which are content
+filters.
 """
 
 from __future__ import annotations
@@ -13,10 +14,10 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-# Of a socket with an archive's name, and that may be several by comma.
+# The second: an LMTP socket's name is the archive addresses, separated by commas.
 RELAY = r"[^\s,\[]*\[private/[^\s\]]+\]|[^\s,]+"
 # As quote_822_local() writes addresses (info_log_address_format = external, the default
-# from Postfix 3.5 on). With internal a quoted one stands there bare: often unreadable.
+# since Postfix 3.5). With internal, quoted addresses are bare and often ambiguous.
 ADDRESS = r'(?:"(?:[^"\\]|\\.)*"(?:@[^\s<>",()\\]*)?|[^\s<>",()\\]*)'
 ATTEMPT = re.compile(
     rf"to=<({ADDRESS})>, (?:orig_to=<({ADDRESS})>, )?relay=({RELAY})"
@@ -26,19 +27,19 @@ ATTEMPT = re.compile(
 )
 BEGINNING = "to=<"
 TWICE = re.compile(r">, relay=\S+, .*, status=[A-Za-z]+ \(", re.DOTALL | re.ASCII)
-# Postfix cuts at 2,000 bytes from the queue id on (MSG_SYSLOG_RECLEN): an address of
-# that length can look like a whole line, its closing bracket too.
+# Postfix truncates at 2,000 bytes (MSG_SYSLOG_RECLEN): an address of that length can
+# imitate a whole line, including the closing bracket.
 LONGEST = 1950
 FORWARDED_AS = "forwarded as "  # local(8)
 QUEUED_AS = re.compile(rf"(?:\bqueued as |^{FORWARDED_AS})([0-9A-Za-z]{{6,}})\b")
 
 
 class Attempt(NamedTuple):
-    """What one delivery attempt came to, for one recipient.
+    """The result of one delivery attempt for one recipient.
 
-    ``original`` is the address before this host mapped it, equal to ``recipient`` where
-    it did not. ``status`` is Postfix's word, as ``sent``; ``dsn`` is of RFC 3463.
-    ``reply`` is the text in brackets, the remote host's as a rule.
+    ``original`` is the address before this host mapped it, or the same as
+    ``recipient``. ``status`` is Postfix's word, as ``sent``; ``dsn`` is the status code
+    of RFC 3463. ``reply`` is the text in brackets, usually the remote host's.
     """
 
     recipient: str
@@ -50,16 +51,16 @@ class Attempt(NamedTuple):
 
     @property
     def queued_as(self) -> str:
-        """The queue id that the other side gave it, as it says itself; or nothing."""
+        """The queue id that the next host reports in its reply, or ""."""
         found = QUEUED_AS.findall(self.reply)
         return found[-1] if found else ""
 
 
 def read(text: str) -> Attempt | None:
-    """Return the attempt that a line's text tells of; None if it cannot be sure.
+    """Return the delivery attempt of a log line, None if it is ambiguous.
 
-    text is what stands behind the queue id, and begins with ``to=<``. Of a line that
-    was cut, by Postfix or on its way, it is never sure.
+    text follows the queue id and begins with ``to=<``. A line that may be truncated, by
+    Postfix or in transit, is ambiguous.
     """
     found = ATTEMPT.fullmatch(text)
     if found is None or may_be_cut(text):
@@ -71,5 +72,5 @@ def read(text: str) -> Attempt | None:
 
 
 def may_be_cut(text: str) -> bool:
-    """Tell whether the line of this text is so long that Postfix may have cut it."""
+    """Tell whether a line is so long that Postfix may have truncated it."""
     return len(text.encode("utf-8", "surrogateescape")) > LONGEST

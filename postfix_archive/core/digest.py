@@ -1,9 +1,9 @@
 """SHA-256 and HMAC-SHA-256, without the import cost of hashlib, hmac and OpenSSL.
 
-Used by every room of core and back that proves something. Python's own C module is
-there at once, where loading OpenSSL costs 2.4 ms, a third of a bare start, and hashlib
-as much again. But OpenSSL is five times faster once it is there: whoever knows that
-there is much to read says so with expect(). Which of them it was, no result tells.
+Used wherever something is hashed or sealed. Python's own C module loads at once;
+loading OpenSSL costs 2.4 ms, a third of a bare start, and hashlib as much again. Once
+loaded, OpenSSL is five times faster: a caller that is about to hash much data calls
+select_implementation() first. The results are the same.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ else:
             from _sha2 import sha256
         else:
             from _sha256 import sha256
-    except ImportError:  # a Python built to have OpenSSL's alone
+    except ImportError:  # Python built without its own SHA-256
         from hashlib import sha256
 
 __all__ = ["equal", "expect", "hex_of", "mac", "of", "sha256"]
@@ -29,17 +29,17 @@ __all__ = ["equal", "expect", "hex_of", "mac", "of", "sha256"]
 BLOCK = 64  # bytes: the B of RFC 2104 for SHA-256
 INNER = int.from_bytes(b"\x36" * BLOCK, "big")
 OUTER = int.from_bytes(b"\x5c" * BLOCK, "big")
-# Bytes from which on OpenSSL pays (measured: 4.6 ms a MB against 0.8 and its loading).
+# Bytes above which OpenSSL is faster (measured: 4.6 ms a MB against 0.8 plus loading).
 MUCH = 640 << 10
 
 
 def expect(size: int) -> None:
-    """Say that so many bytes are to be read: from MUCH on OpenSSL is loaded."""
+    """Load OpenSSL if at least OPENSSL_THRESHOLD bytes are going to be hashed."""
     global sha256
     if size >= MUCH:
         try:
             from _hashlib import openssl_sha256
-        except ImportError:  # a Python built without OpenSSL
+        except ImportError:  # Python built without OpenSSL
             return
         sha256 = openssl_sha256
 
@@ -47,7 +47,7 @@ def expect(size: int) -> None:
 def mac(secret: bytes, purpose: bytes, content: bytes) -> bytes:
     """Return the 32 bytes of HMAC-SHA-256 (RFC 2104) for one purpose.
 
-    The purpose keeps, say, a seal from ever being taken for a stamp.
+    The purpose separates the uses of one secret: a seal is never a valid stamp.
     """
     return _hmac(secret, purpose + b"\0" + content)
 
@@ -61,7 +61,7 @@ def _hmac(secret: bytes, content: bytes) -> bytes:
 
 
 def of(pieces: Iterable[bytes]) -> _Hash:
-    """Return the SHA-256 over content that comes in pieces."""
+    """Return the SHA-256 hash object of content given in pieces."""
     total = sha256()
     for piece in pieces:
         total.update(piece)

@@ -1,6 +1,6 @@
-"""The services of master.cf by which Postfix runs us, of either door.
+"""The services of master.cf that run our launchers, in pipe and in lmtp mode.
 
-Used by ways, installation, the checks and whoever looks for our launchers.
+Used by install, doctor and bypass.
 """
 
 from __future__ import annotations
@@ -8,11 +8,11 @@ from __future__ import annotations
 from postfix_archive.core import gates
 from postfix_archive.core.configuration import Configuration, Service
 
-WORKER = "archive-lmtp"  # the launcher of the lmtp door
+WORKER = "archive-lmtp"  # launcher of lmtp mode
 
 
 def is_door(service: Service) -> bool:
-    """Tell whether a service runs one of our launchers."""
+    """Tell whether a service runs one of our launchers by pipe(8)."""
     path = service.argument("argv")
     return service.program == "pipe" and path.rpartition("/")[2] in (
         gates.STAMP,
@@ -21,14 +21,14 @@ def is_door(service: Service) -> bool:
 
 
 def is_client(service: Service) -> bool:
-    """Tell whether this is the lmtp(8) that brings mail to our workers, on any way."""
+    """Tell whether this is the lmtp(8) client of our workers, on any route."""
     logged = service.options.get("syslog_name", "").endswith(f"/{gates.STAMP}")
     named = service.name == gates.transport(gates.number_in(service.name))
     return service.program == "lmtp" and named and logged
 
 
 def is_worker(service: Service) -> bool:
-    """Tell whether a service of spawn(8) runs the lmtp door's launcher."""
+    """Tell whether a service runs our worker launcher by spawn(8)."""
     path = service.argument("argv")
     return service.program == "spawn" and path.rpartition("/")[2] == WORKER
 
@@ -39,9 +39,9 @@ def is_launched(service: Service) -> bool:
 
 
 def way_back(found: Configuration, number: int) -> str:
-    """Return the port to which a further way hands back; "" for the one of archive.cf.
+    """Return the reinjection address of a route; "" if archive.cf has it.
 
-    It stands in the entry of pipe(8), or in those of the way's workers.
+    The entry of pipe(8), or of a worker of this route, has it as --handback-address.
     """
     for each in found.services:
         ours = each.name == gates.transport(number)

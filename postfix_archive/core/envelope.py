@@ -1,9 +1,10 @@
-"""The envelope of a message, and the one way it is written down.
+"""The envelope of a message and its one serialised form.
 
-Used everywhere. The same lines stand in the capsule, in the machine-readable part of
-the report and in the journal: fields in the style of RFC 3464, one group for the
-message and one for each recipient, an empty line between groups. A value that is
-unknown is left out, never invented. docs/store-format.md names every field.
+Used by every package that handles mail. The same fields are in the capsule, in the
+machine-readable part of the archive copy and in the journal: RFC 3464 style, one group
+for the message and one for each recipient, an empty line between groups. An unknown
+value is left out, never invented. docs/store-format.md lists every field. Parsing
+raises CapsuleBroken.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 FORMAT = b"1"
 
-# What Postfix can say of the client, in the words of pipe(8)'s macros.
+# What Postfix knows about the client, named as pipe(8)'s macros are.
 CLIENT_FIELDS = (
     ("address", b"Archive-Client-Address"),
     ("hostname", b"Archive-Client-Hostname"),
@@ -31,10 +32,11 @@ CLIENT_FIELDS = (
 
 
 class Recipient:
-    """One recipient: the address now, and the one before this host mapped it.
+    """One recipient: ``final`` address, and ``original`` before mapping by this host.
 
-    ``notify`` and ``orcpt`` are the DSN parameters just as the client gave them (RFC
-    3461 4), empty where the door cannot see them; ORCPT is a client's word, no mapping.
+    ``notify`` and ``orcpt`` are the DSN parameters exactly as the client sent them (RFC
+    3461 4), empty where the transport cannot see them. ORCPT is the client's claim, not
+    a mapping of this host.
     """
 
     __slots__ = ("final", "notify", "orcpt", "original")
@@ -59,7 +61,7 @@ class Recipient:
 
 
 class Client:
-    """Who gave the message to Postfix; empty bytes where that is not known."""
+    """The client that sent the message to Postfix; empty bytes where unknown."""
 
     __slots__ = tuple(name for name, _ in CLIENT_FIELDS)
 
@@ -78,13 +80,14 @@ class Client:
 
 
 class Request:
-    """Archive this message to that address: who asked, and what the stamp says.
+    """A request to archive this message to ``address``, and the stamp for that archive.
 
     ``source`` is ``nexthop`` (archive = …, -o archive=…) or ``recipient`` (a table).
-    ``stamp_id`` is the archive id in a stamp of ours, and ``above`` the number of
-    bytes that stand above a valid one; else None. ``copy`` is over 0 when the stamp is
-    one that an archive copy got when it left as mail (stamp.GENERATIONS). ``spared``
-    is true when a valid stamp is young enough to be trusted where there is no store.
+    ``verdict`` is stamp.VALID, ALTERED, FORGED or ABSENT. ``stamp_id`` is the archive
+    id in a stamp of ours, ``stamp_offset`` the number of bytes above a valid one, else
+    None. ``generation`` is above 0 for a stamp that an archive copy got when it was
+    sent as mail (stamp.GENERATIONS). ``is_stamp_trusted``: there is no store, and the
+    valid stamp is recent enough to be trusted.
     """
 
     __slots__ = ("above", "address", "copy", "source", "spared", "stamp_id", "verdict")
@@ -100,12 +103,12 @@ class Request:
 
 
 class Envelope:
-    """All that Postfix told about one message, or about one piece of it.
+    """Everything Postfix knows about one message, or about one piece of it.
 
-    ``arrival`` is in seconds since 1970, None where unknown. ``digest`` and ``size``
-    (bytes) are those of the original as received. ``incomplete`` is true when the
-    recipients are known not to be all (docs/how-it-works.md, FILTER actions). ``ret``
-    is the DSN parameter RET, empty where the door cannot see it.
+    ``arrival`` is Unix time, None where unknown. ``sha256`` (hexadecimal) and ``size``
+    (bytes) are those of the original as received. ``is_incomplete`` is true when some
+    recipients are known to be missing (docs/how-it-works.md, FILTER actions). ``ret``
+    is the DSN parameter RET, empty where the transport cannot see it.
     """
 
     __slots__ = (
@@ -157,7 +160,7 @@ class Envelope:
 
 
 def message_fields(envelope: Envelope) -> bytes:
-    """Return the group of lines about the message (RFC 3464 2.2), CRLF line ends."""
+    """Return the per-message fields (RFC 3464 2.2) with CRLF line ends."""
     lines = [
         (b"Reporting-MTA", b"dns; " + envelope.host),
         (b"Original-Envelope-Id", envelope.envid),
@@ -167,7 +170,7 @@ def message_fields(envelope: Envelope) -> bytes:
         (b"Archive-Format", FORMAT),
         (b"Archive-Id", envelope.archive_id.encode()),
     ]
-    lines += [(field, getattr(envelope.client, n)) for n, field in CLIENT_FIELDS]
+    lines += [(field, getattr(envelope.client, name)) for name, field in CLIENT_FIELDS]
     lines += [(b"Archive-Request", _request(each)) for each in envelope.requests]
     lines += [
         (b"Archive-Original-SHA256", envelope.digest.encode()),
@@ -179,7 +182,7 @@ def message_fields(envelope: Envelope) -> bytes:
 
 
 def recipient_fields(recipient: Recipient) -> bytes:
-    """Return the group of lines about one recipient (RFC 3464 2.3)."""
+    """Return the per-recipient fields (RFC 3464 2.3) with CRLF line ends."""
     original = recipient.original and address.typed(recipient.original)
     return _written(
         [
@@ -192,16 +195,16 @@ def recipient_fields(recipient: Recipient) -> bytes:
 
 
 def serialise(envelope: Envelope) -> bytes:
-    """Return the envelope as groups of lines, an empty line before each recipient."""
+    """Return the envelope as groups of fields, an empty line before each recipient."""
     groups = [message_fields(envelope)]
     groups += [recipient_fields(each) for each in envelope.recipients]
     return b"\r\n".join(groups)
 
 
 def parse(text: bytes) -> Envelope:
-    """Return the envelope that serialise() or a report wrote down.
+    """Return the envelope from the output of serialise() or from an archive copy.
 
-    Lines that are not of the envelope are passed over. Raises CapsuleBroken.
+    Unknown fields are ignored. Raises CapsuleBroken.
     """
     groups = text.split(b"\r\n\r\n")
     message = _pairs(groups[0])
@@ -213,8 +216,12 @@ def parse(text: bytes) -> Envelope:
             queue_id=known.get(b"x-postfix-queue-id", b""),
             sender=address.untyped(known.get(b"x-postfix-sender", b"")),
             recipients=tuple(_recipients(groups[1:])),
-            requests=tuple(_asked(v) for n, v in message if n == b"archive-request"),
-            client=Client(**{n: known.get(f.lower(), b"") for n, f in CLIENT_FIELDS}),
+            requests=tuple(
+                _asked(value) for name, value in message if name == b"archive-request"
+            ),
+            client=Client(
+                **{name: known.get(field.lower(), b"") for name, field in CLIENT_FIELDS}
+            ),
             arrival=trace.read_date(known.get(b"arrival-date", b"")),
             envid=known.get(b"original-envelope-id", b""),
             ret=known.get(b"archive-dsn-ret", b""),
@@ -223,11 +230,11 @@ def parse(text: bytes) -> Envelope:
             incomplete=known.get(b"archive-envelope") == b"incomplete",
         )
     except (KeyError, ValueError) as problem:
-        raise CapsuleBroken(f"an envelope that cannot be read: {problem!r}") from None
+        raise CapsuleBroken(f"cannot parse the envelope fields: {problem!r}") from None
 
 
 def date(seconds: int | None) -> bytes:
-    """Return a time as RFC 5322 3.3 writes it, in UTC; nothing for None."""
+    """Return a Unix time as an RFC 5322 3.3 date in UTC; empty for None."""
     if seconds is None:
         return b""
     return trace.written_date(seconds)

@@ -1,106 +1,106 @@
-"""Everything that can go wrong, each with its own verdict.
+"""All exceptions of this program, each with its exit code and DSN status.
 
-Used by every room. The base class means *wait*: exit code 75 (EX_TEMPFAIL), the one
-that pipe(8) retries, and a 4.x.x status, since output that begins with 5.x.x would
-make pipe(8) bounce whatever the exit code says. No class here may say anything else
-about mail in flight; tests/unit/test_errors.py holds them to it.
+The base class means defer: exit code 75 (EX_TEMPFAIL), which pipe(8) retries, and a
+4.x.x status, since pipe(8) bounces on output that begins with 5.x.x whatever the exit
+code is. No exception that can occur while mail is processed may have other values;
+tests/unit/test_errors.py checks that.
 
     ArchiveError
      +-- SettingWrong, SettingsUnreadable        archive.cf
      +-- KeyMissing, KeyUnreadable               the key file
-     +-- ArgumentsWrong                          argv that pipe(8) would not send
-     +-- RequestUnusable                         a request that names no archive
-     +-- CapsuleBroken, SealWrong                what reached the archive transport
-     +-- SpoolFailed                             the place for large messages
+     +-- ArgumentsWrong                          arguments that pipe(8) would not pass
+     +-- RequestUnusable                         not an archive address
+     +-- CapsuleBroken, SealWrong                mail to the archive transport
+     +-- SpoolFailed                             temporary files of large messages
      +-- HandBackUnreachable, HandBackRefused    Postfix's internal ports
      +-- StoreFailed, JournalFailed              the store
      +-- OutcomeAwaited                          archive_wait_for_outcome
-     +-- NotAtOnce                               the store, asked while mail waits
+     +-- NotAtOnce                               write-through to the store
      |    +-- TooLate
-     +-- DeadlineOver                            our own time limit
-     +-- RecordNotFound, RecordDamaged           commands that read
+     +-- DeadlineOver                            archive_time_limit
+     +-- RecordNotFound, RecordDamaged           commands that read the store
      +-- LogUnreadable, FollowerAtWork           Postfix's log
-     +-- PostfixMissing, PostfixCommandFailed    Postfix's own commands
+     +-- PostfixMissing, PostfixCommandFailed    Postfix's commands
      +-- InstallRefused, InstallFailed           make install
      +-- BypassRefused                           postfix-archive bypass
-     +-- TableWrong                              the command tables
-     +-- NotRoot                                 commands for root alone
+     +-- TableWrong                              ARCHIVE tables
+     +-- NotRoot                                 commands that only root may run
 """
 
-ALARM = "ALARM:"  # begins what the postmaster must see; the same word, for grep
+ALARM = "ALARM:"  # marks log lines that the postmaster must see
 
 
 class ArchiveError(Exception):
-    """Says in one line what happened, to what, and what to do next."""
+    """One line of text: what happened, to what, what to do next."""
 
     dsn = "4.3.0"
     exit_code = 75
 
 
 class SettingWrong(ArchiveError):
-    """A line of archive.cf cannot be used."""
+    """A line of archive.cf is invalid."""
 
     dsn = "4.3.5"
 
 
 class SettingsUnreadable(ArchiveError):
-    """archive.cf is there and cannot be read."""
+    """archive.cf exists and cannot be read."""
 
     dsn = "4.3.5"
 
 
 class KeyMissing(ArchiveError):
-    """There is no site key, so nothing can be stamped or sealed."""
+    """There is no site key to stamp and seal with."""
 
     dsn = "4.3.5"
 
 
 class KeyUnreadable(ArchiveError):
-    """The key file is there and cannot be used."""
+    """The key file exists and cannot be read or parsed."""
 
     dsn = "4.3.5"
 
 
 class ArgumentsWrong(ArchiveError):
-    """The command line is not one that pipe(8) makes from our master.cf entry."""
+    """The arguments are not those of our pipe(8) entry in master.cf."""
 
     dsn = "4.3.5"
 
 
 class RequestUnusable(ArchiveError):
-    """A request for archiving names something that cannot be an archive address."""
+    """A request names something that is not an archive address."""
 
     dsn = "4.3.5"
 
 
 class CapsuleBroken(ArchiveError):
-    """What came to the archive transport is no capsule, or only a part of one."""
+    """Mail to the archive transport is not a whole capsule."""
 
     dsn = "4.6.0"
 
 
 class SealWrong(ArchiveError):
-    """A capsule whose seal was not made with a key of this site."""
+    """The seal of a capsule was not made with a key of this site."""
 
     dsn = "4.7.0"
 
 
 class SpoolFailed(ArchiveError):
-    """The message could not be read, or not be set aside while it is worked on."""
+    """The message could not be read, or its temporary file not be written."""
 
 
 class HandBackUnreachable(ArchiveError):
-    """An internal port of Postfix does not answer, or the connection broke."""
+    """No connection to an internal port of Postfix, or the connection was lost."""
 
     dsn = "4.4.1"
 
 
 class HandBackRefused(ArchiveError):
-    """An internal port of Postfix answered something else than yes."""
+    """An internal port of Postfix rejected a command."""
 
 
 class StoreFailed(ArchiveError):
-    """The store could not take a copy, or could not be read."""
+    """The store could not be written or read."""
 
 
 class JournalFailed(ArchiveError):
@@ -108,19 +108,19 @@ class JournalFailed(ArchiveError):
 
 
 class OutcomeAwaited(ArchiveError):
-    """A copy is kept back until it is known what became of its message."""
+    """A copy is deferred until the outcome of its message is known."""
 
 
 class NotAtOnce(ArchiveError):
-    """A copy could not go straight into the store: it goes as a capsule."""
+    """A copy could not be written through to the store; it is sent as a capsule."""
 
 
 class TooLate(NotAtOnce):
-    """The store was not done in the time for which mail waits."""
+    """The store did not finish within the time for which mail may wait."""
 
 
 class DeadlineOver(ArchiveError):
-    """The work took longer than archive_time_limit."""
+    """Processing took longer than archive_time_limit."""
 
     dsn = "4.4.7"
 
@@ -132,25 +132,25 @@ class LogUnreadable(ArchiveError):
 
 
 class FollowerAtWork(ArchiveError):
-    """Another process follows the log of this instance already."""
+    """Another process already follows the log of this instance."""
 
     exit_code = 1
 
 
 class RecordNotFound(ArchiveError):
-    """No record of that id is in the store."""
+    """The store has no record with this id."""
 
     exit_code = 1
 
 
 class RecordDamaged(ArchiveError):
-    """A file of the store does not hold what it should."""
+    """A file of the store does not have the content that was stored."""
 
     exit_code = 1
 
 
 class TableWrong(ArchiveError):
-    """A table with ARCHIVE lines cannot be compiled, or not be written."""
+    """A table with ARCHIVE actions cannot be compiled or written."""
 
     exit_code = 1
 
@@ -162,30 +162,30 @@ class PostfixMissing(ArchiveError):
 
 
 class PostfixCommandFailed(ArchiveError):
-    """One of Postfix's own commands ended with an error."""
+    """A command of Postfix ended with an error."""
 
     exit_code = 1
 
 
 class InstallRefused(ArchiveError):
-    """An installation that cannot be done as asked for; nothing was changed."""
+    """The installation is not possible as requested; nothing was changed."""
 
     exit_code = 1
 
 
 class InstallFailed(ArchiveError):
-    """An installation that failed on its way; the configuration was put back."""
+    """The installation failed; the earlier configuration was restored."""
 
     exit_code = 1
 
 
 class BypassRefused(ArchiveError):
-    """The gate past the archive cannot be opened or closed as things are."""
+    """The bypass cannot be turned on or off in the present state."""
 
     exit_code = 1
 
 
 class NotRoot(ArchiveError):
-    """A command that only root can run was run by somebody else."""
+    """A command that only root may run was run by another user."""
 
     exit_code = 1

@@ -1,6 +1,6 @@
-"""The text of a new archive.cf: every setting, explained, with its default.
+"""The text of a new archive.cf: every setting with a description and its default.
 
-Used by front/install. A setting without a meaning here fails a test.
+Used by install. A test checks that every setting has a description.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from postfix_archive.core import settings
 
 WIDTH = 78
 HEADING = """\
-# Settings of postfix_archive, in main.cf's syntax; archive.cf(5) and
-# docs/settings.md have more. What is commented out is the default.
-# What Postfix itself must expand (archive, archive_next_filter) is in main.cf.
+# Settings of postfix_archive, in the syntax of main.cf. See archive.cf(5) and
+# docs/settings.md. A commented-out line shows the default. Settings that Postfix
+# itself expands (archive, archive_next_filter) are in main.cf.
 """
-# In the order of the ports that an installation takes.
+# In the order in which an installation assigns ports.
 ADDRESSES = (
     "archive_handback_address",
     "archive_capsule_address",
@@ -25,76 +25,78 @@ ADDRESSES = (
     "archive_refused_address",
 )
 MEANINGS = {
-    "archive_capsule_address": "The port for capsules, see master.cf.",
-    "archive_copy_address": "The port for archive copies that leave as mail.",
+    "archive_capsule_address": "Port for capsules, see master.cf.",
+    "archive_copy_address": "Port for mailed archive copies.",
     "archive_delivery": (
-        "Where copies go: into the store, to the archive address as mail, or both. With"
-        " both, mail leaves only after the store has it."
+        "Where archive copies go: store, mail (to the archive address), or both. With"
+        " both, a copy is mailed only after it is stored."
     ),
     "archive_fallback_directory": (
-        "Where copies go while the store cannot take them: on another file system, for"
-        " the archive's user alone. postfix-archive return brings them back."
+        "Directory for capsules that cannot be stored: on another file system, mode"
+        " 0700, owned by the archive's user. postfix-archive return imports them."
     ),
-    "archive_from": "From: of copies and capsules.",
-    "archive_handback_address": "The port on which Postfix takes mail back.",
+    "archive_from": "From: address of archive copies and capsules.",
+    "archive_handback_address": "Port to which messages are reinjected.",
     "archive_journal_recipients_per_copy": (
-        "Deal a long list of recipients out over several mailed copies of at most so"
-        " many, for importers with small buffers. 0: one copy."
+        "Maximal number of recipients in one mailed copy, for importers with small"
+        " buffers; longer lists are split over several copies. 0: one copy."
     ),
     "archive_key_file": (
-        "The site keys, readable by the archive's user alone. Back them up: all proofs"
-        " depend on them. Several hosts may share them."
+        "File with the site keys, readable only by the archive's user. Back it up:"
+        " stamps and seals depend on it. Several hosts may share it."
     ),
     "archive_local_clients": (
-        "Clients whose headers Postfix completes and maps at hand-back. Keep it equal"
-        " to main.cf's local_header_rewrite_clients."
+        "Clients whose headers Postfix rewrites at reinjection. Keep it equal to"
+        " local_header_rewrite_clients in main.cf."
     ),
     "archive_outcome_mail": (
-        "yes: when nothing more can become of a message, its outcome report goes to the"
-        " archive address, too. The store has it in any case."
+        "yes: mail the outcome report to the archive address when all recipients have a"
+        " final outcome. The store keeps the report in any case."
     ),
     "archive_prometheus_file": (
-        "Where the timer writes the numbers of postfix-archive status for the textfile"
-        " collector of Prometheus' node_exporter; ends in .prom. Empty: nowhere."
+        "File to which the timer writes metrics for the textfile collector of"
+        " Prometheus' node_exporter; must end in .prom. Empty: none."
     ),
-    "archive_refused_address": "The QMQP port for addresses that SMTP cannot carry.",
-    "archive_relay_address": "The port for copies where no store keeps them.",
+    "archive_refused_address": "QMQP port for addresses that SMTP cannot transfer.",
+    "archive_relay_address": "Port for mailed copies if archive_delivery has no store.",
     "archive_report_format": (
-        "Form of mailed copies: hybrid, dsn, journal, message. The store always keeps"
+        "Format of mailed copies: hybrid, dsn, journal, message. The store always has"
         " hybrid copies."
     ),
     "archive_rescue_after": (
-        "How long a copy may wait in Postfix's queue before postfix-archive rescue"
-        " takes it into archive_fallback_directory."
+        "Time after which postfix-archive rescue moves a capsule from Postfix's queue"
+        " to archive_fallback_directory."
     ),
-    "archive_sender": "Envelope sender of mailed copies; empty is the null sender.",
-    "archive_spool_directory": "Where messages over 4 MB are set aside meanwhile.",
+    "archive_sender": "Envelope sender of mailed copies; empty: the null sender.",
+    "archive_spool_directory": "Directory for temporary files of messages over 4 MB.",
     "archive_stamp_lifetime": (
-        "With archive_delivery = mail: how long a valid stamp spares a second copy."
+        "With archive_delivery = mail: time for which a valid stamp avoids a second"
+        " copy."
     ),
-    "archive_store_directory": "The store.",
+    "archive_store_directory": "Directory of the store.",
     "archive_tables": (
-        "Source tables with ARCHIVE actions, type:path, the path ending in .in; after a"
-        " change run: postfix-archive tables"
+        "Source tables with ARCHIVE actions: type:path, where path ends in .in. After a"
+        " change, run postfix-archive tables."
     ),
     "archive_time_limit": (
-        "When a run gives up and defers; below pipe(8)'s time limits in main.cf."
+        "Time after which the filter or transport gives up and defers the message; less"
+        " than the time limits of pipe(8) in main.cf."
     ),
     "archive_wait_for_outcome": (
-        "How long a copy waits for the outcome of its message, so that it tells it. 0:"
-        " not at all."
+        "Time that a copy waits for the outcome of its message, to contain it. 0: do"
+        " not wait."
     ),
     "archive_write_through_time_limit": (
-        "How long the stamp filter waits for the store before it gives the copy to"
-        " Postfix's queue and lets mail go on. 0: not at all, each copy is queued."
+        "Time that the stamp filter waits for the store before it queues a capsule"
+        " instead. 0: queue a capsule for every message."
     ),
-    "mail_owner": "As in main.cf.",
-    "myhostname": "As in main.cf: needed to know Postfix's own Received: lines.",
+    "mail_owner": "Same value as in main.cf.",
+    "myhostname": "Same value as in main.cf, to find Postfix's own Received: header.",
 }
 
 
 def archive_cf(values: Mapping[str, str]) -> str:
-    """Return the text of an archive.cf that sets these values and explains all."""
+    """Return a new archive.cf with these values and all other settings commented."""
     text = HEADING
     for name in ("myhostname", *settings.DEFAULTS):
         told = textwrap.fill(
@@ -108,7 +110,7 @@ def archive_cf(values: Mapping[str, str]) -> str:
 
 
 def corrected(text: str, values: Mapping[str, str]) -> str:
-    """Return the text of an archive.cf that sets these values; all else stays."""
+    """Return the text of an archive.cf with these values replaced or added."""
     missing = dict(values)
     done: list[str] = []
     dropping = False
@@ -127,7 +129,7 @@ def corrected(text: str, values: Mapping[str, str]) -> str:
 
 
 def _filled(text: str, missing: Mapping[str, str]) -> str:
-    """Set what was not set: where it stands as a comment, else at the end."""
+    """Replace the commented-out line of each missing setting, or append a line."""
     for name, value in missing.items():
         lines = text.splitlines(keepends=True)
         told = [each for each in lines if each.startswith(f"#{name} =")]

@@ -1,8 +1,8 @@
-"""Which requests for archiving a message would collect, and from which line.
+"""List the table lookups that Postfix makes for a message, and the default request.
 
-Used by the command ``postfix-archive explain``. Says which table is asked for which
-keys, in the order of access(5); the caller asks. What only DNS or a TLS session could
-tell is named, not guessed.
+Used by ``postfix-archive explain`` through tables.explain, which does the lookups. Keys
+are in the order of access(5). Lookups whose key only DNS or a TLS session provides are
+listed as unanswered. Pure.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from postfix_archive.core.configuration import Configuration, Service
 from postfix_archive.core.errors import RequestUnusable
 from postfix_archive.core.lookups import Lookup
 
-PATTERNS = ("pcre", "regexp", "cidr")  # asked for the whole string alone
+PATTERNS = ("pcre", "regexp", "cidr")  # looked up with the whole string alone
 RESTRICTIONS = tuple(
     f"smtpd_{each}_restrictions"
     for each in "client helo sender relay recipient data end_of_data".split()
@@ -26,7 +26,7 @@ NULL_KEY = "smtpd_null_access_lookup_key"
 
 @dataclass(frozen=True)
 class Mail:
-    """What is known of the message."""
+    """The message to explain: envelope, client and session, "" where not known."""
 
     sender: str
     recipients: tuple[str, ...]
@@ -39,7 +39,7 @@ class Mail:
 
 @dataclass(frozen=True)
 class Question:
-    """One table that Postfix asks: keys in their order, or the message itself."""
+    """One table to look up: the keys in Postfix's order, or flags for a message."""
 
     lookup: Lookup
     keys: tuple[str, ...] = ()
@@ -47,26 +47,30 @@ class Question:
 
 
 def default(found: Configuration, service: Service) -> tuple[str, tuple[str, ...]]:
-    """Return where a service's own request stands, and the archives it names.
+    """Return the archive parameter of a service, with its place, and its archives.
 
-    No archives where it cannot be met, which the place says in brackets.
+    No archives where the parameter has no effect; the text ends with the reason in
+    brackets then.
     """
-    own = "archive" in service.options
-    place = f"master.cf {service.key}: -o archive" if own else "main.cf: archive"
+    is_option = "archive" in service.options
+    place = f"master.cf {service.key}: -o archive" if is_option else "main.cf: archive"
     value = found.value("archive", service)
     try:
         archives = request.from_nexthop(value) if value else ()
     except RequestUnusable:
-        return f"{place} = {value} (no archive address: mail defers)", ()
-    said = f"{place} = {found.raw('archive', service)}"
-    leads = found.value("content_filter", service)
-    if archives and not leads.startswith(gates.STAMP):
-        return f"{said} (not met: its content_filter is {leads or 'empty'})", ()
-    return said, archives
+        return f"{place} = {value} (not an archive address: mail is deferred)", ()
+    text = f"{place} = {found.raw('archive', service)}"
+    content_filter = found.value("content_filter", service)
+    if archives and not content_filter.startswith(gates.STAMP):
+        return (
+            f"{text} (no effect: the service's content_filter is"
+            f" {content_filter or 'empty'})"
+        ), ()
+    return text, archives
 
 
 def questions(found: Configuration, service: Service, mail: Mail) -> Iterator[Question]:
-    """Give what Postfix asks for a message that comes by this service."""
+    """Yield the lookups that Postfix makes for a message from this service."""
     if service.program == "smtpd":
         for parameter in RESTRICTIONS:
             for each in lookups.in_parameter(found, parameter, service):
@@ -77,7 +81,7 @@ def questions(found: Configuration, service: Service, mail: Mail) -> Iterator[Qu
 
 
 def unanswered(found: Configuration, service: Service, mail: Mail) -> Iterator[str]:
-    """Give the lookups that cannot be made with what is known."""
+    """Yield the lookups whose keys are not known, as text."""
     for parameter in RESTRICTIONS if service.program == "smtpd" else ():
         for each in lookups.in_parameter(found, parameter, service):
             if each.check and not any(_subjects(found, mail, each)):
@@ -93,7 +97,7 @@ def _access(found: Configuration, mail: Mail, each: Lookup) -> Iterator[Question
 def _subjects(
     found: Configuration, mail: Mail, each: Lookup
 ) -> Iterator[tuple[str, ...]]:
-    """Give the keys, most special first, of every subject that a check looks up."""
+    """Yield for each string that a check looks up its keys, the most specific first."""
     if each.check == "check_sender_access":
         yield _address(found, mail.sender)
     elif each.check == "check_recipient_access":
@@ -110,15 +114,15 @@ def _subjects(
 
 
 def _checks(found: Configuration, service: Service) -> Iterator[Question]:
-    """Give header and body checks, which cleanup(8) makes."""
+    """Yield the header and body checks of cleanup(8)."""
     options = found.value("receive_override_options", service)
     if "no_header_body_checks" in configuration.words(options):
         return
     cleanup = found.service(f"{found.value('cleanup_service_name', service)}/unix")
-    apart = {found.value(name, cleanup) for name in HEADERS}
+    values = {found.value(name, cleanup) for name in HEADERS}
     for each in lookups.in_parameter(found, HEADERS[0], cleanup):
-        yield Question(each, flags="hm" if len(apart) == 1 else "h")
-    for name in HEADERS[1:] if len(apart) > 1 else ():
+        yield Question(each, flags="hm" if len(values) == 1 else "h")
+    for name in HEADERS[1:] if len(values) > 1 else ():
         for each in lookups.in_parameter(found, name, cleanup):
             yield Question(each, flags="hm")
     for each in lookups.in_parameter(found, "body_checks", cleanup):
@@ -126,28 +130,29 @@ def _checks(found: Configuration, service: Service) -> Iterator[Question]:
 
 
 def _address(found: Configuration, address: str) -> tuple[str, ...]:
+    """Return the keys for a mail address (access(5), EMAIL ADDRESS PATTERNS)."""
     if not address:
         return (found.value(NULL_KEY) or "<>",)
     local, _, domain = address.rpartition("@")
-    delimiter = found.value("recipient_delimiter")
-    cut = next((at for at, c in enumerate(local) if at and c in delimiter), None)
-    bare = local[:cut] if cut else local
-    keys = [address, f"{bare}@{domain}", *_domain(found, domain)]
-    return tuple(dict.fromkeys([*keys, f"{local}@", f"{bare}@"]))
+    delimiters = found.value("recipient_delimiter")
+    end = next((i for i, char in enumerate(local) if i and char in delimiters), None)
+    user = local[:end] if end else local
+    keys = [address, f"{user}@{domain}", *_domain(found, domain)]
+    return tuple(dict.fromkeys([*keys, f"{local}@", f"{user}@"]))
 
 
 def _domain(found: Configuration, domain: str) -> tuple[str, ...]:
-    """Return a domain and its parents, in the form that this host's tables have."""
-    named = configuration.words(found.value("parent_domain_matches_subdomains"))
-    dot = "" if "smtpd_access_maps" in named else "."
+    """Return a domain and its parents (access(5), HOST NAME/ADDRESS PATTERNS)."""
+    features = configuration.words(found.value("parent_domain_matches_subdomains"))
+    dot = "" if "smtpd_access_maps" in features else "."
     labels = domain.split(".")
-    parents = (dot + ".".join(labels[at:]) for at in range(1, len(labels)))
+    parents = (dot + ".".join(labels[start:]) for start in range(1, len(labels)))
     return (domain, *parents)
 
 
 def _network(client: str) -> tuple[str, ...]:
-    """Return an address and the networks around it."""
-    sign = ":" if ":" in client else "."
-    parts = client.split(sign)
-    shorter = (sign.join(parts[:end]) for end in range(len(parts) - 1, 0, -1))
-    return (client, *shorter)
+    """Return an IP address and its networks (access(5))."""
+    separator = ":" if ":" in client else "."
+    parts = client.split(separator)
+    networks = (separator.join(parts[:end]) for end in range(len(parts) - 1, 0, -1))
+    return (client, *networks)

@@ -1,8 +1,9 @@
-"""The plan of the stamp filter: what is to be done with one message, and with whom.
+"""Plans the work of the stamp filter for one message: what to archive, what to stamp.
 
-Used by front/stamp_filter. Knows the order of things, but does none of them:
+Used by stamp_filter/capture. Pure: values in, values out.
 
-    read -> requests and recipients -> origin and digests -> verdicts -> plan
+    DeliveryRequest (archive requests, recipients) -> HeaderScan (origin, stamps)
+    -> digests -> verdict on each stamp -> Plan (envelope to archive, new stamps)
 """
 
 from __future__ import annotations
@@ -20,16 +21,16 @@ if TYPE_CHECKING:
     from postfix_archive.core.settings import Settings
     from postfix_archive.core.wire import Shape
 
-# Protocols with EHLO, as Postfix names them.
+# Protocols with EHLO or LHLO, as Postfix names them.
 EXTENDED = (b"ESMTP", b"UTF8SMTP", b"LMTP")
 
 
 class Task:
-    """What Postfix said about one run: pipe(8)'s macros, the recipients sorted out.
+    """A delivery request from Postfix, its recipients separated from archive requests.
 
-    ``asked`` has the archive addresses with the source of each request. What only
-    lmtp(8) says: ``ret``, whether ``smtputf8`` was asked for, and whether the client is
-    ``local`` (None where that is not said).
+    ``request_sources`` maps each archive address to the source of its request. Only
+    lmtp(8) sends ``ret``, ``smtputf8`` and ``is_local`` (the client is local; None if
+    unknown).
     """
 
     __slots__ = (
@@ -74,12 +75,12 @@ class Task:
 
     @property
     def went_around(self) -> bool:
-        """True if a FILTER action took the other recipients around the archive."""
+        """True if a FILTER action routed the other recipients past the stamp filter."""
         return self.nexthop == request.ON_REQUEST and not self.people
 
 
 class Reading:
-    """What the first bytes of the message say: where it began, which stamps it has."""
+    """What the header of a message tells: its origin and its stamps."""
 
     __slots__ = ("found", "origin")
 
@@ -102,12 +103,12 @@ class Reading:
 
     @property
     def offsets(self) -> list[int]:
-        """From which bytes on a SHA-256 of the message is needed."""
+        """Offsets from which on the SHA-256 of the message is needed."""
         return sorted({0, self.origin.offset, *self.found.offsets})
 
 
 class Plan:
-    """What to do: the envelope to be archived (None: nothing is) and the new stamps."""
+    """The envelope to archive (None: archive nothing) and the new stamps."""
 
     __slots__ = ("envelope", "stamps")
 
@@ -126,9 +127,9 @@ def plan(
     *,
     now: int,
 ) -> Plan:
-    """Return what to do with a message of size bytes; now is Unix time.
+    """Return the plan for a message of size bytes; now is Unix time.
 
-    digests has the SHA-256 of the message from each of reading.offsets on.
+    digests has the SHA-256 of the message from each of ``scan.offsets`` on.
     """
     origin = reading.origin
     identity = trace.archive_id(
@@ -166,9 +167,9 @@ def plan(
 def is_own_copy(
     task: Task, reading: Reading, digests: dict[int, bytes], keys: Keyring
 ) -> bool:
-    """Tell whether this is an archive copy on its way out that postsuper -r sent here.
+    """Tell whether the message is an outgoing archive copy, requeued by postsuper -r.
 
-    It must leave as it was to leave: no bcc map and no filter may see the envelope.
+    It must be sent as it is: no bcc map and no content filter may see its content.
     """
     requeued = reading.origin.offset > 0
     if not requeued or len(task.people) != 1:
@@ -182,11 +183,11 @@ def is_own_copy(
 
 
 def needs_smtputf8(task: Task, reading: Reading, head: bytes) -> bool:
-    """Tell whether the hand-back must ask for SMTPUTF8 (RFC 6531 3.4).
+    """Tell whether reinjection needs SMTPUTF8 (RFC 6531 3.4).
 
-    It is no macro of pipe(8). Postfix's Received: line tells it for mail that came by
-    SMTP; for mail from sendmail(1) it is asked for when an address or a header is not
-    ASCII, as smtputf8_autodetect_classes does.
+    pipe(8) has no macro for it. For mail from SMTP, Postfix's Received: line shows it.
+    For mail from sendmail(1), it is needed if an address or the header is not ASCII, as
+    with smtputf8_autodetect_classes (postconf(5)).
     """
     if task.smtputf8 or reading.origin.smtputf8:
         return True
@@ -197,20 +198,21 @@ def needs_smtputf8(task: Task, reading: Reading, head: bytes) -> bool:
 
 
 def came_as_eightbit(task: Task, shape: Shape) -> bool:
-    """Tell whether to declare BODY=8BITMIME (RFC 6152), which is no macro of pipe(8).
+    """Tell whether to declare BODY=8BITMIME (RFC 6152); pipe(8) has no macro for it.
 
-    Clients declare it for what is not ASCII. For sendmail(1) nothing is declared:
-    there cleanup(8) reads Content-Transfer-Encoding, as it did at the first hop.
+    SMTP clients declare it for content that is not ASCII. sendmail(1) declares nothing;
+    then cleanup(8) reads Content-Transfer-Encoding, as it has done for the first queue
+    file.
     """
     return not shape.ascii and task.client.protocol.startswith(EXTENDED)
 
 
 def is_local(client: Client, networks: tuple[str, ...]) -> bool:
-    """Tell whether Postfix completes and maps the headers of this client's mail.
+    """Tell whether Postfix rewrites the headers of this client's mail.
 
-    True for sendmail(1) and for archive_local_clients, which stands for main.cf's
-    local_header_rewrite_clients; networks are addresses, IPv4 networks and
-    permit_sasl_authenticated.
+    True for sendmail(1) and for clients in networks: archive_local_clients, the
+    equivalent of local_header_rewrite_clients (postconf(5)), with IP addresses, IPv4
+    networks and permit_sasl_authenticated.
     """
     if not client.address:
         return True
@@ -220,7 +222,7 @@ def is_local(client: Client, networks: tuple[str, ...]) -> bool:
 
 
 def remarks(task: Task) -> str:
-    """Return what the postmaster should see of this run in the log, if anything."""
+    """Return the alarms about this message for Postfix's log, "" if there are none."""
     said = []
     if task.went_around:
         said.append(f"{ALARM} ENVELOPE INCOMPLETE, a FILTER took it around the archive")
@@ -230,7 +232,7 @@ def remarks(task: Task) -> str:
 
 
 def _is_spared(verdict: stamp.Verdict, settings: Settings, now: int) -> bool:
-    """Where no store can be asked, a valid stamp that is young sends no second copy."""
+    """Tell whether to send no second copy: no store, and a valid, recent stamp."""
     if settings.stores or verdict.word != stamp.VALID or verdict.stamp is None:
         return False
     return abs(now - verdict.stamp.time) <= settings.archive_stamp_lifetime

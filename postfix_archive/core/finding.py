@@ -1,7 +1,7 @@
-"""What the doctor says of one thing that is wrong: how bad, why, and what mends it.
+"""One finding of the doctor: severity, place, possible harm, and the fix.
 
-Used by the checks and by front/doctor. Severities are those of monitoring plugins
-(Nagios Plugin Development Guidelines): the worst one is the exit code.
+Used by the checks and cli.doctor. Severities are those of monitoring plugins
+(Nagios Plugin Development Guidelines); the worst one is the exit code.
 """
 
 from __future__ import annotations
@@ -10,20 +10,20 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 OK, WARNING, CRITICAL, UNKNOWN = 0, 1, 2, 3
-ADVICE = OK  # worth knowing, and nothing can be lost by it
+ADVICE = OK  # counts as OK: no mail and no evidence is at risk
 NAMES = ("OK", "WARNING", "CRITICAL", "UNKNOWN")
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that is wrong on this host."""
+    """One mistake on this host. The fields are the JSON keys of doctor --json."""
 
-    check: str  # its lasting name, for monitoring: recipient-limit
+    check: str  # stable name, for monitoring: recipient-limit
     severity: int
     place: str  # file, parameter or service
     harm: str  # what can go wrong, in one sentence
     cure: str  # the exact command, or what to edit
-    is_safe: bool = False  # doctor --fix may run the cure
+    is_safe: bool = False  # doctor --fix may run the command
 
     @property
     def severity_name(self) -> str:
@@ -32,5 +32,5 @@ class Finding:
 
 
 def worst(findings: Iterable[Finding]) -> int:
-    """Return the exit code of all of them: 0, 1 or 2."""
+    """Return the highest severity, which is the exit code: 0, 1 or 2."""
     return max((each.severity for each in findings), default=OK)

@@ -1,9 +1,10 @@
-"""Mail that came in by a hand-back port and that no stamp filter gave there.
+"""Finds mail that a reinjection port accepted from others than the stamp filter.
 
-Used by back/maillog. The internal ports trust this host, so whoever is on it can send
-mail around the archive by them. Postfix's log tells each message that such a port took,
-and each that a run of the filter says it has handed back. What is only among the first
-was sent by somebody else, or twice, when a run was killed just before it could say so.
+Used by doctor. The internal ports trust this host, so any local user can send mail past
+the archive through them. Postfix's log names each message that such a port accepted,
+and each that a stamp filter process reports as reinjected. A message that is only among
+the first came from another client, or was reinjected twice because a stamp filter
+process was killed before it could report.
 """
 
 from __future__ import annotations
@@ -25,16 +26,22 @@ GIVEN = "queued as "
 
 @dataclass
 class Seen:
-    """What a log says; queue ids."""
+    """What a log says about the reinjection ports.
 
-    taken: dict[str, str] = field(default_factory=dict)  # and the first hop's, or ""
-    queued: set[str] = field(default_factory=set)  # of those: what qmgr(8) got to see
+    ``accepted``: queue ids that the ports accepted, each with its orig_queue_id or "".
+    ``queued``: those of them that qmgr(8) logged. ``reinjected``: queue ids that stamp
+    filter processes report. ``truncated``: queue ids before the stamp filter of those
+    whose report is truncated.
+    """
+
+    taken: dict[str, str] = field(default_factory=dict)
+    queued: set[str] = field(default_factory=set)
     given: set[str] = field(default_factory=set)
-    cut: set[str] = field(default_factory=set)  # first hop's: the line was too long
+    cut: set[str] = field(default_factory=set)
 
 
 def read(lines: Iterable[str], names: Collection[str]) -> Seen:
-    """Return what the lines of a log say of the hand-back ports.
+    """Return what the lines of a log say about the reinjection ports.
 
     names are the syslog_name of these ports, as ``postfix/archive-handback``.
     """
@@ -51,10 +58,11 @@ def read(lines: Iterable[str], names: Collection[str]) -> Seen:
 
 
 def unclaimed(before: Seen, queued: Collection[str], after: Seen) -> list[str]:
-    """Return the queue ids that nobody says to have handed back.
+    """Return the accepted queue ids that no stamp filter process reports.
 
-    before was read before it was looked what is queued, and after later: so a run that
-    was going on either still has its message in the queue, or has said what it did.
+    before was read before the queue was listed (queued), after was read afterwards: so
+    a stamp filter process that was running either still has its message in the queue or
+    has reported.
     """
     return [
         queue_id
@@ -69,7 +77,7 @@ def unclaimed(before: Seen, queued: Collection[str], after: Seen) -> list[str]:
 def _taken(seen: Seen, line: str) -> None:
     """Read ``QUEUE_ID: client=localhost[127.0.0.1], orig_queue_id=…, orig_client=…``.
 
-    What the sender can choose stands behind.
+    Whatever the sender can choose comes after these fields.
     """
     queue_id, mark, rest = _message(line).partition(TAKEN)
     if not mark or not queue_id.isalnum():
@@ -79,14 +87,17 @@ def _taken(seen: Seen, line: str) -> None:
 
 
 def _queued(seen: Seen, line: str) -> None:
-    """Read ``QUEUE_ID: from=<…>``: only now is it a message and not an attempt."""
+    """Read ``QUEUE_ID: from=<…>``: a message was queued, not only attempted."""
     queue_id, mark, _ = _message(line).partition(": from=<")
     if mark and queue_id in seen.taken:
         seen.queued.add(queue_id)
 
 
 def _given(seen: Seen, line: str) -> None:
-    """Read the line of a run of the filter, from the last relay= on: see above."""
+    """Read the delivery line of the stamp filter, from its last relay= on.
+
+    Whatever the sender can choose comes before.
+    """
     head, _, rest = line.rpartition(RELAY)
     relay, _, told = rest.partition(",")
     if not relays.is_stamp(relay) or SENT not in told:
@@ -100,5 +111,5 @@ def _given(seen: Seen, line: str) -> None:
 
 
 def _message(line: str) -> str:
-    """Return what stands behind ``process[pid]: ``."""
+    """Return the text after ``process[pid]: ``."""
     return line.partition("]: ")[2].strip()

@@ -1,7 +1,8 @@
-"""Reads the header fields of a message where they stand, without changing a byte.
+"""Finds header fields by their offset in a message, without changing a byte.
 
-Used by trace, stamp, capsule and report. Works on the first bytes of a canonical
-message (CRLF lines) and never raises: what is not a header field ends the header.
+Used by received, stamp, capsule and archive_copy. Works on the first bytes (``head``)
+of a canonical message (CRLF line ends). Never raises: the first line that is not a
+header field ends the header.
 """
 
 from __future__ import annotations
@@ -10,14 +11,14 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-# Of a longer header the rest is not looked into. Postfix took 20,000 lines and
-# cuts none but lines over header_size_limit (102400); a stamp further down than
-# this counts as absent, and the message is archived in full.
+# The rest of a longer header is not searched. Postfix accepted 20,000 header lines and
+# cuts only fields above header_size_limit (102400). A stamp further down than this
+# counts as absent: the message is archived in full.
 HEAD_LIMIT = 1 << 20
 
 
 class Field:
-    """One header field: its name in lower case and where it stands in the head."""
+    """One header field: lower-case name, and start and end offset in the head."""
 
     __slots__ = ("end", "head", "name", "start")
 
@@ -29,17 +30,17 @@ class Field:
 
     @property
     def raw(self) -> bytes:
-        """The field's exact bytes, with folds and the last CRLF."""
+        """The field's exact bytes, folded as received, with the final CRLF."""
         return self.head[self.start : self.end]
 
     @property
     def value(self) -> bytes:
-        """What stands after the colon, unfolded (RFC 5322 2.2.3) and stripped."""
+        """The text after the colon, unfolded (RFC 5322 2.2.3) and stripped."""
         return self.raw.split(b":", 1)[1].replace(b"\r\n", b"").strip()
 
 
 def fields(head: bytes, start: int = 0) -> Iterator[Field]:
-    """Give the header fields from start on; stop at the first line that is none."""
+    """Yield the header fields from offset start to the first line that is none."""
     while start < len(head):
         behind = _end_of_field(head, start)
         colon = head.find(b":", start, behind)
@@ -51,7 +52,7 @@ def fields(head: bytes, start: int = 0) -> Iterator[Field]:
 
 
 def first(head: bytes, name: bytes, start: int = 0) -> Field | None:
-    """Return the first field of that (lower case) name, None if there is none."""
+    """Return the first field with this lower-case name, None if there is none."""
     for field in fields(head, start):
         if field.name == name:
             return field
@@ -59,7 +60,7 @@ def first(head: bytes, name: bytes, start: int = 0) -> Field | None:
 
 
 def end(head: bytes) -> int:
-    """Return the offset behind the last header field."""
+    """Return the offset after the last header field."""
     behind = 0
     for field in fields(head):
         behind = field.end
@@ -67,9 +68,9 @@ def end(head: bytes) -> int:
 
 
 def body_start(head: bytes) -> int:
-    """Return the offset behind the empty line that ends the header.
+    """Return the offset after the empty line that ends the header.
 
-    -1 if no header ends in these bytes with an empty line.
+    -1 if these bytes have no such empty line.
     """
     behind = end(head)
     return behind + 2 if head.startswith(b"\r\n", behind) else -1

@@ -1,9 +1,9 @@
-"""The plan of an installation: which lines of main.cf and master.cf are to change.
+"""Plans an installation: which entries of main.cf and master.cf must change.
 
-Used by front/install. Takes Postfix's configuration as it is and returns changes, each
-with what stood there before; makes none of them. What is there already is no change, so
-a second plan is empty. A change that is a gate sends mail through the archive; all
-others only get things ready, and are made first.
+Used by install/instance. Takes Postfix's configuration and returns changes, each with
+the value before it; changes nothing. An entry that has its value already yields no
+change, so the plan of an installed instance is empty. Changes that route mail to the
+stamp filter come last; all others only prepare for them.
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ from postfix_archive.core.ways import STAMP, Change, Way, Ways, Wish
 def plan(
     found: Configuration, wish: Wish, given: Mapping[str, str]
 ) -> tuple[Change, ...]:
-    """Return the changes, ready ones first; given are the entries of master.cf.d.
+    """Return the changes, those that route mail last.
 
-    Raises InstallRefused where the configuration leaves no safe way.
+    reference_entries: those of master.cf.d, by name/type. Raises InstallRefused if the
+    configuration does not allow a safe installation.
     """
     _refuse_strangers(found, wish)
     behind = Ways(found, wish)
@@ -35,13 +36,13 @@ def plan(
 
 
 def ports_needed(found: Configuration, wish: Wish) -> range:
-    """Return the ports that the internal services of this plan listen on."""
+    """Return the ports on which our services will listen."""
     further = len(Ways(found, wish).numbered) - 1
     return range(wish.port, wish.port + ways.PORTS + 2 * further)
 
 
 def first_port(found: Configuration) -> int:
-    """Return the first port of the services that are there, 0 without them."""
+    """Return the first port of the installed services, 0 if there are none."""
     for each in found.services:
         if each.options.get("syslog_name", "").endswith("/archive-capsule"):
             port = each.name.rpartition(":")[2]
@@ -50,7 +51,7 @@ def first_port(found: Configuration) -> int:
 
 
 def position(found: Configuration) -> str:
-    """Return where an installation has put the archive; "" without one."""
+    """Return "before" or "after" as installed, "" without an installation."""
     if STAMP in found.raw("content_filter"):
         return "before"
     backs = Ways(found, Wish(archive="", program="")).backs
@@ -59,7 +60,7 @@ def position(found: Configuration) -> str:
 
 
 def entries(text: str) -> dict[str, str]:
-    """Return the entries of a file of master.cf.d, each on one line, by name/type."""
+    """Return the entries of a file of master.cf.d by name/type, each on one line."""
     lines: list[str] = []
     for line in text.splitlines():
         if not line.strip() or line.lstrip().startswith("#"):
@@ -74,7 +75,7 @@ def entries(text: str) -> dict[str, str]:
 def _entries(
     found: Configuration, wish: Wish, given: Mapping[str, str], behind: Ways
 ) -> Iterator[Change]:
-    """Give the services of master.cf.d, and those of every further way."""
+    """Yield the services of master.cf.d, and those of each additional route."""
     sample = given.get(workers.SAMPLE, "")
     lines = [line for line in given.values() if line != sample]
     if sample:
@@ -95,7 +96,7 @@ def _stamps(
     number: int,
     back: int,
 ) -> Iterator[str]:
-    """Give the stamp filter of a further way, or its client and its workers."""
+    """Yield the stamp filter of an additional route, with workers in lmtp mode."""
     stamp = given[f"{STAMP}/unix"].replace(f"{STAMP} ", f"{STAMP}-{number} ", 1)
     addresses = f"--handback-address 127.0.0.1:{back}"
     addresses += f" --refused-address 127.0.0.1:{back + 1}"
@@ -108,7 +109,7 @@ def _stamps(
 def _backs(
     found: Configuration, wish: Wish, given: Mapping[str, str], way: Way, back: int
 ) -> Iterator[Change]:
-    """Give the two ports by which mail of a further way comes back."""
+    """Yield the two reinjection ports (SMTP and QMQP) of an additional route."""
     for usual, port in ((ways.USUAL_PORT, back), (ways.USUAL_PORT + 4, back + 1)):
         line = given[f"127.0.0.1:{usual}/inet"]
         line = line.replace(f":{usual} ", f":{port} ", 1)
@@ -121,7 +122,7 @@ def _backs(
 
 
 def _fitted(line: str, found: Configuration, wish: Wish) -> str:
-    """Return an entry of master.cf.d with this host's ports, user and folder."""
+    """Return an entry of master.cf.d with this host's ports, user and directory."""
     for offset in range(ways.PORTS):
         usual = f"127.0.0.1:{ways.USUAL_PORT + offset} "
         line = line.replace(usual, f"127.0.0.1:{wish.port + offset} ", 1)
@@ -133,7 +134,7 @@ def _fitted(line: str, found: Configuration, wish: Wish) -> str:
 
 
 def _entry(found: Configuration, line: str) -> Change:
-    """Return the change to one entry; a process limit that was tuned stays."""
+    """Return the change to one entry; a tuned maxproc value stays."""
     wanted = configuration.services(line)[0]
     there = found.service(wanted.key)
     if there is None:
@@ -146,7 +147,7 @@ def _entry(found: Configuration, line: str) -> Change:
 
 
 def _preparing(found: Configuration, wish: Wish, behind: Ways) -> Iterator[Change]:
-    """Give what main.cf must know before mail comes this way."""
+    """Yield the changes to main.cf that must precede the routing changes."""
     yield ways.changed(found, "archive_next_filter", behind.usual.next_filter)
     yield ways.changed(found, "archive_handback_options", behind.usual.handback_options)
     yield ways.changed(found, "archive_relay", found.raw("archive_relay"))
@@ -165,12 +166,12 @@ def _preparing(found: Configuration, wish: Wish, behind: Ways) -> Iterator[Chang
 
 
 def _kept(found: Configuration, name: str, value: str) -> Change:
-    """Set a parameter that the admin may have tuned: what is there stays."""
+    """Set a parameter unless main.cf sets it: the admin may have tuned it."""
     return ways.changed(found, name, found.main.get(name, value))
 
 
 def _refuse_strangers(found: Configuration, wish: Wish) -> None:
-    """Refuse where a service of one of our names is somebody else's."""
+    """Raise InstallRefused if a foreign service has one of our names or ports."""
     installed = ways.is_installed(found)
     for each in found.services:
         door = each.name in (STAMP, "archive") and each.kind == "unix"
@@ -179,15 +180,16 @@ def _refuse_strangers(found: Configuration, wish: Wish) -> None:
         known = installed and each.name in ways.OURS and not door
         if named and not (ours or known):
             raise InstallRefused(
-                f"{found.directory}/master.cf has a service {each.key} that is not"
-                " ours: give it another name, there and where main.cf and the tables"
-                " name it"
+                f"{found.directory}/master.cf: service {each.key} exists and does not"
+                " belong to postfix-archive; rename it there, in main.cf and in lookup"
+                " tables"
             )
     taken = {str(port) for port in range(wish.port, wish.port + ways.PORTS)}
     for each in found.services:
         port = each.name.rpartition(":")[2]
         if each.kind == "inet" and port in taken and not ways.is_ours(each):
             raise InstallRefused(
-                f"{found.directory}/master.cf has a service {each.key} on a port that"
-                f" we need: choose another first port, PORT={wish.port + 100}"
+                f"{found.directory}/master.cf: service {each.key} uses a port that"
+                f" postfix-archive needs; choose another first port,"
+                f" PORT={wish.port + 100}"
             )

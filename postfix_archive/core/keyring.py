@@ -1,8 +1,8 @@
-"""The site keys: which secrets make and check stamps, seals and requests.
+"""The site keys: secrets that make and check stamps, seals and requests.
 
-Used by stamp, capsule and request. A key file has one key a line, its id and at
-least 32 bytes in hexadecimal; the first makes new proofs, the others only check old
-ones. This room never reads a file.
+Used by stamp, capsule and request. A key file has one key per line: its id and at least
+32 bytes in hexadecimal. The first key makes new MACs, the others only check old ones.
+Raises KeyUnreadable; reading the file is up to config/key_file.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ KEY_ID_CHARS = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-_")
 
 
 class Key:
-    """One secret and the id by which stamps and seals name it."""
+    """One secret, and the id by which stamps and seals refer to it."""
 
     __slots__ = ("key_id", "secret")
 
@@ -25,12 +25,12 @@ class Key:
         self.secret = secret
 
     def mac(self, purpose: bytes, content: bytes) -> bytes:
-        """Return the 32-byte proof of content for this purpose."""
+        """Return the HMAC (32 bytes) of content for this purpose."""
         return digest.mac(self.secret, purpose, content)
 
 
 class Keyring:
-    """All keys of the site; the first is the one that makes new proofs."""
+    """All keys of the site; the first one makes new MACs."""
 
     __slots__ = ("keys",)
 
@@ -39,11 +39,11 @@ class Keyring:
 
     @property
     def current(self) -> Key:
-        """The key that makes new proofs."""
+        """The key that makes new MACs."""
         return self.keys[0]
 
     def named(self, key_id: str) -> Key | None:
-        """Return the key of that id, None if this site has no such key."""
+        """Return the key with this id, None if the site does not have it."""
         for key in self.keys:
             if key.key_id == key_id:
                 return key
@@ -51,18 +51,20 @@ class Keyring:
 
 
 def parse(text: str, *, place: str) -> Keyring:
-    """Return the keys of a key file's text.
+    """Return the keys in the text of a key file.
 
-    Raises KeyUnreadable, which names place and line and never shows a secret.
+    Raises KeyUnreadable, whose text names path and line and never shows a secret.
     """
     keys: list[Key] = []
     for number, line in enumerate(text.splitlines(), 1):
         if line.strip() and not line.startswith("#"):
             keys.append(_key(line, where=f"{place}, line {number}"))
     if not keys:
-        raise KeyUnreadable(f"{place} holds no key: run postfix-archive key create")
+        raise KeyUnreadable(f"{place} has no key; run postfix-archive key create")
     if len({key.key_id for key in keys}) != len(keys):
-        raise KeyUnreadable(f"{place} has two keys of one id: rename or remove one")
+        raise KeyUnreadable(
+            f"{place} has two keys with the same id; rename or remove one"
+        )
     return Keyring(tuple(keys))
 
 
@@ -73,12 +75,12 @@ def _key(line: str, *, where: str) -> Key:
     key_id, secret = words
     if len(key_id) > KEY_ID_BYTES or not KEY_ID_CHARS.issuperset(key_id):
         raise KeyUnreadable(
-            f"{where}: a key id is up to {KEY_ID_BYTES} of a-z, 0-9, - and _"
+            f"{where}: a key id has up to {KEY_ID_BYTES} characters a-z, 0-9, - or _"
         )
     try:
         raw = bytes.fromhex(secret)
     except ValueError:
         raise KeyUnreadable(f"{where}: the secret is not hexadecimal") from None
     if len(raw) < SECRET_BYTES:
-        raise KeyUnreadable(f"{where}: the secret is under {SECRET_BYTES} bytes")
+        raise KeyUnreadable(f"{where}: the secret is shorter than {SECRET_BYTES} bytes")
     return Key(key_id, raw)

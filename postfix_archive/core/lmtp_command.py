@@ -1,8 +1,8 @@
-"""Reads the command lines of LMTP: verb, address, parameters.
+"""Parses LMTP command lines: verb, address, parameters (RFC 5321 4.1.1, RFC 2033).
 
-Used by lmtp. Takes every address that Postfix's lmtp(8) can send, also those that
-SMTP should not carry: sendmail(1) lets them through, and the door hands them back by
-the same way as the pipe door. Returns None for what cannot be read; raises nothing.
+Used by intake/lmtp_session. Accepts every address that Postfix's lmtp(8) can send,
+invalid ones included: sendmail(1) accepts those, and the stamp filter reinjects them as
+it does in pipe mode. Returns None on a syntax error; raises nothing.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 HEX = frozenset(b"0123456789ABCDEFabcdef")
-NEVER = frozenset(b"\0\r\n")  # in an address; other controls Postfix lets through
+NEVER = frozenset(b"\0\r\n")  # in an address; Postfix sends other control characters
 NOTIFY = frozenset((b"SUCCESS", b"FAILURE", b"DELAY"))
 UNKNOWN = (b"[UNAVAILABLE]", b"[TEMPUNAVAIL]")  # XFORWARD_README
-# The attributes of XFORWARD that are offered, with the names of pipe(8)'s macros.
+# Supported attributes of XFORWARD, with the names of pipe(8)'s macros.
 FORWARDED = {
     b"NAME": b"client-hostname",
     b"ADDR": b"client-address",
@@ -28,24 +28,24 @@ FORWARDED = {
 
 
 def parted(line: bytes) -> tuple[bytes, bytes]:
-    """Return the verb of a command line in upper case, and what stands behind it."""
+    """Return the verb of a command line in upper case, and its arguments."""
     verb, _, rest = line.partition(b" ")
     return verb.upper(), rest.strip(b" ")
 
 
 def mail(text: bytes) -> tuple[bytes, dict[bytes, bytes]] | None:
-    """Return the sender and the parameters of what follows MAIL."""
+    """Return sender and parameters from the arguments of MAIL."""
     return _path(text, b"FROM:", MAIL_PARAMETERS)
 
 
 def rcpt(text: bytes) -> tuple[bytes, dict[bytes, bytes]] | None:
-    """Return the recipient and the parameters of what follows RCPT; never no one."""
+    """Return recipient (never empty) and parameters from the arguments of RCPT."""
     found = _path(text, b"TO:", RCPT_PARAMETERS)
     return found if found and found[0] else None
 
 
 def xforward(text: bytes) -> dict[bytes, bytes] | None:
-    """Return the attributes of what follows XFORWARD, decoded, by pipe(8)'s names."""
+    """Return the arguments of XFORWARD, decoded, by the names of pipe(8)'s macros."""
     found = {}
     for word in text.split():
         name, equals, value = word.partition(b"=")
@@ -58,7 +58,7 @@ def xforward(text: bytes) -> dict[bytes, bytes] | None:
 
 
 def unxtext(coded: bytes) -> bytes | None:
-    """Return what xtext stands for (RFC 3461 4), None if it is none."""
+    """Return the bytes that xtext encodes (RFC 3461 4), None if it is malformed."""
     first, *others = coded.split(b"+")
     plain = [first]
     for each in others:
@@ -71,10 +71,10 @@ def unxtext(coded: bytes) -> bytes | None:
 def _path(
     text: bytes, before: bytes, known: Mapping[bytes, Callable[[bytes], bool]]
 ) -> tuple[bytes, dict[bytes, bytes]] | None:
-    """Return the address in angle brackets and the parameters behind it.
+    """Return the address in angle brackets and the parameters after it.
 
-    An address may have ``>`` in it. The first one counts behind which there is nothing
-    but parameters; with ``<`` before it, it belongs to a parameter that nobody offered.
+    An address may contain ``>``. It ends at the first one that is followed only by
+    valid parameters. A second ``<`` before that ``>`` belongs to a bad parameter.
     """
     if text[: len(before)].upper() != before:
         return None
@@ -93,7 +93,7 @@ def _path(
 
 
 def _behind_quotes(path: bytes) -> int:
-    """Return where the quoted local part of ``<"a b"@example.com>`` ends, else 0."""
+    """Return the position of the closing quote in ``<"a b"@example.com>``, else 0."""
     if path[1:2] != b'"':
         return 0
     at = 2
@@ -105,7 +105,7 @@ def _behind_quotes(path: bytes) -> int:
 def _parameters(
     text: bytes, known: Mapping[bytes, Callable[[bytes], bool]]
 ) -> dict[bytes, bytes] | None:
-    """Return the parameters of MAIL or RCPT, each once and each as it may be."""
+    """Return the parameters of MAIL or RCPT; None for an unknown, bad or second one."""
     if text[:1] not in (b"", b" "):
         return None
     found: dict[bytes, bytes] = {}

@@ -1,6 +1,6 @@
-"""What an LMTP session tells of: a message's envelope, and the events.
+"""Envelope of a message in an LMTP session, and the events of a session.
 
-Made by lmtp, read by front/lmtp.
+Made by the session, read by intake/lmtp_worker.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from postfix_archive.core import lmtp_command
 
 
 class Addressee:
-    """One recipient, with NOTIFY and ORCPT just as they were sent, or empty."""
+    """One recipient, with NOTIFY and ORCPT as they were sent, or empty."""
 
     __slots__ = ("address", "notify", "orcpt")
 
@@ -20,9 +20,10 @@ class Addressee:
 
 
 class Mail:
-    """What the client said of one message: MAIL, RCPT and XFORWARD.
+    """Envelope of one message: MAIL, RCPT and XFORWARD.
 
-    ``forwarded`` has pipe(8)'s names; ``ret`` is as sent, ``envid`` decoded.
+    ``xforward`` has the names of pipe(8)'s macros; ``ret`` is as sent, ``envid`` is
+    decoded from xtext.
     """
 
     __slots__ = (
@@ -48,7 +49,7 @@ class Mail:
 
 
 class Begun:
-    """A message begins: its envelope is complete."""
+    """DATA was accepted: the envelope is complete, the content follows."""
 
     __slots__ = ("mail",)
 
@@ -57,7 +58,7 @@ class Begun:
 
 
 class Piece:
-    """Some more bytes of the message, in canonical form."""
+    """The next bytes of the message, in canonical form."""
 
     __slots__ = ("content",)
 
@@ -66,18 +67,18 @@ class Piece:
 
 
 class Whole:
-    """The message is whole, and waits for answer()."""
+    """The message is complete and waits for answer()."""
 
     __slots__ = ()
 
 
 class Dropped:
-    """The message that had begun comes to nothing: forget its pieces."""
+    """The message will not be completed: discard its chunks."""
 
     __slots__ = ()
 
 
 class Closed:
-    """The session is over: send the replies and hang up."""
+    """The session is over: send the replies and disconnect."""
 
     __slots__ = ()

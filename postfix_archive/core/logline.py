@@ -1,10 +1,10 @@
-"""One line of Postfix's log: who wrote it, when, about which queue id.
+"""One line of Postfix's log: time, host, process and queue id.
 
-Used by every room that reads the log. Lines come as syslogd(8), rsyslog, postlogd(8)
-and journalctl(1) write them: with or without year, RFC 3339, RFC 5424, seconds since
-1970. Bytes that are no UTF-8 are lone surrogates. What a sender or a remote host can
-choose stands in the text behind the queue id, and is not looked at here. Lines end at
-LF alone: a text may hold U+0085 and U+2028.
+Used by everything that reads the mail log. Parses lines as syslogd(8), rsyslog,
+postlogd(8) and journalctl(1) write them: with or without year, RFC 3339, RFC 5424,
+seconds since 1970. Bytes that are not UTF-8 are lone surrogates. Whatever a sender or a
+remote host can choose is in the text after the queue id, which this module does not
+parse. Only LF ends a line: the text may contain U+0085 and U+2028.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ RFC_3339 = (
 FULL = r"[A-Z][a-z]{2} \d{4}-\d\d-\d\d \d\d:\d\d:\d\d [A-Z]{2,5}"  # journalctl(1)
 SECONDS = r"\d{9,11}\.\d{6}"
 TIME = f"(?:{TRADITIONAL}|{YEAR_FIRST}|{RFC_3339}|{FULL}|{SECONDS})"
-PRIORITY = r"(?:<\d{1,3}>)?"  # as syslog daemons send it to each other
-# postconf(5), enable_long_queue_ids: hexadecimal, or two times, z, inode number.
+PRIORITY = r"(?:<\d{1,3}>)?"  # PRI, RFC 5424 6.2.1: between syslog daemons
+# postconf(5), enable_long_queue_ids: hexadecimal, or seconds, microseconds, z, inode.
 CONSONANTS = "[0-9BCDFGHJKLMNPQRSTVWXYZbcdfghjklmnpqrstvwxyz]"
-NO_QUEUE_ID = "NOQUEUE"  # smtpd(8) has no queue file yet
+NO_QUEUE_ID = "NOQUEUE"  # logged by smtpd(8) before there is a queue file
 QUEUE_ID = (
     f"(?:{NO_QUEUE_ID}|[0-9A-F]{{6,16}}|{CONSONANTS}{{10,14}}z{CONSONANTS}{{1,14}})"
 )
@@ -33,7 +33,7 @@ LINE = re.compile(
     rf" ({QUEUE_ID}): (.*)",
     re.ASCII,
 )
-# As syslog-ng(8) writes it; rsyslog ends the name at the slash, and the daemon is lost.
+# As syslog-ng(8) writes it. rsyslog cuts the name at the slash: no daemon, no match.
 RFC_5424 = re.compile(
     rf"{PRIORITY}1 ({RFC_3339}) (\S+) ([^\s\[\]]+)/([a-z]+) (\d+) \S+"
     rf" (?:-|\[.*?\]) ?(?:\ufeff)?({QUEUE_ID}): (.*)",
@@ -53,11 +53,11 @@ ZONE_NAME = re.compile(r" ([A-Z]{2,5})$")
 
 
 class Line(NamedTuple):
-    """A line of Postfix about one queue file.
+    """A line that a Postfix process logged about one queue file.
 
-    ``time`` is as written; ``service`` is what stands before the daemon's name, as
-    ``postfix`` or ``postfix/submission``; ``text`` is what stands behind the queue id,
-    which is NO_QUEUE_ID while there is none.
+    ``time`` is as logged; ``service`` is what precedes the daemon's name, as
+    ``postfix`` or ``postfix/submission``; ``text`` is what follows the queue id.
+    ``queue_id`` is NO_QUEUE_ID while there is no queue file.
     """
 
     time: str
@@ -70,23 +70,23 @@ class Line(NamedTuple):
 
 
 def read(line: str) -> Line | None:
-    """Return what a line of the log says of a queue file, None if it says nothing."""
+    """Return the parsed line, None if it is not about a queue file."""
     found = LINE.match(line) or RFC_5424.match(line)
     return Line(*found.groups()) if found else None
 
 
 def time_of(line: str) -> str:
-    """Return the time that a line of any log begins with; "" if it does not."""
+    """Return the time at the beginning of any log line, "" if there is none."""
     found = BEGINNING.match(line)
     return found.group(1) if found else ""
 
 
 class Clock:
-    """Reads the times of one log.
+    """Converts the times of one log to Unix time.
 
-    A time without year is the last such one that is not after ``latest`` (seconds since
-    1970) by more than a day: of a file, when it was last written to. One without zone
-    is of ``zone``.
+    A time without year is taken as the last such time that is at most a day after
+    ``latest`` (Unix time): for a file, its modification time. ``zone`` applies to times
+    without a zone.
     """
 
     def __init__(self, latest: float, zone: datetime.tzinfo) -> None:
@@ -96,7 +96,7 @@ class Clock:
         self._seconds = 0.0
 
     def seconds(self, time: str) -> float:
-        """Return a line's time in seconds since 1970; 0.0 if there is no such time."""
+        """Return a line's time as Unix time, 0.0 if it cannot be parsed."""
         if time != self._seen:
             self._seen = time
             self._seconds = self._read(time)
@@ -115,11 +115,11 @@ class Clock:
 
     def _traditional(self, time: str) -> float:
         *date, clock = time.split()
-        years = [int(each) for each in date if len(each) == 4]
-        month, day = (each for each in date if len(each) != 4)
+        years = [int(part) for part in date if len(part) == 4]
+        month, day = (part for part in date if len(part) != 4)
         hour, minute, second = clock.split(":")
         whole, _, fraction = second.partition(".")
-        leap = datetime.datetime(  # a year that has every day
+        leap = datetime.datetime(  # 2000 has a 29 February
             2000, MONTHS[month], int(day), int(hour), int(minute), min(59, int(whole))
         ) + datetime.timedelta(seconds=float(f"0.{fraction or 0}"))
         if years:
@@ -128,7 +128,7 @@ class Clock:
 
     def _without_year(self, when: datetime.datetime) -> float:
         latest = datetime.datetime.fromtimestamp(self._latest + DAY, self._zone)
-        for year in range(latest.year, latest.year - 9, -1):  # 29 February
+        for year in range(latest.year, latest.year - 9, -1):  # 29 Feb: up to 8 years
             try:
                 seconds = self._at(when.replace(year=year))
             except ValueError:
@@ -144,9 +144,9 @@ class Clock:
 
 
 def _joined(time: str) -> str:
-    """Return a time of RFC 3339 without the spaces that journalctl(1) may write.
+    """Return an RFC 3339 time without the spaces that journalctl(1) may write.
 
-    Of a zone's name only UTC is certain; any other is taken for the log's own.
+    Of zone names only UTC is unambiguous; any other is taken as the log's own zone.
     """
     name = ZONE_NAME.search(time)
     if name:

@@ -1,8 +1,8 @@
-"""Which lookup tables Postfix uses, for what, and where that is said.
+"""Find the lookup tables that Postfix uses, and the parameters that name them.
 
-Used by the checks. Reads the values of main.cf and of -o options: restriction lists
-(restriction classes too), header and body checks, maps. proxy: is looked through, and
-so are pipemap: and unionmap: (DATABASE_README).
+Used by doctor and tables. Searches the values of main.cf and of -o options: restriction
+lists, restriction classes, header and body checks, maps. Resolves proxy:, pipemap: and
+unionmap: (DATABASE_README).
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ TYPES = frozenset(
     " mysql netinfo nis nisplus pcre pgsql pipemap randmap regexp sdbm socketmap sqlite"
     " static tcp texthash unionmap unix".split()
 )
-ACCESS = "_access"  # check_sender_access and so on: access(5) and cidr_table(5)
-CHECKS = ("header_checks", "body_checks")  # the ends of five parameters' names
+ACCESS = "_access"  # suffix of check_sender_access etc.: access(5), cidr_table(5)
+CHECKS = ("header_checks", "body_checks")  # suffixes of five parameters' names
 
 
 @dataclass(frozen=True)
 class Lookup:
-    """One use of one table."""
+    """One use of one lookup table."""
 
     table: str  # type: name
     parameter: str  # smtpd_sender_restrictions, header_checks
@@ -33,18 +33,18 @@ class Lookup:
 
     @property
     def place(self) -> str:
-        """Where it is said."""
+        """The file and parameter that name the table."""
         where = f"master.cf {self.service.key}" if self.service else "main.cf"
         return f"{where}: {self.parameter}"
 
     @property
     def has_actions(self) -> bool:
-        """Tell whether the table yields actions: access(5), header_checks(5)."""
+        """True if the table returns actions: access(5), header_checks(5)."""
         return self.check.endswith(ACCESS) or self.parameter.endswith(CHECKS)
 
 
 def named(found: Configuration) -> Iterator[Lookup]:
-    """Give every table that is named anywhere, as often as it is."""
+    """Yield every use of a table in main.cf and master.cf."""
     for name in found.main:
         yield from _in_value(found, name, None)
     for service in found.services:
@@ -55,7 +55,7 @@ def named(found: Configuration) -> Iterator[Lookup]:
 def in_parameter(
     found: Configuration, name: str, service: Service | None = None
 ) -> Iterator[Lookup]:
-    """Give the tables that a parameter names, as this service sees it."""
+    """Yield the tables that a parameter names, as this service sees it."""
     yield from _in_value(found, name, service)
 
 

@@ -1,8 +1,8 @@
-"""The syntax of main.cf (postconf(5)), which archive.cf has too.
+"""The syntax of main.cf (postconf(5)), used for archive.cf.
 
-Used by settings. One ``name = value`` a logical line, a line that begins with white
-space goes on the one before, ``#`` begins a comment line, ``$name`` and ``${name}``
-stand for other values, ``$$`` for a dollar. Raises SettingWrong.
+Used by config/settings. A logical line is ``name = value``; a line that starts with
+white space continues it; ``#`` starts a comment line. ``$name`` and ``${name}`` are
+replaced by other values, ``$$`` by a dollar sign. Raises SettingWrong.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 NAME_CHARS = frozenset(
     "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_"
 )
-DEPTH = 20  # nested $name: deeper is a loop
-LONGEST = 100_000  # characters; $names that double each other grow without end
+DEPTH = 20  # nested $name; more is taken for a loop
+LONGEST = 100_000  # characters; nested $names can grow exponentially
 
 
 def lines(text: str, *, place: str) -> Iterator[tuple[int, str, str]]:
-    """Give number, name and value of each logical line; place is named in errors."""
+    """Yield line number, name and value; path appears in error messages."""
     logical: list[tuple[int, list[str]]] = []
     for number, line in enumerate(text.splitlines(), 1):
         if not line.strip() or line.lstrip().startswith("#"):
@@ -41,7 +41,7 @@ def lines(text: str, *, place: str) -> Iterator[tuple[int, str, str]]:
 
 
 def expanded(value: str, raw: dict[str, str], *, where: str) -> str:
-    """Replace $name, ${name}, $(name) and $$ as postconf(5) does."""
+    """Replace $name, ${name}, $(name) and $$ (postconf(5))."""
     known: dict[str, str] = {"$": "$"}
     return _expanded(value, raw, known, where=where, depth=0)
 
@@ -49,9 +49,9 @@ def expanded(value: str, raw: dict[str, str], *, where: str) -> str:
 def _expanded(
     value: str, raw: dict[str, str], known: dict[str, str], *, where: str, depth: int
 ) -> str:
-    """Expand each $name once: known has those that are done."""
+    """Expand value; expanded_values caches the values of names."""
     if depth > DEPTH:
-        raise SettingWrong(f"{where}: the $names in it refer to each other")
+        raise SettingWrong(f"{where}: the $names in the value refer to each other")
     done = []
     size = len(value)
     while "$" in value:
@@ -64,7 +64,7 @@ def _expanded(
         done += [before, known[name]]
         size += len(known[name])
         if size > LONGEST:
-            raise SettingWrong(f"{where}: the $names in it make it too long")
+            raise SettingWrong(f"{where}: too long after expansion of its $names")
     return "".join([*done, value])
 
 
@@ -79,5 +79,5 @@ def _name(value: str, *, where: str) -> tuple[str, str]:
     while length < len(value) and value[length] in NAME_CHARS:
         length += 1
     if not length:
-        raise SettingWrong(f"{where}: '$' without a name; a plain dollar is '$$'")
+        raise SettingWrong(f"{where}: '$' without a name; write '$$' for a dollar sign")
     return value[:length], value[length:]

@@ -1,10 +1,10 @@
-"""The marker by which journal importers know a report, and forged ones in mail.
+"""The header field by which journal importers recognise an archive copy.
 
-Used by report and front/archive_transport. An importer that finds the marker inside the
-original takes that for the report and drops the true recipients (tried on a widely used
-one). It knows the marker by its letters' case, while everybody else reads a header
-name in any case: so in copies that leave as mail, and only there, such lines of the
-original stand in lower case. The store keeps the exact bytes.
+Used by archive_copy and archive_transport/transport. An importer that finds this marker
+inside the original takes the original for the report and drops the true recipients
+(tried with a widely used one). Importers match the marker case-sensitively; for all
+others a header name has no case. Therefore such lines of the original are in lower case
+in copies that are sent as mail, and only there: the store keeps the exact bytes.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 NAME = b"X-MS-Journal-Report"
-FORMS = ("hybrid", "journal")  # of archive_report_format: those that bear the marker
+FORMS = ("hybrid", "journal")  # values of archive_report_format
 LINE = b"\n" + NAME
 
 
 def is_in(original: Iterable[bytes]) -> bool:
-    """Tell whether a line of the original begins like the marker."""
+    """Return whether a line of the original begins like the marker."""
     held = b"\n"  # as if a line had ended before the first byte
     for piece in original:
         joined = held + piece
@@ -30,7 +30,7 @@ def is_in(original: Iterable[bytes]) -> bool:
 
 
 def lowered(original: Iterable[bytes]) -> Iterator[bytes]:
-    """Give the original with such lines in lower case; its length stays the same."""
+    """Yield the original with such lines in lower case; its size does not change."""
     first = True
     for piece in _replaced(original):
         if piece:
@@ -39,7 +39,7 @@ def lowered(original: Iterable[bytes]) -> Iterator[bytes]:
 
 
 def _replaced(original: Iterable[bytes]) -> Iterator[bytes]:
-    """Give a line end and the original; hold back what a line may yet begin with."""
+    """Yield a line end and the original; buffer what may be the start of a marker."""
     held = b"\n"
     for piece in original:
         joined = (held + piece).replace(LINE, LINE.lower())

@@ -1,6 +1,6 @@
-"""Pieces of MIME messages that this program writes: parts, subjects, text for people.
+"""Builds pieces of the MIME messages that we write: parts, Subject values, text.
 
-Used by report and outcome_report.
+Used by archive_copy and outcome_report.
 """
 
 from __future__ import annotations
@@ -9,12 +9,12 @@ from binascii import b2a_base64
 
 from postfix_archive.core import address, header
 
-SUBJECT_LIMIT = 900  # bytes: one line of RFC 5322 2.1.1 with its name
+SUBJECT_LIMIT = 900  # bytes; with its name below the 998 of RFC 5322 2.1.1
 WORD_BYTES = 45  # bytes in one encoded word, at most 75 characters: RFC 2047 2
 
 
 def part(kind: bytes, description: bytes, body: bytes, encoding: bytes = b"") -> bytes:
-    """Return a part of a multipart; its encoding is 7bit or 8bit unless given."""
+    """Return one body part; its encoding is 7bit or 8bit unless given."""
     encoding = encoding or (b"7bit" if body.isascii() else b"8bit")
     return (
         b"Content-Description: %s\r\nContent-Type: %s\r\n"
@@ -23,15 +23,15 @@ def part(kind: bytes, description: bytes, body: bytes, encoding: bytes = b"") ->
 
 
 def field_text(told_head: bytes, name: bytes) -> bytes:
-    """Return a header field of the original on one line, nothing if it has none."""
+    """Return the value of a header field on one line, empty if there is none."""
     field = header.first(told_head, name)
     return b"" if field is None else address.one_line(field.value)
 
 
 def subject(head: bytes, before: bytes = b"") -> bytes:
-    """Return the original's Subject, in ASCII, behind some words of ours.
+    """Return prefix and the original's Subject, in ASCII.
 
-    Raw 8-bit text becomes encoded words.
+    Raw 8-bit text becomes encoded words (RFC 2047).
     """
     said = before + cut(field_text(head, b"subject") or b"(no subject)")
     if said.isascii():
@@ -49,7 +49,7 @@ def subject(head: bytes, before: bytes = b"") -> bytes:
 
 
 def cut(text: bytes) -> bytes:
-    """Return as much of a text as fits a line (RFC 5322 2.1.1), in whole characters."""
+    """Return text cut to SUBJECT_LIMIT bytes, never inside a UTF-8 character."""
     end = min(len(text), SUBJECT_LIMIT)
     while 0 < end < len(text) and text[end] & 0xC0 == 0x80:
         end -= 1
@@ -57,6 +57,6 @@ def cut(text: bytes) -> bytes:
 
 
 def shown(value: bytes) -> bytes:
-    """Return text for people: UTF-8 as it is, bytes that are none as question marks."""
+    """Return value on one line, in UTF-8; invalid bytes become U+FFFD."""
     text = address.one_line(value)
     return text if text.isascii() else text.decode("utf-8", "replace").encode()

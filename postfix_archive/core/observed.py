@@ -1,7 +1,7 @@
-"""A host as it was observed: all that the doctor's checks may look at.
+"""The state of a host that the doctor's checks get: configuration, files, queue, log.
 
-Used by the checks; back/observing fills it in. A value: nothing here reads a file or
-asks Postfix. What could not be observed is absent, and no check may guess it.
+Used by the checks; doctor.inspection fills it in. A value: no I/O. What could not be
+inspected is absent, and a check does not guess it.
 """
 
 from __future__ import annotations
@@ -18,33 +18,33 @@ from postfix_archive.core.settings import Settings
 
 @dataclass(frozen=True)
 class File:
-    """A file or folder; owner is "" where there is none."""
+    """A file or directory; owner is "" if it does not exist."""
 
     path: str
-    owner: str = ""
+    owner: str = ""  # user name
     mode: int = 0  # permission bits
     is_folder: bool = False
-    device: int = 0  # of its file system
+    device: int = 0  # st_dev
 
     @property
     def is_there(self) -> bool:
-        """Tell whether it exists."""
+        """Tell whether the file exists."""
         return bool(self.owner)
 
 
 @dataclass(frozen=True)
 class Waiting:
-    """A message in the queue.
+    """A message in Postfix's queue.
 
-    One from the future, since the clock was set back, counts as old as it is ahead:
-    nobody knows how long it has waited, and Postfix lets it wait till then.
+    After the clock was set back, an arrival time can be in the future: its distance
+    counts as age then, for Postfix keeps the message until that time.
     """
 
     queue_id: str
     age: int  # seconds
     sender: str
     recipients: tuple[str, ...]
-    reasons: tuple[str, ...]  # why each recipient waits; "" if not yet tried
+    reasons: tuple[str, ...]  # delay_reason of each recipient; "" if not yet tried
     content_filter: str = ""
     queue: str = ""  # incoming, active, deferred, hold
 
@@ -55,61 +55,63 @@ class Waiting:
 
     @property
     def reason(self) -> str:
-        """Why it waits."""
+        """The first delay reason."""
         return next(filter(None, self.reasons), "not tried yet")
 
 
 @dataclass(frozen=True)
 class Neighbour:
-    """Another Postfix instance of this host that has the archive too."""
+    """Another Postfix instance on this host with the archive installed."""
 
-    directory: str
+    directory: str  # configuration directory
     archives: tuple[str, ...]
-    keys: frozenset[str]  # digests of its keys, to compare
+    keys: frozenset[str]  # SHA-256 digests of its site keys
 
 
 @dataclass(frozen=True)
 class Observed:
-    """One Postfix instance and its archive."""
+    """One Postfix instance and its archive, as inspected."""
 
     found: Configuration
-    settings: Settings | None  # None: see trouble
+    settings: Settings | None  # None: see settings_error
     trouble: str = ""  # why archive.cf could not be read
-    reference: Mapping[str, Service] = field(default_factory=dict)  # master.cf.d
+    # services of master.cf.d, by name/type
+    reference: Mapping[str, Service] = field(default_factory=dict)
     files: Mapping[str, File] = field(default_factory=dict)  # by path
-    pythons: Mapping[str, str] = field(
-        default_factory=dict
-    )  # program -> unlike its own
+    # program directory -> Python of another version than it was installed for
+    pythons: Mapping[str, str] = field(default_factory=dict)
     groups: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # by user
-    closed: Mapping[str, str] = field(default_factory=dict)  # path -> folder before it
-    tables: Mapping[str, str] = field(default_factory=dict)  # type: path -> its lines
-    answers: Mapping[tuple[str, str], str] = field(default_factory=dict)  # table, key
-    silent_ports: tuple[str, ...] = ()  # address:port where nobody answers
-    handed_in: tuple[str, ...] = ()  # queue ids: by a hand-back port, not by the filter
-    free: Mapping[str, int] = field(default_factory=dict)  # path -> bytes
+    # path -> directory that its user cannot search
+    closed: Mapping[str, str] = field(default_factory=dict)
+    tables: Mapping[str, str] = field(default_factory=dict)  # type: path -> text
+    # (table, key) -> result of the lookup
+    answers: Mapping[tuple[str, str], str] = field(default_factory=dict)
+    silent_ports: tuple[str, ...] = ()  # address:port that accepts no connection
+    handed_in: tuple[str, ...] = ()  # queue ids; see unarchived_reinjection
+    free: Mapping[str, int] = field(default_factory=dict)  # directory -> bytes
     waiting: tuple[Waiting, ...] = ()
-    stale: tuple[str, ...] = ()  # native tables older than their sources
+    stale: tuple[str, ...] = ()  # compiled tables that differ from their sources
     tables_trouble: str = ""  # why archive_tables cannot be compiled
-    keys: frozenset[str] = frozenset()
+    keys: frozenset[str] = frozenset()  # SHA-256 digests of the site keys
     neighbours: tuple[Neighbour, ...] = ()
     fallback: int = 0  # capsules in the fallback directory
     fallback_age: int = 0  # seconds, of the oldest
-    fallback_why: str = ""
-    held: int = 0  # originals that a rescue has put on hold
+    fallback_why: str = ""  # why the oldest is there
+    held: int = 0  # originals that a rescue put on hold
     rescued_age: float | None = None  # seconds since the last rescue
     log_trouble: str = ""  # why Postfix's log cannot be found or read
-    follower: str = ""  # the unit or the file of cron that runs outcomes
-    followed_age: float | None = None  # seconds since it read the log to its end
-    gap: Mapping[str, Any] | None = None  # the gate past the archive is open
+    follower: str = ""  # path of the unit or cron file that runs outcomes
+    followed_age: float | None = None  # seconds since it reached the log's end
+    gap: Mapping[str, Any] | None = None  # record of the bypass, if it is on
     is_running: bool = True
-    is_default: bool = True  # this is the instance that commands take without -c
+    is_default: bool = True  # the instance that commands use without -c
 
     def doors(self) -> Iterator[Service]:
-        """Give the services of master.cf that run one of our launchers."""
+        """Yield the pipe(8) services that run one of our launchers."""
         yield from (each for each in self.found.services if doors.is_door(each))
 
     def launched(self) -> Iterator[Service]:
-        """Give the same and the workers of the lmtp door."""
+        """Yield the pipe(8) and spawn(8) services that run one of our launchers."""
         yield from filter(doors.is_launched, self.found.services)
 
     def user(self) -> str:
@@ -118,34 +120,34 @@ class Observed:
         return users[0] if users else "postfix-archive"
 
     def stamps(self) -> list[Service]:
-        """Return the stamp filters: archive-stamp, archive-stamp-2 and so on."""
+        """Return the pipe(8) stamp filters: archive-stamp, archive-stamp-2, ..."""
         return [each for each in self.doors() if launcher(each) == ways.STAMP]
 
     def captures(self) -> list[Service]:
-        """Return all by which mail comes to a stamp filter: these, or lmtp(8)."""
+        """Return the stamp filter transports: pipe(8), or lmtp(8) in lmtp mode."""
         services = self.found.services
         return [*self.stamps(), *(e for e in services if doors.is_client(e))]
 
     def clients(self) -> list[Service]:
-        """Return the services by which mail comes in: smtpd and pickup, not ours."""
+        """Return the services that receive mail: smtpd and pickup, without ours."""
         return ways.clients(self.found)
 
     def number(self, name: str, service: Service | None = None) -> int | None:
-        """Return a parameter as a number, or seconds if a time; None if it is none."""
+        """Return a parameter as a number, in seconds if a time; None if neither."""
         return self.found.seconds(name, service)
 
     def limit(self, name: str, default: str) -> int:
-        """Return a parameter of a transport, or what counts where it is not set."""
+        """Return a parameter of a transport, or its default parameter if not set."""
         own = self.number(name) if self.found.value(name) else None
         return (self.number(default) or 0) if own is None else own
 
     def command(self, *words: str) -> str:
-        """Return a command of Postfix's for this instance, to be typed in a shell."""
+        """Return a Postfix command for this instance, quoted for a shell."""
         where = [] if self.is_default else ["-c", self.found.directory]
         return shlex.join([words[0], *where, *words[1:]])
 
     def ours(self, *words: str) -> str:
-        """Return a command of postfix-archive for this instance."""
+        """Return a postfix-archive command for this instance, quoted for a shell."""
         where = [] if self.is_default else ["-c", self.found.directory]
         return shlex.join(["postfix-archive", *where, *words])
 
@@ -155,10 +157,11 @@ class Observed:
 
     def option(self, service: Service, name: str, value: str) -> str:
         """Return the command that sets an -o option of a service of master.cf."""
-        held = ",".join(configuration.words(value)) if " " in value else value
-        return self.command("postconf", "-P", "-e", f"{service.key}/{name} = {held}")
+        # master.cf cannot have a space in a value; commas mean the same.
+        joined = ",".join(configuration.words(value)) if " " in value else value
+        return self.command("postconf", "-P", "-e", f"{service.key}/{name} = {joined}")
 
 
 def launcher(service: Service) -> str:
-    """Return the name of the program that a pipe(8) service runs, "" without one."""
+    """Return the file name of the program that a service runs, "" without one."""
     return service.argument("argv").rpartition("/")[2]

@@ -1,13 +1,14 @@
-"""The outcome report: what became of all recipients of an archived message.
+"""Builds the outcome report: the outcomes of all recipients of an archived message.
 
-Used by settling. A multipart/report (RFC 6522) in the shape of Postfix's bounce(8):
+Used by report_queue and wait_for_outcome. A multipart/report (RFC 6522) like those of
+bounce(8):
 
-    text/plain               for people
+    text/plain               one line for each recipient and outcome
     message/delivery-status  the envelope and each recipient (RFC 3464, RFC 6533)
     text/rfc822-headers      the header of the original
 
-Replies of remote hosts and the original's header are others' words: no control
-character of theirs begins a line of ours.
+Replies of remote hosts and the original's header are untrusted: control characters are
+escaped, so that they cannot begin a field.
 """
 
 from __future__ import annotations
@@ -32,24 +33,24 @@ if TYPE_CHECKING:
     from postfix_archive.core.record import Record
     from postfix_archive.core.results import Result, Results
 
-NAME_DIGITS = 8  # of what is covered: tells the reports on one record apart
-# As smtp(8) and lmtp(8) put a reply into their log line.
+NAME_DIGITS = 8  # enough to tell the reports on one record apart
+# A reply in a log line of smtp(8) or lmtp(8).
 SAID = re.compile(
     r"host \S+ (?:said|refused to talk to me): (.*?)" r"(?: \(in reply to [^()]*\))?",
     re.DOTALL,
 )
-# For statuses that are missing or of another class than the action (RFC 3464 2.3.4):
-# what discard(8) has thrown away it calls 2.0.0.
+# For a status that is missing or of another class than the action (RFC 3464 2.3.4):
+# discard(8) logs 2.0.0.
 CLASSES = {"delivered": "2", "relayed": "2", "expanded": "2", "failed": "45"}
 ANY_STATUS = {"2": "2.0.0", "45": "5.0.0"}
 DELAYED = "4.0.0"
 
 
 class Became:
-    """What became of recipients, for an archive copy that tells it.
+    """The known outcomes, for an archive copy that reports them.
 
-    ``fields`` are the lines about each recipient (RFC 3464 2.3), by its final and its
-    original address, those it was expanded to below it; ``summary`` is a sentence.
+    ``fields`` has the per-recipient fields (RFC 3464 2.3) by final and original
+    address, with those of the recipients it was expanded to. ``summary`` is a sentence.
     """
 
     __slots__ = ("fields", "summary")
@@ -60,7 +61,7 @@ class Became:
 
 
 def became(found: Results) -> Became:
-    """Return that of recipients all of which are settled."""
+    """Return the outcomes of recipients that are all settled."""
     told = Became()
     key = b"", b""
     for each in found.all():
@@ -71,7 +72,7 @@ def became(found: Results) -> Became:
             fields = _recipient(each, each.outcome)
             told.fields[key] = fields if before is None else before + b"\r\n" + fields
     kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(found.kinds.items()))
-    told.summary = f"It was kept back until its outcome was known: {kinds}."
+    told.summary = f"This copy was deferred until the outcome was known: {kinds}."
     return told
 
 
@@ -80,8 +81,8 @@ def written(
 ) -> bytes:
     """Return the report on a record, in canonical form.
 
-    head is the original's first bytes, sender the address in From:, edge the MIME
-    boundary (report.boundary), now Unix time.
+    head is the original's first bytes, sender the address in From:, boundary that of
+    archive_copy.make_boundary(), now Unix time.
     """
     told = [each for each in kept.results.all() if each.counts]
     top = head[: header.end(head)]
@@ -123,7 +124,7 @@ def _text(kept: Record, told: list[Result]) -> bytes:
     lines = [
         b"This is the mail archive at host %s." % kept.envelope.host,
         b"",
-        b"What became of a message that was archived for %s as" % kept.archive.encode(),
+        b"Outcomes of the message that was archived for %s as" % kept.archive.encode(),
         b"%s:" % kept.archive_id.encode(),
         b"",
         b"Sender: " + (mime.shown(kept.envelope.sender) or b"<>"),
@@ -154,7 +155,7 @@ def _status(kept: Record, told: list[Result]) -> bytes:
 
 
 def _recipient(result: Result, became: Outcome) -> bytes:
-    """Return the lines about one recipient (RFC 3464 2.3)."""
+    """Return the per-recipient fields (RFC 3464 2.3)."""
     named = envelope.Recipient(
         address.as_bytes(result.recipient), address.as_bytes(result.original)
     )
@@ -183,7 +184,7 @@ def _recipient(result: Result, became: Outcome) -> bytes:
 
 
 def _code(became: Outcome) -> str:
-    """Return a status that fits the action, as RFC 3464 2.3.4 wants it."""
+    """Return a status that fits the action, as RFC 3464 2.3.4 requires."""
     classes = CLASSES.get(became.action)
     if classes is None:
         return became.status or DELAYED
@@ -192,13 +193,13 @@ def _code(became: Outcome) -> str:
 
 
 def _remote(became: Outcome) -> str:
-    """Return the host of host[address]:port; nothing for a transport of ours."""
+    """Return the host in host[address]:port, empty for a transport of this host."""
     host, bracket, _ = became.remote.partition("[")
     return f"dns; {host}" if host and bracket else ""
 
 
 def _diagnostic(became: Outcome) -> str:
-    """Return who said what: the remote host, or Postfix, as bounce(8) tells it."""
+    """Return the reply of the remote host or Postfix, as bounce(8) writes it."""
     found = SAID.fullmatch(became.reply)
     if found:
         return f"smtp; {found[1]}"
@@ -208,7 +209,7 @@ def _diagnostic(became: Outcome) -> str:
 
 
 def _date(at: str) -> str:
-    """Return a time of the journal as mail writes it; nothing if it is none."""
+    """Return an RFC 3339 time as an RFC 5322 date, empty if it is invalid."""
     try:
         moment = datetime.datetime.fromisoformat(at)
     except ValueError:
@@ -226,7 +227,7 @@ def _headers(top: bytes) -> bytes:
 
 
 def _encoding(body: bytes) -> bytes:
-    """A multipart is no narrower than its widest part (RFC 2045 6.4)."""
+    """Return the encoding, at least as wide as that of each part (RFC 2045 6.4)."""
     shape = wire.Shape()
     shape.take(body)
     return shape.encoding

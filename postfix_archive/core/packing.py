@@ -1,13 +1,12 @@
-"""The form in which a capsule travels through Postfix's queue: no check reads it.
+"""The packed form of a capsule in Postfix's queue, which body_checks cannot read.
 
-Used by stamp_filter (packs) and back/spool (unpacks). A queue file that postsuper -r
-sends through pickup(8) meets the postmaster's body_checks, which could change, refuse,
-throw away or redirect what they find words in. They look at the beginning of a body
-only (body_checks_size_limit in postconf(5)). So that is in base64 (RFC 2045 6.8), where
-they find no more than in any attachment. After an empty line the rest is plain, for a
-capsule must not be much larger than its message: cleanup(8) bounces what comes from
-pickup(8) and exceeds message_size_limit. Capsules of earlier versions are plain, or in
-base64 to their end: they are read as well.
+stamp_filter/capture packs, system/spool unpacks. After postsuper -r a queue file
+passes through pickup(8) and cleanup(8) again, where body_checks could change, reject,
+discard or redirect it. They inspect only the beginning of a body
+(body_checks_size_limit in postconf(5)). Therefore that beginning is in base64 (RFC 2045
+6.8). After an empty line the rest is plain, since a capsule must not be much larger
+than its message: cleanup(8) bounces mail from pickup(8) above message_size_limit.
+Capsules of earlier versions, plain or in base64 to the end, are read too.
 """
 
 from __future__ import annotations
@@ -22,18 +21,18 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 FIELD = b"\r\nContent-Transfer-Encoding: "
-PLAIN, PACKED = FIELD + b"8bit\r\n", FIELD + b"base64\r\n"  # the second: earlier ones
-EMPTY_LINE = b"\r\n\r\n"  # with the end of the line before it
+PLAIN, PACKED = FIELD + b"8bit\r\n", FIELD + b"base64\r\n"  # base64: earlier versions
+EMPTY_LINE = b"\r\n\r\n"  # with the end of the line above
 LINE = 76  # characters: RFC 2045 6.8, and what attachments have
 STEP = LINE * 3 // 4  # bytes a line
-# Bytes of fields and original that are packed at least, if there are as many: in base64
-# 131,072, over twice the 51,200 that body_checks_size_limit is by default.
+# Bytes of fields and original to pack (all, if there are fewer). They make 131,072
+# bytes of base64, over twice the default of body_checks_size_limit (51200).
 BEGINNING_SIZE = 96 << 10
 MAGIC = b2a_base64(capsule.MAGIC[: len(capsule.MAGIC) // 3 * 3], newline=False)
 
 
 def packed(preamble: bytes, original: Iterable[bytes]) -> Iterator[bytes]:
-    """Give a capsule of this preamble and original as it goes into the queue."""
+    """Yield a capsule of this preamble and original in its packed form."""
     start = header.body_start(preamble)
     yield preamble[:start]
     held, size = preamble[start:], 0
@@ -55,16 +54,16 @@ def packed(preamble: bytes, original: Iterable[bytes]) -> Iterator[bytes]:
 
 
 def is_packed(head: bytes) -> bool:
-    """Tell whether a message with these first bytes is a capsule in that form."""
+    """Return whether a message with these first bytes is a packed capsule."""
     start = header.body_start(head)
     return start >= 0 and head.startswith(MAGIC, start)
 
 
 def unpacked(pieces: Iterable[bytes]) -> Iterator[bytes]:
-    """Give a packed capsule with its plain body: header lines, fields, original.
+    """Yield a packed capsule in its plain form: header, fields, original.
 
-    The header must stand in the first piece; an end that is cut off is left out. Raises
-    CapsuleBroken when the beginning of the body is no base64.
+    The whole header must be in the first piece. Incomplete base64 at the end is
+    dropped. Raises CapsuleBroken when the beginning of the body is not base64.
     """
     left = iter(pieces)
     head = next(left, b"")
@@ -91,7 +90,7 @@ def unpacked(pieces: Iterable[bytes]) -> Iterator[bytes]:
 
 
 def _cut(content: bytes, end: int) -> int:
-    """Return the last place up to end that does not part a CRLF."""
+    """Return the last offset up to end that does not split a CRLF."""
     end = max(0, end)
     while content[:end].endswith(b"\r"):
         end -= 1
@@ -109,5 +108,5 @@ def _bytes(text: bytes) -> bytes:
         return a2b_base64(text)
     except Error as problem:
         raise CapsuleBroken(
-            f"a capsule whose body is no base64 ({problem}): altered in the queue"
+            f"capsule body is not base64 ({problem}): altered in the queue"
         ) from None

@@ -1,11 +1,11 @@
-"""Follows messages through the queue files of this host, as Postfix's log tells it.
+"""Follows messages through the queue files of this host, by the mail log.
 
-Used by front/outcomes by way of resolving, and by nobody else. One queue file begets
-another: the stamp filter hands back, a content filter re-injects, local(8) forwards,
-postsuper -r requeues. Three things link them: what the second says of where it came
-from (orig_queue_id=, orig_id=), what the first was told (queued as, forwarded as), and
-for filters that say neither, the Message-ID. Only what a host's own daemons say
-counts: a remote host that names a queue id of ours is not believed.
+Used by outcomes.resolver and outcomes.follower. One queue file leads to another: the
+stamp filter reinjects, a content filter reinjects, local(8) forwards, postsuper -r
+requeues. Three things link them: the origin that the second one's log line names
+(orig_queue_id=, orig_id=), the reply that the first one got (queued as, forwarded as),
+and, for filters that log neither, the Message-ID. Only log lines of this host's own
+daemons count: a queue id in a remote host's reply is not trusted.
 """
 
 from __future__ import annotations
@@ -25,31 +25,30 @@ REQUEUED_FROM = " orig_id="
 MESSAGE_ID = "message-id=<"
 ARCHIVED_AS = "archived as "
 LOCAL_CLIENTS = ("[127.", "[::1]", "[unknown]")
-# Capsules and copies: mail of the archive itself.
 HANDBACK = "/archive-handback"
 EXPIRED = "expired, returned to sender"  # also force-expired, by postsuper -e
 DISCARDED = ("discard: ", "milter-discard: ")
+# Mail of the archive itself.
 COPIES = ("/archive-capsule", "/archive-copy", "/archive-relay")
-ASIDE = tuple(f"{each}-cleanup" for each in COPIES)
+ASIDE = tuple(f"{name}-cleanup" for name in COPIES)
 
 
 class Passage:
-    """Takes in the log, line by line, and links the queue files in it.
+    """Parses log lines one by one and links the queue files in them.
 
-    ``not_understood`` counts lines that look like delivery attempts and could not be
-    read for sure.
+    ``unparsed_count`` counts lines that look like delivery attempts and are ambiguous.
     """
 
     def __init__(self, filters: tuple[str, ...] = ()) -> None:
-        """Begin; filters are the content filters of this host, transport:nexthop."""
+        """Begin; filters are the content filters of this host, as transport:nexthop."""
         self.queue = QueueFiles()
         self.not_understood = 0
         self._filters = filters
 
-    # --- what the log says ----------------------------------------------------------
+    # --- log lines ------------------------------------------------------------------
 
     def take(self, line: Line, at: float) -> None:
-        """Take in one line, written at that time (seconds since 1970)."""
+        """Process one line, logged at this Unix time."""
         self.queue.now = max(self.queue.now, at)
         if line.service.endswith(ASIDE):
             return
@@ -61,7 +60,7 @@ class Passage:
             reader(self, line, at)
 
     def _taken(self, line: Line, at: float) -> None:
-        """smtpd(8) or qmqpd(8) names its client, pickup(8) a user: a new queue file."""
+        """A new queue file: smtpd(8) and qmqpd(8) log client=, pickup(8) logs uid=."""
         if line.daemon == PICKUP:
             if not line.text.startswith("uid="):
                 return
@@ -83,14 +82,14 @@ class Passage:
             self.queue.child(self.queue.current(rest.partition(",")[0]), file)
 
     def _requeued_from(self, file: QueueFile, text: str) -> None:
-        """``uid=… from=<…> orig_id=…``; the sender cannot write the end."""
+        """Parse ``uid=… from=<…> orig_id=…``; the sender cannot choose the end."""
         _, mark, before = text.rpartition(REQUEUED_FROM)
         old = self.queue.current(before) if mark and before.isalnum() else None
         if old is not None and old.end == queuefile.REQUEUED:
             self.queue.child(old, file)
 
     def _messaged(self, line: Line, at: float) -> None:
-        """cleanup(8) says the Message-ID, or that the message is on hold."""
+        """cleanup(8) logs the Message-ID, or a HOLD or DISCARD action."""
         if line.text.startswith("hold: ") or line.text.startswith("milter-hold: "):
             self._held(line, at)
         if line.text.startswith(DISCARDED):
@@ -100,25 +99,25 @@ class Passage:
             return
         file = self.queue.current(line.queue_id)
         if file is None or file.end in queuefile.ENDS:
-            # Of a bounce, or forwarded by local(8).
+            # A bounce, or a message that local(8) forwards.
             file = self.queue.begin(line.queue_id, at)
         self.queue.message_id(file, line.text[len(MESSAGE_ID) - 1 :])
 
     def _queued(self, line: Line, at: float) -> None:
-        """qmgr(8): it has the message, it gives up, it is done."""
+        """qmgr(8) logs that a message is active, expired or removed."""
         if line.text == "removed":
             self.queue.end(line.queue_id, queuefile.REMOVED, at)
         elif line.text.startswith("from=<"):
             file = self.queue.get(line.queue_id, at)
             if line.text.endswith(EXPIRED):
-                # Of a cut line the sender has chosen the end.
+                # The sender chooses the end of a truncated line.
                 file.expired = 0.0 if delivery.may_be_cut(line.text) else at
             else:
                 file.count = _number(line.text.rpartition(", nrcpt=")[2])
             self.queue.touch(file)
 
     def _superseded(self, line: Line, at: float) -> None:
-        """postsuper(1), for the postmaster."""
+        """postsuper(1) logs what the postmaster did with a queue file."""
         if line.text == "removed":
             self.queue.end(line.queue_id, queuefile.DELETED, at)
         elif line.text == "requeued":
@@ -136,13 +135,13 @@ class Passage:
         self.queue.touch(file)
 
     def _attempted(self, line: Line, at: float) -> None:
-        """Any delivery agent: what became of one recipient."""
+        """Any delivery agent: one delivery attempt for one recipient."""
         attempt = delivery.read(line.text)
         if attempt is None:
             self.not_understood += 1
             return
         if attempt.status in ("deliverable", "undeliverable"):
-            return  # a probe
+            return  # address verification, sendmail -bv
         file = self.queue.get(line.queue_id, at)
         original = attempt.original if attempt.original != attempt.recipient else ""
         entry = file.entry(attempt.recipient, original)
@@ -153,7 +152,7 @@ class Passage:
     # --- links ----------------------------------------------------------------------
 
     def _link(self, file: QueueFile, entry: Entry, attempt: Attempt) -> None:
-        """Note in which queue file of this host a recipient goes on, if in one."""
+        """Record in which queue file of this host the delivery continues, if any."""
         if attempt.status != "sent":
             return
         if entry.daemon in ("pipe", "lmtp") and relays.is_stamp(attempt.relay):
@@ -172,8 +171,8 @@ class Passage:
             self.queue.touch(other)
 
     def _can_follow(self, file: QueueFile, other: QueueFile, entry: Entry) -> bool:
-        """Tell whether a queue file can be what became of another one."""
-        family = {"", file.key, *(each.key for each in self._ancestors(file))}
+        """Tell whether a queue file can continue another one."""
+        family = {"", file.key, *(before.key for before in self._ancestors(file))}
         if other.begun < file.begun or other.parent not in family:
             return False
         if entry.daemon == "local":
@@ -181,40 +180,40 @@ class Passage:
         return other.came != "" and (other.is_local or other.parent != "")
 
     def _captured(self, file: QueueFile, attempt: Attempt) -> None:
-        """``… archived as …; queued as …``, the same by pipe(8) and by lmtp(8)."""
+        """Parse ``… archived as …; queued as …``, the same in pipe and lmtp mode."""
         _, mark, rest = attempt.reply.partition(ARCHIVED_AS)
         archive_id = rest[:49]
         if mark and trace.is_archive_id(archive_id):
             self.queue.captured(file, archive_id)
 
     def _is_here(self, relay: str) -> bool:
-        """Tell whether the other side is on this host."""
+        """Tell whether a relay is on this host."""
         return relays.is_here(relay) or self.is_filter(relay)
 
     def is_filter(self, relay: str) -> bool:
-        """Tell whether a relay, as a log line has it, is a content filter."""
+        """Tell whether a relay, as logged, is a content filter."""
         return any(relays.is_same(each, relay) for each in self._filters)
 
     def came_back(self, file: QueueFile, entry: Entry) -> list[QueueFile]:
-        """Return the queue files in which a filter gave this recipient's message back.
+        """Return the queue files in which a filter reinjected this recipient's message.
 
-        By what they say of themselves, else by the Message-ID, when just one can be.
-        Of several those that have the recipient: a filter may give back in pieces.
+        By the origin in their log lines, else by the Message-ID if only one matches. Of
+        several, those with the recipient: a filter may reinject in pieces.
         """
         said = self.queue.named(entry.links)
-        told = {each.key: each for each in (*said, *self.offspring(file))}
+        told = {child.key: child for child in (*said, *self.offspring(file))}
         if told:
             mine = _for(sorted(told.values(), key=_serial), entry.recipient) or said
             mine = mine or list(told.values())
             return list(self._up_to_next(mine, entry.recipient))
         alike = [
-            each
-            for each in self.queue.alike(file)
-            if each.is_local
-            and each.came
-            and each.parent in ("", file.key)
-            and each.begun >= file.begun
-            and not each.archive_id
+            other
+            for other in self.queue.alike(file)
+            if other.is_local
+            and other.came
+            and other.parent in ("", file.key)
+            and other.begun >= file.begun
+            and not other.archive_id
         ]
         alike = _for(alike, entry.recipient) or alike
         return alike if len(alike) == 1 else []
@@ -222,26 +221,27 @@ class Passage:
     def _up_to_next(
         self, files: list[QueueFile], recipient: str
     ) -> Iterator[QueueFile]:
-        """Give the queue files before the next filter: those after it are its own."""
-        for each in files:
-            yield each
-            if any(self.is_filter(one.relay) for one in each.entries_of(recipient)):
+        """Yield the queue files up to the next filter: that reinjects the others."""
+        for file in files:
+            yield file
+            entries = file.entries_of(recipient)
+            if any(self.is_filter(entry.relay) for entry in entries):
                 return
 
     def offspring(self, file: QueueFile) -> list[QueueFile]:
-        """Return the queue files given back that say they come from this one.
+        """Return the reinjected queue files that name this one as their origin.
 
-        Or from one before it: smtp(8) hands on the queue id that it was told itself.
-        What postsuper -r has requeued was given back by nobody.
+        Or one before it: smtp(8) passes on the orig_queue_id that it got itself. A
+        message that postsuper -r requeued is not reinjected.
         """
         found = self.queue.named(file.children)
         for before in self._ancestors(file):
             found += [
-                each
-                for each in self.queue.named(before.children)
-                if each.serial > file.serial and not each.service.endswith(HANDBACK)
+                child
+                for child in self.queue.named(before.children)
+                if child.serial > file.serial and not child.service.endswith(HANDBACK)
             ]
-        return [each for each in found if each.came != PICKUP]
+        return [child for child in found if child.came != PICKUP]
 
     def _ancestors(self, file: QueueFile) -> Iterator[QueueFile]:
         seen = {file.key}
@@ -254,7 +254,7 @@ class Passage:
             file = before
 
     def reached(self, file: QueueFile) -> set[str]:
-        """Return the keys of all queue files in which this one goes on, and its own."""
+        """Return the keys of this queue file and of all that continue it."""
         found = {file.key}
         left = [file]
         while left:
@@ -266,15 +266,15 @@ class Passage:
 
     def _next(self, file: QueueFile) -> Iterator[QueueFile]:
         yield from self.queue.named(file.children)
-        for each in file.entries:
-            yield from self.queue.named(each.links)
-            if self.is_filter(each.relay):
-                yield from self.came_back(file, each)
+        for entry in file.entries:
+            yield from self.queue.named(entry.links)
+            if self.is_filter(entry.relay):
+                yield from self.came_back(file, entry)
 
 
 def _for(files: list[QueueFile], recipient: str) -> list[QueueFile]:
-    """Return those in which a recipient was tried."""
-    return [each for each in files if each.entries_of(recipient)]
+    """Return the queue files with a delivery attempt for a recipient."""
+    return [file for file in files if file.entries_of(recipient)]
 
 
 def _serial(file: QueueFile) -> int:

@@ -1,7 +1,7 @@
-"""What the doctor has to ask lookup tables, and which it has to read.
+"""The lookup tables that the doctor reads, and the keys that it looks up.
 
-Used by back/observing, which asks, and by the checks, which find the answers under the
-same table and key.
+Used by doctor.inspection, which does the lookups, and by the checks, which find the
+results under the same table and key.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ VIRTUAL = ("virtual_alias_maps", "virtual_mailbox_maps", "relay_recipient_maps")
 
 
 def tables(found: Configuration) -> Iterator[str]:
-    """Give the tables whose lines count: actions, and who gets blind copies."""
-    every = [each for each in lookups.named(found) if each.has_actions]
+    """Yield the tables to read in full: those with actions, and bcc maps."""
+    uses = [each for each in lookups.named(found) if each.has_actions]
     for parameter in BCC:
-        every += lookups.in_parameter(found, parameter)
-    yield from dict.fromkeys(each.table for each in every)
+        uses += lookups.in_parameter(found, parameter)
+    yield from dict.fromkeys(each.table for each in uses)
 
 
 def keys(found: Configuration, settings: Settings | None) -> Iterator[tuple[str, str]]:
-    """Give table and key of everything that is to be asked."""
+    """Yield table and key of each lookup."""
     for parameter in REWRITING:
         for each in lookups.in_parameter(found, parameter):
             yield each.table, REQUEST
@@ -44,7 +44,7 @@ def keys(found: Configuration, settings: Settings | None) -> Iterator[tuple[str,
 
 
 def _of_archive(found: Configuration, archive: str) -> Iterator[tuple[str, str]]:
-    """Ask what becomes of mail to an archive address."""
+    """Yield table and key of the lookups that Postfix makes for an archive address."""
     user, _, domain = archive.rpartition("@")
     for parameter in LOCAL:
         for each in lookups.in_parameter(found, parameter):

@@ -1,8 +1,9 @@
-"""One queue file and what the log has told of it so far: recipients, links, its end.
+"""One queue file as the mail log describes it: recipients, links, how it ended.
 
-Used by passage. A short queue id names many queue files one after the other: each is a
-value of its own here, with a key that is never used again. What is written down with
-words() comes back with from_words(), so that a reader of the log may die at any time.
+Used by maillog.queue_tracker. A short queue id names many queue files one after the
+other: each is a QueueFile of its own here, with a key that is never used again.
+as_dict() and from_dict() save and restore it, so that a reader of the log may be killed
+at any time; the field names are keys of that saved state.
 """
 
 from __future__ import annotations
@@ -13,18 +14,20 @@ from typing import Any
 from postfix_archive.core import delivery
 from postfix_archive.core.delivery import Attempt
 
-REMOVED = "removed"  # qmgr(8): it is done with it
-DELETED = "deleted"  # postsuper -d
-REQUEUED = "requeued"  # postsuper -r: another queue file goes on
-DISCARDED = "discarded"  # by a DISCARD action: accepted, and never queued
+REMOVED = "removed"  # by qmgr(8), when delivery is complete
+DELETED = "deleted"  # by postsuper -d
+REQUEUED = "requeued"  # by postsuper -r: another queue file continues it
+DISCARDED = "discarded"  # by a DISCARD action: accepted, but never queued
 ENDS = (REMOVED, DELETED, REQUEUED, DISCARDED)
 
 
 @dataclass
 class Entry:
-    """What the last attempt at one recipient of a queue file came to.
+    """The last delivery attempt for one recipient of a queue file.
 
-    ``links`` are the keys of queue files on this host in which it goes on.
+    ``links`` are the keys of queue files on this host that continue the delivery.
+    ``at`` is Unix time. ``delivered``: local(8) delivered to a mailbox or command of
+    this recipient.
     """
 
     recipient: str
@@ -34,15 +37,16 @@ class Entry:
     dsn: str = ""
     status: str = ""
     reply: str = ""
-    at: float = 0.0  # seconds since 1970
+    at: float = 0.0
     tries: int = 0
     links: list[str] = field(default_factory=list)
-    delivered: bool = False  # by local(8) to a mailbox or command of this recipient
+    delivered: bool = False
 
     def add(self, attempt: Attempt, daemon: str, at: float) -> None:
-        """Take in one more attempt.
+        """Add a delivery attempt.
 
-        local(8) may say sent twice, when .forward keeps a copy: both count.
+        local(8) may log status=sent twice, when .forward keeps a copy: one try, both
+        count as deliveries.
         """
         self.tries += not (attempt.status == self.status == "sent")
         if daemon == "local" and attempt.status == "sent":
@@ -57,60 +61,71 @@ class Entry:
 
 @dataclass
 class QueueFile:
-    """One queue file; times are in seconds since 1970."""
+    """One queue file; all times are Unix times.
+
+    ``came`` is the daemon that received it (smtpd, qmqpd, pickup), "" if it was created
+    on this host. ``is_local``: the client is on this host. ``is_aside``: mail of the
+    archive itself (capsule or archive copy). ``parent`` is the key of the queue file
+    that it continues, ``children`` those that name it as their origin. ``count`` is
+    qmgr(8)'s number of recipients. ``end`` is one of END_REASONS or "", ``expired``
+    when qmgr(8) returned it to the sender. ``is_told``: all outcomes are in the
+    journals. ``archive_id`` is that of its capture, if the stamp filter captured it.
+    """
 
     key: str
     queue_id: str
     begun: float = 0.0
-    came: str = ""  # the daemon that took it: smtpd, pickup, qmqpd; or nothing
+    came: str = ""
     service: str = ""
-    is_local: bool = False  # from a client on this host
-    is_aside: bool = False  # a capsule or a copy: mail of the archive itself
-    parent: str = ""  # key of the queue file that it continues
+    is_local: bool = False
+    is_aside: bool = False
+    parent: str = ""
     message_id: str = ""
-    count: int = 0  # of recipients, as qmgr(8) says
+    count: int = 0
     is_held: bool = False
-    end: str = ""  # REMOVED, DELETED or REQUEUED
+    end: str = ""
     ended: float = 0.0
-    expired: float = 0.0  # when qmgr(8) gave up
-    is_told: bool = False  # all that became of it is in the journals
-    archive_id: str = ""  # of its capture, if the stamp filter made one
+    expired: float = 0.0
+    is_told: bool = False
+    archive_id: str = ""
     entries: list[Entry] = field(default_factory=list)
-    children: list[str] = field(default_factory=list)  # that say they come from here
+    children: list[str] = field(default_factory=list)
 
     @property
     def serial(self) -> int:
-        """Its place among all queue files; many begin in one second."""
+        """Its number in the order in which queue files began."""
         return int(self.key.rpartition(".")[2])
 
     def entry(self, recipient: str, original: str) -> Entry:
-        """Return the entry of a recipient, a new one if there is none."""
-        for each in self.entries:
-            if each.recipient == recipient and each.original == original:
-                return each
+        """Return the entry of a recipient; add one if there is none."""
+        for entry in self.entries:
+            if entry.recipient == recipient and entry.original == original:
+                return entry
         self.entries.append(Entry(recipient, original))
         return self.entries[-1]
 
     def entries_of(self, address: str) -> list[Entry]:
-        """Return the entries of this address, and of what it was mapped to."""
+        """Return the entries whose recipient or original recipient is this address."""
         return [
-            each for each in self.entries if address in (each.recipient, each.original)
+            entry
+            for entry in self.entries
+            if address in (entry.recipient, entry.original)
         ]
 
     def words(self) -> dict[str, Any]:
-        """Return all of it in the types of JSON; what is empty is left out."""
+        """Return all non-empty fields in JSON types."""
         told = {name: value for name, value in vars(self).items() if value}
         told["entries"] = [
-            {name: value for name, value in vars(each).items() if value}
-            for each in self.entries
+            {name: value for name, value in vars(entry).items() if value}
+            for entry in self.entries
         ]
         return told
 
 
 def from_words(words: dict[str, Any]) -> QueueFile:
-    """Return the queue file that words() wrote down."""
+    """Return the queue file that as_dict() saved."""
     entries = [
-        Entry(**{"recipient": "", "original": "", **each})
-        for each in words.get("entries", ())
+        Entry(**{"recipient": "", "original": "", **entry})
+        for entry in words.get("entries", ())
     ]
     return QueueFile(**{**words, "entries": entries})

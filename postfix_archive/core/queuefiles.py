@@ -1,6 +1,7 @@
-"""All queue files that the log has told of and that may matter still.
+"""All queue files in the mail log that may still matter.
 
-Used by passage (fills it), resolving (looks) and back/followed (keeps it).
+Used by maillog.queue_tracker (adds), outcomes.resolver (reads) and
+outcomes.follower_state (saves).
 """
 
 from __future__ import annotations
@@ -10,14 +11,14 @@ from typing import Any
 from postfix_archive.core import queuefile
 from postfix_archive.core.queuefile import QueueFile
 
-LINGER = 600.0  # seconds for which what nobody asks for is kept: a link may come late
+LINGER = 600.0  # seconds: a later log line may still link to an ended queue file
 
 
 class QueueFiles:
-    """Queue files by key, by queue id, by Message-ID and by archive id.
+    """Queue files by key, queue id, Message-ID and archive id.
 
-    ``changed`` are the keys of those that changed since they were written down, and
-    ``dropped`` those that were forgotten. ``now`` is the newest time in the log.
+    ``changed_keys`` are those that changed since they were last saved, ``dropped_keys``
+    those that were removed since. ``now`` is the latest Unix time in the log.
     """
 
     def __init__(self) -> None:
@@ -31,15 +32,15 @@ class QueueFiles:
         self._serial = 0
 
     def current(self, queue_id: str) -> QueueFile | None:
-        """Return the newest queue file of that name, if the log told of one."""
+        """Return the newest queue file with a queue id, None if the log has none."""
         return self.by_key.get(self._current.get(queue_id, ""))
 
     def captured_as(self, archive_id: str) -> QueueFile | None:
-        """Return the queue file of which the stamp filter made that capture."""
+        """Return the queue file that the stamp filter captured with this archive id."""
         return self.by_key.get(self._by_archive_id.get(archive_id, ""))
 
     def named(self, keys: list[str]) -> list[QueueFile]:
-        """Return those of these keys that are known still."""
+        """Return the queue files with these keys that are still known."""
         return [self.by_key[key] for key in keys if key in self.by_key]
 
     def alike(self, file: QueueFile) -> list[QueueFile]:
@@ -50,11 +51,11 @@ class QueueFiles:
         return self.named([key for key in keys if key != file.key])
 
     def get(self, queue_id: str, at: float) -> QueueFile:
-        """Return the queue file; a log may begin in the middle of its life."""
+        """Return the current queue file; begin one if the log starts after it did."""
         return self.current(queue_id) or self.begin(queue_id, at)
 
     def begin(self, queue_id: str, at: float) -> QueueFile:
-        """Return a new queue file of that name."""
+        """Return a new queue file with this queue id, begun at this Unix time."""
         self._serial += 1
         file = QueueFile(f"{queue_id}.{self._serial}", queue_id, at)
         self.by_key[file.key] = file
@@ -63,7 +64,7 @@ class QueueFiles:
         return file
 
     def end(self, queue_id: str, how: str, at: float) -> None:
-        """Note that a queue file is no more: removed, deleted or requeued."""
+        """Record why (one of END_REASONS) and when a queue file ended."""
         file = self.current(queue_id)
         if file is None or file.end:
             return
@@ -74,11 +75,11 @@ class QueueFiles:
             self._drop(file)
 
     def touch(self, file: QueueFile) -> None:
-        """Note that a queue file has changed."""
+        """Record that a queue file has changed."""
         self.changed.add(file.key)
 
     def child(self, parent: QueueFile | None, child: QueueFile) -> None:
-        """Note that a queue file says of itself that it continues another one."""
+        """Link a queue file to the one that its own log line names as its origin."""
         if parent is None or parent.begun > child.begun:
             return
         parent.children.append(child.key)
@@ -86,31 +87,31 @@ class QueueFiles:
         self.touch(parent)
 
     def message_id(self, file: QueueFile, message_id: str) -> None:
-        """Note the Message-ID of a queue file."""
+        """Set the Message-ID of a queue file."""
         file.message_id = message_id
         self._by_message_id.setdefault(message_id, []).append(file.key)
         self.touch(file)
 
     def captured(self, file: QueueFile, archive_id: str) -> None:
-        """Note under which archive id the stamp filter has captured it."""
+        """Set the archive id of a queue file that the stamp filter captured."""
         file.archive_id = archive_id
         self._by_archive_id[archive_id] = file.key
         self.touch(file)
 
     def forget(self, wanted: set[str]) -> None:
-        """Drop what has ended a while ago, but for what is wanted (keys)."""
+        """Remove what ended KEEP_ENDED seconds ago, except the needed keys."""
         old = self.now - LINGER
         for key, file in list(self.by_key.items()):
             if key not in wanted and file.end and file.ended < old:
                 self._drop(file)
 
     def words(self, key: str) -> dict[str, Any] | None:
-        """Return one queue file in the types of JSON, None if it is forgotten."""
+        """Return one queue file in JSON types, None if it has been removed."""
         file = self.by_key.get(key)
         return file.words() if file else None
 
     def load(self, told: dict[str, Any]) -> None:
-        """Take in what words() gave; in the order in which the files began."""
+        """Restore a queue file that as_dict() saved; call in the order of beginning."""
         file = queuefile.from_words(told)
         self.by_key[file.key] = file
         self._current[file.queue_id] = file.key

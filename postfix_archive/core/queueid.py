@@ -1,9 +1,9 @@
-"""Queue ids: which two of them name one queue file.
+"""Compares queue ids: whether two of them are names of one queue file.
 
-Used by trace and rescuing. Postfix renames queue files at start and reload when the
-name fits no more (postsuper(1), -s): short names where the queue was moved and the
-inode numbers changed, long ones where enable_long_queue_ids was turned off (and with -S
-where the queue was moved). Only the moment in it stays:
+Used by received, rescue and reconcile. postsuper(1) -s, at start and reload, renames a
+queue file whose name no longer fits: a short name after the queue was moved and the
+inode numbers changed, a long one after enable_long_queue_ids was turned off (with -S
+also after a move). Only the part with the time stays:
 
     short   microseconds, 5 hexadecimal digits; inode number
     long    seconds, 6 characters or more; microseconds, 4; z; inode number
@@ -19,7 +19,7 @@ SECONDS = 6
 
 
 def is_same(one: bytes, other: bytes) -> bool:
-    """Tell whether two ids name one queue file: they are equal, or it was renamed."""
+    """Return whether both ids name one queue file, under its old or its new name."""
     if one == other:
         return True
     first, second = _moment(one), _moment(other)
@@ -29,7 +29,10 @@ def is_same(one: bytes, other: bytes) -> bool:
 
 
 def microseconds(queue_id: bytes) -> bytes:
-    """Return the part that all names of one queue file share, as short ids have it."""
+    """Return the microseconds, which all names of one file share, as in short ids.
+
+    Empty if queue_id is not one of Postfix's.
+    """
     moment = _moment(queue_id)
     if len(moment) <= SHORT:
         return moment
@@ -40,7 +43,7 @@ def microseconds(queue_id: bytes) -> bytes:
 
 
 def _moment(queue_id: bytes) -> bytes:
-    """Return the part of an id that stays, nothing if it is none of Postfix's."""
+    """Return the part with the time, empty if queue_id is not one of Postfix's."""
     at = queue_id.rfind(b"z")
     if at >= SECONDS + LONG and not queue_id.strip(DIGITS):
         return queue_id[:at]

@@ -1,8 +1,8 @@
-"""The reckoning: what Postfix accepted against what the archive has of each message.
+"""Counts the messages that Postfix accepted by what became of them in the archive.
 
-Used by front/reconcile. Keeps a line for each message that is not safely archived, and
-of all others only the count. What it is told of journals, queue and fallback directory
-was looked at after the log, so that nothing counts as missing that was only on its way.
+Used by cli/reconcile. Keeps an entry for each message that is not safely archived, and
+only the number of all others. The caller must read journals, queue and fallback
+directory after the log: otherwise mail in transit counts as missing.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from postfix_archive.core.causes import KINDS, Judge, Verdict
 from postfix_archive.core.observed import Waiting
 from postfix_archive.core.reconciling import Reconciling
 
-UNCLEAR = "unclear"  # the log ends, or breaks off, before it says what became of it
+UNCLEAR = "unclear"  # the log ends or is incomplete before it says what became of it
 
 
 @dataclass(frozen=True)
@@ -29,11 +29,11 @@ class Case:
     sender: str
     recipients: int
     verdict: Verdict
-    where: str = ""  # the queue in which it, or its capsule, waits
-    since: float | None = None  # it waits
+    where: str = ""  # the queue in which it or its capsule waits: deferred, hold…
+    since: float | None = None  # seconds since 1970
 
     def words(self) -> dict[str, str | int]:
-        """Return it for JSON; what is empty is left out."""
+        """Return it for JSON, without empty values."""
         words: dict[str, str | int] = {
             "queue_id": self.queue_id,
             "time": trace.timestamp(self.time),
@@ -50,18 +50,15 @@ class Case:
 
 @dataclass(frozen=True)
 class Held:
-    """What waits: in Postfix's queue by queue id, in the fallback directory by archive
-    id and since when; now is when that was looked at, and patience the seconds that
-    mail may wait.
-    """
+    """Messages and capsules that wait, as they were at one time."""
 
-    queue: Mapping[str, Waiting]
-    fallback: Mapping[str, float]
-    now: float
-    patience: float = rescuing.NOTICED
+    queue: Mapping[str, Waiting]  # Postfix's queue, by queue id
+    fallback: Mapping[str, float]  # archive id: since when, in the fallback directory
+    now: float  # when both were read; seconds since 1970
+    patience: float = rescuing.NOTICED  # seconds that mail may wait without a warning
 
     def waiting(self, queue_id: str) -> Waiting | None:
-        """Return what waits under a queue id, or under the one that it has now."""
+        """Return the queued message with an id, or the one that its file has now."""
         if not queue_id or queue_id in self.queue:
             return self.queue.get(queue_id)
         name = queue_id.encode()
@@ -72,10 +69,11 @@ class Held:
 
 
 class Reckoning:
-    """Sorts the messages of a time; from since on, before until.
+    """Classifies and counts the messages accepted from ``since`` to before ``until``.
 
-    ``cases`` are those that are neither archived nor without a request; ``rules`` says
-    how many were not requested by which rule.
+    ``unarchived`` are those that are neither archived nor without a request; ``rules``
+    counts those without a request by the rule. Call add() and confirm() while reading
+    the log, then add_remaining() and finish() once.
     """
 
     def __init__(
@@ -89,21 +87,21 @@ class Reckoning:
         self._judge = judge
         self._since = since
         self._until = until
-        self._captured: list[Message] = []  # to be looked up in the journals
-        self._late: list[Message] = []  # looked up once in vain
+        self._captured: list[Message] = []  # not yet looked up in the journals
+        self._late: list[Message] = []  # not found there, or its capsule waits
 
     @property
     def unclear(self) -> int:
-        """By how much the kinds do not add up to what was accepted."""
+        """How many accepted messages have no kind."""
         return self.accepted - sum(self.counts[kind] for kind in KINDS)
 
     @property
     def captured(self) -> list[Message]:
-        """What a stamp filter has captured, and no journal was asked for yet."""
+        """Captured messages that are not yet looked up in the journals."""
         return self._captured
 
     def add(self, messages: Iterable[Message]) -> None:
-        """Take in messages of which the log says no more."""
+        """Classify messages about which the log says no more."""
         for each in messages:
             if self._counts(each):
                 self.accepted += 1
@@ -113,7 +111,7 @@ class Reckoning:
         return message.accepted and self._since <= message.time < self._until
 
     def confirm(self, kept: Collection[str]) -> None:
-        """Count what is archived; kept are archive ids and queue ids of journals."""
+        """Count the archived ones; journal_ids are archive ids and queue ids."""
         capsules = self.log.capsules
         for each in self._captured:
             settled = all(map(capsules.is_settled, each.archive_ids))
@@ -124,11 +122,11 @@ class Reckoning:
         self._captured = []
 
     def late(self) -> list[Message]:
-        """Return what is captured, and not archived as far as is known."""
+        """Return the captured messages that are not known to be archived."""
         return self._late + self._captured
 
     def end(self, held: Held) -> None:
-        """Take in what is left at the end of the log; before the last confirm."""
+        """Classify the messages that are left at the end of the log."""
         self.log.held(held.queue)
         for each in list(self.log.rest()):
             if self._counts(each):
@@ -136,14 +134,14 @@ class Reckoning:
                 self._sort_open(each, held)
 
     def close(self, held: Held, kept: Collection[str]) -> None:
-        """Say what became of all that is captured and was not archived before."""
+        """Classify all captured messages that are not confirmed."""
         for each in self.late():
             self._close(each, held, kept)
         self._late = self._captured = []
         self.cases.sort(key=lambda each: each.time)
 
     def severity(self, held: Held) -> int:
-        """Return the exit code: 2 for mail that is missing, 1 for what is late."""
+        """Return the exit code: 2 if mail is missing, 1 if some waits too long."""
         if self.counts[causes.MISSING]:
             return finding.CRITICAL
         late = any(
@@ -181,7 +179,7 @@ class Reckoning:
         found = next(filter(None, map(held.waiting, queue_ids)), None)
         aside = [each for each in message.archive_ids if each in held.fallback]
         if found is not None:
-            cause = f"its capsule {found.queue_id}: {found.reason}"
+            cause = f"capsule {found.queue_id} waits: {found.reason}"
             self._waits(message, Verdict(causes.WAITING, "", cause), found, held)
         elif aside:
             verdict = Verdict(causes.RESCUED, "", "in the fallback directory")
@@ -228,7 +226,7 @@ class Reckoning:
 
 
 def _is_kept(message: Message, kept: Collection[str]) -> bool:
-    """Tell whether all that was captured of a message is in a journal."""
+    """Return whether all captures of a message are in a journal."""
     if message.archive_ids:
         return all(each in kept for each in message.archive_ids)
     return message.queue_id in kept

@@ -1,6 +1,6 @@
-"""What a reconcile run has found, for people and as words for JSON.
+"""The result of a reconcile run, as text and for JSON.
 
-Used by front/reconcile; the words of summary() are what status and metrics show.
+Used by cli/reconcile. The values of summary() are saved for the package status.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from postfix_archive.core import causes, finding, record, trace
 from postfix_archive.core.causes import KINDS
 from postfix_archive.core.reckoning import Case, Held, Reckoning
 
-SHOWN = 500  # lines for people; --json has all
+SHOWN = 500  # missing messages in the text; --json has all
 NAMES = {causes.NOT_REQUESTED: "not requested"}
 
 
 @dataclass(frozen=True)
 class Found:
-    """A run that is done; since and until are in seconds since 1970."""
+    """The result of a run; since and until are in seconds since 1970."""
 
     reckoning: Reckoning
     held: Held
@@ -33,7 +33,7 @@ class Found:
         return self.reckoning.severity(self.held)
 
     def summary(self) -> dict[str, Any]:
-        """Return the counts, when and of which time."""
+        """Return the counts, with the time of the run and the period."""
         return {
             "time": trace.timestamp(self.held.now),
             "since": trace.timestamp(self.since),
@@ -44,7 +44,7 @@ class Found:
         }
 
     def words(self) -> dict[str, Any]:
-        """Return all of it."""
+        """Return the whole result for JSON."""
         log = self.reckoning.log
         return {
             "status": finding.NAMES[self.severity],
@@ -57,7 +57,7 @@ class Found:
         }
 
     def lines(self) -> Iterator[str]:
-        """Give all of it for people."""
+        """Yield the whole result as lines of text."""
         times = f"{trace.timestamp(self.since)} to {trace.timestamp(self.until)}"
         yield f"accepted       {self.reckoning.accepted:9}  {times}"
         for kind in KINDS:
@@ -74,7 +74,7 @@ class Found:
             yield f"and {len(cases) - SHOWN} more: --json has them all"
 
     def _more(self, kind: str) -> str:
-        """Return what is to be said beside a count."""
+        """Return the remark behind a count."""
         if kind == causes.NOT_REQUESTED:
             return _counted(self.reckoning.rules)
         cases = [each for each in self.reckoning.cases if each.verdict.kind == kind]
@@ -84,26 +84,32 @@ class Found:
         if since is None:
             return ""
         places = _counted(Counter(filter(None, (each.where for each in cases))))
-        oldest = f"the oldest since {trace.timestamp(since)}"
+        oldest = f"oldest since {trace.timestamp(since)}"
         return f"{places}; {oldest}" if places else oldest
 
     def _sum(self) -> Iterator[str]:
         log = self.reckoning.log
         if not log.lines:
-            yield "The log has no line of this Postfix: is it the right one?"
+            yield (
+                "The log has no lines of this Postfix instance: check maillog_file and"
+                " syslog_name, or name the log with --log."
+            )
         elif self.reckoning.unclear:
             yield (
-                f"It does not add up: of {self.reckoning.unclear} the log does not say"
-                " what became, and Postfix's queue does not have them."
+                f"Totals do not match: {self.reckoning.unclear} accepted messages are"
+                " not in Postfix's queue, and the log does not say what became of them."
             )
         else:
-            yield "It adds up."
+            yield "Totals match."
         if log.before:
-            yield f"Not counted: {log.before} that were on their way as the log began."
+            yield (
+                f"{log.before} messages were already queued when the log"
+                " begins; not counted."
+            )
         if log.not_understood:
             yield (
-                f"{log.not_understood} lines of a stamp filter could not be read for"
-                " sure."
+                f"{log.not_understood} log lines of a stamp filter are ambiguous or"
+                " truncated; not read."
             )
 
 
@@ -127,5 +133,5 @@ def _row(case: Case) -> str:
 
 
 def _plain(text: str) -> str:
-    """Return text of a log or of tables, safe on a terminal."""
+    """Return text from a log or a table, safe to print on a terminal."""
     return record.shown(text.encode("utf-8", "surrogateescape"))

@@ -1,8 +1,8 @@
-"""Which messages Postfix accepted, and what its log says the archive has of each.
+"""Finds the messages that Postfix accepted, and their captures, in the mail log.
 
-Used by front/reconcile. Takes in the log line by line. What counts is what this host's
-own daemons say; whether the archive really has a message is not asked here, and why it
-has not is for causes to say.
+Used by cli/reconcile. Reads the log line by line and believes only this host's own
+daemons, not what remote hosts say. reconcile/totals checks whether the archive really
+has a message; reconcile/causes says why it has not.
 """
 
 from __future__ import annotations
@@ -29,30 +29,33 @@ BY_POSTSUPER = ("placed on hold", "released from hold", "requeued", "removed")
 PICKED_UP = re.compile(r"uid=\d+ from=<.*>(?: orig_id=([0-9A-Za-z]+))?", re.DOTALL)
 QUEUED = re.compile(r"from=<(.*)>, size=\d+, nrcpt=(\d+) \(queue active\)", re.DOTALL)
 GONE = re.compile(r"from=<.*>, status=(?:force-)?expired, returned to sender", re.S)
-PROBED = ("deliverable", "undeliverable")  # of an address probe, which is no mail
+# Status of an address probe, which is not mail.
+PROBED = ("deliverable", "undeliverable")
 QUEUED_AS = "queued as "
-NONE = "none"  # as relay: a transport that is deferred, a host that is not reached
-RENAMED = ": Renamed to match inode number: "  # postsuper(1), as Postfix starts
+NONE = "none"  # as relay: the transport is deferred, or the host unreachable
+RENAMED = ": Renamed to match inode number: "  # postsuper(1), when Postfix starts
 SAID = " service ("
-SAID_LIMIT = 99  # bytes of a command's output that pipe(8) logs, and one less
+SAID_LIMIT = 99  # bytes; pipe(8) logs at most 100 of a command's output
 ARCHIVED_AS = re.compile(r"\barchived as (\d{8}-[0-9a-f]{40})\b")
 HANDED_BACK = re.compile(r"\bqueued as ([0-9A-Za-z]{6,})$")
 
 
 class Reconciling:
-    """Takes in the log and gives the messages that were accepted.
+    """Reads the log and yields the messages that were accepted.
 
-    ``lines`` counts those that tell of a queue file of this instance, ``before`` the
-    messages that were on their way when the log began, ``not_understood`` lines of a
-    stamp filter that could not be read; ``led`` has who led mail to one, and when last.
+    ``line_count`` counts lines about a queue file of this instance, ``queued_before``
+    the messages that were queued before the log begins, ``unreadable_count`` the stamp
+    filter's lines that are ambiguous. ``archiving_processes`` has, by service, daemon
+    and pid, when mail from that process last reached a stamp filter.
     """
 
     def __init__(
         self, names: Collection[str], filters: tuple[str, ...], *, stores: bool
     ) -> None:
-        """Begin; names are the syslog_name of this instance and of its services.
+        """Initialise.
 
-        filters are its content filters, as transport:nexthop.
+        syslog_names are those of this instance and its services, filters its content
+        filters as transport:nexthop.
         """
         self.capsules = Capsules(stores=stores)
         self.lines = self.before = self.not_understood = 0
@@ -62,11 +65,11 @@ class Reconciling:
         self._filters = filters
         self._underway = Underway()
         self._before: set[str] = set()
-        self._renames = False  # Postfix has given queue files other names
-        self._said: dict[str, str] = {}  # by process: its rule, before a queue id
+        self._renames = False  # postsuper(1) has renamed queue files
+        self._said: dict[str, str] = {}  # by pid, without queue id
 
     def take(self, text: str, at: float) -> None:
-        """Take in one line, written at that time (seconds since 1970)."""
+        """Read one line, logged at a time in seconds since 1970."""
         self._underway.now = max(self._underway.now, at)
         line = logline.read(text)
         if line is None:
@@ -82,25 +85,25 @@ class Reconciling:
             reader(self, line, at)
 
     def finished(self) -> Iterator[Message]:
-        """Give the messages of which nothing more can be said, and forget them."""
+        """Yield and drop the messages that no later log line can concern."""
         return self._underway.finished()
 
     def rest(self) -> Iterator[Message]:
-        """Give all that are left at the end of the log, and may be judged."""
+        """Yield the messages that are left at the end of the log."""
         return self._underway.rest()
 
     def held(self, queue_ids: Collection[str]) -> None:
-        """Say what is in Postfix's queue: mail on hold too, which qmgr(8) never saw."""
+        """Mark messages in Postfix's queue as accepted: qmgr(8) logs none on hold."""
         for each in queue_ids:
             if self._underway.taken(each) is not None:
                 self._underway.accept(each)
 
-    # --- who gave it to Postfix -------------------------------------------------------
+    # --- smtpd(8), qmqpd(8), pickup(8) ------------------------------------------------
 
     def _smtpd(self, line: Line, at: float) -> None:
         text = line.text
         if text.startswith(CLIENT):
-            if line.queue_id != logline.NO_QUEUE_ID:  # else smtpd_proxy_filter
+            if line.queue_id != logline.NO_QUEUE_ID:  # else: smtpd_proxy_filter
                 self._came(line, at)
         elif text.startswith(ACTIONS) or text.startswith(DISCARDS):
             message = self._underway.taken(line.queue_id)
@@ -137,7 +140,7 @@ class Reconciling:
         return message
 
     def _forget(self, queue_id: str) -> None:
-        """Forget what a queue id meant before: short ones are used again."""
+        """Forget an earlier queue file with this id: short ids are reused."""
         self._before.discard(queue_id)
         self.capsules.removed(queue_id)
 
@@ -169,7 +172,7 @@ class Reconciling:
             self._told(message, text)
 
     def _told(self, message: Message, text: str) -> None:
-        """Note which rule has met a message."""
+        """Note which action matched a message."""
         if text.startswith(ACTIONS):
             message.action = text
         elif text.startswith(DISCARDS):
@@ -194,7 +197,7 @@ class Reconciling:
             self._unknown(queue_id)
 
     def _unknown(self, queue_id: str) -> None:
-        """Count a message that was there before the log began, or has another name."""
+        """Count a message that was queued before the log begins, unless renamed."""
         if queue_id in self._before:
             return
         if not self._renames or not self._rename(self._former(queue_id), queue_id):
@@ -202,7 +205,7 @@ class Reconciling:
             self.before += 1
 
     def _former(self, queue_id: str) -> str:
-        """Return the name that a queue file had, "" if none that is known can be it."""
+        """Return the known queue id that a file had before, "" if there is none."""
         new = queue_id.encode()
         known = (*self._underway.names, *self.capsules.names)
         return next((e for e in known if queueid.is_same(e.encode(), new)), "")
@@ -225,13 +228,13 @@ class Reconciling:
         if message is not None and not message.root.stamped:
             message.root.ended = how
 
-    # --- where it went ----------------------------------------------------------------
+    # --- delivery agents --------------------------------------------------------------
 
     def _attempted(self, line: Line) -> None:
         if self.capsules.has(line.queue_id):
             self.capsules.attempted(line.queue_id, line.text)
             return
-        message = self._underway.known(line.queue_id)  # it may be deleted meanwhile
+        message = self._underway.known(line.queue_id)  # may be deleted already
         if message is None or not self._tells(message.root, line):
             return
         attempt = delivery.read(line.text)
@@ -243,13 +246,13 @@ class Reconciling:
             self._went(message, line, attempt)
 
     def _tells(self, message: Message, line: Line) -> bool:
-        """Tell whether an attempt can say something new; the others are not read."""
+        """Return whether an attempt can tell anything new: parsing is expensive."""
         if not message.stamped and not message.went or relays.names_stamp(line.text):
             return True
         return bool(self._filters) and (not message.filtered or QUEUED_AS in line.text)
 
     def _stamped(self, message: Message, attempt: Attempt) -> None:
-        """Read ``archived as ID; queued as QUEUE_ID``, as a stamp filter says it."""
+        """Read the stamp filter's output: ``archived as ID; queued as QUEUE_ID``."""
         self._underway.part(message)
         first = message.root
         if message.into is None:

@@ -1,7 +1,8 @@
-"""What the archive knows of one message: its copy and all that was added later.
+"""The record of one archived message, merged from its journal events.
 
-Used by the commands. Merges the events of a journal by union of recipients: 26 pieces
-of one message, or its second pass through a mailing list, are one record.
+Used by reader, the commands, outcomes and reconcile. A record has the union of all
+recipients: 26 captures of one message, or a second one after a mailing list, are one
+record. Also validates journal events.
 """
 
 from __future__ import annotations
@@ -20,21 +21,21 @@ if TYPE_CHECKING:
 
     from postfix_archive.core.envelope import Envelope, Recipient, Request
 
-# Halves of surrogate pairs, but for those that stand for bytes which are no UTF-8.
+# Surrogates except those of surrogateescape (PEP 383), which stand for bytes.
 HALVES = re.compile("[\ud800-\udc7f\udd00-\udfff]")
-CAPTURES = ("archived", "supplement")  # events that a message came with
-GAPS = ("gap-opened", "gap-closed")  # events: mail went unarchived
+CAPTURES = ("archived", "supplement")  # events with an envelope
+GAPS = ("gap-opened", "gap-closed")  # events of a bypass: mail passed unarchived
 REPORTS = OUTCOME_REPORT, OUTCOME_MAILED = "outcome-report", "outcome-mailed"
 
 
 class Record:
-    """One archived message: the envelope of the first piece, everybody's addresses.
+    """One archived message.
 
-    ``events`` are the journal's lines about it, oldest first; ``files`` the names of
-    its copies in the store, one unless a second original bears the same id;
-    ``reports`` are its outcome reports, by file name, with what they cover, and
-    ``mailed`` the names of those that left as mail. ``results`` is what became of the
-    recipients.
+    ``envelope`` is that of the first capture, ``recipients`` has those of all captures.
+    ``events`` are the journal events of the record, oldest first. ``files`` are the
+    names of its copies: one, unless a second original has the same archive id.
+    ``reports`` maps the file name of an outcome report to its ``covers``; ``mailed``
+    has the names of the reports that were mailed. ``results`` has the outcomes.
     """
 
     __slots__ = (
@@ -60,17 +61,17 @@ class Record:
 
     @property
     def archive_id(self) -> str:
-        """The id under which the archive keeps it."""
+        """The archive id."""
         return str(self.events[0]["id"])
 
     @property
     def request(self) -> Request:
-        """The request that its first capture was archived for."""
+        """The request of the first capture for this archive."""
         asked = [e for e in self.envelope.requests if e.address == self.archive]
         return asked[0] if asked else envelope.Request(self.archive, "nexthop")
 
     def add(self, event: dict[str, Any], told: Envelope | None) -> None:
-        """Add one event of the journal and the envelope in it, if it has one."""
+        """Add a journal event, with the envelope parsed from it, if it has one."""
         self.events.append(event)
         kind = event["event"]
         if kind == outcome.EVENT:
@@ -87,32 +88,34 @@ class Record:
             self.results.capture(told, counts=not self._is_copy(event, told))
 
     def _is_copy(self, event: dict[str, Any], told: Envelope) -> bool:
-        """Tell whether an archive copy came back: its people had no message."""
+        """Return whether this capture is an archive copy that came back.
+
+        Its recipients did not receive the message itself.
+        """
         asked = [each for each in told.requests if each.address == self.archive]
         return event["event"] == "supplement" and any(each.copy for each in asked)
 
 
 def read(line: bytes) -> dict[str, Any] | None:
-    """Return the event in a line of a journal, None in one that a crash has torn.
+    """Return the event in a journal line, None for a line torn by a crash.
 
-    Nobody was promised a torn line; all else is damage, and raises ValueError.
+    A torn line was never acknowledged. Raises ValueError for any other damage.
     """
     try:
         event: dict[str, Any] = json.loads(line)
     except (ValueError, RecursionError):
         if line.startswith(b'{"seq":') or not line.strip():
             return None
-        raise ValueError("no line of a journal") from None
+        raise ValueError("not a journal line") from None
     if not is_event(event):
-        raise ValueError("no line of a journal")
+        raise ValueError("not a journal line")
     return event
 
 
 def is_event(found: object) -> bool:
-    """Tell whether this, out of JSON, is a line of a journal as the store writes it.
+    """Return whether a JSON value is a valid journal event.
 
-    Events may be of kinds that later versions have, but what says something of a
-    message says all.
+    Unknown events of later versions are valid. Known ones need all their keys.
     """
     if not isinstance(found, dict) or not _are_texts(found, "event", "time"):
         return False
@@ -146,12 +149,12 @@ def _is_time(text: str) -> bool:
 
 
 def _is_file(name: str) -> bool:
-    """Tell whether this can be the name of a copy in the store, and nothing outside."""
+    """Return whether this relative path stays within the archive's directory."""
     return "\0" not in name and not {"", ".", ".."} & {*name.split("/")}
 
 
 def _are_texts(found: dict[str, Any], *names: str) -> bool:
-    """Tell whether these are texts that can be written down as bytes."""
+    """Return whether these values are strings that can be encoded as bytes."""
     texts = [found.get(each) for each in names]
     return all(isinstance(each, str) and not HALVES.search(each) for each in texts)
 
@@ -168,7 +171,7 @@ def _is_report(found: dict[str, Any]) -> bool:
 
 
 def sealed(event: dict[str, Any]) -> Envelope:
-    """Return the envelope in an event that has one; see is_event."""
+    """Parse the envelope in an event; the event must be valid and have one."""
     return envelope.parse(address.as_bytes(event["envelope"]))
 
 
@@ -188,6 +191,6 @@ def merged(archive: str, events: Iterable[dict[str, Any]]) -> dict[str, Record]:
 
 
 def shown(value: bytes) -> str:
-    """Return bytes of an envelope as text that is safe on a terminal."""
+    """Return bytes as one line of text that is safe on a terminal."""
     text = address.one_line(value).decode("utf-8", "replace")
     return "".join(c if c.isprintable() else "?" for c in text)

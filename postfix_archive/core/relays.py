@@ -1,6 +1,7 @@
-"""The relay of a log line: whether it is on this host, or one of its content filters.
+"""The relay of a log line: on this host, the stamp filter, or a content filter.
 
-Used by passage, resolving, reconciling and handedin.
+Used by maillog.queue_tracker, outcomes.resolver, reconcile.log_scan and
+doctor.unarchived_reinjection.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 from postfix_archive.core import gates
 
 RELAY_STAMP = f", relay={gates.STAMP}"
-WORKER = "[private/archive"  # so begins the socket of a stamp filter behind lmtp(8)
+WORKER = "[private/archive"  # the socket of the stamp filter in lmtp mode
 LOOPBACK = ("[127.", "[::1]", "[private/", "[public/", "[/")
 
 
@@ -18,7 +19,7 @@ def is_here(relay: str) -> bool:
 
 
 def is_stamp(relay: str) -> bool:
-    """Tell whether this is the stamp filter: pipe(8)'s name, or lmtp(8)'s socket.
+    """Tell whether a relay is the stamp filter: a pipe(8) transport or LMTP socket.
 
     ``archive-stamp``, or ``mail.example.com[private/archive.legal@example.com]``.
     """
@@ -27,12 +28,15 @@ def is_stamp(relay: str) -> bool:
 
 
 def names_stamp(text: str) -> bool:
-    """Tell whether a line may name it as the relay: the others need no reading."""
+    """Tell whether a line can have the stamp filter as relay: a cheap first test."""
     return RELAY_STAMP in text or WORKER in text
 
 
 def is_same(content_filter: str, relay: str) -> bool:
-    """Tell whether ``smtp:[127.0.0.1]:10024`` is logged as ``127.0.0.1[…]:10024``."""
+    """Tell whether a relay is this content filter.
+
+    ``smtp:[127.0.0.1]:10024`` is logged as ``127.0.0.1[127.0.0.1]:10024``.
+    """
     transport, _, nexthop = content_filter.partition(":")
     if relay == transport:
         return True

@@ -1,18 +1,18 @@
-"""The archive copy: what stands before and after the original in it.
+"""Builds the archive copy: everything before and after the original.
 
-Used by archiving. Four forms (archive_report_format), after the shapes that bounce
-readers and journal importers know:
+Used by archive_transport. Four formats (archive_report_format), which bounce readers
+and journal importers understand:
 
-    hybrid   multipart/report (RFC 6522) whose text part holds the journal lines
-             ([MS-XJRNL] 2.1): what the store keeps, and the default for mail
+    hybrid   multipart/report (RFC 6522) whose text part has the journal lines of
+             [MS-XJRNL] 2.1; used in the store, and the default for mail
     dsn      the same without journal lines and marker
     journal  multipart/mixed: journal lines and message
-    message  the bare original with X-Envelope-From: and X-Envelope-To: lines on top
+    message  the original with X-Envelope-From: and X-Envelope-To: lines on top
 
-and supplement, for what comes back stamped where there is no store: as dsn, with the
-header alone (text/rfc822-headers, RFC 6522 4) in the original's place.
+and supplement, for stamped mail where there is no store: as dsn, with only the header
+of the original (text/rfc822-headers, RFC 6522 4).
 
-The original itself is never touched and never seen here but for its header.
+The original is never changed; this module reads only its header.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from postfix_archive.core.wire import Shape
 
 PURPOSE = b"boundary"
-COVERS = b"Archive-Outcomes"  # the field of an outcome report that names what it tells
+COVERS = b"Archive-Outcomes"  # field of an outcome report: which outcomes it reports
 BOUNDARY_BYTES = 15
-# At capture nothing has been tried: RFC 3464 2.3.3 has no word for it but delayed.
+# At capture nothing has been tried; of the actions in RFC 3464 2.3.3 delayed fits best.
 NOT_TRIED = (
     b"Action: delayed\r\n"
     b"Status: 4.0.0\r\n"
@@ -37,12 +37,12 @@ NOT_TRIED = (
 
 
 class Told:
-    """Everything a report tells: the envelope, and what the archive found out.
+    """The contents of an archive copy besides the original.
 
-    ``recipients`` are those that this copy lists; ``became`` has the lines about what
-    became of them, by final and original address; ``remarks`` are sentences for people
-    and ``extra`` field lines for programs about what was unusual. ``name`` is the left
-    part of Message-Id: no two copies share one, or a mailbox may drop the second.
+    ``recipients`` are those that this copy lists. ``outcome_fields`` has their
+    outcomes, by final and original address. ``remarks`` (sentences) and
+    ``extra_fields`` (for programs) state what was unusual. ``message_id_left`` differs
+    in every copy: a mailbox may drop a second message with the same Message-Id.
     """
 
     __slots__ = (
@@ -71,7 +71,7 @@ class Told:
         self.extra: list[tuple[bytes, bytes]] = []
 
     def for_recipients(self, some: tuple[Recipient, ...], number: int) -> Told:
-        """Return the same with only these recipients, as the copy of that number."""
+        """Return this report for these recipients only; number keeps ids distinct."""
         other = Told(self.envelope, self.archive, self.head, self.shape)
         other.name = f"{self.name}.{number}" if number else self.name
         other.recipients = some
@@ -82,7 +82,7 @@ class Told:
 
 
 class Copy:
-    """The bytes around the original, which stands between them as a rule."""
+    """The bytes before and after the original, and whether the original is sent."""
 
     __slots__ = ("preamble", "trailer", "with_original")
 
@@ -95,11 +95,10 @@ class Copy:
 
 
 def boundary(archive_id: str, content: str, keys: Keyring) -> bytes:
-    """Return a MIME boundary that cannot stand in the message it goes around.
+    """Return a MIME boundary that cannot occur in the enclosed message.
 
-    content is that message's SHA-256: whoever has seen the boundary of one message, in
-    a copy that left as mail, has to change the next one to write it in, and that gets
-    another.
+    sha256 (hexadecimal) is that of the message: a sender who knows the boundary of an
+    earlier copy cannot put it into a message without changing that message's boundary.
     """
     named = f"{archive_id} {content}".encode()
     proof = keys.current.mac(PURPOSE, named)[:BOUNDARY_BYTES]
@@ -107,7 +106,7 @@ def boundary(archive_id: str, content: str, keys: Keyring) -> bytes:
 
 
 def written(told: Told, form: str, *, sender: bytes, boundary_: bytes) -> Copy:
-    """Return the copy in one of these forms; sender is the address in From:."""
+    """Return the archive copy in this format; sender is the address in From:."""
     if form == "message":
         return Copy(_envelope_lines(told))
     parts = [_text(told, journal=form in marker.FORMS)]
@@ -124,9 +123,9 @@ def written(told: Told, form: str, *, sender: bytes, boundary_: bytes) -> Copy:
 
 
 def original_start(copy: bytes) -> int:
-    """Return where the original begins in a multipart copy with these first bytes.
+    """Return the offset of the original in a multipart copy with these first bytes.
 
-    -1 if they do not reach that far. The boundary is that of the copy's own header.
+    -1 if they do not reach that far. The boundary is taken from the copy's header.
     """
     kind = header.first(copy, b"content-type")
     if kind is None:
@@ -169,7 +168,7 @@ def _outer(
         b"Content-Transfer-Encoding: " + _outer_encoding(told, ascii_=ascii_),
     ]
     if form in marker.FORMS:
-        lines.append(marker.NAME + b":")  # after To:, or importers take that too
+        lines.append(marker.NAME + b":")  # after To:, or importers read that too
     return b"\r\n".join(lines) + b"\r\n\r\nThis is a MIME-encapsulated message.\r\n\r\n"
 
 
@@ -179,8 +178,8 @@ def _text(told: Told, *, journal: bool) -> bytes:
         b"",
         b"A message was captured for %s before it was delivered."
         % told.archive.encode(),
-        b"Its envelope stands below and in the next part, the message as it was",
-        b"received in the last part.",
+        b"The envelope is below and in the next part. The message as it was received",
+        b"is in the last part.",
         b"",
     ]
     for remark in told.remarks:
@@ -193,7 +192,10 @@ def _text(told: Told, *, journal: bool) -> bytes:
 
 
 def _journal(told: Told) -> list[bytes]:
-    """The lines of [MS-XJRNL] 2.1. Recipient:, since RCPT TO knows no To or Bcc."""
+    """Return the lines of [MS-XJRNL] 2.1.
+
+    All recipients are in Recipient: lines; RCPT TO has no To, Cc and Bcc.
+    """
     message_id = mime.field_text(told.head, b"message-id")
     lines = [
         b"Sender: " + (mime.shown(told.envelope.sender) or b"<>"),
@@ -240,20 +242,20 @@ def _last_part(told: Told, form: str) -> bytes:
 
 
 def _inner_type(told: Told, form: str) -> bytes:
-    """message/global (RFC 6532 3.7) breaks journal importers: for dsn alone."""
+    """Return the type: message/global (RFC 6532 3.7) breaks journal importers."""
     ascii_ = told.head[: header.end(told.head)].isascii()
     return b"message/rfc822" if form != "dsn" or ascii_ else b"message/global"
 
 
 def _outer_encoding(told: Told, *, ascii_: bool) -> bytes:
-    """A multipart is no narrower than its widest part (RFC 2045 6.4)."""
+    """Return the encoding, at least as wide as that of each part (RFC 2045 6.4)."""
     if told.shape.encoding != b"7bit" or ascii_:
         return told.shape.encoding
     return b"8bit"
 
 
 def _date(told: Told) -> bytes:
-    """The original's Date: where it can be read, else when it arrived, else nothing."""
+    """Return the original's Date: if it can be parsed, else the arrival, else empty."""
     shown = mime.field_text(told.head, b"date")
     readable = shown.isascii() and trace.read_date(shown) is not None
     return shown if readable else envelope.date(told.envelope.arrival)

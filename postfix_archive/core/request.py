@@ -1,9 +1,9 @@
-"""Requests: "archive this message to that address", and how they are carried.
+"""Requests ("archive this message to that address") as nexthops and recipients.
 
-Used by filtering; recipient() makes what a BCC action in a table names. A request
-comes as the nexthop of the transport, or as a recipient ``<mac>.<hex(addresses)>`` in a
-domain that cannot exist (RFC 2606), which only this program understands and which
-nobody without the site key can make.
+Used by stamp_filter/plan; tables uses make_recipient() for BCC actions. A request is
+the nexthop of the transport, or a recipient ``<mac>.<hex(addresses)>`` in a domain that
+cannot exist (RFC 2606) and which cannot be made without a site key. Raises
+RequestInvalid for what is not an archive address.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ if TYPE_CHECKING:
     from postfix_archive.core.keyring import Keyring
 
 DOMAIN = b"archive-request.invalid"
-REQUESTS = f"@{DOMAIN.decode()}"  # how such a recipient ends, as text
-ON_REQUEST = "on-request"  # the nexthop of hosts that archive by tables alone
-CAPSULE = b"capsule@" + DOMAIN  # where capsules are addressed to
+REQUESTS = f"@{DOMAIN.decode()}"
+ON_REQUEST = "on-request"  # the nexthop on hosts that archive only by tables
+CAPSULE = b"capsule@" + DOMAIN  # the recipient of every capsule
 PURPOSE = b"request"
 MAC_BYTES = 16
 
 
 def from_nexthop(nexthop: str) -> tuple[str, ...]:
-    """Return the archive addresses that a nexthop names: one, or several by comma.
+    """Return the archive addresses in a nexthop, separated by commas.
 
-    Nobody for ``on-request``. Raises RequestUnusable for what is no archive address.
+    None for ``on-request``. Raises RequestInvalid.
     """
     if nexthop == ON_REQUEST:
         return ()
@@ -37,27 +37,30 @@ def from_nexthop(nexthop: str) -> tuple[str, ...]:
 
 
 def archives(words: str) -> tuple[str, ...]:
-    """Return the archive addresses of a list by comma, each once, in lower case."""
+    """Return the archive addresses of a comma-separated list, without duplicates.
+
+    They are in lower case. Raises RequestInvalid.
+    """
     return tuple(dict.fromkeys(archive(word) for word in words.split(",")))
 
 
 def archive(text: str) -> str:
-    """Return the archive address in the form that names it: in lower case.
+    """Return the archive address in lower case, which is its one form.
 
-    Raises RequestUnusable if it is no plain address.
+    Raises RequestInvalid if it is not a plain address.
     """
     if not address.is_plain(text.encode("utf-8", "surrogateescape")):
         raise RequestUnusable(
-            f"{text!r} is no archive address: look at archive = in main.cf and at"
-            " -o archive= in master.cf; several are separated by commas, no spaces"
+            f"{text!r} is not an archive address; check archive = in main.cf and"
+            " -o archive= in master.cf (several: commas, no spaces)"
         )
     return text.lower()
 
 
 def recipient(words: str, keys: Keyring) -> bytes:
-    """Return the recipient that carries this request, for a BCC action.
+    """Return the recipient that stands for a request, for a BCC action.
 
-    words is one archive address, or several by comma: a table's line has one action.
+    archives is a comma-separated list, since a table entry has only one action.
     """
     named = ",".join(archives(words)).encode()
     proof = keys.current.mac(PURPOSE, named)[:MAC_BYTES]
@@ -65,16 +68,16 @@ def recipient(words: str, keys: Keyring) -> bytes:
 
 
 def is_ours(recipient_address: bytes) -> bool:
-    """Tell whether a recipient is meant for this program and no mail address."""
+    """Return whether a recipient is a request or a capsule, not a mail address."""
     return address.domain(recipient_address) == DOMAIN
 
 
 def sorted_out(
     recipients: Iterable[Recipient], keys: Keyring
 ) -> tuple[tuple[Recipient, ...], tuple[str, ...], int]:
-    """Part the recipients: those of the mail, archives asked for, forged requests.
+    """Return (recipients of the mail, requested archives, number of forged requests).
 
-    A forged request asks for nothing; only their number is returned, for the log.
+    Forged requests have no effect; their number is for the log.
     """
     people = []
     asked = []
@@ -90,15 +93,15 @@ def sorted_out(
 
 
 def is_capsule(recipients: tuple[Recipient, ...]) -> bool:
-    """Tell whether this is a capsule on its way: addressed as one, and to nobody else.
+    """Return whether a message is a capsule: its only recipient is CAPSULE_RECIPIENT.
 
-    What a body looks like does not count: anybody can write a body.
+    The body does not matter: anybody can write one.
     """
     return bool(recipients) and all(each.final == CAPSULE for each in recipients)
 
 
 def _checked(recipient_address: bytes, keys: Keyring) -> str:
-    """Return the addresses by comma a request recipient names, nothing if forged."""
+    """Return the archives (comma-separated) of a request recipient, empty if forged."""
     proof, _, named = recipient_address.rpartition(b"@")[0].lower().partition(b".")
     try:
         wanted = bytes.fromhex(named.decode("ascii"))

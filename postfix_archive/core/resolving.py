@@ -1,8 +1,8 @@
-"""What became of one recipient of a captured message, over all its queue files.
+"""Finds the outcome of each recipient of a captured message over all its queue files.
 
-Used by front/outcomes. Passage has what the log says; here it is judged. Nothing is
-settled before it is certain: a recipient whose message is with a content filter, or of
-whom more lines may come, is waiting.
+Used by outcomes.follower. maillog.queue_tracker collects the log lines; this module
+decides. Nothing is settled before it is certain: a recipient whose message is in a
+content filter, or for whom more log lines may come, is waiting.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ from postfix_archive.core.outcome import Outcome
 from postfix_archive.core.passage import Passage
 from postfix_archive.core.queuefile import Entry, QueueFile
 
-MOMENT = 5.0  # seconds: local(8) says all of one delivery at once
-DEPTH = 50  # queue files in a row; hopcount_limit
-IN_QUEUE = "in Postfix's queue, not tried yet"
-WITH_FILTER = "given to a content filter, which has not given it back yet"
-DELETED = "deleted from the queue by the postmaster"
-THROWN_AWAY = "thrown away by a DISCARD action"
+MOMENT = 5.0  # seconds: local(8) logs all lines of one delivery at once
+DEPTH = 50  # queue files in a row: default of hopcount_limit, postconf(5)
+IN_QUEUE = "in Postfix's queue, no delivery attempt yet"
+WITH_FILTER = "passed to a content filter, not reinjected yet"
+DELETED = "deleted from the queue (postsuper -d)"
+THROWN_AWAY = "discarded by a DISCARD action"
 SAYS_DISCARDED = "discarded"  # amavisd-new: 250 2.7.0 Ok, discarded, id=…
-EXPIRED = "expired in the queue; the last try: "
-UNKNOWN = "the log does not say what became of it"
+EXPIRED = "expired in the queue; last attempt: "
+UNKNOWN = "removed from the queue, no delivery attempt in the log"
 
 
 @dataclass(frozen=True)
 class Leaf:
-    """Where one branch of a recipient's way has ended so far."""
+    """Where one branch of a recipient's delivery has ended so far; at is Unix time."""
 
     recipient: str
     kind: str
@@ -41,20 +41,20 @@ class Leaf:
 
 
 class Resolver:
-    """Judges the recipients of one captured message."""
+    """Finds the outcomes of the recipients of one captured message."""
 
     def __init__(self, passage: Passage, captured: QueueFile, *, of: str) -> None:
-        """Begin; of is the queue id that the captured envelope has."""
+        """Begin; capture_queue_id is the queue id in the captured envelope."""
         self._passage = passage
         self._queue = passage.queue
         self._captured = captured
         self._of = of
 
     def outcomes(self, recipient: str, original: str) -> list[Outcome]:
-        """Return what became of a recipient: one outcome, or one and its children.
+        """Return the outcome of a recipient, followed by those it was expanded to.
 
-        recipient and original are as the captured envelope has them. Nothing if nothing
-        has been tried yet.
+        recipient and original are as in the captured envelope. Empty if there was no
+        delivery attempt yet.
         """
         leaves = list(self._leaves(self._captured, recipient, original, 0))
         if not leaves:
@@ -63,31 +63,31 @@ class Resolver:
         if one.kind != outcome.EXPANDED:
             return [one]
         children = [
-            replace(self._of_leaf(each), recipient=each.recipient, parent=recipient)
-            for each in leaves
+            replace(self._of_leaf(leaf), recipient=leaf.recipient, parent=recipient)
+            for leaf in leaves
         ]
         return [one, *children]
 
     def all(self) -> list[Outcome]:
-        """Return what became of everybody; nothing while somebody is not settled."""
+        """Return the outcomes of all recipients; empty while one is not settled."""
         found: list[Outcome] = []
         if len(self._captured.entries) < self._captured.count:
             return []
-        for each in self._captured.entries:
-            if each.recipient.endswith(request.REQUESTS):
+        for entry in self._captured.entries:
+            if entry.recipient.endswith(request.REQUESTS):
                 continue
-            told = self.outcomes(each.recipient, each.original)
+            told = self.outcomes(entry.recipient, entry.original)
             if not told or not told[0].is_settled:
                 return []
             found += told
         return found
 
     def _told(self, recipient: str, original: str, leaves: list[Leaf]) -> Outcome:
-        """Return the recipient's own outcome out of those of all branches."""
-        places = tuple(dict.fromkeys(each.recipient for each in leaves))
+        """Combine the ends of all branches into the recipient's own outcome."""
+        places = tuple(dict.fromkeys(leaf.recipient for leaf in leaves))
         moved = places if places != (recipient,) else ()
-        waiting = [each for each in leaves if each.kind == outcome.WAITING]
-        shown = waiting[0] if waiting else max(leaves, key=lambda each: each.at)
+        waiting = [leaf for leaf in leaves if leaf.kind == outcome.WAITING]
+        shown = waiting[0] if waiting else max(leaves, key=lambda leaf: leaf.at)
         told = replace(
             self._of_leaf(shown),
             recipient=recipient,
@@ -111,18 +111,18 @@ class Resolver:
             tries=leaf.tries,
         )
 
-    # --- the way ----------------------------------------------------------------------
+    # --- from queue file to queue file ------------------------------------------------
 
     def _leaves(
         self, file: QueueFile, recipient: str, original: str, depth: int
     ) -> Iterator[Leaf]:
-        """Give where a recipient's mail is now, from this queue file on."""
+        """Yield the ends of a recipient's delivery, from this queue file on."""
         if depth > DEPTH:
             return
         if file.end == queuefile.REQUEUED:
             yield from self._requeued(file, recipient, original, depth)
             return
-        mine = [each for each in file.entries if _is_for(each, recipient, original)]
+        mine = [entry for entry in file.entries if _is_for(entry, recipient, original)]
         if not mine:
             yield from self._untried(file, recipient)
             return
@@ -134,23 +134,26 @@ class Resolver:
     def _requeued(
         self, file: QueueFile, recipient: str, original: str, depth: int
     ) -> Iterator[Leaf]:
-        """postsuper -r: those who have it are done, the others are in the next file."""
+        """postsuper -r: recipients that are not done continue in a new queue file."""
         done = [
-            each
-            for each in file.entries
-            if _is_for(each, recipient, original) and each.status in ("sent", "bounced")
+            entry
+            for entry in file.entries
+            if _is_for(entry, recipient, original)
+            and entry.status in ("sent", "bounced")
         ]
         for entry in done:
             yield from self._branches(file, entry, depth)
         later = [
-            each for each in self._queue.named(file.children) if each.came == "pickup"
+            child
+            for child in self._queue.named(file.children)
+            if child.came == "pickup"
         ]
         if done:
             return
         if not later:
             yield Leaf(recipient, outcome.WAITING, file.queue_id, file.ended)
-        for each in later:
-            yield from self._leaves(each, recipient, original, depth + 1)
+        for child in later:
+            yield from self._leaves(child, recipient, original, depth + 1)
 
     def _untried(self, file: QueueFile, recipient: str) -> Iterator[Leaf]:
         if file.end == queuefile.DELETED:
@@ -179,7 +182,7 @@ class Resolver:
             )
 
     def _branches(self, file: QueueFile, entry: Entry, depth: int) -> Iterator[Leaf]:
-        """Give where the mail of one entry of a queue file is now."""
+        """Yield the ends of the delivery of one entry of a queue file."""
         if entry.status != "sent":
             yield self._unsent(file, entry)
             return
@@ -192,11 +195,11 @@ class Resolver:
             said = SAYS_DISCARDED in entry.reply
             kind = outcome.DISCARDED if said else outcome.WAITING
             yield _leaf(file, entry, kind, reply="" if said else WITH_FILTER)
-        for each in following:
-            yield from self._further(each, entry, depth)
+        for next_file in following:
+            yield from self._further(next_file, entry, depth)
 
     def _following(self, file: QueueFile, entry: Entry) -> list[QueueFile]:
-        """Return the queue files in which a recipient goes on."""
+        """Return the queue files that continue the delivery of an entry."""
         known = self._queue.named(entry.links)
         if known and not self._passage.is_filter(entry.relay):
             return known
@@ -205,7 +208,7 @@ class Resolver:
         )
 
     def _further(self, file: QueueFile, entry: Entry, depth: int) -> Iterator[Leaf]:
-        """Go on in the next queue file; all of what local(8) forwards is of one."""
+        """Continue in the next queue file; local(8) forwards for one recipient only."""
         if entry.daemon != "local":
             yield from self._leaves(file, entry.recipient, entry.original, depth + 1)
             return
@@ -219,13 +222,13 @@ class Resolver:
                     file.begun,
                     reply=IN_QUEUE,
                 )
-        for each in file.entries:
-            for leaf in self._branches(file, each, depth + 1):
+        for forwarded in file.entries:
+            for leaf in self._branches(file, forwarded, depth + 1):
                 more = not file.end
                 yield replace(leaf, kind=outcome.WAITING) if more else leaf
 
     def _is_final(self, file: QueueFile, entry: Entry) -> bool:
-        """Tell whether a delivery that went well is the end of the way on this host."""
+        """Tell whether a successful delivery is the last one on this host."""
         if relays.is_stamp(entry.relay) or self._passage.is_filter(entry.relay):
             return False
         if entry.daemon == "local":
@@ -253,12 +256,12 @@ class Resolver:
     def _may_grow(self, file: QueueFile, mine: list[Entry]) -> bool:
         """Tell whether the log may still name more addresses for this recipient.
 
-        An alias puts all its members into one queue file, and only qmgr(8)'s count of
-        recipients says beforehand that there is none.
+        An alias puts all its members into one queue file, and only qmgr(8)'s number of
+        recipients says in advance that there are no more.
         """
         if file.end:
             return False
-        if any(each.original for each in mine) or len(mine) > 1:
+        if any(entry.original for entry in mine) or len(mine) > 1:
             return True
         if mine[0].daemon == "local" and self._queue.now < mine[0].at + MOMENT:
             return True

@@ -1,7 +1,7 @@
-"""What became of all recipients of one record, and whether more can become of them.
+"""The outcomes of all recipients of one record, and whether they are final.
 
-Used by record, which fills it, and by everything that shows or reports outcomes. A
-recipient that was expanded is settled when all are that took its place.
+Filled by store/record; used by whatever shows or reports outcomes. An expanded
+recipient is settled when all the recipients that replaced it are.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
     from postfix_archive.core.envelope import Envelope
     from postfix_archive.core.outcome import Outcome
 
-UNKNOWN, MIXED = "unknown", "mixed"  # beside the kinds of outcomes
+UNKNOWN, MIXED = "unknown", "mixed"  # besides outcome.KINDS
 
 
 class Result(NamedTuple):
-    """What is known of one recipient, as text; ``outcome`` is None as long as nothing.
+    """One recipient (text) and its outcome, None while unknown.
 
-    ``depth`` is 0 for a recipient of the envelope, one more for those it was expanded
-    to. ``counts`` is false for those to whom an archive copy was passed on.
+    ``depth`` is 0 for a recipient of the envelope, one more for those that it was
+    expanded to. ``is_counted`` is false for recipients of a mailed archive copy.
     """
 
     recipient: str
@@ -37,28 +37,28 @@ class Result(NamedTuple):
 
     @property
     def is_settled(self) -> bool:
-        """True if nothing more can become of it."""
+        """True if the outcome is final."""
         return self.outcome is not None and self.outcome.is_settled
 
     @property
     def kind(self) -> str:
-        """The kind of its outcome, or UNKNOWN."""
+        """The kind of the outcome, or UNKNOWN."""
         return self.outcome.kind if self.outcome else UNKNOWN
 
 
 class Results:
-    """The recipients of one record, of all its captures, and their outcomes."""
+    """The recipients of all captures of one record, and their outcomes."""
 
     __slots__ = ("_captured", "_outcomes")
 
     def __init__(self) -> None:
-        # By queue id of the capture, recipient, original; does the recipient count?
+        # (queue id of the capture, recipient, original) -> is_counted
         self._captured: dict[tuple[str, str, str], bool] = {}
-        # By the same, and by whom it was expanded from, as a rule nobody.
+        # The same key with the parent of an expansion, else empty.
         self._outcomes: dict[tuple[str, str, str, str], Outcome] = {}
 
     def capture(self, told: Envelope, *, counts: bool) -> None:
-        """Take the recipients of one capture in; see Result for those that count."""
+        """Add the recipients of one capture."""
         of = address.as_text(told.queue_id)
         for each in told.recipients:
             key = (
@@ -69,7 +69,7 @@ class Results:
             self._captured[key] = counts or self._captured.get(key, False)
 
     def became(self, found: Outcome) -> None:
-        """Take an outcome in; of what is settled none is waiting any more."""
+        """Add an outcome; a settled one is never replaced by a waiting one."""
         original = found.original or found.recipient
         key = found.of, found.recipient, original, found.parent
         before = self._outcomes.get(key)
@@ -78,18 +78,18 @@ class Results:
 
     @property
     def is_settled(self) -> bool:
-        """True if nothing more can become of any recipient, those expanded included."""
+        """True if the outcomes of all recipients, also expanded ones, are final."""
         found = [each.is_settled for each in self.all() if each.counts]
         return bool(found) and all(found)
 
     @property
     def kinds(self) -> Counter[str]:
-        """How many recipients have an outcome of each kind, or of UNKNOWN."""
+        """The number of recipients with each kind of outcome, or UNKNOWN."""
         return Counter(each.kind for each in self.all() if each.counts)
 
     @property
     def word(self) -> str:
-        """Delivered, failed, mixed; waiting while not settled; unknown at first."""
+        """One kind for the record: delivered, failed, mixed, waiting or unknown."""
         kinds = self.kinds
         if set(kinds) <= {UNKNOWN}:
             return UNKNOWN
@@ -103,13 +103,13 @@ class Results:
 
     @property
     def covers(self) -> str:
-        """A SHA-256 that names all that is known of the recipients that count."""
+        """The SHA-256 (hexadecimal) of all known outcomes of counted recipients."""
         found = [each.outcome for each in self.all() if each.counts]
-        told = [json.dumps(e.words(), sort_keys=True) for e in found if e]
+        told = [json.dumps(each.words(), sort_keys=True) for each in found if each]
         return digest.hex_of("\n".join(sorted(told)).encode())
 
     def all(self) -> list[Result]:
-        """Return what is known of each recipient, each before those it expanded to."""
+        """Return each recipient with its outcome, before those it was expanded to."""
         below: dict[tuple[str, str], list[Outcome]] = {}
         for each in self._outcomes.values():
             below.setdefault((each.of, each.parent), []).append(each)
@@ -122,7 +122,10 @@ class Results:
         return found
 
     def _strays(self) -> dict[tuple[str, str], Outcome]:
-        """Return what fits no recipient exactly, by queue id (if known), recipient."""
+        """Return outcomes without an exactly matching recipient.
+
+        The key is (queue id of the capture, empty if unknown; recipient).
+        """
         queue_ids = {of for of, _, _ in self._captured}
         return {
             (each.of if each.of in queue_ids else "", each.recipient): each
@@ -134,9 +137,9 @@ class Results:
 def _expanded(
     top: Result, below: dict[tuple[str, str], list[Outcome]]
 ) -> Iterator[Result]:
-    """Give a recipient, and behind each those that it was expanded to.
+    """Yield a recipient, and after each those that it was expanded to.
 
-    An alias may name itself or one above: nobody is followed twice.
+    An alias may include itself or one of its parents: each is expanded once.
     """
     followed: set[str] = set()
     left = [top]
@@ -157,6 +160,6 @@ def _told(above: Result, known: list[Outcome]) -> Iterator[Result]:
 
 def _untold(above: Result, known: list[Outcome]) -> Iterator[Result]:
     told = {each.recipient for each in known}
-    for each in above.outcome.expanded_to if above.outcome else ():
-        if each not in told:
-            yield Result(each, each, None, above.depth + 1, above.counts)
+    for recipient in above.outcome.expanded_to if above.outcome else ():
+        if recipient not in told:
+            yield Result(recipient, recipient, None, above.depth + 1, above.counts)

@@ -1,8 +1,8 @@
-"""Whose mail counts as local, so that its headers are completed and mapped.
+"""Clients whose message headers Postfix rewrites, as values of archive_local_clients.
 
-Used by installation and by the checks. Postfix says it by
-local_header_rewrite_clients (postconf(5)), and we by archive_local_clients, since at
-hand-back every client is this host: the stamp filter passes on which it was.
+Used by install/instance and doctor. local_header_rewrite_clients (postconf(5)) names
+these clients. At reinjection every client is this host, so the stamp filter compares
+the original client with archive_local_clients and sends the result by XFORWARD SOURCE.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ LOOPBACK = ("127.0.0.0/8", "::1")
 
 
 def clients(found: Configuration) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return the words of archive_local_clients, and what main.cf says beyond them."""
+    """Return values for archive_local_clients, and those of main.cf without one."""
     words: dict[str, None] = dict.fromkeys(LOOPBACK)
     without = []
     for word in _words(found):
@@ -35,12 +35,12 @@ def _words(found: Configuration) -> Iterator[str]:
     for word in configuration.words(found.value(PARAMETER)):
         if word == "permit_mynetworks":
             yield from configuration.words(found.value("mynetworks"))
-        elif word != "permit_inet_interfaces":  # this host's own, as loopback is
+        elif word != "permit_inet_interfaces":  # addresses of this host, like loopback
             yield word
 
 
 def _named(word: str) -> str | None:
-    """Return our word for one of main.cf's, "" for loopback, None if there is none."""
+    """Return a value as archive.cf has it, "" for loopback, None if it has none."""
     if word == SASL:
         return word
     try:

@@ -1,7 +1,7 @@
-"""The settings of archive.cf: what may stand there, and what it means.
+"""The settings of archive.cf: names, defaults, parsing.
 
-Used by back/config and the doors. The file has main.cf's syntax: see core/maincf. This
-room never reads a file.
+Used by archive_cf, which reads the file, and as ``Settings`` everywhere. The syntax is
+that of main.cf: see postfix/main_cf. Raises SettingWrong.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 FORMATS = ("hybrid", "dsn", "journal", "message")
 DELIVERIES = ("store", "mail")
 TABLES = ("hash", "btree", "lmdb", "cdb", "texthash", "cidr", "regexp", "pcre")
-UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}  # postconf(5), Time units
+UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}  # postconf(5), time units
 NUMBER_DIGITS = 9
-TIME_LIMIT = (1 << 31) - 1  # seconds: what alarm(2) takes
+TIME_LIMIT = (1 << 31) - 1  # seconds; limit of alarm(2)
 
 DEFAULTS = {
     "archive_capsule_address": "127.0.0.1:10027",
@@ -50,9 +50,9 @@ DEFAULTS = {
 
 
 class Settings:
-    """All settings of one Postfix instance, checked."""
+    """All settings of one Postfix instance, with valid values."""
 
-    # myhostname first: others refer to it, and a wrong one is to be named itself.
+    # myhostname first: others refer to it, and an error in it should name it.
     __slots__ = ("myhostname", "config_directory") + tuple(DEFAULTS)
 
     archive_capsule_address: tuple[str, int]
@@ -88,54 +88,54 @@ class Settings:
 
     @property
     def follows(self) -> bool:
-        """True if outcomes are wanted: a store keeps them, or copies wait for them."""
+        """True if the follower must run: a store records outcomes, or copies wait."""
         return self.stores or self.archive_wait_for_outcome > 0
 
     @property
     def copy_port(self) -> tuple[str, int]:
-        """The port for copies that leave as mail; without a store, the soft one."""
+        """The port for mailed copies: archive_relay_address if there is no store."""
         return self.archive_copy_address if self.stores else self.archive_relay_address
 
     @property
     def stores(self) -> bool:
-        """True if copies are kept in the store."""
+        """True if the store keeps copies."""
         return "store" in self.archive_delivery
 
     @property
     def writes_through(self) -> bool:
-        """True if copies go straight into the store where that can be done at once."""
+        """True if the stamp filter may write copies to the store itself."""
         waits = self.archive_wait_for_outcome > 0
         return self.stores and not waits and self.archive_write_through_time_limit > 0
 
     @property
     def mails(self) -> bool:
-        """True if copies are sent to the archive address."""
+        """True if copies are mailed to the archive address."""
         return "mail" in self.archive_delivery
 
 
 def parse(text: str, *, place: str, config_directory: str, myhostname: str) -> Settings:
-    """Return the settings of archive.cf's text.
+    """Parse the text of archive.cf.
 
-    place names the file in messages; myhostname counts where the file has none.
-    Raises SettingWrong with place, line, and what would be allowed.
+    path appears in error messages; myhostname is the default for that setting. Raises
+    SettingWrong with path, line number and the allowed values.
     """
     raw = dict(DEFAULTS, config_directory=config_directory, myhostname=myhostname)
     lines: dict[str, int] = {}
     for number, name, value in maincf.lines(text, place=place):
         if name not in raw and name.startswith("archive"):
             raise SettingWrong(
-                f"{place}, line {number}: {name}: there is no such setting;"
-                f" archive.cf(5) has {', '.join(DEFAULTS)}"
+                f"{place}, line {number}: {name}: unknown setting; archive.cf(5)"
+                f" has {', '.join(DEFAULTS)}"
             )
         raw[name] = value
         lines[name] = number
     values: dict[str, Any] = {}
     for name in Settings.__slots__:
         where = f"{place}, line {lines[name]}" if name in lines else place
-        text = maincf.expanded(raw[name], raw, where=f"{where}: {name}")
-        if "\0" in text:
-            raise SettingWrong(f"{where}: {name} has a NUL byte in it")
-        values[name] = _reader(name)(text, f"{where}: {name} = {text}")
+        value = maincf.expanded(raw[name], raw, where=f"{where}: {name}")
+        if "\0" in value:
+            raise SettingWrong(f"{where}: {name} contains a NUL byte")
+        values[name] = _reader(name)(value, f"{where}: {name} = {value}")
     return Settings(values)
 
 
@@ -160,7 +160,7 @@ def _path(value: str, where: str) -> str:
 
 
 def _prom_file(value: str, where: str) -> str:
-    """A name that node_exporter's textfile collector looks for."""
+    """node_exporter's textfile collector reads only names that end in .prom."""
     if value and (value[:1] != "/" or value[-5:] != ".prom"):
         raise SettingWrong(
             f"{where}: must be empty, or an absolute path that ends in .prom"
@@ -182,7 +182,7 @@ def _words(value: str, where: str) -> tuple[str, ...]:
 
 
 def _clients(value: str, where: str) -> tuple[str, ...]:
-    """The words that filtering.is_local understands, and no others."""
+    """Accept only what stamp_filter/plan.is_local_client supports."""
     found = _words(value, where)
     for word in found:
         if word != "permit_sasl_authenticated" and not address.is_network(word):
@@ -201,7 +201,7 @@ def _delivery(value: str, where: str) -> tuple[str, ...]:
 
 
 def _tables(value: str, where: str) -> tuple[tuple[str, str], ...]:
-    """The sources of postfix-archive tables: the native name of each has no .in."""
+    """The compiled table has the same path without ``.in``."""
     found: dict[str, str] = {}
     for word in _words(value, where):
         kind, _, path = word.partition(":")
@@ -240,7 +240,7 @@ def _yes_or_no(value: str, where: str) -> bool:
 
 
 def port(value: str, where: str) -> tuple[str, int]:
-    """Return an address:port; where says what to name if it is none."""
+    """Parse address:port; location begins the error message."""
     host, colon, number = value.rpartition(":")
     numeric = _is_number(number) and 0 < int(number) < 65536
     plain = host.isascii() and host.isprintable()

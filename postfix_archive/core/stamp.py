@@ -1,11 +1,15 @@
-"""The stamp: a header that says "this has been captured", once for each archive.
+"""Makes, finds and verifies stamps: header fields on messages that were captured.
 
-Used by filtering and archiving. A stamp names the archive id and holds the SHA-256 of
-the exact canonical bytes below it, under the site's key; of recipients and of the
-archive address it says nothing that an outsider can read. Verdicts, for one archive:
+Used by stamp_filter and archive_transport. A stamp has the archive id and the SHA-256
+of the exact canonical bytes below it, authenticated with a site key. Outsiders learn
+nothing from it about recipients or the archive address. Results for one archive:
 
-    valid    ours, and the bytes below are those       altered  ours, the bytes differ
-    forged   there is a stamp, but no key of ours      absent   none
+    valid    a stamp of ours, and the bytes below it match
+    altered  a stamp of ours, and the bytes below it differ
+    forged   there are stamps, but none with a key of ours
+    absent   no stamp
+
+A text that is not a stamp is never an error, only forged.
 """
 
 from __future__ import annotations
@@ -24,22 +28,22 @@ NAME = b"archive-stamp"
 PURPOSE = b"stamp"
 TAG_PURPOSE = b"tag"
 TAG_BYTES = 8
-# Stamps looked at in one message. Each needs a digest of the whole message; one
-# capture makes one block, and one whose stamp is not found is archived in full.
+# Stamps examined in one message. Each needs a SHA-256 of the whole message; one capture
+# makes one block, and a message whose stamp is not found is archived in full.
 STAMP_LIMIT = 16
-VALUE_LIMIT = 1024  # bytes; ours have about 300
+VALUE_LIMIT = 1024  # bytes; a stamp of ours has about 300
 
-# What a stamp was put on: mail, a copy that leaves as mail, a copy of such a copy.
+# What was stamped: a message, a copy sent as mail, a copy of such a copy.
 GENERATIONS = (b"mail ", b"copy ", b"again ")
 VALID, ALTERED, FORGED, ABSENT = "valid", "altered", "forged", "absent"
 
 
 class Stamp:
-    """A stamp of ours found in a message.
+    """A stamp of ours in a message.
 
-    ``start`` is where it begins; ``belows`` are the offsets behind each stamp of ours
-    that adjoins from this one on: with one of them the stamped bytes began. Anybody
-    else's stamp ends the block, so that nothing can hide between two of ours.
+    ``start`` is its offset. ``content_offsets`` are the offsets after this stamp and
+    after each adjacent stamp of ours below it: one of them is where the stamped bytes
+    began. Any other stamp ends the block, so that nothing can hide between two of ours.
     """
 
     __slots__ = ("archive_id", "belows", "digest", "start", "tag", "time")
@@ -54,7 +58,7 @@ class Stamp:
 
 
 class Found:
-    """All stamps in a message's header: those of ours, and whether others stand."""
+    """The stamps in a message's header: those of ours, and whether there are others."""
 
     __slots__ = ("foreign", "ours")
 
@@ -64,14 +68,15 @@ class Found:
 
     @property
     def offsets(self) -> list[int]:
-        """Where the bytes begin whose digests verdict() needs."""
+        """The offsets from which verify() needs the SHA-256 of the message."""
         return sorted({below for each in self.ours for below in each.belows})
 
 
 class Verdict:
-    """What the stamps of a message say to one archive; ``stamp`` where one is ours.
+    """The result for one archive: VALID, ALTERED, FORGED or ABSENT.
 
-    ``generation`` is the highest of GENERATIONS that any of them for it tells.
+    ``stamp`` is the stamp of ours, if any. ``generation`` is the highest index into
+    GENERATIONS of all stamps of ours for this archive.
     """
 
     __slots__ = ("generation", "stamp", "word")
@@ -85,16 +90,16 @@ class Verdict:
 
 
 def tag(archive_address: str, key: Key, *, generation: int = 0) -> str:
-    """Return what stands for an archive in a stamp, readable only with the key.
+    """Return the tag of an archive in a stamp, a MAC of its address.
 
-    Archive copies that leave as mail bear tags of their own: see GENERATIONS.
+    Each of GENERATIONS has its own tag.
     """
     named = GENERATIONS[generation] + archive_address.encode()
     return key.mac(TAG_PURPOSE, named)[:TAG_BYTES].hex()
 
 
 def line(archive_id: str, tag_: str, content: bytes, time: int, key: Key) -> bytes:
-    """Return a stamp as a folded header field; content is a SHA-256, time Unix."""
+    """Return a stamp as a folded header field; time is Unix time."""
     said = f"v=1; k={key.key_id}; id={archive_id}; a={tag_}; t={time};"
     said += f" b={_base64(content)};"
     proof = f"{said} h={_base64(key.mac(PURPOSE, said.encode()))}"
@@ -103,7 +108,7 @@ def line(archive_id: str, tag_: str, content: bytes, time: int, key: Key) -> byt
 
 
 def find(head: bytes, keys: Keyring) -> Found:
-    """Return the stamps in the header of a message whose first bytes are head."""
+    """Return the stamps in the header of a message with these first bytes."""
     found = Found()
     block: list[Stamp] = []
     end = -1
@@ -126,9 +131,10 @@ def find(head: bytes, keys: Keyring) -> Found:
 def verdict(
     found: Found, archive_address: str, digests: dict[int, bytes], keys: Keyring
 ) -> Verdict:
-    """Return what the stamps say to this archive.
+    """Return the verdict of the stamps for this archive.
 
-    digests holds, by offset, the SHA-256 of the message from each of found.offsets on.
+    digests has, by offset, the SHA-256 of the message from each of
+    stamps.content_offsets to the end.
     """
     tags = _tags_of(archive_address, keys)
     mine = [stamp for stamp in found.ours if stamp.tag in tags]
@@ -142,7 +148,7 @@ def verdict(
 
 
 def _tags_of(archive_address: str, keys: Keyring) -> dict[str, int]:
-    """All tags of an archive, with the generation that each stands for."""
+    """Return all tags of an archive, each with its generation."""
     return {
         tag(archive_address, key, generation=number): number
         for key in keys.keys
@@ -166,13 +172,13 @@ def _authentic(field: header.Field, keys: Keyring) -> Stamp | None:
     if key is None or not trace.is_archive_id(stamp.archive_id):
         return None
     again = line(stamp.archive_id, stamp.tag, content, stamp.time, key)
-    # Nothing but white space may differ, or a text could pass on inside a stamp.
+    # Only white space may differ, or a stamp could carry other text along.
     ours = b"".join(again.partition(b":")[2].split())
     return stamp if digest.equal(ours, b"".join(field.value.split())) else None
 
 
 def _tags(field: header.Field) -> dict[str, str]:
-    """Read ``name=value; …`` leniently: some relays fold headers anew."""
+    """Parse ``name=value; …``, ignoring white space: some relays refold headers."""
     if field.end - field.start > VALUE_LIMIT:
         return {}
     text = field.value.decode("latin-1")

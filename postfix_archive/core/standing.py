@@ -1,6 +1,6 @@
-"""How an instance stands: what is archived, what waits, what is amiss. A value.
+"""The state of an instance: what is archived, what waits, what is wrong. Values only.
 
-Filled in by back/measuring; shown by status, and by metrics to Prometheus.
+Filled in by status/collect; shown by cli/status and status/prometheus.
 """
 
 from __future__ import annotations
@@ -14,94 +14,98 @@ from postfix_archive.core import finding, rescuing
 from postfix_archive.core.tally import Tally
 
 EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.timezone.utc)
-# What a reconcile run counts: all that was accepted, and what became of it.
+# What a reconcile run counts: accepted messages, and these by result.
 ACCEPTED = "accepted"
 RESULTS = ("archived", "waiting", "rescued", "not_requested", "missing")
 
 
 @dataclass(frozen=True)
 class Waits:
-    """What waits in one place: how many, for how long the oldest, and why that one."""
+    """The messages that wait in one place; ``status --json`` shows these names.
+
+    ``age`` (seconds), ``since`` (RFC 3339) and ``why`` are those of the oldest message;
+    ``tried`` says that a delivery has failed.
+    """
 
     count: int = 0
-    age: int = 0  # seconds
-    since: str | None = None  # RFC 3339, None where nothing waits
+    age: int = 0
+    since: str | None = None  # None: nothing waits
     why: str | None = None
-    tried: bool = False  # in vain
+    tried: bool = False
 
 
 @dataclass(frozen=True)
 class Space:
-    """The file system of a folder, as statvfs(3) tells; for who is not root."""
+    """The file system of a directory, by statvfs(3); ``status --json`` shows it."""
 
     size: int  # bytes
-    free: int
-    inodes: int  # 0 where the file system counts none
+    free: int  # bytes available to unprivileged processes
+    inodes: int  # 0: the file system does not count them
     free_inodes: int
 
 
 @dataclass(frozen=True)
 class Reconciled:
-    """What the last reconcile run has found; times are seconds since 1970."""
+    """The summary of the last reconcile run."""
 
-    time: float
-    since: str
+    time: float  # seconds since 1970
+    since: str  # RFC 3339
     until: str
-    counts: Mapping[str, int]  # of ACCEPTED and RESULTS
+    counts: Mapping[str, int]  # by ACCEPTED and RESULTS
 
 
 @dataclass(frozen=True)
 class Standing:
-    """All that status tells; what is not known is absent, or empty."""
+    """The state of one instance; what is not known is None or empty."""
 
-    directory: str  # of Postfix's configuration: which instance this is
-    version: str
-    waits: Mapping[str, Waits]  # queue, filter, fallback
-    held: Mapping[str, str]  # queue ids that a rescue has put on hold, since when
-    gap: Mapping[str, Any] | None = None
-    tallies: Mapping[str, Tally] = field(default_factory=dict)
-    trouble: Mapping[str, str] = field(
-        default_factory=dict
-    )  # by archive; "": the store
-    spaces: Mapping[str, Space] = field(default_factory=dict)  # store, fallback
-    reconciled: Reconciled | None = None
-    rescued: float | None = None  # when rescue last ran, seconds since 1970
-    followed: float | None = None  # up to when the log was followed for outcomes
+    directory: str  # config_directory, which identifies the instance
+    version: str  # of postfix_archive
+    backlogs: Mapping[str, Waits]  # by place: queue, filter, fallback
+    on_hold: Mapping[str, str]  # queue ids that a rescue has put on hold, since when
+    bypass: Mapping[str, Any] | None = None  # bypass/switch.read()
+    tallies: Mapping[str, Tally] = field(default_factory=dict)  # by archive
+    # By archive; "": the store itself.
+    store_errors: Mapping[str, str] = field(default_factory=dict)
+    # By place: store, fallback.
+    file_systems: Mapping[str, Space] = field(default_factory=dict)
+    reconcile_run: Reconciled | None = None  # the last one
+    rescue_time: float | None = None  # of the last queue rescue, seconds since 1970
+    followed_until: float | None = None  # the log is read for outcomes up to then
 
     @property
     def damage(self) -> list[str]:
         """What is wrong with the store and its journals, one line each."""
-        found = list(self.trouble.values())
+        found = list(self.store_errors.values())
         for name, each in self.tallies.items():
             if each.damaged:
                 found.append(
-                    f"the journal of {name} has {each.damaged} lines that are none, the"
-                    f" first is line {each.first_damaged}; see verify"
+                    f"journal of {name}: {each.damaged} invalid lines, first is line"
+                    f" {each.first_damaged}; run postfix-archive verify"
                 )
         return found
 
     @property
     def missing(self) -> int:
-        """How many messages the last reconcile run missed."""
-        return self.reconciled.counts["missing"] if self.reconciled else 0
+        """The number of messages that the last reconcile run found missing."""
+        return self.reconcile_run.counts["missing"] if self.reconcile_run else 0
 
     @property
     def severity(self) -> int:
-        """The exit code: 2 while mail is in danger, 1 while copies wait or are missed.
+        """The exit code: 2 if mail is at risk, 1 if copies wait or mail is missing.
 
-        The store's damage is danger; messages that were missed once are past help.
+        Missing messages are only a warning: nothing can archive them any more.
         """
-        stuck = self.waits["filter"].age >= rescuing.NOTICED
-        if self.gap or self.held or self.damage or stuck:
+        stuck = self.backlogs["filter"].age >= rescuing.NOTICED
+        if self.bypass or self.on_hold or self.damage or stuck:
             return finding.CRITICAL
-        queue = self.waits["queue"]
+        queue = self.backlogs["queue"]
         late = queue.age >= rescuing.NOTICED or queue.tried
-        some = late or self.waits["fallback"].count or self.missing
+        some = late or self.backlogs["fallback"].count or self.missing
         return finding.WARNING if some else finding.OK
 
 
 def reconciled(words: object) -> Reconciled | None:
-    """Return what a reconcile run has written, None if that is not of its form."""
+    """Return a run's saved summary, None if it is invalid."""
     if not isinstance(words, dict):
         return None
     counts = {name: words.get(name, -1) for name in (ACCEPTED, *RESULTS)}
@@ -115,11 +119,11 @@ def reconciled(words: object) -> Reconciled | None:
 
 
 def seconds(text: str) -> float | None:
-    """Return a time of RFC 3339 in seconds since 1970, None if it is none."""
+    """Return an RFC 3339 time in seconds since 1970, None if it is invalid."""
     try:
         found = datetime.datetime.fromisoformat(text)
         return (found - EPOCH).total_seconds()
-    except (ValueError, OverflowError, TypeError):  # TypeError: of no zone
+    except (ValueError, OverflowError, TypeError):  # TypeError: no UTC offset
         return None
 
 

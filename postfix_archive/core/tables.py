@@ -1,9 +1,10 @@
-"""Lookup tables with ARCHIVE lines, and the native tables that they stand for.
+"""Compile the source of a lookup table with ARCHIVE actions to a table for Postfix.
 
-Used by back/tablefile. A source is an ordinary table of Postfix (access(5),
-header_checks(5), cidr_table(5), ...) in which an action may be ``ARCHIVE a@x, b@y``;
-that becomes ``BCC <request recipient>``, and every other line stays byte for byte.
-Lines are told apart as Postfix's readlline() does. This room never reads a file.
+Used by tables.table_file, tables.explain and doctor. A source is an ordinary Postfix
+table (access(5), header_checks(5), cidr_table(5), ...) in which an action may be
+``ARCHIVE a@x, b@y``; that becomes ``BCC <request recipient>``, and every other line
+stays byte for byte. Logical lines are those of Postfix's readlline(). Pure; raises
+TableWrong.
 """
 
 from __future__ import annotations
@@ -16,13 +17,14 @@ from postfix_archive.core import address, request
 from postfix_archive.core.errors import TableWrong
 from postfix_archive.core.keyring import Keyring
 
-MARKER = b"# Made by postfix-archive tables "  # begins every native table of ours
+MARKER = b"# Made by postfix-archive tables "  # first bytes of every compiled table
 PHYSICAL = re.compile(rb"[^\n]*\n|[^\n]+")
 # postmap(1): a key ends at the first white space outside quotes.
 KEY = re.compile(rb'(?:\\.|"(?:\\.|[^"\\])*(?:"|\Z)|[^\s"\\])+', re.S)
 NETWORK = re.compile(rb"(?:!\s*)*\S+")
-# regexp_table(5): any delimiter; behind the second one the flags. What a backslash
-# stands before is read in one way only, or a line without end takes for ever.
+# regexp_table(5): any delimiter, flags after the second one. A backslash and its next
+# character match in one way only: otherwise a pattern without its second delimiter
+# takes exponential time.
 EXPRESSION = re.compile(rb"(?:!\s*)*([^\w\s\\])(?:\\.|(?!\1)[^\\])*\1\S*", re.S)
 PATTERNS = {"cidr": NETWORK, "regexp": EXPRESSION, "pcre": EXPRESSION}
 CONDITION = re.compile(rb"(?P<end>end)?if(?![a-z0-9])\s*", re.I)
@@ -33,9 +35,9 @@ REMARK = re.compile(rb"(?<=\s)#[^\n]*")
 
 @dataclass(frozen=True)
 class Line:
-    """A logical line: its physical lines as they stand, and the remarks among them.
+    """A logical line: raw are its physical lines, comments those among them.
 
-    A comment or blank line between logical lines has no text.
+    Comments and blank lines between logical lines are a LogicalLine without text.
     """
 
     number: int
@@ -46,7 +48,7 @@ class Line:
 
 @dataclass
 class _Lines:
-    """The physical lines of a logical line that may yet go on: see Line."""
+    """A logical line under construction; see LogicalLine."""
 
     number: int = 0
     raw: list[bytes] = field(default_factory=list)
@@ -55,14 +57,14 @@ class _Lines:
 
     @property
     def joined(self) -> Line:
-        """The logical line."""
+        """The finished logical line."""
         raw, text, remarks = map(b"".join, (self.raw, self.text, self.remarks))
         return Line(self.number, raw, text, remarks)
 
 
 @dataclass(frozen=True)
 class Asked:
-    """One ARCHIVE line: where it stands, for what, to which archives, and why."""
+    """One ARCHIVE line: its number, pattern, archive addresses and comments."""
 
     number: int
     pattern: bytes
@@ -72,7 +74,7 @@ class Asked:
 
 @dataclass(frozen=True)
 class Compiled:
-    """A native table: its bytes, its ARCHIVE lines, how many other lines it keeps."""
+    """A compiled table: its bytes, its ARCHIVE lines, the count of other lines."""
 
     native: bytes
     asked: tuple[Asked, ...]
@@ -80,9 +82,9 @@ class Compiled:
 
 
 def compiled(source: bytes, *, kind: str, place: str, keys: Keyring) -> Compiled:
-    """Return the native table of a source; kind is its type, place its path.
+    """Return the compiled table; table_type and path are those of the source.
 
-    Raises TableWrong with place, line, and what to do.
+    Raises TableWrong with path and line number.
     """
 
     def written(asked: Asked) -> bytes:
@@ -92,16 +94,15 @@ def compiled(source: bytes, *, kind: str, place: str, keys: Keyring) -> Compiled
 
 
 def marked(source: bytes, *, kind: str, place: str) -> Compiled:
-    """Return the native table with each action ARCHIVE as the token of its line.
+    """Return the table with each ARCHIVE action replaced by the token of its line.
 
-    Whoever asks it for a key learns from which line the answer is: see token().
-    Raises TableWrong.
+    The result of a lookup in it names the line: see line_token(). Raises TableWrong.
     """
-    return _compiled(source, kind, place, lambda asked: token(asked.number))
+    return _compiled(source, kind, place, lambda line: token(line.number))
 
 
 def token(number: int) -> bytes:
-    """Return what stands for the ARCHIVE action of a line."""
+    """Return the value that replaces the ARCHIVE action of a line."""
     return b"ARCHIVE-IN-LINE %d" % number
 
 
@@ -112,21 +113,21 @@ def _compiled(
     asked = []
     kept = 0
     for line in logical_lines(source):
-        found = _asked(line, kind, f"{place}, line {line.number}")
-        if found is None:
+        action_line = _asked(line, kind, f"{place}, line {line.number}")
+        if action_line is None:
             native.append(line.raw)
             kept += bool(line.text)
         else:
-            asked.append(found)
-            native += [line.remarks, found.remarks]
-            native.append(b"%s %s\n" % (found.pattern, written(found)))
+            asked.append(action_line)
+            native += [line.remarks, action_line.remarks]
+            native.append(b"%s %s\n" % (action_line.pattern, written(action_line)))
     return Compiled(b"".join(native), tuple(asked), kept)
 
 
 def logical_lines(source: bytes) -> Iterator[Line]:
-    """Cut a table into logical lines; their raw bytes together are the table."""
+    """Split a table into logical lines; their raw bytes joined are the table."""
     line = _Lines()
-    resting = _Lines()  # remarks: of the line before if that goes on
+    resting = _Lines()  # comments that belong to line if that continues after them
     for number, raw in enumerate(PHYSICAL.findall(source), 1):
         if not raw.strip() or raw.lstrip().startswith(b"#"):
             resting.number = resting.number or number
@@ -144,7 +145,7 @@ def logical_lines(source: bytes) -> Iterator[Line]:
 
 
 def action(text: bytes, kind: str) -> bytes:
-    """Return the right hand side of a logical line, b"" where there is none."""
+    """Return the right hand side of a logical line, b"" if there is none."""
     try:
         return _parted(text.strip(), kind, "")[1]
     except TableWrong:
@@ -152,43 +153,44 @@ def action(text: bytes, kind: str) -> bytes:
 
 
 def _asked(line: Line, kind: str, where: str) -> Asked | None:
-    """Return what an ARCHIVE line asks for, None for a native line."""
+    """Return a line with an ARCHIVE action, None for any other line."""
     if not line.text:
         return None
     text = line.text.strip()
-    pattern, said = _parted(text, kind, where)
-    if not WORD.match(said):
+    pattern, right_side = _parted(text, kind, where)
+    if not WORD.match(right_side):
         return None
     if kind in PATTERNS and CONDITION.match(text):
         raise TableWrong(
-            f"{where}: a line with if takes no action: write ARCHIVE in a line of its"
+            f"{where}: a line with if has no action: write ARCHIVE on a line of its"
             " own, before endif"
         )
-    words = said[len(b"archive") :]
-    why = b"".join(each.strip() + b"\n" for each in REMARK.findall(words))
-    return Asked(line.number, pattern, _archives(REMARK.sub(b"", words), where), why)
+    argument = right_side[len(b"archive") :]
+    remarks = b"".join(each.strip() + b"\n" for each in REMARK.findall(argument))
+    archives = _archives(REMARK.sub(b"", argument), where)
+    return Asked(line.number, pattern, archives, remarks)
 
 
 def _parted(text: bytes, kind: str, where: str) -> tuple[bytes, bytes]:
-    """Part a logical line into pattern and action."""
+    """Split a logical line into pattern and right hand side."""
     condition = CONDITION.match(text) if kind in PATTERNS else None
     if condition and condition["end"]:
         return condition[0], text[condition.end() :].lstrip()
     start = condition.end() if condition else 0
-    found = PATTERNS.get(kind, KEY).match(text, start)
-    if found is None or _is_bare(text, kind):
+    match = PATTERNS.get(kind, KEY).match(text, start)
+    if match is None or _is_bare(text, kind):
         if WORD_ANYWHERE.search(text) is None:
             return text, b""
         raise TableWrong(
-            f"{where}: ARCHIVE without a pattern before it: write what it is for, as"
-            f" in {_example(kind)} ARCHIVE legal@example.com"
+            f"{where}: ARCHIVE without a pattern before it: write a line such as"
+            f" {_example(kind)} ARCHIVE legal@example.com"
         )
-    end = found.end()
+    end = match.end()
     return text[:end].replace(b"\n", b""), text[end:].lstrip()
 
 
 def _is_bare(text: bytes, kind: str) -> bool:
-    """Tell whether ARCHIVE stands where the pattern should; a host may be so named."""
+    """Tell whether the line begins with ARCHIVE as its action, not as a key."""
     first, *rest = text.split(None, 2)
     return first.lower() == b"archive" and (not rest or b"@" in rest[0])
 
@@ -199,26 +201,27 @@ def _example(kind: str) -> str:
 
 
 def _archives(words: bytes, where: str) -> tuple[str, ...]:
-    """Return the archive addresses behind the word ARCHIVE."""
+    """Return the archive addresses after the word ARCHIVE."""
     if not words.strip():
         raise TableWrong(
             f"{where}: ARCHIVE without an address: write ARCHIVE legal@example.com"
         )
-    named = [each.strip() for each in words.split(b",")]
-    for each in named:
+    addresses = [each.strip() for each in words.split(b",")]
+    for each in addresses:
         _check(each, where)
-    return tuple(dict.fromkeys(each.decode().lower() for each in named))
+    return tuple(dict.fromkeys(each.decode().lower() for each in addresses))
 
 
 def _check(named: bytes, where: str) -> None:
+    """Raise TableWrong if this cannot be an archive address."""
     shown = address.one_line(named).decode("utf-8", "replace")
     if b"$" in named:
         raise TableWrong(
-            f"{where}: {shown}: an archive is named in full, for Postfix would put"
-            " nothing in for $: write one line for each archive"
+            f"{where}: {shown}: $ is not expanded here; write the archive address in"
+            " full, on a line for each archive"
         )
     if not address.is_plain(named):
         raise TableWrong(
-            f"{where}: {shown!r} is no archive address: write ARCHIVE"
-            " legal@example.com, and a comma between two"
+            f"{where}: {shown!r} is not an archive address: write ARCHIVE"
+            " legal@example.com, with a comma between two addresses"
         )

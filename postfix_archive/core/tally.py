@@ -1,8 +1,7 @@
-"""Counts what a journal tells, line by line, and says where it stands.
+"""Count the events of a journal, line by line.
 
-Used by back/tallying, which keeps a tally so that nobody reads a journal twice, and by
-everything that shows numbers. A line that the store would not write is counted as
-damaged; what a crash has torn counts for nothing, as everywhere.
+Used by tally_cache, which saves a tally so that no line is read twice, and by status.
+An invalid line counts as damaged. A line torn by a crash counts as a line only.
 """
 
 from __future__ import annotations
@@ -12,11 +11,11 @@ from typing import Any
 
 from postfix_archive.core import digest, outcome, record, stamp
 
-VERSION = 1  # of what is counted: a tally of another is counted anew
+VERSION = 1  # change it with the fields: a cached tally of another is discarded
 STAMPS = (stamp.ABSENT, stamp.VALID, stamp.ALTERED, stamp.FORGED)
-# Names of one capture's recipient, in an outcome event: see store-format.md.
+# Keys of an outcome event that name the recipient of a capture (store-format.md).
 NAMES = ("id", "of", "recipient", "original", "parent")
-NAME_DIGITS = 16  # of SHA-256: 64 bits tell millions of recipients apart
+NAME_DIGITS = 16  # hexadecimal digits: 64 bits suffice for millions of recipients
 NUMBERS = (
     "start",
     "offset",
@@ -32,14 +31,14 @@ NUMBERS = (
 
 
 class Tally:
-    """What the first ``offset`` bytes of a journal tell.
+    """Counts over the first ``offset`` bytes of a journal.
 
-    ``messages`` are records; ``stamps`` the verdicts on all that came, supplements
-    included; ``outcomes`` the settled ones by kind, and ``waiting`` names those whose
-    last outcome is that they wait: a settled one takes its name away, so that the
-    follower must say of nobody who is settled that he waits. ``gaps`` are the latest
-    event of each. ``received_bytes`` are those of the originals, ``copy_bytes`` those
-    of the files in the store, which only back can see.
+    ``messages`` counts records, ``stamps`` the verdicts on all captures, supplements
+    included, ``outcomes`` the settled outcomes by kind. ``waiting`` has a hash of each
+    recipient whose last outcome is ``waiting``; a settled outcome removes it, so the
+    follower must not record ``waiting`` after that. ``bypasses`` has the latest event
+    of each bypass. ``received_bytes`` is the size of the originals, ``copy_bytes`` that
+    of the files in the store, which the caller adds.
     """
 
     __slots__ = (*NUMBERS, "_line", "gaps", "last_archived", "outcomes") + (
@@ -49,11 +48,11 @@ class Tally:
     )
 
     def __init__(self) -> None:
-        self.start = self.offset = 0  # of the last line, in bytes
+        self.start = self.offset = 0  # bytes: start and end of the last line
         self.lines = self.damaged = self.first_damaged = 0
         self.messages = self.supplements = self.mailed = 0
         self.received_bytes = self.copy_bytes = 0
-        self.last_archived = ""  # RFC 3339, "" if never
+        self.last_archived = ""  # RFC 3339; "" for never
         self.stamps = dict.fromkeys(STAMPS, 0)
         self.outcomes = dict.fromkeys(outcome.SETTLED, 0)
         self.waiting: set[str] = set()
@@ -63,15 +62,15 @@ class Tally:
 
     @property
     def last(self) -> str:
-        """The SHA-256 of the last line, without its line end; "" before the first."""
+        """The SHA-256 of the last line without its line end; "" before the first."""
         return digest.hex_of(self._line[:-1]) if self._line else self._last
 
     def fits(self, line: bytes) -> bool:
-        """Tell whether this is the line, with its end, that stands where ours stood."""
+        """Return whether this line, with its line end, is the last that was counted."""
         return line.endswith(b"\n") and digest.hex_of(line[:-1]) == self.last
 
     def take(self, line: bytes) -> str:
-        """Count a line with its end; return the file of the store it names, or ""."""
+        """Count a line, with its line end; return the file name in it, or ""."""
         self.start = self.offset
         self.offset += len(line)
         self.lines += 1
@@ -103,7 +102,7 @@ class Tally:
         if event["event"] == "supplement":
             self.supplements += 1
             return
-        # A second original under the same id has a longer name: see store-format.md.
+        # A second original with the same archive id has a longer file name.
         name = event.get("file", "").rpartition("/")[2]
         self.messages += name in ("", f"{event['id']}.eml.gz")
         self.received_bytes += event["size"]
@@ -121,7 +120,7 @@ class Tally:
             self.outcomes[event["outcome"]] += 1
 
     def words(self) -> dict[str, Any]:
-        """Return all of it as values that JSON has."""
+        """Return the tally as a JSON object."""
         return {
             **{name: getattr(self, name) for name in NUMBERS},
             "last": self.last,
@@ -134,10 +133,10 @@ class Tally:
 
 
 def from_words(words: Any) -> Tally:
-    """Return the tally that has these words; raises ValueError for any others."""
+    """Return the tally from a JSON object. Raises ValueError for an invalid one."""
     tally = Tally()
     if not isinstance(words, dict) or words.keys() != tally.words().keys():
-        raise ValueError("no tally")
+        raise ValueError("not a tally")
     for name in NUMBERS:
         setattr(tally, name, _number(words[name]))
     tally._last, tally.last_archived = map(
@@ -146,10 +145,10 @@ def from_words(words: Any) -> Tally:
     tally.stamps = _counts(words["stamps"], STAMPS)
     tally.outcomes = _counts(words["outcomes"], outcome.SETTLED)
     if not isinstance(words["waiting"], list) or not isinstance(words["gaps"], dict):
-        raise ValueError("no tally")
+        raise ValueError("not a tally")
     tally.waiting = {*map(_text, words["waiting"])}
     if not all(map(_is_gap, words["gaps"].values())):
-        raise ValueError("no gaps")
+        raise ValueError("not a bypass event")
     tally.gaps = words["gaps"]
     return tally
 
@@ -164,17 +163,17 @@ def _is_gap(event: object) -> bool:
 
 def _number(value: Any) -> int:
     if type(value) is not int or value < 0:
-        raise ValueError("no number")
+        raise ValueError("not a count")
     return value
 
 
 def _text(value: Any) -> str:
     if not isinstance(value, str):
-        raise ValueError("no text")
+        raise ValueError("not a string")
     return value
 
 
 def _counts(found: Any, names: tuple[str, ...]) -> dict[str, int]:
     if not isinstance(found, Mapping) or set(found) != set(names):
-        raise ValueError("no counts")
+        raise ValueError("not a table of counts")
     return {name: _number(found[name]) for name in names}

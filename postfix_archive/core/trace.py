@@ -1,17 +1,17 @@
-"""Where a message began its way on this host: what Postfix's own Received: says.
+"""Finds the origin of a message on this host in Postfix's own Received: fields.
 
-Used by filtering. Makes the archive id, which must come out the same in every retry,
-for every piece of a message that Postfix delivers in several runs, and after
-postsuper -r, which gives a new queue id and puts a Received: of its own on top.
+Used by stamp_filter/plan for the archive id. The id must be the same in every retry,
+for every piece of a message that Postfix delivers separately, and after postsuper -r,
+which assigns a new queue id and adds another Received: field on top.
 
-What is read: of a Received: field only what stands between the line that begins with
-"by" and the first ';', and in it the first "id". What stands above names the client in
-its own words, what stands behind may be the recipient's, and a client can append to
-Postfix's line by a first body line that begins with white space.
+Of a Received: field only the text from the line that begins with "by" up to the first
+";" is parsed, and in it the first "id". Text above that comes from the client, text
+after it may come from the recipient, and a client can append to Postfix's field with a
+first body line that begins with white space.
 
-Which line is this Postfix's own? The topmost if it names the queue file of this run,
-under whatever host name: the host's may have changed since, or be that of one service
-(-o myhostname). Below that one, those that bear its name or archive.cf's.
+Which fields are of this host? The topmost, if it has the current queue id, under any
+host name: the name may have changed since, or be that of one service (-o myhostname).
+Below it, those with that host name or the one of archive.cf.
 """
 
 from __future__ import annotations
@@ -25,18 +25,19 @@ if TYPE_CHECKING:
 MONTHS = b"Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split()
 DAYS = b"Mon Tue Wed Thu Fri Sat Sun".split()
 DAY_MINUTES = 24 * 60
-FROM_USER = b", from userid "  # in the lines of pickup(8)
+FROM_USER = b", from userid "  # written for mail from pickup(8)
 UNDATED = "00000000"
-END_OF_TIME = 253402300800  # the year 10000: no date is written beyond
-ID_BYTES = 20  # 160 bits: nobody finds two messages of one id
+END_OF_TIME = 253402300800  # the year 10000, exclusive limit of dates
+ID_BYTES = 20  # 160 bits: no collision can be found
 
 
 class Origin:
-    """The start of a message's way: host, queue id, time and the bytes that count.
+    """Where and when this host first received a message: host, queue id, time.
 
-    ``offset`` is where the message begins that was first received, below the lines
-    that requeueing has put on top. ``arrival`` is in seconds since 1970, None where
-    Postfix's line is missing (header_checks may IGNORE it) or unreadable.
+    ``offset`` is the start of the message as first received, below the fields that
+    requeueing put on top. ``clauses`` are the parsed clauses of Postfix's Received:
+    field. ``arrival`` is Unix time, None where that field is missing (header_checks
+    may IGNORE it) or cannot be parsed.
     """
 
     __slots__ = ("arrival", "clauses", "host", "offset", "queue_id", "smtputf8")
@@ -53,10 +54,10 @@ class Origin:
 def origin(
     head: bytes, *, queue_id: bytes, host: bytes, mail_owner: Callable[[], int]
 ) -> Origin:
-    """Return where the message with this head and this queue id began its way.
+    """Return the origin of the message with this head, now in this queue file.
 
-    mail_owner tells the user id in the Received: lines that postsuper -r causes; it is
-    asked only where there is one that may be such.
+    mail_owner returns the user id in the Received: fields that postsuper -r causes. It
+    is called only if there may be such a field.
     """
     found = Origin(host, queue_id, 0)
     own = {host}
@@ -83,10 +84,10 @@ def origin(
 
 
 def queue_id(head: bytes, *, said: bytes, host: bytes) -> bytes:
-    """Return the id of the queue file that a message with this head came from.
+    """Return the id of the queue file that the message came from.
 
-    said is XFORWARD's IDENT: lmtp(8) sends none for mail from sendmail(1), and after
-    postsuper -r the one of the first queue file. Postfix's own line on top has it.
+    ident is XFORWARD's IDENT. lmtp(8) sends none for mail from sendmail(1), and after
+    postsuper -r that of the first queue file. Postfix's topmost Received: has the id.
     """
     top = header.first(head, b"received")
     by, written = _written(_clauses(top)) if top else (b"", b"")
@@ -95,11 +96,11 @@ def queue_id(head: bytes, *, said: bytes, host: bytes) -> bytes:
 
 
 def archive_id(came: Origin, *, sender: bytes, content: bytes) -> str:
-    """Return the name of this capture: its day (UTC) and 40 hexadecimal digits.
+    """Return the archive id of this capture: day (UTC) and 40 hexadecimal digits.
 
-    content is the SHA-256 of the message from came.offset on. Recipients do not
-    count, so that all pieces share one id; nor does Message-ID, which many messages
-    lack or share. The day is 00000000 when Postfix's line does not tell it.
+    sha256 (32 bytes) is that of the message from origin.offset on. Recipients have no
+    influence, so that all pieces share one id; nor has Message-ID, which many messages
+    lack or share. The day is 00000000 if it is unknown.
     """
     known = (came.host, came.queue_id, came.clauses, sender, content)
     framed = b"".join(b"%d:%s," % (len(value), value) for value in known)
@@ -110,7 +111,7 @@ def archive_id(came: Origin, *, sender: bytes, content: bytes) -> str:
 
 
 def is_archive_id(text: str) -> bool:
-    """Tell whether text has the form of an archive id, safe to be a file name."""
+    """Return whether text has the form of an archive id, safe as a file name."""
     day, dash, name = text.partition("-")
     return (
         len(day) == 8
@@ -123,9 +124,9 @@ def is_archive_id(text: str) -> bool:
 
 
 def timestamp(seconds: float) -> str:
-    """Return seconds since 1970 as RFC 3339 writes a time, in UTC.
+    """Return a Unix time as an RFC 3339 timestamp in UTC.
 
-    A time before or beyond those that can be written is the first or the last of them.
+    A time before 1970 or after 9999 becomes the first or last of that range.
     """
     written = min(max(0, int(seconds)), END_OF_TIME - 1)
     day = calendar.date(written // calendar.DAY)
@@ -133,9 +134,9 @@ def timestamp(seconds: float) -> str:
 
 
 def read_date(text: bytes) -> int | None:
-    """Read e.g. ``Sun, 22 Nov 2026 12:53:00 +0100 (CET)``: seconds since 1970.
+    """Return the Unix time of a date such as ``Sun, 22 Nov 2026 12:53:00 +0100 (CET)``.
 
-    None if the text is anything else.
+    None if the text is not such a date (RFC 5322 3.3).
     """
     words = text.split()
     if words and words[0].endswith(b","):
@@ -163,7 +164,7 @@ def _is_clock(hour: int, minute: int, second: int) -> bool:
 
 
 def written_date(seconds: int) -> bytes:
-    """Return seconds since 1970 as RFC 5322 3.3 writes a time, in UTC."""
+    """Return a Unix time as an RFC 5322 3.3 date in UTC."""
     days = seconds // calendar.DAY
     year, month, day = calendar.date(days)
     weekday = DAYS[(days + 3) % 7]  # 1 January 1970 was a Thursday
@@ -172,9 +173,9 @@ def written_date(seconds: int) -> bytes:
 
 
 def _own_lines(field: header.Field) -> list[bytes]:
-    """Return the lines of a Received: from "by" on, which begins a line of Postfix's.
+    """Return the lines of a Received: field from the one that begins with "by" on.
 
-    Above it stand names that a client, its certificate or its login chose.
+    The lines above have names chosen by the client, its certificate or its login.
     """
     lines = field.raw.split(b"\r\n")
     for at, line in enumerate(lines):
@@ -188,7 +189,7 @@ def _clauses(field: header.Field) -> bytes:
 
 
 def _written(clauses: bytes) -> tuple[bytes, bytes]:
-    """Return the host and the queue id in a line of Postfix's, nothing in another."""
+    """Return (host, queue id) of a field that Postfix wrote, else both empty."""
     words = clauses.split(b" ")
     if words[0] != b"by" or b"id" not in words[2:-1] or words[2][:1] != b"(":
         return b"", b""
@@ -201,13 +202,16 @@ def _requeued(clauses: bytes, mail_owner: Callable[[], int]) -> bool:
 
 
 def _followed_by_own(top: header.Field, own: set[bytes]) -> bool:
-    """Tell whether the next Received: is this host's too, so the top one may go."""
+    """Return whether the next Received: field is of this host too.
+
+    Only then the top one may be removed.
+    """
     field = header.first(top.head, b"received", top.end)
     return field is not None and _written(_clauses(field))[0] in own
 
 
 def _arrival(field: header.Field) -> int | None:
-    """Read the first line that ends as Postfix's mail_date() writes a time."""
+    """Return the time in the first line that ends with a date of Postfix's."""
     for line in _own_lines(field):
         found = read_date(line.rpartition(b"; ")[2])
         if found is not None:

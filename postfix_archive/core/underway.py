@@ -1,8 +1,8 @@
-"""The messages that are on their way through this host, by queue file.
+"""The messages in Postfix's queue at one point in the log, by queue file.
 
-Used by reconciling. Knows which queue files are one message, and lets go of a message
-as soon as nothing more can be said of it, so that a log of any length needs little
-memory.
+Used by reconcile/log_scan. Tracks which queue files are one message, and drops a
+message as soon as no later log line can concern it, so that memory does not grow with
+the log.
 """
 
 from __future__ import annotations
@@ -12,28 +12,31 @@ from collections.abc import Collection, Iterator
 
 from postfix_archive.core.accepted import Message
 
-# Seconds of the log that a message is kept in mind after its last queue file went: who
-# gave it to Postfix may say so later.
+# Seconds of log time for which a message is kept after its last queue file was removed:
+# the client that submitted it may log its queue id later.
 LINGER = 120.0
-NAMESAKES = 50  # messages with one Message-ID, of which a filter may give back each
-UNTAKEN = 50_000  # queue files that qmgr(8) has not seen, or never will: the newest
+# Messages with one Message-ID that a content filter may have reinjected.
+NAMESAKES = 50
+# Queue files that qmgr(8) has not seen: some it never sees, and only the newest count.
+UNTAKEN = 50_000
 
 
 class Underway:
-    """The messages that are known now.
+    """The messages of the queue files known at ``now``.
 
-    ``now`` is the time of the log, in seconds since 1970.
+    ``now`` is the time of the last log line, in seconds since 1970.
     """
 
     def __init__(self) -> None:
         self.now = 0.0
         self._open: dict[str, Message] = {}
         self._taken: dict[str, Message] = {}  # not yet seen by qmgr(8)
-        self._lately: dict[str, Message] = {}  # whose queue file has gone
+        self._lately: dict[str, Message] = {}  # queue file removed
         self._over: deque[tuple[float, Message]] = deque()
-        self._named: dict[str, Message] = {}  # the first that bears a Message-ID
-        self._back: dict[str, deque[Message]] = {}  # those from this host that do
-        self._handed: dict[str, str] = {}  # by the queue id that it names as origin
+        self._named: dict[str, Message] = {}
+        # Messages from this host with the Message-ID of an earlier message.
+        self._back: dict[str, deque[Message]] = {}
+        self._handed: dict[str, str] = {}  # orig_queue_id: queue id
 
     def open(self, queue_id: str) -> Message | None:
         """Return the message of a queue file that qmgr(8) has seen."""
@@ -44,12 +47,12 @@ class Underway:
         return self._taken.get(queue_id)
 
     def known(self, queue_id: str) -> Message | None:
-        """Return the message of a queue file, also of one that went just now."""
+        """Return the message of a queue file, also of one removed a moment ago."""
         found = self._open.get(queue_id) or self._taken.get(queue_id)
         return found or self._lately.get(queue_id)
 
     def begin(self, message: Message) -> None:
-        """Note a new queue file; a short queue id may have had another meaning."""
+        """Add a message with a new queue file; short queue ids are reused."""
         self.close(message.queue_id)
         self._taken.pop(message.queue_id, None)
         self._taken[message.queue_id] = message
@@ -57,26 +60,26 @@ class Underway:
             self.refuse(next(iter(self._taken)))
 
     def accept(self, queue_id: str) -> Message:
-        """Note that one that was taken is Postfix's to deliver now."""
+        """Mark an incoming message as accepted: qmgr(8) delivers it now."""
         message = self._taken.pop(queue_id)
         message.accepted = True
         self._open[queue_id] = message
         return message
 
     def refuse(self, queue_id: str) -> None:
-        """Note that one that was taken is not accepted after all."""
+        """Drop an incoming message that Postfix rejected."""
         message = self._taken.pop(queue_id, None)
         if message is not None:
             self._forget(message)
 
     def discard(self, message: Message) -> None:
-        """Note that a rule has thrown one away that was taken."""
+        """Mark an incoming message as accepted and discarded by a rule."""
         if self._taken.get(message.queue_id) is message:
             self.accept(message.queue_id)
             self.close(message.queue_id)
 
     def at_cleanup(self, queue_id: str) -> Message | None:
-        """Return the message that cleanup(8) writes: it was not thrown away before."""
+        """Return the message that cleanup(8) writes; undo an uncertain DISCARD."""
         found = self._taken.get(queue_id) or self._open.get(queue_id)
         lately = self._lately.get(queue_id)
         if found is None and lately is not None and lately.unsure:
@@ -87,7 +90,7 @@ class Underway:
         return found
 
     def close(self, queue_id: str) -> None:
-        """Note that a queue file is gone."""
+        """Note that a queue file was removed."""
         message = self._open.pop(queue_id, None)
         if message is not None:
             message.root.files -= 1
@@ -95,7 +98,7 @@ class Underway:
             self._over.append((self.now, message))
 
     def rename(self, old: str, new: str) -> bool:
-        """Note another name of a queue file; tell whether it is known."""
+        """Change the queue id of a message; return whether the old one is known."""
         if old in self._taken:
             self.accept(old)
         message = self._open.pop(old, None)
@@ -110,11 +113,11 @@ class Underway:
 
     @property
     def names(self) -> Collection[str]:
-        """The queue ids of all queue files that are there."""
+        """The queue ids of all queue files that exist now."""
         return (*self._open, *self._taken)
 
     def identify(self, message: Message, message_id: str) -> None:
-        """Note a Message-ID; one from this host may be what a filter has taken."""
+        """Set the Message-ID; a message from this host may be a reinjected one."""
         if message_id.endswith("=<>"):
             return
         message.message_id = message_id
@@ -126,7 +129,7 @@ class Underway:
                 self._bring_back(first, message)
 
     def filtered(self, message: Message) -> None:
-        """Note that a content filter took one; it may have given it back before."""
+        """Note a delivery to a content filter, which may have reinjected it already."""
         message.root.filtered = True
         for each in self._back.get(message.message_id, ()):
             self._bring_back(message, each)
@@ -138,9 +141,9 @@ class Underway:
             first.root.take_in(back)
 
     def part(self, message: Message) -> None:
-        """Note that one goes the way of its own, though it bears another's Message-ID.
+        """Split off a message that was merged only by its Message-ID.
 
-        There are mailers that give one Message-ID to all that they send.
+        Some mailers give one Message-ID to all messages that they send.
         """
         if message.by_name and message.root.stamped:
             message.root.files -= message.files
@@ -148,7 +151,7 @@ class Underway:
         message.by_name = False
 
     def link(self, first: str, second: str) -> None:
-        """Note that two queue files are one message; first has the older one."""
+        """Merge the messages of two queue files; the first is the older one."""
         older, newer = self.known(first), self.known(second)
         if older is not None and newer is not None:
             self._join(older, newer)
@@ -158,20 +161,20 @@ class Underway:
             older.root.take_in(newer.root)
 
     def handed_in(self, message: Message) -> None:
-        """Note one that came in by a hand-back port, until it is claimed."""
+        """Remember a reinjected message until the stamp filter's log line names it."""
         if message.origin:
             self._handed[message.origin] = message.queue_id
 
     def claim_handed_in(self, queue_id: str) -> None:
-        """Link what was handed back, where the filter's line is cut before that."""
+        """Link the reinjected message where the filter's line is truncated."""
         self.link(queue_id, self._handed.get(queue_id, ""))
 
     def finished(self) -> Iterator[Message]:
-        """Give the messages of which nothing more can be said, and forget them."""
+        """Yield and drop the messages that no later log line can concern."""
         while self._over and self._over[0][0] + LINGER < self.now:
             _, message = self._over.popleft()
             if not message.root.is_over or self._is_in_hand(message):
-                self._over.append((self.now, message))  # it may be referred to
+                self._over.append((self.now, message))  # later lines may name it
                 continue
             self._forget(message)
             if message.into is None and not message.is_given:
@@ -179,7 +182,7 @@ class Underway:
                 yield message
 
     def rest(self) -> Iterator[Message]:
-        """Give all that are left at the end of the log."""
+        """Yield all messages that are left at the end of the log."""
         left = {id(each.root): each.root for _, each in self._over}
         for queue_id, each in self._open.items():
             each.root.now_in = queue_id
@@ -189,7 +192,7 @@ class Underway:
                 yield each
 
     def _is_in_hand(self, message: Message) -> bool:
-        """Tell whether a stamp filter may be about to say that it handed one back."""
+        """Return whether a stamp filter may still log that it reinjected this."""
         found = self.known(message.origin) if message.of_port else None
         return found is not None and not found.root.is_over
 

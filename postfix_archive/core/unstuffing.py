@@ -1,34 +1,33 @@
-"""Reads the content that follows DATA, in pieces cut anywhere.
+"""Decodes message content after DATA, received in pieces of any size.
 
-Used by lmtp. Takes off the dots that the client has doubled, finds the end, and says
-whether a line ended otherwise than by CRLF. What it gives is the canonical form of
-core/wire. Of the content itself it holds four bytes at most.
+Used by intake/lmtp_session. Removes dot-stuffing, finds the end of the data and detects
+line ends other than CRLF. Returns canonical message bytes; buffers four bytes at most.
 """
 
 from __future__ import annotations
 
-END = b"\r\n.\r\n"  # RFC 5321 4.1.1.4: nothing else ends a message
+END = b"\r\n.\r\n"  # RFC 5321 4.1.1.4: only this ends the data
 
 
 class Content:
-    """The content of one message on its way in.
+    """Decodes the content of one message.
 
-    ``ended`` is true once the end was read, and ``rest`` then holds what the client
-    has sent behind it. ``bare_lf`` is true when a line ended without CR: whoever reads
-    such a message next may see another end in it than we do.
+    ``is_complete`` is true once the end of data was read; ``rest`` then has the bytes
+    that the client sent after it. ``has_bare_lf`` is true if a line ended without CR:
+    the next server may see a different end of data in such a message.
     """
 
     __slots__ = ("_held", "_virtual", "bare_lf", "ended", "rest")
 
     def __init__(self) -> None:
         self._held = b"\r\n"  # as if a line had ended just before the first byte
-        self._virtual = 2  # so many bytes of what is held were never sent
+        self._virtual = 2  # bytes of the buffer that were never sent
         self.ended = False
         self.bare_lf = False
         self.rest = b""
 
     def taken(self, sent: bytes) -> bytes:
-        """Return what these bytes add to the canonical message, maybe nothing."""
+        """Return the canonical bytes that are complete with this data, maybe none."""
         joined = self._held + sent
         end = joined.find(END)
         if end >= 0:
@@ -41,7 +40,7 @@ class Content:
         return self._plain(joined[: len(joined) - keep])
 
     def _plain(self, stuffed: bytes) -> bytes:
-        """Return bytes with the first dot of each line taken off (RFC 5321 4.5.2)."""
+        """Return data without the first dot of each line (RFC 5321 4.5.2)."""
         if not stuffed:
             return b""
         if stuffed.count(b"\n") != stuffed.count(b"\r\n"):
@@ -51,7 +50,7 @@ class Content:
 
 
 def _length_of_begun_end(text: bytes) -> int:
-    """Return how many bytes at the end of text could begin the end of a message."""
+    """Return how many bytes at the end of text may be the start of END_OF_DATA."""
     for length in range(len(END) - 1, 0, -1):
         if text.endswith(END[:length]):
             return length

@@ -1,9 +1,9 @@
-"""Which services the archive stands before, and what comes behind it for each.
+"""Routes: which services pass mail to the stamp filter, and where it goes next.
 
-Used by installation. A host may have one content filter for all, others for some
-services, none for others; address mappings may happen at the first hop or where a
-filter gives mail back. Each combination is a way of its own behind the archive: a stamp
-filter with its own hand-back port. The first way is main.cf's.
+Used by install/plan. A host may have one content filter for all services, others for
+some and none for the rest; addresses may be mapped at the first hop or where a content
+filter reinjects mail. Each combination is a route: a stamp filter with a reinjection
+port of its own. The first route is that of main.cf.
 """
 
 from __future__ import annotations
@@ -50,12 +50,12 @@ LOOPBACK = ("127.", "localhost:", "[::1]:", "::1:")
 
 @dataclass(frozen=True)
 class Wish:
-    """What the postmaster asked for."""
+    """The installation to reach: options, completed by what is installed."""
 
     archive: str
-    program: str  # the folder of the launchers
+    program: str  # directory of the launchers
     user: str = "postfix-archive"
-    port: int = USUAL_PORT  # the first of those that we need
+    port: int = USUAL_PORT  # the first of PORT_COUNT
     position: str = "before"
     on_request: bool = False
     mode: str = gates.PIPE
@@ -63,33 +63,36 @@ class Wish:
 
 @dataclass(frozen=True)
 class Change:
-    """One change: main.cf's name, or master.cf's name/type and perhaps an option.
+    """One change: a parameter of main.cf, an entry of master.cf, or its -o option.
 
-    before and after are None where there is, or is to be, nothing.
+    before and after are None if the entry does not exist before or after the change.
     """
 
     where: str  # main, service or option
-    name: str
+    name: str  # parameter, name/type or name/type/option
     after: str | None
     before: str | None = None
-    gate: bool = False
+    gate: bool = False  # routes mail to the stamp filter
 
     @property
     def undone(self) -> Change:
-        """The change that takes this one back."""
+        """The change that reverts this one."""
         return replace(self, after=self.before, before=self.after)
 
 
 @dataclass(frozen=True)
 class Way:
-    """What comes behind the archive for some services: a filter, and who maps."""
+    """Where the stamp filter reinjects: next content filter, override options."""
 
     next_filter: str
     handback_options: str
 
 
 class Ways:
-    """Sorts the services: through the archive which way, or left as they are."""
+    """Assigns a route to each service whose mail is archived.
+
+    Raises InstallRefused for position "after" without a reinjection port.
+    """
 
     def __init__(self, found: Configuration, wish: Wish) -> None:
         self.found = found
@@ -101,9 +104,10 @@ class Ways:
         self.backs = takes_back if self._is_filtered() else []
         if after and not self.backs:
             raise InstallRefused(
-                "ARCHIVE_POSITION=after: no smtpd on loopback with content_filter="
-                " (empty) in master.cf takes mail back from a content filter, or no"
-                " service has one; give the one that does -o content_filter="
+                "ARCHIVE_POSITION=after: master.cf has no reinjection port (smtpd on"
+                " loopback with -o content_filter=), or no service has a content"
+                " filter; add -o content_filter= to the smtpd that takes mail back"
+                " from your filter"
             )
         self.through = [e for e in clients(self.found) if self._is_through(e)]
         self.left = [e for e in clients(self.found) if e not in self.through]
@@ -115,12 +119,12 @@ class Ways:
                 self.numbered.append(self._way(each))
 
     def number(self, service: Service) -> int:
-        """Return the number of the way that a service takes; 1 is main.cf's."""
+        """Return the number of the route of a service; 1 is that of main.cf."""
         taken = self._way(service) if service in self.through else self.usual
         return self.numbered.index(taken) + 1
 
     def services(self) -> Iterator[Change]:
-        """Give the changes to the options of the admin's services."""
+        """Yield the changes to the -o options of the admin's services."""
         for each in self.through:
             own = "content_filter" in each.options or self.wish.position == "after"
             if own:
@@ -142,7 +146,7 @@ class Ways:
         yield from self._client_checks()
 
     def _client_checks(self) -> Iterator[Change]:
-        """Keep clients out of the request domain, and let a filter bring requests."""
+        """Reject the request domain from clients, accept it from content filters."""
         name = "smtpd_recipient_restrictions"
         for each in clients(self.found):
             if each in self.backs:
@@ -153,7 +157,7 @@ class Ways:
                 yield self._option(each, name, guarded(each.options[name]))
 
     def main(self) -> Iterator[Change]:
-        """Give the changes to main.cf that open the way."""
+        """Yield the changes to main.cf that route mail to the stamp filter."""
         if self.wish.archive:
             yield changed(self.found, "archive", self.wish.archive, gate=True)
         if self.wish.position == "after":
@@ -168,12 +172,12 @@ class Ways:
         return gates.content_filter(number, next_filter, wish.on_request, wish.mode)
 
     def _is_filtered(self) -> bool:
-        """Tell whether there is a content filter at all, to give anything back."""
+        """Tell whether any service has a content filter, which may reinject mail."""
         services = (None, *clients(self.found))
         return any(self._original("content_filter", each) for each in services)
 
     def _takes_back(self, service: Service) -> bool:
-        """Tell whether this is where a content filter would give mail back."""
+        """Tell whether a content filter may reinject mail into this service."""
         bound = service.kind == "inet" and service.name.startswith(LOOPBACK)
         named = "content_filter" in service.options
         return bound and named and self._original("content_filter", service) == ""
@@ -185,7 +189,7 @@ class Ways:
         return service not in self.backs and not self._by_sendmail(service)
 
     def _by_sendmail(self, service: Service) -> bool:
-        """Tell whether pickup is kept free for a filter that gives back by sendmail."""
+        """Tell whether this is pickup and a filter may reinject by sendmail(1)."""
         if service.program != "pickup" or self._original("content_filter", service):
             return False
         named = "content_filter" in service.options or self.own_filter == ""
@@ -204,7 +208,7 @@ class Ways:
         return Way(next_filter, f"{HANDBACK},{NO_MAPPINGS}" if elsewhere else "")
 
     def _original(self, name: str, service: Service | None) -> str:
-        """Return what the admin said, also where an installation has changed it."""
+        """Return the admin's value, also if an installation has changed it."""
         text = self.found.raw(name, service)
         if name == "content_filter":
             return self._filter_behind(text, service)
@@ -226,14 +230,14 @@ class Ways:
         return self._back(number).get("content_filter", "")
 
     def _numbered_before(self, service: Service | None) -> str:
-        """Return the hand-back options that an earlier installation gave this way."""
+        """Return the override options of the installed reinjection port."""
         number = gates.number_in(self.found.raw("content_filter", service))
         if number == 1:
             return self.found.raw("archive_handback_options")
         return self._back(number).get("receive_override_options", "")
 
     def _back(self, number: int) -> Mapping[str, str]:
-        """Return the options of the port to which a further way gives mail back."""
+        """Return the -o options of the reinjection port of an additional route."""
         port = doors.way_back(self.found, number)
         back = self.found.service(f"{port}/inet")
         return back.options if back else {}
@@ -246,25 +250,25 @@ class Ways:
 
 
 def is_ours(service: Service) -> bool:
-    """Tell whether a service is one that master.cf.d makes."""
+    """Tell whether a service comes from master.cf.d."""
     known = service.name in OURS or service.name.startswith(f"{STAMP}-")
     known = known or doors.is_worker(service)
     return known or "/archive-" in service.options.get("syslog_name", "")
 
 
 def clients(found: Configuration) -> list[Service]:
-    """Return the services by which mail comes in: smtpd and pickup, not ours."""
+    """Return the services that receive mail, smtpd and pickup, without ours."""
     programs = ("smtpd", "pickup")
     return [e for e in found.services if e.program in programs and not is_ours(e)]
 
 
 def is_installed(found: Configuration) -> bool:
-    """Tell whether this instance has the stamp filter of an installation."""
+    """Tell whether the stamp filter is installed in this instance."""
     return mode(found) != ""
 
 
 def mode(found: Configuration) -> str:
-    """Return the door that this instance has, "" without an installation."""
+    """Return the installed mode, pipe or lmtp, "" without an installation."""
     service = found.service(f"{STAMP}/unix")
     if service is None:
         return ""
@@ -274,24 +278,24 @@ def mode(found: Configuration) -> str:
 
 
 def routes(door: str) -> str:
-    """Return the element of transport_maps that leads requests and probes."""
+    """Return the table of transport_maps that routes requests and probes."""
     return ROUTES.replace(f"{STAMP}:", gates.leading(1, door))
 
 
 def changed(
     found: Configuration, name: str, value: str, *, gate: bool = False
 ) -> Change:
-    """Return the change that gives main.cf's parameter this value."""
+    """Return the change that sets a parameter of main.cf."""
     return Change("main", name, value, found.main.get(name), gate)
 
 
 def guarded(restrictions: str) -> str:
-    """Return restrictions that keep clients out of the request domain."""
+    """Return restrictions that reject the request domain."""
     if "archive-request.invalid" in restrictions:
         return restrictions
     return ",".join(each for each in (CLIENT_CHECK, restrictions) if each)
 
 
 def unguarded(value: str) -> str:
-    """Return a list of main.cf without what an installation has put into it."""
+    """Return a list value of main.cf without the elements of an installation."""
     return OUR_ELEMENT.sub("", value).rstrip(", ")

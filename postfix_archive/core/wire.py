@@ -1,8 +1,8 @@
-"""The one canonical form of message bytes, and its form on an SMTP connection.
+"""Converts message bytes between pipe(8), SMTP, QMQP and our canonical form.
 
-Used by the doors (in) and by handback (out). Canonical: what follows DATA on the
-wire with dots unstuffed, every line ended by CRLF (RFC 5321 2.3.8). Works on pieces
-of any size, so that a large message never stands in memory as a whole.
+Used by intake and the SMTP and QMQP clients. Canonical form: the content after DATA,
+not dot-stuffed, each line ended by CRLF (RFC 5321 2.3.8). Works on pieces of any size:
+a large message is never in memory as a whole.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ LINE_LIMIT = 998  # RFC 5322 section 2.1.1, without the CRLF
 
 
 def canonical(pieces: Iterable[bytes]) -> Iterator[bytes]:
-    """Give pieces with LF line ends, as pipe(8) hands them over, CRLF line ends.
+    """Yield pieces with LF line ends, as from pipe(8), in canonical form.
 
     A missing last line end is added; an empty message stays empty.
     """
@@ -30,7 +30,7 @@ def canonical(pieces: Iterable[bytes]) -> Iterator[bytes]:
 
 
 def stuffed(pieces: Iterable[bytes]) -> Iterator[bytes]:
-    """Double each dot that begins a line (RFC 5321 4.5.2); input is canonical."""
+    """Yield canonical pieces with each leading dot doubled (RFC 5321 4.5.2)."""
     held = b"\r\n"  # as if a line had ended just before the first byte
     for piece in pieces:
         if not piece:
@@ -42,7 +42,7 @@ def stuffed(pieces: Iterable[bytes]) -> Iterator[bytes]:
 
 
 def with_lf(pieces: Iterable[bytes]) -> Iterator[bytes]:
-    """Give canonical pieces the line ends that QMQP wants: LF."""
+    """Yield canonical pieces with LF line ends, as QMQP requires."""
     held = b""
     for piece in pieces:
         joined = held + piece
@@ -53,7 +53,7 @@ def with_lf(pieces: Iterable[bytes]) -> Iterator[bytes]:
 
 
 def blocks(pieces: Iterable[bytes]) -> Iterator[bytes]:
-    """Join small pieces, so that one message is a few packets."""
+    """Yield the pieces joined to blocks, so that a message needs few packets."""
     held: list[bytes] = []
     length = 0
     for piece in pieces:
@@ -66,13 +66,13 @@ def blocks(pieces: Iterable[bytes]) -> Iterator[bytes]:
 
 
 def chained(*parts: Iterable[bytes]) -> Iterator[bytes]:
-    """Give the pieces of several parts, one part after the other."""
+    """Yield the pieces of several parts, one part after the other."""
     for part in parts:
         yield from part
 
 
 class Shape:
-    """What a transport must be able to carry for these bytes to stay as they are."""
+    """The properties of a message that decide how SMTP can carry it unchanged."""
 
     __slots__ = ("_carriage_returns", "_line_feeds", "_open", "ascii", "longest", "nul")
 
@@ -85,7 +85,7 @@ class Shape:
         self._line_feeds = 0
 
     def take(self, piece: bytes) -> None:
-        """Look at the next piece of a canonical message."""
+        """Add the next piece of a canonical message."""
         self.ascii = self.ascii and piece.isascii()
         self.nul = self.nul or b"\0" in piece
         self._carriage_returns += piece.count(b"\r")
@@ -94,16 +94,16 @@ class Shape:
         lengths[0] += self._open
         self._open = lengths.pop()
         if lengths:
-            self.longest = max(self.longest, max(lengths) - 1)  # the CR
+            self.longest = max(self.longest, max(lengths) - 1)  # less the CR
 
     @property
     def bare_cr(self) -> bool:
-        """True if a CR stands alone; in canonical form each LF has one of its own."""
+        """True if there is a CR without LF; in canonical form each LF has a CR."""
         return self._carriage_returns != self._line_feeds
 
     @property
     def encoding(self) -> bytes:
-        """The Content-Transfer-Encoding that is true of the bytes (RFC 2045 2.7)."""
+        """The Content-Transfer-Encoding of these bytes (RFC 2045 2.7 to 2.9)."""
         if self.nul or self.bare_cr or self.longest > LINE_LIMIT:
             return b"binary"
         return b"7bit" if self.ascii else b"8bit"

@@ -1,9 +1,9 @@
-"""The lmtp door's workers: one for each archive that main.cf and master.cf name.
+"""Worker services of lmtp mode: one for each archive value in main.cf and master.cf.
 
-Used by installation and the doctor. lmtp(8) brings mail to a socket, spawn(8) runs a
-worker behind it, and the socket's name says which archive is asked for. So an archive=
-without its service makes mail wait. Each way behind the archive has sockets of its own,
-whose workers know where to hand back.
+Used by install/plan and doctor. lmtp(8) connects to a UNIX-domain socket on which
+spawn(8) runs a worker; the name of the socket is the archive value. Mail for an archive
+value without a service is deferred. Each route has sockets of its own, whose workers
+reinject to the port of that route.
 """
 
 from __future__ import annotations
@@ -18,29 +18,29 @@ from postfix_archive.core.configuration import Configuration, Service
 from postfix_archive.core.errors import InstallRefused, RequestUnusable
 from postfix_archive.core.ways import Ways
 
-USUAL = "archive@example.com"  # whom the sample in master.cf.d archives for
+USUAL = "archive@example.com"  # in the sample of master.cf.d
 SAMPLE = f"{gates.socket(1)}{USUAL}/unix"
-# What a name in master.cf and postconf(1)'s command line take as it is.
+# A service name that master.cf and the command line of postconf(1) take unquoted.
 NAME = re.compile(r"[A-Za-z0-9@._+,'-]+")
-# Bytes of a socket's path below queue_directory (unix(7), sun_path). With a longer one
-# in master.cf, master(8) ends at the next start or reload, and says so to nobody.
+# Bytes of a socket path below queue_directory (unix(7), sun_path). With a longer one in
+# master.cf, master(8) exits at the next start or reload and logs nothing.
 PATH_LIMIT = 107
-# Seconds after which a worker ends itself, between two messages: front/lmtp.LIFE.
+# Seconds after which a worker exits between two messages; see intake/lmtp_worker.
 LIFE = 3600
 
 
 def nexthops(
     found: Configuration, archive: str, services: Iterable[Service | None]
 ) -> list[str]:
-    """Return each archive= that mail of these services may ask for, as written.
+    """Return each distinct archive value of these master.cf entries, expanded.
 
-    archive is what main.cf is to say; None among the services is main.cf itself.
+    archive: the value planned for main.cf. None in entries stands for main.cf itself.
     """
     wanted = replace(found, main={**found.main, "archive": archive or ""})
     named: dict[str, None] = {}
     for each in services:
         asked = wanted.value("archive", each)
-        with contextlib.suppress(RequestUnusable):  # its mail waits, as by pipe(8)
+        with contextlib.suppress(RequestUnusable):  # mail is deferred, as in pipe mode
             if asked:
                 request.from_nexthop(asked)
                 named[asked] = None
@@ -50,9 +50,10 @@ def nexthops(
 def entries(
     sample: str, found: Configuration, behind: Ways, number: int
 ) -> Iterator[str]:
-    """Give the sample of master.cf.d for each archive that mail on this way asks for.
+    """Yield a worker entry, from the sample of master.cf.d, for each archive value.
 
-    Raises InstallRefused for an archive that cannot be the name of a service.
+    number: of the route. Raises InstallRefused for a value that cannot be a service
+    name.
     """
     on_way: list[Service | None] = []
     for each in found.services:
@@ -69,29 +70,27 @@ def entries(
 
 
 def entry(sample: str, number: int, archive: str) -> str:
-    """Return the entry of master.cf for the worker of one archive on one way."""
+    """Return the master.cf entry of the worker for one archive value and route."""
     name = f"{gates.socket(number)}{archive}"
     line = sample.replace(f"{gates.socket(1)}{USUAL} ", f"{name} ", 1)
     return line.replace(f"--nexthop {USUAL}", f"--nexthop {archive}", 1)
 
 
 def refuse(archive: str, number: int) -> None:
-    """Raise InstallRefused if this cannot be the name of a socket on this way."""
-    said = (
-        f"MODE=lmtp: archive = {archive} cannot be the name of a service in master.cf"
-    )
+    """Raise InstallRefused if an archive value cannot be part of a socket name."""
+    said = f"MODE=lmtp: archive = {archive} cannot be a service name in master.cf"
     if not NAME.fullmatch(archive):
         raise InstallRefused(
-            f"{said}, which takes letters, digits and . _ + - @ ' , only: give another"
-            " address, or take MODE=pipe"
+            f"{said}: only letters, digits and . _ + - @ ' , are allowed; use another"
+            " address or MODE=pipe"
         )
     if len(archive) > longest(number):
         raise InstallRefused(
-            f"{said}: its socket has room for {longest(number)} characters, and this"
-            f" has {len(archive)}: give a shorter address, or take MODE=pipe"
+            f"{said}: it has {len(archive)} characters, the socket path allows"
+            f" {longest(number)}; use a shorter address or MODE=pipe"
         )
 
 
 def longest(number: int) -> int:
-    """Return how many characters an archive may have to be a socket on this way."""
+    """Return the maximum length of an archive value on a route, in characters."""
     return PATH_LIMIT - len(f"private/{gates.socket(number)}")

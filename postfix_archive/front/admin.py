@@ -1,4 +1,7 @@
-"""Commands that change the host."""
+"""The commands postfix-archive key create, key rotate and tables.
+
+config.key_file and tables.table_file do the work.
+"""
 
 from __future__ import annotations
 
@@ -16,36 +19,42 @@ from postfix_archive.core.request import ON_REQUEST
 
 @click.group()
 def key() -> None:
-    """Make the key that proves stamps, capsules and requests to be ours."""
+    """Manage the site key, which authenticates stamps, capsules and requests."""
 
 
 @key.command()
-@click.option("--id", "key_id", help="A name for the key. [default: today's date]")
-@click.option("--owner", help="Whose it is. [default: the user in master.cf]")
+@click.option("--id", "key_id", help="Name of the key. [default: today's date]")
+@click.option("--owner", help="Owner of the file. [default: the user in master.cf]")
 @click.pass_obj
 def create(directory: str, key_id: str | None, owner: str | None) -> None:
-    """Make a site key where there is none."""
+    """Create the site key, if there is none."""
     settings = config.load(directory)
     owner = owner or _pipe_user(directory)
     keyfile.create(settings.archive_key_file, key_id or keyfile.todays_id(), owner)
-    click.echo(f"Made {settings.archive_key_file}. Back it up: proofs depend on it.")
+    click.echo(
+        f"Created {settings.archive_key_file}. Back it up: without it stamps and"
+        " capsules cannot be verified."
+    )
 
 
 @key.command()
-@click.option("--id", "key_id", help="A name for the key. [default: today's date]")
+@click.option("--id", "key_id", help="Name of the key. [default: today's date]")
 @click.pass_obj
 def rotate(directory: str, key_id: str | None) -> None:
-    """Make a new key the one in use; the old ones still prove what they made."""
+    """Add a new key and use it; old keys still verify what they signed."""
     settings = config.load(directory)
     keyfile.rotate(settings.archive_key_file, key_id or keyfile.todays_id())
     click.echo(
-        f"{settings.archive_key_file} has a new first key. Back it up. Tables keep"
-        " working; postfix-archive tables makes their requests with the new key."
+        f"{settings.archive_key_file} has a new first key. Back it up. Compiled tables"
+        " stay valid; postfix-archive tables compiles them with the new key."
     )
 
 
 def _pipe_user(directory: str) -> str | None:
-    """Return the user of the archive services in master.cf, None if there are none."""
+    """Return the user of the archive services in master.cf.
+
+    None if there are no such services, or if this process is not root.
+    """
     try:
         services = postconf.read(directory).services
     except ArchiveError:
@@ -55,14 +64,14 @@ def _pipe_user(directory: str) -> str | None:
 
 
 @click.command()
-@click.option("--dry-run", is_flag=True, help="Only say what would be written.")
+@click.option("--dry-run", is_flag=True, help="Write nothing, only report.")
 @click.pass_obj
 def tables(directory: str, dry_run: bool) -> None:
-    """Compile the tables with ARCHIVE lines that archive_tables names."""
+    """Compile the tables that archive_tables names."""
     settings = config.load(directory)
     if not settings.archive_tables:
         click.echo(
-            f"No tables: set archive_tables in {directory}/archive.cf, such as"
+            f"No tables: set archive_tables in {directory}/archive.cf, for example"
             " archive_tables = hash:/etc/postfix/sender_access.in"
         )
         return
@@ -73,16 +82,16 @@ def tables(directory: str, dry_run: bool) -> None:
     for warning in warnings:
         click.echo(warning, err=True)
     if any(table.is_new and table.needs_reload for table in found) and not dry_run:
-        click.echo("Run postfix reload: running services have read the tables before.")
+        click.echo("Run postfix reload: running services use the old tables.")
     _warn_of_gaps(directory)
 
 
 def _report(table: Table, *, dry_run: bool) -> None:
-    """Say what one table asks for, and what has become of it."""
+    """Print the requests of one table, and whether it is written."""
     name = os.path.basename(table.source)
-    for each in table.compiled.asked:
-        archives = ", ".join(each.archives)
-        click.echo(f"{name}:{each.number}  {shown(each.pattern)} -> {archives}")
+    for line in table.compiled.asked:
+        archives = ", ".join(line.archives)
+        click.echo(f"{name}:{line.number}  {shown(line.pattern)} -> {archives}")
     written = "would be written" if dry_run else "written"
     click.echo(
         f"{name}: {len(table.compiled.asked)} ARCHIVE, {table.compiled.kept} native"
@@ -91,13 +100,13 @@ def _report(table: Table, *, dry_run: bool) -> None:
 
 
 def _warn_of_gaps(directory: str) -> None:
-    """Say so if mail that only a table asks for would not pass the stamp filter."""
+    """Warn if mail that only a table requests does not pass the stamp filter."""
     if ON_REQUEST in postconf.run(directory, "postconf", "-h", "content_filter"):
         return
     click.echo(
-        "WARNING: content_filter has no on-request, so mail of services without"
-        " archive, or with -o archive=, goes around the archive whatever a table asks."
-        " Run make install ON_REQUEST=yes, or write in main.cf:\n"
+        "WARNING: content_filter has no on-request: mail from services without archive,"
+        " or with -o archive=, is not archived, whatever a table requests."
+        " Run make install ON_REQUEST=yes, or set in main.cf:\n"
         f"  content_filter = {gates.content_filter(1, '$archive_next_filter', True)}\n"
         f"  receive_override_options = {gates.unmapped('', True)}",
         err=True,

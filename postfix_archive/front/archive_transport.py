@@ -1,10 +1,10 @@
-"""The archive transport: opens a capsule, keeps the copy, sends it on its way.
+"""The archive transport: opens a capsule, stores the archive copy, mails it.
 
-Called through front/pipe, by front/returning for capsules from the fallback directory,
-and by front/through for captures that need no capsule. First the store, then the mail:
-a mailed copy that bounces is never a lost one. What the store cannot take goes at once
-into the fallback directory. Whatever else fails defers the capsule in Postfix's queue;
-a retry finds what is done and does the rest.
+Called by intake/pipe and intake/lmtp_worker, by archive_transport/fallback_import for
+capsules in the fallback directory, and by stamp_filter/write_through for messages that
+need no capsule. The store comes before the mail, so a mailed copy that bounces is not
+lost. If the store fails, the capsule goes into the fallback directory. Every other
+failure defers the capsule in Postfix's queue; a retry does the steps that are not done.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ if TYPE_CHECKING:
 
 
 class Case:
-    """One message to be archived, and what is needed for it; now is Unix time.
+    """One message to archive, with settings and keys; ``now`` is Unix time.
 
-    ``message`` is a capsule, or the original itself where front/through archives it.
+    ``message`` is a capsule, or for write-through the original itself.
     """
 
     __slots__ = ("became", "keys", "message", "now", "settings")
@@ -53,16 +53,16 @@ class Case:
         self.settings = settings
         self.keys = keys
         self.now = now
-        self.became: Became | None = None  # what is known of its recipients already
+        self.became: Became | None = None  # outcomes that are known already
 
     @property
     def time(self) -> str:
-        """The time for the journal."""
+        """``now`` as the journal writes it."""
         return trace.timestamp(self.now)
 
 
 class Work:
-    """What is to be archived: the envelope, and what was found out of the original."""
+    """A captured message: its envelope, and what was determined from the original."""
 
     __slots__ = ("digest", "forged_marker", "head", "opened", "run", "shape")
 
@@ -78,22 +78,26 @@ class Work:
 
     @property
     def size(self) -> int:
-        """The original's size in bytes."""
+        """Size of the original in bytes."""
         return self.run.message.size - self.opened.start
 
     def original(self) -> Iterable[bytes]:
-        """The original's bytes."""
+        """Return the bytes of the original, in chunks."""
         return self.run.message.pieces(self.opened.start)
 
     def content(self, copy: Copy, *, mailed: bool = False) -> Iterable[bytes]:
-        """The bytes of a copy around the original; mailed disarms forged markers."""
+        """Return the bytes of an archive copy.
+
+        In a mailed copy, journal markers within the original are put in lower case, so
+        that no importer takes them for ours.
+        """
         original = self.original() if copy.with_original else ()
         if mailed and self.forged_marker:
             original = marker.lowered(original)
         return wire.chained((copy.preamble,), original, (copy.trailer,))
 
     def piece(self, request: Request) -> stored.Piece:
-        """What the store is to keep of this for one archive."""
+        """Return what the store needs to record this message in one archive."""
         return stored.Piece(
             record_id=archiving.record_id(self.opened, request),
             key=self.opened.key,
@@ -106,9 +110,9 @@ class Work:
 
 
 def door(run: Run) -> str:
-    """Archive one capsule, or set it aside; return the line for Postfix's log.
+    """Archive one capsule, else put it into the fallback directory.
 
-    What the postmaster must see stands first: Postfix logs 100 characters of it.
+    Returns the line for Postfix's log, alarms first: pipe(8) logs 100 characters.
     """
     run.message = spool.unpacked(run.message, run.settings.archive_spool_directory)
     case = Case(run.message, run.settings, run.keys, run.now)
@@ -121,13 +125,14 @@ def door(run: Run) -> str:
         try:
             fallback.put(run.settings.archive_fallback_directory, run.message, why)
         except StoreFailed as second:
-            raise type(error)(f"{error}; nor the fallback: {second}") from second
+            raise type(error)(f"{error}; fallback directory: {second}") from second
         return f"{ALARM} IN THE FALLBACK DIRECTORY, {why}"
 
 
 def _awaited(run: Run) -> Became:
-    """Return what became of the message; raises OutcomeAwaited while it may wait."""
-    from postfix_archive.back import awaiting  # dear, and only where it is asked for
+    """Return the outcomes of the message. Raises OutcomePending until all are known."""
+    # Imported here: slow, and few archives wait for outcomes.
+    from postfix_archive.back import awaiting
 
     head = run.message.head(limit=capsule.FIELDS_LIMIT)
     sealed = capsule.opened(head, run.keys).envelope
@@ -135,9 +140,9 @@ def _awaited(run: Run) -> Became:
 
 
 def archived(case: Case) -> str:
-    """Put the message of one capsule into its archives; return what was done.
+    """Archive the message of one capsule for all its requests; return the log line.
 
-    Raises StoreFailed and JournalFailed where the store cannot take it.
+    Durable on return. Raises StoreFailed and JournalFailed if the store fails.
     """
     opened = capsule.opened(case.message.head(limit=capsule.FIELDS_LIMIT), case.keys)
     start = opened.start
@@ -149,9 +154,9 @@ def archived(case: Case) -> str:
 
 
 def kept(work: Work) -> tuple[list[str], list[str]]:
-    """Put a message into its archives; return what the postmaster must see, the rest.
+    """Archive a message for all its requests; return alarms and other results.
 
-    Raises as archived() does.
+    Durable on return. Raises StoreFailed and JournalFailed if the store fails.
     """
     done = [_kept_in(work, each) for each in work.opened.envelope.requests]
     loud = [each for each in done if each.startswith(ALARM)]
@@ -159,7 +164,7 @@ def kept(work: Work) -> tuple[list[str], list[str]]:
 
 
 def _kept_in(work: Work, request: Request) -> str:
-    """Do for one archive what archive_delivery says."""
+    """Store, mail, or both, for one request, as archive_delivery says."""
     found = archiving.told(
         work.opened,
         request,
@@ -182,7 +187,7 @@ def _kept_in(work: Work, request: Request) -> str:
 
 
 def _stored(work: Work, request: Request, found: Told) -> str:
-    """Keep the copy, and mail it where that is wanted and was not done."""
+    """Store the copy, and mail it if that is configured and not done yet."""
     sealed = work.opened.envelope
     settings = work.run.settings
     archive = store.Archive(
@@ -208,7 +213,7 @@ def _stored(work: Work, request: Request, found: Told) -> str:
 def _kept(
     work: Work, archive: store.Archive, piece: stored.Piece, found: Told
 ) -> set[str]:
-    """Put the copy into the store; return what the journal has of this capsule."""
+    """Store the copy; return the events that the journal has for this capsule."""
     boundary = report.boundary(piece.record_id, work.digest, work.run.keys)
     sender = work.run.settings.archive_from
     copy = report.written(found, "hybrid", sender=sender, boundary_=boundary)
@@ -216,7 +221,7 @@ def _kept(
 
 
 def _sent_only(work: Work, request: Request, found: Told) -> str:
-    """Do what there is to do where no store keeps anything."""
+    """Mail the copy, or a supplement, in a configuration without a store."""
     if request.spared and request.copy:
         return f"{request.address}: an archive copy came back, nothing to add"
     if not archiving.is_mailed(work.opened.envelope, request, work.run.settings):
@@ -229,7 +234,7 @@ def _sent_only(work: Work, request: Request, found: Told) -> str:
 
 
 def _mailed(work: Work, request: Request, found: Told) -> str:
-    """Send the copy to the archive address; return Postfix's queue ids."""
+    """Mail the copy to the archive address; return Postfix's queue ids."""
     if work.forged_marker and not request.spared:
         archiving.with_forged_marker(found, work.digest)
     count = work.run.settings.archive_journal_recipients_per_copy

@@ -1,7 +1,7 @@
-"""The command postfix-archive bypass: the gate for the day the filter itself is broken.
+"""The command postfix-archive bypass: deliver mail unarchived.
 
-Mail then flows unarchived, and that is written down: who, when, why, in the journal of
-every archive. Decides nothing itself: back/gap does it.
+For the time while the stamp filter is broken. The journal of every archive records who
+turned it on, when and why. bypass.switch does the work.
 """
 
 from __future__ import annotations
@@ -13,25 +13,27 @@ from postfix_archive.back import gap
 
 @click.group()
 def bypass() -> None:
-    """Let mail flow past a broken archive; the journals record the gap."""
+    """Deliver mail unarchived while the archive is broken."""
 
 
 @bypass.command("on")
-@click.option("--reason", required=True, metavar="TEXT", help="Why; auditors read it.")
+@click.option(
+    "--reason", required=True, metavar="TEXT", help="Reason, for the journals."
+)
 @click.pass_obj
 def on_(directory: str, reason: str) -> None:
-    """Open the gate: mail flows UNARCHIVED until bypass off."""
+    """Stop archiving: mail is delivered UNARCHIVED until bypass off."""
     if not reason.strip():
-        raise click.BadParameter("say why", param_hint="--reason")
+        raise click.BadParameter("must not be empty", param_hint="--reason")
     record = gap.open_(directory, reason.strip())
     click.echo(
-        f"Mail flows UNARCHIVED since {record['opened']}. Messages that waited for the"
-        f" filter: {record['requeued']}; they go on, unarchived too."
+        f"Mail is UNARCHIVED since {record['opened']}. Messages that waited for the"
+        f" filter: {record['requeued']}; they are requeued and delivered unarchived."
     )
     if record["in_hand"]:
         click.echo(
-            f"The filter still holds {record['in_hand']} more; for what is left of"
-            " them, say this once more later."
+            f"The filter is still processing {record['in_hand']} messages. Run this"
+            " command again later to requeue those that are left."
         )
     if record["untold"]:
         click.echo(
@@ -44,9 +46,9 @@ def on_(directory: str, reason: str) -> None:
 @bypass.command("off")
 @click.pass_obj
 def off(directory: str) -> None:
-    """Close the gate: mail is archived again."""
+    """Archive mail again."""
     record = gap.close(directory)
     click.echo(
-        f"Mail is archived again. It was not from {record['opened']} to"
-        f" {record['closed']}; the journals say so."
+        f"Mail is archived again. It was not archived from {record['opened']} to"
+        f" {record['closed']}; the journals record that."
     )

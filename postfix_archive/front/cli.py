@@ -1,7 +1,7 @@
-"""The command postfix-archive: what people type. Commands here only read.
+"""The command postfix-archive, with ``list`` and ``show``.
 
-Not on mail's way, so it may import click and what else it likes. Errors of ours become
-one line on stderr and exit code 1, never a traceback.
+Other commands are in the modules of this package. Mail does not pass through here, so
+any library may be imported. An ArchiveError becomes one line on stderr and exit code 1.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ FAILED = 1
 
 
 class Commands(click.Group):
-    """Turns our errors into one line and an exit code."""
+    """Reports an ArchiveError on one line of stderr."""
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command."""
@@ -59,9 +59,11 @@ class Commands(click.Group):
 )
 @click.pass_context
 def main(ctx: click.Context, config_dir: str | None) -> None:
-    """Look into the mail archive of a Postfix host, and look after it."""
+    """Read and maintain the mail archive of a Postfix host."""
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # main.cf may hold what is no UTF-8
+        if isinstance(
+            stream, io.TextIOWrapper
+        ):  # main.cf may contain bytes that are not UTF-8
             stream.reconfigure(errors="backslashreplace")
     ctx.obj = config.directory(config_dir)
 
@@ -80,7 +82,7 @@ main.add_command(verify.verify)
 
 
 def with_store(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the settings of this instance as its first argument."""
+    """Pass the settings of this instance as the command's first argument."""
 
     @click.pass_obj
     def loaded(directory: str, /, **words: Any) -> None:
@@ -93,10 +95,12 @@ def with_store(command: Callable[..., None]) -> Callable[..., None]:
 
 @main.command("list")
 @click.option("--archive", metavar="ADDRESS", help="Only this archive.")
-@click.option("--since", type=Date(), help="Only what was archived then or later.")
-@click.option("--until", type=Date(), help="Only what was archived before.")
-@click.option("--last", type=click.IntRange(1), metavar="N", help="Only the last N.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+@click.option("--since", type=Date(), help="Only messages archived at or after DATE.")
+@click.option("--until", type=Date(), help="Only messages archived before DATE.")
+@click.option(
+    "--last", type=click.IntRange(1), metavar="N", help="Only the last N messages."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object per line.")
 @with_store
 def list_(
     settings: Settings,
@@ -106,7 +110,7 @@ def list_(
     last: int | None,
     as_json: bool,
 ) -> None:
-    """List the archived messages, oldest first."""
+    """List archived messages, oldest first."""
     rows = [
         each
         for each in _records(settings, archive)
@@ -118,15 +122,17 @@ def list_(
             json.dumps(page.facts(each)) if as_json else page.row(settings, each)
         )
     if not rows and not as_json:
-        click.echo(f"Nothing is archived in {settings.archive_store_directory}.")
+        click.echo(f"No archived messages in {settings.archive_store_directory}.")
 
 
 @main.command()
 @click.argument("archive_id", metavar="ID")
-@click.option("--archive", metavar="ADDRESS", help="Look in this archive only.")
-@click.option("--raw", is_flag=True, help="The archive copy, byte for byte.")
-@click.option("--original", is_flag=True, help="The original, byte for byte.")
-@click.option("--outcome", is_flag=True, help="The outcome report, byte for byte.")
+@click.option("--archive", metavar="ADDRESS", help="Search this archive only.")
+@click.option("--raw", is_flag=True, help="Print the archive copy, byte for byte.")
+@click.option("--original", is_flag=True, help="Print the original, byte for byte.")
+@click.option(
+    "--outcome", is_flag=True, help="Print the outcome report, byte for byte."
+)
 @with_store
 def show(
     settings: Settings,
@@ -136,7 +142,7 @@ def show(
     original: bool,
     outcome: bool,
 ) -> None:
-    """Show what became one record. ID may be cut off where it is still unique."""
+    """Show one record. A unique prefix of the id is enough."""
     store = settings.archive_store_directory
     kept = reading.found(store, archive_id, archive)
     if original:

@@ -1,4 +1,4 @@
-"""A date as people type it, for the options of commands."""
+"""A click parameter type for dates, used by the options of commands."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ import dateutil.parser
 
 
 class Date(click.ParamType):  # type: ignore[type-arg]
-    """A date as people type it: 2026-11-22, "22 Nov", "2026-11-22 14:00 +0100"."""
+    """A date such as 2026-11-22, "22 Nov" or "2026-11-22 14:00 +0100"."""
 
     name = "date"
 
     def convert(self, value: Any, param: Any, ctx: Any) -> datetime.datetime:
-        """Return the time; without a zone it is UTC, as everywhere in the store."""
+        """Return the time; without a time zone it is UTC, as in the journal."""
         try:
             found = dateutil.parser.parse(value)
         except (ValueError, OverflowError):
-            self.fail(f"{value!r} is no date; write it as 2026-11-22 14:00", param, ctx)
+            self.fail(f"{value!r} is not a date; example: 2026-11-22 14:00", param, ctx)
         if found.tzinfo is None:
             found = found.replace(tzinfo=datetime.timezone.utc)
         return found

@@ -1,7 +1,7 @@
-"""The command postfix-archive doctor: looks the set-up over, says what mends it.
+"""The command postfix-archive doctor: check the installation and print fixes.
 
-Decides nothing itself: back/observing looks, core/checkup judges. Exit codes are those
-of monitoring plugins: 0 sound, 1 warning, 2 critical, 3 it could not look.
+doctor.inspection reads the host, doctor.checks finds mistakes. Exit codes are those of
+monitoring plugins: 0 OK, 1 warning, 2 critical, 3 the inspection failed.
 """
 
 from __future__ import annotations
@@ -22,48 +22,51 @@ from postfix_archive.core.observed import Observed
 
 
 @click.command()
-@click.option("--json", "as_json", is_flag=True, help="One JSON object on all of it.")
-@click.option("--fix", is_flag=True, help="Run those cures that are safe, look again.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.option("--fix", is_flag=True, help="Run the safe fixes, then check again.")
 @click.pass_context
 def doctor(ctx: click.Context, as_json: bool, fix: bool) -> None:
-    """Check Postfix, the archive's files and the queue; say what mends each trap.
+    """Check Postfix, the archive's files and the queue; print fixes.
 
-    Exit codes as monitoring plugins have them: 0 sound (advice counts as sound),
-    1 warning, 2 critical, 3 not able to look.
+    Exit codes are those of monitoring plugins: 0 OK (advice counts as OK), 1 warning,
+    2 critical, 3 the inspection failed.
     """
     try:
         if os.geteuid():
-            raise NotRoot("store and queue can be looked at by root alone: use sudo")
+            raise NotRoot(
+                "only root may read store and queue: sudo postfix-archive doctor"
+            )
         host = observing.observe(ctx.obj)
         found = checkup.examine(host)
         if fix and mended(host, found):
             host = observing.observe(ctx.obj)
             found = checkup.examine(host)
     except (ArchiveError, OSError) as problem:
-        told = {"status": "UNKNOWN", "why": str(problem), "findings": []}
-        click.echo(json.dumps(told) if as_json else f"UNKNOWN: {problem}")
+        unknown = {"status": "UNKNOWN", "why": str(problem), "findings": []}
+        click.echo(json.dumps(unknown) if as_json else f"UNKNOWN: {problem}")
         ctx.exit(finding.UNKNOWN)
     click.echo(_as_json(found) if as_json else checkup.report(host, found))
     ctx.exit(finding.worst(found))
 
 
 def mended(host: Observed, found: list[Finding]) -> bool:
-    """Run the safe cures, then reload; tell whether there were any."""
+    """Run the safe fixes, then reload Postfix; tell whether there were any."""
     safe = [each for each in found if each.is_safe]
-    for each in safe:
-        click.echo(f"{each.check}: {each.cure}", err=True)
-        command = shlex.split(each.cure)
+    for item in safe:
+        click.echo(f"{item.check}: {item.cure}", err=True)
+        command = shlex.split(item.cure)
         path = postconf.program(command[0])
-        done = subprocess.run([path, *command[1:]], capture_output=True, text=True)
-        if done.returncode:
-            click.echo(f"  it failed: {' '.join(done.stderr.split())}", err=True)
+        process = subprocess.run([path, *command[1:]], capture_output=True, text=True)
+        if process.returncode:
+            click.echo(f"  failed: {' '.join(process.stderr.split())}", err=True)
     if safe and host.is_running:
         postconf.reload(host.found.directory)
     return bool(safe)
 
 
 def _as_json(found: list[Finding]) -> str:
-    told = [
+    status = finding.NAMES[finding.worst(found)]
+    items = [
         {**dataclasses.asdict(each), "severity": each.severity_name} for each in found
     ]
-    return json.dumps({"status": finding.NAMES[finding.worst(found)], "findings": told})
+    return json.dumps({"status": status, "findings": items})

@@ -1,6 +1,7 @@
-"""The command postfix-archive explain: what would be archived, and why, without mail.
+"""The command postfix-archive explain: which requests a message would get, and why.
 
-Decides nothing itself: core/explaining knows what Postfix asks, back/explaining asks.
+Sends nothing. tables.explain_plan lists the lookups that Postfix makes, tables.explain
+does them.
 """
 
 from __future__ import annotations
@@ -20,13 +21,15 @@ from postfix_archive.core.record import shown
 
 
 @click.command()
-@click.option("--from", "sender", required=True, help="Envelope sender; <> is null.")
-@click.option("--to", "recipients", required=True, multiple=True, help="A recipient.")
-@click.option("--client", default="", help="The client's IP address.")
-@click.option("--client-name", default="", help="The client's name in DNS.")
-@click.option("--helo", default="", help="What the client says in HELO.")
-@click.option("--sasl-username", default="", help="Who has logged in.")
-@click.option("--service", default="", help="Only this one, such as submission/inet.")
+@click.option("--from", "sender", required=True, help="Envelope sender; <> for null.")
+@click.option(
+    "--to", "recipients", required=True, multiple=True, help="Envelope recipient."
+)
+@click.option("--client", default="", help="IP address of the client.")
+@click.option("--client-name", default="", help="Host name of the client.")
+@click.option("--helo", default="", help="HELO or EHLO name of the client.")
+@click.option("--sasl-username", default="", help="SASL login name.")
+@click.option("--service", default="", help="One service, such as submission/inet.")
 @click.argument("message", type=click.File("rb"), required=False)
 @click.pass_obj
 def explain(
@@ -40,9 +43,10 @@ def explain(
     service: str,
     message: BinaryIO | None,
 ) -> None:
-    """Say which requests a message would collect, and from which line; send nothing.
+    """Show which archives would get a message, and which lines request that.
 
-    MESSAGE is a file with the message, for header_checks and body_checks.
+    Sends nothing. MESSAGE is a file with the message, for header_checks and
+    body_checks.
     """
     settings = config.load(directory)
     found = postconf.read(directory)
@@ -56,29 +60,31 @@ def explain(
         has_content=message is not None,
     )
     content = message.read() if message else b""
-    for each in _services(found, service):
-        told = explaining.reasons(found, settings, each, mail, content)
-        for line in _lines(found, each, mail, told):
+    for receiver in _services(found, service):
+        reasons = explaining.reasons(found, settings, receiver, mail, content)
+        for line in _lines(found, receiver, mail, reasons):
             click.echo(shown(line.encode("utf-8", "replace")))
 
 
 def _services(found: Configuration, only: str) -> list[Service]:
-    """Return the services by which mail comes in, or the one that is asked for."""
-    clients = ways.clients(found)
-    if only and only not in [each.key for each in clients]:
-        names = ", ".join(each.key for each in clients)
-        raise click.BadParameter(f"mail comes in by {names}", param_hint="--service")
-    return [each for each in clients if only in ("", each.key)]
+    """Return the services that receive mail, or the one of that name."""
+    services = ways.clients(found)
+    if only and only not in [each.key for each in services]:
+        names = ", ".join(each.key for each in services)
+        raise click.BadParameter(
+            f"{only} does not receive mail; choose from {names}", param_hint="--service"
+        )
+    return [each for each in services if only in ("", each.key)]
 
 
 def _lines(
     found: Configuration, service: Service, mail: Mail, told: list[Reason]
 ) -> Iterator[str]:
-    archives = sorted({one for each in told for one in each.archives})
-    yield f"By {service.key}: {', '.join(archives) or 'archived nowhere'}"
-    for each in told:
-        yield f"  {each.place}"
-        if each.what:
-            yield f"    {each.what} -> {', '.join(each.archives)}"
+    archives = sorted({archive for each in told for archive in each.archives})
+    yield f"{service.key}: {', '.join(archives) or 'not archived'}"
+    for reason in told:
+        yield f"  {reason.place}"
+        if reason.what:
+            yield f"    {reason.what} -> {', '.join(reason.archives)}"
     for lookup in dict.fromkeys(plan.unanswered(found, service, mail)):
-        yield f"  not asked, for want of what it looks up: {lookup}"
+        yield f"  not looked up, key unknown: {lookup}"

@@ -1,8 +1,8 @@
-"""make install and make uninstall: put the archive into a host, or take it out.
+"""Entry point of make install and make uninstall.
 
-Standard library only: it runs before there is an environment for anything else. First
-everything is looked at and refused where it must be; then the program is laid down;
-then Postfix gets the services, and last the mail. What fails on the way is put back.
+Imports only the standard library: it runs before the virtual environment exists. Checks
+everything first and raises InstallRefused; then installs the program files, then adds
+the services to Postfix, and routes mail to them last. Rolls back on failure.
 """
 
 from __future__ import annotations
@@ -49,22 +49,22 @@ INSTALL_POSTFIX = (
 
 
 NO_TIMER = (
-    "neither systemd nor cron here: run postfix-archive rescue and postfix-archive"
+    "none, no systemd or cron found: run postfix-archive rescue and postfix-archive"
     " return every five minutes"
 )
 NO_SERVICE = (
-    "neither systemd nor cron here: run postfix-archive outcomes --once every minute"
+    "none, no systemd or cron found: run postfix-archive outcomes --once every minute"
 )
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run install or uninstall; return 0, or 1 with one line that says what to do.
+    """Run install or uninstall; return 0, or 1 after printing one line of error.
 
-    What they are to do is said in the environment, as make passes it on.
+    make(1) passes the options in the environment.
     """
-    os.umask(0o022)  # the archive's user must get at what root makes here
+    os.umask(0o022)  # the archive's user must read files that root creates
     for each in (sys.stdout, sys.stderr):
-        if isinstance(each, io.TextIOWrapper):  # bytes of main.cf leave as they came
+        if isinstance(each, io.TextIOWrapper):  # prints bytes of main.cf unchanged
             each.reconfigure(encoding="utf-8", errors="surrogateescape")
     [verb] = sys.argv[1:] if arguments is None else arguments
     try:
@@ -80,9 +80,9 @@ def main(arguments: list[str] | None = None) -> int:
     except ArchiveError as error:
         print(f"{verb}: {error}", file=sys.stderr)
         return 1
-    except OSError as problem:
-        place = f"{problem.filename}: " if problem.filename else ""
-        print(f"{verb}: {place}{problem.strerror}", file=sys.stderr)
+    except OSError as error:
+        path = f"{error.filename}: " if error.filename else ""
+        print(f"{verb}: {path}{error.strerror}", file=sys.stderr)
         return 1
     return 0
 
@@ -121,7 +121,7 @@ def _carry_out(
     changes: tuple[Change, ...],
     laid: program.Program,
 ) -> None:
-    """Lay the program down, then give Postfix the services and the mail."""
+    """Install the program files, then change Postfix's configuration."""
     first, new = not laid.is_there, not laid.is_current
     laid.lay_down(given.wheels)
     if new:
@@ -135,16 +135,16 @@ def _carry_out(
 
 
 def _lay_down_package(given: Asked) -> None:
-    """Lay the program down for a package; Postfix is not looked at."""
+    """Install the program files below DESTDIR; neither reads nor changes Postfix."""
     python = interpreter.named(given.python)
     _refuse_wheels(given.wheels)
     destdir = os.path.abspath(given.destdir).rstrip("/")
     laid = program.Program(given.prefix or program.USUAL_PREFIX, destdir, python)
     if given.dry_run:
-        print(f"Program:    {destdir}{laid.lib} would be made")
+        print(f"Program:    {destdir}{laid.lib} would be created")
         return
     laid.lay_down(given.wheels)
-    print(f"The program is in {destdir}{laid.lib}. Postfix: untouched.")
+    print(f"Program:    {destdir}{laid.lib} (Postfix is unchanged)")
 
 
 def _directory(given: Asked) -> str:
@@ -153,13 +153,13 @@ def _directory(given: Asked) -> str:
 
 def _refuse_user(verb: str) -> None:
     if os.geteuid():
-        raise InstallRefused(f"this changes Postfix and needs root: sudo make {verb}")
+        raise InstallRefused(f"must run as root: sudo make {verb}")
 
 
 def _refuse_wheels(folder: str) -> None:
     if folder and not os.path.isdir(folder):
         raise InstallRefused(
-            f"WHEELS={folder}: there is no such folder: give the one that holds the"
+            f"WHEELS={folder}: no such directory; name the directory that contains the"
             " Python packages"
         )
 
@@ -173,11 +173,13 @@ def _need_postfix(*, install: bool) -> None:
         print("Installing Debian's postfix package.")
         done = subprocess.run(["sh", "-c", INSTALL_POSTFIX], check=False)
         if done.returncode:
-            raise InstallFailed("apt-get could not install postfix") from None
+            raise InstallFailed(
+                f"apt-get install postfix: exit code {done.returncode}; see its output"
+            ) from None
 
 
 def _wish(given: Asked, place: Instance, laid: program.Program) -> Wish:
-    """Return what is asked for; what is not said stays as it was installed."""
+    """Return the setup: options as given, others as installed, else defaults."""
     installed = ways.is_installed(place.found)
     archive = given.archive or (place.found.raw("archive") if installed else "")
     on_request = given.on_request
@@ -185,8 +187,8 @@ def _wish(given: Asked, place: Instance, laid: program.Program) -> Wish:
         on_request = installed and "on-request" in place.found.raw("content_filter")
     if not archive and not on_request:
         raise InstallRefused(
-            "say where copies go: make install ARCHIVE=legal@example.com (or"
-            " ON_REQUEST=yes, if only ARCHIVE actions in tables are to ask for them)"
+            "no archive address: run make install ARCHIVE=legal@example.com (or"
+            " ON_REQUEST=yes to archive only what ARCHIVE actions in tables request)"
         )
     if archive:
         asked.refuse_address(archive)
@@ -203,27 +205,27 @@ def _wish(given: Asked, place: Instance, laid: program.Program) -> Wish:
 def _report(
     place: Instance, changes: tuple[Change, ...], laid: program.Program
 ) -> None:
-    """Say what was done, and try it with a message that goes to nobody."""
+    """Print what was installed, run the doctor and send a probe message."""
     print(f"Settings:   {place.archive_cf}")
     print(f"Store:      {place.store}")
     runs = timers.install(place.name, place.directory, str(laid.command))
     print(f"Timer:      {runs or NO_TIMER}")
     print(f"Follower:   {_follower(place, str(laid.command))}")
-    print(f"Undo:       make uninstall, from {place.record.folder}")
+    print(f"Undo:       make uninstall (undo record: {place.record.folder})")
     if not changes:
         print("Postfix:    nothing to change.")
     if not postconf.is_running(place.directory):
-        print("Postfix does not run: start it, then postfix-archive list shows mail.")
+        print("Probe:      none, Postfix is not running: run postfix start.")
         return
     _begin_notes(config.load(place.directory))
     seen = observing.observe(place.directory)
     told = checkup.report(seen, checkup.examine(seen))
     print("Doctor:     " + told.replace("\n", "\n            "))
     if seen.gap is not None:
-        print("Probe:      none, the gate is open: postfix-archive bypass off")
+        print("Probe:      none, bypass is on: run postfix-archive bypass off.")
         return
     if not _is_led(seen.found):
-        print("Probe:      none, nothing asks for mail of local programs (pickup).")
+        print("Probe:      none, mail from sendmail(1) (pickup) is not archived.")
         return
     loaded = config.load(place.directory)
     if loaded.stores and not host.probe(
@@ -234,7 +236,7 @@ def _report(
 
 
 def _is_led(found: Configuration) -> bool:
-    """Tell whether pickup, which takes the probe message, leads to the archive."""
+    """Tell whether pickup, which receives the probe message, has a stamp filter."""
     return any(
         found.value("content_filter", each).startswith(ways.STAMP)
         and found.value("archive", each)
@@ -244,7 +246,7 @@ def _is_led(found: Configuration) -> bool:
 
 
 def _follower(place: Instance, command: str) -> str:
-    """Set up what follows the log; return what runs it, or why nothing does."""
+    """Install the follower; return its scheduler and file, or why there is none."""
     why = service.obstacle(place.found, is_wanted=place.loaded().follows)
     if why:
         service.remove(place.name)
@@ -253,28 +255,28 @@ def _follower(place: Instance, command: str) -> str:
 
 
 def _begin_notes(settings: Settings) -> None:
-    """What runs again and again counts as having run: the doctor gives it its time."""
+    """Record timer and follower as run just now, so that the doctor does not warn."""
     rescue.note(settings)
     followed.note(settings.archive_fallback_directory)
 
 
 def unarrived(directory: str) -> str:
-    """Return what a postmaster must know and do if the probe is not in the store."""
+    """Return the error message if the probe message is not in the store."""
     queued = mailq.queued(directory)
     ours = "postfix-archive"
     if directory != config.DIRECTORY:
         ours += f" -c {directory}"
     if any(each.content_filter.startswith(ways.STAMP) for each in queued):
         return (
-            "ALL MAIL NOW WAITS in Postfix's queue, since the probe message did not get"
-            f" through the archive: let it flow past with {ours} bypass on"
-            " --reason=WHY; see Postfix's log for the cause, cure it, say bypass off,"
-            " or take all back with make uninstall"
+            "ALL MAIL WAITS in Postfix's queue: the stamp filter did not process the"
+            f" probe message; to deliver mail unarchived, run {ours} bypass on"
+            " --reason=WHY; see Postfix's log, fix the cause and run bypass off, or run"
+            " make uninstall"
         )
     return (
-        "mail flows, but the probe message did not reach the store, so copies wait: see"
-        f" {ours} status, mailq and Postfix's log; make uninstall takes"
-        " everything back"
+        "mail is delivered, but archive copies wait: the probe message did not reach"
+        f" the store; see {ours} status, mailq and Postfix's log; make uninstall"
+        " removes the archive"
     )
 
 

@@ -1,22 +1,23 @@
 #!/usr/bin/python3 -IS
-"""Starts a door for pipe(8) or spawn(8): named after the door, in the program's folder.
+"""Start a transport or an LMTP worker for pipe(8) or spawn(8), chosen by file name.
 
-Installed as archive-stamp, archive and archive-lmtp, beside the link ``current``, which
-leads to the release in use: it is read once, so that a run never sees two releases.
-What the doors of pipe(8) import, for they start once a message, stands there in one
-file a door (back/bundle).
-Guards even the imports: a broken or half-done installation must defer mail, and a
-traceback would exit with 1, which pipe(8) takes for a bounce.
+Installed as archive-stamp, archive and archive-lmtp beside the symlink ``current``,
+which points to the release in use. The link is read once, so that a process never
+imports from two releases. The programs for pipe(8) start once a message and therefore
+load their modules from one file, an import bundle (system/import_bundle).
+
+Imports are guarded as well: a broken or incomplete installation must defer mail, but a
+traceback exits with 1, on which pipe(8) bounces.
 """
 
 import sys
 
 DEFER = 75  # EX_TEMPFAIL, sysexits(3)
-WORKER = "archive-lmtp"  # speaks LMTP, where the others print one line
+WORKER = "archive-lmtp"  # speaks LMTP; the others print one line
 
 
 def start(path: str, arguments: "list[bytes]") -> int:
-    """Run the door that this file is named after."""
+    """Run the program of this file name; return its exit code."""
     folder, _, name = path.rpartition("/")
     release = leads_to(f"{folder}/current") or folder
     sys.path[:0] = [release, folder]
@@ -37,7 +38,7 @@ def start(path: str, arguments: "list[bytes]") -> int:
 
 
 def leads_to(path: str) -> str:
-    """Return where a symlink leads to, "" for what is none."""
+    """Return the absolute target of a symlink, "" if path is not a symlink."""
     try:
         led = posix.readlink(path)
     except OSError:
@@ -46,9 +47,9 @@ def leads_to(path: str) -> str:
 
 
 def take(release: str, door: str) -> None:
-    """Load the modules of a door from its bundle, if that is of these very sources.
+    """Load the modules of a program from its bundle, if that matches the sources.
 
-    Without it, or where another Python made it, they are imported as usual.
+    With no bundle, or one of another Python version, they are imported as usual.
     """
     try:
         with open(f"{release}/bundles/{door}", "rb") as opened:
@@ -74,7 +75,7 @@ def take(release: str, door: str) -> None:
 if __name__ == "__main__":
     try:
         import marshal
-        import posix  # os itself costs a seventh of a bare start
+        import posix  # importing os takes a seventh of the time of a bare start
         from _frozen_importlib_external import MAGIC_NUMBER
 
         coding = sys.getfilesystemencoding(), sys.getfilesystemencodeerrors()
@@ -82,13 +83,15 @@ if __name__ == "__main__":
         while led := leads_to(own):
             own = led
         words = [each.encode(*coding) for each in sys.argv[1:]]
-        # At once, without taking the interpreter down: until pipe(8) sees the exit, a
-        # crash would have a message delivered again that Postfix has back already.
+        # _exit() skips the interpreter's shutdown: after a crash there, pipe(8) would
+        # deliver a message again that is already reinjected.
         posix._exit(start(own, words))
-    except BaseException as problem:  # noqa: B036 - nothing may leave here
+    except BaseException as problem:  # noqa: B036 - a traceback would bounce
         where = f"{type(problem).__name__}: {problem}"[:300].replace("\n", " ")
         spoken = "421 " if sys.argv[0].endswith(WORKER) else ""
         print(
-            f"{spoken}4.3.0 postfix-archive cannot run, mail waits: {where}", flush=True
+            f"{spoken}4.3.0 postfix-archive failed; run postfix-archive doctor:"
+            f" {where}",
+            flush=True,
         )
         sys.exit(DEFER)

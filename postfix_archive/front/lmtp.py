@@ -1,10 +1,10 @@
-"""The lmtp door: a worker on stdin and stdout that serves many messages, one by one.
+"""LMTP mode: a worker under spawn(8) that serves one LMTP session on stdin and stdout.
 
-Started by front/launcher for spawn(8), reached by lmtp(8). Reads the envelope from the
-LMTP session and leaves the rest to the doors of the pipe transports. 250 means done,
-durably; whatever goes wrong is a 4xx for that message, bugs included, and the worker
-serves the next. It ends between messages: when the client hangs up, when code or
-settings on disk are no longer those it has, or when its time is up.
+Started by intake/launcher; the client is lmtp(8). Takes the envelope from the session
+and handles each message with the same function as pipe mode. A 250 reply means done
+durably. Every failure, bugs included, is a 4xx reply for that message, and the worker
+goes on with the next. It ends between messages: when the client disconnects, when its
+code or settings have changed on disk, or after LIFETIME.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ if TYPE_CHECKING:
 
 PIECE = 1 << 16  # bytes a read
 CAPSULES = b"capsule"  # the nexthop for which the worker is the archive transport
-# Seconds: below the time limit of the spawn(8) service in 40-archive-lmtp.cf, which
-# kills without asking, by more than archive_time_limit.
+# Seconds. More than archive_time_limit below the time limit of the spawn(8) service in
+# 40-archive-lmtp.cf, at which spawn(8) kills the worker.
 LIFE = 3600
-LOOK = 1  # seconds between two looks at the disk while there is no message
+LOOK = 1  # seconds: without a message in between, files are checked no more often
 SOURCES = {b"LOCAL": True, b"REMOTE": False}  # XFORWARD_README
 
 
 class Ready:
-    """What a worker has read from disk: settings and keys; and its way to the store."""
+    """Settings and keys as a worker has read them, and write-through to the store."""
 
     __slots__ = ("_key_file", "_settings_file", "keys", "settings", "through")
 
@@ -55,12 +55,12 @@ class Ready:
 
     @property
     def is_outdated(self) -> bool:
-        """True if settings or keys on disk are no longer those that were read."""
+        """True if the files of the settings or keys have changed since."""
         return self._settings_file.is_changed or self._key_file.is_changed
 
 
 class Run(pipe.Run):
-    """What a door needs for one message, as the LMTP session has it."""
+    """One message from Postfix, with the envelope of the LMTP session."""
 
     def __init__(
         self, ready: Ready, line: Line, said: dict[bytes, bytes], mail: Mail
@@ -74,8 +74,8 @@ class Run(pipe.Run):
         self.local = SOURCES.get(forwarded.pop(b"source", b"").upper())
         if self.local is None:
             raise ArgumentsWrong(
-                "lmtp(8) does not say who the client is: lmtp_send_xforward_command ="
-                " yes is missing; compare the service with the one in master.cf.d"
+                "no XFORWARD SOURCE from lmtp(8); set lmtp_send_xforward_command = yes"
+                " for this service, as in master.cf.d"
             )
         self.macros.update((n, pipe.known(n, v)) for n, v in forwarded.items())
         self.recipients = tuple(map(_recipient, mail.people))
@@ -86,18 +86,18 @@ class Run(pipe.Run):
 
     @property
     def through(self) -> Through:
-        """The way straight into the store, the same for all messages."""
+        """Write-through to the store, the same for all messages."""
         return self._ready.through
 
     def read_queue_id(self) -> None:
-        """Find out from the message itself which queue file it came from."""
+        """Set the queue id to that in the top Received: line of the message."""
         said, host = self.macros[b"queue-id"], self.settings.myhostname
         head = self.message.head(limit=PIECE)
         self.macros[b"queue-id"] = trace.queue_id(head, said=said, host=host)
 
 
 class Worker:
-    """Serves one LMTP client on two file descriptors, to the end of its session."""
+    """Serves one LMTP client on two file descriptors until its session ends."""
 
     def __init__(
         self,
@@ -116,23 +116,24 @@ class Worker:
         self._line = keeping.Line(keeps=True)
         self._program = Watch(*_program())
         self._end = time.monotonic() + LIFE
-        self._looked: float | None = None  # None: not since the last message
+        self._looked: float | None = None  # None: not checked since the last message
         self._run: Run | None = None
         self._people = 0
-        self._problem: tuple[int, str] | None = None  # of the message that is coming in
+        self._problem: tuple[int, str] | None = None  # of the current message
         self._open = True
 
     def serve(self) -> None:
         """Serve until the session ends.
 
-        Raises ConnectionError if the client is gone, DeadlineOver where that comes
-        between two steps; neither has a message on it that was answered.
+        Raises ConnectionError if the client has disconnected, and DeadlineExceeded if
+        the time limit ends outside the handling of a message. In both cases the current
+        message has no reply yet, so the client sends it again.
         """
         self._send()
         while self._open:
             sent = self._read()
             if sent and self._session.is_between_messages and self._is_over():
-                self._session.end(b"4.3.2 this worker has ended, the next one serves")
+                self._session.end(b"4.3.2 worker restarts, connect again")
             elif sent:
                 self._session.take(sent)
             else:
@@ -149,7 +150,7 @@ class Worker:
         elif isinstance(event, lmtp_mail.Whole):
             self._session.answer([self._outcome()] * self._people)
             self._looked = None
-            self._send()  # before the next message: this one is done
+            self._send()  # before the next message, since this one is done
         else:
             self._forget()
             self._open = not isinstance(event, lmtp_mail.Closed)
@@ -165,7 +166,7 @@ class Worker:
             self._fail(error, mail.forwarded.get(b"queue-id", b""))
 
     def _set_aside(self, content: bytes) -> None:
-        """Keep a piece; where that fails the rest is read and the answer says why."""
+        """Spool a chunk; after a failure the rest is discarded, the reply says why."""
         if self._run is None:
             return
         try:
@@ -175,7 +176,7 @@ class Worker:
             self._fail(error, self._run.macros[b"queue-id"])
 
     def _outcome(self) -> tuple[int, str]:
-        """Let the door do its work; return the answer for each recipient."""
+        """Handle the complete message; return the reply for each recipient."""
         if self._run is not None:
             try:
                 self._run.read_queue_id()
@@ -185,10 +186,10 @@ class Worker:
                 return 250, f"2.0.0 {line}"
             except Exception as error:
                 self._fail(error, self._run.macros[b"queue-id"])
-        return self._problem or (451, "4.3.0 a bug: a message without an envelope")
+        return self._problem or (451, "4.3.0 internal error: message without envelope")
 
     def _fail(self, error: Exception, queue_id: bytes) -> None:
-        """Note what the client is to be told, and forget the message."""
+        """Note the error reply and discard the message."""
         self._forget()
         self._problem = _answer(error, queue_id)
 
@@ -199,7 +200,7 @@ class Worker:
         self._run = None
 
     def _is_over(self) -> bool:
-        """Tell whether the time is up or the disk has something newer than this."""
+        """Tell whether the lifetime is over, or code or settings have changed."""
         now = time.monotonic()
         if self._looked is not None and now - self._looked < LOOK:
             return now > self._end
@@ -214,28 +215,28 @@ class Worker:
             return b""
 
     def _send(self) -> None:
-        """Send all replies that there are, in one write if the client reads them."""
+        """Send all pending replies, in one write unless the client is slow to read."""
         left = self._session.replies()
         while left:
             left = left[os.write(self._writes, left) :]
 
 
 def main(arguments: list[bytes]) -> int:
-    """Serve one client; return 0, also where it is gone before it could be answered."""
+    """Serve one client; return 0, also if it has disconnected before a reply."""
     signal(SIGPIPE, SIG_IGN)
-    digest.expect(digest.MUCH)  # over all messages
+    digest.expect(digest.MUCH)  # a worker digests many messages
     macros, _ = pipe.parse(arguments)
     try:
         Worker(_door(macros[b"nexthop"]), macros).serve()
     except ConnectionError:
         pass
-    except ArchiveError as error:  # the deadline, between two steps
+    except ArchiveError as error:  # DeadlineExceeded, outside the handling of a message
         os.write(1, f"421 {error.dsn} {pipe.named(error)}\r\n".encode())
     return 0
 
 
 def _door(nexthop: bytes) -> Callable[[pipe.Run], str]:
-    """Return what is done with a message; the same as behind pipe(8)."""
+    """Return the function that handles a message; the same as in pipe mode."""
     if nexthop == CAPSULES:
         from postfix_archive.front import archive_transport
 
@@ -246,9 +247,9 @@ def _door(nexthop: bytes) -> Callable[[pipe.Run], str]:
 
 
 def _recipient(told: lmtp_mail.Addressee) -> Recipient:
-    """Return the recipient; ORCPT stays where it says more than the address does.
+    """Return the recipient, with ORCPT only if it differs from Postfix's default.
 
-    Postfix makes its own from the address without the quotes.
+    Postfix derives the default from the address without its quotes.
     """
     plain = address.unquoted(told.address)
     usual = told.orcpt in map(address.orcpt, (told.address, plain))
@@ -266,11 +267,11 @@ def _answer(error: Exception, queue_id: bytes) -> tuple[int, str]:
         return 451, f"{error.dsn} {place}{pipe.named(error)}"
     if isinstance(error, MemoryError):
         return 452, f"4.3.1 {place}out of memory"
-    return 451, f"4.3.0 {place}a bug, mail waits: {pipe.named(error)}"
+    return 451, f"4.3.0 {place}internal error: {pipe.named(error)}"
 
 
 def _program() -> list[str]:
-    """Return the files of this program that are in use, and the link to the release."""
+    """Return the files of the imported modules and the symlink to the release."""
     files = [
         str(module.__file__)
         for name, module in list(sys.modules.items())

@@ -1,7 +1,8 @@
-"""The command postfix-archive outcomes: tells the journals what became of recipients.
+"""The command postfix-archive outcomes: appends outcomes to the journals.
 
-Run as a service (--follow) or by cron (--once), one at a time for each instance. As
-root, since the log is root's; what it writes is the archive's user's.
+Runs as a service (--follow) or from cron (--once), one process per instance; as root,
+because only root may read the log. It writes as the owner of
+archive_fallback_directory.
 """
 
 from __future__ import annotations
@@ -27,33 +28,33 @@ from postfix_archive.core.errors import (
 from postfix_archive.core.settings import Settings
 
 LOCK = "outcomes.lock"
-PAUSE = 1.0  # seconds between two looks at the log
-LONGEST = 60.0  # seconds between two tries while something is away
-PATIENCE = 5  # looks at a log that is away, until that is said: not in a rotation
+PAUSE = 1.0  # seconds between two reads of the log
+LONGEST = 60.0  # seconds between two attempts while something is missing
+PATIENCE = 5  # reads of a missing log before a warning: longer than a rotation
 STOPS = (signal.SIGTERM, signal.SIGINT)
 
 
 @click.command()
 @click.option(
-    "--once", "how", flag_value="once", help="What the log has now. [default]"
+    "--once", "how", flag_value="once", help="Read to the end of the log. [default]"
 )
-@click.option("--follow", "how", flag_value="follow", help="Go on until told to stop.")
+@click.option("--follow", "how", flag_value="follow", help="Run until stopped.")
 @click.pass_obj
 def outcomes(directory: str, how: str | None) -> None:
-    """Read Postfix's log and add to the archive what became of each recipient."""
+    """Read Postfix's log and add the outcome of each recipient to the archive."""
     if os.geteuid():
-        raise NotRoot("outcomes reads Postfix's log and writes as the archive's user")
+        raise NotRoot("only root may read Postfix's log: sudo postfix-archive outcomes")
     if how == "follow":
         Service(directory).run()
         return
     try:
         _once(directory)
     except FollowerAtWork as error:
-        click.echo(str(error))  # the work is done, if not by us
+        click.echo(str(error))  # no error for cron to mail: the other one does it
 
 
 def _once(directory: str) -> None:
-    """Read what the log has now. Raises LogUnreadable where there is none."""
+    """Process the log up to its end. Raises LogUnreadable if there is none."""
     with _follower(directory) as follower:
         is_left = True
         while is_left:
@@ -65,16 +66,13 @@ def _once(directory: str) -> None:
         if follower.lost:
             click.echo(follower.lost, err=True)
         if follower.absent:
-            raise LogUnreadable(
-                f"{follower.absent}: Postfix or syslogd makes it; name another in"
-                " main.cf: maillog_file"
-            )
+            raise LogUnreadable(f"{follower.absent}; check maillog_file in main.cf")
 
 
 class Service:
-    """Follows the log until it is told to stop, whatever is away for a while.
+    """Follows the log until SIGTERM or SIGINT; waits for what is missing for a while.
 
-    SIGTERM and SIGINT wait for the end of a step: then all of it is written down.
+    The signals take effect at the end of a step, when everything is saved.
     """
 
     def __init__(self, directory: str) -> None:
@@ -85,7 +83,7 @@ class Service:
         self._said: set[str] = set()
 
     def run(self) -> None:
-        """Follow; raises FollowerAtWork if another process does."""
+        """Follow the log. Raises FollowerAtWork if another process does."""
         signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
         while not self._is_stopped:
             try:
@@ -94,32 +92,32 @@ class Service:
                 raise
             except ArchiveError as error:
                 self._failures += 1
-                if self._failures > 1:  # the first may be a rotation
-                    self._say(f"{type(error).__name__}: {error}; I wait for that")
+                if self._failures > 1:  # the first may be due to a rotation
+                    self._say(f"{type(error).__name__}: {error}; retrying")
                 self._rest(min(PAUSE * 2 ** min(self._failures, 10), LONGEST))
 
     def _follow(self) -> None:
-        """Follow until told to stop, or until somebody changes the configuration."""
+        """Follow until a stop signal or a change of the configuration."""
         watch = watching.configuration(self._directory)
         with _follower(self._directory) as follower:
             while not self._is_stopped:
                 piece = follower.read()
                 if watch.is_changed:
-                    return  # these lines are for one who knows what it says now
+                    return  # process this batch with the new configuration
                 follower.take(piece)
                 self._failures = 0
                 self._tell(follower)
                 self._rest(PAUSE if len(piece) < PIECE else 0)
 
     def _tell(self, follower: Follower) -> None:
-        """Say what a postmaster should know, each once."""
+        """Print each new warning once."""
         for complaint in follower.complaints:
             self._say(complaint)
         if follower.lost:
             self._say(follower.lost)
         self._absences = self._absences + 1 if follower.absent else 0
         if self._absences == PATIENCE:
-            self._say(f"{follower.absent}; I wait for it")
+            self._say(f"{follower.absent}; waiting for it")
 
     def _say(self, text: str) -> None:
         if text not in self._said:
@@ -127,13 +125,13 @@ class Service:
         self._said.add(text)
 
     def _rest(self, seconds: float) -> None:
-        """Wait so long, or until told to stop."""
+        """Sleep, at most until a stop signal."""
         self._is_stopped |= signal.sigtimedwait(STOPS, seconds) is not None
 
 
 @contextlib.contextmanager
 def _follower(directory: str) -> Iterator[Follower]:
-    """Give a follower by the configuration as it is now, and its turn.
+    """Open a follower with the current configuration, under a lock.
 
     Raises FollowerAtWork.
     """
@@ -143,8 +141,7 @@ def _follower(directory: str) -> Iterator[Follower]:
         lock = acting.lock(f"{folder}/{LOCK}")
     if lock < 0:
         raise FollowerAtWork(
-            f"another postfix-archive outcomes is at work in {folder} already, so there"
-            " is nothing to do"
+            f"another postfix-archive outcomes is already running in {folder}"
         )
     try:
         found = postconf.read(directory)
@@ -160,8 +157,8 @@ def _settings(directory: str) -> Settings:
     settings = config.load(directory)
     if not settings.follows:
         raise SettingWrong(
-            "archive_delivery = mail: there is no store that could keep outcomes; write"
-            " 'store, mail' in archive.cf"
+            "archive_delivery = mail: there is no store for outcomes; set"
+            " archive_delivery = store, mail in archive.cf"
         )
     return settings
 
@@ -169,8 +166,8 @@ def _settings(directory: str) -> Settings:
 def _tell_not_understood(follower: Follower) -> None:
     if follower.not_understood:
         click.echo(
-            f"{follower.not_understood} lines of the log look like delivery attempts"
-            " and could not be read for sure: nothing was taken from them",
+            f"{follower.not_understood} ambiguous log lines ignored (they look like"
+            " delivery attempts)",
             err=True,
         )
 
@@ -178,14 +175,14 @@ def _tell_not_understood(follower: Follower) -> None:
 def filters(found: Configuration) -> tuple[str, ...]:
     """Return the content filters of this host other than ours, as transport:nexthop.
 
-    Not the way on which copies leave: that a port of ours has as its content_filter.
+    Without the content_filter of our own archive copy ports (archive_relay).
     """
     services = [
-        each
-        for each in found.services
-        if not found.value("syslog_name", each).endswith(passage.COPIES)
+        service
+        for service in found.services
+        if not found.value("syslog_name", service).endswith(passage.COPIES)
     ]
-    given = {found.value("content_filter", each) for each in services}
+    given = {found.value("content_filter", service) for service in services}
     given |= {found.value("content_filter"), found.value("archive_next_filter")}
     ours = (gates.STAMP, "archive:")
-    return tuple(sorted(each for each in given if each and not each.startswith(ours)))
+    return tuple(sorted(name for name in given if name and not name.startswith(ours)))

@@ -1,6 +1,6 @@
-"""One record as people and programs read it: a line, a page, JSON.
+"""Show one record: as one line, as a page of text, as JSON.
 
-Used by front/cli. Says what the archive has; decides nothing.
+Used by cli/main.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from postfix_archive.core import address, mime, outcome, record, results, trace
 from postfix_archive.core.record import Record, shown
 from postfix_archive.core.settings import Settings
 
-SUBJECT_LIMIT = 998  # bytes; decoding a longer one takes time, and no line has more
+SUBJECT_LIMIT = 998  # bytes: the line limit of RFC 5322 2.1.1; bounds the time
 STAMPS = {
-    "absent": "it bore no stamp of this archive",
-    "valid": "its stamp was valid, but this store did not have it",
-    "altered": "it bore a stamp of this archive, but had been changed since",
-    "forged": "its stamp was not made with a key of this site",
+    "absent": "no Archive-Stamp header",
+    "valid": "valid Archive-Stamp header, but not in this store",
+    "altered": "changed since this archive stamped it",
+    "forged": "Archive-Stamp header not made with a key of this site",
 }
 
 
 def facts(kept: Record) -> dict[str, Any]:
-    """Return what is known of one message in the types of JSON."""
+    """Return one record as a JSON object."""
     return {
         "id": kept.archive_id,
         "archive": kept.archive,
@@ -45,10 +45,10 @@ def facts(kept: Record) -> dict[str, Any]:
 
 
 def row(settings: Settings, kept: Record) -> str:
-    """Return one message on one line: id, when, who, how many, what became, about."""
+    """Return one line: id, time, archive, sender, recipients, outcome, subject."""
     people = len(kept.recipients)
     first = next(iter(kept.recipients.values()), None)
-    to = shown(first.final) if first else "(nobody known)"
+    to = shown(first.final) if first else "(no recipients)"
     if people > 1:
         to += f" +{people - 1}"
     sender = shown(kept.envelope.sender) or "<>"
@@ -61,7 +61,7 @@ def row(settings: Settings, kept: Record) -> str:
 
 
 def lines(settings: Settings, kept: Record) -> Iterator[str]:
-    """Give the page about one message: envelope, files, outcomes, history."""
+    """Yield the lines of a record: envelope, files, outcomes, history."""
     sealed = kept.envelope
     head = reading.original_head(settings.archive_store_directory, kept)
     yield f"Archive id:  {kept.archive_id}"
@@ -88,7 +88,7 @@ def lines(settings: Settings, kept: Record) -> Iterator[str]:
 
 
 def _recipients(kept: Record) -> Iterator[str]:
-    """Give each recipient and what became of it, below it those it was expanded to."""
+    """Yield each recipient with its outcome, then the recipients it expanded to."""
     yield f"Recipients:  {len(kept.recipients)}"
     is_known = kept.results.word != results.UNKNOWN
     for each in kept.results.all():
@@ -117,11 +117,11 @@ def _client(kept: Record) -> Iterator[str]:
 
 def _told(event: dict[str, Any]) -> str:
     if event["event"] == "archived":
-        return f"archived in full; {STAMPS.get(event['stamp'], '?')}"
+        return f"archived ({STAMPS.get(event['stamp'], '?')})"
     if event["event"] == "supplement":
         above = event.get("above", "").count("\n")
-        added = f", {above} lines above the stamp" if above else ""
-        return f"supplement: more of its envelope{added}"
+        added = f", {above} header lines above the stamp" if above else ""
+        return f"supplement to the envelope{added}"
     if event["event"] == outcome.EVENT:
         return _address(f"{event['recipient']}: {event['outcome']}")
     if event["event"] == record.OUTCOME_REPORT:
@@ -130,17 +130,17 @@ def _told(event: dict[str, Any]) -> str:
 
 
 def _address(text: str) -> str:
-    """Text with bytes of an address, which may be no UTF-8, safe on a terminal."""
+    """Return text, with surrogates for bytes that are not UTF-8, terminal-safe."""
     return shown(address.as_bytes(text))
 
 
 def _plain(text: str) -> str:
-    """Text of a journal, safe on a terminal."""
+    """Return text from a journal, safe on a terminal."""
     return shown(text.encode("utf-8", "replace"))
 
 
 def subject(head: bytes) -> str:
-    """Return the subject for people, encoded words and charsets made readable."""
+    """Return the subject, with encoded words (RFC 2047) and charsets decoded."""
     raw = mime.field_text(head, b"subject")[:SUBJECT_LIMIT]
     if not raw:
         return "(no subject)"
@@ -154,12 +154,12 @@ def subject(head: bytes) -> str:
 
 
 def _recoded(raw: bytes) -> str:
-    """A subject in an undeclared charset, as chardet guesses; for the eye alone."""
+    """Decode a subject without a declared charset, as chardet guesses it."""
     try:
         return raw.decode()
     except UnicodeDecodeError:
         guess = chardet.detect(raw)
     try:
         return raw.decode(guess["encoding"] or "ascii", "replace")
-    except LookupError:  # chardet knows charsets that Python does not
+    except LookupError:  # chardet has charsets that Python lacks
         return raw.decode("ascii", "replace")

@@ -1,9 +1,9 @@
-"""The pipe(8) doors: one process a message, for both transports.
+"""Pipe mode: pipe(8) starts one process a message, for both transports.
 
-Started by front/launcher. Reads argv as pipe(8) makes it from our master.cf entries
-and stdin to its end, prints one line and returns the exit code. There are only two:
-0 (done, durably) and 75 (try again later), since pipe(8) bounces on nearly all others;
-master.cf.d has soft_bounce=yes besides.
+Used by intake/launcher. Parses the arguments that pipe(8) makes of our master.cf
+entries, reads stdin to its end, prints one line and returns an exit code: 0 when the
+message is done durably, else 75 (EX_TEMPFAIL). There is no third, since pipe(8) bounces
+on nearly every other code; master.cf.d sets soft_bounce=yes as well.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ if TYPE_CHECKING:
     from postfix_archive.front.through import Through
 
 DEFER = 75  # EX_TEMPFAIL, sysexits(3)
-UNKNOWN = b"unknown"  # what Postfix says of a client that it does not know
-TEXT_LIMIT = 900  # bytes: the log line stays one line, also behind syslog(3)
+UNKNOWN = b"unknown"  # Postfix's value for a client attribute that it does not know
+TEXT_LIMIT = 900  # bytes: syslog(3) then keeps the log line whole
 
 
 class Run:
-    """What a door needs for one message: pipe(8)'s words, settings, keys, the time."""
+    """One message from Postfix: pipe(8)'s macros, the content, settings, keys, time."""
 
     __slots__ = ("keys", "line", "macros", "message", "now", "recipients", "settings")
 
-    # What pipe(8) does not say, and lmtp(8) does.
+    # Attributes that lmtp(8) sends and pipe(8) has no macro for.
     ret = b""
     smtputf8 = False
     local: bool | None = None
@@ -52,7 +52,7 @@ class Run:
         self.message: Spool = spool.read(0, self.settings.archive_spool_directory)
 
     def port(self, name: bytes) -> tuple[str, int]:
-        """The internal port of that name: this service's own, else archive.cf's."""
+        """Host and port of an internal service: from master.cf, else archive.cf."""
         given = self.macros[name].decode("ascii", "replace")
         if given:
             return settings.port(given, f"--{name.decode()} {given} in master.cf")
@@ -62,19 +62,20 @@ class Run:
 
     @property
     def through(self) -> Through:
-        """The way straight into the store."""
-        from postfix_archive.front.through import Through  # not for all runs
+        """Write-through to the store."""
+        # Imported here: not every message is written through.
+        from postfix_archive.front.through import Through
 
         return Through(self.settings, self.keys)
 
     @property
     def client(self) -> Client:
-        """Who gave the message to Postfix, as far as pipe(8) knows."""
+        """The client that sent the message to Postfix, as far as pipe(8) knows it."""
         return Client(**{name: self.macros[_option(name)] for name, _ in CLIENT_FIELDS})
 
 
 def main(door: Callable[[Run], str], arguments: list[bytes]) -> int:
-    """Run one door for one message, print one line, return 0 or 75."""
+    """Handle one message, print one line for Postfix's log, return 0 or 75."""
     try:
         line, code = door(Run(arguments)), 0
     except ArchiveError as error:
@@ -88,8 +89,8 @@ def main(door: Callable[[Run], str], arguments: list[bytes]) -> int:
 def parse(arguments: list[bytes]) -> tuple[dict[bytes, bytes], tuple[Recipient, ...]]:
     """Return pipe(8)'s macros and the recipients.
 
-    Behind ``--`` stand all recipients, then as many original recipients. Raises
-    ArgumentsWrong for what master.cf.d could not have made.
+    After ``--`` come all recipients, then the same number of original recipients.
+    Raises ArgumentsInvalid for arguments that master.cf.d does not produce.
     """
     macros = dict.fromkeys(OPTIONS, b"")
     words = iter(arguments)
@@ -101,20 +102,20 @@ def parse(arguments: list[bytes]) -> tuple[dict[bytes, bytes], tuple[Recipient, 
         if not word.startswith(b"--") or name not in macros or value is None:
             shown = word[:40].decode("utf-8", "replace")
             raise ArgumentsWrong(
-                f"{shown!r} is no option of this command, or lacks its value: compare"
-                " the argv= of this service with the one in master.cf.d"
+                f"unknown option, or option without a value: {shown!r}; compare the"
+                " argv= of this service with master.cf.d"
             )
         macros[name] = known(name, value)
     return macros, ()
 
 
 def known(name: bytes, value: bytes) -> bytes:
-    """Return a macro's value; nothing where Postfix says of a client: unknown."""
+    """Return a macro's value; empty for a client attribute that is ``unknown``."""
     return b"" if name.startswith(b"client-") and value == UNKNOWN else value
 
 
 def _option(name: str) -> bytes:
-    """The option for one fact about the client, named after pipe(8)'s macro."""
+    """Return the option for a field of Client, named after pipe(8)'s macro."""
     macro = name if name.startswith("sasl_") else f"client_{name}"
     return macro.replace("_", "-").encode()
 
@@ -135,19 +136,22 @@ def _paired(addresses: list[bytes]) -> tuple[Recipient, ...]:
     half = len(addresses) // 2
     if len(addresses) != 2 * half:
         raise ArgumentsWrong(
-            "the recipients and the original recipients are not of one number: compare"
-            " the argv= of this service with the one in master.cf.d"
+            "the numbers of recipients and original recipients differ; compare the"
+            " argv= of this service with master.cf.d"
         )
     return tuple(map(Recipient, addresses[:half], addresses[half:]))
 
 
 def set_deadline(seconds: int) -> None:
-    """Give up in time: pipe(8) bounces what overruns its own command_time_limit."""
+    """Raise DeadlineExceeded after seconds.
+
+    That must come before pipe(8)'s own command_time_limit, after which it bounces.
+    """
 
     def give_up(*_: object) -> None:
         raise DeadlineOver(
-            f"not done within archive_time_limit = {seconds}s; what holds it up, the"
-            " disk or one of the internal ports?"
+            f"archive_time_limit = {seconds}s exceeded; check the disks and the"
+            " internal ports"
         )
 
     signal(SIGALRM, give_up)
@@ -155,7 +159,7 @@ def set_deadline(seconds: int) -> None:
 
 
 def _place(arguments: list[bytes]) -> str:
-    """Name the message in a line for the log."""
+    """Return the queue id as the beginning of a log line, "" without one."""
     for option, value in zip(arguments, arguments[1:]):
         if option == b"--queue-id":
             return f"queue id {value.decode('utf-8', 'replace')}: "
@@ -163,5 +167,5 @@ def _place(arguments: list[bytes]) -> str:
 
 
 def named(error: Exception) -> str:
-    """Return what went wrong as one line, the class first."""
+    """Return an exception as one line: class, then text."""
     return f"{type(error).__name__}: {' '.join(str(error).split())}"

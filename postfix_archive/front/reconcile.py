@@ -1,8 +1,8 @@
-"""The command postfix-archive reconcile: all that was accepted against the archive.
+"""The command postfix-archive reconcile: compares accepted and archived messages.
 
-Decides nothing itself: core/reconciling reads the log, core/reckoning counts. The order
-is what keeps it from crying wolf: the log, then queue and fallback directory, then what
-the log has got meanwhile, then the journals.
+reconcile/log_scan reads the log and reconcile/totals counts. The order avoids false
+alarms about mail in transit: first the log, then queue and fallback directory, then the
+log lines written meanwhile, then the journals.
 """
 
 from __future__ import annotations
@@ -29,19 +29,21 @@ from postfix_archive.core.settings import Settings
 from postfix_archive.front.dates import Date
 
 Lines = Iterator[tuple[str, float]]
-EARLIER = 300.0  # seconds before --since: a rule may speak before its message has an id
-STEP = 5_000  # lines after which finished messages are taken in
+EARLIER = 300.0  # seconds before --since: actions are logged before the queue id
+LINES_PER_STEP = 5_000  # after which finished messages are classified
 BATCH = 20_000  # captured messages that are looked up in the journals at once
-PATIENCE = 2.0  # seconds after which a progress bar is shown
+PROGRESS_DELAY = 2.0  # seconds after which a progress bar is shown
 PARTS = 1_000  # of the progress bar
 ENDLESS = float("inf")
 
 
 @click.command()
-@click.option("--since", type=Date(), help="Only what was accepted then or later.")
-@click.option("--until", type=Date(), help="Only what was accepted before.")
-@click.option("--log", "logs", multiple=True, metavar="FILE", help="Oldest first.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object on all of it.")
+@click.option("--since", type=Date(), help="Only messages accepted since then.")
+@click.option("--until", type=Date(), help="Only messages accepted before then.")
+@click.option(
+    "--log", "logs", multiple=True, metavar="FILE", help="Log file; oldest first."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.pass_context
 def reconcile(
     ctx: click.Context,
@@ -50,10 +52,13 @@ def reconcile(
     logs: tuple[str, ...],
     as_json: bool,
 ) -> None:
-    """Compare all that Postfix accepted with what the archive has; say what is missing.
+    """List accepted messages that are not archived.
 
-    Exit codes as monitoring plugins have them: 0 all is there, 1 some waits or is
-    unclear, 2 some is missing, 3 not able to look.
+    Compares the messages that Postfix accepted, by its log, with the archive.
+
+    Exit codes are those of monitoring plugins: 0 nothing is missing, 1 messages wait
+    too long, were rescued or are unclear, 2 messages are missing, 3 log, queue or
+    archive cannot be read.
     """
     try:
         run = Run(ctx.obj, since, until, logs)
@@ -69,7 +74,11 @@ def reconcile(
 
 
 class Run:
-    """One run over the log of one instance."""
+    """One reconcile run over the log of one Postfix instance.
+
+    since and until limit the messages by the time at which Postfix accepted them; logs
+    are the log files to read, none: the instance's own.
+    """
 
     def __init__(
         self,
@@ -92,7 +101,7 @@ class Run:
         self.log = Reconciling(names, filters(self.postfix), stores=stores)
 
     def found(self) -> Found:
-        """Return what this run finds."""
+        """Read the log, queue and archive; return the result."""
         lines = self._lines(max(0.0, (self.since or 0.0) - EARLIER))
         first = next(lines, None)
         begin = self.since if self.since is not None else first[1] if first else 0.0
@@ -110,11 +119,11 @@ class Run:
         return Found(reckoning, held, begin, self.until)
 
     def note(self, found: Found) -> None:
-        """Leave the counts where status finds them; that it cannot is no failure."""
+        """Save the counts for status; a failure is only reported."""
         try:
             holdings.note(self.settings, found.summary())
         except ArchiveError as problem:
-            click.echo(f"not noted for status: {problem}", err=True)
+            click.echo(f"summary for status not saved: {problem}", err=True)
 
     def _reckoning(self, begin: float) -> Reckoning:
         gaps = holdings.gaps(self.directory, self.settings, begin)
@@ -123,11 +132,11 @@ class Run:
         return Reckoning(self.log, judge, since, self.until)
 
     def _read(self, lines: Lines, reckoning: Reckoning) -> None:
-        """Take in the log, and let go of what is settled."""
+        """Read the log; classify finished messages as it goes, to save memory."""
         with progress(self.began) as show:
             for number, (text, at) in enumerate(lines, 1):
                 self._take(text, at)
-                if number % STEP == 0:
+                if number % LINES_PER_STEP == 0:
                     show(at)
                     reckoning.add(self.log.finished())
                     if len(reckoning.captured) >= BATCH:
@@ -142,7 +151,7 @@ class Run:
             same.append(text)
 
     def _new(self) -> Lines:
-        """Give what the log has got since it was read to its end."""
+        """Yield the lines written since the log was read to its end."""
         last, seen = self._last[0], list(self._last[1])
         for text, at in self._lines(last):
             if at == last and text in seen:
@@ -160,7 +169,7 @@ class Run:
         reckoning.confirm(self._kept(captured, max(each.time for each in captured)))
 
     def _kept(self, messages: list[Message], end: float | None) -> set[str]:
-        """Return what of these the journals have; end is when the last one came."""
+        """Return the ids of these that journals have; end: the last one's arrival."""
         ids = {archive_id for each in messages for archive_id in each.archive_ids}
         cut = {e.queue_id: e.time for e in messages if not e.archive_ids}
         begin = min((each.time for each in messages), default=0.0)
@@ -168,7 +177,7 @@ class Run:
 
 
 def filters(found: Configuration) -> tuple[str, ...]:
-    """Return the content filters of this host other than ours, as transport:nexthop."""
+    """Return the host's content filters other than ours, as transport:nexthop."""
     given = {found.value("content_filter", each) for each in found.services}
     given |= {found.value("content_filter"), found.value("archive_next_filter")}
     ours = (gates.STAMP, "archive:", "archive-relay:", "archive-local:")
@@ -177,18 +186,21 @@ def filters(found: Configuration) -> tuple[str, ...]:
 
 @contextlib.contextmanager
 def progress(end: float) -> Iterator[Callable[[float], None]]:
-    """Show on a terminal how far in the log a run is that takes long, up to a time."""
+    """Yield a function that shows the progress up to a time in the log.
+
+    On a terminal only, and only if the run takes longer than PROGRESS_DELAY.
+    """
     started = time.monotonic()
     if not sys.stderr.isatty():
-        yield lambda at: None
+        yield lambda timestamp: None
         return
     with click.progressbar(length=PARTS, label="log", file=sys.stderr) as bar:
         first: list[float] = []
 
-        def show(at: float) -> None:
-            first[:] = first or [at]
-            done = (at - first[0]) / max(1.0, end - first[0])
-            if time.monotonic() - started > PATIENCE:
+        def show(timestamp: float) -> None:
+            first[:] = first or [timestamp]
+            done = (timestamp - first[0]) / max(1.0, end - first[0])
+            if time.monotonic() - started > PROGRESS_DELAY:
                 bar.update(min(PARTS, int(PARTS * done)) - bar.pos)
 
         yield show

@@ -1,7 +1,7 @@
-"""make install DRY_RUN=yes: shows what would change, and changes nothing.
+"""make install DRY_RUN=yes: prints the planned changes and changes nothing.
 
-Used by front/install. First the changes of main.cf and master.cf as a diff, then what
-would be made besides; what is there already is not named.
+Used by install/main. Prints a unified diff of main.cf and master.cf, then what would be
+created besides.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from postfix_archive.core.ways import Change, Wish
 def show(
     place: Instance, wish: Wish, changes: tuple[Change, ...], laid: Program
 ) -> None:
-    """Print all that an installation would do."""
+    """Print what an installation would change and create."""
     sys.stdout.writelines(_diff(place, changes))
     made = list(_missing(place, wish, laid))
     for what, name in made:
-        print(f"{what + ':':<12}{name} would be made")
+        print(f"{what + ':':<12}{name} would be created")
     if not changes and not made:
         print("Nothing to change.")
 
 
 def _diff(place: Instance, changes: tuple[Change, ...]) -> Iterator[str]:
-    """Give the lines of the diff; bytes that are no UTF-8 as surrogates."""
+    """Yield the lines of the diff; bytes that are not UTF-8 become surrogates."""
     with tempfile.TemporaryDirectory() as folder:
         for name in reversed(drafts.FILES):
             shutil.copy2(Path(place.directory, name), folder)
@@ -53,7 +53,7 @@ def _lines(path: Path) -> list[str]:
 
 
 def _missing(place: Instance, wish: Wish, laid: Program) -> Iterator[tuple[str, str]]:
-    """Give what would be made: what it is, and its name."""
+    """Yield what would be created: label and name."""
     if not laid.is_current:
         yield "Program", f"{laid.lib}/releases/{laid.release}"
     if not laid.command.exists():

@@ -1,8 +1,8 @@
-"""The commands postfix-archive rescue and return: nothing that waits may expire.
+"""The commands postfix-archive rescue and return: save mail before it expires.
 
-A timer runs both (make install sets it up). They say nothing when there is nothing to
-say. Decide nothing themselves: core/rescuing plans, back/rescue and the archive
-transport do it. Exit codes are those of monitoring plugins.
+A timer that make install sets up runs both every five minutes. They print nothing when
+there is nothing to do. rescue.plan decides, rescue.queue_rescue and
+archive_transport.fallback_import act. Exit codes are those of monitoring plugins.
 """
 
 from __future__ import annotations
@@ -23,62 +23,73 @@ LOG = "postfix/archive-rescue"
 @click.command("rescue")
 @click.pass_context
 def rescue_(ctx: click.Context) -> None:
-    """Take copies that wait too long out of Postfix's queue; sound the alarm.
+    """Save queued archive copies and mail before Postfix expires them.
 
-    Copies go into archive_fallback_directory. Mail that waits at a broken stamp filter
-    is put on hold before it would bounce, and released when the filter works.
+    Moves copies that wait too long to archive_fallback_directory. Puts mail that a
+    broken stamp filter delays on hold before it bounces, and releases it when the
+    filter works again. Logs an alarm for each.
     """
     if os.geteuid():
-        raise NotRoot("Postfix's queue belongs to root: sudo postfix-archive rescue")
+        raise NotRoot(
+            "only root may change Postfix's queue: sudo postfix-archive rescue"
+        )
     if not postconf.is_running(ctx.obj):
-        click.echo("Postfix does not run: nothing expires, nothing to rescue.")
+        click.echo("Postfix is not running: no queued mail expires, nothing to do.")
         return
     settings = config.load(ctx.obj)
     plan = rescue.planned(ctx.obj, settings)
-    said: list[str] = []
+    alarms: list[str] = []
     try:
         if plan.rescue:
-            done = rescue.take(ctx.obj, settings, plan.rescue)
-            said.append(
-                f"{len(done)} copies were taken out of the queue into"
+            saved = rescue.take(ctx.obj, settings, plan.rescue)
+            alarms.append(
+                f"{len(saved)} archive copies moved from the queue to"
                 f" {settings.archive_fallback_directory}: {plan.rescue[0].reason}"
             )
     except ArchiveError as error:
-        said.append(f"{len(plan.rescue)} copies wait in the queue: {error}")
+        alarms.append(
+            f"{len(plan.rescue)} archive copies stay in the queue and will expire:"
+            f" {error}"
+        )
     if plan.gone:
         rescue.forget(ctx.obj, plan.gone)
     if plan.hold:
         rescue.hold(ctx.obj, plan.hold, trace.timestamp(time.time()))
-        said.append(f"{len(plan.hold)} messages were put on HOLD before they expire")
+        alarms.append(f"{len(plan.hold)} messages put on hold before they expire")
     if plan.release:
         rescue.release(ctx.obj, plan.release)
-        click.echo(f"The stamp filter works: {len(plan.release)} messages released.")
+        click.echo(
+            f"The stamp filter works again: {len(plan.release)} messages released."
+        )
     if plan.renew:
         rescue.renew(ctx.obj, plan.renew)
-        said.append(f"{len(plan.renew)} mailed copies are not taken: requeued")
+        alarms.append(
+            f"{len(plan.renew)} mailed copies cannot be delivered: requeued before they"
+            " expire"
+        )
     stuck = [each for each in plan.stuck if each not in plan.release]
     if stuck:
         oldest = max(stuck, key=lambda each: each.age)
-        said.append(
+        alarms.append(
             f"{len(stuck)} messages wait for the stamp filter, queue id"
             f" {oldest.queue_id} for {oldest.age // 60} minutes: {oldest.reason[:200]}"
         )
     rescue.note(settings)
-    for each in said:
-        click.echo(each)
-        acting.log(ctx.obj, LOG, each)
-    critical = finding.CRITICAL if stuck else finding.WARNING
-    ctx.exit(critical if said else finding.OK)
+    for alarm in alarms:
+        click.echo(alarm)
+        acting.log(ctx.obj, LOG, alarm)
+    severity = finding.CRITICAL if stuck else finding.WARNING
+    ctx.exit(severity if alarms else finding.OK)
 
 
 @click.command("return")
 @click.pass_context
 def return_(ctx: click.Context) -> None:
-    """Bring what waits in archive_fallback_directory into the store."""
-    folder = config.load(ctx.obj).archive_fallback_directory
-    done, left, why = returning.bring_back(ctx.obj)
-    if done:
-        click.echo(f"Archived from {folder}: {done}.")
+    """Archive the messages in archive_fallback_directory."""
+    directory = config.load(ctx.obj).archive_fallback_directory
+    archived, left, reason = returning.bring_back(ctx.obj)
+    if archived:
+        click.echo(f"Messages archived from {directory}: {archived}.")
     if left:
-        click.echo(f"Still waiting in {folder}: {left}. {why}", err=True)
+        click.echo(f"Messages left in {directory}: {left}. {reason}", err=True)
     ctx.exit(finding.WARNING if left else finding.OK)

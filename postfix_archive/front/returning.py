@@ -1,7 +1,8 @@
-"""Brings what waits in the fallback directory into the store, as its user.
+"""Imports the capsules of the fallback directory into the store, as its owner.
 
-Used by the command ``postfix-archive return`` and by uninstall, so without click. Each
-capsule goes through the archive transport's own work; its file is taken away after.
+Used by ``postfix-archive fallback import`` and by install/uninstall (so without click).
+Each capsule is archived as by the archive transport, then its file is removed. A
+capsule that fails stays for the next import.
 """
 
 from __future__ import annotations
@@ -16,15 +17,15 @@ from postfix_archive.core.settings import Settings
 from postfix_archive.front import archive_transport
 from postfix_archive.front.archive_transport import Case
 
-PATIENCE = 10  # failures in a row after which it gives up for this time
-OF_ITS_OWN = (CapsuleBroken, SealWrong)  # say nothing of the next capsule
-DRAFT_AGE = 86400  # seconds: no run lives that long (archive_time_limit)
+PATIENCE = 10  # consecutive failures after which the import stops
+OF_ITS_OWN = (CapsuleBroken, SealWrong)  # faults of one capsule, not of the store
+DRAFT_AGE = 86400  # seconds: no process writes for so long (archive_time_limit)
 
 
 def bring_back(directory: str) -> tuple[int, int, str]:
-    """Return how many capsules were archived, how many wait still, and why.
+    """Import all capsules; return how many were archived, how many remain, and why.
 
-    Raises StoreFailed, KeyMissing and what config raises.
+    Raises StoreFailed, KeyMissing, and the errors of config/archive_cf.
     """
     settings = config.load(directory)
     folder = settings.archive_fallback_directory
@@ -37,7 +38,11 @@ def bring_back(directory: str) -> tuple[int, int, str]:
         keys = config.keys(settings)
         lock = acting.lock(f"{folder}/lock")
         if lock < 0:
-            return 0, len(fallback.waiting(folder)), "another return is at work"
+            return (
+                0,
+                len(fallback.waiting(folder)),
+                "another fallback import is running",
+            )
         try:
             done, why = _returned(settings, keys)
             _sweep(settings)
@@ -47,7 +52,7 @@ def bring_back(directory: str) -> tuple[int, int, str]:
 
 
 def _returned(settings: Settings, keys: Keyring) -> tuple[int, str]:
-    """Archive what waits, oldest first; return how many were, and the last trouble."""
+    """Archive the capsules, oldest first; return how many, and the last error."""
     done = failed = 0
     why = ""
     for _, path in fallback.waiting(settings.archive_fallback_directory):
@@ -63,7 +68,7 @@ def _returned(settings: Settings, keys: Keyring) -> tuple[int, str]:
 
 
 def _archive(settings: Settings, keys: Keyring, path: str) -> None:
-    """Archive one capsule, then take its file away."""
+    """Archive one capsule, then remove its file."""
     descriptor = fallback.opened(path)
     try:
         folder = settings.archive_spool_directory
@@ -79,7 +84,7 @@ def _archive(settings: Settings, keys: Keyring, path: str) -> None:
 
 
 def _sweep(settings: Settings) -> None:
-    """Take away drafts that crashed runs have left; they never counted."""
+    """Remove drafts of processes that have crashed."""
     before = time.time() - DRAFT_AGE
     folders = [settings.archive_fallback_directory]
     if settings.stores:
@@ -87,6 +92,6 @@ def _sweep(settings: Settings) -> None:
         try:
             folders += [f"{store}/{each}" for each in reading.archives(store)]
         except ArchiveError:
-            pass  # a store that is away has said so above
+            pass  # if the store is unavailable, the import has reported it
     for each in folders:
         files.sweep(f"{each}/drafts", before)

@@ -1,9 +1,10 @@
-"""The stamp filter: transport archive-stamp, before any content filter.
+"""The stamp filter (transport archive-stamp): captures a message and reinjects it.
 
-Called through front/pipe. Captures a message (the capsule) and hands it back, stamped.
-The order is what keeps mail safe: first Postfix says whether it can take the original,
-then the store gets the copy (front/through) or Postfix the capsule, then Postfix the
-original. A retry after any step repeats the rest.
+Called by intake/pipe and intake/lmtp_worker, as the first content filter. The order of
+the steps keeps mail safe: first Postfix accepts the envelope on the reinjection port;
+then the store gets the archive copy (stamp_filter/write_through), or Postfix's queue
+the capsule; last Postfix gets the original with its stamps. Any failure defers, and a
+retry repeats the steps that are not done.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 
 def door(run: Run) -> str:
-    """Capture one message and hand it back; return the line for Postfix's log."""
+    """Capture one message and reinject it; return the line for Postfix's log."""
     if request.is_capsule(run.recipients):
         return _send_on(run)
     head = run.message.head()
@@ -71,9 +72,10 @@ def _task(run: Run) -> Task:
 def _asked(
     run: Run, task: Task, reading: Reading, head: bytes
 ) -> handback.Session | None:
-    """Ask for MAIL and every RCPT; return the session, None if SMTP cannot carry them.
+    """Send MAIL and every RCPT; return the session, None if SMTP cannot carry them.
 
-    Then it has ended: it would keep a cleanup(8) that the other way may need.
+    In that case the session is closed: it would occupy a cleanup(8) process that QMQP
+    may need.
     """
     port = run.port(b"handback-address")
     back = run.line.take(port)
@@ -83,7 +85,7 @@ def _asked(
         back.close()
         if back.is_fresh:
             raise
-        back = handback.Session(port)  # the kept one ended in this moment
+        back = handback.Session(port)  # Postfix has just closed the cached connection
         possible = _is_possible(back, run, task, reading, head)
     if possible:
         return back
@@ -109,9 +111,9 @@ def _is_possible(
 
 
 def _captured(run: Run, plan: Plan) -> str:
-    """Archive it at once, or give Postfix the capsule, if anything is to be archived.
+    """Store the archive copy, or queue the capsule, if there are requests.
 
-    Return what was done, for the log.
+    Durable on return. Returns the result for the log line, "" without requests.
     """
     if plan.envelope is None:
         return ""
@@ -131,7 +133,7 @@ def _captured(run: Run, plan: Plan) -> str:
 def _handed_back(
     back: handback.Session | None, run: Run, task: Task, plan: Plan
 ) -> str:
-    """Give the original and its stamps to Postfix; return the new queue id."""
+    """Reinject the original with its stamps; return the new queue id."""
 
     def stamped() -> Iterable[bytes]:
         return wire.chained((plan.stamps,), run.message.pieces())
@@ -140,14 +142,14 @@ def _handed_back(
         queue_id = back.give(stamped())
         run.line.done(back)
         return queue_id
-    from postfix_archive.back import qmqp  # seldom
+    from postfix_archive.back import qmqp  # rarely needed
 
     port = run.port(b"refused-address")
     return qmqp.give(port, task.sender, task.people, stamped)
 
 
 def _send_on(run: Run) -> str:
-    """Send a capsule that postsuper -r brought here to the archive transport again."""
+    """Queue a capsule again for the archive transport, after postsuper -r."""
     head = run.message.head(limit=2 * capsule.FIELDS_LIMIT)
     plain = b"".join(packing.unpacked((head,))) if packing.is_packed(head) else head
     archive_id = capsule.opened(plain, run.keys).envelope.archive_id
@@ -156,7 +158,7 @@ def _send_on(run: Run) -> str:
 
 
 def _copy_sent_on(run: Run, task: Task) -> str:
-    """Send an archive copy that postsuper -r brought here out the way it was to go."""
+    """Send an archive copy to its archive address again, after postsuper -r."""
     queue_id = handback.submit(
         run.settings.copy_port,
         task.sender,
@@ -168,12 +170,12 @@ def _copy_sent_on(run: Run, task: Task) -> str:
 
 
 def _submit(run: Run, content: Iterable[bytes]) -> str:
-    """Give a capsule to the port that leads to the archive transport."""
+    """Queue a capsule for the archive transport; return the queue id."""
     port = run.settings.archive_capsule_address
     to = (Recipient(request.CAPSULE),)
     return handback.submit(port, b"", to, content, eightbit=True, notify=b"NEVER")
 
 
 def _line(*said: str) -> str:
-    """Join what is to be said, remarks first: Postfix logs 100 characters of it."""
+    """Join the parts of a log line, alarms first: pipe(8) logs 100 characters."""
     return "; ".join(each for each in said if each)

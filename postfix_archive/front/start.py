@@ -1,9 +1,9 @@
-"""Starts the command postfix-archive of an installed release, as a file of it.
+"""Starts the command postfix-archive of an installed release.
 
-Run by <prefix>/sbin/postfix-archive. The packages of the commands stand in a folder
-that bears the version of the Python they were installed with. When the host's is
-upgraded they are used all the same: rescue and the follower must go on, and the doctor
-must be able to say what to do.
+Run by <prefix>/sbin/postfix-archive. The Python packages of the commands are in a
+directory named after the Python version that installed them. They are used after an
+upgrade of Python as well: ``queue rescue`` and the follower must keep running, and the
+doctor must be able to tell the postmaster what to do.
 """
 
 import sys
@@ -14,7 +14,7 @@ RELEASE = Path(__file__).resolve().parents[2]
 
 
 def main() -> None:
-    """Run the command; exits with its status, or 1 where it cannot be started."""
+    """Run the command and exit with its status, or 1 if it cannot be imported."""
     sys.path.append(str(RELEASE))
     for each in glob(f"{RELEASE}/commands/lib/python*/site-packages"):
         if each not in sys.path:
@@ -24,8 +24,8 @@ def main() -> None:
     except ImportError as problem:
         version = ".".join(map(str, sys.version_info[:2]))
         sys.exit(
-            f"postfix-archive: {RELEASE}/commands: Python {version} cannot use what"
-            f" is installed there ({problem}): run make install again"
+            f"postfix-archive: {RELEASE}/commands: Python {version} cannot import the"
+            f" installed packages ({problem}); run make install again"
         )
     command(prog_name="postfix-archive")
 

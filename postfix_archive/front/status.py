@@ -1,7 +1,7 @@
-"""The command postfix-archive status: what is archived, what waits, what is amiss.
+"""The command postfix-archive status: what is archived, what waits, what is wrong.
 
-Only looks. Shouts while the gate past the archive is open. The same numbers for people,
-for programs, and for Prometheus.
+Changes nothing, except for --write, which the timer runs. Prints the same numbers as
+text, as JSON and for Prometheus; the first line of the text says that the bypass is on.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from postfix_archive.core.record import shown
 from postfix_archive.core.standing import Standing
 from postfix_archive.core.tally import Tally
 
-READABLE = 0o644  # node_exporter has a user of its own
+READABLE = 0o644  # node_exporter runs as another user
 WAITING = {
     "queue": "Copies waiting in Postfix's queue",
     "fallback": "Copies waiting in the fallback directory",
@@ -29,16 +29,21 @@ WAITING = {
 
 
 @click.command()
-@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.option(
-    "--prometheus", "as_metrics", is_flag=True, help="Prometheus' text format."
+    "--prometheus", "as_metrics", is_flag=True, help="Print Prometheus metrics."
 )
 @click.option(
-    "--write", is_flag=True, help="That, into archive_prometheus_file, if there is one."
+    "--write", is_flag=True, help="Write metrics to archive_prometheus_file, if set."
 )
 @click.pass_context
 def status(ctx: click.Context, as_json: bool, as_metrics: bool, write: bool) -> None:
-    """Say how many messages each archive has, what waits, and if the gate is open."""
+    """Show archived and waiting messages, and alarms.
+
+    Exit codes are those of monitoring plugins: 0 OK, 1 copies wait or the last
+    reconcile run found messages missing, 2 mail is at risk: on hold, stuck at the stamp
+    filter, or not archived because the bypass is on.
+    """
     if as_json + as_metrics + write > 1:
         raise click.UsageError("--json, --prometheus and --write exclude each other")
     settings = config.load(ctx.obj)
@@ -47,7 +52,7 @@ def status(ctx: click.Context, as_json: bool, as_metrics: bool, write: bool) -> 
     found = measuring.stands(ctx.obj, settings)
     if write:
         _write(settings.archive_prometheus_file, metrics.text(found))
-        return  # rescue and return, which the same timer runs, sound the alarm
+        return  # no exit code: the same timer runs the rescue, which raises alarms
     if as_json:
         click.echo(json.dumps(_facts(found)))
     elif as_metrics:
@@ -59,22 +64,22 @@ def status(ctx: click.Context, as_json: bool, as_metrics: bool, write: bool) -> 
 
 
 def _write(path: str, text: str) -> None:
-    """Write the file as the owner of its folder, and readable for all."""
+    """Write the file as the owner of its directory, readable by all."""
     with acting.as_owner(os.path.dirname(path)):
         files.replace(path, text.encode(), READABLE)
 
 
 def _facts(found: Standing) -> dict[str, Any]:
     return {
-        "gap": found.gap,
+        "gap": found.bypass,
         "archives": [_archive(name, each) for name, each in found.tallies.items()],
         "trouble": "; ".join(found.damage),
-        **{name: dataclasses.asdict(each) for name, each in found.waits.items()},
-        "held": found.held,
-        "space": {k: dataclasses.asdict(each) for k, each in found.spaces.items()},
+        **{name: dataclasses.asdict(each) for name, each in found.backlogs.items()},
+        "held": found.on_hold,
+        "space": {k: dataclasses.asdict(v) for k, v in found.file_systems.items()},
         "reconciled": _reconciled(found),
-        "rescued": _time(found.rescued),
-        "followed": _time(found.followed),
+        "rescued": _time(found.rescue_time),
+        "followed": _time(found.followed_until),
     }
 
 
@@ -96,7 +101,7 @@ def _archive(name: str, each: Tally) -> dict[str, Any]:
 
 
 def _reconciled(found: Standing) -> dict[str, Any] | None:
-    run = found.reconciled
+    run = found.reconcile_run
     if run is None:
         return None
     when = {"time": _time(run.time), "since": run.since, "until": run.until}
@@ -108,68 +113,73 @@ def _time(seconds: float | None) -> str | None:
 
 
 def shout(record: dict[str, Any]) -> str:
-    """Return the line that stands first as long as the gate is open."""
+    """Return the warning about a bypass that is on, or not in every journal."""
     if "closed" in record:
         return (
-            f"GAP: mail was UNARCHIVED from {record['opened']} to {record['closed']},"
-            " and a journal does not say so yet: postfix-archive bypass off"
+            f"BYPASS: mail was UNARCHIVED from {record['opened']} to"
+            f" {record['closed']}; to record this in every journal run postfix-archive"
+            " bypass off again"
         )
     return (
-        f"GAP: mail flows UNARCHIVED since {record['opened']}, by {record['by']}:"
-        f" {record['why']}. postfix-archive bypass off closes it."
+        f"BYPASS: mail is UNARCHIVED since {record['opened']}, by {record['by']}:"
+        f" {record['why']}; to end this run postfix-archive bypass off"
     )
 
 
 def _lines(found: Standing) -> Iterator[str]:
-    """What people read, line by line."""
-    if found.gap:
-        yield shout(dict(found.gap))
+    """Yield the status as lines of text."""
+    if found.bypass:
+        yield shout(dict(found.bypass))
     for name, each in found.tallies.items():
         yield from _of_archive(name, each)
-    for each_trouble in found.damage:
-        yield _plain(f"The store cannot be read: {each_trouble}")
-    if not found.tallies and not found.trouble:
+    for error in found.damage:
+        yield _plain(f"Store error: {error}")
+    if not found.tallies and not found.store_errors:
         yield "Nothing is archived yet."
-    for place, space in found.spaces.items():
-        yield f"Free for the {place}: {_bytes(space.free)} of {_bytes(space.size)}"
+    for place, space in found.file_systems.items():
+        free, size = _bytes(space.free), _bytes(space.size)
+        yield f"Free space, {place}: {free} of {size}"
     yield from _last_run(found)
-    if found.held:
-        since = min(found.held.values())
-        yield f"HELD before they would expire: {len(found.held)}, since {since}"
+    if found.on_hold:
+        since = min(found.on_hold.values())
+        yield f"ON HOLD before expiry: {len(found.on_hold)}, since {since}"
     for place, where in WAITING.items():
-        one = found.waits[place]
+        one = found.backlogs[place]
         more = _plain(f", since {one.since}: {one.why}") if one.count else ""
         yield f"{where}: {one.count}{more}"
 
 
 def _of_archive(name: str, each: Tally) -> Iterator[str]:
-    last = f", the last at {each.last_archived}" if each.last_archived else ""
+    last = f", last at {each.last_archived}" if each.last_archived else ""
     yield f"{name}: {each.messages} messages{last}"
-    became = {**each.outcomes, "waiting": len(each.waiting)}
-    said = ", ".join(f"{count} {kind}" for kind, count in became.items() if count)
-    if said:
-        yield f"  recipients: {said}"
-    stamps = {kind: each.stamps[kind] for kind in (stamp.FORGED, stamp.ALTERED)}
-    said = ", ".join(f"{count} {kind}" for kind, count in stamps.items() if count)
-    if said:
-        yield f"  stamps: {said}"
+    outcomes = _counted({**each.outcomes, "waiting": len(each.waiting)})
+    if outcomes:
+        yield f"  recipients: {outcomes}"
+    stamps = _counted({k: each.stamps[k] for k in (stamp.FORGED, stamp.ALTERED)})
+    if stamps:
+        yield f"  stamps: {stamps}"
     for one in each.gaps.values():
-        end = one.get("closed", "now")
-        yield _plain(f"  gap: {one['opened']} to {end}, by {one['by']}: {one['why']}")
+        period = f"{one['opened']} to {one.get('closed', 'now')}"
+        yield _plain(f"  bypass: {period}, by {one['by']}: {one['why']}")
+
+
+def _counted(counts: dict[str, int]) -> str:
+    return ", ".join(f"{count} {name}" for name, count in counts.items() if count)
 
 
 def _last_run(found: Standing) -> Iterator[str]:
-    run = found.reconciled
+    run = found.reconcile_run
     if run is None:
         return
     accepted, missing = run.counts[standing.ACCEPTED], found.missing
     word = "MISSING" if missing else "missing"
-    told = f"{missing} {word} of {accepted} accepted from {run.since} to {run.until}"
-    yield _plain(f"Reconciled at {_time(run.time)}: {told}")
+    told = f"{missing} {word} of {accepted} accepted"
+    period = f"from {run.since} to {run.until}"
+    yield _plain(f"Reconciled at {_time(run.time)}: {told} {period}")
 
 
 def _plain(text: str) -> str:
-    """Text of a journal or of the queue, safe on a terminal."""
+    """Return text from a journal or the queue, safe to print on a terminal."""
     return shown(text.encode("utf-8", "replace"))
 
 

@@ -1,10 +1,10 @@
-"""Write-through: a copy goes straight into the store, without a capsule in the queue.
+"""Write-through: puts an archive copy into the store without a queued capsule.
 
-Used by front/stamp_filter, once Postfix has said that it can take the original back.
-Does what the archive transport would do with the capsule, in a process of its own, so
-that mail waits no longer than archive_write_through_time_limit. Whatever is wrong then,
-a store that is full, locked or slow, raises NotAtOnce: the capsule is queued, and the
-archive transport does all of it again. Both bear one key: the store has it once.
+Used by stamp_filter/capture after Postfix has accepted the envelope for reinjection.
+Does the work of the archive transport in a child process, so that mail waits no longer
+than archive_write_through_time_limit. Raises WriteThroughFailed if the store is full,
+locked or slow; the caller then queues a capsule, and the archive transport does all the
+work again. Both have the same capsule key, so the store keeps one record.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ if TYPE_CHECKING:
 
 
 class Through:
-    """The way straight into the store, for one message or, of a worker, for many."""
+    """Writes archive copies through to the store: of one message, or of a worker's."""
 
     __slots__ = ("_limit", "_mate", "_patience")
 
     def __init__(self, settings: Settings, keys: Keyring) -> None:
         limit = settings.archive_write_through_time_limit
-        # At most half: a run that has waited in vain has a capsule to queue.
+        # At most half, since after a timeout there must be time to queue a capsule.
         self._limit = min(limit, settings.archive_time_limit // 2)
         self._patience = patience.Patience(
             settings.archive_spool_directory, settings.archive_store_directory
@@ -40,9 +40,9 @@ class Through:
         self._mate = aside.Mate(lambda told: _kept(told, settings, keys))
 
     def archived(self, run: Run, sealed: Envelope) -> str:
-        """Archive the message of a run; return what the postmaster must see of it.
+        """Store the archive copy of a message; return the alarms for the log, or "".
 
-        Durable on return. Raises NotAtOnce where a capsule has to be queued.
+        Durable on return. Raises WriteThroughFailed: then queue a capsule.
         """
         if run.message.size > spool.MEMORY_LIMIT:
             raise NotAtOnce("it is large")
@@ -58,7 +58,7 @@ class Through:
 
 
 def _kept(told: bytes, settings: Settings, keys: Keyring) -> str:
-    """Archive what archived() was given, in the other process."""
+    """Store, in the child process, what WriteThrough.archive() has sent to it."""
     now, fields, original = marshal.loads(told)
     message = spool.Spool()
     message.add(original, settings.archive_spool_directory)

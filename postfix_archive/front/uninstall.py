@@ -1,6 +1,6 @@
-"""make uninstall: closes the gate, lets the queue run dry, takes everything back.
+"""make uninstall: stops archiving, drains the queue, restores the configuration.
 
-Used by front/install. The store, the key and the user stay.
+Used by install/main. The store, the key and the user remain.
 """
 
 from __future__ import annotations
@@ -31,18 +31,18 @@ from postfix_archive.front import returning
 
 
 def uninstall(directory: str, prefix: str) -> None:
-    """Take the archive out of one instance; the last one takes the program along."""
+    """Remove the archive from an instance, and the program if no other needs it."""
     found = postconf.read(directory)
     name = instance.name_of(found)
     record = undo.Undo(directory, name)
     if not record.exists:
         raise InstallRefused(
-            f"{record.folder}: there is no undo record, so nothing to take back in"
-            f" {directory}; other instances: -c DIR (make: CONFIG_DIRECTORY=DIR)"
+            f"{record.folder}: no undo record, so nothing to uninstall in {directory};"
+            " for another instance run make uninstall CONFIG_DIRECTORY=DIR"
         )
     if gap.read(directory) is not None:
         gap.close(directory)
-        print("The gate past the archive was open; the journals say so.")
+        print("Bypass was on and is now off; the journals record the period.")
     theirs = _prefix(record)
     _take_back(directory, record)
     timers.remove(name)
@@ -52,27 +52,27 @@ def uninstall(directory: str, prefix: str) -> None:
     _forget(record)
     if (prefix or theirs) not in _prefixes_in_use():
         program.Program(prefix or theirs).remove()
-    done = f"{directory} is as it was before"
+    done = f"{directory}: restored to its state before the installation"
     if not restored:
-        done = f"{directory} was changed since: only our lines were taken out"
-    print(f"{done}; the store, the key and the user stay, since copies depend on them.")
+        done = f"{directory}: changed since the installation; removed only our entries"
+    print(f"{done}. Store, key and user remain: the archive copies need them.")
 
 
 def _prefix(record: undo.Undo) -> str:
-    """Return the PREFIX that an installation gave the services of its instance."""
+    """Return the PREFIX of the recorded installation."""
     lines = [each.after or "" for each in record.changes if each.where == "service"]
     found = configuration.services("\n".join(filter(None, lines)))
     return instance.prefix_of(found) or program.USUAL_PREFIX
 
 
 def _prefixes_in_use() -> set[str]:
-    """Return the PREFIXes of the instances that still have the archive."""
+    """Return the PREFIX of each instance that has an undo record."""
     names = [each.stem for each in undo.STATE.glob("*.undo")]
     return {_prefix(undo.Undo("", name)) for name in names}
 
 
 def _take_back(directory: str, record: undo.Undo) -> None:
-    """Close the gate, let the queue run dry, then take the rest back."""
+    """Stop routing mail to the archive, drain the queue, then revert the rest."""
     running = postconf.is_running(directory)
     undone = [each.undone for each in reversed(record.changes)]
     _undo(directory, record, [each for each in undone if each.gate])
@@ -81,14 +81,14 @@ def _take_back(directory: str, record: undo.Undo) -> None:
         left = mailq.drain(directory)
         if left:
             raise InstallFailed(
-                f"nothing new is archived, but {len(left)} messages still wait for the"
-                f" archive's services ({', '.join(left[:3])}): see postqueue -p, cure"
-                " what holds them, and run this again"
+                f"{len(left)} messages still wait for the archive's services"
+                f" ({', '.join(left[:3])}); new mail is no longer archived; see"
+                " postqueue -p, fix the cause and run make uninstall again"
             )
     elif mailq.waiting(directory):
         raise InstallFailed(
-            "messages wait for the archive's services and Postfix is stopped: start it"
-            " and run this again"
+            "messages wait for the archive's services and Postfix is not running; run"
+            " postfix start, then make uninstall again"
         )
     _empty_fallback(directory)
     if record.is_untouched:
@@ -101,15 +101,15 @@ def _take_back(directory: str, record: undo.Undo) -> None:
 
 
 def _forget(record: undo.Undo) -> None:
-    """Take the record away; originals that were not put back are kept."""
+    """Remove the record, but keep original files that were not restored."""
     if record.is_restored:
         record.forget()
     else:
-        print(f"main.cf and master.cf from before: {record.put_aside()}")
+        print(f"Original main.cf and master.cf: {record.put_aside()}")
 
 
 def _end_following(directory: str, name: str, prefix: str) -> None:
-    """Stop the follower; what the log has by now, it still tells the journals."""
+    """Remove the follower, then record the outcomes that are still in the log."""
     is_there = service.there(name)
     service.remove(name)
     if is_there:
@@ -120,34 +120,34 @@ def _end_following(directory: str, name: str, prefix: str) -> None:
 
 
 def _empty_fallback(directory: str) -> None:
-    """Bring what the store could not take into the store; raises InstallFailed."""
+    """Import the fallback directory into the store; raises InstallFailed."""
     _, left, why = returning.bring_back(directory)
     if left:
         folder = config.load(directory).archive_fallback_directory
         raise InstallFailed(
-            f"nothing new is archived, but {left} copies wait in {folder}: {why}; cure"
-            " that and run this again"
+            f"{left} archive copies wait in {folder}: {why}; new mail is no longer"
+            " archived; fix the cause and run make uninstall again"
         )
 
 
 def _undo(directory: str, record: undo.Undo, changes: Iterable[Change]) -> None:
-    """Take changes back, but not what somebody has changed since."""
+    """Revert changes, except entries that somebody has changed since."""
     keep = not record.is_untouched
     found = postconf.read(directory)
     wanted: list[Change] = []
     for each in changes:
         now = _now(found, each)
         if now is None and each.after is None and each.where == "main":
-            wanted.append(each)  # perhaps only not shown: unused by now
+            wanted.append(each)  # postconf -n omits unused parameters
         elif now in (each.after, _plain(each.after)):
             continue
         elif not keep or now in (each.before, _plain(each.before)):
             wanted.append(each)
         elif now and ways.unguarded(now) != now:
             wanted.append(replace(each, after=ways.unguarded(now) or None))
-            print(f"{each.name}: changed since, only what is ours was taken out")
+            print(f"{each.name}: changed since the installation; removed only ours")
         else:
-            print(f"{each.name}: changed since, left as it is")
+            print(f"{each.name}: changed since the installation; left unchanged")
     before = drafts.read(directory)
     after = drafts.changed(before, wanted)
     record.expect(after)
@@ -159,7 +159,7 @@ def _plain(line: str | None) -> str | None:
 
 
 def _now(found: Configuration, change: Change) -> str | None:
-    """Return what now stands where a change was made."""
+    """Return the current value of what a change has set, None if there is none."""
     if change.where == "main":
         return found.main.get(change.name)
     if change.where == "service":
@@ -171,7 +171,7 @@ def _now(found: Configuration, change: Change) -> str | None:
 
 
 def _put_away(directory: str, name: str) -> None:
-    """Move archive.cf to the state folder: a later installation finds it again."""
+    """Move archive.cf to the state directory, where a later installation reads it."""
     path = Path(directory, config.NAME)
     if path.exists():
         text = path.read_text("utf-8")

@@ -1,6 +1,6 @@
-"""The command postfix-archive verify: is every archived message there, as it was?
+"""The command postfix-archive verify: check every file and journal line of the store.
 
-Decides nothing itself: back/verifying does it, the file that auditors run alone.
+store/verify does the work; auditors run that file alone as contrib/verify_archive.py.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from postfix_archive.core.record import shown
 @click.option("--archive", metavar="ADDRESS", help="Only this archive.")
 @click.pass_context
 def verify(ctx: click.Context, archive: str | None) -> None:
-    """Check every file and every line of the store; change nothing.
+    """Check every file and journal line of the store.
 
-    Exit code 0: all is well (notes are no damage), 1: something is wrong.
+    Changes nothing. Exit code 0: no errors (a note is no error), 1: errors.
     """
     settings = config.load(ctx.obj)
     store = settings.archive_store_directory
@@ -39,12 +39,12 @@ def verify(ctx: click.Context, archive: str | None) -> None:
         click.echo(f"{name}: {verifying.summary(found)}")
         code = verifying.WRONG if found.damage else code
     if not there:
-        click.echo(f"Nothing is archived in {store}.")
+        click.echo(f"No archives in {store}.")
     ctx.exit(code)
 
 
 def _verified(folder: str) -> verifying.Chain:
-    """Return what is in one archive; shows on a terminal how far it is."""
+    """Verify one archive, with a progress bar on a terminal."""
     with click.progressbar(length=1, label=folder.rpartition("/")[2]) as bar:
 
         def progress(done: int, of: int) -> None:

@@ -349,8 +349,8 @@ def test_forgeries_in_the_fallback_directory_keep_no_copy_from_returning(
         os.chown(path, *(host.fallback.stat().st_uid, host.fallback.stat().st_gid))
     done = host.command("return")
     assert done.returncode == 1
-    assert f"Archived from {host.fallback}: 1." in done.stdout
-    assert f"Still waiting in {host.fallback}: {len(FORGED_CAPSULES)}." in done.stderr
+    assert f"Messages archived from {host.fallback}: 1." in done.stdout
+    assert f"Messages left in {host.fallback}: {len(FORGED_CAPSULES)}." in done.stderr
     assert archives_of(host, "rescued") == [LEGAL]
     for path in host.fallback.glob("*.capsule"):
         path.unlink()

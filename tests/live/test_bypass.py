@@ -77,7 +77,7 @@ def test_mail_flows_through_the_gate_and_the_journal_says_so(
     ]
     assert b"Archive-Stamp" not in broken.deliveries()[0].content
     assert not broken.stored()
-    assert "ALARM: mail goes UNARCHIVED" in broken.log()
+    assert "ALARM: bypass on, mail is UNARCHIVED" in broken.log()
 
     mend_filter(broken)
     closed = run(broken, "bypass", "off")
@@ -99,13 +99,13 @@ def test_status_shouts_until_the_gate_is_closed(broken: PrivatePostfix) -> None:
     run(broken, "bypass", "on", "--reason", REASON)
     shouted = run(broken, "status")
     assert shouted.returncode == 2
-    assert shouted.stdout.startswith("GAP: mail flows UNARCHIVED since")
+    assert shouted.stdout.startswith("BYPASS: mail is UNARCHIVED since")
     assert REASON in shouted.stdout
     assert json.loads(run(broken, "status", "--json").stdout)["gap"]["why"] == REASON
     run(broken, "bypass", "off")
     after = run(broken, "status")
     assert after.returncode == 0
-    assert "GAP" not in after.stdout
+    assert "BYPASS" not in after.stdout
     assert f"by root: {REASON}" in after.stdout
 
 
@@ -119,7 +119,7 @@ def test_a_store_that_is_gone_keeps_no_gate_shut(broken: PrivatePostfix) -> None
     assert closed.returncode == 1
     assert "mail is archived again" in closed.stderr
     assert "\narchive_bypass = \n" in (broken.etc / "main.cf").read_text()
-    assert run(broken, "status").stdout.startswith("GAP: mail was UNARCHIVED from")
+    assert run(broken, "status").stdout.startswith("BYPASS: mail was UNARCHIVED from")
 
     hidden.rename(broken.store)
     assert run(broken, "bypass", "off").returncode == 0
@@ -174,7 +174,7 @@ def test_only_root_may(broken: PrivatePostfix, code: int, words: list[str]) -> N
 
 
 def test_what_makes_no_sense_is_refused(broken: PrivatePostfix) -> None:
-    assert "not open" in run(broken, "bypass", "off").stderr
+    assert "the bypass is off" in run(broken, "bypass", "off").stderr
     assert run(broken, "bypass", "on").returncode == 2
     assert run(broken, "bypass", "on", "--reason", " ").returncode == 2
     run(broken, "bypass", "on", "--reason", REASON)
@@ -184,6 +184,6 @@ def test_what_makes_no_sense_is_refused(broken: PrivatePostfix) -> None:
     broken.postconf(content_filter="archive-stamp:legal@example.com")
     before = (broken.etc / "main.cf").read_bytes()
     old = run(broken, "bypass", "on", "--reason", REASON)
-    assert old.returncode == 1 and "make install once more" in old.stderr
+    assert old.returncode == 1 and "make install again" in old.stderr
     assert (broken.etc / "main.cf").read_bytes() == before
     assert not (broken.etc / "archive.gap").exists()

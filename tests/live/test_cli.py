@@ -75,10 +75,12 @@ def test_list_as_json_is_read_by_programs(filled: PrivatePostfix) -> None:
 
 
 def test_list_can_be_narrowed(filled: PrivatePostfix) -> None:
-    assert "Nothing" in run(filled, "list", "--until", "2000-01-01")
+    assert "No archived messages" in run(filled, "list", "--until", "2000-01-01")
     assert len(run(filled, "list", "--since", "1 Jan 2020").splitlines()) == 4
     assert len(run(filled, "list", "--last", "2").splitlines()) == 2
-    assert "Nothing" in run(filled, "list", "--archive", "none@example.com")
+    assert "No archived messages" in run(
+        filled, "list", "--archive", "none@example.com"
+    )
 
 
 def test_show_tells_people_everything(filled: PrivatePostfix) -> None:
@@ -103,7 +105,7 @@ def test_show_raw_is_the_file_and_original_its_digest(filled: PrivatePostfix) ->
 def test_an_id_may_be_cut_off_where_it_is_unique(filled: PrivatePostfix) -> None:
     first = ids(filled)[0]
     assert first in run(filled, "show", first[:16])
-    assert "names 4 records" in run(filled, "show", first[:8], code=1)
+    assert "matches 4 records" in run(filled, "show", first[:8], code=1)
     assert "no record" in run(filled, "show", "nothing", code=1)
 
 
@@ -118,7 +120,7 @@ def test_a_wrong_setting_names_file_line_and_allowed_values(
 
 
 def test_a_wrong_date_is_named(filled: PrivatePostfix) -> None:
-    assert "'yesterdayish' is no date" in run(
+    assert "'yesterdayish' is not a date" in run(
         filled, "list", "--since", "yesterdayish", code=2
     )
 
@@ -151,7 +153,7 @@ def test_a_key_is_made_once_and_never_replaced(filled: PrivatePostfix) -> None:
     run(filled, "key", "create", "--owner", "nobody")
     assert path.stat().st_mode & 0o777 == 0o600
     first = path.read_text()
-    assert "is there already" in run(filled, "key", "create", code=1)
+    assert "already exists" in run(filled, "key", "create", code=1)
     assert (
         "no user nosuchuser"
         in run(filled, "key", "create", "--owner", "nosuchuser", code=1)

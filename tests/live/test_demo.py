@@ -24,7 +24,9 @@ def test_the_demonstration_shows_mail_archived_once_and_how_to_look_at_it() -> N
         assert run.returncode == 0, run.stdout
         assert "2 messages, each once" in run.stdout
         assert "Recipient: carol.bcc@example.net" in run.stdout
-        assert "supplement: more of its envelope, 7 lines above the stamp" in run.stdout
+        assert (
+            "supplement to the envelope, 7 header lines above the stamp" in run.stdout
+        )
         assert Path(folder[1], "store", "legal@example.com", "journal").exists()
     finally:
         shutil.rmtree(folder[1])

@@ -563,7 +563,7 @@ def test_a_gate_opened_by_hand_is_shouted_about_too(host: Host) -> None:
     host.main(archive_bypass="yes")
     [found] = host.findings()
     assert found["check"] == "gap-open"
-    assert "nobody known" in found["harm"]
+    assert "by unknown" in found["harm"]
     assert found["cure"].endswith("-e 'archive_bypass = '")
 
 

@@ -60,26 +60,30 @@ SAFE: tuple[tuple[str, str, Callable[[Host], Host]], ...] = (
     ("lmtp-option", "long lines", option("lmtp_line_length_limit", "998")),
     ("lmtp-option", "long lines", lost("lmtp_line_length_limit")),
     ("lmtp-option", "8-bit", lost("disable_mime_output_conversion")),
-    ("lmtp-option", "who the client is", lost("lmtp_send_xforward_command")),
-    ("lmtp-option", "who the client is", option("lmtp_send_xforward_command", "no")),
-    ("lmtp-option", "sender asked", option("lmtp_discard_lhlo_keywords", "dsn")),
+    ("lmtp-option", "the client's address", lost("lmtp_send_xforward_command")),
+    ("lmtp-option", "the client's address", option("lmtp_send_xforward_command", "no")),
+    ("lmtp-option", "sender requested", option("lmtp_discard_lhlo_keywords", "dsn")),
     (
         "lmtp-option",
-        "no connection is kept",
+        "connections are not cached",
         lost("lmtp_connection_cache_destinations"),
     ),
-    ("lmtp-option", "around the archive", option("lmtp_fallback_relay", "[x]:25")),
+    ("lmtp-option", "bypasses the archive", option("lmtp_fallback_relay", "[x]:25")),
     ("lmtp-option", "4xx", option("lmtp_reply_filter", "regexp:/x")),
-    ("lmtp-option", "all mail waits", option("lmtp_tls_security_level", "encrypt")),
-    ("time-limit", "handed back twice", option("lmtp_data_done_timeout", "600s")),
-    ("time-limit", "handed back twice", lost("lmtp_data_done_timeout")),
+    (
+        "lmtp-option",
+        "all mail is deferred",
+        option("lmtp_tls_security_level", "encrypt"),
+    ),
+    ("time-limit", "reinjected twice", option("lmtp_data_done_timeout", "600s")),
+    ("time-limit", "reinjected twice", lost("lmtp_data_done_timeout")),
     (
         "time-limit",
         "kills a worker 1000 s",
         lambda host: host.no_option(WORKER, "command_time_limit"),
     ),
     ("recipient-limit", "50 recipients", lambda h: h.unset(f"archive-stamp_{DEST}")),
-    ("cohort-limit", "all mail waits", lambda h: h.unset(f"archive-stamp_{COHORT}")),
+    ("cohort-limit", "defers all mail", lambda h: h.unset(f"archive-stamp_{COHORT}")),
     ("worker-limit", "2 workers for 10 clients", limit(WORKER, "2")),
     ("worker-limit", "20 workers for 30 clients", limit(CLIENT, "30")),
     ("worker-limit", "20 workers for any number", limit(CLIENT, "0")),
@@ -105,7 +109,7 @@ def test_a_worker_that_archives_for_somebody_else_is_named(host: Host) -> None:
     host.entry(WORKER, "--nexthop legal@", "--nexthop other@")
     [told] = found(host)
     assert (told["check"], told["place"]) == ("arguments", f"master.cf: {WORKER}")
-    assert "for somebody else" in told["harm"]
+    assert "to another address" in told["harm"]
 
 
 def test_an_archive_without_a_worker_is_named(host: Host) -> None:
@@ -124,8 +128,8 @@ def test_requests_without_a_worker_are_named(host: Host) -> None:
 @pytest.mark.parametrize(
     ("archive", "harm"),
     [
-        ("x" * 80 + "@example.com", "and a socket's name at most 99"),
-        ("a=b@example.com", "cannot be a service of master.cf"),
+        ("x" * 80 + "@example.com", "characters, a socket's name at most 99"),
+        ("a=b@example.com", "cannot be a service name"),
     ],
 )
 def test_an_archive_that_can_have_no_worker_is_named(

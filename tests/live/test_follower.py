@@ -77,10 +77,10 @@ def test_a_second_one_is_refused_in_one_sentence(postfix: PrivatePostfix) -> Non
     with Follower(postfix) as first:
         once = postfix.command("outcomes", "--once")
         assert (once.returncode, once.stderr) == (0, "")  # cron mails what is on stderr
-        assert once.stdout.count("\n") == 1 and "is at work" in once.stdout
+        assert once.stdout.count("\n") == 1 and "is already running" in once.stdout
         second = postfix.command("outcomes", "--follow")
         assert (second.returncode, second.stdout) == (1, "")
-        assert second.stderr.count("\n") == 1 and "is at work" in second.stderr
+        assert second.stderr.count("\n") == 1 and "is already running" in second.stderr
         address = deliver(postfix, "bob")
         postfix.wait(lambda: told(postfix) == [address], "the first goes on")
         assert first.lines() == []

@@ -63,8 +63,8 @@ def test_from_stock_to_archive_and_back(host: WholeHost, wheels: Path) -> None:
     diff = host.says(f"{install(wheels)} DRY_RUN=1")
     assert f"+archive = legal@{HOST}" in diff
     assert "+archive-stamp unix" in diff
-    assert "Store:      /var/lib/postfix-archive would be made" in diff
-    assert "Key:        /etc/postfix-archive/postfix.key would be made" in diff
+    assert "Store:      /var/lib/postfix-archive would be created" in diff
+    assert "Key:        /etc/postfix-archive/postfix.key would be created" in diff
     assert host.configuration() == before
     host.run("test ! -e /etc/postfix-archive")
 
@@ -96,7 +96,7 @@ def test_from_stock_to_archive_and_back(host: WholeHost, wheels: Path) -> None:
     assert "nothing to change" in host.says(install(wheels))
     assert host.configuration() == installed
 
-    assert "as it was before" in host.says("make uninstall")
+    assert "restored to its state before" in host.says("make uninstall")
     assert host.configuration() == before
     host.run("test ! -e /usr/local/lib/postfix-archive")
     host.run("test ! -e /usr/local/sbin/postfix-archive")
@@ -162,7 +162,7 @@ def test_with_workers_from_stock_to_archive_and_back(
 
     assert "nothing to change" in host.says(install(wheels))
     refused = host.run(install(wheels, "MODE=pipe"), fails=True).stderr
-    assert "MODE=pipe: the archive is installed here with MODE=lmtp" in refused
+    assert "MODE=pipe: the archive is installed with MODE=lmtp" in refused
     host.run(f"postconf -e archive=other@{HOST}")
     doctor = host.run("postfix-archive doctor", fails=True).stdout
     assert "CRITICAL lmtp-worker: main.cf: content_filter" in doctor
@@ -171,7 +171,7 @@ def test_with_workers_from_stock_to_archive_and_back(
     host.run("postfix-archive doctor")
 
     host.run(f"make install ARCHIVE=legal@{HOST} WHEELS={wheels}")
-    assert "as it was before" in host.says("make uninstall")
+    assert "restored to its state before" in host.says("make uninstall")
     assert host.configuration() == own
     host.send("the second")
     host.settle()
@@ -228,7 +228,7 @@ def test_a_byte_that_is_no_utf8_comes_out_as_it_is(
     found = "LC_ALL=C grep -a '^[ +]#' | LC_ALL=C grep -acP 'Gr\\xfc\\xdfe'"
     assert host.says(f"{install(wheels)} DRY_RUN=1 | {found}") == "1"
     host.run(install(wheels))
-    assert "as it was before" in host.says("make uninstall")
+    assert "restored to its state before" in host.says("make uninstall")
     assert host.configuration() == before
 
 
@@ -241,8 +241,8 @@ def test_what_others_changed_since_stays(host: WholeHost, wheels: Path) -> None:
     host.run('postconf -e "$(postconf transport_maps), inline:{x.invalid=error}"')
     host.run(install(wheels, "ON_REQUEST=yes"))
     said = host.says("make uninstall")
-    assert "only our lines were taken out" in said
-    assert "as it was before" not in said
+    assert "removed only our entries" in said
+    assert "restored to its state before" not in said
     left = host.says("postconf -n | sort").splitlines()
     assert set(left) - set(main.splitlines()) == {
         "message_size_limit = 12345678",
@@ -260,8 +260,8 @@ def test_uninstalling_closes_the_gate_and_leaves_nothing(
     host.run("postfix-archive bypass on --reason 'to see it' && postconf -e biff=no")
     assert "CRITICAL gap-open" in host.says(install(wheels))
     said = host.says("make uninstall")
-    assert "The gate past the archive was open" in said
-    assert "changed since, left as it is" not in said
+    assert "Bypass was on and is now off" in said
+    assert "left unchanged" not in said
     assert "archive" not in host.says("postconf -n; cat /etc/postfix/main.cf")
     host.run("test ! -e /etc/postfix/archive.gap")
     host.run("grep -q gap-closed /var/lib/postfix-archive/*/journal")
@@ -299,7 +299,10 @@ def test_a_broken_upgrade_defers_mail(host: WholeHost, wheels: Path) -> None:
     lib = "/usr/local/lib/postfix-archive"
     host.run(f"mv {lib}/current {lib}/away")
     host.send("waits")
-    host.wait("grep -q 'status=deferred.*mail waits' /var/log/postfix.log", "deferred")
+    host.wait(
+        "grep -q 'status=deferred.*postfix-archive failed' /var/log/postfix.log",
+        "deferred",
+    )
     host.run(f"mv {lib}/away {lib}/current && postqueue -f")
     host.settle()
     assert "waits" in host.says("cat /var/mail/bob")
@@ -353,7 +356,7 @@ def test_a_timer_runs_rescue_and_return(host: WholeHost, wheels: Path) -> None:
     host.run("echo postfix-test > /var/spool/postfix-archive/aa.capsule")
     host.run("chown postfix-archive /var/spool/postfix-archive/aa.capsule")
     command = line.partition(" root ")[2]
-    assert "Still waiting" in host.run(command, fails=True).stderr
+    assert "Messages left" in host.run(command, fails=True).stderr
     host.run("rm /var/spool/postfix-archive/aa.capsule")
     assert host.says(command) == ""
     host.run("make uninstall && ! ls /etc/cron.d/postfix-archive-postfix")
@@ -387,7 +390,7 @@ def outcomes(host: WholeHost) -> int:
 def test_cron_follows_the_log_every_minute(host: WholeHost, wheels: Path) -> None:
     """Its very command line, as cron would run it; what it says goes to the log."""
     host.run("mkdir -p /etc/cron.d")
-    named = f"Follower:   {CRONTAB} would be made"
+    named = f"Follower:   {CRONTAB} would be created"
     assert named in host.says(f"{install(wheels)} DRY_RUN=yes")
     host.run(f"test ! -e {CRONTAB}")
     assert f"Follower:   cron, {CRONTAB}" in host.says(install(wheels))
@@ -424,7 +427,7 @@ def run_by_cron(host: WholeHost, command: str) -> str:
 def test_systemd_follows_the_log_where_that_runs(host: WholeHost, wheels: Path) -> None:
     """systemctl(1) runs the unit's command line; systemd itself judges the unit."""
     host.run(SYSTEMD)
-    named = f"Follower:   /etc/systemd/system/{UNIT} would be made"
+    named = f"Follower:   /etc/systemd/system/{UNIT} would be created"
     assert named in host.says(f"{install(wheels)} DRY_RUN=yes")
     assert f"Follower:   systemd, {UNIT}" in host.says(install(wheels))
     assert host.says(f"{install(wheels)} DRY_RUN=yes") == "Nothing to change."
@@ -458,10 +461,10 @@ def test_no_follower_where_there_is_nothing_to_follow(
     host.run(f"mkdir -p /etc/cron.d && {install(wheels)} && test -e {CRONTAB}")
     if what == "no log":
         host.run("postconf maillog_file_prefixes=/ maillog_file=/nowhere/log")
-        why = "/nowhere/log: there is no such file"
+        why = "/nowhere/log: no such file"
     else:
         host.run("echo archive_delivery = mail >>/etc/postfix/archive.cf")
-        why = "archive_delivery = mail, so there is no store"
+        why = "archive_delivery = mail: there is no store"
     said = host.says(install(wheels))
     assert f"Follower:   none: {why}" in said
     host.run(f"test ! -e {CRONTAB}")
@@ -470,12 +473,12 @@ def test_no_follower_where_there_is_nothing_to_follow(
 
 
 REFUSED = {
-    "no address": ("make install", "say where copies go"),
-    "a word": ("make install ARCHIVE=legal", "ARCHIVE=legal: that is no address"),
-    "spaces": ("make install 'ARCHIVE=a@x.org, b@x.org'", "is no address"),
+    "no address": ("make install", "no archive address: run make install ARCHIVE="),
+    "a word": ("make install ARCHIVE=legal", "ARCHIVE=legal: not an email address"),
+    "spaces": ("make install 'ARCHIVE=a@x.org, b@x.org'", "not an email address"),
     "not root": (
         "setpriv --reuid nobody --clear-groups" f" make install {ARCHIVE}",
-        "needs root",
+        "must run as root",
     ),
     "no Postfix": (
         f"unshare -m sh -c 'mount -t tmpfs none /usr/sbin && make install {ARCHIVE}'",
@@ -493,18 +496,18 @@ REFUSED = {
         "unshare -m sh -c 'cp -a /etc/postfix /var/tmp/pf && mount --bind /var/tmp/pf"
         ' /etc/postfix && printf "archive unix - n n - - pipe user=bob argv=/x\\n"'
         f" >>/etc/postfix/master.cf && make install {ARCHIVE}'",
-        "service archive/unix that is not ours",
+        "service archive/unix exists and does not belong to postfix-archive",
     ),
     "a port in use": (
         "python3 -c 'import socket,subprocess,sys;"
         ' s = socket.create_server(("127.0.0.1", 10028));'
         f' sys.exit(subprocess.call(["make", "install", "{ARCHIVE}"]))\'',
-        "port 10028 of 127.0.0.1 is in use: choose another first port, PORT=10126",
+        "127.0.0.1:10028 is in use; choose another first port, PORT=10126",
     ),
     "read-only": (
         "unshare -m sh -c 'mount --bind /etc/postfix /etc/postfix && mount -o"
         f" remount,bind,ro /etc/postfix && make install {ARCHIVE}'",
-        "/etc/postfix cannot be written to",
+        "/etc/postfix is not writable",
     ),
     "postfix check": (
         "unshare -m sh -c 'cp -a /etc/postfix /var/tmp/pg && mount --bind /var/tmp/pg"
@@ -514,61 +517,70 @@ REFUSED = {
     ),
     "no way after": (
         f"make install {ARCHIVE} ARCHIVE_POSITION=after",
-        "takes mail back from a content filter",
+        "master.cf has no reinjection port",
     ),
-    "PREFIX": (f"make install {ARCHIVE} PREFIX=relative", "that is no absolute path"),
+    "PREFIX": (f"make install {ARCHIVE} PREFIX=relative", "not an absolute path"),
     "closed PREFIX": (
         f"mkdir -p -m 700 /var/tmp/mine && make install {ARCHIVE} PREFIX=/var/tmp/mine",
-        "postfix-archive cannot pass /var/tmp/mine, so all mail would wait",
+        "user postfix-archive has no search permission on /var/tmp/mine, so all mail",
     ),
-    "STORE is a file": (f"make install {ARCHIVE} STORE=/etc/hostname", "is no folder"),
+    "STORE is a file": (
+        f"make install {ARCHIVE} STORE=/etc/hostname",
+        "is not a directory",
+    ),
     "STORE in a file": (
         f"make install {ARCHIVE} STORE=/dev/null/x",
-        "/dev/null is no folder: choose another place",
+        "/dev/null is not a directory; choose another directory",
     ),
     "no folder": (
         f"make install {ARCHIVE} CONFIG_DIRECTORY=/nonexistent",
-        "/nonexistent: there is no main.cf here",
+        "/nonexistent: no main.cf in this directory",
     ),
     "no folder to take it out of": (
         "make uninstall CONFIG_DIRECTORY=/nonexistent",
-        "/nonexistent: there is no main.cf here",
+        "/nonexistent: no main.cf in this directory",
     ),
-    "PORT": (f"make install {ARCHIVE} PORT=80000", "PORT=80000: give the number"),
-    "PORT a word": (f"make install {ARCHIVE} PORT=abc", "PORT=abc: give the number"),
+    "PORT": (f"make install {ARCHIVE} PORT=80000", "PORT=80000: must be the first"),
+    "PORT a word": (f"make install {ARCHIVE} PORT=abc", "PORT=abc: must be the first"),
     "neither before nor after": (
         f"make install {ARCHIVE} ARCHIVE_POSITION=middle",
-        "say before or after",
+        "must be before or after",
     ),
-    "neither pipe nor lmtp": (f"make install {ARCHIVE} MODE=spawn", "say pipe or lmtp"),
+    "neither pipe nor lmtp": (
+        f"make install {ARCHIVE} MODE=spawn",
+        "must be pipe or lmtp",
+    ),
     "no name of a service": (
         "make install ARCHIVE=a=b@x.org MODE=lmtp",
-        "cannot be the name of a service in master.cf",
+        "cannot be a service name in master.cf",
     ),
-    "neither yes nor no": (f"make install {ARCHIVE} DRY_RUN=maybe", "say yes or no"),
+    "neither yes nor no": (
+        f"make install {ARCHIVE} DRY_RUN=maybe",
+        "must be yes or no",
+    ),
     "PYTHON": (f"make install {ARCHIVE} PYTHON=python9", "no Python 3.11 or later"),
-    "WHEELS": (f"make install {ARCHIVE} WHEELS=/nonexistent", "no such folder"),
+    "WHEELS": (f"make install {ARCHIVE} WHEELS=/nonexistent", "no such directory"),
     "our own domain": (
         "make install ARCHIVE=legal@archive-request.invalid",
-        "that domain is our own",
+        "this domain is internal to postfix-archive",
     ),
     "a command in an address": (
         "make install 'ARCHIVE=a`touch /etc/postfix-archive`@x.org'",
-        "that is no address",
+        "not an email address",
     ),
     "quotes in an address": (
         """make install 'ARCHIVE=a";touch /etc/postfix-archive;"@x.org'""",
-        "that is no address",
+        "not an email address",
     ),
     "another at work": (
         f"flock /etc/postfix make install {ARCHIVE}",
-        "is at work in /etc/postfix: let it end",
+        "/etc/postfix: another make install or make uninstall is running",
     ),
     "another at work, back": (
         "flock /etc/postfix make uninstall",
-        "is at work in /etc/postfix: let it end",
+        "/etc/postfix: another make install or make uninstall is running",
     ),
-    "nothing to undo": ("make uninstall", "there is no undo record"),
+    "nothing to undo": ("make uninstall", "no undo record, so nothing to uninstall"),
 }
 
 

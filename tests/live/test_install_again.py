@@ -89,7 +89,7 @@ def test_whenever_an_installation_is_killed_uninstall_brings_all_back(
         if number % 2:
             host.run(install(wheels))
         if number % 2 or begun or host.says(RECORD):
-            assert "as it was before" in host.says("make uninstall")
+            assert "restored to its state before" in host.says("make uninstall")
         assert host.configuration() == before, number
     assert seen >= 4
 
@@ -109,7 +109,7 @@ def test_a_killed_installation_under_a_running_postfix(
     host.send("after all")
     host.settle()
     assert archived(host) == 1
-    assert "as it was before" in host.says("make uninstall")
+    assert "restored to its state before" in host.says("make uninstall")
     assert host.configuration() == before
 
 
@@ -124,7 +124,7 @@ def test_a_signal_puts_back_what_was_begun(
     heeding = f"env --default-signal={signal} sh -c {shlex.quote(install(wheels))}"
     done = host.run(heeding, fails=True)
     host.run("rm /usr/local/sbin/postfix")
-    assert f"install: stopped by SIG{signal}: run it again" in done.stderr
+    assert f"install: stopped by SIG{signal}; run it again" in done.stderr
     assert host.configuration() == before
     host.run("test ! -e /etc/postfix-archive/postfix.undo")
 
@@ -138,8 +138,8 @@ def test_what_was_changed_after_a_break_stays_and_the_originals_are_kept(
     assert ended_early(host, install(wheels))
     host.run("rm /usr/local/sbin/postfix && postconf -e message_size_limit=12345678")
     said = host.says(f"{install(wheels)} >/dev/null && make uninstall")
-    assert "only our lines were taken out" in said
-    assert "changed since, left as it is" not in said
+    assert "removed only our entries" in said
+    assert "left unchanged" not in said
     assert "archive" not in host.says("postconf -n; postconf -M")
     assert host.says("postconf -h message_size_limit") == "12345678"
     kept = "/etc/postfix-archive/postfix.before-*/main.cf"
@@ -157,7 +157,7 @@ def test_ports_are_kept_and_never_half_moved(host: WholeHost, wheels: Path) -> N
     installed = host.configuration()
     assert "nothing to change" in host.says(install(wheels))
     done = host.run(install(wheels, "PORT=10026"), fails=True)
-    assert "installed here with PORT=10126; to change that: make un" in done.stderr
+    assert "installed with PORT=10126; to change it, run make un" in done.stderr
     assert host.configuration() == installed
     host.run("make uninstall")
     assert host.configuration() == before
@@ -174,7 +174,7 @@ def test_the_store_is_the_one_that_archive_cf_names(
     assert "Store:      /srv/first" in host.says(install(wheels))
     host.run(install(wheels, "STORE=/srv/first/"))
     refused = host.run(install(wheels, "STORE=/srv/arch"), fails=True)
-    assert "archive_store_directory = /srv/first; docs/operating.md" in refused.stderr
+    assert "archive_store_directory = /srv/first; to change it" in refused.stderr
     host.run("make uninstall")
     refused = host.run(install(wheels, "STORE=/srv/arch"), fails=True)
     assert "/etc/postfix-archive/postfix.archive.cf has archive" in refused.stderr
@@ -192,7 +192,10 @@ def test_an_upgrade_keeps_the_position(host: WholeHost, wheels: Path) -> None:
     assert "nothing to change" in host.says(install(wheels))
     assert host.says("postconf -h content_filter") == "scan:[127.0.0.1]:10024"
     refused = host.run(install(wheels, "ARCHIVE_POSITION=before"), fails=True)
-    assert "installed here with ARCHIVE_POSITION=after; to ch" in refused.stderr
+    assert (
+        "installed with ARCHIVE_POSITION=after; to change it, run make un"
+        in refused.stderr
+    )
 
 
 def test_stock_install_upgrade_and_back_in_one_go(
@@ -213,7 +216,8 @@ def test_stock_install_upgrade_and_back_in_one_go(
     assert archived(host) == 3
     routes = host.says("postconf -h transport_maps")
     assert "archive-request" in routes and "older.example.net" in routes
-    assert "as it was before" in host.says("cd /var/tmp/newer && make uninstall")
+    said = host.says("cd /var/tmp/newer && make uninstall")
+    assert "restored to its state before" in said
     assert host.configuration() == before
     host.send("the fourth")
     host.settle()

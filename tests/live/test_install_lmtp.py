@@ -122,7 +122,7 @@ def test_every_service_reaches_the_workers_of_its_archives_and_its_filter(
 
     host.run(f"postconf -P -e 2528/inet/archive= && {install(wheels)}")
     host.run("postconf -P -X 2528/inet/archive")
-    assert "as it was before" in host.says("make uninstall")
+    assert "restored to its state before" in host.says("make uninstall")
     assert host.configuration() == before
 
 
@@ -155,15 +155,15 @@ def test_an_address_that_is_no_socket_is_refused_and_nothing_is_changed(
     before = host.configuration()
     long = "x" * 80 + f"@{HOST}"
     for said, why in (
-        (f"make install ARCHIVE={long}", "has room for 91 characters, and this has"),
-        (f"make install ARCHIVE='a#b@{HOST}'", "takes letters, digits and"),
+        (f"make install ARCHIVE={long}", "the socket path allows 91; use a shorter"),
+        (f"make install ARCHIVE='a#b@{HOST}'", "only letters, digits and"),
         (
             f"postconf -P -e 2527/inet/archive={long} && make install ARCHIVE={LEGAL}",
-            "has room for 89 characters",
+            "the socket path allows 89; use a shorter",
         ),
     ):
         refused = host.run(f"{said} MODE=lmtp WHEELS={wheels}", fails=True).stderr
-        assert why in refused and "take MODE=pipe" in refused
+        assert why in refused and "or MODE=pipe" in refused
     host.run(f"postconf -P -e 2527/inet/archive={A}")
     assert host.configuration() == before
     host.run("test ! -e /usr/local/lib/postfix-archive")
@@ -184,7 +184,7 @@ def test_a_filter_that_gives_back_by_sendmail_needs_no_probe(
     host.run("cat > /usr/local/bin/scan", given=BY_SENDMAIL)
     host.run("postconf -P -X pickup/unix/content_filter && postfix reload")
     said = host.says(install(wheels, f"MODE={mode}"))
-    assert "Probe:      none, nothing asks for mail of local programs" in said
+    assert "Probe:      none, mail from sendmail(1) (pickup) is not archived" in said
     send(host, "one", 2528)
     host.settle()
     assert archives(host) == {LEGAL: ["one"]}

@@ -111,7 +111,7 @@ def test_of_a_message_that_must_wait_each_recipient_is_told_so(
     sent = transaction("wait", b"<bob@example.net>", b"<dora@example.net>")
     lines = talk(postfix, sent.replace(b"XFORWARD SOURCE=REMOTE ", b"XFORWARD "))
     assert codes(lines)[-3:] == ["354", "451", "451"]
-    assert "does not say who the client is" in lines[-1]
+    assert "no XFORWARD SOURCE from lmtp(8)" in lines[-1]
     postfix.settle()
     assert not records(postfix, "wait") and not deliveries(postfix, "wait", BOB)
 

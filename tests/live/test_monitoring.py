@@ -127,7 +127,7 @@ def test_promtool_has_nothing_to_say(monitored: PrivatePostfix, promtool: Path) 
 
 def test_promtool_takes_everything_and_names_of_any_kind(promtool: Path) -> None:
     tallies = {LEGAL: tallied(messages=5), HOSTILE: tallied(messages=1)}
-    text = metrics.text(full(tallies=tallies, trouble={HOSTILE + "x": "gone"}))
+    text = metrics.text(full(tallies=tallies, store_errors={HOSTILE + "x": "gone"}))
     judged(promtool, "metrics", text=text)
     with pytest.raises(AssertionError):  # it does look
         judged(promtool, "metrics", text=text.replace("\\n", "\n"))
@@ -180,7 +180,7 @@ def test_the_numbers_are_what_has_happened(monitored: PrivatePostfix) -> None:
 
 def test_people_and_programs_are_told_the_same(monitored: PrivatePostfix) -> None:
     said = monitored.command("status").stdout
-    assert f"{LEGAL}: 3 messages, the last at 2" in said
+    assert f"{LEGAL}: 3 messages, last at 2" in said
     assert "  recipients: 1 relayed, 1 waiting\n" in said
     assert "  stamps: 1 forged\n" in said
     [archive] = facts(monitored)["archives"]
@@ -250,9 +250,7 @@ def test_a_damaged_line_is_named_and_hides_nothing(monitored: PrivatePostfix) ->
     path.write_bytes(text)
     assert done.returncode == 2
     line = text.count(b"\n") + 1
-    assert f"of {LEGAL} has 1 lines that are none, the first is line {line}" in (
-        done.stdout
-    )
+    assert f"of {LEGAL}: 1 invalid lines, first is line {line}; " in done.stdout
     assert found[f"damaged_journal_lines {LEGAL}"] == 1
     assert found[f"archived_messages_total {LEGAL}"] == 3
     assert monitored.command("status").returncode == 0
@@ -308,7 +306,7 @@ def test_copies_that_wait_are_written_too_and_the_timer_fails(
         waiting.unlink()
         monitored.set_archive_cf()
     assert done.returncode == 1
-    assert "Still waiting" in done.stderr
+    assert "Messages left" in done.stderr
     assert numbers(monitored, path.read_text())["waiting_messages fallback"] == 1
 
 

@@ -184,7 +184,7 @@ def test_a_record_whose_file_is_a_link_takes_no_supplement(
         host.send(passed_on, to=["erin@example.net"])
         host.settle()
         assert waiting(host) == 1
-        assert f"{path}: it is no regular file" in fallback.why(str(host.fallback))
+        assert f"{path}: not a regular file" in fallback.why(str(host.fallback))
     before = words(record).count("supplement")
     assert host.command("return").returncode == 0
     assert words(record_of(host, "first")).count("supplement") == before + 1
@@ -197,7 +197,9 @@ def test_where_the_fallback_leads_astray_too_the_copy_waits_in_the_queue(
     broken = host.store / LEGAL / "drafts"
     with planted(drafts, outside, os.symlink), planted(broken, outside, os.symlink):
         host.send(mail("both"))
-        host.wait_for_log(f"StoreFailed: {broken}: it is no folder.* nor the fallback")
+        host.wait_for_log(
+            f"StoreFailed: {broken}: not a directory.* fallback directory: "
+        )
         host.wait(lambda: len(host.mailq()) == 1, "the copy alone waits")
         assert not archives_of(host, "both") and not waiting(host)
     host.flush()
@@ -326,7 +328,7 @@ def test_no_secret_and_no_content_is_in_the_log_in_ps_or_in_a_complaint() -> Non
         everything = [postfix.log(), *told]
         everything += [line.decode("utf-8", "replace") for line in watch.seen]
         assert "KeyUnreadable" in postfix.log() and "SealWrong" in postfix.log()
-        assert "WRONG" in "".join(told) and "RecordDamaged" in "".join(told)
+        assert "ERROR: " in "".join(told) and "RecordDamaged" in "".join(told)
     for secret in (content, *secrets):
         assert not [text for text in everything if secret in text]
 

@@ -40,7 +40,7 @@ MASTER = """
 """
 IMPATIENT = """
 from postfix_archive.front import cli, reconcile
-reconcile.PATIENCE, reconcile.STEP = 0.0, 10
+reconcile.PROGRESS_DELAY, reconcile.LINES_PER_STEP = 0.0, 10
 cli.main()
 """
 SENDERS = """
@@ -138,17 +138,17 @@ WAYS: dict[str, tuple[Way, str, str]] = {  # how, the way's name, what the cause
     "service": (
         by_a_service,
         "service-around",
-        "127.0.0.1:{around}/inet has content_filter empty; it went to sink",
+        "accepted by 127.0.0.1:{around}/inet (content_filter is empty); sent to sink",
     ),
     "pickup": (
         by_pickup,
         "service-around",
-        "pickup/unix has content_filter empty; it went to sink",
+        "accepted by pickup/unix (content_filter is empty); sent to sink",
     ),
     "reinjected": (
         by_hand,
         "hand-made-reinjection",
-        "handed in by the port archive-handback, and not by the stamp filter",
+        "sent to the reinjection service archive-handback, not by the stamp filter",
     ),
 }
 
@@ -199,7 +199,7 @@ def test_exactly_what_went_around_is_found_and_the_way_named() -> None:
         assert sum(found["ways"].values()) == 17
         told = host.command("reconcile")
         assert told.returncode == 2
-        assert "It adds up." in told.stdout
+        assert "Totals match." in told.stdout
         assert told.stdout.count("  filter-action: FILTER sink:elsewhere by ") == 8
         assert re.search(r"^missing +17  8 filter-action; ", told.stdout, re.M)
         status = host.command("status")
@@ -373,8 +373,8 @@ def test_the_rule_is_named_by_which_a_message_was_not_asked_for(
 def test_a_cause_says_what_to_look_at(seen: tuple[Host, dict[str, Any]]) -> None:
     host, found = seen
     cause = {e["sender"].partition("@")[0]: e["cause"] for e in found["messages"]}
-    unnamed = f"127.0.0.1:{host.port['unnamed']}/inet has content_filter empty"
-    assert cause["unnamed-a"] == f"probably {unnamed}; it went to sink"
+    unnamed = f"127.0.0.1:{host.port['unnamed']}/inet (content_filter is empty)"
+    assert cause["unnamed-a"] == f"probably accepted by {unnamed}; sent to sink"
     assert "REDIRECT yes@redirected.example.net by an access" in cause["redirect-a"]
     assert "ticket 17" in cause["bypassed-a"]
     assert "deleted by postsuper -d before it was archived" in cause["deleted-a"]

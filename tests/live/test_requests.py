@@ -160,7 +160,9 @@ def test_mail_that_a_filter_action_took_around_is_noticed(many: PrivatePostfix) 
 def test_an_unusable_archive_address_defers_and_says_so(door: str) -> None:
     with PrivatePostfix(door=door, archive="not-an-address") as postfix:
         postfix.send(mail("waiting"))
-        postfix.wait_for_log("RequestUnusable: 'not-an-address' is no archive address")
+        postfix.wait_for_log(
+            "RequestUnusable: 'not-an-address' is not an archive address"
+        )
         postfix.postconf(archive="legal@example.com")
         postfix.reload()
         assert len(postfix.mailq()) == 1

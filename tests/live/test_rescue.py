@@ -66,7 +66,7 @@ def test_copies_are_rescued_before_the_queue_forgets_them(
         lambda: short.command("rescue").returncode == 1 and waiting(short) == 5,
         "the copies are rescued",
     )
-    taken = re.findall(r"ALARM: (\d) copies were taken out of the queue", short.log())
+    taken = re.findall(r"ALARM: (\d) archive copies moved from the queue", short.log())
     assert sum(map(int, taken)) == 5
     assert not short.mailq()
     mended(aside)
@@ -113,7 +113,7 @@ def test_a_fallback_that_is_full_leaves_the_copy_in_the_queue(
         )
         [told] = short.mailq()
         assert told["queue_name"] in ("deferred", "active", "incoming")
-        assert "ALARM: 1 copies wait in the queue" in short.log()
+        assert "ALARM: 1 archive copies stay in the queue" in short.log()
     finally:
         subprocess.run(["umount", "-l", str(short.fallback)], check=True)
     mended(aside)
@@ -157,7 +157,7 @@ def test_mail_at_a_broken_filter_is_held_and_released(short: PrivatePostfix) -> 
     status = short.command("status", "--json")
     assert status.returncode == 2
     assert len(json.loads(status.stdout)["held"]) == 2
-    assert "HELD before they would expire: 2" in short.command("status").stdout
+    assert "ON HOLD before expiry: 2, since " in short.command("status").stdout
     assert short.command("rescue").returncode == 2  # again: nothing more to do
     mended(aside)
     assert "2 messages released" in short.command("rescue").stdout
@@ -199,7 +199,8 @@ def test_a_mailed_copy_without_a_store_lives_on() -> None:
         postfix.reload()
         postfix.send(mail("renewed"))
         postfix.wait(
-            lambda: "mailed copies are not taken" in postfix.command("rescue").stdout,
+            lambda: "mailed copies cannot be delivered"
+            in postfix.command("rescue").stdout,
             "the copy is requeued",
         )
         aliases.write_text("legal carol@example.net\n")

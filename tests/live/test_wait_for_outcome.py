@@ -21,7 +21,7 @@ def kept_back(postfix: PrivatePostfix, name: str) -> None:
     """Send a message; return when it is delivered, and its copy waits for that."""
     postfix.send(mail(name), to=PEOPLE)
     postfix.wait(lambda: postfix.delivered_to("one@example.net"), "it is delivered")
-    postfix.wait_for_log("OutcomeAwaited: .* is kept back until its outcome is known")
+    postfix.wait_for_log("OutcomeAwaited: .* archive copy waits up to")
     postfix.wait(lambda: len(postfix.mailq()) == 1, "nothing but the copy waits")
 
 

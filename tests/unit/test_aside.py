@@ -88,7 +88,7 @@ def test_work_that_fails_says_why_and_the_next_is_done_all_the_same() -> None:
 def test_a_process_that_dies_is_told_of_and_replaced() -> None:
     mate = aside.Mate(obedient)
     first = mate.done(b"x", SOON)
-    with pytest.raises(NotAtOnce, match="has died"):
+    with pytest.raises(NotAtOnce, match="^child process ended without a result$"):
         mate.done(b"die", SOON)
     until(lambda: is_gone(first))
     assert mate.done(b"x", SOON) != first

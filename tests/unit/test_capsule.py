@@ -154,7 +154,7 @@ def test_a_seal_line_without_end_is_broken() -> None:
 
 
 def test_an_ordinary_message_is_no_capsule() -> None:
-    with pytest.raises(CapsuleBroken, match="no capsule"):
+    with pytest.raises(CapsuleBroken, match="not a capsule"):
         capsule.opened(MESSAGE, KEYS)
 
 

@@ -58,9 +58,24 @@ def judged(
 @pytest.mark.parametrize(
     ("service", "daemon", "kind", "cause"),
     [
-        ("postfix/more", "smtpd", "missing", "2525/inet has content_filter empty; "),
-        ("postfix/scan", "smtpd", "missing", "2526/inet has content_filter x:y; "),
-        ("postfix", "qmqpd", "missing", "628/inet has content_filter empty; it went"),
+        (
+            "postfix/more",
+            "smtpd",
+            "missing",
+            "accepted by 2525/inet (content_filter is empty); ",
+        ),
+        (
+            "postfix/scan",
+            "smtpd",
+            "missing",
+            "accepted by 2526/inet (content_filter is x:y); sent",
+        ),
+        (
+            "postfix",
+            "qmqpd",
+            "missing",
+            "accepted by 628/inet (content_filter is empty); sent",
+        ),
         ("postfix/free", "smtpd", "not_requested", "2527/inet -o archive="),
     ],
 )
@@ -75,7 +90,9 @@ def test_a_service_that_leads_around_the_archive_is_named(
 def test_where_services_share_a_name_the_cause_is_only_probable() -> None:
     said = judged(by_hand(SHARED), message())
     assert (said.kind, said.way) == ("missing", "service-around")
-    assert said.cause.startswith("probably 2528/inet has content_filter empty")
+    assert said.cause.startswith(
+        "probably accepted by 2528/inet (content_filter is empty)"
+    )
 
 
 def test_a_process_that_led_other_mail_to_the_archive_serves_no_other_service() -> None:

@@ -233,7 +233,7 @@ def test_what_the_outcomes_stand_on() -> None:
     late = replace(STOCK, followed_age=601.0)
     assert names(late) == {"outcomes-late"}
     assert names(replace(late, is_running=False)) == set()
-    gone = replace(late, log_trouble="/var/log/mail.log: there is no such file")
+    gone = replace(late, log_trouble="/var/log/mail.log: no such file")
     assert names(gone) == {"log-unreadable"}
     mailed = settings.parse(
         f"{ARCHIVE_CF}archive_delivery = mail\n",
@@ -254,7 +254,7 @@ def test_what_the_outcomes_stand_on() -> None:
             "",
             "make install sets up its service; or run postfix-archive outcomes --once",
         ),
-        ("/etc/cron.d/x", "see whether cron runs; by hand: postfix-archive outcomes"),
+        ("/etc/cron.d/x", "check that cron runs; by hand: postfix-archive outcomes"),
         ("/etc/systemd/system/x.service", "systemctl restart x.service"),
     ],
 )

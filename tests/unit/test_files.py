@@ -78,7 +78,7 @@ def test_two_drafts_have_two_names(tmp_path: Path) -> None:
 def test_a_draft_in_no_folder_is_a_failure_that_says_where_to_look(
     tmp_path: Path,
 ) -> None:
-    with pytest.raises(StoreFailed, match="look at its file system"):
+    with pytest.raises(StoreFailed, match="check its file system"):
         files.Draft(f"{tmp_path}/none")
 
 

@@ -422,7 +422,7 @@ def test_any_note_of_held_mail_or_of_a_gap_is_read_or_refused(
         )
     with refusals():
         told = gap.read(str(tmp_path))
-        assert told is None or status.shout(told).startswith("GAP: ")
+        assert told is None or status.shout(told).startswith("BYPASS: ")
 
 
 # --- what the host says -----------------------------------------------------------

@@ -31,7 +31,7 @@ def test_two_keys_are_never_the_same(tmp_path: Path) -> None:
 def test_a_key_that_is_there_is_never_replaced(tmp_path: Path) -> None:
     path = tmp_path / "archive.key"
     path.write_text("precious\n")
-    with pytest.raises(KeyUnreadable, match="is there already"):
+    with pytest.raises(KeyUnreadable, match="already exists"):
         keyfile.create(str(path), "k2026", None)
     assert path.read_text() == "precious\n"
     assert [each.name for each in tmp_path.iterdir()] == ["archive.key"]
@@ -85,7 +85,10 @@ def test_a_rotation_that_cannot_be_leaves_the_key_as_it_is(tmp_path: Path) -> No
         keyfile.rotate(str(path), "two")
     keyfile.create(str(path), "one", None)
     before = path.read_text()
-    for key_id, wrong in (("one", "two keys of one id"), ("a b", "expected a key id")):
+    for key_id, wrong in (
+        ("one", "two keys with the same id"),
+        ("a b", "expected a key id"),
+    ):
         with pytest.raises(KeyUnreadable, match=wrong):
             keyfile.rotate(str(path), key_id)
     assert path.read_text() == before

@@ -68,7 +68,7 @@ def test_a_wrong_line_is_named_and_its_secret_is_not_shown(line: str) -> None:
 
 def test_two_keys_of_one_id_are_refused() -> None:
     said = refusal(f"a {SECRET}\na {'ab' * 32}\n")
-    assert "two keys of one id" in said
+    assert "two keys with the same id" in said
     assert SECRET not in said
 
 

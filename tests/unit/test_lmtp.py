@@ -299,7 +299,7 @@ def test_a_bare_lf_in_a_message_ends_no_message_and_makes_it_wait(body: bytes) -
     )
     assert talk.whole == [b"ok\r\n"]
     assert talk.dropped == 1
-    assert "451 4.6.0 the message has a bare LF" in talk.lines
+    assert "451 4.6.0 bare LF in message" in talk.lines
 
 
 def test_ten_thousand_recipients_are_taken_and_each_is_answered() -> None:

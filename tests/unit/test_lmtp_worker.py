@@ -152,14 +152,14 @@ def raising(error: BaseException) -> Door:
             "451 4.3.0 queue id 4Zx: HandBackRefused: port",
         ),
         (MemoryError(), "452 4.3.1 queue id 4Zx: out of memory"),
-        (ZeroDivisionError("1/0"), "451 4.3.0 queue id 4Zx: a bug, mail waits: Zero"),
+        (ZeroDivisionError("1/0"), "451 4.3.0 queue id 4Zx: internal error: Zero"),
         (
             OSError(28, "No space left"),
-            "451 4.3.0 queue id 4Zx: a bug, mail waits: OSE",
+            "451 4.3.0 queue id 4Zx: internal error: OSE",
         ),
         (
             RecursionError("a\r\n250 b"),
-            "451 4.3.0 queue id 4Zx: a bug, mail waits: Rec",
+            "451 4.3.0 queue id 4Zx: internal error: Rec",
         ),
     ],
 )

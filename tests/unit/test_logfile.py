@@ -154,7 +154,7 @@ def test_of_files_gives_what_is_not_older(log: Path) -> None:
 def test_a_log_that_is_away_keeps_its_place(log: Path) -> None:
     reader = logfile.Reader(str(log), logfile.Place())
     assert list(reader.new(9)) == []
-    assert reader.absent == f"{log}: there is no such file"
+    assert reader.absent == f"{log}: no such file"
     write(log, 1)
     write(log.with_name("mail.log.1"), 0)
     os.utime(log.with_name("mail.log.1"), (1, 1))

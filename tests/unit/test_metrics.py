@@ -49,15 +49,15 @@ def full(**known: Any) -> Standing:
     values: dict[str, Any] = {
         "directory": "/etc/postfix",
         "version": "0.1.0",
-        "waits": {**NOTHING, "queue": Waits(3, 700, TIME, "down", True)},
-        "held": {"4Zx": TIME},
-        "gap": {"opened": TIME, "by": "root", "why": "disk"},
+        "backlogs": {**NOTHING, "queue": Waits(3, 700, TIME, "down", True)},
+        "on_hold": {"4Zx": TIME},
+        "bypass": {"opened": TIME, "by": "root", "why": "disk"},
         "tallies": {LEGAL: tallied(messages=5, last_archived=TIME, waiting={"a"})},
-        "trouble": {"hr@example.com": "it cannot be read"},
-        "spaces": {"store": Space(100, 50, 10, 5), "fallback": Space(9, 8, 0, 0)},
-        "reconciled": standing.reconciled(RUN),
-        "rescued": 1e9,
-        "followed": 1e9,
+        "store_errors": {"hr@example.com": "it cannot be read"},
+        "file_systems": {"store": Space(100, 50, 10, 5), "fallback": Space(9, 8, 0, 0)},
+        "reconcile_run": standing.reconciled(RUN),
+        "rescue_time": 1e9,
+        "followed_until": 1e9,
     }
     return Standing(**{**values, **known})
 
@@ -128,8 +128,8 @@ def test_an_archive_that_cannot_be_read_is_told_of_and_not_empty() -> None:
 
 def test_a_gap_that_only_a_journal_has_not_heard_of_is_not_open() -> None:
     closed = {"opened": TIME, "by": "root", "why": "disk", "closed": TIME}
-    assert values(full(gap=closed), "gap_open") == [0]
-    assert values(full(gap=closed), "severity") == [finding.CRITICAL]
+    assert values(full(bypass=closed), "gap_open") == [0]
+    assert values(full(bypass=closed), "severity") == [finding.CRITICAL]
 
 
 def test_outcomes_and_stamps_of_every_kind_are_there_from_the_first() -> None:
@@ -171,13 +171,13 @@ def test_the_exit_code_says_how_bad_it_is() -> None:
         return replace(empty(), **known).severity
 
     assert code() == finding.OK
-    assert code(waits={**NOTHING, "queue": Waits(1, 400)}) == finding.WARNING
-    assert code(waits={**NOTHING, "queue": Waits(1, 10)}) == finding.OK
-    assert code(waits={**NOTHING, "fallback": Waits(1, 1)}) == finding.WARNING
-    assert code(waits={**NOTHING, "filter": Waits(1, 400)}) == finding.CRITICAL
-    assert code(reconciled=standing.reconciled(RUN)) == finding.WARNING
-    assert code(reconciled=standing.reconciled({**RUN, "missing": 0})) == finding.OK
-    assert code(trouble={"": "away"}) == finding.CRITICAL
+    assert code(backlogs={**NOTHING, "queue": Waits(1, 400)}) == finding.WARNING
+    assert code(backlogs={**NOTHING, "queue": Waits(1, 10)}) == finding.OK
+    assert code(backlogs={**NOTHING, "fallback": Waits(1, 1)}) == finding.WARNING
+    assert code(backlogs={**NOTHING, "filter": Waits(1, 400)}) == finding.CRITICAL
+    assert code(reconcile_run=standing.reconciled(RUN)) == finding.WARNING
+    assert code(reconcile_run=standing.reconciled({**RUN, "missing": 0})) == finding.OK
+    assert code(store_errors={"": "away"}) == finding.CRITICAL
     assert code(tallies={LEGAL: tallied(damaged=1)}) == finding.CRITICAL
 
 

@@ -101,5 +101,5 @@ def test_a_cut_end_is_left_out(length: int) -> None:
 def test_a_body_that_is_no_base64_is_a_broken_capsule() -> None:
     packed = b"".join(packing.packed(PREAMBLE, [b"x"]))
     start = packed.index(packing.MAGIC) + len(packing.MAGIC)
-    with pytest.raises(CapsuleBroken, match="no base64"):
+    with pytest.raises(CapsuleBroken, match="body is not base64"):
         b"".join(packing.unpacked([packed[:start] + b"A===" + packed[start:]]))

@@ -67,7 +67,7 @@ def changed(store: Path, **words: Any) -> Path:
 def test_a_line_that_we_would_not_write_is_refused(
     store: Path, words: dict[str, Any]
 ) -> None:
-    with pytest.raises(JournalFailed, match="line 1: no line of a journal"):
+    with pytest.raises(JournalFailed, match="line 1: not a journal line"):
         reading.records(str(changed(store, **words)), LEGAL)
 
 
@@ -76,7 +76,7 @@ def test_a_line_that_we_would_not_write_is_refused(
 )
 def test_a_line_that_is_no_event_is_refused(store: Path, line: bytes) -> None:
     (store / LEGAL / journal.NAME).write_bytes(line + b"\n")
-    with pytest.raises(JournalFailed, match="line 1: no line of a journal"):
+    with pytest.raises(JournalFailed, match="line 1: not a journal line"):
         reading.records(str(store), LEGAL)
 
 
@@ -92,7 +92,7 @@ def test_a_record_without_a_file_says_so(store: Path) -> None:
     path = store / LEGAL / journal.NAME
     path.write_bytes(path.read_bytes().replace(b'"file":', b'"was":'))
     (kept,) = reading.records(str(store), LEGAL).values()
-    with pytest.raises(RecordDamaged, match="names no file"):
+    with pytest.raises(RecordDamaged, match="no valid file name in the journal"):
         reading.original_head(str(store), kept)
 
 
@@ -101,7 +101,7 @@ def test_a_copy_without_an_original_says_so(store: Path) -> None:
     kept.files[0] = "other.gz"
     text = Capture().copy.replace(b"boundary=", b"bound=")
     (store / LEGAL / "other.gz").write_bytes(gzip.compress(text))
-    with pytest.raises(RecordDamaged, match="there is no original in it"):
+    with pytest.raises(RecordDamaged, match="no original in this file"):
         reading.original_head(str(store), kept)
 
 
@@ -123,17 +123,17 @@ def test_a_folder_with_an_odd_name_is_no_archive(store: Path) -> None:
 def test_a_fifo_in_the_fallback_directory_keeps_nobody_waiting(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "x.capsule")
     ((_, path),) = fallback.waiting(str(tmp_path))
-    with pytest.raises(StoreFailed, match="it is no regular file"):
+    with pytest.raises(StoreFailed, match="not a regular file"):
         fallback.opened(path)
 
 
 @pytest.mark.parametrize("text", ["[]", "5", '{"4Zx": 5}', "{", "[" * 100_000])
 def test_notes_of_another_shape_are_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / rescue.NAME).write_text(text)
-    with pytest.raises(PostfixCommandFailed, match="archive.held cannot be read"):
+    with pytest.raises(PostfixCommandFailed, match=r"^read .*archive.held: "):
         rescue.held(str(tmp_path))
     (tmp_path / gap.NAME).write_text(text)
-    with pytest.raises(BypassRefused, match="archive.gap cannot be read"):
+    with pytest.raises(BypassRefused, match=r"^read .*archive.gap: "):
         gap.read(str(tmp_path))
 
 

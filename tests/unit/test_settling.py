@@ -191,7 +191,7 @@ def test_a_report_stored_before_is_mailed_when_the_port_answers(
         place.settle()
     assert place.reports == [REPORT_NAME]
     place.settings.archive_copy_address = answers
-    assert "was stored before; mailed" in place.settle()
+    assert "already stored; mailed" in place.settle()
     assert place.settle() == ""
     assert len(port.taken) == 1
     assert kinds(tmp_path).count("outcome-report") == 1

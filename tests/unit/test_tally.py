@@ -382,7 +382,7 @@ def test_an_archive_that_cannot_be_read_does_not_hide_the_others(world: World) -
         str(world.store), [LEGAL, HR], str(world.fallback)
     )
     assert found[LEGAL].messages == 3
-    assert "it is no regular file" in trouble[HR]
+    assert "not a regular file" in trouble[HR]
 
 
 def test_an_archive_that_cannot_be_read_for_once_is_not_counted_anew(

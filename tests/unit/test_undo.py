@@ -94,7 +94,7 @@ def test_a_roll_back_keeps_what_others_changed_meanwhile(place: Path) -> None:
     record = begun(place)
     drafts.put(place, READY, BEFORE)
     (place / "main.cf").write_bytes(b"mine = 1\n")
-    with pytest.raises(InstallFailed, match="changed by somebody else"):
+    with pytest.raises(InstallFailed, match="changed by another process"):
         drafts.put(place, OPENED, READY)
     record.roll_back()
     assert (place / "main.cf").read_bytes() == b"mine = 1\n"
