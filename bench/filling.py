@@ -28,7 +28,7 @@ from postfix_archive.core import digest, envelope, report, trace, wire
 from postfix_archive.core.envelope import Client, Envelope, Recipient, Request
 from postfix_archive.core.errors import ArchiveError
 from postfix_archive.core.keyring import Key, Keyring
-from postfix_archive.core.report import Told
+from postfix_archive.core.report import EnvelopeReport
 
 import load
 from private_postfix import GROUP, USER
@@ -66,9 +66,9 @@ def held(folder: Path, count: int) -> dict[str, int]:
     """Return what an archive has: messages, those of today, bytes of its journal."""
     archive = store.Archive(str(folder), address(count))
     today = int(time.time()) // DAY
-    size = os.stat(archive.path(journal.NAME)).st_size if count else 0
+    size = os.stat(archive.path(journal.FILE_NAME)).st_size if count else 0
     return {
-        "messages": lastline.number(archive.folder),
+        "messages": lastline.read_number(archive.directory),
         "today": len(_of_day(archive, today)),
         "journal": size,
     }
@@ -76,12 +76,12 @@ def held(folder: Path, count: int) -> dict[str, int]:
 
 def check(archive: Path, count: int) -> None:
     """Look whether an archive's last lines are chained and their files are there."""
-    lines = _last_lines(archive / journal.NAME, LOOKED_AT)
+    lines = _last_lines(archive / journal.FILE_NAME, LOOKED_AT)
     events = [json.loads(line) for line in lines]
-    hashes = [digest.hex_of(line) for line in lines]
+    hashes = [digest.sha256_hex(line) for line in lines]
     assert [each["prev"] for each in events[1:]] == hashes[:-1]
     assert events[-1]["seq"] >= count
-    assert lastline.number(str(archive)) == events[-1]["seq"]
+    assert lastline.read_number(str(archive)) == events[-1]["seq"]
     for event in random.Random(count).sample(events, min(100, len(events))):
         kept = (archive / event["file"]).read_bytes()
         assert hashlib.sha256(kept).hexdigest() == event["file_sha256"]
@@ -109,7 +109,7 @@ def _fill(folder: Path, count: int) -> None:
     """Make an archive up to so many messages, a tenth of them of today."""
     archive = store.Archive(str(folder), address(count))
     today = int(time.time()) // DAY
-    done = lastline.number(archive.folder)
+    done = lastline.read_number(archive.directory)
     for number in range(done, count):
         _keep(archive, number, today - _days_ago(number, count))
     held = len(_of_day(archive, today))
@@ -126,13 +126,13 @@ def _days_ago(number: int, count: int) -> int:
 
 def _of_day(archive: store.Archive, day: int) -> list[str]:
     """Return the names in the folder of a day, counted from 1970."""
-    folder = os.path.dirname(archive.path(store.place(_record_id(archive, 0, day))))
+    folder = os.path.dirname(archive.path(store.copy_name(_record_id(archive, 0, day))))
     return os.listdir(folder) if os.path.isdir(folder) else []
 
 
 def _record_id(archive: store.Archive, number: int, day: int) -> str:
     word = hashlib.sha1(f"{archive.address} {number}".encode()).hexdigest()
-    return f"{trace.timestamp(day * DAY)[:10].replace('-', '')}-{word}"
+    return f"{trace.format_rfc3339(day * DAY)[:10].replace('-', '')}-{word}"
 
 
 def _keep(archive: store.Archive, number: int, day: int) -> None:
@@ -140,23 +140,23 @@ def _keep(archive: store.Archive, number: int, day: int) -> None:
     arrived = day * DAY
     original = _original(number, arrived)
     sealed = _envelope(archive, number, arrived, original)
-    shape = wire.Shape()
-    shape.take(original)
+    shape = wire.ContentProperties()
+    shape.update(original)
     fields = envelope.serialise(sealed)
-    piece = stored.Piece(
+    piece = stored.Capture(
         record_id=sealed.archive_id,
-        key=digest.hex_of(fields),
-        fields=fields,
-        digest_=sealed.digest,
+        capsule_id=digest.sha256_hex(fields),
+        envelope_fields=fields,
+        sha256=sealed.sha256,
         size=sealed.size,
         verdict="absent",
     )
-    told = Told(sealed, archive.address, original, shape)
-    boundary = report.boundary(sealed.archive_id, sealed.digest, KEYS)
+    told = EnvelopeReport(sealed, archive.address, original, shape)
+    boundary = report.make_boundary(sealed.archive_id, sealed.sha256, KEYS)
     sender = b"archive@" + HOST
-    copy = report.written(told, "hybrid", sender=sender, boundary_=boundary)
+    copy = report.build(told, "hybrid", sender=sender, boundary=boundary)
     pieces = (copy.preamble, original, copy.trailer)
-    archive.keep(piece, pieces, trace.timestamp(arrived))
+    archive.store_copy(piece, pieces, trace.format_rfc3339(arrived))
     if number % TOLD == TOLD - 1:
         print(f"{archive.address}: {number + 1:,}", file=sys.stderr, flush=True)
 
@@ -166,7 +166,7 @@ def _original(number: int, arrived: int) -> bytes:
     received = (
         b"Received: from client.example.org (client.example.org [192.0.2.7])\r\n"
         b"\tby mail.example.com (Postfix) with ESMTP id 4Z%010d\r\n"
-        b"\tfor <bob@example.net>; %s\r\n" % (number, envelope.date(arrived))
+        b"\tfor <bob@example.net>; %s\r\n" % (number, envelope.format_date(arrived))
     )
     named = b"Message-Id: <%d@example.org>\r\n" % number
     return received + named + LETTER
@@ -190,7 +190,7 @@ def _envelope(
             helo=b"client.example.org",
         ),
         arrival=arrived,
-        digest=digest.hex_of(original),
+        sha256=digest.sha256_hex(original),
         size=len(original),
     )
 

@@ -136,7 +136,7 @@ def went_well(postfix: PrivatePostfix) -> bool:
     """Say so if anything is not as this demonstration promises."""
     got = sorted(to for each in postfix.deliveries() for to in each.recipients)
     records = reading.records(str(postfix.store), ARCHIVE).values()
-    became = [each.results.word for each in records]
+    became = [each.results.overall_kind for each in records]
     well = became == ["delivered", "delivered"] and got == EXPECTED
     if not well:
         say(

@@ -180,36 +180,36 @@ from postfix_archive.back import patience  # noqa: E402
 from postfix_archive.core import capsule  # noqa: E402
 from postfix_archive.front import pipe, through  # noqa: E402
 
-kept = through._kept
-patience.PAUSE = 0  # the next message is to die too
+kept = through._archive_in_child
+patience.SLOW_STORE_PAUSE = 0  # the next message is to die too
 
 
 def dying(told, settings, keys):
     """Put a copy into the store, aside, and die over it."""
-    sealed = capsule.unsent(marshal.loads(told)[1]).envelope
+    sealed = capsule.from_fields(marshal.loads(told)[1]).envelope
     fault.begin("aside", sealed.queue_id.decode())
     return kept(told, settings, keys)
 
 
-through._kept = dying
+through._archive_in_child = dying
 words = [os.fsencode(each) for each in sys.argv[1:]]
 if name == "archive-lmtp":
     from postfix_archive.front import lmtp, stamp_filter
 
-    stamping = stamp_filter.door
+    stamping = stamp_filter.filter_message
 
     def begun(run):
         """Begin to count when a message is whole."""
         fault.begin(name, run.macros[b"queue-id"].decode())
         return stamping(run)
 
-    stamp_filter.door = begun
+    stamp_filter.filter_message = begun
     sys.exit(lmtp.main(words))
 fault.begin(name, sys.argv[sys.argv.index("--queue-id") + 1])
 if name == "archive-stamp":
-    from postfix_archive.front.stamp_filter import door
+    from postfix_archive.front.stamp_filter import filter_message as process
 else:
-    from postfix_archive.front.archive_transport import door
-code = pipe.main(door, words)
+    from postfix_archive.front.archive_transport import archive_capsule as process
+code = pipe.main(process, words)
 fault.end("exit")
 sys.exit(code)

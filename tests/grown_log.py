@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
-from postfix_archive.core.queueid import DIGITS
+from postfix_archive.core.queueid import LONG_ID_DIGITS
 
 LONG_ID = rb"\b4[0-9B-DF-HJ-NP-TV-Zb-df-hj-np-tv-z]{9,13}z[0-9A-Za-z]{1,14}\b"
 ARCHIVE_ID = rb"\b\d{8}-[0-9a-f]{40}\b"
@@ -77,8 +77,8 @@ class Grown:
             return b"%s-%040x" % (name[:8], unique)
         digits = bytearray()
         for _ in range(9):
-            unique, digit = divmod(unique, len(DIGITS))
-            digits.append(DIGITS[digit])
+            unique, digit = divmod(unique, len(LONG_ID_DIGITS))
+            digits.append(LONG_ID_DIGITS[digit])
         return b"4" + bytes(reversed(digits)) + name[name.rindex(b"z") :]
 
 

@@ -47,7 +47,7 @@ def queued(postfix: PrivatePostfix, queue_id: str) -> bytes:
 def capsule_of(postfix: PrivatePostfix, queue_id: str) -> bytes:
     """Return a capsule that waits in the queue, with its plain body; LF line ends."""
     found = queued(postfix, queue_id)
-    plain = b"".join(packing.unpacked([found.replace(b"\n", b"\r\n")]))
+    plain = b"".join(packing.unpack([found.replace(b"\n", b"\r\n")]))
     return plain.replace(b"\r\n", b"\n")
 
 
@@ -98,7 +98,7 @@ def original_of(postfix: PrivatePostfix, record: Record) -> bytes:
     """Return the original in the store; it has the SHA-256 that the journal says."""
     original = b"".join(reading.original(str(postfix.store), record))
     digest = hashlib.sha256(original).hexdigest()
-    assert digest == record.events[0]["sha256"] == record.envelope.digest
+    assert digest == record.events[0]["sha256"] == record.envelope.sha256
     return original
 
 

@@ -16,22 +16,22 @@ from postfix_archive.core.errors import ALARM, ArchiveError
 
 
 @contextlib.contextmanager
-def as_owner(folder: str) -> Iterator[None]:
+def as_owner(directory: str) -> Iterator[None]:
     """Set effective user and group to those of the directory's owner, if root.
 
     Raises StoreFailed if the directory does not exist.
     """
     try:
-        owner = os.stat(folder)
-    except OSError as problem:
-        raise files.failed(folder, problem) from problem
+        stat = os.stat(directory)
+    except OSError as error:
+        raise files.store_error(directory, error) from error
     if os.geteuid():
         yield
         return
     groups = os.getgroups()
     os.setgroups([])
-    os.setegid(owner.st_gid)
-    os.seteuid(owner.st_uid)
+    os.setegid(stat.st_gid)
+    os.seteuid(stat.st_uid)
     try:
         yield
     finally:
@@ -40,7 +40,7 @@ def as_owner(folder: str) -> Iterator[None]:
         os.setgroups(groups)
 
 
-def lock(path: str) -> int:
+def try_lock(path: str) -> int:
     """Lock a file; return the descriptor, -1 if another process holds the lock.
 
     Raises StoreFailed. The kernel releases the lock when the process ends.
@@ -48,8 +48,8 @@ def lock(path: str) -> int:
     flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
     try:
         descriptor = os.open(path, flags, files.DRAFT_MODE)
-    except OSError as problem:
-        raise files.failed(path, problem) from problem
+    except OSError as error:
+        raise files.store_error(path, error) from error
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
@@ -58,16 +58,16 @@ def lock(path: str) -> int:
     return descriptor
 
 
-def note(folder: str, name: str) -> None:
+def touch(directory: str, name: str) -> None:
     """Set the mtime of a file to now, as the directory's owner; errors are ignored."""
-    with contextlib.suppress(ArchiveError, OSError), as_owner(folder):
+    with contextlib.suppress(ArchiveError, OSError), as_owner(directory):
         flags = os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
-        os.close(os.open(f"{folder}/{name}", flags, files.DRAFT_MODE))
-        os.utime(f"{folder}/{name}", follow_symlinks=False)
+        os.close(os.open(f"{directory}/{name}", flags, files.DRAFT_MODE))
+        os.utime(f"{directory}/{name}", follow_symlinks=False)
 
 
-def log(directory: str, tag: str, text: str) -> None:
+def log_alarm(directory: str, tag: str, text: str) -> None:
     """Write an alarm to Postfix's log with postlog(1); errors are ignored."""
     with contextlib.suppress(ArchiveError):
-        words = ("-t", tag, "-p", "warn", f"{ALARM} {text}")
-        postconf.run(directory, "postlog", *words)
+        arguments = ("-t", tag, "-p", "warn", f"{ALARM} {text}")
+        postconf.run(directory, "postlog", *arguments)

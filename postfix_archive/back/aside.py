@@ -14,150 +14,157 @@ import posix as os
 from _socket import AF_UNIX, SOCK_DGRAM, socket, socketpair
 from errno import EADDRINUSE
 
-from postfix_archive.core.errors import NotAtOnce, TooLate
+from postfix_archive.core.errors import WriteThroughFailed, WriteThroughTimeout
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-DONE, FAILED = b"+", b"-"
-LENGTH = 8  # bytes of the length before each message, big-endian
-BLOCK = 1 << 16
-FILES = 1 << 16  # descriptors: more than a transport has open
+SUCCESS, FAILURE = b"+", b"-"
+LENGTH_SIZE = 8  # bytes of the length before each message, big-endian
+RECEIVE_SIZE = 1 << 16
+DESCRIPTOR_LIMIT = 1 << 16  # descriptors: more than a transport has open
 # Children of one user: more than a usual host has transport processes at a time (10 in
 # pipe mode, 20 workers an archive). Each child has about 10 MB of its own.
-MOST = 64
-BEGUN: list[int] = []  # process ids of children that are not reaped yet
+PROCESS_LIMIT = 64
+CHILD_PIDS: list[int] = []  # process ids of children that are not reaped yet
 
 
-class Mate:
+class ChildProcess:
     """Calls a function in a child process, which is forked at the first call.
 
     The child ends with its parent. After a timeout it is abandoned, and the next call
     forks another.
     """
 
-    __slots__ = ("_peer", "_work")
+    __slots__ = ("_connection", "_function")
 
-    def __init__(self, work: Callable[[bytes], str]) -> None:
-        self._work = work
-        self._peer: socket | None = None
+    def __init__(self, function: Callable[[bytes], str]) -> None:
+        self._function = function
+        self._connection: socket | None = None
 
-    def done(self, told: bytes, seconds: int) -> str:
+    def call(self, payload: bytes, timeout: int) -> str:
         """Call the function with payload; return its result.
 
         Raises WriteThroughFailed, with the reason, if the call fails, and
         WriteThroughTimeout if it takes longer than timeout seconds.
         """
         try:
-            peer, self._peer = self._peer or _begun(self._work), None
-            peer.settimeout(seconds)
-            _say(peer, told)
-            said = _heard(peer)
+            connection, self._connection = (
+                self._connection or _fork_child(self._function),
+                None,
+            )
+            connection.settimeout(timeout)
+            _send(connection, payload)
+            reply = _receive(connection)
         except TimeoutError:
-            raise TooLate(f"not done within {seconds} s") from None
-        except OSError as problem:
-            raise NotAtOnce(f"child process failed: {problem}") from problem
-        if not said:
-            raise NotAtOnce("child process ended without a result")
-        self._peer = peer
-        text = said[1:].decode("utf-8", "replace")
-        if not said.startswith(DONE):
-            raise NotAtOnce(text)
-        return text
+            raise WriteThroughTimeout(f"not done within {timeout} s") from None
+        except OSError as error:
+            raise WriteThroughFailed(f"child process failed: {error}") from error
+        if not reply:
+            raise WriteThroughFailed("child process ended without a result")
+        self._connection = connection
+        result = reply[1:].decode("utf-8", "replace")
+        if not reply.startswith(SUCCESS):
+            raise WriteThroughFailed(result)
+        return result
 
 
-def _begun(work: Callable[[bytes], str]) -> socket:
+def _fork_child(function: Callable[[bytes], str]) -> socket:
     """Fork; return the socket that is connected to the child."""
-    _forget_ended()
-    name = _named()
+    _reap_children()
+    name_socket = _bind_free_name()
     try:
-        mine, theirs = socketpair()
-        process = os.fork()
-        if not process:
-            _serve(work, theirs, name)
-        BEGUN.append(process)
-        theirs.close()
-        return mine
+        parent_socket, child_socket = socketpair()
+        pid = os.fork()
+        if not pid:
+            _serve(function, child_socket, name_socket)
+        CHILD_PIDS.append(pid)
+        child_socket.close()
+        return parent_socket
     finally:
-        name.close()
+        name_socket.close()
 
 
-def _forget_ended() -> None:
+def _reap_children() -> None:
     """Reap the children that have ended, without waiting.
 
     SIGCHLD is not set to SIG_IGN: that would lose the exit status of every other child
     of the program.
     """
-    for each in BEGUN.copy():
+    for pid in CHILD_PIDS.copy():
         try:
-            ended, _ = os.waitpid(each, os.WNOHANG)
+            reaped, _ = os.waitpid(pid, os.WNOHANG)
         except ChildProcessError:
-            ended = each
-        if ended:
-            BEGUN.remove(each)
+            reaped = pid
+        if reaped:
+            CHILD_PIDS.remove(pid)
 
 
-def _named() -> socket:
+def _bind_free_name() -> socket:
     """Return a socket bound to a free name; the child holds it until it ends."""
-    name = socket(AF_UNIX, SOCK_DGRAM)
-    for each in range(os.getpid(), os.getpid() + MOST):
+    name_socket = socket(AF_UNIX, SOCK_DGRAM)
+    for number in range(os.getpid(), os.getpid() + PROCESS_LIMIT):
         try:
-            name.bind(b"\0postfix-archive.%d.%d" % (os.geteuid(), each % MOST))
-            return name
-        except OSError as problem:
-            if problem.errno != EADDRINUSE:
-                return name  # a system without the abstract namespace: no limit
-    name.close()
-    raise NotAtOnce(f"{MOST} processes wait for the store")
+            name_socket.bind(
+                b"\0postfix-archive.%d.%d" % (os.geteuid(), number % PROCESS_LIMIT)
+            )
+            return name_socket
+        except OSError as error:
+            if error.errno != EADDRINUSE:
+                return name_socket  # a system without the abstract namespace: no limit
+    name_socket.close()
+    raise WriteThroughFailed(f"{PROCESS_LIMIT} processes wait for the store")
 
 
-def _serve(work: Callable[[bytes], str], peer: socket, name: socket) -> None:
+def _serve(
+    function: Callable[[bytes], str], connection: socket, name_socket: socket
+) -> None:
     """Serve calls until the parent has closed its socket; never returns.
 
     Closes all inherited descriptors first, since the client and Postfix wait for theirs
     to be closed.
     """
     try:
-        _let_go(peer.fileno(), name.fileno())
-        while told := _heard(peer):
+        _close_descriptors(connection.fileno(), name_socket.fileno())
+        while payload := _receive(connection):
             try:
-                said = DONE + work(told).encode("utf-8", "replace")
-            except Exception as problem:
-                said = FAILED + f"{type(problem).__name__}: {problem}".encode()
-            _say(peer, said)
+                reply = SUCCESS + function(payload).encode("utf-8", "replace")
+            except Exception as error:
+                reply = FAILURE + f"{type(error).__name__}: {error}".encode()
+            _send(connection, reply)
     finally:
         os._exit(0)
 
 
-def _let_go(*kept: int) -> None:
+def _close_descriptors(*kept_descriptors: int) -> None:
     """Close all descriptors but these; connect the first three to /dev/null."""
-    nowhere = os.open("/dev/null", os.O_RDWR)
-    for each in range(3):
-        os.dup2(nowhere, each)
-    begin = 3
-    for each in sorted(kept):
-        os.closerange(begin, each)
-        begin = each + 1
-    os.closerange(begin, FILES)
+    dev_null = os.open("/dev/null", os.O_RDWR)
+    for descriptor in range(3):
+        os.dup2(dev_null, descriptor)
+    start = 3
+    for descriptor in sorted(kept_descriptors):
+        os.closerange(start, descriptor)
+        start = descriptor + 1
+    os.closerange(start, DESCRIPTOR_LIMIT)
 
 
-def _say(peer: socket, content: bytes) -> None:
-    peer.sendall(len(content).to_bytes(LENGTH, "big") + content)
+def _send(connection: socket, content: bytes) -> None:
+    connection.sendall(len(content).to_bytes(LENGTH_SIZE, "big") + content)
 
 
-def _heard(peer: socket) -> bytes:
+def _receive(connection: socket) -> bytes:
     """Return one message from the peer, b"" if the peer has closed its socket."""
-    length = _bytes(peer, LENGTH)
-    return _bytes(peer, int.from_bytes(length, "big"))
+    length = _receive_bytes(connection, LENGTH_SIZE)
+    return _receive_bytes(connection, int.from_bytes(length, "big"))
 
 
-def _bytes(peer: socket, wanted: int) -> bytes:
-    pieces = []
-    while wanted:
-        piece = peer.recv(min(wanted, BLOCK))
-        if not piece:
+def _receive_bytes(connection: socket, remaining: int) -> bytes:
+    chunks = []
+    while remaining:
+        chunk = connection.recv(min(remaining, RECEIVE_SIZE))
+        if not chunk:
             return b""
-        pieces.append(piece)
-        wanted -= len(piece)
-    return b"".join(pieces)
+        chunks.append(chunk)
+        remaining -= len(chunk)
+    return b"".join(chunks)

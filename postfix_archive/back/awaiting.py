@@ -16,48 +16,50 @@ from dataclasses import replace
 from postfix_archive.back import followed
 from postfix_archive.core import outcome, outcome_report
 from postfix_archive.core.envelope import Envelope
-from postfix_archive.core.errors import OutcomeAwaited
+from postfix_archive.core.errors import OutcomePending
 from postfix_archive.core.outcome import Outcome
-from postfix_archive.core.results import Results
+from postfix_archive.core.results import OutcomeSummary
 from postfix_archive.core.settings import Settings
 
 
-def known(settings: Settings, sealed: Envelope, now: int) -> outcome_report.Became:
+def find_outcomes(
+    settings: Settings, envelope: Envelope, now: int
+) -> outcome_report.KnownOutcomes:
     """Return the outcomes of the recipients, empty if the waiting time is over.
 
-    now is Unix time. Raises OutcomeAwaited while they are unknown and there is time
+    now is Unix time. Raises OutcomePending while they are unknown and there is time
     left: at most half of archive_rescue_after, so that rescue never takes the copy
     first.
     """
-    told = _early(settings.archive_fallback_directory, sealed.archive_id)
-    found = Results()
-    found.capture(sealed, counts=True)
-    queue_id = sealed.queue_id.decode("ascii", "replace")
-    for recipient_outcome in told:
-        found.became(replace(recipient_outcome, of=queue_id))
-    if found.is_settled:
-        return outcome_report.became(found)
+    outcomes = _early_outcomes(settings.archive_fallback_directory, envelope.archive_id)
+    results = OutcomeSummary()
+    results.add_capture(envelope, is_counted=True)
+    queue_id = envelope.queue_id.decode("ascii", "replace")
+    for recipient_outcome in outcomes:
+        results.add(replace(recipient_outcome, capture_queue_id=queue_id))
+    if results.is_settled:
+        return outcome_report.known_outcomes(results)
     limit = min(settings.archive_wait_for_outcome, settings.archive_rescue_after // 2)
-    if sealed.arrival is None or sealed.incomplete or not sealed.recipients:
-        return outcome_report.Became()
-    if now - sealed.arrival < limit:
-        raise OutcomeAwaited(
-            f"{sealed.archive_id}: archive copy waits up to {limit} s for the outcome"
+    if envelope.arrival is None or envelope.is_incomplete or not envelope.recipients:
+        return outcome_report.KnownOutcomes()
+    if now - envelope.arrival < limit:
+        raise OutcomePending(
+            f"{envelope.archive_id}: archive copy waits up to {limit} s for the outcome"
             " (archive_wait_for_outcome)"
         )
-    return outcome_report.Became()
+    return outcome_report.KnownOutcomes()
 
 
-def _early(folder: str, archive_id: str) -> list[Outcome]:
+def _early_outcomes(directory: str, archive_id: str) -> list[Outcome]:
     """Return the outcomes of a message that is not stored yet, [] if not all are known.
 
     An unreadable database counts as empty.
     """
-    place = f"file:{urllib.parse.quote(f'{folder}/{followed.NAME}')}?mode=ro"
+    uri = f"file:{urllib.parse.quote(f'{directory}/{followed.DATABASE_NAME}')}?mode=ro"
     try:
-        with contextlib.closing(sqlite3.connect(place, uri=True)) as base:
+        with contextlib.closing(sqlite3.connect(uri, uri=True)) as database:
             query = "SELECT outcomes FROM early WHERE id = ?"
-            found = base.execute(query, (archive_id,)).fetchone()
+            row = database.execute(query, (archive_id,)).fetchone()
     except sqlite3.Error:
         return []
-    return [outcome.from_event(each) for each in json.loads(found[0])] if found else []
+    return [outcome.from_event(each) for each in json.loads(row[0])] if row else []

@@ -24,10 +24,10 @@ import sys
 from importlib.util import MAGIC_NUMBER
 
 PACKAGE = "postfix_archive"
-FOLDER = "bundles"
+DIRECTORY = "bundles"
 # What each program needs for every message. Imports within functions are not followed;
 # where they are usual, name them here.
-DOORS = {
+PROGRAMS = {
     "archive-stamp": ("front.pipe", "front.stamp_filter", "front.through"),
     "archive": ("front.pipe", "front.archive_transport"),
 }
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     Module = tuple[str, str, int, int, CodeType]
 
 
-class Plain(ast.NodeTransformer):
+class AnnotationRemover(ast.NodeTransformer):
     """Removes annotations, and imports from __future__, from a syntax tree."""
 
     def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
@@ -70,39 +70,40 @@ def make(release: str, final: str = "") -> None:
 
     final is the path at which it will be installed, if another (packages).
     """
-    os.makedirs(f"{release}/{FOLDER}", exist_ok=True)
-    for door, rooms in DOORS.items():
+    os.makedirs(f"{release}/{DIRECTORY}", exist_ok=True)
+    for program, names in PROGRAMS.items():
         modules = [
-            _module(each, release, final or release) for each in needed(rooms, release)
+            _compile_module(each, release, final or release)
+            for each in required_modules(names, release)
         ]
-        with open(f"{release}/{FOLDER}/{door}", "wb") as opened:
-            opened.write(MAGIC_NUMBER + marshal.dumps(modules))
-            opened.flush()
-            os.fsync(opened.fileno())
+        with open(f"{release}/{DIRECTORY}/{program}", "wb") as file:
+            file.write(MAGIC_NUMBER + marshal.dumps(modules))
+            file.flush()
+            os.fsync(file.fileno())
 
 
-def needed(rooms: tuple[str, ...], release: str) -> list[str]:
+def required_modules(names: tuple[str, ...], release: str) -> list[str]:
     """Return these modules and all that they import at module level, in import order.
 
     names are relative to the package.
     """
-    found: dict[str, None] = {}
-    for room in rooms:
-        _follow(f"{PACKAGE}.{room}", release, found)
-    return list(found)
+    modules: dict[str, None] = {}
+    for name in names:
+        _add_with_imports(f"{PACKAGE}.{name}", release, modules)
+    return list(modules)
 
 
-def _follow(name: str, release: str, found: dict[str, None]) -> None:
-    place = f"{release}/{_place(name, release)}"
+def _add_with_imports(name: str, release: str, modules: dict[str, None]) -> None:
+    path = f"{release}/{_source_path(name, release)}"
     # A name that is no module is an attribute of one.
-    if name in found or not os.path.exists(place):
+    if name in modules or not os.path.exists(path):
         return
-    above = name.rpartition(".")[0]
-    if above:
-        _follow(above, release, found)
-    for each in _imports(_tree(place)):
-        _follow(each, release, found)
-    found[name] = None
+    parent = name.rpartition(".")[0]
+    if parent:
+        _add_with_imports(parent, release, modules)
+    for each in _imports(_parse(path)):
+        _add_with_imports(each, release, modules)
+    modules[name] = None
 
 
 def _imports(tree: ast.Module) -> Iterator[str]:
@@ -114,23 +115,25 @@ def _imports(tree: ast.Module) -> Iterator[str]:
                 yield from (f"{node.module}.{each.name}" for each in node.names)
 
 
-def _module(name: str, release: str, final: str) -> Module:
-    place = _place(name, release)
-    told = os.stat(f"{release}/{place}")
-    tree = ast.fix_missing_locations(Plain().visit(_tree(f"{release}/{place}")))
-    code = compile(tree, f"{final}/{place}", "exec", dont_inherit=True, optimize=2)
-    return name, place, told.st_size, int(told.st_mtime), code
+def _compile_module(name: str, release: str, final: str) -> Module:
+    path = _source_path(name, release)
+    stat = os.stat(f"{release}/{path}")
+    tree = ast.fix_missing_locations(
+        AnnotationRemover().visit(_parse(f"{release}/{path}"))
+    )
+    code = compile(tree, f"{final}/{path}", "exec", dont_inherit=True, optimize=2)
+    return name, path, stat.st_size, int(stat.st_mtime), code
 
 
-def _place(name: str, release: str) -> str:
+def _source_path(name: str, release: str) -> str:
     """Return the source file of a module, relative to the release."""
     path = name.replace(".", "/")
     return f"{path}/__init__.py" if os.path.isdir(f"{release}/{path}") else f"{path}.py"
 
 
-def _tree(path: str) -> ast.Module:
-    with open(path, "rb") as opened:
-        return ast.parse(opened.read(), path)
+def _parse(path: str) -> ast.Module:
+    with open(path, "rb") as file:
+        return ast.parse(file.read(), path)
 
 
 if __name__ == "__main__":

@@ -13,8 +13,8 @@ from postfix_archive.core import keyring, settings
 from postfix_archive.core.errors import (
     KeyMissing,
     KeyUnreadable,
+    SettingInvalid,
     SettingsUnreadable,
-    SettingWrong,
 )
 
 TYPE_CHECKING = False
@@ -22,76 +22,78 @@ if TYPE_CHECKING:
     from postfix_archive.core.keyring import Keyring
     from postfix_archive.core.settings import Settings
 
-NAME = "archive.cf"
-DIRECTORY = "/etc/postfix"  # default of config_directory in postconf(5)
+FILE_NAME = "archive.cf"
+DEFAULT_CONFIG_DIRECTORY = "/etc/postfix"  # default of config_directory in postconf(5)
 
 
-def directory(given: str | None) -> str:
+def find_config_directory(option: str | None) -> str:
     """Return the configuration directory: option, MAIL_CONFIG, or the default."""
-    return given or path(os.environ.get(b"MAIL_CONFIG", b"")) or DIRECTORY
+    return (
+        option
+        or decode_path(os.environ.get(b"MAIL_CONFIG", b""))
+        or DEFAULT_CONFIG_DIRECTORY
+    )
 
 
-def path(raw: bytes) -> str:
+def decode_path(raw: bytes) -> str:
     """Decode a path as os.fsdecode() does, without the cost of importing os."""
     return raw.decode(sys.getfilesystemencoding(), sys.getfilesystemencodeerrors())
 
 
-def load(config_directory: str, place: str = "") -> Settings:
+def load(config_directory: str, path: str = "") -> Settings:
     """Return the settings; without archive.cf all settings have their defaults.
 
-    path is another file to read instead. Raises SettingsUnreadable and SettingWrong.
+    path is another file to read instead. Raises SettingsUnreadable and SettingInvalid.
     """
-    place = place or f"{config_directory}/{NAME}"
+    path = path or f"{config_directory}/{FILE_NAME}"
     try:
-        text = _text(place)
+        text = _read_text(path)
     except FileNotFoundError:
         text = ""
-    except (OSError, UnicodeDecodeError) as problem:
+    except (OSError, UnicodeDecodeError) as error:
         raise SettingsUnreadable(
-            f"{place} cannot be read: {problem}; make it readable for the user of the"
+            f"{path} cannot be read: {error}; make it readable for the user of the"
             " archive services in master.cf"
-        ) from problem
+        ) from error
     return settings.parse(
         text,
-        place=place,
+        path=path,
         config_directory=config_directory,
         myhostname=os.uname().nodename,
     )
 
 
-def keys(found: Settings) -> Keyring:
+def load_keys(archive_settings: Settings) -> Keyring:
     """Return the site keys. Raises KeyMissing and KeyUnreadable."""
-    place = found.archive_key_file
+    path = archive_settings.archive_key_file
     try:
-        return keyring.parse(_text(place), place=place)
+        return keyring.parse(_read_text(path), path=path)
     except FileNotFoundError:
-        raise KeyMissing(
-            f"{place} is missing: run postfix-archive key create"
-        ) from None
-    except (OSError, UnicodeDecodeError) as problem:
+        raise KeyMissing(f"{path} is missing: run postfix-archive key create") from None
+    except (OSError, UnicodeDecodeError) as error:
         raise KeyUnreadable(
-            f"{place} cannot be read: {_reason(problem)}; its owner must be the user of"
-            " the archive services in master.cf"
+            f"{path} cannot be read: {_error_text(error)}; its owner must be the user"
+            " of the archive services in master.cf"
         ) from None
 
 
-def user_id(found: Settings) -> int:
+def mail_owner_uid(archive_settings: Settings) -> int:
     """Return the user id of mail_owner, as whom pickup(8) requeues mail."""
     from pwd import getpwnam
 
     try:
-        return getpwnam(found.mail_owner).pw_uid
+        return getpwnam(archive_settings.mail_owner).pw_uid
     except KeyError:
-        raise SettingWrong(
-            f"{found.config_directory}/{NAME}: mail_owner = {found.mail_owner}: no such"
-            " user; use the value from main.cf"
+        raise SettingInvalid(
+            f"{archive_settings.config_directory}/{FILE_NAME}: mail_owner ="
+            f" {archive_settings.mail_owner}: no such user; use the value from main.cf"
         ) from None
 
 
-def _text(place: str) -> str:
-    with open(place, encoding="utf-8") as opened:
-        return opened.read()
+def _read_text(path: str) -> str:
+    with open(path, encoding="utf-8") as file:
+        return file.read()
 
 
-def _reason(problem: Exception) -> str:
-    return getattr(problem, "strerror", None) or type(problem).__name__
+def _error_text(error: Exception) -> str:
+    return getattr(error, "strerror", None) or type(error).__name__

@@ -32,46 +32,46 @@ def digests(contents: Contents) -> dict[str, str]:
     return {name: hashlib.sha256(text).hexdigest() for name, text in contents.items()}
 
 
-def changed(before: Contents, changes: Iterable[Change]) -> Contents:
+def apply_changes(before: Contents, changes: Iterable[Change]) -> Contents:
     """Return both files with the changes applied, edited in a private directory."""
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as directory:
         for name, content in before.items():
-            Path(folder, name).write_bytes(content)
-        for each in changes:
-            make(folder, each)
-        return read(folder)
+            Path(directory, name).write_bytes(content)
+        for change in changes:
+            apply_change(directory, change)
+        return read(directory)
 
 
-def put(directory: Path | str, after: Contents, before: Contents) -> None:
+def replace_files(directory: Path | str, after: Contents, before: Contents) -> None:
     """Replace both files durably; raises InstallFailed if they differ from before."""
-    now = read(directory)
+    current = read(directory)
     for name in FILES:
-        if now[name] != before[name]:
+        if current[name] != before[name]:
             raise InstallFailed(
                 f"{directory}/{name}: changed by another process during this run; run"
                 " it again"
             )
     for name in FILES:
-        rewrite(Path(directory, name), after[name])
+        replace_content(Path(directory, name), after[name])
 
 
-def put_back(kept: Path, path: Path) -> None:
+def copy_file(source: Path, target: Path) -> None:
     """Copy a file over another, atomically and durably, with mode, owner and times."""
-    draft = _draft(path)
-    shutil.copy2(kept, draft)
-    status = kept.stat()
-    os.chown(draft, status.st_uid, status.st_gid)
-    _finish(draft, path)
+    draft = _draft_path(target)
+    shutil.copy2(source, draft)
+    stat = source.stat()
+    os.chown(draft, stat.st_uid, stat.st_gid)
+    _rename_draft(draft, target)
 
 
-def make(directory: str, change: Change) -> None:
+def apply_change(directory: str, change: Change) -> None:
     """Apply one change with postconf(1)."""
-    if change.where == "main":
+    if change.kind == "main":
         if change.after is None:
             postconf.remove_main(directory, change.name)
         else:
             postconf.set_main(directory, change.name, change.after)
-    elif change.where == "service":
+    elif change.kind == "service":
         if change.after is None:
             postconf.remove_service(directory, change.name)
         else:
@@ -84,38 +84,38 @@ def make(directory: str, change: Change) -> None:
             postconf.set_option(directory, key, option, change.after)
 
 
-def sweep(directory: Path | str) -> None:
+def remove_drafts(directory: Path | str) -> None:
     """Remove the drafts that a killed installer has left."""
-    for name in (*FILES, config.NAME):
-        _draft(Path(directory, name)).unlink(missing_ok=True)
+    for name in (*FILES, config.FILE_NAME):
+        _draft_path(Path(directory, name)).unlink(missing_ok=True)
 
 
-def rewrite(path: Path, content: bytes) -> None:
+def replace_content(path: Path, content: bytes) -> None:
     """Replace a file's content durably; mode, owner and extended attributes stay.
 
     A new file gets mode 0644.
     """
-    there = path.stat() if path.exists() else None
-    if there and path.read_bytes() == content:
+    stat = path.stat() if path.exists() else None
+    if stat and path.read_bytes() == content:
         return
-    draft = _draft(path)
+    draft = _draft_path(path)
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with open(descriptor, "wb") as opened:
-        opened.write(content)
-    if there:
-        os.chown(draft, there.st_uid, there.st_gid)
+    with open(descriptor, "wb") as file:
+        file.write(content)
+    if stat:
+        os.chown(draft, stat.st_uid, stat.st_gid)
         shutil.copystat(path, draft)
         os.utime(draft)
     else:
         draft.chmod(0o644)
-    _finish(draft, path)
+    _rename_draft(draft, path)
 
 
-def _draft(path: Path) -> Path:
+def _draft_path(path: Path) -> Path:
     return path.with_name(f".{path.name}.draft")
 
 
-def _finish(draft: Path, path: Path) -> None:
-    program.sync(draft)
+def _rename_draft(draft: Path, path: Path) -> None:
+    program.sync_path(draft)
     draft.replace(path)
-    program.sync(path.parent)
+    program.sync_path(path.parent)

@@ -8,13 +8,13 @@ A failure is retried.
 from __future__ import annotations
 
 from postfix_archive.back import config, reading, settling
-from postfix_archive.back.followed import Followed
+from postfix_archive.back.followed import FollowerState
 from postfix_archive.core.errors import (
-    HandBackRefused,
-    HandBackUnreachable,
     JournalFailed,
     KeyMissing,
     KeyUnreadable,
+    PostfixRefused,
+    PostfixUnreachable,
     RecordDamaged,
     StoreFailed,
 )
@@ -22,65 +22,67 @@ from postfix_archive.core.keyring import Keyring
 from postfix_archive.core.record import Record
 from postfix_archive.core.settings import Settings
 
-PAUSE = 60  # seconds between two attempts after a failure
-ENOUGH = 20  # failures after which the store counts as down
+RETRY_SECONDS = 60  # seconds between two attempts after a failure
+MAX_STORE_FAILURES = 20  # failures after which the store counts as down
 
 
-class Due:
+class ReportQueue:
     """The outcome reports that are due.
 
     ``delay_warning`` says why some are not stored or mailed yet, ``damage_warnings``
     which records can have none; one line each.
     """
 
-    def __init__(self, settings: Settings, state: Followed) -> None:
+    def __init__(self, settings: Settings, state: FollowerState) -> None:
         """Begin."""
         self._settings = settings
         self._state = state
-        self.waits = ""
-        self.damaged: list[str] = []
-        self._again_at = 0
+        self.delay_warning = ""
+        self.damage_warnings: list[str] = []
+        self._retry_at = 0
 
-    def keep(self, now: int) -> None:
+    def process(self, now: int) -> None:
         """Store and mail what is due; now is Unix time. What fails stays due.
 
         A missing or damaged archive copy delays no report but its own.
         """
-        if self.waits and now < self._again_at:
+        if self.delay_warning and now < self._retry_at:
             return
-        self.waits = ""
-        self._again_at = now + PAUSE
+        self.delay_warning = ""
+        self._retry_at = now + RETRY_SECONDS
         try:
-            keys = config.keys(self._settings)
-        except (KeyMissing, KeyUnreadable) as problem:
-            self.waits = f"outcome reports delayed: {problem}"
+            keys = config.load_keys(self._settings)
+        except (KeyMissing, KeyUnreadable) as error:
+            self.delay_warning = f"outcome reports delayed: {error}"
             return
         failures = 0
-        for archive, record_id in self._state.due():
+        for archive, record_id in self._state.due_reports():
             try:
-                self._settle(archive, record_id, keys, now)
-            except (HandBackUnreachable, HandBackRefused) as problem:
-                self.waits = f"outcome reports not mailed yet: {problem}"
+                self._process_record(archive, record_id, keys, now)
+            except (PostfixUnreachable, PostfixRefused) as error:
+                self.delay_warning = f"outcome reports not mailed yet: {error}"
                 return
-            except (StoreFailed, JournalFailed) as problem:
-                self.waits = f"outcome reports delayed: {problem}"
+            except (StoreFailed, JournalFailed) as error:
+                self.delay_warning = f"outcome reports delayed: {error}"
                 failures += 1
-                if failures == ENOUGH:
+                if failures == MAX_STORE_FAILURES:
                     return
                 continue
-            except RecordDamaged as problem:
-                self.damaged.append(str(problem))
-            self._state.reported(archive, record_id)
+            except RecordDamaged as error:
+                self.damage_warnings.append(str(error))
+            self._state.remove_due_report(archive, record_id)
 
-    def _settle(self, archive: str, record_id: str, keys: Keyring, now: int) -> None:
-        kept = self._record(archive, record_id)
-        if kept is not None:
-            settling.settle(self._settings, keys, archive, kept, now)
+    def _process_record(
+        self, archive: str, record_id: str, keys: Keyring, now: int
+    ) -> None:
+        record = self._read_record(archive, record_id)
+        if record is not None:
+            settling.store_and_mail(self._settings, keys, archive, record, now)
 
-    def _record(self, archive: str, record_id: str) -> Record | None:
-        folder = self._settings.archive_store_directory
-        places = self._state.lines_of(archive, record_id)
-        kept = reading.at(folder, archive, record_id, places)
-        if kept is not None:
-            return kept
-        return reading.some(folder, archive, {record_id}).get(record_id)
+    def _read_record(self, archive: str, record_id: str) -> Record | None:
+        directory = self._settings.archive_store_directory
+        offsets = self._state.journal_offsets(archive, record_id)
+        record = reading.record_at(directory, archive, record_id, offsets)
+        if record is not None:
+            return record
+        return reading.select_records(directory, archive, {record_id}).get(record_id)

@@ -15,65 +15,65 @@ from postfix_archive.back import files
 from postfix_archive.core import trace
 from postfix_archive.core.errors import JournalFailed
 
-SLACK = 3600.0  # seconds; archive_time_limit is 900 s
-NEAR = 1 << 16  # bytes; the search stops here and reads line by line
-BEGINNING = b'{"seq":'
-TIME = b',"time":"'
+CLOCK_SLACK = 3600.0  # seconds; archive_time_limit is 900 s
+LINEAR_SEARCH_SIZE = 1 << 16  # bytes; the search stops here and reads line by line
+LINE_START = b'{"seq":'
+TIME_KEY = b',"time":"'
 
 
-def lines(path: str, begin: float, end: float | None = None) -> Iterator[bytes]:
+def lines_between(path: str, begin: float, end: float | None = None) -> Iterator[bytes]:
     """Yield the lines from begin to end (Unix time), with CLOCK_SLACK on both sides.
 
     end None means no limit. A missing journal has no lines. Raises JournalFailed.
     """
-    first = _stamp(begin - SLACK)
-    last = b"~" if end is None else _stamp(end + SLACK)
+    first_time = _timestamp(begin - CLOCK_SLACK)
+    last_time = b"~" if end is None else _timestamp(end + CLOCK_SLACK)
     try:
-        with os.fdopen(files.opened(path), "rb") as journal:
-            journal.seek(_start(journal, first))
-            for line in journal:
-                time = _time(line)
-                if time > last:
+        with os.fdopen(files.open_regular(path), "rb") as file:
+            file.seek(_find_start(file, first_time))
+            for line in file:
+                time = _line_time(line)
+                if time > last_time:
                     return
-                if time >= first:
+                if time >= first_time:
                     yield line
     except FileNotFoundError:
         return
-    except OSError as problem:
-        raise JournalFailed(f"{path}: {problem.strerror}") from problem
+    except OSError as error:
+        raise JournalFailed(f"{path}: {error.strerror}") from error
 
 
-def _start(journal: IO[bytes], first: bytes) -> int:
+def _find_start(file: IO[bytes], first_time: bytes) -> int:
     """Return the offset of a line such that all lines before it are older."""
-    low, high = 0, os.fstat(journal.fileno()).st_size
-    while high - low > NEAR:
+    low, high = 0, os.fstat(file.fileno()).st_size
+    while high - low > LINEAR_SEARCH_SIZE:
         middle = (low + high) // 2
-        offset, time = _next(journal, middle)
-        if not time or time >= first:
+        offset, time = _next_dated_line(file, middle)
+        if not time or time >= first_time:
             high = middle
         else:
             low = offset
     return low
 
 
-def _next(journal: IO[bytes], offset: int) -> tuple[int, bytes]:
+def _next_dated_line(file: IO[bytes], offset: int) -> tuple[int, bytes]:
     """Return offset and time of the next line with a time; b"" at the end."""
-    journal.seek(offset)
-    journal.readline()
+    file.seek(offset)
+    file.readline()
     while True:
-        begin = journal.tell()
-        line = journal.readline()
-        time = _time(line)
+        begin = file.tell()
+        line = file.readline()
+        time = _line_time(line)
         if time or not line:
             return begin, time
 
 
-def _time(line: bytes) -> bytes:
+def _line_time(line: bytes) -> bytes:
     """Return the time as written in the line, b"" for a torn line."""
-    if not line.startswith(BEGINNING):
+    if not line.startswith(LINE_START):
         return b""
-    return line[:100].partition(TIME)[2].partition(b'"')[0]
+    return line[:100].partition(TIME_KEY)[2].partition(b'"')[0]
 
 
-def _stamp(seconds: float) -> bytes:
-    return trace.timestamp(max(0.0, seconds)).encode()
+def _timestamp(seconds: float) -> bytes:
+    return trace.format_rfc3339(max(0.0, seconds)).encode()

@@ -2,7 +2,7 @@
 
 Used by ``postfix-archive explain``. Compiles the sources with a token for each ARCHIVE
 action into a temporary directory and looks them up with postmap(1); changes none of
-Postfix's own tables. Raises TableWrong, PostfixCommandFailed.
+Postfix's own tables. Raises TableInvalid, PostfixCommandFailed.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from pathlib import Path
 from postfix_archive.back import postconf, tablefile
 from postfix_archive.core import explaining, tables
 from postfix_archive.core.configuration import Configuration, Service
-from postfix_archive.core.errors import TableWrong
-from postfix_archive.core.explaining import Mail, Question
+from postfix_archive.core.errors import TableInvalid
+from postfix_archive.core.explaining import Mail, TableQuery
 from postfix_archive.core.settings import Settings
 
 
@@ -25,74 +25,78 @@ class Reason:
     """A request, and the parameter or table line that makes it."""
 
     place: str
-    what: str  # the key or the header line that matched; "" for a default
+    matched_text: str  # the key or the header line that matched; "" for a default
     archives: tuple[str, ...]
 
 
 @dataclass
-class Sources:
+class CompiledSources:
     """The sources of archive_tables, compiled with tokens to a temporary directory.
 
     lines maps a table to the ARCHIVE line of each token. All three mappings have the
     type:path of the compiled table that main.cf names as key.
     """
 
-    directory: str
-    folder: Path
-    asked: dict[str, dict[bytes, tuple[int, tuple[str, ...]]]] = field(
+    config_directory: str
+    temporary_directory: Path
+    lines: dict[str, dict[bytes, tuple[int, tuple[str, ...]]]] = field(
         default_factory=dict
     )
     copies: dict[str, str] = field(default_factory=dict)  # native type:path -> copy
-    sources: dict[str, str] = field(default_factory=dict)  # native type:path -> source
+    source_paths: dict[str, str] = field(
+        default_factory=dict
+    )  # native type:path -> source
 
-    def add(self, kind: str, source: str) -> None:
-        """Compile one source with tokens; raises TableWrong."""
-        content = _content(source)
-        made = tables.marked(content, kind=kind, place=source)
-        copy = self.folder / str(len(self.copies))
-        copy.write_bytes(made.native)
-        native = f"{kind}:{source.removesuffix(tablefile.SOURCE)}"
-        self.copies[native] = f"{kind}:{copy}"
-        self.sources[native] = source
-        if kind in tablefile.DATABASES:
-            postconf.index(self.directory, self.copies[native])
-        self.asked[native] = {
-            tables.token(each.number): (each.number, each.archives)
-            for each in made.asked
+    def add(self, table_type: str, source_path: str) -> None:
+        """Compile one source with tokens; raises TableInvalid."""
+        content = _read(source_path)
+        compiled = tables.compile_with_tokens(
+            content, table_type=table_type, path=source_path
+        )
+        copy = self.temporary_directory / str(len(self.copies))
+        copy.write_bytes(compiled.content)
+        table = f"{table_type}:{source_path.removesuffix(tablefile.SOURCE_SUFFIX)}"
+        self.copies[table] = f"{table_type}:{copy}"
+        self.source_paths[table] = source_path
+        if table_type in tablefile.DATABASE_SUFFIXES:
+            postconf.build_table(self.config_directory, self.copies[table])
+        self.lines[table] = {
+            tables.line_token(each.number): (each.number, each.archives)
+            for each in compiled.archive_lines
         }
 
-    def answers(self, question: Question, content: bytes) -> Iterator[Reason]:
+    def find_matches(self, query: TableQuery, content: bytes) -> Iterator[Reason]:
         """Yield the ARCHIVE lines that match; none for a table without a source."""
-        native = question.lookup.table
-        if native not in self.copies:
+        table = query.lookup.table
+        if table not in self.copies:
             return
-        for key, value in self._said(self.copies[native], question, content):
-            line = self.asked[native].get(value.encode("utf-8", "replace"))
+        for key, value in self._look_up(self.copies[table], query, content):
+            line = self.lines[table].get(value.encode("utf-8", "replace"))
             if line:
                 number, archives = line
-                place = f"{self.sources[native]}, line {number}"
-                yield Reason(place, f"{_said_by(question)}: {key}", archives)
+                place = f"{self.source_paths[table]}, line {number}"
+                yield Reason(place, f"{_check_name(query)}: {key}", archives)
 
-    def _said(
-        self, copy: str, question: Question, content: bytes
+    def _look_up(
+        self, copy: str, query: TableQuery, content: bytes
     ) -> Iterator[tuple[str, str]]:
         """Yield key and result: of the first key found, or of each message line."""
-        if question.flags:
-            arguments = (f"-{question.flags}q", "-", copy)
-            output = postconf.asked(self.directory, content, *arguments)
+        if query.postmap_flags:
+            arguments = (f"-{query.postmap_flags}q", "-", copy)
+            output = postconf.run_postmap(self.config_directory, content, *arguments)
             for line in output.split("\n"):
                 key, _, value = line.rpartition("\t")
                 yield key, value
             return
-        for key in question.keys:
-            value = postconf.lookup(self.directory, copy, key)
+        for key in query.keys:
+            value = postconf.look_up(self.config_directory, copy, key)
             if value:
                 yield key, value
                 return
 
 
-def reasons(
-    found: Configuration,
+def find_reasons(
+    config: Configuration,
     settings: Settings,
     service: Service,
     mail: Mail,
@@ -100,29 +104,29 @@ def reasons(
 ) -> list[Reason]:
     """Return the requests of a message that this service receives.
 
-    Raises TableWrong for a source with a mistake.
+    Raises TableInvalid for a source with a mistake.
     """
-    place, archives = explaining.default(found, service)
+    place, archives = explaining.default_request(config, service)
     all_reasons = []
     if archives or place.endswith(")"):
         all_reasons.append(Reason(place, "", archives))
     with tempfile.TemporaryDirectory() as directory:
-        sources = Sources(found.directory, Path(directory))
-        for kind, path in settings.archive_tables:
-            sources.add(kind, path)
-        for question in explaining.questions(found, service, mail):
-            all_reasons += sources.answers(question, content)
+        sources = CompiledSources(config.directory, Path(directory))
+        for table_type, path in settings.archive_tables:
+            sources.add(table_type, path)
+        for query in explaining.table_queries(config, service, mail):
+            all_reasons += sources.find_matches(query, content)
     return list(dict.fromkeys(all_reasons))
 
 
-def _said_by(question: Question) -> str:
-    return question.lookup.check or question.lookup.parameter
+def _check_name(query: TableQuery) -> str:
+    return query.lookup.check or query.lookup.parameter
 
 
-def _content(path: str) -> bytes:
+def _read(path: str) -> bytes:
     try:
         return Path(path).read_bytes()
-    except OSError as problem:
-        raise TableWrong(
-            f"read {path}: {problem.strerror}; check archive_tables in archive.cf"
-        ) from problem
+    except OSError as error:
+        raise TableInvalid(
+            f"read {path}: {error.strerror}; check archive_tables in archive.cf"
+        ) from error

@@ -13,60 +13,64 @@ from _stat import S_ISDIR, S_ISREG
 
 from postfix_archive.core.errors import StoreFailed
 
-FOLDER_MODE = 0o700
+DIRECTORY_MODE = 0o700
 DRAFT_MODE = 0o600
-KEPT_MODE = 0o400
-_durable: set[str] = set()  # directories that this process knows to be on disk
-LEFT = 3600  # seconds after which a draft of replace() is left over from a crash
+STORED_FILE_MODE = 0o400
+_durable_directories: set[str] = (
+    set()
+)  # directories that this process knows to be on disk
+STALE_DRAFT_AGE = (
+    3600  # seconds after which a draft of replace() is left over from a crash
+)
 
 
 class Draft:
     """A file being written, under a name of its own until it is published."""
 
-    __slots__ = ("_descriptor", "_name", "size")
+    __slots__ = ("_descriptor", "_path", "size")
 
-    def __init__(self, folder: str) -> None:
-        self._name = f"{folder}/{os.getpid()}-{os.urandom(8).hex()}"
+    def __init__(self, directory: str) -> None:
+        self._path = f"{directory}/{os.getpid()}-{os.urandom(8).hex()}"
         flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW
         try:
-            self._descriptor = os.open(self._name, flags, DRAFT_MODE)
-        except OSError as problem:
-            raise failed(self._name, problem) from problem
+            self._descriptor = os.open(self._path, flags, DRAFT_MODE)
+        except OSError as error:
+            raise store_error(self._path, error) from error
         self.size = 0
 
     def write(self, content: bytes) -> None:
         """Append content."""
         try:
             write_all(self._descriptor, content)
-        except OSError as problem:
-            raise failed(self._name, problem) from problem
+        except OSError as error:
+            raise store_error(self._path, error) from error
         self.size += len(content)
 
     def sync(self) -> None:
         """Make the bytes durable."""
         try:
             os.fsync(self._descriptor)
-        except OSError as problem:
-            raise failed(self._name, problem) from problem
+        except OSError as error:
+            raise store_error(self._path, error) from error
 
-    def publish(self, name: str) -> None:
+    def publish(self, path: str) -> None:
         """Link the synced file to name, durably; never replaces an existing file."""
         try:
-            os.link(self._name, name, follow_symlinks=False)
-            sync_folder(above(name))
-        except OSError as problem:
-            raise failed(name, problem) from problem
+            os.link(self._path, path, follow_symlinks=False)
+            sync_directory(parent_directory(path))
+        except OSError as error:
+            raise store_error(path, error) from error
 
     def discard(self) -> None:
         """Close the file and remove the draft's own name; a published name stays."""
         try:
             os.close(self._descriptor)
-            os.unlink(self._name)
+            os.unlink(self._path)
         except OSError:
             pass  # remove_drafts() removes it later
 
 
-def opened(path: str) -> int:
+def open_regular(path: str) -> int:
     """Open a regular file for reading; return the descriptor.
 
     Raises OSError, also for a symlink, a FIFO or another special file.
@@ -83,19 +87,19 @@ def is_file(path: str) -> bool:
     """Tell whether a regular file exists; raises StoreFailed for any other type."""
     mode = _mode(path)
     if mode and not S_ISREG(mode):
-        raise failed(path, OSError(0, "not a regular file"))
+        raise store_error(path, OSError(0, "not a regular file"))
     return bool(mode)
 
 
-def is_folder(path: str) -> bool:
+def is_directory(path: str) -> bool:
     """Tell whether a directory exists; raises StoreFailed for any other type."""
     mode = _mode(path)
     if mode and not S_ISDIR(mode):
-        raise failed(path, OSError(0, "not a directory"))
+        raise store_error(path, OSError(0, "not a directory"))
     return bool(mode)
 
 
-def is_there(path: str) -> bool:
+def exists(path: str) -> bool:
     """Tell whether path exists, also as a dangling symlink."""
     try:
         return bool(os.lstat(path))
@@ -103,7 +107,7 @@ def is_there(path: str) -> bool:
         return False
 
 
-def above(path: str) -> str:
+def parent_directory(path: str) -> str:
     """Return the parent directory of an absolute path."""
     return path.rpartition("/")[0] or "/"
 
@@ -115,35 +119,35 @@ def write_all(descriptor: int, content: bytes) -> None:
         view = view[os.write(descriptor, view) :]
 
 
-def make_folder(path: str) -> None:
+def make_directory(path: str) -> None:
     """Make a directory and its missing parents, mode 0700, durably."""
     try:
-        os.mkdir(path, FOLDER_MODE)
+        os.mkdir(path, DIRECTORY_MODE)
     except FileExistsError:
-        if path in _durable or not _is_new(path, 0):
-            _durable.add(path)
+        if path in _durable_directories or not _has_at_most(path, 0):
+            _durable_directories.add(path)
             return
     except FileNotFoundError:
-        make_folder(above(path))
-        make_folder(path)
+        make_directory(parent_directory(path))
+        make_directory(path)
         return
-    except OSError as problem:
-        raise failed(path, problem) from problem
-    sync_above(path)
+    except OSError as error:
+        raise store_error(path, error) from error
+    sync_parents(path)
 
 
-def sync_above(path: str) -> None:
+def sync_parents(path: str) -> None:
     """Make the name of path durable, and those of parents that may be new as well.
 
     A process may have made them and crashed before it could sync them.
     """
-    parent = above(path)
-    sync_folder(parent)
-    if _is_new(parent, 1):
-        sync_above(parent)
+    parent = parent_directory(path)
+    sync_directory(parent)
+    if _has_at_most(parent, 1):
+        sync_parents(parent)
 
 
-def sync_folder(path: str) -> None:
+def sync_directory(path: str) -> None:
     """Make the names in a directory durable."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -151,17 +155,17 @@ def sync_folder(path: str) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
-    except OSError as problem:
-        raise failed(path, problem) from problem
+    except OSError as error:
+        raise store_error(path, error) from error
 
 
-def _is_new(folder: str, most: int) -> bool:
+def _has_at_most(directory: str, count: int) -> bool:
     """Tell whether a directory has at most so many entries."""
     try:
-        with os.scandir(folder) as names:
-            return sum(1 for _ in zip(names, range(most + 1))) <= most
-    except OSError as problem:
-        raise failed(folder, problem) from problem
+        with os.scandir(directory) as entries:
+            return sum(1 for _ in zip(entries, range(count + 1))) <= count
+    except OSError as error:
+        raise store_error(directory, error) from error
 
 
 def replace(path: str, content: bytes, mode: int) -> None:
@@ -169,9 +173,9 @@ def replace(path: str, content: bytes, mode: int) -> None:
 
     The draft is in the same directory, under an unpredictable name.
     """
-    folder, _, name = path.rpartition("/")
-    draft = f"{folder}/.{name}.{os.urandom(8).hex()}"
-    _sweep_drafts(folder, f".{name}.")
+    directory, _, name = path.rpartition("/")
+    draft = f"{directory}/.{name}.{os.urandom(8).hex()}"
+    _remove_stale_drafts(directory, f".{name}.")
     flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW
     try:
         descriptor = os.open(draft, flags, DRAFT_MODE)
@@ -185,33 +189,36 @@ def replace(path: str, content: bytes, mode: int) -> None:
             raise
         finally:
             os.close(descriptor)
-    except OSError as problem:
-        raise failed(path, problem) from problem
-    sync_folder(folder)
+    except OSError as error:
+        raise store_error(path, error) from error
+    sync_directory(directory)
 
 
-def _sweep_drafts(folder: str, beginning: str) -> None:
+def _remove_stale_drafts(directory: str, prefix: str) -> None:
     """Remove drafts of replace() that are left over from a crash."""
     try:
-        for each in list(os.scandir(folder)):
-            if each.name.startswith(beginning):
-                if each.stat(follow_symlinks=False).st_mtime < time.time() - LEFT:
-                    os.unlink(each.path)
+        for entry in list(os.scandir(directory)):
+            if entry.name.startswith(prefix):
+                if (
+                    entry.stat(follow_symlinks=False).st_mtime
+                    < time.time() - STALE_DRAFT_AGE
+                ):
+                    os.unlink(entry.path)
     except OSError:
         pass  # the next call tries again
 
 
-def sweep(folder: str, before: float) -> int:
+def remove_drafts(directory: str, cutoff: float) -> int:
     """Remove drafts last written before a Unix time; return how many.
 
     Published files are not affected: they have names of their own.
     """
     removed = 0
     try:
-        if is_folder(folder):
-            for each in list(os.scandir(folder)):
-                if each.stat(follow_symlinks=False).st_mtime < before:
-                    os.unlink(each.path)
+        if is_directory(directory):
+            for entry in list(os.scandir(directory)):
+                if entry.stat(follow_symlinks=False).st_mtime < cutoff:
+                    os.unlink(entry.path)
                     removed += 1
     except (OSError, StoreFailed):
         pass  # no such directory, or the next call tries again
@@ -224,12 +231,10 @@ def _mode(path: str) -> int:
         return os.lstat(path).st_mode
     except FileNotFoundError:
         return 0
-    except OSError as problem:
-        raise failed(path, problem) from problem
+    except OSError as error:
+        raise store_error(path, error) from error
 
 
-def failed(path: str, problem: OSError) -> StoreFailed:
+def store_error(path: str, error: OSError) -> StoreFailed:
     """Return the StoreFailed for an OSError: path, reason, what to check."""
-    return StoreFailed(
-        f"{path}: {problem.strerror}; check its file system and its owner"
-    )
+    return StoreFailed(f"{path}: {error.strerror}; check its file system and its owner")

@@ -22,8 +22,8 @@ from postfix_archive.core.errors import StoreFailed
 from postfix_archive.core.outcome import Outcome
 from postfix_archive.core.queuefiles import QueueFiles
 
-NAME = "outcomes.sqlite"
-LOOKED = "followed"  # touched when the log was read to its end
+DATABASE_NAME = "outcomes.sqlite"
+LAST_READ_FILE = "followed"  # touched when the log was read to its end
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS word (name TEXT PRIMARY KEY, value TEXT);
 CREATE TABLE IF NOT EXISTS file (key TEXT PRIMARY KEY, words TEXT);
@@ -46,7 +46,7 @@ CREATE TABLE IF NOT EXISTS due (archive TEXT, id TEXT, PRIMARY KEY (archive, id)
 
 
 @dataclass(frozen=True)
-class Capture:
+class PendingCapture:
     """An archived or supplement event with recipients that are not settled.
 
     ``archive_id`` is that of this capture; the record may have that of an earlier one.
@@ -63,94 +63,94 @@ class Capture:
     recipients: tuple[tuple[str, str], ...]
 
 
-def note(folder: str) -> None:
+def touch_last_read(directory: str) -> None:
     """Record that the log was read to its end; an error is ignored."""
-    acting.note(folder, LOOKED)
+    acting.touch(directory, LAST_READ_FILE)
 
 
-def age(folder: str, now: float) -> float | None:
+def last_read_age(directory: str, now: float) -> float | None:
     """Return how many seconds ago (or ahead) the log was read to its end, or None."""
     try:
-        return abs(now - os.lstat(f"{folder}/{LOOKED}").st_mtime)
+        return abs(now - os.lstat(f"{directory}/{LAST_READ_FILE}").st_mtime)
     except OSError:
         return None
 
 
 # archive, record id, capture queue id, recipient, original, parent, is waiting
-Said = tuple[str, str, str, str, str, str, bool]
+OutcomeKey = tuple[str, str, str, str, str, str, bool]
 
 
-class Followed:
+class FollowerState:
     """The database; all changes are one transaction until commit()."""
 
-    def __init__(self, folder: str) -> None:
+    def __init__(self, directory: str) -> None:
         """Open the database in a directory, or create it. Raises StoreFailed."""
-        self._path = f"{folder}/{NAME}"
+        self._path = f"{directory}/{DATABASE_NAME}"
         try:
-            self._base = self._opened()
-        except sqlite3.OperationalError as problem:  # disk full or not mounted
-            raise StoreFailed(f"{self._path}: {problem}") from problem
+            self._database = self._open()
+        except sqlite3.OperationalError as error:  # disk full or not mounted
+            raise StoreFailed(f"{self._path}: {error}") from error
         except sqlite3.DatabaseError:
-            self._begin_anew()
+            self._recreate()
 
-    def _opened(self) -> sqlite3.Connection:
+    def _open(self) -> sqlite3.Connection:
         if os.path.islink(self._path):
             raise StoreFailed(f"{self._path} is a symlink; remove it")
-        base = sqlite3.connect(self._path)
+        database = sqlite3.connect(self._path)
         try:
-            base.execute("PRAGMA quick_check").fetchone()
-            base.executescript(SCHEMA)
+            database.execute("PRAGMA quick_check").fetchone()
+            database.executescript(SCHEMA)
             os.chmod(self._path, 0o600)
         except (OSError, sqlite3.Error):
-            base.close()
+            database.close()
             raise
-        return base
+        return database
 
-    def _begin_anew(self) -> None:
+    def _recreate(self) -> None:
         """Replace a damaged database by an empty one."""
         try:
             os.unlink(self._path)
-            self._base = self._opened()
-        except (OSError, sqlite3.Error) as problem:
-            raise StoreFailed(f"{self._path}: {problem}") from problem
+            self._database = self._open()
+        except (OSError, sqlite3.Error) as error:
+            raise StoreFailed(f"{self._path}: {error}") from error
 
     def close(self) -> None:
         """Close the database; uncommitted changes are lost."""
-        self._base.close()
+        self._database.close()
 
-    def word(self, name: str) -> str:
+    def get_value(self, name: str) -> str:
         """Return a saved value, "" if there is none."""
-        found = self._one("SELECT value FROM word WHERE name = ?", name)
-        return str(found[0]) if found else ""
+        row = self._fetch_one("SELECT value FROM word WHERE name = ?", name)
+        return str(row[0]) if row else ""
 
-    def note(self, name: str, value: str) -> None:
+    def set_value(self, name: str, value: str) -> None:
         """Save a value."""
-        self._do("INSERT OR REPLACE INTO word VALUES (?, ?)", name, value)
+        self._execute("INSERT OR REPLACE INTO word VALUES (?, ?)", name, value)
 
-    def load(self, queue: QueueFiles) -> None:
+    def load_queue_files(self, queue_files: QueueFiles) -> None:
         """Restore the saved queue files into queue_files."""
-        for row in self._do("SELECT words FROM file ORDER BY rowid"):
-            queue.load(json.loads(row[0]))
+        for row in self._execute("SELECT words FROM file ORDER BY rowid"):
+            queue_files.restore(json.loads(row[0]))
 
-    def save(self, queue: QueueFiles) -> None:
+    def save_queue_files(self, queue_files: QueueFiles) -> None:
         """Save the queue files that have changed since the last call."""
-        for key in queue.changed:
-            words = queue.words(key)
-            if words is not None:
-                self._do(
+        for key in queue_files.changed_keys:
+            fields = queue_files.as_dict(key)
+            if fields is not None:
+                self._execute(
                     "INSERT INTO file VALUES (?, ?)"
                     " ON CONFLICT (key) DO UPDATE SET words = excluded.words",
                     key,
-                    json.dumps(words),
+                    json.dumps(fields),
                 )
-        for key in queue.dropped:
-            self._do("DELETE FROM file WHERE key = ?", key)
-        queue.changed.clear()
-        queue.dropped.clear()
+        for key in queue_files.dropped_keys:
+            self._execute("DELETE FROM file WHERE key = ?", key)
+        queue_files.changed_keys.clear()
+        queue_files.dropped_keys.clear()
 
-    def add(self, capture: Capture) -> None:
+    def add_capture(self, capture: PendingCapture) -> None:
         """Add a capture from a journal."""
-        self._do(
+        self._execute(
             "INSERT OR IGNORE INTO capture VALUES (?, ?, ?, ?, ?, ?, ?)",
             capture.archive,
             capture.capsule,
@@ -161,118 +161,133 @@ class Followed:
             json.dumps(capture.recipients),
         )
 
-    def captures(self) -> Iterator[Capture]:
+    def captures(self) -> Iterator[PendingCapture]:
         """Yield all captures that are not settled."""
         try:
-            yield from map(_capture, self._base.execute("SELECT * FROM capture"))
-        except sqlite3.Error as problem:
-            raise StoreFailed(f"{self._path}: {problem}") from problem
+            yield from map(
+                _parse_capture, self._database.execute("SELECT * FROM capture")
+            )
+        except sqlite3.Error as error:
+            raise StoreFailed(f"{self._path}: {error}") from error
 
-    def captures_of(
+    def find_captures(
         self, *, archive_ids: list[str], queue_ids: list[str], capsules: list[str]
-    ) -> list[Capture]:
+    ) -> list[PendingCapture]:
         """Return the captures with one of these archive ids, queue ids or capsules."""
-        found: dict[tuple[str, str], Capture] = {}
-        wanted = (("captured", archive_ids), ("queue_id", queue_ids))
-        for column, names in (*wanted, ("capsule", capsules)):
+        found: dict[tuple[str, str], PendingCapture] = {}
+        wanted_names = (("captured", archive_ids), ("queue_id", queue_ids))
+        for column, names in (*wanted_names, ("capsule", capsules)):
             query = f"SELECT * FROM capture WHERE {column} = ?"
             for name in names:
-                for capture in map(_capture, self._do(query, name)):
+                for capture in map(_parse_capture, self._execute(query, name)):
                     found[capture.archive, capture.capsule] = capture
         return list(found.values())
 
-    def settle(self, capture: Capture, *, has_report: bool) -> bool:
+    def remove_capture(self, capture: PendingCapture, *, has_report: bool) -> bool:
         """Remove a capture; tell whether it was the last one of its queue file.
 
         If has_report, removing the last capture of a record makes its outcome report
         due.
         """
-        self._do(
+        self._execute(
             "DELETE FROM capture WHERE archive = ? AND capsule = ?",
             capture.archive,
             capture.capsule,
         )
         record = (capture.archive, capture.record_id)
-        self._do(
+        self._execute(
             "DELETE FROM said WHERE archive = ? AND id = ? AND of = ?",
             *record,
             capture.queue_id,
         )
-        if self._one("SELECT 1 FROM capture WHERE archive = ? AND id = ?", *record):
+        if self._fetch_one(
+            "SELECT 1 FROM capture WHERE archive = ? AND id = ?", *record
+        ):
             pass
         elif has_report:
-            self._do("INSERT OR IGNORE INTO due VALUES (?, ?)", *record)
+            self._execute("INSERT OR IGNORE INTO due VALUES (?, ?)", *record)
         else:
-            self.reported(*record)
-        left = "SELECT 1 FROM capture WHERE captured = ?"
-        return self._one(left, capture.archive_id) is None
+            self.remove_due_report(*record)
+        others_query = "SELECT 1 FROM capture WHERE captured = ?"
+        return self._fetch_one(others_query, capture.archive_id) is None
 
-    def tell_early(self, archive_id: str, at: float, told: list[Outcome]) -> None:
+    def save_early_outcomes(
+        self, archive_id: str, at: float, outcomes: list[Outcome]
+    ) -> None:
         """Save the outcomes of a message whose archive copy is not stored yet.
 
         outcomes.wait_for_outcome reads them; at is Unix time.
         """
-        words = json.dumps([each.words() for each in told])
-        self._do("INSERT OR REPLACE INTO early VALUES (?, ?, ?)", archive_id, at, words)
+        outcomes_json = json.dumps([each.event_fields() for each in outcomes])
+        self._execute(
+            "INSERT OR REPLACE INTO early VALUES (?, ?, ?)",
+            archive_id,
+            at,
+            outcomes_json,
+        )
 
-    def forget_early(self, before: float) -> None:
+    def delete_early_outcomes(self, before: float) -> None:
         """Delete early outcomes before a Unix time; no archive copy waits longer."""
-        self._do("DELETE FROM early WHERE at < ?", before)
+        self._execute("DELETE FROM early WHERE at < ?", before)
 
-    def note_line(self, archive: str, record_id: str, at: int) -> None:
+    def add_journal_line(self, archive: str, record_id: str, offset: int) -> None:
         """Save the offset of a journal line about a record."""
-        self._do("INSERT OR IGNORE INTO line VALUES (?, ?, ?)", archive, record_id, at)
+        self._execute(
+            "INSERT OR IGNORE INTO line VALUES (?, ?, ?)", archive, record_id, offset
+        )
 
-    def lines_of(self, archive: str, record_id: str) -> list[int]:
+    def journal_offsets(self, archive: str, record_id: str) -> list[int]:
         """Return the offsets of a record's journal lines since its last report."""
-        found = self._base.execute(
+        rows = self._database.execute(
             "SELECT at FROM line WHERE archive = ? AND id = ? ORDER BY at",
             (archive, record_id),
         )
-        return [at for (at,) in found]
+        return [at for (at,) in rows]
 
-    def due(self) -> list[tuple[str, str]]:
+    def due_reports(self) -> list[tuple[str, str]]:
         """Return archive and record id of each outcome report that is due."""
-        return self._base.execute("SELECT archive, id FROM due").fetchall()
+        return self._database.execute("SELECT archive, id FROM due").fetchall()
 
-    def reported(self, archive: str, record_id: str) -> None:
+    def remove_due_report(self, archive: str, record_id: str) -> None:
         """Record that an outcome report is no longer due."""
         for table in ("due", "line"):
-            self._do(
+            self._execute(
                 f"DELETE FROM {table} WHERE archive = ? AND id = ?", archive, record_id
             )
 
-    def say(self, said: Said) -> None:
+    def add_recorded_outcome(self, key: OutcomeKey) -> None:
         """Record that a journal has this outcome."""
-        self._do("INSERT OR IGNORE INTO said VALUES (?, ?, ?, ?, ?, ?, ?)", *said)
+        self._execute("INSERT OR IGNORE INTO said VALUES (?, ?, ?, ?, ?, ?, ?)", *key)
 
-    def is_said(self, said: Said) -> bool:
+    def is_recorded(self, key: OutcomeKey) -> bool:
         """Tell whether a journal has this outcome."""
-        found = self._one(
+        row = self._fetch_one(
             "SELECT 1 FROM said WHERE archive = ? AND id = ? AND of = ? AND"
             " recipient = ? AND original = ? AND parent = ? AND waiting = ?",
-            *said,
+            *key,
         )
-        return found is not None
+        return row is not None
 
     def commit(self) -> None:
         """Make all changes durable. Raises StoreFailed."""
         try:
-            self._base.commit()
-        except sqlite3.Error as problem:
-            raise StoreFailed(f"{self._path}: {problem}") from problem
+            self._database.commit()
+        except sqlite3.Error as error:
+            raise StoreFailed(f"{self._path}: {error}") from error
 
-    def _one(self, query: str, *words: object) -> tuple[object, ...] | None:
-        return next(iter(self._do(query, *words)), None)
+    def _fetch_one(self, query: str, *parameters: object) -> tuple[object, ...] | None:
+        return next(iter(self._execute(query, *parameters)), None)
 
-    def _do(self, query: str, *words: object) -> list[tuple[Any, ...]]:
+    def _execute(self, query: str, *parameters: object) -> list[tuple[Any, ...]]:
         try:
-            return self._base.execute(query, words).fetchall()
-        except sqlite3.Error as problem:
-            raise StoreFailed(f"{self._path}: {problem}") from problem
+            return self._database.execute(query, parameters).fetchall()
+        except sqlite3.Error as error:
+            raise StoreFailed(f"{self._path}: {error}") from error
 
 
-def _capture(row: tuple[Any, ...]) -> Capture:
-    archive, capsule, record_id, archive_id, queue_id, at, people = row
-    pairs = tuple((final, first) for final, first in json.loads(people))
-    return Capture(archive, capsule, record_id, archive_id, queue_id, at, pairs)
+def _parse_capture(row: tuple[Any, ...]) -> PendingCapture:
+    archive, capsule, record_id, archive_id, queue_id, at, recipients_json = row
+    recipients = tuple((final, first) for final, first in json.loads(recipients_json))
+    return PendingCapture(
+        archive, capsule, record_id, archive_id, queue_id, at, recipients
+    )

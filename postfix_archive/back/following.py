@@ -13,25 +13,27 @@ import time
 from collections.abc import Iterator
 
 from postfix_archive.back import acting, captures, followed, logfile, store
-from postfix_archive.back.captures import Captures
-from postfix_archive.back.due import Due
-from postfix_archive.back.followed import Capture, Followed
+from postfix_archive.back.captures import CaptureReader
+from postfix_archive.back.due import ReportQueue
+from postfix_archive.back.followed import FollowerState, PendingCapture
 from postfix_archive.core import logline, outcome, trace
 from postfix_archive.core.outcome import Outcome
-from postfix_archive.core.passage import Passage
+from postfix_archive.core.passage import QueueTracker
 from postfix_archive.core.queuefile import QueueFile
-from postfix_archive.core.resolving import MOMENT, Resolver
+from postfix_archive.core.resolving import LOCAL_DELIVERY_SECONDS, Resolver
 from postfix_archive.core.settings import Settings
 
-PIECE = 5000  # lines of log
-NOTED = 30.0  # seconds between two touches while nothing is new
-PLACE, FILTERS = "place", "filters"
-BEGUN = "begun"  # Unix time of the first line that was read
-ALL = "all"  # Unix time of the last check of all captures
-SELDOM = 3600.0  # seconds between two such checks
-TOO_OLD = 30 * 86400  # seconds: no message is queued, no log is kept for longer
-NEAR = 120.0  # seconds between a queue file's first log line and its arrival time
-Lines = list[tuple[str, float]]  # each with its Unix time
+BATCH_LINES = 5000  # lines of log
+TOUCH_INTERVAL = 30.0  # seconds between two touches while nothing is new
+POSITION_KEY, FILTERS_KEY = "place", "filters"
+LOG_START_KEY = "begun"  # Unix time of the first line that was read
+LAST_FULL_CHECK_KEY = "all"  # Unix time of the last check of all captures
+FULL_CHECK_INTERVAL = 3600.0  # seconds between two such checks
+MAX_AGE = 30 * 86400  # seconds: no message is queued, no log is kept for longer
+MAX_ARRIVAL_DIFFERENCE = (
+    120.0  # seconds between a queue file's first log line and its arrival time
+)
+TimedLines = list[tuple[str, float]]  # each with its Unix time
 
 
 class Follower:
@@ -40,91 +42,102 @@ class Follower:
     def __init__(
         self,
         settings: Settings,
-        log: str,
+        log_path: str,
         filters: tuple[str, ...],
     ) -> None:
         """Begin; log is the path of the current log file, "" for systemd's journal."""
         self._settings = settings
-        self._folder = settings.archive_fallback_directory
-        self._touched_at: dict[str, float] = (
+        self._directory = settings.archive_fallback_directory
+        self._touch_times: dict[str, float] = (
             {}
         )  # capsule -> log time of its last change
-        self._new: set[str] = set()  # capsules not resolved yet
-        self._is_first = True
-        self._looked = float("-inf")  # time.monotonic()
-        with acting.as_owner(self._folder):
-            self._state = Followed(self._folder)
-            self._passage = Passage(self._all_filters(filters))
-            self._queue = self._passage.queue
-            self._state.load(self._queue)
-        self._captures = Captures(settings, self._state)
-        self._due = Due(settings, self._state)
-        self._reader = logfile.Reader(log, logfile.place(self._state.word(PLACE)))
+        self._new_capsules: set[str] = set()  # capsules not resolved yet
+        self._is_first_batch = True
+        self._last_touch = float("-inf")  # time.monotonic()
+        with acting.as_owner(self._directory):
+            self._state = FollowerState(self._directory)
+            self._tracker = QueueTracker(self._all_filters(filters))
+            self._queue_files = self._tracker.queue_files
+            self._state.load_queue_files(self._queue_files)
+        self._capture_reader = CaptureReader(settings, self._state)
+        self._report_queue = ReportQueue(settings, self._state)
+        self._reader = logfile.Reader(
+            log_path, logfile.parse_position(self._state.get_value(POSITION_KEY))
+        )
 
-    def _all_filters(self, now: tuple[str, ...]) -> tuple[str, ...]:
+    def _all_filters(self, filters: tuple[str, ...]) -> tuple[str, ...]:
         """Return the current and all earlier filters: mail may still be in those."""
-        before = json.loads(self._state.word(FILTERS) or "[]")
-        found = sorted({*before, *now})
-        self._state.note(FILTERS, json.dumps(found))
-        return tuple(found)
+        saved = json.loads(self._state.get_value(FILTERS_KEY) or "[]")
+        merged = sorted({*saved, *filters})
+        self._state.set_value(FILTERS_KEY, json.dumps(merged))
+        return tuple(merged)
 
     @property
-    def lost(self) -> str:
+    def loss_warning(self) -> str:
         """A warning that a part of the log was not found, or ""."""
-        return self._reader.lost
+        return self._reader.loss_warning
 
     @property
-    def absent(self) -> str:
+    def absence_warning(self) -> str:
         """A warning that the log does not exist at the moment, or ""."""
-        return self._reader.absent
+        return self._reader.absence_warning
 
     @property
-    def not_understood(self) -> int:
+    def unparsed_count(self) -> int:
         """The number of lines that look like delivery attempts and are ambiguous."""
-        return self._passage.not_understood
+        return self._tracker.unparsed_count
 
     @property
-    def complaints(self) -> list[str]:
+    def report_warnings(self) -> list[str]:
         """Why outcome reports are delayed, and which of them cannot be made."""
-        return [*([self._due.waits] if self._due.waits else []), *self._due.damaged]
+        return [
+            *(
+                [self._report_queue.delay_warning]
+                if self._report_queue.delay_warning
+                else []
+            ),
+            *self._report_queue.damage_warnings,
+        ]
 
-    def read(self) -> Lines:
+    def read_batch(self) -> TimedLines:
         """Return the next batch of log lines; changes nothing. Raises LogUnreadable."""
-        return list(self._reader.new(PIECE))
+        return list(self._reader.new_lines(BATCH_LINES))
 
-    def take(self, piece: Lines) -> None:
+    def process_batch(self, batch: TimedLines) -> None:
         """Process a batch of log lines.
 
         On return its outcomes are durable in the journals, and the outcome reports of
         the records that it settles are stored. After JournalFailed and StoreFailed
         begin again with a new Follower, from the saved state.
         """
-        if piece and not self._state.word(BEGUN):
-            self._state.note(BEGUN, str(piece[0][1]))
-        for text, at in piece:
-            line = logline.read(text)
+        if batch and not self._state.get_value(LOG_START_KEY):
+            self._state.set_value(LOG_START_KEY, str(batch[0][1]))
+        for text, at in batch:
+            line = logline.parse(text)
             if line is not None:
-                self._passage.take(line, at)
-        with acting.as_owner(self._folder):
-            self._new |= self._captures.read()
-            if piece or self._new or self._is_first:
-                self._judge()
-                self._state.note(PLACE, self._reader.place.written())
-                self._state.save(self._queue)
-                self._new |= self._captures.read()  # skips our own appended lines
+                self._tracker.process(line, at)
+        with acting.as_owner(self._directory):
+            self._new_capsules |= self._capture_reader.read_new()
+            if batch or self._new_capsules or self._is_first_batch:
+                self._update_outcomes()
+                self._state.set_value(POSITION_KEY, self._reader.position.to_json())
+                self._state.save_queue_files(self._queue_files)
+                self._new_capsules |= (
+                    self._capture_reader.read_new()
+                )  # skips our own appended lines
                 self._state.commit()
-            if self._state.due():
-                self._due.keep(int(time.time()))
+            if self._state.due_reports():
+                self._report_queue.process(int(time.time()))
                 self._state.commit()
-        if len(piece) < PIECE and not self.absent:
-            self._note_end(has_new=bool(piece))
+        if len(batch) < BATCH_LINES and not self.absence_warning:
+            self._touch_last_read(has_new=bool(batch))
 
-    def _note_end(self, *, has_new: bool) -> None:
+    def _touch_last_read(self, *, has_new: bool) -> None:
         """Record that the log was read to its end; every 30 s if nothing is new."""
         now = time.monotonic()
-        if has_new or now - self._looked > NOTED:
-            followed.note(self._folder)
-            self._looked = now
+        if has_new or now - self._last_touch > TOUCH_INTERVAL:
+            followed.touch_last_read(self._directory)
+            self._last_touch = now
 
     def close(self) -> None:
         """Close the state."""
@@ -132,144 +145,175 @@ class Follower:
 
     # --- outcomes ---------------------------------------------------------------------
 
-    def _judge(self) -> None:
+    def _update_outcomes(self) -> None:
         """Append the new outcomes of every capture that may be affected."""
-        touched = {*self._queue.by_key} if self._is_first else self._touched()
-        told: dict[followed.Said, Outcome] = {}
-        settled: list[tuple[Capture, QueueFile | None, bool]] = []
-        begun = float(self._state.word(BEGUN) or "inf")
-        for capture in self._affected(touched):
-            file = self._file_of(capture)
-            is_new = capture.capsule in self._new
-            if file is not None and (file.key in touched or is_new):
-                self._touched_at[capture.capsule] = self._queue.now
-            is_settled = self._is_settled(capture, file, told)
-            if is_settled or _is_hopeless(capture, file, begun):
+        affected_keys = (
+            {*self._queue_files.by_key}
+            if self._is_first_batch
+            else self._affected_keys()
+        )
+        new_outcomes: dict[followed.OutcomeKey, Outcome] = {}
+        settled: list[tuple[PendingCapture, QueueFile | None, bool]] = []
+        log_start = float(self._state.get_value(LOG_START_KEY) or "inf")
+        for capture in self._affected_captures(affected_keys):
+            file = self._find_queue_file(capture)
+            is_new = capture.capsule in self._new_capsules
+            if file is not None and (file.key in affected_keys or is_new):
+                self._touch_times[capture.capsule] = self._queue_files.now
+            is_settled = self._collect_outcomes(capture, file, new_outcomes)
+            if is_settled or _is_unresolvable(capture, file, log_start):
                 settled.append((capture, file, is_settled))
-        self._append(told)
+        self._append_to_journals(new_outcomes)
         if self._settings.archive_wait_for_outcome:
-            self._tell_early(touched)
+            self._save_early_outcomes(affected_keys)
         for capture, file, is_known in settled:
-            is_last = self._state.settle(capture, has_report=is_known)
+            is_last = self._state.remove_capture(capture, has_report=is_known)
             if file is not None and is_last:
                 file.is_told = True
-                self._queue.touch(file)
-        self._new.clear()
-        since = self._queue.now - MOMENT
-        kept = {name: at for name, at in self._touched_at.items() if at >= since}
-        self._touched_at = kept
-        self._is_first = False
-        self._queue.forget(self._wanted())
+                self._queue_files.touch(file)
+        self._new_capsules.clear()
+        since = self._queue_files.now - LOCAL_DELIVERY_SECONDS
+        recent = {name: at for name, at in self._touch_times.items() if at >= since}
+        self._touch_times = recent
+        self._is_first_batch = False
+        self._queue_files.prune(self._needed_keys())
 
-    def _affected(self, touched: set[str]) -> Iterator[Capture]:
+    def _affected_captures(self, affected_keys: set[str]) -> Iterator[PendingCapture]:
         """Yield the captures with possible news; all captures once an hour."""
         now = time.time()
-        if now - float(self._state.word(ALL) or 0) > SELDOM:
-            self._state.note(ALL, str(now))
+        if (
+            now - float(self._state.get_value(LAST_FULL_CHECK_KEY) or 0)
+            > FULL_CHECK_INTERVAL
+        ):
+            self._state.set_value(LAST_FULL_CHECK_KEY, str(now))
             yield from self._state.captures()
             return
-        files = self._queue.named(list(touched))
-        yield from self._state.captures_of(
+        files = self._queue_files.find_by_keys(list(affected_keys))
+        yield from self._state.find_captures(
             archive_ids=[file.archive_id for file in files if file.archive_id],
             queue_ids=[file.queue_id for file in files if not file.archive_id],
-            capsules=[*{*self._new, *self._touched_at}],
+            capsules=[*{*self._new_capsules, *self._touch_times}],
         )
 
-    def _is_settled(
+    def _collect_outcomes(
         self,
-        capture: Capture,
+        capture: PendingCapture,
         file: QueueFile | None,
-        told: dict[followed.Said, Outcome],
+        new_outcomes: dict[followed.OutcomeKey, Outcome],
     ) -> bool:
         """Add a capture's new outcomes; tell whether all its recipients are settled."""
-        settled = True
+        is_settled = True
         record_key = (capture.archive, capture.record_id, capture.queue_id)
         for recipient, original in capture.recipients:
-            if self._state.is_said((*record_key, recipient, original, "", False)):
+            if self._state.is_recorded((*record_key, recipient, original, "", False)):
                 continue
-            found = self._outcomes(capture, file, recipient, original)
-            for recipient_outcome in found:
-                said = captures.said(
+            outcomes = self._resolve(capture, file, recipient, original)
+            for recipient_outcome in outcomes:
+                key = captures.outcome_key(
                     capture.archive, capture.record_id, recipient_outcome
                 )
-                if not self._is_said(said, recipient_outcome):
-                    told[said] = recipient_outcome
-            settled &= bool(found) and found[0].is_settled
-        return settled
+                if not self._is_recorded(key, recipient_outcome):
+                    new_outcomes[key] = recipient_outcome
+            is_settled &= bool(outcomes) and outcomes[0].is_settled
+        return is_settled
 
-    def _outcomes(
-        self, capture: Capture, file: QueueFile | None, recipient: str, original: str
+    def _resolve(
+        self,
+        capture: PendingCapture,
+        file: QueueFile | None,
+        recipient: str,
+        original: str,
     ) -> list[Outcome]:
         if file is None:
             return []
-        resolver = Resolver(self._passage, file, of=capture.queue_id)
+        resolver = Resolver(self._tracker, file, capture_queue_id=capture.queue_id)
         return resolver.outcomes(recipient, original)
 
-    def _is_said(self, said: followed.Said, one: Outcome) -> bool:
+    def _is_recorded(
+        self, key: followed.OutcomeKey, recipient_outcome: Outcome
+    ) -> bool:
         """Tell whether the journal has an outcome or does not need it (in transit)."""
-        if one.kind == outcome.WAITING and not one.is_worth_telling:
+        if (
+            recipient_outcome.kind == outcome.WAITING
+            and not recipient_outcome.is_reportable
+        ):
             return True
-        return self._state.is_said(said)
+        return self._state.is_recorded(key)
 
-    def _append(self, told: dict[followed.Said, Outcome]) -> None:
+    def _append_to_journals(
+        self, new_outcomes: dict[followed.OutcomeKey, Outcome]
+    ) -> None:
         """Append outcomes to the journals, with one fsync for each journal."""
-        now = trace.timestamp(time.time())
-        for archive in {said[0] for said in told}:
-            mine = [
-                (said[1], recipient_outcome)
-                for said, recipient_outcome in told.items()
-                if said[0] == archive
+        now = trace.format_rfc3339(time.time())
+        for archive in {key[0] for key in new_outcomes}:
+            archive_outcomes = [
+                (key[1], recipient_outcome)
+                for key, recipient_outcome in new_outcomes.items()
+                if key[0] == archive
             ]
-            place = store.Archive(self._settings.archive_store_directory, archive)
-            place.outcomes_of(mine, now)
-        for said in told:
-            self._state.say(said)
+            store_archive = store.Archive(
+                self._settings.archive_store_directory, archive
+            )
+            store_archive.record_outcomes(archive_outcomes, now)
+        for key in new_outcomes:
+            self._state.add_recorded_outcome(key)
 
-    def _tell_early(self, touched: set[str]) -> None:
+    def _save_early_outcomes(self, affected_keys: set[str]) -> None:
         """Save the outcomes of messages whose archive copies wait for them."""
-        for file in self._queue.named(list(touched)):
+        for file in self._queue_files.find_by_keys(list(affected_keys)):
             if file.archive_id:
-                told = Resolver(self._passage, file, of=file.queue_id).all()
-                if told:
-                    self._state.tell_early(file.archive_id, file.begun, told)
-        self._state.forget_early(self._queue.now - TOO_OLD)
+                outcomes = Resolver(
+                    self._tracker, file, capture_queue_id=file.queue_id
+                ).settled_outcomes()
+                if outcomes:
+                    self._state.save_early_outcomes(
+                        file.archive_id, file.begun, outcomes
+                    )
+        self._state.delete_early_outcomes(self._queue_files.now - MAX_AGE)
 
     # --- queue files of captures ------------------------------------------------------
 
-    def _file_of(self, capture: Capture) -> QueueFile | None:
-        found = self._queue.captured_as(capture.archive_id)
-        if found is not None:
-            return found
-        named = self._queue.current(capture.queue_id)
-        if named is not None and abs(named.begun - capture.at) < NEAR:
-            self._queue.captured(named, capture.archive_id)
-            return named
+    def _find_queue_file(self, capture: PendingCapture) -> QueueFile | None:
+        captured_file = self._queue_files.find_by_archive_id(capture.archive_id)
+        if captured_file is not None:
+            return captured_file
+        candidate = self._queue_files.current(capture.queue_id)
+        if (
+            candidate is not None
+            and abs(candidate.begun - capture.at) < MAX_ARRIVAL_DIFFERENCE
+        ):
+            self._queue_files.set_archive_id(candidate, capture.archive_id)
+            return candidate
         return None
 
-    def _touched(self) -> set[str]:
+    def _affected_keys(self) -> set[str]:
         """Return the keys of the changed queue files and of all that lead to them."""
-        found: set[str] = set()
-        left = list(self._queue.named(list(self._queue.changed)))
-        while left:
-            file = left.pop()
-            if file.key in found:
+        keys: set[str] = set()
+        pending = list(
+            self._queue_files.find_by_keys(list(self._queue_files.changed_keys))
+        )
+        while pending:
+            file = pending.pop()
+            if file.key in keys:
                 continue
-            found.add(file.key)
-            left += self._queue.named([file.parent])
-            left += self._queue.alike(file)
-        return found
+            keys.add(file.key)
+            pending += self._queue_files.find_by_keys([file.parent])
+            pending += self._queue_files.find_same_message_id(file)
+        return keys
 
-    def _wanted(self) -> set[str]:
+    def _needed_keys(self) -> set[str]:
         """Return the keys of queue files that unsettled captures need."""
-        before = self._queue.now - TOO_OLD
-        found: set[str] = set()
-        for file in self._queue.by_key.values():
-            if file.archive_id and file.begun > before and not file.is_told:
-                found |= self._passage.reached(file)
-        return found
+        oldest = self._queue_files.now - MAX_AGE
+        keys: set[str] = set()
+        for file in self._queue_files.by_key.values():
+            if file.archive_id and file.begun > oldest and not file.is_told:
+                keys |= self._tracker.reachable_keys(file)
+        return keys
 
 
-def _is_hopeless(capture: Capture, file: QueueFile | None, begun: float) -> bool:
+def _is_unresolvable(
+    capture: PendingCapture, file: QueueFile | None, log_start: float
+) -> bool:
     """Tell whether the log cannot tell: capture too old, or older than the log."""
-    is_before = file is None and capture.at < begun - NEAR
-    return is_before or time.time() - capture.at > TOO_OLD
+    is_before_log = file is None and capture.at < log_start - MAX_ARRIVAL_DIFFERENCE
+    return is_before_log or time.time() - capture.at > MAX_AGE

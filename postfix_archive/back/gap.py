@@ -38,12 +38,12 @@ from postfix_archive.core.errors import (
 )
 from postfix_archive.core.settings import Settings
 
-NAME = "archive.gap"
-BYPASS_LOG = "postfix/archive-bypass"
-OPENED, CLOSED = reading.GAPS
+RECORD_FILE = "archive.gap"
+LOG_TAG = "postfix/archive-bypass"
+OPENED_EVENT, CLOSED_EVENT = reading.BYPASS_EVENTS
 
 
-def read(directory: str) -> dict[str, Any] | None:
+def read_record(directory: str) -> dict[str, Any] | None:
     """Return the record of a bypass that is on, None if mail is archived.
 
     Keys: opened, by, why; closed and closed_by once it is off and only a journal event
@@ -51,121 +51,128 @@ def read(directory: str) -> dict[str, Any] | None:
     begin and end. Raises BypassRefused.
     """
     try:
-        record: dict[str, Any] = json.loads(Path(directory, NAME).read_text())
+        record: dict[str, Any] = json.loads(Path(directory, RECORD_FILE).read_text())
         if not _is_record(record):
             raise ValueError("not a bypass record")
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, RecursionError) as problem:
+    except (OSError, ValueError, RecursionError) as error:
         raise BypassRefused(
-            f"read {directory}/{NAME}: {problem}; the file says since when mail is not"
-            " archived: restore it from a backup"
-        ) from problem
+            f"read {directory}/{RECORD_FILE}: {error}; the file says since when mail is"
+            " not archived: restore it from a backup"
+        ) from error
     return record
 
 
-def open_(directory: str, why: str) -> dict[str, Any]:
+def turn_on(directory: str, reason: str) -> dict[str, Any]:
     """Turn the bypass on and requeue what waits for the filter; return the record.
 
     Raises BypassRefused, NotRoot: nothing is changed then. A journal that cannot be
     written or an archive.cf that cannot be read does not stop it; see untold in
     read_record().
     """
-    _need_root("on")
-    current = read(directory)
+    _require_root("on")
+    current = read_record(directory)
     if current is not None:
-        done, _ = _send_on(directory)
+        requeued, _ = _requeue(directory)
         raise BypassRefused(
-            f"the bypass is on already, since {current['opened']}, by"
-            f" {current['by']}: {current['why']}; postfix-archive bypass off turns it"
-            f" off. Messages that waited for the filter and are requeued now: {done}"
+            f"the bypass is on already, since {current['opened']}, by {current['by']}:"
+            f" {current['why']}; postfix-archive bypass off turns it off. Messages that"
+            f" waited for the filter and are requeued now: {requeued}"
         )
-    found = _gated(directory)
-    opened = _now()
-    record: dict[str, Any] = {"opened": opened, "by": who(), "why": why, "untold": []}
-    _write(directory, record)
+    postfix_config = _read_configuration(directory)
+    since = _now()
+    record: dict[str, Any] = {
+        "opened": since,
+        "by": current_user(),
+        "why": reason,
+        "untold": [],
+    }
+    _write_record(directory, record)
     try:
-        postconf.set_main(directory, gates.BYPASS, opened)
+        postconf.set_main(directory, gates.BYPASS_PARAMETER, since)
     except ArchiveError:
-        Path(directory, NAME).unlink()
+        Path(directory, RECORD_FILE).unlink()
         raise
     _reload(directory)
-    record["requeued"], record["in_hand"] = _send_on(directory)
-    untold = _told_at_once(directory, found, record)
-    record["untold"] = untold
-    _write(directory, record)
-    text = f"bypass on, mail is UNARCHIVED: by {record['by']}: {why}"
-    acting.log(directory, BYPASS_LOG, text)
+    record["requeued"], record["in_hand"] = _requeue(directory)
+    failed_archives = _record_begin(directory, postfix_config, record)
+    record["untold"] = failed_archives
+    _write_record(directory, record)
+    text = f"bypass on, mail is UNARCHIVED: by {record['by']}: {reason}"
+    acting.log_alarm(directory, LOG_TAG, text)
     return record
 
 
-def close(directory: str) -> dict[str, Any]:
+def turn_off(directory: str) -> dict[str, Any]:
     """Turn the bypass off and write the journal events; return the record.
 
     The file with the record is deleted on return. Raises JournalFailed if a journal
     cannot be written: mail is archived again, and the file stays until another call
     writes the event. Raises BypassRefused, NotRoot.
     """
-    _need_root("off")
-    record = read(directory)
+    _require_root("off")
+    record = read_record(directory)
     if record is None:
         raise BypassRefused("the bypass is off: mail is archived")
-    found = postconf.read(directory)
-    postconf.set_main(directory, gates.BYPASS, "")
+    postfix_config = postconf.read_configuration(directory)
+    postconf.set_main(directory, gates.BYPASS_PARAMETER, "")
     _reload(directory)
     if "closed" not in record:
-        record.update(closed=_now(), closed_by=who(), untold_end=None)
-        _write(directory, record)
+        record.update(closed=_now(), closed_by=current_user(), untold_end=None)
+        _write_record(directory, record)
         text = f"bypass off, mail is archived again: by {record['closed_by']}"
-        acting.log(directory, BYPASS_LOG, text)
+        acting.log_alarm(directory, LOG_TAG, text)
     settings = config.load(directory)
     if record.get("untold_end") is None:
-        record["untold_end"] = sorted(_archives(settings, found))
-    late = _tell(settings, OPENED, record, record["untold"])
-    missing = _tell(settings, CLOSED, record, record["untold_end"])
-    if late or missing:
-        record.update(untold=late, untold_end=missing)
-        _write(directory, record)
+        record["untold_end"] = sorted(_affected_archives(settings, postfix_config))
+    failed_opened = _append_events(settings, OPENED_EVENT, record, record["untold"])
+    failed_closed = _append_events(settings, CLOSED_EVENT, record, record["untold_end"])
+    if failed_opened or failed_closed:
+        record.update(untold=failed_opened, untold_end=failed_closed)
+        _write_record(directory, record)
         raise JournalFailed(
             "mail is archived again, but the bypass is not recorded in the journal of"
-            f" {', '.join(late or missing)}: repair the store, then run"
+            f" {', '.join(failed_opened or failed_closed)}: repair the store, then run"
             " postfix-archive bypass off again"
         )
-    Path(directory, NAME).unlink()
+    Path(directory, RECORD_FILE).unlink()
     return record
 
 
-def _is_record(found: object) -> bool:
-    if not isinstance(found, dict):
+def _is_record(record: object) -> bool:
+    if not isinstance(record, dict):
         return False
-    texts = [found.get(name) for name in ("opened", "by", "why")]
-    texts += [found.get(name, "") for name in ("closed", "closed_by")]
-    lists = (found.get("untold"), found.get("untold_end") or [])
+    texts = [record.get(name) for name in ("opened", "by", "why")]
+    texts += [record.get(name, "") for name in ("closed", "closed_by")]
+    lists = (record.get("untold"), record.get("untold_end") or [])
     return {*map(type, texts)} == {str} and {*map(type, lists)} == {list}
 
 
-def who() -> str:
+def current_user() -> str:
     """Return the user of this process, with the one who called sudo(8) if any."""
     name = pwd.getpwuid(os.getuid()).pw_name
     sudo_user = os.environ.get("SUDO_USER")
     return f"{sudo_user} as {name}" if sudo_user else name
 
 
-def _gated(directory: str) -> Configuration:
+def _read_configuration(directory: str) -> Configuration:
     """Return the configuration; raises BypassRefused if it does not test the bypass."""
-    found = postconf.read(directory)
-    filters = [found.raw("content_filter")]
-    filters += [each.options.get("content_filter", "") for each in found.services]
-    ours = [each for each in filters if gates.STAMP in each]
-    if not ours or any(gates.BYPASS not in each for each in ours):
+    postfix_config = postconf.read_configuration(directory)
+    filters = [postfix_config.raw("content_filter")]
+    filters += [
+        each.options.get("content_filter", "") for each in postfix_config.services
+    ]
+    ours = [each for each in filters if gates.STAMP_TRANSPORT in each]
+    if not ours or any(gates.BYPASS_PARAMETER not in each for each in ours):
         raise BypassRefused(
-            f"content_filter in {directory} does not test {gates.BYPASS}: run make"
-            " install again, or set it by hand as in master.cf.d/00-main.cf"
+            f"content_filter in {directory} does not test {gates.BYPASS_PARAMETER}: run"
+            " make install again, or set it by hand as in master.cf.d/00-main.cf"
         )
-    return found
+    return postfix_config
 
 
-def _need_root(verb: str) -> None:
+def _require_root(verb: str) -> None:
     if os.geteuid():
         raise NotRoot(
             "only root may change Postfix's configuration: sudo postfix-archive bypass"
@@ -173,30 +180,32 @@ def _need_root(verb: str) -> None:
         )
 
 
-def _told_at_once(
-    directory: str, found: Configuration, record: dict[str, Any]
+def _record_begin(
+    directory: str, postfix_config: Configuration, record: dict[str, Any]
 ) -> list[str]:
     """Write the begin to the journals; return the archives where that failed."""
     try:
         settings = config.load(directory)
     except ArchiveError:
-        return gates.archives(found)
-    return _tell(settings, OPENED, record, _archives(settings, found))
+        return gates.configured_archives(postfix_config)
+    return _append_events(
+        settings, OPENED_EVENT, record, _affected_archives(settings, postfix_config)
+    )
 
 
-def _archives(settings: Settings, found: Configuration) -> set[str]:
+def _affected_archives(settings: Settings, postfix_config: Configuration) -> set[str]:
     """Return the archives in the store and those that the configuration names."""
-    if not settings.stores:
+    if not settings.has_store:
         return set()
     with contextlib.suppress(ArchiveError):
         return {
             *reading.archives(settings.archive_store_directory),
-            *gates.archives(found),
+            *gates.configured_archives(postfix_config),
         }
-    return set(gates.archives(found))
+    return set(gates.configured_archives(postfix_config))
 
 
-def _tell(
+def _append_events(
     settings: Settings, event: str, record: dict[str, Any], archives: Iterable[str]
 ) -> list[str]:
     """Append an event to each journal; return the archives where that failed."""
@@ -207,7 +216,7 @@ def _tell(
     for archive in sorted(archives):
         try:
             with acting.as_owner(store):
-                files.make_folder(f"{store}/{archive}")
+                files.make_directory(f"{store}/{archive}")
                 with Journal(f"{store}/{archive}") as journal:
                     journal.append(event, _now(), **fields)
         except (ArchiveError, OSError):
@@ -215,17 +224,18 @@ def _tell(
     return failed
 
 
-def _write(directory: str, record: dict[str, Any]) -> None:
+def _write_record(directory: str, record: dict[str, Any]) -> None:
     text = json.dumps(record, indent=1) + "\n"
     try:
-        program.replace(Path(directory, NAME), text, 0o644)
-    except OSError as problem:
+        program.replace_text(Path(directory, RECORD_FILE), text, 0o644)
+    except OSError as error:
         raise BypassRefused(
-            f"write {directory}/{NAME}: {problem.strerror}; a bypass must be recorded"
-        ) from problem
+            f"write {directory}/{RECORD_FILE}: {error.strerror}; a bypass must be"
+            " recorded"
+        ) from error
 
 
-def _send_on(directory: str) -> tuple[int, int]:
+def _requeue(directory: str) -> tuple[int, int]:
     """Requeue what waits for the filter if Postfix runs; see mail_queue.requeue()."""
     return mailq.requeue(directory) if postconf.is_running(directory) else (0, 0)
 
@@ -236,4 +246,4 @@ def _reload(directory: str) -> None:
 
 
 def _now() -> str:
-    return trace.timestamp(time.time())
+    return trace.format_rfc3339(time.time())

@@ -18,7 +18,7 @@ from _socket import (
 )
 
 from postfix_archive.core import address, wire
-from postfix_archive.core.errors import HandBackRefused, HandBackUnreachable
+from postfix_archive.core.errors import PostfixRefused, PostfixUnreachable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,18 +28,18 @@ if TYPE_CHECKING:
 
 # Seconds for one reply: Postfix's smtp_data_done_timeout (postconf(5)). The whole
 # message is subject to archive_time_limit.
-TIMEOUT = 600
+REPLY_TIMEOUT = 600
 # RCPT commands in flight. Their replies, of at most 512 bytes, must fit the socket's
 # buffer, or both sides wait for each other (RFC 2920 3.1).
-WINDOW = 100
-COMMAND_LIMIT = 510  # bytes without the CRLF
-SERVER_LIMIT = 2046  # the same, for smtpd(8): line_length_limit in postconf(5)
-ATTRIBUTE_LIMIT = 255  # bytes of xtext that smtpd(8) accepts as an XFORWARD value
-LINE_LIMIT = 65536  # bytes of a reply line; RFC 5321 4.5.3.1.5 allows 512
-LINES_LIMIT = 100  # lines of a reply; Postfix's longest, to EHLO, has about 12
-BLOCK = 1 << 16
+PIPELINE_WINDOW = 100
+COMMAND_LENGTH_LIMIT = 510  # bytes without the CRLF
+SMTPD_LINE_LIMIT = 2046  # the same, for smtpd(8): line_length_limit in postconf(5)
+XFORWARD_VALUE_LIMIT = 255  # bytes of xtext that smtpd(8) accepts as an XFORWARD value
+REPLY_LINE_LIMIT = 65536  # bytes of a reply line; RFC 5321 4.5.3.1.5 allows 512
+REPLY_LINES_LIMIT = 100  # lines of a reply; Postfix's longest, to EHLO, has about 12
+RECEIVE_SIZE = 1 << 16
 
-XFORWARD = (
+XFORWARD_ATTRIBUTES = (
     (b"NAME", "hostname"),
     (b"ADDR", "address"),
     (b"PORT", "port"),
@@ -59,7 +59,7 @@ class Reply:
         self.keywords = {line[4:].split(b" ", 1)[0].upper(): line for line in lines[1:]}
 
     @property
-    def impossible(self) -> bool:
+    def is_address_syntax_error(self) -> bool:
         """True if smtpd(8) rejects the syntax of the address.
 
         sendmail(1) accepts such addresses. This is the only permanent failure of
@@ -77,13 +77,15 @@ class Session:
     def __init__(self, port: tuple[str, int]) -> None:
         self.port = port
         self.is_fresh = True  # no message has been sent on it
-        self._name = f"{port[0]}:{port[1]}"
-        self._held = b""
-        self._ahead: list[bytes] = []  # commands to send together with the next MAIL
-        self._in_data = False
-        self._socket = connected(port)
-        self._expect(220, self._reply(), "connect")
-        self._offers = self._said(b"EHLO localhost", 250).keywords
+        self._peer_name = f"{port[0]}:{port[1]}"
+        self._buffer = b""
+        self._pending_commands: list[bytes] = (
+            []
+        )  # commands to send together with the next MAIL
+        self._is_in_data = False
+        self._socket = connect(port)
+        self._expect(220, self._read_reply(), "connect")
+        self._extensions = self._require(b"EHLO localhost", 250).keywords
 
     @property
     def is_alive(self) -> bool:
@@ -92,34 +94,41 @@ class Session:
             self._socket.settimeout(0)
             self._socket.recv(1)
         except BlockingIOError:
-            self._socket.settimeout(TIMEOUT)
+            self._socket.settimeout(REPLY_TIMEOUT)
             return True
         except OSError:
             pass
         return False
 
-    def forward(self, client: Client, queue_id: bytes, *, local: bool) -> None:
+    def prepare_xforward(self, client: Client, queue_id: bytes, *, local: bool) -> None:
         """Prepare the XFORWARD commands with the original client (XFORWARD_README).
 
         send_envelope() sends them before MAIL.
         """
-        if b"XFORWARD" not in self._offers:
-            raise HandBackRefused(
-                f"{self._name} does not offer XFORWARD; set"
+        if b"XFORWARD" not in self._extensions:
+            raise PostfixRefused(
+                f"{self._peer_name} does not offer XFORWARD; set"
                 " smtpd_authorized_xforward_hosts for this service as in master.cf.d"
             )
-        known = [(name, getattr(client, each)) for name, each in XFORWARD]
-        known += [(b"IDENT", queue_id), (b"SOURCE", b"LOCAL" if local else b"REMOTE")]
-        offered = self._offers[b"XFORWARD"].split()
-        coded = [(n, address.xtext(v, limit=ATTRIBUTE_LIMIT)) for n, v in known]
-        said = [
-            b" " + name + b"=" + (value or b"[UNAVAILABLE]")
-            for name, value in coded
-            if name in offered
+        attributes = [
+            (name, getattr(client, each)) for name, each in XFORWARD_ATTRIBUTES
         ]
-        self._ahead = list(_commands(b"XFORWARD", said))
+        attributes += [
+            (b"IDENT", queue_id),
+            (b"SOURCE", b"LOCAL" if local else b"REMOTE"),
+        ]
+        supported = self._extensions[b"XFORWARD"].split()
+        encoded = [
+            (n, address.xtext(v, limit=XFORWARD_VALUE_LIMIT)) for n, v in attributes
+        ]
+        arguments = [
+            b" " + name + b"=" + (value or b"[UNAVAILABLE]")
+            for name, value in encoded
+            if name in supported
+        ]
+        self._pending_commands = list(_command_lines(b"XFORWARD", arguments))
 
-    def ask(
+    def send_envelope(
         self,
         sender: bytes,
         recipients: tuple[Recipient, ...],
@@ -140,111 +149,117 @@ class Session:
             map(address.fits_smtp, (sender, *(each.final for each in recipients)))
         ):
             return False
-        command = b"MAIL FROM:<" + sender + b">"
-        command += b" BODY=8BITMIME" if eightbit else b""
-        command += b" SMTPUTF8" if smtputf8 and b"SMTPUTF8" in self._offers else b""
-        command += b" RET=" + ret if ret else b""
-        command += b" ENVID=" + address.xtext(envid) if envid else b""
-        if len(command) > SERVER_LIMIT:
+        mail_command = b"MAIL FROM:<" + sender + b">"
+        mail_command += b" BODY=8BITMIME" if eightbit else b""
+        mail_command += (
+            b" SMTPUTF8" if smtputf8 and b"SMTPUTF8" in self._extensions else b""
+        )
+        mail_command += b" RET=" + ret if ret else b""
+        mail_command += b" ENVID=" + address.xtext(envid) if envid else b""
+        if len(mail_command) > SMTPD_LINE_LIMIT:
             return False
-        commands = [*self._ahead, command]
-        ahead, self._ahead = len(self._ahead), []
-        for at in range(0, max(1, len(recipients)), WINDOW):
-            window = recipients[at : at + WINDOW]
-            commands += [_rcpt(each, notify) for each in window]
-            last = at + WINDOW >= len(recipients)
-            replies = self._exchanged([*commands, b"DATA"] if last else commands)
-            self._in_data = last and replies[-1].code == 354
-            for each in replies[:ahead]:
+        commands = [*self._pending_commands, mail_command]
+        pending_count, self._pending_commands = len(self._pending_commands), []
+        for start in range(0, max(1, len(recipients)), PIPELINE_WINDOW):
+            window = recipients[start : start + PIPELINE_WINDOW]
+            commands += [_rcpt_command(each, notify) for each in window]
+            is_last = start + PIPELINE_WINDOW >= len(recipients)
+            replies = self._exchange([*commands, b"DATA"] if is_last else commands)
+            self._is_in_data = is_last and replies[-1].code == 354
+            for each in replies[:pending_count]:
                 self._expect(250, each, "XFORWARD")
-            if not self._takes(replies[ahead : len(commands)], commands[ahead:]):
+            if not self._is_envelope_accepted(
+                replies[pending_count : len(commands)], commands[pending_count:]
+            ):
                 return False
-            if last:
+            if is_last:
                 self._expect(354, replies[-1], "DATA")
-            commands, ahead = [], 0
+            commands, pending_count = [], 0
         return True
 
-    def _takes(self, replies: list[Reply], commands: list[bytes]) -> bool:
+    def _is_envelope_accepted(
+        self, replies: list[Reply], commands: list[bytes]
+    ) -> bool:
         """Tell whether smtpd(8) takes all addresses; raises PostfixRefused."""
-        if any(each.impossible for each in replies):
+        if any(each.is_address_syntax_error for each in replies):
             return False
         for reply, command in zip(replies, commands):
             self._expect(250, reply, command[:4].decode())
         return True
 
-    def give(self, content: Iterable[bytes]) -> str:
+    def send_message(self, content: Iterable[bytes]) -> str:
         """Send the content, in canonical form, after send_envelope(); return queue id.
 
         On return Postfix has the message in its queue.
         """
-        if not self._in_data:
-            raise HandBackRefused(f"{self._name} has not accepted the envelope")
-        for block in wire.blocks(wire.stuffed(content)):
-            self._send(block)
+        if not self._is_in_data:
+            raise PostfixRefused(f"{self._peer_name} has not accepted the envelope")
+        for chunk in wire.join_blocks(wire.dot_stuff(content)):
+            self._send(chunk)
         self._send(b".\r\n")
-        reply = self._reply()
-        self._in_data = self.is_fresh = False
+        reply = self._read_reply()
+        self._is_in_data = self.is_fresh = False
         self._expect(250, reply, "end of data")
-        return queue_id(reply.text)
+        return parse_queue_id(reply.text)
 
     def close(self) -> None:
         """End the session. Errors are ignored: accepted messages stay accepted."""
         try:
-            if not self._in_data:
+            if not self._is_in_data:
                 self._send(b"QUIT\r\n")
             self._socket.close()
-        except (OSError, HandBackUnreachable):
+        except (OSError, PostfixUnreachable):
             pass
 
-    def _said(self, command: bytes, code: int) -> Reply:
-        reply = self._command(command)
+    def _require(self, command: bytes, code: int) -> Reply:
+        reply = self._send_command(command)
         self._expect(code, reply, command.split(b" ")[0].decode())
         return reply
 
-    def _command(self, command: bytes) -> Reply:
-        return self._exchanged([command])[0]
+    def _send_command(self, command: bytes) -> Reply:
+        return self._exchange([command])[0]
 
-    def _exchanged(self, commands: list[bytes]) -> list[Reply]:
+    def _exchange(self, commands: list[bytes]) -> list[Reply]:
         """Send commands in one write; return their replies."""
         self._send(b"\r\n".join(commands) + b"\r\n")
-        return [self._reply() for _ in commands]
+        return [self._read_reply() for _ in commands]
 
     def _send(self, content: bytes) -> None:
         try:
             self._socket.sendall(content)
-        except OSError as problem:
-            raise self._broken(problem) from problem
+        except OSError as error:
+            raise self._connection_error(error) from error
 
-    def _reply(self) -> Reply:
-        lines = [self._line()]
-        while lines[-1][3:4] == b"-" and len(lines) <= LINES_LIMIT:
-            lines.append(self._line())
-        if not lines[-1][:3].isdigit() or len(lines) > LINES_LIMIT:
-            raise HandBackUnreachable(
-                f"{self._name}: invalid SMTP reply; check the port in archive.cf"
+    def _read_reply(self) -> Reply:
+        lines = [self._read_line()]
+        while lines[-1][3:4] == b"-" and len(lines) <= REPLY_LINES_LIMIT:
+            lines.append(self._read_line())
+        if not lines[-1][:3].isdigit() or len(lines) > REPLY_LINES_LIMIT:
+            raise PostfixUnreachable(
+                f"{self._peer_name}: invalid SMTP reply; check the port in archive.cf"
             )
         return Reply(int(lines[-1][:3]), lines)
 
-    def _line(self) -> bytes:
-        while b"\n" not in self._held:
+    def _read_line(self) -> bytes:
+        while b"\n" not in self._buffer:
             try:
-                piece = self._socket.recv(BLOCK)
-            except OSError as problem:
-                raise self._broken(problem) from problem
-            if not piece or len(self._held) > LINE_LIMIT:
-                raise self._broken("closed by the server")
-            self._held += piece
-        line, _, self._held = self._held.partition(b"\n")
+                chunk = self._socket.recv(RECEIVE_SIZE)
+            except OSError as error:
+                raise self._connection_error(error) from error
+            if not chunk or len(self._buffer) > REPLY_LINE_LIMIT:
+                raise self._connection_error("closed by the server")
+            self._buffer += chunk
+        line, _, self._buffer = self._buffer.partition(b"\n")
         return line.rstrip(b"\r")
 
-    def _broken(self, problem: object) -> HandBackUnreachable:
-        return HandBackUnreachable(
-            f"connection to {self._name} lost: {problem}; see Postfix's log"
+    def _connection_error(self, reason: object) -> PostfixUnreachable:
+        return PostfixUnreachable(
+            f"connection to {self._peer_name} lost: {reason}; see Postfix's log"
         )
 
-    def _expect(self, code: int, reply: Reply, what: str) -> None:
+    def _expect(self, code: int, reply: Reply, step: str) -> None:
         if reply.code != code:
-            raise HandBackRefused(f"{self._name} replied to {what}: {reply.text}")
+            raise PostfixRefused(f"{self._peer_name} replied to {step}: {reply.text}")
 
 
 def submit(
@@ -258,51 +273,51 @@ def submit(
 ) -> str:
     """Send one message to a port in its own session; return its queue id."""
     session = Session(port)
-    session.ask(sender, recipients, eightbit=eightbit, notify=notify)
-    queue_id = session.give(content)
+    session.send_envelope(sender, recipients, eightbit=eightbit, notify=notify)
+    queue_id = session.send_message(content)
     session.close()
     return queue_id
 
 
-def queue_id(text: str) -> str:
+def parse_queue_id(text: str) -> str:
     """Return the queue id in Postfix's reply to an accepted message."""
-    words = text.partition("queued as ")[2].split()
-    return words[0] if words else "unknown"
+    words_after = text.partition("queued as ")[2].split()
+    return words_after[0] if words_after else "unknown"
 
 
-def connected(port: tuple[str, int]) -> socket:
+def connect(port: tuple[str, int]) -> socket:
     """Connect to an internal port. Raises PostfixUnreachable."""
-    peer = socket(AF_INET6 if ":" in port[0] else AF_INET, SOCK_STREAM)
-    peer.settimeout(TIMEOUT)
+    connection = socket(AF_INET6 if ":" in port[0] else AF_INET, SOCK_STREAM)
+    connection.settimeout(REPLY_TIMEOUT)
     # Sends the last line at once, without waiting for the delayed ACK of earlier data.
-    peer.setsockopt(IPPROTO_TCP, TCP_NODELAY, 1)
+    connection.setsockopt(IPPROTO_TCP, TCP_NODELAY, 1)
     try:
-        peer.connect(port)
-    except OSError as problem:
-        peer.close()
-        raise HandBackUnreachable(
-            f"connect to {port[0]}:{port[1]}: {problem.strerror or problem}; check the"
+        connection.connect(port)
+    except OSError as error:
+        connection.close()
+        raise PostfixUnreachable(
+            f"connect to {port[0]}:{port[1]}: {error.strerror or error}; check the"
             " service in master.cf and the port in archive.cf"
-        ) from problem
-    return peer
+        ) from error
+    return connection
 
 
-def _commands(verb: bytes, words: list[bytes]) -> Iterator[bytes]:
+def _command_lines(verb: bytes, arguments: list[bytes]) -> Iterator[bytes]:
     """Pack arguments into command lines of at most 512 bytes (RFC 5321 4.5.3.1.4)."""
     command = verb
-    for word in words:
-        if len(command) + len(word) > COMMAND_LIMIT and command != verb:
+    for argument in arguments:
+        if len(command) + len(argument) > COMMAND_LENGTH_LIMIT and command != verb:
             yield command
             command = verb
-        command += word
+        command += argument
     yield command
 
 
-def _rcpt(recipient: Recipient, notify: bytes) -> bytes:
+def _rcpt_command(recipient: Recipient, notify: bytes) -> bytes:
     """Return the RCPT command; without ORCPT if smtpd(8) would truncate the line."""
     command = b"RCPT TO:<" + recipient.final + b">"
-    wanted = notify or recipient.notify
-    command += b" NOTIFY=" + wanted if wanted else b""
+    notify_value = notify or recipient.notify
+    command += b" NOTIFY=" + notify_value if notify_value else b""
     orcpt = recipient.orcpt or address.orcpt(recipient.original or recipient.final)
-    longer = command + b" ORCPT=" + orcpt
-    return longer if len(longer) <= SERVER_LIMIT else command
+    with_orcpt = command + b" ORCPT=" + orcpt
+    return with_orcpt if len(with_orcpt) <= SMTPD_LINE_LIMIT else command

@@ -33,10 +33,12 @@ from postfix_archive.core import (
 from postfix_archive.core.configuration import Configuration, Service
 from postfix_archive.core.errors import InstallRefused
 from postfix_archive.core.settings import Settings
-from postfix_archive.core.ways import Change, Wish
+from postfix_archive.core.ways import Change, Setup
 
-OLDEST = (3, 4)
-LAUNCHER = re.compile(rf"(.*)/lib/postfix-archive/(?:{ways.STAMP}|{doors.WORKER})")
+MINIMUM_VERSION = (3, 4)
+LAUNCHER_PATH = re.compile(
+    rf"(.*)/lib/postfix-archive/(?:{ways.STAMP_TRANSPORT}|{doors.WORKER_LAUNCHER})"
+)
 
 
 class Instance:
@@ -47,16 +49,16 @@ class Instance:
 
     def __init__(self, directory: str, store: str) -> None:
         self.directory = directory
-        self.found = postconf.read(self.directory)
-        self.name = name_of(self.found)
-        self.record = undo.Undo(self.directory, self.name)
-        self.archive_cf = Path(self.directory, config.NAME)
-        self._kept = undo.STATE / f"{self.name}.archive.cf"
-        self.settings = self._settings()
-        self.store = self._store(store)
-        if self.found.version < OLDEST:
+        self.config = postconf.read_configuration(self.directory)
+        self.name = name_of(self.config)
+        self.undo_record = undo.UndoRecord(self.directory, self.name)
+        self.archive_cf = Path(self.directory, config.FILE_NAME)
+        self._kept_archive_cf = undo.STATE_DIRECTORY / f"{self.name}.archive.cf"
+        self.settings = self._existing_settings()
+        self.store = self._store_directory(store)
+        if self.config.version < MINIMUM_VERSION:
             raise InstallRefused(
-                f"Postfix {self.found.raw('mail_version')} is older than 3.4; upgrade"
+                f"Postfix {self.config.raw('mail_version')} is older than 3.4; upgrade"
                 " Postfix first"
             )
         if not _is_writable(self.directory):
@@ -66,203 +68,227 @@ class Instance:
             )
         postconf.check(self.directory)
 
-    def plan(self, wish: Wish) -> tuple[Change, ...]:
+    def plan(self, setup: Setup) -> tuple[Change, ...]:
         """Return the changes; raises InstallRefused, for example for a port in use."""
-        self._refuse_moves(wish)
-        given: dict[str, str] = {}
-        for text in program.service_texts(wish.mode):
-            given.update(installation.entries(text))
-        ours = [each for each in self.found.services if ways.is_ours(each)]
-        known = [each.name.rpartition(":")[2] for each in ours if each.kind == "inet"]
-        needed = installation.ports_needed(self.found, wish)
-        host.refuse_taken(needed, map(int, known))
-        self.ports = needed
-        return installation.plan(self.found, wish, given)
+        self._check_fixed_options(setup)
+        reference_entries: dict[str, str] = {}
+        for text in program.master_cf_texts(setup.mode):
+            reference_entries.update(installation.parse_entries(text))
+        own_services = [each for each in self.config.services if ways.is_ours(each)]
+        own_ports = [
+            each.name.rpartition(":")[2] for each in own_services if each.kind == "inet"
+        ]
+        ports = installation.required_ports(self.config, setup)
+        host.check_ports(ports, map(int, own_ports))
+        self.ports = ports
+        return installation.plan_changes(self.config, setup, reference_entries)
 
-    def refuse(self, wish: Wish) -> None:
+    def check(self, setup: Setup) -> None:
         """Raise InstallRefused if the user or a directory could not be used."""
-        host.refuse_userless(wish.user)
-        named = f"CONFIG_DIRECTORY={self.directory}"
-        host.refuse_closed(named, str(self.archive_cf), wish.user)
-        loaded = self.loaded()
-        spare = loaded.archive_fallback_directory
-        for word, path in (
+        host.check_user(setup.user)
+        config_option = f"CONFIG_DIRECTORY={self.directory}"
+        host.check_search_permission(config_option, str(self.archive_cf), setup.user)
+        current_settings = self.current_settings()
+        fallback = current_settings.archive_fallback_directory
+        for option, path in (
             (f"STORE={self.store}", self.store),
-            (f"archive.cf: archive_fallback_directory = {spare}", spare),
+            (f"archive.cf: archive_fallback_directory = {fallback}", fallback),
         ):
-            host.refuse_no_folder(word, path)
-            host.refuse_closed(word, path, wish.user)
+            host.check_directory(option, path)
+            host.check_search_permission(option, path, setup.user)
 
-    def missing(self, wish: Wish) -> Iterator[tuple[str, str]]:
+    def missing(self, setup: Setup) -> Iterator[tuple[str, str]]:
         """Yield what apply would create besides its changes: label and name."""
-        loaded = self.loaded()
-        if not host.is_user(wish.user):
-            yield "User", wish.user
+        current_settings = self.current_settings()
+        if not host.has_user(setup.user):
+            yield "User", setup.user
         for name, path in (
             ("Settings", str(self.archive_cf)),
             ("Store", self.store),
-            ("Fallback", loaded.archive_fallback_directory),
-            ("Key", loaded.archive_key_file),
+            ("Fallback", current_settings.archive_fallback_directory),
+            ("Key", current_settings.archive_key_file),
         ):
             if not os.path.exists(path):
                 yield name, path
 
-    def carry_out(self, wish: Wish, changes: tuple[Change, ...]) -> None:
+    def apply(self, setup: Setup, changes: tuple[Change, ...]) -> None:
         """Apply the changes, services first, mail routing last; roll back on failure.
 
         The undo record is durable before the first change. After a crash, install
         continues from there and uninstall restores the original files.
         """
-        if not changes and not self.record.is_unfinished:
-            self._furnish(wish)
+        if not changes and not self.undo_record.is_unfinished:
+            self._create_missing(setup)
             return
         before = drafts.read(self.directory)
-        ready = drafts.changed(before, [each for each in changes if not each.gate])
-        opened = drafts.changed(ready, [each for each in changes if each.gate])
-        there = self.archive_cf.exists()
-        told = self.archive_cf.read_bytes() if there else None
+        prepared = drafts.apply_changes(
+            before, [each for each in changes if not each.routes_mail]
+        )
+        routed = drafts.apply_changes(
+            prepared, [each for each in changes if each.routes_mail]
+        )
+        has_archive_cf = self.archive_cf.exists()
+        archive_cf_content = self.archive_cf.read_bytes() if has_archive_cf else None
         try:
-            self.record.begin(changes, [ready, opened])
-            self._furnish(wish)
-            self._use(ready, before)
-            self._use(opened, ready)
+            self.undo_record.begin(changes, [prepared, routed])
+            self._create_missing(setup)
+            self._activate(prepared, before)
+            self._activate(routed, prepared)
         except BaseException:
-            self._roll_back(told)
+            self._roll_back(archive_cf_content)
             raise
-        self.record.finish()
+        self.undo_record.mark_complete()
 
-    def _roll_back(self, told: bytes | None) -> None:
+    def _roll_back(self, archive_cf_content: bytes | None) -> None:
         """Restore main.cf, master.cf and archive.cf; None removes archive.cf."""
-        self.record.roll_back()
-        if told is None:
+        self.undo_record.roll_back()
+        if archive_cf_content is None:
             self.archive_cf.unlink(missing_ok=True)
         else:
-            drafts.rewrite(self.archive_cf, told)
+            drafts.replace_content(self.archive_cf, archive_cf_content)
         if postconf.is_running(self.directory):
             postconf.reload(self.directory)
 
-    def _use(self, after: Contents, before: Contents) -> None:
+    def _activate(self, after: Contents, before: Contents) -> None:
         """Replace main.cf and master.cf; return when Postfix has loaded them."""
-        drafts.put(self.directory, after, before)
+        drafts.replace_files(self.directory, after, before)
         postconf.check(self.directory)
         if postconf.is_running(self.directory):
             postconf.reload(self.directory)
             host.wait_for_ports(self.ports)
 
-    def _furnish(self, wish: Wish) -> None:
+    def _create_missing(self, setup: Setup) -> None:
         """Create user, store, archive.cf and key unless they exist."""
-        host.user_made(wish.user, self.store)
-        undo.STATE.mkdir(exist_ok=True)
-        undo.STATE.chmod(0o755)  # the archive's user reads the key in it
-        host.make_store(self.store, wish.user)
-        self._write_settings(wish)
-        loaded = config.load(self.directory)
-        host.make_store(loaded.archive_fallback_directory, wish.user)
-        key = loaded.archive_key_file
-        if not os.path.exists(key):
-            keyfile.create(key, keyfile.todays_id(), wish.user)
+        host.create_user(setup.user, self.store)
+        undo.STATE_DIRECTORY.mkdir(exist_ok=True)
+        undo.STATE_DIRECTORY.chmod(0o755)  # the archive's user reads the key in it
+        host.create_private_directory(self.store, setup.user)
+        self._write_settings(setup)
+        current_settings = config.load(self.directory)
+        host.create_private_directory(
+            current_settings.archive_fallback_directory, setup.user
+        )
+        key_path = current_settings.archive_key_file
+        if not os.path.exists(key_path):
+            keyfile.create(key_path, keyfile.new_key_id(), setup.user)
 
-    def _write_settings(self, wish: Wish) -> None:
+    def _write_settings(self, setup: Setup) -> None:
         """Create archive.cf, or correct only the port settings of an existing one."""
         if not self.archive_cf.exists():
-            known = self._kept.exists()
-            text = self._kept.read_text("utf-8") if known else self._archive_cf()
-            drafts.rewrite(self.archive_cf, text.encode())
-        loaded = config.load(self.directory)
-        wrong = {
-            name: f"{ways.LOCAL}:{port}"
-            for port, name in enumerate(explained.ADDRESSES, wish.port)
-            if getattr(loaded, name) != (ways.LOCAL, port)
+            has_kept = self._kept_archive_cf.exists()
+            text = (
+                self._kept_archive_cf.read_text("utf-8")
+                if has_kept
+                else self._new_archive_cf()
+            )
+            drafts.replace_content(self.archive_cf, text.encode())
+        current_settings = config.load(self.directory)
+        corrections = {
+            name: f"{ways.LOOPBACK_ADDRESS}:{port}"
+            for port, name in enumerate(explained.PORT_SETTINGS, setup.port)
+            if getattr(current_settings, name) != (ways.LOOPBACK_ADDRESS, port)
         }
-        text = explained.corrected(self.archive_cf.read_text("utf-8"), wrong)
-        drafts.rewrite(self.archive_cf, text.encode())
+        text = explained.update(self.archive_cf.read_text("utf-8"), corrections)
+        drafts.replace_content(self.archive_cf, text.encode())
 
     @property
     def first_port(self) -> int:
         """The first port of the services, else of archive.cf; 0 if there is none."""
-        there = installation.first_port(self.found)
-        if there or self.settings is None:
-            return there
+        installed_port = installation.installed_first_port(self.config)
+        if installed_port or self.settings is None:
+            return installed_port
         return self.settings.archive_handback_address[1]
 
-    def _refuse_moves(self, wish: Wish) -> None:
+    def _check_fixed_options(self, setup: Setup) -> None:
         """Raise InstallRefused for options that only a new installation can change."""
-        port = installation.first_port(self.found) or wish.port
-        position = installation.position(self.found) or wish.position
-        where = "" if self.directory == config.DIRECTORY else self.directory
-        again = f" CONFIG_DIRECTORY={where}" if where else ""
-        for word, asked, there in (
-            ("PORT", wish.port, port),
-            ("ARCHIVE_POSITION", wish.position, position),
-            ("MODE", wish.mode, ways.mode(self.found) or wish.mode),
+        installed_port = installation.installed_first_port(self.config) or setup.port
+        installed_position = (
+            installation.installed_position(self.config) or setup.position
+        )
+        directory = (
+            "" if self.directory == config.DEFAULT_CONFIG_DIRECTORY else self.directory
+        )
+        directory_option = f" CONFIG_DIRECTORY={directory}" if directory else ""
+        for option, value, installed in (
+            ("PORT", setup.port, installed_port),
+            ("ARCHIVE_POSITION", setup.position, installed_position),
+            ("MODE", setup.mode, ways.installed_mode(self.config) or setup.mode),
         ):
-            if asked != there:
+            if value != installed:
                 raise InstallRefused(
-                    f"{word}={asked}: the archive is installed with {word}={there};"
-                    f" to change it, run make uninstall{again}, then make install with"
-                    f" {word}={asked}"
+                    f"{option}={value}: the archive is installed with"
+                    f" {option}={installed}; to change it, run make"
+                    f" uninstall{directory_option}, then make install with"
+                    f" {option}={value}"
                 )
 
-    def _settings(self) -> Settings | None:
+    def _existing_settings(self) -> Settings | None:
         """Return the settings of archive.cf, else of a kept one; None without both."""
-        for place in (self.archive_cf, self._kept):
-            if place.exists():
-                return config.load(self.directory, str(place))
+        for path in (self.archive_cf, self._kept_archive_cf):
+            if path.exists():
+                return config.load(self.directory, str(path))
         return None
 
-    def _store(self, asked: str) -> str:
+    def _store_directory(self, requested: str) -> str:
         """Return the store; raises InstallRefused if archive.cf names another."""
         if self.settings is None:
-            return asked or self._usual("archive_store_directory")
-        there = self.settings.archive_store_directory
-        if asked and os.path.normpath(asked) != os.path.normpath(there):
-            place = self.archive_cf if self.archive_cf.exists() else self._kept
-            raise InstallRefused(
-                f"STORE={asked}: {place} has archive_store_directory = {there}; to"
-                " change it, see docs/operating.md, Moving the store"
+            return requested or self._default_directory("archive_store_directory")
+        configured = self.settings.archive_store_directory
+        if requested and os.path.normpath(requested) != os.path.normpath(configured):
+            path = (
+                self.archive_cf if self.archive_cf.exists() else self._kept_archive_cf
             )
-        return there
+            raise InstallRefused(
+                f"STORE={requested}: {path} has archive_store_directory = {configured};"
+                " to change it, see docs/operating.md, Moving the store"
+            )
+        return configured
 
-    def _usual(self, setting: str) -> str:
-        usual = settings.DEFAULTS[setting]
-        return usual if self.name == "postfix" else f"{usual}-{self.name}"
+    def _default_directory(self, setting: str) -> str:
+        default = settings.DEFAULTS[setting]
+        return default if self.name == "postfix" else f"{default}-{self.name}"
 
-    def loaded(self) -> Settings:
+    def current_settings(self) -> Settings:
         """Return the existing settings, else those of the archive.cf to create."""
         return self.settings or settings.parse(
-            self._archive_cf(),
-            place=str(self._kept),
+            self._new_archive_cf(),
+            path=str(self._kept_archive_cf),
             config_directory=self.directory,
-            myhostname=self.found.value("myhostname"),
+            myhostname=self.config.value("myhostname"),
         )
 
-    def _archive_cf(self) -> str:
+    def _new_archive_cf(self) -> str:
         values = {
-            "myhostname": self.found.value("myhostname"),
+            "myhostname": self.config.value("myhostname"),
             "archive_store_directory": self.store,
-            "archive_fallback_directory": self._usual("archive_fallback_directory"),
-            "archive_key_file": str(undo.STATE / f"{self.name}.key"),
+            "archive_fallback_directory": self._default_directory(
+                "archive_fallback_directory"
+            ),
+            "archive_key_file": str(undo.STATE_DIRECTORY / f"{self.name}.key"),
         }
-        local, _ = rewriting.clients(self.found)
-        if local != rewriting.LOOPBACK:
-            values["archive_local_clients"] = ", ".join(local)
-        if self.found.value("mail_owner") != settings.DEFAULTS["mail_owner"]:
-            values["mail_owner"] = self.found.value("mail_owner")
-        return explained.archive_cf(values)
+        clients, _ = rewriting.from_configuration(self.config)
+        if clients != rewriting.LOOPBACK_NETWORKS:
+            values["archive_local_clients"] = ", ".join(clients)
+        if self.config.value("mail_owner") != settings.DEFAULTS["mail_owner"]:
+            values["mail_owner"] = self.config.value("mail_owner")
+        return explained.render(values)
 
 
-def prefix_of(services: Iterable[Service]) -> str:
+def prefix_of(entries: Iterable[Service]) -> str:
     """Return the PREFIX of the launchers that these services run, "" if none."""
-    for each in services:
-        there = LAUNCHER.fullmatch(each.argument("argv"))
-        if there and doors.is_launched(each):
-            return there.group(1)
+    for service in entries:
+        match = LAUNCHER_PATH.fullmatch(service.argument("argv"))
+        if match and doors.has_launcher(service):
+            return match.group(1)
     return ""
 
 
-def name_of(found: Configuration) -> str:
+def name_of(postfix_config: Configuration) -> str:
     """Return multi_instance_name, else the name of the configuration directory."""
-    return found.raw("multi_instance_name") or Path(found.directory).resolve().name
+    return (
+        postfix_config.raw("multi_instance_name")
+        or Path(postfix_config.directory).resolve().name
+    )
 
 
 def _is_writable(directory: str) -> bool:

@@ -17,7 +17,7 @@ from fcntl import LOCK_EX, flock
 from postfix_archive.back import files, lastline
 from postfix_archive.core import digest
 from postfix_archive.core.errors import JournalFailed
-from postfix_archive.core.quoting import quoted
+from postfix_archive.core.quoting import json_string
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,32 +25,32 @@ if TYPE_CHECKING:
 
     Event = tuple[str, dict[str, str | int]]  # the event's name, its other fields
 
-NAME = "journal"
-MODE = 0o600
-TAIL = 1 << 13  # bytes; usually they contain the last line
+FILE_NAME = "journal"
+FILE_MODE = 0o600
+TAIL_SIZE = 1 << 13  # bytes; usually they contain the last line
 # Bytes that a retry searches for its own events. Retries come within
 # maximal_backoff_time (4000 s); at 4 KB a line this is the last 2,000 events. An event
 # that is not found is recorded again, which is harmless: readers take the union.
-RECENT = 8 << 20
-HASH = 64  # hexadecimal digits
-NOTHING = "0" * HASH  # "prev" of the first line
-BEGINNING = b'{"seq":1,"time":"'
+RECENT_SIZE = 8 << 20
+SHA256_DIGITS = 64  # hexadecimal digits
+FIRST_PREV = "0" * SHA256_DIGITS  # "prev" of the first line
+FIRST_LINE_START = b'{"seq":1,"time":"'
 
 
 class Journal:
     """The journal file, open and exclusively locked (flock(2)). A context manager."""
 
-    __slots__ = ("_descriptor", "_folder", "_path")
+    __slots__ = ("_descriptor", "_directory", "_path")
 
-    def __init__(self, folder: str) -> None:
-        self._folder = folder
-        self._path = f"{folder}/{NAME}"
+    def __init__(self, directory: str) -> None:
+        self._directory = directory
+        self._path = f"{directory}/{FILE_NAME}"
         flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
         try:
-            self._descriptor = os.open(self._path, flags, MODE)
+            self._descriptor = os.open(self._path, flags, FILE_MODE)
             flock(self._descriptor, LOCK_EX)
-        except OSError as problem:
-            raise self._failed(problem) from problem
+        except OSError as error:
+            raise self._journal_error(error) from error
 
     def __enter__(self) -> Journal:
         return self
@@ -61,38 +61,40 @@ class Journal:
         except OSError:
             pass  # each line was fsynced; NFS may report an error but closes the file
 
-    def append(self, event: str, time: str, **words: str | int) -> None:
+    def append(self, event: str, time: str, **fields: str | int) -> None:
         """Append one event with its fields, durably; time is RFC 3339, UTC."""
-        self.extend(time, [(event, words)])
+        self.extend(time, [(event, fields)])
 
-    def extend(self, time: str, told: list[Event]) -> None:
+    def extend(self, time: str, events: list[Event]) -> None:
         """Append events, durably, with one fsync. After an error there is none of them.
 
         After a crash there may be the first few of them, without a gap.
         """
-        if not told:
+        if not events:
             return
         try:
             size = self._size()
-            torn, last, number = self._end(size)
-            number = max(number, lastline.number(self._folder))
-            held = [b"\n"] if torn else []
-            for each, (event, words) in enumerate(told, number + 1):
-                held.append(_line(each, time, event, words, prev=last))
-                last = digest.hex_of(held[-1][:-1])
-            self._write(b"".join(held), size)
-            lastline.note(self._folder, number + len(told), last)
-        except OSError as problem:
-            raise self._failed(problem) from problem
+            is_torn, last_sha256, last_number = self._read_end(size)
+            last_number = max(last_number, lastline.read_number(self._directory))
+            new_lines = [b"\n"] if is_torn else []
+            for number, (event, fields) in enumerate(events, last_number + 1):
+                new_lines.append(
+                    _format_line(number, time, event, fields, prev=last_sha256)
+                )
+                last_sha256 = digest.sha256_hex(new_lines[-1][:-1])
+            self._write(b"".join(new_lines), size)
+            lastline.write(self._directory, last_number + len(events), last_sha256)
+        except OSError as error:
+            raise self._journal_error(error) from error
 
     def _size(self) -> int:
         """Return the size in bytes; make the name of a new journal durable."""
-        told = os.fstat(self._descriptor)
-        if told.st_nlink != 1:
+        stat = os.fstat(self._descriptor)
+        if stat.st_nlink != 1:
             raise OSError(0, "link count is not 1 (a hard link, or a deleted file)")
-        if not told.st_size:
-            files.sync_folder(self._folder)
-        return told.st_size
+        if not stat.st_size:
+            files.sync_directory(self._directory)
+        return stat.st_size
 
     def _write(self, content: bytes, size: int) -> None:
         """Append content durably; after an error truncate the journal to size bytes."""
@@ -103,146 +105,160 @@ class Journal:
             os.ftruncate(self._descriptor, size)
             raise
 
-    def unsaid(self, told: list[Event]) -> list[Event]:
+    def unrecorded(self, events: list[Event]) -> list[Event]:
         """Return the events that no recent line has with the same fields.
 
         All events have the same name. The events left out are durable on return.
         """
-        kind = quoted(told[0][0] if told else "").encode()
-        found = _holding(self._recent(), b'"event":' + kind + b",")
-        said = {_told(line) for line in found if _is_whole(line)}
-        new = [e for e in told if _told(_line(0, "", *e, prev="")[:-1]) not in said]
-        if len(new) < len(told):
+        kind = json_string(events[0][0] if events else "").encode()
+        recorded_lines = _matching_lines(self._read_recent(), b'"event":' + kind + b",")
+        recorded = {
+            _event_fields(line) for line in recorded_lines if _is_complete(line)
+        }
+        new_events = [
+            event
+            for event in events
+            if _event_fields(_format_line(0, "", *event, prev="")[:-1]) not in recorded
+        ]
+        if len(new_events) < len(events):
             self._sync()
-        return new
+        return new_events
 
-    def recent(self, key: str) -> set[str]:
+    def recent_events(self, capsule_id: str) -> set[str]:
         """Return the names of one capsule's recent events, which are durable."""
-        wanted = b'"capsule":"' + key.encode() + b'"'
-        seen = _holding(self._recent(), wanted)
-        found = {_event(line) for line in seen if _is_whole(line)}
-        if found:
+        substring = b'"capsule":"' + capsule_id.encode() + b'"'
+        capsule_lines = _matching_lines(self._read_recent(), substring)
+        events = {_event_name(line) for line in capsule_lines if _is_complete(line)}
+        if events:
             self._sync()
-        return found
+        return events
 
     def has_file(self, name: str) -> bool:
         """Return whether a line of the whole journal, made durable, names this file."""
-        wanted = b'"file":' + quoted(name).encode()
-        found = any(
-            wanted in line and line.endswith(b"\n") and _is_whole(line[:-1])
+        substring = b'"file":' + json_string(name).encode()
+        is_recorded = any(
+            substring in line and line.endswith(b"\n") and _is_complete(line[:-1])
             for line in lines(self._path)
         )
-        if found:
+        if is_recorded:
             self._sync()
-        return found
+        return is_recorded
 
-    def _recent(self) -> bytes:
+    def _read_recent(self) -> bytes:
         try:
             size = os.fstat(self._descriptor).st_size
-            return _read(self._descriptor, max(0, size - RECENT), size)
-        except OSError as problem:
-            raise self._failed(problem) from problem
+            return _read_range(self._descriptor, max(0, size - RECENT_SIZE), size)
+        except OSError as error:
+            raise self._journal_error(error) from error
 
     def _sync(self) -> None:
         """Make lines durable whose writer may have died before its fsync."""
         try:
             os.fsync(self._descriptor)
-        except OSError as problem:
-            raise self._failed(problem) from problem
+        except OSError as error:
+            raise self._journal_error(error) from error
 
-    def _end(self, size: int) -> tuple[bool, str, int]:
+    def _read_end(self, size: int) -> tuple[bool, str, int]:
         """Return whether the last line is torn, its SHA-256, and the last number."""
         if not size:
-            return False, NOTHING, 0
+            return False, FIRST_PREV, 0
         tail = b""
-        at = size
-        while at:
-            step = min(max(TAIL, len(tail)), at)  # doubled: a line can have 20 MB
-            at -= step
-            tail = _read(self._descriptor, at, at + step) + tail
-            number = _last_number(tail, whole=at == 0)
+        offset = size
+        while offset:
+            step = min(
+                max(TAIL_SIZE, len(tail)), offset
+            )  # doubled: a line can have 20 MB
+            offset -= step
+            tail = _read_range(self._descriptor, offset, offset + step) + tail
+            number = _last_number(tail, is_whole_file=offset == 0)
             if number is not None:
-                torn = not tail.endswith(b"\n")
-                last = tail.rstrip(b"\n").rpartition(b"\n")[2]
-                return torn, digest.hex_of(last), number
+                is_torn = not tail.endswith(b"\n")
+                last_line = tail.rstrip(b"\n").rpartition(b"\n")[2]
+                return is_torn, digest.sha256_hex(last_line), number
         raise JournalFailed(
             f"{self._path}: no valid line, so it is not a journal; restore it from a"
             " backup, or move it away and document that"
         )
 
-    def _failed(self, problem: OSError) -> JournalFailed:
+    def _journal_error(self, error: OSError) -> JournalFailed:
         return JournalFailed(
-            f"{self._path}: {problem.strerror}; check its file system and its owner"
+            f"{self._path}: {error.strerror}; check its file system and its owner"
         )
 
 
 def lines(path: str) -> Iterator[bytes]:
     """Yield all lines; a missing journal has none. Raises JournalFailed."""
     try:
-        with open(files.opened(path), "rb") as opened:
-            yield from opened
+        with open(files.open_regular(path), "rb") as file:
+            yield from file
     except FileNotFoundError:
         return
-    except OSError as problem:
-        raise JournalFailed(f"{path}: {problem.strerror}") from problem
+    except OSError as error:
+        raise JournalFailed(f"{path}: {error.strerror}") from error
 
 
-def _line(
-    number: int, time: str, event: str, words: dict[str, str | int], *, prev: str
+def _format_line(
+    number: int, time: str, event: str, fields: dict[str, str | int], *, prev: str
 ) -> bytes:
-    text = f'{{"seq":{number},"time":{quoted(time)},"event":{quoted(event)}'
-    for name, value in words.items():
-        text += f",{quoted(name)}:"
-        text += str(value) if isinstance(value, int) else quoted(value)
+    text = f'{{"seq":{number},"time":{json_string(time)},"event":{json_string(event)}'
+    for name, value in fields.items():
+        text += f",{json_string(name)}:"
+        text += str(value) if isinstance(value, int) else json_string(value)
     return f'{text},"prev":"{prev}"}}\n'.encode("ascii")
 
 
-def _last_number(tail: bytes, *, whole: bool) -> int | None:
+def _last_number(tail: bytes, *, is_whole_file: bool) -> int | None:
     """Return the number of the last complete line, None if tail has none.
 
     The first line of tail counts only if tail is the whole file. 0: the file is one
     torn line.
     """
-    found = tail.rstrip(b"\n").split(b"\n")
-    for line in reversed(found if whole else found[1:]):
-        begin, _, rest = line.partition(b":")
+    tail_lines = tail.rstrip(b"\n").split(b"\n")
+    for line in reversed(tail_lines if is_whole_file else tail_lines[1:]):
+        first_key, _, rest = line.partition(b":")
         number = rest.partition(b",")[0]
-        if begin == b'{"seq"' and lastline.is_number(number) and _is_whole(line):
+        if first_key == b'{"seq"' and lastline.is_number(number) and _is_complete(line):
             return int(number)
-    if whole and len(found) == 1 and BEGINNING.startswith(found[0][: len(BEGINNING)]):
+    if (
+        is_whole_file
+        and len(tail_lines) == 1
+        and FIRST_LINE_START.startswith(tail_lines[0][: len(FIRST_LINE_START)])
+    ):
         return 0
     return None
 
 
-def _is_whole(line: bytes) -> bool:
+def _is_complete(line: bytes) -> bool:
     """Return whether a line, without its line end, was written completely."""
-    chained = line[-HASH - 11 : -HASH - 2] == b',"prev":"' and line.endswith(b'"}')
-    return chained and line.startswith(b'{"seq":')
+    has_prev = line[
+        -SHA256_DIGITS - 11 : -SHA256_DIGITS - 2
+    ] == b',"prev":"' and line.endswith(b'"}')
+    return has_prev and line.startswith(b'{"seq":')
 
 
-def _holding(seen: bytes, wanted: bytes) -> Iterator[bytes]:
+def _matching_lines(content: bytes, substring: bytes) -> Iterator[bytes]:
     """Yield the lines that contain substring and have a line end, without it."""
-    at = seen.find(wanted)
-    while at >= 0:
-        end = seen.find(b"\n", at)
+    position = content.find(substring)
+    while position >= 0:
+        end = content.find(b"\n", position)
         if end < 0:
             return
-        yield seen[seen.rfind(b"\n", 0, at) + 1 : end]
-        at = seen.find(wanted, end)
+        yield content[content.rfind(b"\n", 0, position) + 1 : end]
+        position = content.find(substring, end)
 
 
-def _event(line: bytes) -> str:
+def _event_name(line: bytes) -> str:
     return line.partition(b'"event":"')[2].partition(b'"')[0].decode("ascii", "replace")
 
 
-def _told(line: bytes) -> bytes:
+def _event_fields(line: bytes) -> bytes:
     """Return the event and its fields, as bytes, without number, time and chain."""
     return line[line.find(b',"event":') : line.rfind(b',"prev":"')]
 
 
-def _read(descriptor: int, start: int, stop: int) -> bytes:
-    found = b""
-    while piece := os.pread(descriptor, stop - start, start):
-        found += piece
-        start += len(piece)
-    return found
+def _read_range(descriptor: int, start: int, stop: int) -> bytes:
+    content = b""
+    while chunk := os.pread(descriptor, stop - start, start):
+        content += chunk
+        start += len(chunk)
+    return content

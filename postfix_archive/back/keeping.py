@@ -9,30 +9,30 @@ from __future__ import annotations
 from postfix_archive.back import handback
 
 
-class Line:
+class ConnectionCache:
     """Keeps one session with the reinjection port for the next message, if enabled."""
 
-    __slots__ = ("_keeps", "_kept")
+    __slots__ = ("_is_enabled", "_session")
 
-    def __init__(self, *, keeps: bool) -> None:
-        self._keeps = keeps
-        self._kept: handback.Session | None = None
+    def __init__(self, *, is_enabled: bool) -> None:
+        self._is_enabled = is_enabled
+        self._session: handback.Session | None = None
 
     def take(self, port: tuple[str, int]) -> handback.Session:
         """Return a session for one message, the cached one if it is still alive.
 
         Raises PostfixUnreachable and PostfixRefused.
         """
-        kept, self._kept = self._kept, None
-        if kept is not None and kept.port == port and kept.is_alive:
-            return kept
-        if kept is not None:
-            kept.close()
+        session, self._session = self._session, None
+        if session is not None and session.port == port and session.is_alive:
+            return session
+        if session is not None:
+            session.close()
         return handback.Session(port)
 
-    def done(self, session: handback.Session) -> None:
+    def put_back(self, session: handback.Session) -> None:
         """Cache a session without errors for the next message, or close it."""
-        if self._keeps:
-            self._kept = session
+        if self._is_enabled:
+            self._session = session
         else:
             session.close()

@@ -14,7 +14,9 @@ from postfix_archive.back import files
 from postfix_archive.core import keyring
 from postfix_archive.core.errors import KeyMissing, KeyUnreadable
 
-HEADING = "# Site keys of postfix-archive. The first is in use. Keep them secret.\n"
+KEY_FILE_HEADING = (
+    "# Site keys of postfix-archive. The first is in use. Keep them secret.\n"
+)
 
 
 def create(path: str, key_id: str, owner: str | None) -> None:
@@ -24,18 +26,18 @@ def create(path: str, key_id: str, owner: str | None) -> None:
     Raises KeyUnreadable if the file exists or cannot be written.
     """
     secret = os.urandom(keyring.SECRET_BYTES).hex()
-    text = HEADING + f"{key_id} {secret}\n"
-    keyring.parse(text, place=path)
+    text = KEY_FILE_HEADING + f"{key_id} {secret}\n"
+    keyring.parse(text, path=path)
     draft = f"{path}.{os.getpid()}.draft"
     try:
         descriptor = os.open(draft, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
         try:
             files.write_all(descriptor, text.encode())
             if owner is not None:
-                _give_to(descriptor, owner)
+                _change_owner(descriptor, owner)
             os.fsync(descriptor)
             os.link(draft, path)
-            files.sync_folder(os.path.dirname(path))
+            files.sync_directory(os.path.dirname(path))
         finally:
             os.close(descriptor)
             os.unlink(draft)
@@ -43,10 +45,8 @@ def create(path: str, key_id: str, owner: str | None) -> None:
         raise KeyUnreadable(
             f"{path} already exists; use postfix-archive key rotate to add a key"
         ) from None
-    except OSError as problem:
-        raise KeyUnreadable(
-            f"{path} cannot be created: {problem.strerror}"
-        ) from problem
+    except OSError as error:
+        raise KeyUnreadable(f"{path} cannot be created: {error.strerror}") from error
 
 
 def rotate(path: str, key_id: str) -> None:
@@ -56,44 +56,44 @@ def rotate(path: str, key_id: str) -> None:
     """
     draft = f"{path}.{os.getpid()}.draft"
     try:
-        with open(path, encoding="ascii", opener=_no_link) as opened:
-            told = os.fstat(opened.fileno())
-            before = opened.read()
-        text = HEADING + f"{key_id} {os.urandom(keyring.SECRET_BYTES).hex()}\n"
-        text += before.removeprefix(HEADING)
-        keyring.parse(text, place=path)
+        with open(path, encoding="ascii", opener=_open_no_follow) as file:
+            stat = os.fstat(file.fileno())
+            old_text = file.read()
+        text = KEY_FILE_HEADING + f"{key_id} {os.urandom(keyring.SECRET_BYTES).hex()}\n"
+        text += old_text.removeprefix(KEY_FILE_HEADING)
+        keyring.parse(text, path=path)
         descriptor = os.open(draft, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
         try:
-            os.fchown(descriptor, told.st_uid, told.st_gid)
-            os.fchmod(descriptor, told.st_mode & 0o777)
+            os.fchown(descriptor, stat.st_uid, stat.st_gid)
+            os.fchmod(descriptor, stat.st_mode & 0o777)
             files.write_all(descriptor, text.encode())
             os.fsync(descriptor)
             os.rename(draft, path)
-            files.sync_folder(os.path.dirname(path))
+            files.sync_directory(os.path.dirname(path))
         finally:
             os.close(descriptor)
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(draft)
     except FileNotFoundError:
         raise KeyMissing(f"{path} is missing: run postfix-archive key create") from None
-    except (OSError, UnicodeDecodeError) as problem:
-        raise KeyUnreadable(f"{path} cannot be changed: {problem}") from problem
+    except (OSError, UnicodeDecodeError) as error:
+        raise KeyUnreadable(f"{path} cannot be changed: {error}") from error
 
 
-def _no_link(path: str, flags: int) -> int:
+def _open_no_follow(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_NOFOLLOW)
 
 
-def todays_id() -> str:
+def new_key_id() -> str:
     """Return the id for a new key: today's date (UTC) as YYYYMMDD."""
     return datetime.datetime.now(datetime.timezone.utc).strftime("%Y%m%d")
 
 
-def _give_to(descriptor: int, owner: str) -> None:
+def _change_owner(descriptor: int, owner: str) -> None:
     from pwd import getpwnam
 
     try:
-        found = getpwnam(owner)
+        account = getpwnam(owner)
     except KeyError:
         raise KeyUnreadable(f"no user {owner}; give another --owner") from None
-    os.fchown(descriptor, found.pw_uid, found.pw_gid)
+    os.fchown(descriptor, account.pw_uid, account.pw_gid)

@@ -22,20 +22,20 @@ from typing import IO
 from dateutil import tz
 
 from postfix_archive.back import packed
-from postfix_archive.back.maillog import MAIL, USUAL, path_of
+from postfix_archive.back.maillog import DEFAULT_PATHS, MAIL_FACILITY, log_path
 from postfix_archive.core.configuration import Configuration
 from postfix_archive.core.errors import LogUnreadable
-from postfix_archive.core.logline import Clock, time_of
+from postfix_archive.core.logline import TimeParser, time_of
 
-JOURNAL = ("journalctl", "-q", "--no-pager", "-o", "short-iso-precise")
-CURSOR = "-- cursor: "
+JOURNALCTL = ("journalctl", "-q", "--no-pager", "-o", "short-iso-precise")
+CURSOR_PREFIX = "-- cursor: "
 DAY = 86400
-BLOCK = 1 << 20
-State = tuple[str, int, int, int]  # name, inode, size, modification time in ns
+BLOCK_SIZE = 1 << 20
+FileState = tuple[str, int, int, int]  # name, inode, size, modification time in ns
 
 
 @dataclass(frozen=True)
-class Place:
+class Position:
     """A position in a log: the end of the line with that hash.
 
     ``inode`` and ``offset`` (bytes, uncompressed) locate it in a file; ``cursor`` in
@@ -47,42 +47,44 @@ class Place:
     hash: str = ""
     cursor: str = ""
 
-    def written(self) -> str:
+    def to_json(self) -> str:
         """Return the position as JSON."""
         return json.dumps(asdict(self))
 
 
-def place(text: str) -> Place:
+def parse_position(text: str) -> Position:
     """Return the position that JSON text describes, the beginning if it is invalid."""
     try:
-        return Place(**json.loads(text))
+        return Position(**json.loads(text))
     except (ValueError, TypeError):
-        return Place()
+        return Position()
 
 
-def lines(found: Configuration, since: float) -> Iterator[tuple[str, float]]:
+def lines_since(config: Configuration, since: float) -> Iterator[tuple[str, float]]:
     """Yield each line of the log since a Unix time, with its own Unix time.
 
     A line whose time cannot be parsed gets that of the line before. Raises
     LogUnreadable.
     """
-    path = path_of(found)
+    path = log_path(config)
     if path:
-        yield from of_files([str(file) for file in _files(path)], since)
+        yield from lines_of_files([str(file) for file in _log_files(path)], since)
         return
-    clock = Clock(time.time(), tz.tzlocal())
-    yield from _since(_from_journal(f"--since=@{int(since)}"), clock, since)
+    clock = TimeParser(time.time(), tz.tzlocal())
+    yield from _timed_lines_since(_read_journal(f"--since=@{int(since)}"), clock, since)
 
 
-def of_files(paths: list[str], since: float) -> Iterator[tuple[str, float]]:
+def lines_of_files(paths: list[str], since: float) -> Iterator[tuple[str, float]]:
     """Yield each line of these files since a Unix time, in the order given."""
     for path in paths:
-        written = packed.told(path).st_mtime
-        if written + DAY < since:
+        mtime = packed.stat_file(path).st_mtime
+        if mtime + DAY < since:
             continue
-        with packed.opened(path) as log:
-            yield from _since(
-                map(_text, packed.lines(log, path)), Clock(written, tz.tzlocal()), since
+        with packed.open_log(path) as log:
+            yield from _timed_lines_since(
+                map(_decode, packed.packed_lines(log, path)),
+                TimeParser(mtime, tz.tzlocal()),
+                since,
             )
 
 
@@ -95,93 +97,96 @@ class Reader:
     is back. Both are "" if all is well.
     """
 
-    def __init__(self, path: str, begin: Place) -> None:
+    def __init__(self, path: str, position: Position) -> None:
         """Begin after a position.
 
         A position in systemd's journal is continued there, even if a syslogd has been
         installed since: it writes the same lines into its file.
         """
-        self._path = "" if begin.cursor and path in USUAL else path
-        self.place = begin
-        self.lost = ""
-        self.absent = ""
-        self._at_end: list[State] | None = None  # when all files were read
+        self._path = "" if position.cursor and path in DEFAULT_PATHS else path
+        self.position = position
+        self.loss_warning = ""
+        self.absence_warning = ""
+        self._states_at_end: list[FileState] | None = None  # when all files were read
 
-    def new(self, limit: int) -> Iterator[tuple[str, float]]:
+    def new_lines(self, limit: int) -> Iterator[tuple[str, float]]:
         """Yield the lines that are new since the last call, each with its Unix time.
 
         At most limit lines of files. Raises LogUnreadable.
         """
         if not self._path:
-            yield from self._of_journal()
+            yield from self._new_lines_of_journal()
             return
-        yield from itertools.islice(self._of_files(), limit)
+        yield from itertools.islice(self._new_lines_of_files(), limit)
 
-    def _of_files(self) -> Iterator[tuple[str, float]]:
+    def _new_lines_of_files(self) -> Iterator[tuple[str, float]]:
         """Yield all unread lines; open no file if none has changed."""
-        found = self._found()
-        states = [_state(file) for file in found]
-        if states == self._at_end:
+        files = self._list_files()
+        states = [_file_state(file) for file in files]
+        if states == self._states_at_end:
             return
-        self._at_end = None
-        unread, offset = self._unread(found)
+        self._states_at_end = None
+        unread, offset = self._unread_files(files)
         for file in unread:
-            offset = yield from self._of_file(file, offset)
+            offset = yield from self._lines_of_file(file, offset)
             if [file] == unread[-2:-1]:
-                if not packed.told(str(unread[-1])).st_size:
+                if not packed.stat_file(str(unread[-1])).st_size:
                     break  # the logger may still write to the rotated file
-                yield from self._of_file(file, offset)
+                yield from self._lines_of_file(file, offset)
             offset = 0
-        self._at_end = states
+        self._states_at_end = states
 
-    def _unread(self, found: list[Path]) -> tuple[list[Path], int]:
+    def _unread_files(self, files: list[Path]) -> tuple[list[Path], int]:
         """Return the files with unread lines, and the offset in the first of them.
 
         The position is kept while the current file is missing.
         """
-        if not self.place.hash:
-            return found, 0
+        if not self.position.hash:
+            return files, 0
         for _ in range(2):  # the log may be rotated during the first search
-            for number in self._likely(found):
-                if self._is_here(found[number]):
-                    return found[number:], self.place.offset
-            if self.absent:
+            for index in self._search_order(files):
+                if self._has_last_line(files[index]):
+                    return files[index:], self.position.offset
+            if self.absence_warning:
                 return [], 0
-            found = self._found()
-        self.lost = (
+            files = self._list_files()
+        self.loss_warning = (
             f"{self._path}: the last line read is in no file of this log any more;"
             " log lines may be missing"
         )
-        self.place = Place()
-        return found, 0
+        self.position = Position()
+        return files, 0
 
-    def _found(self) -> list[Path]:
+    def _list_files(self) -> list[Path]:
         """Return the log's files; note whether the current one exists."""
-        is_known = os.path.isdir(os.path.dirname(self._path))
-        found = _files(self._path) if is_known else []
-        is_there = Path(self._path) in found
-        self.absent = "" if is_there else f"{self._path}: no such file"
-        return found
+        has_directory = os.path.isdir(os.path.dirname(self._path))
+        files = _log_files(self._path) if has_directory else []
+        has_current = Path(self._path) in files
+        self.absence_warning = "" if has_current else f"{self._path}: no such file"
+        return files
 
-    def _likely(self, found: list[Path]) -> list[int]:
+    def _search_order(self, files: list[Path]) -> list[int]:
         """Return the indexes of the files, those with the position's inode first."""
-        inodes = [packed.told(str(file)).st_ino for file in found]
-        return sorted(range(len(found)), key=lambda n: inodes[n] != self.place.inode)
+        inodes = [packed.stat_file(str(file)).st_ino for file in files]
+        return sorted(range(len(files)), key=lambda n: inodes[n] != self.position.inode)
 
-    def _is_here(self, path: Path) -> bool:
+    def _has_last_line(self, path: Path) -> bool:
         """Tell whether the last line that was read is in this file."""
         if (
-            not packed.is_packed(path)
-            and packed.told(str(path)).st_size < self.place.offset
+            not packed.is_compressed(path)
+            and packed.stat_file(str(path)).st_size < self.position.offset
         ):
             return False
-        with packed.opened(str(path)) as log:
+        with packed.open_log(str(path)) as log:
             try:
-                return _digest(_line_before(log, self.place.offset)) == self.place.hash
-            except packed.DAMAGE:
+                return (
+                    _digest(_line_before(log, self.position.offset))
+                    == self.position.hash
+                )
+            except packed.CORRUPTION_ERRORS:
                 return False
 
-    def _of_file(
+    def _lines_of_file(
         self, path: Path, offset: int
     ) -> Generator[tuple[str, float], None, int]:
         """Yield the complete lines of one file from an offset on; update the position.
@@ -189,58 +194,61 @@ class Reader:
         An incomplete last line of the current file is left for later. Returns the
         offset of the end of the last line yielded.
         """
-        is_last = str(path) == self._path
-        told = packed.told(str(path))
-        clock = Clock(told.st_mtime, tz.tzlocal())
-        with packed.opened(str(path)) as log:
+        is_current = str(path) == self._path
+        stat = packed.stat_file(str(path))
+        clock = TimeParser(stat.st_mtime, tz.tzlocal())
+        with packed.open_log(str(path)) as log:
             log.seek(offset)
-            for raw in packed.lines(log, str(path)):
-                if is_last and not raw.endswith(b"\n"):
+            for raw_line in packed.packed_lines(log, str(path)):
+                if is_current and not raw_line.endswith(b"\n"):
                     break
-                offset += len(raw)
-                self.place = Place(told.st_ino, offset, _digest(raw))
-                line = _text(raw)
-                yield line, clock.seconds(time_of(line))
+                offset += len(raw_line)
+                self.position = Position(stat.st_ino, offset, _digest(raw_line))
+                line = _decode(raw_line)
+                yield line, clock.unix_time(time_of(line))
         return offset
 
-    def _of_journal(self) -> Iterator[tuple[str, float]]:
-        after = (f"--after-cursor={self.place.cursor}",) if self.place.cursor else ()
-        clock = Clock(time.time(), tz.tzlocal())
-        for line in _from_journal("--show-cursor", *after):
-            if line.startswith(CURSOR):
-                self.place = Place(cursor=line[len(CURSOR) :].strip())
+    def _new_lines_of_journal(self) -> Iterator[tuple[str, float]]:
+        options = (
+            (f"--after-cursor={self.position.cursor}",) if self.position.cursor else ()
+        )
+        clock = TimeParser(time.time(), tz.tzlocal())
+        for line in _read_journal("--show-cursor", *options):
+            if line.startswith(CURSOR_PREFIX):
+                self.position = Position(cursor=line[len(CURSOR_PREFIX) :].strip())
             else:
-                yield line, clock.seconds(time_of(line))
+                yield line, clock.unix_time(time_of(line))
 
 
-def _files(path: str) -> list[Path]:
+def _log_files(path: str) -> list[Path]:
     """Return the log's files, oldest first, the current one last."""
-    base = Path(path)
+    current = Path(path)
     try:
-        beside = sorted(base.parent.iterdir())
-    except OSError as problem:
-        raise LogUnreadable(f"{base.parent}: {problem.strerror}") from problem
-    older = [
+        siblings = sorted(current.parent.iterdir())
+    except OSError as error:
+        raise LogUnreadable(f"{current.parent}: {error.strerror}") from error
+    rotated = [
         file
-        for file in beside
-        if file.name.startswith((f"{base.name}.", f"{base.name}-")) and file.is_file()
+        for file in siblings
+        if file.name.startswith((f"{current.name}.", f"{current.name}-"))
+        and file.is_file()
     ]
-    older.sort(key=lambda file: packed.told(str(file)).st_mtime)
-    return older + ([base] if base.exists() else [])
+    rotated.sort(key=lambda file: packed.stat_file(str(file)).st_mtime)
+    return rotated + ([current] if current.exists() else [])
 
 
-def _since(
-    given: Iterator[str], clock: Clock, since: float
+def _timed_lines_since(
+    lines: Iterator[str], clock: TimeParser, since: float
 ) -> Iterator[tuple[str, float]]:
-    last = 0.0
-    for line in given:
-        last = clock.seconds(time_of(line)) or last
-        if last >= since:
-            yield line, last
+    last_time = 0.0
+    for line in lines:
+        last_time = clock.unix_time(time_of(line)) or last_time
+        if last_time >= since:
+            yield line, last_time
 
 
-def _text(raw: bytes) -> str:
-    return raw.rstrip(b"\r\n").decode("utf-8", "surrogateescape")
+def _decode(raw_line: bytes) -> str:
+    return raw_line.rstrip(b"\r\n").decode("utf-8", "surrogateescape")
 
 
 def _digest(line: bytes) -> str:
@@ -249,32 +257,32 @@ def _digest(line: bytes) -> str:
 
 def _line_before(log: IO[bytes], offset: int) -> bytes:
     """Return the line that ends at an offset."""
-    start = max(0, offset - BLOCK)
+    start = max(0, offset - BLOCK_SIZE)
     log.seek(start)
-    piece = log.read(offset - start)
-    if len(piece) < offset - start:
+    block = log.read(offset - start)
+    if len(block) < offset - start:
         return b""
-    return piece[piece.rfind(b"\n", 0, -1) + 1 :]
+    return block[block.rfind(b"\n", 0, -1) + 1 :]
 
 
-def _state(path: Path) -> State:
-    told = packed.told(str(path))
-    return (path.name, told.st_ino, told.st_size, told.st_mtime_ns)
+def _file_state(path: Path) -> FileState:
+    stat = packed.stat_file(str(path))
+    return (path.name, stat.st_ino, stat.st_size, stat.st_mtime_ns)
 
 
-def _from_journal(*words: str) -> Iterator[str]:
-    command = [*JOURNAL, *words, MAIL]
+def _read_journal(*options: str) -> Iterator[str]:
+    command = [*JOURNALCTL, *options, MAIL_FACILITY]
     try:
         with subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-        ) as run:
-            assert run.stdout is not None and run.stderr is not None
-            yield from map(_text, run.stdout)
-            said = run.stderr.read().decode("utf-8", "replace").strip()
-    except OSError as problem:
+        ) as process:
+            assert process.stdout is not None and process.stderr is not None
+            yield from map(_decode, process.stdout)
+            error_output = process.stderr.read().decode("utf-8", "replace").strip()
+    except OSError as error:
         raise LogUnreadable(
-            f"no log file and no journalctl ({problem.strerror}); set maillog_file in"
+            f"no log file and no journalctl ({error.strerror}); set maillog_file in"
             " main.cf"
-        ) from problem
-    if run.returncode:
-        raise LogUnreadable(f"journalctl: {said}; run the command as root")
+        ) from error
+    if process.returncode:
+        raise LogUnreadable(f"journalctl: {error_output}; run the command as root")

@@ -17,125 +17,127 @@ from postfix_archive.back import mailq, postconf
 from postfix_archive.core import handedin, ways
 from postfix_archive.core.configuration import Configuration
 from postfix_archive.core.errors import ArchiveError
-from postfix_archive.core.handedin import Seen
+from postfix_archive.core.handedin import ReinjectionEvents
 
-USUAL = ("/var/log/mail.log", "/var/log/maillog")  # Debian's, Red Hat's
-JOURNAL = ("journalctl", "-q", "--no-pager", "-o", "short", "-n", "200000")
-MAIL = "SYSLOG_FACILITY=2"  # RFC 5424 6.2.1
-TAIL = 16 << 20  # bytes: some 80,000 lines
-JOURNALD = "/run/systemd/journal"  # exists while systemd-journald(8) runs
+DEFAULT_PATHS = ("/var/log/mail.log", "/var/log/maillog")  # Debian's, Red Hat's
+JOURNALCTL = ("journalctl", "-q", "--no-pager", "-o", "short", "-n", "200000")
+MAIL_FACILITY = "SYSLOG_FACILITY=2"  # RFC 5424 6.2.1
+TAIL_BYTES = 16 << 20  # bytes: some 80,000 lines
+JOURNALD_DIRECTORY = "/run/systemd/journal"  # exists while systemd-journald(8) runs
 DAY = 86400  # seconds
-HANDBACK = ("archive-handback", "archive-refused")
+REINJECTION_SUFFIXES = ("archive-handback", "archive-refused")
 
 
-def path_of(found: Configuration) -> str:
+def log_path(config: Configuration) -> str:
     """Return the path of the current log file, "" for systemd's journal."""
-    given = found.value("maillog_file")
-    if given and not given.startswith("/dev/"):
-        return given
-    return next(filter(os.path.exists, USUAL), "")
+    maillog_file = config.value("maillog_file")
+    if maillog_file and not maillog_file.startswith("/dev/"):
+        return maillog_file
+    return next(filter(os.path.exists, DEFAULT_PATHS), "")
 
 
-def unreadable(found: Configuration) -> str:
+def unreadable_reason(config: Configuration) -> str:
     """Return why the log cannot be found or read, "" if it can.
 
     A file that main.cf names may not exist yet while Postfix does not run.
     """
-    path = path_of(found)
+    path = log_path(config)
     if not path:
-        if os.path.isdir(JOURNALD) and shutil.which(JOURNAL[0]):
+        if os.path.isdir(JOURNALD_DIRECTORY) and shutil.which(JOURNALCTL[0]):
             return ""
-        return f"no maillog_file in main.cf, no {USUAL[0]}, no systemd journal"
+        return f"no maillog_file in main.cf, no {DEFAULT_PATHS[0]}, no systemd journal"
     try:
         with open(path, "rb") as log:
             log.read(1)
     except FileNotFoundError:
-        is_coming = os.path.isdir(os.path.dirname(path))
-        if is_coming and not postconf.is_running(found.directory):
+        has_directory = os.path.isdir(os.path.dirname(path))
+        if has_directory and not postconf.is_running(config.directory):
             return ""
         return f"{path}: no such file"
-    except OSError as problem:
-        return f"{path}: {problem.strerror}"
+    except OSError as error:
+        return f"{path}: {error.strerror}"
     return ""
 
 
-def handed_in(found: Configuration) -> tuple[str, ...]:
+def find_unarchived(config: Configuration) -> tuple[str, ...]:
     """Return the queue ids of reinjected mail that did not pass the stamp filter.
 
     Covers yesterday and today, as far as the log goes back.
     """
-    before = _seen(found)
-    if not handedin.unclaimed(before, (), before):
+    before = _read_events(config)
+    if not handedin.unreported(before, (), before):
         return ()
     try:
-        queued = {message.queue_id for message in mailq.queued(found.directory, 0)}
+        queued = {
+            message.queue_id for message in mailq.list_messages(config.directory, 0)
+        }
     except ArchiveError:
         return ()
-    return tuple(handedin.unclaimed(before, queued, _seen(found)))
+    return tuple(handedin.unreported(before, queued, _read_events(config)))
 
 
-def _seen(found: Configuration) -> Seen:
-    days = _days(time.time())
-    lines = (line for line in _lines(found) if line.startswith(days))
-    return handedin.read(lines, _names(found))
+def _read_events(config: Configuration) -> ReinjectionEvents:
+    prefixes = _day_prefixes(time.time())
+    lines = (line for line in _tail_lines(config) if line.startswith(prefixes))
+    return handedin.parse(lines, _port_syslog_names(config))
 
 
-def _names(found: Configuration) -> set[str]:
+def _port_syslog_names(config: Configuration) -> set[str]:
     """Return the syslog_name of each reinjection port of this instance."""
     names = (
-        found.value("syslog_name", service)
-        for service in found.services
+        config.value("syslog_name", service)
+        for service in config.services
         if ways.is_ours(service) and service.kind == "inet"
     )
-    return {name for name in names if name.endswith(HANDBACK)}
+    return {name for name in names if name.endswith(REINJECTION_SUFFIXES)}
 
 
-def _days(now: float) -> tuple[str, ...]:
+def _day_prefixes(now: float) -> tuple[str, ...]:
     """Return the prefixes of log lines of today and yesterday, in both formats."""
     days = [time.localtime(now - back) for back in (0, DAY)]
     return tuple(
         text
         for day in days
-        for text in (f"{time.strftime('%b', day)} {day.tm_mday:2d} ", _iso(day))
+        for text in (f"{time.strftime('%b', day)} {day.tm_mday:2d} ", _iso_prefix(day))
     )
 
 
-def _iso(day: time.struct_time) -> str:
+def _iso_prefix(day: time.struct_time) -> str:
     return time.strftime("%Y-%m-%dT", day)
 
 
-def _lines(found: Configuration) -> Iterator[str]:
-    path = found.value("maillog_file")
-    for candidate in [path] if path else USUAL:
+def _tail_lines(config: Configuration) -> Iterator[str]:
+    path = config.value("maillog_file")
+    for candidate in [path] if path else DEFAULT_PATHS:
         try:
-            yield from _end_of(candidate)
+            yield from _tail_of_file(candidate)
             return
         except OSError:
             continue
     if not path:
-        yield from _from_journal()
+        yield from _tail_of_journal()
 
 
-def _end_of(path: str) -> Iterator[str]:
+def _tail_of_file(path: str) -> Iterator[str]:
     with open(path, "rb") as log:
         size = os.fstat(log.fileno()).st_size
-        if size > TAIL:
-            log.seek(size - TAIL)
+        if size > TAIL_BYTES:
+            log.seek(size - TAIL_BYTES)
             log.readline()
         for line in log:
             yield line.decode("utf-8", "replace")
 
 
-def _from_journal() -> Iterator[str]:
+def _tail_of_journal() -> Iterator[str]:
     try:
-        done = subprocess.run(
-            [*JOURNAL, MAIL],
+        process = subprocess.run(
+            [*JOURNALCTL, MAIL_FACILITY],
             capture_output=True,
             text=True,
             errors="replace",
-            timeout=postconf.SECONDS,
+            timeout=postconf.COMMAND_TIMEOUT,
             check=False,
         )
     except (OSError, subprocess.TimeoutExpired):
         return
-    yield from done.stdout.splitlines()
+    yield from process.stdout.splitlines()

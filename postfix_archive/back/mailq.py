@@ -13,17 +13,17 @@ from dataclasses import replace
 from typing import Any
 
 from postfix_archive.back import postconf
-from postfix_archive.back.host import PATIENCE
+from postfix_archive.back.host import WAIT_TIMEOUT
 from postfix_archive.core import record, request, ways
 from postfix_archive.core.errors import PostfixCommandFailed
-from postfix_archive.core.observed import Waiting
+from postfix_archive.core.observed import QueuedMessage
 
-ARCHIVE = "archive:"
-IN_HAND = 60.0  # seconds to wait for stamp filter processes that are at work
-AT_ONCE = 200  # queue files on one postcat(1) command line
-HEADING = "*** ENVELOPE RECORDS "
+ARCHIVE_TRANSPORT = "archive:"
+ACTIVE_TIMEOUT = 60.0  # seconds to wait for stamp filter processes that are at work
+POSTCAT_BATCH = 200  # queue files on one postcat(1) command line
+POSTCAT_HEADING = "*** ENVELOPE RECORDS "
 # Exceptions that parsing JSON of an unexpected form raises.
-UNREADABLE = (
+PARSE_ERRORS = (
     ArithmeticError,
     AttributeError,
     LookupError,
@@ -33,32 +33,38 @@ UNREADABLE = (
 )
 
 
-def queued(directory: str, most: int | None = None) -> list[Waiting]:
+def list_messages(
+    directory: str, filter_limit: int | None = None
+) -> list[QueuedMessage]:
     """Return the queued messages, the oldest first.
 
     The content_filter is read for the oldest filter_limit messages, None for all.
     """
-    messages = _told(postconf.run(directory, "postqueue", "-j"), int(time.time()))
-    ids = [each.queue_id for each in messages[:most]]
+    messages = _parse_listing(
+        postconf.run(directory, "postqueue", "-j"), int(time.time())
+    )
+    ids = [each.queue_id for each in messages[:filter_limit]]
     filters: dict[str, str] = {}
-    for start in range(0, len(ids), AT_ONCE):
-        filters.update(_content_filters(directory, ids[start : start + AT_ONCE]))
+    for start in range(0, len(ids), POSTCAT_BATCH):
+        filters.update(_content_filters(directory, ids[start : start + POSTCAT_BATCH]))
     return [replace(e, content_filter=filters.get(e.queue_id, "")) for e in messages]
 
 
-def waiting(directory: str) -> list[str]:
+def waiting_ids(directory: str) -> list[str]:
     """Return the queue ids of messages that wait for a transport of ours."""
-    return [each.queue_id for each in queued(directory) if _is_ours(each)]
+    return [
+        each.queue_id for each in list_messages(directory) if _needs_our_transport(each)
+    ]
 
 
 def drain(directory: str) -> list[str]:
     """Flush the queue until no message waits for our transports; return those left."""
-    left = waiting(directory)
-    end = time.monotonic() + PATIENCE
-    while left and time.monotonic() < end:
+    left = waiting_ids(directory)
+    deadline = time.monotonic() + WAIT_TIMEOUT
+    while left and time.monotonic() < deadline:
         postconf.run(directory, "postqueue", "-f")
         time.sleep(0.5)
-        left = waiting(directory)
+        left = waiting_ids(directory)
     return left
 
 
@@ -72,29 +78,34 @@ def requeue(directory: str) -> tuple[int, int]:
     moves between queue directories.
     """
     requeued = empty_listings = 0
-    end = time.monotonic() + IN_HAND
+    deadline = time.monotonic() + ACTIVE_TIMEOUT
     while True:
         messages = [
             each
-            for each in queued(directory)
-            if each.content_filter.startswith(ways.STAMP) and each.queue != "hold"
+            for each in list_messages(directory)
+            if each.content_filter.startswith(ways.STAMP_TRANSPORT)
+            and each.queue != "hold"
         ]
         deferred = [each.queue_id for each in messages if each.queue == "deferred"]
         for queue_id in deferred:
             postconf.run(directory, "postsuper", "-r", queue_id, "deferred")
         requeued += len(deferred)
         empty_listings = 0 if messages else empty_listings + 1
-        if empty_listings == 2 or time.monotonic() > end:
+        if empty_listings == 2 or time.monotonic() > deadline:
             return requeued, len(messages) - len(deferred)
         time.sleep(0.2)
 
 
-def _is_ours(each: Waiting) -> bool:
-    has_filter = each.content_filter.startswith((ways.STAMP, ARCHIVE))
-    return has_filter or any(one.endswith(request.REQUESTS) for one in each.recipients)
+def _needs_our_transport(message: QueuedMessage) -> bool:
+    has_filter = message.content_filter.startswith(
+        (ways.STAMP_TRANSPORT, ARCHIVE_TRANSPORT)
+    )
+    return has_filter or any(
+        one.endswith(request.DOMAIN_SUFFIX) for one in message.recipients
+    )
 
 
-def _told(listing: str, now: int) -> list[Waiting]:
+def _parse_listing(listing: str, now: int) -> list[QueuedMessage]:
     """Parse the output of postqueue -j; return the messages, the oldest first.
 
     Lines end with LF alone: an address can contain the other characters at which
@@ -102,25 +113,27 @@ def _told(listing: str, now: int) -> list[Waiting]:
     """
     try:
         lines = filter(None, listing.split("\n"))
-        messages = [_waiting(json.loads(line), now) for line in lines]
-    except UNREADABLE as problem:
+        messages = [_parse_message(json.loads(line), now) for line in lines]
+    except PARSE_ERRORS as error:
         raise PostfixCommandFailed(
-            f"postqueue -j: unexpected output: {problem!r}"
-        ) from problem
+            f"postqueue -j: unexpected output: {error!r}"
+        ) from error
     return sorted(messages, key=lambda each: -each.age)
 
 
-def _waiting(told: Any, now: int) -> Waiting:
+def _parse_message(entry: Any, now: int) -> QueuedMessage:
     """Return the message of one line of postqueue -j, as postqueue(1) describes it."""
-    recipients = told["recipients"]
+    recipients = entry["recipients"]
     reasons = (str(each.get("delay_reason", "")) for each in recipients)
-    return Waiting(
-        queue_id=str(told["queue_id"]),
-        queue=str(told["queue_name"]),
-        age=abs(now - int(told["arrival_time"])),  # see QueuedMessage
-        sender=str(told["sender"]),
+    return QueuedMessage(
+        queue_id=str(entry["queue_id"]),
+        queue=str(entry["queue_name"]),
+        age=abs(now - int(entry["arrival_time"])),  # see QueuedMessage
+        sender=str(entry["sender"]),
         recipients=tuple(str(each["address"]) for each in recipients),
-        reasons=tuple(record.shown(e.encode("utf-8", "replace")) for e in reasons),
+        delay_reasons=tuple(
+            record.safe_text(e.encode("utf-8", "replace")) for e in reasons
+        ),
     )
 
 
@@ -140,8 +153,8 @@ def _content_filters(directory: str, ids: list[str]) -> dict[str, str]:
     filters: dict[str, str] = {}
     queue_id = ""
     for line in output.split("\n"):
-        if line.startswith(HEADING):
-            path = line[len(HEADING) :].partition(" ")[0]
+        if line.startswith(POSTCAT_HEADING):
+            path = line[len(POSTCAT_HEADING) :].partition(" ")[0]
             queue_id = path.rpartition("/")[2]
         elif line.startswith("content_filter:"):
             filters[queue_id] = line.partition(":")[2].strip()

@@ -14,42 +14,42 @@ from postfix_archive.core.configuration import Configuration
 from postfix_archive.core.errors import ArchiveError
 from postfix_archive.core.settings import Settings
 
-TEXT = ("pcre", "regexp", "cidr", "texthash")
-INDEXED = ("hash", "btree", "lmdb", "cdb", "dbm", "sdbm")
-IN_PLACE = ("inline", "static")
+TEXT_TYPES = ("pcre", "regexp", "cidr", "texthash")
+DATABASE_TYPES = ("hash", "btree", "lmdb", "cdb", "dbm", "sdbm")
+INLINE_TYPES = ("inline", "static")
 
 
-def texts(found: Configuration) -> dict[str, str]:
+def table_texts(postfix_config: Configuration) -> dict[str, str]:
     """Return type:name -> text of the tables with actions and the bcc maps."""
     texts_by_table = {}
-    for table in questions.tables(found):
+    for table in questions.tables_to_read(postfix_config):
         with contextlib.suppress(ArchiveError, OSError):
-            texts_by_table[table] = _text(found.directory, table)
+            texts_by_table[table] = _read_table(postfix_config.directory, table)
     return texts_by_table
 
 
-def answers(
-    found: Configuration, settings: Settings | None
+def look_up_keys(
+    postfix_config: Configuration, settings: Settings | None
 ) -> dict[tuple[str, str], str]:
     """Return (table, key) -> result of the doctor's lookups that find something."""
     results = {}
-    for table, key in questions.keys(found, settings):
-        value = postconf.lookup(found.directory, table, key)
+    for table, key in questions.table_keys(postfix_config, settings):
+        value = postconf.look_up(postfix_config.directory, table, key)
         if value:
             results[table, key] = value
     return results
 
 
-def _text(directory: str, table: str) -> str:
-    kind, _, name = table.partition(":")
-    if kind in TEXT:
+def _read_table(directory: str, table: str) -> str:
+    table_type, _, name = table.partition(":")
+    if table_type in TEXT_TYPES:
         return Path(name).read_text("utf-8", "surrogateescape")
-    if kind in INDEXED:
-        return _indexed(directory, table, name)
-    return name if kind in IN_PLACE else ""
+    if table_type in DATABASE_TYPES:
+        return _read_database(directory, table, name)
+    return name if table_type in INLINE_TYPES else ""
 
 
-def _indexed(directory: str, table: str, name: str) -> str:
+def _read_database(directory: str, table: str, name: str) -> str:
     """Return the content of the database, or of the text file if there is none.
 
     Postfix reads the database, which can differ from the text file.

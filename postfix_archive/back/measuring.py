@@ -23,103 +23,113 @@ from postfix_archive.back import (
 )
 from postfix_archive.core import rescuing, standing, trace
 from postfix_archive.core.errors import ArchiveError
-from postfix_archive.core.observed import Waiting
+from postfix_archive.core.observed import QueuedMessage
 from postfix_archive.core.settings import Settings
-from postfix_archive.core.standing import Reconciled, Space, Standing, Waits
+from postfix_archive.core.standing import Backlog, FileSystem, ReconcileRun, Snapshot
 from postfix_archive.core.tally import Tally
 
 
-def stands(directory: str, settings: Settings) -> Standing:
+def snapshot(directory: str, settings: Settings) -> Snapshot:
     """Return the state of the instance now; it includes errors of the store.
 
     Raises ArchiveError if the mail queue or the record of a bypass cannot be read.
     """
     now = time.time()
-    queued = mailq.queued(directory)
-    folder = settings.archive_fallback_directory
-    tallies, trouble = _tallies(settings)
-    return Standing(
+    messages = mailq.list_messages(directory)
+    fallback_directory = settings.archive_fallback_directory
+    tallies, store_errors = _tallies(settings)
+    return Snapshot(
         directory=directory,
         version=__version__,
         backlogs={
-            "queue": _queued([e for e in queued if rescuing.is_capsule(e)], now),
-            "fallback": _fallback(folder, now),
-            "filter": _queued([e for e in queued if rescuing.is_at_filter(e)], now),
+            "queue": _queue_backlog(
+                [e for e in messages if rescuing.is_capsule(e)], now
+            ),
+            "fallback": _fallback_backlog(fallback_directory, now),
+            "filter": _queue_backlog(
+                [e for e in messages if rescuing.is_waiting_for_filter(e)], now
+            ),
         },
-        on_hold=rescue.held(directory),
-        bypass=gap.read(directory),
+        on_hold=rescue.read_hold_times(directory),
+        bypass=gap.read_record(directory),
         tallies=tallies,
-        store_errors=trouble,
-        file_systems=_spaces(settings),
-        reconcile_run=_reconciled(f"{folder}/{holdings.NOTE}"),
-        rescue_time=_touched(f"{folder}/{rescue.RESCUED}"),
-        followed_until=_touched(f"{folder}/{followed.LOOKED}"),
+        store_errors=store_errors,
+        file_systems=_file_systems(settings),
+        reconcile_run=_reconcile_run(f"{fallback_directory}/{holdings.SUMMARY_NAME}"),
+        rescue_time=_modified_time(f"{fallback_directory}/{rescue.LAST_RUN_FILE}"),
+        followed_until=_modified_time(
+            f"{fallback_directory}/{followed.LAST_READ_FILE}"
+        ),
     )
 
 
 def _tallies(settings: Settings) -> tuple[dict[str, Tally], dict[str, str]]:
-    if not settings.stores:
+    if not settings.has_store:
         return {}, {}
     store = settings.archive_store_directory
     try:
-        names = reading.archives(store)
+        archives = reading.archives(store)
     except ArchiveError as error:
         return {}, {"": str(error)}
-    return tallying.tallies(store, names, settings.archive_fallback_directory)
-
-
-def _queued(waiting: list[Waiting], now: float) -> Waits:
-    oldest = max(waiting, key=lambda each: each.age, default=None)
-    if oldest is None:
-        return Waits()
-    return Waits(
-        count=len(waiting),
-        age=oldest.age,
-        since=trace.timestamp(now - oldest.age),
-        why=oldest.reason,
-        tried=any(any(each.reasons) for each in waiting),
+    return tallying.current_tallies(
+        store, archives, settings.archive_fallback_directory
     )
 
 
-def _fallback(folder: str, now: float) -> Waits:
-    found = fallback.waiting(folder)
-    if not found:
-        return Waits()
-    since = found[0][0]
-    return Waits(
-        count=len(found),
+def _queue_backlog(messages: list[QueuedMessage], now: float) -> Backlog:
+    oldest = max(messages, key=lambda each: each.age, default=None)
+    if oldest is None:
+        return Backlog()
+    return Backlog(
+        count=len(messages),
+        age=oldest.age,
+        since=trace.format_rfc3339(now - oldest.age),
+        why=oldest.delay_reason,
+        tried=any(any(each.delay_reasons) for each in messages),
+    )
+
+
+def _fallback_backlog(directory: str, now: float) -> Backlog:
+    capsules = fallback.waiting_capsules(directory)
+    if not capsules:
+        return Backlog()
+    since = capsules[0][0]
+    return Backlog(
+        count=len(capsules),
         age=int(max(0, now - since)),
-        since=trace.timestamp(since),
-        why=fallback.why(folder),
+        since=trace.format_rfc3339(since),
+        why=fallback.last_reason(directory),
         tried=True,
     )
 
 
-def _spaces(settings: Settings) -> dict[str, Space]:
-    places = {"fallback": settings.archive_fallback_directory}
-    if settings.stores:
-        places = {"store": settings.archive_store_directory, **places}
-    found = {}
-    for place, folder in places.items():
+def _file_systems(settings: Settings) -> dict[str, FileSystem]:
+    directories = {"fallback": settings.archive_fallback_directory}
+    if settings.has_store:
+        directories = {"store": settings.archive_store_directory, **directories}
+    file_systems = {}
+    for place, directory in directories.items():
         try:
-            told = os.statvfs(folder)
+            stat = os.statvfs(directory)
         except OSError:
             continue  # not created yet, or not accessible
-        block = told.f_frsize
-        free = told.f_bavail * block
-        found[place] = Space(told.f_blocks * block, free, told.f_files, told.f_favail)
-    return found
+        block_size = stat.f_frsize
+        free = stat.f_bavail * block_size
+        file_systems[place] = FileSystem(
+            stat.f_blocks * block_size, free, stat.f_files, stat.f_favail
+        )
+    return file_systems
 
 
-def _reconciled(path: str) -> Reconciled | None:
+def _reconcile_run(path: str) -> ReconcileRun | None:
     try:
-        with os.fdopen(files.opened(path), "rb") as opened:
-            return standing.reconciled(json.loads(opened.read()))
+        with os.fdopen(files.open_regular(path), "rb") as file:
+            return standing.parse_reconcile_run(json.loads(file.read()))
     except (OSError, ValueError, RecursionError):
         return None
 
 
-def _touched(path: str) -> float | None:
+def _modified_time(path: str) -> float | None:
     """Return the modification time of a file, None if there is none."""
     try:
         return os.lstat(path).st_mtime

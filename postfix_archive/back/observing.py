@@ -38,93 +38,108 @@ from postfix_archive.back import (
 from postfix_archive.core import configuration, doors, gates, installation, ways
 from postfix_archive.core.configuration import Configuration, Service
 from postfix_archive.core.errors import ArchiveError
-from postfix_archive.core.observed import File, Neighbour, Observed
+from postfix_archive.core.observed import File, Host, OtherInstance
 from postfix_archive.core.settings import Settings
 
-OLDEST = 2000  # queued messages whose content_filter is read
+CONTENT_FILTER_LIMIT = 2000  # queued messages whose content_filter is read
 
 
-def observe(directory: str) -> Observed:
+def inspect_host(directory: str) -> Host:
     """Return the state of the instance with this configuration directory.
 
     Raises PostfixMissing and PostfixCommandFailed.
     """
-    found = postconf.read(directory)
-    settings, trouble = _settings(directory)
+    postfix_config = postconf.read_configuration(directory)
+    settings, settings_error = _load_settings(directory)
     is_running = postconf.is_running(directory)
-    stale, tables_trouble = _stale(settings)
-    fallback_count, fallback_age, fallback_reason = _fallback(settings)
-    return Observed(
-        found=found,
+    stale_tables, tables_error = _stale_tables(settings)
+    fallback_count, fallback_age, fallback_reason = _fallback_state(settings)
+    return Host(
+        config=postfix_config,
         settings=settings,
-        trouble=trouble,
-        reference=reference(_mode(found)),
-        files={path: _file(path) for path in _paths(found, settings)},
-        pythons=dict(_pythons(found)),
-        groups=_groups(found),
-        closed=dict(_closed(found, settings)),
-        tables=maps.texts(found),
-        answers=maps.answers(found, settings),
-        silent_ports=tuple(_silent_ports(found)) if is_running else (),
-        handed_in=maillog.handed_in(found),
-        free=_free(found, settings),
-        waiting=tuple(mailq.queued(directory, OLDEST)) if is_running else (),
-        stale=stale,
-        tables_trouble=tables_trouble,
-        keys=_keys(settings),
-        neighbours=tuple(_neighbours(directory)),
-        gap=_gap(directory),
-        held=_held(directory),
-        rescued_age=rescue.age(settings, time.time()) if settings else None,
-        log_trouble=_log_error(found, settings),
-        follower=_follower(found, settings),
-        followed_age=_log_read_age(settings),
-        fallback=fallback_count,
+        settings_error=settings_error,
+        reference_services=reference_services(_installed_mode(postfix_config)),
+        files={
+            path: _inspect_file(path)
+            for path in _inspected_paths(postfix_config, settings)
+        },
+        python_mismatches=dict(_python_mismatches(postfix_config)),
+        groups_by_user=_groups_by_user(postfix_config),
+        blocking_directories=dict(_blocked_paths(postfix_config, settings)),
+        table_texts=maps.table_texts(postfix_config),
+        lookup_results=maps.look_up_keys(postfix_config, settings),
+        unreachable_ports=(
+            tuple(_unreachable_ports(postfix_config)) if is_running else ()
+        ),
+        unarchived_reinjections=maillog.find_unarchived(postfix_config),
+        free_bytes=_free_bytes(postfix_config, settings),
+        queued_messages=(
+            tuple(mailq.list_messages(directory, CONTENT_FILTER_LIMIT))
+            if is_running
+            else ()
+        ),
+        stale_tables=stale_tables,
+        tables_error=tables_error,
+        key_digests=_key_digests(settings),
+        other_instances=tuple(_other_instances(directory)),
+        bypass=_bypass_record(directory),
+        held_count=_held_count(directory),
+        last_rescue_age=(
+            rescue.last_run_age(settings, time.time()) if settings else None
+        ),
+        log_error=_log_error(postfix_config, settings),
+        follower_file=_follower_file(postfix_config, settings),
+        log_read_age=_log_read_age(settings),
+        fallback_count=fallback_count,
         fallback_age=fallback_age,
-        fallback_why=fallback_reason,
+        fallback_reason=fallback_reason,
         is_running=is_running,
-        is_default=directory == config.DIRECTORY,
+        is_default_instance=directory == config.DEFAULT_CONFIG_DIRECTORY,
     )
 
 
-def _settings(directory: str) -> tuple[Settings | None, str]:
+def _load_settings(directory: str) -> tuple[Settings | None, str]:
     try:
         return config.load(directory), ""
     except ArchiveError as error:
         return None, str(error)
 
 
-def _mode(found: Configuration) -> str:
+def _installed_mode(postfix_config: Configuration) -> str:
     """Return the installed mode, also if archive-stamp has lost our options."""
-    stamp = found.service(f"{gates.STAMP}/unix")
-    return gates.LMTP if stamp and stamp.program == "lmtp" else gates.PIPE
+    stamp_service = postfix_config.service(f"{gates.STAMP_TRANSPORT}/unix")
+    return (
+        gates.LMTP if stamp_service and stamp_service.program == "lmtp" else gates.PIPE
+    )
 
 
-def reference(mode: str = gates.PIPE) -> dict[str, Service]:
+def reference_services(mode: str = gates.PIPE) -> dict[str, Service]:
     """Return the services of master.cf.d for this mode, by name/type."""
     services = {}
-    for text in program.service_texts(mode):
-        for line in installation.entries(text).values():
-            [entry] = configuration.services(line)
+    for text in program.master_cf_texts(mode):
+        for line in installation.parse_entries(text).values():
+            [entry] = configuration.parse_services(line)
             services[entry.key] = entry
     return services
 
 
-def _paths(found: Configuration, settings: Settings | None) -> Iterator[str]:
-    for launched in filter(doors.is_launched, found.services):
+def _inspected_paths(
+    postfix_config: Configuration, settings: Settings | None
+) -> Iterator[str]:
+    for launched in filter(doors.has_launcher, postfix_config.services):
         yield launched.argument("argv")
     if settings is not None:
         yield settings.archive_key_file
         yield settings.archive_spool_directory
         yield settings.archive_fallback_directory
-        if settings.stores:
+        if settings.has_store:
             store = settings.archive_store_directory
             yield store
             with contextlib.suppress(ArchiveError):
                 yield from (f"{store}/{each}" for each in reading.archives(store))
 
 
-def _file(path: str) -> File:
+def _inspect_file(path: str) -> File:
     try:
         status = os.stat(path)
     except OSError:
@@ -137,34 +152,36 @@ def _file(path: str) -> File:
     return File(path, owner, mode, stat.S_ISDIR(status.st_mode), status.st_dev)
 
 
-def _closed(
-    found: Configuration, settings: Settings | None
+def _blocked_paths(
+    postfix_config: Configuration, settings: Settings | None
 ) -> Iterator[tuple[str, str]]:
     """Yield path and directory where a service's user cannot search the directory."""
     keys = [settings.archive_key_file] if settings else []
-    for each in filter(doors.is_launched, found.services):
-        user = each.argument("user").partition(":")[0]
-        launcher = each.argument("argv")
+    for service_entry in filter(doors.has_launcher, postfix_config.services):
+        user = service_entry.argument("user").partition(":")[0]
+        launcher = service_entry.argument("argv")
         release = f"{Path(launcher).parent}/current/postfix_archive/front/pipe.py"
         for path in (launcher, release, *keys):
-            directory = passing.closed(path, user)
+            directory = passing.first_blocked_directory(path, user)
             if directory:
                 yield (launcher if path == release else path), directory
 
 
-def _pythons(found: Configuration) -> Iterator[tuple[str, str]]:
+def _python_mismatches(postfix_config: Configuration) -> Iterator[tuple[str, str]]:
     """Yield program directory and Python where that has another version."""
-    launchers = (e.argument("argv") for e in found.services if doors.is_launched(e))
+    launchers = (
+        e.argument("argv") for e in postfix_config.services if doors.has_launcher(e)
+    )
     for directory, launcher in {os.path.dirname(e): e for e in launchers}.items():
-        if python := interpreter.other(launcher):
+        if python := interpreter.mismatched_interpreter(launcher):
             yield directory, python
 
 
-def _groups(found: Configuration) -> dict[str, tuple[str, ...]]:
+def _groups_by_user(postfix_config: Configuration) -> dict[str, tuple[str, ...]]:
     """Return user -> groups of our services' users, without users that do not exist."""
     users: dict[str, tuple[str, ...]] = {}
-    for each in found.services:
-        user = each.argument("user").partition(":")[0]
+    for service_entry in postfix_config.services:
+        user = service_entry.argument("user").partition(":")[0]
         if not user:
             continue
         with contextlib.suppress(KeyError):
@@ -175,20 +192,26 @@ def _groups(found: Configuration) -> dict[str, tuple[str, ...]]:
     return users
 
 
-def _silent_ports(found: Configuration) -> Iterator[str]:
-    for each in found.services:
-        host, _, port = each.name.rpartition(":")
-        if ways.is_ours(each) and each.kind == "inet" and port.isdigit():
-            if not postconf.answers(host.strip("[]") or "127.0.0.1", int(port)):
-                yield each.name
+def _unreachable_ports(postfix_config: Configuration) -> Iterator[str]:
+    for service_entry in postfix_config.services:
+        host, _, port = service_entry.name.rpartition(":")
+        if (
+            ways.is_ours(service_entry)
+            and service_entry.kind == "inet"
+            and port.isdigit()
+        ):
+            if not postconf.is_listening(host.strip("[]") or "127.0.0.1", int(port)):
+                yield service_entry.name
 
 
-def _free(found: Configuration, settings: Settings | None) -> dict[str, int]:
+def _free_bytes(
+    postfix_config: Configuration, settings: Settings | None
+) -> dict[str, int]:
     """Return the free bytes of the file systems of queue, spool and store."""
-    directories = [found.value("queue_directory")]
+    directories = [postfix_config.value("queue_directory")]
     if settings is not None:
         directories.append(settings.archive_spool_directory)
-        if settings.stores:
+        if settings.has_store:
             directories.append(settings.archive_store_directory)
     free = {}
     for directory in directories:
@@ -198,94 +221,102 @@ def _free(found: Configuration, settings: Settings | None) -> dict[str, int]:
     return free
 
 
-def _stale(settings: Settings | None) -> tuple[tuple[str, ...], str]:
+def _stale_tables(settings: Settings | None) -> tuple[tuple[str, ...], str]:
     """Return the compiled tables that differ from their sources, or the error."""
     if settings is None or not settings.archive_tables:
         return (), ""
     try:
-        keys = config.keys(settings)
-        tables = tablefile.compiled(settings.archive_tables, keys)
+        keys = config.load_keys(settings)
+        tables = tablefile.compile_all(settings.archive_tables, keys)
     except ArchiveError as error:
         return (), str(error)
-    return tuple(each.native for each in tables if each.is_new), ""
+    return tuple(each.path for each in tables if each.needs_write), ""
 
 
-def _keys(settings: Settings | None) -> frozenset[str]:
+def _key_digests(settings: Settings | None) -> frozenset[str]:
     """Return the SHA-256 digests of the site keys."""
     if settings is None:
         return frozenset()
     try:
-        keys = config.keys(settings).keys
+        keys = config.load_keys(settings).keys
     except ArchiveError:
         return frozenset()
     return frozenset(hashlib.sha256(key.secret).hexdigest() for key in keys)
 
 
-def _neighbours(directory: str) -> Iterator[Neighbour]:
+def _other_instances(directory: str) -> Iterator[OtherInstance]:
     """Yield the other instances on this host with the archive installed."""
-    for each in _instances():
-        if Path(each).resolve() == Path(directory).resolve():
+    for other_directory in _instance_directories():
+        if Path(other_directory).resolve() == Path(directory).resolve():
             continue
         with contextlib.suppress(ArchiveError, OSError):
-            found = postconf.read(each)
-            if ways.is_installed(found):
-                keys = _keys(config.load(each))
-                yield Neighbour(each, tuple(gates.archives(found)), keys)
+            postfix_config = postconf.read_configuration(other_directory)
+            if ways.is_installed(postfix_config):
+                keys = _key_digests(config.load(other_directory))
+                yield OtherInstance(
+                    other_directory,
+                    tuple(gates.configured_archives(postfix_config)),
+                    keys,
+                )
 
 
-def _instances() -> list[str]:
+def _instance_directories() -> list[str]:
     """Return the configuration directories of all instances (postmulti(1))."""
-    if not Path(config.DIRECTORY, "main.cf").exists():
+    if not Path(config.DEFAULT_CONFIG_DIRECTORY, "main.cf").exists():
         return []
     try:
         command = ("postconf", "-x", "-h", "multi_instance_directories")
-        output = postconf.run(config.DIRECTORY, *command)
+        output = postconf.run(config.DEFAULT_CONFIG_DIRECTORY, *command)
     except ArchiveError:
         return []
-    return [config.DIRECTORY, *configuration.words(output.strip())]
+    return [config.DEFAULT_CONFIG_DIRECTORY, *configuration.split_list(output.strip())]
 
 
-def _held(directory: str) -> int:
+def _held_count(directory: str) -> int:
     try:
-        return len(rescue.held(directory))
+        return len(rescue.read_hold_times(directory))
     except ArchiveError:
         return 0
 
 
-def _fallback(settings: Settings | None) -> tuple[int, int, str]:
+def _fallback_state(settings: Settings | None) -> tuple[int, int, str]:
     """Return count, age in seconds of the oldest and its reason, for the capsules."""
     if settings is None:
         return 0, 0, ""
     directory = settings.archive_fallback_directory
     try:
-        capsules = fallback.waiting(directory)
+        capsules = fallback.waiting_capsules(directory)
     except ArchiveError as error:
         return 1, 0, str(error)
     if not capsules:
         return 0, 0, ""
     age = int(abs(time.time() - capsules[0][0]))
-    return len(capsules), age, fallback.why(directory)
+    return len(capsules), age, fallback.last_reason(directory)
 
 
-def _log_error(found: Configuration, settings: Settings | None) -> str:
+def _log_error(postfix_config: Configuration, settings: Settings | None) -> str:
     """Return why the log cannot be read, "" if it can, or if we are not root."""
     if settings is None or os.geteuid():
         return ""
-    return maillog.unreadable(found)
+    return maillog.unreadable_reason(postfix_config)
 
 
-def _follower(found: Configuration, settings: Settings | None) -> str:
-    return service.there(instance.name_of(found)) if settings is not None else ""
+def _follower_file(postfix_config: Configuration, settings: Settings | None) -> str:
+    return (
+        service.follower_file(instance.name_of(postfix_config))
+        if settings is not None
+        else ""
+    )
 
 
 def _log_read_age(settings: Settings | None) -> float | None:
     if settings is None:
         return None
-    return followed.age(settings.archive_fallback_directory, time.time())
+    return followed.last_read_age(settings.archive_fallback_directory, time.time())
 
 
-def _gap(directory: str) -> dict[str, Any] | None:
+def _bypass_record(directory: str) -> dict[str, Any] | None:
     try:
-        return gap.read(directory)
+        return gap.read_record(directory)
     except ArchiveError as error:
         return {"opened": "?", "by": "?", "why": str(error)}

@@ -17,38 +17,38 @@ from typing import IO
 from postfix_archive.core.errors import LogUnreadable
 
 OPENERS = {".gz": gzip.open, ".xz": lzma.open, ".bz2": bz2.open}
-DAMAGE = (OSError, EOFError, zlib.error, lzma.LZMAError)
+CORRUPTION_ERRORS = (OSError, EOFError, zlib.error, lzma.LZMAError)
 
 
-def is_packed(path: Path) -> bool:
+def is_compressed(path: Path) -> bool:
     """Tell by its name whether a file is compressed."""
     return path.suffix in OPENERS
 
 
-def opened(path: str) -> IO[bytes]:
+def open_log(path: str) -> IO[bytes]:
     """Open a log file to read its uncompressed content."""
     try:
         opener = OPENERS.get(os.path.splitext(path)[1])
         return opener(path, "rb") if opener else open(path, "rb")  # type: ignore
-    except OSError as problem:
+    except OSError as error:
         raise LogUnreadable(
-            f"{path}: {problem.strerror}; run the command as root"
-        ) from problem
+            f"{path}: {error.strerror}; run the command as root"
+        ) from error
 
 
-def lines(log: IO[bytes], path: str) -> Iterator[bytes]:
+def packed_lines(log: IO[bytes], path: str) -> Iterator[bytes]:
     """Yield the lines of an open log file; path is for the error message."""
     try:
         yield from log
-    except DAMAGE as problem:
+    except CORRUPTION_ERRORS as error:
         raise LogUnreadable(
-            f"{path}: {problem}; repair the file or move it away"
-        ) from problem
+            f"{path}: {error}; repair the file or move it away"
+        ) from error
 
 
-def told(path: str) -> os.stat_result:
+def stat_file(path: str) -> os.stat_result:
     """Return the stat result of a log file."""
     try:
         return os.stat(path)
-    except OSError as problem:
-        raise LogUnreadable(f"{path}: {problem.strerror}") from problem
+    except OSError as error:
+        raise LogUnreadable(f"{path}: {error.strerror}") from error

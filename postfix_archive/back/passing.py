@@ -11,28 +11,28 @@ import pwd
 import stat
 from pathlib import Path
 
-ACL = "system.posix_acl_access"  # acl(5), as an extended attribute
+ACL_ATTRIBUTE = "system.posix_acl_access"  # acl(5), as an extended attribute
 
 
-def closed(path: str, user: str) -> str:
+def first_blocked_directory(path: str, user: str) -> str:
     """Return the first directory of path that the user may not search, else "".
 
     Parts of the path that do not exist are skipped. A user who does not exist yet has
     the permissions of others.
     """
-    uid, groups = _ids(user)
-    ways = (Path(path), Path(os.path.realpath(path)))
-    for folder in (parent for each in ways for parent in reversed(each.parents)):
+    uid, groups = _user_and_group_ids(user)
+    paths = (Path(path), Path(os.path.realpath(path)))
+    for directory in (parent for each in paths for parent in reversed(each.parents)):
         try:
-            told = folder.stat()
+            directory_stat = directory.stat()
         except OSError:
             continue
-        if not _is_open(told, uid, groups) and not _has_list(folder):
-            return str(folder)
+        if not _can_search(directory_stat, uid, groups) and not _has_acl(directory):
+            return str(directory)
     return ""
 
 
-def _ids(user: str) -> tuple[int, set[int]]:
+def _user_and_group_ids(user: str) -> tuple[int, set[int]]:
     try:
         entry = pwd.getpwnam(user)
     except KeyError:
@@ -40,16 +40,16 @@ def _ids(user: str) -> tuple[int, set[int]]:
     return entry.pw_uid, set(os.getgrouplist(user, entry.pw_gid))
 
 
-def _is_open(told: os.stat_result, uid: int, groups: set[int]) -> bool:
-    if uid in (0, told.st_uid):
-        return not uid or bool(told.st_mode & stat.S_IXUSR)
-    if told.st_gid in groups:
-        return bool(told.st_mode & stat.S_IXGRP)
-    return bool(told.st_mode & stat.S_IXOTH)
+def _can_search(directory_stat: os.stat_result, uid: int, groups: set[int]) -> bool:
+    if uid in (0, directory_stat.st_uid):
+        return not uid or bool(directory_stat.st_mode & stat.S_IXUSR)
+    if directory_stat.st_gid in groups:
+        return bool(directory_stat.st_mode & stat.S_IXGRP)
+    return bool(directory_stat.st_mode & stat.S_IXOTH)
 
 
-def _has_list(folder: Path) -> bool:
+def _has_acl(directory: Path) -> bool:
     try:
-        return ACL in os.listxattr(folder)
+        return ACL_ATTRIBUTE in os.listxattr(directory)
     except OSError:
         return False

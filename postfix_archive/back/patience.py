@@ -12,36 +12,40 @@ import posix as os
 
 from postfix_archive.core import digest
 
-PAUSE = 60  # seconds without write-through after a timeout
-MODE = 0o600
-DIGITS = 16  # of the SHA-256 of the store's path: instances may share a directory
+SLOW_STORE_PAUSE = 60  # seconds without write-through after a timeout
+MARKER_MODE = 0o600
+MARKER_DIGITS = (
+    16  # of the SHA-256 of the store's path: instances may share a directory
+)
 
 
-class Patience:
+class SlowStoreMarker:
     """The marker file for one store; each user has its own."""
 
     __slots__ = ("path",)
 
     def __init__(self, spool_directory: str, store_directory: str) -> None:
-        named = digest.hex_of(store_directory.encode())[:DIGITS]
-        self.path = f"{spool_directory}/.postfix-archive-{named}.slow"
+        store_digest = digest.sha256_hex(store_directory.encode())[:MARKER_DIGITS]
+        self.path = f"{spool_directory}/.postfix-archive-{store_digest}.slow"
 
-    def is_over(self, now: int) -> bool:
+    def is_recent(self, now: int) -> bool:
         """Tell whether the store has been slow in the last SLOW_STORE_PAUSE seconds."""
         try:
-            told = os.lstat(self.path)
+            stat = os.lstat(self.path)
         except OSError:
             return False
-        return told.st_uid == os.geteuid() and abs(now - told.st_mtime) < PAUSE
+        return (
+            stat.st_uid == os.geteuid() and abs(now - stat.st_mtime) < SLOW_STORE_PAUSE
+        )
 
-    def lose(self) -> None:
+    def touch(self) -> None:
         """Note that the store has not answered in time."""
         flags = os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
         try:
-            opened = os.open(self.path, flags, MODE)
+            descriptor = os.open(self.path, flags, MARKER_MODE)
             try:
-                os.utime(opened)
+                os.utime(descriptor)
             finally:
-                os.close(opened)
+                os.close(descriptor)
         except OSError:
             pass

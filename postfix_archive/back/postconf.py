@@ -16,17 +16,17 @@ from postfix_archive.core import configuration
 from postfix_archive.core.configuration import Configuration
 from postfix_archive.core.errors import PostfixCommandFailed, PostfixMissing
 
-PLACES = "/usr/sbin:/sbin:/usr/local/sbin:/usr/bin:/bin"
-SECONDS = 120  # no command here takes more than a few
+SEARCH_PATH = "/usr/sbin:/sbin:/usr/local/sbin:/usr/bin:/bin"
+COMMAND_TIMEOUT = 120  # no command here takes more than a few
 
 
-def read(directory: str) -> Configuration:
+def read_configuration(directory: str) -> Configuration:
     """Return main.cf and master.cf of a directory, as postconf(1) prints them."""
     return Configuration(
         directory=directory,
-        main=configuration.parameters(run(directory, "postconf", "-n")),
-        known=configuration.parameters(run(directory, "postconf")),
-        services=configuration.services(run(directory, "postconf", "-M")),
+        main=configuration.parse_parameters(run(directory, "postconf", "-n")),
+        parameters=configuration.parse_parameters(run(directory, "postconf")),
+        services=configuration.parse_services(run(directory, "postconf", "-M")),
     )
 
 
@@ -56,7 +56,7 @@ def set_option(directory: str, key: str, name: str, value: str) -> None:
     postconf(1) accepts no white space there, so a list is separated by commas.
     """
     if value.split() != [value]:
-        value = ",".join(configuration.words(value))
+        value = ",".join(configuration.split_list(value))
     run(directory, "postconf", "-P", "-e", f"{key}/{name} = {value}")
 
 
@@ -77,38 +77,41 @@ def reload(directory: str) -> None:
 
 def is_running(directory: str) -> bool:
     """Tell whether this instance is running."""
-    return _done([program("postfix"), "-c", directory, "status"]).returncode == 0
+    return (
+        _run_process([find_command("postfix"), "-c", directory, "status"]).returncode
+        == 0
+    )
 
 
-def run(directory: str, command: str, *words: str) -> str:
+def run(directory: str, command: str, *arguments: str) -> str:
     """Run one of Postfix's commands with -c directory; return its standard output."""
-    return _finished(directory, command, *words).stdout
+    return _run_checked(directory, command, *arguments).stdout
 
 
-def index(directory: str, table: str) -> list[str]:
+def build_table(directory: str, table: str) -> list[str]:
     """Run postmap(1) on type:path; return its warnings, for example duplicate keys."""
-    return _finished(directory, "postmap", table).stderr.splitlines()
+    return _run_checked(directory, "postmap", table).stderr.splitlines()
 
 
-def lookup(directory: str, table: str, key: str) -> str:
+def look_up(directory: str, table: str, key: str) -> str:
     """Return the value of a key in a lookup table, "" if none or on failure."""
-    done = _done([program("postmap"), "-c", directory, "-q", key, table])
-    return done.stdout.strip() if done.returncode == 0 else ""
+    process = _run_process([find_command("postmap"), "-c", directory, "-q", key, table])
+    return process.stdout.strip() if process.returncode == 0 else ""
 
 
-def asked(directory: str, content: bytes, *words: str) -> str:
+def run_postmap(directory: str, content: bytes, *arguments: str) -> str:
     """Run postmap(1) with content as standard input; return its standard output."""
-    done = subprocess.run(
-        [program("postmap"), "-c", directory, *words],
+    process = subprocess.run(
+        [find_command("postmap"), "-c", directory, *arguments],
         input=content,
         capture_output=True,
-        timeout=SECONDS,
+        timeout=COMMAND_TIMEOUT,
         check=False,
     )
-    return done.stdout.decode("utf-8", "surrogateescape")
+    return process.stdout.decode("utf-8", "surrogateescape")
 
 
-def answers(host: str, port: int) -> bool:
+def is_listening(host: str, port: int) -> bool:
     """Tell whether host:port accepts TCP connections."""
     try:
         with socket.create_connection((host, port), 5):
@@ -117,50 +120,52 @@ def answers(host: str, port: int) -> bool:
         return False
 
 
-def program(command: str) -> str:
+def find_command(command: str) -> str:
     """Return the path of one of Postfix's commands; raises PostfixMissing."""
-    found = shutil.which(command, path=f"{os.environ.get('PATH', '')}:{PLACES}")
-    if found is None:
+    path = shutil.which(command, path=f"{os.environ.get('PATH', '')}:{SEARCH_PATH}")
+    if path is None:
         raise PostfixMissing(
             f"{command}: command not found; install your system's postfix package"
             " (Debian: apt-get install postfix) or use make install INSTALL_POSTFIX=yes"
         )
-    return found
+    return path
 
 
-def _finished(
-    directory: str, command: str, *words: str
+def _run_checked(
+    directory: str, command: str, *arguments: str
 ) -> subprocess.CompletedProcess[str]:
-    done = _done([program(command), "-c", directory, *words])
-    if done.returncode:
-        main = os.path.join(directory, "main.cf")
-        if main in done.stderr and not os.path.exists(main):
+    process = _run_process([find_command(command), "-c", directory, *arguments])
+    if process.returncode:
+        main_cf_path = os.path.join(directory, "main.cf")
+        if main_cf_path in process.stderr and not os.path.exists(main_cf_path):
             raise PostfixCommandFailed(
                 f"{directory}: no main.cf in this directory; name the configuration"
                 " directory with -c DIR (make: CONFIG_DIRECTORY=DIR)"
             )
-        said = " ".join(done.stderr.split()) or f"exit code {done.returncode}"
-        raise PostfixCommandFailed(f"{command} {' '.join(words)[:80]}: {said[:400]}")
-    return done
+        output = " ".join(process.stderr.split()) or f"exit code {process.returncode}"
+        raise PostfixCommandFailed(
+            f"{command} {' '.join(arguments)[:80]}: {output[:400]}"
+        )
+    return process
 
 
-def _done(command: list[str]) -> subprocess.CompletedProcess[str]:
+def _run_process(command: list[str]) -> subprocess.CompletedProcess[str]:
     # Files, not pipes: postfix reload leaves a postsuper(1) running that keeps
     # its output open until it has scanned the queue.
-    with tempfile.TemporaryFile() as said, tempfile.TemporaryFile() as complained:
+    with tempfile.TemporaryFile() as stdout, tempfile.TemporaryFile() as stderr:
         try:
-            done = subprocess.run(
+            process = subprocess.run(
                 command,
                 stdin=subprocess.DEVNULL,
-                stdout=said,
-                stderr=complained,
-                timeout=SECONDS,
+                stdout=stdout,
+                stderr=stderr,
+                timeout=COMMAND_TIMEOUT,
                 check=False,
             )
-        except (OSError, subprocess.TimeoutExpired) as problem:
-            raise PostfixCommandFailed(f"{command[0]}: {problem}") from problem
-        texts = []
-        for each in (said, complained):
-            each.seek(0)
-            texts.append(each.read().decode("utf-8", "surrogateescape"))
-        return subprocess.CompletedProcess(command, done.returncode, *texts)
+        except (OSError, subprocess.TimeoutExpired) as error:
+            raise PostfixCommandFailed(f"{command[0]}: {error}") from error
+        outputs = []
+        for file in (stdout, stderr):
+            file.seek(0)
+            outputs.append(file.read().decode("utf-8", "surrogateescape"))
+        return subprocess.CompletedProcess(command, process.returncode, *outputs)

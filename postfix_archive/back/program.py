@@ -26,204 +26,212 @@ from postfix_archive.core.errors import InstallFailed, InstallRefused
 
 PACKAGE = Path(__file__).resolve().parent.parent
 SOURCE = PACKAGE.parent  # a checkout or an installed release
-DOORS = ("archive-stamp", "archive", "archive-lmtp")
-OTHER = {
+LAUNCHERS = ("archive-stamp", "archive", "archive-lmtp")
+OTHER_MODE_PREFIX = {
     gates.PIPE: "40-",
     gates.LMTP: "10-",
 }  # of master.cf.d: prefix of the file for the other mode
-COMPLETE = "complete"
-USUAL_PREFIX = "/usr/local"
-COMMAND = """#!/bin/sh
+COMPLETE_MARKER = "complete"
+DEFAULT_PREFIX = "/usr/local"
+COMMAND_SCRIPT = """#!/bin/sh
 # Runs the command postfix-archive in its own virtual environment.
 exec {lib}/current/commands/bin/python -I \
   {lib}/current/postfix_archive/front/start.py "$@"
 """
 
 
-class Program:
+class ProgramFiles:
     """The program files below one prefix; destdir is prepended when packaging."""
 
     def __init__(self, prefix: str, destdir: str = "", python: str = "") -> None:
-        self.lib = f"{prefix}/lib/postfix-archive"
-        self.python = python or interpreter.USUAL
-        self._lib = Path(destdir + self.lib)
-        self._command = Path(f"{destdir}{prefix}/sbin/postfix-archive")
-        self._manual = Path(f"{destdir}{prefix}/share/man")
+        self.directory = f"{prefix}/lib/postfix-archive"
+        self.python = python or interpreter.DEFAULT_INTERPRETER
+        self._staged_directory = Path(destdir + self.directory)
+        self._command_path = Path(f"{destdir}{prefix}/sbin/postfix-archive")
+        self._man_directory = Path(f"{destdir}{prefix}/share/man")
 
     @property
-    def is_there(self) -> bool:
+    def is_installed(self) -> bool:
         """Tell whether any release is installed."""
-        return (self._lib / "current").exists()
+        return (self._staged_directory / "current").exists()
 
     @property
-    def command(self) -> Path:
+    def command_path(self) -> Path:
         """The path of the command postfix-archive."""
-        return self._command
+        return self._command_path
 
     @functools.cached_property
-    def _python(self) -> str:
+    def _python_identity(self) -> str:
         """Path and version of the Python that runs the release."""
-        return f"{self.python} {interpreter.version(self.python)}"
+        return f"{self.python} {interpreter.magic_number(self.python)}"
 
     @property
-    def release(self) -> str:
+    def release_id(self) -> str:
         """The id of the release in SOURCE for this Python."""
-        return _release(SOURCE, self._python)
+        return _release_id(SOURCE, self._python_identity)
 
     @property
     def is_current(self) -> bool:
         """Tell whether the release in SOURCE is installed and the current one."""
-        current = self._lib / "current"
-        done = (self._lib / "releases" / self.release / COMPLETE).exists()
-        return done and current.resolve().name == self.release
+        current = self._staged_directory / "current"
+        is_complete = (
+            self._staged_directory / "releases" / self.release_id / COMPLETE_MARKER
+        ).exists()
+        return is_complete and current.resolve().name == self.release_id
 
-    def lay_down(self, wheels: str = "") -> None:
+    def install(self, wheels: str = "") -> None:
         """Install the release in SOURCE and make it the current one, atomically.
 
         wheels: a directory with the required Python packages, for hosts without access
         to a package index.
         """
-        if SOURCE.parent == self._lib / "releases":
+        if SOURCE.parent == self._staged_directory / "releases":
             return  # runs from an installed release
-        release = self.release  # read once: the checkout may change meanwhile
-        folder = self._lib / "releases" / release
-        if not (folder / COMPLETE).exists():
-            shutil.rmtree(folder, ignore_errors=True)
+        release_id = self.release_id  # read once: the checkout may change meanwhile
+        directory = self._staged_directory / "releases" / release_id
+        if not (directory / COMPLETE_MARKER).exists():
+            shutil.rmtree(directory, ignore_errors=True)
             try:
-                self._fill(folder, wheels)
+                self._build(directory, wheels)
             except (OSError, InstallRefused, InstallFailed):
-                shutil.rmtree(folder, ignore_errors=True)
+                shutil.rmtree(directory, ignore_errors=True)
                 with contextlib.suppress(OSError):  # other releases exist
-                    folder.parent.rmdir()
-                    self._lib.rmdir()
+                    directory.parent.rmdir()
+                    self._staged_directory.rmdir()
                 raise
-        for each in (self._lib, folder.parent, folder):
-            each.chmod(0o755)  # an earlier umask may have removed these
-        before = (self._lib / "current").resolve().name
-        self._use(folder)
-        for each in (self._lib / "releases").iterdir():
-            if each.name not in (release, before):
-                shutil.rmtree(each, ignore_errors=True)
+        for path in (self._staged_directory, directory.parent, directory):
+            path.chmod(0o755)  # an earlier umask may have removed these
+        previous = (self._staged_directory / "current").resolve().name
+        self._activate(directory)
+        for path in (self._staged_directory / "releases").iterdir():
+            if path.name not in (release_id, previous):
+                shutil.rmtree(path, ignore_errors=True)
 
     def remove(self) -> None:
         """Remove the program files, the command and the manual pages."""
-        self._command.unlink(missing_ok=True)
+        self._command_path.unlink(missing_ok=True)
         for page in (SOURCE / "docs" / "man").glob("*.[15]"):
             section = f"man{page.suffix[1:]}"
-            (self._manual / section / page.name).unlink(missing_ok=True)
-        shutil.rmtree(self._lib, ignore_errors=True)
+            (self._man_directory / section / page.name).unlink(missing_ok=True)
+        shutil.rmtree(self._staged_directory, ignore_errors=True)
 
-    def _fill(self, folder: Path, wheels: str) -> None:
-        for path in _files(SOURCE):
-            target = folder / path.relative_to(SOURCE)
+    def _build(self, directory: Path, wheels: str) -> None:
+        for path in _release_files(SOURCE):
+            target = directory / path.relative_to(SOURCE)
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, target)
-        if _release(folder, self._python) != folder.name:
+        if _release_id(directory, self._python_identity) != directory.name:
             raise InstallFailed(
                 f"{SOURCE} was changed while it was copied; run make install again when"
                 " it no longer changes (Postfix is unchanged)"
             )
-        _must([self.python, "-I", "-m", "compileall", "-q", str(folder)])
-        maker = str(folder / "postfix_archive" / "back" / "bundle.py")
-        final = f"{self.lib}/releases/{folder.name}"
-        _must([self.python, "-I", maker, str(folder), final])
-        self._environment(folder, wheels)
-        (folder / COMPLETE).touch()
-        sync(folder)
+        _run_or_fail([self.python, "-I", "-m", "compileall", "-q", str(directory)])
+        bundler = str(directory / "postfix_archive" / "back" / "bundle.py")
+        final_directory = f"{self.directory}/releases/{directory.name}"
+        _run_or_fail([self.python, "-I", bundler, str(directory), final_directory])
+        self._create_environment(directory, wheels)
+        (directory / COMPLETE_MARKER).touch()
+        sync_path(directory)
 
-    def _environment(self, folder: Path, wheels: str) -> None:
+    def _create_environment(self, directory: Path, wheels: str) -> None:
         """Create the virtual environment of the commands."""
-        commands = folder / "commands"
-        done = interpreter.run([self.python, "-I", "-m", "venv", str(commands)])
-        if done.returncode:
+        environment = directory / "commands"
+        process = interpreter.run_isolated(
+            [self.python, "-I", "-m", "venv", str(environment)]
+        )
+        if process.returncode:
             raise InstallRefused(
                 f"{self.python} -m venv failed; install the venv module (Debian:"
                 " apt-get install python3-venv)"
             )
-        python = str(commands / "bin" / "python")
-        where = ["--no-index", "--find-links", wheels] if wheels else []
+        python = str(environment / "bin" / "python")
+        index_options = ["--no-index", "--find-links", wheels] if wheels else []
         pip = [python, "-I", "-m", "pip", "install", "--quiet"]
-        quietly = ["--disable-pip-version-check", "--no-warn-script-location"]
-        _must([*pip, *quietly, *where, *_requirements()])
+        quiet_options = ["--disable-pip-version-check", "--no-warn-script-location"]
+        _run_or_fail([*pip, *quiet_options, *index_options, *_requirements()])
 
-    def _use(self, folder: Path) -> None:
+    def _activate(self, directory: Path) -> None:
         """Make a release the current one: launchers, link, command, manual pages."""
-        launcher = (folder / "postfix_archive" / "front" / "launcher.py").read_text()
-        first, _, rest = launcher.partition("\n")
-        for door in DOORS:
-            replace(self._lib / door, f"#!{self.python} -IS\n{rest}", 0o755)
-        draft = self._lib / f"current.{os.getpid()}"
+        launcher = (directory / "postfix_archive" / "front" / "launcher.py").read_text()
+        shebang, _, body = launcher.partition("\n")
+        for name in LAUNCHERS:
+            replace_text(
+                self._staged_directory / name, f"#!{self.python} -IS\n{body}", 0o755
+            )
+        draft = self._staged_directory / f"current.{os.getpid()}"
         draft.unlink(missing_ok=True)
-        draft.symlink_to(f"releases/{folder.name}")
-        draft.replace(self._lib / "current")
-        sync(self._lib)
-        replace(self._command, COMMAND.format(lib=self.lib), 0o755)
-        for page in (folder / "docs" / "man").glob("*.[15]"):
-            section = self._manual / f"man{page.suffix[1:]}"
-            replace(section / page.name, page.read_text(), 0o644)
+        draft.symlink_to(f"releases/{directory.name}")
+        draft.replace(self._staged_directory / "current")
+        sync_path(self._staged_directory)
+        replace_text(
+            self._command_path, COMMAND_SCRIPT.format(lib=self.directory), 0o755
+        )
+        for page in (directory / "docs" / "man").glob("*.[15]"):
+            section = self._man_directory / f"man{page.suffix[1:]}"
+            replace_text(section / page.name, page.read_text(), 0o644)
 
 
-def service_texts(mode: str = gates.PIPE) -> list[str]:
+def master_cf_texts(mode: str = gates.PIPE) -> list[str]:
     """Return the texts of master.cf.d with the services of one mode, in order."""
-    other = OTHER[mode]
+    excluded = OTHER_MODE_PREFIX[mode]
     paths = sorted((SOURCE / "master.cf.d").glob("[1-4]*.cf"))
-    return [path.read_text() for path in paths if not path.name.startswith(other)]
+    return [path.read_text() for path in paths if not path.name.startswith(excluded)]
 
 
-def replace(path: Path, text: str, mode: int) -> None:
+def replace_text(path: Path, text: str, mode: int) -> None:
     """Replace a file atomically and durably; equal text is not written again."""
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.is_file() and path.read_text() == text:
         path.chmod(mode)
         return
     draft = path.with_name(f".{path.name}.{os.getpid()}")
-    with open(draft, "w", encoding="utf-8") as opened:
-        os.fchmod(opened.fileno(), mode)
-        opened.write(text)
-        opened.flush()
-        os.fsync(opened.fileno())
+    with open(draft, "w", encoding="utf-8") as file:
+        os.fchmod(file.fileno(), mode)
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
     draft.replace(path)
-    sync(path.parent)
+    sync_path(path.parent)
 
 
-def _files(source: Path) -> list[Path]:
+def _release_files(source: Path) -> list[Path]:
     """Return the paths of all files of a release, sorted."""
-    found = [source / "setup.cfg"]
+    paths = [source / "setup.cfg"]
     for pattern in ("postfix_archive/**/*.py", "master.cf.d/*.cf", "docs/man/*.[15]"):
-        found += source.glob(pattern)
-    return sorted(found)
+        paths += source.glob(pattern)
+    return sorted(paths)
 
 
-def _release(source: Path, python: str) -> str:
+def _release_id(source: Path, python: str) -> str:
     """Return the id of a release: a digest of its files and of the Python version.
 
     After an upgrade of Python, make install therefore installs a new release.
     """
-    total = digest.sha256(python.encode())
-    for path in _files(source):
-        total.update(f"{path.relative_to(source)}\0".encode() + path.read_bytes())
-    return str(total.hexdigest()[:16])
+    sha256 = digest.sha256(python.encode())
+    for path in _release_files(source):
+        sha256.update(f"{path.relative_to(source)}\0".encode() + path.read_bytes())
+    return str(sha256.hexdigest()[:16])
 
 
 def _requirements() -> list[str]:
     """Return the Python packages that the commands require, from setup.cfg."""
     parser = configparser.ConfigParser()
     parser.read(SOURCE / "setup.cfg", encoding="utf-8")
-    wanted = parser["options"]["install_requires"].splitlines()
-    return [each.strip() for each in wanted if each.strip()]
+    requirements = parser["options"]["install_requires"].splitlines()
+    return [each.strip() for each in requirements if each.strip()]
 
 
-def _must(command: list[str]) -> None:
-    done = interpreter.run(command)
-    if done.returncode:
-        said = " ".join((done.stderr or done.stdout).split())[-400:]
+def _run_or_fail(command: list[str]) -> None:
+    process = interpreter.run_isolated(command)
+    if process.returncode:
+        output = " ".join((process.stderr or process.stdout).split())[-400:]
         raise InstallFailed(
-            f"{' '.join(command[:6])}: {said}; without a package index, name a"
+            f"{' '.join(command[:6])}: {output}; without a package index, name a"
             " directory with the Python packages: WHEELS=DIR (Postfix is unchanged)"
         )
 
 
-def sync(path: Path) -> None:
+def sync_path(path: Path) -> None:
     """Call fsync(2) on a file, or on a directory for the names in it."""
     descriptor = os.open(path, os.O_RDONLY)
     try:

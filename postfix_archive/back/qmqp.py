@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from postfix_archive.back import handback
 from postfix_archive.core import address, wire
-from postfix_archive.core.errors import HandBackRefused, HandBackUnreachable
+from postfix_archive.core.errors import PostfixRefused, PostfixUnreachable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from postfix_archive.core.envelope import Recipient
 
 
-def give(
+def send_message(
     port: tuple[str, int],
     sender: bytes,
     recipients: tuple[Recipient, ...],
@@ -31,38 +31,42 @@ def give(
     so that address mappings apply once. content is called twice, to count the bytes and
     to send them.
     """
-    size = sum(map(len, wire.with_lf(content())))
-    tail = b"".join(
-        _netstring(address.unquoted(each))
+    size = sum(map(len, wire.to_lf(content())))
+    envelope = b"".join(
+        _netstring(address.unquote(each))
         for each in (sender, *(recipient.final for recipient in recipients))
     )
-    begin = b"%d:" % size
+    length_prefix = b"%d:" % size
     name = f"{port[0]}:{port[1]}"
-    peer = handback.connected(port)
+    connection = handback.connect(port)
     try:
-        peer.sendall(b"%d:" % (len(begin) + size + 1 + len(tail)) + begin)
-        for piece in wire.with_lf(content()):
-            peer.sendall(piece)
-        peer.sendall(b"," + tail + b",")
-        status = _answered(peer)
-        peer.close()
-    except OSError as problem:
-        raise HandBackUnreachable(
-            f"QMQP connection to {name} lost: {problem}; see Postfix's log"
-        ) from problem
-    if not status.startswith("K"):
-        raise HandBackRefused(f"{name} replied (QMQP): {status or 'nothing'}")
-    return handback.queue_id(status)
+        connection.sendall(
+            b"%d:" % (len(length_prefix) + size + 1 + len(envelope)) + length_prefix
+        )
+        for chunk in wire.to_lf(content()):
+            connection.sendall(chunk)
+        connection.sendall(b"," + envelope + b",")
+        reply = _read_reply(connection)
+        connection.close()
+    except OSError as error:
+        raise PostfixUnreachable(
+            f"QMQP connection to {name} lost: {error}; see Postfix's log"
+        ) from error
+    if not reply.startswith("K"):
+        raise PostfixRefused(f"{name} replied (QMQP): {reply or 'nothing'}")
+    return handback.parse_queue_id(reply)
 
 
-def _answered(peer: socket) -> str:
+def _read_reply(connection: socket) -> str:
     """Return the server's reply, one netstring; "" if it is incomplete."""
-    held = b""
-    while len(held) < handback.LINE_LIMIT and (piece := peer.recv(handback.BLOCK)):
-        held += piece
-        said = held.partition(b":")[2][:-1]
-        if held == _netstring(said):
-            return said.decode("utf-8", "replace")
+    buffer = b""
+    while len(buffer) < handback.REPLY_LINE_LIMIT and (
+        chunk := connection.recv(handback.RECEIVE_SIZE)
+    ):
+        buffer += chunk
+        text = buffer.partition(b":")[2][:-1]
+        if buffer == _netstring(text):
+            return text.decode("utf-8", "replace")
     return ""
 
 

@@ -25,53 +25,57 @@ if TYPE_CHECKING:
 
     from postfix_archive.core.record import Record
 
-GAPS = record.GAPS
+BYPASS_EVENTS = record.BYPASS_EVENTS
 END_OF_HEADER = b"\r\n\r\n"
 
 
-def archives(folder: str) -> list[str]:
+def archives(directory: str) -> list[str]:
     """Return the addresses of all archives; [] if the store directory is missing."""
     try:
-        names = sorted(os.listdir(folder))
+        names = sorted(os.listdir(directory))
     except FileNotFoundError:
         return []
-    except OSError as problem:
+    except OSError as error:
         raise StoreFailed(
-            f"{folder}: {problem.strerror}; run this as root or as the archive's user"
-        ) from problem
+            f"{directory}: {error.strerror}; run this as root or as the archive's user"
+        ) from error
     return [each for each in names if address.is_plain(os.fsencode(each))]
 
 
-def records(folder: str, archive: str) -> dict[str, Record]:
+def records(directory: str, archive: str) -> dict[str, Record]:
     """Return all records of one archive by archive id, oldest first."""
-    return record.merged(archive, _events(f"{folder}/{archive}/{journal.NAME}"))
+    return record.merge(archive, _events(f"{directory}/{archive}/{journal.FILE_NAME}"))
 
 
-def some(folder: str, archive: str, ids: set[str]) -> dict[str, Record]:
+def select_records(
+    directory: str, archive: str, record_ids: set[str]
+) -> dict[str, Record]:
     """Return the records with these archive ids; parse no other journal lines."""
-    path = f"{folder}/{archive}/{journal.NAME}"
-    return record.merged(archive, _events(path, ids))
+    path = f"{directory}/{archive}/{journal.FILE_NAME}"
+    return record.merge(archive, _events(path, record_ids))
 
 
-def at(folder: str, archive: str, record_id: str, places: list[int]) -> Record | None:
+def record_at(
+    directory: str, archive: str, record_id: str, offsets: list[int]
+) -> Record | None:
     """Return the record whose journal lines start at these offsets.
 
     None if a line belongs to another record, or if the ``archived`` line is missing.
     """
-    path = f"{folder}/{archive}/{journal.NAME}"
+    path = f"{directory}/{archive}/{journal.FILE_NAME}"
     events = []
-    for place in places:
-        line, _ = next(lines_from(path, place), (b"", 0))
+    for offset in offsets:
+        line, _ = next(lines_from(path, offset), (b"", 0))
         try:
-            event = record.read(line)
+            event = record.parse_event(line)
         except ValueError:
             return None
         if event is None or event.get("id") != record_id:
             return None
         events.append(event)
-    if not any(each.get("file") == store.place(record_id) for each in events):
+    if not any(each.get("file") == store.copy_name(record_id) for each in events):
         return None
-    return record.merged(archive, events).get(record_id)
+    return record.merge(archive, events).get(record_id)
 
 
 def lines_from(path: str, offset: int) -> Iterator[tuple[bytes, int]]:
@@ -80,125 +84,125 @@ def lines_from(path: str, offset: int) -> Iterator[tuple[bytes, int]]:
     A journal that is shorter than offset has been replaced: it is read from the start.
     """
     try:
-        with os.fdopen(files.opened(path), "rb") as opened:
-            if os.fstat(opened.fileno()).st_size < offset:
+        with os.fdopen(files.open_regular(path), "rb") as file:
+            if os.fstat(file.fileno()).st_size < offset:
                 offset = 0
-            opened.seek(offset)
-            for raw in opened:
-                if not raw.endswith(b"\n"):
+            file.seek(offset)
+            for line in file:
+                if not line.endswith(b"\n"):
                     return
-                yield raw, offset
-                offset += len(raw)
+                yield line, offset
+                offset += len(line)
     except FileNotFoundError:
         return
-    except OSError as problem:
-        raise JournalFailed(f"{path}: {problem.strerror}") from problem
+    except OSError as error:
+        raise JournalFailed(f"{path}: {error.strerror}") from error
 
 
-def gaps(folder: str, archive: str) -> list[dict[str, Any]]:
+def bypasses(directory: str, archive: str) -> list[dict[str, Any]]:
     """Return the latest event of each bypass period that the journal records."""
-    told = {
+    latest_events = {
         event["opened"]: event
-        for event in _events(f"{folder}/{archive}/{journal.NAME}")
-        if event["event"] in GAPS
+        for event in _events(f"{directory}/{archive}/{journal.FILE_NAME}")
+        if event["event"] in BYPASS_EVENTS
     }
-    return list(told.values())
+    return list(latest_events.values())
 
 
-def found(folder: str, wanted: str, only: str | None) -> Record:
+def find_record(directory: str, id_prefix: str, archive: str | None) -> Record:
     """Return the record whose archive id starts with id_prefix.
 
     Searches one archive, or all for None. Raises RecordNotFound for no or several
     matches.
     """
-    places = [only] if only else archives(folder)
-    matching = [
+    addresses = [archive] if archive else archives(directory)
+    matches = [
         each
-        for place in places
-        for archive_id, each in records(folder, place).items()
-        if archive_id.startswith(wanted)
+        for name in addresses
+        for archive_id, each in records(directory, name).items()
+        if archive_id.startswith(id_prefix)
     ]
-    if not matching:
+    if not matches:
         raise RecordNotFound(
-            f"no record {wanted} in {folder}; run postfix-archive list to see all"
+            f"no record {id_prefix} in {directory}; run postfix-archive list to see all"
         )
-    if len(matching) > 1:
-        names = ", ".join(
-            f"{each.archive_id} ({each.archive})" for each in matching[:5]
-        )
+    if len(matches) > 1:
+        ids = ", ".join(f"{each.archive_id} ({each.archive})" for each in matches[:5])
         raise RecordNotFound(
-            f"{wanted} matches {len(matching)} records: {names}; give a longer prefix,"
+            f"{id_prefix} matches {len(matches)} records: {ids}; give a longer prefix,"
             " or --archive"
         )
-    return matching[0]
+    return matches[0]
 
 
-def copy(folder: str, kept: Record) -> Iterator[bytes]:
+def archive_copy(directory: str, message: Record) -> Iterator[bytes]:
     """Yield the bytes of the archive copy. Raises RecordDamaged and StoreFailed."""
-    name = kept.files[0] if kept.files else ""
-    if {"", ".", ".."} & set(name.split("/")):
+    file_name = message.files[0] if message.files else ""
+    if {"", ".", ".."} & set(file_name.split("/")):
         raise RecordDamaged(
-            f"{kept.archive_id}: no valid file name in the journal; run postfix-archive"
-            " verify"
+            f"{message.archive_id}: no valid file name in the journal; run"
+            " postfix-archive verify"
         )
-    return stored.unpacked(f"{folder}/{kept.archive}/{name}")
+    return stored.decompress(f"{directory}/{message.archive}/{file_name}")
 
 
-def original(folder: str, kept: Record) -> Iterator[bytes]:
+def original(directory: str, message: Record) -> Iterator[bytes]:
     """Yield the bytes of the original, exactly as received."""
-    left = int(kept.events[0]["size"])
-    pieces = copy(folder, kept)
-    head, start = stored.begun(pieces)
+    remaining = int(message.events[0]["size"])
+    chunks = archive_copy(directory, message)
+    head, start = stored.read_head(chunks)
     if start < 0:
         raise RecordDamaged(
-            f"{kept.files[0]}: no original in this file; restore it from a backup"
+            f"{message.files[0]}: no original in this file; restore it from a backup"
         )
-    for piece in chain((head[start:],), pieces):
-        yield piece[:left]
-        left -= len(piece[:left])
-        if not left:
+    for chunk in chain((head[start:],), chunks):
+        yield chunk[:remaining]
+        remaining -= len(chunk[:remaining])
+        if not remaining:
             return
-    if left:
+    if remaining:
         raise RecordDamaged(
-            f"{kept.files[0]}: the original is truncated; restore it from a backup"
+            f"{message.files[0]}: the original is truncated; restore it from a backup"
         )
 
 
-def original_head(folder: str, kept: Record) -> bytes:
+def original_head(directory: str, message: Record) -> bytes:
     """Return the original up to the end of its header, at least, or HEAD_LIMIT."""
     head = b""
-    for piece in original(folder, kept):
-        head += piece
+    for chunk in original(directory, message):
+        head += chunk
         if END_OF_HEADER in head or len(head) > header.HEAD_LIMIT:
             break
     return head
 
 
-def outcome_report(folder: str, kept: Record) -> Iterator[bytes]:
+def outcome_report(directory: str, message: Record) -> Iterator[bytes]:
     """Yield the bytes of the latest outcome report. Raises RecordNotFound."""
-    if not kept.reports:
+    if not message.reports:
         raise RecordNotFound(
-            f"{kept.archive_id} has no outcome report yet; it is written when all"
+            f"{message.archive_id} has no outcome report yet; it is written when all"
             " recipients have a final outcome, see postfix-archive show"
         )
-    return stored.unpacked(f"{folder}/{kept.archive}/{list(kept.reports)[-1]}")
+    return stored.decompress(
+        f"{directory}/{message.archive}/{list(message.reports)[-1]}"
+    )
 
 
-def _events(path: str, ids: set[str] | None = None) -> Iterator[dict[str, Any]]:
+def _events(path: str, record_ids: set[str] | None = None) -> Iterator[dict[str, Any]]:
     for number, line in enumerate(journal.lines(path), 1):
-        if ids is not None and _id(line) not in ids:
+        if record_ids is not None and _record_id(line) not in record_ids:
             continue
         try:
-            event = record.read(line)
-        except ValueError as problem:
+            event = record.parse_event(line)
+        except ValueError as error:
             raise JournalFailed(
                 f"{path}, line {number}: not a journal line; run postfix-archive verify"
-            ) from problem
+            ) from error
         if event is not None:
             yield event
 
 
-def _id(line: bytes) -> str:
+def _record_id(line: bytes) -> str:
     """Return the archive id in a line. A quote inside a JSON string is escaped."""
-    named = line.partition(b'"id":"')[2].partition(b'"')[0]
-    return named.decode("ascii", "replace")
+    record_id = line.partition(b'"id":"')[2].partition(b'"')[0]
+    return record_id.decode("ascii", "replace")

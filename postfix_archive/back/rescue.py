@@ -32,51 +32,61 @@ from postfix_archive.core.errors import (
     PostfixCommandFailed,
     StoreFailed,
 )
-from postfix_archive.core.observed import Waiting
-from postfix_archive.core.rescuing import Lifetimes, Plan
+from postfix_archive.core.observed import QueuedMessage
+from postfix_archive.core.rescuing import Lifetimes, RescuePlan
 from postfix_archive.core.settings import Settings
 
-NAME = "archive.held"
-RESCUED = "rescued"  # in the fallback directory; its mtime is the last rescue's time
-PORTS = ("archive_handback_address", "archive_capsule_address")
+HOLD_FILE = "archive.held"
+LAST_RUN_FILE = (  # in the fallback directory; its mtime is the last rescue's time
+    "rescued"
+)
+PORT_SETTINGS = ("archive_handback_address", "archive_capsule_address")
 
 
-def lifetimes(found: Configuration, settings: Settings) -> Lifetimes:
+def lifetimes(config: Configuration, settings: Settings) -> Lifetimes:
     """Return how long Postfix keeps queued mail and a rescue leaves capsules."""
     return Lifetimes(
-        maximal=found.seconds("maximal_queue_lifetime", plain=DAY) or 5 * DAY,
-        bounce=found.seconds("bounce_queue_lifetime", plain=DAY) or 5 * DAY,
+        maximal=config.seconds("maximal_queue_lifetime", default_unit=DAY) or 5 * DAY,
+        bounce=config.seconds("bounce_queue_lifetime", default_unit=DAY) or 5 * DAY,
         rescue_after=settings.archive_rescue_after,
     )
 
 
-def planned(directory: str, settings: Settings) -> Plan:
+def make_plan(directory: str, settings: Settings) -> RescuePlan:
     """Return what a rescue has to do now, and the messages that wait too long."""
-    found = postconf.read(directory)
-    waiting = mailq.queued(directory)
-    return rescuing.plan(
-        waiting,
-        lifetimes(found, settings),
-        held(directory),
-        works=trouble(found, settings) == "",
+    config = postconf.read_configuration(directory)
+    messages = mailq.list_messages(directory)
+    return rescuing.plan_rescue(
+        messages,
+        lifetimes(config, settings),
+        read_hold_times(directory),
+        can_filter_run=filter_error(config, settings) == "",
     )
 
 
-def trouble(found: Configuration, settings: Settings) -> str:
+def filter_error(config: Configuration, settings: Settings) -> str:
     """Return why the stamp filter cannot run now, "" if it can.
 
     Starts each launcher as its user for a message without recipients, which the filter
     accepts and drops, and connects to its SMTP ports.
     """
-    for each in found.services:
-        if doors.is_worker(each) or doors.is_door(each) and each.name != "archive":
-            launcher = str(Path(each.argument("argv")).with_name(ways.STAMP))
-            error = _tried(launcher, each.argument("user"), found.directory)
+    for service in config.services:
+        if (
+            doors.is_worker_service(service)
+            or doors.is_pipe_service(service)
+            and service.name != "archive"
+        ):
+            launcher = str(
+                Path(service.argument("argv")).with_name(ways.STAMP_TRANSPORT)
+            )
+            error = _launcher_error(
+                launcher, service.argument("user"), config.directory
+            )
             if error:
                 return error
-    for name in PORTS:
+    for name in PORT_SETTINGS:
         host, port = getattr(settings, name)
-        if not postconf.answers(host, port):
+        if not postconf.is_listening(host, port):
             return (
                 f"connect to {host}:{port}: no answer; check {name} in archive.cf and"
                 " master.cf"
@@ -84,114 +94,129 @@ def trouble(found: Configuration, settings: Settings) -> str:
     return ""
 
 
-def take(directory: str, settings: Settings, wanted: Iterable[Waiting]) -> list[str]:
+def move_capsules(
+    directory: str, settings: Settings, capsules: Iterable[QueuedMessage]
+) -> list[str]:
     """Move capsules from the queue to the fallback directory; return their queue ids.
 
     Raises StoreFailed if that directory does not take one; the capsule is released and
     stays in the queue then.
     """
-    for queue_id in dict.fromkeys(each.queue_id for each in wanted):
+    for queue_id in dict.fromkeys(each.queue_id for each in capsules):
         postconf.run(directory, "postsuper", "-h", queue_id)
     saved = []
-    for one in mailq.queued(directory):
+    for message in mailq.list_messages(directory):
         # Postfix can reuse a short queue id once the message has left the queue. A
         # message on hold does not leave: its id is safe to delete.
-        if one.queue != "hold" or not rescuing.is_capsule(one):
+        if message.queue != "hold" or not rescuing.is_capsule(message):
             continue
         try:
-            _keep(directory, settings, one)
+            _save_capsule(directory, settings, message)
         except ArchiveError:
-            postconf.run(directory, "postsuper", "-H", one.queue_id, "hold")
+            postconf.run(directory, "postsuper", "-H", message.queue_id, "hold")
             raise
-        postconf.run(directory, "postsuper", "-d", one.queue_id, "hold")
-        saved.append(one.queue_id)
+        postconf.run(directory, "postsuper", "-d", message.queue_id, "hold")
+        saved.append(message.queue_id)
     return saved
 
 
-def hold(directory: str, wanted: Iterable[Waiting], now: str) -> None:
+def hold(directory: str, originals: Iterable[QueuedMessage], now: str) -> None:
     """Put originals on hold and record that; now is in the form of RFC 3339."""
-    noted = {**held(directory), **{each.queue_id: now for each in wanted}}
-    _write(directory, noted)
-    for message in wanted:
+    hold_times = {
+        **read_hold_times(directory),
+        **{each.queue_id: now for each in originals},
+    }
+    _write_hold_times(directory, hold_times)
+    for message in originals:
         postconf.run(directory, "postsuper", "-h", message.queue_id)
 
 
-def release(directory: str, wanted: Iterable[Waiting]) -> None:
+def release(directory: str, originals: Iterable[QueuedMessage]) -> None:
     """Release originals that a rescue put on hold."""
-    noted = held(directory)
-    for queue_id, recorded in rescuing.noted_as(wanted, noted).items():
+    hold_times = read_hold_times(directory)
+    for queue_id, recorded in rescuing.match_held(originals, hold_times).items():
         postconf.run(directory, "postsuper", "-H", queue_id)
-        noted.pop(recorded, None)
-    _write(directory, noted)
+        hold_times.pop(recorded, None)
+    _write_hold_times(directory, hold_times)
 
 
-def forget(directory: str, gone: Iterable[str]) -> None:
+def forget(directory: str, queue_ids: Iterable[str]) -> None:
     """Remove queue ids from the record: an admin released or deleted these messages."""
-    noted = held(directory)
-    _write(directory, {k: v for k, v in noted.items() if k not in gone})
+    hold_times = read_hold_times(directory)
+    _write_hold_times(
+        directory, {k: v for k, v in hold_times.items() if k not in queue_ids}
+    )
 
 
-def renew(directory: str, wanted: Iterable[Waiting]) -> None:
+def requeue(directory: str, copies: Iterable[QueuedMessage]) -> None:
     """Requeue mailed copies: postsuper -r resets their age."""
-    for each in wanted:
-        postconf.run(directory, "postsuper", "-r", each.queue_id)
+    for copy in copies:
+        postconf.run(directory, "postsuper", "-r", copy.queue_id)
 
 
-def note(settings: Settings) -> None:
+def record_run(settings: Settings) -> None:
     """Record the time of this rescue in the fallback directory; ignores errors."""
-    acting.note(settings.archive_fallback_directory, RESCUED)
+    acting.touch(settings.archive_fallback_directory, LAST_RUN_FILE)
 
 
-def age(settings: Settings, now: float) -> float | None:
+def last_run_age(settings: Settings, now: float) -> float | None:
     """Return the seconds between now and the last rescue, None if there was none.
 
     A last rescue in the future, after the clock was set back, counts by its distance.
     """
     try:
-        path = f"{settings.archive_fallback_directory}/{RESCUED}"
+        path = f"{settings.archive_fallback_directory}/{LAST_RUN_FILE}"
         last = os.lstat(path).st_mtime
     except OSError:
         return None
     return abs(now - last)
 
 
-def held(directory: str) -> dict[str, str]:
+def read_hold_times(directory: str) -> dict[str, str]:
     """Return queue id -> time of the hold (RFC 3339) of originals held by a rescue."""
     try:
-        times = json.loads(Path(directory, NAME).read_text())
-        if not isinstance(times, dict) or not {*map(type, times.values())} <= {str}:
+        hold_times = json.loads(Path(directory, HOLD_FILE).read_text())
+        if not isinstance(hold_times, dict) or not {
+            *map(type, hold_times.values())
+        } <= {str}:
             raise ValueError("not a JSON object of queue ids and times")
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError, RecursionError) as problem:
+    except (OSError, ValueError, RecursionError) as error:
         raise PostfixCommandFailed(
-            f"read {directory}/{NAME}: {problem}; the file lists messages that a rescue"
-            " put on hold: release them with postsuper -H, then delete the file"
-        ) from problem
-    return times
+            f"read {directory}/{HOLD_FILE}: {error}; the file lists messages that a"
+            " rescue put on hold: release them with postsuper -H, then delete the file"
+        ) from error
+    return hold_times
 
 
-def _keep(directory: str, settings: Settings, one: Waiting) -> None:
+def _save_capsule(directory: str, settings: Settings, capsule: QueuedMessage) -> None:
     """Write a capsule that is on hold to the fallback directory, durably."""
-    command = [postconf.program("postcat"), "-c", directory, "-bhq", one.queue_id]
+    command = [
+        postconf.find_command("postcat"),
+        "-c",
+        directory,
+        "-bhq",
+        capsule.queue_id,
+    ]
     spool_directory = settings.archive_spool_directory
     with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         message = spool.read(process.stdout.fileno(), spool_directory)
     if process.returncode or not message.size:
         raise PostfixCommandFailed(
-            f"postcat -q {one.queue_id} failed (exit code {process.returncode},"
+            f"postcat -q {capsule.queue_id} failed (exit code {process.returncode},"
             f" {message.size} bytes); see Postfix's log"
         )
     with contextlib.suppress(CapsuleBroken):  # an altered capsule is kept as it is
-        message = spool.unpacked(message, spool_directory)
-    folder = settings.archive_fallback_directory
-    with acting.as_owner(folder):
-        fallback.put(folder, message, one.reason)
+        message = spool.unpack(message, spool_directory)
+    fallback_directory = settings.archive_fallback_directory
+    with acting.as_owner(fallback_directory):
+        fallback.put(fallback_directory, message, capsule.delay_reason)
     message.close()
 
 
-def _tried(launcher: str, user: str, directory: str) -> str:
+def _launcher_error(launcher: str, user: str, directory: str) -> str:
     """Run a launcher for a message without recipients; return its error, "" if none."""
     name, _, group = user.partition(":")
     arguments = ["--config-directory", directory, "--nexthop", "on-request"]
@@ -204,31 +229,31 @@ def _tried(launcher: str, user: str, directory: str) -> str:
             text=True,
             errors="replace",
             user=name if not os.geteuid() else None,
-            group=(group or _group_of(name)) if not os.geteuid() else None,
+            group=(group or _primary_gid(name)) if not os.geteuid() else None,
             extra_groups=[] if not os.geteuid() else None,
-            timeout=postconf.SECONDS,
+            timeout=postconf.COMMAND_TIMEOUT,
             check=False,
         )
-    except (OSError, ValueError, KeyError, subprocess.TimeoutExpired) as problem:
-        return f"{launcher}: {problem}"
+    except (OSError, ValueError, KeyError, subprocess.TimeoutExpired) as error:
+        return f"{launcher}: {error}"
     if process.returncode:
         output = " ".join((process.stdout or process.stderr).split())[:300]
         return output or f"{launcher}: exit code {process.returncode}"
     return ""
 
 
-def _group_of(user: str) -> int:
+def _primary_gid(user: str) -> int:
     import pwd
 
     return pwd.getpwnam(user).pw_gid
 
 
-def _write(directory: str, noted: dict[str, str]) -> None:
-    path = Path(directory, NAME)
+def _write_hold_times(directory: str, hold_times: dict[str, str]) -> None:
+    path = Path(directory, HOLD_FILE)
     try:
-        if noted:
-            program.replace(path, json.dumps(noted, indent=1) + "\n", 0o644)
+        if hold_times:
+            program.replace_text(path, json.dumps(hold_times, indent=1) + "\n", 0o644)
         else:
             path.unlink(missing_ok=True)
-    except OSError as problem:
-        raise StoreFailed(f"write {path}: {problem.strerror}") from problem
+    except OSError as error:
+        raise StoreFailed(f"write {path}: {error.strerror}") from error

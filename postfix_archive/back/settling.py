@@ -19,68 +19,90 @@ if TYPE_CHECKING:
     from postfix_archive.core.settings import Settings
 
 
-def settle(
-    settings: Settings, keys: Keyring, archive: str, kept: Record, now: int
+def store_and_mail(
+    settings: Settings, keys: Keyring, archive: str, record: Record, now: int
 ) -> str:
     """Store the outcome report of a record; mail it if archive_outcome_mail is yes.
 
     record is the record as the journal has it now; now is Unix time. Returns one line
     about what was done, "" if there is nothing to do: a recipient is not settled yet,
     or this report was stored, and mailed if so configured. Durable on return. Raises
-    StoreFailed, JournalFailed, RecordDamaged, HandBackUnreachable and HandBackRefused;
+    StoreFailed, JournalFailed, RecordDamaged, PostfixUnreachable and PostfixRefused;
     call it again then.
     """
-    if not kept.results.is_settled:
+    if not record.results.is_settled:
         return ""
-    folder = settings.archive_store_directory
-    place = store.Archive(folder, archive)
-    covers = kept.results.covers
-    names = [name for name, covered in kept.reports.items() if covered == covers]
-    done = "" if names else f"{kept.archive_id}: outcome report stored"
-    name = names[0] if names else _kept(settings, keys, place, kept, now)
-    if not _is_mailed(settings, kept) or name in kept.mailed:
-        return done
-    queue_id = _sent(settings, keys, kept, place.path(name), now)
-    place.outcome_mailed(kept.archive_id, name, trace.timestamp(now), queue_id)
-    done = done or f"{kept.archive_id}: outcome report already stored"
-    return f"{done}; mailed, queued as {queue_id}"
+    directory = settings.archive_store_directory
+    store_archive = store.Archive(directory, archive)
+    covers = record.results.sha256
+    report_names = [
+        report_name
+        for report_name, covered in record.reports.items()
+        if covered == covers
+    ]
+    result = "" if report_names else f"{record.archive_id}: outcome report stored"
+    report_name = (
+        report_names[0]
+        if report_names
+        else _store_report(settings, keys, store_archive, record, now)
+    )
+    if not _needs_mail(settings, record) or report_name in record.mailed:
+        return result
+    queue_id = _mail_report(
+        settings, keys, record, store_archive.path(report_name), now
+    )
+    store_archive.record_report_mailed(
+        record.archive_id, report_name, trace.format_rfc3339(now), queue_id
+    )
+    result = result or f"{record.archive_id}: outcome report already stored"
+    return f"{result}; mailed, queued as {queue_id}"
 
 
-def _is_mailed(settings: Settings, kept: Record) -> bool:
+def _needs_mail(settings: Settings, record: Record) -> bool:
     if not settings.archive_outcome_mail:
         return False
-    return not archiving.could_loop(kept.envelope, kept.request, settings)
+    return not archiving.could_loop(record.envelope, record.request, settings)
 
 
-def _kept(
-    settings: Settings, keys: Keyring, place: store.Archive, kept: Record, now: int
+def _store_report(
+    settings: Settings,
+    keys: Keyring,
+    store_archive: store.Archive,
+    record: Record,
+    now: int,
 ) -> str:
     """Store the report; return its file name."""
-    covers = kept.results.covers
-    content = outcome_report.written(
-        kept,
-        reading.original_head(settings.archive_store_directory, kept),
+    covers = record.results.sha256
+    content = outcome_report.build(
+        record,
+        reading.original_head(settings.archive_store_directory, record),
         sender=settings.archive_from,
-        edge=report.boundary(kept.archive_id, covers, keys),
+        boundary=report.make_boundary(record.archive_id, covers, keys),
         now=now,
     )
-    time = trace.timestamp(now)
-    return place.outcome_report(kept.archive_id, (content,), covers, time)
+    timestamp = trace.format_rfc3339(now)
+    return store_archive.store_outcome_report(
+        record.archive_id, (content,), covers, timestamp
+    )
 
 
-def _sent(settings: Settings, keys: Keyring, kept: Record, path: str, now: int) -> str:
+def _mail_report(
+    settings: Settings, keys: Keyring, record: Record, path: str, now: int
+) -> str:
     """Mail a stored report to the archive address; return Postfix's queue id.
 
     It has the stamp of an archive copy: a report that is forwarded back to this host
     only adds a supplement to its record.
     """
-    content = b"".join(stored.unpacked(path))
-    proof = digest.of((content,)).digest()
-    mark = archiving.copy_stamp(kept.archive_id, kept.request, proof, keys, now=now)
+    content = b"".join(stored.decompress(path))
+    content_sha256 = digest.sha256_of((content,)).digest()
+    stamp_line = archiving.make_copy_stamp(
+        record.archive_id, record.request, content_sha256, keys, now=now
+    )
     return handback.submit(
         settings.copy_port,
         settings.archive_sender,
-        (Recipient(kept.archive.encode()),),
-        wire.chained((mark,), (content,)),
+        (Recipient(record.archive.encode()),),
+        wire.chain((stamp_line,), (content,)),
         eightbit=not content.isascii(),
     )

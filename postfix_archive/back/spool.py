@@ -17,7 +17,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-PIECE = 1 << 16  # bytes a read; the capacity of a Linux pipe (pipe(7))
+READ_SIZE = 1 << 16  # bytes a read; the capacity of a Linux pipe (pipe(7))
 MEMORY_LIMIT = 4 << 20  # bytes; a larger message goes to a file
 
 
@@ -31,51 +31,51 @@ class Spool:
         self._file = -1
         self.size = 0
 
-    def pieces(self, start: int = 0, stop: int | None = None) -> Iterator[bytes]:
+    def chunks(self, start: int = 0, stop: int | None = None) -> Iterator[bytes]:
         """Yield the bytes from start up to stop (default: the end), in chunks."""
         stop = self.size if stop is None else min(stop, self.size)
-        stored = self._from_file(start, stop) if self._file >= 0 else self._memory
-        at = start if self._file >= 0 else 0
-        for piece in stored:
-            if at + len(piece) > start and at < stop:
-                yield piece[max(0, start - at) : stop - at]
-            at += len(piece)
+        source = self._file_chunks(start, stop) if self._file >= 0 else self._memory
+        position = start if self._file >= 0 else 0
+        for chunk in source:
+            if position + len(chunk) > start and position < stop:
+                yield chunk[max(0, start - position) : stop - position]
+            position += len(chunk)
 
     def head(self, start: int = 0, limit: int = header.HEAD_LIMIT) -> bytes:
         """Return the bytes from start on, at most limit of them."""
-        return b"".join(self.pieces(start, start + limit))
+        return b"".join(self.chunks(start, start + limit))
 
     def digests(self, offsets: list[int]) -> dict[int, bytes]:
         """Return the SHA-256 of the message from each of these offsets on."""
-        digest.expect(self.size * len(offsets))
-        sums = [(offset, digest.sha256()) for offset in offsets]
-        at = 0
-        for piece in self.pieces():
-            for offset, total in sums:
-                if offset < at + len(piece):
-                    total.update(piece[max(0, offset - at) :])
-            at += len(piece)
-        return {offset: total.digest() for offset, total in sums}
+        digest.select_implementation(self.size * len(offsets))
+        hashes = [(offset, digest.sha256()) for offset in offsets]
+        position = 0
+        for chunk in self.chunks():
+            for offset, sha256 in hashes:
+                if offset < position + len(chunk):
+                    sha256.update(chunk[max(0, offset - position) :])
+            position += len(chunk)
+        return {offset: sha256.digest() for offset, sha256 in hashes}
 
-    def shape(self, start: int = 0) -> wire.Shape:
+    def shape(self, start: int = 0) -> wire.ContentProperties:
         """Return what SMTP must support to carry the message from start on."""
-        shape = wire.Shape()
-        for piece in self.pieces(start):
-            shape.take(piece)
+        shape = wire.ContentProperties()
+        for chunk in self.chunks(start):
+            shape.update(chunk)
         return shape
 
-    def add(self, piece: bytes, directory: str) -> None:
+    def add(self, chunk: bytes, directory: str) -> None:
         """Append a chunk; a file, if one is needed, is made in directory."""
-        self.size += len(piece)
+        self.size += len(chunk)
         if self._file < 0 and self.size <= MEMORY_LIMIT:
-            self._memory.append(piece)
+            self._memory.append(chunk)
             return
         if self._file < 0:
-            self._file = _nameless_file(directory)
-            held, self._memory = self._memory, []
-            for earlier in held:
-                files.write_all(self._file, earlier)
-        files.write_all(self._file, piece)
+            self._file = _open_unnamed_file(directory)
+            memory_chunks, self._memory = self._memory, []
+            for memory_chunk in memory_chunks:
+                files.write_all(self._file, memory_chunk)
+        files.write_all(self._file, chunk)
 
     def close(self) -> None:
         """Free memory and file."""
@@ -84,15 +84,15 @@ class Spool:
             os.close(self._file)
             self._file = -1
 
-    def _from_file(self, start: int, stop: int) -> Iterator[bytes]:
+    def _file_chunks(self, start: int, stop: int) -> Iterator[bytes]:
         while start < stop:
-            piece = os.pread(self._file, PIECE, start)
-            if not piece:
+            chunk = os.pread(self._file, READ_SIZE, start)
+            if not chunk:
                 raise SpoolFailed(
                     "spool file is shorter than the message; Postfix will retry"
                 )
-            yield piece
-            start += len(piece)
+            yield chunk
+            start += len(chunk)
 
 
 def read(descriptor: int, directory: str, *, canonical: bool = False) -> Spool:
@@ -104,23 +104,23 @@ def read(descriptor: int, directory: str, *, canonical: bool = False) -> Spool:
     """
     spool = Spool()
     try:
-        pieces = _pieces(descriptor)
-        for piece in pieces if canonical else wire.canonical(pieces):
-            spool.add(piece, directory)
-    except OSError as problem:
-        raise _failed(spool, directory, problem) from problem
+        chunks = _read_chunks(descriptor)
+        for chunk in chunks if canonical else wire.to_canonical(chunks):
+            spool.add(chunk, directory)
+    except OSError as error:
+        raise _spool_error(spool, directory, error) from error
     return spool
 
 
-def append(message: Spool, piece: bytes, directory: str) -> None:
+def append(message: Spool, chunk: bytes, directory: str) -> None:
     """Append a chunk that is in canonical form already. Raises SpoolFailed."""
     try:
-        message.add(piece, directory)
-    except OSError as problem:
-        raise _failed(message, directory, problem) from problem
+        message.add(chunk, directory)
+    except OSError as error:
+        raise _spool_error(message, directory, error) from error
 
 
-def unpacked(message: Spool, directory: str) -> Spool:
+def unpack(message: Spool, directory: str) -> Spool:
     """Return a capsule with its body decompressed; the same message if it is plain.
 
     Raises CapsuleBroken and SpoolFailed.
@@ -130,40 +130,40 @@ def unpacked(message: Spool, directory: str) -> Spool:
         return message
     plain = Spool()
     try:
-        rest = message.pieces(len(head))
-        for piece in packing.unpacked(wire.chained((head,), rest)):
-            plain.add(piece, directory)
+        body = message.chunks(len(head))
+        for chunk in packing.unpack(wire.chain((head,), body)):
+            plain.add(chunk, directory)
     except CapsuleBroken:
         plain.close()
         raise
-    except OSError as problem:
+    except OSError as error:
         raise SpoolFailed(
-            f"cannot spool a capsule of {message.size} bytes: {problem};"
+            f"cannot spool a capsule of {message.size} bytes: {error};"
             f" check archive_spool_directory = {directory}"
-        ) from problem
+        ) from error
     message.close()
     return plain
 
 
-def _failed(message: Spool, directory: str, problem: OSError) -> SpoolFailed:
+def _spool_error(message: Spool, directory: str, error: OSError) -> SpoolFailed:
     return SpoolFailed(
-        f"cannot spool a message of at least {message.size} bytes: {problem};"
+        f"cannot spool a message of at least {message.size} bytes: {error};"
         f" check archive_spool_directory = {directory}"
     )
 
 
-def _pieces(descriptor: int) -> Iterator[bytes]:
-    while piece := os.read(descriptor, PIECE):
-        yield piece
+def _read_chunks(descriptor: int) -> Iterator[bytes]:
+    while chunk := os.read(descriptor, READ_SIZE):
+        yield chunk
 
 
-def _nameless_file(directory: str) -> int:
+def _open_unnamed_file(directory: str) -> int:
     """Open a file without a name: private, and removed when it is closed."""
     try:
         return os.open(directory, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
     except (OSError, AttributeError):  # a file system without O_TMPFILE
-        name = f"{directory}/.postfix-archive-{os.getpid()}-{os.urandom(8).hex()}"
+        path = f"{directory}/.postfix-archive-{os.getpid()}-{os.urandom(8).hex()}"
         flags = os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
-        opened = os.open(name, flags, 0o600)
-        os.unlink(name)
-        return opened
+        descriptor = os.open(path, flags, 0o600)
+        os.unlink(path)
+        return descriptor

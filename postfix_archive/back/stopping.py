@@ -14,18 +14,18 @@ from postfix_archive.core.errors import InstallFailed
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
-def heed() -> None:
+def raise_on_signals() -> None:
     """Install handlers: the first signal that is not ignored raises InstallFailed."""
-    for each in SIGNALS:
-        if signal.getsignal(each) is not signal.SIG_IGN:  # nohup(1)
-            signal.signal(each, _stop)
+    for number in SIGNALS:
+        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup(1)
+            signal.signal(number, _raise_once)
 
 
-def _stop(number: int, _: FrameType | None) -> None:
-    for each in SIGNALS:
-        signal.signal(each, _nothing)  # not SIG_IGN: child processes would inherit it
+def _raise_once(number: int, _: FrameType | None) -> None:
+    for other in SIGNALS:
+        signal.signal(other, _ignore)  # not SIG_IGN: child processes would inherit it
     raise InstallFailed(f"stopped by {signal.Signals(number).name}; run it again")
 
 
-def _nothing(*_: object) -> None:
+def _ignore(*_: object) -> None:
     """Ignore further signals during the rollback."""

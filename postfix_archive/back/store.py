@@ -26,13 +26,13 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from postfix_archive.back.stored import Piece
+    from postfix_archive.back.stored import Capture
     from postfix_archive.core.outcome import Outcome
 
 DRAFTS = "drafts"
-SEEN = "store-seen"  # file name in the marker directory
-UNDATED = "undated"
-SUFFIX = ".eml.gz"
+STORE_MARKER = "store-seen"  # file name in the marker directory
+UNDATED_DIRECTORY = "undated"
+COPY_SUFFIX = ".eml.gz"
 
 ARCHIVED, SUPPLEMENT, MAILED = "archived", "supplement", "mailed"
 OUTCOME = "outcome"  # journal event, and part of a file name
@@ -42,177 +42,207 @@ OUTCOME_REPORT, OUTCOME_MAILED = "outcome-report", "outcome-mailed"
 class Archive:
     """The archive of one archive address."""
 
-    __slots__ = ("_store", "_witness", "address", "folder")
+    __slots__ = ("_store_directory", "_marker_directory", "address", "directory")
 
-    def __init__(self, store: str, address: str, *, witness: str = "") -> None:
+    def __init__(
+        self, store_directory: str, address: str, *, marker_directory: str = ""
+    ) -> None:
         """Create nothing yet.
 
         marker_directory is outside the store, on another file system. The file
         ``store-seen`` in it records that the store has been used.
         """
-        self._store = store
-        self._witness = witness
+        self._store_directory = store_directory
+        self._marker_directory = marker_directory
         self.address = address
-        self.folder = f"{store}/{address}"
+        self.directory = f"{store_directory}/{address}"
 
-    def has(self, record_id: str) -> bool:
+    def has_copy(self, record_id: str) -> bool:
         """Return whether the archive has a copy with this archive id."""
-        return self._has_file(place(record_id))
+        return self._has_file(copy_name(record_id))
 
     def path(self, name: str) -> str:
         """Return the path of a file, given its name in the journal."""
-        return f"{self.folder}/{name}"
+        return f"{self.directory}/{name}"
 
-    def keep(self, piece: Piece, content: Iterable[bytes], time: str) -> set[str]:
+    def store_copy(
+        self, capture: Capture, content: Iterable[bytes], time: str
+    ) -> set[str]:
         """Store an archive copy, or add a supplement to the copy that is there.
 
         content is the uncompressed copy. Returns the journal events that this capsule
         now has. Durable on return. Raises StoreFailed and JournalFailed.
         """
-        self._make_folder()
-        draft = files.Draft(f"{self.folder}/{DRAFTS}")
+        self._make_directory()
+        draft = files.Draft(f"{self.directory}/{DRAFTS}")
         try:
-            packed = stored.packed_into(draft, content)
-            with journal.Journal(self.folder) as events:
-                name = self._name_for(piece, events, time)
+            file_sha256 = stored.write_compressed(draft, content)
+            with journal.Journal(self.directory) as journal_file:
+                name = self._copy_name(capture, journal_file, time)
                 if not self._has_file(name):
-                    self._publish(draft, piece, name, packed, events, time)
+                    self._publish(draft, capture, name, file_sha256, journal_file, time)
                     return {ARCHIVED}
-                return _merge(events, piece, time)
+                return _append_supplement(journal_file, capture, time)
         finally:
             draft.discard()
 
-    def supplement(self, piece: Piece, time: str) -> set[str]:
+    def add_supplement(self, capture: Capture, time: str) -> set[str]:
         """Add a later capture of a stored message to its record, durably.
 
         Returns the journal events that this capsule now has.
         """
-        with journal.Journal(self.folder) as events:
-            self._name_for(piece, events, time)
-            return _merge(events, piece, time)
+        with journal.Journal(self.directory) as journal_file:
+            self._copy_name(capture, journal_file, time)
+            return _append_supplement(journal_file, capture, time)
 
-    def mailed(self, piece: Piece, time: str, queue_ids: str) -> None:
+    def record_mailed(self, capture: Capture, time: str, queue_ids: str) -> None:
         """Record that Postfix queued the mailed copy under these queue ids."""
-        with journal.Journal(self.folder) as events:
-            events.append(
-                MAILED, time, id=piece.record_id, capsule=piece.key, queued_as=queue_ids
+        with journal.Journal(self.directory) as journal_file:
+            journal_file.append(
+                MAILED,
+                time,
+                id=capture.record_id,
+                capsule=capture.capsule_id,
+                queued_as=queue_ids,
             )
 
-    def outcomes_of(self, told: Iterable[tuple[str, Outcome]], time: str) -> int:
+    def record_outcomes(
+        self, outcomes: Iterable[tuple[str, Outcome]], time: str
+    ) -> int:
         """Record outcomes by archive id with one fsync; return how many were new.
 
         An outcome that a recent journal line has with the same fields is skipped.
         """
         events: list[journal.Event]
-        events = [(OUTCOME, {"id": name, **each.words()}) for name, each in told]
-        with journal.Journal(self.folder) as opened:
-            new = opened.unsaid(events)
-            opened.extend(time, new)
-        return len(new)
+        events = [
+            (OUTCOME, {"id": record_id, **each.event_fields()})
+            for record_id, each in outcomes
+        ]
+        with journal.Journal(self.directory) as journal_file:
+            new_events = journal_file.unrecorded(events)
+            journal_file.extend(time, new_events)
+        return len(new_events)
 
-    def outcome_report(
+    def store_outcome_report(
         self, record_id: str, content: Iterable[bytes], covers: str, time: str
     ) -> str:
         """Store an outcome report beside the copy, durably; return its file name.
 
         A report with the same ``covers`` is not written again.
         """
-        draft = files.Draft(f"{self.folder}/{DRAFTS}")
+        draft = files.Draft(f"{self.directory}/{DRAFTS}")
         try:
-            packed = stored.packed_into(draft, content)
-            with journal.Journal(self.folder) as events:
-                name = report_place(record_id, 1)
+            file_sha256 = stored.write_compressed(draft, content)
+            with journal.Journal(self.directory) as journal_file:
+                name = report_name(record_id, 1)
                 for number in count(2):
                     if not self._has_file(name):
                         break
-                    if self._reported(record_id, name, events, time) == covers:
+                    if (
+                        self._commit_report(record_id, name, journal_file, time)
+                        == covers
+                    ):
                         return name
-                    name = report_place(record_id, number)
+                    name = report_name(record_id, number)
                 draft.publish(self.path(name))
-                self._reported(record_id, name, events, time, packed)
+                self._commit_report(record_id, name, journal_file, time, file_sha256)
                 return name
         finally:
             draft.discard()
 
-    def outcome_mailed(
+    def record_report_mailed(
         self, record_id: str, name: str, time: str, queue_id: str
     ) -> None:
         """Record that Postfix queued the mailed outcome report under this queue id."""
-        with journal.Journal(self.folder) as events:
-            events.append(
+        with journal.Journal(self.directory) as journal_file:
+            journal_file.append(
                 OUTCOME_MAILED, time, id=record_id, file=name, queued_as=queue_id
             )
 
-    def _reported(
+    def _commit_report(
         self,
         record_id: str,
         name: str,
-        events: journal.Journal,
+        journal_file: journal.Journal,
         time: str,
-        packed: str = "",
+        file_sha256: str = "",
     ) -> str:
         """Commit an outcome report, also one that a crash left without a journal line.
 
         file_sha256 is "" for a file that was there. Returns the report's ``covers``.
         """
         path = self.path(name)
-        covers = stored.covered(path)
+        covers = stored.read_coverage(path)
         if os.stat(path).st_mode & 0o200:
-            files.sync_above(path)
-            if packed or not events.has_file(name):
-                packed = packed or digest.of(stored.blocks(path)).hexdigest()
-                words = {"id": record_id, "file": name, "file_sha256": packed}
-                events.append(OUTCOME_REPORT, time, **words, covers=covers)
-            stored.commit(path)
+            files.sync_parents(path)
+            if file_sha256 or not journal_file.has_file(name):
+                file_sha256 = (
+                    file_sha256
+                    or digest.sha256_of(stored.read_blocks(path)).hexdigest()
+                )
+                fields = {"id": record_id, "file": name, "file_sha256": file_sha256}
+                journal_file.append(OUTCOME_REPORT, time, **fields, covers=covers)
+            stored.mark_committed(path)
         return covers
 
-    def _make_folder(self) -> None:
+    def _make_directory(self) -> None:
         """Create the archive's directory, unless the store has lost all its archives.
 
         An empty directory instead of a used store is a mount point without its file
         system: writing into it would fill the wrong disk.
         """
-        drafts = f"{self.folder}/{DRAFTS}"
-        if files.is_folder(drafts):
+        drafts = f"{self.directory}/{DRAFTS}"
+        if files.is_directory(drafts):
             return
-        seen = f"{self._witness}/{SEEN}"
-        if self._witness and files.is_there(seen) and not _has_archives(self._store):
+        marker = f"{self._marker_directory}/{STORE_MARKER}"
+        if (
+            self._marker_directory
+            and files.exists(marker)
+            and not _has_archives(self._store_directory)
+        ):
             raise StoreFailed(
-                f"{self._store} is empty but was in use: is its file system mounted?"
-                f" To start a new store, remove {seen}"
+                f"{self._store_directory} is empty but was in use: is its file system"
+                f" mounted? To start a new store, remove {marker}"
             )
-        files.make_folder(drafts)
-        if self._witness:
-            _witnessed(seen)
+        files.make_directory(drafts)
+        if self._marker_directory:
+            _create_marker(marker)
 
     def _publish(
         self,
         draft: files.Draft,
-        piece: Piece,
+        capture: Capture,
         name: str,
-        packed: str,
-        events: journal.Journal,
+        file_sha256: str,
+        journal_file: journal.Journal,
         time: str,
     ) -> None:
         path = self.path(name)
-        files.make_folder(files.above(path))
+        files.make_directory(files.parent_directory(path))
         draft.publish(path)
-        _append(events, ARCHIVED, piece, time, file=name, file_sha256=packed)
-        stored.commit(path)
+        _append_capture(
+            journal_file, ARCHIVED, capture, time, file=name, file_sha256=file_sha256
+        )
+        stored.mark_committed(path)
 
-    def _name_for(self, piece: Piece, events: journal.Journal, time: str) -> str:
+    def _copy_name(
+        self, capture: Capture, journal_file: journal.Journal, time: str
+    ) -> str:
         """Return the file name for this original.
 
         A second original with the same archive id gets its own file name. It occurs
         when a stamped message is captured again before its first capsule arrives.
         """
-        name = place(piece.record_id)
+        name = copy_name(capture.record_id)
         if self._has_file(name):
-            self._settle(name, events, time)
-            if piece.verdict != stamp.VALID and self._original(name) != piece.digest:
-                name = place(piece.record_id, piece.digest[:12])
+            self._complete_commit(name, journal_file, time)
+            if (
+                capture.verdict != stamp.VALID
+                and self._original_sha256(name) != capture.sha256
+            ):
+                name = copy_name(capture.record_id, capture.sha256[:12])
                 if self._has_file(name):
-                    self._settle(name, events, time)
+                    self._complete_commit(name, journal_file, time)
         return name
 
     def _has_file(self, name: str) -> bool:
@@ -220,51 +250,60 @@ class Archive:
 
         The archive's directory may be a symlink to another disk, nothing below it.
         """
-        at = name.find("/")
-        while at >= 0:
-            if not files.is_folder(self.path(name[:at])):
+        position = name.find("/")
+        while position >= 0:
+            if not files.is_directory(self.path(name[:position])):
                 return False
-            at = name.find("/", at + 1)
+            position = name.find("/", position + 1)
         return files.is_file(self.path(name))
 
-    def _settle(self, name: str, events: journal.Journal, time: str) -> None:
+    def _complete_commit(
+        self, name: str, journal_file: journal.Journal, time: str
+    ) -> None:
         """Append the journal line of a file that a crash left without one."""
         path = self.path(name)
         if not os.stat(path).st_mode & 0o200:
             return
-        files.sync_above(path)
-        if not events.has_file(name):
-            piece = stored.recovered(path, self.address)
-            packed = digest.of(stored.blocks(path)).hexdigest()
-            _append(events, ARCHIVED, piece, time, file=name, file_sha256=packed)
-        stored.commit(path)
+        files.sync_parents(path)
+        if not journal_file.has_file(name):
+            capture = stored.read_capture(path, self.address)
+            file_sha256 = digest.sha256_of(stored.read_blocks(path)).hexdigest()
+            _append_capture(
+                journal_file,
+                ARCHIVED,
+                capture,
+                time,
+                file=name,
+                file_sha256=file_sha256,
+            )
+        stored.mark_committed(path)
 
-    def _original(self, name: str) -> str:
-        return stored.recovered(self.path(name), self.address).digest
+    def _original_sha256(self, name: str) -> str:
+        return stored.read_capture(self.path(name), self.address).sha256
 
 
-def place(record_id: str, variant: str = "") -> str:
+def copy_name(record_id: str, variant: str = "") -> str:
     """Return the name of a copy, relative to the archive's directory."""
     day = record_id[:8]
     name = f"{record_id}.{variant}" if variant else record_id
     if day == trace.UNDATED:
-        return f"{UNDATED}/{name}{SUFFIX}"
-    return f"{day[:4]}/{day[4:6]}/{day[6:]}/{name}{SUFFIX}"
+        return f"{UNDATED_DIRECTORY}/{name}{COPY_SUFFIX}"
+    return f"{day[:4]}/{day[4:6]}/{day[6:]}/{name}{COPY_SUFFIX}"
 
 
-def report_place(record_id: str, number: int) -> str:
+def report_name(record_id: str, number: int) -> str:
     """Return the name of a record's outcome report; number starts at 1."""
-    return place(record_id, OUTCOME if number == 1 else f"{OUTCOME}-{number}")
+    return copy_name(record_id, OUTCOME if number == 1 else f"{OUTCOME}-{number}")
 
 
-def _has_archives(store: str) -> bool:
+def _has_archives(directory: str) -> bool:
     try:
-        return any("@" in each for each in os.listdir(store))
-    except OSError as problem:
-        raise files.failed(store, problem) from problem
+        return any("@" in each for each in os.listdir(directory))
+    except OSError as error:
+        raise files.store_error(directory, error) from error
 
 
-def _witnessed(path: str) -> None:
+def _create_marker(path: str) -> None:
     """Create the file that marks the store as used; the next copy retries a failure."""
     flags = os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
     try:
@@ -273,24 +312,33 @@ def _witnessed(path: str) -> None:
         pass
 
 
-def _merge(events: journal.Journal, piece: Piece, time: str) -> set[str]:
+def _append_supplement(
+    journal_file: journal.Journal, capture: Capture, time: str
+) -> set[str]:
     """Append a supplement, unless the journal has an event of this capsule."""
-    seen = events.recent(piece.key)
-    if seen & {ARCHIVED, SUPPLEMENT}:
-        return seen
-    _append(events, SUPPLEMENT, piece, time)
+    recent_events = journal_file.recent_events(capture.capsule_id)
+    if recent_events & {ARCHIVED, SUPPLEMENT}:
+        return recent_events
+    _append_capture(journal_file, SUPPLEMENT, capture, time)
     return {SUPPLEMENT}
 
 
-def _append(
-    events: journal.Journal, event: str, piece: Piece, time: str, **more: str
+def _append_capture(
+    journal_file: journal.Journal,
+    event: str,
+    capture: Capture,
+    time: str,
+    **extra_fields: str,
 ) -> None:
-    words: dict[str, str | int] = {"id": piece.record_id, "capsule": piece.key}
-    words.update(more)
-    words["sha256"] = piece.digest
-    words["size"] = piece.size
-    words["stamp"] = piece.verdict
-    words["envelope"] = address.as_text(piece.fields)
-    if piece.above:
-        words["above"] = address.as_text(piece.above)
-    events.append(event, time, **words)
+    fields: dict[str, str | int] = {
+        "id": capture.record_id,
+        "capsule": capture.capsule_id,
+    }
+    fields.update(extra_fields)
+    fields["sha256"] = capture.sha256
+    fields["size"] = capture.size
+    fields["stamp"] = capture.verdict
+    fields["envelope"] = address.as_text(capture.envelope_fields)
+    if capture.lines_above:
+        fields["above"] = address.as_text(capture.lines_above)
+    journal_file.append(event, time, **fields)

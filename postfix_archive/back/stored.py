@@ -17,13 +17,13 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-GZIP = 31  # wbits of zlib: gzip format (RFC 1952), without file name and time
-MEMORY = 7  # memLevel of zlib; 8 doubles the time for small mail, same size
-BLOCK = 1 << 16  # bytes
+GZIP_WBITS = 31  # wbits of zlib: gzip format (RFC 1952), without file name and time
+GZIP_MEM_LEVEL = 7  # memLevel of zlib; 8 doubles the time for small mail, same size
+BLOCK_SIZE = 1 << 16  # bytes
 PREAMBLE_LIMIT = 16 << 20  # bytes before the original: 20,000 recipients, twice
 
 
-class Piece:
+class Capture:
     """What the store keeps of one capture of a message, besides the copy itself.
 
     ``capsule_id`` is the SHA-256 that names the capsule, ``envelope_fields`` are the
@@ -32,141 +32,151 @@ class Piece:
     on the stamp.
     """
 
-    __slots__ = ("above", "digest", "fields", "key", "record_id", "size", "verdict")
+    __slots__ = (
+        "lines_above",
+        "sha256",
+        "envelope_fields",
+        "capsule_id",
+        "record_id",
+        "size",
+        "verdict",
+    )
 
     def __init__(
         self,
         *,
         record_id: str,
-        key: str,
-        fields: bytes,
-        digest_: str,
+        capsule_id: str,
+        envelope_fields: bytes,
+        sha256: str,
         size: int,
         verdict: str,
-        above: bytes = b"",
+        lines_above: bytes = b"",
     ) -> None:
         self.record_id = record_id
-        self.key = key
-        self.fields = fields
-        self.digest = digest_
+        self.capsule_id = capsule_id
+        self.envelope_fields = envelope_fields
+        self.sha256 = sha256
         self.size = size
         self.verdict = verdict
-        self.above = above
+        self.lines_above = lines_above
 
 
-def packed_into(draft: files.Draft, content: Iterable[bytes]) -> str:
+def write_compressed(draft: files.Draft, content: Iterable[bytes]) -> str:
     """Write content as gzip, durably; return the SHA-256 of the compressed file."""
-    packer = zlib.compressobj(6, zlib.DEFLATED, GZIP, MEMORY)
-    total = digest.sha256()
-    for piece in content:
-        packed = packer.compress(piece)
-        if packed:
-            total.update(packed)
-            draft.write(packed)
-    packed = packer.flush()
-    total.update(packed)
-    draft.write(packed)
+    compressor = zlib.compressobj(6, zlib.DEFLATED, GZIP_WBITS, GZIP_MEM_LEVEL)
+    file_sha256 = digest.sha256()
+    for chunk in content:
+        compressed = compressor.compress(chunk)
+        if compressed:
+            file_sha256.update(compressed)
+            draft.write(compressed)
+    compressed = compressor.flush()
+    file_sha256.update(compressed)
+    draft.write(compressed)
     draft.sync()
-    return total.hexdigest()
+    return file_sha256.hexdigest()
 
 
-def commit(path: str) -> None:
+def mark_committed(path: str) -> None:
     """Set the mode that says: the journal has the line of this file."""
     try:
-        os.chmod(path, files.KEPT_MODE)
-    except OSError as problem:
-        raise files.failed(path, problem) from problem
+        os.chmod(path, files.STORED_FILE_MODE)
+    except OSError as error:
+        raise files.store_error(path, error) from error
 
 
-def unpacked(path: str) -> Iterator[bytes]:
+def decompress(path: str) -> Iterator[bytes]:
     """Yield the uncompressed copy. Raises RecordDamaged and StoreFailed."""
-    unpacker = zlib.decompressobj(GZIP)
+    decompressor = zlib.decompressobj(GZIP_WBITS)
     try:
-        for block in blocks(path):
+        for block in read_blocks(path):
             while block:
-                yield unpacker.decompress(block, BLOCK)
-                block = unpacker.unconsumed_tail
-            if unpacker.eof:
+                yield decompressor.decompress(block, BLOCK_SIZE)
+                block = decompressor.unconsumed_tail
+            if decompressor.eof:
                 break  # zlib would collect trailing data in memory; verify reports it
-        yield unpacker.flush()
-    except zlib.error as problem:
-        raise RecordDamaged(f"{path}: {problem}; run gzip -t on it") from problem
-    if not unpacker.eof:
+        yield decompressor.flush()
+    except zlib.error as error:
+        raise RecordDamaged(f"{path}: {error}; run gzip -t on it") from error
+    if not decompressor.eof:
         raise RecordDamaged(f"{path}: truncated gzip file; run gzip -t on it")
 
 
-def begun(pieces: Iterator[bytes]) -> tuple[bytes, int]:
+def read_head(chunks: Iterator[bytes]) -> tuple[bytes, int]:
     """Return the first bytes of a copy and the original's offset in them, or -1.
 
     Reads no more chunks than necessary and gives up after PREAMBLE_LIMIT. Searches
     again only when the size has doubled: the time stays linear for a long preamble.
     """
-    held: list[bytes] = []
-    size = enough = 0
-    for piece in pieces:
-        held.append(piece)
-        size += len(piece)
-        if size < enough:
+    buffered: list[bytes] = []
+    size = next_search_size = 0
+    for chunk in chunks:
+        buffered.append(chunk)
+        size += len(chunk)
+        if size < next_search_size:
             continue
-        held = [b"".join(held)]
-        start = report.original_start(held[0])
+        buffered = [b"".join(buffered)]
+        start = report.original_offset(buffered[0])
         if start >= 0 or size > PREAMBLE_LIMIT:
-            return held[0], start
-        enough = 2 * size
-    head = b"".join(held)
-    return head, report.original_start(head)
+            return buffered[0], start
+        next_search_size = 2 * size
+    head = b"".join(buffered)
+    return head, report.original_offset(head)
 
 
-def recovered(path: str, address: str) -> Piece:
+def read_capture(path: str, archive: str) -> Capture:
     """Return the capture that a stored copy describes, with this archive's verdict.
 
     Raises StoreFailed, not RecordDamaged, for a damaged copy: the caller delivers mail
     and has to defer.
     """
     try:
-        return _read_back(path, address)
-    except (RecordDamaged, CapsuleBroken, ValueError) as problem:
+        return _parse_capture(path, archive)
+    except (RecordDamaged, CapsuleBroken, ValueError) as error:
         raise StoreFailed(
-            f"{path} is damaged: {problem}; restore it from a backup"
-        ) from problem
+            f"{path} is damaged: {error}; restore it from a backup"
+        ) from error
 
 
-def covered(path: str) -> str:
+def read_coverage(path: str) -> str:
     """Return the ``covers`` value of a stored outcome report. Raises StoreFailed."""
     try:
-        fields = report.status_part(b"".join(unpacked(path)))
-    except RecordDamaged as problem:
-        raise StoreFailed(str(problem)) from problem
-    lines = [each.partition(b": ") for each in fields.split(b"\r\n")]
-    known = {name: value for name, _, value in reversed(lines)}
-    return known.get(report.COVERS, b"").decode("ascii", "replace")
+        status_part = report.envelope_fields(b"".join(decompress(path)))
+    except RecordDamaged as error:
+        raise StoreFailed(str(error)) from error
+    lines = [each.partition(b": ") for each in status_part.split(b"\r\n")]
+    values = {name: value for name, _, value in reversed(lines)}
+    return values.get(report.OUTCOMES_FIELD, b"").decode("ascii", "replace")
 
 
-def _read_back(path: str, address: str) -> Piece:
-    head, _ = begun(unpacked(path))
-    fields = report.status_part(head)
-    sealed = envelope.parse(fields)
-    known = dict(
-        line.split(b": ", 1) for line in fields.split(b"\r\n") if b": " in line
+def _parse_capture(path: str, archive: str) -> Capture:
+    head, _ = read_head(decompress(path))
+    status_part = report.envelope_fields(head)
+    parsed_envelope = envelope.parse(status_part)
+    values = dict(
+        line.split(b": ", 1) for line in status_part.split(b"\r\n") if b": " in line
     )
-    altered = known.get(b"Archive-Altered-SHA256", b"").decode("ascii", "replace")
-    size = int(known.get(b"Archive-Altered-Size", sealed.size))
-    verdicts = {each.address: each.verdict for each in sealed.requests}
-    return Piece(
-        record_id=known.get(b"Archive-Record-Id", b"").decode("ascii", "replace"),
-        key=known.get(b"Archive-Capsule", b"").decode("ascii", "replace"),
-        fields=envelope.serialise(sealed),
-        digest_=altered or sealed.digest,
+    altered_sha256 = values.get(b"Archive-Altered-SHA256", b"").decode(
+        "ascii", "replace"
+    )
+    size = int(values.get(b"Archive-Altered-Size", parsed_envelope.size))
+    verdicts = {each.address: each.verdict for each in parsed_envelope.requests}
+    return Capture(
+        record_id=values.get(b"Archive-Record-Id", b"").decode("ascii", "replace"),
+        capsule_id=values.get(b"Archive-Capsule", b"").decode("ascii", "replace"),
+        envelope_fields=envelope.serialise(parsed_envelope),
+        sha256=altered_sha256 or parsed_envelope.sha256,
         size=size,
-        verdict=verdicts.get(address, ""),
+        verdict=verdicts.get(archive, ""),
     )
 
 
-def blocks(path: str) -> Iterator[bytes]:
+def read_blocks(path: str) -> Iterator[bytes]:
     """Yield the compressed bytes of a file of the store. Raises StoreFailed."""
     try:
-        with open(files.opened(path), "rb") as opened:
-            while block := opened.read(BLOCK):
+        with open(files.open_regular(path), "rb") as file:
+            while block := file.read(BLOCK_SIZE):
                 yield block
-    except OSError as problem:
-        raise files.failed(path, problem) from problem
+    except OSError as error:
+        raise files.store_error(path, error) from error

@@ -2,7 +2,7 @@
 
 Used by ``postfix-archive tables``, tables.explain and doctor. A compiled table and its
 database replace the old ones by rename(2), so Postfix never reads half a table. A file
-that postfix-archive did not make is not replaced. Raises TableWrong,
+that postfix-archive did not make is not replaced. Raises TableInvalid,
 PostfixCommandFailed.
 """
 
@@ -14,59 +14,59 @@ from dataclasses import dataclass
 
 from postfix_archive.back import files, postconf
 from postfix_archive.core import tables
-from postfix_archive.core.errors import TableWrong
+from postfix_archive.core.errors import TableInvalid
 from postfix_archive.core.keyring import Keyring
-from postfix_archive.core.tables import Compiled
+from postfix_archive.core.tables import CompiledTable
 
-SOURCE = ".in"
+SOURCE_SUFFIX = ".in"
 # Table types with a database that postmap(1) makes, and its suffix.
-DATABASES = {"hash": ".db", "btree": ".db", "lmdb": ".lmdb", "cdb": ".cdb"}
-MODE = 0o644  # of a new table: smtpd(8) reads access(5) tables as mail_owner
+DATABASE_SUFFIXES = {"hash": ".db", "btree": ".db", "lmdb": ".lmdb", "cdb": ".cdb"}
+NEW_TABLE_MODE = 0o644  # of a new table: smtpd(8) reads access(5) tables as mail_owner
 
 
 @dataclass(frozen=True)
 class Table:
     """A compiled source; needs_write: the table on disk is missing or differs."""
 
-    kind: str
-    source: str
-    compiled: Compiled
-    is_new: bool
+    table_type: str
+    source_path: str
+    compiled: CompiledTable
+    needs_write: bool
 
     @property
-    def native(self) -> str:
+    def path(self) -> str:
         """The path of the compiled table, which main.cf names."""
-        return self.source.removesuffix(SOURCE)
+        return self.source_path.removesuffix(SOURCE_SUFFIX)
 
     @property
     def needs_reload(self) -> bool:
         """True for types that Postfix's processes read only when they start."""
-        return self.kind not in DATABASES
+        return self.table_type not in DATABASE_SUFFIXES
 
 
-def compiled(sources: tuple[tuple[str, str], ...], keys: Keyring) -> list[Table]:
+def compile_all(sources: tuple[tuple[str, str], ...], keys: Keyring) -> list[Table]:
     """Read and compile the sources, each a (type, path); write nothing.
 
-    Raises TableWrong for the first wrong one.
+    Raises TableInvalid for the first wrong one.
     """
-    return [_compiled(kind, source, keys) for kind, source in sources]
+    return [_compile(kind, source, keys) for kind, source in sources]
 
 
-def write(found: list[Table], config_directory: str) -> list[str]:
+def write_all(compiled_tables: list[Table], config_directory: str) -> list[str]:
     """Write the tables that are new; return the warnings of postmap(1).
 
-    Tables and databases are durable on return. Raises TableWrong, PostfixCommandFailed:
-    no table has changed then, except after a rename(2) that failed midway; another call
-    repairs that.
+    Tables and databases are durable on return. Raises TableInvalid and
+    PostfixCommandFailed: no table has changed then, except after a rename(2) that
+    failed midway; another call repairs that.
     """
     drafts: list[tuple[str, str]] = []
     warnings: list[str] = []
     try:
-        for table in found:
-            if table.is_new:
-                warnings += _prepare(table, drafts, config_directory)
+        for table in compiled_tables:
+            if table.needs_write:
+                warnings += _write_drafts(table, drafts, config_directory)
         while drafts:
-            _publish(*drafts[0])
+            _rename(*drafts[0])
             del drafts[0]
     finally:
         for draft, _ in drafts:
@@ -75,45 +75,54 @@ def write(found: list[Table], config_directory: str) -> list[str]:
     return warnings
 
 
-def _compiled(kind: str, source: str, keys: Keyring) -> Table:
-    native = source.removesuffix(SOURCE)
-    before = _content(native)
-    content = _content(source)
-    if before is not None and not before.startswith(tables.MARKER):
-        raise TableWrong(_not_ours(native, both=content is not None))
+def _compile(table_type: str, source_path: str, keys: Keyring) -> Table:
+    path = source_path.removesuffix(SOURCE_SUFFIX)
+    old_content = _read(path)
+    content = _read(source_path)
+    if old_content is not None and not old_content.startswith(tables.MARKER):
+        raise TableInvalid(_foreign_table_text(path, has_source=content is not None))
     if content is None:
-        raise TableWrong(
-            f"{source} is missing: create it, or remove it from archive_tables"
+        raise TableInvalid(
+            f"{source_path} is missing: create it, or remove it from archive_tables"
         )
-    made = tables.compiled(content, kind=kind, place=source, keys=keys)
-    is_whole = kind not in DATABASES or os.path.exists(native + DATABASES[kind])
-    return Table(kind, source, made, before != made.native or not is_whole)
+    new_table = tables.compile_table(
+        content, table_type=table_type, path=source_path, keys=keys
+    )
+    has_database = table_type not in DATABASE_SUFFIXES or os.path.exists(
+        path + DATABASE_SUFFIXES[table_type]
+    )
+    return Table(
+        table_type,
+        source_path,
+        new_table,
+        old_content != new_table.content or not has_database,
+    )
 
 
-def _not_ours(native: str, *, both: bool) -> str:
-    if both:
+def _foreign_table_text(path: str, *, has_source: bool) -> str:
+    if has_source:
         return (
-            f"{native} was not made by postfix-archive: copy the lines that you need to"
-            f" {native}{SOURCE}, mv {native} {native}.before-archive, and run again"
+            f"{path} was not made by postfix-archive: copy the lines that you need to"
+            f" {path}{SOURCE_SUFFIX}, mv {path} {path}.before-archive, and run again"
         )
     return (
-        f"{native} was not made by postfix-archive: mv {native} {native}{SOURCE}, add"
+        f"{path} was not made by postfix-archive: mv {path} {path}{SOURCE_SUFFIX}, add"
         " your ARCHIVE lines there, and run again"
     )
 
 
-def _content(path: str) -> bytes | None:
+def _read(path: str) -> bytes | None:
     """Return the bytes of a file, None if it does not exist."""
     try:
         with open(path, "rb") as file:
             return file.read()
     except FileNotFoundError:
         return None
-    except OSError as problem:
-        raise _failed(path, problem) from problem
+    except OSError as error:
+        raise _error(path, error) from error
 
 
-def _prepare(
+def _write_drafts(
     table: Table, drafts: list[tuple[str, str]], config_directory: str
 ) -> list[str]:
     """Write table and database to draft files; add the (draft, path) to rename.
@@ -121,33 +130,39 @@ def _prepare(
     The database is renamed first: if the second rename fails, the table still differs
     from its source, and the next call does both again. Returns postmap's warnings.
     """
-    directory, name = os.path.split(table.native)
+    directory, name = os.path.split(table.path)
     draft = f"{directory}/.{name}.{os.urandom(4).hex()}.draft"
-    database = DATABASES.get(table.kind, "")
+    database = DATABASE_SUFFIXES.get(table.table_type, "")
     if database:
-        drafts.append((draft + database, table.native + database))
-    drafts.append((draft, table.native))
+        drafts.append((draft + database, table.path + database))
+    drafts.append((draft, table.path))
     try:
-        former = _former(table.native)
-        _put(draft, table.compiled.native, former.st_mode & 0o777 if former else MODE)
+        old_stat = _stat(table.path)
+        _create(
+            draft,
+            table.compiled.content,
+            old_stat.st_mode & 0o777 if old_stat else NEW_TABLE_MODE,
+        )
         warnings = []
         if database:
-            warnings = postconf.index(config_directory, f"{table.kind}:{draft}")
+            warnings = postconf.build_table(
+                config_directory, f"{table.table_type}:{draft}"
+            )
         for path in {draft, draft + database}:
-            _settle(path, former)
-    except OSError as problem:
-        raise _failed(table.native, problem) from problem
-    return [each.replace(draft, table.native) for each in warnings]
+            _chown_and_sync(path, old_stat)
+    except OSError as error:
+        raise _error(table.path, error) from error
+    return [each.replace(draft, table.path) for each in warnings]
 
 
-def _former(path: str) -> os.stat_result | None:
+def _stat(path: str) -> os.stat_result | None:
     try:
         return os.stat(path)
     except FileNotFoundError:
         return None
 
 
-def _put(path: str, content: bytes, mode: int) -> None:
+def _create(path: str, content: bytes, mode: int) -> None:
     flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW
     descriptor = os.open(path, flags, 0o600)
     try:
@@ -157,26 +172,26 @@ def _put(path: str, content: bytes, mode: int) -> None:
         os.close(descriptor)
 
 
-def _settle(path: str, former: os.stat_result | None) -> None:
+def _chown_and_sync(path: str, old_stat: os.stat_result | None) -> None:
     """Give a draft the owner of the table that it replaces, and fsync it."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     try:
-        if former is not None:
-            os.fchown(descriptor, former.st_uid, former.st_gid)
+        if old_stat is not None:
+            os.fchown(descriptor, old_stat.st_uid, old_stat.st_gid)
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
 
 
-def _publish(draft: str, path: str) -> None:
+def _rename(draft: str, path: str) -> None:
     try:
         os.rename(draft, path)
-    except OSError as problem:
-        raise _failed(path, problem) from problem
-    files.sync_folder(os.path.dirname(path))
+    except OSError as error:
+        raise _error(path, error) from error
+    files.sync_directory(os.path.dirname(path))
 
 
-def _failed(path: str, problem: OSError) -> TableWrong:
-    return TableWrong(
-        f"{path}: {problem.strerror}; run as root, and check permissions and free space"
+def _error(path: str, error: OSError) -> TableInvalid:
+    return TableInvalid(
+        f"{path}: {error.strerror}; run as root, and check permissions and free space"
     )

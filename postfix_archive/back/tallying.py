@@ -14,111 +14,119 @@ import os
 from typing import Any, BinaryIO
 
 from postfix_archive.back import acting, files, journal
-from postfix_archive.back.mailq import UNREADABLE
+from postfix_archive.back.mailq import PARSE_ERRORS
 from postfix_archive.core import digest, tally
 from postfix_archive.core.errors import ArchiveError, JournalFailed
 from postfix_archive.core.tally import Tally
 
-NAME = "tallies"
-BY_OTHERS = 0o022  # mode bits: writable by group or others
+CACHE_FILE = "tallies"
+WRITABLE_BY_OTHERS = 0o022  # mode bits: writable by group or others
 
 
-def tallies(
-    store: str, archives: list[str], folder: str
+def current_tallies(
+    store_directory: str, archives: list[str], directory: str
 ) -> tuple[dict[str, Tally], dict[str, str]]:
     """Return the current tallies and the errors, both by archive address.
 
     directory holds the cache; a cache that cannot be read or written is no error.
     """
-    known = _known(f"{folder}/{NAME}")
-    before = _stands(known)
-    found: dict[str, Tally] = {}
-    trouble: dict[str, str] = {}
-    for each in archives:
+    cached = _read_cache(f"{directory}/{CACHE_FILE}")
+    cached_positions = _positions(cached)
+    current: dict[str, Tally] = {}
+    errors: dict[str, str] = {}
+    for archive in archives:
         try:
-            found[each] = _continued(f"{store}/{each}", known.get(each))
+            current[archive] = _count_new_lines(
+                f"{store_directory}/{archive}", cached.get(archive)
+            )
         except ArchiveError as error:
-            trouble[each] = str(error)
-    kept = {name: known[name] for name in trouble if name in known} | found
-    if _stands(kept) != before:
-        _keep(folder, kept)
-    return found, trouble
+            errors[archive] = str(error)
+    new_cache = {name: cached[name] for name in errors if name in cached} | current
+    if _positions(new_cache) != cached_positions:
+        _write_cache(directory, new_cache)
+    return current, errors
 
 
-def _stands(found: dict[str, Tally]) -> dict[str, tuple[int, str]]:
-    return {name: (each.offset, each.last) for name, each in found.items()}
+def _positions(tallies_by_archive: dict[str, Tally]) -> dict[str, tuple[int, str]]:
+    return {
+        name: (each.offset, each.last_sha256)
+        for name, each in tallies_by_archive.items()
+    }
 
 
-def _continued(archive: str, known: Tally | None) -> Tally:
+def _count_new_lines(directory: str, cached: Tally | None) -> Tally:
     """Count the new lines of one journal; return the tally. Raises JournalFailed."""
-    path = f"{archive}/{journal.NAME}"
+    path = f"{directory}/{journal.FILE_NAME}"
     try:
-        with os.fdopen(files.opened(path), "rb") as opened:
-            found = known if known and _fits(opened, known) else Tally()
-            opened.seek(found.offset)
-            for line in opened:
+        with os.fdopen(files.open_regular(path), "rb") as file:
+            current = cached if cached and _is_unchanged(file, cached) else Tally()
+            file.seek(current.offset)
+            for line in file:
                 if not line.endswith(b"\n"):
                     break  # being written now, or torn by a crash
-                found.copy_bytes += _size(archive, found.take(line))
-            return found
+                current.copy_bytes += _file_size(directory, current.add_line(line))
+            return current
     except FileNotFoundError:
         return Tally()
-    except OSError as problem:
-        raise JournalFailed(f"{path}: {problem.strerror}") from problem
+    except OSError as error:
+        raise JournalFailed(f"{path}: {error.strerror}") from error
 
 
-def _fits(opened: BinaryIO, known: Tally) -> bool:
+def _is_unchanged(file: BinaryIO, cached: Tally) -> bool:
     """Return whether the last line that was counted is still at its offset.
 
     Each line has the SHA-256 of the one before, so all earlier lines are the same, too,
     unless the chain is broken, which verify reports.
     """
-    if not known.offset:
+    if not cached.offset:
         return True
-    if not known.start < known.offset <= os.fstat(opened.fileno()).st_size:
+    if not cached.start < cached.offset <= os.fstat(file.fileno()).st_size:
         return False
-    opened.seek(known.start)
-    return known.fits(opened.read(known.offset - known.start))
+    file.seek(cached.start)
+    return cached.is_last_line(file.read(cached.offset - cached.start))
 
 
-def _size(archive: str, name: str) -> int:
+def _file_size(directory: str, name: str) -> int:
     """Return the size of a file of the store in bytes, 0 if there is none."""
     try:
-        return os.lstat(f"{archive}/{name}").st_size if name else 0
+        return os.lstat(f"{directory}/{name}").st_size if name else 0
     except (OSError, ValueError):
         return 0  # verify reports missing files
 
 
-def _known(path: str) -> dict[str, Tally]:
+def _read_cache(path: str) -> dict[str, Tally]:
     """Return the cached tallies; {} if the cache is missing or not trustworthy."""
     try:
-        descriptor = files.opened(path)
-        with os.fdopen(descriptor, "rb") as opened:
-            if not _is_ours(os.fstat(descriptor), os.stat(os.path.dirname(path))):
+        descriptor = files.open_regular(path)
+        with os.fdopen(descriptor, "rb") as file:
+            if not _is_trusted(os.fstat(descriptor), os.stat(os.path.dirname(path))):
                 return {}
-            return _parsed(opened.read())
-    except (OSError, *UNREADABLE):
+            return _parse_cache(file.read())
+    except (OSError, *PARSE_ERRORS):
         return {}
 
 
-def _is_ours(file: os.stat_result, folder: os.stat_result) -> bool:
-    return file.st_uid in (0, folder.st_uid) and not file.st_mode & BY_OTHERS
+def _is_trusted(file_stat: os.stat_result, directory_stat: os.stat_result) -> bool:
+    return (
+        file_stat.st_uid in (0, directory_stat.st_uid)
+        and not file_stat.st_mode & WRITABLE_BY_OTHERS
+    )
 
 
-def _parsed(content: bytes) -> dict[str, Tally]:
-    seal, _, text = content.partition(b"\n")
-    if seal != digest.hex_of(text).encode():
+def _parse_cache(content: bytes) -> dict[str, Tally]:
+    checksum, _, text = content.partition(b"\n")
+    if checksum != digest.sha256_hex(text).encode():
         raise ValueError("wrong checksum")
-    words: Any = json.loads(text)
-    if words["version"] != tally.VERSION:
+    cache: Any = json.loads(text)
+    if cache["version"] != tally.VERSION:
         raise ValueError("other version")
-    return {name: tally.from_words(e) for name, e in words["archives"].items()}
+    return {name: tally.from_json(e) for name, e in cache["archives"].items()}
 
 
-def _keep(folder: str, found: dict[str, Tally]) -> None:
-    archives = {name: each.words() for name, each in found.items()}
-    words = {"version": tally.VERSION, "archives": archives}
-    text = json.dumps(words).encode()
-    content = digest.hex_of(text).encode() + b"\n" + text
-    with contextlib.suppress(ArchiveError), acting.as_owner(folder):
-        files.replace(f"{folder}/{NAME}", content, files.DRAFT_MODE)
+def _write_cache(directory: str, tallies_by_archive: dict[str, Tally]) -> None:
+    archives = {name: each.to_json() for name, each in tallies_by_archive.items()}
+    cache = {"version": tally.VERSION, "archives": archives}
+    text = json.dumps(cache).encode()
+    content = digest.sha256_hex(text).encode() + b"\n" + text
+    with contextlib.suppress(ArchiveError), acting.as_owner(directory):
+        files.replace(f"{directory}/{CACHE_FILE}", content, files.DRAFT_MODE)

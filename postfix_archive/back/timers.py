@@ -13,7 +13,7 @@ import shlex
 
 from postfix_archive.back import program, units
 
-SERVICE = """\
+TIMER_SERVICE = """\
 # Made by make install of postfix_archive; make uninstall removes it.
 [Unit]
 Description=Mail archive of Postfix in {directory}: waiting copies and status
@@ -23,7 +23,7 @@ After=postfix.service
 Type=oneshot
 ExecStart=/bin/sh -c {quoted}
 """
-TIMER = """\
+TIMER_UNIT = """\
 # Made by make install of postfix_archive; make uninstall removes it.
 [Unit]
 Description=Mail archive of Postfix in {directory}: every five minutes
@@ -35,50 +35,57 @@ AccuracySec=30s
 [Install]
 WantedBy=timers.target
 """
-CRONTAB = """\
+TIMER_CRONTAB = """\
 # Made by make install of postfix_archive; make uninstall removes it.
 # Stores waiting archive copies, writes the status; silent unless something fails.
 */5 * * * * root {commands}
 """
 
 
-def install(instance: str, directory: str, command: str) -> str:
+def install_timer(instance: str, directory: str, command: str) -> str:
     """Install and start the timer; return its scheduler and file name.
 
     command: the path of postfix-archive. Returns "" on a host with neither systemd nor
     cron. Idempotent.
     """
-    commands = _commands(directory, command)
+    shell_command = _timer_command(directory, command)
     name = f"postfix-archive-{instance}"
-    if units.RUNS.is_dir():
-        words = {"directory": directory, "quoted": units.quoted(commands)}
-        for unit, text in ((f"{name}.service", SERVICE), (f"{name}.timer", TIMER)):
-            program.replace(units.UNITS / unit, text.format(**words), 0o644)
+    if units.SYSTEMD_RUNTIME_DIRECTORY.is_dir():
+        values = {"directory": directory, "quoted": units.quote_argument(shell_command)}
+        for unit, text in (
+            (f"{name}.service", TIMER_SERVICE),
+            (f"{name}.timer", TIMER_UNIT),
+        ):
+            program.replace_text(
+                units.UNIT_DIRECTORY / unit, text.format(**values), 0o644
+            )
         units.systemctl("daemon-reload")
         units.systemctl("enable", "--now", f"{name}.timer")
         return f"systemd, {name}.timer"
-    if units.CRON.is_dir():
-        text = CRONTAB.format(commands=units.cron_line(commands))
-        program.replace(units.CRON / name, text, 0o644)
-        return f"cron, {units.CRON / name}"
+    if units.CRON_DIRECTORY.is_dir():
+        text = TIMER_CRONTAB.format(commands=units.escape_for_cron(shell_command))
+        program.replace_text(units.CRON_DIRECTORY / name, text, 0o644)
+        return f"cron, {units.CRON_DIRECTORY / name}"
     return ""
 
 
-def missing(instance: str) -> str:
+def missing_timer(instance: str) -> str:
     """Return the file that would be created, "" if it exists."""
     name = f"postfix-archive-{instance}"
-    wanted = units.place(f"{name}.timer", name)
-    return "" if wanted is None or wanted.exists() else str(wanted)
+    path = units.schedule_file(f"{name}.timer", name)
+    return "" if path is None or path.exists() else str(path)
 
 
-def remove(instance: str) -> None:
+def remove_timer(instance: str) -> None:
     """Stop the timer and remove its files, if they exist."""
     name = f"postfix-archive-{instance}"
-    units.remove(name, f"{name}.timer", f"{name}.service")
+    units.remove_units(name, f"{name}.timer", f"{name}.service")
 
 
-def _commands(directory: str, command: str) -> str:
+def _timer_command(directory: str, command: str) -> str:
     """Return a shell command that runs all three and fails if any of them fails."""
-    ours = f"{shlex.quote(command)} -c {shlex.quote(directory)}"
-    both = f"{ours} rescue; code=$?; {ours} return || code=$?"
-    return f"{both}; {ours} status --write && exit $code"
+    command_line = f"{shlex.quote(command)} -c {shlex.quote(directory)}"
+    rescue_and_return = (
+        f"{command_line} rescue; code=$?; {command_line} return || code=$?"
+    )
+    return f"{rescue_and_return}; {command_line} status --write && exit $code"

@@ -12,14 +12,14 @@ from fcntl import LOCK_EX, lockf
 
 from postfix_archive.core import digest
 
-NAME = "mailing"  # an empty file in archive_fallback_directory
-MODE = 0o600
+LOCK_FILE = "mailing"  # an empty file in archive_fallback_directory
+LOCK_FILE_MODE = 0o600
 # Byte range to lock in, one byte a record. Two records with the same byte are rare and
 # only wait for each other.
-PLACES = 1 << 30
+LOCK_RANGE = 1 << 30
 
 
-class Turn:
+class RecordLock:
     """Holds the lock of one record until the context ends.
 
     Waits for another holder, at most until archive_time_limit. Goes on without a lock
@@ -28,17 +28,19 @@ class Turn:
 
     __slots__ = ("_descriptor",)
 
-    def __init__(self, folder: str, record_id: str) -> None:
-        place = int(digest.hex_of(record_id.encode())[:8], 16) % PLACES
+    def __init__(self, directory: str, record_id: str) -> None:
+        offset = int(digest.sha256_hex(record_id.encode())[:8], 16) % LOCK_RANGE
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
         self._descriptor = -1
         try:
-            self._descriptor = os.open(f"{folder}/{NAME}", flags, MODE)
-            lockf(self._descriptor, LOCK_EX, 1, place)
+            self._descriptor = os.open(
+                f"{directory}/{LOCK_FILE}", flags, LOCK_FILE_MODE
+            )
+            lockf(self._descriptor, LOCK_EX, 1, offset)
         except OSError:
             pass
 
-    def __enter__(self) -> Turn:
+    def __enter__(self) -> RecordLock:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -24,45 +24,45 @@ from postfix_archive.back import drafts, program
 from postfix_archive.back.drafts import Contents
 from postfix_archive.core.ways import Change
 
-STATE = Path("/etc/postfix-archive")
+STATE_DIRECTORY = Path("/etc/postfix-archive")
 
 
-class Undo:
+class UndoRecord:
     """The undo record of one instance."""
 
     def __init__(self, directory: str, name: str) -> None:
-        self.directory = Path(directory)
-        self.folder = STATE / f"{name}.undo"
-        self._before: Contents = {}
-        self._made: list[Contents] = []
-        self._record: dict[str, Any] = {}
+        self.config_directory = Path(directory)
+        self.record_directory = STATE_DIRECTORY / f"{name}.undo"
+        self._initial: Contents = {}
+        self._states: list[Contents] = []
+        self._data: dict[str, Any] = {}
         if self.exists:
-            self._record = json.loads((self.folder / "record.json").read_text())
+            self._data = json.loads((self.record_directory / "record.json").read_text())
 
     @property
     def exists(self) -> bool:
         """Tell whether there is a record, so that uninstall is possible."""
-        return (self.folder / "record.json").exists()
+        return (self.record_directory / "record.json").exists()
 
     @property
     def is_unfinished(self) -> bool:
         """Tell whether an installation began and did not finish."""
-        return bool(self._record.get("unfinished"))
+        return bool(self._data.get("unfinished"))
 
     @property
     def is_untouched(self) -> bool:
         """Tell whether both files have contents that an installation left."""
-        return self._knows(drafts.read(self.directory))
+        return self._is_known_state(drafts.read(self.config_directory))
 
     @property
     def is_restored(self) -> bool:
         """Tell whether both files equal the originals, byte for byte."""
-        return drafts.read(self.directory) == drafts.read(self.folder)
+        return drafts.read(self.config_directory) == drafts.read(self.record_directory)
 
     @property
     def changes(self) -> list[Change]:
         """All changes of this installation, applied or only begun, in order."""
-        return [_from_json(each) for each in self._record.get("changes", [])]
+        return [_from_json(each) for each in self._data.get("changes", [])]
 
     def begin(self, changes: Iterable[Change], states: Iterable[Contents]) -> None:
         """Record the changes to come, and every state that the files will have.
@@ -71,105 +71,114 @@ class Undo:
         files in between, the record loses its states: the edits must survive, so
         uninstall then reverts change by change.
         """
-        self._record_before = dict(self._record)
-        self._before = drafts.read(self.directory)
-        self._made = [self._before, *states]
+        self._initial_data = dict(self._data)
+        self._initial = drafts.read(self.config_directory)
+        self._states = [self._initial, *states]
         if not self.exists:
-            self._keep()
-        known = self._record["states"] if self.is_untouched else {}
-        merged = {(each.where, each.name): each for each in self.changes}
-        for each in changes:
-            first = merged.get((each.where, each.name), each)
-            merged[each.where, each.name] = replace(each, before=first.before)
-        self._write([_to_json(e) for e in merged.values()], known, unfinished=True)
-        self.expect(*self._made)
+            self._save_originals()
+        known_states = self._data["states"] if self.is_untouched else {}
+        merged = {(change.kind, change.name): change for change in self.changes}
+        for change in changes:
+            original = merged.get((change.kind, change.name), change)
+            merged[change.kind, change.name] = replace(change, before=original.before)
+        self._write(
+            [_to_json(e) for e in merged.values()], known_states, unfinished=True
+        )
+        self.add_states(*self._states)
 
-    def expect(self, *states: Contents) -> None:
+    def add_states(self, *states: Contents) -> None:
         """Record further states of the files, unless somebody has edited them."""
         if not self.is_untouched:
             return
-        known = {name: list(seen) for name, seen in self._record["states"].items()}
+        known_states = {name: list(seen) for name, seen in self._data["states"].items()}
         for state in states:
             for name, digest in drafts.digests(state).items():
-                known[name] += [digest] if digest not in known[name] else []
-        self._write(self._record["changes"], known, unfinished=self.is_unfinished)
+                known_states[name] += (
+                    [digest] if digest not in known_states[name] else []
+                )
+        self._write(self._data["changes"], known_states, unfinished=self.is_unfinished)
 
-    def finish(self) -> None:
+    def mark_complete(self) -> None:
         """Record that the installation is complete."""
-        self._write(self._record["changes"], self._record["states"], unfinished=False)
+        self._write(self._data["changes"], self._data["states"], unfinished=False)
 
     def roll_back(self) -> None:
         """Restore the files as they were when this installation began.
 
         A file that somebody else has changed meanwhile stays, and so does the record.
         """
-        now, before = drafts.read(self.directory), self._before
-        if not before:
+        current, initial = drafts.read(self.config_directory), self._initial
+        if not initial:
             return
-        ours = {name for name in now if now[name] in [e[name] for e in self._made]}
-        after = {name: before[name] if name in ours else now[name] for name in now}
-        drafts.put(self.directory, after, now)
-        if after != before:
-            self._write(self._record["changes"], {}, unfinished=True)
-        elif self._record_before:
-            self._record = self._record_before
+        own_files = {
+            name for name in current if current[name] in [e[name] for e in self._states]
+        }
+        restored = {
+            name: initial[name] if name in own_files else current[name]
+            for name in current
+        }
+        drafts.replace_files(self.config_directory, restored, current)
+        if restored != initial:
+            self._write(self._data["changes"], {}, unfinished=True)
+        elif self._initial_data:
+            self._data = self._initial_data
             self._save()
         elif self.exists:
             self.restore()
-            self.forget()
+            self.delete()
 
     def restore(self) -> None:
         """Restore both original files byte for byte, with mode and owner."""
         for name in drafts.FILES:
-            drafts.put_back(self.folder / name, self.directory / name)
+            drafts.copy_file(self.record_directory / name, self.config_directory / name)
 
-    def forget(self) -> None:
+    def delete(self) -> None:
         """Delete the record, after the originals are restored."""
-        (self.folder / "record.json").unlink()
-        shutil.rmtree(self.folder)
+        (self.record_directory / "record.json").unlink()
+        shutil.rmtree(self.record_directory)
 
-    def put_aside(self) -> Path:
+    def keep_originals(self) -> Path:
         """End the record but keep the original files; return their directory."""
-        moment = time.strftime("%Y%m%dT%H%M%S")
-        aside = self.folder.with_suffix(f".before-{moment}")
-        self.folder.rename(aside)
-        program.sync(STATE)
-        return aside
+        timestamp = time.strftime("%Y%m%dT%H%M%S")
+        target = self.record_directory.with_suffix(f".before-{timestamp}")
+        self.record_directory.rename(target)
+        program.sync_path(STATE_DIRECTORY)
+        return target
 
-    def _keep(self) -> None:
+    def _save_originals(self) -> None:
         """Save both files as the originals that uninstall restores."""
-        STATE.mkdir(mode=0o755, exist_ok=True)
-        self.folder.mkdir(mode=0o700, exist_ok=True)
+        STATE_DIRECTORY.mkdir(mode=0o755, exist_ok=True)
+        self.record_directory.mkdir(mode=0o700, exist_ok=True)
         for name in drafts.FILES:
-            drafts.put_back(self.directory / name, self.folder / name)
-        program.sync(STATE)
-        found = drafts.digests(self._before)
-        self._record["states"] = {name: [found[name]] for name in found}
+            drafts.copy_file(self.config_directory / name, self.record_directory / name)
+        program.sync_path(STATE_DIRECTORY)
+        digests = drafts.digests(self._initial)
+        self._data["states"] = {name: [digests[name]] for name in digests}
 
-    def _knows(self, contents: Contents) -> bool:
-        states = self._record.get("states", {})
-        found = drafts.digests(contents)
-        return all(found[name] in states.get(name, []) for name in found)
+    def _is_known_state(self, contents: Contents) -> bool:
+        states = self._data.get("states", {})
+        digests = drafts.digests(contents)
+        return all(digests[name] in states.get(name, []) for name in digests)
 
     def _write(
         self, changes: list[dict[str, Any]], states: Any, *, unfinished: bool
     ) -> None:
-        self._record = {"changes": changes, "states": states, "unfinished": unfinished}
+        self._data = {"changes": changes, "states": states, "unfinished": unfinished}
         self._save()
 
     def _save(self) -> None:
-        text = json.dumps(self._record, indent=1) + "\n"
-        program.replace(self.folder / "record.json", text, 0o600)
+        text = json.dumps(self._data, indent=1) + "\n"
+        program.replace_text(self.record_directory / "record.json", text, 0o600)
 
 
 def _to_json(change: Change) -> dict[str, Any]:
     """Return a change with the keys of record.json."""
     return {
-        "where": change.where,
+        "where": change.kind,
         "name": change.name,
         "after": change.after,
         "before": change.before,
-        "gate": change.gate,
+        "gate": change.routes_mail,
     }
 
 

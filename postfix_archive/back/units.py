@@ -10,48 +10,56 @@ from pathlib import Path
 
 from postfix_archive.core.errors import InstallFailed
 
-RUNS = Path("/run/systemd/system")  # exists if systemd is the init system, sd_booted(3)
-UNITS = Path("/etc/systemd/system")
-CRON = Path("/etc/cron.d")
+SYSTEMD_RUNTIME_DIRECTORY = Path(
+    "/run/systemd/system"
+)  # exists if systemd is the init system, sd_booted(3)
+UNIT_DIRECTORY = Path("/etc/systemd/system")
+CRON_DIRECTORY = Path("/etc/cron.d")
 
 
-def quoted(text: str) -> str:
+def quote_argument(text: str) -> str:
     """Quote one argument for a unit file (systemd.service(5), COMMAND LINES)."""
-    for mark in ("%", "$"):
-        text = text.replace(mark, mark * 2)
+    for character in ("%", "$"):
+        text = text.replace(character, character * 2)
     escaped = text.replace("\\", "\\\\").replace('"', '\\"')
     return f'"{escaped}"'
 
 
-def cron_line(commands: str) -> str:
+def escape_for_cron(command: str) -> str:
     """Escape a shell command for crontab(5)."""
-    return commands.replace("%", r"\%")
+    return command.replace("%", r"\%")
 
 
-def place(unit: str, name: str) -> Path | None:
+def schedule_file(unit: str, name: str) -> Path | None:
     """Return the path of the unit, else of the cron file; None without both."""
-    wanted = UNITS / unit if RUNS.is_dir() else CRON / name
-    return wanted if RUNS.is_dir() or CRON.is_dir() else None
-
-
-def remove(name: str, started: str, *more: str) -> None:
-    """Stop a unit; remove it, further units, and the cron file of this name."""
-    units = [UNITS / each for each in (started, *more)]
-    if any(each.exists() for each in units):
-        if RUNS.is_dir():
-            systemctl("disable", "--now", started)
-        for each in units:
-            each.unlink(missing_ok=True)
-        if RUNS.is_dir():
-            systemctl("daemon-reload")
-    (CRON / name).unlink(missing_ok=True)
-
-
-def systemctl(*words: str) -> None:
-    """Run systemctl(1); raises InstallFailed with its error output."""
-    done = subprocess.run(
-        ["systemctl", *words], capture_output=True, text=True, check=False
+    path = (
+        UNIT_DIRECTORY / unit
+        if SYSTEMD_RUNTIME_DIRECTORY.is_dir()
+        else CRON_DIRECTORY / name
     )
-    if done.returncode:
-        said = " ".join(done.stderr.split())
-        raise InstallFailed(f"systemctl {' '.join(words)}: {said}")
+    return (
+        path if SYSTEMD_RUNTIME_DIRECTORY.is_dir() or CRON_DIRECTORY.is_dir() else None
+    )
+
+
+def remove_units(name: str, started_unit: str, *other_units: str) -> None:
+    """Stop a unit; remove it, further units, and the cron file of this name."""
+    paths = [UNIT_DIRECTORY / each for each in (started_unit, *other_units)]
+    if any(each.exists() for each in paths):
+        if SYSTEMD_RUNTIME_DIRECTORY.is_dir():
+            systemctl("disable", "--now", started_unit)
+        for each in paths:
+            each.unlink(missing_ok=True)
+        if SYSTEMD_RUNTIME_DIRECTORY.is_dir():
+            systemctl("daemon-reload")
+    (CRON_DIRECTORY / name).unlink(missing_ok=True)
+
+
+def systemctl(*arguments: str) -> None:
+    """Run systemctl(1); raises InstallFailed with its error output."""
+    process = subprocess.run(
+        ["systemctl", *arguments], capture_output=True, text=True, check=False
+    )
+    if process.returncode:
+        output = " ".join(process.stderr.split())
+        raise InstallFailed(f"systemctl {' '.join(arguments)}: {output}")

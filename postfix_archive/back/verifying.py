@@ -34,53 +34,53 @@ from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any
 
-JOURNAL, LAST, DRAFTS = "journal", "journal.last", "drafts"
-LAST_DRAFT = "journal.last.draft"
-ARCHIVED, REPORT = "archived", "outcome-report"  # events that name a file
-NOTHING = "0" * 64
+JOURNAL, JOURNAL_END, DRAFTS = "journal", "journal.last", "drafts"
+JOURNAL_END_DRAFT = "journal.last.draft"
+ARCHIVED, OUTCOME_REPORT = "archived", "outcome-report"  # events that name a file
+FIRST_PREV = "0" * 64
 NUMBER_DIGITS = 18  # enough for any journal
-BLOCK = 1 << 16  # bytes
-GZIP = 31  # wbits of zlib: gzip format (RFC 1952)
+BLOCK_SIZE = 1 << 16  # bytes
+GZIP_WBITS = 31  # wbits of zlib: gzip format (RFC 1952)
 HEAD_LIMIT = 16 << 20  # bytes of a copy before the original
-WELL, WRONG, UNKNOWN = 0, 1, 3
+EXIT_OK, EXIT_ERRORS, EXIT_UNREADABLE = 0, 1, 3
 
 
 @dataclass(frozen=True)
 class Finding:
     """One error, or one note: something unusual that a crash can cause."""
 
-    place: str
-    what: str
+    location: str
+    problem: str
     is_note: bool = False
 
     def __str__(self) -> str:
-        return f"{'note' if self.is_note else 'ERROR'}: {self.place}: {self.what}"
+        return f"{'note' if self.is_note else 'ERROR'}: {self.location}: {self.problem}"
 
 
 @dataclass
-class Chain:
+class Verification:
     """The state of one archive: its journal, its files by name, all findings."""
 
     files: dict[str, dict[str, Any]] = field(default_factory=dict)
     findings: list[Finding] = field(default_factory=list)
-    lines: int = 0
-    last: str = NOTHING  # SHA-256 of the last line
+    line_count: int = 0
+    last_sha256: str = FIRST_PREV  # SHA-256 of the last line
 
-    def wrong(self, place: str, what: str) -> None:
+    def add_error(self, location: str, problem: str) -> None:
         """Add an error."""
-        self.findings.append(Finding(place, what))
+        self.findings.append(Finding(location, problem))
 
-    def note(self, place: str, what: str) -> None:
+    def add_note(self, location: str, problem: str) -> None:
         """Add a note."""
-        self.findings.append(Finding(place, what, True))
+        self.findings.append(Finding(location, problem, True))
 
     @property
-    def damage(self) -> int:
+    def error_count(self) -> int:
         """The number of errors."""
         return sum(not each.is_note for each in self.findings)
 
 
-def _silent(done: int, of: int) -> None:
+def _no_progress(done: int, total: int) -> None:
     """Show no progress."""
 
 
@@ -89,89 +89,101 @@ def archives(store: str) -> list[str]:
     return sorted(each for each in os.listdir(store) if "@" in each)
 
 
-def verify(folder: str, progress: Callable[[int, int], None] = _silent) -> Chain:
+def verify_archive(
+    directory: str, progress: Callable[[int, int], None] = _no_progress
+) -> Verification:
     """Verify the archive in a directory; return its state and the findings.
 
     Calls progress(done, total) after each file. The journal is locked while it is read
     and the files are listed: both show the archive at the same moment. Raises OSError.
     """
-    with _locked(folder):
-        chain = _read(folder)
-        listed = dict(_listed(folder))
-    for name in sorted(set(chain.files) - set(listed)):
-        chain.wrong(f"{folder}/{name}", "in the journal, but the file is missing")
-    for done, (name, told) in enumerate(listed.items(), 1):
-        if name in chain.files:
-            _check(chain, f"{folder}/{name}", told, chain.files[name])
-        elif stat.S_ISREG(told.st_mode) and told.st_mode & 0o200 and _is_name(name):
-            what = "not committed (crash); the retry of this message commits it"
-            chain.note(f"{folder}/{name}", what)
+    with _shared_lock(directory):
+        result = _read_journal(directory)
+        listed_files = dict(_list_files(directory))
+    for name in sorted(set(result.files) - set(listed_files)):
+        result.add_error(
+            f"{directory}/{name}", "in the journal, but the file is missing"
+        )
+    for done, (name, file_stat) in enumerate(listed_files.items(), 1):
+        if name in result.files:
+            _check_file(result, f"{directory}/{name}", file_stat, result.files[name])
+        elif (
+            stat.S_ISREG(file_stat.st_mode)
+            and file_stat.st_mode & 0o200
+            and _is_file_name(name)
+        ):
+            text = "not committed (crash); the retry of this message commits it"
+            result.add_note(f"{directory}/{name}", text)
         else:
-            chain.wrong(f"{folder}/{name}", "the file is not in the journal")
-        progress(done, len(listed))
-    return chain
+            result.add_error(f"{directory}/{name}", "the file is not in the journal")
+        progress(done, len(listed_files))
+    return result
 
 
-def _read(folder: str) -> Chain:
+def _read_journal(directory: str) -> Verification:
     """Read and check the whole journal of an archive."""
-    chain = Chain()
-    path = f"{folder}/{JOURNAL}"
+    result = Verification()
+    path = f"{directory}/{JOURNAL}"
     number = 0
-    torn: list[int] = []
-    noted_seen = False
-    noted = _noted(folder, chain)
+    torn_lines: list[int] = []
+    is_end_found = False
+    journal_end = _read_journal_end(directory, result)
     try:
-        lines = open(path, "rb", opener=_no_link)
+        lines = open(path, "rb", opener=_open_no_follow)
     except FileNotFoundError:
-        if noted or any(_listed(folder)):
-            chain.wrong(path, "the journal is missing")
-        return chain
+        if journal_end or any(_list_files(directory)):
+            result.add_error(path, "the journal is missing")
+        return result
     with lines:
         for line in lines:
-            chain.lines += 1
-            where = f"{path}, line {chain.lines}"
+            result.line_count += 1
+            location = f"{path}, line {result.line_count}"
             text = line.removesuffix(b"\n")
-            event = _event(text)
+            event = _parse_event(text)
             if event is None:
-                torn.append(chain.lines)
+                torn_lines.append(result.line_count)
             else:
-                number = _linked(chain, where, event, number)
-                _file_of(chain, where, event)
-            chain.last = hashlib.sha256(text).hexdigest()
+                number = _check_chain(result, location, event, number)
+                _add_file(result, location, event)
+            result.last_sha256 = hashlib.sha256(text).hexdigest()
             if not line.endswith(b"\n"):
-                chain.note(where, "truncated line")
-            if noted and number == noted[0] and chain.last == noted[1]:
-                noted_seen = True
-    for each in torn:
-        what = "not a journal line: torn by a crash, or damaged"
-        chain.note(f"{path}, line {each}", what)
-    if noted and not noted_seen:
-        what = f"line {noted[0]} was written, but is missing or changed"
-        chain.wrong(path, what)
-    if not noted and chain.lines:
-        what = "missing; without it, a truncated journal is not detected"
-        chain.note(f"{folder}/{LAST}", what)
-    return chain
+                result.add_note(location, "truncated line")
+            if (
+                journal_end
+                and number == journal_end[0]
+                and result.last_sha256 == journal_end[1]
+            ):
+                is_end_found = True
+    for line_number in torn_lines:
+        finding = "not a journal line: torn by a crash, or damaged"
+        result.add_note(f"{path}, line {line_number}", finding)
+    if journal_end and not is_end_found:
+        finding = f"line {journal_end[0]} was written, but is missing or changed"
+        result.add_error(path, finding)
+    if not journal_end and result.line_count:
+        finding = "missing; without it, a truncated journal is not detected"
+        result.add_note(f"{directory}/{JOURNAL_END}", finding)
+    return result
 
 
-def _noted(folder: str, chain: Chain) -> tuple[int, str] | None:
+def _read_journal_end(directory: str, result: Verification) -> tuple[int, str] | None:
     """Return the number and SHA-256 in journal.last, None if missing or damaged."""
-    path = f"{folder}/{LAST}"
+    path = f"{directory}/{JOURNAL_END}"
     try:
-        with open(path, "rb", opener=_no_link) as opened:
-            said = opened.read(4 * BLOCK)
+        with open(path, "rb", opener=_open_no_follow) as file:
+            content = file.read(4 * BLOCK_SIZE)
     except FileNotFoundError:
         return None
-    words = said.decode("latin-1").removesuffix("\n").split(" ")
-    proof = hashlib.sha256(" ".join(words[:2]).encode("latin-1")).hexdigest()
-    if len(words) == 3 and words[2] == proof and said.endswith(b"\n"):
-        if words[0].isdecimal() and len(words[0]) <= NUMBER_DIGITS:
-            return int(words[0]), words[1]
-    chain.wrong(path, "damaged")
+    fields = content.decode("latin-1").removesuffix("\n").split(" ")
+    checksum = hashlib.sha256(" ".join(fields[:2]).encode("latin-1")).hexdigest()
+    if len(fields) == 3 and fields[2] == checksum and content.endswith(b"\n"):
+        if fields[0].isdecimal() and len(fields[0]) <= NUMBER_DIGITS:
+            return int(fields[0]), fields[1]
+    result.add_error(path, "damaged")
     return None
 
 
-def _event(text: bytes) -> dict[str, Any] | None:
+def _parse_event(text: bytes) -> dict[str, Any] | None:
     """Return the event in a line, None for anything else."""
     try:
         event = json.loads(text)
@@ -180,142 +192,154 @@ def _event(text: bytes) -> dict[str, Any] | None:
     if not isinstance(event, dict):
         return None
     number = event.get("seq")
-    whole = isinstance(number, int) and number < 10**NUMBER_DIGITS
-    texts = isinstance(event.get("prev"), str) and isinstance(event.get("event"), str)
-    return event if whole and texts else None
+    has_number = isinstance(number, int) and number < 10**NUMBER_DIGITS
+    has_strings = isinstance(event.get("prev"), str) and isinstance(
+        event.get("event"), str
+    )
+    return event if has_number and has_strings else None
 
 
-def _linked(chain: Chain, where: str, event: dict[str, Any], before: int) -> int:
+def _check_chain(
+    result: Verification, location: str, event: dict[str, Any], previous: int
+) -> int:
     """Check ``seq`` and ``prev`` of an event; return ``seq``."""
     number = int(event["seq"])
-    if event["prev"] != chain.last:
-        what = "prev is not the SHA-256 of the line before"
-        chain.wrong(where, what)
-    if number <= before:
-        chain.wrong(where, f"seq {number} follows {before}")
-    elif number != before + 1:
-        missing = f"{before + 1}" + (f" to {number - 1}" if number > before + 2 else "")
-        chain.wrong(where, f"seq {missing} missing before this line")
+    if event["prev"] != result.last_sha256:
+        text = "prev is not the SHA-256 of the line before"
+        result.add_error(location, text)
+    if number <= previous:
+        result.add_error(location, f"seq {number} follows {previous}")
+    elif number != previous + 1:
+        missing = f"{previous + 1}" + (
+            f" to {number - 1}" if number > previous + 2 else ""
+        )
+        result.add_error(location, f"seq {missing} missing before this line")
     return number
 
 
-def _file_of(chain: Chain, where: str, event: dict[str, Any]) -> None:
-    if event["event"] not in (ARCHIVED, REPORT):
+def _add_file(result: Verification, location: str, event: dict[str, Any]) -> None:
+    if event["event"] not in (ARCHIVED, OUTCOME_REPORT):
         return
     name = event.get("file")
-    if not isinstance(name, str) or not _is_name(name):
-        chain.wrong(where, "invalid file name")
-    elif name in chain.files:
-        chain.wrong(where, f"{name} is in an earlier line already")
+    if not isinstance(name, str) or not _is_file_name(name):
+        result.add_error(location, "invalid file name")
+    elif name in result.files:
+        result.add_error(location, f"{name} is in an earlier line already")
     else:
-        chain.files[name] = event
+        result.files[name] = event
 
 
-def _is_name(name: str) -> bool:
-    words = name.split("/")
-    return name.endswith(".eml.gz") and not {"", ".", ".."} & set(words)
+def _is_file_name(name: str) -> bool:
+    parts = name.split("/")
+    return name.endswith(".eml.gz") and not {"", ".", ".."} & set(parts)
 
 
-def _listed(folder: str) -> Iterator[tuple[str, os.stat_result]]:
+def _list_files(directory: str) -> Iterator[tuple[str, os.stat_result]]:
     """Yield all files of an archive except its journal and its drafts."""
-    left = [""]
-    while left:
-        below = left.pop()
-        with os.scandir(f"{folder}/{below}") as found:
-            entries = sorted(found, key=lambda each: each.name, reverse=True)
-        for each in entries:
-            name = f"{below}{each.name}"
-            if name in (JOURNAL, LAST, LAST_DRAFT, DRAFTS):
+    pending = [""]
+    while pending:
+        prefix = pending.pop()
+        with os.scandir(f"{directory}/{prefix}") as iterator:
+            entries = sorted(iterator, key=lambda entry: entry.name, reverse=True)
+        for entry in entries:
+            name = f"{prefix}{entry.name}"
+            if name in (JOURNAL, JOURNAL_END, JOURNAL_END_DRAFT, DRAFTS):
                 continue
-            if each.is_dir(follow_symlinks=False):
-                left.append(f"{name}/")
+            if entry.is_dir(follow_symlinks=False):
+                pending.append(f"{name}/")
             else:
-                yield name, each.stat(follow_symlinks=False)
+                yield name, entry.stat(follow_symlinks=False)
 
 
-def _check(
-    chain: Chain, path: str, told: os.stat_result, event: dict[str, Any]
+def _check_file(
+    result: Verification, path: str, file_stat: os.stat_result, event: dict[str, Any]
 ) -> None:
     """Check one file of the store against its journal event."""
-    if not stat.S_ISREG(told.st_mode):
-        chain.wrong(path, "not a regular file")
+    if not stat.S_ISREG(file_stat.st_mode):
+        result.add_error(path, "not a regular file")
         return
-    if told.st_mode & 0o077:
-        chain.wrong(path, f"mode {told.st_mode & 0o777:o}: accessible to other users")
+    if file_stat.st_mode & 0o077:
+        result.add_error(
+            path, f"mode {file_stat.st_mode & 0o777:o}: accessible to other users"
+        )
     try:
-        packed, size, original, trouble = _digests(path, event.get("size"))
-    except OSError as problem:
-        chain.wrong(path, str(problem.strerror))
+        file_sha256, size, original_sha256, defect = _read_digests(
+            path, event.get("size")
+        )
+    except OSError as error:
+        result.add_error(path, str(error.strerror))
         return
-    if packed != event.get("file_sha256"):
-        chain.wrong(path, "SHA-256 differs from the journal")
-    if trouble:
-        chain.wrong(path, trouble)
-    elif event["event"] == REPORT:
+    if file_sha256 != event.get("file_sha256"):
+        result.add_error(path, "SHA-256 differs from the journal")
+    if defect:
+        result.add_error(path, defect)
+    elif event["event"] == OUTCOME_REPORT:
         return  # has no original
-    elif (size, original) != (event.get("size"), event.get("sha256")):
-        chain.wrong(path, "SHA-256 or size of the original differs from the journal")
+    elif (size, original_sha256) != (event.get("size"), event.get("sha256")):
+        result.add_error(
+            path, "SHA-256 or size of the original differs from the journal"
+        )
 
 
-def _digests(path: str, wanted: object) -> tuple[str, int, str, str]:
+def _read_digests(path: str, expected_size: object) -> tuple[str, int, str, str]:
     """Return the file's SHA-256, the original's size and SHA-256, and the error."""
-    file = _File(path)
-    pieces = file.unpacked()
-    left = wanted if isinstance(wanted, int) else 0
-    size, original = 0, hashlib.sha256()
-    head, start = _begun(pieces)
-    for piece in chain((head[start:],) if start >= 0 else (), pieces):
+    file = _StoredFile(path)
+    chunks = file.decompress()
+    size_limit = expected_size if isinstance(expected_size, int) else 0
+    size, original_sha256 = 0, hashlib.sha256()
+    head, start = _read_head(chunks)
+    for chunk in chain((head[start:],) if start >= 0 else (), chunks):
         if start >= 0:
-            original.update(piece[: left - size])
-            size += len(piece[: left - size])
-    trouble = file.trouble or ("no original in this file" if start < 0 else "")
-    return file.packed.hexdigest(), size, original.hexdigest(), trouble
+            original_sha256.update(chunk[: size_limit - size])
+            size += len(chunk[: size_limit - size])
+    defect = file.defect or ("no original in this file" if start < 0 else "")
+    return file.sha256.hexdigest(), size, original_sha256.hexdigest(), defect
 
 
-class _File:
+class _StoredFile:
     """A file of the store; SHA-256 and error are valid after decompress() has ended."""
 
     def __init__(self, path: str) -> None:
         self._path = path
-        self.packed = hashlib.sha256()
-        self.trouble = ""
+        self.sha256 = hashlib.sha256()
+        self.defect = ""
 
-    def unpacked(self) -> Iterator[bytes]:
+    def decompress(self) -> Iterator[bytes]:
         """Yield the uncompressed content; read to the end even after an error."""
-        unpacker = zlib.decompressobj(GZIP)
-        with open(self._path, "rb", opener=_no_link) as opened:
-            while block := opened.read(BLOCK):
-                self.packed.update(block)
-                while block and not unpacker.eof and not self.trouble:
+        decompressor = zlib.decompressobj(GZIP_WBITS)
+        with open(self._path, "rb", opener=_open_no_follow) as file:
+            while block := file.read(BLOCK_SIZE):
+                self.sha256.update(block)
+                while block and not decompressor.eof and not self.defect:
                     try:
-                        yield unpacker.decompress(block, BLOCK)
-                    except zlib.error as problem:
-                        self.trouble = f"gzip: {problem}"
-                    block = unpacker.unconsumed_tail or unpacker.unused_data
-                if block and unpacker.eof and not self.trouble:
-                    self.trouble = "data after the end of the gzip stream"
-        if not self.trouble and not unpacker.eof:
-            self.trouble = "truncated gzip file"
+                        yield decompressor.decompress(block, BLOCK_SIZE)
+                    except zlib.error as error:
+                        self.defect = f"gzip: {error}"
+                    block = decompressor.unconsumed_tail or decompressor.unused_data
+                if block and decompressor.eof and not self.defect:
+                    self.defect = "data after the end of the gzip stream"
+        if not self.defect and not decompressor.eof:
+            self.defect = "truncated gzip file"
 
 
-def _begun(pieces: Iterator[bytes]) -> tuple[bytes, int]:
+def _read_head(chunks: Iterator[bytes]) -> tuple[bytes, int]:
     """Return the first bytes of a copy and the original's offset in them, or -1.
 
     Searches again only when the size has doubled: the time stays linear.
     """
-    held: list[bytes] = []
-    size = enough = 0
-    for piece in pieces:
-        held.append(piece)
-        size += len(piece)
-        if size < enough:
+    buffered: list[bytes] = []
+    size = next_search_size = 0
+    for chunk in chunks:
+        buffered.append(chunk)
+        size += len(chunk)
+        if size < next_search_size:
             continue
-        held = [b"".join(held)]
-        start = _original_start(held[0])
+        buffered = [b"".join(buffered)]
+        start = _original_start(buffered[0])
         if start >= 0 or size > HEAD_LIMIT:
-            return held[0], start
-        enough = 2 * size
-    head = b"".join(held)
+            return buffered[0], start
+        next_search_size = 2 * size
+    head = b"".join(buffered)
     return head, _original_start(head)
 
 
@@ -323,28 +347,28 @@ def _original_start(head: bytes) -> int:
     """Return the offset of the third part's body, -1 if it is not in head."""
     end = head.find(b"\r\n\r\n")
     # rpartition: the sender controls the Subject, which comes before Content-Type.
-    _, found, rest = head[: max(0, end)].rpartition(b'boundary="')
-    line = b"\r\n--" + rest.partition(b'"')[0] + b"\r\n"
-    at = 0
+    _, boundary_start, rest = head[: max(0, end)].rpartition(b'boundary="')
+    delimiter = b"\r\n--" + rest.partition(b'"')[0] + b"\r\n"
+    position = 0
     for _ in range(3):
-        at = head.find(line, at + 1) if found else -1
-        if at < 0:
+        position = head.find(delimiter, position + 1) if boundary_start else -1
+        if position < 0:
             return -1
-    start = head.find(b"\r\n\r\n", at + len(line) - 2)
+    start = head.find(b"\r\n\r\n", position + len(delimiter) - 2)
     return start + 4 if start >= 0 else -1
 
 
-def _no_link(path: str, flags: int) -> int:
+def _open_no_follow(path: str, flags: int) -> int:
     # O_NONBLOCK: opening a FIFO would block.
     return os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
 
 
 @contextlib.contextmanager
-def _locked(folder: str) -> Iterator[None]:
+def _shared_lock(directory: str) -> Iterator[None]:
     """Hold a shared lock on the journal, if it exists and can be locked."""
     descriptor = -1
     try:
-        descriptor = _no_link(f"{folder}/{JOURNAL}", os.O_RDONLY)
+        descriptor = _open_no_follow(f"{directory}/{JOURNAL}", os.O_RDONLY)
         fcntl.flock(descriptor, fcntl.LOCK_SH)
     except OSError:
         pass  # no journal, or a file system without locks
@@ -361,36 +385,43 @@ def main(arguments: list[str] | None = None) -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("store", help="directory of the store, or of one archive")
-    given = parser.parse_args(arguments)
-    store = given.store.rstrip("/") or "/"
-    code = WELL
+    options = parser.parse_args(arguments)
+    store = options.store.rstrip("/") or "/"
+    exit_code = EXIT_OK
     try:
-        alone = os.path.lexists(f"{store}/{JOURNAL}")
-        folders = [store] if alone else [f"{store}/{e}" for e in archives(store)]
-        for folder in folders:
-            found = verify(folder, _shown if sys.stderr.isatty() else _silent)
-            code = WRONG if found.damage else code
-            for line in (*map(str, found.findings), f"{folder}: {summary(found)}"):
+        is_archive = os.path.lexists(f"{store}/{JOURNAL}")
+        directories = (
+            [store] if is_archive else [f"{store}/{e}" for e in archives(store)]
+        )
+        for directory in directories:
+            result = verify_archive(
+                directory, _print_progress if sys.stderr.isatty() else _no_progress
+            )
+            exit_code = EXIT_ERRORS if result.error_count else exit_code
+            for line in (*map(str, result.findings), f"{directory}: {summary(result)}"):
                 print("".join(c if c.isprintable() else "?" for c in line))
-    except OSError as problem:
-        print(f"{problem.filename}: {problem.strerror}", file=sys.stderr)
-        return UNKNOWN
-    if not folders:
+    except OSError as error:
+        print(f"{error.filename}: {error.strerror}", file=sys.stderr)
+        return EXIT_UNREADABLE
+    if not directories:
         print(f"{store}: no archive in this directory", file=sys.stderr)
-        return UNKNOWN
-    return code
+        return EXIT_UNREADABLE
+    return exit_code
 
 
-def summary(found: Chain) -> str:
+def summary(result: Verification) -> str:
     """Return one line about an archive, with the SHA-256 of its last journal line."""
-    plural = "" if found.damage == 1 else "s"
-    how = f"{found.damage} error{plural}" if found.damage else "OK"
-    return f"{len(found.files)} files, {found.lines} lines, last {found.last}: {how}"
+    plural = "" if result.error_count == 1 else "s"
+    status = f"{result.error_count} error{plural}" if result.error_count else "OK"
+    return (
+        f"{len(result.files)} files, {result.line_count} lines, last"
+        f" {result.last_sha256}: {status}"
+    )
 
 
-def _shown(done: int, of: int) -> None:
-    end = "\n" if done == of else ""
-    print(f"\r{done} of {of} files", end=end, file=sys.stderr, flush=True)
+def _print_progress(done: int, total: int) -> None:
+    end = "\n" if done == total else ""
+    print(f"\r{done} of {total} files", end=end, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import os
 
 from postfix_archive.back import config
 
-FILES = ("main.cf", "master.cf", config.NAME)
+CONFIGURATION_FILES = ("main.cf", "master.cf", config.FILE_NAME)
 
 
 class Watch:
@@ -18,30 +18,30 @@ class Watch:
     Construct it before reading the files, so that no change is missed.
     """
 
-    __slots__ = ("_before", "_paths")
+    __slots__ = ("_initial_state", "_paths")
 
     def __init__(self, *paths: str) -> None:
         self._paths = paths
-        self._before = self._look()
+        self._initial_state = self._current_state()
 
     @property
     def is_changed(self) -> bool:
         """True if a file has been written, replaced, made or removed since."""
-        return self._look() != self._before
+        return self._current_state() != self._initial_state
 
-    def _look(self) -> list[tuple[int, int, int]]:
-        return [_stamp(each) for each in self._paths]
+    def _current_state(self) -> list[tuple[int, int, int]]:
+        return [_file_state(each) for each in self._paths]
 
 
-def configuration(directory: str) -> Watch:
+def watch_configuration(directory: str) -> Watch:
     """Return a watch on main.cf, master.cf and archive.cf in a directory."""
-    return Watch(*(f"{directory}/{each}" for each in FILES))
+    return Watch(*(f"{directory}/{each}" for each in CONFIGURATION_FILES))
 
 
-def _stamp(path: str) -> tuple[int, int, int]:
+def _file_state(path: str) -> tuple[int, int, int]:
     """Return inode, size and mtime in nanoseconds; zeros if there is no file."""
     try:
-        told = os.stat(path)
+        stat = os.stat(path)
     except OSError:
         return (0, 0, 0)
-    return (told.st_ino, told.st_size, told.st_mtime_ns)
+    return (stat.st_ino, stat.st_size, stat.st_mtime_ns)

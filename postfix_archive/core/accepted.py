@@ -22,34 +22,34 @@ class Message:
     """
 
     __slots__ = (
-        "accepted",
-        "action",
+        "is_accepted",
+        "action_text",
         "archive_ids",
-        "by_name",
-        "cut",
+        "is_merged_by_message_id",
+        "is_truncated",
         "daemon",
-        "discarded",
-        "ended",
-        "files",
-        "filtered",
-        "into",
-        "is_given",
-        "local",
+        "discard_text",
+        "end",
+        "queue_file_count",
+        "is_content_filtered",
+        "merged_into",
+        "is_yielded",
+        "is_local",
         "message_id",
-        "now_in",
-        "of_port",
-        "origin",
+        "current_queue_id",
+        "is_reinjected",
+        "orig_queue_id",
         "pid",
         "queue_id",
-        "recipients",
+        "recipient_count",
         "sender",
-        "sent_on",
+        "queued_time",
         "service",
-        "stamped",
+        "is_stamped",
         "time",
-        "tried",
-        "unsure",
-        "went",
+        "has_failed_capture",
+        "is_discard_uncertain",
+        "relay",
     )
 
     def __init__(
@@ -57,60 +57,60 @@ class Message:
     ) -> None:
         self.queue_id = queue_id
         self.time = time
-        self.sent_on = time
+        self.queued_time = time
         self.service = service
         self.daemon = daemon
         self.pid = pid
         self.sender = ""
-        self.recipients = 0
+        self.recipient_count = 0
         self.message_id = ""
-        self.local = False  # from this host, as mail that a content filter reinjects
-        self.of_port = False  # it arrived at a reinjection service
-        self.origin = ""  # orig_queue_id= as the client gave it (XFORWARD IDENT)
-        self.accepted = False  # qmgr(8) has seen it, or a DISCARD rule matched
-        self.files = 1  # queue files that hold it now
+        self.is_local = False  # from this host, as mail that a content filter reinjects
+        self.is_reinjected = False  # it arrived at a reinjection service
+        self.orig_queue_id = ""  # orig_queue_id= as the client gave it (XFORWARD IDENT)
+        self.is_accepted = False  # qmgr(8) has seen it, or a DISCARD rule matched
+        self.queue_file_count = 1  # queue files that hold it now
         self.archive_ids: tuple[str, ...] = ()
-        self.stamped = False  # a stamp filter has reinjected it
-        self.cut = False
-        self.tried = False  # a delivery to the stamp filter failed
-        self.filtered = False  # sent to another content filter
-        self.action = ""  # log text of a FILTER or REDIRECT action
-        self.discarded = ""  # log text of a DISCARD action
-        self.unsure = False  # perhaps of another message
-        self.ended = ""  # DELETED or EXPIRED, before it was archived
-        self.went = ""  # relay= of its first delivery other than to a stamp filter
-        self.is_given = False  # pop_finished() has yielded it
-        self.now_in = ""  # of its queue file when the log ends
-        self.into: Message | None = None  # same message, older queue file
-        self.by_name = False  # merged by Message-ID alone
+        self.is_stamped = False  # a stamp filter has reinjected it
+        self.is_truncated = False
+        self.has_failed_capture = False  # a delivery to the stamp filter failed
+        self.is_content_filtered = False  # sent to another content filter
+        self.action_text = ""  # log text of a FILTER or REDIRECT action
+        self.discard_text = ""  # log text of a DISCARD action
+        self.is_discard_uncertain = False  # perhaps of another message
+        self.end = ""  # DELETED or EXPIRED, before it was archived
+        self.relay = ""  # relay= of its first delivery other than to a stamp filter
+        self.is_yielded = False  # pop_finished() has yielded it
+        self.current_queue_id = ""  # of its queue file when the log ends
+        self.merged_into: Message | None = None  # same message, older queue file
+        self.is_merged_by_message_id = False  # merged by Message-ID alone
 
     @property
     def root(self) -> Message:
         """The message into which this one is merged; itself if it is not."""
-        found = self
-        while found.into is not None:
-            found = found.into
-        return found
+        message = self
+        while message.merged_into is not None:
+            message = message.merged_into
+        return message
 
     @property
-    def is_over(self) -> bool:
+    def has_left_queue(self) -> bool:
         """True if no queue file holds it any more."""
-        return self.files <= 0
+        return self.queue_file_count <= 0
 
-    def archived_as(self, archive_id: str) -> None:
+    def add_archive_id(self, archive_id: str) -> None:
         """Add an archive id under which a stamp filter captured it."""
         if archive_id not in self.archive_ids:
             self.archive_ids += (archive_id,)
 
-    def take_in(self, other: Message) -> None:
+    def merge(self, other: Message) -> None:
         """Merge another message, which is the same one, into this one."""
-        other.into = self
-        self.files += other.files
-        for each in other.archive_ids:
-            self.archived_as(each)
-        self.stamped |= other.stamped
-        self.cut |= other.cut
-        self.tried |= other.tried
-        self.filtered |= other.filtered
-        self.accepted |= other.accepted
-        self.action = self.action or other.action
+        other.merged_into = self
+        self.queue_file_count += other.queue_file_count
+        for archive_id in other.archive_ids:
+            self.add_archive_id(archive_id)
+        self.is_stamped |= other.is_stamped
+        self.is_truncated |= other.is_truncated
+        self.has_failed_capture |= other.has_failed_capture
+        self.is_content_filtered |= other.is_content_filtered
+        self.is_accepted |= other.is_accepted
+        self.action_text = self.action_text or other.action_text

@@ -15,10 +15,10 @@ LOCAL_CHARS = frozenset(
 DOMAIN_CHARS = frozenset(
     b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-."
 )
-CONTROLS = bytes(c for c in range(32) if c != 9) + b"\x7f"
-LINE_ENDS = frozenset(b"\r\n")
-UNFIT = frozenset(b'<>" \t')  # RFC 5321 4.1.2: never in a Domain
-LENGTH_LIMIT = 254  # RFC 5321 4.5.3.1.3, less the angle brackets
+CONTROL_CHARS = bytes(c for c in range(32) if c != 9) + b"\x7f"
+LINE_END_CHARS = frozenset(b"\r\n")
+INVALID_DOMAIN_CHARS = frozenset(b'<>" \t')  # RFC 5321 4.1.2: never in a Domain
+ADDRESS_LIMIT = 254  # RFC 5321 4.5.3.1.3, less the angle brackets
 
 
 def domain(address: bytes) -> bytes:
@@ -31,7 +31,7 @@ def is_plain(address: bytes) -> bool:
     local, at, host = address.rpartition(b"@")
     return (
         at == b"@"
-        and len(address) <= LENGTH_LIMIT
+        and len(address) <= ADDRESS_LIMIT
         and LOCAL_CHARS.issuperset(local)
         and DOMAIN_CHARS.issuperset(host)
         and _dots_are_inside(local)
@@ -40,7 +40,7 @@ def is_plain(address: bytes) -> bool:
     )
 
 
-def kind(address: bytes) -> bytes:
+def address_type(address: bytes) -> bytes:
     """Return the address-type: rfc822 (RFC 3464 2.1.2) or utf-8 (RFC 6533 3)."""
     return b"rfc822" if address.isascii() or not is_utf8(address) else b"utf-8"
 
@@ -62,47 +62,47 @@ def fits_smtp(address: bytes) -> bool:
     """
     return (
         is_utf8(address)
-        and LINE_ENDS.isdisjoint(address)
-        and UNFIT.isdisjoint(domain(address))
+        and LINE_END_CHARS.isdisjoint(address)
+        and INVALID_DOMAIN_CHARS.isdisjoint(domain(address))
     )
 
 
-def typed(address: bytes) -> bytes:
+def add_type(address: bytes) -> bytes:
     """Return the address as a DSN field value: ``rfc822; address``."""
-    return kind(address) + b"; " + one_line(address)
+    return address_type(address) + b"; " + escape_controls(address)
 
 
-def untyped(value: bytes) -> bytes:
+def strip_type(value: bytes) -> bytes:
     """Return the address from a DSN field value such as ``rfc822; address``."""
     return value.partition(b";")[2].strip()
 
 
-def one_line(text: bytes) -> bytes:
+def escape_controls(text: bytes) -> bytes:
     """Return text on one line: control characters except tab become ``\\xNN``.
 
     sendmail(1) accepts addresses with line breaks, which could begin another field.
     """
-    if len(text.translate(None, CONTROLS)) == len(text):
+    if len(text.translate(None, CONTROL_CHARS)) == len(text):
         return text
-    return b"".join(b"\\x%02X" % c if c in CONTROLS else bytes((c,)) for c in text)
+    return b"".join(b"\\x%02X" % c if c in CONTROL_CHARS else bytes((c,)) for c in text)
 
 
-def unquoted(address: bytes) -> bytes:
+def unquote(address: bytes) -> bytes:
     """Return the internal form: the local part without quotes and backslashes."""
     local, at, host = address.rpartition(b"@")
     if not at:
         local, host = host, b""
     if not (local.startswith(b'"') and local.endswith(b'"') and len(local) > 1):
         return address
-    plain = bytearray()
+    unescaped = bytearray()
     escaped = False
     for char in local[1:-1]:
         if char == 0x5C and not escaped:
             escaped = True
             continue
-        plain.append(char)
+        unescaped.append(char)
         escaped = False
-    return bytes(plain) + at + host
+    return bytes(unescaped) + at + host
 
 
 def as_text(address: bytes) -> str:
@@ -128,7 +128,7 @@ def is_network(text: str) -> bool:
     )
 
 
-def is_in(client: bytes, network: str) -> bool:
+def is_in_network(client: bytes, network: str) -> bool:
     """Return whether a client address, as Postfix writes it, is in a network.
 
     A text that is_network() rejects contains no address. Postfix writes ``IPv6:``
@@ -152,8 +152,8 @@ def _number(dotted: str) -> int:
     return (first << 24) + (second << 16) + (third << 8) + fourth
 
 
-def _is_number(text: str, most: int) -> bool:
-    return text.isascii() and text.isdigit() and len(text) < 4 and int(text) <= most
+def _is_number(text: str, maximum: int) -> bool:
+    return text.isascii() and text.isdigit() and len(text) < 4 and int(text) <= maximum
 
 
 def xtext(text: bytes, *, limit: int | None = None) -> bytes:
@@ -161,21 +161,21 @@ def xtext(text: bytes, *, limit: int | None = None) -> bytes:
 
     The result is cut to limit bytes, never inside an encoded character.
     """
-    coded = b"".join(
+    encoded = b"".join(
         bytes((c,)) if 33 <= c <= 126 and c not in b"+=" else b"+%02X" % c for c in text
     )[:limit]
-    return coded[: coded.rindex(b"+")] if b"+" in coded[-2:] else coded
+    return encoded[: encoded.rindex(b"+")] if b"+" in encoded[-2:] else encoded
 
 
 def orcpt(address: bytes) -> bytes:
     """Return the value of the ORCPT parameter (RFC 3461 4.2, RFC 6533 3)."""
-    if kind(address) == b"rfc822":
+    if address_type(address) == b"rfc822":
         return b"rfc822;" + xtext(address)
-    coded = (
+    encoded = (
         c if "!" <= c <= "~" and c not in "+=\\" else f"\\x{{{ord(c):X}}}"
         for c in address.decode()
     )
-    return b"utf-8;" + "".join(coded).encode()
+    return b"utf-8;" + "".join(encoded).encode()
 
 
 def _dots_are_inside(text: bytes) -> bool:

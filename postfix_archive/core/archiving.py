@@ -13,22 +13,22 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from postfix_archive.core.capsule import Opened
+    from postfix_archive.core.capsule import Capsule
     from postfix_archive.core.envelope import Envelope, Request
     from postfix_archive.core.keyring import Keyring
-    from postfix_archive.core.report import Told
+    from postfix_archive.core.report import EnvelopeReport
     from postfix_archive.core.settings import Settings
-    from postfix_archive.core.wire import Shape
+    from postfix_archive.core.wire import ContentProperties
 
 LAST_GENERATION = len(stamp.GENERATIONS) - 1
-KEY_DIGITS = 8  # enough to distinguish the pieces of a message
-WORDS = {
+CAPSULE_ID_DIGITS = 8  # enough to distinguish the pieces of a message
+VERDICT_REMARKS = {
     stamp.ALTERED: "The message has a stamp of this archive, but was changed since.",
     stamp.FORGED: "The message has a stamp that no key of this site made.",
 }
 
 
-def record_id(opened: Opened, request: Request) -> str:
+def record_id(capsule: Capsule, request: Request) -> str:
     """Return the id of the record that this capture belongs to.
 
     With a valid stamp it is the id in the stamp: a supplement if the store has that
@@ -36,109 +36,127 @@ def record_id(opened: Opened, request: Request) -> str:
     """
     if request.verdict == stamp.VALID:
         return request.stamp_id
-    return opened.envelope.archive_id
+    return capsule.envelope.archive_id
 
 
-def copy_name(archive_id: str, key: str) -> str:
+def message_id_left(archive_id: str, capsule_id: str) -> str:
     """Return the id-left (RFC 5322 3.6.4) of a copy's Message-Id."""
-    return f"{archive_id}.{key[:KEY_DIGITS]}"
+    return f"{archive_id}.{capsule_id[:CAPSULE_ID_DIGITS]}"
 
 
-def lines_above(head: bytes, request: Request) -> bytes:
+def header_above_stamp(head: bytes, request: Request) -> bytes:
     """Return the header lines above the original's valid stamp; empty without one.
 
     head is the first bytes of the original.
     """
-    return head[: request.above] if request.above is not None else b""
+    return head[: request.stamp_offset] if request.stamp_offset is not None else b""
 
 
-def is_mailed(sealed: Envelope, request: Request, settings: Settings) -> bool:
+def is_mailed(envelope: Envelope, request: Request, settings: Settings) -> bool:
     """Return whether a copy is sent as mail: if so configured, but never in a loop."""
-    return settings.mails and not could_loop(sealed, request, settings)
+    return settings.has_mail_delivery and not could_loop(envelope, request, settings)
 
 
-def could_loop(sealed: Envelope, request: Request, settings: Settings) -> bool:
+def could_loop(sealed_envelope: Envelope, request: Request, settings: Settings) -> bool:
     """Return whether a copy of this message, sent as mail, could start a mail loop.
 
     An archive copy that returns altered is archived, but causes no further copy (one,
     where there is no store). A bounce to archive_sender causes none.
     """
-    if not sealed.sender and settings.archive_sender:
-        if {each.final for each in sealed.recipients} == {settings.archive_sender}:
+    if not sealed_envelope.sender and settings.archive_sender:
+        if {each.final for each in sealed_envelope.recipients} == {
+            settings.archive_sender
+        }:
             return True
-    return request.copy >= (1 if settings.stores else LAST_GENERATION)
+    return request.generation >= (1 if settings.has_store else LAST_GENERATION)
 
 
-def told(
-    opened: Opened,
+def build_report(
+    capsule: Capsule,
     request: Request,
     head: bytes,
-    shape: Shape,
+    properties: ContentProperties,
     *,
-    digest: str,
+    sha256: str,
     size: int,
-) -> Told:
+) -> EnvelopeReport:
     """Return the envelope report of the copy for one request.
 
     sha256 (hexadecimal) and size (bytes) are those of the original as it arrived in
     the capsule. A valid seal with a different SHA-256 means that body_checks altered
     the original after a requeue; the report says so.
     """
-    sealed = opened.envelope
-    found = report.Told(sealed, request.address, head, shape)
-    found.name = copy_name(sealed.archive_id, opened.key)
-    found.extra.append((b"Archive-Capsule", opened.key.encode()))
-    found.extra.append((b"Archive-Record-Id", record_id(opened, request).encode()))
-    if request.verdict in WORDS:
-        found.remarks.append(WORDS[request.verdict])
-    if request.spared:
-        found.remarks.append(
+    envelope = capsule.envelope
+    envelope_report = report.EnvelopeReport(envelope, request.address, head, properties)
+    envelope_report.message_id_left = message_id_left(
+        envelope.archive_id, capsule.capsule_id
+    )
+    envelope_report.extra_fields.append(
+        (b"Archive-Capsule", capsule.capsule_id.encode())
+    )
+    envelope_report.extra_fields.append(
+        (b"Archive-Record-Id", record_id(capsule, request).encode())
+    )
+    if request.verdict in VERDICT_REMARKS:
+        envelope_report.remarks.append(VERDICT_REMARKS[request.verdict])
+    if request.is_stamp_trusted:
+        envelope_report.remarks.append(
             f"The message was archived before as {request.stamp_id}; this is its new"
             " envelope with its present header, without the body."
         )
     elif request.verdict == stamp.VALID:
-        found.remarks.append(
+        envelope_report.remarks.append(
             f"The message has a valid stamp of {request.stamp_id}, which was not in"
             " this store."
         )
-    if sealed.incomplete:
-        found.remarks.append(
+    if envelope.is_incomplete:
+        envelope_report.remarks.append(
             "The envelope is incomplete: a FILTER action bypassed the stamp filter."
         )
-    if digest != sealed.digest:
-        found.remarks.append("The message was ALTERED IN THE QUEUE after its capture.")
-        found.extra.append((b"Archive-Altered-SHA256", digest.encode()))
-        found.extra.append((b"Archive-Altered-Size", b"%d" % size))
-    if shape.encoding == b"binary":
-        found.remarks.append(
-            "The message has lines that SMTP cannot carry; the SHA-256 of the exact"
-            f" original is {digest}."
+    if sha256 != envelope.sha256:
+        envelope_report.remarks.append(
+            "The message was ALTERED IN THE QUEUE after its capture."
         )
-    return found
+        envelope_report.extra_fields.append(
+            (b"Archive-Altered-SHA256", sha256.encode())
+        )
+        envelope_report.extra_fields.append((b"Archive-Altered-Size", b"%d" % size))
+    if properties.encoding == b"binary":
+        envelope_report.remarks.append(
+            "The message has lines that SMTP cannot carry; the SHA-256 of the exact"
+            f" original is {sha256}."
+        )
+    return envelope_report
 
 
-def copy_stamp(
-    named: str, request: Request, content: bytes, keys: Keyring, *, now: int
+def make_copy_stamp(
+    record_id: str, request: Request, sha256: bytes, keys: Keyring, *, now: int
 ) -> bytes:
     """Return the stamp for a copy or report that is sent as mail, against loops.
 
     sha256 (32 bytes) is that of the mail, now is Unix time.
     """
-    generation = min(request.copy + 1, LAST_GENERATION)
-    tag = stamp.tag(request.address, keys.current, generation=generation)
-    return stamp.line(named, tag, content, now, keys.current)
+    generation = min(request.generation + 1, LAST_GENERATION)
+    tag = stamp.archive_tag(request.address, keys.current, generation=generation)
+    return stamp.make(record_id, tag, sha256, now, keys.current)
 
 
-def with_forged_marker(found: Told, digest: str) -> None:
+def note_forged_marker(envelope_report: EnvelopeReport, sha256: str) -> None:
     """Add a remark: the original has a line that importers take for their marker."""
-    found.remarks.append(
+    envelope_report.remarks.append(
         "The message has a line that begins like a journal importer's marker; it is in"
-        f" lower case here. The SHA-256 of the exact original is {digest}."
+        f" lower case here. The SHA-256 of the exact original is {sha256}."
     )
 
 
-def dealt_out(found: Told, count: int) -> Iterator[Told]:
+def split_report(
+    envelope_report: EnvelopeReport, limit: int
+) -> Iterator[EnvelopeReport]:
     """Yield reports with at most limit recipients each (0: one report for all)."""
-    step = count or max(1, len(found.recipients))
-    for number, at in enumerate(range(0, max(1, len(found.recipients)), step)):
-        yield found.for_recipients(found.recipients[at : at + step], number)
+    step = limit or max(1, len(envelope_report.recipients))
+    for number, start in enumerate(
+        range(0, max(1, len(envelope_report.recipients)), step)
+    ):
+        yield envelope_report.for_recipients(
+            envelope_report.recipients[start : start + step], number
+        )

@@ -11,19 +11,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from postfix_archive.core import gates, request, ways
-from postfix_archive.core.errors import InstallRefused, RequestUnusable
+from postfix_archive.core.errors import InstallRefused, RequestInvalid
 
-YES = ("yes", "1", "true")
-NO = ("no", "0", "false")
+YES_VALUES = ("yes", "1", "true")
+NO_VALUES = ("no", "0", "false")
 POSITIONS = ("before", "after")
-HIGHEST = 65535 - ways.PORTS + 1  # of the first port; the last must be valid as well
-RESERVED = ("archive-request.invalid", "archive-probe.invalid")
+HIGHEST_FIRST_PORT = (
+    65535 - ways.PORT_COUNT + 1
+)  # of the first port; the last must be valid as well
+RESERVED_DOMAINS = ("archive-request.invalid", "archive-probe.invalid")
 # A path that needs no quoting in master.cf, in a #! line and in a shell command.
-BARE = re.compile(r"[A-Za-z0-9/._+-]+")
+UNQUOTED_PATH = re.compile(r"[A-Za-z0-9/._+-]+")
 
 
 @dataclass(frozen=True)
-class Asked:
+class Options:
     """Options as given; "", 0 or None if not given: the installed value stays."""
 
     archive: str = ""
@@ -41,117 +43,121 @@ class Asked:
     dry_run: bool = False
 
 
-def read(words: Mapping[str, str]) -> Asked:
+def parse(environment: Mapping[str, str]) -> Options:
     """Return the options in an environment; raises InstallRefused for a bad value."""
-    archive = words.get("ARCHIVE", "")
+    archive = environment.get("ARCHIVE", "")
     if archive:
-        refuse_address(archive)
-    return Asked(
+        check_archive(archive)
+    return Options(
         archive=archive,
-        on_request=_is_yes(words, "ON_REQUEST"),
-        position=_position(words.get("ARCHIVE_POSITION", "")),
-        mode=_mode(words.get("MODE", "")),
-        port=_port(words.get("PORT", "")),
-        config_directory=_folder(words, "CONFIG_DIRECTORY"),
-        store=_folder(words, "STORE"),
-        prefix=_bare(_folder(words, "PREFIX")),
-        destdir=words.get("DESTDIR", ""),
-        python=words.get("PYTHON", ""),
-        wheels=words.get("WHEELS", ""),
-        install_postfix=bool(_is_yes(words, "INSTALL_POSTFIX")),
-        dry_run=bool(_is_yes(words, "DRY_RUN")),
+        on_request=_parse_boolean(environment, "ON_REQUEST"),
+        position=_parse_position(environment.get("ARCHIVE_POSITION", "")),
+        mode=_parse_mode(environment.get("MODE", "")),
+        port=_parse_port(environment.get("PORT", "")),
+        config_directory=_parse_path(environment, "CONFIG_DIRECTORY"),
+        store=_parse_path(environment, "STORE"),
+        prefix=_check_unquoted(_parse_path(environment, "PREFIX")),
+        destdir=environment.get("DESTDIR", ""),
+        python=environment.get("PYTHON", ""),
+        wheels=environment.get("WHEELS", ""),
+        install_postfix=bool(_parse_boolean(environment, "INSTALL_POSTFIX")),
+        dry_run=bool(_parse_boolean(environment, "DRY_RUN")),
     )
 
 
-def places(words: Mapping[str, str]) -> Asked:
+def parse_uninstall(environment: Mapping[str, str]) -> Options:
     """Return the options of make uninstall; it ignores all others."""
-    named = ("CONFIG_DIRECTORY", "PREFIX")
-    return read({name: words.get(name, "") for name in named})
+    names = ("CONFIG_DIRECTORY", "PREFIX")
+    return parse({name: environment.get(name, "") for name in names})
 
 
-def refuse_address(archive: str) -> None:
+def check_archive(archive: str) -> None:
     """Raise InstallRefused unless this is a comma-separated list of addresses."""
     try:
-        named = request.archives(archive)
-    except RequestUnusable:
+        addresses = request.parse_archives(archive)
+    except RequestInvalid:
         raise InstallRefused(
-            f"{_said('ARCHIVE', archive)}: not an email address; separate several"
+            f"{_assignment('ARCHIVE', archive)}: not an email address; separate several"
             " addresses by commas without spaces"
         ) from None
     if "$" in archive:
         raise InstallRefused(
-            f"{_said('ARCHIVE', archive)}: $ begins a parameter name in main.cf; use"
-            " an address without $"
+            f"{_assignment('ARCHIVE', archive)}: $ begins a parameter name in main.cf;"
+            " use an address without $"
         )
-    for each in named:
-        if each.rpartition("@")[2] in RESERVED:
+    for address in addresses:
+        if address.rpartition("@")[2] in RESERVED_DOMAINS:
             raise InstallRefused(
-                f"{_said('ARCHIVE', archive)}: this domain is internal to"
+                f"{_assignment('ARCHIVE', archive)}: this domain is internal to"
                 " postfix-archive and has no mailboxes; use the address that receives"
                 " the archive copies"
             )
 
 
-def _is_yes(words: Mapping[str, str], name: str) -> bool | None:
+def _parse_boolean(environment: Mapping[str, str], name: str) -> bool | None:
     """Return the value of a yes/no option, None if it is not set."""
-    word = words.get(name, "").strip().lower()
-    if word in YES:
+    value = environment.get(name, "").strip().lower()
+    if value in YES_VALUES:
         return True
-    if word in NO:
+    if value in NO_VALUES:
         return False
-    if word:
-        raise InstallRefused(f"{_said(name, words[name])}: must be yes or no")
+    if value:
+        raise InstallRefused(
+            f"{_assignment(name, environment[name])}: must be yes or no"
+        )
     return None
 
 
-def _position(word: str) -> str:
-    if word and word not in POSITIONS:
+def _parse_position(value: str) -> str:
+    if value and value not in POSITIONS:
         raise InstallRefused(
-            f"{_said('ARCHIVE_POSITION', word)}: must be before or after (archive mail"
-            " before or after it passes your content filter)"
+            f"{_assignment('ARCHIVE_POSITION', value)}: must be before or after"
+            " (archive mail before or after it passes your content filter)"
         )
-    return word
+    return value
 
 
-def _mode(word: str) -> str:
-    if word and word not in gates.MODES:
+def _parse_mode(value: str) -> str:
+    if value and value not in gates.MODES:
         raise InstallRefused(
-            f"{_said('MODE', word)}: must be pipe or lmtp (how Postfix delivers mail to"
-            " the stamp filter)"
+            f"{_assignment('MODE', value)}: must be pipe or lmtp (how Postfix delivers"
+            " mail to the stamp filter)"
         )
-    return word
+    return value
 
 
-def _port(word: str) -> int:
-    if not word:
+def _parse_port(value: str) -> int:
+    if not value:
         return 0
-    number = int(word) if word.isascii() and word.isdigit() and len(word) < 6 else 0
-    if not 1 <= number <= HIGHEST:
+    port = int(value) if value.isascii() and value.isdigit() and len(value) < 6 else 0
+    if not 1 <= port <= HIGHEST_FIRST_PORT:
         raise InstallRefused(
-            f"{_said('PORT', word)}: must be the first of {ways.PORTS} consecutive"
-            f" ports, 1 to {HIGHEST}, for example PORT={ways.USUAL_PORT}"
+            f"{_assignment('PORT', value)}: must be the first of {ways.PORT_COUNT}"
+            f" consecutive ports, 1 to {HIGHEST_FIRST_PORT}, for example"
+            f" PORT={ways.DEFAULT_FIRST_PORT}"
         )
-    return number
+    return port
 
 
-def _folder(words: Mapping[str, str], name: str) -> str:
+def _parse_path(environment: Mapping[str, str], name: str) -> str:
     """Return an absolute path without trailing slashes."""
-    path = words.get(name, "")
+    path = environment.get(name, "")
     if path and (not path.startswith("/") or not path.isprintable()):
         raise InstallRefused(
-            f"{_said(name, path)}: not an absolute path; use one that begins with /"
+            f"{_assignment(name, path)}: not an absolute path; use one that begins"
+            " with /"
         )
     return path.rstrip("/") or path[:1]
 
 
-def _bare(path: str) -> str:
-    if path and not BARE.fullmatch(path):
+def _check_unquoted(path: str) -> str:
+    if path and not UNQUOTED_PATH.fullmatch(path):
         raise InstallRefused(
-            f"{_said('PREFIX', path)}: master.cf and the shell would misread this path;"
-            " use letters, digits and / . _ + - only"
+            f"{_assignment('PREFIX', path)}: master.cf and the shell would misread this"
+            " path; use letters, digits and / . _ + - only"
         )
     return path
 
 
-def _said(name: str, word: str) -> str:
-    return f"{name}={word if word.isprintable() else ascii(word)}"
+def _assignment(name: str, value: str) -> str:
+    return f"{name}={value if value.isprintable() else ascii(value)}"

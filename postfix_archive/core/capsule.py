@@ -13,7 +13,7 @@ from __future__ import annotations
 from binascii import hexlify
 
 from postfix_archive.core import digest, envelope, header, trace
-from postfix_archive.core.errors import CapsuleBroken, SealWrong
+from postfix_archive.core.errors import CapsuleBroken, SealInvalid
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,15 +21,15 @@ if TYPE_CHECKING:
     from postfix_archive.core.keyring import Keyring
 
 MAGIC = b"Archive-Capsule: 1\r\n"
-SEAL = b"Archive-Seal: "
+SEAL_FIELD = b"Archive-Seal: "
 SEAL_LIMIT = 200  # bytes; a seal line of ours has about 90
-PURPOSE = b"seal"
+SEAL_PURPOSE = b"seal"
 # All addresses fit in the kernel's limit for arguments (2 MiB), a control character
 # takes four bytes in a field, and the rest is for the field names of 3,500 recipients.
 FIELDS_LIMIT = 10 << 20
 
 
-class Opened:
+class Capsule:
     """The contents of a capsule with a valid seal.
 
     ``envelope`` is what the stamp filter recorded and ``fields`` are its exact bytes.
@@ -37,91 +37,101 @@ class Opened:
     where the original begins.
     """
 
-    __slots__ = ("envelope", "fields", "key", "start")
+    __slots__ = ("envelope", "fields", "capsule_id", "original_offset")
 
-    def __init__(self, sealed: Envelope, fields: bytes, key: str, start: int) -> None:
-        self.envelope = sealed
+    def __init__(
+        self,
+        sealed_envelope: Envelope,
+        fields: bytes,
+        capsule_id: str,
+        original_offset: int,
+    ) -> None:
+        self.envelope = sealed_envelope
         self.fields = fields
-        self.key = key
-        self.start = start
+        self.capsule_id = capsule_id
+        self.original_offset = original_offset
 
 
-def preamble(sealed: Envelope, keys: Keyring, *, sender: bytes, now: int) -> bytes:
+def make_preamble(
+    sealed_envelope: Envelope, keys: Keyring, *, sender: bytes, now: int
+) -> bytes:
     """Return everything before the original in a capsule; now is Unix time.
 
     The header has the fields that cleanup(8) would otherwise add.
     """
-    identity = sealed.archive_id.encode()
-    fields = MAGIC + envelope.serialise(sealed)
-    proof = hexlify(keys.current.mac(PURPOSE, fields))
+    archive_id = sealed_envelope.archive_id.encode()
+    fields = MAGIC + envelope.serialise(sealed_envelope)
+    seal = hexlify(keys.current.mac(SEAL_PURPOSE, fields))
     return b"\r\n".join(
         (
             b"From: " + sender,
-            b"Date: " + trace.written_date(now),
-            b"Subject: archive capsule " + identity,
-            b"Message-Id: <capsule." + identity + b"@" + sealed.host + b">",
+            b"Date: " + trace.format_rfc5322(now),
+            b"Subject: archive capsule " + archive_id,
+            b"Message-Id: <capsule." + archive_id + b"@" + sealed_envelope.host + b">",
             b"Auto-Submitted: auto-generated",
             b"MIME-Version: 1.0",
             b"Content-Type: application/octet-stream",
             b"Content-Transfer-Encoding: 8bit",
             b"",
             fields,
-            SEAL + b"k=" + keys.current.key_id.encode() + b"; h=" + proof,
+            SEAL_FIELD + b"k=" + keys.current.key_id.encode() + b"; h=" + seal,
             b"",
             b"",
         )
     )
 
 
-def unsent(fields: bytes) -> Opened:
+def from_fields(fields: bytes) -> Capsule:
     """Return the contents of a capsule that was never queued, from envelope fields.
 
     The capsule id is that of the queued capsule, so that archiving both makes one
     record.
     """
-    key = digest.hex_of(MAGIC + fields)
-    return Opened(envelope.parse(fields), fields, key, 0)
+    capsule_id = digest.sha256_hex(MAGIC + fields)
+    return Capsule(envelope.parse(fields), fields, capsule_id, 0)
 
 
-def start(head: bytes) -> int:
+def fields_offset(head: bytes) -> int:
     """Return the offset of the sealed fields, -1 if the message is no capsule."""
-    found = header.body_start(head)
-    return found if found >= 0 and head.startswith(MAGIC, found) else -1
+    offset = header.body_start(head)
+    return offset if offset >= 0 and head.startswith(MAGIC, offset) else -1
 
 
-def opened(head: bytes, keys: Keyring) -> Opened:
+def unseal(head: bytes, keys: Keyring) -> Capsule:
     """Check the seal of a capsule and return its contents.
 
     head is the first bytes of the message, up to the original at least. Raises
     CapsuleBroken for anything but a whole capsule, and SealInvalid when no key of this
     site made the seal.
     """
-    begin = start(head)
-    if begin < 0:
+    offset = fields_offset(head)
+    if offset < 0:
         raise CapsuleBroken(
             "message is not a capsule: only the stamp filter sends mail to the archive"
             " transport; check transport_maps and FILTER actions"
         )
-    seal = head.find(b"\r\n" + SEAL, begin)
-    end = head.find(b"\r\n\r\n", seal)
-    if seal < 0 or end < 0 or end - seal > SEAL_LIMIT:
+    seal_offset = head.find(b"\r\n" + SEAL_FIELD, offset)
+    seal_end = head.find(b"\r\n\r\n", seal_offset)
+    if seal_offset < 0 or seal_end < 0 or seal_end - seal_offset > SEAL_LIMIT:
         raise CapsuleBroken("capsule without a seal: its envelope fields are cut off")
-    fields = head[begin:seal]
-    _check(fields, head[seal + len(SEAL) + 2 : end], keys)
-    key = digest.hex_of(fields)
-    groups = fields[len(MAGIC) :]
-    return Opened(envelope.parse(groups), groups, key, end + 4)
+    sealed_fields = head[offset:seal_offset]
+    _check_seal(sealed_fields, head[seal_offset + len(SEAL_FIELD) + 2 : seal_end], keys)
+    capsule_id = digest.sha256_hex(sealed_fields)
+    envelope_fields = sealed_fields[len(MAGIC) :]
+    return Capsule(
+        envelope.parse(envelope_fields), envelope_fields, capsule_id, seal_end + 4
+    )
 
 
-def _check(fields: bytes, seal: bytes, keys: Keyring) -> None:
+def _check_seal(fields: bytes, seal: bytes, keys: Keyring) -> None:
     pairs = (part.strip().partition(b"=") for part in seal.split(b";"))
-    said = {name: value for name, _, value in pairs}
-    key = keys.named(said.get(b"k", b"").decode("latin-1"))
+    parameters = {name: value for name, _, value in pairs}
+    key = keys.find(parameters.get(b"k", b"").decode("latin-1"))
     if key is None:
-        raise SealWrong(
+        raise SealInvalid(
             "capsule sealed with a key that this site does not have; restore the key in"
             " archive_key_file"
         )
-    proof = hexlify(key.mac(PURPOSE, fields))
-    if not digest.equal(proof, said.get(b"h", b"")):
-        raise SealWrong("capsule with a wrong seal: forged, or altered in the queue")
+    expected = hexlify(key.mac(SEAL_PURPOSE, fields))
+    if not digest.equal(expected, parameters.get(b"h", b"")):
+        raise SealInvalid("capsule with a wrong seal: forged, or altered in the queue")

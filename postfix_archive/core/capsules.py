@@ -14,9 +14,9 @@ from collections.abc import Collection
 from postfix_archive.core import delivery
 from postfix_archive.core.errors import ALARM
 
-NAMED = re.compile(r"message-id=<capsule\.(\d{8}-[0-9a-f]{40})@")
-ASIDE = f"({ALARM} IN THE FALLBACK DIRECTORY"
-ARCHIVE = "archive"
+CAPSULE_MESSAGE_ID = re.compile(r"message-id=<capsule\.(\d{8}-[0-9a-f]{40})@")
+IN_FALLBACK = f"({ALARM} IN THE FALLBACK DIRECTORY"
+ARCHIVE_TRANSPORT = "archive"
 DELETED = "deleted by postsuper -d"
 EXPIRED = "expired in the queue"
 RESCUED = "moved to the fallback directory"
@@ -30,21 +30,21 @@ class Capsules:
     filled only without a store, since a store's journal is the better evidence.
     """
 
-    def __init__(self, *, stores: bool) -> None:
+    def __init__(self, *, has_store: bool) -> None:
         self.ends: dict[str, tuple[str, str]] = {}
         self.mailed: set[str] = set()
-        self._stores = stores
-        self._open: dict[str, str] = {}  # queue id: archive id
+        self._has_store = has_store
+        self._archive_ids: dict[str, str] = {}  # queue id: archive id
         self._queue_ids: dict[str, str] = {}  # archive id: queue id
 
     @property
-    def names(self) -> Collection[str]:
+    def queue_ids(self) -> Collection[str]:
         """The queue ids of all that are in the queue."""
-        return self._open
+        return self._archive_ids
 
     def has(self, queue_id: str) -> bool:
         """Return whether a queue file is a capsule or other mail of our own."""
-        return queue_id in self._open
+        return queue_id in self._archive_ids
 
     def queue_id(self, archive_id: str) -> str:
         """Return the queue id of a capsule in the queue, "" if there is none."""
@@ -54,61 +54,61 @@ class Capsules:
         """Return whether no capsule with this id waits or was lost."""
         return archive_id not in self._queue_ids and archive_id not in self.ends
 
-    def begin(self, queue_id: str) -> None:
+    def add(self, queue_id: str) -> None:
         """Add a queue file that is not mail from outside."""
-        self._open[queue_id] = ""
+        self._archive_ids[queue_id] = ""
 
-    def identify(self, queue_id: str, text: str) -> bool:
+    def read_message_id(self, queue_id: str, text: str) -> bool:
         """Read the log text with a Message-ID; return whether the file is ours."""
-        if queue_id not in self._open:
+        if queue_id not in self._archive_ids:
             return False
-        found = NAMED.match(text)
-        if found is not None:
-            self._open[queue_id] = found.group(1)
-            self._queue_ids[found.group(1)] = queue_id
+        match = CAPSULE_MESSAGE_ID.match(text)
+        if match is not None:
+            self._archive_ids[queue_id] = match.group(1)
+            self._queue_ids[match.group(1)] = queue_id
         return True
 
-    def rename(self, old: str, new: str) -> bool:
+    def rename(self, old_id: str, new_id: str) -> bool:
         """Change a queue id after postsuper -r; return whether the old one is known."""
-        if old not in self._open:
+        if old_id not in self._archive_ids:
             return False
-        archive_id = self._open[new] = self._open.pop(old)
+        archive_id = self._archive_ids[new_id] = self._archive_ids.pop(old_id)
         if archive_id:
-            self._queue_ids[archive_id] = new
+            self._queue_ids[archive_id] = new_id
         return True
 
-    def removed(self, queue_id: str) -> None:
+    def remove(self, queue_id: str) -> None:
         """Drop a queue file that was removed, as after the last delivery."""
-        archive_id = self._open.pop(queue_id, "")
+        archive_id = self._archive_ids.pop(queue_id, "")
         if self._queue_ids.get(archive_id) == queue_id:
             del self._queue_ids[archive_id]
 
-    def deleted(self, queue_id: str) -> None:
+    def note_deleted(self, queue_id: str) -> None:
         """Note that postsuper -d deleted it."""
-        self._ended(queue_id, DELETED)
-        self.removed(queue_id)
+        self._set_end(queue_id, DELETED)
+        self.remove(queue_id)
 
-    def expired(self, queue_id: str) -> None:
+    def note_expired(self, queue_id: str) -> None:
         """Note that it expired in the queue."""
-        self._ended(queue_id, EXPIRED)
+        self._set_end(queue_id, EXPIRED)
 
-    def attempted(self, queue_id: str, text: str) -> None:
+    def read_attempt(self, queue_id: str, text: str) -> None:
         """Read the log text of a delivery attempt."""
-        if not self._open.get(queue_id):
+        if not self._archive_ids.get(queue_id):
             return
-        attempt = delivery.read(text)
+        attempt = delivery.parse(text)
         if attempt is None or attempt.status != "sent":
             return
-        if ASIDE in attempt.reply:
-            self._ended(queue_id, RESCUED)
-        elif attempt.relay == ARCHIVE:
-            self.ends.pop(self._open[queue_id], None)
-            if not self._stores:
-                self.mailed.add(self._open[queue_id])
-        elif not attempt.relay.startswith(ARCHIVE):
-            self._ended(queue_id, f"sent to {attempt.relay}")
+        if IN_FALLBACK in attempt.reply:
+            self._set_end(queue_id, RESCUED)
+        elif attempt.relay == ARCHIVE_TRANSPORT:
+            self.ends.pop(self._archive_ids[queue_id], None)
+            if not self._has_store:
+                self.mailed.add(self._archive_ids[queue_id])
+        elif not attempt.relay.startswith(ARCHIVE_TRANSPORT):
+            self._set_end(queue_id, f"sent to {attempt.relay}")
 
-    def _ended(self, queue_id: str, how: str) -> None:
-        archive_id = self._open.get(queue_id)
+    def _set_end(self, queue_id: str, reason: str) -> None:
+        archive_id = self._archive_ids.get(queue_id)
         if archive_id:
-            self.ends[archive_id] = (how, queue_id)
+            self.ends[archive_id] = (reason, queue_id)

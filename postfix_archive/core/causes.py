@@ -23,27 +23,27 @@ MISSING = "missing"
 KINDS = (ARCHIVED, WAITING, RESCUED, NOT_REQUESTED, MISSING)
 
 # Codes for monitoring: they stay the same in every release.
-FILTER = "filter-action"
-REDIRECT = "redirect-action"
-SERVICE = "service-around"
-REINJECTED = "hand-made-reinjection"
-GAP = "gate-open"
+FILTER_ACTION = "filter-action"
+REDIRECT_ACTION = "redirect-action"
+OTHER_CONTENT_FILTER = "service-around"
+MANUAL_REINJECTION = "hand-made-reinjection"
+BYPASS_ON = "gate-open"
 DELETED = "deleted"
 EXPIRED = "expired"
 CAPSULE_GONE = "capsule-gone"
 UNEXPLAINED = "unexplained"
-DISCARDED = "discard-rule"
-UNASKED = "archive-empty"
-NO_TABLE = "no-table-asked"
-KEPT = "kept-by-filter"
+DISCARD_RULE = "discard-rule"
+ARCHIVE_EMPTY = "archive-empty"
+NO_TABLE_MATCH = "no-table-asked"
+KEPT_BY_FILTER = "kept-by-filter"
 
 # Seconds: longer than an smtpd(8) process lives (max_use, max_idle). It serves one
 # service.
-HOUR = 3600.0
-BY_TABLE = re.compile(r"(?:filter|redirect): (header|body) ")
-TARGET = re.compile(r".*triggers (?:FILTER|REDIRECT) ([^;]+)", re.DOTALL)
+MAX_PROCESS_LIFE = 3600.0
+HEADER_OR_BODY_CHECK = re.compile(r"(?:filter|redirect): (header|body) ")
+ACTION_TARGET = re.compile(r".*triggers (?:FILTER|REDIRECT) ([^;]+)", re.DOTALL)
 PROBABLY = "probably "
-CLIENTS = ("smtpd", "pickup", "qmqpd")
+RECEIVING_PROGRAMS = ("smtpd", "pickup", "qmqpd")
 
 
 @dataclass(frozen=True)
@@ -51,147 +51,175 @@ class Verdict:
     """Whether a message is archived, and why not."""
 
     kind: str  # one of KINDS
-    way: str  # for monitoring: one of the codes above, or ""
+    code: str  # for monitoring: one of the codes above, or ""
     cause: str  # for people
 
 
 @dataclass(frozen=True)
-class Gap:
+class BypassPeriod:
     """A period in which mail was not archived; times in seconds since 1970."""
 
-    opened: float
-    closed: float
-    why: str
+    start: float
+    end: float
+    description: str
 
 
-class Judge:
+class Classifier:
     """Finds out why messages are not archived, on one host."""
 
     def __init__(
         self,
-        found: Configuration,
-        gaps: tuple[Gap, ...],
-        led: Mapping[tuple[str, str, str], float],
+        config: Configuration,
+        bypass_periods: tuple[BypassPeriod, ...],
+        archiving_processes: Mapping[tuple[str, str, str], float],
     ) -> None:
         """Initialise.
 
         archiving_processes maps service, daemon and pid of each process whose mail went
         to a stamp filter to the time of the last such mail.
         """
-        self._found = found
-        self._gaps = gaps
-        self._led = led
+        self._config = config
+        self._bypass_periods = bypass_periods
+        self._archiving_processes = archiving_processes
         self._services = [
             each
-            for each in found.services
-            if each.program in CLIENTS and not ways.is_ours(each)
+            for each in config.services
+            if each.program in RECEIVING_PROGRAMS and not ways.is_ours(each)
         ]
 
-    def unarchived(self, message: Message) -> Verdict:
+    def classify_unarchived(self, message: Message) -> Verdict:
         """Return why a message was never captured."""
-        if message.discarded:
-            return Verdict(NOT_REQUESTED, DISCARDED, _rule(message.discarded))
-        if message.of_port:
-            return _reinjected(message)
-        if message.stamped:
+        if message.discard_text:
+            return Verdict(
+                NOT_REQUESTED, DISCARD_RULE, _discard_rule(message.discard_text)
+            )
+        if message.is_reinjected:
+            return _manual_reinjection(message)
+        if message.is_stamped:
             cause = "archive is empty and no ARCHIVE table action matched"
-            return Verdict(NOT_REQUESTED, NO_TABLE, cause)
-        if _is_of(message, message.action):
-            return _acted_on(message)
-        if message.ended and not message.went:
-            return _ended(message)
+            return Verdict(NOT_REQUESTED, NO_TABLE_MATCH, cause)
+        if _is_action_for_sender(message, message.action_text):
+            return _action(message)
+        if message.end and not message.relay:
+            return _deleted_or_expired(message)
         return self._by_service(message)
 
-    def is_led(self, message: Message) -> bool:
+    def has_stamp_filter(self, message: Message) -> bool:
         """Return whether its service has a stamp filter, in the current master.cf."""
-        return any(self._leads(each) for each in self._named(message))
+        return any(
+            self._leads_to_stamp_filter(each)
+            for each in self._possible_services(message)
+        )
 
     def _by_service(self, message: Message) -> Verdict:
-        led = self._is_archiving_process(message)
-        named = self._named(message)
-        around = [each for each in named if not self._leads(each)]
-        asked = [each for each in around if self._found.value("archive", each)]
-        gap = self._gap(message)
-        if gap is not None and (asked or not around):
-            return Verdict(MISSING, GAP, f"bypass {gap.why}")
-        if led or not around:
-            return _unexplained(message, led=led, known=bool(named))
-        if message.filtered and self._is_behind():
-            cause = f"kept by {message.went}, a filter before the stamp filter"
-            return Verdict(NOT_REQUESTED, KEPT, cause)
-        probably = PROBABLY if len(asked or around) < len(named) else ""
-        if asked:
-            return self._around(message, asked, probably)
-        return self._unasked(around, probably)
+        is_archiving_process = self._is_archiving_process(message)
+        services = self._possible_services(message)
+        without_stamp_filter = [
+            each for each in services if not self._leads_to_stamp_filter(each)
+        ]
+        with_archive = [
+            each for each in without_stamp_filter if self._config.value("archive", each)
+        ]
+        bypass_period = self._bypass_period(message)
+        if bypass_period is not None and (with_archive or not without_stamp_filter):
+            return Verdict(MISSING, BYPASS_ON, f"bypass {bypass_period.description}")
+        if is_archiving_process or not without_stamp_filter:
+            return _unexplained(
+                message,
+                is_archiving_process=is_archiving_process,
+                is_service_known=bool(services),
+            )
+        if message.is_content_filtered and self._is_behind_content_filter():
+            cause = f"kept by {message.relay}, a filter before the stamp filter"
+            return Verdict(NOT_REQUESTED, KEPT_BY_FILTER, cause)
+        probably = (
+            PROBABLY
+            if len(with_archive or without_stamp_filter) < len(services)
+            else ""
+        )
+        if with_archive:
+            return self._other_content_filter(message, with_archive, probably)
+        return self._archive_empty(without_stamp_filter, probably)
 
     def _is_archiving_process(self, message: Message) -> bool:
         """Return whether its smtpd(8) process sent other mail to a stamp filter."""
         process = (message.service, message.daemon, message.pid)
-        last_time = self._led.get(process, -HOUR)
-        return abs(last_time - message.time) < HOUR
+        last_time = self._archiving_processes.get(process, -MAX_PROCESS_LIFE)
+        return abs(last_time - message.time) < MAX_PROCESS_LIFE
 
-    def _is_behind(self) -> bool:
+    def _is_behind_content_filter(self) -> bool:
         """Return whether the stamp filter is behind another content filter."""
         return any(
-            self._leads(each) and each.name.startswith(ways.LOOPBACK)
+            self._leads_to_stamp_filter(each)
+            and each.name.startswith(ways.LOOPBACK_PREFIXES)
             for each in self._services
         )
 
-    def _gap(self, message: Message) -> Gap | None:
-        for each in self._gaps:
-            if each.opened <= message.sent_on <= each.closed and not message.tried:
-                return each
+    def _bypass_period(self, message: Message) -> BypassPeriod | None:
+        for period in self._bypass_periods:
+            if (
+                period.start <= message.queued_time <= period.end
+                and not message.has_failed_capture
+            ):
+                return period
         return None
 
-    def _around(self, message: Message, asked: list[Service], probably: str) -> Verdict:
-        leads = [self._found.value("content_filter", each) or "empty" for each in asked]
-        places = " or ".join(
-            f"{each.key} (content_filter is {to})" for each, to in zip(asked, leads)
+    def _other_content_filter(
+        self, message: Message, services: list[Service], probably: str
+    ) -> Verdict:
+        filters = [
+            self._config.value("content_filter", each) or "empty" for each in services
+        ]
+        description = " or ".join(
+            f"{each.key} (content_filter is {to})"
+            for each, to in zip(services, filters)
         )
-        cause = f"{probably}accepted by {places}; {_went(message)}"
-        return Verdict(MISSING, SERVICE, cause)
+        cause = f"{probably}accepted by {description}; {_delivery(message)}"
+        return Verdict(MISSING, OTHER_CONTENT_FILTER, cause)
 
-    def _unasked(self, around: list[Service], probably: str) -> Verdict:
-        if not any("archive" in each.options for each in around):
+    def _archive_empty(self, services: list[Service], probably: str) -> Verdict:
+        if not any("archive" in each.options for each in services):
             return Verdict(
-                NOT_REQUESTED, UNASKED, f"{probably}main.cf: archive is empty"
+                NOT_REQUESTED, ARCHIVE_EMPTY, f"{probably}main.cf: archive is empty"
             )
-        places = ", ".join(f"{each.key} -o archive=" for each in around)
-        return Verdict(NOT_REQUESTED, UNASKED, f"{probably}{places}")
+        description = ", ".join(f"{each.key} -o archive=" for each in services)
+        return Verdict(NOT_REQUESTED, ARCHIVE_EMPTY, f"{probably}{description}")
 
-    def _named(self, message: Message) -> list[Service]:
+    def _possible_services(self, message: Message) -> list[Service]:
         """Return the services that may have accepted it, by daemon and syslog_name."""
         return [
             each
             for each in self._services
             if each.program == message.daemon
-            and self._found.value("syslog_name", each) == message.service
+            and self._config.value("syslog_name", each) == message.service
         ]
 
-    def _leads(self, service: Service) -> bool:
-        return self._found.value("content_filter", service).startswith(gates.STAMP)
+    def _leads_to_stamp_filter(self, service: Service) -> bool:
+        return self._config.value("content_filter", service).startswith(
+            gates.STAMP_TRANSPORT
+        )
 
 
-def capsule_gone(archive_id: str, end: tuple[str, str] | None) -> Verdict:
+def capsule_gone(archive_id: str, capsule_end: tuple[str, str] | None) -> Verdict:
     """Return why a captured message is not in the archive.
 
     capsule_end is the reason and the queue id of its capsule, as in Capsules.ends.
     """
-    if end is None:
+    if capsule_end is None:
         reason = "neither journal, queue nor fallback directory has it"
     else:
-        reason = f"its capsule {end[1]} was {end[0]}"
+        reason = f"its capsule {capsule_end[1]} was {capsule_end[0]}"
     cause = f"captured as {archive_id}, but {reason}"
     return Verdict(MISSING, CAPSULE_GONE, cause)
 
 
-def said_too_long(message: Message) -> Verdict:
+def log_truncated(message: Message) -> Verdict:
     """Return the verdict for a message whose archive id the log does not hold."""
     cause = "the stamp filter's log line is truncated, and no journal has queue id"
     return Verdict(MISSING, UNEXPLAINED, f"{cause} {message.queue_id}")
 
 
-def _rule(text: str) -> str:
+def _discard_rule(text: str) -> str:
     """Return which rule discarded a message, without any text of the sender's."""
     word, _, rest = text.partition(": ")
     place = rest.partition(" ")[0]
@@ -202,56 +230,60 @@ def _rule(text: str) -> str:
     return f"DISCARD by an access table or policy server ({place})"
 
 
-def _is_of(message: Message, action: str) -> bool:
+def _is_action_for_sender(message: Message, action: str) -> bool:
     """Return whether the action that smtpd(8) logged was for this message's sender."""
     if not action:
         return False
     return "; from=<" not in action or f"; from=<{message.sender}> " in action
 
 
-def _acted_on(message: Message) -> Verdict:
+def _action(message: Message) -> Verdict:
     """Return which action it was; the log text also holds the sender's own words."""
-    text = message.action
+    text = message.action_text
     word, _, rest = text.partition(": ")
-    way = FILTER if word == "filter" else REDIRECT
-    table = BY_TABLE.match(text)
-    if table is not None:
+    code = FILTER_ACTION if word == "filter" else REDIRECT_ACTION
+    match = HEADER_OR_BODY_CHECK.match(text)
+    if match is not None:
         target = text.rpartition(": ")[2]
-        place = f"{table.group(1)}_checks"
+        place = f"{match.group(1)}_checks"
     else:
-        found = TARGET.fullmatch(text.partition(f"; from=<{message.sender}> ")[0])
-        target = found.group(1) if found else "?"
+        target_match = ACTION_TARGET.fullmatch(
+            text.partition(f"; from=<{message.sender}> ")[0]
+        )
+        target = target_match.group(1) if target_match else "?"
         place = "an access table or policy server"
-    return Verdict(MISSING, way, f"{word.upper()} {target} by {place}")
+    return Verdict(MISSING, code, f"{word.upper()} {target} by {place}")
 
 
-def _reinjected(message: Message) -> Verdict:
+def _manual_reinjection(message: Message) -> Verdict:
     name = message.service.rpartition("/")[2]
     cause = f"sent to the reinjection service {name}, not by the stamp filter"
-    if message.origin:
-        killed = f"{message.origin}, whose stamp filter process was killed"
-        cause += f"; or a duplicate of {killed}"
-    return Verdict(MISSING, REINJECTED, cause)
+    if message.orig_queue_id:
+        original = f"{message.orig_queue_id}, whose stamp filter process was killed"
+        cause += f"; or a duplicate of {original}"
+    return Verdict(MISSING, MANUAL_REINJECTION, cause)
 
 
-def _ended(message: Message) -> Verdict:
-    if message.ended == accepted.DELETED:
+def _deleted_or_expired(message: Message) -> Verdict:
+    if message.end == accepted.DELETED:
         cause = "deleted by postsuper -d before it was archived"
         return Verdict(MISSING, DELETED, cause)
     return Verdict(MISSING, EXPIRED, "expired in the queue before it was archived")
 
 
-def _unexplained(message: Message, *, led: bool, known: bool) -> Verdict:
+def _unexplained(
+    message: Message, *, is_archiving_process: bool, is_service_known: bool
+) -> Verdict:
     service = f"{message.service}/{message.daemon}"
-    if led:
-        why = f"{service}[{message.pid}] sent other mail to the stamp filter"
-    elif known:
-        why = f"the content_filter of {service} is the stamp filter now"
+    if is_archiving_process:
+        reason = f"{service}[{message.pid}] sent other mail to the stamp filter"
+    elif is_service_known:
+        reason = f"the content_filter of {service} is the stamp filter now"
     else:
-        why = f"master.cf has no service {service} now"
-    cause = f"{_went(message)}; {why}; was main.cf or master.cf changed?"
+        reason = f"master.cf has no service {service} now"
+    cause = f"{_delivery(message)}; {reason}; was main.cf or master.cf changed?"
     return Verdict(MISSING, UNEXPLAINED, cause)
 
 
-def _went(message: Message) -> str:
-    return f"sent to {message.went}" if message.went else "no delivery logged"
+def _delivery(message: Message) -> str:
+    return f"sent to {message.relay}" if message.relay else "no delivery logged"

@@ -9,72 +9,72 @@ from collections.abc import Callable, Iterator
 
 from postfix_archive.core import gates, rescuing
 from postfix_archive.core.finding import ADVICE, CRITICAL, WARNING, Finding
-from postfix_archive.core.observed import Observed
+from postfix_archive.core.observed import Host
 
 HOUR = 3600
 DAY = 24 * HOUR
 
 
-def copies_wait(host: Observed) -> Iterator[Finding]:
+def check_queued_copies(host: Host) -> Iterator[Finding]:
     """Report archive copies that wait long in Postfix's queue."""
-    waiting = [each for each in host.waiting if rescuing.is_capsule(each)]
-    oldest = max(waiting, key=lambda each: each.age, default=None)
+    capsules = [each for each in host.queued_messages if rescuing.is_capsule(each)]
+    oldest = max(capsules, key=lambda each: each.age, default=None)
     limit = host.number("bounce_queue_lifetime") or 5 * DAY
     if oldest is not None and oldest.age > min(HOUR, limit // 2):
         yield Finding(
             "oldest-copy",
             CRITICAL if oldest.age > limit // 2 else WARNING,
             f"queue id {oldest.queue_id}",
-            f"{len(waiting)} archive copies are queued, the oldest for"
+            f"{len(capsules)} archive copies are queued, the oldest for"
             f" {oldest.age // 60} minutes; Postfix deletes them after"
-            f" {limit // HOUR} hours: {oldest.reason[:200]}",
-            "remove the cause, then " + host.command("postqueue", "-f"),
+            f" {limit // HOUR} hours: {oldest.delay_reason[:200]}",
+            "remove the cause, then " + host.postfix_command("postqueue", "-f"),
         )
 
 
-def mail_waits(host: Observed) -> Iterator[Finding]:
+def check_queued_originals(host: Host) -> Iterator[Finding]:
     """Report mail that waits long for the stamp filter."""
-    stuck = [
+    overdue = [
         each
-        for each in host.waiting
-        if rescuing.is_at_filter(each) and each.age > rescuing.NOTICED
+        for each in host.queued_messages
+        if rescuing.is_waiting_for_filter(each) and each.age > rescuing.ALARM_AGE
     ]
-    if stuck:
-        oldest = max(stuck, key=lambda each: each.age)
+    if overdue:
+        oldest = max(overdue, key=lambda each: each.age)
         yield Finding(
             "filter-waits",
             CRITICAL,
             f"queue id {oldest.queue_id}",
-            f"{len(stuck)} messages wait for the stamp filter, the oldest for"
-            f" {oldest.age // 60} minutes: {oldest.reason[:200]}",
+            f"{len(overdue)} messages wait for the stamp filter, the oldest for"
+            f" {oldest.age // 60} minutes: {oldest.delay_reason[:200]}",
             "remove the cause, then "
-            + host.command("postqueue", "-f")
+            + host.postfix_command("postqueue", "-f")
             + "; if that takes long: postfix-archive bypass on --reason TEXT",
         )
 
 
-def copies_refused(host: Observed) -> Iterator[Finding]:
+def check_refused_copies(host: Host) -> Iterator[Finding]:
     """Report an archive address that defers or refuses mailed copies."""
-    archives = set(gates.archives(host.found))
-    for message in host.waiting:
+    archives = set(gates.configured_archives(host.config))
+    for message in host.queued_messages:
         refused = [
             (address, reason)
-            for address, reason in zip(message.recipients, message.reasons)
+            for address, reason in zip(message.recipients, message.delay_reasons)
             if address.lower() in archives and reason
         ]
-        if refused and not message.content_filter.startswith(gates.STAMP):
+        if refused and not message.content_filter.startswith(gates.STAMP_TRANSPORT):
             address, reason = refused[0]
             yield Finding(
                 "copies-refused",
                 WARNING,
                 address,
                 f"mailed copies are not delivered: {reason[:200]}",
-                "remove the cause, then " + host.command("postqueue", "-f"),
+                "remove the cause, then " + host.postfix_command("postqueue", "-f"),
             )
             return
 
 
-def lifetime(host: Observed) -> Iterator[Finding]:
+def check_queue_lifetimes(host: Host) -> Iterator[Finding]:
     """Report queue lifetimes under a day."""
     for name in ("bounce_queue_lifetime", "maximal_queue_lifetime"):
         limit = host.number(name)
@@ -85,28 +85,28 @@ def lifetime(host: Observed) -> Iterator[Finding]:
                 f"main.cf: {name}",
                 f"mail that waits for the archive is deleted or bounced after {limit}"
                 " seconds, before an admin can act",
-                host.setting(name, "5d"),
+                host.parameter_command(name, "5d"),
             )
 
 
-def short_ids(host: Observed) -> Iterator[Finding]:
+def check_queue_ids(host: Host) -> Iterator[Finding]:
     """Advise long queue ids."""
-    if host.found.value("enable_long_queue_ids") != "yes":
+    if host.config.value("enable_long_queue_ids") != "yes":
         yield Finding(
             "short-ids",
             ADVICE,
             "main.cf: enable_long_queue_ids",
             "short queue ids are reused within days: log lines of different messages"
             " cannot be distinguished later",
-            host.setting("enable_long_queue_ids", "yes"),
+            host.parameter_command("enable_long_queue_ids", "yes"),
             is_safe=True,
         )
 
 
-CHECKS: tuple[Callable[[Observed], Iterator[Finding]], ...] = (
-    mail_waits,
-    copies_wait,
-    copies_refused,
-    lifetime,
-    short_ids,
+CHECKS: tuple[Callable[[Host], Iterator[Finding]], ...] = (
+    check_queued_originals,
+    check_queued_copies,
+    check_refused_copies,
+    check_queue_lifetimes,
+    check_queue_ids,
 )

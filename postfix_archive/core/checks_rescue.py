@@ -9,21 +9,21 @@ import shlex
 from collections.abc import Callable, Iterator
 
 from postfix_archive.core.finding import ADVICE, CRITICAL, WARNING, Finding
-from postfix_archive.core.observed import Observed
+from postfix_archive.core.observed import Host
 
 HOUR = 3600
 DAY = 24 * HOUR
 
 
-def fallback(host: Observed) -> Iterator[Finding]:
+def check_fallback_directory(host: Host) -> Iterator[Finding]:
     """Report a fallback directory that is missing, not private or on the wrong disk."""
     if host.settings is None:
         return
     path = host.settings.archive_fallback_directory
     file = host.files[path]
-    user = host.user()
+    user = host.archive_user()
     quoted = shlex.quote(path)
-    if not file.is_folder:
+    if not file.is_directory:
         harm = "no such directory: copies that the store refuses wait in the queue"
         cure = f"install -d -m 700 -o {user} {quoted}"
         yield Finding("fallback-missing", CRITICAL, path, harm, cure)
@@ -35,7 +35,7 @@ def fallback(host: Observed) -> Iterator[Finding]:
         harm = f"users other than {user} can read the copies in it"
         cure = f"chmod 700 {quoted}"
         yield Finding("fallback-mode", CRITICAL, path, harm, cure, is_safe=True)
-    elif host.settings.stores:
+    elif host.settings.has_store:
         store = host.files.get(host.settings.archive_store_directory)
         if store is not None and store.device and store.device == file.device:
             yield Finding(
@@ -49,38 +49,38 @@ def fallback(host: Observed) -> Iterator[Finding]:
             )
 
 
-def copies_in_fallback(host: Observed) -> Iterator[Finding]:
+def check_fallback_copies(host: Host) -> Iterator[Finding]:
     """Report copies in the fallback directory."""
-    if host.fallback and host.settings is not None:
+    if host.fallback_count and host.settings is not None:
         yield Finding(
             "fallback-waits",
             CRITICAL if host.fallback_age > DAY else WARNING,
             host.settings.archive_fallback_directory,
-            f"{host.fallback} copies wait for the store, the oldest for"
-            f" {host.fallback_age // 60} minutes: {host.fallback_why[:200]}",
+            f"{host.fallback_count} copies wait for the store, the oldest for"
+            f" {host.fallback_age // 60} minutes: {host.fallback_reason[:200]}",
             "remove the cause, then postfix-archive return",
         )
 
 
-def held(host: Observed) -> Iterator[Finding]:
+def check_held_mail(host: Host) -> Iterator[Finding]:
     """Report mail that a rescue put on hold because the stamp filter does not work."""
-    if host.held:
+    if host.held_count:
         yield Finding(
             "mail-held",
             CRITICAL,
-            f"{host.found.directory}/archive.held",
-            f"{host.held} messages are on hold: the stamp filter fails and they were"
-            " about to expire",
+            f"{host.config.directory}/archive.held",
+            f"{host.held_count} messages are on hold: the stamp filter fails and they"
+            " were about to expire",
             "remove the cause (postfix-archive status), then postfix-archive rescue",
         )
 
 
-def rescues(host: Observed) -> Iterator[Finding]:
+def check_rescue_runs(host: Host) -> Iterator[Finding]:
     """Report that postfix-archive rescue does not run regularly."""
     if host.settings is None or not host.is_running:
         return
-    if host.rescued_age is None or host.rescued_age > HOUR:
-        since = "for over an hour" if host.rescued_age else "yet"
+    if host.last_rescue_age is None or host.last_rescue_age > HOUR:
+        since = "for over an hour" if host.last_rescue_age else "yet"
         yield Finding(
             "rescue-late",
             WARNING,
@@ -90,9 +90,9 @@ def rescues(host: Observed) -> Iterator[Finding]:
         )
 
 
-CHECKS: tuple[Callable[[Observed], Iterator[Finding]], ...] = (
-    fallback,
-    copies_in_fallback,
-    held,
-    rescues,
+CHECKS: tuple[Callable[[Host], Iterator[Finding]], ...] = (
+    check_fallback_directory,
+    check_fallback_copies,
+    check_held_mail,
+    check_rescue_runs,
 )

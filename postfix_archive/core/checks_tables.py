@@ -20,7 +20,7 @@ from postfix_archive.core import (
 )
 from postfix_archive.core.finding import CRITICAL, WARNING, Finding
 from postfix_archive.core.lookups import Lookup
-from postfix_archive.core.observed import Observed
+from postfix_archive.core.observed import Host
 
 HARMS = {
     "FILTER": (
@@ -43,25 +43,27 @@ HARMS = {
 }
 
 
-def actions(host: Observed) -> Iterator[Finding]:
+def check_actions(host: Host) -> Iterator[Finding]:
     """Report the actions FILTER, REDIRECT and ARCHIVE."""
     seen = set()
-    for each in lookups.named(host.found):
-        if not each.has_actions or each.table in seen:
+    for lookup in lookups.in_configuration(host.config):
+        if not lookup.has_actions or lookup.table in seen:
             continue
-        seen.add(each.table)
-        for number, action, target in _actions(each, host.tables.get(each.table, "")):
-            if action == "FILTER" and target.startswith(gates.STAMP):
+        seen.add(lookup.table)
+        for number, action, target in _find_actions(
+            lookup, host.table_texts.get(lookup.table, "")
+        ):
+            if action == "FILTER" and target.startswith(gates.STAMP_TRANSPORT):
                 continue
             check, harm, cure = HARMS[action]
-            place = f"{each.table}, line {number} ({each.place})"
+            place = f"{lookup.table}, line {number} ({lookup.location})"
             yield Finding(check, CRITICAL, place, harm, cure)
 
 
-def compiled(host: Observed) -> Iterator[Finding]:
+def check_compiled_tables(host: Host) -> Iterator[Finding]:
     """Report tables that differ from their sources, and sources with a mistake."""
-    errors = [f"archive.cf: {host.tables_trouble}"] if host.tables_trouble else []
-    for place in [*errors, *host.stale]:
+    errors = [f"archive.cf: {host.tables_error}"] if host.tables_error else []
+    for place in [*errors, *host.stale_tables]:
         yield Finding(
             "tables-stale",
             WARNING,
@@ -71,17 +73,17 @@ def compiled(host: Observed) -> Iterator[Finding]:
         )
 
 
-def requests_mapped(host: Observed) -> Iterator[Finding]:
+def check_request_mappings(host: Host) -> Iterator[Finding]:
     """Report maps that rewrite the request recipients of tables."""
-    for parameter in questions.REWRITING:
-        for each in lookups.in_parameter(host.found, parameter):
-            for key in (questions.REQUEST, f"@{questions.REQUEST_DOMAIN}"):
-                result = host.answers.get((each.table, key))
+    for parameter in questions.REWRITING_MAPS:
+        for lookup in lookups.in_parameter(host.config, parameter):
+            for key in (questions.REQUEST_RECIPIENT, f"@{questions.REQUEST_DOMAIN}"):
+                result = host.lookup_results.get((lookup.table, key))
                 if result:
                     yield Finding(
                         "request-mapped",
                         CRITICAL,
-                        f"{each.place}: {each.table}",
+                        f"{lookup.location}: {lookup.table}",
                         f"it maps {questions.REQUEST_DOMAIN} to {result}: requests of"
                         " tables and capsules become mail to that address",
                         f"exclude {questions.REQUEST_DOMAIN} from that table's pattern",
@@ -89,59 +91,65 @@ def requests_mapped(host: Observed) -> Iterator[Finding]:
                     break
 
 
-def requests_routed(host: Observed) -> Iterator[Finding]:
+def check_request_route(host: Host) -> Iterator[Finding]:
     """Report transport_maps that do not route request recipients to the stamp filter.
 
     A request that a FILTER action diverted comes back by that route.
     """
-    for each in lookups.in_parameter(host.found, questions.ROUTING):
-        for key in (questions.REQUEST, questions.REQUEST_DOMAIN):
-            result = host.answers.get((each.table, key))
-            if result == _route(host):
+    for lookup in lookups.in_parameter(host.config, questions.TRANSPORT_MAPS):
+        for key in (questions.REQUEST_RECIPIENT, questions.REQUEST_DOMAIN):
+            result = host.lookup_results.get((lookup.table, key))
+            if result == _request_route(host):
                 return
             if result:
-                yield _unrouted(host, f"{each.table} routes it to {result}")
+                yield _route_finding(host, f"{lookup.table} routes it to {result}")
                 return
-    yield _unrouted(host, "no table has it")
+    yield _route_finding(host, "no table has it")
 
 
-def _route(host: Observed) -> str:
+def _request_route(host: Host) -> str:
     """Return the transport:nexthop for requests of tables, by the installed mode."""
-    prefix = gates.leading(1, ways.mode(host.found))
+    prefix = gates.destination_prefix(1, ways.installed_mode(host.config))
     return f"{prefix}{request.ON_REQUEST}"
 
 
-def _unrouted(host: Observed, why: str) -> Finding:
-    own = host.found.raw(questions.ROUTING)
-    route = f"inline:{{{questions.REQUEST_DOMAIN}={_route(host)}}}"
+def _route_finding(host: Host, reason: str) -> Finding:
+    current = host.config.raw(questions.TRANSPORT_MAPS)
+    route = f"inline:{{{questions.REQUEST_DOMAIN}={_request_route(host)}}}"
     return Finding(
         "request-route",
         CRITICAL,
-        f"main.cf: {questions.ROUTING}",
-        f"{questions.REQUEST_DOMAIN} is not routed to the stamp filter ({why}):"
+        f"main.cf: {questions.TRANSPORT_MAPS}",
+        f"{questions.REQUEST_DOMAIN} is not routed to the stamp filter ({reason}):"
         " requests that a FILTER action diverted, and requeued capsules, bounce",
-        host.setting(questions.ROUTING, ", ".join(filter(None, [route, own]))),
+        host.parameter_command(
+            questions.TRANSPORT_MAPS, ", ".join(filter(None, [route, current]))
+        ),
         is_safe=True,
     )
 
 
-def _actions(lookup: Lookup, text: str) -> Iterator[tuple[int, str, str]]:
+def _find_actions(lookup: Lookup, text: str) -> Iterator[tuple[int, str, str]]:
     """Yield line number, action and its argument for the actions in HARMS."""
-    kind, _, name = lookup.table.partition(":")
-    if kind == "static":
+    table_type, _, name = lookup.table.partition(":")
+    if table_type == "static":
         text = f"* {name.strip('{}')}"
-    elif kind == "inline":
-        entries = (each.strip("{} ") for each in configuration.words(name.strip("{}")))
+    elif table_type == "inline":
+        entries = (
+            each.strip("{} ") for each in configuration.split_list(name.strip("{}"))
+        )
         text = "".join(f"{each.replace('=', ' ', 1)}\n" for each in entries)
     for line in tables.logical_lines(text.encode("utf-8", "surrogateescape")):
-        words = tables.action(line.text, kind).decode("utf-8", "replace").split()
+        words = (
+            tables.right_side(line.text, table_type).decode("utf-8", "replace").split()
+        )
         if words and words[0].upper() in HARMS:
             yield line.number, words[0].upper(), " ".join(words[1:])
 
 
-CHECKS: tuple[Callable[[Observed], Iterator[Finding]], ...] = (
-    actions,
-    compiled,
-    requests_mapped,
-    requests_routed,
+CHECKS: tuple[Callable[[Host], Iterator[Finding]], ...] = (
+    check_actions,
+    check_compiled_tables,
+    check_request_mappings,
+    check_request_route,
 )

@@ -9,40 +9,48 @@ from collections.abc import Callable, Iterator
 
 from postfix_archive.core import configuration, doors, gates, request, ways
 from postfix_archive.core.configuration import Service
-from postfix_archive.core.errors import RequestUnusable
+from postfix_archive.core.errors import RequestInvalid
 from postfix_archive.core.finding import CRITICAL, WARNING, Finding
-from postfix_archive.core.observed import Observed
+from postfix_archive.core.observed import Host
 
 INSTALL = "make install"
-REFUSED = "archive-request.invalid=reject"
+REQUEST_DOMAIN_REJECT = "archive-request.invalid=reject"
 
 
-def asked_for(host: Observed) -> Iterator[Finding]:
+def check_requests(host: Host) -> Iterator[Finding]:
     """Report a host that archives nothing, and archive parameters with a mistake."""
-    if not any(_filter(host, each).startswith(gates.STAMP) for each in host.clients()):
-        if not host.found.value(gates.BYPASS):
+    if not any(
+        _content_filter(host, each).startswith(gates.STAMP_TRANSPORT)
+        for each in host.receiving_services()
+    ):
+        if not host.config.value(gates.BYPASS_PARAMETER):
             harm = "no service has the stamp filter as content_filter: no archiving"
             yield Finding("not-asked", CRITICAL, "main.cf: archive", harm, INSTALL)
-    for service in (None, *host.clients()):
+    for service in (None, *host.receiving_services()):
         if service is None or "archive" in service.options:
-            yield from _unusable(host, service)
+            yield from _archive_findings(host, service)
 
 
-def around(host: Observed) -> Iterator[Finding]:
+def check_unfiltered_services(host: Host) -> Iterator[Finding]:
     """Report services with archive= whose mail does not pass the stamp filter."""
-    if host.found.value(gates.BYPASS):
+    if host.config.value(gates.BYPASS_PARAMETER):
         return
-    return_ports = [each for each in host.clients() if _takes_back(host, each)]
+    reinjection_services = [
+        each
+        for each in host.receiving_services()
+        if _is_reinjection_service(host, each)
+    ]
     archives_later = any(
-        _filter(host, each).startswith(gates.STAMP) for each in return_ports
+        _content_filter(host, each).startswith(gates.STAMP_TRANSPORT)
+        for each in reinjection_services
     )
-    for service in host.clients():
-        content_filter = _filter(host, service)
-        if content_filter.startswith(gates.STAMP):
+    for service in host.receiving_services():
+        content_filter = _content_filter(host, service)
+        if content_filter.startswith(gates.STAMP_TRANSPORT):
             continue
-        if not host.found.value("archive", service):
+        if not host.config.value("archive", service):
             continue
-        if service in return_ports or _is_kept_free(host, service):
+        if service in reinjection_services or _is_sendmail_reinjection(host, service):
             continue
         if archives_later and content_filter:
             continue
@@ -52,16 +60,17 @@ def around(host: Observed) -> Iterator[Finding]:
             f"master.cf: {service.key}",
             f"its content_filter is {content_filter or 'empty'}: its mail is not"
             " archived",
-            f"{INSTALL}; if that is intended: " + host.option(service, "archive", ""),
+            f"{INSTALL}; if that is intended: "
+            + host.option_command(service, "archive", ""),
         )
 
 
-def proxied(host: Observed) -> Iterator[Finding]:
+def check_proxy_filters(host: Host) -> Iterator[Finding]:
     """Report before-queue filters whose second smtpd does not archive."""
-    for service in host.clients():
-        proxy = host.found.value("smtpd_proxy_filter", service)
+    for service in host.receiving_services():
+        proxy = host.config.value("smtpd_proxy_filter", service)
         port = proxy.rpartition(":")[2]
-        if not proxy or _leads_back(host, port):
+        if not proxy or _is_filtered_port(host, port):
             continue
         yield Finding(
             "proxy-around",
@@ -73,11 +82,11 @@ def proxied(host: Observed) -> Iterator[Finding]:
         )
 
 
-def nexthop(host: Observed) -> Iterator[Finding]:
+def check_nexthop(host: Host) -> Iterator[Finding]:
     """Report a content_filter of ours without a nexthop."""
-    for service in host.clients():
-        name, _, rest = _filter(host, service).partition(":")
-        if name.startswith(gates.STAMP) and not rest:
+    for service in host.receiving_services():
+        name, _, destination = _content_filter(host, service).partition(":")
+        if name.startswith(gates.STAMP_TRANSPORT) and not destination:
             yield Finding(
                 "nexthop",
                 CRITICAL,
@@ -88,52 +97,64 @@ def nexthop(host: Observed) -> Iterator[Finding]:
             )
 
 
-def mappings(host: Observed) -> Iterator[Finding]:
+def check_address_mappings(host: Host) -> Iterator[Finding]:
     """Report address mappings that are made twice or not at all."""
-    for service in host.clients():
-        content_filter = _filter(host, service)
-        back = _back(host, content_filter.partition(":")[0])
-        if not content_filter.startswith(gates.STAMP) or back is None:
+    for service in host.receiving_services():
+        content_filter = _content_filter(host, service)
+        reinjection_service = _reinjection_service(
+            host, content_filter.partition(":")[0]
+        )
+        if (
+            not content_filter.startswith(gates.STAMP_TRANSPORT)
+            or reinjection_service is None
+        ):
             continue
-        first = not _unmapped(host, service)
-        last = not _unmapped(host, back)
+        is_mapped_first = not _has_no_mappings(host, service)
+        is_mapped_last = not _has_no_mappings(host, reinjection_service)
         place = _place(service, "receive_override_options")
-        if first and last:
+        if is_mapped_first and is_mapped_last:
             yield Finding(
                 "mapped-twice",
                 CRITICAL,
                 place,
                 "aliases, always_bcc and bcc maps apply before the stamp filter and"
-                f" again at {back.name}: recipients get mail twice",
-                _unmapping(host, service),
+                f" again at {reinjection_service.name}: recipients get mail twice",
+                _no_mappings_command(host, service),
             )
-        elif not first and not last and not host.found.value("content_filter", back):
+        elif (
+            not is_mapped_first
+            and not is_mapped_last
+            and not host.config.value("content_filter", reinjection_service)
+        ):
             yield Finding(
                 "never-mapped",
                 CRITICAL,
-                f"master.cf: {back.key} -o receive_override_options",
+                f"master.cf: {reinjection_service.key} -o receive_override_options",
                 "addresses are mapped neither before the stamp filter nor at"
                 " reinjection: aliases do not work and mail for them bounces",
-                host.command("postconf", "-X", "archive_handback_options"),
+                host.postfix_command("postconf", "-X", "archive_handback_options"),
             )
 
 
-def next_filters(host: Observed) -> Iterator[Finding]:
+def check_next_filters(host: Host) -> Iterator[Finding]:
     """Report a next content filter that is the stamp filter or does not exist."""
-    for each in host.found.services:
-        if not ways.is_ours(each) or each.name.rpartition(":")[0] not in _LOOPBACKS:
+    for service in host.config.services:
+        if (
+            not ways.is_ours(service)
+            or service.name.rpartition(":")[0] not in _LOOPBACK_HOSTS
+        ):
             continue
-        content_filter = host.found.value("content_filter", each)
+        content_filter = host.config.value("content_filter", service)
         name = content_filter.partition(":")[0]
         if not content_filter or name == "archive":
             continue
-        place = f"master.cf: {each.key}, content_filter {content_filter}"
-        if name.startswith(gates.STAMP):
+        place = f"master.cf: {service.key}, content_filter {content_filter}"
+        if name.startswith(gates.STAMP_TRANSPORT):
             harm = (
                 "content_filter of the reinjection port points to archive-stamp: mail"
                 " loop"
             )
-        elif host.found.service(f"{name}/unix") is None:
+        elif host.config.service(f"{name}/unix") is None:
             harm = f"master.cf has no {name}: reinjected mail is deferred, then bounces"
         else:
             continue
@@ -141,21 +162,21 @@ def next_filters(host: Observed) -> Iterator[Finding]:
         yield Finding("next-filter", CRITICAL, place, harm, cure)
 
 
-def client_checks(host: Observed) -> Iterator[Finding]:
+def check_client_restrictions(host: Host) -> Iterator[Finding]:
     """Report services whose clients may send to archive-request.invalid."""
     name = "smtpd_recipient_restrictions"
-    for service in host.clients():
-        if service.program != "smtpd" or _takes_back(host, service):
+    for service in host.receiving_services():
+        if service.program != "smtpd" or _is_reinjection_service(host, service):
             continue
-        restrictions = host.found.value(name, service)
-        if REFUSED in restrictions.partition("permit")[0]:
+        restrictions = host.config.value(name, service)
+        if REQUEST_DOMAIN_REJECT in restrictions.partition("permit")[0]:
             continue
-        guarded = ways.guarded(host.found.raw(name, service))
+        new_value = ways.guard_restrictions(host.config.raw(name, service))
         is_option = name in service.options
         if is_option:
-            cure = host.option(service, name, guarded)
+            cure = host.option_command(service, name, new_value)
         else:
-            cure = host.setting(name, guarded)
+            cure = host.parameter_command(name, new_value)
         yield Finding(
             "client-check",
             WARNING,
@@ -163,17 +184,17 @@ def client_checks(host: Observed) -> Iterator[Finding]:
             "clients may send to archive-request.invalid: forged requests are dropped,"
             " but each logs an alarm",
             cure,
-            is_safe=REFUSED not in restrictions,
+            is_safe=REQUEST_DOMAIN_REJECT not in restrictions,
         )
 
 
-def _unusable(host: Observed, service: Service | None) -> Iterator[Finding]:
+def _archive_findings(host: Host, service: Service | None) -> Iterator[Finding]:
     """Report an archive parameter that is not a list of addresses."""
-    raw = host.found.raw("archive", service)
-    value = host.found.value("archive", service)
+    raw = host.config.raw("archive", service)
+    value = host.config.value("archive", service)
     try:
         request.from_nexthop(value) if value else None
-    except RequestUnusable:
+    except RequestInvalid:
         yield Finding(
             "archive-value",
             CRITICAL,
@@ -184,8 +205,8 @@ def _unusable(host: Observed, service: Service | None) -> Iterator[Finding]:
         )
 
 
-def _filter(host: Observed, service: Service) -> str:
-    return host.found.value("content_filter", service)
+def _content_filter(host: Host, service: Service) -> str:
+    return host.config.value("content_filter", service)
 
 
 def _place(service: Service | None, name: str) -> str:
@@ -194,71 +215,83 @@ def _place(service: Service | None, name: str) -> str:
     return f"master.cf: {service.key} -o {name}"
 
 
-def _takes_back(host: Observed, service: Service) -> bool:
+def _is_reinjection_service(host: Host, service: Service) -> bool:
     """Tell whether a content filter reinjects mail at this service."""
-    is_local = service.kind == "inet" and service.name.startswith(ways.LOOPBACK)
+    is_local = service.kind == "inet" and service.name.startswith(
+        ways.LOOPBACK_PREFIXES
+    )
     if not is_local or "content_filter" not in service.options:
         return False
-    content_filter = _filter(host, service)
-    if content_filter and not content_filter.startswith(gates.STAMP):
+    content_filter = _content_filter(host, service)
+    if content_filter and not content_filter.startswith(gates.STAMP_TRANSPORT):
         return False
-    return _is_filtered(host)
+    return _has_other_filter(host)
 
 
-def _is_filtered(host: Observed) -> bool:
+def _has_other_filter(host: Host) -> bool:
     """Tell whether mail passes another content filter, before or after the archive."""
-    stamps = {gates.STAMP, *(each.name for each in host.captures())}
-    behind = filter(None, (_back(host, each) for each in stamps))
-    filters = [_filter(host, each) for each in (*host.clients(), *behind)]
-    return any(each and not each.startswith(gates.STAMP) for each in filters)
+    transport_names = {
+        gates.STAMP_TRANSPORT,
+        *(each.name for each in host.stamp_transports()),
+    }
+    reinjection_services = filter(
+        None, (_reinjection_service(host, each) for each in transport_names)
+    )
+    filters = [
+        _content_filter(host, each)
+        for each in (*host.receiving_services(), *reinjection_services)
+    ]
+    return any(each and not each.startswith(gates.STAMP_TRANSPORT) for each in filters)
 
 
-def _is_kept_free(host: Observed, service: Service) -> bool:
+def _is_sendmail_reinjection(host: Host, service: Service) -> bool:
     """Tell whether this is a pickup(8) where a filter reinjects with sendmail(1)."""
-    has_no_filter = "content_filter" in service.options and not _filter(host, service)
+    has_no_filter = "content_filter" in service.options and not _content_filter(
+        host, service
+    )
     return service.program == "pickup" and has_no_filter
 
 
-def _leads_back(host: Observed, port: str) -> bool:
+def _is_filtered_port(host: Host, port: str) -> bool:
     """Tell whether a service on this port has the stamp filter as content_filter."""
     return any(
         each.name.rpartition(":")[2] == port
-        and _filter(host, each).startswith(gates.STAMP)
-        for each in host.clients()
+        and _content_filter(host, each).startswith(gates.STAMP_TRANSPORT)
+        for each in host.receiving_services()
     )
 
 
-def _back(host: Observed, stamp: str) -> Service | None:
+def _reinjection_service(host: Host, transport_name: str) -> Service | None:
     """Return the service to which a stamp filter reinjects."""
-    address = doors.way_back(host.found, gates.number_in(stamp))
+    address = doors.reinject_address(host.config, gates.route_number(transport_name))
     if not address and host.settings is not None:
         address = "%s:%d" % host.settings.archive_handback_address
-    return host.found.service(f"{address}/inet")
+    return host.config.service(f"{address}/inet")
 
 
-def _unmapped(host: Observed, service: Service) -> bool:
+def _has_no_mappings(host: Host, service: Service) -> bool:
     """Tell whether a service has no_address_mappings."""
-    options = host.found.value("receive_override_options", service)
-    return gates.NO_MAPPINGS in configuration.words(options)
+    options = host.config.value("receive_override_options", service)
+    return gates.NO_ADDRESS_MAPPINGS in configuration.split_list(options)
 
 
-def _unmapping(host: Observed, service: Service) -> str:
+def _no_mappings_command(host: Host, service: Service) -> str:
     """Return the command that sets no_address_mappings for a service."""
     name = "receive_override_options"
-    value = gates.unmapped(host.found.raw(name, service), False)
+    value = gates.override_options_expression(host.config.raw(name, service), False)
     if name in service.options:
-        return host.option(service, name, value)
-    return host.setting(name, value)
+        return host.option_command(service, name, value)
+    return host.parameter_command(name, value)
 
 
-_LOOPBACKS = ("127.0.0.1", "[::1]", "localhost")
+_LOOPBACK_HOSTS = ("127.0.0.1", "[::1]", "localhost")
 
-CHECKS: tuple[Callable[[Observed], Iterator[Finding]], ...] = (
-    asked_for,
-    around,
-    proxied,
-    nexthop,
-    mappings,
-    next_filters,
-    client_checks,
+CHECKS: tuple[Callable[[Host], Iterator[Finding]], ...] = (
+    check_requests,
+    check_unfiltered_services,
+    check_proxy_filters,
+    check_nexthop,
+    check_address_mappings,
+    check_next_filters,
+    check_client_restrictions,
 )

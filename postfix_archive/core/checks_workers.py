@@ -11,75 +11,75 @@ from collections.abc import Callable, Iterator
 from postfix_archive.core import checks_lmtp, checks_ports, doors, gates, workers
 from postfix_archive.core.configuration import Service
 from postfix_archive.core.finding import CRITICAL, WARNING, Finding
-from postfix_archive.core.observed import Observed
+from postfix_archive.core.observed import Host
 
 INSTALL = "make install"
-OTHERWISE = "or make uninstall, then make install MODE=pipe"
+PIPE_MODE_CURE = "or make uninstall, then make install MODE=pipe"
 
 
-def sockets(host: Observed) -> Iterator[Finding]:
+def check_sockets(host: Host) -> Iterator[Finding]:
     """Report sockets in a content_filter that have no service in master.cf."""
-    for each in host.clients():
-        content_filter = host.found.value("content_filter", each)
+    for service in host.receiving_services():
+        content_filter = host.config.value("content_filter", service)
         socket = content_filter.partition(":unix:private/")[2]
-        if socket and host.found.service(f"{socket}/unix") is None:
-            harm, cure = _unserved(socket)
-            place = f"{_place(each)}: {socket}"
+        if socket and host.config.service(f"{socket}/unix") is None:
+            harm, cure = _missing_service(socket)
+            place = f"{_place(service)}: {socket}"
             yield Finding("lmtp-worker", CRITICAL, place, harm, cure)
 
 
-def names(host: Observed) -> Iterator[Finding]:
+def check_socket_names(host: Host) -> Iterator[Finding]:
     """Report services whose socket path is too long for the kernel."""
-    for each in host.found.services:
-        directory = "public" if each.fields[:1] == ("n",) else "private"
-        path = f"{directory}/{each.name}"
-        if each.kind != "inet" and _is_long(path):
+    for service in host.config.services:
+        directory = "public" if service.fields[:1] == ("n",) else "private"
+        path = f"{directory}/{service.name}"
+        if service.kind != "inet" and _is_too_long(path):
             yield Finding(
                 "socket-name",
                 CRITICAL,
-                f"master.cf: {each.key}",
-                f"{_too_long(each.name)}: at its next start or reload master(8) exits"
-                " and all mail stops; postfix check does not report it",
-                host.command("postconf", "-M", "-X", each.key),
+                f"master.cf: {service.key}",
+                f"{_length_harm(service.name)}: at its next start or reload master(8)"
+                " exits and all mail stops; postfix check does not report it",
+                host.postfix_command("postconf", "-M", "-X", service.key),
             )
 
 
-def time_limits(host: Observed) -> Iterator[Finding]:
+def check_time_limits(host: Host) -> Iterator[Finding]:
     """Report a time limit of spawn(8) below a worker's own lifetime."""
     if host.settings is None:
         return
-    least = workers.LIFE + host.settings.archive_time_limit
-    for each in filter(doors.is_worker, host.found.services):
-        name = f"{each.name}_time_limit"
-        default = host.number("command_time_limit", each)
-        limit = host.number(name, each) or default or 0
-        if limit <= least:
+    lifetime = workers.WORKER_LIFETIME + host.settings.archive_time_limit
+    for worker in filter(doors.is_worker_service, host.config.services):
+        parameter = f"{worker.name}_time_limit"
+        default = host.number("command_time_limit", worker)
+        limit = host.number(parameter, worker) or default or 0
+        if limit <= lifetime:
             yield Finding(
                 "time-limit",
                 WARNING,
-                f"master.cf: {each.key} -o command_time_limit",
+                f"master.cf: {worker.key} -o command_time_limit",
                 f"spawn(8) kills a worker {limit} s after its start, possibly during a"
-                f" message; a worker exits within {least} s by itself",
-                host.option(each, "command_time_limit", "10000s"),
-                is_safe=name not in host.found.main,
+                f" message; a worker exits within {lifetime} s by itself",
+                host.option_command(worker, "command_time_limit", "10000s"),
+                is_safe=parameter not in host.config.main,
             )
 
 
-def arguments(host: Observed) -> Iterator[Finding]:
+def check_arguments(host: Host) -> Iterator[Finding]:
     """Report workers whose arguments do not match their socket and route."""
-    for each in filter(doors.is_worker, host.found.services):
-        if harm := _misled(each):
-            place = f"master.cf: {each.key}"
+    for worker in filter(doors.is_worker_service, host.config.services):
+        if harm := _argument_harm(worker):
+            place = f"master.cf: {worker.key}"
             yield Finding("arguments", CRITICAL, place, harm, INSTALL)
 
 
-def processes(host: Observed) -> Iterator[Finding]:
+def check_process_limits(host: Host) -> Iterator[Finding]:
     """Report workers whose process limit is below that of their lmtp(8) client."""
-    for client in checks_lmtp.clients(host):
-        client_limit = _processes(host, client)
-        prefix = gates.socket(gates.number_in(client.name))
-        for worker in filter(doors.is_worker, host.found.services):
-            limit = _processes(host, worker)
+    for client in checks_lmtp.lmtp_services(host):
+        client_limit = _process_limit(host, client)
+        prefix = gates.socket_prefix(gates.route_number(client.name))
+        for worker in filter(doors.is_worker_service, host.config.services):
+            limit = _process_limit(host, worker)
             is_less = limit and (limit < client_limit or not client_limit)
             if worker.name.startswith(prefix) and is_less:
                 field = f"{worker.key}/process_limit={2 * client_limit}"
@@ -90,23 +90,25 @@ def processes(host: Observed) -> Iterator[Finding]:
                     f"{limit} workers for {client_limit or 'any number of'} clients:"
                     " under load a message waits at the socket for a free worker and is"
                     " deferred after lmtp_lhlo_timeout",
-                    host.command("postconf", "-F", "-e", field),
+                    host.postfix_command("postconf", "-F", "-e", field),
                     is_safe=True,
                 )
 
 
-def _misled(worker: Service) -> str:
+def _argument_harm(worker: Service) -> str:
     """Return what a worker's wrong arguments cause, "" if they are right."""
     archive, nexthop = worker.name.partition(".")[2], worker.argument("nexthop")
-    if not gates.is_socket(worker.name):
+    if not gates.is_worker_socket(worker.name):
         return ""
     if nexthop != archive:
         return (
             f"--nexthop is {nexthop or 'missing'}: mail is archived to another address,"
             " or deferred"
         )
-    is_first_route = worker.name.startswith(gates.socket(1))
-    addresses = [worker.argument(f"{role}-address") for role in checks_ports.BACK]
+    is_first_route = worker.name.startswith(gates.socket_prefix(1))
+    addresses = [
+        worker.argument(f"{role}-address") for role in checks_ports.REINJECT_ROLES
+    ]
     if not is_first_route and not all(addresses):
         return (
             "--handback-address or --refused-address is missing: mail is reinjected"
@@ -115,17 +117,17 @@ def _misled(worker: Service) -> str:
     return ""
 
 
-def _unserved(socket: str) -> tuple[str, str]:
+def _missing_service(socket: str) -> tuple[str, str]:
     """Return harm and cure for a socket without a service."""
-    if _is_long(f"private/{socket}"):
+    if _is_too_long(f"private/{socket}"):
         return (
-            f"{_too_long(socket)}: mail is deferred, then bounces",
-            f"set a shorter address there; {OTHERWISE}",
+            f"{_length_harm(socket)}: mail is deferred, then bounces",
+            f"set a shorter address there; {PIPE_MODE_CURE}",
         )
-    if gates.is_socket(socket) and not workers.NAME.fullmatch(socket):
+    if gates.is_worker_socket(socket) and not workers.SERVICE_NAME.fullmatch(socket):
         return (
             f"{socket} cannot be a service name: mail is deferred, then bounces",
-            f"set another address there; {OTHERWISE}",
+            f"set another address there; {PIPE_MODE_CURE}",
         )
     return (
         f"master.cf has no service {socket}: mail is deferred, then bounces",
@@ -141,11 +143,11 @@ def _place(service: Service) -> str:
     return f"main.cf: content_filter (for {service.key})"
 
 
-def _is_long(path: str) -> bool:
-    return len(path.encode()) > workers.PATH_LIMIT
+def _is_too_long(path: str) -> bool:
+    return len(path.encode()) > workers.SOCKET_PATH_LIMIT
 
 
-def _processes(host: Observed, service: Service) -> int:
+def _process_limit(host: Host, service: Service) -> int:
     """Return the process limit of a service (master(5), maxproc); 0 for unlimited."""
     maxproc = service.fields[4] if len(service.fields) > 4 else "-"
     if maxproc.isdigit():
@@ -153,18 +155,18 @@ def _processes(host: Observed, service: Service) -> int:
     return host.number("default_process_limit") or 0
 
 
-def _too_long(socket: str) -> str:
-    limit = workers.PATH_LIMIT - len("private/")
+def _length_harm(socket: str) -> str:
+    limit = workers.SOCKET_PATH_LIMIT - len("private/")
     return (
         f"{socket} has {len(socket.encode())} characters, a socket's name at most"
         f" {limit}"
     )
 
 
-CHECKS: tuple[Callable[[Observed], Iterator[Finding]], ...] = (
-    sockets,
-    names,
-    time_limits,
-    arguments,
-    processes,
+CHECKS: tuple[Callable[[Host], Iterator[Finding]], ...] = (
+    check_sockets,
+    check_socket_names,
+    check_time_limits,
+    check_arguments,
+    check_process_limits,
 )

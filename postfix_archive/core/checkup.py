@@ -23,9 +23,9 @@ from postfix_archive.core import (
     finding,
 )
 from postfix_archive.core.finding import Finding
-from postfix_archive.core.observed import Observed
+from postfix_archive.core.observed import Host
 
-Check = Callable[[Observed], Iterator[Finding]]
+Check = Callable[[Host], Iterator[Finding]]
 CHECKS: tuple[Check, ...] = (
     *checks_way.CHECKS,
     *checks_tables.CHECKS,
@@ -41,19 +41,21 @@ CHECKS: tuple[Check, ...] = (
 )
 
 # Release of Postfix -> what older ones do not support.
-LACKS = (((3, 9), "the filter does not get a client's ENVID (needs Postfix 3.9)"),)
+LIMITATIONS = (
+    ((3, 9), "the filter does not get a client's ENVID (needs Postfix 3.9)"),
+)
 
 
-def examine(host: Observed) -> list[Finding]:
+def run(host: Host) -> list[Finding]:
     """Return all findings, the worst first."""
     findings = [each for check in CHECKS for each in check(host)]
     return sorted(findings, key=lambda each: -each.severity)
 
 
-def report(host: Observed, found: list[Finding]) -> str:
+def format_report(host: Host, findings: list[Finding]) -> str:
     """Return the findings as text; the first line is for a monitoring system."""
-    lines = [_summary(host, found)]
-    for item in found:
+    lines = [_summary(host, findings)]
+    for item in findings:
         lines += [
             f"{item.severity_name} {item.check}: {item.place}",
             f"    {item.harm}",
@@ -62,24 +64,26 @@ def report(host: Observed, found: list[Finding]) -> str:
     return "\n".join(lines)
 
 
-def _summary(host: Observed, found: list[Finding]) -> str:
-    worst = finding.worst(found)
-    if not worst:
+def _summary(host: Host, findings: list[Finding]) -> str:
+    worst_severity = finding.worst_severity(findings)
+    if not worst_severity:
         return (
-            f"OK: postfix-archive in {host.found.directory}, Postfix"
-            f" {host.found.raw('mail_version')}"
-            + "".join(f"; {each}" for each in lacks(host.found.version))
+            f"OK: postfix-archive in {host.config.directory}, Postfix"
+            f" {host.config.raw('mail_version')}"
+            + "".join(f"; {each}" for each in limitations(host.config.version))
         )
     counts = [
-        f"{sum(each.severity == severity for each in found)} {name}"
+        f"{sum(each.severity == severity for each in findings)} {name}"
         for severity, name in (
             (finding.CRITICAL, "critical"),
             (finding.WARNING, "warning"),
         )
     ]
-    return f"{finding.NAMES[worst]}: postfix-archive: {', '.join(counts)}"
+    return (
+        f"{finding.STATUS_NAMES[worst_severity]}: postfix-archive: {', '.join(counts)}"
+    )
 
 
-def lacks(release: tuple[int, int]) -> list[str]:
+def limitations(release: tuple[int, int]) -> list[str]:
     """Return the limitations of a release of Postfix, as text."""
-    return [text for since, text in LACKS if release < since]
+    return [text for since, text in LIMITATIONS if release < since]

@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 DAY = 86400  # seconds
-LONGEST = 1_000_000  # characters; nested $names can grow exponentially
-Known = dict[str, str | None]  # expanded parameters; None: in progress
+MAX_LENGTH = 1_000_000  # characters; nested $names can grow exponentially
+ExpandedParameters = dict[str, str | None]  # expanded parameters; None: in progress
 NUMBER_DIGITS = 18  # of a number or time; Postfix accepts ten
 NAME_CHARS = frozenset(
     "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-"
@@ -37,10 +37,10 @@ class Service:
 
     def argument(self, name: str) -> str:
         """Return the value of ``--name value`` or pipe(8)'s ``name=value``, else ""."""
-        words = iter(self.command.split(" "))
-        for word in words:
+        arguments = iter(self.command.split(" "))
+        for word in arguments:
             if word == f"--{name}":
-                return next(words, "")
+                return next(arguments, "")
             if word.startswith(f"{name}="):
                 return word.partition("=")[2]
         return ""
@@ -57,15 +57,15 @@ class Configuration:
 
     directory: str
     main: Mapping[str, str]  # parameters set in main.cf (postconf -n)
-    known: Mapping[str, str]  # all parameters with defaults, not expanded
+    parameters: Mapping[str, str]  # all parameters with defaults, not expanded
     services: tuple[Service, ...]
 
     @property
     def version(self) -> tuple[int, int]:
         """Postfix's version, such as (3, 7)."""
-        words = self.known.get("mail_version", "").replace("-", ".").split(".")
-        first, second, *_ = [int(e) if _is_number(e) else 0 for e in [*words, "0"]]
-        return first, second
+        parts = self.parameters.get("mail_version", "").replace("-", ".").split(".")
+        major, minor, *_ = [int(e) if _is_number(e) else 0 for e in [*parts, "0"]]
+        return major, minor
 
     def service(self, key: str) -> Service | None:
         """Return the service with this name/type, None if there is none."""
@@ -75,14 +75,14 @@ class Configuration:
         """Return a parameter as written; a -o option of the service has precedence."""
         if service is not None and name in service.options:
             return service.options[name]
-        return self.main.get(name, self.known.get(name, ""))
+        return self.main.get(name, self.parameters.get(name, ""))
 
     def value(self, name: str, service: Service | None = None) -> str:
         """Return a parameter as this service sees it, with every $name expanded."""
-        return self.expanded(self.raw(name, service), service)
+        return self.expand(self.raw(name, service), service)
 
     def seconds(
-        self, name: str, service: Service | None = None, *, plain: int = 1
+        self, name: str, service: Service | None = None, *, default_unit: int = 1
     ) -> int | None:
         """Return a time in seconds, None if the value is not a time or number.
 
@@ -91,9 +91,9 @@ class Configuration:
         text = self.value(name, service)
         unit = {"s": 1, "m": 60, "h": 3600, "d": DAY, "w": 7 * DAY}.get(text[-1:])
         digits = text[:-1] if unit else text
-        return int(digits) * (unit or plain) if _is_number(digits) else None
+        return int(digits) * (unit or default_unit) if _is_number(digits) else None
 
-    def expanded(self, text: str, service: Service | None = None) -> str:
+    def expand(self, text: str, service: Service | None = None) -> str:
         """Expand $name, ${name}, ${name?{a}:{b}} and ${{a} == {b} ? {c} : {d}}.
 
         A value with circular references stays as written; Postfix rejects it.
@@ -103,61 +103,85 @@ class Configuration:
         except RecursionError:
             return " ".join(text.split())
 
-    def _expand(self, text: str, service: Service | None, known: Known) -> str:
-        done = ""
+    def _expand(
+        self,
+        text: str,
+        service: Service | None,
+        expanded_parameters: ExpandedParameters,
+    ) -> str:
+        result = ""
         while "$" in text:
-            before, _, text = text.partition("$")
-            done += before
+            literal, _, text = text.partition("$")
+            result += literal
             if text.startswith("$"):
-                done, text = done + "$", text[1:]
+                result, text = result + "$", text[1:]
                 continue
-            inner, text = _macro(text)
-            done += self._macro_value(inner, service, known)
-        return done + text
+            macro, text = _split_macro(text)
+            result += self._expand_macro(macro, service, expanded_parameters)
+        return result + text
 
-    def _named(self, name: str, service: Service | None, known: Known) -> str:
+    def _expanded_parameter(
+        self,
+        name: str,
+        service: Service | None,
+        expanded_parameters: ExpandedParameters,
+    ) -> str:
         """Return an expanded parameter. Raises RecursionError for a circular one."""
-        if name not in known:
-            known[name] = None  # a reference to it now is circular
-            known[name] = self._expand(self.raw(name, service), service, known)
-        found = known[name]
-        if found is None or len(found) > LONGEST:
+        if name not in expanded_parameters:
+            expanded_parameters[name] = None  # a reference to it now is circular
+            expanded_parameters[name] = self._expand(
+                self.raw(name, service), service, expanded_parameters
+            )
+        expanded_value = expanded_parameters[name]
+        if expanded_value is None or len(expanded_value) > MAX_LENGTH:
             raise RecursionError
-        return found
+        return expanded_value
 
-    def _macro_value(self, inner: str, service: Service | None, known: Known) -> str:
-        if inner.startswith("{"):
-            held, rest = self._compared(inner, service, known)
+    def _expand_macro(
+        self,
+        macro: str,
+        service: Service | None,
+        expanded_parameters: ExpandedParameters,
+    ) -> str:
+        if macro.startswith("{"):
+            is_true, rest = self._compare(macro, service, expanded_parameters)
         else:
-            length = _name_length(inner)
-            name, rest = inner[:length], inner[length:].strip()
-            found = self._named(name, service, known)
+            length = _name_length(macro)
+            name, rest = macro[:length], macro[length:].strip()
+            expanded_value = self._expanded_parameter(
+                name, service, expanded_parameters
+            )
             if not rest:
-                return found
-            held = bool(found)
-        yes, no = _alternatives(rest)
-        return self._expand(yes if held else no, service, known)
+                return expanded_value
+            is_true = bool(expanded_value)
+        if_true, if_false = _split_alternatives(rest)
+        return self._expand(
+            if_true if is_true else if_false, service, expanded_parameters
+        )
 
-    def _compared(
-        self, inner: str, service: Service | None, known: Known
+    def _compare(
+        self,
+        macro: str,
+        service: Service | None,
+        expanded_parameters: ExpandedParameters,
     ) -> tuple[bool, str]:
-        left, rest = _braced(inner)
+        left, rest = _split_braces(macro)
         rest = rest.strip()
-        sign = rest[: len(rest) - len(rest.lstrip("=!<>"))]
-        right, rest = _braced(rest[len(sign) :].strip())
-        one = self._expand(left, service, known).strip()
-        other = self._expand(right, service, known).strip()
-        equal = one == other
-        return (equal if sign == "==" else not equal), rest.strip()
+        operator = rest[: len(rest) - len(rest.lstrip("=!<>"))]
+        right, rest = _split_braces(rest[len(operator) :].strip())
+        left_value = self._expand(left, service, expanded_parameters).strip()
+        right_value = self._expand(right, service, expanded_parameters).strip()
+        is_equal = left_value == right_value
+        return (is_equal if operator == "==" else not is_equal), rest.strip()
 
 
-def services(listing: str) -> tuple[Service, ...]:
+def parse_services(listing: str) -> tuple[Service, ...]:
     """Parse the output of postconf -M, one entry per line."""
-    entries = map(words_of_entry, listing.split("\n"))
-    return tuple(_service(each) for each in entries if len(each) > 1)
+    entries = map(split_entry, listing.split("\n"))
+    return tuple(_parse_service(each) for each in entries if len(each) > 1)
 
 
-def parameters(listing: str) -> dict[str, str]:
+def parse_parameters(listing: str) -> dict[str, str]:
     """Parse the output of postconf or postconf -n."""
     pairs = (line.partition("=") for line in listing.split("\n") if "=" in line)
     return {name.strip(): value.strip() for name, _, value in pairs}
@@ -167,60 +191,60 @@ def _is_number(text: str) -> bool:
     return text.isascii() and text.isdigit() and len(text) <= NUMBER_DIGITS
 
 
-def words(text: str) -> list[str]:
+def split_list(text: str) -> list[str]:
     """Split a list at commas and white space, not inside braces (postconf(5))."""
-    found, word, depth = [], "", 0
+    elements, element, depth = [], "", 0
     for char in text:
         if depth == 0 and char in ", \t\n":
-            found.append(word)
-            word = ""
+            elements.append(element)
+            element = ""
             continue
         depth += {"{": 1, "}": -1}.get(char, 0)
-        word += char
-    return [each for each in [*found, word] if each]
+        element += char
+    return [each for each in [*elements, element] if each]
 
 
-def _service(parts: list[str]) -> Service:
+def _parse_service(parts: list[str]) -> Service:
     name, kind, *rest = parts
     fields, rest = tuple(rest[:5]), rest[5:]
     options: dict[str, str] = {}
     command = rest[:1]
-    left = iter(rest[1:])
-    for word in left:
-        if word == "-o":
-            option, _, value = next(left, "").partition("=")
+    arguments = iter(rest[1:])
+    for argument in arguments:
+        if argument == "-o":
+            option, _, value = next(arguments, "").partition("=")
             options[option.strip()] = value.strip()
         else:
-            command.append(word)
+            command.append(argument)
     return Service(name, kind, fields, " ".join(command), options, " ".join(parts))
 
 
-def words_of_entry(line: str) -> list[str]:
+def split_entry(line: str) -> list[str]:
     """Split an entry of master.cf at white space; ``{ a b }`` is one word (master(5)).
 
     Braces around a single word are removed, as postconf(1) does.
     """
-    found: list[str] = []
+    split_words: list[str] = []
     rest = line.strip()
     while rest:
         if rest.startswith("{"):
-            word, rest = _braced(rest)
-            held = len(word.split()) > 1 and found[-1:] != ["-o"]
-            word = f"{{{word}}}" if held else word.strip()
+            word, rest = _split_braces(rest)
+            needs_braces = len(word.split()) > 1 and split_words[-1:] != ["-o"]
+            word = f"{{{word}}}" if needs_braces else word.strip()
         else:
             word, _, rest = rest.partition(" ")
-        found.append(word)
+        split_words.append(word)
         rest = rest.lstrip()
-    return found
+    return split_words
 
 
-def _macro(text: str) -> tuple[str, str]:
+def _split_macro(text: str) -> tuple[str, str]:
     """Split the text after ``$`` into the macro's content and the rest."""
     if text.startswith("{"):
-        return _braced(text)
+        return _split_braces(text)
     if text.startswith("("):
-        inner, _, rest = text[1:].partition(")")
-        return inner, rest
+        macro, _, rest = text[1:].partition(")")
+        return macro, rest
     length = _name_length(text)
     return text[:length], text[length:]
 
@@ -232,25 +256,29 @@ def _name_length(text: str) -> int:
     return len(text)
 
 
-def _braced(text: str) -> tuple[str, str]:
+def _split_braces(text: str) -> tuple[str, str]:
     """Split text that starts with ``{``: content of the braces, rest."""
     depth = 0
-    for at, char in enumerate(text):
+    for position, char in enumerate(text):
         depth += {"{": 1, "}": -1}.get(char, 0)
         if depth == 0:
-            return text[1:at], text[at + 1 :]
+            return text[1:position], text[position + 1 :]
     return text[1:], ""
 
 
-def _alternatives(rest: str) -> tuple[str, str]:
+def _split_alternatives(rest: str) -> tuple[str, str]:
     """Split ``?yes:no``; either part can be missing."""
     if rest.startswith(":"):
-        return "", _part(rest[1:].strip())[0]
+        return "", _split_alternative(rest[1:].strip())[0]
     if not rest.startswith("?"):
         return "", ""
-    yes, rest = _part(rest[1:].strip())
-    return yes, _part(rest.strip()[1:].strip())[0] if rest.strip()[:1] == ":" else ""
+    if_true, rest = _split_alternative(rest[1:].strip())
+    return if_true, (
+        _split_alternative(rest.strip()[1:].strip())[0]
+        if rest.strip()[:1] == ":"
+        else ""
+    )
 
 
-def _part(text: str) -> tuple[str, str]:
-    return _braced(text) if text.startswith("{") else (text, "")
+def _split_alternative(text: str) -> tuple[str, str]:
+    return _split_braces(text) if text.startswith("{") else (text, "")

@@ -15,21 +15,24 @@ import re
 from typing import NamedTuple
 
 # The second: an LMTP socket's name is the archive addresses, separated by commas.
-RELAY = r"[^\s,\[]*\[private/[^\s\]]+\]|[^\s,]+"
+RELAY_PATTERN = r"[^\s,\[]*\[private/[^\s\]]+\]|[^\s,]+"
 # As quote_822_local() writes addresses (info_log_address_format = external, the default
 # since Postfix 3.5). With internal, quoted addresses are bare and often ambiguous.
-ADDRESS = r'(?:"(?:[^"\\]|\\.)*"(?:@[^\s<>",()\\]*)?|[^\s<>",()\\]*)'
+ADDRESS_PATTERN = r'(?:"(?:[^"\\]|\\.)*"(?:@[^\s<>",()\\]*)?|[^\s<>",()\\]*)'
 ATTEMPT = re.compile(
-    rf"to=<({ADDRESS})>, (?:orig_to=<({ADDRESS})>, )?relay=({RELAY})"
+    rf"to=<({ADDRESS_PATTERN})>, (?:orig_to=<({ADDRESS_PATTERN})>,"
+    rf" )?relay=({RELAY_PATTERN})"
     r", (?:conn_use=\d+, )?delay=[\d.]+, delays=[\d./]+(?:, tls=[^\s,]+)?"
     r", dsn=([245]\.\d{1,3}\.\d{1,3}), status=([A-Za-z]+) \((.*)\)",
     re.DOTALL | re.ASCII,
 )
-BEGINNING = "to=<"
-TWICE = re.compile(r">, relay=\S+, .*, status=[A-Za-z]+ \(", re.DOTALL | re.ASCII)
+ATTEMPT_PREFIX = "to=<"
+SECOND_ATTEMPT = re.compile(
+    r">, relay=\S+, .*, status=[A-Za-z]+ \(", re.DOTALL | re.ASCII
+)
 # Postfix truncates at 2,000 bytes (MSG_SYSLOG_RECLEN): an address of that length can
 # imitate a whole line, including the closing bracket.
-LONGEST = 1950
+MAX_UNTRUNCATED = 1950
 FORWARDED_AS = "forwarded as "  # local(8)
 QUEUED_AS = re.compile(rf"(?:\bqueued as |^{FORWARDED_AS})([0-9A-Za-z]{{6,}})\b")
 
@@ -52,25 +55,25 @@ class Attempt(NamedTuple):
     @property
     def queued_as(self) -> str:
         """The queue id that the next host reports in its reply, or ""."""
-        found = QUEUED_AS.findall(self.reply)
-        return found[-1] if found else ""
+        queue_ids = QUEUED_AS.findall(self.reply)
+        return queue_ids[-1] if queue_ids else ""
 
 
-def read(text: str) -> Attempt | None:
+def parse(text: str) -> Attempt | None:
     """Return the delivery attempt of a log line, None if it is ambiguous.
 
     text follows the queue id and begins with ``to=<``. A line that may be truncated, by
     Postfix or in transit, is ambiguous.
     """
-    found = ATTEMPT.fullmatch(text)
-    if found is None or may_be_cut(text):
+    match = ATTEMPT.fullmatch(text)
+    if match is None or can_be_truncated(text):
         return None
-    recipient, original, relay, dsn, status, reply = found.groups()
-    if TWICE.search(reply):
+    recipient, original, relay, dsn, status, reply = match.groups()
+    if SECOND_ATTEMPT.search(reply):
         return None
     return Attempt(recipient, original or recipient, relay, dsn, status, reply)
 
 
-def may_be_cut(text: str) -> bool:
+def can_be_truncated(text: str) -> bool:
     """Tell whether a line is so long that Postfix may have truncated it."""
-    return len(text.encode("utf-8", "surrogateescape")) > LONGEST
+    return len(text.encode("utf-8", "surrogateescape")) > MAX_UNTRUNCATED

@@ -55,7 +55,7 @@ class Recipient:
         self.orcpt = orcpt
 
     @property
-    def expanded(self) -> bool:
+    def is_mapped(self) -> bool:
         """True if an address mapping of this host changed the address."""
         return bool(self.original) and self.original != self.final
 
@@ -74,9 +74,9 @@ class Client:
     sasl_username: bytes
     sasl_sender: bytes
 
-    def __init__(self, **known: bytes) -> None:
+    def __init__(self, **values: bytes) -> None:
         for name, _ in CLIENT_FIELDS:
-            setattr(self, name, known.get(name, b""))
+            setattr(self, name, values.get(name, b""))
 
 
 class Request:
@@ -90,16 +90,24 @@ class Request:
     valid stamp is recent enough to be trusted.
     """
 
-    __slots__ = ("above", "address", "copy", "source", "spared", "stamp_id", "verdict")
+    __slots__ = (
+        "stamp_offset",
+        "address",
+        "generation",
+        "source",
+        "is_stamp_trusted",
+        "stamp_id",
+        "verdict",
+    )
 
     def __init__(self, address: str, source: str, verdict: str = "absent") -> None:
         self.address = address
         self.source = source
         self.verdict = verdict
         self.stamp_id = ""
-        self.above: int | None = None
-        self.copy = 0
-        self.spared = False
+        self.stamp_offset: int | None = None
+        self.generation = 0
+        self.is_stamp_trusted = False
 
 
 class Envelope:
@@ -115,10 +123,10 @@ class Envelope:
         "archive_id",
         "arrival",
         "client",
-        "digest",
+        "sha256",
         "envid",
         "host",
-        "incomplete",
+        "is_incomplete",
         "queue_id",
         "recipients",
         "requests",
@@ -140,9 +148,9 @@ class Envelope:
         arrival: int | None = None,
         envid: bytes = b"",
         ret: bytes = b"",
-        digest: str = "",
+        sha256: str = "",
         size: int = 0,
-        incomplete: bool = False,
+        is_incomplete: bool = False,
     ) -> None:
         self.archive_id = archive_id
         self.host = host
@@ -154,39 +162,41 @@ class Envelope:
         self.arrival = arrival
         self.envid = envid
         self.ret = ret
-        self.digest = digest
+        self.sha256 = sha256
         self.size = size
-        self.incomplete = incomplete
+        self.is_incomplete = is_incomplete
 
 
 def message_fields(envelope: Envelope) -> bytes:
     """Return the per-message fields (RFC 3464 2.2) with CRLF line ends."""
-    lines = [
+    fields = [
         (b"Reporting-MTA", b"dns; " + envelope.host),
         (b"Original-Envelope-Id", envelope.envid),
         (b"X-Postfix-Queue-ID", envelope.queue_id),
-        (b"X-Postfix-Sender", envelope.sender and address.typed(envelope.sender)),
-        (b"Arrival-Date", date(envelope.arrival)),
+        (b"X-Postfix-Sender", envelope.sender and address.add_type(envelope.sender)),
+        (b"Arrival-Date", format_date(envelope.arrival)),
         (b"Archive-Format", FORMAT),
         (b"Archive-Id", envelope.archive_id.encode()),
     ]
-    lines += [(field, getattr(envelope.client, name)) for name, field in CLIENT_FIELDS]
-    lines += [(b"Archive-Request", _request(each)) for each in envelope.requests]
-    lines += [
-        (b"Archive-Original-SHA256", envelope.digest.encode()),
+    fields += [(field, getattr(envelope.client, name)) for name, field in CLIENT_FIELDS]
+    fields += [
+        (b"Archive-Request", _format_request(each)) for each in envelope.requests
+    ]
+    fields += [
+        (b"Archive-Original-SHA256", envelope.sha256.encode()),
         (b"Archive-Original-Size", b"%d" % envelope.size),
-        (b"Archive-Envelope", b"incomplete" if envelope.incomplete else b""),
+        (b"Archive-Envelope", b"incomplete" if envelope.is_incomplete else b""),
         (b"Archive-DSN-Ret", envelope.ret),
     ]
-    return _written(lines)
+    return _format_fields(fields)
 
 
 def recipient_fields(recipient: Recipient) -> bytes:
     """Return the per-recipient fields (RFC 3464 2.3) with CRLF line ends."""
-    original = recipient.original and address.typed(recipient.original)
-    return _written(
+    original = recipient.original and address.add_type(recipient.original)
+    return _format_fields(
         [
-            (b"Final-Recipient", address.typed(recipient.final)),
+            (b"Final-Recipient", address.add_type(recipient.final)),
             (b"Original-Recipient", original),
             (b"Archive-DSN-Notify", recipient.notify),
             (b"Archive-DSN-Orcpt", recipient.orcpt),
@@ -207,88 +217,93 @@ def parse(text: bytes) -> Envelope:
     Unknown fields are ignored. Raises CapsuleBroken.
     """
     groups = text.split(b"\r\n\r\n")
-    message = _pairs(groups[0])
-    known = dict(reversed(message))
+    pairs = _parse_fields(groups[0])
+    fields = dict(reversed(pairs))
     try:
         return Envelope(
-            archive_id=known[b"archive-id"].decode("ascii"),
-            host=address.untyped(known[b"reporting-mta"]),
-            queue_id=known.get(b"x-postfix-queue-id", b""),
-            sender=address.untyped(known.get(b"x-postfix-sender", b"")),
-            recipients=tuple(_recipients(groups[1:])),
+            archive_id=fields[b"archive-id"].decode("ascii"),
+            host=address.strip_type(fields[b"reporting-mta"]),
+            queue_id=fields.get(b"x-postfix-queue-id", b""),
+            sender=address.strip_type(fields.get(b"x-postfix-sender", b"")),
+            recipients=tuple(_parse_recipients(groups[1:])),
             requests=tuple(
-                _asked(value) for name, value in message if name == b"archive-request"
+                _parse_request(value)
+                for name, value in pairs
+                if name == b"archive-request"
             ),
             client=Client(
-                **{name: known.get(field.lower(), b"") for name, field in CLIENT_FIELDS}
+                **{
+                    name: fields.get(field.lower(), b"")
+                    for name, field in CLIENT_FIELDS
+                }
             ),
-            arrival=trace.read_date(known.get(b"arrival-date", b"")),
-            envid=known.get(b"original-envelope-id", b""),
-            ret=known.get(b"archive-dsn-ret", b""),
-            digest=known[b"archive-original-sha256"].decode("ascii"),
-            size=int(known[b"archive-original-size"]),
-            incomplete=known.get(b"archive-envelope") == b"incomplete",
+            arrival=trace.parse_rfc5322(fields.get(b"arrival-date", b"")),
+            envid=fields.get(b"original-envelope-id", b""),
+            ret=fields.get(b"archive-dsn-ret", b""),
+            sha256=fields[b"archive-original-sha256"].decode("ascii"),
+            size=int(fields[b"archive-original-size"]),
+            is_incomplete=fields.get(b"archive-envelope") == b"incomplete",
         )
-    except (KeyError, ValueError) as problem:
-        raise CapsuleBroken(f"cannot parse the envelope fields: {problem!r}") from None
+    except (KeyError, ValueError) as error:
+        raise CapsuleBroken(f"cannot parse the envelope fields: {error!r}") from None
 
 
-def date(seconds: int | None) -> bytes:
+def format_date(seconds: int | None) -> bytes:
     """Return a Unix time as an RFC 5322 3.3 date in UTC; empty for None."""
     if seconds is None:
         return b""
-    return trace.written_date(seconds)
+    return trace.format_rfc5322(seconds)
 
 
-def _written(lines: Iterable[tuple[bytes, bytes]]) -> bytes:
+def _format_fields(fields: Iterable[tuple[bytes, bytes]]) -> bytes:
     return b"".join(
-        b"%s: %s\r\n" % (name, address.one_line(value))
-        for name, value in lines
+        b"%s: %s\r\n" % (name, address.escape_controls(value))
+        for name, value in fields
         if value
     )
 
 
-def _request(request: Request) -> bytes:
+def _format_request(request: Request) -> bytes:
     value = f"rfc822; {request.address}; source={request.source}"
     value += f"; stamp={request.verdict}"
     if request.stamp_id:
         value += f"; id={request.stamp_id}"
-    if request.above is not None:
-        value += f"; above={request.above}"
-    if request.copy:
-        value += f"; copy={request.copy}"
-    if request.spared:
+    if request.stamp_offset is not None:
+        value += f"; above={request.stamp_offset}"
+    if request.generation:
+        value += f"; copy={request.generation}"
+    if request.is_stamp_trusted:
         value += "; spared=yes"
     return value.encode()
 
 
-def _asked(value: bytes) -> Request:
-    _, address_, *rest = (part.strip() for part in value.decode("ascii").split(";"))
-    known = dict(part.split("=", 1) for part in rest)
-    request = Request(address_, known["source"], known["stamp"])
-    request.stamp_id = known.get("id", "")
-    request.above = int(known["above"]) if "above" in known else None
-    request.copy = int(known.get("copy", "0"))
-    request.spared = known.get("spared") == "yes"
+def _parse_request(value: bytes) -> Request:
+    _, archive, *rest = (part.strip() for part in value.decode("ascii").split(";"))
+    parameters = dict(part.split("=", 1) for part in rest)
+    request = Request(archive, parameters["source"], parameters["stamp"])
+    request.stamp_id = parameters.get("id", "")
+    request.stamp_offset = int(parameters["above"]) if "above" in parameters else None
+    request.generation = int(parameters.get("copy", "0"))
+    request.is_stamp_trusted = parameters.get("spared") == "yes"
     return request
 
 
-def _recipients(groups: list[bytes]) -> Iterable[Recipient]:
+def _parse_recipients(groups: list[bytes]) -> Iterable[Recipient]:
     for group in groups:
-        known = dict(_pairs(group))
-        if b"final-recipient" in known:
+        fields = dict(_parse_fields(group))
+        if b"final-recipient" in fields:
             yield Recipient(
-                address.untyped(known[b"final-recipient"]),
-                address.untyped(known.get(b"original-recipient", b"")),
-                notify=known.get(b"archive-dsn-notify", b""),
-                orcpt=known.get(b"archive-dsn-orcpt", b""),
+                address.strip_type(fields[b"final-recipient"]),
+                address.strip_type(fields.get(b"original-recipient", b"")),
+                notify=fields.get(b"archive-dsn-notify", b""),
+                orcpt=fields.get(b"archive-dsn-orcpt", b""),
             )
 
 
-def _pairs(group: bytes) -> list[tuple[bytes, bytes]]:
-    found = []
+def _parse_fields(group: bytes) -> list[tuple[bytes, bytes]]:
+    pairs = []
     for line in group.split(b"\r\n"):
         name, colon, value = line.partition(b":")
         if colon:
-            found.append((name.lower(), value.strip()))
-    return found
+            pairs.append((name.lower(), value.strip()))
+    return pairs

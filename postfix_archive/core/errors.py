@@ -6,25 +6,25 @@ code is. No exception that can occur while mail is processed may have other valu
 tests/unit/test_errors.py checks that.
 
     ArchiveError
-     +-- SettingWrong, SettingsUnreadable        archive.cf
-     +-- KeyMissing, KeyUnreadable               the key file
-     +-- ArgumentsWrong                          arguments that pipe(8) would not pass
-     +-- RequestUnusable                         not an archive address
-     +-- CapsuleBroken, SealWrong                mail to the archive transport
-     +-- SpoolFailed                             temporary files of large messages
-     +-- HandBackUnreachable, HandBackRefused    Postfix's internal ports
-     +-- StoreFailed, JournalFailed              the store
-     +-- OutcomeAwaited                          archive_wait_for_outcome
-     +-- NotAtOnce                               write-through to the store
-     |    +-- TooLate
-     +-- DeadlineOver                            archive_time_limit
-     +-- RecordNotFound, RecordDamaged           commands that read the store
-     +-- LogUnreadable, FollowerAtWork           Postfix's log
-     +-- PostfixMissing, PostfixCommandFailed    Postfix's commands
-     +-- InstallRefused, InstallFailed           make install
-     +-- BypassRefused                           postfix-archive bypass
-     +-- TableWrong                              ARCHIVE tables
-     +-- NotRoot                                 commands that only root may run
+     +-- SettingInvalid, SettingsUnreadable       archive.cf
+     +-- KeyMissing, KeyUnreadable                the key file
+     +-- ArgumentsInvalid                         arguments that pipe(8) would not pass
+     +-- RequestInvalid                           not an archive address
+     +-- CapsuleBroken, SealInvalid               mail to the archive transport
+     +-- SpoolFailed                              temporary files of large messages
+     +-- PostfixUnreachable, PostfixRefused       Postfix's internal ports
+     +-- StoreFailed, JournalFailed               the store
+     +-- OutcomePending                           archive_wait_for_outcome
+     +-- WriteThroughFailed                       write-through to the store
+     |    +-- WriteThroughTimeout
+     +-- DeadlineExceeded                         archive_time_limit
+     +-- RecordNotFound, RecordDamaged            commands that read the store
+     +-- LogUnreadable, FollowerRunning           Postfix's log
+     +-- PostfixMissing, PostfixCommandFailed     Postfix's commands
+     +-- InstallRefused, InstallFailed            make install
+     +-- BypassRefused                            postfix-archive bypass
+     +-- TableInvalid                             ARCHIVE tables
+     +-- NotRoot                                  commands that only root may run
 """
 
 ALARM = "ALARM:"  # marks log lines that the postmaster must see
@@ -37,7 +37,7 @@ class ArchiveError(Exception):
     exit_code = 75
 
 
-class SettingWrong(ArchiveError):
+class SettingInvalid(ArchiveError):
     """A line of archive.cf is invalid."""
 
     dsn = "4.3.5"
@@ -61,13 +61,13 @@ class KeyUnreadable(ArchiveError):
     dsn = "4.3.5"
 
 
-class ArgumentsWrong(ArchiveError):
+class ArgumentsInvalid(ArchiveError):
     """The arguments are not those of our pipe(8) entry in master.cf."""
 
     dsn = "4.3.5"
 
 
-class RequestUnusable(ArchiveError):
+class RequestInvalid(ArchiveError):
     """A request names something that is not an archive address."""
 
     dsn = "4.3.5"
@@ -79,7 +79,7 @@ class CapsuleBroken(ArchiveError):
     dsn = "4.6.0"
 
 
-class SealWrong(ArchiveError):
+class SealInvalid(ArchiveError):
     """The seal of a capsule was not made with a key of this site."""
 
     dsn = "4.7.0"
@@ -89,13 +89,13 @@ class SpoolFailed(ArchiveError):
     """The message could not be read, or its temporary file not be written."""
 
 
-class HandBackUnreachable(ArchiveError):
+class PostfixUnreachable(ArchiveError):
     """No connection to an internal port of Postfix, or the connection was lost."""
 
     dsn = "4.4.1"
 
 
-class HandBackRefused(ArchiveError):
+class PostfixRefused(ArchiveError):
     """An internal port of Postfix rejected a command."""
 
 
@@ -107,19 +107,19 @@ class JournalFailed(ArchiveError):
     """The journal of an archive could not be written or read."""
 
 
-class OutcomeAwaited(ArchiveError):
+class OutcomePending(ArchiveError):
     """A copy is deferred until the outcome of its message is known."""
 
 
-class NotAtOnce(ArchiveError):
+class WriteThroughFailed(ArchiveError):
     """A copy could not be written through to the store; it is sent as a capsule."""
 
 
-class TooLate(NotAtOnce):
+class WriteThroughTimeout(WriteThroughFailed):
     """The store did not finish within the time for which mail may wait."""
 
 
-class DeadlineOver(ArchiveError):
+class DeadlineExceeded(ArchiveError):
     """Processing took longer than archive_time_limit."""
 
     dsn = "4.4.7"
@@ -131,7 +131,7 @@ class LogUnreadable(ArchiveError):
     exit_code = 1
 
 
-class FollowerAtWork(ArchiveError):
+class FollowerRunning(ArchiveError):
     """Another process already follows the log of this instance."""
 
     exit_code = 1
@@ -149,7 +149,7 @@ class RecordDamaged(ArchiveError):
     exit_code = 1
 
 
-class TableWrong(ArchiveError):
+class TableInvalid(ArchiveError):
     """A table with ARCHIVE actions cannot be compiled or written."""
 
     exit_code = 1

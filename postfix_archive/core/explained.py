@@ -10,21 +10,21 @@ from collections.abc import Mapping
 
 from postfix_archive.core import settings
 
-WIDTH = 78
+LINE_WIDTH = 78
 HEADING = """\
 # Settings of postfix_archive, in the syntax of main.cf. See archive.cf(5) and
 # docs/settings.md. A commented-out line shows the default. Settings that Postfix
 # itself expands (archive, archive_next_filter) are in main.cf.
 """
 # In the order in which an installation assigns ports.
-ADDRESSES = (
+PORT_SETTINGS = (
     "archive_handback_address",
     "archive_capsule_address",
     "archive_copy_address",
     "archive_relay_address",
     "archive_refused_address",
 )
-MEANINGS = {
+DESCRIPTIONS = {
     "archive_capsule_address": "Port for capsules, see master.cf.",
     "archive_copy_address": "Port for mailed archive copies.",
     "archive_delivery": (
@@ -95,47 +95,47 @@ MEANINGS = {
 }
 
 
-def archive_cf(values: Mapping[str, str]) -> str:
+def render(values: Mapping[str, str]) -> str:
     """Return a new archive.cf with these values and all other settings commented."""
     text = HEADING
     for name in ("myhostname", *settings.DEFAULTS):
-        told = textwrap.fill(
-            MEANINGS[name], WIDTH, initial_indent="# ", subsequent_indent="# "
+        comment = textwrap.fill(
+            DESCRIPTIONS[name], LINE_WIDTH, initial_indent="# ", subsequent_indent="# "
         )
         default = settings.DEFAULTS.get(name, "")
         is_set = name in values
         line = f"{name} = {values[name] if is_set else default}".rstrip()
-        text += f"\n{told}\n{'' if is_set else '#'}{line}\n"
+        text += f"\n{comment}\n{'' if is_set else '#'}{line}\n"
     return text
 
 
-def corrected(text: str, values: Mapping[str, str]) -> str:
+def update(text: str, values: Mapping[str, str]) -> str:
     """Return the text of an archive.cf with these values replaced or added."""
     missing = dict(values)
-    done: list[str] = []
-    dropping = False
+    new_lines: list[str] = []
+    is_replaced = False
     for line in text.splitlines(keepends=True):
         if not line.strip() or line.lstrip().startswith("#"):
-            done.append(line)
+            new_lines.append(line)
             continue
         name = line.partition("=")[0].strip()
         if line[0] not in " \t":
-            dropping = name in values
+            is_replaced = name in values
             if name in missing:
-                done.append(f"{name} = {missing.pop(name)}\n")
-        if not dropping:
-            done.append(line)
-    return _filled("".join(done), missing)
+                new_lines.append(f"{name} = {missing.pop(name)}\n")
+        if not is_replaced:
+            new_lines.append(line)
+    return _set_missing("".join(new_lines), missing)
 
 
-def _filled(text: str, missing: Mapping[str, str]) -> str:
+def _set_missing(text: str, missing: Mapping[str, str]) -> str:
     """Replace the commented-out line of each missing setting, or append a line."""
     for name, value in missing.items():
         lines = text.splitlines(keepends=True)
-        told = [each for each in lines if each.startswith(f"#{name} =")]
+        commented_lines = [each for each in lines if each.startswith(f"#{name} =")]
         line = f"{name} = {value}\n"
-        if told:
-            lines[lines.index(told[-1])] = line
+        if commented_lines:
+            lines[lines.index(commented_lines[-1])] = line
         else:
             lines[-1:] = [f"{each.rstrip()}\n" for each in lines[-1:]] + [line]
         text = "".join(lines)

@@ -19,13 +19,13 @@ if TYPE_CHECKING:
     from postfix_archive.core.envelope import Client, Recipient
     from postfix_archive.core.keyring import Keyring
     from postfix_archive.core.settings import Settings
-    from postfix_archive.core.wire import Shape
+    from postfix_archive.core.wire import ContentProperties
 
 # Protocols with EHLO or LHLO, as Postfix names them.
-EXTENDED = (b"ESMTP", b"UTF8SMTP", b"LMTP")
+ESMTP_PROTOCOLS = (b"ESMTP", b"UTF8SMTP", b"LMTP")
 
 
-class Task:
+class DeliveryRequest:
     """A delivery request from Postfix, its recipients separated from archive requests.
 
     ``request_sources`` maps each archive address to the source of its request. Only
@@ -34,13 +34,13 @@ class Task:
     """
 
     __slots__ = (
-        "asked",
+        "request_sources",
         "client",
         "envid",
-        "forged",
-        "local",
+        "forged_count",
+        "is_local",
         "nexthop",
-        "people",
+        "recipients",
         "queue_id",
         "ret",
         "sender",
@@ -59,7 +59,7 @@ class Task:
         keys: Keyring,
         ret: bytes = b"",
         smtputf8: bool = False,
-        local: bool | None = None,
+        is_local: bool | None = None,
     ) -> None:
         self.nexthop = nexthop
         self.queue_id = queue_id
@@ -68,43 +68,47 @@ class Task:
         self.envid = envid
         self.ret = ret
         self.smtputf8 = smtputf8
-        self.local = local
-        self.people, tables, self.forged = request.sorted_out(recipients, keys)
-        self.asked = dict.fromkeys(tables, "recipient")
-        self.asked.update(dict.fromkeys(request.from_nexthop(nexthop), "nexthop"))
+        self.is_local = is_local
+        self.recipients, table_requests, self.forged_count = request.split_recipients(
+            recipients, keys
+        )
+        self.request_sources = dict.fromkeys(table_requests, "recipient")
+        self.request_sources.update(
+            dict.fromkeys(request.from_nexthop(nexthop), "nexthop")
+        )
 
     @property
-    def went_around(self) -> bool:
+    def is_incomplete(self) -> bool:
         """True if a FILTER action routed the other recipients past the stamp filter."""
-        return self.nexthop == request.ON_REQUEST and not self.people
+        return self.nexthop == request.ON_REQUEST and not self.recipients
 
 
-class Reading:
+class HeaderScan:
     """What the header of a message tells: its origin and its stamps."""
 
-    __slots__ = ("found", "origin")
+    __slots__ = ("stamps", "origin")
 
     def __init__(
         self,
         head: bytes,
-        task: Task,
+        delivery: DeliveryRequest,
         settings: Settings,
         keys: Keyring,
         *,
-        owner: Callable[[Settings], int],
+        user_id: Callable[[Settings], int],
     ) -> None:
-        self.origin = trace.origin(
+        self.origin = trace.find_origin(
             head,
-            queue_id=task.queue_id,
+            current_queue_id=delivery.queue_id,
             host=settings.myhostname,
-            mail_owner=lambda: owner(settings),
+            mail_owner=lambda: user_id(settings),
         )
-        self.found = stamp.find(head, keys)
+        self.stamps = stamp.find(head, keys)
 
     @property
     def offsets(self) -> list[int]:
         """Offsets from which on the SHA-256 of the message is needed."""
-        return sorted({0, self.origin.offset, *self.found.offsets})
+        return sorted({0, self.origin.offset, *self.stamps.content_offsets})
 
 
 class Plan:
@@ -112,14 +116,14 @@ class Plan:
 
     __slots__ = ("envelope", "stamps")
 
-    def __init__(self, sealed: Envelope | None, stamps: bytes) -> None:
-        self.envelope = sealed
+    def __init__(self, envelope: Envelope | None, stamps: bytes) -> None:
+        self.envelope = envelope
         self.stamps = stamps
 
 
-def plan(
-    task: Task,
-    reading: Reading,
+def make(
+    delivery: DeliveryRequest,
+    scan: HeaderScan,
     digests: dict[int, bytes],
     size: int,
     settings: Settings,
@@ -131,83 +135,89 @@ def plan(
 
     digests has the SHA-256 of the message from each of ``scan.offsets`` on.
     """
-    origin = reading.origin
-    identity = trace.archive_id(
-        origin, sender=task.sender, content=digests[origin.offset]
+    origin = scan.origin
+    archive_id = trace.archive_id(
+        origin, sender=delivery.sender, sha256=digests[origin.offset]
     )
-    wanted = []
+    requests = []
     stamps = b""
-    for archive, source in sorted(task.asked.items()):
-        verdict = stamp.verdict(reading.found, archive, digests, keys)
-        spared = _is_spared(verdict, settings, now)
-        wanted.append(_request(archive, source, verdict, spared=spared))
-        if verdict.word != stamp.VALID:
-            tag = stamp.tag(archive, keys.current)
-            stamps += stamp.line(identity, tag, digests[0], now, keys.current)
-    if not wanted:
+    for archive, source in sorted(delivery.request_sources.items()):
+        verdict = stamp.verify(scan.stamps, archive, digests, keys)
+        is_spared = _is_spared(verdict, settings, now)
+        requests.append(_archive_request(archive, source, verdict, is_spared=is_spared))
+        if verdict.result != stamp.VALID:
+            tag = stamp.archive_tag(archive, keys.current)
+            stamps += stamp.make(archive_id, tag, digests[0], now, keys.current)
+    if not requests:
         return Plan(None, stamps)
-    sealed = Envelope(
-        archive_id=identity,
+    envelope = Envelope(
+        archive_id=archive_id,
         host=origin.host,
         queue_id=origin.queue_id,
-        sender=task.sender,
-        recipients=task.people,
-        requests=tuple(wanted),
-        client=task.client,
+        sender=delivery.sender,
+        recipients=delivery.recipients,
+        requests=tuple(requests),
+        client=delivery.client,
         arrival=origin.arrival,
-        envid=task.envid,
-        ret=task.ret,
-        digest=digests[0].hex(),
+        envid=delivery.envid,
+        ret=delivery.ret,
+        sha256=digests[0].hex(),
         size=size,
-        incomplete=task.went_around,
+        is_incomplete=delivery.is_incomplete,
     )
-    return Plan(sealed, stamps)
+    return Plan(envelope, stamps)
 
 
-def is_own_copy(
-    task: Task, reading: Reading, digests: dict[int, bytes], keys: Keyring
+def is_requeued_copy(
+    delivery: DeliveryRequest,
+    scan: HeaderScan,
+    digests: dict[int, bytes],
+    keys: Keyring,
 ) -> bool:
     """Tell whether the message is an outgoing archive copy, requeued by postsuper -r.
 
     It must be sent as it is: no bcc map and no content filter may see its content.
     """
-    requeued = reading.origin.offset > 0
-    if not requeued or len(task.people) != 1:
+    is_requeued = scan.origin.offset > 0
+    if not is_requeued or len(delivery.recipients) != 1:
         return False
-    for each in (task.people[0].final, task.people[0].original):
-        archive = each.decode("utf-8", "replace").lower()
-        verdict = stamp.verdict(reading.found, archive, digests, keys)
-        if verdict.word == stamp.VALID:
+    for recipient_address in (
+        delivery.recipients[0].final,
+        delivery.recipients[0].original,
+    ):
+        archive = recipient_address.decode("utf-8", "replace").lower()
+        verdict = stamp.verify(scan.stamps, archive, digests, keys)
+        if verdict.result == stamp.VALID:
             return verdict.generation > 0
     return False
 
 
-def needs_smtputf8(task: Task, reading: Reading, head: bytes) -> bool:
+def needs_smtputf8(delivery: DeliveryRequest, scan: HeaderScan, head: bytes) -> bool:
     """Tell whether reinjection needs SMTPUTF8 (RFC 6531 3.4).
 
     pipe(8) has no macro for it. For mail from SMTP, Postfix's Received: line shows it.
     For mail from sendmail(1), it is needed if an address or the header is not ASCII, as
     with smtputf8_autodetect_classes (postconf(5)).
     """
-    if task.smtputf8 or reading.origin.smtputf8:
+    if delivery.smtputf8 or scan.origin.is_smtputf8:
         return True
-    addresses = [task.sender, *(each.final for each in task.people)]
+    addresses = [delivery.sender, *(each.final for each in delivery.recipients)]
     if not all(each.isascii() for each in addresses):
         return all(map(address.is_utf8, addresses))
-    return not task.client.protocol and not head[: header.end(head)].isascii()
+    return not delivery.client.protocol and not head[: header.end(head)].isascii()
 
 
-def came_as_eightbit(task: Task, shape: Shape) -> bool:
+def needs_8bitmime(delivery: DeliveryRequest, shape: ContentProperties) -> bool:
     """Tell whether to declare BODY=8BITMIME (RFC 6152); pipe(8) has no macro for it.
 
     SMTP clients declare it for content that is not ASCII. sendmail(1) declares nothing;
     then cleanup(8) reads Content-Transfer-Encoding, as it has done for the first queue
     file.
     """
-    return not shape.ascii and task.client.protocol.startswith(EXTENDED)
+    return not shape.is_ascii and delivery.client.protocol.startswith(ESMTP_PROTOCOLS)
 
 
-def is_local(client: Client, networks: tuple[str, ...]) -> bool:
+def is_local_client(client: Client, networks: tuple[str, ...]) -> bool:
     """Tell whether Postfix rewrites the headers of this client's mail.
 
     True for sendmail(1) and for clients in networks: archive_local_clients, the
@@ -218,34 +228,36 @@ def is_local(client: Client, networks: tuple[str, ...]) -> bool:
         return True
     if client.sasl_username and "permit_sasl_authenticated" in networks:
         return True
-    return any(address.is_in(client.address, each) for each in networks)
+    return any(address.is_in_network(client.address, each) for each in networks)
 
 
-def remarks(task: Task) -> str:
+def alarms(delivery: DeliveryRequest) -> str:
     """Return the alarms about this message for Postfix's log, "" if there are none."""
-    said = []
-    if task.went_around:
-        said.append(f"{ALARM} ENVELOPE INCOMPLETE, a FILTER took it around the archive")
-    if task.forged:
-        said.append(f"{ALARM} FORGED requests ignored: {task.forged}")
-    return "; ".join(said)
+    texts = []
+    if delivery.is_incomplete:
+        texts.append(
+            f"{ALARM} ENVELOPE INCOMPLETE, a FILTER took it around the archive"
+        )
+    if delivery.forged_count:
+        texts.append(f"{ALARM} FORGED requests ignored: {delivery.forged_count}")
+    return "; ".join(texts)
 
 
 def _is_spared(verdict: stamp.Verdict, settings: Settings, now: int) -> bool:
     """Tell whether to send no second copy: no store, and a valid, recent stamp."""
-    if settings.stores or verdict.word != stamp.VALID or verdict.stamp is None:
+    if settings.has_store or verdict.result != stamp.VALID or verdict.stamp is None:
         return False
     return abs(now - verdict.stamp.time) <= settings.archive_stamp_lifetime
 
 
-def _request(
-    archive: str, source: str, verdict: stamp.Verdict, *, spared: bool
+def _archive_request(
+    archive: str, source: str, verdict: stamp.Verdict, *, is_spared: bool
 ) -> Request:
-    wanted = Request(archive, source, verdict.word)
-    wanted.copy = verdict.generation
-    wanted.spared = spared
+    archive_request = Request(archive, source, verdict.result)
+    archive_request.generation = verdict.generation
+    archive_request.is_stamp_trusted = is_spared
     if verdict.stamp is not None:
-        wanted.stamp_id = verdict.stamp.archive_id
-        if verdict.word == stamp.VALID:
-            wanted.above = verdict.stamp.start
-    return wanted
+        archive_request.stamp_id = verdict.stamp.archive_id
+        if verdict.result == stamp.VALID:
+            archive_request.stamp_offset = verdict.stamp.start
+    return archive_request

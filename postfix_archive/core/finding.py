@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 OK, WARNING, CRITICAL, UNKNOWN = 0, 1, 2, 3
 ADVICE = OK  # counts as OK: no mail and no evidence is at risk
-NAMES = ("OK", "WARNING", "CRITICAL", "UNKNOWN")
+STATUS_NAMES = ("OK", "WARNING", "CRITICAL", "UNKNOWN")
 
 
 @dataclass(frozen=True)
@@ -28,9 +28,9 @@ class Finding:
     @property
     def severity_name(self) -> str:
         """ADVICE, WARNING or CRITICAL."""
-        return NAMES[self.severity] if self.severity else "ADVICE"
+        return STATUS_NAMES[self.severity] if self.severity else "ADVICE"
 
 
-def worst(findings: Iterable[Finding]) -> int:
+def worst_severity(findings: Iterable[Finding]) -> int:
     """Return the highest severity, which is the exit code: 0, 1 or 2."""
     return max((each.severity for each in findings), default=OK)

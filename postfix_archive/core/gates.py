@@ -11,74 +11,78 @@ import contextlib
 
 from postfix_archive.core import configuration, request
 from postfix_archive.core.configuration import Configuration
-from postfix_archive.core.errors import RequestUnusable
+from postfix_archive.core.errors import RequestInvalid
 
-STAMP = "archive-stamp"
-NO_MAPPINGS = "no_address_mappings"
-BYPASS = "archive_bypass"
+STAMP_TRANSPORT = "archive-stamp"
+NO_ADDRESS_MAPPINGS = "no_address_mappings"
+BYPASS_PARAMETER = "archive_bypass"
 MODES = ("pipe", "lmtp")  # how Postfix delivers to the stamp filter
 PIPE, LMTP = MODES
 
 
-def content_filter(
+def content_filter_expression(
     number: int, next_filter: str, on_request: bool, mode: str = PIPE
 ) -> str:
     """Return a content_filter that routes mail to the stamp filter if archive is set.
 
     on_request: mail without an archive value passes the stamp filter as well.
     """
-    name = leading(number, mode)
-    behind = f"{name}on-request" if on_request else next_filter
-    asked = f"${{archive?{{{name}$archive}}:{{{behind}}}}}"
-    return f"${{{BYPASS}?{{{next_filter}}}:{{{asked}}}}}"
+    prefix = destination_prefix(number, mode)
+    without_archive = f"{prefix}on-request" if on_request else next_filter
+    without_bypass = f"${{archive?{{{prefix}$archive}}:{{{without_archive}}}}}"
+    return f"${{{BYPASS_PARAMETER}?{{{next_filter}}}:{{{without_bypass}}}}}"
 
 
-def unmapped(options: str, on_request: bool) -> str:
+def override_options_expression(options: str, on_request: bool) -> str:
     """Return receive_override_options with no address mapping at the first hop."""
-    if NO_MAPPINGS in configuration.words(options):
+    if NO_ADDRESS_MAPPINGS in configuration.split_list(options):
         return options
-    inner = NO_MAPPINGS if on_request else f"${{archive?{{{NO_MAPPINGS}}}}}"
-    last = f"${{{BYPASS}:{{{inner}}}}}"
-    return f"{options},{last}" if options else last
+    option = (
+        NO_ADDRESS_MAPPINGS if on_request else f"${{archive?{{{NO_ADDRESS_MAPPINGS}}}}}"
+    )
+    expression = f"${{{BYPASS_PARAMETER}:{{{option}}}}}"
+    return f"{options},{expression}" if options else expression
 
 
-def transport(number: int) -> str:
+def transport_name(number: int) -> str:
     """Return the transport name of the stamp filter of a route."""
-    return STAMP if number == 1 else f"{STAMP}-{number}"
+    return STAMP_TRANSPORT if number == 1 else f"{STAMP_TRANSPORT}-{number}"
 
 
-def socket(number: int) -> str:
+def socket_prefix(number: int) -> str:
     """Return the prefix of worker socket names; the archive value follows it."""
     return "archive." if number == 1 else f"archive-{number}."
 
 
-def is_socket(name: str) -> bool:
+def is_worker_socket(name: str) -> bool:
     """Tell whether this is the socket name of a worker, on any route."""
-    front, dot, _ = name.partition(".")
-    start, dash, number = front.partition("-")
-    numbered = number.isdigit() if dash else True
-    return bool(dot) and start == "archive" and numbered
+    prefix, dot, _ = name.partition(".")
+    base, dash, number = prefix.partition("-")
+    has_valid_number = number.isdigit() if dash else True
+    return bool(dot) and base == "archive" and has_valid_number
 
 
-def leading(number: int, mode: str) -> str:
+def destination_prefix(number: int, mode: str) -> str:
     """Return a content_filter up to the archive value: transport:nexthop prefix."""
-    name = transport(number)
-    return f"{name}:unix:private/{socket(number)}" if mode == LMTP else f"{name}:"
+    name = transport_name(number)
+    return (
+        f"{name}:unix:private/{socket_prefix(number)}" if mode == LMTP else f"{name}:"
+    )
 
 
-def number_in(value: str) -> int:
+def route_number(value: str) -> int:
     """Return the route number in a content_filter or transport name."""
-    behind = value.partition(f"{STAMP}-")[2]
-    digits = behind[: len(behind) - len(behind.lstrip("0123456789"))]
+    suffix = value.partition(f"{STAMP_TRANSPORT}-")[2]
+    digits = suffix[: len(suffix) - len(suffix.lstrip("0123456789"))]
     return int(digits) if digits else 1
 
 
-def archives(found: Configuration) -> list[str]:
+def configured_archives(config: Configuration) -> list[str]:
     """Return the archive addresses of main.cf and all services, valid ones only."""
-    asked = [found.value("archive")]
-    asked += [found.expanded(e.options.get("archive", ""), e) for e in found.services]
-    named: dict[str, None] = {}
-    for each in filter(None, asked):
-        with contextlib.suppress(RequestUnusable):
-            named.update(dict.fromkeys(request.from_nexthop(each)))
-    return list(named)
+    values = [config.value("archive")]
+    values += [config.expand(e.options.get("archive", ""), e) for e in config.services]
+    unique: dict[str, None] = {}
+    for value in filter(None, values):
+        with contextlib.suppress(RequestInvalid):
+            unique.update(dict.fromkeys(request.from_nexthop(value)))
+    return list(unique)

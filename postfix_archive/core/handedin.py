@@ -15,17 +15,17 @@ from dataclasses import dataclass, field
 from postfix_archive.core import relays
 
 DAEMONS = ("smtpd", "qmqpd")
-TAKEN = ": client="
-ORIGIN = ", orig_queue_id="
-RELAY = ", relay="
-SENT = ", status=sent ("
-SAID = " service ("
-SAID_LIMIT = 100  # bytes of a command's output that pipe(8) logs
-GIVEN = "queued as "
+CLIENT_FIELD = ": client="
+ORIG_QUEUE_ID_FIELD = ", orig_queue_id="
+RELAY_FIELD = ", relay="
+SENT_STATUS = ", status=sent ("
+PIPE_OUTPUT = " service ("
+MAX_PIPE_OUTPUT = 100  # bytes of a command's output that pipe(8) logs
+QUEUED_AS = "queued as "
 
 
 @dataclass
-class Seen:
+class ReinjectionEvents:
     """What a log says about the reinjection ports.
 
     ``accepted``: queue ids that the ports accepted, each with its orig_queue_id or "".
@@ -34,30 +34,34 @@ class Seen:
     whose report is truncated.
     """
 
-    taken: dict[str, str] = field(default_factory=dict)
+    accepted: dict[str, str] = field(default_factory=dict)
     queued: set[str] = field(default_factory=set)
-    given: set[str] = field(default_factory=set)
-    cut: set[str] = field(default_factory=set)
+    reinjected: set[str] = field(default_factory=set)
+    truncated: set[str] = field(default_factory=set)
 
 
-def read(lines: Iterable[str], names: Collection[str]) -> Seen:
+def parse(lines: Iterable[str], syslog_names: Collection[str]) -> ReinjectionEvents:
     """Return what the lines of a log say about the reinjection ports.
 
     names are the syslog_name of these ports, as ``postfix/archive-handback``.
     """
-    seen = Seen()
-    marks = tuple(f" {name}/{daemon}[" for name in names for daemon in DAEMONS)
+    events = ReinjectionEvents()
+    processes = tuple(
+        f" {name}/{daemon}[" for name in syslog_names for daemon in DAEMONS
+    )
     for line in map(str.rstrip, lines):
         if "/pipe[" in line or "/archive-stamp/lmtp[" in line:
-            _given(seen, line)
+            _parse_stamp_filter_line(events, line)
         elif "/qmgr[" in line:
-            _queued(seen, line)
-        elif any(mark in line for mark in marks):
-            _taken(seen, line)
-    return seen
+            _parse_qmgr_line(events, line)
+        elif any(mark in line for mark in processes):
+            _parse_port_line(events, line)
+    return events
 
 
-def unclaimed(before: Seen, queued: Collection[str], after: Seen) -> list[str]:
+def unreported(
+    before: ReinjectionEvents, queued: Collection[str], after: ReinjectionEvents
+) -> list[str]:
     """Return the accepted queue ids that no stamp filter process reports.
 
     before was read before the queue was listed (queued), after was read afterwards: so
@@ -66,50 +70,50 @@ def unclaimed(before: Seen, queued: Collection[str], after: Seen) -> list[str]:
     """
     return [
         queue_id
-        for queue_id, origin in before.taken.items()
+        for queue_id, origin in before.accepted.items()
         if queue_id in before.queued
-        and queue_id not in after.given
-        and origin not in after.cut
+        and queue_id not in after.reinjected
+        and origin not in after.truncated
         and (not origin or origin not in queued)
     ]
 
 
-def _taken(seen: Seen, line: str) -> None:
+def _parse_port_line(events: ReinjectionEvents, line: str) -> None:
     """Read ``QUEUE_ID: client=localhost[127.0.0.1], orig_queue_id=…, orig_client=…``.
 
     Whatever the sender can choose comes after these fields.
     """
-    queue_id, mark, rest = _message(line).partition(TAKEN)
+    queue_id, mark, rest = _text_after_pid(line).partition(CLIENT_FIELD)
     if not mark or not queue_id.isalnum():
         return
-    _, mark, origin = rest.partition(ORIGIN)
-    seen.taken[queue_id] = origin.partition(",")[0] if mark else ""
+    _, mark, origin = rest.partition(ORIG_QUEUE_ID_FIELD)
+    events.accepted[queue_id] = origin.partition(",")[0] if mark else ""
 
 
-def _queued(seen: Seen, line: str) -> None:
+def _parse_qmgr_line(events: ReinjectionEvents, line: str) -> None:
     """Read ``QUEUE_ID: from=<…>``: a message was queued, not only attempted."""
-    queue_id, mark, _ = _message(line).partition(": from=<")
-    if mark and queue_id in seen.taken:
-        seen.queued.add(queue_id)
+    queue_id, mark, _ = _text_after_pid(line).partition(": from=<")
+    if mark and queue_id in events.accepted:
+        events.queued.add(queue_id)
 
 
-def _given(seen: Seen, line: str) -> None:
+def _parse_stamp_filter_line(events: ReinjectionEvents, line: str) -> None:
     """Read the delivery line of the stamp filter, from its last relay= on.
 
     Whatever the sender can choose comes before.
     """
-    head, _, rest = line.rpartition(RELAY)
-    relay, _, told = rest.partition(",")
-    if not relays.is_stamp(relay) or SENT not in told:
+    head, _, rest = line.rpartition(RELAY_FIELD)
+    relay, _, status = rest.partition(",")
+    if not relays.is_stamp_filter(relay) or SENT_STATUS not in status:
         return
-    _, by_pipe, said = told.partition(SAID)
-    said = said.removesuffix("))") if by_pipe else told.removesuffix(")")
-    if GIVEN in said and not (by_pipe and len(said) >= SAID_LIMIT):
-        seen.given.add(said.rpartition(GIVEN)[2])
+    _, pipe_mark, output = status.partition(PIPE_OUTPUT)
+    output = output.removesuffix("))") if pipe_mark else status.removesuffix(")")
+    if QUEUED_AS in output and not (pipe_mark and len(output) >= MAX_PIPE_OUTPUT):
+        events.reinjected.add(output.rpartition(QUEUED_AS)[2])
     else:
-        seen.cut.add(_message(head).partition(":")[0])
+        events.truncated.add(_text_after_pid(head).partition(":")[0])
 
 
-def _message(line: str) -> str:
+def _text_after_pid(line: str) -> str:
     """Return the text after ``process[pid]: ``."""
     return line.partition("]: ")[2].strip()

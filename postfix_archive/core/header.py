@@ -42,13 +42,13 @@ class Field:
 def fields(head: bytes, start: int = 0) -> Iterator[Field]:
     """Yield the header fields from offset start to the first line that is none."""
     while start < len(head):
-        behind = _end_of_field(head, start)
-        colon = head.find(b":", start, behind)
+        field_end = _end_of_field(head, start)
+        colon = head.find(b":", start, field_end)
         name = head[start:colon].rstrip() if colon > 0 else b""
-        if not name or behind < 0 or not _is_name(name):
+        if not name or field_end < 0 or not _is_name(name):
             return
-        yield Field(head, name.lower(), start, behind)
-        start = behind
+        yield Field(head, name.lower(), start, field_end)
+        start = field_end
 
 
 def first(head: bytes, name: bytes, start: int = 0) -> Field | None:
@@ -61,10 +61,10 @@ def first(head: bytes, name: bytes, start: int = 0) -> Field | None:
 
 def end(head: bytes) -> int:
     """Return the offset after the last header field."""
-    behind = 0
+    offset = 0
     for field in fields(head):
-        behind = field.end
-    return behind
+        offset = field.end
+    return offset
 
 
 def body_start(head: bytes) -> int:
@@ -72,8 +72,8 @@ def body_start(head: bytes) -> int:
 
     -1 if these bytes have no such empty line.
     """
-    behind = end(head)
-    return behind + 2 if head.startswith(b"\r\n", behind) else -1
+    offset = end(head)
+    return offset + 2 if head.startswith(b"\r\n", offset) else -1
 
 
 def _end_of_field(head: bytes, start: int) -> int:

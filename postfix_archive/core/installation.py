@@ -13,53 +13,58 @@ from collections.abc import Iterator, Mapping
 from postfix_archive.core import configuration, doors, gates, ways, workers
 from postfix_archive.core.configuration import Configuration
 from postfix_archive.core.errors import InstallRefused
-from postfix_archive.core.ways import STAMP, Change, Way, Ways, Wish
+from postfix_archive.core.ways import STAMP_TRANSPORT, Change, Route, Routing, Setup
 
 
-def plan(
-    found: Configuration, wish: Wish, given: Mapping[str, str]
+def plan_changes(
+    config: Configuration, setup: Setup, reference_entries: Mapping[str, str]
 ) -> tuple[Change, ...]:
     """Return the changes, those that route mail last.
 
     reference_entries: those of master.cf.d, by name/type. Raises InstallRefused if the
     configuration does not allow a safe installation.
     """
-    _refuse_strangers(found, wish)
-    behind = Ways(found, wish)
-    every = [
-        *_entries(found, wish, given, behind),
-        *_preparing(found, wish, behind),
-        *behind.services(),
-        *behind.main(),
+    _check_conflicts(config, setup)
+    routing = Routing(config, setup)
+    changes = [
+        *_service_changes(config, setup, reference_entries, routing),
+        *_main_cf_changes(config, setup, routing),
+        *routing.service_changes(),
+        *routing.main_changes(),
     ]
-    return tuple(each for each in every if each.after != each.before)
+    return tuple(each for each in changes if each.after != each.before)
 
 
-def ports_needed(found: Configuration, wish: Wish) -> range:
+def required_ports(config: Configuration, setup: Setup) -> range:
     """Return the ports on which our services will listen."""
-    further = len(Ways(found, wish).numbered) - 1
-    return range(wish.port, wish.port + ways.PORTS + 2 * further)
+    additional_routes = len(Routing(config, setup).routes) - 1
+    return range(setup.port, setup.port + ways.PORT_COUNT + 2 * additional_routes)
 
 
-def first_port(found: Configuration) -> int:
+def installed_first_port(config: Configuration) -> int:
     """Return the first port of the installed services, 0 if there are none."""
-    for each in found.services:
-        if each.options.get("syslog_name", "").endswith("/archive-capsule"):
-            port = each.name.rpartition(":")[2]
+    for service in config.services:
+        if service.options.get("syslog_name", "").endswith("/archive-capsule"):
+            port = service.name.rpartition(":")[2]
             return int(port) - 1 if port.isdigit() else 0
     return 0
 
 
-def position(found: Configuration) -> str:
+def installed_position(config: Configuration) -> str:
     """Return "before" or "after" as installed, "" without an installation."""
-    if STAMP in found.raw("content_filter"):
+    if STAMP_TRANSPORT in config.raw("content_filter"):
         return "before"
-    backs = Ways(found, Wish(archive="", program="")).backs
-    gated = any(STAMP in each.options["content_filter"] for each in backs)
-    return "after" if gated else ""
+    reinjection_services = Routing(
+        config, Setup(archive="", launcher_directory="")
+    ).reinjection_services
+    is_filtered = any(
+        STAMP_TRANSPORT in each.options["content_filter"]
+        for each in reinjection_services
+    )
+    return "after" if is_filtered else ""
 
 
-def entries(text: str) -> dict[str, str]:
+def parse_entries(text: str) -> dict[str, str]:
     """Return the entries of a file of master.cf.d by name/type, each on one line."""
     lines: list[str] = []
     for line in text.splitlines():
@@ -72,124 +77,160 @@ def entries(text: str) -> dict[str, str]:
     return {"/".join(line.split()[:2]): line for line in lines}
 
 
-def _entries(
-    found: Configuration, wish: Wish, given: Mapping[str, str], behind: Ways
+def _service_changes(
+    config: Configuration,
+    setup: Setup,
+    reference_entries: Mapping[str, str],
+    routing: Routing,
 ) -> Iterator[Change]:
     """Yield the services of master.cf.d, and those of each additional route."""
-    sample = given.get(workers.SAMPLE, "")
-    lines = [line for line in given.values() if line != sample]
+    sample = reference_entries.get(workers.SAMPLE_KEY, "")
+    lines = [line for line in reference_entries.values() if line != sample]
     if sample:
-        lines += workers.entries(sample, found, behind, 1)
+        lines += workers.worker_entries(sample, config, routing, 1)
     for line in lines:
-        yield _entry(found, _fitted(line, found, wish))
-    for number, way in list(enumerate(behind.numbered, 1))[1:]:
-        back = wish.port + ways.PORTS + 2 * (number - 2)
-        for line in _stamps(found, given, behind, number, back):
-            yield _entry(found, _fitted(line, found, wish))
-        yield from _backs(found, wish, given, way, back)
+        yield _entry_change(config, _adapt_entry(line, config, setup))
+    for number, route in list(enumerate(routing.routes, 1))[1:]:
+        reinject_port = setup.port + ways.PORT_COUNT + 2 * (number - 2)
+        for line in _stamp_filter_entries(
+            config, reference_entries, routing, number, reinject_port
+        ):
+            yield _entry_change(config, _adapt_entry(line, config, setup))
+        yield from _reinjection_port_changes(
+            config, setup, reference_entries, route, reinject_port
+        )
 
 
-def _stamps(
-    found: Configuration,
-    given: Mapping[str, str],
-    behind: Ways,
+def _stamp_filter_entries(
+    config: Configuration,
+    reference_entries: Mapping[str, str],
+    routing: Routing,
     number: int,
-    back: int,
+    reinject_port: int,
 ) -> Iterator[str]:
     """Yield the stamp filter of an additional route, with workers in lmtp mode."""
-    stamp = given[f"{STAMP}/unix"].replace(f"{STAMP} ", f"{STAMP}-{number} ", 1)
-    addresses = f"--handback-address 127.0.0.1:{back}"
-    addresses += f" --refused-address 127.0.0.1:{back + 1}"
-    yield stamp.replace(" -- ", f" {addresses} -- ", 1)
-    if sample := given.get(workers.SAMPLE, ""):
-        for line in workers.entries(sample, found, behind, number):
-            yield f"{line} {addresses}"
+    entry = reference_entries[f"{STAMP_TRANSPORT}/unix"].replace(
+        f"{STAMP_TRANSPORT} ", f"{STAMP_TRANSPORT}-{number} ", 1
+    )
+    arguments = f"--handback-address 127.0.0.1:{reinject_port}"
+    arguments += f" --refused-address 127.0.0.1:{reinject_port + 1}"
+    yield entry.replace(" -- ", f" {arguments} -- ", 1)
+    if sample := reference_entries.get(workers.SAMPLE_KEY, ""):
+        for line in workers.worker_entries(sample, config, routing, number):
+            yield f"{line} {arguments}"
 
 
-def _backs(
-    found: Configuration, wish: Wish, given: Mapping[str, str], way: Way, back: int
+def _reinjection_port_changes(
+    config: Configuration,
+    setup: Setup,
+    reference_entries: Mapping[str, str],
+    route: Route,
+    reinject_port: int,
 ) -> Iterator[Change]:
     """Yield the two reinjection ports (SMTP and QMQP) of an additional route."""
-    for usual, port in ((ways.USUAL_PORT, back), (ways.USUAL_PORT + 4, back + 1)):
-        line = given[f"127.0.0.1:{usual}/inet"]
-        line = line.replace(f":{usual} ", f":{port} ", 1)
-        options = way.handback_options or ways.HANDBACK
-        said = "receive_override_options="
-        start, _, rest = line.partition(said)
-        line = f"{start}{said}{options} " + rest.partition(" ")[2]
-        line = line.replace("$archive_next_filter", way.next_filter)
-        yield _entry(found, _fitted(line, found, wish))
+    for default_port, port in (
+        (ways.DEFAULT_FIRST_PORT, reinject_port),
+        (ways.DEFAULT_FIRST_PORT + 4, reinject_port + 1),
+    ):
+        line = reference_entries[f"127.0.0.1:{default_port}/inet"]
+        line = line.replace(f":{default_port} ", f":{port} ", 1)
+        options = route.reinject_options or ways.REINJECT_OPTIONS
+        option = "receive_override_options="
+        start, _, rest = line.partition(option)
+        line = f"{start}{option}{options} " + rest.partition(" ")[2]
+        line = line.replace("$archive_next_filter", route.next_filter)
+        yield _entry_change(config, _adapt_entry(line, config, setup))
 
 
-def _fitted(line: str, found: Configuration, wish: Wish) -> str:
+def _adapt_entry(line: str, config: Configuration, setup: Setup) -> str:
     """Return an entry of master.cf.d with this host's ports, user and directory."""
-    for offset in range(ways.PORTS):
-        usual = f"127.0.0.1:{ways.USUAL_PORT + offset} "
-        line = line.replace(usual, f"127.0.0.1:{wish.port + offset} ", 1)
-    line = line.replace("user=postfix-archive", f"user={wish.user}")
-    line = line.replace("/usr/local/lib/postfix-archive", wish.program)
-    if found.version >= (3, 9):
+    for offset in range(ways.PORT_COUNT):
+        default_address = f"127.0.0.1:{ways.DEFAULT_FIRST_PORT + offset} "
+        line = line.replace(default_address, f"127.0.0.1:{setup.port + offset} ", 1)
+    line = line.replace("user=postfix-archive", f"user={setup.user}")
+    line = line.replace("/usr/local/lib/postfix-archive", setup.launcher_directory)
+    if config.version >= (3, 9):
         line = line.replace(" -- ", " --envid {${envid}} -- ", 1)
     return line
 
 
-def _entry(found: Configuration, line: str) -> Change:
+def _entry_change(config: Configuration, line: str) -> Change:
     """Return the change to one entry; a tuned maxproc value stays."""
-    wanted = configuration.services(line)[0]
-    there = found.service(wanted.key)
-    if there is None:
-        return Change("service", wanted.key, line)
-    words = line.split()
-    words[6] = there.fields[4]
-    line = " ".join(words)
-    same = configuration.services(line)[0].line == there.line
-    return Change("service", wanted.key, there.line if same else line, there.line)
-
-
-def _preparing(found: Configuration, wish: Wish, behind: Ways) -> Iterator[Change]:
-    """Yield the changes to main.cf that must precede the routing changes."""
-    yield ways.changed(found, "archive_next_filter", behind.usual.next_filter)
-    yield ways.changed(found, "archive_handback_options", behind.usual.handback_options)
-    yield ways.changed(found, "archive_relay", found.raw("archive_relay"))
-    yield _kept(found, gates.BYPASS, "")
-    for number in range(1, len(behind.numbered) + 1):
-        for limit, value in ways.LIMITS[wish.mode]:
-            yield _kept(found, f"{gates.transport(number)}_{limit}", value)
-    yield _kept(found, "archive_time_limit", "1000s")
-    routes = configuration.words(found.raw("transport_maps"))
-    others = [each for each in routes if not each.startswith(ways.OUR_ROUTES)]
-    yield ways.changed(
-        found, "transport_maps", ", ".join([ways.routes(wish.mode), *others])
+    planned = configuration.parse_services(line)[0]
+    installed = config.service(planned.key)
+    if installed is None:
+        return Change("service", planned.key, line)
+    fields = line.split()
+    fields[6] = installed.fields[4]
+    line = " ".join(fields)
+    is_equal = configuration.parse_services(line)[0].line == installed.line
+    return Change(
+        "service", planned.key, installed.line if is_equal else line, installed.line
     )
-    guarded = ways.guarded(found.raw("smtpd_recipient_restrictions"))
-    yield ways.changed(found, "smtpd_recipient_restrictions", guarded)
 
 
-def _kept(found: Configuration, name: str, value: str) -> Change:
-    """Set a parameter unless main.cf sets it: the admin may have tuned it."""
-    return ways.changed(found, name, found.main.get(name, value))
-
-
-def _refuse_strangers(found: Configuration, wish: Wish) -> None:
-    """Raise InstallRefused if a foreign service has one of our names or ports."""
-    installed = ways.is_installed(found)
-    for each in found.services:
-        door = each.name in (STAMP, "archive") and each.kind == "unix"
-        named = each.name in ways.OURS or gates.is_socket(each.name)
-        ours = doors.is_launched(each) or doors.is_client(each)
-        known = installed and each.name in ways.OURS and not door
-        if named and not (ours or known):
-            raise InstallRefused(
-                f"{found.directory}/master.cf: service {each.key} exists and does not"
-                " belong to postfix-archive; rename it there, in main.cf and in lookup"
-                " tables"
+def _main_cf_changes(
+    config: Configuration, setup: Setup, routing: Routing
+) -> Iterator[Change]:
+    """Yield the changes to main.cf that must precede the routing changes."""
+    yield ways.main_cf_change(
+        config, "archive_next_filter", routing.first_route.next_filter
+    )
+    yield ways.main_cf_change(
+        config, "archive_handback_options", routing.first_route.reinject_options
+    )
+    yield ways.main_cf_change(config, "archive_relay", config.raw("archive_relay"))
+    yield _change_if_unset(config, gates.BYPASS_PARAMETER, "")
+    for number in range(1, len(routing.routes) + 1):
+        for limit, value in ways.TRANSPORT_LIMITS[setup.mode]:
+            yield _change_if_unset(
+                config, f"{gates.transport_name(number)}_{limit}", value
             )
-    taken = {str(port) for port in range(wish.port, wish.port + ways.PORTS)}
-    for each in found.services:
-        port = each.name.rpartition(":")[2]
-        if each.kind == "inet" and port in taken and not ways.is_ours(each):
+    yield _change_if_unset(config, "archive_time_limit", "1000s")
+    tables = configuration.split_list(config.raw("transport_maps"))
+    other_tables = [
+        each for each in tables if not each.startswith(ways.TRANSPORT_TABLE_PREFIX)
+    ]
+    yield ways.main_cf_change(
+        config,
+        "transport_maps",
+        ", ".join([ways.transport_table(setup.mode), *other_tables]),
+    )
+    restrictions = ways.guard_restrictions(config.raw("smtpd_recipient_restrictions"))
+    yield ways.main_cf_change(config, "smtpd_recipient_restrictions", restrictions)
+
+
+def _change_if_unset(config: Configuration, name: str, value: str) -> Change:
+    """Set a parameter unless main.cf sets it: the admin may have tuned it."""
+    return ways.main_cf_change(config, name, config.main.get(name, value))
+
+
+def _check_conflicts(config: Configuration, setup: Setup) -> None:
+    """Raise InstallRefused if a foreign service has one of our names or ports."""
+    is_installed = ways.is_installed(config)
+    for service in config.services:
+        is_transport = (
+            service.name in (STAMP_TRANSPORT, "archive") and service.kind == "unix"
+        )
+        has_own_name = service.name in ways.OWN_SERVICE_NAMES or gates.is_worker_socket(
+            service.name
+        )
+        has_launcher = doors.has_launcher(service) or doors.is_lmtp_client(service)
+        is_known = (
+            is_installed and service.name in ways.OWN_SERVICE_NAMES and not is_transport
+        )
+        if has_own_name and not (has_launcher or is_known):
             raise InstallRefused(
-                f"{found.directory}/master.cf: service {each.key} uses a port that"
-                f" postfix-archive needs; choose another first port,"
-                f" PORT={wish.port + 100}"
+                f"{config.directory}/master.cf: service {service.key} exists and does"
+                " not belong to postfix-archive; rename it there, in main.cf and in"
+                " lookup tables"
+            )
+    ports = {str(port) for port in range(setup.port, setup.port + ways.PORT_COUNT)}
+    for service in config.services:
+        port = service.name.rpartition(":")[2]
+        if service.kind == "inet" and port in ports and not ways.is_ours(service):
+            raise InstallRefused(
+                f"{config.directory}/master.cf: service {service.key} uses a port that"
+                " postfix-archive needs; choose another first port,"
+                f" PORT={setup.port + 100}"
             )

@@ -42,7 +42,7 @@ class Keyring:
         """The key that makes new MACs."""
         return self.keys[0]
 
-    def named(self, key_id: str) -> Key | None:
+    def find(self, key_id: str) -> Key | None:
         """Return the key with this id, None if the site does not have it."""
         for key in self.keys:
             if key.key_id == key_id:
@@ -50,7 +50,7 @@ class Keyring:
         return None
 
 
-def parse(text: str, *, place: str) -> Keyring:
+def parse(text: str, *, path: str) -> Keyring:
     """Return the keys in the text of a key file.
 
     Raises KeyUnreadable, whose text names path and line and never shows a secret.
@@ -58,29 +58,33 @@ def parse(text: str, *, place: str) -> Keyring:
     keys: list[Key] = []
     for number, line in enumerate(text.splitlines(), 1):
         if line.strip() and not line.startswith("#"):
-            keys.append(_key(line, where=f"{place}, line {number}"))
+            keys.append(_parse_key(line, location=f"{path}, line {number}"))
     if not keys:
-        raise KeyUnreadable(f"{place} has no key; run postfix-archive key create")
+        raise KeyUnreadable(f"{path} has no key; run postfix-archive key create")
     if len({key.key_id for key in keys}) != len(keys):
         raise KeyUnreadable(
-            f"{place} has two keys with the same id; rename or remove one"
+            f"{path} has two keys with the same id; rename or remove one"
         )
     return Keyring(tuple(keys))
 
 
-def _key(line: str, *, where: str) -> Key:
-    words = line.split()
-    if len(words) != 2:
-        raise KeyUnreadable(f"{where}: expected a key id and a secret in hexadecimal")
-    key_id, secret = words
+def _parse_key(line: str, *, location: str) -> Key:
+    fields = line.split()
+    if len(fields) != 2:
+        raise KeyUnreadable(
+            f"{location}: expected a key id and a secret in hexadecimal"
+        )
+    key_id, secret = fields
     if len(key_id) > KEY_ID_BYTES or not KEY_ID_CHARS.issuperset(key_id):
         raise KeyUnreadable(
-            f"{where}: a key id has up to {KEY_ID_BYTES} characters a-z, 0-9, - or _"
+            f"{location}: a key id has up to {KEY_ID_BYTES} characters a-z, 0-9, - or _"
         )
     try:
-        raw = bytes.fromhex(secret)
+        secret_bytes = bytes.fromhex(secret)
     except ValueError:
-        raise KeyUnreadable(f"{where}: the secret is not hexadecimal") from None
-    if len(raw) < SECRET_BYTES:
-        raise KeyUnreadable(f"{where}: the secret is shorter than {SECRET_BYTES} bytes")
-    return Key(key_id, raw)
+        raise KeyUnreadable(f"{location}: the secret is not hexadecimal") from None
+    if len(secret_bytes) < SECRET_BYTES:
+        raise KeyUnreadable(
+            f"{location}: the secret is shorter than {SECRET_BYTES} bytes"
+        )
+    return Key(key_id, secret_bytes)

@@ -11,12 +11,14 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-HEX = frozenset(b"0123456789ABCDEFabcdef")
-NEVER = frozenset(b"\0\r\n")  # in an address; Postfix sends other control characters
-NOTIFY = frozenset((b"SUCCESS", b"FAILURE", b"DELAY"))
-UNKNOWN = (b"[UNAVAILABLE]", b"[TEMPUNAVAIL]")  # XFORWARD_README
+HEX_DIGITS = frozenset(b"0123456789ABCDEFabcdef")
+FORBIDDEN_BYTES = frozenset(
+    b"\0\r\n"
+)  # in an address; Postfix sends other control characters
+NOTIFY_KEYWORDS = frozenset((b"SUCCESS", b"FAILURE", b"DELAY"))
+UNAVAILABLE_VALUES = (b"[UNAVAILABLE]", b"[TEMPUNAVAIL]")  # XFORWARD_README
 # Supported attributes of XFORWARD, with the names of pipe(8)'s macros.
-FORWARDED = {
+XFORWARD_MACROS = {
     b"NAME": b"client-hostname",
     b"ADDR": b"client-address",
     b"PORT": b"client-port",
@@ -27,97 +29,97 @@ FORWARDED = {
 }
 
 
-def parted(line: bytes) -> tuple[bytes, bytes]:
+def split_command(line: bytes) -> tuple[bytes, bytes]:
     """Return the verb of a command line in upper case, and its arguments."""
-    verb, _, rest = line.partition(b" ")
-    return verb.upper(), rest.strip(b" ")
+    verb, _, arguments = line.partition(b" ")
+    return verb.upper(), arguments.strip(b" ")
 
 
-def mail(text: bytes) -> tuple[bytes, dict[bytes, bytes]] | None:
+def parse_mail(arguments: bytes) -> tuple[bytes, dict[bytes, bytes]] | None:
     """Return sender and parameters from the arguments of MAIL."""
-    return _path(text, b"FROM:", MAIL_PARAMETERS)
+    return _parse_path(arguments, b"FROM:", MAIL_PARAMETERS)
 
 
-def rcpt(text: bytes) -> tuple[bytes, dict[bytes, bytes]] | None:
+def parse_rcpt(arguments: bytes) -> tuple[bytes, dict[bytes, bytes]] | None:
     """Return recipient (never empty) and parameters from the arguments of RCPT."""
-    found = _path(text, b"TO:", RCPT_PARAMETERS)
-    return found if found and found[0] else None
+    parsed = _parse_path(arguments, b"TO:", RCPT_PARAMETERS)
+    return parsed if parsed and parsed[0] else None
 
 
-def xforward(text: bytes) -> dict[bytes, bytes] | None:
+def parse_xforward(arguments: bytes) -> dict[bytes, bytes] | None:
     """Return the arguments of XFORWARD, decoded, by the names of pipe(8)'s macros."""
-    found = {}
-    for word in text.split():
-        name, equals, value = word.partition(b"=")
-        macro = FORWARDED.get(name.upper())
-        plain = unxtext(value)
-        if macro is None or not equals or plain is None:
+    attributes = {}
+    for argument in arguments.split():
+        name, equals, value = argument.partition(b"=")
+        macro = XFORWARD_MACROS.get(name.upper())
+        decoded = decode_xtext(value)
+        if macro is None or not equals or decoded is None:
             return None
-        found[macro] = b"" if value.upper() in UNKNOWN else plain
-    return found or None
+        attributes[macro] = b"" if value.upper() in UNAVAILABLE_VALUES else decoded
+    return attributes or None
 
 
-def unxtext(coded: bytes) -> bytes | None:
+def decode_xtext(encoded: bytes) -> bytes | None:
     """Return the bytes that xtext encodes (RFC 3461 4), None if it is malformed."""
-    first, *others = coded.split(b"+")
-    plain = [first]
-    for each in others:
-        if len(each) < 2 or not HEX.issuperset(each[:2]):
+    first, *escapes = encoded.split(b"+")
+    parts = [first]
+    for each in escapes:
+        if len(each) < 2 or not HEX_DIGITS.issuperset(each[:2]):
             return None
-        plain.append(bytes.fromhex(each[:2].decode()) + each[2:])
-    return b"".join(plain)
+        parts.append(bytes.fromhex(each[:2].decode()) + each[2:])
+    return b"".join(parts)
 
 
-def _path(
-    text: bytes, before: bytes, known: Mapping[bytes, Callable[[bytes], bool]]
+def _parse_path(
+    text: bytes, prefix: bytes, validators: Mapping[bytes, Callable[[bytes], bool]]
 ) -> tuple[bytes, dict[bytes, bytes]] | None:
     """Return the address in angle brackets and the parameters after it.
 
     An address may contain ``>``. It ends at the first one that is followed only by
     valid parameters. A second ``<`` before that ``>`` belongs to a bad parameter.
     """
-    if text[: len(before)].upper() != before:
+    if text[: len(prefix)].upper() != prefix:
         return None
-    path = text[len(before) :].lstrip(b" ")
-    if path[:1] != b"<" or not NEVER.isdisjoint(path):
+    path = text[len(prefix) :].lstrip(b" ")
+    if path[:1] != b"<" or not FORBIDDEN_BYTES.isdisjoint(path):
         return None
-    end = path.find(b">", _behind_quotes(path))
+    end = path.find(b">", _closing_quote(path))
     while end >= 0:
-        words = _parameters(path[end + 1 :], known)
-        if words is not None:
-            return path[1:end], words
+        parameters = _parse_parameters(path[end + 1 :], validators)
+        if parameters is not None:
+            return path[1:end], parameters
         end = path.find(b">", end + 1)
         if b"<" in path[1 : end + 1]:
             break
     return None
 
 
-def _behind_quotes(path: bytes) -> int:
+def _closing_quote(path: bytes) -> int:
     """Return the position of the closing quote in ``<"a b"@example.com>``, else 0."""
     if path[1:2] != b'"':
         return 0
-    at = 2
-    while at < len(path) and path[at : at + 1] != b'"':
-        at += 2 if path[at : at + 1] == b"\\" else 1
-    return at if at < len(path) else 0
+    position = 2
+    while position < len(path) and path[position : position + 1] != b'"':
+        position += 2 if path[position : position + 1] == b"\\" else 1
+    return position if position < len(path) else 0
 
 
-def _parameters(
-    text: bytes, known: Mapping[bytes, Callable[[bytes], bool]]
+def _parse_parameters(
+    text: bytes, validators: Mapping[bytes, Callable[[bytes], bool]]
 ) -> dict[bytes, bytes] | None:
     """Return the parameters of MAIL or RCPT; None for an unknown, bad or second one."""
     if text[:1] not in (b"", b" "):
         return None
-    found: dict[bytes, bytes] = {}
-    for word in text.split(b" "):
-        name, _, value = word.partition(b"=")
+    parameters: dict[bytes, bytes] = {}
+    for parameter in text.split(b" "):
+        name, _, value = parameter.partition(b"=")
         name = name.upper()
-        if not word:
+        if not parameter:
             continue
-        if name in found or name not in known or not known[name](value):
+        if name in parameters or name not in validators or not validators[name](value):
             return None
-        found[name] = value
-    return found
+        parameters[name] = value
+    return parameters
 
 
 def _is_number(value: bytes) -> bool:
@@ -137,17 +139,17 @@ def _is_ret(value: bytes) -> bool:
 
 
 def _is_xtext(value: bytes) -> bool:
-    return bool(value) and unxtext(value) is not None
+    return bool(value) and decode_xtext(value) is not None
 
 
 def _is_notify(value: bytes) -> bool:
-    words = value.upper().split(b",")
-    return words == [b"NEVER"] or NOTIFY.issuperset(words)
+    keywords = value.upper().split(b",")
+    return keywords == [b"NEVER"] or NOTIFY_KEYWORDS.issuperset(keywords)
 
 
 def _is_orcpt(value: bytes) -> bool:
-    kind, semicolon, coded = value.partition(b";")
-    return bool(kind and semicolon) and _is_xtext(coded)
+    address_type, semicolon, encoded = value.partition(b";")
+    return bool(address_type and semicolon) and _is_xtext(encoded)
 
 
 MAIL_PARAMETERS = {

@@ -8,7 +8,7 @@ from __future__ import annotations
 from postfix_archive.core import lmtp_command
 
 
-class Addressee:
+class LmtpRecipient:
     """One recipient, with NOTIFY and ORCPT as they were sent, or empty."""
 
     __slots__ = ("address", "notify", "orcpt")
@@ -19,7 +19,7 @@ class Addressee:
         self.orcpt = parameters.get(b"ORCPT", b"")
 
 
-class Mail:
+class LmtpEnvelope:
     """Envelope of one message: MAIL, RCPT and XFORWARD.
 
     ``xforward`` has the names of pipe(8)'s macros; ``ret`` is as sent, ``envid`` is
@@ -29,35 +29,38 @@ class Mail:
     __slots__ = (
         "eightbit",
         "envid",
-        "forwarded",
-        "people",
+        "xforward",
+        "recipients",
         "ret",
         "sender",
         "smtputf8",
     )
 
     def __init__(
-        self, sender: bytes, words: dict[bytes, bytes], forwarded: dict[bytes, bytes]
+        self,
+        sender: bytes,
+        parameters: dict[bytes, bytes],
+        xforward: dict[bytes, bytes],
     ) -> None:
         self.sender = sender
-        self.forwarded = forwarded
-        self.people: list[Addressee] = []
-        self.eightbit = words.get(b"BODY", b"").upper() == b"8BITMIME"
-        self.smtputf8 = b"SMTPUTF8" in words
-        self.ret = words.get(b"RET", b"")
-        self.envid = lmtp_command.unxtext(words.get(b"ENVID", b"")) or b""
+        self.xforward = xforward
+        self.recipients: list[LmtpRecipient] = []
+        self.eightbit = parameters.get(b"BODY", b"").upper() == b"8BITMIME"
+        self.smtputf8 = b"SMTPUTF8" in parameters
+        self.ret = parameters.get(b"RET", b"")
+        self.envid = lmtp_command.decode_xtext(parameters.get(b"ENVID", b"")) or b""
 
 
-class Begun:
+class MessageStarted:
     """DATA was accepted: the envelope is complete, the content follows."""
 
-    __slots__ = ("mail",)
+    __slots__ = ("envelope",)
 
-    def __init__(self, mail: Mail) -> None:
-        self.mail = mail
+    def __init__(self, envelope: LmtpEnvelope) -> None:
+        self.envelope = envelope
 
 
-class Piece:
+class MessageChunk:
     """The next bytes of the message, in canonical form."""
 
     __slots__ = ("content",)
@@ -66,19 +69,19 @@ class Piece:
         self.content = content
 
 
-class Whole:
+class MessageComplete:
     """The message is complete and waits for answer()."""
 
     __slots__ = ()
 
 
-class Dropped:
+class MessageAborted:
     """The message will not be completed: discard its chunks."""
 
     __slots__ = ()
 
 
-class Closed:
+class SessionClosed:
     """The session is over: send the replies and disconnect."""
 
     __slots__ = ()

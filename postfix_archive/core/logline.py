@@ -13,33 +13,42 @@ import datetime
 import re
 from typing import NamedTuple
 
-TRADITIONAL = r"[A-Z][a-z]{2} [ \d]\d (?:\d{4} )?\d\d:\d\d:\d\d(?:\.\d+)?"
-YEAR_FIRST = r"\d{4} [A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d(?:\.\d+)?"
-RFC_3339 = (
+TRADITIONAL_TIME = r"[A-Z][a-z]{2} [ \d]\d (?:\d{4} )?\d\d:\d\d:\d\d(?:\.\d+)?"
+YEAR_FIRST_TIME = r"\d{4} [A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d(?:\.\d+)?"
+RFC_3339_TIME = (
     r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:[.,]\d+)?(?: ?(?:Z|[+-]\d\d(?::?\d\d)?))?"
 )
-FULL = r"[A-Z][a-z]{2} \d{4}-\d\d-\d\d \d\d:\d\d:\d\d [A-Z]{2,5}"  # journalctl(1)
-SECONDS = r"\d{9,11}\.\d{6}"
-TIME = f"(?:{TRADITIONAL}|{YEAR_FIRST}|{RFC_3339}|{FULL}|{SECONDS})"
+JOURNALCTL_FULL_TIME = (  # journalctl(1)
+    r"[A-Z][a-z]{2} \d{4}-\d\d-\d\d \d\d:\d\d:\d\d [A-Z]{2,5}"
+)
+UNIX_TIME = r"\d{9,11}\.\d{6}"
+TIME_FORMATS = (
+    TRADITIONAL_TIME,
+    YEAR_FIRST_TIME,
+    RFC_3339_TIME,
+    JOURNALCTL_FULL_TIME,
+    UNIX_TIME,
+)
+TIME = f"(?:{'|'.join(TIME_FORMATS)})"
 PRIORITY = r"(?:<\d{1,3}>)?"  # PRI, RFC 5424 6.2.1: between syslog daemons
 # postconf(5), enable_long_queue_ids: hexadecimal, or seconds, microseconds, z, inode.
-CONSONANTS = "[0-9BCDFGHJKLMNPQRSTVWXYZbcdfghjklmnpqrstvwxyz]"
+BASE_52_DIGIT = "[0-9BCDFGHJKLMNPQRSTVWXYZbcdfghjklmnpqrstvwxyz]"
 NO_QUEUE_ID = "NOQUEUE"  # logged by smtpd(8) before there is a queue file
-QUEUE_ID = (
-    f"(?:{NO_QUEUE_ID}|[0-9A-F]{{6,16}}|{CONSONANTS}{{10,14}}z{CONSONANTS}{{1,14}})"
-)
-LINE = re.compile(
+SHORT_QUEUE_ID = "[0-9A-F]{6,16}"
+LONG_QUEUE_ID = f"{BASE_52_DIGIT}{{10,14}}z{BASE_52_DIGIT}{{1,14}}"
+QUEUE_ID = f"(?:{NO_QUEUE_ID}|{SHORT_QUEUE_ID}|{LONG_QUEUE_ID})"
+SYSLOG_LINE = re.compile(
     rf"{PRIORITY}({TIME}) (?:<[a-z\d.]+> )?(\S+) ([^\s\[\]]+)/([a-z]+)\[(\d+)\]:"
     rf" ({QUEUE_ID}): (.*)",
     re.ASCII,
 )
 # As syslog-ng(8) writes it. rsyslog cuts the name at the slash: no daemon, no match.
-RFC_5424 = re.compile(
-    rf"{PRIORITY}1 ({RFC_3339}) (\S+) ([^\s\[\]]+)/([a-z]+) (\d+) \S+"
+RFC_5424_LINE = re.compile(
+    rf"{PRIORITY}1 ({RFC_3339_TIME}) (\S+) ([^\s\[\]]+)/([a-z]+) (\d+) \S+"
     rf" (?:-|\[.*?\]) ?(?:\ufeff)?({QUEUE_ID}): (.*)",
     re.ASCII,
 )
-BEGINNING = re.compile(rf"{PRIORITY}(?:1 )?({TIME}) ", re.ASCII)
+LINE_START = re.compile(rf"{PRIORITY}(?:1 )?({TIME}) ", re.ASCII)
 MONTHS = {
     name: number
     for number, name in enumerate(
@@ -47,12 +56,12 @@ MONTHS = {
     )
 }
 DAY = 86400  # seconds
-SINCE_1970 = re.compile(SECONDS)
+UNIX_TIME_PATTERN = re.compile(UNIX_TIME)
 WEEKDAY = re.compile(r"[A-Z][a-z]{2} (?=\d{4}-)")
 ZONE_NAME = re.compile(r" ([A-Z]{2,5})$")
 
 
-class Line(NamedTuple):
+class LogLine(NamedTuple):
     """A line that a Postfix process logged about one queue file.
 
     ``time`` is as logged; ``service`` is what precedes the daemon's name, as
@@ -69,19 +78,19 @@ class Line(NamedTuple):
     text: str
 
 
-def read(line: str) -> Line | None:
+def parse(line: str) -> LogLine | None:
     """Return the parsed line, None if it is not about a queue file."""
-    found = LINE.match(line) or RFC_5424.match(line)
-    return Line(*found.groups()) if found else None
+    match = SYSLOG_LINE.match(line) or RFC_5424_LINE.match(line)
+    return LogLine(*match.groups()) if match else None
 
 
 def time_of(line: str) -> str:
     """Return the time at the beginning of any log line, "" if there is none."""
-    found = BEGINNING.match(line)
-    return found.group(1) if found else ""
+    match = LINE_START.match(line)
+    return match.group(1) if match else ""
 
 
-class Clock:
+class TimeParser:
     """Converts the times of one log to Unix time.
 
     A time without year is taken as the last such time that is at most a day after
@@ -92,63 +101,72 @@ class Clock:
     def __init__(self, latest: float, zone: datetime.tzinfo) -> None:
         self._latest = latest
         self._zone = zone
-        self._seen = ""
-        self._seconds = 0.0
+        self._last_text = ""
+        self._last_unix_time = 0.0
 
-    def seconds(self, time: str) -> float:
+    def unix_time(self, time: str) -> float:
         """Return a line's time as Unix time, 0.0 if it cannot be parsed."""
-        if time != self._seen:
-            self._seen = time
-            self._seconds = self._read(time)
-        return self._seconds
+        if time != self._last_text:
+            self._last_text = time
+            self._last_unix_time = self._parse(time)
+        return self._last_unix_time
 
-    def _read(self, time: str) -> float:
+    def _parse(self, time: str) -> float:
         try:
-            if SINCE_1970.fullmatch(time):
+            if UNIX_TIME_PATTERN.fullmatch(time):
                 return float(time)
             time = WEEKDAY.sub("", time)
             if time[4] == "-":
-                return self._at(datetime.datetime.fromisoformat(_joined(time)))
-            return self._traditional(time)
+                return self._to_unix_time(
+                    datetime.datetime.fromisoformat(_remove_spaces(time))
+                )
+            return self._parse_traditional(time)
         except (ValueError, OverflowError, KeyError, IndexError):
             return 0.0
 
-    def _traditional(self, time: str) -> float:
-        *date, clock = time.split()
+    def _parse_traditional(self, time: str) -> float:
+        *date, time_of_day = time.split()
         years = [int(part) for part in date if len(part) == 4]
         month, day = (part for part in date if len(part) != 4)
-        hour, minute, second = clock.split(":")
-        whole, _, fraction = second.partition(".")
-        leap = datetime.datetime(  # 2000 has a 29 February
-            2000, MONTHS[month], int(day), int(hour), int(minute), min(59, int(whole))
+        hour, minute, second = time_of_day.split(":")
+        whole_second, _, fraction = second.partition(".")
+        moment = datetime.datetime(  # 2000 has a 29 February
+            2000,
+            MONTHS[month],
+            int(day),
+            int(hour),
+            int(minute),
+            min(59, int(whole_second)),
         ) + datetime.timedelta(seconds=float(f"0.{fraction or 0}"))
         if years:
-            return self._at(leap.replace(year=years[0]))
-        return self._without_year(leap)
+            return self._to_unix_time(moment.replace(year=years[0]))
+        return self._infer_year(moment)
 
-    def _without_year(self, when: datetime.datetime) -> float:
+    def _infer_year(self, moment: datetime.datetime) -> float:
         latest = datetime.datetime.fromtimestamp(self._latest + DAY, self._zone)
         for year in range(latest.year, latest.year - 9, -1):  # 29 Feb: up to 8 years
             try:
-                seconds = self._at(when.replace(year=year))
+                seconds = self._to_unix_time(moment.replace(year=year))
             except ValueError:
                 continue
             if seconds <= self._latest + DAY:
                 return seconds
         return 0.0
 
-    def _at(self, when: datetime.datetime) -> float:
-        if when.tzinfo is None:
-            when = when.replace(tzinfo=self._zone)
-        return when.timestamp()
+    def _to_unix_time(self, moment: datetime.datetime) -> float:
+        if moment.tzinfo is None:
+            moment = moment.replace(tzinfo=self._zone)
+        return moment.timestamp()
 
 
-def _joined(time: str) -> str:
+def _remove_spaces(time: str) -> str:
     """Return an RFC 3339 time without the spaces that journalctl(1) may write.
 
     Of zone names only UTC is unambiguous; any other is taken as the log's own zone.
     """
-    name = ZONE_NAME.search(time)
-    if name:
-        time = time[: name.start()] + ("Z" if name.group(1) in ("UTC", "GMT") else "")
+    zone_name = ZONE_NAME.search(time)
+    if zone_name:
+        time = time[: zone_name.start()] + (
+            "Z" if zone_name.group(1) in ("UTC", "GMT") else ""
+        )
     return f"{time[:10]}T{time[11:].replace(' ', '')}"

@@ -13,13 +13,15 @@ from dataclasses import dataclass
 from postfix_archive.core import configuration
 from postfix_archive.core.configuration import Configuration, Service
 
-TYPES = frozenset(
+TABLE_TYPES = frozenset(
     "btree cdb cidr dbm environ fail hash inline internal ldap lmdb memcache mongodb"
     " mysql netinfo nis nisplus pcre pgsql pipemap randmap regexp sdbm socketmap sqlite"
     " static tcp texthash unionmap unix".split()
 )
-ACCESS = "_access"  # suffix of check_sender_access etc.: access(5), cidr_table(5)
-CHECKS = ("header_checks", "body_checks")  # suffixes of five parameters' names
+ACCESS_SUFFIX = (
+    "_access"  # suffix of check_sender_access etc.: access(5), cidr_table(5)
+)
+CHECKS_SUFFIXES = ("header_checks", "body_checks")  # suffixes of five parameters' names
 
 
 @dataclass(frozen=True)
@@ -32,50 +34,52 @@ class Lookup:
     service: Service | None  # None: main.cf
 
     @property
-    def place(self) -> str:
+    def location(self) -> str:
         """The file and parameter that name the table."""
-        where = f"master.cf {self.service.key}" if self.service else "main.cf"
-        return f"{where}: {self.parameter}"
+        file = f"master.cf {self.service.key}" if self.service else "main.cf"
+        return f"{file}: {self.parameter}"
 
     @property
     def has_actions(self) -> bool:
         """True if the table returns actions: access(5), header_checks(5)."""
-        return self.check.endswith(ACCESS) or self.parameter.endswith(CHECKS)
+        return self.check.endswith(ACCESS_SUFFIX) or self.parameter.endswith(
+            CHECKS_SUFFIXES
+        )
 
 
-def named(found: Configuration) -> Iterator[Lookup]:
+def in_configuration(config: Configuration) -> Iterator[Lookup]:
     """Yield every use of a table in main.cf and master.cf."""
-    for name in found.main:
-        yield from _in_value(found, name, None)
-    for service in found.services:
+    for name in config.main:
+        yield from _in_value(config, name, None)
+    for service in config.services:
         for name in service.options:
-            yield from _in_value(found, name, service)
+            yield from _in_value(config, name, service)
 
 
 def in_parameter(
-    found: Configuration, name: str, service: Service | None = None
+    config: Configuration, name: str, service: Service | None = None
 ) -> Iterator[Lookup]:
     """Yield the tables that a parameter names, as this service sees it."""
-    yield from _in_value(found, name, service)
+    yield from _in_value(config, name, service)
 
 
 def _in_value(
-    found: Configuration, name: str, service: Service | None
+    config: Configuration, name: str, service: Service | None
 ) -> Iterator[Lookup]:
-    before = ""
-    for word in configuration.words(found.value(name, service)):
-        for table in _tables(word):
-            check = before if before.startswith("check_") else ""
+    previous = ""
+    for element in configuration.split_list(config.value(name, service)):
+        for table in _resolve_tables(element):
+            check = previous if previous.startswith("check_") else ""
             yield Lookup(table, name, check, service)
-        before = word
+        previous = element
 
 
-def _tables(word: str) -> Iterator[str]:
-    while word.startswith("proxy:"):
-        word = word[len("proxy:") :]
-    kind, colon, name = word.partition(":")
-    if kind in ("pipemap", "unionmap") and colon:
-        for each in configuration.words(name.strip("{}")):
-            yield from _tables(each)
-    elif kind in TYPES and colon:
-        yield word
+def _resolve_tables(element: str) -> Iterator[str]:
+    while element.startswith("proxy:"):
+        element = element[len("proxy:") :]
+    table_type, colon, name = element.partition(":")
+    if table_type in ("pipemap", "unionmap") and colon:
+        for each in configuration.split_list(name.strip("{}")):
+            yield from _resolve_tables(each)
+    elif table_type in TABLE_TYPES and colon:
+        yield element

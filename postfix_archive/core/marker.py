@@ -13,37 +13,37 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-NAME = b"X-MS-Journal-Report"
-FORMS = ("hybrid", "journal")  # values of archive_report_format
-LINE = b"\n" + NAME
+MARKER = b"X-MS-Journal-Report"
+MARKED_FORMATS = ("hybrid", "journal")  # values of archive_report_format
+MARKER_LINE = b"\n" + MARKER
 
 
-def is_in(original: Iterable[bytes]) -> bool:
+def has_marker(original: Iterable[bytes]) -> bool:
     """Return whether a line of the original begins like the marker."""
-    held = b"\n"  # as if a line had ended before the first byte
+    buffer = b"\n"  # as if a line had ended before the first byte
     for piece in original:
-        joined = held + piece
-        if LINE in joined:
+        joined = buffer + piece
+        if MARKER_LINE in joined:
             return True
-        held = joined[-len(LINE) + 1 :]
+        buffer = joined[-len(MARKER_LINE) + 1 :]
     return False
 
 
-def lowered(original: Iterable[bytes]) -> Iterator[bytes]:
+def lowercase_markers(original: Iterable[bytes]) -> Iterator[bytes]:
     """Yield the original with such lines in lower case; its size does not change."""
-    first = True
-    for piece in _replaced(original):
+    is_first = True
+    for piece in _replace_markers(original):
         if piece:
-            yield piece[1:] if first else piece
-            first = False
+            yield piece[1:] if is_first else piece
+            is_first = False
 
 
-def _replaced(original: Iterable[bytes]) -> Iterator[bytes]:
+def _replace_markers(original: Iterable[bytes]) -> Iterator[bytes]:
     """Yield a line end and the original; buffer what may be the start of a marker."""
-    held = b"\n"
+    buffer = b"\n"
     for piece in original:
-        joined = (held + piece).replace(LINE, LINE.lower())
-        ready = max(0, len(joined) - len(LINE) + 1)
-        yield joined[:ready]
-        held = joined[ready:]
-    yield held
+        joined = (buffer + piece).replace(MARKER_LINE, MARKER_LINE.lower())
+        safe_length = max(0, len(joined) - len(MARKER_LINE) + 1)
+        yield joined[:safe_length]
+        buffer = joined[safe_length:]
+    yield buffer

@@ -14,12 +14,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from postfix_archive.core import outcome, standing, tally
-from postfix_archive.core.standing import Space, Standing
+from postfix_archive.core.standing import FileSystem, Snapshot
 from postfix_archive.core.tally import Tally
 
 PREFIX = "postfix_archive_"
 COUNTER, GAUGE = "counter", "gauge"
-INSTANCE = "config_directory"
+INSTANCE_LABEL = "config_directory"
 # Name without PREFIX: type, help. In the order in which they are written.
 FAMILIES = {
     "build_info": (GAUGE, "The version of postfix_archive; always 1."),
@@ -67,82 +67,82 @@ FAMILIES = {
 Sample = tuple[str, dict[str, str], int]
 
 
-def text(found: Standing) -> str:
+def text(snapshot: Snapshot) -> str:
     """Return all metrics in the exposition format."""
-    written: dict[str, list[str]] = {name: [] for name in FAMILIES}
-    for name, labels, value in _samples(found):
-        words = {INSTANCE: found.directory, **labels}
-        said = ",".join(f'{k}="{escaped(v)}"' for k, v in words.items())
-        written[name].append(f"{PREFIX}{name}{{{said}}} {value:d}\n")
-    parts = [_heading(name) + "".join(each) for name, each in written.items() if each]
+    lines: dict[str, list[str]] = {name: [] for name in FAMILIES}
+    for name, labels, value in _samples(snapshot):
+        all_labels = {INSTANCE_LABEL: snapshot.directory, **labels}
+        label_text = ",".join(f'{k}="{escape_label(v)}"' for k, v in all_labels.items())
+        lines[name].append(f"{PREFIX}{name}{{{label_text}}} {value:d}\n")
+    parts = [_heading(name) + "".join(each) for name, each in lines.items() if each]
     return "".join(parts)
 
 
-def escaped(value: str) -> str:
+def escape_label(value: str) -> str:
     r"""Return a label's value with backslash, quote and LF escaped, in UTF-8.
 
     Bytes that are not UTF-8 become \udcNN.
     """
-    sound = value.encode("utf-8", "backslashreplace").decode()
-    return sound.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")
+    encoded = value.encode("utf-8", "backslashreplace").decode()
+    return encoded.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")
 
 
 def _heading(name: str) -> str:
-    kind, told = FAMILIES[name]
-    return f"# HELP {PREFIX}{name} {told}\n# TYPE {PREFIX}{name} {kind}\n"
+    kind, help_text = FAMILIES[name]
+    return f"# HELP {PREFIX}{name} {help_text}\n# TYPE {PREFIX}{name} {kind}\n"
 
 
-def _samples(found: Standing) -> Iterator[Sample]:
-    yield "build_info", {"version": found.version}, 1
-    yield "severity", {}, found.severity
-    for name, each in found.tallies.items():
-        yield from _of_archive({"archive": name}, each)
-    for name in (*found.tallies, *filter(None, found.store_errors)):
-        yield "journal_readable", {"archive": name}, name not in found.store_errors
-    yield "store_readable", {}, not found.store_errors
-    for place, waits in found.backlogs.items():
-        yield "waiting_messages", {"place": place}, waits.count
-        yield "oldest_waiting_age_seconds", {"place": place}, waits.age
-    yield "held_messages", {}, len(found.on_hold)
-    yield from _gap(found)
-    yield from _runs(found)
-    for place, space in found.file_systems.items():
-        yield from _room({"place": place}, space)
+def _samples(snapshot: Snapshot) -> Iterator[Sample]:
+    yield "build_info", {"version": snapshot.version}, 1
+    yield "severity", {}, snapshot.severity
+    for name, counts in snapshot.tallies.items():
+        yield from _archive_samples({"archive": name}, counts)
+    for name in (*snapshot.tallies, *filter(None, snapshot.store_errors)):
+        yield "journal_readable", {"archive": name}, name not in snapshot.store_errors
+    yield "store_readable", {}, not snapshot.store_errors
+    for place, backlog in snapshot.backlogs.items():
+        yield "waiting_messages", {"place": place}, backlog.count
+        yield "oldest_waiting_age_seconds", {"place": place}, backlog.age
+    yield "held_messages", {}, len(snapshot.on_hold)
+    yield from _bypass_samples(snapshot)
+    yield from _run_samples(snapshot)
+    for place, file_system in snapshot.file_systems.items():
+        yield from _file_system_samples({"place": place}, file_system)
 
 
-def _of_archive(archive: dict[str, str], each: Tally) -> Iterator[Sample]:
-    yield "archived_messages_total", archive, each.messages
-    yield "archived_original_bytes_total", archive, each.received_bytes
-    yield "supplements_total", archive, each.supplements
-    yield "mailed_copies_total", archive, each.mailed
-    for verdict in tally.STAMPS:
-        yield "stamps_total", {**archive, "stamp": verdict}, each.stamps[verdict]
+def _archive_samples(labels: dict[str, str], counts: Tally) -> Iterator[Sample]:
+    yield "archived_messages_total", labels, counts.messages
+    yield "archived_original_bytes_total", labels, counts.received_bytes
+    yield "supplements_total", labels, counts.supplements
+    yield "mailed_copies_total", labels, counts.mailed
+    for verdict in tally.STAMP_VERDICTS:
+        yield "stamps_total", {**labels, "stamp": verdict}, counts.stamps[verdict]
     for kind in outcome.SETTLED:
-        yield "outcomes_total", {**archive, "outcome": kind}, each.outcomes[kind]
-    yield "waiting_recipients", archive, len(each.waiting)
-    yield "gaps_total", archive, len(each.gaps)
-    at = standing.seconds(each.last_archived)
-    if at is not None:
-        yield "last_archived_timestamp_seconds", archive, int(at)
-    yield "store_bytes", archive, each.copy_bytes + each.offset
-    yield "damaged_journal_lines", archive, each.damaged
+        yield "outcomes_total", {**labels, "outcome": kind}, counts.outcomes[kind]
+    yield "waiting_recipients", labels, len(counts.waiting)
+    yield "gaps_total", labels, len(counts.bypasses)
+    timestamp = standing.parse_time(counts.last_archived)
+    if timestamp is not None:
+        yield "last_archived_timestamp_seconds", labels, int(timestamp)
+    yield "store_bytes", labels, counts.copy_bytes + counts.offset
+    yield "damaged_journal_lines", labels, counts.damaged
 
 
-def _gap(found: Standing) -> Iterator[Sample]:
-    bypass = found.bypass
-    is_open = bypass is not None and "closed" not in bypass
-    yield "gap_open", {}, is_open
-    at = standing.seconds(bypass["opened"]) if bypass and is_open else None
-    if at is not None:
-        yield "gap_opened_timestamp_seconds", {}, int(at)
+def _bypass_samples(snapshot: Snapshot) -> Iterator[Sample]:
+    bypass = snapshot.bypass
+    is_on = bypass is not None and "closed" not in bypass
+    yield "gap_open", {}, is_on
+    timestamp = standing.parse_time(bypass["opened"]) if bypass and is_on else None
+    if timestamp is not None:
+        yield "gap_opened_timestamp_seconds", {}, int(timestamp)
 
 
-def _runs(found: Standing) -> Iterator[Sample]:
-    if found.rescue_time is not None:
-        yield "last_rescue_timestamp_seconds", {}, int(found.rescue_time)
-    if found.followed_until is not None:
-        yield "outcomes_followed_timestamp_seconds", {}, int(found.followed_until)
-    run = found.reconcile_run
+def _run_samples(snapshot: Snapshot) -> Iterator[Sample]:
+    if snapshot.rescue_time is not None:
+        yield "last_rescue_timestamp_seconds", {}, int(snapshot.rescue_time)
+    if snapshot.followed_until is not None:
+        yield "outcomes_followed_timestamp_seconds", {}, int(snapshot.followed_until)
+    run = snapshot.reconcile_run
     if run is not None:
         yield "reconciled_timestamp_seconds", {}, int(run.time)
         yield "reconciled_accepted_messages", {}, run.counts[standing.ACCEPTED]
@@ -150,9 +150,11 @@ def _runs(found: Standing) -> Iterator[Sample]:
             yield "reconciled_messages", {"result": result}, run.counts[result]
 
 
-def _room(place: dict[str, str], space: Space) -> Iterator[Sample]:
-    yield "filesystem_size_bytes", place, space.size
-    yield "filesystem_avail_bytes", place, space.free
-    if space.inodes:
-        yield "filesystem_inodes", place, space.inodes
-        yield "filesystem_avail_inodes", place, space.free_inodes
+def _file_system_samples(
+    labels: dict[str, str], file_system: FileSystem
+) -> Iterator[Sample]:
+    yield "filesystem_size_bytes", labels, file_system.size
+    yield "filesystem_avail_bytes", labels, file_system.free
+    if file_system.inodes:
+        yield "filesystem_inodes", labels, file_system.inodes
+        yield "filesystem_avail_inodes", labels, file_system.free_inodes

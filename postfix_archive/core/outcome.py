@@ -22,10 +22,10 @@ DELETED = "deleted"  # by postsuper -d
 WAITING = "waiting"  # deferred, on hold, or with a content filter
 
 ON_HOLD = "on hold in Postfix's queue"
-ALWAYS = ("recipient", "outcome", "of", "queue_id", "at")  # in every event
+REQUIRED_FIELDS = ("recipient", "outcome", "of", "queue_id", "at")  # in every event
 # Separates the recipients of an expansion. No envelope address has a line feed, but a
 # quoted one (RFC 5321 4.1.2) may have spaces and commas.
-BETWEEN = "\n"
+SEPARATOR = "\n"
 
 SETTLED = (DELIVERED, RELAYED, EXPANDED, FAILED, EXPIRED, DISCARDED, DELETED)
 KINDS = (*SETTLED, WAITING)
@@ -53,9 +53,9 @@ class Outcome:
 
     recipient: str
     kind: str  # one of KINDS
-    of: str  # queue id of the captured message
+    capture_queue_id: str  # queue id of the captured message
     queue_id: str  # of the queue file in which it was settled
-    at: str  # RFC 3339, UTC: the time of Postfix's log line
+    time: str  # RFC 3339, UTC: the time of Postfix's log line
     original: str = ""
     status: str = ""  # RFC 3463, as 2.0.0
     remote: str = ""  # host[address]:port, or Postfix's transport
@@ -70,7 +70,7 @@ class Outcome:
         return self.kind in SETTLED
 
     @property
-    def is_worth_telling(self) -> bool:
+    def is_reportable(self) -> bool:
         """False for transient states: not tried yet, or in a content filter."""
         return self.is_settled or self.status.startswith("4.") or self.is_held
 
@@ -84,34 +84,34 @@ class Outcome:
         """The Action value in a report (RFC 3464 2.3.3)."""
         return ACTIONS[self.kind]
 
-    def told(self) -> str:
+    def describe(self) -> str:
         """Return everything but the addresses, on one line."""
-        said = self.kind + (f" ({self.status})" if self.status else "")
-        said += f" by {self.remote}" if self.remote else ""
-        said += f", {self.at}"
-        said += f", {self.tries} tries" if self.tries > 1 else ""
-        return said + (f": {self.reply}" if self.reply else "")
+        text = self.kind + (f" ({self.status})" if self.status else "")
+        text += f" by {self.remote}" if self.remote else ""
+        text += f", {self.time}"
+        text += f", {self.tries} tries" if self.tries > 1 else ""
+        return text + (f": {self.reply}" if self.reply else "")
 
-    def words(self) -> dict[str, str | int]:
+    def event_fields(self) -> dict[str, str | int]:
         """Return the fields of the journal event, without empty optional fields."""
-        words: dict[str, str | int] = {
+        fields: dict[str, str | int] = {
             "recipient": self.recipient,
             "original": self.original,
             "outcome": self.kind,
             "status": self.status,
             "remote": self.remote,
             "reply": self.reply,
-            "at": self.at,
+            "at": self.time,
             "tries": self.tries,
-            "of": self.of,
+            "of": self.capture_queue_id,
             "queue_id": self.queue_id,
-            "expanded_to": BETWEEN.join(self.expanded_to),
+            "expanded_to": SEPARATOR.join(self.expanded_to),
             "parent": self.parent,
         }
         return {
             name: value
-            for name, value in words.items()
-            if value != "" or name in ALWAYS
+            for name, value in fields.items()
+            if value != "" or name in REQUIRED_FIELDS
         }
 
 
@@ -120,25 +120,25 @@ def from_event(event: dict[str, Any]) -> Outcome:
     return Outcome(
         recipient=event["recipient"],
         kind=event["outcome"],
-        of=event["of"],
+        capture_queue_id=event["of"],
         queue_id=event["queue_id"],
-        at=event["at"],
+        time=event["at"],
         original=event.get("original", ""),
         status=event.get("status", ""),
         remote=event.get("remote", ""),
         reply=event.get("reply", ""),
         tries=event.get("tries", 1),
-        expanded_to=tuple(filter(None, event.get("expanded_to", "").split(BETWEEN))),
+        expanded_to=tuple(filter(None, event.get("expanded_to", "").split(SEPARATOR))),
         parent=event.get("parent", ""),
     )
 
 
 def is_event(event: dict[str, Any]) -> bool:
     """Return whether an outcome event has all required fields and valid types."""
-    texts = ("id", *ALWAYS)
-    more = ("original", "status", "remote", "reply", "expanded_to", "parent")
-    if not all(isinstance(event.get(name), str) for name in texts):
+    required = ("id", *REQUIRED_FIELDS)
+    optional = ("original", "status", "remote", "reply", "expanded_to", "parent")
+    if not all(isinstance(event.get(name), str) for name in required):
         return False
-    if not all(isinstance(event.get(name, ""), str) for name in more):
+    if not all(isinstance(event.get(name, ""), str) for name in optional):
         return False
     return event["outcome"] in KINDS and type(event.get("tries", 1)) is int

@@ -20,76 +20,79 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-FIELD = b"\r\nContent-Transfer-Encoding: "
-PLAIN, PACKED = FIELD + b"8bit\r\n", FIELD + b"base64\r\n"  # base64: earlier versions
+ENCODING_FIELD = b"\r\nContent-Transfer-Encoding: "
+PLAIN_ENCODING, PACKED_ENCODING = (
+    ENCODING_FIELD + b"8bit\r\n",
+    ENCODING_FIELD + b"base64\r\n",
+)  # base64: earlier versions
 EMPTY_LINE = b"\r\n\r\n"  # with the end of the line above
-LINE = 76  # characters: RFC 2045 6.8, and what attachments have
-STEP = LINE * 3 // 4  # bytes a line
+LINE_LENGTH = 76  # characters: RFC 2045 6.8, and what attachments have
+LINE_BYTES = LINE_LENGTH * 3 // 4  # bytes a line
 # Bytes of fields and original to pack (all, if there are fewer). They make 131,072
 # bytes of base64, over twice the default of body_checks_size_limit (51200).
-BEGINNING_SIZE = 96 << 10
-MAGIC = b2a_base64(capsule.MAGIC[: len(capsule.MAGIC) // 3 * 3], newline=False)
+PACKED_SIZE = 96 << 10
+PACKED_MAGIC = b2a_base64(capsule.MAGIC[: len(capsule.MAGIC) // 3 * 3], newline=False)
 
 
-def packed(preamble: bytes, original: Iterable[bytes]) -> Iterator[bytes]:
+def pack(preamble: bytes, original: Iterable[bytes]) -> Iterator[bytes]:
     """Yield a capsule of this preamble and original in its packed form."""
     start = header.body_start(preamble)
     yield preamble[:start]
-    held, size = preamble[start:], 0
-    left = iter(original)
-    for piece in left:
-        held += piece
-        if size + len(held) > BEGINNING_SIZE:
-            end = _cut(held, BEGINNING_SIZE - size)
-            yield _lines(held[:end]) + b"\r\n"
-            yield held[end:]
-            yield from left
+    buffer, packed_size = preamble[start:], 0
+    remaining = iter(original)
+    for piece in remaining:
+        buffer += piece
+        if packed_size + len(buffer) > PACKED_SIZE:
+            end = _split_offset(buffer, PACKED_SIZE - packed_size)
+            yield _encode_base64(buffer[:end]) + b"\r\n"
+            yield buffer[end:]
+            yield from remaining
             return
-        whole = len(held) // STEP * STEP
-        if whole:
-            yield _lines(held[:whole])
-            held, size = held[whole:], size + whole
-    if held:
-        yield _lines(held)
+        length = len(buffer) // LINE_BYTES * LINE_BYTES
+        if length:
+            yield _encode_base64(buffer[:length])
+            buffer, packed_size = buffer[length:], packed_size + length
+    if buffer:
+        yield _encode_base64(buffer)
 
 
 def is_packed(head: bytes) -> bool:
     """Return whether a message with these first bytes is a packed capsule."""
     start = header.body_start(head)
-    return start >= 0 and head.startswith(MAGIC, start)
+    return start >= 0 and head.startswith(PACKED_MAGIC, start)
 
 
-def unpacked(pieces: Iterable[bytes]) -> Iterator[bytes]:
+def unpack(pieces: Iterable[bytes]) -> Iterator[bytes]:
     """Yield a packed capsule in its plain form: header, fields, original.
 
     The whole header must be in the first piece. Incomplete base64 at the end is
     dropped. Raises CapsuleBroken when the beginning of the body is not base64.
     """
-    left = iter(pieces)
-    head = next(left, b"")
+    remaining = iter(pieces)
+    head = next(remaining, b"")
     start = max(0, header.body_start(head))
-    yield head[:start].replace(PACKED, PLAIN, 1)
-    held, text = head[start:], b""
+    yield head[:start].replace(PACKED_ENCODING, PLAIN_ENCODING, 1)
+    buffer, encoded = head[start:], b""
     while True:
-        end = held.find(EMPTY_LINE)
-        known = max(0, len(held) - len(EMPTY_LINE) + 1) if end < 0 else end
-        text += held[:known].translate(None, b"\r\n")
-        whole = len(text) // 4 * 4
-        yield _bytes(text[:whole])
-        held, text = held[known:], text[whole:]
+        end = buffer.find(EMPTY_LINE)
+        safe_length = max(0, len(buffer) - len(EMPTY_LINE) + 1) if end < 0 else end
+        encoded += buffer[:safe_length].translate(None, b"\r\n")
+        length = len(encoded) // 4 * 4
+        yield _decode_base64(encoded[:length])
+        buffer, encoded = buffer[safe_length:], encoded[length:]
         if end >= 0:
             break
-        piece = next(left, None)
+        piece = next(remaining, None)
         if piece is None:
-            text += held.translate(None, b"\r\n")
-            yield _bytes(text[: len(text) // 4 * 4])
+            encoded += buffer.translate(None, b"\r\n")
+            yield _decode_base64(encoded[: len(encoded) // 4 * 4])
             return
-        held += piece
-    yield held[len(EMPTY_LINE) :]
-    yield from left
+        buffer += piece
+    yield buffer[len(EMPTY_LINE) :]
+    yield from remaining
 
 
-def _cut(content: bytes, end: int) -> int:
+def _split_offset(content: bytes, end: int) -> int:
     """Return the last offset up to end that does not split a CRLF."""
     end = max(0, end)
     while content[:end].endswith(b"\r"):
@@ -97,16 +100,19 @@ def _cut(content: bytes, end: int) -> int:
     return end
 
 
-def _lines(content: bytes) -> bytes:
-    text = b2a_base64(content, newline=False)
-    lines = [text[at : at + LINE] for at in range(0, len(text), LINE)]
+def _encode_base64(content: bytes) -> bytes:
+    encoded = b2a_base64(content, newline=False)
+    lines = [
+        encoded[start : start + LINE_LENGTH]
+        for start in range(0, len(encoded), LINE_LENGTH)
+    ]
     return b"\r\n".join(lines) + b"\r\n"
 
 
-def _bytes(text: bytes) -> bytes:
+def _decode_base64(text: bytes) -> bytes:
     try:
         return a2b_base64(text)
-    except Error as problem:
+    except Error as error:
         raise CapsuleBroken(
-            f"capsule body is not base64 ({problem}): altered in the queue"
+            f"capsule body is not base64 ({error}): altered in the queue"
         ) from None

@@ -14,26 +14,26 @@ from collections.abc import Callable, Iterator
 
 from postfix_archive.core import delivery, queuefile, relays, trace
 from postfix_archive.core.delivery import Attempt
-from postfix_archive.core.logline import Line
-from postfix_archive.core.queuefile import Entry, QueueFile
+from postfix_archive.core.logline import LogLine
+from postfix_archive.core.queuefile import QueueFile, RecipientEntry
 from postfix_archive.core.queuefiles import QueueFiles
 
 PICKUP = "pickup"
-CLIENT = "client="
-ORIGIN = ", orig_queue_id="
-REQUEUED_FROM = " orig_id="
-MESSAGE_ID = "message-id=<"
+CLIENT_PREFIX = "client="
+ORIG_QUEUE_ID_FIELD = ", orig_queue_id="
+ORIG_ID_FIELD = " orig_id="
+MESSAGE_ID_PREFIX = "message-id=<"
 ARCHIVED_AS = "archived as "
 LOCAL_CLIENTS = ("[127.", "[::1]", "[unknown]")
-HANDBACK = "/archive-handback"
-EXPIRED = "expired, returned to sender"  # also force-expired, by postsuper -e
-DISCARDED = ("discard: ", "milter-discard: ")
+REINJECTION_SUFFIX = "/archive-handback"
+EXPIRED_SUFFIX = "expired, returned to sender"  # also force-expired, by postsuper -e
+DISCARD_PREFIXES = ("discard: ", "milter-discard: ")
 # Mail of the archive itself.
-COPIES = ("/archive-capsule", "/archive-copy", "/archive-relay")
-ASIDE = tuple(f"{name}-cleanup" for name in COPIES)
+ARCHIVE_SUFFIXES = ("/archive-capsule", "/archive-copy", "/archive-relay")
+ARCHIVE_CLEANUP_SUFFIXES = tuple(f"{name}-cleanup" for name in ARCHIVE_SUFFIXES)
 
 
-class Passage:
+class QueueTracker:
     """Parses log lines one by one and links the queue files in them.
 
     ``unparsed_count`` counts lines that look like delivery attempts and are ambiguous.
@@ -41,136 +41,148 @@ class Passage:
 
     def __init__(self, filters: tuple[str, ...] = ()) -> None:
         """Begin; filters are the content filters of this host, as transport:nexthop."""
-        self.queue = QueueFiles()
-        self.not_understood = 0
+        self.queue_files = QueueFiles()
+        self.unparsed_count = 0
         self._filters = filters
 
     # --- log lines ------------------------------------------------------------------
 
-    def take(self, line: Line, at: float) -> None:
+    def process(self, line: LogLine, at: float) -> None:
         """Process one line, logged at this Unix time."""
-        self.queue.now = max(self.queue.now, at)
-        if line.service.endswith(ASIDE):
+        self.queue_files.now = max(self.queue_files.now, at)
+        if line.service.endswith(ARCHIVE_CLEANUP_SUFFIXES):
             return
-        if line.text.startswith(delivery.BEGINNING):
-            self._attempted(line, at)
+        if line.text.startswith(delivery.ATTEMPT_PREFIX):
+            self._process_attempt(line, at)
             return
-        reader = READERS.get(line.daemon)
-        if reader is not None:
-            reader(self, line, at)
+        handler = HANDLERS.get(line.daemon)
+        if handler is not None:
+            handler(self, line, at)
 
-    def _taken(self, line: Line, at: float) -> None:
+    def _process_client(self, line: LogLine, at: float) -> None:
         """A new queue file: smtpd(8) and qmqpd(8) log client=, pickup(8) logs uid=."""
         if line.daemon == PICKUP:
             if not line.text.startswith("uid="):
                 return
-        elif not line.text.startswith(CLIENT):
+        elif not line.text.startswith(CLIENT_PREFIX):
             if line.text.startswith("hold: "):
-                self._held(line, at)
+                self._set_held(line, at)
             return
-        file = self.queue.begin(line.queue_id, at)
+        file = self.queue_files.begin(line.queue_id, at)
         file.came = line.daemon
         file.service = line.service
-        file.is_aside = line.service.endswith(COPIES)
+        file.is_aside = line.service.endswith(ARCHIVE_SUFFIXES)
         if line.daemon == PICKUP:
             file.is_local = True
-            self._requeued_from(file, line.text)
+            self._link_requeued(file, line.text)
             return
-        client, _, rest = line.text.partition(ORIGIN)
+        client, _, origin = line.text.partition(ORIG_QUEUE_ID_FIELD)
         file.is_local = any(mark in client for mark in LOCAL_CLIENTS)
-        if rest:
-            self.queue.child(self.queue.current(rest.partition(",")[0]), file)
+        if origin:
+            self.queue_files.link_child(
+                self.queue_files.current(origin.partition(",")[0]), file
+            )
 
-    def _requeued_from(self, file: QueueFile, text: str) -> None:
+    def _link_requeued(self, file: QueueFile, text: str) -> None:
         """Parse ``uid=… from=<…> orig_id=…``; the sender cannot choose the end."""
-        _, mark, before = text.rpartition(REQUEUED_FROM)
-        old = self.queue.current(before) if mark and before.isalnum() else None
-        if old is not None and old.end == queuefile.REQUEUED:
-            self.queue.child(old, file)
+        _, mark, old_queue_id = text.rpartition(ORIG_ID_FIELD)
+        old_file = (
+            self.queue_files.current(old_queue_id)
+            if mark and old_queue_id.isalnum()
+            else None
+        )
+        if old_file is not None and old_file.end == queuefile.REQUEUED:
+            self.queue_files.link_child(old_file, file)
 
-    def _messaged(self, line: Line, at: float) -> None:
+    def _process_cleanup(self, line: LogLine, at: float) -> None:
         """cleanup(8) logs the Message-ID, or a HOLD or DISCARD action."""
         if line.text.startswith("hold: ") or line.text.startswith("milter-hold: "):
-            self._held(line, at)
-        if line.text.startswith(DISCARDED):
-            self.queue.get(line.queue_id, at)
-            self.queue.end(line.queue_id, queuefile.DISCARDED, at)
-        if not line.text.startswith(MESSAGE_ID):
+            self._set_held(line, at)
+        if line.text.startswith(DISCARD_PREFIXES):
+            self.queue_files.get_or_begin(line.queue_id, at)
+            self.queue_files.end(line.queue_id, queuefile.DISCARDED, at)
+        if not line.text.startswith(MESSAGE_ID_PREFIX):
             return
-        file = self.queue.current(line.queue_id)
-        if file is None or file.end in queuefile.ENDS:
+        file = self.queue_files.current(line.queue_id)
+        if file is None or file.end in queuefile.END_REASONS:
             # A bounce, or a message that local(8) forwards.
-            file = self.queue.begin(line.queue_id, at)
-        self.queue.message_id(file, line.text[len(MESSAGE_ID) - 1 :])
+            file = self.queue_files.begin(line.queue_id, at)
+        self.queue_files.set_message_id(file, line.text[len(MESSAGE_ID_PREFIX) - 1 :])
 
-    def _queued(self, line: Line, at: float) -> None:
+    def _process_qmgr(self, line: LogLine, at: float) -> None:
         """qmgr(8) logs that a message is active, expired or removed."""
         if line.text == "removed":
-            self.queue.end(line.queue_id, queuefile.REMOVED, at)
+            self.queue_files.end(line.queue_id, queuefile.REMOVED, at)
         elif line.text.startswith("from=<"):
-            file = self.queue.get(line.queue_id, at)
-            if line.text.endswith(EXPIRED):
+            file = self.queue_files.get_or_begin(line.queue_id, at)
+            if line.text.endswith(EXPIRED_SUFFIX):
                 # The sender chooses the end of a truncated line.
-                file.expired = 0.0 if delivery.may_be_cut(line.text) else at
+                file.expired = 0.0 if delivery.can_be_truncated(line.text) else at
             else:
-                file.count = _number(line.text.rpartition(", nrcpt=")[2])
-            self.queue.touch(file)
+                file.count = _parse_count(line.text.rpartition(", nrcpt=")[2])
+            self.queue_files.touch(file)
 
-    def _superseded(self, line: Line, at: float) -> None:
+    def _process_postsuper(self, line: LogLine, at: float) -> None:
         """postsuper(1) logs what the postmaster did with a queue file."""
         if line.text == "removed":
-            self.queue.end(line.queue_id, queuefile.DELETED, at)
+            self.queue_files.end(line.queue_id, queuefile.DELETED, at)
         elif line.text == "requeued":
-            self.queue.end(line.queue_id, queuefile.REQUEUED, at)
+            self.queue_files.end(line.queue_id, queuefile.REQUEUED, at)
         elif line.text == "placed on hold":
-            self._held(line, at)
+            self._set_held(line, at)
         elif line.text == "released from hold":
-            file = self.queue.get(line.queue_id, at)
+            file = self.queue_files.get_or_begin(line.queue_id, at)
             file.is_held = False
-            self.queue.touch(file)
+            self.queue_files.touch(file)
 
-    def _held(self, line: Line, at: float) -> None:
-        file = self.queue.get(line.queue_id, at)
+    def _set_held(self, line: LogLine, at: float) -> None:
+        file = self.queue_files.get_or_begin(line.queue_id, at)
         file.is_held = True
-        self.queue.touch(file)
+        self.queue_files.touch(file)
 
-    def _attempted(self, line: Line, at: float) -> None:
+    def _process_attempt(self, line: LogLine, at: float) -> None:
         """Any delivery agent: one delivery attempt for one recipient."""
-        attempt = delivery.read(line.text)
+        attempt = delivery.parse(line.text)
         if attempt is None:
-            self.not_understood += 1
+            self.unparsed_count += 1
             return
         if attempt.status in ("deliverable", "undeliverable"):
             return  # address verification, sendmail -bv
-        file = self.queue.get(line.queue_id, at)
+        file = self.queue_files.get_or_begin(line.queue_id, at)
         original = attempt.original if attempt.original != attempt.recipient else ""
-        entry = file.entry(attempt.recipient, original)
+        entry = file.get_or_add_entry(attempt.recipient, original)
         entry.add(attempt, line.daemon, at)
-        self._link(file, entry, attempt)
-        self.queue.touch(file)
+        self._link_next(file, entry, attempt)
+        self.queue_files.touch(file)
 
     # --- links ----------------------------------------------------------------------
 
-    def _link(self, file: QueueFile, entry: Entry, attempt: Attempt) -> None:
+    def _link_next(
+        self, file: QueueFile, entry: RecipientEntry, attempt: Attempt
+    ) -> None:
         """Record in which queue file of this host the delivery continues, if any."""
         if attempt.status != "sent":
             return
-        if entry.daemon in ("pipe", "lmtp") and relays.is_stamp(attempt.relay):
-            self._captured(file, attempt)
+        if entry.daemon in ("pipe", "lmtp") and relays.is_stamp_filter(attempt.relay):
+            self._set_archive_id(file, attempt)
         elif entry.daemon not in ("local", "smtp", "lmtp"):
             return
-        elif entry.daemon != "local" and not self._is_here(attempt.relay):
+        elif entry.daemon != "local" and not self._is_local_relay(attempt.relay):
             return
-        other = self.queue.current(attempt.queued_as) if attempt.queued_as else None
+        other = (
+            self.queue_files.current(attempt.queued_as) if attempt.queued_as else None
+        )
         if other is None or other is file or not self._can_follow(file, other, entry):
             return
         if other.key not in entry.links:
             entry.links.append(other.key)
         if not other.parent:
             other.parent = file.key
-            self.queue.touch(other)
+            self.queue_files.touch(other)
 
-    def _can_follow(self, file: QueueFile, other: QueueFile, entry: Entry) -> bool:
+    def _can_follow(
+        self, file: QueueFile, other: QueueFile, entry: RecipientEntry
+    ) -> bool:
         """Tell whether a queue file can continue another one."""
         family = {"", file.key, *(before.key for before in self._ancestors(file))}
         if other.begun < file.begun or other.parent not in family:
@@ -179,100 +191,110 @@ class Passage:
             return other.came == ""
         return other.came != "" and (other.is_local or other.parent != "")
 
-    def _captured(self, file: QueueFile, attempt: Attempt) -> None:
+    def _set_archive_id(self, file: QueueFile, attempt: Attempt) -> None:
         """Parse ``… archived as …; queued as …``, the same in pipe and lmtp mode."""
         _, mark, rest = attempt.reply.partition(ARCHIVED_AS)
         archive_id = rest[:49]
         if mark and trace.is_archive_id(archive_id):
-            self.queue.captured(file, archive_id)
+            self.queue_files.set_archive_id(file, archive_id)
 
-    def _is_here(self, relay: str) -> bool:
+    def _is_local_relay(self, relay: str) -> bool:
         """Tell whether a relay is on this host."""
-        return relays.is_here(relay) or self.is_filter(relay)
+        return relays.is_local_relay(relay) or self.is_content_filter(relay)
 
-    def is_filter(self, relay: str) -> bool:
+    def is_content_filter(self, relay: str) -> bool:
         """Tell whether a relay, as logged, is a content filter."""
-        return any(relays.is_same(each, relay) for each in self._filters)
+        return any(relays.is_relay_of(each, relay) for each in self._filters)
 
-    def came_back(self, file: QueueFile, entry: Entry) -> list[QueueFile]:
+    def reinjected_files(
+        self, file: QueueFile, entry: RecipientEntry
+    ) -> list[QueueFile]:
         """Return the queue files in which a filter reinjected this recipient's message.
 
         By the origin in their log lines, else by the Message-ID if only one matches. Of
         several, those with the recipient: a filter may reinject in pieces.
         """
-        said = self.queue.named(entry.links)
-        told = {child.key: child for child in (*said, *self.offspring(file))}
-        if told:
-            mine = _for(sorted(told.values(), key=_serial), entry.recipient) or said
-            mine = mine or list(told.values())
-            return list(self._up_to_next(mine, entry.recipient))
-        alike = [
+        linked = self.queue_files.find_by_keys(entry.links)
+        children = {
+            child.key: child for child in (*linked, *self.reinjected_children(file))
+        }
+        if children:
+            candidates = (
+                _with_recipient(sorted(children.values(), key=_serial), entry.recipient)
+                or linked
+            )
+            candidates = candidates or list(children.values())
+            return list(self._until_next_filter(candidates, entry.recipient))
+        same_message_id = [
             other
-            for other in self.queue.alike(file)
+            for other in self.queue_files.find_same_message_id(file)
             if other.is_local
             and other.came
             and other.parent in ("", file.key)
             and other.begun >= file.begun
             and not other.archive_id
         ]
-        alike = _for(alike, entry.recipient) or alike
-        return alike if len(alike) == 1 else []
+        same_message_id = (
+            _with_recipient(same_message_id, entry.recipient) or same_message_id
+        )
+        return same_message_id if len(same_message_id) == 1 else []
 
-    def _up_to_next(
+    def _until_next_filter(
         self, files: list[QueueFile], recipient: str
     ) -> Iterator[QueueFile]:
         """Yield the queue files up to the next filter: that reinjects the others."""
         for file in files:
             yield file
             entries = file.entries_of(recipient)
-            if any(self.is_filter(entry.relay) for entry in entries):
+            if any(self.is_content_filter(entry.relay) for entry in entries):
                 return
 
-    def offspring(self, file: QueueFile) -> list[QueueFile]:
+    def reinjected_children(self, file: QueueFile) -> list[QueueFile]:
         """Return the reinjected queue files that name this one as their origin.
 
         Or one before it: smtp(8) passes on the orig_queue_id that it got itself. A
         message that postsuper -r requeued is not reinjected.
         """
-        found = self.queue.named(file.children)
-        for before in self._ancestors(file):
-            found += [
+        children = self.queue_files.find_by_keys(file.children)
+        for ancestor in self._ancestors(file):
+            children += [
                 child
-                for child in self.queue.named(before.children)
-                if child.serial > file.serial and not child.service.endswith(HANDBACK)
+                for child in self.queue_files.find_by_keys(ancestor.children)
+                if child.serial > file.serial
+                and not child.service.endswith(REINJECTION_SUFFIX)
             ]
-        return [child for child in found if child.came != PICKUP]
+        return [child for child in children if child.came != PICKUP]
 
     def _ancestors(self, file: QueueFile) -> Iterator[QueueFile]:
         seen = {file.key}
         while file.parent and file.parent not in seen:
             seen.add(file.parent)
-            before = self.queue.by_key.get(file.parent)
-            if before is None:
+            parent = self.queue_files.by_key.get(file.parent)
+            if parent is None:
                 return
-            yield before
-            file = before
+            yield parent
+            file = parent
 
-    def reached(self, file: QueueFile) -> set[str]:
+    def reachable_keys(self, file: QueueFile) -> set[str]:
         """Return the keys of this queue file and of all that continue it."""
-        found = {file.key}
-        left = [file]
-        while left:
-            for other in self._next(left.pop()):
-                if other.key not in found:
-                    found.add(other.key)
-                    left.append(other)
-        return found
+        keys = {file.key}
+        pending = [file]
+        while pending:
+            for other in self._next_files(pending.pop()):
+                if other.key not in keys:
+                    keys.add(other.key)
+                    pending.append(other)
+        return keys
 
-    def _next(self, file: QueueFile) -> Iterator[QueueFile]:
-        yield from self.queue.named(file.children)
+    def _next_files(self, file: QueueFile) -> Iterator[QueueFile]:
+        yield from self.queue_files.find_by_keys(file.children)
         for entry in file.entries:
-            yield from self.queue.named(entry.links)
-            if self.is_filter(entry.relay):
-                yield from self.came_back(file, entry)
+            yield from self.queue_files.find_by_keys(entry.links)
+            if self.is_content_filter(entry.relay):
+                yield from self.reinjected_files(file, entry)
 
 
-def _for(files: list[QueueFile], recipient: str) -> list[QueueFile]:
+def _with_recipient(files: list[QueueFile], recipient: str) -> list[QueueFile]:
     """Return the queue files with a delivery attempt for a recipient."""
     return [file for file in files if file.entries_of(recipient)]
 
@@ -281,17 +303,17 @@ def _serial(file: QueueFile) -> int:
     return file.serial
 
 
-def _number(text: str) -> int:
+def _parse_count(text: str) -> int:
     digits = text.partition(" ")[0]
     return int(digits) if digits.isdigit() and len(digits) < 10 else 0
 
 
-READERS: dict[str, Callable[[Passage, Line, float], None]] = {
-    "smtpd": Passage._taken,
-    "qmqpd": Passage._taken,
-    PICKUP: Passage._taken,
-    "cleanup": Passage._messaged,
-    "qmgr": Passage._queued,
-    "oqmgr": Passage._queued,
-    "postsuper": Passage._superseded,
+HANDLERS: dict[str, Callable[[QueueTracker, LogLine, float], None]] = {
+    "smtpd": QueueTracker._process_client,
+    "qmqpd": QueueTracker._process_client,
+    PICKUP: QueueTracker._process_client,
+    "cleanup": QueueTracker._process_cleanup,
+    "qmgr": QueueTracker._process_qmgr,
+    "oqmgr": QueueTracker._process_qmgr,
+    "postsuper": QueueTracker._process_postsuper,
 }

@@ -13,43 +13,49 @@ from postfix_archive.core.configuration import Configuration
 from postfix_archive.core.settings import Settings
 
 REQUEST_DOMAIN = "archive-request.invalid"
-REQUEST = f"1.61@{REQUEST_DOMAIN}"  # in the form of a request recipient
-REWRITING = ("canonical_maps", "recipient_canonical_maps", "virtual_alias_maps")
-ROUTING = "transport_maps"
-BCC = ("sender_bcc_maps", "recipient_bcc_maps")
-LOCAL = ("local_recipient_maps", "alias_maps", "alias_database")
-VIRTUAL = ("virtual_alias_maps", "virtual_mailbox_maps", "relay_recipient_maps")
+REQUEST_RECIPIENT = f"1.61@{REQUEST_DOMAIN}"  # in the form of a request recipient
+REWRITING_MAPS = ("canonical_maps", "recipient_canonical_maps", "virtual_alias_maps")
+TRANSPORT_MAPS = "transport_maps"
+BCC_MAPS = ("sender_bcc_maps", "recipient_bcc_maps")
+LOCAL_RECIPIENT_MAPS = ("local_recipient_maps", "alias_maps", "alias_database")
+VIRTUAL_RECIPIENT_MAPS = (
+    "virtual_alias_maps",
+    "virtual_mailbox_maps",
+    "relay_recipient_maps",
+)
 
 
-def tables(found: Configuration) -> Iterator[str]:
+def tables_to_read(config: Configuration) -> Iterator[str]:
     """Yield the tables to read in full: those with actions, and bcc maps."""
-    uses = [each for each in lookups.named(found) if each.has_actions]
-    for parameter in BCC:
-        uses += lookups.in_parameter(found, parameter)
+    uses = [each for each in lookups.in_configuration(config) if each.has_actions]
+    for parameter in BCC_MAPS:
+        uses += lookups.in_parameter(config, parameter)
     yield from dict.fromkeys(each.table for each in uses)
 
 
-def keys(found: Configuration, settings: Settings | None) -> Iterator[tuple[str, str]]:
+def table_keys(
+    config: Configuration, settings: Settings | None
+) -> Iterator[tuple[str, str]]:
     """Yield table and key of each lookup."""
-    for parameter in REWRITING:
-        for each in lookups.in_parameter(found, parameter):
-            yield each.table, REQUEST
-            yield each.table, f"@{REQUEST_DOMAIN}"
-    for each in lookups.in_parameter(found, ROUTING):
-        yield each.table, REQUEST
-        yield each.table, REQUEST_DOMAIN
-    if settings is not None and settings.mails:
-        for archive in gates.archives(found):
-            yield from _of_archive(found, archive)
+    for parameter in REWRITING_MAPS:
+        for lookup in lookups.in_parameter(config, parameter):
+            yield lookup.table, REQUEST_RECIPIENT
+            yield lookup.table, f"@{REQUEST_DOMAIN}"
+    for lookup in lookups.in_parameter(config, TRANSPORT_MAPS):
+        yield lookup.table, REQUEST_RECIPIENT
+        yield lookup.table, REQUEST_DOMAIN
+    if settings is not None and settings.has_mail_delivery:
+        for archive in gates.configured_archives(config):
+            yield from _archive_keys(config, archive)
 
 
-def _of_archive(found: Configuration, archive: str) -> Iterator[tuple[str, str]]:
+def _archive_keys(config: Configuration, archive: str) -> Iterator[tuple[str, str]]:
     """Yield table and key of the lookups that Postfix makes for an archive address."""
     user, _, domain = archive.rpartition("@")
-    for parameter in LOCAL:
-        for each in lookups.in_parameter(found, parameter):
-            yield each.table, user
-    for parameter in VIRTUAL:
-        for each in lookups.in_parameter(found, parameter):
-            yield each.table, archive
-            yield each.table, f"@{domain}"
+    for parameter in LOCAL_RECIPIENT_MAPS:
+        for lookup in lookups.in_parameter(config, parameter):
+            yield lookup.table, user
+    for parameter in VIRTUAL_RECIPIENT_MAPS:
+        for lookup in lookups.in_parameter(config, parameter):
+            yield lookup.table, archive
+            yield lookup.table, f"@{domain}"

@@ -18,11 +18,11 @@ REMOVED = "removed"  # by qmgr(8), when delivery is complete
 DELETED = "deleted"  # by postsuper -d
 REQUEUED = "requeued"  # by postsuper -r: another queue file continues it
 DISCARDED = "discarded"  # by a DISCARD action: accepted, but never queued
-ENDS = (REMOVED, DELETED, REQUEUED, DISCARDED)
+END_REASONS = (REMOVED, DELETED, REQUEUED, DISCARDED)
 
 
 @dataclass
-class Entry:
+class RecipientEntry:
     """The last delivery attempt for one recipient of a queue file.
 
     ``links`` are the keys of queue files on this host that continue the delivery.
@@ -88,7 +88,7 @@ class QueueFile:
     expired: float = 0.0
     is_told: bool = False
     archive_id: str = ""
-    entries: list[Entry] = field(default_factory=list)
+    entries: list[RecipientEntry] = field(default_factory=list)
     children: list[str] = field(default_factory=list)
 
     @property
@@ -96,15 +96,15 @@ class QueueFile:
         """Its number in the order in which queue files began."""
         return int(self.key.rpartition(".")[2])
 
-    def entry(self, recipient: str, original: str) -> Entry:
+    def get_or_add_entry(self, recipient: str, original: str) -> RecipientEntry:
         """Return the entry of a recipient; add one if there is none."""
         for entry in self.entries:
             if entry.recipient == recipient and entry.original == original:
                 return entry
-        self.entries.append(Entry(recipient, original))
+        self.entries.append(RecipientEntry(recipient, original))
         return self.entries[-1]
 
-    def entries_of(self, address: str) -> list[Entry]:
+    def entries_of(self, address: str) -> list[RecipientEntry]:
         """Return the entries whose recipient or original recipient is this address."""
         return [
             entry
@@ -112,20 +112,20 @@ class QueueFile:
             if address in (entry.recipient, entry.original)
         ]
 
-    def words(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, Any]:
         """Return all non-empty fields in JSON types."""
-        told = {name: value for name, value in vars(self).items() if value}
-        told["entries"] = [
+        fields = {name: value for name, value in vars(self).items() if value}
+        fields["entries"] = [
             {name: value for name, value in vars(entry).items() if value}
             for entry in self.entries
         ]
-        return told
+        return fields
 
 
-def from_words(words: dict[str, Any]) -> QueueFile:
+def from_dict(fields: dict[str, Any]) -> QueueFile:
     """Return the queue file that as_dict() saved."""
     entries = [
-        Entry(**{"recipient": "", "original": "", **entry})
-        for entry in words.get("entries", ())
+        RecipientEntry(**{"recipient": "", "original": "", **entry})
+        for entry in fields.get("entries", ())
     ]
-    return QueueFile(**{**words, "entries": entries})
+    return QueueFile(**{**fields, "entries": entries})

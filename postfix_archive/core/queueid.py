@@ -11,21 +11,21 @@ also after a move). Only the part with the time stays:
 
 from __future__ import annotations
 
-DIGITS = b"0123456789BCDFGHJKLMNPQRSTVWXYZbcdfghjklmnpqrstvwxyz"  # mail_queue.h
-HEXADECIMAL = b"0123456789ABCDEF"
-SHORT = 5
-LONG = 4
-SECONDS = 6
+LONG_ID_DIGITS = b"0123456789BCDFGHJKLMNPQRSTVWXYZbcdfghjklmnpqrstvwxyz"  # mail_queue.h
+HEX_DIGITS = b"0123456789ABCDEF"
+SHORT_MICROSECOND_DIGITS = 5
+LONG_MICROSECOND_DIGITS = 4
+LONG_SECOND_DIGITS = 6
 
 
-def is_same(one: bytes, other: bytes) -> bool:
+def is_same(first_id: bytes, second_id: bytes) -> bool:
     """Return whether both ids name one queue file, under its old or its new name."""
-    if one == other:
+    if first_id == second_id:
         return True
-    first, second = _moment(one), _moment(other)
-    if len(first) == len(second):
-        return first == second != b""
-    return microseconds(one) == microseconds(other) != b""
+    first_time, second_time = _time_part(first_id), _time_part(second_id)
+    if len(first_time) == len(second_time):
+        return first_time == second_time != b""
+    return microseconds(first_id) == microseconds(second_id) != b""
 
 
 def microseconds(queue_id: bytes) -> bytes:
@@ -33,20 +33,22 @@ def microseconds(queue_id: bytes) -> bytes:
 
     Empty if queue_id is not one of Postfix's.
     """
-    moment = _moment(queue_id)
-    if len(moment) <= SHORT:
-        return moment
+    time_part = _time_part(queue_id)
+    if len(time_part) <= SHORT_MICROSECOND_DIGITS:
+        return time_part
     number = 0
-    for digit in moment[-LONG:]:
-        number = number * len(DIGITS) + DIGITS.find(digit)
+    for digit in time_part[-LONG_MICROSECOND_DIGITS:]:
+        number = number * len(LONG_ID_DIGITS) + LONG_ID_DIGITS.find(digit)
     return b"%05X" % max(0, number)
 
 
-def _moment(queue_id: bytes) -> bytes:
+def _time_part(queue_id: bytes) -> bytes:
     """Return the part with the time, empty if queue_id is not one of Postfix's."""
-    at = queue_id.rfind(b"z")
-    if at >= SECONDS + LONG and not queue_id.strip(DIGITS):
-        return queue_id[:at]
-    if len(queue_id) > SHORT and not queue_id.strip(HEXADECIMAL):
-        return queue_id[:SHORT]
+    position = queue_id.rfind(b"z")
+    if position >= LONG_SECOND_DIGITS + LONG_MICROSECOND_DIGITS and not queue_id.strip(
+        LONG_ID_DIGITS
+    ):
+        return queue_id[:position]
+    if len(queue_id) > SHORT_MICROSECOND_DIGITS and not queue_id.strip(HEX_DIGITS):
+        return queue_id[:SHORT_MICROSECOND_DIGITS]
     return b""

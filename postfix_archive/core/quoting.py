@@ -5,10 +5,16 @@ Used by journal. The result is byte for byte that of json.dumps().
 
 from __future__ import annotations
 
-ESCAPES = (("\\", "\\\\"), ('"', '\\"'), ("\r", "\\r"), ("\n", "\\n"), ("\t", "\\t"))
+JSON_ESCAPES = (
+    ("\\", "\\\\"),
+    ('"', '\\"'),
+    ("\r", "\\r"),
+    ("\n", "\\n"),
+    ("\t", "\\t"),
+)
 
 
-def quoted(text: str) -> str:
+def json_string(text: str) -> str:
     """Return text as a JSON string in ASCII.
 
     Imports the C module _json only for text that is not printable ASCII: the import
@@ -16,8 +22,8 @@ def quoted(text: str) -> str:
     """
     if text.isascii():
         escaped = text
-        for plain, instead in ESCAPES:
-            escaped = escaped.replace(plain, instead)
+        for char, escape in JSON_ESCAPES:
+            escaped = escaped.replace(char, escape)
         if escaped.isprintable():
             return f'"{escaped}"'
     from _json import encode_basestring_ascii

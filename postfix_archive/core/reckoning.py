@@ -13,62 +13,66 @@ from dataclasses import dataclass
 
 from postfix_archive.core import causes, finding, queueid, rescuing, trace
 from postfix_archive.core.accepted import Message
-from postfix_archive.core.causes import KINDS, Judge, Verdict
-from postfix_archive.core.observed import Waiting
-from postfix_archive.core.reconciling import Reconciling
+from postfix_archive.core.causes import KINDS, Classifier, Verdict
+from postfix_archive.core.observed import QueuedMessage
+from postfix_archive.core.reconciling import LogScan
 
 UNCLEAR = "unclear"  # the log ends or is incomplete before it says what became of it
 
 
 @dataclass(frozen=True)
-class Case:
+class UnarchivedMessage:
     """A message that is not safely archived; time is in seconds since 1970."""
 
     queue_id: str
     time: float
     sender: str
-    recipients: int
+    recipient_count: int
     verdict: Verdict
-    where: str = ""  # the queue in which it or its capsule waits: deferred, hold…
-    since: float | None = None  # seconds since 1970
+    queue: str = ""  # the queue in which it or its capsule waits: deferred, hold…
+    waiting_since: float | None = None  # seconds since 1970
 
-    def words(self) -> dict[str, str | int]:
+    def to_json(self) -> dict[str, str | int]:
         """Return it for JSON, without empty values."""
-        words: dict[str, str | int] = {
+        fields: dict[str, str | int] = {
             "queue_id": self.queue_id,
-            "time": trace.timestamp(self.time),
+            "time": trace.format_rfc3339(self.time),
             "sender": self.sender,
-            "recipients": self.recipients,
+            "recipients": self.recipient_count,
             "kind": self.verdict.kind,
-            "way": self.verdict.way,
+            "way": self.verdict.code,
             "cause": self.verdict.cause,
-            "where": self.where,
-            "since": "" if self.since is None else trace.timestamp(self.since),
+            "where": self.queue,
+            "since": (
+                ""
+                if self.waiting_since is None
+                else trace.format_rfc3339(self.waiting_since)
+            ),
         }
-        return {name: value for name, value in words.items() if value != ""}
+        return {name: value for name, value in fields.items() if value != ""}
 
 
 @dataclass(frozen=True)
-class Held:
+class Pending:
     """Messages and capsules that wait, as they were at one time."""
 
-    queue: Mapping[str, Waiting]  # Postfix's queue, by queue id
+    queue: Mapping[str, QueuedMessage]  # Postfix's queue, by queue id
     fallback: Mapping[str, float]  # archive id: since when, in the fallback directory
     now: float  # when both were read; seconds since 1970
-    patience: float = rescuing.NOTICED  # seconds that mail may wait without a warning
+    max_wait: float = rescuing.ALARM_AGE  # seconds that mail may wait without a warning
 
-    def waiting(self, queue_id: str) -> Waiting | None:
+    def find_queued(self, queue_id: str) -> QueuedMessage | None:
         """Return the queued message with an id, or the one that its file has now."""
         if not queue_id or queue_id in self.queue:
             return self.queue.get(queue_id)
-        name = queue_id.encode()
-        for other, each in self.queue.items():
-            if queueid.is_same(name, other.encode()):
-                return each
+        wanted = queue_id.encode()
+        for current_id, message in self.queue.items():
+            if queueid.is_same(wanted, current_id.encode()):
+                return message
         return None
 
 
-class Reckoning:
+class Totals:
     """Classifies and counts the messages accepted from ``since`` to before ``until``.
 
     ``unarchived`` are those that are neither archived nor without a request; ``rules``
@@ -77,18 +81,18 @@ class Reckoning:
     """
 
     def __init__(
-        self, log: Reconciling, judge: Judge, since: float, until: float
+        self, scan: LogScan, classifier: Classifier, since: float, until: float
     ) -> None:
-        self.log = log
+        self.scan = scan
         self.counts: Counter[str] = Counter({kind: 0 for kind in KINDS})
         self.rules: Counter[str] = Counter()
-        self.cases: list[Case] = []
+        self.unarchived: list[UnarchivedMessage] = []
         self.accepted = 0
-        self._judge = judge
+        self._classifier = classifier
         self._since = since
         self._until = until
         self._captured: list[Message] = []  # not yet looked up in the journals
-        self._late: list[Message] = []  # not found there, or its capsule waits
+        self._unconfirmed: list[Message] = []  # not found there, or its capsule waits
 
     @property
     def unclear(self) -> int:
@@ -102,131 +106,155 @@ class Reckoning:
 
     def add(self, messages: Iterable[Message]) -> None:
         """Classify messages about which the log says no more."""
-        for each in messages:
-            if self._counts(each):
+        for message in messages:
+            if self._is_in_period(message):
                 self.accepted += 1
-                self._sort(each)
+                self._classify(message)
 
-    def _counts(self, message: Message) -> bool:
-        return message.accepted and self._since <= message.time < self._until
+    def _is_in_period(self, message: Message) -> bool:
+        return message.is_accepted and self._since <= message.time < self._until
 
-    def confirm(self, kept: Collection[str]) -> None:
+    def confirm(self, journal_ids: Collection[str]) -> None:
         """Count the archived ones; journal_ids are archive ids and queue ids."""
-        capsules = self.log.capsules
-        for each in self._captured:
-            settled = all(map(capsules.is_settled, each.archive_ids))
-            if settled and _is_kept(each, kept):
+        capsules = self.scan.capsules
+        for message in self._captured:
+            are_settled = all(map(capsules.is_settled, message.archive_ids))
+            if are_settled and _is_in_journal(message, journal_ids):
                 self.counts[causes.ARCHIVED] += 1
             else:
-                self._late.append(each)
+                self._unconfirmed.append(message)
         self._captured = []
 
-    def late(self) -> list[Message]:
+    def unconfirmed(self) -> list[Message]:
         """Return the captured messages that are not known to be archived."""
-        return self._late + self._captured
+        return self._unconfirmed + self._captured
 
-    def end(self, held: Held) -> None:
+    def add_remaining(self, pending: Pending) -> None:
         """Classify the messages that are left at the end of the log."""
-        self.log.held(held.queue)
-        for each in list(self.log.rest()):
-            if self._counts(each):
+        self.scan.accept_queued(pending.queue)
+        for message in list(self.scan.remaining()):
+            if self._is_in_period(message):
                 self.accepted += 1
-                self._sort_open(each, held)
+                self._classify_remaining(message, pending)
 
-    def close(self, held: Held, kept: Collection[str]) -> None:
+    def finish(self, pending: Pending, journal_ids: Collection[str]) -> None:
         """Classify all captured messages that are not confirmed."""
-        for each in self.late():
-            self._close(each, held, kept)
-        self._late = self._captured = []
-        self.cases.sort(key=lambda each: each.time)
+        for message in self.unconfirmed():
+            self._classify_captured(message, pending, journal_ids)
+        self._unconfirmed = self._captured = []
+        self.unarchived.sort(key=lambda message: message.time)
 
-    def severity(self, held: Held) -> int:
+    def severity(self, pending: Pending) -> int:
         """Return the exit code: 2 if mail is missing, 1 if some waits too long."""
         if self.counts[causes.MISSING]:
             return finding.CRITICAL
-        late = any(
-            each.since is not None and held.now - each.since >= held.patience
-            for each in self.cases
+        is_late = any(
+            each.waiting_since is not None
+            and pending.now - each.waiting_since >= pending.max_wait
+            for each in self.unarchived
         )
-        some = late or self.counts[causes.RESCUED] or self.unclear or not self.log.lines
-        return finding.WARNING if some else finding.OK
+        needs_warning = (
+            is_late
+            or self.counts[causes.RESCUED]
+            or self.unclear
+            or not self.scan.line_count
+        )
+        return finding.WARNING if needs_warning else finding.OK
 
-    def _sort(self, message: Message) -> None:
-        if message.archive_ids or message.cut:
+    def _classify(self, message: Message) -> None:
+        if message.archive_ids or message.is_truncated:
             self._captured.append(message)
         else:
-            self._count(message, self._judge.unarchived(message))
+            self._count(message, self._classifier.classify_unarchived(message))
 
-    def _sort_open(self, message: Message, held: Held) -> None:
-        goes_around = message.went or message.action or message.discarded
-        if message.stamped or message.is_over or goes_around:
-            self._sort(message)
+    def _classify_remaining(self, message: Message, pending: Pending) -> None:
+        has_other_route = message.relay or message.action_text or message.discard_text
+        if message.is_stamped or message.has_left_queue or has_other_route:
+            self._classify(message)
             return
-        found = held.waiting(message.now_in)
-        if found is None:
+        queued = pending.find_queued(message.current_queue_id)
+        if queued is None:
             return
-        message.sender = message.sender or found.sender
-        message.recipients = message.recipients or len(found.recipients)
-        if self._judge.is_led(message) or message.tried:
-            cause = f"not captured yet: {found.reason}"
-            self._waits(message, Verdict(causes.WAITING, "", cause), found, held)
+        message.sender = message.sender or queued.sender
+        message.recipient_count = message.recipient_count or len(queued.recipients)
+        if self._classifier.has_stamp_filter(message) or message.has_failed_capture:
+            cause = f"not captured yet: {queued.delay_reason}"
+            self._count_waiting(
+                message, Verdict(causes.WAITING, "", cause), queued, pending
+            )
         else:
-            self._sort(message)
+            self._classify(message)
 
-    def _close(self, message: Message, held: Held, kept: Collection[str]) -> None:
-        capsules = self.log.capsules
-        queue_ids = map(capsules.queue_id, message.archive_ids)
-        found = next(filter(None, map(held.waiting, queue_ids)), None)
-        aside = [each for each in message.archive_ids if each in held.fallback]
-        if found is not None:
-            cause = f"capsule {found.queue_id} waits: {found.reason}"
-            self._waits(message, Verdict(causes.WAITING, "", cause), found, held)
-        elif aside:
+    def _classify_captured(
+        self, message: Message, pending: Pending, journal_ids: Collection[str]
+    ) -> None:
+        capsules = self.scan.capsules
+        capsule_queue_ids = map(capsules.queue_id, message.archive_ids)
+        queued = next(filter(None, map(pending.find_queued, capsule_queue_ids)), None)
+        in_fallback = [each for each in message.archive_ids if each in pending.fallback]
+        if queued is not None:
+            cause = f"capsule {queued.queue_id} waits: {queued.delay_reason}"
+            self._count_waiting(
+                message, Verdict(causes.WAITING, "", cause), queued, pending
+            )
+        elif in_fallback:
             verdict = Verdict(causes.RESCUED, "", "in the fallback directory")
-            self._count(message, verdict, since=held.fallback[aside[0]])
-        elif _is_kept(message, kept) or _is_kept(message, capsules.mailed):
+            self._count(
+                message, verdict, waiting_since=pending.fallback[in_fallback[0]]
+            )
+        elif _is_in_journal(message, journal_ids) or _is_in_journal(
+            message, capsules.mailed
+        ):
             self.counts[causes.ARCHIVED] += 1
         else:
-            self._count(message, self._gone(message, kept))
+            self._count(message, self._capture_missing(message, journal_ids))
 
-    def _gone(self, message: Message, kept: Collection[str]) -> Verdict:
-        for each in message.archive_ids:
-            if each not in kept:
-                return causes.capsule_gone(each, self.log.capsules.ends.get(each))
-        return causes.said_too_long(message)
+    def _capture_missing(
+        self, message: Message, journal_ids: Collection[str]
+    ) -> Verdict:
+        for archive_id in message.archive_ids:
+            if archive_id not in journal_ids:
+                return causes.capsule_gone(
+                    archive_id, self.scan.capsules.ends.get(archive_id)
+                )
+        return causes.log_truncated(message)
 
-    def _waits(
-        self, message: Message, verdict: Verdict, found: Waiting, held: Held
+    def _count_waiting(
+        self,
+        message: Message,
+        verdict: Verdict,
+        queued: QueuedMessage,
+        pending: Pending,
     ) -> None:
-        since = held.now - found.age
-        self._count(message, verdict, where=found.queue, since=since)
+        waiting_since = pending.now - queued.age
+        self._count(message, verdict, queue=queued.queue, waiting_since=waiting_since)
 
     def _count(
         self,
         message: Message,
         verdict: Verdict,
         *,
-        where: str = "",
-        since: float | None = None,
+        queue: str = "",
+        waiting_since: float | None = None,
     ) -> None:
         self.counts[verdict.kind] += 1
         if verdict.kind == causes.NOT_REQUESTED:
             self.rules[verdict.cause] += 1
             return
-        case = Case(
+        unarchived = UnarchivedMessage(
             message.queue_id,
             message.time,
             message.sender,
-            message.recipients,
+            message.recipient_count,
             verdict,
-            where,
-            since,
+            queue,
+            waiting_since,
         )
-        self.cases.append(case)
+        self.unarchived.append(unarchived)
 
 
-def _is_kept(message: Message, kept: Collection[str]) -> bool:
+def _is_in_journal(message: Message, journal_ids: Collection[str]) -> bool:
     """Return whether all captures of a message are in a journal."""
     if message.archive_ids:
-        return all(each in kept for each in message.archive_ids)
-    return message.queue_id in kept
+        return all(each in journal_ids for each in message.archive_ids)
+    return message.queue_id in journal_ids

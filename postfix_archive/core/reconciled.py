@@ -12,126 +12,141 @@ from typing import Any
 
 from postfix_archive.core import causes, finding, record, trace
 from postfix_archive.core.causes import KINDS
-from postfix_archive.core.reckoning import Case, Held, Reckoning
+from postfix_archive.core.reckoning import Pending, Totals, UnarchivedMessage
 
-SHOWN = 500  # missing messages in the text; --json has all
-NAMES = {causes.NOT_REQUESTED: "not requested"}
+MAX_SHOWN = 500  # missing messages in the text; --json has all
+KIND_LABELS = {causes.NOT_REQUESTED: "not requested"}
 
 
 @dataclass(frozen=True)
-class Found:
+class Result:
     """The result of a run; since and until are in seconds since 1970."""
 
-    reckoning: Reckoning
-    held: Held
+    totals: Totals
+    pending: Pending
     since: float
     until: float
 
     @property
     def severity(self) -> int:
         """The exit code: 0, 1 or 2."""
-        return self.reckoning.severity(self.held)
+        return self.totals.severity(self.pending)
 
     def summary(self) -> dict[str, Any]:
         """Return the counts, with the time of the run and the period."""
         return {
-            "time": trace.timestamp(self.held.now),
-            "since": trace.timestamp(self.since),
-            "until": trace.timestamp(self.until),
-            "accepted": self.reckoning.accepted,
-            **{kind: self.reckoning.counts[kind] for kind in KINDS},
-            "unclear": self.reckoning.unclear,
+            "time": trace.format_rfc3339(self.pending.now),
+            "since": trace.format_rfc3339(self.since),
+            "until": trace.format_rfc3339(self.until),
+            "accepted": self.totals.accepted,
+            **{kind: self.totals.counts[kind] for kind in KINDS},
+            "unclear": self.totals.unclear,
         }
 
-    def words(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Any]:
         """Return the whole result for JSON."""
-        log = self.reckoning.log
+        scan = self.totals.scan
         return {
-            "status": finding.NAMES[self.severity],
+            "status": finding.STATUS_NAMES[self.severity],
             **self.summary(),
-            "begun_before": log.before,
-            "not_understood": log.not_understood,
-            "ways": dict(_ways(self.reckoning.cases)),
-            "rules": dict(self.reckoning.rules),
-            "messages": [each.words() for each in self.reckoning.cases],
+            "begun_before": scan.queued_before,
+            "not_understood": scan.unreadable_count,
+            "ways": dict(_count_codes(self.totals.unarchived)),
+            "rules": dict(self.totals.rules),
+            "messages": [each.to_json() for each in self.totals.unarchived],
         }
 
-    def lines(self) -> Iterator[str]:
+    def text_lines(self) -> Iterator[str]:
         """Yield the whole result as lines of text."""
-        times = f"{trace.timestamp(self.since)} to {trace.timestamp(self.until)}"
-        yield f"accepted       {self.reckoning.accepted:9}  {times}"
+        period = (
+            f"{trace.format_rfc3339(self.since)} to {trace.format_rfc3339(self.until)}"
+        )
+        yield f"accepted       {self.totals.accepted:9}  {period}"
         for kind in KINDS:
-            more = self._more(kind)
-            count = self.reckoning.counts[kind]
-            yield f"{NAMES.get(kind, kind):15}{count:9}  {more}".rstrip()
-        yield from self._sum()
-        cases = [e for e in self.reckoning.cases if e.verdict.kind == causes.MISSING]
-        if cases:
+            remark = self._remark(kind)
+            count = self.totals.counts[kind]
+            yield f"{KIND_LABELS.get(kind, kind):15}{count:9}  {remark}".rstrip()
+        yield from self._closing_lines()
+        missing = [
+            e for e in self.totals.unarchived if e.verdict.kind == causes.MISSING
+        ]
+        if missing:
             yield ""
-        for each in cases[:SHOWN]:
-            yield _row(each)
-        if len(cases) > SHOWN:
-            yield f"and {len(cases) - SHOWN} more: --json has them all"
+        for message in missing[:MAX_SHOWN]:
+            yield _message_line(message)
+        if len(missing) > MAX_SHOWN:
+            yield f"and {len(missing) - MAX_SHOWN} more: --json has them all"
 
-    def _more(self, kind: str) -> str:
+    def _remark(self, kind: str) -> str:
         """Return the remark behind a count."""
         if kind == causes.NOT_REQUESTED:
-            return _counted(self.reckoning.rules)
-        cases = [each for each in self.reckoning.cases if each.verdict.kind == kind]
+            return _format_counts(self.totals.rules)
+        messages = [
+            each for each in self.totals.unarchived if each.verdict.kind == kind
+        ]
         if kind == causes.MISSING:
-            return _counted(_ways(cases))
-        since = min((e.since for e in cases if e.since is not None), default=None)
-        if since is None:
+            return _format_counts(_count_codes(messages))
+        waiting_since = min(
+            (e.waiting_since for e in messages if e.waiting_since is not None),
+            default=None,
+        )
+        if waiting_since is None:
             return ""
-        places = _counted(Counter(filter(None, (each.where for each in cases))))
-        oldest = f"oldest since {trace.timestamp(since)}"
-        return f"{places}; {oldest}" if places else oldest
+        queues = _format_counts(
+            Counter(filter(None, (each.queue for each in messages)))
+        )
+        oldest = f"oldest since {trace.format_rfc3339(waiting_since)}"
+        return f"{queues}; {oldest}" if queues else oldest
 
-    def _sum(self) -> Iterator[str]:
-        log = self.reckoning.log
-        if not log.lines:
+    def _closing_lines(self) -> Iterator[str]:
+        scan = self.totals.scan
+        if not scan.line_count:
             yield (
                 "The log has no lines of this Postfix instance: check maillog_file and"
                 " syslog_name, or name the log with --log."
             )
-        elif self.reckoning.unclear:
+        elif self.totals.unclear:
             yield (
-                f"Totals do not match: {self.reckoning.unclear} accepted messages are"
+                f"Totals do not match: {self.totals.unclear} accepted messages are"
                 " not in Postfix's queue, and the log does not say what became of them."
             )
         else:
             yield "Totals match."
-        if log.before:
+        if scan.queued_before:
             yield (
-                f"{log.before} messages were already queued when the log"
+                f"{scan.queued_before} messages were already queued when the log"
                 " begins; not counted."
             )
-        if log.not_understood:
+        if scan.unreadable_count:
             yield (
-                f"{log.not_understood} log lines of a stamp filter are ambiguous or"
+                f"{scan.unreadable_count} log lines of a stamp filter are ambiguous or"
                 " truncated; not read."
             )
 
 
-def _ways(cases: list[Case]) -> Counter[str]:
-    found = (e.verdict.way for e in cases if e.verdict.kind == causes.MISSING)
-    return Counter(found)
+def _count_codes(messages: list[UnarchivedMessage]) -> Counter[str]:
+    codes = (e.verdict.code for e in messages if e.verdict.kind == causes.MISSING)
+    return Counter(codes)
 
 
-def _counted(counts: Counter[str]) -> str:
-    return "; ".join(f"{count} {_plain(name)}" for name, count in counts.most_common())
-
-
-def _row(case: Case) -> str:
-    recipients = (
-        f"{case.recipients} recipients" if case.recipients != 1 else "1 recipient"
+def _format_counts(counts: Counter[str]) -> str:
+    return "; ".join(
+        f"{count} {_printable(name)}" for name, count in counts.most_common()
     )
-    when = trace.timestamp(case.time)
-    sender = _plain(case.sender) or "<>"
-    head = f"{when}  {case.queue_id}  {sender}  {recipients}"
-    return f"{head}  {case.verdict.way}: {_plain(case.verdict.cause)}"
 
 
-def _plain(text: str) -> str:
+def _message_line(message: UnarchivedMessage) -> str:
+    recipients = (
+        f"{message.recipient_count} recipients"
+        if message.recipient_count != 1
+        else "1 recipient"
+    )
+    time = trace.format_rfc3339(message.time)
+    sender = _printable(message.sender) or "<>"
+    head = f"{time}  {message.queue_id}  {sender}  {recipients}"
+    return f"{head}  {message.verdict.code}: {_printable(message.verdict.cause)}"
+
+
+def _printable(text: str) -> str:
     """Return text from a log or a table, safe to print on a terminal."""
-    return record.shown(text.encode("utf-8", "surrogateescape"))
+    return record.safe_text(text.encode("utf-8", "surrogateescape"))

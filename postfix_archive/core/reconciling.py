@@ -14,33 +14,37 @@ from postfix_archive.core import accepted, delivery, logline, queueid, relays
 from postfix_archive.core.accepted import Message
 from postfix_archive.core.capsules import Capsules
 from postfix_archive.core.delivery import Attempt
-from postfix_archive.core.logline import Line
-from postfix_archive.core.underway import Underway
+from postfix_archive.core.logline import LogLine
+from postfix_archive.core.underway import MessageTracker
 
-HANDBACK = ("/archive-handback", "/archive-refused")
-OWN = ("/archive-capsule", "/archive-copy", "/archive-relay")
-CLIENT = "client="
-ORIGIN = ", orig_queue_id="
+REINJECTION_SERVICES = ("/archive-handback", "/archive-refused")
+OWN_SERVICES = ("/archive-capsule", "/archive-copy", "/archive-relay")
+CLIENT_PREFIX = "client="
+ORIG_QUEUE_ID = ", orig_queue_id="
 MESSAGE_ID = "message-id="
 ACTIONS = ("filter: ", "redirect: ")
 DISCARDS = ("discard: ", "milter-discard: ")
 REJECTS = ("reject: ", "milter-reject: ")
-BY_POSTSUPER = ("placed on hold", "released from hold", "requeued", "removed")
-PICKED_UP = re.compile(r"uid=\d+ from=<.*>(?: orig_id=([0-9A-Za-z]+))?", re.DOTALL)
-QUEUED = re.compile(r"from=<(.*)>, size=\d+, nrcpt=(\d+) \(queue active\)", re.DOTALL)
-GONE = re.compile(r"from=<.*>, status=(?:force-)?expired, returned to sender", re.S)
+POSTSUPER_ACTIONS = ("placed on hold", "released from hold", "requeued", "removed")
+PICKUP = re.compile(r"uid=\d+ from=<.*>(?: orig_id=([0-9A-Za-z]+))?", re.DOTALL)
+QUEUE_ACTIVE = re.compile(
+    r"from=<(.*)>, size=\d+, nrcpt=(\d+) \(queue active\)", re.DOTALL
+)
+EXPIRED_TEXT = re.compile(
+    r"from=<.*>, status=(?:force-)?expired, returned to sender", re.S
+)
 # Status of an address probe, which is not mail.
-PROBED = ("deliverable", "undeliverable")
+PROBE_STATUSES = ("deliverable", "undeliverable")
 QUEUED_AS = "queued as "
-NONE = "none"  # as relay: the transport is deferred, or the host unreachable
+NO_RELAY = "none"  # as relay: the transport is deferred, or the host unreachable
 RENAMED = ": Renamed to match inode number: "  # postsuper(1), when Postfix starts
-SAID = " service ("
-SAID_LIMIT = 99  # bytes; pipe(8) logs at most 100 of a command's output
+PIPE_OUTPUT = " service ("
+PIPE_OUTPUT_LIMIT = 99  # bytes; pipe(8) logs at most 100 of a command's output
 ARCHIVED_AS = re.compile(r"\barchived as (\d{8}-[0-9a-f]{40})\b")
-HANDED_BACK = re.compile(r"\bqueued as ([0-9A-Za-z]{6,})$")
+REINJECTED_AS = re.compile(r"\bqueued as ([0-9A-Za-z]{6,})$")
 
 
-class Reconciling:
+class LogScan:
     """Reads the log and yields the messages that were accepted.
 
     ``line_count`` counts lines about a queue file of this instance, ``queued_before``
@@ -50,254 +54,277 @@ class Reconciling:
     """
 
     def __init__(
-        self, names: Collection[str], filters: tuple[str, ...], *, stores: bool
+        self,
+        syslog_names: Collection[str],
+        filters: tuple[str, ...],
+        *,
+        has_store: bool,
     ) -> None:
         """Initialise.
 
         syslog_names are those of this instance and its services, filters its content
         filters as transport:nexthop.
         """
-        self.capsules = Capsules(stores=stores)
-        self.lines = self.before = self.not_understood = 0
-        self.led: dict[tuple[str, str, str], float] = {}
-        self._names = frozenset(names)
-        self._begins = tuple(f"{each}/" for each in names)
+        self.capsules = Capsules(has_store=has_store)
+        self.line_count = self.queued_before = self.unreadable_count = 0
+        self.archiving_processes: dict[tuple[str, str, str], float] = {}
+        self._syslog_names = frozenset(syslog_names)
+        self._service_prefixes = tuple(f"{each}/" for each in syslog_names)
         self._filters = filters
-        self._underway = Underway()
-        self._before: set[str] = set()
-        self._renames = False  # postsuper(1) has renamed queue files
-        self._said: dict[str, str] = {}  # by pid, without queue id
+        self._tracker = MessageTracker()
+        self._queued_before_ids: set[str] = set()
+        self._has_renamed_files = False  # postsuper(1) has renamed queue files
+        self._pending_actions: dict[str, str] = {}  # by pid, without queue id
 
-    def take(self, text: str, at: float) -> None:
+    def read_line(self, text: str, timestamp: float) -> None:
         """Read one line, logged at a time in seconds since 1970."""
-        self._underway.now = max(self._underway.now, at)
-        line = logline.read(text)
+        self._tracker.now = max(self._tracker.now, timestamp)
+        line = logline.parse(text)
         if line is None:
-            self._renames |= RENAMED in text
-        if line is None or not self._is_ours(line.service):
+            self._has_renamed_files |= RENAMED in text
+        if line is None or not self._is_this_instance(line.service):
             return
-        self.lines += 1
-        if line.text.startswith(delivery.BEGINNING):
-            self._attempted(line)
+        self.line_count += 1
+        if line.text.startswith(delivery.ATTEMPT_PREFIX):
+            self._read_attempt(line)
             return
         reader = READERS.get(line.daemon)
         if reader is not None:
-            reader(self, line, at)
+            reader(self, line, timestamp)
 
-    def finished(self) -> Iterator[Message]:
+    def pop_finished(self) -> Iterator[Message]:
         """Yield and drop the messages that no later log line can concern."""
-        return self._underway.finished()
+        return self._tracker.pop_finished()
 
-    def rest(self) -> Iterator[Message]:
+    def remaining(self) -> Iterator[Message]:
         """Yield the messages that are left at the end of the log."""
-        return self._underway.rest()
+        return self._tracker.remaining()
 
-    def held(self, queue_ids: Collection[str]) -> None:
+    def accept_queued(self, queued_ids: Collection[str]) -> None:
         """Mark messages in Postfix's queue as accepted: qmgr(8) logs none on hold."""
-        for each in queue_ids:
-            if self._underway.taken(each) is not None:
-                self._underway.accept(each)
+        for queue_id in queued_ids:
+            if self._tracker.incoming(queue_id) is not None:
+                self._tracker.accept(queue_id)
 
     # --- smtpd(8), qmqpd(8), pickup(8) ------------------------------------------------
 
-    def _smtpd(self, line: Line, at: float) -> None:
+    def _read_smtpd(self, line: LogLine, timestamp: float) -> None:
         text = line.text
-        if text.startswith(CLIENT):
+        if text.startswith(CLIENT_PREFIX):
             if line.queue_id != logline.NO_QUEUE_ID:  # else: smtpd_proxy_filter
-                self._came(line, at)
+                self._read_client(line, timestamp)
         elif text.startswith(ACTIONS) or text.startswith(DISCARDS):
-            message = self._underway.taken(line.queue_id)
+            message = self._tracker.incoming(line.queue_id)
             if message is None:
-                self._said[line.pid] = text
+                self._pending_actions[line.pid] = text
             else:
-                self._told(message, text)
+                self._note_action(message, text)
 
-    def _came(self, line: Line, at: float) -> None:
+    def _read_client(self, line: LogLine, timestamp: float) -> None:
         """Read ``client=localhost[127.0.0.1], orig_queue_id=…``: a new queue file."""
         self._forget(line.queue_id)
-        if line.service.endswith(OWN):
-            self.capsules.begin(line.queue_id)
+        if line.service.endswith(OWN_SERVICES):
+            self.capsules.add(line.queue_id)
         else:
-            self._by_smtp(line, at)
+            self._add_from_client(line, timestamp)
 
-    def _by_smtp(self, line: Line, at: float) -> None:
-        message = self._begin(line, at)
-        message.of_port = line.service.endswith(HANDBACK)
-        client, _, rest = line.text.partition(ORIGIN)
-        message.origin = rest.partition(",")[0]
-        message.local = not message.of_port and relays.is_here(client)
-        said = self._said.pop(line.pid, "")
-        message.unsure = said.startswith(DISCARDS)
-        self._told(message, said)
-        if message.of_port:
-            self._underway.handed_in(message)
+    def _add_from_client(self, line: LogLine, timestamp: float) -> None:
+        message = self._add(line, timestamp)
+        message.is_reinjected = line.service.endswith(REINJECTION_SERVICES)
+        client, _, rest = line.text.partition(ORIG_QUEUE_ID)
+        message.orig_queue_id = rest.partition(",")[0]
+        message.is_local = not message.is_reinjected and relays.is_local_relay(client)
+        action_text = self._pending_actions.pop(line.pid, "")
+        message.is_discard_uncertain = action_text.startswith(DISCARDS)
+        self._note_action(message, action_text)
+        if message.is_reinjected:
+            self._tracker.note_reinjected(message)
         else:
-            self._underway.link(message.origin, message.queue_id)
+            self._tracker.link(message.orig_queue_id, message.queue_id)
 
-    def _begin(self, line: Line, at: float) -> Message:
-        message = Message(line.queue_id, at, line.service, line.daemon, line.pid)
-        self._underway.begin(message)
+    def _add(self, line: LogLine, timestamp: float) -> Message:
+        message = Message(line.queue_id, timestamp, line.service, line.daemon, line.pid)
+        self._tracker.add(message)
         return message
 
     def _forget(self, queue_id: str) -> None:
         """Forget an earlier queue file with this id: short ids are reused."""
-        self._before.discard(queue_id)
-        self.capsules.removed(queue_id)
+        self._queued_before_ids.discard(queue_id)
+        self.capsules.remove(queue_id)
 
-    def _pickup(self, line: Line, at: float) -> None:
-        found = PICKED_UP.fullmatch(line.text)
-        if found is None:
+    def _read_pickup(self, line: LogLine, timestamp: float) -> None:
+        match = PICKUP.fullmatch(line.text)
+        if match is None:
             return
-        old = found.group(1)
-        if old is None:
+        old_id = match.group(1)
+        if old_id is None:
             self._forget(line.queue_id)
-            self._begin(line, at).local = True
-        elif not self._rename(old, line.queue_id):
-            self._unknown(line.queue_id)
+            self._add(line, timestamp).is_local = True
+        elif not self._rename(old_id, line.queue_id):
+            self._count_unknown(line.queue_id)
 
     # --- cleanup(8), qmgr(8), postsuper(1) --------------------------------------------
 
-    def _cleanup(self, line: Line, at: float) -> None:
+    def _read_cleanup(self, line: LogLine, timestamp: float) -> None:
         text, queue_id = line.text, line.queue_id
-        message = self._underway.at_cleanup(queue_id)
+        message = self._tracker.in_cleanup(queue_id)
         if message is None:
             if text.startswith(MESSAGE_ID):
-                if not self.capsules.identify(queue_id, text):
-                    self.capsules.begin(queue_id)
+                if not self.capsules.read_message_id(queue_id, text):
+                    self.capsules.add(queue_id)
         elif text.startswith(MESSAGE_ID):
-            self._underway.identify(message, text)
+            self._tracker.set_message_id(message, text)
         elif text.startswith(REJECTS):
-            self._underway.refuse(queue_id)
+            self._tracker.reject(queue_id)
         else:
-            self._told(message, text)
+            self._note_action(message, text)
 
-    def _told(self, message: Message, text: str) -> None:
+    def _note_action(self, message: Message, text: str) -> None:
         """Note which action matched a message."""
         if text.startswith(ACTIONS):
-            message.action = text
+            message.action_text = text
         elif text.startswith(DISCARDS):
-            message.discarded = text
-            self._underway.discard(message)
+            message.discard_text = text
+            self._tracker.discard(message)
 
-    def _qmgr(self, line: Line, at: float) -> None:
+    def _read_qmgr(self, line: LogLine, timestamp: float) -> None:
         queue_id, text = line.queue_id, line.text
         if text == "removed":
             self._forget(queue_id)
-            self._underway.close(queue_id)
-        elif self._underway.taken(queue_id) is not None:
-            found = QUEUED.fullmatch(text)
-            if found is not None:
-                message = self._underway.accept(queue_id)
-                message.sender = found.group(1)
-                message.recipients = int(found.group(2))
-        elif GONE.fullmatch(text):
-            self.capsules.expired(queue_id)
-            self._end(queue_id, accepted.EXPIRED)
-        elif self._underway.open(queue_id) is None and not self.capsules.has(queue_id):
-            self._unknown(queue_id)
+            self._tracker.remove(queue_id)
+        elif self._tracker.incoming(queue_id) is not None:
+            match = QUEUE_ACTIVE.fullmatch(text)
+            if match is not None:
+                message = self._tracker.accept(queue_id)
+                message.sender = match.group(1)
+                message.recipient_count = int(match.group(2))
+        elif EXPIRED_TEXT.fullmatch(text):
+            self.capsules.note_expired(queue_id)
+            self._set_end(queue_id, accepted.EXPIRED)
+        elif self._tracker.queued(queue_id) is None and not self.capsules.has(queue_id):
+            self._count_unknown(queue_id)
 
-    def _unknown(self, queue_id: str) -> None:
+    def _count_unknown(self, queue_id: str) -> None:
         """Count a message that was queued before the log begins, unless renamed."""
-        if queue_id in self._before:
+        if queue_id in self._queued_before_ids:
             return
-        if not self._renames or not self._rename(self._former(queue_id), queue_id):
-            self._before.add(queue_id)
-            self.before += 1
+        if not self._has_renamed_files or not self._rename(
+            self._former_id(queue_id), queue_id
+        ):
+            self._queued_before_ids.add(queue_id)
+            self.queued_before += 1
 
-    def _former(self, queue_id: str) -> str:
+    def _former_id(self, queue_id: str) -> str:
         """Return the known queue id that a file had before, "" if there is none."""
-        new = queue_id.encode()
-        known = (*self._underway.names, *self.capsules.names)
-        return next((e for e in known if queueid.is_same(e.encode(), new)), "")
+        new_id = queue_id.encode()
+        known_ids = (*self._tracker.queue_ids, *self.capsules.queue_ids)
+        return next((e for e in known_ids if queueid.is_same(e.encode(), new_id)), "")
 
-    def _rename(self, old: str, new: str) -> bool:
-        return self.capsules.rename(old, new) or self._underway.rename(old, new)
+    def _rename(self, old_id: str, new_id: str) -> bool:
+        return self.capsules.rename(old_id, new_id) or self._tracker.rename(
+            old_id, new_id
+        )
 
-    def _postsuper(self, line: Line, at: float) -> None:
-        if line.text not in BY_POSTSUPER:
+    def _read_postsuper(self, line: LogLine, timestamp: float) -> None:
+        if line.text not in POSTSUPER_ACTIONS:
             return
-        self.held([line.queue_id])
+        self.accept_queued([line.queue_id])
         if line.text == "removed":
-            self.capsules.deleted(line.queue_id)
-            self._end(line.queue_id, accepted.DELETED)
+            self.capsules.note_deleted(line.queue_id)
+            self._set_end(line.queue_id, accepted.DELETED)
             self._forget(line.queue_id)
-            self._underway.close(line.queue_id)
+            self._tracker.remove(line.queue_id)
 
-    def _end(self, queue_id: str, how: str) -> None:
-        message = self._underway.open(queue_id)
-        if message is not None and not message.root.stamped:
-            message.root.ended = how
+    def _set_end(self, queue_id: str, end: str) -> None:
+        message = self._tracker.queued(queue_id)
+        if message is not None and not message.root.is_stamped:
+            message.root.end = end
 
     # --- delivery agents --------------------------------------------------------------
 
-    def _attempted(self, line: Line) -> None:
+    def _read_attempt(self, line: LogLine) -> None:
         if self.capsules.has(line.queue_id):
-            self.capsules.attempted(line.queue_id, line.text)
+            self.capsules.read_attempt(line.queue_id, line.text)
             return
-        message = self._underway.known(line.queue_id)  # may be deleted already
-        if message is None or not self._tells(message.root, line):
+        message = self._tracker.find(line.queue_id)  # may be deleted already
+        if message is None or not self._is_informative(message.root, line):
             return
-        attempt = delivery.read(line.text)
+        attempt = delivery.parse(line.text)
         if attempt is None:
-            self.not_understood += relays.names_stamp(line.text)
-        elif relays.is_stamp(attempt.relay):
-            self._stamped(message, attempt)
+            self.unreadable_count += relays.can_name_stamp_filter(line.text)
+        elif relays.is_stamp_filter(attempt.relay):
+            self._read_stamp_filter(message, attempt)
         else:
-            self._went(message, line, attempt)
+            self._read_delivery(message, line, attempt)
 
-    def _tells(self, message: Message, line: Line) -> bool:
+    def _is_informative(self, message: Message, line: LogLine) -> bool:
         """Return whether an attempt can tell anything new: parsing is expensive."""
-        if not message.stamped and not message.went or relays.names_stamp(line.text):
+        if (
+            not message.is_stamped
+            and not message.relay
+            or relays.can_name_stamp_filter(line.text)
+        ):
             return True
-        return bool(self._filters) and (not message.filtered or QUEUED_AS in line.text)
+        return bool(self._filters) and (
+            not message.is_content_filtered or QUEUED_AS in line.text
+        )
 
-    def _stamped(self, message: Message, attempt: Attempt) -> None:
+    def _read_stamp_filter(self, message: Message, attempt: Attempt) -> None:
         """Read the stamp filter's output: ``archived as ID; queued as QUEUE_ID``."""
-        self._underway.part(message)
-        first = message.root
-        if message.into is None:
-            key = (message.service, message.daemon, message.pid)
-            self.led[key] = self._underway.now
+        self._tracker.split_off(message)
+        root = message.root
+        if message.merged_into is None:
+            process = (message.service, message.daemon, message.pid)
+            self.archiving_processes[process] = self._tracker.now
         if attempt.status != "sent":
-            first.tried = True
+            root.has_failed_capture = True
             return
-        _, by_pipe, said = attempt.reply.partition(SAID)
-        said = said.removesuffix(")") if by_pipe else attempt.reply
-        first.stamped = True
-        first.ended = ""
-        for archive_id in ARCHIVED_AS.findall(said):
-            first.archived_as(archive_id)
-        given = HANDED_BACK.search(said)
-        if given is not None:
-            self._underway.link(message.queue_id, given.group(1))
-        if by_pipe and len(said.encode("utf-8", "surrogateescape")) >= SAID_LIMIT:
-            first.cut = True
-            self._underway.claim_handed_in(message.queue_id)
+        _, is_by_pipe, output = attempt.reply.partition(PIPE_OUTPUT)
+        output = output.removesuffix(")") if is_by_pipe else attempt.reply
+        root.is_stamped = True
+        root.end = ""
+        for archive_id in ARCHIVED_AS.findall(output):
+            root.add_archive_id(archive_id)
+        match = REINJECTED_AS.search(output)
+        if match is not None:
+            self._tracker.link(message.queue_id, match.group(1))
+        if (
+            is_by_pipe
+            and len(output.encode("utf-8", "surrogateescape")) >= PIPE_OUTPUT_LIMIT
+        ):
+            root.is_truncated = True
+            self._tracker.link_reinjected(message.queue_id)
 
-    def _went(self, message: Message, line: Line, attempt: Attempt) -> None:
-        first = message.root
-        is_told = attempt.relay != NONE or attempt.status == "bounced"
-        if is_told and not first.stamped:
-            first.went = first.went or attempt.relay
-        if attempt.status in PROBED:
-            message.accepted = False
+    def _read_delivery(self, message: Message, line: LogLine, attempt: Attempt) -> None:
+        root = message.root
+        is_relay_known = attempt.relay != NO_RELAY or attempt.status == "bounced"
+        if is_relay_known and not root.is_stamped:
+            root.relay = root.relay or attempt.relay
+        if attempt.status in PROBE_STATUSES:
+            message.is_accepted = False
         if attempt.status != "sent":
             return
-        filtered = any(relays.is_same(each, attempt.relay) for each in self._filters)
-        if filtered:
-            self._underway.filtered(message)
-        if attempt.queued_as and (filtered or relays.is_here(attempt.relay)):
-            self._underway.link(message.queue_id, attempt.queued_as)
+        is_content_filter = any(
+            relays.is_relay_of(each, attempt.relay) for each in self._filters
+        )
+        if is_content_filter:
+            self._tracker.note_content_filter(message)
+        if attempt.queued_as and (
+            is_content_filter or relays.is_local_relay(attempt.relay)
+        ):
+            self._tracker.link(message.queue_id, attempt.queued_as)
 
-    def _is_ours(self, service: str) -> bool:
-        return service in self._names or service.startswith(self._begins)
+    def _is_this_instance(self, service: str) -> bool:
+        return service in self._syslog_names or service.startswith(
+            self._service_prefixes
+        )
 
 
-READERS: dict[str, Callable[[Reconciling, Line, float], None]] = {
-    "smtpd": Reconciling._smtpd,
-    "qmqpd": Reconciling._smtpd,
-    "pickup": Reconciling._pickup,
-    "cleanup": Reconciling._cleanup,
-    "qmgr": Reconciling._qmgr,
-    "postsuper": Reconciling._postsuper,
+READERS: dict[str, Callable[[LogScan, LogLine, float], None]] = {
+    "smtpd": LogScan._read_smtpd,
+    "qmqpd": LogScan._read_smtpd,
+    "pickup": LogScan._read_pickup,
+    "cleanup": LogScan._read_cleanup,
+    "qmgr": LogScan._read_qmgr,
+    "postsuper": LogScan._read_postsuper,
 }

@@ -12,7 +12,7 @@ import json
 import re
 
 from postfix_archive.core import address, envelope, outcome, trace
-from postfix_archive.core.results import Results
+from postfix_archive.core.results import OutcomeSummary
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,10 +22,13 @@ if TYPE_CHECKING:
     from postfix_archive.core.envelope import Envelope, Recipient, Request
 
 # Surrogates except those of surrogateescape (PEP 383), which stand for bytes.
-HALVES = re.compile("[\ud800-\udc7f\udd00-\udfff]")
-CAPTURES = ("archived", "supplement")  # events with an envelope
-GAPS = ("gap-opened", "gap-closed")  # events of a bypass: mail passed unarchived
-REPORTS = OUTCOME_REPORT, OUTCOME_MAILED = "outcome-report", "outcome-mailed"
+LONE_SURROGATES = re.compile("[\ud800-\udc7f\udd00-\udfff]")
+CAPTURE_EVENTS = ("archived", "supplement")  # events with an envelope
+BYPASS_EVENTS = (
+    "gap-opened",
+    "gap-closed",
+)  # events of a bypass: mail passed unarchived
+REPORT_EVENTS = OUTCOME_REPORT, OUTCOME_MAILED = "outcome-report", "outcome-mailed"
 
 
 class Record:
@@ -49,15 +52,15 @@ class Record:
         "results",
     )
 
-    def __init__(self, archive: str, first: Envelope) -> None:
+    def __init__(self, archive: str, first_envelope: Envelope) -> None:
         self.archive = archive
-        self.envelope = first
+        self.envelope = first_envelope
         self.events: list[dict[str, Any]] = []
         self.files: list[str] = []
         self.recipients: dict[tuple[bytes, bytes], Recipient] = {}
         self.reports: dict[str, str] = {}
         self.mailed: set[str] = set()
-        self.results = Results()
+        self.results = OutcomeSummary()
 
     @property
     def archive_id(self) -> str:
@@ -67,36 +70,45 @@ class Record:
     @property
     def request(self) -> Request:
         """The request of the first capture for this archive."""
-        asked = [e for e in self.envelope.requests if e.address == self.archive]
-        return asked[0] if asked else envelope.Request(self.archive, "nexthop")
+        requests = [e for e in self.envelope.requests if e.address == self.archive]
+        return requests[0] if requests else envelope.Request(self.archive, "nexthop")
 
-    def add(self, event: dict[str, Any], told: Envelope | None) -> None:
+    def add(self, event: dict[str, Any], event_envelope: Envelope | None) -> None:
         """Add a journal event, with the envelope parsed from it, if it has one."""
         self.events.append(event)
         kind = event["event"]
         if kind == outcome.EVENT:
-            self.results.became(outcome.from_event(event))
+            self.results.add(outcome.from_event(event))
         elif kind == OUTCOME_REPORT:
             self.reports[event["file"]] = event.get("covers", "")
         elif kind == OUTCOME_MAILED:
             self.mailed.add(event["file"])
         elif "file" in event:
             self.files.append(event["file"])
-        for each in told.recipients if told else ():
-            self.recipients.setdefault((each.final, each.original), each)
-        if told:
-            self.results.capture(told, counts=not self._is_copy(event, told))
+        for recipient in event_envelope.recipients if event_envelope else ():
+            self.recipients.setdefault((recipient.final, recipient.original), recipient)
+        if event_envelope:
+            self.results.add_capture(
+                event_envelope,
+                is_counted=not self._is_returned_copy(event, event_envelope),
+            )
 
-    def _is_copy(self, event: dict[str, Any], told: Envelope) -> bool:
+    def _is_returned_copy(
+        self, event: dict[str, Any], event_envelope: Envelope
+    ) -> bool:
         """Return whether this capture is an archive copy that came back.
 
         Its recipients did not receive the message itself.
         """
-        asked = [each for each in told.requests if each.address == self.archive]
-        return event["event"] == "supplement" and any(each.copy for each in asked)
+        requests = [
+            each for each in event_envelope.requests if each.address == self.archive
+        ]
+        return event["event"] == "supplement" and any(
+            each.generation for each in requests
+        )
 
 
-def read(line: bytes) -> dict[str, Any] | None:
+def parse_event(line: bytes) -> dict[str, Any] | None:
     """Return the event in a journal line, None for a line torn by a crash.
 
     A torn line was never acknowledged. Raises ValueError for any other damage.
@@ -107,90 +119,98 @@ def read(line: bytes) -> dict[str, Any] | None:
         if line.startswith(b'{"seq":') or not line.strip():
             return None
         raise ValueError("not a journal line") from None
-    if not is_event(event):
+    if not is_valid_event(event):
         raise ValueError("not a journal line")
     return event
 
 
-def is_event(found: object) -> bool:
+def is_valid_event(event: object) -> bool:
     """Return whether a JSON value is a valid journal event.
 
     Unknown events of later versions are valid. Known ones need all their keys.
     """
-    if not isinstance(found, dict) or not _are_texts(found, "event", "time"):
+    if not isinstance(event, dict) or not _are_strings(event, "event", "time"):
         return False
-    if not _is_time(found["time"]) or not isinstance(found.get("id", ""), str):
+    if not _is_timestamp(event["time"]) or not isinstance(event.get("id", ""), str):
         return False
-    if found["event"] in GAPS and not _are_texts(found, "opened", "by", "why"):
+    if event["event"] in BYPASS_EVENTS and not _are_strings(
+        event, "opened", "by", "why"
+    ):
         return False
-    if found["event"] == outcome.EVENT and not _is_outcome(found):
+    if event["event"] == outcome.EVENT and not _is_valid_outcome(event):
         return False
-    if found["event"] in REPORTS and not _is_report(found):
+    if event["event"] in REPORT_EVENTS and not _is_valid_report(event):
         return False
-    of_message = found["event"] in CAPTURES or "envelope" in found
-    return not of_message or _is_message(found)
+    has_envelope = event["event"] in CAPTURE_EVENTS or "envelope" in event
+    return not has_envelope or _is_valid_capture(event)
 
 
-def _is_message(found: dict[str, Any]) -> bool:
-    texts = {"above": "", **found}
-    if not _are_texts(texts, "id", "sha256", "stamp", "envelope", "above"):
+def _is_valid_capture(event: dict[str, Any]) -> bool:
+    fields = {"above": "", **event}
+    if not _are_strings(fields, "id", "sha256", "stamp", "envelope", "above"):
         return False
-    counted = type(found.get("size")) is int and found["size"] >= 0
-    kept = "file" not in found or _are_texts(found, "file") and _is_file(found["file"])
-    return counted and kept and trace.is_archive_id(found["id"])
+    has_size = type(event.get("size")) is int and event["size"] >= 0
+    has_valid_file = (
+        "file" not in event
+        or _are_strings(event, "file")
+        and _is_file_name(event["file"])
+    )
+    return has_size and has_valid_file and trace.is_archive_id(event["id"])
 
 
-def _is_time(text: str) -> bool:
+def _is_timestamp(text: str) -> bool:
     try:
         seconds = datetime.datetime.fromisoformat(text).timestamp()
-        return trace.timestamp(seconds) == text
+        return trace.format_rfc3339(seconds) == text
     except (ValueError, OverflowError):
         return False
 
 
-def _is_file(name: str) -> bool:
+def _is_file_name(name: str) -> bool:
     """Return whether this relative path stays within the archive's directory."""
     return "\0" not in name and not {"", ".", ".."} & {*name.split("/")}
 
 
-def _are_texts(found: dict[str, Any], *names: str) -> bool:
+def _are_strings(event: dict[str, Any], *names: str) -> bool:
     """Return whether these values are strings that can be encoded as bytes."""
-    texts = [found.get(each) for each in names]
-    return all(isinstance(each, str) and not HALVES.search(each) for each in texts)
+    values = [event.get(each) for each in names]
+    return all(
+        isinstance(each, str) and not LONE_SURROGATES.search(each) for each in values
+    )
 
 
-def _is_outcome(found: dict[str, Any]) -> bool:
-    texts = [name for name, value in found.items() if isinstance(value, str)]
-    told = outcome.is_event(found) and _are_texts(found, *texts)
-    return told and trace.is_archive_id(found["id"])
+def _is_valid_outcome(event: dict[str, Any]) -> bool:
+    string_keys = [name for name, value in event.items() if isinstance(value, str)]
+    is_valid = outcome.is_event(event) and _are_strings(event, *string_keys)
+    return is_valid and trace.is_archive_id(event["id"])
 
 
-def _is_report(found: dict[str, Any]) -> bool:
-    texts = {"covers": "", **found}
-    return _are_texts(texts, "id", "file", "covers") and _is_file(found["file"])
+def _is_valid_report(event: dict[str, Any]) -> bool:
+    fields = {"covers": "", **event}
+    return _are_strings(fields, "id", "file", "covers") and _is_file_name(event["file"])
 
 
-def sealed(event: dict[str, Any]) -> Envelope:
+def parse_envelope(event: dict[str, Any]) -> Envelope:
     """Parse the envelope in an event; the event must be valid and have one."""
     return envelope.parse(address.as_bytes(event["envelope"]))
 
 
-def merged(archive: str, events: Iterable[dict[str, Any]]) -> dict[str, Record]:
+def merge(archive: str, events: Iterable[dict[str, Any]]) -> dict[str, Record]:
     """Return the records of a journal by archive id, in the order of their capture."""
     records: dict[str, Record] = {}
     for event in events:
-        told = None
+        event_envelope = None
         if "envelope" in event:
-            told = sealed(event)
+            event_envelope = parse_envelope(event)
         record = records.get(event.get("id", ""))
-        if record is None and told is not None:
-            record = records[event["id"]] = Record(archive, told)
+        if record is None and event_envelope is not None:
+            record = records[event["id"]] = Record(archive, event_envelope)
         if record is not None:
-            record.add(event, told)
+            record.add(event, event_envelope)
     return records
 
 
-def shown(value: bytes) -> str:
+def safe_text(value: bytes) -> str:
     """Return bytes as one line of text that is safe on a terminal."""
-    text = address.one_line(value).decode("utf-8", "replace")
+    text = address.escape_controls(value).decode("utf-8", "replace")
     return "".join(c if c.isprintable() else "?" for c in text)

@@ -23,20 +23,22 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from postfix_archive.core.envelope import Envelope, Recipient
     from postfix_archive.core.keyring import Keyring
-    from postfix_archive.core.wire import Shape
+    from postfix_archive.core.wire import ContentProperties
 
-PURPOSE = b"boundary"
-COVERS = b"Archive-Outcomes"  # field of an outcome report: which outcomes it reports
+BOUNDARY_PURPOSE = b"boundary"
+OUTCOMES_FIELD = (
+    b"Archive-Outcomes"  # field of an outcome report: which outcomes it reports
+)
 BOUNDARY_BYTES = 15
 # At capture nothing has been tried; of the actions in RFC 3464 2.3.3 delayed fits best.
-NOT_TRIED = (
+NOT_TRIED_FIELDS = (
     b"Action: delayed\r\n"
     b"Status: 4.0.0\r\n"
     b"Diagnostic-Code: X-Postfix-Archive; captured before any delivery attempt\r\n"
 )
 
 
-class Told:
+class EnvelopeReport:
     """The contents of an archive copy besides the original.
 
     ``recipients`` are those that this copy lists. ``outcome_fields`` has their
@@ -47,215 +49,246 @@ class Told:
 
     __slots__ = (
         "archive",
-        "became",
+        "outcome_fields",
         "envelope",
-        "extra",
+        "extra_fields",
         "head",
-        "name",
+        "message_id_left",
         "recipients",
         "remarks",
-        "shape",
+        "properties",
     )
 
     def __init__(
-        self, sealed: Envelope, archive: str, head: bytes, shape: Shape
+        self,
+        sealed_envelope: Envelope,
+        archive: str,
+        head: bytes,
+        properties: ContentProperties,
     ) -> None:
-        self.envelope = sealed
+        self.envelope = sealed_envelope
         self.archive = archive
         self.head = head
-        self.shape = shape
-        self.name = sealed.archive_id
-        self.recipients: tuple[Recipient, ...] = sealed.recipients
-        self.became: dict[tuple[bytes, bytes], bytes] = {}
+        self.properties = properties
+        self.message_id_left = sealed_envelope.archive_id
+        self.recipients: tuple[Recipient, ...] = sealed_envelope.recipients
+        self.outcome_fields: dict[tuple[bytes, bytes], bytes] = {}
         self.remarks: list[str] = []
-        self.extra: list[tuple[bytes, bytes]] = []
+        self.extra_fields: list[tuple[bytes, bytes]] = []
 
-    def for_recipients(self, some: tuple[Recipient, ...], number: int) -> Told:
+    def for_recipients(
+        self, recipients: tuple[Recipient, ...], number: int
+    ) -> EnvelopeReport:
         """Return this report for these recipients only; number keeps ids distinct."""
-        other = Told(self.envelope, self.archive, self.head, self.shape)
-        other.name = f"{self.name}.{number}" if number else self.name
-        other.recipients = some
-        other.became = self.became
-        other.remarks = self.remarks
-        other.extra = self.extra
-        return other
+        report = EnvelopeReport(self.envelope, self.archive, self.head, self.properties)
+        report.message_id_left = (
+            f"{self.message_id_left}.{number}" if number else self.message_id_left
+        )
+        report.recipients = recipients
+        report.outcome_fields = self.outcome_fields
+        report.remarks = self.remarks
+        report.extra_fields = self.extra_fields
+        return report
 
 
-class Copy:
+class ArchiveCopy:
     """The bytes before and after the original, and whether the original is sent."""
 
-    __slots__ = ("preamble", "trailer", "with_original")
+    __slots__ = ("preamble", "trailer", "has_original")
 
     def __init__(
-        self, preamble: bytes, trailer: bytes = b"", *, with_original: bool = True
+        self, preamble: bytes, trailer: bytes = b"", *, has_original: bool = True
     ) -> None:
         self.preamble = preamble
         self.trailer = trailer
-        self.with_original = with_original
+        self.has_original = has_original
 
 
-def boundary(archive_id: str, content: str, keys: Keyring) -> bytes:
+def make_boundary(archive_id: str, sha256: str, keys: Keyring) -> bytes:
     """Return a MIME boundary that cannot occur in the enclosed message.
 
     sha256 (hexadecimal) is that of the message: a sender who knows the boundary of an
     earlier copy cannot put it into a message without changing that message's boundary.
     """
-    named = f"{archive_id} {content}".encode()
-    proof = keys.current.mac(PURPOSE, named)[:BOUNDARY_BYTES]
-    return b"=_archive_" + proof.hex().encode()
+    mac_input = f"{archive_id} {sha256}".encode()
+    mac = keys.current.mac(BOUNDARY_PURPOSE, mac_input)[:BOUNDARY_BYTES]
+    return b"=_archive_" + mac.hex().encode()
 
 
-def written(told: Told, form: str, *, sender: bytes, boundary_: bytes) -> Copy:
+def build(
+    report: EnvelopeReport, report_format: str, *, sender: bytes, boundary: bytes
+) -> ArchiveCopy:
     """Return the archive copy in this format; sender is the address in From:."""
-    if form == "message":
-        return Copy(_envelope_lines(told))
-    parts = [_text(told, journal=form in marker.FORMS)]
-    if form != "journal":
-        parts.append(_status(told))
-    original = _last_part(told, form)
-    delimiter = b"--" + boundary_ + b"\r\n"
-    inside = b"".join(delimiter + part + b"\r\n" for part in parts)
-    inside += delimiter + original
-    outer = _outer(told, form, sender, boundary_, ascii_=inside.isascii())
-    whole = form != "supplement"
-    closing = b"\r\n--" + boundary_ + b"--\r\n"
-    return Copy(outer + inside, closing, with_original=whole)
+    if report_format == "message":
+        return ArchiveCopy(_envelope_lines(report))
+    parts = [_text_part(report, is_journal=report_format in marker.MARKED_FORMATS)]
+    if report_format != "journal":
+        parts.append(_status_part(report))
+    last_part = _last_part(report, report_format)
+    delimiter = b"--" + boundary + b"\r\n"
+    body = b"".join(delimiter + part + b"\r\n" for part in parts)
+    body += delimiter + last_part
+    outer_header = _outer_header(
+        report, report_format, sender, boundary, is_ascii=body.isascii()
+    )
+    has_original = report_format != "supplement"
+    closing = b"\r\n--" + boundary + b"--\r\n"
+    return ArchiveCopy(outer_header + body, closing, has_original=has_original)
 
 
-def original_start(copy: bytes) -> int:
+def original_offset(copy: bytes) -> int:
     """Return the offset of the original in a multipart copy with these first bytes.
 
     -1 if they do not reach that far. The boundary is taken from the copy's header.
     """
-    kind = header.first(copy, b"content-type")
-    if kind is None:
+    content_type = header.first(copy, b"content-type")
+    if content_type is None:
         return -1
-    named = kind.value.rpartition(b'boundary="')[2].rstrip(b'"')
-    delimiter = b"\r\n--" + named + b"\r\n"
-    at = 0
-    for _ in range(2 if b"multipart/mixed" in kind.value else 3):
-        at = copy.find(delimiter, at) + len(delimiter)
-        if at < len(delimiter):
+    boundary = content_type.value.rpartition(b'boundary="')[2].rstrip(b'"')
+    delimiter = b"\r\n--" + boundary + b"\r\n"
+    offset = 0
+    for _ in range(2 if b"multipart/mixed" in content_type.value else 3):
+        offset = copy.find(delimiter, offset) + len(delimiter)
+        if offset < len(delimiter):
             return -1
-    end = copy.find(b"\r\n\r\n", at)
+    end = copy.find(b"\r\n\r\n", offset)
     return end + 4 if end > 0 else -1
 
 
-def status_part(copy: bytes) -> bytes:
+def envelope_fields(copy: bytes) -> bytes:
     """Return the envelope fields of a stored copy with these first bytes."""
-    begin = copy.find(b"\r\nContent-Type: message/")
-    start = copy.find(b"\r\n\r\n", begin) + 4
+    part_offset = copy.find(b"\r\nContent-Type: message/")
+    start = copy.find(b"\r\n\r\n", part_offset) + 4
     end = copy.find(b"\r\n--=_archive_", start)
-    return copy[start:end] if begin > 0 and start > 3 and end > 0 else b""
+    return copy[start:end] if part_offset > 0 and start > 3 and end > 0 else b""
 
 
-def _outer(
-    told: Told, form: str, sender: bytes, boundary_: bytes, *, ascii_: bool
+def _outer_header(
+    report: EnvelopeReport,
+    report_format: str,
+    sender: bytes,
+    boundary: bytes,
+    *,
+    is_ascii: bool,
 ) -> bytes:
-    report = b'multipart/report; report-type=delivery-status;\r\n\tboundary="%s"'
-    mixed = b'multipart/mixed;\r\n\tboundary="%s"'
-    shape = mixed if form == "journal" else report
-    date = _date(told)
+    report_type = b'multipart/report; report-type=delivery-status;\r\n\tboundary="%s"'
+    mixed_type = b'multipart/mixed;\r\n\tboundary="%s"'
+    content_type = mixed_type if report_format == "journal" else report_type
+    date_value = _date_value(report)
     lines = [
         b"From: " + sender,
-        b"To: " + told.archive.encode(),
-        b"Subject: " + mime.subject(told.head),
-        *([b"Date: " + date] if date else []),
-        b"Message-Id: <%s@%s>" % (told.name.encode(), told.envelope.host),
+        b"To: " + report.archive.encode(),
+        b"Subject: " + mime.subject(report.head),
+        *([b"Date: " + date_value] if date_value else []),
+        b"Message-Id: <%s@%s>"
+        % (report.message_id_left.encode(), report.envelope.host),
         b"Auto-Submitted: auto-generated",
         b"MIME-Version: 1.0",
-        b"Content-Type: " + shape % boundary_,
-        b"Content-Transfer-Encoding: " + _outer_encoding(told, ascii_=ascii_),
+        b"Content-Type: " + content_type % boundary,
+        b"Content-Transfer-Encoding: " + _outer_encoding(report, is_ascii=is_ascii),
     ]
-    if form in marker.FORMS:
-        lines.append(marker.NAME + b":")  # after To:, or importers read that too
+    if report_format in marker.MARKED_FORMATS:
+        lines.append(marker.MARKER + b":")  # after To:, or importers read that too
     return b"\r\n".join(lines) + b"\r\n\r\nThis is a MIME-encapsulated message.\r\n\r\n"
 
 
-def _text(told: Told, *, journal: bool) -> bytes:
+def _text_part(report: EnvelopeReport, *, is_journal: bool) -> bytes:
     lines = [
-        b"This is the mail archive at host %s." % told.envelope.host,
+        b"This is the mail archive at host %s." % report.envelope.host,
         b"",
         b"A message was captured for %s before it was delivered."
-        % told.archive.encode(),
+        % report.archive.encode(),
         b"The envelope is below and in the next part. The message as it was received",
         b"is in the last part.",
         b"",
     ]
-    for remark in told.remarks:
+    for remark in report.remarks:
         lines += [b"* " + remark.encode(), b""]
-    lines += _journal(told) if journal else _prose(told)
+    lines += _journal_lines(report) if is_journal else _prose_lines(report)
     body = b"\r\n".join(lines) + b"\r\n"
     charset = b"us-ascii" if body.isascii() else b"utf-8"
-    kind = b"text/plain; charset=" + charset
-    return mime.part(kind, b"Notification", body)
+    content_type = b"text/plain; charset=" + charset
+    return mime.part(content_type, b"Notification", body)
 
 
-def _journal(told: Told) -> list[bytes]:
+def _journal_lines(report: EnvelopeReport) -> list[bytes]:
     """Return the lines of [MS-XJRNL] 2.1.
 
     All recipients are in Recipient: lines; RCPT TO has no To, Cc and Bcc.
     """
-    message_id = mime.field_text(told.head, b"message-id")
+    message_id = mime.field_text(report.head, b"message-id")
     lines = [
-        b"Sender: " + (mime.shown(told.envelope.sender) or b"<>"),
-        b"Subject: " + mime.shown(mime.cut(mime.field_text(told.head, b"subject"))),
-        b"Message-ID: " + mime.shown(mime.cut(message_id)),
+        b"Sender: " + (mime.to_utf8(report.envelope.sender) or b"<>"),
+        b"Subject: "
+        + mime.to_utf8(mime.truncate(mime.field_text(report.head, b"subject"))),
+        b"Message-ID: " + mime.to_utf8(mime.truncate(message_id)),
     ]
-    for each in told.recipients:
-        line = b"Recipient: " + mime.shown(each.final)
-        if each.expanded:
-            line += b", Expanded: " + mime.shown(each.original)
+    for recipient in report.recipients:
+        line = b"Recipient: " + mime.to_utf8(recipient.final)
+        if recipient.is_mapped:
+            line += b", Expanded: " + mime.to_utf8(recipient.original)
         lines.append(line)
     return lines
 
 
-def _prose(told: Told) -> list[bytes]:
-    sender = mime.shown(told.envelope.sender)
+def _prose_lines(report: EnvelopeReport) -> list[bytes]:
+    sender = mime.to_utf8(report.envelope.sender)
     lines = [b"Envelope sender: <%s>" % sender]
-    return lines + [b"    <%s>" % mime.shown(each.final) for each in told.recipients]
+    return lines + [
+        b"    <%s>" % mime.to_utf8(each.final) for each in report.recipients
+    ]
 
 
-def _status(told: Told) -> bytes:
-    extra = b"".join(b"%s: %s\r\n" % pair for pair in told.extra)
-    groups = [envelope.message_fields(told.envelope) + extra]
-    for each in told.recipients:
-        became = told.became.get((each.final, each.original or each.final))
-        groups.append(became or envelope.recipient_fields(each) + NOT_TRIED)
+def _status_part(report: EnvelopeReport) -> bytes:
+    extra_fields = b"".join(b"%s: %s\r\n" % pair for pair in report.extra_fields)
+    groups = [envelope.message_fields(report.envelope) + extra_fields]
+    for recipient in report.recipients:
+        outcome_fields = report.outcome_fields.get(
+            (recipient.final, recipient.original or recipient.final)
+        )
+        groups.append(
+            outcome_fields or envelope.recipient_fields(recipient) + NOT_TRIED_FIELDS
+        )
     body = b"\r\n".join(groups)
-    global_ = b"" if body.isascii() else b"global-"
-    return mime.part(b"message/%sdelivery-status" % global_, b"Delivery report", body)
+    type_prefix = b"" if body.isascii() else b"global-"
+    return mime.part(
+        b"message/%sdelivery-status" % type_prefix, b"Delivery report", body
+    )
 
 
-def _envelope_lines(told: Told) -> bytes:
-    lines = [b"X-Envelope-From: <%s>" % told.envelope.sender]
-    lines += [b"X-Envelope-To: <%s>" % each.final for each in told.recipients]
-    return b"".join(address.one_line(line) + b"\r\n" for line in lines)
+def _envelope_lines(report: EnvelopeReport) -> bytes:
+    lines = [b"X-Envelope-From: <%s>" % report.envelope.sender]
+    lines += [b"X-Envelope-To: <%s>" % each.final for each in report.recipients]
+    return b"".join(address.escape_controls(line) + b"\r\n" for line in lines)
 
 
-def _last_part(told: Told, form: str) -> bytes:
-    if form != "supplement":
-        kind = _inner_type(told, form)
-        return mime.part(kind, b"Archived message", b"", told.shape.encoding)
-    head = told.head[: header.end(told.head)]
+def _last_part(report: EnvelopeReport, report_format: str) -> bytes:
+    if report_format != "supplement":
+        content_type = _original_type(report, report_format)
+        return mime.part(
+            content_type, b"Archived message", b"", report.properties.encoding
+        )
+    head = report.head[: header.end(report.head)]
     return mime.part(b"text/rfc822-headers", b"Header of the message", head)
 
 
-def _inner_type(told: Told, form: str) -> bytes:
+def _original_type(report: EnvelopeReport, report_format: str) -> bytes:
     """Return the type: message/global (RFC 6532 3.7) breaks journal importers."""
-    ascii_ = told.head[: header.end(told.head)].isascii()
-    return b"message/rfc822" if form != "dsn" or ascii_ else b"message/global"
+    is_ascii = report.head[: header.end(report.head)].isascii()
+    return (
+        b"message/rfc822" if report_format != "dsn" or is_ascii else b"message/global"
+    )
 
 
-def _outer_encoding(told: Told, *, ascii_: bool) -> bytes:
+def _outer_encoding(report: EnvelopeReport, *, is_ascii: bool) -> bytes:
     """Return the encoding, at least as wide as that of each part (RFC 2045 6.4)."""
-    if told.shape.encoding != b"7bit" or ascii_:
-        return told.shape.encoding
+    if report.properties.encoding != b"7bit" or is_ascii:
+        return report.properties.encoding
     return b"8bit"
 
 
-def _date(told: Told) -> bytes:
+def _date_value(report: EnvelopeReport) -> bytes:
     """Return the original's Date: if it can be parsed, else the arrival, else empty."""
-    shown = mime.field_text(told.head, b"date")
-    readable = shown.isascii() and trace.read_date(shown) is not None
-    return shown if readable else envelope.date(told.envelope.arrival)
+    value = mime.field_text(report.head, b"date")
+    is_readable = value.isascii() and trace.parse_rfc5322(value) is not None
+    return value if is_readable else envelope.format_date(report.envelope.arrival)

@@ -9,7 +9,7 @@ RequestInvalid for what is not an archive address.
 from __future__ import annotations
 
 from postfix_archive.core import address, digest
-from postfix_archive.core.errors import RequestUnusable
+from postfix_archive.core.errors import RequestInvalid
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from postfix_archive.core.keyring import Keyring
 
 DOMAIN = b"archive-request.invalid"
-REQUESTS = f"@{DOMAIN.decode()}"
+DOMAIN_SUFFIX = f"@{DOMAIN.decode()}"
 ON_REQUEST = "on-request"  # the nexthop on hosts that archive only by tables
-CAPSULE = b"capsule@" + DOMAIN  # the recipient of every capsule
+CAPSULE_RECIPIENT = b"capsule@" + DOMAIN  # the recipient of every capsule
 PURPOSE = b"request"
 MAC_BYTES = 16
 
@@ -33,63 +33,63 @@ def from_nexthop(nexthop: str) -> tuple[str, ...]:
     """
     if nexthop == ON_REQUEST:
         return ()
-    return archives(nexthop)
+    return parse_archives(nexthop)
 
 
-def archives(words: str) -> tuple[str, ...]:
+def parse_archives(text: str) -> tuple[str, ...]:
     """Return the archive addresses of a comma-separated list, without duplicates.
 
     They are in lower case. Raises RequestInvalid.
     """
-    return tuple(dict.fromkeys(archive(word) for word in words.split(",")))
+    return tuple(dict.fromkeys(parse_archive(item) for item in text.split(",")))
 
 
-def archive(text: str) -> str:
+def parse_archive(text: str) -> str:
     """Return the archive address in lower case, which is its one form.
 
     Raises RequestInvalid if it is not a plain address.
     """
     if not address.is_plain(text.encode("utf-8", "surrogateescape")):
-        raise RequestUnusable(
+        raise RequestInvalid(
             f"{text!r} is not an archive address; check archive = in main.cf and"
             " -o archive= in master.cf (several: commas, no spaces)"
         )
     return text.lower()
 
 
-def recipient(words: str, keys: Keyring) -> bytes:
+def make_recipient(words: str, keys: Keyring) -> bytes:
     """Return the recipient that stands for a request, for a BCC action.
 
     archives is a comma-separated list, since a table entry has only one action.
     """
-    named = ",".join(archives(words)).encode()
-    proof = keys.current.mac(PURPOSE, named)[:MAC_BYTES]
-    return b"%s.%s@%s" % (proof.hex().encode(), named.hex().encode(), DOMAIN)
+    addresses = ",".join(parse_archives(words)).encode()
+    mac = keys.current.mac(PURPOSE, addresses)[:MAC_BYTES]
+    return b"%s.%s@%s" % (mac.hex().encode(), addresses.hex().encode(), DOMAIN)
 
 
-def is_ours(recipient_address: bytes) -> bool:
+def is_internal_recipient(recipient_address: bytes) -> bool:
     """Return whether a recipient is a request or a capsule, not a mail address."""
     return address.domain(recipient_address) == DOMAIN
 
 
-def sorted_out(
+def split_recipients(
     recipients: Iterable[Recipient], keys: Keyring
 ) -> tuple[tuple[Recipient, ...], tuple[str, ...], int]:
     """Return (recipients of the mail, requested archives, number of forged requests).
 
     Forged requests have no effect; their number is for the log.
     """
-    people = []
-    asked = []
-    forged = 0
-    for each in recipients:
-        if not is_ours(each.final):
-            people.append(each)
-        elif each.final != CAPSULE:
-            wanted = _checked(each.final, keys)
-            forged += not wanted
-            asked += wanted.split(",") if wanted else []
-    return tuple(people), tuple(dict.fromkeys(asked)), forged
+    mail_recipients = []
+    archives = []
+    forged_count = 0
+    for recipient in recipients:
+        if not is_internal_recipient(recipient.final):
+            mail_recipients.append(recipient)
+        elif recipient.final != CAPSULE_RECIPIENT:
+            addresses = _verify(recipient.final, keys)
+            forged_count += not addresses
+            archives += addresses.split(",") if addresses else []
+    return tuple(mail_recipients), tuple(dict.fromkeys(archives)), forged_count
 
 
 def is_capsule(recipients: tuple[Recipient, ...]) -> bool:
@@ -97,18 +97,22 @@ def is_capsule(recipients: tuple[Recipient, ...]) -> bool:
 
     The body does not matter: anybody can write one.
     """
-    return bool(recipients) and all(each.final == CAPSULE for each in recipients)
+    return bool(recipients) and all(
+        each.final == CAPSULE_RECIPIENT for each in recipients
+    )
 
 
-def _checked(recipient_address: bytes, keys: Keyring) -> str:
+def _verify(recipient_address: bytes, keys: Keyring) -> str:
     """Return the archives (comma-separated) of a request recipient, empty if forged."""
-    proof, _, named = recipient_address.rpartition(b"@")[0].lower().partition(b".")
+    mac_hex, _, addresses_hex = (
+        recipient_address.rpartition(b"@")[0].lower().partition(b".")
+    )
     try:
-        wanted = bytes.fromhex(named.decode("ascii"))
-        given = bytes.fromhex(proof.decode("ascii"))
+        addresses = bytes.fromhex(addresses_hex.decode("ascii"))
+        mac = bytes.fromhex(mac_hex.decode("ascii"))
     except ValueError:
         return ""
     for key in keys.keys:
-        if digest.equal(key.mac(PURPOSE, wanted)[:MAC_BYTES], given):
-            return wanted.decode("ascii")
+        if digest.equal(key.mac(PURPOSE, addresses)[:MAC_BYTES], mac):
+            return addresses.decode("ascii")
     return ""

@@ -16,14 +16,16 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from postfix_archive.core import gates, queueid, request
-from postfix_archive.core.observed import Waiting
+from postfix_archive.core.observed import QueuedMessage
 
-ARCHIVE = "archive:"
-COPIES = ("archive-relay:", "archive-local:")
-CAPSULE = request.CAPSULE.decode()
-NOTICED = 5 * 60  # seconds that mail may wait for the stamp filter without an alarm
-MARGIN = 30 * 60  # seconds before expiry; the timer runs a rescue every five minutes
-QUEUED = ("deferred", "incoming", "active")
+ARCHIVE_TRANSPORT = "archive:"
+COPY_TRANSPORTS = ("archive-relay:", "archive-local:")
+CAPSULE_RECIPIENT = request.CAPSULE_RECIPIENT.decode()
+ALARM_AGE = 5 * 60  # seconds that mail may wait for the stamp filter without an alarm
+EXPIRY_MARGIN = (
+    30 * 60
+)  # seconds before expiry; the timer runs a rescue every five minutes
+UNHELD_QUEUES = ("deferred", "incoming", "active")
 
 
 @dataclass(frozen=True)
@@ -34,116 +36,138 @@ class Lifetimes:
     bounce: int  # bounce_queue_lifetime, for the null sender
     rescue_after: int  # archive_rescue_after
 
-    def of(self, each: Waiting) -> int:
+    def queue_lifetime(self, message: QueuedMessage) -> int:
         """Return the seconds after which Postfix bounces or deletes a message."""
-        return max(1, self.maximal if each.is_from_somebody else self.bounce)
+        return max(1, self.maximal if message.has_sender else self.bounce)
 
-    def is_ending(self, each: Waiting) -> bool:
+    def is_expiring(self, message: QueuedMessage) -> bool:
         """Tell whether the message may expire before the next rescue."""
-        lifetime = self.of(each)
-        return each.age >= lifetime - max(lifetime / 4, min(MARGIN, lifetime / 2))
+        lifetime = self.queue_lifetime(message)
+        return message.age >= lifetime - max(
+            lifetime / 4, min(EXPIRY_MARGIN, lifetime / 2)
+        )
 
-    def is_stuck(self, each: Waiting) -> bool:
+    def is_overdue(self, message: QueuedMessage) -> bool:
         """Tell whether the message has waited long enough for an alarm."""
-        return each.age >= min(NOTICED, self.of(each) / 4)
+        return message.age >= min(ALARM_AGE, self.queue_lifetime(message) / 4)
 
 
 @dataclass(frozen=True)
-class Plan:
+class RescuePlan:
     """The messages of the queue, by what a rescue does with them."""
 
-    rescue: tuple[Waiting, ...] = ()  # capsules to move to the fallback directory
-    hold: tuple[Waiting, ...] = ()  # originals to put on hold before they expire
-    release: tuple[Waiting, ...] = ()  # originals that a rescue put on hold
-    renew: tuple[Waiting, ...] = ()  # mailed copies: requeueing resets their age
-    stuck: tuple[Waiting, ...] = ()  # all originals that wait too long
-    gone: tuple[str, ...] = ()  # queue ids: an admin has released or deleted them
+    to_rescue: tuple[
+        QueuedMessage, ...
+    ] = ()  # capsules to move to the fallback directory
+    to_hold: tuple[
+        QueuedMessage, ...
+    ] = ()  # originals to put on hold before they expire
+    to_release: tuple[QueuedMessage, ...] = ()  # originals that a rescue put on hold
+    to_requeue: tuple[
+        QueuedMessage, ...
+    ] = ()  # mailed copies: requeueing resets their age
+    overdue: tuple[QueuedMessage, ...] = ()  # all originals that wait too long
+    released_elsewhere: tuple[
+        str, ...
+    ] = ()  # queue ids: an admin has released or deleted them
 
 
-def plan(
-    waiting: Iterable[Waiting],
+def plan_rescue(
+    queued_messages: Iterable[QueuedMessage],
     lifetimes: Lifetimes,
-    held: Mapping[str, str],
+    hold_times: Mapping[str, str],
     *,
-    works: bool,
-) -> Plan:
+    can_filter_run: bool,
+) -> RescuePlan:
     """Return what a rescue has to do.
 
     hold_times maps the queue ids that earlier rescues put on hold to the time of that;
     can_filter_run says whether the stamp filter can run now.
     """
-    messages = list(waiting)
-    originals = [each for each in messages if is_at_filter(each)]
-    ours = noted_as(originals, held)
-    stuck = [each for each in originals if _is_stuck(each, lifetimes, ours)]
+    messages = list(queued_messages)
+    originals = [each for each in messages if is_waiting_for_filter(each)]
+    held_now = match_held(originals, hold_times)
+    overdue = [each for each in originals if _needs_alarm(each, lifetimes, held_now)]
     capsules = [each for each in messages if is_capsule(each)]
-    copies = [each for each in messages if is_copy(each)]
-    expiring = [e for e in stuck if e.queue in QUEUED and lifetimes.is_ending(e)]
-    return Plan(
-        rescue=tuple(each for each in capsules if _is_late(each, lifetimes)),
-        hold=() if works else tuple(expiring),
-        release=tuple(each for each in originals if works and each.queue_id in ours),
-        renew=tuple(e for e in copies if e.queue in QUEUED and lifetimes.is_ending(e)),
-        stuck=tuple(stuck),
-        gone=tuple(_gone(originals, held)),
+    copies = [each for each in messages if is_mailed_copy(each)]
+    expiring = [
+        e for e in overdue if e.queue in UNHELD_QUEUES and lifetimes.is_expiring(e)
+    ]
+    return RescuePlan(
+        to_rescue=tuple(each for each in capsules if _needs_rescue(each, lifetimes)),
+        to_hold=() if can_filter_run else tuple(expiring),
+        to_release=tuple(
+            each for each in originals if can_filter_run and each.queue_id in held_now
+        ),
+        to_requeue=tuple(
+            e for e in copies if e.queue in UNHELD_QUEUES and lifetimes.is_expiring(e)
+        ),
+        overdue=tuple(overdue),
+        released_elsewhere=tuple(_no_longer_held(originals, hold_times)),
     )
 
 
-def is_capsule(each: Waiting) -> bool:
+def is_capsule(message: QueuedMessage) -> bool:
     """Tell whether this is a capsule.
 
     After postsuper -r it has no content_filter, only its recipient.
     """
-    has_transport = each.content_filter.startswith(ARCHIVE)
-    return has_transport or set(each.recipients) == {CAPSULE}
+    has_transport = message.content_filter.startswith(ARCHIVE_TRANSPORT)
+    return has_transport or set(message.recipients) == {CAPSULE_RECIPIENT}
 
 
-def is_at_filter(each: Waiting) -> bool:
+def is_waiting_for_filter(message: QueuedMessage) -> bool:
     """Tell whether this message waits for a stamp filter."""
-    has_filter = each.content_filter.startswith(gates.STAMP)
-    has_request = any(one.endswith(request.REQUESTS) for one in each.recipients)
-    return (has_filter or has_request) and not is_capsule(each)
+    has_filter = message.content_filter.startswith(gates.STAMP_TRANSPORT)
+    has_request = any(one.endswith(request.DOMAIN_SUFFIX) for one in message.recipients)
+    return (has_filter or has_request) and not is_capsule(message)
 
 
-def is_copy(each: Waiting) -> bool:
+def is_mailed_copy(message: QueuedMessage) -> bool:
     """Tell whether this is an archive copy in the mail that no store keeps."""
-    return each.content_filter.startswith(COPIES)
+    return message.content_filter.startswith(COPY_TRANSPORTS)
 
 
-def noted_as(waiting: Iterable[Waiting], held: Iterable[str]) -> dict[str, str]:
+def match_held(
+    messages: Iterable[QueuedMessage], held_ids: Iterable[str]
+) -> dict[str, str]:
     """Return current queue id -> recorded queue id of the messages in held_ids.
 
     They differ after the queue was moved: postsuper(1) renames the queue files then
     (message.queue_id).
     """
     recorded_ids: dict[bytes, list[bytes]] = {}
-    for recorded in map(str.encode, held):
+    for recorded in map(str.encode, held_ids):
         key = queueid.microseconds(recorded)
         recorded_ids.setdefault(key, []).append(recorded)
     matches = {}
-    for each in waiting:
-        current = each.queue_id.encode()
+    for message in messages:
+        current = message.queue_id.encode()
         for recorded in recorded_ids.get(queueid.microseconds(current), ()):
             if queueid.is_same(current, recorded):
-                matches[each.queue_id] = recorded.decode()
+                matches[message.queue_id] = recorded.decode()
     return matches
 
 
-def _gone(originals: Iterable[Waiting], held: Iterable[str]) -> Iterator[str]:
+def _no_longer_held(
+    originals: Iterable[QueuedMessage], held_ids: Iterable[str]
+) -> Iterator[str]:
     """Yield the recorded queue ids that are not on hold any more."""
     on_hold = [each for each in originals if each.queue == "hold"]
-    still_held = set(noted_as(on_hold, held).values())
-    yield from (queue_id for queue_id in held if queue_id not in still_held)
+    still_held = set(match_held(on_hold, held_ids).values())
+    yield from (queue_id for queue_id in held_ids if queue_id not in still_held)
 
 
-def _is_late(each: Waiting, lifetimes: Lifetimes) -> bool:
-    if each.queue == "hold":
+def _needs_rescue(message: QueuedMessage, lifetimes: Lifetimes) -> bool:
+    if message.queue == "hold":
         return True  # an interrupted rescue left it there
-    is_due = each.age >= lifetimes.rescue_after or lifetimes.is_ending(each)
-    return is_due and each.queue in QUEUED
+    is_due = message.age >= lifetimes.rescue_after or lifetimes.is_expiring(message)
+    return is_due and message.queue in UNHELD_QUEUES
 
 
-def _is_stuck(each: Waiting, lifetimes: Lifetimes, ours: Mapping[str, str]) -> bool:
-    if each.queue == "hold":
-        return each.queue_id in ours
-    return lifetimes.is_stuck(each)
+def _needs_alarm(
+    message: QueuedMessage, lifetimes: Lifetimes, held_now: Mapping[str, str]
+) -> bool:
+    if message.queue == "hold":
+        return message.queue_id in held_now
+    return lifetimes.is_overdue(message)

@@ -12,22 +12,22 @@ from dataclasses import dataclass, replace
 
 from postfix_archive.core import outcome, queuefile, relays, request, trace
 from postfix_archive.core.outcome import Outcome
-from postfix_archive.core.passage import Passage
-from postfix_archive.core.queuefile import Entry, QueueFile
+from postfix_archive.core.passage import QueueTracker
+from postfix_archive.core.queuefile import QueueFile, RecipientEntry
 
-MOMENT = 5.0  # seconds: local(8) logs all lines of one delivery at once
-DEPTH = 50  # queue files in a row: default of hopcount_limit, postconf(5)
+LOCAL_DELIVERY_SECONDS = 5.0  # seconds: local(8) logs all lines of one delivery at once
+MAX_DEPTH = 50  # queue files in a row: default of hopcount_limit, postconf(5)
 IN_QUEUE = "in Postfix's queue, no delivery attempt yet"
-WITH_FILTER = "passed to a content filter, not reinjected yet"
+IN_FILTER = "passed to a content filter, not reinjected yet"
 DELETED = "deleted from the queue (postsuper -d)"
-THROWN_AWAY = "discarded by a DISCARD action"
-SAYS_DISCARDED = "discarded"  # amavisd-new: 250 2.7.0 Ok, discarded, id=…
+DISCARDED = "discarded by a DISCARD action"
+DISCARDED_MARK = "discarded"  # amavisd-new: 250 2.7.0 Ok, discarded, id=…
 EXPIRED = "expired in the queue; last attempt: "
 UNKNOWN = "removed from the queue, no delivery attempt in the log"
 
 
 @dataclass(frozen=True)
-class Leaf:
+class Branch:
     """Where one branch of a recipient's delivery has ended so far; at is Unix time."""
 
     recipient: str
@@ -43,12 +43,14 @@ class Leaf:
 class Resolver:
     """Finds the outcomes of the recipients of one captured message."""
 
-    def __init__(self, passage: Passage, captured: QueueFile, *, of: str) -> None:
+    def __init__(
+        self, tracker: QueueTracker, captured_file: QueueFile, *, capture_queue_id: str
+    ) -> None:
         """Begin; capture_queue_id is the queue id in the captured envelope."""
-        self._passage = passage
-        self._queue = passage.queue
-        self._captured = captured
-        self._of = of
+        self._tracker = tracker
+        self._queue_files = tracker.queue_files
+        self._captured_file = captured_file
+        self._capture_queue_id = capture_queue_id
 
     def outcomes(self, recipient: str, original: str) -> list[Outcome]:
         """Return the outcome of a recipient, followed by those it was expanded to.
@@ -56,84 +58,92 @@ class Resolver:
         recipient and original are as in the captured envelope. Empty if there was no
         delivery attempt yet.
         """
-        leaves = list(self._leaves(self._captured, recipient, original, 0))
-        if not leaves:
+        branches = list(
+            self._recipient_branches(self._captured_file, recipient, original, 0)
+        )
+        if not branches:
             return []
-        one = self._told(recipient, original, leaves)
-        if one.kind != outcome.EXPANDED:
-            return [one]
+        recipient_outcome = self._combine(recipient, original, branches)
+        if recipient_outcome.kind != outcome.EXPANDED:
+            return [recipient_outcome]
         children = [
-            replace(self._of_leaf(leaf), recipient=leaf.recipient, parent=recipient)
-            for leaf in leaves
+            replace(self._to_outcome(leaf), recipient=leaf.recipient, parent=recipient)
+            for leaf in branches
         ]
-        return [one, *children]
+        return [recipient_outcome, *children]
 
-    def all(self) -> list[Outcome]:
+    def settled_outcomes(self) -> list[Outcome]:
         """Return the outcomes of all recipients; empty while one is not settled."""
-        found: list[Outcome] = []
-        if len(self._captured.entries) < self._captured.count:
+        outcomes: list[Outcome] = []
+        if len(self._captured_file.entries) < self._captured_file.count:
             return []
-        for entry in self._captured.entries:
-            if entry.recipient.endswith(request.REQUESTS):
+        for entry in self._captured_file.entries:
+            if entry.recipient.endswith(request.DOMAIN_SUFFIX):
                 continue
-            told = self.outcomes(entry.recipient, entry.original)
-            if not told or not told[0].is_settled:
+            recipient_outcomes = self.outcomes(entry.recipient, entry.original)
+            if not recipient_outcomes or not recipient_outcomes[0].is_settled:
                 return []
-            found += told
-        return found
+            outcomes += recipient_outcomes
+        return outcomes
 
-    def _told(self, recipient: str, original: str, leaves: list[Leaf]) -> Outcome:
+    def _combine(
+        self, recipient: str, original: str, branches: list[Branch]
+    ) -> Outcome:
         """Combine the ends of all branches into the recipient's own outcome."""
-        places = tuple(dict.fromkeys(leaf.recipient for leaf in leaves))
-        moved = places if places != (recipient,) else ()
-        waiting = [leaf for leaf in leaves if leaf.kind == outcome.WAITING]
-        shown = waiting[0] if waiting else max(leaves, key=lambda leaf: leaf.at)
-        told = replace(
-            self._of_leaf(shown),
+        addresses = tuple(dict.fromkeys(leaf.recipient for leaf in branches))
+        expanded_to = addresses if addresses != (recipient,) else ()
+        waiting = [leaf for leaf in branches if leaf.kind == outcome.WAITING]
+        decisive = waiting[0] if waiting else max(branches, key=lambda leaf: leaf.at)
+        combined = replace(
+            self._to_outcome(decisive),
             recipient=recipient,
             original=original,
-            expanded_to=() if waiting else moved,
+            expanded_to=() if waiting else expanded_to,
         )
-        if len(leaves) > 1 and not waiting:
-            return replace(told, kind=outcome.EXPANDED, remote="", reply="", status="")
-        return told
+        if len(branches) > 1 and not waiting:
+            return replace(
+                combined, kind=outcome.EXPANDED, remote="", reply="", status=""
+            )
+        return combined
 
-    def _of_leaf(self, leaf: Leaf) -> Outcome:
+    def _to_outcome(self, branch: Branch) -> Outcome:
         return Outcome(
-            recipient=leaf.recipient,
-            kind=leaf.kind,
-            of=self._of,
-            queue_id=leaf.queue_id,
-            at=trace.timestamp(leaf.at),
-            status=leaf.status,
-            remote=leaf.remote,
-            reply=leaf.reply,
-            tries=leaf.tries,
+            recipient=branch.recipient,
+            kind=branch.kind,
+            capture_queue_id=self._capture_queue_id,
+            queue_id=branch.queue_id,
+            time=trace.format_rfc3339(branch.at),
+            status=branch.status,
+            remote=branch.remote,
+            reply=branch.reply,
+            tries=branch.tries,
         )
 
     # --- from queue file to queue file ------------------------------------------------
 
-    def _leaves(
+    def _recipient_branches(
         self, file: QueueFile, recipient: str, original: str, depth: int
-    ) -> Iterator[Leaf]:
+    ) -> Iterator[Branch]:
         """Yield the ends of a recipient's delivery, from this queue file on."""
-        if depth > DEPTH:
+        if depth > MAX_DEPTH:
             return
         if file.end == queuefile.REQUEUED:
-            yield from self._requeued(file, recipient, original, depth)
+            yield from self._requeued_branches(file, recipient, original, depth)
             return
-        mine = [entry for entry in file.entries if _is_for(entry, recipient, original)]
-        if not mine:
-            yield from self._untried(file, recipient)
+        entries = [
+            entry for entry in file.entries if _is_for(entry, recipient, original)
+        ]
+        if not entries:
+            yield from self._untried_branches(file, recipient)
             return
-        more = self._may_grow(file, mine)
-        for entry in mine:
-            for leaf in self._branches(file, entry, depth):
-                yield replace(leaf, kind=outcome.WAITING) if more else leaf
+        can_grow = self._can_grow(file, entries)
+        for entry in entries:
+            for branch in self._entry_branches(file, entry, depth):
+                yield replace(branch, kind=outcome.WAITING) if can_grow else branch
 
-    def _requeued(
+    def _requeued_branches(
         self, file: QueueFile, recipient: str, original: str, depth: int
-    ) -> Iterator[Leaf]:
+    ) -> Iterator[Branch]:
         """postsuper -r: recipients that are not done continue in a new queue file."""
         done = [
             entry
@@ -142,38 +152,38 @@ class Resolver:
             and entry.status in ("sent", "bounced")
         ]
         for entry in done:
-            yield from self._branches(file, entry, depth)
-        later = [
+            yield from self._entry_branches(file, entry, depth)
+        children = [
             child
-            for child in self._queue.named(file.children)
+            for child in self._queue_files.find_by_keys(file.children)
             if child.came == "pickup"
         ]
         if done:
             return
-        if not later:
-            yield Leaf(recipient, outcome.WAITING, file.queue_id, file.ended)
-        for child in later:
-            yield from self._leaves(child, recipient, original, depth + 1)
+        if not children:
+            yield Branch(recipient, outcome.WAITING, file.queue_id, file.ended)
+        for child in children:
+            yield from self._recipient_branches(child, recipient, original, depth + 1)
 
-    def _untried(self, file: QueueFile, recipient: str) -> Iterator[Leaf]:
+    def _untried_branches(self, file: QueueFile, recipient: str) -> Iterator[Branch]:
         if file.end == queuefile.DELETED:
-            yield Leaf(
+            yield Branch(
                 recipient, outcome.DELETED, file.queue_id, file.ended, reply=DELETED
             )
         elif file.end == queuefile.DISCARDED:
-            yield Leaf(
+            yield Branch(
                 recipient,
                 outcome.DISCARDED,
                 file.queue_id,
                 file.ended,
-                reply=THROWN_AWAY,
+                reply=DISCARDED,
             )
         elif file.end == queuefile.REMOVED:
-            yield Leaf(
+            yield Branch(
                 recipient, outcome.WAITING, file.queue_id, file.ended, reply=UNKNOWN
             )
         elif file.is_held:
-            yield Leaf(
+            yield Branch(
                 recipient,
                 outcome.WAITING,
                 file.queue_id,
@@ -181,41 +191,49 @@ class Resolver:
                 reply=outcome.ON_HOLD,
             )
 
-    def _branches(self, file: QueueFile, entry: Entry, depth: int) -> Iterator[Leaf]:
+    def _entry_branches(
+        self, file: QueueFile, entry: RecipientEntry, depth: int
+    ) -> Iterator[Branch]:
         """Yield the ends of the delivery of one entry of a queue file."""
         if entry.status != "sent":
-            yield self._unsent(file, entry)
+            yield self._unsent_branch(file, entry)
             return
         if self._is_final(file, entry):
-            yield _leaf(file, entry, _taken(entry))
+            yield _branch(file, entry, _success_kind(entry))
             if entry.daemon != "local" or not entry.links:
                 return
-        following = self._following(file, entry)
-        if not following:
-            said = SAYS_DISCARDED in entry.reply
-            kind = outcome.DISCARDED if said else outcome.WAITING
-            yield _leaf(file, entry, kind, reply="" if said else WITH_FILTER)
-        for next_file in following:
-            yield from self._further(next_file, entry, depth)
+        next_files = self._next_files(file, entry)
+        if not next_files:
+            is_discarded = DISCARDED_MARK in entry.reply
+            kind = outcome.DISCARDED if is_discarded else outcome.WAITING
+            yield _branch(file, entry, kind, reply="" if is_discarded else IN_FILTER)
+        for next_file in next_files:
+            yield from self._next_branches(next_file, entry, depth)
 
-    def _following(self, file: QueueFile, entry: Entry) -> list[QueueFile]:
+    def _next_files(self, file: QueueFile, entry: RecipientEntry) -> list[QueueFile]:
         """Return the queue files that continue the delivery of an entry."""
-        known = self._queue.named(entry.links)
-        if known and not self._passage.is_filter(entry.relay):
-            return known
+        linked = self._queue_files.find_by_keys(entry.links)
+        if linked and not self._tracker.is_content_filter(entry.relay):
+            return linked
         return (
-            known if entry.daemon == "local" else self._passage.came_back(file, entry)
+            linked
+            if entry.daemon == "local"
+            else self._tracker.reinjected_files(file, entry)
         )
 
-    def _further(self, file: QueueFile, entry: Entry, depth: int) -> Iterator[Leaf]:
+    def _next_branches(
+        self, file: QueueFile, entry: RecipientEntry, depth: int
+    ) -> Iterator[Branch]:
         """Continue in the next queue file; local(8) forwards for one recipient only."""
         if entry.daemon != "local":
-            yield from self._leaves(file, entry.recipient, entry.original, depth + 1)
+            yield from self._recipient_branches(
+                file, entry.recipient, entry.original, depth + 1
+            )
             return
         if not file.entries:
-            yield from self._untried(file, entry.recipient)
-            if file.end not in queuefile.ENDS and not file.is_held:
-                yield Leaf(
+            yield from self._untried_branches(file, entry.recipient)
+            if file.end not in queuefile.END_REASONS and not file.is_held:
+                yield Branch(
                     entry.recipient,
                     outcome.WAITING,
                     file.queue_id,
@@ -223,37 +241,41 @@ class Resolver:
                     reply=IN_QUEUE,
                 )
         for forwarded in file.entries:
-            for leaf in self._branches(file, forwarded, depth + 1):
-                more = not file.end
-                yield replace(leaf, kind=outcome.WAITING) if more else leaf
+            for branch in self._entry_branches(file, forwarded, depth + 1):
+                can_grow = not file.end
+                yield replace(branch, kind=outcome.WAITING) if can_grow else branch
 
-    def _is_final(self, file: QueueFile, entry: Entry) -> bool:
+    def _is_final(self, file: QueueFile, entry: RecipientEntry) -> bool:
         """Tell whether a successful delivery is the last one on this host."""
-        if relays.is_stamp(entry.relay) or self._passage.is_filter(entry.relay):
+        if relays.is_stamp_filter(entry.relay) or self._tracker.is_content_filter(
+            entry.relay
+        ):
             return False
         if entry.daemon == "local":
             return entry.delivered or not entry.links
-        if relays.is_here(entry.relay) and self._passage.offspring(file):
+        if relays.is_local_relay(entry.relay) and self._tracker.reinjected_children(
+            file
+        ):
             return False
         return not entry.links
 
-    def _unsent(self, file: QueueFile, entry: Entry) -> Leaf:
+    def _unsent_branch(self, file: QueueFile, entry: RecipientEntry) -> Branch:
         if entry.status == "bounced":
-            return _leaf(file, entry, outcome.FAILED)
+            return _branch(file, entry, outcome.FAILED)
         if file.expired:
             return replace(
-                _leaf(file, entry, outcome.EXPIRED, reply=EXPIRED + entry.reply),
+                _branch(file, entry, outcome.EXPIRED, reply=EXPIRED + entry.reply),
                 at=file.expired,
             )
         if file.end == queuefile.DELETED:
             return replace(
-                _leaf(file, entry, outcome.DELETED, reply=DELETED), at=file.ended
+                _branch(file, entry, outcome.DELETED, reply=DELETED), at=file.ended
             )
         if file.is_held:
-            return _leaf(file, entry, outcome.WAITING, reply=outcome.ON_HOLD)
-        return _leaf(file, entry, outcome.WAITING)
+            return _branch(file, entry, outcome.WAITING, reply=outcome.ON_HOLD)
+        return _branch(file, entry, outcome.WAITING)
 
-    def _may_grow(self, file: QueueFile, mine: list[Entry]) -> bool:
+    def _can_grow(self, file: QueueFile, entries: list[RecipientEntry]) -> bool:
         """Tell whether the log may still name more addresses for this recipient.
 
         An alias puts all its members into one queue file, and only qmgr(8)'s number of
@@ -261,15 +283,18 @@ class Resolver:
         """
         if file.end:
             return False
-        if any(entry.original for entry in mine) or len(mine) > 1:
+        if any(entry.original for entry in entries) or len(entries) > 1:
             return True
-        if mine[0].daemon == "local" and self._queue.now < mine[0].at + MOMENT:
+        if (
+            entries[0].daemon == "local"
+            and self._queue_files.now < entries[0].at + LOCAL_DELIVERY_SECONDS
+        ):
             return True
-        parent = self._queue.by_key.get(file.parent)
+        parent = self._queue_files.by_key.get(file.parent)
         return parent is not None and parent.count != file.count
 
 
-def _is_for(entry: Entry, recipient: str, original: str) -> bool:
+def _is_for(entry: RecipientEntry, recipient: str, original: str) -> bool:
     if entry.original:
         return recipient == entry.original or (
             recipient == entry.recipient and original == entry.original
@@ -277,14 +302,16 @@ def _is_for(entry: Entry, recipient: str, original: str) -> bool:
     return entry.recipient == recipient
 
 
-def _taken(entry: Entry) -> str:
+def _success_kind(entry: RecipientEntry) -> str:
     if entry.daemon == "discard":
         return outcome.DISCARDED
     return outcome.RELAYED if entry.daemon == "smtp" else outcome.DELIVERED
 
 
-def _leaf(file: QueueFile, entry: Entry, kind: str, reply: str = "") -> Leaf:
-    return Leaf(
+def _branch(
+    file: QueueFile, entry: RecipientEntry, kind: str, reply: str = ""
+) -> Branch:
+    return Branch(
         recipient=entry.recipient,
         kind=kind,
         queue_id=file.queue_id,

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 UNKNOWN, MIXED = "unknown", "mixed"  # besides outcome.KINDS
 
 
-class Result(NamedTuple):
+class RecipientResult(NamedTuple):
     """One recipient (text) and its outcome, None while unknown.
 
     ``depth`` is 0 for a recipient of the envelope, one more for those that it was
@@ -33,7 +33,7 @@ class Result(NamedTuple):
     original: str
     outcome: Outcome | None
     depth: int
-    counts: bool
+    is_counted: bool
 
     @property
     def is_settled(self) -> bool:
@@ -46,7 +46,7 @@ class Result(NamedTuple):
         return self.outcome.kind if self.outcome else UNKNOWN
 
 
-class Results:
+class OutcomeSummary:
     """The recipients of all captures of one record, and their outcomes."""
 
     __slots__ = ("_captured", "_outcomes")
@@ -57,109 +57,147 @@ class Results:
         # The same key with the parent of an expansion, else empty.
         self._outcomes: dict[tuple[str, str, str, str], Outcome] = {}
 
-    def capture(self, told: Envelope, *, counts: bool) -> None:
+    def add_capture(self, envelope: Envelope, *, is_counted: bool) -> None:
         """Add the recipients of one capture."""
-        of = address.as_text(told.queue_id)
-        for each in told.recipients:
+        queue_id = address.as_text(envelope.queue_id)
+        for recipient in envelope.recipients:
             key = (
-                of,
-                address.as_text(each.final),
-                address.as_text(each.original or each.final),
+                queue_id,
+                address.as_text(recipient.final),
+                address.as_text(recipient.original or recipient.final),
             )
-            self._captured[key] = counts or self._captured.get(key, False)
+            self._captured[key] = is_counted or self._captured.get(key, False)
 
-    def became(self, found: Outcome) -> None:
+    def add(self, new_outcome: Outcome) -> None:
         """Add an outcome; a settled one is never replaced by a waiting one."""
-        original = found.original or found.recipient
-        key = found.of, found.recipient, original, found.parent
-        before = self._outcomes.get(key)
-        if before is None or found.is_settled or not before.is_settled:
-            self._outcomes[key] = found
+        original = new_outcome.original or new_outcome.recipient
+        key = (
+            new_outcome.capture_queue_id,
+            new_outcome.recipient,
+            original,
+            new_outcome.parent,
+        )
+        previous = self._outcomes.get(key)
+        if previous is None or new_outcome.is_settled or not previous.is_settled:
+            self._outcomes[key] = new_outcome
 
     @property
     def is_settled(self) -> bool:
         """True if the outcomes of all recipients, also expanded ones, are final."""
-        found = [each.is_settled for each in self.all() if each.counts]
-        return bool(found) and all(found)
+        settled = [
+            each.is_settled for each in self.recipient_results() if each.is_counted
+        ]
+        return bool(settled) and all(settled)
 
     @property
-    def kinds(self) -> Counter[str]:
+    def counts_by_kind(self) -> Counter[str]:
         """The number of recipients with each kind of outcome, or UNKNOWN."""
-        return Counter(each.kind for each in self.all() if each.counts)
+        return Counter(
+            each.kind for each in self.recipient_results() if each.is_counted
+        )
 
     @property
-    def word(self) -> str:
+    def overall_kind(self) -> str:
         """One kind for the record: delivered, failed, mixed, waiting or unknown."""
-        kinds = self.kinds
-        if set(kinds) <= {UNKNOWN}:
+        counts = self.counts_by_kind
+        if set(counts) <= {UNKNOWN}:
             return UNKNOWN
         if not self.is_settled:
             return outcome.WAITING
-        actions = {outcome.ACTIONS[each] for each in kinds}
-        failed = outcome.ACTIONS[outcome.FAILED]
-        if failed not in actions:
+        actions = {outcome.ACTIONS[each] for each in counts}
+        failed_action = outcome.ACTIONS[outcome.FAILED]
+        if failed_action not in actions:
             return outcome.DELIVERED
-        return MIXED if actions - {failed, outcome.EXPANDED} else outcome.FAILED
+        return MIXED if actions - {failed_action, outcome.EXPANDED} else outcome.FAILED
 
     @property
-    def covers(self) -> str:
+    def sha256(self) -> str:
         """The SHA-256 (hexadecimal) of all known outcomes of counted recipients."""
-        found = [each.outcome for each in self.all() if each.counts]
-        told = [json.dumps(each.words(), sort_keys=True) for each in found if each]
-        return digest.hex_of("\n".join(sorted(told)).encode())
+        outcomes = [
+            each.outcome for each in self.recipient_results() if each.is_counted
+        ]
+        events = [
+            json.dumps(each.event_fields(), sort_keys=True) for each in outcomes if each
+        ]
+        return digest.sha256_hex("\n".join(sorted(events)).encode())
 
-    def all(self) -> list[Result]:
+    def recipient_results(self) -> list[RecipientResult]:
         """Return each recipient with its outcome, before those it was expanded to."""
-        below: dict[tuple[str, str], list[Outcome]] = {}
+        expansions: dict[tuple[str, str], list[Outcome]] = {}
         for each in self._outcomes.values():
-            below.setdefault((each.of, each.parent), []).append(each)
-        strays = self._strays()
-        found: list[Result] = []
-        for (of, recipient, original), counts in self._captured.items():
-            one = self._outcomes.get((of, recipient, original, ""))
-            one = one or strays.get((of, recipient)) or strays.get(("", recipient))
-            found += _expanded(Result(recipient, original, one, 0, counts), below)
-        return found
+            expansions.setdefault((each.capture_queue_id, each.parent), []).append(each)
+        unmatched = self._unmatched_outcomes()
+        results: list[RecipientResult] = []
+        for (queue_id, recipient, original), is_counted in self._captured.items():
+            known_outcome = self._outcomes.get((queue_id, recipient, original, ""))
+            known_outcome = (
+                known_outcome
+                or unmatched.get((queue_id, recipient))
+                or unmatched.get(("", recipient))
+            )
+            results += _with_expansions(
+                RecipientResult(recipient, original, known_outcome, 0, is_counted),
+                expansions,
+            )
+        return results
 
-    def _strays(self) -> dict[tuple[str, str], Outcome]:
+    def _unmatched_outcomes(self) -> dict[tuple[str, str], Outcome]:
         """Return outcomes without an exactly matching recipient.
 
         The key is (queue id of the capture, empty if unknown; recipient).
         """
-        queue_ids = {of for of, _, _ in self._captured}
+        queue_ids = {queue_id for queue_id, _, _ in self._captured}
         return {
-            (each.of if each.of in queue_ids else "", each.recipient): each
+            (
+                each.capture_queue_id if each.capture_queue_id in queue_ids else "",
+                each.recipient,
+            ): each
             for key, each in self._outcomes.items()
             if not each.parent and key[:3] not in self._captured
         }
 
 
-def _expanded(
-    top: Result, below: dict[tuple[str, str], list[Outcome]]
-) -> Iterator[Result]:
+def _with_expansions(
+    root: RecipientResult, expansions: dict[tuple[str, str], list[Outcome]]
+) -> Iterator[RecipientResult]:
     """Yield a recipient, and after each those that it was expanded to.
 
     An alias may include itself or one of its parents: each is expanded once.
     """
-    followed: set[str] = set()
-    left = [top]
-    while left:
-        found = left.pop()
-        yield found
-        if found.outcome is not None and found.recipient not in followed:
-            followed.add(found.recipient)
-            known = below.get((found.outcome.of, found.recipient), [])
-            left += reversed([*_told(found, known), *_untold(found, known)])
+    visited: set[str] = set()
+    stack = [root]
+    while stack:
+        current = stack.pop()
+        yield current
+        if current.outcome is not None and current.recipient not in visited:
+            visited.add(current.recipient)
+            children = expansions.get(
+                (current.outcome.capture_queue_id, current.recipient), []
+            )
+            stack += reversed(
+                [
+                    *_reported_expansions(current, children),
+                    *_unreported_expansions(current, children),
+                ]
+            )
 
 
-def _told(above: Result, known: list[Outcome]) -> Iterator[Result]:
-    for each in known:
-        original = each.original or each.recipient
-        yield Result(each.recipient, original, each, above.depth + 1, above.counts)
+def _reported_expansions(
+    parent: RecipientResult, outcomes: list[Outcome]
+) -> Iterator[RecipientResult]:
+    for child in outcomes:
+        original = child.original or child.recipient
+        yield RecipientResult(
+            child.recipient, original, child, parent.depth + 1, parent.is_counted
+        )
 
 
-def _untold(above: Result, known: list[Outcome]) -> Iterator[Result]:
-    told = {each.recipient for each in known}
-    for recipient in above.outcome.expanded_to if above.outcome else ():
-        if recipient not in told:
-            yield Result(recipient, recipient, None, above.depth + 1, above.counts)
+def _unreported_expansions(
+    parent: RecipientResult, outcomes: list[Outcome]
+) -> Iterator[RecipientResult]:
+    reported = {each.recipient for each in outcomes}
+    for recipient in parent.outcome.expanded_to if parent.outcome else ():
+        if recipient not in reported:
+            yield RecipientResult(
+                recipient, recipient, None, parent.depth + 1, parent.is_counted
+            )

@@ -13,38 +13,42 @@ from collections.abc import Iterator
 from postfix_archive.core import address, configuration
 from postfix_archive.core.configuration import Configuration
 
-PARAMETER = "local_header_rewrite_clients"
-SASL = "permit_sasl_authenticated"
-LOOPBACK = ("127.0.0.0/8", "::1")
+REWRITE_PARAMETER = "local_header_rewrite_clients"
+SASL_ELEMENT = "permit_sasl_authenticated"
+LOOPBACK_NETWORKS = ("127.0.0.0/8", "::1")
 
 
-def clients(found: Configuration) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def from_configuration(
+    config: Configuration,
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Return values for archive_local_clients, and those of main.cf without one."""
-    words: dict[str, None] = dict.fromkeys(LOOPBACK)
-    without = []
-    for word in _words(found):
-        named = _named(word)
-        if named is None:
-            without.append(word)
-        elif named:
-            words[named] = None
-    return tuple(words), tuple(without)
+    values: dict[str, None] = dict.fromkeys(LOOPBACK_NETWORKS)
+    unsupported = []
+    for element in _elements(config):
+        value = _archive_cf_value(element)
+        if value is None:
+            unsupported.append(element)
+        elif value:
+            values[value] = None
+    return tuple(values), tuple(unsupported)
 
 
-def _words(found: Configuration) -> Iterator[str]:
-    for word in configuration.words(found.value(PARAMETER)):
-        if word == "permit_mynetworks":
-            yield from configuration.words(found.value("mynetworks"))
-        elif word != "permit_inet_interfaces":  # addresses of this host, like loopback
-            yield word
+def _elements(config: Configuration) -> Iterator[str]:
+    for element in configuration.split_list(config.value(REWRITE_PARAMETER)):
+        if element == "permit_mynetworks":
+            yield from configuration.split_list(config.value("mynetworks"))
+        elif (
+            element != "permit_inet_interfaces"
+        ):  # addresses of this host, like loopback
+            yield element
 
 
-def _named(word: str) -> str | None:
+def _archive_cf_value(element: str) -> str | None:
     """Return a value as archive.cf has it, "" for loopback, None if it has none."""
-    if word == SASL:
-        return word
+    if element == SASL_ELEMENT:
+        return element
     try:
-        network = ipaddress.ip_network(word.replace("[", "").replace("]", ""), False)
+        network = ipaddress.ip_network(element.replace("[", "").replace("]", ""), False)
     except ValueError:
         return None
     mapped = getattr(network.network_address, "ipv4_mapped", None)
@@ -52,6 +56,6 @@ def _named(word: str) -> str | None:
         network = ipaddress.ip_network((mapped, network.prefixlen - 96), False)
     if network.is_loopback:
         return ""
-    single = network.prefixlen == network.max_prefixlen
-    text = str(network.network_address if single else network)
+    is_single = network.prefixlen == network.max_prefixlen
+    text = str(network.network_address if is_single else network)
     return text if address.is_network(text) else None

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from postfix_archive.core.keyring import Key, Keyring
 
-NAME = b"archive-stamp"
+FIELD_NAME = b"archive-stamp"
 PURPOSE = b"stamp"
 TAG_PURPOSE = b"tag"
 TAG_BYTES = 8
@@ -46,30 +46,30 @@ class Stamp:
     began. Any other stamp ends the block, so that nothing can hide between two of ours.
     """
 
-    __slots__ = ("archive_id", "belows", "digest", "start", "tag", "time")
+    __slots__ = ("archive_id", "content_offsets", "sha256", "start", "tag", "time")
 
-    def __init__(self, archive_id: str, tag: str, content: bytes, time: int) -> None:
+    def __init__(self, archive_id: str, tag: str, sha256: bytes, time: int) -> None:
         self.archive_id = archive_id
         self.tag = tag
-        self.digest = content
+        self.sha256 = sha256
         self.time = time
         self.start = 0
-        self.belows: list[int] = []
+        self.content_offsets: list[int] = []
 
 
-class Found:
+class Stamps:
     """The stamps in a message's header: those of ours, and whether there are others."""
 
-    __slots__ = ("foreign", "ours")
+    __slots__ = ("has_foreign", "ours")
 
     def __init__(self) -> None:
         self.ours: list[Stamp] = []
-        self.foreign = False
+        self.has_foreign = False
 
     @property
-    def offsets(self) -> list[int]:
+    def content_offsets(self) -> list[int]:
         """The offsets from which verify() needs the SHA-256 of the message."""
-        return sorted({below for each in self.ours for below in each.belows})
+        return sorted({offset for each in self.ours for offset in each.content_offsets})
 
 
 class Verdict:
@@ -79,105 +79,110 @@ class Verdict:
     GENERATIONS of all stamps of ours for this archive.
     """
 
-    __slots__ = ("generation", "stamp", "word")
+    __slots__ = ("generation", "stamp", "result")
 
     def __init__(
-        self, word: str, stamp: Stamp | None = None, generation: int = 0
+        self, result: str, stamp: Stamp | None = None, generation: int = 0
     ) -> None:
-        self.word = word
+        self.result = result
         self.stamp = stamp
         self.generation = generation
 
 
-def tag(archive_address: str, key: Key, *, generation: int = 0) -> str:
+def archive_tag(archive_address: str, key: Key, *, generation: int = 0) -> str:
     """Return the tag of an archive in a stamp, a MAC of its address.
 
     Each of GENERATIONS has its own tag.
     """
-    named = GENERATIONS[generation] + archive_address.encode()
-    return key.mac(TAG_PURPOSE, named)[:TAG_BYTES].hex()
+    mac_input = GENERATIONS[generation] + archive_address.encode()
+    return key.mac(TAG_PURPOSE, mac_input)[:TAG_BYTES].hex()
 
 
-def line(archive_id: str, tag_: str, content: bytes, time: int, key: Key) -> bytes:
+def make(archive_id: str, tag: str, sha256: bytes, time: int, key: Key) -> bytes:
     """Return a stamp as a folded header field; time is Unix time."""
-    said = f"v=1; k={key.key_id}; id={archive_id}; a={tag_}; t={time};"
-    said += f" b={_base64(content)};"
-    proof = f"{said} h={_base64(key.mac(PURPOSE, said.encode()))}"
-    folded = proof.replace(" a=", "\r\n\ta=").replace(" b=", "\r\n\tb=")
+    signed_text = f"v=1; k={key.key_id}; id={archive_id}; a={tag}; t={time};"
+    signed_text += f" b={_base64(sha256)};"
+    value = f"{signed_text} h={_base64(key.mac(PURPOSE, signed_text.encode()))}"
+    folded = value.replace(" a=", "\r\n\ta=").replace(" b=", "\r\n\tb=")
     return f"Archive-Stamp: {folded}\r\n".replace(" h=", "\r\n\th=").encode()
 
 
-def find(head: bytes, keys: Keyring) -> Found:
+def find(head: bytes, keys: Keyring) -> Stamps:
     """Return the stamps in the header of a message with these first bytes."""
-    found = Found()
+    stamps = Stamps()
     block: list[Stamp] = []
     end = -1
-    for number, field in enumerate(_stamps(head)):
-        stamp = _authentic(field, keys) if number < STAMP_LIMIT else None
+    for index, field in enumerate(_stamp_fields(head)):
+        stamp = _parse_authentic(field, keys) if index < STAMP_LIMIT else None
         if field.start != end or stamp is None:
             block = []
         end = field.end
         if stamp is None:
-            found.foreign = True
+            stamps.has_foreign = True
             continue
         stamp.start = field.start
         block.append(stamp)
-        found.ours.append(stamp)
+        stamps.ours.append(stamp)
         for each in block:
-            each.belows.append(end)
-    return found
+            each.content_offsets.append(end)
+    return stamps
 
 
-def verdict(
-    found: Found, archive_address: str, digests: dict[int, bytes], keys: Keyring
+def verify(
+    stamps: Stamps, archive_address: str, digests: dict[int, bytes], keys: Keyring
 ) -> Verdict:
     """Return the verdict of the stamps for this archive.
 
     digests has, by offset, the SHA-256 of the message from each of
     stamps.content_offsets to the end.
     """
-    tags = _tags_of(archive_address, keys)
-    mine = [stamp for stamp in found.ours if stamp.tag in tags]
-    if not mine:
-        return Verdict(FORGED if found.foreign else ABSENT)
-    highest = max(tags[stamp.tag] for stamp in mine)
-    for stamp in mine:
-        if any(digest.equal(stamp.digest, digests[below]) for below in stamp.belows):
-            return Verdict(VALID, stamp, highest)
-    return Verdict(ALTERED, mine[0], highest)
+    generations = _generations_by_tag(archive_address, keys)
+    own_stamps = [stamp for stamp in stamps.ours if stamp.tag in generations]
+    if not own_stamps:
+        return Verdict(FORGED if stamps.has_foreign else ABSENT)
+    generation = max(generations[stamp.tag] for stamp in own_stamps)
+    for stamp in own_stamps:
+        if any(
+            digest.equal(stamp.sha256, digests[offset])
+            for offset in stamp.content_offsets
+        ):
+            return Verdict(VALID, stamp, generation)
+    return Verdict(ALTERED, own_stamps[0], generation)
 
 
-def _tags_of(archive_address: str, keys: Keyring) -> dict[str, int]:
+def _generations_by_tag(archive_address: str, keys: Keyring) -> dict[str, int]:
     """Return all tags of an archive, each with its generation."""
     return {
-        tag(archive_address, key, generation=number): number
+        archive_tag(archive_address, key, generation=generation): generation
         for key in keys.keys
-        for number in range(len(GENERATIONS))
+        for generation in range(len(GENERATIONS))
     }
 
 
-def _stamps(head: bytes) -> Iterator[header.Field]:
-    return (field for field in header.fields(head) if field.name == NAME)
+def _stamp_fields(head: bytes) -> Iterator[header.Field]:
+    return (field for field in header.fields(head) if field.name == FIELD_NAME)
 
 
-def _authentic(field: header.Field, keys: Keyring) -> Stamp | None:
+def _parse_authentic(field: header.Field, keys: Keyring) -> Stamp | None:
     """Return the stamp if a key of ours made it, else None."""
-    said = _tags(field)
-    key = keys.named(said.get("k", ""))
+    parameters = _parse_parameters(field)
+    key = keys.find(parameters.get("k", ""))
     try:
-        content = a2b_base64(said["b"])
-        stamp = Stamp(said["id"], said["a"], content, int(said["t"]))
+        sha256 = a2b_base64(parameters["b"])
+        stamp = Stamp(parameters["id"], parameters["a"], sha256, int(parameters["t"]))
     except (KeyError, ValueError):
         return None
     if key is None or not trace.is_archive_id(stamp.archive_id):
         return None
-    again = line(stamp.archive_id, stamp.tag, content, stamp.time, key)
+    expected_field = make(stamp.archive_id, stamp.tag, sha256, stamp.time, key)
     # Only white space may differ, or a stamp could carry other text along.
-    ours = b"".join(again.partition(b":")[2].split())
-    return stamp if digest.equal(ours, b"".join(field.value.split())) else None
+    expected_value = b"".join(expected_field.partition(b":")[2].split())
+    return (
+        stamp if digest.equal(expected_value, b"".join(field.value.split())) else None
+    )
 
 
-def _tags(field: header.Field) -> dict[str, str]:
+def _parse_parameters(field: header.Field) -> dict[str, str]:
     """Parse ``name=value; …``, ignoring white space: some relays refold headers."""
     if field.end - field.start > VALUE_LIMIT:
         return {}

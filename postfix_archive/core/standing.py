@@ -20,7 +20,7 @@ RESULTS = ("archived", "waiting", "rescued", "not_requested", "missing")
 
 
 @dataclass(frozen=True)
-class Waits:
+class Backlog:
     """The messages that wait in one place; ``status --json`` shows these names.
 
     ``age`` (seconds), ``since`` (RFC 3339) and ``why`` are those of the oldest message;
@@ -35,7 +35,7 @@ class Waits:
 
 
 @dataclass(frozen=True)
-class Space:
+class FileSystem:
     """The file system of a directory, by statvfs(3); ``status --json`` shows it."""
 
     size: int  # bytes
@@ -45,7 +45,7 @@ class Space:
 
 
 @dataclass(frozen=True)
-class Reconciled:
+class ReconcileRun:
     """The summary of the last reconcile run."""
 
     time: float  # seconds since 1970
@@ -55,34 +55,34 @@ class Reconciled:
 
 
 @dataclass(frozen=True)
-class Standing:
+class Snapshot:
     """The state of one instance; what is not known is None or empty."""
 
     directory: str  # config_directory, which identifies the instance
     version: str  # of postfix_archive
-    backlogs: Mapping[str, Waits]  # by place: queue, filter, fallback
+    backlogs: Mapping[str, Backlog]  # by place: queue, filter, fallback
     on_hold: Mapping[str, str]  # queue ids that a rescue has put on hold, since when
     bypass: Mapping[str, Any] | None = None  # bypass/switch.read()
     tallies: Mapping[str, Tally] = field(default_factory=dict)  # by archive
     # By archive; "": the store itself.
     store_errors: Mapping[str, str] = field(default_factory=dict)
     # By place: store, fallback.
-    file_systems: Mapping[str, Space] = field(default_factory=dict)
-    reconcile_run: Reconciled | None = None  # the last one
+    file_systems: Mapping[str, FileSystem] = field(default_factory=dict)
+    reconcile_run: ReconcileRun | None = None  # the last one
     rescue_time: float | None = None  # of the last queue rescue, seconds since 1970
     followed_until: float | None = None  # the log is read for outcomes up to then
 
     @property
     def damage(self) -> list[str]:
         """What is wrong with the store and its journals, one line each."""
-        found = list(self.store_errors.values())
-        for name, each in self.tallies.items():
-            if each.damaged:
-                found.append(
-                    f"journal of {name}: {each.damaged} invalid lines, first is line"
-                    f" {each.first_damaged}; run postfix-archive verify"
+        errors = list(self.store_errors.values())
+        for name, tally in self.tallies.items():
+            if tally.damaged:
+                errors.append(
+                    f"journal of {name}: {tally.damaged} invalid lines, first is line"
+                    f" {tally.first_damaged}; run postfix-archive verify"
                 )
-        return found
+        return errors
 
     @property
     def missing(self) -> int:
@@ -95,37 +95,37 @@ class Standing:
 
         Missing messages are only a warning: nothing can archive them any more.
         """
-        stuck = self.backlogs["filter"].age >= rescuing.NOTICED
-        if self.bypass or self.on_hold or self.damage or stuck:
+        is_stuck = self.backlogs["filter"].age >= rescuing.ALARM_AGE
+        if self.bypass or self.on_hold or self.damage or is_stuck:
             return finding.CRITICAL
         queue = self.backlogs["queue"]
-        late = queue.age >= rescuing.NOTICED or queue.tried
-        some = late or self.backlogs["fallback"].count or self.missing
-        return finding.WARNING if some else finding.OK
+        is_late = queue.age >= rescuing.ALARM_AGE or queue.tried
+        needs_warning = is_late or self.backlogs["fallback"].count or self.missing
+        return finding.WARNING if needs_warning else finding.OK
 
 
-def reconciled(words: object) -> Reconciled | None:
+def parse_reconcile_run(fields: object) -> ReconcileRun | None:
     """Return a run's saved summary, None if it is invalid."""
-    if not isinstance(words, dict):
+    if not isinstance(fields, dict):
         return None
-    counts = {name: words.get(name, -1) for name in (ACCEPTED, *RESULTS)}
-    texts = {name: words.get(name) or "" for name in ("time", "since", "until")}
-    if not _are(counts.values(), int) or not _are(texts.values(), str):
+    counts = {name: fields.get(name, -1) for name in (ACCEPTED, *RESULTS)}
+    texts = {name: fields.get(name) or "" for name in ("time", "since", "until")}
+    if not _have_type(counts.values(), int) or not _have_type(texts.values(), str):
         return None
-    at = seconds(texts.pop("time"))
-    if at is None or min(counts.values()) < 0:
+    timestamp = parse_time(texts.pop("time"))
+    if timestamp is None or min(counts.values()) < 0:
         return None
-    return Reconciled(time=at, counts=counts, **texts)
+    return ReconcileRun(time=timestamp, counts=counts, **texts)
 
 
-def seconds(text: str) -> float | None:
+def parse_time(text: str) -> float | None:
     """Return an RFC 3339 time in seconds since 1970, None if it is invalid."""
     try:
-        found = datetime.datetime.fromisoformat(text)
-        return (found - EPOCH).total_seconds()
+        time = datetime.datetime.fromisoformat(text)
+        return (time - EPOCH).total_seconds()
     except (ValueError, OverflowError, TypeError):  # TypeError: no UTC offset
         return None
 
 
-def _are(values: Iterable[object], kind: type) -> bool:
-    return {*map(type, values)} == {kind}
+def _have_type(values: Iterable[object], required_type: type) -> bool:
+    return {*map(type, values)} == {required_type}

@@ -23,11 +23,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 MONTHS = b"Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split()
-DAYS = b"Mon Tue Wed Thu Fri Sat Sun".split()
+WEEKDAYS = b"Mon Tue Wed Thu Fri Sat Sun".split()
 DAY_MINUTES = 24 * 60
 FROM_USER = b", from userid "  # written for mail from pickup(8)
 UNDATED = "00000000"
-END_OF_TIME = 253402300800  # the year 10000, exclusive limit of dates
+TIME_LIMIT = 253402300800  # the year 10000, exclusive limit of dates
 ID_BYTES = 20  # 160 bits: no collision can be found
 
 
@@ -40,7 +40,7 @@ class Origin:
     may IGNORE it) or cannot be parsed.
     """
 
-    __slots__ = ("arrival", "clauses", "host", "offset", "queue_id", "smtputf8")
+    __slots__ = ("arrival", "clauses", "host", "offset", "queue_id", "is_smtputf8")
 
     def __init__(self, host: bytes, queue_id: bytes, offset: int) -> None:
         self.host = host
@@ -48,66 +48,76 @@ class Origin:
         self.offset = offset
         self.arrival: int | None = None
         self.clauses = b""
-        self.smtputf8 = False
+        self.is_smtputf8 = False
 
 
-def origin(
-    head: bytes, *, queue_id: bytes, host: bytes, mail_owner: Callable[[], int]
+def find_origin(
+    head: bytes, *, current_queue_id: bytes, host: bytes, mail_owner: Callable[[], int]
 ) -> Origin:
     """Return the origin of the message with this head, now in this queue file.
 
     mail_owner returns the user id in the Received: fields that postsuper -r causes. It
     is called only if there may be such a field.
     """
-    found = Origin(host, queue_id, 0)
-    own = {host}
-    expected = queue_id
+    message_origin = Origin(host, current_queue_id, 0)
+    own_hosts = {host}
+    expected_queue_id = current_queue_id
     for field in header.fields(head):
         if field.name != b"received":
             continue
         clauses = _clauses(field)
-        by, written = _written(clauses)
-        if not (queueid.is_same(written, expected) if expected else by in own):
+        field_host, field_queue_id = _host_and_queue_id(clauses)
+        if not (
+            queueid.is_same(field_queue_id, expected_queue_id)
+            if expected_queue_id
+            else field_host in own_hosts
+        ):
             break
-        own.add(by)
-        found.host, found.queue_id = by, written
-        found.arrival = _arrival(field)
-        found.clauses = clauses
-        found.smtputf8 = b" with UTF8SMTP" in clauses.partition(b" id ")[0]
-        if field.start != found.offset or not _requeued(clauses, mail_owner):
+        own_hosts.add(field_host)
+        message_origin.host, message_origin.queue_id = field_host, field_queue_id
+        message_origin.arrival = _parse_arrival(field)
+        message_origin.clauses = clauses
+        message_origin.is_smtputf8 = b" with UTF8SMTP" in clauses.partition(b" id ")[0]
+        if field.start != message_origin.offset or not _is_requeued(
+            clauses, mail_owner
+        ):
             break
-        if not _followed_by_own(field, own):
+        if not _is_followed_by_own(field, own_hosts):
             break
-        found.offset = field.end
-        expected = b""
-    return found
+        message_origin.offset = field.end
+        expected_queue_id = b""
+    return message_origin
 
 
-def queue_id(head: bytes, *, said: bytes, host: bytes) -> bytes:
+def find_queue_id(head: bytes, *, ident: bytes, host: bytes) -> bytes:
     """Return the id of the queue file that the message came from.
 
     ident is XFORWARD's IDENT. lmtp(8) sends none for mail from sendmail(1), and after
     postsuper -r that of the first queue file. Postfix's topmost Received: has the id.
     """
     top = header.first(head, b"received")
-    by, written = _written(_clauses(top)) if top else (b"", b"")
-    own = by == host or not said or queueid.is_same(written, said)
-    return written if written and own else said
+    field_host, field_queue_id = (
+        _host_and_queue_id(_clauses(top)) if top else (b"", b"")
+    )
+    is_own = field_host == host or not ident or queueid.is_same(field_queue_id, ident)
+    return field_queue_id if field_queue_id and is_own else ident
 
 
-def archive_id(came: Origin, *, sender: bytes, content: bytes) -> str:
+def archive_id(origin: Origin, *, sender: bytes, sha256: bytes) -> str:
     """Return the archive id of this capture: day (UTC) and 40 hexadecimal digits.
 
     sha256 (32 bytes) is that of the message from origin.offset on. Recipients have no
     influence, so that all pieces share one id; nor has Message-ID, which many messages
     lack or share. The day is 00000000 if it is unknown.
     """
-    known = (came.host, came.queue_id, came.clauses, sender, content)
-    framed = b"".join(b"%d:%s," % (len(value), value) for value in known)
+    values = (origin.host, origin.queue_id, origin.clauses, sender, sha256)
+    framed = b"".join(b"%d:%s," % (len(value), value) for value in values)
     day = UNDATED
-    if came.arrival is not None:
-        day = "%04d%02d%02d" % calendar.date(came.arrival // calendar.DAY)
-    return f"{day}-{digest.hex_of(framed)[: 2 * ID_BYTES]}"
+    if origin.arrival is not None:
+        day = "%04d%02d%02d" % calendar.calendar_date(
+            origin.arrival // calendar.DAY_SECONDS
+        )
+    return f"{day}-{digest.sha256_hex(framed)[: 2 * ID_BYTES]}"
 
 
 def is_archive_id(text: str) -> bool:
@@ -123,97 +133,102 @@ def is_archive_id(text: str) -> bool:
     )
 
 
-def timestamp(seconds: float) -> str:
+def format_rfc3339(seconds: float) -> str:
     """Return a Unix time as an RFC 3339 timestamp in UTC.
 
     A time before 1970 or after 9999 becomes the first or last of that range.
     """
-    written = min(max(0, int(seconds)), END_OF_TIME - 1)
-    day = calendar.date(written // calendar.DAY)
-    return "%04d-%02d-%02dT%02d:%02d:%02dZ" % (*day, *calendar.clock(written))
+    clamped = min(max(0, int(seconds)), TIME_LIMIT - 1)
+    day = calendar.calendar_date(clamped // calendar.DAY_SECONDS)
+    return "%04d-%02d-%02dT%02d:%02d:%02dZ" % (*day, *calendar.time_of_day(clamped))
 
 
-def read_date(text: bytes) -> int | None:
+def parse_rfc5322(text: bytes) -> int | None:
     """Return the Unix time of a date such as ``Sun, 22 Nov 2026 12:53:00 +0100 (CET)``.
 
     None if the text is not such a date (RFC 5322 3.3).
     """
-    words = text.split()
-    if words and words[0].endswith(b","):
-        words = words[1:]  # the day of the week is optional
+    tokens = text.split()
+    if tokens and tokens[0].endswith(b","):
+        tokens = tokens[1:]  # the day of the week is optional
     try:
-        day, month, year, clock, zone, *comment = words
+        day, month, year, time_text, zone, *comment = tokens
         if comment and not (len(comment) == 1 and comment[0][:1] == b"("):
             return None
         if len(zone) != 5 or zone[:1] not in (b"+", b"-") or not zone[1:].isdigit():
             return None
-        hour, minute, second = clock.split(b":")
-        shift = int(zone[:3]) * 60 + int(zone[:1] + zone[3:5])  # minutes
-        days = calendar.days(int(year), MONTHS.index(month) + 1, int(day))
-        at = int(hour), int(minute), min(int(second), 59)
+        hour, minute, second = time_text.split(b":")
+        zone_minutes = int(zone[:3]) * 60 + int(zone[:1] + zone[3:5])  # minutes
+        days = calendar.days_since_epoch(int(year), MONTHS.index(month) + 1, int(day))
+        time = int(hour), int(minute), min(int(second), 59)
     except ValueError:
         return None
-    if days is None or abs(shift) >= DAY_MINUTES or not _is_clock(*at):
+    if days is None or abs(zone_minutes) >= DAY_MINUTES or not _is_time_of_day(*time):
         return None
-    seconds = calendar.DAY * days + 3600 * at[0] + 60 * (at[1] - shift) + at[2]
-    return seconds if 0 <= seconds < END_OF_TIME else None
+    seconds = (
+        calendar.DAY_SECONDS * days
+        + 3600 * time[0]
+        + 60 * (time[1] - zone_minutes)
+        + time[2]
+    )
+    return seconds if 0 <= seconds < TIME_LIMIT else None
 
 
-def _is_clock(hour: int, minute: int, second: int) -> bool:
+def _is_time_of_day(hour: int, minute: int, second: int) -> bool:
     return 0 <= hour < 24 and 0 <= minute < 60 and 0 <= second < 60
 
 
-def written_date(seconds: int) -> bytes:
+def format_rfc5322(seconds: int) -> bytes:
     """Return a Unix time as an RFC 5322 3.3 date in UTC."""
-    days = seconds // calendar.DAY
-    year, month, day = calendar.date(days)
-    weekday = DAYS[(days + 3) % 7]  # 1 January 1970 was a Thursday
-    words = (weekday, day, MONTHS[month - 1], year, *calendar.clock(seconds))
-    return b"%s, %02d %s %04d %02d:%02d:%02d +0000" % words
+    days = seconds // calendar.DAY_SECONDS
+    year, month, day = calendar.calendar_date(days)
+    weekday = WEEKDAYS[(days + 3) % 7]  # 1 January 1970 was a Thursday
+    values = (weekday, day, MONTHS[month - 1], year, *calendar.time_of_day(seconds))
+    return b"%s, %02d %s %04d %02d:%02d:%02d +0000" % values
 
 
-def _own_lines(field: header.Field) -> list[bytes]:
+def _postfix_lines(field: header.Field) -> list[bytes]:
     """Return the lines of a Received: field from the one that begins with "by" on.
 
     The lines above have names chosen by the client, its certificate or its login.
     """
     lines = field.raw.split(b"\r\n")
-    for at, line in enumerate(lines):
+    for index, line in enumerate(lines):
         if line.startswith((b"Received: by ", b"\tby ")):
-            return [line.removeprefix(b"Received:"), *lines[at + 1 :]]
+            return [line.removeprefix(b"Received:"), *lines[index + 1 :]]
     return []
 
 
 def _clauses(field: header.Field) -> bytes:
-    return b" ".join(b" ".join(_own_lines(field)).split(b";", 1)[0].split())
+    return b" ".join(b" ".join(_postfix_lines(field)).split(b";", 1)[0].split())
 
 
-def _written(clauses: bytes) -> tuple[bytes, bytes]:
+def _host_and_queue_id(clauses: bytes) -> tuple[bytes, bytes]:
     """Return (host, queue id) of a field that Postfix wrote, else both empty."""
-    words = clauses.split(b" ")
-    if words[0] != b"by" or b"id" not in words[2:-1] or words[2][:1] != b"(":
+    tokens = clauses.split(b" ")
+    if tokens[0] != b"by" or b"id" not in tokens[2:-1] or tokens[2][:1] != b"(":
         return b"", b""
-    return words[1], words[words.index(b"id", 2) + 1]
+    return tokens[1], tokens[tokens.index(b"id", 2) + 1]
 
 
-def _requeued(clauses: bytes, mail_owner: Callable[[], int]) -> bool:
-    said = clauses.partition(b" id ")[0]
-    return FROM_USER in said and FROM_USER + b"%d)" % mail_owner() in said
+def _is_requeued(clauses: bytes, mail_owner: Callable[[], int]) -> bool:
+    before_id = clauses.partition(b" id ")[0]
+    return FROM_USER in before_id and FROM_USER + b"%d)" % mail_owner() in before_id
 
 
-def _followed_by_own(top: header.Field, own: set[bytes]) -> bool:
+def _is_followed_by_own(top: header.Field, own_hosts: set[bytes]) -> bool:
     """Return whether the next Received: field is of this host too.
 
     Only then the top one may be removed.
     """
     field = header.first(top.head, b"received", top.end)
-    return field is not None and _written(_clauses(field))[0] in own
+    return field is not None and _host_and_queue_id(_clauses(field))[0] in own_hosts
 
 
-def _arrival(field: header.Field) -> int | None:
+def _parse_arrival(field: header.Field) -> int | None:
     """Return the time in the first line that ends with a date of Postfix's."""
-    for line in _own_lines(field):
-        found = read_date(line.rpartition(b"; ")[2])
-        if found is not None:
-            return found
+    for line in _postfix_lines(field):
+        seconds = parse_rfc5322(line.rpartition(b"; ")[2])
+        if seconds is not None:
+            return seconds
     return None

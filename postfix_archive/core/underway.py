@@ -14,14 +14,14 @@ from postfix_archive.core.accepted import Message
 
 # Seconds of log time for which a message is kept after its last queue file was removed:
 # the client that submitted it may log its queue id later.
-LINGER = 120.0
+KEEP_SECONDS = 120.0
 # Messages with one Message-ID that a content filter may have reinjected.
-NAMESAKES = 50
+MAX_SAME_MESSAGE_ID = 50
 # Queue files that qmgr(8) has not seen: some it never sees, and only the newest count.
-UNTAKEN = 50_000
+MAX_INCOMING = 50_000
 
 
-class Underway:
+class MessageTracker:
     """The messages of the queue files known at ``now``.
 
     ``now`` is the time of the last log line, in seconds since 1970.
@@ -29,179 +29,185 @@ class Underway:
 
     def __init__(self) -> None:
         self.now = 0.0
-        self._open: dict[str, Message] = {}
-        self._taken: dict[str, Message] = {}  # not yet seen by qmgr(8)
-        self._lately: dict[str, Message] = {}  # queue file removed
-        self._over: deque[tuple[float, Message]] = deque()
-        self._named: dict[str, Message] = {}
+        self._queued: dict[str, Message] = {}
+        self._incoming: dict[str, Message] = {}  # not yet seen by qmgr(8)
+        self._recent: dict[str, Message] = {}  # queue file removed
+        self._removed: deque[tuple[float, Message]] = deque()
+        self._first_by_message_id: dict[str, Message] = {}
         # Messages from this host with the Message-ID of an earlier message.
-        self._back: dict[str, deque[Message]] = {}
-        self._handed: dict[str, str] = {}  # orig_queue_id: queue id
+        self._later_by_message_id: dict[str, deque[Message]] = {}
+        self._reinjected: dict[str, str] = {}  # orig_queue_id: queue id
 
-    def open(self, queue_id: str) -> Message | None:
+    def queued(self, queue_id: str) -> Message | None:
         """Return the message of a queue file that qmgr(8) has seen."""
-        return self._open.get(queue_id)
+        return self._queued.get(queue_id)
 
-    def taken(self, queue_id: str) -> Message | None:
+    def incoming(self, queue_id: str) -> Message | None:
         """Return the message of a queue file that qmgr(8) has not seen yet."""
-        return self._taken.get(queue_id)
+        return self._incoming.get(queue_id)
 
-    def known(self, queue_id: str) -> Message | None:
+    def find(self, queue_id: str) -> Message | None:
         """Return the message of a queue file, also of one removed a moment ago."""
-        found = self._open.get(queue_id) or self._taken.get(queue_id)
-        return found or self._lately.get(queue_id)
+        message = self._queued.get(queue_id) or self._incoming.get(queue_id)
+        return message or self._recent.get(queue_id)
 
-    def begin(self, message: Message) -> None:
+    def add(self, message: Message) -> None:
         """Add a message with a new queue file; short queue ids are reused."""
-        self.close(message.queue_id)
-        self._taken.pop(message.queue_id, None)
-        self._taken[message.queue_id] = message
-        if len(self._taken) > UNTAKEN:
-            self.refuse(next(iter(self._taken)))
+        self.remove(message.queue_id)
+        self._incoming.pop(message.queue_id, None)
+        self._incoming[message.queue_id] = message
+        if len(self._incoming) > MAX_INCOMING:
+            self.reject(next(iter(self._incoming)))
 
     def accept(self, queue_id: str) -> Message:
         """Mark an incoming message as accepted: qmgr(8) delivers it now."""
-        message = self._taken.pop(queue_id)
-        message.accepted = True
-        self._open[queue_id] = message
+        message = self._incoming.pop(queue_id)
+        message.is_accepted = True
+        self._queued[queue_id] = message
         return message
 
-    def refuse(self, queue_id: str) -> None:
+    def reject(self, queue_id: str) -> None:
         """Drop an incoming message that Postfix rejected."""
-        message = self._taken.pop(queue_id, None)
+        message = self._incoming.pop(queue_id, None)
         if message is not None:
             self._forget(message)
 
     def discard(self, message: Message) -> None:
         """Mark an incoming message as accepted and discarded by a rule."""
-        if self._taken.get(message.queue_id) is message:
+        if self._incoming.get(message.queue_id) is message:
             self.accept(message.queue_id)
-            self.close(message.queue_id)
+            self.remove(message.queue_id)
 
-    def at_cleanup(self, queue_id: str) -> Message | None:
+    def in_cleanup(self, queue_id: str) -> Message | None:
         """Return the message that cleanup(8) writes; undo an uncertain DISCARD."""
-        found = self._taken.get(queue_id) or self._open.get(queue_id)
-        lately = self._lately.get(queue_id)
-        if found is None and lately is not None and lately.unsure:
-            lately.discarded, lately.unsure = "", False
-            lately.accepted = False
-            lately.files = 1
-            self._taken[queue_id] = found = lately
-        return found
+        message = self._incoming.get(queue_id) or self._queued.get(queue_id)
+        recent = self._recent.get(queue_id)
+        if message is None and recent is not None and recent.is_discard_uncertain:
+            recent.discard_text, recent.is_discard_uncertain = "", False
+            recent.is_accepted = False
+            recent.queue_file_count = 1
+            self._incoming[queue_id] = message = recent
+        return message
 
-    def close(self, queue_id: str) -> None:
+    def remove(self, queue_id: str) -> None:
         """Note that a queue file was removed."""
-        message = self._open.pop(queue_id, None)
+        message = self._queued.pop(queue_id, None)
         if message is not None:
-            message.root.files -= 1
-            self._lately[message.queue_id] = message
-            self._over.append((self.now, message))
+            message.root.queue_file_count -= 1
+            self._recent[message.queue_id] = message
+            self._removed.append((self.now, message))
 
-    def rename(self, old: str, new: str) -> bool:
+    def rename(self, old_id: str, new_id: str) -> bool:
         """Change the queue id of a message; return whether the old one is known."""
-        if old in self._taken:
-            self.accept(old)
-        message = self._open.pop(old, None)
+        if old_id in self._incoming:
+            self.accept(old_id)
+        message = self._queued.pop(old_id, None)
         if message is None:
             return False
-        message.root.ended = ""
-        message.root.tried = False
-        message.root.sent_on = self.now
-        self._open[new] = message
-        self._lately[message.queue_id] = message
+        message.root.end = ""
+        message.root.has_failed_capture = False
+        message.root.queued_time = self.now
+        self._queued[new_id] = message
+        self._recent[message.queue_id] = message
         return True
 
     @property
-    def names(self) -> Collection[str]:
+    def queue_ids(self) -> Collection[str]:
         """The queue ids of all queue files that exist now."""
-        return (*self._open, *self._taken)
+        return (*self._queued, *self._incoming)
 
-    def identify(self, message: Message, message_id: str) -> None:
+    def set_message_id(self, message: Message, message_id: str) -> None:
         """Set the Message-ID; a message from this host may be a reinjected one."""
         if message_id.endswith("=<>"):
             return
         message.message_id = message_id
-        first = self._named.setdefault(message_id, message)
-        if message.local and first is not message:
-            back = self._back.setdefault(message_id, deque(maxlen=NAMESAKES))
-            back.append(message)
-            if first.root.filtered:
-                self._bring_back(first, message)
+        first = self._first_by_message_id.setdefault(message_id, message)
+        if message.is_local and first is not message:
+            later = self._later_by_message_id.setdefault(
+                message_id, deque(maxlen=MAX_SAME_MESSAGE_ID)
+            )
+            later.append(message)
+            if first.root.is_content_filtered:
+                self._merge_later(first, message)
 
-    def filtered(self, message: Message) -> None:
+    def note_content_filter(self, message: Message) -> None:
         """Note a delivery to a content filter, which may have reinjected it already."""
-        message.root.filtered = True
-        for each in self._back.get(message.message_id, ()):
-            self._bring_back(message, each)
+        message.root.is_content_filtered = True
+        for later in self._later_by_message_id.get(message.message_id, ()):
+            self._merge_later(message, later)
 
-    def _bring_back(self, first: Message, back: Message) -> None:
-        both = first.root.stamped and back.root.stamped
-        if back.into is None and not both and first.root is not back:
-            back.by_name = True
-            first.root.take_in(back)
+    def _merge_later(self, first: Message, later: Message) -> None:
+        are_both_stamped = first.root.is_stamped and later.root.is_stamped
+        if (
+            later.merged_into is None
+            and not are_both_stamped
+            and first.root is not later
+        ):
+            later.is_merged_by_message_id = True
+            first.root.merge(later)
 
-    def part(self, message: Message) -> None:
+    def split_off(self, message: Message) -> None:
         """Split off a message that was merged only by its Message-ID.
 
         Some mailers give one Message-ID to all messages that they send.
         """
-        if message.by_name and message.root.stamped:
-            message.root.files -= message.files
-            message.into = None
-        message.by_name = False
+        if message.is_merged_by_message_id and message.root.is_stamped:
+            message.root.queue_file_count -= message.queue_file_count
+            message.merged_into = None
+        message.is_merged_by_message_id = False
 
-    def link(self, first: str, second: str) -> None:
+    def link(self, older_id: str, newer_id: str) -> None:
         """Merge the messages of two queue files; the first is the older one."""
-        older, newer = self.known(first), self.known(second)
+        older, newer = self.find(older_id), self.find(newer_id)
         if older is not None and newer is not None:
-            self._join(older, newer)
+            self._merge(older, newer)
 
-    def _join(self, older: Message, newer: Message) -> None:
+    def _merge(self, older: Message, newer: Message) -> None:
         if older.root is not newer.root:
-            older.root.take_in(newer.root)
+            older.root.merge(newer.root)
 
-    def handed_in(self, message: Message) -> None:
+    def note_reinjected(self, message: Message) -> None:
         """Remember a reinjected message until the stamp filter's log line names it."""
-        if message.origin:
-            self._handed[message.origin] = message.queue_id
+        if message.orig_queue_id:
+            self._reinjected[message.orig_queue_id] = message.queue_id
 
-    def claim_handed_in(self, queue_id: str) -> None:
+    def link_reinjected(self, queue_id: str) -> None:
         """Link the reinjected message where the filter's line is truncated."""
-        self.link(queue_id, self._handed.get(queue_id, ""))
+        self.link(queue_id, self._reinjected.get(queue_id, ""))
 
-    def finished(self) -> Iterator[Message]:
+    def pop_finished(self) -> Iterator[Message]:
         """Yield and drop the messages that no later log line can concern."""
-        while self._over and self._over[0][0] + LINGER < self.now:
-            _, message = self._over.popleft()
-            if not message.root.is_over or self._is_in_hand(message):
-                self._over.append((self.now, message))  # later lines may name it
+        while self._removed and self._removed[0][0] + KEEP_SECONDS < self.now:
+            _, message = self._removed.popleft()
+            if not message.root.has_left_queue or self._is_claim_pending(message):
+                self._removed.append((self.now, message))  # later lines may name it
                 continue
             self._forget(message)
-            if message.into is None and not message.is_given:
-                message.is_given = True
+            if message.merged_into is None and not message.is_yielded:
+                message.is_yielded = True
                 yield message
 
-    def rest(self) -> Iterator[Message]:
+    def remaining(self) -> Iterator[Message]:
         """Yield all messages that are left at the end of the log."""
-        left = {id(each.root): each.root for _, each in self._over}
-        for queue_id, each in self._open.items():
-            each.root.now_in = queue_id
-            left[id(each.root)] = each.root
-        for each in left.values():
-            if not each.is_given and not self._is_in_hand(each):
-                yield each
+        messages = {id(message.root): message.root for _, message in self._removed}
+        for queue_id, message in self._queued.items():
+            message.root.current_queue_id = queue_id
+            messages[id(message.root)] = message.root
+        for message in messages.values():
+            if not message.is_yielded and not self._is_claim_pending(message):
+                yield message
 
-    def _is_in_hand(self, message: Message) -> bool:
+    def _is_claim_pending(self, message: Message) -> bool:
         """Return whether a stamp filter may still log that it reinjected this."""
-        found = self.known(message.origin) if message.of_port else None
-        return found is not None and not found.root.is_over
+        original = self.find(message.orig_queue_id) if message.is_reinjected else None
+        return original is not None and not original.root.has_left_queue
 
     def _forget(self, message: Message) -> None:
-        self._handed.pop(message.queue_id, None)
-        self._back.pop(message.message_id, None)
-        for known, key in (
-            (self._lately, message.queue_id),
-            (self._named, message.message_id),
+        self._reinjected.pop(message.queue_id, None)
+        self._later_by_message_id.pop(message.message_id, None)
+        for index, key in (
+            (self._recent, message.queue_id),
+            (self._first_by_message_id, message.message_id),
         ):
-            if known.get(key) is message:
-                del known[key]
+            if index.get(key) is message:
+                del index[key]

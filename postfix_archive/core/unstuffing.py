@@ -6,10 +6,10 @@ line ends other than CRLF. Returns canonical message bytes; buffers four bytes a
 
 from __future__ import annotations
 
-END = b"\r\n.\r\n"  # RFC 5321 4.1.1.4: only this ends the data
+END_OF_DATA = b"\r\n.\r\n"  # RFC 5321 4.1.1.4: only this ends the data
 
 
-class Content:
+class DataDecoder:
     """Decodes the content of one message.
 
     ``is_complete`` is true once the end of data was read; ``rest`` then has the bytes
@@ -17,41 +17,41 @@ class Content:
     the next server may see a different end of data in such a message.
     """
 
-    __slots__ = ("_held", "_virtual", "bare_lf", "ended", "rest")
+    __slots__ = ("_buffer", "_virtual_bytes", "has_bare_lf", "is_complete", "rest")
 
     def __init__(self) -> None:
-        self._held = b"\r\n"  # as if a line had ended just before the first byte
-        self._virtual = 2  # bytes of the buffer that were never sent
-        self.ended = False
-        self.bare_lf = False
+        self._buffer = b"\r\n"  # as if a line had ended just before the first byte
+        self._virtual_bytes = 2  # bytes of the buffer that were never sent
+        self.is_complete = False
+        self.has_bare_lf = False
         self.rest = b""
 
-    def taken(self, sent: bytes) -> bytes:
+    def decode(self, data: bytes) -> bytes:
         """Return the canonical bytes that are complete with this data, maybe none."""
-        joined = self._held + sent
-        end = joined.find(END)
+        joined = self._buffer + data
+        end = joined.find(END_OF_DATA)
         if end >= 0:
-            self.ended = True
-            self.rest = joined[end + len(END) :]
-            self._held = b""
-            return self._plain(joined[: end + 2])
-        keep = _length_of_begun_end(joined)
-        self._held = joined[len(joined) - keep :]
-        return self._plain(joined[: len(joined) - keep])
+            self.is_complete = True
+            self.rest = joined[end + len(END_OF_DATA) :]
+            self._buffer = b""
+            return self._unstuff(joined[: end + 2])
+        length = _partial_end_length(joined)
+        self._buffer = joined[len(joined) - length :]
+        return self._unstuff(joined[: len(joined) - length])
 
-    def _plain(self, stuffed: bytes) -> bytes:
+    def _unstuff(self, data: bytes) -> bytes:
         """Return data without the first dot of each line (RFC 5321 4.5.2)."""
-        if not stuffed:
+        if not data:
             return b""
-        if stuffed.count(b"\n") != stuffed.count(b"\r\n"):
-            self.bare_lf = True
-        virtual, self._virtual = self._virtual, 0
-        return stuffed.replace(b"\r\n.", b"\r\n")[virtual:]
+        if data.count(b"\n") != data.count(b"\r\n"):
+            self.has_bare_lf = True
+        virtual_bytes, self._virtual_bytes = self._virtual_bytes, 0
+        return data.replace(b"\r\n.", b"\r\n")[virtual_bytes:]
 
 
-def _length_of_begun_end(text: bytes) -> int:
+def _partial_end_length(text: bytes) -> int:
     """Return how many bytes at the end of text may be the start of END_OF_DATA."""
-    for length in range(len(END) - 1, 0, -1):
-        if text.endswith(END[:length]):
+    for length in range(len(END_OF_DATA) - 1, 0, -1):
+        if text.endswith(END_OF_DATA[:length]):
             return length
     return 0

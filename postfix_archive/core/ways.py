@@ -16,9 +16,9 @@ from postfix_archive.core import configuration, doors, gates
 from postfix_archive.core.configuration import Configuration, Service
 from postfix_archive.core.errors import InstallRefused
 
-STAMP = gates.STAMP
-OURS = (
-    STAMP,
+STAMP_TRANSPORT = gates.STAMP_TRANSPORT
+OWN_SERVICE_NAMES = (
+    STAMP_TRANSPORT,
     "archive",
     "archive-relay",
     "archive-local",
@@ -26,36 +26,38 @@ OURS = (
     "archive-capsule-cleanup",
     "archive-copy-cleanup",
 )
-LOCAL = "127.0.0.1"
-USUAL_PORT = 10026
-PORTS = 5
-HANDBACK = "no_unknown_recipient_checks,no_header_body_checks,no_milters"
-NO_MAPPINGS = gates.NO_MAPPINGS
-PROBES = ",archive-probe.invalid=discard:}"
-ROUTES = "inline:{archive-request.invalid=archive-stamp:on-request" + PROBES
-OUR_ROUTES = "inline:{archive-request.invalid"
-CLIENT_CHECK = "check_recipient_access,inline:{archive-request.invalid=reject}"
-OUR_ELEMENT = re.compile(
+LOOPBACK_ADDRESS = "127.0.0.1"
+DEFAULT_FIRST_PORT = 10026
+PORT_COUNT = 5
+REINJECT_OPTIONS = "no_unknown_recipient_checks,no_header_body_checks,no_milters"
+NO_ADDRESS_MAPPINGS = gates.NO_ADDRESS_MAPPINGS
+PROBE_ROUTE = ",archive-probe.invalid=discard:}"
+TRANSPORT_TABLE = (
+    "inline:{archive-request.invalid=archive-stamp:on-request" + PROBE_ROUTE
+)
+TRANSPORT_TABLE_PREFIX = "inline:{archive-request.invalid"
+REQUEST_DOMAIN_CHECK = "check_recipient_access,inline:{archive-request.invalid=reject}"
+OWN_LIST_ELEMENT = re.compile(
     r"(check_recipient_access[,\s]+)?inline:\{archive-request\.invalid[^}]*\}[,\s]*"
 )
-LIMITS = {
+TRANSPORT_LIMITS = {
     gates.PIPE: (("destination_recipient_limit", "3500"), ("time_limit", "1000s")),
     gates.LMTP: (
         ("destination_recipient_limit", "0"),
         ("destination_concurrency_failed_cohort_limit", "0"),
     ),
 }
-LOOPBACK = ("127.", "localhost:", "[::1]:", "::1:")
+LOOPBACK_PREFIXES = ("127.", "localhost:", "[::1]:", "::1:")
 
 
 @dataclass(frozen=True)
-class Wish:
+class Setup:
     """The installation to reach: options, completed by what is installed."""
 
     archive: str
-    program: str  # directory of the launchers
+    launcher_directory: str  # directory of the launchers
     user: str = "postfix-archive"
-    port: int = USUAL_PORT  # the first of PORT_COUNT
+    port: int = DEFAULT_FIRST_PORT  # the first of PORT_COUNT
     position: str = "before"
     on_request: bool = False
     mode: str = gates.PIPE
@@ -68,234 +70,311 @@ class Change:
     before and after are None if the entry does not exist before or after the change.
     """
 
-    where: str  # main, service or option
+    kind: str  # main, service or option
     name: str  # parameter, name/type or name/type/option
     after: str | None
     before: str | None = None
-    gate: bool = False  # routes mail to the stamp filter
+    routes_mail: bool = False  # routes mail to the stamp filter
 
     @property
-    def undone(self) -> Change:
+    def inverse(self) -> Change:
         """The change that reverts this one."""
         return replace(self, after=self.before, before=self.after)
 
 
 @dataclass(frozen=True)
-class Way:
+class Route:
     """Where the stamp filter reinjects: next content filter, override options."""
 
     next_filter: str
-    handback_options: str
+    reinject_options: str
 
 
-class Ways:
+class Routing:
     """Assigns a route to each service whose mail is archived.
 
     Raises InstallRefused for position "after" without a reinjection port.
     """
 
-    def __init__(self, found: Configuration, wish: Wish) -> None:
-        self.found = found
-        self.wish = wish
-        self.own_filter = self._original("content_filter", None)
-        self.own_options = self._original("receive_override_options", None)
-        after = wish.position == "after"
-        takes_back = [e for e in clients(self.found) if self._takes_back(e)]
-        self.backs = takes_back if self._is_filtered() else []
-        if after and not self.backs:
+    def __init__(self, config: Configuration, setup: Setup) -> None:
+        self.config = config
+        self.setup = setup
+        self.main_filter = self._original_value("content_filter", None)
+        self.main_options = self._original_value("receive_override_options", None)
+        is_after = setup.position == "after"
+        candidates = [
+            e
+            for e in receiving_services(self.config)
+            if self._is_reinjection_service(e)
+        ]
+        self.reinjection_services = candidates if self._has_content_filter() else []
+        if is_after and not self.reinjection_services:
             raise InstallRefused(
                 "ARCHIVE_POSITION=after: master.cf has no reinjection port (smtpd on"
                 " loopback with -o content_filter=), or no service has a content"
                 " filter; add -o content_filter= to the smtpd that takes mail back"
                 " from your filter"
             )
-        self.through = [e for e in clients(self.found) if self._is_through(e)]
-        self.left = [e for e in clients(self.found) if e not in self.through]
-        first = self.backs[0] if after else None
-        self.usual = self._way(first)
-        self.numbered = [self.usual]
-        for each in self.through:
-            if self._way(each) not in self.numbered:
-                self.numbered.append(self._way(each))
+        self.archived_services = [
+            e for e in receiving_services(self.config) if self._is_archived(e)
+        ]
+        self.unarchived_services = [
+            e
+            for e in receiving_services(self.config)
+            if e not in self.archived_services
+        ]
+        first_service = self.reinjection_services[0] if is_after else None
+        self.first_route = self._route(first_service)
+        self.routes = [self.first_route]
+        for service in self.archived_services:
+            if self._route(service) not in self.routes:
+                self.routes.append(self._route(service))
 
-    def number(self, service: Service) -> int:
+    def route_number(self, service: Service) -> int:
         """Return the number of the route of a service; 1 is that of main.cf."""
-        taken = self._way(service) if service in self.through else self.usual
-        return self.numbered.index(taken) + 1
+        route = (
+            self._route(service)
+            if service in self.archived_services
+            else self.first_route
+        )
+        return self.routes.index(route) + 1
 
-    def services(self) -> Iterator[Change]:
+    def service_changes(self) -> Iterator[Change]:
         """Yield the changes to the -o options of the admin's services."""
-        for each in self.through:
-            own = "content_filter" in each.options or self.wish.position == "after"
-            if own:
-                before = self._original("content_filter", each)
-                value = self._gate(self.number(each), before)
-                yield self._option(each, "content_filter", value, gate=True)
-            if "receive_override_options" in each.options or own:
-                options = self._original("receive_override_options", each)
-                mapped = gates.unmapped(options, self.wish.on_request)
-                yield self._option(each, "receive_override_options", mapped, gate=True)
-        left = self.left if self.wish.position == "before" else []
-        mains = {
-            "content_filter": self.own_filter,
-            "receive_override_options": self.own_options,
+        for service in self.archived_services:
+            has_own_filter = (
+                "content_filter" in service.options or self.setup.position == "after"
+            )
+            if has_own_filter:
+                next_filter = self._original_value("content_filter", service)
+                value = self._content_filter(self.route_number(service), next_filter)
+                yield self._option_change(
+                    service, "content_filter", value, routes_mail=True
+                )
+            if "receive_override_options" in service.options or has_own_filter:
+                options = self._original_value("receive_override_options", service)
+                override_options = gates.override_options_expression(
+                    options, self.setup.on_request
+                )
+                yield self._option_change(
+                    service,
+                    "receive_override_options",
+                    override_options,
+                    routes_mail=True,
+                )
+        unarchived = self.unarchived_services if self.setup.position == "before" else []
+        main_values = {
+            "content_filter": self.main_filter,
+            "receive_override_options": self.main_options,
         }
-        for each in left:
-            for name in sorted(mains.keys() - each.options.keys()):
-                yield self._option(each, name, mains[name], gate=True)
-        yield from self._client_checks()
+        for service in unarchived:
+            for name in sorted(main_values.keys() - service.options.keys()):
+                yield self._option_change(
+                    service, name, main_values[name], routes_mail=True
+                )
+        yield from self._restriction_changes()
 
-    def _client_checks(self) -> Iterator[Change]:
+    def _restriction_changes(self) -> Iterator[Change]:
         """Reject the request domain from clients, accept it from content filters."""
         name = "smtpd_recipient_restrictions"
-        for each in clients(self.found):
-            if each in self.backs:
-                if self.wish.position == "after" and name not in each.options:
-                    own = self.found.raw(name).replace(CLIENT_CHECK, "").lstrip(",")
-                    yield self._option(each, name, own)
-            elif name in each.options:
-                yield self._option(each, name, guarded(each.options[name]))
+        for service in receiving_services(self.config):
+            if service in self.reinjection_services:
+                if self.setup.position == "after" and name not in service.options:
+                    restrictions = (
+                        self.config.raw(name)
+                        .replace(REQUEST_DOMAIN_CHECK, "")
+                        .lstrip(",")
+                    )
+                    yield self._option_change(service, name, restrictions)
+            elif name in service.options:
+                yield self._option_change(
+                    service, name, guard_restrictions(service.options[name])
+                )
 
-    def main(self) -> Iterator[Change]:
+    def main_changes(self) -> Iterator[Change]:
         """Yield the changes to main.cf that route mail to the stamp filter."""
-        if self.wish.archive:
-            yield changed(self.found, "archive", self.wish.archive, gate=True)
-        if self.wish.position == "after":
+        if self.setup.archive:
+            yield main_cf_change(
+                self.config, "archive", self.setup.archive, routes_mail=True
+            )
+        if self.setup.position == "after":
             return
-        opened = self._gate(1, "$archive_next_filter")
-        value = gates.unmapped(self.own_options, self.wish.on_request)
-        yield changed(self.found, "receive_override_options", value, gate=True)
-        yield changed(self.found, "content_filter", opened, gate=True)
+        content_filter = self._content_filter(1, "$archive_next_filter")
+        value = gates.override_options_expression(
+            self.main_options, self.setup.on_request
+        )
+        yield main_cf_change(
+            self.config, "receive_override_options", value, routes_mail=True
+        )
+        yield main_cf_change(
+            self.config, "content_filter", content_filter, routes_mail=True
+        )
 
-    def _gate(self, number: int, next_filter: str) -> str:
-        wish = self.wish
-        return gates.content_filter(number, next_filter, wish.on_request, wish.mode)
+    def _content_filter(self, number: int, next_filter: str) -> str:
+        setup = self.setup
+        return gates.content_filter_expression(
+            number, next_filter, setup.on_request, setup.mode
+        )
 
-    def _is_filtered(self) -> bool:
+    def _has_content_filter(self) -> bool:
         """Tell whether any service has a content filter, which may reinject mail."""
-        services = (None, *clients(self.found))
-        return any(self._original("content_filter", each) for each in services)
+        candidates = (None, *receiving_services(self.config))
+        return any(self._original_value("content_filter", each) for each in candidates)
 
-    def _takes_back(self, service: Service) -> bool:
+    def _is_reinjection_service(self, service: Service) -> bool:
         """Tell whether a content filter may reinject mail into this service."""
-        bound = service.kind == "inet" and service.name.startswith(LOOPBACK)
-        named = "content_filter" in service.options
-        return bound and named and self._original("content_filter", service) == ""
+        is_loopback = service.kind == "inet" and service.name.startswith(
+            LOOPBACK_PREFIXES
+        )
+        has_filter_option = "content_filter" in service.options
+        return (
+            is_loopback
+            and has_filter_option
+            and self._original_value("content_filter", service) == ""
+        )
 
-    def _is_through(self, service: Service) -> bool:
-        if self.wish.position == "after":
-            filtered = bool(self._original("content_filter", service))
-            return service in self.backs or not (filtered or self._by_sendmail(service))
-        return service not in self.backs and not self._by_sendmail(service)
+    def _is_archived(self, service: Service) -> bool:
+        if self.setup.position == "after":
+            is_filtered = bool(self._original_value("content_filter", service))
+            return service in self.reinjection_services or not (
+                is_filtered or self._is_sendmail_reinjection(service)
+            )
+        return (
+            service not in self.reinjection_services
+            and not self._is_sendmail_reinjection(service)
+        )
 
-    def _by_sendmail(self, service: Service) -> bool:
+    def _is_sendmail_reinjection(self, service: Service) -> bool:
         """Tell whether this is pickup and a filter may reinject by sendmail(1)."""
-        if service.program != "pickup" or self._original("content_filter", service):
+        if service.program != "pickup" or self._original_value(
+            "content_filter", service
+        ):
             return False
-        named = "content_filter" in service.options or self.own_filter == ""
-        return named and any(map(self._is_piped, clients(self.found)))
+        has_empty_filter = "content_filter" in service.options or self.main_filter == ""
+        return has_empty_filter and any(
+            map(self._has_pipe_filter, receiving_services(self.config))
+        )
 
-    def _is_piped(self, service: Service) -> bool:
-        name = self._original("content_filter", service).partition(":")[0]
-        behind = self.found.service(f"{name}/unix")
-        return behind is not None and behind.program == "pipe"
+    def _has_pipe_filter(self, service: Service) -> bool:
+        transport = self._original_value("content_filter", service).partition(":")[0]
+        filter_service = self.config.service(f"{transport}/unix")
+        return filter_service is not None and filter_service.program == "pipe"
 
-    def _way(self, service: Service | None) -> Way:
-        after = self.wish.position == "after"
-        next_filter = "" if after else self._original("content_filter", service)
-        options = self._original("receive_override_options", service)
-        elsewhere = NO_MAPPINGS in configuration.words(options)
-        return Way(next_filter, f"{HANDBACK},{NO_MAPPINGS}" if elsewhere else "")
+    def _route(self, service: Service | None) -> Route:
+        is_after = self.setup.position == "after"
+        next_filter = (
+            "" if is_after else self._original_value("content_filter", service)
+        )
+        options = self._original_value("receive_override_options", service)
+        has_no_mappings = NO_ADDRESS_MAPPINGS in configuration.split_list(options)
+        return Route(
+            next_filter,
+            f"{REINJECT_OPTIONS},{NO_ADDRESS_MAPPINGS}" if has_no_mappings else "",
+        )
 
-    def _original(self, name: str, service: Service | None) -> str:
+    def _original_value(self, name: str, service: Service | None) -> str:
         """Return the admin's value, also if an installation has changed it."""
-        text = self.found.raw(name, service)
+        value = self.config.raw(name, service)
         if name == "content_filter":
-            return self._filter_behind(text, service)
-        if NO_MAPPINGS in text and self._is_gated(service):
-            kept = [w for w in configuration.words(text) if NO_MAPPINGS not in w]
-            way = self._numbered_before(service)
-            return ",".join([*kept, NO_MAPPINGS] if NO_MAPPINGS in way else kept)
-        return text
+            return self._original_filter(value, service)
+        if NO_ADDRESS_MAPPINGS in value and self._has_stamp_filter(service):
+            options = [
+                w
+                for w in configuration.split_list(value)
+                if NO_ADDRESS_MAPPINGS not in w
+            ]
+            reinject_options = self._installed_reinject_options(service)
+            return ",".join(
+                [*options, NO_ADDRESS_MAPPINGS]
+                if NO_ADDRESS_MAPPINGS in reinject_options
+                else options
+            )
+        return value
 
-    def _is_gated(self, service: Service | None) -> bool:
-        return STAMP in self.found.raw("content_filter", service)
+    def _has_stamp_filter(self, service: Service | None) -> bool:
+        return STAMP_TRANSPORT in self.config.raw("content_filter", service)
 
-    def _filter_behind(self, text: str, service: Service | None) -> str:
-        if STAMP not in text:
-            return text
-        number = gates.number_in(text)
+    def _original_filter(self, value: str, service: Service | None) -> str:
+        if STAMP_TRANSPORT not in value:
+            return value
+        number = gates.route_number(value)
         if number == 1:
-            return self.found.raw("archive_next_filter")
-        return self._back(number).get("content_filter", "")
+            return self.config.raw("archive_next_filter")
+        return self._reinjection_service_options(number).get("content_filter", "")
 
-    def _numbered_before(self, service: Service | None) -> str:
+    def _installed_reinject_options(self, service: Service | None) -> str:
         """Return the override options of the installed reinjection port."""
-        number = gates.number_in(self.found.raw("content_filter", service))
+        number = gates.route_number(self.config.raw("content_filter", service))
         if number == 1:
-            return self.found.raw("archive_handback_options")
-        return self._back(number).get("receive_override_options", "")
+            return self.config.raw("archive_handback_options")
+        return self._reinjection_service_options(number).get(
+            "receive_override_options", ""
+        )
 
-    def _back(self, number: int) -> Mapping[str, str]:
+    def _reinjection_service_options(self, number: int) -> Mapping[str, str]:
         """Return the -o options of the reinjection port of an additional route."""
-        port = doors.way_back(self.found, number)
-        back = self.found.service(f"{port}/inet")
-        return back.options if back else {}
+        address = doors.reinject_address(self.config, number)
+        service = self.config.service(f"{address}/inet")
+        return service.options if service else {}
 
-    def _option(
-        self, service: Service, name: str, value: str, *, gate: bool = False
+    def _option_change(
+        self, service: Service, name: str, value: str, *, routes_mail: bool = False
     ) -> Change:
         before = service.options.get(name)
-        return Change("option", f"{service.key}/{name}", value, before, gate)
+        return Change("option", f"{service.key}/{name}", value, before, routes_mail)
 
 
 def is_ours(service: Service) -> bool:
     """Tell whether a service comes from master.cf.d."""
-    known = service.name in OURS or service.name.startswith(f"{STAMP}-")
-    known = known or doors.is_worker(service)
-    return known or "/archive-" in service.options.get("syslog_name", "")
+    is_known = service.name in OWN_SERVICE_NAMES or service.name.startswith(
+        f"{STAMP_TRANSPORT}-"
+    )
+    is_known = is_known or doors.is_worker_service(service)
+    return is_known or "/archive-" in service.options.get("syslog_name", "")
 
 
-def clients(found: Configuration) -> list[Service]:
+def receiving_services(config: Configuration) -> list[Service]:
     """Return the services that receive mail, smtpd and pickup, without ours."""
     programs = ("smtpd", "pickup")
-    return [e for e in found.services if e.program in programs and not is_ours(e)]
+    return [e for e in config.services if e.program in programs and not is_ours(e)]
 
 
-def is_installed(found: Configuration) -> bool:
+def is_installed(config: Configuration) -> bool:
     """Tell whether the stamp filter is installed in this instance."""
-    return mode(found) != ""
+    return installed_mode(config) != ""
 
 
-def mode(found: Configuration) -> str:
+def installed_mode(config: Configuration) -> str:
     """Return the installed mode, pipe or lmtp, "" without an installation."""
-    service = found.service(f"{STAMP}/unix")
+    service = config.service(f"{STAMP_TRANSPORT}/unix")
     if service is None:
         return ""
-    if doors.is_client(service):
+    if doors.is_lmtp_client(service):
         return gates.LMTP
-    return gates.PIPE if doors.is_door(service) else ""
+    return gates.PIPE if doors.is_pipe_service(service) else ""
 
 
-def routes(door: str) -> str:
+def transport_table(mode: str) -> str:
     """Return the table of transport_maps that routes requests and probes."""
-    return ROUTES.replace(f"{STAMP}:", gates.leading(1, door))
+    return TRANSPORT_TABLE.replace(
+        f"{STAMP_TRANSPORT}:", gates.destination_prefix(1, mode)
+    )
 
 
-def changed(
-    found: Configuration, name: str, value: str, *, gate: bool = False
+def main_cf_change(
+    config: Configuration, name: str, value: str, *, routes_mail: bool = False
 ) -> Change:
     """Return the change that sets a parameter of main.cf."""
-    return Change("main", name, value, found.main.get(name), gate)
+    return Change("main", name, value, config.main.get(name), routes_mail)
 
 
-def guarded(restrictions: str) -> str:
+def guard_restrictions(restrictions: str) -> str:
     """Return restrictions that reject the request domain."""
     if "archive-request.invalid" in restrictions:
         return restrictions
-    return ",".join(each for each in (CLIENT_CHECK, restrictions) if each)
+    return ",".join(each for each in (REQUEST_DOMAIN_CHECK, restrictions) if each)
 
 
-def unguarded(value: str) -> str:
+def remove_own_elements(value: str) -> str:
     """Return a list value of main.cf without the elements of an installation."""
-    return OUR_ELEMENT.sub("", value).rstrip(", ")
+    return OWN_LIST_ELEMENT.sub("", value).rstrip(", ")

@@ -13,7 +13,7 @@ from postfix_archive.back import config, keyfile, postconf, tablefile
 from postfix_archive.back.tablefile import Table
 from postfix_archive.core import doors, gates
 from postfix_archive.core.errors import ArchiveError
-from postfix_archive.core.record import shown
+from postfix_archive.core.record import safe_text
 from postfix_archive.core.request import ON_REQUEST
 
 
@@ -29,8 +29,8 @@ def key() -> None:
 def create(directory: str, key_id: str | None, owner: str | None) -> None:
     """Create the site key, if there is none."""
     settings = config.load(directory)
-    owner = owner or _pipe_user(directory)
-    keyfile.create(settings.archive_key_file, key_id or keyfile.todays_id(), owner)
+    owner = owner or _service_user(directory)
+    keyfile.create(settings.archive_key_file, key_id or keyfile.new_key_id(), owner)
     click.echo(
         f"Created {settings.archive_key_file}. Back it up: without it stamps and"
         " capsules cannot be verified."
@@ -43,23 +43,23 @@ def create(directory: str, key_id: str | None, owner: str | None) -> None:
 def rotate(directory: str, key_id: str | None) -> None:
     """Add a new key and use it; old keys still verify what they signed."""
     settings = config.load(directory)
-    keyfile.rotate(settings.archive_key_file, key_id or keyfile.todays_id())
+    keyfile.rotate(settings.archive_key_file, key_id or keyfile.new_key_id())
     click.echo(
         f"{settings.archive_key_file} has a new first key. Back it up. Compiled tables"
         " stay valid; postfix-archive tables compiles them with the new key."
     )
 
 
-def _pipe_user(directory: str) -> str | None:
+def _service_user(directory: str) -> str | None:
     """Return the user of the archive services in master.cf.
 
     None if there are no such services, or if this process is not root.
     """
     try:
-        services = postconf.read(directory).services
+        services = postconf.read_configuration(directory).services
     except ArchiveError:
         return None
-    users = [each.argument("user") for each in services if doors.is_launched(each)]
+    users = [each.argument("user") for each in services if doors.has_launcher(each)]
     return users[0].partition(":")[0] if users and not os.geteuid() else None
 
 
@@ -75,39 +75,45 @@ def tables(directory: str, dry_run: bool) -> None:
             " archive_tables = hash:/etc/postfix/sender_access.in"
         )
         return
-    found = tablefile.compiled(settings.archive_tables, config.keys(settings))
-    warnings = [] if dry_run else tablefile.write(found, directory)
-    for table in found:
+    compiled_tables = tablefile.compile_all(
+        settings.archive_tables, config.load_keys(settings)
+    )
+    warnings = [] if dry_run else tablefile.write_all(compiled_tables, directory)
+    for table in compiled_tables:
         _report(table, dry_run=dry_run)
     for warning in warnings:
         click.echo(warning, err=True)
-    if any(table.is_new and table.needs_reload for table in found) and not dry_run:
+    if (
+        any(table.needs_write and table.needs_reload for table in compiled_tables)
+        and not dry_run
+    ):
         click.echo("Run postfix reload: running services use the old tables.")
-    _warn_of_gaps(directory)
+    _warn_if_unfiltered(directory)
 
 
 def _report(table: Table, *, dry_run: bool) -> None:
     """Print the requests of one table, and whether it is written."""
-    name = os.path.basename(table.source)
-    for line in table.compiled.asked:
+    name = os.path.basename(table.source_path)
+    for line in table.compiled.archive_lines:
         archives = ", ".join(line.archives)
-        click.echo(f"{name}:{line.number}  {shown(line.pattern)} -> {archives}")
+        click.echo(f"{name}:{line.number}  {safe_text(line.pattern)} -> {archives}")
     written = "would be written" if dry_run else "written"
     click.echo(
-        f"{name}: {len(table.compiled.asked)} ARCHIVE, {table.compiled.kept} native"
-        f" lines kept; {table.native} {written if table.is_new else 'unchanged'}"
+        f"{name}: {len(table.compiled.archive_lines)} ARCHIVE,"
+        f" {table.compiled.other_line_count} native lines kept; {table.path}"
+        f" {written if table.needs_write else 'unchanged'}"
     )
 
 
-def _warn_of_gaps(directory: str) -> None:
+def _warn_if_unfiltered(directory: str) -> None:
     """Warn if mail that only a table requests does not pass the stamp filter."""
     if ON_REQUEST in postconf.run(directory, "postconf", "-h", "content_filter"):
         return
     click.echo(
-        "WARNING: content_filter has no on-request: mail from services without archive,"
-        " or with -o archive=, is not archived, whatever a table requests."
-        " Run make install ON_REQUEST=yes, or set in main.cf:\n"
-        f"  content_filter = {gates.content_filter(1, '$archive_next_filter', True)}\n"
-        f"  receive_override_options = {gates.unmapped('', True)}",
+        "WARNING: content_filter has no on-request: mail from services without"
+        " archive, or with -o archive=, is not archived, whatever a table requests."
+        " Run make install ON_REQUEST=yes, or set in main.cf:\n  content_filter ="
+        f" {gates.content_filter_expression(1, '$archive_next_filter', True)}\n "
+        f" receive_override_options = {gates.override_options_expression('', True)}",
         err=True,
     )

@@ -21,11 +21,11 @@ def bypass() -> None:
     "--reason", required=True, metavar="TEXT", help="Reason, for the journals."
 )
 @click.pass_obj
-def on_(directory: str, reason: str) -> None:
+def turn_on(directory: str, reason: str) -> None:
     """Stop archiving: mail is delivered UNARCHIVED until bypass off."""
     if not reason.strip():
         raise click.BadParameter("must not be empty", param_hint="--reason")
-    record = gap.open_(directory, reason.strip())
+    record = gap.turn_on(directory, reason.strip())
     click.echo(
         f"Mail is UNARCHIVED since {record['opened']}. Messages that waited for the"
         f" filter: {record['requeued']}; they are requeued and delivered unarchived."
@@ -45,9 +45,9 @@ def on_(directory: str, reason: str) -> None:
 
 @bypass.command("off")
 @click.pass_obj
-def off(directory: str) -> None:
+def turn_off(directory: str) -> None:
     """Archive mail again."""
-    record = gap.close(directory)
+    record = gap.turn_off(directory)
     click.echo(
         f"Mail is archived again. It was not archived from {record['opened']} to"
         f" {record['closed']}; the journals record that."

@@ -34,10 +34,10 @@ from postfix_archive.front import (
 )
 from postfix_archive.front.dates import Date
 
-FAILED = 1
+EXIT_FAILURE = 1
 
 
-class Commands(click.Group):
+class CommandGroup(click.Group):
     """Reports an ArchiveError on one line of stderr."""
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -46,10 +46,10 @@ class Commands(click.Group):
             return super().invoke(ctx)
         except ArchiveError as error:
             click.echo(f"postfix-archive: {type(error).__name__}: {error}", err=True)
-            ctx.exit(FAILED)
+            ctx.exit(EXIT_FAILURE)
 
 
-@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=CommandGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__)
 @click.option(
     "-c",
@@ -65,7 +65,7 @@ def main(ctx: click.Context, config_dir: str | None) -> None:
             stream, io.TextIOWrapper
         ):  # main.cf may contain bytes that are not UTF-8
             stream.reconfigure(errors="backslashreplace")
-    ctx.obj = config.directory(config_dir)
+    ctx.obj = config.find_config_directory(config_dir)
 
 
 main.add_command(admin.key)
@@ -74,23 +74,23 @@ main.add_command(doctor.doctor)
 main.add_command(explain.explain)
 main.add_command(outcomes.outcomes)
 main.add_command(reconcile.reconcile)
-main.add_command(rescue.rescue_)
-main.add_command(rescue.return_)
+main.add_command(rescue.rescue_command)
+main.add_command(rescue.return_command)
 main.add_command(status.status)
 main.add_command(admin.tables)
 main.add_command(verify.verify)
 
 
-def with_store(command: Callable[..., None]) -> Callable[..., None]:
+def with_settings(command: Callable[..., None]) -> Callable[..., None]:
     """Pass the settings of this instance as the command's first argument."""
 
     @click.pass_obj
-    def loaded(directory: str, /, **words: Any) -> None:
-        command(config.load(directory), **words)
+    def run_with_settings(directory: str, /, **options: Any) -> None:
+        command(config.load(directory), **options)
 
-    loaded.__doc__ = command.__doc__
-    loaded.__name__ = command.__name__
-    return loaded
+    run_with_settings.__doc__ = command.__doc__
+    run_with_settings.__name__ = command.__name__
+    return run_with_settings
 
 
 @main.command("list")
@@ -101,7 +101,7 @@ def with_store(command: Callable[..., None]) -> Callable[..., None]:
     "--last", type=click.IntRange(1), metavar="N", help="Only the last N messages."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per line.")
-@with_store
+@with_settings
 def list_(
     settings: Settings,
     archive: str | None,
@@ -111,17 +111,19 @@ def list_(
     as_json: bool,
 ) -> None:
     """List archived messages, oldest first."""
-    rows = [
-        each
-        for each in _records(settings, archive)
-        if (since is None or _archived_at(each) >= since)
-        and (until is None or _archived_at(each) < until)
+    messages = [
+        message
+        for message in _read_records(settings, archive)
+        if (since is None or _archived_at(message) >= since)
+        and (until is None or _archived_at(message) < until)
     ]
-    for each in rows[-last:] if last else rows:
+    for message in messages[-last:] if last else messages:
         click.echo(
-            json.dumps(page.facts(each)) if as_json else page.row(settings, each)
+            json.dumps(page.to_json(message))
+            if as_json
+            else page.summary_line(settings, message)
         )
-    if not rows and not as_json:
+    if not messages and not as_json:
         click.echo(f"No archived messages in {settings.archive_store_directory}.")
 
 
@@ -133,7 +135,7 @@ def list_(
 @click.option(
     "--outcome", is_flag=True, help="Print the outcome report, byte for byte."
 )
-@with_store
+@with_settings
 def show(
     settings: Settings,
     archive_id: str,
@@ -144,29 +146,29 @@ def show(
 ) -> None:
     """Show one record. A unique prefix of the id is enough."""
     store = settings.archive_store_directory
-    kept = reading.found(store, archive_id, archive)
+    message = reading.find_record(store, archive_id, archive)
     if original:
-        _write(reading.original(store, kept))
+        _write_bytes(reading.original(store, message))
     elif raw:
-        _write(reading.copy(store, kept))
+        _write_bytes(reading.archive_copy(store, message))
     elif outcome:
-        _write(reading.outcome_report(store, kept))
+        _write_bytes(reading.outcome_report(store, message))
     else:
-        for line in page.lines(settings, kept):
+        for line in page.lines(settings, message):
             click.echo(line)
 
 
-def _records(settings: Settings, archive: str | None) -> Iterator[Record]:
+def _read_records(settings: Settings, archive: str | None) -> Iterator[Record]:
     store = settings.archive_store_directory
     for address in [archive] if archive else reading.archives(store):
         yield from reading.records(store, address).values()
 
 
-def _archived_at(kept: Record) -> datetime.datetime:
-    return datetime.datetime.fromisoformat(kept.events[0]["time"])
+def _archived_at(message: Record) -> datetime.datetime:
+    return datetime.datetime.fromisoformat(message.events[0]["time"])
 
 
-def _write(pieces: Iterator[bytes]) -> None:
-    for piece in pieces:
-        sys.stdout.buffer.write(piece)
+def _write_bytes(chunks: Iterator[bytes]) -> None:
+    for chunk in chunks:
+        sys.stdout.buffer.write(chunk)
     sys.stdout.buffer.flush()

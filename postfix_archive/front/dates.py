@@ -17,9 +17,9 @@ class Date(click.ParamType):  # type: ignore[type-arg]
     def convert(self, value: Any, param: Any, ctx: Any) -> datetime.datetime:
         """Return the time; without a time zone it is UTC, as in the journal."""
         try:
-            found = dateutil.parser.parse(value)
+            date = dateutil.parser.parse(value)
         except (ValueError, OverflowError):
             self.fail(f"{value!r} is not a date; example: 2026-11-22 14:00", param, ctx)
-        if found.tzinfo is None:
-            found = found.replace(tzinfo=datetime.timezone.utc)
-        return found
+        if date.tzinfo is None:
+            date = date.replace(tzinfo=datetime.timezone.utc)
+        return date

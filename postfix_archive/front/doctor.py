@@ -18,7 +18,7 @@ from postfix_archive.back import observing, postconf
 from postfix_archive.core import checkup, finding
 from postfix_archive.core.errors import ArchiveError, NotRoot
 from postfix_archive.core.finding import Finding
-from postfix_archive.core.observed import Observed
+from postfix_archive.core.observed import Host
 
 
 @click.command()
@@ -36,37 +36,38 @@ def doctor(ctx: click.Context, as_json: bool, fix: bool) -> None:
             raise NotRoot(
                 "only root may read store and queue: sudo postfix-archive doctor"
             )
-        host = observing.observe(ctx.obj)
-        found = checkup.examine(host)
-        if fix and mended(host, found):
-            host = observing.observe(ctx.obj)
-            found = checkup.examine(host)
-    except (ArchiveError, OSError) as problem:
-        unknown = {"status": "UNKNOWN", "why": str(problem), "findings": []}
-        click.echo(json.dumps(unknown) if as_json else f"UNKNOWN: {problem}")
+        host = observing.inspect_host(ctx.obj)
+        findings = checkup.run(host)
+        if fix and apply_fixes(host, findings):
+            host = observing.inspect_host(ctx.obj)
+            findings = checkup.run(host)
+    except (ArchiveError, OSError) as error:
+        unknown = {"status": "UNKNOWN", "why": str(error), "findings": []}
+        click.echo(json.dumps(unknown) if as_json else f"UNKNOWN: {error}")
         ctx.exit(finding.UNKNOWN)
-    click.echo(_as_json(found) if as_json else checkup.report(host, found))
-    ctx.exit(finding.worst(found))
+    click.echo(_as_json(findings) if as_json else checkup.format_report(host, findings))
+    ctx.exit(finding.worst_severity(findings))
 
 
-def mended(host: Observed, found: list[Finding]) -> bool:
+def apply_fixes(host: Host, findings: list[Finding]) -> bool:
     """Run the safe fixes, then reload Postfix; tell whether there were any."""
-    safe = [each for each in found if each.is_safe]
-    for item in safe:
+    safe_findings = [each for each in findings if each.is_safe]
+    for item in safe_findings:
         click.echo(f"{item.check}: {item.cure}", err=True)
         command = shlex.split(item.cure)
-        path = postconf.program(command[0])
+        path = postconf.find_command(command[0])
         process = subprocess.run([path, *command[1:]], capture_output=True, text=True)
         if process.returncode:
             click.echo(f"  failed: {' '.join(process.stderr.split())}", err=True)
-    if safe and host.is_running:
-        postconf.reload(host.found.directory)
-    return bool(safe)
+    if safe_findings and host.is_running:
+        postconf.reload(host.config.directory)
+    return bool(safe_findings)
 
 
-def _as_json(found: list[Finding]) -> str:
-    status = finding.NAMES[finding.worst(found)]
+def _as_json(findings: list[Finding]) -> str:
+    status = finding.STATUS_NAMES[finding.worst_severity(findings)]
     items = [
-        {**dataclasses.asdict(each), "severity": each.severity_name} for each in found
+        {**dataclasses.asdict(each), "severity": each.severity_name}
+        for each in findings
     ]
     return json.dumps({"status": status, "findings": items})

@@ -17,7 +17,7 @@ from postfix_archive.core import explaining as plan
 from postfix_archive.core import ways
 from postfix_archive.core.configuration import Configuration, Service
 from postfix_archive.core.explaining import Mail
-from postfix_archive.core.record import shown
+from postfix_archive.core.record import safe_text
 
 
 @click.command()
@@ -49,7 +49,7 @@ def explain(
     body_checks.
     """
     settings = config.load(directory)
-    found = postconf.read(directory)
+    postfix_config = postconf.read_configuration(directory)
     mail = Mail(
         sender="" if sender == "<>" else sender,
         recipients=recipients,
@@ -60,15 +60,17 @@ def explain(
         has_content=message is not None,
     )
     content = message.read() if message else b""
-    for receiver in _services(found, service):
-        reasons = explaining.reasons(found, settings, receiver, mail, content)
-        for line in _lines(found, receiver, mail, reasons):
-            click.echo(shown(line.encode("utf-8", "replace")))
+    for receiver in _select_services(postfix_config, service):
+        reasons = explaining.find_reasons(
+            postfix_config, settings, receiver, mail, content
+        )
+        for line in _format_lines(postfix_config, receiver, mail, reasons):
+            click.echo(safe_text(line.encode("utf-8", "replace")))
 
 
-def _services(found: Configuration, only: str) -> list[Service]:
+def _select_services(postfix_config: Configuration, only: str) -> list[Service]:
     """Return the services that receive mail, or the one of that name."""
-    services = ways.clients(found)
+    services = ways.receiving_services(postfix_config)
     if only and only not in [each.key for each in services]:
         names = ", ".join(each.key for each in services)
         raise click.BadParameter(
@@ -77,14 +79,14 @@ def _services(found: Configuration, only: str) -> list[Service]:
     return [each for each in services if only in ("", each.key)]
 
 
-def _lines(
-    found: Configuration, service: Service, mail: Mail, told: list[Reason]
+def _format_lines(
+    postfix_config: Configuration, service: Service, mail: Mail, reasons: list[Reason]
 ) -> Iterator[str]:
-    archives = sorted({archive for each in told for archive in each.archives})
+    archives = sorted({archive for each in reasons for archive in each.archives})
     yield f"{service.key}: {', '.join(archives) or 'not archived'}"
-    for reason in told:
+    for reason in reasons:
         yield f"  {reason.place}"
-        if reason.what:
-            yield f"    {reason.what} -> {', '.join(reason.archives)}"
-    for lookup in dict.fromkeys(plan.unanswered(found, service, mail)):
+        if reason.matched_text:
+            yield f"    {reason.matched_text} -> {', '.join(reason.archives)}"
+    for lookup in dict.fromkeys(plan.unknown_lookups(postfix_config, service, mail)):
         yield f"  not looked up, key unknown: {lookup}"

@@ -30,7 +30,7 @@ from postfix_archive.back import (
 )
 from postfix_archive.back.instance import Instance
 from postfix_archive.core import asked, checkup, gates, installation, ways
-from postfix_archive.core.asked import Asked
+from postfix_archive.core.asked import Options
 from postfix_archive.core.configuration import Configuration
 from postfix_archive.core.errors import (
     ArchiveError,
@@ -39,10 +39,10 @@ from postfix_archive.core.errors import (
     PostfixMissing,
 )
 from postfix_archive.core.settings import Settings
-from postfix_archive.core.ways import Change, Wish
+from postfix_archive.core.ways import Change, Setup
 from postfix_archive.front import rehearsal, uninstall
 
-INSTALL_POSTFIX = (
+INSTALL_POSTFIX_COMMAND = (
     "apt-get update -qq &&"
     " DEBIAN_FRONTEND=noninteractive apt-get install -y -qq postfix"
 )
@@ -52,7 +52,7 @@ NO_TIMER = (
     "none, no systemd or cron found: run postfix-archive rescue and postfix-archive"
     " return every five minutes"
 )
-NO_SERVICE = (
+NO_FOLLOWER = (
     "none, no systemd or cron found: run postfix-archive outcomes --once every minute"
 )
 
@@ -63,20 +63,20 @@ def main(arguments: list[str] | None = None) -> int:
     make(1) passes the options in the environment.
     """
     os.umask(0o022)  # the archive's user must read files that root creates
-    for each in (sys.stdout, sys.stderr):
-        if isinstance(each, io.TextIOWrapper):  # prints bytes of main.cf unchanged
-            each.reconfigure(encoding="utf-8", errors="surrogateescape")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # prints bytes of main.cf unchanged
+            stream.reconfigure(encoding="utf-8", errors="surrogateescape")
     [verb] = sys.argv[1:] if arguments is None else arguments
     try:
-        stopping.heed()
+        stopping.raise_on_signals()
         if verb == "uninstall":
-            given = asked.places(os.environ)
-            _refuse_user(verb)
-            directory = _directory(given)
-            host.hold_alone(directory)
-            uninstall.uninstall(directory, given.prefix)
+            install_options = asked.parse_uninstall(os.environ)
+            _check_root(verb)
+            directory = _config_directory(install_options)
+            host.lock_directory(directory)
+            uninstall.uninstall(directory, install_options.prefix)
         else:
-            _install(asked.read(os.environ))
+            _install(asked.parse(os.environ))
     except ArchiveError as error:
         print(f"{verb}: {error}", file=sys.stderr)
         return 1
@@ -87,195 +87,237 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def _install(given: Asked) -> None:
-    if given.destdir:
-        _lay_down_package(given)
+def _install(install_options: Options) -> None:
+    if install_options.destdir:
+        _stage_package(install_options)
         return
-    _refuse_user("install")
-    python = interpreter.named(given.python)
-    _refuse_wheels(given.wheels)
-    _need_postfix(install=given.install_postfix and not given.dry_run)
-    directory = _directory(given)
-    host.hold_alone(directory)
-    place = Instance(directory, given.store)
-    before = instance.prefix_of(place.found.services)
-    prefix = given.prefix or before or program.USUAL_PREFIX
-    laid = program.Program(prefix, "", python)
-    wish = _wish(given, place, laid)
-    for word, path in ((f"PREFIX={prefix}", laid.lib), (f"PYTHON={python}", python)):
-        host.refuse_closed(word, path, wish.user)
-    host.refuse_no_folder(f"PREFIX={prefix}", prefix)
-    place.refuse(wish)
-    changes = place.plan(wish)
-    if given.dry_run:
-        rehearsal.show(place, wish, changes, laid)
+    _check_root("install")
+    python = interpreter.find_interpreter(install_options.python)
+    _check_wheels(install_options.wheels)
+    _ensure_postfix(
+        install=install_options.install_postfix and not install_options.dry_run
+    )
+    directory = _config_directory(install_options)
+    host.lock_directory(directory)
+    postfix_instance = Instance(directory, install_options.store)
+    previous_prefix = instance.prefix_of(postfix_instance.config.services)
+    prefix = install_options.prefix or previous_prefix or program.DEFAULT_PREFIX
+    program_files = program.ProgramFiles(prefix, "", python)
+    setup = _make_setup(install_options, postfix_instance, program_files)
+    for option, path in (
+        (f"PREFIX={prefix}", program_files.directory),
+        (f"PYTHON={python}", python),
+    ):
+        host.check_search_permission(option, path, setup.user)
+    host.check_directory(f"PREFIX={prefix}", prefix)
+    postfix_instance.check(setup)
+    changes = postfix_instance.plan(setup)
+    if install_options.dry_run:
+        rehearsal.show(postfix_instance, setup, changes, program_files)
         return
-    _carry_out(given, place, wish, changes, laid)
-    _report(place, changes, laid)
+    _apply(install_options, postfix_instance, setup, changes, program_files)
+    _report(postfix_instance, changes, program_files)
 
 
-def _carry_out(
-    given: Asked,
-    place: Instance,
-    wish: Wish,
+def _apply(
+    install_options: Options,
+    postfix_instance: Instance,
+    setup: Setup,
     changes: tuple[Change, ...],
-    laid: program.Program,
+    program_files: program.ProgramFiles,
 ) -> None:
     """Install the program files, then change Postfix's configuration."""
-    first, new = not laid.is_there, not laid.is_current
-    laid.lay_down(given.wheels)
-    if new:
-        print(f"Program:    {laid.lib}")
+    is_first, is_new = not program_files.is_installed, not program_files.is_current
+    program_files.install(install_options.wheels)
+    if is_new:
+        print(f"Program:    {program_files.directory}")
     try:
-        place.carry_out(wish, changes)
+        postfix_instance.apply(setup, changes)
     except BaseException:
-        if first:
-            laid.remove()
+        if is_first:
+            program_files.remove()
         raise
 
 
-def _lay_down_package(given: Asked) -> None:
+def _stage_package(install_options: Options) -> None:
     """Install the program files below DESTDIR; neither reads nor changes Postfix."""
-    python = interpreter.named(given.python)
-    _refuse_wheels(given.wheels)
-    destdir = os.path.abspath(given.destdir).rstrip("/")
-    laid = program.Program(given.prefix or program.USUAL_PREFIX, destdir, python)
-    if given.dry_run:
-        print(f"Program:    {destdir}{laid.lib} would be created")
+    python = interpreter.find_interpreter(install_options.python)
+    _check_wheels(install_options.wheels)
+    destdir = os.path.abspath(install_options.destdir).rstrip("/")
+    program_files = program.ProgramFiles(
+        install_options.prefix or program.DEFAULT_PREFIX, destdir, python
+    )
+    if install_options.dry_run:
+        print(f"Program:    {destdir}{program_files.directory} would be created")
         return
-    laid.lay_down(given.wheels)
-    print(f"Program:    {destdir}{laid.lib} (Postfix is unchanged)")
+    program_files.install(install_options.wheels)
+    print(f"Program:    {destdir}{program_files.directory} (Postfix is unchanged)")
 
 
-def _directory(given: Asked) -> str:
-    return config.directory(given.config_directory or None)
+def _config_directory(install_options: Options) -> str:
+    return config.find_config_directory(install_options.config_directory or None)
 
 
-def _refuse_user(verb: str) -> None:
+def _check_root(verb: str) -> None:
     if os.geteuid():
         raise InstallRefused(f"must run as root: sudo make {verb}")
 
 
-def _refuse_wheels(folder: str) -> None:
-    if folder and not os.path.isdir(folder):
+def _check_wheels(directory: str) -> None:
+    if directory and not os.path.isdir(directory):
         raise InstallRefused(
-            f"WHEELS={folder}: no such directory; name the directory that contains the"
-            " Python packages"
+            f"WHEELS={directory}: no such directory; name the directory that contains"
+            " the Python packages"
         )
 
 
-def _need_postfix(*, install: bool) -> None:
+def _ensure_postfix(*, install: bool) -> None:
     try:
-        postconf.program("postconf")
+        postconf.find_command("postconf")
     except PostfixMissing:
         if not install or shutil.which("apt-get") is None:
             raise
         print("Installing Debian's postfix package.")
-        done = subprocess.run(["sh", "-c", INSTALL_POSTFIX], check=False)
-        if done.returncode:
+        process = subprocess.run(["sh", "-c", INSTALL_POSTFIX_COMMAND], check=False)
+        if process.returncode:
             raise InstallFailed(
-                f"apt-get install postfix: exit code {done.returncode}; see its output"
+                f"apt-get install postfix: exit code {process.returncode}; see its"
+                " output"
             ) from None
 
 
-def _wish(given: Asked, place: Instance, laid: program.Program) -> Wish:
+def _make_setup(
+    install_options: Options,
+    postfix_instance: Instance,
+    program_files: program.ProgramFiles,
+) -> Setup:
     """Return the setup: options as given, others as installed, else defaults."""
-    installed = ways.is_installed(place.found)
-    archive = given.archive or (place.found.raw("archive") if installed else "")
-    on_request = given.on_request
+    is_installed = ways.is_installed(postfix_instance.config)
+    archive = install_options.archive or (
+        postfix_instance.config.raw("archive") if is_installed else ""
+    )
+    on_request = install_options.on_request
     if on_request is None:
-        on_request = installed and "on-request" in place.found.raw("content_filter")
+        on_request = is_installed and "on-request" in postfix_instance.config.raw(
+            "content_filter"
+        )
     if not archive and not on_request:
         raise InstallRefused(
             "no archive address: run make install ARCHIVE=legal@example.com (or"
             " ON_REQUEST=yes to archive only what ARCHIVE actions in tables request)"
         )
     if archive:
-        asked.refuse_address(archive)
-    return Wish(
+        asked.check_archive(archive)
+    return Setup(
         archive=archive,
-        program=laid.lib,
-        port=given.port or place.first_port or ways.USUAL_PORT,
-        position=given.position or installation.position(place.found) or "before",
+        launcher_directory=program_files.directory,
+        port=install_options.port
+        or postfix_instance.first_port
+        or ways.DEFAULT_FIRST_PORT,
+        position=install_options.position
+        or installation.installed_position(postfix_instance.config)
+        or "before",
         on_request=on_request,
-        mode=given.mode or ways.mode(place.found) or gates.PIPE,
+        mode=install_options.mode
+        or ways.installed_mode(postfix_instance.config)
+        or gates.PIPE,
     )
 
 
 def _report(
-    place: Instance, changes: tuple[Change, ...], laid: program.Program
+    postfix_instance: Instance,
+    changes: tuple[Change, ...],
+    program_files: program.ProgramFiles,
 ) -> None:
     """Print what was installed, run the doctor and send a probe message."""
-    print(f"Settings:   {place.archive_cf}")
-    print(f"Store:      {place.store}")
-    runs = timers.install(place.name, place.directory, str(laid.command))
-    print(f"Timer:      {runs or NO_TIMER}")
-    print(f"Follower:   {_follower(place, str(laid.command))}")
-    print(f"Undo:       make uninstall (undo record: {place.record.folder})")
+    print(f"Settings:   {postfix_instance.archive_cf}")
+    print(f"Store:      {postfix_instance.store}")
+    timer = timers.install_timer(
+        postfix_instance.name,
+        postfix_instance.directory,
+        str(program_files.command_path),
+    )
+    print(f"Timer:      {timer or NO_TIMER}")
+    print(
+        "Follower:  "
+        f" {_install_follower(postfix_instance, str(program_files.command_path))}"
+    )
+    print(
+        "Undo:       make uninstall (undo record:"
+        f" {postfix_instance.undo_record.record_directory})"
+    )
     if not changes:
         print("Postfix:    nothing to change.")
-    if not postconf.is_running(place.directory):
+    if not postconf.is_running(postfix_instance.directory):
         print("Probe:      none, Postfix is not running: run postfix start.")
         return
-    _begin_notes(config.load(place.directory))
-    seen = observing.observe(place.directory)
-    told = checkup.report(seen, checkup.examine(seen))
-    print("Doctor:     " + told.replace("\n", "\n            "))
-    if seen.gap is not None:
+    _record_first_runs(config.load(postfix_instance.directory))
+    observation = observing.inspect_host(postfix_instance.directory)
+    report = checkup.format_report(observation, checkup.run(observation))
+    print("Doctor:     " + report.replace("\n", "\n            "))
+    if observation.bypass is not None:
         print("Probe:      none, bypass is on: run postfix-archive bypass off.")
         return
-    if not _is_led(seen.found):
+    if not _is_pickup_archived(observation.config):
         print("Probe:      none, mail from sendmail(1) (pickup) is not archived.")
         return
-    loaded = config.load(place.directory)
-    if loaded.stores and not host.probe(
-        place.directory, loaded.archive_store_directory
+    settings = config.load(postfix_instance.directory)
+    if settings.has_store and not host.send_probe(
+        postfix_instance.directory, settings.archive_store_directory
     ):
-        raise InstallFailed(unarrived(place.directory))
+        raise InstallFailed(probe_failure(postfix_instance.directory))
     print("Probe:      a message went through Postfix and is in the archive.")
 
 
-def _is_led(found: Configuration) -> bool:
+def _is_pickup_archived(postfix_config: Configuration) -> bool:
     """Tell whether pickup, which receives the probe message, has a stamp filter."""
     return any(
-        found.value("content_filter", each).startswith(ways.STAMP)
-        and found.value("archive", each)
-        for each in ways.clients(found)
+        postfix_config.value("content_filter", each).startswith(ways.STAMP_TRANSPORT)
+        and postfix_config.value("archive", each)
+        for each in ways.receiving_services(postfix_config)
         if each.program == "pickup"
     )
 
 
-def _follower(place: Instance, command: str) -> str:
+def _install_follower(postfix_instance: Instance, command: str) -> str:
     """Install the follower; return its scheduler and file, or why there is none."""
-    why = service.obstacle(place.found, is_wanted=place.loaded().follows)
-    if why:
-        service.remove(place.name)
-        return f"none: {why}"
-    return service.install(place.name, place.directory, command) or NO_SERVICE
+    reason = service.follow_obstacle(
+        postfix_instance.config,
+        is_wanted=postfix_instance.current_settings().needs_follower,
+    )
+    if reason:
+        service.remove_follower(postfix_instance.name)
+        return f"none: {reason}"
+    return (
+        service.install_follower(
+            postfix_instance.name, postfix_instance.directory, command
+        )
+        or NO_FOLLOWER
+    )
 
 
-def _begin_notes(settings: Settings) -> None:
+def _record_first_runs(settings: Settings) -> None:
     """Record timer and follower as run just now, so that the doctor does not warn."""
-    rescue.note(settings)
-    followed.note(settings.archive_fallback_directory)
+    rescue.record_run(settings)
+    followed.touch_last_read(settings.archive_fallback_directory)
 
 
-def unarrived(directory: str) -> str:
+def probe_failure(directory: str) -> str:
     """Return the error message if the probe message is not in the store."""
-    queued = mailq.queued(directory)
-    ours = "postfix-archive"
-    if directory != config.DIRECTORY:
-        ours += f" -c {directory}"
-    if any(each.content_filter.startswith(ways.STAMP) for each in queued):
+    queued = mailq.list_messages(directory)
+    command = "postfix-archive"
+    if directory != config.DEFAULT_CONFIG_DIRECTORY:
+        command += f" -c {directory}"
+    if any(each.content_filter.startswith(ways.STAMP_TRANSPORT) for each in queued):
         return (
             "ALL MAIL WAITS in Postfix's queue: the stamp filter did not process the"
-            f" probe message; to deliver mail unarchived, run {ours} bypass on"
+            f" probe message; to deliver mail unarchived, run {command} bypass on"
             " --reason=WHY; see Postfix's log, fix the cause and run bypass off, or run"
             " make uninstall"
         )
     return (
         "mail is delivered, but archive copies wait: the probe message did not reach"
-        f" the store; see {ours} status, mailq and Postfix's log; make uninstall"
+        f" the store; see {command} status, mailq and Postfix's log; make uninstall"
         " removes the archive"
     )
 

@@ -13,63 +13,63 @@ traceback exits with 1, on which pipe(8) bounces.
 import sys
 
 DEFER = 75  # EX_TEMPFAIL, sysexits(3)
-WORKER = "archive-lmtp"  # speaks LMTP; the others print one line
+LMTP_WORKER = "archive-lmtp"  # speaks LMTP; the others print one line
 
 
 def start(path: str, arguments: "list[bytes]") -> int:
     """Run the program of this file name; return its exit code."""
-    folder, _, name = path.rpartition("/")
-    release = leads_to(f"{folder}/current") or folder
-    sys.path[:0] = [release, folder]
-    if name == WORKER:
+    directory, _, name = path.rpartition("/")
+    release = link_target(f"{directory}/current") or directory
+    sys.path[:0] = [release, directory]
+    if name == LMTP_WORKER:
         from postfix_archive.front import lmtp
 
         return lmtp.main(arguments)
-    take(release, name)
+    load_bundle(release, name)
     from postfix_archive.front import pipe
 
     if name == "archive-stamp":
         from postfix_archive.front import stamp_filter
 
-        return pipe.main(stamp_filter.door, arguments)
+        return pipe.main(stamp_filter.filter_message, arguments)
     from postfix_archive.front import archive_transport
 
-    return pipe.main(archive_transport.door, arguments)
+    return pipe.main(archive_transport.archive_capsule, arguments)
 
 
-def leads_to(path: str) -> str:
+def link_target(path: str) -> str:
     """Return the absolute target of a symlink, "" if path is not a symlink."""
     try:
-        led = posix.readlink(path)
+        target = posix.readlink(path)
     except OSError:
         return ""
-    return led if led.startswith("/") else f"{path.rpartition('/')[0]}/{led}"
+    return target if target.startswith("/") else f"{path.rpartition('/')[0]}/{target}"
 
 
-def take(release: str, door: str) -> None:
+def load_bundle(release: str, program: str) -> None:
     """Load the modules of a program from its bundle, if that matches the sources.
 
     With no bundle, or one of another Python version, they are imported as usual.
     """
     try:
-        with open(f"{release}/bundles/{door}", "rb") as opened:
-            made_by, content = opened.read(len(MAGIC_NUMBER)), opened.read()
-        modules = marshal.loads(content) if made_by == MAGIC_NUMBER else ()
-        for _, place, *seen, _ in modules:
-            told = posix.stat(f"{release}/{place}")
-            if seen != [told.st_size, int(told.st_mtime)]:
+        with open(f"{release}/bundles/{program}", "rb") as file:
+            magic, content = file.read(len(MAGIC_NUMBER)), file.read()
+        modules = marshal.loads(content) if magic == MAGIC_NUMBER else ()
+        for _, source, *size_and_mtime, _ in modules:
+            stat = posix.stat(f"{release}/{source}")
+            if size_and_mtime != [stat.st_size, int(stat.st_mtime)]:
                 return
     except (OSError, EOFError, ValueError, TypeError):
         return
-    for name, place, _, _, code in modules:
+    for name, source, _, _, code in modules:
         module = sys.modules[name] = type(sys)(name)
-        module.__file__ = f"{release}/{place}"
-        if place.endswith("/__init__.py"):
+        module.__file__ = f"{release}/{source}"
+        if source.endswith("/__init__.py"):
             module.__path__ = [module.__file__.rpartition("/")[0]]
         exec(code, module.__dict__)
-        above, _, own = name.rpartition(".")
-        if above:
-            setattr(sys.modules[above], own, module)
+        parent, _, child = name.rpartition(".")
+        if parent:
+            setattr(sys.modules[parent], child, module)
 
 
 if __name__ == "__main__":
@@ -78,20 +78,20 @@ if __name__ == "__main__":
         import posix  # importing os takes a seventh of the time of a bare start
         from _frozen_importlib_external import MAGIC_NUMBER
 
-        coding = sys.getfilesystemencoding(), sys.getfilesystemencodeerrors()
-        own = __file__
-        while led := leads_to(own):
-            own = led
-        words = [each.encode(*coding) for each in sys.argv[1:]]
+        encoding = sys.getfilesystemencoding(), sys.getfilesystemencodeerrors()
+        launcher = __file__
+        while target := link_target(launcher):
+            launcher = target
+        arguments = [each.encode(*encoding) for each in sys.argv[1:]]
         # _exit() skips the interpreter's shutdown: after a crash there, pipe(8) would
         # deliver a message again that is already reinjected.
-        posix._exit(start(own, words))
-    except BaseException as problem:  # noqa: B036 - a traceback would bounce
-        where = f"{type(problem).__name__}: {problem}"[:300].replace("\n", " ")
-        spoken = "421 " if sys.argv[0].endswith(WORKER) else ""
+        posix._exit(start(launcher, arguments))
+    except BaseException as error:  # noqa: B036 - a traceback would bounce
+        reason = f"{type(error).__name__}: {error}"[:300].replace("\n", " ")
+        reply_code = "421 " if sys.argv[0].endswith(LMTP_WORKER) else ""
         print(
-            f"{spoken}4.3.0 postfix-archive failed; run postfix-archive doctor:"
-            f" {where}",
+            f"{reply_code}4.3.0 postfix-archive failed; run postfix-archive doctor:"
+            f" {reason}",
             flush=True,
         )
         sys.exit(DEFER)

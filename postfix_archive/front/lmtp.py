@@ -18,82 +18,90 @@ from postfix_archive.back import config, keeping, spool
 from postfix_archive.back.watching import Watch
 from postfix_archive.core import address, digest, lmtp, lmtp_mail, trace
 from postfix_archive.core.envelope import Recipient
-from postfix_archive.core.errors import ArchiveError, ArgumentsWrong
+from postfix_archive.core.errors import ArchiveError, ArgumentsInvalid
 from postfix_archive.front import pipe
-from postfix_archive.front.through import Through
+from postfix_archive.front.through import WriteThrough
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from postfix_archive.back.keeping import Line
+    from postfix_archive.back.keeping import ConnectionCache
     from postfix_archive.core.keyring import Keyring
-    from postfix_archive.core.lmtp_mail import Mail
+    from postfix_archive.core.lmtp_mail import LmtpEnvelope
     from postfix_archive.core.settings import Settings
 
-PIECE = 1 << 16  # bytes a read
-CAPSULES = b"capsule"  # the nexthop for which the worker is the archive transport
+READ_SIZE = 1 << 16  # bytes a read
+CAPSULE_NEXTHOP = (
+    b"capsule"  # the nexthop for which the worker is the archive transport
+)
 # Seconds. More than archive_time_limit below the time limit of the spawn(8) service in
 # 40-archive-lmtp.cf, at which spawn(8) kills the worker.
-LIFE = 3600
-LOOK = 1  # seconds: without a message in between, files are checked no more often
-SOURCES = {b"LOCAL": True, b"REMOTE": False}  # XFORWARD_README
+LIFETIME = 3600
+CHECK_INTERVAL = (
+    1  # seconds: without a message in between, files are checked no more often
+)
+XFORWARD_SOURCES = {b"LOCAL": True, b"REMOTE": False}  # XFORWARD_README
 
 
-class Ready:
+class LoadedConfiguration:
     """Settings and keys as a worker has read them, and write-through to the store."""
 
-    __slots__ = ("_key_file", "_settings_file", "keys", "settings", "through")
+    __slots__ = ("_key_watch", "_settings_watch", "keys", "settings", "write_through")
 
-    def __init__(self, given: bytes) -> None:
-        directory = config.directory(os.fsdecode(given) or None)
-        self._settings_file = Watch(f"{directory}/{config.NAME}")
+    def __init__(self, config_directory: bytes) -> None:
+        directory = config.find_config_directory(os.fsdecode(config_directory) or None)
+        self._settings_watch = Watch(f"{directory}/{config.FILE_NAME}")
         self.settings: Settings = config.load(directory)
-        self._key_file = Watch(self.settings.archive_key_file)
-        self.keys: Keyring = config.keys(self.settings)
-        self.through = Through(self.settings, self.keys)
+        self._key_watch = Watch(self.settings.archive_key_file)
+        self.keys: Keyring = config.load_keys(self.settings)
+        self.write_through = WriteThrough(self.settings, self.keys)
 
     @property
     def is_outdated(self) -> bool:
         """True if the files of the settings or keys have changed since."""
-        return self._settings_file.is_changed or self._key_file.is_changed
+        return self._settings_watch.is_changed or self._key_watch.is_changed
 
 
-class Run(pipe.Run):
+class LmtpTransaction(pipe.Transaction):
     """One message from Postfix, with the envelope of the LMTP session."""
 
     def __init__(
-        self, ready: Ready, line: Line, said: dict[bytes, bytes], mail: Mail
+        self,
+        configuration: LoadedConfiguration,
+        connection_cache: ConnectionCache,
+        macros: dict[bytes, bytes],
+        envelope: LmtpEnvelope,
     ) -> None:
-        self.line = line
-        self._ready = ready
-        self.settings = ready.settings
-        self.keys = ready.keys
-        self.macros = {**said, b"sender": mail.sender, b"envid": mail.envid}
-        forwarded = dict(mail.forwarded)
-        self.local = SOURCES.get(forwarded.pop(b"source", b"").upper())
-        if self.local is None:
-            raise ArgumentsWrong(
+        self.connection_cache = connection_cache
+        self._configuration = configuration
+        self.settings = configuration.settings
+        self.keys = configuration.keys
+        self.macros = {**macros, b"sender": envelope.sender, b"envid": envelope.envid}
+        xforward = dict(envelope.xforward)
+        self.is_local = XFORWARD_SOURCES.get(xforward.pop(b"source", b"").upper())
+        if self.is_local is None:
+            raise ArgumentsInvalid(
                 "no XFORWARD SOURCE from lmtp(8); set lmtp_send_xforward_command = yes"
                 " for this service, as in master.cf.d"
             )
-        self.macros.update((n, pipe.known(n, v)) for n, v in forwarded.items())
-        self.recipients = tuple(map(_recipient, mail.people))
-        self.ret = mail.ret
-        self.smtputf8 = mail.smtputf8
+        self.macros.update((n, pipe.macro_value(n, v)) for n, v in xforward.items())
+        self.recipients = tuple(map(_to_recipient, envelope.recipients))
+        self.ret = envelope.ret
+        self.smtputf8 = envelope.smtputf8
         self.now = int(time.time())
         self.message = spool.Spool()
 
     @property
-    def through(self) -> Through:
+    def write_through(self) -> WriteThrough:
         """Write-through to the store, the same for all messages."""
-        return self._ready.through
+        return self._configuration.write_through
 
-    def read_queue_id(self) -> None:
+    def set_queue_id(self) -> None:
         """Set the queue id to that in the top Received: line of the message."""
-        said, host = self.macros[b"queue-id"], self.settings.myhostname
-        head = self.message.head(limit=PIECE)
-        self.macros[b"queue-id"] = trace.queue_id(head, said=said, host=host)
+        reported, host = self.macros[b"queue-id"], self.settings.myhostname
+        head = self.message.head(limit=READ_SIZE)
+        self.macros[b"queue-id"] = trace.find_queue_id(head, ident=reported, host=host)
 
 
 class Worker:
@@ -101,26 +109,28 @@ class Worker:
 
     def __init__(
         self,
-        door: Callable[[pipe.Run], str],
+        handler: Callable[[pipe.Transaction], str],
         macros: dict[bytes, bytes],
         *,
-        reads: int = 0,
-        writes: int = 1,
+        input_descriptor: int = 0,
+        output_descriptor: int = 1,
     ) -> None:
-        self._door = door
+        self._handler = handler
         self._macros = macros
-        self._reads = reads
-        self._writes = writes
+        self._input_descriptor = input_descriptor
+        self._output_descriptor = output_descriptor
         self._session = lmtp.Session(os.uname().nodename.encode())
-        self._ready: Ready | None = None
-        self._line = keeping.Line(keeps=True)
-        self._program = Watch(*_program())
-        self._end = time.monotonic() + LIFE
-        self._looked: float | None = None  # None: not checked since the last message
-        self._run: Run | None = None
-        self._people = 0
-        self._problem: tuple[int, str] | None = None  # of the current message
-        self._open = True
+        self._configuration: LoadedConfiguration | None = None
+        self._connection_cache = keeping.ConnectionCache(is_enabled=True)
+        self._program_watch = Watch(*_program_files())
+        self._end_time = time.monotonic() + LIFETIME
+        self._last_check: float | None = (
+            None  # None: not checked since the last message
+        )
+        self._transaction: LmtpTransaction | None = None
+        self._recipient_count = 0
+        self._error_reply: tuple[int, str] | None = None  # of the current message
+        self._is_open = True
 
     def serve(self) -> None:
         """Serve until the session ends.
@@ -130,151 +140,164 @@ class Worker:
         message has no reply yet, so the client sends it again.
         """
         self._send()
-        while self._open:
-            sent = self._read()
-            if sent and self._session.is_between_messages and self._is_over():
+        while self._is_open:
+            data = self._read()
+            if data and self._session.is_between_messages and self._is_due_to_end():
                 self._session.end(b"4.3.2 worker restarts, connect again")
-            elif sent:
-                self._session.take(sent)
+            elif data:
+                self._session.receive_data(data)
             else:
-                self._session.hang_up()
-            while (event := self._session.event()) is not None:
-                self._note(event)
+                self._session.connection_lost()
+            while (event := self._session.next_event()) is not None:
+                self._handle_event(event)
             self._send()
 
-    def _note(self, event: lmtp.Event) -> None:
-        if isinstance(event, lmtp_mail.Begun):
-            self._begin(event.mail)
-        elif isinstance(event, lmtp_mail.Piece):
-            self._set_aside(event.content)
-        elif isinstance(event, lmtp_mail.Whole):
-            self._session.answer([self._outcome()] * self._people)
-            self._looked = None
+    def _handle_event(self, event: lmtp.Event) -> None:
+        if isinstance(event, lmtp_mail.MessageStarted):
+            self._begin_message(event.envelope)
+        elif isinstance(event, lmtp_mail.MessageChunk):
+            self._append_chunk(event.content)
+        elif isinstance(event, lmtp_mail.MessageComplete):
+            self._session.answer([self._handle_message()] * self._recipient_count)
+            self._last_check = None
             self._send()  # before the next message, since this one is done
         else:
-            self._forget()
-            self._open = not isinstance(event, lmtp_mail.Closed)
+            self._discard_message()
+            self._is_open = not isinstance(event, lmtp_mail.SessionClosed)
 
-    def _begin(self, mail: Mail) -> None:
-        self._people = len(mail.people)
-        self._problem = None
+    def _begin_message(self, envelope: LmtpEnvelope) -> None:
+        self._recipient_count = len(envelope.recipients)
+        self._error_reply = None
         try:
-            self._ready = self._ready or Ready(self._macros[b"config-directory"])
-            pipe.set_deadline(self._ready.settings.archive_time_limit)
-            self._run = Run(self._ready, self._line, self._macros, mail)
+            self._configuration = self._configuration or LoadedConfiguration(
+                self._macros[b"config-directory"]
+            )
+            pipe.set_deadline(self._configuration.settings.archive_time_limit)
+            self._transaction = LmtpTransaction(
+                self._configuration, self._connection_cache, self._macros, envelope
+            )
         except Exception as error:
-            self._fail(error, mail.forwarded.get(b"queue-id", b""))
+            self._record_failure(error, envelope.xforward.get(b"queue-id", b""))
 
-    def _set_aside(self, content: bytes) -> None:
+    def _append_chunk(self, chunk: bytes) -> None:
         """Spool a chunk; after a failure the rest is discarded, the reply says why."""
-        if self._run is None:
+        if self._transaction is None:
             return
         try:
-            directory = self._run.settings.archive_spool_directory
-            spool.append(self._run.message, content, directory)
+            directory = self._transaction.settings.archive_spool_directory
+            spool.append(self._transaction.message, chunk, directory)
         except Exception as error:
-            self._fail(error, self._run.macros[b"queue-id"])
+            self._record_failure(error, self._transaction.macros[b"queue-id"])
 
-    def _outcome(self) -> tuple[int, str]:
+    def _handle_message(self) -> tuple[int, str]:
         """Handle the complete message; return the reply for each recipient."""
-        if self._run is not None:
+        if self._transaction is not None:
             try:
-                self._run.read_queue_id()
-                line = self._door(self._run)
+                self._transaction.set_queue_id()
+                text = self._handler(self._transaction)
                 alarm(0)
-                self._forget()
-                return 250, f"2.0.0 {line}"
+                self._discard_message()
+                return 250, f"2.0.0 {text}"
             except Exception as error:
-                self._fail(error, self._run.macros[b"queue-id"])
-        return self._problem or (451, "4.3.0 internal error: message without envelope")
+                self._record_failure(error, self._transaction.macros[b"queue-id"])
+        return self._error_reply or (
+            451,
+            "4.3.0 internal error: message without envelope",
+        )
 
-    def _fail(self, error: Exception, queue_id: bytes) -> None:
+    def _record_failure(self, error: Exception, queue_id: bytes) -> None:
         """Note the error reply and discard the message."""
-        self._forget()
-        self._problem = _answer(error, queue_id)
+        self._discard_message()
+        self._error_reply = _error_reply(error, queue_id)
 
-    def _forget(self) -> None:
+    def _discard_message(self) -> None:
         alarm(0)
-        if self._run is not None:
-            self._run.message.close()
-        self._run = None
+        if self._transaction is not None:
+            self._transaction.message.close()
+        self._transaction = None
 
-    def _is_over(self) -> bool:
+    def _is_due_to_end(self) -> bool:
         """Tell whether the lifetime is over, or code or settings have changed."""
         now = time.monotonic()
-        if self._looked is not None and now - self._looked < LOOK:
-            return now > self._end
-        self._looked = now
-        outdated = self._ready is not None and self._ready.is_outdated
-        return outdated or self._program.is_changed or now > self._end
+        if self._last_check is not None and now - self._last_check < CHECK_INTERVAL:
+            return now > self._end_time
+        self._last_check = now
+        is_outdated = (
+            self._configuration is not None and self._configuration.is_outdated
+        )
+        return is_outdated or self._program_watch.is_changed or now > self._end_time
 
     def _read(self) -> bytes:
         try:
-            return os.read(self._reads, PIECE)
+            return os.read(self._input_descriptor, READ_SIZE)
         except ConnectionError:
             return b""
 
     def _send(self) -> None:
         """Send all pending replies, in one write unless the client is slow to read."""
-        left = self._session.replies()
-        while left:
-            left = left[os.write(self._writes, left) :]
+        data = self._session.data_to_send()
+        while data:
+            data = data[os.write(self._output_descriptor, data) :]
 
 
 def main(arguments: list[bytes]) -> int:
     """Serve one client; return 0, also if it has disconnected before a reply."""
     signal(SIGPIPE, SIG_IGN)
-    digest.expect(digest.MUCH)  # a worker digests many messages
-    macros, _ = pipe.parse(arguments)
+    digest.select_implementation(
+        digest.OPENSSL_THRESHOLD
+    )  # a worker digests many messages
+    macros, _ = pipe.parse_arguments(arguments)
     try:
-        Worker(_door(macros[b"nexthop"]), macros).serve()
+        Worker(_message_handler(macros[b"nexthop"]), macros).serve()
     except ConnectionError:
         pass
     except ArchiveError as error:  # DeadlineExceeded, outside the handling of a message
-        os.write(1, f"421 {error.dsn} {pipe.named(error)}\r\n".encode())
+        os.write(1, f"421 {error.dsn} {pipe.describe_error(error)}\r\n".encode())
     return 0
 
 
-def _door(nexthop: bytes) -> Callable[[pipe.Run], str]:
+def _message_handler(nexthop: bytes) -> Callable[[pipe.Transaction], str]:
     """Return the function that handles a message; the same as in pipe mode."""
-    if nexthop == CAPSULES:
+    if nexthop == CAPSULE_NEXTHOP:
         from postfix_archive.front import archive_transport
 
-        return archive_transport.door
+        return archive_transport.archive_capsule
     from postfix_archive.front import stamp_filter
 
-    return stamp_filter.door
+    return stamp_filter.filter_message
 
 
-def _recipient(told: lmtp_mail.Addressee) -> Recipient:
+def _to_recipient(recipient: lmtp_mail.LmtpRecipient) -> Recipient:
     """Return the recipient, with ORCPT only if it differs from Postfix's default.
 
     Postfix derives the default from the address without its quotes.
     """
-    plain = address.unquoted(told.address)
-    usual = told.orcpt in map(address.orcpt, (told.address, plain))
+    unquoted = address.unquote(recipient.address)
+    is_default_orcpt = recipient.orcpt in map(
+        address.orcpt, (recipient.address, unquoted)
+    )
     return Recipient(
-        told.address,
-        told.address,
-        notify=told.notify,
-        orcpt=b"" if usual else told.orcpt,
+        recipient.address,
+        recipient.address,
+        notify=recipient.notify,
+        orcpt=b"" if is_default_orcpt else recipient.orcpt,
     )
 
 
-def _answer(error: Exception, queue_id: bytes) -> tuple[int, str]:
-    place = f"queue id {queue_id.decode('utf-8', 'replace')}: " if queue_id else ""
+def _error_reply(error: Exception, queue_id: bytes) -> tuple[int, str]:
+    prefix = f"queue id {queue_id.decode('utf-8', 'replace')}: " if queue_id else ""
     if isinstance(error, ArchiveError):
-        return 451, f"{error.dsn} {place}{pipe.named(error)}"
+        return 451, f"{error.dsn} {prefix}{pipe.describe_error(error)}"
     if isinstance(error, MemoryError):
-        return 452, f"4.3.1 {place}out of memory"
-    return 451, f"4.3.0 {place}internal error: {pipe.named(error)}"
+        return 452, f"4.3.1 {prefix}out of memory"
+    return 451, f"4.3.0 {prefix}internal error: {pipe.describe_error(error)}"
 
 
-def _program() -> list[str]:
+def _program_files() -> list[str]:
     """Return the files of the imported modules and the symlink to the release."""
-    files = [
+    paths = [
         str(module.__file__)
         for name, module in list(sys.modules.items())
         if name.startswith("postfix_archive.")
     ]
-    return [*files, f"{os.path.dirname(os.path.realpath(sys.argv[0]))}/current"]
+    return [*paths, f"{os.path.dirname(os.path.realpath(sys.argv[0]))}/current"]

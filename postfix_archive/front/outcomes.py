@@ -15,23 +15,23 @@ from collections.abc import Iterator
 import click
 
 from postfix_archive.back import acting, config, maillog, postconf, watching
-from postfix_archive.back.following import PIECE, Follower
+from postfix_archive.back.following import BATCH_LINES, Follower
 from postfix_archive.core import gates, passage
 from postfix_archive.core.configuration import Configuration
 from postfix_archive.core.errors import (
     ArchiveError,
-    FollowerAtWork,
+    FollowerRunning,
     LogUnreadable,
     NotRoot,
-    SettingWrong,
+    SettingInvalid,
 )
 from postfix_archive.core.settings import Settings
 
-LOCK = "outcomes.lock"
-PAUSE = 1.0  # seconds between two reads of the log
-LONGEST = 60.0  # seconds between two attempts while something is missing
-PATIENCE = 5  # reads of a missing log before a warning: longer than a rotation
-STOPS = (signal.SIGTERM, signal.SIGINT)
+LOCK_NAME = "outcomes.lock"
+POLL_SECONDS = 1.0  # seconds between two reads of the log
+MAX_RETRY_SECONDS = 60.0  # seconds between two attempts while something is missing
+MAX_ABSENT_READS = 5  # reads of a missing log before a warning: longer than a rotation
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 @click.command()
@@ -45,31 +45,33 @@ def outcomes(directory: str, how: str | None) -> None:
     if os.geteuid():
         raise NotRoot("only root may read Postfix's log: sudo postfix-archive outcomes")
     if how == "follow":
-        Service(directory).run()
+        FollowerService(directory).run()
         return
     try:
-        _once(directory)
-    except FollowerAtWork as error:
+        _run_once(directory)
+    except FollowerRunning as error:
         click.echo(str(error))  # no error for cron to mail: the other one does it
 
 
-def _once(directory: str) -> None:
+def _run_once(directory: str) -> None:
     """Process the log up to its end. Raises LogUnreadable if there is none."""
-    with _follower(directory) as follower:
-        is_left = True
-        while is_left:
-            piece = follower.read()
-            follower.take(piece)
-            is_left = len(piece) == PIECE
-        for complaint in follower.complaints:
-            click.echo(complaint, err=True)
-        if follower.lost:
-            click.echo(follower.lost, err=True)
-        if follower.absent:
-            raise LogUnreadable(f"{follower.absent}; check maillog_file in main.cf")
+    with _open_follower(directory) as follower:
+        has_more = True
+        while has_more:
+            batch = follower.read_batch()
+            follower.process_batch(batch)
+            has_more = len(batch) == BATCH_LINES
+        for warning in follower.report_warnings:
+            click.echo(warning, err=True)
+        if follower.loss_warning:
+            click.echo(follower.loss_warning, err=True)
+        if follower.absence_warning:
+            raise LogUnreadable(
+                f"{follower.absence_warning}; check maillog_file in main.cf"
+            )
 
 
-class Service:
+class FollowerService:
     """Follows the log until SIGTERM or SIGINT; waits for what is missing for a while.
 
     The signals take effect at the end of a step, when everything is saved.
@@ -79,110 +81,122 @@ class Service:
         self._directory = directory
         self._is_stopped = False
         self._failures = 0  # in a row
-        self._absences = 0  # likewise
-        self._said: set[str] = set()
+        self._absent_reads = 0  # likewise
+        self._printed: set[str] = set()
 
     def run(self) -> None:
-        """Follow the log. Raises FollowerAtWork if another process does."""
-        signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
+        """Follow the log. Raises FollowerRunning if another process does."""
+        signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
         while not self._is_stopped:
             try:
                 self._follow()
-            except FollowerAtWork:
+            except FollowerRunning:
                 raise
             except ArchiveError as error:
                 self._failures += 1
                 if self._failures > 1:  # the first may be due to a rotation
-                    self._say(f"{type(error).__name__}: {error}; retrying")
-                self._rest(min(PAUSE * 2 ** min(self._failures, 10), LONGEST))
+                    self._print_once(f"{type(error).__name__}: {error}; retrying")
+                self._sleep(
+                    min(POLL_SECONDS * 2 ** min(self._failures, 10), MAX_RETRY_SECONDS)
+                )
 
     def _follow(self) -> None:
         """Follow until a stop signal or a change of the configuration."""
-        watch = watching.configuration(self._directory)
-        with _follower(self._directory) as follower:
+        watch = watching.watch_configuration(self._directory)
+        with _open_follower(self._directory) as follower:
             while not self._is_stopped:
-                piece = follower.read()
+                batch = follower.read_batch()
                 if watch.is_changed:
                     return  # process this batch with the new configuration
-                follower.take(piece)
+                follower.process_batch(batch)
                 self._failures = 0
-                self._tell(follower)
-                self._rest(PAUSE if len(piece) < PIECE else 0)
+                self._print_warnings(follower)
+                self._sleep(POLL_SECONDS if len(batch) < BATCH_LINES else 0)
 
-    def _tell(self, follower: Follower) -> None:
+    def _print_warnings(self, follower: Follower) -> None:
         """Print each new warning once."""
-        for complaint in follower.complaints:
-            self._say(complaint)
-        if follower.lost:
-            self._say(follower.lost)
-        self._absences = self._absences + 1 if follower.absent else 0
-        if self._absences == PATIENCE:
-            self._say(f"{follower.absent}; waiting for it")
+        for warning in follower.report_warnings:
+            self._print_once(warning)
+        if follower.loss_warning:
+            self._print_once(follower.loss_warning)
+        self._absent_reads = self._absent_reads + 1 if follower.absence_warning else 0
+        if self._absent_reads == MAX_ABSENT_READS:
+            self._print_once(f"{follower.absence_warning}; waiting for it")
 
-    def _say(self, text: str) -> None:
-        if text not in self._said:
+    def _print_once(self, text: str) -> None:
+        if text not in self._printed:
             click.echo(f"postfix-archive: {text}", err=True)
-        self._said.add(text)
+        self._printed.add(text)
 
-    def _rest(self, seconds: float) -> None:
+    def _sleep(self, seconds: float) -> None:
         """Sleep, at most until a stop signal."""
-        self._is_stopped |= signal.sigtimedwait(STOPS, seconds) is not None
+        self._is_stopped |= signal.sigtimedwait(STOP_SIGNALS, seconds) is not None
 
 
 @contextlib.contextmanager
-def _follower(directory: str) -> Iterator[Follower]:
+def _open_follower(directory: str) -> Iterator[Follower]:
     """Open a follower with the current configuration, under a lock.
 
-    Raises FollowerAtWork.
+    Raises FollowerRunning.
     """
-    settings = _settings(directory)
-    folder = settings.archive_fallback_directory
-    with acting.as_owner(folder):
-        lock = acting.lock(f"{folder}/{LOCK}")
+    settings = _load_settings(directory)
+    fallback_directory = settings.archive_fallback_directory
+    with acting.as_owner(fallback_directory):
+        lock = acting.try_lock(f"{fallback_directory}/{LOCK_NAME}")
     if lock < 0:
-        raise FollowerAtWork(
-            f"another postfix-archive outcomes is already running in {folder}"
+        raise FollowerRunning(
+            "another postfix-archive outcomes is already running in"
+            f" {fallback_directory}"
         )
     try:
-        found = postconf.read(directory)
-        follower = Follower(settings, maillog.path_of(found), filters(found))
+        postfix_config = postconf.read_configuration(directory)
+        follower = Follower(
+            settings, maillog.log_path(postfix_config), content_filters(postfix_config)
+        )
         with contextlib.closing(follower):
             yield follower
-            _tell_not_understood(follower)
+            _print_unparsed_count(follower)
     finally:
         os.close(lock)
 
 
-def _settings(directory: str) -> Settings:
+def _load_settings(directory: str) -> Settings:
     settings = config.load(directory)
-    if not settings.follows:
-        raise SettingWrong(
+    if not settings.needs_follower:
+        raise SettingInvalid(
             "archive_delivery = mail: there is no store for outcomes; set"
             " archive_delivery = store, mail in archive.cf"
         )
     return settings
 
 
-def _tell_not_understood(follower: Follower) -> None:
-    if follower.not_understood:
+def _print_unparsed_count(follower: Follower) -> None:
+    if follower.unparsed_count:
         click.echo(
-            f"{follower.not_understood} ambiguous log lines ignored (they look like"
+            f"{follower.unparsed_count} ambiguous log lines ignored (they look like"
             " delivery attempts)",
             err=True,
         )
 
 
-def filters(found: Configuration) -> tuple[str, ...]:
+def content_filters(postfix_config: Configuration) -> tuple[str, ...]:
     """Return the content filters of this host other than ours, as transport:nexthop.
 
     Without the content_filter of our own archive copy ports (archive_relay).
     """
     services = [
         service
-        for service in found.services
-        if not found.value("syslog_name", service).endswith(passage.COPIES)
+        for service in postfix_config.services
+        if not postfix_config.value("syslog_name", service).endswith(
+            passage.ARCHIVE_SUFFIXES
+        )
     ]
-    given = {found.value("content_filter", service) for service in services}
-    given |= {found.value("content_filter"), found.value("archive_next_filter")}
-    ours = (gates.STAMP, "archive:")
-    return tuple(sorted(name for name in given if name and not name.startswith(ours)))
+    names = {postfix_config.value("content_filter", service) for service in services}
+    names |= {
+        postfix_config.value("content_filter"),
+        postfix_config.value("archive_next_filter"),
+    }
+    own_prefixes = (gates.STAMP_TRANSPORT, "archive:")
+    return tuple(
+        sorted(name for name in names if name and not name.startswith(own_prefixes))
+    )

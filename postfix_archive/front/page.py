@@ -14,11 +14,11 @@ import chardet
 
 from postfix_archive.back import reading
 from postfix_archive.core import address, mime, outcome, record, results, trace
-from postfix_archive.core.record import Record, shown
+from postfix_archive.core.record import Record, safe_text
 from postfix_archive.core.settings import Settings
 
 SUBJECT_LIMIT = 998  # bytes: the line limit of RFC 5322 2.1.1; bounds the time
-STAMPS = {
+VERDICT_TEXTS = {
     "absent": "no Archive-Stamp header",
     "valid": "valid Archive-Stamp header, but not in this store",
     "altered": "changed since this archive stamped it",
@@ -26,117 +26,124 @@ STAMPS = {
 }
 
 
-def facts(kept: Record) -> dict[str, Any]:
+def to_json(message: Record) -> dict[str, Any]:
     """Return one record as a JSON object."""
     return {
-        "id": kept.archive_id,
-        "archive": kept.archive,
-        "archived": kept.events[0]["time"],
-        "sender": shown(kept.envelope.sender),
-        "recipients": [shown(each.final) for each in kept.recipients.values()],
-        "queue_id": shown(kept.envelope.queue_id),
-        "size": kept.events[0]["size"],
-        "sha256": kept.events[0]["sha256"],
-        "files": kept.files,
-        "outcome": kept.results.word,
-        "outcomes": dict(kept.results.kinds),
-        "reports": list(kept.reports),
+        "id": message.archive_id,
+        "archive": message.archive,
+        "archived": message.events[0]["time"],
+        "sender": safe_text(message.envelope.sender),
+        "recipients": [safe_text(each.final) for each in message.recipients.values()],
+        "queue_id": safe_text(message.envelope.queue_id),
+        "size": message.events[0]["size"],
+        "sha256": message.events[0]["sha256"],
+        "files": message.files,
+        "outcome": message.results.overall_kind,
+        "outcomes": dict(message.results.counts_by_kind),
+        "reports": list(message.reports),
     }
 
 
-def row(settings: Settings, kept: Record) -> str:
+def summary_line(settings: Settings, message: Record) -> str:
     """Return one line: id, time, archive, sender, recipients, outcome, subject."""
-    people = len(kept.recipients)
-    first = next(iter(kept.recipients.values()), None)
-    to = shown(first.final) if first else "(no recipients)"
-    if people > 1:
-        to += f" +{people - 1}"
-    sender = shown(kept.envelope.sender) or "<>"
-    when = kept.events[0]["time"]
-    about = subject(reading.original_head(settings.archive_store_directory, kept))
-    known = kept.results.word != results.UNKNOWN
-    became = f"({kept.results.word})  " if known else ""
-    start = f"{kept.archive_id}  {when}  {kept.archive}  {sender} -> {to}"
-    return f"{start}  {became}{about}"
+    count = len(message.recipients)
+    first = next(iter(message.recipients.values()), None)
+    recipient_text = safe_text(first.final) if first else "(no recipients)"
+    if count > 1:
+        recipient_text += f" +{count - 1}"
+    sender = safe_text(message.envelope.sender) or "<>"
+    time = message.events[0]["time"]
+    subject_text = subject(
+        reading.original_head(settings.archive_store_directory, message)
+    )
+    is_known = message.results.overall_kind != results.UNKNOWN
+    outcome_text = f"({message.results.overall_kind})  " if is_known else ""
+    prefix = (
+        f"{message.archive_id}  {time}  {message.archive}  {sender} -> {recipient_text}"
+    )
+    return f"{prefix}  {outcome_text}{subject_text}"
 
 
-def lines(settings: Settings, kept: Record) -> Iterator[str]:
+def lines(settings: Settings, message: Record) -> Iterator[str]:
     """Yield the lines of a record: envelope, files, outcomes, history."""
-    sealed = kept.envelope
-    head = reading.original_head(settings.archive_store_directory, kept)
-    yield f"Archive id:  {kept.archive_id}"
-    yield f"Archive:     {kept.archive}"
+    envelope = message.envelope
+    head = reading.original_head(settings.archive_store_directory, message)
+    yield f"Archive id:  {message.archive_id}"
+    yield f"Archive:     {message.archive}"
     yield f"Subject:     {subject(head)}"
-    yield f"Message-ID:  {shown(mime.field_text(head, b'message-id')) or '(none)'}"
-    yield f"Sender:      {shown(sealed.sender) or '<> (the null sender)'}"
-    if sealed.arrival is not None:
-        yield f"Received:    {trace.written_date(sealed.arrival).decode()}"
-    yield f"Host:        {shown(sealed.host)}, queue id {shown(sealed.queue_id)}"
-    yield from _client(kept)
-    yield f"Size:        {kept.events[0]['size']} bytes"
-    yield f"SHA-256:     {_plain(kept.events[0]['sha256'])}"
-    for name in (*kept.files, *kept.reports):
-        path = f"{settings.archive_store_directory}/{kept.archive}/{name}"
-        word = "Report:" if name in kept.reports else "File:"
-        yield f"{word:12} {_plain(path)}"
-    if kept.results.word != results.UNKNOWN:
-        yield f"Outcome:     {kept.results.word}"
-    yield from _recipients(kept)
+    yield f"Message-ID:  {safe_text(mime.field_text(head, b'message-id')) or '(none)'}"
+    yield f"Sender:      {safe_text(envelope.sender) or '<> (the null sender)'}"
+    if envelope.arrival is not None:
+        yield f"Received:    {trace.format_rfc5322(envelope.arrival).decode()}"
+    yield (
+        f"Host:        {safe_text(envelope.host)}, queue id"
+        f" {safe_text(envelope.queue_id)}"
+    )
+    yield from _client(message)
+    yield f"Size:        {message.events[0]['size']} bytes"
+    yield f"SHA-256:     {_safe_string(message.events[0]['sha256'])}"
+    for name in (*message.files, *message.reports):
+        path = f"{settings.archive_store_directory}/{message.archive}/{name}"
+        label = "Report:" if name in message.reports else "File:"
+        yield f"{label:12} {_safe_string(path)}"
+    if message.results.overall_kind != results.UNKNOWN:
+        yield f"Outcome:     {message.results.overall_kind}"
+    yield from _recipients(message)
     yield "History:"
-    for event in kept.events:
-        yield f"  {event['time']}  {_told(event)}"
+    for event in message.events:
+        yield f"  {event['time']}  {_event_text(event)}"
 
 
-def _recipients(kept: Record) -> Iterator[str]:
+def _recipients(message: Record) -> Iterator[str]:
     """Yield each recipient with its outcome, then the recipients it expanded to."""
-    yield f"Recipients:  {len(kept.recipients)}"
-    is_known = kept.results.word != results.UNKNOWN
-    for each in kept.results.all():
-        indent = "  " * (each.depth + 1)
-        before = each.original if each.original != each.recipient else ""
-        yield f"{indent}{_address(each.recipient)}" + (
-            f" (expanded from {_address(before)})" if before else ""
+    yield f"Recipients:  {len(message.recipients)}"
+    is_known = message.results.overall_kind != results.UNKNOWN
+    for result in message.results.recipient_results():
+        indent = "  " * (result.depth + 1)
+        expanded_from = result.original if result.original != result.recipient else ""
+        yield f"{indent}{_safe_address(result.recipient)}" + (
+            f" (expanded from {_safe_address(expanded_from)})" if expanded_from else ""
         )
-        if each.outcome is not None:
-            yield f"{indent}  {_address(each.outcome.told())}"
-        elif is_known and each.counts:
+        if result.outcome is not None:
+            yield f"{indent}  {_safe_address(result.outcome.describe())}"
+        elif is_known and result.is_counted:
             yield f"{indent}  no outcome yet"
 
 
-def _client(kept: Record) -> Iterator[str]:
-    client = kept.envelope.client
+def _client(message: Record) -> Iterator[str]:
+    client = message.envelope.client
     if client.address:
-        name = shown(client.hostname) or "unknown"
-        helo = f", helo {shown(client.helo)}" if client.helo else ""
-        how = f", {shown(client.protocol)}" if client.protocol else ""
-        yield f"Client:      {name} [{shown(client.address)}]{helo}{how}"
+        name = safe_text(client.hostname) or "unknown"
+        helo = f", helo {safe_text(client.helo)}" if client.helo else ""
+        protocol = f", {safe_text(client.protocol)}" if client.protocol else ""
+        yield f"Client:      {name} [{safe_text(client.address)}]{helo}{protocol}"
     if client.sasl_username:
-        method = f" by {shown(client.sasl_method)}" if client.sasl_method else ""
-        yield f"SASL user:   {shown(client.sasl_username)}{method}"
+        method = f" by {safe_text(client.sasl_method)}" if client.sasl_method else ""
+        yield f"SASL user:   {safe_text(client.sasl_username)}{method}"
 
 
-def _told(event: dict[str, Any]) -> str:
+def _event_text(event: dict[str, Any]) -> str:
     if event["event"] == "archived":
-        return f"archived ({STAMPS.get(event['stamp'], '?')})"
+        return f"archived ({VERDICT_TEXTS.get(event['stamp'], '?')})"
     if event["event"] == "supplement":
         above = event.get("above", "").count("\n")
-        added = f", {above} header lines above the stamp" if above else ""
-        return f"supplement to the envelope{added}"
+        suffix = f", {above} header lines above the stamp" if above else ""
+        return f"supplement to the envelope{suffix}"
     if event["event"] == outcome.EVENT:
-        return _address(f"{event['recipient']}: {event['outcome']}")
+        return _safe_address(f"{event['recipient']}: {event['outcome']}")
     if event["event"] == record.OUTCOME_REPORT:
         return "outcome report stored"
-    return _plain(f"{event['event']}, queued as {event.get('queued_as', '?')}")
+    return _safe_string(f"{event['event']}, queued as {event.get('queued_as', '?')}")
 
 
-def _address(text: str) -> str:
+def _safe_address(text: str) -> str:
     """Return text, with surrogates for bytes that are not UTF-8, terminal-safe."""
-    return shown(address.as_bytes(text))
+    return safe_text(address.as_bytes(text))
 
 
-def _plain(text: str) -> str:
+def _safe_string(text: str) -> str:
     """Return text from a journal, safe on a terminal."""
-    return shown(text.encode("utf-8", "replace"))
+    return safe_text(text.encode("utf-8", "replace"))
 
 
 def subject(head: bytes) -> str:
@@ -145,15 +152,15 @@ def subject(head: bytes) -> str:
     if not raw:
         return "(no subject)"
     if not raw.isascii():
-        return _plain(_recoded(raw))
+        return _safe_string(_decode_undeclared(raw))
     try:
         text = str(email.header.make_header(email.header.decode_header(raw.decode())))
     except (ValueError, LookupError, email.errors.MessageError):
         text = raw.decode()
-    return _plain(text)
+    return _safe_string(text)
 
 
-def _recoded(raw: bytes) -> str:
+def _decode_undeclared(raw: bytes) -> str:
     """Decode a subject without a declared charset, as chardet guesses it."""
     try:
         return raw.decode()

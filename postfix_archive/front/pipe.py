@@ -15,7 +15,7 @@ from _signal import SIGALRM, alarm, signal
 from postfix_archive.back import config, keeping, spool
 from postfix_archive.core import settings
 from postfix_archive.core.envelope import CLIENT_FIELDS, Client, Recipient
-from postfix_archive.core.errors import ArchiveError, ArgumentsWrong, DeadlineOver
+from postfix_archive.core.errors import ArchiveError, ArgumentsInvalid, DeadlineExceeded
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,99 +24,118 @@ if TYPE_CHECKING:
     from postfix_archive.back.spool import Spool
     from postfix_archive.core.keyring import Keyring
     from postfix_archive.core.settings import Settings
-    from postfix_archive.front.through import Through
+    from postfix_archive.front.through import WriteThrough
 
 DEFER = 75  # EX_TEMPFAIL, sysexits(3)
-UNKNOWN = b"unknown"  # Postfix's value for a client attribute that it does not know
-TEXT_LIMIT = 900  # bytes: syslog(3) then keeps the log line whole
+UNKNOWN_CLIENT = (
+    b"unknown"  # Postfix's value for a client attribute that it does not know
+)
+OUTPUT_LIMIT = 900  # bytes: syslog(3) then keeps the log line whole
 
 
-class Run:
+class Transaction:
     """One message from Postfix: pipe(8)'s macros, the content, settings, keys, time."""
 
-    __slots__ = ("keys", "line", "macros", "message", "now", "recipients", "settings")
+    __slots__ = (
+        "keys",
+        "connection_cache",
+        "macros",
+        "message",
+        "now",
+        "recipients",
+        "settings",
+    )
 
     # Attributes that lmtp(8) sends and pipe(8) has no macro for.
     ret = b""
     smtputf8 = False
-    local: bool | None = None
+    is_local: bool | None = None
 
     def __init__(self, arguments: list[bytes]) -> None:
-        self.macros, self.recipients = parse(arguments)
-        given = config.path(self.macros[b"config-directory"]) or None
-        self.settings: Settings = config.load(config.directory(given))
+        self.macros, self.recipients = parse_arguments(arguments)
+        config_directory = config.decode_path(self.macros[b"config-directory"]) or None
+        self.settings: Settings = config.load(
+            config.find_config_directory(config_directory)
+        )
         set_deadline(self.settings.archive_time_limit)
-        self.keys: Keyring = config.keys(self.settings)
+        self.keys: Keyring = config.load_keys(self.settings)
         self.now = int(time.time())
-        self.line = keeping.Line(keeps=False)
+        self.connection_cache = keeping.ConnectionCache(is_enabled=False)
         self.message: Spool = spool.read(0, self.settings.archive_spool_directory)
 
-    def port(self, name: bytes) -> tuple[str, int]:
+    def service_address(self, name: bytes) -> tuple[str, int]:
         """Host and port of an internal service: from master.cf, else archive.cf."""
-        given = self.macros[name].decode("ascii", "replace")
-        if given:
-            return settings.port(given, f"--{name.decode()} {given} in master.cf")
+        value = self.macros[name].decode("ascii", "replace")
+        if value:
+            return settings.parse_port(value, f"--{name.decode()} {value} in master.cf")
         setting = f"archive_{name.decode().replace('-', '_')}"
-        found: tuple[str, int] = getattr(self.settings, setting)
-        return found
+        address: tuple[str, int] = getattr(self.settings, setting)
+        return address
 
     @property
-    def through(self) -> Through:
+    def write_through(self) -> WriteThrough:
         """Write-through to the store."""
         # Imported here: not every message is written through.
-        from postfix_archive.front.through import Through
+        from postfix_archive.front.through import WriteThrough
 
-        return Through(self.settings, self.keys)
+        return WriteThrough(self.settings, self.keys)
 
     @property
     def client(self) -> Client:
         """The client that sent the message to Postfix, as far as pipe(8) knows it."""
-        return Client(**{name: self.macros[_option(name)] for name, _ in CLIENT_FIELDS})
+        return Client(
+            **{name: self.macros[_client_option(name)] for name, _ in CLIENT_FIELDS}
+        )
 
 
-def main(door: Callable[[Run], str], arguments: list[bytes]) -> int:
+def main(handler: Callable[[Transaction], str], arguments: list[bytes]) -> int:
     """Handle one message, print one line for Postfix's log, return 0 or 75."""
     try:
-        line, code = door(Run(arguments)), 0
+        output, exit_code = handler(Transaction(arguments)), 0
     except ArchiveError as error:
-        line, code = f"{error.dsn} {_place(arguments)}{named(error)}", DEFER
+        output, exit_code = (
+            f"{error.dsn} {_log_prefix(arguments)}{describe_error(error)}",
+            DEFER,
+        )
     except MemoryError:
-        line, code = f"4.3.1 {_place(arguments)}out of memory", DEFER
-    os.write(1, line.encode("utf-8", "replace")[:TEXT_LIMIT] + b"\n")
-    return code
+        output, exit_code = f"4.3.1 {_log_prefix(arguments)}out of memory", DEFER
+    os.write(1, output.encode("utf-8", "replace")[:OUTPUT_LIMIT] + b"\n")
+    return exit_code
 
 
-def parse(arguments: list[bytes]) -> tuple[dict[bytes, bytes], tuple[Recipient, ...]]:
+def parse_arguments(
+    arguments: list[bytes],
+) -> tuple[dict[bytes, bytes], tuple[Recipient, ...]]:
     """Return pipe(8)'s macros and the recipients.
 
     After ``--`` come all recipients, then the same number of original recipients.
     Raises ArgumentsInvalid for arguments that master.cf.d does not produce.
     """
     macros = dict.fromkeys(OPTIONS, b"")
-    words = iter(arguments)
-    for word in words:
-        if word == b"--":
-            return macros, _paired(list(words))
-        name = word[2:]
-        value = next(words, None)
-        if not word.startswith(b"--") or name not in macros or value is None:
-            shown = word[:40].decode("utf-8", "replace")
-            raise ArgumentsWrong(
-                f"unknown option, or option without a value: {shown!r}; compare the"
+    remaining = iter(arguments)
+    for argument in remaining:
+        if argument == b"--":
+            return macros, _pair_recipients(list(remaining))
+        name = argument[2:]
+        value = next(remaining, None)
+        if not argument.startswith(b"--") or name not in macros or value is None:
+            printable = argument[:40].decode("utf-8", "replace")
+            raise ArgumentsInvalid(
+                f"unknown option, or option without a value: {printable!r}; compare the"
                 " argv= of this service with master.cf.d"
             )
-        macros[name] = known(name, value)
+        macros[name] = macro_value(name, value)
     return macros, ()
 
 
-def known(name: bytes, value: bytes) -> bytes:
+def macro_value(name: bytes, value: bytes) -> bytes:
     """Return a macro's value; empty for a client attribute that is ``unknown``."""
-    return b"" if name.startswith(b"client-") and value == UNKNOWN else value
+    return b"" if name.startswith(b"client-") and value == UNKNOWN_CLIENT else value
 
 
-def _option(name: str) -> bytes:
+def _client_option(field: str) -> bytes:
     """Return the option for a field of Client, named after pipe(8)'s macro."""
-    macro = name if name.startswith("sasl_") else f"client_{name}"
+    macro = field if field.startswith("sasl_") else f"client_{field}"
     return macro.replace("_", "-").encode()
 
 
@@ -128,14 +147,14 @@ OPTIONS = (
     b"queue-id",
     b"refused-address",
     b"sender",
-    *(_option(name) for name, _ in CLIENT_FIELDS),
+    *(_client_option(name) for name, _ in CLIENT_FIELDS),
 )
 
 
-def _paired(addresses: list[bytes]) -> tuple[Recipient, ...]:
+def _pair_recipients(addresses: list[bytes]) -> tuple[Recipient, ...]:
     half = len(addresses) // 2
     if len(addresses) != 2 * half:
-        raise ArgumentsWrong(
+        raise ArgumentsInvalid(
             "the numbers of recipients and original recipients differ; compare the"
             " argv= of this service with master.cf.d"
         )
@@ -149,7 +168,7 @@ def set_deadline(seconds: int) -> None:
     """
 
     def give_up(*_: object) -> None:
-        raise DeadlineOver(
+        raise DeadlineExceeded(
             f"archive_time_limit = {seconds}s exceeded; check the disks and the"
             " internal ports"
         )
@@ -158,7 +177,7 @@ def set_deadline(seconds: int) -> None:
     alarm(seconds)
 
 
-def _place(arguments: list[bytes]) -> str:
+def _log_prefix(arguments: list[bytes]) -> str:
     """Return the queue id as the beginning of a log line, "" without one."""
     for option, value in zip(arguments, arguments[1:]):
         if option == b"--queue-id":
@@ -166,6 +185,6 @@ def _place(arguments: list[bytes]) -> str:
     return ""
 
 
-def named(error: Exception) -> str:
+def describe_error(error: Exception) -> str:
     """Return an exception as one line: class, then text."""
     return f"{type(error).__name__}: {' '.join(str(error).split())}"

@@ -19,22 +19,22 @@ import click
 from postfix_archive.back import config, holdings, logfile, postconf
 from postfix_archive.core import finding, gates
 from postfix_archive.core.accepted import Message
-from postfix_archive.core.causes import Judge
+from postfix_archive.core.causes import Classifier
 from postfix_archive.core.configuration import Configuration
 from postfix_archive.core.errors import ArchiveError
-from postfix_archive.core.reckoning import Reckoning
-from postfix_archive.core.reconciled import Found
-from postfix_archive.core.reconciling import Reconciling
+from postfix_archive.core.reckoning import Totals
+from postfix_archive.core.reconciled import Result
+from postfix_archive.core.reconciling import LogScan
 from postfix_archive.core.settings import Settings
 from postfix_archive.front.dates import Date
 
-Lines = Iterator[tuple[str, float]]
-EARLIER = 300.0  # seconds before --since: actions are logged before the queue id
+LogLines = Iterator[tuple[str, float]]
+LEAD_SECONDS = 300.0  # seconds before --since: actions are logged before the queue id
 LINES_PER_STEP = 5_000  # after which finished messages are classified
-BATCH = 20_000  # captured messages that are looked up in the journals at once
+LOOKUP_BATCH = 20_000  # captured messages that are looked up in the journals at once
 PROGRESS_DELAY = 2.0  # seconds after which a progress bar is shown
-PARTS = 1_000  # of the progress bar
-ENDLESS = float("inf")
+PROGRESS_STEPS = 1_000  # of the progress bar
+INFINITY = float("inf")
 
 
 @click.command()
@@ -61,19 +61,19 @@ def reconcile(
     archive cannot be read.
     """
     try:
-        run = Run(ctx.obj, since, until, logs)
-        found = run.found()
-        run.note(found)
-    except (ArchiveError, OSError) as problem:
-        told = {"status": "UNKNOWN", "why": str(problem)}
-        click.echo(json.dumps(told) if as_json else f"UNKNOWN: {problem}")
+        reconciliation = Reconciliation(ctx.obj, since, until, logs)
+        result = reconciliation.run()
+        reconciliation.save_summary(result)
+    except (ArchiveError, OSError) as error:
+        fields = {"status": "UNKNOWN", "why": str(error)}
+        click.echo(json.dumps(fields) if as_json else f"UNKNOWN: {error}")
         ctx.exit(finding.UNKNOWN)
-    for each in [json.dumps(found.words())] if as_json else found.lines():
-        click.echo(each)
-    ctx.exit(found.severity)
+    for text in [json.dumps(result.to_json())] if as_json else result.text_lines():
+        click.echo(text)
+    ctx.exit(result.severity)
 
 
-class Run:
+class Reconciliation:
     """One reconcile run over the log of one Postfix instance.
 
     since and until limit the messages by the time at which Postfix accepted them; logs
@@ -89,103 +89,128 @@ class Run:
     ) -> None:
         self.directory = directory
         self.settings: Settings = config.load(directory)
-        self.postfix: Configuration = postconf.read(directory)
-        self.began = time.time()
+        self.postfix_config: Configuration = postconf.read_configuration(directory)
+        self.started = time.time()
         self.since = since.timestamp() if since else None
-        self.until = until.timestamp() if until else self.began
+        self.until = until.timestamp() if until else self.started
         self._logs = logs
-        self._last: tuple[float, list[str]] = (0.0, [])
-        stores = self.settings.stores
-        names = {self.postfix.value("syslog_name", e) for e in self.postfix.services}
-        names.add(self.postfix.value("syslog_name"))
-        self.log = Reconciling(names, filters(self.postfix), stores=stores)
+        self._last_lines: tuple[float, list[str]] = (0.0, [])
+        has_store = self.settings.has_store
+        syslog_names = {
+            self.postfix_config.value("syslog_name", e)
+            for e in self.postfix_config.services
+        }
+        syslog_names.add(self.postfix_config.value("syslog_name"))
+        self.scan = LogScan(
+            syslog_names, content_filters(self.postfix_config), has_store=has_store
+        )
 
-    def found(self) -> Found:
+    def run(self) -> Result:
         """Read the log, queue and archive; return the result."""
-        lines = self._lines(max(0.0, (self.since or 0.0) - EARLIER))
+        lines = self._log_lines(max(0.0, (self.since or 0.0) - LEAD_SECONDS))
         first = next(lines, None)
         begin = self.since if self.since is not None else first[1] if first else 0.0
-        reckoning = self._reckoning(begin)
+        totals = self._new_totals(begin)
         if first is not None:
-            self._take(*first)
-            self._read(lines, reckoning)
-        held = holdings.held(self.directory, self.settings)
+            self._read_line(*first)
+            self._read_lines(lines, totals)
+        pending = holdings.pending(self.directory, self.settings)
         if first is not None:
-            for text, at in self._new():
-                self._take(text, at)
-        reckoning.end(held)
-        late = reckoning.late()
-        reckoning.close(held, self._kept(late, None))
-        return Found(reckoning, held, begin, self.until)
+            for text, timestamp in self._new_lines():
+                self._read_line(text, timestamp)
+        totals.add_remaining(pending)
+        unconfirmed = totals.unconfirmed()
+        totals.finish(pending, self._ids_in_journals(unconfirmed, None))
+        return Result(totals, pending, begin, self.until)
 
-    def note(self, found: Found) -> None:
+    def save_summary(self, result: Result) -> None:
         """Save the counts for status; a failure is only reported."""
         try:
-            holdings.note(self.settings, found.summary())
-        except ArchiveError as problem:
-            click.echo(f"summary for status not saved: {problem}", err=True)
+            holdings.save_summary(self.settings, result.summary())
+        except ArchiveError as error:
+            click.echo(f"summary for status not saved: {error}", err=True)
 
-    def _reckoning(self, begin: float) -> Reckoning:
-        gaps = holdings.gaps(self.directory, self.settings, begin)
-        judge = Judge(self.postfix, gaps, self.log.led)
-        since = self.since if self.since is not None else -ENDLESS
-        return Reckoning(self.log, judge, since, self.until)
+    def _new_totals(self, begin: float) -> Totals:
+        bypass_periods = holdings.bypass_periods(self.directory, self.settings, begin)
+        classifier = Classifier(
+            self.postfix_config, bypass_periods, self.scan.archiving_processes
+        )
+        since = self.since if self.since is not None else -INFINITY
+        return Totals(self.scan, classifier, since, self.until)
 
-    def _read(self, lines: Lines, reckoning: Reckoning) -> None:
+    def _read_lines(self, lines: LogLines, totals: Totals) -> None:
         """Read the log; classify finished messages as it goes, to save memory."""
-        with progress(self.began) as show:
-            for number, (text, at) in enumerate(lines, 1):
-                self._take(text, at)
+        with progress_bar(self.started) as show_progress:
+            for number, (text, timestamp) in enumerate(lines, 1):
+                self._read_line(text, timestamp)
                 if number % LINES_PER_STEP == 0:
-                    show(at)
-                    reckoning.add(self.log.finished())
-                    if len(reckoning.captured) >= BATCH:
-                        self._confirm(reckoning)
+                    show_progress(timestamp)
+                    totals.add(self.scan.pop_finished())
+                    if len(totals.captured) >= LOOKUP_BATCH:
+                        self._confirm(totals)
 
-    def _take(self, text: str, at: float) -> None:
-        self.log.take(text, at)
-        last, same = self._last
-        if at > last:
-            self._last = (at, [text])
-        elif at == last:
-            same.append(text)
+    def _read_line(self, text: str, timestamp: float) -> None:
+        self.scan.read_line(text, timestamp)
+        last_timestamp, texts = self._last_lines
+        if timestamp > last_timestamp:
+            self._last_lines = (timestamp, [text])
+        elif timestamp == last_timestamp:
+            texts.append(text)
 
-    def _new(self) -> Lines:
+    def _new_lines(self) -> LogLines:
         """Yield the lines written since the log was read to its end."""
-        last, seen = self._last[0], list(self._last[1])
-        for text, at in self._lines(last):
-            if at == last and text in seen:
+        last_timestamp, seen = self._last_lines[0], list(self._last_lines[1])
+        for text, timestamp in self._log_lines(last_timestamp):
+            if timestamp == last_timestamp and text in seen:
                 seen.remove(text)
             else:
-                yield text, at
+                yield text, timestamp
 
-    def _lines(self, since: float) -> Lines:
+    def _log_lines(self, since: float) -> LogLines:
         if self._logs:
-            return logfile.of_files(list(self._logs), since)
-        return logfile.lines(self.postfix, since)
+            return logfile.lines_of_files(list(self._logs), since)
+        return logfile.lines_since(self.postfix_config, since)
 
-    def _confirm(self, reckoning: Reckoning) -> None:
-        captured = reckoning.captured
-        reckoning.confirm(self._kept(captured, max(each.time for each in captured)))
+    def _confirm(self, totals: Totals) -> None:
+        captured = totals.captured
+        totals.confirm(
+            self._ids_in_journals(captured, max(each.time for each in captured))
+        )
 
-    def _kept(self, messages: list[Message], end: float | None) -> set[str]:
+    def _ids_in_journals(self, messages: list[Message], end: float | None) -> set[str]:
         """Return the ids of these that journals have; end: the last one's arrival."""
-        ids = {archive_id for each in messages for archive_id in each.archive_ids}
-        cut = {e.queue_id: e.time for e in messages if not e.archive_ids}
+        archive_ids = {
+            archive_id for each in messages for archive_id in each.archive_ids
+        }
+        queue_ids = {e.queue_id: e.time for e in messages if not e.archive_ids}
         begin = min((each.time for each in messages), default=0.0)
-        return holdings.kept(self.settings, ids, cut, begin, end)
+        return holdings.ids_in_journals(
+            self.settings, archive_ids, queue_ids, begin, end
+        )
 
 
-def filters(found: Configuration) -> tuple[str, ...]:
+def content_filters(postfix_config: Configuration) -> tuple[str, ...]:
     """Return the host's content filters other than ours, as transport:nexthop."""
-    given = {found.value("content_filter", each) for each in found.services}
-    given |= {found.value("content_filter"), found.value("archive_next_filter")}
-    ours = (gates.STAMP, "archive:", "archive-relay:", "archive-local:")
-    return tuple(sorted(each for each in given if each and not each.startswith(ours)))
+    values = {
+        postfix_config.value("content_filter", each) for each in postfix_config.services
+    }
+    values |= {
+        postfix_config.value("content_filter"),
+        postfix_config.value("archive_next_filter"),
+    }
+    own_prefixes = (
+        gates.STAMP_TRANSPORT,
+        "archive:",
+        "archive-relay:",
+        "archive-local:",
+    )
+    return tuple(
+        sorted(each for each in values if each and not each.startswith(own_prefixes))
+    )
 
 
 @contextlib.contextmanager
-def progress(end: float) -> Iterator[Callable[[float], None]]:
+def progress_bar(end: float) -> Iterator[Callable[[float], None]]:
     """Yield a function that shows the progress up to a time in the log.
 
     On a terminal only, and only if the run takes longer than PROGRESS_DELAY.
@@ -194,13 +219,13 @@ def progress(end: float) -> Iterator[Callable[[float], None]]:
     if not sys.stderr.isatty():
         yield lambda timestamp: None
         return
-    with click.progressbar(length=PARTS, label="log", file=sys.stderr) as bar:
+    with click.progressbar(length=PROGRESS_STEPS, label="log", file=sys.stderr) as bar:
         first: list[float] = []
 
         def show(timestamp: float) -> None:
             first[:] = first or [timestamp]
             done = (timestamp - first[0]) / max(1.0, end - first[0])
             if time.monotonic() - started > PROGRESS_DELAY:
-                bar.update(min(PARTS, int(PARTS * done)) - bar.pos)
+                bar.update(min(PROGRESS_STEPS, int(PROGRESS_STEPS * done)) - bar.pos)
 
         yield show

@@ -15,34 +15,37 @@ from pathlib import Path
 
 from postfix_archive.back import drafts, service, timers
 from postfix_archive.back.instance import Instance
-from postfix_archive.back.program import Program
-from postfix_archive.core.ways import Change, Wish
+from postfix_archive.back.program import ProgramFiles
+from postfix_archive.core.ways import Change, Setup
 
 
 def show(
-    place: Instance, wish: Wish, changes: tuple[Change, ...], laid: Program
+    postfix_instance: Instance,
+    setup: Setup,
+    changes: tuple[Change, ...],
+    program_files: ProgramFiles,
 ) -> None:
     """Print what an installation would change and create."""
-    sys.stdout.writelines(_diff(place, changes))
-    made = list(_missing(place, wish, laid))
-    for what, name in made:
-        print(f"{what + ':':<12}{name} would be created")
-    if not changes and not made:
+    sys.stdout.writelines(_diff(postfix_instance, changes))
+    missing = list(_missing(postfix_instance, setup, program_files))
+    for label, name in missing:
+        print(f"{label + ':':<12}{name} would be created")
+    if not changes and not missing:
         print("Nothing to change.")
 
 
-def _diff(place: Instance, changes: tuple[Change, ...]) -> Iterator[str]:
+def _diff(postfix_instance: Instance, changes: tuple[Change, ...]) -> Iterator[str]:
     """Yield the lines of the diff; bytes that are not UTF-8 become surrogates."""
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as directory:
         for name in reversed(drafts.FILES):
-            shutil.copy2(Path(place.directory, name), folder)
-        for each in changes:
-            drafts.make(folder, each)
+            shutil.copy2(Path(postfix_instance.directory, name), directory)
+        for change in changes:
+            drafts.apply_change(directory, change)
         for name in reversed(drafts.FILES):
-            path = Path(place.directory, name)
+            path = Path(postfix_instance.directory, name)
             yield from difflib.unified_diff(
                 _lines(path),
-                _lines(Path(folder, name)),
+                _lines(Path(directory, name)),
                 str(path),
                 f"{path} with the archive",
             )
@@ -52,17 +55,24 @@ def _lines(path: Path) -> list[str]:
     return path.read_text("utf-8", "surrogateescape").splitlines(True)
 
 
-def _missing(place: Instance, wish: Wish, laid: Program) -> Iterator[tuple[str, str]]:
+def _missing(
+    postfix_instance: Instance, setup: Setup, program_files: ProgramFiles
+) -> Iterator[tuple[str, str]]:
     """Yield what would be created: label and name."""
-    if not laid.is_current:
-        yield "Program", f"{laid.lib}/releases/{laid.release}"
-    if not laid.command.exists():
-        yield "Command", str(laid.command)
-    yield from place.missing(wish)
-    timer = timers.missing(place.name)
+    if not program_files.is_current:
+        yield (
+            "Program",
+            f"{program_files.directory}/releases/{program_files.release_id}",
+        )
+    if not program_files.command_path.exists():
+        yield "Command", str(program_files.command_path)
+    yield from postfix_instance.missing(setup)
+    timer = timers.missing_timer(postfix_instance.name)
     if timer:
         yield "Timer", timer
-    follower = service.missing(place.name)
-    wanted = place.loaded().follows
-    if follower and not service.obstacle(place.found, is_wanted=wanted):
+    follower = service.missing_follower(postfix_instance.name)
+    is_wanted = postfix_instance.current_settings().needs_follower
+    if follower and not service.follow_obstacle(
+        postfix_instance.config, is_wanted=is_wanted
+    ):
         yield "Follower", follower

@@ -17,12 +17,12 @@ from postfix_archive.core import finding, trace
 from postfix_archive.core.errors import ArchiveError, NotRoot
 from postfix_archive.front import returning
 
-LOG = "postfix/archive-rescue"
+LOG_TAG = "postfix/archive-rescue"
 
 
 @click.command("rescue")
 @click.pass_context
-def rescue_(ctx: click.Context) -> None:
+def rescue_command(ctx: click.Context) -> None:
     """Save queued archive copies and mail before Postfix expires them.
 
     Moves copies that wait too long to archive_fallback_directory. Puts mail that a
@@ -37,57 +37,59 @@ def rescue_(ctx: click.Context) -> None:
         click.echo("Postfix is not running: no queued mail expires, nothing to do.")
         return
     settings = config.load(ctx.obj)
-    plan = rescue.planned(ctx.obj, settings)
+    plan = rescue.make_plan(ctx.obj, settings)
     alarms: list[str] = []
     try:
-        if plan.rescue:
-            saved = rescue.take(ctx.obj, settings, plan.rescue)
+        if plan.to_rescue:
+            saved = rescue.move_capsules(ctx.obj, settings, plan.to_rescue)
             alarms.append(
                 f"{len(saved)} archive copies moved from the queue to"
-                f" {settings.archive_fallback_directory}: {plan.rescue[0].reason}"
+                f" {settings.archive_fallback_directory}:"
+                f" {plan.to_rescue[0].delay_reason}"
             )
     except ArchiveError as error:
         alarms.append(
-            f"{len(plan.rescue)} archive copies stay in the queue and will expire:"
+            f"{len(plan.to_rescue)} archive copies stay in the queue and will expire:"
             f" {error}"
         )
-    if plan.gone:
-        rescue.forget(ctx.obj, plan.gone)
-    if plan.hold:
-        rescue.hold(ctx.obj, plan.hold, trace.timestamp(time.time()))
-        alarms.append(f"{len(plan.hold)} messages put on hold before they expire")
-    if plan.release:
-        rescue.release(ctx.obj, plan.release)
+    if plan.released_elsewhere:
+        rescue.forget(ctx.obj, plan.released_elsewhere)
+    if plan.to_hold:
+        rescue.hold(ctx.obj, plan.to_hold, trace.format_rfc3339(time.time()))
+        alarms.append(f"{len(plan.to_hold)} messages put on hold before they expire")
+    if plan.to_release:
+        rescue.release(ctx.obj, plan.to_release)
         click.echo(
-            f"The stamp filter works again: {len(plan.release)} messages released."
+            f"The stamp filter works again: {len(plan.to_release)} messages released."
         )
-    if plan.renew:
-        rescue.renew(ctx.obj, plan.renew)
+    if plan.to_requeue:
+        rescue.requeue(ctx.obj, plan.to_requeue)
         alarms.append(
-            f"{len(plan.renew)} mailed copies cannot be delivered: requeued before they"
-            " expire"
+            f"{len(plan.to_requeue)} mailed copies cannot be delivered: requeued before"
+            " they expire"
         )
-    stuck = [each for each in plan.stuck if each not in plan.release]
-    if stuck:
-        oldest = max(stuck, key=lambda each: each.age)
+    overdue = [each for each in plan.overdue if each not in plan.to_release]
+    if overdue:
+        oldest = max(overdue, key=lambda each: each.age)
         alarms.append(
-            f"{len(stuck)} messages wait for the stamp filter, queue id"
-            f" {oldest.queue_id} for {oldest.age // 60} minutes: {oldest.reason[:200]}"
+            f"{len(overdue)} messages wait for the stamp filter, queue id"
+            f" {oldest.queue_id} for {oldest.age // 60} minutes:"
+            f" {oldest.delay_reason[:200]}"
         )
-    rescue.note(settings)
+    rescue.record_run(settings)
     for alarm in alarms:
         click.echo(alarm)
-        acting.log(ctx.obj, LOG, alarm)
-    severity = finding.CRITICAL if stuck else finding.WARNING
+        acting.log_alarm(ctx.obj, LOG_TAG, alarm)
+    severity = finding.CRITICAL if overdue else finding.WARNING
     ctx.exit(severity if alarms else finding.OK)
 
 
 @click.command("return")
 @click.pass_context
-def return_(ctx: click.Context) -> None:
+def return_command(ctx: click.Context) -> None:
     """Archive the messages in archive_fallback_directory."""
     directory = config.load(ctx.obj).archive_fallback_directory
-    archived, left, reason = returning.bring_back(ctx.obj)
+    archived, left, reason = returning.import_capsules(ctx.obj)
     if archived:
         click.echo(f"Messages archived from {directory}: {archived}.")
     if left:

@@ -11,87 +11,96 @@ import os
 import time
 
 from postfix_archive.back import acting, config, fallback, files, reading, spool
-from postfix_archive.core.errors import ArchiveError, CapsuleBroken, SealWrong
+from postfix_archive.core.errors import ArchiveError, CapsuleBroken, SealInvalid
 from postfix_archive.core.keyring import Keyring
 from postfix_archive.core.settings import Settings
 from postfix_archive.front import archive_transport
-from postfix_archive.front.archive_transport import Case
+from postfix_archive.front.archive_transport import ArchiveJob
 
-PATIENCE = 10  # consecutive failures after which the import stops
-OF_ITS_OWN = (CapsuleBroken, SealWrong)  # faults of one capsule, not of the store
-DRAFT_AGE = 86400  # seconds: no process writes for so long (archive_time_limit)
+FAILURE_LIMIT = 10  # consecutive failures after which the import stops
+CAPSULE_ERRORS = (CapsuleBroken, SealInvalid)  # faults of one capsule, not of the store
+DRAFT_MAX_AGE = 86400  # seconds: no process writes for so long (archive_time_limit)
 
 
-def bring_back(directory: str) -> tuple[int, int, str]:
+def import_capsules(config_directory: str) -> tuple[int, int, str]:
     """Import all capsules; return how many were archived, how many remain, and why.
 
     Raises StoreFailed, KeyMissing, and the errors of config/archive_cf.
     """
-    settings = config.load(directory)
-    folder = settings.archive_fallback_directory
-    if not os.path.isdir(folder):
+    settings = config.load(config_directory)
+    fallback_directory = settings.archive_fallback_directory
+    if not os.path.isdir(fallback_directory):
         return 0, 0, ""
-    with acting.as_owner(folder):
-        if not fallback.waiting(folder):
-            _sweep(settings)
+    with acting.as_owner(fallback_directory):
+        if not fallback.waiting_capsules(fallback_directory):
+            _remove_old_drafts(settings)
             return 0, 0, ""
-        keys = config.keys(settings)
-        lock = acting.lock(f"{folder}/lock")
-        if lock < 0:
+        keys = config.load_keys(settings)
+        lock_descriptor = acting.try_lock(f"{fallback_directory}/lock")
+        if lock_descriptor < 0:
             return (
                 0,
-                len(fallback.waiting(folder)),
+                len(fallback.waiting_capsules(fallback_directory)),
                 "another fallback import is running",
             )
         try:
-            done, why = _returned(settings, keys)
-            _sweep(settings)
+            archived_count, reason = _import_waiting(settings, keys)
+            _remove_old_drafts(settings)
         finally:
-            os.close(lock)
-        return done, len(fallback.waiting(folder)), why
+            os.close(lock_descriptor)
+        return (
+            archived_count,
+            len(fallback.waiting_capsules(fallback_directory)),
+            reason,
+        )
 
 
-def _returned(settings: Settings, keys: Keyring) -> tuple[int, str]:
+def _import_waiting(settings: Settings, keys: Keyring) -> tuple[int, str]:
     """Archive the capsules, oldest first; return how many, and the last error."""
-    done = failed = 0
-    why = ""
-    for _, path in fallback.waiting(settings.archive_fallback_directory):
+    archived_count = failure_count = 0
+    reason = ""
+    for _, path in fallback.waiting_capsules(settings.archive_fallback_directory):
         try:
-            _archive(settings, keys, path)
-            done, failed = done + 1, 0
+            _archive_capsule(settings, keys, path)
+            archived_count, failure_count = archived_count + 1, 0
         except ArchiveError as error:
-            why = f"{os.path.basename(path)[:12]}: {error}"
-            failed += not isinstance(error, OF_ITS_OWN)
-            if failed == PATIENCE:
+            reason = f"{os.path.basename(path)[:12]}: {error}"
+            failure_count += not isinstance(error, CAPSULE_ERRORS)
+            if failure_count == FAILURE_LIMIT:
                 break
-    return done, why
+    return archived_count, reason
 
 
-def _archive(settings: Settings, keys: Keyring, path: str) -> None:
+def _archive_capsule(settings: Settings, keys: Keyring, path: str) -> None:
     """Archive one capsule, then remove its file."""
-    descriptor = fallback.opened(path)
+    descriptor = fallback.open_capsule(path)
     try:
-        folder = settings.archive_spool_directory
-        message = spool.read(descriptor, folder, canonical=True)
+        spool_directory = settings.archive_spool_directory
+        message = spool.read(descriptor, spool_directory, canonical=True)
     finally:
         os.close(descriptor)
     try:
-        message = spool.unpacked(message, folder)
-        archive_transport.archived(Case(message, settings, keys, int(time.time())))
+        message = spool.unpack(message, spool_directory)
+        archive_transport.archive_message(
+            ArchiveJob(message, settings, keys, int(time.time()))
+        )
     finally:
         message.close()
-    fallback.done(path)
+    fallback.remove(path)
 
 
-def _sweep(settings: Settings) -> None:
+def _remove_old_drafts(settings: Settings) -> None:
     """Remove drafts of processes that have crashed."""
-    before = time.time() - DRAFT_AGE
-    folders = [settings.archive_fallback_directory]
-    if settings.stores:
-        store = settings.archive_store_directory
+    cutoff = time.time() - DRAFT_MAX_AGE
+    directories = [settings.archive_fallback_directory]
+    if settings.has_store:
+        store_directory = settings.archive_store_directory
         try:
-            folders += [f"{store}/{each}" for each in reading.archives(store)]
+            directories += [
+                f"{store_directory}/{each}"
+                for each in reading.archives(store_directory)
+            ]
         except ArchiveError:
             pass  # if the store is unavailable, the import has reported it
-    for each in folders:
-        files.sweep(f"{each}/drafts", before)
+    for each in directories:
+        files.remove_drafts(f"{each}/drafts", cutoff)

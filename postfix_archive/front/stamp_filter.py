@@ -13,169 +13,192 @@ from postfix_archive.back import config, handback
 from postfix_archive.core import capsule, filtering, packing, request, wire
 from postfix_archive.core.envelope import Recipient
 from postfix_archive.core.errors import (
-    HandBackRefused,
-    HandBackUnreachable,
-    NotAtOnce,
+    PostfixRefused,
+    PostfixUnreachable,
+    WriteThroughFailed,
 )
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from postfix_archive.core.filtering import Plan, Reading, Task
-    from postfix_archive.front.pipe import Run
+    from postfix_archive.core.filtering import DeliveryRequest, HeaderScan, Plan
+    from postfix_archive.front.pipe import Transaction
 
 
-def door(run: Run) -> str:
+def filter_message(transaction: Transaction) -> str:
     """Capture one message and reinject it; return the line for Postfix's log."""
-    if request.is_capsule(run.recipients):
-        return _send_on(run)
-    head = run.message.head()
-    task = _task(run)
-    owner = config.user_id
-    reading = filtering.Reading(head, task, run.settings, run.keys, owner=owner)
-    digests = run.message.digests(reading.offsets)
-    if filtering.is_own_copy(task, reading, digests, run.keys):
-        return _copy_sent_on(run, task)
-    plan = filtering.plan(
-        task,
-        reading,
+    if request.is_capsule(transaction.recipients):
+        return _requeue_capsule(transaction)
+    head = transaction.message.head()
+    delivery = _delivery_request(transaction)
+    user_id = config.mail_owner_uid
+    scan = filtering.HeaderScan(
+        head, delivery, transaction.settings, transaction.keys, user_id=user_id
+    )
+    digests = transaction.message.digests(scan.offsets)
+    if filtering.is_requeued_copy(delivery, scan, digests, transaction.keys):
+        return _requeue_archive_copy(transaction, delivery)
+    capture_plan = filtering.make(
+        delivery,
+        scan,
         digests,
-        run.message.size,
-        run.settings,
-        run.keys,
-        now=run.now,
+        transaction.message.size,
+        transaction.settings,
+        transaction.keys,
+        now=transaction.now,
     )
-    if not task.people:
-        return _line(filtering.remarks(task), _captured(run, plan))
-    back = _asked(run, task, reading, head)
-    captured = _captured(run, plan)
-    queued = _handed_back(back, run, task, plan)
-    return _line(filtering.remarks(task), captured, f"queued as {queued}")
+    if not delivery.recipients:
+        return _join(filtering.alarms(delivery), _capture(transaction, capture_plan))
+    session = _open_session(transaction, delivery, scan, head)
+    capture_result = _capture(transaction, capture_plan)
+    queue_id = _reinject(session, transaction, delivery, capture_plan)
+    return _join(filtering.alarms(delivery), capture_result, f"queued as {queue_id}")
 
 
-def _task(run: Run) -> Task:
-    return filtering.Task(
-        nexthop=run.macros[b"nexthop"].decode("utf-8", "replace"),
-        queue_id=run.macros[b"queue-id"],
-        sender=run.macros[b"sender"],
-        recipients=run.recipients,
-        client=run.client,
-        envid=run.macros[b"envid"],
-        keys=run.keys,
-        ret=run.ret,
-        smtputf8=run.smtputf8,
-        local=run.local,
+def _delivery_request(transaction: Transaction) -> DeliveryRequest:
+    return filtering.DeliveryRequest(
+        nexthop=transaction.macros[b"nexthop"].decode("utf-8", "replace"),
+        queue_id=transaction.macros[b"queue-id"],
+        sender=transaction.macros[b"sender"],
+        recipients=transaction.recipients,
+        client=transaction.client,
+        envid=transaction.macros[b"envid"],
+        keys=transaction.keys,
+        ret=transaction.ret,
+        smtputf8=transaction.smtputf8,
+        is_local=transaction.is_local,
     )
 
 
-def _asked(
-    run: Run, task: Task, reading: Reading, head: bytes
+def _open_session(
+    transaction: Transaction, delivery: DeliveryRequest, scan: HeaderScan, head: bytes
 ) -> handback.Session | None:
     """Send MAIL and every RCPT; return the session, None if SMTP cannot carry them.
 
     In that case the session is closed: it would occupy a cleanup(8) process that QMQP
     may need.
     """
-    port = run.port(b"handback-address")
-    back = run.line.take(port)
+    port = transaction.service_address(b"handback-address")
+    session = transaction.connection_cache.take(port)
     try:
-        possible = _is_possible(back, run, task, reading, head)
-    except (HandBackUnreachable, HandBackRefused):
-        back.close()
-        if back.is_fresh:
+        can_carry = _send_envelope(session, transaction, delivery, scan, head)
+    except (PostfixUnreachable, PostfixRefused):
+        session.close()
+        if session.is_fresh:
             raise
-        back = handback.Session(port)  # Postfix has just closed the cached connection
-        possible = _is_possible(back, run, task, reading, head)
-    if possible:
-        return back
-    back.close()
+        session = handback.Session(
+            port
+        )  # Postfix has just closed the cached connection
+        can_carry = _send_envelope(session, transaction, delivery, scan, head)
+    if can_carry:
+        return session
+    session.close()
     return None
 
 
-def _is_possible(
-    back: handback.Session, run: Run, task: Task, reading: Reading, head: bytes
+def _send_envelope(
+    session: handback.Session,
+    transaction: Transaction,
+    delivery: DeliveryRequest,
+    scan: HeaderScan,
+    head: bytes,
 ) -> bool:
-    local = task.local
-    if local is None:
-        local = filtering.is_local(task.client, run.settings.archive_local_clients)
-    back.forward(task.client, task.queue_id, local=local)
-    return back.ask(
-        task.sender,
-        task.people,
-        smtputf8=filtering.needs_smtputf8(task, reading, head),
-        eightbit=filtering.came_as_eightbit(task, run.message.shape()),
-        envid=task.envid,
-        ret=task.ret,
+    is_local = delivery.is_local
+    if is_local is None:
+        is_local = filtering.is_local_client(
+            delivery.client, transaction.settings.archive_local_clients
+        )
+    session.prepare_xforward(delivery.client, delivery.queue_id, local=is_local)
+    return session.send_envelope(
+        delivery.sender,
+        delivery.recipients,
+        smtputf8=filtering.needs_smtputf8(delivery, scan, head),
+        eightbit=filtering.needs_8bitmime(delivery, transaction.message.shape()),
+        envid=delivery.envid,
+        ret=delivery.ret,
     )
 
 
-def _captured(run: Run, plan: Plan) -> str:
+def _capture(transaction: Transaction, capture_plan: Plan) -> str:
     """Store the archive copy, or queue the capsule, if there are requests.
 
     Durable on return. Returns the result for the log line, "" without requests.
     """
-    if plan.envelope is None:
+    if capture_plan.envelope is None:
         return ""
-    named = f"archived as {plan.envelope.archive_id}"
-    if run.settings.writes_through:
+    result = f"archived as {capture_plan.envelope.archive_id}"
+    if transaction.settings.has_write_through:
         try:
-            return _line(run.through.archived(run, plan.envelope), f"{named}, stored")
-        except NotAtOnce as reason:
-            named = f"{named}, queued: {reason}"
-    preamble = capsule.preamble(
-        plan.envelope, run.keys, sender=run.settings.archive_from, now=run.now
+            return _join(
+                transaction.write_through.archive(transaction, capture_plan.envelope),
+                f"{result}, stored",
+            )
+        except WriteThroughFailed as reason:
+            result = f"{result}, queued: {reason}"
+    preamble = capsule.make_preamble(
+        capture_plan.envelope,
+        transaction.keys,
+        sender=transaction.settings.archive_from,
+        now=transaction.now,
     )
-    _submit(run, packing.packed(preamble, run.message.pieces()))
-    return named
+    _queue_capsule(transaction, packing.pack(preamble, transaction.message.chunks()))
+    return result
 
 
-def _handed_back(
-    back: handback.Session | None, run: Run, task: Task, plan: Plan
+def _reinject(
+    session: handback.Session | None,
+    transaction: Transaction,
+    delivery: DeliveryRequest,
+    capture_plan: Plan,
 ) -> str:
     """Reinject the original with its stamps; return the new queue id."""
 
-    def stamped() -> Iterable[bytes]:
-        return wire.chained((plan.stamps,), run.message.pieces())
+    def stamped_message() -> Iterable[bytes]:
+        return wire.chain((capture_plan.stamps,), transaction.message.chunks())
 
-    if back is not None:
-        queue_id = back.give(stamped())
-        run.line.done(back)
+    if session is not None:
+        queue_id = session.send_message(stamped_message())
+        transaction.connection_cache.put_back(session)
         return queue_id
     from postfix_archive.back import qmqp  # rarely needed
 
-    port = run.port(b"refused-address")
-    return qmqp.give(port, task.sender, task.people, stamped)
+    port = transaction.service_address(b"refused-address")
+    return qmqp.send_message(
+        port, delivery.sender, delivery.recipients, stamped_message
+    )
 
 
-def _send_on(run: Run) -> str:
+def _requeue_capsule(transaction: Transaction) -> str:
     """Queue a capsule again for the archive transport, after postsuper -r."""
-    head = run.message.head(limit=2 * capsule.FIELDS_LIMIT)
-    plain = b"".join(packing.unpacked((head,))) if packing.is_packed(head) else head
-    archive_id = capsule.opened(plain, run.keys).envelope.archive_id
-    queued = _submit(run, run.message.pieces())
-    return f"capsule of {archive_id}, requeued; queued as {queued}"
+    head = transaction.message.head(limit=2 * capsule.FIELDS_LIMIT)
+    plain_head = b"".join(packing.unpack((head,))) if packing.is_packed(head) else head
+    archive_id = capsule.unseal(plain_head, transaction.keys).envelope.archive_id
+    queue_id = _queue_capsule(transaction, transaction.message.chunks())
+    return f"capsule of {archive_id}, requeued; queued as {queue_id}"
 
 
-def _copy_sent_on(run: Run, task: Task) -> str:
+def _requeue_archive_copy(transaction: Transaction, delivery: DeliveryRequest) -> str:
     """Send an archive copy to its archive address again, after postsuper -r."""
     queue_id = handback.submit(
-        run.settings.copy_port,
-        task.sender,
-        task.people,
-        run.message.pieces(),
-        eightbit=not run.message.shape().ascii,
+        transaction.settings.copy_port,
+        delivery.sender,
+        delivery.recipients,
+        transaction.message.chunks(),
+        eightbit=not transaction.message.shape().is_ascii,
     )
     return f"archive copy, requeued; queued as {queue_id}"
 
 
-def _submit(run: Run, content: Iterable[bytes]) -> str:
+def _queue_capsule(transaction: Transaction, content: Iterable[bytes]) -> str:
     """Queue a capsule for the archive transport; return the queue id."""
-    port = run.settings.archive_capsule_address
-    to = (Recipient(request.CAPSULE),)
-    return handback.submit(port, b"", to, content, eightbit=True, notify=b"NEVER")
+    port = transaction.settings.archive_capsule_address
+    recipients = (Recipient(request.CAPSULE_RECIPIENT),)
+    return handback.submit(
+        port, b"", recipients, content, eightbit=True, notify=b"NEVER"
+    )
 
 
-def _line(*said: str) -> str:
+def _join(*parts: str) -> str:
     """Join the parts of a log line, alarms first: pipe(8) logs 100 characters."""
-    return "; ".join(each for each in said if each)
+    return "; ".join(each for each in parts if each)

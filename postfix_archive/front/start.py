@@ -16,16 +16,16 @@ RELEASE = Path(__file__).resolve().parents[2]
 def main() -> None:
     """Run the command and exit with its status, or 1 if it cannot be imported."""
     sys.path.append(str(RELEASE))
-    for each in glob(f"{RELEASE}/commands/lib/python*/site-packages"):
-        if each not in sys.path:
-            sys.path.append(each)
+    for path in glob(f"{RELEASE}/commands/lib/python*/site-packages"):
+        if path not in sys.path:
+            sys.path.append(path)
     try:
         from postfix_archive.front.cli import main as command
-    except ImportError as problem:
+    except ImportError as error:
         version = ".".join(map(str, sys.version_info[:2]))
         sys.exit(
             f"postfix-archive: {RELEASE}/commands: Python {version} cannot import the"
-            f" installed packages ({problem}); run make install again"
+            f" installed packages ({error}); run make install again"
         )
     command(prog_name="postfix-archive")
 

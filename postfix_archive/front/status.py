@@ -16,12 +16,12 @@ import click
 
 from postfix_archive.back import acting, config, files, measuring
 from postfix_archive.core import metrics, stamp, standing, trace
-from postfix_archive.core.record import shown
-from postfix_archive.core.standing import Standing
+from postfix_archive.core.record import safe_text
+from postfix_archive.core.standing import Snapshot
 from postfix_archive.core.tally import Tally
 
-READABLE = 0o644  # node_exporter runs as another user
-WAITING = {
+METRICS_FILE_MODE = 0o644  # node_exporter runs as another user
+WAITING_LABELS = {
     "queue": "Copies waiting in Postfix's queue",
     "fallback": "Copies waiting in the fallback directory",
     "filter": "Messages waiting for the stamp filter",
@@ -49,70 +49,72 @@ def status(ctx: click.Context, as_json: bool, as_metrics: bool, write: bool) -> 
     settings = config.load(ctx.obj)
     if write and not settings.archive_prometheus_file:
         return
-    found = measuring.stands(ctx.obj, settings)
+    snapshot = measuring.snapshot(ctx.obj, settings)
     if write:
-        _write(settings.archive_prometheus_file, metrics.text(found))
+        _write(settings.archive_prometheus_file, metrics.text(snapshot))
         return  # no exit code: the same timer runs the rescue, which raises alarms
     if as_json:
-        click.echo(json.dumps(_facts(found)))
+        click.echo(json.dumps(_to_json(snapshot)))
     elif as_metrics:
-        click.echo(metrics.text(found), nl=False)
+        click.echo(metrics.text(snapshot), nl=False)
     else:
-        for line in _lines(found):
+        for line in _text_lines(snapshot):
             click.echo(line)
-    ctx.exit(found.severity)
+    ctx.exit(snapshot.severity)
 
 
 def _write(path: str, text: str) -> None:
     """Write the file as the owner of its directory, readable by all."""
     with acting.as_owner(os.path.dirname(path)):
-        files.replace(path, text.encode(), READABLE)
+        files.replace(path, text.encode(), METRICS_FILE_MODE)
 
 
-def _facts(found: Standing) -> dict[str, Any]:
+def _to_json(snapshot: Snapshot) -> dict[str, Any]:
     return {
-        "gap": found.bypass,
-        "archives": [_archive(name, each) for name, each in found.tallies.items()],
-        "trouble": "; ".join(found.damage),
-        **{name: dataclasses.asdict(each) for name, each in found.backlogs.items()},
-        "held": found.on_hold,
-        "space": {k: dataclasses.asdict(v) for k, v in found.file_systems.items()},
-        "reconciled": _reconciled(found),
-        "rescued": _time(found.rescue_time),
-        "followed": _time(found.followed_until),
+        "gap": snapshot.bypass,
+        "archives": [
+            _archive_to_json(name, each) for name, each in snapshot.tallies.items()
+        ],
+        "trouble": "; ".join(snapshot.damage),
+        **{name: dataclasses.asdict(each) for name, each in snapshot.backlogs.items()},
+        "held": snapshot.on_hold,
+        "space": {k: dataclasses.asdict(v) for k, v in snapshot.file_systems.items()},
+        "reconciled": _reconcile_run_to_json(snapshot),
+        "rescued": _timestamp(snapshot.rescue_time),
+        "followed": _timestamp(snapshot.followed_until),
     }
 
 
-def _archive(name: str, each: Tally) -> dict[str, Any]:
+def _archive_to_json(name: str, tally: Tally) -> dict[str, Any]:
     return {
         "archive": name,
-        "count": each.messages,
-        "last": each.last_archived or None,
-        "gaps": list(each.gaps.values()),
-        "supplements": each.supplements,
-        "mailed": each.mailed,
-        "original_bytes": each.received_bytes,
-        "store_bytes": each.copy_bytes + each.offset,
-        "stamps": each.stamps,
-        "outcomes": each.outcomes,
-        "waiting_recipients": len(each.waiting),
-        "damaged_lines": each.damaged,
+        "count": tally.messages,
+        "last": tally.last_archived or None,
+        "gaps": list(tally.bypasses.values()),
+        "supplements": tally.supplements,
+        "mailed": tally.mailed,
+        "original_bytes": tally.received_bytes,
+        "store_bytes": tally.copy_bytes + tally.offset,
+        "stamps": tally.stamps,
+        "outcomes": tally.outcomes,
+        "waiting_recipients": len(tally.waiting),
+        "damaged_lines": tally.damaged,
     }
 
 
-def _reconciled(found: Standing) -> dict[str, Any] | None:
-    run = found.reconcile_run
+def _reconcile_run_to_json(snapshot: Snapshot) -> dict[str, Any] | None:
+    run = snapshot.reconcile_run
     if run is None:
         return None
-    when = {"time": _time(run.time), "since": run.since, "until": run.until}
-    return {**when, **run.counts}
+    times = {"time": _timestamp(run.time), "since": run.since, "until": run.until}
+    return {**times, **run.counts}
 
 
-def _time(seconds: float | None) -> str | None:
-    return None if seconds is None else trace.timestamp(seconds)
+def _timestamp(seconds: float | None) -> str | None:
+    return None if seconds is None else trace.format_rfc3339(seconds)
 
 
-def shout(record: dict[str, Any]) -> str:
+def bypass_warning(record: dict[str, Any]) -> str:
     """Return the warning about a bypass that is on, or not in every journal."""
     if "closed" in record:
         return (
@@ -126,64 +128,68 @@ def shout(record: dict[str, Any]) -> str:
     )
 
 
-def _lines(found: Standing) -> Iterator[str]:
+def _text_lines(snapshot: Snapshot) -> Iterator[str]:
     """Yield the status as lines of text."""
-    if found.bypass:
-        yield shout(dict(found.bypass))
-    for name, each in found.tallies.items():
-        yield from _of_archive(name, each)
-    for error in found.damage:
-        yield _plain(f"Store error: {error}")
-    if not found.tallies and not found.store_errors:
+    if snapshot.bypass:
+        yield bypass_warning(dict(snapshot.bypass))
+    for name, tally in snapshot.tallies.items():
+        yield from _archive_lines(name, tally)
+    for error in snapshot.damage:
+        yield _printable(f"Store error: {error}")
+    if not snapshot.tallies and not snapshot.store_errors:
         yield "Nothing is archived yet."
-    for place, space in found.file_systems.items():
-        free, size = _bytes(space.free), _bytes(space.size)
+    for place, file_system in snapshot.file_systems.items():
+        free, size = _format_bytes(file_system.free), _format_bytes(file_system.size)
         yield f"Free space, {place}: {free} of {size}"
-    yield from _last_run(found)
-    if found.on_hold:
-        since = min(found.on_hold.values())
-        yield f"ON HOLD before expiry: {len(found.on_hold)}, since {since}"
-    for place, where in WAITING.items():
-        one = found.backlogs[place]
-        more = _plain(f", since {one.since}: {one.why}") if one.count else ""
-        yield f"{where}: {one.count}{more}"
+    yield from _reconcile_lines(snapshot)
+    if snapshot.on_hold:
+        since = min(snapshot.on_hold.values())
+        yield f"ON HOLD before expiry: {len(snapshot.on_hold)}, since {since}"
+    for place, label in WAITING_LABELS.items():
+        backlog = snapshot.backlogs[place]
+        detail = (
+            _printable(f", since {backlog.since}: {backlog.why}")
+            if backlog.count
+            else ""
+        )
+        yield f"{label}: {backlog.count}{detail}"
 
 
-def _of_archive(name: str, each: Tally) -> Iterator[str]:
-    last = f", last at {each.last_archived}" if each.last_archived else ""
-    yield f"{name}: {each.messages} messages{last}"
-    outcomes = _counted({**each.outcomes, "waiting": len(each.waiting)})
+def _archive_lines(name: str, tally: Tally) -> Iterator[str]:
+    last = f", last at {tally.last_archived}" if tally.last_archived else ""
+    yield f"{name}: {tally.messages} messages{last}"
+    outcomes = _format_counts({**tally.outcomes, "waiting": len(tally.waiting)})
     if outcomes:
         yield f"  recipients: {outcomes}"
-    stamps = _counted({k: each.stamps[k] for k in (stamp.FORGED, stamp.ALTERED)})
+    stamps = _format_counts({k: tally.stamps[k] for k in (stamp.FORGED, stamp.ALTERED)})
     if stamps:
         yield f"  stamps: {stamps}"
-    for one in each.gaps.values():
-        period = f"{one['opened']} to {one.get('closed', 'now')}"
-        yield _plain(f"  bypass: {period}, by {one['by']}: {one['why']}")
+    for bypass in tally.bypasses.values():
+        period = f"{bypass['opened']} to {bypass.get('closed', 'now')}"
+        yield _printable(f"  bypass: {period}, by {bypass['by']}: {bypass['why']}")
 
 
-def _counted(counts: dict[str, int]) -> str:
+def _format_counts(counts: dict[str, int]) -> str:
     return ", ".join(f"{count} {name}" for name, count in counts.items() if count)
 
 
-def _last_run(found: Standing) -> Iterator[str]:
-    run = found.reconcile_run
+def _reconcile_lines(snapshot: Snapshot) -> Iterator[str]:
+    run = snapshot.reconcile_run
     if run is None:
         return
-    accepted, missing = run.counts[standing.ACCEPTED], found.missing
-    word = "MISSING" if missing else "missing"
-    told = f"{missing} {word} of {accepted} accepted"
+    accepted, missing = run.counts[standing.ACCEPTED], snapshot.missing
+    missing_word = "MISSING" if missing else "missing"
+    text = f"{missing} {missing_word} of {accepted} accepted"
     period = f"from {run.since} to {run.until}"
-    yield _plain(f"Reconciled at {_time(run.time)}: {told} {period}")
+    yield _printable(f"Reconciled at {_timestamp(run.time)}: {text} {period}")
 
 
-def _plain(text: str) -> str:
+def _printable(text: str) -> str:
     """Return text from a journal or the queue, safe to print on a terminal."""
-    return shown(text.encode("utf-8", "replace"))
+    return safe_text(text.encode("utf-8", "replace"))
 
 
-def _bytes(count: int) -> str:
+def _format_bytes(count: int) -> str:
     size = float(count)
     for unit in ("B", "kB", "MB", "GB"):
         if size < 1000:

@@ -32,148 +32,164 @@ from postfix_archive.front import returning
 
 def uninstall(directory: str, prefix: str) -> None:
     """Remove the archive from an instance, and the program if no other needs it."""
-    found = postconf.read(directory)
-    name = instance.name_of(found)
-    record = undo.Undo(directory, name)
-    if not record.exists:
+    postfix_config = postconf.read_configuration(directory)
+    name = instance.name_of(postfix_config)
+    undo_record = undo.UndoRecord(directory, name)
+    if not undo_record.exists:
         raise InstallRefused(
-            f"{record.folder}: no undo record, so nothing to uninstall in {directory};"
-            " for another instance run make uninstall CONFIG_DIRECTORY=DIR"
+            f"{undo_record.record_directory}: no undo record, so nothing to uninstall"
+            f" in {directory}; for another instance run make uninstall"
+            " CONFIG_DIRECTORY=DIR"
         )
-    if gap.read(directory) is not None:
-        gap.close(directory)
+    if gap.read_record(directory) is not None:
+        gap.turn_off(directory)
         print("Bypass was on and is now off; the journals record the period.")
-    theirs = _prefix(record)
-    _take_back(directory, record)
-    timers.remove(name)
-    _end_following(directory, name, prefix or theirs)
-    _put_away(directory, name)
-    restored = record.is_restored
-    _forget(record)
-    if (prefix or theirs) not in _prefixes_in_use():
-        program.Program(prefix or theirs).remove()
-    done = f"{directory}: restored to its state before the installation"
-    if not restored:
-        done = f"{directory}: changed since the installation; removed only our entries"
-    print(f"{done}. Store, key and user remain: the archive copies need them.")
+    installed_prefix = _recorded_prefix(undo_record)
+    _revert_installation(directory, undo_record)
+    timers.remove_timer(name)
+    _remove_follower(directory, name, prefix or installed_prefix)
+    _keep_archive_cf(directory, name)
+    is_restored = undo_record.is_restored
+    _remove_record(undo_record)
+    if (prefix or installed_prefix) not in _prefixes_in_use():
+        program.ProgramFiles(prefix or installed_prefix).remove()
+    message = f"{directory}: restored to its state before the installation"
+    if not is_restored:
+        message = (
+            f"{directory}: changed since the installation; removed only our entries"
+        )
+    print(f"{message}. Store, key and user remain: the archive copies need them.")
 
 
-def _prefix(record: undo.Undo) -> str:
+def _recorded_prefix(undo_record: undo.UndoRecord) -> str:
     """Return the PREFIX of the recorded installation."""
-    lines = [each.after or "" for each in record.changes if each.where == "service"]
-    found = configuration.services("\n".join(filter(None, lines)))
-    return instance.prefix_of(found) or program.USUAL_PREFIX
+    lines = [each.after or "" for each in undo_record.changes if each.kind == "service"]
+    entries = configuration.parse_services("\n".join(filter(None, lines)))
+    return instance.prefix_of(entries) or program.DEFAULT_PREFIX
 
 
 def _prefixes_in_use() -> set[str]:
     """Return the PREFIX of each instance that has an undo record."""
-    names = [each.stem for each in undo.STATE.glob("*.undo")]
-    return {_prefix(undo.Undo("", name)) for name in names}
+    names = [each.stem for each in undo.STATE_DIRECTORY.glob("*.undo")]
+    return {_recorded_prefix(undo.UndoRecord("", name)) for name in names}
 
 
-def _take_back(directory: str, record: undo.Undo) -> None:
+def _revert_installation(directory: str, undo_record: undo.UndoRecord) -> None:
     """Stop routing mail to the archive, drain the queue, then revert the rest."""
-    running = postconf.is_running(directory)
-    undone = [each.undone for each in reversed(record.changes)]
-    _undo(directory, record, [each for each in undone if each.gate])
-    if running:
+    is_running = postconf.is_running(directory)
+    inverse_changes = [each.inverse for each in reversed(undo_record.changes)]
+    _revert(
+        directory, undo_record, [each for each in inverse_changes if each.routes_mail]
+    )
+    if is_running:
         postconf.reload(directory)
-        left = mailq.drain(directory)
-        if left:
+        queue_ids = mailq.drain(directory)
+        if queue_ids:
             raise InstallFailed(
-                f"{len(left)} messages still wait for the archive's services"
-                f" ({', '.join(left[:3])}); new mail is no longer archived; see"
+                f"{len(queue_ids)} messages still wait for the archive's services"
+                f" ({', '.join(queue_ids[:3])}); new mail is no longer archived; see"
                 " postqueue -p, fix the cause and run make uninstall again"
             )
-    elif mailq.waiting(directory):
+    elif mailq.waiting_ids(directory):
         raise InstallFailed(
             "messages wait for the archive's services and Postfix is not running; run"
             " postfix start, then make uninstall again"
         )
-    _empty_fallback(directory)
-    if record.is_untouched:
-        record.restore()
+    _import_fallback(directory)
+    if undo_record.is_untouched:
+        undo_record.restore()
     else:
-        _undo(directory, record, [each for each in undone if not each.gate])
-    drafts.sweep(directory)
-    if running:
+        _revert(
+            directory,
+            undo_record,
+            [each for each in inverse_changes if not each.routes_mail],
+        )
+    drafts.remove_drafts(directory)
+    if is_running:
         postconf.reload(directory)
 
 
-def _forget(record: undo.Undo) -> None:
+def _remove_record(undo_record: undo.UndoRecord) -> None:
     """Remove the record, but keep original files that were not restored."""
-    if record.is_restored:
-        record.forget()
+    if undo_record.is_restored:
+        undo_record.delete()
     else:
-        print(f"Original main.cf and master.cf: {record.put_aside()}")
+        print(f"Original main.cf and master.cf: {undo_record.keep_originals()}")
 
 
-def _end_following(directory: str, name: str, prefix: str) -> None:
+def _remove_follower(directory: str, name: str, prefix: str) -> None:
     """Remove the follower, then record the outcomes that are still in the log."""
-    is_there = service.there(name)
-    service.remove(name)
-    if is_there:
-        command = str(program.Program(prefix).command)
-        words = [command, "-c", directory, "outcomes", "--once"]
+    has_follower = service.follower_file(name)
+    service.remove_follower(name)
+    if has_follower:
+        command = str(program.ProgramFiles(prefix).command_path)
+        arguments = [command, "-c", directory, "outcomes", "--once"]
         with contextlib.suppress(OSError):
-            subprocess.run(words, capture_output=True, check=False)
+            subprocess.run(arguments, capture_output=True, check=False)
 
 
-def _empty_fallback(directory: str) -> None:
+def _import_fallback(directory: str) -> None:
     """Import the fallback directory into the store; raises InstallFailed."""
-    _, left, why = returning.bring_back(directory)
-    if left:
-        folder = config.load(directory).archive_fallback_directory
+    _, remaining, reason = returning.import_capsules(directory)
+    if remaining:
+        fallback_directory = config.load(directory).archive_fallback_directory
         raise InstallFailed(
-            f"{left} archive copies wait in {folder}: {why}; new mail is no longer"
-            " archived; fix the cause and run make uninstall again"
+            f"{remaining} archive copies wait in {fallback_directory}: {reason}; new"
+            " mail is no longer archived; fix the cause and run make uninstall again"
         )
 
 
-def _undo(directory: str, record: undo.Undo, changes: Iterable[Change]) -> None:
+def _revert(
+    directory: str, undo_record: undo.UndoRecord, changes: Iterable[Change]
+) -> None:
     """Revert changes, except entries that somebody has changed since."""
-    keep = not record.is_untouched
-    found = postconf.read(directory)
-    wanted: list[Change] = []
-    for each in changes:
-        now = _now(found, each)
-        if now is None and each.after is None and each.where == "main":
-            wanted.append(each)  # postconf -n omits unused parameters
-        elif now in (each.after, _plain(each.after)):
+    has_foreign_edits = not undo_record.is_untouched
+    postfix_config = postconf.read_configuration(directory)
+    selected: list[Change] = []
+    for change in changes:
+        current = _current_value(postfix_config, change)
+        if current is None and change.after is None and change.kind == "main":
+            selected.append(change)  # postconf -n omits unused parameters
+        elif current in (change.after, _normalise(change.after)):
             continue
-        elif not keep or now in (each.before, _plain(each.before)):
-            wanted.append(each)
-        elif now and ways.unguarded(now) != now:
-            wanted.append(replace(each, after=ways.unguarded(now) or None))
-            print(f"{each.name}: changed since the installation; removed only ours")
+        elif not has_foreign_edits or current in (
+            change.before,
+            _normalise(change.before),
+        ):
+            selected.append(change)
+        elif current and ways.remove_own_elements(current) != current:
+            selected.append(
+                replace(change, after=ways.remove_own_elements(current) or None)
+            )
+            print(f"{change.name}: changed since the installation; removed only ours")
         else:
-            print(f"{each.name}: changed since the installation; left unchanged")
+            print(f"{change.name}: changed since the installation; left unchanged")
     before = drafts.read(directory)
-    after = drafts.changed(before, wanted)
-    record.expect(after)
-    drafts.put(directory, after, before)
+    after = drafts.apply_changes(before, selected)
+    undo_record.add_states(after)
+    drafts.replace_files(directory, after, before)
 
 
-def _plain(line: str | None) -> str | None:
-    return " ".join(configuration.words_of_entry(line)) if line else line
+def _normalise(line: str | None) -> str | None:
+    return " ".join(configuration.split_entry(line)) if line else line
 
 
-def _now(found: Configuration, change: Change) -> str | None:
+def _current_value(postfix_config: Configuration, change: Change) -> str | None:
     """Return the current value of what a change has set, None if there is none."""
-    if change.where == "main":
-        return found.main.get(change.name)
-    if change.where == "service":
-        service = found.service(change.name)
-        return service.line if service else None
+    if change.kind == "main":
+        return postfix_config.main.get(change.name)
+    if change.kind == "service":
+        entry = postfix_config.service(change.name)
+        return entry.line if entry else None
     key, _, option = change.name.rpartition("/")
-    service = found.service(key)
-    return service.options.get(option) if service else None
+    entry = postfix_config.service(key)
+    return entry.options.get(option) if entry else None
 
 
-def _put_away(directory: str, name: str) -> None:
+def _keep_archive_cf(directory: str, name: str) -> None:
     """Move archive.cf to the state directory, where a later installation reads it."""
-    path = Path(directory, config.NAME)
+    path = Path(directory, config.FILE_NAME)
     if path.exists():
         text = path.read_text("utf-8")
-        program.replace(undo.STATE / f"{name}.archive.cf", text, 0o644)
+        program.replace_text(undo.STATE_DIRECTORY / f"{name}.archive.cf", text, 0o644)
         path.unlink()

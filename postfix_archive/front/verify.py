@@ -9,7 +9,7 @@ import click
 
 from postfix_archive.back import config, reading, verifying
 from postfix_archive.core.errors import RecordNotFound, StoreFailed
-from postfix_archive.core.record import shown
+from postfix_archive.core.record import safe_text
 
 
 @click.command()
@@ -22,33 +22,33 @@ def verify(ctx: click.Context, archive: str | None) -> None:
     """
     settings = config.load(ctx.obj)
     store = settings.archive_store_directory
-    there = reading.archives(store)
-    if archive is not None and archive not in there:
+    archives = reading.archives(store)
+    if archive is not None and archive not in archives:
         raise RecordNotFound(f"{store} has no archive {archive}")
-    code = verifying.WELL
-    for name in [archive] if archive else there:
+    exit_code = verifying.EXIT_OK
+    for address in [archive] if archive else archives:
         try:
-            found = _verified(f"{store}/{name}")
-        except OSError as problem:
+            result = _verify_with_progress(f"{store}/{address}")
+        except OSError as error:
             raise StoreFailed(
-                f"{problem.filename}: {problem.strerror}; run this as root or as the"
+                f"{error.filename}: {error.strerror}; run this as root or as the"
                 " archive's user"
-            ) from problem
-        for each in found.findings:
-            click.echo(shown(str(each).encode("utf-8", "replace")))
-        click.echo(f"{name}: {verifying.summary(found)}")
-        code = verifying.WRONG if found.damage else code
-    if not there:
+            ) from error
+        for finding in result.findings:
+            click.echo(safe_text(str(finding).encode("utf-8", "replace")))
+        click.echo(f"{address}: {verifying.summary(result)}")
+        exit_code = verifying.EXIT_ERRORS if result.error_count else exit_code
+    if not archives:
         click.echo(f"No archives in {store}.")
-    ctx.exit(code)
+    ctx.exit(exit_code)
 
 
-def _verified(folder: str) -> verifying.Chain:
+def _verify_with_progress(directory: str) -> verifying.Verification:
     """Verify one archive, with a progress bar on a terminal."""
-    with click.progressbar(length=1, label=folder.rpartition("/")[2]) as bar:
+    with click.progressbar(length=1, label=directory.rpartition("/")[2]) as bar:
 
-        def progress(done: int, of: int) -> None:
-            bar.length = of
+        def progress(done: int, total: int) -> None:
+            bar.length = total
             bar.update(done - bar.pos)
 
-        return verifying.verify(folder, progress)
+        return verifying.verify_archive(directory, progress)

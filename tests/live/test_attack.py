@@ -39,14 +39,14 @@ from private_postfix import KEY, PATIENCE, Client, PrivatePostfix
 
 pytestmark = pytest.mark.live
 
-KEYS = keyring.parse(KEY, place="test")
+KEYS = keyring.parse(KEY, path="test")
 OURS = KEYS.current
 SECRET = bytes(reversed(range(32)))
 NOBODY = keyring.Key("nobody", SECRET)
 NAMESAKE = keyring.Key(OURS.key_id, SECRET)
 CEO = "ceo@example.com"
 FORGED_ID = "20260101-" + "0" * 40
-CAPSULE = request.CAPSULE.decode()
+CAPSULE = request.CAPSULE_RECIPIENT.decode()
 ERIN = "erin@example.net"
 
 PLACE = re.compile(
@@ -59,10 +59,10 @@ WORLD = {
     "smtpd_authorized_xclient_hosts": "127.0.0.0/8",
     "smtpd_error_sleep_time": "0",
     "smtpd_hard_error_limit": "1000",
-    "smtpd_recipient_restrictions": ways.guarded(""),
+    "smtpd_recipient_restrictions": ways.guard_restrictions(""),
     "smtpd_relay_restrictions": "permit_mynetworks,permit_sasl_authenticated,"
     "reject_unauth_destination",
-    "transport_maps": ways.ROUTES,
+    "transport_maps": ways.TRANSPORT_TABLE,
 }
 
 
@@ -96,8 +96,8 @@ def refused(client: Client, sender: str, to: str) -> bool:
 
 def made(key: keyring.Key) -> bytes:
     """A stamp as this key makes it, with the line ends of a queue file."""
-    tag = stamp.tag(LEGAL, key)
-    line = stamp.line(FORGED_ID, tag, b"\0" * 32, 1, key)
+    tag = stamp.archive_tag(LEGAL, key)
+    line = stamp.make(FORGED_ID, tag, b"\0" * 32, 1, key)
     return line.replace(b"\r\n", b"\n")
 
 
@@ -238,10 +238,10 @@ def closed(keys: keyring.Keyring = KEYS, name: str = "inside", **known: str) -> 
         sender=b"alice@example.org",
         recipients=(Recipient(b"bob@example.net"),),
         requests=(Request(known.get("archive", CEO), "nexthop"),),
-        digest=hashlib.sha256(content).hexdigest(),
+        sha256=hashlib.sha256(content).hexdigest(),
         size=len(content),
     )
-    return capsule.preamble(sealed, keys, sender=b"x@example.com", now=1) + content
+    return capsule.make_preamble(sealed, keys, sender=b"x@example.com", now=1) + content
 
 
 TRUE = closed()
@@ -291,7 +291,7 @@ def test_forged_capsules_from_this_host_wait_and_reach_no_archive(
     with nothing_stored(host):
         for each in FORGED_CAPSULES.values():
             queue_id = host.send(each, sender="", to=[CAPSULE], port=port)
-            host.wait_for_log(f"{queue_id}: to=.*(SealWrong|CapsuleBroken): ")
+            host.wait_for_log(f"{queue_id}: to=.*(SealInvalid|CapsuleBroken): ")
     assert archives_of(host, "ordinary") == archives_of(host, "inside") == []
 
 
@@ -318,7 +318,7 @@ def test_forged_capsules_by_sendmail_wait_and_reach_no_archive(
             assert done.returncode == 0
         host.wait(lambda: _deferred(host) == 3, "all are deferred")
         for each in waiting(host):
-            host.wait_for_log(f"{each}: .*relay=archive-stamp.*SealWrong: ")
+            host.wait_for_log(f"{each}: .*relay=archive-stamp.*SealInvalid: ")
 
 
 def test_clients_cannot_send_capsules(host: PrivatePostfix) -> None:
@@ -371,8 +371,8 @@ def clients(postfix: PrivatePostfix) -> Iterator[Client]:
             yield client
 
 
-TRUE_REQUEST = request.recipient(CEO, KEYS).decode()
-MAC = request.recipient(LEGAL, KEYS).decode().partition(".")[0]
+TRUE_REQUEST = request.make_recipient(CEO, KEYS).decode()
+MAC = request.make_recipient(LEGAL, KEYS).decode().partition(".")[0]
 REQUESTS = (
     TRUE_REQUEST,
     f"{MAC}.{CEO.encode().hex()}@archive-request.invalid",

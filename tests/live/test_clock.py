@@ -61,7 +61,7 @@ class Clock:
 
     def day(self) -> str:
         """Today, as it stands in an archive id."""
-        return trace.timestamp(time.time() + self.ahead)[:10].replace("-", "")
+        return trace.format_rfc3339(time.time() + self.ahead)[:10].replace("-", "")
 
 
 def forget_the_dead() -> None:
@@ -180,8 +180,8 @@ def test_a_run_that_the_clock_overtakes_ends_well_and_loses_nothing(
         assert host.command("return").returncode == 0
         assert not list(drafts.iterdir())
     host.go_on()
-    assert "DeadlineOver" not in host.log()
-    assert len(fallback.waiting(str(host.fallback))) == 1
+    assert "DeadlineExceeded" not in host.log()
+    assert len(fallback.waiting_capsules(str(host.fallback))) == 1
     assert host.command("return").returncode == 0
     host.go_on()
     is_archived_once(host, "overtaken")

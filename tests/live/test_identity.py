@@ -250,7 +250,10 @@ def test_a_queue_that_was_moved_keeps_its_captures_and_what_a_rescue_has_held(
     with host.held_up("archive-stamp"):
         host.send(mail("held"))
         host.tried("archive-stamp")
-        host.wait(lambda: host.command("rescue") and rescue.held(str(host.etc)), "hold")
+        host.wait(
+            lambda: host.command("rescue") and rescue.read_hold_times(str(host.etc)),
+            "hold",
+        )
     host.postconf(maximal_queue_lifetime="5d")
     host.reload()
     with host.captured("retried") as queue_id:
@@ -260,7 +263,7 @@ def test_a_queue_that_was_moved_keeps_its_captures_and_what_a_rescue_has_held(
         host.start()
         host.wait_for_log("Renamed to match inode number: 2 messages")
     assert "1 messages released" in host.command("rescue").stdout
-    assert not rescue.held(str(host.etc))
+    assert not rescue.read_hold_times(str(host.etc))
     host.go_on()
     is_archived_once(host, "held")
     is_archived_once(host, "retried")

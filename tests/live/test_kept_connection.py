@@ -225,7 +225,7 @@ def test_an_smtpd_that_dies_over_a_message_has_it_come_again_once(
         host.wait(policy.asked.is_set, "the message is given, and not answered")
         host.kill_handback()
         host.wait(lambda: host.deferred == 1, "it waits")
-        assert "HandBackUnreachable: connection to 127.0.0.1:" in host.log()
+        assert "PostfixUnreachable: connection to 127.0.0.1:" in host.log()
         policy.may_answer.set()
         is_through(host, "during")
         host.send(mail("after"))
@@ -251,7 +251,7 @@ def test_a_recipient_that_is_put_off_has_the_whole_message_wait(has_one: bool) -
             is_through(host, "before")
         queue_id = host.send(mail("put-off"), to=[BOB, LATER])
         host.wait_for_log(
-            rf" {queue_id}: to=<{BOB}>.*status=(deferred|SOFTBOUNCE) .*HandBackRefused"
+            rf" {queue_id}: to=<{BOB}>.*status=(deferred|SOFTBOUNCE) .*PostfixRefused"
             ".* replied to RCPT: 450 4.2.0 .*not now"
         )
         host.wait_for_log("archive-handback/smtpd.*: lost connection after DATA")

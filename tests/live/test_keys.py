@@ -54,7 +54,7 @@ def test_a_capsule_whose_key_is_lost_waits_for_ever_and_is_reported() -> None:
         )
         assert "a key that this site does not have" in postfix.command("return").stderr
         assert postfix.command("status").returncode == 1
-        assert len(fallback.waiting(str(postfix.fallback))) == 1
+        assert len(fallback.waiting_capsules(str(postfix.fallback))) == 1
         key.write_text(key.read_text() + kept)
         assert postfix.command("return").returncode == 0
         postfix.settle()

@@ -94,7 +94,7 @@ def test_dsn_parameters_are_archived_and_passed_on(postfix: PrivatePostfix) -> N
         b"SUCCESS,DELAY",
         b"rfc822;sales@example.com",
     )
-    assert not bob.expanded, "a client's ORCPT is no mapping of this host"
+    assert not bob.is_mapped, "a client's ORCPT is no mapping of this host"
     reports = [
         each.content
         for each in postfix.delivered_to("ann@example.org")
@@ -329,8 +329,8 @@ def test_several_archives_are_asked_for_by_the_name_of_the_socket() -> None:
 
 
 def test_a_request_from_a_table_is_archived_where_nothing_else_asks() -> None:
-    keys = keyring.parse(KEY, place="key")
-    wanted = request.recipient("table@example.com", keys).decode()
+    keys = keyring.parse(KEY, path="key")
+    wanted = request.make_recipient("table@example.com", keys).decode()
     main = {"content_filter": "archive-stamp:unix:private/archive.on-request"}
     with PrivatePostfix(door="lmtp", archive="", main=main) as host:
         host.send(mail("asked"), to=["bob@example.net", wanted])

@@ -32,10 +32,14 @@ def postfix(host: PrivatePostfix, verb: str) -> int:
 
 @pytest.mark.parametrize(
     "archive",
-    [address(workers.longest(1)), "Legal@Example.COM", "o'brien_x+y-z@x.org"],
+    [
+        address(workers.archive_length_limit(1)),
+        "Legal@Example.COM",
+        "o'brien_x+y-z@x.org",
+    ],
 )
 def test_an_address_that_install_takes_can_be_a_socket(archive: str) -> None:
-    workers.refuse(archive, 1)
+    workers.check_archive(archive, 1)
     [port] = free_ports(1)
     service = SERVICE.format(port=port, archive=archive)
     with PrivatePostfix(door="lmtp", master=service) as host:
@@ -47,7 +51,7 @@ def test_an_address_that_install_takes_can_be_a_socket(archive: str) -> None:
 
 def test_one_character_more_ends_postfix_and_neither_check_nor_reload_says_so() -> None:
     """So make install refuses it, and the doctor shouts."""
-    archive = address(workers.longest(1) + 1)
+    archive = address(workers.archive_length_limit(1) + 1)
     with PrivatePostfix(door="lmtp") as host:
         host.postconf(archive=archive)
         host.reload()

@@ -65,7 +65,9 @@ def monitored() -> Iterator[PrivatePostfix]:
 def told(postfix: PrivatePostfix, archive_id: str, recipient: str, kind: str) -> None:
     """Write an outcome into the journal."""
     at = "2026-11-22T11:53:00Z"
-    words = Outcome(recipient, kind, of="4Zx", queue_id="4Zy", at=at).words()
+    words = Outcome(
+        recipient, kind, capture_queue_id="4Zx", queue_id="4Zy", time=at
+    ).event_fields()
     with journal.Journal(str(postfix.store / LEGAL)) as events:
         events.append(EVENT, at, id=archive_id, **words)
 
@@ -106,7 +108,7 @@ def as_the_timer(postfix: PrivatePostfix) -> subprocess.CompletedProcess[str]:
         f'#!/bin/sh\ncd {ROOT} && exec {sys.executable} -m postfix_archive "$@"\n'
     )
     command.chmod(0o755)
-    line = timers._commands(str(postfix.etc), str(command))
+    line = timers._timer_command(str(postfix.etc), str(command))
     return subprocess.run(
         ["/bin/sh", "-c", f"umask 077; {line}"],
         env={"PATH": "/usr/bin:/bin:/usr/sbin:/sbin"},

@@ -126,8 +126,8 @@ def test_a_stamp_copied_to_another_mail_hides_nothing(postfix: PrivatePostfix) -
 
 
 def test_a_forged_stamp_hides_nothing(postfix: PrivatePostfix) -> None:
-    foreign = keyring.parse("test " + "ff" * 32, place="forger").current
-    forged = stamp.line("20260101-" + "0" * 40, "0" * 16, b"\0" * 32, 1, foreign)
+    foreign = keyring.parse("test " + "ff" * 32, path="forger").current
+    forged = stamp.make("20260101-" + "0" * 40, "0" * 16, b"\0" * 32, 1, foreign)
     postfix.send(forged + mail("forger"), to=["erin@example.net"])
     postfix.settle()
     record = record_of(postfix, "forger")

@@ -35,7 +35,7 @@ def test_once_all_is_settled_a_report_is_kept_beside_the_copy() -> None:
         postfix.wait(lambda: len(postfix.mailq()) == 1, "one recipient waits")
         followed(postfix)
         record = record_of(postfix, "settled")
-        assert not record.reports and record.results.word == "waiting"
+        assert not record.reports and record.results.overall_kind == "waiting"
         done = postfix.command("show", "--outcome", record.archive_id)
         assert done.returncode == 1
         assert "has no outcome report yet" in done.stderr
@@ -116,7 +116,7 @@ def test_without_the_keys_outcomes_are_told_and_reports_wait() -> None:
         assert done.returncode == 0
         assert f"outcome reports delayed: {key}" in done.stderr
         record = record_of(postfix, "keyless")
-        assert record.results.word == "delivered" and not record.reports
+        assert record.results.overall_kind == "delivered" and not record.reports
         away.rename(key)
         followed(postfix)
         assert record_of(postfix, "keyless").reports

@@ -41,7 +41,7 @@ OPEN = '#!/bin/sh\numask 0\nexec {program} "$@"\n'
 
 
 def waiting(postfix: PrivatePostfix) -> int:
-    return len(fallback.waiting(str(postfix.fallback)))
+    return len(fallback.waiting_capsules(str(postfix.fallback)))
 
 
 def with_umask_0(text: str) -> str:
@@ -166,7 +166,7 @@ def test_a_copy_that_a_link_would_lead_astray_goes_into_the_fallback(
         host.settle()
         assert waiting(host) == 1
     delivered(host, f"astray-{place}", "bob@example.net")
-    assert str(path) in fallback.why(str(host.fallback))
+    assert str(path) in fallback.last_reason(str(host.fallback))
     assert host.command("return").returncode == 0
     assert archives_of(host, f"astray-{place}") == [LEGAL]
 
@@ -184,7 +184,7 @@ def test_a_record_whose_file_is_a_link_takes_no_supplement(
         host.send(passed_on, to=["erin@example.net"])
         host.settle()
         assert waiting(host) == 1
-        assert f"{path}: not a regular file" in fallback.why(str(host.fallback))
+        assert f"{path}: not a regular file" in fallback.last_reason(str(host.fallback))
     before = words(record).count("supplement")
     assert host.command("return").returncode == 0
     assert words(record_of(host, "first")).count("supplement") == before + 1
@@ -327,7 +327,7 @@ def test_no_secret_and_no_content_is_in_the_log_in_ps_or_in_a_complaint() -> Non
         assert {b"archive-stamp", b"archive"} <= doors
         everything = [postfix.log(), *told]
         everything += [line.decode("utf-8", "replace") for line in watch.seen]
-        assert "KeyUnreadable" in postfix.log() and "SealWrong" in postfix.log()
+        assert "KeyUnreadable" in postfix.log() and "SealInvalid" in postfix.log()
         assert "ERROR: " in "".join(told) and "RecordDamaged" in "".join(told)
     for secret in (content, *secrets):
         assert not [text for text in everything if secret in text]
@@ -378,7 +378,7 @@ def broken_runs(
     postfix.send(
         capsule.encode(), sender="", to=["capsule@archive-request.invalid"], port=port
     )
-    postfix.wait_for_log("status=deferred.*SealWrong")
+    postfix.wait_for_log("status=deferred.*SealInvalid")
     key.write_text(f"{KEY}other {'11' * 32}\n")  # some mail has met that one meanwhile
     postfix.flush()
     postfix.settle()

@@ -14,12 +14,12 @@ from private_postfix import KEY, WAYS, PrivatePostfix, free_ports
 pytestmark = pytest.mark.live
 PORTS: dict[str, int] = {}
 BEFORE_NEXTHOP = {"pipe": "", "lmtp": "unix:private/archive.", "capsule": ""}
-KEYS = keyring.parse(KEY, place="test")
+KEYS = keyring.parse(KEY, path="test")
 
 
 def asked(address: str) -> str:
     """What ARCHIVE address in a table is compiled to."""
-    return "BCC " + request.recipient(address, KEYS).decode()
+    return "BCC " + request.make_recipient(address, KEYS).decode()
 
 
 @pytest.fixture(scope="module", params=WAYS)
@@ -161,7 +161,7 @@ def test_an_unusable_archive_address_defers_and_says_so(door: str) -> None:
     with PrivatePostfix(door=door, archive="not-an-address") as postfix:
         postfix.send(mail("waiting"))
         postfix.wait_for_log(
-            "RequestUnusable: 'not-an-address' is not an archive address"
+            "RequestInvalid: 'not-an-address' is not an archive address"
         )
         postfix.postconf(archive="legal@example.com")
         postfix.reload()

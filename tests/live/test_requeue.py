@@ -150,10 +150,10 @@ def test_an_original_altered_in_the_queue_is_kept_marked_and_told() -> None:
         record = record_of(postfix, "altered")
         original = b"".join(reading.original(str(postfix.store), record))
         assert original.endswith(end)
-        sealed = record.envelope.digest
+        sealed = record.envelope.sha256
         assert record.events[0]["sha256"] == hashlib.sha256(original).hexdigest()
         assert record.events[0]["sha256"] != sealed
-        copy = b"".join(reading.copy(str(postfix.store), record))
+        copy = b"".join(reading.archive_copy(str(postfix.store), record))
         assert b"ALTERED IN THE QUEUE" in copy
         assert f"Archive-Original-SHA256: {sealed}".encode() in copy
         assert "(ALARM: the message was altered in the queue" in postfix.log()
@@ -167,10 +167,10 @@ def test_a_capsule_with_a_wrong_seal_is_refused_kept_and_reported() -> None:
         sender=b"ceo@example.com",
         recipients=(Recipient(b"bob@example.net"),),
         requests=(Request("legal@example.com", "nexthop"),),
-        digest="0" * 64,
+        sha256="0" * 64,
     )
-    foreign = keyring.parse("test " + "ab" * 32, place="forger")
-    before = capsule.preamble(forged, foreign, sender=b"x@example.com", now=1)
+    foreign = keyring.parse("test " + "ab" * 32, path="forger")
+    before = capsule.make_preamble(forged, foreign, sender=b"x@example.com", now=1)
     with PrivatePostfix() as postfix:
         with Client(postfix.ports[2]) as client:
             client.send(
@@ -178,7 +178,7 @@ def test_a_capsule_with_a_wrong_seal_is_refused_kept_and_reported() -> None:
                 sender="",
                 to=["capsule@archive-request.invalid"],
             )
-        postfix.wait_for_log("SealWrong: capsule with a wrong seal")
+        postfix.wait_for_log("SealInvalid: capsule with a wrong seal")
         assert not postfix.stored()
         [waiting] = postfix.mailq()
         assert waiting["queue_name"] in ("deferred", "active", "incoming")
@@ -271,7 +271,7 @@ def test_checks_that_alter_requeued_mail_make_no_second_capture(
     requeued(checked, name, queue_file, stage)
     record = record_of(checked, name)
     assert words(record) == ["archived", "mailed"]
-    assert record.events[0]["sha256"] == record.envelope.digest  # the sealed one
+    assert record.events[0]["sha256"] == record.envelope.sha256  # the sealed one
     assert len(deliveries(checked, name, LEGAL)) == 1
     assert "altered in the queue" not in checked.log()
 
@@ -341,7 +341,7 @@ def test_no_check_of_body_or_headers_finds_a_word_in_a_requeued_capsule(
         postfix.go_on()
         record = record_of(postfix, "word")
         assert words(record) == ["archived", "mailed"]
-        assert record.events[0]["sha256"] == record.envelope.digest
+        assert record.events[0]["sha256"] == record.envelope.sha256
         assert recipients_of(record) == ["bob@example.net", "secret@example.net"]
         assert not postfix.delivered_to("eve@example.net")
         assert "ALARM" not in postfix.log()
@@ -357,7 +357,9 @@ def test_a_capsule_whose_sealed_fields_were_altered_waits_in_the_fallback() -> N
             with_checks(postfix, body_checks=rule)
             postfix.reload()
             postfix.postsuper("-r", postfix.queue_id_of(CAPSULE))
-            postfix.wait_for_log(f"to=<{CAPSULE}>, .*SealWrong: a capsule with a wrong")
+            postfix.wait_for_log(
+                f"to=<{CAPSULE}>, .*SealInvalid: a capsule with a wrong"
+            )
         postfix.wait(
             lambda: postfix.command("rescue").returncode == 1 and not postfix.mailq(),
             "the capsule is taken out of the queue",
@@ -370,7 +372,7 @@ def test_a_capsule_whose_sealed_fields_were_altered_waits_in_the_fallback() -> N
         assert status.returncode == 1
         assert "fallback directory: 1, since" in status.stdout
         assert not postfix.stored()
-        [(_, path)] = fallback.waiting(str(postfix.fallback))
+        [(_, path)] = fallback.waiting_capsules(str(postfix.fallback))
         content = Path(path).read_bytes()
         Path(path).write_bytes(content.replace(b"\0\0\0", b"", 1))
         assert postfix.command("return").returncode == 0
@@ -395,6 +397,6 @@ def test_a_large_capsule_requeued_is_within_message_size_limit() -> None:
             postfix.tried("archive")
         postfix.go_on()
         record = record_of(postfix, "large")
-        assert record.events[0]["sha256"] == record.envelope.digest
+        assert record.events[0]["sha256"] == record.envelope.sha256
         original = b"".join(reading.original(str(postfix.store), record))
         assert original.endswith(big[-1000:].replace(b"\n", b"\r\n"))

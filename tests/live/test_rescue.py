@@ -40,7 +40,7 @@ def mended(aside: Path) -> None:
 
 
 def waiting(postfix: PrivatePostfix) -> int:
-    return len(fallback.waiting(str(postfix.fallback)))
+    return len(fallback.waiting_capsules(str(postfix.fallback)))
 
 
 def deferred(postfix: PrivatePostfix, count: int) -> None:
@@ -150,7 +150,7 @@ def test_mail_at_a_broken_filter_is_held_and_released(short: PrivatePostfix) -> 
     )
     assert "wait for the stamp filter" in short.log()
     short.wait(
-        lambda: short.command("rescue") and len(rescue.held(directory)) == 2,
+        lambda: short.command("rescue") and len(rescue.read_hold_times(directory)) == 2,
         "both are on hold",
     )
     assert {each["queue_name"] for each in short.mailq()} == {"hold"}
@@ -162,7 +162,7 @@ def test_mail_at_a_broken_filter_is_held_and_released(short: PrivatePostfix) -> 
     mended(aside)
     assert "2 messages released" in short.command("rescue").stdout
     short.settle()
-    assert not rescue.held(directory)
+    assert not rescue.read_hold_times(directory)
     for name in ("held", "held-too"):
         record_of(short, name)
         delivered(short, name, "bob@example.net")
@@ -220,7 +220,7 @@ def test_the_same_capsule_twice_is_one_record(short: PrivatePostfix) -> None:
         "the copy is rescued",
     )
     mended(aside)
-    [(_, path)] = fallback.waiting(str(short.fallback))
+    [(_, path)] = fallback.waiting_capsules(str(short.fallback))
     content = Path(path).read_bytes()
     for _ in range(2):
         Path(path).write_bytes(content)

@@ -102,7 +102,7 @@ def faulty() -> Iterator[Faulty]:
 
 
 def waiting(host: Faulty) -> int:
-    return len(fallback.waiting(str(host.postfix.fallback)))
+    return len(fallback.waiting_capsules(str(host.postfix.fallback)))
 
 
 def counted(host: Faulty) -> int:
@@ -206,7 +206,7 @@ def test_a_store_that_is_not_mounted_is_not_begun_anew(faulty: Faulty) -> None:
     postfix.settle()
     assert waiting(faulty) == 1
     assert not list(postfix.store.iterdir())
-    assert "is its file system mounted?" in fallback.why(str(postfix.fallback))
+    assert "is its file system mounted?" in fallback.last_reason(str(postfix.fallback))
     again = ["mount", "--bind", str(aside), str(postfix.store)]
     subprocess.run(again, check=True)
     faulty.mounted.append(postfix.store)

@@ -20,8 +20,8 @@ pytestmark = pytest.mark.live
 COMMAND = Path(sys.executable).parent / "postfix-archive"
 PORTS: dict[str, int] = {}
 ON_REQUEST = {
-    "content_filter": gates.content_filter(1, "$archive_next_filter", True),
-    "receive_override_options": gates.unmapped("", True),
+    "content_filter": gates.content_filter_expression(1, "$archive_next_filter", True),
+    "receive_override_options": gates.override_options_expression("", True),
 }
 TEN = [f"archive-{number}@example.com" for number in range(10)]
 SOURCES = {
@@ -190,7 +190,7 @@ def test_an_error_is_one_line_and_nothing_is_written() -> None:
         )
         done = run(postfix)
         assert done.returncode == 1
-        assert f"TableWrong: {postfix.etc}/b.in, line 1: " in done.stderr
+        assert f"TableInvalid: {postfix.etc}/b.in, line 1: " in done.stderr
         assert done.stderr.count("\n") == 1
         assert not (postfix.etc / "a").exists()
 

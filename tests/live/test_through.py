@@ -221,7 +221,7 @@ def test_where_the_store_fails_the_copy_waits_in_the_fallback_directory(
         postfix.send(mail(name))
         postfix.settle()  # neither mail nor copies wait in the queue
         delivered(postfix, name, BOB)
-    assert len(fallback.waiting(str(postfix.fallback))) == FROM_QUEUE
+    assert len(fallback.waiting_capsules(str(postfix.fallback))) == FROM_QUEUE
     failed = re.findall("queued: (?:StoreFailed|JournalFailed): ", postfix.log())
     assert len(failed) == len(names_of(fault))  # it is asked each time: nobody waits
     cure()
@@ -251,7 +251,7 @@ def test_where_the_store_hangs_mail_is_delivered_while_it_still_does(
     postfix.wait(
         lambda: len(postfix.mailq()) == FROM_QUEUE + 1, "the copies alone are queued"
     )
-    assert not fallback.waiting(str(postfix.fallback))
+    assert not fallback.waiting_capsules(str(postfix.fallback))
     cure()
     postfix.settle()
     assert_all_once(faulty, ["before", "during", *names_of(fault)])

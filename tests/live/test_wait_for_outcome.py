@@ -21,7 +21,7 @@ def kept_back(postfix: PrivatePostfix, name: str) -> None:
     """Send a message; return when it is delivered, and its copy waits for that."""
     postfix.send(mail(name), to=PEOPLE)
     postfix.wait(lambda: postfix.delivered_to("one@example.net"), "it is delivered")
-    postfix.wait_for_log("OutcomeAwaited: .* archive copy waits up to")
+    postfix.wait_for_log("OutcomePending: .* archive copy waits up to")
     postfix.wait(lambda: len(postfix.mailq()) == 1, "nothing but the copy waits")
 
 
@@ -30,7 +30,7 @@ def test_a_copy_waits_until_it_can_say_what_became_of_the_message() -> None:
         kept_back(postfix, "told")
         assert not postfix.stored() and not postfix.delivered_to(LEGAL)
         postfix.flush()
-        postfix.wait_for_log("OutcomeAwaited", count=2)
+        postfix.wait_for_log("OutcomePending", count=2)
         assert postfix.command("outcomes", "--once").returncode == 0
         postfix.flush()
         postfix.settle()
@@ -65,11 +65,11 @@ def test_where_nobody_reads_the_log_a_copy_waits_for_the_time_and_no_longer() ->
 def test_one_who_is_not_settled_keeps_the_copy_back() -> None:
     with waiting("1h") as postfix:
         postfix.send(mail("one"), to=["bob@example.net", "y@later.example.net"])
-        postfix.wait_for_log("OutcomeAwaited")
+        postfix.wait_for_log("OutcomePending")
         postfix.wait(lambda: len(postfix.mailq()) == 2, "one recipient and the copy")
         assert postfix.command("outcomes", "--once").returncode == 0
         postfix.flush()
-        postfix.wait_for_log("OutcomeAwaited", count=2)
+        postfix.wait_for_log("OutcomePending", count=2)
         mine = [
             str(each["queue_id"])
             for each in postfix.mailq()

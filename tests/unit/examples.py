@@ -8,7 +8,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from postfix_archive.core import capsule, filtering, settings, trace, wire
-from postfix_archive.core.capsule import Opened
+from postfix_archive.core.capsule import Capsule
 from postfix_archive.core.envelope import Client, Envelope, Recipient, Request
 from postfix_archive.core.keyring import Key, Keyring
 from postfix_archive.core.settings import Settings
@@ -60,10 +60,10 @@ def digests(message: bytes, offsets: list[int]) -> dict[int, bytes]:
     return {offset: sha256(message[offset:]) for offset in offsets}
 
 
-def shape(message: bytes) -> wire.Shape:
+def shape(message: bytes) -> wire.ContentProperties:
     """What a transport must be able to carry for this message."""
-    found = wire.Shape()
-    found.take(message)
+    found = wire.ContentProperties()
+    found.update(message)
     return found
 
 
@@ -71,7 +71,7 @@ def set_up(text: str = "") -> Settings:
     """The settings that this text of archive.cf gives."""
     return settings.parse(
         text,
-        place="/etc/postfix/archive.cf",
+        path="/etc/postfix/archive.cf",
         config_directory="/etc/postfix",
         myhostname=HOST.decode(),
     )
@@ -89,9 +89,9 @@ def asked(
     """A request as the stamp filter writes it into the envelope."""
     request = Request(address, "nexthop", verdict)
     request.stamp_id = stamp_id
-    request.above = above
-    request.copy = copy
-    request.spared = spared
+    request.stamp_offset = above
+    request.generation = copy
+    request.is_stamp_trusted = spared
     return request
 
 
@@ -106,16 +106,18 @@ def envelope_of(message: bytes = MESSAGE, **known: Any) -> Envelope:
         "requests": (asked(),),
         "client": Client(address=b"192.0.2.7", protocol=b"ESMTP"),
         "arrival": NOW,
-        "digest": sha256(message).hex(),
+        "sha256": sha256(message).hex(),
         "size": len(message),
     }
     return Envelope(**{**values, **known})
 
 
-def opened(sealed: Envelope, keys: Keyring = KEYS) -> Opened:
+def opened(sealed: Envelope, keys: Keyring = KEYS) -> Capsule:
     """The same envelope after its way through a capsule."""
-    preamble = capsule.preamble(sealed, keys, sender=b"archive@example.com", now=NOW)
-    return capsule.opened(preamble, keys)
+    preamble = capsule.make_preamble(
+        sealed, keys, sender=b"archive@example.com", now=NOW
+    )
+    return capsule.unseal(preamble, keys)
 
 
 def facts(envelope: Envelope) -> dict[str, object]:
@@ -144,9 +146,9 @@ def task(
     client: Client | None = None,
     keys: Keyring = KEYS,
     **of_lmtp: Any,
-) -> filtering.Task:
+) -> filtering.DeliveryRequest:
     """One run of the stamp filter, as pipe(8) describes it; of_lmtp says more."""
-    return filtering.Task(
+    return filtering.DeliveryRequest(
         nexthop=nexthop,
         queue_id=QUEUE_ID,
         sender=sender,
@@ -165,7 +167,9 @@ def mail_owner(settings: Settings | None = None) -> int:
 
 def origin(head: bytes, queue_id: bytes = QUEUE_ID) -> trace.Origin:
     """Where the message with this head began its way on our host."""
-    return trace.origin(head, queue_id=queue_id, host=HOST, mail_owner=mail_owner)
+    return trace.find_origin(
+        head, current_queue_id=queue_id, host=HOST, mail_owner=mail_owner
+    )
 
 
 def cut(content: bytes, marks: list[int]) -> list[bytes]:

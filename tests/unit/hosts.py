@@ -7,9 +7,9 @@ from dataclasses import replace
 from postfix_archive.back import program
 from postfix_archive.core import configuration, installation
 from postfix_archive.core.configuration import Configuration
-from postfix_archive.core.ways import Change, Wish
+from postfix_archive.core.ways import Change, Setup
 
-WISH = Wish("legal@example.com", "/usr/local/lib/postfix-archive")
+WISH = Setup("legal@example.com", "/usr/local/lib/postfix-archive")
 STOCK = "smtp inet n - y - - smtpd\npickup unix n - y 60 1 pickup\n"
 AMAVIS = "smtp-amavis:[127.0.0.1]:10024"
 BACK = (
@@ -20,27 +20,27 @@ BACK = (
 
 def host(main: dict[str, str] | None = None, master: str = STOCK) -> Configuration:
     known = {"mail_version": "3.7.11"}
-    services = configuration.services(master)
+    services = configuration.parse_services(master)
     return Configuration("/etc/postfix", main or {}, known, services)
 
 
-def plan(found: Configuration, wish: Wish = WISH) -> tuple[Change, ...]:
+def plan(found: Configuration, wish: Setup = WISH) -> tuple[Change, ...]:
     given: dict[str, str] = {}
-    for text in program.service_texts(wish.mode):
-        given.update(installation.entries(text))
-    return installation.plan(found, wish, given)
+    for text in program.master_cf_texts(wish.mode):
+        given.update(installation.parse_entries(text))
+    return installation.plan_changes(found, wish, given)
 
 
-def after(found: Configuration, wish: Wish = WISH) -> Configuration:
+def after(found: Configuration, wish: Setup = WISH) -> Configuration:
     """What the configuration is when the plan is carried out."""
     main = dict(found.main)
     lines = {each.key: each for each in found.services}
     for change in plan(found, wish):
         assert change.after is not None
-        if change.where == "main":
+        if change.kind == "main":
             main[change.name] = change.after
-        elif change.where == "service":
-            lines[change.name] = configuration.services(change.after)[0]
+        elif change.kind == "service":
+            lines[change.name] = configuration.parse_services(change.after)[0]
         else:
             key, _, option = change.name.rpartition("/")
             old = lines[key]

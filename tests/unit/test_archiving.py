@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from postfix_archive.core import archiving, stamp
 from postfix_archive.core.envelope import Recipient, Request
-from postfix_archive.core.report import Told
+from postfix_archive.core.report import EnvelopeReport
 
 from unit import examples
 from unit.examples import (
@@ -30,17 +30,17 @@ EARLIER = "20261101-" + "b2" * 20
 
 def told(
     request: Request, message: bytes = MESSAGE, came: bytes = b"", **known: object
-) -> Told:
+) -> EnvelopeReport:
     """What the report tells of a message that came out of its capsule as came."""
     came = came or message
     sealed = opened(envelope_of(message, requests=(request,), **known))
     digest = examples.sha256(came).hex()
-    return archiving.told(
+    return archiving.build_report(
         sealed,
         request,
         came,
         examples.shape(came),
-        digest=digest,
+        sha256=digest,
         size=len(came),
     )
 
@@ -59,8 +59,8 @@ def test_a_validly_stamped_message_belongs_to_the_record_that_its_stamp_names() 
 def test_the_lines_above_a_valid_stamp_are_kept_verbatim() -> None:
     above = b"Received: x\r\n"
     request = asked(verdict="valid", stamp_id=EARLIER, above=len(above))
-    assert archiving.lines_above(above + MESSAGE, request) == above
-    assert archiving.lines_above(above + MESSAGE, asked()) == b""
+    assert archiving.header_above_stamp(above + MESSAGE, request) == above
+    assert archiving.header_above_stamp(above + MESSAGE, asked()) == b""
 
 
 @pytest.mark.parametrize(
@@ -104,7 +104,7 @@ def test_the_report_says_what_the_stamp_said(verdict: str) -> None:
 
 
 def test_the_report_says_that_the_envelope_is_incomplete() -> None:
-    (remark,) = told(asked(), incomplete=True).remarks
+    (remark,) = told(asked(), is_incomplete=True).remarks
     assert "incomplete" in remark
 
 
@@ -112,7 +112,7 @@ def test_the_report_says_that_the_message_was_altered_in_the_queue() -> None:
     found = told(asked(), came=MESSAGE + b"altered\r\n")
     assert any("ALTERED" in remark for remark in found.remarks)
     digest = examples.sha256(MESSAGE + b"altered\r\n").hex().encode()
-    assert (b"Archive-Altered-SHA256", digest) in found.extra
+    assert (b"Archive-Altered-SHA256", digest) in found.extra_fields
 
 
 def test_the_report_says_what_smtp_cannot_carry() -> None:
@@ -123,9 +123,9 @@ def test_the_report_says_what_smtp_cannot_carry() -> None:
 
 def test_the_report_names_its_record_and_its_capsule() -> None:
     sealed = opened(envelope_of())
-    extra = dict(told(asked()).extra)
+    extra = dict(told(asked()).extra_fields)
     assert extra[b"Archive-Record-Id"] == ARCHIVE_ID.encode()
-    assert extra[b"Archive-Capsule"] == sealed.key.encode()
+    assert extra[b"Archive-Capsule"] == sealed.capsule_id.encode()
 
 
 @given(st.integers(0, 25), st.integers(0, 30))
@@ -134,7 +134,7 @@ def test_recipients_are_dealt_out_in_order_and_none_is_lost(
 ) -> None:
     everybody = tuple(Recipient(b"r%d@example.com" % n) for n in range(number))
     found = told(asked(), recipients=everybody)
-    hands = [each.recipients for each in archiving.dealt_out(found, count)]
+    hands = [each.recipients for each in archiving.split_report(found, count)]
     dealt = [recipient.final for hand in hands for recipient in hand]
     assert dealt == [each.final for each in everybody]
     assert max(map(len, hands)) <= (count or number)
@@ -144,19 +144,19 @@ def test_recipients_are_dealt_out_in_order_and_none_is_lost(
 def test_no_recipients_still_give_one_copy() -> None:
     found = told(asked(), recipients=())
     for count in (0, 1, 100):
-        assert len(list(archiving.dealt_out(found, count))) == 1
+        assert len(list(archiving.split_report(found, count))) == 1
 
 
 def test_a_copy_that_leaves_is_stamped_as_a_copy() -> None:
-    line = archiving.copy_stamp(
+    line = archiving.make_copy_stamp(
         ARCHIVE_ID, asked(), examples.sha256(MESSAGE), ROTATED, now=NOW
     )
     found = stamp.find(line + MESSAGE, ROTATED)
-    digests = examples.digests(line + MESSAGE, found.offsets)
-    verdict = stamp.verdict(found, LEGAL, digests, ROTATED)
-    assert verdict.word == stamp.VALID
+    digests = examples.digests(line + MESSAGE, found.content_offsets)
+    verdict = stamp.verify(found, LEGAL, digests, ROTATED)
+    assert verdict.result == stamp.VALID
     assert verdict.stamp is not None
     assert verdict.stamp.archive_id == ARCHIVE_ID
     assert verdict.generation == 1
-    assert stamp.verdict(found, HR, digests, ROTATED).word == stamp.ABSENT
-    assert stamp.find(line + MESSAGE, KEYS).foreign
+    assert stamp.verify(found, HR, digests, ROTATED).result == stamp.ABSENT
+    assert stamp.find(line + MESSAGE, KEYS).has_foreign

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from postfix_archive.back import aside
-from postfix_archive.core.errors import NotAtOnce, TooLate
+from postfix_archive.core.errors import WriteThroughFailed, WriteThroughTimeout
 
 # What is given up is closed when nobody has it any more, and Python says so.
 pytestmark = pytest.mark.filterwarnings(
@@ -26,9 +26,9 @@ MANY = 700  # descriptors
 @pytest.fixture(autouse=True)
 def children() -> Iterator[None]:
     """Each test ends when the processes that it began have."""
-    before = aside.BEGUN.copy()
+    before = aside.CHILD_PIDS.copy()
     yield
-    begun = [each for each in aside.BEGUN if each not in before]
+    begun = [each for each in aside.CHILD_PIDS if each not in before]
     until(lambda: all(map(is_gone, begun)))
 
 
@@ -67,66 +67,73 @@ def is_gone(process: str | int) -> bool:
 
 
 def test_work_is_done_by_another_process_and_its_word_comes_back() -> None:
-    mate = aside.Mate(pid)
-    assert int(mate.done(b"x", SOON)) != os.getpid()
-    assert aside.Mate(lambda told: told.decode() + " ä").done(b"told", SOON) == "told ä"
+    mate = aside.ChildProcess(pid)
+    assert int(mate.call(b"x", SOON)) != os.getpid()
+    assert (
+        aside.ChildProcess(lambda told: told.decode() + " ä").call(b"told", SOON)
+        == "told ä"
+    )
 
 
 def test_the_same_process_does_one_piece_of_work_after_the_other() -> None:
-    mate = aside.Mate(pid)
-    assert len({mate.done(b"x", SOON) for _ in range(5)}) == 1
+    mate = aside.ChildProcess(pid)
+    assert len({mate.call(b"x", SOON) for _ in range(5)}) == 1
 
 
 def test_work_that_fails_says_why_and_the_next_is_done_all_the_same() -> None:
-    mate = aside.Mate(obedient)
-    first = mate.done(b"x", SOON)
-    with pytest.raises(NotAtOnce, match="^ValueError: no room$"):
-        mate.done(b"fail no room", SOON)
-    assert mate.done(b"x", SOON) == first
+    mate = aside.ChildProcess(obedient)
+    first = mate.call(b"x", SOON)
+    with pytest.raises(WriteThroughFailed, match="^ValueError: no room$"):
+        mate.call(b"fail no room", SOON)
+    assert mate.call(b"x", SOON) == first
 
 
 def test_a_process_that_dies_is_told_of_and_replaced() -> None:
-    mate = aside.Mate(obedient)
-    first = mate.done(b"x", SOON)
-    with pytest.raises(NotAtOnce, match="^child process ended without a result$"):
-        mate.done(b"die", SOON)
+    mate = aside.ChildProcess(obedient)
+    first = mate.call(b"x", SOON)
+    with pytest.raises(
+        WriteThroughFailed, match="^child process ended without a result$"
+    ):
+        mate.call(b"die", SOON)
     until(lambda: is_gone(first))
-    assert mate.done(b"x", SOON) != first
+    assert mate.call(b"x", SOON) != first
     assert not Path("/proc", first).exists()  # the kernel has forgotten it
 
 
 def test_what_else_the_program_runs_still_tells_how_it_ended() -> None:
     """With SIGCHLD ignored, each command would seem to have succeeded."""
-    mate = aside.Mate(pid)
-    mate.done(b"x", SOON)
+    mate = aside.ChildProcess(pid)
+    mate.call(b"x", SOON)
     assert subprocess.run(["false"], check=False).returncode == 1
 
 
 def test_who_is_late_is_left_to_itself_and_may_still_end_well(tmp_path: Path) -> None:
-    mate = aside.Mate(obedient)
-    first = mate.done(b"x", SOON)
+    mate = aside.ChildProcess(obedient)
+    first = mate.call(b"x", SOON)
     gate = tmp_path / "gate"
-    with pytest.raises(NotAtOnce, match="^not done within 1 s$"):
-        mate.done(b"wait " + os.fsencode(gate), 1)
-    second = mate.done(b"x", SOON)  # while the first is at work
+    with pytest.raises(WriteThroughFailed, match="^not done within 1 s$"):
+        mate.call(b"wait " + os.fsencode(gate), 1)
+    second = mate.call(b"x", SOON)  # while the first is at work
     assert second != first
     assert not is_gone(first)
     gate.touch()
     until(lambda: is_gone(first))
     assert gate.with_suffix(".done").exists()
-    assert mate.done(b"x", SOON) == second
+    assert mate.call(b"x", SOON) == second
 
 
-@pytest.mark.parametrize("size", [0, 1, aside.BLOCK - 8, aside.BLOCK, 5 << 20])
+@pytest.mark.parametrize(
+    "size", [0, 1, aside.RECEIVE_SIZE - 8, aside.RECEIVE_SIZE, 5 << 20]
+)
 def test_content_of_any_size_arrives_whole_both_ways(size: int) -> None:
-    mate = aside.Mate(lambda told: told.decode())
+    mate = aside.ChildProcess(lambda told: told.decode())
     content = ("0123456789abcdef" * (size // 16 + 1))[:size]
-    assert mate.done(b"-" + content.encode(), SOON) == "-" + content
+    assert mate.call(b"-" + content.encode(), SOON) == "-" + content
 
 
 def test_a_mate_ends_with_whom_it_belongs_to() -> None:
-    mate = aside.Mate(pid)
-    process = mate.done(b"x", SOON)
+    mate = aside.ChildProcess(pid)
+    process = mate.call(b"x", SOON)
     assert not is_gone(process)
     del mate
     until(lambda: is_gone(process))
@@ -134,8 +141,8 @@ def test_a_mate_ends_with_whom_it_belongs_to() -> None:
 
 def test_it_holds_nothing_that_others_wait_to_see_closed() -> None:
     reads, writes = os.pipe()
-    mate = aside.Mate(lambda _: " ".join(os.listdir("/proc/self/fd")))
-    held = mate.done(b"x", SOON).split()
+    mate = aside.ChildProcess(lambda _: " ".join(os.listdir("/proc/self/fd")))
+    held = mate.call(b"x", SOON).split()
     os.close(writes)
     assert os.read(reads, 1) == b""  # though it lives
     os.close(reads)
@@ -149,9 +156,9 @@ def test_it_holds_nothing_of_a_process_that_has_much_open_either() -> None:
     begin = len(os.listdir("/proc/self/fd"))
     opened = [os.open("/dev/null", os.O_RDONLY) for _ in range(begin, MANY)]
     try:
-        mate = aside.Mate(lambda _: " ".join(os.listdir("/proc/self/fd")))
-        assert len(mate.done(b"x", SOON).split()) == 6
-        [process] = aside.BEGUN[-1:]
+        mate = aside.ChildProcess(lambda _: " ".join(os.listdir("/proc/self/fd")))
+        assert len(mate.call(b"x", SOON).split()) == 6
+        [process] = aside.CHILD_PIDS[-1:]
         assert not is_gone(process)
         del mate
         until(lambda: is_gone(process))
@@ -161,30 +168,30 @@ def test_it_holds_nothing_of_a_process_that_has_much_open_either() -> None:
 
 
 def test_its_first_three_descriptors_lead_nowhere() -> None:
-    mate = aside.Mate(
+    mate = aside.ChildProcess(
         lambda _: " ".join(os.readlink(f"/proc/self/fd/{n}") for n in "012")
     )
-    assert mate.done(b"x", SOON) == "/dev/null /dev/null /dev/null"
+    assert mate.call(b"x", SOON) == "/dev/null /dev/null /dev/null"
 
 
 def test_there_are_so_many_and_no_more_also_of_those_that_hang(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A disk that hangs all night takes the memory of so many processes."""
-    monkeypatch.setattr(aside, "MOST", 3)
+    monkeypatch.setattr(aside, "PROCESS_LIMIT", 3)
     waits = b"wait " + os.fsencode(tmp_path / "answer")
-    mates = [aside.Mate(obedient) for _ in range(4)]
+    mates = [aside.ChildProcess(obedient) for _ in range(4)]
     for mate in mates[:3]:
-        with pytest.raises(TooLate):
-            mate.done(waits, 1)
-    with pytest.raises(NotAtOnce, match="^3 processes wait for the store$"):
-        mates[3].done(b"x", 1)
+        with pytest.raises(WriteThroughTimeout):
+            mate.call(waits, 1)
+    with pytest.raises(WriteThroughFailed, match="^3 processes wait for the store$"):
+        mates[3].call(b"x", 1)
     (tmp_path / "answer").touch()  # the disk answers, and they end
 
     def is_room() -> bool:
         try:
-            return bool(mates[3].done(b"x", SOON))
-        except NotAtOnce:
+            return bool(mates[3].call(b"x", SOON))
+        except WriteThroughFailed:
             return False
 
     until(is_room)
@@ -197,10 +204,10 @@ def test_where_no_process_can_be_made_it_is_not_at_once(
         raise BlockingIOError(11, "Resource temporarily unavailable")
 
     monkeypatch.setattr("posix.fork", no_fork)
-    mate = aside.Mate(pid)
+    mate = aside.ChildProcess(pid)
     before = os.listdir("/proc/self/fd")
-    with pytest.raises(NotAtOnce, match="Resource temporarily unavailable"):
-        mate.done(b"x", SOON)
+    with pytest.raises(WriteThroughFailed, match="Resource temporarily unavailable"):
+        mate.call(b"x", SOON)
     assert os.listdir("/proc/self/fd") == before
     monkeypatch.undo()
-    assert mate.done(b"x", SOON)
+    assert mate.call(b"x", SOON)

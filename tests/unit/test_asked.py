@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from postfix_archive.core import asked
-from postfix_archive.core.asked import Asked
+from postfix_archive.core.asked import Options
 from postfix_archive.core.errors import InstallRefused
 
 WRONG = {
@@ -35,36 +35,36 @@ WRONG = {
 )
 def test_a_word_that_cannot_be_used_is_refused_by_name(name: str, word: str) -> None:
     with pytest.raises(InstallRefused) as told:
-        asked.read({name: word})
+        asked.parse({name: word})
     assert str(told.value).startswith(f"{name}=")
     assert "\n" not in str(told.value)
 
 
 def test_what_is_not_said_is_not_asked() -> None:
-    assert asked.read({}) == Asked()
+    assert asked.parse({}) == Options()
     empty = dict.fromkeys((*WRONG, "DESTDIR", "PYTHON", "WHEELS"), "")
-    assert asked.read(empty) == Asked()
+    assert asked.parse(empty) == Options()
 
 
 @pytest.mark.parametrize("name", ["ON_REQUEST", "DRY_RUN", "INSTALL_POSTFIX"])
 def test_yes_is_yes_and_no_is_no(name: str) -> None:
     for word in ("yes", "1", "true", "YES"):
-        assert getattr(asked.read({name: word}), name.lower()) is True
+        assert getattr(asked.parse({name: word}), name.lower()) is True
     for word in ("no", "0", "false", "No"):
-        assert getattr(asked.read({name: word}), name.lower()) is False
+        assert getattr(asked.parse({name: word}), name.lower()) is False
 
 
 def test_paths_lose_the_slash_at_their_end() -> None:
-    given = asked.read({"PREFIX": "/opt/pa/", "CONFIG_DIRECTORY": "/etc/postfix/"})
+    given = asked.parse({"PREFIX": "/opt/pa/", "CONFIG_DIRECTORY": "/etc/postfix/"})
     assert (given.prefix, given.config_directory) == ("/opt/pa", "/etc/postfix")
-    assert asked.read({"STORE": "/"}).store == "/"
+    assert asked.parse({"STORE": "/"}).store == "/"
 
 
 def test_an_address_may_have_characters_that_a_shell_would_run() -> None:
     for address in ("o'neil@example.com", "a`id`@example.com"):
-        assert asked.read({"ARCHIVE": address}).archive == address
+        assert asked.parse({"ARCHIVE": address}).archive == address
 
 
 def test_uninstalling_asks_only_where() -> None:
     words = {"PREFIX": "/opt/pa", "PORT": "abc", "ARCHIVE": "legal"}
-    assert asked.places(words) == Asked(prefix="/opt/pa")
+    assert asked.parse_uninstall(words) == Options(prefix="/opt/pa")

@@ -175,7 +175,7 @@ def test_a_door_loads_these_modules_for_a_message_and_no_others(host: Host) -> N
 
 
 def test_without_bundles_the_doors_do_the_same(host: Host) -> None:
-    shutil.rmtree(host.release / bundle.FOLDER)
+    shutil.rmtree(host.release / bundle.DIRECTORY)
     loaded = host.runs()
     assert "__future__" in loaded["archive-stamp"]
     assert "__future__" in loaded["archive"]
@@ -185,19 +185,23 @@ def test_a_bundle_spares_the_search_for_each_module(host: Host) -> None:
     assert host.came_from_bundle()
 
 
-@pytest.mark.parametrize("door", sorted(bundle.DOORS))
+@pytest.mark.parametrize("door", sorted(bundle.PROGRAMS))
 def test_a_bundle_holds_what_the_door_imports_each_after_its_own(door: str) -> None:
-    rooms = bundle.DOORS[door]
+    rooms = bundle.PROGRAMS[door]
     program = "import sys; sys.path.insert(0, sys.argv[1])\n"
     program += "".join(f"import postfix_archive.{room}\n" for room in rooms)
     program += "print(*(n for n in sys.modules if n.startswith('postfix_archive')))"
     root = str(private_postfix.ROOT)
     command = [*PYTHON, "-c", program, root]
     done = subprocess.run(command, capture_output=True, check=True)
-    needed = bundle.needed(rooms, root)
+    needed = bundle.required_modules(rooms, root)
     assert sorted(needed) == sorted(done.stdout.decode().split())
     for number, name in enumerate(needed):
-        own = bundle.needed((name.partition(".")[2],), root) if "." in name else []
+        own = (
+            bundle.required_modules((name.partition(".")[2],), root)
+            if "." in name
+            else []
+        )
         assert set(own) <= set(needed[: number + 1])
 
 
@@ -215,7 +219,7 @@ def test_a_source_edited_in_place_is_heeded(host: Host) -> None:
 
 @pytest.mark.parametrize("fault", ["missing", "empty", "cut", "other", "rubbish"])
 def test_a_bundle_that_cannot_be_used_is_none(host: Host, fault: str) -> None:
-    path = host.release / bundle.FOLDER / "archive-stamp"
+    path = host.release / bundle.DIRECTORY / "archive-stamp"
     made = path.read_bytes()
     path.unlink()
     if fault != "missing":
@@ -236,11 +240,11 @@ exec(open({str(host.program / "archive")!r}).read(), launcher)
 import marshal, posix
 from _frozen_importlib_external import MAGIC_NUMBER
 launcher.update(marshal=marshal, posix=posix, MAGIC_NUMBER=MAGIC_NUMBER)
-launcher["take"]({str(host.release)!r}, "archive")
+launcher["load_bundle"]({str(host.release)!r}, "archive")
 from postfix_archive.back import qmqp, store
 from postfix_archive.core import trace
 assert "__future__" in sys.modules  # of qmqp, which no bundle has
-print(store.__file__, qmqp.__file__, trace.read_date.__code__.co_filename)
+print(store.__file__, qmqp.__file__, trace.parse_rfc5322.__code__.co_filename)
 """
     command = [*PYTHON, "-c", text]
     done = subprocess.run(command, capture_output=True, check=True)
@@ -258,7 +262,7 @@ def test_code_in_a_bundle_bears_the_path_that_the_release_will_have(
 ) -> None:
     shutil.copytree(private_postfix.ROOT / "postfix_archive", tmp_path / bundle.PACKAGE)
     bundle.make(str(tmp_path), "/usr/lib/postfix-archive/releases/0")
-    made = (tmp_path / bundle.FOLDER / "archive").read_bytes()
+    made = (tmp_path / bundle.DIRECTORY / "archive").read_bytes()
     for name, place, size, _, code in marshal.loads(made[4:]):
         assert code.co_filename == f"/usr/lib/postfix-archive/releases/0/{place}"
         assert size == (tmp_path / place).stat().st_size
@@ -295,7 +299,7 @@ def f(a: int, *b: int, c: int = 3, **d: int) -> A:
 assert f(1) == 4 and A.y == 2
 said = [f.__annotations__, f.__doc__, A.__doc__, getattr(A, "x", None)]
 '''
-    tree = ast.fix_missing_locations(bundle.Plain().visit(ast.parse(text)))
+    tree = ast.fix_missing_locations(bundle.AnnotationRemover().visit(ast.parse(text)))
     known: dict[str, object] = {}
     exec(compile(tree, "x", "exec", dont_inherit=True, optimize=2), known)
     assert known["said"] == [{}, None, None, None]

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from postfix_archive.core import capsule, envelope, header
 from postfix_archive.core.envelope import Recipient
-from postfix_archive.core.errors import CapsuleBroken, SealWrong
+from postfix_archive.core.errors import CapsuleBroken, SealInvalid
 from postfix_archive.core.keyring import Keyring
 
 from unit import examples
@@ -32,16 +32,16 @@ FROM = b"postfix-archive@mail.example.com"
 
 
 def closed(sealed: envelope.Envelope, keys: Keyring = KEYS) -> bytes:
-    return capsule.preamble(sealed, keys, sender=FROM, now=NOW)
+    return capsule.make_preamble(sealed, keys, sender=FROM, now=NOW)
 
 
 PREAMBLE = closed(envelope_of())
 
 
 def test_a_capsule_opens_to_the_envelope_and_the_original_that_went_in() -> None:
-    opened = capsule.opened(PREAMBLE + MESSAGE, KEYS)
+    opened = capsule.unseal(PREAMBLE + MESSAGE, KEYS)
     assert facts(opened.envelope) == facts(envelope_of())
-    assert (PREAMBLE + MESSAGE)[opened.start :] == MESSAGE
+    assert (PREAMBLE + MESSAGE)[opened.original_offset :] == MESSAGE
     assert opened.fields == envelope.serialise(envelope_of())
 
 
@@ -50,8 +50,8 @@ def test_a_capsule_opens_to_the_envelope_and_the_original_that_went_in() -> None
     [b"", b"\r\n", b"\r\n\r\n", b"Archive-Seal: k=x; h=y\r\n\r\n", PREAMBLE, b"\0\xff"],
 )
 def test_the_original_begins_where_it_began_whatever_it_is(original: bytes) -> None:
-    opened = capsule.opened(PREAMBLE + original, KEYS)
-    assert (PREAMBLE + original)[opened.start :] == original
+    opened = capsule.unseal(PREAMBLE + original, KEYS)
+    assert (PREAMBLE + original)[opened.original_offset :] == original
 
 
 @given(ADDRESSES, st.lists(ADDRESSES, max_size=4), st.binary(max_size=50))
@@ -60,13 +60,13 @@ def test_every_envelope_goes_through(
 ) -> None:
     sealed = envelope_of(sender=sender, recipients=tuple(map(Recipient, people)))
     content = closed(sealed) + original
-    opened = capsule.opened(content, KEYS)
+    opened = capsule.unseal(content, KEYS)
     assert opened.fields == envelope.serialise(sealed)
-    assert content[opened.start :] == original
+    assert content[opened.original_offset :] == original
 
 
 def test_no_recipients_at_all_go_through() -> None:
-    opened = capsule.opened(closed(envelope_of(recipients=())), KEYS)
+    opened = capsule.unseal(closed(envelope_of(recipients=())), KEYS)
     assert opened.envelope.recipients == ()
 
 
@@ -79,34 +79,34 @@ def test_no_recipients_at_all_go_through() -> None:
     ],
 )
 def test_an_address_cannot_write_a_seal(trick: bytes) -> None:
-    opened = capsule.opened(closed(envelope_of(sender=trick)) + MESSAGE, KEYS)
+    opened = capsule.unseal(closed(envelope_of(sender=trick)) + MESSAGE, KEYS)
     assert opened.envelope.archive_id == ARCHIVE_ID
 
 
 def test_the_key_names_the_capsule_by_its_envelope() -> None:
-    again = capsule.opened(closed(envelope_of()), ROTATED)
-    other = capsule.opened(closed(envelope_of(recipients=())), KEYS)
-    first = capsule.opened(PREAMBLE, KEYS)
-    assert first.key == again.key != other.key
+    again = capsule.unseal(closed(envelope_of()), ROTATED)
+    other = capsule.unseal(closed(envelope_of(recipients=())), KEYS)
+    first = capsule.unseal(PREAMBLE, KEYS)
+    assert first.capsule_id == again.capsule_id != other.capsule_id
 
 
 def test_a_capsule_of_a_rotated_key_opens() -> None:
-    assert capsule.opened(PREAMBLE, ROTATED).envelope.archive_id == ARCHIVE_ID
+    assert capsule.unseal(PREAMBLE, ROTATED).envelope.archive_id == ARCHIVE_ID
 
 
 def test_new_capsules_are_sealed_with_the_first_key() -> None:
     new = closed(envelope_of(), ROTATED)
-    assert capsule.opened(new, Keyring((NEW_KEY,))).envelope.archive_id == ARCHIVE_ID
+    assert capsule.unseal(new, Keyring((NEW_KEY,))).envelope.archive_id == ARCHIVE_ID
 
 
 def test_a_strangers_seal_is_wrong_even_if_it_names_our_key() -> None:
-    with pytest.raises(SealWrong):
-        capsule.opened(closed(envelope_of(), STRANGERS) + MESSAGE, KEYS)
+    with pytest.raises(SealInvalid):
+        capsule.unseal(closed(envelope_of(), STRANGERS) + MESSAGE, KEYS)
 
 
 def test_a_seal_of_a_key_that_we_do_not_have_is_wrong() -> None:
-    with pytest.raises(SealWrong, match="does not have"):
-        capsule.opened(closed(envelope_of(), Keyring((NEW_KEY,))), KEYS)
+    with pytest.raises(SealInvalid, match="does not have"):
+        capsule.unseal(closed(envelope_of(), Keyring((NEW_KEY,))), KEYS)
 
 
 @given(st.data())
@@ -117,8 +117,8 @@ def test_no_byte_of_the_envelope_may_change(data: st.DataObject) -> None:
     changed[at] ^= data.draw(st.integers(1, 255))
     content = bytes(changed) + MESSAGE
     try:
-        opened = capsule.opened(content, KEYS)
-    except (SealWrong, CapsuleBroken):
+        opened = capsule.unseal(content, KEYS)
+    except (SealInvalid, CapsuleBroken):
         return
     # Only the seal line's own white space and words of nobody are free to change.
     assert opened.fields == envelope.serialise(envelope_of())
@@ -138,38 +138,38 @@ def test_no_byte_of_the_envelope_may_change(data: st.DataObject) -> None:
 )
 def test_a_broken_seal_is_wrong(before: bytes, after: bytes) -> None:
     assert before in PREAMBLE
-    with pytest.raises(SealWrong):
-        capsule.opened(PREAMBLE.replace(before, after) + MESSAGE, KEYS)
+    with pytest.raises(SealInvalid):
+        capsule.unseal(PREAMBLE.replace(before, after) + MESSAGE, KEYS)
 
 
 @given(st.integers(0, len(PREAMBLE) - 1))
 def test_a_capsule_that_is_cut_off_never_opens(length: int) -> None:
-    with pytest.raises((CapsuleBroken, SealWrong)):
-        capsule.opened(PREAMBLE[:length], KEYS)
+    with pytest.raises((CapsuleBroken, SealInvalid)):
+        capsule.unseal(PREAMBLE[:length], KEYS)
 
 
 def test_a_seal_line_without_end_is_broken() -> None:
     with pytest.raises(CapsuleBroken):
-        capsule.opened(PREAMBLE.rstrip() + b"0" * 5000 + b"\r\n\r\n", KEYS)
+        capsule.unseal(PREAMBLE.rstrip() + b"0" * 5000 + b"\r\n\r\n", KEYS)
 
 
 def test_an_ordinary_message_is_no_capsule() -> None:
     with pytest.raises(CapsuleBroken, match="not a capsule"):
-        capsule.opened(MESSAGE, KEYS)
+        capsule.unseal(MESSAGE, KEYS)
 
 
 def test_a_body_that_looks_like_a_capsule_is_a_forgery() -> None:
     body = PREAMBLE[header.body_start(PREAMBLE) :]
     forged = b"Subject: x\r\n\r\n" + body.replace(b"bob@", b"eve@")
-    with pytest.raises(SealWrong):
-        capsule.opened(forged, KEYS)
+    with pytest.raises(SealInvalid):
+        capsule.unseal(forged, KEYS)
 
 
 def test_a_capsule_that_postsuper_requeued_still_opens() -> None:
     requeued = examples.REQUEUED + PREAMBLE + MESSAGE
-    opened = capsule.opened(requeued, KEYS)
-    assert opened.key == capsule.opened(PREAMBLE, KEYS).key
-    assert requeued[opened.start :] == MESSAGE
+    opened = capsule.unseal(requeued, KEYS)
+    assert opened.capsule_id == capsule.unseal(PREAMBLE, KEYS).capsule_id
+    assert requeued[opened.original_offset :] == MESSAGE
 
 
 def test_the_header_holds_all_that_cleanup_would_add() -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from postfix_archive.core import causes
 from postfix_archive.core.accepted import DELETED, Message
-from postfix_archive.core.causes import Gap, Judge, Verdict
+from postfix_archive.core.causes import BypassPeriod, Classifier, Verdict
 from postfix_archive.core.configuration import Configuration
 
 from unit.hosts import AMAVIS, BACK, STOCK, WISH, after, host
@@ -29,7 +29,7 @@ FILTERED = (
 
 def named(found: Configuration) -> Configuration:
     """The host as Postfix names itself in the log."""
-    return replace(found, known={**found.known, "syslog_name": "postfix"})
+    return replace(found, parameters={**found.parameters, "syslog_name": "postfix"})
 
 
 def by_hand(master: str) -> Configuration:
@@ -44,15 +44,15 @@ STANDARD = named(after(host()))
 def message(service: str = "postfix", daemon: str = "smtpd") -> Message:
     made = Message("4jZFG724PhzK5b4", NOW, service, daemon, "7")
     made.sender = "ann@example.org"
-    made.went = "sink"
+    made.relay = "sink"
     return made
 
 
 def judged(
-    found: Configuration, of: Message, *gaps: Gap, led: float | None = None
+    found: Configuration, of: Message, *gaps: BypassPeriod, led: float | None = None
 ) -> Verdict:
     processes = {} if led is None else {(of.service, of.daemon, of.pid): led}
-    return Judge(found, gaps, processes).unarchived(of)
+    return Classifier(found, gaps, processes).classify_unarchived(of)
 
 
 @pytest.mark.parametrize(
@@ -89,7 +89,7 @@ def test_a_service_that_leads_around_the_archive_is_named(
 
 def test_where_services_share_a_name_the_cause_is_only_probable() -> None:
     said = judged(by_hand(SHARED), message())
-    assert (said.kind, said.way) == ("missing", "service-around")
+    assert (said.kind, said.code) == ("missing", "service-around")
     assert said.cause.startswith(
         "probably accepted by 2528/inet (content_filter is empty)"
     )
@@ -97,13 +97,13 @@ def test_where_services_share_a_name_the_cause_is_only_probable() -> None:
 
 def test_a_process_that_led_other_mail_to_the_archive_serves_no_other_service() -> None:
     """An smtpd(8) process serves one service, and does not live for ever."""
-    assert judged(by_hand(SHARED), message(), led=NOW - 60).way == "unexplained"
-    assert judged(by_hand(SHARED), message(), led=NOW - 7200).way == "service-around"
+    assert judged(by_hand(SHARED), message(), led=NOW - 60).code == "unexplained"
+    assert judged(by_hand(SHARED), message(), led=NOW - 7200).code == "service-around"
 
 
 def test_what_should_be_there_by_the_configuration_is_unexplained() -> None:
     said = judged(STANDARD, message())
-    assert (said.kind, said.way) == ("missing", "unexplained")
+    assert (said.kind, said.code) == ("missing", "unexplained")
     assert "was main.cf or master.cf changed?" in said.cause
     said = judged(STANDARD, message("postfix/gone"))
     assert "master.cf has no service postfix/gone/smtpd now" in said.cause
@@ -116,66 +116,69 @@ def test_a_host_that_archives_nothing_is_asked_for_nothing() -> None:
 
 
 def test_what_came_while_the_gate_was_open_went_by_it() -> None:
-    gap = Gap(NOW - 5, NOW + 5, "ticket 17")
-    assert judged(STANDARD, message(), gap).way == "gate-open"
-    assert judged(STANDARD, message(), Gap(NOW + 1, NOW + 5, "")).way == "unexplained"
+    gap = BypassPeriod(NOW - 5, NOW + 5, "ticket 17")
+    assert judged(STANDARD, message(), gap).code == "gate-open"
+    assert (
+        judged(STANDARD, message(), BypassPeriod(NOW + 1, NOW + 5, "")).code
+        == "unexplained"
+    )
     requeued = message()
     requeued.time -= 3600
-    assert judged(STANDARD, requeued, gap).way == "gate-open"
+    assert judged(STANDARD, requeued, gap).code == "gate-open"
     said = judged(by_hand(MORE), message("postfix/free"), gap)
     assert said.kind == "not_requested"
 
 
 def test_an_action_of_a_table_is_named_with_where_it_leads() -> None:
     of = message()
-    of.action = FILTERED
+    of.action_text = FILTERED
     said = judged(STANDARD, of)
-    assert said.way == "filter-action"
+    assert said.code == "filter-action"
     assert said.cause == "FILTER smtp:[::1]:99 by an access table or policy server"
-    of.action = (
+    of.action_text = (
         "redirect: header Subject: FILTER from a[1.2.3.4]; from=<ann@example.org>"
         " to=<b@c.example> proto=ESMTP helo=<x>: eve@example.net"
     )
     said = judged(STANDARD, of)
-    assert said.way == "redirect-action"
+    assert said.code == "redirect-action"
     assert said.cause == "REDIRECT eve@example.net by header_checks"
 
 
 def test_an_action_for_another_sender_is_not_this_messages() -> None:
     of = message()
-    of.action = FILTERED
+    of.action_text = FILTERED
     of.sender = "bob@example.org"
-    assert judged(STANDARD, of).way == "unexplained"
+    assert judged(STANDARD, of).code == "unexplained"
 
 
 @pytest.mark.parametrize("end", ["", ";", "; from=<a>"])
 def test_a_sender_cannot_name_the_place_to_which_a_filter_leads(end: str) -> None:
     of = message()
     of.sender = f"triggers FILTER x:y{end}"
-    of.action = FILTERED.replace("ann@example.org", of.sender)
+    of.action_text = FILTERED.replace("ann@example.org", of.sender)
     assert judged(STANDARD, of).cause.startswith("FILTER smtp:[::1]:99 by ")
 
 
 def test_a_rule_that_threw_mail_away_is_named_without_the_mails_words() -> None:
     of = message()
-    of.discarded = "discard: header Subject: secret from a[1.2.3.4]; from=<a@b>: x"
+    of.discard_text = "discard: header Subject: secret from a[1.2.3.4]; from=<a@b>: x"
     assert judged(STANDARD, of).cause == "DISCARD by header_checks"
-    of.discarded = "milter-discard: END-OF-MESSAGE from a[1.2.3.4]: x"
+    of.discard_text = "milter-discard: END-OF-MESSAGE from a[1.2.3.4]: x"
     assert judged(STANDARD, of).cause == "DISCARD by a milter"
 
 
 def test_what_came_by_a_hand_back_port_was_handed_in() -> None:
     of = message("postfix/archive-handback")
-    of.of_port = True
+    of.is_reinjected = True
     said = judged(STANDARD, of)
-    assert said.way == "hand-made-reinjection"
+    assert said.code == "hand-made-reinjection"
     assert "archive-handback" in said.cause
 
 
 def test_what_was_deleted_before_it_went_anywhere_says_so() -> None:
     of = message()
-    of.ended, of.went = DELETED, ""
-    assert judged(STANDARD, of).way == "deleted"
+    of.end, of.relay = DELETED, ""
+    assert judged(STANDARD, of).code == "deleted"
 
 
 def test_what_a_filter_before_the_archive_keeps_was_never_to_be_archived() -> None:
@@ -183,20 +186,20 @@ def test_what_a_filter_before_the_archive_keeps_was_never_to_be_archived() -> No
     found = host({"content_filter": AMAVIS}, STOCK + BACK)
     behind = named(after(found, replace(WISH, position="after")))
     of = message()
-    of.went, of.filtered = "127.0.0.1[127.0.0.1]:10024", True
+    of.relay, of.is_content_filtered = "127.0.0.1[127.0.0.1]:10024", True
     said = judged(behind, of)
-    assert (said.kind, said.way) == ("not_requested", "kept-by-filter")
-    assert of.went in said.cause
-    of.filtered = False
+    assert (said.kind, said.code) == ("not_requested", "kept-by-filter")
+    assert of.relay in said.cause
+    of.is_content_filtered = False
     assert judged(behind, of).kind == "missing"
     before = named(after(found))
-    of.filtered = True
+    of.is_content_filtered = True
     assert judged(before, of).kind == "missing"
 
 
 def test_mail_that_nobody_has_tried_yet_is_on_its_way_where_its_service_leads() -> None:
-    judge = Judge(by_hand(MORE), (), {})
-    assert judge.is_led(message())
-    assert judge.is_led(message(daemon="pickup"))
-    assert not judge.is_led(message("postfix/more"))
+    judge = Classifier(by_hand(MORE), (), {})
+    assert judge.has_stamp_filter(message())
+    assert judge.has_stamp_filter(message(daemon="pickup"))
+    assert not judge.has_stamp_filter(message("postfix/more"))
     assert causes.KINDS[-1] == "missing"

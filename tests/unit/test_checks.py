@@ -10,12 +10,12 @@ from postfix_archive.back import observing
 from postfix_archive.core import checkup, configuration, finding, settings, ways
 from postfix_archive.core.configuration import Configuration
 from postfix_archive.core.errors import InstallRefused
-from postfix_archive.core.observed import File, Neighbour, Observed, Waiting
+from postfix_archive.core.observed import File, Host, OtherInstance, QueuedMessage
 
 from unit.hosts import KINDS, WISH, after
 
 USER = "postfix-archive"
-PROGRAM = WISH.program
+PROGRAM = WISH.launcher_directory
 STORE = "/var/lib/postfix-archive"
 FALLBACK = "/var/spool/postfix-archive"
 KEY = "/etc/postfix-archive/postfix.key"
@@ -44,22 +44,24 @@ archive_store_directory = {STORE}
 """
 
 
-def sound(found: Configuration) -> Observed:
+def sound(found: Configuration) -> Host:
     """A host of this configuration that has all it needs."""
-    filters = configuration.services(FILTERS)
+    filters = configuration.parse_services(FILTERS)
     found = replace(
         found,
-        known=configuration.parameters(DEFAULTS),
+        parameters=configuration.parse_parameters(DEFAULTS),
         services=(*found.services, *filters),
     )
-    routes = configuration.words(found.raw("transport_maps"))
+    routes = configuration.split_list(found.raw("transport_maps"))
     asked = routes[0].partition("=")[2].partition(",")[0]
-    return Observed(
-        found=found,
+    return Host(
+        config=found,
         settings=settings.parse(
-            ARCHIVE_CF, place="archive.cf", config_directory="/", myhostname="?"
+            ARCHIVE_CF, path="archive.cf", config_directory="/", myhostname="?"
         ),
-        reference=observing.reference(ways.mode(found) or "pipe"),
+        reference_services=observing.reference_services(
+            ways.installed_mode(found) or "pipe"
+        ),
         files={
             f"{PROGRAM}/archive-stamp": File(f"{PROGRAM}/archive-stamp", "root", 0o755),
             f"{PROGRAM}/archive": File(f"{PROGRAM}/archive", "root", 0o755),
@@ -68,19 +70,19 @@ def sound(found: Configuration) -> Observed:
             FALLBACK: File(FALLBACK, USER, 0o700, True, 2),
             "/var/tmp": File("/var/tmp", "root", 0o1777, True),
         },
-        groups={USER: (USER,)},
-        answers={
+        groups_by_user={USER: (USER,)},
+        lookup_results={
             (routes[0], "archive-request.invalid"): asked,
             ("unix:passwd.byname", "legal"): "legal:x",
         },
-        free={STORE: 1 << 40},
-        rescued_age=300.0,
-        followed_age=60.0,
+        free_bytes={STORE: 1 << 40},
+        last_rescue_age=300.0,
+        log_read_age=60.0,
     )
 
 
-def names(host: Observed) -> set[str]:
-    return {each.check for each in checkup.examine(host)}
+def names(host: Host) -> set[str]:
+    return {each.check for each in checkup.run(host)}
 
 
 @pytest.mark.parametrize("mode", ["pipe", "lmtp"])
@@ -96,36 +98,36 @@ def test_what_an_installation_makes_is_sound(
     except InstallRefused:
         assert position == "after"
         return
-    assert checkup.examine(sound(found)) == []
+    assert checkup.run(sound(found)) == []
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_was_there_before_archives_nothing(kind: str) -> None:
     found = KINDS[kind]
     host = sound(after(found))
-    before = replace(host.found, main=found.main, services=found.services)
-    assert "not-asked" in names(replace(host, found=before))
+    before = replace(host.config, main=found.main, services=found.services)
+    assert "not-asked" in names(replace(host, config=before))
 
 
 STOCK = sound(after(KINDS["stock"]))
 
 
-def waiting(age: int, *recipients: str, to: str = "", reason: str = "x") -> Observed:
+def waiting(age: int, *recipients: str, to: str = "", reason: str = "x") -> Host:
     reasons = tuple(reason for _ in recipients)
-    message = Waiting("4Zx", age, "a@example.org", recipients, reasons, to)
-    return replace(STOCK, waiting=(message,))
+    message = QueuedMessage("4Zx", age, "a@example.org", recipients, reasons, to)
+    return replace(STOCK, queued_messages=(message,))
 
 
 def test_a_port_without_a_filter_to_give_anything_back_is_around() -> None:
     host = sound(after(KINDS["stock"]))
     line = "127.0.0.1:2600 inet n - n - - smtpd -o content_filter="
-    services = (*host.found.services, *configuration.services(line))
-    found = replace(host.found, services=services)
-    assert names(replace(host, found=found)) == {"service-around"}
+    services = (*host.config.services, *configuration.parse_services(line))
+    found = replace(host.config, services=services)
+    assert names(replace(host, config=found)) == {"service-around"}
 
 
 def test_mail_that_somebody_else_handed_in_is_named() -> None:
-    assert names(replace(STOCK, handed_in=("4Zx",))) == {"handed-in"}
+    assert names(replace(STOCK, unarchived_reinjections=("4Zx",))) == {"handed-in"}
 
 
 @pytest.mark.parametrize(
@@ -138,7 +140,7 @@ def test_mail_that_somebody_else_handed_in_is_named() -> None:
         (waiting(9, "legal@example.com"), "copies-refused"),
     ],
 )
-def test_what_waits_too_long_is_named(host: Observed, check: str) -> None:
+def test_what_waits_too_long_is_named(host: Host, check: str) -> None:
     assert names(host) == {check}
 
 
@@ -151,24 +153,24 @@ def test_what_waits_too_long_is_named(host: Observed, check: str) -> None:
         waiting(9, "legal@example.com", reason=""),
     ],
 )
-def test_what_waits_as_usual_is_not(host: Observed) -> None:
+def test_what_waits_as_usual_is_not(host: Host) -> None:
     assert names(host) == set()
 
 
 def test_a_copy_that_will_soon_be_dropped_is_critical() -> None:
-    found = checkup.examine(waiting(216001, "x@y", to="archive:capsule"))
-    assert finding.worst(found) == finding.CRITICAL
-    found = checkup.examine(waiting(3601, "x@y", to="archive:capsule"))
-    assert finding.worst(found) == finding.WARNING
+    found = checkup.run(waiting(216001, "x@y", to="archive:capsule"))
+    assert finding.worst_severity(found) == finding.CRITICAL
+    found = checkup.run(waiting(3601, "x@y", to="archive:capsule"))
+    assert finding.worst_severity(found) == finding.WARNING
 
 
 def test_two_instances_with_keys_of_their_own() -> None:
-    other = Neighbour("/etc/postfix-out", ("legal@example.com",), frozenset("b"))
-    mine = replace(STOCK, keys=frozenset("a"), neighbours=(other,))
+    other = OtherInstance("/etc/postfix-out", ("legal@example.com",), frozenset("b"))
+    mine = replace(STOCK, key_digests=frozenset("a"), other_instances=(other,))
     assert names(mine) == {"two-keys"}
-    assert names(replace(mine, keys=frozenset("ab"))) == set()
+    assert names(replace(mine, key_digests=frozenset("ab"))) == set()
     elsewhere = replace(other, archives=("out@example.com",))
-    assert names(replace(mine, neighbours=(elsewhere,))) == set()
+    assert names(replace(mine, other_instances=(elsewhere,))) == set()
 
 
 @pytest.mark.parametrize(
@@ -181,36 +183,38 @@ def test_two_instances_with_keys_of_their_own() -> None:
     ],
 )
 def test_versions(version: str, found: set[str], lacking: int) -> None:
-    known = {**STOCK.found.known, "mail_version": version}
-    host = replace(STOCK, found=replace(STOCK.found, known=known))
+    known = {**STOCK.config.parameters, "mail_version": version}
+    host = replace(STOCK, config=replace(STOCK.config, parameters=known))
     assert names(host) == found
-    assert len(checkup.lacks(host.found.version)) == lacking
-    assert ("ENVID" in checkup.report(host, [])) == bool(lacking)
+    assert len(checkup.limitations(host.config.version)) == lacking
+    assert ("ENVID" in checkup.format_report(host, [])) == bool(lacking)
 
 
 def test_a_python_that_was_upgraded() -> None:
-    assert names(replace(STOCK, pythons={"/lib": "/usr/bin/python3"})) == {"python"}
+    assert names(replace(STOCK, python_mismatches={"/lib": "/usr/bin/python3"})) == {
+        "python"
+    }
 
 
 def test_a_disk_of_which_little_is_left() -> None:
-    assert names(replace(STOCK, free={STORE: 1 << 29})) == {"free-space"}
+    assert names(replace(STOCK, free_bytes={STORE: 1 << 29})) == {"free-space"}
 
 
 def test_nothing_of_a_broken_archive_cf_is_guessed() -> None:
-    broken = replace(STOCK, settings=None, trouble="archive.cf, line 3: no such")
-    [found] = checkup.examine(broken)
-    assert (found.check, found.place) == ("settings-wrong", broken.trouble)
+    broken = replace(STOCK, settings=None, settings_error="archive.cf, line 3: no such")
+    [found] = checkup.run(broken)
+    assert (found.check, found.place) == ("settings-wrong", broken.settings_error)
 
 
 def test_a_report_begins_with_the_worst() -> None:
-    host = replace(waiting(9, "legal@example.com"), free={STORE: 1})
-    told = checkup.report(host, checkup.examine(host)).splitlines()
+    host = replace(waiting(9, "legal@example.com"), free_bytes={STORE: 1})
+    told = checkup.format_report(host, checkup.run(host)).splitlines()
     assert told[0] == "CRITICAL: postfix-archive: 1 critical, 1 warning"
     assert told[1].startswith("CRITICAL free-space: ")
 
 
 def test_what_the_rescue_stands_on() -> None:
-    def with_fallback(*words: object) -> Observed:
+    def with_fallback(*words: object) -> Host:
         there = File(FALLBACK, *words)  # type: ignore[arg-type]
         return replace(STOCK, files={**STOCK.files, FALLBACK: there})
 
@@ -218,26 +222,26 @@ def test_what_the_rescue_stands_on() -> None:
     assert names(with_fallback("root", 0o700, True, 2)) == {"fallback-owner"}
     assert names(with_fallback(USER, 0o750, True, 2)) == {"fallback-mode"}
     assert names(with_fallback(USER, 0o700, True, 1)) == {"fallback-same-disk"}
-    assert names(replace(STOCK, rescued_age=None)) == {"rescue-late"}
-    assert names(replace(STOCK, rescued_age=3601.0)) == {"rescue-late"}
-    assert names(replace(STOCK, held=1)) == {"mail-held"}
-    late = replace(STOCK, fallback=3, fallback_age=86401)
+    assert names(replace(STOCK, last_rescue_age=None)) == {"rescue-late"}
+    assert names(replace(STOCK, last_rescue_age=3601.0)) == {"rescue-late"}
+    assert names(replace(STOCK, held_count=1)) == {"mail-held"}
+    late = replace(STOCK, fallback_count=3, fallback_age=86401)
     assert names(late) == {"fallback-waits"}
-    assert finding.worst(checkup.examine(late)) == finding.CRITICAL
+    assert finding.worst_severity(checkup.run(late)) == finding.CRITICAL
     early = replace(late, fallback_age=60)
-    assert finding.worst(checkup.examine(early)) == finding.WARNING
+    assert finding.worst_severity(checkup.run(early)) == finding.WARNING
 
 
 def test_what_the_outcomes_stand_on() -> None:
-    assert names(replace(STOCK, followed_age=None)) == {"outcomes-late"}
-    late = replace(STOCK, followed_age=601.0)
+    assert names(replace(STOCK, log_read_age=None)) == {"outcomes-late"}
+    late = replace(STOCK, log_read_age=601.0)
     assert names(late) == {"outcomes-late"}
     assert names(replace(late, is_running=False)) == set()
-    gone = replace(late, log_trouble="/var/log/mail.log: no such file")
+    gone = replace(late, log_error="/var/log/mail.log: no such file")
     assert names(gone) == {"log-unreadable"}
     mailed = settings.parse(
         f"{ARCHIVE_CF}archive_delivery = mail\n",
-        place="archive.cf",
+        path="archive.cf",
         config_directory="/",
         myhostname="?",
     )
@@ -261,7 +265,7 @@ def test_what_the_outcomes_stand_on() -> None:
 def test_a_follower_that_does_not_run_is_mended_by_what_runs_it(
     follower: str, cure: str
 ) -> None:
-    [found] = checkup.examine(replace(STOCK, followed_age=1e6, follower=follower))
+    [found] = checkup.run(replace(STOCK, log_read_age=1e6, follower_file=follower))
     assert found.cure.startswith(cure)
     assert found.place == (follower or "postfix-archive outcomes")
 
@@ -275,17 +279,17 @@ def test_a_worker_that_hands_back_around_a_filter_is_named(argument: str) -> Non
     key = "archive-2.legal@example.com/unix"
     services = tuple(
         replace(each, command=each.command.replace(argument, "--envid"))
-        for each in WORKERS.found.services
+        for each in WORKERS.config.services
     )
-    host = replace(WORKERS, found=replace(WORKERS.found, services=services))
-    [told] = checkup.examine(host)
+    host = replace(WORKERS, config=replace(WORKERS.config, services=services))
+    [told] = checkup.run(host)
     assert (told.check, told.place) == ("arguments", f"master.cf: {key}")
     assert "without the content filter" in told.harm
 
 
 def test_the_ports_of_a_further_way_of_workers_are_looked_at() -> None:
     gone = "127.0.0.1:10031/inet"
-    services = tuple(e for e in WORKERS.found.services if e.key != gone)
-    host = replace(WORKERS, found=replace(WORKERS.found, services=services))
-    missing = [e for e in checkup.examine(host) if e.check == "port-missing"]
+    services = tuple(e for e in WORKERS.config.services if e.key != gone)
+    host = replace(WORKERS, config=replace(WORKERS.config, services=services))
+    missing = [e for e in checkup.run(host) if e.check == "port-missing"]
     assert [each.place for each in missing] == [f"master.cf: {gone}"]

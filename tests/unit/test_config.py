@@ -13,8 +13,8 @@ from postfix_archive.back import config, keyfile
 from postfix_archive.core.errors import (
     KeyMissing,
     KeyUnreadable,
+    SettingInvalid,
     SettingsUnreadable,
-    SettingWrong,
 )
 
 from unit.examples import set_up
@@ -33,7 +33,7 @@ def test_the_file_in_the_directory_is_read(tmp_path: Path) -> None:
 
 def test_a_wrong_line_names_the_file(tmp_path: Path) -> None:
     (tmp_path / "archive.cf").write_text("\narchive_time_limit = soon\n")
-    with pytest.raises(SettingWrong, match=f"^{tmp_path}/archive.cf, line 2: "):
+    with pytest.raises(SettingInvalid, match=f"^{tmp_path}/archive.cf, line 2: "):
         config.load(str(tmp_path))
 
 
@@ -58,13 +58,13 @@ def test_a_directory_that_leads_nowhere_is_not_a_missing_file(tmp_path: Path) ->
 def test_the_keys_are_read_where_the_setting_says(tmp_path: Path) -> None:
     keyfile.create(f"{tmp_path}/site.key", "k7", None)
     found = set_up(f"archive_key_file = {tmp_path}/site.key\n")
-    assert config.keys(found).current.key_id == "k7"
+    assert config.load_keys(found).current.key_id == "k7"
 
 
 def test_a_missing_key_says_how_to_make_one(tmp_path: Path) -> None:
     found = set_up(f"archive_key_file = {tmp_path}/none.key\n")
     with pytest.raises(KeyMissing, match="none.key.*key create"):
-        config.keys(found)
+        config.load_keys(found)
 
 
 @pytest.mark.parametrize("content", [b"", b"k 00\n", b"\xff\xfe", b"# none\n"])
@@ -72,31 +72,31 @@ def test_a_key_file_that_is_none_is_refused(tmp_path: Path, content: bytes) -> N
     (tmp_path / "site.key").write_bytes(content)
     found = set_up(f"archive_key_file = {tmp_path}/site.key\n")
     with pytest.raises(KeyUnreadable, match="site.key"):
-        config.keys(found)
+        config.load_keys(found)
 
 
 def test_a_key_file_that_cannot_be_read_names_the_file(tmp_path: Path) -> None:
     found = set_up(f"archive_key_file = {tmp_path}\n")
     with pytest.raises(KeyUnreadable, match=str(tmp_path)):
-        config.keys(found)
+        config.load_keys(found)
 
 
 def test_the_directory_is_the_given_one_then_mail_configs_then_the_usual(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setitem(posix.environ, b"MAIL_CONFIG", b"/etc/postfix-\xc3\xa9")
-    assert config.directory("/etc/postfix-in") == "/etc/postfix-in"
-    assert config.directory(None) == "/etc/postfix-\xe9"
+    assert config.find_config_directory("/etc/postfix-in") == "/etc/postfix-in"
+    assert config.find_config_directory(None) == "/etc/postfix-\xe9"
     monkeypatch.delitem(posix.environ, b"MAIL_CONFIG")
-    assert config.directory(None) == "/etc/postfix"
-    assert config.directory("") == "/etc/postfix"
+    assert config.find_config_directory(None) == "/etc/postfix"
+    assert config.find_config_directory("") == "/etc/postfix"
 
 
 def test_the_mail_owner_is_looked_up() -> None:
     me = pwd.getpwuid(os.getuid())
-    assert config.user_id(set_up(f"mail_owner = {me.pw_name}\n")) == me.pw_uid
+    assert config.mail_owner_uid(set_up(f"mail_owner = {me.pw_name}\n")) == me.pw_uid
 
 
 def test_a_mail_owner_who_is_not_there_is_a_wrong_setting() -> None:
-    with pytest.raises(SettingWrong, match="mail_owner = nobody-like-that"):
-        config.user_id(set_up("mail_owner = nobody-like-that\n"))
+    with pytest.raises(SettingInvalid, match="mail_owner = nobody-like-that"):
+        config.mail_owner_uid(set_up("mail_owner = nobody-like-that\n"))

@@ -16,7 +16,9 @@ archive-stamp unix - n n - 10 pipe flags=q argv=/x/y --sender {${sender}} -- { a
 
 def of(main: dict[str, str], listing: str = LISTING) -> Configuration:
     known = {"mail_version": "3.7.11", "relayhost": ""}
-    return Configuration("/etc/postfix", main, known, configuration.services(listing))
+    return Configuration(
+        "/etc/postfix", main, known, configuration.parse_services(listing)
+    )
 
 
 def test_an_entry_has_its_fields_its_options_and_its_command() -> None:
@@ -55,12 +57,12 @@ def test_a_service_sees_its_own_option_first() -> None:
 )
 def test_names_expand_as_postconf_says(text: str, archive: str, expanded: str) -> None:
     found = of({"archive": archive, "other": "next:[127.0.0.1]:10024", "loop": "$loop"})
-    assert found.expanded(text) == expanded
+    assert found.expand(text) == expanded
 
 
 def test_a_list_is_parted_outside_of_braces() -> None:
     text = "inline:{a=b, c=d}, hash:/x  pcre:/y"
-    assert configuration.words(text) == ["inline:{a=b, c=d}", "hash:/x", "pcre:/y"]
+    assert configuration.split_list(text) == ["inline:{a=b, c=d}", "hash:/x", "pcre:/y"]
 
 
 def test_names_that_refer_to_each_other_stay_and_take_no_time() -> None:
@@ -83,7 +85,7 @@ def test_what_is_no_number_is_none(number: str) -> None:
 
 
 def test_an_entry_of_one_word_is_no_service() -> None:
-    assert configuration.services("smtp\n{ a\n\n") == ()
+    assert configuration.parse_services("smtp\n{ a\n\n") == ()
 
 
 def test_proxies_of_proxies_are_looked_through() -> None:

@@ -38,8 +38,8 @@ def texts(version: str) -> list[tuple[str, str]]:
     """Return the text of each sample attempt, and what stands beside it."""
     found = []
     for each, said in expected(version):
-        line = logline.read(each)
-        if line and line.text.startswith(delivery.BEGINNING):
+        line = logline.parse(each)
+        if line and line.text.startswith(delivery.ATTEMPT_PREFIX):
             found.append((line.text, said))
     return found
 
@@ -57,7 +57,7 @@ def fields(attempt: Attempt | None) -> str:
 @pytest.mark.parametrize("version", VERSIONS)
 def test_each_sample_is_read_as_it_is(version: str) -> None:
     for text, said in texts(version):
-        assert fields(delivery.read(text)) == said, text
+        assert fields(delivery.parse(text)) == said, text
 
 
 @pytest.mark.parametrize("version", VERSIONS)
@@ -70,7 +70,7 @@ def test_the_samples_have_every_status(version: str) -> None:
 @pytest.mark.parametrize("version", VERSIONS)
 def test_no_sample_is_read_as_what_did_not_happen(version: str) -> None:
     for text, _ in texts(version):
-        attempt = delivery.read(text)
+        attempt = delivery.parse(text)
         if attempt is None or attempt.recipient.startswith((*OTHERWISE, *FILTERED)):
             continue
         kind = attempt.recipient.partition("@")[0].partition("-")[0]
@@ -100,16 +100,16 @@ def test_a_cut_sample_is_never_read_as_another(version: str) -> None:
     understood = [(text, said) for text, said in texts(version) if said != "?"]
     for text, said in understood:
         for length in range(len(text) - 1):
-            cut = delivery.read(text[:length])
+            cut = delivery.parse(text[:length])
             assert cut is None or fields(cut) == said, text[:length]
 
 
 def test_the_queue_id_of_the_other_side_is_what_it_says_last() -> None:
-    attempt = delivery.read(SENT)
+    attempt = delivery.parse(SENT)
     assert attempt is not None and attempt.queued_as == "4jZ9yw34sFzM25v"
-    forwarded = delivery.read(SENT.replace("250 2.0.0 Ok: queued", "forwarded"))
+    forwarded = delivery.parse(SENT.replace("250 2.0.0 Ok: queued", "forwarded"))
     assert forwarded is not None and forwarded.queued_as == "4jZ9yw34sFzM25v"
-    nothing = delivery.read(SENT.replace("4jZ9yw34sFzM25v", ""))
+    nothing = delivery.parse(SENT.replace("4jZ9yw34sFzM25v", ""))
     assert nothing is not None and nothing.queued_as == ""
 
 
@@ -118,7 +118,7 @@ def test_the_queue_id_of_the_other_side_is_what_it_says_last() -> None:
 def test_two_lines_in_one_are_never_one_of_both(first: str, second: str) -> None:
     begin = "Nov 25 07:19:04 mail postfix/smtp[1]: 4jZ9yw2mgRzM24y: "
     for length in range(1, len(first)):
-        attempt = delivery.read(first[:length] + begin + second)
+        attempt = delivery.parse(first[:length] + begin + second)
         assert attempt is None, first[:length]
 
 
@@ -126,7 +126,7 @@ def test_two_lines_in_one_are_never_one_of_both(first: str, second: str) -> None
 def test_a_line_at_postfix_s_own_limit_is_not_read(end: str) -> None:
     # 1,971: 2,000 without the longest queue id.
     forged = SENT.replace("bob@", "x@").rstrip(")") + " " + "y" * 1700 + end
-    assert delivery.read(forged.ljust(2000, ")")[:1971]) is None
+    assert delivery.parse(forged.ljust(2000, ")")[:1971]) is None
 
 
 @given(some.text(max_size=300))
@@ -154,5 +154,5 @@ def test_no_reply_decides_it(reply: str) -> None:
 
 
 def _status(text: str) -> str:
-    attempt = delivery.read(text)
+    attempt = delivery.parse(text)
     return attempt.status if attempt else ""

@@ -62,7 +62,7 @@ def reckoner(
     """Whose SHA-256 it is."""
     monkeypatch.setattr(digest, "sha256", _sha256.sha256)
     if request.param == "openssl":
-        digest.expect(digest.MUCH)
+        digest.select_implementation(digest.OPENSSL_THRESHOLD)
     yield request.param
 
 
@@ -71,16 +71,16 @@ def test_openssl_comes_for_much_content_and_for_no_less(
 ) -> None:
     own = _sha256.sha256
     monkeypatch.setattr(digest, "sha256", own)
-    digest.expect(digest.MUCH - 1)
+    digest.select_implementation(digest.OPENSSL_THRESHOLD - 1)
     assert digest.sha256 is own
-    digest.expect(digest.MUCH)
+    digest.select_implementation(digest.OPENSSL_THRESHOLD)
     assert digest.sha256 is _hashlib.openssl_sha256 is not own
 
 
 def test_little_content_does_without_openssl() -> None:
     program = (
         "import sys; sys.path.insert(0, '.'); from postfix_archive.core import digest;"
-        " digest.mac(b'k', b'p', b'c'), digest.hex_of(b''), digest.equal('a', 'a');"
+        " digest.mac(b'k', b'p', b'c'), digest.sha256_hex(b''), digest.equal('a', 'a');"
         " sys.exit('_hashlib' in sys.modules)"
     )
     subprocess.run(["/usr/bin/python3", "-I", "-S", "-c", program], check=True)
@@ -107,8 +107,8 @@ def test_a_mac_is_that_of_the_standard_library(
 @given(st.lists(st.binary(max_size=300), max_size=5))
 def test_a_digest_is_that_of_the_standard_library(pieces: list[bytes]) -> None:
     expected = hashlib.sha256(b"".join(pieces))
-    assert digest.of(pieces).digest() == expected.digest()
-    assert digest.hex_of(b"".join(pieces)) == expected.hexdigest()
+    assert digest.sha256_of(pieces).digest() == expected.digest()
+    assert digest.sha256_hex(b"".join(pieces)) == expected.hexdigest()
 
 
 @pytest.mark.parametrize("one", [b"", b"ab", "ab"])

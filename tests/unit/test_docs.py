@@ -106,8 +106,8 @@ def test_spawn_ends_no_worker_that_is_still_at_work() -> None:
 
     text = (ROOT / "master.cf.d" / "40-archive-lmtp.cf").read_text()
     limits = set(re.findall(r"command_time_limit=(\d+)s", text))
-    work = settings.UNITS["s"] * int(settings.DEFAULTS["archive_time_limit"][:-1])
-    assert limits and all(int(each) > lmtp.LIFE + work for each in limits)
+    work = settings.TIME_UNITS["s"] * int(settings.DEFAULTS["archive_time_limit"][:-1])
+    assert limits and all(int(each) > lmtp.LIFETIME + work for each in limits)
 
 
 def test_every_worker_has_its_connection_cached() -> None:

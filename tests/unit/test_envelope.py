@@ -60,7 +60,7 @@ clients = st.fixed_dictionaries(
 
 def as_written(value: bytes) -> bytes:
     """The form that a value has in a field: on one line."""
-    return address.one_line(value).strip()
+    return address.escape_controls(value).strip()
 
 
 def test_the_lines_are_those_of_the_public_format() -> None:
@@ -77,7 +77,7 @@ def test_the_lines_are_those_of_the_public_format() -> None:
             Recipient("grün@example.com".encode()),
         ),
         ret=b"HDRS",
-        digest="00ff",
+        sha256="00ff",
         size=7,
     )
     assert envelope.serialise(sealed) == TEXT
@@ -125,7 +125,7 @@ def test_what_is_written_reads_the_same(
         client=client,
         arrival=arrival,
         envid=envid,
-        incomplete=incomplete,
+        is_incomplete=incomplete,
     )
     said = facts(sealed)
     said["sender"] = as_written(sender)
@@ -178,7 +178,7 @@ def test_an_address_cannot_write_a_field(trick: bytes) -> None:
     sealed = envelope_of(sender=trick, recipients=(Recipient(trick, trick),))
     again = envelope.parse(envelope.serialise(sealed))
     assert again.archive_id == sealed.archive_id
-    assert (again.size, again.incomplete) == (sealed.size, False)
+    assert (again.size, again.is_incomplete) == (sealed.size, False)
     assert len(again.recipients) == 1
 
 
@@ -231,11 +231,11 @@ def test_noise_is_refused_and_nothing_else(noise: bytes) -> None:
 
 
 def test_a_recipient_is_expanded_when_this_host_changed_it() -> None:
-    assert Recipient(b"bob@example.com", b"sales@example.com").expanded
-    assert not Recipient(b"bob@example.com", b"bob@example.com").expanded
-    assert not Recipient(b"bob@example.com").expanded
+    assert Recipient(b"bob@example.com", b"sales@example.com").is_mapped
+    assert not Recipient(b"bob@example.com", b"bob@example.com").is_mapped
+    assert not Recipient(b"bob@example.com").is_mapped
 
 
 def test_an_unknown_time_is_written_as_nothing() -> None:
-    assert envelope.date(None) == b""
-    assert envelope.date(0) == trace.written_date(0)
+    assert envelope.format_date(None) == b""
+    assert envelope.format_date(0) == trace.format_rfc5322(0)

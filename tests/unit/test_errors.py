@@ -14,14 +14,14 @@ OF_COMMANDS = {
     "RecordNotFound",
     "RecordDamaged",
     "LogUnreadable",
-    "FollowerAtWork",
+    "FollowerRunning",
     "PostfixMissing",
     "PostfixCommandFailed",
     "InstallRefused",
     "InstallFailed",
     "BypassRefused",
     "NotRoot",
-    "TableWrong",
+    "TableInvalid",
 }
 
 

@@ -28,18 +28,18 @@ CASES = {
 @pytest.mark.parametrize("case", CASES)
 def test_only_the_named_settings_change(case: str) -> None:
     before, after = CASES[case]
-    assert explained.corrected(before, PORT) == after
-    assert explained.corrected(after, {}) == after
+    assert explained.update(before, PORT) == after
+    assert explained.update(after, {}) == after
 
 
 def test_a_new_archive_cf_takes_every_port() -> None:
-    text = explained.archive_cf({"myhostname": "host.example.com"})
-    wanted = {n: f"127.0.0.1:{p}" for p, n in enumerate(explained.ADDRESSES, 10126)}
+    text = explained.render({"myhostname": "host.example.com"})
+    wanted = {n: f"127.0.0.1:{p}" for p, n in enumerate(explained.PORT_SETTINGS, 10126)}
     loaded = settings.parse(
-        explained.corrected(text, wanted),
-        place="archive.cf",
+        explained.update(text, wanted),
+        path="archive.cf",
         config_directory="/etc/postfix",
         myhostname="x",
     )
-    ports = [getattr(loaded, name)[1] for name in explained.ADDRESSES]
+    ports = [getattr(loaded, name)[1] for name in explained.PORT_SETTINGS]
     assert ports == [10126, 10127, 10128, 10129, 10130]

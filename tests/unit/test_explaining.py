@@ -9,8 +9,8 @@ import pytest
 from click.testing import CliRunner
 
 from postfix_archive.back import explaining, observing, postconf
-from postfix_archive.core.errors import TableWrong
-from postfix_archive.core.explaining import Question
+from postfix_archive.core.errors import TableInvalid
+from postfix_archive.core.explaining import TableQuery
 from postfix_archive.core.lookups import Lookup
 from postfix_archive.front import cli
 
@@ -23,12 +23,14 @@ def answers(
     folder: Path, patch: pytest.MonkeyPatch, *told: str
 ) -> list[explaining.Reason]:
     """What is made of the lines that postmap prints for a message."""
-    patch.setattr(postconf, "asked", lambda *_: "".join(each + "\n" for each in told))
+    patch.setattr(
+        postconf, "run_postmap", lambda *_: "".join(each + "\n" for each in told)
+    )
     (folder / "x.in").write_text(LINE)
-    sources = explaining.Sources("/etc/postfix", folder)
+    sources = explaining.CompiledSources("/etc/postfix", folder)
     sources.add("pcre", f"{folder}/x.in")
     lookup = Lookup(f"pcre:{folder}/x", "header_checks", "", None)
-    return list(sources.answers(Question(lookup, flags="h"), b""))
+    return list(sources.find_matches(TableQuery(lookup, postmap_flags="h"), b""))
 
 
 def test_a_header_line_with_an_odd_line_end_is_one_line(
@@ -36,7 +38,7 @@ def test_a_header_line_with_an_odd_line_end_is_one_line(
 ) -> None:
     line = "Subject: a\u2028b\x85c\tARCHIVE-IN-LINE 1"
     (found,) = answers(tmp_path, monkeypatch, line)
-    assert found.what == "header_checks: Subject: a\u2028b\x85c"
+    assert found.matched_text == "header_checks: Subject: a\u2028b\x85c"
     assert found.archives == (LEGAL,)
 
 
@@ -49,9 +51,9 @@ def test_a_header_line_cannot_make_up_an_answer(
 
 def test_bytes_that_are_no_utf8_can_be_printed(monkeypatch: pytest.MonkeyPatch) -> None:
     def observed(_: str) -> None:
-        raise TableWrong("/x: line \udcff")
+        raise TableInvalid("/x: line \udcff")
 
     monkeypatch.setattr(os, "geteuid", lambda: 0)
-    monkeypatch.setattr(observing, "observe", observed)
+    monkeypatch.setattr(observing, "inspect_host", observed)
     done = CliRunner().invoke(cli.main, ["-c", "/nowhere", "doctor"])
     assert done.output == "UNKNOWN: /x: line \\udcff\n"

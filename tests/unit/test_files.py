@@ -84,7 +84,7 @@ def test_a_draft_in_no_folder_is_a_failure_that_says_where_to_look(
 
 def test_a_full_disk_is_a_failure_of_the_store() -> None:
     draft = files.Draft.__new__(files.Draft)
-    draft._name = "/dev/full"
+    draft._path = "/dev/full"
     draft._descriptor = os.open("/dev/full", os.O_WRONLY)
     draft.size = 0
     try:
@@ -95,28 +95,28 @@ def test_a_full_disk_is_a_failure_of_the_store() -> None:
 
 
 def test_folders_are_made_with_all_above_for_their_owner_alone(tmp_path: Path) -> None:
-    files.make_folder(f"{tmp_path}/a/b/c")
+    files.make_directory(f"{tmp_path}/a/b/c")
     assert mode(tmp_path / "a") == mode(tmp_path / "a/b/c") == 0o700
-    files.make_folder(f"{tmp_path}/a/b/c")
+    files.make_directory(f"{tmp_path}/a/b/c")
     assert (tmp_path / "a/b/c").is_dir()
 
 
 def test_a_file_in_the_way_of_a_folder_is_a_failure(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"")
     with pytest.raises(StoreFailed, match="a/b"):
-        files.make_folder(f"{tmp_path}/a/b")
+        files.make_directory(f"{tmp_path}/a/b")
 
 
 def test_a_folder_that_is_not_there_cannot_be_synced(tmp_path: Path) -> None:
     with pytest.raises(StoreFailed, match="none"):
-        files.sync_folder(f"{tmp_path}/none")
+        files.sync_directory(f"{tmp_path}/none")
 
 
 def test_new_folders_are_durable_with_all_above(
     tmp_path: Path, synced: list[str]
 ) -> None:
     (tmp_path / "other").mkdir()
-    files.make_folder(f"{tmp_path}/a/b/c")
+    files.make_directory(f"{tmp_path}/a/b/c")
     assert set(synced) == {str(tmp_path), f"{tmp_path}/a", f"{tmp_path}/a/b"}
 
 
@@ -125,14 +125,14 @@ def test_folders_that_a_dead_run_has_made_are_durable_too(
 ) -> None:
     (tmp_path / "other").mkdir()
     (tmp_path / "a/b/c").mkdir(parents=True)
-    files.make_folder(f"{tmp_path}/a/b/c")
+    files.make_directory(f"{tmp_path}/a/b/c")
     assert synced == [f"{tmp_path}/a/b", f"{tmp_path}/a", str(tmp_path)]
 
 
 def test_a_folder_in_use_is_not_synced_again(tmp_path: Path, synced: list[str]) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "a/file").touch()
-    files.make_folder(f"{tmp_path}/a")
+    files.make_directory(f"{tmp_path}/a")
     assert synced == []
 
 
@@ -191,7 +191,7 @@ def test_a_draft_that_a_crash_has_left_goes_and_no_other(tmp_path: Path) -> None
     names = (".x.prom.0123456789abcdef", ".y.prom.0123456789abcdef", ".x.prom.0")
     for name in names:
         (tmp_path / name).write_bytes(b"half")
-    long_ago = (tmp_path / names[0]).stat().st_mtime - files.LEFT - 60
+    long_ago = (tmp_path / names[0]).stat().st_mtime - files.STALE_DRAFT_AGE - 60
     for name in names[:2]:
         os.utime(tmp_path / name, (long_ago, long_ago))
     files.replace(f"{tmp_path}/x.prom", b"whole", 0o644)

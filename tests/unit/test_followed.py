@@ -9,21 +9,21 @@ from pathlib import Path
 import pytest
 
 from postfix_archive.back import followed
-from postfix_archive.back.followed import Followed
+from postfix_archive.back.followed import FollowerState
 from postfix_archive.core.errors import StoreFailed
 
 
 def test_a_damaged_state_is_made_anew(tmp_path: Path) -> None:
-    (tmp_path / followed.NAME).write_bytes(b"no database" * 1000)
-    with closing(Followed(str(tmp_path))) as state:
-        assert state.word("place") == ""
+    (tmp_path / followed.DATABASE_NAME).write_bytes(b"no database" * 1000)
+    with closing(FollowerState(str(tmp_path))) as state:
+        assert state.get_value("place") == ""
 
 
 def test_a_state_that_cannot_be_opened_now_is_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with closing(Followed(str(tmp_path))) as state:
-        state.note("place", "here")
+    with closing(FollowerState(str(tmp_path))) as state:
+        state.set_value("place", "here")
         state.commit()
 
     def fails(*_: object) -> None:
@@ -32,29 +32,31 @@ def test_a_state_that_cannot_be_opened_now_is_kept(
     with monkeypatch.context() as patched:
         patched.setattr(sqlite3, "connect", fails)
         with pytest.raises(StoreFailed, match="outcomes.sqlite: database or disk is"):
-            Followed(str(tmp_path))
-    with closing(Followed(str(tmp_path))) as state:
-        assert state.word("place") == "here"
+            FollowerState(str(tmp_path))
+    with closing(FollowerState(str(tmp_path))) as state:
+        assert state.get_value("place") == "here"
 
 
 def test_what_was_not_committed_did_not_happen(tmp_path: Path) -> None:
-    with closing(Followed(str(tmp_path))) as state:
-        state.note("place", "here")
-    with closing(Followed(str(tmp_path))) as state:
-        assert state.word("place") == ""
+    with closing(FollowerState(str(tmp_path))) as state:
+        state.set_value("place", "here")
+    with closing(FollowerState(str(tmp_path))) as state:
+        assert state.get_value("place") == ""
 
 
 def test_a_state_with_foreign_tables_is_named(tmp_path: Path) -> None:
-    with closing(sqlite3.connect(tmp_path / followed.NAME)) as base:
+    with closing(sqlite3.connect(tmp_path / followed.DATABASE_NAME)) as base:
         base.execute("CREATE TABLE word (something TEXT)")
-    with closing(Followed(str(tmp_path))) as state:
+    with closing(FollowerState(str(tmp_path))) as state:
         with pytest.raises(StoreFailed, match="outcomes.sqlite: no such column"):
-            state.word("place")
+            state.get_value("place")
 
 
 def test_how_long_ago_the_log_was_read_to_its_end(tmp_path: Path) -> None:
-    assert followed.age(str(tmp_path), 1e9) is None
-    followed.note(str(tmp_path))
-    at = (tmp_path / followed.LOOKED).stat().st_mtime
-    assert followed.age(str(tmp_path), at + 60) == 60
-    assert followed.age(str(tmp_path), at - 60) == 60  # the clock was set back
+    assert followed.last_read_age(str(tmp_path), 1e9) is None
+    followed.touch_last_read(str(tmp_path))
+    at = (tmp_path / followed.LAST_READ_FILE).stat().st_mtime
+    assert followed.last_read_age(str(tmp_path), at + 60) == 60
+    assert (
+        followed.last_read_age(str(tmp_path), at - 60) == 60
+    )  # the clock was set back

@@ -66,11 +66,11 @@ MANY = settings(max_examples=200)
 NOISE = st.binary(max_size=200)
 TEXTS = st.text(max_size=60)
 FIELDS = envelope.serialise(examples.envelope_of())
-PREAMBLE = capsule.preamble(examples.envelope_of(), KEYS, sender=b"a@b.c", now=NOW)
-TAG = stamp.tag(LEGAL, KEYS.current)
-STAMP = stamp.line(ARCHIVE_ID, TAG, examples.sha256(MESSAGE), NOW, KEYS.current)
+PREAMBLE = capsule.make_preamble(examples.envelope_of(), KEYS, sender=b"a@b.c", now=NOW)
+TAG = stamp.archive_tag(LEGAL, KEYS.current)
+STAMP = stamp.make(ARCHIVE_ID, TAG, examples.sha256(MESSAGE), NOW, KEYS.current)
 COPY = Capture().copy
-REQUEST = request.recipient(f"{LEGAL},{HR}", KEYS)
+REQUEST = request.make_recipient(f"{LEGAL},{HR}", KEYS)
 TALK = (
     b"220 mail ESMTP\r\n250-mail\r\n250-PIPELINING\r\n250-SMTPUTF8\r\n"
     b"250 XFORWARD NAME ADDR PORT PROTO HELO IDENT SOURCE\r\n250 Ok\r\n"
@@ -136,18 +136,18 @@ def spooled(content: bytes) -> spool.Spool:
 @given(changed(STAMP + MESSAGE, STAMP * 3 + MESSAGE))
 def test_a_changed_stamp_is_valid_only_if_it_says_the_same(message: bytes) -> None:
     found = stamp.find(message, KEYS)
-    digests = examples.digests(message, found.offsets)
-    verdict = stamp.verdict(found, LEGAL, digests, KEYS)
-    if verdict.word == stamp.VALID:
+    digests = examples.digests(message, found.content_offsets)
+    verdict = stamp.verify(found, LEGAL, digests, KEYS)
+    if verdict.result == stamp.VALID:
         assert verdict.stamp is not None and verdict.stamp.archive_id == ARCHIVE_ID
         assert message.endswith(MESSAGE)
 
 
 @given(changed(PREAMBLE + MESSAGE) | NOISE)
 def test_a_changed_capsule_opens_as_it_was_or_not_at_all(content: bytes) -> None:
-    assert capsule.start(content) <= len(content)
+    assert capsule.fields_offset(content) <= len(content)
     with refusals():
-        assert capsule.opened(content, KEYS).fields == FIELDS
+        assert capsule.unseal(content, KEYS).fields == FIELDS
 
 
 @MANY
@@ -163,31 +163,33 @@ def test_fields_that_can_be_read_are_written_so_that_they_read_the_same(
 def sealed(fields: bytes, original: bytes) -> bytes:
     """A capsule with a good seal around whatever fields."""
     fields = capsule.MAGIC + fields
-    proof = hexlify(KEYS.current.mac(capsule.PURPOSE, fields))
+    proof = hexlify(KEYS.current.mac(capsule.SEAL_PURPOSE, fields))
     seal = b"k=" + KEYS.current.key_id.encode() + b"; h=" + proof
-    return b"\r\n" + fields + b"\r\n" + capsule.SEAL + seal + b"\r\n\r\n" + original
+    return (
+        b"\r\n" + fields + b"\r\n" + capsule.SEAL_FIELD + seal + b"\r\n\r\n" + original
+    )
 
 
-@given(changed(FIELDS), changed(MESSAGE), st.sampled_from(archive_cf.FORMATS))
+@given(changed(FIELDS), changed(MESSAGE), st.sampled_from(archive_cf.REPORT_FORMATS))
 def test_what_has_a_good_seal_is_mailed_whatever_it_holds(
     fields: bytes, original: bytes, form: str
 ) -> None:
     text = f"archive_delivery = mail\narchive_report_format = {form}\n"
     message = spooled(sealed(fields, original))
-    case = archive_transport.Case(message, examples.set_up(text), KEYS, NOW)
+    case = archive_transport.ArchiveJob(message, examples.set_up(text), KEYS, NOW)
 
     def submit(_: object, __: bytes, ___: object, content: Any, **____: object) -> str:
         return f"4Z{sum(map(len, content))}"
 
     with put(handback, "submit", submit), refusals():
-        assert "archived as" in archive_transport.archived(case)
+        assert "archived as" in archive_transport.archive_message(case)
 
 
 @MANY
 @given(changed(COPY, COPY.replace(b"multipart/report", b"multipart/mixed")) | NOISE)
 def test_the_parts_of_a_changed_copy_lie_within_it(copy: bytes) -> None:
-    assert -1 <= report.original_start(copy) <= len(copy)
-    assert report.status_part(copy) in copy
+    assert -1 <= report.original_offset(copy) <= len(copy)
+    assert report.envelope_fields(copy) in copy
 
 
 @given(examples.LINES_LF, changed(b"\nX-MS-Journal-Report:\n") | NOISE, examples.MARKS)
@@ -196,9 +198,9 @@ def test_no_marker_is_left_wherever_the_pieces_part(
 ) -> None:
     content = before + noise + b"\nX-MS-Journal-Report" + noise
     pieces = examples.cut(content, marks)
-    assert marker.is_in(pieces)
-    lowered = b"".join(marker.lowered(pieces))
-    assert not marker.is_in([lowered])
+    assert marker.has_marker(pieces)
+    lowered = b"".join(marker.lowercase_markers(pieces))
+    assert not marker.has_marker([lowered])
     assert lowered.lower() == content.lower()
 
 
@@ -226,9 +228,9 @@ def test_any_subject_can_be_shown_on_one_line(subject: bytes) -> None:
 def test_a_changed_request_asks_for_what_it_asked_for_or_for_nothing(
     word: bytes,
 ) -> None:
-    people, asked, forged = request.sorted_out([Recipient(word)], KEYS)
+    people, asked, forged = request.split_recipients([Recipient(word)], KEYS)
     assert asked in ((LEGAL, HR), ())
-    assert len(people) + forged + bool(asked) == 1 or word == request.CAPSULE
+    assert len(people) + forged + bool(asked) == 1 or word == request.CAPSULE_RECIPIENT
 
 
 @given(TEXTS | changed(b"legal@example.com,hr@example.com").map(as_text))
@@ -242,8 +244,8 @@ def test_a_nexthop_names_archives_or_is_refused(nexthop: str) -> None:
 def test_any_address_can_be_written_into_a_command(mailbox: bytes) -> None:
     for coded in (address.xtext(mailbox), address.orcpt(mailbox)):
         assert not {0x20, 0x0D, 0x0A, 0x00} & {*coded}
-    assert len(address.unquoted(mailbox)) <= len(mailbox)
-    assert record.shown(mailbox).isprintable()
+    assert len(address.unquote(mailbox)) <= len(mailbox)
+    assert record.safe_text(mailbox).isprintable()
 
 
 @given(NOISE, changed(b"192.0.2.0/24", b"IPv6:2001:db8::1", b"::ffff:192.0.2.1"))
@@ -251,8 +253,8 @@ def test_whatever_a_client_is_called_it_is_in_a_network_or_not(
     client: bytes, network: bytes
 ) -> None:
     text = network.decode("latin-1")
-    assert address.is_in(client, text) in (True, False)
-    assert address.is_in(network, "192.0.2.0/24") in (True, False)
+    assert address.is_in_network(client, text) in (True, False)
+    assert address.is_in_network(network, "192.0.2.0/24") in (True, False)
     assert address.is_network(text) in (True, False)
 
 
@@ -262,7 +264,7 @@ WORDS = st.sampled_from([b"--", *(b"--" + each for each in pipe.OPTIONS)]) | NOI
 @given(st.lists(WORDS, max_size=20))
 def test_any_command_line_is_read_or_refused(words: list[bytes]) -> None:
     with refusals():
-        macros, people = pipe.parse(words)
+        macros, people = pipe.parse_arguments(words)
         assert macros.keys() == {*pipe.OPTIONS}
         assert not people or len(people) * 2 < len(words)
 
@@ -309,7 +311,7 @@ ODD = st.recursive(
 @st.composite
 def journals(draw: st.DrawFn, pristine: Path) -> bytes:
     """The journal with bytes changed, or with other values in it; perhaps chained."""
-    text = (pristine / LEGAL / journal.NAME).read_bytes()
+    text = (pristine / LEGAL / journal.FILE_NAME).read_bytes()
     if draw(st.booleans()):
         text = draw(changed(text))
     else:
@@ -324,7 +326,7 @@ def journals(draw: st.DrawFn, pristine: Path) -> bytes:
 def a_store(pristine: Path, folder: Path, text: bytes) -> Iterator[Path]:
     """A copy of the store with another journal."""
     shutil.copytree(pristine, folder / "harmed", dirs_exist_ok=True)
-    (folder / "harmed" / LEGAL / journal.NAME).write_bytes(text)
+    (folder / "harmed" / LEGAL / journal.FILE_NAME).write_bytes(text)
     try:
         yield folder / "harmed"
     finally:
@@ -339,10 +341,10 @@ def test_a_changed_journal_is_shown_or_refused(
     text = data.draw(journals(pristine))
     with a_store(pristine, tmp_path, text) as store, refusals():
         found = examples.set_up(f"archive_store_directory = {store}\n")
-        for each in reading.gaps(str(store), LEGAL):
+        for each in reading.bypasses(str(store), LEGAL):
             assert all(isinstance(each[one], str) for one in ("opened", "by", "why"))
         for kept in reading.records(str(store), LEGAL).values():
-            lines = [json.dumps(page.facts(kept)), page.row(found, kept)]
+            lines = [json.dumps(page.to_json(kept)), page.summary_line(found, kept)]
             lines += page.lines(found, kept)
             assert all(line.isprintable() and line.encode() for line in lines)
             assert cli._archived_at(kept).tzinfo
@@ -355,8 +357,8 @@ def test_verify_says_of_any_journal_what_is_amiss(
 ) -> None:
     text = data.draw(journals(pristine))
     with a_store(pristine, tmp_path, text) as store:
-        found = verifying.verify(f"{store}/{LEGAL}")
-        same = text == (pristine / LEGAL / journal.NAME).read_bytes()
+        found = verifying.verify_archive(f"{store}/{LEGAL}")
+        same = text == (pristine / LEGAL / journal.FILE_NAME).read_bytes()
         assert bool(found.findings) != same
         assert all(map(str, found.findings)) and verifying.summary(found)
 
@@ -366,14 +368,14 @@ def test_a_changed_journal_is_written_on_or_refused(
     pristine: Path, tmp_path: Path, data: st.DataObject
 ) -> None:
     text = data.draw(journals(pristine) | NOISE)
-    note = data.draw(changed((pristine / LEGAL / lastline.NAME).read_bytes()))
+    note = data.draw(changed((pristine / LEGAL / lastline.FILE_NAME).read_bytes()))
     with a_store(pristine, tmp_path, text) as store, refusals():
-        (store / LEGAL / lastline.NAME).write_bytes(note)
+        (store / LEGAL / lastline.FILE_NAME).write_bytes(note)
         with journal.Journal(f"{store}/{LEGAL}") as events:
-            assert isinstance(events.recent("c"), set)
+            assert isinstance(events.recent_events("c"), set)
             assert events.has_file("none") is False
             events.append("after", "2026-11-22T11:53:00Z")
-        assert (store / LEGAL / journal.NAME).read_bytes().startswith(text)
+        assert (store / LEGAL / journal.FILE_NAME).read_bytes().startswith(text)
 
 
 @given(st.data())
@@ -382,17 +384,17 @@ def test_verify_and_show_take_any_file_for_a_copy(
 ) -> None:
     packed = (pristine / LEGAL / NAME).read_bytes()
     content = data.draw(changed(packed) | changed(COPY).map(gzip.compress) | NOISE)
-    text = (pristine / LEGAL / journal.NAME).read_bytes()
+    text = (pristine / LEGAL / journal.FILE_NAME).read_bytes()
     with a_store(pristine, tmp_path, text) as store:
         path = store / LEGAL / NAME
         path.chmod(0o600)
         path.write_bytes(content)
-        found = verifying.verify(f"{store}/{LEGAL}")
-        assert bool(found.damage) == (content != packed)
+        found = verifying.verify_archive(f"{store}/{LEGAL}")
+        assert bool(found.error_count) == (content != packed)
         with refusals():
-            stored.recovered(str(path), LEGAL)
+            stored.read_capture(str(path), LEGAL)
         with refusals():
-            kept = reading.found(str(store), ARCHIVE_ID, LEGAL)
+            kept = reading.find_record(str(store), ARCHIVE_ID, LEGAL)
             assert len(b"".join(reading.original(str(store), kept))) == len(MESSAGE)
 
 
@@ -404,8 +406,8 @@ def test_any_file_in_the_fallback_directory_is_archived_or_stays(
     path.write_bytes(data.draw(changed(PREAMBLE + MESSAGE) | NOISE))
     text = f"archive_store_directory = {tmp_path}/store\narchive_delivery = store\n"
     with refusals():
-        returning._archive(examples.set_up(text), KEYS, str(path))
-    stays = fallback.waiting(str(tmp_path)) != []
+        returning._archive_capsule(examples.set_up(text), KEYS, str(path))
+    stays = fallback.waiting_capsules(str(tmp_path)) != []
     assert stays != (tmp_path / "store" / LEGAL / NAME).exists()
     shutil.rmtree(tmp_path / "store", ignore_errors=True)
 
@@ -414,15 +416,16 @@ def test_any_file_in_the_fallback_directory_is_archived_or_stays(
 def test_any_note_of_held_mail_or_of_a_gap_is_read_or_refused(
     tmp_path: Path, said: bytes
 ) -> None:
-    for name in (rescue.NAME, gap.NAME):
+    for name in (rescue.HOLD_FILE, gap.RECORD_FILE):
         (tmp_path / name).write_bytes(said)
     with refusals():
         assert all(
-            isinstance(each, str) for each in rescue.held(str(tmp_path)).values()
+            isinstance(each, str)
+            for each in rescue.read_hold_times(str(tmp_path)).values()
         )
     with refusals():
-        told = gap.read(str(tmp_path))
-        assert told is None or status.shout(told).startswith("BYPASS: ")
+        told = gap.read_record(str(tmp_path))
+        assert told is None or status.bypass_warning(told).startswith("BYPASS: ")
 
 
 # --- what the host says -----------------------------------------------------------
@@ -431,8 +434,8 @@ def test_any_note_of_held_mail_or_of_a_gap_is_read_or_refused(
 @given(TEXTS | changed(b"k2026 " + b"ab" * 32 + b"\n# x\n").map(as_text))
 def test_any_key_file_gives_keys_that_work_or_is_refused(text: str) -> None:
     with refusals():
-        keys = keyring.parse(text, place="/etc/postfix/archive.key")
-        line = stamp.line(ARCHIVE_ID, TAG, bytes(32), NOW, keys.current)
+        keys = keyring.parse(text, path="/etc/postfix/archive.key")
+        line = stamp.make(ARCHIVE_ID, TAG, bytes(32), NOW, keys.current)
         assert [each.archive_id for each in stamp.find(line, keys).ours] == [ARCHIVE_ID]
 
 
@@ -440,10 +443,10 @@ def test_any_key_file_gives_keys_that_work_or_is_refused(text: str) -> None:
 @given(changed(TABLE) | NOISE, st.sampled_from(["hash", "cidr", "regexp", "pcre"]))
 def test_any_table_is_compiled_or_refused(source: bytes, kind: str) -> None:
     with refusals():
-        found = tables.compiled(source, kind=kind, place="/x.in", keys=KEYS)
-        assert found.native.startswith(tables.MARKER)
+        found = tables.compile_table(source, table_type=kind, path="/x.in", keys=KEYS)
+        assert found.content.startswith(tables.MARKER)
     for line in tables.logical_lines(source):
-        assert tables.action(line.text, kind) in line.text.strip()
+        assert tables.right_side(line.text, kind) in line.text.strip()
 
 
 @MANY
@@ -457,25 +460,30 @@ def test_whatever_the_queue_is_said_to_hold_it_is_understood_or_refused(
         return said[command].decode("utf-8", "surrogateescape")
 
     with put(postconf, "run", run), refusals():
-        waiting = mailq.queued("/etc/postfix")
+        waiting = mailq.list_messages("/etc/postfix")
         lifetimes = rescuing.Lifetimes(1, 1, 1)
-        assert rescuing.plan(waiting, lifetimes, {}, works=True).release == ()
-        assert all(each.reason.isprintable() for each in waiting)
+        assert (
+            rescuing.plan_rescue(waiting, lifetimes, {}, can_filter_run=True).to_release
+            == ()
+        )
+        assert all(each.delay_reason.isprintable() for each in waiting)
 
 
 @MANY
 @given(changed(MAIN_CF), changed(MASTER_CF))
 def test_whatever_postconf_prints_is_understood(main: bytes, master: bytes) -> None:
-    known = configuration.parameters(main.decode("utf-8", "surrogateescape"))
-    services = configuration.services(master.decode("utf-8", "surrogateescape"))
+    known = configuration.parse_parameters(main.decode("utf-8", "surrogateescape"))
+    services = configuration.parse_services(master.decode("utf-8", "surrogateescape"))
     found = Configuration("/etc/postfix", known, known, services)
     assert all(number >= 0 for number in found.version)
     for service in (None, *services):
         for name in known:
             assert found.value(name, service) is not None
             assert (found.seconds(name, service) or 0) >= 0
-    assert all(":" in each.table for each in lookups.named(found))
-    assert all(address.is_plain(each.encode()) for each in gates.archives(found))
+    assert all(":" in each.table for each in lookups.in_configuration(found))
+    assert all(
+        address.is_plain(each.encode()) for each in gates.configured_archives(found)
+    )
 
 
 @contextlib.contextmanager
@@ -486,7 +494,7 @@ def a_server(said: bytes) -> Iterator[None]:
     far.shutdown(1)
     near.settimeout(5)
     try:
-        with put(handback, "connected", lambda _: near):
+        with put(handback, "connect", lambda _: near):
             yield
     finally:
         near.close()
@@ -498,9 +506,9 @@ def a_server(said: bytes) -> Iterator[None]:
 def test_whatever_a_server_says_the_message_is_given_or_not(said: bytes) -> None:
     with a_server(said), refusals():
         session = handback.Session(("127.0.0.1", 10026))
-        session.forward(Client(address=b"192.0.2.7"), QUEUE_ID, local=False)
-        if session.ask(SENDER, (Recipient(b"bob@example.com"),)):
-            assert len(session.give([MESSAGE]).split()) == 1
+        session.prepare_xforward(Client(address=b"192.0.2.7"), QUEUE_ID, local=False)
+        if session.send_envelope(SENDER, (Recipient(b"bob@example.com"),)):
+            assert len(session.send_message([MESSAGE]).split()) == 1
         session.close()
 
 
@@ -510,5 +518,5 @@ def test_whatever_a_qmqp_server_says_the_message_is_given_or_not(said: bytes) ->
     to = (Recipient(b"b\nb@example.com"),)
     with a_server(said), refusals():
         port = ("127.0.0.1", 10030)
-        queue_id = qmqp.give(port, SENDER, to, lambda: [MESSAGE])
+        queue_id = qmqp.send_message(port, SENDER, to, lambda: [MESSAGE])
         assert len(queue_id.split()) == 1

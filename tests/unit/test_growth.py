@@ -40,8 +40,8 @@ RUNS = 3
 REFUSED = 7  # times the CPU time
 NOISE = 0.03  # seconds that the machine itself may add
 
-TAG = stamp.tag(LEGAL, KEYS.current)
-STAMP = stamp.line(ARCHIVE_ID, TAG, examples.sha256(MESSAGE), NOW, KEYS.current)
+TAG = stamp.archive_tag(LEGAL, KEYS.current)
+STAMP = stamp.make(ARCHIVE_ID, TAG, examples.sha256(MESSAGE), NOW, KEYS.current)
 PART = b"--b\nContent-Type: text/plain\n\nhello\n"
 # How often what is repeated, and what comes behind it.
 LARGE = {
@@ -101,17 +101,17 @@ def filtered(path: Path) -> filtering.Plan:
         came = spool.read(opened.fileno(), str(path.parent))
     head = came.head()
     task = examples.task(b"bob@example.com")
-    found = filtering.Reading(
-        head, task, examples.set_up(), KEYS, owner=examples.mail_owner
+    found = filtering.HeaderScan(
+        head, task, examples.set_up(), KEYS, user_id=examples.mail_owner
     )
     digests = came.digests(found.offsets)
-    assert not filtering.is_own_copy(task, found, digests, KEYS)
+    assert not filtering.is_requeued_copy(task, found, digests, KEYS)
     assert not filtering.needs_smtputf8(task, found, head)
-    plan = filtering.plan(
+    plan = filtering.make(
         task, found, digests, came.size, examples.set_up(), KEYS, now=NOW
     )
-    assert came.shape().ascii
-    sent = sum(map(len, wire.blocks(wire.stuffed(came.pieces()))))
+    assert came.shape().is_ascii
+    sent = sum(map(len, wire.join_blocks(wire.dot_stuff(came.chunks()))))
     assert sent >= came.size
     came.close()
     return plan
@@ -149,18 +149,18 @@ def archived(path: Path, store: Path) -> None:
     settings = examples.set_up(text)
     with open(path, "rb") as opened:
         came = spool.read(opened.fileno(), str(path.parent), canonical=True)
-    case = archive_transport.Case(came, settings, KEYS, NOW)
-    assert "stored and mailed" in archive_transport.archived(case)
+    case = archive_transport.ArchiveJob(came, settings, KEYS, NOW)
+    assert "stored and mailed" in archive_transport.archive_message(case)
     came.close()
-    assert not verifying.verify(f"{store}/{LEGAL}").findings
+    assert not verifying.verify_archive(f"{store}/{LEGAL}").findings
     (kept,) = reading.records(str(store), LEGAL).values()
-    assert page.row(settings, kept) and list(page.lines(settings, kept))
+    assert page.summary_line(settings, kept) and list(page.lines(settings, kept))
     size = sum(map(len, reading.original(str(store), kept)))
     assert size == kept.events[0]["size"]
 
 
 def capsuled(path: Path, original: bytes, sealed: Envelope) -> None:
-    preamble = capsule.preamble(sealed, KEYS, sender=b"a@example.com", now=NOW)
+    preamble = capsule.make_preamble(sealed, KEYS, sender=b"a@example.com", now=NOW)
     path.write_bytes(preamble + original)
 
 
@@ -171,7 +171,7 @@ def test_the_archive_transport_and_its_readers_take_a_large_message_in_its_time(
     monkeypatch.setattr(handback, "submit", submitted)
 
     def make(count: int) -> Callable[[], object]:
-        original = b"".join(wire.canonical([message(name, count)]))
+        original = b"".join(wire.to_canonical([message(name, count)]))
         path = tmp_path / str(count)
         capsuled(path, original, examples.envelope_of(original))
         return lambda: archived(path, tmp_path / "store")
@@ -205,8 +205,8 @@ def test_3500_recipients_of_254_bytes_take_their_time_and_no_more(
 def test_a_report_of_14_000_recipients_is_written_in_its_time(form: str) -> None:
     def make(count: int) -> Callable[[], object]:
         sealed = examples.envelope_of(recipients=crowd(count))
-        told = report.Told(sealed, LEGAL, MESSAGE, examples.shape(MESSAGE))
-        return lambda: report.written(told, form, sender=b"a@b.c", boundary_=b"b")
+        told = report.EnvelopeReport(sealed, LEGAL, MESSAGE, examples.shape(MESSAGE))
+        return lambda: report.build(told, form, sender=b"a@b.c", boundary=b"b")
 
     assert_linear(make, 14_000)
 
@@ -232,7 +232,7 @@ def test_the_end_of_a_journal_is_found_behind_a_torn_line_of_20_mb(
 ) -> None:
     with journal.Journal(str(tmp_path)) as events:
         events.append("archived", TIME, envelope="x" * 20_000_000)
-    path = tmp_path / journal.NAME
+    path = tmp_path / journal.FILE_NAME
     size = path.stat().st_size
     with open(path, "ab") as opened:
         opened.write(b'{"seq":2,"envelope":"' + b"x" * 20_000_000)
@@ -244,7 +244,7 @@ def test_the_end_of_a_journal_is_found_behind_a_torn_line_of_20_mb(
 
 
 @pytest.mark.parametrize(
-    ("room", "name"), [(report, "original_start"), (verifying, "_original_start")]
+    ("room", "name"), [(report, "original_offset"), (verifying, "_original_start")]
 )
 def test_the_original_is_found_behind_a_long_report(
     monkeypatch: pytest.MonkeyPatch, room: Any, name: str
@@ -252,14 +252,14 @@ def test_the_original_is_found_behind_a_long_report(
     seen = counted(monkeypatch, room, name)
     copy = b"x" * (10 << 20)
     pieces = (copy[at : at + 65536] for at in range(0, len(copy), 65536))
-    begun = stored.begun if room is report else verifying._begun
+    begun = stored.read_head if room is report else verifying._read_head
     assert begun(pieces) == (copy, -1)
     assert len(copy) < sum(seen) < 4 * len(copy)
 
 
 def test_a_copy_without_an_original_is_given_up() -> None:
     endless = iter(lambda: b"x" * 65536, b"")
-    for begun in (stored.begun, verifying._begun):
+    for begun in (stored.read_head, verifying._read_head):
         head, start = begun(endless)
         assert start == -1 and len(head) <= 2 * stored.PREAMBLE_LIMIT
 
@@ -281,7 +281,9 @@ def test_a_large_table_is_compiled_in_its_time(name: str) -> None:
         unit = LINES[name]
         several = (unit % n if b"%d" in unit else unit for n in range(count))
         source = b"a OK\n" + b"".join(several)
-        return lambda: tables.compiled(source, kind="hash", place="/x.in", keys=KEYS)
+        return lambda: tables.compile_table(
+            source, table_type="hash", path="/x.in", keys=KEYS
+        )
 
     assert_linear(make, 10_000 if name == "10,000 lines" else 100_000)
 
@@ -310,7 +312,7 @@ def test_a_queue_of_10_000_messages_is_read_in_its_time(
 
         def work() -> None:
             monkeypatch.setattr(postconf, "run", run)
-            assert len(mailq.queued("/etc/postfix")) == count
+            assert len(mailq.list_messages("/etc/postfix")) == count
 
         return work
 

@@ -11,7 +11,7 @@ import pytest
 
 from postfix_archive.back import handback, qmqp
 from postfix_archive.core.envelope import Client, Recipient
-from postfix_archive.core.errors import HandBackRefused, HandBackUnreachable
+from postfix_archive.core.errors import PostfixRefused, PostfixUnreachable
 
 GREETING = b"220 mail ESMTP\r\n"
 EHLO = b"250-mail\r\n250 XFORWARD NAME ADDR\r\n"
@@ -49,7 +49,7 @@ def given(*said: bytes) -> str:
 
 def given_by_qmqp(*said: bytes) -> str:
     with server(*said) as port:
-        return qmqp.give(port, b"", BOB, lambda: [b"hello\r\n"])
+        return qmqp.send_message(port, b"", BOB, lambda: [b"hello\r\n"])
 
 
 def test_answers_may_come_byte_by_byte() -> None:
@@ -76,7 +76,7 @@ def test_a_message_without_a_queue_id_is_given_all_the_same() -> None:
     ],
 )
 def test_what_is_no_smtp_defers(said: bytes) -> None:
-    with pytest.raises((HandBackUnreachable, HandBackRefused)):
+    with pytest.raises((PostfixUnreachable, PostfixRefused)):
         given(said)
 
 
@@ -84,8 +84,8 @@ def test_what_is_no_smtp_defers(said: bytes) -> None:
 def test_a_server_without_xforward_is_refused() -> None:
     with server(GREETING, b"250 mail\r\n") as port:
         session = handback.Session(port)
-        with pytest.raises(HandBackRefused, match="XFORWARD"):
-            session.forward(Client(), b"4Zx", local=True)
+        with pytest.raises(PostfixRefused, match="XFORWARD"):
+            session.prepare_xforward(Client(), b"4Zx", local=True)
         session.close()
 
 
@@ -99,18 +99,18 @@ def test_a_qmqp_answer_may_come_in_pieces() -> None:
     [b"", b"18:Kok, ", b"18:Kok, queued as 4Zx", b"2:Kok,", b"K", b"3:Zno,", b":,"],
 )
 def test_a_qmqp_answer_that_is_cut_off_or_no_is_no_promise(said: bytes) -> None:
-    with pytest.raises((HandBackUnreachable, HandBackRefused)):
+    with pytest.raises((PostfixUnreachable, PostfixRefused)):
         given_by_qmqp(said)
 
 
 def test_dsn_parameters_are_passed_on_as_they_were_given() -> None:
     bob = Recipient(b"bob@example.com", notify=b"DELAY", orcpt=b"rfc822;b+2Bc@x")
-    said = handback._rcpt(bob, b"")
+    said = handback._rcpt_command(bob, b"")
     assert said == b"RCPT TO:<bob@example.com> NOTIFY=DELAY ORCPT=rfc822;b+2Bc@x"
-    assert b"NOTIFY=NEVER" in handback._rcpt(bob, b"NEVER")
+    assert b"NOTIFY=NEVER" in handback._rcpt_command(bob, b"NEVER")
 
 
 def test_without_dsn_parameters_the_original_recipient_is_named() -> None:
     bob = Recipient(b"bob@example.com", b"sales@example.com")
-    said = handback._rcpt(bob, b"")
+    said = handback._rcpt_command(bob, b"")
     assert said == b"RCPT TO:<bob@example.com> ORCPT=rfc822;sales@example.com"

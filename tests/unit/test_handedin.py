@@ -26,7 +26,7 @@ def run(said: str, *, status: str = "sent", to: str = "n@load.example.net") -> s
     )
 
 
-def read(*lines: str) -> handedin.Seen:
+def read(*lines: str) -> handedin.ReinjectionEvents:
     """Read these lines, and behind each of a port's that of qmgr(8)."""
     told = []
     for line in lines:
@@ -34,12 +34,12 @@ def read(*lines: str) -> handedin.Seen:
         if ": client=" in line:
             queue_id = line.partition("]: ")[2].partition(":")[0]
             told.append(QUEUED.format(queue_id) + "\n")
-    return handedin.read(told, NAMES)
+    return handedin.parse(told, NAMES)
 
 
 def unclaimed(*lines: str, queued: tuple[str, ...] = ()) -> list[str]:
     seen = read(*lines)
-    return handedin.unclaimed(seen, queued, seen)
+    return handedin.unreported(seen, queued, seen)
 
 
 def test_what_the_filter_says_to_have_handed_back_is_in_order() -> None:
@@ -77,19 +77,19 @@ def test_a_run_that_is_still_going_on_is_waited_for() -> None:
 def test_a_run_that_ended_between_two_looks_is_in_order() -> None:
     before = read(TAKEN)
     after = read(TAKEN, run(SAID + "4jZ2lP48DqzJqHs"))
-    assert handedin.unclaimed(before, (), after) == []
+    assert handedin.unreported(before, (), after) == []
 
 
 def test_a_run_whose_line_was_too_long_is_believed() -> None:
     loud = "ALARM: FORGED requests ignored: 1; " + SAID + "4jZ2lP48DqzJqHs"
-    assert len(loud) > handedin.SAID_LIMIT
+    assert len(loud) > handedin.MAX_PIPE_OUTPUT
     assert unclaimed(TAKEN, run(loud)) == []
 
 
 def test_a_session_that_gave_nothing_is_no_message() -> None:
     """smtpd(8) names a queue id at the first RCPT, qmqpd(8) when it is connected to."""
-    seen = handedin.read([TAKEN, REFUSED], NAMES)
-    assert handedin.unclaimed(seen, (), seen) == []
+    seen = handedin.parse([TAKEN, REFUSED], NAMES)
+    assert handedin.unreported(seen, (), seen) == []
 
 
 def test_a_run_that_died_leaves_what_it_had_handed_back() -> None:
@@ -108,6 +108,6 @@ def test_a_recipient_cannot_speak_for_the_filter(agent: str) -> None:
 
 @pytest.mark.parametrize("line", ["", "x", TAKEN[:70], TAKEN[:90], run("")[:80]])
 def test_torn_lines_name_nobody(line: str) -> None:
-    seen = handedin.read([line], NAMES)
-    assert set(seen.taken) <= {"4jZ2lP48DqzJqHs"}
-    assert not seen.given
+    seen = handedin.parse([line], NAMES)
+    assert set(seen.accepted) <= {"4jZ2lP48DqzJqHs"}
+    assert not seen.reinjected

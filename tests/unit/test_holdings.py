@@ -29,15 +29,15 @@ def having(folder: Path, *, delivery: str = "store") -> Settings:
         f"archive_store_directory = {folder}\narchive_delivery = {delivery}\n"
         f"archive_fallback_directory = {folder}\n"
     )
-    return settings.parse(text, place="x", config_directory="/", myhostname="m.x")
+    return settings.parse(text, path="x", config_directory="/", myhostname="m.x")
 
 
 def kept(folder: Path, *ids: str, begin: float = NOW, end: float = NOW) -> set[str]:
-    return holdings.kept(having(folder), ids, {}, begin, end)
+    return holdings.ids_in_journals(having(folder), ids, {}, begin, end)
 
 
 def by_queue_id(folder: Path, came: float) -> set[str]:
-    return holdings.kept(having(folder), (), {KNOWN: came}, came, None)
+    return holdings.ids_in_journals(having(folder), (), {KNOWN: came}, came, None)
 
 
 def test_what_was_archived_is_found_by_its_id(tmp_path: Path) -> None:
@@ -56,7 +56,7 @@ def test_a_store_that_is_empty_or_not_there_has_nothing(tmp_path: Path) -> None:
 def test_without_a_store_no_journal_is_read(tmp_path: Path) -> None:
     Capture().kept_in(tmp_path)
     without = having(tmp_path, delivery="mail")
-    assert holdings.kept(without, [ARCHIVE_ID], {}, NOW, NOW) == set()
+    assert holdings.ids_in_journals(without, [ARCHIVE_ID], {}, NOW, NOW) == set()
 
 
 def test_what_was_added_to_a_record_is_found_by_the_id_of_its_capture(
@@ -72,8 +72,9 @@ def add(
     folder: Path, at: float, *, event: str = "archived", sealed: Envelope | None = None
 ) -> None:
     """Write a line into the journal."""
-    text = capsule.opened(
-        capsule.preamble(sealed or envelope_of(), KEYS, sender=b"a@b.c", now=NOW), KEYS
+    text = capsule.unseal(
+        capsule.make_preamble(sealed or envelope_of(), KEYS, sender=b"a@b.c", now=NOW),
+        KEYS,
     ).fields
     (folder / LEGAL).mkdir(exist_ok=True)
     with Journal(str(folder / LEGAL)) as journal:
@@ -85,7 +86,7 @@ def add(
             "stamp": "valid",
             "envelope": text.decode("ascii"),
         }
-        journal.append(event, trace.timestamp(at), **words)
+        journal.append(event, trace.format_rfc3339(at), **words)
 
 
 @pytest.mark.parametrize("event", ["mailed", "outcome", "gap-opened"])
@@ -113,28 +114,39 @@ def test_a_queue_id_is_found_with_the_time_at_which_the_message_came(
 def test_gaps_are_read_from_the_journals_and_from_the_open_gate(
     tmp_path: Path,
 ) -> None:
-    words = {"opened": trace.timestamp(NOW), "by": "root", "why": "ticket 17"}
+    words = {"opened": trace.format_rfc3339(NOW), "by": "root", "why": "ticket 17"}
     (tmp_path / LEGAL).mkdir()
     with Journal(str(tmp_path / LEGAL)) as journal:
-        journal.append("gap-opened", trace.timestamp(NOW), **words)
-        closed = {**words, "closed": trace.timestamp(NOW + 60), "closed_by": "root"}
-        journal.append("gap-closed", trace.timestamp(NOW + 60), **closed)
-    [found] = holdings.gaps(str(tmp_path), having(tmp_path), NOW - DAY)
-    assert (found.opened, found.closed) == (NOW, NOW + 60)
-    assert found.why.endswith("ticket 17")
-    later = {**words, "opened": trace.timestamp(NOW + 90), "untold": []}
+        journal.append("gap-opened", trace.format_rfc3339(NOW), **words)
+        closed = {
+            **words,
+            "closed": trace.format_rfc3339(NOW + 60),
+            "closed_by": "root",
+        }
+        journal.append("gap-closed", trace.format_rfc3339(NOW + 60), **closed)
+    [found] = holdings.bypass_periods(str(tmp_path), having(tmp_path), NOW - DAY)
+    assert (found.start, found.end) == (NOW, NOW + 60)
+    assert found.description.endswith("ticket 17")
+    later = {**words, "opened": trace.format_rfc3339(NOW + 90), "untold": []}
     (tmp_path / "archive.gap").write_text(json.dumps(later))
-    found = holdings.gaps(str(tmp_path), having(tmp_path), NOW - DAY)[1]
-    assert (found.opened, found.closed) == (NOW + 90, float("inf"))
+    found = holdings.bypass_periods(str(tmp_path), having(tmp_path), NOW - DAY)[1]
+    assert (found.start, found.end) == (NOW + 90, float("inf"))
 
 
 def test_the_note_of_a_run_is_what_status_reads(tmp_path: Path) -> None:
-    words = {"time": trace.timestamp(NOW), "since": "a", "until": "b", "accepted": 5}
+    words = {
+        "time": trace.format_rfc3339(NOW),
+        "since": "a",
+        "until": "b",
+        "accepted": 5,
+    }
     kinds = ("archived", "waiting", "rescued", "not_requested", "missing")
-    holdings.note(having(tmp_path), {**words, **dict.fromkeys(kinds, 1), "unclear": 0})
+    holdings.save_summary(
+        having(tmp_path), {**words, **dict.fromkeys(kinds, 1), "unclear": 0}
+    )
     [name] = os.listdir(tmp_path)
     assert os.stat(tmp_path / name).st_mode & 0o777 == 0o600
-    found = measuring._reconciled(f"{tmp_path}/{name}")
+    found = measuring._reconcile_run(f"{tmp_path}/{name}")
     assert found is not None
     assert (found.time, found.counts["missing"]) == (NOW, 1)
 
@@ -147,20 +159,20 @@ def long_journal(folder: Path, count: int) -> Path:
     path = folder / "journal"
     with path.open("w") as journal:
         for number in range(count):
-            time = trace.timestamp(NOW + 60 * number)
+            time = trace.format_rfc3339(NOW + 60 * number)
             line = f'{{"seq":{number},"time":"{time}","event":"x","pad":"{"x" * 400}"}}'
             journal.write(f"{line}\n")
     return path
 
 
 def numbers(path: Path, begin: float, end: float | None = None) -> list[int]:
-    found = excerpt.lines(str(path), begin, end)
+    found = excerpt.lines_between(str(path), begin, end)
     return [int(each[7:].partition(b",")[0]) for each in found]
 
 
 def test_just_the_lines_of_a_time_are_read(tmp_path: Path) -> None:
     path = long_journal(tmp_path, 3000)
-    slack = int(excerpt.SLACK) // 60
+    slack = int(excerpt.CLOCK_SLACK) // 60
     asked = numbers(path, NOW + 60 * 1000, NOW + 60 * 1010)
     assert asked == list(range(1000 - slack, 1010 + slack + 1))
     assert numbers(path, NOW + 60 * 2990) == list(range(2990 - slack, 3000))
@@ -175,7 +187,7 @@ def test_lines_that_are_none_hide_none(tmp_path: Path) -> None:
         lines[number] = b"\0" * len(lines[number][:-1]) + b"\n"
     path.write_bytes(b"".join(lines))
     expected = [number for number in range(1000, 3000) if number % 7]
-    assert numbers(path, NOW + 60 * 1000 + excerpt.SLACK) == expected
+    assert numbers(path, NOW + 60 * 1000 + excerpt.CLOCK_SLACK) == expected
 
 
 def test_a_journal_that_is_none_is_refused_in_one_line(tmp_path: Path) -> None:

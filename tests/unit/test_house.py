@@ -35,7 +35,7 @@ MAY_IMPORT = {
 }
 LONGEST_ROOM = 400  # lines
 # Must be one file: an auditor carries it away and runs it alone.
-ONE_FILE = {"back/verifying.py": 400}
+ONE_FILE = {"back/verifying.py": 430}
 HOT_DOORS = (
     "postfix_archive.front.stamp_filter",
     "postfix_archive.front.archive_transport",

@@ -32,9 +32,9 @@ def test_twice_is_the_same_as_once(kind: str, on_request: bool, position: str) -
 
 
 def test_mail_comes_this_way_only_after_all_is_ready() -> None:
-    gates = [each.gate for each in plan(host())]
+    gates = [each.routes_mail for each in plan(host())]
     assert gates == sorted(gates)
-    assert {each.name for each in plan(host()) if each.gate} == {
+    assert {each.name for each in plan(host()) if each.routes_mail} == {
         "archive",
         "content_filter",
         "receive_override_options",
@@ -94,7 +94,7 @@ def test_after_the_filter_only_its_way_back_is_archived() -> None:
 
 
 def test_other_transport_maps_come_after_ours() -> None:
-    routes = configuration.words(after(KINDS["maps"]).main["transport_maps"])
+    routes = configuration.split_list(after(KINDS["maps"]).main["transport_maps"])
     assert routes[0].startswith("inline:{archive-request.invalid=archive-stamp:")
     assert routes[1:] == ["hash:/etc/postfix/transport", "pcre:/x"]
 
@@ -117,7 +117,7 @@ def test_archiving_on_request_can_be_turned_off_again() -> None:
 
 
 def test_newer_postfix_passes_the_envelope_id() -> None:
-    found = replace(host(), known={"mail_version": "3.9-20240101"})
+    found = replace(host(), parameters={"mail_version": "3.9-20240101"})
     stamp = after(found).service("archive-stamp/unix")
     assert stamp is not None and "--envid ${envid} --" in stamp.command
 
@@ -155,8 +155,8 @@ def test_a_stranger_of_our_name_or_port_is_refused(line: str, named: str) -> Non
 
 def test_every_change_can_be_taken_back() -> None:
     for change in plan(KINDS["submission"]):
-        assert change.undone.undone == change
-        assert change.undone.after == change.before
+        assert change.inverse.inverse == change
+        assert change.inverse.after == change.before
 
 
 def test_a_port_that_takes_nothing_back_is_archived() -> None:
@@ -168,15 +168,18 @@ def test_a_port_that_takes_nothing_back_is_archived() -> None:
 @pytest.mark.parametrize(
     ("value", "left"),
     [
-        (ways.ROUTES, ""),
-        (f"{ways.ROUTES}, hash:/mine", "hash:/mine"),
-        (f"hash:/mine {ways.ROUTES}", "hash:/mine"),
-        (f"{ways.CLIENT_CHECK},permit_mynetworks reject", "permit_mynetworks reject"),
+        (ways.TRANSPORT_TABLE, ""),
+        (f"{ways.TRANSPORT_TABLE}, hash:/mine", "hash:/mine"),
+        (f"hash:/mine {ways.TRANSPORT_TABLE}", "hash:/mine"),
+        (
+            f"{ways.REQUEST_DOMAIN_CHECK},permit_mynetworks reject",
+            "permit_mynetworks reject",
+        ),
         ("permit, check_recipient_access inline:{x=OK}, reject", None),
     ],
 )
 def test_what_is_ours_can_be_taken_out_of_a_list(value: str, left: str | None) -> None:
-    assert ways.unguarded(value) == (value if left is None else left)
+    assert ways.remove_own_elements(value) == (value if left is None else left)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -185,10 +188,10 @@ def test_position_and_ports_can_be_read_from_what_is_installed(
     kind: str, position: str
 ) -> None:
     found = KINDS[kind]
-    assert installation.position(found) == ""
-    assert installation.first_port(found) == 0
+    assert installation.installed_position(found) == ""
+    assert installation.installed_first_port(found) == 0
     if position == "after" and BACK.split()[0] not in str(found.services):
         return
     installed = after(found, replace(WISH, position=position, port=10126))
-    assert installation.position(installed) == position
-    assert installation.first_port(installed) == 10126
+    assert installation.installed_position(installed) == position
+    assert installation.installed_first_port(installed) == 10126

@@ -26,11 +26,11 @@ def append(folder: Path, event: str = "archived", **words: str | int) -> None:
 
 def recent(folder: Path, key: str) -> set[str]:
     with journal.Journal(str(folder)) as events:
-        return events.recent(key)
+        return events.recent_events(key)
 
 
 def lines(folder: Path) -> list[bytes]:
-    return (folder / journal.NAME).read_bytes().removesuffix(b"\n").split(b"\n")
+    return (folder / journal.FILE_NAME).read_bytes().removesuffix(b"\n").split(b"\n")
 
 
 def whole(folder: Path) -> list[dict[str, Any]]:
@@ -46,7 +46,7 @@ def whole(folder: Path) -> list[dict[str, Any]]:
 
 def assert_chained(folder: Path) -> None:
     """Each whole line holds the hash of the line above, and the numbers go up."""
-    prev = journal.NOTHING
+    prev = journal.FIRST_PREV
     number = 0
     for line in lines(folder):
         try:
@@ -77,7 +77,7 @@ def test_the_first_line_follows_nothing(tmp_path: Path) -> None:
 
 def test_the_journal_is_for_its_owner_alone(tmp_path: Path) -> None:
     append(tmp_path)
-    assert (tmp_path / journal.NAME).stat().st_mode & 0o777 == 0o600
+    assert (tmp_path / journal.FILE_NAME).stat().st_mode & 0o777 == 0o600
 
 
 @given(st.text(max_size=40), st.integers())
@@ -104,9 +104,9 @@ def test_bytes_that_are_no_utf8_lead_back(
 
 def test_appending_never_changes_what_is_there(tmp_path: Path) -> None:
     append(tmp_path)
-    before = (tmp_path / journal.NAME).read_bytes()
+    before = (tmp_path / journal.FILE_NAME).read_bytes()
     append(tmp_path)
-    assert (tmp_path / journal.NAME).read_bytes().startswith(before)
+    assert (tmp_path / journal.FILE_NAME).read_bytes().startswith(before)
 
 
 @pytest.mark.parametrize("earlier", [0, 1, 9, 10, 100])
@@ -116,12 +116,12 @@ def test_a_torn_line_is_closed_off_and_the_numbers_go_on(
     """A crash may tear the last line at any byte."""
     for number in range(earlier + 1):
         append(tmp_path, id=f"id{number}", capsule="c" * 64)
-    content = (tmp_path / journal.NAME).read_bytes()
+    content = (tmp_path / journal.FILE_NAME).read_bytes()
     last = content.rfind(b"\n", 0, -1) + 1
     kept = len(content[:last].splitlines())
     failures = []
     for cut in range(last, len(content)):
-        (tmp_path / journal.NAME).write_bytes(content[:cut])
+        (tmp_path / journal.FILE_NAME).write_bytes(content[:cut])
         try:
             append(tmp_path, "after")
             assert_chained(tmp_path)
@@ -134,7 +134,7 @@ def test_a_torn_line_is_closed_off_and_the_numbers_go_on(
 
 def test_zeroes_that_a_crash_left_at_the_end_are_closed_off(tmp_path: Path) -> None:
     append(tmp_path)
-    with open(tmp_path / journal.NAME, "ab") as opened:
+    with open(tmp_path / journal.FILE_NAME, "ab") as opened:
         opened.write(bytes(5000))
     append(tmp_path, "after")
     assert_chained(tmp_path)
@@ -151,10 +151,10 @@ def test_long_lines_are_chained_too(tmp_path: Path, length: int) -> None:
 
 
 def test_a_file_that_is_no_journal_is_left_alone(tmp_path: Path) -> None:
-    (tmp_path / journal.NAME).write_bytes(b"Dear diary,\n")
+    (tmp_path / journal.FILE_NAME).write_bytes(b"Dear diary,\n")
     with pytest.raises(JournalFailed, match="not a journal"):
         append(tmp_path)
-    assert (tmp_path / journal.NAME).read_bytes() == b"Dear diary,\n"
+    assert (tmp_path / journal.FILE_NAME).read_bytes() == b"Dear diary,\n"
 
 
 def test_the_recent_events_of_a_capsule_are_found(tmp_path: Path) -> None:
@@ -178,7 +178,7 @@ def test_a_torn_event_is_no_event(tmp_path: Path) -> None:
     """Nobody was promised it, and nobody can read it."""
     append(tmp_path, "first", capsule="bb")
     append(tmp_path, "archived", capsule="aa", file="1.eml.gz", envelope="x")
-    path = tmp_path / journal.NAME
+    path = tmp_path / journal.FILE_NAME
     path.write_bytes(path.read_bytes()[:-20])
     assert recent(tmp_path, "aa") == set()
     with journal.Journal(str(tmp_path)) as events:
@@ -202,7 +202,7 @@ def test_a_line_that_could_not_be_written_whole_is_taken_back(
     tmp_path: Path, room: int
 ) -> None:
     append(tmp_path, id="first")
-    before = (tmp_path / journal.NAME).read_bytes()
+    before = (tmp_path / journal.FILE_NAME).read_bytes()
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + room, hard))
     try:
@@ -210,7 +210,7 @@ def test_a_line_that_could_not_be_written_whole_is_taken_back(
             append(tmp_path, envelope="x" * 300)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert (tmp_path / journal.NAME).read_bytes() == before
+    assert (tmp_path / journal.FILE_NAME).read_bytes() == before
     append(tmp_path, id="second")
     assert_chained(tmp_path)
 
@@ -235,16 +235,16 @@ def test_several_events_are_chained_with_one_fsync(
         append(tmp_path)
     synced.clear()
     extend(tmp_path, several(12))
-    assert synced.count(str(tmp_path / journal.NAME)) == 1
+    assert synced.count(str(tmp_path / journal.FILE_NAME)) == 1
     assert_chained(tmp_path)
     assert [each["seq"] for each in whole(tmp_path)] == list(range(1, earlier + 13))
-    assert lastline.number(str(tmp_path)) == earlier + 12
+    assert lastline.read_number(str(tmp_path)) == earlier + 12
 
 
 def test_no_events_write_nothing(tmp_path: Path) -> None:
     extend(tmp_path, [])
-    assert (tmp_path / journal.NAME).read_bytes() == b""
-    assert lastline.number(str(tmp_path)) == 0
+    assert (tmp_path / journal.FILE_NAME).read_bytes() == b""
+    assert lastline.read_number(str(tmp_path)) == 0
 
 
 @pytest.mark.parametrize("room", [0, 1, 100, 400])
@@ -252,7 +252,7 @@ def test_several_events_that_could_not_all_be_written_are_all_taken_back(
     tmp_path: Path, room: int
 ) -> None:
     append(tmp_path, id="first")
-    before = (tmp_path / journal.NAME).read_bytes()
+    before = (tmp_path / journal.FILE_NAME).read_bytes()
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + room, hard))
     try:
@@ -260,18 +260,18 @@ def test_several_events_that_could_not_all_be_written_are_all_taken_back(
             extend(tmp_path, several(5))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert (tmp_path / journal.NAME).read_bytes() == before
-    assert lastline.number(str(tmp_path)) == 1
+    assert (tmp_path / journal.FILE_NAME).read_bytes() == before
+    assert lastline.read_number(str(tmp_path)) == 1
 
 
 def test_a_crash_among_several_events_leaves_the_first_of_them(tmp_path: Path) -> None:
     append(tmp_path)
-    one = (tmp_path / journal.NAME).read_bytes()
+    one = (tmp_path / journal.FILE_NAME).read_bytes()
     extend(tmp_path, several(3))
-    content = (tmp_path / journal.NAME).read_bytes()
+    content = (tmp_path / journal.FILE_NAME).read_bytes()
     for cut in range(len(one), len(content), 7):
-        (tmp_path / journal.NAME).write_bytes(content[:cut])
-        (tmp_path / lastline.NAME).unlink()
+        (tmp_path / journal.FILE_NAME).write_bytes(content[:cut])
+        (tmp_path / lastline.FILE_NAME).unlink()
         left = content[:cut].count(b"\n")
         extend(tmp_path, several(2, first=10))
         assert_chained(tmp_path)
@@ -288,19 +288,21 @@ def test_what_the_recent_lines_tell_is_not_new(
     append(tmp_path, "other", id="x7", tries=0)
     with journal.Journal(str(tmp_path)) as events:
         synced.clear()
-        assert events.unsaid(several(5)) == several(5)[3:]
-        assert synced == [str(tmp_path / journal.NAME)]
-        assert events.unsaid(several(1, first=7)) == several(1, first=7)
-        assert events.unsaid([("outcome", {"id": "x1"})]) == [("outcome", {"id": "x1"})]
-        assert events.unsaid([]) == []
+        assert events.unrecorded(several(5)) == several(5)[3:]
+        assert synced == [str(tmp_path / journal.FILE_NAME)]
+        assert events.unrecorded(several(1, first=7)) == several(1, first=7)
+        assert events.unrecorded([("outcome", {"id": "x1"})]) == [
+            ("outcome", {"id": "x1"})
+        ]
+        assert events.unrecorded([]) == []
 
 
 def test_a_torn_line_tells_nothing(tmp_path: Path) -> None:
     extend(tmp_path, several(2))
-    path = tmp_path / journal.NAME
+    path = tmp_path / journal.FILE_NAME
     path.write_bytes(path.read_bytes()[:-10])
     with journal.Journal(str(tmp_path)) as events:
-        assert events.unsaid(several(2)) == several(2)[1:]
+        assert events.unrecorded(several(2)) == several(2)[1:]
 
 
 def test_many_writers_make_one_chain(tmp_path: Path) -> None:
@@ -323,7 +325,7 @@ def test_a_journal_in_no_folder_defers(tmp_path: Path) -> None:
 
 
 def test_a_journal_that_is_a_symlink_is_not_followed(tmp_path: Path) -> None:
-    (tmp_path / journal.NAME).symlink_to(tmp_path / "elsewhere")
+    (tmp_path / journal.FILE_NAME).symlink_to(tmp_path / "elsewhere")
     with pytest.raises(JournalFailed):
         append(tmp_path)
     assert not (tmp_path / "elsewhere").exists()
@@ -341,7 +343,7 @@ def test_a_line_whose_number_is_none_is_passed_over(
 ) -> None:
     append(tmp_path)
     (line,) = lines(tmp_path)
-    with open(tmp_path / journal.NAME, "ab") as opened:
+    with open(tmp_path / journal.FILE_NAME, "ab") as opened:
         opened.write(line.replace(b'"seq":1', b'"seq":' + number) + b"\n")
     append(tmp_path, "after")
     assert whole(tmp_path)[-1]["seq"] == 2

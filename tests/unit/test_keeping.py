@@ -9,9 +9,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from postfix_archive.back.keeping import Line
+from postfix_archive.back.keeping import ConnectionCache
 from postfix_archive.core.envelope import Recipient
-from postfix_archive.core.errors import HandBackUnreachable
+from postfix_archive.core.errors import PostfixUnreachable
 
 # What is given up is closed when nobody has it any more, and Python says so.
 pytestmark = pytest.mark.filterwarnings(
@@ -72,16 +72,16 @@ def serving(port: Port) -> Iterator[Port]:
         accepting.join()
 
 
-def one_message(line: Line, port: Port) -> None:
+def one_message(line: ConnectionCache, port: Port) -> None:
     session = line.take(port.address)
-    assert session.ask(b"", BOB)
-    assert session.give([b"hello\r\n"]) == "4Zx"
-    line.done(session)
+    assert session.send_envelope(b"", BOB)
+    assert session.send_message([b"hello\r\n"]) == "4Zx"
+    line.put_back(session)
 
 
 def test_a_worker_gives_one_message_after_the_other_on_one_connection() -> None:
     with serving(Port(hangs_up=False)) as port:
-        line = Line(keeps=True)
+        line = ConnectionCache(is_enabled=True)
         for _ in range(3):
             one_message(line, port)
         line.take(port.address).close()
@@ -92,7 +92,7 @@ def test_a_worker_gives_one_message_after_the_other_on_one_connection() -> None:
 
 def test_who_serves_one_message_keeps_nothing() -> None:
     with serving(Port(hangs_up=False)) as port:
-        line = Line(keeps=False)
+        line = ConnectionCache(is_enabled=False)
         one_message(line, port)
         assert port.closed.acquire(timeout=60)
         one_message(line, port)
@@ -106,7 +106,7 @@ def test_a_connection_that_the_other_side_has_ended_is_not_used_again(
     word: bytes,
 ) -> None:
     with serving(Port(hangs_up=True, word=word)) as port:
-        line = Line(keeps=True)
+        line = ConnectionCache(is_enabled=True)
         for _ in range(3):
             one_message(line, port)
             assert port.closed.acquire(timeout=60)
@@ -115,7 +115,7 @@ def test_a_connection_that_the_other_side_has_ended_is_not_used_again(
 
 def test_another_port_gets_a_connection_of_its_own_and_the_kept_one_ends() -> None:
     with serving(Port(hangs_up=False)) as one, serving(Port(hangs_up=False)) as two:
-        line = Line(keeps=True)
+        line = ConnectionCache(is_enabled=True)
         one_message(line, one)
         one_message(line, two)
         assert one.closed.acquire(timeout=60)
@@ -127,7 +127,7 @@ def test_another_port_gets_a_connection_of_its_own_and_the_kept_one_ends() -> No
 def test_a_session_that_went_wrong_is_taken_by_nobody_again() -> None:
     """Only done() keeps one."""
     with serving(Port(hangs_up=False)) as port:
-        line = Line(keeps=True)
+        line = ConnectionCache(is_enabled=True)
         one_message(line, port)
         line.take(port.address).close()  # and not done
         one_message(line, port)
@@ -136,9 +136,9 @@ def test_a_session_that_went_wrong_is_taken_by_nobody_again() -> None:
 
 
 def test_where_nobody_answers_any_more_that_is_said() -> None:
-    line = Line(keeps=True)
+    line = ConnectionCache(is_enabled=True)
     with serving(Port(hangs_up=True)) as port:
         one_message(line, port)
         assert port.closed.acquire(timeout=60)
-    with pytest.raises(HandBackUnreachable, match="^connect to "):
+    with pytest.raises(PostfixUnreachable, match="^connect to "):
         line.take(port.address)

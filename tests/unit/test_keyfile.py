@@ -15,7 +15,7 @@ from postfix_archive.core.errors import KeyMissing, KeyUnreadable
 def test_a_new_key_can_be_read_and_is_for_its_owner_alone(tmp_path: Path) -> None:
     path = tmp_path / "archive.key"
     keyfile.create(str(path), "k2026", None)
-    keys = keyring.parse(path.read_text(), place=str(path))
+    keys = keyring.parse(path.read_text(), path=str(path))
     assert keys.current.key_id == "k2026"
     assert len(keys.current.secret) == keyring.SECRET_BYTES
     assert path.stat().st_mode & 0o777 == 0o600
@@ -70,9 +70,9 @@ def test_a_rotated_key_is_the_first_and_the_old_ones_stay(tmp_path: Path) -> Non
     path = tmp_path / "archive.key"
     keyfile.create(str(path), "one", None)
     path.chmod(0o400)
-    before = keyring.parse(path.read_text(), place="x").current
+    before = keyring.parse(path.read_text(), path="x").current
     keyfile.rotate(str(path), "two")
-    keys = keyring.parse(path.read_text(), place="x")
+    keys = keyring.parse(path.read_text(), path="x")
     assert [each.key_id for each in keys.keys] == ["two", "one"]
     assert keys.keys[1].secret == before.secret != keys.current.secret
     assert path.stat().st_mode & 0o777 == 0o400

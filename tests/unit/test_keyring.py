@@ -17,26 +17,26 @@ PLACE = "/etc/postfix/archive.key"
 
 def refusal(text: str) -> str:
     with pytest.raises(KeyUnreadable) as caught:
-        keyring.parse(text, place=PLACE)
+        keyring.parse(text, path=PLACE)
     return str(caught.value)
 
 
 def test_the_first_key_is_in_use_and_the_others_are_known() -> None:
     text = f"# comment\n\nnew {'ab' * 32}\nold {SECRET}\n"
-    keys = keyring.parse(text, place=PLACE)
+    keys = keyring.parse(text, path=PLACE)
     assert keys.current.key_id == "new"
-    old = keys.named("old")
+    old = keys.find("old")
     assert old is not None and old.secret == bytes(range(32))
 
 
 def test_a_key_that_is_not_there_is_none() -> None:
-    keys = keyring.parse(f"a {SECRET}\n", place=PLACE)
-    assert keys.named("b") is None
-    assert keys.named("") is None
+    keys = keyring.parse(f"a {SECRET}\n", path=PLACE)
+    assert keys.find("b") is None
+    assert keys.find("") is None
 
 
 def test_a_longer_secret_is_taken() -> None:
-    keys = keyring.parse(f"a {'00' * 64}", place=PLACE)
+    keys = keyring.parse(f"a {'00' * 64}", path=PLACE)
     assert len(keys.current.secret) == 64
 
 

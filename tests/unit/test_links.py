@@ -88,7 +88,7 @@ def test_a_file_of_the_store_that_leads_elsewhere_is_refused(
     with pytest.raises(StoreFailed, match="not a regular file"):
         Capture(b"eve@example.com").kept_in(tmp_path / "store")
     with pytest.raises(StoreFailed, match="not a regular file"):
-        store.Archive(str(tmp_path / "store"), LEGAL).has(NAME[11:-7])
+        store.Archive(str(tmp_path / "store"), LEGAL).has_copy(NAME[11:-7])
     assert untouched(outside)
 
 
@@ -116,14 +116,14 @@ def test_a_pipe_in_the_place_of_a_copy_makes_nobody_wait(kept: Path) -> None:
     path.unlink()
     os.mkfifo(path)
     with pytest.raises(StoreFailed, match="not a regular file"):
-        list(reading.copy(str(kept), found))
+        list(reading.archive_copy(str(kept), found))
 
 
 def test_a_journal_that_names_a_file_outside_is_damaged(kept: Path) -> None:
     found = record(kept)
     found.files = ["../../outside/file"]
     with pytest.raises(RecordDamaged, match="no valid file name in the journal"):
-        list(reading.copy(str(kept), found))
+        list(reading.archive_copy(str(kept), found))
 
 
 # --- the journal --------------------------------------------------------------------
@@ -132,7 +132,7 @@ def test_a_journal_that_names_a_file_outside_is_damaged(kept: Path) -> None:
 def test_a_journal_that_is_a_hard_link_is_not_written(
     kept: Path, outside: Path
 ) -> None:
-    path = kept / LEGAL / journal.NAME
+    path = kept / LEGAL / journal.FILE_NAME
     path.unlink()
     os.link(outside / "file", path)
     with pytest.raises(JournalFailed, match="link count is not 1"):
@@ -143,7 +143,7 @@ def test_a_journal_that_is_a_hard_link_is_not_written(
 def test_a_journal_that_is_a_symlink_or_a_pipe_is_not_read(
     kept: Path, outside: Path
 ) -> None:
-    path = kept / LEGAL / journal.NAME
+    path = kept / LEGAL / journal.FILE_NAME
     path.unlink()
     path.symlink_to(outside / "file")
     with pytest.raises(JournalFailed):
@@ -165,14 +165,14 @@ def test_the_note_of_the_last_line_is_written_nowhere_else(
     link(outside / "file", path)
     other().kept_in(kept)
     assert untouched(outside)
-    assert lastline.number(str(kept / LEGAL)) == 2
+    assert lastline.read_number(str(kept / LEGAL)) == 2
     assert not (kept / LEGAL / "journal.last").is_symlink()
 
 
 def test_drafts_are_swept_in_their_folder_only(kept: Path) -> None:
     (kept / LEGAL / "drafts").rmdir()
     (kept / LEGAL / "drafts").symlink_to(kept / LEGAL / "2026/11/22")
-    assert files.sweep(f"{kept}/{LEGAL}/drafts", before=1e12) == 0
+    assert files.remove_drafts(f"{kept}/{LEGAL}/drafts", cutoff=1e12) == 0
     assert kept_files(kept) == [NAME]
 
 
@@ -191,7 +191,7 @@ def set_up(folder: Path) -> Settings:
 
 def test_the_same_capsule_twice_is_one_file(tmp_path: Path) -> None:
     assert put(tmp_path) == put(tmp_path)
-    [(_, path)] = fallback.waiting(str(tmp_path))
+    [(_, path)] = fallback.waiting_capsules(str(tmp_path))
     assert Path(path).read_bytes() == CAPSULE
 
 
@@ -219,7 +219,7 @@ def test_a_symlink_under_a_capsules_name_is_not_taken_for_it(
     with pytest.raises(StoreFailed, match="not a regular file"):
         put(folder)
     with pytest.raises(StoreFailed):
-        fallback.opened(str(path))
+        fallback.open_capsule(str(path))
     assert untouched(outside)
 
 
@@ -235,13 +235,13 @@ def test_drafts_that_lead_elsewhere_are_refused(tmp_path: Path, outside: Path) -
 def test_a_symlink_to_nowhere_hides_no_capsule(tmp_path: Path) -> None:
     put(tmp_path)
     (tmp_path / "x.capsule").symlink_to(tmp_path / "nowhere")
-    assert len(fallback.waiting(str(tmp_path))) == 2
+    assert len(fallback.waiting_capsules(str(tmp_path))) == 2
 
 
 def test_a_pipe_in_the_place_of_a_capsule_makes_nobody_wait(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "x.capsule")
     with pytest.raises(StoreFailed, match="not a regular file"):
-        fallback.opened(str(tmp_path / "x.capsule"))
+        fallback.open_capsule(str(tmp_path / "x.capsule"))
 
 
 def test_the_reason_is_read_and_written_nowhere_else(
@@ -250,13 +250,13 @@ def test_the_reason_is_read_and_written_nowhere_else(
     folder = tmp_path / "fallback"
     folder.mkdir()
     (folder / "why").symlink_to(outside / "file")
-    assert fallback.why(str(folder)) == ""
+    assert fallback.last_reason(str(folder)) == ""
     put(folder)
-    assert fallback.why(str(folder)) == "the store is full"
+    assert fallback.last_reason(str(folder)) == "the store is full"
     assert untouched(outside)
     (folder / "why").unlink()
     os.mkfifo(folder / "why")
-    assert fallback.why(str(folder)) == ""
+    assert fallback.last_reason(str(folder)) == ""
 
 
 def test_the_note_of_a_rescue_is_made_nowhere_else(
@@ -266,9 +266,9 @@ def test_the_note_of_a_rescue_is_made_nowhere_else(
     (tmp_path / "rescued").symlink_to(outside / "file")
     os.utime(outside / "file", (1, 1))
     os.utime(tmp_path / "rescued", (2, 2), follow_symlinks=False)
-    assert rescue.age(settings, now=12.0) == 10
-    rescue.note(settings)
+    assert rescue.last_run_age(settings, now=12.0) == 10
+    rescue.record_run(settings)
     assert (outside / "file").stat().st_mtime == 1
     (tmp_path / "rescued").unlink()
     os.mkfifo(tmp_path / "rescued")
-    rescue.note(settings)
+    rescue.record_run(settings)

@@ -28,35 +28,35 @@ class Talk:
 
     def __init__(self, *sent: bytes, gone: bool = False) -> None:
         self.session = lmtp.Session(b"mail")
-        self.mails: list[lmtp_mail.Mail] = []
+        self.mails: list[lmtp_mail.LmtpEnvelope] = []
         self.whole: list[bytes] = []
         self.dropped = 0
         self.closed = 0
         self._content = b""
         for each in sent:
-            self.session.take(each)
+            self.session.receive_data(each)
             self._events()
         if gone:
-            self.session.hang_up()
+            self.session.connection_lost()
             self._events()
-        self.lines = self.session.replies().decode().splitlines()
+        self.lines = self.session.data_to_send().decode().splitlines()
 
     def _events(self) -> None:
-        while (event := self.session.event()) is not None:
-            if isinstance(event, lmtp_mail.Begun):
-                self.mails.append(event.mail)
+        while (event := self.session.next_event()) is not None:
+            if isinstance(event, lmtp_mail.MessageStarted):
+                self.mails.append(event.envelope)
                 self._content = b""
-            elif isinstance(event, lmtp_mail.Piece):
+            elif isinstance(event, lmtp_mail.MessageChunk):
                 self._content += event.content
-            elif isinstance(event, lmtp_mail.Whole):
+            elif isinstance(event, lmtp_mail.MessageComplete):
                 self.whole.append(self._content)
-                people = self.mails[-1].people
+                people = self.mails[-1].recipients
                 self.session.answer(
                     [(250, f"2.0.0 {each.address!r}") for each in people]
                 )
             else:
-                self.dropped += isinstance(event, lmtp_mail.Dropped)
-                self.closed += isinstance(event, lmtp_mail.Closed)
+                self.dropped += isinstance(event, lmtp_mail.MessageAborted)
+                self.closed += isinstance(event, lmtp_mail.SessionClosed)
 
     @property
     def codes(self) -> list[str]:
@@ -69,7 +69,7 @@ def seen(talk: Talk) -> tuple[object, ...]:
     mails = [
         (
             mail.sender, mail.envid, mail.ret, mail.eightbit, mail.smtputf8,
-            mail.forwarded, [(a.address, a.notify, a.orcpt) for a in mail.people],
+            mail.xforward, [(a.address, a.notify, a.orcpt) for a in mail.recipients],
         )
         for mail in talk.mails
     ]  # fmt: skip
@@ -101,31 +101,34 @@ def test_each_recipient_gets_a_reply_of_its_own_and_only_the_accepted_ones() -> 
 
 def test_of_two_recipients_one_may_fail() -> None:
     talk = Talk(LHLO + BEGIN + b"RCPT TO:<eve@example.com>\r\n" + DATA)
-    talk.session.take(b"hi\r\n.\r\n")
-    while not isinstance(talk.session.event(), lmtp_mail.Whole):
+    talk.session.receive_data(b"hi\r\n.\r\n")
+    while not isinstance(talk.session.next_event(), lmtp_mail.MessageComplete):
         pass
     talk.session.answer([(250, "2.0.0 kept"), (451, "4.3.0 not\r\n250 this one")])
-    assert talk.session.replies() == b"250 2.0.0 kept\r\n451 4.3.0 not 250 this one\r\n"
+    assert (
+        talk.session.data_to_send()
+        == b"250 2.0.0 kept\r\n451 4.3.0 not 250 this one\r\n"
+    )
 
 
 def test_answers_that_do_not_fit_the_recipients_make_everybody_wait() -> None:
     talk = Talk(LHLO + BEGIN + DATA)
-    talk.session.take(b".\r\n")
-    while not isinstance(talk.session.event(), lmtp_mail.Whole):
+    talk.session.receive_data(b".\r\n")
+    while not isinstance(talk.session.next_event(), lmtp_mail.MessageComplete):
         pass
     talk.session.answer([])
-    assert talk.session.replies().startswith(b"451 4.3.0 ")
+    assert talk.session.data_to_send().startswith(b"451 4.3.0 ")
 
 
 def test_nothing_goes_on_before_a_message_is_answered() -> None:
     talk = Talk(LHLO + BEGIN + DATA)
-    talk.session.take(b"hi\r\n.\r\nQUIT\r\n")
-    kinds = [type(talk.session.event()) for _ in range(3)]
-    assert kinds == [lmtp_mail.Piece, lmtp_mail.Whole, type(None)]
-    assert talk.session.replies() == b""
+    talk.session.receive_data(b"hi\r\n.\r\nQUIT\r\n")
+    kinds = [type(talk.session.next_event()) for _ in range(3)]
+    assert kinds == [lmtp_mail.MessageChunk, lmtp_mail.MessageComplete, type(None)]
+    assert talk.session.data_to_send() == b""
     talk.session.answer([(250, "2.0.0 kept")])
-    assert isinstance(talk.session.event(), lmtp_mail.Closed)
-    assert talk.session.replies() == b"250 2.0.0 kept\r\n221 2.0.0 Bye\r\n"
+    assert isinstance(talk.session.next_event(), lmtp_mail.SessionClosed)
+    assert talk.session.data_to_send() == b"250 2.0.0 kept\r\n221 2.0.0 Bye\r\n"
 
 
 def test_all_that_was_announced_is_what_postfix_needs() -> None:
@@ -148,9 +151,9 @@ def test_all_that_was_said_of_a_message_is_in_its_envelope() -> None:
     ).mails  # fmt: skip
     assert (mail.sender, mail.ret, mail.envid) == (b"", b"hdrs", b"a b")
     assert mail.eightbit and mail.smtputf8
-    [bob] = mail.people
+    [bob] = mail.recipients
     assert (bob.notify, bob.orcpt) == (b"SUCCESS,delay", b"rfc822;b+2B@x")
-    assert mail.forwarded == {
+    assert mail.xforward == {
         b"client-hostname": b"client.example.org",
         b"client-address": b"192.0.2.7",
         b"client-port": b"4711",
@@ -164,12 +167,14 @@ def test_all_that_was_said_of_a_message_is_in_its_envelope() -> None:
 @pytest.mark.parametrize("between", [b"", b"RSET\r\n"])
 def test_the_client_of_one_message_is_not_that_of_the_next(between: bytes) -> None:
     talk = Talk(LHLO + XFORWARD + BEGIN + DATA + b".\r\n" + between + BEGIN + DATA)
-    assert talk.mails[0].forwarded
-    assert not talk.mails[1].forwarded
+    assert talk.mails[0].xforward
+    assert not talk.mails[1].xforward
 
 
 def test_what_postfix_does_not_know_of_the_client_is_empty() -> None:
-    found = lmtp_command.xforward(b"NAME=[UNAVAILABLE] HELO=a+20b PORT=[tempunavail]")
+    found = lmtp_command.parse_xforward(
+        b"NAME=[UNAVAILABLE] HELO=a+20b PORT=[tempunavail]"
+    )
     assert found == {
         b"client-hostname": b"", b"client-helo": b"a b", b"client-port": b""
     }  # fmt: skip
@@ -189,7 +194,7 @@ def test_what_postfix_does_not_know_of_the_client_is_empty() -> None:
 )  # fmt: skip
 def test_every_address_that_sendmail_takes_comes_through(address: bytes) -> None:
     orcpt = b" NOTIFY=SUCCESS ORCPT=rfc822;bob>@example.com"
-    found = lmtp_command.rcpt(b"TO:<" + address + b">" + orcpt)
+    found = lmtp_command.parse_rcpt(b"TO:<" + address + b">" + orcpt)
     assert found is not None
     assert found[0] == address
     assert found[1] == {b"NOTIFY": b"SUCCESS", b"ORCPT": b"rfc822;bob>@example.com"}
@@ -199,8 +204,8 @@ def test_every_address_that_sendmail_takes_comes_through(address: bytes) -> None
 def test_an_address_with_control_characters_is_taken_as_lmtp_sends_it(
     odd: bytes,
 ) -> None:
-    assert lmtp_command.mail(b"FROM:<" + odd + b"@b>") == (odd + b"@b", {})
-    assert lmtp_command.rcpt(b"TO:<" + odd + b"@b>") == (odd + b"@b", {})
+    assert lmtp_command.parse_mail(b"FROM:<" + odd + b"@b>") == (odd + b"@b", {})
+    assert lmtp_command.parse_rcpt(b"TO:<" + odd + b"@b>") == (odd + b"@b", {})
 
 
 @pytest.mark.parametrize(
@@ -273,14 +278,14 @@ def test_a_line_without_end_ends_the_session_and_fills_no_memory(sent: bytes) ->
     assert talk.codes[-1] == "421"
     assert talk.closed == 1
     assert len(talk.lines) == len(Talk(LHLO).lines) + 1
-    assert not talk.session._sent
+    assert not talk.session._buffer
 
 
 def test_the_longest_line_that_postfix_could_send_is_read() -> None:
     address = b'"' + b"\\\xff" * 2047 + b'"@b'
     line = b"RCPT TO:<" + address + b"> ORCPT=rfc822;" + b"+FF" * 2048 + b"\r\n"
     talk = Talk(LHLO + b"MAIL FROM:<>\r\n" + line + DATA)
-    assert talk.mails[0].people[0].address == address
+    assert talk.mails[0].recipients[0].address == address
 
 
 def test_a_bare_lf_after_a_command_ends_the_session() -> None:
@@ -305,7 +310,7 @@ def test_a_bare_lf_in_a_message_ends_no_message_and_makes_it_wait(body: bytes) -
 def test_ten_thousand_recipients_are_taken_and_each_is_answered() -> None:
     rcpts = b"".join(b"RCPT TO:<r%d@example.com>\r\n" % n for n in range(10_000))
     talk = Talk(LHLO + b"MAIL FROM:<>\r\n" + rcpts + DATA + b".\r\n")
-    assert len(talk.mails[0].people) == 10_000
+    assert len(talk.mails[0].recipients) == 10_000
     assert talk.codes.count("250") > 20_000
 
 
@@ -314,9 +319,9 @@ def test_too_many_recipients_are_asked_to_come_again(length: int) -> None:
     rcpt = b"RCPT TO:<" + b"r" * length + b"@example.com>\r\n"
     talk = Talk(LHLO + b"MAIL FROM:<>\r\n", *[rcpt * 1000] * 25, DATA + b".\r\n")
     [mail] = talk.mails
-    assert len(mail.people) <= lmtp.RECIPIENT_LIMIT
-    assert sum(len(each.address) for each in mail.people) < lmtp.ENVELOPE_LIMIT
-    assert talk.codes.count("452") == 25_000 - len(mail.people)
+    assert len(mail.recipients) <= lmtp.RECIPIENT_LIMIT
+    assert sum(len(each.address) for each in mail.recipients) < lmtp.ENVELOPE_SIZE_LIMIT
+    assert talk.codes.count("452") == 25_000 - len(mail.recipients)
     assert talk.whole == [b""]
 
 
@@ -343,22 +348,22 @@ def test_a_client_that_hangs_up_after_any_byte_leaves_no_half_message() -> None:
 
 def test_a_client_that_is_gone_before_the_answer_has_its_message_dropped() -> None:
     talk = Talk(LHLO + BEGIN + DATA)
-    talk.session.take(b".\r\n")
-    while not isinstance(talk.session.event(), lmtp_mail.Whole):
+    talk.session.receive_data(b".\r\n")
+    while not isinstance(talk.session.next_event(), lmtp_mail.MessageComplete):
         pass
-    talk.session.hang_up()
-    assert isinstance(talk.session.event(), lmtp_mail.Dropped)
-    assert isinstance(talk.session.event(), lmtp_mail.Closed)
-    assert talk.session.event() is None
+    talk.session.connection_lost()
+    assert isinstance(talk.session.next_event(), lmtp_mail.MessageAborted)
+    assert isinstance(talk.session.next_event(), lmtp_mail.SessionClosed)
+    assert talk.session.next_event() is None
 
 
 def test_no_reply_is_longer_than_smtp_allows() -> None:
     talk = Talk(LHLO + BEGIN + DATA)
-    talk.session.take(b".\r\n")
-    while not isinstance(talk.session.event(), lmtp_mail.Whole):
+    talk.session.receive_data(b".\r\n")
+    while not isinstance(talk.session.next_event(), lmtp_mail.MessageComplete):
         pass
     talk.session.answer([(451, "4.3.0 " + "x" * 5000)])
-    assert len(talk.session.replies()) == 512
+    assert len(talk.session.data_to_send()) == 512
 
 
 # --- any cut ----------------------------------------------------------------------
@@ -400,7 +405,7 @@ def test_noise_is_answered_or_the_session_ends(noise: bytes, cuts: list[int]) ->
 @given(st.lists(st.sampled_from([b"a", b".", b"..", b"\r", b"\0", b""]), max_size=40))
 def test_what_goes_out_stuffed_comes_in_as_it_was(words: list[bytes]) -> None:
     content = b"".join(each + b"\r\n" for each in words)
-    sent = b"".join(wire.stuffed([content])) + b".\r\n"
+    sent = b"".join(wire.dot_stuff([content])) + b".\r\n"
     for step in (1, 2, 3, 7, len(sent)):
         pieces = [sent[at : at + step] for at in range(0, len(sent), step)]
         assert Talk(LHLO + BEGIN + DATA, *pieces).whole == [content]
@@ -408,5 +413,5 @@ def test_what_goes_out_stuffed_comes_in_as_it_was(words: list[bytes]) -> None:
 
 @given(st.binary(max_size=40))
 def test_xtext_is_read_or_is_none(coded: bytes) -> None:
-    plain = lmtp_command.unxtext(coded)
+    plain = lmtp_command.decode_xtext(coded)
     assert plain is None or len(plain) <= len(coded)

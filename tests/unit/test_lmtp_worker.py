@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from postfix_archive.core.errors import HandBackRefused
+from postfix_archive.core.errors import PostfixRefused
 from postfix_archive.front import lmtp, pipe
 
 from unit.test_lmtp import BEGIN, BODY, CONTENT, DATA, LHLO, XFORWARD
 
 KEY = "test " + "0123456789abcdef" * 4 + "\n"
 MESSAGE = XFORWARD + BEGIN + DATA + BODY + b".\r\n"
-Door = Callable[[pipe.Run], str]
+Door = Callable[[pipe.Transaction], str]
 
 
 @pytest.fixture
@@ -33,20 +33,20 @@ class Seen:
     """A door that keeps what it was given, and does as it is told."""
 
     def __init__(self, does: Door | None = None) -> None:
-        self.runs: list[pipe.Run] = []
+        self.runs: list[pipe.Transaction] = []
         self.contents: list[bytes] = []
         self._does = does or (lambda run: "archived as ID; queued as 4Zy")
 
-    def __call__(self, run: pipe.Run) -> str:
+    def __call__(self, run: pipe.Transaction) -> str:
         """Take one message."""
         self.runs.append(run)
-        self.contents.append(b"".join(run.message.pieces()))
+        self.contents.append(b"".join(run.message.chunks()))
         return self._does(run)
 
 
 def served(etc: Path, door: Door, *sent: bytes) -> list[str]:
     """Send all of it, one read each, hang up, and return the replies' lines."""
-    macros, _ = pipe.parse([b"--config-directory", os.fsencode(etc)])
+    macros, _ = pipe.parse_arguments([b"--config-directory", os.fsencode(etc)])
     macros[b"nexthop"] = b"legal@example.com"
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with ours, theirs:
@@ -54,7 +54,7 @@ def served(etc: Path, door: Door, *sent: bytes) -> list[str]:
             theirs.sendall(each)
         theirs.shutdown(socket.SHUT_WR)
         here = ours.fileno()
-        lmtp.Worker(door, macros, reads=here, writes=here).serve()
+        lmtp.Worker(door, macros, input_descriptor=here, output_descriptor=here).serve()
         ours.shutdown(socket.SHUT_WR)
         said = b""
         while piece := theirs.recv(1 << 16):
@@ -96,7 +96,7 @@ def test_the_door_is_given_all_that_the_session_has_said(etc: Path) -> None:
     assert run.macros[b"sender"] == b"ann@example.org"
     assert run.macros[b"envid"] == b"a b"
     assert run.macros[b"queue-id"] == b"4Zx"
-    assert (run.ret, run.smtputf8, run.local) == (b"HDRS", True, False)
+    assert (run.ret, run.smtputf8, run.is_local) == (b"HDRS", True, False)
     assert run.client.address == b"192.0.2.7"
     assert [(e.final, e.original, e.notify, e.orcpt) for e in run.recipients] == [
         (b"bob@example.com", b"bob@example.com", b"", b""),
@@ -122,7 +122,7 @@ def test_mail_from_sendmail_has_its_queue_id_in_postfix_s_own_line(etc: Path) ->
     forward = b"XFORWARD SOURCE=LOCAL\r\n"
     served(etc, door, LHLO, forward + BEGIN + DATA, received + BODY + b".\r\n")
     assert door.runs[0].macros[b"queue-id"] == b"4Zlocal"
-    assert door.runs[0].local is True
+    assert door.runs[0].is_local is True
 
 
 def test_without_xforward_mail_waits_and_the_log_says_why(etc: Path) -> None:
@@ -136,7 +136,7 @@ def raising(error: BaseException) -> Door:
     """A door that fails with its first message, and only then."""
     left = [error]
 
-    def door(run: pipe.Run) -> str:
+    def door(run: pipe.Transaction) -> str:
         if left:
             raise left.pop()
         return "done"
@@ -148,8 +148,8 @@ def raising(error: BaseException) -> Door:
     ("error", "said"),
     [
         (
-            HandBackRefused("port says no"),
-            "451 4.3.0 queue id 4Zx: HandBackRefused: port",
+            PostfixRefused("port says no"),
+            "451 4.3.0 queue id 4Zx: PostfixRefused: port",
         ),
         (MemoryError(), "452 4.3.1 queue id 4Zx: out of memory"),
         (ZeroDivisionError("1/0"), "451 4.3.0 queue id 4Zx: internal error: Zero"),
@@ -177,12 +177,12 @@ def test_what_goes_wrong_with_one_message_defers_that_one_alone(
 def test_a_message_that_takes_too_long_waits(etc: Path) -> None:
     """The alarm comes by hand: no test waits for the clock."""
 
-    def slow(run: pipe.Run) -> str:
+    def slow(run: pipe.Transaction) -> str:
         signal.raise_signal(signal.SIGALRM)
         raise AssertionError("not reached")
 
     [line] = answers(served(etc, slow, LHLO, MESSAGE))
-    assert line.startswith("451 4.4.7 queue id 4Zx: DeadlineOver: ")
+    assert line.startswith("451 4.4.7 queue id 4Zx: DeadlineExceeded: ")
 
 
 def test_a_message_that_is_not_whole_never_reaches_the_door(etc: Path) -> None:
@@ -222,7 +222,7 @@ def test_wrong_settings_defer_each_message_until_they_are_right(etc: Path) -> No
     (etc / "archive.cf").write_text("archive_delivery = nowhere\n")
     door = Seen()
     [line] = answers(served(etc, door, LHLO, MESSAGE))
-    assert line.startswith("451 4.3.5 queue id 4Zx: SettingWrong: ")
+    assert line.startswith("451 4.3.5 queue id 4Zx: SettingInvalid: ")
     assert not door.runs
     (etc / "archive.cf").write_text(right)
     [line] = answers(served(etc, door, LHLO, MESSAGE))
@@ -232,7 +232,7 @@ def test_wrong_settings_defer_each_message_until_they_are_right(etc: Path) -> No
 def changing(path: Path) -> Door:
     """A door during whose work a file is replaced."""
 
-    def door(run: pipe.Run) -> str:
+    def door(run: pipe.Transaction) -> str:
         path.write_text(path.read_text() + "\n")
         return "done"
 
@@ -244,7 +244,7 @@ def test_a_worker_ends_after_the_message_when_what_it_has_read_has_changed(
     etc: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (etc / "module.py").write_text("code")
-    monkeypatch.setattr(lmtp, "_program", lambda: [str(etc / "module.py")])
+    monkeypatch.setattr(lmtp, "_program_files", lambda: [str(etc / "module.py")])
     half, rest = MESSAGE[:-20], MESSAGE[-20:]
     door = Seen(changing(etc / name))
     lines = served(etc, door, LHLO, half, rest, b"RSET\r\n" + MESSAGE)
@@ -257,7 +257,7 @@ def test_a_worker_whose_time_is_up_ends_between_messages_only(
     etc: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its clock is looked at before each read between messages, and goes on then."""
-    ticks = iter(range(0, 10 * lmtp.LIFE, lmtp.LIFE // 3))
+    ticks = iter(range(0, 10 * lmtp.LIFETIME, lmtp.LIFETIME // 3))
     monkeypatch.setattr("time.monotonic", lambda: next(ticks))
     in_three = [MESSAGE[:-20], MESSAGE[-20:-10], MESSAGE[-10:]]
     lines = served(etc, Seen(), LHLO, b"NOOP\r\n", *in_three, MESSAGE)
@@ -266,7 +266,7 @@ def test_a_worker_whose_time_is_up_ends_between_messages_only(
 
 
 def test_the_files_of_this_program_are_watched() -> None:
-    files = lmtp._program()
+    files = lmtp._program_files()
     assert lmtp.__file__ in files
     assert pipe.__file__ in files
     assert files[-1].endswith("/current")
@@ -275,5 +275,5 @@ def test_the_files_of_this_program_are_watched() -> None:
 def test_capsules_go_to_the_archive_transport_and_all_else_to_the_filter() -> None:
     from postfix_archive.front import archive_transport, stamp_filter
 
-    assert lmtp._door(b"capsule") == archive_transport.door
-    assert lmtp._door(b"legal@example.com") == stamp_filter.door
+    assert lmtp._message_handler(b"capsule") == archive_transport.archive_capsule
+    assert lmtp._message_handler(b"legal@example.com") == stamp_filter.filter_message

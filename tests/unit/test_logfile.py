@@ -31,13 +31,15 @@ class Follower:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.place = logfile.Place()
+        self.place = logfile.Position()
         self.lost = ""
 
     def new(self, limit: int = 1000) -> list[int]:
-        reader = logfile.Reader(str(self.path), logfile.place(self.place.written()))
-        found = [int(text.rpartition(" ")[2]) for text, _ in reader.new(limit)]
-        self.place, self.lost = reader.place, reader.lost
+        reader = logfile.Reader(
+            str(self.path), logfile.parse_position(self.place.to_json())
+        )
+        found = [int(text.rpartition(" ")[2]) for text, _ in reader.new_lines(limit)]
+        self.place, self.lost = reader.position, reader.loss_warning
         return found
 
 
@@ -144,44 +146,44 @@ def test_of_files_gives_what_is_not_older(log: Path) -> None:
     write(log, 1, 2, 3)
     with open(log, "ab") as opened:
         opened.write(b"no time \xff\n")
-    begin = [each for _, each in logfile.of_files([str(log)], 0.0)]
+    begin = [each for _, each in logfile.lines_of_files([str(log)], 0.0)]
     assert begin[3] == begin[2]
     assert begin[0] == begin[1] - 1
-    told = [text for text, _ in logfile.of_files([str(log)], begin[1])]
+    told = [text for text, _ in logfile.lines_of_files([str(log)], begin[1])]
     assert told == [line(2), line(3), "no time \udcff"]
 
 
 def test_a_log_that_is_away_keeps_its_place(log: Path) -> None:
-    reader = logfile.Reader(str(log), logfile.Place())
-    assert list(reader.new(9)) == []
-    assert reader.absent == f"{log}: no such file"
+    reader = logfile.Reader(str(log), logfile.Position())
+    assert list(reader.new_lines(9)) == []
+    assert reader.absence_warning == f"{log}: no such file"
     write(log, 1)
     write(log.with_name("mail.log.1"), 0)
     os.utime(log.with_name("mail.log.1"), (1, 1))
-    assert len(list(reader.new(9))) == 2
-    assert reader.absent == ""
+    assert len(list(reader.new_lines(9))) == 2
+    assert reader.absence_warning == ""
     away = log.rename(log.parent / "away")
-    assert list(reader.new(9)) == []
-    assert reader.absent
+    assert list(reader.new_lines(9)) == []
+    assert reader.absence_warning
     away.rename(log)
     write(log, 2)
-    [(text, _)] = reader.new(9)
+    [(text, _)] = reader.new_lines(9)
     assert text == line(2)
-    assert (reader.lost, reader.absent) == ("", "")
+    assert (reader.loss_warning, reader.absence_warning) == ("", "")
 
 
 def test_a_folder_that_is_away_keeps_the_place_too(tmp_path: Path) -> None:
     log = tmp_path / "log" / "mail.log"
     log.parent.mkdir()
     write(log, 1)
-    reader = logfile.Reader(str(log), logfile.Place())
-    assert len(list(reader.new(9))) == 1
+    reader = logfile.Reader(str(log), logfile.Position())
+    assert len(list(reader.new_lines(9))) == 1
     away = log.parent.rename(tmp_path / "away")
-    assert list(reader.new(9)) == []
-    assert reader.absent
+    assert list(reader.new_lines(9)) == []
+    assert reader.absence_warning
     away.rename(log.parent)
-    assert list(reader.new(9)) == []
-    assert not reader.lost
+    assert list(reader.new_lines(9)) == []
+    assert not reader.loss_warning
 
 
 def test_what_was_begun_in_the_journal_is_read_on_there(
@@ -192,31 +194,31 @@ def test_what_was_begun_in_the_journal_is_read_on_there(
 
     def journal(*words: str) -> list[str]:
         asked.append(words)
-        return [line(1), f"{logfile.CURSOR}s=2"]
+        return [line(1), f"{logfile.CURSOR_PREFIX}s=2"]
 
-    monkeypatch.setattr(logfile, "_from_journal", journal)
-    first = logfile.Reader("", logfile.Place())
-    assert [text for text, _ in first.new(9)] == [line(1)]
+    monkeypatch.setattr(logfile, "_read_journal", journal)
+    first = logfile.Reader("", logfile.Position())
+    assert [text for text, _ in first.new_lines(9)] == [line(1)]
     write(log, 1, 2)
-    monkeypatch.setattr(logfile, "USUAL", (str(log),))
-    second = logfile.Reader(str(log), first.place)
-    assert [text for text, _ in second.new(9)] == [line(1)]
+    monkeypatch.setattr(logfile, "DEFAULT_PATHS", (str(log),))
+    second = logfile.Reader(str(log), first.position)
+    assert [text for text, _ in second.new_lines(9)] == [line(1)]
     assert asked[1] == ("--show-cursor", "--after-cursor=s=2")
-    monkeypatch.setattr(logfile, "USUAL", ())
-    named = logfile.Reader(str(log), first.place)
-    assert [text for text, _ in named.new(9)] == [line(1), line(2)]
+    monkeypatch.setattr(logfile, "DEFAULT_PATHS", ())
+    named = logfile.Reader(str(log), first.position)
+    assert [text for text, _ in named.new_lines(9)] == [line(1), line(2)]
 
 
 def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Return the names of the files that are opened from now on, as it grows."""
     names: list[str] = []
-    true = packed.opened
+    true = packed.open_log
 
     def noted(path: str) -> IO[bytes]:
         names.append(os.path.basename(path))
         return true(path)
 
-    monkeypatch.setattr(packed, "opened", noted)
+    monkeypatch.setattr(packed, "open_log", noted)
     return names
 
 
@@ -228,13 +230,13 @@ def test_old_files_are_not_opened_again_and_again(
         write(old, number)
         os.utime(old, (number, number))
     write(log, 3)
-    reader = logfile.Reader(str(log), logfile.Place())
-    assert len(list(reader.new(9))) == 3
+    reader = logfile.Reader(str(log), logfile.Position())
+    assert len(list(reader.new_lines(9))) == 3
     names = opened(monkeypatch)
-    assert list(reader.new(9)) == []
+    assert list(reader.new_lines(9)) == []
     assert names == []
     write(log, 4)
-    assert len(list(reader.new(9))) == 1
+    assert len(list(reader.new_lines(9))) == 1
     assert set(names) == {"mail.log"}
 
 
@@ -242,41 +244,41 @@ def test_what_is_written_into_a_rotated_file_late_is_read_before_the_new_one(
     log: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The writer goes on in the renamed file until it is told; then in the new one."""
-    reader = logfile.Reader(str(log), logfile.Place())
+    reader = logfile.Reader(str(log), logfile.Position())
     write(log, 1)
-    assert len(list(reader.new(9))) == 1
+    assert len(list(reader.new_lines(9))) == 1
     old = log.rename(log.with_name("mail.log.1"))
     write(old, 2)
     os.utime(old, (1, 1))
     log.touch()
-    lines = reader.new(9)
+    lines = reader.new_lines(9)
     assert next(lines)[0] == line(2)
-    true, late = packed.told, [(old, 3), (log, 4)]
+    true, late = packed.stat_file, [(old, 3), (log, 4)]
 
     def told(path: str) -> os.stat_result:  # asked when the old one is at its end
         while late:
             write(*late.pop(0))
         return true(path)
 
-    monkeypatch.setattr(packed, "told", told)
+    monkeypatch.setattr(packed, "stat_file", told)
     assert [text for text, _ in lines] == [line(3), line(4)]
 
 
 def test_an_empty_new_file_leaves_the_place_in_the_old_one(log: Path) -> None:
-    reader = logfile.Reader(str(log), logfile.Place())
+    reader = logfile.Reader(str(log), logfile.Position())
     write(log, 1)
     old = log.rename(log.with_name("mail.log.1"))
     log.touch()
-    assert [text for text, _ in reader.new(9)] == [line(1)]
+    assert [text for text, _ in reader.new_lines(9)] == [line(1)]
     write(old, 2)
     write(log, 3)
     os.utime(old, (1, 1))
-    assert [text for text, _ in reader.new(9)] == [line(2), line(3)]
+    assert [text for text, _ in reader.new_lines(9)] == [line(2), line(3)]
 
 
 def test_a_limit_in_the_middle_is_no_end(log: Path) -> None:
-    reader = logfile.Reader(str(log), logfile.Place())
+    reader = logfile.Reader(str(log), logfile.Position())
     write(log, 1, 2, 3)
-    assert len(list(reader.new(2))) == 2
-    assert len(list(reader.new(2))) == 1
-    assert len(list(reader.new(2))) == 0
+    assert len(list(reader.new_lines(2))) == 2
+    assert len(list(reader.new_lines(2))) == 1
+    assert len(list(reader.new_lines(2))) == 0

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as some
 
 from postfix_archive.core import delivery, logline
-from postfix_archive.core.logline import Clock
+from postfix_archive.core.logline import TimeParser
 
 from unit.samples import LOGS, VERSIONS, expected, lines
 
@@ -39,9 +39,9 @@ def attempts(form: str) -> set[tuple[str, str, str]]:
     """Return the delivery attempts that a log of this form tells of."""
     found = set()
     for each in lines(LOGS / "forms" / f"{form}.log"):
-        line = logline.read(each)
-        if line and line.text.startswith(delivery.BEGINNING):
-            attempt = delivery.read(line.text)
+        line = logline.parse(each)
+        if line and line.text.startswith(delivery.ATTEMPT_PREFIX):
+            attempt = delivery.parse(line.text)
             assert attempt is not None
             found.add((line.daemon, attempt.recipient, attempt.status))
     return found
@@ -54,7 +54,7 @@ def test_no_form_is_missing() -> None:
 @pytest.mark.parametrize("version", VERSIONS)
 def test_the_daemon_of_a_sample_line_is_read(version: str) -> None:
     for text, said in expected(version):
-        line = logline.read(text)
+        line = logline.parse(text)
         if said == "-":
             assert line is None, text
         elif "\t" not in said and said != "?":
@@ -70,7 +70,7 @@ def test_no_line_with_a_queue_id_is_passed_over(version: str) -> None:
 
 @pytest.mark.parametrize("form", FORMS)
 def test_a_log_says_the_same_in_every_form(form: str) -> None:
-    read = [logline.read(each) for each in lines(LOGS / "forms" / f"{form}.log")]
+    read = [logline.parse(each) for each in lines(LOGS / "forms" / f"{form}.log")]
     if form == WITHOUT_DAEMON:
         assert not any(read)
         return
@@ -83,52 +83,52 @@ def test_a_log_says_the_same_in_every_form(form: str) -> None:
 
 @pytest.mark.parametrize("form", FORMS)
 def test_the_times_of_a_log_are_read_in_every_form(form: str) -> None:
-    clock = Clock(BEGUN + 3600, UTC)
+    clock = TimeParser(BEGUN + 3600, UTC)
     for each in lines(LOGS / "forms" / f"{form}.log"):
-        assert BEGUN < clock.seconds(logline.time_of(each)) < BEGUN + 600
-        line = logline.read(each)
+        assert BEGUN < clock.unix_time(logline.time_of(each)) < BEGUN + 600
+        line = logline.parse(each)
         assert line is None or line.time == logline.time_of(each)
 
 
 def test_a_zone_that_has_only_a_name_is_that_of_the_log() -> None:
     zone = datetime.timezone(datetime.timedelta(hours=1))
-    clock = Clock(BEGUN, zone)
-    noon = clock.seconds("2026-11-25T12:00:00+01:00")
-    assert clock.seconds("Wed 2026-11-25 12:00:00 CET") == noon
-    assert clock.seconds("Wed 2026-11-25 11:00:00 UTC") == noon
-    assert clock.seconds("Nov 25 12:00:00") == noon
-    assert clock.seconds("2026-11-25 12:00:00") == noon
+    clock = TimeParser(BEGUN, zone)
+    noon = clock.unix_time("2026-11-25T12:00:00+01:00")
+    assert clock.unix_time("Wed 2026-11-25 12:00:00 CET") == noon
+    assert clock.unix_time("Wed 2026-11-25 11:00:00 UTC") == noon
+    assert clock.unix_time("Nov 25 12:00:00") == noon
+    assert clock.unix_time("2026-11-25 12:00:00") == noon
 
 
 def test_a_time_without_year_is_never_in_the_future() -> None:
     january = datetime.datetime(2027, 1, 2, tzinfo=UTC).timestamp()
-    clock = Clock(january, UTC)
-    assert clock.seconds("Dec 31 23:59:59") == january - 86401
-    assert clock.seconds("Jan  1 00:00:00") == january - 86400
-    leap = Clock(january, UTC).seconds("Feb 29 00:00:00")
+    clock = TimeParser(january, UTC)
+    assert clock.unix_time("Dec 31 23:59:59") == january - 86401
+    assert clock.unix_time("Jan  1 00:00:00") == january - 86400
+    leap = TimeParser(january, UTC).unix_time("Feb 29 00:00:00")
     assert datetime.datetime.fromtimestamp(leap, UTC).year == 2024
 
 
 @pytest.mark.parametrize("time", ["", "Nov 31 00:00:00", "x", "-", "2026-", "1" * 400])
 def test_a_time_that_there_is_not_is_none(time: str) -> None:
-    assert Clock(BEGUN, UTC).seconds(time) == 0.0
+    assert TimeParser(BEGUN, UTC).unix_time(time) == 0.0
 
 
 @pytest.mark.parametrize("length", range(len(SAMPLE)))
 def test_a_line_that_is_cut_says_nothing_or_less(length: int) -> None:
-    line = logline.read(SAMPLE[:length])
+    line = logline.parse(SAMPLE[:length])
     assert line is None or line.text != "removed"
 
 
 def test_what_stands_in_front_of_a_line_is_not_passed_over() -> None:
-    assert logline.read(f"x{SAMPLE}") is None
-    assert logline.read(f"Nov 25 07:19:04 mail {SAMPLE}") is None
+    assert logline.parse(f"x{SAMPLE}") is None
+    assert logline.parse(f"Nov 25 07:19:04 mail {SAMPLE}") is None
 
 
 @given(some.text(max_size=200))
 def test_no_text_makes_a_line_of_another_file(text: str) -> None:
     front = "Nov 25 07:19:04 mail postfix/smtpd[1]: "
-    line = logline.read(f"{front}4jZ9yw2mgRzM24y: {text}")
+    line = logline.parse(f"{front}4jZ9yw2mgRzM24y: {text}")
     assert line is not None and line.queue_id == "4jZ9yw2mgRzM24y"
     assert line.text == text.partition("\n")[0]
 
@@ -136,6 +136,6 @@ def test_no_text_makes_a_line_of_another_file(text: str) -> None:
 @given(some.binary(max_size=300))
 def test_bytes_of_any_kind_are_no_trouble(raw: bytes) -> None:
     text = raw.decode("utf-8", "surrogateescape")
-    logline.read(text)
-    Clock(BEGUN, UTC).seconds(text)
-    Clock(BEGUN, UTC).seconds(logline.time_of(text))
+    logline.parse(text)
+    TimeParser(BEGUN, UTC).unix_time(text)
+    TimeParser(BEGUN, UTC).unix_time(logline.time_of(text))

@@ -10,15 +10,17 @@ import pytest
 
 from postfix_archive.back import mailq, postconf
 from postfix_archive.core.errors import PostfixCommandFailed
-from postfix_archive.core.observed import Waiting
+from postfix_archive.core.observed import QueuedMessage
 
 FILTER = "content_filter: archive-stamp:legal@example.com"
 
 
-def queued(patch: pytest.MonkeyPatch, listing: str, records: str = "") -> list[Waiting]:
+def queued(
+    patch: pytest.MonkeyPatch, listing: str, records: str = ""
+) -> list[QueuedMessage]:
     said = {"postqueue": listing, "postcat": records}
     patch.setattr(postconf, "run", lambda _, command, *words: said[command])
-    return mailq.queued("/etc/postfix")
+    return mailq.list_messages("/etc/postfix")
 
 
 def line(queue_id: str = "4Zx", **more: Any) -> str:
@@ -53,7 +55,7 @@ def test_a_sender_cannot_make_up_a_content_filter(
 def test_a_reason_is_safe_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     to = [{"address": "b@x", "delay_reason": "\x1b[2Jno \udcff route"}]
     (found,) = queued(monkeypatch, line(recipients=to))
-    assert found.reason.isprintable() and "route" in found.reason
+    assert found.delay_reason.isprintable() and "route" in found.delay_reason
 
 
 def test_the_oldest_comes_first(monkeypatch: pytest.MonkeyPatch) -> None:

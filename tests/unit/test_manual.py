@@ -42,4 +42,4 @@ def test_every_setting_has_an_entry_with_its_default(name: str) -> None:
 
 
 def test_a_new_archive_cf_explains_every_setting() -> None:
-    assert set(explained.MEANINGS) == {*settings.DEFAULTS, "myhostname"}
+    assert set(explained.DESCRIPTIONS) == {*settings.DEFAULTS, "myhostname"}

@@ -12,14 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from postfix_archive.core import finding, metrics, standing
-from postfix_archive.core.standing import Space, Standing, Waits
+from postfix_archive.core.standing import Backlog, FileSystem, Snapshot
 from postfix_archive.core.tally import Tally
 
 from unit.examples import LEGAL
 
 ALERTS = Path(__file__).resolve().parents[2] / "contrib" / "prometheus-alerts.yml"
 TIME = "2026-11-22T11:53:00Z"
-NOTHING = {"queue": Waits(), "fallback": Waits(), "filter": Waits()}
+NOTHING = {"queue": Backlog(), "fallback": Backlog(), "filter": Backlog()}
 RUN = {
     "time": TIME,
     "since": None,
@@ -44,26 +44,29 @@ def tallied(**words: Any) -> Tally:
     return found
 
 
-def full(**known: Any) -> Standing:
+def full(**known: Any) -> Snapshot:
     """A standing in which everything is known."""
     values: dict[str, Any] = {
         "directory": "/etc/postfix",
         "version": "0.1.0",
-        "backlogs": {**NOTHING, "queue": Waits(3, 700, TIME, "down", True)},
+        "backlogs": {**NOTHING, "queue": Backlog(3, 700, TIME, "down", True)},
         "on_hold": {"4Zx": TIME},
         "bypass": {"opened": TIME, "by": "root", "why": "disk"},
         "tallies": {LEGAL: tallied(messages=5, last_archived=TIME, waiting={"a"})},
         "store_errors": {"hr@example.com": "it cannot be read"},
-        "file_systems": {"store": Space(100, 50, 10, 5), "fallback": Space(9, 8, 0, 0)},
-        "reconcile_run": standing.reconciled(RUN),
+        "file_systems": {
+            "store": FileSystem(100, 50, 10, 5),
+            "fallback": FileSystem(9, 8, 0, 0),
+        },
+        "reconcile_run": standing.parse_reconcile_run(RUN),
         "rescue_time": 1e9,
         "followed_until": 1e9,
     }
-    return Standing(**{**values, **known})
+    return Snapshot(**{**values, **known})
 
 
-def empty() -> Standing:
-    return Standing("/etc/postfix", "0.1.0", NOTHING, {})
+def empty() -> Snapshot:
+    return Snapshot("/etc/postfix", "0.1.0", NOTHING, {})
 
 
 def read(text: str) -> dict[tuple[str, tuple[tuple[str, str], ...]], int]:
@@ -86,7 +89,7 @@ def plain(value: str) -> str:
     return re.sub(r'\\([\\n"])', lambda found: MARKS[found[1]], value)
 
 
-def values(found: Standing, name: str) -> list[int]:
+def values(found: Snapshot, name: str) -> list[int]:
     told = read(metrics.text(found))
     return [v for (n, _), v in told.items() if n == metrics.PREFIX + name]
 
@@ -163,7 +166,7 @@ def test_no_name_breaks_out_of_its_label(name: str) -> None:
     ],
 )
 def test_a_note_of_a_reconcile_run_of_another_form_is_none(words: object) -> None:
-    assert standing.reconciled(words) is None
+    assert standing.parse_reconcile_run(words) is None
 
 
 def test_the_exit_code_says_how_bad_it_is() -> None:
@@ -171,12 +174,15 @@ def test_the_exit_code_says_how_bad_it_is() -> None:
         return replace(empty(), **known).severity
 
     assert code() == finding.OK
-    assert code(backlogs={**NOTHING, "queue": Waits(1, 400)}) == finding.WARNING
-    assert code(backlogs={**NOTHING, "queue": Waits(1, 10)}) == finding.OK
-    assert code(backlogs={**NOTHING, "fallback": Waits(1, 1)}) == finding.WARNING
-    assert code(backlogs={**NOTHING, "filter": Waits(1, 400)}) == finding.CRITICAL
-    assert code(reconcile_run=standing.reconciled(RUN)) == finding.WARNING
-    assert code(reconcile_run=standing.reconciled({**RUN, "missing": 0})) == finding.OK
+    assert code(backlogs={**NOTHING, "queue": Backlog(1, 400)}) == finding.WARNING
+    assert code(backlogs={**NOTHING, "queue": Backlog(1, 10)}) == finding.OK
+    assert code(backlogs={**NOTHING, "fallback": Backlog(1, 1)}) == finding.WARNING
+    assert code(backlogs={**NOTHING, "filter": Backlog(1, 400)}) == finding.CRITICAL
+    assert code(reconcile_run=standing.parse_reconcile_run(RUN)) == finding.WARNING
+    assert (
+        code(reconcile_run=standing.parse_reconcile_run({**RUN, "missing": 0}))
+        == finding.OK
+    )
     assert code(store_errors={"": "away"}) == finding.CRITICAL
     assert code(tallies={LEGAL: tallied(damaged=1)}) == finding.CRITICAL
 

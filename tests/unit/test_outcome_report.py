@@ -31,8 +31,8 @@ def settled(*told: Outcome, people: tuple[str, ...] = (BOB,)) -> Record:
 
 
 def written(kept: Record, head: bytes = MESSAGE) -> bytes:
-    edge = report.boundary(ARCHIVE_ID, kept.results.covers, KEYS)
-    return outcome_report.written(kept, head, sender=FROM, edge=edge, now=NOW)
+    edge = report.make_boundary(ARCHIVE_ID, kept.results.sha256, KEYS)
+    return outcome_report.build(kept, head, sender=FROM, boundary=edge, now=NOW)
 
 
 def parsed(content: bytes) -> Message:
@@ -100,13 +100,13 @@ def test_the_message_group_has_the_envelope_and_what_is_covered() -> None:
     assert message["Reporting-MTA"] == "dns; mail.example.com"
     assert message["X-Postfix-Sender"] == "rfc822; ann@example.org"
     assert message["Archive-Id"] == ARCHIVE_ID
-    assert message["Archive-Outcomes"] == kept.results.covers
+    assert message["Archive-Outcomes"] == kept.results.sha256
 
 
 def test_the_fields_of_the_envelope_read_back() -> None:
     kept = settled(became(BOB))
-    told = envelope.parse(report.status_part(written(kept)))
-    assert told.digest == kept.envelope.digest
+    told = envelope.parse(report.envelope_fields(written(kept)))
+    assert told.sha256 == kept.envelope.sha256
     assert [each.final for each in told.recipients] == [BOB.encode()]
 
 
@@ -285,14 +285,16 @@ def test_who_got_an_archive_copy_is_not_told_of() -> None:
         {**captured(BOB), "capsule": KEY},
         became(BOB),
         passed_on(EVE, copy=1),
-        became(EVE, of="4Zlater"),
+        became(EVE, capture_queue_id="4Zlater"),
     )
     assert EVE.encode() not in written(kept)
 
 
 def test_a_time_that_is_none_is_left_out() -> None:
     for at in ("yesterday", "", "2026-11-22T11:54:00"):
-        group = groups(written(record_of(captured(BOB), event(became(BOB, at=at)))))[1]
+        group = groups(written(record_of(captured(BOB), event(became(BOB, time=at)))))[
+            1
+        ]
         assert group["Last-Attempt-Date"] is None
 
 

@@ -14,7 +14,7 @@ from postfix_archive.core.errors import CapsuleBroken
 from unit import examples
 from unit.examples import KEYS, NOW
 
-PREAMBLE = capsule.preamble(
+PREAMBLE = capsule.make_preamble(
     examples.envelope_of(), KEYS, sender=b"a@example.com", now=NOW
 )
 
@@ -37,10 +37,10 @@ def test_what_is_packed_comes_out_as_it_was(
     original: bytes, beginning: int, first: int, second: int
 ) -> None:
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(packing, "BEGINNING_SIZE", beginning)
-        packed = b"".join(packing.packed(PREAMBLE, pieces(original, first)))
+        patched.setattr(packing, "PACKED_SIZE", beginning)
+        packed = b"".join(packing.pack(PREAMBLE, pieces(original, first)))
     assert packing.is_packed(packed)
-    assert b"".join(packing.unpacked(pieces(packed, second))) == PREAMBLE + original
+    assert b"".join(packing.unpack(pieces(packed, second))) == PREAMBLE + original
 
 
 @given(LINE_ENDS, some.integers(100, 1500), some.integers(1, 400))
@@ -48,17 +48,17 @@ def test_no_crlf_of_the_original_is_parted(
     original: bytes, beginning: int, size: int
 ) -> None:
     """Postfix would make two line ends of the two."""
-    canonical = b"".join(wire.canonical([original]))
+    canonical = b"".join(wire.to_canonical([original]))
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(packing, "BEGINNING_SIZE", beginning)
-        packed = b"".join(packing.packed(PREAMBLE, pieces(canonical, size)))
-    assert b"".join(wire.canonical([packed.replace(b"\r\n", b"\n")])) == packed
+        patched.setattr(packing, "PACKED_SIZE", beginning)
+        packed = b"".join(packing.pack(PREAMBLE, pieces(canonical, size)))
+    assert b"".join(wire.to_canonical([packed.replace(b"\r\n", b"\n")])) == packed
 
 
 @pytest.mark.parametrize("line", [b"A secret here.\r\n", b"secret" * 200_000 + b"\r\n"])
 def test_what_checks_look_at_holds_no_word_and_little_is_added(line: bytes) -> None:
     original = line * (2_000_000 // len(line) + 1)
-    packed = b"".join(packing.packed(PREAMBLE, pieces(original, 1 << 16)))
+    packed = b"".join(packing.pack(PREAMBLE, pieces(original, 1 << 16)))
     body = packed[header.body_start(packed) :]
     assert b"secret" not in body[: 2 * 51200] and b"secret" in body
     assert len(packed) < len(PREAMBLE) + len(original) + 40_000
@@ -67,21 +67,21 @@ def test_what_checks_look_at_holds_no_word_and_little_is_added(line: bytes) -> N
 def test_a_capsule_of_an_earlier_version_in_base64_to_its_end_is_read() -> None:
     original = b"Subject: x\r\n\r\n" + b"0123456789" * 50_000 + b"\r\n"
     start = header.body_start(PREAMBLE)
-    head = PREAMBLE[:start].replace(packing.PLAIN, packing.PACKED)
+    head = PREAMBLE[:start].replace(packing.PLAIN_ENCODING, packing.PACKED_ENCODING)
     assert head != PREAMBLE[:start]
     body = encodebytes(PREAMBLE[start:] + original).replace(b"\n", b"\r\n")
     assert packing.is_packed(head + body)
-    found = b"".join(packing.unpacked(pieces(head + body, 5000)))
+    found = b"".join(packing.unpack(pieces(head + body, 5000)))
     assert found == PREAMBLE + original
 
 
 def test_lines_are_as_long_as_an_attachments() -> None:
     original = b"Subject: x\r\n\r\n" + bytes(range(256)) * 40
-    packed = b"".join(packing.packed(PREAMBLE, [original]))
+    packed = b"".join(packing.pack(PREAMBLE, [original]))
     assert packed.isascii()
-    body = packed[packed.index(packing.MAGIC) :]
-    assert max(map(len, body.split(b"\r\n"))) == packing.LINE
-    assert b64decode(body) == PREAMBLE[capsule.start(PREAMBLE) :] + original
+    body = packed[packed.index(packing.PACKED_MAGIC) :]
+    assert max(map(len, body.split(b"\r\n"))) == packing.LINE_LENGTH
+    assert b64decode(body) == PREAMBLE[capsule.fields_offset(PREAMBLE) :] + original
 
 
 def test_ordinary_mail_and_plain_capsules_are_not_packed() -> None:
@@ -93,13 +93,13 @@ def test_ordinary_mail_and_plain_capsules_are_not_packed() -> None:
 @pytest.mark.parametrize("length", [1, 2, 3, 40])
 def test_a_cut_end_is_left_out(length: int) -> None:
     whole = PREAMBLE + b"the original"
-    packed = b"".join(packing.packed(PREAMBLE, [b"the original"]))
-    found = b"".join(packing.unpacked([packed[: len(packed) - 2 - length]]))
+    packed = b"".join(packing.pack(PREAMBLE, [b"the original"]))
+    found = b"".join(packing.unpack([packed[: len(packed) - 2 - length]]))
     assert whole.startswith(found) and len(whole) - len(found) <= length + 2
 
 
 def test_a_body_that_is_no_base64_is_a_broken_capsule() -> None:
-    packed = b"".join(packing.packed(PREAMBLE, [b"x"]))
-    start = packed.index(packing.MAGIC) + len(packing.MAGIC)
+    packed = b"".join(packing.pack(PREAMBLE, [b"x"]))
+    start = packed.index(packing.PACKED_MAGIC) + len(packing.PACKED_MAGIC)
     with pytest.raises(CapsuleBroken, match="body is not base64"):
-        b"".join(packing.unpacked([packed[:start] + b"A===" + packed[start:]]))
+        b"".join(packing.unpack([packed[:start] + b"A===" + packed[start:]]))

@@ -6,14 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from postfix_archive.core.errors import ArgumentsWrong
+from postfix_archive.core.errors import ArgumentsInvalid
 from postfix_archive.front import pipe
 
 BOB, EVE = b"bob@example.com", b"eve@example.com"
 
 
 def parsed(*words: bytes) -> tuple[dict[bytes, bytes], list[tuple[bytes, bytes]]]:
-    macros, people = pipe.parse(list(words))
+    macros, people = pipe.parse_arguments(list(words))
     return macros, [(each.final, each.original) for each in people]
 
 
@@ -103,7 +103,7 @@ def test_3500_recipients_are_read() -> None:
 def test_an_option_that_master_cf_does_not_have_is_refused(
     words: tuple[bytes, ...],
 ) -> None:
-    with pytest.raises(ArgumentsWrong, match="master.cf.d"):
+    with pytest.raises(ArgumentsInvalid, match="master.cf.d"):
         parsed(*words)
 
 
@@ -111,12 +111,12 @@ def test_an_option_that_master_cf_does_not_have_is_refused(
 def test_recipients_without_their_originals_are_refused(
     people: tuple[bytes, ...],
 ) -> None:
-    with pytest.raises(ArgumentsWrong, match="master.cf.d"):
+    with pytest.raises(ArgumentsInvalid, match="master.cf.d"):
         parsed(b"--", *people)
 
 
 def test_the_refusal_shows_a_short_piece_of_the_word_on_one_line() -> None:
-    with pytest.raises(ArgumentsWrong) as caught:
+    with pytest.raises(ArgumentsInvalid) as caught:
         parsed(b"--x\n" + b"y" * 500, b"z")
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 300

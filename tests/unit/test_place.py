@@ -22,7 +22,7 @@ from postfix_archive.back import (
 )
 from postfix_archive.core import configuration
 from postfix_archive.core.errors import InstallRefused, PostfixCommandFailed
-from postfix_archive.core.observed import Waiting
+from postfix_archive.core.observed import QueuedMessage
 from postfix_archive.front import install, rehearsal
 
 from unit.hosts import STOCK, WISH, after
@@ -33,14 +33,14 @@ NOBODY = "no-such-user"
 
 def test_ports_beyond_the_last_are_refused() -> None:
     with pytest.raises(InstallRefused, match="65535 is the highest; choose another"):
-        host.refuse_taken(range(65531, 65538), ())
+        host.check_ports(range(65531, 65538), ())
 
 
 def test_a_port_in_use_near_the_end_gets_an_offer_that_exists() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(InstallRefused) as told:
-            host.refuse_taken(range(port, port + 5), ())
+            host.check_ports(range(port, port + 5), ())
     offer = int(str(told.value).partition("PORT=")[2].split()[0])
     assert 1024 < offer <= 65531
 
@@ -50,11 +50,11 @@ def test_a_store_below_a_file_is_refused(path: str) -> None:
     with pytest.raises(
         InstallRefused, match="is not a directory; choose another directory"
     ):
-        host.refuse_no_folder(f"STORE={path}", path)
+        host.check_directory(f"STORE={path}", path)
 
 
 def test_a_folder_that_can_be_made_is_accepted(tmp_path: Path) -> None:
-    host.refuse_no_folder("STORE=x", str(tmp_path / "a" / "b"))
+    host.check_directory("STORE=x", str(tmp_path / "a" / "b"))
 
 
 def test_a_folder_that_others_cannot_pass_is_named(tmp_path: Path) -> None:
@@ -66,15 +66,15 @@ def test_a_folder_that_others_cannot_pass_is_named(tmp_path: Path) -> None:
     (inner / "key").touch()
     for mode in (0o700, 0o750):
         inner.chmod(mode)
-        assert passing.closed(str(inner / "key"), NOBODY) == str(inner)
+        assert passing.first_blocked_directory(str(inner / "key"), NOBODY) == str(inner)
     with pytest.raises(InstallRefused, match="chmod a.x"):
-        host.refuse_closed("PREFIX=x", str(inner / "lib"), NOBODY)
+        host.check_search_permission("PREFIX=x", str(inner / "lib"), NOBODY)
     inner.chmod(0o755)
-    assert passing.closed(str(inner / "key"), NOBODY) == ""
+    assert passing.first_blocked_directory(str(inner / "key"), NOBODY) == ""
     link = tmp_path / "link"
     link.symlink_to(inner / "key")
     inner.chmod(0o700)
-    assert passing.closed(str(link), NOBODY) == str(inner)
+    assert passing.first_blocked_directory(str(link), NOBODY) == str(inner)
 
 
 def test_the_interpreter_is_named_by_its_whole_path(
@@ -82,8 +82,8 @@ def test_the_interpreter_is_named_by_its_whole_path(
 ) -> None:
     (tmp_path / "snake").symlink_to(sys.executable)
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert interpreter.named("snake") == str(tmp_path / "snake")
-    assert interpreter.named("") == "/usr/bin/python3"
+    assert interpreter.find_interpreter("snake") == str(tmp_path / "snake")
+    assert interpreter.find_interpreter("") == "/usr/bin/python3"
 
 
 def test_an_interpreter_that_will_not_do_is_refused(tmp_path: Path) -> None:
@@ -99,16 +99,16 @@ def test_an_interpreter_that_will_not_do_is_refused(tmp_path: Path) -> None:
         ("/etc/hostname", "no such program|not Python"),
     ):
         with pytest.raises(InstallRefused, match=why):
-            interpreter.named(word)
+            interpreter.find_interpreter(word)
 
 
 def test_the_prefix_is_known_from_the_services() -> None:
     lines = (
         "archive-stamp unix - n n - 10 pipe user=x argv=/opt/pa/lib/%s/archive-stamp"
     )
-    known = configuration.services(lines % "postfix-archive")
+    known = configuration.parse_services(lines % "postfix-archive")
     assert instance.prefix_of(known) == "/opt/pa"
-    assert instance.prefix_of(configuration.services(lines % "other")) == ""
+    assert instance.prefix_of(configuration.parse_services(lines % "other")) == ""
     assert instance.prefix_of(after(stock(), WISH).services) == "/usr/local"
 
 
@@ -117,9 +117,9 @@ def test_a_probe_that_does_not_arrive_says_whether_all_mail_waits(
     held: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     name = "archive-stamp:legal@example.com" if held else ""
-    probe = Waiting("4Zx", 1, "<>", ("a@b",), ("",), content_filter=name)
-    monkeypatch.setattr(mailq, "queued", lambda directory: [probe])
-    told = install.unarrived("/etc/postfix")
+    probe = QueuedMessage("4Zx", 1, "<>", ("a@b",), ("",), content_filter=name)
+    monkeypatch.setattr(mailq, "list_messages", lambda directory: [probe])
+    told = install.probe_failure("/etc/postfix")
     assert ("ALL MAIL WAITS" in told) == held
     assert "make uninstall" in told
     assert ("bypass on" in told) == held
@@ -137,7 +137,7 @@ def test_bytes_that_are_no_utf8_survive_the_diff(
     def change(folder: str, each: object) -> None:
         Path(folder, "main.cf").write_bytes(b"# Gr\xfc\xdfe\nx = 2\n")
 
-    monkeypatch.setattr(drafts, "make", change)
+    monkeypatch.setattr(drafts, "apply_change", change)
     lines = "".join(rehearsal._diff(Place(), (None,)))  # type: ignore[arg-type]
     assert b" # Gr\xfc\xdfe\n-x = 1\n+x = 2\n" in lines.encode(
         "utf-8", "surrogateescape"
@@ -147,14 +147,14 @@ def test_bytes_that_are_no_utf8_survive_the_diff(
 @pytest.mark.live
 def test_a_directory_without_main_cf_is_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(PostfixCommandFailed) as told:
-        postconf.read(str(tmp_path / "nonexistent"))
+        postconf.read_configuration(str(tmp_path / "nonexistent"))
     assert "no main.cf in this directory" in str(told.value)
     assert "fatal" not in str(told.value)
 
 
 def test_a_file_with_the_same_text_still_gets_its_mode(tmp_path: Path) -> None:
     path = tmp_path / "archive-stamp"
-    program.replace(path, "x", 0o755)
+    program.replace_text(path, "x", 0o755)
     path.chmod(0o600)
-    program.replace(path, "x", 0o755)
+    program.replace_text(path, "x", 0o755)
     assert path.stat().st_mode & 0o777 == 0o755

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from postfix_archive.back import interpreter, program
-from postfix_archive.back.program import Program
+from postfix_archive.back.program import ProgramFiles
 from postfix_archive.core.errors import InstallFailed
 
 ROOM = "postfix_archive/core/gates.py"
@@ -24,7 +24,7 @@ def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     shutil.copy(program.SOURCE / "setup.cfg", checkout)
     monkeypatch.setattr(program, "SOURCE", checkout)
     monkeypatch.setattr(program, "PACKAGE", checkout / "postfix_archive")
-    monkeypatch.setattr(Program, "_environment", lambda *_: None)
+    monkeypatch.setattr(ProgramFiles, "_create_environment", lambda *_: None)
     return checkout
 
 
@@ -33,8 +33,8 @@ def edit(source: Path) -> None:
     (source / ROOM).write_text("from postfix_archive.core import new\n")
 
 
-def current(laid: Program) -> Path:
-    return Path(laid.lib, "current").resolve()
+def current(laid: ProgramFiles) -> Path:
+    return Path(laid.directory, "current").resolve()
 
 
 def test_a_change_after_the_copy_leaves_the_copy_in_use(
@@ -42,12 +42,12 @@ def test_a_change_after_the_copy_leaves_the_copy_in_use(
 ) -> None:
     """It used to be taken for an old release, and removed while it was in use."""
     before = (source / ROOM).read_text()
-    monkeypatch.setattr(Program, "_environment", lambda *_: edit(source))
-    laid = Program(f"{tmp_path}/usr")
-    laid.lay_down()
+    monkeypatch.setattr(ProgramFiles, "_create_environment", lambda *_: edit(source))
+    laid = ProgramFiles(f"{tmp_path}/usr")
+    laid.install()
     assert (current(laid) / ROOM).read_text() == before
     assert not laid.is_current, "what has changed since is another release"
-    laid.lay_down()
+    laid.install()
     assert (current(laid) / ROOM).read_text() != before
 
 
@@ -63,12 +63,12 @@ def test_a_change_while_it_is_copied_is_refused_and_nothing_is_left(
             edit(source)
 
     monkeypatch.setattr(shutil, "copyfile", copied)
-    laid = Program(f"{tmp_path}/usr")
+    laid = ProgramFiles(f"{tmp_path}/usr")
     with pytest.raises(InstallFailed, match="was changed while it was copied"):
-        laid.lay_down()
-    assert not Path(laid.lib).exists()
+        laid.install()
+    assert not Path(laid.directory).exists()
     monkeypatch.setattr(shutil, "copyfile", copyfile)
-    laid.lay_down()
+    laid.install()
     assert laid.is_current
 
 
@@ -78,39 +78,44 @@ def test_what_starts_a_door_is_of_the_release_that_is_in_use(
     launcher = source / "postfix_archive" / "front" / "launcher.py"
     before = launcher.read_text().partition("\n")[2]
     monkeypatch.setattr(
-        Program, "_environment", lambda *_: launcher.write_text("#!\nraise 1\n")
+        ProgramFiles,
+        "_create_environment",
+        lambda *_: launcher.write_text("#!\nraise 1\n"),
     )
-    laid = Program(f"{tmp_path}/usr")
-    laid.lay_down()
-    for door in program.DOORS:
-        assert Path(laid.lib, door).read_text().partition("\n")[2] == before
+    laid = ProgramFiles(f"{tmp_path}/usr")
+    laid.install()
+    for door in program.LAUNCHERS:
+        assert Path(laid.directory, door).read_text().partition("\n")[2] == before
 
 
 def test_another_version_of_python_gets_a_release_of_its_own(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first = Program(f"{tmp_path}/usr")
-    first.lay_down()
+    first = ProgramFiles(f"{tmp_path}/usr")
+    first.install()
     before = current(first)
-    assert interpreter.other(f"{first.lib}/archive-lmtp") == ""
-    monkeypatch.setattr(interpreter, "version", lambda _: "0d0d0d0a")
-    assert interpreter.other(f"{first.lib}/archive-lmtp") == interpreter.USUAL
-    assert not Program(f"{tmp_path}/usr").is_current
-    second = Program(f"{tmp_path}/usr")
-    second.lay_down()
+    assert interpreter.mismatched_interpreter(f"{first.directory}/archive-lmtp") == ""
+    monkeypatch.setattr(interpreter, "magic_number", lambda _: "0d0d0d0a")
+    assert (
+        interpreter.mismatched_interpreter(f"{first.directory}/archive-lmtp")
+        == interpreter.DEFAULT_INTERPRETER
+    )
+    assert not ProgramFiles(f"{tmp_path}/usr").is_current
+    second = ProgramFiles(f"{tmp_path}/usr")
+    second.install()
     assert second.is_current
     assert current(second) != before
 
 
 def test_of_what_cannot_be_told_nothing_is_said(tmp_path: Path) -> None:
     door = tmp_path / "archive-stamp"
-    assert interpreter.other(str(door)) == ""
+    assert interpreter.mismatched_interpreter(str(door)) == ""
     door.write_text("#!\n")
-    assert interpreter.other(str(door)) == ""
+    assert interpreter.mismatched_interpreter(str(door)) == ""
     (tmp_path / "bundles").mkdir()
     (tmp_path / "bundles" / "archive-stamp").write_bytes(b"old!")
-    assert interpreter.other(str(door)) == ""
+    assert interpreter.mismatched_interpreter(str(door)) == ""
     door.write_text(f"#!{tmp_path}/none -IS\n")
-    assert interpreter.other(str(door)) == ""
+    assert interpreter.mismatched_interpreter(str(door)) == ""
     door.write_text("#!/usr/bin/python3 -IS\n")
-    assert interpreter.other(str(door)) == "/usr/bin/python3"
+    assert interpreter.mismatched_interpreter(str(door)) == "/usr/bin/python3"

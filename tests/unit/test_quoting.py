@@ -19,16 +19,16 @@ from postfix_archive.core import quoting
 @example("\x7f")
 @example("\udc80\ud83d\ude00é")
 def test_a_string_is_quoted_as_json_quotes_it(text: str) -> None:
-    assert quoting.quoted(text) == json.dumps(text)
+    assert quoting.json_string(text) == json.dumps(text)
 
 
 @pytest.mark.parametrize("number", range(0x180))
 def test_each_character_is_quoted_as_json_quotes_it(number: int) -> None:
-    assert quoting.quoted(chr(number)) == json.dumps(chr(number))
+    assert quoting.json_string(chr(number)) == json.dumps(chr(number))
 
 
 def test_lines_of_ascii_need_no_module(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "_json", None)
-    assert quoting.quoted('To: "x" <a\\b@c>\r\n\tid; y\r\n')
+    assert quoting.json_string('To: "x" <a\\b@c>\r\n\tid; y\r\n')
     with pytest.raises(ImportError):
-        quoting.quoted("é")
+        quoting.json_string("é")

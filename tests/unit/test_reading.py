@@ -33,7 +33,7 @@ def store(tmp_path: Path) -> Path:
 
 def changed(store: Path, **words: Any) -> Path:
     """The store with other values in the one line of its journal."""
-    path = store / LEGAL / journal.NAME
+    path = store / LEGAL / journal.FILE_NAME
     event = {**json.loads(path.read_bytes()), **words}
     path.write_text(json.dumps(event) + "\n")
     return store
@@ -75,7 +75,7 @@ def test_a_line_that_we_would_not_write_is_refused(
     "line", [b"[]", b"5", b"null", b'"x"', b"{}", b"[" * 100_000, b"\xff", b"x"]
 )
 def test_a_line_that_is_no_event_is_refused(store: Path, line: bytes) -> None:
-    (store / LEGAL / journal.NAME).write_bytes(line + b"\n")
+    (store / LEGAL / journal.FILE_NAME).write_bytes(line + b"\n")
     with pytest.raises(JournalFailed, match="line 1: not a journal line"):
         reading.records(str(store), LEGAL)
 
@@ -89,7 +89,7 @@ def test_an_event_of_a_kind_to_come_is_taken(store: Path) -> None:
 
 def test_a_record_without_a_file_says_so(store: Path) -> None:
     changed(store, event="supplement")
-    path = store / LEGAL / journal.NAME
+    path = store / LEGAL / journal.FILE_NAME
     path.write_bytes(path.read_bytes().replace(b'"file":', b'"was":'))
     (kept,) = reading.records(str(store), LEGAL).values()
     with pytest.raises(RecordDamaged, match="no valid file name in the journal"):
@@ -109,7 +109,7 @@ def test_what_stands_behind_a_copy_is_not_collected(store: Path) -> None:
     path = store / LEGAL / NAME
     path.chmod(0o600)
     with open(path, "ab") as opened:
-        opened.write(b"x" * (10 * stored.BLOCK))
+        opened.write(b"x" * (10 * stored.BLOCK_SIZE))
     (kept,) = reading.records(str(store), LEGAL).values()
     assert b"".join(reading.original(str(store), kept)).endswith(b"Please sign.\r\n")
 
@@ -122,25 +122,25 @@ def test_a_folder_with_an_odd_name_is_no_archive(store: Path) -> None:
 
 def test_a_fifo_in_the_fallback_directory_keeps_nobody_waiting(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "x.capsule")
-    ((_, path),) = fallback.waiting(str(tmp_path))
+    ((_, path),) = fallback.waiting_capsules(str(tmp_path))
     with pytest.raises(StoreFailed, match="not a regular file"):
-        fallback.opened(path)
+        fallback.open_capsule(path)
 
 
 @pytest.mark.parametrize("text", ["[]", "5", '{"4Zx": 5}', "{", "[" * 100_000])
 def test_notes_of_another_shape_are_refused(tmp_path: Path, text: str) -> None:
-    (tmp_path / rescue.NAME).write_text(text)
+    (tmp_path / rescue.HOLD_FILE).write_text(text)
     with pytest.raises(PostfixCommandFailed, match=r"^read .*archive.held: "):
-        rescue.held(str(tmp_path))
-    (tmp_path / gap.NAME).write_text(text)
+        rescue.read_hold_times(str(tmp_path))
+    (tmp_path / gap.RECORD_FILE).write_text(text)
     with pytest.raises(BypassRefused, match=r"^read .*archive.gap: "):
-        gap.read(str(tmp_path))
+        gap.read_record(str(tmp_path))
 
 
 def test_a_gap_whose_end_is_no_text_is_refused(tmp_path: Path) -> None:
     record = {"opened": TIME, "by": "root", "why": "disk", "untold": []}
-    (tmp_path / gap.NAME).write_text(json.dumps(record))
-    assert gap.read(str(tmp_path)) == record
-    (tmp_path / gap.NAME).write_text(json.dumps({**record, "closed": 5}))
+    (tmp_path / gap.RECORD_FILE).write_text(json.dumps(record))
+    assert gap.read_record(str(tmp_path)) == record
+    (tmp_path / gap.RECORD_FILE).write_text(json.dumps({**record, "closed": 5}))
     with pytest.raises(BypassRefused):
-        gap.read(str(tmp_path))
+        gap.read_record(str(tmp_path))

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from postfix_archive.core import finding
-from postfix_archive.core.causes import Judge
-from postfix_archive.core.observed import Waiting
-from postfix_archive.core.reckoning import Held, Reckoning
-from postfix_archive.core.reconciled import SHOWN, Found
+from postfix_archive.core.causes import Classifier
+from postfix_archive.core.observed import QueuedMessage
+from postfix_archive.core.reckoning import Pending, Totals
+from postfix_archive.core.reconciled import MAX_SHOWN, Result
 
 from unit.test_causes import by_hand
 from unit.test_reconciling import (
@@ -27,8 +27,10 @@ MORE = "2525 inet n - n - - smtpd -o syslog_name=postfix/more -o content_filter=
 ASIDE = "delivered via archive service (ALARM IN THE FALLBACK DIRECTORY: full)"
 
 
-def waiting(queue_id: str, queue: str = "deferred", age: int = 60) -> Waiting:
-    return Waiting(queue_id, age, "ann@example.org", ("bob@x",), ("later",), "", queue)
+def waiting(queue_id: str, queue: str = "deferred", age: int = 60) -> QueuedMessage:
+    return QueuedMessage(
+        queue_id, age, "ann@example.org", ("bob@x",), ("later",), "", queue
+    )
 
 
 class Run:
@@ -36,22 +38,22 @@ class Run:
 
     def __init__(self, log: Log, since: float = 0, until: float = 1e12) -> None:
         self.log = log
-        self.judge = Judge(by_hand(MORE), (), log.read.led)
-        self.reckoning = Reckoning(log.read, self.judge, since, until)
+        self.judge = Classifier(by_hand(MORE), (), log.read.archiving_processes)
+        self.reckoning = Totals(log.read, self.judge, since, until)
 
     def done(
         self,
-        *queue: Waiting,
+        *queue: QueuedMessage,
         kept: tuple[str, ...] = (),
         fallback: tuple[str, ...] = (),
-    ) -> Found:
+    ) -> Result:
         """Return what is found; the parts add up."""
         aside = dict.fromkeys(fallback, self.log.now - 60)
-        held = Held({each.queue_id: each for each in queue}, aside, self.log.now)
-        self.reckoning.end(held)
-        self.reckoning.close(held, set(kept))
-        found = Found(self.reckoning, held, 0, self.log.now)
-        words = found.words()
+        held = Pending({each.queue_id: each for each in queue}, aside, self.log.now)
+        self.reckoning.add_remaining(held)
+        self.reckoning.finish(held, set(kept))
+        found = Result(self.reckoning, held, 0, self.log.now)
+        words = found.to_json()
         kinds = ("archived", "waiting", "rescued", "not_requested", "missing")
         parts = sum(words[kind] for kind in (*kinds, "unclear"))
         assert parts == words["accepted"]
@@ -75,9 +77,9 @@ def one_captured(log: Log) -> None:
     log.removed(FIRST, SECOND)
 
 
-def only(found: Found) -> tuple[str, str]:
+def only(found: Result) -> tuple[str, str]:
     """Return kind and cause of the one message that is not archived."""
-    [case] = found.reckoning.cases
+    [case] = found.totals.unarchived
     return case.verdict.kind, case.verdict.cause
 
 
@@ -87,7 +89,7 @@ def test_what_a_journal_has_is_archived(log: Log) -> None:
     found = Run(log).done(kept=(ID,))
     assert found.summary()["archived"] == 1
     assert found.severity == finding.OK
-    assert "Totals match." in list(found.lines())
+    assert "Totals match." in list(found.text_lines())
 
 
 def test_the_log_alone_is_not_believed(log: Log) -> None:
@@ -116,8 +118,8 @@ def test_a_copy_in_the_queue_waits(log: Log) -> None:
     one_captured(log)
     found = Run(log).done(waiting(THIRD))
     assert only(found) == ("waiting", f"capsule {THIRD} waits: later")
-    [case] = found.reckoning.cases
-    assert (case.where, case.since) == ("deferred", log.now - 60)
+    [case] = found.totals.unarchived
+    assert (case.queue, case.waiting_since) == ("deferred", log.now - 60)
     assert found.severity == finding.OK
 
 
@@ -131,9 +133,9 @@ def test_a_copy_that_waits_for_the_outcome_is_not_late(log: Log) -> None:
     one_captured(log)
     found = Run(log).done(waiting(THIRD, age=600))
     assert found.severity == finding.WARNING
-    then = found.held
-    patient = Held(then.queue, then.fallback, then.now, 3900)
-    later = Found(found.reckoning, patient, found.since, found.until)
+    then = found.pending
+    patient = Pending(then.queue, then.fallback, then.now, 3900)
+    later = Result(found.totals, patient, found.since, found.until)
     assert later.severity == finding.OK
 
 
@@ -206,13 +208,13 @@ def test_mail_that_is_nowhere_and_has_no_end_in_the_log_is_unclear(log: Log) -> 
     found = Run(log).done()
     assert found.summary()["unclear"] == 1
     assert found.severity == finding.WARNING
-    assert any("do not match: 1 accepted" in each for each in found.lines())
+    assert any("do not match: 1 accepted" in each for each in found.text_lines())
 
 
 def test_another_log_than_that_of_this_instance_is_said_to_be_wrong(log: Log) -> None:
     found = Run(log).done()
     assert found.severity == finding.WARNING
-    assert any("no lines of this Postfix" in each for each in found.lines())
+    assert any("no lines of this Postfix" in each for each in found.text_lines())
 
 
 def test_only_what_came_in_the_time_counts(log: Log) -> None:
@@ -221,8 +223,8 @@ def test_only_what_came_in_the_time_counts(log: Log) -> None:
     log.accepted(SECOND, "b")
     one = Run(log, until=middle).done(waiting(FIRST), waiting(SECOND))
     two = Run(log, since=middle).done(waiting(FIRST), waiting(SECOND))
-    assert [each.queue_id for each in one.reckoning.cases] == [FIRST]
-    assert [each.queue_id for each in two.reckoning.cases] == [SECOND]
+    assert [each.queue_id for each in one.totals.unarchived] == [FIRST]
+    assert [each.queue_id for each in two.totals.unarchived] == [SECOND]
 
 
 def test_messages_are_sorted_as_they_end_and_looked_up_in_between(log: Log) -> None:
@@ -232,7 +234,7 @@ def test_messages_are_sorted_as_they_end_and_looked_up_in_between(log: Log) -> N
     run.reckoning.add(log.later())
     assert [each.queue_id for each in run.reckoning.captured] == [FIRST]
     run.reckoning.confirm({ID})
-    assert not run.reckoning.captured and not run.reckoning.late()
+    assert not run.reckoning.captured and not run.reckoning.unconfirmed()
     assert run.done().summary()["archived"] == 1
 
 
@@ -243,7 +245,7 @@ def test_what_is_not_found_at_first_is_looked_up_again(log: Log) -> None:
     log.removed(THIRD)
     run.reckoning.add(log.later())
     run.reckoning.confirm(set())
-    assert [each.queue_id for each in run.reckoning.late()] == [FIRST]
+    assert [each.queue_id for each in run.reckoning.unconfirmed()] == [FIRST]
     assert run.done(kept=(ID,)).summary()["archived"] == 1
 
 
@@ -253,17 +255,17 @@ def test_a_hostile_sender_is_shown_on_one_line(log: Log) -> None:
     log.say("qmgr[3]", f"{FIRST}: from=<{sender}>, size=3, nrcpt=2 (queue active)")
     log.say("smtp[5]", f"{FIRST}: {sent('mx.example[192.0.2.1]:25', '250 ok')}")
     log.removed(FIRST)
-    [line] = [each for each in Run(log).done().lines() if FIRST in each]
+    [line] = [each for each in Run(log).done().text_lines() if FIRST in each]
     assert line.isprintable() and line.encode()
     assert "  2 recipients  unexplained: sent to mx.example[192.0.2.1]:25" in line
 
 
 def test_people_are_shown_the_first_of_very_many(log: Log) -> None:
-    for number in range(SHOWN + 7):
+    for number in range(MAX_SHOWN + 7):
         queue_id = f"4jZFG7{number:04d}zK5b4"
         log.accepted(queue_id, str(number))
         log.say("smtp[5]", f"{queue_id}: {sent('mx[192.0.2.1]:25', '250 ok')}")
         log.removed(queue_id)
     found = Run(log).done()
-    assert list(found.lines())[-1] == "and 7 more: --json has them all"
-    assert len(found.words()["messages"]) == SHOWN + 7
+    assert list(found.text_lines())[-1] == "and 7 more: --json has them all"
+    assert len(found.to_json()["messages"]) == MAX_SHOWN + 7

@@ -10,7 +10,7 @@ import pytest
 
 from postfix_archive.core import accepted, underway
 from postfix_archive.core.accepted import Message
-from postfix_archive.core.reconciling import Reconciling
+from postfix_archive.core.reconciling import LogScan
 
 from unit.samples import VERSIONS, expected
 
@@ -49,7 +49,7 @@ class Log:
     """A log that is read as it is written; each line a second after the other."""
 
     def __init__(self, *, stores: bool = True) -> None:
-        self.read = Reconciling(NAMES, (FILTER,), stores=stores)
+        self.read = LogScan(NAMES, (FILTER,), has_store=stores)
         self.now = 1795348380.0
 
     def say(self, process: str, text: str) -> None:
@@ -58,7 +58,7 @@ class Log:
         service = f"postfix/{service}" if service else "postfix"
         self.now += 1
         line = f"Nov 25 09:47:27 mail {service}/{daemon}: {text}"
-        self.read.take(line, self.now)
+        self.read.read_line(line, self.now)
 
     def came(self, queue_id: str, name: str = "a", pid: int = 7) -> None:
         """Say that a message has come by SMTP, as far as cleanup(8)."""
@@ -83,12 +83,12 @@ class Log:
 
     def later(self) -> list[Message]:
         """Return what is judged when a while has passed, and it is forgotten."""
-        self.now += underway.LINGER + 1
+        self.now += underway.KEEP_SECONDS + 1
         self.say("qmgr[3]", "4zzzzzzzzzzzz0: removed")
-        return [each for each in self.read.finished() if each.accepted]
+        return [each for each in self.read.pop_finished() if each.is_accepted]
 
     def rest(self) -> list[Message]:
-        return [each for each in self.read.rest() if each.accepted]
+        return [each for each in self.read.remaining() if each.is_accepted]
 
 
 @pytest.fixture
@@ -106,8 +106,8 @@ def test_what_the_stamp_filter_hands_back_is_the_message_that_it_took(log: Log) 
     [found] = log.later()
     assert found.queue_id == FIRST
     assert found.archive_ids == (ID,)
-    assert (found.sender, found.recipients) == ("ann@example.org", 1)
-    assert not found.went
+    assert (found.sender, found.recipient_count) == ("ann@example.org", 1)
+    assert not found.relay
     assert not log.rest()
 
 
@@ -131,7 +131,7 @@ def test_a_line_too_long_to_name_what_was_handed_back_is_enough(log: Log) -> Non
     log.say("pipe[5]", f"{FIRST}: {stamped(said)}")
     log.removed(FIRST)
     [found] = log.later()
-    assert found.queue_id == FIRST and found.cut and not found.of_port
+    assert found.queue_id == FIRST and found.is_truncated and not found.is_reinjected
     assert found.archive_ids == (ID,)
 
 
@@ -149,9 +149,11 @@ def test_what_a_worker_says_is_read_to_its_end(
     log.say("archive-stamp/lmtp[5]", f"{FIRST}: {sent(relay, said)}")
     log.removed(FIRST)
     [found] = log.later()
-    assert found.queue_id == FIRST and not found.cut and not found.of_port
+    assert (
+        found.queue_id == FIRST and not found.is_truncated and not found.is_reinjected
+    )
     assert found.archive_ids == (ID,)
-    assert log.read.not_understood == 0
+    assert log.read.unreadable_count == 0
 
 
 def test_what_is_handed_back_is_not_judged_while_its_filter_is_at_work(
@@ -172,7 +174,7 @@ def test_what_no_filter_handed_back_is_a_message_of_its_own(log: Log) -> None:
     log.accepted(FIRST)
     log.say("pipe[5]", f"{FIRST}: {stamped(f'archived as {ID}; queued as {THIRD}')}")
     log.removed(FIRST, SECOND)
-    found = {each.queue_id: each.of_port for each in log.later()}
+    found = {each.queue_id: each.is_reinjected for each in log.later()}
     assert found == {FIRST: False, SECOND: True}
 
 
@@ -186,7 +188,7 @@ def test_what_another_service_may_say_of_the_stamp_filter_is_not_believed(
     log.say("smtp[5]", f"{FIRST}: {sent('mx.example[1.2.3.4]:25', 'ok', to=hostile)}")
     log.removed(FIRST, SECOND)
     assert [each.archive_ids for each in log.later()] == [(), ()]
-    assert log.read.not_understood == 1
+    assert log.read.unreadable_count == 1
 
 
 def test_an_action_of_an_access_table_belongs_to_the_next_message_of_its_process(
@@ -196,7 +198,7 @@ def test_an_action_of_an_access_table_belongs_to_the_next_message_of_its_process
     log.accepted(SECOND, "b", pid=8)
     log.accepted(FIRST)
     log.accepted(THIRD, "c")
-    assert {each.queue_id: each.action for each in log.rest()} == {
+    assert {each.queue_id: each.action_text for each in log.rest()} == {
         FIRST: FILTERED,
         SECOND: "",
         THIRD: "",
@@ -208,7 +210,7 @@ def test_what_an_access_table_throws_away_was_accepted(log: Log) -> None:
     log.say("smtpd[7]", f"NOQUEUE: {THROWN}")
     log.say("smtpd[7]", f"{FIRST}: {LOCAL}")
     [found] = log.later()
-    assert found.discarded == THROWN
+    assert found.discard_text == THROWN
 
 
 def test_what_is_delivered_was_not_thrown_away(log: Log) -> None:
@@ -217,7 +219,7 @@ def test_what_is_delivered_was_not_thrown_away(log: Log) -> None:
     log.accepted(FIRST)
     log.removed(FIRST)
     [found] = log.later()
-    assert not found.discarded
+    assert not found.discard_text
 
 
 def test_what_header_checks_throw_away_was_accepted(log: Log) -> None:
@@ -226,7 +228,7 @@ def test_what_header_checks_throw_away_was_accepted(log: Log) -> None:
         "cleanup[2]", f"{FIRST}: discard: header X-Do: x from a[1.2.3.4]; {RCPT}: x"
     )
     [found] = log.later()
-    assert found.discarded.startswith("discard: header")
+    assert found.discard_text.startswith("discard: header")
 
 
 @pytest.mark.parametrize(
@@ -250,7 +252,7 @@ def test_what_postfix_makes_itself_is_not_counted(log: Log) -> None:
     log.say("smtp[5]", f"{FIRST}: {sent('mx.example.org[1.2.3.4]:25', '250 ok')}")
     log.removed(FIRST)
     assert not log.later() and not log.rest()
-    assert not log.read.before
+    assert not log.read.queued_before
 
 
 def test_an_address_probe_is_no_mail(log: Log) -> None:
@@ -284,7 +286,7 @@ def test_what_was_deleted_while_the_filter_had_it_in_hand_is_archived(
     log.say("pipe[5]", f"{FIRST}: {stamped()}")
     log.removed(SECOND)
     [found] = log.later()
-    assert not found.ended and found.archive_ids == (ID,)
+    assert not found.end and found.archive_ids == (ID,)
 
 
 def test_what_was_deleted_or_expired_before_it_was_archived_says_so(log: Log) -> None:
@@ -294,7 +296,7 @@ def test_what_was_deleted_or_expired_before_it_was_archived_says_so(log: Log) ->
     gone = "from=<ann@example.org>, status=expired, returned to sender"
     log.say("qmgr[3]", f"{SECOND}: {gone}")
     log.removed(SECOND)
-    assert {each.queue_id: each.ended for each in log.later()} == {
+    assert {each.queue_id: each.end for each in log.later()} == {
         FIRST: accepted.DELETED,
         SECOND: accepted.EXPIRED,
     }
@@ -303,9 +305,9 @@ def test_what_was_deleted_or_expired_before_it_was_archived_says_so(log: Log) ->
 def test_mail_on_hold_is_accepted_when_the_queue_has_it(log: Log) -> None:
     log.came(FIRST)
     log.came(SECOND, "b")
-    log.read.held([FIRST])
+    log.read.accept_queued([FIRST])
     [found] = log.rest()
-    assert found.queue_id == found.now_in == FIRST
+    assert found.queue_id == found.current_queue_id == FIRST
 
 
 def test_mail_that_a_filter_gives_back_by_smtp_is_the_same_mail(log: Log) -> None:
@@ -386,7 +388,7 @@ def test_a_remote_host_that_names_a_queue_id_of_ours_is_not_believed(log: Log) -
     log.say("smtp[5]", f"{FIRST}: {sent('mx.example.org[192.0.2.1]:25', said)}")
     log.removed(FIRST)
     [found] = log.later()
-    assert (found.queue_id, found.went) == (FIRST, "mx.example.org[192.0.2.1]:25")
+    assert (found.queue_id, found.relay) == (FIRST, "mx.example.org[192.0.2.1]:25")
     assert [each.queue_id for each in log.rest()] == [SECOND]
 
 
@@ -394,22 +396,22 @@ def test_a_queue_file_with_another_name_is_the_same_message(log: Log) -> None:
     """Postfix renames them at start and reload; the moment in the name stays."""
     log.accepted(FIRST)
     renamed = FIRST.partition("z")[0] + "zJqHt"
-    log.read.take(RENAMED, log.now)
+    log.read.read_line(RENAMED, log.now)
     log.say("qmgr[3]", f"{renamed}: {QUEUED}")
     log.say("pipe[5]", f"{renamed}: {stamped()}")
     log.removed(renamed)
     [found] = log.later()
     assert (found.queue_id, found.archive_ids) == (FIRST, (ID,))
-    assert not log.read.before
+    assert not log.read.queued_before
 
 
 def test_a_capsule_with_another_name_is_the_same_capsule(log: Log) -> None:
     capsule(log, THIRD)
     renamed = THIRD.partition("z")[0] + "zJqHt"
-    log.read.take(RENAMED, log.now)
+    log.read.read_line(RENAMED, log.now)
     log.say("qmgr[3]", f"{renamed}: from=<>, size=2164, nrcpt=1 (queue active)")
     assert log.read.capsules.queue_id(ID) == renamed
-    assert not log.read.before
+    assert not log.read.queued_before
 
 
 def test_ids_that_have_a_moment_in_common_are_two_as_long_as_none_was_renamed(
@@ -417,7 +419,7 @@ def test_ids_that_have_a_moment_in_common_are_two_as_long_as_none_was_renamed(
 ) -> None:
     log.accepted("5A3B21C0FE")
     log.say("qmgr[3]", f"5A3B21C0FF: {QUEUED}")
-    assert log.read.before == 1
+    assert log.read.queued_before == 1
     assert [each.queue_id for each in log.rest()] == ["5A3B21C0FE"]
 
 
@@ -436,20 +438,20 @@ def test_what_was_on_its_way_when_the_log_began_is_counted_apart(log: Log) -> No
         log.say("smtp[5]", f"{FIRST}: {sent('none', 'later', what='deferred')}")
     log.removed(FIRST, SECOND)
     assert not log.later() and not log.rest()
-    assert log.read.before == 1
+    assert log.read.queued_before == 1
 
 
 def test_a_transport_that_is_deferred_says_nothing_of_the_way(log: Log) -> None:
     log.accepted(FIRST)
     later = sent("none", "deferred transport", what="deferred")
     log.say("error[5]", f"{FIRST}: {later}")
-    assert [each.went for each in log.rest()] == [""]
+    assert [each.relay for each in log.rest()] == [""]
 
 
 def test_another_instance_on_the_host_is_left_alone(log: Log) -> None:
     line = f"Nov 25 09:47:27 mail postfix-in/smtpd[7]: {FIRST}: {LOCAL}"
-    log.read.take(line, log.now)
-    assert not log.read.lines
+    log.read.read_line(line, log.now)
+    assert not log.read.line_count
 
 
 def test_all_that_is_over_is_forgotten(log: Log) -> None:
@@ -460,9 +462,9 @@ def test_all_that_is_over_is_forgotten(log: Log) -> None:
         log.accepted(queue_id, str(number))
         log.say("pipe[5]", f"{queue_id}: {stamped()}")
         log.removed(queue_id)
-        list(log.read.finished())
+        list(log.read.pop_finished())
     log.later()
-    kept = vars(log.read._underway).values()
+    kept = vars(log.read._tracker).values()
     assert not [each for each in kept if isinstance(each, Sized) and len(each)]
 
 
@@ -534,9 +536,9 @@ def test_lines_of_any_kind_torn_mixed_or_whole_archive_nothing(version: str) -> 
         log = Log()
         for line in lines:
             log.now += 1
-            log.read.take(line, log.now)
-        found = [*log.read.finished(), *log.read.rest()]
-        assert not [each for each in found if each.archive_ids or each.stamped]
+            log.read.read_line(line, log.now)
+        found = [*log.read.pop_finished(), *log.read.remaining()]
+        assert not [each for each in found if each.archive_ids or each.is_stamped]
 
 
 def test_a_log_that_begins_in_the_middle_of_much_mail_is_read_in_no_time(
@@ -555,5 +557,5 @@ def test_a_log_that_begins_in_the_middle_of_much_mail_is_read_in_no_time(
     for number in range(3000):
         log.say("qmgr[3]", f"4jZFG6{number:04d}zK5b4: {QUEUED}")
     sys.setprofile(None)
-    assert log.read.before == 3000
+    assert log.read.queued_before == 3000
     assert calls < 3000 * 200

@@ -36,7 +36,7 @@ def test_the_pieces_of_a_message_are_one_record() -> None:
         event("supplement", ARCHIVE_ID, b"b@x.example", b"c@x.example"),
         event("mailed", ARCHIVE_ID),
     ]
-    (found,) = record.merged(LEGAL, events).values()
+    (found,) = record.merge(LEGAL, events).values()
     assert finals(found) == [b"a@x.example", b"b@x.example", b"c@x.example"]
     assert found.files == ["1.eml.gz"]
     assert found.events == events
@@ -49,7 +49,7 @@ def test_records_come_in_the_order_of_their_capture() -> None:
         event("archived", ARCHIVE_ID, b"b@x.example"),
         event("supplement", OTHER_ID, b"c@x.example"),
     ]
-    assert list(record.merged(LEGAL, events)) == [OTHER_ID, ARCHIVE_ID]
+    assert list(record.merge(LEGAL, events)) == [OTHER_ID, ARCHIVE_ID]
 
 
 def test_a_second_original_is_a_second_file_of_the_record() -> None:
@@ -57,7 +57,7 @@ def test_a_second_original_is_a_second_file_of_the_record() -> None:
         event("archived", ARCHIVE_ID, b"a@x.example", file="1.eml.gz"),
         event("archived", ARCHIVE_ID, b"a@x.example", file="1.2.eml.gz"),
     ]
-    assert record.merged(LEGAL, events)[ARCHIVE_ID].files == ["1.eml.gz", "1.2.eml.gz"]
+    assert record.merge(LEGAL, events)[ARCHIVE_ID].files == ["1.eml.gz", "1.2.eml.gz"]
 
 
 def test_two_aliases_of_one_mailbox_are_two_recipients() -> None:
@@ -66,20 +66,20 @@ def test_two_aliases_of_one_mailbox_are_two_recipients() -> None:
     )
     text = envelope.serialise(told).decode()
     events = [{"event": "archived", "id": ARCHIVE_ID, "envelope": text}]
-    assert len(record.merged(LEGAL, events)[ARCHIVE_ID].recipients) == 2
+    assert len(record.merge(LEGAL, events)[ARCHIVE_ID].recipients) == 2
 
 
 def test_the_first_envelope_stands_for_the_record() -> None:
     first = event("archived", ARCHIVE_ID, b"a@x.example")
     second = event("supplement", ARCHIVE_ID, b"b@x.example")
     second["envelope"] = second["envelope"].replace("ann@", "list@")
-    found = record.merged(LEGAL, [first, second])[ARCHIVE_ID]
+    found = record.merge(LEGAL, [first, second])[ARCHIVE_ID]
     assert found.envelope.sender == b"ann@example.org"
 
 
 @pytest.mark.parametrize("lost", [{"event": "opened"}, event("mailed", OTHER_ID)])
 def test_an_event_of_no_record_makes_none(lost: dict[str, Any]) -> None:
-    assert record.merged(LEGAL, [lost]) == {}
+    assert record.merge(LEGAL, [lost]) == {}
 
 
 @given(st.lists(st.lists(ADDRESSES, max_size=4), min_size=1, max_size=5))
@@ -88,8 +88,8 @@ def test_the_union_does_not_depend_on_the_order_of_the_pieces(
 ) -> None:
     events = [event("archived", ARCHIVE_ID, b"first@x.example")]
     events += [event("supplement", ARCHIVE_ID, *each) for each in pieces]
-    forth = record.merged(LEGAL, events)[ARCHIVE_ID]
-    back = record.merged(LEGAL, [events[0], *reversed(events[1:])])[ARCHIVE_ID]
+    forth = record.merge(LEGAL, events)[ARCHIVE_ID]
+    back = record.merge(LEGAL, [events[0], *reversed(events[1:])])[ARCHIVE_ID]
     assert set(forth.recipients) == set(back.recipients)
 
 
@@ -104,9 +104,9 @@ def test_the_union_does_not_depend_on_the_order_of_the_pieces(
     ],
 )
 def test_what_is_shown_is_safe_on_a_terminal(value: bytes, text: str) -> None:
-    assert record.shown(value) == text
+    assert record.safe_text(value) == text
 
 
 @given(st.binary(max_size=60))
 def test_nothing_that_is_shown_can_drive_a_terminal(value: bytes) -> None:
-    assert record.shown(value).isprintable()
+    assert record.safe_text(value).isprintable()

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from postfix_archive.core import envelope, header, mime, report
 from postfix_archive.core.envelope import Client, Recipient
-from postfix_archive.core.report import Copy, Told
-from postfix_archive.core.settings import FORMATS
+from postfix_archive.core.report import ArchiveCopy, EnvelopeReport
+from postfix_archive.core.settings import REPORT_FORMATS
 
 from unit import examples
 from unit.examples import (
@@ -30,19 +30,23 @@ from unit.examples import (
 
 FROM = b"postfix-archive@mail.example.com"
 DIGEST = "ab" * 32
-BOUNDARY = report.boundary(ARCHIVE_ID, DIGEST, KEYS)
+BOUNDARY = report.make_boundary(ARCHIVE_ID, DIGEST, KEYS)
 MULTIPARTS = ("hybrid", "dsn", "journal")
 REPORTS = ("hybrid", "dsn")
 TEXT_LINE_LIMIT = 998  # RFC 5322 2.1.1, RFC 2045 2.7
 
 
-def told(message: bytes = MESSAGE, sealed: envelope.Envelope | None = None) -> Told:
+def told(
+    message: bytes = MESSAGE, sealed: envelope.Envelope | None = None
+) -> EnvelopeReport:
     known = sealed or envelope_of(message)
-    return Told(known, LEGAL, message[: header.HEAD_LIMIT], examples.shape(message))
+    return EnvelopeReport(
+        known, LEGAL, message[: header.HEAD_LIMIT], examples.shape(message)
+    )
 
 
-def written(found: Told, form: str = "hybrid") -> Copy:
-    return report.written(found, form, sender=FROM, boundary_=BOUNDARY)
+def written(found: EnvelopeReport, form: str = "hybrid") -> ArchiveCopy:
+    return report.build(found, form, sender=FROM, boundary=BOUNDARY)
 
 
 def copy_of(
@@ -180,15 +184,15 @@ def test_the_status_part_reads_back_as_the_envelope(
     form: str, people: list[bytes], sender: bytes
 ) -> None:
     sealed = envelope_of(sender=sender, recipients=tuple(map(Recipient, people)))
-    fields = report.status_part(copy_of(form=form, sealed=sealed))
+    fields = report.envelope_fields(copy_of(form=form, sealed=sealed))
     again = envelope.parse(fields)
     assert facts(again) == facts(envelope.parse(envelope.serialise(sealed)))
 
 
 def test_a_status_part_that_is_cut_off_is_none() -> None:
     copy = copy_of()
-    assert report.status_part(copy[: copy.index(b"Final-Recipient")]) == b""
-    assert report.status_part(b"") == b""
+    assert report.envelope_fields(copy[: copy.index(b"Final-Recipient")]) == b""
+    assert report.envelope_fields(b"") == b""
 
 
 def test_the_message_form_is_the_original_with_lines_on_top() -> None:
@@ -220,20 +224,20 @@ def test_the_original_is_found_whatever_it_looks_like(
     form: str, message: bytes
 ) -> None:
     copy = copy_of(message, form)
-    start = report.original_start(copy)
+    start = report.original_offset(copy)
     assert copy[start : start + len(message)] == message
     assert copy[start + len(message) :] == b"\r\n--" + BOUNDARY + b"--\r\n"
 
 
 def test_a_copy_of_a_copy_leads_to_the_outer_original() -> None:
     inner = copy_of()
-    other = report.boundary("20261123-" + "b2" * 20, DIGEST, KEYS)
+    other = report.make_boundary("20261123-" + "b2" * 20, DIGEST, KEYS)
     found = told(inner, envelope_of(inner))
-    around = report.written(found, "hybrid", sender=FROM, boundary_=other)
+    around = report.build(found, "hybrid", sender=FROM, boundary=other)
     copy = around.preamble + inner + around.trailer
-    start = report.original_start(copy)
+    start = report.original_offset(copy)
     assert copy[start : start + len(inner)] == inner
-    assert envelope.parse(report.status_part(copy)).size == len(inner)
+    assert envelope.parse(report.envelope_fields(copy)).size == len(inner)
 
 
 @pytest.mark.parametrize("form", REPORTS)
@@ -241,8 +245,8 @@ def test_a_copy_of_a_copy_leads_to_the_outer_original() -> None:
 def test_the_status_part_is_found_whatever_the_original_looks_like(
     form: str, message: bytes
 ) -> None:
-    again = envelope.parse(report.status_part(copy_of(message, form)))
-    assert (again.size, again.digest) == (
+    again = envelope.parse(report.envelope_fields(copy_of(message, form)))
+    assert (again.size, again.sha256) == (
         len(message),
         examples.sha256(message).hex(),
     )
@@ -251,16 +255,16 @@ def test_the_status_part_is_found_whatever_the_original_looks_like(
 @pytest.mark.parametrize("form", MULTIPARTS)
 def test_the_start_of_the_original_is_unknown_until_it_is_reached(form: str) -> None:
     copy = copy_of(form=form)
-    start = report.original_start(copy)
-    assert all(report.original_start(copy[:at]) == -1 for at in range(start))
-    assert report.original_start(copy[:start]) == start
+    start = report.original_offset(copy)
+    assert all(report.original_offset(copy[:at]) == -1 for at in range(start))
+    assert report.original_offset(copy[:start]) == start
 
 
 def test_a_boundary_needs_the_key() -> None:
     ours, theirs = (
-        report.boundary(ARCHIVE_ID, DIGEST, keys) for keys in (KEYS, STRANGERS)
+        report.make_boundary(ARCHIVE_ID, DIGEST, keys) for keys in (KEYS, STRANGERS)
     )
-    other = report.boundary("20261122-" + "b2" * 20, DIGEST, KEYS)
+    other = report.make_boundary("20261122-" + "b2" * 20, DIGEST, KEYS)
     assert len({ours, theirs, other}) == 3
     assert re.fullmatch(rb"[0-9a-zA-Z'()+_,./:=?-]{1,70}", ours)  # RFC 2046 5.1.1
 
@@ -348,10 +352,10 @@ def test_no_header_of_the_original_makes_an_extra_line(
     assert b"\0" not in preamble
     names = {field.name for field in header.fields(preamble)}
     assert b"x-ms-journal-report" in names
-    assert report.original_start(preamble) == len(preamble)
+    assert report.original_offset(preamble) == len(preamble)
 
 
-@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize("form", REPORT_FORMATS)
 @given(noise=st.binary(min_size=1, max_size=60))
 def test_no_address_makes_an_extra_line(form: str, noise: bytes) -> None:
     calm = envelope_of(sender=b"s", recipients=(Recipient(b"f", b"o"),))
@@ -413,7 +417,7 @@ def test_the_text_part_is_in_the_charset_that_it_declares(sender: bytes) -> None
 )
 def test_message_global_is_for_the_dsn_form_alone(form: str, kind: str) -> None:
     copy = copy_of(with_header("Subject: grün".encode()), form)
-    start = report.original_start(copy)
+    start = report.original_offset(copy)
     last = copy[copy.rindex(b"--" + BOUNDARY, 0, start) : start]
     assert f"Content-Type: {kind}\r\n".encode() in last
 
@@ -441,10 +445,12 @@ def test_a_date_that_nobody_knows_is_not_invented() -> None:
 def test_remarks_and_extra_fields_are_told() -> None:
     found = told()
     found.remarks.append("It bore a stamp.")
-    found.extra.append((b"Archive-Capsule", b"00"))
+    found.extra_fields.append((b"Archive-Capsule", b"00"))
     copy = written(found).preamble
     assert b"* It bore a stamp.\r\n" in copy
-    assert b"Archive-Capsule: 00\r\n" in report.status_part(copy + b"\r\n--=_archive_")
+    assert b"Archive-Capsule: 00\r\n" in report.envelope_fields(
+        copy + b"\r\n--=_archive_"
+    )
 
 
 def test_a_report_for_some_recipients_tells_the_rest_as_before() -> None:

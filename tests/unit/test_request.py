@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from postfix_archive.core import request
 from postfix_archive.core.envelope import Recipient
-from postfix_archive.core.errors import RequestUnusable
+from postfix_archive.core.errors import RequestInvalid
 from postfix_archive.core.keyring import Keyring
 
 from unit.examples import HR, KEYS, LEGAL, NEW_KEY, ROTATED, STRANGERS
@@ -19,7 +19,7 @@ BOB = b"bob@example.com"
 def sorted_out(
     *addresses: bytes, keys: Keyring = KEYS
 ) -> tuple[list[bytes], tuple[str, ...], int]:
-    people, asked, forged = request.sorted_out(map(Recipient, addresses), keys)
+    people, asked, forged = request.split_recipients(map(Recipient, addresses), keys)
     return [each.final for each in people], asked, forged
 
 
@@ -60,44 +60,44 @@ def test_a_nexthop_names_its_archives(nexthop: str, archives: tuple[str, ...]) -
 def test_a_nexthop_that_names_no_archive_defers_and_says_where_to_look(
     nexthop: str,
 ) -> None:
-    with pytest.raises(RequestUnusable, match="main.cf"):
+    with pytest.raises(RequestInvalid, match="main.cf"):
         request.from_nexthop(nexthop)
 
 
 def test_a_table_can_ask_by_a_recipient() -> None:
-    carried = request.recipient(LEGAL, KEYS)
+    carried = request.make_recipient(LEGAL, KEYS)
     assert carried.endswith(b"@archive-request.invalid")
     assert LEGAL.encode() not in carried
     assert sorted_out(BOB, carried) == ([BOB], (LEGAL,), 0)
 
 
 def test_the_case_of_a_request_does_not_count() -> None:
-    upper = request.recipient("LEGAL@Example.com", KEYS).upper()
+    upper = request.make_recipient("LEGAL@Example.com", KEYS).upper()
     assert sorted_out(upper) == ([], (LEGAL,), 0)
 
 
 def test_requests_add_up_and_each_counts_once() -> None:
-    legal, hr = (request.recipient(each, KEYS) for each in (LEGAL, HR))
+    legal, hr = (request.make_recipient(each, KEYS) for each in (LEGAL, HR))
     assert sorted_out(legal, BOB, hr, legal) == ([BOB], (LEGAL, HR), 0)
 
 
 def test_a_request_made_with_a_rotated_key_still_counts() -> None:
-    assert sorted_out(request.recipient(LEGAL, KEYS), keys=ROTATED)[1] == (LEGAL,)
+    assert sorted_out(request.make_recipient(LEGAL, KEYS), keys=ROTATED)[1] == (LEGAL,)
 
 
 def test_new_requests_are_made_with_the_first_key() -> None:
-    made = request.recipient(LEGAL, ROTATED)
-    assert made == request.recipient(LEGAL, Keyring((NEW_KEY,)))
+    made = request.make_recipient(LEGAL, ROTATED)
+    assert made == request.make_recipient(LEGAL, Keyring((NEW_KEY,)))
 
 
 def test_a_request_made_with_a_strangers_key_is_a_forgery() -> None:
-    forged = request.recipient(LEGAL, STRANGERS)
+    forged = request.make_recipient(LEGAL, STRANGERS)
     assert sorted_out(BOB, forged) == ([BOB], (), 1)
 
 
 def test_the_mac_of_another_address_is_a_forgery() -> None:
-    mac = request.recipient(HR, KEYS).partition(b".")[0]
-    named = request.recipient(LEGAL, KEYS).partition(b".")[2]
+    mac = request.make_recipient(HR, KEYS).partition(b".")[0]
+    named = request.make_recipient(LEGAL, KEYS).partition(b".")[2]
     assert sorted_out(mac + b"." + named) == ([], (), 1)
 
 
@@ -125,7 +125,7 @@ def test_no_recipient_of_that_domain_ever_counts_as_a_person(local: bytes) -> No
 
 
 def test_a_shortened_mac_is_a_forgery() -> None:
-    mac, _, named = request.recipient(LEGAL, KEYS).partition(b".")
+    mac, _, named = request.make_recipient(LEGAL, KEYS).partition(b".")
     assert sorted_out(mac[:-2] + b"." + named) == ([], (), 1)
 
 
@@ -142,16 +142,18 @@ def test_other_domains_are_people(other: bytes) -> None:
 
 
 def test_a_message_to_the_capsule_address_alone_is_a_capsule() -> None:
-    assert request.is_capsule((Recipient(request.CAPSULE),))
-    assert not request.is_capsule((Recipient(request.CAPSULE), Recipient(BOB)))
+    assert request.is_capsule((Recipient(request.CAPSULE_RECIPIENT),))
+    assert not request.is_capsule(
+        (Recipient(request.CAPSULE_RECIPIENT), Recipient(BOB))
+    )
     assert not request.is_capsule((Recipient(BOB),))
     assert not request.is_capsule(())
 
 
 def test_the_capsule_address_is_no_request_and_no_person() -> None:
-    assert sorted_out(request.CAPSULE, BOB) == ([BOB], (), 0)
+    assert sorted_out(request.CAPSULE_RECIPIENT, BOB) == ([BOB], (), 0)
 
 
 def test_a_request_for_no_plain_address_cannot_be_made() -> None:
-    with pytest.raises(RequestUnusable):
-        request.recipient("../x@example.com", KEYS)
+    with pytest.raises(RequestInvalid):
+        request.make_recipient("../x@example.com", KEYS)

@@ -12,7 +12,7 @@ import pytest
 
 from postfix_archive.core import logline
 from postfix_archive.core.outcome import Outcome
-from postfix_archive.core.passage import Passage
+from postfix_archive.core.passage import QueueTracker
 from postfix_archive.core.queuefiles import QueueFiles
 from postfix_archive.core.resolving import Resolver
 
@@ -58,12 +58,12 @@ def queue_id(name: str) -> str:
     return f"4jZ9nC3v4{name[1:]}zMVdK"
 
 
-def passage_of(lines: list[str], *, restart: bool = False) -> Passage:
+def passage_of(lines: list[str], *, restart: bool = False) -> QueueTracker:
     """Return what is known after these lines, a second apart: daemon, Q1, text.
 
     restart writes all of it down after each line and goes on with what was written.
     """
-    passage = Passage(FILTERS)
+    passage = QueueTracker(FILTERS)
     for number, short in enumerate(lines):
         daemon, name, text = short.split(" ", 2)
         for other in range(1, 9):
@@ -73,12 +73,14 @@ def passage_of(lines: list[str], *, restart: bool = False) -> Passage:
         line = (
             f"Nov 25 05:{minutes:02d}:{seconds:02d} mail postfix/{daemon}[1]: {name}: "
         )
-        clock = logline.Clock(datetime(2026, 11, 25, 6, tzinfo=UTC).timestamp(), UTC)
-        read = logline.read(line + text)
+        clock = logline.TimeParser(
+            datetime(2026, 11, 25, 6, tzinfo=UTC).timestamp(), UTC
+        )
+        read = logline.parse(line + text)
         assert read is not None, line + text
-        passage.take(read, clock.seconds(read.time))
+        passage.process(read, clock.unix_time(read.time))
         if restart:
-            passage.queue = again(passage.queue)
+            passage.queue_files = again(passage.queue_files)
     return passage
 
 
@@ -86,7 +88,7 @@ def again(queue: QueueFiles) -> QueueFiles:
     """Return the queue files after they were written down and read back."""
     other = QueueFiles()
     for file in queue.by_key.values():
-        other.load(json.loads(json.dumps(file.words())))
+        other.restore(json.loads(json.dumps(file.as_dict())))
     other.now = queue.now
     return other
 
@@ -95,9 +97,9 @@ def outcomes(
     lines: list[str], recipient: str = BOB, original: str = "", *, restart: bool = False
 ) -> list[Outcome]:
     passage = passage_of(lines, restart=restart)
-    file = passage.queue.captured_as(ID)
+    file = passage.queue_files.find_by_archive_id(ID)
     assert file is not None
-    return Resolver(passage, file, of="Q1").outcomes(recipient, original)
+    return Resolver(passage, file, capture_queue_id="Q1").outcomes(recipient, original)
 
 
 def kinds(lines: list[str], recipient: str = BOB) -> list[tuple[str, str]]:
@@ -148,7 +150,7 @@ def test_what_the_remote_side_said_is_kept_and_tries_are_counted() -> None:
     [told] = outcomes(lines)
     assert (told.tries, told.status, told.reply) == (4, "2.0.0", "250 2.0.0 Ok")
     assert told.remote == "mx.example.net[192.0.2.1]:25"
-    assert told.at == "2026-11-25T05:00:11Z"
+    assert told.time == "2026-11-25T05:00:11Z"
 
 
 @pytest.mark.parametrize("word", ["expired", "force-expired"])
@@ -166,7 +168,7 @@ def test_expired(word: str) -> None:
 def test_deleted_before_and_after_a_try_and_on_hold() -> None:
     held = [*captured(BOB), "postsuper Q2 placed on hold"]
     [told] = outcomes(held)
-    assert told.is_held and told.is_worth_telling
+    assert told.is_held and told.is_reportable
     assert kinds([*held, "postsuper Q2 removed"]) == [(BOB, "deleted")]
     tried = [*captured(BOB), f"smtp Q2 to=<{BOB}>, {MX}{LATER} (timed out)"]
     assert kinds([*tried, "postsuper Q2 removed"]) == [(BOB, "deleted")]
@@ -329,7 +331,7 @@ def test_two_filters_in_a_row_are_followed_to_the_end() -> None:
 def test_a_filter_that_gives_nothing_back_leaves_it_waiting() -> None:
     lines = [*captured(BOB), f"{TO_FILTER} Ok)", "qmgr Q2 removed"]
     [told] = outcomes(lines)
-    assert told.kind == "waiting" and not told.is_worth_telling
+    assert told.kind == "waiting" and not told.is_reportable
 
 
 def test_a_remote_host_that_names_a_queue_id_of_ours_is_not_believed() -> None:
@@ -354,7 +356,7 @@ def test_a_remote_host_that_names_a_queue_id_of_ours_is_not_believed() -> None:
 )
 def test_a_line_that_can_be_read_in_two_ways_is_counted_and_not_read(line: str) -> None:
     passage = passage_of([*captured(BOB), line])
-    assert passage.not_understood == 1
+    assert passage.unparsed_count == 1
     assert kinds([*captured(BOB), line]) == []
 
 
@@ -392,16 +394,16 @@ def test_a_queue_id_used_again_is_another_message() -> None:
 
 def test_what_is_done_is_forgotten_and_what_is_wanted_is_not() -> None:
     passage = passage_of([*captured(BOB), ENDS["relayed"][0], "qmgr Q2 removed"])
-    file = passage.queue.captured_as(ID)
+    file = passage.queue_files.find_by_archive_id(ID)
     assert file is not None
-    wanted = passage.reached(file)
+    wanted = passage.reachable_keys(file)
     assert len(wanted) == 2
-    passage.queue.now += 3600
-    passage.queue.forget(wanted)
-    assert set(passage.queue.by_key) == wanted
-    passage.queue.forget(set())
-    assert not passage.queue.by_key
-    assert passage.queue.dropped == wanted
+    passage.queue_files.now += 3600
+    passage.queue_files.prune(wanted)
+    assert set(passage.queue_files.by_key) == wanted
+    passage.queue_files.prune(set())
+    assert not passage.queue_files.by_key
+    assert passage.queue_files.dropped_keys == wanted
 
 
 @pytest.mark.parametrize("archive", ["legal@example.com", "one@x.org,two@x.org"])

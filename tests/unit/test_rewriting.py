@@ -39,4 +39,4 @@ def test_words(
 ) -> None:
     known = {"local_header_rewrite_clients": said, "mynetworks": networks}
     found = Configuration("/etc/postfix", {}, known, ())
-    assert rewriting.clients(found) == ((*USUAL, *words), without)
+    assert rewriting.from_configuration(found) == ((*USUAL, *words), without)

@@ -21,40 +21,42 @@ def logging_to(path: object) -> Configuration:
 def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No log of this host, no systemd, and a cron of our own."""
     (tmp_path / "cron.d").mkdir()
-    monkeypatch.setattr(maillog, "USUAL", (str(tmp_path / "mail.log"),))
-    monkeypatch.setattr(maillog, "JOURNALD", str(tmp_path / "journal"))
-    monkeypatch.setattr(units, "CRON", tmp_path / "cron.d")
-    monkeypatch.setattr(units, "RUNS", tmp_path / "system")
-    monkeypatch.setattr(postconf, "program", lambda name: f"/usr/sbin/{name}")
+    monkeypatch.setattr(maillog, "DEFAULT_PATHS", (str(tmp_path / "mail.log"),))
+    monkeypatch.setattr(maillog, "JOURNALD_DIRECTORY", str(tmp_path / "journal"))
+    monkeypatch.setattr(units, "CRON_DIRECTORY", tmp_path / "cron.d")
+    monkeypatch.setattr(units, "SYSTEMD_RUNTIME_DIRECTORY", tmp_path / "system")
+    monkeypatch.setattr(postconf, "find_command", lambda name: f"/usr/sbin/{name}")
     monkeypatch.setattr(postconf, "is_running", lambda directory: True)
 
 
 def test_a_log_that_can_be_read_is_no_obstacle(tmp_path: Path) -> None:
     (tmp_path / "log").write_text("")
-    assert service.obstacle(logging_to(tmp_path / "log"), is_wanted=True) == ""
+    assert service.follow_obstacle(logging_to(tmp_path / "log"), is_wanted=True) == ""
     (tmp_path / "mail.log").write_text("")
-    assert service.obstacle(stock(), is_wanted=True) == ""
+    assert service.follow_obstacle(stock(), is_wanted=True) == ""
 
 
 def test_no_log_no_store_no_service(tmp_path: Path) -> None:
     missing = logging_to(tmp_path / "log")
-    assert "no such file" in service.obstacle(missing, is_wanted=True)
-    assert "directory" in service.obstacle(logging_to(tmp_path), is_wanted=True)
-    assert "no maillog_file in main.cf" in service.obstacle(stock(), is_wanted=True)
-    assert "no maillog_file" in service.obstacle(
+    assert "no such file" in service.follow_obstacle(missing, is_wanted=True)
+    assert "directory" in service.follow_obstacle(logging_to(tmp_path), is_wanted=True)
+    assert "no maillog_file in main.cf" in service.follow_obstacle(
+        stock(), is_wanted=True
+    )
+    assert "no maillog_file" in service.follow_obstacle(
         logging_to("/dev/stdout"), is_wanted=True
     )
     (tmp_path / "mail.log").write_text("")
-    assert "there is no store" in service.obstacle(stock(), is_wanted=False)
+    assert "there is no store" in service.follow_obstacle(stock(), is_wanted=False)
 
 
 def test_a_postfix_that_does_not_run_has_its_log_yet_to_come(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(postconf, "is_running", lambda directory: False)
-    assert service.obstacle(logging_to(tmp_path / "log"), is_wanted=True) == ""
+    assert service.follow_obstacle(logging_to(tmp_path / "log"), is_wanted=True) == ""
     nowhere = logging_to(tmp_path / "nowhere" / "log")
-    assert "no such file" in service.obstacle(nowhere, is_wanted=True)
+    assert "no such file" in service.follow_obstacle(nowhere, is_wanted=True)
 
 
 def test_systemds_journal_will_do(
@@ -62,11 +64,11 @@ def test_systemds_journal_will_do(
 ) -> None:
     (tmp_path / "journal").mkdir()
     monkeypatch.setattr("shutil.which", lambda name: f"/bin/{name}")
-    assert service.obstacle(stock(), is_wanted=True) == ""
+    assert service.follow_obstacle(stock(), is_wanted=True) == ""
 
 
 def test_characters_that_cron_and_the_shell_know_are_quoted(tmp_path: Path) -> None:
-    said = service.install("postfix", "/etc/pf %", "/opt/a b/postfix-archive")
+    said = service.install_follower("postfix", "/etc/pf %", "/opt/a b/postfix-archive")
     path = tmp_path / "cron.d" / "postfix-archive-outcomes-postfix"
     assert said == f"cron, {path}"
     *_, line = path.read_text().splitlines()
@@ -79,15 +81,24 @@ def test_characters_that_cron_and_the_shell_know_are_quoted(tmp_path: Path) -> N
 
 def test_what_is_there_is_not_named_as_missing_and_goes_away(tmp_path: Path) -> None:
     path = str(tmp_path / "cron.d" / "postfix-archive-outcomes-postfix")
-    assert (service.missing("postfix"), service.there("postfix")) == (path, "")
-    service.install("postfix", "/etc/postfix", "/x")
-    assert (service.missing("postfix"), service.there("postfix")) == ("", path)
-    service.remove("postfix")
+    assert (service.missing_follower("postfix"), service.follower_file("postfix")) == (
+        path,
+        "",
+    )
+    service.install_follower("postfix", "/etc/postfix", "/x")
+    assert (service.missing_follower("postfix"), service.follower_file("postfix")) == (
+        "",
+        path,
+    )
+    service.remove_follower("postfix")
     assert list((tmp_path / "cron.d").iterdir()) == []
-    service.remove("postfix")
+    service.remove_follower("postfix")
 
 
 def test_a_host_with_neither_gets_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    units.CRON.rmdir()
-    assert service.install("postfix", "/etc/postfix", "/x") == ""
-    assert (service.missing("postfix"), service.there("postfix")) == ("", "")
+    units.CRON_DIRECTORY.rmdir()
+    assert service.install_follower("postfix", "/etc/postfix", "/x") == ""
+    assert (service.missing_follower("postfix"), service.follower_file("postfix")) == (
+        "",
+        "",
+    )

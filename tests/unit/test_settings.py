@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from postfix_archive.core import settings
-from postfix_archive.core.errors import SettingWrong
+from postfix_archive.core.errors import SettingInvalid
 
 from unit.examples import set_up
 
@@ -21,7 +21,7 @@ WAITS = ["archive_wait_for_outcome", "archive_write_through_time_limit"]  # or n
 
 
 def refusal(text: str) -> str:
-    with pytest.raises(SettingWrong) as caught:
+    with pytest.raises(SettingInvalid) as caught:
         set_up(text)
     return str(caught.value)
 
@@ -47,7 +47,7 @@ def test_an_empty_file_means_all_defaults() -> None:
     assert found.archive_time_limit == 900
     assert found.archive_wait_for_outcome == 0
     assert found.archive_write_through_time_limit == 5
-    assert found.writes_through
+    assert found.has_write_through
     assert found.mail_owner == "postfix"
     assert found.myhostname == b"mail.example.com"
     assert found.config_directory == "/etc/postfix"
@@ -67,7 +67,7 @@ def test_an_empty_file_means_all_defaults() -> None:
         ("archive_journal_recipients_per_copy", "100", 100),
         ("archive_local_clients", "", ()),
         ("archive_local_clients", "192.0.2.1, 10.0.0.0/8", ("192.0.2.1", "10.0.0.0/8")),
-        *(("archive_report_format", each, each) for each in settings.FORMATS),
+        *(("archive_report_format", each, each) for each in settings.REPORT_FORMATS),
         ("archive_sender", "<>", b""),
         ("archive_sender", "", b""),
         ("archive_sender", "owner@example.com", b"owner@example.com"),
@@ -101,8 +101,8 @@ def test_an_allowed_value_is_taken(name: str, text: str, value: Any) -> None:
 def test_copies_go_straight_into_the_store_unless_one_of_three_says_no(
     text: str,
 ) -> None:
-    assert set_up("archive_delivery = store\n").writes_through
-    assert not set_up(text + "\n").writes_through
+    assert set_up("archive_delivery = store\n").has_write_through
+    assert not set_up(text + "\n").has_write_through
 
 
 HUGE = "9" * 5000
@@ -160,9 +160,9 @@ def test_what_delivery_means() -> None:
         set_up(f"archive_delivery = {text}")
         for text in ("store, mail", "store", "mail")
     )
-    assert (both.stores, both.mails) == (True, True)
-    assert (store.stores, store.mails) == (True, False)
-    assert (mail.stores, mail.mails) == (False, True)
+    assert (both.has_store, both.has_mail_delivery) == (True, True)
+    assert (store.has_store, store.has_mail_delivery) == (True, False)
+    assert (mail.has_store, mail.has_mail_delivery) == (False, True)
 
 
 def test_an_unknown_setting_of_ours_is_refused_and_the_known_ones_are_named() -> None:
@@ -274,7 +274,7 @@ def test_the_files_own_myhostname_counts() -> None:
 def test_any_text_gives_settings_or_a_refusal_that_names_the_file(text: str) -> None:
     try:
         set_up(text)
-    except SettingWrong as wrong:
+    except SettingInvalid as wrong:
         assert str(wrong).startswith(PLACE)
 
 

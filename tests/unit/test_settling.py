@@ -26,7 +26,7 @@ from postfix_archive.back import (
     verifying,
 )
 from postfix_archive.core import stamp
-from postfix_archive.core.errors import HandBackUnreachable, StoreFailed
+from postfix_archive.core.errors import PostfixUnreachable, StoreFailed
 from postfix_archive.core.settings import Settings
 
 from unit import examples
@@ -100,12 +100,12 @@ class Place:
 
     def became(self, *told: Any, archive_id: str = ARCHIVE_ID) -> None:
         """Append outcomes."""
-        self.archive.outcomes_of([(archive_id, each) for each in told], TIME)
+        self.archive.record_outcomes([(archive_id, each) for each in told], TIME)
 
     def settle(self) -> str:
         """Settle the record as the journal has it."""
         kept = record(self.folder)
-        return settling.settle(self.settings, KEYS, LEGAL, kept, NOW)
+        return settling.store_and_mail(self.settings, KEYS, LEGAL, kept, NOW)
 
     @property
     def reports(self) -> list[str]:
@@ -116,7 +116,7 @@ class Place:
     @property
     def is_sound(self) -> bool:
         """What verify says."""
-        return not verifying.verify(str(self.folder / LEGAL)).findings
+        return not verifying.verify_archive(str(self.folder / LEGAL)).findings
 
 
 def test_nothing_is_reported_before_all_is_settled(tmp_path: Path) -> None:
@@ -139,7 +139,7 @@ def test_the_report_is_kept_once_all_is_settled(tmp_path: Path) -> None:
     told = email.message_from_bytes(content)
     assert told["Subject"] == "Outcome: the contract"
     assert told["Archive-Outcomes"] is None
-    assert kept.reports == {REPORT_NAME: kept.results.covers}
+    assert kept.reports == {REPORT_NAME: kept.results.sha256}
     assert place.is_sound
 
 
@@ -150,7 +150,7 @@ def test_what_changes_later_is_a_report_of_its_own(tmp_path: Path) -> None:
     capture = Capture(
         b"eve@example.com", request=asked(verdict="valid", stamp_id=ARCHIVE_ID)
     )
-    place.archive.supplement(capture.piece, TIME)
+    place.archive.add_supplement(capture.piece, TIME)
     assert place.settle() == ""
     place.became(became("eve@example.com", "failed"))
     assert "stored" in place.settle()
@@ -173,9 +173,9 @@ def test_the_report_is_mailed_once_with_the_stamp_of_a_copy(
     stored = gzip.decompress((tmp_path / LEGAL / REPORT_NAME).read_bytes())
     assert mail.endswith(stored)
     found = stamp.find(mail, KEYS)
-    digests = examples.digests(mail, found.offsets)
-    verdict = stamp.verdict(found, LEGAL, digests, KEYS)
-    assert (verdict.word, verdict.generation) == (stamp.VALID, 1)
+    digests = examples.digests(mail, found.content_offsets)
+    verdict = stamp.verify(found, LEGAL, digests, KEYS)
+    assert (verdict.result, verdict.generation) == (stamp.VALID, 1)
     assert verdict.stamp and verdict.stamp.archive_id == ARCHIVE_ID
     assert place.is_sound
 
@@ -187,7 +187,7 @@ def test_a_report_stored_before_is_mailed_when_the_port_answers(
     place.became(became(BOB))
     answers = place.settings.archive_copy_address
     place.settings.archive_copy_address = ("127.0.0.1", 1)
-    with pytest.raises(HandBackUnreachable):
+    with pytest.raises(PostfixUnreachable):
         place.settle()
     assert place.reports == [REPORT_NAME]
     place.settings.archive_copy_address = answers
@@ -206,12 +206,12 @@ STEPS = [
     (files.Draft, "publish", 1),
     (journal.Journal, "extend", 0),
     (journal.Journal, "extend", 1),
-    (stored, "commit", 0),
-    (stored, "commit", 1),
+    (stored, "mark_committed", 0),
+    (stored, "mark_committed", 1),
     (handback, "submit", 0),
     (handback, "submit", 1),
-    (store.Archive, "outcome_mailed", 0),
-    (store.Archive, "outcome_mailed", 1),
+    (store.Archive, "record_report_mailed", 0),
+    (store.Archive, "record_report_mailed", 1),
 ]
 
 
@@ -243,7 +243,7 @@ def test_a_run_that_is_killed_anywhere_is_made_good_by_the_next(
     assert place.reports == [REPORT_NAME]
     assert kinds(tmp_path)[2:] == ["outcome-report", "outcome-mailed"]
     assert place.is_sound
-    twice = (what, done) in (("submit", 1), ("outcome_mailed", 0))
+    twice = (what, done) in (("submit", 1), ("record_report_mailed", 0))
     assert len(port.taken) == 1 + twice
     ids = {email.message_from_bytes(each)["Message-Id"] for each in port.taken}
     assert len(ids) == 1
@@ -254,7 +254,7 @@ def test_two_that_settle_at_once_keep_one_report(tmp_path: Path) -> None:
     place.became(became(BOB))
     kept = record(tmp_path)
     for _ in range(2):
-        settling.settle(place.settings, KEYS, LEGAL, kept, NOW)
+        settling.store_and_mail(place.settings, KEYS, LEGAL, kept, NOW)
     assert place.reports == [REPORT_NAME]
     assert kinds(tmp_path).count("outcome-report") == 1
 

@@ -71,25 +71,25 @@ def test_any_range_of_a_message_in_memory_is_its_bytes(
 ) -> None:
     kept = in_memory(examples.cut(content, marks))
     assert kept.size == len(content)
-    assert b"".join(kept.pieces(start, stop)) == content[start:stop]
-    assert b"".join(kept.pieces(start)) == content[start:]
+    assert b"".join(kept.chunks(start, stop)) == content[start:stop]
+    assert b"".join(kept.chunks(start)) == content[start:]
 
 
 @given(st.sampled_from(OFFSETS), st.sampled_from([0, 1, 65536, 70000, len(LARGE)]))
 def test_any_range_of_a_message_in_a_file_is_its_bytes(
     large: Spool, start: int, length: int
 ) -> None:
-    assert b"".join(large.pieces(start, start + length)) == LARGE[start:][:length]
+    assert b"".join(large.chunks(start, start + length)) == LARGE[start:][:length]
 
 
 def test_a_message_in_a_file_can_be_read_many_times(large: Spool) -> None:
     assert large.size == len(LARGE)
     for _ in range(2):
-        assert b"".join(large.pieces()) == LARGE
+        assert b"".join(large.chunks()) == LARGE
 
 
 def test_two_readers_of_one_message_do_not_disturb_each_other(large: Spool) -> None:
-    one, two = large.pieces(), large.pieces(65536)
+    one, two = large.chunks(), large.chunks(65536)
     seen = [next(one), next(two), next(one), next(two)]
     assert seen[0] + seen[2] == LARGE[: len(seen[0] + seen[2])]
     assert LARGE[65536:].startswith(seen[1] + seen[3])
@@ -117,8 +117,8 @@ def test_the_head_is_what_the_limit_lets_see(large: Spool) -> None:
 def test_the_shape_is_that_of_the_part_that_was_asked_for() -> None:
     kept = in_memory([b"gr\xfcn\r\n", b"a" * 1000 + b"\r\n", b"plain\r\n"])
     assert kept.shape().encoding == b"binary"
-    assert not kept.shape().ascii
-    assert kept.shape(6).ascii
+    assert not kept.shape().is_ascii
+    assert kept.shape(6).is_ascii
     assert kept.shape(6 + 1002).encoding == b"7bit"
 
 
@@ -131,7 +131,7 @@ def test_a_large_message_leaves_no_name_in_the_folder(tmp_path: Path) -> None:
     kept = Spool()
     kept.add(LARGE, str(tmp_path))
     assert list(tmp_path.iterdir()) == []
-    assert b"".join(kept.pieces()) == LARGE
+    assert b"".join(kept.chunks()) == LARGE
     kept.close()
 
 
@@ -139,7 +139,7 @@ def test_a_message_that_grows_out_of_memory_keeps_its_order(tmp_path: Path) -> N
     kept = Spool()
     for piece in (b"first\r\n", LARGE, b"last\r\n"):
         kept.add(piece, str(tmp_path))
-    assert b"".join(kept.pieces()) == b"first\r\n" + LARGE + b"last\r\n"
+    assert b"".join(kept.chunks()) == b"first\r\n" + LARGE + b"last\r\n"
     kept.close()
 
 
@@ -159,13 +159,13 @@ def test_a_closed_message_is_forgotten(tmp_path: Path) -> None:
 def test_what_pipe_hands_over_becomes_canonical(content: bytes, tmp_path: Path) -> None:
     kept = through_a_pipe(content, str(tmp_path))
     ended = content if content.endswith(b"\n") or not content else content + b"\n"
-    assert b"".join(kept.pieces()) == ended.replace(b"\n", b"\r\n")
+    assert b"".join(kept.chunks()) == ended.replace(b"\n", b"\r\n")
     assert kept.size == len(ended.replace(b"\n", b"\r\n"))
 
 
 def test_a_large_message_from_a_pipe_is_whole(tmp_path: Path) -> None:
     kept = through_a_pipe(LARGE.replace(b"\r\n", b"\n"), str(tmp_path))
-    assert b"".join(kept.pieces()) == LARGE
+    assert b"".join(kept.chunks()) == LARGE
     kept.close()
 
 

@@ -38,24 +38,24 @@ def made(
     time: int = NOW,
 ) -> bytes:
     """The stamp of this message for one archive."""
-    tag = stamp.tag(archive, key)
-    return stamp.line(archive_id, tag, examples.sha256(message), time, key)
+    tag = stamp.archive_tag(archive, key)
+    return stamp.make(archive_id, tag, examples.sha256(message), time, key)
 
 
 def judged(message: bytes, archive: str = LEGAL, keys: Keyring = KEYS) -> stamp.Verdict:
     """What the stamps of a message say to one archive."""
     found = stamp.find(message[: header.HEAD_LIMIT], keys)
-    digests = examples.digests(message, found.offsets)
-    return stamp.verdict(found, archive, digests, keys)
+    digests = examples.digests(message, found.content_offsets)
+    return stamp.verify(found, archive, digests, keys)
 
 
 def word(message: bytes, archive: str = LEGAL, keys: Keyring = KEYS) -> str:
-    return judged(message, archive, keys).word
+    return judged(message, archive, keys).result
 
 
 def test_a_message_that_was_stamped_is_valid_and_names_its_capture() -> None:
     verdict = judged(made() + MESSAGE)
-    assert verdict.word == stamp.VALID
+    assert verdict.result == stamp.VALID
     assert verdict.stamp is not None
     assert verdict.stamp.archive_id == ARCHIVE_ID
     assert verdict.stamp.time == NOW
@@ -73,7 +73,7 @@ def test_a_stamp_in_the_body_is_no_stamp() -> None:
 
 def test_a_changed_body_is_altered() -> None:
     verdict = judged(made() + MESSAGE + FOOTER)
-    assert verdict.word == stamp.ALTERED
+    assert verdict.result == stamp.ALTERED
     assert verdict.stamp is not None and verdict.stamp.archive_id == ARCHIVE_ID
 
 
@@ -231,7 +231,7 @@ def test_nothing_hides_between_a_stamp_and_its_message(line: bytes) -> None:
 def test_lines_above_a_stamp_do_not_spoil_it_and_are_told_apart() -> None:
     above = b"Received: from a list\r\nX-Spam: no\r\n"
     verdict = judged(above + made() + MESSAGE)
-    assert verdict.word == stamp.VALID
+    assert verdict.result == stamp.VALID
     assert verdict.stamp is not None and verdict.stamp.start == len(above)
 
 
@@ -244,7 +244,7 @@ def test_an_altered_and_a_valid_stamp_for_one_archive_are_valid() -> None:
     first = made(OTHER_MESSAGE, archive_id="20200101-" + "0" * 40) + MESSAGE
     message = made(first) + first
     verdict = judged(message)
-    assert verdict.word == stamp.VALID
+    assert verdict.result == stamp.VALID
     assert verdict.stamp is not None and verdict.stamp.archive_id == ARCHIVE_ID
 
 
@@ -280,8 +280,8 @@ def test_more_stamps_than_are_looked_at_leave_the_rest_unread() -> None:
 
 def test_our_own_stamps_need_no_more_digests_than_are_looked_at() -> None:
     found = stamp.find(made() * 300 + MESSAGE, KEYS)
-    assert len(found.offsets) == stamp.STAMP_LIMIT
-    assert found.foreign
+    assert len(found.content_offsets) == stamp.STAMP_LIMIT
+    assert found.has_foreign
 
 
 @given(st.integers(0, 400))
@@ -316,16 +316,16 @@ def test_no_stamp_raises(noise: bytes) -> None:
 def test_a_stamp_is_a_header_that_survives_transport() -> None:
     line = made()
     (field,) = header.fields(line)
-    assert field.name == stamp.NAME
+    assert field.name == stamp.FIELD_NAME
     assert line.isascii()
     assert max(map(len, line.split(b"\r\n"))) <= 998  # RFC 5322 2.1.1
     assert len(line) < stamp.VALUE_LIMIT
 
 
 def test_the_stamp_of_a_copy_is_told_from_that_of_a_message() -> None:
-    tag = stamp.tag(LEGAL, OLD_KEY, generation=1)
-    line = stamp.line(ARCHIVE_ID, tag, examples.sha256(MESSAGE), NOW, OLD_KEY)
-    assert judged(line + MESSAGE).word == stamp.VALID
+    tag = stamp.archive_tag(LEGAL, OLD_KEY, generation=1)
+    line = stamp.make(ARCHIVE_ID, tag, examples.sha256(MESSAGE), NOW, OLD_KEY)
+    assert judged(line + MESSAGE).result == stamp.VALID
     assert judged(line + MESSAGE, LEGAL, ROTATED).generation == 1
     assert judged(line + MESSAGE, HR, ROTATED).generation == 0
     assert judged(made() + MESSAGE).generation == 0

@@ -64,35 +64,35 @@ class Capture:
         self.digest = examples.sha256(self.came).hex()
 
     @property
-    def piece(self) -> stored.Piece:
-        return stored.Piece(
+    def piece(self) -> stored.Capture:
+        return stored.Capture(
             record_id=archiving.record_id(self.opened, self.request),
-            key=self.opened.key,
-            fields=self.opened.fields,
-            digest_=self.digest,
+            capsule_id=self.opened.capsule_id,
+            envelope_fields=self.opened.fields,
+            sha256=self.digest,
             size=len(self.came),
             verdict=self.request.verdict,
-            above=archiving.lines_above(self.came, self.request),
+            lines_above=archiving.header_above_stamp(self.came, self.request),
         )
 
     @property
     def copy(self) -> bytes:
         shape = examples.shape(self.came)
-        found = archiving.told(
+        found = archiving.build_report(
             self.opened,
             self.request,
             self.came,
             shape,
-            digest=self.digest,
+            sha256=self.digest,
             size=len(self.came),
         )
-        boundary = report.boundary(self.piece.record_id, self.digest, KEYS)
-        around = report.written(found, "hybrid", sender=FROM, boundary_=boundary)
+        boundary = report.make_boundary(self.piece.record_id, self.digest, KEYS)
+        around = report.build(found, "hybrid", sender=FROM, boundary=boundary)
         return around.preamble + self.came + around.trailer
 
     def kept_in(self, folder: Path) -> set[str]:
         archive = store.Archive(str(folder), LEGAL)
-        return archive.keep(self.piece, [self.copy], TIME)
+        return archive.store_copy(self.piece, [self.copy], TIME)
 
 
 def journal(folder: Path) -> Path:
@@ -115,7 +115,7 @@ def kinds(folder: Path) -> list[str]:
 
 
 def record(folder: Path, archive_id: str = ARCHIVE_ID) -> Record:
-    return reading.found(str(folder), archive_id, None)
+    return reading.find_record(str(folder), archive_id, None)
 
 
 def finals(found: Record) -> set[bytes]:
@@ -157,7 +157,7 @@ def test_the_line_in_the_journal_holds_the_envelope(tmp_path: Path) -> None:
     capture.kept_in(tmp_path)
     (line,) = events(tmp_path)
     assert line["id"] == ARCHIVE_ID
-    assert line["capsule"] == capture.opened.key
+    assert line["capsule"] == capture.opened.capsule_id
     assert line["sha256"] == hashlib.sha256(MESSAGE).hexdigest()
     assert line["size"] == len(MESSAGE)
     assert line["stamp"] == "absent"
@@ -181,8 +181,8 @@ def test_a_copy_in_many_pieces_is_kept_as_one(tmp_path: Path) -> None:
     copy = capture.copy
     pieces = (copy[at : at + 999] for at in range(0, len(copy), 999))
     archive = store.Archive(str(tmp_path), LEGAL)
-    archive.keep(capture.piece, pieces, TIME)
-    assert b"".join(stored.unpacked(archive.path(NAME))) == copy
+    archive.store_copy(capture.piece, pieces, TIME)
+    assert b"".join(stored.decompress(archive.path(NAME))) == copy
     assert_committed(tmp_path)
 
 
@@ -250,7 +250,7 @@ def test_a_stamped_message_that_comes_back_adds_what_stands_above(
     )
     archive = store.Archive(str(tmp_path), LEGAL)
     for _ in range(2):
-        archive.supplement(later.piece, TIME)
+        archive.add_supplement(later.piece, TIME)
     assert kinds(tmp_path) == ["archived", "supplement"]
     line = events(tmp_path)[1]
     assert line["above"].encode("utf-8", "surrogateescape") == above
@@ -281,22 +281,22 @@ def test_a_copy_costs_three_fsyncs(
 def test_a_mailed_copy_is_recorded_with_its_queue_id(tmp_path: Path) -> None:
     capture = Capture()
     capture.kept_in(tmp_path)
-    store.Archive(str(tmp_path), LEGAL).mailed(capture.piece, TIME, "4Zx 4Zy")
+    store.Archive(str(tmp_path), LEGAL).record_mailed(capture.piece, TIME, "4Zx 4Zy")
     assert events(tmp_path)[1]["queued_as"] == "4Zx 4Zy"
     assert capture.kept_in(tmp_path) == {"archived", "mailed"}
 
 
 def test_the_store_knows_what_it_has(tmp_path: Path) -> None:
     archive = store.Archive(str(tmp_path), LEGAL)
-    assert not archive.has(ARCHIVE_ID)
+    assert not archive.has_copy(ARCHIVE_ID)
     Capture().kept_in(tmp_path)
-    assert archive.has(ARCHIVE_ID)
-    assert not archive.has("20261123-" + "b2" * 20)
+    assert archive.has_copy(ARCHIVE_ID)
+    assert not archive.has_copy("20261123-" + "b2" * 20)
 
 
 def test_two_archives_do_not_touch_each_other(tmp_path: Path) -> None:
     Capture().kept_in(tmp_path)
-    store.Archive(str(tmp_path), examples.HR).keep(Capture().piece, [b"x"], TIME)
+    store.Archive(str(tmp_path), examples.HR).store_copy(Capture().piece, [b"x"], TIME)
     assert reading.archives(str(tmp_path)) == [examples.HR, LEGAL]
     assert kinds(tmp_path) == ["archived"]
 
@@ -345,7 +345,7 @@ def test_a_file_without_its_line_gets_it_from_a_later_pass(tmp_path: Path) -> No
     crash_before_the_line(tmp_path, b"")
     again = asked(verdict="valid", stamp_id=ARCHIVE_ID, above=0)
     later = Capture(EVE, request=again, archive_id="20261123-" + "b2" * 20)
-    store.Archive(str(tmp_path), LEGAL).supplement(later.piece, TIME)
+    store.Archive(str(tmp_path), LEGAL).add_supplement(later.piece, TIME)
     assert_committed(tmp_path)
     assert finals(record(tmp_path)) == {BOB, EVE}
 
@@ -446,7 +446,7 @@ def test_a_crash_while_the_copy_is_read_leaves_nothing(tmp_path: Path) -> None:
 
     archive = store.Archive(str(tmp_path), LEGAL)
     with pytest.raises(StoreFailed):
-        archive.keep(Capture().piece, broken(), TIME)
+        archive.store_copy(Capture().piece, broken(), TIME)
     assert drafts(tmp_path) == []
     assert kept_files(tmp_path) == []
     assert Capture().kept_in(tmp_path) == {"archived"}
@@ -471,7 +471,7 @@ def test_a_store_that_is_no_folder_defers(tmp_path: Path) -> None:
     (tmp_path / "store").write_bytes(b"")
     archive = store.Archive(f"{tmp_path}/store", LEGAL)
     with pytest.raises(StoreFailed):
-        archive.keep(Capture().piece, [b"x"], TIME)
+        archive.store_copy(Capture().piece, [b"x"], TIME)
 
 
 # Damage ----------------------------------------------------------------------------
@@ -491,7 +491,7 @@ def test_a_file_that_is_cut_off_is_damaged(tmp_path: Path) -> None:
     for length in (0, 1, 10, len(whole) // 2, len(whole) - 1):
         path = damaged(tmp_path, whole[:length])
         with pytest.raises(RecordDamaged, match="gzip -t"):
-            list(stored.unpacked(path))
+            list(stored.decompress(path))
 
 
 def test_a_file_with_a_wrong_byte_is_damaged(tmp_path: Path) -> None:
@@ -500,19 +500,19 @@ def test_a_file_with_a_wrong_byte_is_damaged(tmp_path: Path) -> None:
     whole[len(whole) // 2] ^= 0x55
     path = damaged(tmp_path, bytes(whole))
     with pytest.raises(RecordDamaged, match="gzip -t"):
-        list(stored.unpacked(path))
+        list(stored.decompress(path))
 
 
 def test_a_file_that_is_gone_says_where_to_look(tmp_path: Path) -> None:
     with pytest.raises(StoreFailed, match="check its file system"):
-        list(stored.unpacked(f"{tmp_path}/none.eml.gz"))
+        list(stored.decompress(f"{tmp_path}/none.eml.gz"))
 
 
 def test_a_large_copy_is_unpacked_in_small_blocks(tmp_path: Path) -> None:
     """64 MB of zeroes must not stand in memory, whatever gzip makes of them."""
     path = tmp_path / "zeroes.eml.gz"
     path.write_bytes(gzip.compress(bytes(64 << 20)))
-    blocks = [len(each) for each in stored.unpacked(str(path))]
+    blocks = [len(each) for each in stored.decompress(str(path))]
     assert sum(blocks) == 64 << 20
     assert max(blocks) <= 1 << 20
 
@@ -536,14 +536,14 @@ def test_a_stored_copy_says_of_itself_what_the_store_was_told(tmp_path: Path) ->
     ]
     capture = Capture(*wild)
     capture.kept_in(tmp_path)
-    again = stored.recovered(str(tmp_path / LEGAL / NAME), LEGAL)
+    again = stored.read_capture(str(tmp_path / LEGAL / NAME), LEGAL)
     told = capture.piece
-    assert (again.record_id, again.key, again.fields) == (
+    assert (again.record_id, again.capsule_id, again.envelope_fields) == (
         told.record_id,
-        told.key,
-        told.fields,
+        told.capsule_id,
+        told.envelope_fields,
     )
-    assert (again.digest, again.size) == (told.digest, told.size)
+    assert (again.sha256, again.size) == (told.sha256, told.size)
 
 
 @pytest.mark.parametrize(
@@ -557,12 +557,12 @@ def test_a_stored_copy_says_of_itself_what_the_store_was_told(tmp_path: Path) ->
 def test_the_place_of_a_record_follows_from_its_id(
     archive_id: str, variant: str, name: str
 ) -> None:
-    assert store.place(archive_id, variant) == name
+    assert store.copy_name(archive_id, variant) == name
 
 
 def test_wire_and_store_agree_on_the_bytes(tmp_path: Path) -> None:
     with_lf = b"Subject: x\n\n.dot\nlast line without its end"
-    message = b"".join(wire.canonical([with_lf]))
+    message = b"".join(wire.to_canonical([with_lf]))
     Capture(message=message).kept_in(tmp_path)
     assert original(tmp_path) == message
 
@@ -591,7 +591,7 @@ def report_on(covers: str = COVERS) -> bytes:
 
 def reported(folder: Path, covers: str = COVERS) -> str:
     archive = store.Archive(str(folder), LEGAL)
-    return archive.outcome_report(ARCHIVE_ID, [report_on(covers)], covers, TIME)
+    return archive.store_outcome_report(ARCHIVE_ID, [report_on(covers)], covers, TIME)
 
 
 def of_it(told: list[outcome.Outcome]) -> list[tuple[str, outcome.Outcome]]:
@@ -604,18 +604,18 @@ def test_outcomes_are_recorded_once_and_with_one_fsync(
     archive = kept_once(tmp_path)
     told = [became(f"r{number}@example.com") for number in range(50)]
     synced.clear()
-    assert archive.outcomes_of(of_it(told), TIME) == 50
+    assert archive.record_outcomes(of_it(told), TIME) == 50
     assert synced.count(str(journal(tmp_path))) == 1
-    assert archive.outcomes_of(of_it(told[:20]), TIME) == 0
+    assert archive.record_outcomes(of_it(told[:20]), TIME) == 0
     again = [told[3], became("r3@example.com", "failed"), became("x@example.com")]
-    assert archive.outcomes_of(of_it(again), "2027-01-01T00:00:00Z") == 2
+    assert archive.record_outcomes(of_it(again), "2027-01-01T00:00:00Z") == 2
     assert kinds(tmp_path) == ["archived"] + ["outcome"] * 52
-    assert record(tmp_path).results.kinds == {"unknown": 1}  # Bob's
+    assert record(tmp_path).results.counts_by_kind == {"unknown": 1}  # Bob's
 
 
 def test_an_outcome_reads_back_as_it_was_recorded(tmp_path: Path) -> None:
     odd = became("b\udcfcb", "failed", reply='550 "no" \\ \x07', tries=4, parent="a b")
-    kept_once(tmp_path).outcomes_of(of_it([odd]), TIME)
+    kept_once(tmp_path).record_outcomes(of_it([odd]), TIME)
     assert outcome.from_event(events(tmp_path)[1]) == odd
 
 
@@ -624,10 +624,13 @@ def test_outcomes_of_many_records_go_in_one_batch(tmp_path: Path) -> None:
     archive = kept_once(tmp_path)
     Capture(message=MESSAGE + b"x\r\n", archive_id=other).kept_in(tmp_path)
     told = [(ARCHIVE_ID, became(BOB.decode())), (other, became(BOB.decode(), "failed"))]
-    assert archive.outcomes_of(told, TIME) == 2
+    assert archive.record_outcomes(told, TIME) == 2
     found = reading.records(str(tmp_path), LEGAL)
-    assert [each.results.word for each in found.values()] == ["delivered", "failed"]
-    some = reading.some(str(tmp_path), LEGAL, {other})
+    assert [each.results.overall_kind for each in found.values()] == [
+        "delivered",
+        "failed",
+    ]
+    some = reading.select_records(str(tmp_path), LEGAL, {other})
     assert list(some) == [other]
     assert some[other].events == found[other].events
 
@@ -702,7 +705,7 @@ def test_a_damaged_report_is_named(tmp_path: Path) -> None:
 
 
 def test_the_mail_of_a_report_is_recorded(tmp_path: Path) -> None:
-    kept_once(tmp_path).outcome_mailed(ARCHIVE_ID, REPORT_NAME, TIME, "4Zmail")
+    kept_once(tmp_path).record_report_mailed(ARCHIVE_ID, REPORT_NAME, TIME, "4Zmail")
     event = events(tmp_path)[-1]
     assert (event["event"], event["queued_as"]) == ("outcome-mailed", "4Zmail")
     assert record(tmp_path).mailed == {REPORT_NAME}

@@ -10,7 +10,7 @@ import pytest
 from postfix_archive.back import postconf, tablefile
 from postfix_archive.back.tablefile import Table
 from postfix_archive.core import tables
-from postfix_archive.core.errors import PostfixCommandFailed, TableWrong
+from postfix_archive.core.errors import PostfixCommandFailed, TableInvalid
 
 from unit.examples import KEYS
 
@@ -21,11 +21,11 @@ def compiled(folder: Path, *words: str) -> list[Table]:
     """Compile the sources given as type:name."""
     found = [word.split(":") for word in words]
     sources = tuple((kind, f"{folder}/{name}.in") for kind, name in found)
-    return tablefile.compiled(sources, KEYS)
+    return tablefile.compile_all(sources, KEYS)
 
 
 def write(folder: Path, *words: str) -> list[str]:
-    return tablefile.write(compiled(folder, *words), str(folder))
+    return tablefile.write_all(compiled(folder, *words), str(folder))
 
 
 def names(folder: Path) -> list[str]:
@@ -45,8 +45,8 @@ def test_an_unchanged_table_is_not_written_again(tmp_path: Path) -> None:
     write(tmp_path, "regexp:a")
     before = (tmp_path / "a").stat()
     [table] = compiled(tmp_path, "regexp:a")
-    assert not table.is_new
-    tablefile.write([table], str(tmp_path))
+    assert not table.needs_write
+    tablefile.write_all([table], str(tmp_path))
     assert (tmp_path / "a").stat() == before
 
 
@@ -63,7 +63,7 @@ def test_the_mode_of_the_table_before_stays(tmp_path: Path) -> None:
 def test_one_wrong_source_leaves_all_as_they_are(tmp_path: Path) -> None:
     (tmp_path / "a.in").write_bytes(LINE)
     (tmp_path / "b.in").write_bytes(b"/x/ ARCHIVE\n")
-    with pytest.raises(TableWrong, match="b.in, line 1"):
+    with pytest.raises(TableInvalid, match="b.in, line 1"):
         write(tmp_path, "regexp:a", "regexp:b")
     assert names(tmp_path) == ["a.in", "b.in"]
 
@@ -74,7 +74,7 @@ def test_a_postmap_that_fails_leaves_all_as_they_are(
     def fail(*_: str) -> list[str]:
         raise PostfixCommandFailed("postmap: no")
 
-    monkeypatch.setattr(postconf, "index", fail)
+    monkeypatch.setattr(postconf, "build_table", fail)
     for name in ("a", "b"):
         (tmp_path / f"{name}.in").write_bytes(LINE)
     with pytest.raises(PostfixCommandFailed):
@@ -97,35 +97,35 @@ def test_the_database_gets_its_name_first(
         renamed.append(os.path.basename(new))
         rename(old, new)
 
-    monkeypatch.setattr(postconf, "index", index)
+    monkeypatch.setattr(postconf, "build_table", index)
     monkeypatch.setattr(os, "rename", noted)
     (tmp_path / "a.in").write_bytes(b"x ARCHIVE legal@example.com\n")
     assert write(tmp_path, "hash:a") == [f"warning: {tmp_path}/a.db: duplicate"]
     assert renamed == ["a.db", "a"]
     assert names(tmp_path) == ["a", "a.db", "a.in"]
     (tmp_path / "a.db").unlink()
-    assert compiled(tmp_path, "hash:a")[0].is_new
+    assert compiled(tmp_path, "hash:a")[0].needs_write
 
 
 def test_a_table_that_we_did_not_make_is_kept(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"/y/ REJECT\n")
-    with pytest.raises(TableWrong, match=f"mv {tmp_path}/a {tmp_path}/a.in, add"):
+    with pytest.raises(TableInvalid, match=f"mv {tmp_path}/a {tmp_path}/a.in, add"):
         write(tmp_path, "regexp:a")
     (tmp_path / "a.in").write_bytes(LINE)
-    with pytest.raises(TableWrong, match=f"mv {tmp_path}/a {tmp_path}/a.before"):
+    with pytest.raises(TableInvalid, match=f"mv {tmp_path}/a {tmp_path}/a.before"):
         write(tmp_path, "regexp:a")
     assert (tmp_path / "a").read_bytes() == b"/y/ REJECT\n"
     assert (tmp_path / "a.in").read_bytes() == LINE
 
 
 def test_a_missing_source_is_named(tmp_path: Path) -> None:
-    with pytest.raises(TableWrong, match="a.in is missing"):
+    with pytest.raises(TableInvalid, match="a.in is missing"):
         compiled(tmp_path, "regexp:a")
 
 
 def test_a_source_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     (tmp_path / "a.in").mkdir()
-    with pytest.raises(TableWrong, match="a.in: Is a directory"):
+    with pytest.raises(TableInvalid, match="a.in: Is a directory"):
         compiled(tmp_path, "regexp:a")
 
 
@@ -137,7 +137,7 @@ def test_a_disk_that_fails_leaves_no_drafts(
 
     (tmp_path / "a.in").write_bytes(LINE)
     monkeypatch.setattr(os, "rename", fail)
-    with pytest.raises(TableWrong, match="/a: No space left"):
+    with pytest.raises(TableInvalid, match="/a: No space left"):
         write(tmp_path, "regexp:a")
     assert names(tmp_path) == ["a.in"]
 
@@ -146,5 +146,5 @@ def test_a_disk_that_fails_leaves_no_drafts(
     ("kind", "needs"), [("hash", False), ("cdb", False), ("cidr", True), ("pcre", True)]
 )
 def test_tables_without_a_database_need_a_reload(kind: str, needs: bool) -> None:
-    made = tables.Compiled(b"", (), 0)
+    made = tables.CompiledTable(b"", (), 0)
     assert Table(kind, "/a.in", made, True).needs_reload is needs

@@ -8,30 +8,30 @@ from hypothesis import strategies as st
 
 from postfix_archive.core import request, tables
 from postfix_archive.core.envelope import Recipient
-from postfix_archive.core.errors import SettingWrong, TableWrong
+from postfix_archive.core.errors import SettingInvalid, TableInvalid
 
 from unit.examples import HR, KEYS, LEGAL, set_up
 
 PLACE = "/etc/postfix/table.in"
 
 
-def compiled(source: bytes, kind: str = "hash") -> tables.Compiled:
-    return tables.compiled(source, kind=kind, place=PLACE, keys=KEYS)
+def compiled(source: bytes, kind: str = "hash") -> tables.CompiledTable:
+    return tables.compile_table(source, table_type=kind, path=PLACE, keys=KEYS)
 
 
 def body(source: bytes, kind: str = "hash") -> bytes:
     """The native table without its first line, the marker."""
-    marker, _, rest = compiled(source, kind).native.partition(b"\n")
+    marker, _, rest = compiled(source, kind).content.partition(b"\n")
     assert marker.startswith(tables.MARKER)
     return rest
 
 
 def bcc(*archives: str) -> bytes:
-    return b"BCC " + request.recipient(",".join(archives), KEYS)
+    return b"BCC " + request.make_recipient(",".join(archives), KEYS)
 
 
 def test_the_native_table_says_what_made_it_and_what_to_edit() -> None:
-    assert compiled(b"").native == (
+    assert compiled(b"").content == (
         b"# Made by postfix-archive tables from /etc/postfix/table.in:"
         b" edit that file.\n"
     )
@@ -58,7 +58,7 @@ def test_the_native_table_says_what_made_it_and_what_to_edit() -> None:
 def test_an_archive_line_becomes_a_bcc(kind: str, pattern: bytes) -> None:
     source = pattern + b"\t ARCHIVE  legal@example.com\n"
     assert body(source, kind) == pattern + b" " + bcc(LEGAL) + b"\n"
-    [asked] = compiled(source, kind).asked
+    [asked] = compiled(source, kind).archive_lines
     assert (asked.number, asked.pattern, asked.archives) == (1, pattern, (LEGAL,))
 
 
@@ -76,7 +76,7 @@ def test_one_line_asks_for_several_archives(action: bytes) -> None:
     native = body(b"bob@x.org " + action + b"\n")
     assert native == b"bob@x.org " + bcc(LEGAL, HR) + b"\n"
     carried = native.split()[-1]
-    assert request.sorted_out([Recipient(carried)], KEYS) == ((), (LEGAL, HR), 0)
+    assert request.split_recipients([Recipient(carried)], KEYS) == ((), (LEGAL, HR), 0)
 
 
 def test_a_comment_behind_the_addresses_becomes_a_line_of_its_own() -> None:
@@ -108,8 +108,8 @@ def test_line_numbers_are_those_of_the_source() -> None:
         b"alice ARCHIVE legal@example.com\ncarol ARCHIVE hr@example.com"
     )
     found = compiled(source)
-    assert [each.number for each in found.asked] == [6, 7]
-    assert found.kept == 1
+    assert [each.number for each in found.archive_lines] == [6, 7]
+    assert found.other_line_count == 1
 
 
 @pytest.mark.parametrize("kind", ["regexp", "pcre"])
@@ -174,7 +174,7 @@ def test_native_lines_stay(line: bytes) -> None:
 def test_a_wrong_line_is_named_with_the_next_step(
     kind: str, line: bytes, says: str
 ) -> None:
-    with pytest.raises(TableWrong) as caught:
+    with pytest.raises(TableInvalid) as caught:
         compiled(b"# comment\n" + line + b"\n", kind)
     assert str(caught.value).startswith(f"{PLACE}, line 2: ")
     assert says in str(caught.value)
@@ -234,14 +234,14 @@ def test_the_setting_names_types_and_sources() -> None:
     ["mysql:/a/b.in", "hash:/a/b", "hash:b.in", "/a/b.in", "hash:/c.in hash:/c.in"],
 )
 def test_a_table_that_cannot_be_a_source_is_a_wrong_setting(word: str) -> None:
-    with pytest.raises(SettingWrong, match=word.split()[0]):
+    with pytest.raises(SettingInvalid, match=word.split()[0]):
         set_up(f"archive_tables = {word}\n")
 
 
 @pytest.mark.parametrize("kind", ["regexp", "pcre"])
 def test_an_expression_without_an_end_is_known_at_once(kind: str) -> None:
     line = b"/" + b"\\r" * 2000 + b" ARCHIVE legal@example.com"
-    with pytest.raises(TableWrong, match="ARCHIVE without a pattern"):
+    with pytest.raises(TableInvalid, match="ARCHIVE without a pattern"):
         compiled(line, kind)
 
 

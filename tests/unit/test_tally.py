@@ -39,8 +39,8 @@ def archive_id(number: int) -> str:
 
 def became(kind: str, number: int = 1, recipient: str = BOB, **more: Any) -> Outcome:
     """An outcome of the capture of that number."""
-    at = {"queue_id": "4Zx1Yk2Pp7z9Qx", "at": TIME, **more}
-    return Outcome(recipient, kind, of=f"{QUEUE_ID}{number}", **at)
+    at = {"queue_id": "4Zx1Yk2Pp7z9Qx", "time": TIME, **more}
+    return Outcome(recipient, kind, capture_queue_id=f"{QUEUE_ID}{number}", **at)
 
 
 class World:
@@ -49,8 +49,8 @@ class World:
     def __init__(self, folder: Path) -> None:
         self.store = folder / "store"
         self.fallback = folder / "fallback"
-        self.journal = self.store / LEGAL / journal.NAME
-        self.kept = self.fallback / tallying.NAME
+        self.journal = self.store / LEGAL / journal.FILE_NAME
+        self.kept = self.fallback / tallying.CACHE_FILE
         self.fallback.mkdir()
         self.store.mkdir()
 
@@ -62,19 +62,21 @@ class World:
             events.append(event, TIME, **words)
 
     def settled(self, found: Outcome, number: int = 1) -> None:
-        self.append(outcome.EVENT, id=archive_id(number), **found.words())
+        self.append(outcome.EVENT, id=archive_id(number), **found.event_fields())
 
     def tally(self) -> Tally:
-        found, trouble = tallying.tallies(str(self.store), [LEGAL], str(self.fallback))
+        found, trouble = tallying.current_tallies(
+            str(self.store), [LEGAL], str(self.fallback)
+        )
         assert not trouble
         return found[LEGAL]
 
     def anew(self) -> Tally:
-        return tallying._continued(str(self.store / LEGAL), None)
+        return tallying._count_new_lines(str(self.store / LEGAL), None)
 
     def is_right(self) -> bool:
         """What is told is what stands in the journal, and it is told twice."""
-        told = [self.tally().words(), self.tally().words(), self.anew().words()]
+        told = [self.tally().to_json(), self.tally().to_json(), self.anew().to_json()]
         return told[0] == told[1] == told[2]
 
 
@@ -89,13 +91,13 @@ def world(tmp_path: Path) -> World:
 def lines_read(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
     """Return a list that gets every line that is counted from now on."""
     read: list[bytes] = []
-    take = Tally.take
+    take = Tally.add_line
 
     def counted(self: Tally, line: bytes) -> str:
         read.append(line)
         return take(self, line)
 
-    monkeypatch.setattr(Tally, "take", counted)
+    monkeypatch.setattr(Tally, "add_line", counted)
     return read
 
 
@@ -168,11 +170,11 @@ def test_one_who_waits_is_told_from_every_other(world: World, name: str) -> None
 def test_a_gap_is_told_by_its_latest_event(world: World) -> None:
     opened: dict[str, str] = {"opened": TIME, "by": "root", "why": "disk"}
     world.append("gap-opened", **opened)
-    assert world.tally().gaps[TIME]["event"] == "gap-opened"
+    assert world.tally().bypasses[TIME]["event"] == "gap-opened"
     world.append("gap-closed", **opened, closed=TIME, closed_by="eve")
     found = world.tally()
-    assert list(found.gaps.values()) == reading.gaps(str(world.store), LEGAL)
-    assert found.gaps[TIME]["closed_by"] == "eve"
+    assert list(found.bypasses.values()) == reading.bypasses(str(world.store), LEGAL)
+    assert found.bypasses[TIME]["closed_by"] == "eve"
 
 
 def test_events_of_a_kind_to_come_and_odd_outcomes_count_for_nothing(
@@ -232,11 +234,11 @@ def exchanged(world: World) -> None:
     One that has not, because only a line further up was changed, is for verify.
     """
     text = b""
-    last = journal.NOTHING.encode()
+    last = journal.FIRST_PREV.encode()
     for line in world.journal.read_bytes().splitlines():
         other = line.replace(b'"absent"', b'"forged"').replace(b"2.0.0", b"2.1.0")
         beginning, mark, old = other.rpartition(b'"prev":"')
-        other = beginning + mark + last + old[journal.HASH :]
+        other = beginning + mark + last + old[journal.SHA256_DIGITS :]
         last = examples.sha256(other).hex().encode()
         text += other + b"\n"
     world.journal.write_bytes(text)
@@ -261,10 +263,10 @@ def gone(world: World) -> None:
 def test_a_journal_that_is_not_what_it_was_is_counted_anew(
     world: World, change: Callable[[World], None]
 ) -> None:
-    before = world.tally().words()
+    before = world.tally().to_json()
     change(world)
     assert world.is_right()
-    assert world.tally().words() != before
+    assert world.tally().to_json() != before
 
 
 def test_a_line_that_is_being_written_waits_for_its_end(world: World) -> None:
@@ -377,8 +379,8 @@ def test_without_a_place_for_tallies_the_numbers_are_the_same(world: World) -> N
 
 def test_an_archive_that_cannot_be_read_does_not_hide_the_others(world: World) -> None:
     world.tally()
-    (world.store / HR / journal.NAME).mkdir(parents=True)
-    found, trouble = tallying.tallies(
+    (world.store / HR / journal.FILE_NAME).mkdir(parents=True)
+    found, trouble = tallying.current_tallies(
         str(world.store), [LEGAL, HR], str(world.fallback)
     )
     assert found[LEGAL].messages == 3
@@ -391,7 +393,9 @@ def test_an_archive_that_cannot_be_read_for_once_is_not_counted_anew(
     world.tally()
     aside = world.journal.rename(world.journal.with_name("aside"))
     world.journal.mkdir()
-    _, trouble = tallying.tallies(str(world.store), [LEGAL], str(world.fallback))
+    _, trouble = tallying.current_tallies(
+        str(world.store), [LEGAL], str(world.fallback)
+    )
     assert trouble
     world.journal.rmdir()
     aside.rename(world.journal)
@@ -428,11 +432,11 @@ def test_whatever_happens_a_kept_tally_is_what_is_counted_anew(
 @given(st.recursive(st.none() | st.integers() | st.text(), st.lists) | st.just({}))
 def test_words_of_another_form_are_refused(words: Any) -> None:
     with pytest.raises(ValueError):
-        tally.from_words(words)
-    for name in Tally().words():
-        if words != Tally().words()[name]:
+        tally.from_json(words)
+    for name in Tally().to_json():
+        if words != Tally().to_json()[name]:
             with pytest.raises(ValueError):
-                tally.from_words({**Tally().words(), name: {"x": words}})
+                tally.from_json({**Tally().to_json(), name: {"x": words}})
 
 
 # --- how large it may get -----------------------------------------------------------
@@ -463,9 +467,15 @@ def test_a_million_lines_take_little_memory_and_the_second_time_no_time(
     world: World,
 ) -> None:
     [line] = world.journal.read_bytes().splitlines(keepends=True)[:1]
-    more = Outcome("bob@example.com", "relayed", of=QUEUE_ID, queue_id="4Z", at=TIME)
-    event = {**json.loads(line), **more.words(), "event": outcome.EVENT}
-    names = (*more.words(), "seq", "time", "event", "id", "prev")
+    more = Outcome(
+        "bob@example.com",
+        "relayed",
+        capture_queue_id=QUEUE_ID,
+        queue_id="4Z",
+        time=TIME,
+    )
+    event = {**json.loads(line), **more.event_fields(), "event": outcome.EVENT}
+    names = (*more.event_fields(), "seq", "time", "event", "id", "prev")
     other = json.dumps({name: event[name] for name in names}).encode() + b"\n"
     with open(world.journal, "wb") as opened:
         for _ in range(LINES // 200):

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from postfix_archive.back import patience, spool
-from postfix_archive.core.errors import NotAtOnce, TooLate
+from postfix_archive.core.errors import WriteThroughFailed, WriteThroughTimeout
 from postfix_archive.front import through
 
 from unit.examples import envelope_of, set_up
@@ -26,11 +26,11 @@ class Mate:
         self.asked: list[int] = []
         self.is_late = False
 
-    def done(self, _: bytes, seconds: int) -> str:
+    def call(self, _: bytes, seconds: int) -> str:
         """Return, or raise."""
         self.asked.append(seconds)
         if self.is_late:
-            raise TooLate(LATE)
+            raise WriteThroughTimeout(LATE)
         return ARCHIVED
 
 
@@ -43,20 +43,20 @@ class Asked:
             "archive_write_through_time_limit = 7s\n"
         )
         self.mate = Mate()
-        self._way = through.Through(settings, None)  # type: ignore[arg-type]
-        self._way._mate = self.mate  # type: ignore[assignment]
+        self._way = through.WriteThrough(settings, None)  # type: ignore[arg-type]
+        self._way._child = self.mate  # type: ignore[assignment]
 
     @property
     def note(self) -> Path:
         """The file that says since when the store is left in peace."""
-        return Path(self._way._patience.path)
+        return Path(self._way._slow_marker.path)
 
     def at(self, now: int, size: int = 10) -> str:
         """Return what comes of a message at that time."""
         message = spool.Spool()
         message.add(b"x" * size, "/nowhere")
         run: Any = SimpleNamespace(message=message, now=now)
-        return self._way.archived(run, envelope_of())
+        return self._way.archive(run, envelope_of())
 
 
 @pytest.fixture
@@ -71,7 +71,7 @@ def test_the_store_is_asked_for_as_long_as_archive_cf_says(asked: Asked) -> None
 
 def slow_at(asked: Asked, now: int, folder: Path) -> None:
     asked.mate.is_late = True
-    with pytest.raises(NotAtOnce, match=LATE):
+    with pytest.raises(WriteThroughFailed, match=LATE):
         asked.at(now)
     os.utime(asked.note, (now, now))
     asked.mate.is_late = False
@@ -82,17 +82,17 @@ def test_a_slow_store_is_left_in_peace_for_a_while(
     asked: Asked, tmp_path: Path
 ) -> None:
     slow_at(asked, NOW, tmp_path)
-    for later in (0, 1, patience.PAUSE - 1):
-        with pytest.raises(NotAtOnce, match="the store was slow"):
+    for later in (0, 1, patience.SLOW_STORE_PAUSE - 1):
+        with pytest.raises(WriteThroughFailed, match="the store was slow"):
             asked.at(NOW + later)
     assert not asked.mate.asked
-    assert asked.at(NOW + patience.PAUSE) == ARCHIVED
+    assert asked.at(NOW + patience.SLOW_STORE_PAUSE) == ARCHIVED
 
 
 def test_all_processes_know_of_the_pause(asked: Asked, tmp_path: Path) -> None:
     slow_at(asked, NOW, tmp_path)
     other = Asked(tmp_path)
-    with pytest.raises(NotAtOnce, match="the store was slow"):
+    with pytest.raises(WriteThroughFailed, match="the store was slow"):
         other.at(NOW)
     assert not other.mate.asked
 
@@ -100,7 +100,7 @@ def test_all_processes_know_of_the_pause(asked: Asked, tmp_path: Path) -> None:
 def test_a_note_from_the_future_makes_no_pause_without_end(
     asked: Asked, tmp_path: Path
 ) -> None:
-    slow_at(asked, NOW + 10 * patience.PAUSE, tmp_path)
+    slow_at(asked, NOW + 10 * patience.SLOW_STORE_PAUSE, tmp_path)
     assert asked.at(NOW) == ARCHIVED
 
 
@@ -108,9 +108,9 @@ def test_a_second_time_it_is_slow_begins_a_pause_anew(
     asked: Asked, tmp_path: Path
 ) -> None:
     slow_at(asked, NOW, tmp_path)
-    slow_at(asked, NOW + patience.PAUSE, tmp_path)
-    with pytest.raises(NotAtOnce, match="the store was slow"):
-        asked.at(NOW + 2 * patience.PAUSE - 1)
+    slow_at(asked, NOW + patience.SLOW_STORE_PAUSE, tmp_path)
+    with pytest.raises(WriteThroughFailed, match="the store was slow"):
+        asked.at(NOW + 2 * patience.SLOW_STORE_PAUSE - 1)
 
 
 def test_nobody_else_may_read_the_note_and_no_link_is_followed(
@@ -119,12 +119,12 @@ def test_nobody_else_may_read_the_note_and_no_link_is_followed(
     outside = tmp_path / "outside"
     asked.note.symlink_to(outside)
     asked.mate.is_late = True
-    with pytest.raises(NotAtOnce, match=LATE):
+    with pytest.raises(WriteThroughFailed, match=LATE):
         asked.at(NOW)
     assert not outside.exists()
     asked.note.unlink()
     before = os.umask(0)
-    with pytest.raises(NotAtOnce, match=LATE):
+    with pytest.raises(WriteThroughFailed, match=LATE):
         asked.at(NOW)
     os.umask(before)
     assert asked.note.stat().st_mode & 0o777 == 0o600
@@ -136,7 +136,7 @@ def test_without_a_place_for_the_note_the_store_is_asked_each_time(
     asked = Asked(tmp_path / "missing")
     asked.mate.is_late = True
     for _ in range(2):
-        with pytest.raises(NotAtOnce, match=LATE):
+        with pytest.raises(WriteThroughFailed, match=LATE):
             asked.at(NOW)
     assert len(asked.mate.asked) == 2
 
@@ -150,8 +150,8 @@ def test_what_is_no_regular_message_in_memory_goes_as_a_capsule(
     message = spool.Spool()
     message.add(b"x" * 101, str(tmp_path))
     run: Any = SimpleNamespace(message=message, now=NOW)
-    with pytest.raises(NotAtOnce, match="it is large"):
-        asked._way.archived(run, envelope_of())
+    with pytest.raises(WriteThroughFailed, match="it is large"):
+        asked._way.archive(run, envelope_of())
     message.close()
     assert asked.at(NOW) == ARCHIVED
     assert len(asked.mate.asked) == 2

@@ -41,7 +41,7 @@ def identity(message: bytes, queue_id: bytes = QUEUE_ID) -> str:
     """The archive id, as filtering makes it."""
     came = examples.origin(message, queue_id)
     content = examples.sha256(message[came.offset :])
-    return trace.archive_id(came, sender=SENDER, content=content)
+    return trace.archive_id(came, sender=SENDER, sha256=content)
 
 
 @pytest.mark.parametrize("received", [FROM_SMTP, FROM_SENDMAIL, TO_SEVERAL])
@@ -50,12 +50,12 @@ def test_postfixs_own_line_tells_queue_id_and_time(received: bytes) -> None:
     assert (came.host, came.queue_id) == (HOST, QUEUE_ID)
     assert came.arrival == NOW
     assert came.offset == 0
-    assert not came.smtputf8
+    assert not came.is_smtputf8
 
 
 def test_utf8_protocol_is_seen() -> None:
     head = FROM_SMTP.replace(b"ESMTPS", b"UTF8SMTPS")
-    assert examples.origin(head).smtputf8
+    assert examples.origin(head).is_smtputf8
 
 
 @pytest.mark.parametrize(
@@ -74,7 +74,7 @@ def test_utf8_protocol_is_seen() -> None:
 def test_no_helo_can_change_what_is_read(helo: bytes) -> None:
     came = examples.origin(FROM_SMTP.replace(b"from client", b"from " + helo, 1))
     assert (came.queue_id, came.arrival, came.offset) == (QUEUE_ID, NOW, 0)
-    assert not came.smtputf8
+    assert not came.is_smtputf8
 
 
 @pytest.mark.parametrize(
@@ -93,7 +93,7 @@ def test_a_continuation_that_a_client_appended_is_not_read(
     came = examples.origin(received + appended + b"Subject: x\r\n\r\n")
     assert (came.queue_id, came.arrival, came.offset) == (QUEUE_ID, NOW, 0)
     assert b"FAKE" not in came.clauses
-    assert not came.smtputf8
+    assert not came.is_smtputf8
 
 
 def test_a_semicolon_in_the_recipient_changes_neither_queue_id_nor_time() -> None:
@@ -111,7 +111,7 @@ def test_a_recipient_does_not_make_postfixs_line_look_requeued() -> None:
 
 def test_a_recipient_does_not_make_mail_smtputf8() -> None:
     rcpt = b'"x with UTF8SMTP"@example.com'
-    assert not examples.origin(FROM_SMTP.replace(b"bob@example.com", rcpt)).smtputf8
+    assert not examples.origin(FROM_SMTP.replace(b"bob@example.com", rcpt)).is_smtputf8
 
 
 @pytest.mark.parametrize(
@@ -133,7 +133,7 @@ def test_no_certificate_and_no_login_name_changes_what_is_read(
     names = (name, b"ann") if place == "certificate" else (b"ann", name)
     came = examples.origin(WITH_NAME % names + FORGED_RECEIVED + b"\r\n")
     assert (came.queue_id, came.arrival, came.offset) == (QUEUE_ID, NOW, 0)
-    assert not came.smtputf8
+    assert not came.is_smtputf8
 
 
 @pytest.mark.parametrize("received", [FROM_SMTP, FROM_SENDMAIL, TO_SEVERAL])
@@ -248,10 +248,10 @@ def test_the_id_depends_on_sender_content_host_and_queue_id() -> None:
     content = examples.sha256(MESSAGE)
     elsewhere = examples.origin(MESSAGE.replace(HOST, b"mx2.example.com"))
     ids = {
-        trace.archive_id(came, sender=SENDER, content=content),
-        trace.archive_id(came, sender=b"", content=content),
-        trace.archive_id(came, sender=SENDER, content=examples.sha256(b"")),
-        trace.archive_id(elsewhere, sender=SENDER, content=content),
+        trace.archive_id(came, sender=SENDER, sha256=content),
+        trace.archive_id(came, sender=b"", sha256=content),
+        trace.archive_id(came, sender=SENDER, sha256=examples.sha256(b"")),
+        trace.archive_id(elsewhere, sender=SENDER, sha256=content),
         identity(MESSAGE, b"4OTHERRUN"),
     }
     assert len(ids) == 5
@@ -261,7 +261,7 @@ def test_bytes_that_move_from_one_part_to_the_next_change_the_id() -> None:
     one, two = (
         trace.Origin(host, qid, 0) for host, qid in [(b"a", b"bc"), (b"ab", b"c")]
     )
-    ids = [trace.archive_id(each, sender=b"", content=b"") for each in (one, two)]
+    ids = [trace.archive_id(each, sender=b"", sha256=b"") for each in (one, two)]
     assert ids[0] != ids[1]
 
 
@@ -284,12 +284,12 @@ def test_the_day_in_the_id_is_that_of_utc() -> None:
     ],
 )
 def test_every_zone_names_the_same_moment(text: str) -> None:
-    assert trace.read_date(text.encode()) == NOW
+    assert trace.parse_rfc5322(text.encode()) == NOW
 
 
 def test_a_leap_second_is_a_time() -> None:
-    leap = trace.read_date(b"Sat, 31 Dec 2016 23:59:60 +0000")
-    assert leap == trace.read_date(b"Sat, 31 Dec 2016 23:59:59 +0000") is not None
+    leap = trace.parse_rfc5322(b"Sat, 31 Dec 2016 23:59:60 +0000")
+    assert leap == trace.parse_rfc5322(b"Sat, 31 Dec 2016 23:59:59 +0000") is not None
 
 
 @pytest.mark.parametrize(
@@ -312,12 +312,12 @@ def test_a_leap_second_is_a_time() -> None:
     ],
 )
 def test_anything_else_is_no_date(text: str) -> None:
-    assert trace.read_date(text.encode()) is None
+    assert trace.parse_rfc5322(text.encode()) is None
 
 
 @given(st.integers(0, 253402300799))
 def test_a_date_that_is_written_reads_the_same(seconds: int) -> None:
-    assert trace.read_date(trace.written_date(seconds)) == seconds
+    assert trace.parse_rfc5322(trace.format_rfc5322(seconds)) == seconds
 
 
 @given(
@@ -331,9 +331,9 @@ def test_a_date_that_is_written_reads_the_same(seconds: int) -> None:
 def test_a_date_that_is_read_is_a_moment_that_can_be_written(
     year: int, day: str, clock: str, zone: int
 ) -> None:
-    found = trace.read_date(f"Sun, {day} {year:04} {clock} {zone:+05}".encode())
+    found = trace.parse_rfc5322(f"Sun, {day} {year:04} {clock} {zone:+05}".encode())
     if found is not None:
-        assert trace.read_date(trace.written_date(found)) == found
+        assert trace.parse_rfc5322(trace.format_rfc5322(found)) == found
 
 
 @pytest.mark.parametrize(
@@ -346,7 +346,7 @@ def test_a_date_at_the_end_of_time_breaks_nothing(text: str) -> None:
 
 
 def test_dates_are_written_in_utc() -> None:
-    assert trace.written_date(NOW) == examples.DATE
+    assert trace.format_rfc5322(NOW) == examples.DATE
 
 
 @pytest.mark.parametrize("text", [examples.ARCHIVE_ID, "00000000-" + "0" * 40])
@@ -395,7 +395,7 @@ def test_an_archive_id_is_always_safe_as_a_file_name(text: str) -> None:
 def test_a_time_beyond_measure_is_the_last_that_can_be_written(
     seconds: float, text: str
 ) -> None:
-    assert trace.timestamp(seconds) == text
+    assert trace.format_rfc3339(seconds) == text
 
 
 @pytest.mark.parametrize(
@@ -420,7 +420,7 @@ def test_which_queue_file_it_was_stands_in_the_line_on_top(
     head: bytes, said: bytes, found: bytes
 ) -> None:
     message = b"Return-Path: <x>\r\n" + head + b"Subject: x\r\n\r\n"
-    assert trace.queue_id(message, said=said, host=HOST) == found
+    assert trace.find_queue_id(message, ident=said, host=HOST) == found
 
 
 @pytest.mark.parametrize("received", [FROM_SMTP, TO_SEVERAL])
@@ -431,6 +431,8 @@ def test_who_the_mail_owner_is_is_not_asked_for_mail_that_came_by_smtp(
         raise AssertionError("a look into a directory of users, for each message")
 
     head = received + b"Subject: x\r\n\r\n"
-    trace.origin(head, queue_id=QUEUE_ID, host=HOST, mail_owner=unasked)
+    trace.find_origin(head, current_queue_id=QUEUE_ID, host=HOST, mail_owner=unasked)
     with pytest.raises(AssertionError):
-        trace.origin(REQUEUED + head, queue_id=b"", host=HOST, mail_owner=unasked)
+        trace.find_origin(
+            REQUEUED + head, current_queue_id=b"", host=HOST, mail_owner=unasked
+        )

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from postfix_archive.back import drafts, undo
-from postfix_archive.back.undo import Undo
+from postfix_archive.back.undo import UndoRecord
 from postfix_archive.core.errors import InstallFailed
 from postfix_archive.core.ways import Change
 
@@ -20,14 +20,14 @@ CHANGES = (Change("main", "a", "b, c", "b,  c"),)
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A configuration directory; the state folder lies beside it."""
-    monkeypatch.setattr(undo, "STATE", tmp_path / "state")
+    monkeypatch.setattr(undo, "STATE_DIRECTORY", tmp_path / "state")
     for name, content in BEFORE.items():
         (tmp_path / name).write_bytes(content)
     return tmp_path
 
 
-def begun(place: Path) -> Undo:
-    record = Undo(str(place), "postfix")
+def begun(place: Path) -> UndoRecord:
+    record = UndoRecord(str(place), "postfix")
     record.begin(CHANGES, [READY, OPENED])
     return record
 
@@ -37,8 +37,8 @@ def test_a_broken_off_installation_can_be_taken_back(
     place: Path, there: drafts.Contents
 ) -> None:
     begun(place)
-    drafts.put(place, there, BEFORE)
-    later = Undo(str(place), "postfix")
+    drafts.replace_files(place, there, BEFORE)
+    later = UndoRecord(str(place), "postfix")
     assert later.is_unfinished and later.is_untouched
     assert later.changes == list(CHANGES)
     later.restore()
@@ -47,12 +47,12 @@ def test_a_broken_off_installation_can_be_taken_back(
 
 def test_the_first_original_stays_the_original(place: Path) -> None:
     begun(place)
-    drafts.put(place, READY, BEFORE)
-    later = Undo(str(place), "postfix")
+    drafts.replace_files(place, READY, BEFORE)
+    later = UndoRecord(str(place), "postfix")
     later.begin((Change("main", "a", "d", "b, c"),), [OPENED])
-    drafts.put(place, OPENED, READY)
-    later.finish()
-    last = Undo(str(place), "postfix")
+    drafts.replace_files(place, OPENED, READY)
+    later.mark_complete()
+    last = UndoRecord(str(place), "postfix")
     assert last.changes == [Change("main", "a", "d", "b,  c")]
     assert last.is_untouched and not last.is_unfinished
     last.restore()
@@ -62,40 +62,40 @@ def test_the_first_original_stays_the_original(place: Path) -> None:
 def test_what_others_changed_after_the_break_is_noticed_for_good(place: Path) -> None:
     begun(place)
     (place / "main.cf").write_bytes(b"mine = 1\n")
-    later = Undo(str(place), "postfix")
+    later = UndoRecord(str(place), "postfix")
     assert not later.is_untouched
     later.begin((), [])
-    later.finish()
-    last = Undo(str(place), "postfix")
+    later.mark_complete()
+    last = UndoRecord(str(place), "postfix")
     assert not last.is_untouched
-    kept = last.put_aside()
+    kept = last.keep_originals()
     assert drafts.read(kept) == BEFORE
 
 
 def test_a_failure_leaves_no_record_and_a_later_one_the_earlier(place: Path) -> None:
     record = begun(place)
-    drafts.put(place, READY, BEFORE)
+    drafts.replace_files(place, READY, BEFORE)
     record.roll_back()
     assert drafts.read(place) == BEFORE
-    assert not record.folder.exists()
+    assert not record.record_directory.exists()
 
-    begun(place).finish()
-    drafts.put(place, READY, BEFORE)
-    told = (record.folder / "record.json").read_text()
-    upgrade = Undo(str(place), "postfix")
+    begun(place).mark_complete()
+    drafts.replace_files(place, READY, BEFORE)
+    told = (record.record_directory / "record.json").read_text()
+    upgrade = UndoRecord(str(place), "postfix")
     upgrade.begin(CHANGES, [OPENED])
-    drafts.put(place, OPENED, READY)
+    drafts.replace_files(place, OPENED, READY)
     upgrade.roll_back()
     assert drafts.read(place) == READY
-    assert (record.folder / "record.json").read_text() == told
+    assert (record.record_directory / "record.json").read_text() == told
 
 
 def test_a_roll_back_keeps_what_others_changed_meanwhile(place: Path) -> None:
     record = begun(place)
-    drafts.put(place, READY, BEFORE)
+    drafts.replace_files(place, READY, BEFORE)
     (place / "main.cf").write_bytes(b"mine = 1\n")
     with pytest.raises(InstallFailed, match="changed by another process"):
-        drafts.put(place, OPENED, READY)
+        drafts.replace_files(place, OPENED, READY)
     record.roll_back()
     assert (place / "main.cf").read_bytes() == b"mine = 1\n"
     assert (place / "master.cf").read_bytes() == BEFORE["master.cf"]
@@ -104,7 +104,7 @@ def test_a_roll_back_keeps_what_others_changed_meanwhile(place: Path) -> None:
 
 def test_replaced_files_keep_their_mode(place: Path) -> None:
     (place / "main.cf").chmod(0o640)
-    drafts.put(place, OPENED, BEFORE)
+    drafts.replace_files(place, OPENED, BEFORE)
     assert (place / "main.cf").stat().st_mode & 0o777 == 0o640
     assert drafts.read(place) == OPENED
     assert not list(place.glob(".*"))

@@ -43,12 +43,12 @@ def folder(pristine: Path, tmp_path: Path) -> Path:
 
 
 def wrong(folder: Path) -> list[str]:
-    found = verifying.verify(str(folder)).findings
+    found = verifying.verify_archive(str(folder)).findings
     return [str(each) for each in found if not each.is_note]
 
 
 def notes(folder: Path) -> list[str]:
-    found = verifying.verify(str(folder)).findings
+    found = verifying.verify_archive(str(folder)).findings
     return [str(each) for each in found if each.is_note]
 
 
@@ -57,11 +57,11 @@ def files(folder: Path) -> list[Path]:
 
 
 def lines(folder: Path) -> list[bytes]:
-    return (folder / journal.NAME).read_bytes().splitlines(keepends=True)
+    return (folder / journal.FILE_NAME).read_bytes().splitlines(keepends=True)
 
 
 def rewrite(folder: Path, kept: list[bytes]) -> None:
-    (folder / journal.NAME).write_bytes(b"".join(kept))
+    (folder / journal.FILE_NAME).write_bytes(b"".join(kept))
 
 
 def harmed(path: Path, content: bytes) -> None:
@@ -72,9 +72,9 @@ def harmed(path: Path, content: bytes) -> None:
 
 
 def test_a_sound_archive_has_nothing_wrong(folder: Path) -> None:
-    told = verifying.verify(str(folder))
+    told = verifying.verify_archive(str(folder))
     assert not told.findings
-    assert (len(told.files), told.lines) == (COUNT, COUNT)
+    assert (len(told.files), told.line_count) == (COUNT, COUNT)
 
 
 def test_a_file_cut_at_any_byte_is_named(folder: Path) -> None:
@@ -98,7 +98,7 @@ def test_a_flipped_byte_of_a_file_is_named_wherever_it_is(folder: Path) -> None:
 
 
 def test_a_flipped_byte_of_the_journal_is_named_wherever_it_is(folder: Path) -> None:
-    path = folder / journal.NAME
+    path = folder / journal.FILE_NAME
     content = path.read_bytes()
     for at in range(len(content)):
         other = bytearray(content)
@@ -110,9 +110,9 @@ def test_a_flipped_byte_of_the_journal_is_named_wherever_it_is(folder: Path) -> 
 def test_a_journal_cut_at_any_byte_is_named_and_the_next_write_goes_on(
     folder: Path,
 ) -> None:
-    path = folder / journal.NAME
+    path = folder / journal.FILE_NAME
     content = path.read_bytes()
-    last = (folder / lastline.NAME).read_bytes()
+    last = (folder / lastline.FILE_NAME).read_bytes()
     missed = []
     for size in range(1, len(content)):
         path.write_bytes(content[:size])
@@ -123,13 +123,13 @@ def test_a_journal_cut_at_any_byte_is_named_and_the_next_write_goes_on(
         assert path.read_bytes().startswith(content[:size])
         if not wrong(folder):
             missed.append(-size)  # the next line must not hide what is lost
-        (folder / lastline.NAME).write_bytes(last)
+        (folder / lastline.FILE_NAME).write_bytes(last)
     # The line end of the last line alone says nothing that could be lost.
     assert [each for each in missed if abs(each) != len(content) - 1] == []
 
 
 def test_an_empty_or_missing_journal_is_named(folder: Path) -> None:
-    path = folder / journal.NAME
+    path = folder / journal.FILE_NAME
     path.write_bytes(b"")
     assert wrong(folder)
     path.unlink()
@@ -187,7 +187,7 @@ def test_what_a_crash_leaves_is_a_note(folder: Path) -> None:
     fresh.write_bytes(b"x")
     fresh.chmod(0o600)
     (folder / "drafts" / "1-ab").write_bytes(b"half")
-    with open(folder / journal.NAME, "ab") as opened:
+    with open(folder / journal.FILE_NAME, "ab") as opened:
         opened.write(b'{"seq":5,"time":"2026')
     assert wrong(folder) == []
     assert len(notes(folder)) == 3
@@ -197,7 +197,7 @@ def test_what_a_crash_leaves_is_a_note(folder: Path) -> None:
 
 
 def test_a_damaged_note_of_the_last_line_is_named(folder: Path) -> None:
-    path = folder / lastline.NAME
+    path = folder / lastline.FILE_NAME
     content = path.read_bytes()
     for at in range(len(content)):
         other = bytearray(content)
@@ -267,7 +267,7 @@ def test_a_number_beyond_all_measure_is_named(folder: Path, number: bytes) -> No
 def test_a_well_made_note_of_no_number_is_named(folder: Path, number: str) -> None:
     said = f"{number} {'0' * 64}".encode("latin-1")
     proof = hashlib.sha256(said).hexdigest().encode()
-    (folder / lastline.NAME).write_bytes(said + b" " + proof + b"\n")
+    (folder / lastline.FILE_NAME).write_bytes(said + b" " + proof + b"\n")
     assert any(": damaged" in each for each in wrong(folder))
 
 
@@ -287,7 +287,7 @@ def test_folders_in_folders_without_end_are_looked_through(folder: Path) -> None
     ]
 
 
-@pytest.mark.parametrize("name", [journal.NAME, lastline.NAME])
+@pytest.mark.parametrize("name", [journal.FILE_NAME, lastline.FILE_NAME])
 def test_a_fifo_keeps_nobody_waiting(folder: Path, name: str) -> None:
     (folder / name).unlink()
     os.mkfifo(folder / name)
@@ -307,7 +307,11 @@ def test_what_stands_behind_the_end_of_a_file_is_named(folder: Path) -> None:
 
 def test_a_copy_without_an_original_is_named(folder: Path) -> None:
     path = files(folder)[0]
-    for copy in (b"", b"x" * 100, b"x" * (verifying.HEAD_LIMIT + 5 * verifying.BLOCK)):
+    for copy in (
+        b"",
+        b"x" * 100,
+        b"x" * (verifying.HEAD_LIMIT + 5 * verifying.BLOCK_SIZE),
+    ):
         harmed(path, gzip.compress(copy, 1))
         assert any("no original in this file" in each for each in wrong(folder))
 
@@ -340,9 +344,9 @@ def report_in(folder: Path) -> Path:
 
 
 def test_an_outcome_report_is_a_file_of_the_journal(settled: Path) -> None:
-    told = verifying.verify(str(settled))
+    told = verifying.verify_archive(str(settled))
     assert not told.findings
-    assert (len(told.files), told.lines) == (2, 3)
+    assert (len(told.files), told.line_count) == (2, 3)
     assert "2 files, 3 lines" in alone(str(settled)).stdout
 
 

@@ -38,15 +38,15 @@ def etc(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("what", CHANGES)
 def test_a_change_is_noticed(etc: Path, what: str) -> None:
-    watch = watching.configuration(str(etc))
+    watch = watching.watch_configuration(str(etc))
     CHANGES[what](etc)
     assert watch.is_changed
     assert watch.is_changed  # until somebody looks anew
-    assert not watching.configuration(str(etc)).is_changed
+    assert not watching.watch_configuration(str(etc)).is_changed
 
 
 def test_other_files_are_none_of_its_business(etc: Path) -> None:
-    watch = watching.configuration(str(etc))
+    watch = watching.watch_configuration(str(etc))
     (etc / "main.cf").read_text()
     (etc / "transport").write_text("example.net smtp:\n")
     assert not watch.is_changed

@@ -17,7 +17,7 @@ def unstuffed(sent: bytes) -> bytes:
 
 
 def canonical(*pieces: bytes) -> bytes:
-    return b"".join(wire.canonical(pieces))
+    return b"".join(wire.to_canonical(pieces))
 
 
 def test_every_line_of_the_canonical_form_ends_with_crlf() -> None:
@@ -51,12 +51,12 @@ def test_canonical_form_loses_no_byte(message: bytes) -> None:
 
 
 def test_dots_that_begin_a_line_are_doubled_and_no_others() -> None:
-    sent = b"".join(wire.stuffed([b".a\r\nb.c\r\n.\r\n..\r\n"]))
+    sent = b"".join(wire.dot_stuff([b".a\r\nb.c\r\n.\r\n..\r\n"]))
     assert sent == b"..a\r\nb.c\r\n..\r\n...\r\n"
 
 
 def test_a_message_never_holds_the_end_of_data_by_itself() -> None:
-    sent = b"".join(wire.stuffed([b"a\r\n", b".", b"\r\n", b"QUIT\r\n"]))
+    sent = b"".join(wire.dot_stuff([b"a\r\n", b".", b"\r\n", b"QUIT\r\n"]))
     assert b"\r\n.\r\n" not in sent
 
 
@@ -65,8 +65,8 @@ def test_stuffing_does_not_depend_on_the_pieces_and_can_be_undone(
     message: bytes, marks: list[int]
 ) -> None:
     content = canonical(message)
-    sent = b"".join(wire.stuffed(examples.cut(content, marks)))
-    assert sent == b"".join(wire.stuffed([content]))
+    sent = b"".join(wire.dot_stuff(examples.cut(content, marks)))
+    assert sent == b"".join(wire.dot_stuff([content]))
     assert unstuffed(sent) == content
     assert b"\r\n.\r\n" not in b"\r\n" + sent
 
@@ -76,30 +76,30 @@ def test_lf_form_does_not_depend_on_the_pieces_and_leads_back(
     message: bytes, marks: list[int]
 ) -> None:
     content = canonical(message)
-    with_lf = b"".join(wire.with_lf(examples.cut(content, marks)))
+    with_lf = b"".join(wire.to_lf(examples.cut(content, marks)))
     assert with_lf == content.replace(b"\r\n", b"\n")
     assert canonical(with_lf) == content
 
 
 def test_lf_form_keeps_a_bare_cr_even_at_the_very_end() -> None:
-    assert b"".join(wire.with_lf([b"a\r", b"b\r"])) == b"a\rb\r"
+    assert b"".join(wire.to_lf([b"a\r", b"b\r"])) == b"a\rb\r"
 
 
 def test_chained_parts_follow_each_other() -> None:
-    assert list(wire.chained([b"1"], (), [b"2", b"3"])) == [b"1", b"2", b"3"]
+    assert list(wire.chain([b"1"], (), [b"2", b"3"])) == [b"1", b"2", b"3"]
 
 
 @given(examples.LINES_LF, examples.MARKS)
 def test_shape_does_not_depend_on_the_pieces(message: bytes, marks: list[int]) -> None:
     content = canonical(message)
-    found = wire.Shape()
+    found = wire.ContentProperties()
     for piece in examples.cut(content, marks):
-        found.take(piece)
+        found.update(piece)
     lines = content.split(b"\r\n")
-    assert found.longest == max(map(len, lines))
-    assert found.ascii == content.isascii()
-    assert found.nul == (b"\0" in content)
-    assert not found.bare_cr
+    assert found.longest_line == max(map(len, lines))
+    assert found.is_ascii == content.isascii()
+    assert found.has_nul == (b"\0" in content)
+    assert not found.has_bare_cr
 
 
 @pytest.mark.parametrize(
@@ -121,15 +121,15 @@ def test_encoding_is_true_of_the_bytes(content: bytes, encoding: bytes) -> None:
 
 
 def test_a_bare_cr_is_seen_across_pieces() -> None:
-    found = wire.Shape()
+    found = wire.ContentProperties()
     for piece in (b"a\r", b"b\r", b"\n"):
-        found.take(piece)
-    assert found.bare_cr
+        found.update(piece)
+    assert found.has_bare_cr
 
 
 def test_a_crlf_cut_in_two_is_no_bare_cr_and_adds_nothing_to_the_line() -> None:
-    found = wire.Shape()
+    found = wire.ContentProperties()
     for piece in (b"ab\r", b"\n", b"c\r\n"):
-        found.take(piece)
-    assert not found.bare_cr
-    assert found.longest == 2
+        found.update(piece)
+    assert not found.has_bare_cr
+    assert found.longest_line == 2

@@ -25,7 +25,7 @@ SERVICES = (
 
 def sockets(found: Configuration) -> list[str]:
     """The names behind archive. of the workers' services."""
-    ours = filter(doors.is_worker, found.services)
+    ours = filter(doors.is_worker_service, found.services)
     return sorted(each.name.removeprefix("archive.") for each in ours)
 
 
@@ -37,9 +37,9 @@ def test_each_archive_that_is_named_has_a_worker() -> None:
         "on-request",
         "one@example.com,two@example.com",
     ]
-    for each in filter(doors.is_worker, found.services):
+    for each in filter(doors.is_worker_service, found.services):
         assert each.argument("nexthop") == each.name.removeprefix("archive.")
-        assert each.argument("argv") == f"{WISH.program}/archive-lmtp"
+        assert each.argument("argv") == f"{WISH.launcher_directory}/archive-lmtp"
 
 
 def test_mail_is_led_to_the_socket_of_its_archive() -> None:
@@ -63,12 +63,12 @@ def test_mail_is_led_to_the_socket_of_its_archive() -> None:
 def test_twice_is_the_same_as_once_and_the_mode_can_be_read(
     kind: str, on_request: bool
 ) -> None:
-    assert ways.mode(KINDS[kind]) == ""
+    assert ways.installed_mode(KINDS[kind]) == ""
     wish = replace(LMTP, on_request=on_request)
     once = after(KINDS[kind], wish)
     assert plan(once, wish) == ()
-    assert ways.mode(once) == "lmtp"
-    assert ways.mode(after(KINDS[kind])) == "pipe"
+    assert ways.installed_mode(once) == "lmtp"
+    assert ways.installed_mode(after(KINDS[kind])) == "pipe"
 
 
 def test_an_archive_that_is_named_later_gets_its_worker_by_installing_again() -> None:
@@ -76,7 +76,7 @@ def test_an_archive_that_is_named_later_gets_its_worker_by_installing_again() ->
     [change] = [
         each
         for each in plan(once, replace(LMTP, archive="new@example.com"))
-        if each.where == "service"
+        if each.kind == "service"
     ]
     assert change.name == "archive.new@example.com/unix"
     assert change.before is None
@@ -99,7 +99,7 @@ def test_an_archive_that_cannot_be_the_name_of_a_service_is_refused(
     archive: str,
 ) -> None:
     with pytest.raises(InstallRefused, match="only letters, digits .* MODE=pipe"):
-        workers.refuse(archive, 1)
+        workers.check_archive(archive, 1)
 
 
 @pytest.mark.parametrize(
@@ -148,7 +148,9 @@ def test_services_with_a_filter_of_their_own_have_workers_of_their_own(
     before = host({"content_filter": AMAVIS}, STOCK + BACK + FURTHER)
     found = after(before, replace(LMTP, on_request=on_request))
     extra = ["archive-2.on-request"] if on_request else []
-    assert sorted(e.name for e in filter(doors.is_worker, found.services)) == sorted(
+    assert sorted(
+        e.name for e in filter(doors.is_worker_service, found.services)
+    ) == sorted(
         [
             "archive.legal@example.com",
             "archive.three@example.com",
@@ -158,7 +160,7 @@ def test_services_with_a_filter_of_their_own_have_workers_of_their_own(
             *extra,
         ]
     )
-    for each in filter(doors.is_worker, found.services):
+    for each in filter(doors.is_worker_service, found.services):
         further = each.name.startswith("archive-2.")
         back = each.argument("handback-address")
         assert back == ("127.0.0.1:10031" if further else "")
@@ -186,8 +188,8 @@ def test_each_service_leads_to_the_workers_of_its_way(key: str, asked: str) -> N
     if name := asked.partition("private/")[2]:
         assert found.service(f"{name}/unix") is not None
     client = found.service("archive-stamp-2/unix")
-    assert client is not None and doors.is_client(client)
-    for limit, value in ways.LIMITS["lmtp"]:
+    assert client is not None and doors.is_lmtp_client(client)
+    for limit, value in ways.TRANSPORT_LIMITS["lmtp"]:
         assert found.main[f"archive-stamp-2_{limit}"] == value
 
 
@@ -210,12 +212,14 @@ def test_a_stranger_with_the_name_of_a_worker_is_refused() -> None:
     ],
 )
 def test_the_log_is_read_alike_for_every_way(relay: str, is_ours: bool) -> None:
-    assert relays.is_stamp(relay) == is_ours
-    assert relays.names_stamp(f"to=<a@b>, relay={relay}, delay=1") or not is_ours
+    assert relays.is_stamp_filter(relay) == is_ours
+    assert (
+        relays.can_name_stamp_filter(f"to=<a@b>, relay={relay}, delay=1") or not is_ours
+    )
 
 
 def test_the_doctor_knows_how_long_a_worker_lives() -> None:
-    assert workers.LIFE == lmtp.LIFE
+    assert workers.WORKER_LIFETIME == lmtp.LIFETIME
 
 
 @pytest.mark.parametrize(
@@ -232,4 +236,4 @@ def test_the_doctor_knows_how_long_a_worker_lives() -> None:
     ],
 )
 def test_sockets_of_workers_are_known_by_their_names(name: str, is_one: bool) -> None:
-    assert gates.is_socket(name) == is_one
+    assert gates.is_worker_socket(name) == is_one
