@@ -39,7 +39,7 @@ def filter_message(transaction: Transaction) -> str:
     digests = transaction.message.digests(scan.offsets)
     if filtering.is_requeued_copy(delivery, scan, digests, transaction.keys):
         return _requeue_archive_copy(transaction, delivery)
-    capture_plan = filtering.make(
+    plan = filtering.make(
         delivery,
         scan,
         digests,
@@ -49,10 +49,10 @@ def filter_message(transaction: Transaction) -> str:
         now=transaction.now,
     )
     if not delivery.recipients:
-        return _join(filtering.alarms(delivery), _capture(transaction, capture_plan))
+        return _join(filtering.alarms(delivery), _capture(transaction, plan))
     session = _open_session(transaction, delivery, scan, head)
-    capture_result = _capture(transaction, capture_plan)
-    queue_id = _reinject(session, transaction, delivery, capture_plan)
+    capture_result = _capture(transaction, plan)
+    queue_id = _reinject(session, transaction, delivery, plan)
     return _join(filtering.alarms(delivery), capture_result, f"queued as {queue_id}")
 
 
@@ -120,24 +120,24 @@ def _send_envelope(
     )
 
 
-def _capture(transaction: Transaction, capture_plan: Plan) -> str:
+def _capture(transaction: Transaction, plan: Plan) -> str:
     """Store the archive copy, or queue the capsule, if there are requests.
 
     Durable on return. Returns the result for the log line, "" without requests.
     """
-    if capture_plan.envelope is None:
+    if plan.envelope is None:
         return ""
-    result = f"archived as {capture_plan.envelope.archive_id}"
+    result = f"archived as {plan.envelope.archive_id}"
     if transaction.settings.has_write_through:
         try:
             return _join(
-                transaction.write_through.archive(transaction, capture_plan.envelope),
+                transaction.write_through.archive(transaction, plan.envelope),
                 f"{result}, stored",
             )
         except WriteThroughFailed as reason:
             result = f"{result}, queued: {reason}"
     preamble = capsule.make_preamble(
-        capture_plan.envelope,
+        plan.envelope,
         transaction.keys,
         sender=transaction.settings.archive_from,
         now=transaction.now,
@@ -150,12 +150,12 @@ def _reinject(
     session: handback.Session | None,
     transaction: Transaction,
     delivery: DeliveryRequest,
-    capture_plan: Plan,
+    plan: Plan,
 ) -> str:
     """Reinject the original with its stamps; return the new queue id."""
 
     def stamped_message() -> Iterable[bytes]:
-        return wire.chain((capture_plan.stamps,), transaction.message.chunks())
+        return wire.chain((plan.stamps,), transaction.message.chunks())
 
     if session is not None:
         queue_id = session.send_message(stamped_message())
