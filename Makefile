@@ -29,7 +29,7 @@ endif
 INSTALLER = "$$PYTHON" -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
   2>/dev/null || { printf '%s: PYTHON=%s: that is no Python 3.11 or later: give the\
  path of one\n' $@ "$$PYTHON" >&2; exit 1; }; \
-  PYTHONPATH=. "$$PYTHON" -B -m postfix_archive.front.install
+  PYTHONPATH=. "$$PYTHON" -B -m postfix_archive.install.main
 
 # Run test files in parallel if live tests run on this host and not in a container: they
 # wait for Postfix most of the time.
@@ -73,7 +73,7 @@ container:
 
 storm:
 	@PYTHON=$(PYTHON) tests/prepare test
-	@$(BIN)/pytest -s -m slow tests/live/test_storm.py tests/live/test_outcomes_faults.py
+	@$(BIN)/pytest -s -m slow tests/live/test_storm.py tests/live/outcomes/test_outcomes_faults.py
 
 load:
 	@PYTHON=$(PYTHON) tests/prepare test
@@ -81,7 +81,7 @@ load:
 
 reconcile:
 	@PYTHON=$(PYTHON) tests/prepare test
-	@$(BIN)/pytest -s -m slow tests/live/test_reconcile.py
+	@$(BIN)/pytest -s -m slow tests/live/reconcile/test_reconcile.py
 
 # ROUNDS, MESSAGES, SIZES, RECIPIENTS, SESSIONS, VARIANTS, LATENCIES, TRACED, ALONE, OUT:
 # see bench/bench.py --help.
@@ -101,6 +101,7 @@ check:
 	@$(BIN)/isort --check-only postfix_archive tests bench
 	@$(BIN)/flake8 postfix_archive tests bench
 	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-cache
 	@$(BIN)/pytest -q -m "not live and not slow"
 
 format:

@@ -23,12 +23,13 @@ import sys
 import time
 from pathlib import Path
 
-from postfix_archive.back import journal, lastline, store, stored
-from postfix_archive.core import digest, envelope, report, trace, wire
-from postfix_archive.core.envelope import Client, Envelope, Recipient, Request
-from postfix_archive.core.errors import ArchiveError
-from postfix_archive.core.keyring import Key, Keyring
-from postfix_archive.core.report import EnvelopeReport
+from postfix_archive.errors import ArchiveError
+from postfix_archive.message import archive_copy, dates, digest, envelope, smtp_data
+from postfix_archive.message.archive_copy import EnvelopeReport
+from postfix_archive.message.envelope import Client, Envelope, Recipient, Request
+from postfix_archive.message.keyring import Key, Keyring
+from postfix_archive.store import copy_file, journal, journal_end
+from postfix_archive.store.archive import Archive
 
 import load
 from private_postfix import GROUP, USER
@@ -64,11 +65,11 @@ def fill(folder: Path, counts: list[int]) -> None:
 
 def held(folder: Path, count: int) -> dict[str, int]:
     """Return what an archive has: messages, those of today, bytes of its journal."""
-    archive = store.Archive(str(folder), address(count))
+    archive = Archive(str(folder), address(count))
     today = int(time.time()) // DAY
     size = os.stat(archive.path(journal.FILE_NAME)).st_size if count else 0
     return {
-        "messages": lastline.read_number(archive.directory),
+        "messages": journal_end.read_number(archive.directory),
         "today": len(_of_day(archive, today)),
         "journal": size,
     }
@@ -81,7 +82,7 @@ def check(archive: Path, count: int) -> None:
     hashes = [digest.sha256_hex(line) for line in lines]
     assert [each["prev"] for each in events[1:]] == hashes[:-1]
     assert events[-1]["seq"] >= count
-    assert lastline.read_number(str(archive)) == events[-1]["seq"]
+    assert journal_end.read_number(str(archive)) == events[-1]["seq"]
     for event in random.Random(count).sample(events, min(100, len(events))):
         kept = (archive / event["file"]).read_bytes()
         assert hashlib.sha256(kept).hexdigest() == event["file_sha256"]
@@ -107,9 +108,9 @@ def _go_on_as_user() -> None:
 
 def _fill(folder: Path, count: int) -> None:
     """Make an archive up to so many messages, a tenth of them of today."""
-    archive = store.Archive(str(folder), address(count))
+    archive = Archive(str(folder), address(count))
     today = int(time.time()) // DAY
-    done = lastline.read_number(archive.directory)
+    done = journal_end.read_number(archive.directory)
     for number in range(done, count):
         _keep(archive, number, today - _days_ago(number, count))
     held = len(_of_day(archive, today))
@@ -124,26 +125,28 @@ def _days_ago(number: int, count: int) -> int:
     return max(0, -(-left // max(1, min(A_DAY, count // TODAY))))
 
 
-def _of_day(archive: store.Archive, day: int) -> list[str]:
+def _of_day(archive: Archive, day: int) -> list[str]:
     """Return the names in the folder of a day, counted from 1970."""
-    folder = os.path.dirname(archive.path(store.copy_name(_record_id(archive, 0, day))))
+    folder = os.path.dirname(
+        archive.path(copy_file.copy_name(_record_id(archive, 0, day)))
+    )
     return os.listdir(folder) if os.path.isdir(folder) else []
 
 
-def _record_id(archive: store.Archive, number: int, day: int) -> str:
+def _record_id(archive: Archive, number: int, day: int) -> str:
     word = hashlib.sha1(f"{archive.address} {number}".encode()).hexdigest()
-    return f"{trace.format_rfc3339(day * DAY)[:10].replace('-', '')}-{word}"
+    return f"{dates.format_rfc3339(day * DAY)[:10].replace('-', '')}-{word}"
 
 
-def _keep(archive: store.Archive, number: int, day: int) -> None:
+def _keep(archive: Archive, number: int, day: int) -> None:
     """Keep a message as the archive transport would have kept it that day."""
     arrived = day * DAY
     original = _original(number, arrived)
     sealed = _envelope(archive, number, arrived, original)
-    shape = wire.ContentProperties()
+    shape = smtp_data.ContentProperties()
     shape.update(original)
     fields = envelope.serialise(sealed)
-    piece = stored.Capture(
+    piece = copy_file.Capture(
         record_id=sealed.archive_id,
         capsule_id=digest.sha256_hex(fields),
         envelope_fields=fields,
@@ -152,11 +155,11 @@ def _keep(archive: store.Archive, number: int, day: int) -> None:
         verdict="absent",
     )
     told = EnvelopeReport(sealed, archive.address, original, shape)
-    boundary = report.make_boundary(sealed.archive_id, sealed.sha256, KEYS)
+    boundary = archive_copy.make_boundary(sealed.archive_id, sealed.sha256, KEYS)
     sender = b"archive@" + HOST
-    copy = report.build(told, "hybrid", sender=sender, boundary=boundary)
+    copy = archive_copy.build(told, "hybrid", sender=sender, boundary=boundary)
     pieces = (copy.preamble, original, copy.trailer)
-    archive.store_copy(piece, pieces, trace.format_rfc3339(arrived))
+    archive.store_copy(piece, pieces, dates.format_rfc3339(arrived))
     if number % TOLD == TOLD - 1:
         print(f"{archive.address}: {number + 1:,}", file=sys.stderr, flush=True)
 
@@ -172,9 +175,7 @@ def _original(number: int, arrived: int) -> bytes:
     return received + named + LETTER
 
 
-def _envelope(
-    archive: store.Archive, number: int, arrived: int, original: bytes
-) -> Envelope:
+def _envelope(archive: Archive, number: int, arrived: int, original: bytes) -> Envelope:
     return Envelope(
         archive_id=_record_id(archive, number, arrived // DAY),
         host=HOST,

@@ -1,1 +1,1 @@
-../postfix_archive/back/verifying.py
+../postfix_archive/store/verifier.py

@@ -1,5 +1,5 @@
 """Runs the command postfix-archive: python -m postfix_archive."""
 
-from postfix_archive.front.cli import main
+from postfix_archive.cli.main import main
 
 main(prog_name="postfix-archive")

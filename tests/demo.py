@@ -12,7 +12,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from postfix_archive.back import reading
+from postfix_archive.store import record_reader
 
 from private_postfix import PrivatePostfix
 
@@ -110,7 +110,7 @@ def main() -> int:
 def archived(postfix: PrivatePostfix) -> None:
     """Show what was archived and how to look at it."""
     store = str(postfix.store)
-    records = reading.records(store, ARCHIVE)
+    records = record_reader.records(store, ARCHIVE)
     say(f"Archived in {store}: {len(records)} messages, each once.")
     say("The one that came back from the list made no second copy: its record has a")
     say("supplement with the new recipient and the lines above the stamp.")
@@ -135,7 +135,7 @@ def archived(postfix: PrivatePostfix) -> None:
 def went_well(postfix: PrivatePostfix) -> bool:
     """Say so if anything is not as this demonstration promises."""
     got = sorted(to for each in postfix.deliveries() for to in each.recipients)
-    records = reading.records(str(postfix.store), ARCHIVE).values()
+    records = record_reader.records(str(postfix.store), ARCHIVE).values()
     became = [each.results.overall_kind for each in records]
     well = became == ["delivered", "delivered"] and got == EXPECTED
     if not well:

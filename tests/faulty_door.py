@@ -176,12 +176,12 @@ fcntl.lockf = stepping("lockf", fcntl.lockf)
 real_socketpair = _socket.socketpair
 _socket.socket, _socket.socketpair = Socket, socketpair
 sys.path[:0] = [folder]
-from postfix_archive.back import patience  # noqa: E402
-from postfix_archive.core import capsule  # noqa: E402
-from postfix_archive.front import pipe, through  # noqa: E402
+from postfix_archive.intake import pipe  # noqa: E402
+from postfix_archive.message import capsule  # noqa: E402
+from postfix_archive.stamp_filter import write_through  # noqa: E402
 
-kept = through._archive_in_child
-patience.SLOW_STORE_PAUSE = 0  # the next message is to die too
+kept = write_through._archive_in_child
+write_through.SLOW_STORE_PAUSE = 0  # the next message is to die too
 
 
 def dying(told, settings, keys):
@@ -191,25 +191,26 @@ def dying(told, settings, keys):
     return kept(told, settings, keys)
 
 
-through._archive_in_child = dying
+write_through._archive_in_child = dying
 words = [os.fsencode(each) for each in sys.argv[1:]]
 if name == "archive-lmtp":
-    from postfix_archive.front import lmtp, stamp_filter
+    from postfix_archive.intake import lmtp_worker
+    from postfix_archive.stamp_filter import capture
 
-    stamping = stamp_filter.filter_message
+    stamping = capture.filter_message
 
     def begun(run):
         """Begin to count when a message is whole."""
         fault.begin(name, run.macros[b"queue-id"].decode())
         return stamping(run)
 
-    stamp_filter.filter_message = begun
-    sys.exit(lmtp.main(words))
+    capture.filter_message = begun
+    sys.exit(lmtp_worker.main(words))
 fault.begin(name, sys.argv[sys.argv.index("--queue-id") + 1])
 if name == "archive-stamp":
-    from postfix_archive.front.stamp_filter import filter_message as process
+    from postfix_archive.stamp_filter.capture import filter_message as process
 else:
-    from postfix_archive.front.archive_transport import archive_capsule as process
+    from postfix_archive.intake.pipe import archive_capsule as process
 code = pipe.main(process, words)
 fault.end("exit")
 sys.exit(code)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
-from postfix_archive.core.queueid import LONG_ID_DIGITS
+from postfix_archive.message.queue_ids import LONG_ID_DIGITS
 
 LONG_ID = rb"\b4[0-9B-DF-HJ-NP-TV-Zb-df-hj-np-tv-z]{9,13}z[0-9A-Za-z]{1,14}\b"
 ARCHIVE_ID = rb"\b\d{8}-[0-9a-f]{40}\b"

@@ -10,9 +10,9 @@ import hashlib
 import re
 import subprocess
 
-from postfix_archive.back import reading
-from postfix_archive.core import packing
-from postfix_archive.core.record import Record
+from postfix_archive.message import capsule
+from postfix_archive.store import record_reader
+from postfix_archive.store.record import Record
 
 from private_postfix import Delivery, PrivatePostfix
 
@@ -47,7 +47,7 @@ def queued(postfix: PrivatePostfix, queue_id: str) -> bytes:
 def capsule_of(postfix: PrivatePostfix, queue_id: str) -> bytes:
     """Return a capsule that waits in the queue, with its plain body; LF line ends."""
     found = queued(postfix, queue_id)
-    plain = b"".join(packing.unpack([found.replace(b"\n", b"\r\n")]))
+    plain = b"".join(capsule.unpack([found.replace(b"\n", b"\r\n")]))
     return plain.replace(b"\r\n", b"\n")
 
 
@@ -56,8 +56,8 @@ def records(postfix: PrivatePostfix, name: str, archive: str = LEGAL) -> list[Re
     store = str(postfix.store)
     return [
         each
-        for each in reading.records(store, archive).values()
-        if is_named(b"".join(reading.original(store, each)), name)
+        for each in record_reader.records(store, archive).values()
+        if is_named(b"".join(record_reader.original(store, each)), name)
     ]
 
 
@@ -69,7 +69,7 @@ def record_of(postfix: PrivatePostfix, name: str, archive: str = LEGAL) -> Recor
 
 def archives_of(postfix: PrivatePostfix, name: str) -> list[str]:
     """Return the archives that have a record of that name, once for each record."""
-    places = reading.archives(str(postfix.store))
+    places = record_reader.archives(str(postfix.store))
     return [each for each in places for _ in records(postfix, name, each)]
 
 
@@ -96,7 +96,7 @@ def delivered(postfix: PrivatePostfix, name: str, to: str) -> Delivery:
 
 def original_of(postfix: PrivatePostfix, record: Record) -> bytes:
     """Return the original in the store; it has the SHA-256 that the journal says."""
-    original = b"".join(reading.original(str(postfix.store), record))
+    original = b"".join(record_reader.original(str(postfix.store), record))
     digest = hashlib.sha256(original).hexdigest()
     assert digest == record.events[0]["sha256"] == record.envelope.sha256
     return original

@@ -608,9 +608,9 @@ def install_program(folder: Path) -> None:
         ignore=shutil.ignore_patterns("__pycache__"),
     )
     for door in ("archive-stamp", "archive", "archive-lmtp"):
-        shutil.copy(ROOT / "postfix_archive" / "front" / "launcher.py", folder / door)
+        shutil.copy(ROOT / "postfix_archive" / "intake" / "launcher.py", folder / door)
         (folder / door).chmod(0o755)
-    bundle = folder / "postfix_archive" / "back" / "bundle.py"
+    bundle = folder / "postfix_archive" / "system" / "import_bundle.py"
     for command in (["-m", "compileall", "-q", folder], [bundle, folder]):
         subprocess.run(["/usr/bin/python3", "-I", *command], check=True)
 

@@ -13,7 +13,7 @@ import pytest
 
 import container
 
-LIVE = "tests/live/test_capture.py"
+LIVE = "tests/live/stamp_filter/test_capture.py"
 OUTCOMES = """
 import pytest
 
@@ -91,11 +91,13 @@ def test_each_outcome_in_the_container_is_the_outcome_here(tmp_path: Path) -> No
     without = shutil.ignore_patterns(*container.NOT_SENT)
     shutil.copytree(container.ROOT, checkout, ignore=without)
     (checkout / "tests" / "live" / "test_outcomes.py").write_text(OUTCOMES)
-    run = pytest_run("tests/live/test_outcomes.py", checkout=checkout)
+    run = pytest_run("tests/live/outcomes/test_outcomes.py", checkout=checkout)
     assert run.returncode == 1, run.stdout + run.stderr
     last = run.stdout.splitlines()[-1]
     assert re.search("1 failed, 4 passed, 1 skipped, 1 xfailed, 1 error in", last)
     assert '>       assert postfix.smtp_port == 25, "on purpose"' in run.stdout
     assert "said before" in run.stdout
     assert 'RuntimeError("in a fixture")' in run.stdout
-    assert re.search(r"SKIPPED \[1\] tests/live/test_outcomes.py:\d+: not", run.stdout)
+    assert re.search(
+        r"SKIPPED \[1\] tests/live/outcomes/test_outcomes.py:\d+: not", run.stdout
+    )

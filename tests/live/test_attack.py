@@ -18,10 +18,12 @@ from functools import partial
 
 import pytest
 
-from postfix_archive.back import reading
-from postfix_archive.core import capsule, keyring, request, stamp, ways
-from postfix_archive.core.envelope import Envelope, Recipient, Request
-from postfix_archive.core.record import Record
+from postfix_archive.install import filter_routes
+from postfix_archive.message import capsule, keyring, request, stamp
+from postfix_archive.message.envelope import Envelope, Recipient, Request
+from postfix_archive.postfix import archive_services
+from postfix_archive.store import record_reader
+from postfix_archive.store.record import Record
 
 import corpora
 from mails import (
@@ -59,10 +61,10 @@ WORLD = {
     "smtpd_authorized_xclient_hosts": "127.0.0.0/8",
     "smtpd_error_sleep_time": "0",
     "smtpd_hard_error_limit": "1000",
-    "smtpd_recipient_restrictions": ways.guard_restrictions(""),
+    "smtpd_recipient_restrictions": archive_services.guard_restrictions(""),
     "smtpd_relay_restrictions": "permit_mynetworks,permit_sasl_authenticated,"
     "reject_unauth_destination",
-    "transport_maps": ways.TRANSPORT_TABLE,
+    "transport_maps": filter_routes.TRANSPORT_TABLE,
 }
 
 
@@ -485,7 +487,7 @@ def test_smuggling_makes_no_message_that_postfix_did_not_accept(
 
 
 def every_record(postfix: PrivatePostfix) -> list[Record]:
-    return list(reading.records(str(postfix.store), LEGAL).values())
+    return list(record_reader.records(str(postfix.store), LEGAL).values())
 
 
 def test_bare_line_ends_smuggle_no_stamp_and_no_request(

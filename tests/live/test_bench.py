@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from postfix_archive.back import verifying
+from postfix_archive.store import verifier
 
 import bench
 import filling
@@ -98,7 +98,7 @@ def test_a_store_is_filled_with_whole_records_of_many_days(store: Path) -> None:
     filling.fill(store, [40])
     filling.fill(store, [40])  # nothing is added to what is there
     archive = store / filling.address(40)
-    found = verifying.verify_archive(str(archive))
+    found = verifier.verify_archive(str(archive))
     assert (found.findings, found.line_count, len(found.files)) == ([], 40, 40)
     days = Counter(path.parent for path in archive.rglob("*.eml.gz"))
     assert sorted(days.values()) == [4] * 10

@@ -22,7 +22,7 @@ from statistics import median
 
 import pytest
 
-from postfix_archive.back import reading
+from postfix_archive.store import record_reader
 
 from mails import LEGAL
 from private_postfix import GROUP, PATIENCE, USER, Client, PrivatePostfix
@@ -186,8 +186,8 @@ def judge(load: Load, inbox: Path, door: str) -> str:
     assert arrived == Counter(load.sent.items())
     store = str(postfix.store)
     kept: Counter[tuple[int, bytes]] = Counter()
-    for record in reading.records(store, LEGAL).values():
-        number, digest = _told(b"".join(reading.original(store, record)))
+    for record in record_reader.records(store, LEGAL).values():
+        number, digest = _told(b"".join(record_reader.original(store, record)))
         kept[number, digest] += 1
         people = [each.final for each in record.recipients.values()]
         assert people == [f"n{number}@{DOMAIN}".encode()]

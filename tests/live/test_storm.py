@@ -20,7 +20,7 @@ from pathlib import Path
 
 import pytest
 
-from postfix_archive.back import reading
+from postfix_archive.store import record_reader
 
 from mails import LEGAL
 from private_postfix import PrivatePostfix, descendants
@@ -150,8 +150,8 @@ def judge(storm: Storm) -> str:
             body = each.content.partition(b"\n\n")[2]
             delivered.setdefault(name, []).append(hashlib.sha256(body).hexdigest())
     kept: Counter[str] = Counter()
-    for record in reading.records(str(postfix.store), LEGAL).values():
-        original = b"".join(reading.original(str(postfix.store), record))
+    for record in record_reader.records(str(postfix.store), LEGAL).values():
+        original = b"".join(record_reader.original(str(postfix.store), record))
         body = original.replace(b"\r\n", b"\n").partition(b"\n\n")[2]
         name = body.partition(b"\n")[0].decode()
         kept[name] += 1

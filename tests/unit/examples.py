@@ -7,11 +7,13 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from postfix_archive.core import capsule, filtering, settings, trace, wire
-from postfix_archive.core.capsule import Capsule
-from postfix_archive.core.envelope import Client, Envelope, Recipient, Request
-from postfix_archive.core.keyring import Key, Keyring
-from postfix_archive.core.settings import Settings
+from postfix_archive.config import settings
+from postfix_archive.config.settings import Settings
+from postfix_archive.message import capsule, received_header, smtp_data
+from postfix_archive.message.capsule import Capsule
+from postfix_archive.message.envelope import Client, Envelope, Recipient, Request
+from postfix_archive.message.keyring import Key, Keyring
+from postfix_archive.stamp_filter import capture_plan
 
 OLD_KEY = Key("k2025", bytes(range(32)))
 NEW_KEY = Key("k2026", bytes(range(100, 132)))
@@ -60,9 +62,9 @@ def digests(message: bytes, offsets: list[int]) -> dict[int, bytes]:
     return {offset: sha256(message[offset:]) for offset in offsets}
 
 
-def shape(message: bytes) -> wire.ContentProperties:
+def shape(message: bytes) -> smtp_data.ContentProperties:
     """What a transport must be able to carry for this message."""
-    found = wire.ContentProperties()
+    found = smtp_data.ContentProperties()
     found.update(message)
     return found
 
@@ -146,9 +148,9 @@ def task(
     client: Client | None = None,
     keys: Keyring = KEYS,
     **of_lmtp: Any,
-) -> filtering.DeliveryRequest:
+) -> capture_plan.DeliveryRequest:
     """One run of the stamp filter, as pipe(8) describes it; of_lmtp says more."""
-    return filtering.DeliveryRequest(
+    return capture_plan.DeliveryRequest(
         nexthop=nexthop,
         queue_id=QUEUE_ID,
         sender=sender,
@@ -165,9 +167,9 @@ def mail_owner(settings: Settings | None = None) -> int:
     return MAIL_OWNER
 
 
-def origin(head: bytes, queue_id: bytes = QUEUE_ID) -> trace.Origin:
+def origin(head: bytes, queue_id: bytes = QUEUE_ID) -> received_header.Origin:
     """Where the message with this head began its way on our host."""
-    return trace.find_origin(
+    return received_header.find_origin(
         head, current_queue_id=queue_id, host=HOST, mail_owner=mail_owner
     )
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from postfix_archive.back import program
-from postfix_archive.core import configuration, installation
-from postfix_archive.core.configuration import Configuration
-from postfix_archive.core.ways import Change, Setup
+from postfix_archive.install import install_plan
+from postfix_archive.install.filter_routes import Change, Setup
+from postfix_archive.postfix import configuration, reference
+from postfix_archive.postfix.configuration import Configuration
 
 WISH = Setup("legal@example.com", "/usr/local/lib/postfix-archive")
 STOCK = "smtp inet n - y - - smtpd\npickup unix n - y 60 1 pickup\n"
@@ -26,9 +26,9 @@ def host(main: dict[str, str] | None = None, master: str = STOCK) -> Configurati
 
 def plan(found: Configuration, wish: Setup = WISH) -> tuple[Change, ...]:
     given: dict[str, str] = {}
-    for text in program.master_cf_texts(wish.mode):
-        given.update(installation.parse_entries(text))
-    return installation.plan_changes(found, wish, given)
+    for text in reference.master_cf_texts(wish.mode):
+        given.update(reference.parse_entries(text))
+    return install_plan.plan_changes(found, wish, given)
 
 
 def after(found: Configuration, wish: Setup = WISH) -> Configuration:

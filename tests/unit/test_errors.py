@@ -6,8 +6,8 @@ import re
 
 import pytest
 
-from postfix_archive.core import errors
-from postfix_archive.core.errors import ArchiveError
+from postfix_archive import errors
+from postfix_archive.errors import ArchiveError
 
 # Of commands, and never of mail in flight.
 OF_COMMANDS = {

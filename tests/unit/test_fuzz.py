@@ -22,45 +22,48 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from postfix_archive.back import (
-    fallback,
-    gap,
-    handback,
-    journal,
-    lastline,
-    mailq,
-    postconf,
-    qmqp,
-    reading,
-    rescue,
-    spool,
-    stored,
-    verifying,
-)
-from postfix_archive.core import (
+from postfix_archive.archive_transport import fallback_import, transport
+from postfix_archive.bypass import switch
+from postfix_archive.cli import main, record_view, status
+from postfix_archive.config import settings as archive_settings
+from postfix_archive.errors import ArchiveError
+from postfix_archive.message import (
     address,
+    archive_copy,
     capsule,
-    configuration,
     envelope,
-    gates,
     keyring,
-    lookups,
-    marker,
-    record,
-    report,
+    printable,
     request,
-    rescuing,
+    stamp,
 )
-from postfix_archive.core import settings as archive_cf
-from postfix_archive.core import stamp, tables
-from postfix_archive.core.configuration import Configuration
-from postfix_archive.core.envelope import Client, Recipient
-from postfix_archive.core.errors import ArchiveError
-from postfix_archive.front import archive_transport, cli, page, pipe, returning, status
+from postfix_archive.message.envelope import Client, Recipient
+from postfix_archive.postfix import (
+    archive_services,
+    configuration,
+    lookup_tables,
+    mail_queue,
+    postfix_command,
+    qmqp_client,
+    smtp_client,
+)
+from postfix_archive.postfix.configuration import Configuration
+from postfix_archive.rescue import queue_rescue, rescue_plan
+from postfix_archive.stamp_filter import transaction
+from postfix_archive.store import (
+    copy_file,
+    fallback,
+    journal,
+    journal_end,
+    record_reader,
+    verifier,
+)
+from postfix_archive.system import spool
+from postfix_archive.tables import table_source
 
 from unit import examples
 from unit.examples import ARCHIVE_ID, HR, KEYS, LEGAL, MESSAGE, NOW, QUEUE_ID, SENDER
-from unit.test_store import NAME, Capture
+from unit.store.test_archive import NAME, Capture
 
 MANY = settings(max_examples=200)
 NOISE = st.binary(max_size=200)
@@ -170,26 +173,28 @@ def sealed(fields: bytes, original: bytes) -> bytes:
     )
 
 
-@given(changed(FIELDS), changed(MESSAGE), st.sampled_from(archive_cf.REPORT_FORMATS))
+@given(
+    changed(FIELDS), changed(MESSAGE), st.sampled_from(archive_settings.REPORT_FORMATS)
+)
 def test_what_has_a_good_seal_is_mailed_whatever_it_holds(
     fields: bytes, original: bytes, form: str
 ) -> None:
     text = f"archive_delivery = mail\narchive_report_format = {form}\n"
     message = spooled(sealed(fields, original))
-    case = archive_transport.ArchiveJob(message, examples.set_up(text), KEYS, NOW)
+    case = transport.ArchiveJob(message, examples.set_up(text), KEYS, NOW)
 
     def submit(_: object, __: bytes, ___: object, content: Any, **____: object) -> str:
         return f"4Z{sum(map(len, content))}"
 
-    with put(handback, "submit", submit), refusals():
-        assert "archived as" in archive_transport.archive_message(case)
+    with put(smtp_client, "submit", submit), refusals():
+        assert "archived as" in transport.archive_message(case)
 
 
 @MANY
 @given(changed(COPY, COPY.replace(b"multipart/report", b"multipart/mixed")) | NOISE)
 def test_the_parts_of_a_changed_copy_lie_within_it(copy: bytes) -> None:
-    assert -1 <= report.original_offset(copy) <= len(copy)
-    assert report.envelope_fields(copy) in copy
+    assert -1 <= archive_copy.original_offset(copy) <= len(copy)
+    assert archive_copy.envelope_fields(copy) in copy
 
 
 @given(examples.LINES_LF, changed(b"\nX-MS-Journal-Report:\n") | NOISE, examples.MARKS)
@@ -198,9 +203,9 @@ def test_no_marker_is_left_wherever_the_pieces_part(
 ) -> None:
     content = before + noise + b"\nX-MS-Journal-Report" + noise
     pieces = examples.cut(content, marks)
-    assert marker.has_marker(pieces)
-    lowered = b"".join(marker.lowercase_markers(pieces))
-    assert not marker.has_marker([lowered])
+    assert archive_copy.has_marker(pieces)
+    lowered = b"".join(archive_copy.lowercase_markers(pieces))
+    assert not archive_copy.has_marker([lowered])
     assert lowered.lower() == content.lower()
 
 
@@ -217,7 +222,7 @@ SUBJECTS = changed(
 @MANY
 @given(SUBJECTS | NOISE)
 def test_any_subject_can_be_shown_on_one_line(subject: bytes) -> None:
-    shown = page.subject(b"Subject: " + subject + b"\r\n\r\n")
+    shown = record_view.subject(b"Subject: " + subject + b"\r\n\r\n")
     assert shown.isprintable() and shown.encode()
 
 
@@ -245,7 +250,7 @@ def test_any_address_can_be_written_into_a_command(mailbox: bytes) -> None:
     for coded in (address.xtext(mailbox), address.orcpt(mailbox)):
         assert not {0x20, 0x0D, 0x0A, 0x00} & {*coded}
     assert len(address.unquote(mailbox)) <= len(mailbox)
-    assert record.safe_text(mailbox).isprintable()
+    assert printable.safe_text(mailbox).isprintable()
 
 
 @given(NOISE, changed(b"192.0.2.0/24", b"IPv6:2001:db8::1", b"::ffff:192.0.2.1"))
@@ -258,14 +263,16 @@ def test_whatever_a_client_is_called_it_is_in_a_network_or_not(
     assert address.is_network(text) in (True, False)
 
 
-WORDS = st.sampled_from([b"--", *(b"--" + each for each in pipe.OPTIONS)]) | NOISE
+WORDS = (
+    st.sampled_from([b"--", *(b"--" + each for each in transaction.OPTIONS)]) | NOISE
+)
 
 
 @given(st.lists(WORDS, max_size=20))
 def test_any_command_line_is_read_or_refused(words: list[bytes]) -> None:
     with refusals():
-        macros, people = pipe.parse_arguments(words)
-        assert macros.keys() == {*pipe.OPTIONS}
+        macros, people = transaction.parse_arguments(words)
+        assert macros.keys() == {*transaction.OPTIONS}
         assert not people or len(people) * 2 < len(words)
 
 
@@ -341,13 +348,16 @@ def test_a_changed_journal_is_shown_or_refused(
     text = data.draw(journals(pristine))
     with a_store(pristine, tmp_path, text) as store, refusals():
         found = examples.set_up(f"archive_store_directory = {store}\n")
-        for each in reading.bypasses(str(store), LEGAL):
+        for each in record_reader.bypasses(str(store), LEGAL):
             assert all(isinstance(each[one], str) for one in ("opened", "by", "why"))
-        for kept in reading.records(str(store), LEGAL).values():
-            lines = [json.dumps(page.to_json(kept)), page.summary_line(found, kept)]
-            lines += page.lines(found, kept)
+        for kept in record_reader.records(str(store), LEGAL).values():
+            lines = [
+                json.dumps(record_view.to_json(kept)),
+                record_view.summary_line(found, kept),
+            ]
+            lines += record_view.lines(found, kept)
             assert all(line.isprintable() and line.encode() for line in lines)
-            assert cli._archived_at(kept).tzinfo
+            assert main._archived_at(kept).tzinfo
 
 
 @MANY
@@ -357,10 +367,10 @@ def test_verify_says_of_any_journal_what_is_amiss(
 ) -> None:
     text = data.draw(journals(pristine))
     with a_store(pristine, tmp_path, text) as store:
-        found = verifying.verify_archive(f"{store}/{LEGAL}")
+        found = verifier.verify_archive(f"{store}/{LEGAL}")
         same = text == (pristine / LEGAL / journal.FILE_NAME).read_bytes()
         assert bool(found.findings) != same
-        assert all(map(str, found.findings)) and verifying.summary(found)
+        assert all(map(str, found.findings)) and verifier.summary(found)
 
 
 @given(st.data())
@@ -368,9 +378,9 @@ def test_a_changed_journal_is_written_on_or_refused(
     pristine: Path, tmp_path: Path, data: st.DataObject
 ) -> None:
     text = data.draw(journals(pristine) | NOISE)
-    note = data.draw(changed((pristine / LEGAL / lastline.FILE_NAME).read_bytes()))
+    note = data.draw(changed((pristine / LEGAL / journal_end.FILE_NAME).read_bytes()))
     with a_store(pristine, tmp_path, text) as store, refusals():
-        (store / LEGAL / lastline.FILE_NAME).write_bytes(note)
+        (store / LEGAL / journal_end.FILE_NAME).write_bytes(note)
         with journal.Journal(f"{store}/{LEGAL}") as events:
             assert isinstance(events.recent_events("c"), set)
             assert events.has_file("none") is False
@@ -389,13 +399,15 @@ def test_verify_and_show_take_any_file_for_a_copy(
         path = store / LEGAL / NAME
         path.chmod(0o600)
         path.write_bytes(content)
-        found = verifying.verify_archive(f"{store}/{LEGAL}")
+        found = verifier.verify_archive(f"{store}/{LEGAL}")
         assert bool(found.error_count) == (content != packed)
         with refusals():
-            stored.read_capture(str(path), LEGAL)
+            copy_file.read_capture(str(path), LEGAL)
         with refusals():
-            kept = reading.find_record(str(store), ARCHIVE_ID, LEGAL)
-            assert len(b"".join(reading.original(str(store), kept))) == len(MESSAGE)
+            kept = record_reader.find_record(str(store), ARCHIVE_ID, LEGAL)
+            assert len(b"".join(record_reader.original(str(store), kept))) == len(
+                MESSAGE
+            )
 
 
 @given(st.data())
@@ -406,7 +418,7 @@ def test_any_file_in_the_fallback_directory_is_archived_or_stays(
     path.write_bytes(data.draw(changed(PREAMBLE + MESSAGE) | NOISE))
     text = f"archive_store_directory = {tmp_path}/store\narchive_delivery = store\n"
     with refusals():
-        returning._archive_capsule(examples.set_up(text), KEYS, str(path))
+        fallback_import._archive_capsule(examples.set_up(text), KEYS, str(path))
     stays = fallback.waiting_capsules(str(tmp_path)) != []
     assert stays != (tmp_path / "store" / LEGAL / NAME).exists()
     shutil.rmtree(tmp_path / "store", ignore_errors=True)
@@ -416,15 +428,15 @@ def test_any_file_in_the_fallback_directory_is_archived_or_stays(
 def test_any_note_of_held_mail_or_of_a_gap_is_read_or_refused(
     tmp_path: Path, said: bytes
 ) -> None:
-    for name in (rescue.HOLD_FILE, gap.RECORD_FILE):
+    for name in (queue_rescue.HOLD_FILE, switch.RECORD_FILE):
         (tmp_path / name).write_bytes(said)
     with refusals():
         assert all(
             isinstance(each, str)
-            for each in rescue.read_hold_times(str(tmp_path)).values()
+            for each in queue_rescue.read_hold_times(str(tmp_path)).values()
         )
     with refusals():
-        told = gap.read_record(str(tmp_path))
+        told = switch.read_record(str(tmp_path))
         assert told is None or status.bypass_warning(told).startswith("BYPASS: ")
 
 
@@ -443,10 +455,12 @@ def test_any_key_file_gives_keys_that_work_or_is_refused(text: str) -> None:
 @given(changed(TABLE) | NOISE, st.sampled_from(["hash", "cidr", "regexp", "pcre"]))
 def test_any_table_is_compiled_or_refused(source: bytes, kind: str) -> None:
     with refusals():
-        found = tables.compile_table(source, table_type=kind, path="/x.in", keys=KEYS)
-        assert found.content.startswith(tables.MARKER)
-    for line in tables.logical_lines(source):
-        assert tables.right_side(line.text, kind) in line.text.strip()
+        found = table_source.compile_table(
+            source, table_type=kind, path="/x.in", keys=KEYS
+        )
+        assert found.content.startswith(table_source.MARKER)
+    for line in table_source.logical_lines(source):
+        assert table_source.right_side(line.text, kind) in line.text.strip()
 
 
 @MANY
@@ -459,11 +473,13 @@ def test_whatever_the_queue_is_said_to_hold_it_is_understood_or_refused(
     def run(_: str, command: str, *words: str) -> str:
         return said[command].decode("utf-8", "surrogateescape")
 
-    with put(postconf, "run", run), refusals():
-        waiting = mailq.list_messages("/etc/postfix")
-        lifetimes = rescuing.Lifetimes(1, 1, 1)
+    with put(postfix_command, "run", run), refusals():
+        waiting = mail_queue.list_messages("/etc/postfix")
+        lifetimes = rescue_plan.Lifetimes(1, 1, 1)
         assert (
-            rescuing.plan_rescue(waiting, lifetimes, {}, can_filter_run=True).to_release
+            rescue_plan.plan_rescue(
+                waiting, lifetimes, {}, can_filter_run=True
+            ).to_release
             == ()
         )
         assert all(each.delay_reason.isprintable() for each in waiting)
@@ -480,9 +496,10 @@ def test_whatever_postconf_prints_is_understood(main: bytes, master: bytes) -> N
         for name in known:
             assert found.value(name, service) is not None
             assert (found.seconds(name, service) or 0) >= 0
-    assert all(":" in each.table for each in lookups.in_configuration(found))
+    assert all(":" in each.table for each in lookup_tables.in_configuration(found))
     assert all(
-        address.is_plain(each.encode()) for each in gates.configured_archives(found)
+        address.is_plain(each.encode())
+        for each in archive_services.configured_archives(found)
     )
 
 
@@ -494,7 +511,7 @@ def a_server(said: bytes) -> Iterator[None]:
     far.shutdown(1)
     near.settimeout(5)
     try:
-        with put(handback, "connect", lambda _: near):
+        with put(smtp_client, "connect", lambda _: near):
             yield
     finally:
         near.close()
@@ -505,7 +522,7 @@ def a_server(said: bytes) -> Iterator[None]:
 @given(changed(TALK, TALK.replace(b"250 2.1.0", b"501 5.1.7")) | NOISE)
 def test_whatever_a_server_says_the_message_is_given_or_not(said: bytes) -> None:
     with a_server(said), refusals():
-        session = handback.Session(("127.0.0.1", 10026))
+        session = smtp_client.Session(("127.0.0.1", 10026))
         session.prepare_xforward(Client(address=b"192.0.2.7"), QUEUE_ID, local=False)
         if session.send_envelope(SENDER, (Recipient(b"bob@example.com"),)):
             assert len(session.send_message([MESSAGE]).split()) == 1
@@ -518,5 +535,5 @@ def test_whatever_a_qmqp_server_says_the_message_is_given_or_not(said: bytes) ->
     to = (Recipient(b"b\nb@example.com"),)
     with a_server(said), refusals():
         port = ("127.0.0.1", 10030)
-        queue_id = qmqp.send_message(port, SENDER, to, lambda: [MESSAGE])
+        queue_id = qmqp_client.send_message(port, SENDER, to, lambda: [MESSAGE])
         assert len(queue_id.split()) == 1

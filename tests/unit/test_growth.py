@@ -18,19 +18,15 @@ from typing import Any
 
 import pytest
 
-from postfix_archive.back import (
-    handback,
-    journal,
-    mailq,
-    postconf,
-    reading,
-    spool,
-    stored,
-    verifying,
-)
-from postfix_archive.core import capsule, filtering, report, stamp, tables, wire
-from postfix_archive.core.envelope import Envelope, Recipient
-from postfix_archive.front import archive_transport, page
+from postfix_archive.archive_transport import transport
+from postfix_archive.cli import record_view
+from postfix_archive.message import archive_copy, capsule, smtp_data, stamp
+from postfix_archive.message.envelope import Envelope, Recipient
+from postfix_archive.postfix import mail_queue, postfix_command, smtp_client
+from postfix_archive.stamp_filter import capture_plan
+from postfix_archive.store import copy_file, journal, record_reader, verifier
+from postfix_archive.system import spool
+from postfix_archive.tables import table_source
 
 from unit import examples
 from unit.examples import ARCHIVE_ID, KEYS, LEGAL, MESSAGE, NOW
@@ -95,23 +91,23 @@ def assert_linear(make: Callable[[int], Callable[[], object]], full: int) -> Non
     assert seconds(whole) < REFUSED * seconds(part) + NOISE
 
 
-def filtered(path: Path) -> filtering.Plan:
+def filtered(path: Path) -> capture_plan.Plan:
     """Read a message as the stamp filter does; send it nowhere."""
     with open(path, "rb") as opened:
         came = spool.read(opened.fileno(), str(path.parent))
     head = came.head()
     task = examples.task(b"bob@example.com")
-    found = filtering.HeaderScan(
+    found = capture_plan.HeaderScan(
         head, task, examples.set_up(), KEYS, user_id=examples.mail_owner
     )
     digests = came.digests(found.offsets)
-    assert not filtering.is_requeued_copy(task, found, digests, KEYS)
-    assert not filtering.needs_smtputf8(task, found, head)
-    plan = filtering.make(
+    assert not capture_plan.is_requeued_copy(task, found, digests, KEYS)
+    assert not capture_plan.needs_smtputf8(task, found, head)
+    plan = capture_plan.make(
         task, found, digests, came.size, examples.set_up(), KEYS, now=NOW
     )
     assert came.shape().is_ascii
-    sent = sum(map(len, wire.join_blocks(wire.dot_stuff(came.chunks()))))
+    sent = sum(map(len, smtp_data.join_blocks(smtp_data.dot_stuff(came.chunks()))))
     assert sent >= came.size
     came.close()
     return plan
@@ -149,13 +145,15 @@ def archived(path: Path, store: Path) -> None:
     settings = examples.set_up(text)
     with open(path, "rb") as opened:
         came = spool.read(opened.fileno(), str(path.parent), canonical=True)
-    case = archive_transport.ArchiveJob(came, settings, KEYS, NOW)
-    assert "stored and mailed" in archive_transport.archive_message(case)
+    case = transport.ArchiveJob(came, settings, KEYS, NOW)
+    assert "stored and mailed" in transport.archive_message(case)
     came.close()
-    assert not verifying.verify_archive(f"{store}/{LEGAL}").findings
-    (kept,) = reading.records(str(store), LEGAL).values()
-    assert page.summary_line(settings, kept) and list(page.lines(settings, kept))
-    size = sum(map(len, reading.original(str(store), kept)))
+    assert not verifier.verify_archive(f"{store}/{LEGAL}").findings
+    (kept,) = record_reader.records(str(store), LEGAL).values()
+    assert record_view.summary_line(settings, kept) and list(
+        record_view.lines(settings, kept)
+    )
+    size = sum(map(len, record_reader.original(str(store), kept)))
     assert size == kept.events[0]["size"]
 
 
@@ -168,10 +166,10 @@ def capsuled(path: Path, original: bytes, sealed: Envelope) -> None:
 def test_the_archive_transport_and_its_readers_take_a_large_message_in_its_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    monkeypatch.setattr(handback, "submit", submitted)
+    monkeypatch.setattr(smtp_client, "submit", submitted)
 
     def make(count: int) -> Callable[[], object]:
-        original = b"".join(wire.to_canonical([message(name, count)]))
+        original = b"".join(smtp_data.to_canonical([message(name, count)]))
         path = tmp_path / str(count)
         capsuled(path, original, examples.envelope_of(original))
         return lambda: archived(path, tmp_path / "store")
@@ -191,7 +189,7 @@ def crowd(count: int) -> tuple[Recipient, ...]:
 def test_3500_recipients_of_254_bytes_take_their_time_and_no_more(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(handback, "submit", submitted)
+    monkeypatch.setattr(smtp_client, "submit", submitted)
 
     def make(count: int) -> Callable[[], object]:
         path = tmp_path / str(count)
@@ -205,8 +203,10 @@ def test_3500_recipients_of_254_bytes_take_their_time_and_no_more(
 def test_a_report_of_14_000_recipients_is_written_in_its_time(form: str) -> None:
     def make(count: int) -> Callable[[], object]:
         sealed = examples.envelope_of(recipients=crowd(count))
-        told = report.EnvelopeReport(sealed, LEGAL, MESSAGE, examples.shape(MESSAGE))
-        return lambda: report.build(told, form, sender=b"a@b.c", boundary=b"b")
+        told = archive_copy.EnvelopeReport(
+            sealed, LEGAL, MESSAGE, examples.shape(MESSAGE)
+        )
+        return lambda: archive_copy.build(told, form, sender=b"a@b.c", boundary=b"b")
 
     assert_linear(make, 14_000)
 
@@ -244,7 +244,7 @@ def test_the_end_of_a_journal_is_found_behind_a_torn_line_of_20_mb(
 
 
 @pytest.mark.parametrize(
-    ("room", "name"), [(report, "original_offset"), (verifying, "_original_start")]
+    ("room", "name"), [(archive_copy, "original_offset"), (verifier, "_original_start")]
 )
 def test_the_original_is_found_behind_a_long_report(
     monkeypatch: pytest.MonkeyPatch, room: Any, name: str
@@ -252,16 +252,16 @@ def test_the_original_is_found_behind_a_long_report(
     seen = counted(monkeypatch, room, name)
     copy = b"x" * (10 << 20)
     pieces = (copy[at : at + 65536] for at in range(0, len(copy), 65536))
-    begun = stored.read_head if room is report else verifying._read_head
+    begun = copy_file.read_head if room is archive_copy else verifier._read_head
     assert begun(pieces) == (copy, -1)
     assert len(copy) < sum(seen) < 4 * len(copy)
 
 
 def test_a_copy_without_an_original_is_given_up() -> None:
     endless = iter(lambda: b"x" * 65536, b"")
-    for begun in (stored.read_head, verifying._read_head):
+    for begun in (copy_file.read_head, verifier._read_head):
         head, start = begun(endless)
-        assert start == -1 and len(head) <= 2 * stored.PREAMBLE_LIMIT
+        assert start == -1 and len(head) <= 2 * copy_file.PREAMBLE_LIMIT
 
 
 # --- what the host says -----------------------------------------------------------
@@ -281,7 +281,7 @@ def test_a_large_table_is_compiled_in_its_time(name: str) -> None:
         unit = LINES[name]
         several = (unit % n if b"%d" in unit else unit for n in range(count))
         source = b"a OK\n" + b"".join(several)
-        return lambda: tables.compile_table(
+        return lambda: table_source.compile_table(
             source, table_type="hash", path="/x.in", keys=KEYS
         )
 
@@ -311,8 +311,8 @@ def test_a_queue_of_10_000_messages_is_read_in_its_time(
         run: Callable[..., str] = lambda _, command, *words: said[command]  # noqa: E731
 
         def work() -> None:
-            monkeypatch.setattr(postconf, "run", run)
-            assert len(mailq.list_messages("/etc/postfix")) == count
+            monkeypatch.setattr(postfix_command, "run", run)
+            assert len(mail_queue.list_messages("/etc/postfix")) == count
 
         return work
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import click
 import pytest
 
-from postfix_archive.core import explained, settings
-from postfix_archive.front import cli
+from postfix_archive.cli import main
+from postfix_archive.config import settings, template
 
 from unit.test_docs import commands
 
@@ -22,9 +22,9 @@ def entry(name: str) -> str:
     return found
 
 
-@pytest.mark.parametrize("name", commands(cli.main))
+@pytest.mark.parametrize("name", commands(main.main))
 def test_every_command_has_an_entry_with_all_its_options(name: str) -> None:
-    command: click.Command = cli.main
+    command: click.Command = main.main
     for word in name.split():
         assert isinstance(command, click.Group)
         command = command.commands[word]
@@ -42,4 +42,4 @@ def test_every_setting_has_an_entry_with_its_default(name: str) -> None:
 
 
 def test_a_new_archive_cf_explains_every_setting() -> None:
-    assert set(explained.DESCRIPTIONS) == {*settings.DEFAULTS, "myhostname"}
+    assert set(template.DESCRIPTIONS) == {*settings.DEFAULTS, "myhostname"}

@@ -1,0 +1,1 @@
+"""The archive transport: capsule, store, mail; import of the fallback directory."""

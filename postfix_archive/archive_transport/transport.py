@@ -1,0 +1,358 @@
+"""The archive transport: opens a capsule, stores the archive copy, mails it.
+
+Called by intake/pipe and intake/lmtp_worker, by archive_transport/fallback_import for
+capsules in the fallback directory, and by stamp_filter/write_through for messages that
+need no capsule. The store comes before the mail, so a mailed copy that bounces is not
+lost. If the store fails, the capsule goes into the fallback directory. Every other
+failure defers the capsule in Postfix's queue; a retry does the steps that are not done.
+"""
+
+from __future__ import annotations
+
+import posix as os
+from fcntl import LOCK_EX, lockf
+
+from postfix_archive.archive_transport import copy_plan
+from postfix_archive.errors import ALARM, JournalFailed, StoreFailed
+from postfix_archive.message import (
+    archive_copy,
+    capsule,
+    dates,
+    digest,
+    smtp_data,
+    stamp,
+)
+from postfix_archive.message.envelope import Recipient
+from postfix_archive.postfix import smtp_client
+from postfix_archive.store import copy_file, fallback
+from postfix_archive.store.archive import ARCHIVED, MAILED, Archive
+from postfix_archive.system import spool
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from postfix_archive.config.settings import Settings
+    from postfix_archive.message.archive_copy import ArchiveCopy, EnvelopeReport
+    from postfix_archive.message.capsule import Capsule
+    from postfix_archive.message.envelope import Request
+    from postfix_archive.message.keyring import Keyring
+    from postfix_archive.message.smtp_data import ContentProperties
+    from postfix_archive.outcomes.outcome_report import KnownOutcomes
+    from postfix_archive.system.spool import Spool
+
+
+class ArchiveJob:
+    """One message to archive, with settings and keys; ``now`` is Unix time.
+
+    ``message`` is a capsule, or for write-through the original itself.
+    """
+
+    __slots__ = ("known_outcomes", "keys", "message", "now", "settings")
+
+    def __init__(
+        self, message: Spool, settings: Settings, keys: Keyring, now: int
+    ) -> None:
+        self.message = message
+        self.settings = settings
+        self.keys = keys
+        self.now = now
+        self.known_outcomes: KnownOutcomes | None = (
+            None  # outcomes that are known already
+        )
+
+    @property
+    def timestamp(self) -> str:
+        """``now`` as the journal writes it."""
+        return dates.format_rfc3339(self.now)
+
+
+class CapturedMessage:
+    """A captured message: its envelope, and what was determined from the original."""
+
+    __slots__ = (
+        "sha256",
+        "has_forged_marker",
+        "head",
+        "opened_capsule",
+        "job",
+        "shape",
+    )
+
+    def __init__(
+        self,
+        job: ArchiveJob,
+        opened_capsule: Capsule,
+        sha256: str,
+        shape: ContentProperties,
+    ) -> None:
+        self.job = job
+        self.opened_capsule = opened_capsule
+        self.head = job.message.head(opened_capsule.original_offset)
+        self.sha256 = sha256
+        self.shape = shape
+        report_format = job.settings.archive_report_format
+        needs_marker_check = (
+            job.settings.has_mail_delivery
+            and report_format in archive_copy.MARKED_FORMATS
+        )
+        self.has_forged_marker = needs_marker_check and archive_copy.has_marker(
+            self.original()
+        )
+
+    @property
+    def size(self) -> int:
+        """Size of the original in bytes."""
+        return self.job.message.size - self.opened_capsule.original_offset
+
+    def original(self) -> Iterable[bytes]:
+        """Return the bytes of the original, in chunks."""
+        return self.job.message.chunks(self.opened_capsule.original_offset)
+
+    def content(self, copy: ArchiveCopy, *, is_mailed: bool = False) -> Iterable[bytes]:
+        """Return the bytes of an archive copy.
+
+        In a mailed copy, journal markers within the original are put in lower case, so
+        that no importer takes them for ours.
+        """
+        original = self.original() if copy.has_original else ()
+        if is_mailed and self.has_forged_marker:
+            original = archive_copy.lowercase_markers(original)
+        return smtp_data.chain((copy.preamble,), original, (copy.trailer,))
+
+    def piece(self, request: Request) -> copy_file.Capture:
+        """Return what the store needs to record this message in one archive."""
+        return copy_file.Capture(
+            record_id=copy_plan.record_id(self.opened_capsule, request),
+            capsule_id=self.opened_capsule.capsule_id,
+            envelope_fields=self.opened_capsule.fields,
+            sha256=self.sha256,
+            size=self.size,
+            verdict=request.verdict,
+            lines_above=copy_plan.header_above_stamp(self.head, request),
+        )
+
+
+def archive_capsule(job: ArchiveJob) -> str:
+    """Archive one capsule, else put it into the fallback directory.
+
+    Returns the line for Postfix's log, alarms first: pipe(8) logs 100 characters.
+    """
+    job.message = spool.unpack(job.message, job.settings.archive_spool_directory)
+    if job.settings.archive_wait_for_outcome:
+        job.known_outcomes = _known_outcomes(job)
+    try:
+        return archive_message(job)
+    except (StoreFailed, JournalFailed) as error:
+        reason = f"{type(error).__name__}: {error}"
+        try:
+            fallback.put(job.settings.archive_fallback_directory, job.message, reason)
+        except StoreFailed as fallback_error:
+            raise type(error)(
+                f"{error}; fallback directory: {fallback_error}"
+            ) from fallback_error
+        return f"{ALARM} IN THE FALLBACK DIRECTORY, {reason}"
+
+
+def _known_outcomes(job: ArchiveJob) -> KnownOutcomes:
+    """Return the outcomes of the message. Raises OutcomePending until all are known."""
+    # Imported here: slow, and few archives wait for outcomes.
+    from postfix_archive.outcomes import wait_for_outcome
+
+    head = job.message.head(limit=capsule.FIELDS_LIMIT)
+    sealed_envelope = capsule.unseal(head, job.keys).envelope
+    return wait_for_outcome.find_outcomes(job.settings, sealed_envelope, job.now)
+
+
+def archive_message(job: ArchiveJob) -> str:
+    """Archive the message of one capsule for all its requests; return the log line.
+
+    Durable on return. Raises StoreFailed and JournalFailed if the store fails.
+    """
+    opened_capsule = capsule.unseal(
+        job.message.head(limit=capsule.FIELDS_LIMIT), job.keys
+    )
+    start = opened_capsule.original_offset
+    sha256 = job.message.digests([start])[start].hex()
+    alarms, results = archive_captured(
+        CapturedMessage(job, opened_capsule, sha256, job.message.shape(start))
+    )
+    if sha256 != opened_capsule.envelope.sha256:
+        alarms.append(f"{ALARM} the message was altered in the queue after its capture")
+    return "; ".join(
+        [*alarms, f"archived as {opened_capsule.envelope.archive_id}", *results]
+    )
+
+
+def archive_captured(captured: CapturedMessage) -> tuple[list[str], list[str]]:
+    """Archive a message for all its requests; return alarms and other results.
+
+    Durable on return. Raises StoreFailed and JournalFailed if the store fails.
+    """
+    results = [
+        _archive_for_request(captured, each)
+        for each in captured.opened_capsule.envelope.requests
+    ]
+    alarms = [each for each in results if each.startswith(ALARM)]
+    return alarms, [each for each in results if not each.startswith(ALARM)]
+
+
+def _archive_for_request(captured: CapturedMessage, request: Request) -> str:
+    """Store, mail, or both, for one request, as archive_delivery says."""
+    report_data = copy_plan.build_report(
+        captured.opened_capsule,
+        request,
+        captured.head,
+        captured.shape,
+        sha256=captured.sha256,
+        size=captured.size,
+    )
+    if captured.job.known_outcomes is not None and captured.job.known_outcomes.fields:
+        report_data.outcome_fields = captured.job.known_outcomes.fields
+        report_data.remarks.append(captured.job.known_outcomes.summary)
+    settings = captured.job.settings
+    if not settings.has_store:
+        return _mail_only(captured, request, report_data)
+    if not settings.has_mail_delivery:
+        return _store_and_mail(captured, request, report_data)
+    lock_name = (
+        f"{request.address} {copy_plan.record_id(captured.opened_capsule, request)}"
+    )
+    with RecordLock(settings.archive_fallback_directory, lock_name):
+        return _store_and_mail(captured, request, report_data)
+
+
+def _store_and_mail(
+    captured: CapturedMessage, request: Request, report_data: EnvelopeReport
+) -> str:
+    """Store the copy, and mail it if that is configured and not done yet."""
+    sealed_envelope = captured.opened_capsule.envelope
+    settings = captured.job.settings
+    archive = Archive(
+        settings.archive_store_directory,
+        request.address,
+        marker_directory=settings.archive_fallback_directory,
+    )
+    piece = captured.piece(request)
+    if request.verdict == stamp.VALID and archive.has_copy(piece.record_id):
+        events = archive.add_supplement(piece, captured.job.timestamp)
+    else:
+        events = _store_copy(captured, archive, piece, report_data)
+    if ARCHIVED not in events and request.verdict == stamp.VALID:
+        return f"{request.address}: supplement to {piece.record_id}"
+    is_mailed = copy_plan.is_mailed(sealed_envelope, request, settings)
+    if not is_mailed or MAILED in events:
+        return f"{request.address}: stored"
+    queue_ids = _mail_copies(captured, request, report_data)
+    archive.record_mailed(piece, captured.job.timestamp, queue_ids)
+    return f"{request.address}: stored and mailed, queued as {queue_ids}"
+
+
+def _store_copy(
+    captured: CapturedMessage,
+    archive: Archive,
+    piece: copy_file.Capture,
+    report_data: EnvelopeReport,
+) -> set[str]:
+    """Store the copy; return the events that the journal has for this capsule."""
+    boundary = archive_copy.make_boundary(
+        piece.record_id, captured.sha256, captured.job.keys
+    )
+    sender = captured.job.settings.archive_from
+    copy = archive_copy.build(report_data, "hybrid", sender=sender, boundary=boundary)
+    return archive.store_copy(piece, captured.content(copy), captured.job.timestamp)
+
+
+def _mail_only(
+    captured: CapturedMessage, request: Request, report_data: EnvelopeReport
+) -> str:
+    """Mail the copy, or a supplement, in a configuration without a store."""
+    if request.is_stamp_trusted and request.generation:
+        return f"{request.address}: an archive copy came back, nothing to add"
+    if not copy_plan.is_mailed(
+        captured.opened_capsule.envelope, request, captured.job.settings
+    ):
+        return (
+            f"{ALARM} NOT MAILED to {request.address}: a copy of a copy, or its bounce"
+        )
+    kind = "supplement" if request.is_stamp_trusted else "copy"
+    queue_ids = _mail_copies(captured, request, report_data)
+    return f"{request.address}: {kind} mailed, queued as {queue_ids}"
+
+
+def _mail_copies(
+    captured: CapturedMessage, request: Request, report_data: EnvelopeReport
+) -> str:
+    """Mail the copy to the archive address; return Postfix's queue ids."""
+    if captured.has_forged_marker and not request.is_stamp_trusted:
+        copy_plan.note_forged_marker(report_data, captured.sha256)
+    recipients_per_copy = captured.job.settings.archive_journal_recipients_per_copy
+    copies = copy_plan.split_report(report_data, recipients_per_copy)
+    return " ".join(_mail_copy(captured, request, each) for each in copies)
+
+
+def _mail_copy(
+    captured: CapturedMessage, request: Request, report_data: EnvelopeReport
+) -> str:
+    settings = captured.job.settings
+    copy = archive_copy.build(
+        report_data,
+        "supplement" if request.is_stamp_trusted else settings.archive_report_format,
+        sender=settings.archive_from,
+        boundary=archive_copy.make_boundary(
+            captured.opened_capsule.envelope.archive_id,
+            captured.sha256,
+            captured.job.keys,
+        ),
+    )
+    copy_stamp = stamp.make_copy_stamp(
+        copy_plan.record_id(captured.opened_capsule, request),
+        request,
+        digest.sha256_of(captured.content(copy, is_mailed=True)).digest(),
+        captured.job.keys,
+        now=captured.job.now,
+    )
+    return smtp_client.submit(
+        settings.copy_port,
+        settings.archive_sender,
+        (Recipient(request.address.encode()),),
+        smtp_data.chain((copy_stamp,), captured.content(copy, is_mailed=True)),
+        eightbit=not (copy.preamble.isascii() and captured.shape.is_ascii),
+    )
+
+
+LOCK_FILE = "mailing"  # an empty file in archive_fallback_directory
+LOCK_FILE_MODE = 0o600
+# Byte range to lock in, one byte a record. Two records with the same byte are rare and
+# only wait for each other.
+LOCK_RANGE = 1 << 30
+
+
+class RecordLock:
+    """Holds the lock of one record until the context ends.
+
+    Waits for another holder, at most until archive_time_limit. Goes on without a lock
+    if the directory cannot be used: a copy mailed twice is better than one not mailed.
+    """
+
+    __slots__ = ("_descriptor",)
+
+    def __init__(self, directory: str, record_id: str) -> None:
+        offset = int(digest.sha256_hex(record_id.encode())[:8], 16) % LOCK_RANGE
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+        self._descriptor = -1
+        try:
+            self._descriptor = os.open(
+                f"{directory}/{LOCK_FILE}", flags, LOCK_FILE_MODE
+            )
+            lockf(self._descriptor, LOCK_EX, 1, offset)
+        except OSError:
+            pass
+
+    def __enter__(self) -> RecordLock:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1

@@ -1,1 +1,0 @@
-"""What makes things true: disk and network. Foreign errors become ours here."""

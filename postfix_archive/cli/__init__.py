@@ -1,0 +1,1 @@
+"""The command postfix-archive: options, tables, progress bars. Each command is thin."""

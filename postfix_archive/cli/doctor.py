@@ -1,0 +1,74 @@
+"""The command postfix-archive doctor: check the installation and print fixes.
+
+doctor.inspection reads the host, doctor.checks finds mistakes. Exit codes are those of
+monitoring plugins: 0 OK, 1 warning, 2 critical, 3 the inspection failed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import shlex
+import subprocess
+
+import click
+
+from postfix_archive import monitoring
+from postfix_archive.doctor import checks, inspection
+from postfix_archive.doctor.finding import Finding, worst_severity
+from postfix_archive.doctor.host import Host
+from postfix_archive.errors import ArchiveError, NotRoot
+from postfix_archive.postfix import postfix_command
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.option("--fix", is_flag=True, help="Run the safe fixes, then check again.")
+@click.pass_context
+def doctor(ctx: click.Context, as_json: bool, fix: bool) -> None:
+    """Check Postfix, the archive's files and the queue; print fixes.
+
+    Exit codes are those of monitoring plugins: 0 OK (advice counts as OK), 1 warning,
+    2 critical, 3 the inspection failed.
+    """
+    try:
+        if os.geteuid():
+            raise NotRoot(
+                "only root may read store and queue: sudo postfix-archive doctor"
+            )
+        host = inspection.inspect_host(ctx.obj)
+        findings = checks.run(host)
+        if fix and apply_fixes(host, findings):
+            host = inspection.inspect_host(ctx.obj)
+            findings = checks.run(host)
+    except (ArchiveError, OSError) as error:
+        unknown = {"status": "UNKNOWN", "why": str(error), "findings": []}
+        click.echo(json.dumps(unknown) if as_json else f"UNKNOWN: {error}")
+        ctx.exit(monitoring.UNKNOWN)
+    click.echo(_as_json(findings) if as_json else checks.format_report(host, findings))
+    ctx.exit(worst_severity(findings))
+
+
+def apply_fixes(host: Host, findings: list[Finding]) -> bool:
+    """Run the safe fixes, then reload Postfix; tell whether there were any."""
+    safe_findings = [each for each in findings if each.is_safe]
+    for item in safe_findings:
+        click.echo(f"{item.check}: {item.cure}", err=True)
+        command = shlex.split(item.cure)
+        path = postfix_command.find_command(command[0])
+        process = subprocess.run([path, *command[1:]], capture_output=True, text=True)
+        if process.returncode:
+            click.echo(f"  failed: {' '.join(process.stderr.split())}", err=True)
+    if safe_findings and host.is_running:
+        postfix_command.reload(host.config.directory)
+    return bool(safe_findings)
+
+
+def _as_json(findings: list[Finding]) -> str:
+    status = monitoring.STATUS_NAMES[worst_severity(findings)]
+    items = [
+        {**dataclasses.asdict(each), "severity": each.severity_name}
+        for each in findings
+    ]
+    return json.dumps({"status": status, "findings": items})

@@ -1,0 +1,128 @@
+"""The commands postfix-archive key create, key rotate and tables.
+
+config.key_file and tables.table_file do the work.
+"""
+
+from __future__ import annotations
+
+import os
+
+import click
+
+from postfix_archive.config import archive_cf, key_file
+from postfix_archive.errors import ArchiveError
+from postfix_archive.message.printable import safe_text
+from postfix_archive.message.request import ON_REQUEST
+from postfix_archive.postfix import archive_services, postfix_command
+from postfix_archive.tables import table_file
+from postfix_archive.tables.table_file import Table
+
+
+@click.group()
+def key() -> None:
+    """Manage the site key, which authenticates stamps, capsules and requests."""
+
+
+@key.command()
+@click.option("--id", "key_id", help="Name of the key. [default: today's date]")
+@click.option("--owner", help="Owner of the file. [default: the user in master.cf]")
+@click.pass_obj
+def create(directory: str, key_id: str | None, owner: str | None) -> None:
+    """Create the site key, if there is none."""
+    settings = archive_cf.load(directory)
+    owner = owner or _service_user(directory)
+    key_file.create(settings.archive_key_file, key_id or key_file.new_key_id(), owner)
+    click.echo(
+        f"Created {settings.archive_key_file}. Back it up: without it stamps and"
+        " capsules cannot be verified."
+    )
+
+
+@key.command()
+@click.option("--id", "key_id", help="Name of the key. [default: today's date]")
+@click.pass_obj
+def rotate(directory: str, key_id: str | None) -> None:
+    """Add a new key and use it; old keys still verify what they signed."""
+    settings = archive_cf.load(directory)
+    key_file.rotate(settings.archive_key_file, key_id or key_file.new_key_id())
+    click.echo(
+        f"{settings.archive_key_file} has a new first key. Back it up. Compiled tables"
+        " stay valid; postfix-archive tables compiles them with the new key."
+    )
+
+
+def _service_user(directory: str) -> str | None:
+    """Return the user of the archive services in master.cf.
+
+    None if there are no such services, or if this process is not root.
+    """
+    try:
+        services = postfix_command.read_configuration(directory).services
+    except ArchiveError:
+        return None
+    users = [
+        each.argument("user")
+        for each in services
+        if archive_services.has_launcher(each)
+    ]
+    return users[0].partition(":")[0] if users and not os.geteuid() else None
+
+
+@click.command()
+@click.option("--dry-run", is_flag=True, help="Write nothing, only report.")
+@click.pass_obj
+def tables(directory: str, dry_run: bool) -> None:
+    """Compile the tables that archive_tables names."""
+    settings = archive_cf.load(directory)
+    if not settings.archive_tables:
+        click.echo(
+            f"No tables: set archive_tables in {directory}/archive.cf, for example"
+            " archive_tables = hash:/etc/postfix/sender_access.in"
+        )
+        return
+    compiled_tables = table_file.compile_all(
+        settings.archive_tables, archive_cf.load_keys(settings)
+    )
+    warnings = [] if dry_run else table_file.write_all(compiled_tables, directory)
+    for table in compiled_tables:
+        _report(table, dry_run=dry_run)
+    for warning in warnings:
+        click.echo(warning, err=True)
+    if (
+        any(table.needs_write and table.needs_reload for table in compiled_tables)
+        and not dry_run
+    ):
+        click.echo("Run postfix reload: running services use the old tables.")
+    _warn_if_unfiltered(directory)
+
+
+def _report(table: Table, *, dry_run: bool) -> None:
+    """Print the requests of one table, and whether it is written."""
+    name = os.path.basename(table.source_path)
+    for line in table.compiled.archive_lines:
+        archives = ", ".join(line.archives)
+        click.echo(f"{name}:{line.number}  {safe_text(line.pattern)} -> {archives}")
+    written = "would be written" if dry_run else "written"
+    click.echo(
+        f"{name}: {len(table.compiled.archive_lines)} ARCHIVE,"
+        f" {table.compiled.other_line_count} native lines kept; {table.path}"
+        f" {written if table.needs_write else 'unchanged'}"
+    )
+
+
+def _warn_if_unfiltered(directory: str) -> None:
+    """Warn if mail that only a table requests does not pass the stamp filter."""
+    if ON_REQUEST in postfix_command.run(directory, "postconf", "-h", "content_filter"):
+        return
+    content_filter = archive_services.content_filter_expression(
+        1, "$archive_next_filter", True
+    )
+    options = archive_services.override_options_expression("", True)
+    click.echo(
+        "WARNING: content_filter has no on-request: mail from services without"
+        " archive, or with -o archive=, is not archived, whatever a table requests."
+        " Run make install ON_REQUEST=yes, or set in main.cf:\n"
+        f"  content_filter = {content_filter}\n"
+        f"  receive_override_options = {options}",
+        err=True,
+    )

@@ -1,0 +1,175 @@
+"""The command postfix-archive, with ``list`` and ``show``.
+
+Other commands are in the modules of this package. Mail does not pass through here, so
+any library may be imported. An ArchiveError becomes one line on stderr and exit code 1.
+"""
+
+from __future__ import annotations
+
+import datetime
+import io
+import json
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import click
+
+from postfix_archive import __version__
+from postfix_archive.cli import (
+    bypass,
+    doctor,
+    explain,
+    keys_and_tables,
+    outcomes,
+    reconcile,
+    record_view,
+    rescue,
+    status,
+    verify,
+)
+from postfix_archive.cli.options import Date
+from postfix_archive.config import archive_cf
+from postfix_archive.config.settings import Settings
+from postfix_archive.errors import ArchiveError
+from postfix_archive.store import record_reader
+from postfix_archive.store.record import Record
+
+EXIT_FAILURE = 1
+
+
+class CommandGroup(click.Group):
+    """Reports an ArchiveError on one line of stderr."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command."""
+        try:
+            return super().invoke(ctx)
+        except ArchiveError as error:
+            click.echo(f"postfix-archive: {type(error).__name__}: {error}", err=True)
+            ctx.exit(EXIT_FAILURE)
+
+
+@click.group(cls=CommandGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__)
+@click.option(
+    "-c",
+    "config_dir",
+    metavar="DIR",
+    help="Postfix's configuration directory. [default: $MAIL_CONFIG or /etc/postfix]",
+)
+@click.pass_context
+def main(ctx: click.Context, config_dir: str | None) -> None:
+    """Read and maintain the mail archive of a Postfix host."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(
+            stream, io.TextIOWrapper
+        ):  # main.cf may contain bytes that are not UTF-8
+            stream.reconfigure(errors="backslashreplace")
+    ctx.obj = archive_cf.find_config_directory(config_dir)
+
+
+main.add_command(keys_and_tables.key)
+main.add_command(bypass.bypass)
+main.add_command(doctor.doctor)
+main.add_command(explain.explain)
+main.add_command(outcomes.outcomes)
+main.add_command(reconcile.reconcile)
+main.add_command(rescue.rescue_command)
+main.add_command(rescue.return_command)
+main.add_command(status.status)
+main.add_command(keys_and_tables.tables)
+main.add_command(verify.verify)
+
+
+def with_settings(command: Callable[..., None]) -> Callable[..., None]:
+    """Pass the settings of this instance as the command's first argument."""
+
+    @click.pass_obj
+    def run_with_settings(directory: str, /, **options: Any) -> None:
+        command(archive_cf.load(directory), **options)
+
+    run_with_settings.__doc__ = command.__doc__
+    run_with_settings.__name__ = command.__name__
+    return run_with_settings
+
+
+@main.command("list")
+@click.option("--archive", metavar="ADDRESS", help="Only this archive.")
+@click.option("--since", type=Date(), help="Only messages archived at or after DATE.")
+@click.option("--until", type=Date(), help="Only messages archived before DATE.")
+@click.option(
+    "--last", type=click.IntRange(1), metavar="N", help="Only the last N messages."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object per line.")
+@with_settings
+def list_(
+    settings: Settings,
+    archive: str | None,
+    since: datetime.datetime | None,
+    until: datetime.datetime | None,
+    last: int | None,
+    as_json: bool,
+) -> None:
+    """List archived messages, oldest first."""
+    messages = [
+        message
+        for message in _read_records(settings, archive)
+        if (since is None or _archived_at(message) >= since)
+        and (until is None or _archived_at(message) < until)
+    ]
+    for message in messages[-last:] if last else messages:
+        click.echo(
+            json.dumps(record_view.to_json(message))
+            if as_json
+            else record_view.summary_line(settings, message)
+        )
+    if not messages and not as_json:
+        click.echo(f"No archived messages in {settings.archive_store_directory}.")
+
+
+@main.command()
+@click.argument("archive_id", metavar="ID")
+@click.option("--archive", metavar="ADDRESS", help="Search this archive only.")
+@click.option("--raw", is_flag=True, help="Print the archive copy, byte for byte.")
+@click.option("--original", is_flag=True, help="Print the original, byte for byte.")
+@click.option(
+    "--outcome", is_flag=True, help="Print the outcome report, byte for byte."
+)
+@with_settings
+def show(
+    settings: Settings,
+    archive_id: str,
+    archive: str | None,
+    raw: bool,
+    original: bool,
+    outcome: bool,
+) -> None:
+    """Show one record. A unique prefix of the id is enough."""
+    store = settings.archive_store_directory
+    message = record_reader.find_record(store, archive_id, archive)
+    if original:
+        _write_bytes(record_reader.original(store, message))
+    elif raw:
+        _write_bytes(record_reader.archive_copy(store, message))
+    elif outcome:
+        _write_bytes(record_reader.outcome_report(store, message))
+    else:
+        for line in record_view.lines(settings, message):
+            click.echo(line)
+
+
+def _read_records(settings: Settings, archive: str | None) -> Iterator[Record]:
+    store = settings.archive_store_directory
+    for address in [archive] if archive else record_reader.archives(store):
+        yield from record_reader.records(store, address).values()
+
+
+def _archived_at(message: Record) -> datetime.datetime:
+    return datetime.datetime.fromisoformat(message.events[0]["time"])
+
+
+def _write_bytes(chunks: Iterator[bytes]) -> None:
+    for chunk in chunks:
+        sys.stdout.buffer.write(chunk)
+    sys.stdout.buffer.flush()

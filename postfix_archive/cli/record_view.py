@@ -1,0 +1,173 @@
+"""Show one record: as one line, as a page of text, as JSON.
+
+Used by cli/main.
+"""
+
+from __future__ import annotations
+
+import email.errors
+import email.header
+from collections.abc import Iterator
+from typing import Any
+
+import chardet
+
+from postfix_archive.config.settings import Settings
+from postfix_archive.message import address, dates, mime
+from postfix_archive.message.printable import safe_text
+from postfix_archive.store import outcome, outcome_summary, record, record_reader
+from postfix_archive.store.record import Record
+
+SUBJECT_LIMIT = 998  # bytes: the line limit of RFC 5322 2.1.1; bounds the time
+VERDICT_TEXTS = {
+    "absent": "no Archive-Stamp header",
+    "valid": "valid Archive-Stamp header, but not in this store",
+    "altered": "changed since this archive stamped it",
+    "forged": "Archive-Stamp header not made with a key of this site",
+}
+
+
+def to_json(message: Record) -> dict[str, Any]:
+    """Return one record as a JSON object."""
+    return {
+        "id": message.archive_id,
+        "archive": message.archive,
+        "archived": message.events[0]["time"],
+        "sender": safe_text(message.envelope.sender),
+        "recipients": [safe_text(each.final) for each in message.recipients.values()],
+        "queue_id": safe_text(message.envelope.queue_id),
+        "size": message.events[0]["size"],
+        "sha256": message.events[0]["sha256"],
+        "files": message.files,
+        "outcome": message.results.overall_kind,
+        "outcomes": dict(message.results.counts_by_kind),
+        "reports": list(message.reports),
+    }
+
+
+def summary_line(settings: Settings, message: Record) -> str:
+    """Return one line: id, time, archive, sender, recipients, outcome, subject."""
+    count = len(message.recipients)
+    first = next(iter(message.recipients.values()), None)
+    recipient_text = safe_text(first.final) if first else "(no recipients)"
+    if count > 1:
+        recipient_text += f" +{count - 1}"
+    sender = safe_text(message.envelope.sender) or "<>"
+    time = message.events[0]["time"]
+    subject_text = subject(
+        record_reader.original_head(settings.archive_store_directory, message)
+    )
+    is_known = message.results.overall_kind != outcome_summary.UNKNOWN
+    outcome_text = f"({message.results.overall_kind})  " if is_known else ""
+    prefix = (
+        f"{message.archive_id}  {time}  {message.archive}  {sender} -> {recipient_text}"
+    )
+    return f"{prefix}  {outcome_text}{subject_text}"
+
+
+def lines(settings: Settings, message: Record) -> Iterator[str]:
+    """Yield the lines of a record: envelope, files, outcomes, history."""
+    envelope = message.envelope
+    head = record_reader.original_head(settings.archive_store_directory, message)
+    yield f"Archive id:  {message.archive_id}"
+    yield f"Archive:     {message.archive}"
+    yield f"Subject:     {subject(head)}"
+    yield f"Message-ID:  {safe_text(mime.field_text(head, b'message-id')) or '(none)'}"
+    yield f"Sender:      {safe_text(envelope.sender) or '<> (the null sender)'}"
+    if envelope.arrival is not None:
+        yield f"Received:    {dates.format_rfc5322(envelope.arrival).decode()}"
+    yield (
+        f"Host:        {safe_text(envelope.host)}, queue id"
+        f" {safe_text(envelope.queue_id)}"
+    )
+    yield from _client(message)
+    yield f"Size:        {message.events[0]['size']} bytes"
+    yield f"SHA-256:     {_safe_string(message.events[0]['sha256'])}"
+    for name in (*message.files, *message.reports):
+        path = f"{settings.archive_store_directory}/{message.archive}/{name}"
+        label = "Report:" if name in message.reports else "File:"
+        yield f"{label:12} {_safe_string(path)}"
+    if message.results.overall_kind != outcome_summary.UNKNOWN:
+        yield f"Outcome:     {message.results.overall_kind}"
+    yield from _recipients(message)
+    yield "History:"
+    for event in message.events:
+        yield f"  {event['time']}  {_event_text(event)}"
+
+
+def _recipients(message: Record) -> Iterator[str]:
+    """Yield each recipient with its outcome, then the recipients it expanded to."""
+    yield f"Recipients:  {len(message.recipients)}"
+    is_known = message.results.overall_kind != outcome_summary.UNKNOWN
+    for result in message.results.recipient_results():
+        indent = "  " * (result.depth + 1)
+        expanded_from = result.original if result.original != result.recipient else ""
+        yield f"{indent}{_safe_address(result.recipient)}" + (
+            f" (expanded from {_safe_address(expanded_from)})" if expanded_from else ""
+        )
+        if result.outcome is not None:
+            yield f"{indent}  {_safe_address(result.outcome.describe())}"
+        elif is_known and result.is_counted:
+            yield f"{indent}  no outcome yet"
+
+
+def _client(message: Record) -> Iterator[str]:
+    client = message.envelope.client
+    if client.address:
+        name = safe_text(client.hostname) or "unknown"
+        helo = f", helo {safe_text(client.helo)}" if client.helo else ""
+        protocol = f", {safe_text(client.protocol)}" if client.protocol else ""
+        yield f"Client:      {name} [{safe_text(client.address)}]{helo}{protocol}"
+    if client.sasl_username:
+        method = f" by {safe_text(client.sasl_method)}" if client.sasl_method else ""
+        yield f"SASL user:   {safe_text(client.sasl_username)}{method}"
+
+
+def _event_text(event: dict[str, Any]) -> str:
+    if event["event"] == "archived":
+        return f"archived ({VERDICT_TEXTS.get(event['stamp'], '?')})"
+    if event["event"] == "supplement":
+        above = event.get("above", "").count("\n")
+        suffix = f", {above} header lines above the stamp" if above else ""
+        return f"supplement to the envelope{suffix}"
+    if event["event"] == outcome.EVENT:
+        return _safe_address(f"{event['recipient']}: {event['outcome']}")
+    if event["event"] == record.OUTCOME_REPORT:
+        return "outcome report stored"
+    return _safe_string(f"{event['event']}, queued as {event.get('queued_as', '?')}")
+
+
+def _safe_address(text: str) -> str:
+    """Return text, with surrogates for bytes that are not UTF-8, terminal-safe."""
+    return safe_text(address.as_bytes(text))
+
+
+def _safe_string(text: str) -> str:
+    """Return text from a journal, safe on a terminal."""
+    return safe_text(text.encode("utf-8", "replace"))
+
+
+def subject(head: bytes) -> str:
+    """Return the subject, with encoded words (RFC 2047) and charsets decoded."""
+    raw = mime.field_text(head, b"subject")[:SUBJECT_LIMIT]
+    if not raw:
+        return "(no subject)"
+    if not raw.isascii():
+        return _safe_string(_decode_undeclared(raw))
+    try:
+        text = str(email.header.make_header(email.header.decode_header(raw.decode())))
+    except (ValueError, LookupError, email.errors.MessageError):
+        text = raw.decode()
+    return _safe_string(text)
+
+
+def _decode_undeclared(raw: bytes) -> str:
+    """Decode a subject without a declared charset, as chardet guesses it."""
+    try:
+        return raw.decode()
+    except UnicodeDecodeError:
+        guess = chardet.detect(raw)
+    try:
+        return raw.decode(guess["encoding"] or "ascii", "replace")
+    except LookupError:  # chardet has charsets that Python lacks
+        return raw.decode("ascii", "replace")

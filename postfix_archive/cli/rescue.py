@@ -1,0 +1,100 @@
+"""The commands postfix-archive rescue and return: save mail before it expires.
+
+A timer that make install sets up runs both every five minutes. They print nothing when
+there is nothing to do. rescue.plan decides, rescue.queue_rescue and
+archive_transport.fallback_import act. Exit codes are those of monitoring plugins.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+
+import click
+
+from postfix_archive import monitoring
+from postfix_archive.archive_transport import fallback_import
+from postfix_archive.config import archive_cf
+from postfix_archive.errors import ArchiveError, NotRoot
+from postfix_archive.message import dates
+from postfix_archive.postfix import postfix_command
+from postfix_archive.rescue import queue_rescue
+
+LOG_TAG = "postfix/archive-rescue"
+
+
+@click.command("rescue")
+@click.pass_context
+def rescue_command(ctx: click.Context) -> None:
+    """Save queued archive copies and mail before Postfix expires them.
+
+    Moves copies that wait too long to archive_fallback_directory. Puts mail that a
+    broken stamp filter delays on hold before it bounces, and releases it when the
+    filter works again. Logs an alarm for each.
+    """
+    if os.geteuid():
+        raise NotRoot(
+            "only root may change Postfix's queue: sudo postfix-archive rescue"
+        )
+    if not postfix_command.is_running(ctx.obj):
+        click.echo("Postfix is not running: no queued mail expires, nothing to do.")
+        return
+    settings = archive_cf.load(ctx.obj)
+    plan = queue_rescue.make_plan(ctx.obj, settings)
+    alarms: list[str] = []
+    try:
+        if plan.to_rescue:
+            saved = queue_rescue.move_capsules(ctx.obj, settings, plan.to_rescue)
+            alarms.append(
+                f"{len(saved)} archive copies moved from the queue to"
+                f" {settings.archive_fallback_directory}:"
+                f" {plan.to_rescue[0].delay_reason}"
+            )
+    except ArchiveError as error:
+        alarms.append(
+            f"{len(plan.to_rescue)} archive copies stay in the queue and will expire:"
+            f" {error}"
+        )
+    if plan.released_elsewhere:
+        queue_rescue.forget(ctx.obj, plan.released_elsewhere)
+    if plan.to_hold:
+        queue_rescue.hold(ctx.obj, plan.to_hold, dates.format_rfc3339(time.time()))
+        alarms.append(f"{len(plan.to_hold)} messages put on hold before they expire")
+    if plan.to_release:
+        queue_rescue.release(ctx.obj, plan.to_release)
+        click.echo(
+            f"The stamp filter works again: {len(plan.to_release)} messages released."
+        )
+    if plan.to_requeue:
+        queue_rescue.requeue(ctx.obj, plan.to_requeue)
+        alarms.append(
+            f"{len(plan.to_requeue)} mailed copies cannot be delivered: requeued before"
+            " they expire"
+        )
+    overdue = [each for each in plan.overdue if each not in plan.to_release]
+    if overdue:
+        oldest = max(overdue, key=lambda each: each.age)
+        alarms.append(
+            f"{len(overdue)} messages wait for the stamp filter, queue id"
+            f" {oldest.queue_id} for {oldest.age // 60} minutes:"
+            f" {oldest.delay_reason[:200]}"
+        )
+    queue_rescue.record_run(settings)
+    for alarm in alarms:
+        click.echo(alarm)
+        postfix_command.log_alarm(ctx.obj, LOG_TAG, alarm)
+    severity = monitoring.CRITICAL if overdue else monitoring.WARNING
+    ctx.exit(severity if alarms else monitoring.OK)
+
+
+@click.command("return")
+@click.pass_context
+def return_command(ctx: click.Context) -> None:
+    """Archive the messages in archive_fallback_directory."""
+    directory = archive_cf.load(ctx.obj).archive_fallback_directory
+    archived, left, reason = fallback_import.import_capsules(ctx.obj)
+    if archived:
+        click.echo(f"Messages archived from {directory}: {archived}.")
+    if left:
+        click.echo(f"Messages left in {directory}: {left}. {reason}", err=True)
+    ctx.exit(monitoring.WARNING if left else monitoring.OK)

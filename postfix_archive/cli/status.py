@@ -1,0 +1,200 @@
+"""The command postfix-archive status: what is archived, what waits, what is wrong.
+
+Changes nothing, except for --write, which the timer runs. Prints the same numbers as
+text, as JSON and for Prometheus; the first line of the text says that the bypass is on.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import click
+
+from postfix_archive.config import archive_cf
+from postfix_archive.message import dates, stamp
+from postfix_archive.message.printable import safe_text
+from postfix_archive.status import collect, overview, prometheus_text
+from postfix_archive.status.overview import Snapshot
+from postfix_archive.store.tally import Tally
+from postfix_archive.system import files, privileges
+
+METRICS_FILE_MODE = 0o644  # node_exporter runs as another user
+WAITING_LABELS = {
+    "queue": "Copies waiting in Postfix's queue",
+    "fallback": "Copies waiting in the fallback directory",
+    "filter": "Messages waiting for the stamp filter",
+}
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.option(
+    "--prometheus", "as_metrics", is_flag=True, help="Print Prometheus metrics."
+)
+@click.option(
+    "--write", is_flag=True, help="Write metrics to archive_prometheus_file, if set."
+)
+@click.pass_context
+def status(ctx: click.Context, as_json: bool, as_metrics: bool, write: bool) -> None:
+    """Show archived and waiting messages, and alarms.
+
+    Exit codes are those of monitoring plugins: 0 OK, 1 copies wait or the last
+    reconcile run found messages missing, 2 mail is at risk: on hold, stuck at the stamp
+    filter, or not archived because the bypass is on.
+    """
+    if as_json + as_metrics + write > 1:
+        raise click.UsageError("--json, --prometheus and --write exclude each other")
+    settings = archive_cf.load(ctx.obj)
+    if write and not settings.archive_prometheus_file:
+        return
+    snapshot = collect.snapshot(ctx.obj, settings)
+    if write:
+        _write(settings.archive_prometheus_file, prometheus_text.text(snapshot))
+        return  # no exit code: the same timer runs the rescue, which raises alarms
+    if as_json:
+        click.echo(json.dumps(_to_json(snapshot)))
+    elif as_metrics:
+        click.echo(prometheus_text.text(snapshot), nl=False)
+    else:
+        for line in _text_lines(snapshot):
+            click.echo(line)
+    ctx.exit(snapshot.severity)
+
+
+def _write(path: str, text: str) -> None:
+    """Write the file as the owner of its directory, readable by all."""
+    with privileges.as_owner(os.path.dirname(path)):
+        files.replace(path, text.encode(), METRICS_FILE_MODE)
+
+
+def _to_json(snapshot: Snapshot) -> dict[str, Any]:
+    return {
+        "gap": snapshot.bypass,
+        "archives": [
+            _archive_to_json(name, each) for name, each in snapshot.tallies.items()
+        ],
+        "trouble": "; ".join(snapshot.damage),
+        **{name: dataclasses.asdict(each) for name, each in snapshot.backlogs.items()},
+        "held": snapshot.on_hold,
+        "space": {k: dataclasses.asdict(v) for k, v in snapshot.file_systems.items()},
+        "reconciled": _reconcile_run_to_json(snapshot),
+        "rescued": _timestamp(snapshot.rescue_time),
+        "followed": _timestamp(snapshot.followed_until),
+    }
+
+
+def _archive_to_json(name: str, tally: Tally) -> dict[str, Any]:
+    return {
+        "archive": name,
+        "count": tally.messages,
+        "last": tally.last_archived or None,
+        "gaps": list(tally.bypasses.values()),
+        "supplements": tally.supplements,
+        "mailed": tally.mailed,
+        "original_bytes": tally.received_bytes,
+        "store_bytes": tally.copy_bytes + tally.offset,
+        "stamps": tally.stamps,
+        "outcomes": tally.outcomes,
+        "waiting_recipients": len(tally.waiting),
+        "damaged_lines": tally.damaged,
+    }
+
+
+def _reconcile_run_to_json(snapshot: Snapshot) -> dict[str, Any] | None:
+    run = snapshot.reconcile_run
+    if run is None:
+        return None
+    times = {"time": _timestamp(run.time), "since": run.since, "until": run.until}
+    return {**times, **run.counts}
+
+
+def _timestamp(seconds: float | None) -> str | None:
+    return None if seconds is None else dates.format_rfc3339(seconds)
+
+
+def bypass_warning(record: dict[str, Any]) -> str:
+    """Return the warning about a bypass that is on, or not in every journal."""
+    if "closed" in record:
+        return (
+            f"BYPASS: mail was UNARCHIVED from {record['opened']} to"
+            f" {record['closed']}; to record this in every journal run postfix-archive"
+            " bypass off again"
+        )
+    return (
+        f"BYPASS: mail is UNARCHIVED since {record['opened']}, by {record['by']}:"
+        f" {record['why']}; to end this run postfix-archive bypass off"
+    )
+
+
+def _text_lines(snapshot: Snapshot) -> Iterator[str]:
+    """Yield the status as lines of text."""
+    if snapshot.bypass:
+        yield bypass_warning(dict(snapshot.bypass))
+    for name, tally in snapshot.tallies.items():
+        yield from _archive_lines(name, tally)
+    for error in snapshot.damage:
+        yield _printable(f"Store error: {error}")
+    if not snapshot.tallies and not snapshot.store_errors:
+        yield "Nothing is archived yet."
+    for place, file_system in snapshot.file_systems.items():
+        free, size = _format_bytes(file_system.free), _format_bytes(file_system.size)
+        yield f"Free space, {place}: {free} of {size}"
+    yield from _reconcile_lines(snapshot)
+    if snapshot.on_hold:
+        since = min(snapshot.on_hold.values())
+        yield f"ON HOLD before expiry: {len(snapshot.on_hold)}, since {since}"
+    for place, label in WAITING_LABELS.items():
+        backlog = snapshot.backlogs[place]
+        detail = (
+            _printable(f", since {backlog.since}: {backlog.why}")
+            if backlog.count
+            else ""
+        )
+        yield f"{label}: {backlog.count}{detail}"
+
+
+def _archive_lines(name: str, tally: Tally) -> Iterator[str]:
+    last = f", last at {tally.last_archived}" if tally.last_archived else ""
+    yield f"{name}: {tally.messages} messages{last}"
+    outcomes = _format_counts({**tally.outcomes, "waiting": len(tally.waiting)})
+    if outcomes:
+        yield f"  recipients: {outcomes}"
+    stamps = _format_counts({k: tally.stamps[k] for k in (stamp.FORGED, stamp.ALTERED)})
+    if stamps:
+        yield f"  stamps: {stamps}"
+    for bypass in tally.bypasses.values():
+        period = f"{bypass['opened']} to {bypass.get('closed', 'now')}"
+        yield _printable(f"  bypass: {period}, by {bypass['by']}: {bypass['why']}")
+
+
+def _format_counts(counts: dict[str, int]) -> str:
+    return ", ".join(f"{count} {name}" for name, count in counts.items() if count)
+
+
+def _reconcile_lines(snapshot: Snapshot) -> Iterator[str]:
+    run = snapshot.reconcile_run
+    if run is None:
+        return
+    accepted, missing = run.counts[overview.ACCEPTED], snapshot.missing
+    missing_word = "MISSING" if missing else "missing"
+    text = f"{missing} {missing_word} of {accepted} accepted"
+    period = f"from {run.since} to {run.until}"
+    yield _printable(f"Reconciled at {_timestamp(run.time)}: {text} {period}")
+
+
+def _printable(text: str) -> str:
+    """Return text from a journal or the queue, safe to print on a terminal."""
+    return safe_text(text.encode("utf-8", "replace"))
+
+
+def _format_bytes(count: int) -> str:
+    size = float(count)
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:.0f} {unit}"
+        size /= 1000
+    return f"{size:.1f} TB"

@@ -1,0 +1,1 @@
+"""archive.cf: syntax, settings, template, and the key file."""

@@ -1,0 +1,323 @@
+"""The settings of archive.cf: names, defaults, parsing.
+
+Used by archive_cf, which reads the file, and as ``Settings`` everywhere. The syntax is
+that of main.cf: see postfix/main_cf. Raises SettingInvalid.
+"""
+
+from __future__ import annotations
+
+from postfix_archive.errors import SettingInvalid
+from postfix_archive.message import address
+from postfix_archive.postfix import main_cf
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+REPORT_FORMATS = ("hybrid", "dsn", "journal", "message")
+DELIVERIES = ("store", "mail")
+TABLE_TYPES = ("hash", "btree", "lmdb", "cdb", "texthash", "cidr", "regexp", "pcre")
+TIME_UNITS = {
+    "s": 1,
+    "m": 60,
+    "h": 3600,
+    "d": 86400,
+    "w": 604800,
+}  # postconf(5), time units
+NUMBER_DIGITS = 9
+TIME_LIMIT = (1 << 31) - 1  # seconds; limit of alarm(2)
+
+DEFAULTS = {
+    "archive_capsule_address": "127.0.0.1:10027",
+    "archive_copy_address": "127.0.0.1:10028",
+    "archive_delivery": "store, mail",
+    "archive_fallback_directory": "/var/spool/postfix-archive",
+    "archive_from": "postfix-archive@$myhostname",
+    "archive_handback_address": "127.0.0.1:10026",
+    "archive_journal_recipients_per_copy": "0",
+    "archive_key_file": "$config_directory/archive.key",
+    "archive_local_clients": "127.0.0.0/8, ::1",
+    "archive_outcome_mail": "no",
+    "archive_prometheus_file": "",
+    "archive_refused_address": "127.0.0.1:10030",
+    "archive_relay_address": "127.0.0.1:10029",
+    "archive_report_format": "hybrid",
+    "archive_rescue_after": "1d",
+    "archive_sender": "",
+    "archive_spool_directory": "/var/tmp",
+    "archive_stamp_lifetime": "5d",
+    "archive_store_directory": "/var/lib/postfix-archive",
+    "archive_tables": "",
+    "archive_time_limit": "900s",
+    "archive_wait_for_outcome": "0s",
+    "archive_write_through_time_limit": "5s",
+    "mail_owner": "postfix",
+}
+
+
+class Settings:
+    """All settings of one Postfix instance, with valid values."""
+
+    # myhostname first: others refer to it, and an error in it should name it.
+    __slots__ = ("myhostname", "config_directory") + tuple(DEFAULTS)
+
+    archive_capsule_address: tuple[str, int]
+    archive_copy_address: tuple[str, int]
+    archive_delivery: tuple[str, ...]
+    archive_fallback_directory: str
+    archive_from: bytes
+    archive_handback_address: tuple[str, int]
+    archive_journal_recipients_per_copy: int
+    archive_key_file: str
+    archive_local_clients: tuple[str, ...]
+    archive_outcome_mail: bool
+    archive_prometheus_file: str  # "" for none
+    archive_refused_address: tuple[str, int]
+    archive_relay_address: tuple[str, int]
+    archive_report_format: str
+    archive_rescue_after: int  # seconds
+    archive_sender: bytes
+    archive_spool_directory: str
+    archive_stamp_lifetime: int  # seconds
+    archive_store_directory: str
+    archive_tables: tuple[tuple[str, str], ...]  # type and path of each source
+    archive_time_limit: int  # seconds
+    archive_wait_for_outcome: int  # seconds
+    archive_write_through_time_limit: int  # seconds
+    config_directory: str
+    mail_owner: str
+    myhostname: bytes
+
+    def __init__(self, values: dict[str, Any]) -> None:
+        for name, value in values.items():
+            setattr(self, name, value)
+
+    @property
+    def needs_follower(self) -> bool:
+        """True if the follower must run: a store records outcomes, or copies wait."""
+        return self.has_store or self.archive_wait_for_outcome > 0
+
+    @property
+    def copy_port(self) -> tuple[str, int]:
+        """The port for mailed copies: archive_relay_address if there is no store."""
+        return (
+            self.archive_copy_address if self.has_store else self.archive_relay_address
+        )
+
+    @property
+    def has_store(self) -> bool:
+        """True if the store keeps copies."""
+        return "store" in self.archive_delivery
+
+    @property
+    def has_write_through(self) -> bool:
+        """True if the stamp filter may write copies to the store itself."""
+        is_waiting = self.archive_wait_for_outcome > 0
+        return (
+            self.has_store
+            and not is_waiting
+            and self.archive_write_through_time_limit > 0
+        )
+
+    @property
+    def has_mail_delivery(self) -> bool:
+        """True if copies are mailed to the archive address."""
+        return "mail" in self.archive_delivery
+
+
+def parse(text: str, *, path: str, config_directory: str, myhostname: str) -> Settings:
+    """Parse the text of archive.cf.
+
+    path appears in error messages; myhostname is the default for that setting. Raises
+    SettingInvalid with path, line number and the allowed values.
+    """
+    raw_values = dict(
+        DEFAULTS, config_directory=config_directory, myhostname=myhostname
+    )
+    line_numbers: dict[str, int] = {}
+    for number, name, value in main_cf.logical_lines(text, path=path):
+        if name not in raw_values and name.startswith("archive"):
+            raise SettingInvalid(
+                f"{path}, line {number}: {name}: unknown setting; archive.cf(5)"
+                f" has {', '.join(DEFAULTS)}"
+            )
+        raw_values[name] = value
+        line_numbers[name] = number
+    values: dict[str, Any] = {}
+    for name in Settings.__slots__:
+        location = (
+            f"{path}, line {line_numbers[name]}" if name in line_numbers else path
+        )
+        value = main_cf.expand(
+            raw_values[name], raw_values, location=f"{location}: {name}"
+        )
+        if "\0" in value:
+            raise SettingInvalid(f"{location}: {name} contains a NUL byte")
+        values[name] = _parser_for(name)(value, f"{location}: {name} = {value}")
+    return Settings(values)
+
+
+def _parser_for(name: str) -> Callable[[str, str], Any]:
+    return PARSERS.get(name, _parse_text)
+
+
+def _is_number(value: str) -> bool:
+    return value.isascii() and value.isdigit() and len(value) <= NUMBER_DIGITS
+
+
+def _parse_text(value: str, location: str) -> str:
+    if not value:
+        raise SettingInvalid(f"{location}: must not be empty")
+    return value
+
+
+def _parse_path(value: str, location: str) -> str:
+    if not value.startswith("/"):
+        raise SettingInvalid(f"{location}: must be an absolute path")
+    return value
+
+
+def _parse_prometheus_file(value: str, location: str) -> str:
+    """node_exporter's textfile collector reads only names that end in .prom."""
+    if value and (value[:1] != "/" or value[-5:] != ".prom"):
+        raise SettingInvalid(
+            f"{location}: must be empty, or an absolute path that ends in .prom"
+        )
+    return value
+
+
+def _choice_parser(allowed: tuple[str, ...]) -> Callable[[str, str], str]:
+    def parse_choice(value: str, location: str) -> str:
+        if value not in allowed:
+            raise SettingInvalid(f"{location}: must be one of {', '.join(allowed)}")
+        return value
+
+    return parse_choice
+
+
+def _split_words(value: str, location: str) -> tuple[str, ...]:
+    return tuple(value.replace(",", " ").split())
+
+
+def _parse_clients(value: str, location: str) -> tuple[str, ...]:
+    """Accept only what stamp_filter/capture_plan.is_local_client supports."""
+    clients = _split_words(value, location)
+    for client in clients:
+        if client != "permit_sasl_authenticated" and not address.is_network(client):
+            raise SettingInvalid(
+                f"{location}: {client} must be an IP address, an IPv4 network such as"
+                " 192.0.2.0/24, or permit_sasl_authenticated"
+            )
+    return clients
+
+
+def _parse_delivery(value: str, location: str) -> tuple[str, ...]:
+    deliveries = _split_words(value, location)
+    if not deliveries or set(deliveries) - set(DELIVERIES):
+        raise SettingInvalid(f"{location}: must be 'store, mail', 'store' or 'mail'")
+    return deliveries
+
+
+def _parse_tables(value: str, location: str) -> tuple[tuple[str, str], ...]:
+    """The compiled table has the same path without ``.in``."""
+    types_by_path: dict[str, str] = {}
+    for source in _split_words(value, location):
+        table_type, _, path = source.partition(":")
+        if (
+            table_type not in TABLE_TYPES
+            or path[:1] != "/"
+            or path[-3:] != ".in"
+            or path in types_by_path
+        ):
+            raise SettingInvalid(
+                f"{location}: {source} must be type:/path.in, each path once; the types"
+                f" are {', '.join(TABLE_TYPES)}"
+            )
+        types_by_path[path] = table_type
+    return tuple((table_type, path) for path, table_type in types_by_path.items())
+
+
+def _parse_count(value: str, location: str) -> int:
+    if not _is_number(value):
+        raise SettingInvalid(f"{location}: must be a whole number from 0 to 999999999")
+    return int(value)
+
+
+def _parse_time(value: str, location: str) -> int:
+    return _parse_time_or_zero(value, location, minimum=1)
+
+
+def _parse_time_or_zero(value: str, location: str, *, minimum: int = 0) -> int:
+    unit = TIME_UNITS.get(value[-1:].lower())
+    number = value[:-1] if unit else value
+    seconds = int(number) * (unit or 1) if _is_number(number) else -1
+    if not minimum <= seconds <= TIME_LIMIT:
+        raise SettingInvalid(
+            f"{location}: must be a time such as 900s, 5m, 2h, 5d or 1w"
+        )
+    return seconds
+
+
+def _parse_boolean(value: str, location: str) -> bool:
+    if value not in ("yes", "no"):
+        raise SettingInvalid(f"{location}: must be yes or no")
+    return value == "yes"
+
+
+def parse_port(value: str, location: str) -> tuple[str, int]:
+    """Parse address:port; location begins the error message."""
+    host, colon, number = value.rpartition(":")
+    is_valid_port = _is_number(number) and 0 < int(number) < 65536
+    is_printable = host.isascii() and host.isprintable()
+    if not host or not is_printable or not colon or not is_valid_port:
+        raise SettingInvalid(
+            f"{location}: must be address:port, such as 127.0.0.1:10026"
+        )
+    return host.strip("[]"), int(number)
+
+
+def _parse_address(value: str, location: str) -> bytes:
+    if not address.is_plain(value.encode()):
+        raise SettingInvalid(
+            f"{location}: must be an address, such as archive@example.com"
+        )
+    return value.encode()
+
+
+def _parse_address_or_null(value: str, location: str) -> bytes:
+    return b"" if value in ("", "<>") else _parse_address(value, location)
+
+
+def _parse_host(value: str, location: str) -> bytes:
+    if not value or not value.isascii() or value.split() != [value]:
+        raise SettingInvalid(f"{location}: must be this host's name, as in main.cf")
+    return value.encode()
+
+
+PARSERS: dict[str, Callable[[str, str], Any]] = {
+    "archive_capsule_address": parse_port,
+    "archive_copy_address": parse_port,
+    "archive_delivery": _parse_delivery,
+    "archive_fallback_directory": _parse_path,
+    "archive_from": _parse_address,
+    "archive_handback_address": parse_port,
+    "archive_journal_recipients_per_copy": _parse_count,
+    "archive_key_file": _parse_path,
+    "archive_local_clients": _parse_clients,
+    "archive_outcome_mail": _parse_boolean,
+    "archive_prometheus_file": _parse_prometheus_file,
+    "archive_refused_address": parse_port,
+    "archive_relay_address": parse_port,
+    "archive_report_format": _choice_parser(REPORT_FORMATS),
+    "archive_rescue_after": _parse_time,
+    "archive_sender": _parse_address_or_null,
+    "archive_spool_directory": _parse_path,
+    "archive_stamp_lifetime": _parse_time,
+    "archive_store_directory": _parse_path,
+    "archive_tables": _parse_tables,
+    "archive_time_limit": _parse_time,
+    "archive_wait_for_outcome": _parse_time_or_zero,
+    "archive_write_through_time_limit": _parse_time_or_zero,
+    "myhostname": _parse_host,
+}

@@ -1,1 +1,0 @@
-"""What is decided: values in, values out. No clock, no disk, no network here."""

@@ -1,0 +1,221 @@
+"""Check the lmtp(8) services that deliver to the workers in lmtp mode.
+
+Used by doctor.checks. The reference is master.cf.d/40-archive-lmtp.cf. With a wrong
+option lmtp(8) changes the message, omits parts of the envelope, or bounces mail instead
+of deferring it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+from postfix_archive.doctor.finding import Finding
+from postfix_archive.doctor.host import Host
+from postfix_archive.monitoring import CRITICAL, WARNING
+from postfix_archive.postfix import archive_services, configuration
+from postfix_archive.postfix.configuration import Service
+
+CACHED_DESTINATIONS = "lmtp_connection_cache_destinations"
+DATA_DONE_TIMEOUT = "lmtp_data_done_timeout"
+CHECKED_ELSEWHERE = ("soft_bounce", DATA_DONE_TIMEOUT)  # checks_transports, time_limits
+COHORT_LIMIT_SUFFIX = "destination_concurrency_failed_cohort_limit"
+CHANGE_HARM = "lmtp(8) changes the message before it is archived"
+REPLY_HARM = (
+    "a 4xx reply of a worker no longer defers the message: it bounces or is lost"
+)
+TLS_HARM = "workers speak LMTP without TLS or SASL: all mail is deferred"
+HARMS = {
+    "syslog_name": "log lines do not show that they come from the stamp filter",
+    "lmtp_line_length_limit": "long lines are broken: the message is changed",
+    "disable_mime_output_conversion": (
+        "8-bit mail is converted to quoted-printable if a"
+        " worker's LHLO reply is incomplete: the message is changed"
+    ),
+    "lmtp_generic_maps": "addresses are rewritten before they are archived",
+    "lmtp_quote_rfc821_envelope": (
+        "addresses are not quoted: the archived envelope"
+        " differs from the client's, or mail is deferred"
+    ),
+    "lmtp_send_xforward_command": (
+        "workers do not get the client's address: mail is deferred"
+    ),
+    "lmtp_discard_lhlo_keywords": (
+        "DSN, SMTPUTF8 or XFORWARD is not used: what the"
+        " sender requested is lost, or mail is deferred"
+    ),
+    "lmtp_discard_lhlo_keyword_address_maps": (
+        "DSN, SMTPUTF8 or XFORWARD is not used:"
+        " what the sender requested is lost, or mail is deferred"
+    ),
+    CACHED_DESTINATIONS: "connections are not cached: each message starts a new worker",
+    DATA_DONE_TIMEOUT: (
+        "lmtp(8) times out before the worker does, and the message is reinjected twice"
+    ),
+    "lmtp_reply_filter": REPLY_HARM,
+    "lmtp_delivery_status_filter": REPLY_HARM,
+    "lmtp_fallback_relay": "mail that should wait for a worker bypasses the archive",
+}
+HARMS_BY_PART = (
+    ("_checks", CHANGE_HARM),
+    ("tls", TLS_HARM),
+    ("sasl", TLS_HARM),
+    ("", CHANGE_HARM),
+)
+
+
+def check_options(host: Host) -> Iterator[Finding]:
+    """Report -o options of the reference that are missing or differ."""
+    reference = host.reference_services.get(f"{archive_services.STAMP_TRANSPORT}/unix")
+    for service in lmtp_services(host):
+        for name, expected in reference.options.items() if reference else ():
+            if name in CHECKED_ELSEWHERE:
+                continue
+            actual = service.options.get(name)
+            if actual is None:
+                yield _inherited_finding(host, service, name, expected)
+            elif not _is_equivalent(name, actual, expected):
+                reason = f"is {actual or 'empty'}, must be {expected or 'empty'}"
+                yield _option_finding(host, service, name, expected, reason)
+
+
+def check_recipient_limit(host: Host) -> Iterator[Finding]:
+    """Report a recipient limit below what smtpd(8) accepts."""
+    accepted = [
+        host.number("smtpd_recipient_limit", e) or 0 for e in host.receiving_services()
+    ]
+    smtpd_limit = max(accepted, default=0)
+    for service in lmtp_services(host):
+        parameter = f"{service.name}_destination_recipient_limit"
+        limit = host.transport_limit(parameter, "default_destination_recipient_limit")
+        if 0 < limit < smtpd_limit:
+            yield Finding(
+                "recipient-limit",
+                WARNING,
+                parameter,
+                f"a message to more than {limit} recipients is captured in pieces, with"
+                " a mailed copy for each",
+                host.parameter_command(parameter, "0"),
+                is_safe=True,
+            )
+
+
+def check_cohort_limit(host: Host) -> Iterator[Finding]:
+    """Report a failed-cohort limit: one dead worker would delay all mail."""
+    for service in lmtp_services(host):
+        parameter = f"{service.name}_{COHORT_LIMIT_SUFFIX}"
+        if host.transport_limit(parameter, f"default_{COHORT_LIMIT_SUFFIX}"):
+            yield Finding(
+                "cohort-limit",
+                WARNING,
+                parameter,
+                "if one worker dies during a delivery, Postfix treats the transport as"
+                " dead and defers all mail for minimal_backoff_time",
+                host.parameter_command(parameter, "0"),
+                is_safe=True,
+            )
+
+
+def check_time_limit(host: Host) -> Iterator[Finding]:
+    """Report an lmtp(8) timeout that ends before a worker's own deadline."""
+    if host.settings is None:
+        return
+    our_limit = host.settings.archive_time_limit
+    for service in lmtp_services(host):
+        if (host.number(DATA_DONE_TIMEOUT, service) or 0) <= our_limit:
+            reason = f"archive_time_limit in archive.cf is {our_limit} s"
+            yield _option_finding(
+                host,
+                service,
+                DATA_DONE_TIMEOUT,
+                f"{our_limit + 100}s",
+                reason,
+                "time-limit",
+            )
+
+
+def check_connection_cache(host: Host) -> Iterator[Finding]:
+    """Report our sockets with unix: in main.cf's list of cached destinations."""
+    destinations = host.config.value(CACHED_DESTINATIONS)
+    sockets = [
+        w for w in configuration.split_list(destinations) if "private/archive" in w
+    ]
+    if any(each.startswith("unix:") for each in sockets):
+        fixed = [
+            w.removeprefix("unix:") for w in configuration.split_list(destinations)
+        ]
+        yield Finding(
+            "connection-cache",
+            WARNING,
+            f"main.cf: {CACHED_DESTINATIONS}",
+            "with unix: before the name connections are not cached: each message starts"
+            " a new worker",
+            host.parameter_command(CACHED_DESTINATIONS, ", ".join(fixed)),
+            is_safe=True,
+        )
+
+
+def lmtp_services(host: Host) -> list[Service]:
+    """Return the lmtp(8) service of each route, also one without its syslog_name."""
+    numbers = [
+        archive_services.route_number(each.name) for each in host.config.services
+    ]
+    return [
+        each
+        for each, number in zip(host.config.services, numbers)
+        if each.program == "lmtp"
+        and each.name == archive_services.transport_name(number)
+    ]
+
+
+def _inherited_finding(
+    host: Host, service: Service, name: str, expected: str
+) -> Finding:
+    """Return the finding for a missing option; WARNING if main.cf's value is right."""
+    inherited = host.config.value(name)
+    is_wrong = inherited != host.config.expand(expected)
+    if is_wrong:
+        reason = f"not set; main.cf has {inherited or 'an empty value'}"
+        return _option_finding(host, service, name, expected, reason)
+    reason = "if main.cf changes; the option is not set here"
+    finding = _option_finding(host, service, name, expected, reason)
+    return replace(finding, severity=WARNING)
+
+
+def _option_finding(
+    host: Host,
+    service: Service,
+    name: str,
+    expected: str,
+    reason: str,
+    check: str = "lmtp-option",
+) -> Finding:
+    return Finding(
+        check,
+        WARNING if name in (CACHED_DESTINATIONS, DATA_DONE_TIMEOUT) else CRITICAL,
+        f"master.cf: {service.key} -o {name}",
+        f"{_harm(name)} ({reason})",
+        host.option_command(service, name, expected),
+        is_safe=True,
+    )
+
+
+def _is_equivalent(name: str, actual: str, expected: str) -> bool:
+    if name == CACHED_DESTINATIONS:  # sockets may also be named one by one
+        return bool(actual) and "unix:" not in actual
+    return configuration.split_list(actual) == configuration.split_list(expected)
+
+
+def _harm(name: str) -> str:
+    if name in HARMS:
+        return HARMS[name]
+    return next(harm for part, harm in HARMS_BY_PART if part in name)
+
+
+CHECKS: tuple[Callable[[Host], Iterator[Finding]], ...] = (
+    check_options,
+    check_recipient_limit,
+    check_cohort_limit,
+    check_time_limit,
+    check_connection_cache,
+)

@@ -1,0 +1,308 @@
+"""Check that the mail of every service passes the stamp filter, exactly once.
+
+Used by doctor.checks. install.routes and install.plan define the right configuration.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from postfix_archive.doctor.finding import Finding
+from postfix_archive.doctor.host import Host
+from postfix_archive.errors import RequestInvalid
+from postfix_archive.message import request
+from postfix_archive.monitoring import CRITICAL, WARNING
+from postfix_archive.postfix import archive_services, configuration
+from postfix_archive.postfix.configuration import Service
+
+INSTALL = "make install"
+REQUEST_DOMAIN_REJECT = "archive-request.invalid=reject"
+
+
+def check_requests(host: Host) -> Iterator[Finding]:
+    """Report a host that archives nothing, and archive parameters with a mistake."""
+    if not any(
+        _content_filter(host, each).startswith(archive_services.STAMP_TRANSPORT)
+        for each in host.receiving_services()
+    ):
+        if not host.config.value(archive_services.BYPASS_PARAMETER):
+            harm = "no service has the stamp filter as content_filter: no archiving"
+            yield Finding("not-asked", CRITICAL, "main.cf: archive", harm, INSTALL)
+    for service in (None, *host.receiving_services()):
+        if service is None or "archive" in service.options:
+            yield from _archive_findings(host, service)
+
+
+def check_unfiltered_services(host: Host) -> Iterator[Finding]:
+    """Report services with archive= whose mail does not pass the stamp filter."""
+    if host.config.value(archive_services.BYPASS_PARAMETER):
+        return
+    reinjection_services = [
+        each
+        for each in host.receiving_services()
+        if _is_reinjection_service(host, each)
+    ]
+    archives_later = any(
+        _content_filter(host, each).startswith(archive_services.STAMP_TRANSPORT)
+        for each in reinjection_services
+    )
+    for service in host.receiving_services():
+        content_filter = _content_filter(host, service)
+        if content_filter.startswith(archive_services.STAMP_TRANSPORT):
+            continue
+        if not host.config.value("archive", service):
+            continue
+        if service in reinjection_services or _is_sendmail_reinjection(host, service):
+            continue
+        if archives_later and content_filter:
+            continue
+        yield Finding(
+            "service-around",
+            CRITICAL,
+            f"master.cf: {service.key}",
+            f"its content_filter is {content_filter or 'empty'}: its mail is not"
+            " archived",
+            f"{INSTALL}; if that is intended: "
+            + host.option_command(service, "archive", ""),
+        )
+
+
+def check_proxy_filters(host: Host) -> Iterator[Finding]:
+    """Report before-queue filters whose second smtpd does not archive."""
+    for service in host.receiving_services():
+        proxy = host.config.value("smtpd_proxy_filter", service)
+        port = proxy.rpartition(":")[2]
+        if not proxy or _is_filtered_port(host, port):
+            continue
+        yield Finding(
+            "proxy-around",
+            WARNING,
+            f"master.cf: {service.key} -o smtpd_proxy_filter={proxy}",
+            "the smtpd behind that before-queue filter does not have the stamp filter"
+            " as content_filter: its mail is not archived",
+            INSTALL,
+        )
+
+
+def check_nexthop(host: Host) -> Iterator[Finding]:
+    """Report a content_filter of ours without a nexthop."""
+    for service in host.receiving_services():
+        name, _, destination = _content_filter(host, service).partition(":")
+        if name.startswith(archive_services.STAMP_TRANSPORT) and not destination:
+            yield Finding(
+                "nexthop",
+                CRITICAL,
+                f"{_place(service, 'content_filter')}: {name}",
+                "without a nexthop Postfix uses the recipient's domain: the message is"
+                " split by domain and requests no archive",
+                INSTALL,
+            )
+
+
+def check_address_mappings(host: Host) -> Iterator[Finding]:
+    """Report address mappings that are made twice or not at all."""
+    for service in host.receiving_services():
+        content_filter = _content_filter(host, service)
+        reinjection_service = _reinjection_service(
+            host, content_filter.partition(":")[0]
+        )
+        if (
+            not content_filter.startswith(archive_services.STAMP_TRANSPORT)
+            or reinjection_service is None
+        ):
+            continue
+        is_mapped_first = not _has_no_mappings(host, service)
+        is_mapped_last = not _has_no_mappings(host, reinjection_service)
+        place = _place(service, "receive_override_options")
+        if is_mapped_first and is_mapped_last:
+            yield Finding(
+                "mapped-twice",
+                CRITICAL,
+                place,
+                "aliases, always_bcc and bcc maps apply before the stamp filter and"
+                f" again at {reinjection_service.name}: recipients get mail twice",
+                _no_mappings_command(host, service),
+            )
+        elif (
+            not is_mapped_first
+            and not is_mapped_last
+            and not host.config.value("content_filter", reinjection_service)
+        ):
+            yield Finding(
+                "never-mapped",
+                CRITICAL,
+                f"master.cf: {reinjection_service.key} -o receive_override_options",
+                "addresses are mapped neither before the stamp filter nor at"
+                " reinjection: aliases do not work and mail for them bounces",
+                host.postfix_command("postconf", "-X", "archive_handback_options"),
+            )
+
+
+def check_next_filters(host: Host) -> Iterator[Finding]:
+    """Report a next content filter that is the stamp filter or does not exist."""
+    for service in host.config.services:
+        if (
+            not archive_services.is_ours(service)
+            or service.name.rpartition(":")[0] not in _LOOPBACK_HOSTS
+        ):
+            continue
+        content_filter = host.config.value("content_filter", service)
+        name = content_filter.partition(":")[0]
+        if not content_filter or name == "archive":
+            continue
+        place = f"master.cf: {service.key}, content_filter {content_filter}"
+        if name.startswith(archive_services.STAMP_TRANSPORT):
+            harm = (
+                "content_filter of the reinjection port points to archive-stamp: mail"
+                " loop"
+            )
+        elif host.config.service(f"{name}/unix") is None:
+            harm = f"master.cf has no {name}: reinjected mail is deferred, then bounces"
+        else:
+            continue
+        cure = "set archive_next_filter to the next content filter, or empty"
+        yield Finding("next-filter", CRITICAL, place, harm, cure)
+
+
+def check_client_restrictions(host: Host) -> Iterator[Finding]:
+    """Report services whose clients may send to archive-request.invalid."""
+    name = "smtpd_recipient_restrictions"
+    for service in host.receiving_services():
+        if service.program != "smtpd" or _is_reinjection_service(host, service):
+            continue
+        restrictions = host.config.value(name, service)
+        if REQUEST_DOMAIN_REJECT in restrictions.partition("permit")[0]:
+            continue
+        new_value = archive_services.guard_restrictions(host.config.raw(name, service))
+        is_option = name in service.options
+        if is_option:
+            cure = host.option_command(service, name, new_value)
+        else:
+            cure = host.parameter_command(name, new_value)
+        yield Finding(
+            "client-check",
+            WARNING,
+            _place(service if is_option else None, name),
+            "clients may send to archive-request.invalid: forged requests are dropped,"
+            " but each logs an alarm",
+            cure,
+            is_safe=REQUEST_DOMAIN_REJECT not in restrictions,
+        )
+
+
+def _archive_findings(host: Host, service: Service | None) -> Iterator[Finding]:
+    """Report an archive parameter that is not a list of addresses."""
+    raw = host.config.raw("archive", service)
+    value = host.config.value("archive", service)
+    try:
+        request.from_nexthop(value) if value else None
+    except RequestInvalid:
+        yield Finding(
+            "archive-value",
+            CRITICAL,
+            f"{_place(service, 'archive')} = {raw}",
+            "not an archive address: mail is deferred and bounces after"
+            " maximal_queue_lifetime",
+            "correct it: one address, or several separated by commas without spaces",
+        )
+
+
+def _content_filter(host: Host, service: Service) -> str:
+    return host.config.value("content_filter", service)
+
+
+def _place(service: Service | None, name: str) -> str:
+    if service is None or name not in service.options:
+        return f"main.cf: {name}" + (f" (for {service.key})" if service else "")
+    return f"master.cf: {service.key} -o {name}"
+
+
+def _is_reinjection_service(host: Host, service: Service) -> bool:
+    """Tell whether a content filter reinjects mail at this service."""
+    is_local = service.kind == "inet" and service.name.startswith(
+        archive_services.LOOPBACK_PREFIXES
+    )
+    if not is_local or "content_filter" not in service.options:
+        return False
+    content_filter = _content_filter(host, service)
+    if content_filter and not content_filter.startswith(
+        archive_services.STAMP_TRANSPORT
+    ):
+        return False
+    return _has_other_filter(host)
+
+
+def _has_other_filter(host: Host) -> bool:
+    """Tell whether mail passes another content filter, before or after the archive."""
+    transport_names = {
+        archive_services.STAMP_TRANSPORT,
+        *(each.name for each in host.stamp_transports()),
+    }
+    reinjection_services = filter(
+        None, (_reinjection_service(host, each) for each in transport_names)
+    )
+    filters = [
+        _content_filter(host, each)
+        for each in (*host.receiving_services(), *reinjection_services)
+    ]
+    return any(
+        each and not each.startswith(archive_services.STAMP_TRANSPORT)
+        for each in filters
+    )
+
+
+def _is_sendmail_reinjection(host: Host, service: Service) -> bool:
+    """Tell whether this is a pickup(8) where a filter reinjects with sendmail(1)."""
+    has_no_filter = "content_filter" in service.options and not _content_filter(
+        host, service
+    )
+    return service.program == "pickup" and has_no_filter
+
+
+def _is_filtered_port(host: Host, port: str) -> bool:
+    """Tell whether a service on this port has the stamp filter as content_filter."""
+    return any(
+        each.name.rpartition(":")[2] == port
+        and _content_filter(host, each).startswith(archive_services.STAMP_TRANSPORT)
+        for each in host.receiving_services()
+    )
+
+
+def _reinjection_service(host: Host, transport_name: str) -> Service | None:
+    """Return the service to which a stamp filter reinjects."""
+    address = archive_services.reinject_address(
+        host.config, archive_services.route_number(transport_name)
+    )
+    if not address and host.settings is not None:
+        address = "%s:%d" % host.settings.archive_handback_address
+    return host.config.service(f"{address}/inet")
+
+
+def _has_no_mappings(host: Host, service: Service) -> bool:
+    """Tell whether a service has no_address_mappings."""
+    options = host.config.value("receive_override_options", service)
+    return archive_services.NO_ADDRESS_MAPPINGS in configuration.split_list(options)
+
+
+def _no_mappings_command(host: Host, service: Service) -> str:
+    """Return the command that sets no_address_mappings for a service."""
+    name = "receive_override_options"
+    value = archive_services.override_options_expression(
+        host.config.raw(name, service), False
+    )
+    if name in service.options:
+        return host.option_command(service, name, value)
+    return host.parameter_command(name, value)
+
+
+_LOOPBACK_HOSTS = ("127.0.0.1", "[::1]", "localhost")
+
+CHECKS: tuple[Callable[[Host], Iterator[Finding]], ...] = (
+    check_requests,
+    check_unfiltered_services,
+    check_proxy_filters,
+    check_nexthop,
+    check_address_mappings,
+    check_next_filters,
+    check_client_restrictions,
+)

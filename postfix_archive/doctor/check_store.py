@@ -1,0 +1,212 @@
+"""Check archive.cf, the bypass, key, store, spool, free space and versions.
+
+Used by doctor.checks.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable, Iterator
+
+from postfix_archive.doctor.finding import Finding
+from postfix_archive.doctor.host import Host
+from postfix_archive.monitoring import CRITICAL, WARNING
+from postfix_archive.postfix import archive_services
+
+LOW_SPACE, CRITICAL_SPACE = 1 << 30, 100 << 20  # bytes
+MINIMUM_VERSION = (3, 4)
+
+
+def check_settings(host: Host) -> Iterator[Finding]:
+    """Report an archive.cf that has an error or differs from main.cf."""
+    if host.settings is None:
+        harm = "the stamp filter and the archive transport defer all mail"
+        yield Finding(
+            "settings-wrong", CRITICAL, host.settings_error, harm, "correct that line"
+        )
+        return
+    pairs = (
+        ("host-name", "myhostname", host.settings.myhostname.decode()),
+        ("mail-owner", "mail_owner", host.settings.mail_owner),
+    )
+    for check, name, our_value in pairs:
+        main_cf_value = host.config.value(name)
+        if our_value != main_cf_value:
+            yield Finding(
+                check,
+                WARNING,
+                f"archive.cf: {name} = {our_value}",
+                f"main.cf has {main_cf_value}: a requeued message gets a new archive id"
+                " and is archived twice",
+                f"in archive.cf set {name} = {main_cf_value}",
+            )
+
+
+def check_bypass(host: Host) -> Iterator[Finding]:
+    """Report a bypass that is on."""
+    value = host.config.value(archive_services.BYPASS_PARAMETER)
+    if host.bypass is None and not value:
+        return
+    record = host.bypass or {"opened": value, "by": "unknown", "why": "not recorded"}
+    until = f" to {record['closed']}" if "closed" in record else ""
+    yield Finding(
+        "gap-open",
+        CRITICAL,
+        f"main.cf: {archive_services.BYPASS_PARAMETER}",
+        f"bypass on, mail is not archived since {record['opened']}{until}, by"
+        f" {record['by']}: {record['why']}",
+        "postfix-archive bypass off" if host.bypass else _bypass_off_command(host),
+    )
+
+
+def check_key(host: Host) -> Iterator[Finding]:
+    """Report a key file that is missing, unreadable for its user, or not private."""
+    if host.settings is None:
+        return
+    path = host.settings.archive_key_file
+    user = host.archive_user()
+    file = host.files[path]
+    if path in host.blocking_directories:
+        harm = (
+            f"{user} cannot search {host.blocking_directories[path]}, so all mail is"
+            " deferred"
+        )
+        cure = f"chmod a+x {shlex.quote(host.blocking_directories[path])}"
+        yield Finding("key-folder", CRITICAL, path, harm, cure)
+    if not file.exists:
+        harm = "the key file does not exist, so all mail is deferred"
+        cure = f"postfix-archive key create --owner {user}"
+        yield _file_finding("key-missing", path, harm, cure)
+    elif user and file.owner != user:
+        harm = f"{file.owner} owns it and {user} cannot read it: all mail is deferred"
+        yield _file_finding("key-owner", path, harm, _chown_command(path, user))
+    elif file.mode & 0o077:
+        harm = "others can read the key and forge stamps, capsules and requests"
+        yield _file_finding("key-mode", path, harm, f"chmod 600 {shlex.quote(path)}")
+
+
+def check_store(host: Host) -> Iterator[Finding]:
+    """Report a store that is missing, not writable for its user, or not private."""
+    if host.settings is None or not host.settings.has_store:
+        return
+    path = host.settings.archive_store_directory
+    user = host.archive_user()
+    for file in host.files.values():
+        if file.path != path and not file.path.startswith(f"{path}/"):
+            continue
+        quoted = shlex.quote(file.path)
+        if not file.is_directory:
+            cure = f"install -d -m 700 -o {user} {quoted}"
+            harm = "no such directory: copies wait in the queue and expire"
+            yield _file_finding("store-missing", file.path, harm, cure)
+        elif user and file.owner != user:
+            harm = f"{file.owner} owns it and {user} cannot write: copies are deferred"
+            yield _file_finding(
+                "store-owner", file.path, harm, _chown_command(file.path, user)
+            )
+        elif file.mode & 0o077:
+            harm = f"users other than {user} can read archived mail"
+            yield _file_finding("store-mode", file.path, harm, f"chmod 700 {quoted}")
+
+
+def check_spool(host: Host) -> Iterator[Finding]:
+    """Report a spool directory in which the archive's user cannot write."""
+    if host.settings is None:
+        return
+    file = host.files[host.settings.archive_spool_directory]
+    is_writable = file.mode & 0o002 or file.owner == host.archive_user()
+    if not file.is_directory or not is_writable:
+        yield Finding(
+            "spool",
+            CRITICAL,
+            file.path,
+            f"{host.archive_user()} cannot write there: messages over 4 MB are deferred"
+            " until they expire",
+            "in archive.cf set archive_spool_directory to a directory of its own",
+        )
+
+
+def check_free_space(host: Host) -> Iterator[Finding]:
+    """Report file systems of store, queue and spool that are nearly full."""
+    for path, free in host.free_bytes.items():
+        if free < LOW_SPACE:
+            yield Finding(
+                "free-space",
+                CRITICAL if free < CRITICAL_SPACE else WARNING,
+                path,
+                f"{free >> 20} MiB free: on a full disk copies are deferred and new"
+                " mail is refused",
+                f"free space on the file system of {path}",
+            )
+
+
+def check_version(host: Host) -> Iterator[Finding]:
+    """Report a Postfix that is too old."""
+    if host.config.version < MINIMUM_VERSION:
+        yield Finding(
+            "version",
+            CRITICAL,
+            f"Postfix {host.config.raw('mail_version')}",
+            "older than 3.4: it does not support what master.cf.d uses",
+            "upgrade Postfix",
+        )
+
+
+def check_python(host: Host) -> Iterator[Finding]:
+    """Report a Python other than the one that the program was installed for."""
+    for directory, python_path in host.python_mismatches.items():
+        yield Finding(
+            "python",
+            WARNING,
+            directory,
+            f"{python_path} is not the version that this was installed for: a message"
+            " costs twice the CPU time, and the commands may not start",
+            "make install, in the sources of the release that is in use",
+        )
+
+
+def check_shared_keys(host: Host) -> Iterator[Finding]:
+    """Report instances that archive to one address with different keys."""
+    our_archives = set(archive_services.configured_archives(host.config))
+    for other in host.other_instances:
+        shared_archives = our_archives.intersection(other.archives)
+        if (
+            shared_archives
+            and host.key_digests
+            and not host.key_digests & other.key_digests
+        ):
+            yield Finding(
+                "two-keys",
+                WARNING,
+                f"{other.directory}: archive = {min(shared_archives)}",
+                "that instance has another key: mail that passes both instances is"
+                " stamped and archived twice",
+                f"append a line of {other.directory}'s key file to this instance's key"
+                " file, and the other way round",
+            )
+
+
+def _chown_command(path: str, user: str) -> str:
+    return f"chown {user} {shlex.quote(path)}"
+
+
+def _bypass_off_command(host: Host) -> str:
+    return host.parameter_command(archive_services.BYPASS_PARAMETER, "")
+
+
+def _file_finding(check: str, path: str, harm: str, cure: str) -> Finding:
+    is_safe = cure.startswith(("chown", "chmod"))
+    return Finding(check, CRITICAL, path, harm, cure, is_safe=is_safe)
+
+
+CHECKS: tuple[Callable[[Host], Iterator[Finding]], ...] = (
+    check_bypass,
+    check_settings,
+    check_key,
+    check_store,
+    check_spool,
+    check_free_space,
+    check_version,
+    check_python,
+    check_shared_keys,
+)

@@ -1,0 +1,256 @@
+"""Check the master.cf entries of the stamp filter and the archive transport.
+
+Used by doctor.checks. With most mistakes pipe(8) bounces mail, or delivers it without
+archiving it.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable, Iterator
+
+from postfix_archive.doctor.finding import Finding
+from postfix_archive.doctor.host import Host, launcher_name
+from postfix_archive.monitoring import CRITICAL, WARNING
+from postfix_archive.postfix import archive_services, lmtp_services
+from postfix_archive.postfix.configuration import Service
+
+SOFT_BOUNCE_SERVICES = (
+    archive_services.STAMP_TRANSPORT,
+    "archive",
+    "archive-relay",
+    "archive-local",
+)
+MAX_RECIPIENTS = 3500  # x 2 arguments of 263 bytes: below ARG_MAX (execve(2))
+REINSTALL = "make install"
+
+
+def check_missing_services(host: Host) -> Iterator[Finding]:
+    """Report services of master.cf.d that are missing in master.cf."""
+    for key in host.reference_services:
+        name, _, kind = key.rpartition("/")
+        if key == lmtp_services.SAMPLE_KEY:
+            continue
+        if kind == "unix" and host.config.service(key) is None:
+            yield Finding(
+                "service-missing",
+                CRITICAL,
+                f"master.cf: {key}",
+                f"there is no service {name}: mail for it is deferred and bounces after"
+                " maximal_queue_lifetime",
+                REINSTALL,
+            )
+
+
+def check_soft_bounce(host: Host) -> Iterator[Finding]:
+    """Report transports of ours without soft_bounce=yes."""
+    for service in host.config.services:
+        is_ours = (
+            service.name in SOFT_BOUNCE_SERVICES or service in host.stamp_transports()
+        )
+        if (
+            is_ours
+            and service.kind == "unix"
+            and service.options.get("soft_bounce") != "yes"
+        ):
+            yield Finding(
+                "soft-bounce",
+                CRITICAL,
+                f"master.cf: {service.key}",
+                "any failure, even a time limit, bounces mail to its sender or loses an"
+                " archive copy",
+                host.option_command(service, "soft_bounce", "yes"),
+                is_safe=True,
+            )
+
+
+def check_recipient_limit(host: Host) -> Iterator[Finding]:
+    """Report a recipient limit below smtpd(8)'s or above the kernel's."""
+    accepted = [
+        host.number("smtpd_recipient_limit", e) or 0 for e in host.receiving_services()
+    ]
+    smtpd_limit = min(max(accepted, default=0), MAX_RECIPIENTS)
+    for service in host.stamp_filters():
+        parameter = f"{service.name}_destination_recipient_limit"
+        limit = host.transport_limit(parameter, "default_destination_recipient_limit")
+        cure = host.parameter_command(parameter, str(MAX_RECIPIENTS))
+        if limit == 0 or limit > MAX_RECIPIENTS:
+            harm = (
+                f"{limit or 'unlimited'} recipients exceed the kernel's limit for"
+                " arguments (ARG_MAX): such a message is deferred until it expires"
+            )
+            yield Finding(
+                "recipient-limit", CRITICAL, parameter, harm, cure, is_safe=True
+            )
+        elif limit < smtpd_limit:
+            harm = (
+                f"a message to more than {limit} recipients is captured in pieces, with"
+                " a mailed copy for each"
+            )
+            yield Finding(
+                "recipient-limit", WARNING, parameter, harm, cure, is_safe=True
+            )
+
+
+def check_time_limit(host: Host) -> Iterator[Finding]:
+    """Report a time limit of pipe(8) that ends before our own deadline."""
+    if host.settings is None:
+        return
+    our_limit = host.settings.archive_time_limit
+    for service in host.pipe_services():
+        parameter = f"{service.name}_time_limit"
+        limit = host.transport_limit(parameter, "command_time_limit")
+        if limit <= our_limit:
+            yield Finding(
+                "time-limit",
+                WARNING,
+                parameter,
+                f"pipe(8) kills the process after {limit} s, before archive_time_limit"
+                f" ({our_limit} s, in archive.cf) can defer the message with a reason",
+                host.parameter_command(parameter, f"{our_limit + 100}s"),
+                is_safe=True,
+            )
+
+
+def check_null_sender(host: Host) -> Iterator[Finding]:
+    """Report a stamp filter without an empty null_sender=."""
+    for service in host.stamp_filters():
+        if "null_sender=" not in service.command.split():
+            yield _entry_finding(
+                "null-sender",
+                service,
+                "bounces get the sender MAILER-DAEMON in the filter, so that an"
+                " undeliverable bounce causes another one",
+            )
+
+
+def check_flags(host: Host) -> Iterator[Finding]:
+    """Report pipe(8) flags other than q (stamp filter) or none (archive transport)."""
+    for service in host.pipe_services():
+        actual = set(service.argument("flags"))
+        expected = (
+            {"q"}
+            if launcher_name(service) == archive_services.STAMP_TRANSPORT
+            else set()
+        )
+        if actual != expected:
+            yield _entry_finding(
+                "flags",
+                service,
+                "addresses are not quoted, or pipe(8) adds lines to the message: it"
+                " differs from what was received",
+            )
+
+
+def check_arguments(host: Host) -> Iterator[Finding]:
+    """Report arguments of the reference that are missing."""
+    for service in host.pipe_services():
+        reference = host.reference_services.get(f"{launcher_name(service)}/unix")
+        expected = _launcher_arguments(reference) if reference else []
+        actual = service.command.partition("argv=")[2].split()
+        missing = [argument for argument in expected if argument not in actual]
+        if missing:
+            yield _entry_finding(
+                "arguments",
+                service,
+                f"the argument {missing[0]} is missing: mail is deferred, or the"
+                " envelope in the archive is incomplete",
+            )
+
+
+def check_users(host: Host) -> Iterator[Finding]:
+    """Report users that pipe(8) refuses, that do not exist, or that differ."""
+    users = [
+        each.argument("user").partition(":")[0] for each in host.launcher_services()
+    ]
+    for service in host.launcher_services():
+        user, _, group = service.argument("user").partition(":")
+        groups = {group} if group else set(host.groups_by_user.get(user, ()))
+        mail_owner = host.config.value("mail_owner")
+        setgid_group = host.config.value("setgid_group")
+        if user in ("root", mail_owner) or setgid_group in groups:
+            yield _entry_finding(
+                "pipe-user",
+                service,
+                f"pipe(8) refuses to run as {user}:{group or 'its groups'} (root,"
+                " mail_owner and members of setgid_group), so all mail is deferred",
+            )
+        elif user != users[0]:
+            yield _entry_finding(
+                "pipe-user",
+                service,
+                f"runs as {user}, other services as {users[0]}: both write to the"
+                " store, and one cannot use the files of the other",
+            )
+        elif user not in host.groups_by_user:
+            yield _entry_finding(
+                "pipe-user", service, f"there is no user {user}: mail is deferred"
+            )
+
+
+def check_programs(host: Host) -> Iterator[Finding]:
+    """Report launchers that do not exist or are not executable."""
+    for service in host.launcher_services():
+        file = host.files.get(service.argument("argv"))
+        if file and not (file.exists and file.mode & 0o005 == 0o005):
+            yield Finding(
+                "program-missing",
+                CRITICAL,
+                service.argument("argv"),
+                f"{service.name} cannot execute it: mail is deferred and bounces after"
+                " maximal_queue_lifetime",
+                REINSTALL,
+            )
+
+
+def check_program_directories(host: Host) -> Iterator[Finding]:
+    """Report directories that keep a service's user from its program."""
+    for service in host.launcher_services():
+        directory = host.blocking_directories.get(service.argument("argv"))
+        if directory:
+            yield Finding(
+                "program-folder",
+                CRITICAL,
+                service.argument("argv"),
+                f"the user of {service.name} cannot search {directory}, so all mail is"
+                " deferred",
+                f"chmod a+x {shlex.quote(directory)}",
+            )
+
+
+def check_other_stamp_filters(host: Host) -> Iterator[Finding]:
+    """Report stamp filters that make install did not create."""
+    for service in host.stamp_filters():
+        suffix = service.name.removeprefix(archive_services.STAMP_TRANSPORT)
+        if suffix and not (suffix[:1] == "-" and suffix[1:].isdigit()):
+            yield Finding(
+                "second-install",
+                CRITICAL,
+                f"master.cf: {service.key}",
+                "second stamp filter: mail that passes both is stamped and archived"
+                " twice",
+                host.postfix_command("postconf", "-M", "-X", service.key),
+            )
+
+
+def _launcher_arguments(reference: Service) -> list[str]:
+    return reference.command.partition("argv=")[2].split()[1:]
+
+
+def _entry_finding(check: str, service: Service, harm: str) -> Finding:
+    return Finding(check, CRITICAL, f"master.cf: {service.key}", harm, REINSTALL)
+
+
+CHECKS: tuple[Callable[[Host], Iterator[Finding]], ...] = (
+    check_missing_services,
+    check_soft_bounce,
+    check_recipient_limit,
+    check_time_limit,
+    check_null_sender,
+    check_flags,
+    check_arguments,
+    check_users,
+    check_programs,
+    check_program_directories,
+    check_other_stamp_filters,
+)

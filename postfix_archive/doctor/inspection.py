@@ -1,0 +1,368 @@
+"""Inspect a host for the doctor: Postfix, the archive's files, tables, instances.
+
+Used by cli.doctor and make install. Changes nothing. What cannot be inspected is left
+out of the Host.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import grp
+import hashlib
+import os
+import pwd
+import stat
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from postfix_archive.bypass import switch
+from postfix_archive.config import archive_cf
+from postfix_archive.config.settings import Settings
+from postfix_archive.doctor import lookup_queries, unarchived_reinjection
+from postfix_archive.doctor.host import File, Host, OtherInstance
+from postfix_archive.errors import ArchiveError
+from postfix_archive.maillog import location
+from postfix_archive.outcomes import follower_state
+from postfix_archive.postfix import (
+    archive_services,
+    configuration,
+    mail_queue,
+    postfix_command,
+    reference,
+)
+from postfix_archive.postfix.configuration import Configuration
+from postfix_archive.rescue import queue_rescue
+from postfix_archive.store import fallback, record_reader
+from postfix_archive.system import path_access, python_version, scheduler
+from postfix_archive.tables import table_file
+
+CONTENT_FILTER_LIMIT = 2000  # queued messages whose content_filter is read
+
+
+def inspect_host(directory: str) -> Host:
+    """Return the state of the instance with this configuration directory.
+
+    Raises PostfixMissing and PostfixCommandFailed.
+    """
+    postfix_config = postfix_command.read_configuration(directory)
+    settings, settings_error = _load_settings(directory)
+    is_running = postfix_command.is_running(directory)
+    stale_tables, tables_error = _stale_tables(settings)
+    fallback_count, fallback_age, fallback_reason = _fallback_state(settings)
+    return Host(
+        config=postfix_config,
+        settings=settings,
+        settings_error=settings_error,
+        reference_services=reference.reference_services(
+            _installed_mode(postfix_config)
+        ),
+        files={
+            path: _inspect_file(path)
+            for path in _inspected_paths(postfix_config, settings)
+        },
+        python_mismatches=dict(_python_mismatches(postfix_config)),
+        groups_by_user=_groups_by_user(postfix_config),
+        blocking_directories=dict(_blocked_paths(postfix_config, settings)),
+        table_texts=table_texts(postfix_config),
+        lookup_results=look_up_keys(postfix_config, settings),
+        unreachable_ports=(
+            tuple(_unreachable_ports(postfix_config)) if is_running else ()
+        ),
+        unarchived_reinjections=unarchived_reinjection.find_unarchived(postfix_config),
+        free_bytes=_free_bytes(postfix_config, settings),
+        queued_messages=(
+            tuple(mail_queue.list_messages(directory, CONTENT_FILTER_LIMIT))
+            if is_running
+            else ()
+        ),
+        stale_tables=stale_tables,
+        tables_error=tables_error,
+        key_digests=_key_digests(settings),
+        other_instances=tuple(_other_instances(directory)),
+        bypass=_bypass_record(directory),
+        held_count=_held_count(directory),
+        last_rescue_age=(
+            queue_rescue.last_run_age(settings, time.time()) if settings else None
+        ),
+        log_error=_log_error(postfix_config, settings),
+        follower_file=_follower_file(postfix_config, settings),
+        log_read_age=_log_read_age(settings),
+        fallback_count=fallback_count,
+        fallback_age=fallback_age,
+        fallback_reason=fallback_reason,
+        is_running=is_running,
+        is_default_instance=directory == archive_cf.DEFAULT_CONFIG_DIRECTORY,
+    )
+
+
+def _load_settings(directory: str) -> tuple[Settings | None, str]:
+    try:
+        return archive_cf.load(directory), ""
+    except ArchiveError as error:
+        return None, str(error)
+
+
+def _installed_mode(postfix_config: Configuration) -> str:
+    """Return the installed mode, also if archive-stamp has lost our options."""
+    stamp_service = postfix_config.service(f"{archive_services.STAMP_TRANSPORT}/unix")
+    return (
+        archive_services.LMTP
+        if stamp_service and stamp_service.program == "lmtp"
+        else archive_services.PIPE
+    )
+
+
+def _inspected_paths(
+    postfix_config: Configuration, settings: Settings | None
+) -> Iterator[str]:
+    for launched in filter(archive_services.has_launcher, postfix_config.services):
+        yield launched.argument("argv")
+    if settings is not None:
+        yield settings.archive_key_file
+        yield settings.archive_spool_directory
+        yield settings.archive_fallback_directory
+        if settings.has_store:
+            store = settings.archive_store_directory
+            yield store
+            with contextlib.suppress(ArchiveError):
+                yield from (f"{store}/{each}" for each in record_reader.archives(store))
+
+
+def _inspect_file(path: str) -> File:
+    try:
+        status = os.stat(path)
+    except OSError:
+        return File(path)
+    try:
+        owner = pwd.getpwuid(status.st_uid).pw_name
+    except KeyError:
+        owner = str(status.st_uid)
+    mode = stat.S_IMODE(status.st_mode)
+    return File(path, owner, mode, stat.S_ISDIR(status.st_mode), status.st_dev)
+
+
+def _blocked_paths(
+    postfix_config: Configuration, settings: Settings | None
+) -> Iterator[tuple[str, str]]:
+    """Yield path and directory where a service's user cannot search the directory."""
+    keys = [settings.archive_key_file] if settings else []
+    for service_entry in filter(archive_services.has_launcher, postfix_config.services):
+        user = service_entry.argument("user").partition(":")[0]
+        launcher = service_entry.argument("argv")
+        release = f"{Path(launcher).parent}/current/postfix_archive/intake/pipe.py"
+        for path in (launcher, release, *keys):
+            directory = path_access.first_blocked_directory(path, user)
+            if directory:
+                yield (launcher if path == release else path), directory
+
+
+def _python_mismatches(postfix_config: Configuration) -> Iterator[tuple[str, str]]:
+    """Yield program directory and Python where that has another version."""
+    launchers = (
+        e.argument("argv")
+        for e in postfix_config.services
+        if archive_services.has_launcher(e)
+    )
+    for directory, launcher in {os.path.dirname(e): e for e in launchers}.items():
+        if python := python_version.mismatched_interpreter(launcher):
+            yield directory, python
+
+
+def _groups_by_user(postfix_config: Configuration) -> dict[str, tuple[str, ...]]:
+    """Return user -> groups of our services' users, without users that do not exist."""
+    users: dict[str, tuple[str, ...]] = {}
+    for service_entry in postfix_config.services:
+        user = service_entry.argument("user").partition(":")[0]
+        if not user:
+            continue
+        with contextlib.suppress(KeyError):
+            primary = pwd.getpwnam(user).pw_gid
+            gids = os.getgrouplist(user, primary)
+            names = {group.gr_gid: group.gr_name for group in grp.getgrall()}
+            users[user] = tuple(names.get(gid, str(gid)) for gid in gids)
+    return users
+
+
+def _unreachable_ports(postfix_config: Configuration) -> Iterator[str]:
+    for service_entry in postfix_config.services:
+        host, _, port = service_entry.name.rpartition(":")
+        if (
+            archive_services.is_ours(service_entry)
+            and service_entry.kind == "inet"
+            and port.isdigit()
+        ):
+            if not postfix_command.is_listening(
+                host.strip("[]") or "127.0.0.1", int(port)
+            ):
+                yield service_entry.name
+
+
+def _free_bytes(
+    postfix_config: Configuration, settings: Settings | None
+) -> dict[str, int]:
+    """Return the free bytes of the file systems of queue, spool and store."""
+    directories = [postfix_config.value("queue_directory")]
+    if settings is not None:
+        directories.append(settings.archive_spool_directory)
+        if settings.has_store:
+            directories.append(settings.archive_store_directory)
+    free = {}
+    for directory in directories:
+        with contextlib.suppress(OSError):
+            statvfs = os.statvfs(directory)
+            free[directory] = statvfs.f_bavail * statvfs.f_frsize
+    return free
+
+
+def _stale_tables(settings: Settings | None) -> tuple[tuple[str, ...], str]:
+    """Return the compiled tables that differ from their sources, or the error."""
+    if settings is None or not settings.archive_tables:
+        return (), ""
+    try:
+        keys = archive_cf.load_keys(settings)
+        tables = table_file.compile_all(settings.archive_tables, keys)
+    except ArchiveError as error:
+        return (), str(error)
+    return tuple(each.path for each in tables if each.needs_write), ""
+
+
+def _key_digests(settings: Settings | None) -> frozenset[str]:
+    """Return the SHA-256 digests of the site keys."""
+    if settings is None:
+        return frozenset()
+    try:
+        keys = archive_cf.load_keys(settings).keys
+    except ArchiveError:
+        return frozenset()
+    return frozenset(hashlib.sha256(key.secret).hexdigest() for key in keys)
+
+
+def _other_instances(directory: str) -> Iterator[OtherInstance]:
+    """Yield the other instances on this host with the archive installed."""
+    for other_directory in _instance_directories():
+        if Path(other_directory).resolve() == Path(directory).resolve():
+            continue
+        with contextlib.suppress(ArchiveError, OSError):
+            postfix_config = postfix_command.read_configuration(other_directory)
+            if archive_services.is_installed(postfix_config):
+                keys = _key_digests(archive_cf.load(other_directory))
+                yield OtherInstance(
+                    other_directory,
+                    tuple(archive_services.configured_archives(postfix_config)),
+                    keys,
+                )
+
+
+def _instance_directories() -> list[str]:
+    """Return the configuration directories of all instances (postmulti(1))."""
+    if not Path(archive_cf.DEFAULT_CONFIG_DIRECTORY, "main.cf").exists():
+        return []
+    try:
+        command = ("postconf", "-x", "-h", "multi_instance_directories")
+        output = postfix_command.run(archive_cf.DEFAULT_CONFIG_DIRECTORY, *command)
+    except ArchiveError:
+        return []
+    return [
+        archive_cf.DEFAULT_CONFIG_DIRECTORY,
+        *configuration.split_list(output.strip()),
+    ]
+
+
+def _held_count(directory: str) -> int:
+    try:
+        return len(queue_rescue.read_hold_times(directory))
+    except ArchiveError:
+        return 0
+
+
+def _fallback_state(settings: Settings | None) -> tuple[int, int, str]:
+    """Return count, age in seconds of the oldest and its reason, for the capsules."""
+    if settings is None:
+        return 0, 0, ""
+    directory = settings.archive_fallback_directory
+    try:
+        capsules = fallback.waiting_capsules(directory)
+    except ArchiveError as error:
+        return 1, 0, str(error)
+    if not capsules:
+        return 0, 0, ""
+    age = int(abs(time.time() - capsules[0][0]))
+    return len(capsules), age, fallback.last_reason(directory)
+
+
+def _log_error(postfix_config: Configuration, settings: Settings | None) -> str:
+    """Return why the log cannot be read, "" if it can, or if we are not root."""
+    if settings is None or os.geteuid():
+        return ""
+    return location.unreadable_reason(postfix_config)
+
+
+def _follower_file(postfix_config: Configuration, settings: Settings | None) -> str:
+    return (
+        scheduler.follower_file(configuration.name_of(postfix_config))
+        if settings is not None
+        else ""
+    )
+
+
+def _log_read_age(settings: Settings | None) -> float | None:
+    if settings is None:
+        return None
+    return follower_state.last_read_age(
+        settings.archive_fallback_directory, time.time()
+    )
+
+
+def _bypass_record(directory: str) -> dict[str, Any] | None:
+    try:
+        return switch.read_record(directory)
+    except ArchiveError as error:
+        return {"opened": "?", "by": "?", "why": str(error)}
+
+
+TEXT_TYPES = ("pcre", "regexp", "cidr", "texthash")
+DATABASE_TYPES = ("hash", "btree", "lmdb", "cdb", "dbm", "sdbm")
+INLINE_TYPES = ("inline", "static")
+
+
+def table_texts(postfix_config: Configuration) -> dict[str, str]:
+    """Return type:name -> text of the tables with actions and the bcc maps."""
+    texts_by_table = {}
+    for table in lookup_queries.tables_to_read(postfix_config):
+        with contextlib.suppress(ArchiveError, OSError):
+            texts_by_table[table] = _read_table(postfix_config.directory, table)
+    return texts_by_table
+
+
+def look_up_keys(
+    postfix_config: Configuration, settings: Settings | None
+) -> dict[tuple[str, str], str]:
+    """Return (table, key) -> result of the doctor's lookups that find something."""
+    results = {}
+    for table, key in lookup_queries.table_keys(postfix_config, settings):
+        value = postfix_command.look_up(postfix_config.directory, table, key)
+        if value:
+            results[table, key] = value
+    return results
+
+
+def _read_table(directory: str, table: str) -> str:
+    table_type, _, name = table.partition(":")
+    if table_type in TEXT_TYPES:
+        return Path(name).read_text("utf-8", "surrogateescape")
+    if table_type in DATABASE_TYPES:
+        return _read_database(directory, table, name)
+    return name if table_type in INLINE_TYPES else ""
+
+
+def _read_database(directory: str, table: str, name: str) -> str:
+    """Return the content of the database, or of the text file if there is none.
+
+    Postfix reads the database, which can differ from the text file.
+    """
+    try:
+        return postfix_command.run(directory, "postmap", "-s", table)
+    except ArchiveError:
+        return Path(name).read_text("utf-8", "surrogateescape")

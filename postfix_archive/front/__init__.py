@@ -1,1 +1,0 @@
-"""The doors: they speak with Postfix and with people, and decide nothing."""

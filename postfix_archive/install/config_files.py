@@ -1,0 +1,123 @@
+"""Changes main.cf and master.cf: edits copies, then replaces each file atomically.
+
+Used by install, uninstall and the undo record. postconf(1) edits the copies, so all
+contents that the files can have during an installation are known in advance; a crash
+or power failure leaves one of them. Raises InstallFailed if a file changes meanwhile.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+
+from postfix_archive.config import archive_cf
+from postfix_archive.errors import InstallFailed
+from postfix_archive.install.filter_routes import Change
+from postfix_archive.postfix import postfix_command
+from postfix_archive.system import text_file
+
+FILES = ("master.cf", "main.cf")  # services first: main.cf refers to them
+Contents = dict[str, bytes]
+
+
+def read(directory: Path | str) -> Contents:
+    """Return the contents of both files."""
+    return {name: Path(directory, name).read_bytes() for name in FILES}
+
+
+def digests(contents: Contents) -> dict[str, str]:
+    """Return the SHA-256 of each file, in hexadecimal."""
+    return {name: hashlib.sha256(text).hexdigest() for name, text in contents.items()}
+
+
+def apply_changes(before: Contents, changes: Iterable[Change]) -> Contents:
+    """Return both files with the changes applied, edited in a private directory."""
+    with tempfile.TemporaryDirectory() as directory:
+        for name, content in before.items():
+            Path(directory, name).write_bytes(content)
+        for change in changes:
+            apply_change(directory, change)
+        return read(directory)
+
+
+def replace_files(directory: Path | str, after: Contents, before: Contents) -> None:
+    """Replace both files durably; raises InstallFailed if they differ from before."""
+    current = read(directory)
+    for name in FILES:
+        if current[name] != before[name]:
+            raise InstallFailed(
+                f"{directory}/{name}: changed by another process during this run; run"
+                " it again"
+            )
+    for name in FILES:
+        replace_content(Path(directory, name), after[name])
+
+
+def copy_file(source: Path, target: Path) -> None:
+    """Copy a file over another, atomically and durably, with mode, owner and times."""
+    draft = _draft_path(target)
+    shutil.copy2(source, draft)
+    stat = source.stat()
+    os.chown(draft, stat.st_uid, stat.st_gid)
+    _rename_draft(draft, target)
+
+
+def apply_change(directory: str, change: Change) -> None:
+    """Apply one change with postconf(1)."""
+    if change.kind == "main":
+        if change.after is None:
+            postfix_command.remove_main(directory, change.name)
+        else:
+            postfix_command.set_main(directory, change.name, change.after)
+    elif change.kind == "service":
+        if change.after is None:
+            postfix_command.remove_service(directory, change.name)
+        else:
+            postfix_command.set_service(directory, change.name, change.after)
+    else:
+        key, _, option = change.name.rpartition("/")
+        if change.after is None:
+            postfix_command.remove_option(directory, key, option)
+        else:
+            postfix_command.set_option(directory, key, option, change.after)
+
+
+def remove_drafts(directory: Path | str) -> None:
+    """Remove the drafts that a killed installer has left."""
+    for name in (*FILES, archive_cf.FILE_NAME):
+        _draft_path(Path(directory, name)).unlink(missing_ok=True)
+
+
+def replace_content(path: Path, content: bytes) -> None:
+    """Replace a file's content durably; mode, owner and extended attributes stay.
+
+    A new file gets mode 0644.
+    """
+    stat = path.stat() if path.exists() else None
+    if stat and path.read_bytes() == content:
+        return
+    draft = _draft_path(path)
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with open(descriptor, "wb") as file:
+        file.write(content)
+    if stat:
+        os.chown(draft, stat.st_uid, stat.st_gid)
+        shutil.copystat(path, draft)
+        os.utime(draft)
+    else:
+        draft.chmod(0o644)
+    _rename_draft(draft, path)
+
+
+def _draft_path(path: Path) -> Path:
+    return path.with_name(f".{path.name}.draft")
+
+
+def _rename_draft(draft: Path, path: Path) -> None:
+    text_file.sync_path(draft)
+    draft.replace(path)
+    text_file.sync_path(path.parent)

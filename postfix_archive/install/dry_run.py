@@ -1,0 +1,80 @@
+"""make install DRY_RUN=yes: prints the planned changes and changes nothing.
+
+Used by install/main. Prints a unified diff of main.cf and master.cf, then what would be
+created besides.
+"""
+
+from __future__ import annotations
+
+import difflib
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from postfix_archive.install import config_files
+from postfix_archive.install.filter_routes import Change, Setup
+from postfix_archive.install.instance import Instance
+from postfix_archive.install.program import ProgramFiles
+from postfix_archive.maillog import location
+from postfix_archive.system import scheduler
+
+
+def show(
+    postfix_instance: Instance,
+    setup: Setup,
+    changes: tuple[Change, ...],
+    program_files: ProgramFiles,
+) -> None:
+    """Print what an installation would change and create."""
+    sys.stdout.writelines(_diff(postfix_instance, changes))
+    missing = list(_missing(postfix_instance, setup, program_files))
+    for label, name in missing:
+        print(f"{label + ':':<12}{name} would be created")
+    if not changes and not missing:
+        print("Nothing to change.")
+
+
+def _diff(postfix_instance: Instance, changes: tuple[Change, ...]) -> Iterator[str]:
+    """Yield the lines of the diff; bytes that are not UTF-8 become surrogates."""
+    with tempfile.TemporaryDirectory() as directory:
+        for name in reversed(config_files.FILES):
+            shutil.copy2(Path(postfix_instance.directory, name), directory)
+        for change in changes:
+            config_files.apply_change(directory, change)
+        for name in reversed(config_files.FILES):
+            path = Path(postfix_instance.directory, name)
+            yield from difflib.unified_diff(
+                _lines(path),
+                _lines(Path(directory, name)),
+                str(path),
+                f"{path} with the archive",
+            )
+
+
+def _lines(path: Path) -> list[str]:
+    return path.read_text("utf-8", "surrogateescape").splitlines(True)
+
+
+def _missing(
+    postfix_instance: Instance, setup: Setup, program_files: ProgramFiles
+) -> Iterator[tuple[str, str]]:
+    """Yield what would be created: label and name."""
+    if not program_files.is_current:
+        yield (
+            "Program",
+            f"{program_files.directory}/releases/{program_files.release_id}",
+        )
+    if not program_files.command_path.exists():
+        yield "Command", str(program_files.command_path)
+    yield from postfix_instance.missing(setup)
+    timer = scheduler.missing_timer(postfix_instance.name)
+    if timer:
+        yield "Timer", timer
+    follower = scheduler.missing_follower(postfix_instance.name)
+    is_wanted = postfix_instance.current_settings().needs_follower
+    if follower and not location.follow_obstacle(
+        postfix_instance.config, is_wanted=is_wanted
+    ):
+        yield "Follower", follower

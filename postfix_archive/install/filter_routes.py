@@ -1,0 +1,338 @@
+"""Routes: which services pass mail to the stamp filter, and where it goes next.
+
+Used by install/install_plan. A host may have one content filter for all services,
+others for some and none for the rest; addresses may be mapped at the first hop or where
+a content filter reinjects mail. Each combination is a route: a stamp filter with a
+reinjection port of its own. The first route is that of main.cf.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+
+from postfix_archive.errors import InstallRefused
+from postfix_archive.postfix import archive_services, configuration
+from postfix_archive.postfix.configuration import Configuration, Service
+
+REINJECT_OPTIONS = "no_unknown_recipient_checks,no_header_body_checks,no_milters"
+PROBE_ROUTE = ",archive-probe.invalid=discard:}"
+TRANSPORT_TABLE = (
+    "inline:{archive-request.invalid=archive-stamp:on-request" + PROBE_ROUTE
+)
+TRANSPORT_TABLE_PREFIX = "inline:{archive-request.invalid"
+TRANSPORT_LIMITS = {
+    archive_services.PIPE: (
+        ("destination_recipient_limit", "3500"),
+        ("time_limit", "1000s"),
+    ),
+    archive_services.LMTP: (
+        ("destination_recipient_limit", "0"),
+        ("destination_concurrency_failed_cohort_limit", "0"),
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Setup:
+    """The installation to reach: options, completed by what is installed."""
+
+    archive: str
+    launcher_directory: str  # directory of the launchers
+    user: str = "postfix-archive"
+    port: int = archive_services.DEFAULT_FIRST_PORT  # the first of PORT_COUNT
+    position: str = "before"
+    on_request: bool = False
+    mode: str = archive_services.PIPE
+
+
+@dataclass(frozen=True)
+class Change:
+    """One change: a parameter of main.cf, an entry of master.cf, or its -o option.
+
+    before and after are None if the entry does not exist before or after the change.
+    """
+
+    kind: str  # main, service or option
+    name: str  # parameter, name/type or name/type/option
+    after: str | None
+    before: str | None = None
+    routes_mail: bool = False  # routes mail to the stamp filter
+
+    @property
+    def inverse(self) -> Change:
+        """The change that reverts this one."""
+        return replace(self, after=self.before, before=self.after)
+
+
+@dataclass(frozen=True)
+class Route:
+    """Where the stamp filter reinjects: next content filter, override options."""
+
+    next_filter: str
+    reinject_options: str
+
+
+class Routing:
+    """Assigns a route to each service whose mail is archived.
+
+    Raises InstallRefused for position "after" without a reinjection port.
+    """
+
+    def __init__(self, config: Configuration, setup: Setup) -> None:
+        self.config = config
+        self.setup = setup
+        self.main_filter = self._original_value("content_filter", None)
+        self.main_options = self._original_value("receive_override_options", None)
+        is_after = setup.position == "after"
+        candidates = [
+            e
+            for e in archive_services.receiving_services(self.config)
+            if self._is_reinjection_service(e)
+        ]
+        self.reinjection_services = candidates if self._has_content_filter() else []
+        if is_after and not self.reinjection_services:
+            raise InstallRefused(
+                "ARCHIVE_POSITION=after: master.cf has no reinjection port (smtpd on"
+                " loopback with -o content_filter=), or no service has a content"
+                " filter; add -o content_filter= to the smtpd that takes mail back"
+                " from your filter"
+            )
+        self.archived_services = [
+            e
+            for e in archive_services.receiving_services(self.config)
+            if self._is_archived(e)
+        ]
+        self.unarchived_services = [
+            e
+            for e in archive_services.receiving_services(self.config)
+            if e not in self.archived_services
+        ]
+        first_service = self.reinjection_services[0] if is_after else None
+        self.first_route = self._route(first_service)
+        self.routes = [self.first_route]
+        for service in self.archived_services:
+            if self._route(service) not in self.routes:
+                self.routes.append(self._route(service))
+
+    def route_number(self, service: Service) -> int:
+        """Return the number of the route of a service; 1 is that of main.cf."""
+        route = (
+            self._route(service)
+            if service in self.archived_services
+            else self.first_route
+        )
+        return self.routes.index(route) + 1
+
+    def service_changes(self) -> Iterator[Change]:
+        """Yield the changes to the -o options of the admin's services."""
+        for service in self.archived_services:
+            has_own_filter = (
+                "content_filter" in service.options or self.setup.position == "after"
+            )
+            if has_own_filter:
+                next_filter = self._original_value("content_filter", service)
+                value = self._content_filter(self.route_number(service), next_filter)
+                yield self._option_change(
+                    service, "content_filter", value, routes_mail=True
+                )
+            if "receive_override_options" in service.options or has_own_filter:
+                options = self._original_value("receive_override_options", service)
+                override_options = archive_services.override_options_expression(
+                    options, self.setup.on_request
+                )
+                yield self._option_change(
+                    service,
+                    "receive_override_options",
+                    override_options,
+                    routes_mail=True,
+                )
+        unarchived = self.unarchived_services if self.setup.position == "before" else []
+        main_values = {
+            "content_filter": self.main_filter,
+            "receive_override_options": self.main_options,
+        }
+        for service in unarchived:
+            for name in sorted(main_values.keys() - service.options.keys()):
+                yield self._option_change(
+                    service, name, main_values[name], routes_mail=True
+                )
+        yield from self._restriction_changes()
+
+    def _restriction_changes(self) -> Iterator[Change]:
+        """Reject the request domain from clients, accept it from content filters."""
+        name = "smtpd_recipient_restrictions"
+        for service in archive_services.receiving_services(self.config):
+            if service in self.reinjection_services:
+                if self.setup.position == "after" and name not in service.options:
+                    restrictions = (
+                        self.config.raw(name)
+                        .replace(archive_services.REQUEST_DOMAIN_CHECK, "")
+                        .lstrip(",")
+                    )
+                    yield self._option_change(service, name, restrictions)
+            elif name in service.options:
+                yield self._option_change(
+                    service,
+                    name,
+                    archive_services.guard_restrictions(service.options[name]),
+                )
+
+    def main_changes(self) -> Iterator[Change]:
+        """Yield the changes to main.cf that route mail to the stamp filter."""
+        if self.setup.archive:
+            yield main_cf_change(
+                self.config, "archive", self.setup.archive, routes_mail=True
+            )
+        if self.setup.position == "after":
+            return
+        content_filter = self._content_filter(1, "$archive_next_filter")
+        value = archive_services.override_options_expression(
+            self.main_options, self.setup.on_request
+        )
+        yield main_cf_change(
+            self.config, "receive_override_options", value, routes_mail=True
+        )
+        yield main_cf_change(
+            self.config, "content_filter", content_filter, routes_mail=True
+        )
+
+    def _content_filter(self, number: int, next_filter: str) -> str:
+        setup = self.setup
+        return archive_services.content_filter_expression(
+            number, next_filter, setup.on_request, setup.mode
+        )
+
+    def _has_content_filter(self) -> bool:
+        """Tell whether any service has a content filter, which may reinject mail."""
+        candidates = (None, *archive_services.receiving_services(self.config))
+        return any(self._original_value("content_filter", each) for each in candidates)
+
+    def _is_reinjection_service(self, service: Service) -> bool:
+        """Tell whether a content filter may reinject mail into this service."""
+        is_loopback = service.kind == "inet" and service.name.startswith(
+            archive_services.LOOPBACK_PREFIXES
+        )
+        has_filter_option = "content_filter" in service.options
+        return (
+            is_loopback
+            and has_filter_option
+            and self._original_value("content_filter", service) == ""
+        )
+
+    def _is_archived(self, service: Service) -> bool:
+        if self.setup.position == "after":
+            is_filtered = bool(self._original_value("content_filter", service))
+            return service in self.reinjection_services or not (
+                is_filtered or self._is_sendmail_reinjection(service)
+            )
+        return (
+            service not in self.reinjection_services
+            and not self._is_sendmail_reinjection(service)
+        )
+
+    def _is_sendmail_reinjection(self, service: Service) -> bool:
+        """Tell whether this is pickup and a filter may reinject by sendmail(1)."""
+        if service.program != "pickup" or self._original_value(
+            "content_filter", service
+        ):
+            return False
+        has_empty_filter = "content_filter" in service.options or self.main_filter == ""
+        return has_empty_filter and any(
+            map(self._has_pipe_filter, archive_services.receiving_services(self.config))
+        )
+
+    def _has_pipe_filter(self, service: Service) -> bool:
+        transport = self._original_value("content_filter", service).partition(":")[0]
+        filter_service = self.config.service(f"{transport}/unix")
+        return filter_service is not None and filter_service.program == "pipe"
+
+    def _route(self, service: Service | None) -> Route:
+        is_after = self.setup.position == "after"
+        next_filter = (
+            "" if is_after else self._original_value("content_filter", service)
+        )
+        options = self._original_value("receive_override_options", service)
+        has_no_mappings = (
+            archive_services.NO_ADDRESS_MAPPINGS in configuration.split_list(options)
+        )
+        return Route(
+            next_filter,
+            (
+                f"{REINJECT_OPTIONS},{archive_services.NO_ADDRESS_MAPPINGS}"
+                if has_no_mappings
+                else ""
+            ),
+        )
+
+    def _original_value(self, name: str, service: Service | None) -> str:
+        """Return the admin's value, also if an installation has changed it."""
+        value = self.config.raw(name, service)
+        if name == "content_filter":
+            return self._original_filter(value, service)
+        if archive_services.NO_ADDRESS_MAPPINGS in value and self._has_stamp_filter(
+            service
+        ):
+            options = [
+                w
+                for w in configuration.split_list(value)
+                if archive_services.NO_ADDRESS_MAPPINGS not in w
+            ]
+            reinject_options = self._installed_reinject_options(service)
+            return ",".join(
+                [*options, archive_services.NO_ADDRESS_MAPPINGS]
+                if archive_services.NO_ADDRESS_MAPPINGS in reinject_options
+                else options
+            )
+        return value
+
+    def _has_stamp_filter(self, service: Service | None) -> bool:
+        return archive_services.STAMP_TRANSPORT in self.config.raw(
+            "content_filter", service
+        )
+
+    def _original_filter(self, value: str, service: Service | None) -> str:
+        if archive_services.STAMP_TRANSPORT not in value:
+            return value
+        number = archive_services.route_number(value)
+        if number == 1:
+            return self.config.raw("archive_next_filter")
+        return self._reinjection_service_options(number).get("content_filter", "")
+
+    def _installed_reinject_options(self, service: Service | None) -> str:
+        """Return the override options of the installed reinjection port."""
+        number = archive_services.route_number(
+            self.config.raw("content_filter", service)
+        )
+        if number == 1:
+            return self.config.raw("archive_handback_options")
+        return self._reinjection_service_options(number).get(
+            "receive_override_options", ""
+        )
+
+    def _reinjection_service_options(self, number: int) -> Mapping[str, str]:
+        """Return the -o options of the reinjection port of an additional route."""
+        address = archive_services.reinject_address(self.config, number)
+        service = self.config.service(f"{address}/inet")
+        return service.options if service else {}
+
+    def _option_change(
+        self, service: Service, name: str, value: str, *, routes_mail: bool = False
+    ) -> Change:
+        before = service.options.get(name)
+        return Change("option", f"{service.key}/{name}", value, before, routes_mail)
+
+
+def transport_table(mode: str) -> str:
+    """Return the table of transport_maps that routes requests and probes."""
+    return TRANSPORT_TABLE.replace(
+        f"{archive_services.STAMP_TRANSPORT}:",
+        archive_services.destination_prefix(1, mode),
+    )
+
+
+def main_cf_change(
+    config: Configuration, name: str, value: str, *, routes_mail: bool = False
+) -> Change:
+    """Return the change that sets a parameter of main.cf."""
+    return Change("main", name, value, config.main.get(name), routes_mail)

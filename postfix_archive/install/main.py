@@ -1,0 +1,351 @@
+"""Entry point of make install and make uninstall.
+
+Imports only the standard library: it runs before the virtual environment exists. Checks
+everything first and raises InstallRefused; then installs the program files, then adds
+the services to Postfix, and routes mail to them last. Rolls back on failure.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from types import FrameType
+
+from postfix_archive.config import archive_cf
+from postfix_archive.config.settings import Settings
+from postfix_archive.doctor import checks, inspection
+from postfix_archive.errors import (
+    ArchiveError,
+    InstallFailed,
+    InstallRefused,
+    PostfixMissing,
+)
+from postfix_archive.install import (
+    dry_run,
+    host_setup,
+    install_plan,
+    instance,
+    options,
+    program,
+    uninstall,
+)
+from postfix_archive.install.filter_routes import Change, Setup
+from postfix_archive.install.instance import Instance
+from postfix_archive.install.options import Options
+from postfix_archive.maillog import location
+from postfix_archive.outcomes import follower_state
+from postfix_archive.postfix import archive_services, mail_queue, postfix_command
+from postfix_archive.postfix.configuration import Configuration
+from postfix_archive.rescue import queue_rescue
+from postfix_archive.system import python_version, scheduler
+
+INSTALL_POSTFIX_COMMAND = (
+    "apt-get update -qq &&"
+    " DEBIAN_FRONTEND=noninteractive apt-get install -y -qq postfix"
+)
+
+
+NO_TIMER = (
+    "none, no systemd or cron found: run postfix-archive rescue and postfix-archive"
+    " return every five minutes"
+)
+NO_FOLLOWER = (
+    "none, no systemd or cron found: run postfix-archive outcomes --once every minute"
+)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run install or uninstall; return 0, or 1 after printing one line of error.
+
+    make(1) passes the options in the environment.
+    """
+    os.umask(0o022)  # the archive's user must read files that root creates
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # prints bytes of main.cf unchanged
+            stream.reconfigure(encoding="utf-8", errors="surrogateescape")
+    [verb] = sys.argv[1:] if arguments is None else arguments
+    try:
+        raise_on_signals()
+        if verb == "uninstall":
+            install_options = options.parse_uninstall(os.environ)
+            _check_root(verb)
+            directory = _config_directory(install_options)
+            host_setup.lock_directory(directory)
+            uninstall.uninstall(directory, install_options.prefix)
+        else:
+            _install(options.parse(os.environ))
+    except ArchiveError as error:
+        print(f"{verb}: {error}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        path = f"{error.filename}: " if error.filename else ""
+        print(f"{verb}: {path}{error.strerror}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _install(install_options: Options) -> None:
+    if install_options.destdir:
+        _stage_package(install_options)
+        return
+    _check_root("install")
+    python = python_version.find_interpreter(install_options.python)
+    _check_wheels(install_options.wheels)
+    _ensure_postfix(
+        install=install_options.install_postfix and not install_options.dry_run
+    )
+    directory = _config_directory(install_options)
+    host_setup.lock_directory(directory)
+    postfix_instance = Instance(directory, install_options.store)
+    previous_prefix = instance.prefix_of(postfix_instance.config.services)
+    prefix = install_options.prefix or previous_prefix or program.DEFAULT_PREFIX
+    program_files = program.ProgramFiles(prefix, "", python)
+    setup = _make_setup(install_options, postfix_instance, program_files)
+    for option, path in (
+        (f"PREFIX={prefix}", program_files.directory),
+        (f"PYTHON={python}", python),
+    ):
+        host_setup.check_search_permission(option, path, setup.user)
+    host_setup.check_directory(f"PREFIX={prefix}", prefix)
+    postfix_instance.check(setup)
+    changes = postfix_instance.plan(setup)
+    if install_options.dry_run:
+        dry_run.show(postfix_instance, setup, changes, program_files)
+        return
+    _apply(install_options, postfix_instance, setup, changes, program_files)
+    _report(postfix_instance, changes, program_files)
+
+
+def _apply(
+    install_options: Options,
+    postfix_instance: Instance,
+    setup: Setup,
+    changes: tuple[Change, ...],
+    program_files: program.ProgramFiles,
+) -> None:
+    """Install the program files, then change Postfix's configuration."""
+    is_first, is_new = not program_files.is_installed, not program_files.is_current
+    program_files.install(install_options.wheels)
+    if is_new:
+        print(f"Program:    {program_files.directory}")
+    try:
+        postfix_instance.apply(setup, changes)
+    except BaseException:
+        if is_first:
+            program_files.remove()
+        raise
+
+
+def _stage_package(install_options: Options) -> None:
+    """Install the program files below DESTDIR; neither reads nor changes Postfix."""
+    python = python_version.find_interpreter(install_options.python)
+    _check_wheels(install_options.wheels)
+    destdir = os.path.abspath(install_options.destdir).rstrip("/")
+    program_files = program.ProgramFiles(
+        install_options.prefix or program.DEFAULT_PREFIX, destdir, python
+    )
+    if install_options.dry_run:
+        print(f"Program:    {destdir}{program_files.directory} would be created")
+        return
+    program_files.install(install_options.wheels)
+    print(f"Program:    {destdir}{program_files.directory} (Postfix is unchanged)")
+
+
+def _config_directory(install_options: Options) -> str:
+    return archive_cf.find_config_directory(install_options.config_directory or None)
+
+
+def _check_root(verb: str) -> None:
+    if os.geteuid():
+        raise InstallRefused(f"must run as root: sudo make {verb}")
+
+
+def _check_wheels(directory: str) -> None:
+    if directory and not os.path.isdir(directory):
+        raise InstallRefused(
+            f"WHEELS={directory}: no such directory; name the directory that contains"
+            " the Python packages"
+        )
+
+
+def _ensure_postfix(*, install: bool) -> None:
+    try:
+        postfix_command.find_command("postconf")
+    except PostfixMissing:
+        if not install or shutil.which("apt-get") is None:
+            raise
+        print("Installing Debian's postfix package.")
+        process = subprocess.run(["sh", "-c", INSTALL_POSTFIX_COMMAND], check=False)
+        if process.returncode:
+            raise InstallFailed(
+                f"apt-get install postfix: exit code {process.returncode}; see its"
+                " output"
+            ) from None
+
+
+def _make_setup(
+    install_options: Options,
+    postfix_instance: Instance,
+    program_files: program.ProgramFiles,
+) -> Setup:
+    """Return the setup: options as given, others as installed, else defaults."""
+    is_installed = archive_services.is_installed(postfix_instance.config)
+    archive = install_options.archive or (
+        postfix_instance.config.raw("archive") if is_installed else ""
+    )
+    on_request = install_options.on_request
+    if on_request is None:
+        on_request = is_installed and "on-request" in postfix_instance.config.raw(
+            "content_filter"
+        )
+    if not archive and not on_request:
+        raise InstallRefused(
+            "no archive address: run make install ARCHIVE=legal@example.com (or"
+            " ON_REQUEST=yes to archive only what ARCHIVE actions in tables request)"
+        )
+    if archive:
+        options.check_archive(archive)
+    return Setup(
+        archive=archive,
+        launcher_directory=program_files.directory,
+        port=install_options.port
+        or postfix_instance.first_port
+        or archive_services.DEFAULT_FIRST_PORT,
+        position=install_options.position
+        or install_plan.installed_position(postfix_instance.config)
+        or "before",
+        on_request=on_request,
+        mode=install_options.mode
+        or archive_services.installed_mode(postfix_instance.config)
+        or archive_services.PIPE,
+    )
+
+
+def _report(
+    postfix_instance: Instance,
+    changes: tuple[Change, ...],
+    program_files: program.ProgramFiles,
+) -> None:
+    """Print what was installed, run the doctor and send a probe message."""
+    print(f"Settings:   {postfix_instance.archive_cf}")
+    print(f"Store:      {postfix_instance.store}")
+    timer = scheduler.install_timer(
+        postfix_instance.name,
+        postfix_instance.directory,
+        str(program_files.command_path),
+    )
+    print(f"Timer:      {timer or NO_TIMER}")
+    print(
+        "Follower:  "
+        f" {_install_follower(postfix_instance, str(program_files.command_path))}"
+    )
+    print(
+        "Undo:       make uninstall (undo record:"
+        f" {postfix_instance.undo_record.record_directory})"
+    )
+    if not changes:
+        print("Postfix:    nothing to change.")
+    if not postfix_command.is_running(postfix_instance.directory):
+        print("Probe:      none, Postfix is not running: run postfix start.")
+        return
+    _record_first_runs(archive_cf.load(postfix_instance.directory))
+    observation = inspection.inspect_host(postfix_instance.directory)
+    report = checks.format_report(observation, checks.run(observation))
+    print("Doctor:     " + report.replace("\n", "\n            "))
+    if observation.bypass is not None:
+        print("Probe:      none, bypass is on: run postfix-archive bypass off.")
+        return
+    if not _is_pickup_archived(observation.config):
+        print("Probe:      none, mail from sendmail(1) (pickup) is not archived.")
+        return
+    settings = archive_cf.load(postfix_instance.directory)
+    if settings.has_store and not host_setup.send_probe(
+        postfix_instance.directory, settings.archive_store_directory
+    ):
+        raise InstallFailed(probe_failure(postfix_instance.directory))
+    print("Probe:      a message went through Postfix and is in the archive.")
+
+
+def _is_pickup_archived(postfix_config: Configuration) -> bool:
+    """Tell whether pickup, which receives the probe message, has a stamp filter."""
+    return any(
+        postfix_config.value("content_filter", each).startswith(
+            archive_services.STAMP_TRANSPORT
+        )
+        and postfix_config.value("archive", each)
+        for each in archive_services.receiving_services(postfix_config)
+        if each.program == "pickup"
+    )
+
+
+def _install_follower(postfix_instance: Instance, command: str) -> str:
+    """Install the follower; return its scheduler and file, or why there is none."""
+    reason = location.follow_obstacle(
+        postfix_instance.config,
+        is_wanted=postfix_instance.current_settings().needs_follower,
+    )
+    if reason:
+        scheduler.remove_follower(postfix_instance.name)
+        return f"none: {reason}"
+    return (
+        scheduler.install_follower(
+            postfix_instance.name, postfix_instance.directory, command
+        )
+        or NO_FOLLOWER
+    )
+
+
+def _record_first_runs(settings: Settings) -> None:
+    """Record timer and follower as run just now, so that the doctor does not warn."""
+    queue_rescue.record_run(settings)
+    follower_state.touch_last_read(settings.archive_fallback_directory)
+
+
+def probe_failure(directory: str) -> str:
+    """Return the error message if the probe message is not in the store."""
+    queued = mail_queue.list_messages(directory)
+    command = "postfix-archive"
+    if directory != archive_cf.DEFAULT_CONFIG_DIRECTORY:
+        command += f" -c {directory}"
+    if any(
+        each.content_filter.startswith(archive_services.STAMP_TRANSPORT)
+        for each in queued
+    ):
+        return (
+            "ALL MAIL WAITS in Postfix's queue: the stamp filter did not process the"
+            f" probe message; to deliver mail unarchived, run {command} bypass on"
+            " --reason=WHY; see Postfix's log, fix the cause and run bypass off, or run"
+            " make uninstall"
+        )
+    return (
+        "mail is delivered, but archive copies wait: the probe message did not reach"
+        f" the store; see {command} status, mailq and Postfix's log; make uninstall"
+        " removes the archive"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+def raise_on_signals() -> None:
+    """Install handlers: the first signal that is not ignored raises InstallFailed."""
+    for number in SIGNALS:
+        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup(1)
+            signal.signal(number, _raise_once)
+
+
+def _raise_once(number: int, _: FrameType | None) -> None:
+    for other in SIGNALS:
+        signal.signal(other, _ignore)  # not SIG_IGN: child processes would inherit it
+    raise InstallFailed(f"stopped by {signal.Signals(number).name}; run it again")
+
+
+def _ignore(*_: object) -> None:
+    """Ignore further signals during the rollback."""

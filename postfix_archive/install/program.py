@@ -1,0 +1,205 @@
+"""Installs the program files: releases side by side, a symlink to the current one.
+
+Used by install/main. Raises InstallRefused and InstallFailed.
+
+    <prefix>/lib/postfix-archive/archive-stamp, archive, archive-lmtp   launchers
+    <prefix>/lib/postfix-archive/current -> releases/<id>   replaced by rename(2)
+    <prefix>/lib/postfix-archive/releases/<id>/          package, bundles, master.cf.d
+    <prefix>/sbin/postfix-archive                           runs current/commands
+
+A launcher resolves ``current`` once, so an upgrade under load never mixes two releases.
+The previous release stays until the next upgrade.
+"""
+
+from __future__ import annotations
+
+import configparser
+import contextlib
+import functools
+import os
+import shutil
+from pathlib import Path
+
+from postfix_archive.errors import InstallFailed, InstallRefused
+from postfix_archive.message import digest
+from postfix_archive.postfix import reference
+from postfix_archive.system import python_version, text_file
+
+LAUNCHERS = ("archive-stamp", "archive", "archive-lmtp")
+COMPLETE_MARKER = "complete"
+DEFAULT_PREFIX = "/usr/local"
+COMMAND_SCRIPT = """#!/bin/sh
+# Runs the command postfix-archive in its own virtual environment.
+exec {lib}/current/commands/bin/python -I \
+  {lib}/current/postfix_archive/cli/start.py "$@"
+"""
+
+
+class ProgramFiles:
+    """The program files below one prefix; destdir is prepended when packaging."""
+
+    def __init__(self, prefix: str, destdir: str = "", python: str = "") -> None:
+        self.directory = f"{prefix}/lib/postfix-archive"
+        self.python = python or python_version.DEFAULT_INTERPRETER
+        self._staged_directory = Path(destdir + self.directory)
+        self._command_path = Path(f"{destdir}{prefix}/sbin/postfix-archive")
+        self._man_directory = Path(f"{destdir}{prefix}/share/man")
+
+    @property
+    def is_installed(self) -> bool:
+        """Tell whether any release is installed."""
+        return (self._staged_directory / "current").exists()
+
+    @property
+    def command_path(self) -> Path:
+        """The path of the command postfix-archive."""
+        return self._command_path
+
+    @functools.cached_property
+    def _python_identity(self) -> str:
+        """Path and version of the Python that runs the release."""
+        return f"{self.python} {python_version.magic_number(self.python)}"
+
+    @property
+    def release_id(self) -> str:
+        """The id of the release in SOURCE for this Python."""
+        return _release_id(reference.SOURCE, self._python_identity)
+
+    @property
+    def is_current(self) -> bool:
+        """Tell whether the release in SOURCE is installed and the current one."""
+        current = self._staged_directory / "current"
+        is_complete = (
+            self._staged_directory / "releases" / self.release_id / COMPLETE_MARKER
+        ).exists()
+        return is_complete and current.resolve().name == self.release_id
+
+    def install(self, wheels: str = "") -> None:
+        """Install the release in SOURCE and make it the current one, atomically.
+
+        wheels: a directory with the required Python packages, for hosts without access
+        to a package index.
+        """
+        if reference.SOURCE.parent == self._staged_directory / "releases":
+            return  # runs from an installed release
+        release_id = self.release_id  # read once: the checkout may change meanwhile
+        directory = self._staged_directory / "releases" / release_id
+        if not (directory / COMPLETE_MARKER).exists():
+            shutil.rmtree(directory, ignore_errors=True)
+            try:
+                self._build(directory, wheels)
+            except (OSError, InstallRefused, InstallFailed):
+                shutil.rmtree(directory, ignore_errors=True)
+                with contextlib.suppress(OSError):  # other releases exist
+                    directory.parent.rmdir()
+                    self._staged_directory.rmdir()
+                raise
+        for path in (self._staged_directory, directory.parent, directory):
+            path.chmod(0o755)  # an earlier umask may have removed these
+        previous = (self._staged_directory / "current").resolve().name
+        self._activate(directory)
+        for path in (self._staged_directory / "releases").iterdir():
+            if path.name not in (release_id, previous):
+                shutil.rmtree(path, ignore_errors=True)
+
+    def remove(self) -> None:
+        """Remove the program files, the command and the manual pages."""
+        self._command_path.unlink(missing_ok=True)
+        for page in (reference.SOURCE / "docs" / "man").glob("*.[15]"):
+            section = f"man{page.suffix[1:]}"
+            (self._man_directory / section / page.name).unlink(missing_ok=True)
+        shutil.rmtree(self._staged_directory, ignore_errors=True)
+
+    def _build(self, directory: Path, wheels: str) -> None:
+        for path in _release_files(reference.SOURCE):
+            target = directory / path.relative_to(reference.SOURCE)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, target)
+        if _release_id(directory, self._python_identity) != directory.name:
+            raise InstallFailed(
+                f"{reference.SOURCE} was changed while it was copied; run make install"
+                " again when it no longer changes (Postfix is unchanged)"
+            )
+        _run_or_fail([self.python, "-I", "-m", "compileall", "-q", str(directory)])
+        bundler = str(directory / "postfix_archive" / "system" / "import_bundle.py")
+        final_directory = f"{self.directory}/releases/{directory.name}"
+        _run_or_fail([self.python, "-I", bundler, str(directory), final_directory])
+        self._create_environment(directory, wheels)
+        (directory / COMPLETE_MARKER).touch()
+        text_file.sync_path(directory)
+
+    def _create_environment(self, directory: Path, wheels: str) -> None:
+        """Create the virtual environment of the commands."""
+        environment = directory / "commands"
+        process = python_version.run_isolated(
+            [self.python, "-I", "-m", "venv", str(environment)]
+        )
+        if process.returncode:
+            raise InstallRefused(
+                f"{self.python} -m venv failed; install the venv module (Debian:"
+                " apt-get install python3-venv)"
+            )
+        python = str(environment / "bin" / "python")
+        index_options = ["--no-index", "--find-links", wheels] if wheels else []
+        pip = [python, "-I", "-m", "pip", "install", "--quiet"]
+        quiet_options = ["--disable-pip-version-check", "--no-warn-script-location"]
+        _run_or_fail([*pip, *quiet_options, *index_options, *_requirements()])
+
+    def _activate(self, directory: Path) -> None:
+        """Make a release the current one: launchers, link, command, manual pages."""
+        launcher = (
+            directory / "postfix_archive" / "intake" / "launcher.py"
+        ).read_text()
+        shebang, _, body = launcher.partition("\n")
+        for name in LAUNCHERS:
+            text_file.replace_text(
+                self._staged_directory / name, f"#!{self.python} -IS\n{body}", 0o755
+            )
+        draft = self._staged_directory / f"current.{os.getpid()}"
+        draft.unlink(missing_ok=True)
+        draft.symlink_to(f"releases/{directory.name}")
+        draft.replace(self._staged_directory / "current")
+        text_file.sync_path(self._staged_directory)
+        text_file.replace_text(
+            self._command_path, COMMAND_SCRIPT.format(lib=self.directory), 0o755
+        )
+        for page in (directory / "docs" / "man").glob("*.[15]"):
+            section = self._man_directory / f"man{page.suffix[1:]}"
+            text_file.replace_text(section / page.name, page.read_text(), 0o644)
+
+
+def _release_files(source: Path) -> list[Path]:
+    """Return the paths of all files of a release, sorted."""
+    paths = [source / "setup.cfg"]
+    for pattern in ("postfix_archive/**/*.py", "master.cf.d/*.cf", "docs/man/*.[15]"):
+        paths += source.glob(pattern)
+    return sorted(paths)
+
+
+def _release_id(source: Path, python: str) -> str:
+    """Return the id of a release: a digest of its files and of the Python version.
+
+    After an upgrade of Python, make install therefore installs a new release.
+    """
+    sha256 = digest.sha256(python.encode())
+    for path in _release_files(source):
+        sha256.update(f"{path.relative_to(source)}\0".encode() + path.read_bytes())
+    return str(sha256.hexdigest()[:16])
+
+
+def _requirements() -> list[str]:
+    """Return the Python packages that the commands require, from setup.cfg."""
+    parser = configparser.ConfigParser()
+    parser.read(reference.SOURCE / "setup.cfg", encoding="utf-8")
+    requirements = parser["options"]["install_requires"].splitlines()
+    return [each.strip() for each in requirements if each.strip()]
+
+
+def _run_or_fail(command: list[str]) -> None:
+    process = python_version.run_isolated(command)
+    if process.returncode:
+        output = " ".join((process.stderr or process.stdout).split())[-400:]
+        raise InstallFailed(
+            f"{' '.join(command[:6])}: {output}; without a package index, name a"
+            " directory with the Python packages: WHEELS=DIR (Postfix is unchanged)"
+        )

@@ -1,0 +1,194 @@
+"""make uninstall: stops archiving, drains the queue, restores the configuration.
+
+Used by install/main. The store, the key and the user remain.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+
+from postfix_archive.archive_transport import fallback_import
+from postfix_archive.bypass import switch
+from postfix_archive.config import archive_cf
+from postfix_archive.errors import InstallFailed, InstallRefused
+from postfix_archive.install import config_files, instance, program, undo
+from postfix_archive.install.filter_routes import Change
+from postfix_archive.postfix import (
+    archive_services,
+    configuration,
+    mail_queue,
+    postfix_command,
+)
+from postfix_archive.postfix.configuration import Configuration
+from postfix_archive.system import scheduler, text_file
+
+
+def uninstall(directory: str, prefix: str) -> None:
+    """Remove the archive from an instance, and the program if no other needs it."""
+    postfix_config = postfix_command.read_configuration(directory)
+    name = configuration.name_of(postfix_config)
+    undo_record = undo.UndoRecord(directory, name)
+    if not undo_record.exists:
+        raise InstallRefused(
+            f"{undo_record.record_directory}: no undo record, so nothing to uninstall"
+            f" in {directory}; for another instance run make uninstall"
+            " CONFIG_DIRECTORY=DIR"
+        )
+    if switch.read_record(directory) is not None:
+        switch.turn_off(directory)
+        print("Bypass was on and is now off; the journals record the period.")
+    installed_prefix = _recorded_prefix(undo_record)
+    _revert_installation(directory, undo_record)
+    scheduler.remove_timer(name)
+    _remove_follower(directory, name, prefix or installed_prefix)
+    _keep_archive_cf(directory, name)
+    is_restored = undo_record.is_restored
+    _remove_record(undo_record)
+    if (prefix or installed_prefix) not in _prefixes_in_use():
+        program.ProgramFiles(prefix or installed_prefix).remove()
+    message = f"{directory}: restored to its state before the installation"
+    if not is_restored:
+        message = (
+            f"{directory}: changed since the installation; removed only our entries"
+        )
+    print(f"{message}. Store, key and user remain: the archive copies need them.")
+
+
+def _recorded_prefix(undo_record: undo.UndoRecord) -> str:
+    """Return the PREFIX of the recorded installation."""
+    lines = [each.after or "" for each in undo_record.changes if each.kind == "service"]
+    entries = configuration.parse_services("\n".join(filter(None, lines)))
+    return instance.prefix_of(entries) or program.DEFAULT_PREFIX
+
+
+def _prefixes_in_use() -> set[str]:
+    """Return the PREFIX of each instance that has an undo record."""
+    names = [each.stem for each in undo.STATE_DIRECTORY.glob("*.undo")]
+    return {_recorded_prefix(undo.UndoRecord("", name)) for name in names}
+
+
+def _revert_installation(directory: str, undo_record: undo.UndoRecord) -> None:
+    """Stop routing mail to the archive, drain the queue, then revert the rest."""
+    is_running = postfix_command.is_running(directory)
+    inverse_changes = [each.inverse for each in reversed(undo_record.changes)]
+    _revert(
+        directory, undo_record, [each for each in inverse_changes if each.routes_mail]
+    )
+    if is_running:
+        postfix_command.reload(directory)
+        queue_ids = mail_queue.drain(directory)
+        if queue_ids:
+            raise InstallFailed(
+                f"{len(queue_ids)} messages still wait for the archive's services"
+                f" ({', '.join(queue_ids[:3])}); new mail is no longer archived; see"
+                " postqueue -p, fix the cause and run make uninstall again"
+            )
+    elif mail_queue.waiting_ids(directory):
+        raise InstallFailed(
+            "messages wait for the archive's services and Postfix is not running; run"
+            " postfix start, then make uninstall again"
+        )
+    _import_fallback(directory)
+    if undo_record.is_untouched:
+        undo_record.restore()
+    else:
+        _revert(
+            directory,
+            undo_record,
+            [each for each in inverse_changes if not each.routes_mail],
+        )
+    config_files.remove_drafts(directory)
+    if is_running:
+        postfix_command.reload(directory)
+
+
+def _remove_record(undo_record: undo.UndoRecord) -> None:
+    """Remove the record, but keep original files that were not restored."""
+    if undo_record.is_restored:
+        undo_record.delete()
+    else:
+        print(f"Original main.cf and master.cf: {undo_record.keep_originals()}")
+
+
+def _remove_follower(directory: str, name: str, prefix: str) -> None:
+    """Remove the follower, then record the outcomes that are still in the log."""
+    has_follower = scheduler.follower_file(name)
+    scheduler.remove_follower(name)
+    if has_follower:
+        command = str(program.ProgramFiles(prefix).command_path)
+        arguments = [command, "-c", directory, "outcomes", "--once"]
+        with contextlib.suppress(OSError):
+            subprocess.run(arguments, capture_output=True, check=False)
+
+
+def _import_fallback(directory: str) -> None:
+    """Import the fallback directory into the store; raises InstallFailed."""
+    _, remaining, reason = fallback_import.import_capsules(directory)
+    if remaining:
+        fallback_directory = archive_cf.load(directory).archive_fallback_directory
+        raise InstallFailed(
+            f"{remaining} archive copies wait in {fallback_directory}: {reason}; new"
+            " mail is no longer archived; fix the cause and run make uninstall again"
+        )
+
+
+def _revert(
+    directory: str, undo_record: undo.UndoRecord, changes: Iterable[Change]
+) -> None:
+    """Revert changes, except entries that somebody has changed since."""
+    has_foreign_edits = not undo_record.is_untouched
+    postfix_config = postfix_command.read_configuration(directory)
+    selected: list[Change] = []
+    for change in changes:
+        current = _current_value(postfix_config, change)
+        if current is None and change.after is None and change.kind == "main":
+            selected.append(change)  # postconf -n omits unused parameters
+        elif current in (change.after, _normalise(change.after)):
+            continue
+        elif not has_foreign_edits or current in (
+            change.before,
+            _normalise(change.before),
+        ):
+            selected.append(change)
+        elif current and archive_services.remove_own_elements(current) != current:
+            selected.append(
+                replace(
+                    change, after=archive_services.remove_own_elements(current) or None
+                )
+            )
+            print(f"{change.name}: changed since the installation; removed only ours")
+        else:
+            print(f"{change.name}: changed since the installation; left unchanged")
+    before = config_files.read(directory)
+    after = config_files.apply_changes(before, selected)
+    undo_record.add_states(after)
+    config_files.replace_files(directory, after, before)
+
+
+def _normalise(line: str | None) -> str | None:
+    return " ".join(configuration.split_entry(line)) if line else line
+
+
+def _current_value(postfix_config: Configuration, change: Change) -> str | None:
+    """Return the current value of what a change has set, None if there is none."""
+    if change.kind == "main":
+        return postfix_config.main.get(change.name)
+    if change.kind == "service":
+        entry = postfix_config.service(change.name)
+        return entry.line if entry else None
+    key, _, option = change.name.rpartition("/")
+    entry = postfix_config.service(key)
+    return entry.options.get(option) if entry else None
+
+
+def _keep_archive_cf(directory: str, name: str) -> None:
+    """Move archive.cf to the state directory, where a later installation reads it."""
+    path = Path(directory, archive_cf.FILE_NAME)
+    if path.exists():
+        text = path.read_text("utf-8")
+        text_file.replace_text(undo.STATE_DIRECTORY / f"{name}.archive.cf", text, 0o644)
+        path.unlink()

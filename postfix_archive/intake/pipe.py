@@ -1,0 +1,59 @@
+"""Pipe mode: pipe(8) starts one process a message, for both transports.
+
+Used by intake/launcher. Parses the arguments that pipe(8) makes of our master.cf
+entries, reads stdin to its end, prints one line and returns an exit code: 0 when the
+message is done durably, else 75 (EX_TEMPFAIL). There is no third, since pipe(8) bounces
+on nearly every other code; master.cf.d sets soft_bounce=yes as well.
+"""
+
+from __future__ import annotations
+
+import posix as os
+
+from postfix_archive.archive_transport import transport
+from postfix_archive.errors import ArchiveError
+from postfix_archive.stamp_filter.transaction import Transaction
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+DEFER = 75  # EX_TEMPFAIL, sysexits(3)
+OUTPUT_LIMIT = 900  # bytes: syslog(3) then keeps the log line whole
+
+
+def main(handler: Callable[[Transaction], str], arguments: list[bytes]) -> int:
+    """Handle one message, print one line for Postfix's log, return 0 or 75."""
+    try:
+        output, exit_code = handler(Transaction(arguments)), 0
+    except ArchiveError as error:
+        output, exit_code = (
+            f"{error.dsn} {_log_prefix(arguments)}{describe_error(error)}",
+            DEFER,
+        )
+    except MemoryError:
+        output, exit_code = f"4.3.1 {_log_prefix(arguments)}out of memory", DEFER
+    os.write(1, output.encode("utf-8", "replace")[:OUTPUT_LIMIT] + b"\n")
+    return exit_code
+
+
+def archive_capsule(transaction: Transaction) -> str:
+    """Archive the capsule that Postfix hands in; return the line for Postfix's log."""
+    return transport.archive_capsule(
+        transport.ArchiveJob(
+            transaction.message, transaction.settings, transaction.keys, transaction.now
+        )
+    )
+
+
+def _log_prefix(arguments: list[bytes]) -> str:
+    """Return the queue id as the beginning of a log line, "" without one."""
+    for option, value in zip(arguments, arguments[1:]):
+        if option == b"--queue-id":
+            return f"queue id {value.decode('utf-8', 'replace')}: "
+    return ""
+
+
+def describe_error(error: Exception) -> str:
+    """Return an exception as one line: class, then text."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"

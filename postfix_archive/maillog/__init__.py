@@ -1,0 +1,1 @@
+"""The mail log: lines, deliveries, and the queue files in it."""

@@ -1,0 +1,1 @@
+"""Message formats, pure: no files, no sockets, no clock."""

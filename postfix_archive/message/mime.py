@@ -1,0 +1,65 @@
+"""Builds pieces of the MIME messages that we write: parts, Subject values, text.
+
+Used by archive_copy and outcome_report.
+"""
+
+from __future__ import annotations
+
+from binascii import b2a_base64
+
+from postfix_archive.message import address, header
+
+SUBJECT_LIMIT = 900  # bytes; with its name below the 998 of RFC 5322 2.1.1
+ENCODED_WORD_BYTES = 45  # bytes in one encoded word, at most 75 characters: RFC 2047 2
+
+
+def part(
+    content_type: bytes, description: bytes, body: bytes, encoding: bytes = b""
+) -> bytes:
+    """Return one body part; its encoding is 7bit or 8bit unless given."""
+    encoding = encoding or (b"7bit" if body.isascii() else b"8bit")
+    return (
+        b"Content-Description: %s\r\nContent-Type: %s\r\n"
+        b"Content-Transfer-Encoding: %s\r\n\r\n%s"
+        % (description, content_type, encoding, body)
+    )
+
+
+def field_text(head: bytes, name: bytes) -> bytes:
+    """Return the value of a header field on one line, empty if there is none."""
+    field = header.first(head, name)
+    return b"" if field is None else address.escape_controls(field.value)
+
+
+def subject(head: bytes, prefix: bytes = b"") -> bytes:
+    """Return prefix and the original's Subject, in ASCII.
+
+    Raw 8-bit text becomes encoded words (RFC 2047).
+    """
+    value = prefix + truncate(field_text(head, b"subject") or b"(no subject)")
+    if value.isascii():
+        return value
+    text = value.decode("utf-8", "replace")
+    encoded_words = []
+    while text:
+        size = ENCODED_WORD_BYTES
+        while len(text[:size].encode()) > ENCODED_WORD_BYTES:
+            size -= 1
+        encoded = b2a_base64(text[:size].encode(), newline=False)
+        encoded_words.append(b"=?utf-8?B?" + encoded + b"?=")
+        text = text[size:]
+    return b"\r\n ".join(encoded_words)
+
+
+def truncate(text: bytes) -> bytes:
+    """Return text cut to SUBJECT_LIMIT bytes, never inside a UTF-8 character."""
+    end = min(len(text), SUBJECT_LIMIT)
+    while 0 < end < len(text) and text[end] & 0xC0 == 0x80:
+        end -= 1
+    return text[:end]
+
+
+def to_utf8(value: bytes) -> bytes:
+    """Return value on one line, in UTF-8; invalid bytes become U+FFFD."""
+    text = address.escape_controls(value)
+    return text if text.isascii() else text.decode("utf-8", "replace").encode()

@@ -1,0 +1,396 @@
+"""Follows Postfix's log and appends the outcome of each recipient to the journals.
+
+Used by cli.outcomes. One batch of log lines at a time: read it, resolve, append to the
+journals, save the position. A process that is killed in between reads the same batch
+again and skips the outcomes that the journals have by then, so each outcome is recorded
+once.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from postfix_archive.config.settings import Settings
+from postfix_archive.maillog import log_line, log_reader
+from postfix_archive.maillog.queue_file import QueueFile
+from postfix_archive.maillog.queue_tracker import QueueTracker
+from postfix_archive.message import address, dates
+from postfix_archive.outcomes import follower_state
+from postfix_archive.outcomes.follower_state import FollowerState, PendingCapture
+from postfix_archive.outcomes.report_queue import ReportQueue
+from postfix_archive.outcomes.resolver import LOCAL_DELIVERY_SECONDS, Resolver
+from postfix_archive.store import journal, outcome, record, record_reader
+from postfix_archive.store.archive import Archive
+from postfix_archive.store.outcome import Outcome
+from postfix_archive.system import privileges
+
+BATCH_LINES = 5000  # lines of log
+TOUCH_INTERVAL = 30.0  # seconds between two touches while nothing is new
+POSITION_KEY, FILTERS_KEY = "place", "filters"
+LOG_START_KEY = "begun"  # Unix time of the first line that was read
+LAST_FULL_CHECK_KEY = "all"  # Unix time of the last check of all captures
+FULL_CHECK_INTERVAL = 3600.0  # seconds between two such checks
+MAX_AGE = 30 * 86400  # seconds: no message is queued, no log is kept for longer
+MAX_ARRIVAL_DIFFERENCE = (
+    120.0  # seconds between a queue file's first log line and its arrival time
+)
+TimedLines = list[tuple[str, float]]  # each with its Unix time
+
+
+class Follower:
+    """Reads the log on from where the last follower ended."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        log_path: str,
+        filters: tuple[str, ...],
+    ) -> None:
+        """Begin; log is the path of the current log file, "" for systemd's journal."""
+        self._settings = settings
+        self._directory = settings.archive_fallback_directory
+        self._touch_times: dict[str, float] = (
+            {}
+        )  # capsule -> log time of its last change
+        self._new_capsules: set[str] = set()  # capsules not resolved yet
+        self._is_first_batch = True
+        self._last_touch = float("-inf")  # time.monotonic()
+        with privileges.as_owner(self._directory):
+            self._state = FollowerState(self._directory)
+            self._tracker = QueueTracker(self._all_filters(filters))
+            self._queue_files = self._tracker.queue_files
+            self._state.load_queue_files(self._queue_files)
+        self._capture_reader = CaptureReader(settings, self._state)
+        self._report_queue = ReportQueue(settings, self._state)
+        self._reader = log_reader.Reader(
+            log_path, log_reader.parse_position(self._state.get_value(POSITION_KEY))
+        )
+
+    def _all_filters(self, filters: tuple[str, ...]) -> tuple[str, ...]:
+        """Return the current and all earlier filters: mail may still be in those."""
+        saved = json.loads(self._state.get_value(FILTERS_KEY) or "[]")
+        merged = sorted({*saved, *filters})
+        self._state.set_value(FILTERS_KEY, json.dumps(merged))
+        return tuple(merged)
+
+    @property
+    def loss_warning(self) -> str:
+        """A warning that a part of the log was not found, or ""."""
+        return self._reader.loss_warning
+
+    @property
+    def absence_warning(self) -> str:
+        """A warning that the log does not exist at the moment, or ""."""
+        return self._reader.absence_warning
+
+    @property
+    def unparsed_count(self) -> int:
+        """The number of lines that look like delivery attempts and are ambiguous."""
+        return self._tracker.unparsed_count
+
+    @property
+    def report_warnings(self) -> list[str]:
+        """Why outcome reports are delayed, and which of them cannot be made."""
+        return [
+            *(
+                [self._report_queue.delay_warning]
+                if self._report_queue.delay_warning
+                else []
+            ),
+            *self._report_queue.damage_warnings,
+        ]
+
+    def read_batch(self) -> TimedLines:
+        """Return the next batch of log lines; changes nothing. Raises LogUnreadable."""
+        return list(self._reader.new_lines(BATCH_LINES))
+
+    def process_batch(self, batch: TimedLines) -> None:
+        """Process a batch of log lines.
+
+        On return its outcomes are durable in the journals, and the outcome reports of
+        the records that it settles are stored. After JournalFailed and StoreFailed
+        begin again with a new Follower, from the saved state.
+        """
+        if batch and not self._state.get_value(LOG_START_KEY):
+            self._state.set_value(LOG_START_KEY, str(batch[0][1]))
+        for text, at in batch:
+            line = log_line.parse(text)
+            if line is not None:
+                self._tracker.process(line, at)
+        with privileges.as_owner(self._directory):
+            self._new_capsules |= self._capture_reader.read_new()
+            if batch or self._new_capsules or self._is_first_batch:
+                self._update_outcomes()
+                self._state.set_value(POSITION_KEY, self._reader.position.to_json())
+                self._state.save_queue_files(self._queue_files)
+                self._new_capsules |= (
+                    self._capture_reader.read_new()
+                )  # skips our own appended lines
+                self._state.commit()
+            if self._state.due_reports():
+                self._report_queue.process(int(time.time()))
+                self._state.commit()
+        if len(batch) < BATCH_LINES and not self.absence_warning:
+            self._touch_last_read(has_new=bool(batch))
+
+    def _touch_last_read(self, *, has_new: bool) -> None:
+        """Record that the log was read to its end; every 30 s if nothing is new."""
+        now = time.monotonic()
+        if has_new or now - self._last_touch > TOUCH_INTERVAL:
+            follower_state.touch_last_read(self._directory)
+            self._last_touch = now
+
+    def close(self) -> None:
+        """Close the state."""
+        self._state.close()
+
+    # --- outcomes ---------------------------------------------------------------------
+
+    def _update_outcomes(self) -> None:
+        """Append the new outcomes of every capture that may be affected."""
+        affected_keys = (
+            {*self._queue_files.by_key}
+            if self._is_first_batch
+            else self._affected_keys()
+        )
+        new_outcomes: dict[follower_state.OutcomeKey, Outcome] = {}
+        settled: list[tuple[PendingCapture, QueueFile | None, bool]] = []
+        log_start = float(self._state.get_value(LOG_START_KEY) or "inf")
+        for capture in self._affected_captures(affected_keys):
+            file = self._find_queue_file(capture)
+            is_new = capture.capsule in self._new_capsules
+            if file is not None and (file.key in affected_keys or is_new):
+                self._touch_times[capture.capsule] = self._queue_files.now
+            is_settled = self._collect_outcomes(capture, file, new_outcomes)
+            if is_settled or _is_unresolvable(capture, file, log_start):
+                settled.append((capture, file, is_settled))
+        self._append_to_journals(new_outcomes)
+        if self._settings.archive_wait_for_outcome:
+            self._save_early_outcomes(affected_keys)
+        for capture, file, is_known in settled:
+            is_last = self._state.remove_capture(capture, has_report=is_known)
+            if file is not None and is_last:
+                file.is_told = True
+                self._queue_files.touch(file)
+        self._new_capsules.clear()
+        since = self._queue_files.now - LOCAL_DELIVERY_SECONDS
+        recent = {name: at for name, at in self._touch_times.items() if at >= since}
+        self._touch_times = recent
+        self._is_first_batch = False
+        self._queue_files.prune(self._needed_keys())
+
+    def _affected_captures(self, affected_keys: set[str]) -> Iterator[PendingCapture]:
+        """Yield the captures with possible news; all captures once an hour."""
+        now = time.time()
+        if (
+            now - float(self._state.get_value(LAST_FULL_CHECK_KEY) or 0)
+            > FULL_CHECK_INTERVAL
+        ):
+            self._state.set_value(LAST_FULL_CHECK_KEY, str(now))
+            yield from self._state.captures()
+            return
+        files = self._queue_files.find_by_keys(list(affected_keys))
+        yield from self._state.find_captures(
+            archive_ids=[file.archive_id for file in files if file.archive_id],
+            queue_ids=[file.queue_id for file in files if not file.archive_id],
+            capsules=[*{*self._new_capsules, *self._touch_times}],
+        )
+
+    def _collect_outcomes(
+        self,
+        capture: PendingCapture,
+        file: QueueFile | None,
+        new_outcomes: dict[follower_state.OutcomeKey, Outcome],
+    ) -> bool:
+        """Add a capture's new outcomes; tell whether all its recipients are settled."""
+        is_settled = True
+        record_key = (capture.archive, capture.record_id, capture.queue_id)
+        for recipient, original in capture.recipients:
+            if self._state.is_recorded((*record_key, recipient, original, "", False)):
+                continue
+            outcomes = self._resolve(capture, file, recipient, original)
+            for recipient_outcome in outcomes:
+                key = outcome_key(capture.archive, capture.record_id, recipient_outcome)
+                if not self._is_recorded(key, recipient_outcome):
+                    new_outcomes[key] = recipient_outcome
+            is_settled &= bool(outcomes) and outcomes[0].is_settled
+        return is_settled
+
+    def _resolve(
+        self,
+        capture: PendingCapture,
+        file: QueueFile | None,
+        recipient: str,
+        original: str,
+    ) -> list[Outcome]:
+        if file is None:
+            return []
+        resolver = Resolver(self._tracker, file, capture_queue_id=capture.queue_id)
+        return resolver.outcomes(recipient, original)
+
+    def _is_recorded(
+        self, key: follower_state.OutcomeKey, recipient_outcome: Outcome
+    ) -> bool:
+        """Tell whether the journal has an outcome or does not need it (in transit)."""
+        if (
+            recipient_outcome.kind == outcome.WAITING
+            and not recipient_outcome.is_reportable
+        ):
+            return True
+        return self._state.is_recorded(key)
+
+    def _append_to_journals(
+        self, new_outcomes: dict[follower_state.OutcomeKey, Outcome]
+    ) -> None:
+        """Append outcomes to the journals, with one fsync for each journal."""
+        now = dates.format_rfc3339(time.time())
+        for archive in {key[0] for key in new_outcomes}:
+            archive_outcomes = [
+                (key[1], recipient_outcome)
+                for key, recipient_outcome in new_outcomes.items()
+                if key[0] == archive
+            ]
+            store_archive = Archive(self._settings.archive_store_directory, archive)
+            store_archive.record_outcomes(archive_outcomes, now)
+        for key in new_outcomes:
+            self._state.add_recorded_outcome(key)
+
+    def _save_early_outcomes(self, affected_keys: set[str]) -> None:
+        """Save the outcomes of messages whose archive copies wait for them."""
+        for file in self._queue_files.find_by_keys(list(affected_keys)):
+            if file.archive_id:
+                outcomes = Resolver(
+                    self._tracker, file, capture_queue_id=file.queue_id
+                ).settled_outcomes()
+                if outcomes:
+                    self._state.save_early_outcomes(
+                        file.archive_id, file.begun, outcomes
+                    )
+        self._state.delete_early_outcomes(self._queue_files.now - MAX_AGE)
+
+    # --- queue files of captures ------------------------------------------------------
+
+    def _find_queue_file(self, capture: PendingCapture) -> QueueFile | None:
+        captured_file = self._queue_files.find_by_archive_id(capture.archive_id)
+        if captured_file is not None:
+            return captured_file
+        candidate = self._queue_files.current(capture.queue_id)
+        if (
+            candidate is not None
+            and abs(candidate.begun - capture.at) < MAX_ARRIVAL_DIFFERENCE
+        ):
+            self._queue_files.set_archive_id(candidate, capture.archive_id)
+            return candidate
+        return None
+
+    def _affected_keys(self) -> set[str]:
+        """Return the keys of the changed queue files and of all that lead to them."""
+        keys: set[str] = set()
+        pending = list(
+            self._queue_files.find_by_keys(list(self._queue_files.changed_keys))
+        )
+        while pending:
+            file = pending.pop()
+            if file.key in keys:
+                continue
+            keys.add(file.key)
+            pending += self._queue_files.find_by_keys([file.parent])
+            pending += self._queue_files.find_same_message_id(file)
+        return keys
+
+    def _needed_keys(self) -> set[str]:
+        """Return the keys of queue files that unsettled captures need."""
+        oldest = self._queue_files.now - MAX_AGE
+        keys: set[str] = set()
+        for file in self._queue_files.by_key.values():
+            if file.archive_id and file.begun > oldest and not file.is_told:
+                keys |= self._tracker.reachable_keys(file)
+        return keys
+
+
+def _is_unresolvable(
+    capture: PendingCapture, file: QueueFile | None, log_start: float
+) -> bool:
+    """Tell whether the log cannot tell: capture too old, or older than the log."""
+    is_before_log = file is None and capture.at < log_start - MAX_ARRIVAL_DIFFERENCE
+    return is_before_log or time.time() - capture.at > MAX_AGE
+
+
+class CaptureReader:
+    """The journals of all archives, read on from the saved offsets."""
+
+    def __init__(self, settings: Settings, state: FollowerState) -> None:
+        """Begin; what is read is saved in state."""
+        self._store_directory = settings.archive_store_directory
+        self._state = state
+
+    def read_new(self) -> set[str]:
+        """Process the new lines of all journals; return the capsules in them."""
+        capsules: set[str] = set()
+        for archive in record_reader.archives(self._store_directory):
+            path = f"{self._store_directory}/{archive}/{journal.FILE_NAME}"
+            key = f"journal {archive}"
+            start = end = int(self._state.get_value(key) or 0)
+            for raw_line, offset in record_reader.lines_from(path, start):
+                capsules |= self._process_line(archive, raw_line, offset)
+                end = offset + len(raw_line)
+            if end != start:
+                self._state.set_value(key, str(end))
+        return capsules
+
+    def _process_line(self, archive: str, raw_line: bytes, offset: int) -> set[str]:
+        try:
+            event = json.loads(raw_line)
+        except (ValueError, RecursionError):
+            return set()  # torn or damaged: postfix-archive verify reports it
+        if not record.is_valid_event(event):
+            return set()
+        if "id" in event:
+            self._state.add_journal_line(archive, event["id"], offset)
+        if event["event"] in record.CAPTURE_EVENTS:
+            capture = _parse_capture(archive, event)
+            self._state.add_capture(capture)
+            return {capture.capsule}
+        if event["event"] == outcome.EVENT and outcome.is_event(event):
+            self._state.add_recorded_outcome(
+                outcome_key(archive, event["id"], outcome.from_event(event))
+            )
+        return set()
+
+
+def outcome_key(
+    archive: str, record_id: str, recipient_outcome: Outcome
+) -> follower_state.OutcomeKey:
+    """Return the key that identifies an outcome among all in the journals."""
+    is_waiting = recipient_outcome.kind == outcome.WAITING
+    parts = (
+        recipient_outcome.capture_queue_id,
+        recipient_outcome.recipient,
+        recipient_outcome.original,
+        recipient_outcome.parent,
+    )
+    return (archive, record_id, *parts, is_waiting)
+
+
+def _parse_capture(archive: str, event: dict[str, Any]) -> PendingCapture:
+    envelope = record.parse_envelope(event)
+    archived_at = datetime.datetime.fromisoformat(event["time"]).timestamp()
+    return PendingCapture(
+        archive=archive,
+        capsule=str(event.get("capsule", event["seq"])),
+        record_id=event["id"],
+        archive_id=envelope.archive_id,
+        queue_id=envelope.queue_id.decode("ascii", "replace"),
+        at=float(envelope.arrival or archived_at),
+        recipients=tuple(
+            (
+                address.as_text(recipient.final),
+                address.as_text(recipient.original if recipient.is_mapped else b""),
+            )
+            for recipient in envelope.recipients
+        ),
+    )

@@ -1,0 +1,263 @@
+"""Builds the outcome report: the outcomes of all recipients of an archived message.
+
+Used by report_queue and wait_for_outcome. A multipart/report (RFC 6522) like those of
+bounce(8):
+
+    text/plain               one line for each recipient and outcome
+    message/delivery-status  the envelope and each recipient (RFC 3464, RFC 6533)
+    text/rfc822-headers      the header of the original
+
+Replies of remote hosts and the original's header are untrusted: control characters are
+escaped, so that they cannot begin a field.
+"""
+
+from __future__ import annotations
+
+import datetime
+import re
+
+from postfix_archive.message import (
+    address,
+    archive_copy,
+    dates,
+    envelope,
+    header,
+    mime,
+    smtp_data,
+)
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from postfix_archive.store.outcome import Outcome
+    from postfix_archive.store.outcome_summary import OutcomeSummary, RecipientResult
+    from postfix_archive.store.record import Record
+
+SHA256_DIGITS = 8  # enough to tell the reports on one record apart
+# A reply in a log line of smtp(8) or lmtp(8).
+REMOTE_REPLY = re.compile(
+    r"host \S+ (?:said|refused to talk to me): (.*?)" r"(?: \(in reply to [^()]*\))?",
+    re.DOTALL,
+)
+# For a status that is missing or of another class than the action (RFC 3464 2.3.4):
+# discard(8) logs 2.0.0.
+STATUS_CLASSES = {"delivered": "2", "relayed": "2", "expanded": "2", "failed": "45"}
+DEFAULT_STATUS = {"2": "2.0.0", "45": "5.0.0"}
+DELAYED_STATUS = "4.0.0"
+
+
+class KnownOutcomes:
+    """The known outcomes, for an archive copy that reports them.
+
+    ``fields`` has the per-recipient fields (RFC 3464 2.3) by final and original
+    address, with those of the recipients it was expanded to. ``summary`` is a sentence.
+    """
+
+    __slots__ = ("fields", "summary")
+
+    def __init__(self) -> None:
+        self.fields: dict[tuple[bytes, bytes], bytes] = {}
+        self.summary = ""
+
+
+def known_outcomes(outcomes: OutcomeSummary) -> KnownOutcomes:
+    """Return the outcomes of recipients that are all settled."""
+    known = KnownOutcomes()
+    key = b"", b""
+    for result in outcomes.recipient_results():
+        if result.depth == 0:
+            key = address.as_bytes(result.recipient), address.as_bytes(result.original)
+        if result.outcome is not None:
+            previous = known.fields.get(key)
+            fields = _recipient_fields(result, result.outcome)
+            known.fields[key] = (
+                fields if previous is None else previous + b"\r\n" + fields
+            )
+    kinds = ", ".join(
+        f"{count} {kind}" for kind, count in sorted(outcomes.counts_by_kind.items())
+    )
+    known.summary = f"This copy was deferred until the outcome was known: {kinds}."
+    return known
+
+
+def build(
+    record: Record, head: bytes, *, sender: bytes, boundary: bytes, now: int
+) -> bytes:
+    """Return the report on a record, in canonical form.
+
+    head is the original's first bytes, sender the address in From:, boundary that of
+    archive_copy.make_boundary(), now Unix time.
+    """
+    results = [each for each in record.results.recipient_results() if each.is_counted]
+    original_header = head[: header.end(head)]
+    parts = [
+        _text_part(record, results),
+        _status_part(record, results),
+        _header_part(original_header),
+    ]
+    body = b"".join(b"--" + boundary + b"\r\n" + part + b"\r\n" for part in parts)
+    return _outer_header(record, head, sender, boundary, now, _encoding(body)) + (
+        b"This is a MIME-encapsulated message.\r\n\r\n"
+        + body
+        + b"--"
+        + boundary
+        + b"--\r\n"
+    )
+
+
+def _outer_header(
+    record: Record,
+    head: bytes,
+    sender: bytes,
+    boundary: bytes,
+    now: int,
+    encoding: bytes,
+) -> bytes:
+    host = record.envelope.host
+    message_id_left = (
+        f"{record.archive_id}.outcome.{record.results.sha256[:SHA256_DIGITS]}".encode()
+    )
+    capsule_id = str(record.events[0].get("capsule", ""))
+    copy_id_left = archive_copy.message_id_left(
+        record.envelope.archive_id, capsule_id
+    ).encode()
+    lines = [
+        b"From: " + sender,
+        b"To: " + record.archive.encode(),
+        b"Subject: " + mime.subject(head, b"Outcome: "),
+        b"Date: " + envelope.format_date(now),
+        b"Message-Id: <%s@%s>" % (message_id_left, host),
+        b"References: <%s@%s>" % (copy_id_left, host),
+        b"Auto-Submitted: auto-generated",
+        b"MIME-Version: 1.0",
+        b"Content-Type: multipart/report; report-type=delivery-status;",
+        b'\tboundary="%s"' % boundary,
+        b"Content-Transfer-Encoding: " + encoding,
+    ]
+    return b"\r\n".join(lines) + b"\r\n\r\n"
+
+
+def _text_part(record: Record, results: list[RecipientResult]) -> bytes:
+    lines = [
+        b"This is the mail archive at host %s." % record.envelope.host,
+        b"",
+        b"Outcomes of the message that was archived for %s as"
+        % record.archive.encode(),
+        b"%s:" % record.archive_id.encode(),
+        b"",
+        b"Sender: " + (mime.to_utf8(record.envelope.sender) or b"<>"),
+        b"",
+    ]
+    for result in results:
+        indent = b"    " * result.depth
+        original = result.original if result.original != result.recipient else ""
+        line = b"<%s>" % mime.to_utf8(address.as_bytes(result.recipient))
+        line += (
+            b", for <%s>" % mime.to_utf8(address.as_bytes(original))
+            if original
+            else b""
+        )
+        lines.append(indent + line)
+        description = result.outcome.describe() if result.outcome else "no outcome yet"
+        lines.append(
+            indent
+            + b"    "
+            + mime.truncate(mime.to_utf8(address.as_bytes(description)))
+        )
+    body = b"\r\n".join(lines) + b"\r\n"
+    charset = b"us-ascii" if body.isascii() else b"utf-8"
+    return mime.part(b"text/plain; charset=" + charset, b"Notification", body)
+
+
+def _status_part(record: Record, results: list[RecipientResult]) -> bytes:
+    archive_fields = b"Archive-Record-Id: %s\r\n" % record.archive_id.encode()
+    archive_fields += b"%s: %s\r\n" % (
+        archive_copy.OUTCOMES_FIELD,
+        record.results.sha256.encode(),
+    )
+    groups = [envelope.message_fields(record.envelope) + archive_fields]
+    groups += [
+        _recipient_fields(each, each.outcome) for each in results if each.outcome
+    ]
+    body = b"\r\n".join(groups)
+    type_prefix = b"" if body.isascii() else b"global-"
+    content_type = b"message/%sdelivery-status" % type_prefix
+    return mime.part(content_type, b"Delivery report", body)
+
+
+def _recipient_fields(result: RecipientResult, outcome: Outcome) -> bytes:
+    """Return the per-recipient fields (RFC 3464 2.3)."""
+    recipient = envelope.Recipient(
+        address.as_bytes(result.recipient), address.as_bytes(result.original)
+    )
+    pairs = [
+        ("Action", outcome.action),
+        ("Status", _status_code(outcome)),
+        ("Remote-MTA", _remote_mta(outcome)),
+        ("Diagnostic-Code", _diagnostic_code(outcome)),
+        ("Last-Attempt-Date", _format_date(outcome.time)),
+        ("Archive-Outcome", outcome.kind),
+        ("Archive-Tries", str(outcome.tries)),
+        ("Archive-Relay", outcome.remote),
+        ("Archive-Queue-ID", outcome.queue_id),
+        ("Archive-Capture-Queue-ID", outcome.capture_queue_id),
+    ]
+    fields = envelope.recipient_fields(recipient)
+    if outcome.parent:
+        fields += b"Archive-Expanded-From: %s\r\n" % address.add_type(
+            address.as_bytes(outcome.parent)
+        )
+    for name, value in pairs:
+        if value:
+            text = mime.truncate(mime.to_utf8(address.as_bytes(value)))
+            fields += b"%s: %s\r\n" % (name.encode(), text)
+    return fields
+
+
+def _status_code(outcome: Outcome) -> str:
+    """Return a status that fits the action, as RFC 3464 2.3.4 requires."""
+    classes = STATUS_CLASSES.get(outcome.action)
+    if classes is None:
+        return outcome.status or DELAYED_STATUS
+    has_right_class = outcome.status[:1] and outcome.status[0] in classes
+    return outcome.status if has_right_class else DEFAULT_STATUS[classes]
+
+
+def _remote_mta(outcome: Outcome) -> str:
+    """Return the host in host[address]:port, empty for a transport of this host."""
+    host, bracket, _ = outcome.remote.partition("[")
+    return f"dns; {host}" if host and bracket else ""
+
+
+def _diagnostic_code(outcome: Outcome) -> str:
+    """Return the reply of the remote host or Postfix, as bounce(8) writes it."""
+    match = REMOTE_REPLY.fullmatch(outcome.reply)
+    if match:
+        return f"smtp; {match[1]}"
+    is_remote = _remote_mta(outcome) and re.match(r"[245]\d\d[ -]", outcome.reply)
+    diagnostic_type = "smtp" if is_remote else "X-Postfix"
+    return f"{diagnostic_type}; {outcome.reply}" if outcome.reply else ""
+
+
+def _format_date(time: str) -> str:
+    """Return an RFC 3339 time as an RFC 5322 date, empty if it is invalid."""
+    try:
+        parsed = datetime.datetime.fromisoformat(time)
+    except ValueError:
+        return ""
+    if parsed.tzinfo is None:
+        return ""
+    return dates.format_rfc5322(int(parsed.timestamp())).decode()
+
+
+def _header_part(original_header: bytes) -> bytes:
+    properties = smtp_data.ContentProperties()
+    properties.update(original_header)
+    content_type, description = b"text/rfc822-headers", b"Header of the message"
+    return mime.part(content_type, description, original_header, properties.encoding)
+
+
+def _encoding(body: bytes) -> bytes:
+    """Return the encoding, at least as wide as that of each part (RFC 2045 6.4)."""
+    properties = smtp_data.ContentProperties()
+    properties.update(body)
+    return properties.encoding

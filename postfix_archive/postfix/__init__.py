@@ -1,0 +1,1 @@
+"""Postfix: configuration, commands, queue, services, SMTP and QMQP clients."""

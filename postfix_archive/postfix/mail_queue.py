@@ -1,0 +1,163 @@
+"""List, flush and requeue the messages in Postfix's queue.
+
+Used by rescue, bypass, doctor, status, reconcile and uninstall. Reads the queue with
+postqueue(1) and postcat(1) and requeues with postsuper(1); does not open queue files.
+Raises PostfixCommandFailed.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import replace
+from typing import Any
+
+from postfix_archive.errors import PostfixCommandFailed
+from postfix_archive.message import printable, request
+from postfix_archive.postfix import archive_services, postfix_command
+from postfix_archive.postfix.queued_message import QueuedMessage
+
+ARCHIVE_TRANSPORT = "archive:"
+ACTIVE_TIMEOUT = 60.0  # seconds to wait for stamp filter processes that are at work
+POSTCAT_BATCH = 200  # queue files on one postcat(1) command line
+POSTCAT_HEADING = "*** ENVELOPE RECORDS "
+# Exceptions that parsing JSON of an unexpected form raises.
+PARSE_ERRORS = (
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    RecursionError,
+    TypeError,
+    ValueError,
+)
+
+
+def list_messages(
+    directory: str, filter_limit: int | None = None
+) -> list[QueuedMessage]:
+    """Return the queued messages, the oldest first.
+
+    The content_filter is read for the oldest filter_limit messages, None for all.
+    """
+    messages = _parse_listing(
+        postfix_command.run(directory, "postqueue", "-j"), int(time.time())
+    )
+    ids = [each.queue_id for each in messages[:filter_limit]]
+    filters: dict[str, str] = {}
+    for start in range(0, len(ids), POSTCAT_BATCH):
+        filters.update(_content_filters(directory, ids[start : start + POSTCAT_BATCH]))
+    return [replace(e, content_filter=filters.get(e.queue_id, "")) for e in messages]
+
+
+def waiting_ids(directory: str) -> list[str]:
+    """Return the queue ids of messages that wait for a transport of ours."""
+    return [
+        each.queue_id for each in list_messages(directory) if _needs_our_transport(each)
+    ]
+
+
+def drain(directory: str) -> list[str]:
+    """Flush the queue until no message waits for our transports; return those left."""
+    left = waiting_ids(directory)
+    deadline = time.monotonic() + WAIT_TIMEOUT
+    while left and time.monotonic() < deadline:
+        postfix_command.run(directory, "postqueue", "-f")
+        time.sleep(0.5)
+        left = waiting_ids(directory)
+    return left
+
+
+def requeue(directory: str) -> tuple[int, int]:
+    """Requeue what waits for a stamp filter; return the counts of done and left.
+
+    Each message gets the content_filter that pickup(8) has now (postsuper(1), -r).
+    Messages that the filter is processing could be delivered twice if they were
+    requeued: this waits for them, and counts those left after ACTIVE_TIMEOUT. It stops
+    after two listings without such messages, since one listing can miss a message that
+    moves between queue directories.
+    """
+    requeued = empty_listings = 0
+    deadline = time.monotonic() + ACTIVE_TIMEOUT
+    while True:
+        messages = [
+            each
+            for each in list_messages(directory)
+            if each.content_filter.startswith(archive_services.STAMP_TRANSPORT)
+            and each.queue != "hold"
+        ]
+        deferred = [each.queue_id for each in messages if each.queue == "deferred"]
+        for queue_id in deferred:
+            postfix_command.run(directory, "postsuper", "-r", queue_id, "deferred")
+        requeued += len(deferred)
+        empty_listings = 0 if messages else empty_listings + 1
+        if empty_listings == 2 or time.monotonic() > deadline:
+            return requeued, len(messages) - len(deferred)
+        time.sleep(0.2)
+
+
+def _needs_our_transport(message: QueuedMessage) -> bool:
+    has_filter = message.content_filter.startswith(
+        (archive_services.STAMP_TRANSPORT, ARCHIVE_TRANSPORT)
+    )
+    return has_filter or any(
+        one.endswith(request.DOMAIN_SUFFIX) for one in message.recipients
+    )
+
+
+def _parse_listing(listing: str, now: int) -> list[QueuedMessage]:
+    """Parse the output of postqueue -j; return the messages, the oldest first.
+
+    Lines end with LF alone: an address can contain the other characters at which
+    str.splitlines() splits.
+    """
+    try:
+        lines = filter(None, listing.split("\n"))
+        messages = [_parse_message(json.loads(line), now) for line in lines]
+    except PARSE_ERRORS as error:
+        raise PostfixCommandFailed(
+            f"postqueue -j: unexpected output: {error!r}"
+        ) from error
+    return sorted(messages, key=lambda each: -each.age)
+
+
+def _parse_message(entry: Any, now: int) -> QueuedMessage:
+    """Return the message of one line of postqueue -j, as postqueue(1) describes it."""
+    recipients = entry["recipients"]
+    reasons = (str(each.get("delay_reason", "")) for each in recipients)
+    return QueuedMessage(
+        queue_id=str(entry["queue_id"]),
+        queue=str(entry["queue_name"]),
+        age=abs(now - int(entry["arrival_time"])),  # see QueuedMessage
+        sender=str(entry["sender"]),
+        recipients=tuple(str(each["address"]) for each in recipients),
+        delay_reasons=tuple(
+            printable.safe_text(e.encode("utf-8", "replace")) for e in reasons
+        ),
+    )
+
+
+def _content_filters(directory: str, ids: list[str]) -> dict[str, str]:
+    """Return queue id -> content_filter of the messages that are still queued.
+
+    postcat(1) fails if one message is gone: each half is tried again then.
+    """
+    try:
+        output = postfix_command.run(directory, "postcat", "-e", "-q", *ids)
+    except PostfixCommandFailed:
+        if len(ids) == 1:
+            return {}
+        half = len(ids) // 2
+        first = _content_filters(directory, ids[:half])
+        return {**first, **_content_filters(directory, ids[half:])}
+    filters: dict[str, str] = {}
+    queue_id = ""
+    for line in output.split("\n"):
+        if line.startswith(POSTCAT_HEADING):
+            path = line[len(POSTCAT_HEADING) :].partition(" ")[0]
+            queue_id = path.rpartition("/")[2]
+        elif line.startswith("content_filter:"):
+            filters[queue_id] = line.partition(":")[2].strip()
+    return filters
+
+
+WAIT_TIMEOUT = 120.0  # seconds to wait for ports, the probe and the queue

@@ -1,0 +1,1 @@
+"""Compares what Postfix accepted, as its log says, with what is archived."""

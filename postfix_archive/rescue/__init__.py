@@ -1,0 +1,1 @@
+"""Keeps mail for the archive from expiring in Postfix's queue."""

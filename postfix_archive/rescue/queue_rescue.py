@@ -1,0 +1,256 @@
+"""Save queued mail before Postfix expires it: move capsules out, hold originals.
+
+Used by ``postfix-archive rescue``, status and doctor. A rescue puts a capsule on hold,
+writes it to the fallback directory, and only then deletes it from the queue; after a
+crash between two steps it is on hold, where the next rescue finds it. The file
+archive.held beside main.cf records the originals that a rescue put on hold; only these
+are released. Raises PostfixCommandFailed and StoreFailed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+from collections.abc import Iterable
+from pathlib import Path
+
+from postfix_archive.config.settings import Settings
+from postfix_archive.errors import (
+    ArchiveError,
+    CapsuleBroken,
+    PostfixCommandFailed,
+    StoreFailed,
+)
+from postfix_archive.postfix import archive_services, mail_queue, postfix_command
+from postfix_archive.postfix.configuration import DAY, Configuration
+from postfix_archive.postfix.queued_message import QueuedMessage
+from postfix_archive.rescue import rescue_plan
+from postfix_archive.rescue.rescue_plan import Lifetimes, RescuePlan
+from postfix_archive.store import fallback
+from postfix_archive.system import privileges, spool, text_file
+
+HOLD_FILE = "archive.held"
+LAST_RUN_FILE = (  # in the fallback directory; its mtime is the last rescue's time
+    "rescued"
+)
+PORT_SETTINGS = ("archive_handback_address", "archive_capsule_address")
+
+
+def lifetimes(config: Configuration, settings: Settings) -> Lifetimes:
+    """Return how long Postfix keeps queued mail and a rescue leaves capsules."""
+    return Lifetimes(
+        maximal=config.seconds("maximal_queue_lifetime", default_unit=DAY) or 5 * DAY,
+        bounce=config.seconds("bounce_queue_lifetime", default_unit=DAY) or 5 * DAY,
+        rescue_after=settings.archive_rescue_after,
+    )
+
+
+def make_plan(directory: str, settings: Settings) -> RescuePlan:
+    """Return what a rescue has to do now, and the messages that wait too long."""
+    config = postfix_command.read_configuration(directory)
+    messages = mail_queue.list_messages(directory)
+    return rescue_plan.plan_rescue(
+        messages,
+        lifetimes(config, settings),
+        read_hold_times(directory),
+        can_filter_run=filter_error(config, settings) == "",
+    )
+
+
+def filter_error(config: Configuration, settings: Settings) -> str:
+    """Return why the stamp filter cannot run now, "" if it can.
+
+    Starts each launcher as its user for a message without recipients, which the filter
+    accepts and drops, and connects to its SMTP ports.
+    """
+    for service in config.services:
+        if (
+            archive_services.is_worker_service(service)
+            or archive_services.is_pipe_service(service)
+            and service.name != "archive"
+        ):
+            launcher = str(
+                Path(service.argument("argv")).with_name(
+                    archive_services.STAMP_TRANSPORT
+                )
+            )
+            error = _launcher_error(
+                launcher, service.argument("user"), config.directory
+            )
+            if error:
+                return error
+    for name in PORT_SETTINGS:
+        host, port = getattr(settings, name)
+        if not postfix_command.is_listening(host, port):
+            return (
+                f"connect to {host}:{port}: no answer; check {name} in archive.cf and"
+                " master.cf"
+            )
+    return ""
+
+
+def move_capsules(
+    directory: str, settings: Settings, capsules: Iterable[QueuedMessage]
+) -> list[str]:
+    """Move capsules from the queue to the fallback directory; return their queue ids.
+
+    Raises StoreFailed if that directory does not take one; the capsule is released and
+    stays in the queue then.
+    """
+    for queue_id in dict.fromkeys(each.queue_id for each in capsules):
+        postfix_command.run(directory, "postsuper", "-h", queue_id)
+    saved = []
+    for message in mail_queue.list_messages(directory):
+        # Postfix can reuse a short queue id once the message has left the queue. A
+        # message on hold does not leave: its id is safe to delete.
+        if message.queue != "hold" or not rescue_plan.is_capsule(message):
+            continue
+        try:
+            _save_capsule(directory, settings, message)
+        except ArchiveError:
+            postfix_command.run(directory, "postsuper", "-H", message.queue_id, "hold")
+            raise
+        postfix_command.run(directory, "postsuper", "-d", message.queue_id, "hold")
+        saved.append(message.queue_id)
+    return saved
+
+
+def hold(directory: str, originals: Iterable[QueuedMessage], now: str) -> None:
+    """Put originals on hold and record that; now is in the form of RFC 3339."""
+    hold_times = {
+        **read_hold_times(directory),
+        **{each.queue_id: now for each in originals},
+    }
+    _write_hold_times(directory, hold_times)
+    for message in originals:
+        postfix_command.run(directory, "postsuper", "-h", message.queue_id)
+
+
+def release(directory: str, originals: Iterable[QueuedMessage]) -> None:
+    """Release originals that a rescue put on hold."""
+    hold_times = read_hold_times(directory)
+    for queue_id, recorded in rescue_plan.match_held(originals, hold_times).items():
+        postfix_command.run(directory, "postsuper", "-H", queue_id)
+        hold_times.pop(recorded, None)
+    _write_hold_times(directory, hold_times)
+
+
+def forget(directory: str, queue_ids: Iterable[str]) -> None:
+    """Remove queue ids from the record: an admin released or deleted these messages."""
+    hold_times = read_hold_times(directory)
+    _write_hold_times(
+        directory, {k: v for k, v in hold_times.items() if k not in queue_ids}
+    )
+
+
+def requeue(directory: str, copies: Iterable[QueuedMessage]) -> None:
+    """Requeue mailed copies: postsuper -r resets their age."""
+    for copy in copies:
+        postfix_command.run(directory, "postsuper", "-r", copy.queue_id)
+
+
+def record_run(settings: Settings) -> None:
+    """Record the time of this rescue in the fallback directory; ignores errors."""
+    privileges.touch(settings.archive_fallback_directory, LAST_RUN_FILE)
+
+
+def last_run_age(settings: Settings, now: float) -> float | None:
+    """Return the seconds between now and the last rescue, None if there was none.
+
+    A last rescue in the future, after the clock was set back, counts by its distance.
+    """
+    try:
+        path = f"{settings.archive_fallback_directory}/{LAST_RUN_FILE}"
+        last = os.lstat(path).st_mtime
+    except OSError:
+        return None
+    return abs(now - last)
+
+
+def read_hold_times(directory: str) -> dict[str, str]:
+    """Return queue id -> time of the hold (RFC 3339) of originals held by a rescue."""
+    try:
+        hold_times = json.loads(Path(directory, HOLD_FILE).read_text())
+        if not isinstance(hold_times, dict) or not {
+            *map(type, hold_times.values())
+        } <= {str}:
+            raise ValueError("not a JSON object of queue ids and times")
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, RecursionError) as error:
+        raise PostfixCommandFailed(
+            f"read {directory}/{HOLD_FILE}: {error}; the file lists messages that a"
+            " rescue put on hold: release them with postsuper -H, then delete the file"
+        ) from error
+    return hold_times
+
+
+def _save_capsule(directory: str, settings: Settings, capsule: QueuedMessage) -> None:
+    """Write a capsule that is on hold to the fallback directory, durably."""
+    command = [
+        postfix_command.find_command("postcat"),
+        "-c",
+        directory,
+        "-bhq",
+        capsule.queue_id,
+    ]
+    spool_directory = settings.archive_spool_directory
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        message = spool.read(process.stdout.fileno(), spool_directory)
+    if process.returncode or not message.size:
+        raise PostfixCommandFailed(
+            f"postcat -q {capsule.queue_id} failed (exit code {process.returncode},"
+            f" {message.size} bytes); see Postfix's log"
+        )
+    with contextlib.suppress(CapsuleBroken):  # an altered capsule is kept as it is
+        message = spool.unpack(message, spool_directory)
+    fallback_directory = settings.archive_fallback_directory
+    with privileges.as_owner(fallback_directory):
+        fallback.put(fallback_directory, message, capsule.delay_reason)
+    message.close()
+
+
+def _launcher_error(launcher: str, user: str, directory: str) -> str:
+    """Run a launcher for a message without recipients; return its error, "" if none."""
+    name, _, group = user.partition(":")
+    arguments = ["--config-directory", directory, "--nexthop", "on-request"]
+    arguments += ["--queue-id", "CHECK", "--sender", "", "--"]
+    try:
+        process = subprocess.run(
+            [launcher, *arguments],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            user=name if not os.geteuid() else None,
+            group=(group or _primary_gid(name)) if not os.geteuid() else None,
+            extra_groups=[] if not os.geteuid() else None,
+            timeout=postfix_command.COMMAND_TIMEOUT,
+            check=False,
+        )
+    except (OSError, ValueError, KeyError, subprocess.TimeoutExpired) as error:
+        return f"{launcher}: {error}"
+    if process.returncode:
+        output = " ".join((process.stdout or process.stderr).split())[:300]
+        return output or f"{launcher}: exit code {process.returncode}"
+    return ""
+
+
+def _primary_gid(user: str) -> int:
+    import pwd
+
+    return pwd.getpwnam(user).pw_gid
+
+
+def _write_hold_times(directory: str, hold_times: dict[str, str]) -> None:
+    path = Path(directory, HOLD_FILE)
+    try:
+        if hold_times:
+            text_file.replace_text(path, json.dumps(hold_times, indent=1) + "\n", 0o644)
+        else:
+            path.unlink(missing_ok=True)
+    except OSError as error:
+        raise StoreFailed(f"write {path}: {error.strerror}") from error

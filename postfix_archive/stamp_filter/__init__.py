@@ -1,0 +1,1 @@
+"""The stamp filter: captures a message and reinjects it with its stamps."""

@@ -1,0 +1,210 @@
+"""The stamp filter (transport archive-stamp): captures a message and reinjects it.
+
+Called by intake/pipe and intake/lmtp_worker, as the first content filter. The order of
+the steps keeps mail safe: first Postfix accepts the envelope on the reinjection port;
+then the store gets the archive copy (stamp_filter/write_through), or Postfix's queue
+the capsule; last Postfix gets the original with its stamps. Any failure defers, and a
+retry repeats the steps that are not done.
+"""
+
+from __future__ import annotations
+
+from postfix_archive.config import archive_cf
+from postfix_archive.errors import (
+    PostfixRefused,
+    PostfixUnreachable,
+    WriteThroughFailed,
+)
+from postfix_archive.message import capsule, request, smtp_data
+from postfix_archive.message.envelope import Recipient
+from postfix_archive.postfix import smtp_client
+from postfix_archive.stamp_filter import capture_plan
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from postfix_archive.stamp_filter.capture_plan import (
+        DeliveryRequest,
+        HeaderScan,
+        Plan,
+    )
+    from postfix_archive.stamp_filter.transaction import Transaction
+
+
+def filter_message(transaction: Transaction) -> str:
+    """Capture one message and reinject it; return the line for Postfix's log."""
+    if request.is_capsule(transaction.recipients):
+        return _requeue_capsule(transaction)
+    head = transaction.message.head()
+    delivery = _delivery_request(transaction)
+    user_id = archive_cf.mail_owner_uid
+    scan = capture_plan.HeaderScan(
+        head, delivery, transaction.settings, transaction.keys, user_id=user_id
+    )
+    digests = transaction.message.digests(scan.offsets)
+    if capture_plan.is_requeued_copy(delivery, scan, digests, transaction.keys):
+        return _requeue_archive_copy(transaction, delivery)
+    plan = capture_plan.make(
+        delivery,
+        scan,
+        digests,
+        transaction.message.size,
+        transaction.settings,
+        transaction.keys,
+        now=transaction.now,
+    )
+    if not delivery.recipients:
+        return _join(capture_plan.alarms(delivery), _capture(transaction, plan))
+    session = _open_session(transaction, delivery, scan, head)
+    capture_result = _capture(transaction, plan)
+    queue_id = _reinject(session, transaction, delivery, plan)
+    return _join(capture_plan.alarms(delivery), capture_result, f"queued as {queue_id}")
+
+
+def _delivery_request(transaction: Transaction) -> DeliveryRequest:
+    return capture_plan.DeliveryRequest(
+        nexthop=transaction.macros[b"nexthop"].decode("utf-8", "replace"),
+        queue_id=transaction.macros[b"queue-id"],
+        sender=transaction.macros[b"sender"],
+        recipients=transaction.recipients,
+        client=transaction.client,
+        envid=transaction.macros[b"envid"],
+        keys=transaction.keys,
+        ret=transaction.ret,
+        smtputf8=transaction.smtputf8,
+        is_local=transaction.is_local,
+    )
+
+
+def _open_session(
+    transaction: Transaction, delivery: DeliveryRequest, scan: HeaderScan, head: bytes
+) -> smtp_client.Session | None:
+    """Send MAIL and every RCPT; return the session, None if SMTP cannot carry them.
+
+    In that case the session is closed: it would occupy a cleanup(8) process that QMQP
+    may need.
+    """
+    port = transaction.service_address(b"handback-address")
+    session = transaction.connection_cache.take(port)
+    try:
+        can_carry = _send_envelope(session, transaction, delivery, scan, head)
+    except (PostfixUnreachable, PostfixRefused):
+        session.close()
+        if session.is_fresh:
+            raise
+        session = smtp_client.Session(
+            port
+        )  # Postfix has just closed the cached connection
+        can_carry = _send_envelope(session, transaction, delivery, scan, head)
+    if can_carry:
+        return session
+    session.close()
+    return None
+
+
+def _send_envelope(
+    session: smtp_client.Session,
+    transaction: Transaction,
+    delivery: DeliveryRequest,
+    scan: HeaderScan,
+    head: bytes,
+) -> bool:
+    is_local = delivery.is_local
+    if is_local is None:
+        is_local = capture_plan.is_local_client(
+            delivery.client, transaction.settings.archive_local_clients
+        )
+    session.prepare_xforward(delivery.client, delivery.queue_id, local=is_local)
+    return session.send_envelope(
+        delivery.sender,
+        delivery.recipients,
+        smtputf8=capture_plan.needs_smtputf8(delivery, scan, head),
+        eightbit=capture_plan.needs_8bitmime(delivery, transaction.message.shape()),
+        envid=delivery.envid,
+        ret=delivery.ret,
+    )
+
+
+def _capture(transaction: Transaction, plan: Plan) -> str:
+    """Store the archive copy, or queue the capsule, if there are requests.
+
+    Durable on return. Returns the result for the log line, "" without requests.
+    """
+    if plan.envelope is None:
+        return ""
+    result = f"archived as {plan.envelope.archive_id}"
+    if transaction.settings.has_write_through:
+        try:
+            alarms = transaction.write_through.archive(
+                transaction.message, plan.envelope, transaction.now
+            )
+            return _join(alarms, f"{result}, stored")
+        except WriteThroughFailed as reason:
+            result = f"{result}, queued: {reason}"
+    preamble = capsule.make_preamble(
+        plan.envelope,
+        transaction.keys,
+        sender=transaction.settings.archive_from,
+        now=transaction.now,
+    )
+    _queue_capsule(transaction, capsule.pack(preamble, transaction.message.chunks()))
+    return result
+
+
+def _reinject(
+    session: smtp_client.Session | None,
+    transaction: Transaction,
+    delivery: DeliveryRequest,
+    plan: Plan,
+) -> str:
+    """Reinject the original with its stamps; return the new queue id."""
+
+    def stamped_message() -> Iterable[bytes]:
+        return smtp_data.chain((plan.stamps,), transaction.message.chunks())
+
+    if session is not None:
+        queue_id = session.send_message(stamped_message())
+        transaction.connection_cache.put_back(session)
+        return queue_id
+    from postfix_archive.postfix import qmqp_client  # rarely needed
+
+    port = transaction.service_address(b"refused-address")
+    return qmqp_client.send_message(
+        port, delivery.sender, delivery.recipients, stamped_message
+    )
+
+
+def _requeue_capsule(transaction: Transaction) -> str:
+    """Queue a capsule again for the archive transport, after postsuper -r."""
+    head = transaction.message.head(limit=2 * capsule.FIELDS_LIMIT)
+    plain_head = b"".join(capsule.unpack((head,))) if capsule.is_packed(head) else head
+    archive_id = capsule.unseal(plain_head, transaction.keys).envelope.archive_id
+    queue_id = _queue_capsule(transaction, transaction.message.chunks())
+    return f"capsule of {archive_id}, requeued; queued as {queue_id}"
+
+
+def _requeue_archive_copy(transaction: Transaction, delivery: DeliveryRequest) -> str:
+    """Send an archive copy to its archive address again, after postsuper -r."""
+    queue_id = smtp_client.submit(
+        transaction.settings.copy_port,
+        delivery.sender,
+        delivery.recipients,
+        transaction.message.chunks(),
+        eightbit=not transaction.message.shape().is_ascii,
+    )
+    return f"archive copy, requeued; queued as {queue_id}"
+
+
+def _queue_capsule(transaction: Transaction, content: Iterable[bytes]) -> str:
+    """Queue a capsule for the archive transport; return the queue id."""
+    port = transaction.settings.archive_capsule_address
+    recipients = (Recipient(request.CAPSULE_RECIPIENT),)
+    return smtp_client.submit(
+        port, b"", recipients, content, eightbit=True, notify=b"NEVER"
+    )
+
+
+def _join(*parts: str) -> str:
+    """Join the parts of a log line, alarms first: pipe(8) logs 100 characters."""
+    return "; ".join(each for each in parts if each)

@@ -1,0 +1,263 @@
+"""Plans the work of the stamp filter for one message: what to archive, what to stamp.
+
+Used by stamp_filter/capture. Pure: values in, values out.
+
+    DeliveryRequest (archive requests, recipients) -> HeaderScan (origin, stamps)
+    -> digests -> verdict on each stamp -> Plan (envelope to archive, new stamps)
+"""
+
+from __future__ import annotations
+
+from postfix_archive.errors import ALARM
+from postfix_archive.message import address, header, received_header, request, stamp
+from postfix_archive.message.envelope import Envelope, Request
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from postfix_archive.config.settings import Settings
+    from postfix_archive.message.envelope import Client, Recipient
+    from postfix_archive.message.keyring import Keyring
+    from postfix_archive.message.smtp_data import ContentProperties
+
+# Protocols with EHLO or LHLO, as Postfix names them.
+ESMTP_PROTOCOLS = (b"ESMTP", b"UTF8SMTP", b"LMTP")
+
+
+class DeliveryRequest:
+    """A delivery request from Postfix, its recipients separated from archive requests.
+
+    ``request_sources`` maps each archive address to the source of its request. Only
+    lmtp(8) sends ``ret``, ``smtputf8`` and ``is_local`` (the client is local; None if
+    unknown).
+    """
+
+    __slots__ = (
+        "request_sources",
+        "client",
+        "envid",
+        "forged_count",
+        "is_local",
+        "nexthop",
+        "recipients",
+        "queue_id",
+        "ret",
+        "sender",
+        "smtputf8",
+    )
+
+    def __init__(
+        self,
+        *,
+        nexthop: str,
+        queue_id: bytes,
+        sender: bytes,
+        recipients: tuple[Recipient, ...],
+        client: Client,
+        envid: bytes,
+        keys: Keyring,
+        ret: bytes = b"",
+        smtputf8: bool = False,
+        is_local: bool | None = None,
+    ) -> None:
+        self.nexthop = nexthop
+        self.queue_id = queue_id
+        self.sender = sender
+        self.client = client
+        self.envid = envid
+        self.ret = ret
+        self.smtputf8 = smtputf8
+        self.is_local = is_local
+        self.recipients, table_requests, self.forged_count = request.split_recipients(
+            recipients, keys
+        )
+        self.request_sources = dict.fromkeys(table_requests, "recipient")
+        self.request_sources.update(
+            dict.fromkeys(request.from_nexthop(nexthop), "nexthop")
+        )
+
+    @property
+    def is_incomplete(self) -> bool:
+        """True if a FILTER action routed the other recipients past the stamp filter."""
+        return self.nexthop == request.ON_REQUEST and not self.recipients
+
+
+class HeaderScan:
+    """What the header of a message tells: its origin and its stamps."""
+
+    __slots__ = ("stamps", "origin")
+
+    def __init__(
+        self,
+        head: bytes,
+        delivery: DeliveryRequest,
+        settings: Settings,
+        keys: Keyring,
+        *,
+        user_id: Callable[[Settings], int],
+    ) -> None:
+        self.origin = received_header.find_origin(
+            head,
+            current_queue_id=delivery.queue_id,
+            host=settings.myhostname,
+            mail_owner=lambda: user_id(settings),
+        )
+        self.stamps = stamp.find(head, keys)
+
+    @property
+    def offsets(self) -> list[int]:
+        """Offsets from which on the SHA-256 of the message is needed."""
+        return sorted({0, self.origin.offset, *self.stamps.content_offsets})
+
+
+class Plan:
+    """The envelope to archive (None: archive nothing) and the new stamps."""
+
+    __slots__ = ("envelope", "stamps")
+
+    def __init__(self, envelope: Envelope | None, stamps: bytes) -> None:
+        self.envelope = envelope
+        self.stamps = stamps
+
+
+def make(
+    delivery: DeliveryRequest,
+    scan: HeaderScan,
+    digests: dict[int, bytes],
+    size: int,
+    settings: Settings,
+    keys: Keyring,
+    *,
+    now: int,
+) -> Plan:
+    """Return the plan for a message of size bytes; now is Unix time.
+
+    digests has the SHA-256 of the message from each of ``scan.offsets`` on.
+    """
+    origin = scan.origin
+    archive_id = received_header.archive_id(
+        origin, sender=delivery.sender, sha256=digests[origin.offset]
+    )
+    requests = []
+    stamps = b""
+    for archive, source in sorted(delivery.request_sources.items()):
+        verdict = stamp.verify(scan.stamps, archive, digests, keys)
+        is_spared = _is_spared(verdict, settings, now)
+        requests.append(_archive_request(archive, source, verdict, is_spared=is_spared))
+        if verdict.result != stamp.VALID:
+            tag = stamp.archive_tag(archive, keys.current)
+            stamps += stamp.make(archive_id, tag, digests[0], now, keys.current)
+    if not requests:
+        return Plan(None, stamps)
+    envelope = Envelope(
+        archive_id=archive_id,
+        host=origin.host,
+        queue_id=origin.queue_id,
+        sender=delivery.sender,
+        recipients=delivery.recipients,
+        requests=tuple(requests),
+        client=delivery.client,
+        arrival=origin.arrival,
+        envid=delivery.envid,
+        ret=delivery.ret,
+        sha256=digests[0].hex(),
+        size=size,
+        is_incomplete=delivery.is_incomplete,
+    )
+    return Plan(envelope, stamps)
+
+
+def is_requeued_copy(
+    delivery: DeliveryRequest,
+    scan: HeaderScan,
+    digests: dict[int, bytes],
+    keys: Keyring,
+) -> bool:
+    """Tell whether the message is an outgoing archive copy, requeued by postsuper -r.
+
+    It must be sent as it is: no bcc map and no content filter may see its content.
+    """
+    is_requeued = scan.origin.offset > 0
+    if not is_requeued or len(delivery.recipients) != 1:
+        return False
+    for recipient_address in (
+        delivery.recipients[0].final,
+        delivery.recipients[0].original,
+    ):
+        archive = recipient_address.decode("utf-8", "replace").lower()
+        verdict = stamp.verify(scan.stamps, archive, digests, keys)
+        if verdict.result == stamp.VALID:
+            return verdict.generation > 0
+    return False
+
+
+def needs_smtputf8(delivery: DeliveryRequest, scan: HeaderScan, head: bytes) -> bool:
+    """Tell whether reinjection needs SMTPUTF8 (RFC 6531 3.4).
+
+    pipe(8) has no macro for it. For mail from SMTP, Postfix's Received: line shows it.
+    For mail from sendmail(1), it is needed if an address or the header is not ASCII, as
+    with smtputf8_autodetect_classes (postconf(5)).
+    """
+    if delivery.smtputf8 or scan.origin.is_smtputf8:
+        return True
+    addresses = [delivery.sender, *(each.final for each in delivery.recipients)]
+    if not all(each.isascii() for each in addresses):
+        return all(map(address.is_utf8, addresses))
+    return not delivery.client.protocol and not head[: header.end(head)].isascii()
+
+
+def needs_8bitmime(delivery: DeliveryRequest, shape: ContentProperties) -> bool:
+    """Tell whether to declare BODY=8BITMIME (RFC 6152); pipe(8) has no macro for it.
+
+    SMTP clients declare it for content that is not ASCII. sendmail(1) declares nothing;
+    then cleanup(8) reads Content-Transfer-Encoding, as it has done for the first queue
+    file.
+    """
+    return not shape.is_ascii and delivery.client.protocol.startswith(ESMTP_PROTOCOLS)
+
+
+def is_local_client(client: Client, networks: tuple[str, ...]) -> bool:
+    """Tell whether Postfix rewrites the headers of this client's mail.
+
+    True for sendmail(1) and for clients in networks: archive_local_clients, the
+    equivalent of local_header_rewrite_clients (postconf(5)), with IP addresses, IPv4
+    networks and permit_sasl_authenticated.
+    """
+    if not client.address:
+        return True
+    if client.sasl_username and "permit_sasl_authenticated" in networks:
+        return True
+    return any(address.is_in_network(client.address, each) for each in networks)
+
+
+def alarms(delivery: DeliveryRequest) -> str:
+    """Return the alarms about this message for Postfix's log, "" if there are none."""
+    texts = []
+    if delivery.is_incomplete:
+        texts.append(
+            f"{ALARM} ENVELOPE INCOMPLETE, a FILTER took it around the archive"
+        )
+    if delivery.forged_count:
+        texts.append(f"{ALARM} FORGED requests ignored: {delivery.forged_count}")
+    return "; ".join(texts)
+
+
+def _is_spared(verdict: stamp.Verdict, settings: Settings, now: int) -> bool:
+    """Tell whether to send no second copy: no store, and a valid, recent stamp."""
+    if settings.has_store or verdict.result != stamp.VALID or verdict.stamp is None:
+        return False
+    return abs(now - verdict.stamp.time) <= settings.archive_stamp_lifetime
+
+
+def _archive_request(
+    archive: str, source: str, verdict: stamp.Verdict, *, is_spared: bool
+) -> Request:
+    archive_request = Request(archive, source, verdict.result)
+    archive_request.generation = verdict.generation
+    archive_request.is_stamp_trusted = is_spared
+    if verdict.stamp is not None:
+        archive_request.stamp_id = verdict.stamp.archive_id
+        if verdict.result == stamp.VALID:
+            archive_request.stamp_offset = verdict.stamp.start
+    return archive_request

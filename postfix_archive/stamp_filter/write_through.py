@@ -1,0 +1,119 @@
+"""Write-through: puts an archive copy into the store without a queued capsule.
+
+Used by stamp_filter/capture after Postfix has accepted the envelope for reinjection.
+Does the work of the archive transport in a child process, so that mail waits no longer
+than archive_write_through_time_limit. Raises WriteThroughFailed if the store is full,
+locked or slow; the caller then queues a capsule, and the archive transport does all the
+work again. Both have the same capsule key, so the store keeps one record.
+"""
+
+from __future__ import annotations
+
+import marshal
+import posix as os
+from _signal import alarm
+
+from postfix_archive.archive_transport import transport
+from postfix_archive.errors import WriteThroughFailed, WriteThroughTimeout
+from postfix_archive.message import capsule, digest, envelope
+from postfix_archive.system import child_process, deadline, spool
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from postfix_archive.config.settings import Settings
+    from postfix_archive.message.envelope import Envelope
+    from postfix_archive.message.keyring import Keyring
+    from postfix_archive.system.spool import Spool
+
+
+class WriteThrough:
+    """Writes archive copies through to the store: of one message, or of a worker's."""
+
+    __slots__ = ("_time_limit", "_child", "_slow_marker")
+
+    def __init__(self, settings: Settings, keys: Keyring) -> None:
+        time_limit = settings.archive_write_through_time_limit
+        # At most half, since after a timeout there must be time to queue a capsule.
+        self._time_limit = min(time_limit, settings.archive_time_limit // 2)
+        self._slow_marker = SlowStoreMarker(
+            settings.archive_spool_directory, settings.archive_store_directory
+        )
+        self._child = child_process.ChildProcess(
+            lambda payload: _archive_in_child(payload, settings, keys)
+        )
+
+    def archive(self, message: Spool, sealed_envelope: Envelope, now: int) -> str:
+        """Store the archive copy of a message; return the alarms for the log, or "".
+
+        now is Unix time. Durable on return. Raises WriteThroughFailed: then queue a
+        capsule.
+        """
+        if message.size > spool.MEMORY_LIMIT:
+            raise WriteThroughFailed("it is large")
+        if self._slow_marker.is_recent(now):
+            raise WriteThroughFailed("the store was slow")
+        original = b"".join(message.chunks())
+        payload = marshal.dumps((now, envelope.serialise(sealed_envelope), original))
+        try:
+            return self._child.call(payload, self._time_limit)
+        except WriteThroughTimeout:
+            self._slow_marker.touch()
+            raise
+
+
+def _archive_in_child(payload: bytes, settings: Settings, keys: Keyring) -> str:
+    """Store, in the child process, what WriteThrough.archive() has sent to it."""
+    now, fields, original = marshal.loads(payload)
+    message = spool.Spool()
+    message.add(original, settings.archive_spool_directory)
+    job = transport.ArchiveJob(message, settings, keys, now)
+    opened_capsule = capsule.from_fields(fields)
+    sha256 = opened_capsule.envelope.sha256
+    deadline.set_deadline(settings.archive_time_limit)
+    try:
+        captured = transport.CapturedMessage(
+            job, opened_capsule, sha256, message.shape()
+        )
+        alarms, _ = transport.archive_captured(captured)
+        return "; ".join(alarms)
+    finally:
+        alarm(0)
+
+
+SLOW_STORE_PAUSE = 60  # seconds without write-through after a timeout
+MARKER_MODE = 0o600
+MARKER_DIGITS = (
+    16  # of the SHA-256 of the store's path: instances may share a directory
+)
+
+
+class SlowStoreMarker:
+    """The marker file for one store; each user has its own."""
+
+    __slots__ = ("path",)
+
+    def __init__(self, spool_directory: str, store_directory: str) -> None:
+        store_digest = digest.sha256_hex(store_directory.encode())[:MARKER_DIGITS]
+        self.path = f"{spool_directory}/.postfix-archive-{store_digest}.slow"
+
+    def is_recent(self, now: int) -> bool:
+        """Tell whether the store has been slow in the last SLOW_STORE_PAUSE seconds."""
+        try:
+            stat = os.lstat(self.path)
+        except OSError:
+            return False
+        return (
+            stat.st_uid == os.geteuid() and abs(now - stat.st_mtime) < SLOW_STORE_PAUSE
+        )
+
+    def touch(self) -> None:
+        """Note that the store has not answered in time."""
+        flags = os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+        try:
+            descriptor = os.open(self.path, flags, MARKER_MODE)
+            try:
+                os.utime(descriptor)
+            finally:
+                os.close(descriptor)
+        except OSError:
+            pass

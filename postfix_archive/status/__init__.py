@@ -1,0 +1,1 @@
+"""Numbers of the archive, for people and for Prometheus."""

@@ -1,0 +1,138 @@
+"""Collects the state of an instance: store, queue, fallback directory, bypass, runs.
+
+Used by cli/status. Writes only the tally cache.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+
+from postfix_archive import __version__
+from postfix_archive.bypass import switch
+from postfix_archive.config.settings import Settings
+from postfix_archive.errors import ArchiveError
+from postfix_archive.message import dates
+from postfix_archive.outcomes import follower_state
+from postfix_archive.postfix import mail_queue
+from postfix_archive.postfix.queued_message import QueuedMessage
+from postfix_archive.reconcile import archive_lookup
+from postfix_archive.rescue import queue_rescue, rescue_plan
+from postfix_archive.status import overview
+from postfix_archive.status.overview import Backlog, FileSystem, ReconcileRun, Snapshot
+from postfix_archive.store import fallback, record_reader, tally_cache
+from postfix_archive.store.tally import Tally
+from postfix_archive.system import files
+
+
+def snapshot(directory: str, settings: Settings) -> Snapshot:
+    """Return the state of the instance now; it includes errors of the store.
+
+    Raises ArchiveError if the mail queue or the record of a bypass cannot be read.
+    """
+    now = time.time()
+    messages = mail_queue.list_messages(directory)
+    fallback_directory = settings.archive_fallback_directory
+    tallies, store_errors = _tallies(settings)
+    return Snapshot(
+        directory=directory,
+        version=__version__,
+        backlogs={
+            "queue": _queue_backlog(
+                [e for e in messages if rescue_plan.is_capsule(e)], now
+            ),
+            "fallback": _fallback_backlog(fallback_directory, now),
+            "filter": _queue_backlog(
+                [e for e in messages if rescue_plan.is_waiting_for_filter(e)], now
+            ),
+        },
+        on_hold=queue_rescue.read_hold_times(directory),
+        bypass=switch.read_record(directory),
+        tallies=tallies,
+        store_errors=store_errors,
+        file_systems=_file_systems(settings),
+        reconcile_run=_reconcile_run(
+            f"{fallback_directory}/{archive_lookup.SUMMARY_NAME}"
+        ),
+        rescue_time=_modified_time(
+            f"{fallback_directory}/{queue_rescue.LAST_RUN_FILE}"
+        ),
+        followed_until=_modified_time(
+            f"{fallback_directory}/{follower_state.LAST_READ_FILE}"
+        ),
+    )
+
+
+def _tallies(settings: Settings) -> tuple[dict[str, Tally], dict[str, str]]:
+    if not settings.has_store:
+        return {}, {}
+    store = settings.archive_store_directory
+    try:
+        archives = record_reader.archives(store)
+    except ArchiveError as error:
+        return {}, {"": str(error)}
+    return tally_cache.current_tallies(
+        store, archives, settings.archive_fallback_directory
+    )
+
+
+def _queue_backlog(messages: list[QueuedMessage], now: float) -> Backlog:
+    oldest = max(messages, key=lambda each: each.age, default=None)
+    if oldest is None:
+        return Backlog()
+    return Backlog(
+        count=len(messages),
+        age=oldest.age,
+        since=dates.format_rfc3339(now - oldest.age),
+        why=oldest.delay_reason,
+        tried=any(any(each.delay_reasons) for each in messages),
+    )
+
+
+def _fallback_backlog(directory: str, now: float) -> Backlog:
+    capsules = fallback.waiting_capsules(directory)
+    if not capsules:
+        return Backlog()
+    since = capsules[0][0]
+    return Backlog(
+        count=len(capsules),
+        age=int(max(0, now - since)),
+        since=dates.format_rfc3339(since),
+        why=fallback.last_reason(directory),
+        tried=True,
+    )
+
+
+def _file_systems(settings: Settings) -> dict[str, FileSystem]:
+    directories = {"fallback": settings.archive_fallback_directory}
+    if settings.has_store:
+        directories = {"store": settings.archive_store_directory, **directories}
+    file_systems = {}
+    for place, directory in directories.items():
+        try:
+            stat = os.statvfs(directory)
+        except OSError:
+            continue  # not created yet, or not accessible
+        block_size = stat.f_frsize
+        free = stat.f_bavail * block_size
+        file_systems[place] = FileSystem(
+            stat.f_blocks * block_size, free, stat.f_files, stat.f_favail
+        )
+    return file_systems
+
+
+def _reconcile_run(path: str) -> ReconcileRun | None:
+    try:
+        with os.fdopen(files.open_regular(path), "rb") as file:
+            return overview.parse_reconcile_run(json.loads(file.read()))
+    except (OSError, ValueError, RecursionError):
+        return None
+
+
+def _modified_time(path: str) -> float | None:
+    """Return the modification time of a file, None if there is none."""
+    try:
+        return os.lstat(path).st_mtime
+    except OSError:
+        return None

@@ -1,0 +1,1 @@
+"""The store: copies, journals, records, verification, the fallback directory."""

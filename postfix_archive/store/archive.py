@@ -1,0 +1,328 @@
+"""Write one archive of the store: archive copies, outcome reports and the journal.
+
+Used by archive_transport and outcomes. Each archive has one directory:
+
+    <store>/<archive address>/YYYY/MM/DD/<archive id>.eml.gz      mode 0400: committed
+    <store>/<archive address>/YYYY/MM/DD/<archive id>.outcome.eml.gz
+    <store>/<archive address>/journal
+
+A copy or report is stored when its file and its journal line are both durable. Every
+method can run twice: the second call finds the file and the line. No function removes
+an archived message. Raises StoreFailed and JournalFailed.
+
+docs/store-format.md specifies the format.
+"""
+
+from __future__ import annotations
+
+import posix as os
+from itertools import count
+
+from postfix_archive.errors import StoreFailed
+from postfix_archive.message import address, digest, stamp
+from postfix_archive.store import copy_file, journal
+from postfix_archive.system import files
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from postfix_archive.store.copy_file import Capture
+    from postfix_archive.store.outcome import Outcome
+
+DRAFTS = "drafts"
+STORE_MARKER = "store-seen"  # file name in the marker directory
+
+ARCHIVED, SUPPLEMENT, MAILED = "archived", "supplement", "mailed"
+OUTCOME_REPORT, OUTCOME_MAILED = "outcome-report", "outcome-mailed"
+
+
+class Archive:
+    """The archive of one archive address."""
+
+    __slots__ = ("_store_directory", "_marker_directory", "address", "directory")
+
+    def __init__(
+        self, store_directory: str, address: str, *, marker_directory: str = ""
+    ) -> None:
+        """Create nothing yet.
+
+        marker_directory is outside the store, on another file system. The file
+        ``store-seen`` in it records that the store has been used.
+        """
+        self._store_directory = store_directory
+        self._marker_directory = marker_directory
+        self.address = address
+        self.directory = f"{store_directory}/{address}"
+
+    def has_copy(self, record_id: str) -> bool:
+        """Return whether the archive has a copy with this archive id."""
+        return self._has_file(copy_file.copy_name(record_id))
+
+    def path(self, name: str) -> str:
+        """Return the path of a file, given its name in the journal."""
+        return f"{self.directory}/{name}"
+
+    def store_copy(
+        self, capture: Capture, content: Iterable[bytes], time: str
+    ) -> set[str]:
+        """Store an archive copy, or add a supplement to the copy that is there.
+
+        content is the uncompressed copy. Returns the journal events that this capsule
+        now has. Durable on return. Raises StoreFailed and JournalFailed.
+        """
+        self._make_directory()
+        draft = files.Draft(f"{self.directory}/{DRAFTS}")
+        try:
+            file_sha256 = copy_file.write_compressed(draft, content)
+            with journal.Journal(self.directory) as journal_file:
+                name = self._copy_name(capture, journal_file, time)
+                if not self._has_file(name):
+                    self._publish(draft, capture, name, file_sha256, journal_file, time)
+                    return {ARCHIVED}
+                return _append_supplement(journal_file, capture, time)
+        finally:
+            draft.discard()
+
+    def add_supplement(self, capture: Capture, time: str) -> set[str]:
+        """Add a later capture of a stored message to its record, durably.
+
+        Returns the journal events that this capsule now has.
+        """
+        with journal.Journal(self.directory) as journal_file:
+            self._copy_name(capture, journal_file, time)
+            return _append_supplement(journal_file, capture, time)
+
+    def record_mailed(self, capture: Capture, time: str, queue_ids: str) -> None:
+        """Record that Postfix queued the mailed copy under these queue ids."""
+        with journal.Journal(self.directory) as journal_file:
+            journal_file.append(
+                MAILED,
+                time,
+                id=capture.record_id,
+                capsule=capture.capsule_id,
+                queued_as=queue_ids,
+            )
+
+    def record_outcomes(
+        self, outcomes: Iterable[tuple[str, Outcome]], time: str
+    ) -> int:
+        """Record outcomes by archive id with one fsync; return how many were new.
+
+        An outcome that a recent journal line has with the same fields is skipped.
+        """
+        events: list[journal.Event]
+        events = [
+            (copy_file.OUTCOME, {"id": record_id, **each.event_fields()})
+            for record_id, each in outcomes
+        ]
+        with journal.Journal(self.directory) as journal_file:
+            new_events = journal_file.unrecorded(events)
+            journal_file.extend(time, new_events)
+        return len(new_events)
+
+    def store_outcome_report(
+        self, record_id: str, content: Iterable[bytes], covers: str, time: str
+    ) -> str:
+        """Store an outcome report beside the copy, durably; return its file name.
+
+        A report with the same ``covers`` is not written again.
+        """
+        draft = files.Draft(f"{self.directory}/{DRAFTS}")
+        try:
+            file_sha256 = copy_file.write_compressed(draft, content)
+            with journal.Journal(self.directory) as journal_file:
+                name = copy_file.report_name(record_id, 1)
+                for number in count(2):
+                    if not self._has_file(name):
+                        break
+                    if (
+                        self._commit_report(record_id, name, journal_file, time)
+                        == covers
+                    ):
+                        return name
+                    name = copy_file.report_name(record_id, number)
+                draft.publish(self.path(name))
+                self._commit_report(record_id, name, journal_file, time, file_sha256)
+                return name
+        finally:
+            draft.discard()
+
+    def record_report_mailed(
+        self, record_id: str, name: str, time: str, queue_id: str
+    ) -> None:
+        """Record that Postfix queued the mailed outcome report under this queue id."""
+        with journal.Journal(self.directory) as journal_file:
+            journal_file.append(
+                OUTCOME_MAILED, time, id=record_id, file=name, queued_as=queue_id
+            )
+
+    def _commit_report(
+        self,
+        record_id: str,
+        name: str,
+        journal_file: journal.Journal,
+        time: str,
+        file_sha256: str = "",
+    ) -> str:
+        """Commit an outcome report, also one that a crash left without a journal line.
+
+        file_sha256 is "" for a file that was there. Returns the report's ``covers``.
+        """
+        path = self.path(name)
+        covers = copy_file.read_coverage(path)
+        if os.stat(path).st_mode & 0o200:
+            files.sync_parents(path)
+            if file_sha256 or not journal_file.has_file(name):
+                file_sha256 = (
+                    file_sha256
+                    or digest.sha256_of(copy_file.read_blocks(path)).hexdigest()
+                )
+                fields = {"id": record_id, "file": name, "file_sha256": file_sha256}
+                journal_file.append(OUTCOME_REPORT, time, **fields, covers=covers)
+            copy_file.mark_committed(path)
+        return covers
+
+    def _make_directory(self) -> None:
+        """Create the archive's directory, unless the store has lost all its archives.
+
+        An empty directory instead of a used store is a mount point without its file
+        system: writing into it would fill the wrong disk.
+        """
+        drafts = f"{self.directory}/{DRAFTS}"
+        if files.is_directory(drafts):
+            return
+        marker = f"{self._marker_directory}/{STORE_MARKER}"
+        if (
+            self._marker_directory
+            and files.exists(marker)
+            and not _has_archives(self._store_directory)
+        ):
+            raise StoreFailed(
+                f"{self._store_directory} is empty but was in use: is its file system"
+                f" mounted? To start a new store, remove {marker}"
+            )
+        files.make_directory(drafts)
+        if self._marker_directory:
+            _create_marker(marker)
+
+    def _publish(
+        self,
+        draft: files.Draft,
+        capture: Capture,
+        name: str,
+        file_sha256: str,
+        journal_file: journal.Journal,
+        time: str,
+    ) -> None:
+        path = self.path(name)
+        files.make_directory(files.parent_directory(path))
+        draft.publish(path)
+        _append_capture(
+            journal_file, ARCHIVED, capture, time, file=name, file_sha256=file_sha256
+        )
+        copy_file.mark_committed(path)
+
+    def _copy_name(
+        self, capture: Capture, journal_file: journal.Journal, time: str
+    ) -> str:
+        """Return the file name for this original.
+
+        A second original with the same archive id gets its own file name. It occurs
+        when a stamped message is captured again before its first capsule arrives.
+        """
+        name = copy_file.copy_name(capture.record_id)
+        if self._has_file(name):
+            self._complete_commit(name, journal_file, time)
+            if (
+                capture.verdict != stamp.VALID
+                and self._original_sha256(name) != capture.sha256
+            ):
+                name = copy_file.copy_name(capture.record_id, capture.sha256[:12])
+                if self._has_file(name):
+                    self._complete_commit(name, journal_file, time)
+        return name
+
+    def _has_file(self, name: str) -> bool:
+        """Return whether the file exists; raise StoreFailed for a symlink in its path.
+
+        The archive's directory may be a symlink to another disk, nothing below it.
+        """
+        position = name.find("/")
+        while position >= 0:
+            if not files.is_directory(self.path(name[:position])):
+                return False
+            position = name.find("/", position + 1)
+        return files.is_file(self.path(name))
+
+    def _complete_commit(
+        self, name: str, journal_file: journal.Journal, time: str
+    ) -> None:
+        """Append the journal line of a file that a crash left without one."""
+        path = self.path(name)
+        if not os.stat(path).st_mode & 0o200:
+            return
+        files.sync_parents(path)
+        if not journal_file.has_file(name):
+            capture = copy_file.read_capture(path, self.address)
+            file_sha256 = digest.sha256_of(copy_file.read_blocks(path)).hexdigest()
+            _append_capture(
+                journal_file,
+                ARCHIVED,
+                capture,
+                time,
+                file=name,
+                file_sha256=file_sha256,
+            )
+        copy_file.mark_committed(path)
+
+    def _original_sha256(self, name: str) -> str:
+        return copy_file.read_capture(self.path(name), self.address).sha256
+
+
+def _has_archives(directory: str) -> bool:
+    try:
+        return any("@" in each for each in os.listdir(directory))
+    except OSError as error:
+        raise files.store_error(directory, error) from error
+
+
+def _create_marker(path: str) -> None:
+    """Create the file that marks the store as used; the next copy retries a failure."""
+    flags = os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+    try:
+        os.close(os.open(path, flags, files.DRAFT_MODE))
+    except OSError:
+        pass
+
+
+def _append_supplement(
+    journal_file: journal.Journal, capture: Capture, time: str
+) -> set[str]:
+    """Append a supplement, unless the journal has an event of this capsule."""
+    recent_events = journal_file.recent_events(capture.capsule_id)
+    if recent_events & {ARCHIVED, SUPPLEMENT}:
+        return recent_events
+    _append_capture(journal_file, SUPPLEMENT, capture, time)
+    return {SUPPLEMENT}
+
+
+def _append_capture(
+    journal_file: journal.Journal,
+    event: str,
+    capture: Capture,
+    time: str,
+    **extra_fields: str,
+) -> None:
+    fields: dict[str, str | int] = {
+        "id": capture.record_id,
+        "capsule": capture.capsule_id,
+    }
+    fields.update(extra_fields)
+    fields["sha256"] = capture.sha256
+    fields["size"] = capture.size
+    fields["stamp"] = capture.verdict
+    fields["envelope"] = address.as_text(capture.envelope_fields)
+    if capture.lines_above:
+        fields["above"] = address.as_text(capture.lines_above)
+    journal_file.append(event, time, **fields)

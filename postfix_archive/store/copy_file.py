@@ -1,0 +1,201 @@
+"""One file of the store: write it compressed, read it, parse its envelope fields.
+
+Used by archive, reader and outcomes/report_queue. Raises StoreFailed for errors of the
+operating system and RecordDamaged for a damaged file.
+"""
+
+from __future__ import annotations
+
+import posix as os
+import zlib
+
+from postfix_archive.errors import CapsuleBroken, RecordDamaged, StoreFailed
+from postfix_archive.message import archive_copy, digest, envelope, received_header
+from postfix_archive.system import files
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+GZIP_WBITS = 31  # wbits of zlib: gzip format (RFC 1952), without file name and time
+GZIP_MEM_LEVEL = 7  # memLevel of zlib; 8 doubles the time for small mail, same size
+BLOCK_SIZE = 1 << 16  # bytes
+PREAMBLE_LIMIT = 16 << 20  # bytes before the original: 20,000 recipients, twice
+
+
+class Capture:
+    """What the store keeps of one capture of a message, besides the copy itself.
+
+    ``capsule_id`` is the SHA-256 that names the capsule, ``envelope_fields`` are the
+    sealed envelope lines, ``sha256`` and ``size`` describe the stored original,
+    ``lines_above`` are the header lines above a valid stamp, ``verdict`` is the verdict
+    on the stamp.
+    """
+
+    __slots__ = (
+        "lines_above",
+        "sha256",
+        "envelope_fields",
+        "capsule_id",
+        "record_id",
+        "size",
+        "verdict",
+    )
+
+    def __init__(
+        self,
+        *,
+        record_id: str,
+        capsule_id: str,
+        envelope_fields: bytes,
+        sha256: str,
+        size: int,
+        verdict: str,
+        lines_above: bytes = b"",
+    ) -> None:
+        self.record_id = record_id
+        self.capsule_id = capsule_id
+        self.envelope_fields = envelope_fields
+        self.sha256 = sha256
+        self.size = size
+        self.verdict = verdict
+        self.lines_above = lines_above
+
+
+def write_compressed(draft: files.Draft, content: Iterable[bytes]) -> str:
+    """Write content as gzip, durably; return the SHA-256 of the compressed file."""
+    compressor = zlib.compressobj(6, zlib.DEFLATED, GZIP_WBITS, GZIP_MEM_LEVEL)
+    file_sha256 = digest.sha256()
+    for chunk in content:
+        compressed = compressor.compress(chunk)
+        if compressed:
+            file_sha256.update(compressed)
+            draft.write(compressed)
+    compressed = compressor.flush()
+    file_sha256.update(compressed)
+    draft.write(compressed)
+    draft.sync()
+    return file_sha256.hexdigest()
+
+
+def mark_committed(path: str) -> None:
+    """Set the mode that says: the journal has the line of this file."""
+    try:
+        os.chmod(path, files.STORED_FILE_MODE)
+    except OSError as error:
+        raise files.store_error(path, error) from error
+
+
+def decompress(path: str) -> Iterator[bytes]:
+    """Yield the uncompressed copy. Raises RecordDamaged and StoreFailed."""
+    decompressor = zlib.decompressobj(GZIP_WBITS)
+    try:
+        for block in read_blocks(path):
+            while block:
+                yield decompressor.decompress(block, BLOCK_SIZE)
+                block = decompressor.unconsumed_tail
+            if decompressor.eof:
+                break  # zlib would collect trailing data in memory; verify reports it
+        yield decompressor.flush()
+    except zlib.error as error:
+        raise RecordDamaged(f"{path}: {error}; run gzip -t on it") from error
+    if not decompressor.eof:
+        raise RecordDamaged(f"{path}: truncated gzip file; run gzip -t on it")
+
+
+def read_head(chunks: Iterator[bytes]) -> tuple[bytes, int]:
+    """Return the first bytes of a copy and the original's offset in them, or -1.
+
+    Reads no more chunks than necessary and gives up after PREAMBLE_LIMIT. Searches
+    again only when the size has doubled: the time stays linear for a long preamble.
+    """
+    buffered: list[bytes] = []
+    size = next_search_size = 0
+    for chunk in chunks:
+        buffered.append(chunk)
+        size += len(chunk)
+        if size < next_search_size:
+            continue
+        buffered = [b"".join(buffered)]
+        start = archive_copy.original_offset(buffered[0])
+        if start >= 0 or size > PREAMBLE_LIMIT:
+            return buffered[0], start
+        next_search_size = 2 * size
+    head = b"".join(buffered)
+    return head, archive_copy.original_offset(head)
+
+
+def read_capture(path: str, archive: str) -> Capture:
+    """Return the capture that a stored copy describes, with this archive's verdict.
+
+    Raises StoreFailed, not RecordDamaged, for a damaged copy: the caller delivers mail
+    and has to defer.
+    """
+    try:
+        return _parse_capture(path, archive)
+    except (RecordDamaged, CapsuleBroken, ValueError) as error:
+        raise StoreFailed(
+            f"{path} is damaged: {error}; restore it from a backup"
+        ) from error
+
+
+def read_coverage(path: str) -> str:
+    """Return the ``covers`` value of a stored outcome report. Raises StoreFailed."""
+    try:
+        status_part = archive_copy.envelope_fields(b"".join(decompress(path)))
+    except RecordDamaged as error:
+        raise StoreFailed(str(error)) from error
+    lines = [each.partition(b": ") for each in status_part.split(b"\r\n")]
+    values = {name: value for name, _, value in reversed(lines)}
+    return values.get(archive_copy.OUTCOMES_FIELD, b"").decode("ascii", "replace")
+
+
+def _parse_capture(path: str, archive: str) -> Capture:
+    head, _ = read_head(decompress(path))
+    status_part = archive_copy.envelope_fields(head)
+    parsed_envelope = envelope.parse(status_part)
+    values = dict(
+        line.split(b": ", 1) for line in status_part.split(b"\r\n") if b": " in line
+    )
+    altered_sha256 = values.get(b"Archive-Altered-SHA256", b"").decode(
+        "ascii", "replace"
+    )
+    size = int(values.get(b"Archive-Altered-Size", parsed_envelope.size))
+    verdicts = {each.address: each.verdict for each in parsed_envelope.requests}
+    return Capture(
+        record_id=values.get(b"Archive-Record-Id", b"").decode("ascii", "replace"),
+        capsule_id=values.get(b"Archive-Capsule", b"").decode("ascii", "replace"),
+        envelope_fields=envelope.serialise(parsed_envelope),
+        sha256=altered_sha256 or parsed_envelope.sha256,
+        size=size,
+        verdict=verdicts.get(archive, ""),
+    )
+
+
+def read_blocks(path: str) -> Iterator[bytes]:
+    """Yield the compressed bytes of a file of the store. Raises StoreFailed."""
+    try:
+        with open(files.open_regular(path), "rb") as file:
+            while block := file.read(BLOCK_SIZE):
+                yield block
+    except OSError as error:
+        raise files.store_error(path, error) from error
+
+
+UNDATED_DIRECTORY = "undated"
+COPY_SUFFIX = ".eml.gz"
+OUTCOME = "outcome"  # journal event, and part of a file name
+
+
+def copy_name(record_id: str, variant: str = "") -> str:
+    """Return the name of a copy, relative to the archive's directory."""
+    day = record_id[:8]
+    name = f"{record_id}.{variant}" if variant else record_id
+    if day == received_header.UNDATED:
+        return f"{UNDATED_DIRECTORY}/{name}{COPY_SUFFIX}"
+    return f"{day[:4]}/{day[4:6]}/{day[6:]}/{name}{COPY_SUFFIX}"
+
+
+def report_name(record_id: str, number: int) -> str:
+    """Return the name of a record's outcome report; number starts at 1."""
+    return copy_name(record_id, OUTCOME if number == 1 else f"{OUTCOME}-{number}")

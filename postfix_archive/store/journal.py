@@ -1,0 +1,294 @@
+"""The journal of one archive: JSON lines, chained by SHA-256.
+
+Used by archive and bypass/switch (write), by reader and outcomes (read). Append-only:
+no function removes or changes a line. Lines are durable when append() returns. A write
+that fails is truncated away. A line that a crash has torn stays, the next one starts
+after a line end. journal_end keeps the number of the last line in a second file.
+Raises JournalFailed.
+
+docs/store-format.md specifies the keys.
+"""
+
+from __future__ import annotations
+
+import posix as os
+from fcntl import LOCK_EX, flock
+
+from postfix_archive.errors import JournalFailed
+from postfix_archive.message import digest
+from postfix_archive.store import journal_end
+from postfix_archive.system import files
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    Event = tuple[str, dict[str, str | int]]  # the event's name, its other fields
+
+FILE_NAME = "journal"
+FILE_MODE = 0o600
+TAIL_SIZE = 1 << 13  # bytes; usually they contain the last line
+# Bytes that a retry searches for its own events. Retries come within
+# maximal_backoff_time (4000 s); at 4 KB a line this is the last 2,000 events. An event
+# that is not found is recorded again, which is harmless: readers take the union.
+RECENT_SIZE = 8 << 20
+SHA256_DIGITS = 64  # hexadecimal digits
+FIRST_PREV = "0" * SHA256_DIGITS  # "prev" of the first line
+FIRST_LINE_START = b'{"seq":1,"time":"'
+
+
+class Journal:
+    """The journal file, open and exclusively locked (flock(2)). A context manager."""
+
+    __slots__ = ("_descriptor", "_directory", "_path")
+
+    def __init__(self, directory: str) -> None:
+        self._directory = directory
+        self._path = f"{directory}/{FILE_NAME}"
+        flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
+        try:
+            self._descriptor = os.open(self._path, flags, FILE_MODE)
+            flock(self._descriptor, LOCK_EX)
+        except OSError as error:
+            raise self._journal_error(error) from error
+
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        try:
+            os.close(self._descriptor)
+        except OSError:
+            pass  # each line was fsynced; NFS may report an error but closes the file
+
+    def append(self, event: str, time: str, **fields: str | int) -> None:
+        """Append one event with its fields, durably; time is RFC 3339, UTC."""
+        self.extend(time, [(event, fields)])
+
+    def extend(self, time: str, events: list[Event]) -> None:
+        """Append events, durably, with one fsync. After an error there is none of them.
+
+        After a crash there may be the first few of them, without a gap.
+        """
+        if not events:
+            return
+        try:
+            size = self._size()
+            is_torn, last_sha256, last_number = self._read_end(size)
+            last_number = max(last_number, journal_end.read_number(self._directory))
+            new_lines = [b"\n"] if is_torn else []
+            for number, (event, fields) in enumerate(events, last_number + 1):
+                new_lines.append(
+                    _format_line(number, time, event, fields, prev=last_sha256)
+                )
+                last_sha256 = digest.sha256_hex(new_lines[-1][:-1])
+            self._write(b"".join(new_lines), size)
+            journal_end.write(self._directory, last_number + len(events), last_sha256)
+        except OSError as error:
+            raise self._journal_error(error) from error
+
+    def _size(self) -> int:
+        """Return the size in bytes; make the name of a new journal durable."""
+        stat = os.fstat(self._descriptor)
+        if stat.st_nlink != 1:
+            raise OSError(0, "link count is not 1 (a hard link, or a deleted file)")
+        if not stat.st_size:
+            files.sync_directory(self._directory)
+        return stat.st_size
+
+    def _write(self, content: bytes, size: int) -> None:
+        """Append content durably; after an error truncate the journal to size bytes."""
+        try:
+            files.write_all(self._descriptor, content)
+            os.fsync(self._descriptor)
+        except OSError:
+            os.ftruncate(self._descriptor, size)
+            raise
+
+    def unrecorded(self, events: list[Event]) -> list[Event]:
+        """Return the events that no recent line has with the same fields.
+
+        All events have the same name. The events left out are durable on return.
+        """
+        kind = json_string(events[0][0] if events else "").encode()
+        recorded_lines = _matching_lines(self._read_recent(), b'"event":' + kind + b",")
+        recorded = {
+            _event_fields(line) for line in recorded_lines if _is_complete(line)
+        }
+        new_events = [
+            event
+            for event in events
+            if _event_fields(_format_line(0, "", *event, prev="")[:-1]) not in recorded
+        ]
+        if len(new_events) < len(events):
+            self._sync()
+        return new_events
+
+    def recent_events(self, capsule_id: str) -> set[str]:
+        """Return the names of one capsule's recent events, which are durable."""
+        substring = b'"capsule":"' + capsule_id.encode() + b'"'
+        capsule_lines = _matching_lines(self._read_recent(), substring)
+        events = {_event_name(line) for line in capsule_lines if _is_complete(line)}
+        if events:
+            self._sync()
+        return events
+
+    def has_file(self, name: str) -> bool:
+        """Return whether a line of the whole journal, made durable, names this file."""
+        substring = b'"file":' + json_string(name).encode()
+        is_recorded = any(
+            substring in line and line.endswith(b"\n") and _is_complete(line[:-1])
+            for line in lines(self._path)
+        )
+        if is_recorded:
+            self._sync()
+        return is_recorded
+
+    def _read_recent(self) -> bytes:
+        try:
+            size = os.fstat(self._descriptor).st_size
+            return _read_range(self._descriptor, max(0, size - RECENT_SIZE), size)
+        except OSError as error:
+            raise self._journal_error(error) from error
+
+    def _sync(self) -> None:
+        """Make lines durable whose writer may have died before its fsync."""
+        try:
+            os.fsync(self._descriptor)
+        except OSError as error:
+            raise self._journal_error(error) from error
+
+    def _read_end(self, size: int) -> tuple[bool, str, int]:
+        """Return whether the last line is torn, its SHA-256, and the last number."""
+        if not size:
+            return False, FIRST_PREV, 0
+        tail = b""
+        offset = size
+        while offset:
+            step = min(
+                max(TAIL_SIZE, len(tail)), offset
+            )  # doubled: a line can have 20 MB
+            offset -= step
+            tail = _read_range(self._descriptor, offset, offset + step) + tail
+            number = _last_number(tail, is_whole_file=offset == 0)
+            if number is not None:
+                is_torn = not tail.endswith(b"\n")
+                last_line = tail.rstrip(b"\n").rpartition(b"\n")[2]
+                return is_torn, digest.sha256_hex(last_line), number
+        raise JournalFailed(
+            f"{self._path}: no valid line, so it is not a journal; restore it from a"
+            " backup, or move it away and document that"
+        )
+
+    def _journal_error(self, error: OSError) -> JournalFailed:
+        return JournalFailed(
+            f"{self._path}: {error.strerror}; check its file system and its owner"
+        )
+
+
+def lines(path: str) -> Iterator[bytes]:
+    """Yield all lines; a missing journal has none. Raises JournalFailed."""
+    try:
+        with open(files.open_regular(path), "rb") as file:
+            yield from file
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise JournalFailed(f"{path}: {error.strerror}") from error
+
+
+def _format_line(
+    number: int, time: str, event: str, fields: dict[str, str | int], *, prev: str
+) -> bytes:
+    text = f'{{"seq":{number},"time":{json_string(time)},"event":{json_string(event)}'
+    for name, value in fields.items():
+        text += f",{json_string(name)}:"
+        text += str(value) if isinstance(value, int) else json_string(value)
+    return f'{text},"prev":"{prev}"}}\n'.encode("ascii")
+
+
+def _last_number(tail: bytes, *, is_whole_file: bool) -> int | None:
+    """Return the number of the last complete line, None if tail has none.
+
+    The first line of tail counts only if tail is the whole file. 0: the file is one
+    torn line.
+    """
+    tail_lines = tail.rstrip(b"\n").split(b"\n")
+    for line in reversed(tail_lines if is_whole_file else tail_lines[1:]):
+        first_key, _, rest = line.partition(b":")
+        number = rest.partition(b",")[0]
+        if (
+            first_key == b'{"seq"'
+            and journal_end.is_number(number)
+            and _is_complete(line)
+        ):
+            return int(number)
+    if (
+        is_whole_file
+        and len(tail_lines) == 1
+        and FIRST_LINE_START.startswith(tail_lines[0][: len(FIRST_LINE_START)])
+    ):
+        return 0
+    return None
+
+
+def _is_complete(line: bytes) -> bool:
+    """Return whether a line, without its line end, was written completely."""
+    has_prev = line[
+        -SHA256_DIGITS - 11 : -SHA256_DIGITS - 2
+    ] == b',"prev":"' and line.endswith(b'"}')
+    return has_prev and line.startswith(b'{"seq":')
+
+
+def _matching_lines(content: bytes, substring: bytes) -> Iterator[bytes]:
+    """Yield the lines that contain substring and have a line end, without it."""
+    position = content.find(substring)
+    while position >= 0:
+        end = content.find(b"\n", position)
+        if end < 0:
+            return
+        yield content[content.rfind(b"\n", 0, position) + 1 : end]
+        position = content.find(substring, end)
+
+
+def _event_name(line: bytes) -> str:
+    return line.partition(b'"event":"')[2].partition(b'"')[0].decode("ascii", "replace")
+
+
+def _event_fields(line: bytes) -> bytes:
+    """Return the event and its fields, as bytes, without number, time and chain."""
+    return line[line.find(b',"event":') : line.rfind(b',"prev":"')]
+
+
+def _read_range(descriptor: int, start: int, stop: int) -> bytes:
+    content = b""
+    while chunk := os.pread(descriptor, stop - start, start):
+        content += chunk
+        start += len(chunk)
+    return content
+
+
+JSON_ESCAPES = (
+    ("\\", "\\\\"),
+    ('"', '\\"'),
+    ("\r", "\\r"),
+    ("\n", "\\n"),
+    ("\t", "\\t"),
+)
+
+
+def json_string(text: str) -> str:
+    """Return text as a JSON string in ASCII.
+
+    Imports the C module _json only for text that is not printable ASCII: the import
+    costs a transport process 0.5 ms.
+    """
+    if text.isascii():
+        escaped = text
+        for char, escape in JSON_ESCAPES:
+            escaped = escaped.replace(char, escape)
+        if escaped.isprintable():
+            return f'"{escaped}"'
+    from _json import encode_basestring_ascii
+
+    return encode_basestring_ascii(text)

@@ -1,0 +1,188 @@
+"""Count the events of a journal, line by line.
+
+Used by tally_cache, which saves a tally so that no line is read twice, and by status.
+An invalid line counts as damaged. A line torn by a crash counts as a line only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from postfix_archive.message import digest, stamp
+from postfix_archive.store import outcome, record
+
+VERSION = 1  # change it with the fields: a cached tally of another is discarded
+STAMP_VERDICTS = (stamp.ABSENT, stamp.VALID, stamp.ALTERED, stamp.FORGED)
+# Keys of an outcome event that name the recipient of a capture (store-format.md).
+OUTCOME_KEYS = ("id", "of", "recipient", "original", "parent")
+RECIPIENT_HASH_DIGITS = (
+    16  # hexadecimal digits: 64 bits suffice for millions of recipients
+)
+COUNTERS = (
+    "start",
+    "offset",
+    "lines",
+    "damaged",
+    "first_damaged",
+    "messages",
+    "supplements",
+    "mailed",
+    "received_bytes",
+    "copy_bytes",
+)
+
+
+class Tally:
+    """Counts over the first ``offset`` bytes of a journal.
+
+    ``messages`` counts records, ``stamps`` the verdicts on all captures, supplements
+    included, ``outcomes`` the settled outcomes by kind. ``waiting`` has a hash of each
+    recipient whose last outcome is ``waiting``; a settled outcome removes it, so the
+    follower must not record ``waiting`` after that. ``bypasses`` has the latest event
+    of each bypass. ``received_bytes`` is the size of the originals, ``copy_bytes`` that
+    of the files in the store, which the caller adds.
+    """
+
+    __slots__ = (*COUNTERS, "_last_line", "bypasses", "last_archived", "outcomes") + (
+        "_last_sha256",
+        "stamps",
+        "waiting",
+    )
+
+    def __init__(self) -> None:
+        self.start = self.offset = 0  # bytes: start and end of the last line
+        self.lines = self.damaged = self.first_damaged = 0
+        self.messages = self.supplements = self.mailed = 0
+        self.received_bytes = self.copy_bytes = 0
+        self.last_archived = ""  # RFC 3339; "" for never
+        self.stamps = dict.fromkeys(STAMP_VERDICTS, 0)
+        self.outcomes = dict.fromkeys(outcome.SETTLED, 0)
+        self.waiting: set[str] = set()
+        self.bypasses: dict[str, dict[str, Any]] = {}
+        self._last_line = b""
+        self._last_sha256 = ""
+
+    @property
+    def last_sha256(self) -> str:
+        """The SHA-256 of the last line without its line end; "" before the first."""
+        return (
+            digest.sha256_hex(self._last_line[:-1])
+            if self._last_line
+            else self._last_sha256
+        )
+
+    def is_last_line(self, line: bytes) -> bool:
+        """Return whether this line, with its line end, is the last that was counted."""
+        return line.endswith(b"\n") and digest.sha256_hex(line[:-1]) == self.last_sha256
+
+    def add_line(self, line: bytes) -> str:
+        """Count a line, with its line end; return the file name in it, or ""."""
+        self.start = self.offset
+        self.offset += len(line)
+        self.lines += 1
+        self._last_line = line
+        try:
+            event = record.parse_event(line)
+        except ValueError:
+            self.damaged += 1
+            self.first_damaged = self.first_damaged or self.lines
+            return ""
+        return self._count(event) if event else ""
+
+    def _count(self, event: dict[str, Any]) -> str:
+        kind = event["event"]
+        if kind in ("archived", "supplement"):
+            self._count_capture(event)
+        elif kind == "mailed":
+            self.mailed += 1
+        elif kind == outcome.EVENT:
+            self._count_outcome(event)
+        elif kind in record.BYPASS_EVENTS:
+            self.bypasses[event["opened"]] = event
+        file_name = event.get("file", "")
+        return file_name if isinstance(file_name, str) else ""
+
+    def _count_capture(self, event: dict[str, Any]) -> None:
+        if event["stamp"] in self.stamps:
+            self.stamps[event["stamp"]] += 1
+        if event["event"] == "supplement":
+            self.supplements += 1
+            return
+        # A second original with the same archive id has a longer file name.
+        file_name = event.get("file", "").rpartition("/")[2]
+        self.messages += file_name in ("", f"{event['id']}.eml.gz")
+        self.received_bytes += event["size"]
+        self.last_archived = max(self.last_archived, event["time"])
+
+    def _count_outcome(self, event: dict[str, Any]) -> None:
+        if not outcome.is_event(event):
+            return
+        key = "\0".join(event.get(each, "") for each in OUTCOME_KEYS)
+        recipient_hash = digest.sha256_hex(key.encode("utf-8", "surrogatepass"))[
+            :RECIPIENT_HASH_DIGITS
+        ]
+        if event["outcome"] == outcome.WAITING:
+            self.waiting.add(recipient_hash)
+        else:
+            self.waiting.discard(recipient_hash)
+            self.outcomes[event["outcome"]] += 1
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the tally as a JSON object."""
+        return {
+            **{name: getattr(self, name) for name in COUNTERS},
+            "last": self.last_sha256,
+            "last_archived": self.last_archived,
+            "stamps": self.stamps,
+            "outcomes": self.outcomes,
+            "waiting": sorted(self.waiting),
+            "gaps": self.bypasses,
+        }
+
+
+def from_json(data: Any) -> Tally:
+    """Return the tally from a JSON object. Raises ValueError for an invalid one."""
+    tally = Tally()
+    if not isinstance(data, dict) or data.keys() != tally.to_json().keys():
+        raise ValueError("not a tally")
+    for name in COUNTERS:
+        setattr(tally, name, _parse_count(data[name]))
+    tally._last_sha256, tally.last_archived = map(
+        _parse_string, (data["last"], data["last_archived"])
+    )
+    tally.stamps = _parse_counts(data["stamps"], STAMP_VERDICTS)
+    tally.outcomes = _parse_counts(data["outcomes"], outcome.SETTLED)
+    if not isinstance(data["waiting"], list) or not isinstance(data["gaps"], dict):
+        raise ValueError("not a tally")
+    tally.waiting = {*map(_parse_string, data["waiting"])}
+    if not all(map(_is_bypass_event, data["gaps"].values())):
+        raise ValueError("not a bypass event")
+    tally.bypasses = data["gaps"]
+    return tally
+
+
+def _is_bypass_event(event: object) -> bool:
+    return (
+        record.is_valid_event(event)
+        and isinstance(event, dict)
+        and (event["event"] in record.BYPASS_EVENTS)
+    )
+
+
+def _parse_count(value: Any) -> int:
+    if type(value) is not int or value < 0:
+        raise ValueError("not a count")
+    return value
+
+
+def _parse_string(value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError("not a string")
+    return value
+
+
+def _parse_counts(value: Any, names: tuple[str, ...]) -> dict[str, int]:
+    if not isinstance(value, Mapping) or set(value) != set(names):
+        raise ValueError("not a table of counts")
+    return {name: _parse_count(value[name]) for name in names}

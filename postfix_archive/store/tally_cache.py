@@ -1,0 +1,133 @@
+"""Cache the tally of each journal, so that only new lines are read.
+
+Used by status/collect. The cache is a file in archive_fallback_directory that can be
+deleted at any time. A tally that is missing, damaged, written by another user or does
+not match its journal (which was truncated, restored or replaced) is counted again from
+the first line on. Takes no lock on the journal: mail never waits for status.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from typing import Any, BinaryIO
+
+from postfix_archive.errors import ArchiveError, JournalFailed
+from postfix_archive.message import digest
+from postfix_archive.postfix.mail_queue import PARSE_ERRORS
+from postfix_archive.store import journal, tally
+from postfix_archive.store.tally import Tally
+from postfix_archive.system import files, privileges
+
+CACHE_FILE = "tallies"
+WRITABLE_BY_OTHERS = 0o022  # mode bits: writable by group or others
+
+
+def current_tallies(
+    store_directory: str, archives: list[str], directory: str
+) -> tuple[dict[str, Tally], dict[str, str]]:
+    """Return the current tallies and the errors, both by archive address.
+
+    directory holds the cache; a cache that cannot be read or written is no error.
+    """
+    cached = _read_cache(f"{directory}/{CACHE_FILE}")
+    cached_positions = _positions(cached)
+    current: dict[str, Tally] = {}
+    errors: dict[str, str] = {}
+    for archive in archives:
+        try:
+            current[archive] = _count_new_lines(
+                f"{store_directory}/{archive}", cached.get(archive)
+            )
+        except ArchiveError as error:
+            errors[archive] = str(error)
+    new_cache = {name: cached[name] for name in errors if name in cached} | current
+    if _positions(new_cache) != cached_positions:
+        _write_cache(directory, new_cache)
+    return current, errors
+
+
+def _positions(tallies_by_archive: dict[str, Tally]) -> dict[str, tuple[int, str]]:
+    return {
+        name: (each.offset, each.last_sha256)
+        for name, each in tallies_by_archive.items()
+    }
+
+
+def _count_new_lines(directory: str, cached: Tally | None) -> Tally:
+    """Count the new lines of one journal; return the tally. Raises JournalFailed."""
+    path = f"{directory}/{journal.FILE_NAME}"
+    try:
+        with os.fdopen(files.open_regular(path), "rb") as file:
+            current = cached if cached and _is_unchanged(file, cached) else Tally()
+            file.seek(current.offset)
+            for line in file:
+                if not line.endswith(b"\n"):
+                    break  # being written now, or torn by a crash
+                current.copy_bytes += _file_size(directory, current.add_line(line))
+            return current
+    except FileNotFoundError:
+        return Tally()
+    except OSError as error:
+        raise JournalFailed(f"{path}: {error.strerror}") from error
+
+
+def _is_unchanged(file: BinaryIO, cached: Tally) -> bool:
+    """Return whether the last line that was counted is still at its offset.
+
+    Each line has the SHA-256 of the one before, so all earlier lines are the same, too,
+    unless the chain is broken, which verify reports.
+    """
+    if not cached.offset:
+        return True
+    if not cached.start < cached.offset <= os.fstat(file.fileno()).st_size:
+        return False
+    file.seek(cached.start)
+    return cached.is_last_line(file.read(cached.offset - cached.start))
+
+
+def _file_size(directory: str, name: str) -> int:
+    """Return the size of a file of the store in bytes, 0 if there is none."""
+    try:
+        return os.lstat(f"{directory}/{name}").st_size if name else 0
+    except (OSError, ValueError):
+        return 0  # verify reports missing files
+
+
+def _read_cache(path: str) -> dict[str, Tally]:
+    """Return the cached tallies; {} if the cache is missing or not trustworthy."""
+    try:
+        descriptor = files.open_regular(path)
+        with os.fdopen(descriptor, "rb") as file:
+            if not _is_trusted(os.fstat(descriptor), os.stat(os.path.dirname(path))):
+                return {}
+            return _parse_cache(file.read())
+    except (OSError, *PARSE_ERRORS):
+        return {}
+
+
+def _is_trusted(file_stat: os.stat_result, directory_stat: os.stat_result) -> bool:
+    return (
+        file_stat.st_uid in (0, directory_stat.st_uid)
+        and not file_stat.st_mode & WRITABLE_BY_OTHERS
+    )
+
+
+def _parse_cache(content: bytes) -> dict[str, Tally]:
+    checksum, _, text = content.partition(b"\n")
+    if checksum != digest.sha256_hex(text).encode():
+        raise ValueError("wrong checksum")
+    cache: Any = json.loads(text)
+    if cache["version"] != tally.VERSION:
+        raise ValueError("other version")
+    return {name: tally.from_json(e) for name, e in cache["archives"].items()}
+
+
+def _write_cache(directory: str, tallies_by_archive: dict[str, Tally]) -> None:
+    archives = {name: each.to_json() for name, each in tallies_by_archive.items()}
+    cache = {"version": tally.VERSION, "archives": archives}
+    text = json.dumps(cache).encode()
+    content = digest.sha256_hex(text).encode() + b"\n" + text
+    with contextlib.suppress(ArchiveError), privileges.as_owner(directory):
+        files.replace(f"{directory}/{CACHE_FILE}", content, files.DRAFT_MODE)

@@ -1,0 +1,240 @@
+"""Durable files: drafts that are published, atomic replacement, safe opening.
+
+Used by every package that writes. A file is a draft until it is published; then its
+content, its name and all directories above it are on disk. OSError is translated to
+StoreFailed, except in write_all() and open_regular(), whose callers name the file.
+"""
+
+from __future__ import annotations
+
+import posix as os  # importing os costs a transport 1.2 ms
+import time
+from _stat import S_ISDIR, S_ISREG
+
+from postfix_archive.errors import StoreFailed
+
+DIRECTORY_MODE = 0o700
+DRAFT_MODE = 0o600
+STORED_FILE_MODE = 0o400
+_durable_directories: set[str] = (
+    set()
+)  # directories that this process knows to be on disk
+STALE_DRAFT_AGE = (
+    3600  # seconds after which a draft of replace() is left over from a crash
+)
+
+
+class Draft:
+    """A file being written, under a name of its own until it is published."""
+
+    __slots__ = ("_descriptor", "_path", "size")
+
+    def __init__(self, directory: str) -> None:
+        self._path = f"{directory}/{os.getpid()}-{os.urandom(8).hex()}"
+        flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW
+        try:
+            self._descriptor = os.open(self._path, flags, DRAFT_MODE)
+        except OSError as error:
+            raise store_error(self._path, error) from error
+        self.size = 0
+
+    def write(self, content: bytes) -> None:
+        """Append content."""
+        try:
+            write_all(self._descriptor, content)
+        except OSError as error:
+            raise store_error(self._path, error) from error
+        self.size += len(content)
+
+    def sync(self) -> None:
+        """Make the bytes durable."""
+        try:
+            os.fsync(self._descriptor)
+        except OSError as error:
+            raise store_error(self._path, error) from error
+
+    def publish(self, path: str) -> None:
+        """Link the synced file to name, durably; never replaces an existing file."""
+        try:
+            os.link(self._path, path, follow_symlinks=False)
+            sync_directory(parent_directory(path))
+        except OSError as error:
+            raise store_error(path, error) from error
+
+    def discard(self) -> None:
+        """Close the file and remove the draft's own name; a published name stays."""
+        try:
+            os.close(self._descriptor)
+            os.unlink(self._path)
+        except OSError:
+            pass  # remove_drafts() removes it later
+
+
+def open_regular(path: str) -> int:
+    """Open a regular file for reading; return the descriptor.
+
+    Raises OSError, also for a symlink, a FIFO or another special file.
+    """
+    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+    descriptor = os.open(path, flags)
+    if not S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(0, "not a regular file")
+    return descriptor
+
+
+def is_file(path: str) -> bool:
+    """Tell whether a regular file exists; raises StoreFailed for any other type."""
+    mode = _mode(path)
+    if mode and not S_ISREG(mode):
+        raise store_error(path, OSError(0, "not a regular file"))
+    return bool(mode)
+
+
+def is_directory(path: str) -> bool:
+    """Tell whether a directory exists; raises StoreFailed for any other type."""
+    mode = _mode(path)
+    if mode and not S_ISDIR(mode):
+        raise store_error(path, OSError(0, "not a directory"))
+    return bool(mode)
+
+
+def exists(path: str) -> bool:
+    """Tell whether path exists, also as a dangling symlink."""
+    try:
+        return bool(os.lstat(path))
+    except OSError:
+        return False
+
+
+def parent_directory(path: str) -> str:
+    """Return the parent directory of an absolute path."""
+    return path.rpartition("/")[0] or "/"
+
+
+def write_all(descriptor: int, content: bytes) -> None:
+    """Write all of content, with as many write(2) calls as needed. Raises OSError."""
+    view = memoryview(content)
+    while view:
+        view = view[os.write(descriptor, view) :]
+
+
+def make_directory(path: str) -> None:
+    """Make a directory and its missing parents, mode 0700, durably."""
+    try:
+        os.mkdir(path, DIRECTORY_MODE)
+    except FileExistsError:
+        if path in _durable_directories or not _has_at_most(path, 0):
+            _durable_directories.add(path)
+            return
+    except FileNotFoundError:
+        make_directory(parent_directory(path))
+        make_directory(path)
+        return
+    except OSError as error:
+        raise store_error(path, error) from error
+    sync_parents(path)
+
+
+def sync_parents(path: str) -> None:
+    """Make the name of path durable, and those of parents that may be new as well.
+
+    A process may have made them and crashed before it could sync them.
+    """
+    parent = parent_directory(path)
+    sync_directory(parent)
+    if _has_at_most(parent, 1):
+        sync_parents(parent)
+
+
+def sync_directory(path: str) -> None:
+    """Make the names in a directory durable."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise store_error(path, error) from error
+
+
+def _has_at_most(directory: str, count: int) -> bool:
+    """Tell whether a directory has at most so many entries."""
+    try:
+        with os.scandir(directory) as entries:
+            return sum(1 for _ in zip(entries, range(count + 1))) <= count
+    except OSError as error:
+        raise store_error(directory, error) from error
+
+
+def replace(path: str, content: bytes, mode: int) -> None:
+    """Replace or create a file atomically and durably. Raises StoreFailed.
+
+    The draft is in the same directory, under an unpredictable name.
+    """
+    directory, _, name = path.rpartition("/")
+    draft = f"{directory}/.{name}.{os.urandom(8).hex()}"
+    _remove_stale_drafts(directory, f".{name}.")
+    flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW
+    try:
+        descriptor = os.open(draft, flags, DRAFT_MODE)
+        try:
+            write_all(descriptor, content)
+            os.fchmod(descriptor, mode)
+            os.fsync(descriptor)
+            os.rename(draft, path)
+        except OSError:
+            os.unlink(draft)
+            raise
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise store_error(path, error) from error
+    sync_directory(directory)
+
+
+def _remove_stale_drafts(directory: str, prefix: str) -> None:
+    """Remove drafts of replace() that are left over from a crash."""
+    try:
+        for entry in list(os.scandir(directory)):
+            if entry.name.startswith(prefix):
+                if (
+                    entry.stat(follow_symlinks=False).st_mtime
+                    < time.time() - STALE_DRAFT_AGE
+                ):
+                    os.unlink(entry.path)
+    except OSError:
+        pass  # the next call tries again
+
+
+def remove_drafts(directory: str, cutoff: float) -> int:
+    """Remove drafts last written before a Unix time; return how many.
+
+    Published files are not affected: they have names of their own.
+    """
+    removed = 0
+    try:
+        if is_directory(directory):
+            for entry in list(os.scandir(directory)):
+                if entry.stat(follow_symlinks=False).st_mtime < cutoff:
+                    os.unlink(entry.path)
+                    removed += 1
+    except (OSError, StoreFailed):
+        pass  # no such directory, or the next call tries again
+    return removed
+
+
+def _mode(path: str) -> int:
+    """Return st_mode of path, without following a symlink; 0 if nothing exists."""
+    try:
+        return os.lstat(path).st_mode
+    except FileNotFoundError:
+        return 0
+    except OSError as error:
+        raise store_error(path, error) from error
+
+
+def store_error(path: str, error: OSError) -> StoreFailed:
+    """Return the StoreFailed for an OSError: path, reason, what to check."""
+    return StoreFailed(f"{path}: {error.strerror}; check its file system and its owner")

@@ -1,0 +1,66 @@
+"""Drops root's privileges to the owner of a directory; locks and touches files there.
+
+Used by the commands bypass, queue rescue, fallback import and outcomes. As root they
+never write into a directory of another user, who could place symlinks in it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+from collections.abc import Iterator
+
+from postfix_archive.errors import ArchiveError
+from postfix_archive.system import files
+
+
+@contextlib.contextmanager
+def as_owner(directory: str) -> Iterator[None]:
+    """Set effective user and group to those of the directory's owner, if root.
+
+    Raises StoreFailed if the directory does not exist.
+    """
+    try:
+        stat = os.stat(directory)
+    except OSError as error:
+        raise files.store_error(directory, error) from error
+    if os.geteuid():
+        yield
+        return
+    groups = os.getgroups()
+    os.setgroups([])
+    os.setegid(stat.st_gid)
+    os.seteuid(stat.st_uid)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+        os.setegid(0)
+        os.setgroups(groups)
+
+
+def try_lock(path: str) -> int:
+    """Lock a file; return the descriptor, -1 if another process holds the lock.
+
+    Raises StoreFailed. The kernel releases the lock when the process ends.
+    """
+    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+    try:
+        descriptor = os.open(path, flags, files.DRAFT_MODE)
+    except OSError as error:
+        raise files.store_error(path, error) from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        return -1
+    return descriptor
+
+
+def touch(directory: str, name: str) -> None:
+    """Set the mtime of a file to now, as the directory's owner; errors are ignored."""
+    with contextlib.suppress(ArchiveError, OSError), as_owner(directory):
+        flags = os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+        os.close(os.open(f"{directory}/{name}", flags, files.DRAFT_MODE))
+        os.utime(f"{directory}/{name}", follow_symlinks=False)

@@ -1,0 +1,1 @@
+"""Lookup tables with ARCHIVE actions: compiled, and explained."""

@@ -1,0 +1,690 @@
+"""make install and make uninstall on a whole host with Debian's stock configuration."""
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from whole_host import HOST, WholeHost, archived, install
+
+pytestmark = pytest.mark.live
+ARCHIVE = f"ARCHIVE=legal@{HOST}"
+JOURNAL = f"/var/lib/postfix-archive/legal@{HOST}/journal"
+SYSTEMCTL = """#!/bin/sh
+# As systemctl(1) for one follower: stops, then starts its command line.
+echo "$*" >>/run/told
+unit=/etc/systemd/system/postfix-archive-outcomes-postfix.service
+# Nobody waits for children here: those that have ended stay as zombies.
+is_running() { grep -qs '^State:.[^ZX]' "/proc/$(cat /run/follower)/status"; }
+start() {
+    sh -c "exec $(sed -n 's/^ExecStart=//p' $unit)" >>/run/said 2>&1 &
+    echo $! >/run/follower
+}
+stop() {
+    kill "$(cat /run/follower)"
+    while is_running; do sleep 0.1; done
+}
+case "$*" in
+    try-restart*outcomes*) is_running && stop && start ;;
+    enable*outcomes*) is_running || start ;;
+    disable*outcomes*) is_running && stop ;;
+esac
+exit 0
+"""
+# /run is one of its own, as of a host that systemd has started.
+SYSTEMD = f"""mount -t tmpfs tmpfs /run && mkdir -p /run/systemd/system /run/lock &&
+mkdir -p /usr/local/bin && printf %s {shlex.quote(SYSTEMCTL)} \
+  >/usr/local/bin/systemctl && chmod 755 /usr/local/bin/systemctl"""
+
+
+@pytest.fixture
+def host() -> Iterator[WholeHost]:
+    """A host with a running stock Postfix, and mailboxes for bob and the archive."""
+    with WholeHost() as made:
+        made.run("useradd --no-create-home legal && postfix start")
+        yield made
+
+
+@pytest.fixture(scope="module")
+def stock() -> Iterator[WholeHost]:
+    """A host that every refused installation leaves as it is."""
+    with WholeHost() as made:
+        made.run("postfix start")
+        yield made
+
+
+def test_from_stock_to_archive_and_back(host: WholeHost, wheels: Path) -> None:
+    before = host.configuration()
+    diff = host.says(f"{install(wheels)} DRY_RUN=1")
+    assert f"+archive = legal@{HOST}" in diff
+    assert "+archive-stamp unix" in diff
+    assert "Store:      /var/lib/postfix-archive would be created" in diff
+    assert "Key:        /etc/postfix-archive/postfix.key would be created" in diff
+    assert host.configuration() == before
+    host.run("test ! -e /etc/postfix-archive")
+
+    said = host.says(install(wheels))
+    assert "Doctor:     OK: " in said
+    assert "ADVICE short-ids" in said
+    assert "Probe:" in said
+    lib = "/usr/local/lib/postfix-archive"
+    mode = host.says(f"stat -c %a:%U {lib}/current/bundles/*")
+    assert mode.split() == ["644:root", "644:root"]
+    installed = host.configuration()
+    for name in ("./main.cf", "./master.cf", "./archive.cf"):
+        assert installed[name] != before.get(name)
+    assert host.run("postfix check").stderr == ""
+    assert host.says("stat -c %a:%U /etc/postfix-archive/postfix.key") == (
+        "600:postfix-archive"
+    )
+
+    pages = "/usr/local/share/man/man1/postfix-archive.1 /usr/local/share/man/man5"
+    host.run(f"ls {pages}/archive.cf.5")
+
+    host.send("the first")
+    host.settle()
+    assert archived(host) == 1
+    assert "the first" in host.says("cat /var/mail/bob")
+    assert "multipart/report" in host.says("cat /var/mail/legal")
+
+    assert host.says(f"{install(wheels)} DRY_RUN=yes") == "Nothing to change."
+    assert "nothing to change" in host.says(install(wheels))
+    assert host.configuration() == installed
+
+    assert "restored to its state before" in host.says("make uninstall")
+    assert host.configuration() == before
+    host.run("test ! -e /usr/local/lib/postfix-archive")
+    host.run("test ! -e /usr/local/sbin/postfix-archive")
+    host.send("the second")
+    host.settle()
+    assert "the second" in host.says("cat /var/mail/bob")
+    kept = "find /var/lib/postfix-archive -name '*.eml.gz'"
+    assert host.says(f"{kept} ! -name '*.outcome.*' | wc -l") == "3"
+    assert host.says(f"{kept} -name '*.outcome.*' | wc -l") == "3"
+
+
+def test_a_python_that_was_upgraded(host: WholeHost, wheels: Path) -> None:
+    """Bundles and packages are another version's: mail and commands go on."""
+    host.run(install(wheels))
+    lib = "/usr/local/lib/postfix-archive"
+    release = host.says(f"readlink -f {lib}/current")
+    for bundle in ("archive-stamp", "archive"):
+        path = f"{release}/bundles/{bundle}"
+        host.run(f"printf 'old!' | dd of={path} conv=notrunc bs=4 count=1 status=none")
+    packages = f"{release}/commands/lib"
+    host.run(f"mv {packages}/python3* {packages}/python3.0")
+    host.run(f"mv {release} {lib}/releases/old && ln -sfn releases/old {lib}/current")
+
+    host.send("the first")
+    host.settle()
+    assert archived(host) == 1
+    said = host.run("postfix-archive doctor || test $? = 1").stdout
+    assert f"WARNING python: {lib}\n    /usr/bin/python3 is another version" in said
+
+    assert f"Program:    {lib}" in host.says(install(wheels))
+    assert host.says(f"readlink -f {lib}/current") == release
+    assert "OK: " in host.says("postfix-archive doctor")
+    host.run(f"rm -rf {packages}")
+    said = host.run("postfix-archive list", fails=True).stderr
+    assert said.count("\n") == 1
+    assert f"postfix-archive: {release}/commands: Python 3." in said
+    assert "run make install again" in said
+
+
+def test_with_workers_from_stock_to_archive_and_back(
+    host: WholeHost, wheels: Path
+) -> None:
+    before = host.configuration()
+    host.run(f"postconf -P -e pickup/unix/archive=local@{HOST}")
+    host.run("useradd --no-create-home local")
+    own = host.configuration()
+    diff = host.says(install(wheels, "MODE=lmtp DRY_RUN=1"))
+    for name in (f"legal@{HOST}", f"local@{HOST}", "on-request"):
+        assert f"+archive.{name} unix" in diff
+    assert "private/archive.$archive" in diff
+    assert host.configuration() == own != before
+
+    said = host.says(install(wheels, "MODE=lmtp"))
+    assert "Doctor:     OK: " in said
+    assert "Probe:      a message went through" in said
+    host.send("the first")
+    host.run(f"sendmail bob@{HOST}", given="Subject: by hand\n\nhello\n")
+    host.settle()
+    assert archived(host) == 2
+    assert "multipart/report" in host.says("cat /var/mail/local")
+    assert "by hand" in host.says("cat /var/mail/bob")
+    assert "archive-stamp/lmtp" in host.says("cat /var/log/postfix.log")
+
+    assert "nothing to change" in host.says(install(wheels))
+    refused = host.run(install(wheels, "MODE=pipe"), fails=True).stderr
+    assert "MODE=pipe: the archive is installed with MODE=lmtp" in refused
+    host.run(f"postconf -e archive=other@{HOST}")
+    doctor = host.run("postfix-archive doctor", fails=True).stdout
+    assert "CRITICAL lmtp-worker: main.cf: content_filter" in doctor
+    assert f"master.cf has no service archive.other@{HOST}" in doctor
+    host.run(f"useradd --no-create-home other && make install WHEELS={wheels}")
+    host.run("postfix-archive doctor")
+
+    host.run(f"make install ARCHIVE=legal@{HOST} WHEELS={wheels}")
+    assert "restored to its state before" in host.says("make uninstall")
+    assert host.configuration() == own
+    host.send("the second")
+    host.settle()
+    assert "the second" in host.says("cat /var/mail/bob")
+
+
+@pytest.mark.parametrize("umask", ["077", "027"])
+def test_a_narrow_umask_keeps_nobody_out(
+    host: WholeHost, wheels: Path, umask: str
+) -> None:
+    """Also not where an earlier installation left folders that only root can pass."""
+    lib = "/usr/local/lib/postfix-archive"
+    host.run(f"mkdir -m 700 /etc/postfix-archive {lib} {lib}/releases")
+    said = host.says(f"(umask {umask}; {install(wheels)})")
+    assert "Doctor:     OK: " in said
+    assert "Probe:      a message went through" in said
+    host.run("setpriv --reuid nobody --clear-groups postfix-archive --version")
+    host.run(
+        "setpriv --reuid nobody --clear-groups man -w postfix-archive || test -r"
+        " /usr/local/share/man/man1/postfix-archive.1"
+    )
+    assert host.says("stat -c %a /etc/postfix-archive") == "755"
+    host.run(f"(umask {umask}; make uninstall)")
+    host.send("after it")
+    host.settle()
+    assert "after it" in host.says("cat /var/mail/bob")
+
+
+def test_prefix_and_wishes_stay_as_they_were_said(
+    host: WholeHost, wheels: Path
+) -> None:
+    words = "PREFIX=/var/opt/pa PYTHON=python3 ON_REQUEST=yes DRY_RUN=0"
+    system = "PATH=/usr/sbin:/usr/bin:/sbin:/bin"
+    assert "Probe:" in host.says(f"{system} {install(wheels, words)}")
+    lib = "/var/opt/pa/lib/postfix-archive"
+    assert host.says(f"head -n 1 {lib}/archive-stamp") == "#!/usr/bin/python3 -IS"
+    assert "on-request" in host.says("postconf -h content_filter")
+    host.run(install(wheels))
+    assert "on-request" in host.says("postconf -h content_filter")
+    host.run(install(wheels, "ON_REQUEST=no"))
+    assert "on-request" not in host.says("postconf -h content_filter")
+    assert "Nothing to change" in host.says(install(wheels, "DRY_RUN=true"))
+    assert f"argv={lib}/archive-stamp" in host.says("postconf -M archive-stamp/unix")
+    host.run("test ! -e /usr/local/lib/postfix-archive")
+    host.run(f"make uninstall && test ! -e {lib}")
+    host.run("test ! -e /var/opt/pa/sbin/postfix-archive")
+
+
+def test_a_byte_that_is_no_utf8_comes_out_as_it_is(
+    host: WholeHost, wheels: Path
+) -> None:
+    host.run("printf '# Gr\\374\\337e\\n' >> /etc/postfix/main.cf")
+    before = host.configuration()
+    found = "LC_ALL=C grep -a '^[ +]#' | LC_ALL=C grep -acP 'Gr\\xfc\\xdfe'"
+    assert host.says(f"{install(wheels)} DRY_RUN=1 | {found}") == "1"
+    host.run(install(wheels))
+    assert "restored to its state before" in host.says("make uninstall")
+    assert host.configuration() == before
+
+
+def test_what_others_changed_since_stays(host: WholeHost, wheels: Path) -> None:
+    main = host.says("postconf -n | sort")
+    services = host.says("postconf -M | sort")
+    host.run(install(wheels))
+    host.run("postconf -e message_size_limit=12345678")
+    host.run("postconf -M -e 'extra/unix=extra unix - - n - - smtp'")
+    host.run('postconf -e "$(postconf transport_maps), inline:{x.invalid=error}"')
+    host.run(install(wheels, "ON_REQUEST=yes"))
+    said = host.says("make uninstall")
+    assert "removed only our entries" in said
+    assert "restored to its state before" not in said
+    left = host.says("postconf -n | sort").splitlines()
+    assert set(left) - set(main.splitlines()) == {
+        "message_size_limit = 12345678",
+        "transport_maps = inline:{x.invalid=error}",
+    }
+    assert set(main.splitlines()) <= set(left)
+    names = {line.split()[0] for line in host.says("postconf -M").splitlines()}
+    assert names - {line.split()[0] for line in services.splitlines()} == {"extra"}
+
+
+def test_uninstalling_closes_the_gate_and_leaves_nothing(
+    host: WholeHost, wheels: Path
+) -> None:
+    host.run(install(wheels))
+    host.run("postfix-archive bypass on --reason 'to see it' && postconf -e biff=no")
+    assert "CRITICAL gap-open" in host.says(install(wheels))
+    said = host.says("make uninstall")
+    assert "Bypass was on and is now off" in said
+    assert "left unchanged" not in said
+    assert "archive" not in host.says("postconf -n; cat /etc/postfix/main.cf")
+    host.run("test ! -e /etc/postfix/archive.gap")
+    host.run("grep -q gap-closed /var/lib/postfix-archive/*/journal")
+
+
+def test_an_upgrade_under_load_loses_no_mail(host: WholeHost, wheels: Path) -> None:
+    host.run(install(wheels))
+    before = host.says("readlink /usr/local/lib/postfix-archive/current")
+    count = 60
+
+    def load() -> None:
+        host.run(
+            f"smtp-source -s 2 -m {count} -f alice@example.org -t bob@{HOST}"
+            " 127.0.0.1:25"
+        )
+
+    sending = threading.Thread(target=load)
+    sending.start()
+    host.run(
+        "cp -r . /var/tmp/newer && cd /var/tmp/newer && rm -rf .venv"
+        " && echo '# newer' >> postfix_archive/message/smtp_data.py"
+        f" && {install(wheels)}"
+    )
+    sending.join()
+    host.settle()
+    after = host.says("readlink /usr/local/lib/postfix-archive/current")
+    assert after != before
+    assert host.says("grep -c '^From alice' /var/mail/bob") == str(count)
+    assert archived(host) == count
+    assert "status=bounced" not in host.says("cat /var/log/postfix.log")
+
+
+def test_a_broken_upgrade_defers_mail(host: WholeHost, wheels: Path) -> None:
+    host.run(install(wheels))
+    lib = "/usr/local/lib/postfix-archive"
+    host.run(f"mv {lib}/current {lib}/away")
+    host.send("waits")
+    host.wait(
+        "grep -q 'status=deferred.*postfix-archive failed' /var/log/postfix.log",
+        "deferred",
+    )
+    host.run(f"mv {lib}/away {lib}/current && postqueue -f")
+    host.settle()
+    assert "waits" in host.says("cat /var/mail/bob")
+    assert archived(host) == 1
+
+
+def test_uninstall_waits_for_what_the_archive_still_holds(
+    host: WholeHost, wheels: Path
+) -> None:
+    before = host.configuration()
+    host.run(install(wheels))
+    folders = "/var/lib/postfix-archive /var/spool/postfix-archive"
+    host.run(f"chmod 0 {folders} && postfix stop && postfix start")
+    host.run(f"chown root {folders}")
+    host.send("captured")
+    host.wait("grep -q 'status=deferred' /var/log/postfix.log", "the copy waits")
+    healing = threading.Timer(
+        3.0,
+        lambda: host.run(f"chown postfix-archive {folders} && chmod 700 {folders}"),
+    )
+    healing.start()
+    host.run("make uninstall")
+    healing.join()
+    assert host.configuration() == before
+    assert "captured" in host.says("cat /var/mail/bob")
+    records = host.says("cat /var/lib/postfix-archive/*/journal | grep -c archived")
+    assert records == "2"
+
+
+def test_uninstall_empties_the_fallback_directory(
+    host: WholeHost, wheels: Path
+) -> None:
+    host.run(install(wheels))
+    host.run("chmod 0 /var/lib/postfix-archive && chown root /var/lib/postfix-archive")
+    host.send("set-aside")
+    host.wait("ls /var/spool/postfix-archive | grep -q capsule", "it is set aside")
+    assert "copies wait in /var/spool" in host.run("make uninstall", fails=True).stderr
+    host.run("chown postfix-archive /var/lib/postfix-archive")
+    host.run("chmod 700 /var/lib/postfix-archive && make uninstall")
+    host.run("! ls /var/spool/postfix-archive | grep capsule")
+    records = host.says("cat /var/lib/postfix-archive/*/journal | grep -c archived")
+    assert records == "2"  # and the probe
+
+
+def test_a_timer_runs_rescue_and_return(host: WholeHost, wheels: Path) -> None:
+    """By cron where systemd does not run; its very command line, as cron would."""
+    host.run("mkdir -p /etc/cron.d")
+    assert "Timer:      cron, /etc/cron.d/" in host.says(install(wheels))
+    line = host.says("grep '^[^#]' /etc/cron.d/postfix-archive-postfix")
+    assert line.startswith("*/5 * * * * root ")
+    host.run("echo postfix-test > /var/spool/postfix-archive/aa.capsule")
+    host.run("chown postfix-archive /var/spool/postfix-archive/aa.capsule")
+    command = line.partition(" root ")[2]
+    assert "Messages left" in host.run(command, fails=True).stderr
+    host.run("rm /var/spool/postfix-archive/aa.capsule")
+    assert host.says(command) == ""
+    host.run("make uninstall && ! ls /etc/cron.d/postfix-archive-postfix")
+
+
+def test_a_timer_of_systemd_where_that_runs(host: WholeHost, wheels: Path) -> None:
+    """systemctl(1) notes what it is told; systemd itself judges the units."""
+    host.run(SYSTEMD)
+    assert "Timer:      systemd, postfix-archive-postfix.timer" in host.says(
+        install(wheels)
+    )
+    units = "/etc/systemd/system/postfix-archive-postfix"
+    host.run(f"systemd-analyze verify --man=no {units}.service {units}.timer")
+    told = host.says("grep -v outcomes /run/told").splitlines()
+    assert "enable --now postfix-archive-postfix.timer" in told
+    assert told[0] == "daemon-reload"
+    host.run(f"make uninstall && ! ls {units}.timer {units}.service")
+    assert "disable --now postfix-archive-postfix.timer" in host.says("cat /run/told")
+
+
+CRONTAB = "/etc/cron.d/postfix-archive-outcomes-postfix"
+UNIT = "postfix-archive-outcomes-postfix.service"
+OUTCOME = f'"event":"outcome".*"recipient":"bob@{HOST}"'
+
+
+def outcomes(host: WholeHost) -> int:
+    """How many outcomes of bob's mail the journal has."""
+    return int(host.says(f"cat {JOURNAL} | grep -c '{OUTCOME}' || true"))
+
+
+def test_cron_follows_the_log_every_minute(host: WholeHost, wheels: Path) -> None:
+    """Its very command line, as cron would run it; what it says goes to the log."""
+    host.run("mkdir -p /etc/cron.d")
+    named = f"Follower:   {CRONTAB} would be created"
+    assert named in host.says(f"{install(wheels)} DRY_RUN=yes")
+    host.run(f"test ! -e {CRONTAB}")
+    assert f"Follower:   cron, {CRONTAB}" in host.says(install(wheels))
+    assert host.says(f"{install(wheels)} DRY_RUN=yes") == "Nothing to change."
+    line = host.says(f"grep '^[^#]' {CRONTAB}")
+    assert line.startswith("* * * * * root ")
+    host.send("for bob")
+    host.settle()
+    assert outcomes(host) == 0
+    command = line.partition(" root ")[2]
+    assert run_by_cron(host, command) == ""
+    assert outcomes(host) == 1
+    assert run_by_cron(host, command) == ""
+    assert outcomes(host) == 1
+    lock = "/var/spool/postfix-archive/outcomes.lock"
+    assert run_by_cron(host, f"flock {lock} sh -c {shlex.quote(command)}") == ""
+    host.run("mv /var/log/postfix.log /var/log/away")
+    assert run_by_cron(host, command) == ""
+    host.run("grep -q 'warning: .*no such file' /var/log/away /var/log/postfix.log")
+    host.run("mv /var/log/away /var/log/postfix.log")
+    host.send("again for bob")
+    host.settle()
+    host.run(f"make uninstall && test ! -e {CRONTAB}")
+    assert outcomes(host) == 2
+
+
+def run_by_cron(host: WholeHost, command: str) -> str:
+    """Run a command with what cron(8) gives it; return what it would mail."""
+    bare = "env -i PATH=/usr/bin:/bin HOME=/root SHELL=/bin/sh sh -c"
+    done = host.run(f"{bare} {shlex.quote(command)} </dev/null")
+    return done.stdout + done.stderr
+
+
+def test_systemd_follows_the_log_where_that_runs(host: WholeHost, wheels: Path) -> None:
+    """systemctl(1) runs the unit's command line; systemd itself judges the unit."""
+    host.run(SYSTEMD)
+    named = f"Follower:   /etc/systemd/system/{UNIT} would be created"
+    assert named in host.says(f"{install(wheels)} DRY_RUN=yes")
+    assert f"Follower:   systemd, {UNIT}" in host.says(install(wheels))
+    assert host.says(f"{install(wheels)} DRY_RUN=yes") == "Nothing to change."
+    path = f"/etc/systemd/system/{UNIT}"
+    assert host.run(f"systemd-analyze verify --man=no {path}").stderr == ""
+    assert f"enable --now {UNIT}" in host.says("cat /run/told")
+    host.send("for bob")
+    host.wait(f"cat {JOURNAL} | grep -q '{OUTCOME}'", "the outcome")
+
+    before = host.says("cat /run/follower")
+    newer = "cp -r . /var/tmp/newer && cd /var/tmp/newer && rm -rf .venv"
+    host.run(f"{newer} && echo '# newer' >> postfix_archive/message/smtp_data.py")
+    host.run(f"cd /var/tmp/newer && {install(wheels)}")
+    after = host.says("cat /run/follower")
+    assert before != after
+    is_running = "grep -qs '^State:.[^ZX]' /proc/{}/status"
+    host.run(f"! {is_running.format(before)} && {is_running.format(after)}")
+    host.send("again for bob")
+    two = f"cat {JOURNAL} | grep -c '{OUTCOME}' | grep -qx 2"
+    host.wait(two, "the new program follows")
+
+    host.run("make uninstall")
+    host.run(f"test ! -e {path} && ! {is_running.format(after)}")
+    assert f"disable --now {UNIT}" in host.says("cat /run/told")
+
+
+@pytest.mark.parametrize("what", ["no log", "no store"])
+def test_no_follower_where_there_is_nothing_to_follow(
+    host: WholeHost, wheels: Path, what: str
+) -> None:
+    host.run(f"mkdir -p /etc/cron.d && {install(wheels)} && test -e {CRONTAB}")
+    if what == "no log":
+        host.run("postconf maillog_file_prefixes=/ maillog_file=/nowhere/log")
+        why = "/nowhere/log: no such file"
+    else:
+        host.run("echo archive_delivery = mail >>/etc/postfix/archive.cf")
+        why = "archive_delivery = mail: there is no store"
+    said = host.says(install(wheels))
+    assert f"Follower:   none: {why}" in said
+    host.run(f"test ! -e {CRONTAB}")
+    assert ("log-unreadable" in said) == (what == "no log")
+    assert "outcomes-late" not in said
+
+
+REFUSED = {
+    "no address": ("make install", "no archive address: run make install ARCHIVE="),
+    "a word": ("make install ARCHIVE=legal", "ARCHIVE=legal: not an email address"),
+    "spaces": ("make install 'ARCHIVE=a@x.org, b@x.org'", "not an email address"),
+    "not root": (
+        "setpriv --reuid nobody --clear-groups" f" make install {ARCHIVE}",
+        "must run as root",
+    ),
+    "no Postfix": (
+        f"unshare -m sh -c 'mount -t tmpfs none /usr/sbin && make install {ARCHIVE}'",
+        "install your system's postfix package",
+    ),
+    "old Postfix": (
+        "unshare -m sh -c 'mount -t tmpfs none /usr/local && mkdir /usr/local/sbin &&"
+        ' printf "#!/bin/sh\\n/usr/sbin/postconf \\"\\$@\\" |'
+        ' sed \\"s/^mail_version = .*/mail_version = 3.3.9/\\"\\n"'
+        " >/usr/local/sbin/postconf && chmod 755 /usr/local/sbin/postconf &&"
+        f" make install {ARCHIVE}'",
+        "Postfix 3.3.9 is older than 3.4",
+    ),
+    "a stranger": (
+        "unshare -m sh -c 'cp -a /etc/postfix /var/tmp/pf && mount --bind /var/tmp/pf"
+        ' /etc/postfix && printf "archive unix - n n - - pipe user=bob argv=/x\\n"'
+        f" >>/etc/postfix/master.cf && make install {ARCHIVE}'",
+        "service archive/unix exists and does not belong to postfix-archive",
+    ),
+    "a port in use": (
+        "python3 -c 'import socket,subprocess,sys;"
+        ' s = socket.create_server(("127.0.0.1", 10028));'
+        f' sys.exit(subprocess.call(["make", "install", "{ARCHIVE}"]))\'',
+        "127.0.0.1:10028 is in use; choose another first port, PORT=10126",
+    ),
+    "read-only": (
+        "unshare -m sh -c 'mount --bind /etc/postfix /etc/postfix && mount -o"
+        f" remount,bind,ro /etc/postfix && make install {ARCHIVE}'",
+        "/etc/postfix is not writable",
+    ),
+    "postfix check": (
+        "unshare -m sh -c 'cp -a /etc/postfix /var/tmp/pg && mount --bind /var/tmp/pg"
+        ' /etc/postfix && printf "broken unix\\n" >>/etc/postfix/master.cf &&'
+        f" make install {ARCHIVE}'",
+        "postfix",
+    ),
+    "no way after": (
+        f"make install {ARCHIVE} ARCHIVE_POSITION=after",
+        "master.cf has no reinjection port",
+    ),
+    "PREFIX": (f"make install {ARCHIVE} PREFIX=relative", "not an absolute path"),
+    "closed PREFIX": (
+        f"mkdir -p -m 700 /var/tmp/mine && make install {ARCHIVE} PREFIX=/var/tmp/mine",
+        "user postfix-archive has no search permission on /var/tmp/mine, so all mail",
+    ),
+    "STORE is a file": (
+        f"make install {ARCHIVE} STORE=/etc/hostname",
+        "is not a directory",
+    ),
+    "STORE in a file": (
+        f"make install {ARCHIVE} STORE=/dev/null/x",
+        "/dev/null is not a directory; choose another directory",
+    ),
+    "no folder": (
+        f"make install {ARCHIVE} CONFIG_DIRECTORY=/nonexistent",
+        "/nonexistent: no main.cf in this directory",
+    ),
+    "no folder to take it out of": (
+        "make uninstall CONFIG_DIRECTORY=/nonexistent",
+        "/nonexistent: no main.cf in this directory",
+    ),
+    "PORT": (f"make install {ARCHIVE} PORT=80000", "PORT=80000: must be the first"),
+    "PORT a word": (f"make install {ARCHIVE} PORT=abc", "PORT=abc: must be the first"),
+    "neither before nor after": (
+        f"make install {ARCHIVE} ARCHIVE_POSITION=middle",
+        "must be before or after",
+    ),
+    "neither pipe nor lmtp": (
+        f"make install {ARCHIVE} MODE=spawn",
+        "must be pipe or lmtp",
+    ),
+    "no name of a service": (
+        "make install ARCHIVE=a=b@x.org MODE=lmtp",
+        "cannot be a service name in master.cf",
+    ),
+    "neither yes nor no": (
+        f"make install {ARCHIVE} DRY_RUN=maybe",
+        "must be yes or no",
+    ),
+    "PYTHON": (f"make install {ARCHIVE} PYTHON=python9", "no Python 3.11 or later"),
+    "WHEELS": (f"make install {ARCHIVE} WHEELS=/nonexistent", "no such directory"),
+    "our own domain": (
+        "make install ARCHIVE=legal@archive-request.invalid",
+        "this domain is internal to postfix-archive",
+    ),
+    "a command in an address": (
+        "make install 'ARCHIVE=a`touch /etc/postfix-archive`@x.org'",
+        "not an email address",
+    ),
+    "quotes in an address": (
+        """make install 'ARCHIVE=a";touch /etc/postfix-archive;"@x.org'""",
+        "not an email address",
+    ),
+    "another at work": (
+        f"flock /etc/postfix make install {ARCHIVE}",
+        "/etc/postfix: another make install or make uninstall is running",
+    ),
+    "another at work, back": (
+        "flock /etc/postfix make uninstall",
+        "/etc/postfix: another make install or make uninstall is running",
+    ),
+    "nothing to undo": ("make uninstall", "no undo record, so nothing to uninstall"),
+}
+
+
+@pytest.mark.parametrize("why", REFUSED)
+def test_refused_with_one_sentence_and_nothing_changed(
+    stock: WholeHost, why: str
+) -> None:
+    before = stock.configuration()
+    command, sentence = REFUSED[why]
+    done = stock.run(command, fails=True)
+    said = [line for line in done.stderr.splitlines() if "make: ***" not in line]
+    assert len([line for line in said if "install: " in line]) == 1, done.stderr
+    assert sentence in " ".join(said)
+    assert "Traceback" not in done.stderr
+    assert stock.configuration() == before
+    stock.run("test ! -e /usr/local/lib/postfix-archive")
+    stock.run("test ! -e /etc/postfix-archive")
+    stock.run("! getent passwd postfix-archive")
+
+
+def test_what_fails_on_the_way_is_put_back(host: WholeHost, wheels: Path) -> None:
+    before = host.configuration()
+    host.run(
+        'printf \'#!/bin/sh\\n/usr/sbin/postfix "$@" || exit\\n'
+        "! grep -q archive-stamp /etc/postfix/main.cf\\n' >/usr/local/sbin/postfix"
+        " && chmod 755 /usr/local/sbin/postfix"
+    )
+    host.run(install(wheels), fails=True)
+    host.run("rm /usr/local/sbin/postfix")
+    assert host.configuration() == before
+    host.run("test ! -e /usr/local/lib/postfix-archive")
+    host.send("goes on")
+    host.settle()
+    assert "goes on" in host.says("cat /var/mail/bob")
+
+
+def test_a_package_lays_down_files_and_touches_no_postfix(
+    stock: WholeHost, wheels: Path
+) -> None:
+    before = stock.configuration()
+    stock.run(f"make install DESTDIR=/var/tmp/package PREFIX=/usr WHEELS={wheels}")
+    assert stock.configuration() == before
+    lib = "/var/tmp/package/usr/lib/postfix-archive"
+    stock.run(f"test -x {lib}/archive-stamp && test -d {lib}/current/commands")
+    stock.run(
+        f"grep -q /usr/lib/postfix-archive/releases {lib}/current/bundles/archive"
+    )
+    stock.run(f"! grep /var/tmp/package {lib}/current/bundles/*")
+    stock.run("test ! -e /etc/postfix-archive")
+    stock.run("! ls /etc/cron.d /etc/systemd/system | grep postfix-archive")
+
+
+WITHOUT_POSTFIX = """unshare -m sh -c '
+mount -t tmpfs none /var/tmp && mkdir /var/tmp/upper /var/tmp/work &&
+mount -t overlay overlay /usr \\
+  -o lowerdir=/usr,upperdir=/var/tmp/upper,workdir=/var/tmp/work || exit 1
+dpkg --purge --force-depends postfix postfix-pcre >/dev/null 2>&1
+cp {debs}/*.deb /var/cache/apt/archives/
+{install} && exit 1
+{install} INSTALL_POSTFIX=yes && postfix start && postconf -h archive'
+"""
+
+
+def test_a_host_without_postfix_gets_it_if_wanted(wheels: Path, tmp_path: Path) -> None:
+    subprocess.run(["apt-get", "update", "-qq"], check=True)
+    subprocess.run(["apt-get", "download", "postfix"], cwd=tmp_path, check=True)
+    command = WITHOUT_POSTFIX.format(debs=tmp_path, install=install(wheels))
+    with WholeHost() as host:
+        done = host.run(command)
+    assert "Debian: apt-get install postfix" in done.stderr
+    assert "INSTALL_POSTFIX=yes" in done.stderr
+    assert "Installing Debian's postfix package." in done.stdout
+    assert done.stdout.strip().endswith(f"legal@{HOST}")
+
+
+def test_two_instances_are_archived_separately(host: WholeHost, wheels: Path) -> None:
+    host.run(
+        "postmulti -e init && postmulti -I postfix-out -G out -e create &&"
+        " cd /etc/postfix-out && postconf -c . -X master_service_disable"
+        " authorized_submit_users && postconf -c . -M -e"
+        " '2525/inet=2525 inet n - n - - smtpd' && postconf -c . -M -X smtp/inet &&"
+        f" postconf -c . -e myhostname={HOST} inet_interfaces=loopback-only"
+        " maillog_file=/var/log/postfix-out.log 'authorized_submit_users=static:all' &&"
+        " postmulti -i postfix-out -e enable && postfix -c /etc/postfix-out start"
+    )
+    host.run(f"useradd --no-create-home second && {install(wheels)}")
+    second = f"CONFIG_DIRECTORY=/etc/postfix-out ARCHIVE=second@{HOST}"
+    refused = host.run(f"make install {second} WHEELS={wheels}", fails=True)
+    assert "PORT=10126" in refused.stderr
+    host.run(f"make install {second} WHEELS={wheels} PORT=10126")
+    host.send("by the first")
+    host.send("by the second", port=2525)
+    host.settle()
+    host.wait(
+        "postfix-archive -c /etc/postfix-out list | grep -q 'by the second'",
+        "the second archive",
+    )
+    assert archived(host) == 1
+    assert "by the second" not in host.says("postfix-archive list")
+
+    doctor = "postfix-archive -c /etc/postfix-out doctor"
+    assert "OK: " in host.says(doctor)
+    host.run(f"postconf -c /etc/postfix-out -e archive=legal@{HOST}")
+    told = host.run(doctor, fails=True).stdout
+    assert f"WARNING two-keys: /etc/postfix: archive = legal@{HOST}" in told
+    host.run("make uninstall")
+    host.run("postfix-archive -c /etc/postfix-out list | grep -q 'by the second'")

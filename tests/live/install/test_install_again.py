@@ -1,0 +1,226 @@
+"""make install a second time: after a break, with other words, as an upgrade, and back.
+
+On a whole host with a configuration that somebody has cared for.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from whole_host import HOST, WholeHost, archived, install
+
+pytestmark = pytest.mark.live
+CARED_FOR = r"""
+cat >>/etc/postfix/main.cf <<'END'
+
+# Ours since 2019, do not touch.
+transport_maps = inline:{old.example.net=discard:},
+    # the second is for tests
+    inline:{older.example.net=discard:}
+smtpd_recipient_restrictions =
+    permit_mynetworks,
+    # strangers
+    reject_unauth_destination
+END
+cat >>/etc/postfix/master.cf <<'END'
+# Submission, as our manual says.
+127.0.0.1:2587 inet n - y - - smtpd
+  -o syslog_name=postfix/submission
+  # mapped at once
+  -o receive_override_options=no_milters
+  -o smtpd_recipient_restrictions=permit_mynetworks,reject
+END
+useradd --no-create-home legal
+"""
+# The program stays laid down after an uninstall while another instance has a record.
+STAYS = "mkdir -p /etc/postfix-archive/another.undo"
+RECORD = "ls -d /etc/postfix-archive/postfix.undo/record.json ||:"
+MOST = 40  # renames of one installation, and more
+# Ends itself as kill -9 does, before it gives a file its name for the N-th time.
+KILLED = f"""ARCHIVE=legal@{HOST} python3 -B -c '
+import os, sys
+from pathlib import Path
+from postfix_archive.front import install
+left, rename = [%d], Path.replace
+def replace(self, target):
+    left[0] -= 1
+    if not left[0]: os.kill(os.getpid(), 9)
+    return rename(self, target)
+Path.replace = replace
+sys.exit(install.main(["install"]))'"""
+# Stands before one of Postfix's commands; at its N-th call ends the installer.
+WRAPPER = """cat >/usr/local/sbin/%(command)s <<'END'
+#!/bin/sh
+n=$(cat /var/tmp/calls); n=$((n + 1)); echo $n >/var/tmp/calls
+[ $n = %(call)d ] && { kill -%(signal)s $PPID; sleep 1; exit 1; }
+exec /usr/sbin/%(command)s "$@"
+END
+chmod 755 /usr/local/sbin/%(command)s; echo 0 >/var/tmp/calls"""
+
+
+@pytest.fixture
+def host() -> Iterator[WholeHost]:
+    """A host whose main.cf and master.cf have comments and values on many lines."""
+    with WholeHost() as made:
+        made.run(CARED_FOR)
+        yield made
+
+
+def ended_early(host: WholeHost, command: str) -> bool:
+    return host.says(f"{command} >/dev/null 2>&1; echo $?") != "0"
+
+
+def test_whenever_an_installation_is_killed_uninstall_brings_all_back(
+    host: WholeHost, wheels: Path
+) -> None:
+    """kill -9 before each of its renames; then uninstall or, in turn, install first."""
+    before = host.configuration()
+    host.run(f"{install(wheels)} && {STAYS} && make uninstall")
+    assert host.configuration() == before
+    number = seen = 0
+    while ended_early(host, KILLED % (number := number + 1)):
+        assert number < MOST
+        begun = host.configuration() != before
+        seen += begun
+        if number % 2:
+            host.run(install(wheels))
+        if number % 2 or begun or host.says(RECORD):
+            assert "restored to its state before" in host.says("make uninstall")
+        assert host.configuration() == before, number
+    assert seen >= 4
+
+
+@pytest.mark.parametrize("call", [3, 5, 6])
+def test_a_killed_installation_under_a_running_postfix(
+    host: WholeHost, wheels: Path, call: int
+) -> None:
+    """kill -9 while it checks or reloads; the next one finishes, mail is archived."""
+    host.run("postfix start")
+    before = host.configuration()
+    host.run(WRAPPER % {"command": "postfix", "call": call, "signal": "KILL"})
+    assert ended_early(host, install(wheels))
+    host.run("rm /usr/local/sbin/postfix")
+    assert host.configuration() != before
+    assert "Probe:      a message went through" in host.says(install(wheels))
+    host.send("after all")
+    host.settle()
+    assert archived(host) == 1
+    assert "restored to its state before" in host.says("make uninstall")
+    assert host.configuration() == before
+
+
+@pytest.mark.parametrize("signal", ["TERM", "HUP"])
+def test_a_signal_puts_back_what_was_begun(
+    host: WholeHost, wheels: Path, signal: str
+) -> None:
+    host.run("postfix start")
+    before = host.configuration()
+    host.run(WRAPPER % {"command": "postfix", "call": 6, "signal": signal})
+    # As from a terminal: below nohup(1) it is not to heed SIGHUP.
+    heeding = f"env --default-signal={signal} sh -c {shlex.quote(install(wheels))}"
+    done = host.run(heeding, fails=True)
+    host.run("rm /usr/local/sbin/postfix")
+    assert f"install: stopped by SIG{signal}; run it again" in done.stderr
+    assert host.configuration() == before
+    host.run("test ! -e /etc/postfix-archive/postfix.undo")
+
+
+def test_what_was_changed_after_a_break_stays_and_the_originals_are_kept(
+    host: WholeHost, wheels: Path
+) -> None:
+    original = host.says("sha256sum </etc/postfix/main.cf")
+    host.run(f"{install(wheels)} && make uninstall")
+    host.run(WRAPPER % {"command": "postfix", "call": 4, "signal": "KILL"})
+    assert ended_early(host, install(wheels))
+    host.run("rm /usr/local/sbin/postfix && postconf -e message_size_limit=12345678")
+    said = host.says(f"{install(wheels)} >/dev/null && make uninstall")
+    assert "removed only our entries" in said
+    assert "left unchanged" not in said
+    assert "archive" not in host.says("postconf -n; postconf -M")
+    assert host.says("postconf -h message_size_limit") == "12345678"
+    kept = "/etc/postfix-archive/postfix.before-*/main.cf"
+    assert host.says(f"cat {kept} | sha256sum") == original
+
+
+def test_ports_are_kept_and_never_half_moved(host: WholeHost, wheels: Path) -> None:
+    host.run("postfix start")
+    before = host.configuration()
+    host.run(f"{install(wheels)} && make uninstall")
+    said = host.says(install(wheels, "PORT=10126"))
+    assert "Doctor:     OK: " in said and "Probe:      a message" in said
+    copies = "archive_copy_address = 127.0.0.1:10128"
+    assert copies in host.says("cat /etc/postfix/archive.cf")
+    installed = host.configuration()
+    assert "nothing to change" in host.says(install(wheels))
+    done = host.run(install(wheels, "PORT=10026"), fails=True)
+    assert "installed with PORT=10126; to change it, run make un" in done.stderr
+    assert host.configuration() == installed
+    host.run("make uninstall")
+    assert host.configuration() == before
+    assert "Probe:      a message went" in host.says(install(wheels))
+    assert copies in host.says("cat /etc/postfix/archive.cf")
+    host.run("postconf -M 127.0.0.1:10126/inet | grep -q handback")
+
+
+def test_the_store_is_the_one_that_archive_cf_names(
+    host: WholeHost, wheels: Path
+) -> None:
+    said = host.says(install(wheels, "STORE=/srv/first"))
+    assert "Store:      /srv/first" in said
+    assert "Store:      /srv/first" in host.says(install(wheels))
+    host.run(install(wheels, "STORE=/srv/first/"))
+    refused = host.run(install(wheels, "STORE=/srv/arch"), fails=True)
+    assert "archive_store_directory = /srv/first; to change it" in refused.stderr
+    host.run("make uninstall")
+    refused = host.run(install(wheels, "STORE=/srv/arch"), fails=True)
+    assert "/etc/postfix-archive/postfix.archive.cf has archive" in refused.stderr
+    host.run("test ! -e /srv/arch")
+
+
+def test_an_upgrade_keeps_the_position(host: WholeHost, wheels: Path) -> None:
+    host.run(
+        "postconf -e content_filter=scan:[127.0.0.1]:10024 && postconf -M -e"
+        " 'scan/unix=scan unix - - n - - smtp' '127.0.0.1:10025/inet="
+        "127.0.0.1:10025 inet n - n - - smtpd -o content_filter='"
+    )
+    host.run(install(wheels, "ARCHIVE_POSITION=after"))
+    assert "Nothing to change" in host.says(install(wheels, "DRY_RUN=1"))
+    assert "nothing to change" in host.says(install(wheels))
+    assert host.says("postconf -h content_filter") == "scan:[127.0.0.1]:10024"
+    refused = host.run(install(wheels, "ARCHIVE_POSITION=before"), fails=True)
+    assert (
+        "installed with ARCHIVE_POSITION=after; to change it, run make un"
+        in refused.stderr
+    )
+
+
+def test_stock_install_upgrade_and_back_in_one_go(
+    host: WholeHost, wheels: Path
+) -> None:
+    host.run("postfix start")
+    before = host.configuration()
+    host.run(install(wheels))
+    host.send("the first")
+    host.send("the second", port=2587)
+    host.settle()
+    assert archived(host) == 2
+    newer = "cp -r . /var/tmp/newer && cd /var/tmp/newer && rm -rf .venv"
+    newer += " && echo '# newer' >>postfix_archive/message/smtp_data.py"
+    host.run(f"{newer} && {install(wheels)}")
+    host.send("the third")
+    host.settle()
+    assert archived(host) == 3
+    routes = host.says("postconf -h transport_maps")
+    assert "archive-request" in routes and "older.example.net" in routes
+    said = host.says("cd /var/tmp/newer && make uninstall")
+    assert "restored to its state before" in said
+    assert host.configuration() == before
+    host.send("the fourth")
+    host.settle()
+    mailbox = host.says("cat /var/mail/bob")
+    for word in ("first", "second", "third", "fourth"):
+        assert mailbox.count(f"Subject: the {word}") == 1

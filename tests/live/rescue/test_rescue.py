@@ -1,0 +1,234 @@
+"""Nothing expires unseen: copies are taken out of the queue, originals put on hold.
+
+With queue lifetimes of a minute or two instead of five days.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from postfix_archive.rescue import queue_rescue
+from postfix_archive.store import fallback
+
+from mails import LEGAL, delivered, mail, record_of
+from private_postfix import PrivatePostfix
+
+pytestmark = pytest.mark.live
+
+
+@pytest.fixture
+def short() -> Iterator[PrivatePostfix]:
+    """An instance whose queue forgets soon, and has all copies."""
+    lifetimes = {"bounce_queue_lifetime": "90s", "maximal_queue_lifetime": "90s"}
+    with PrivatePostfix(door="capsule", main=lifetimes) as running:
+        yield running
+
+
+def broken(postfix: PrivatePostfix, door: str) -> Path:
+    """Take a launcher away; return where it is meanwhile."""
+    path = postfix.program / door
+    return path.rename(path.with_suffix(".away"))
+
+
+def mended(aside: Path) -> None:
+    aside.rename(aside.with_suffix(""))
+
+
+def waiting(postfix: PrivatePostfix) -> int:
+    return len(fallback.waiting_capsules(str(postfix.fallback)))
+
+
+def deferred(postfix: PrivatePostfix, count: int) -> None:
+    """Return when so many messages wait, each with its reason."""
+
+    def all_wait() -> bool:
+        told = postfix.mailq()
+        tried = [each for each in told if "delay_reason" in json.dumps(each)]
+        return len(tried) == count == len(told)
+
+    postfix.wait(all_wait, f"{count} messages are deferred")
+
+
+def test_copies_are_rescued_before_the_queue_forgets_them(
+    short: PrivatePostfix,
+) -> None:
+    aside = broken(short, "archive")
+    for number in range(5):
+        short.send(mail(f"rescued-{number}"))
+    deferred(short, 5)
+    assert short.command("status").returncode == 1
+    short.wait(
+        lambda: short.command("rescue").returncode == 1 and waiting(short) == 5,
+        "the copies are rescued",
+    )
+    taken = re.findall(r"ALARM: (\d) archive copies moved from the queue", short.log())
+    assert sum(map(int, taken)) == 5
+    assert not short.mailq()
+    mended(aside)
+    assert short.command("return").returncode == 0
+    short.settle()
+    for number in range(5):
+        record = record_of(short, f"rescued-{number}")
+        words = [each["event"] for each in record.events]
+        assert words == ["archived", "mailed"]
+        delivered(short, f"rescued-{number}", "bob@example.net")
+    assert short.command("rescue").returncode == 0
+    assert short.command("verify").returncode == 0
+
+
+def test_a_rescue_that_crashed_is_finished_by_the_next(short: PrivatePostfix) -> None:
+    """Between hold and the file, and between the file and the deletion."""
+    aside = broken(short, "archive")
+    short.send(mail("crashed"))
+    deferred(short, 1)
+    [told] = short.mailq()
+    queue_id = str(told["queue_id"])
+    subprocess.run(["postsuper", "-c", short.etc, "-h", queue_id], check=True)
+    assert short.command("rescue").returncode == 1
+    assert waiting(short) == 1
+    assert not short.mailq()
+    mended(aside)
+    assert short.command("return").returncode == 0
+    record_of(short, "crashed")
+
+
+def test_a_fallback_that_is_full_leaves_the_copy_in_the_queue(
+    short: PrivatePostfix,
+) -> None:
+    short.set_archive_cf(archive_rescue_after="1s")
+    options = "size=8k,mode=700,uid=65534,gid=65534"
+    mount = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(short.fallback)]
+    aside = broken(short, "archive")
+    short.send(mail("no-room") + b"x" * 20000)
+    deferred(short, 1)
+    subprocess.run(mount, check=True)
+    try:
+        short.wait(
+            lambda: "No space left" in short.command("rescue").stdout, "the alarm"
+        )
+        [told] = short.mailq()
+        assert told["queue_name"] in ("deferred", "active", "incoming")
+        assert "ALARM: 1 archive copies stay in the queue" in short.log()
+    finally:
+        subprocess.run(["umount", "-l", str(short.fallback)], check=True)
+    mended(aside)
+    short.settle()
+    record_of(short, "no-room")
+
+
+def test_what_rescue_takes_is_the_capsule_byte_for_byte(short: PrivatePostfix) -> None:
+    short.set_archive_cf(archive_rescue_after="1s")
+    aside = broken(short, "archive")
+    body = bytes(range(256)).replace(b"\n", b"").replace(b"\r", b"") + b"x" * 5000
+    short.send(mail("exact") + body + b"\n.\n..\n")
+    deferred(short, 1)
+    short.wait(
+        lambda: short.command("rescue").returncode == 1 and waiting(short) == 1,
+        "the copy is rescued",
+    )
+    mended(aside)
+    assert short.command("return").returncode == 0
+    record = record_of(short, "exact")  # its digest is the sealed one
+    assert "altered" not in short.log()
+    assert len(record.events[0]["sha256"]) == 64
+    assert short.command("verify").returncode == 0
+
+
+def test_mail_at_a_broken_filter_is_held_and_released(short: PrivatePostfix) -> None:
+    aside = broken(short, "archive-stamp")
+    short.send(mail("held"))
+    short.send(mail("held-too"), sender="")
+    deferred(short, 2)
+    directory = str(short.etc)
+    short.wait(
+        lambda: short.command("rescue").returncode == 2, "the alarm, before the hold"
+    )
+    assert "wait for the stamp filter" in short.log()
+    short.wait(
+        lambda: short.command("rescue")
+        and len(queue_rescue.read_hold_times(directory)) == 2,
+        "both are on hold",
+    )
+    assert {each["queue_name"] for each in short.mailq()} == {"hold"}
+    status = short.command("status", "--json")
+    assert status.returncode == 2
+    assert len(json.loads(status.stdout)["held"]) == 2
+    assert "ON HOLD before expiry: 2, since " in short.command("status").stdout
+    assert short.command("rescue").returncode == 2  # again: nothing more to do
+    mended(aside)
+    assert "2 messages released" in short.command("rescue").stdout
+    short.settle()
+    assert not queue_rescue.read_hold_times(directory)
+    for name in ("held", "held-too"):
+        record_of(short, name)
+        delivered(short, name, "bob@example.net")
+    assert "status=bounced" not in short.log()
+    assert "status=expired" not in short.log()
+    assert len(short.stored(LEGAL)) == 2
+
+
+def test_what_somebody_else_has_held_stays_held(short: PrivatePostfix) -> None:
+    aside = broken(short, "archive-stamp")
+    short.send(mail("theirs"))
+    deferred(short, 1)
+    [told] = short.mailq()
+    subprocess.run(
+        ["postsuper", "-c", short.etc, "-h", str(told["queue_id"])], check=True
+    )
+    mended(aside)
+    assert short.command("rescue").returncode == 0
+    [told] = short.mailq()
+    assert told["queue_name"] == "hold"
+    subprocess.run(["postsuper", "-c", short.etc, "-d", "ALL"], check=True)
+
+
+def test_a_mailed_copy_without_a_store_lives_on() -> None:
+    """archive_delivery = mail: nothing else keeps it, so it must not expire."""
+    with PrivatePostfix(
+        main={"bounce_queue_lifetime": "60s", "archive_relay": "archive-local:"},
+        archive_cf={"archive_delivery": "mail"},
+    ) as postfix:
+        aliases = postfix.etc / "aliases"
+        aliases.write_text("")
+        postfix.postconf(mydestination="example.com", local_recipient_maps="")
+        postfix.postconf(alias_maps=f"texthash:{aliases}")
+        postfix.reload()
+        postfix.send(mail("renewed"))
+        postfix.wait(
+            lambda: "mailed copies cannot be delivered"
+            in postfix.command("rescue").stdout,
+            "the copy is requeued",
+        )
+        aliases.write_text("legal carol@example.net\n")
+        postfix.reload()
+        postfix.settle()
+        assert len(postfix.delivered_to("carol@example.net")) == 1
+        assert "status=expired" not in postfix.log()
+
+
+def test_the_same_capsule_twice_is_one_record(short: PrivatePostfix) -> None:
+    """A rescue while the transport was at work on it."""
+    short.set_archive_cf(archive_rescue_after="1s")
+    aside = broken(short, "archive")
+    short.send(mail("twice"))
+    short.wait(
+        lambda: short.command("rescue").returncode == 1 and waiting(short) == 1,
+        "the copy is rescued",
+    )
+    mended(aside)
+    [(_, path)] = fallback.waiting_capsules(str(short.fallback))
+    content = Path(path).read_bytes()
+    for _ in range(2):
+        Path(path).write_bytes(content)
+        assert short.command("return").returncode == 0
+        assert waiting(short) == 0
+    short.settle()
+    record = record_of(short, "twice")
+    assert [each["event"] for each in record.events] == ["archived", "mailed"]
+    assert len(short.delivered_to(LEGAL)) == 1

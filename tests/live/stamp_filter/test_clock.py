@@ -1,0 +1,228 @@
+"""The clock steps, a day or a year, back or forward: still one id for each capture.
+
+The clock of this instance alone: libfaketime below Postfix, the doors and the commands.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from stages import StagedPostfix
+
+from postfix_archive.message import dates
+from postfix_archive.store import fallback
+
+from mails import LEGAL, delivered, deliveries, mail, record_of, words
+from private_postfix import PrivatePostfix
+
+pytestmark = pytest.mark.live
+
+DAY = 86400  # seconds
+YEAR = 365 * DAY
+BEFORE_AND_AFTER = pytest.mark.parametrize(
+    ("before", "after"), [(DAY, 0), (YEAR, 0), (0, DAY), (0, YEAR)]
+)
+
+
+class Clock:
+    """The clock of one instance: the host's, and so many seconds ahead."""
+
+    def __init__(self, postfix: PrivatePostfix) -> None:
+        self.postfix = postfix
+        self.ahead = 0
+        self.file = postfix.folder / "clock"
+        self.set(0)
+
+    def environment(self) -> dict[str, str]:
+        return {
+            "LD_PRELOAD": "/usr/$LIB/faketime/libfaketimeMT.so.1",
+            "FAKETIME_TIMESTAMP_FILE": str(self.file),
+            "FAKETIME_NO_CACHE": "1",
+            "NO_FAKE_STAT": "1",
+        }
+
+    def set(self, ahead: int) -> None:
+        """Let the clock step; what was queued till now keeps the time that it had."""
+        for path in self.postfix.queue_files():
+            written = os.stat(path).st_mtime
+            if written < time.time() + self.ahead / 2:  # the disk's clock is not faked
+                os.utime(path, (written + self.ahead, written + self.ahead))
+        draft = self.file.with_suffix(".new")
+        draft.write_text(f"+{ahead}s\n")
+        draft.chmod(0o644)
+        draft.rename(self.file)
+        self.ahead = ahead
+
+    def day(self) -> str:
+        """Today, as it stands in an archive id."""
+        return dates.format_rfc3339(time.time() + self.ahead)[:10].replace("-", "")
+
+
+def forget_the_dead() -> None:
+    """Remove what libfaketime has left in /dev/shm of processes that are no more.
+
+    Else a later process of the same number and another user cannot start.
+    """
+    for path in Path("/dev/shm").glob("*faketime_*"):
+        if not Path("/proc", path.name.rpartition("_")[2]).exists():
+            path.unlink(missing_ok=True)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[Clock]:
+    """The clock of a running instance."""
+    postfix = StagedPostfix()
+    found = Clock(postfix)
+    for name in ("import_environment", "export_environment"):
+        usual = ["postconf", "-c", str(postfix.etc), "-h", name]
+        names = subprocess.run(usual, capture_output=True, text=True, check=True).stdout
+        postfix.postconf(**{name: " ".join([names.strip(), *found.environment()])})
+    for name, value in found.environment().items():
+        monkeypatch.setenv(name, value)
+    forget_the_dead()
+    with postfix:
+        yield found
+    forget_the_dead()
+
+
+@pytest.fixture
+def host(clock: Clock) -> StagedPostfix:
+    assert isinstance(clock.postfix, StagedPostfix)
+    return clock.postfix
+
+
+def is_archived_once(postfix: PrivatePostfix, name: str) -> None:
+    """Fail unless a message has one record and one copy, and was delivered once."""
+    assert words(record_of(postfix, name)) == ["archived", "mailed"]
+    assert len(deliveries(postfix, name, LEGAL)) == 1
+    delivered(postfix, name, "bob@example.net")
+    done = postfix.command("verify")
+    assert done.returncode == 0, done.stdout
+
+
+@BEFORE_AND_AFTER
+def test_a_clock_that_steps_between_two_tries_of_the_filter_changes_no_id(
+    host: StagedPostfix, clock: Clock, before: int, after: int
+) -> None:
+    clock.set(before)
+    day = clock.day()
+    with host.captured("retried"):
+        clock.set(after)
+    host.go_on()
+    is_archived_once(host, "retried")
+    assert record_of(host, "retried").archive_id.startswith(day)
+
+
+@BEFORE_AND_AFTER
+def test_a_clock_that_steps_between_capture_and_storing_loses_nothing(
+    host: StagedPostfix, clock: Clock, before: int, after: int
+) -> None:
+    """The stamp too is as good as before, also where it is dated in the future."""
+    clock.set(before)
+    day = clock.day()
+    with host.held_up("archive"):
+        host.send(mail("stored"))
+        host.tried("archive")
+        clock.set(after)
+    host.go_on()
+    is_archived_once(host, "stored")
+    record = record_of(host, "stored")
+    assert record.archive_id.startswith(day)
+    assert record.events[0]["time"][:10].replace("-", "") == clock.day()
+    passed_on = delivered(host, "stored", "bob@example.net").content
+    host.send(passed_on, to=["erin@example.net"])
+    host.go_on()
+    assert words(record_of(host, "stored"))[-1] == "supplement"
+    assert len(host.stored()) == 1
+
+
+def test_a_journal_whose_clock_goes_to_and_fro_is_whole(
+    host: StagedPostfix, clock: Clock
+) -> None:
+    steps = [0, YEAR, DAY, 2 * YEAR, 0]
+    days = []
+    for number, ahead in enumerate(steps):
+        clock.set(ahead)
+        days.append(clock.day())
+        host.send(mail(f"step-{number}"))
+        host.go_on()
+    for number, day in enumerate(days):
+        is_archived_once(host, f"step-{number}")
+        assert record_of(host, f"step-{number}").archive_id.startswith(day)
+    times = [str(event["time"]) for event in host.events()]
+    assert times != sorted(times)
+    assert [event["seq"] for event in host.events()] == list(range(1, len(times) + 1))
+    assert host.command("list").returncode == 0
+
+
+def test_a_run_that_the_clock_overtakes_ends_well_and_loses_nothing(
+    host: StagedPostfix, clock: Clock
+) -> None:
+    """It has its draft when the clock jumps a year ahead: the draft looks forgotten.
+
+    Of the process that mail waits for nothing would be left: its message has a capsule.
+    """
+    host.set_archive_cf(archive_write_through_time_limit="0")
+    host.send(mail("first"))
+    host.go_on()
+    drafts = host.store / LEGAL / "drafts"
+    with (host.store / LEGAL / "journal").open("rb") as journal:
+        fcntl.flock(journal, fcntl.LOCK_EX)  # the run must wait for it
+        host.send(mail("overtaken"))
+        host.wait(lambda: list(drafts.iterdir()), "the run has its draft")
+        clock.set(YEAR)
+        assert host.command("return").returncode == 0
+        assert not list(drafts.iterdir())
+    host.go_on()
+    assert "DeadlineExceeded" not in host.log()
+    assert len(fallback.waiting_capsules(str(host.fallback))) == 1
+    assert host.command("return").returncode == 0
+    host.go_on()
+    is_archived_once(host, "overtaken")
+
+
+# Two days, since archive_rescue_after is one. Not a year ahead: what has waited longer
+# than its lifetime Postfix gives up at its next failure (docs/limits.md).
+BUT_A_LIFETIME = pytest.mark.parametrize(
+    ("before", "after"), [(2 * DAY, 0), (YEAR, 0), (0, 2 * DAY)]
+)
+
+
+@BUT_A_LIFETIME
+def test_copies_that_wait_while_the_clock_steps_are_rescued(
+    host: StagedPostfix, clock: Clock, before: int, after: int
+) -> None:
+    """Nobody knows how long they have waited: they might wait for a year to come."""
+    clock.set(before)
+    with host.held_up("archive"):
+        host.send(mail("rescued"))
+        host.tried("archive")
+        clock.set(after)
+        assert host.command("rescue").returncode == 1
+        assert not host.mailq()
+    assert host.command("return").returncode == 0
+    host.go_on()
+    is_archived_once(host, "rescued")
+
+
+@BUT_A_LIFETIME
+def test_mail_at_a_broken_filter_raises_the_alarm_also_when_the_clock_has_stepped(
+    host: StagedPostfix, clock: Clock, before: int, after: int
+) -> None:
+    clock.set(before)
+    with host.held_up("archive-stamp"):
+        host.send(mail("stuck"))
+        host.tried("archive-stamp")
+        clock.set(after)
+        assert host.command("rescue").returncode == 2
+        assert "ALARM: 1 messages wait for the stamp filter" in host.log()
+    host.command("rescue")  # releases what it has held
+    host.go_on()
+    is_archived_once(host, "stuck")
+    assert host.command("rescue").returncode == 0

@@ -1,0 +1,141 @@
+"""Addresses that only sendmail(1) accepts: the others get their mail."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from postfix_archive.store import record_reader
+
+from private_postfix import Client, PrivatePostfix
+
+pytestmark = pytest.mark.live
+IMPOSSIBLE = [
+    "x@",
+    "a@r..example",
+    "-dash@example.net",
+    "b\udce9@example.net",
+    'c@"r.example>, NOTIFY=NEVER"',
+    "d@[r.example> x]",
+    'e@"r example"',
+]
+
+
+@pytest.fixture(scope="module")
+def plain() -> Iterator[PrivatePostfix]:
+    """An instance without an archive."""
+    with PrivatePostfix(has_archive=False) as running:
+        yield running
+
+
+def notified(postfix: PrivatePostfix, name: str, bad: str) -> list[str]:
+    """Send by sendmail(1) to a good and a bad address; return the DSN's fields."""
+    message = f"Subject: {name}\n\nThis is {name}.\n".encode()
+    run = postfix.sendmail(
+        message, sender="alice@example.org", to=["bob@example.net", bad]
+    )
+    assert run.returncode == 0, run.stderr
+    marker = f"Subject: {name}\n".encode()
+
+    def arrived() -> list[bytes]:
+        mine = postfix.delivered_to("alice@example.org")
+        return [each.content for each in mine if marker in each.content]
+
+    postfix.wait(arrived, "the sender is notified")
+    postfix.settle()
+    [notification] = arrived()
+    passed = [d for d in postfix.delivered_to("bob@example.net") if marker in d.content]
+    assert len(passed) == 1
+    fields = ("Final-Recipient", "Original-Recipient", "Action", "Status", "Diagnostic")
+    lines = notification.decode().splitlines()
+    return [line for line in lines if line.startswith(fields)]
+
+
+@pytest.mark.parametrize("bad", IMPOSSIBLE)
+def test_the_sender_gets_the_notification_that_postfix_would_have_sent(
+    postfix: PrivatePostfix, plain: PrivatePostfix, bad: str
+) -> None:
+    name = f"refused{IMPOSSIBLE.index(bad)}"
+    with_archive = notified(postfix, name, bad)
+    assert with_archive == notified(plain, name, bad)
+    assert "Action: failed" in with_archive
+
+
+@pytest.mark.parametrize("bad", IMPOSSIBLE)
+def test_an_impossible_recipient_is_in_the_archived_envelope(
+    postfix: PrivatePostfix, bad: str
+) -> None:
+    name = f"kept{IMPOSSIBLE.index(bad)}"
+    notified(postfix, name, bad)
+    store = str(postfix.store)
+    [record] = [
+        each
+        for each in record_reader.records(store, "legal@example.com").values()
+        if f"This is {name}.".encode() in b"".join(record_reader.original(store, each))
+    ]
+    got = {os.fsdecode(each.final) for each in record.recipients.values()}
+    assert len(got) == 2
+    assert "bob@example.net" in got
+
+
+def test_an_impossible_sender_delays_nobody(postfix: PrivatePostfix) -> None:
+    run = postfix.sendmail(
+        b"Subject: nowhere\n\nx\n", sender="alice@r..example", to=["bob@example.net"]
+    )
+    assert run.returncode == 0
+    postfix.wait(
+        lambda: any(
+            b"Subject: nowhere" in each.content
+            for each in postfix.delivered_to("bob@example.net")
+        ),
+        "it is delivered",
+    )
+    postfix.settle()
+
+
+SERVICES = {
+    "virtual_alias_maps": "inline:{sales@example.net=bob@example.net}",
+    "always_bcc": "everything@example.net",
+}
+
+
+@pytest.mark.parametrize("bad", ["x@", "alice@r..example"])
+def test_an_impossible_sender_costs_no_mapping(bad: str) -> None:
+    with PrivatePostfix(main=SERVICES) as postfix:
+        postfix.sendmail(b"Subject: x\n\nx\n", sender=bad, to=["sales@example.net"])
+        postfix.wait(lambda: postfix.delivered_to("bob@example.net"), "it arrives")
+        postfix.settle()
+        assert len(postfix.delivered_to("everything@example.net")) == 1
+        assert len(postfix.stored()) == 1
+
+
+def test_with_soft_bounce_an_impossible_address_delays_nobody() -> None:
+    with PrivatePostfix(main={"soft_bounce": "yes"}) as postfix:
+        message = b"Subject: soft\n\nx\n"
+        postfix.sendmail(message, sender="a@example.org", to=["bob@example.net", "x@"])
+        postfix.wait(lambda: postfix.delivered_to("bob@example.net"), "bob has it")
+
+
+def test_a_latin1_address_passes_where_the_host_has_no_smtputf8() -> None:
+    with PrivatePostfix(main={"smtputf8_enable": "no"}) as postfix:
+        with Client(postfix.smtp_port) as client:
+            client.must("MAIL FROM:<alice@example.org>", 250)
+            client.smtp.send(b"RCPT TO:<b\xe9@example.net>\r\n")
+            assert client.smtp.getreply()[0] == 250
+            client.must("DATA", 354)
+            client.smtp.send(b"Subject: latin\r\n\r\nx\r\n.\r\n")
+            assert client.smtp.getreply()[0] == 250
+        postfix.settle()
+        assert postfix.delivered_to("b\udce9@example.net")
+        assert len(postfix.stored()) == 1
+
+
+def test_mail_one_hop_below_the_limit_is_delivered() -> None:
+    hops = b"Received: from a by b; Sun, 22 Nov 2026 12:53:00 +0000\n"
+    with PrivatePostfix() as postfix:
+        postfix.send(hops * 48 + b"Subject: far\n\nx\n")
+        postfix.settle()
+        assert len(postfix.delivered_to("bob@example.net")) == 1
+        assert len(postfix.delivered_to("legal@example.com")) == 1

@@ -1,0 +1,402 @@
+"""postsuper -r sends a queue file through pickup(8) again: still one capture."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import subprocess
+from base64 import b64decode, b64encode
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from stages import StagedPostfix
+
+from postfix_archive.message import capsule, keyring
+from postfix_archive.message.envelope import Envelope, Recipient, Request
+from postfix_archive.store import fallback, record_reader
+
+from mails import (
+    LEGAL,
+    delivered,
+    deliveries,
+    mail,
+    queued,
+    recipients_of,
+    record_of,
+    records,
+    words,
+)
+from private_postfix import BY_CAPSULE, Client, PrivatePostfix
+
+pytestmark = pytest.mark.live
+
+
+@contextmanager
+def held_up(postfix: PrivatePostfix, transport: str) -> Iterator[None]:
+    """Keep what goes to a transport in the queue; requeue it at the end, let it go."""
+    by_capsule = BY_CAPSULE if transport == "archive" else {}
+    postfix.set_archive_cf(**by_capsule)
+    postfix.postconf(defer_transports=transport)
+    postfix.reload()
+    yield
+    command = ["postsuper", "-c", str(postfix.etc), "-r", "ALL"]
+    subprocess.run(command, check=True, capture_output=True)
+    postfix.postconf(defer_transports="")
+    postfix.reload()
+    postfix.flush()
+
+
+def arrived(postfix: PrivatePostfix, name: str, to: str) -> None:
+    """Return when the message, or its copy, is there and the queue is empty."""
+    postfix.wait(lambda: deliveries(postfix, name, to), f"{name} is at {to}")
+    postfix.settle()
+
+
+def test_an_original_requeued_before_its_capture_keeps_its_first_queue_id(
+    postfix: PrivatePostfix,
+) -> None:
+    with held_up(postfix, "archive-stamp"):
+        queue_id = postfix.send(mail("original"))
+        postfix.wait_for_log(f"{queue_id}.*deferred transport")
+    arrived(postfix, "original", LEGAL)
+    record = record_of(postfix, "original")
+    assert words(record) == ["archived", "mailed"]
+    assert record.envelope.queue_id.decode() == queue_id
+    assert b"from userid" in record_reader.original_head(str(postfix.store), record)
+
+
+def test_a_capsule_requeued_is_sent_on_to_the_archive_transport(
+    postfix: PrivatePostfix,
+) -> None:
+    with held_up(postfix, "archive"):
+        postfix.send(mail("capsule"))
+        postfix.wait(
+            lambda: deliveries(postfix, "capsule", "bob@example.net"), "it is delivered"
+        )
+    arrived(postfix, "capsule", LEGAL)
+    assert words(record_of(postfix, "capsule")) == ["archived", "mailed"]
+    assert "requeued; queued as" in postfix.log()
+
+
+def test_a_capsule_requeued_where_pickup_does_not_archive_still_arrives() -> None:
+    pickup = "pickup unix n - n 1 1 pickup"
+    with PrivatePostfix(
+        edit_master=lambda text: text.replace(pickup, f"{pickup}\n  -o archive=")
+    ) as postfix:
+        with held_up(postfix, "archive"):
+            postfix.send(mail("capsule"))
+            postfix.wait(
+                lambda: deliveries(postfix, "capsule", "bob@example.net"),
+                "it is delivered",
+            )
+        arrived(postfix, "capsule", LEGAL)
+        assert words(record_of(postfix, "capsule")) == ["archived", "mailed"]
+
+
+def test_handed_back_mail_requeued_makes_no_second_copy(
+    postfix: PrivatePostfix,
+) -> None:
+    waits = "to=<bob@example.net>.*deferred transport"
+    before = len(re.findall(waits, postfix.log()))
+    with held_up(postfix, "sink"):
+        postfix.send(mail("back"))
+        postfix.wait(lambda: records(postfix, "back"), "it is stored")
+        postfix.wait_for_log(waits, before + 1)  # it was handed back
+    arrived(postfix, "back", "bob@example.net")
+    assert words(record_of(postfix, "back")).count("archived") == 1
+    delivered(postfix, "back", "bob@example.net")
+
+
+def test_a_copy_requeued_leaves_as_it_was_to_leave() -> None:
+    with PrivatePostfix(main={"always_bcc": "everybody@example.net"}) as postfix:
+        (postfix.etc / "transport").write_text(
+            "archive-request.invalid archive-stamp:on-request\n" f"{LEGAL} slow:\n"
+        )
+        text = (postfix.etc / "master.cf").read_text()
+        slow = text[text.index("sink unix") :].partition("\n#")[0]
+        with (postfix.etc / "master.cf").open("a") as master:
+            master.write(slow.replace("sink unix", "slow unix", 1) + "\n")
+        postfix.postconf(transport_maps=f"texthash:{postfix.etc}/transport")
+        postfix.reload()
+        with held_up(postfix, "slow"):
+            postfix.send(mail("copied"), to=["bob@example.net", "hidden@example.net"])
+            postfix.wait_for_log(f"to=<{LEGAL}>.*deferred transport")
+        arrived(postfix, "copied", LEGAL)
+        assert words(record_of(postfix, "copied")) == ["archived", "mailed"]
+        everybody = deliveries(postfix, "copied", "everybody@example.net")
+        assert len(everybody) == 1
+        assert b"hidden@example.net" not in everybody[0].content
+
+
+def test_an_original_altered_in_the_queue_is_kept_marked_and_told() -> None:
+    """By a pattern for the very line of base64 that holds its end."""
+    with PrivatePostfix() as postfix:
+        with held_up(postfix, "archive"):
+            postfix.send(mail("altered"))
+            postfix.wait(
+                lambda: deliveries(postfix, "altered", "bob@example.net"), "it is there"
+            )
+            [waiting] = postfix.mailq()
+            last = queued(postfix, str(waiting["queue_id"])).split()[-1].decode()
+            end = b64decode(last) + b"By somebody's rule.\r\n"
+            pattern = last.replace("+", r"\+")
+            rule = f"~^{pattern}$~ REPLACE {b64encode(end).decode()}\n"
+            (postfix.etc / "rules").write_text(rule)
+            postfix.postconf(body_checks=f"regexp:{postfix.etc}/rules")
+            postfix.reload()
+        arrived(postfix, "altered", LEGAL)
+        record = record_of(postfix, "altered")
+        original = b"".join(record_reader.original(str(postfix.store), record))
+        assert original.endswith(end)
+        sealed = record.envelope.sha256
+        assert record.events[0]["sha256"] == hashlib.sha256(original).hexdigest()
+        assert record.events[0]["sha256"] != sealed
+        copy = b"".join(record_reader.archive_copy(str(postfix.store), record))
+        assert b"ALTERED IN THE QUEUE" in copy
+        assert f"Archive-Original-SHA256: {sealed}".encode() in copy
+        assert "(ALARM: the message was altered in the queue" in postfix.log()
+
+
+def test_a_capsule_with_a_wrong_seal_is_refused_kept_and_reported() -> None:
+    forged = Envelope(
+        archive_id="20260101-" + "0" * 40,
+        host=b"mail.example.com",
+        queue_id=b"4Zx",
+        sender=b"ceo@example.com",
+        recipients=(Recipient(b"bob@example.net"),),
+        requests=(Request("legal@example.com", "nexthop"),),
+        sha256="0" * 64,
+    )
+    foreign = keyring.parse("test " + "ab" * 32, path="forger")
+    before = capsule.make_preamble(forged, foreign, sender=b"x@example.com", now=1)
+    with PrivatePostfix() as postfix:
+        with Client(postfix.ports[2]) as client:
+            client.send(
+                before + b"Subject: forged\r\n\r\nforged\r\n",
+                sender="",
+                to=["capsule@archive-request.invalid"],
+            )
+        postfix.wait_for_log("SealInvalid: capsule with a wrong seal")
+        assert not postfix.stored()
+        [waiting] = postfix.mailq()
+        assert waiting["queue_name"] in ("deferred", "active", "incoming")
+
+
+# --- each queue file, at each stage, past an admin's checks -------------------------
+
+CAPSULE = "capsule@archive-request.invalid"
+# Which queue file waits while which transport fails, and for whom it is.
+FILES = {
+    "original": ("archive-stamp", "bob@example.net"),
+    "capsule": ("archive", CAPSULE),
+    "handed-back": ("sink", "bob@example.net"),
+}
+STAGES = ("failed", "held", "twice")
+# Requeued mail meets all of these; a capsule's header too.
+CHECKS = {
+    "header_checks": "/^Received:/ IGNORE\n/^Archive-/ IGNORE\n"
+    "/^Subject:/ PREPEND X-Foo: bar\n/^Message-Id: <capsule/ IGNORE\n",
+    "mime_header_checks": "/^Content-/ IGNORE\n/^MIME-/ IGNORE\n",
+    "nested_header_checks": "/./ IGNORE\n",
+    "body_checks": "/secret/ IGNORE\n/^Archive-Nothing:/ REPLACE x\n",
+}
+
+
+def with_checks(postfix: PrivatePostfix, **rules: str) -> None:
+    """Set tables of checks; takes effect with reload(), or in new processes."""
+    for name, text in rules.items():
+        (postfix.etc / name).write_text(text)
+        postfix.postconf(**{name: f"regexp:{postfix.etc}/{name}"})
+
+
+@pytest.fixture(scope="module")
+def plain() -> Iterator[StagedPostfix]:
+    with StagedPostfix() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def checked() -> Iterator[StagedPostfix]:
+    """An instance with checks that alter whatever they can."""
+    running = StagedPostfix()
+    with_checks(running, **CHECKS)
+    with running:
+        yield running
+
+
+def requeued(postfix: StagedPostfix, name: str, queue_file: str, stage: str) -> None:
+    """Send a message, requeue one of its three queue files at a stage, let it go."""
+    transport, recipient = FILES[queue_file]
+    with postfix.held_up(transport):
+        postfix.send(mail(name))
+        postfix.tried(transport)
+        if stage == "held":
+            postfix.postsuper("-h", postfix.queue_id_of(recipient))
+        for _ in range(2 if stage == "twice" else 1):
+            before = postfix.queue_id_of(recipient)
+            postfix.postsuper("-r", before)
+            postfix.wait_for_log(f"pickup.* orig_id={before}")
+            postfix.tried(transport)
+            assert postfix.queue_id_of(recipient) != before
+    postfix.go_on()
+    assert postfix.command("verify").returncode == 0
+    delivered(postfix, name, "bob@example.net")
+
+
+@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("queue_file", FILES)
+def test_each_queue_file_can_be_requeued_at_each_stage(
+    plain: StagedPostfix, queue_file: str, stage: str
+) -> None:
+    name = f"plain-{queue_file}-{stage}"
+    requeued(plain, name, queue_file, stage)
+    record = record_of(plain, name)
+    assert words(record)[:1] == ["archived"]
+    later = ["mailed"]
+    if queue_file == "handed-back":  # stamped, it passes the filter again
+        later += ["supplement"] * (2 if stage == "twice" else 1)
+    assert sorted(words(record)[1:]) == later
+    assert len(deliveries(plain, name, LEGAL)) == 1
+
+
+@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("queue_file", ["original", "capsule"])
+def test_checks_that_alter_requeued_mail_make_no_second_capture(
+    checked: StagedPostfix, queue_file: str, stage: str
+) -> None:
+    """No check of headers reaches into a capsule."""
+    name = f"checked-{queue_file}-{stage}"
+    requeued(checked, name, queue_file, stage)
+    record = record_of(checked, name)
+    assert words(record) == ["archived", "mailed"]
+    assert record.events[0]["sha256"] == record.envelope.sha256  # the sealed one
+    assert len(deliveries(checked, name, LEGAL)) == 1
+    assert "altered in the queue" not in checked.log()
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_check_that_takes_the_stamp_away_has_requeued_mail_archived_once_more(
+    checked: StagedPostfix, stage: str
+) -> None:
+    """In full, under an id of its own; the first record is as it was."""
+    name = f"unstamped-{stage}"
+    requeued(checked, name, "handed-back", stage)
+    found = records(checked, name)
+    assert len(found) == (3 if stage == "twice" else 2)
+    for each in found:
+        assert words(each) == ["archived", "mailed"]
+        assert each.events[0]["stamp"] == "absent"
+
+
+@pytest.mark.parametrize(
+    ("queue_file", "times"), [("original", 2), ("capsule", 1), ("handed-back", 2)]
+)
+def test_requeueing_what_a_transport_has_in_hand_makes_no_second_id(
+    plain: StagedPostfix, queue_file: str, times: int
+) -> None:
+    """Both runs do their work; Postfix then delivers mail twice, as it always does.
+
+    An original requeued after its capture has a line of Postfix's more: one record,
+    which keeps both.
+    """
+    transport, recipient = FILES[queue_file]
+    name = f"in-hand-{queue_file}"
+    to = recipient if transport == "sink" else ""  # its copy is on its way before it
+    with plain.in_hand(transport, name, to):
+        plain.wait(lambda: len(plain.mailq()) == 1, "nothing else waits")
+        before = plain.queue_id_of(recipient)
+        plain.postsuper("-r", before)
+        plain.wait_for_log(f"pickup.* orig_id={before}")
+        plain.settle()
+    plain.go_on()
+    kept = words(record_of(plain, name))
+    assert kept.count("archived") == (2 if queue_file == "original" else 1)
+    assert kept.count("supplement") == (1 if queue_file == "handed-back" else 0)
+    assert len(deliveries(plain, name, "bob@example.net")) == times
+    assert plain.command("verify").returncode == 0
+
+
+@pytest.mark.parametrize(
+    "action", ["REJECT", "DISCARD", "REDIRECT eve@example.net", "REPLACE x", "HOLD"]
+)
+def test_no_check_of_body_or_headers_finds_a_word_in_a_requeued_capsule(
+    action: str,
+) -> None:
+    """Not in the original, not in the envelope, not in attached messages."""
+    with StagedPostfix() as postfix:
+        with postfix.held_up("archive"):
+            postfix.send(
+                mail("word") + b"Content-Type: message/rfc822\n\nX-Secret: secret\n",
+                to=["bob@example.net", "secret@example.net"],
+            )
+            postfix.tried("archive")
+            rule = f"/secret/ {action}\n/^Final-Recipient/ {action}\n/word/ {action}\n"
+            for name in ("body_checks", "mime_header_checks", "nested_header_checks"):
+                with_checks(postfix, **{name: rule})
+            postfix.reload()
+            postfix.postsuper("-r", postfix.queue_id_of(CAPSULE))
+            postfix.wait_for_log("pickup.* orig_id=")
+        postfix.go_on()
+        record = record_of(postfix, "word")
+        assert words(record) == ["archived", "mailed"]
+        assert record.events[0]["sha256"] == record.envelope.sha256
+        assert recipients_of(record) == ["bob@example.net", "secret@example.net"]
+        assert not postfix.delivered_to("eve@example.net")
+        assert "ALARM" not in postfix.log()
+
+
+def test_a_capsule_whose_sealed_fields_were_altered_waits_in_the_fallback() -> None:
+    """Nobody can tell it from a forged one; undone by hand, it is archived."""
+    with StagedPostfix(archive_cf={"archive_rescue_after": "1s"}) as postfix:
+        with postfix.held_up("archive"):
+            postfix.send(mail("unsealed"), to=["bob@example.net", "secret@example.net"])
+            postfix.tried("archive")
+            rule = "/^(QXJjaGl2ZS1DYXBzdWxlOiAx.{32})(.*)/ REPLACE ${1}AAAA${2}\n"
+            with_checks(postfix, body_checks=rule)
+            postfix.reload()
+            postfix.postsuper("-r", postfix.queue_id_of(CAPSULE))
+            postfix.wait_for_log(
+                f"to=<{CAPSULE}>, .*SealInvalid: a capsule with a wrong"
+            )
+        postfix.wait(
+            lambda: postfix.command("rescue").returncode == 1 and not postfix.mailq(),
+            "the capsule is taken out of the queue",
+        )
+        assert "ALARM: 1 archive copies moved from the queue" in postfix.log()
+        again = postfix.command("return")
+        assert again.returncode == 1
+        assert "wrong seal: forged, or altered in the queue" in again.stderr
+        status = postfix.command("status")
+        assert status.returncode == 1
+        assert "fallback directory: 1, since" in status.stdout
+        assert not postfix.stored()
+        [(_, path)] = fallback.waiting_capsules(str(postfix.fallback))
+        content = Path(path).read_bytes()
+        Path(path).write_bytes(content.replace(b"\0\0\0", b"", 1))
+        assert postfix.command("return").returncode == 0
+        everybody = ["bob@example.net", "secret@example.net"]
+        assert recipients_of(record_of(postfix, "unsealed")) == everybody
+        postfix.go_on()
+
+
+def test_a_large_capsule_requeued_is_within_message_size_limit() -> None:
+    """Postfix would bounce a larger one to nobody: the copy would be gone."""
+    limit = 1_000_000
+    big = mail("large") + b"Nobody's secret.\n" * ((limit - 41_000) // 18)
+    with StagedPostfix(main={"message_size_limit": str(limit)}) as postfix:
+        with postfix.held_up("archive"):
+            postfix.send(big)
+            postfix.tried("archive")
+            with_checks(postfix, body_checks="/secret/ REJECT\n")
+            postfix.reload()
+            before = postfix.queue_id_of(CAPSULE)
+            postfix.postsuper("-r", before)
+            postfix.wait_for_log(f"pickup.* orig_id={before}")
+            postfix.tried("archive")
+        postfix.go_on()
+        record = record_of(postfix, "large")
+        assert record.events[0]["sha256"] == record.envelope.sha256
+        original = b"".join(record_reader.original(str(postfix.store), record))
+        assert original.endswith(big[-1000:].replace(b"\n", b"\r\n"))

@@ -1,0 +1,388 @@
+"""Who may read and write what: modes, links that lead astray, secrets.
+
+Store and fallback directory are closed to everybody but the archive's own user, so
+only that user, or somebody with its rights, can plant the links of this file. What
+must hold even then: no mail counts as archived that is not, nothing outside is written
+or read, and root's commands cannot be led astray.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from postfix_archive.store import fallback
+
+from mails import (
+    LEGAL,
+    archives_of,
+    capsule_of,
+    delivered,
+    deliveries,
+    mail,
+    record_of,
+    words,
+)
+from private_postfix import GROUP, KEY, USER, PrivatePostfix
+
+pytestmark = pytest.mark.live
+
+OUTSIDE = "outside-" + "5a" * 16
+SECRET = KEY.split()[1]
+OPEN = '#!/bin/sh\numask 0\nexec {program} "$@"\n'
+
+
+def waiting(postfix: PrivatePostfix) -> int:
+    return len(fallback.waiting_capsules(str(postfix.fallback)))
+
+
+def with_umask_0(text: str) -> str:
+    """Put a script before each door, that opens what it makes to everybody."""
+    for program in re.findall(r"argv=(\S+/lib/archive(?:-stamp)?)\n", text):
+        script = Path(program).parent.parent / "open" / Path(program).name
+        script.parent.mkdir(exist_ok=True)
+        script.write_text(OPEN.format(program=program))
+        script.chmod(0o755)
+        text = text.replace(f"argv={program}\n", f"argv={script}\n")
+    return text
+
+
+@contextlib.contextmanager
+def umask_0() -> Iterator[None]:
+    before = os.umask(0)
+    try:
+        yield
+    finally:
+        os.umask(before)
+
+
+# --- modes --------------------------------------------------------------------------
+
+
+def test_with_umask_0_nobody_else_may_read_anything() -> None:
+    with PrivatePostfix(edit_master=with_umask_0) as postfix:
+        assert "/open/archive-stamp" in (postfix.etc / "master.cf").read_text()
+        postfix.send(mail("open"))
+        postfix.settle()
+        drafts = postfix.store / LEGAL / "drafts"
+        drafts.chmod(0o500)
+        postfix.send(mail("waiting"))
+        postfix.settle()
+        [capsule] = postfix.fallback.glob("*.capsule")
+        made = modes(postfix)
+        drafts.chmod(0o700)
+        with umask_0():
+            assert postfix.command("rescue").returncode == 0
+            assert postfix.command("return").returncode == 0
+            assert postfix.command("bypass", "on", "--reason", "x").returncode == 0
+            assert postfix.command("bypass", "off").returncode == 0
+        made |= modes(postfix)
+    names = {path.name for path in made}
+    assert names >= {capsule.name, "why", "rescued", "lock", "store-seen", "drafts"}
+    assert names >= {"journal", "journal.last", LEGAL}
+    assert sum(name.endswith(".eml.gz") for name in names) == 2
+    others = {str(path): oct(mode) for path, mode in made.items() if mode & 0o077}
+    assert others == {}
+
+
+def modes(postfix: PrivatePostfix) -> dict[Path, int]:
+    """The modes of all in store and fallback directory, which is one user's."""
+    found = {}
+    for folder in (postfix.store, postfix.fallback):
+        for path in (folder, *folder.rglob("*")):
+            assert path.owner() == USER
+            found[path] = path.lstat().st_mode & 0o777
+    return found
+
+
+# --- links --------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def host() -> Iterator[PrivatePostfix]:
+    with PrivatePostfix(archive_cf={"archive_delivery": "store"}) as postfix:
+        postfix.send(mail("first"))
+        postfix.settle()
+        yield postfix
+
+
+@pytest.fixture
+def outside(host: PrivatePostfix) -> Iterator[Path]:
+    """A folder with a file of root's, which the archive's user may write to.
+
+    So nothing but the refusal keeps it as it is; it must be so at the end.
+    """
+    folder = host.folder / "outside"
+    folder.mkdir(mode=0o777)
+    folder.chmod(0o777)
+    (folder / "file").write_text(OUTSIDE + "\n")
+    (folder / "file").chmod(0o666)
+    yield folder
+    kept = [(path.name, path.read_text()) for path in folder.iterdir()]
+    shutil.rmtree(folder)
+    assert kept == [("file", OUTSIDE + "\n")]
+
+
+@contextlib.contextmanager
+def planted(path: Path, target: Path, link: Callable[..., None]) -> Iterator[None]:
+    """Put a link in the place of what is there, and that back at the end."""
+    aside = path.with_name(f"{path.name}.aside")
+    if path.exists():
+        path.rename(aside)
+    link(target, path)
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+        if aside.exists():
+            aside.rename(path)
+
+
+def today(host: PrivatePostfix) -> list[Path]:
+    """The folders of this archive's year, month and day."""
+    [day] = {path.parent for path in host.stored(LEGAL)}
+    return [day.parent.parent, day.parent, day]
+
+
+@pytest.mark.parametrize("place", ["drafts", "year", "month", "day", "journal", "hard"])
+def test_a_copy_that_a_link_would_lead_astray_goes_into_the_fallback(
+    host: PrivatePostfix, outside: Path, place: str
+) -> None:
+    archive = host.store / LEGAL
+    folders = dict(zip(("year", "month", "day"), today(host)))
+    folders |= {"journal": archive / "journal", "hard": archive / "journal"}
+    path = folders.get(place, archive / place)
+    target = outside if path.is_dir() else outside / "file"
+    with planted(path, target, os.link if place == "hard" else os.symlink):
+        host.send(mail(f"astray-{place}"))
+        host.settle()
+        assert waiting(host) == 1
+    delivered(host, f"astray-{place}", "bob@example.net")
+    assert str(path) in fallback.last_reason(str(host.fallback))
+    assert host.command("return").returncode == 0
+    assert archives_of(host, f"astray-{place}") == [LEGAL]
+
+
+@pytest.mark.parametrize("target", ["outside/file", "copy", "nowhere"])
+def test_a_record_whose_file_is_a_link_takes_no_supplement(
+    host: PrivatePostfix, outside: Path, target: str
+) -> None:
+    """Or mail would pass for archived whose only copy is somewhere else."""
+    record = record_of(host, "first")
+    passed_on = deliveries(host, "first", "bob@example.net")[0].content
+    path = host.store / LEGAL / record.files[0]
+    shutil.copy(path, host.folder / "copy")
+    with planted(path, host.folder / target, os.symlink):
+        host.send(passed_on, to=["erin@example.net"])
+        host.settle()
+        assert waiting(host) == 1
+        assert f"{path}: not a regular file" in fallback.last_reason(str(host.fallback))
+    before = words(record).count("supplement")
+    assert host.command("return").returncode == 0
+    assert words(record_of(host, "first")).count("supplement") == before + 1
+
+
+def test_where_the_fallback_leads_astray_too_the_copy_waits_in_the_queue(
+    host: PrivatePostfix, outside: Path
+) -> None:
+    drafts = host.fallback / "drafts"
+    broken = host.store / LEGAL / "drafts"
+    with planted(drafts, outside, os.symlink), planted(broken, outside, os.symlink):
+        host.send(mail("both"))
+        host.wait_for_log(
+            f"StoreFailed: {broken}: not a directory.* fallback directory: "
+        )
+        host.wait(lambda: len(host.mailq()) == 1, "the copy alone waits")
+        assert not archives_of(host, "both") and not waiting(host)
+    host.flush()
+    host.settle()
+    assert archives_of(host, "both") == [LEGAL]
+
+
+COMMANDS = (
+    ("list",),
+    ("status",),
+    ("verify",),
+    ("return",),
+    ("rescue",),
+    ("doctor",),
+    ("show", "--raw"),
+    ("show", "--original"),
+    ("bypass", "on", "--reason", "links"),
+    ("bypass", "off"),
+)
+# Two lots: without a journal there is nothing to be led astray by the rest.
+PLACES = {
+    "journal": ("{archive}/journal", "{fallback}/why", "{fallback}/x.capsule"),
+    "rest": (
+        "{archive}/journal.last",
+        "{archive}/journal.last.draft",
+        "{archive}/{copy}",
+        "{fallback}/why",
+        "{fallback}/rescued",
+        "{fallback}/tallies",
+        "{fallback}/reconciled",
+        "{fallback}/followed",
+        "{fallback}/lock",
+        "{fallback}/store-seen",
+    ),
+}
+
+
+@pytest.fixture
+def of_root(host: PrivatePostfix) -> Iterator[Path]:
+    """A file that only root may read or write; it must be as it was at the end."""
+    path = host.folder / "of-root"
+    path.write_text(OUTSIDE + "\n")
+    path.chmod(0o600)
+    os.utime(path, (1, 1))
+    before = path.stat()
+    yield path
+    after = path.stat()
+    assert path.read_text() == OUTSIDE + "\n"
+    assert (after.st_mode, after.st_uid, after.st_mtime) == (before.st_mode, 0, 1)
+    path.unlink()
+
+
+@pytest.mark.parametrize("kind", ["symlink", "pipe"])
+@pytest.mark.parametrize("lot", PLACES)
+def test_roots_commands_are_led_to_no_other_file_and_wait_for_no_pipe(
+    host: PrivatePostfix, of_root: Path, lot: str, kind: str
+) -> None:
+    record = record_of(host, "first")
+    link = os.symlink if kind == "symlink" else lambda _, place: os.mkfifo(place)
+    waits = host.fallback / "y.capsule"  # so that there is something to return
+    waits.write_text("no capsule\n")
+    shutil.chown(waits, USER, GROUP)
+    with contextlib.ExitStack() as stack:
+        for place in PLACES[lot]:
+            path = place.format(
+                archive=host.store / LEGAL, fallback=host.fallback, copy=record.files[0]
+            )
+            stack.enter_context(planted(Path(path), of_root, link))
+        for command in COMMANDS:
+            about = (record.archive_id,) if command[0] == "show" else ()
+            done = host.command(*command, *about)
+            assert OUTSIDE not in done.stdout + done.stderr
+    waits.unlink()
+    host.command("bypass", "off")
+
+
+# --- secrets ------------------------------------------------------------------------
+
+
+class Watch:
+    """Collects the command lines of an instance's processes while it is open."""
+
+    def __init__(self, postfix: PrivatePostfix) -> None:
+        self._wanted = str(postfix.folder).encode()
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._look)
+        self.seen: set[bytes] = set()
+
+    def __enter__(self) -> Watch:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._done.set()
+        self._thread.join()
+
+    def _look(self) -> None:
+        while not self._done.is_set():
+            for pid in filter(str.isdigit, os.listdir("/proc")):
+                with contextlib.suppress(OSError):
+                    line = Path(f"/proc/{pid}/cmdline").read_bytes()
+                    if self._wanted in line:
+                        self.seen.add(line)
+
+
+def test_no_secret_and_no_content_is_in_the_log_in_ps_or_in_a_complaint() -> None:
+    content = "content-" + "7c" * 16
+    told: list[str] = []
+    with PrivatePostfix() as postfix:
+        message = f"Subject: {content}\nX-Name: {content}\n\nThis is {content}.\n"
+        large = message.encode() + content.encode() * 110_000 + b"\n"
+        postfix.postconf(defer_transports="archive")
+        postfix.reload()
+        with Watch(postfix) as watch:
+            postfix.send(large)
+            postfix.wait(lambda: postfix.delivered_to("bob@example.net"), "delivery")
+            capsule, *secrets = secrets_of(postfix)
+            postfix.postconf(defer_transports="")
+            postfix.reload()
+            postfix.flush()
+            postfix.settle()
+            for done in broken_runs(postfix, message.encode(), capsule):
+                told += [done.stdout, done.stderr]
+        doors = {line.split(b"\0")[2].rpartition(b"/")[2] for line in watch.seen}
+        assert {b"archive-stamp", b"archive"} <= doors
+        everything = [postfix.log(), *told]
+        everything += [line.decode("utf-8", "replace") for line in watch.seen]
+        assert "KeyUnreadable" in postfix.log() and "SealInvalid" in postfix.log()
+        assert "ERROR: " in "".join(told) and "RecordDamaged" in "".join(told)
+    for secret in (content, *secrets):
+        assert not [text for text in everything if secret in text]
+
+
+def secrets_of(postfix: PrivatePostfix) -> list[str]:
+    """The capsule that waits; the key, the capsule's seal, the proof in a stamp."""
+    [waits] = [str(each["queue_id"]) for each in postfix.mailq()]
+    capsule = capsule_of(postfix, waits)
+    seal = re.search(rb"Archive-Seal: k=test; h=([0-9a-f]{64})", capsule)
+    [delivery] = postfix.delivered_to("bob@example.net")
+    proof = re.search(rb"\th=(\S{40,})\n", delivery.content)
+    assert seal and proof
+    return [capsule.decode(), SECRET, seal[1].decode(), proof[1].decode()]
+
+
+def broken_runs(
+    postfix: PrivatePostfix, message: bytes, capsule: str
+) -> Iterator[subprocess.CompletedProcess[str]]:
+    """Commands and doors that fail, on damage and on wrong keys."""
+    key = postfix.etc / "archive.key"
+    record = next(iter(record_ids(postfix)))
+    [path] = postfix.stored(LEGAL)
+    kept = path.read_bytes()
+    path.chmod(0o600)
+    path.write_bytes(kept[: len(kept) // 2])
+    yield postfix.command("verify")
+    shown = postfix.command("show", record)
+    shown.stdout = re.sub(r"(?m)^Subject:.*$", "", shown.stdout)  # it is asked for
+    cut_off = postfix.command("show", "--original", record)
+    cut_off.stdout = ""  # the original, as far as there is one
+    yield from (shown, cut_off)
+    path.write_bytes(kept)
+    path.chmod(0o400)
+    (postfix.etc / "access.in").write_text(f"x@example.net ARCHIVE {LEGAL}\n")
+    postfix.set_archive_cf(archive_tables=f"texthash:{postfix.etc}/access.in")
+    for wrong in (f"test {SECRET[:-2]}xx\n", f"test test {SECRET}\n", SECRET * 2):
+        key.write_text(wrong)
+        yield postfix.command("tables")
+        yield postfix.command("key", "rotate")
+        (postfix.fallback / "x.capsule").write_bytes(message)
+        yield postfix.command("return")
+        assert not (postfix.etc / "access").exists()
+    postfix.send(message)
+    postfix.wait_for_log("status=deferred.*KeyUnreadable")
+    key.write_text(f"other {'11' * 32}\n")
+    port = postfix.ports[2]
+    postfix.send(
+        capsule.encode(), sender="", to=["capsule@archive-request.invalid"], port=port
+    )
+    postfix.wait_for_log("status=deferred.*SealInvalid")
+    key.write_text(f"{KEY}other {'11' * 32}\n")  # some mail has met that one meanwhile
+    postfix.flush()
+    postfix.settle()
+
+
+def record_ids(postfix: PrivatePostfix) -> list[str]:
+    return [str(each["id"]) for each in postfix.events() if each["event"] == "archived"]

@@ -1,0 +1,125 @@
+"""Claims about laying down the program while somebody is at work in the checkout."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from postfix_archive.errors import InstallFailed
+from postfix_archive.install import program
+from postfix_archive.install.program import ProgramFiles
+from postfix_archive.postfix import reference
+from postfix_archive.system import python_version
+
+ROOM = "postfix_archive/postfix/archive_services.py"
+
+
+@pytest.fixture
+def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A checkout of its own; environments for commands are not made."""
+    checkout = tmp_path / "checkout"
+    for name in ("postfix_archive", "master.cf.d", "docs/man"):
+        shutil.copytree(reference.SOURCE / name, checkout / name)
+    shutil.copy(reference.SOURCE / "setup.cfg", checkout)
+    monkeypatch.setattr(reference, "SOURCE", checkout)
+    monkeypatch.setattr(reference, "PACKAGE", checkout / "postfix_archive")
+    monkeypatch.setattr(ProgramFiles, "_create_environment", lambda *_: None)
+    return checkout
+
+
+def edit(source: Path) -> None:
+    (source / "postfix_archive" / "message" / "new.py").write_text('"""New."""\n')
+    (source / ROOM).write_text("from postfix_archive.message import new\n")
+
+
+def current(laid: ProgramFiles) -> Path:
+    return Path(laid.directory, "current").resolve()
+
+
+def test_a_change_after_the_copy_leaves_the_copy_in_use(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It used to be taken for an old release, and removed while it was in use."""
+    before = (source / ROOM).read_text()
+    monkeypatch.setattr(ProgramFiles, "_create_environment", lambda *_: edit(source))
+    laid = ProgramFiles(f"{tmp_path}/usr")
+    laid.install()
+    assert (current(laid) / ROOM).read_text() == before
+    assert not laid.is_current, "what has changed since is another release"
+    laid.install()
+    assert (current(laid) / ROOM).read_text() != before
+
+
+def test_a_change_while_it_is_copied_is_refused_and_nothing_is_left(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A mixture of two releases could import what is not there."""
+    copyfile: Callable[[Path, Path], object] = shutil.copyfile
+
+    def copied(path: Path, target: Path) -> None:
+        copyfile(path, target)
+        if path.name == "__init__.py":
+            edit(source)
+
+    monkeypatch.setattr(shutil, "copyfile", copied)
+    laid = ProgramFiles(f"{tmp_path}/usr")
+    with pytest.raises(InstallFailed, match="was changed while it was copied"):
+        laid.install()
+    assert not Path(laid.directory).exists()
+    monkeypatch.setattr(shutil, "copyfile", copyfile)
+    laid.install()
+    assert laid.is_current
+
+
+def test_what_starts_a_door_is_of_the_release_that_is_in_use(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    launcher = source / "postfix_archive" / "intake" / "launcher.py"
+    before = launcher.read_text().partition("\n")[2]
+    monkeypatch.setattr(
+        ProgramFiles,
+        "_create_environment",
+        lambda *_: launcher.write_text("#!\nraise 1\n"),
+    )
+    laid = ProgramFiles(f"{tmp_path}/usr")
+    laid.install()
+    for door in program.LAUNCHERS:
+        assert Path(laid.directory, door).read_text().partition("\n")[2] == before
+
+
+def test_another_version_of_python_gets_a_release_of_its_own(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = ProgramFiles(f"{tmp_path}/usr")
+    first.install()
+    before = current(first)
+    assert (
+        python_version.mismatched_interpreter(f"{first.directory}/archive-lmtp") == ""
+    )
+    monkeypatch.setattr(python_version, "magic_number", lambda _: "0d0d0d0a")
+    assert (
+        python_version.mismatched_interpreter(f"{first.directory}/archive-lmtp")
+        == python_version.DEFAULT_INTERPRETER
+    )
+    assert not ProgramFiles(f"{tmp_path}/usr").is_current
+    second = ProgramFiles(f"{tmp_path}/usr")
+    second.install()
+    assert second.is_current
+    assert current(second) != before
+
+
+def test_of_what_cannot_be_told_nothing_is_said(tmp_path: Path) -> None:
+    door = tmp_path / "archive-stamp"
+    assert python_version.mismatched_interpreter(str(door)) == ""
+    door.write_text("#!\n")
+    assert python_version.mismatched_interpreter(str(door)) == ""
+    (tmp_path / "bundles").mkdir()
+    (tmp_path / "bundles" / "archive-stamp").write_bytes(b"old!")
+    assert python_version.mismatched_interpreter(str(door)) == ""
+    door.write_text(f"#!{tmp_path}/none -IS\n")
+    assert python_version.mismatched_interpreter(str(door)) == ""
+    door.write_text("#!/usr/bin/python3 -IS\n")
+    assert python_version.mismatched_interpreter(str(door)) == "/usr/bin/python3"

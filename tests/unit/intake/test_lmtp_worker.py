@@ -1,0 +1,282 @@
+"""Claims about the lmtp worker: one message after the other, whatever befalls one."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from postfix_archive.errors import PostfixRefused
+from postfix_archive.intake import lmtp_worker, pipe
+from postfix_archive.stamp_filter import transaction
+
+from unit.intake.test_lmtp_session import BEGIN, BODY, CONTENT, DATA, LHLO, XFORWARD
+
+KEY = "test " + "0123456789abcdef" * 4 + "\n"
+MESSAGE = XFORWARD + BEGIN + DATA + BODY + b".\r\n"
+Door = Callable[[transaction.Transaction], str]
+
+
+@pytest.fixture
+def etc(tmp_path: Path) -> Iterator[Path]:
+    """A configuration directory with a key; no alarm is left behind."""
+    (tmp_path / "archive.key").write_text(KEY)
+    (tmp_path / "archive.cf").write_text(f"archive_spool_directory = {tmp_path}\n")
+    yield tmp_path
+    signal.alarm(0)
+
+
+class Seen:
+    """A door that keeps what it was given, and does as it is told."""
+
+    def __init__(self, does: Door | None = None) -> None:
+        self.runs: list[transaction.Transaction] = []
+        self.contents: list[bytes] = []
+        self._does = does or (lambda run: "archived as ID; queued as 4Zy")
+
+    def __call__(self, run: transaction.Transaction) -> str:
+        """Take one message."""
+        self.runs.append(run)
+        self.contents.append(b"".join(run.message.chunks()))
+        return self._does(run)
+
+
+def served(etc: Path, door: Door, *sent: bytes) -> list[str]:
+    """Send all of it, one read each, hang up, and return the replies' lines."""
+    macros, _ = transaction.parse_arguments([b"--config-directory", os.fsencode(etc)])
+    macros[b"nexthop"] = b"legal@example.com"
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours, theirs:
+        for each in sent:
+            theirs.sendall(each)
+        theirs.shutdown(socket.SHUT_WR)
+        here = ours.fileno()
+        lmtp_worker.Worker(
+            door, macros, input_descriptor=here, output_descriptor=here
+        ).serve()
+        ours.shutdown(socket.SHUT_WR)
+        said = b""
+        while piece := theirs.recv(1 << 16):
+            said += piece
+    return said.decode().splitlines()
+
+
+def answers(lines: list[str]) -> list[str]:
+    """The replies to messages: those behind each 354."""
+    at = [n for n, line in enumerate(lines) if line.startswith("354")]
+    return [lines[n + 1] for n in at]
+
+
+@pytest.mark.parametrize("coded", [b"a+20b@x.org", b'"a+20b"@x.org'])
+def test_what_postfix_says_itself_of_a_quoted_address_is_no_orcpt_of_a_client(
+    etc: Path, coded: bytes
+) -> None:
+    door = Seen()
+    mail = b'MAIL FROM:<>\r\nRCPT TO:<"a b"@x.org> ORCPT=rfc822;' + coded + b"\r\n"
+    served(etc, door, LHLO, XFORWARD + mail + DATA, BODY + b".\r\nQUIT\r\n")
+    [person] = door.runs[0].recipients
+    assert (person.final, person.orcpt) == (b'"a b"@x.org', b"")
+
+
+def test_the_door_is_given_all_that_the_session_has_said(etc: Path) -> None:
+    door = Seen()
+    mail = (
+        b"MAIL FROM:<ann@example.org> BODY=8BITMIME SMTPUTF8 RET=HDRS ENVID=a+20b\r\n"
+        b"RCPT TO:<bob@example.com> ORCPT=rfc822;bob@example.com\r\n"
+        b"RCPT TO:<eve@example.com> NOTIFY=NEVER ORCPT=rfc822;sales@example.com\r\n"
+    )
+    lines = served(etc, door, LHLO, XFORWARD + mail + DATA, BODY + b".\r\nQUIT\r\n")
+    assert lines[-3:] == ["250 2.0.0 archived as ID; queued as 4Zy"] * 2 + [
+        "221 2.0.0 Bye"
+    ]
+    [run] = door.runs
+    assert door.contents == [CONTENT]
+    assert run.macros[b"nexthop"] == b"legal@example.com"
+    assert run.macros[b"sender"] == b"ann@example.org"
+    assert run.macros[b"envid"] == b"a b"
+    assert run.macros[b"queue-id"] == b"4Zx"
+    assert (run.ret, run.smtputf8, run.is_local) == (b"HDRS", True, False)
+    assert run.client.address == b"192.0.2.7"
+    assert [(e.final, e.original, e.notify, e.orcpt) for e in run.recipients] == [
+        (b"bob@example.com", b"bob@example.com", b"", b""),
+        (
+            b"eve@example.com",
+            b"eve@example.com",
+            b"NEVER",
+            b"rfc822;sales@example.com",
+        ),
+    ]
+
+
+def test_a_client_that_postfix_calls_unknown_has_no_name(etc: Path) -> None:
+    door = Seen()
+    forward = b"XFORWARD NAME=unknown HELO=unknown IDENT=4Zx SOURCE=REMOTE\r\n"
+    served(etc, door, LHLO, forward + BEGIN + DATA, b".\r\n")
+    assert door.runs[0].client.hostname == door.runs[0].client.helo == b""
+
+
+def test_mail_from_sendmail_has_its_queue_id_in_postfix_s_own_line(etc: Path) -> None:
+    door = Seen()
+    received = b"Received: by mail (Postfix, from userid 0)\r\n\tid 4Zlocal; now\r\n"
+    forward = b"XFORWARD SOURCE=LOCAL\r\n"
+    served(etc, door, LHLO, forward + BEGIN + DATA, received + BODY + b".\r\n")
+    assert door.runs[0].macros[b"queue-id"] == b"4Zlocal"
+    assert door.runs[0].is_local is True
+
+
+def test_without_xforward_mail_waits_and_the_log_says_why(etc: Path) -> None:
+    door = Seen()
+    [line] = answers(served(etc, door, LHLO, BEGIN + DATA, BODY + b".\r\n"))
+    assert line.startswith("451 4.3.5 ") and "lmtp_send_xforward_command" in line
+    assert not door.runs
+
+
+def raising(error: BaseException) -> Door:
+    """A door that fails with its first message, and only then."""
+    left = [error]
+
+    def door(run: transaction.Transaction) -> str:
+        if left:
+            raise left.pop()
+        return "done"
+
+    return door
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (
+            PostfixRefused("port says no"),
+            "451 4.3.0 queue id 4Zx: PostfixRefused: port",
+        ),
+        (MemoryError(), "452 4.3.1 queue id 4Zx: out of memory"),
+        (ZeroDivisionError("1/0"), "451 4.3.0 queue id 4Zx: internal error: Zero"),
+        (
+            OSError(28, "No space left"),
+            "451 4.3.0 queue id 4Zx: internal error: OSE",
+        ),
+        (
+            RecursionError("a\r\n250 b"),
+            "451 4.3.0 queue id 4Zx: internal error: Rec",
+        ),
+    ],
+)
+def test_what_goes_wrong_with_one_message_defers_that_one_alone(
+    etc: Path, error: Exception, said: str
+) -> None:
+    lines = served(etc, raising(error), LHLO, *[MESSAGE] * 2)
+    first, second = answers(lines)
+    assert first.startswith(said)
+    assert second == "250 2.0.0 done"
+    assert not any(line.startswith("5") for line in lines)
+    assert len([line for line in lines if line.startswith("250 b")]) == 0
+
+
+def test_a_message_that_takes_too_long_waits(etc: Path) -> None:
+    """The alarm comes by hand: no test waits for the clock."""
+
+    def slow(run: transaction.Transaction) -> str:
+        signal.raise_signal(signal.SIGALRM)
+        raise AssertionError("not reached")
+
+    [line] = answers(served(etc, slow, LHLO, MESSAGE))
+    assert line.startswith("451 4.4.7 queue id 4Zx: DeadlineExceeded: ")
+
+
+def test_a_message_that_is_not_whole_never_reaches_the_door(etc: Path) -> None:
+    sent = LHLO + MESSAGE
+    begin = len(sent) - len(BODY) - 3
+    for end in range(begin, len(sent)):
+        door = Seen()
+        served(etc, door, sent[:begin], *[sent[begin:end]] * (end > begin))
+        assert not door.runs
+
+
+def test_after_a_message_that_hangs_up_no_file_stays_open(etc: Path) -> None:
+    before = os.listdir("/proc/self/fd")
+    half = b"x" * 50_000 + b"\r\n"
+    served(etc, Seen(), LHLO, XFORWARD + BEGIN + DATA, half)
+    served(etc, Seen(), LHLO, *[MESSAGE] * 20)
+    assert os.listdir("/proc/self/fd") == before
+
+
+def test_a_full_spool_defers_the_message_and_the_next_is_served(
+    etc: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("postfix_archive.system.spool.MEMORY_LIMIT", 40_000)
+    (etc / "archive.cf").write_text(f"archive_spool_directory = {etc}/missing\n")
+    large = [b"x" * 30_000 + b"\r\n"] * 3
+    lines = served(
+        etc, Seen(), LHLO, XFORWARD + BEGIN + DATA, *large, b".\r\n", MESSAGE
+    )
+    first, second = answers(lines)
+    assert first.startswith("451 4.3.0 queue id 4Zx: SpoolFailed: ")
+    assert "archive_spool_directory" in first
+    assert second.startswith("250 ")
+
+
+def test_wrong_settings_defer_each_message_until_they_are_right(etc: Path) -> None:
+    right = (etc / "archive.cf").read_text()
+    (etc / "archive.cf").write_text("archive_delivery = nowhere\n")
+    door = Seen()
+    [line] = answers(served(etc, door, LHLO, MESSAGE))
+    assert line.startswith("451 4.3.5 queue id 4Zx: SettingInvalid: ")
+    assert not door.runs
+    (etc / "archive.cf").write_text(right)
+    [line] = answers(served(etc, door, LHLO, MESSAGE))
+    assert line.startswith("250 ")
+
+
+def changing(path: Path) -> Door:
+    """A door during whose work a file is replaced."""
+
+    def door(run: transaction.Transaction) -> str:
+        path.write_text(path.read_text() + "\n")
+        return "done"
+
+    return door
+
+
+@pytest.mark.parametrize("name", ["archive.cf", "archive.key", "module.py"])
+def test_a_worker_ends_after_the_message_when_what_it_has_read_has_changed(
+    etc: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (etc / "module.py").write_text("code")
+    monkeypatch.setattr(lmtp_worker, "_program_files", lambda: [str(etc / "module.py")])
+    half, rest = MESSAGE[:-20], MESSAGE[-20:]
+    door = Seen(changing(etc / name))
+    lines = served(etc, door, LHLO, half, rest, b"RSET\r\n" + MESSAGE)
+    assert answers(lines) == ["250 2.0.0 done"]
+    assert lines[-1].startswith("421 4.3.2 ")
+    assert len(door.runs) == 1
+
+
+def test_a_worker_whose_time_is_up_ends_between_messages_only(
+    etc: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its clock is looked at before each read between messages, and goes on then."""
+    ticks = iter(range(0, 10 * lmtp_worker.LIFETIME, lmtp_worker.LIFETIME // 3))
+    monkeypatch.setattr("time.monotonic", lambda: next(ticks))
+    in_three = [MESSAGE[:-20], MESSAGE[-20:-10], MESSAGE[-10:]]
+    lines = served(etc, Seen(), LHLO, b"NOOP\r\n", *in_three, MESSAGE)
+    assert len(answers(lines)) == 1
+    assert lines[-1].startswith("421 4.3.2 ")
+
+
+def test_the_files_of_this_program_are_watched() -> None:
+    files = lmtp_worker._program_files()
+    assert lmtp_worker.__file__ in files
+    assert pipe.__file__ in files
+    assert files[-1].endswith("/current")
+
+
+def test_capsules_go_to_the_archive_transport_and_all_else_to_the_filter() -> None:
+    from postfix_archive.stamp_filter import capture
+
+    assert lmtp_worker._message_handler(b"capsule") == pipe.archive_capsule
+    assert lmtp_worker._message_handler(b"legal@example.com") == capture.filter_message

@@ -1,0 +1,469 @@
+"""Claims about the archive copy, in all its four forms."""
+
+from __future__ import annotations
+
+import email
+import email.policy
+import re
+from email.message import Message
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from postfix_archive.config.settings import REPORT_FORMATS
+from postfix_archive.message import archive_copy, envelope, header, mime
+from postfix_archive.message.archive_copy import ArchiveCopy, EnvelopeReport
+from postfix_archive.message.envelope import Client, Recipient
+
+from unit import examples
+from unit.examples import (
+    ADDRESSES,
+    ARCHIVE_ID,
+    KEYS,
+    LEGAL,
+    MESSAGE,
+    STRANGERS,
+    envelope_of,
+    facts,
+)
+
+FROM = b"postfix-archive@mail.example.com"
+DIGEST = "ab" * 32
+BOUNDARY = archive_copy.make_boundary(ARCHIVE_ID, DIGEST, KEYS)
+MULTIPARTS = ("hybrid", "dsn", "journal")
+REPORTS = ("hybrid", "dsn")
+TEXT_LINE_LIMIT = 998  # RFC 5322 2.1.1, RFC 2045 2.7
+
+
+def told(
+    message: bytes = MESSAGE, sealed: envelope.Envelope | None = None
+) -> EnvelopeReport:
+    known = sealed or envelope_of(message)
+    return EnvelopeReport(
+        known, LEGAL, message[: header.HEAD_LIMIT], examples.shape(message)
+    )
+
+
+def written(found: EnvelopeReport, form: str = "hybrid") -> ArchiveCopy:
+    return archive_copy.build(found, form, sender=FROM, boundary=BOUNDARY)
+
+
+def copy_of(
+    message: bytes = MESSAGE,
+    form: str = "hybrid",
+    sealed: envelope.Envelope | None = None,
+) -> bytes:
+    """The whole copy: what stands around the original, and the original."""
+    around = written(told(message, sealed), form)
+    return around.preamble + message + around.trailer
+
+
+def parsed(copy: bytes) -> Message:
+    return email.message_from_bytes(copy, policy=email.policy.compat32)
+
+
+def parts(copy: bytes) -> list[Message]:
+    found = parsed(copy).get_payload()
+    assert isinstance(found, list)
+    return [each for each in found if isinstance(each, Message)]
+
+
+def subject_of(subject: bytes) -> str:
+    """The copy's subject as a mail reader shows it."""
+    copy = copy_of(b"Subject: " + subject + b"\r\n\r\nbody\r\n")
+    shown = email.message_from_bytes(copy, policy=email.policy.default)["Subject"]
+    return str(shown)
+
+
+def with_header(line: bytes) -> bytes:
+    return line + b"\r\n\r\nbody\r\n"
+
+
+@pytest.mark.parametrize(
+    ("form", "kinds"),
+    [
+        ("hybrid", ["text/plain", "message/delivery-status", "message/rfc822"]),
+        ("dsn", ["text/plain", "message/delivery-status", "message/rfc822"]),
+        ("journal", ["text/plain", "message/rfc822"]),
+    ],
+)
+def test_a_copy_has_the_parts_that_its_form_names(form: str, kinds: list[str]) -> None:
+    copy = copy_of(form=form)
+    outer = parsed(copy)
+    assert [each.get_content_type() for each in parts(copy)] == kinds
+    assert not outer.defects
+    if form == "journal":
+        assert outer.get_content_type() == "multipart/mixed"
+    else:
+        assert outer.get_content_type() == "multipart/report"
+        assert outer.get_param("report-type") == "delivery-status"
+
+
+@pytest.mark.parametrize("form", MULTIPARTS)
+def test_the_inner_message_is_found_by_any_mail_reader(form: str) -> None:
+    copy = copy_of(form=form)
+    inside = parts(copy)[-1].get_payload()
+    assert isinstance(inside, list)
+    (inner,) = inside
+    assert isinstance(inner, Message)
+    assert inner["Message-ID"] == "<1@example.org>"
+    assert copy.count(MESSAGE) == 1
+
+
+@pytest.mark.parametrize("form", MULTIPARTS)
+def test_the_header_of_a_copy_is_the_archives_own(form: str) -> None:
+    outer = parsed(copy_of(form=form))
+    assert outer["From"] == FROM.decode()
+    assert outer["To"] == LEGAL
+    assert outer["Auto-Submitted"] == "auto-generated"
+    assert outer["MIME-Version"] == "1.0"
+    assert outer["Subject"] == "the contract"
+    assert outer["Date"] == "Sun, 22 Nov 2026 12:52:00 +0100"
+    assert outer["Message-Id"] == f"<{ARCHIVE_ID}@mail.example.com>"
+    assert outer.get_boundary() == BOUNDARY.decode()
+
+
+@pytest.mark.parametrize(
+    ("form", "marked"), [("hybrid", True), ("journal", True), ("dsn", False)]
+)
+def test_the_journal_marker_stands_behind_to(form: str, marked: bool) -> None:
+    names = [field.name for field in header.fields(copy_of(form=form))]
+    assert (b"x-ms-journal-report" in names) == marked
+    if marked:
+        assert names.index(b"x-ms-journal-report") > names.index(b"to")
+        assert b"\r\nX-MS-Journal-Report:" in copy_of(form=form)
+
+
+@pytest.mark.parametrize("form", ["hybrid", "journal"])
+def test_the_journal_lines_hold_the_envelope(form: str) -> None:
+    everybody = (
+        Recipient(b"bob@example.com", b"sales@example.com"),
+        Recipient(b"eve@example.com"),
+    )
+    text = parts(copy_of(form=form, sealed=envelope_of(recipients=everybody)))[0]
+    assert text["Content-Transfer-Encoding"] == "7bit"
+    lines = str(text.get_payload()).splitlines()
+    assert lines[lines.index("Sender: ann@example.org") :] == [
+        "Sender: ann@example.org",
+        "Subject: the contract",
+        "Message-ID: <1@example.org>",
+        "Recipient: bob@example.com, Expanded: sales@example.com",
+        "Recipient: eve@example.com",
+    ]
+
+
+def test_a_null_sender_is_written_as_such_in_the_journal_lines() -> None:
+    text = str(parts(copy_of(sealed=envelope_of(sender=b"")))[0].get_payload())
+    assert "\nSender: <>" in text.replace("\r\n", "\n")
+
+
+def test_a_dsn_has_no_journal_lines() -> None:
+    text = str(parts(copy_of(form="dsn"))[0].get_payload())
+    assert "Recipient:" not in text
+    assert "<bob@example.com>" in text
+
+
+@pytest.mark.parametrize("form", REPORTS)
+def test_the_status_part_is_a_delivery_status_of_rfc_3464(form: str) -> None:
+    groups = parts(copy_of(form=form))[1].get_payload()
+    assert isinstance(groups, list) and len(groups) == 2
+    message, recipient = groups
+    assert isinstance(message, Message) and isinstance(recipient, Message)
+    assert message["Reporting-MTA"] == "dns; mail.example.com"
+    assert message["X-Postfix-Sender"] == "rfc822; ann@example.org"
+    assert message["Archive-Id"] == ARCHIVE_ID
+    assert recipient["Final-Recipient"] == "rfc822; bob@example.com"
+    assert recipient["Action"] == "delayed"
+    assert recipient["Status"] == "4.0.0"
+
+
+@pytest.mark.parametrize("form", REPORTS)
+@given(people=st.lists(ADDRESSES, max_size=4), sender=ADDRESSES)
+def test_the_status_part_reads_back_as_the_envelope(
+    form: str, people: list[bytes], sender: bytes
+) -> None:
+    sealed = envelope_of(sender=sender, recipients=tuple(map(Recipient, people)))
+    fields = archive_copy.envelope_fields(copy_of(form=form, sealed=sealed))
+    again = envelope.parse(fields)
+    assert facts(again) == facts(envelope.parse(envelope.serialise(sealed)))
+
+
+def test_a_status_part_that_is_cut_off_is_none() -> None:
+    copy = copy_of()
+    assert archive_copy.envelope_fields(copy[: copy.index(b"Final-Recipient")]) == b""
+    assert archive_copy.envelope_fields(b"") == b""
+
+
+def test_the_message_form_is_the_original_with_lines_on_top() -> None:
+    copy = copy_of(form="message")
+    assert copy.endswith(MESSAGE)
+    assert copy[: -len(MESSAGE)] == (
+        b"X-Envelope-From: <ann@example.org>\r\nX-Envelope-To: <bob@example.com>\r\n"
+    )
+
+
+LOOK_ALIKES = [
+    b"",
+    b"\r\n",
+    b"no header at all\r\n",
+    b"\0\xff\r\n",
+    MESSAGE + b"\r\n--" + BOUNDARY + b"--\r\n",
+    MESSAGE + b"\r\n--" + BOUNDARY + b"\r\nContent-Type: text/plain\r\n\r\nx\r\n",
+    b"--" + BOUNDARY + b"\r\n\r\n" + MESSAGE,
+    b'Content-Type: multipart/mixed; boundary="x"\r\n\r\n--x\r\n\r\n--x--\r\n',
+    b"Subject: --" + BOUNDARY + b"\r\nMessage-ID: --" + BOUNDARY + b"\r\n\r\nx\r\n",
+    b'Subject: x\r\n Content-Type: message/x\r\n\r\nboundary="y"\r\n',
+    b"Subject: x\r\n\r\n--=_archive_00\r\nContent-Type: message/rfc822\r\n\r\n",
+]
+
+
+@pytest.mark.parametrize("form", MULTIPARTS)
+@pytest.mark.parametrize("message", [MESSAGE, *LOOK_ALIKES])
+def test_the_original_is_found_whatever_it_looks_like(
+    form: str, message: bytes
+) -> None:
+    copy = copy_of(message, form)
+    start = archive_copy.original_offset(copy)
+    assert copy[start : start + len(message)] == message
+    assert copy[start + len(message) :] == b"\r\n--" + BOUNDARY + b"--\r\n"
+
+
+def test_a_copy_of_a_copy_leads_to_the_outer_original() -> None:
+    inner = copy_of()
+    other = archive_copy.make_boundary("20261123-" + "b2" * 20, DIGEST, KEYS)
+    found = told(inner, envelope_of(inner))
+    around = archive_copy.build(found, "hybrid", sender=FROM, boundary=other)
+    copy = around.preamble + inner + around.trailer
+    start = archive_copy.original_offset(copy)
+    assert copy[start : start + len(inner)] == inner
+    assert envelope.parse(archive_copy.envelope_fields(copy)).size == len(inner)
+
+
+@pytest.mark.parametrize("form", REPORTS)
+@pytest.mark.parametrize("message", LOOK_ALIKES)
+def test_the_status_part_is_found_whatever_the_original_looks_like(
+    form: str, message: bytes
+) -> None:
+    again = envelope.parse(archive_copy.envelope_fields(copy_of(message, form)))
+    assert (again.size, again.sha256) == (
+        len(message),
+        examples.sha256(message).hex(),
+    )
+
+
+@pytest.mark.parametrize("form", MULTIPARTS)
+def test_the_start_of_the_original_is_unknown_until_it_is_reached(form: str) -> None:
+    copy = copy_of(form=form)
+    start = archive_copy.original_offset(copy)
+    assert all(archive_copy.original_offset(copy[:at]) == -1 for at in range(start))
+    assert archive_copy.original_offset(copy[:start]) == start
+
+
+def test_a_boundary_needs_the_key() -> None:
+    ours, theirs = (
+        archive_copy.make_boundary(ARCHIVE_ID, DIGEST, keys)
+        for keys in (KEYS, STRANGERS)
+    )
+    other = archive_copy.make_boundary("20261122-" + "b2" * 20, DIGEST, KEYS)
+    assert len({ours, theirs, other}) == 3
+    assert re.fullmatch(rb"[0-9a-zA-Z'()+_,./:=?-]{1,70}", ours)  # RFC 2046 5.1.1
+
+
+@pytest.mark.parametrize(
+    ("subject", "shown"),
+    [
+        (b"plain", "plain"),
+        (b"folded\r\n\tonce\r\n more", "folded\tonce more"),
+        ("Grüße".encode(), "Grüße"),
+        ("Grüße 😀 ".encode() * 20, ("Grüße 😀 " * 20).strip()),
+        (b"=?utf-8?Q?Gr=C3=BC=C3=9Fe?=", "Grüße"),
+        (b"", "(no subject)"),
+        (b"latin \xfc", "latin \ufffd"),
+        (b"bell\x07", "bell\\x07"),
+    ],
+)
+def test_a_subject_is_shown_as_the_originals(subject: bytes, shown: str) -> None:
+    assert subject_of(subject) == shown
+
+
+def test_a_message_without_a_subject_says_so() -> None:
+    assert parsed(copy_of(b"From: ann\r\n\r\n"))["Subject"] == "(no subject)"
+
+
+@pytest.mark.parametrize(
+    "subject",
+    [
+        b"x" * 100000,
+        b"\xff" * 100000,
+        "ü".encode() * 50000,
+        b"x" + "ü".encode() * 50000,
+        "😀".encode() * 5000,
+        b" ".join([b"word"] * 20000),
+        b"\r\n ".join([b"folded"] * 10000),
+        b"\0" * 2000,
+    ],
+)
+def test_a_huge_subject_breaks_no_line_of_the_copys_header(subject: bytes) -> None:
+    copy = copy_of(b"Subject: " + subject + b"\r\n\r\nbody\r\n")
+    outer = copy[: header.body_start(copy)]
+    assert outer.isascii()
+    assert max(map(len, outer.split(b"\r\n"))) <= TEXT_LINE_LIMIT
+    assert parsed(copy)["X-MS-Journal-Report"] == ""
+
+
+@pytest.mark.parametrize(
+    "subject", ["ü".encode() * 5000, b"x" + "ü".encode() * 5000, "€".encode() * 5000]
+)
+def test_a_huge_subject_is_cut_between_two_characters(subject: bytes) -> None:
+    shown = subject_of(subject)
+    assert subject.decode().startswith(shown)
+    assert len(shown) > 100
+
+
+@pytest.mark.parametrize("form", MULTIPARTS)
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"Subject: " + b"x" * 5000,
+        b"Subject: " + b"\r\n ".join([b"folded line"] * 500),
+        b"Subject: " + "ü".encode() * 2000,
+        b"Message-ID: <" + b"\r\n ".join([b"y" * 70] * 100) + b"@example.org>",
+        b"Date: " + b"z" * 2000,
+    ],
+)
+def test_the_parts_of_the_report_hold_no_line_that_smtp_cannot_carry(
+    form: str, head: bytes
+) -> None:
+    """They are declared 7bit or 8bit: at most 998 bytes (RFC 2045 2.7, 2.8)."""
+    preamble = written(told(head + b"\r\n\r\nbody\r\n"), form).preamble
+    assert max(map(len, preamble.split(b"\r\n"))) <= TEXT_LINE_LIMIT
+
+
+@given(st.binary(max_size=60), st.binary(max_size=60), st.binary(max_size=60))
+def test_no_header_of_the_original_makes_an_extra_line(
+    subject: bytes, identity: bytes, date: bytes
+) -> None:
+    message = b"Subject: %s\r\nMessage-ID: %s\r\nDate: %s\r\n\r\n" % tuple(
+        each.replace(b"\r\n", b"") for each in (subject, identity, date)
+    )
+    preamble = written(told(message)).preamble
+    assert b"\n" not in preamble.replace(b"\r\n", b"")
+    assert b"\r" not in preamble.replace(b"\r\n", b"")
+    assert b"\0" not in preamble
+    names = {field.name for field in header.fields(preamble)}
+    assert b"x-ms-journal-report" in names
+    assert archive_copy.original_offset(preamble) == len(preamble)
+
+
+@pytest.mark.parametrize("form", REPORT_FORMATS)
+@given(noise=st.binary(min_size=1, max_size=60))
+def test_no_address_makes_an_extra_line(form: str, noise: bytes) -> None:
+    calm = envelope_of(sender=b"s", recipients=(Recipient(b"f", b"o"),))
+    wild = envelope_of(
+        sender=noise, recipients=(Recipient(noise, noise + b"o"),), envid=b""
+    )
+    counts = [
+        written(told(sealed=each), form).preamble.count(b"\n") for each in (calm, wild)
+    ]
+    assert counts[0] == counts[1]
+    assert b"\r" not in written(told(sealed=wild), form).preamble.replace(b"\r\n", b"")
+
+
+@pytest.mark.parametrize(
+    ("message", "encoding"),
+    [
+        (MESSAGE, "7bit"),
+        (MESSAGE + b"gr\xfcn\r\n", "8bit"),
+        (MESSAGE + b"x" * 999 + b"\r\n", "binary"),
+        (MESSAGE + b"a\0b\r\n", "binary"),
+    ],
+)
+@pytest.mark.parametrize("form", MULTIPARTS)
+def test_the_declared_encoding_is_true_of_the_original(
+    form: str, message: bytes, encoding: str
+) -> None:
+    copy = copy_of(message, form)
+    assert parts(copy)[-1]["Content-Transfer-Encoding"] == encoding
+    assert parsed(copy)["Content-Transfer-Encoding"] == encoding
+
+
+def test_a_multipart_is_no_narrower_than_its_widest_part() -> None:
+    sealed = envelope_of(recipients=(Recipient("grün@example.com".encode()),))
+    copy = copy_of(sealed=sealed)
+    text, status, inner = parts(copy)
+    assert text["Content-Transfer-Encoding"] == "8bit"
+    assert text.get_content_charset() == "utf-8"
+    assert status.get_content_type() == "message/global-delivery-status"
+    assert inner["Content-Transfer-Encoding"] == "7bit"
+    assert parsed(copy)["Content-Transfer-Encoding"] == "8bit"
+
+
+@given(ADDRESSES)
+def test_the_text_part_is_in_the_charset_that_it_declares(sender: bytes) -> None:
+    sealed = envelope_of(sender=sender, client=Client(helo=sender))
+    text = parts(copy_of(sealed=sealed))[0]
+    body = text.get_payload(decode=True)
+    assert isinstance(body, bytes)
+    body.decode(str(text.get_content_charset()))
+
+
+@pytest.mark.parametrize(
+    ("form", "kind"),
+    [
+        ("dsn", "message/global"),
+        ("hybrid", "message/rfc822"),
+        ("journal", "message/rfc822"),
+    ],
+)
+def test_message_global_is_for_the_dsn_form_alone(form: str, kind: str) -> None:
+    copy = copy_of(with_header("Subject: grün".encode()), form)
+    start = archive_copy.original_offset(copy)
+    last = copy[copy.rindex(b"--" + BOUNDARY, 0, start) : start]
+    assert f"Content-Type: {kind}\r\n".encode() in last
+
+
+@pytest.mark.parametrize(
+    ("line", "date"),
+    [
+        (b"Date: Sun, 1 Nov 2026 00:00:00 +0000", "Sun, 1 Nov 2026 00:00:00 +0000"),
+        (b"X: no date", examples.DATE.decode()),
+        (b"Date:", examples.DATE.decode()),
+        (b"Date: gr\xfcn", examples.DATE.decode()),
+        (b"Date: " + b"x" * 100, examples.DATE.decode()),
+    ],
+)
+def test_a_date_that_cannot_be_read_is_the_arrival(line: bytes, date: str) -> None:
+    assert parsed(copy_of(with_header(line)))["Date"] == date
+
+
+def test_a_date_that_nobody_knows_is_not_invented() -> None:
+    sealed = envelope_of(arrival=None)
+    copy = copy_of(with_header(b"X: no date"), sealed=sealed)
+    assert parsed(copy)["Date"] is None
+
+
+def test_remarks_and_extra_fields_are_told() -> None:
+    found = told()
+    found.remarks.append("It bore a stamp.")
+    found.extra_fields.append((b"Archive-Capsule", b"00"))
+    copy = written(found).preamble
+    assert b"* It bore a stamp.\r\n" in copy
+    assert b"Archive-Capsule: 00\r\n" in archive_copy.envelope_fields(
+        copy + b"\r\n--=_archive_"
+    )
+
+
+def test_a_report_for_some_recipients_tells_the_rest_as_before() -> None:
+    found = told()
+    found.remarks.append("remark")
+    some = found.for_recipients((Recipient(b"eve@example.com"),), 0)
+    assert [each.final for each in some.recipients] == [b"eve@example.com"]
+    assert (some.remarks, some.archive, some.head) == (["remark"], LEGAL, MESSAGE)
+    assert [each.final for each in found.recipients] == [b"bob@example.com"]
+
+
+def test_a_header_field_is_shown_on_one_line() -> None:
+    head = b"Subject: one\r\n\ttwo\x07\r\n\r\n"
+    assert mime.field_text(head, b"subject") == b"one\ttwo\\x07"
+    assert mime.field_text(head, b"date") == b""

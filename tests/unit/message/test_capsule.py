@@ -1,0 +1,186 @@
+"""Claims about the capsule: only ours open, and they open to what went in."""
+
+from __future__ import annotations
+
+import email
+import email.policy
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from postfix_archive.errors import CapsuleBroken, SealInvalid
+from postfix_archive.message import capsule, envelope, header
+from postfix_archive.message.envelope import Recipient
+from postfix_archive.message.keyring import Keyring
+
+from unit import examples
+from unit.examples import (
+    ADDRESSES,
+    ARCHIVE_ID,
+    KEYS,
+    MESSAGE,
+    NEW_KEY,
+    NOW,
+    ROTATED,
+    STRANGERS,
+    envelope_of,
+    facts,
+)
+
+FROM = b"postfix-archive@mail.example.com"
+
+
+def closed(sealed: envelope.Envelope, keys: Keyring = KEYS) -> bytes:
+    return capsule.make_preamble(sealed, keys, sender=FROM, now=NOW)
+
+
+PREAMBLE = closed(envelope_of())
+
+
+def test_a_capsule_opens_to_the_envelope_and_the_original_that_went_in() -> None:
+    opened = capsule.unseal(PREAMBLE + MESSAGE, KEYS)
+    assert facts(opened.envelope) == facts(envelope_of())
+    assert (PREAMBLE + MESSAGE)[opened.original_offset :] == MESSAGE
+    assert opened.fields == envelope.serialise(envelope_of())
+
+
+@pytest.mark.parametrize(
+    "original",
+    [b"", b"\r\n", b"\r\n\r\n", b"Archive-Seal: k=x; h=y\r\n\r\n", PREAMBLE, b"\0\xff"],
+)
+def test_the_original_begins_where_it_began_whatever_it_is(original: bytes) -> None:
+    opened = capsule.unseal(PREAMBLE + original, KEYS)
+    assert (PREAMBLE + original)[opened.original_offset :] == original
+
+
+@given(ADDRESSES, st.lists(ADDRESSES, max_size=4), st.binary(max_size=50))
+def test_every_envelope_goes_through(
+    sender: bytes, people: list[bytes], original: bytes
+) -> None:
+    sealed = envelope_of(sender=sender, recipients=tuple(map(Recipient, people)))
+    content = closed(sealed) + original
+    opened = capsule.unseal(content, KEYS)
+    assert opened.fields == envelope.serialise(sealed)
+    assert content[opened.original_offset :] == original
+
+
+def test_no_recipients_at_all_go_through() -> None:
+    opened = capsule.unseal(closed(envelope_of(recipients=())), KEYS)
+    assert opened.envelope.recipients == ()
+
+
+@pytest.mark.parametrize(
+    "trick",
+    [
+        b"x\r\nArchive-Seal: k=k2025; h=00\r\n\r\n",
+        b"x\nArchive-Seal: ",
+        b"Archive-Seal: k=k2025; h=00",
+    ],
+)
+def test_an_address_cannot_write_a_seal(trick: bytes) -> None:
+    opened = capsule.unseal(closed(envelope_of(sender=trick)) + MESSAGE, KEYS)
+    assert opened.envelope.archive_id == ARCHIVE_ID
+
+
+def test_the_key_names_the_capsule_by_its_envelope() -> None:
+    again = capsule.unseal(closed(envelope_of()), ROTATED)
+    other = capsule.unseal(closed(envelope_of(recipients=())), KEYS)
+    first = capsule.unseal(PREAMBLE, KEYS)
+    assert first.capsule_id == again.capsule_id != other.capsule_id
+
+
+def test_a_capsule_of_a_rotated_key_opens() -> None:
+    assert capsule.unseal(PREAMBLE, ROTATED).envelope.archive_id == ARCHIVE_ID
+
+
+def test_new_capsules_are_sealed_with_the_first_key() -> None:
+    new = closed(envelope_of(), ROTATED)
+    assert capsule.unseal(new, Keyring((NEW_KEY,))).envelope.archive_id == ARCHIVE_ID
+
+
+def test_a_strangers_seal_is_wrong_even_if_it_names_our_key() -> None:
+    with pytest.raises(SealInvalid):
+        capsule.unseal(closed(envelope_of(), STRANGERS) + MESSAGE, KEYS)
+
+
+def test_a_seal_of_a_key_that_we_do_not_have_is_wrong() -> None:
+    with pytest.raises(SealInvalid, match="does not have"):
+        capsule.unseal(closed(envelope_of(), Keyring((NEW_KEY,))), KEYS)
+
+
+@given(st.data())
+def test_no_byte_of_the_envelope_may_change(data: st.DataObject) -> None:
+    start = header.body_start(PREAMBLE)
+    at = data.draw(st.integers(start, len(PREAMBLE) - 1))
+    changed = bytearray(PREAMBLE)
+    changed[at] ^= data.draw(st.integers(1, 255))
+    content = bytes(changed) + MESSAGE
+    try:
+        opened = capsule.unseal(content, KEYS)
+    except (SealInvalid, CapsuleBroken):
+        return
+    # Only the seal line's own white space and words of nobody are free to change.
+    assert opened.fields == envelope.serialise(envelope_of())
+    assert at >= PREAMBLE.index(b"\r\nArchive-Seal: ")
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (b"bob@example.com", b"eve@example.com"),
+        (b"legal@example.com", b"trash@example.com"),
+        (b"k=k2025", b"k=k2026"),
+        (b"; h=", b"; h=00"),
+        (b"; h=", b"; x="),
+        (b"Archive-Format: 1\r\n", b""),
+    ],
+)
+def test_a_broken_seal_is_wrong(before: bytes, after: bytes) -> None:
+    assert before in PREAMBLE
+    with pytest.raises(SealInvalid):
+        capsule.unseal(PREAMBLE.replace(before, after) + MESSAGE, KEYS)
+
+
+@given(st.integers(0, len(PREAMBLE) - 1))
+def test_a_capsule_that_is_cut_off_never_opens(length: int) -> None:
+    with pytest.raises((CapsuleBroken, SealInvalid)):
+        capsule.unseal(PREAMBLE[:length], KEYS)
+
+
+def test_a_seal_line_without_end_is_broken() -> None:
+    with pytest.raises(CapsuleBroken):
+        capsule.unseal(PREAMBLE.rstrip() + b"0" * 5000 + b"\r\n\r\n", KEYS)
+
+
+def test_an_ordinary_message_is_no_capsule() -> None:
+    with pytest.raises(CapsuleBroken, match="not a capsule"):
+        capsule.unseal(MESSAGE, KEYS)
+
+
+def test_a_body_that_looks_like_a_capsule_is_a_forgery() -> None:
+    body = PREAMBLE[header.body_start(PREAMBLE) :]
+    forged = b"Subject: x\r\n\r\n" + body.replace(b"bob@", b"eve@")
+    with pytest.raises(SealInvalid):
+        capsule.unseal(forged, KEYS)
+
+
+def test_a_capsule_that_postsuper_requeued_still_opens() -> None:
+    requeued = examples.REQUEUED + PREAMBLE + MESSAGE
+    opened = capsule.unseal(requeued, KEYS)
+    assert opened.capsule_id == capsule.unseal(PREAMBLE, KEYS).capsule_id
+    assert requeued[opened.original_offset :] == MESSAGE
+
+
+def test_the_header_holds_all_that_cleanup_would_add() -> None:
+    parsed = email.message_from_bytes(PREAMBLE, policy=email.policy.default)
+    assert parsed["From"] == FROM.decode()
+    assert parsed["Date"].datetime.timestamp() == NOW
+    assert ARCHIVE_ID in parsed["Message-Id"]
+    assert parsed.get_content_type() == "application/octet-stream"
+    assert parsed["MIME-Version"] == "1.0"
+    assert not parsed.defects
+
+
+def test_the_header_of_a_capsule_says_nothing_of_the_recipients() -> None:
+    assert b"bob@" not in PREAMBLE[: header.body_start(PREAMBLE)]

@@ -1,0 +1,241 @@
+"""Claims about the one way an envelope is written down."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from postfix_archive.errors import CapsuleBroken
+from postfix_archive.message import address, dates, envelope
+from postfix_archive.message.envelope import Client, Recipient
+
+from unit import examples
+from unit.examples import ADDRESSES, PRINTABLE, asked, envelope_of, facts
+
+TEXT = b"""\
+Reporting-MTA: dns; mail.example.com
+Original-Envelope-Id: QQ314159
+X-Postfix-Queue-ID: 4Zx1Yk2Pp7z9Qw
+X-Postfix-Sender: rfc822; ann@example.org
+Arrival-Date: Sun, 22 Nov 2026 11:53:00 +0000
+Archive-Format: 1
+Archive-Id: 20261122-a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1
+Archive-Client-Address: 192.0.2.7
+Archive-SASL-Username: ann
+Archive-Request: rfc822; legal@example.com; source=nexthop; stamp=absent
+Archive-Original-SHA256: 00ff
+Archive-Original-Size: 7
+Archive-DSN-Ret: HDRS
+
+Final-Recipient: rfc822; bob@example.com
+Original-Recipient: rfc822; sales@example.com
+Archive-DSN-Notify: SUCCESS,DELAY
+Archive-DSN-Orcpt: rfc822;sales+2Bx@example.org
+
+Final-Recipient: utf-8; gr\xc3\xbcn@example.com
+""".replace(b"\n", b"\r\n")
+requests = st.builds(
+    asked,
+    st.sampled_from(["legal@example.com", "hr+x@example.com"]),
+    verdict=st.sampled_from(["absent", "valid", "altered", "forged"]),
+    stamp_id=st.sampled_from(["", examples.ARCHIVE_ID]),
+    above=st.none() | st.integers(0, 1 << 20),
+    copy=st.integers(0, 2),
+    spared=st.booleans(),
+)
+recipients = st.builds(
+    Recipient,
+    ADDRESSES,
+    st.just(b"") | ADDRESSES,
+    notify=st.sampled_from([b"", b"NEVER", b"success,delay"]),
+    orcpt=st.just(b"") | PRINTABLE,
+)
+clients = st.fixed_dictionaries(
+    {}, optional={name: PRINTABLE for name in Client.__slots__}
+).map(lambda known: Client(**known))
+
+
+def as_written(value: bytes) -> bytes:
+    """The form that a value has in a field: on one line."""
+    return address.escape_controls(value).strip()
+
+
+def test_the_lines_are_those_of_the_public_format() -> None:
+    sealed = envelope_of(
+        envid=b"QQ314159",
+        client=Client(address=b"192.0.2.7", sasl_username=b"ann"),
+        recipients=(
+            Recipient(
+                b"bob@example.com",
+                b"sales@example.com",
+                notify=b"SUCCESS,DELAY",
+                orcpt=b"rfc822;sales+2Bx@example.org",
+            ),
+            Recipient("grün@example.com".encode()),
+        ),
+        ret=b"HDRS",
+        sha256="00ff",
+        size=7,
+    )
+    assert envelope.serialise(sealed) == TEXT
+
+
+def test_an_unknown_value_is_left_out() -> None:
+    bare = envelope.Envelope(
+        archive_id=examples.ARCHIVE_ID,
+        host=b"h",
+        queue_id=b"",
+        sender=b"",
+        recipients=(),
+    )
+    lines = envelope.serialise(bare).split(b"\r\n")
+    assert {line.partition(b":")[0] for line in lines[:-1]} == {
+        b"Reporting-MTA",
+        b"Archive-Format",
+        b"Archive-Id",
+        b"Archive-Original-Size",
+    }
+
+
+@given(
+    ADDRESSES | st.just(b""),
+    st.lists(recipients, max_size=5).map(tuple),
+    st.lists(requests, max_size=3).map(tuple),
+    clients,
+    st.none() | st.integers(0, 4102444800),
+    st.just(b"") | PRINTABLE,
+    st.booleans(),
+)
+def test_what_is_written_reads_the_same(
+    sender: bytes,
+    everybody: tuple[Recipient, ...],
+    wanted: tuple[envelope.Request, ...],
+    client: Client,
+    arrival: int | None,
+    envid: bytes,
+    incomplete: bool,
+) -> None:
+    sealed = envelope_of(
+        sender=sender,
+        recipients=everybody,
+        requests=wanted,
+        client=client,
+        arrival=arrival,
+        envid=envid,
+        is_incomplete=incomplete,
+    )
+    said = facts(sealed)
+    said["sender"] = as_written(sender)
+    said["recipients"] = [
+        (
+            as_written(each.final),
+            as_written(each.original),
+            each.notify,
+            as_written(each.orcpt),
+        )
+        for each in everybody
+    ]
+    text = envelope.serialise(sealed)
+    again = envelope.parse(text)
+    assert facts(again) == said
+    assert envelope.serialise(again) == text
+
+
+@given(st.binary(min_size=1, max_size=60))
+def test_no_value_makes_an_extra_line(noise: bytes) -> None:
+    calm = envelope_of(
+        sender=b"s",
+        envid=b"e",
+        recipients=(Recipient(b"f", b"o"),),
+        client=Client(**{name: b"c" for name in Client.__slots__}),
+    )
+    wild = envelope_of(
+        sender=noise,
+        envid=noise,
+        recipients=(Recipient(noise, noise),),
+        client=Client(**{name: noise for name in Client.__slots__}),
+    )
+    counts = [
+        [len(re.findall(end, envelope.serialise(each))) for end in (rb"\r", rb"\n")]
+        for each in (calm, wild)
+    ]
+    assert counts[0] == counts[1]
+
+
+@pytest.mark.parametrize(
+    "trick",
+    [
+        b"a@b\r\nArchive-Id: 20200101-" + b"0" * 40,
+        b"a@b\r\n\r\nFinal-Recipient: rfc822; mallory@example.net",
+        b"a@b\nArchive-Original-Size: 1",
+        b"a@b\rArchive-Envelope: incomplete",
+    ],
+)
+def test_an_address_cannot_write_a_field(trick: bytes) -> None:
+    sealed = envelope_of(sender=trick, recipients=(Recipient(trick, trick),))
+    again = envelope.parse(envelope.serialise(sealed))
+    assert again.archive_id == sealed.archive_id
+    assert (again.size, again.is_incomplete) == (sealed.size, False)
+    assert len(again.recipients) == 1
+
+
+def test_lines_that_are_not_of_the_envelope_are_passed_over() -> None:
+    report = TEXT.replace(b"\r\n\r\n", b"\r\nX-Other: y\r\nAction: delayed\r\n\r\n")
+    assert facts(envelope.parse(report)) == facts(envelope.parse(TEXT))
+
+
+def test_the_first_of_two_lines_counts() -> None:
+    text = TEXT.replace(b"Archive-Format", b"Archive-Id: 20200101-00\r\nArchive-Format")
+    assert envelope.parse(text).archive_id == "20200101-00"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        b"Archive-Id",
+        b"Reporting-MTA",
+        b"Archive-Original-SHA256",
+        b"Archive-Original-Size",
+    ],
+)
+def test_an_envelope_without_its_main_fields_is_refused(name: bytes) -> None:
+    with pytest.raises(CapsuleBroken):
+        envelope.parse(TEXT.replace(name, b"X-Gone"))
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (b"Size: 7", b"Size: seven"),
+        (b"; source=nexthop; stamp=absent", b""),
+        (b"; stamp=absent", b"; stamp"),
+        (b"; stamp=absent", b"; stamp=absent; above=x"),
+        (b"legal@", b"l\xfcgal@"),
+        (b"Archive-Id: 2", b"Archive-Id: \xff2"),
+    ],
+)
+def test_an_envelope_that_cannot_be_read_is_refused(
+    before: bytes, after: bytes
+) -> None:
+    with pytest.raises(CapsuleBroken):
+        envelope.parse(TEXT.replace(before, after))
+
+
+@given(st.binary(max_size=200))
+def test_noise_is_refused_and_nothing_else(noise: bytes) -> None:
+    with pytest.raises(CapsuleBroken):
+        envelope.parse(noise)
+
+
+def test_a_recipient_is_expanded_when_this_host_changed_it() -> None:
+    assert Recipient(b"bob@example.com", b"sales@example.com").is_mapped
+    assert not Recipient(b"bob@example.com", b"bob@example.com").is_mapped
+    assert not Recipient(b"bob@example.com").is_mapped
+
+
+def test_an_unknown_time_is_written_as_nothing() -> None:
+    assert envelope.format_date(None) == b""
+    assert envelope.format_date(0) == dates.format_rfc5322(0)

@@ -1,0 +1,159 @@
+"""Claims about requests: who may ask for archiving, and where it goes."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from postfix_archive.errors import RequestInvalid
+from postfix_archive.message import request
+from postfix_archive.message.envelope import Recipient
+from postfix_archive.message.keyring import Keyring
+
+from unit.examples import HR, KEYS, LEGAL, NEW_KEY, ROTATED, STRANGERS
+
+BOB = b"bob@example.com"
+
+
+def sorted_out(
+    *addresses: bytes, keys: Keyring = KEYS
+) -> tuple[list[bytes], tuple[str, ...], int]:
+    people, asked, forged = request.split_recipients(map(Recipient, addresses), keys)
+    return [each.final for each in people], asked, forged
+
+
+@pytest.mark.parametrize(
+    ("nexthop", "archives"),
+    [
+        ("legal@example.com", (LEGAL,)),
+        ("Legal@Example.COM", (LEGAL,)),
+        ("legal@example.com,hr@example.com", (LEGAL, HR)),
+        ("legal@example.com,LEGAL@example.com", (LEGAL,)),
+        ("on-request", ()),
+    ],
+)
+def test_a_nexthop_names_its_archives(nexthop: str, archives: tuple[str, ...]) -> None:
+    assert request.from_nexthop(nexthop) == archives
+
+
+@pytest.mark.parametrize(
+    "nexthop",
+    [
+        "",
+        ",",
+        "legal",
+        "legal@example.com,",
+        "legal@example.com, hr@example.com",
+        "legal@example.com;hr@example.com",
+        "on-request,legal@example.com",
+        "../../etc@example.com",
+        "a/b@example.com",
+        "$archive",
+        "[127.0.0.1]:10025",
+        "lègal@example.com",
+        "\udcff@example.com",
+        # The Kelvin sign, which lower() makes a k.
+        "\u212aate@example.com",
+    ],
+)
+def test_a_nexthop_that_names_no_archive_defers_and_says_where_to_look(
+    nexthop: str,
+) -> None:
+    with pytest.raises(RequestInvalid, match="main.cf"):
+        request.from_nexthop(nexthop)
+
+
+def test_a_table_can_ask_by_a_recipient() -> None:
+    carried = request.make_recipient(LEGAL, KEYS)
+    assert carried.endswith(b"@archive-request.invalid")
+    assert LEGAL.encode() not in carried
+    assert sorted_out(BOB, carried) == ([BOB], (LEGAL,), 0)
+
+
+def test_the_case_of_a_request_does_not_count() -> None:
+    upper = request.make_recipient("LEGAL@Example.com", KEYS).upper()
+    assert sorted_out(upper) == ([], (LEGAL,), 0)
+
+
+def test_requests_add_up_and_each_counts_once() -> None:
+    legal, hr = (request.make_recipient(each, KEYS) for each in (LEGAL, HR))
+    assert sorted_out(legal, BOB, hr, legal) == ([BOB], (LEGAL, HR), 0)
+
+
+def test_a_request_made_with_a_rotated_key_still_counts() -> None:
+    assert sorted_out(request.make_recipient(LEGAL, KEYS), keys=ROTATED)[1] == (LEGAL,)
+
+
+def test_new_requests_are_made_with_the_first_key() -> None:
+    made = request.make_recipient(LEGAL, ROTATED)
+    assert made == request.make_recipient(LEGAL, Keyring((NEW_KEY,)))
+
+
+def test_a_request_made_with_a_strangers_key_is_a_forgery() -> None:
+    forged = request.make_recipient(LEGAL, STRANGERS)
+    assert sorted_out(BOB, forged) == ([BOB], (), 1)
+
+
+def test_the_mac_of_another_address_is_a_forgery() -> None:
+    mac = request.make_recipient(HR, KEYS).partition(b".")[0]
+    named = request.make_recipient(LEGAL, KEYS).partition(b".")[2]
+    assert sorted_out(mac + b"." + named) == ([], (), 1)
+
+
+@pytest.mark.parametrize(
+    "local",
+    [
+        b"",
+        b".",
+        b"legal",
+        b"00.00",
+        b"zz.zz",
+        b".6c6567616c406578616d706c652e636f6d",
+        b"\xff.\xff",
+        b'"a b"',
+    ],
+)
+def test_a_request_without_a_true_mac_is_a_forgery(local: bytes) -> None:
+    assert sorted_out(local + b"@archive-request.invalid") == ([], (), 1)
+
+
+@given(st.binary(max_size=40))
+def test_no_recipient_of_that_domain_ever_counts_as_a_person(local: bytes) -> None:
+    people, asked, forged = sorted_out(local + b"@Archive-Request.INVALID")
+    assert (people, asked, forged) == ([], (), 1)
+
+
+def test_a_shortened_mac_is_a_forgery() -> None:
+    mac, _, named = request.make_recipient(LEGAL, KEYS).partition(b".")
+    assert sorted_out(mac[:-2] + b"." + named) == ([], (), 1)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        b"a@example.invalid",
+        b"a@sub.archive-request.invalid",
+        b"archive-request.invalid",
+    ],
+)
+def test_other_domains_are_people(other: bytes) -> None:
+    assert sorted_out(other) == ([other], (), 0)
+
+
+def test_a_message_to_the_capsule_address_alone_is_a_capsule() -> None:
+    assert request.is_capsule((Recipient(request.CAPSULE_RECIPIENT),))
+    assert not request.is_capsule(
+        (Recipient(request.CAPSULE_RECIPIENT), Recipient(BOB))
+    )
+    assert not request.is_capsule((Recipient(BOB),))
+    assert not request.is_capsule(())
+
+
+def test_the_capsule_address_is_no_request_and_no_person() -> None:
+    assert sorted_out(request.CAPSULE_RECIPIENT, BOB) == ([BOB], (), 0)
+
+
+def test_a_request_for_no_plain_address_cannot_be_made() -> None:
+    with pytest.raises(RequestInvalid):
+        request.make_recipient("../x@example.com", KEYS)

@@ -1,0 +1,135 @@
+"""Claims about the canonical form of message bytes and its form on the wire."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+
+from postfix_archive.message import smtp_data
+
+from unit import examples
+
+
+def unstuffed(sent: bytes) -> bytes:
+    """What an SMTP server makes of it (RFC 5321 4.5.2), by the letter."""
+    lines = sent.split(b"\r\n")
+    return b"\r\n".join(each[1:] if each[:1] == b"." else each for each in lines)
+
+
+def canonical(*pieces: bytes) -> bytes:
+    return b"".join(smtp_data.to_canonical(pieces))
+
+
+def test_every_line_of_the_canonical_form_ends_with_crlf() -> None:
+    assert canonical(b"a\nb\n\nc\n") == b"a\r\nb\r\n\r\nc\r\n"
+
+
+def test_a_missing_last_line_end_is_added() -> None:
+    assert canonical(b"a\nb") == b"a\r\nb\r\n"
+
+
+def test_an_empty_message_stays_empty() -> None:
+    assert canonical() == b""
+    assert canonical(b"", b"") == b""
+
+
+def test_empty_pieces_at_the_end_add_no_line() -> None:
+    assert canonical(b"a\n", b"", b"") == b"a\r\n"
+
+
+@given(examples.LINES_LF, examples.MARKS)
+def test_canonical_form_does_not_depend_on_the_pieces(
+    message: bytes, marks: list[int]
+) -> None:
+    assert canonical(*examples.cut(message, marks)) == canonical(message)
+
+
+@given(examples.LINES_LF)
+def test_canonical_form_loses_no_byte(message: bytes) -> None:
+    whole = message if message.endswith(b"\n") or not message else message + b"\n"
+    assert canonical(message).replace(b"\r\n", b"\n") == whole
+
+
+def test_dots_that_begin_a_line_are_doubled_and_no_others() -> None:
+    sent = b"".join(smtp_data.dot_stuff([b".a\r\nb.c\r\n.\r\n..\r\n"]))
+    assert sent == b"..a\r\nb.c\r\n..\r\n...\r\n"
+
+
+def test_a_message_never_holds_the_end_of_data_by_itself() -> None:
+    sent = b"".join(smtp_data.dot_stuff([b"a\r\n", b".", b"\r\n", b"QUIT\r\n"]))
+    assert b"\r\n.\r\n" not in sent
+
+
+@given(examples.LINES_LF, examples.MARKS)
+def test_stuffing_does_not_depend_on_the_pieces_and_can_be_undone(
+    message: bytes, marks: list[int]
+) -> None:
+    content = canonical(message)
+    sent = b"".join(smtp_data.dot_stuff(examples.cut(content, marks)))
+    assert sent == b"".join(smtp_data.dot_stuff([content]))
+    assert unstuffed(sent) == content
+    assert b"\r\n.\r\n" not in b"\r\n" + sent
+
+
+@given(examples.LINES_LF, examples.MARKS)
+def test_lf_form_does_not_depend_on_the_pieces_and_leads_back(
+    message: bytes, marks: list[int]
+) -> None:
+    content = canonical(message)
+    with_lf = b"".join(smtp_data.to_lf(examples.cut(content, marks)))
+    assert with_lf == content.replace(b"\r\n", b"\n")
+    assert canonical(with_lf) == content
+
+
+def test_lf_form_keeps_a_bare_cr_even_at_the_very_end() -> None:
+    assert b"".join(smtp_data.to_lf([b"a\r", b"b\r"])) == b"a\rb\r"
+
+
+def test_chained_parts_follow_each_other() -> None:
+    assert list(smtp_data.chain([b"1"], (), [b"2", b"3"])) == [b"1", b"2", b"3"]
+
+
+@given(examples.LINES_LF, examples.MARKS)
+def test_shape_does_not_depend_on_the_pieces(message: bytes, marks: list[int]) -> None:
+    content = canonical(message)
+    found = smtp_data.ContentProperties()
+    for piece in examples.cut(content, marks):
+        found.update(piece)
+    lines = content.split(b"\r\n")
+    assert found.longest_line == max(map(len, lines))
+    assert found.is_ascii == content.isascii()
+    assert found.has_nul == (b"\0" in content)
+    assert not found.has_bare_cr
+
+
+@pytest.mark.parametrize(
+    ("content", "encoding"),
+    [
+        (b"", b"7bit"),
+        (b"plain\r\n", b"7bit"),
+        (b"gr\xfcn\r\n", b"8bit"),
+        (b"x" * 998 + b"\r\n", b"7bit"),
+        (b"x" * 999 + b"\r\n", b"binary"),
+        (b"\xfc" * 999 + b"\r\n", b"binary"),
+        (b"a\0b\r\n", b"binary"),
+        (b"a\rb\r\n", b"binary"),
+        (b"a\r\r\n", b"binary"),
+    ],
+)
+def test_encoding_is_true_of_the_bytes(content: bytes, encoding: bytes) -> None:
+    assert examples.shape(content).encoding == encoding
+
+
+def test_a_bare_cr_is_seen_across_pieces() -> None:
+    found = smtp_data.ContentProperties()
+    for piece in (b"a\r", b"b\r", b"\n"):
+        found.update(piece)
+    assert found.has_bare_cr
+
+
+def test_a_crlf_cut_in_two_is_no_bare_cr_and_adds_nothing_to_the_line() -> None:
+    found = smtp_data.ContentProperties()
+    for piece in (b"ab\r", b"\n", b"c\r\n"):
+        found.update(piece)
+    assert not found.has_bare_cr
+    assert found.longest_line == 2

@@ -1,0 +1,423 @@
+"""From lines of Postfix's log to what became of each recipient.
+
+The lines have the form of real ones (Postfix 3.7); only names and times are made up.
+"""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+
+import pytest
+
+from postfix_archive.maillog import log_line
+from postfix_archive.maillog.queue_file import QueueFiles
+from postfix_archive.maillog.queue_tracker import QueueTracker
+from postfix_archive.outcomes.resolver import Resolver
+from postfix_archive.store.outcome import Outcome
+
+ID = "20261125-" + "ab" * 20
+FILTERS = ("smtp-amavis:[127.0.0.1]:10024", "spam-pipe:dummy")
+BOB = "bob@example.net"
+STAMPED = (
+    "pipe Q1 to=<{to}>, relay=archive-stamp, delay=0.3, delays=0.02/0.01/0/0.27,"
+    f" dsn=2.0.0, status=sent (delivered via archive-stamp service (archived as {ID};"
+    " queued as Q2))"
+)
+BY_LMTP = (
+    "lmtp Q1 to=<{to}>, relay=mail.example.com[private/archive.{archive}], conn_use=2,"
+    " delay=0.11, delays=0.01/0/0/0.1, dsn=2.0.0, status=sent (250 2.0.0 archived as"
+    f" {ID}; queued as Q2)"
+)
+BACK = (
+    "archive-handback/smtpd Q2 client=localhost[127.0.0.1], orig_queue_id=Q1,"
+    " orig_client=client.example.org[192.0.2.7]"
+)
+TAIL = ", delay=1, delays=0.5/0/0/0.5, dsn="
+SENT = TAIL + "2.0.0, status=sent"
+LATER = TAIL + "4.4.1, status=deferred"
+MX = "relay=mx.example.net[192.0.2.1]:25"
+
+
+def captured(*recipients: str, count: int = 0) -> list[str]:
+    """The lines of a message up to its hand-back as Q2."""
+    count = count or len(recipients)
+    return [
+        "smtpd Q1 client=client.example.org[192.0.2.7]",
+        "cleanup Q1 message-id=<one@example.org>",
+        f"qmgr Q1 from=<alice@example.org>, size=700, nrcpt={count} (queue active)",
+        BACK,
+        "archive-cleanup/cleanup Q2 message-id=<one@example.org>",
+        f"qmgr Q2 from=<alice@example.org>, size=900, nrcpt={count} (queue active)",
+        *(STAMPED.format(to=each) for each in recipients),
+        "qmgr Q1 removed",
+    ]
+
+
+def queue_id(name: str) -> str:
+    return f"4jZ9nC3v4{name[1:]}zMVdK"
+
+
+def passage_of(lines: list[str], *, restart: bool = False) -> QueueTracker:
+    """Return what is known after these lines, a second apart: daemon, Q1, text.
+
+    restart writes all of it down after each line and goes on with what was written.
+    """
+    passage = QueueTracker(FILTERS)
+    for number, short in enumerate(lines):
+        daemon, name, text = short.split(" ", 2)
+        for other in range(1, 9):
+            text = text.replace(f"Q{other}", queue_id(f"Q{other:02d}"))
+        name = queue_id(f"Q{int(name[1:]):02d}")
+        minutes, seconds = divmod(number, 60)
+        line = (
+            f"Nov 25 05:{minutes:02d}:{seconds:02d} mail postfix/{daemon}[1]: {name}: "
+        )
+        clock = log_line.TimeParser(
+            datetime(2026, 11, 25, 6, tzinfo=UTC).timestamp(), UTC
+        )
+        read = log_line.parse(line + text)
+        assert read is not None, line + text
+        passage.process(read, clock.unix_time(read.time))
+        if restart:
+            passage.queue_files = again(passage.queue_files)
+    return passage
+
+
+def again(queue: QueueFiles) -> QueueFiles:
+    """Return the queue files after they were written down and read back."""
+    other = QueueFiles()
+    for file in queue.by_key.values():
+        other.restore(json.loads(json.dumps(file.as_dict())))
+    other.now = queue.now
+    return other
+
+
+def outcomes(
+    lines: list[str], recipient: str = BOB, original: str = "", *, restart: bool = False
+) -> list[Outcome]:
+    passage = passage_of(lines, restart=restart)
+    file = passage.queue_files.find_by_archive_id(ID)
+    assert file is not None
+    return Resolver(passage, file, capture_queue_id="Q1").outcomes(recipient, original)
+
+
+def kinds(lines: list[str], recipient: str = BOB) -> list[tuple[str, str]]:
+    """Recipient and kind of all outcomes; the same after a restart at each line."""
+    found = outcomes(lines, recipient)
+    assert outcomes(lines, recipient, restart=True) == found
+    return [(each.recipient, each.kind) for each in found]
+
+
+ENDS = {
+    "relayed": (f"smtp Q2 to=<{BOB}>, {MX}{SENT} (250 2.0.0 Ok)", "relayed"),
+    "lmtp": (
+        f"lmtp Q2 to=<{BOB}>, relay=host[private/dovecot-lmtp]{SENT} (250 Saved)",
+        "delivered",
+    ),
+    "virtual": (
+        f"virtual Q2 to=<{BOB}>, relay=virtual{SENT} (delivered to maildir)",
+        "delivered",
+    ),
+    "discarded": (f"discard Q2 to=<{BOB}>, relay=none{SENT} (x)", "discarded"),
+    "failed": (
+        f"smtp Q2 to=<{BOB}>, {MX}{TAIL}5.1.1, status=bounced (550 5.1.1 who?)",
+        "failed",
+    ),
+    "deferred": (f"smtp Q2 to=<{BOB}>, {MX}{LATER} (timed out)", "waiting"),
+    "soft": (
+        f"smtp Q2 to=<{BOB}>, {MX}{TAIL}4.1.1, status=SOFTBOUNCE (450 who?)",
+        "waiting",
+    ),
+    "probe": (
+        f"smtp Q2 to=<{BOB}>, {MX}{TAIL}2.0.0, status=deliverable (250 ok)",
+        "",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ENDS)
+def test_each_status_is_what_it_is(name: str) -> None:
+    line, kind = ENDS[name]
+    found = kinds([*captured(BOB), line])
+    assert found == ([(BOB, kind)] if kind else [])
+
+
+def test_what_the_remote_side_said_is_kept_and_tries_are_counted() -> None:
+    lines = captured(BOB)
+    lines += [f"smtp Q2 to=<{BOB}>, {MX}{LATER} (timed out)"] * 3
+    lines += [f"smtp Q2 to=<{BOB}>, {MX}{SENT} (250 2.0.0 Ok)", "qmgr Q2 removed"]
+    [told] = outcomes(lines)
+    assert (told.tries, told.status, told.reply) == (4, "2.0.0", "250 2.0.0 Ok")
+    assert told.remote == "mx.example.net[192.0.2.1]:25"
+    assert told.time == "2026-11-25T05:00:11Z"
+
+
+@pytest.mark.parametrize("word", ["expired", "force-expired"])
+def test_expired(word: str) -> None:
+    lines = [
+        *captured(BOB),
+        f"smtp Q2 to=<{BOB}>, {MX}{LATER} (timed out)",
+        f"qmgr Q2 from=<alice@example.org>, status={word}, returned to sender",
+        "bounce Q2 sender non-delivery notification: Q8",
+        "qmgr Q2 removed",
+    ]
+    assert kinds(lines) == [(BOB, "expired")]
+
+
+def test_deleted_before_and_after_a_try_and_on_hold() -> None:
+    held = [*captured(BOB), "postsuper Q2 placed on hold"]
+    [told] = outcomes(held)
+    assert told.is_held and told.is_reportable
+    assert kinds([*held, "postsuper Q2 removed"]) == [(BOB, "deleted")]
+    tried = [*captured(BOB), f"smtp Q2 to=<{BOB}>, {MX}{LATER} (timed out)"]
+    assert kinds([*tried, "postsuper Q2 removed"]) == [(BOB, "deleted")]
+    released = [*held, "postsuper Q2 released from hold", ENDS["relayed"][0]]
+    assert kinds(released) == [(BOB, "relayed")]
+
+
+def test_requeued_it_is_the_next_queue_file_that_counts() -> None:
+    lines = [
+        *captured(BOB, "carol@example.net"),
+        f"smtp Q2 to=<carol@example.net>, {MX}{SENT} (250 ok)",
+        f"smtp Q2 to=<{BOB}>, {MX}{LATER} (timed out)",
+        "postsuper Q2 requeued",
+        "pickup Q3 uid=102 from=<alice@example.org> orig_id=Q2",
+        "cleanup Q3 message-id=<one@example.org>",
+    ]
+    assert kinds(lines) == []
+    lines.append(f"smtp Q3 to=<{BOB}>, {MX}{SENT} (250 ok)")
+    assert kinds([*lines, "qmgr Q3 removed"]) == [(BOB, "relayed")]
+    assert kinds(lines, "carol@example.net") == [("carol@example.net", "relayed")]
+
+
+def test_an_alias_is_expanded_when_all_its_members_are_settled() -> None:
+    lines = [*captured(BOB), "qmgr Q2 from=<alice@example.org>, size=9, nrcpt=2 (q)"]
+    first = f"smtp Q2 to=<one@example.net>, orig_to=<{BOB}>, {MX}{SENT} (250 ok)"
+    second = f"smtp Q2 to=<two@example.net>, orig_to=<{BOB}>, {MX}{TAIL}5.1.1,"
+    lines.append(first)
+    assert kinds(lines) == [(BOB, "waiting")]
+    lines += [second + " status=bounced (550 no)", "qmgr Q2 removed"]
+    assert kinds(lines) == [
+        (BOB, "expanded"),
+        ("one@example.net", "relayed"),
+        ("two@example.net", "failed"),
+    ]
+    told, *children = outcomes(lines)
+    assert told.expanded_to == ("one@example.net", "two@example.net")
+    assert {each.parent for each in children} == {BOB}
+
+
+def test_local_forwarding_goes_on_in_the_next_queue_file() -> None:
+    lines = [
+        *captured(BOB),
+        f"local Q2 to=<{BOB}>, relay=local{SENT} (delivered to mailbox)",
+        "cleanup Q3 message-id=<one@example.org>",
+        "qmgr Q3 from=<alice@example.org>, size=700, nrcpt=1 (queue active)",
+        f"local Q2 to=<{BOB}>, relay=local{SENT} (forwarded as Q3)",
+        "qmgr Q2 removed",
+    ]
+    assert kinds(lines) == [(BOB, "waiting")]
+    lines.append(f"smtp Q3 to=<far@example.org>, orig_to=<{BOB}>, {MX}{SENT} (250 ok)")
+    assert kinds([*lines, "qmgr Q3 removed"]) == [
+        (BOB, "expanded"),
+        (BOB, "delivered"),
+        ("far@example.org", "relayed"),
+    ]
+
+
+TO_FILTER = f"smtp Q2 to=<{BOB}>, relay=127.0.0.1[127.0.0.1]:10024{SENT} (250 2.0.0"
+TO_PIPE = f"pipe Q2 to=<{BOB}>, relay=spam-pipe{SENT} (delivered via spam-pipe service)"
+FROM_FILTER = "smtpd Q3 client=localhost[127.0.0.1]"
+RETURNS = {
+    "queued as": [FROM_FILTER, f"{TO_FILTER} from MTA: 250 Ok: queued as Q3)"],
+    "xforward": [
+        f"{FROM_FILTER}, orig_queue_id=Q2, orig_client=c[192.0.2.7]",
+        f"{TO_FILTER} Ok)",
+    ],
+    "xforward, of the first queue file": [
+        f"{FROM_FILTER}, orig_queue_id=Q1, orig_client=c[192.0.2.7]",
+        f"{TO_FILTER} Ok)",
+    ],
+    "xforward, and queued as": [
+        f"{FROM_FILTER}, orig_queue_id=Q1, orig_client=c[192.0.2.7]",
+        f"{TO_FILTER} from MTA: 250 Ok: queued as Q3)",
+    ],
+    "message-id": [
+        FROM_FILTER,
+        "cleanup Q3 message-id=<one@example.org>",
+        f"{TO_FILTER} Ok)",
+    ],
+    "sendmail": [
+        "pickup Q3 uid=65534 from=<alice@example.org>",
+        "cleanup Q3 message-id=<one@example.org>",
+        TO_PIPE,
+    ],
+}
+
+
+@pytest.mark.parametrize("way", RETURNS)
+def test_a_content_filter_is_no_delivery(way: str) -> None:
+    given = [*captured(BOB), *RETURNS[way], "qmgr Q2 removed"]
+    assert kinds(given) in ([], [(BOB, "waiting")])
+    last = f"smtp Q3 to=<{BOB}>, {MX}{TAIL}5.1.1, status=bounced (550 5.1.1 who?)"
+    assert kinds([*given, last, "qmgr Q3 removed"]) == [(BOB, "failed")]
+
+
+FIRST = ", orig_queue_id=Q1, orig_client=c[192.0.2.7]"
+
+
+@pytest.mark.parametrize(
+    ("origin", "answer"),
+    [(FIRST, "Ok"), ("", "Ok"), (FIRST, "from MTA: 250 Ok: queued as Q4")],
+)
+def test_what_a_filter_gives_back_in_pieces_is_told_apart_by_recipient(
+    origin: str, answer: str
+) -> None:
+    carol = "carol@example.org"
+    lines = [
+        *captured(BOB, carol),
+        *(f"{FROM_FILTER.replace('Q3', each)}{origin}" for each in ("Q3", "Q4")),
+        *(f"cleanup {each} message-id=<one@example.org>" for each in ("Q3", "Q4")),
+        f"{TO_FILTER} {answer})",
+        f"{TO_FILTER} {answer})".replace(BOB, carol),
+        "qmgr Q2 removed",
+        f"smtp Q3 to=<{BOB}>, {MX}{SENT} (250 ok)",
+        "qmgr Q3 removed",
+        f"smtp Q4 to=<{carol}>, {MX}{TAIL}5.1.1, status=bounced (550 5.1.1 who?)",
+        "qmgr Q4 removed",
+    ]
+    assert kinds(lines, BOB) == [(BOB, "relayed")]
+    assert kinds(lines, carol) == [(carol, "failed")]
+
+
+def test_a_host_on_loopback_that_has_taken_one_recipient_of_a_requeued_file() -> None:
+    """The other goes through the stamp filter again; nobody has given anything back."""
+    carol, here = "carol@example.org", "relay=127.0.0.1[127.0.0.1]:2525"
+    lines = [
+        *captured(BOB, carol),
+        f"smtp Q2 to=<{BOB}>, {here}{SENT} (250 2.0.0 Ok: queued as ZZ)",
+        f"smtp Q2 to=<{carol}>, {here}{TAIL}4.2.0, status=deferred (450 later)",
+        "postsuper Q2 requeued",
+        "pickup Q3 uid=102 from=<alice@example.org> orig_id=Q2",
+        "cleanup Q3 message-id=<one@example.org>",
+        "smtpd Q4 client=localhost[127.0.0.1], orig_queue_id=Q3, orig_client=localhost",
+        f"pipe Q3 to=<{carol}>, relay=archive-stamp{SENT} (delivered via archive-stamp"
+        " service (archived as x; queued as Q4))",
+        "qmgr Q3 removed",
+        f"smtp Q4 to=<{carol}>, {here}{SENT} (250 2.0.0 Ok: queued as ZY)",
+        "qmgr Q4 removed",
+    ]
+    assert kinds(lines, BOB) == [(BOB, "relayed")]
+    assert kinds(lines, carol) == [(carol, "relayed")]
+
+
+def test_two_filters_in_a_row_are_followed_to_the_end() -> None:
+    second = TO_FILTER.replace("Q2", "Q3")
+    lines = [
+        *captured(BOB),
+        f"{FROM_FILTER}, orig_queue_id=Q1, orig_client=c[192.0.2.7]",
+        f"{TO_FILTER} Ok)",
+        "qmgr Q2 removed",
+        "other/smtpd Q4 client=localhost[127.0.0.1], orig_queue_id=Q1, orig_client=c",
+        f"{second} Ok)",
+        "qmgr Q3 removed",
+    ]
+    assert kinds(lines) in ([], [(BOB, "waiting")])
+    lines += [f"smtp Q4 to=<{BOB}>, {MX}{SENT} (250 ok)", "qmgr Q4 removed"]
+    assert kinds(lines) == [(BOB, "relayed")]
+
+
+def test_a_filter_that_gives_nothing_back_leaves_it_waiting() -> None:
+    lines = [*captured(BOB), f"{TO_FILTER} Ok)", "qmgr Q2 removed"]
+    [told] = outcomes(lines)
+    assert told.kind == "waiting" and not told.is_reportable
+
+
+def test_a_remote_host_that_names_a_queue_id_of_ours_is_not_believed() -> None:
+    lines = [
+        *captured(BOB),
+        "smtpd Q3 client=localhost[127.0.0.1]",
+        f"smtp Q2 to=<{BOB}>, {MX}{SENT} (250 Ok: queued as Q3)",
+        f"smtp Q3 to=<{BOB}>, {MX}{TAIL}5.1.1, status=bounced (550 who?)",
+        "qmgr Q3 removed",
+    ]
+    assert kinds(lines) == [(BOB, "relayed")]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        f"smtp Q2 to=<{BOB}>, relay=none{SENT} (x@e.org>, {MX}{LATER} (timed out)",
+        f"smtp Q2 to=<{BOB}>, relay=none{SENT}",
+        f"smtp Q2 to=<{BOB} with a space>, {MX}{SENT} (250 ok)",
+        f"smtp Q2 to=<{BOB}>, {MX}, delay=?, delays=x, dsn=2.0.0, status=sent (250 ok)",
+    ],
+)
+def test_a_line_that_can_be_read_in_two_ways_is_counted_and_not_read(line: str) -> None:
+    passage = passage_of([*captured(BOB), line])
+    assert passage.unparsed_count == 1
+    assert kinds([*captured(BOB), line]) == []
+
+
+def test_a_sender_so_long_that_its_line_is_cut_makes_nothing_expire() -> None:
+    later = f"smtp Q2 to=<{BOB}>, {MX}{LATER} (timed out)"
+    for end in ("", ">, status=expired, returned to sender"):
+        sender = ("x" * 1990)[: 1990 - len(end)] + end
+        assert kinds([*captured(BOB), later, f"qmgr Q2 from=<{sender}"]) == [
+            (BOB, "waiting")
+        ]
+    expired = "qmgr Q2 from=<a@example.org>, status=expired, returned to sender"
+    told = kinds([*captured(BOB), later, expired, "qmgr Q2 removed"])
+    assert told == [(BOB, "expired")]
+
+
+def test_a_sender_or_message_id_that_looks_like_a_delivery_is_none() -> None:
+    trick = f"x>, {MX}{SENT} (250 ok)"
+    lines = [
+        *captured(BOB),
+        f"qmgr Q2 from=<{trick}>, size=9, nrcpt=1 (queue active)",
+        f"cleanup Q2 message-id=<to=<{BOB}>, {trick}>",
+    ]
+    assert kinds(lines) == []
+
+
+def test_a_queue_id_used_again_is_another_message() -> None:
+    lines = [*captured(BOB), ENDS["relayed"][0], "qmgr Q2 removed"]
+    lines += [
+        "smtpd Q2 client=other.example.org[192.0.2.9]",
+        f"smtp Q2 to=<{BOB}>, {MX}{TAIL}5.1.1, status=bounced (550 who?)",
+        "qmgr Q2 removed",
+    ]
+    assert kinds(lines) == [(BOB, "relayed")]
+
+
+def test_what_is_done_is_forgotten_and_what_is_wanted_is_not() -> None:
+    passage = passage_of([*captured(BOB), ENDS["relayed"][0], "qmgr Q2 removed"])
+    file = passage.queue_files.find_by_archive_id(ID)
+    assert file is not None
+    wanted = passage.reachable_keys(file)
+    assert len(wanted) == 2
+    passage.queue_files.now += 3600
+    passage.queue_files.prune(wanted)
+    assert set(passage.queue_files.by_key) == wanted
+    passage.queue_files.prune(set())
+    assert not passage.queue_files.by_key
+    assert passage.queue_files.dropped_keys == wanted
+
+
+@pytest.mark.parametrize("archive", ["legal@example.com", "one@x.org,two@x.org"])
+def test_a_message_that_a_worker_captured_is_followed(archive: str) -> None:
+    lines = [
+        (
+            BY_LMTP.format(to=BOB, archive=archive)
+            if "relay=archive-stamp" in each
+            else each
+        )
+        for each in captured(BOB)
+    ]
+    assert any("[private/archive." in each for each in lines)
+    told = f"smtp Q2 to=<{BOB}>, {MX}{SENT} (250 ok)"
+    assert outcomes([*lines, told, "qmgr Q2 removed"]) == outcomes(
+        [*captured(BOB), told, "qmgr Q2 removed"]
+    )

@@ -1,0 +1,42 @@
+"""local_header_rewrite_clients of main.cf in the words of archive.cf."""
+
+from __future__ import annotations
+
+import pytest
+
+from postfix_archive.postfix import local_clients
+from postfix_archive.postfix.configuration import Configuration
+
+USUAL = ("127.0.0.0/8", "::1")
+NETWORKS = "127.0.0.0/8 [::ffff:127.0.0.0]/104 [::1]/128"
+
+
+@pytest.mark.parametrize(
+    ("said", "networks", "words", "without"),
+    [
+        ("permit_inet_interfaces", NETWORKS, (), ()),
+        ("", NETWORKS, (), ()),
+        ("permit_mynetworks", NETWORKS, (), ()),
+        (
+            "permit_mynetworks",
+            "192.0.2.0/24, 10.1.2.3",
+            ("192.0.2.0/24", "10.1.2.3"),
+            (),
+        ),
+        ("permit_mynetworks", "[2001:db8::25]/128", ("2001:db8::25",), ()),
+        ("permit_mynetworks", "[2001:db8::]/64", (), ("[2001:db8::]/64",)),
+        ("permit_mynetworks", "!192.0.2.1", (), ("!192.0.2.1",)),
+        (
+            "permit_sasl_authenticated permit_tls_all_clientcerts",
+            NETWORKS,
+            ("permit_sasl_authenticated",),
+            ("permit_tls_all_clientcerts",),
+        ),
+    ],
+)
+def test_words(
+    said: str, networks: str, words: tuple[str, ...], without: tuple[str, ...]
+) -> None:
+    known = {"local_header_rewrite_clients": said, "mynetworks": networks}
+    found = Configuration("/etc/postfix", {}, known, ())
+    assert local_clients.from_configuration(found) == ((*USUAL, *words), without)

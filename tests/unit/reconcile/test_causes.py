@@ -1,0 +1,205 @@
+"""Claims about why a message is not in the archive, on hosts of many kinds."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from postfix_archive.postfix.configuration import Configuration
+from postfix_archive.reconcile import causes
+from postfix_archive.reconcile.causes import BypassPeriod, Classifier, Verdict
+from postfix_archive.reconcile.messages import DELETED, Message
+
+from unit.hosts import AMAVIS, BACK, STOCK, WISH, after, host
+
+NOW = 1795348380.0
+MORE = (
+    "2525 inet n - n - - smtpd -o syslog_name=postfix/more -o content_filter=\n"
+    "2526 inet n - n - - smtpd -o syslog_name=postfix/scan -o content_filter=x:y\n"
+    "2527 inet n - n - - smtpd -o syslog_name=postfix/free -o archive=\n"
+    "628 inet n - n - - qmqpd -o content_filter=\n"
+)
+SHARED = "2528 inet n - n - - smtpd -o content_filter=\n"
+FILTERED = (
+    "filter: RCPT from a[1.2.3.4]: <ann@example.org>: Sender address triggers FILTER"
+    " smtp:[::1]:99; from=<ann@example.org> to=<b@c.example> proto=ESMTP helo=<x>"
+)
+
+
+def named(found: Configuration) -> Configuration:
+    """The host as Postfix names itself in the log."""
+    return replace(found, parameters={**found.parameters, "syslog_name": "postfix"})
+
+
+def by_hand(master: str) -> Configuration:
+    """A host with more services, added after the archive was put in."""
+    found = after(host())
+    return named(replace(found, services=(*found.services, *host({}, master).services)))
+
+
+STANDARD = named(after(host()))
+
+
+def message(service: str = "postfix", daemon: str = "smtpd") -> Message:
+    made = Message("4jZFG724PhzK5b4", NOW, service, daemon, "7")
+    made.sender = "ann@example.org"
+    made.relay = "sink"
+    return made
+
+
+def judged(
+    found: Configuration, of: Message, *gaps: BypassPeriod, led: float | None = None
+) -> Verdict:
+    processes = {} if led is None else {(of.service, of.daemon, of.pid): led}
+    return Classifier(found, gaps, processes).classify_unarchived(of)
+
+
+@pytest.mark.parametrize(
+    ("service", "daemon", "kind", "cause"),
+    [
+        (
+            "postfix/more",
+            "smtpd",
+            "missing",
+            "accepted by 2525/inet (content_filter is empty); ",
+        ),
+        (
+            "postfix/scan",
+            "smtpd",
+            "missing",
+            "accepted by 2526/inet (content_filter is x:y); sent",
+        ),
+        (
+            "postfix",
+            "qmqpd",
+            "missing",
+            "accepted by 628/inet (content_filter is empty); sent",
+        ),
+        ("postfix/free", "smtpd", "not_requested", "2527/inet -o archive="),
+    ],
+)
+def test_a_service_that_leads_around_the_archive_is_named(
+    service: str, daemon: str, kind: str, cause: str
+) -> None:
+    said = judged(by_hand(MORE), message(service, daemon))
+    assert said.kind == kind
+    assert said.cause.startswith(cause)
+
+
+def test_where_services_share_a_name_the_cause_is_only_probable() -> None:
+    said = judged(by_hand(SHARED), message())
+    assert (said.kind, said.code) == ("missing", "service-around")
+    assert said.cause.startswith(
+        "probably accepted by 2528/inet (content_filter is empty)"
+    )
+
+
+def test_a_process_that_led_other_mail_to_the_archive_serves_no_other_service() -> None:
+    """An smtpd(8) process serves one service, and does not live for ever."""
+    assert judged(by_hand(SHARED), message(), led=NOW - 60).code == "unexplained"
+    assert judged(by_hand(SHARED), message(), led=NOW - 7200).code == "service-around"
+
+
+def test_what_should_be_there_by_the_configuration_is_unexplained() -> None:
+    said = judged(STANDARD, message())
+    assert (said.kind, said.code) == ("missing", "unexplained")
+    assert "was main.cf or master.cf changed?" in said.cause
+    said = judged(STANDARD, message("postfix/gone"))
+    assert "master.cf has no service postfix/gone/smtpd now" in said.cause
+
+
+def test_a_host_that_archives_nothing_is_asked_for_nothing() -> None:
+    empty = replace(STANDARD, main={**STANDARD.main, "archive": ""})
+    said = judged(empty, message())
+    assert (said.kind, said.cause) == ("not_requested", "main.cf: archive is empty")
+
+
+def test_what_came_while_the_gate_was_open_went_by_it() -> None:
+    gap = BypassPeriod(NOW - 5, NOW + 5, "ticket 17")
+    assert judged(STANDARD, message(), gap).code == "gate-open"
+    assert (
+        judged(STANDARD, message(), BypassPeriod(NOW + 1, NOW + 5, "")).code
+        == "unexplained"
+    )
+    requeued = message()
+    requeued.time -= 3600
+    assert judged(STANDARD, requeued, gap).code == "gate-open"
+    said = judged(by_hand(MORE), message("postfix/free"), gap)
+    assert said.kind == "not_requested"
+
+
+def test_an_action_of_a_table_is_named_with_where_it_leads() -> None:
+    of = message()
+    of.action_text = FILTERED
+    said = judged(STANDARD, of)
+    assert said.code == "filter-action"
+    assert said.cause == "FILTER smtp:[::1]:99 by an access table or policy server"
+    of.action_text = (
+        "redirect: header Subject: FILTER from a[1.2.3.4]; from=<ann@example.org>"
+        " to=<b@c.example> proto=ESMTP helo=<x>: eve@example.net"
+    )
+    said = judged(STANDARD, of)
+    assert said.code == "redirect-action"
+    assert said.cause == "REDIRECT eve@example.net by header_checks"
+
+
+def test_an_action_for_another_sender_is_not_this_messages() -> None:
+    of = message()
+    of.action_text = FILTERED
+    of.sender = "bob@example.org"
+    assert judged(STANDARD, of).code == "unexplained"
+
+
+@pytest.mark.parametrize("end", ["", ";", "; from=<a>"])
+def test_a_sender_cannot_name_the_place_to_which_a_filter_leads(end: str) -> None:
+    of = message()
+    of.sender = f"triggers FILTER x:y{end}"
+    of.action_text = FILTERED.replace("ann@example.org", of.sender)
+    assert judged(STANDARD, of).cause.startswith("FILTER smtp:[::1]:99 by ")
+
+
+def test_a_rule_that_threw_mail_away_is_named_without_the_mails_words() -> None:
+    of = message()
+    of.discard_text = "discard: header Subject: secret from a[1.2.3.4]; from=<a@b>: x"
+    assert judged(STANDARD, of).cause == "DISCARD by header_checks"
+    of.discard_text = "milter-discard: END-OF-MESSAGE from a[1.2.3.4]: x"
+    assert judged(STANDARD, of).cause == "DISCARD by a milter"
+
+
+def test_what_came_by_a_hand_back_port_was_handed_in() -> None:
+    of = message("postfix/archive-handback")
+    of.is_reinjected = True
+    said = judged(STANDARD, of)
+    assert said.code == "hand-made-reinjection"
+    assert "archive-handback" in said.cause
+
+
+def test_what_was_deleted_before_it_went_anywhere_says_so() -> None:
+    of = message()
+    of.end, of.relay = DELETED, ""
+    assert judged(STANDARD, of).code == "deleted"
+
+
+def test_what_a_filter_before_the_archive_keeps_was_never_to_be_archived() -> None:
+    """ARCHIVE_POSITION=after: spam that amavis keeps is not missed."""
+    found = host({"content_filter": AMAVIS}, STOCK + BACK)
+    behind = named(after(found, replace(WISH, position="after")))
+    of = message()
+    of.relay, of.is_content_filtered = "127.0.0.1[127.0.0.1]:10024", True
+    said = judged(behind, of)
+    assert (said.kind, said.code) == ("not_requested", "kept-by-filter")
+    assert of.relay in said.cause
+    of.is_content_filtered = False
+    assert judged(behind, of).kind == "missing"
+    before = named(after(found))
+    of.is_content_filtered = True
+    assert judged(before, of).kind == "missing"
+
+
+def test_mail_that_nobody_has_tried_yet_is_on_its_way_where_its_service_leads() -> None:
+    judge = Classifier(by_hand(MORE), (), {})
+    assert judge.has_stamp_filter(message())
+    assert judge.has_stamp_filter(message(daemon="pickup"))
+    assert not judge.has_stamp_filter(message("postfix/more"))
+    assert causes.KINDS[-1] == "missing"

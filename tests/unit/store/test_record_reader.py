@@ -1,0 +1,150 @@
+"""Claims about a store that is not as we write it: commands name it or refuse it."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from postfix_archive.bypass import switch
+from postfix_archive.errors import (
+    BypassRefused,
+    JournalFailed,
+    PostfixCommandFailed,
+    RecordDamaged,
+    StoreFailed,
+)
+from postfix_archive.rescue import queue_rescue
+from postfix_archive.store import copy_file, fallback, journal, record_reader
+
+from unit.examples import ARCHIVE_ID, LEGAL
+from unit.store.test_archive import NAME, Capture
+
+TIME = "2026-11-22T11:53:00Z"
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    Capture().kept_in(tmp_path)
+    return tmp_path
+
+
+def changed(store: Path, **words: Any) -> Path:
+    """The store with other values in the one line of its journal."""
+    path = store / LEGAL / journal.FILE_NAME
+    event = {**json.loads(path.read_bytes()), **words}
+    path.write_text(json.dumps(event) + "\n")
+    return store
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        {"event": None},
+        {"event": ["archived"]},
+        {"time": "yesterday"},
+        {"time": "2026-11-22T11:53:00"},
+        {"time": "2026-11-22\ud80011:53:00Z"},
+        {"id": "../../etc/passwd"},
+        {"id": ["x"]},
+        {"size": -1},
+        {"size": "359"},
+        {"size": True},
+        {"envelope": 5},
+        {"envelope": "Archive-Id: \ud800"},
+        {"above": 5},
+        {"stamp": []},
+        {"file": "../../../../etc/shadow.eml.gz"},
+        {"file": "/etc/shadow"},
+        {"file": ["x"]},
+        {"file": "a\0b"},
+        {"file": "a\ud800"},
+        {"event": "gap-opened"},
+    ],
+)
+def test_a_line_that_we_would_not_write_is_refused(
+    store: Path, words: dict[str, Any]
+) -> None:
+    with pytest.raises(JournalFailed, match="line 1: not a journal line"):
+        record_reader.records(str(changed(store, **words)), LEGAL)
+
+
+@pytest.mark.parametrize(
+    "line", [b"[]", b"5", b"null", b'"x"', b"{}", b"[" * 100_000, b"\xff", b"x"]
+)
+def test_a_line_that_is_no_event_is_refused(store: Path, line: bytes) -> None:
+    (store / LEGAL / journal.FILE_NAME).write_bytes(line + b"\n")
+    with pytest.raises(JournalFailed, match="line 1: not a journal line"):
+        record_reader.records(str(store), LEGAL)
+
+
+def test_an_event_of_a_kind_to_come_is_taken(store: Path) -> None:
+    with journal.Journal(str(store / LEGAL)) as events:
+        events.append("delivered", TIME, id=ARCHIVE_ID, status="sent")
+    (kept,) = record_reader.records(str(store), LEGAL).values()
+    assert [each["event"] for each in kept.events] == ["archived", "delivered"]
+
+
+def test_a_record_without_a_file_says_so(store: Path) -> None:
+    changed(store, event="supplement")
+    path = store / LEGAL / journal.FILE_NAME
+    path.write_bytes(path.read_bytes().replace(b'"file":', b'"was":'))
+    (kept,) = record_reader.records(str(store), LEGAL).values()
+    with pytest.raises(RecordDamaged, match="no valid file name in the journal"):
+        record_reader.original_head(str(store), kept)
+
+
+def test_a_copy_without_an_original_says_so(store: Path) -> None:
+    (kept,) = record_reader.records(str(store), LEGAL).values()
+    kept.files[0] = "other.gz"
+    text = Capture().copy.replace(b"boundary=", b"bound=")
+    (store / LEGAL / "other.gz").write_bytes(gzip.compress(text))
+    with pytest.raises(RecordDamaged, match="no original in this file"):
+        record_reader.original_head(str(store), kept)
+
+
+def test_what_stands_behind_a_copy_is_not_collected(store: Path) -> None:
+    path = store / LEGAL / NAME
+    path.chmod(0o600)
+    with open(path, "ab") as opened:
+        opened.write(b"x" * (10 * copy_file.BLOCK_SIZE))
+    (kept,) = record_reader.records(str(store), LEGAL).values()
+    assert b"".join(record_reader.original(str(store), kept)).endswith(
+        b"Please sign.\r\n"
+    )
+
+
+def test_a_folder_with_an_odd_name_is_no_archive(store: Path) -> None:
+    for name in (b"a\xff@example.com", b"a b@example.com", b"@", b"\x1b[2J@x"):
+        os.mkdir(os.fsencode(store) + b"/" + name)
+    assert record_reader.archives(str(store)) == [LEGAL]
+
+
+def test_a_fifo_in_the_fallback_directory_keeps_nobody_waiting(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "x.capsule")
+    ((_, path),) = fallback.waiting_capsules(str(tmp_path))
+    with pytest.raises(StoreFailed, match="not a regular file"):
+        fallback.open_capsule(path)
+
+
+@pytest.mark.parametrize("text", ["[]", "5", '{"4Zx": 5}', "{", "[" * 100_000])
+def test_notes_of_another_shape_are_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / queue_rescue.HOLD_FILE).write_text(text)
+    with pytest.raises(PostfixCommandFailed, match=r"^read .*archive.held: "):
+        queue_rescue.read_hold_times(str(tmp_path))
+    (tmp_path / switch.RECORD_FILE).write_text(text)
+    with pytest.raises(BypassRefused, match=r"^read .*archive.gap: "):
+        switch.read_record(str(tmp_path))
+
+
+def test_a_gap_whose_end_is_no_text_is_refused(tmp_path: Path) -> None:
+    record = {"opened": TIME, "by": "root", "why": "disk", "untold": []}
+    (tmp_path / switch.RECORD_FILE).write_text(json.dumps(record))
+    assert switch.read_record(str(tmp_path)) == record
+    (tmp_path / switch.RECORD_FILE).write_text(json.dumps({**record, "closed": 5}))
+    with pytest.raises(BypassRefused):
+        switch.read_record(str(tmp_path))

@@ -1,0 +1,119 @@
+"""The follower's service is set up only where there is something to follow."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from postfix_archive.maillog import location
+from postfix_archive.postfix import postfix_command
+from postfix_archive.postfix.configuration import Configuration
+from postfix_archive.system import scheduler
+
+from unit.hosts import host as stock
+
+
+def logging_to(path: object) -> Configuration:
+    return replace(stock(), main={"maillog_file": str(path)})
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No log of this host, no systemd, and a cron of our own."""
+    (tmp_path / "cron.d").mkdir()
+    monkeypatch.setattr(location, "DEFAULT_PATHS", (str(tmp_path / "mail.log"),))
+    monkeypatch.setattr(location, "JOURNALD_DIRECTORY", str(tmp_path / "journal"))
+    monkeypatch.setattr(scheduler, "CRON_DIRECTORY", tmp_path / "cron.d")
+    monkeypatch.setattr(scheduler, "SYSTEMD_RUNTIME_DIRECTORY", tmp_path / "system")
+    monkeypatch.setattr(
+        postfix_command, "find_command", lambda name: f"/usr/sbin/{name}"
+    )
+    monkeypatch.setattr(postfix_command, "is_running", lambda directory: True)
+
+
+def test_a_log_that_can_be_read_is_no_obstacle(tmp_path: Path) -> None:
+    (tmp_path / "log").write_text("")
+    assert location.follow_obstacle(logging_to(tmp_path / "log"), is_wanted=True) == ""
+    (tmp_path / "mail.log").write_text("")
+    assert location.follow_obstacle(stock(), is_wanted=True) == ""
+
+
+def test_no_log_no_store_no_service(tmp_path: Path) -> None:
+    missing = logging_to(tmp_path / "log")
+    assert "no such file" in location.follow_obstacle(missing, is_wanted=True)
+    assert "directory" in location.follow_obstacle(logging_to(tmp_path), is_wanted=True)
+    assert "no maillog_file in main.cf" in location.follow_obstacle(
+        stock(), is_wanted=True
+    )
+    assert "no maillog_file" in location.follow_obstacle(
+        logging_to("/dev/stdout"), is_wanted=True
+    )
+    (tmp_path / "mail.log").write_text("")
+    assert "there is no store" in location.follow_obstacle(stock(), is_wanted=False)
+
+
+def test_a_postfix_that_does_not_run_has_its_log_yet_to_come(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(postfix_command, "is_running", lambda directory: False)
+    assert location.follow_obstacle(logging_to(tmp_path / "log"), is_wanted=True) == ""
+    nowhere = logging_to(tmp_path / "nowhere" / "log")
+    assert "no such file" in location.follow_obstacle(nowhere, is_wanted=True)
+
+
+def test_systemds_journal_will_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "journal").mkdir()
+    monkeypatch.setattr("shutil.which", lambda name: f"/bin/{name}")
+    assert location.follow_obstacle(stock(), is_wanted=True) == ""
+
+
+def test_characters_that_cron_and_the_shell_know_are_quoted(tmp_path: Path) -> None:
+    said = scheduler.install_follower(
+        "postfix", "/etc/pf %", "/opt/a b/postfix-archive"
+    )
+    path = tmp_path / "cron.d" / "postfix-archive-outcomes-postfix"
+    assert said == f"cron, {path}"
+    *_, line = path.read_text().splitlines()
+    assert line == (
+        "* * * * * root '/opt/a b/postfix-archive' -c '/etc/pf \\%' outcomes --once"
+        " 2>&1 >/dev/null | /usr/sbin/postlog -c '/etc/pf \\%' -t postfix-archive"
+        " -p warn"
+    )
+
+
+def test_what_is_there_is_not_named_as_missing_and_goes_away(tmp_path: Path) -> None:
+    path = str(tmp_path / "cron.d" / "postfix-archive-outcomes-postfix")
+    assert (
+        scheduler.missing_follower("postfix"),
+        scheduler.follower_file("postfix"),
+    ) == (
+        path,
+        "",
+    )
+    scheduler.install_follower("postfix", "/etc/postfix", "/x")
+    assert (
+        scheduler.missing_follower("postfix"),
+        scheduler.follower_file("postfix"),
+    ) == (
+        "",
+        path,
+    )
+    scheduler.remove_follower("postfix")
+    assert list((tmp_path / "cron.d").iterdir()) == []
+    scheduler.remove_follower("postfix")
+
+
+def test_a_host_with_neither_gets_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    scheduler.CRON_DIRECTORY.rmdir()
+    assert scheduler.install_follower("postfix", "/etc/postfix", "/x") == ""
+    assert (
+        scheduler.missing_follower("postfix"),
+        scheduler.follower_file("postfix"),
+    ) == (
+        "",
+        "",
+    )
