@@ -1,4 +1,4 @@
-"""The commands postfix-archive rescue and return: save mail before it expires.
+"""The commands queue rescue and fallback import: save mail before it expires.
 
 A timer that make install sets up runs both every five minutes. They print nothing when
 there is nothing to do. rescue.plan decides, rescue.queue_rescue and
@@ -7,6 +7,7 @@ archive_transport.fallback_import act. Exit codes are those of monitoring plugin
 
 from __future__ import annotations
 
+import copy
 import os
 import time
 
@@ -23,7 +24,17 @@ from postfix_archive.rescue import queue_rescue
 LOG_TAG = "postfix/archive-rescue"
 
 
-@click.command("rescue")
+@click.group()
+def queue() -> None:
+    """Save what waits in Postfix's queue."""
+
+
+@click.group()
+def fallback() -> None:
+    """Archive what waits in the fallback directory."""
+
+
+@queue.command("rescue")
 @click.pass_context
 def rescue_command(ctx: click.Context) -> None:
     """Save queued archive copies and mail before Postfix expires them.
@@ -87,7 +98,7 @@ def rescue_command(ctx: click.Context) -> None:
     ctx.exit(severity if alarms else monitoring.OK)
 
 
-@click.command("return")
+@fallback.command("import")
 @click.pass_context
 def return_command(ctx: click.Context) -> None:
     """Archive the messages in archive_fallback_directory."""
@@ -98,3 +109,13 @@ def return_command(ctx: click.Context) -> None:
     if left:
         click.echo(f"Messages left in {directory}: {left}. {reason}", err=True)
     ctx.exit(monitoring.WARNING if left else monitoring.OK)
+
+
+def _former(command: click.Command, name: str) -> click.Command:
+    """Return a command under its former name, which installed timers still use."""
+    former = copy.copy(command)
+    former.name, former.hidden = name, True
+    return former
+
+
+FORMER_NAMES = (_former(rescue_command, "rescue"), _former(return_command, "return"))
