@@ -34,6 +34,7 @@ RELEASE_FILES = (
     "install/requirements.txt",
 )  # in the package
 DEFAULT_PREFIX = "/usr/local"
+ERROR_LENGTH = 800  # characters at the end of a program's output, as of pip
 # pip runs as root: only these versions, only wheels (which run no code), only if the
 # digests match.
 PIP_OPTIONS = ("--require-hashes", "--no-deps", "--only-binary=:all:", "--requirement")
@@ -198,7 +199,8 @@ def _release_id(package: Path, python: str) -> str:
 def _run_or_fail(command: list[str]) -> None:
     process = python_version.run_isolated(command)
     if process.returncode:
-        output = " ".join((process.stderr or process.stdout).split())[-400:]
+        output = " ".join((process.stderr or process.stdout).split())
+        output = output[-ERROR_LENGTH:]
         raise InstallFailed(
             f"{' '.join(command[:6])}: {output}; without a package index, name a"
             " directory with the Python packages (docs/installing.md says how to make"
