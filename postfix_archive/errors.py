@@ -22,6 +22,7 @@ tests/unit/test_errors.py checks that.
      +-- LogUnreadable, FollowerRunning           Postfix's log
      +-- PostfixMissing, PostfixCommandFailed     Postfix's commands
      +-- InstallRefused, InstallFailed            make install
+     +-- ReferenceMissing                         master.cf.d of this program
      +-- BypassRefused                            postfix-archive bypass
      +-- TableInvalid                             ARCHIVE tables
      +-- NotRoot                                  commands that only root may run
@@ -175,6 +176,12 @@ class InstallRefused(ArchiveError):
 
 class InstallFailed(ArchiveError):
     """The installation failed; the earlier configuration was restored."""
+
+    exit_code = 1
+
+
+class ReferenceMissing(ArchiveError):
+    """A file of master.cf.d, the reference for install and doctor, is missing."""
 
     exit_code = 1
 

@@ -10,10 +10,14 @@ from pathlib import Path
 
 import pytest
 
+from postfix_archive.postfix import reference
+
 import container
 from private_postfix import PrivatePostfix
 
-NEEDED = ("click>=8.0", "python-dateutil>=2.8", "chardet>=5.0")
+REQUIREMENTS = reference.PACKAGE / "install" / "requirements.txt"
+# As docs/installing.md says it.
+DOWNLOAD = ("download", "--require-hashes", "--no-deps", "--only-binary=:all:")
 CURE = (
     "a live Postfix needs root, or a Docker engine that this user may use:"
     " run 'sudo make test', or join the group docker"
@@ -88,5 +92,6 @@ def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
     environment = folder / "env"
     subprocess.run(["/usr/bin/python3", "-m", "venv", environment], check=True)
     pip = [str(environment / "bin" / "pip"), "--disable-pip-version-check", "-q"]
-    subprocess.run([*pip, "download", "-d", str(folder), *NEEDED], check=True)
+    command = [*pip, *DOWNLOAD, "-d", str(folder), "-r", str(REQUIREMENTS)]
+    subprocess.run(command, check=True)
     return folder

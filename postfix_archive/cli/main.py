@@ -20,6 +20,7 @@ from postfix_archive.cli import (
     bypass,
     doctor,
     explain,
+    install,
     keys_and_tables,
     outcomes,
     reconcile,
@@ -73,6 +74,8 @@ main.add_command(keys_and_tables.key)
 main.add_command(bypass.bypass)
 main.add_command(doctor.doctor)
 main.add_command(explain.explain)
+main.add_command(install.install)
+main.add_command(install.uninstall)
 main.add_command(outcomes.outcomes)
 main.add_command(reconcile.reconcile)
 main.add_command(rescue.rescue_command)

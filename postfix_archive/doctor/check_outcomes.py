@@ -27,7 +27,7 @@ def check_log(host: Host) -> Iterator[Finding]:
         WARNING,
         "Postfix's log",
         f"{host.log_error}: outcomes of recipients are not recorded",
-        f"correct that, or run {set_file}; {reload}; then make install",
+        f"correct that, or run {set_file}; {reload}; then" f" {host.install_command()}",
     )
 
 
@@ -55,7 +55,9 @@ def _follower_cure(host: Host) -> str:
     by_hand = f"{host.archive_command('outcomes')} --once"
     if name:
         return f"check that cron runs; by hand: {by_hand}"
-    return f"make install sets up its service; or run {by_hand} every minute"
+    return (
+        f"{host.install_command()} sets up its service; or run {by_hand} every minute"
+    )
 
 
 CHECKS: tuple[Callable[[Host], Iterator[Finding]], ...] = (check_log, check_follower)

@@ -108,7 +108,7 @@ def check_ports(host: Host) -> Iterator[Finding]:
                 f"master.cf: {key}",
                 f"no service for archive_{role}_address: mail is deferred and bounces"
                 " after maximal_queue_lifetime",
-                "make install",
+                host.install_command(),
             )
             continue
         yield from _option_findings(host, service, _reference_port(host, role), role)

@@ -87,7 +87,8 @@ def check_rescue_runs(host: Host) -> Iterator[Finding]:
             WARNING,
             "postfix-archive rescue",
             f"it has not run {since}: queued copies expire without an alarm",
-            "make install sets up a timer; or run rescue and return every five minutes",
+            f"{host.install_command()} sets up a timer; or run rescue and return every"
+            " five minutes",
         )
 
 

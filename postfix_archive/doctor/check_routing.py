@@ -15,7 +15,6 @@ from postfix_archive.monitoring import CRITICAL, WARNING
 from postfix_archive.postfix import archive_services, configuration
 from postfix_archive.postfix.configuration import Service
 
-INSTALL = "make install"
 REQUEST_DOMAIN_REJECT = "archive-request.invalid=reject"
 
 
@@ -27,7 +26,13 @@ def check_requests(host: Host) -> Iterator[Finding]:
     ):
         if not host.config.value(archive_services.BYPASS_PARAMETER):
             harm = "no service has the stamp filter as content_filter: no archiving"
-            yield Finding("not-asked", CRITICAL, "main.cf: archive", harm, INSTALL)
+            yield Finding(
+                "not-asked",
+                CRITICAL,
+                "main.cf: archive",
+                harm,
+                host.install_command(),
+            )
     for service in (None, *host.receiving_services()):
         if service is None or "archive" in service.options:
             yield from _archive_findings(host, service)
@@ -62,7 +67,7 @@ def check_unfiltered_services(host: Host) -> Iterator[Finding]:
             f"master.cf: {service.key}",
             f"its content_filter is {content_filter or 'empty'}: its mail is not"
             " archived",
-            f"{INSTALL}; if that is intended: "
+            f"{host.install_command()}; if that is intended: "
             + host.option_command(service, "archive", ""),
         )
 
@@ -80,7 +85,7 @@ def check_proxy_filters(host: Host) -> Iterator[Finding]:
             f"master.cf: {service.key} -o smtpd_proxy_filter={proxy}",
             "the smtpd behind that before-queue filter does not have the stamp filter"
             " as content_filter: its mail is not archived",
-            INSTALL,
+            host.install_command(),
         )
 
 
@@ -95,7 +100,7 @@ def check_nexthop(host: Host) -> Iterator[Finding]:
                 f"{_place(service, 'content_filter')}: {name}",
                 "without a nexthop Postfix uses the recipient's domain: the message is"
                 " split by domain and requests no archive",
-                INSTALL,
+                host.install_command(),
             )
 
 

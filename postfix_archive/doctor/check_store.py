@@ -161,7 +161,7 @@ def check_python(host: Host) -> Iterator[Finding]:
             directory,
             f"{python_path} is not the version that this was installed for: a message"
             " costs twice the CPU time, and the commands may not start",
-            "make install, in the sources of the release that is in use",
+            host.install_command(),
         )
 
 

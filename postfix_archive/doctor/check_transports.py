@@ -22,7 +22,6 @@ SOFT_BOUNCE_SERVICES = (
     "archive-local",
 )
 MAX_RECIPIENTS = 3500  # x 2 arguments of 263 bytes: below ARG_MAX (execve(2))
-REINSTALL = "make install"
 
 
 def check_missing_services(host: Host) -> Iterator[Finding]:
@@ -38,7 +37,7 @@ def check_missing_services(host: Host) -> Iterator[Finding]:
                 f"master.cf: {key}",
                 f"there is no service {name}: mail for it is deferred and bounces after"
                 " maximal_queue_lifetime",
-                REINSTALL,
+                host.install_command(),
             )
 
 
@@ -117,6 +116,7 @@ def check_null_sender(host: Host) -> Iterator[Finding]:
     for service in host.stamp_filters():
         if "null_sender=" not in service.command.split():
             yield _entry_finding(
+                host,
                 "null-sender",
                 service,
                 "bounces get the sender MAILER-DAEMON in the filter, so that an"
@@ -135,6 +135,7 @@ def check_flags(host: Host) -> Iterator[Finding]:
         )
         if actual != expected:
             yield _entry_finding(
+                host,
                 "flags",
                 service,
                 "addresses are not quoted, or pipe(8) adds lines to the message: it"
@@ -151,6 +152,7 @@ def check_arguments(host: Host) -> Iterator[Finding]:
         missing = [argument for argument in expected if argument not in actual]
         if missing:
             yield _entry_finding(
+                host,
                 "arguments",
                 service,
                 f"the argument {missing[0]} is missing: mail is deferred, or the"
@@ -170,6 +172,7 @@ def check_users(host: Host) -> Iterator[Finding]:
         setgid_group = host.config.value("setgid_group")
         if user in ("root", mail_owner) or setgid_group in groups:
             yield _entry_finding(
+                host,
                 "pipe-user",
                 service,
                 f"pipe(8) refuses to run as {user}:{group or 'its groups'} (root,"
@@ -177,6 +180,7 @@ def check_users(host: Host) -> Iterator[Finding]:
             )
         elif user != users[0]:
             yield _entry_finding(
+                host,
                 "pipe-user",
                 service,
                 f"runs as {user}, other services as {users[0]}: both write to the"
@@ -184,7 +188,7 @@ def check_users(host: Host) -> Iterator[Finding]:
             )
         elif user not in host.groups_by_user:
             yield _entry_finding(
-                "pipe-user", service, f"there is no user {user}: mail is deferred"
+                host, "pipe-user", service, f"there is no user {user}: mail is deferred"
             )
 
 
@@ -199,7 +203,7 @@ def check_programs(host: Host) -> Iterator[Finding]:
                 service.argument("argv"),
                 f"{service.name} cannot execute it: mail is deferred and bounces after"
                 " maximal_queue_lifetime",
-                REINSTALL,
+                host.install_command(),
             )
 
 
@@ -237,8 +241,9 @@ def _launcher_arguments(reference: Service) -> list[str]:
     return reference.command.partition("argv=")[2].split()[1:]
 
 
-def _entry_finding(check: str, service: Service, harm: str) -> Finding:
-    return Finding(check, CRITICAL, f"master.cf: {service.key}", harm, REINSTALL)
+def _entry_finding(host: Host, check: str, service: Service, harm: str) -> Finding:
+    cure = host.install_command()
+    return Finding(check, CRITICAL, f"master.cf: {service.key}", harm, cure)
 
 
 CHECKS: tuple[Callable[[Host], Iterator[Finding]], ...] = (

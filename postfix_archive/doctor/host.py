@@ -142,6 +142,10 @@ class Host:
         options = [] if self.is_default_instance else ["-c", self.config.directory]
         return shlex.join(["postfix-archive", *options, *arguments])
 
+    def install_command(self) -> str:
+        """Return the command that installs again what is missing, quoted."""
+        return self.archive_command("install")
+
     def parameter_command(self, name: str, value: str) -> str:
         """Return the command that sets a parameter of main.cf."""
         return self.postfix_command("postconf", "-e", f"{name} = {value}")

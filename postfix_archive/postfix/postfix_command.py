@@ -146,7 +146,7 @@ def _run_checked(
         if main_cf_path in process.stderr and not os.path.exists(main_cf_path):
             raise PostfixCommandFailed(
                 f"{directory}: no main.cf in this directory; name the configuration"
-                " directory with -c DIR (make: CONFIG_DIRECTORY=DIR)"
+                " directory with -c DIR (make install: CONFIG_DIRECTORY=DIR)"
             )
         output = " ".join(process.stderr.split()) or f"exit code {process.returncode}"
         raise PostfixCommandFailed(

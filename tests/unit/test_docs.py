@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 from pathlib import Path
 
 import click
@@ -134,3 +135,17 @@ def test_every_finding_of_the_doctor_is_documented() -> None:
     missing = {each for each in named if f"`{each}`" not in page}
     assert not missing
     assert len(named) > 40
+
+
+def test_make_help_names_every_target_and_fits_the_terminal() -> None:
+    text = (ROOT / "Makefile").read_text()
+    done = subprocess.run(
+        ["make", "-C", ROOT, "--no-print-directory", "help"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    targets = " ".join(re.findall(r"^\.PHONY: (.*)", text, re.M)).split()
+    named = re.findall(r"^make ([a-z]+) ", done.stdout, re.M)
+    assert sorted([*named, "help"]) == sorted(targets)
+    assert all(len(line) <= 88 for line in done.stdout.splitlines())

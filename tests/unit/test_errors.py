@@ -19,6 +19,7 @@ OF_COMMANDS = {
     "PostfixCommandFailed",
     "InstallRefused",
     "InstallFailed",
+    "ReferenceMissing",
     "BypassRefused",
     "NotRoot",
     "TableInvalid",

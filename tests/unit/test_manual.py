@@ -12,7 +12,7 @@ from postfix_archive.config import settings, template
 
 from unit.test_docs import commands
 
-MANUAL = Path(__file__).resolve().parent.parent.parent / "docs" / "man"
+MANUAL = Path(__file__).resolve().parents[2] / "postfix_archive" / "man"
 
 
 def entry(name: str) -> str:

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from private_postfix import ROOT
+
 pytestmark = pytest.mark.live
-PAGES = sorted((Path(__file__).resolve().parents[3] / "docs" / "man").glob("*.[15]"))
+PAGES = sorted((ROOT / "postfix_archive" / "man").glob("*.[15]"))
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -260,7 +260,8 @@ def test_what_the_outcomes_stand_on() -> None:
     [
         (
             "",
-            "make install sets up its service; or run postfix-archive outcomes --once",
+            "postfix-archive install sets up its service; or run postfix-archive"
+            " outcomes --once",
         ),
         ("/etc/cron.d/x", "check that cron runs; by hand: postfix-archive outcomes"),
         ("/etc/systemd/system/x.service", "systemctl restart x.service"),

@@ -21,10 +21,7 @@ ROOM = "postfix_archive/postfix/archive_services.py"
 def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A checkout of its own; environments for commands are not made."""
     checkout = tmp_path / "checkout"
-    for name in ("postfix_archive", "master.cf.d", "docs/man"):
-        shutil.copytree(reference.SOURCE / name, checkout / name)
-    shutil.copy(reference.SOURCE / "setup.cfg", checkout)
-    monkeypatch.setattr(reference, "SOURCE", checkout)
+    shutil.copytree(reference.PACKAGE, checkout / "postfix_archive")
     monkeypatch.setattr(reference, "PACKAGE", checkout / "postfix_archive")
     monkeypatch.setattr(ProgramFiles, "_create_environment", lambda *_: None)
     return checkout
