@@ -80,6 +80,9 @@ MAIN = {
     "minimal_backoff_time": "1s",
     "maximal_backoff_time": "2s",
     "queue_run_delay": "1s",
+    # Else Postfix waits a minute with a service, of which a process was killed.
+    "service_throttle_time": "1s",
+    "transport_retry_time": "1s",
     "smtputf8_enable": "yes",
     "enable_long_queue_ids": "yes",
     "sink_destination_recipient_limit": "1000",
