@@ -10,7 +10,7 @@
 #              minutes; 1 with ROUNDS=1 SIZES=4 RECIPIENTS=1; OUT=docs writes the page)
 # make growth  throughput with 1,000,000 messages in the store; memory of a worker after
 #              50,000 messages and with 200 MB ones (STORE=DIR keeps the store, 6 GB)
-# make check   format, lint, types, unit tests
+# make check   format, lint, types (make lint), unit tests (make unit)
 # make format  format the code
 #
 # demo, test and check install what they need and print it first.
@@ -31,13 +31,14 @@ INSTALLER = "$$PYTHON" -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
  path of one\n' $@ "$$PYTHON" >&2; exit 1; }; \
   PYTHONPATH=. "$$PYTHON" -B -m postfix_archive.install.main
 
-# Run test files in parallel if live tests run on this host and not in a container: they
-# wait for Postfix most of the time.
+# Run tests in parallel if live tests run on this host and not in a container: they wait
+# for Postfix most of the time. tests/schedule.py has their order.
 ifeq ($(shell id -u)-$(POSTFIX_ARCHIVE_TESTS),0-)
-SIDE_BY_SIDE = -n 3 --dist loadfile
+SIDE_BY_SIDE = -n $(PROCESSES) --durations=40
+PROCESSES = $(shell n=$$(($$(nproc) * 3)); [ $$n -lt 16 ] || n=16; echo $$n)
 endif
 
-.PHONY: help install uninstall demo test unit live container storm load reconcile bench growth check format clean
+.PHONY: help install uninstall demo test unit live container storm load reconcile bench growth check lint format clean
 
 help:
 	@sed -n 's/^# \{0,1\}//p' Makefile | sed -n '1,15p'
@@ -58,7 +59,7 @@ test:
 
 unit:
 	@PYTHON=$(PYTHON) tests/prepare check
-	@$(BIN)/pytest -m "not live and not slow"
+	@$(BIN)/pytest -q -m "not live and not slow"
 
 live:
 	@PYTHON=$(PYTHON) tests/prepare test
@@ -94,7 +95,9 @@ growth:
 	@PYTHON=$(PYTHON) tests/prepare test
 	@PYTHONPATH=tests:bench $(BIN)/python bench/growth.py
 
-check:
+check: lint unit
+
+lint:
 	@PYTHON=$(PYTHON) tests/prepare check
 	@$(BIN)/black --check --quiet postfix_archive tests bench || \
 	  { echo "black would change files: run make format"; exit 1; }
@@ -102,7 +105,6 @@ check:
 	@$(BIN)/flake8 postfix_archive tests bench
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-cache
-	@$(BIN)/pytest -q -m "not live and not slow"
 
 format:
 	@PYTHON=$(PYTHON) tests/prepare check

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import container
+import schedule
 from private_postfix import PrivatePostfix
 from whole_host import STOCK, WholeHost, install
 
@@ -35,7 +36,8 @@ def can_run_natively() -> bool:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """In the container, send the reports out."""
+    """Let schedule.py order the tests; in the container, send the reports out."""
+    config.pluginmanager.register(schedule)
     if container.REPORTS_TO in os.environ:
         config.pluginmanager.register(container.Reporter(config))
 
