@@ -5,7 +5,7 @@
 # make unit          the unit tests alone
 # make live          the live tests alone
 # make container     the live tests in a Docker container
-# make check         formatters, lint, types, import contracts, unit tests
+# make check         formatters, lint, types, import contracts (make lint), unit tests
 # make format        format the code
 # make storm         2,000 messages while processes are killed at random, then 5,000
 #                    while the log follower is killed and the log is rotated (minutes)
@@ -40,14 +40,15 @@ INSTALLER = "$$PYTHON" -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
  one\n' $@ "$$PYTHON" >&2; exit 1; }; \
   PYTHONPATH=. "$$PYTHON" -B -m postfix_archive.install.main
 
-# Run test files in parallel if live tests run on this host and not in a container: they
-# wait for Postfix most of the time.
+# Run tests in parallel if live tests run on this host and not in a container: they wait
+# for Postfix most of the time. tests/schedule.py has their order.
 ifeq ($(shell id -u)-$(POSTFIX_ARCHIVE_TESTS),0-)
-SIDE_BY_SIDE = -n 3 --dist loadfile
+SIDE_BY_SIDE = -n $(PROCESSES) --durations=40
+PROCESSES = $(shell n=$$(($$(nproc) * 3)); [ $$n -lt 16 ] || n=16; echo $$n)
 endif
 
 .PHONY: help install uninstall demo test unit live container storm load reconcile bench
-.PHONY: growth check format requirements clean
+.PHONY: growth check lint format requirements clean
 
 help:
 	@sed -n '/^#/!q; s/^# \{0,1\}//p' Makefile
@@ -68,7 +69,7 @@ test:
 
 unit:
 	@PYTHON=$(PYTHON) tests/prepare check
-	@$(BIN)/pytest -m "not live and not slow"
+	@$(BIN)/pytest -q -m "not live and not slow"
 
 live:
 	@PYTHON=$(PYTHON) tests/prepare test
@@ -104,7 +105,9 @@ growth:
 	@PYTHON=$(PYTHON) tests/prepare test
 	@PYTHONPATH=tests:bench $(BIN)/python bench/growth.py
 
-check:
+check: lint unit
+
+lint:
 	@PYTHON=$(PYTHON) tests/prepare check
 	@$(BIN)/black --check --quiet postfix_archive tests bench || \
 	  { echo "black would change files: run make format"; exit 1; }
@@ -112,7 +115,6 @@ check:
 	@$(BIN)/flake8 postfix_archive tests bench
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-cache
-	@$(BIN)/pytest -q -m "not live and not slow"
 
 format:
 	@PYTHON=$(PYTHON) tests/prepare check

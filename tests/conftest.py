@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import subprocess
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -13,11 +15,14 @@ import pytest
 from postfix_archive.postfix import reference
 
 import container
+import schedule
 from private_postfix import PrivatePostfix
+from whole_host import STOCK, WholeHost, install
 
 REQUIREMENTS = reference.PACKAGE / "install" / "requirements.txt"
 # As docs/installing.md says it.
 DOWNLOAD = ("download", "--require-hashes", "--no-deps", "--only-binary=:all:")
+Once = Callable[[str, Callable[[Path], None]], Path]
 CURE = (
     "a live Postfix needs root, or a Docker engine that this user may use:"
     " run 'sudo make test', or join the group docker"
@@ -35,7 +40,8 @@ def can_run_natively() -> bool:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """In the container, send the reports out."""
+    """Let schedule.py order the tests; in the container, send the reports out."""
+    config.pluginmanager.register(schedule)
     if container.REPORTS_TO in os.environ:
         config.pluginmanager.register(container.Reporter(config))
 
@@ -86,7 +92,29 @@ def postfix(door: str) -> Iterator[PrivatePostfix]:
 
 
 @pytest.fixture(scope="session")
-def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def once_a_run(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Once:
+    """Makes a path once for all processes of this run (pytest-xdist)."""
+    directory = tmp_path_factory.getbasetemp()
+    if hasattr(request.config, "workerinput"):
+        directory = directory.parent
+
+    def once(name: str, make: Callable[[Path], None]) -> Path:
+        path = directory / name
+        with open(directory / f"{name}.lock", "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not path.exists():
+                draft = directory / f"{name}.draft"
+                make(draft)
+                draft.rename(path)
+        return path
+
+    return once
+
+
+@pytest.fixture(scope="session")
+def wheels(once_a_run: Once) -> Path:
     """The Python packages, for a host that reaches no index."""
     folder = tmp_path_factory.mktemp("wheels")
     environment = folder / "env"
@@ -95,3 +123,4 @@ def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
     command = [*pip, *DOWNLOAD, "-d", str(folder), "-r", str(REQUIREMENTS)]
     subprocess.run(command, check=True)
     return folder
+Once = Callable[[str, Callable[[Path], None]], Path]

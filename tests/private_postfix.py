@@ -10,6 +10,8 @@ of the host's own mail is touched. Needs root, since Postfix does.
 
 from __future__ import annotations
 
+import atexit
+import functools
 import json
 import os
 import random
@@ -37,6 +39,8 @@ GROUP = "nogroup"
 DAEMONS = "/usr/lib/postfix/sbin"
 QUEUES = ("maildrop", "incoming", "active", "deferred", "hold")
 PATIENCE = 180.0  # seconds until a condition that should come counts as never coming
+# Postfix's commands name their reasons on standard error only if that is a terminal.
+CHECK = ("timeout", "60", "script", "--quiet", "--return", "/dev/null", "--command")
 KEY = "test 000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f\n"
 GIVEN: dict[int, int] = {}  # by free_ports(): port -> descriptor that keeps it for us
 PORTS = range(11000, 32000)
@@ -76,6 +80,9 @@ MAIN = {
     "minimal_backoff_time": "1s",
     "maximal_backoff_time": "2s",
     "queue_run_delay": "1s",
+    # Else Postfix waits a minute with a service, of which a process was killed.
+    "service_throttle_time": "1s",
+    "transport_retry_time": "1s",
     "smtputf8_enable": "yes",
     "enable_long_queue_ids": "yes",
     "sink_destination_recipient_limit": "1000",
@@ -199,7 +206,10 @@ class PrivatePostfix:
     def start(self) -> None:
         """Start Postfix; return when it answers on its SMTP port."""
         self._postfix("start")
-        self.wait(self._answers, "Postfix answers on its SMTP port")
+        try:
+            self.wait(self._answers, "Postfix answers on its SMTP port")
+        except NotInTime as error:
+            raise NotInTime(f"{error}\n{self._checked()}") from None
 
     def stop(self) -> None:
         """Stop Postfix in good order."""
@@ -523,7 +533,15 @@ class PrivatePostfix:
             check=False,
         )
         if run.returncode:
-            raise RuntimeError(f"postfix {verb}: {run.stderr}{self.log()[-2000:]}")
+            reasons = run.stderr[-2000:], self.log()[-2000:], self._checked()
+            raise RuntimeError("\n".join((f"postfix {verb} failed:", *reasons)))
+
+    def _checked(self) -> str:
+        """Return what postfix check has to say."""
+        run = subprocess.run(
+            [*CHECK, f"postfix -c {self.etc} check"], capture_output=True, check=False
+        )
+        return f"postfix check: {run.stdout[-2000:].decode(errors='replace')}"
 
     def _answers(self) -> bool:
         try:
@@ -602,6 +620,19 @@ def dotted(content: bytes) -> bytes:
 
 def install_program(folder: Path) -> None:
     """Lay down the package and its launchers as an installation does."""
+    shutil.copytree(_built_program(), folder)  # with its mtimes: see load_bundle()
+
+
+@functools.cache
+def _built_program() -> Path:
+    """Return a directory with the program, compiled once for this process."""
+    directory = Path(tempfile.mkdtemp(prefix="pfa-program-", dir="/tmp"))
+    atexit.register(shutil.rmtree, directory)
+    _build_program(directory / "lib")
+    return directory / "lib"
+
+
+def _build_program(folder: Path) -> None:
     shutil.copytree(
         ROOT / "postfix_archive",
         folder / "postfix_archive",

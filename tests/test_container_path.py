@@ -90,7 +90,7 @@ def test_each_outcome_in_the_container_is_the_outcome_here(tmp_path: Path) -> No
     checkout = tmp_path / "checkout"
     without = shutil.ignore_patterns(*container.NOT_SENT)
     shutil.copytree(container.ROOT, checkout, ignore=without)
-    (checkout / "tests" / "live" / "test_outcomes.py").write_text(OUTCOMES)
+    (checkout / "tests/live/outcomes/test_outcomes.py").write_text(OUTCOMES)
     run = pytest_run("tests/live/outcomes/test_outcomes.py", checkout=checkout)
     assert run.returncode == 1, run.stdout + run.stderr
     last = run.stdout.splitlines()[-1]

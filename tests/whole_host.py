@@ -7,30 +7,40 @@ of its own. Postfix has the configuration that Debian's package gives a fresh ho
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import subprocess
 import tempfile
 import time
 from pathlib import Path
 
-from private_postfix import PATIENCE, ROOT
+from private_postfix import CHECK, PATIENCE, ROOT
 
 HOST = "host.example.com"
-FRESH = f"""
+OVERLAID = ("etc", "var", "usr/local")
+# Layers are tar files of what the overlays' upper directories hold.
+MOUNTED = """
 set -e
-mount -t tmpfs tmpfs {{folder}}
-for each in etc var usr/local; do
-    name=$(echo $each | tr / _)
-    mkdir {{folder}}/$name.upper {{folder}}/$name.work
-    mount -t overlay overlay /$each \\
-      -o lowerdir=/$each,upperdir={{folder}}/$name.upper,workdir={{folder}}/$name.work
+mount -t tmpfs tmpfs {folder}
+for path in {paths}; do mkdir -p {folder}/upper/$path {folder}/work/$path; done
+for layer in {layers}; do
+    tar -C {folder}/upper --xattrs --xattrs-include='trusted.overlay.*' -xf $layer
 done
-rm -rf /usr/local/lib/postfix-archive /usr/local/sbin/postfix-archive
-rm -rf /etc/postfix-archive /var/lib/postfix-archive /etc/postfix/archive.*
+for path in {paths}; do
+    mount -t overlay overlay /$path \\
+      -o lowerdir=/$path,upperdir={folder}/upper/$path,workdir={folder}/work/$path
+done
 ip link set lo up
 # As systemd sets it. With the kernel's 10, Postfix's own log socket can fill up while
 # postlogd(8) restarts, and all that logs stands still.
 echo 512 > /proc/sys/net/unix/max_dgram_qlen
+echo ready
+exec sleep infinity
+"""
+STOCK = f"""
+set -e
+rm -rf /usr/local/lib/postfix-archive /usr/local/sbin/postfix-archive
+rm -rf /etc/postfix-archive /var/lib/postfix-archive /etc/postfix/archive.*
 rm -f /etc/postfix/main.cf /var/spool/postfix/pid/* /var/lib/postfix/master.lock
 cp /etc/postfix/master.cf.proto /etc/postfix/master.cf
 echo "postfix postfix/main_mailer_type select Internet Site" | debconf-set-selections
@@ -38,28 +48,37 @@ echo "postfix postfix/mailname string {HOST}" | debconf-set-selections
 DEBIAN_FRONTEND=noninteractive dpkg-reconfigure postfix >/dev/null 2>&1
 postconf -e myhostname={HOST} maillog_file=/var/log/postfix.log
 useradd --no-create-home bob
-echo ready
-exec sleep infinity
+useradd --no-create-home legal
 """
 # What make test says to a make below it, and a user's make is not told.
 MAKES = {"MAKEFLAGS", "MAKELEVEL", "MFLAGS"}
 
 
 class WholeHost:
-    """Namespaces with a stock Debian Postfix in them, not yet started."""
+    """Namespaces with a Debian host in them; Postfix is not yet started.
 
-    def __init__(self) -> None:
+    The layers are made by save(): stock_host and release of conftest.py.
+    """
+
+    def __init__(self, *layers: Path) -> None:
         self._folder = Path(tempfile.mkdtemp(prefix="pfa-host-", dir="/tmp"))
+        script = MOUNTED.format(
+            folder=self._folder,
+            paths=" ".join(OVERLAID),
+            layers=" ".join(map(str, layers)),
+        )
         self._holder = subprocess.Popen(
             ["unshare", "-m", "-n", "-p", "-f", "--kill-child", "--mount-proc"]
-            + ["sh", "-c", FRESH.format(folder=self._folder)],
+            + ["sh", "-c", f"exec 2>&1\n{script}"],
             stdout=subprocess.PIPE,
             text=True,
         )
         assert self._holder.stdout is not None
-        if self._holder.stdout.readline() != "ready\n":
+        first = self._holder.stdout.readline()
+        if first != "ready\n":
+            reasons = first + self._holder.stdout.read()
             self.close()
-            raise RuntimeError("the namespaces could not be made")
+            raise RuntimeError(f"the namespaces could not be made: {reasons}")
         pid = self._holder.pid
         children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
         self._inside = ["nsenter", "-t", children[0], "-m", "-n", "-p", "--"]
@@ -99,8 +118,9 @@ class WholeHost:
         return self.run(command).stdout.strip()
 
     def log(self) -> str:
-        """Return the end of Postfix's log, and what is queued."""
-        command = "tail -n 60 /var/log/postfix.log; postqueue -p; date"
+        """Return the end of Postfix's log, what is queued, what postfix check says."""
+        check = f"{shlex.join(CHECK)} 'postfix check'"
+        command = f"tail -n 60 /var/log/postfix.log; postqueue -p; date; {check}"
         done = subprocess.run(
             [*self._inside, "sh", "-c", command],
             capture_output=True,
@@ -109,6 +129,13 @@ class WholeHost:
             check=False,
         )
         return done.stdout
+
+    def save(self, layer: Path, path: str = "") -> None:
+        """Write what is changed on this host, or below a path, as a layer."""
+        self.run(
+            f"tar -C {self._folder}/upper --xattrs"
+            f" --xattrs-include='trusted.overlay.*' -cf {layer} {path or '.'}"
+        )
 
     def configuration(self) -> dict[str, str]:
         """Return mode, owner and digest of every file of Postfix's configuration."""

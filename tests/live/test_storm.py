@@ -29,11 +29,7 @@ pytestmark = pytest.mark.live
 
 VICTIMS = ("smtpd", "cleanup", "qmgr", "pipe", "archive-stamp", "archive", "python3")
 SENDERS = 8
-MAIN = {
-    "service_throttle_time": "1s",
-    "transport_retry_time": "1s",
-    "ipc_timeout": "10s",
-}
+MAIN = {"ipc_timeout": "10s"}
 
 
 class Storm:

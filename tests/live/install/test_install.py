@@ -14,6 +14,7 @@ from whole_host import HOST, WholeHost, archived, install
 
 pytestmark = pytest.mark.live
 ARCHIVE = f"ARCHIVE=legal@{HOST}"
+BUILDS = pytest.mark.parametrize("is_built", [False])
 JOURNAL = f"/var/lib/postfix-archive/legal@{HOST}/journal"
 SYSTEMCTL = """#!/bin/sh
 # As systemctl(1) for one follower: stops, then starts its command line.
@@ -43,21 +44,28 @@ mkdir -p /usr/local/bin && printf %s {shlex.quote(SYSTEMCTL)} \
 
 
 @pytest.fixture
-def host() -> Iterator[WholeHost]:
+def is_built() -> bool:
+    """Whether the host has the release: else make install builds it, in seconds."""
+    return True
+
+
+@pytest.fixture
+def host(stock_host: Path, release: Path, is_built: bool) -> Iterator[WholeHost]:
     """A host with a running stock Postfix, and mailboxes for bob and the archive."""
-    with WholeHost() as made:
-        made.run("useradd --no-create-home legal && postfix start")
-        yield made
-
-
-@pytest.fixture(scope="module")
-def stock() -> Iterator[WholeHost]:
-    """A host that every refused installation leaves as it is."""
-    with WholeHost() as made:
+    with WholeHost(stock_host, *[release] * is_built) as made:
         made.run("postfix start")
         yield made
 
 
+@pytest.fixture(scope="module")
+def stock(stock_host: Path) -> Iterator[WholeHost]:
+    """A host that every refused installation leaves as it is."""
+    with WholeHost(stock_host) as made:
+        made.run("postfix start")
+        yield made
+
+
+@BUILDS
 def test_from_stock_to_archive_and_back(host: WholeHost, wheels: Path) -> None:
     before = host.configuration()
     diff = host.says(f"{install(wheels)} DRY_RUN=1")
@@ -178,6 +186,7 @@ def test_with_workers_from_stock_to_archive_and_back(
     assert "the second" in host.says("cat /var/mail/bob")
 
 
+@BUILDS
 @pytest.mark.parametrize("umask", ["077", "027"])
 def test_a_narrow_umask_keeps_nobody_out(
     host: WholeHost, wheels: Path, umask: str
@@ -644,11 +653,13 @@ cp {debs}/*.deb /var/cache/apt/archives/
 """
 
 
-def test_a_host_without_postfix_gets_it_if_wanted(wheels: Path, tmp_path: Path) -> None:
+def test_a_host_without_postfix_gets_it_if_wanted(
+    stock_host: Path, wheels: Path, tmp_path: Path
+) -> None:
     subprocess.run(["apt-get", "update", "-qq"], check=True)
     subprocess.run(["apt-get", "download", "postfix"], cwd=tmp_path, check=True)
     command = WITHOUT_POSTFIX.format(debs=tmp_path, install=install(wheels))
-    with WholeHost() as host:
+    with WholeHost(stock_host) as host:
         done = host.run(command)
     assert "Debian: apt-get install postfix" in done.stderr
     assert "INSTALL_POSTFIX=yes" in done.stderr

@@ -34,7 +34,6 @@ cat >>/etc/postfix/master.cf <<'END'
   -o receive_override_options=no_milters
   -o smtpd_recipient_restrictions=permit_mynetworks,reject
 END
-useradd --no-create-home legal
 """
 # The program stays laid down after an uninstall while another instance has a record.
 STAYS = "mkdir -p /etc/postfix-archive/another.undo"
@@ -63,9 +62,9 @@ chmod 755 /usr/local/sbin/%(command)s; echo 0 >/var/tmp/calls"""
 
 
 @pytest.fixture
-def host() -> Iterator[WholeHost]:
+def host(stock_host: Path, release: Path) -> Iterator[WholeHost]:
     """A host whose main.cf and master.cf have comments and values on many lines."""
-    with WholeHost() as made:
+    with WholeHost(stock_host, release) as made:
         made.run(CARED_FOR)
         yield made
 

@@ -37,10 +37,10 @@ SERVICES = {
 
 
 @pytest.fixture
-def host() -> Iterator[WholeHost]:
+def host(stock_host: Path, release: Path) -> Iterator[WholeHost]:
     """A stock host with services that ask for other archives, or have a filter."""
-    with WholeHost() as made:
-        for name in ("legal", "a", "b", "c", "table"):
+    with WholeHost(stock_host, release) as made:
+        for name in ("a", "b", "c", "table"):
             made.run(f"useradd --no-create-home {name}")
         made.run("mkdir -p /usr/local/bin && cat > /usr/local/bin/scan", given=SCAN)
         made.run("chmod 755 /usr/local/bin/scan")

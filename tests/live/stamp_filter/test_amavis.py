@@ -60,10 +60,10 @@ MORE = (
 
 
 @pytest.fixture
-def host() -> Iterator[WholeHost]:
+def host(stock_host: Path, release: Path) -> Iterator[WholeHost]:
     """A host on which amavisd-new runs and nothing goes to it yet."""
-    with WholeHost() as made:
-        made.run("useradd --no-create-home legal && useradd --no-create-home carol")
+    with WholeHost(stock_host, release) as made:
+        made.run("useradd --no-create-home carol")
         made.run("cat > /etc/amavis/conf.d/50-user", given=USER_CONF)
         start_amavis(made)
         for line in (TRANSPORT, BACK, MORE):

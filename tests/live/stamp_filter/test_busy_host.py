@@ -56,9 +56,11 @@ MAIN = {
 }
 
 
-def test_a_busy_host_is_archived_and_sound(wheels: Path) -> None:
-    with WholeHost() as host:
-        host.run("useradd --no-create-home legal && useradd --no-create-home carol")
+def test_a_busy_host_is_archived_and_sound(
+    stock_host: Path, release: Path, wheels: Path
+) -> None:
+    with WholeHost(stock_host, release) as host:
+        host.run("useradd --no-create-home carol")
         for name, text in FILES.items():
             host.run(f"cat > /etc/postfix/{name}", given=text)
         host.run("cd /etc/postfix && postmap virtual transport")
