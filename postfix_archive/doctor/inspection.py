@@ -301,7 +301,7 @@ def _log_error(postfix_config: Configuration, settings: Settings | None) -> str:
 
 def _follower_file(postfix_config: Configuration, settings: Settings | None) -> str:
     return (
-        scheduler.follower_file(configuration.name_of(postfix_config))
+        scheduler.FOLLOWER.installed_file(configuration.name_of(postfix_config))
         if settings is not None
         else ""
     )

@@ -233,7 +233,7 @@ def _report(
     """Print what was installed, run the doctor and send a probe message."""
     print(f"Settings:   {postfix_instance.archive_cf}")
     print(f"Store:      {postfix_instance.store}")
-    timer = scheduler.install_timer(
+    timer = scheduler.TIMER.install(
         postfix_instance.name,
         postfix_instance.directory,
         str(program_files.command_path),
@@ -289,10 +289,10 @@ def _install_follower(postfix_instance: Instance, command: str) -> str:
         is_wanted=postfix_instance.current_settings().needs_follower,
     )
     if reason:
-        scheduler.remove_follower(postfix_instance.name)
+        scheduler.FOLLOWER.remove(postfix_instance.name)
         return f"none: {reason}"
     return (
-        scheduler.install_follower(
+        scheduler.FOLLOWER.install(
             postfix_instance.name, postfix_instance.directory, command
         )
         or NO_FOLLOWER

@@ -109,7 +109,9 @@ def as_the_timer(postfix: PrivatePostfix) -> subprocess.CompletedProcess[str]:
         f'#!/bin/sh\ncd {ROOT} && exec {sys.executable} -m postfix_archive "$@"\n'
     )
     command.chmod(0o755)
-    line = scheduler._timer_command(str(postfix.etc), str(command))
+    line = scheduler.shell_command(
+        scheduler.TIMER_COMMAND, str(postfix.etc), str(command)
+    )
     return subprocess.run(
         ["/bin/sh", "-c", f"umask 077; {line}"],
         env={"PATH": "/usr/bin:/bin:/usr/sbin:/sbin"},
