@@ -41,10 +41,14 @@ INFINITY = float("inf")
 
 
 @click.command()
-@click.option("--since", type=Date(), help="Only messages accepted since then.")
-@click.option("--until", type=Date(), help="Only messages accepted before then.")
+@click.option("--since", type=Date(), help="Only messages accepted at or after DATE.")
+@click.option("--until", type=Date(), help="Only messages accepted before DATE.")
 @click.option(
-    "--log", "logs", multiple=True, metavar="FILE", help="Log file; oldest first."
+    "--log",
+    "logs",
+    multiple=True,
+    metavar="FILE",
+    help="Log file; may be repeated, oldest first.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.pass_context

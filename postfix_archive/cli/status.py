@@ -40,7 +40,7 @@ WAITING_LABELS = {
 )
 @click.pass_context
 def status(ctx: click.Context, as_json: bool, as_metrics: bool, write: bool) -> None:
-    """Show archived and waiting messages, and alarms.
+    """Show what is archived, what waits and what is wrong.
 
     Exit codes are those of monitoring plugins: 0 OK, 1 copies wait or the last
     reconcile run found messages missing, 2 mail is at risk: on hold, stuck at the stamp

@@ -50,8 +50,8 @@ INSTALL_POSTFIX_COMMAND = (
 
 
 NO_TIMER = (
-    "none, no systemd or cron found: run postfix-archive rescue and postfix-archive"
-    " return every five minutes"
+    "none, no systemd or cron found: run postfix-archive queue rescue and"
+    " postfix-archive fallback import every five minutes"
 )
 NO_FOLLOWER = (
     "none, no systemd or cron found: run postfix-archive outcomes --once every minute"

@@ -1,8 +1,8 @@
 """Save queued mail before Postfix expires it: move capsules out, hold originals.
 
-Used by ``postfix-archive rescue``, status and doctor. A rescue puts a capsule on hold,
-writes it to the fallback directory, and only then deletes it from the queue; after a
-crash between two steps it is on hold, where the next rescue finds it. The file
+Used by ``postfix-archive queue rescue``, status and doctor. A rescue puts a capsule on
+hold, writes it to the fallback directory, and only then deletes it from the queue;
+after a crash between two steps it is on hold, where the next rescue finds it. The file
 archive.held beside main.cf records the originals that a rescue put on hold; only these
 are released. Raises PostfixCommandFailed and StoreFailed.
 """

@@ -25,7 +25,7 @@ def running() -> Iterator[Host]:
             ["mount", "-t", "tmpfs", "-o", options, "tmpfs", where], check=True
         )
         try:
-            assert postfix.command("rescue").returncode == 0
+            assert postfix.command("queue", "rescue").returncode == 0
             assert postfix.command("outcomes").returncode == 0
             yield Host(postfix)
         finally:

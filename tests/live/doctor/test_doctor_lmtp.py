@@ -22,7 +22,7 @@ COHORT = "destination_concurrency_failed_cohort_limit"
 @pytest.fixture(scope="module")
 def running() -> Iterator[Host]:
     with PrivatePostfix(main=SOUND, door="lmtp") as postfix:
-        assert postfix.command("rescue").returncode == 0
+        assert postfix.command("queue", "rescue").returncode == 0
         assert postfix.command("outcomes").returncode == 0
         yield Host(postfix)
 

@@ -391,7 +391,7 @@ def test_what_was_missed_stays_found_when_the_rest_has_been_archived(
         host.postsuper("-H", queued(host, f"{each}@example.org"))
     host.flush()
     host.settle()
-    assert host.command("return").returncode == 0
+    assert host.command("fallback", "import").returncode == 0
     found = host.reconcile()
     assert found["waiting"] == found["rescued"] == 0
     assert found["archived"] == 8
