@@ -67,8 +67,8 @@ def explain(
 ) -> None:
     """Show which archives would get a message, and why.
 
-    Names the lines that request each archive. Sends nothing. MESSAGE is a file with the message, for header_checks and
-    body_checks.
+    Names the lines that request each archive. Sends nothing. MESSAGE is a file with
+    the message, for header_checks and body_checks.
     """
     settings = archive_cf.load(directory)
     postfix_config = postfix_command.read_configuration(directory)

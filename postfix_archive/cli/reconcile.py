@@ -72,7 +72,7 @@ def reconcile(
         result = reconciliation.run()
         reconciliation.save_summary(result)
     except (ArchiveError, OSError) as error:
-        fields = {"status": "UNKNOWN", "why": str(error)}
+        fields = {"status": "UNKNOWN", "reason": str(error)}
         click.echo(json.dumps(fields) if as_json else f"UNKNOWN: {error}")
         ctx.exit(monitoring.UNKNOWN)
     for text in [json.dumps(result.to_json())] if as_json else result.text_lines():

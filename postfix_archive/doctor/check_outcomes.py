@@ -44,11 +44,11 @@ def check_follower(host: Host) -> Iterator[Finding]:
             host.follower_file or "postfix-archive outcomes",
             f"it has not reached the end of Postfix's log {since}: outcomes of"
             " recipients are missing in the journals",
-            _follower_cure(host),
+            _follower_fix(host),
         )
 
 
-def _follower_cure(host: Host) -> str:
+def _follower_fix(host: Host) -> str:
     name = host.follower_file.rpartition("/")[2]
     if name.endswith(".service"):
         return f"systemctl restart {shlex.quote(name)}; see journalctl -u {name}"

@@ -137,7 +137,7 @@ def check_unreachable_ports(host: Host) -> Iterator[Finding]:
     """Report internal ports that do not accept a connection."""
     for address in host.unreachable_ports:
         yield Finding(
-            "port-silent",
+            "port-unreachable",
             CRITICAL,
             f"master.cf: {address}/inet",
             f"connect to {address} fails: mail is deferred and bounces after"
@@ -150,7 +150,7 @@ def check_unarchived_reinjections(host: Host) -> Iterator[Finding]:
     """Report mail on the reinjection ports that the stamp filter did not reinject."""
     if host.unarchived_reinjections:
         yield Finding(
-            "handed-in",
+            "foreign-reinjection",
             WARNING,
             f"queue id {host.unarchived_reinjections[0]}",
             f"{len(host.unarchived_reinjections)} messages came from a reinjection port"
@@ -225,7 +225,7 @@ def _inherited_finding(
     else:
         reason = "if main.cf changes; the option is not set here"
     return Finding(
-        "port-inherits",
+        "port-option-missing",
         CRITICAL if is_wrong else WARNING,
         f"master.cf: {service.key} -o {name}",
         f"{_harm(name)} ({reason})",

@@ -24,7 +24,7 @@ def check_queued_copies(host: Host) -> Iterator[Finding]:
     limit = host.number("bounce_queue_lifetime") or 5 * DAY
     if oldest is not None and oldest.age > min(HOUR, limit // 2):
         yield Finding(
-            "oldest-copy",
+            "queue-backlog",
             CRITICAL if oldest.age > limit // 2 else WARNING,
             f"queue id {oldest.queue_id}",
             f"{len(capsules)} archive copies are queued, the oldest for"
@@ -44,7 +44,7 @@ def check_queued_originals(host: Host) -> Iterator[Finding]:
     if overdue:
         oldest = max(overdue, key=lambda each: each.age)
         yield Finding(
-            "filter-waits",
+            "filter-backlog",
             CRITICAL,
             f"queue id {oldest.queue_id}",
             f"{len(overdue)} messages wait for the stamp filter, the oldest for"
@@ -97,7 +97,7 @@ def check_queue_ids(host: Host) -> Iterator[Finding]:
     """Advise long queue ids."""
     if host.config.value("enable_long_queue_ids") != "yes":
         yield Finding(
-            "short-ids",
+            "short-queue-ids",
             ADVICE,
             "main.cf: enable_long_queue_ids",
             "short queue ids are reused within days: log lines of different messages"

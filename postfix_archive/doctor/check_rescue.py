@@ -26,16 +26,16 @@ def check_fallback_directory(host: Host) -> Iterator[Finding]:
     quoted = shlex.quote(path)
     if not file.is_directory:
         harm = "no such directory: copies that the store refuses wait in the queue"
-        cure = f"install -d -m 700 -o {user} {quoted}"
-        yield Finding("fallback-missing", CRITICAL, path, harm, cure)
+        fix = f"install -d -m 700 -o {user} {quoted}"
+        yield Finding("fallback-missing", CRITICAL, path, harm, fix)
     elif file.owner != user:
         harm = f"{file.owner} owns it and {user} cannot write copies there"
-        cure = f"chown {user} {quoted}"
-        yield Finding("fallback-owner", CRITICAL, path, harm, cure, is_safe=True)
+        fix = f"chown {user} {quoted}"
+        yield Finding("fallback-owner", CRITICAL, path, harm, fix, is_safe=True)
     elif file.mode & 0o077:
         harm = f"users other than {user} can read the copies in it"
-        cure = f"chmod 700 {quoted}"
-        yield Finding("fallback-mode", CRITICAL, path, harm, cure, is_safe=True)
+        fix = f"chmod 700 {quoted}"
+        yield Finding("fallback-mode", CRITICAL, path, harm, fix, is_safe=True)
     elif host.settings.has_store:
         store = host.files.get(host.settings.archive_store_directory)
         if store is not None and store.device and store.device == file.device:
@@ -54,7 +54,7 @@ def check_fallback_copies(host: Host) -> Iterator[Finding]:
     """Report copies in the fallback directory."""
     if host.fallback_count and host.settings is not None:
         yield Finding(
-            "fallback-waits",
+            "fallback-backlog",
             CRITICAL if host.fallback_age > DAY else WARNING,
             host.settings.archive_fallback_directory,
             f"{host.fallback_count} copies wait for the store, the oldest for"
@@ -67,7 +67,7 @@ def check_held_mail(host: Host) -> Iterator[Finding]:
     """Report mail that a rescue put on hold because the stamp filter does not work."""
     if host.held_count:
         yield Finding(
-            "mail-held",
+            "mail-on-hold",
             CRITICAL,
             f"{host.config.directory}/archive.held",
             f"{host.held_count} messages are on hold: the stamp filter fails and they"

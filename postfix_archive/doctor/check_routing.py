@@ -27,7 +27,9 @@ def check_requests(host: Host) -> Iterator[Finding]:
     ):
         if not host.config.value(archive_services.BYPASS_PARAMETER):
             harm = "no service has the stamp filter as content_filter: no archiving"
-            yield Finding("not-asked", CRITICAL, "main.cf: archive", harm, INSTALL)
+            yield Finding(
+                "nothing-archived", CRITICAL, "main.cf: archive", harm, INSTALL
+            )
     for service in (None, *host.receiving_services()):
         if service is None or "archive" in service.options:
             yield from _archive_findings(host, service)
@@ -57,7 +59,7 @@ def check_unfiltered_services(host: Host) -> Iterator[Finding]:
         if archives_later and content_filter:
             continue
         yield Finding(
-            "service-around",
+            "other-content-filter",
             CRITICAL,
             f"master.cf: {service.key}",
             f"its content_filter is {content_filter or 'empty'}: its mail is not"
@@ -75,7 +77,7 @@ def check_proxy_filters(host: Host) -> Iterator[Finding]:
         if not proxy or _is_filtered_port(host, port):
             continue
         yield Finding(
-            "proxy-around",
+            "proxy-unfiltered",
             WARNING,
             f"master.cf: {service.key} -o smtpd_proxy_filter={proxy}",
             "the smtpd behind that before-queue filter does not have the stamp filter"
@@ -90,7 +92,7 @@ def check_nexthop(host: Host) -> Iterator[Finding]:
         name, _, destination = _content_filter(host, service).partition(":")
         if name.startswith(archive_services.STAMP_TRANSPORT) and not destination:
             yield Finding(
-                "nexthop",
+                "nexthop-missing",
                 CRITICAL,
                 f"{_place(service, 'content_filter')}: {name}",
                 "without a nexthop Postfix uses the recipient's domain: the message is"
@@ -116,7 +118,7 @@ def check_address_mappings(host: Host) -> Iterator[Finding]:
         place = _place(service, "receive_override_options")
         if is_mapped_first and is_mapped_last:
             yield Finding(
-                "mapped-twice",
+                "addresses-mapped-twice",
                 CRITICAL,
                 place,
                 "aliases, always_bcc and bcc maps apply before the stamp filter and"
@@ -129,7 +131,7 @@ def check_address_mappings(host: Host) -> Iterator[Finding]:
             and not host.config.value("content_filter", reinjection_service)
         ):
             yield Finding(
-                "never-mapped",
+                "addresses-not-mapped",
                 CRITICAL,
                 f"master.cf: {reinjection_service.key} -o receive_override_options",
                 "addresses are mapped neither before the stamp filter nor at"
@@ -160,8 +162,8 @@ def check_next_filters(host: Host) -> Iterator[Finding]:
             harm = f"master.cf has no {name}: reinjected mail is deferred, then bounces"
         else:
             continue
-        cure = "set archive_next_filter to the next content filter, or empty"
-        yield Finding("next-filter", CRITICAL, place, harm, cure)
+        fix = "set archive_next_filter to the next content filter, or empty"
+        yield Finding("next-filter", CRITICAL, place, harm, fix)
 
 
 def check_client_restrictions(host: Host) -> Iterator[Finding]:
@@ -176,16 +178,16 @@ def check_client_restrictions(host: Host) -> Iterator[Finding]:
         new_value = archive_services.guard_restrictions(host.config.raw(name, service))
         is_option = name in service.options
         if is_option:
-            cure = host.option_command(service, name, new_value)
+            fix = host.option_command(service, name, new_value)
         else:
-            cure = host.parameter_command(name, new_value)
+            fix = host.parameter_command(name, new_value)
         yield Finding(
-            "client-check",
+            "request-domain-open",
             WARNING,
             _place(service if is_option else None, name),
             "clients may send to archive-request.invalid: forged requests are dropped,"
             " but each logs an alarm",
-            cure,
+            fix,
             is_safe=REQUEST_DOMAIN_REJECT not in restrictions,
         )
 
@@ -198,7 +200,7 @@ def _archive_findings(host: Host, service: Service | None) -> Iterator[Finding]:
         request.from_nexthop(value) if value else None
     except RequestInvalid:
         yield Finding(
-            "archive-value",
+            "archive-invalid",
             CRITICAL,
             f"{_place(service, 'archive')} = {raw}",
             "not an archive address: mail is deferred and bounces after"

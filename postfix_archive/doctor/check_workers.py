@@ -16,7 +16,7 @@ from postfix_archive.postfix import archive_services, lmtp_services
 from postfix_archive.postfix.configuration import Service
 
 INSTALL = "make install"
-PIPE_MODE_CURE = "or make uninstall, then make install MODE=pipe"
+PIPE_MODE_FIX = "or make uninstall, then make install MODE=pipe"
 
 
 def check_sockets(host: Host) -> Iterator[Finding]:
@@ -25,9 +25,9 @@ def check_sockets(host: Host) -> Iterator[Finding]:
         content_filter = host.config.value("content_filter", service)
         socket = content_filter.partition(":unix:private/")[2]
         if socket and host.config.service(f"{socket}/unix") is None:
-            harm, cure = _missing_service(socket)
+            harm, fix = _missing_service(socket)
             place = f"{_place(service)}: {socket}"
-            yield Finding("lmtp-worker", CRITICAL, place, harm, cure)
+            yield Finding("worker-missing", CRITICAL, place, harm, fix)
 
 
 def check_socket_names(host: Host) -> Iterator[Finding]:
@@ -72,7 +72,7 @@ def check_arguments(host: Host) -> Iterator[Finding]:
     for worker in filter(archive_services.is_worker_service, host.config.services):
         if harm := _argument_harm(worker):
             place = f"master.cf: {worker.key}"
-            yield Finding("arguments", CRITICAL, place, harm, INSTALL)
+            yield Finding("launcher-arguments", CRITICAL, place, harm, INSTALL)
 
 
 def check_process_limits(host: Host) -> Iterator[Finding]:
@@ -122,18 +122,18 @@ def _argument_harm(worker: Service) -> str:
 
 
 def _missing_service(socket: str) -> tuple[str, str]:
-    """Return harm and cure for a socket without a service."""
+    """Return harm and fix for a socket without a service."""
     if _is_too_long(f"private/{socket}"):
         return (
             f"{_length_harm(socket)}: mail is deferred, then bounces",
-            f"set a shorter address there; {PIPE_MODE_CURE}",
+            f"set a shorter address there; {PIPE_MODE_FIX}",
         )
     if archive_services.is_worker_socket(
         socket
     ) and not lmtp_services.SERVICE_NAME.fullmatch(socket):
         return (
             f"{socket} cannot be a service name: mail is deferred, then bounces",
-            f"set another address there; {PIPE_MODE_CURE}",
+            f"set another address there; {PIPE_MODE_FIX}",
         )
     return (
         f"master.cf has no service {socket}: mail is deferred, then bounces",

@@ -59,7 +59,7 @@ def format_report(host: Host, findings: list[Finding]) -> str:
         lines += [
             f"{item.severity_name} {item.check}: {item.place}",
             f"    {item.harm}",
-            f"    fix: {item.cure}",
+            f"    fix: {item.fix}",
         ]
     return "\n".join(lines)
 

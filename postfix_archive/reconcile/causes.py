@@ -15,6 +15,7 @@ from postfix_archive.postfix import archive_services
 from postfix_archive.postfix.configuration import Configuration, Service
 from postfix_archive.reconcile import messages
 from postfix_archive.reconcile.messages import Message
+from postfix_archive.store.bypass_period import BypassPeriod
 
 ARCHIVED = "archived"
 WAITING = "waiting"
@@ -26,16 +27,16 @@ KINDS = (ARCHIVED, WAITING, RESCUED, NOT_REQUESTED, MISSING)
 # Codes for monitoring: they stay the same in every release.
 FILTER_ACTION = "filter-action"
 REDIRECT_ACTION = "redirect-action"
-OTHER_CONTENT_FILTER = "service-around"
-MANUAL_REINJECTION = "hand-made-reinjection"
-BYPASS_ON = "gate-open"
+OTHER_CONTENT_FILTER = "other-content-filter"
+FOREIGN_REINJECTION = "foreign-reinjection"
+BYPASS_ON = "bypass-on"
 DELETED = "deleted"
 EXPIRED = "expired"
-CAPSULE_GONE = "capsule-gone"
+CAPSULE_MISSING = "capsule-missing"
 UNEXPLAINED = "unexplained"
 DISCARD_RULE = "discard-rule"
 ARCHIVE_EMPTY = "archive-empty"
-NO_TABLE_MATCH = "no-table-asked"
+NO_TABLE_MATCH = "no-table-match"
 KEPT_BY_FILTER = "kept-by-filter"
 
 # Seconds: longer than an smtpd(8) process lives (max_use, max_idle). It serves one
@@ -54,15 +55,6 @@ class Verdict:
     kind: str  # one of KINDS
     code: str  # for monitoring: one of the codes above, or ""
     cause: str  # for people
-
-
-@dataclass(frozen=True)
-class BypassPeriod:
-    """A period in which mail was not archived; times in seconds since 1970."""
-
-    start: float
-    end: float
-    description: str
 
 
 class Classifier:
@@ -95,7 +87,7 @@ class Classifier:
                 NOT_REQUESTED, DISCARD_RULE, _discard_rule(message.discard_text)
             )
         if message.is_reinjected:
-            return _manual_reinjection(message)
+            return _foreign_reinjection(message)
         if message.is_stamped:
             cause = "archive is empty and no ARCHIVE table action matched"
             return Verdict(NOT_REQUESTED, NO_TABLE_MATCH, cause)
@@ -121,9 +113,10 @@ class Classifier:
         with_archive = [
             each for each in without_stamp_filter if self._config.value("archive", each)
         ]
-        bypass_period = self._bypass_period(message)
-        if bypass_period is not None and (with_archive or not without_stamp_filter):
-            return Verdict(MISSING, BYPASS_ON, f"bypass {bypass_period.description}")
+        period = self._bypass_period(message)
+        if period is not None and (with_archive or not without_stamp_filter):
+            cause = f"bypass from {period.interval}: {period.reason}"
+            return Verdict(MISSING, BYPASS_ON, cause)
         if is_archiving_process or not without_stamp_filter:
             return _unexplained(
                 message,
@@ -158,10 +151,7 @@ class Classifier:
 
     def _bypass_period(self, message: Message) -> BypassPeriod | None:
         for period in self._bypass_periods:
-            if (
-                period.start <= message.queued_time <= period.end
-                and not message.has_failed_capture
-            ):
+            if period.contains(message.queued_time) and not message.has_failed_capture:
                 return period
         return None
 
@@ -201,7 +191,7 @@ class Classifier:
         )
 
 
-def capsule_gone(archive_id: str, capsule_end: tuple[str, str] | None) -> Verdict:
+def capsule_missing(archive_id: str, capsule_end: tuple[str, str] | None) -> Verdict:
     """Return why a captured message is not in the archive.
 
     capsule_end is the reason and the queue id of its capsule, as in Capsules.ends.
@@ -211,7 +201,7 @@ def capsule_gone(archive_id: str, capsule_end: tuple[str, str] | None) -> Verdic
     else:
         reason = f"its capsule {capsule_end[1]} was {capsule_end[0]}"
     cause = f"captured as {archive_id}, but {reason}"
-    return Verdict(MISSING, CAPSULE_GONE, cause)
+    return Verdict(MISSING, CAPSULE_MISSING, cause)
 
 
 def log_truncated(message: Message) -> Verdict:
@@ -256,13 +246,13 @@ def _action(message: Message) -> Verdict:
     return Verdict(MISSING, code, f"{word.upper()} {target} by {place}")
 
 
-def _manual_reinjection(message: Message) -> Verdict:
+def _foreign_reinjection(message: Message) -> Verdict:
     name = message.service.rpartition("/")[2]
     cause = f"sent to the reinjection service {name}, not by the stamp filter"
     if message.orig_queue_id:
         original = f"{message.orig_queue_id}, whose stamp filter process was killed"
         cause += f"; or a duplicate of {original}"
-    return Verdict(MISSING, MANUAL_REINJECTION, cause)
+    return Verdict(MISSING, FOREIGN_REINJECTION, cause)
 
 
 def _deleted_or_expired(message: Message) -> Verdict:

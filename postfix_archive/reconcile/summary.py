@@ -51,9 +51,9 @@ class Result:
         return {
             "status": monitoring.STATUS_NAMES[self.severity],
             **self.summary(),
-            "begun_before": scan.queued_before,
-            "not_understood": scan.unreadable_count,
-            "ways": dict(_count_codes(self.totals.unarchived)),
+            "queued_before_log": scan.queued_before,
+            "unreadable_lines": scan.unreadable_count,
+            "causes": dict(_count_codes(self.totals.unarchived)),
             "rules": dict(self.totals.rules),
             "messages": [each.to_json() for each in self.totals.unarchived],
         }

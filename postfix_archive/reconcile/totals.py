@@ -43,10 +43,10 @@ class UnarchivedMessage:
             "sender": self.sender,
             "recipients": self.recipient_count,
             "kind": self.verdict.kind,
-            "way": self.verdict.code,
-            "cause": self.verdict.cause,
-            "where": self.queue,
-            "since": (
+            "cause": self.verdict.code,
+            "explanation": self.verdict.cause,
+            "queue": self.queue,
+            "waiting_since": (
                 ""
                 if self.waiting_since is None
                 else dates.format_rfc3339(self.waiting_since)
@@ -219,7 +219,7 @@ class Totals:
     ) -> Verdict:
         for archive_id in message.archive_ids:
             if archive_id not in journal_ids:
-                return causes.capsule_gone(
+                return causes.capsule_missing(
                     archive_id, self.scan.capsules.ends.get(archive_id)
                 )
         return causes.log_truncated(message)

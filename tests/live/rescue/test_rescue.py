@@ -162,7 +162,7 @@ def test_mail_at_a_broken_filter_is_held_and_released(short: PrivatePostfix) -> 
     assert {each["queue_name"] for each in short.mailq()} == {"hold"}
     status = short.command("status", "--json")
     assert status.returncode == 2
-    assert len(json.loads(status.stdout)["held"]) == 2
+    assert len(json.loads(status.stdout)["on_hold"]) == 2
     assert "ON HOLD before expiry: 2, since " in short.command("status").stdout
     assert short.command("queue", "rescue").returncode == 2  # again: nothing more to do
     mended(aside)

@@ -181,7 +181,7 @@ def test_the_numbers_are_what_has_happened(monitored: PrivatePostfix) -> None:
     assert found[f"store_bytes {LEGAL}"] == sum(each.stat().st_size for each in files)
     space = os.statvfs(monitored.store)
     assert found["filesystem_size_bytes store"] == space.f_blocks * space.f_frsize
-    for name in ("severity", "held_messages", "gap_open", "waiting_messages filter"):
+    for name in ("severity", "held_messages", "bypass_on", "waiting_messages filter"):
         assert found[name] == 0
 
 
@@ -191,13 +191,13 @@ def test_people_and_programs_are_told_the_same(monitored: PrivatePostfix) -> Non
     assert "  recipients: 1 relayed, 1 waiting\n" in said
     assert "  stamps: 1 forged\n" in said
     [archive] = facts(monitored)["archives"]
-    assert (archive["count"], archive["stamps"]["forged"]) == (3, 1)
+    assert (archive["messages"], archive["stamps"]["forged"]) == (3, 1)
     assert archive["outcomes"]["relayed"] == archive["waiting_recipients"] == 1
 
 
 def test_the_last_runs_are_told(monitored: PrivatePostfix) -> None:
     assert not [each for each in numbers(monitored) if "reconciled" in each]
-    assert facts(monitored)["reconciled"] is None
+    assert facts(monitored)["last_reconcile"] is None
     note = monitored.fallback / "reconciled"
     followed = monitored.fallback / "followed"
     note.write_text(json.dumps(RECONCILED))

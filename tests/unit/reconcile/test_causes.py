@@ -6,10 +6,12 @@ from dataclasses import replace
 
 import pytest
 
+from postfix_archive.message import dates
 from postfix_archive.postfix.configuration import Configuration
 from postfix_archive.reconcile import causes
-from postfix_archive.reconcile.causes import BypassPeriod, Classifier, Verdict
+from postfix_archive.reconcile.causes import Classifier, Verdict
 from postfix_archive.reconcile.messages import DELETED, Message
+from postfix_archive.store.bypass_period import BypassPeriod
 
 from unit.hosts import AMAVIS, BACK, STOCK, WISH, after, host
 
@@ -49,10 +51,10 @@ def message(service: str = "postfix", daemon: str = "smtpd") -> Message:
 
 
 def judged(
-    found: Configuration, of: Message, *gaps: BypassPeriod, led: float | None = None
+    found: Configuration, of: Message, *periods: BypassPeriod, led: float | None = None
 ) -> Verdict:
     processes = {} if led is None else {(of.service, of.daemon, of.pid): led}
-    return Classifier(found, gaps, processes).classify_unarchived(of)
+    return Classifier(found, periods, processes).classify_unarchived(of)
 
 
 @pytest.mark.parametrize(
@@ -89,7 +91,7 @@ def test_a_service_that_leads_around_the_archive_is_named(
 
 def test_where_services_share_a_name_the_cause_is_only_probable() -> None:
     said = judged(by_hand(SHARED), message())
-    assert (said.kind, said.code) == ("missing", "service-around")
+    assert (said.kind, said.code) == ("missing", "other-content-filter")
     assert said.cause.startswith(
         "probably accepted by 2528/inet (content_filter is empty)"
     )
@@ -98,7 +100,10 @@ def test_where_services_share_a_name_the_cause_is_only_probable() -> None:
 def test_a_process_that_led_other_mail_to_the_archive_serves_no_other_service() -> None:
     """An smtpd(8) process serves one service, and does not live for ever."""
     assert judged(by_hand(SHARED), message(), led=NOW - 60).code == "unexplained"
-    assert judged(by_hand(SHARED), message(), led=NOW - 7200).code == "service-around"
+    assert (
+        judged(by_hand(SHARED), message(), led=NOW - 7200).code
+        == "other-content-filter"
+    )
 
 
 def test_what_should_be_there_by_the_configuration_is_unexplained() -> None:
@@ -115,17 +120,20 @@ def test_a_host_that_archives_nothing_is_asked_for_nothing() -> None:
     assert (said.kind, said.cause) == ("not_requested", "main.cf: archive is empty")
 
 
-def test_what_came_while_the_gate_was_open_went_by_it() -> None:
-    gap = BypassPeriod(NOW - 5, NOW + 5, "ticket 17")
-    assert judged(STANDARD, message(), gap).code == "gate-open"
-    assert (
-        judged(STANDARD, message(), BypassPeriod(NOW + 1, NOW + 5, "")).code
-        == "unexplained"
-    )
+def bypass(start: float, end: float) -> BypassPeriod:
+    times = map(dates.format_rfc3339, (start, end))
+    return BypassPeriod(next(times), "root", "ticket 17", next(times), "root")
+
+
+def test_mail_of_a_bypass_period_is_not_archived() -> None:
+    period = bypass(NOW - 5, NOW + 5)
+    assert judged(STANDARD, message(), period).code == "bypass-on"
+    later = bypass(NOW + 1, NOW + 5)
+    assert judged(STANDARD, message(), later).code == "unexplained"
     requeued = message()
     requeued.time -= 3600
-    assert judged(STANDARD, requeued, gap).code == "gate-open"
-    said = judged(by_hand(MORE), message("postfix/free"), gap)
+    assert judged(STANDARD, requeued, period).code == "bypass-on"
+    said = judged(by_hand(MORE), message("postfix/free"), period)
     assert said.kind == "not_requested"
 
 
@@ -171,7 +179,7 @@ def test_what_came_by_a_hand_back_port_was_handed_in() -> None:
     of = message("postfix/archive-handback")
     of.is_reinjected = True
     said = judged(STANDARD, of)
-    assert said.code == "hand-made-reinjection"
+    assert said.code == "foreign-reinjection"
     assert "archive-handback" in said.cause
 
 
