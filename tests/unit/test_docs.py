@@ -132,3 +132,22 @@ def test_every_finding_of_the_doctor_is_documented() -> None:
     missing = {each for each in named if f"`{each}`" not in page}
     assert not missing
     assert len(named) > 40
+
+
+METAPHORS = re.compile(r"\b(doors?|rooms?|gates?|mate|gaps?|folders?)\b", re.I)
+PRODUCT = (
+    *(ROOT / "postfix_archive").rglob("*.py"),
+    *(
+        path
+        for path in (ROOT / "docs").rglob("*")
+        if path.suffix in (".md", ".1", ".5")
+    ),
+    *(ROOT / "master.cf.d").iterdir(),
+    *(ROOT / "contrib").rglob("*.yml"),
+    *(ROOT / name for name in ("Makefile", "setup.cfg", "README.md", "CHANGES")),
+)
+
+
+@pytest.mark.parametrize("path", PRODUCT, ids=lambda path: path.name)
+def test_text_has_the_terms_of_the_field(path: Path) -> None:
+    assert METAPHORS.findall(path.read_text()) == []
