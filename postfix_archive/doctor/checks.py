@@ -12,10 +12,8 @@ from postfix_archive import monitoring
 from postfix_archive.doctor import (
     check_archive,
     check_lmtp,
-    check_outcomes,
     check_ports,
     check_queue,
-    check_rescue,
     check_routing,
     check_store,
     check_tables,
@@ -36,8 +34,6 @@ CHECKS: tuple[Check, ...] = (
     *check_archive.CHECKS,
     *check_store.CHECKS,
     *check_queue.CHECKS,
-    *check_rescue.CHECKS,
-    *check_outcomes.CHECKS,
 )
 
 # Release of Postfix -> what older ones do not support.
