@@ -1,6 +1,6 @@
 """Check that the mail of every service passes the stamp filter, exactly once.
 
-Used by doctor.checks. install.routes and install.plan define the right configuration.
+Used by doctor.checks. install.filter_routes makes the right configuration.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from postfix_archive.doctor.host import Host
 from postfix_archive.errors import RequestInvalid
 from postfix_archive.message import request
 from postfix_archive.monitoring import CRITICAL, WARNING
-from postfix_archive.postfix import archive_services, configuration
+from postfix_archive.postfix import archive_services, configuration, content_filters
 from postfix_archive.postfix.configuration import Service
 
 INSTALL = "make install"
@@ -39,14 +39,10 @@ def check_unfiltered_services(host: Host) -> Iterator[Finding]:
     """Report services with archive= whose mail does not pass the stamp filter."""
     if host.config.value(archive_services.BYPASS_PARAMETER):
         return
-    reinjection_services = [
-        each
-        for each in host.receiving_services()
-        if _is_reinjection_service(host, each)
-    ]
+    reinjection_ports = content_filters.reinjection_ports(host.config)
     archives_later = any(
         _content_filter(host, each).startswith(archive_services.STAMP_TRANSPORT)
-        for each in reinjection_services
+        for each in reinjection_ports
     )
     for service in host.receiving_services():
         content_filter = _content_filter(host, service)
@@ -54,7 +50,9 @@ def check_unfiltered_services(host: Host) -> Iterator[Finding]:
             continue
         if not host.config.value("archive", service):
             continue
-        if service in reinjection_services or _is_sendmail_reinjection(host, service):
+        if service in reinjection_ports:
+            continue
+        if content_filters.is_sendmail_reinjection(host.config, service):
             continue
         if archives_later and content_filter:
             continue
@@ -169,8 +167,9 @@ def check_next_filters(host: Host) -> Iterator[Finding]:
 def check_client_restrictions(host: Host) -> Iterator[Finding]:
     """Report services whose clients may send to archive-request.invalid."""
     name = "smtpd_recipient_restrictions"
+    reinjection_ports = content_filters.reinjection_ports(host.config)
     for service in host.receiving_services():
-        if service.program != "smtpd" or _is_reinjection_service(host, service):
+        if service.program != "smtpd" or service in reinjection_ports:
             continue
         restrictions = host.config.value(name, service)
         if REQUEST_DOMAIN_REJECT in restrictions.partition("permit")[0]:
@@ -217,48 +216,6 @@ def _place(service: Service | None, name: str) -> str:
     if service is None or name not in service.options:
         return f"main.cf: {name}" + (f" (for {service.key})" if service else "")
     return f"master.cf: {service.key} -o {name}"
-
-
-def _is_reinjection_service(host: Host, service: Service) -> bool:
-    """Tell whether a content filter reinjects mail at this service."""
-    is_local = service.kind == "inet" and service.name.startswith(
-        archive_services.LOOPBACK_PREFIXES
-    )
-    if not is_local or "content_filter" not in service.options:
-        return False
-    content_filter = _content_filter(host, service)
-    if content_filter and not content_filter.startswith(
-        archive_services.STAMP_TRANSPORT
-    ):
-        return False
-    return _has_other_filter(host)
-
-
-def _has_other_filter(host: Host) -> bool:
-    """Tell whether mail passes another content filter, before or after the archive."""
-    transport_names = {
-        archive_services.STAMP_TRANSPORT,
-        *(each.name for each in host.stamp_transports()),
-    }
-    reinjection_services = filter(
-        None, (_reinjection_service(host, each) for each in transport_names)
-    )
-    filters = [
-        _content_filter(host, each)
-        for each in (*host.receiving_services(), *reinjection_services)
-    ]
-    return any(
-        each and not each.startswith(archive_services.STAMP_TRANSPORT)
-        for each in filters
-    )
-
-
-def _is_sendmail_reinjection(host: Host, service: Service) -> bool:
-    """Tell whether this is a pickup(8) where a filter reinjects with sendmail(1)."""
-    has_no_filter = "content_filter" in service.options and not _content_filter(
-        host, service
-    )
-    return service.program == "pickup" and has_no_filter
 
 
 def _is_filtered_port(host: Host, port: str) -> bool:
