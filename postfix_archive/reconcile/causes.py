@@ -1,8 +1,8 @@
 """Why a message is not in the archive: which rule, service or event is the cause.
 
 Used by reconcile/totals. Decides by what the log says about the message and by
-Postfix's current configuration. Where several services are possible, the cause begins
-with "probably" and names them.
+Postfix's current configuration. Where several services are possible, the
+explanation begins with "probably" and names them.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ NOT_REQUESTED = "not_requested"
 MISSING = "missing"
 KINDS = (ARCHIVED, WAITING, RESCUED, NOT_REQUESTED, MISSING)
 
-# Codes for monitoring: they stay the same in every release.
+# Names of causes, for monitoring: they stay the same in every release.
 FILTER_ACTION = "filter-action"
 REDIRECT_ACTION = "redirect-action"
 OTHER_CONTENT_FILTER = "other-content-filter"
@@ -53,8 +53,8 @@ class Verdict:
     """Whether a message is archived, and why not."""
 
     kind: str  # one of KINDS
-    code: str  # for monitoring: one of the codes above, or ""
-    cause: str  # for people
+    cause: str  # for monitoring: one of the names above, or ""
+    explanation: str  # for people
 
 
 class Classifier:
@@ -89,8 +89,8 @@ class Classifier:
         if message.is_reinjected:
             return _foreign_reinjection(message)
         if message.is_stamped:
-            cause = "archive is empty and no ARCHIVE table action matched"
-            return Verdict(NOT_REQUESTED, NO_TABLE_MATCH, cause)
+            explanation = "archive is empty and no ARCHIVE table action matched"
+            return Verdict(NOT_REQUESTED, NO_TABLE_MATCH, explanation)
         if _is_action_for_sender(message, message.action_text):
             return _action(message)
         if message.end and not message.relay:
@@ -115,8 +115,8 @@ class Classifier:
         ]
         period = self._bypass_period(message)
         if period is not None and (with_archive or not without_stamp_filter):
-            cause = f"bypass from {period.interval}: {period.reason}"
-            return Verdict(MISSING, BYPASS_ON, cause)
+            explanation = f"bypass from {period.interval}: {period.reason}"
+            return Verdict(MISSING, BYPASS_ON, explanation)
         if is_archiving_process or not without_stamp_filter:
             return _unexplained(
                 message,
@@ -124,8 +124,8 @@ class Classifier:
                 is_service_known=bool(services),
             )
         if message.is_content_filtered and self._is_behind_content_filter():
-            cause = f"kept by {message.relay}, a filter before the stamp filter"
-            return Verdict(NOT_REQUESTED, KEPT_BY_FILTER, cause)
+            explanation = f"kept by {message.relay}, a filter before the stamp filter"
+            return Verdict(NOT_REQUESTED, KEPT_BY_FILTER, explanation)
         probably = (
             PROBABLY
             if len(with_archive or without_stamp_filter) < len(services)
@@ -165,8 +165,8 @@ class Classifier:
             f"{each.key} (content_filter is {to})"
             for each, to in zip(services, filters)
         )
-        cause = f"{probably}accepted by {description}; {_delivery(message)}"
-        return Verdict(MISSING, OTHER_CONTENT_FILTER, cause)
+        explanation = f"{probably}accepted by {description}; {_delivery(message)}"
+        return Verdict(MISSING, OTHER_CONTENT_FILTER, explanation)
 
     def _archive_empty(self, services: list[Service], probably: str) -> Verdict:
         if not any("archive" in each.options for each in services):
@@ -200,14 +200,17 @@ def capsule_missing(archive_id: str, capsule_end: tuple[str, str] | None) -> Ver
         reason = "neither journal, queue nor fallback directory has it"
     else:
         reason = f"its capsule {capsule_end[1]} was {capsule_end[0]}"
-    cause = f"captured as {archive_id}, but {reason}"
-    return Verdict(MISSING, CAPSULE_MISSING, cause)
+    explanation = f"captured as {archive_id}, but {reason}"
+    return Verdict(MISSING, CAPSULE_MISSING, explanation)
 
 
 def log_truncated(message: Message) -> Verdict:
     """Return the verdict for a message whose archive id the log does not hold."""
-    cause = "the stamp filter's log line is truncated, and no journal has queue id"
-    return Verdict(MISSING, UNEXPLAINED, f"{cause} {message.queue_id}")
+    explanation = (
+        "the stamp filter's log line is truncated, and no journal has queue id"
+        f" {message.queue_id}"
+    )
+    return Verdict(MISSING, UNEXPLAINED, explanation)
 
 
 def _discard_rule(text: str) -> str:
@@ -232,7 +235,7 @@ def _action(message: Message) -> Verdict:
     """Return which action it was; the log text also holds the sender's own words."""
     text = message.action_text
     word, _, rest = text.partition(": ")
-    code = FILTER_ACTION if word == "filter" else REDIRECT_ACTION
+    cause = FILTER_ACTION if word == "filter" else REDIRECT_ACTION
     match = HEADER_OR_BODY_CHECK.match(text)
     if match is not None:
         target = text.rpartition(": ")[2]
@@ -243,22 +246,22 @@ def _action(message: Message) -> Verdict:
         )
         target = target_match.group(1) if target_match else "?"
         place = "an access table or policy server"
-    return Verdict(MISSING, code, f"{word.upper()} {target} by {place}")
+    return Verdict(MISSING, cause, f"{word.upper()} {target} by {place}")
 
 
 def _foreign_reinjection(message: Message) -> Verdict:
     name = message.service.rpartition("/")[2]
-    cause = f"sent to the reinjection service {name}, not by the stamp filter"
+    explanation = f"sent to the reinjection service {name}, not by the stamp filter"
     if message.orig_queue_id:
         original = f"{message.orig_queue_id}, whose stamp filter process was killed"
-        cause += f"; or a duplicate of {original}"
-    return Verdict(MISSING, FOREIGN_REINJECTION, cause)
+        explanation += f"; or a duplicate of {original}"
+    return Verdict(MISSING, FOREIGN_REINJECTION, explanation)
 
 
 def _deleted_or_expired(message: Message) -> Verdict:
     if message.end == messages.DELETED:
-        cause = "deleted by postsuper -d before it was archived"
-        return Verdict(MISSING, DELETED, cause)
+        explanation = "deleted by postsuper -d before it was archived"
+        return Verdict(MISSING, DELETED, explanation)
     return Verdict(MISSING, EXPIRED, "expired in the queue before it was archived")
 
 
@@ -272,8 +275,8 @@ def _unexplained(
         reason = f"the content_filter of {service} is the stamp filter now"
     else:
         reason = f"master.cf has no service {service} now"
-    cause = f"{_delivery(message)}; {reason}; was main.cf or master.cf changed?"
-    return Verdict(MISSING, UNEXPLAINED, cause)
+    explanation = f"{_delivery(message)}; {reason}; was main.cf or master.cf changed?"
+    return Verdict(MISSING, UNEXPLAINED, explanation)
 
 
 def _delivery(message: Message) -> str:
