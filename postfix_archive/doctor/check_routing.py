@@ -141,9 +141,8 @@ def check_address_mappings(host: Host) -> Iterator[Finding]:
 def check_next_filters(host: Host) -> Iterator[Finding]:
     """Report a next content filter that is the stamp filter or does not exist."""
     for service in host.config.services:
-        if (
-            not archive_services.is_ours(service)
-            or service.name.rpartition(":")[0] not in _LOOPBACK_HOSTS
+        if not archive_services.is_ours(service) or not service.name.startswith(
+            archive_services.LOOPBACK_PREFIXES
         ):
             continue
         content_filter = host.config.value("content_filter", service)
@@ -253,8 +252,6 @@ def _no_mappings_command(host: Host, service: Service) -> str:
         return host.option_command(service, name, value)
     return host.parameter_command(name, value)
 
-
-_LOOPBACK_HOSTS = ("127.0.0.1", "[::1]", "localhost")
 
 CHECKS: tuple[Callable[[Host], Iterator[Finding]], ...] = (
     check_requests,
