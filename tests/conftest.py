@@ -123,4 +123,6 @@ def wheels(once_a_run: Once) -> Path:
     command = [*pip, *DOWNLOAD, "-d", str(folder), "-r", str(REQUIREMENTS)]
     subprocess.run(command, check=True)
     return folder
+
+
 Once = Callable[[str, Callable[[Path], None]], Path]

@@ -70,19 +70,23 @@ def main(ctx: click.Context, config_dir: str | None) -> None:
     ctx.obj = archive_cf.find_config_directory(config_dir)
 
 
-main.add_command(keys_and_tables.key)
-main.add_command(bypass.bypass)
-main.add_command(doctor.doctor)
-main.add_command(explain.explain)
-main.add_command(install.install)
-main.add_command(install.uninstall)
-main.add_command(outcomes.outcomes)
-main.add_command(reconcile.reconcile)
-main.add_command(rescue.rescue_command)
-main.add_command(rescue.return_command)
-main.add_command(status.status)
-main.add_command(keys_and_tables.tables)
-main.add_command(verify.verify)
+for command in (
+    bypass.bypass,
+    doctor.doctor,
+    explain.explain,
+    install.install,
+    install.uninstall,
+    keys_and_tables.key,
+    keys_and_tables.tables,
+    outcomes.outcomes,
+    reconcile.reconcile,
+    rescue.fallback,
+    rescue.queue,
+    status.status,
+    verify.verify,
+    *rescue.FORMER_NAMES,
+):
+    main.add_command(command)
 
 
 def with_settings(command: Callable[..., None]) -> Callable[..., None]:
@@ -133,7 +137,7 @@ def list_(
 
 @main.command()
 @click.argument("archive_id", metavar="ID")
-@click.option("--archive", metavar="ADDRESS", help="Search this archive only.")
+@click.option("--archive", metavar="ADDRESS", help="Only this archive.")
 @click.option("--raw", is_flag=True, help="Print the archive copy, byte for byte.")
 @click.option("--original", is_flag=True, help="Print the original, byte for byte.")
 @click.option(
@@ -148,7 +152,7 @@ def show(
     original: bool,
     outcome: bool,
 ) -> None:
-    """Show one record. A unique prefix of the id is enough."""
+    """Show one record; a unique prefix of the id is enough."""
     store = settings.archive_store_directory
     message = record_reader.find_record(store, archive_id, archive)
     if original:

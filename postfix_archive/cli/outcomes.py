@@ -44,7 +44,10 @@ STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 @click.option("--follow", "how", flag_value="follow", help="Run until stopped.")
 @click.pass_obj
 def outcomes(directory: str, how: str | None) -> None:
-    """Read Postfix's log and add the outcome of each recipient to the archive."""
+    """Read delivery outcomes from Postfix's log into the archive.
+
+    Adds the outcome of each recipient of an archived message to its record.
+    """
     if os.geteuid():
         raise NotRoot("only root may read Postfix's log: sudo postfix-archive outcomes")
     if how == "follow":

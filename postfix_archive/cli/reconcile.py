@@ -41,10 +41,14 @@ INFINITY = float("inf")
 
 
 @click.command()
-@click.option("--since", type=Date(), help="Only messages accepted since then.")
-@click.option("--until", type=Date(), help="Only messages accepted before then.")
+@click.option("--since", type=Date(), help="Only messages accepted at or after DATE.")
+@click.option("--until", type=Date(), help="Only messages accepted before DATE.")
 @click.option(
-    "--log", "logs", multiple=True, metavar="FILE", help="Log file; oldest first."
+    "--log",
+    "logs",
+    multiple=True,
+    metavar="FILE",
+    help="Log file; may be repeated, oldest first.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.pass_context
@@ -68,7 +72,7 @@ def reconcile(
         result = reconciliation.run()
         reconciliation.save_summary(result)
     except (ArchiveError, OSError) as error:
-        fields = {"status": "UNKNOWN", "why": str(error)}
+        fields = {"status": "UNKNOWN", "reason": str(error)}
         click.echo(json.dumps(fields) if as_json else f"UNKNOWN: {error}")
         ctx.exit(monitoring.UNKNOWN)
     for text in [json.dumps(result.to_json())] if as_json else result.text_lines():

@@ -1,12 +1,13 @@
-"""The commands postfix-archive rescue and return: save mail before it expires.
+"""The commands queue rescue and fallback import: save mail before it expires.
 
 A timer that make install sets up runs both every five minutes. They print nothing when
-there is nothing to do. rescue.plan decides, rescue.queue_rescue and
+there is nothing to do. rescue.rescue_plan decides, rescue.queue_rescue and
 archive_transport.fallback_import act. Exit codes are those of monitoring plugins.
 """
 
 from __future__ import annotations
 
+import copy
 import os
 import time
 
@@ -23,9 +24,14 @@ from postfix_archive.rescue import queue_rescue
 LOG_TAG = "postfix/archive-rescue"
 
 
-@click.command("rescue")
+@click.group()
+def queue() -> None:
+    """Save queued mail before Postfix expires it."""
+
+
+@queue.command()
 @click.pass_context
-def rescue_command(ctx: click.Context) -> None:
+def rescue(ctx: click.Context) -> None:
     """Save queued archive copies and mail before Postfix expires them.
 
     Moves copies that wait too long to archive_fallback_directory. Puts mail that a
@@ -34,7 +40,7 @@ def rescue_command(ctx: click.Context) -> None:
     """
     if os.geteuid():
         raise NotRoot(
-            "only root may change Postfix's queue: sudo postfix-archive rescue"
+            "only root may change Postfix's queue: sudo postfix-archive queue rescue"
         )
     if not postfix_command.is_running(ctx.obj):
         click.echo("Postfix is not running: no queued mail expires, nothing to do.")
@@ -87,9 +93,14 @@ def rescue_command(ctx: click.Context) -> None:
     ctx.exit(severity if alarms else monitoring.OK)
 
 
-@click.command("return")
+@click.group()
+def fallback() -> None:
+    """Archive the messages that wait in the fallback directory."""
+
+
+@fallback.command("import")
 @click.pass_context
-def return_command(ctx: click.Context) -> None:
+def import_command(ctx: click.Context) -> None:
     """Archive the messages in archive_fallback_directory."""
     directory = archive_cf.load(ctx.obj).archive_fallback_directory
     archived, left, reason = fallback_import.import_capsules(ctx.obj)
@@ -98,3 +109,16 @@ def return_command(ctx: click.Context) -> None:
     if left:
         click.echo(f"Messages left in {directory}: {left}. {reason}", err=True)
     ctx.exit(monitoring.WARNING if left else monitoring.OK)
+
+
+def former_name(name: str, command: click.Command) -> click.Command:
+    """Return a command under the name that timers of earlier releases run."""
+    alias = copy.copy(command)
+    alias.name, alias.hidden = name, True
+    return alias
+
+
+FORMER_NAMES = (
+    former_name("rescue", rescue),
+    former_name("return", import_command),
+)

@@ -72,14 +72,14 @@ def check_recipient_limit(host: Host) -> Iterator[Finding]:
     for service in host.stamp_filters():
         parameter = f"{service.name}_destination_recipient_limit"
         limit = host.transport_limit(parameter, "default_destination_recipient_limit")
-        cure = host.parameter_command(parameter, str(MAX_RECIPIENTS))
+        fix = host.parameter_command(parameter, str(MAX_RECIPIENTS))
         if limit == 0 or limit > MAX_RECIPIENTS:
             harm = (
                 f"{limit or 'unlimited'} recipients exceed the kernel's limit for"
                 " arguments (ARG_MAX): such a message is deferred until it expires"
             )
             yield Finding(
-                "recipient-limit", CRITICAL, parameter, harm, cure, is_safe=True
+                "recipient-limit", CRITICAL, parameter, harm, fix, is_safe=True
             )
         elif limit < smtpd_limit:
             harm = (
@@ -87,7 +87,7 @@ def check_recipient_limit(host: Host) -> Iterator[Finding]:
                 " a mailed copy for each"
             )
             yield Finding(
-                "recipient-limit", WARNING, parameter, harm, cure, is_safe=True
+                "recipient-limit", WARNING, parameter, harm, fix, is_safe=True
             )
 
 
@@ -136,7 +136,7 @@ def check_flags(host: Host) -> Iterator[Finding]:
         if actual != expected:
             yield _entry_finding(
                 host,
-                "flags",
+                "pipe-flags",
                 service,
                 "addresses are not quoted, or pipe(8) adds lines to the message: it"
                 " differs from what was received",
@@ -153,7 +153,7 @@ def check_arguments(host: Host) -> Iterator[Finding]:
         if missing:
             yield _entry_finding(
                 host,
-                "arguments",
+                "launcher-arguments",
                 service,
                 f"the argument {missing[0]} is missing: mail is deferred, or the"
                 " envelope in the archive is incomplete",
@@ -173,7 +173,7 @@ def check_users(host: Host) -> Iterator[Finding]:
         if user in ("root", mail_owner) or setgid_group in groups:
             yield _entry_finding(
                 host,
-                "pipe-user",
+                "service-user",
                 service,
                 f"pipe(8) refuses to run as {user}:{group or 'its groups'} (root,"
                 " mail_owner and members of setgid_group), so all mail is deferred",
@@ -181,14 +181,17 @@ def check_users(host: Host) -> Iterator[Finding]:
         elif user != users[0]:
             yield _entry_finding(
                 host,
-                "pipe-user",
+                "service-user",
                 service,
                 f"runs as {user}, other services as {users[0]}: both write to the"
                 " store, and one cannot use the files of the other",
             )
         elif user not in host.groups_by_user:
             yield _entry_finding(
-                host, "pipe-user", service, f"there is no user {user}: mail is deferred"
+                host,
+                "service-user",
+                service,
+                f"there is no user {user}: mail is deferred",
             )
 
 
@@ -213,7 +216,7 @@ def check_program_directories(host: Host) -> Iterator[Finding]:
         directory = host.blocking_directories.get(service.argument("argv"))
         if directory:
             yield Finding(
-                "program-folder",
+                "program-unreachable",
                 CRITICAL,
                 service.argument("argv"),
                 f"the user of {service.name} cannot search {directory}, so all mail is"
@@ -228,7 +231,7 @@ def check_other_stamp_filters(host: Host) -> Iterator[Finding]:
         suffix = service.name.removeprefix(archive_services.STAMP_TRANSPORT)
         if suffix and not (suffix[:1] == "-" and suffix[1:].isdigit()):
             yield Finding(
-                "second-install",
+                "second-stamp-filter",
                 CRITICAL,
                 f"master.cf: {service.key}",
                 "second stamp filter: mail that passes both is stamped and archived"
@@ -242,8 +245,8 @@ def _launcher_arguments(reference: Service) -> list[str]:
 
 
 def _entry_finding(host: Host, check: str, service: Service, harm: str) -> Finding:
-    cure = host.install_command()
-    return Finding(check, CRITICAL, f"master.cf: {service.key}", harm, cure)
+    fix = host.install_command()
+    return Finding(check, CRITICAL, f"master.cf: {service.key}", harm, fix)
 
 
 CHECKS: tuple[Callable[[Host], Iterator[Finding]], ...] = (

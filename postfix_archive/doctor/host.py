@@ -9,12 +9,12 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from postfix_archive.config.settings import Settings
 from postfix_archive.postfix import archive_services, configuration
 from postfix_archive.postfix.configuration import Configuration, Service
 from postfix_archive.postfix.queued_message import QueuedMessage
+from postfix_archive.store.bypass_period import BypassPeriod
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ class Host:
     log_error: str = ""  # why Postfix's log cannot be found or read
     follower_file: str = ""  # path of the unit or cron file that runs outcomes
     log_read_age: float | None = None  # seconds since it reached the log's end
-    bypass: Mapping[str, Any] | None = None  # record of the bypass, if it is on
+    bypass: BypassPeriod | None = None  # the current one
     is_running: bool = True
     is_default_instance: bool = True  # the instance that commands use without -c
 

@@ -51,8 +51,8 @@ INSTALL_POSTFIX_COMMAND = (
 
 
 NO_TIMER = (
-    "none, no systemd or cron found: run postfix-archive rescue and postfix-archive"
-    " return every five minutes"
+    "none, no systemd or cron found: run postfix-archive queue rescue and"
+    " postfix-archive fallback import every five minutes"
 )
 NO_FOLLOWER = (
     "none, no systemd or cron found: run postfix-archive outcomes --once every minute"
@@ -242,7 +242,7 @@ def _report(
     """Print what was installed, run the doctor and send a probe message."""
     print(f"Settings:   {postfix_instance.archive_cf}")
     print(f"Store:      {postfix_instance.store}")
-    timer = scheduler.install_timer(
+    timer = scheduler.TIMER.install(
         postfix_instance.name,
         postfix_instance.directory,
         str(program_files.command_path),
@@ -298,10 +298,10 @@ def _install_follower(postfix_instance: Instance, command: str) -> str:
         is_wanted=postfix_instance.current_settings().needs_follower,
     )
     if reason:
-        scheduler.remove_follower(postfix_instance.name)
+        scheduler.FOLLOWER.remove(postfix_instance.name)
         return f"none: {reason}"
     return (
-        scheduler.install_follower(
+        scheduler.FOLLOWER.install(
             postfix_instance.name, postfix_instance.directory, command
         )
         or NO_FOLLOWER

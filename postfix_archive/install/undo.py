@@ -16,7 +16,7 @@ import json
 import shutil
 import time
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +65,7 @@ class UndoRecord:
     @property
     def changes(self) -> list[Change]:
         """All changes of this installation, applied or only begun, in order."""
-        return [_from_json(each) for each in self._data.get("changes", [])]
+        return [Change(**each) for each in self._data.get("changes", [])]
 
     def begin(self, changes: Iterable[Change], states: Iterable[Contents]) -> None:
         """Record the changes to come, and every state that the files will have.
@@ -84,9 +84,7 @@ class UndoRecord:
         for change in changes:
             original = merged.get((change.kind, change.name), change)
             merged[change.kind, change.name] = replace(change, before=original.before)
-        self._write(
-            [_to_json(e) for e in merged.values()], known_states, unfinished=True
-        )
+        self._write([asdict(e) for e in merged.values()], known_states, unfinished=True)
         self.add_states(*self._states)
 
     def add_states(self, *states: Contents) -> None:
@@ -176,21 +174,3 @@ class UndoRecord:
     def _save(self) -> None:
         text = json.dumps(self._data, indent=1) + "\n"
         text_file.replace_text(self.record_directory / "record.json", text, 0o600)
-
-
-def _to_json(change: Change) -> dict[str, Any]:
-    """Return a change with the keys of record.json."""
-    return {
-        "where": change.kind,
-        "name": change.name,
-        "after": change.after,
-        "before": change.before,
-        "gate": change.routes_mail,
-    }
-
-
-def _from_json(data: dict[str, Any]) -> Change:
-    """Return the change that _to_json has written."""
-    return Change(
-        data["where"], data["name"], data["after"], data["before"], data["gate"]
-    )

@@ -7,7 +7,6 @@ shows.
 from __future__ import annotations
 
 import contextlib
-import datetime
 import json
 import os
 import re
@@ -20,16 +19,17 @@ from postfix_archive.config.settings import Settings
 from postfix_archive.errors import ArchiveError, CapsuleBroken
 from postfix_archive.postfix import mail_queue
 from postfix_archive.reconcile.capsules import CAPSULE_MESSAGE_ID
-from postfix_archive.reconcile.causes import BypassPeriod
 from postfix_archive.reconcile.totals import Pending
 from postfix_archive.rescue import rescue_plan
 from postfix_archive.store import (
+    bypass_period,
     fallback,
     journal,
     journal_reader,
     record,
     record_reader,
 )
+from postfix_archive.store.bypass_period import BypassPeriod
 from postfix_archive.system import files, privileges
 
 SUMMARY_NAME = "reconciled"  # file name, in the fallback directory
@@ -37,7 +37,7 @@ HEADER_SIZE = 1 << 13  # bytes: holds the header of a capsule
 # Seconds between a message's first log line and its Received: date.
 ARRIVAL_TOLERANCE = 3600.0
 CAPTURE_EVENTS = (b'"event":"archived"', b'"event":"supplement"')
-BYPASS_EVENT = b'"event":"gap-'
+BYPASS_EVENT = b'"event":"bypass-'
 RECORD_ID_FIELD = re.compile(rb'"id":"(\d{8}-[0-9a-f]{40})"')
 ARCHIVE_ID_FIELD = re.compile(rb"\\r\\nArchive-Id: (\d{8}-[0-9a-f]{40})\\r\\n")
 QUEUE_ID_FIELD = re.compile(rb"\\r\\nX-Postfix-Queue-ID: ([0-9A-Za-z]+)\\r\\n")
@@ -77,18 +77,19 @@ def bypass_periods(
     directory: str, settings: Settings, begin: float
 ) -> tuple[BypassPeriod, ...]:
     """Return the bypass periods in the journals since a time, and the current one."""
-    events = [
-        event
+    periods = [
+        bypass_period.parse(event)
         for path in _journal_paths(settings)
         for line in journal_reader.lines_between(path, begin)
         if BYPASS_EVENT in line[:100]
         for event in _events(line)
+        if event["event"] in bypass_period.EVENTS
     ]
     with contextlib.suppress(ArchiveError):
-        events += [each for each in [switch.read_record(directory)] if each is not None]
+        current = switch.read_record(directory)
+        periods += [current.period] if current else []
     # An end event follows its start event and replaces it.
-    periods = {each["opened"]: _bypass_period(each) for each in events}
-    return tuple(periods.values())
+    return tuple({each.started: each for each in periods}.values())
 
 
 def pending(directory: str, settings: Settings) -> Pending:
@@ -156,19 +157,6 @@ def _matching_queue_id(line: bytes, queue_ids: Mapping[str, float]) -> set[str]:
             ):
                 return {queue_id}
     return set()
-
-
-def _bypass_period(event: dict[str, Any]) -> BypassPeriod:
-    start = _seconds(event["opened"])
-    end = _seconds(event["closed"]) if event.get("closed") else float("inf")
-    description = (
-        f"from {event['opened']} to {event.get('closed', 'now')}: {event['why']}"
-    )
-    return BypassPeriod(start, end, description)
-
-
-def _seconds(text: str) -> float:
-    return datetime.datetime.fromisoformat(text).timestamp()
 
 
 def _capsule_id(path: str) -> str:

@@ -51,9 +51,9 @@ class Result:
         return {
             "status": monitoring.STATUS_NAMES[self.severity],
             **self.summary(),
-            "begun_before": scan.queued_before,
-            "not_understood": scan.unreadable_count,
-            "ways": dict(_count_codes(self.totals.unarchived)),
+            "queued_before_log": scan.queued_before,
+            "unreadable_lines": scan.unreadable_count,
+            "causes": dict(_count_causes(self.totals.unarchived)),
             "rules": dict(self.totals.rules),
             "messages": [each.to_json() for each in self.totals.unarchived],
         }
@@ -87,7 +87,7 @@ class Result:
             each for each in self.totals.unarchived if each.verdict.kind == kind
         ]
         if kind == causes.MISSING:
-            return _format_counts(_count_codes(messages))
+            return _format_counts(_count_causes(messages))
         waiting_since = min(
             (e.waiting_since for e in messages if e.waiting_since is not None),
             default=None,
@@ -126,9 +126,9 @@ class Result:
             )
 
 
-def _count_codes(messages: list[UnarchivedMessage]) -> Counter[str]:
-    codes = (e.verdict.code for e in messages if e.verdict.kind == causes.MISSING)
-    return Counter(codes)
+def _count_causes(messages: list[UnarchivedMessage]) -> Counter[str]:
+    names = (e.verdict.cause for e in messages if e.verdict.kind == causes.MISSING)
+    return Counter(names)
 
 
 def _format_counts(counts: Counter[str]) -> str:
@@ -146,7 +146,7 @@ def _message_line(message: UnarchivedMessage) -> str:
     time = dates.format_rfc3339(message.time)
     sender = _printable(message.sender) or "<>"
     head = f"{time}  {message.queue_id}  {sender}  {recipients}"
-    return f"{head}  {message.verdict.code}: {_printable(message.verdict.cause)}"
+    return f"{head}  {message.verdict.cause}: {_printable(message.verdict.explanation)}"
 
 
 def _printable(text: str) -> str:

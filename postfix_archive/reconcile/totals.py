@@ -43,10 +43,10 @@ class UnarchivedMessage:
             "sender": self.sender,
             "recipients": self.recipient_count,
             "kind": self.verdict.kind,
-            "way": self.verdict.code,
             "cause": self.verdict.cause,
-            "where": self.queue,
-            "since": (
+            "explanation": self.verdict.explanation,
+            "queue": self.queue,
+            "waiting_since": (
                 ""
                 if self.waiting_since is None
                 else dates.format_rfc3339(self.waiting_since)
@@ -183,9 +183,9 @@ class Totals:
         message.sender = message.sender or queued.sender
         message.recipient_count = message.recipient_count or len(queued.recipients)
         if self._classifier.has_stamp_filter(message) or message.has_failed_capture:
-            cause = f"not captured yet: {queued.delay_reason}"
+            explanation = f"not captured yet: {queued.delay_reason}"
             self._count_waiting(
-                message, Verdict(causes.WAITING, "", cause), queued, pending
+                message, Verdict(causes.WAITING, "", explanation), queued, pending
             )
         else:
             self._classify(message)
@@ -198,9 +198,9 @@ class Totals:
         queued = next(filter(None, map(pending.find_queued, capsule_queue_ids)), None)
         in_fallback = [each for each in message.archive_ids if each in pending.fallback]
         if queued is not None:
-            cause = f"capsule {queued.queue_id} waits: {queued.delay_reason}"
+            explanation = f"capsule {queued.queue_id} waits: {queued.delay_reason}"
             self._count_waiting(
-                message, Verdict(causes.WAITING, "", cause), queued, pending
+                message, Verdict(causes.WAITING, "", explanation), queued, pending
             )
         elif in_fallback:
             verdict = Verdict(causes.RESCUED, "", "in the fallback directory")
@@ -219,7 +219,7 @@ class Totals:
     ) -> Verdict:
         for archive_id in message.archive_ids:
             if archive_id not in journal_ids:
-                return causes.capsule_gone(
+                return causes.capsule_missing(
                     archive_id, self.scan.capsules.ends.get(archive_id)
                 )
         return causes.log_truncated(message)
@@ -244,7 +244,7 @@ class Totals:
     ) -> None:
         self.counts[verdict.kind] += 1
         if verdict.kind == causes.NOT_REQUESTED:
-            self.rules[verdict.cause] += 1
+            self.rules[verdict.explanation] += 1
             return
         unarchived = UnarchivedMessage(
             message.queue_id,

@@ -1,8 +1,8 @@
 """Save queued mail before Postfix expires it: move capsules out, hold originals.
 
-Used by ``postfix-archive rescue``, status and doctor. A rescue puts a capsule on hold,
-writes it to the fallback directory, and only then deletes it from the queue; after a
-crash between two steps it is on hold, where the next rescue finds it. The file
+Used by ``postfix-archive queue rescue``, status and doctor. A rescue puts a capsule on
+hold, writes it to the fallback directory, and only then deletes it from the queue;
+after a crash between two steps it is on hold, where the next rescue finds it. The file
 archive.held beside main.cf records the originals that a rescue put on hold; only these
 are released. Raises PostfixCommandFailed and StoreFailed.
 """
@@ -18,7 +18,6 @@ from pathlib import Path
 
 from postfix_archive.config.settings import Settings
 from postfix_archive.errors import (
-    ArchiveError,
     CapsuleBroken,
     PostfixCommandFailed,
     StoreFailed,
@@ -96,24 +95,27 @@ def move_capsules(
 ) -> list[str]:
     """Move capsules from the queue to the fallback directory; return their queue ids.
 
-    Raises StoreFailed if that directory does not take one; the capsule is released and
-    stays in the queue then.
+    Raises StoreFailed if that directory does not take one; this capsule and those after
+    it are released and stay in the queue then.
     """
-    for queue_id in dict.fromkeys(each.queue_id for each in capsules):
-        postfix_command.run(directory, "postsuper", "-h", queue_id)
-    saved = []
-    for message in mail_queue.list_messages(directory):
-        # Postfix can reuse a short queue id once the message has left the queue. A
-        # message on hold does not leave: its id is safe to delete.
-        if message.queue != "hold" or not rescue_plan.is_capsule(message):
-            continue
-        try:
-            _save_capsule(directory, settings, message)
-        except ArchiveError:
-            postfix_command.run(directory, "postsuper", "-H", message.queue_id, "hold")
-            raise
-        postfix_command.run(directory, "postsuper", "-d", message.queue_id, "hold")
-        saved.append(message.queue_id)
+    ids = (each.queue_id for each in capsules)
+    mail_queue.change(directory, mail_queue.HOLD, ids)
+    # Postfix can reuse a short queue id once the message has left the queue. A message
+    # on hold does not leave: its id is safe to delete.
+    on_hold = {
+        each.queue_id: each
+        for each in mail_queue.list_messages(directory)
+        if each.queue == "hold" and rescue_plan.is_capsule(each)
+    }
+    saved: list[str] = []
+    try:
+        for queue_id, capsule in on_hold.items():
+            _save_capsule(directory, settings, capsule)
+            saved.append(queue_id)
+    finally:
+        left = list(on_hold)[len(saved) :]
+        mail_queue.change(directory, mail_queue.DELETE, saved, "hold")
+        mail_queue.change(directory, mail_queue.RELEASE, left, "hold")
     return saved
 
 
@@ -124,15 +126,16 @@ def hold(directory: str, originals: Iterable[QueuedMessage], now: str) -> None:
         **{each.queue_id: now for each in originals},
     }
     _write_hold_times(directory, hold_times)
-    for message in originals:
-        postfix_command.run(directory, "postsuper", "-h", message.queue_id)
+    ids = (each.queue_id for each in originals)
+    mail_queue.change(directory, mail_queue.HOLD, ids)
 
 
 def release(directory: str, originals: Iterable[QueuedMessage]) -> None:
     """Release originals that a rescue put on hold."""
     hold_times = read_hold_times(directory)
-    for queue_id, recorded in rescue_plan.match_held(originals, hold_times).items():
-        postfix_command.run(directory, "postsuper", "-H", queue_id)
+    recorded_ids = rescue_plan.match_held(originals, hold_times)
+    mail_queue.change(directory, mail_queue.RELEASE, recorded_ids)
+    for recorded in recorded_ids.values():
         hold_times.pop(recorded, None)
     _write_hold_times(directory, hold_times)
 
@@ -147,8 +150,8 @@ def forget(directory: str, queue_ids: Iterable[str]) -> None:
 
 def requeue(directory: str, copies: Iterable[QueuedMessage]) -> None:
     """Requeue mailed copies: postsuper -r resets their age."""
-    for copy in copies:
-        postfix_command.run(directory, "postsuper", "-r", copy.queue_id)
+    ids = (each.queue_id for each in copies)
+    mail_queue.change(directory, mail_queue.REQUEUE, ids)
 
 
 def record_run(settings: Settings) -> None:
@@ -215,21 +218,11 @@ def _save_capsule(directory: str, settings: Settings, capsule: QueuedMessage) ->
 
 def _launcher_error(launcher: str, user: str, directory: str) -> str:
     """Run a launcher for a message without recipients; return its error, "" if none."""
-    name, _, group = user.partition(":")
     arguments = ["--config-directory", directory, "--nexthop", "on-request"]
     arguments += ["--queue-id", "CHECK", "--sender", "", "--"]
     try:
-        process = subprocess.run(
-            [launcher, *arguments],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            user=name if not os.geteuid() else None,
-            group=(group or _primary_gid(name)) if not os.geteuid() else None,
-            extra_groups=[] if not os.geteuid() else None,
-            timeout=postfix_command.COMMAND_TIMEOUT,
-            check=False,
+        process = privileges.run_as(
+            user, [launcher, *arguments], postfix_command.COMMAND_TIMEOUT
         )
     except (OSError, ValueError, KeyError, subprocess.TimeoutExpired) as error:
         return f"{launcher}: {error}"
@@ -237,12 +230,6 @@ def _launcher_error(launcher: str, user: str, directory: str) -> str:
         output = " ".join((process.stdout or process.stderr).split())[:300]
         return output or f"{launcher}: exit code {process.returncode}"
     return ""
-
-
-def _primary_gid(user: str) -> int:
-    import pwd
-
-    return pwd.getpwnam(user).pw_gid
 
 
 def _write_hold_times(directory: str, hold_times: dict[str, str]) -> None:

@@ -35,6 +35,7 @@ def snapshot(directory: str, settings: Settings) -> Snapshot:
     messages = mail_queue.list_messages(directory)
     fallback_directory = settings.archive_fallback_directory
     tallies, store_errors = _tallies(settings)
+    bypass = switch.read_record(directory)
     return Snapshot(
         directory=directory,
         version=__version__,
@@ -48,7 +49,7 @@ def snapshot(directory: str, settings: Settings) -> Snapshot:
             ),
         },
         on_hold=queue_rescue.read_hold_times(directory),
-        bypass=switch.read_record(directory),
+        bypass=bypass.period if bypass else None,
         tallies=tallies,
         store_errors=store_errors,
         file_systems=_file_systems(settings),
@@ -85,8 +86,8 @@ def _queue_backlog(messages: list[QueuedMessage], now: float) -> Backlog:
         count=len(messages),
         age=oldest.age,
         since=dates.format_rfc3339(now - oldest.age),
-        why=oldest.delay_reason,
-        tried=any(any(each.delay_reasons) for each in messages),
+        reason=oldest.delay_reason,
+        has_failed=any(any(each.delay_reasons) for each in messages),
     )
 
 
@@ -99,8 +100,8 @@ def _fallback_backlog(directory: str, now: float) -> Backlog:
         count=len(capsules),
         age=int(max(0, now - since)),
         since=dates.format_rfc3339(since),
-        why=fallback.last_reason(directory),
-        tried=True,
+        reason=fallback.last_reason(directory),
+        has_failed=True,
     )
 
 

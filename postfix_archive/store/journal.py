@@ -68,7 +68,7 @@ class Journal:
     def extend(self, time: str, events: list[Event]) -> None:
         """Append events, durably, with one fsync. After an error there is none of them.
 
-        After a crash there may be the first few of them, without a gap.
+        After a crash there may be the first few of them.
         """
         if not events:
             return

@@ -12,7 +12,7 @@ import json
 import re
 
 from postfix_archive.message import address, dates, envelope, received_header
-from postfix_archive.store import outcome
+from postfix_archive.store import bypass_period, outcome
 from postfix_archive.store.outcome_summary import OutcomeSummary
 
 TYPE_CHECKING = False
@@ -25,10 +25,6 @@ if TYPE_CHECKING:
 # Surrogates except those of surrogateescape (PEP 383), which stand for bytes.
 LONE_SURROGATES = re.compile("[\ud800-\udc7f\udd00-\udfff]")
 CAPTURE_EVENTS = ("archived", "supplement")  # events with an envelope
-BYPASS_EVENTS = (
-    "gap-opened",
-    "gap-closed",
-)  # events of a bypass: mail passed unarchived
 REPORT_EVENTS = OUTCOME_REPORT, OUTCOME_MAILED = "outcome-report", "outcome-mailed"
 
 
@@ -134,9 +130,7 @@ def is_valid_event(event: object) -> bool:
         return False
     if not _is_timestamp(event["time"]) or not isinstance(event.get("id", ""), str):
         return False
-    if event["event"] in BYPASS_EVENTS and not _are_strings(
-        event, "opened", "by", "why"
-    ):
+    if event["event"] in bypass_period.EVENTS and not _is_valid_bypass(event):
         return False
     if event["event"] == outcome.EVENT and not _is_valid_outcome(event):
         return False
@@ -157,6 +151,14 @@ def _is_valid_capture(event: dict[str, Any]) -> bool:
         and _is_file_name(event["file"])
     )
     return has_size and has_valid_file and received_header.is_archive_id(event["id"])
+
+
+def _is_valid_bypass(event: dict[str, Any]) -> bool:
+    try:
+        bypass_period.parse(event)
+    except ValueError:
+        return False
+    return True
 
 
 def _is_timestamp(text: str) -> bool:

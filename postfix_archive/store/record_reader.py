@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
     from postfix_archive.store.record import Record
 
-BYPASS_EVENTS = record.BYPASS_EVENTS
 END_OF_HEADER = b"\r\n\r\n"
 
 
@@ -98,16 +97,6 @@ def lines_from(path: str, offset: int) -> Iterator[tuple[bytes, int]]:
         return
     except OSError as error:
         raise JournalFailed(f"{path}: {error.strerror}") from error
-
-
-def bypasses(directory: str, archive: str) -> list[dict[str, Any]]:
-    """Return the latest event of each bypass period that the journal records."""
-    latest_events = {
-        event["opened"]: event
-        for event in _events(f"{directory}/{archive}/{journal.FILE_NAME}")
-        if event["event"] in BYPASS_EVENTS
-    }
-    return list(latest_events.values())
 
 
 def find_record(directory: str, id_prefix: str, archive: str | None) -> Record:

@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from postfix_archive.message import digest, stamp
-from postfix_archive.store import outcome, record
+from postfix_archive.store import bypass_period, outcome, record
+from postfix_archive.store.bypass_period import BypassPeriod
 
 VERSION = 1  # change it with the fields: a cached tally of another is discarded
 STAMP_VERDICTS = (stamp.ABSENT, stamp.VALID, stamp.ALTERED, stamp.FORGED)
@@ -39,8 +40,8 @@ class Tally:
     ``messages`` counts records, ``stamps`` the verdicts on all captures, supplements
     included, ``outcomes`` the settled outcomes by kind. ``waiting`` has a hash of each
     recipient whose last outcome is ``waiting``; a settled outcome removes it, so the
-    follower must not record ``waiting`` after that. ``bypasses`` has the latest event
-    of each bypass. ``received_bytes`` is the size of the originals, ``copy_bytes`` that
+    follower must not record ``waiting`` after that. ``bypasses`` has each bypass period
+    by its start. ``received_bytes`` is the size of the originals, ``copy_bytes`` that
     of the files in the store, which the caller adds.
     """
 
@@ -59,7 +60,7 @@ class Tally:
         self.stamps = dict.fromkeys(STAMP_VERDICTS, 0)
         self.outcomes = dict.fromkeys(outcome.SETTLED, 0)
         self.waiting: set[str] = set()
-        self.bypasses: dict[str, dict[str, Any]] = {}
+        self.bypasses: dict[str, BypassPeriod] = {}
         self._last_line = b""
         self._last_sha256 = ""
 
@@ -98,8 +99,8 @@ class Tally:
             self.mailed += 1
         elif kind == outcome.EVENT:
             self._count_outcome(event)
-        elif kind in record.BYPASS_EVENTS:
-            self.bypasses[event["opened"]] = event
+        elif kind in bypass_period.EVENTS:
+            self.bypasses[event["started"]] = bypass_period.parse(event)
         file_name = event.get("file", "")
         return file_name if isinstance(file_name, str) else ""
 
@@ -137,7 +138,7 @@ class Tally:
             "stamps": self.stamps,
             "outcomes": self.outcomes,
             "waiting": sorted(self.waiting),
-            "gaps": self.bypasses,
+            "bypasses": [each.to_json() for each in self.bypasses.values()],
         }
 
 
@@ -153,21 +154,14 @@ def from_json(data: Any) -> Tally:
     )
     tally.stamps = _parse_counts(data["stamps"], STAMP_VERDICTS)
     tally.outcomes = _parse_counts(data["outcomes"], outcome.SETTLED)
-    if not isinstance(data["waiting"], list) or not isinstance(data["gaps"], dict):
+    if not isinstance(data["waiting"], list) or not isinstance(data["bypasses"], list):
         raise ValueError("not a tally")
     tally.waiting = {*map(_parse_string, data["waiting"])}
-    if not all(map(_is_bypass_event, data["gaps"].values())):
-        raise ValueError("not a bypass event")
-    tally.bypasses = data["gaps"]
+    if not all(isinstance(each, dict) for each in data["bypasses"]):
+        raise ValueError("not a bypass period")
+    periods = map(bypass_period.parse, data["bypasses"])
+    tally.bypasses = {each.started: each for each in periods}
     return tally
-
-
-def _is_bypass_event(event: object) -> bool:
-    return (
-        record.is_valid_event(event)
-        and isinstance(event, dict)
-        and (event["event"] in record.BYPASS_EVENTS)
-    )
 
 
 def _parse_count(value: Any) -> int:

@@ -7,7 +7,7 @@ installing postfix_archive, on the store or on a copy of it:
     python3 -I verify_archive.py /var/lib/postfix-archive
 
 For each archive it checks that
-* the journal's lines are complete, numbered without a gap and chained by SHA-256, up
+* the journal's lines are complete, numbered in sequence and chained by SHA-256, up
   to the last line (journal.last);
 * each file has the SHA-256 from the journal and can be decompressed to its end;
 * the original in each archive copy has the SHA-256 and size from the journal;

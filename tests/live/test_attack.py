@@ -349,7 +349,7 @@ def test_forgeries_in_the_fallback_directory_keep_no_copy_from_returning(
         path.write_bytes(content)
         os.utime(path, (number, number))
         os.chown(path, *(host.fallback.stat().st_uid, host.fallback.stat().st_gid))
-    done = host.command("return")
+    done = host.command("fallback", "import")
     assert done.returncode == 1
     assert f"Messages archived from {host.fallback}: 1." in done.stdout
     assert f"Messages left in {host.fallback}: {len(FORGED_CAPSULES)}." in done.stderr

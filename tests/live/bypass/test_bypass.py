@@ -1,4 +1,4 @@
-"""The gate past a broken filter: mail flows, and the journals say so."""
+"""The bypass of a broken filter: mail flows, and the journals record it."""
 
 from __future__ import annotations
 
@@ -51,12 +51,12 @@ def run(
     )
 
 
-def gaps(postfix: PrivatePostfix) -> list[str]:
-    """The kinds of the journal's events."""
+def event_names(postfix: PrivatePostfix) -> list[str]:
+    """The names of the journal's events."""
     return [str(each["event"]) for each in postfix.events()]
 
 
-def test_mail_flows_through_the_gate_and_the_journal_says_so(
+def test_mail_passes_and_the_journal_records_the_bypass(
     broken: PrivatePostfix,
 ) -> None:
     broken.send(b"Subject: one\n\nx\n", to=["alias@example.net"])
@@ -85,23 +85,26 @@ def test_mail_flows_through_the_gate_and_the_journal_says_so(
     broken.send(b"Subject: three\n\nx\n", to=["alias@example.net"])
     broken.settle()
     assert len(broken.stored()) == 1
-    assert gaps(broken)[:3] == ["gap-opened", "gap-closed", "archived"]
+    assert event_names(broken)[:3] == ["bypass-started", "bypass-ended", "archived"]
     first, second = broken.events()[:2]
-    assert first["by"] == second["by"] == "carol as root"
-    assert first["why"] == REASON
-    assert second["opened"] == first["opened"] and second["closed_by"] == "root"
+    assert first["started_by"] == second["started_by"] == "carol as root"
+    assert first["reason"] == REASON
+    assert second["started"] == first["started"]
+    assert second["ended_by"] == "root" and "ended" not in first
     journal = broken.store / "legal@example.com" / "journal"
     assert pwd.getpwuid(journal.stat().st_uid).pw_name == USER
 
 
-def test_status_shouts_until_the_gate_is_closed(broken: PrivatePostfix) -> None:
+def test_status_warns_until_the_bypass_is_off(broken: PrivatePostfix) -> None:
     assert run(broken, "status").returncode == 0
     run(broken, "bypass", "on", "--reason", REASON)
     shouted = run(broken, "status")
     assert shouted.returncode == 2
     assert shouted.stdout.startswith("BYPASS: mail is UNARCHIVED since")
     assert REASON in shouted.stdout
-    assert json.loads(run(broken, "status", "--json").stdout)["gap"]["why"] == REASON
+    assert (
+        json.loads(run(broken, "status", "--json").stdout)["bypass"]["reason"] == REASON
+    )
     run(broken, "bypass", "off")
     after = run(broken, "status")
     assert after.returncode == 0
@@ -109,7 +112,7 @@ def test_status_shouts_until_the_gate_is_closed(broken: PrivatePostfix) -> None:
     assert f"by root: {REASON}" in after.stdout
 
 
-def test_a_store_that_is_gone_keeps_no_gate_shut(broken: PrivatePostfix) -> None:
+def test_a_missing_store_does_not_stop_the_bypass(broken: PrivatePostfix) -> None:
     hidden = broken.store.with_name("hidden")
     broken.store.rename(hidden)
     opened = run(broken, "bypass", "on", "--reason", REASON)
@@ -123,11 +126,11 @@ def test_a_store_that_is_gone_keeps_no_gate_shut(broken: PrivatePostfix) -> None
 
     hidden.rename(broken.store)
     assert run(broken, "bypass", "off").returncode == 0
-    assert gaps(broken) == ["gap-opened", "gap-closed"]
-    assert not (broken.etc / "archive.gap").exists()
+    assert event_names(broken) == ["bypass-started", "bypass-ended"]
+    assert not (broken.etc / "archive.bypass").exists()
 
 
-def test_a_broken_archive_cf_keeps_no_gate_shut(broken: PrivatePostfix) -> None:
+def test_a_broken_archive_cf_does_not_stop_the_bypass(broken: PrivatePostfix) -> None:
     broken.set_archive_cf(archive_delivery="nowhere")
     opened = run(broken, "bypass", "on", "--reason", REASON)
     assert opened.returncode == 0, opened.stderr
@@ -138,16 +141,16 @@ def test_a_broken_archive_cf_keeps_no_gate_shut(broken: PrivatePostfix) -> None:
 
     broken.set_archive_cf()
     assert run(broken, "bypass", "off").returncode == 0
-    assert gaps(broken) == ["gap-opened", "gap-closed"]
+    assert event_names(broken) == ["bypass-started", "bypass-ended"]
 
 
 AS_NOBODY = """
 import os, pwd, sys
-from postfix_archive.cli import main as cli
+from postfix_archive.cli.main import main
 os.setgroups([])
 os.setgid(pwd.getpwnam("nobody").pw_gid)
 os.setuid(pwd.getpwnam("nobody").pw_uid)
-cli.main(sys.argv[1:])
+main(sys.argv[1:])
 """
 
 
@@ -170,7 +173,7 @@ def test_only_root_may(broken: PrivatePostfix, code: int, words: list[str]) -> N
     assert done.returncode == code
     assert "sudo" in done.stdout + done.stderr
     assert "Traceback" not in done.stderr
-    assert not (broken.etc / "archive.gap").exists()
+    assert not (broken.etc / "archive.bypass").exists()
 
 
 def test_what_makes_no_sense_is_refused(broken: PrivatePostfix) -> None:
@@ -186,4 +189,4 @@ def test_what_makes_no_sense_is_refused(broken: PrivatePostfix) -> None:
     old = run(broken, "bypass", "on", "--reason", REASON)
     assert old.returncode == 1 and "make install again" in old.stderr
     assert (broken.etc / "main.cf").read_bytes() == before
-    assert not (broken.etc / "archive.gap").exists()
+    assert not (broken.etc / "archive.bypass").exists()

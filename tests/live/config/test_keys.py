@@ -50,13 +50,17 @@ def test_a_capsule_whose_key_is_lost_waits_for_ever_and_is_reported() -> None:
         postfix.wait(lambda: postfix.stored(LEGAL), "other mail is archived")
         postfix.wait_for_log("sealed with a key that this site does not have")
         postfix.wait(
-            lambda: postfix.command("rescue").returncode == 1, "the copy is rescued"
+            lambda: postfix.command("queue", "rescue").returncode == 1,
+            "the copy is rescued",
         )
-        assert "a key that this site does not have" in postfix.command("return").stderr
+        assert (
+            "a key that this site does not have"
+            in postfix.command("fallback", "import").stderr
+        )
         assert postfix.command("status").returncode == 1
         assert len(fallback.waiting_capsules(str(postfix.fallback))) == 1
         key.write_text(key.read_text() + kept)
-        assert postfix.command("return").returncode == 0
+        assert postfix.command("fallback", "import").returncode == 0
         postfix.settle()
         record_of(postfix, "sealed")
         record_of(postfix, "meanwhile")

@@ -25,7 +25,7 @@ def running() -> Iterator[Host]:
             ["mount", "-t", "tmpfs", "-o", options, "tmpfs", where], check=True
         )
         try:
-            assert postfix.command("rescue").returncode == 0
+            assert postfix.command("queue", "rescue").returncode == 0
             assert postfix.command("outcomes").returncode == 0
             yield Host(postfix)
         finally:
@@ -62,29 +62,37 @@ SPOOL = "/etc/ssl"  # a folder in which nobody but root may write
 
 FAULTS: tuple[tuple[str, str, Plant], ...] = (
     # check, what is planted, how
-    ("not-asked", "no archive", lambda h: h.main(archive="")),
-    ("archive-value", "no address", lambda h: h.main(archive="legal")),
+    ("nothing-archived", "no archive", lambda h: h.main(archive="")),
+    ("archive-invalid", "no address", lambda h: h.main(archive="legal")),
     (
-        "archive-value",
+        "archive-invalid",
         "no address on a service",
         lambda h: h.service(f"{SUBMISSION}archive=legal@"),
     ),
     (
-        "service-around",
+        "other-content-filter",
         "a filter of its own",
         lambda h: h.service(
             f"{SUBMISSION}content_filter=smtp-amavis:[127.0.0.1]:10024"
         ),
     ),
     (
-        "service-around",
+        "other-content-filter",
         "no filter on a public port",
         lambda h: h.service(f"{SUBMISSION}content_filter="),
     ),
-    ("nexthop", "no nexthop", lambda h: h.main(content_filter="archive-stamp:")),
-    ("mapped-twice", "mapping first", lambda h: h.main(receive_override_options="")),
     (
-        "never-mapped",
+        "nexthop-missing",
+        "no nexthop",
+        lambda h: h.main(content_filter="archive-stamp:"),
+    ),
+    (
+        "addresses-mapped-twice",
+        "mapping first",
+        lambda h: h.main(receive_override_options=""),
+    ),
+    (
+        "addresses-not-mapped",
         "mapping nowhere",
         lambda h: h.main(archive_handback_options="no_address_mappings"),
     ),
@@ -99,7 +107,7 @@ FAULTS: tuple[tuple[str, str, Plant], ...] = (
         lambda h: h.main(archive_next_filter="smtp-amavis:[127.0.0.1]:10024"),
     ),
     (
-        "lmtp-worker",
+        "worker-missing",
         "a socket without a worker",
         lambda h: h.main(content_filter="archive-stamp:unix:private/archive.$archive"),
     ),
@@ -111,17 +119,17 @@ FAULTS: tuple[tuple[str, str, Plant], ...] = (
         ),
     ),
     (
-        "client-check",
+        "request-domain-open",
         "clients may address requests",
         lambda h: h.main(smtpd_recipient_restrictions="permit_mynetworks,reject"),
     ),
     (
-        "client-check",
+        "request-domain-open",
         "the check behind a permit",
         lambda h: h.main(smtpd_recipient_restrictions=f"permit_mynetworks,{GUARD}"),
     ),
     (
-        "proxy-around",
+        "proxy-unfiltered",
         "a before-queue filter",
         lambda h: h.service(f"{SUBMISSION}smtpd_proxy_filter=127.0.0.1:10099"),
     ),
@@ -238,22 +246,22 @@ FAULTS: tuple[tuple[str, str, Plant], ...] = (
     ),
     ("null-sender", "not said", lambda h: h.entry(STAMP, " null_sender=", "")),
     (
-        "flags",
+        "pipe-flags",
         "Return-Path: is put in",
         lambda h: h.entry(STAMP, "flags=q ", "flags=qR "),
     ),
     (
-        "arguments",
+        "launcher-arguments",
         "no queue id",
         lambda h: h.entry(STAMP, "--queue-id ${queue_id} ", ""),
     ),
     (
-        "pipe-user",
+        "service-user",
         "Postfix's own user",
         lambda h: h.entry(STAMP, f"user={USER}:{GROUP}", "user=postfix"),
     ),
     (
-        "pipe-user",
+        "service-user",
         "nobody of that name",
         lambda h: h.entry(STAMP, f"user={USER}:{GROUP}", "user=gone17"),
     ),
@@ -263,12 +271,12 @@ FAULTS: tuple[tuple[str, str, Plant], ...] = (
         lambda h: (h.postfix.program / "archive-stamp").chmod(0o600),
     ),
     (
-        "program-folder",
+        "program-unreachable",
         "made under umask 077",
         lambda h: h.postfix.program.chmod(0o700),
     ),
     (
-        "second-install",
+        "second-stamp-filter",
         "another stamp filter",
         lambda h: h.service(
             "archive-stamp-old unix - n n - 10 pipe -o soft_bounce=yes flags=q"
@@ -277,31 +285,31 @@ FAULTS: tuple[tuple[str, str, Plant], ...] = (
     ),
     ("port-missing", "no hand-back", lambda h: h.no_service(h.port("handback"))),
     (
-        "port-inherits",
+        "port-option-missing",
         "restrictions",
         lambda h: h.no_option(h.port("handback"), "smtpd_client_restrictions").main(
             smtpd_client_restrictions="reject_unknown_client_hostname"
         ),
     ),
     (
-        "port-inherits",
+        "port-option-missing",
         "milters",
         lambda h: h.no_option(h.port("capsule"), "smtpd_milters").main(
             smtpd_milters="inet:127.0.0.1:8891"
         ),
     ),
     (
-        "port-inherits",
+        "port-option-missing",
         "local header rewriting",
         lambda h: h.no_option(h.port("handback"), "local_header_rewrite_clients"),
     ),
     (
-        "port-inherits",
+        "port-option-missing",
         "the size limit of a port",
         lambda h: h.no_option(h.port("handback"), "message_size_limit"),
     ),
     (
-        "port-inherits",
+        "port-option-missing",
         "the size limit of cleanup",
         lambda h: h.no_option("archive-cleanup/unix", "message_size_limit"),
     ),
@@ -313,12 +321,12 @@ FAULTS: tuple[tuple[str, str, Plant], ...] = (
         ),
     ),
     (
-        "port-inherits",
+        "port-option-missing",
         "the pause before mail is taken in",
         lambda h: h.no_option("archive-cleanup/unix", "in_flow_delay"),
     ),
     (
-        "port-inherits",
+        "port-option-missing",
         "a bcc of copies",
         lambda h: h.no_option("archive-copy-cleanup/unix", "always_bcc").main(
             always_bcc="boss@example.com"
@@ -340,14 +348,14 @@ FAULTS: tuple[tuple[str, str, Plant], ...] = (
         lambda h: h.master(lambda text: text.replace(h.port("copy")[:-5], "0.0.0.0:9")),
     ),
     (
-        "port-silent",
+        "port-unreachable",
         "not reloaded",
         lambda h: h.master(
             changed(h.port("copy")[:-5], f"127.0.0.1:{free_ports(1)[0]}")
         ),
     ),
     (
-        "settings-wrong",
+        "settings-invalid",
         "archive.cf",
         lambda h: h.archive_cf(archive_delivery="nowhere"),
     ),
@@ -366,7 +374,11 @@ FAULTS: tuple[tuple[str, str, Plant], ...] = (
     ("key-missing", "no key", lambda h: (h.etc / "archive.key").unlink()),
     ("key-mode", "for all to read", lambda h: (h.etc / "archive.key").chmod(0o644)),
     ("key-owner", "root's", lambda h: os.chown(h.etc / "archive.key", 0, 0)),
-    ("key-folder", "root's alone", lambda h: h.archive_cf(archive_key_file=h.locked())),
+    (
+        "key-unreachable",
+        "root's alone",
+        lambda h: h.archive_cf(archive_key_file=h.locked()),
+    ),
     (
         "store-missing",
         "no store",
@@ -387,12 +399,12 @@ FAULTS: tuple[tuple[str, str, Plant], ...] = (
         lambda h: h.archive_cf(archive_fallback_directory=h.beside("spare")),
     ),
     (
-        "fallback-waits",
+        "fallback-backlog",
         "a copy",
         lambda h: (h.postfix.fallback / "aa.capsule").write_text("x"),
     ),
     (
-        "mail-held",
+        "mail-on-hold",
         "a note",
         lambda h: (h.etc / "archive.held").write_text('{"4Zx": "2026-11-24"}'),
     ),
@@ -417,26 +429,30 @@ FAULTS: tuple[tuple[str, str, Plant], ...] = (
         lambda h: h.main(maillog_file="/var/log/there/is/none"),
     ),
     ("log-unreadable", "a folder", lambda h: h.main(maillog_file="/var/log")),
-    ("spool", "root's", lambda h: h.archive_cf(archive_spool_directory=SPOOL)),
-    ("queue-lifetime", "short", lambda h: h.main(bounce_queue_lifetime="10m")),
-    ("short-ids", "short", lambda h: h.main(enable_long_queue_ids="no")),
     (
-        "loops-back",
+        "spool-unwritable",
+        "root's",
+        lambda h: h.archive_cf(archive_spool_directory=SPOOL),
+    ),
+    ("queue-lifetime", "short", lambda h: h.main(bounce_queue_lifetime="10m")),
+    ("short-queue-ids", "short", lambda h: h.main(enable_long_queue_ids="no")),
+    (
+        "copy-loop",
         "mailed to ourselves",
         lambda h: h.main(mydestination="example.com").archive_cf(
             archive_delivery="mail"
         ),
     ),
     (
-        "archive-unknown",
+        "archive-address-unknown",
         "no such user",
         lambda h: h.main(
             mydestination="example.com", local_recipient_maps="unix:passwd.byname"
         ),
     ),
-    ("still-bcc", "always_bcc", lambda h: h.main(always_bcc="legal@example.com")),
+    ("duplicate-bcc", "always_bcc", lambda h: h.main(always_bcc="legal@example.com")),
     (
-        "still-bcc",
+        "duplicate-bcc",
         "a bcc map",
         lambda h: h.main(
             recipient_bcc_maps=h.table("bob@example.net legal@example.com\n")
@@ -475,7 +491,7 @@ def test_a_planted_fault_is_named(host: Host, check: str, plant: Plant) -> None:
     plant(host)
     found = {each["check"]: each for each in host.findings()}
     assert check in found
-    assert found[check]["harm"] and found[check]["cure"] and found[check]["place"]
+    assert found[check]["harm"] and found[check]["fix"] and found[check]["place"]
 
 
 def test_thirty_kinds_of_faults_are_planted() -> None:
@@ -527,7 +543,7 @@ def test_copies_that_wait_too_long(host: Host) -> None:
     postsuper = ["postsuper", "-c", str(host.etc)]
     subprocess.run([*postsuper, "-h", "ALL"], check=True)
     host.main(bounce_queue_lifetime="2s")
-    host.postfix.wait(lambda: "oldest-copy" in host.named(), "the waiting copy")
+    host.postfix.wait(lambda: "queue-backlog" in host.named(), "the waiting copy")
 
     (host.postfix.program / "archive").chmod(0o755)
     host.main(bounce_queue_lifetime="5d")
@@ -545,26 +561,29 @@ def test_mail_that_a_local_user_sends_around_the_archive(host: Host) -> None:
     queue_id = host.postfix.send(b"Subject: unarchived\n\nx\n", port=port)
     host.postfix.settle()
     [found] = host.findings()
-    assert (found["check"], found["place"]) == ("handed-in", f"queue id {queue_id}")
+    assert (found["check"], found["place"]) == (
+        "foreign-reinjection",
+        f"queue id {queue_id}",
+    )
     host.postfix.logfile.write_text("")
 
 
-def test_an_open_gate_is_shouted_about(host: Host) -> None:
+def test_a_bypass_is_critical(host: Host) -> None:
     command = [str(COMMAND), "-c", str(host.etc), "bypass"]
     subprocess.run([*command, "on", "--reason", "ticket 17"], check=True)
     [found] = host.findings()
-    assert (found["check"], found["severity"]) == ("gap-open", "CRITICAL")
+    assert (found["check"], found["severity"]) == ("bypass-on", "CRITICAL")
     assert "ticket 17" in found["harm"]
     subprocess.run([*command, "off"], check=True)
     assert host.findings() == []
 
 
-def test_a_gate_opened_by_hand_is_shouted_about_too(host: Host) -> None:
+def test_a_bypass_set_by_hand_is_critical(host: Host) -> None:
     host.main(archive_bypass="yes")
     [found] = host.findings()
-    assert found["check"] == "gap-open"
+    assert found["check"] == "bypass-on"
     assert "by unknown" in found["harm"]
-    assert found["cure"].endswith("-e 'archive_bypass = '")
+    assert found["fix"].endswith("-e 'archive_bypass = '")
 
 
 def test_fix_mends_what_is_safe_and_nothing_else(host: Host) -> None:
@@ -575,7 +594,7 @@ def test_fix_mends_what_is_safe_and_nothing_else(host: Host) -> None:
     host.main(always_bcc="legal@example.com")
     assert len(host.findings()) == 4
     [left] = host.findings("--fix")
-    assert left["check"] == "still-bcc"
+    assert left["check"] == "duplicate-bcc"
     host.unset("always_bcc")
     assert host.findings() == []
     assert (host.etc / "main.cf").read_bytes() == before
@@ -587,7 +606,7 @@ def test_cures_that_are_commands_work_as_they_are_typed(host: Host) -> None:
     host.main(enable_original_recipient="no", transport_maps="")
     host.unset("archive-stamp_destination_recipient_limit")
     for each in host.findings():
-        subprocess.run(each["cure"], shell=True, check=True)
+        subprocess.run(each["fix"], shell=True, check=True)
     assert host.findings() == []
 
 
@@ -613,4 +632,4 @@ def test_a_postfix_that_is_too_old(
     old.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     [found] = host.findings()
-    assert (found["check"], found["place"]) == ("version", "Postfix 3.3.9")
+    assert (found["check"], found["place"]) == ("postfix-too-old", "Postfix 3.3.9")

@@ -22,7 +22,7 @@ COHORT = "destination_concurrency_failed_cohort_limit"
 @pytest.fixture(scope="module")
 def running() -> Iterator[Host]:
     with PrivatePostfix(main=SOUND, door="lmtp") as postfix:
-        assert postfix.command("rescue").returncode == 0
+        assert postfix.command("queue", "rescue").returncode == 0
         assert postfix.command("outcomes").returncode == 0
         yield Host(postfix)
 
@@ -108,14 +108,17 @@ def test_what_is_wrong_with_the_client_or_a_limit_is_named_and_mended(
 def test_a_worker_that_archives_for_somebody_else_is_named(host: Host) -> None:
     host.entry(WORKER, "--nexthop legal@", "--nexthop other@")
     [told] = found(host)
-    assert (told["check"], told["place"]) == ("arguments", f"master.cf: {WORKER}")
+    assert (told["check"], told["place"]) == (
+        "launcher-arguments",
+        f"master.cf: {WORKER}",
+    )
     assert "to another address" in told["harm"]
 
 
 def test_an_archive_without_a_worker_is_named(host: Host) -> None:
     host.main(archive="other@example.com")
     told = {each["check"]: each for each in found(host)}
-    assert "no service archive.other@example.com" in told["lmtp-worker"]["harm"]
+    assert "no service archive.other@example.com" in told["worker-missing"]["harm"]
 
 
 def test_requests_without_a_worker_are_named(host: Host) -> None:
@@ -136,9 +139,9 @@ def test_an_archive_that_can_have_no_worker_is_named(
     host: Host, archive: str, harm: str
 ) -> None:
     host.main(archive=archive)
-    told = {each["check"]: each for each in found(host)}["lmtp-worker"]
+    told = {each["check"]: each for each in found(host)}["worker-missing"]
     assert harm in told["harm"]
-    assert "MODE=pipe" in told["cure"]
+    assert "MODE=pipe" in told["fix"]
 
 
 def test_a_name_that_ends_postfix_is_shouted_about(host: Host) -> None:
@@ -148,5 +151,5 @@ def test_a_name_that_ends_postfix_is_shouted_about(host: Host) -> None:
     [told] = found(host)
     assert told["check"] == "socket-name"
     assert (told["severity"], told["place"]) == ("CRITICAL", f"master.cf: {name}/unix")
-    subprocess.run(told["cure"], shell=True, check=True)
+    subprocess.run(told["fix"], shell=True, check=True)
     assert found(host) == []

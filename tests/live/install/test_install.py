@@ -78,7 +78,7 @@ def test_from_stock_to_archive_and_back(host: WholeHost, wheels: Path) -> None:
 
     said = host.says(install(wheels))
     assert "Doctor:     OK: " in said
-    assert "ADVICE short-ids" in said
+    assert "ADVICE short-queue-ids" in said
     assert "Probe:" in said
     lib = "/usr/local/lib/postfix-archive"
     mode = host.says(f"stat -c %a:%U {lib}/current/bundles/*")
@@ -173,7 +173,7 @@ def test_with_workers_from_stock_to_archive_and_back(
     assert "MODE=pipe: the archive is installed with MODE=lmtp" in refused
     host.run(f"postconf -e archive=other@{HOST}")
     doctor = host.run("postfix-archive doctor", fails=True).stdout
-    assert "CRITICAL lmtp-worker: main.cf: content_filter" in doctor
+    assert "CRITICAL worker-missing: main.cf: content_filter" in doctor
     assert f"master.cf has no service archive.other@{HOST}" in doctor
     host.run(f"useradd --no-create-home other && make install WHEELS={wheels}")
     host.run("postfix-archive doctor")
@@ -267,13 +267,13 @@ def test_uninstalling_closes_the_gate_and_leaves_nothing(
 ) -> None:
     host.run(install(wheels))
     host.run("postfix-archive bypass on --reason 'to see it' && postconf -e biff=no")
-    assert "CRITICAL gap-open" in host.says(install(wheels))
+    assert "CRITICAL bypass-on" in host.says(install(wheels))
     said = host.says("make uninstall")
     assert "Bypass was on and is now off" in said
     assert "left unchanged" not in said
     assert "archive" not in host.says("postconf -n; cat /etc/postfix/main.cf")
-    host.run("test ! -e /etc/postfix/archive.gap")
-    host.run("grep -q gap-closed /var/lib/postfix-archive/*/journal")
+    host.run("test ! -e /etc/postfix/archive.bypass")
+    host.run("grep -q bypass-ended /var/lib/postfix-archive/*/journal")
 
 
 def test_an_upgrade_under_load_loses_no_mail(host: WholeHost, wheels: Path) -> None:
@@ -696,6 +696,6 @@ def test_two_instances_are_archived_separately(host: WholeHost, wheels: Path) ->
     assert "OK: " in host.says(doctor)
     host.run(f"postconf -c /etc/postfix-out -e archive=legal@{HOST}")
     told = host.run(doctor, fails=True).stdout
-    assert f"WARNING two-keys: /etc/postfix: archive = legal@{HOST}" in told
+    assert f"WARNING different-keys: /etc/postfix: archive = legal@{HOST}" in told
     host.run("make uninstall")
     host.run("postfix-archive -c /etc/postfix-out list | grep -q 'by the second'")

@@ -49,7 +49,7 @@ def a_new_second(world: World) -> str:
 def test_what_is_archived_is_not_missed(found: Found, group: Group) -> None:
     said = found[group.name]
     name = group.name
-    assert said["ways"] == MISSING.get(name, {})
+    assert said["causes"] == MISSING.get(name, {})
     assert said["not_requested"] == THROWN.get(name, 0)
     assert said["waiting"] == said["rescued"] == said["unclear"] == 0
     assert said["accepted"] == len(of_group(group)) + BY_A_LIST.get(name, 0)

@@ -64,21 +64,22 @@ def test_copies_are_rescued_before_the_queue_forgets_them(
     deferred(short, 5)
     assert short.command("status").returncode == 1
     short.wait(
-        lambda: short.command("rescue").returncode == 1 and waiting(short) == 5,
+        lambda: short.command("queue", "rescue").returncode == 1
+        and waiting(short) == 5,
         "the copies are rescued",
     )
     taken = re.findall(r"ALARM: (\d) archive copies moved from the queue", short.log())
     assert sum(map(int, taken)) == 5
     assert not short.mailq()
     mended(aside)
-    assert short.command("return").returncode == 0
+    assert short.command("fallback", "import").returncode == 0
     short.settle()
     for number in range(5):
         record = record_of(short, f"rescued-{number}")
         words = [each["event"] for each in record.events]
         assert words == ["archived", "mailed"]
         delivered(short, f"rescued-{number}", "bob@example.net")
-    assert short.command("rescue").returncode == 0
+    assert short.command("queue", "rescue").returncode == 0
     assert short.command("verify").returncode == 0
 
 
@@ -90,11 +91,11 @@ def test_a_rescue_that_crashed_is_finished_by_the_next(short: PrivatePostfix) ->
     [told] = short.mailq()
     queue_id = str(told["queue_id"])
     subprocess.run(["postsuper", "-c", short.etc, "-h", queue_id], check=True)
-    assert short.command("rescue").returncode == 1
+    assert short.command("queue", "rescue").returncode == 1
     assert waiting(short) == 1
     assert not short.mailq()
     mended(aside)
-    assert short.command("return").returncode == 0
+    assert short.command("fallback", "import").returncode == 0
     record_of(short, "crashed")
 
 
@@ -110,7 +111,8 @@ def test_a_fallback_that_is_full_leaves_the_copy_in_the_queue(
     subprocess.run(mount, check=True)
     try:
         short.wait(
-            lambda: "No space left" in short.command("rescue").stdout, "the alarm"
+            lambda: "No space left" in short.command("queue", "rescue").stdout,
+            "the alarm",
         )
         [told] = short.mailq()
         assert told["queue_name"] in ("deferred", "active", "incoming")
@@ -129,11 +131,12 @@ def test_what_rescue_takes_is_the_capsule_byte_for_byte(short: PrivatePostfix) -
     short.send(mail("exact") + body + b"\n.\n..\n")
     deferred(short, 1)
     short.wait(
-        lambda: short.command("rescue").returncode == 1 and waiting(short) == 1,
+        lambda: short.command("queue", "rescue").returncode == 1
+        and waiting(short) == 1,
         "the copy is rescued",
     )
     mended(aside)
-    assert short.command("return").returncode == 0
+    assert short.command("fallback", "import").returncode == 0
     record = record_of(short, "exact")  # its digest is the sealed one
     assert "altered" not in short.log()
     assert len(record.events[0]["sha256"]) == 64
@@ -147,22 +150,23 @@ def test_mail_at_a_broken_filter_is_held_and_released(short: PrivatePostfix) -> 
     deferred(short, 2)
     directory = str(short.etc)
     short.wait(
-        lambda: short.command("rescue").returncode == 2, "the alarm, before the hold"
+        lambda: short.command("queue", "rescue").returncode == 2,
+        "the alarm, before the hold",
     )
     assert "wait for the stamp filter" in short.log()
     short.wait(
-        lambda: short.command("rescue")
+        lambda: short.command("queue", "rescue")
         and len(queue_rescue.read_hold_times(directory)) == 2,
         "both are on hold",
     )
     assert {each["queue_name"] for each in short.mailq()} == {"hold"}
     status = short.command("status", "--json")
     assert status.returncode == 2
-    assert len(json.loads(status.stdout)["held"]) == 2
+    assert len(json.loads(status.stdout)["on_hold"]) == 2
     assert "ON HOLD before expiry: 2, since " in short.command("status").stdout
-    assert short.command("rescue").returncode == 2  # again: nothing more to do
+    assert short.command("queue", "rescue").returncode == 2  # again: nothing more to do
     mended(aside)
-    assert "2 messages released" in short.command("rescue").stdout
+    assert "2 messages released" in short.command("queue", "rescue").stdout
     short.settle()
     assert not queue_rescue.read_hold_times(directory)
     for name in ("held", "held-too"):
@@ -182,7 +186,7 @@ def test_what_somebody_else_has_held_stays_held(short: PrivatePostfix) -> None:
         ["postsuper", "-c", short.etc, "-h", str(told["queue_id"])], check=True
     )
     mended(aside)
-    assert short.command("rescue").returncode == 0
+    assert short.command("queue", "rescue").returncode == 0
     [told] = short.mailq()
     assert told["queue_name"] == "hold"
     subprocess.run(["postsuper", "-c", short.etc, "-d", "ALL"], check=True)
@@ -202,7 +206,7 @@ def test_a_mailed_copy_without_a_store_lives_on() -> None:
         postfix.send(mail("renewed"))
         postfix.wait(
             lambda: "mailed copies cannot be delivered"
-            in postfix.command("rescue").stdout,
+            in postfix.command("queue", "rescue").stdout,
             "the copy is requeued",
         )
         aliases.write_text("legal carol@example.net\n")
@@ -218,7 +222,8 @@ def test_the_same_capsule_twice_is_one_record(short: PrivatePostfix) -> None:
     aside = broken(short, "archive")
     short.send(mail("twice"))
     short.wait(
-        lambda: short.command("rescue").returncode == 1 and waiting(short) == 1,
+        lambda: short.command("queue", "rescue").returncode == 1
+        and waiting(short) == 1,
         "the copy is rescued",
     )
     mended(aside)
@@ -226,7 +231,7 @@ def test_the_same_capsule_twice_is_one_record(short: PrivatePostfix) -> None:
     content = Path(path).read_bytes()
     for _ in range(2):
         Path(path).write_bytes(content)
-        assert short.command("return").returncode == 0
+        assert short.command("fallback", "import").returncode == 0
         assert waiting(short) == 0
     short.settle()
     record = record_of(short, "twice")

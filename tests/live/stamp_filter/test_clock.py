@@ -177,12 +177,12 @@ def test_a_run_that_the_clock_overtakes_ends_well_and_loses_nothing(
         host.send(mail("overtaken"))
         host.wait(lambda: list(drafts.iterdir()), "the run has its draft")
         clock.set(YEAR)
-        assert host.command("return").returncode == 0
+        assert host.command("fallback", "import").returncode == 0
         assert not list(drafts.iterdir())
     host.go_on()
     assert "DeadlineExceeded" not in host.log()
     assert len(fallback.waiting_capsules(str(host.fallback))) == 1
-    assert host.command("return").returncode == 0
+    assert host.command("fallback", "import").returncode == 0
     host.go_on()
     is_archived_once(host, "overtaken")
 
@@ -204,9 +204,9 @@ def test_copies_that_wait_while_the_clock_steps_are_rescued(
         host.send(mail("rescued"))
         host.tried("archive")
         clock.set(after)
-        assert host.command("rescue").returncode == 1
+        assert host.command("queue", "rescue").returncode == 1
         assert not host.mailq()
-    assert host.command("return").returncode == 0
+    assert host.command("fallback", "import").returncode == 0
     host.go_on()
     is_archived_once(host, "rescued")
 
@@ -220,9 +220,9 @@ def test_mail_at_a_broken_filter_raises_the_alarm_also_when_the_clock_has_steppe
         host.send(mail("stuck"))
         host.tried("archive-stamp")
         clock.set(after)
-        assert host.command("rescue").returncode == 2
+        assert host.command("queue", "rescue").returncode == 2
         assert "ALARM: 1 messages wait for the stamp filter" in host.log()
-    host.command("rescue")  # releases what it has held
+    host.command("queue", "rescue")  # releases what it has held
     host.go_on()
     is_archived_once(host, "stuck")
-    assert host.command("rescue").returncode == 0
+    assert host.command("queue", "rescue").returncode == 0

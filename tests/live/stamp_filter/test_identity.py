@@ -251,7 +251,7 @@ def test_a_queue_that_was_moved_keeps_its_captures_and_what_a_rescue_has_held(
         host.send(mail("held"))
         host.tried("archive-stamp")
         host.wait(
-            lambda: host.command("rescue")
+            lambda: host.command("queue", "rescue")
             and queue_rescue.read_hold_times(str(host.etc)),
             "hold",
         )
@@ -263,7 +263,7 @@ def test_a_queue_that_was_moved_keeps_its_captures_and_what_a_rescue_has_held(
         shutil.chown(host.logfile, "postfix")  # postlogd(8) is down: postsuper(1) does
         host.start()
         host.wait_for_log("Renamed to match inode number: 2 messages")
-    assert "1 messages released" in host.command("rescue").stdout
+    assert "1 messages released" in host.command("queue", "rescue").stdout
     assert not queue_rescue.read_hold_times(str(host.etc))
     host.go_on()
     is_archived_once(host, "held")

@@ -359,11 +359,12 @@ def test_a_capsule_whose_sealed_fields_were_altered_waits_in_the_fallback() -> N
             postfix.postsuper("-r", postfix.queue_id_of(CAPSULE))
             postfix.wait_for_log(f"to=<{CAPSULE}>, .*SealInvalid: capsule with a wrong")
         postfix.wait(
-            lambda: postfix.command("rescue").returncode == 1 and not postfix.mailq(),
+            lambda: postfix.command("queue", "rescue").returncode == 1
+            and not postfix.mailq(),
             "the capsule is taken out of the queue",
         )
         assert "ALARM: 1 archive copies moved from the queue" in postfix.log()
-        again = postfix.command("return")
+        again = postfix.command("fallback", "import")
         assert again.returncode == 1
         assert "wrong seal: forged, or altered in the queue" in again.stderr
         status = postfix.command("status")
@@ -373,7 +374,7 @@ def test_a_capsule_whose_sealed_fields_were_altered_waits_in_the_fallback() -> N
         [(_, path)] = fallback.waiting_capsules(str(postfix.fallback))
         content = Path(path).read_bytes()
         Path(path).write_bytes(content.replace(b"\0\0\0", b"", 1))
-        assert postfix.command("return").returncode == 0
+        assert postfix.command("fallback", "import").returncode == 0
         everybody = ["bob@example.net", "secret@example.net"]
         assert recipients_of(record_of(postfix, "unsealed")) == everybody
         postfix.go_on()

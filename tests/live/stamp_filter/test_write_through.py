@@ -225,7 +225,7 @@ def test_where_the_store_fails_the_copy_waits_in_the_fallback_directory(
     failed = re.findall("queued: (?:StoreFailed|JournalFailed): ", postfix.log())
     assert len(failed) == len(names_of(fault))  # it is asked each time: nobody waits
     cure()
-    assert postfix.command("return").returncode == 0
+    assert postfix.command("fallback", "import").returncode == 0
     postfix.settle()
     assert_all_once(faulty, ["before", *names_of(fault)])
     assert_straight_again(faulty, f"after-{fault}")

@@ -109,7 +109,9 @@ def as_the_timer(postfix: PrivatePostfix) -> subprocess.CompletedProcess[str]:
         f'#!/bin/sh\ncd {ROOT} && exec {sys.executable} -m postfix_archive "$@"\n'
     )
     command.chmod(0o755)
-    line = scheduler._timer_command(str(postfix.etc), str(command))
+    line = scheduler.shell_command(
+        scheduler.TIMER_COMMAND, str(postfix.etc), str(command)
+    )
     return subprocess.run(
         ["/bin/sh", "-c", f"umask 077; {line}"],
         env={"PATH": "/usr/bin:/bin:/usr/sbin:/sbin"},
@@ -179,7 +181,7 @@ def test_the_numbers_are_what_has_happened(monitored: PrivatePostfix) -> None:
     assert found[f"store_bytes {LEGAL}"] == sum(each.stat().st_size for each in files)
     space = os.statvfs(monitored.store)
     assert found["filesystem_size_bytes store"] == space.f_blocks * space.f_frsize
-    for name in ("severity", "held_messages", "gap_open", "waiting_messages filter"):
+    for name in ("severity", "held_messages", "bypass_on", "waiting_messages filter"):
         assert found[name] == 0
 
 
@@ -189,13 +191,13 @@ def test_people_and_programs_are_told_the_same(monitored: PrivatePostfix) -> Non
     assert "  recipients: 1 relayed, 1 waiting\n" in said
     assert "  stamps: 1 forged\n" in said
     [archive] = facts(monitored)["archives"]
-    assert (archive["count"], archive["stamps"]["forged"]) == (3, 1)
+    assert (archive["messages"], archive["stamps"]["forged"]) == (3, 1)
     assert archive["outcomes"]["relayed"] == archive["waiting_recipients"] == 1
 
 
 def test_the_last_runs_are_told(monitored: PrivatePostfix) -> None:
     assert not [each for each in numbers(monitored) if "reconciled" in each]
-    assert facts(monitored)["reconciled"] is None
+    assert facts(monitored)["last_reconcile"] is None
     note = monitored.fallback / "reconciled"
     followed = monitored.fallback / "followed"
     note.write_text(json.dumps(RECONCILED))

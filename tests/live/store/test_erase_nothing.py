@@ -25,6 +25,8 @@ TYPED: dict[str, list[list[str]]] = {
     "tables": [["--dry-run"], []],
     "bypass on": [["--reason", "a test"]],
     "bypass off": [[]],
+    "queue rescue": [[]],
+    "fallback import": [[]],
     "rescue": [[]],
     "return": [[]],
     "outcomes": [[], ["--once"]],

@@ -80,8 +80,8 @@ def test_with_umask_0_nobody_else_may_read_anything() -> None:
         made = modes(postfix)
         drafts.chmod(0o700)
         with umask_0():
-            assert postfix.command("rescue").returncode == 0
-            assert postfix.command("return").returncode == 0
+            assert postfix.command("queue", "rescue").returncode == 0
+            assert postfix.command("fallback", "import").returncode == 0
             assert postfix.command("bypass", "on", "--reason", "x").returncode == 0
             assert postfix.command("bypass", "off").returncode == 0
         made |= modes(postfix)
@@ -167,7 +167,7 @@ def test_a_copy_that_a_link_would_lead_astray_goes_into_the_fallback(
         assert waiting(host) == 1
     delivered(host, f"astray-{place}", "bob@example.net")
     assert str(path) in fallback.last_reason(str(host.fallback))
-    assert host.command("return").returncode == 0
+    assert host.command("fallback", "import").returncode == 0
     assert archives_of(host, f"astray-{place}") == [LEGAL]
 
 
@@ -186,7 +186,7 @@ def test_a_record_whose_file_is_a_link_takes_no_supplement(
         assert waiting(host) == 1
         assert f"{path}: not a regular file" in fallback.last_reason(str(host.fallback))
     before = words(record).count("supplement")
-    assert host.command("return").returncode == 0
+    assert host.command("fallback", "import").returncode == 0
     assert words(record_of(host, "first")).count("supplement") == before + 1
 
 
@@ -211,8 +211,8 @@ COMMANDS = (
     ("list",),
     ("status",),
     ("verify",),
-    ("return",),
-    ("rescue",),
+    ("fallback", "import"),
+    ("queue", "rescue"),
     ("doctor",),
     ("show", "--raw"),
     ("show", "--original"),
@@ -369,7 +369,7 @@ def broken_runs(
         yield postfix.command("tables")
         yield postfix.command("key", "rotate")
         (postfix.fallback / "x.capsule").write_bytes(message)
-        yield postfix.command("return")
+        yield postfix.command("fallback", "import")
         assert not (postfix.etc / "access").exists()
     postfix.send(message)
     postfix.wait_for_log("status=deferred.*KeyUnreadable")

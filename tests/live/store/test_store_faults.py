@@ -165,11 +165,11 @@ def test_copies_go_into_the_fallback_and_come_back(faulty: Faulty, name: str) ->
     told = faulty.run("status")
     assert told.returncode == 1
     assert "Copies waiting in the fallback directory: 3, since " in told.stdout
-    assert faulty.run("return").returncode == (
+    assert faulty.run("fallback", "import").returncode == (
         1 if name in ("full", "read-only") else 0
     )
     cure()
-    assert faulty.run("return").returncode == 0
+    assert faulty.run("fallback", "import").returncode == 0
     assert waiting(faulty) == 0
     postfix.settle()
     for number in range(3):
@@ -210,7 +210,7 @@ def test_a_store_that_is_not_mounted_is_not_begun_anew(faulty: Faulty) -> None:
     again = ["mount", "--bind", str(aside), str(postfix.store)]
     subprocess.run(again, check=True)
     faulty.mounted.append(postfix.store)
-    assert faulty.run("return").returncode == 0
+    assert faulty.run("fallback", "import").returncode == 0
     record_of(postfix, "away")
 
 

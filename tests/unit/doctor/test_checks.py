@@ -110,7 +110,7 @@ def test_what_was_there_before_archives_nothing(kind: str) -> None:
     found = KINDS[kind]
     host = sound(after(found))
     before = replace(host.config, main=found.main, services=found.services)
-    assert "not-asked" in names(replace(host, config=before))
+    assert "nothing-archived" in names(replace(host, config=before))
 
 
 STOCK = sound(after(KINDS["stock"]))
@@ -127,20 +127,22 @@ def test_a_port_without_a_filter_to_give_anything_back_is_around() -> None:
     line = "127.0.0.1:2600 inet n - n - - smtpd -o content_filter="
     services = (*host.config.services, *configuration.parse_services(line))
     found = replace(host.config, services=services)
-    assert names(replace(host, config=found)) == {"service-around"}
+    assert names(replace(host, config=found)) == {"other-content-filter"}
 
 
 def test_mail_that_somebody_else_handed_in_is_named() -> None:
-    assert names(replace(STOCK, unarchived_reinjections=("4Zx",))) == {"handed-in"}
+    assert names(replace(STOCK, unarchived_reinjections=("4Zx",))) == {
+        "foreign-reinjection"
+    }
 
 
 @pytest.mark.parametrize(
     ("host", "check"),
     [
-        (waiting(301, "b@example.net", to="archive-stamp:x@y"), "filter-waits"),
-        (waiting(301, "b@example.net", to="archive-stamp-2:x@y"), "filter-waits"),
-        (waiting(3601, "capsule@archive-request.invalid"), "oldest-copy"),
-        (waiting(3601, "x@y", to="archive:capsule"), "oldest-copy"),
+        (waiting(301, "b@example.net", to="archive-stamp:x@y"), "filter-backlog"),
+        (waiting(301, "b@example.net", to="archive-stamp-2:x@y"), "filter-backlog"),
+        (waiting(3601, "capsule@archive-request.invalid"), "queue-backlog"),
+        (waiting(3601, "x@y", to="archive:capsule"), "queue-backlog"),
         (waiting(9, "legal@example.com"), "copies-refused"),
     ],
 )
@@ -171,7 +173,7 @@ def test_a_copy_that_will_soon_be_dropped_is_critical() -> None:
 def test_two_instances_with_keys_of_their_own() -> None:
     other = OtherInstance("/etc/postfix-out", ("legal@example.com",), frozenset("b"))
     mine = replace(STOCK, key_digests=frozenset("a"), other_instances=(other,))
-    assert names(mine) == {"two-keys"}
+    assert names(mine) == {"different-keys"}
     assert names(replace(mine, key_digests=frozenset("ab"))) == set()
     elsewhere = replace(other, archives=("out@example.com",))
     assert names(replace(mine, other_instances=(elsewhere,))) == set()
@@ -180,7 +182,7 @@ def test_two_instances_with_keys_of_their_own() -> None:
 @pytest.mark.parametrize(
     ("version", "found", "lacking"),
     [
-        ("3.3.9", {"version"}, 1),
+        ("3.3.9", {"postfix-too-old"}, 1),
         ("3.4.0", set(), 1),
         ("3.8.6-20240101", set(), 1),
         ("3.9.0", set(), 0),
@@ -196,7 +198,7 @@ def test_versions(version: str, found: set[str], lacking: int) -> None:
 
 def test_a_python_that_was_upgraded() -> None:
     assert names(replace(STOCK, python_mismatches={"/lib": "/usr/bin/python3"})) == {
-        "python"
+        "python-changed"
     }
 
 
@@ -207,7 +209,7 @@ def test_a_disk_of_which_little_is_left() -> None:
 def test_nothing_of_a_broken_archive_cf_is_guessed() -> None:
     broken = replace(STOCK, settings=None, settings_error="archive.cf, line 3: no such")
     [found] = checks.run(broken)
-    assert (found.check, found.place) == ("settings-wrong", broken.settings_error)
+    assert (found.check, found.place) == ("settings-invalid", broken.settings_error)
 
 
 def test_a_report_begins_with_the_worst() -> None:
@@ -228,9 +230,9 @@ def test_what_the_rescue_stands_on() -> None:
     assert names(with_fallback(USER, 0o700, True, 1)) == {"fallback-same-disk"}
     assert names(replace(STOCK, last_rescue_age=None)) == {"rescue-late"}
     assert names(replace(STOCK, last_rescue_age=3601.0)) == {"rescue-late"}
-    assert names(replace(STOCK, held_count=1)) == {"mail-held"}
+    assert names(replace(STOCK, held_count=1)) == {"mail-on-hold"}
     late = replace(STOCK, fallback_count=3, fallback_age=86401)
-    assert names(late) == {"fallback-waits"}
+    assert names(late) == {"fallback-backlog"}
     assert worst_severity(checks.run(late)) == monitoring.CRITICAL
     early = replace(late, fallback_age=60)
     assert worst_severity(checks.run(early)) == monitoring.WARNING
@@ -256,7 +258,7 @@ def test_what_the_outcomes_stand_on() -> None:
 
 
 @pytest.mark.parametrize(
-    ("follower", "cure"),
+    ("follower", "fix"),
     [
         (
             "",
@@ -268,10 +270,10 @@ def test_what_the_outcomes_stand_on() -> None:
     ],
 )
 def test_a_follower_that_does_not_run_is_mended_by_what_runs_it(
-    follower: str, cure: str
+    follower: str, fix: str
 ) -> None:
     [found] = checks.run(replace(STOCK, log_read_age=1e6, follower_file=follower))
-    assert found.cure.startswith(cure)
+    assert found.fix.startswith(fix)
     assert found.place == (follower or "postfix-archive outcomes")
 
 
@@ -288,7 +290,7 @@ def test_a_worker_that_hands_back_around_a_filter_is_named(argument: str) -> Non
     )
     host = replace(WORKERS, config=replace(WORKERS.config, services=services))
     [told] = checks.run(host)
-    assert (told.check, told.place) == ("arguments", f"master.cf: {key}")
+    assert (told.check, told.place) == ("launcher-arguments", f"master.cf: {key}")
     assert "without the content filter" in told.harm
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from postfix_archive.message.envelope import Envelope
 from postfix_archive.reconcile import archive_lookup
 from postfix_archive.status import collect
 from postfix_archive.store import journal_reader
+from postfix_archive.store.bypass_period import BypassPeriod
 from postfix_archive.store.journal import Journal
 
 from unit.examples import ARCHIVE_ID, KEYS, LEGAL, NOW, QUEUE_ID, envelope_of
@@ -92,7 +94,7 @@ def add(
         journal.append(event, dates.format_rfc3339(at), **words)
 
 
-@pytest.mark.parametrize("event", ["mailed", "outcome", "gap-opened"])
+@pytest.mark.parametrize("event", ["mailed", "outcome", "bypass-started"])
 def test_other_events_archive_nothing(tmp_path: Path, event: str) -> None:
     add(tmp_path, NOW, event=event)
     assert kept(tmp_path, ARCHIVE_ID) == set()
@@ -114,26 +116,24 @@ def test_a_queue_id_is_found_with_the_time_at_which_the_message_came(
     assert by_queue_id(tmp_path, NOW - DAY) == set()
 
 
-def test_gaps_are_read_from_the_journals_and_from_the_open_gate(
+def test_bypass_periods_are_those_of_journals_and_the_current_one(
     tmp_path: Path,
 ) -> None:
-    words = {"opened": dates.format_rfc3339(NOW), "by": "root", "why": "ticket 17"}
+    start = BypassPeriod(dates.format_rfc3339(NOW), "root", "ticket 17")
     (tmp_path / LEGAL).mkdir()
     with Journal(str(tmp_path / LEGAL)) as journal:
-        journal.append("gap-opened", dates.format_rfc3339(NOW), **words)
-        closed = {
-            **words,
-            "closed": dates.format_rfc3339(NOW + 60),
-            "closed_by": "root",
-        }
-        journal.append("gap-closed", dates.format_rfc3339(NOW + 60), **closed)
+        journal.append("bypass-started", start.started, **start.to_json())
+        end = replace(start, ended=dates.format_rfc3339(NOW + 60), ended_by="root")
+        journal.append("bypass-ended", end.ended, **end.to_json())
     [found] = archive_lookup.bypass_periods(str(tmp_path), having(tmp_path), NOW - DAY)
-    assert (found.start, found.end) == (NOW, NOW + 60)
-    assert found.description.endswith("ticket 17")
-    later = {**words, "opened": dates.format_rfc3339(NOW + 90), "untold": []}
-    (tmp_path / "archive.gap").write_text(json.dumps(later))
+    assert found == end
+    assert found.contains(NOW) and found.contains(NOW + 60)
+    assert not found.contains(NOW - 1) and not found.contains(NOW + 61)
+    later = replace(start, started=dates.format_rfc3339(NOW + 90))
+    fields = {**later.to_json(), "unrecorded_start": []}
+    (tmp_path / "archive.bypass").write_text(json.dumps(fields))
     found = archive_lookup.bypass_periods(str(tmp_path), having(tmp_path), NOW - DAY)[1]
-    assert (found.start, found.end) == (NOW + 90, float("inf"))
+    assert found == later and found.contains(NOW + DAY)
 
 
 def test_the_note_of_a_run_is_what_status_reads(tmp_path: Path) -> None:

@@ -6,10 +6,12 @@ from dataclasses import replace
 
 import pytest
 
+from postfix_archive.message import dates
 from postfix_archive.postfix.configuration import Configuration
 from postfix_archive.reconcile import causes
-from postfix_archive.reconcile.causes import BypassPeriod, Classifier, Verdict
+from postfix_archive.reconcile.causes import Classifier, Verdict
 from postfix_archive.reconcile.messages import DELETED, Message
+from postfix_archive.store.bypass_period import BypassPeriod
 
 from unit.hosts import AMAVIS, BACK, STOCK, WISH, after, host
 
@@ -49,10 +51,10 @@ def message(service: str = "postfix", daemon: str = "smtpd") -> Message:
 
 
 def judged(
-    found: Configuration, of: Message, *gaps: BypassPeriod, led: float | None = None
+    found: Configuration, of: Message, *periods: BypassPeriod, led: float | None = None
 ) -> Verdict:
     processes = {} if led is None else {(of.service, of.daemon, of.pid): led}
-    return Classifier(found, gaps, processes).classify_unarchived(of)
+    return Classifier(found, periods, processes).classify_unarchived(of)
 
 
 @pytest.mark.parametrize(
@@ -84,48 +86,57 @@ def test_a_service_that_leads_around_the_archive_is_named(
 ) -> None:
     said = judged(by_hand(MORE), message(service, daemon))
     assert said.kind == kind
-    assert said.cause.startswith(cause)
+    assert said.explanation.startswith(cause)
 
 
 def test_where_services_share_a_name_the_cause_is_only_probable() -> None:
     said = judged(by_hand(SHARED), message())
-    assert (said.kind, said.code) == ("missing", "service-around")
-    assert said.cause.startswith(
+    assert (said.kind, said.cause) == ("missing", "other-content-filter")
+    assert said.explanation.startswith(
         "probably accepted by 2528/inet (content_filter is empty)"
     )
 
 
 def test_a_process_that_led_other_mail_to_the_archive_serves_no_other_service() -> None:
     """An smtpd(8) process serves one service, and does not live for ever."""
-    assert judged(by_hand(SHARED), message(), led=NOW - 60).code == "unexplained"
-    assert judged(by_hand(SHARED), message(), led=NOW - 7200).code == "service-around"
+    assert judged(by_hand(SHARED), message(), led=NOW - 60).cause == "unexplained"
+    assert (
+        judged(by_hand(SHARED), message(), led=NOW - 7200).cause
+        == "other-content-filter"
+    )
 
 
 def test_what_should_be_there_by_the_configuration_is_unexplained() -> None:
     said = judged(STANDARD, message())
-    assert (said.kind, said.code) == ("missing", "unexplained")
-    assert "was main.cf or master.cf changed?" in said.cause
+    assert (said.kind, said.cause) == ("missing", "unexplained")
+    assert "was main.cf or master.cf changed?" in said.explanation
     said = judged(STANDARD, message("postfix/gone"))
-    assert "master.cf has no service postfix/gone/smtpd now" in said.cause
+    assert "master.cf has no service postfix/gone/smtpd now" in said.explanation
 
 
 def test_a_host_that_archives_nothing_is_asked_for_nothing() -> None:
     empty = replace(STANDARD, main={**STANDARD.main, "archive": ""})
     said = judged(empty, message())
-    assert (said.kind, said.cause) == ("not_requested", "main.cf: archive is empty")
-
-
-def test_what_came_while_the_gate_was_open_went_by_it() -> None:
-    gap = BypassPeriod(NOW - 5, NOW + 5, "ticket 17")
-    assert judged(STANDARD, message(), gap).code == "gate-open"
-    assert (
-        judged(STANDARD, message(), BypassPeriod(NOW + 1, NOW + 5, "")).code
-        == "unexplained"
+    assert (said.kind, said.explanation) == (
+        "not_requested",
+        "main.cf: archive is empty",
     )
+
+
+def bypass(start: float, end: float) -> BypassPeriod:
+    times = map(dates.format_rfc3339, (start, end))
+    return BypassPeriod(next(times), "root", "ticket 17", next(times), "root")
+
+
+def test_mail_of_a_bypass_period_is_not_archived() -> None:
+    period = bypass(NOW - 5, NOW + 5)
+    assert judged(STANDARD, message(), period).cause == "bypass-on"
+    later = bypass(NOW + 1, NOW + 5)
+    assert judged(STANDARD, message(), later).cause == "unexplained"
     requeued = message()
     requeued.time -= 3600
-    assert judged(STANDARD, requeued, gap).code == "gate-open"
-    said = judged(by_hand(MORE), message("postfix/free"), gap)
+    assert judged(STANDARD, requeued, period).cause == "bypass-on"
+    said = judged(by_hand(MORE), message("postfix/free"), period)
     assert said.kind == "not_requested"
 
 
@@ -133,22 +144,24 @@ def test_an_action_of_a_table_is_named_with_where_it_leads() -> None:
     of = message()
     of.action_text = FILTERED
     said = judged(STANDARD, of)
-    assert said.code == "filter-action"
-    assert said.cause == "FILTER smtp:[::1]:99 by an access table or policy server"
+    assert said.cause == "filter-action"
+    assert (
+        said.explanation == "FILTER smtp:[::1]:99 by an access table or policy server"
+    )
     of.action_text = (
         "redirect: header Subject: FILTER from a[1.2.3.4]; from=<ann@example.org>"
         " to=<b@c.example> proto=ESMTP helo=<x>: eve@example.net"
     )
     said = judged(STANDARD, of)
-    assert said.code == "redirect-action"
-    assert said.cause == "REDIRECT eve@example.net by header_checks"
+    assert said.cause == "redirect-action"
+    assert said.explanation == "REDIRECT eve@example.net by header_checks"
 
 
 def test_an_action_for_another_sender_is_not_this_messages() -> None:
     of = message()
     of.action_text = FILTERED
     of.sender = "bob@example.org"
-    assert judged(STANDARD, of).code == "unexplained"
+    assert judged(STANDARD, of).cause == "unexplained"
 
 
 @pytest.mark.parametrize("end", ["", ";", "; from=<a>"])
@@ -156,29 +169,29 @@ def test_a_sender_cannot_name_the_place_to_which_a_filter_leads(end: str) -> Non
     of = message()
     of.sender = f"triggers FILTER x:y{end}"
     of.action_text = FILTERED.replace("ann@example.org", of.sender)
-    assert judged(STANDARD, of).cause.startswith("FILTER smtp:[::1]:99 by ")
+    assert judged(STANDARD, of).explanation.startswith("FILTER smtp:[::1]:99 by ")
 
 
 def test_a_rule_that_threw_mail_away_is_named_without_the_mails_words() -> None:
     of = message()
     of.discard_text = "discard: header Subject: secret from a[1.2.3.4]; from=<a@b>: x"
-    assert judged(STANDARD, of).cause == "DISCARD by header_checks"
+    assert judged(STANDARD, of).explanation == "DISCARD by header_checks"
     of.discard_text = "milter-discard: END-OF-MESSAGE from a[1.2.3.4]: x"
-    assert judged(STANDARD, of).cause == "DISCARD by a milter"
+    assert judged(STANDARD, of).explanation == "DISCARD by a milter"
 
 
 def test_what_came_by_a_hand_back_port_was_handed_in() -> None:
     of = message("postfix/archive-handback")
     of.is_reinjected = True
     said = judged(STANDARD, of)
-    assert said.code == "hand-made-reinjection"
-    assert "archive-handback" in said.cause
+    assert said.cause == "foreign-reinjection"
+    assert "archive-handback" in said.explanation
 
 
 def test_what_was_deleted_before_it_went_anywhere_says_so() -> None:
     of = message()
     of.end, of.relay = DELETED, ""
-    assert judged(STANDARD, of).code == "deleted"
+    assert judged(STANDARD, of).cause == "deleted"
 
 
 def test_what_a_filter_before_the_archive_keeps_was_never_to_be_archived() -> None:
@@ -188,8 +201,8 @@ def test_what_a_filter_before_the_archive_keeps_was_never_to_be_archived() -> No
     of = message()
     of.relay, of.is_content_filtered = "127.0.0.1[127.0.0.1]:10024", True
     said = judged(behind, of)
-    assert (said.kind, said.code) == ("not_requested", "kept-by-filter")
-    assert of.relay in said.cause
+    assert (said.kind, said.cause) == ("not_requested", "kept-by-filter")
+    assert of.relay in said.explanation
     of.is_content_filtered = False
     assert judged(behind, of).kind == "missing"
     before = named(after(found))

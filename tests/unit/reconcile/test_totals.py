@@ -80,7 +80,7 @@ def one_captured(log: Log) -> None:
 def only(found: Result) -> tuple[str, str]:
     """Return kind and cause of the one message that is not archived."""
     [case] = found.totals.unarchived
-    return case.verdict.kind, case.verdict.cause
+    return case.verdict.kind, case.verdict.explanation
 
 
 def test_what_a_journal_has_is_archived(log: Log) -> None:

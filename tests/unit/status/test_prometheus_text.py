@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from postfix_archive import monitoring
 from postfix_archive.status import overview, prometheus_text
 from postfix_archive.status.overview import Backlog, FileSystem, Snapshot
+from postfix_archive.store.bypass_period import BypassPeriod
 from postfix_archive.store.tally import Tally
 
 from unit.examples import LEGAL
@@ -52,7 +53,7 @@ def full(**known: Any) -> Snapshot:
         "version": "0.1.0",
         "backlogs": {**NOTHING, "queue": Backlog(3, 700, TIME, "down", True)},
         "on_hold": {"4Zx": TIME},
-        "bypass": {"opened": TIME, "by": "root", "why": "disk"},
+        "bypass": BypassPeriod(TIME, "root", "disk"),
         "tallies": {LEGAL: tallied(messages=5, last_archived=TIME, waiting={"a"})},
         "store_errors": {"hr@example.com": "it cannot be read"},
         "file_systems": {
@@ -111,9 +112,15 @@ def test_what_only_grows_ends_in_total_and_nothing_else_does() -> None:
 
 def test_what_is_not_known_is_left_out_and_never_nothing() -> None:
     text = prometheus_text.text(empty())
-    for name in ("reconciled", "last_archived", "followed", "filesystem", "gap_opened"):
+    for name in (
+        "reconciled",
+        "last_archived",
+        "followed",
+        "filesystem",
+        "bypass_started",
+    ):
         assert name not in text
-    assert values(empty(), "gap_open") == [0]
+    assert values(empty(), "bypass_on") == [0]
     assert values(empty(), "store_readable") == [1]
 
 
@@ -130,10 +137,10 @@ def test_an_archive_that_cannot_be_read_is_told_of_and_not_empty() -> None:
     assert values(full(), "store_readable") == [0]
 
 
-def test_a_gap_that_only_a_journal_has_not_heard_of_is_not_open() -> None:
-    closed = {"opened": TIME, "by": "root", "why": "disk", "closed": TIME}
-    assert values(full(bypass=closed), "gap_open") == [0]
-    assert values(full(bypass=closed), "severity") == [monitoring.CRITICAL]
+def test_a_bypass_that_only_a_journal_lacks_is_not_on() -> None:
+    ended = BypassPeriod(TIME, "root", "disk", TIME, "root")
+    assert values(full(bypass=ended), "bypass_on") == [0]
+    assert values(full(bypass=ended), "severity") == [monitoring.CRITICAL]
 
 
 def test_outcomes_and_stamps_of_every_kind_are_there_from_the_first() -> None:

@@ -20,6 +20,7 @@ from postfix_archive.errors import (
 )
 from postfix_archive.rescue import queue_rescue
 from postfix_archive.store import copy_file, fallback, journal, record_reader
+from postfix_archive.store.bypass_period import BypassPeriod
 
 from unit.examples import ARCHIVE_ID, LEGAL
 from unit.store.test_archive import NAME, Capture
@@ -63,7 +64,7 @@ def changed(store: Path, **words: Any) -> Path:
         {"file": ["x"]},
         {"file": "a\0b"},
         {"file": "a\ud800"},
-        {"event": "gap-opened"},
+        {"event": "bypass-started"},
     ],
 )
 def test_a_line_that_we_would_not_write_is_refused(
@@ -137,14 +138,29 @@ def test_notes_of_another_shape_are_refused(tmp_path: Path, text: str) -> None:
     with pytest.raises(PostfixCommandFailed, match=r"^read .*archive.held: "):
         queue_rescue.read_hold_times(str(tmp_path))
     (tmp_path / switch.RECORD_FILE).write_text(text)
-    with pytest.raises(BypassRefused, match=r"^read .*archive.gap: "):
+    with pytest.raises(BypassRefused, match=r"^read .*archive.bypass: "):
         switch.read_record(str(tmp_path))
 
 
-def test_a_gap_whose_end_is_no_text_is_refused(tmp_path: Path) -> None:
-    record = {"opened": TIME, "by": "root", "why": "disk", "untold": []}
-    (tmp_path / switch.RECORD_FILE).write_text(json.dumps(record))
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"ended": 5},
+        {"ended": "tomorrow"},
+        {"started": "2026-11-22"},
+        {"reason": "\ud800"},
+        {"unrecorded_start": None},
+        {"unrecorded_end": [5]},
+    ],
+)
+def test_a_damaged_bypass_record_is_refused(
+    tmp_path: Path, damage: dict[str, object]
+) -> None:
+    period = BypassPeriod(TIME, "root", "disk")
+    fields = {**period.to_json(), "unrecorded_start": [], "unrecorded_end": [LEGAL]}
+    (tmp_path / switch.RECORD_FILE).write_text(json.dumps(fields))
+    record = switch.BypassRecord(period, (), (LEGAL,))
     assert switch.read_record(str(tmp_path)) == record
-    (tmp_path / switch.RECORD_FILE).write_text(json.dumps({**record, "closed": 5}))
+    (tmp_path / switch.RECORD_FILE).write_text(json.dumps({**fields, **damage}))
     with pytest.raises(BypassRefused):
         switch.read_record(str(tmp_path))

@@ -11,6 +11,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from postfix_archive.store import journal, outcome, record_reader, tally, tally_cache
+from postfix_archive.store.bypass_period import BypassPeriod
 from postfix_archive.store.outcome import Outcome
 from postfix_archive.store.tally import Tally
 
@@ -170,16 +172,14 @@ def test_one_who_waits_is_told_from_every_other(world: World, name: str) -> None
     assert not world.tally().waiting
 
 
-def test_a_gap_is_told_by_its_latest_event(world: World) -> None:
-    opened: dict[str, str] = {"opened": TIME, "by": "root", "why": "disk"}
-    world.append("gap-opened", **opened)
-    assert world.tally().bypasses[TIME]["event"] == "gap-opened"
-    world.append("gap-closed", **opened, closed=TIME, closed_by="eve")
-    found = world.tally()
-    assert list(found.bypasses.values()) == record_reader.bypasses(
-        str(world.store), LEGAL
-    )
-    assert found.bypasses[TIME]["closed_by"] == "eve"
+def test_a_bypass_is_counted_once_with_its_end(world: World) -> None:
+    period = BypassPeriod(TIME, "root", "disk")
+    world.append("bypass-started", **period.to_json())
+    assert world.tally().bypasses == {TIME: period}
+    ended = replace(period, ended=TIME, ended_by="eve")
+    world.append("bypass-ended", **ended.to_json())
+    assert world.tally().bypasses == {TIME: ended}
+    assert tally.from_json(world.tally().to_json()).bypasses == {TIME: ended}
 
 
 def test_events_of_a_kind_to_come_and_odd_outcomes_count_for_nothing(
