@@ -204,7 +204,7 @@ class Archive:
             )
         files.make_directory(drafts)
         if self._marker_directory:
-            _create_marker(marker)
+            files.touch(marker)  # after a failure the next copy does it
 
     def _publish(
         self,
@@ -285,15 +285,6 @@ def _has_archives(directory: str) -> bool:
         return any("@" in each for each in os.listdir(directory))
     except OSError as error:
         raise files.store_error(directory, error) from error
-
-
-def _create_marker(path: str) -> None:
-    """Create the file that marks the store as used; the next copy retries a failure."""
-    flags = os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
-    try:
-        os.close(os.open(path, flags, files.DRAFT_MODE))
-    except OSError:
-        pass
 
 
 def _append_supplement(

@@ -35,7 +35,7 @@ from itertools import chain
 from typing import Any
 
 JOURNAL, JOURNAL_END, DRAFTS = "journal", "journal.last", "drafts"
-JOURNAL_END_DRAFT = "journal.last.draft"
+JOURNAL_END_DRAFT = ".journal.last."  # and random digits
 ARCHIVED, OUTCOME_REPORT = "archived", "outcome-report"  # events that name a file
 FIRST_PREV = "0" * 64
 NUMBER_DIGITS = 18  # enough for any journal
@@ -243,7 +243,9 @@ def _list_files(directory: str) -> Iterator[tuple[str, os.stat_result]]:
             entries = sorted(iterator, key=lambda entry: entry.name, reverse=True)
         for entry in entries:
             name = f"{prefix}{entry.name}"
-            if name in (JOURNAL, JOURNAL_END, JOURNAL_END_DRAFT, DRAFTS):
+            if name in (JOURNAL, JOURNAL_END, DRAFTS):
+                continue
+            if name.startswith(JOURNAL_END_DRAFT):
                 continue
             if entry.is_dir(follow_symlinks=False):
                 pending.append(f"{name}/")
