@@ -26,7 +26,7 @@ from postfix_archive.postfix import archive_services, mail_queue, postfix_comman
 from postfix_archive.postfix.configuration import Configuration
 from postfix_archive.store import record_reader
 from postfix_archive.store.journal import Journal
-from postfix_archive.system import files, privileges, text_file
+from postfix_archive.system import files, privileges
 
 RECORD_FILE = "archive.gap"
 LOG_TAG = "postfix/archive-bypass"
@@ -217,13 +217,8 @@ def _append_events(
 
 def _write_record(directory: str, record: dict[str, Any]) -> None:
     text = json.dumps(record, indent=1) + "\n"
-    try:
-        text_file.replace_text(Path(directory, RECORD_FILE), text, 0o644)
-    except OSError as error:
-        raise BypassRefused(
-            f"write {directory}/{RECORD_FILE}: {error.strerror}; a bypass must be"
-            " recorded"
-        ) from error
+    path = f"{directory}/{RECORD_FILE}"
+    files.replace(path, text.encode(), 0o644, failure=BypassRefused)
 
 
 def _requeue(directory: str) -> tuple[int, int]:

@@ -2,8 +2,8 @@
 
 Used by every package that writes. A file is a draft until it is published; then its
 content, its name and all directories above it are on disk. An OSError becomes
-StoreFailed or the exception that the caller gives as ``failure``, except in write_all(),
-open_regular() and write_draft(), whose callers name the file.
+StoreFailed or the exception that the caller gives as ``failure``, except in
+write_all(), open_regular() and write_draft(), whose callers name the file.
 """
 
 from __future__ import annotations
@@ -231,6 +231,19 @@ def create(
     return True
 
 
+def replace_symlink(
+    path: str, target: str, *, failure: type[ArchiveError] = StoreFailed
+) -> None:
+    """Replace or create a symlink to target atomically and durably."""
+    draft = draft_path(path)
+    try:
+        os.symlink(target, draft)
+        os.rename(draft, path)
+    except OSError as error:
+        raise store_error(path, error, failure) from error
+    sync_directory(parent_directory(path), failure)
+
+
 def write_draft(
     path: str,
     content: bytes,
@@ -243,11 +256,8 @@ def write_draft(
     """Write a draft of path, in the same directory; return its unpredictable path.
 
     ``like`` is a file whose owner, mode and extended attributes the draft gets; if it
-    does not exist, the draft gets ``mode``. Removes the drafts of path that a crash has
-    left. Raises OSError: then there is no draft.
+    does not exist, the draft gets ``mode``. Raises OSError: then there is no draft.
     """
-    directory, _, name = path.rpartition("/")
-    remove_drafts(directory, time.time() - STALE_DRAFT_AGE, name)
     draft = draft_path(path)
     descriptor = os.open(draft, NEW_FILE_FLAGS, DRAFT_MODE)
     try:
@@ -267,8 +277,9 @@ def write_draft(
 
 
 def draft_path(path: str) -> str:
-    """Return the path for a draft of path."""
+    """Return a path for a draft of path; remove the drafts that a crash has left."""
     directory, _, name = path.rpartition("/")
+    remove_drafts(directory, time.time() - STALE_DRAFT_AGE, name)
     return f"{directory}/.{name}.{os.urandom(DRAFT_ID_SIZE).hex()}"
 
 

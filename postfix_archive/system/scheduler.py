@@ -11,7 +11,7 @@ from pathlib import Path
 
 from postfix_archive.errors import InstallFailed
 from postfix_archive.postfix import postfix_command
-from postfix_archive.system import text_file
+from postfix_archive.system import files
 
 SYSTEMD_RUNTIME_DIRECTORY = Path(
     "/run/systemd/system"
@@ -111,15 +111,19 @@ def install_timer(instance: str, directory: str, command: str) -> str:
             (f"{name}.service", TIMER_SERVICE),
             (f"{name}.timer", TIMER_UNIT),
         ):
-            text_file.replace_text(UNIT_DIRECTORY / unit, text.format(**values), 0o644)
+            _write(UNIT_DIRECTORY / unit, text.format(**values))
         systemctl("daemon-reload")
         systemctl("enable", "--now", f"{name}.timer")
         return f"systemd, {name}.timer"
     if CRON_DIRECTORY.is_dir():
         text = TIMER_CRONTAB.format(commands=escape_for_cron(shell_command))
-        text_file.replace_text(CRON_DIRECTORY / name, text, 0o644)
+        _write(CRON_DIRECTORY / name, text)
         return f"cron, {CRON_DIRECTORY / name}"
     return ""
+
+
+def _write(path: Path, text: str) -> None:
+    files.replace(str(path), text.encode(), 0o644, failure=InstallFailed)
 
 
 def missing_timer(instance: str) -> str:
@@ -179,7 +183,7 @@ def install_follower(instance: str, directory: str, command: str) -> str:
     if SYSTEMD_RUNTIME_DIRECTORY.is_dir():
         argument = quote_argument(f"exec {command_line} --follow")
         text = FOLLOWER_SERVICE.format(directory=directory, quoted=argument)
-        text_file.replace_text(UNIT_DIRECTORY / f"{name}.service", text, 0o644)
+        _write(UNIT_DIRECTORY / f"{name}.service", text)
         systemctl("daemon-reload")
         followers = sorted(UNIT_DIRECTORY.glob(f"{FOLLOWER_PREFIX}*.service"))
         systemctl("try-restart", *(each.name for each in followers))
@@ -190,7 +194,7 @@ def install_follower(instance: str, directory: str, command: str) -> str:
             f"{command_line} --once 2>&1 >/dev/null | {_log_command(directory)}"
         )
         text = FOLLOWER_CRONTAB.format(commands=escape_for_cron(cron_command))
-        text_file.replace_text(CRON_DIRECTORY / name, text, 0o644)
+        _write(CRON_DIRECTORY / name, text)
         return f"cron, {CRON_DIRECTORY / name}"
     return ""
 

@@ -449,8 +449,8 @@ def test_words_of_another_form_are_refused(words: Any) -> None:
 LINES = 1_000_000
 COUNTING = """
 import sys, time
-from postfix_archive.back import tallying
-found, _ = tallying.tallies(sys.argv[1], [sys.argv[2]], sys.argv[3])
+from postfix_archive.store import tally_cache
+found, _ = tally_cache.current_tallies(sys.argv[1], [sys.argv[2]], sys.argv[3])
 # Not of getrusage(2): that begins with the peak of the process that has started this.
 peak = open("/proc/self/status").read().partition("VmHWM:")[2].split()[0]
 print(time.process_time(), peak, found[sys.argv[2]].lines)
