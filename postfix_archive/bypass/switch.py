@@ -24,13 +24,11 @@ from postfix_archive.errors import ArchiveError, BypassRefused, JournalFailed, N
 from postfix_archive.message import dates
 from postfix_archive.postfix import archive_services, mail_queue, postfix_command
 from postfix_archive.postfix.configuration import Configuration
-from postfix_archive.store import record_reader
-from postfix_archive.store.journal import Journal
+from postfix_archive.store import journal, record_reader
 from postfix_archive.system import files, privileges
 
 RECORD_FILE = "archive.gap"
 LOG_TAG = "postfix/archive-bypass"
-OPENED_EVENT, CLOSED_EVENT = record_reader.BYPASS_EVENTS
 
 
 def read_record(directory: str) -> dict[str, Any] | None:
@@ -116,8 +114,12 @@ def turn_off(directory: str) -> dict[str, Any]:
     settings = archive_cf.load(directory)
     if record.get("untold_end") is None:
         record["untold_end"] = sorted(_affected_archives(settings, postfix_config))
-    failed_opened = _append_events(settings, OPENED_EVENT, record, record["untold"])
-    failed_closed = _append_events(settings, CLOSED_EVENT, record, record["untold_end"])
+    failed_opened = _append_events(
+        settings, journal.BYPASS_ON, record, record["untold"]
+    )
+    failed_closed = _append_events(
+        settings, journal.BYPASS_OFF, record, record["untold_end"]
+    )
     if failed_opened or failed_closed:
         record.update(untold=failed_opened, untold_end=failed_closed)
         _write_record(directory, record)
@@ -180,7 +182,10 @@ def _record_begin(
     except ArchiveError:
         return archive_services.configured_archives(postfix_config)
     return _append_events(
-        settings, OPENED_EVENT, record, _affected_archives(settings, postfix_config)
+        settings,
+        journal.BYPASS_ON,
+        record,
+        _affected_archives(settings, postfix_config),
     )
 
 
@@ -208,8 +213,8 @@ def _append_events(
         try:
             with privileges.as_owner(store):
                 files.make_directory(f"{store}/{archive}")
-                with Journal(f"{store}/{archive}") as journal:
-                    journal.append(event, _now(), **fields)
+                with journal.Journal(f"{store}/{archive}") as journal_file:
+                    journal_file.append(event, _now(), **fields)
         except (ArchiveError, OSError):
             failed.append(archive)
     return failed

@@ -144,7 +144,8 @@ def _read_journal(directory: str) -> Verification:
                 torn_lines.append(result.line_count)
             else:
                 number = _check_chain(result, location, event, number)
-                _add_file(result, location, event)
+                if line.endswith(b"\n"):  # else it was not acknowledged
+                    _add_file(result, location, event)
             result.last_sha256 = hashlib.sha256(text).hexdigest()
             if not line.endswith(b"\n"):
                 result.add_note(location, "truncated line")
