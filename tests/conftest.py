@@ -116,13 +116,41 @@ def once_a_run(
 @pytest.fixture(scope="session")
 def wheels(once_a_run: Once) -> Path:
     """The Python packages, for a host that reaches no index."""
-    folder = tmp_path_factory.mktemp("wheels")
-    environment = folder / "env"
-    subprocess.run(["/usr/bin/python3", "-m", "venv", environment], check=True)
-    pip = [str(environment / "bin" / "pip"), "--disable-pip-version-check", "-q"]
-    command = [*pip, *DOWNLOAD, "-d", str(folder), "-r", str(REQUIREMENTS)]
-    subprocess.run(command, check=True)
-    return folder
+
+    def download(folder: Path) -> None:
+        pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "-q"]
+        command = [*pip, *DOWNLOAD, "-d", str(folder), "-r", str(REQUIREMENTS)]
+        subprocess.run(command, check=True)
+
+    return once_a_run("wheels", download)
 
 
-Once = Callable[[str, Callable[[Path], None]], Path]
+@pytest.fixture(scope="session")
+def stock_host(once_a_run: Once) -> Path:
+    """A layer for WholeHost: Postfix as Debian's package configures it, two users."""
+
+    def save(layer: Path) -> None:
+        with WholeHost() as host:
+            host.run(STOCK)
+            host.save(layer)
+
+    return once_a_run("stock-host.tar", save)
+
+
+@pytest.fixture(scope="session")
+def release(once_a_run: Once, stock_host: Path, wheels: Path) -> Path:
+    """A layer for WholeHost: this release as the next make install uses it.
+
+    For tests that are about something else: its virtual environment takes seconds.
+    """
+
+    def save(layer: Path) -> None:
+        with WholeHost(stock_host) as host:
+            host.run(install(wheels))
+            library = "usr/local/lib/postfix-archive"
+            host.run(
+                f"find /{library} -mindepth 1 -maxdepth 1 ! -name releases -delete"
+            )
+            host.save(layer, library)
+
+    return once_a_run("release.tar", save)

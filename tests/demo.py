@@ -110,7 +110,7 @@ def main() -> int:
 def archived(postfix: PrivatePostfix) -> None:
     """Show what was archived and how to look at it."""
     store = str(postfix.store)
-    records = record_reader.records(store, ARCHIVE)
+    records = list(record_reader.records(store, ARCHIVE))
     say(f"Archived in {store}: {len(records)} messages, each once.")
     say("The one that came back from the list made no second copy: its record has a")
     say("supplement with the new recipient and the lines above the stamp.")
@@ -120,11 +120,11 @@ def archived(postfix: PrivatePostfix) -> None:
     say()
     run(COMMAND, *config, "outcomes", "--once")
     run(COMMAND, *config, "list")
-    first = next(iter(records))
+    first = records[0].archive_id
     run(COMMAND, *config, "show", first)
     say("The copy itself needs nothing of ours, today or in thirty years:")
     say()
-    run("zcat", f"{store}/{ARCHIVE}/{records[first].files[0]}")
+    run("zcat", f"{store}/{ARCHIVE}/{records[0].files[0]}")
     say("Look around, with Postfix stopped:")
     say(f"  .venv/bin/postfix-archive -c {postfix.etc} show --original {first}")
     say(f"  less {store}/{ARCHIVE}/journal     # every event, hash-chained")
@@ -135,7 +135,7 @@ def archived(postfix: PrivatePostfix) -> None:
 def went_well(postfix: PrivatePostfix) -> bool:
     """Say so if anything is not as this demonstration promises."""
     got = sorted(to for each in postfix.deliveries() for to in each.recipients)
-    records = record_reader.records(str(postfix.store), ARCHIVE).values()
+    records = record_reader.records(str(postfix.store), ARCHIVE)
     became = [each.results.overall_kind for each in records]
     well = became == ["delivered", "delivered"] and got == EXPECTED
     if not well:

@@ -56,7 +56,7 @@ def records(postfix: PrivatePostfix, name: str, archive: str = LEGAL) -> list[Re
     store = str(postfix.store)
     return [
         each
-        for each in record_reader.records(store, archive).values()
+        for each in record_reader.records(store, archive)
         if is_named(b"".join(record_reader.original(store, each)), name)
     ]
 

@@ -24,8 +24,8 @@ from postfix_archive.message import (
 )
 from postfix_archive.message.envelope import Recipient
 from postfix_archive.postfix import smtp_client
-from postfix_archive.store import copy_file, fallback
-from postfix_archive.store.archive import ARCHIVED, MAILED, Archive
+from postfix_archive.store import copy_file, fallback, journal
+from postfix_archive.store.archive import Archive
 from postfix_archive.system import spool
 
 TYPE_CHECKING = False
@@ -238,10 +238,10 @@ def _store_and_mail(
         events = archive.add_supplement(piece, captured.job.timestamp)
     else:
         events = _store_copy(captured, archive, piece, report_data)
-    if ARCHIVED not in events and request.verdict == stamp.VALID:
+    if journal.ARCHIVED not in events and request.verdict == stamp.VALID:
         return f"{request.address}: supplement to {piece.record_id}"
     is_mailed = copy_plan.is_mailed(sealed_envelope, request, settings)
-    if not is_mailed or MAILED in events:
+    if not is_mailed or journal.MAILED in events:
         return f"{request.address}: stored"
     queue_ids = _mail_copies(captured, request, report_data)
     archive.record_mailed(piece, captured.job.timestamp, queue_ids)

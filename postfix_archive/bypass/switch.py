@@ -24,10 +24,9 @@ from postfix_archive.errors import ArchiveError, BypassRefused, JournalFailed, N
 from postfix_archive.message import dates
 from postfix_archive.postfix import archive_services, mail_queue, postfix_command
 from postfix_archive.postfix.configuration import Configuration
-from postfix_archive.store import bypass_period, record_reader
+from postfix_archive.store import bypass_period, journal, record_reader
 from postfix_archive.store.bypass_period import BypassPeriod
-from postfix_archive.store.journal import Journal
-from postfix_archive.system import files, privileges, text_file
+from postfix_archive.system import files, privileges
 
 RECORD_FILE = "archive.bypass"
 LOG_TAG = "postfix/archive-bypass"
@@ -126,12 +125,12 @@ def turn_off(directory: str) -> BypassPeriod:
         record,
         unrecorded_start=_append_events(
             settings,
-            bypass_period.STARTED,
+            journal.BYPASS_STARTED,
             replace(record.period, ended="", ended_by=""),
             record.unrecorded_start,
         ),
         unrecorded_end=_append_events(
-            settings, bypass_period.ENDED, record.period, archives
+            settings, journal.BYPASS_ENDED, record.period, archives
         ),
     )
     if failed_archives := record.unrecorded_start or record.unrecorded_end:
@@ -214,7 +213,7 @@ def _record_start(
     except ArchiveError:
         return tuple(archive_services.configured_archives(postfix_config))
     archives = _affected_archives(settings, postfix_config)
-    return _append_events(settings, bypass_period.STARTED, period, archives)
+    return _append_events(settings, journal.BYPASS_STARTED, period, archives)
 
 
 def _affected_archives(settings: Settings, postfix_config: Configuration) -> set[str]:
@@ -239,8 +238,8 @@ def _append_events(
         try:
             with privileges.as_owner(store):
                 files.make_directory(f"{store}/{archive}")
-                with Journal(f"{store}/{archive}") as journal:
-                    journal.append(event, _now(), **period.to_json())
+                with journal.Journal(f"{store}/{archive}") as journal_file:
+                    journal_file.append(event, _now(), **period.to_json())
         except (ArchiveError, OSError):
             failed.append(archive)
     return tuple(failed)
@@ -253,13 +252,8 @@ def _write_record(directory: str, record: BypassRecord) -> None:
         "unrecorded_end": record.unrecorded_end,
     }
     text = json.dumps(fields, indent=1) + "\n"
-    try:
-        text_file.replace_text(Path(directory, RECORD_FILE), text, 0o644)
-    except OSError as error:
-        raise BypassRefused(
-            f"write {directory}/{RECORD_FILE}: {error.strerror}; a bypass must be"
-            " recorded"
-        ) from error
+    path = f"{directory}/{RECORD_FILE}"
+    files.replace(path, text.encode(), 0o644, failure=BypassRefused)
 
 
 def _requeue(directory: str) -> tuple[int, int]:

@@ -9,7 +9,9 @@ from __future__ import annotations
 import datetime
 import io
 import json
+import math
 import sys
+from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -119,19 +121,15 @@ def list_(
     as_json: bool,
 ) -> None:
     """List archived messages, oldest first."""
-    messages = [
-        message
-        for message in _read_records(settings, archive)
-        if (since is None or _archived_at(message) >= since)
-        and (until is None or _archived_at(message) < until)
-    ]
-    for message in messages[-last:] if last else messages:
+    message = None
+    messages = _read_records(settings, archive, since, until, last)
+    for message in deque(messages, last) if last else messages:
         click.echo(
             json.dumps(record_view.to_json(message))
             if as_json
             else record_view.summary_line(settings, message)
         )
-    if not messages and not as_json:
+    if message is None and not as_json:
         click.echo(f"No archived messages in {settings.archive_store_directory}.")
 
 
@@ -166,14 +164,21 @@ def show(
             click.echo(line)
 
 
-def _read_records(settings: Settings, archive: str | None) -> Iterator[Record]:
+def _read_records(
+    settings: Settings,
+    archive: str | None,
+    since: datetime.datetime | None,
+    until: datetime.datetime | None,
+    last: int | None,
+) -> Iterator[Record]:
     store = settings.archive_store_directory
-    for address in [archive] if archive else record_reader.archives(store):
-        yield from record_reader.records(store, address).values()
-
-
-def _archived_at(message: Record) -> datetime.datetime:
-    return datetime.datetime.fromisoformat(message.events[0]["time"])
+    addresses = [archive] if archive else record_reader.archives(store)
+    begin = since.timestamp() if since else 0.0
+    end = until.timestamp() if until else math.inf
+    for address in addresses:
+        yield from record_reader.records(
+            store, address, since=begin, until=end, last=last
+        )
 
 
 def _write_bytes(chunks: Iterator[bytes]) -> None:

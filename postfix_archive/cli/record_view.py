@@ -15,7 +15,8 @@ import chardet
 from postfix_archive.config.settings import Settings
 from postfix_archive.message import address, dates, mime
 from postfix_archive.message.printable import safe_text
-from postfix_archive.store import outcome, outcome_summary, record, record_reader
+from postfix_archive.store import journal, outcome_summary, record_reader
+from postfix_archive.store.journal_event import Event
 from postfix_archive.store.record import Record
 
 SUBJECT_LIMIT = 998  # bytes: the line limit of RFC 5322 2.1.1; bounds the time
@@ -123,16 +124,16 @@ def _client(message: Record) -> Iterator[str]:
         yield f"SASL user:   {safe_text(client.sasl_username)}{method}"
 
 
-def _event_text(event: dict[str, Any]) -> str:
-    if event["event"] == "archived":
+def _event_text(event: Event) -> str:
+    if event["event"] == journal.ARCHIVED:
         return f"archived ({VERDICT_TEXTS.get(event['stamp'], '?')})"
-    if event["event"] == "supplement":
+    if event["event"] == journal.SUPPLEMENT:
         above = event.get("above", "").count("\n")
         suffix = f", {above} header lines above the stamp" if above else ""
         return f"supplement to the envelope{suffix}"
-    if event["event"] == outcome.EVENT:
+    if event["event"] == journal.OUTCOME:
         return _safe_address(f"{event['recipient']}: {event['outcome']}")
-    if event["event"] == record.OUTCOME_REPORT:
+    if event["event"] == journal.OUTCOME_REPORT:
         return "outcome report stored"
     return _safe_string(f"{event['event']}, queued as {event.get('queued_as', '?')}")
 

@@ -182,9 +182,8 @@ def check_rescue_runs(host: Host) -> Iterator[Finding]:
             WARNING,
             "postfix-archive queue rescue",
             f"it has not run {since}: queued copies expire without an alarm",
-            f"{host.install_command()} sets up a timer; or run queue rescue and fallback"
-            " import"
-            " every five minutes",
+            f"{host.install_command()} sets up a timer; or run queue rescue and"
+            " fallback import every five minutes",
         )
 
 

@@ -15,14 +15,13 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import os
 import shutil
 from pathlib import Path
 
 from postfix_archive.errors import InstallFailed, InstallRefused
 from postfix_archive.message import digest
 from postfix_archive.postfix import reference
-from postfix_archive.system import python_version, text_file
+from postfix_archive.system import files, python_version
 
 LAUNCHERS = ("archive-stamp", "archive", "archive-lmtp")
 COMPLETE_MARKER = "complete"
@@ -134,8 +133,7 @@ class ProgramFiles:
         final_directory = f"{self.directory}/releases/{directory.name}"
         _run_or_fail([self.python, "-I", bundler, str(directory), final_directory])
         self._create_environment(directory, wheels)
-        (directory / COMPLETE_MARKER).touch()
-        text_file.sync_path(directory)
+        _write(directory / COMPLETE_MARKER, "", 0o644)
 
     def _create_environment(self, directory: Path, wheels: str) -> None:
         """Create the virtual environment of the commands."""
@@ -164,20 +162,16 @@ class ProgramFiles:
         ).read_text()
         shebang, _, body = launcher.partition("\n")
         for name in LAUNCHERS:
-            text_file.replace_text(
-                self._staged_directory / name, f"#!{self.python} -IS\n{body}", 0o755
-            )
-        draft = self._staged_directory / f"current.{os.getpid()}"
-        draft.unlink(missing_ok=True)
-        draft.symlink_to(f"releases/{directory.name}")
-        draft.replace(self._staged_directory / "current")
-        text_file.sync_path(self._staged_directory)
-        text_file.replace_text(
-            self._command_path, COMMAND_SCRIPT.format(lib=self.directory), 0o755
+            _write(self._staged_directory / name, f"#!{self.python} -IS\n{body}", 0o755)
+        files.replace_symlink(
+            f"{self._staged_directory}/current",
+            f"releases/{directory.name}",
+            failure=InstallFailed,
         )
+        _write(self._command_path, COMMAND_SCRIPT.format(lib=self.directory), 0o755)
         for page in (directory / "postfix_archive" / "man").glob("*.[15]"):
             section = self._man_directory / f"man{page.suffix[1:]}"
-            text_file.replace_text(section / page.name, page.read_text(), 0o644)
+            _write(section / page.name, page.read_text(), 0o644)
 
 
 def _release_files(package: Path) -> list[Path]:
@@ -194,6 +188,11 @@ def _release_id(package: Path, python: str) -> str:
     for path in _release_files(package):
         sha256.update(f"{path.relative_to(package)}\0".encode() + path.read_bytes())
     return str(sha256.hexdigest()[:16])
+
+
+def _write(path: Path, text: str, mode: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    files.replace(str(path), text.encode(), mode, failure=InstallFailed)
 
 
 def _run_or_fail(command: list[str]) -> None:

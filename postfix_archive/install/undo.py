@@ -20,10 +20,11 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from postfix_archive.errors import InstallFailed
 from postfix_archive.install import config_files
 from postfix_archive.install.config_files import Contents
 from postfix_archive.install.filter_routes import Change
-from postfix_archive.system import text_file
+from postfix_archive.system import files
 
 STATE_DIRECTORY = Path("/etc/postfix-archive")
 
@@ -145,7 +146,7 @@ class UndoRecord:
         timestamp = time.strftime("%Y%m%dT%H%M%S")
         target = self.record_directory.with_suffix(f".before-{timestamp}")
         self.record_directory.rename(target)
-        text_file.sync_path(STATE_DIRECTORY)
+        files.sync_directory(str(STATE_DIRECTORY), InstallFailed)
         return target
 
     def _save_originals(self) -> None:
@@ -156,7 +157,7 @@ class UndoRecord:
             config_files.copy_file(
                 self.config_directory / name, self.record_directory / name
             )
-        text_file.sync_path(STATE_DIRECTORY)
+        files.sync_directory(str(STATE_DIRECTORY), InstallFailed)
         digests = config_files.digests(self._initial)
         self._data["states"] = {name: [digests[name]] for name in digests}
 
@@ -173,4 +174,5 @@ class UndoRecord:
 
     def _save(self) -> None:
         text = json.dumps(self._data, indent=1) + "\n"
-        text_file.replace_text(self.record_directory / "record.json", text, 0o600)
+        path = f"{self.record_directory}/record.json"
+        files.replace(path, text.encode(), failure=InstallFailed)

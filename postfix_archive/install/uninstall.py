@@ -24,7 +24,7 @@ from postfix_archive.postfix import (
     postfix_command,
 )
 from postfix_archive.postfix.configuration import Configuration
-from postfix_archive.system import scheduler, text_file
+from postfix_archive.system import files, scheduler
 
 
 def uninstall(directory: str, prefix: str) -> None:
@@ -189,6 +189,6 @@ def _keep_archive_cf(directory: str, name: str) -> None:
     """Move archive.cf to the state directory, where a later installation reads it."""
     path = Path(directory, archive_cf.FILE_NAME)
     if path.exists():
-        text = path.read_text("utf-8")
-        text_file.replace_text(undo.STATE_DIRECTORY / f"{name}.archive.cf", text, 0o644)
+        kept_path = f"{undo.STATE_DIRECTORY}/{name}.archive.cf"
+        files.replace(kept_path, path.read_bytes(), 0o644, failure=InstallFailed)
         path.unlink()

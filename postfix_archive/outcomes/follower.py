@@ -12,7 +12,6 @@ import datetime
 import json
 import time
 from collections.abc import Iterator
-from typing import Any
 
 from postfix_archive.config.settings import Settings
 from postfix_archive.maillog import log_line, log_reader
@@ -23,8 +22,15 @@ from postfix_archive.outcomes import follower_state
 from postfix_archive.outcomes.follower_state import FollowerState, PendingCapture
 from postfix_archive.outcomes.report_queue import ReportQueue
 from postfix_archive.outcomes.resolver import LOCAL_DELIVERY_SECONDS, Resolver
-from postfix_archive.store import journal, outcome, record, record_reader
+from postfix_archive.store import (
+    journal,
+    journal_event,
+    journal_reader,
+    outcome,
+    record_reader,
+)
 from postfix_archive.store.archive import Archive
+from postfix_archive.store.journal_event import Event
 from postfix_archive.store.outcome import Outcome
 from postfix_archive.system import privileges
 
@@ -332,33 +338,30 @@ class CaptureReader:
         """Process the new lines of all journals; return the capsules in them."""
         capsules: set[str] = set()
         for archive in record_reader.archives(self._store_directory):
-            path = f"{self._store_directory}/{archive}/{journal.FILE_NAME}"
+            path = journal_reader.path_of(self._store_directory, archive)
             key = f"journal {archive}"
             start = end = int(self._state.get_value(key) or 0)
-            for raw_line, offset in record_reader.lines_from(path, start):
-                capsules |= self._process_line(archive, raw_line, offset)
-                end = offset + len(raw_line)
+            for line in journal_reader.lines(path, start):
+                capsules |= self._process_line(archive, line)
+                end = line.end
             if end != start:
                 self._state.set_value(key, str(end))
         return capsules
 
-    def _process_line(self, archive: str, raw_line: bytes, offset: int) -> set[str]:
-        try:
-            event = json.loads(raw_line)
-        except (ValueError, RecursionError):
-            return set()  # torn or damaged: postfix-archive verify reports it
-        if not record.is_valid_event(event):
+    def _process_line(self, archive: str, line: journal_reader.Line) -> set[str]:
+        event = journal_reader.valid_event(line)
+        if event is None:
             return set()
         if "id" in event:
-            self._state.add_journal_line(archive, event["id"], offset)
-        if event["event"] in record.CAPTURE_EVENTS:
+            self._state.add_journal_line(archive, event["id"], line.offset)
+        if event["event"] in journal.CAPTURE_EVENTS:
             capture = _parse_capture(archive, event)
             self._state.add_capture(capture)
             return {capture.capsule}
-        if event["event"] == outcome.EVENT and outcome.is_event(event):
-            self._state.add_recorded_outcome(
-                outcome_key(archive, event["id"], outcome.from_event(event))
-            )
+        if event["event"] == journal.OUTCOME:
+            recorded = journal_event.parse_outcome(event)
+            key = outcome_key(archive, event["id"], recorded)
+            self._state.add_recorded_outcome(key)
         return set()
 
 
@@ -376,8 +379,8 @@ def outcome_key(
     return (archive, record_id, *parts, is_waiting)
 
 
-def _parse_capture(archive: str, event: dict[str, Any]) -> PendingCapture:
-    envelope = record.parse_envelope(event)
+def _parse_capture(archive: str, event: Event) -> PendingCapture:
+    envelope = journal_event.parse_envelope(event)
     archived_at = datetime.datetime.fromisoformat(event["time"]).timestamp()
     return PendingCapture(
         archive=archive,

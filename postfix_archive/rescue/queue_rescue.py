@@ -20,7 +20,6 @@ from postfix_archive.config.settings import Settings
 from postfix_archive.errors import (
     CapsuleBroken,
     PostfixCommandFailed,
-    StoreFailed,
 )
 from postfix_archive.postfix import archive_services, mail_queue, postfix_command
 from postfix_archive.postfix.configuration import DAY, Configuration
@@ -28,7 +27,7 @@ from postfix_archive.postfix.queued_message import QueuedMessage
 from postfix_archive.rescue import rescue_plan
 from postfix_archive.rescue.rescue_plan import Lifetimes, RescuePlan
 from postfix_archive.store import fallback
-from postfix_archive.system import privileges, spool, text_file
+from postfix_archive.system import files, privileges, spool
 
 HOLD_FILE = "archive.held"
 LAST_RUN_FILE = (  # in the fallback directory; its mtime is the last rescue's time
@@ -233,11 +232,12 @@ def _launcher_error(launcher: str, user: str, directory: str) -> str:
 
 
 def _write_hold_times(directory: str, hold_times: dict[str, str]) -> None:
-    path = Path(directory, HOLD_FILE)
+    path = f"{directory}/{HOLD_FILE}"
+    if hold_times:
+        text = json.dumps(hold_times, indent=1) + "\n"
+        files.replace(path, text.encode(), 0o644)
+        return
     try:
-        if hold_times:
-            text_file.replace_text(path, json.dumps(hold_times, indent=1) + "\n", 0o644)
-        else:
-            path.unlink(missing_ok=True)
+        Path(path).unlink(missing_ok=True)
     except OSError as error:
-        raise StoreFailed(f"write {path}: {error.strerror}") from error
+        raise files.store_error(path, error) from error

@@ -16,7 +16,7 @@ from _signal import alarm
 from postfix_archive.archive_transport import transport
 from postfix_archive.errors import WriteThroughFailed, WriteThroughTimeout
 from postfix_archive.message import capsule, digest, envelope
-from postfix_archive.system import child_process, deadline, spool
+from postfix_archive.system import child_process, deadline, files, spool
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -81,7 +81,6 @@ def _archive_in_child(payload: bytes, settings: Settings, keys: Keyring) -> str:
 
 
 SLOW_STORE_PAUSE = 60  # seconds without write-through after a timeout
-MARKER_MODE = 0o600
 MARKER_DIGITS = (
     16  # of the SHA-256 of the store's path: instances may share a directory
 )
@@ -108,12 +107,4 @@ class SlowStoreMarker:
 
     def touch(self) -> None:
         """Note that the store has not answered in time."""
-        flags = os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
-        try:
-            descriptor = os.open(self.path, flags, MARKER_MODE)
-            try:
-                os.utime(descriptor)
-            finally:
-                os.close(descriptor)
-        except OSError:
-            pass
+        files.touch(self.path)

@@ -1,7 +1,7 @@
 """A bypass period: the time in which an admin let mail pass unarchived.
 
-Used by bypass/switch, which writes it into each journal as the events STARTED and
-ENDED, and by status, reconcile and the doctor, which show it.
+Used by bypass/switch, which writes it into each journal as the events
+journal.BYPASS_EVENTS, and by status, reconcile and the doctor, which show it.
 """
 
 from __future__ import annotations
@@ -12,8 +12,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from postfix_archive.message import dates
-
-EVENTS = STARTED, ENDED = "bypass-started", "bypass-ended"
 
 
 @dataclass(frozen=True)
@@ -57,12 +55,13 @@ def parse(fields: Mapping[str, object]) -> BypassPeriod:
     for text in strings:
         text.encode("utf-8", "surrogateescape")
     period = BypassPeriod(*strings)
-    if not all(map(_is_timestamp, (period.started, period.ended or period.started))):
+    if not all(map(is_timestamp, (period.started, period.ended or period.started))):
         raise ValueError("not a time of a bypass period")
     return period
 
 
-def _is_timestamp(text: str) -> bool:
+def is_timestamp(text: str) -> bool:
+    """Return whether text is a time as a journal has it (RFC 3339, in UTC)."""
     try:
         return dates.format_rfc3339(_seconds(text)) == text
     except (ValueError, OverflowError):

@@ -10,8 +10,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from postfix_archive.message import digest, stamp
-from postfix_archive.store import bypass_period, outcome, record
+from postfix_archive.store import bypass_period, journal, journal_event, outcome
 from postfix_archive.store.bypass_period import BypassPeriod
+from postfix_archive.store.journal_event import Event
 
 VERSION = 1  # change it with the fields: a cached tally of another is discarded
 STAMP_VERDICTS = (stamp.ABSENT, stamp.VALID, stamp.ALTERED, stamp.FORGED)
@@ -84,30 +85,29 @@ class Tally:
         self.lines += 1
         self._last_line = line
         try:
-            event = record.parse_event(line)
+            event = journal_event.parse(line)
         except ValueError:
             self.damaged += 1
             self.first_damaged = self.first_damaged or self.lines
             return ""
         return self._count(event) if event else ""
 
-    def _count(self, event: dict[str, Any]) -> str:
+    def _count(self, event: Event) -> str:
         kind = event["event"]
-        if kind in ("archived", "supplement"):
+        if kind in journal.CAPTURE_EVENTS:
             self._count_capture(event)
-        elif kind == "mailed":
+        elif kind == journal.MAILED:
             self.mailed += 1
-        elif kind == outcome.EVENT:
+        elif kind == journal.OUTCOME:
             self._count_outcome(event)
-        elif kind in bypass_period.EVENTS:
+        elif kind in journal.BYPASS_EVENTS:
             self.bypasses[event["started"]] = bypass_period.parse(event)
-        file_name = event.get("file", "")
-        return file_name if isinstance(file_name, str) else ""
+        return event.get("file", "")
 
-    def _count_capture(self, event: dict[str, Any]) -> None:
+    def _count_capture(self, event: Event) -> None:
         if event["stamp"] in self.stamps:
             self.stamps[event["stamp"]] += 1
-        if event["event"] == "supplement":
+        if event["event"] == journal.SUPPLEMENT:
             self.supplements += 1
             return
         # A second original with the same archive id has a longer file name.
@@ -116,10 +116,8 @@ class Tally:
         self.received_bytes += event["size"]
         self.last_archived = max(self.last_archived, event["time"])
 
-    def _count_outcome(self, event: dict[str, Any]) -> None:
-        if not outcome.is_event(event):
-            return
-        key = "\0".join(event.get(each, "") for each in OUTCOME_KEYS)
+    def _count_outcome(self, event: Event) -> None:
+        key = "\0".join(str(event.get(each, "")) for each in OUTCOME_KEYS)
         recipient_hash = digest.sha256_hex(key.encode("utf-8", "surrogatepass"))[
             :RECIPIENT_HASH_DIGITS
         ]

@@ -87,6 +87,4 @@ def try_lock(path: str) -> int:
 def touch(directory: str, name: str) -> None:
     """Set the mtime of a file to now, as the directory's owner; errors are ignored."""
     with contextlib.suppress(ArchiveError, OSError), as_owner(directory):
-        flags = os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
-        os.close(os.open(f"{directory}/{name}", flags, files.DRAFT_MODE))
-        os.utime(f"{directory}/{name}", follow_symlinks=False)
+        files.touch(f"{directory}/{name}")

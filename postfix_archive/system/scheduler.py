@@ -14,7 +14,7 @@ from pathlib import Path
 
 from postfix_archive.errors import InstallFailed
 from postfix_archive.postfix import postfix_command
-from postfix_archive.system import text_file
+from postfix_archive.system import files
 
 # This directory exists if systemd is the init system, sd_booted(3).
 SYSTEMD_RUNTIME_DIRECTORY = Path("/run/systemd/system")
@@ -121,7 +121,9 @@ def quote_argument(text: str) -> str:
 
 
 def _write(path: Path, text: str) -> None:
-    text_file.replace_text(path, HEADING + text, FILE_MODE)
+    files.replace(
+        str(path), (HEADING + text).encode(), FILE_MODE, failure=InstallFailed
+    )
 
 
 def _systemctl(*arguments: str) -> None:

@@ -186,7 +186,7 @@ def judge(load: Load, inbox: Path, door: str) -> str:
     assert arrived == Counter(load.sent.items())
     store = str(postfix.store)
     kept: Counter[tuple[int, bytes]] = Counter()
-    for record in record_reader.records(store, LEGAL).values():
+    for record in record_reader.records(store, LEGAL):
         number, digest = _told(b"".join(record_reader.original(store, record)))
         kept[number, digest] += 1
         people = [each.final for each in record.recipients.values()]

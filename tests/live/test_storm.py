@@ -146,7 +146,7 @@ def judge(storm: Storm) -> str:
             body = each.content.partition(b"\n\n")[2]
             delivered.setdefault(name, []).append(hashlib.sha256(body).hexdigest())
     kept: Counter[str] = Counter()
-    for record in record_reader.records(str(postfix.store), LEGAL).values():
+    for record in record_reader.records(str(postfix.store), LEGAL):
         original = b"".join(record_reader.original(str(postfix.store), record))
         body = original.replace(b"\r\n", b"\n").partition(b"\n\n")[2]
         name = body.partition(b"\n")[0].decode()

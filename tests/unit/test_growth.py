@@ -149,7 +149,7 @@ def archived(path: Path, store: Path) -> None:
     assert "stored and mailed" in transport.archive_message(case)
     came.close()
     assert not verifier.verify_archive(f"{store}/{LEGAL}").findings
-    (kept,) = record_reader.records(str(store), LEGAL).values()
+    (kept,) = record_reader.records(str(store), LEGAL)
     assert record_view.summary_line(settings, kept) and list(
         record_view.lines(settings, kept)
     )

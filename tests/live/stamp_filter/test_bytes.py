@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from postfix_archive.store import record_reader
+from postfix_archive.store.journal_event import Event
 from postfix_archive.store.record import Record
 
 import corpora
@@ -79,7 +80,7 @@ class Passed:
     name: str
     received: bytes
     deliveries: list[Delivery]
-    events: list[dict[str, object]]
+    events: list[Event]
     record: Record
     store: Path
 
@@ -210,7 +211,7 @@ def collected(postfix: PrivatePostfix, names: dict[str, str]) -> list[Passed]:
         delivered[each.recipients[0]].append(each)
     records = {
         next(iter(each.recipients))[0].decode(): each
-        for each in record_reader.records(str(postfix.store), ARCHIVE).values()
+        for each in record_reader.records(str(postfix.store), ARCHIVE)
     }
     return [
         Passed(

@@ -103,9 +103,7 @@ def test_the_archive_has_what_the_client_said(archived: PrivatePostfix) -> None:
     archived.settle()
     found = [
         record
-        for record in record_reader.records(
-            str(archived.store), "legal@example.com"
-        ).values()
+        for record in record_reader.records(str(archived.store), "legal@example.com")
         if b"Subject: said" in record_reader.original_head(str(archived.store), record)
     ]
     [record] = found

@@ -72,7 +72,7 @@ def test_an_impossible_recipient_is_in_the_archived_envelope(
     store = str(postfix.store)
     [record] = [
         each
-        for each in record_reader.records(store, "legal@example.com").values()
+        for each in record_reader.records(store, "legal@example.com")
         if f"This is {name}.".encode() in b"".join(record_reader.original(store, each))
     ]
     got = {os.fsdecode(each.final) for each in record.recipients.values()}

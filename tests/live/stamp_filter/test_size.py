@@ -220,7 +220,7 @@ def body(large: PrivatePostfix) -> str:
 def test_a_message_of_200_mb_is_stored_byte_for_byte(
     large: PrivatePostfix, body: str
 ) -> None:
-    [kept] = record_reader.records(str(large.store), ARCHIVE).values()
+    [kept] = record_reader.records(str(large.store), ARCHIVE)
     assert list(kept.recipients) == [(TO.encode(), TO.encode())]
     [name] = kept.files
     for _ in pieces(large.store / ARCHIVE / name):

@@ -15,7 +15,7 @@ import pytest
 
 from postfix_archive.status import prometheus_text
 from postfix_archive.store import journal
-from postfix_archive.store.outcome import EVENT, Outcome
+from postfix_archive.store.outcome import Outcome
 from postfix_archive.system import scheduler
 
 import prometheus
@@ -70,7 +70,7 @@ def told(postfix: PrivatePostfix, archive_id: str, recipient: str, kind: str) ->
         recipient, kind, capture_queue_id="4Zx", queue_id="4Zy", time=at
     ).event_fields()
     with journal.Journal(str(postfix.store / LEGAL)) as events:
-        events.append(EVENT, at, id=archive_id, **words)
+        events.append("outcome", at, id=archive_id, **words)
 
 
 def judged(promtool: Path, *words: str | Path, text: str = "") -> None:

@@ -14,7 +14,7 @@ from postfix_archive.errors import InstallRefused, PostfixCommandFailed
 from postfix_archive.install import config_files, dry_run, host_setup, instance, main
 from postfix_archive.postfix import configuration, mail_queue, postfix_command
 from postfix_archive.postfix.queued_message import QueuedMessage
-from postfix_archive.system import path_access, python_version, text_file
+from postfix_archive.system import files, path_access, python_version
 
 from unit.hosts import STOCK, WISH, after
 from unit.hosts import host as stock
@@ -147,7 +147,7 @@ def test_a_directory_without_main_cf_is_one_sentence(tmp_path: Path) -> None:
 
 def test_a_file_with_the_same_text_still_gets_its_mode(tmp_path: Path) -> None:
     path = tmp_path / "archive-stamp"
-    text_file.replace_text(path, "x", 0o755)
+    files.replace(str(path), b"x", 0o755)
     path.chmod(0o600)
-    text_file.replace_text(path, "x", 0o755)
+    files.replace(str(path), b"x", 0o755)
     assert path.stat().st_mode & 0o777 == 0o755

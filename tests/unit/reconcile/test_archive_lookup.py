@@ -170,7 +170,7 @@ def long_journal(folder: Path, count: int) -> Path:
 
 def numbers(path: Path, begin: float, end: float | None = None) -> list[int]:
     found = journal_reader.lines_between(str(path), begin, end)
-    return [int(each[7:].partition(b",")[0]) for each in found]
+    return [int(each.content[7:].partition(b",")[0]) for each in found]
 
 
 def test_just_the_lines_of_a_time_are_read(tmp_path: Path) -> None:

@@ -19,7 +19,12 @@ from postfix_archive.archive_transport import copy_plan
 from postfix_archive.errors import ArchiveError, RecordDamaged, StoreFailed
 from postfix_archive.message import archive_copy, envelope, smtp_data
 from postfix_archive.message.envelope import Envelope, Recipient, Request
-from postfix_archive.store import copy_file, outcome, record_reader
+from postfix_archive.store import (
+    copy_file,
+    journal_event,
+    outcome,
+    record_reader,
+)
 from postfix_archive.store.archive import Archive
 from postfix_archive.store.record import Record
 
@@ -210,7 +215,7 @@ def test_26_pieces_are_one_record(tmp_path: Path) -> None:
     people = [b"r%02d@example.com" % number for number in range(26)]
     for each in people:
         Capture(each).kept_in(tmp_path)
-    assert len(record_reader.records(str(tmp_path), LEGAL)) == 1
+    assert len(list(record_reader.records(str(tmp_path), LEGAL))) == 1
     assert finals(record(tmp_path)) == set(people)
 
 
@@ -218,7 +223,8 @@ def test_another_message_is_another_record(tmp_path: Path) -> None:
     other = "20261123-" + "b2" * 20
     Capture().kept_in(tmp_path)
     Capture(message=b"other\r\n", archive_id=other).kept_in(tmp_path)
-    assert list(record_reader.records(str(tmp_path), LEGAL)) == [ARCHIVE_ID, other]
+    found = record_reader.records(str(tmp_path), LEGAL)
+    assert [each.archive_id for each in found] == [ARCHIVE_ID, other]
     assert kept_files(tmp_path) == [NAME, f"2026/11/23/{other}.eml.gz"]
 
 
@@ -618,7 +624,7 @@ def test_outcomes_are_recorded_once_and_with_one_fsync(
 def test_an_outcome_reads_back_as_it_was_recorded(tmp_path: Path) -> None:
     odd = became("b\udcfcb", "failed", reply='550 "no" \\ \x07', tries=4, parent="a b")
     kept_once(tmp_path).record_outcomes(of_it([odd]), TIME)
-    assert outcome.from_event(events(tmp_path)[1]) == odd
+    assert journal_event.parse_outcome(record(tmp_path).events[1]) == odd
 
 
 def test_outcomes_of_many_records_go_in_one_batch(tmp_path: Path) -> None:
@@ -627,14 +633,14 @@ def test_outcomes_of_many_records_go_in_one_batch(tmp_path: Path) -> None:
     Capture(message=MESSAGE + b"x\r\n", archive_id=other).kept_in(tmp_path)
     told = [(ARCHIVE_ID, became(BOB.decode())), (other, became(BOB.decode(), "failed"))]
     assert archive.record_outcomes(told, TIME) == 2
-    found = record_reader.records(str(tmp_path), LEGAL)
-    assert [each.results.overall_kind for each in found.values()] == [
+    found = list(record_reader.records(str(tmp_path), LEGAL))
+    assert [each.results.overall_kind for each in found] == [
         "delivered",
         "failed",
     ]
-    some = record_reader.select_records(str(tmp_path), LEGAL, {other})
-    assert list(some) == [other]
-    assert some[other].events == found[other].events
+    some = record_reader.find_record(str(tmp_path), other, LEGAL)
+    assert some.archive_id == other
+    assert some.events == found[1].events
 
 
 def test_a_report_stands_beside_the_copy(tmp_path: Path, synced: list[str]) -> None:

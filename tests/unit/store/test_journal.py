@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from postfix_archive.errors import JournalFailed
-from postfix_archive.store import journal, journal_end
+from postfix_archive.store import journal, journal_end, journal_reader
 
 TIME = "2026-11-22T11:53:00Z"
 
@@ -332,9 +332,9 @@ def test_a_journal_that_is_a_symlink_is_not_followed(tmp_path: Path) -> None:
 
 
 def test_no_journal_has_no_lines(tmp_path: Path) -> None:
-    assert list(journal.lines(f"{tmp_path}/none")) == []
+    assert list(journal_reader.lines(f"{tmp_path}/none")) == []
     with pytest.raises(JournalFailed):
-        list(journal.lines(str(tmp_path)))
+        list(journal_reader.lines(str(tmp_path)))
 
 
 @pytest.mark.parametrize("number", [b"9" * 5000, b"9" * 19, b"-1"])

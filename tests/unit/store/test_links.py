@@ -141,11 +141,11 @@ def test_a_journal_that_is_a_symlink_or_a_pipe_is_not_read(
     path.unlink()
     path.symlink_to(outside / "file")
     with pytest.raises(JournalFailed):
-        record_reader.records(str(kept), LEGAL)
+        list(record_reader.records(str(kept), LEGAL))
     path.unlink()
     os.mkfifo(path)
     with pytest.raises(JournalFailed, match="not a regular file"):
-        record_reader.records(str(kept), LEGAL)
+        list(record_reader.records(str(kept), LEGAL))
 
 
 @pytest.mark.parametrize("link", [os.symlink, os.link, lambda _, at: os.mkfifo(at)])

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from postfix_archive.message import envelope
 from postfix_archive.message.envelope import Recipient
-from postfix_archive.store import outcome, record
+from postfix_archive.store import journal, journal_event, outcome, record
 from postfix_archive.store.outcome import Outcome
 from postfix_archive.store.record import Record
 
@@ -33,7 +33,7 @@ def became(recipient: str, kind: str = outcome.DELIVERED, **more: Any) -> Outcom
     return Outcome(recipient=recipient, kind=kind, **known)
 
 
-def captured(*people: str, **known: Any) -> dict[str, Any]:
+def captured(*people: str, **known: Any) -> Any:
     """An event that brings these recipients."""
     told = envelope_of(
         recipients=tuple(
@@ -52,11 +52,11 @@ def passed_on(*people: str, copy: int = 0, queue_id: bytes = b"4Zlater") -> Any:
     return {**event, "event": "supplement"}
 
 
-def event(found: Outcome) -> dict[str, Any]:
-    return {"event": outcome.EVENT, "id": ARCHIVE_ID, **found.event_fields()}
+def event(found: Outcome) -> Any:
+    return {"event": journal.OUTCOME, "id": ARCHIVE_ID, **found.event_fields()}
 
 
-def record_of(*told: dict[str, Any] | Outcome) -> Record:
+def record_of(*told: Any) -> Record:
     events = [event(each) if isinstance(each, Outcome) else each for each in told]
     return record.merge(LEGAL, events)[ARCHIVE_ID]
 
@@ -87,14 +87,14 @@ def test_an_outcome_reads_back_from_its_event(
         original='"b o, b"@example.com',
         parent=TEAM,
     )
-    assert outcome.from_event(json.loads(json.dumps(event(found)))) == found
-    assert outcome.is_event(event(found))
+    assert journal_event.parse_outcome(json.loads(json.dumps(event(found)))) == found
+    assert journal_event.is_valid_outcome(event(found))
 
 
 def test_an_outcome_without_a_queue_id_can_still_be_read_back() -> None:
     bare = Outcome("", "failed", capture_queue_id="", queue_id="", time="")
-    assert outcome.is_event(event(bare))
-    assert outcome.from_event(event(bare)) == bare
+    assert journal_event.is_valid_outcome(event(bare))
+    assert journal_event.parse_outcome(event(bare)) == bare
 
 
 def test_an_outcome_is_one_line_for_people() -> None:
@@ -302,7 +302,7 @@ REPORT = {
 def test_only_a_line_as_the_store_writes_it_is_an_event(
     said: dict[str, Any], sound: bool
 ) -> None:
-    assert record.is_valid_event(said) is sound
+    assert journal_event.is_valid(said) is sound
 
 
 def test_reports_and_their_mails_are_known_by_file() -> None:

@@ -11,13 +11,14 @@ from hypothesis import strategies as st
 from postfix_archive.message import envelope, printable
 from postfix_archive.message.envelope import Recipient
 from postfix_archive.store import record
+from postfix_archive.store.journal_event import Event
 
 from unit.examples import ADDRESSES, ARCHIVE_ID, LEGAL, envelope_of
 
 OTHER_ID = "20261123-" + "b2" * 20
 
 
-def event(kind: str, archive_id: str, *people: bytes, **more: Any) -> dict[str, Any]:
+def event(kind: str, archive_id: str, *people: bytes, **more: Any) -> Any:
     """A line of the journal; with people it has an envelope."""
     said: dict[str, Any] = {"event": kind, "id": archive_id, **more}
     if people:
@@ -66,6 +67,7 @@ def test_two_aliases_of_one_mailbox_are_two_recipients() -> None:
         recipients=(Recipient(b"a@x", b"sales@x"), Recipient(b"a@x", b"info@x"))
     )
     text = envelope.serialise(told).decode()
+    events: list[Event]
     events = [{"event": "archived", "id": ARCHIVE_ID, "envelope": text}]
     assert len(record.merge(LEGAL, events)[ARCHIVE_ID].recipients) == 2
 
@@ -79,7 +81,7 @@ def test_the_first_envelope_stands_for_the_record() -> None:
 
 
 @pytest.mark.parametrize("lost", [{"event": "opened"}, event("mailed", OTHER_ID)])
-def test_an_event_of_no_record_makes_none(lost: dict[str, Any]) -> None:
+def test_an_event_of_no_record_makes_none(lost: Event) -> None:
     assert record.merge(LEGAL, [lost]) == {}
 
 

@@ -71,7 +71,7 @@ def test_a_line_that_we_would_not_write_is_refused(
     store: Path, words: dict[str, Any]
 ) -> None:
     with pytest.raises(JournalFailed, match="line 1: not a journal line"):
-        record_reader.records(str(changed(store, **words)), LEGAL)
+        list(record_reader.records(str(changed(store, **words)), LEGAL))
 
 
 @pytest.mark.parametrize(
@@ -80,13 +80,13 @@ def test_a_line_that_we_would_not_write_is_refused(
 def test_a_line_that_is_no_event_is_refused(store: Path, line: bytes) -> None:
     (store / LEGAL / journal.FILE_NAME).write_bytes(line + b"\n")
     with pytest.raises(JournalFailed, match="line 1: not a journal line"):
-        record_reader.records(str(store), LEGAL)
+        list(record_reader.records(str(store), LEGAL))
 
 
 def test_an_event_of_a_kind_to_come_is_taken(store: Path) -> None:
     with journal.Journal(str(store / LEGAL)) as events:
         events.append("delivered", TIME, id=ARCHIVE_ID, status="sent")
-    (kept,) = record_reader.records(str(store), LEGAL).values()
+    (kept,) = record_reader.records(str(store), LEGAL)
     assert [each["event"] for each in kept.events] == ["archived", "delivered"]
 
 
@@ -94,13 +94,13 @@ def test_a_record_without_a_file_says_so(store: Path) -> None:
     changed(store, event="supplement")
     path = store / LEGAL / journal.FILE_NAME
     path.write_bytes(path.read_bytes().replace(b'"file":', b'"was":'))
-    (kept,) = record_reader.records(str(store), LEGAL).values()
+    (kept,) = record_reader.records(str(store), LEGAL)
     with pytest.raises(RecordDamaged, match="no valid file name in the journal"):
         record_reader.original_head(str(store), kept)
 
 
 def test_a_copy_without_an_original_says_so(store: Path) -> None:
-    (kept,) = record_reader.records(str(store), LEGAL).values()
+    (kept,) = record_reader.records(str(store), LEGAL)
     kept.files[0] = "other.gz"
     text = Capture().copy.replace(b"boundary=", b"bound=")
     (store / LEGAL / "other.gz").write_bytes(gzip.compress(text))
@@ -113,7 +113,7 @@ def test_what_stands_behind_a_copy_is_not_collected(store: Path) -> None:
     path.chmod(0o600)
     with open(path, "ab") as opened:
         opened.write(b"x" * (10 * copy_file.BLOCK_SIZE))
-    (kept,) = record_reader.records(str(store), LEGAL).values()
+    (kept,) = record_reader.records(str(store), LEGAL)
     assert b"".join(record_reader.original(str(store), kept)).endswith(
         b"Please sign.\r\n"
     )

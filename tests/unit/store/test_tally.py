@@ -20,7 +20,7 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from postfix_archive.store import journal, outcome, record_reader, tally, tally_cache
+from postfix_archive.store import journal, record_reader, tally, tally_cache
 from postfix_archive.store.bypass_period import BypassPeriod
 from postfix_archive.store.outcome import Outcome
 from postfix_archive.store.tally import Tally
@@ -63,7 +63,7 @@ class World:
             events.append(event, TIME, **words)
 
     def settled(self, found: Outcome, number: int = 1) -> None:
-        self.append(outcome.EVENT, id=archive_id(number), **found.event_fields())
+        self.append(journal.OUTCOME, id=archive_id(number), **found.event_fields())
 
     def tally(self) -> Tally:
         found, trouble = tally_cache.current_tallies(
@@ -108,7 +108,7 @@ def lines_read(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
 def test_it_counts_what_list_shows(world: World) -> None:
     world.archived(3, message=examples.MESSAGE + b"more\r\n")
     found = world.tally()
-    kept = record_reader.records(str(world.store), LEGAL).values()
+    kept = list(record_reader.records(str(world.store), LEGAL))
     assert found.messages == len(kept) == 4
     assert found.received_bytes == sum(each.events[0]["size"] for each in kept)
     assert found.stamps == {"absent": 4, "valid": 0, "altered": 0, "forged": 0}
@@ -127,7 +127,7 @@ def test_a_second_original_under_one_id_is_one_message(world: World) -> None:
     assert len(list(world.store.rglob("*.eml.gz"))) == 4
     assert (
         world.tally().messages
-        == len(record_reader.records(str(world.store), LEGAL))
+        == len(list(record_reader.records(str(world.store), LEGAL)))
         == 3
     )
 
@@ -449,8 +449,8 @@ def test_words_of_another_form_are_refused(words: Any) -> None:
 LINES = 1_000_000
 COUNTING = """
 import sys, time
-from postfix_archive.back import tallying
-found, _ = tallying.tallies(sys.argv[1], [sys.argv[2]], sys.argv[3])
+from postfix_archive.store import tally_cache
+found, _ = tally_cache.current_tallies(sys.argv[1], [sys.argv[2]], sys.argv[3])
 # Not of getrusage(2): that begins with the peak of the process that has started this.
 peak = open("/proc/self/status").read().partition("VmHWM:")[2].split()[0]
 print(time.process_time(), peak, found[sys.argv[2]].lines)
@@ -479,7 +479,7 @@ def test_a_million_lines_take_little_memory_and_the_second_time_no_time(
         queue_id="4Z",
         time=TIME,
     )
-    event = {**json.loads(line), **more.event_fields(), "event": outcome.EVENT}
+    event = {**json.loads(line), **more.event_fields(), "event": journal.OUTCOME}
     names = (*more.event_fields(), "seq", "time", "event", "id", "prev")
     other = json.dumps({name: event[name] for name in names}).encode() + b"\n"
     with open(world.journal, "wb") as opened:

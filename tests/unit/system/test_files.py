@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import posix
 import signal
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from postfix_archive.errors import StoreFailed
+from postfix_archive.errors import InstallFailed, StoreFailed
 from postfix_archive.system import files
 
 
@@ -197,3 +199,127 @@ def test_a_draft_that_a_crash_has_left_goes_and_no_other(tmp_path: Path) -> None
     files.replace(f"{tmp_path}/x.prom", b"whole", 0o644)
     left = sorted(each.name for each in tmp_path.iterdir())
     assert left == sorted([*names[1:], "x.prom"])
+
+
+# --- what every writer of a whole file relies on ------------------------------------
+
+WRITERS: dict[str, Callable[[str], object]] = {
+    "replace": lambda path: files.replace(path, b"new", 0o644),
+    "create": lambda path: files.create(path, b"new"),
+    "symlink": lambda path: files.replace_symlink(path, "new"),
+}
+CALLS = ("open", "write", "fchmod", "fsync", "link", "symlink", "rename", "unlink")
+
+
+def content(path: Path) -> str | None:
+    """What a file has, where a symlink leads; None if there is nothing."""
+    if path.is_symlink():
+        return os.readlink(path)
+    return path.read_text() if path.exists() else None
+
+
+def crash(writer: str, path: Path, call: str) -> bool:
+    """Run a writer in a process that dies in place of a system call; is it called?"""
+    child = os.fork()
+    if not child:
+        setattr(posix, call, lambda *_, **__: os._exit(9))
+        WRITERS[writer](str(path))
+        os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+
+
+@pytest.mark.parametrize("call", CALLS)
+@pytest.mark.parametrize("writer", WRITERS)
+def test_a_crash_at_any_step_leaves_the_old_file_or_the_new_and_at_most_a_draft(
+    tmp_path: Path, writer: str, call: str
+) -> None:
+    path = tmp_path / "main.cf"
+    if writer == "replace":
+        path.write_bytes(b"old")
+    before = content(path)
+    has_crashed = crash(writer, path, call)
+    assert content(path) in (before, "new")
+    assert has_crashed or content(path) == "new"
+    drafts = [each for each in tmp_path.iterdir() if each != path]
+    assert len(drafts) <= has_crashed
+    for draft in drafts:
+        os.utime(draft, (1, 1), follow_symlinks=False)
+    path.unlink(missing_ok=True)
+    WRITERS[writer](str(path))
+    assert [each.name for each in tmp_path.iterdir()] == ["main.cf"]
+    assert content(path) == "new"
+
+
+def test_only_names_of_drafts_are_removed(tmp_path: Path) -> None:
+    others = {".main.cf.swp", ".main.cf.bak", ".main.cf.0123456789abcdeg", "main.cf~"}
+    drafts = {".main.cf.0123456789abcdef", ".main.cf.0123456789abcdef.db"}
+    for name in others | drafts:
+        (tmp_path / name).touch()
+    assert files.remove_drafts(str(tmp_path), float("inf"), "main.cf") == len(drafts)
+    assert {each.name for each in tmp_path.iterdir()} == others
+
+
+def test_the_caller_says_which_exception_a_failure_is(tmp_path: Path) -> None:
+    (tmp_path / "x").mkdir()
+    nowhere = f"{tmp_path}/none/x"
+    for fail in (
+        lambda: files.replace(f"{tmp_path}/x", b"", failure=InstallFailed),
+        lambda: files.replace(nowhere, b"", failure=InstallFailed),
+        lambda: files.create(nowhere, b"", failure=InstallFailed),
+        lambda: files.replace_symlink(nowhere, "y", failure=InstallFailed),
+        lambda: files.sync_directory(nowhere, InstallFailed),
+    ):
+        with pytest.raises(InstallFailed, match="/x: .*; check its file system"):
+            fail()
+    assert [each.name for each in tmp_path.iterdir()] == ["x"]
+
+
+def test_a_file_is_created_once(tmp_path: Path) -> None:
+    path = tmp_path / "key"
+    assert files.create(str(path), b"one")
+    assert not files.create(str(path), b"two")
+    assert (path.read_bytes(), mode(path)) == (b"one", 0o600)
+    path.unlink()
+    path.symlink_to("elsewhere")
+    assert not files.create(str(path), b"two")
+    assert [each.name for each in tmp_path.iterdir()] == ["key"]
+
+
+def test_a_file_can_take_over_mode_and_attributes_of_another(tmp_path: Path) -> None:
+    model, path = tmp_path / "model", tmp_path / "x"
+    model.touch()
+    model.chmod(0o640)
+    try:
+        os.setxattr(model, "user.colour", b"red")
+    except OSError:
+        pytest.skip("no extended attributes in this file system")
+    files.replace(str(path), b"x", 0o600, like=str(model))
+    assert (mode(path), os.getxattr(path, "user.colour")) == (0o640, b"red")
+    files.replace(str(path), b"x", 0o600, like=f"{tmp_path}/none")
+    assert (mode(path), os.listxattr(path)) == (0o600, [])
+
+
+def test_a_whole_file_is_synced_before_its_name_and_a_note_is_not(
+    tmp_path: Path, synced: list[str]
+) -> None:
+    files.replace(f"{tmp_path}/x", b"x", is_durable=False)
+    assert synced == []
+    files.replace(f"{tmp_path}/x", b"x")
+    draft, directory = synced
+    assert (draft.rpartition(".")[0], directory) == (f"{tmp_path}/.x", str(tmp_path))
+
+
+def test_a_touch_creates_a_file_or_sets_its_time_and_follows_nothing(
+    tmp_path: Path,
+) -> None:
+    path, link, fifo = (tmp_path / name for name in ("x", "link", "fifo"))
+    files.touch(str(path))
+    assert mode(path) == 0o600
+    os.utime(path, (1, 1))
+    link.symlink_to(path)
+    os.mkfifo(fifo)
+    for name in (str(link), str(fifo), f"{tmp_path}/none/x"):
+        files.touch(name)
+    assert path.stat().st_mtime == 1
+    files.touch(str(path))
+    assert path.stat().st_mtime > 1
