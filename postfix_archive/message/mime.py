@@ -1,4 +1,4 @@
-"""Builds pieces of the MIME messages that we write: parts, Subject values, text.
+"""Builds the MIME messages that we write: multiparts, parts, Subject values, text.
 
 Used by archive_copy and outcome_report.
 """
@@ -23,6 +23,55 @@ def part(
         b"Content-Transfer-Encoding: %s\r\n\r\n%s"
         % (description, content_type, encoding, body)
     )
+
+
+def text_part(lines: list[bytes]) -> bytes:
+    """Return the part for people: these lines, in UTF-8."""
+    body = b"\r\n".join(lines) + b"\r\n"
+    charset = b"us-ascii" if body.isascii() else b"utf-8"
+    return part(b"text/plain; charset=" + charset, b"Notification", body)
+
+
+def status_part(groups: list[bytes]) -> bytes:
+    """Return the part for programs (RFC 3464, RFC 6533): these groups of fields."""
+    body = b"\r\n".join(groups)
+    type_prefix = b"" if body.isascii() else b"global-"
+    return part(b"message/%sdelivery-status" % type_prefix, b"Delivery report", body)
+
+
+def multipart(
+    fields: list[tuple[bytes, bytes]],
+    parts: list[bytes],
+    *,
+    content_type: bytes,
+    boundary: bytes,
+    encoding: bytes,
+    last_line: bytes = b"",
+) -> bytes:
+    """Return a multipart up to the end of its last part; closing() ends it.
+
+    fields without a value are left out. encoding is the widest of the parts that are
+    not ASCII only (RFC 2045 6.4). last_line ends the header.
+    """
+    delimiter = b"--" + boundary + b"\r\n"
+    body = b"\r\n".join(delimiter + each for each in parts)
+    if encoding == b"7bit" and not body.isascii():
+        encoding = b"8bit"
+    lines = [b"%s: %s" % field for field in fields if field[1]]
+    lines += [
+        b"Auto-Submitted: auto-generated",
+        b"MIME-Version: 1.0",
+        b'Content-Type: %s;\r\n\tboundary="%s"' % (content_type, boundary),
+        b"Content-Transfer-Encoding: " + encoding,
+        *([last_line] if last_line else []),
+        b"\r\nThis is a MIME-encapsulated message.\r\n\r\n",
+    ]
+    return b"\r\n".join(lines) + body
+
+
+def closing(boundary: bytes) -> bytes:
+    """Return what comes after the last part of a multipart."""
+    return b"\r\n--" + boundary + b"--\r\n"
 
 
 def field_text(head: bytes, name: bytes) -> bytes:

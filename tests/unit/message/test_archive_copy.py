@@ -6,6 +6,7 @@ import email
 import email.policy
 import re
 from email.message import Message
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -98,6 +99,11 @@ def test_a_copy_has_the_parts_that_its_form_names(form: str, kinds: list[str]) -
     else:
         assert outer.get_content_type() == "multipart/report"
         assert outer.get_param("report-type") == "delivery-status"
+
+
+def test_a_copy_has_exactly_these_bytes() -> None:
+    expected = Path(__file__).with_name("archive_copy.expected").read_bytes()
+    assert copy_of() == expected.replace(b"\n", b"\r\n")
 
 
 @pytest.mark.parametrize("form", MULTIPARTS)
