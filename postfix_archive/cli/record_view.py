@@ -13,7 +13,7 @@ from typing import Any
 import chardet
 
 from postfix_archive.config.settings import Settings
-from postfix_archive.message import address, dates, mime
+from postfix_archive.message import dates, mime
 from postfix_archive.message.printable import safe_text
 from postfix_archive.store import outcome, outcome_summary, record, record_reader
 from postfix_archive.store.record import Record
@@ -82,11 +82,11 @@ def lines(settings: Settings, message: Record) -> Iterator[str]:
     )
     yield from _client(message)
     yield f"Size:        {message.events[0]['size']} bytes"
-    yield f"SHA-256:     {_safe_string(message.events[0]['sha256'])}"
+    yield f"SHA-256:     {safe_text(message.events[0]['sha256'])}"
     for name in (*message.files, *message.reports):
         path = f"{settings.archive_store_directory}/{message.archive}/{name}"
         label = "Report:" if name in message.reports else "File:"
-        yield f"{label:12} {_safe_string(path)}"
+        yield f"{label:12} {safe_text(path)}"
     if message.results.overall_kind != outcome_summary.UNKNOWN:
         yield f"Outcome:     {message.results.overall_kind}"
     yield from _recipients(message)
@@ -102,11 +102,11 @@ def _recipients(message: Record) -> Iterator[str]:
     for result in message.results.recipient_results():
         indent = "  " * (result.depth + 1)
         expanded_from = result.original if result.original != result.recipient else ""
-        yield f"{indent}{_safe_address(result.recipient)}" + (
-            f" (expanded from {_safe_address(expanded_from)})" if expanded_from else ""
+        yield f"{indent}{safe_text(result.recipient)}" + (
+            f" (expanded from {safe_text(expanded_from)})" if expanded_from else ""
         )
         if result.outcome is not None:
-            yield f"{indent}  {_safe_address(result.outcome.describe())}"
+            yield f"{indent}  {safe_text(result.outcome.describe())}"
         elif is_known and result.is_counted:
             yield f"{indent}  no outcome yet"
 
@@ -131,20 +131,10 @@ def _event_text(event: dict[str, Any]) -> str:
         suffix = f", {above} header lines above the stamp" if above else ""
         return f"supplement to the envelope{suffix}"
     if event["event"] == outcome.EVENT:
-        return _safe_address(f"{event['recipient']}: {event['outcome']}")
+        return safe_text(f"{event['recipient']}: {event['outcome']}")
     if event["event"] == record.OUTCOME_REPORT:
         return "outcome report stored"
-    return _safe_string(f"{event['event']}, queued as {event.get('queued_as', '?')}")
-
-
-def _safe_address(text: str) -> str:
-    """Return text, with surrogates for bytes that are not UTF-8, terminal-safe."""
-    return safe_text(address.as_bytes(text))
-
-
-def _safe_string(text: str) -> str:
-    """Return text from a journal, safe on a terminal."""
-    return safe_text(text.encode("utf-8", "replace"))
+    return safe_text(f"{event['event']}, queued as {event.get('queued_as', '?')}")
 
 
 def subject(head: bytes) -> str:
@@ -153,12 +143,12 @@ def subject(head: bytes) -> str:
     if not raw:
         return "(no subject)"
     if not raw.isascii():
-        return _safe_string(_decode_undeclared(raw))
+        return safe_text(_decode_undeclared(raw))
     try:
         text = str(email.header.make_header(email.header.decode_header(raw.decode())))
     except (ValueError, LookupError, email.errors.MessageError):
         text = raw.decode()
-    return _safe_string(text)
+    return safe_text(text)
 
 
 def _decode_undeclared(raw: bytes) -> str:

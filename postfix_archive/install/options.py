@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from postfix_archive.errors import InstallRefused, RequestInvalid
-from postfix_archive.message import request
+from postfix_archive.message import printable, request
 from postfix_archive.postfix import archive_services
 
 YES_VALUES = ("yes", "1", "true")
@@ -162,4 +162,4 @@ def _check_unquoted(path: str) -> str:
 
 
 def _assignment(name: str, value: str) -> str:
-    return f"{name}={value if value.isprintable() else ascii(value)}"
+    return f"{name}={printable.safe_text(value)}"
