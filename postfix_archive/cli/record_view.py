@@ -5,20 +5,20 @@ Used by cli/main.
 
 from __future__ import annotations
 
-import email.errors
-import email.header
 from collections.abc import Iterator
 from typing import Any
 
 import chardet
 
 from postfix_archive.config.settings import Settings
-from postfix_archive.message import dates, mime
+from postfix_archive.message import dates, encoded_words, header, mime, printable
 from postfix_archive.message.printable import safe_text
 from postfix_archive.store import outcome, outcome_summary, record, record_reader
 from postfix_archive.store.record import Record
 
-SUBJECT_LIMIT = 998  # bytes: the line limit of RFC 5322 2.1.1; bounds the time
+SUBJECT_LIMIT = 1 << 14  # bytes; bounds the time
+SUBJECT_COLUMNS = 998  # as many as RFC 5322 2.1.1 allows on a line
+LIST_SUBJECT_COLUMNS = 160
 VERDICT_TEXTS = {
     "absent": "no Archive-Stamp header",
     "valid": "valid Archive-Stamp header, but not in this store",
@@ -54,9 +54,8 @@ def summary_line(settings: Settings, message: Record) -> str:
         recipient_text += f" +{count - 1}"
     sender = safe_text(message.envelope.sender) or "<>"
     time = message.events[0]["time"]
-    subject_text = subject(
-        record_reader.original_head(settings.archive_store_directory, message)
-    )
+    head = record_reader.original_head(settings.archive_store_directory, message)
+    subject_text = subject(head, LIST_SUBJECT_COLUMNS)
     is_known = message.results.overall_kind != outcome_summary.UNKNOWN
     outcome_text = f"({message.results.overall_kind})  " if is_known else ""
     prefix = (
@@ -137,27 +136,23 @@ def _event_text(event: dict[str, Any]) -> str:
     return safe_text(f"{event['event']}, queued as {event.get('queued_as', '?')}")
 
 
-def subject(head: bytes) -> str:
+def subject(head: bytes, columns: int = SUBJECT_COLUMNS) -> str:
     """Return the subject, with encoded words (RFC 2047) and charsets decoded."""
-    raw = mime.field_text(head, b"subject")[:SUBJECT_LIMIT]
-    if not raw:
-        return "(no subject)"
-    if not raw.isascii():
-        return safe_text(_decode_undeclared(raw))
-    try:
-        text = str(email.header.make_header(email.header.decode_header(raw.decode())))
-    except (ValueError, LookupError, email.errors.MessageError):
-        text = raw.decode()
-    return safe_text(text)
+    field = header.first(head, b"subject")
+    raw = field.value[:SUBJECT_LIMIT] if field else b""
+    text = safe_text(encoded_words.decode(raw, _decode_undeclared))
+    return printable.cut(text, columns) or "(no subject)"
 
 
 def _decode_undeclared(raw: bytes) -> str:
-    """Decode a subject without a declared charset, as chardet guesses it."""
+    """Decode text without a declared charset, as chardet guesses it."""
+    if b"\x1b$" in raw:
+        return encoded_words.decode_charset(raw, "iso-2022-jp")
     try:
         return raw.decode()
     except UnicodeDecodeError:
         guess = chardet.detect(raw)
     try:
-        return raw.decode(guess["encoding"] or "ascii", "replace")
+        return encoded_words.decode_charset(raw, guess["encoding"] or "ascii")
     except LookupError:  # chardet has charsets that Python lacks
         return raw.decode("ascii", "replace")

@@ -201,8 +201,7 @@ def _journal_lines(report: EnvelopeReport) -> list[bytes]:
     message_id = mime.field_text(report.head, b"message-id")
     lines = [
         b"Sender: " + (mime.to_utf8(report.envelope.sender) or b"<>"),
-        b"Subject: "
-        + mime.to_utf8(mime.truncate(mime.field_text(report.head, b"subject"))),
+        b"Subject: " + mime.to_utf8(mime.subject_text(report.head)),
         b"Message-ID: " + mime.to_utf8(mime.truncate(message_id)),
     ]
     for recipient in report.recipients:

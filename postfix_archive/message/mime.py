@@ -10,7 +10,9 @@ from binascii import b2a_base64
 from postfix_archive.message import address, header
 
 SUBJECT_LIMIT = 900  # bytes; with its name below the 998 of RFC 5322 2.1.1
-ENCODED_WORD_BYTES = 45  # bytes in one encoded word, at most 75 characters: RFC 2047 2
+ENCODED_SUBJECT_LIMIT = 1 << 14  # bytes of encoded words that are decoded
+LINE_LIMIT = 76  # characters of a line with encoded words: RFC 2047 2
+ENCODED_WORD_BYTES = 39  # bytes in one encoded word: fills a line with "Subject: "
 
 
 def part(
@@ -81,13 +83,13 @@ def field_text(head: bytes, name: bytes) -> bytes:
 
 
 def subject(head: bytes, prefix: bytes = b"") -> bytes:
-    """Return prefix and the original's Subject, in ASCII.
+    """Return prefix and the original's Subject as a folded field value, in ASCII.
 
     Raw 8-bit text becomes encoded words (RFC 2047).
     """
-    value = prefix + truncate(field_text(head, b"subject") or b"(no subject)")
+    value = prefix + (subject_text(head) or b"(no subject)")
     if value.isascii():
-        return value
+        return _fold(value)
     text = value.decode("utf-8", "replace")
     encoded_words = []
     while text:
@@ -98,6 +100,43 @@ def subject(head: bytes, prefix: bytes = b"") -> bytes:
         encoded_words.append(b"=?utf-8?B?" + encoded + b"?=")
         text = text[size:]
     return b"\r\n ".join(encoded_words)
+
+
+def subject_text(head: bytes) -> bytes:
+    """Return the original's Subject on one line, at most SUBJECT_LIMIT bytes of it.
+
+    Encoded words stay as they are, but are decoded in a Subject that is cut or also
+    has raw 8-bit text: neither a word nor a character in it is ever cut.
+    """
+    value = field_text(head, b"subject")
+    if b"=?" in value and (len(value) > SUBJECT_LIMIT or not value.isascii()):
+        from postfix_archive.message import encoded_words  # seldom needed, imports re
+
+        text = encoded_words.decode(value[:ENCODED_SUBJECT_LIMIT])
+        value = address.escape_controls(text.encode("utf-8", "replace")).strip()
+    return truncate(value)
+
+
+def _fold(value: bytes) -> bytes:
+    """Return a Subject's value, folded where white space allows (RFC 5322 2.2.3)."""
+    lines = []
+    limit = LINE_LIMIT - len(b"Subject: ")
+    while len(value) > limit:
+        end = _line_end(value, limit)
+        lines.append(value[:end])
+        value = value[end:]
+        limit = LINE_LIMIT
+    return b"\r\n".join([*lines, value] if value else lines)
+
+
+def _line_end(value: bytes, limit: int) -> int:
+    """Return the offset of white space before a word: the last up to limit, or next."""
+    last = len(value) - 1
+    backwards, forwards = range(min(limit, last - 1), 0, -1), range(limit + 1, last)
+    for end in [*backwards, *forwards]:
+        if value[end] in b" \t" and value[end + 1] not in b" \t":
+            return end
+    return len(value)
 
 
 def truncate(text: bytes) -> bytes:
