@@ -132,10 +132,10 @@ def _fold(value: bytes) -> bytes:
 def _line_end(value: bytes, limit: int) -> int:
     """Return the offset of white space before a word: the last up to limit, or next."""
     last = len(value) - 1
-    backwards, forwards = range(min(limit, last - 1), 0, -1), range(limit + 1, last)
-    for end in [*backwards, *forwards]:
-        if value[end] in b" \t" and value[end + 1] not in b" \t":
-            return end
+    for offsets in (range(min(limit, last - 1), 0, -1), range(limit + 1, last)):
+        for end in offsets:
+            if value[end] in b" \t" and value[end + 1] not in b" \t":
+                return end
     return len(value)
 
 
