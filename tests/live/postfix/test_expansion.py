@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from pathlib import Path
 
@@ -62,6 +63,7 @@ def postconf(
     named = {**MAIN, "relayhost": " ".join(f"${name}" for name in values), **values}
     lines = [f"{name} = {text}\n" for name, text in named.items()]
     (directory / "main.cf").write_text("compatibility_level = 3.6\n" + "".join(lines))
+    os.utime(directory / "main.cf", (0, 0))  # postconf waits for a file just changed
     (directory / "master.cf").touch()
     command = ["postconf", "-c", str(directory), "-xh", *values]
     return subprocess.run(command, capture_output=True, check=False)
