@@ -169,7 +169,7 @@ def _original(number: int, arrived: int) -> bytes:
     received = (
         b"Received: from client.example.org (client.example.org [192.0.2.7])\r\n"
         b"\tby mail.example.com (Postfix) with ESMTP id 4Z%010d\r\n"
-        b"\tfor <bob@example.net>; %s\r\n" % (number, envelope.format_date(arrived))
+        b"\tfor <bob@example.net>; %s\r\n" % (number, dates.format_rfc5322(arrived))
     )
     named = b"Message-Id: <%d@example.org>\r\n" % number
     return received + named + LETTER

@@ -87,7 +87,7 @@ def explain(
             postfix_config, settings, receiver, mail, content
         )
         for line in _format_lines(postfix_config, receiver, mail, reasons):
-            click.echo(safe_text(line.encode("utf-8", "replace")))
+            click.echo(safe_text(line))
 
 
 def _select_services(postfix_config: Configuration, only: str) -> list[Service]:

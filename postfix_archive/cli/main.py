@@ -35,6 +35,7 @@ from postfix_archive.cli.options import Date
 from postfix_archive.config import archive_cf
 from postfix_archive.config.settings import Settings
 from postfix_archive.errors import ArchiveError
+from postfix_archive.message.printable import safe_text
 from postfix_archive.store import record_reader
 from postfix_archive.store.record import Record
 
@@ -49,7 +50,8 @@ class CommandGroup(click.Group):
         try:
             return super().invoke(ctx)
         except ArchiveError as error:
-            click.echo(f"postfix-archive: {type(error).__name__}: {error}", err=True)
+            line = safe_text(f"{type(error).__name__}: {error}")
+            click.echo(f"postfix-archive: {line}", err=True)
             ctx.exit(EXIT_FAILURE)
 
 

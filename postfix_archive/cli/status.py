@@ -140,7 +140,7 @@ def _text_lines(snapshot: Snapshot) -> Iterator[str]:
     for name, tally in snapshot.tallies.items():
         yield from _archive_lines(name, tally)
     for error in snapshot.damage:
-        yield _printable(f"Store error: {error}")
+        yield safe_text(f"Store error: {error}")
     if not snapshot.tallies and not snapshot.store_errors:
         yield "Nothing is archived yet."
     for place, file_system in snapshot.file_systems.items():
@@ -153,7 +153,7 @@ def _text_lines(snapshot: Snapshot) -> Iterator[str]:
     for place, label in WAITING_LABELS.items():
         backlog = snapshot.backlogs[place]
         detail = (
-            _printable(f", since {backlog.since}: {backlog.reason}")
+            safe_text(f", since {backlog.since}: {backlog.reason}")
             if backlog.count
             else ""
         )
@@ -171,7 +171,7 @@ def _archive_lines(name: str, tally: Tally) -> Iterator[str]:
         yield f"  stamps: {stamps}"
     for bypass in tally.bypasses.values():
         text = f"{bypass.interval}, by {bypass.started_by}: {bypass.reason}"
-        yield _printable(f"  bypass: {text}")
+        yield safe_text(f"  bypass: {text}")
 
 
 def _format_counts(counts: dict[str, int]) -> str:
@@ -186,12 +186,7 @@ def _reconcile_lines(snapshot: Snapshot) -> Iterator[str]:
     missing_word = "MISSING" if missing else "missing"
     text = f"{missing} {missing_word} of {accepted} accepted"
     period = f"from {run.since} to {run.until}"
-    yield _printable(f"Reconciled at {_timestamp(run.time)}: {text} {period}")
-
-
-def _printable(text: str) -> str:
-    """Return text from a journal or the queue, safe to print on a terminal."""
-    return safe_text(text.encode("utf-8", "replace"))
+    yield safe_text(f"Reconciled at {_timestamp(run.time)}: {text} {period}")
 
 
 def _format_bytes(count: int) -> str:

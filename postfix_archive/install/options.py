@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from postfix_archive.errors import InstallRefused, RequestInvalid
-from postfix_archive.message import request
+from postfix_archive.message import printable, request
 from postfix_archive.postfix import archive_services
 
 YES_VALUES = ("yes", "1", "true")
@@ -239,4 +239,4 @@ def _check_unquoted(path: str) -> str:
 
 
 def _assignment(name: str, value: str) -> str:
-    return f"{name}={value if value.isprintable() else ascii(value)}"
+    return f"{name}={printable.safe_text(value)}"

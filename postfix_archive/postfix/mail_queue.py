@@ -149,9 +149,7 @@ def _parse_message(entry: Any, now: int) -> QueuedMessage:
         age=abs(now - int(entry["arrival_time"])),  # see QueuedMessage
         sender=str(entry["sender"]),
         recipients=tuple(str(each["address"]) for each in recipients),
-        delay_reasons=tuple(
-            printable.safe_text(e.encode("utf-8", "replace")) for e in reasons
-        ),
+        delay_reasons=tuple(map(printable.safe_text, reasons)),
     )
 
 

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from postfix_archive import monitoring
-from postfix_archive.message import dates, printable
+from postfix_archive.message import dates
+from postfix_archive.message.printable import safe_text
 from postfix_archive.reconcile import causes
 from postfix_archive.reconcile.causes import KINDS
 from postfix_archive.reconcile.totals import Pending, Totals, UnarchivedMessage
@@ -133,7 +134,7 @@ def _count_causes(messages: list[UnarchivedMessage]) -> Counter[str]:
 
 def _format_counts(counts: Counter[str]) -> str:
     return "; ".join(
-        f"{count} {_printable(name)}" for name, count in counts.most_common()
+        f"{count} {safe_text(name)}" for name, count in counts.most_common()
     )
 
 
@@ -144,11 +145,6 @@ def _message_line(message: UnarchivedMessage) -> str:
         else "1 recipient"
     )
     time = dates.format_rfc3339(message.time)
-    sender = _printable(message.sender) or "<>"
+    sender = safe_text(message.sender) or "<>"
     head = f"{time}  {message.queue_id}  {sender}  {recipients}"
-    return f"{head}  {message.verdict.cause}: {_printable(message.verdict.explanation)}"
-
-
-def _printable(text: str) -> str:
-    """Return text from a log or a table, safe to print on a terminal."""
-    return printable.safe_text(text.encode("utf-8", "surrogateescape"))
+    return f"{head}  {message.verdict.cause}: {safe_text(message.verdict.explanation)}"

@@ -21,8 +21,9 @@ from postfix_archive.errors import (
     CapsuleBroken,
     PostfixCommandFailed,
 )
+from postfix_archive.message import dates
 from postfix_archive.postfix import archive_services, mail_queue, postfix_command
-from postfix_archive.postfix.configuration import DAY, Configuration
+from postfix_archive.postfix.configuration import Configuration
 from postfix_archive.postfix.queued_message import QueuedMessage
 from postfix_archive.rescue import rescue_plan
 from postfix_archive.rescue.rescue_plan import Lifetimes, RescuePlan
@@ -38,9 +39,10 @@ PORT_SETTINGS = ("archive_handback_address", "archive_capsule_address")
 
 def lifetimes(config: Configuration, settings: Settings) -> Lifetimes:
     """Return how long Postfix keeps queued mail and a rescue leaves capsules."""
+    day = dates.DAY_SECONDS
     return Lifetimes(
-        maximal=config.seconds("maximal_queue_lifetime", default_unit=DAY) or 5 * DAY,
-        bounce=config.seconds("bounce_queue_lifetime", default_unit=DAY) or 5 * DAY,
+        maximal=config.seconds("maximal_queue_lifetime", default_unit=day) or 5 * day,
+        bounce=config.seconds("bounce_queue_lifetime", default_unit=day) or 5 * day,
         rescue_after=settings.archive_rescue_after,
     )
 

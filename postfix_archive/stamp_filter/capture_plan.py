@@ -253,11 +253,15 @@ def _is_spared(verdict: stamp.Verdict, settings: Settings, now: int) -> bool:
 def _archive_request(
     archive: str, source: str, verdict: stamp.Verdict, *, is_spared: bool
 ) -> Request:
-    archive_request = Request(archive, source, verdict.result)
-    archive_request.generation = verdict.generation
-    archive_request.is_stamp_trusted = is_spared
-    if verdict.stamp is not None:
-        archive_request.stamp_id = verdict.stamp.archive_id
-        if verdict.result == stamp.VALID:
-            archive_request.stamp_offset = verdict.stamp.start
-    return archive_request
+    own_stamp = verdict.stamp
+    return Request(
+        archive,
+        source,
+        verdict.result,
+        stamp_id=own_stamp.archive_id if own_stamp else "",
+        stamp_offset=(
+            own_stamp.start if own_stamp and verdict.result == stamp.VALID else None
+        ),
+        generation=verdict.generation,
+        is_stamp_trusted=is_spared,
+    )

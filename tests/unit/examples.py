@@ -89,12 +89,15 @@ def asked(
     spared: bool = False,
 ) -> Request:
     """A request as the stamp filter writes it into the envelope."""
-    request = Request(address, "nexthop", verdict)
-    request.stamp_id = stamp_id
-    request.stamp_offset = above
-    request.generation = copy
-    request.is_stamp_trusted = spared
-    return request
+    return Request(
+        address,
+        "nexthop",
+        verdict,
+        stamp_id=stamp_id,
+        stamp_offset=above,
+        generation=copy,
+        is_stamp_trusted=spared,
+    )
 
 
 def envelope_of(message: bytes = MESSAGE, **known: Any) -> Envelope:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import base64
 import email
 import email.policy
 import re
 from email.message import Message
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from postfix_archive.config.settings import REPORT_FORMATS
-from postfix_archive.message import archive_copy, envelope, header, mime
+from postfix_archive.message import archive_copy, encoded_words, envelope, header, mime
 from postfix_archive.message.archive_copy import ArchiveCopy, EnvelopeReport
 from postfix_archive.message.envelope import Client, Recipient
 
@@ -98,6 +100,11 @@ def test_a_copy_has_the_parts_that_its_form_names(form: str, kinds: list[str]) -
     else:
         assert outer.get_content_type() == "multipart/report"
         assert outer.get_param("report-type") == "delivery-status"
+
+
+def test_a_copy_has_exactly_these_bytes() -> None:
+    expected = Path(__file__).with_name("archive_copy.expected").read_bytes()
+    assert copy_of() == expected.replace(b"\n", b"\r\n")
 
 
 @pytest.mark.parametrize("form", MULTIPARTS)
@@ -319,6 +326,79 @@ def test_a_huge_subject_is_cut_between_two_characters(subject: bytes) -> None:
     shown = subject_of(subject)
     assert subject.decode().startswith(shown)
     assert len(shown) > 100
+
+
+def encoded(text: str) -> bytes:
+    return b"=?utf-8?B?%s?=" % base64.b64encode(text.encode())
+
+
+def folded_subject(subject: bytes) -> list[bytes]:
+    """The lines of the Subject of a copy."""
+    copy = copy_of(b"Subject: " + subject + b"\r\n\r\nbody\r\n")
+    field = header.first(copy, b"subject")
+    assert field is not None
+    return field.raw.removesuffix(b"\r\n").split(b"\r\n")
+
+
+LONG_SUBJECTS = [
+    b"\r\n ".join(encoded("合同编号") for _ in range(200)),
+    b" ".join(encoded(f"часть {number} ") for number in range(60)),
+    b" ".join(b"=?gb2312?B?%s?=" % base64.b64encode(b"\xe9\x46") for _ in range(300)),
+    b" ".join(encoded(each) for each in "合同编号" * 200),
+    b"=?utf-8?Q?" + b"=E5=90=88" * 1000 + b"?=",  # one word, as some senders write
+    "合同编号".encode() * 300,
+    "合同 ".encode() + encoded("编号"),
+]
+
+
+@pytest.mark.parametrize("subject", LONG_SUBJECTS)
+def test_a_long_subject_is_folded_between_whole_encoded_words(subject: bytes) -> None:
+    """RFC 2047 2: 75 characters a word, 76 a line."""
+    lines = folded_subject(subject)
+    assert max(map(len, lines)) <= 76
+    words = b"".join(lines).split()[1:]
+    assert all(re.fullmatch(rb"=\?[!->@-~]+\?B\?[\w+/=]+\?=", each) for each in words)
+    assert max(map(len, words)) <= 75
+    whole = subject_of(subject)
+    assert whole and "\ufffd" not in whole
+    expected = encoded_words.decode(subject.replace(b"\r\n", b""))
+    assert expected.startswith(whole)
+    size = len(whole.encode())
+    assert whole == expected.rstrip() or 890 < size <= mime.SUBJECT_LIMIT
+
+
+def test_a_word_shares_its_last_character_with_the_next_and_neither_is_cut() -> None:
+    content = "合同编号".encode() * 100
+    pieces = (content[at : at + 5] for at in range(0, len(content), 5))
+    words = b" ".join(b"=?utf-8?B?%s?=" % base64.b64encode(each) for each in pieces)
+    whole = subject_of(words)
+    assert content.decode().startswith(whole) and len(whole) > 290
+    text = str(parts(copy_of(with_header(b"Subject: " + words)))[0].get_payload())
+    assert f"Subject: {whole}" in text.splitlines()
+
+
+@pytest.mark.parametrize(
+    ("subject", "lines"),
+    [
+        (b"x" * 67, [b"Subject: " + b"x" * 67]),
+        (b"a " * 33 + b"bc", [b"Subject: " + b"a " * 32 + b"a", b" bc"]),
+        (b"x" * 90 + b" y", [b"Subject: " + b"x" * 90, b" y"]),
+        (b"a" + b" " * 200 + b"b", [b"Subject: a" + b" " * 199, b" b"]),
+        (b"x" * 90 + b"\ty", [b"Subject: " + b"x" * 90, b"\ty"]),
+    ],
+)
+def test_a_subject_is_folded_at_white_space(subject: bytes, lines: list[bytes]) -> None:
+    assert folded_subject(subject) == lines
+
+
+@given(st.text(alphabet="ab \t", min_size=1, max_size=400))
+def test_folding_changes_no_character(subject: str) -> None:
+    lines = folded_subject(subject.encode())
+    assert b"".join(lines) == b"Subject: " + (
+        subject.strip().encode() or b"(no subject)"
+    )
+    assert all(line.strip() for line in lines)
+    assert all(line[:1] in b" \t" for line in lines[1:])
 
 
 @pytest.mark.parametrize("form", MULTIPARTS)

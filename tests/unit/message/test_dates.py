@@ -153,3 +153,7 @@ def test_ten_thousand_dates_read_as_datetime_reads_them() -> None:
         zone = f"{chance.randint(-2500, 2500):+05}"
         text = f"{day} {month} {year} {hour}:{minute}:{second} {zone}".encode()
         assert dates.parse_rfc5322(text) == earlier_read_date(text), text
+
+
+def test_an_unknown_time_is_written_as_nothing() -> None:
+    assert dates.format_rfc5322(None) == b""

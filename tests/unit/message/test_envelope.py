@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from postfix_archive.errors import CapsuleBroken
-from postfix_archive.message import address, dates, envelope
+from postfix_archive.message import address, envelope
 from postfix_archive.message.envelope import Client, Recipient
 
 from unit import examples
@@ -234,8 +234,3 @@ def test_a_recipient_is_expanded_when_this_host_changed_it() -> None:
     assert Recipient(b"bob@example.com", b"sales@example.com").is_mapped
     assert not Recipient(b"bob@example.com", b"bob@example.com").is_mapped
     assert not Recipient(b"bob@example.com").is_mapped
-
-
-def test_an_unknown_time_is_written_as_nothing() -> None:
-    assert envelope.format_date(None) == b""
-    assert envelope.format_date(0) == dates.format_rfc5322(0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import email
 import email.policy
 from email.message import Message
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -63,6 +64,11 @@ def groups(content: bytes) -> list[Message]:
 
 def one(found: Outcome) -> Message:
     return groups(written(settled(found)))[1]
+
+
+def test_a_report_has_exactly_these_bytes() -> None:
+    expected = Path(__file__).with_name("outcome_report.expected").read_bytes()
+    assert written(settled(became(BOB))) == expected.replace(b"\n", b"\r\n")
 
 
 def test_it_is_a_report_of_three_parts() -> None:

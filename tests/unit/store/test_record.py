@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from postfix_archive.message import envelope, printable
+from postfix_archive.message import envelope
 from postfix_archive.message.envelope import Recipient
 from postfix_archive.store import record
 from postfix_archive.store.journal_event import Event
@@ -94,22 +94,3 @@ def test_the_union_does_not_depend_on_the_order_of_the_pieces(
     forth = record.merge(LEGAL, events)[ARCHIVE_ID]
     back = record.merge(LEGAL, [events[0], *reversed(events[1:])])[ARCHIVE_ID]
     assert set(forth.recipients) == set(back.recipients)
-
-
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [
-        (b"bob@example.com", "bob@example.com"),
-        ("grün".encode(), "grün"),
-        (b"\x1b[31mred", "\\x1B[31mred"),
-        ("\u202eevil\u0085".encode(), "?evil?"),
-        (b"\xff", "\ufffd"),
-    ],
-)
-def test_what_is_shown_is_safe_on_a_terminal(value: bytes, text: str) -> None:
-    assert printable.safe_text(value) == text
-
-
-@given(st.binary(max_size=60))
-def test_nothing_that_is_shown_can_drive_a_terminal(value: bytes) -> None:
-    assert printable.safe_text(value).isprintable()
