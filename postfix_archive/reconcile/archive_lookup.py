@@ -18,8 +18,8 @@ from typing import Any
 from postfix_archive.bypass import switch
 from postfix_archive.config.settings import Settings
 from postfix_archive.errors import ArchiveError, CapsuleBroken
+from postfix_archive.maillog.queue_tracker import CAPSULE_MESSAGE_ID
 from postfix_archive.postfix import mail_queue
-from postfix_archive.reconcile.capsules import CAPSULE_MESSAGE_ID
 from postfix_archive.reconcile.causes import BypassPeriod
 from postfix_archive.reconcile.totals import Pending
 from postfix_archive.rescue import rescue_plan

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from postfix_archive import monitoring
 from postfix_archive.message import dates, queue_ids
@@ -180,8 +180,11 @@ class Totals:
         queued = pending.find_queued(message.current_queue_id)
         if queued is None:
             return
-        message.sender = message.sender or queued.sender
-        message.recipient_count = message.recipient_count or len(queued.recipients)
+        message = replace(
+            message,
+            sender=message.sender or queued.sender,
+            recipient_count=message.recipient_count or len(queued.recipients),
+        )
         if self._classifier.has_stamp_filter(message) or message.has_failed_capture:
             cause = f"not captured yet: {queued.delay_reason}"
             self._count_waiting(

@@ -8,7 +8,7 @@ from collections.abc import Sized
 
 import pytest
 
-from postfix_archive.reconcile import messages
+from postfix_archive.reconcile import log_scan, messages
 from postfix_archive.reconcile.log_scan import LogScan
 from postfix_archive.reconcile.messages import Message
 
@@ -83,7 +83,7 @@ class Log:
 
     def later(self) -> list[Message]:
         """Return what is judged when a while has passed, and it is forgotten."""
-        self.now += messages.KEEP_SECONDS + 1
+        self.now += log_scan.KEEP_SECONDS + 1
         self.say("qmgr[3]", "4zzzzzzzzzzzz0: removed")
         return [each for each in self.read.pop_finished() if each.is_accepted]
 
@@ -464,7 +464,7 @@ def test_all_that_is_over_is_forgotten(log: Log) -> None:
         log.removed(queue_id)
         list(log.read.pop_finished())
     log.later()
-    kept = vars(log.read._tracker).values()
+    kept = vars(log.read.tracker.queue_files).values()
     assert not [each for each in kept if isinstance(each, Sized) and len(each)]
 
 
