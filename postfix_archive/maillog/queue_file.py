@@ -16,6 +16,7 @@ from typing import Any
 
 from postfix_archive.maillog import delivery
 from postfix_archive.maillog.delivery import Attempt
+from postfix_archive.postfix import archive_services
 
 REMOVED = "removed"  # by qmgr(8), when delivery is complete
 DELETED = "deleted"  # by postsuper -d
@@ -25,9 +26,6 @@ REJECTED = "rejected"  # by cleanup(8), or the client went away: never accepted
 
 PICKUP, CLEANUP = "pickup", "cleanup"
 RECEIVING_DAEMONS = ("smtpd", "qmqpd", PICKUP)
-# What the service names of the archive's own ports end with (syslog_name).
-REINJECTION_SUFFIXES = ("/archive-handback", "/archive-refused")
-ARCHIVE_SUFFIXES = ("/archive-capsule", "/archive-copy", "/archive-relay")
 
 
 @dataclass(slots=True)
@@ -141,13 +139,13 @@ class QueueFile:
 
     @property
     def is_received(self) -> bool:
-        """True if a client sent it, false if Postfix made it or the log does not say."""
+        """True if Postfix received it; false if it made it, or it is unknown."""
         return self.daemon in RECEIVING_DAEMONS
 
     @property
     def is_reinjected(self) -> bool:
         """True if it arrived at one of the archive's reinjection ports."""
-        return self.service.endswith(REINJECTION_SUFFIXES)
+        return self.service.endswith(archive_services.REINJECTION_SUFFIXES)
 
     def get_or_add_entry(self, recipient: str, original: str) -> RecipientEntry:
         """Return the entry of a recipient; add one if there is none."""

@@ -16,8 +16,6 @@ from collections.abc import Iterator
 from postfix_archive.maillog import delivery, queue_file
 from postfix_archive.maillog.queue_file import QueueFile, QueueFiles, RecipientEntry
 
-REINJECTION_SUFFIX = "/archive-handback"
-
 
 class QueueModel:
     """The queue files that the log names, and the links between them."""
@@ -119,8 +117,7 @@ class QueueModel:
             children += [
                 child
                 for child in self.queue_files.find_by_keys(ancestor.children)
-                if child.serial > file.serial
-                and not child.service.endswith(REINJECTION_SUFFIX)
+                if child.serial > file.serial and not child.is_reinjected
             ]
         return [child for child in children if child.daemon != queue_file.PICKUP]
 

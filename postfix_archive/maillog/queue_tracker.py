@@ -13,7 +13,6 @@ from postfix_archive.maillog import delivery, log_line, queue_file
 from postfix_archive.maillog.delivery import Attempt
 from postfix_archive.maillog.log_line import LogLine
 from postfix_archive.maillog.queue_file import (
-    ARCHIVE_SUFFIXES,
     CLEANUP,
     PICKUP,
     QueueFile,
@@ -21,6 +20,7 @@ from postfix_archive.maillog.queue_file import (
 )
 from postfix_archive.maillog.queue_model import QueueModel
 from postfix_archive.message import queue_ids
+from postfix_archive.postfix.archive_services import ARCHIVE_MAIL_SUFFIXES
 
 CLIENT_PREFIX = "client="
 UID_PREFIX = "uid="
@@ -40,7 +40,7 @@ DISCARD_PREFIXES = ("discard: ", "milter-discard: ")
 HOLD_PREFIXES = ("hold: ", "milter-hold: ")
 REJECT_PREFIXES = ("reject: ", "milter-reject: ")
 RENAMED = ": Renamed to match inode number: "  # postsuper(1), when Postfix starts
-ARCHIVE_CLEANUP_SUFFIXES = tuple(f"{name}-cleanup" for name in ARCHIVE_SUFFIXES)
+ARCHIVE_CLEANUP_SUFFIXES = tuple(f"{name}-cleanup" for name in ARCHIVE_MAIL_SUFFIXES)
 PROBE_STATUSES = ("deliverable", "undeliverable")  # address verification, -bv
 NO_RELAY = "none"  # as relay: the transport is deferred, or the host unreachable
 TRANSPORT_DAEMONS = ("pipe", "lmtp")  # which deliver to the stamp filter
@@ -122,7 +122,7 @@ class QueueTracker(QueueModel):
     def _begin_from_client(self, line: LogLine, at: float) -> QueueFile:
         """Parse ``client=localhost[127.0.0.1], orig_queue_id=…, orig_client=…``."""
         file = self._begin_received(line, at)
-        file.is_archive_mail = line.service.endswith(ARCHIVE_SUFFIXES)
+        file.is_archive_mail = line.service.endswith(ARCHIVE_MAIL_SUFFIXES)
         if file.is_archive_mail:
             return file
         client, _, origin = line.text.partition(ORIG_QUEUE_ID_FIELD)
@@ -275,10 +275,10 @@ class QueueTracker(QueueModel):
         """postsuper(1) logs what the postmaster did with a queue file."""
         text = line.text
         if text in ("placed on hold", "released from hold"):
-            file = self.queue_files.get_or_begin(line.queue_id, at)
-            self._set_queued(file)
-            file.is_held = text == "placed on hold"
-            return file
+            held_file = self.queue_files.get_or_begin(line.queue_id, at)
+            self._set_queued(held_file)
+            held_file.is_held = text == "placed on hold"
+            return held_file
         reason = POSTSUPER_ENDS.get(text)
         file = self.queue_files.current(line.queue_id)
         if reason is None or file is None:

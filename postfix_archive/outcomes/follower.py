@@ -1,9 +1,9 @@
 """Follows Postfix's log and appends the outcome of each recipient to the journals.
 
-Used by cli.outcomes. One batch of log lines at a time: read it, resolve, append to the
-journals, save the position. A process that is killed in between reads the same batch
-again and skips the outcomes that the journals have by then, so each outcome is recorded
-once.
+Used by outcomes.follower_service. One batch of log lines at a time: read it, resolve,
+append to the journals, save the position. A process that is killed in between reads the
+same batch again and skips the outcomes that the journals have by then, so each outcome
+is recorded once.
 """
 
 from __future__ import annotations
@@ -143,7 +143,8 @@ class Follower:
             self._last_touch = now
 
     def close(self) -> None:
-        """Close the state."""
+        """Close the state and the log."""
+        self._reader.close()
         self._state.close()
 
     # --- outcomes ---------------------------------------------------------------------

@@ -218,7 +218,7 @@ def _can_be_reinjected(
 
 
 def _has_ended(model: QueueModel, file: QueueFile) -> bool:
-    """Return whether a queue file is gone; a requeued one, when another continues it."""
+    """Return whether a queue file is gone, or another one continues it."""
     if file.end != queue_file.REQUEUED:
         return file.end != ""
     children = model.queue_files.find_by_keys(file.children)
