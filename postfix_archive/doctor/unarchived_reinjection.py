@@ -16,7 +16,7 @@ from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from postfix_archive.errors import ArchiveError
-from postfix_archive.maillog import delivery, location
+from postfix_archive.maillog import delivery, location, report
 from postfix_archive.postfix import archive_services, mail_queue, postfix_command
 from postfix_archive.postfix.configuration import Configuration
 
@@ -25,9 +25,6 @@ CLIENT_FIELD = ": client="
 ORIG_QUEUE_ID_FIELD = ", orig_queue_id="
 RELAY_FIELD = ", relay="
 SENT_STATUS = ", status=sent ("
-PIPE_OUTPUT = " service ("
-MAX_PIPE_OUTPUT = 100  # bytes of a command's output that pipe(8) logs
-QUEUED_AS = "queued as "
 
 
 @dataclass
@@ -36,14 +33,12 @@ class ReinjectionEvents:
 
     ``accepted``: queue ids that the ports accepted, each with its orig_queue_id or "".
     ``queued``: those of them that qmgr(8) logged. ``reinjected``: queue ids that stamp
-    filter processes report. ``truncated``: queue ids before the stamp filter of those
-    whose report is truncated.
+    filter processes report.
     """
 
     accepted: dict[str, str] = field(default_factory=dict)
     queued: set[str] = field(default_factory=set)
     reinjected: set[str] = field(default_factory=set)
-    truncated: set[str] = field(default_factory=set)
 
 
 def parse(lines: Iterable[str], syslog_names: Collection[str]) -> ReinjectionEvents:
@@ -79,7 +74,6 @@ def unreported(
         for queue_id, origin in before.accepted.items()
         if queue_id in before.queued
         and queue_id not in after.reinjected
-        and origin not in after.truncated
         and (not origin or origin not in queued)
     ]
 
@@ -108,16 +102,14 @@ def _parse_stamp_filter_line(events: ReinjectionEvents, line: str) -> None:
 
     Whatever the sender can choose comes before.
     """
-    head, _, rest = line.rpartition(RELAY_FIELD)
+    rest = line.rpartition(RELAY_FIELD)[2]
     relay, _, status = rest.partition(",")
     if not delivery.is_stamp_filter(relay) or SENT_STATUS not in status:
         return
-    _, pipe_mark, output = status.partition(PIPE_OUTPUT)
-    output = output.removesuffix("))") if pipe_mark else status.removesuffix(")")
-    if QUEUED_AS in output and not (pipe_mark and len(output) >= MAX_PIPE_OUTPUT):
-        events.reinjected.add(output.rpartition(QUEUED_AS)[2])
-    else:
-        events.truncated.add(_text_after_pid(head).partition(":")[0])
+    reply = status.partition(SENT_STATUS)[2].removesuffix(")")
+    queue_id = report.parse(reply).reinjected_as
+    if queue_id:
+        events.reinjected.add(queue_id)
 
 
 def _text_after_pid(line: str) -> str:

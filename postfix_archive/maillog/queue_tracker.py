@@ -12,18 +12,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from postfix_archive.maillog import delivery, queue_file
+from postfix_archive.maillog import delivery, queue_file, report
 from postfix_archive.maillog.delivery import Attempt
 from postfix_archive.maillog.log_line import LogLine
 from postfix_archive.maillog.queue_file import QueueFile, QueueFiles, RecipientEntry
-from postfix_archive.message import received_header
 
 PICKUP = "pickup"
 CLIENT_PREFIX = "client="
 ORIG_QUEUE_ID_FIELD = ", orig_queue_id="
 ORIG_ID_FIELD = " orig_id="
 MESSAGE_ID_PREFIX = "message-id=<"
-ARCHIVED_AS = "archived as "
 LOCAL_CLIENTS = ("[127.", "[::1]", "[unknown]")
 REINJECTION_SUFFIX = "/archive-handback"
 EXPIRED_SUFFIX = "expired, returned to sender"  # also force-expired, by postsuper -e
@@ -163,15 +161,14 @@ class QueueTracker:
         """Record in which queue file of this host the delivery continues, if any."""
         if attempt.status != "sent":
             return
+        queued_as = attempt.queued_as
         if entry.daemon in ("pipe", "lmtp") and delivery.is_stamp_filter(attempt.relay):
-            self._set_archive_id(file, attempt)
+            queued_as = self._read_report(file, attempt)
         elif entry.daemon not in ("local", "smtp", "lmtp"):
             return
         elif entry.daemon != "local" and not self._is_local_relay(attempt.relay):
             return
-        other = (
-            self.queue_files.current(attempt.queued_as) if attempt.queued_as else None
-        )
+        other = self.queue_files.current(queued_as) if queued_as else None
         if other is None or other is file or not self._can_follow(file, other, entry):
             return
         if other.key not in entry.links:
@@ -191,12 +188,12 @@ class QueueTracker:
             return other.came == ""
         return other.came != "" and (other.is_local or other.parent != "")
 
-    def _set_archive_id(self, file: QueueFile, attempt: Attempt) -> None:
-        """Parse ``… archived as …; queued as …``, the same in pipe and lmtp mode."""
-        _, mark, rest = attempt.reply.partition(ARCHIVED_AS)
-        archive_id = rest[:49]
-        if mark and received_header.is_archive_id(archive_id):
-            self.queue_files.set_archive_id(file, archive_id)
+    def _read_report(self, file: QueueFile, attempt: Attempt) -> str:
+        """Read the stamp filter's report; return the queue id that it reports."""
+        filter_report = report.parse(attempt.reply)
+        if filter_report.archive_id:
+            self.queue_files.set_archive_id(file, filter_report.archive_id)
+        return filter_report.reinjected_as
 
     def _is_local_relay(self, relay: str) -> bool:
         """Tell whether a relay is on this host."""

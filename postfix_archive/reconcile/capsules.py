@@ -11,11 +11,9 @@ from __future__ import annotations
 import re
 from collections.abc import Collection
 
-from postfix_archive.errors import ALARM
-from postfix_archive.maillog import delivery
+from postfix_archive.maillog import delivery, report
 
 CAPSULE_MESSAGE_ID = re.compile(r"message-id=<capsule\.(\d{8}-[0-9a-f]{40})@")
-IN_FALLBACK = f"({ALARM} IN THE FALLBACK DIRECTORY"
 ARCHIVE_TRANSPORT = "archive"
 DELETED = "deleted by postsuper -d"
 EXPIRED = "expired in the queue"
@@ -99,7 +97,7 @@ class Capsules:
         attempt = delivery.parse(text)
         if attempt is None or attempt.status != "sent":
             return
-        if IN_FALLBACK in attempt.reply:
+        if report.FALLBACK in report.parse(attempt.reply).alarms:
             self._set_end(queue_id, RESCUED)
         elif attempt.relay == ARCHIVE_TRANSPORT:
             self.ends.pop(self._archive_ids[queue_id], None)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Iterator
 
-from postfix_archive.maillog import delivery, log_line
+from postfix_archive.maillog import delivery, log_line, report
 from postfix_archive.maillog.delivery import Attempt
 from postfix_archive.maillog.log_line import LogLine
 from postfix_archive.message import queue_ids
@@ -39,10 +39,6 @@ PROBE_STATUSES = ("deliverable", "undeliverable")
 QUEUED_AS = "queued as "
 NO_RELAY = "none"  # as relay: the transport is deferred, or the host unreachable
 RENAMED = ": Renamed to match inode number: "  # postsuper(1), when Postfix starts
-PIPE_OUTPUT = " service ("
-PIPE_OUTPUT_LIMIT = 99  # bytes; pipe(8) logs at most 100 of a command's output
-ARCHIVED_AS = re.compile(r"\barchived as (\d{8}-[0-9a-f]{40})\b")
-REINJECTED_AS = re.compile(r"\bqueued as ([0-9A-Za-z]{6,})$")
 
 
 class LogScan:
@@ -139,9 +135,8 @@ class LogScan:
         message.is_discard_uncertain = action_text.startswith(DISCARDS)
         self._note_action(message, action_text)
         if message.is_reinjected:
-            self._tracker.note_reinjected(message)
-        else:
-            self._tracker.link(message.orig_queue_id, message.queue_id)
+            return
+        self._tracker.link(message.orig_queue_id, message.queue_id)
 
     def _add(self, line: LogLine, timestamp: float) -> Message:
         message = Message(line.queue_id, timestamp, line.service, line.daemon, line.pid)
@@ -271,7 +266,7 @@ class LogScan:
         )
 
     def _read_stamp_filter(self, message: Message, attempt: Attempt) -> None:
-        """Read the stamp filter's output: ``archived as ID; queued as QUEUE_ID``."""
+        """Read the stamp filter's report: ``id=… as=…``."""
         self._tracker.split_off(message)
         root = message.root
         if message.merged_into is None:
@@ -280,21 +275,13 @@ class LogScan:
         if attempt.status != "sent":
             root.has_failed_capture = True
             return
-        _, is_by_pipe, output = attempt.reply.partition(PIPE_OUTPUT)
-        output = output.removesuffix(")") if is_by_pipe else attempt.reply
+        filter_report = report.parse(attempt.reply)
         root.is_stamped = True
         root.end = ""
-        for archive_id in ARCHIVED_AS.findall(output):
-            root.add_archive_id(archive_id)
-        match = REINJECTED_AS.search(output)
-        if match is not None:
-            self._tracker.link(message.queue_id, match.group(1))
-        if (
-            is_by_pipe
-            and len(output.encode("utf-8", "surrogateescape")) >= PIPE_OUTPUT_LIMIT
-        ):
-            root.is_truncated = True
-            self._tracker.link_reinjected(message.queue_id)
+        if filter_report.archive_id:
+            root.add_archive_id(filter_report.archive_id)
+        if filter_report.reinjected_as:
+            self._tracker.link(message.queue_id, filter_report.reinjected_as)
 
     def _read_delivery(self, message: Message, line: LogLine, attempt: Attempt) -> None:
         root = message.root

@@ -21,7 +21,7 @@ class Message:
     ``time`` is when it arrived and ``queued_time`` when it entered the queue last
     (postsuper -r requeues it), both in seconds since 1970. ``service`` (syslog_name)
     and ``daemon`` are as logged. ``archive_ids`` are those that the stamp filter
-    logged; ``is_truncated`` says that pipe(8) truncated the stamp filter's output.
+    logged.
     """
 
     __slots__ = (
@@ -29,7 +29,6 @@ class Message:
         "action_text",
         "archive_ids",
         "is_merged_by_message_id",
-        "is_truncated",
         "daemon",
         "discard_text",
         "end",
@@ -74,7 +73,6 @@ class Message:
         self.queue_file_count = 1  # queue files that hold it now
         self.archive_ids: tuple[str, ...] = ()
         self.is_stamped = False  # a stamp filter has reinjected it
-        self.is_truncated = False
         self.has_failed_capture = False  # a delivery to the stamp filter failed
         self.is_content_filtered = False  # sent to another content filter
         self.action_text = ""  # log text of a FILTER or REDIRECT action
@@ -112,7 +110,6 @@ class Message:
         for archive_id in other.archive_ids:
             self.add_archive_id(archive_id)
         self.is_stamped |= other.is_stamped
-        self.is_truncated |= other.is_truncated
         self.has_failed_capture |= other.has_failed_capture
         self.is_content_filtered |= other.is_content_filtered
         self.is_accepted |= other.is_accepted
@@ -143,7 +140,6 @@ class MessageTracker:
         self._first_by_message_id: dict[str, Message] = {}
         # Messages from this host with the Message-ID of an earlier message.
         self._later_by_message_id: dict[str, deque[Message]] = {}
-        self._reinjected: dict[str, str] = {}  # orig_queue_id: queue id
 
     def queued(self, queue_id: str) -> Message | None:
         """Return the message of a queue file that qmgr(8) has seen."""
@@ -273,15 +269,6 @@ class MessageTracker:
         if older.root is not newer.root:
             older.root.merge(newer.root)
 
-    def note_reinjected(self, message: Message) -> None:
-        """Remember a reinjected message until the stamp filter's log line names it."""
-        if message.orig_queue_id:
-            self._reinjected[message.orig_queue_id] = message.queue_id
-
-    def link_reinjected(self, queue_id: str) -> None:
-        """Link the reinjected message where the filter's line is truncated."""
-        self.link(queue_id, self._reinjected.get(queue_id, ""))
-
     def pop_finished(self) -> Iterator[Message]:
         """Yield and drop the messages that no later log line can concern."""
         while self._removed and self._removed[0][0] + KEEP_SECONDS < self.now:
@@ -310,7 +297,6 @@ class MessageTracker:
         return original is not None and not original.root.has_left_queue
 
     def _forget(self, message: Message) -> None:
-        self._reinjected.pop(message.queue_id, None)
         self._later_by_message_id.pop(message.message_id, None)
         for index, key in (
             (self._recent, message.queue_id),

@@ -15,7 +15,7 @@ TAKEN = (
 )
 REFUSED = DAY + "postfix/archive-refused/qmqpd[9]: 4jZ2lQ1: client=localhost[127.0.0.1]"
 QUEUED = DAY + "postfix/qmgr[1]: {}: from=<a@b>, size=712, nrcpt=1 (queue active)"
-SAID = "archived as 20261125-7422a45709fb5ef279c0966dbad94870bb986930; queued as "
+SAID = "id=20261125-7422a45709fb5ef279c0966dbad94870bb986930 as="
 
 
 def run(said: str, *, status: str = "sent", to: str = "n@load.example.net") -> str:
@@ -55,11 +55,11 @@ BY_LMTP = (
 
 
 @pytest.mark.parametrize("archive", ["legal@example.com", "one@x.org,two@x.org"])
-@pytest.mark.parametrize("loud", ["", "ALARM: FORGED requests ignored: 1; "])
+@pytest.mark.parametrize("loud", ["", " alarm=forged"])
 def test_what_a_worker_says_to_have_handed_back_is_in_order(
     archive: str, loud: str
 ) -> None:
-    line = BY_LMTP.format(archive, f"{loud}{SAID}4jZ2lP48DqzJqHs")
+    line = BY_LMTP.format(archive, f"{SAID}4jZ2lP48DqzJqHs{loud} result=done")
     assert unclaimed(TAKEN, line) == []
     assert unclaimed(TAKEN, REFUSED, line) == ["4jZ2lQ1"]
 
@@ -80,10 +80,10 @@ def test_a_run_that_ended_between_two_looks_is_in_order() -> None:
     assert unarchived_reinjection.unreported(before, (), after) == []
 
 
-def test_a_run_whose_line_was_too_long_is_believed() -> None:
-    loud = "ALARM: FORGED requests ignored: 1; " + SAID + "4jZ2lP48DqzJqHs"
-    assert len(loud) > unarchived_reinjection.MAX_PIPE_OUTPUT
-    assert unclaimed(TAKEN, run(loud)) == []
+def test_a_run_whose_line_was_truncated_is_in_order() -> None:
+    alarms = " alarm=forged,incomplete forged=12 result=done"
+    assert len(SAID + "4jZ2lP48DqzJqHs" + alarms) > 100
+    assert unclaimed(TAKEN, run(f"{SAID}4jZ2lP48DqzJqHs{alarms}")) == []
 
 
 def test_a_session_that_gave_nothing_is_no_message() -> None:
