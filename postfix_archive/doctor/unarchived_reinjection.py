@@ -66,9 +66,7 @@ def _is_reported(model: QueueTracker, file: QueueFile) -> bool:
     if latest is None or latest.is_reported:
         return True
     origin = model.queue_files.current(file.orig_queue_id)
-    return origin is not None and (
-        origin.has_truncated_report or origin.has_unreadable_report
-    )
+    return origin is not None and origin.has_unreadable_report
 
 
 def _needed_keys(model: QueueTracker) -> set[str]:

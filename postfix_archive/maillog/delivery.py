@@ -5,8 +5,7 @@
 Used by maillog.queue_tracker. The sender chooses the addresses and the remote host the
 text in brackets, so an ambiguous line is not parsed. The quotes do not make it
 unambiguous: sendmail(1) accepts ``a@"b>, relay=…"``, and Postfix does not quote
-domains. Also parses what our own transports report, and tells which relays are on this
-host, and which are content filters.
+domains. Also tells which relays are on this host, and which are content filters.
 """
 
 from __future__ import annotations
@@ -14,7 +13,6 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-from postfix_archive.errors import ALARM
 from postfix_archive.postfix import archive_services
 
 # The second: an LMTP socket's name is the archive addresses, separated by commas.
@@ -80,45 +78,6 @@ def parse(text: str) -> Attempt | None:
 def can_be_truncated(text: str) -> bool:
     """Tell whether a line is so long that Postfix may have truncated it."""
     return len(text.encode("utf-8", "surrogateescape")) > MAX_UNTRUNCATED
-
-
-class Report(NamedTuple):
-    """What one of our transports reports in its delivery line.
-
-    ``reinjected_as`` is the queue id of the reinjected message, "" if the report has
-    none. ``is_in_fallback``: the archive transport has moved the capsule to the
-    fallback directory. ``is_truncated``: pipe(8) may have truncated the report.
-    """
-
-    archive_ids: tuple[str, ...]
-    reinjected_as: str
-    is_in_fallback: bool
-    is_truncated: bool
-
-
-PIPE_OUTPUT = " service ("
-PIPE_OUTPUT_LIMIT = 99  # bytes; pipe(8) logs at most 100 of a command's output
-ARCHIVED_AS = re.compile(r"\barchived as (\d{8}-[0-9a-f]{40})\b")
-REINJECTED_AS = re.compile(r"\bqueued as ([0-9A-Za-z]{6,})$")
-IN_FALLBACK = f"{ALARM} IN THE FALLBACK DIRECTORY"
-
-
-def parse_report(reply: str) -> Report:
-    """Return what our transport reports in the reply of a delivery attempt.
-
-    ``delivered via archive-stamp service (archived as ID; queued as QUEUE_ID)`` by
-    pipe(8); by lmtp(8) without the words around it.
-    """
-    _, pipe_mark, output = reply.partition(PIPE_OUTPUT)
-    output = output.removesuffix(")") if pipe_mark else reply
-    size = len(output.encode("utf-8", "surrogateescape"))
-    queue_id = REINJECTED_AS.search(output)
-    return Report(
-        archive_ids=tuple(ARCHIVED_AS.findall(output)),
-        reinjected_as=queue_id.group(1) if queue_id else "",
-        is_in_fallback=output.startswith(IN_FALLBACK),
-        is_truncated=bool(pipe_mark) and size >= PIPE_OUTPUT_LIMIT,
-    )
 
 
 STAMP_RELAY_FIELD = f", relay={archive_services.STAMP_TRANSPORT}"

@@ -55,7 +55,8 @@ class ZstdFile(io.RawIOBase):
         assert self._process.stdout is not None and self._process.stderr is not None
         size = cast(io.BufferedReader, self._process.stdout).readinto(buffer)
         if not size and self._process.wait():
-            raise OSError(self._process.stderr.read().decode("utf-8", "replace"))
+            error_output = self._process.stderr.read().decode("utf-8", "replace")
+            raise OSError(error_output.strip())
         self._offset += size
         return size
 

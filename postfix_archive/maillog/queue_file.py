@@ -111,7 +111,6 @@ class QueueFile:
     is_content_filtered: bool = False  # sent to a content filter other than ours
     is_captured: bool = False
     has_failed_capture: bool = False  # a delivery to the stamp filter failed
-    has_truncated_report: bool = False  # by pipe(8)
     has_unreadable_report: bool = False  # an ambiguous line, perhaps of a stamp filter
     is_reported: bool = False
     end: str = ""

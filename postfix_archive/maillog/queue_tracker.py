@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection
 
-from postfix_archive.maillog import delivery, log_line, queue_file
+from postfix_archive.maillog import delivery, log_line, queue_file, report
 from postfix_archive.maillog.delivery import Attempt
 from postfix_archive.maillog.log_line import LogLine
 from postfix_archive.maillog.queue_file import (
@@ -331,22 +331,15 @@ class QueueTracker(QueueModel):
         if attempt.status != "sent":
             file.has_failed_capture = True
             return
-        report = delivery.parse_report(attempt.reply)
+        filter_report = report.parse(attempt.reply)
         file.is_captured = True
-        for archive_id in report.archive_ids:
-            self.queue_files.add_archive_id(file, archive_id)
-        reinjected = self.queue_files.current(report.reinjected_as)
-        if report.is_truncated:
-            file.has_truncated_report = True
-            reinjected = reinjected or self._last_reinjected(file)
+        if filter_report.archive_id:
+            self.queue_files.add_archive_id(file, filter_report.archive_id)
+        reinjected = self.queue_files.current(filter_report.reinjected_as)
         if reinjected is not None and reinjected.is_reinjected:
             reinjected.is_reported = True
-            self.link_next(file, entry, reinjected.queue_id)
             self.queue_files.touch(reinjected)
-
-    def _last_reinjected(self, file: QueueFile) -> QueueFile | None:
-        children = self.queue_files.find_by_keys(file.children)
-        return next((each for each in reversed(children) if each.is_reinjected), None)
+        self.link_next(file, entry, filter_report.reinjected_as)
 
     def _process_delivery(
         self, file: QueueFile, entry: RecipientEntry, attempt: Attempt

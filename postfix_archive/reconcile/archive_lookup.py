@@ -12,7 +12,7 @@ import json
 import os
 import re
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator
 from typing import Any
 
 from postfix_archive.bypass import switch
@@ -34,30 +34,25 @@ from postfix_archive.system import files, privileges
 
 SUMMARY_NAME = "reconciled"  # file name, in the fallback directory
 HEADER_SIZE = 1 << 13  # bytes: holds the header of a capsule
-# Seconds between a message's first log line and its Received: date.
-ARRIVAL_TOLERANCE = 3600.0
 CAPTURE_EVENTS = (b'"event":"archived"', b'"event":"supplement"')
 BYPASS_EVENT = b'"event":"gap-'
 RECORD_ID_FIELD = re.compile(rb'"id":"(\d{8}-[0-9a-f]{40})"')
 ARCHIVE_ID_FIELD = re.compile(rb"\\r\\nArchive-Id: (\d{8}-[0-9a-f]{40})\\r\\n")
-QUEUE_ID_FIELD = re.compile(rb"\\r\\nX-Postfix-Queue-ID: ([0-9A-Za-z]+)\\r\\n")
 
 
 def ids_in_journals(
     settings: Settings,
     archive_ids: Collection[str],
-    queue_ids: Mapping[str, float],
     begin: float,
     end: float | None = None,
 ) -> set[str]:
-    """Return the archive ids and queue ids which a journal has.
+    """Return the archive ids which a journal has.
 
-    queue_ids maps each to the time at which its message arrived. begin and end are the
-    first and the last arrival, end None: now; all in seconds since 1970. Raises
-    JournalFailed.
+    begin and end are the first and the last arrival, end None: now; both in seconds
+    since 1970. Raises JournalFailed.
     """
     matches: set[str] = set()
-    if not archive_ids and not queue_ids:
+    if not archive_ids:
         return matches
     for path in _journal_paths(settings):
         for line in journal_reader.lines_between(path, begin, end):
@@ -68,8 +63,6 @@ def ids_in_journals(
             )
             if not line_ids.isdisjoint(archive_ids):
                 matches |= _captured_ids(line)
-            elif not _find_ids(QUEUE_ID_FIELD, line).isdisjoint(queue_ids):
-                matches |= _matching_queue_id(line, queue_ids)
     return matches
 
 
@@ -142,20 +135,6 @@ def _captured_ids(line: bytes) -> set[str]:
         with contextlib.suppress(CapsuleBroken):
             ids |= {event["id"], record.parse_envelope(event).archive_id}
     return ids
-
-
-def _matching_queue_id(line: bytes, queue_ids: Mapping[str, float]) -> set[str]:
-    for event in _events(line):
-        with contextlib.suppress(CapsuleBroken):
-            envelope = record.parse_envelope(event)
-            queue_id = envelope.queue_id.decode("ascii", "replace")
-            arrival = queue_ids.get(queue_id)
-            if (
-                arrival is not None
-                and abs(arrival - (envelope.arrival or arrival)) < ARRIVAL_TOLERANCE
-            ):
-                return {queue_id}
-    return set()
 
 
 def _bypass_period(event: dict[str, Any]) -> BypassPeriod:

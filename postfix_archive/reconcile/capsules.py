@@ -6,7 +6,7 @@ gives it, which counts only for queue files from one of the archive's own servic
 
 from __future__ import annotations
 
-from postfix_archive.maillog import delivery, queue_file
+from postfix_archive.maillog import queue_file, report
 from postfix_archive.maillog.queue_file import QueueFile
 
 ARCHIVE_TRANSPORT = "archive"
@@ -68,7 +68,7 @@ def _loss_reason(file: QueueFile) -> str:
     for entry in file.entries.values():
         if entry.status != "sent":
             continue
-        if delivery.parse_report(entry.reply).is_in_fallback:
+        if report.FALLBACK in report.parse(entry.reply).alarms:
             return RESCUED
         if not entry.relay.startswith(ARCHIVE_TRANSPORT):
             return f"sent to {entry.relay}"

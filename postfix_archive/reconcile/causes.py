@@ -214,12 +214,6 @@ def capsule_gone(archive_id: str, capsule_end: tuple[str, str] | None) -> Verdic
     return Verdict(MISSING, CAPSULE_GONE, cause)
 
 
-def log_truncated(message: Message) -> Verdict:
-    """Return the verdict for a message whose archive id the log does not hold."""
-    cause = "the stamp filter's log line is truncated, and no journal has queue id"
-    return Verdict(MISSING, UNEXPLAINED, f"{cause} {message.queue_id}")
-
-
 def _discard_rule(text: str) -> str:
     """Return which rule discarded a message, without any text of the sender's."""
     word, _, rest = text.partition(": ")

@@ -32,8 +32,7 @@ class Message:
     ``time`` is when it arrived and ``queued_time`` when it entered the queue last
     (postsuper -r requeues it), both in seconds since 1970. ``service`` (syslog_name),
     ``daemon`` and ``pid`` are those of the process that received it. ``archive_ids``
-    are those that the stamp filter reported; ``is_truncated`` says that pipe(8)
-    truncated its report.
+    are those that the stamp filter reported.
     """
 
     queue_id: str
@@ -49,7 +48,6 @@ class Message:
     orig_queue_id: str = ""  # orig_queue_id= as the client gave it (XFORWARD IDENT)
     archive_ids: tuple[str, ...] = ()
     is_stamped: bool = False  # a stamp filter has reinjected it
-    is_truncated: bool = False
     has_failed_capture: bool = False  # a delivery to the stamp filter failed
     is_content_filtered: bool = False  # sent to another content filter
     action_text: str = ""  # log text of a FILTER or REDIRECT action
@@ -129,7 +127,6 @@ def to_message(model: QueueModel, group: Group) -> Message:
         orig_queue_id=first.orig_queue_id,
         archive_ids=tuple(dict.fromkeys(ids)),
         is_stamped=is_stamped,
-        is_truncated=any(each.has_truncated_report for each in files),
         has_failed_capture=any(
             each.has_failed_capture and each.end != queue_file.REQUEUED
             for each in files

@@ -137,11 +137,8 @@ class Reconciliation:
         archive_ids = {
             archive_id for each in messages for archive_id in each.archive_ids
         }
-        queue_ids = {e.queue_id: e.time for e in messages if not e.archive_ids}
         begin = min((each.time for each in messages), default=0.0)
-        return archive_lookup.ids_in_journals(
-            self._settings, archive_ids, queue_ids, begin, end
-        )
+        return archive_lookup.ids_in_journals(self._settings, archive_ids, begin, end)
 
 
 def _syslog_names(config: Configuration) -> set[str]:

@@ -167,7 +167,7 @@ class Totals:
         return monitoring.WARNING if needs_warning else monitoring.OK
 
     def _classify(self, message: Message) -> None:
-        if message.archive_ids or message.is_truncated:
+        if message.archive_ids:
             self._captured.append(message)
         else:
             self._count(message, self._classifier.classify_unarchived(message))
@@ -220,12 +220,8 @@ class Totals:
     def _capture_missing(
         self, message: Message, journal_ids: Collection[str]
     ) -> Verdict:
-        for archive_id in message.archive_ids:
-            if archive_id not in journal_ids:
-                return causes.capsule_gone(
-                    archive_id, self.scan.capsules.ends.get(archive_id)
-                )
-        return causes.log_truncated(message)
+        archive_id = next(e for e in message.archive_ids if e not in journal_ids)
+        return causes.capsule_gone(archive_id, self.scan.capsules.ends.get(archive_id))
 
     def _count_waiting(
         self,
@@ -263,6 +259,4 @@ class Totals:
 
 def _is_in_journal(message: Message, journal_ids: Collection[str]) -> bool:
     """Return whether all captures of a message are in a journal."""
-    if message.archive_ids:
-        return all(each in journal_ids for each in message.archive_ids)
-    return message.queue_id in journal_ids
+    return all(each in journal_ids for each in message.archive_ids)

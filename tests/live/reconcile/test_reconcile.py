@@ -321,7 +321,7 @@ def what_waits(host: Host) -> None:
     capsule = queued(host, NOBODY)
     sent(host, "requeued-a")
     host.postsuper("-r", queued(host, NOBODY, capsule))
-    host.wait_for_log("capsule of .*, requeued")
+    host.wait_for_log("capsule=.* result=requeued")
     host.wait(
         lambda: Counter(str(e["queue_name"]) for e in host.mailq())
         == {"deferred": 2, "hold": 2},
