@@ -21,15 +21,9 @@ from typing import IO
 from dateutil import tz
 
 from postfix_archive.errors import LogUnreadable
+from postfix_archive.maillog import log_file
 from postfix_archive.maillog.journald import Journal
 from postfix_archive.maillog.location import DEFAULT_PATHS, log_path
-from postfix_archive.maillog.log_file import (
-    CORRUPTION_ERRORS,
-    is_compressed,
-    open_log,
-    packed_lines,
-    stat_file,
-)
 from postfix_archive.maillog.log_line import TimeParser
 from postfix_archive.postfix.configuration import Configuration
 
@@ -88,14 +82,14 @@ def latest_lines(config: Configuration, since: float) -> Iterator[tuple[str, flo
     if not path:
         yield from _lines_of_journal(since, f"--lines={LATEST_ENTRIES}")
         return
-    stat = stat_file(path)
-    with open_log(path) as log:
+    stat = log_file.stat_file(path)
+    with log_file.open_log(path) as log:
         if stat.st_size > LATEST_SIZE:
             log.seek(stat.st_size - LATEST_SIZE)
             log.readline()
         clock = TimeParser(stat.st_mtime, tz.tzlocal())
         yield from _timed_lines_since(
-            map(_decode, packed_lines(log, path)), clock, since
+            map(_decode, log_file.packed_lines(log, path)), clock, since
         )
 
 
@@ -109,12 +103,12 @@ def _lines_of_journal(since: float, *options: str) -> Iterator[tuple[str, float]
 def lines_of_files(paths: list[str], since: float) -> Iterator[tuple[str, float]]:
     """Yield each line of these files since a Unix time, in the order given."""
     for path in paths:
-        mtime = stat_file(path).st_mtime
+        mtime = log_file.stat_file(path).st_mtime
         if mtime + DAY < since:
             continue
-        with open_log(path) as log:
+        with log_file.open_log(path) as log:
             yield from _timed_lines_since(
-                map(_decode, packed_lines(log, path)),
+                map(_decode, log_file.packed_lines(log, path)),
                 TimeParser(mtime, tz.tzlocal()),
                 since,
             )
@@ -163,7 +157,7 @@ class Reader:
         for file in unread:
             offset = yield from self._lines_of_file(file, offset)
             if [file] == unread[-2:-1]:
-                if not stat_file(str(unread[-1])).st_size:
+                if not log_file.stat_file(str(unread[-1])).st_size:
                     break  # the logger may still write to the rotated file
                 yield from self._lines_of_file(file, offset)
             offset = 0
@@ -200,23 +194,23 @@ class Reader:
 
     def _search_order(self, files: list[Path]) -> list[int]:
         """Return the indexes of the files, those with the position's inode first."""
-        inodes = [stat_file(str(file)).st_ino for file in files]
+        inodes = [log_file.stat_file(str(file)).st_ino for file in files]
         return sorted(range(len(files)), key=lambda n: inodes[n] != self.position.inode)
 
     def _has_last_line(self, path: Path) -> bool:
         """Tell whether the last line that was read is in this file."""
         if (
-            not is_compressed(path)
-            and stat_file(str(path)).st_size < self.position.offset
+            not log_file.is_compressed(path)
+            and log_file.stat_file(str(path)).st_size < self.position.offset
         ):
             return False
-        with open_log(str(path)) as log:
+        with log_file.open_log(str(path)) as log:
             try:
                 return (
                     _digest(_line_before(log, self.position.offset))
                     == self.position.hash
                 )
-            except CORRUPTION_ERRORS:
+            except log_file.CORRUPTION_ERRORS:
                 return False
 
     def _lines_of_file(
@@ -228,11 +222,11 @@ class Reader:
         offset of the end of the last line yielded.
         """
         is_current = str(path) == self._path
-        stat = stat_file(str(path))
+        stat = log_file.stat_file(str(path))
         clock = TimeParser(stat.st_mtime, tz.tzlocal())
-        with open_log(str(path)) as log:
+        with log_file.open_log(str(path)) as log:
             log.seek(offset)
-            for raw_line in packed_lines(log, str(path)):
+            for raw_line in log_file.packed_lines(log, str(path)):
                 if is_current and not raw_line.endswith(b"\n"):
                     break
                 offset += len(raw_line)
@@ -276,7 +270,7 @@ def _log_files(path: str) -> list[Path]:
         if file.name.startswith((f"{current.name}.", f"{current.name}-"))
         and file.is_file()
     ]
-    rotated.sort(key=lambda file: stat_file(str(file)).st_mtime)
+    rotated.sort(key=lambda file: log_file.stat_file(str(file)).st_mtime)
     return rotated + ([current] if current.exists() else [])
 
 
@@ -309,5 +303,5 @@ def _line_before(log: IO[bytes], offset: int) -> bytes:
 
 
 def _file_state(path: Path) -> FileState:
-    stat = stat_file(str(path))
+    stat = log_file.stat_file(str(path))
     return (path.name, stat.st_ino, stat.st_size, stat.st_mtime_ns)

@@ -12,7 +12,7 @@ from typing import IO
 import pytest
 
 from postfix_archive.errors import LogUnreadable
-from postfix_archive.maillog import log_reader
+from postfix_archive.maillog import log_file, log_reader
 
 
 def line(number: int) -> str:
@@ -224,13 +224,13 @@ def test_a_folder_that_is_away_keeps_the_place_too(tmp_path: Path) -> None:
 def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Return the names of the files that are opened from now on, as it grows."""
     names: list[str] = []
-    true = log_reader.open_log
+    true = log_file.open_log
 
     def noted(path: str) -> IO[bytes]:
         names.append(os.path.basename(path))
         return true(path)
 
-    monkeypatch.setattr(log_reader, "open_log", noted)
+    monkeypatch.setattr(log_file, "open_log", noted)
     return names
 
 
@@ -265,14 +265,14 @@ def test_what_is_written_into_a_rotated_file_late_is_read_before_the_new_one(
     log.touch()
     lines = reader.new_lines(9)
     assert next(lines)[0] == line(2)
-    true, late = log_reader.stat_file, [(old, 3), (log, 4)]
+    true, late = log_file.stat_file, [(old, 3), (log, 4)]
 
     def told(path: str) -> os.stat_result:  # asked when the old one is at its end
         while late:
             write(*late.pop(0))
         return true(path)
 
-    monkeypatch.setattr(log_reader, "stat_file", told)
+    monkeypatch.setattr(log_file, "stat_file", told)
     assert [text for text, _ in lines] == [line(3), line(4)]
 
 

@@ -8,6 +8,7 @@ from collections.abc import Sized
 
 import pytest
 
+from postfix_archive.maillog import queue_file
 from postfix_archive.reconcile import log_scan, messages
 from postfix_archive.reconcile.log_scan import LogScan
 from postfix_archive.reconcile.messages import Message
@@ -465,6 +466,28 @@ def test_all_that_is_over_is_forgotten(log: Log) -> None:
     log.later()
     kept = vars(log.read.tracker.queue_files).values()
     assert not [each for each in kept if isinstance(each, Sized) and len(each)]
+
+
+def test_of_what_no_queue_ever_had_only_the_newest_is_kept(
+    log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """smtpd(8) names a queue id for a client that then goes away without a word."""
+    monkeypatch.setattr(queue_file, "MAX_INCOMING", 10)
+    for number in range(200):
+        log.say("smtpd[7]", f"4jZFG7{number:04d}zK5b4: {LOCAL}")
+    log.accepted(FIRST)
+    assert not log.later()
+    assert len(log.read.tracker.queue_files.by_key) <= 11
+    assert [each.queue_id for each in log.rest()] == [FIRST]
+
+
+def test_mail_that_was_queued_when_the_log_began_is_not_counted_behind_the_filter(
+    log: Log,
+) -> None:
+    log.handed_in(SECOND, FIRST)
+    log.say("pipe[5]", f"{FIRST}: {stamped()}")
+    log.removed(FIRST, SECOND)
+    assert not log.later() and not log.rest()
 
 
 # --- capsules -------------------------------------------------------------------------
