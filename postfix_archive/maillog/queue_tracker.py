@@ -153,9 +153,7 @@ class QueueTracker(QueueModel):
             file = self._begin_received(line, at)
             file.is_local = True
             return file
-        old_file = self.queue_files.current(old_queue_id) or self._renamed_file(
-            old_queue_id
-        )
+        old_file = self._find(old_queue_id)
         file = self._begin_received(line, at)
         file.is_local = True
         file.orig_queue_id = old_queue_id
@@ -241,11 +239,7 @@ class QueueTracker(QueueModel):
             return self._end(line, queue_file.REMOVED, at)
         if not text.startswith(FROM_PREFIX):
             return None
-        file = (
-            self.queue_files.current(line.queue_id)
-            or self._renamed_file(line.queue_id)
-            or self.queue_files.begin(line.queue_id, at)
-        )
+        file = self._find(line.queue_id) or self.queue_files.begin(line.queue_id, at)
         if text.endswith(EXPIRED_SUFFIX):
             # The sender chooses the end of a truncated line.
             file.expired = 0.0 if delivery.can_be_truncated(text) else at
@@ -260,10 +254,14 @@ class QueueTracker(QueueModel):
         self.queued_before += not file.daemon and not file.is_queued
         self.queue_files.set_queued(file)
 
-    def _renamed_file(self, new_id: str) -> QueueFile | None:
-        """Return the queue file to which postsuper(1) has given a new queue id."""
-        if not self._has_renamed_files:
-            return None
+    def _find(self, queue_id: str) -> QueueFile | None:
+        """Return the queue file with an id, or to which postsuper(1) has given it."""
+        file = self.queue_files.current(queue_id)
+        if file is None and self._has_renamed_files:
+            return self._find_renamed(queue_id)
+        return file
+
+    def _find_renamed(self, new_id: str) -> QueueFile | None:
         new_name = new_id.encode()
         for file in self.queue_files.by_key.values():
             if not file.end and queue_ids.is_same(file.queue_id.encode(), new_name):
@@ -273,14 +271,13 @@ class QueueTracker(QueueModel):
 
     def _process_postsuper(self, line: LogLine, at: float) -> QueueFile | None:
         """postsuper(1) logs what the postmaster did with a queue file."""
-        text = line.text
+        text, file = line.text, self._find(line.queue_id)
         if text in ("placed on hold", "released from hold"):
-            held_file = self.queue_files.get_or_begin(line.queue_id, at)
-            self._set_queued(held_file)
-            held_file.is_held = text == "placed on hold"
-            return held_file
+            file = file or self.queue_files.begin(line.queue_id, at)
+            self._set_queued(file)
+            file.is_held = text == "placed on hold"
+            return file
         reason = POSTSUPER_ENDS.get(text)
-        file = self.queue_files.current(line.queue_id)
         if reason is None or file is None:
             return None
         if not file.end:

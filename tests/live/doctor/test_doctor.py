@@ -417,6 +417,7 @@ FAULTS: tuple[tuple[str, str, Plant], ...] = (
         lambda h: h.main(maillog_file="/var/log/there/is/none"),
     ),
     ("log-unreadable", "a folder", lambda h: h.main(maillog_file="/var/log")),
+    ("log-unreadable", "a device", lambda h: h.main(maillog_file="/dev/stdout")),
     ("spool", "root's", lambda h: h.archive_cf(archive_spool_directory=SPOOL)),
     ("queue-lifetime", "short", lambda h: h.main(bounce_queue_lifetime="10m")),
     ("short-ids", "short", lambda h: h.main(enable_long_queue_ids="no")),

@@ -427,6 +427,12 @@ def test_what_cannot_be_looked_at_is_unknown(seen: tuple[Host, dict[str, Any]]) 
     done = host.command("reconcile", "--json", "--log", "/nowhere/mail.log")
     assert json.loads(done.stdout)["status"] == "UNKNOWN"
     assert host.command("reconcile", "--since", "soon").returncode == 2
+    before = (host.etc / "main.cf").read_bytes()
+    host.postconf(maillog_file="/dev/stdout")
+    done = host.command("reconcile")
+    (host.etc / "main.cf").write_bytes(before)
+    assert done.returncode == 3
+    assert done.stdout.startswith("UNKNOWN: /dev/stdout is a device or FIFO")
 
 
 def test_on_a_terminal_a_bar_shows_how_far_it_is(

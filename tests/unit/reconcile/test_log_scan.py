@@ -405,6 +405,22 @@ def test_a_queue_file_with_another_name_is_the_same_message(log: Log) -> None:
     assert not log.read.queued_before
 
 
+def test_a_queue_file_with_another_name_is_known_when_it_is_released_from_hold(
+    log: Log,
+) -> None:
+    log.accepted(FIRST)
+    log.say("postsuper[9]", f"{FIRST}: placed on hold")
+    renamed = FIRST.partition("z")[0] + "zJqHt"
+    log.read.read_line(RENAMED, log.now)
+    log.say("postsuper[9]", f"{renamed}: released from hold")
+    log.say("qmgr[3]", f"{renamed}: {QUEUED}")
+    log.say("pipe[5]", f"{renamed}: {stamped()}")
+    log.removed(renamed)
+    [found] = log.later()
+    assert (found.queue_id, found.archive_ids) == (FIRST, (ID,))
+    assert not log.read.queued_before
+
+
 def test_a_capsule_with_another_name_is_the_same_capsule(log: Log) -> None:
     capsule(log, THIRD)
     renamed = THIRD.partition("z")[0] + "zJqHt"
