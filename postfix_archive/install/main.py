@@ -328,9 +328,6 @@ def probe_failure(directory: str) -> str:
     )
 
 
-if __name__ == "__main__":
-    sys.exit(main())
-
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -349,3 +346,7 @@ def _raise_once(number: int, _: FrameType | None) -> None:
 
 def _ignore(*_: object) -> None:
     """Ignore further signals during the rollback."""
+
+
+if __name__ == "__main__":
+    sys.exit(main())

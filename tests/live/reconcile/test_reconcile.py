@@ -39,10 +39,11 @@ MASTER = """
 127.0.0.1:{unasked} inet n - n - - smtpd -o syslog_name=postfix/unasked -o archive=
 """
 IMPATIENT = """
-from postfix_archive.cli import main, reconcile
+from postfix_archive.cli import main as cli
+from postfix_archive.cli import reconcile
 from postfix_archive.reconcile import reconciliation
 reconcile.PROGRESS_DELAY, reconciliation.LINES_PER_STEP = 0.0, 10
-main.main()
+cli.main()
 """
 SENDERS = """
 /^filter-/ FILTER sink:elsewhere
