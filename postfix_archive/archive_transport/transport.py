@@ -13,12 +13,13 @@ import posix as os
 from fcntl import LOCK_EX, lockf
 
 from postfix_archive.archive_transport import copy_plan
-from postfix_archive.errors import ALARM, JournalFailed, StoreFailed
+from postfix_archive.errors import JournalFailed, StoreFailed
 from postfix_archive.message import (
     archive_copy,
     capsule,
     dates,
     digest,
+    log_fields,
     smtp_data,
     stamp,
 )
@@ -136,7 +137,7 @@ class CapturedMessage:
 def archive_capsule(job: ArchiveJob) -> str:
     """Archive one capsule, else put it into the fallback directory.
 
-    Returns the line for Postfix's log, alarms first: pipe(8) logs 100 characters.
+    Returns the line for Postfix's log.
     """
     job.message = spool.unpack(job.message, job.settings.archive_spool_directory)
     if job.settings.archive_wait_for_outcome:
@@ -151,7 +152,18 @@ def archive_capsule(job: ArchiveJob) -> str:
             raise type(error)(
                 f"{error}; fallback directory: {fallback_error}"
             ) from fallback_error
-        return f"{ALARM} IN THE FALLBACK DIRECTORY, {reason}"
+        return _fallback_line(job, reason)
+
+
+def _fallback_line(job: ArchiveJob, reason: str) -> str:
+    head = job.message.head(limit=capsule.FIELDS_LIMIT)
+    return log_fields.build(
+        {
+            "id": capsule.unseal(head, job.keys).envelope.archive_id,
+            "alarm": "fallback",
+            "reason": reason,
+        }
+    )
 
 
 def _known_outcomes(job: ArchiveJob) -> KnownOutcomes:
@@ -174,30 +186,57 @@ def archive_message(job: ArchiveJob) -> str:
     )
     start = opened_capsule.original_offset
     sha256 = job.message.digests([start])[start].hex()
-    alarms, results = archive_captured(
+    result = archive_captured(
         CapturedMessage(job, opened_capsule, sha256, job.message.shape(start))
     )
     if sha256 != opened_capsule.envelope.sha256:
-        alarms.append(f"{ALARM} the message was altered in the queue after its capture")
-    return "; ".join(
-        [*alarms, f"archived as {opened_capsule.envelope.archive_id}", *results]
-    )
+        result.alarms.insert(0, "altered")
+    return result.log_line(opened_capsule.envelope.archive_id)
 
 
-def archive_captured(captured: CapturedMessage) -> tuple[list[str], list[str]]:
-    """Archive a message for all its requests; return alarms and other results.
+class ArchiveResult:
+    """What was done with one message, for all its requests together.
+
+    ``actions`` are of ACTIONS, ``alarms`` codes of docs/log-format.md, ``mailed_as``
+    the queue ids of the mailed copies.
+    """
+
+    __slots__ = ("actions", "alarms", "mailed_as")
+
+    ACTIONS = ("stored", "mailed", "supplement")
+
+    def __init__(self) -> None:
+        self.actions: set[str] = set()
+        self.alarms: list[str] = []
+        self.mailed_as: list[str] = []
+
+    def log_line(self, archive_id: str) -> str:
+        """Return the line for Postfix's log."""
+        actions = [each for each in self.ACTIONS if each in self.actions]
+        return log_fields.build(
+            {
+                "id": archive_id,
+                "alarm": ",".join(self.alarms),
+                "result": "+".join(actions) or "none",
+                "mailed_as": ",".join(self.mailed_as),
+            }
+        )
+
+
+def archive_captured(captured: CapturedMessage) -> ArchiveResult:
+    """Archive a message for all its requests; return what was done.
 
     Durable on return. Raises StoreFailed and JournalFailed if the store fails.
     """
-    results = [
-        _archive_for_request(captured, each)
-        for each in captured.opened_capsule.envelope.requests
-    ]
-    alarms = [each for each in results if each.startswith(ALARM)]
-    return alarms, [each for each in results if not each.startswith(ALARM)]
+    result = ArchiveResult()
+    for each in captured.opened_capsule.envelope.requests:
+        _archive_for_request(captured, each, result)
+    return result
 
 
-def _archive_for_request(captured: CapturedMessage, request: Request) -> str:
+def _archive_for_request(
+    captured: CapturedMessage, request: Request, result: ArchiveResult
+) -> None:
     """Store, mail, or both, for one request, as archive_delivery says."""
     report_data = copy_plan.build_report(
         captured.opened_capsule,
@@ -212,19 +251,24 @@ def _archive_for_request(captured: CapturedMessage, request: Request) -> str:
         report_data.remarks.append(captured.job.known_outcomes.summary)
     settings = captured.job.settings
     if not settings.has_store:
-        return _mail_only(captured, request, report_data)
+        _mail_only(captured, request, report_data, result)
+        return
     if not settings.has_mail_delivery:
-        return _store_and_mail(captured, request, report_data)
+        _store_and_mail(captured, request, report_data, result)
+        return
     lock_name = (
         f"{request.address} {copy_plan.record_id(captured.opened_capsule, request)}"
     )
     with RecordLock(settings.archive_fallback_directory, lock_name):
-        return _store_and_mail(captured, request, report_data)
+        _store_and_mail(captured, request, report_data, result)
 
 
 def _store_and_mail(
-    captured: CapturedMessage, request: Request, report_data: EnvelopeReport
-) -> str:
+    captured: CapturedMessage,
+    request: Request,
+    report_data: EnvelopeReport,
+    result: ArchiveResult,
+) -> None:
     """Store the copy, and mail it if that is configured and not done yet."""
     sealed_envelope = captured.opened_capsule.envelope
     settings = captured.job.settings
@@ -239,13 +283,16 @@ def _store_and_mail(
     else:
         events = _store_copy(captured, archive, piece, report_data)
     if journal.ARCHIVED not in events and request.verdict == stamp.VALID:
-        return f"{request.address}: supplement to {piece.record_id}"
+        result.actions.add("supplement")
+        return
+    result.actions.add("stored")
     is_mailed = copy_plan.is_mailed(sealed_envelope, request, settings)
     if not is_mailed or journal.MAILED in events:
-        return f"{request.address}: stored"
+        return
     queue_ids = _mail_copies(captured, request, report_data)
-    archive.record_mailed(piece, captured.job.timestamp, queue_ids)
-    return f"{request.address}: stored and mailed, queued as {queue_ids}"
+    archive.record_mailed(piece, captured.job.timestamp, " ".join(queue_ids))
+    result.actions.add("mailed")
+    result.mailed_as += queue_ids
 
 
 def _store_copy(
@@ -264,31 +311,34 @@ def _store_copy(
 
 
 def _mail_only(
-    captured: CapturedMessage, request: Request, report_data: EnvelopeReport
-) -> str:
+    captured: CapturedMessage,
+    request: Request,
+    report_data: EnvelopeReport,
+    result: ArchiveResult,
+) -> None:
     """Mail the copy, or a supplement, in a configuration without a store."""
     if request.is_stamp_trusted and request.generation:
-        return f"{request.address}: an archive copy came back, nothing to add"
+        return  # an archive copy came back: there is nothing to add
     if not copy_plan.is_mailed(
         captured.opened_capsule.envelope, request, captured.job.settings
     ):
-        return (
-            f"{ALARM} NOT MAILED to {request.address}: a copy of a copy, or its bounce"
-        )
-    kind = "supplement" if request.is_stamp_trusted else "copy"
-    queue_ids = _mail_copies(captured, request, report_data)
-    return f"{request.address}: {kind} mailed, queued as {queue_ids}"
+        result.alarms.append("not-mailed")  # a copy of a copy, or its bounce
+        return
+    if request.is_stamp_trusted:
+        result.actions.add("supplement")
+    result.actions.add("mailed")
+    result.mailed_as += _mail_copies(captured, request, report_data)
 
 
 def _mail_copies(
     captured: CapturedMessage, request: Request, report_data: EnvelopeReport
-) -> str:
+) -> list[str]:
     """Mail the copy to the archive address; return Postfix's queue ids."""
     if captured.has_forged_marker and not request.is_stamp_trusted:
         copy_plan.note_forged_marker(report_data, captured.sha256)
     recipients_per_copy = captured.job.settings.archive_journal_recipients_per_copy
     copies = copy_plan.split_report(report_data, recipients_per_copy)
-    return " ".join(_mail_copy(captured, request, each) for each in copies)
+    return [_mail_copy(captured, request, each) for each in copies]
 
 
 def _mail_copy(

@@ -104,6 +104,14 @@ class TimeParser:
         self._last_text = ""
         self._last_unix_time = 0.0
 
+    def line_time(self, line: str) -> float:
+        """Return the time of a line as Unix time, 0.0 if it has none."""
+        length = len(self._last_text)
+        if length and line[length : length + 1] == " ":
+            if line.startswith(self._last_text):  # most lines have that of the last
+                return self._last_unix_time
+        return self.unix_time(time_of(line))
+
     def unix_time(self, time: str) -> float:
         """Return a line's time as Unix time, 0.0 if it cannot be parsed."""
         if time != self._last_text:

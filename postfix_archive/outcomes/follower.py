@@ -1,9 +1,9 @@
 """Follows Postfix's log and appends the outcome of each recipient to the journals.
 
-Used by cli.outcomes. One batch of log lines at a time: read it, resolve, append to the
-journals, save the position. A process that is killed in between reads the same batch
-again and skips the outcomes that the journals have by then, so each outcome is recorded
-once.
+Used by outcomes.follower_service. One batch of log lines at a time: read it, resolve,
+append to the journals, save the position. A process that is killed in between reads the
+same batch again and skips the outcomes that the journals have by then, so each outcome
+is recorded once.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator
 
 from postfix_archive.config.settings import Settings
-from postfix_archive.maillog import log_line, log_reader
+from postfix_archive.maillog import log_reader
 from postfix_archive.maillog.queue_file import QueueFile
 from postfix_archive.maillog.queue_tracker import QueueTracker
 from postfix_archive.message import address, dates
@@ -124,9 +124,7 @@ class Follower:
         if batch and not self._state.get_value(LOG_START_KEY):
             self._state.set_value(LOG_START_KEY, str(batch[0][1]))
         for text, at in batch:
-            line = log_line.parse(text)
-            if line is not None:
-                self._tracker.process(line, at)
+            self._tracker.read(text, at)
         with privileges.as_owner(self._directory):
             self._new_capsules |= self._capture_reader.read_new()
             if batch or self._new_capsules or self._is_first_batch:
@@ -151,7 +149,8 @@ class Follower:
             self._last_touch = now
 
     def close(self) -> None:
-        """Close the state."""
+        """Close the state and the log."""
+        self._reader.close()
         self._state.close()
 
     # --- outcomes ---------------------------------------------------------------------
@@ -180,7 +179,7 @@ class Follower:
         for capture, file, is_known in settled:
             is_last = self._state.remove_capture(capture, has_report=is_known)
             if file is not None and is_last:
-                file.is_told = True
+                file.is_settled = True
                 self._queue_files.touch(file)
         self._new_capsules.clear()
         since = self._queue_files.now - LOCAL_DELIVERY_SECONDS
@@ -201,8 +200,13 @@ class Follower:
             return
         files = self._queue_files.find_by_keys(list(affected_keys))
         yield from self._state.find_captures(
-            archive_ids=[file.archive_id for file in files if file.archive_id],
-            queue_ids=[file.queue_id for file in files if not file.archive_id],
+            archive_ids=[each for file in files for each in file.archive_ids],
+            queue_ids=[
+                queue_id
+                for file in files
+                if not file.archive_ids
+                for queue_id in {file.first_queue_id, file.queue_id}
+            ],
             capsules=[*{*self._new_capsules, *self._touch_times}],
         )
 
@@ -289,7 +293,7 @@ class Follower:
             candidate is not None
             and abs(candidate.begun - capture.at) < MAX_ARRIVAL_DIFFERENCE
         ):
-            self._queue_files.set_archive_id(candidate, capture.archive_id)
+            self._queue_files.add_archive_id(candidate, capture.archive_id)
             return candidate
         return None
 
@@ -313,7 +317,7 @@ class Follower:
         oldest = self._queue_files.now - MAX_AGE
         keys: set[str] = set()
         for file in self._queue_files.by_key.values():
-            if file.archive_id and file.begun > oldest and not file.is_told:
+            if file.archive_id and file.begun > oldest and not file.is_settled:
                 keys |= self._tracker.reachable_keys(file)
         return keys
 

@@ -10,14 +10,14 @@ import contextlib
 import json
 import os
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from typing import Any
 
 from postfix_archive.bypass import switch
 from postfix_archive.config.settings import Settings
 from postfix_archive.errors import ArchiveError, CapsuleBroken
+from postfix_archive.maillog.queue_tracker import CAPSULE_MESSAGE_ID
 from postfix_archive.postfix import mail_queue
-from postfix_archive.reconcile.capsules import CAPSULE_MESSAGE_ID
 from postfix_archive.reconcile.totals import Pending
 from postfix_archive.rescue import rescue_plan
 from postfix_archive.store import (
@@ -32,31 +32,27 @@ from postfix_archive.system import files, privileges
 
 SUMMARY_NAME = "reconciled"  # file name, in the fallback directory
 HEADER_SIZE = 1 << 13  # bytes: holds the header of a capsule
-# Seconds between a message's first log line and its Received: date.
-ARRIVAL_TOLERANCE = 3600.0
 
 
 def ids_in_journals(
     settings: Settings,
     archive_ids: Collection[str],
-    queue_ids: Mapping[str, float],
     begin: float,
     end: float | None = None,
 ) -> set[str]:
-    """Return the archive ids and queue ids which a journal has.
+    """Return the archive ids which a journal has.
 
-    queue_ids maps each to the time at which its message arrived. begin and end are the
-    first and the last arrival, end None: now; all in seconds since 1970. Raises
-    JournalFailed.
+    begin and end are the first and the last arrival, end None: now; both in seconds
+    since 1970. Raises JournalFailed.
     """
     matches: set[str] = set()
-    if not archive_ids and not queue_ids:
+    if not archive_ids:
         return matches
     for archive in _archives(settings):
         path = journal_reader.path_of(settings.archive_store_directory, archive)
         for line in journal_reader.lines_between(path, begin, end):
-            if _is_candidate(line, archive_ids, queue_ids):
-                matches |= _matching_ids(line, archive_ids, queue_ids)
+            if _is_candidate(line, archive_ids):
+                matches |= _matching_ids(line, archive_ids)
     return matches
 
 
@@ -112,41 +108,25 @@ def _archives(settings: Settings) -> list[str]:
 def _is_candidate(
     line: journal_reader.Line,
     archive_ids: Collection[str],
-    queue_ids: Collection[str],
 ) -> bool:
     """Return whether to parse a line, which costs ten times as much as this."""
     return line.kind in journal.CAPTURE_EVENTS and (
         journal.string_field(line.content, "id") in archive_ids
         or line.envelope_field("Archive-Id") in archive_ids
-        or line.envelope_field("X-Postfix-Queue-ID") in queue_ids
     )
 
 
-def _matching_ids(
-    line: journal_reader.Line,
-    archive_ids: Collection[str],
-    queue_ids: Mapping[str, float],
-) -> set[str]:
-    """Return record id and archive id of a capture if one of them is looked for.
-
-    Else its queue id, if a message with this one arrived at that time.
-    """
+def _matching_ids(line: journal_reader.Line, archive_ids: Collection[str]) -> set[str]:
+    """Return record id and archive id of a capture if one of them is looked for."""
     event = journal_reader.valid_event(line)
     if event is None:
         return set()
     try:
-        envelope = journal_event.parse_envelope(event)
+        archive_id = journal_event.parse_envelope(event).archive_id
     except CapsuleBroken:
         return set()
-    ids = {event["id"], envelope.archive_id}
-    if not ids.isdisjoint(archive_ids):
-        return ids
-    queue_id = envelope.queue_id.decode("ascii", "replace")
-    arrival = queue_ids.get(queue_id)
-    if arrival is None:
-        return set()
-    difference = abs(arrival - (envelope.arrival or arrival))
-    return {queue_id} if difference < ARRIVAL_TOLERANCE else set()
+    ids = {event["id"], archive_id}
+    return set() if ids.isdisjoint(archive_ids) else ids
 
 
 def _capsule_id(path: str) -> str:

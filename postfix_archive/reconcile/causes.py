@@ -204,15 +204,6 @@ def capsule_missing(archive_id: str, capsule_end: tuple[str, str] | None) -> Ver
     return Verdict(MISSING, CAPSULE_MISSING, explanation)
 
 
-def log_truncated(message: Message) -> Verdict:
-    """Return the verdict for a message whose archive id the log does not hold."""
-    explanation = (
-        "the stamp filter's log line is truncated, and no journal has queue id"
-        f" {message.queue_id}"
-    )
-    return Verdict(MISSING, UNEXPLAINED, explanation)
-
-
 def _discard_rule(text: str) -> str:
     """Return which rule discarded a message, without any text of the sender's."""
     word, _, rest = text.partition(": ")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from postfix_archive import monitoring
 from postfix_archive.message import dates, queue_ids
@@ -167,7 +167,7 @@ class Totals:
         return monitoring.WARNING if needs_warning else monitoring.OK
 
     def _classify(self, message: Message) -> None:
-        if message.archive_ids or message.is_truncated:
+        if message.archive_ids:
             self._captured.append(message)
         else:
             self._count(message, self._classifier.classify_unarchived(message))
@@ -180,8 +180,11 @@ class Totals:
         queued = pending.find_queued(message.current_queue_id)
         if queued is None:
             return
-        message.sender = message.sender or queued.sender
-        message.recipient_count = message.recipient_count or len(queued.recipients)
+        message = replace(
+            message,
+            sender=message.sender or queued.sender,
+            recipient_count=message.recipient_count or len(queued.recipients),
+        )
         if self._classifier.has_stamp_filter(message) or message.has_failed_capture:
             explanation = f"not captured yet: {queued.delay_reason}"
             self._count_waiting(
@@ -217,12 +220,10 @@ class Totals:
     def _capture_missing(
         self, message: Message, journal_ids: Collection[str]
     ) -> Verdict:
-        for archive_id in message.archive_ids:
-            if archive_id not in journal_ids:
-                return causes.capsule_missing(
-                    archive_id, self.scan.capsules.ends.get(archive_id)
-                )
-        return causes.log_truncated(message)
+        archive_id = next(e for e in message.archive_ids if e not in journal_ids)
+        return causes.capsule_missing(
+            archive_id, self.scan.capsules.ends.get(archive_id)
+        )
 
     def _count_waiting(
         self,
@@ -260,6 +261,4 @@ class Totals:
 
 def _is_in_journal(message: Message, journal_ids: Collection[str]) -> bool:
     """Return whether all captures of a message are in a journal."""
-    if message.archive_ids:
-        return all(each in journal_ids for each in message.archive_ids)
-    return message.queue_id in journal_ids
+    return all(each in journal_ids for each in message.archive_ids)

@@ -8,7 +8,6 @@ Used by stamp_filter/capture. Pure: values in, values out.
 
 from __future__ import annotations
 
-from postfix_archive.errors import ALARM
 from postfix_archive.message import address, header, received_header, request, stamp
 from postfix_archive.message.envelope import Envelope, Request
 
@@ -231,16 +230,14 @@ def is_local_client(client: Client, networks: tuple[str, ...]) -> bool:
     return any(address.is_in_network(client.address, each) for each in networks)
 
 
-def alarms(delivery: DeliveryRequest) -> str:
-    """Return the alarms about this message for Postfix's log, "" if there are none."""
-    texts = []
-    if delivery.is_incomplete:
-        texts.append(
-            f"{ALARM} ENVELOPE INCOMPLETE, a FILTER took it around the archive"
-        )
+def alarms(delivery: DeliveryRequest) -> list[str]:
+    """Return the alarms about this message for Postfix's log (docs/log-format.md)."""
+    codes = []
     if delivery.forged_count:
-        texts.append(f"{ALARM} FORGED requests ignored: {delivery.forged_count}")
-    return "; ".join(texts)
+        codes.append("forged")
+    if delivery.is_incomplete:
+        codes.append("incomplete")
+    return codes
 
 
 def _is_spared(verdict: stamp.Verdict, settings: Settings, now: int) -> bool:

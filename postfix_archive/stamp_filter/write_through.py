@@ -42,8 +42,8 @@ class WriteThrough:
             lambda payload: _archive_in_child(payload, settings, keys)
         )
 
-    def archive(self, message: Spool, sealed_envelope: Envelope, now: int) -> str:
-        """Store the archive copy of a message; return the alarms for the log, or "".
+    def archive(self, message: Spool, sealed_envelope: Envelope, now: int) -> list[str]:
+        """Store the archive copy of a message; return the alarms for the log.
 
         now is Unix time. Durable on return. Raises WriteThroughFailed: then queue a
         capsule.
@@ -55,7 +55,7 @@ class WriteThrough:
         original = b"".join(message.chunks())
         payload = marshal.dumps((now, envelope.serialise(sealed_envelope), original))
         try:
-            return self._child.call(payload, self._time_limit)
+            return self._child.call(payload, self._time_limit).split()
         except WriteThroughTimeout:
             self._slow_marker.touch()
             raise
@@ -74,8 +74,7 @@ def _archive_in_child(payload: bytes, settings: Settings, keys: Keyring) -> str:
         captured = transport.CapturedMessage(
             job, opened_capsule, sha256, message.shape()
         )
-        alarms, _ = transport.archive_captured(captured)
-        return "; ".join(alarms)
+        return " ".join(transport.archive_captured(captured).alarms)
     finally:
         alarm(0)
 

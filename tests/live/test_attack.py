@@ -422,7 +422,7 @@ def test_the_mac_of_another_archive_asks_for_nothing_and_is_logged(
         host.settle()
         record = assert_whole(host, f"asked{number}", to)
         assert recipients_of(record) == [to]
-        told = f"to=<{to}>.*ALARM: FORGED requests ignored: 3;"
+        told = f"to=<{to}>.*alarm=forged forged=3"
         assert len(re.findall(told, host.log())) == 1
     assert sorted(os.listdir(host.store)) == [LEGAL]
 
@@ -616,7 +616,7 @@ def test_the_store_has_what_was_sent_once_and_nothing_else(
     assert stamped
     host.settle()
     captured = re.findall(
-        r" (\w+): to=.*relay=archive-stamp.*status=sent \(.*archived as", host.log()
+        r" (\w+): to=.*relay=archive-stamp.*status=sent \(.*id=", host.log()
     )
     mine = [e for e in host.events() if e["id"] != FORGED_ID]
     archived = [each["id"] for each in mine if each["event"] == "archived"]

@@ -146,7 +146,7 @@ def archived(path: Path, store: Path) -> None:
     with open(path, "rb") as opened:
         came = spool.read(opened.fileno(), str(path.parent), canonical=True)
     case = transport.ArchiveJob(came, settings, KEYS, NOW)
-    assert "stored and mailed" in transport.archive_message(case)
+    assert "result=stored+mailed" in transport.archive_message(case)
     came.close()
     assert not verifier.verify_archive(f"{store}/{LEGAL}").findings
     (kept,) = record_reader.records(str(store), LEGAL)

@@ -429,6 +429,7 @@ FAULTS: tuple[tuple[str, str, Plant], ...] = (
         lambda h: h.main(maillog_file="/var/log/there/is/none"),
     ),
     ("log-unreadable", "a folder", lambda h: h.main(maillog_file="/var/log")),
+    ("log-unreadable", "a device", lambda h: h.main(maillog_file="/dev/stdout")),
     (
         "spool-unwritable",
         "root's",

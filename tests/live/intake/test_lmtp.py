@@ -56,7 +56,7 @@ def test_a_message_is_captured_stored_mailed_and_delivered_once(
     assert recipients_of(record) == ["bob@example.net", "eve@example.net"]
     for to in ("bob@example.net", "eve@example.net", LEGAL):
         assert delivered(postfix, "first", to)
-    said = "250 2.0.0 archived as [0-9a-f-]+, stored; queued as "
+    said = "250 2.0.0 id=[0-9a-f-]+ as=[0-9A-Za-z]+ result=done"
     assert re.search(said, line_of(postfix, queue_id))
     assert postfix.command("verify").returncode == 0
 
@@ -103,7 +103,7 @@ def test_dsn_parameters_are_archived_and_passed_on(postfix: PrivatePostfix) -> N
     assert len(reports) == 1
     assert b"Original-Recipient: rfc822;sales@example.com" in reports[0]
     assert b"delivery via sink" in reports[0]
-    assert b"archived as" not in reports[0]
+    assert b"id=" not in reports[0]
     assert f"{queue_id}: sender delivery status notification" not in postfix.log()
 
 
@@ -315,7 +315,7 @@ def test_workers_can_be_the_archive_transport_too() -> None:
             content.partition(b"\n\n")[2].replace(b"\n", b"\r\n")
         )
         assert delivered(host, "both", "bob@example.net")
-        assert re.search("capsule.*: stored and mailed", host.log())
+        assert re.search("relay=.*capsule.* result=stored[+]mailed", host.log())
         assert "status=deferred" not in host.log()
 
 

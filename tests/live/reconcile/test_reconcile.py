@@ -41,7 +41,8 @@ MASTER = """
 IMPATIENT = """
 from postfix_archive.cli import main as cli
 from postfix_archive.cli import reconcile
-reconcile.PROGRESS_DELAY, reconcile.LINES_PER_STEP = 0.0, 10
+from postfix_archive.reconcile import reconciliation
+reconcile.PROGRESS_DELAY, reconciliation.LINES_PER_STEP = 0.0, 10
 cli.main()
 """
 SENDERS = """
@@ -326,7 +327,7 @@ def what_waits(host: Host) -> None:
     capsule = queued(host, NOBODY)
     sent(host, "requeued-a")
     host.postsuper("-r", queued(host, NOBODY, capsule))
-    host.wait_for_log("capsule of .*, requeued")
+    host.wait_for_log("capsule=.* result=requeued")
     host.wait(
         lambda: Counter(str(e["queue_name"]) for e in host.mailq())
         == {"deferred": 2, "hold": 2},
@@ -432,6 +433,12 @@ def test_what_cannot_be_looked_at_is_unknown(seen: tuple[Host, dict[str, Any]]) 
     done = host.command("reconcile", "--json", "--log", "/nowhere/mail.log")
     assert json.loads(done.stdout)["status"] == "UNKNOWN"
     assert host.command("reconcile", "--since", "soon").returncode == 2
+    before = (host.etc / "main.cf").read_bytes()
+    host.postconf(maillog_file="/dev/stdout")
+    done = host.command("reconcile")
+    (host.etc / "main.cf").write_bytes(before)
+    assert done.returncode == 3
+    assert done.stdout.startswith("UNKNOWN: /dev/stdout is a device or FIFO")
 
 
 def test_on_a_terminal_a_bar_shows_how_far_it_is(

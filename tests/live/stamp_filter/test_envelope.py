@@ -175,7 +175,7 @@ def test_mail_from_sendmail_is_archived_as_well(postfix: PrivatePostfix) -> None
         mail("local"), sender="alice@example.org", to=["bob@example.net"]
     )
     assert run.returncode == 0
-    postfix.wait_for_log("archived as")
+    postfix.wait_for_log("archive-stamp.*id=")
     postfix.settle()
     record = record_of(postfix, "local")
     assert recipients_of(record) == ["bob@example.net"]

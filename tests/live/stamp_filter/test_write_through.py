@@ -142,7 +142,9 @@ def faulty(request: pytest.FixtureRequest) -> Iterator[Faulty]:
         with host.postfix:
             host.postfix.send(mail("before"))
             host.postfix.settle()
-            assert re.search("archived as [0-9a-f-]+, stored;", host.postfix.log())
+            assert re.search(
+                "id=[0-9a-f-]+ as=[0-9A-Za-z]+ result=done", host.postfix.log()
+            )
             yield host
     finally:
         host.close()
@@ -203,10 +205,10 @@ def assert_straight_again(host: Faulty, name: str) -> None:
     """Fail unless, the pause over, a copy needs no capsule, and nobody is left."""
     postfix = host.postfix
     host.end_pause()
-    before = postfix.log().count(", stored;")
+    before = postfix.log().count(" result=done")
     postfix.send(mail(name))
     postfix.settle()
-    assert postfix.log().count(", stored;") == before + 1
+    assert postfix.log().count(" result=done") == before + 1
     postfix.stop()
     postfix.wait(lambda: not host.ours(), "no process of ours is left")
 

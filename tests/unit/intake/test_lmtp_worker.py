@@ -36,7 +36,7 @@ class Seen:
     def __init__(self, does: Door | None = None) -> None:
         self.runs: list[transaction.Transaction] = []
         self.contents: list[bytes] = []
-        self._does = does or (lambda run: "archived as ID; queued as 4Zy")
+        self._does = does or (lambda run: "id=ID as=4Zy")
 
     def __call__(self, run: transaction.Transaction) -> str:
         """Take one message."""
@@ -90,9 +90,7 @@ def test_the_door_is_given_all_that_the_session_has_said(etc: Path) -> None:
         b"RCPT TO:<eve@example.com> NOTIFY=NEVER ORCPT=rfc822;sales@example.com\r\n"
     )
     lines = served(etc, door, LHLO, XFORWARD + mail + DATA, BODY + b".\r\nQUIT\r\n")
-    assert lines[-3:] == ["250 2.0.0 archived as ID; queued as 4Zy"] * 2 + [
-        "221 2.0.0 Bye"
-    ]
+    assert lines[-3:] == ["250 2.0.0 id=ID as=4Zy"] * 2 + ["221 2.0.0 Bye"]
     [run] = door.runs
     assert door.contents == [CONTENT]
     assert run.macros[b"nexthop"] == b"legal@example.com"

@@ -5,13 +5,14 @@ from __future__ import annotations
 import gzip
 import os
 import shutil
+import subprocess
 from pathlib import Path
 from typing import IO
 
 import pytest
 
 from postfix_archive.errors import LogUnreadable
-from postfix_archive.maillog import log_reader
+from postfix_archive.maillog import log_file, log_reader
 
 
 def line(number: int) -> str:
@@ -75,16 +76,19 @@ def test_a_line_that_is_being_written_waits_for_its_end(log: Path) -> None:
     assert follower.new() == [20]
 
 
-@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("packed", [False, True, "zstd"])
 @pytest.mark.parametrize("suffix", [".1", "-20261125", ".20261125-050000"])
-def test_rotation_by_renaming(log: Path, suffix: str, packed: bool) -> None:
+def test_rotation_by_renaming(log: Path, suffix: str, packed: bool | str) -> None:
     follower = Follower(log)
     write(log, 1, 2)
     assert follower.new() == [1, 2]
     write(log, 3)
     old = Path(str(log) + suffix)
     log.rename(old)
-    if packed:
+    if packed == "zstd":
+        subprocess.run(["zstd", "-q", "--rm", str(old)], check=True)
+        os.utime(f"{old}.zst", (1, 1))
+    elif packed:
         with open(old, "rb") as plain, gzip.open(f"{old}.gz", "wb") as packer:
             shutil.copyfileobj(plain, packer)
         old.unlink()
@@ -142,6 +146,37 @@ def test_a_damaged_packed_log_is_named(log: Path) -> None:
         Follower(log).new()
 
 
+def test_a_damaged_zstd_log_is_named(log: Path) -> None:
+    old = log.with_name("mail.log.1.zst")
+    old.write_bytes(b"no Zstandard")
+    write(log, 1)
+    with pytest.raises(LogUnreadable, match="mail.log.1.zst: .*repair the file"):
+        Follower(log).new()
+
+
+def test_without_zstd_the_package_is_named(
+    log: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log.with_name("mail.log.1.zst").write_bytes(b"")
+    write(log, 1)
+    monkeypatch.setenv("PATH", str(log.parent))
+    with pytest.raises(LogUnreadable, match="install the package zstd"):
+        Follower(log).new()
+
+
+def test_a_long_zstd_log_is_read_on_from_the_middle(log: Path) -> None:
+    """More than a pipe holds, so that zstd(1) is stopped while it writes."""
+    follower = Follower(log)
+    write(log, *range(50000))
+    assert len(follower.new(30000)) == 30000
+    subprocess.run(["zstd", "-q", "--rm", str(log)], check=True)
+    log.with_name("mail.log.zst").rename(log.with_name("mail.log.1.zst"))
+    write(log, 50000)
+    assert follower.new(3) == [30000, 30001, 30002]
+    assert follower.new(30000)[-2:] == [49999, 50000]
+    assert not follower.lost
+
+
 def test_of_files_gives_what_is_not_older(log: Path) -> None:
     write(log, 1, 2, 3)
     with open(log, "ab") as opened:
@@ -186,39 +221,16 @@ def test_a_folder_that_is_away_keeps_the_place_too(tmp_path: Path) -> None:
     assert not reader.loss_warning
 
 
-def test_what_was_begun_in_the_journal_is_read_on_there(
-    log: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Also when syslogd(8) comes and makes a file; not when main.cf names one."""
-    asked: list[tuple[str, ...]] = []
-
-    def journal(*words: str) -> list[str]:
-        asked.append(words)
-        return [line(1), f"{log_reader.CURSOR_PREFIX}s=2"]
-
-    monkeypatch.setattr(log_reader, "_read_journal", journal)
-    first = log_reader.Reader("", log_reader.Position())
-    assert [text for text, _ in first.new_lines(9)] == [line(1)]
-    write(log, 1, 2)
-    monkeypatch.setattr(log_reader, "DEFAULT_PATHS", (str(log),))
-    second = log_reader.Reader(str(log), first.position)
-    assert [text for text, _ in second.new_lines(9)] == [line(1)]
-    assert asked[1] == ("--show-cursor", "--after-cursor=s=2")
-    monkeypatch.setattr(log_reader, "DEFAULT_PATHS", ())
-    named = log_reader.Reader(str(log), first.position)
-    assert [text for text, _ in named.new_lines(9)] == [line(1), line(2)]
-
-
 def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Return the names of the files that are opened from now on, as it grows."""
     names: list[str] = []
-    true = log_reader.open_log
+    true = log_file.open_log
 
     def noted(path: str) -> IO[bytes]:
         names.append(os.path.basename(path))
         return true(path)
 
-    monkeypatch.setattr(log_reader, "open_log", noted)
+    monkeypatch.setattr(log_file, "open_log", noted)
     return names
 
 
@@ -253,14 +265,14 @@ def test_what_is_written_into_a_rotated_file_late_is_read_before_the_new_one(
     log.touch()
     lines = reader.new_lines(9)
     assert next(lines)[0] == line(2)
-    true, late = log_reader.stat_file, [(old, 3), (log, 4)]
+    true, late = log_file.stat_file, [(old, 3), (log, 4)]
 
     def told(path: str) -> os.stat_result:  # asked when the old one is at its end
         while late:
             write(*late.pop(0))
         return true(path)
 
-    monkeypatch.setattr(log_reader, "stat_file", told)
+    monkeypatch.setattr(log_file, "stat_file", told)
     assert [text for text, _ in lines] == [line(3), line(4)]
 
 

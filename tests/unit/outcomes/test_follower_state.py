@@ -37,6 +37,20 @@ def test_a_state_that_cannot_be_opened_now_is_kept(
         assert state.get_value("place") == "here"
 
 
+@pytest.mark.parametrize("change", ["value = '1'", "name = 'none'"])
+def test_a_state_of_another_version_is_made_anew(tmp_path: Path, change: str) -> None:
+    with closing(FollowerState(str(tmp_path))) as state:
+        state.set_value("place", "here")
+        state.commit()
+    with closing(sqlite3.connect(tmp_path / follower_state.DATABASE_NAME)) as base:
+        base.execute(f"UPDATE word SET {change} WHERE name = 'version'")
+        base.commit()
+    for _ in range(2):
+        with closing(FollowerState(str(tmp_path))) as state:
+            assert state.get_value("place") == ""
+            state.commit()
+
+
 def test_what_was_not_committed_did_not_happen(tmp_path: Path) -> None:
     with closing(FollowerState(str(tmp_path))) as state:
         state.set_value("place", "here")

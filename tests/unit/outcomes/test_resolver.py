@@ -21,13 +21,13 @@ FILTERS = ("smtp-amavis:[127.0.0.1]:10024", "spam-pipe:dummy")
 BOB = "bob@example.net"
 STAMPED = (
     "pipe Q1 to=<{to}>, relay=archive-stamp, delay=0.3, delays=0.02/0.01/0/0.27,"
-    f" dsn=2.0.0, status=sent (delivered via archive-stamp service (archived as {ID};"
-    " queued as Q2))"
+    f" dsn=2.0.0, status=sent (delivered via archive-stamp service (id={ID}"
+    " as=Q2 result=done))"
 )
 BY_LMTP = (
     "lmtp Q1 to=<{to}>, relay=mail.example.com[private/archive.{archive}], conn_use=2,"
-    " delay=0.11, delays=0.01/0/0/0.1, dsn=2.0.0, status=sent (250 2.0.0 archived as"
-    f" {ID}; queued as Q2)"
+    " delay=0.11, delays=0.01/0/0/0.1, dsn=2.0.0, status=sent (250 2.0.0"
+    f" id={ID} as=Q2 result=done)"
 )
 BACK = (
     "archive-handback/smtpd Q2 client=localhost[127.0.0.1], orig_queue_id=Q1,"
@@ -303,7 +303,7 @@ def test_a_host_on_loopback_that_has_taken_one_recipient_of_a_requeued_file() ->
         "cleanup Q3 message-id=<one@example.org>",
         "smtpd Q4 client=localhost[127.0.0.1], orig_queue_id=Q3, orig_client=localhost",
         f"pipe Q3 to=<{carol}>, relay=archive-stamp{SENT} (delivered via archive-stamp"
-        " service (archived as x; queued as Q4))",
+        " service (id=x as=Q4 result=done))",
         "qmgr Q3 removed",
         f"smtp Q4 to=<{carol}>, {here}{SENT} (250 2.0.0 Ok: queued as ZY)",
         "qmgr Q4 removed",

@@ -20,12 +20,11 @@ from postfix_archive.store import journal_reader
 from postfix_archive.store.bypass_period import BypassPeriod
 from postfix_archive.store.journal import Journal
 
-from unit.examples import ARCHIVE_ID, KEYS, LEGAL, NOW, QUEUE_ID, envelope_of
+from unit.examples import ARCHIVE_ID, KEYS, LEGAL, NOW, envelope_of
 from unit.store.test_archive import NAME, Capture
 
 OTHER_ID = "20261122-" + "b2" * 20
 DAY = 86400
-KNOWN = QUEUE_ID.decode()
 
 
 def having(folder: Path, *, delivery: str = "store") -> Settings:
@@ -38,11 +37,7 @@ def having(folder: Path, *, delivery: str = "store") -> Settings:
 
 
 def kept(folder: Path, *ids: str, begin: float = NOW, end: float = NOW) -> set[str]:
-    return archive_lookup.ids_in_journals(having(folder), ids, {}, begin, end)
-
-
-def by_queue_id(folder: Path, came: float) -> set[str]:
-    return archive_lookup.ids_in_journals(having(folder), (), {KNOWN: came}, came, None)
+    return archive_lookup.ids_in_journals(having(folder), ids, begin, end)
 
 
 def test_what_was_archived_is_found_by_its_id(tmp_path: Path) -> None:
@@ -61,7 +56,7 @@ def test_a_store_that_is_empty_or_not_there_has_nothing(tmp_path: Path) -> None:
 def test_without_a_store_no_journal_is_read(tmp_path: Path) -> None:
     Capture().kept_in(tmp_path)
     without = having(tmp_path, delivery="mail")
-    assert archive_lookup.ids_in_journals(without, [ARCHIVE_ID], {}, NOW, NOW) == set()
+    assert archive_lookup.ids_in_journals(without, [ARCHIVE_ID], NOW, NOW) == set()
 
 
 def test_what_was_added_to_a_record_is_found_by_the_id_of_its_capture(
@@ -105,15 +100,6 @@ def test_a_torn_line_archives_nothing(tmp_path: Path) -> None:
     path = tmp_path / LEGAL / "journal"
     path.write_bytes(path.read_bytes()[:-40])
     assert kept(tmp_path, ARCHIVE_ID) == set()
-
-
-def test_a_queue_id_is_found_with_the_time_at_which_the_message_came(
-    tmp_path: Path,
-) -> None:
-    """A short queue id is used again, one on another day."""
-    Capture().kept_in(tmp_path)
-    assert by_queue_id(tmp_path, NOW) == {KNOWN}
-    assert by_queue_id(tmp_path, NOW - DAY) == set()
 
 
 def test_bypass_periods_are_those_of_journals_and_the_current_one(

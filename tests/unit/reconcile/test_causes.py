@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -43,11 +44,20 @@ def by_hand(master: str) -> Configuration:
 STANDARD = named(after(host()))
 
 
-def message(service: str = "postfix", daemon: str = "smtpd") -> Message:
-    made = Message("4jZFG724PhzK5b4", NOW, service, daemon, "7")
-    made.sender = "ann@example.org"
-    made.relay = "sink"
-    return made
+def message(
+    service: str = "postfix", daemon: str = "smtpd", relay: str = "sink", **more: Any
+) -> Message:
+    made = Message(
+        queue_id="4jZFG724PhzK5b4",
+        time=NOW,
+        queued_time=NOW,
+        service=service,
+        daemon=daemon,
+        pid="7",
+        sender="ann@example.org",
+        relay=relay,
+    )
+    return replace(made, **more)
 
 
 def judged(
@@ -133,64 +143,58 @@ def test_mail_of_a_bypass_period_is_not_archived() -> None:
     assert judged(STANDARD, message(), period).cause == "bypass-on"
     later = bypass(NOW + 1, NOW + 5)
     assert judged(STANDARD, message(), later).cause == "unexplained"
-    requeued = message()
-    requeued.time -= 3600
+    requeued = message(time=NOW - 3600)
     assert judged(STANDARD, requeued, period).cause == "bypass-on"
     said = judged(by_hand(MORE), message("postfix/free"), period)
     assert said.kind == "not_requested"
 
 
 def test_an_action_of_a_table_is_named_with_where_it_leads() -> None:
-    of = message()
-    of.action_text = FILTERED
+    of = message(action_text=FILTERED)
     said = judged(STANDARD, of)
     assert said.cause == "filter-action"
     assert (
         said.explanation == "FILTER smtp:[::1]:99 by an access table or policy server"
     )
-    of.action_text = (
+    action_text = (
         "redirect: header Subject: FILTER from a[1.2.3.4]; from=<ann@example.org>"
         " to=<b@c.example> proto=ESMTP helo=<x>: eve@example.net"
     )
-    said = judged(STANDARD, of)
+    said = judged(STANDARD, message(action_text=action_text))
     assert said.cause == "redirect-action"
     assert said.explanation == "REDIRECT eve@example.net by header_checks"
 
 
 def test_an_action_for_another_sender_is_not_this_messages() -> None:
-    of = message()
-    of.action_text = FILTERED
-    of.sender = "bob@example.org"
+    of = message(action_text=FILTERED, sender="bob@example.org")
     assert judged(STANDARD, of).cause == "unexplained"
 
 
 @pytest.mark.parametrize("end", ["", ";", "; from=<a>"])
 def test_a_sender_cannot_name_the_place_to_which_a_filter_leads(end: str) -> None:
-    of = message()
-    of.sender = f"triggers FILTER x:y{end}"
-    of.action_text = FILTERED.replace("ann@example.org", of.sender)
+    sender = f"triggers FILTER x:y{end}"
+    action_text = FILTERED.replace("ann@example.org", sender)
+    of = message(sender=sender, action_text=action_text)
     assert judged(STANDARD, of).explanation.startswith("FILTER smtp:[::1]:99 by ")
 
 
 def test_a_rule_that_threw_mail_away_is_named_without_the_mails_words() -> None:
-    of = message()
-    of.discard_text = "discard: header Subject: secret from a[1.2.3.4]; from=<a@b>: x"
+    text = "discard: header Subject: secret from a[1.2.3.4]; from=<a@b>: x"
+    of = message(discard_text=text)
     assert judged(STANDARD, of).explanation == "DISCARD by header_checks"
-    of.discard_text = "milter-discard: END-OF-MESSAGE from a[1.2.3.4]: x"
+    of = message(discard_text="milter-discard: END-OF-MESSAGE from a[1.2.3.4]: x")
     assert judged(STANDARD, of).explanation == "DISCARD by a milter"
 
 
 def test_what_came_by_a_hand_back_port_was_handed_in() -> None:
-    of = message("postfix/archive-handback")
-    of.is_reinjected = True
+    of = message("postfix/archive-handback", is_reinjected=True)
     said = judged(STANDARD, of)
     assert said.cause == "foreign-reinjection"
     assert "archive-handback" in said.explanation
 
 
 def test_what_was_deleted_before_it_went_anywhere_says_so() -> None:
-    of = message()
-    of.end, of.relay = DELETED, ""
+    of = message(end=DELETED, relay="")
     assert judged(STANDARD, of).cause == "deleted"
 
 
@@ -198,15 +202,13 @@ def test_what_a_filter_before_the_archive_keeps_was_never_to_be_archived() -> No
     """ARCHIVE_POSITION=after: spam that amavis keeps is not missed."""
     found = host({"content_filter": AMAVIS}, STOCK + BACK)
     behind = named(after(found, replace(WISH, position="after")))
-    of = message()
-    of.relay, of.is_content_filtered = "127.0.0.1[127.0.0.1]:10024", True
+    of = message(relay="127.0.0.1[127.0.0.1]:10024", is_content_filtered=True)
     said = judged(behind, of)
     assert (said.kind, said.cause) == ("not_requested", "kept-by-filter")
     assert of.relay in said.explanation
-    of.is_content_filtered = False
-    assert judged(behind, of).kind == "missing"
+    unfiltered = replace(of, is_content_filtered=False)
+    assert judged(behind, unfiltered).kind == "missing"
     before = named(after(found))
-    of.is_content_filtered = True
     assert judged(before, of).kind == "missing"
 
 

@@ -8,7 +8,8 @@ from collections.abc import Sized
 
 import pytest
 
-from postfix_archive.reconcile import messages
+from postfix_archive.maillog import queue_file
+from postfix_archive.reconcile import log_scan, messages
 from postfix_archive.reconcile.log_scan import LogScan
 from postfix_archive.reconcile.messages import Message
 
@@ -39,7 +40,7 @@ def sent(relay: str, said: str, *, to: str = "bob@example.net", what: str = "") 
     )
 
 
-def stamped(said: str = f"archived as {ID}; queued as {SECOND}") -> str:
+def stamped(said: str = f"id={ID} as={SECOND} result=done") -> str:
     """What pipe(8) logs of a stamp filter: the first hundred bytes that it said."""
     told = f"delivered via archive-stamp service ({said[:100]})"
     return sent("archive-stamp", told)
@@ -83,7 +84,7 @@ class Log:
 
     def later(self) -> list[Message]:
         """Return what is judged when a while has passed, and it is forgotten."""
-        self.now += messages.KEEP_SECONDS + 1
+        self.now += log_scan.KEEP_SECONDS + 1
         self.say("qmgr[3]", "4zzzzzzzzzzzz0: removed")
         return [each for each in self.read.pop_finished() if each.is_accepted]
 
@@ -122,36 +123,35 @@ def test_it_is_waited_for_until_its_last_queue_file_is_gone(log: Log) -> None:
     assert [each.queue_id for each in log.later()] == [FIRST]
 
 
-def test_a_line_too_long_to_name_what_was_handed_back_is_enough(log: Log) -> None:
-    """A remark stands first, and pipe(8) logs a hundred bytes."""
-    said = f"ALARM: FORGED requests ignored: 1; archived as {ID}; queued as {SECOND}"
+def test_a_line_that_pipe_truncates_has_what_is_needed(log: Log) -> None:
+    """pipe(8) logs a hundred bytes."""
+    said = f"id={ID} as={SECOND} alarm=forged,incomplete forged=12 result=done"
+    assert len(said) > 100
     log.accepted(FIRST)
     log.handed_in(SECOND, FIRST)
     log.removed(SECOND)
     log.say("pipe[5]", f"{FIRST}: {stamped(said)}")
     log.removed(FIRST)
     [found] = log.later()
-    assert found.queue_id == FIRST and found.is_truncated and not found.is_reinjected
+    assert found.queue_id == FIRST and not found.is_reinjected
     assert found.archive_ids == (ID,)
 
 
 @pytest.mark.parametrize("archive", ["legal@example.com", "one@x.org,two@x.org"])
-@pytest.mark.parametrize("loud", ["", "ALARM: FORGED requests ignored: 1; "])
+@pytest.mark.parametrize("loud", ["", "alarm=forged "])
 def test_what_a_worker_says_is_read_to_its_end(
     log: Log, archive: str, loud: str
 ) -> None:
     """lmtp(8) names the worker's socket, and logs all that it said."""
     relay = f"mail.example.com[private/archive.{archive}]"
-    said = f"250 2.0.0 {loud}archived as {ID}; queued as {SECOND}"
+    said = f"250 2.0.0 id={ID} as={SECOND} {loud}result=done"
     log.accepted(FIRST)
     log.handed_in(SECOND, FIRST)
     log.removed(SECOND)
     log.say("archive-stamp/lmtp[5]", f"{FIRST}: {sent(relay, said)}")
     log.removed(FIRST)
     [found] = log.later()
-    assert (
-        found.queue_id == FIRST and not found.is_truncated and not found.is_reinjected
-    )
+    assert found.queue_id == FIRST and not found.is_reinjected
     assert found.archive_ids == (ID,)
     assert log.read.unreadable_count == 0
 
@@ -172,7 +172,7 @@ def test_what_is_handed_back_is_not_judged_while_its_filter_is_at_work(
 def test_what_no_filter_handed_back_is_a_message_of_its_own(log: Log) -> None:
     log.handed_in(SECOND)
     log.accepted(FIRST)
-    log.say("pipe[5]", f"{FIRST}: {stamped(f'archived as {ID}; queued as {THIRD}')}")
+    log.say("pipe[5]", f"{FIRST}: {stamped(f'id={ID} as={THIRD} result=done')}")
     log.removed(FIRST, SECOND)
     found = {each.queue_id: each.is_reinjected for each in log.later()}
     assert found == {FIRST: False, SECOND: True}
@@ -270,7 +270,7 @@ def test_mail_that_is_requeued_is_the_same_mail(log: Log) -> None:
     log.say("pickup[4]", f"{SECOND}: uid=101 from=<ann@example.org> orig_id={FIRST}")
     log.say("cleanup[2]", f"{SECOND}: message-id=<a@example.org>")
     log.say("qmgr[3]", f"{SECOND}: {QUEUED}")
-    log.say("pipe[5]", f"{SECOND}: {stamped(f'archived as {ID}; queued as {THIRD}')}")
+    log.say("pipe[5]", f"{SECOND}: {stamped(f'id={ID} as={THIRD} result=done')}")
     log.removed(SECOND)
     [found] = log.later()
     assert (found.queue_id, found.archive_ids) == (FIRST, (ID,))
@@ -317,7 +317,7 @@ def test_mail_that_a_filter_gives_back_by_smtp_is_the_same_mail(log: Log) -> Non
     said = f"250 2.0.0 from MTA(smtp:[127.0.0.1]:10025): 250 Ok: queued as {SECOND}"
     log.say("smtp[5]", f"{FIRST}: {sent(relay, said)}")
     log.removed(FIRST)
-    log.say("pipe[5]", f"{SECOND}: {stamped(f'archived as {ID}; queued as {THIRD}')}")
+    log.say("pipe[5]", f"{SECOND}: {stamped(f'id={ID} as={THIRD} result=done')}")
     log.removed(SECOND)
     [found] = log.later()
     assert (found.queue_id, found.archive_ids) == (FIRST, (ID,))
@@ -360,7 +360,7 @@ def test_messages_with_one_message_id_stay_messages(log: Log) -> None:
         log.say("cleanup[2]", f"{queue_id}: message-id=<same@example.org>")
         log.say("qmgr[3]", f"{queue_id}: {QUEUED}")
         log.handed_in(back, queue_id, "same")
-        said = f"archived as {ID}; queued as {back}"
+        said = f"id={ID} as={back} result=done"
         log.say("pipe[5]", f"{queue_id}: {stamped(said)}")
         log.say("smtp[5]", f"{back}: {sent('127.0.0.1[127.0.0.1]:10024', '250 ok')}")
     log.removed(*ids, *backs)
@@ -373,7 +373,7 @@ def test_a_filter_before_the_archive_takes_and_gives_back_one_message(
     """It says nothing but 250 ok; what it gives back is archived before it says so."""
     log.accepted(FIRST)
     log.accepted(SECOND)
-    said = f"archived as {ID}; queued as {THIRD}"
+    said = f"id={ID} as={THIRD} result=done"
     log.say("pipe[5]", f"{SECOND}: {stamped(said)}")
     log.say("smtp[5]", f"{FIRST}: {sent('127.0.0.1[127.0.0.1]:10024', '250 ok')}")
     log.removed(FIRST, SECOND)
@@ -405,6 +405,22 @@ def test_a_queue_file_with_another_name_is_the_same_message(log: Log) -> None:
     assert not log.read.queued_before
 
 
+def test_a_queue_file_with_another_name_is_known_when_it_is_released_from_hold(
+    log: Log,
+) -> None:
+    log.accepted(FIRST)
+    log.say("postsuper[9]", f"{FIRST}: placed on hold")
+    renamed = FIRST.partition("z")[0] + "zJqHt"
+    log.read.read_line(RENAMED, log.now)
+    log.say("postsuper[9]", f"{renamed}: released from hold")
+    log.say("qmgr[3]", f"{renamed}: {QUEUED}")
+    log.say("pipe[5]", f"{renamed}: {stamped()}")
+    log.removed(renamed)
+    [found] = log.later()
+    assert (found.queue_id, found.archive_ids) == (FIRST, (ID,))
+    assert not log.read.queued_before
+
+
 def test_a_capsule_with_another_name_is_the_same_capsule(log: Log) -> None:
     capsule(log, THIRD)
     renamed = THIRD.partition("z")[0] + "zJqHt"
@@ -426,7 +442,7 @@ def test_ids_that_have_a_moment_in_common_are_two_as_long_as_none_was_renamed(
 def test_short_queue_ids_that_are_used_again_are_other_messages(log: Log) -> None:
     for archive_id in (ID, OTHER):
         log.accepted("5A3B21C0FE", archive_id)
-        said = f"archived as {archive_id}; queued as {SECOND}"
+        said = f"id={archive_id} as={SECOND} result=done"
         log.say("pipe[5]", f"5A3B21C0FE: {stamped(said)}")
         log.removed("5A3B21C0FE")
     assert [each.archive_ids for each in log.later()] == [(ID,), (OTHER,)]
@@ -464,8 +480,30 @@ def test_all_that_is_over_is_forgotten(log: Log) -> None:
         log.removed(queue_id)
         list(log.read.pop_finished())
     log.later()
-    kept = vars(log.read._tracker).values()
+    kept = vars(log.read.tracker.queue_files).values()
     assert not [each for each in kept if isinstance(each, Sized) and len(each)]
+
+
+def test_of_what_no_queue_ever_had_only_the_newest_is_kept(
+    log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """smtpd(8) names a queue id for a client that then goes away without a word."""
+    monkeypatch.setattr(queue_file, "MAX_INCOMING", 10)
+    for number in range(200):
+        log.say("smtpd[7]", f"4jZFG7{number:04d}zK5b4: {LOCAL}")
+    log.accepted(FIRST)
+    assert not log.later()
+    assert len(log.read.tracker.queue_files.by_key) <= 11
+    assert [each.queue_id for each in log.rest()] == [FIRST]
+
+
+def test_mail_that_was_queued_when_the_log_began_is_not_counted_behind_the_filter(
+    log: Log,
+) -> None:
+    log.handed_in(SECOND, FIRST)
+    log.say("pipe[5]", f"{FIRST}: {stamped()}")
+    log.removed(FIRST, SECOND)
+    assert not log.later() and not log.rest()
 
 
 # --- capsules -------------------------------------------------------------------------
@@ -482,7 +520,7 @@ def test_a_capsule_that_is_on_its_way_is_known_by_its_archive_id(log: Log) -> No
     capsule(log, THIRD)
     assert log.read.capsules.queue_id(ID) == THIRD
     assert not log.read.capsules.is_settled(ID)
-    done = f"delivered via archive service (archived as {ID})"
+    done = f"delivered via archive service (id={ID} result=stored)"
     log.say("pipe[5]", f"{THIRD}: {sent('archive', done, to='capsule@x.invalid')}")
     log.removed(THIRD)
     assert log.read.capsules.is_settled(ID)

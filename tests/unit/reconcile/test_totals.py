@@ -24,7 +24,7 @@ from unit.reconcile.test_log_scan import (
 )
 
 MORE = "2525 inet n - n - - smtpd -o syslog_name=postfix/more -o content_filter=\n"
-ASIDE = "delivered via archive service (ALARM IN THE FALLBACK DIRECTORY: full)"
+ASIDE = f"delivered via archive service (id={ID} alarm=fallback reason=full)"
 
 
 def waiting(queue_id: str, queue: str = "deferred", age: int = 60) -> QueuedMessage:
@@ -94,7 +94,7 @@ def test_what_a_journal_has_is_archived(log: Log) -> None:
 
 def test_the_log_alone_is_not_believed(log: Log) -> None:
     one_captured(log)
-    done = sent("archive", f"delivered via archive service (archived as {ID})")
+    done = sent("archive", f"delivered via archive service (id={ID} result=stored)")
     log.say("pipe[5]", f"{THIRD}: {done}")
     log.removed(THIRD)
     found = Run(log).done(kept=(OTHER,))
@@ -108,7 +108,7 @@ def test_the_log_alone_is_not_believed(log: Log) -> None:
 def test_without_a_store_what_left_as_mail_is_archived() -> None:
     log = Log(stores=False)
     one_captured(log)
-    done = sent("archive", f"delivered via archive service (archived as {ID})")
+    done = sent("archive", f"delivered via archive service (id={ID} result=stored)")
     log.say("pipe[5]", f"{THIRD}: {done}")
     log.removed(THIRD)
     assert Run(log).done().summary()["archived"] == 1
@@ -175,20 +175,6 @@ def test_a_copy_that_was_deleted_when_it_was_archived_is_archived(log: Log) -> N
     one_captured(log)
     log.say("postsuper[9]", f"{THIRD}: removed")
     assert Run(log).done(kept=(ID,)).summary()["archived"] == 1
-
-
-def test_a_cut_line_without_an_id_is_looked_up_by_the_queue_id(log: Log) -> None:
-    log.accepted(FIRST)
-    log.say("pipe[5]", f"{FIRST}: {stamped('ALARM: ' + 'x' * 200)}")
-    log.removed(FIRST)
-    assert Run(log).done(kept=(FIRST,)).summary()["archived"] == 1
-
-
-def test_a_cut_line_without_an_id_that_no_journal_knows_is_missing(log: Log) -> None:
-    log.accepted(FIRST)
-    log.say("pipe[5]", f"{FIRST}: {stamped('ALARM: ' + 'x' * 200)}")
-    log.removed(FIRST)
-    assert "is truncated" in only(Run(log).done())[1]
 
 
 def test_mail_that_waits_for_the_filter_waits(log: Log) -> None:

@@ -118,8 +118,7 @@ def test_a_forged_request_asks_for_nothing_and_is_told() -> None:
     forged = request.make_recipient(HR, examples.STRANGERS)
     wanted = task(BOB, forged, nexthop="on-request")
     assert planned(wanted=wanted).envelope is None
-    assert "FORGED" in capture_plan.alarms(wanted)
-    assert "1" in capture_plan.alarms(wanted)
+    assert capture_plan.alarms(wanted) == ["forged"]
 
 
 def test_a_message_that_a_filter_took_around_is_archived_and_marked() -> None:
@@ -127,13 +126,13 @@ def test_a_message_that_a_filter_took_around_is_archived_and_marked() -> None:
     assert wanted.is_incomplete
     sealed = planned(wanted=wanted).envelope
     assert sealed is not None and sealed.is_incomplete
-    assert "ENVELOPE INCOMPLETE" in capture_plan.alarms(wanted)
+    assert capture_plan.alarms(wanted) == ["incomplete"]
 
 
 def test_a_message_with_its_recipients_did_not_go_around() -> None:
     assert not task(HR_REQUEST, BOB, nexthop="on-request").is_incomplete
     assert not task(HR_REQUEST, nexthop=LEGAL).is_incomplete
-    assert capture_plan.alarms(task(BOB)) == ""
+    assert capture_plan.alarms(task(BOB)) == []
 
 
 def test_all_pieces_of_a_message_share_one_id() -> None:

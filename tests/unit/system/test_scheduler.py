@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from postfix_archive.errors import LogUnreadable
 from postfix_archive.maillog import location
 from postfix_archive.postfix import postfix_command
 from postfix_archive.postfix.configuration import Configuration
@@ -48,11 +50,24 @@ def test_no_log_no_store_no_service(tmp_path: Path) -> None:
     assert "no maillog_file in main.cf" in location.follow_obstacle(
         stock(), is_wanted=True
     )
-    assert "no maillog_file" in location.follow_obstacle(
-        logging_to("/dev/stdout"), is_wanted=True
-    )
     (tmp_path / "mail.log").write_text("")
     assert "there is no store" in location.follow_obstacle(stock(), is_wanted=False)
+
+
+def test_a_log_that_is_a_device_or_fifo_is_named_and_never_opened(
+    tmp_path: Path,
+) -> None:
+    """Reading it would take the lines from whoever reads there, or wait for ever."""
+    os.mkfifo(tmp_path / "fifo")
+    (tmp_path / "link").symlink_to("/dev/null")
+    for path in ("/dev/stdout", "/dev/tty", tmp_path / "fifo", tmp_path / "link"):
+        obstacle = location.follow_obstacle(logging_to(path), is_wanted=True)
+        assert obstacle.startswith(f"{path} is a device or FIFO")
+        assert "set maillog_file in main.cf to a regular file" in obstacle
+        with pytest.raises(LogUnreadable, match="is a device or FIFO"):
+            location.log_path(logging_to(path))
+    os.mkfifo(tmp_path / "mail.log")
+    assert "FIFO" in location.follow_obstacle(stock(), is_wanted=True)
 
 
 def test_a_postfix_that_does_not_run_has_its_log_yet_to_come(
