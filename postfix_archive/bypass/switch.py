@@ -89,8 +89,8 @@ def turn_on(directory: str, reason: str) -> dict[str, Any]:
     failed_archives = _record_begin(directory, postfix_config, record)
     record["untold"] = failed_archives
     _write_record(directory, record)
-    text = f"bypass on, mail is UNARCHIVED: by {record['by']}: {reason}"
-    postfix_command.log_alarm(directory, LOG_TAG, text)
+    fields = {"alarm": "bypass-on", "reason": f"by {record['by']}: {reason}"}
+    postfix_command.log_alarm(directory, LOG_TAG, fields)
     return record
 
 
@@ -111,8 +111,8 @@ def turn_off(directory: str) -> dict[str, Any]:
     if "closed" not in record:
         record.update(closed=_now(), closed_by=current_user(), untold_end=None)
         _write_record(directory, record)
-        text = f"bypass off, mail is archived again: by {record['closed_by']}"
-        postfix_command.log_alarm(directory, LOG_TAG, text)
+        fields = {"alarm": "bypass-off", "reason": f"by {record['closed_by']}"}
+        postfix_command.log_alarm(directory, LOG_TAG, fields)
     settings = archive_cf.load(directory)
     if record.get("untold_end") is None:
         record["untold_end"] = sorted(_affected_archives(settings, postfix_config))
