@@ -78,11 +78,17 @@ def log_failure(error: BaseException, arguments: "list[bytes]") -> None:
         failure.report_in_pipe_mode(error, arguments)
     except BaseException:  # noqa: B036 - nothing of the program can be imported
         try:
-            import syslog
+            import subprocess
 
-            syslog.openlog("postfix/archive", syslog.LOG_PID, syslog.LOG_MAIL)
-            reason = f"error={type(error).__name__} reason={error}"
-            syslog.syslog(reason[:300].replace("\n", " "))
+            line = f"error={type(error).__name__} reason={error}"[:300]
+            subprocess.run(
+                ["/usr/sbin/postlog", "-t", "postfix/archive", "-p", "warn", line],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                timeout=10,
+                check=False,
+            )
         except BaseException:  # noqa: B036 - deferring matters more
             pass
 

@@ -37,9 +37,11 @@ def record(
     line = _printable(log_fields.build(fields))[:LINE_LIMIT]
     with contextlib.suppress(Exception):
         _write_to_log(line, config_directory)
-    with contextlib.suppress(Exception):
-        now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-        _replace(_path(config_directory, spool_directory), f"time={now} {line}\n")
+    now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    for directory in (spool_directory, DEFAULT_DIRECTORY):
+        with contextlib.suppress(Exception):
+            _replace(_path(config_directory, directory), f"time={now} {line}\n")
+            return
 
 
 def last(config_directory: str, spool_directory: str) -> str:
@@ -111,8 +113,10 @@ def _read(path: str) -> str:
         descriptor = os.open(path, flags)
     except OSError:
         return ""
-    with open(descriptor, "rb") as file:
+    try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             return ""
-        text = file.read(4 * LINE_LIMIT + 100).decode("utf-8", "replace")
-    return _printable(text.strip())
+        content = os.read(descriptor, 4 * LINE_LIMIT + 100)
+    finally:
+        os.close(descriptor)
+    return _printable(content.decode("utf-8", "replace").strip())
