@@ -16,7 +16,7 @@ tests/unit/test_errors.py checks that.
      +-- StoreFailed, JournalFailed               the store
      +-- OutcomePending                           archive_wait_for_outcome
      +-- WriteThroughFailed                       write-through to the store
-     |    +-- WriteThroughTimeout
+     |    +-- WriteThroughTimeout, WriteThroughSkipped
      +-- DeadlineExceeded                         archive_time_limit
      +-- RecordNotFound, RecordDamaged            commands that read the store
      +-- LogUnreadable, FollowerRunning           Postfix's log
@@ -27,8 +27,6 @@ tests/unit/test_errors.py checks that.
      +-- TableInvalid                             ARCHIVE tables
      +-- NotRoot                                  commands that only root may run
 """
-
-ALARM = "ALARM:"  # marks log lines that the postmaster must see
 
 
 class ArchiveError(Exception):
@@ -118,6 +116,10 @@ class WriteThroughFailed(ArchiveError):
 
 class WriteThroughTimeout(WriteThroughFailed):
     """The store did not finish within the time for which mail may wait."""
+
+
+class WriteThroughSkipped(WriteThroughFailed):
+    """Not tried: the message is large, or the store was slow a moment ago."""
 
 
 class DeadlineExceeded(ArchiveError):

@@ -315,6 +315,12 @@ class PrivatePostfix:
         )
         return [json.loads(line) for line in run.stdout.splitlines()]
 
+    def last_failure(self) -> str:
+        """Return the reason of the last failure of a transport."""
+        from postfix_archive.system import failure_log
+
+        return failure_log.last(str(self.etc), str(self.folder / "spool"))
+
     def queue_files(self) -> list[str]:
         """Return the paths of all queue files."""
         found = []
@@ -393,6 +399,11 @@ class PrivatePostfix:
             lambda: len(re.findall(pattern, self.log())) >= count,
             f"{count} times {pattern} in the log",
         )
+
+    def wait_for_failure(self, pattern: str) -> str:
+        """Return the reason of a transport's last failure when it is that one."""
+        self.wait(lambda: re.search(pattern, self.last_failure()), f"{pattern} failed")
+        return self.last_failure()
 
     def flush(self) -> None:
         """Make Postfix try all deferred mail now."""

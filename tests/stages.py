@@ -152,7 +152,9 @@ class StagedPostfix(PrivatePostfix):
         ports = f":{self.ports[1]}\n", f":{self.refusing}\n"
         edit(self.etc / "archive.cf", *ports)
         queue_id = self.send(mail(name))
-        self.wait_for_log(f" {queue_id}: .*PostfixRefused: .*End-of-data rejected")
+        self.wait_for_failure(
+            f"={queue_id} error=PostfixRefused .*End-of-data rejected"
+        )
         self.wait(lambda: self._is_archived(name), "it is archived")
         self.wait(self._rests, "it has been put back")
         yield queue_id

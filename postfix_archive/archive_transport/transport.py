@@ -156,14 +156,21 @@ def archive_capsule(job: ArchiveJob) -> str:
 
 
 def _fallback_line(job: ArchiveJob, reason: str) -> str:
+    """Return the line for Postfix's log; log the whole reason, which pipe(8) cuts."""
+    from postfix_archive.system import failure_log  # rarely needed
+
     head = job.message.head(limit=capsule.FIELDS_LIMIT)
-    return log_fields.build(
-        {
-            "id": capsule.unseal(head, job.keys).envelope.archive_id,
-            "alarm": "fallback",
-            "reason": reason,
-        }
+    fields = {
+        "id": capsule.unseal(head, job.keys).envelope.archive_id,
+        "alarm": "fallback",
+        "reason": reason,
+    }
+    failure_log.record(
+        fields,
+        config_directory=job.settings.config_directory,
+        spool_directory=job.settings.archive_spool_directory,
     )
+    return log_fields.build(fields)
 
 
 def _known_outcomes(job: ArchiveJob) -> KnownOutcomes:

@@ -96,8 +96,8 @@ def turn_on(directory: str, reason: str) -> BypassStart:
     requeued, left = _requeue(directory)
     record = BypassRecord(period, _record_start(directory, postfix_config, period))
     _write_record(directory, record)
-    text = f"bypass on, mail is UNARCHIVED: by {period.started_by}: {reason}"
-    postfix_command.log_alarm(directory, LOG_TAG, text)
+    fields = {"alarm": "bypass-on", "reason": f"by {period.started_by}: {reason}"}
+    postfix_command.log_alarm(directory, LOG_TAG, fields)
     return BypassStart(record, requeued, left)
 
 
@@ -149,8 +149,8 @@ def _end(directory: str, record: BypassRecord) -> BypassRecord:
     period = replace(record.period, ended=_now(), ended_by=current_user())
     record = replace(record, period=period)
     _write_record(directory, record)
-    text = f"bypass off, mail is archived again: by {period.ended_by}"
-    postfix_command.log_alarm(directory, LOG_TAG, text)
+    fields = {"alarm": "bypass-off", "reason": f"by {period.ended_by}"}
+    postfix_command.log_alarm(directory, LOG_TAG, fields)
     return record
 
 

@@ -20,6 +20,7 @@ from postfix_archive.errors import ArchiveError, NotRoot
 from postfix_archive.message import dates
 from postfix_archive.postfix import postfix_command
 from postfix_archive.rescue import queue_rescue
+from postfix_archive.system import failure_log
 
 LOG_TAG = "postfix/archive-rescue"
 
@@ -47,25 +48,29 @@ def rescue(ctx: click.Context) -> None:
         return
     settings = archive_cf.load(ctx.obj)
     plan = queue_rescue.make_plan(ctx.obj, settings)
-    alarms: list[str] = []
+    alarms: list[dict[str, str]] = []
+    last_failure = failure_log.last(ctx.obj, settings.archive_spool_directory)
     try:
         if plan.to_rescue:
             saved = queue_rescue.move_capsules(ctx.obj, settings, plan.to_rescue)
+            reason = failure_log.explain(plan.to_rescue[0].delay_reason, last_failure)
             alarms.append(
-                f"{len(saved)} archive copies moved from the queue to"
-                f" {settings.archive_fallback_directory}:"
-                f" {plan.to_rescue[0].delay_reason}"
+                _alarm(
+                    "copies-moved",
+                    len(saved),
+                    f"archive copies moved from the queue to"
+                    f" {settings.archive_fallback_directory}: {reason}",
+                )
             )
     except ArchiveError as error:
-        alarms.append(
-            f"{len(plan.to_rescue)} archive copies stay in the queue and will expire:"
-            f" {error}"
-        )
+        text = f"archive copies stay in the queue and will expire: {error}"
+        alarms.append(_alarm("copies-expire", len(plan.to_rescue), text))
     if plan.released_elsewhere:
         queue_rescue.forget(ctx.obj, plan.released_elsewhere)
     if plan.to_hold:
         queue_rescue.hold(ctx.obj, plan.to_hold, dates.format_rfc3339(time.time()))
-        alarms.append(f"{len(plan.to_hold)} messages put on hold before they expire")
+        text = "messages put on hold before they expire"
+        alarms.append(_alarm("mail-held", len(plan.to_hold), text))
     if plan.to_release:
         queue_rescue.release(ctx.obj, plan.to_release)
         click.echo(
@@ -73,24 +78,28 @@ def rescue(ctx: click.Context) -> None:
         )
     if plan.to_requeue:
         queue_rescue.requeue(ctx.obj, plan.to_requeue)
-        alarms.append(
-            f"{len(plan.to_requeue)} mailed copies cannot be delivered: requeued before"
-            " they expire"
-        )
+        text = "mailed copies cannot be delivered: requeued before they expire"
+        alarms.append(_alarm("copies-requeued", len(plan.to_requeue), text))
     overdue = [each for each in plan.overdue if each not in plan.to_release]
     if overdue:
         oldest = max(overdue, key=lambda each: each.age)
-        alarms.append(
-            f"{len(overdue)} messages wait for the stamp filter, queue id"
-            f" {oldest.queue_id} for {oldest.age // 60} minutes:"
-            f" {oldest.delay_reason[:200]}"
+        reason = failure_log.explain(oldest.delay_reason[:200], last_failure)
+        text = (
+            f"messages wait for the stamp filter, queue id {oldest.queue_id} for"
+            f" {oldest.age // 60} minutes: {reason}"
         )
+        alarms.append(_alarm("filter-waits", len(overdue), text))
     queue_rescue.record_run(settings)
     for alarm in alarms:
-        click.echo(alarm)
+        click.echo(f"{alarm['count']} {alarm['reason']}")
         postfix_command.log_alarm(ctx.obj, LOG_TAG, alarm)
     severity = monitoring.CRITICAL if overdue else monitoring.WARNING
     ctx.exit(severity if alarms else monitoring.OK)
+
+
+def _alarm(code: str, count: int, reason: str) -> dict[str, str]:
+    """Return the fields of an alarm for Postfix's log (docs/log-format.md)."""
+    return {"alarm": code, "count": str(count), "reason": reason}
 
 
 @click.group()

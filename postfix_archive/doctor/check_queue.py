@@ -12,7 +12,9 @@ from postfix_archive.doctor.finding import ADVICE, Finding
 from postfix_archive.doctor.host import Host
 from postfix_archive.monitoring import CRITICAL, WARNING
 from postfix_archive.postfix import archive_services
+from postfix_archive.postfix.queued_message import QueuedMessage
 from postfix_archive.rescue import rescue_plan
+from postfix_archive.system import failure_log
 
 HOUR = 3600
 DAY = 24 * HOUR
@@ -32,7 +34,7 @@ def check_queued_copies(host: Host) -> Iterator[Finding]:
             f"queue id {oldest.queue_id}",
             f"{len(capsules)} archive copies are queued, the oldest for"
             f" {oldest.age // 60} minutes; Postfix deletes them after"
-            f" {limit // HOUR} hours: {oldest.delay_reason[:200]}",
+            f" {limit // HOUR} hours: {_reason(host, oldest)}",
             "remove the cause, then " + host.postfix_command("postqueue", "-f"),
         )
 
@@ -51,11 +53,15 @@ def check_queued_originals(host: Host) -> Iterator[Finding]:
             CRITICAL,
             f"queue id {oldest.queue_id}",
             f"{len(overdue)} messages wait for the stamp filter, the oldest for"
-            f" {oldest.age // 60} minutes: {oldest.delay_reason[:200]}",
+            f" {oldest.age // 60} minutes: {_reason(host, oldest)}",
             "remove the cause, then "
             + host.postfix_command("postqueue", "-f")
             + "; if that takes long: postfix-archive bypass on --reason TEXT",
         )
+
+
+def _reason(host: Host, message: QueuedMessage) -> str:
+    return failure_log.explain(message.delay_reason[:200], host.last_failure)
 
 
 def check_refused_copies(host: Host) -> Iterator[Finding]:

@@ -75,6 +75,7 @@ class Host:
     fallback_count: int = 0  # capsules in the fallback directory
     fallback_age: int = 0  # seconds, of the oldest
     fallback_reason: str = ""  # why the oldest is there
+    last_failure: str = ""  # the last failure of a transport
     held_count: int = 0  # originals that a rescue put on hold
     last_rescue_age: float | None = None  # seconds since the last rescue
     log_error: str = ""  # why Postfix's log cannot be found or read

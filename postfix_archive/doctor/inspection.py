@@ -35,7 +35,7 @@ from postfix_archive.postfix.configuration import Configuration
 from postfix_archive.rescue import queue_rescue
 from postfix_archive.store import fallback, record_reader
 from postfix_archive.store.bypass_period import BypassPeriod
-from postfix_archive.system import path_access, python_version, scheduler
+from postfix_archive.system import failure_log, path_access, python_version, scheduler
 from postfix_archive.tables import table_file
 
 CONTENT_FILTER_LIMIT = 2000  # queued messages whose content_filter is read
@@ -92,6 +92,14 @@ def inspect_host(directory: str) -> Host:
         fallback_count=fallback_count,
         fallback_age=fallback_age,
         fallback_reason=fallback_reason,
+        last_failure=failure_log.last(
+            directory,
+            (
+                settings.archive_spool_directory
+                if settings
+                else failure_log.DEFAULT_DIRECTORY
+            ),
+        ),
         is_running=is_running,
         is_default_instance=directory == archive_cf.DEFAULT_CONFIG_DIRECTORY,
     )

@@ -19,20 +19,17 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 DEFER = 75  # EX_TEMPFAIL, sysexits(3)
-OUTPUT_LIMIT = 900  # bytes: syslog(3) then keeps the log line whole
+OUTPUT_LIMIT = 900  # bytes: Postfix then keeps the log line whole
 
 
 def main(handler: Callable[[Transaction], str], arguments: list[bytes]) -> int:
     """Handle one message, print one line for Postfix's log, return 0 or 75."""
     try:
         output, exit_code = handler(Transaction(arguments)), 0
-    except ArchiveError as error:
-        output, exit_code = (
-            f"{error.dsn} {_log_prefix(arguments)}{describe_error(error)}",
-            DEFER,
-        )
-    except MemoryError:
-        output, exit_code = f"4.3.1 {_log_prefix(arguments)}out of memory", DEFER
+    except (ArchiveError, MemoryError) as error:
+        from postfix_archive.intake import failure
+
+        output, exit_code = failure.report_in_pipe_mode(error, arguments), DEFER
     os.write(1, output.encode("utf-8", "replace")[:OUTPUT_LIMIT] + b"\n")
     return exit_code
 
@@ -44,16 +41,3 @@ def archive_capsule(transaction: Transaction) -> str:
             transaction.message, transaction.settings, transaction.keys, transaction.now
         )
     )
-
-
-def _log_prefix(arguments: list[bytes]) -> str:
-    """Return the queue id as the beginning of a log line, "" without one."""
-    for option, value in zip(arguments, arguments[1:]):
-        if option == b"--queue-id":
-            return f"queue id {value.decode('utf-8', 'replace')}: "
-    return ""
-
-
-def describe_error(error: Exception) -> str:
-    """Return an exception as one line: class, then text."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"

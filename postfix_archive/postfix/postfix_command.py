@@ -12,13 +12,14 @@ import shutil
 import socket
 import subprocess
 import tempfile
+from collections.abc import Mapping
 
 from postfix_archive.errors import (
-    ALARM,
     ArchiveError,
     PostfixCommandFailed,
     PostfixMissing,
 )
+from postfix_archive.message import log_fields
 from postfix_archive.postfix import configuration
 from postfix_archive.postfix.configuration import Configuration
 
@@ -177,8 +178,8 @@ def _run_process(
         return subprocess.CompletedProcess(command, process.returncode, *outputs)
 
 
-def log_alarm(directory: str, tag: str, text: str) -> None:
+def log_alarm(directory: str, tag: str, fields: Mapping[str, str]) -> None:
     """Write an alarm to Postfix's log with postlog(1); errors are ignored."""
     with contextlib.suppress(ArchiveError):
-        arguments = ("-t", tag, "-p", "warn", f"{ALARM} {text}")
+        arguments = ("-t", tag, "-p", "warn", log_fields.build(fields))
         run(directory, "postlog", *arguments)

@@ -28,7 +28,7 @@ from postfix_archive.postfix.queued_message import QueuedMessage
 from postfix_archive.rescue import rescue_plan
 from postfix_archive.rescue.rescue_plan import Lifetimes, RescuePlan
 from postfix_archive.store import fallback
-from postfix_archive.system import files, privileges, spool
+from postfix_archive.system import failure_log, files, privileges, spool
 
 HOLD_FILE = "archive.held"
 LAST_RUN_FILE = (  # in the fallback directory; its mtime is the last rescue's time
@@ -76,9 +76,7 @@ def filter_error(config: Configuration, settings: Settings) -> str:
                     archive_services.STAMP_TRANSPORT
                 )
             )
-            error = _launcher_error(
-                launcher, service.argument("user"), config.directory
-            )
+            error = _launcher_error(launcher, service.argument("user"), settings)
             if error:
                 return error
     for name in PORT_SETTINGS:
@@ -213,12 +211,15 @@ def _save_capsule(directory: str, settings: Settings, capsule: QueuedMessage) ->
         message = spool.unpack(message, spool_directory)
     fallback_directory = settings.archive_fallback_directory
     with privileges.as_owner(fallback_directory):
-        fallback.put(fallback_directory, message, capsule.delay_reason)
+        last_failure = failure_log.last(directory, spool_directory)
+        reason = failure_log.explain(capsule.delay_reason, last_failure)
+        fallback.put(fallback_directory, message, reason)
     message.close()
 
 
-def _launcher_error(launcher: str, user: str, directory: str) -> str:
+def _launcher_error(launcher: str, user: str, settings: Settings) -> str:
     """Run a launcher for a message without recipients; return its error, "" if none."""
+    directory = settings.config_directory
     arguments = ["--config-directory", directory, "--nexthop", "on-request"]
     arguments += ["--queue-id", "CHECK", "--sender", "", "--"]
     try:
@@ -229,6 +230,8 @@ def _launcher_error(launcher: str, user: str, directory: str) -> str:
         return f"{launcher}: {error}"
     if process.returncode:
         output = " ".join((process.stdout or process.stderr).split())[:300]
+        last_failure = failure_log.last(directory, settings.archive_spool_directory)
+        output = failure_log.explain(output, last_failure)
         return output or f"{launcher}: exit code {process.returncode}"
     return ""
 

@@ -14,6 +14,7 @@ from postfix_archive.errors import (
     PostfixRefused,
     PostfixUnreachable,
     WriteThroughFailed,
+    WriteThroughSkipped,
 )
 from postfix_archive.message import capsule, log_fields, request, smtp_data
 from postfix_archive.message.envelope import Recipient
@@ -24,6 +25,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from postfix_archive.message.envelope import Envelope
     from postfix_archive.stamp_filter.capture_plan import (
         DeliveryRequest,
         HeaderScan,
@@ -172,8 +174,10 @@ def _capture(transaction: Transaction, plan: Plan) -> CaptureResult:
                 transaction.message, plan.envelope, transaction.now
             )
             return CaptureResult("done", alarms)
-        except WriteThroughFailed:
-            pass  # the archive transport will try again
+        except WriteThroughSkipped:
+            pass
+        except WriteThroughFailed as error:  # the archive transport will try again
+            _log_write_through_failure(transaction, plan.envelope, error)
     preamble = capsule.make_preamble(
         plan.envelope,
         transaction.keys,
@@ -182,6 +186,24 @@ def _capture(transaction: Transaction, plan: Plan) -> CaptureResult:
     )
     _queue_capsule(transaction, capsule.pack(preamble, transaction.message.chunks()))
     return CaptureResult("queued")
+
+
+def _log_write_through_failure(
+    transaction: Transaction, envelope: Envelope, error: WriteThroughFailed
+) -> None:
+    from postfix_archive.system import failure_log  # rarely needed
+
+    fields = {
+        "queue_id": transaction.macros[b"queue-id"].decode("utf-8", "replace"),
+        "id": envelope.archive_id,
+        "result": "queued",
+        "reason": str(error),
+    }
+    failure_log.record(
+        fields,
+        config_directory=transaction.settings.config_directory,
+        spool_directory=transaction.settings.archive_spool_directory,
+    )
 
 
 def _reinject(

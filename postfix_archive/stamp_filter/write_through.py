@@ -14,7 +14,7 @@ import posix as os
 from _signal import alarm
 
 from postfix_archive.archive_transport import transport
-from postfix_archive.errors import WriteThroughFailed, WriteThroughTimeout
+from postfix_archive.errors import WriteThroughSkipped, WriteThroughTimeout
 from postfix_archive.message import capsule, digest, envelope
 from postfix_archive.system import child_process, deadline, files, spool
 
@@ -49,9 +49,9 @@ class WriteThrough:
         capsule.
         """
         if message.size > spool.MEMORY_LIMIT:
-            raise WriteThroughFailed("it is large")
+            raise WriteThroughSkipped("it is large")
         if self._slow_marker.is_recent(now):
-            raise WriteThroughFailed("the store was slow")
+            raise WriteThroughSkipped("the store was slow")
         original = b"".join(message.chunks())
         payload = marshal.dumps((now, envelope.serialise(sealed_envelope), original))
         try:

@@ -23,7 +23,7 @@ from postfix_archive.status import overview
 from postfix_archive.status.overview import Backlog, FileSystem, ReconcileRun, Snapshot
 from postfix_archive.store import fallback, record_reader, tally_cache
 from postfix_archive.store.tally import Tally
-from postfix_archive.system import files
+from postfix_archive.system import failure_log, files
 
 
 def snapshot(directory: str, settings: Settings) -> Snapshot:
@@ -33,6 +33,7 @@ def snapshot(directory: str, settings: Settings) -> Snapshot:
     """
     now = time.time()
     messages = mail_queue.list_messages(directory)
+    last_failure = failure_log.last(directory, settings.archive_spool_directory)
     fallback_directory = settings.archive_fallback_directory
     tallies, store_errors = _tallies(settings)
     bypass = switch.read_record(directory)
@@ -41,11 +42,13 @@ def snapshot(directory: str, settings: Settings) -> Snapshot:
         version=__version__,
         backlogs={
             "queue": _queue_backlog(
-                [e for e in messages if rescue_plan.is_capsule(e)], now
+                [e for e in messages if rescue_plan.is_capsule(e)], now, last_failure
             ),
             "fallback": _fallback_backlog(fallback_directory, now),
             "filter": _queue_backlog(
-                [e for e in messages if rescue_plan.is_waiting_for_filter(e)], now
+                [e for e in messages if rescue_plan.is_waiting_for_filter(e)],
+                now,
+                last_failure,
             ),
         },
         on_hold=queue_rescue.read_hold_times(directory),
@@ -78,7 +81,9 @@ def _tallies(settings: Settings) -> tuple[dict[str, Tally], dict[str, str]]:
     )
 
 
-def _queue_backlog(messages: list[QueuedMessage], now: float) -> Backlog:
+def _queue_backlog(
+    messages: list[QueuedMessage], now: float, last_failure: str
+) -> Backlog:
     oldest = max(messages, key=lambda each: each.age, default=None)
     if oldest is None:
         return Backlog()
@@ -86,7 +91,7 @@ def _queue_backlog(messages: list[QueuedMessage], now: float) -> Backlog:
         count=len(messages),
         age=oldest.age,
         since=dates.format_rfc3339(now - oldest.age),
-        reason=oldest.delay_reason,
+        reason=failure_log.explain(oldest.delay_reason, last_failure),
         has_failed=any(any(each.delay_reasons) for each in messages),
     )
 

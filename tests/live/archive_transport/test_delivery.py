@@ -184,7 +184,7 @@ def test_a_retry_mails_the_copy_that_the_first_try_only_stored() -> None:
             each.unlink()
         postfix.set_archive_cf(archive_copy_address="127.0.0.1:1")
         postfix.send(delivery.content, to=["carol@example.net"])
-        postfix.wait_for_log("PostfixUnreachable: connect to 127.0.0.1:1")
+        postfix.wait_for_failure("=PostfixUnreachable reason=connect to 127.0.0.1:1")
         assert len(postfix.stored()) == 1
         postfix.set_archive_cf()
         postfix.flush()

@@ -309,9 +309,10 @@ def test_a_broken_upgrade_defers_mail(host: WholeHost, wheels: Path) -> None:
     host.run(f"mv {lib}/current {lib}/away")
     host.send("waits")
     host.wait(
-        "grep -q 'status=deferred.*postfix-archive failed' /var/log/postfix.log",
+        "grep -q 'status=deferred.*temporary failure' /var/log/postfix.log",
         "deferred",
     )
+    host.run("grep -q 'error=ModuleNotFoundError' /var/log/postfix.log")
     host.run(f"mv {lib}/away {lib}/current && postqueue -f")
     host.settle()
     assert "waits" in host.says("cat /var/mail/bob")

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import re
 import shutil
+import stat
 import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from postfix_archive import errors
+from postfix_archive.system import failure_log
 
 import mails
 from private_postfix import BY_CAPSULE, GROUP, USER, PrivatePostfix, free_ports
@@ -38,7 +41,12 @@ def host() -> Iterator[PrivatePostfix]:
 def run(
     host: PrivatePostfix, door: str, *words: str, message: bytes = b"Subject: x\n\nx\n"
 ) -> str:
-    """Run a door as pipe(8) would; return its one line, which must defer."""
+    """Run a door as pipe(8) would; it must defer. Return the reason for the log.
+
+    What it prints, the sender may see.
+    """
+    for path in last_errors(host):
+        path.unlink()
     done = subprocess.run(
         [host.program / door, *words],
         input=message,
@@ -54,10 +62,21 @@ def run(
     line = done.stdout.decode()
     assert line.endswith("\n")
     assert line.count("\n") == 1
-    assert re.match(r"4\.\d\.\d ", line)
-    assert "Traceback" not in line
-    SEEN.update(re.findall(r"\b([A-Z]\w+): ", line))
-    return line
+    assert re.fullmatch(r"4\.\d\.\d temporary failure\n", line)
+    [path] = last_errors(host)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    reason = path.read_text()
+    assert reason.count("\n") == 1
+    assert re.match(r"time=\S+Z (queue_id=4Zx )?error=[A-Z]\w+ reason=", reason)
+    SEEN.update(re.findall(r" error=(\w+) ", reason))
+    return reason
+
+
+def last_errors(host: PrivatePostfix) -> list[Path]:
+    """Return the files with the last failure of this instance: there is one at most."""
+    directories = (str(host.folder / "spool"), failure_log.DEFAULT_DIRECTORY)
+    paths = [Path(failure_log._path(str(host.etc), each)) for each in directories]
+    return [each for each in paths if each.exists()]
 
 
 def test_a_wrong_setting_names_file_line_and_allowed_values(
@@ -68,7 +87,7 @@ def test_a_wrong_setting_names_file_line_and_allowed_values(
     assert "SettingInvalid" in line
     assert re.search(r"archive\.cf, line \d+: archive_report_format = fancy", line)
     assert "hybrid, dsn, journal, message" in line
-    assert "queue id 4Zx" in line
+    assert "queue_id=4Zx" in line
 
 
 def test_an_unknown_setting_is_named(host: PrivatePostfix) -> None:
@@ -203,7 +222,7 @@ def test_a_copy_that_waits_for_its_outcome(host: PrivatePostfix) -> None:
     host.set_archive_cf(archive_wait_for_outcome="1h")
     line = run(host, "archive", "--queue-id", "4Zx", message=capsule)
     assert "OutcomePending" in line
-    assert "waits up to 3600 s" in line
+    assert "up to 3600 s" in line
     assert not host.stored()
 
 
@@ -247,8 +266,16 @@ def test_a_deadline_that_is_over(host: PrivatePostfix) -> None:
     assert "DeadlineExceeded" in line
 
 
+BROKEN = {
+    "syntax": "SyntaxError",
+    "missing": "ModuleNotFoundError|ImportError",
+    "unreadable": "PermissionError",
+    "bug": "RuntimeError",
+}
+
+
 @pytest.mark.parametrize("room", ["errors.py", "message/stamp.py", "store/archive.py"])
-@pytest.mark.parametrize("fault", ["syntax", "missing", "unreadable", "bug"])
+@pytest.mark.parametrize("fault", BROKEN)
 def test_a_broken_installation_defers(
     host: PrivatePostfix, room: str, fault: str
 ) -> None:
@@ -263,9 +290,10 @@ def test_a_broken_installation_defers(
             each.chmod(0)
     else:
         path.write_text(path.read_text() + "\nraise RuntimeError('two\\nlines')\n")
-    assert "postfix-archive failed" in run(host, "archive", "--queue-id", "4Zx")
+    error = f" error=({BROKEN[fault]}) reason=."
+    assert re.search(error, run(host, "archive", "--queue-id", "4Zx"))
     if room != "store/archive.py":
-        assert "postfix-archive failed" in run(host, "archive-stamp", *STAMP, *PEOPLE)
+        assert re.search(error, run(host, "archive-stamp", *STAMP, *PEOPLE))
 
 
 def test_a_bug_in_the_middle_defers(host: PrivatePostfix) -> None:
@@ -280,7 +308,8 @@ def test_what_waits_arrives_when_the_cause_is_mended(host: PrivatePostfix) -> No
     host.set_archive_cf(archive_delivery="nowhere")
     with host:
         host.send(b"Subject: patient\n\nx\n")
-        host.wait_for_log("status=(deferred|SOFTBOUNCE).*archive_delivery = nowhere")
+        host.wait_for_log("status=(deferred|SOFTBOUNCE).*temporary failure")
+        assert "archive_delivery = nowhere" in host.last_failure()
         assert len(host.mailq()) == 1
         assert not host.deliveries()
         host.set_archive_cf()
@@ -300,5 +329,12 @@ def test_every_error_class_was_run_through_the_real_program() -> None:
     }
     # Where it is not at once, mail goes on: test_through.py.
     assert (
-        classes - {"ArchiveError", "WriteThroughFailed", "WriteThroughTimeout"} <= SEEN
+        classes
+        - {
+            "ArchiveError",
+            "WriteThroughFailed",
+            "WriteThroughSkipped",
+            "WriteThroughTimeout",
+        }
+        <= SEEN
     )

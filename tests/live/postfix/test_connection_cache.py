@@ -225,7 +225,8 @@ def test_an_smtpd_that_dies_over_a_message_has_it_come_again_once(
         host.wait(policy.asked.is_set, "the message is given, and not answered")
         host.kill_handback()
         host.wait(lambda: host.deferred == 1, "it waits")
-        assert "PostfixUnreachable: connection to 127.0.0.1:" in host.log()
+        failed = "error=PostfixUnreachable reason=connection to 127.0.0.1:"
+        assert failed in host.last_failure()
         policy.may_answer.set()
         is_through(host, "during")
         host.send(mail("after"))
@@ -251,8 +252,10 @@ def test_a_recipient_that_is_put_off_has_the_whole_message_wait(has_one: bool) -
             is_through(host, "before")
         queue_id = host.send(mail("put-off"), to=[BOB, LATER])
         host.wait_for_log(
-            rf" {queue_id}: to=<{BOB}>.*status=(deferred|SOFTBOUNCE) .*PostfixRefused"
-            ".* replied to RCPT: 450 4.2.0 .*not now"
+            rf" {queue_id}: to=<{BOB}>.*status=(deferred|SOFTBOUNCE) .*temporary fail"
+        )
+        host.wait_for_failure(
+            f"={queue_id} error=PostfixRefused .* replied to RCPT: 450 4.2.0 .*not now"
         )
         host.wait_for_log("archive-handback/smtpd.*: lost connection after DATA")
         assert not records(host, "put-off")

@@ -68,7 +68,10 @@ def test_copies_are_rescued_before_the_queue_forgets_them(
         and waiting(short) == 5,
         "the copies are rescued",
     )
-    taken = re.findall(r"ALARM: (\d) archive copies moved from the queue", short.log())
+    taken = re.findall(
+        r"alarm=copies-moved count=(\d) reason=archive copies moved from the queue",
+        short.log(),
+    )
     assert sum(map(int, taken)) == 5
     assert not short.mailq()
     mended(aside)
@@ -116,7 +119,10 @@ def test_a_fallback_that_is_full_leaves_the_copy_in_the_queue(
         )
         [told] = short.mailq()
         assert told["queue_name"] in ("deferred", "active", "incoming")
-        assert "ALARM: 1 archive copies stay in the queue" in short.log()
+        assert (
+            "alarm=copies-expire count=1 reason=archive copies stay in the queue"
+            in short.log()
+        )
     finally:
         subprocess.run(["umount", "-l", str(short.fallback)], check=True)
     mended(aside)

@@ -178,7 +178,7 @@ def test_a_capsule_with_a_wrong_seal_is_refused_kept_and_reported() -> None:
                 sender="",
                 to=["capsule@archive-request.invalid"],
             )
-        postfix.wait_for_log("SealInvalid: capsule with a wrong seal")
+        postfix.wait_for_failure("=SealInvalid reason=capsule with a wrong seal")
         assert not postfix.stored()
         [waiting] = postfix.mailq()
         assert waiting["queue_name"] in ("deferred", "active", "incoming")
@@ -357,13 +357,14 @@ def test_a_capsule_whose_sealed_fields_were_altered_waits_in_the_fallback() -> N
             with_checks(postfix, body_checks=rule)
             postfix.reload()
             postfix.postsuper("-r", postfix.queue_id_of(CAPSULE))
-            postfix.wait_for_log(f"to=<{CAPSULE}>, .*SealInvalid: capsule with a wrong")
+            postfix.wait_for_log(f"to=<{CAPSULE}>, .*temporary failure")
+            postfix.wait_for_failure("=SealInvalid reason=.*capsule with a wrong")
         postfix.wait(
             lambda: postfix.command("queue", "rescue").returncode == 1
             and not postfix.mailq(),
             "the capsule is taken out of the queue",
         )
-        assert "ALARM: 1 archive copies moved from the queue" in postfix.log()
+        assert "alarm=copies-moved count=1 reason=archive copies moved" in postfix.log()
         again = postfix.command("fallback", "import")
         assert again.returncode == 1
         assert "wrong seal: forged, or altered in the queue" in again.stderr

@@ -224,8 +224,9 @@ def test_where_the_store_fails_the_copy_waits_in_the_fallback_directory(
         postfix.settle()  # neither mail nor copies wait in the queue
         delivered(postfix, name, BOB)
     assert len(fallback.waiting_capsules(str(postfix.fallback))) == FROM_QUEUE
-    failed = re.findall("queued: (?:StoreFailed|JournalFailed): ", postfix.log())
+    failed = re.findall(r"id=\S+ as=\S+ result=queued", postfix.log())
     assert len(failed) == len(names_of(fault))  # it is asked each time: nobody waits
+    assert re.search("(?:StoreFailed|JournalFailed): ", postfix.last_failure())
     cure()
     assert postfix.command("fallback", "import").returncode == 0
     postfix.settle()

@@ -197,9 +197,8 @@ def test_where_the_fallback_leads_astray_too_the_copy_waits_in_the_queue(
     broken = host.store / LEGAL / "drafts"
     with planted(drafts, outside, os.symlink), planted(broken, outside, os.symlink):
         host.send(mail("both"))
-        host.wait_for_log(
-            f"StoreFailed: {broken}: not a directory.* fallback directory: "
-        )
+        reason = f"=StoreFailed reason={broken}: not a directory.* fallback directory: "
+        host.wait(lambda: re.search(reason, host.last_failure()), "it has failed")
         host.wait(lambda: len(host.mailq()) == 1, "the copy alone waits")
         assert not archives_of(host, "both") and not waiting(host)
     host.flush()
@@ -325,9 +324,9 @@ def test_no_secret_and_no_content_is_in_the_log_in_ps_or_in_a_complaint() -> Non
                 told += [done.stdout, done.stderr]
         doors = {line.split(b"\0")[2].rpartition(b"/")[2] for line in watch.seen}
         assert {b"archive-stamp", b"archive"} <= doors
-        everything = [postfix.log(), *told]
+        everything = [postfix.log(), postfix.last_failure(), *told]
         everything += [line.decode("utf-8", "replace") for line in watch.seen]
-        assert "KeyUnreadable" in postfix.log() and "SealInvalid" in postfix.log()
+        assert "temporary failure" in postfix.log()
         assert "ERROR: " in "".join(told) and "RecordDamaged" in "".join(told)
     for secret in (content, *secrets):
         assert not [text for text in everything if secret in text]
@@ -372,13 +371,15 @@ def broken_runs(
         yield postfix.command("fallback", "import")
         assert not (postfix.etc / "access").exists()
     postfix.send(message)
-    postfix.wait_for_log("status=deferred.*KeyUnreadable")
+    reason = postfix.wait_for_failure("error=KeyUnreadable")
+    yield subprocess.CompletedProcess([], 0, reason, "")
     key.write_text(f"other {'11' * 32}\n")
     port = postfix.ports[2]
     postfix.send(
         capsule.encode(), sender="", to=["capsule@archive-request.invalid"], port=port
     )
-    postfix.wait_for_log("status=deferred.*SealInvalid")
+    reason = postfix.wait_for_failure("error=SealInvalid")
+    yield subprocess.CompletedProcess([], 0, reason, "")
     key.write_text(f"{KEY}other {'11' * 32}\n")  # some mail has met that one meanwhile
     postfix.flush()
     postfix.settle()

@@ -1,0 +1,96 @@
+"""What a sender sees of the archive in a delay notice or DSN: nothing."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from mails import mail
+from private_postfix import PrivatePostfix
+
+pytestmark = pytest.mark.live
+SENDER = "ann@example.org"
+# Postfix's own names in its own text. The socket of a worker: docs/limits.md.
+POSTFIX_NAMES = re.compile(
+    rb"archive-(?:stamp|handback|refused|cleanup)\b"
+    rb"|\[private/archive\.legal@example\.com\]"
+)
+# In the header of the delivered message, which a notice of success returns.
+STAMP = re.compile(rb"^Archive-Stamp:[^\n]*\n(?:[ \t][^\n]*\n)*", re.M)
+
+
+@pytest.fixture(params=["pipe", "lmtp"])
+def host(request: pytest.FixtureRequest) -> Iterator[PrivatePostfix]:
+    postfix = PrivatePostfix(door=request.param)
+    postfix.postconf(delay_warning_time="1s")
+    yield postfix
+    shutil.rmtree(postfix.folder, ignore_errors=True)
+
+
+def missing_key(host: PrivatePostfix) -> None:
+    (host.etc / "archive.key").unlink()
+
+
+def store_and_fallback_gone(host: PrivatePostfix) -> None:
+    host.set_archive_cf(archive_capsule_address="127.0.0.1:9")
+    for each in (host.store, host.fallback):
+        each.rename(each.with_name(f"{each.name}-away"))
+
+
+def missing_program(host: PrivatePostfix) -> None:
+    """The release is gone; the launcher is there."""
+    package = host.program / "postfix_archive"
+    package.rename(package.with_name("away"))
+    (host.program / "bundles").rename(host.program / "bundles-away")
+
+
+def traceback(host: PrivatePostfix) -> None:
+    path = host.program / "postfix_archive" / "message" / "stamp.py"
+    path.write_text(path.read_text() + "\nraise RuntimeError('in stamp.py')\n")
+
+
+FAULTS: dict[Callable[[PrivatePostfix], None], str] = {
+    missing_key: "error=KeyMissing reason=.*archive.key",
+    store_and_fallback_gone: "error=PostfixUnreachable reason=.*127.0.0.1:9",
+    missing_program: "",
+    traceback: "error=RuntimeError reason=in stamp.py",
+}
+
+
+def assert_tells_nothing(host: PrivatePostfix, notice: bytes) -> None:
+    text = POSTFIX_NAMES.sub(b"", STAMP.sub(b"", notice))
+    for trace in (str(host.folder), str(host.program), "legal@example.com", "archive"):
+        assert trace.encode() not in text.lower()
+    assert b"Traceback" not in text and b"KeyMissing" not in text
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.__name__)
+def test_a_delay_notice_says_nothing_and_the_log_says_why(
+    host: PrivatePostfix, fault: Callable[[PrivatePostfix], None]
+) -> None:
+    fault(host)
+    with host:
+        host.send(mail("late"), sender=SENDER)
+        host.wait_for_log("status=(deferred|SOFTBOUNCE)")
+
+        def notices() -> list[bytes]:
+            host.flush()
+            return [each.content for each in host.delivered_to(SENDER)]
+
+        host.wait(lambda: notices(), "the delay notice")
+        for notice in notices():
+            assert b"temporary failure" in notice
+            assert_tells_nothing(host, notice)
+        assert re.search(FAULTS[fault], host.last_failure())
+
+
+def test_a_notice_of_success_says_nothing(host: PrivatePostfix) -> None:
+    with host:
+        host.send(mail("fine"), sender=SENDER, rcpt_options=("NOTIFY=SUCCESS",))
+        host.wait(lambda: host.delivered_to(SENDER), "the notice of success")
+        host.settle()
+        for each in host.delivered_to(SENDER):
+            assert_tells_nothing(host, each.content)
