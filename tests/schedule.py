@@ -1,10 +1,10 @@
 """The order in which several processes take the tests, with pytest-xdist (-n).
 
 One process runs the tests of one group: of a file, or of a file and one transport mode,
-since they share an instance. The files in ALONE share nothing that takes time: each of
-their tests is a group, so that those on whole hosts, of a minute each, do not wait for
-each other. The groups that take longest start first: else they begin last, and the
-other processes wait for them. Registered by conftest.py.
+since they share an instance. In the files in ALONE each test is a group, so that those
+on whole hosts, of a minute each, do not wait for each other; what their module shares,
+each process makes for itself. The groups that take longest start first: else they begin
+last, and the other processes wait for them. Registered by conftest.py.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from private_postfix import WAYS
 LIVE = "tests/live/"
 ALONE = {
     "config/test_keys.py",
+    "doctor/test_doctor.py",
+    "doctor/test_doctor_lmtp.py",
     "install/test_install.py",
     "install/test_install_again.py",
     "install/test_install_lmtp.py",
@@ -30,9 +32,7 @@ ALONE = {
 # Seconds that the longest group of each live file took, with 6 processes on 2 cores:
 # only the order matters. A file that is not named starts first. From --durations=0.
 SECONDS = {
-    "doctor/test_doctor.py": 479,
-    "install/test_install_again.py": 200,
-    "doctor/test_doctor_lmtp.py": 143,
+    "install/test_install_again.py": 120,
     "stamp_filter/test_bytes.py": 114,
     "install/test_install.py": 100,
     "tables/test_tables.py": 93,
@@ -63,6 +63,8 @@ SECONDS = {
     "test_attack.py": 26,
     "store/test_erase_nothing.py": 24,
     "cli/test_cli.py": 22,
+    "doctor/test_doctor.py": 20,
+    "doctor/test_doctor_lmtp.py": 20,
     "stamp_filter/test_identity.py": 19,
     "bypass/test_bypass.py": 18,
     "stamp_filter/test_clock.py": 18,

@@ -329,10 +329,13 @@ def test_uninstall_waits_for_what_the_archive_still_holds(
     host.run(f"chown root {folders}")
     host.send("captured")
     host.wait("grep -q 'status=deferred' /var/log/postfix.log", "the copy waits")
-    healing = threading.Timer(
-        3.0,
-        lambda: host.run(f"chown postfix-archive {folders} && chmod 700 {folders}"),
-    )
+
+    def heal() -> None:
+        is_drained = "! postconf -h content_filter | grep -q archive-stamp"
+        host.wait(is_drained, "make uninstall waits for the queue")
+        host.run(f"chown postfix-archive {folders} && chmod 700 {folders}")
+
+    healing = threading.Thread(target=heal)
     healing.start()
     host.run("make uninstall")
     healing.join()
