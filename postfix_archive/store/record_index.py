@@ -76,4 +76,4 @@ def _timestamp(seconds: float) -> str:
     """Return a Unix time, rounded up, as the journal writes it."""
     if math.isinf(seconds):
         return "~"  # after every time
-    return dates.format_rfc3339(math.ceil(seconds))
+    return dates.format_rfc3339(max(0, math.ceil(seconds)))

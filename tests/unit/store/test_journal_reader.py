@@ -80,6 +80,7 @@ def test_records_of_a_time_are_those_first_archived_then(tmp_path: Path) -> None
     later = capture(0, journal.SUPPLEMENT)
     write(tmp_path, [*map(capture, range(5)), later, capture(5, journal.SUPPLEMENT)])
     assert ids(tmp_path) == [0, 1, 2, 3, 4, 5]
+    assert ids(tmp_path, since=-1e9) == [0, 1, 2, 3, 4, 5]
     assert ids(tmp_path, since=NOW + 3) == [3, 4, 5]
     assert ids(tmp_path, since=NOW + 2.5, until=NOW + 4) == [3]
     assert ids(tmp_path, last=2) == [4, 5]
