@@ -5,7 +5,8 @@
 # make unit          the unit tests alone
 # make live          the live tests alone
 # make container     the live tests in a Docker container
-# make check         formatters, lint, types, import contracts (make lint), unit tests
+# make check         make lint and make unit
+# make lint          formatters, flake8, types, import contracts
 # make format        format the code
 # make storm         2,000 messages while processes are killed at random, then 5,000
 #                    while the log follower is killed and the log is rotated (minutes)

@@ -41,7 +41,7 @@ def with_options(install_options: tuple[Option, ...]) -> Callable[[Command], Com
 @with_options(options.INSTALL_OPTIONS)
 @click.pass_obj
 def install(directory: str, /, **values: str) -> None:
-    """Install the archive into this host's Postfix; needs root."""
+    """Install the archive on this host (root only)."""
     run("install", directory, values)
 
 
@@ -49,7 +49,7 @@ def install(directory: str, /, **values: str) -> None:
 @with_options(options.UNINSTALL_OPTIONS)
 @click.pass_obj
 def uninstall(directory: str, /, **values: str) -> None:
-    """Remove the archive, restore Postfix's configuration; needs root."""
+    """Remove the archive, restore Postfix (root only)."""
     run("uninstall", directory, values)
 
 

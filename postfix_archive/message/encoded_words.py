@@ -78,9 +78,9 @@ def decode(value: bytes, guess: Guess = guess_utf8) -> str:
     texts = []
     end = 0
     for run in _runs(value):
-        gap = value[end : run.start]
-        if not end or gap.strip():  # white space between two runs is not text
-            texts.append(_decode_plain(gap, guess))
+        between = value[end : run.start]
+        if not end or between.strip():  # white space between two runs is not text
+            texts.append(_decode_plain(between, guess))
         try:
             texts.append(_decode_run(run, guess))
         except (LookupError, ValueError):

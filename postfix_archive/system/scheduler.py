@@ -121,6 +121,7 @@ def quote_argument(text: str) -> str:
 
 
 def _write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
     files.replace(
         str(path), (HEADING + text).encode(), FILE_MODE, failure=InstallFailed
     )

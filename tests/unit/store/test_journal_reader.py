@@ -119,8 +119,8 @@ READERS = {
     "since": "[*record_reader.records(store, 'legal@example.com', since=9e9)]",
     "show": "record_reader.find_record(store, last, None)",
     "prefix": "record_reader.find_record(store, last[:-1], None)",
-    "bypasses": "record_reader.bypasses(store, 'legal@example.com')",
-    "lookup": "archive_lookup.ids_in_journals(found, [last], {}, 0.0)",
+    "bypasses": "record_reader.bypass_periods(store, 'legal@example.com')",
+    "lookup": "archive_lookup.ids_in_journals(found, [last], 0.0)",
     "tally": "tally_cache.current_tallies(store, ['legal@example.com'], store)",
 }
 GROWTH_LIMIT = 10 << 10  # KB: caches of SQLite; 20,000 records in memory are 120 MB
