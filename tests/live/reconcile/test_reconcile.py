@@ -343,7 +343,7 @@ def test_every_message_is_counted_once_and_for_what_became_of_it(
         each["sender"].partition("@")[0]: (
             each["kind"],
             each.get("cause", ""),
-            each.get("where", "").replace("active", "deferred"),  # it is tried again
+            each.get("queue", "").replace("active", "deferred"),  # it is tried again
         )
         for each in found["messages"]
     }
@@ -379,7 +379,10 @@ def test_the_rule_is_named_by_which_a_message_was_not_asked_for(
 
 def test_a_cause_says_what_to_look_at(seen: tuple[Host, dict[str, Any]]) -> None:
     host, found = seen
-    cause = {e["sender"].partition("@")[0]: e["cause"] for e in found["messages"]}
+    cause = {
+        each["sender"].partition("@")[0]: each["explanation"]
+        for each in found["messages"]
+    }
     unnamed = f"127.0.0.1:{host.port['unnamed']}/inet (content_filter is empty)"
     assert cause["unnamed-a"] == f"probably accepted by {unnamed}; sent to sink"
     assert "REDIRECT yes@redirected.example.net by an access" in cause["redirect-a"]
