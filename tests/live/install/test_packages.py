@@ -56,7 +56,7 @@ def environments(packages: dict[str, Path], wheels: Path) -> dict[str, Path]:
     made = {}
     for kind in KINDS:
         made[kind] = packages[kind].parent / kind
-        venv = ["/usr/bin/python3", "-m", "venv", "--without-pip", made[kind]]
+        venv = ["/usr/bin/python3", "-m", "venv", "--without-pip", str(made[kind])]
         subprocess.run(venv, check=True)
         python = str(made[kind] / "bin" / "python")
         pip = [sys.executable, "-m", "pip", "--python", python, "install", "-q"]
@@ -229,7 +229,7 @@ def test_an_installed_release_installs_itself_for_another_python(
     assert host.configuration() == before
 
 
-def test_packages_of_other_versions_or_contents_are_refused(
+def test_a_python_package_with_another_digest_is_refused(
     host: WholeHost, wheels: Path, tmp_path: Path
 ) -> None:
     """pip runs as root; nothing is left of the installation."""
@@ -244,8 +244,5 @@ def test_packages_of_other_versions_or_contents_are_refused(
     refused = host.run(install(folder), fails=True).stderr
     assert "DO NOT MATCH THE HASHES" in refused
     assert "docs/installing.md" in refused
-    click.rename(folder / "click-8.0.0-py3-none-any.whl")
-    refused = host.run(install(folder), fails=True).stderr
-    assert "No matching distribution found for click" in refused
     assert host.configuration() == before
     host.run(f"test ! -e {LIB}")
