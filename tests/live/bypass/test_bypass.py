@@ -143,7 +143,7 @@ def test_a_broken_archive_cf_keeps_no_gate_shut(broken: PrivatePostfix) -> None:
 
 AS_NOBODY = """
 import os, pwd, sys
-from postfix_archive.front import cli
+from postfix_archive.cli import main as cli
 os.setgroups([])
 os.setgid(pwd.getpwnam("nobody").pw_gid)
 os.setuid(pwd.getpwnam("nobody").pw_uid)

@@ -44,14 +44,14 @@ MOST = 40  # renames of one installation, and more
 KILLED = f"""ARCHIVE=legal@{HOST} python3 -B -c '
 import os, sys
 from pathlib import Path
-from postfix_archive.front import install
+from postfix_archive.install import main as installer
 left, rename = [%d], Path.replace
 def replace(self, target):
     left[0] -= 1
     if not left[0]: os.kill(os.getpid(), 9)
     return rename(self, target)
 Path.replace = replace
-sys.exit(install.main(["install"]))'"""
+sys.exit(installer.main(["install"]))'"""
 # Stands before one of Postfix's commands; at its N-th call ends the installer.
 WRAPPER = """cat >/usr/local/sbin/%(command)s <<'END'
 #!/bin/sh

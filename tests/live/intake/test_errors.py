@@ -203,7 +203,7 @@ def test_a_copy_that_waits_for_its_outcome(host: PrivatePostfix) -> None:
     host.set_archive_cf(archive_wait_for_outcome="1h")
     line = run(host, "archive", "--queue-id", "4Zx", message=capsule)
     assert "OutcomePending" in line
-    assert "for 3600 s at most" in line
+    assert "waits up to 3600 s" in line
     assert not host.stored()
 
 

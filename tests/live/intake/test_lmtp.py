@@ -241,9 +241,9 @@ def test_an_archive_without_a_service_makes_mail_wait() -> None:
         assert not records(host, "nobody")
 
 
-POISON = """def door(run: Run) -> str:
+POISON = """def filter_message(transaction: Transaction) -> str:
     import os
-    if b"This is poison." in b"".join(run.message.pieces()):
+    if b"This is poison." in b"".join(transaction.message.chunks()):
         os._exit(9)
 """
 
@@ -253,7 +253,9 @@ def test_a_worker_that_dies_in_a_message_holds_up_no_other(
 ) -> None:
     room = postfix.program / "postfix_archive" / "stamp_filter" / "capture.py"
     right = room.read_text()
-    room.write_text(right.replace("def door(run: Run) -> str:\n", POISON))
+    room.write_text(
+        right.replace("def filter_message(transaction: Transaction) -> str:\n", POISON)
+    )
     postfix.send(mail("poison"))
     postfix.wait_for_log(
         "lost connection with .*status=deferred|status=deferred .*lost"

@@ -100,24 +100,24 @@ CONCURRENT = {
 }
 HELD = """
 
-_door = door
+_filter_message = filter_message
 
 
-def _held(run: Run) -> None:
+def _held(transaction: Transaction) -> None:
     import os, re, time
 
-    said = b"".join(run.message.pieces())
+    said = b"".join(transaction.message.chunks())
     name = re.search(rb"This is (\\w+)\\.", said).group(1).decode()
     open(f"{folder}/{{name}}.{{os.getpid()}}", "w").close()
     while not os.path.exists("{folder}/go"):
         time.sleep(0.05)
 
 
-def door(run: Run) -> str:
+def filter_message(transaction: Transaction) -> str:
     {steps}
 """
-FIRST = "_held(run)\n    return _door(run)"
-LAST = "line = _door(run)\n    _held(run)\n    return line"
+FIRST = "_held(transaction)\n    return _filter_message(transaction)"
+LAST = "line = _filter_message(transaction)\n    _held(transaction)\n    return line"
 
 
 def hold(host: PrivatePostfix, steps: str) -> Path:

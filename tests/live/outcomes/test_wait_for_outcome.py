@@ -36,7 +36,7 @@ def test_a_copy_waits_until_it_can_say_what_became_of_the_message() -> None:
         postfix.settle()
         [copy] = postfix.delivered_to(LEGAL)
         assert actions(copy.content) == BECAME
-        assert b"until its outcome was known: 2 delivered, 1 exp" in copy.content
+        assert b"until the outcome was known: 2 delivered, 1 exp" in copy.content
         assert [actions(each) for each in map(_unpacked, postfix.stored())] == [BECAME]
         done = postfix.command("outcomes", "--once")
         assert (done.returncode, done.stderr) == (0, "")

@@ -39,7 +39,8 @@ MASTER = """
 127.0.0.1:{unasked} inet n - n - - smtpd -o syslog_name=postfix/unasked -o archive=
 """
 IMPATIENT = """
-from postfix_archive.front import cli, reconcile
+from postfix_archive.cli import main as cli
+from postfix_archive.cli import reconcile
 reconcile.PROGRESS_DELAY, reconcile.LINES_PER_STEP = 0.0, 10
 cli.main()
 """
