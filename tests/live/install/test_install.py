@@ -124,7 +124,7 @@ def test_a_python_that_was_upgraded(host: WholeHost, wheels: Path) -> None:
     host.settle()
     assert archived(host) == 1
     said = host.run("postfix-archive doctor || test $? = 1").stdout
-    assert f"WARNING python: {lib}\n    /usr/bin/python3 is another version" in said
+    assert f"WARNING python: {lib}\n    /usr/bin/python3 is not the version" in said
 
     assert f"Program:    {lib}" in host.says(install(wheels))
     assert host.says(f"readlink -f {lib}/current") == release
