@@ -132,7 +132,8 @@ def test_a_python_that_was_upgraded(host: WholeHost, wheels: Path) -> None:
     host.settle()
     assert archived(host) == 1
     said = host.run("postfix-archive doctor || test $? = 1").stdout
-    assert f"WARNING python-changed: {lib}\n    /usr/bin/python3 is not the" in said
+    what = f"WARNING python-changed: {lib}\n    /usr/bin/python3 is not the version"
+    assert what in said
 
     assert f"Program:    {lib}" in host.says(install(wheels))
     assert host.says(f"readlink -f {lib}/current") == release
