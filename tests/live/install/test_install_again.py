@@ -41,15 +41,14 @@ RECORD = "ls -d /etc/postfix-archive/postfix.undo/record.json ||:"
 MOST = 40  # renames of one installation, and more
 # Ends itself as kill -9 does, before it gives a file its name for the N-th time.
 KILLED = f"""ARCHIVE=legal@{HOST} python3 -B -c '
-import os, sys
-from pathlib import Path
+import os, posix, sys
 from postfix_archive.install import main as installer
-left, rename = [%d], Path.replace
-def replace(self, target):
+left, rename = [%d], posix.rename
+def replace(path, target):
     left[0] -= 1
     if not left[0]: os.kill(os.getpid(), 9)
-    return rename(self, target)
-Path.replace = replace
+    return rename(path, target)
+posix.rename = os.rename = os.replace = replace
 sys.exit(installer.main(["install"]))'"""
 # Stands before one of Postfix's commands; at its N-th call ends the installer.
 WRAPPER = """cat >/usr/local/sbin/%(command)s <<'END'
