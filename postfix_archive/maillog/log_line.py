@@ -95,10 +95,10 @@ class TimeParser:
 
     A time without year is taken as the last such time that is at most a day after
     ``latest`` (Unix time): for a file, its modification time. ``zone`` applies to times
-    without a zone.
+    without a zone; None is that of this host.
     """
 
-    def __init__(self, latest: float, zone: datetime.tzinfo) -> None:
+    def __init__(self, latest: float, zone: datetime.tzinfo | None = None) -> None:
         self._latest = latest
         self._zone = zone
         self._last_text = ""

@@ -18,8 +18,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO
 
-from dateutil import tz
-
 from postfix_archive.errors import LogUnreadable
 from postfix_archive.maillog import log_file
 from postfix_archive.maillog.journald import Journal
@@ -87,7 +85,7 @@ def latest_lines(config: Configuration, since: float) -> Iterator[tuple[str, flo
         if stat.st_size > LATEST_SIZE:
             log.seek(stat.st_size - LATEST_SIZE)
             log.readline()
-        clock = TimeParser(stat.st_mtime, tz.tzlocal())
+        clock = TimeParser(stat.st_mtime)
         yield from _timed_lines_since(
             map(_decode, log_file.packed_lines(log, path)), clock, since
         )
@@ -109,7 +107,7 @@ def lines_of_files(paths: list[str], since: float) -> Iterator[tuple[str, float]
         with log_file.open_log(path) as log:
             yield from _timed_lines_since(
                 map(_decode, log_file.packed_lines(log, path)),
-                TimeParser(mtime, tz.tzlocal()),
+                TimeParser(mtime),
                 since,
             )
 
@@ -223,7 +221,7 @@ class Reader:
         """
         is_current = str(path) == self._path
         stat = log_file.stat_file(str(path))
-        clock = TimeParser(stat.st_mtime, tz.tzlocal())
+        clock = TimeParser(stat.st_mtime)
         with log_file.open_log(str(path)) as log:
             log.seek(offset)
             for raw_line in log_file.packed_lines(log, str(path)):
