@@ -35,15 +35,13 @@ if TYPE_CHECKING:
     from postfix_archive.postfix.smtp_client import ConnectionCache
 
 READ_SIZE = 1 << 16  # bytes a read
-CAPSULE_NEXTHOP = (
-    b"capsule"  # the nexthop for which the worker is the archive transport
-)
+# The nexthop for which the worker is the archive transport.
+CAPSULE_NEXTHOP = b"capsule"
 # Seconds. More than archive_time_limit below the time limit of the spawn(8) service in
 # 40-archive-lmtp.cf, at which spawn(8) kills the worker.
 LIFETIME = 3600
-CHECK_INTERVAL = (
-    1  # seconds: without a message in between, files are checked no more often
-)
+# Seconds: without a message in between, files are checked no more often.
+CHECK_INTERVAL = 1
 XFORWARD_SOURCES = {b"LOCAL": True, b"REMOTE": False}  # XFORWARD_README
 
 
@@ -133,9 +131,8 @@ class Worker:
         self._connection_cache = smtp_client.ConnectionCache(is_enabled=True)
         self._program_watch = Watch(*_program_files())
         self._end_time = time.monotonic() + LIFETIME
-        self._last_check: float | None = (
-            None  # None: not checked since the last message
-        )
+        # None: not checked since the last message.
+        self._last_check: float | None = None
         self._transaction: LmtpTransaction | None = None
         self._recipient_count = 0
         self._error_reply: tuple[int, str] | None = None  # of the current message

@@ -11,6 +11,7 @@ from __future__ import annotations
 import posix as os
 
 from postfix_archive.archive_transport import transport
+from postfix_archive.archive_transport.archive_job import ArchiveJob
 from postfix_archive.errors import ArchiveError
 from postfix_archive.stamp_filter.transaction import Transaction
 
@@ -37,7 +38,7 @@ def main(handler: Callable[[Transaction], str], arguments: list[bytes]) -> int:
 def archive_capsule(transaction: Transaction) -> str:
     """Archive the capsule that Postfix hands in; return the line for Postfix's log."""
     return transport.archive_capsule(
-        transport.ArchiveJob(
+        ArchiveJob(
             transaction.message, transaction.settings, transaction.keys, transaction.now
         )
     )

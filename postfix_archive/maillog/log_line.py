@@ -95,7 +95,7 @@ class TimeParser:
 
     A time without year is taken as the last such time that is at most a day after
     ``latest`` (Unix time): for a file, its modification time. ``zone`` applies to times
-    without a zone; None is that of this host.
+    without a zone; None is the zone of this host.
     """
 
     def __init__(self, latest: float, zone: datetime.tzinfo | None = None) -> None:

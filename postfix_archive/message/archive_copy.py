@@ -28,9 +28,8 @@ if TYPE_CHECKING:
     from postfix_archive.message.smtp_data import ContentProperties
 
 BOUNDARY_PURPOSE = b"boundary"
-OUTCOMES_FIELD = (
-    b"Archive-Outcomes"  # field of an outcome report: which outcomes it reports
-)
+# Field of an outcome report: which outcomes it reports.
+OUTCOMES_FIELD = b"Archive-Outcomes"
 BOUNDARY_BYTES = 15
 REPORT_TYPE = b"multipart/report; report-type=delivery-status"
 # At capture nothing has been tried; of the actions in RFC 3464 2.3.3 delayed fits best.

@@ -41,9 +41,8 @@ LOG_START_KEY = "begun"  # Unix time of the first line that was read
 LAST_FULL_CHECK_KEY = "all"  # Unix time of the last check of all captures
 FULL_CHECK_INTERVAL = 3600.0  # seconds between two such checks
 MAX_AGE = 30 * 86400  # seconds: no message is queued, no log is kept for longer
-MAX_ARRIVAL_DIFFERENCE = (
-    120.0  # seconds between a queue file's first log line and its arrival time
-)
+# Seconds between a queue file's first log line and its arrival time.
+MAX_ARRIVAL_DIFFERENCE = 120.0
 TimedLines = list[tuple[str, float]]  # each with its Unix time
 
 

@@ -13,7 +13,7 @@ import marshal
 import posix as os
 from _signal import alarm
 
-from postfix_archive.archive_transport import transport
+from postfix_archive.archive_transport import archive_job, transport
 from postfix_archive.errors import WriteThroughSkipped, WriteThroughTimeout
 from postfix_archive.message import capsule, digest, envelope
 from postfix_archive.system import child_process, deadline, files, spool
@@ -66,12 +66,12 @@ def _archive_in_child(payload: bytes, settings: Settings, keys: Keyring) -> str:
     now, fields, original = marshal.loads(payload)
     message = spool.Spool()
     message.add(original, settings.archive_spool_directory)
-    job = transport.ArchiveJob(message, settings, keys, now)
+    job = archive_job.ArchiveJob(message, settings, keys, now)
     opened_capsule = capsule.from_fields(fields)
     sha256 = opened_capsule.envelope.sha256
     deadline.set_deadline(settings.archive_time_limit)
     try:
-        captured = transport.CapturedMessage(
+        captured = archive_job.CapturedMessage(
             job, opened_capsule, sha256, message.shape()
         )
         return " ".join(transport.archive_captured(captured).alarms)
@@ -80,9 +80,8 @@ def _archive_in_child(payload: bytes, settings: Settings, keys: Keyring) -> str:
 
 
 SLOW_STORE_PAUSE = 60  # seconds without write-through after a timeout
-MARKER_DIGITS = (
-    16  # of the SHA-256 of the store's path: instances may share a directory
-)
+# Of the SHA-256 of the store's path: instances may share a directory.
+MARKER_DIGITS = 16
 
 
 class SlowStoreMarker:

@@ -18,9 +18,8 @@ VERSION = 1  # change it with the fields: a cached tally of another is discarded
 STAMP_VERDICTS = (stamp.ABSENT, stamp.VALID, stamp.ALTERED, stamp.FORGED)
 # Keys of an outcome event that name the recipient of a capture (store-format.md).
 OUTCOME_KEYS = ("id", "of", "recipient", "original", "parent")
-RECIPIENT_HASH_DIGITS = (
-    16  # hexadecimal digits: 64 bits suffice for millions of recipients
-)
+# Hexadecimal digits: 64 bits suffice for millions of recipients.
+RECIPIENT_HASH_DIGITS = 16
 COUNTERS = (
     "start",
     "offset",

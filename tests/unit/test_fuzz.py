@@ -23,7 +23,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from postfix_archive.archive_transport import fallback_import, transport
+from postfix_archive.archive_transport import archive_job, fallback_import, transport
 from postfix_archive.bypass import switch
 from postfix_archive.cli import record_view, status
 from postfix_archive.config import settings as archive_settings
@@ -183,7 +183,7 @@ def test_what_has_a_good_seal_is_mailed_whatever_it_holds(
 ) -> None:
     text = f"archive_delivery = mail\narchive_report_format = {form}\n"
     message = spooled(sealed(fields, original))
-    case = transport.ArchiveJob(message, examples.set_up(text), KEYS, NOW)
+    case = archive_job.ArchiveJob(message, examples.set_up(text), KEYS, NOW)
 
     def submit(_: object, __: bytes, ___: object, content: Any, **____: object) -> str:
         return f"4Z{sum(map(len, content))}"

@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from postfix_archive.archive_transport import transport
+from postfix_archive.archive_transport import archive_job, transport
 from postfix_archive.cli import record_view
 from postfix_archive.message import archive_copy, capsule, smtp_data, stamp
 from postfix_archive.message.envelope import Envelope, Recipient
@@ -143,7 +143,7 @@ def archived(path: Path, store: Path) -> None:
     settings = examples.set_up(text)
     with open(path, "rb") as opened:
         came = spool.read(opened.fileno(), str(path.parent), canonical=True)
-    case = transport.ArchiveJob(came, settings, KEYS, NOW)
+    case = archive_job.ArchiveJob(came, settings, KEYS, NOW)
     assert "result=stored+mailed" in transport.archive_message(case)
     came.close()
     assert not verifier.verify_archive(f"{store}/{LEGAL}").findings

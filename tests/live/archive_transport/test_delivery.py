@@ -164,7 +164,7 @@ def test_with_mail_alone_a_copy_that_comes_back_altered_starts_no_loop() -> None
         copies = postfix.delivered_to("legal@example.com")
         reports = [each for each in copies if each.sender == ""]
         assert len(reports) == 2
-        assert "NOT MAILED" in postfix.log()
+        assert "alarm=not-mailed result=none" in postfix.log()
 
 
 def test_bounces_to_archive_sender_are_kept_and_start_no_loop() -> None:

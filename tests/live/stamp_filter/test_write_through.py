@@ -246,10 +246,12 @@ def test_where_the_store_hangs_mail_is_delivered_while_it_still_does(
         is_delivered(postfix, name)
         assert not records(postfix, name)  # the store hangs
     assert len(postfix.delivered_to(LEGAL)) == 1  # that of the message before
-    postfix.wait_for_log("queued: not done within 5 s")
-    postfix.send(mail("during"))
+    failed = postfix.wait_for_failure("result=queued reason=not done within 5 s")
+    during = postfix.send(mail("during"))
     is_delivered(postfix, "during")
-    postfix.wait_for_log("queued: the store was slow; ")
+    postfix.wait_for_log(rf" {during}: to=<{BOB}>.*id=\S+ as=\S+ result=queued")
+    assert during not in postfix.last_failure()  # the store was not tried
+    assert failed.partition(" reason=")[2] == "not done within 5 s"
     assert not records(postfix, "during")
     postfix.wait(
         lambda: len(postfix.mailq()) == FROM_QUEUE + 1, "the copies alone are queued"
@@ -268,7 +270,8 @@ def test_the_process_that_mail_waits_for_is_not_the_one_that_hangs(
     postfix = faulty.postfix
     faulty.freeze()
     sent = postfix.send(mail("hung"))
-    postfix.wait_for_log(rf" {sent}: to=<{BOB}>.* status=sent \(.*queued: not done ")
+    postfix.wait_for_log(rf" {sent}: to=<{BOB}>.* status=sent \(.* result=queued")
+    postfix.wait_for_failure(f"={sent} .*result=queued reason=not done ")
     postfix.wait_for_log(rf" {sent}: removed")
     [child] = faulty.hung("archive-stamp", "archive-lmtp")
     os.kill(child, signal.SIGKILL)

@@ -50,7 +50,8 @@ BOTH = """
     _operator _sha256 _socket _stat binascii
     postfix_archive errors
     archive_transport config intake message postfix stamp_filter store system
-    archive_transport.copy_plan archive_transport.transport
+    archive_transport.archive_job archive_transport.copy_plan
+    archive_transport.transport
     config.archive_cf config.settings
     intake.pipe
     message.address message.archive_copy message.capsule message.dates message.digest
