@@ -160,7 +160,7 @@ def test_the_doctor_compares_with_the_reference_services(
     wrong = findings()["port-option"]
     assert "smtpd_recipient_limit" in wrong["place"]
     assert wrong["severity"] == "CRITICAL"
-    subprocess.run(wrong["cure"], shell=True, check=True)
+    subprocess.run(wrong["fix"], shell=True, check=True)
     assert "port-option" not in findings()
 
 
