@@ -74,10 +74,10 @@ def running() -> Iterator[Host]:
 
 
 @pytest.fixture(scope="module")
-def host() -> Iterator[WholeHost]:
+def host(stock_host: Path) -> Iterator[WholeHost]:
     """A host that every test leaves as it was, but for the archived mail."""
-    with WholeHost() as made:
-        made.run("useradd --no-create-home legal && postfix start")
+    with WholeHost(stock_host) as made:
+        made.run("postfix start")
         yield made
 
 

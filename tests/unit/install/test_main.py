@@ -9,9 +9,10 @@ from pathlib import Path
 
 
 def test_an_error_is_one_line(tmp_path: Path) -> None:
+    """Also without any package (python -S): make install runs before they are there."""
     environment = {**os.environ, "CONFIG_DIRECTORY": str(tmp_path / "missing")}
     process = subprocess.run(
-        [sys.executable, "-m", "postfix_archive.install.main", "uninstall"],
+        [sys.executable, "-S", "-m", "postfix_archive.install.main", "uninstall"],
         env=environment,
         capture_output=True,
         text=True,
