@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import email
 import email.policy
+import fcntl
 import gzip
 import re
 import subprocess
@@ -82,6 +83,12 @@ SOURCES = (
 
 def real(cache: Path) -> list[Mail]:
     """Return all real messages, each once; what is downloaded is kept in cache."""
+    with open(cache / "lock", "w") as lock:  # several processes of a run need them
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return _real(cache)
+
+
+def _real(cache: Path) -> list[Mail]:
     found: dict[bytes, Mail] = {}
     places = [(corpus, Path(corpus.folder)) for corpus in INSTALLED]
     places += [(each, _unpacked(each, cache) / each.folder) for each in LOOKED_INTO]
