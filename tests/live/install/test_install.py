@@ -210,6 +210,7 @@ def test_a_narrow_umask_keeps_nobody_out(
     assert "after it" in host.says("cat /var/mail/bob")
 
 
+@BUILDS
 def test_prefix_and_wishes_stay_as_they_were_said(
     host: WholeHost, wheels: Path
 ) -> None:
