@@ -166,7 +166,7 @@ def test_an_address_that_is_no_socket_is_refused_and_nothing_is_changed(
         assert why in refused and "or MODE=pipe" in refused
     host.run(f"postconf -P -e 2527/inet/archive={A}")
     assert host.configuration() == before
-    host.run("test ! -e /usr/local/lib/postfix-archive")
+    host.run("test ! -e /usr/local/lib/postfix-archive/current")
 
 
 BY_SENDMAIL = """#!/bin/sh
