@@ -6,6 +6,8 @@ import os
 import subprocess
 from pathlib import Path
 
+from postfix_archive.postfix import queue_file_size
+
 import load
 from private_postfix import GROUP, USER, PrivatePostfix
 
@@ -16,7 +18,10 @@ ENVELOPE = ["--sender", "alice@example.org", "--", "bob@example.net", "bob@examp
 def cpu_ms(postfix: PrivatePostfix, size: int, times: int) -> dict[str, list[float]]:
     """Return CPU ms of single runs: bare, archive-stamp, archive; in turns."""
     letter = postfix.folder / "letter"
-    letter.write_bytes(load.letter(size))
+    content = load.letter(size)
+    letter.write_bytes(content)
+    canonical = content.replace(b"\n", b"\r\n")
+    queue_size = queue_file_size.content_size([canonical])[0]
     found: dict[str, list[float]] = {"bare": [], "archive-stamp": [], "archive": []}
     capsules = _capsules(postfix, size, times)
     load.wait(postfix)
@@ -27,6 +32,8 @@ def cpu_ms(postfix: PrivatePostfix, size: int, times: int) -> dict[str, list[flo
             "legal@example.com",
             "--queue-id",
             capsule.name,
+            "--size",
+            str(queue_size),
             *ENVELOPE,
         ]
         found["archive-stamp"].append(

@@ -11,6 +11,7 @@ tests/unit/test_errors.py checks that.
      +-- ArgumentsInvalid                         arguments that pipe(8) would not pass
      +-- RequestInvalid                           not an archive address
      +-- CapsuleBroken, SealInvalid               mail to the archive transport
+     +-- MessageIncomplete                        stdin ended before the message did
      +-- SpoolFailed                              temporary files of large messages
      +-- PostfixUnreachable, PostfixRefused       Postfix's internal ports
      +-- StoreFailed, JournalFailed               the store
@@ -82,6 +83,10 @@ class SealInvalid(ArchiveError):
     """The seal of a capsule was not made with a key of this site."""
 
     dsn = "4.7.0"
+
+
+class MessageIncomplete(ArchiveError):
+    """A message or capsule was cut short; only a part of it was read."""
 
 
 class SpoolFailed(ArchiveError):

@@ -88,11 +88,13 @@ def _known_outcomes(job: ArchiveJob) -> KnownOutcomes:
 def archive_message(job: ArchiveJob) -> str:
     """Archive the message of one capsule for all its requests; return the log line.
 
-    Durable on return. Raises StoreFailed and JournalFailed if the store fails.
+    Durable on return. Raises StoreFailed and JournalFailed if the store fails, and
+    CapsuleBroken if the capsule was cut short.
     """
     opened_capsule = capsule.unseal(
         job.message.head(limit=capsule.FIELDS_LIMIT), job.keys
     )
+    opened_capsule.require_whole(job.message.size)
     start = opened_capsule.original_offset
     sha256 = job.message.digests([start])[start].hex()
     result = archive_captured(

@@ -29,9 +29,7 @@ def start(path: str, arguments: "list[bytes]") -> int:
     from postfix_archive.intake import pipe
 
     if name == "archive-stamp":
-        from postfix_archive.stamp_filter import capture
-
-        return pipe.main(capture.filter_message, arguments)
+        return pipe.main(pipe.filter_message, arguments)
     return pipe.main(pipe.archive_capsule, arguments)
 
 

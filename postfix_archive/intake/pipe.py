@@ -35,8 +35,28 @@ def main(handler: Callable[[Transaction], str], arguments: list[bytes]) -> int:
     return exit_code
 
 
+def filter_message(transaction: Transaction) -> str:
+    """Capture and reinject one message; return the line for Postfix's log.
+
+    Raises MessageIncomplete if stdin ended before the message did.
+    """
+    # Imported here: the archive transport needs neither.
+    from postfix_archive.intake import end_of_file
+    from postfix_archive.stamp_filter import capture
+
+    end_of_file.require_complete(
+        transaction.message,
+        transaction.macros[b"size"],
+        transaction.settings.config_directory,
+    )
+    return capture.filter_message(transaction)
+
+
 def archive_capsule(transaction: Transaction) -> str:
-    """Archive the capsule that Postfix hands in; return the line for Postfix's log."""
+    """Archive the capsule that Postfix hands in; return the line for Postfix's log.
+
+    The capsule says its own length, so that the end of file needs no check.
+    """
     return transport.archive_capsule(
         ArchiveJob(
             transaction.message, transaction.settings, transaction.keys, transaction.now

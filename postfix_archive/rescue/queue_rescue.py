@@ -22,7 +22,12 @@ from postfix_archive.errors import (
     PostfixCommandFailed,
 )
 from postfix_archive.message import dates
-from postfix_archive.postfix import archive_services, mail_queue, postfix_command
+from postfix_archive.postfix import (
+    archive_services,
+    mail_queue,
+    postfix_command,
+    queue_file_size,
+)
 from postfix_archive.postfix.configuration import Configuration
 from postfix_archive.postfix.queued_message import QueuedMessage
 from postfix_archive.rescue import rescue_plan
@@ -34,6 +39,7 @@ HOLD_FILE = "archive.held"
 LAST_RUN_FILE = (  # in the fallback directory; its mtime is the last rescue's time
     "rescued"
 )
+CHECK_MESSAGE = "Subject: check\n\n"  # to no recipient
 PORT_SETTINGS = ("archive_handback_address", "archive_capsule_address")
 
 
@@ -220,11 +226,16 @@ def _save_capsule(directory: str, settings: Settings, capsule: QueuedMessage) ->
 def _launcher_error(launcher: str, user: str, settings: Settings) -> str:
     """Run a launcher for a message without recipients; return its error, "" if none."""
     directory = settings.config_directory
+    canonical = CHECK_MESSAGE.replace("\n", "\r\n")
+    size = queue_file_size.content_size([canonical.encode()])[0]
     arguments = ["--config-directory", directory, "--nexthop", "on-request"]
-    arguments += ["--queue-id", "CHECK", "--sender", "", "--"]
+    arguments += ["--queue-id", "CHECK", "--size", str(size), "--sender", "", "--"]
     try:
         process = privileges.run_as(
-            user, [launcher, *arguments], postfix_command.COMMAND_TIMEOUT
+            user,
+            [launcher, *arguments],
+            postfix_command.COMMAND_TIMEOUT,
+            text=CHECK_MESSAGE,
         )
     except (OSError, ValueError, KeyError, subprocess.TimeoutExpired) as error:
         return f"{launcher}: {error}"

@@ -231,12 +231,22 @@ def _reinject(
 
 def _requeue_capsule(transaction: Transaction) -> str:
     """Queue a capsule again for the archive transport, after postsuper -r."""
-    head = transaction.message.head(limit=2 * capsule.FIELDS_LIMIT)
-    plain_head = b"".join(capsule.unpack((head,))) if capsule.is_packed(head) else head
-    archive_id = capsule.unseal(plain_head, transaction.keys).envelope.archive_id
-    queue_id = _queue_capsule(transaction, transaction.message.chunks())
+    message = transaction.message
+    head = message.head(limit=2 * capsule.FIELDS_LIMIT)
+    plain_head, plain_size = head, message.size
+    if capsule.is_packed(head):
+        plain_head = b"".join(capsule.unpack((head,)))
+        rest = message.chunks(len(head))
+        plain_size = sum(map(len, capsule.unpack(smtp_data.chain((head,), rest))))
+    opened_capsule = capsule.unseal(plain_head, transaction.keys)
+    opened_capsule.require_whole(plain_size)
+    queue_id = _queue_capsule(transaction, message.chunks())
     return log_fields.build(
-        {"capsule": archive_id, "as": queue_id, "result": "requeued"}
+        {
+            "capsule": opened_capsule.envelope.archive_id,
+            "as": queue_id,
+            "result": "requeued",
+        }
     )
 
 

@@ -125,6 +125,7 @@ OPTIONS = (
     b"queue-id",
     b"refused-address",
     b"sender",
+    b"size",
     *(_client_option(name) for name, _ in CLIENT_FIELDS),
 )
 

@@ -44,9 +44,11 @@ def as_owner(directory: str) -> Iterator[None]:
 
 
 def run_as(
-    user: str, command: list[str], timeout: float
+    user: str, command: list[str], timeout: float, *, text: str = ""
 ) -> subprocess.CompletedProcess[str]:
     """Run a command as user or user:group, as pipe(8) does; as ourselves if not root.
+
+    The command reads text from its stdin. timeout is in seconds.
 
     Raises OSError, ValueError or KeyError if it cannot be started, and TimeoutExpired.
     """
@@ -54,7 +56,7 @@ def run_as(
     is_root = not os.geteuid()
     return subprocess.run(
         command,
-        stdin=subprocess.DEVNULL,
+        input=text,
         capture_output=True,
         text=True,
         errors="replace",

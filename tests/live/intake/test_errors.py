@@ -23,6 +23,8 @@ STAMP = [
     "legal@example.com",
     "--queue-id",
     "4Zx",
+    "--size",
+    "17",
     "--sender",
     "a@example.org",
 ]

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from stages import StagedPostfix, edit
 
+from postfix_archive.postfix import queue_file_size
 from postfix_archive.rescue import queue_rescue
 
 from mails import LEGAL, delivered, deliveries, mail, record_of, records, words
@@ -178,6 +179,8 @@ def filtered(
     door = [str(postfix.program / "archive-stamp")]
     said = ["--config-directory", str(postfix.etc)]
     said += ["--nexthop", LEGAL, "--queue-id", queue_id, "--sender", "a@example.org"]
+    canonical = content.replace(b"\n", b"\r\n")
+    said += ["--size", str(queue_file_size.content_size([canonical])[0])]
     subprocess.run(
         [*door, *said, "--", to, to],
         input=content,

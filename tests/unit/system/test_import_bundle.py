@@ -26,6 +26,7 @@ LETTER = (
 )
 STAMP = (
     *("--nexthop", "legal@example.com", "--queue-id", "4Zx1Yk2Pp7z9Qw"),
+    *("--size", "264"),
     *("--client-address", "192.0.2.7", "--client-protocol", "ESMTP"),
     *("--sender", "alice@example.org", "--", "bob@example.net", "bob@example.net"),
 )
@@ -66,7 +67,9 @@ BOTH = """
 LOADED = {
     "archive-stamp": f"""{BOTH}
         errno marshal
+        intake.end_of_file
         message.request
+        postfix.queue_file_size
         stamp_filter.capture stamp_filter.capture_plan stamp_filter.write_through
         system.child_process
     """,
