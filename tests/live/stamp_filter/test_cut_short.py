@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from milter import Milter
 
 from postfix_archive.postfix import queue_file_size
 
@@ -255,3 +256,29 @@ def test_size_counts_as_postfix_counts() -> None:
         postfix.flush()
         postfix.settle()
         assert len(postfix.stored(LEGAL)) == len(sent) + 2
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"removed": b"X-Long", "body": b"This is milter.\r\n"},
+        {"added": b"z" * 900},
+        {"removed": b"X-Long", "added": b"z" * 900},
+    ],
+)
+def test_what_a_milter_makes_smaller_or_larger_is_whole(
+    changes: dict[str, bytes],
+) -> None:
+    """${size} counts what the Milter has removed, and not what it has added."""
+    milter = Milter(**changes)
+    with PrivatePostfix(main={"smtpd_milters": milter.address}) as postfix:
+        content = b"X-Long: " + b"y" * 900 + b"\n" + mail("milter")
+        postfix.send(content + b"x" * 70 + b"\n" * 5)
+        postfix.settle()
+        got = delivered(postfix, "milter", "bob@example.net").content
+        assert (b"X-Long" in got) == ("removed" not in changes)
+        assert (b"X-Added" in got) == ("added" in changes)
+        assert (b"xxxx" in got) == ("body" not in changes)
+        record_of(postfix, "milter")
+        assert postfix.last_failure() == ""
+    milter.close()
