@@ -6,23 +6,28 @@ import argparse
 import os
 
 
-def parser(
-    prog: str, about: str | None, defaults: dict[str, str], meanings: dict[str, str]
+def make_parser(
+    prog: str,
+    description: str | None,
+    defaults: dict[str, str],
+    help_texts: dict[str, str],
 ) -> argparse.ArgumentParser:
     """Return a parser of these options; the environment says what is usual."""
-    made = argparse.ArgumentParser(prog=prog, description=about)
-    for name, usual in defaults.items():
-        asked = os.environ.get(name) or usual
-        made.add_argument(f"--{name.lower()}", default=asked, help=meanings[name])
-    return made
+    argument_parser = argparse.ArgumentParser(prog=prog, description=description)
+    for name, default in defaults.items():
+        value = os.environ.get(name) or default
+        argument_parser.add_argument(
+            f"--{name.lower()}", default=value, help=help_texts[name]
+        )
+    return argument_parser
 
 
-def count(found: argparse.Namespace, *names: str) -> None:
+def parse_counts(options: argparse.Namespace, *names: str) -> None:
     """Read options that are a number, of one at least."""
     for name in names:
-        setattr(found, name, max(1, int(getattr(found, name))))
+        setattr(options, name, max(1, int(getattr(options, name))))
 
 
-def numbers(text: str) -> list[int]:
+def parse_numbers(text: str) -> list[int]:
     """Return the numbers in a list with commas."""
     return [int(each) for each in text.split(",")]

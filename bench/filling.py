@@ -34,150 +34,154 @@ from postfix_archive.store.archive import Archive
 import load
 from private_postfix import GROUP, USER
 
-A_DAY = 10_000  # messages, at most
-TODAY = 10  # the part of all messages that are of today
-DAY = 24 * 60 * 60  # seconds
+MAX_PER_DAY = 10_000  # messages, at most
+TODAY_DIVISOR = 10  # the part of all messages that are of today
+SECONDS_PER_DAY = 24 * 60 * 60  # seconds
 HOST = b"mail.example.com"
 KEYS = Keyring((Key("grown", bytes(range(32))),))
-TOLD = 50_000  # messages between two lines of progress
-LOOKED_AT = 1000  # messages of an archive that are looked at
+PROGRESS_INTERVAL = 50_000  # messages between two lines of progress
+CHECKED_LINES = 1000  # messages of an archive that are looked at
 
 
-def address(count: int) -> str:
+def archive_address(count: int) -> str:
     """Return the archive address of so many messages."""
     return f"grown-{count}@example.com"
 
 
-def prepare(folder: Path) -> None:
+def make_store_directory(directory: Path) -> None:
     """Make the folder of a store, for the archive's user alone."""
-    folder.mkdir(parents=True, exist_ok=True)
-    shutil.chown(folder, USER, GROUP)
-    folder.chmod(0o700)
+    directory.mkdir(parents=True, exist_ok=True)
+    shutil.chown(directory, USER, GROUP)
+    directory.chmod(0o700)
 
 
-def fill(folder: Path, counts: list[int]) -> None:
+def fill(directory: Path, counts: list[int]) -> None:
     """Fill the archives of a store, in a process of its own; return when it is done."""
-    words = [sys.executable, __file__, str(folder), *map(str, counts)]
+    command = [sys.executable, __file__, str(directory), *map(str, counts)]
     path = os.pathsep.join(sys.path)
-    if subprocess.run(words, env={**os.environ, "PYTHONPATH": path}).returncode:
-        raise SystemExit(f"{folder} could not be filled")
+    if subprocess.run(command, env={**os.environ, "PYTHONPATH": path}).returncode:
+        raise SystemExit(f"{directory} could not be filled")
 
 
-def held(folder: Path, count: int) -> dict[str, int]:
+def archive_contents(directory: Path, count: int) -> dict[str, int]:
     """Return what an archive has: messages, those of today, bytes of its journal."""
-    archive = Archive(str(folder), address(count))
-    today = int(time.time()) // DAY
+    archive = Archive(str(directory), archive_address(count))
+    today = int(time.time()) // SECONDS_PER_DAY
     size = os.stat(archive.path(journal.FILE_NAME)).st_size if count else 0
     return {
         "messages": journal_end.read_number(archive.directory),
-        "today": len(_of_day(archive, today)),
+        "today": len(_names_of_day(archive, today)),
         "journal": size,
     }
 
 
 def check(archive: Path, count: int) -> None:
     """Look whether an archive's last lines are chained and their files are there."""
-    lines = _last_lines(archive / journal.FILE_NAME, LOOKED_AT)
+    lines = _last_lines(archive / journal.FILE_NAME, CHECKED_LINES)
     events = [json.loads(line) for line in lines]
     hashes = [digest.sha256_hex(line) for line in lines]
     assert [each["prev"] for each in events[1:]] == hashes[:-1]
     assert events[-1]["seq"] >= count
     assert journal_end.read_number(str(archive)) == events[-1]["seq"]
     for event in random.Random(count).sample(events, min(100, len(events))):
-        kept = (archive / event["file"]).read_bytes()
-        assert hashlib.sha256(kept).hexdigest() == event["file_sha256"]
+        content = (archive / event["file"]).read_bytes()
+        assert hashlib.sha256(content).hexdigest() == event["file_sha256"]
 
 
-def _last_lines(path: Path, most: int) -> list[bytes]:
+def _last_lines(path: Path, count: int) -> list[bytes]:
     """Return the last lines of a journal, without their ends."""
-    with path.open("rb") as opened:
-        opened.seek(max(0, path.stat().st_size - most * 4096))
-        held = opened.read()
-    return held.splitlines()[-most + 1 :]
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - count * 4096))
+        content = file.read()
+    return content.splitlines()[-count + 1 :]
 
 
-def _go_on_as_user() -> None:
+def _drop_privileges() -> None:
     """Become the archive's user, without fsync: this process must only fill."""
     os.setgroups([])
     os.setgid(grp.getgrnam(GROUP).gr_gid)
     os.setuid(pwd.getpwnam(USER).pw_uid)
-    for each in (os, posix):
+    for module in (os, posix):
         for name in ("fsync", "fdatasync"):
-            vars(each)[name] = lambda _: None
+            vars(module)[name] = lambda _: None
 
 
-def _fill(folder: Path, count: int) -> None:
+def _fill(directory: Path, count: int) -> None:
     """Make an archive up to so many messages, a tenth of them of today."""
-    archive = Archive(str(folder), address(count))
-    today = int(time.time()) // DAY
-    done = journal_end.read_number(archive.directory)
-    for number in range(done, count):
-        _keep(archive, number, today - _days_ago(number, count))
-    held = len(_of_day(archive, today))
-    done = max(done, count)
-    for number in range(done, done + count // TODAY - held):
-        _keep(archive, number, today)
+    archive = Archive(str(directory), archive_address(count))
+    today = int(time.time()) // SECONDS_PER_DAY
+    first_number = journal_end.read_number(archive.directory)
+    for number in range(first_number, count):
+        _store_message(archive, number, today - _days_ago(number, count))
+    today_count = len(_names_of_day(archive, today))
+    first_number = max(first_number, count)
+    for number in range(
+        first_number, first_number + count // TODAY_DIVISOR - today_count
+    ):
+        _store_message(archive, number, today)
 
 
 def _days_ago(number: int, count: int) -> int:
     """Return how long ago the message of that number came, in days; the last: 0."""
-    left = count - count // TODAY - number
-    return max(0, -(-left // max(1, min(A_DAY, count // TODAY))))
+    remaining = count - count // TODAY_DIVISOR - number
+    return max(0, -(-remaining // max(1, min(MAX_PER_DAY, count // TODAY_DIVISOR))))
 
 
-def _of_day(archive: Archive, day: int) -> list[str]:
+def _names_of_day(archive: Archive, day: int) -> list[str]:
     """Return the names in the folder of a day, counted from 1970."""
-    folder = os.path.dirname(
+    directory = os.path.dirname(
         archive.path(copy_file.copy_name(_record_id(archive, 0, day)))
     )
-    return os.listdir(folder) if os.path.isdir(folder) else []
+    return os.listdir(directory) if os.path.isdir(directory) else []
 
 
 def _record_id(archive: Archive, number: int, day: int) -> str:
-    word = hashlib.sha1(f"{archive.address} {number}".encode()).hexdigest()
-    return f"{dates.format_rfc3339(day * DAY)[:10].replace('-', '')}-{word}"
+    sha1 = hashlib.sha1(f"{archive.address} {number}".encode()).hexdigest()
+    return f"{dates.format_rfc3339(day * SECONDS_PER_DAY)[:10].replace('-', '')}-{sha1}"
 
 
-def _keep(archive: Archive, number: int, day: int) -> None:
+def _store_message(archive: Archive, number: int, day: int) -> None:
     """Keep a message as the archive transport would have kept it that day."""
-    arrived = day * DAY
-    original = _original(number, arrived)
-    sealed = _envelope(archive, number, arrived, original)
-    shape = smtp_data.ContentProperties()
-    shape.update(original)
-    fields = envelope.serialise(sealed)
-    piece = copy_file.Capture(
-        record_id=sealed.archive_id,
+    arrival = day * SECONDS_PER_DAY
+    original = _original(number, arrival)
+    message_envelope = _envelope(archive, number, arrival, original)
+    properties = smtp_data.ContentProperties()
+    properties.update(original)
+    fields = envelope.serialise(message_envelope)
+    capture = copy_file.Capture(
+        record_id=message_envelope.archive_id,
         capsule_id=digest.sha256_hex(fields),
         envelope_fields=fields,
-        sha256=sealed.sha256,
-        size=sealed.size,
+        sha256=message_envelope.sha256,
+        size=message_envelope.size,
         verdict="absent",
     )
-    told = EnvelopeReport(sealed, archive.address, original, shape)
-    boundary = archive_copy.make_boundary(sealed.archive_id, sealed.sha256, KEYS)
+    report = EnvelopeReport(message_envelope, archive.address, original, properties)
+    boundary = archive_copy.make_boundary(
+        message_envelope.archive_id, message_envelope.sha256, KEYS
+    )
     sender = b"archive@" + HOST
-    copy = archive_copy.build(told, "hybrid", sender=sender, boundary=boundary)
-    pieces = (copy.preamble, original, copy.trailer)
-    archive.store_copy(piece, pieces, dates.format_rfc3339(arrived))
-    if number % TOLD == TOLD - 1:
+    copy = archive_copy.build(report, "hybrid", sender=sender, boundary=boundary)
+    chunks = (copy.preamble, original, copy.trailer)
+    archive.store_copy(capture, chunks, dates.format_rfc3339(arrival))
+    if number % PROGRESS_INTERVAL == PROGRESS_INTERVAL - 1:
         print(f"{archive.address}: {number + 1:,}", file=sys.stderr, flush=True)
 
 
-def _original(number: int, arrived: int) -> bytes:
+def _original(number: int, arrival: int) -> bytes:
     """Return a message as smtpd(8) has received it, each another."""
     received = (
         b"Received: from client.example.org (client.example.org [192.0.2.7])\r\n"
         b"\tby mail.example.com (Postfix) with ESMTP id 4Z%010d\r\n"
-        b"\tfor <bob@example.net>; %s\r\n" % (number, dates.format_rfc5322(arrived))
+        b"\tfor <bob@example.net>; %s\r\n" % (number, dates.format_rfc5322(arrival))
     )
-    named = b"Message-Id: <%d@example.org>\r\n" % number
-    return received + named + LETTER
+    message_id = b"Message-Id: <%d@example.org>\r\n" % number
+    return received + message_id + MESSAGE
 
 
-def _envelope(archive: Archive, number: int, arrived: int, original: bytes) -> Envelope:
+def _envelope(archive: Archive, number: int, arrival: int, original: bytes) -> Envelope:
     return Envelope(
-        archive_id=_record_id(archive, number, arrived // DAY),
+        archive_id=_record_id(archive, number, arrival // SECONDS_PER_DAY),
         host=HOST,
         queue_id=b"4Z%010d" % number,
         sender=b"alice@example.org",
@@ -190,26 +194,26 @@ def _envelope(archive: Archive, number: int, arrived: int, original: bytes) -> E
             protocol=b"ESMTP",
             helo=b"client.example.org",
         ),
-        arrival=arrived,
+        arrival=arrival,
         sha256=digest.sha256_hex(original),
         size=len(original),
     )
 
 
-LETTER = load.letter(load.SMALL).replace(b"\n", b"\r\n")
+MESSAGE = load.make_message(load.SMALL_SIZE).replace(b"\n", b"\r\n")
 
 
-def main(words: list[str]) -> None:
+def main(arguments: list[str]) -> None:
     """Fill archives of a store, each up to its number of messages."""
-    folder = Path(words[0])
-    prepare(folder)
-    _go_on_as_user()
-    for count in map(int, words[1:]):
-        print(f"filling {address(count)}", file=sys.stderr, flush=True)
-        _fill(folder, count)
+    directory = Path(arguments[0])
+    make_store_directory(directory)
+    _drop_privileges()
+    for count in map(int, arguments[1:]):
+        print(f"filling {archive_address(count)}", file=sys.stderr, flush=True)
+        _fill(directory, count)
         os.sync()  # now, and not while something is measured
         if count:
-            check(folder / address(count), count)
+            check(directory / archive_address(count), count)
 
 
 if __name__ == "__main__":

@@ -52,7 +52,7 @@ HELP = {
     "STORE": "a store to fill or to use again; else one that is removed",
     "OUT": "folder for growth.json and what is made from it",
 }
-LOAD = load.Load(load.SMALL, 1, 20)
+LOAD = load.Load(load.SMALL_SIZE, 1, 20)
 UNLIMITED = {"message_size_limit": "0", "mailbox_size_limit": "0"}
 
 
@@ -63,40 +63,42 @@ class Growth:
         self, options: argparse.Namespace, store: Path, stack: ExitStack
     ) -> None:
         self.options = options
-        self.doors: dict[str, tuple[PrivatePostfix, usage.Group]] = {}
+        self.instances: dict[str, tuple[PrivatePostfix, usage.ControlGroup]] = {}
         self.ports: dict[str, dict[int, int]] = {}
         for name in variants.OURS:
             self._start(name, store, stack)
         self.runs: dict[str, dict[int, list[load.Run]]] = {
-            name: {count: [] for count in options.stored} for name in self.doors
+            name: {count: [] for count in options.stored} for name in self.instances
         }
 
     def _start(self, name: str, store: Path, stack: ExitStack) -> None:
         stored = self.options.stored
         self.ports[name] = dict(zip(stored, free_ports(len(stored)), strict=True))
-        services = map(service, self.ports[name].values(), stored)
+        services = map(service_entry, self.ports[name].values(), stored)
         postfix = variants.build(name, store=store, master="".join(services))
-        group = usage.Group(postfix.folder.name)
+        group = usage.ControlGroup(postfix.directory.name)
         stack.callback(group.remove)
         with group.entered():
             stack.enter_context(postfix)
-        self.doors[name] = (postfix, group)
+        self.instances[name] = (postfix, group)
 
     def round(self, number: int) -> None:
         """Send mail to each archive by each door; who is first changes."""
         stored = self.options.stored
-        turn = number % len(stored)
-        for name in self.doors:
-            for count in stored[turn:] + stored[:turn]:
+        start = number % len(stored)
+        for name in self.instances:
+            for count in stored[start:] + stored[:start]:
                 self.runs[name][count].append(self._run(name, count))
 
     def _run(self, name: str, count: int) -> load.Run:
         """Send mail to the archive of so many messages, until the store has it."""
-        postfix, group = self.doors[name]
+        postfix, group = self.instances[name]
         port, messages = self.ports[name][count], self.options.messages
-        done = load.run(postfix, group, LOAD, messages, port)
-        origin.say(f"{name}, {count:,} stored: {done.rate:.1f}/s, {done.cpu_ms:.1f} ms")
-        return done
+        result = load.run(postfix, group, LOAD, messages, port)
+        origin.print_progress(
+            f"{name}, {count:,} stored: {result.rate:.1f}/s, {result.cpu_ms:.1f} ms"
+        )
+        return result
 
     def rates(self) -> dict[str, dict[str, dict[str, list[float]]]]:
         """Return messages/s and CPU ms a message, by door and by messages stored."""
@@ -112,47 +114,50 @@ class Growth:
         }
 
 
-def service(port: int, count: int) -> str:
+def service_entry(port: int, count: int) -> str:
     """Return the entry of master.cf for mail that goes to one of the archives."""
-    asked = f"archive={filling.address(count)}"
-    return f"127.0.0.1:{port} inet n - n - - smtpd\n  -o {asked}\n"
+    option = f"archive={filling.archive_address(count)}"
+    return f"127.0.0.1:{port} inet n - n - - smtpd\n  -o {option}\n"
 
 
 @contextmanager
-def filled(options: argparse.Namespace) -> Iterator[Path]:
+def filled_store(options: argparse.Namespace) -> Iterator[Path]:
     """A store whose archives have so many messages; a given one stays."""
     with ExitStack() as stack:
         store = Path(options.store or tempfile.mkdtemp(prefix="pfa-grown-", dir="/tmp"))
         if not options.store:
             stack.callback(shutil.rmtree, store, ignore_errors=True)
-        shutil.rmtree(store / filling.address(0), ignore_errors=True)
+        shutil.rmtree(store / filling.archive_address(0), ignore_errors=True)
         filling.fill(store, options.stored[1:])
         yield store
 
 
-def measured(options: argparse.Namespace, store: Path) -> dict[str, object]:
+def measure(options: argparse.Namespace, store: Path) -> dict[str, object]:
     """Return all that growth.json says."""
     with ExitStack() as stack:
         growth = Growth(options, store, stack)
-        machine = origin.known(next(iter(growth.doors.values()))[1])
-        held = {str(count): filling.held(store, count) for count in options.stored}
+        machine = origin.describe_run(next(iter(growth.instances.values()))[1])
+        contents = {
+            str(count): filling.archive_contents(store, count)
+            for count in options.stored
+        }
         for number in range(options.rounds):
-            origin.say(f"round {number + 1} of {options.rounds}")
+            origin.print_progress(f"round {number + 1} of {options.rounds}")
             growth.round(number)
-    origin.say(f"a worker, {max(options.served):,} messages")
+    origin.print_progress(f"a worker, {max(options.served):,} messages")
     return {
         "machine": machine,
         "options": vars(options) | {"out": "", "store": ""},
-        "held": held,
+        "held": contents,
         "rates": growth.rates(),
         "served": serving.memory(options.served),
-        "large_kb": {name: large(name, options.large) for name in variants.OURS},
+        "large_kb": {name: peak_memory(name, options.large) for name in variants.OURS},
     }
 
 
-def large(name: str, megabytes: int) -> dict[str, int]:
+def peak_memory(name: str, megabytes: int) -> dict[str, int]:
     """Return the peak memory in kB of each process of ours with a large message."""
-    origin.say(f"{name}, a message of {megabytes} MB")
+    origin.print_progress(f"{name}, a message of {megabytes} MB")
     memory: dict[str, int] = {}
     with variants.build(name, main=UNLIMITED) as postfix:
         with usage.peak(postfix, memory):
@@ -160,28 +165,28 @@ def large(name: str, megabytes: int) -> dict[str, int]:
     return memory
 
 
-def options_of(words: list[str]) -> argparse.Namespace:
+def options_of(arguments: list[str]) -> argparse.Namespace:
     """Return what was asked for, by options or by the environment."""
-    parser = asked.parser("growth", __doc__, DEFAULTS, HELP)
-    found = parser.parse_args(words)
-    asked.count(found, "rounds", "messages", "large")
+    parser = asked.make_parser("growth", __doc__, DEFAULTS, HELP)
+    options = parser.parse_args(arguments)
+    asked.parse_counts(options, "rounds", "messages", "large")
     for name in ("stored", "served"):
-        setattr(found, name, sorted(set(asked.numbers(getattr(found, name)))))
-    if found.stored[0] != 0 or len(found.stored) < 2:
+        setattr(options, name, sorted(set(asked.parse_numbers(getattr(options, name)))))
+    if options.stored[0] != 0 or len(options.stored) < 2:
         parser.error("--stored: 0 and at least one other number are compared")
-    return found
+    return options
 
 
-def main(words: list[str]) -> None:
+def main(arguments: list[str]) -> None:
     """Fill, measure, write growth.json, show what has come of it."""
-    options = options_of(words)
-    out = Path(options.out)
-    out.mkdir(parents=True, exist_ok=True)
-    with filled(options) as store:
-        result = measured(options, store)
-    (out / page.GROWTH).write_text(json.dumps(result, indent=1) + "\n")
-    if (out / page.BENCH).exists():
-        page.write(out)
+    options = options_of(arguments)
+    directory = Path(options.out)
+    directory.mkdir(parents=True, exist_ok=True)
+    with filled_store(options) as store:
+        result = measure(options, store)
+    (directory / page.GROWTH).write_text(json.dumps(result, indent=1) + "\n")
+    if (directory / page.BENCH).exists():
+        page.write(directory)
     print("\n".join(grown.section(result)))
 
 

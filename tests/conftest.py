@@ -23,7 +23,7 @@ REQUIREMENTS = reference.PACKAGE / "install" / "requirements.txt"
 # As docs/installing.md says it.
 DOWNLOAD = ("download", "--require-hashes", "--no-deps", "--only-binary=:all:")
 Once = Callable[[str, Callable[[Path], None]], Path]
-CURE = (
+SKIP_REASON = (
     "a live Postfix needs root, or a Docker engine that this user may use:"
     " run 'sudo make test', or join the group docker"
 )
@@ -54,12 +54,12 @@ def pytest_collection_modifyitems(
     live = [item for item in items if container.is_live(item)]
     if not live or can_run_natively():
         return
-    if container.engine_answers():
+    if container.has_docker_engine():
         items.sort(key=container.is_live)
         config.pluginmanager.register(container.Container(config))
         return
     for item in live:
-        item.add_marker(pytest.mark.skip(reason=CURE))
+        item.add_marker(pytest.mark.skip(reason=SKIP_REASON))
 
 
 @pytest.hookimpl(trylast=True)
@@ -87,8 +87,8 @@ def door() -> str:
 @pytest.fixture(scope="module")
 def postfix(door: str) -> Iterator[PrivatePostfix]:
     """A running instance with archive = legal@example.com, shared by a module."""
-    with PrivatePostfix(door=door) as running:
-        yield running
+    with PrivatePostfix(door=door) as instance:
+        yield instance
 
 
 @pytest.fixture(scope="session")

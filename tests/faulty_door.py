@@ -29,7 +29,7 @@ STEPS = (
     "ftruncate",
     "close",
 )
-ANSWERS = 1  # the descriptor on which a worker speaks with Postfix
+REPLY_DESCRIPTOR = 1  # the descriptor on which a worker speaks with Postfix
 FLAGS = os.O_CREAT | os.O_WRONLY
 os_open, os_write, os_close = os.open, os.write, os.close
 os_unlink, os_fork = os.unlink, os.fork
@@ -38,35 +38,36 @@ os_unlink, os_fork = os.unlink, os.fork
 class Fault:
     """Counts the steps of one message; dies before the wanted one, 0 for never."""
 
-    def __init__(self, folder):
-        self.folder = folder
+    def __init__(self, directory):
+        self.directory = directory
         self.is_aside = False
-        self.rest()
+        self.reset()
 
-    def rest(self):
+    def reset(self):
         """Count nothing: what is done is for no message."""
         self.queue_id = ""
-        self.wanted = 0
+        self.kill_step = 0
 
-    def begin(self, door, queue_id):
+    def begin(self, program, queue_id):
         """Count from here on, for one message."""
-        self.place = f"{self.folder}/{door}"
+        self.path_prefix = f"{self.directory}/{program}"
         self.queue_id = queue_id
-        self.count = self.dots = self.acknowledged = 0
-        armed = os.path.exists(f"{self.folder}/armed-{door}") and self._is_first()
-        self.wanted = self._number() if armed else 0
+        self.step_count = self.end_of_data_count = self.acknowledged_count = 0
+        is_armed = (
+            os.path.exists(f"{self.directory}/armed-{program}") and self._is_first()
+        )
+        self.kill_step = self._number() if is_armed else 0
         self.step("begin")
 
     def step(self, name):
         """Die here, if it is time."""
         if not self.queue_id:
             return
-        self.count += 1
-        if self.count == self.wanted:
-            line = (
-                f"{self.queue_id} {self.count} {name} {self.dots} {self.acknowledged}\n"
-            )
-            log = os_open(f"{self.place}.killed", FLAGS | os.O_APPEND, 0o666)
+        self.step_count += 1
+        if self.step_count == self.kill_step:
+            counts = f"{self.end_of_data_count} {self.acknowledged_count}"
+            line = f"{self.queue_id} {self.step_count} {name} {counts}\n"
+            log = os_open(f"{self.path_prefix}.killed", FLAGS | os.O_APPEND, 0o666)
             os_write(log, line.encode())
             os.kill(os.getpid(), 9)
 
@@ -76,20 +77,20 @@ class Fault:
         Give a number back that was too high: answers come in more reads or fewer.
         """
         self.step(name)
-        if self.queue_id and self.wanted > self.count:
-            os_unlink(f"{self.place}.{self.wanted}")
-        self.rest()
+        if self.queue_id and self.kill_step > self.step_count:
+            os_unlink(f"{self.path_prefix}.{self.kill_step}")
+        self.reset()
 
     def _is_first(self):
-        return self._made(f"{self.place}-{self.queue_id}")
+        return self._create(f"{self.path_prefix}-{self.queue_id}")
 
     def _number(self):
         number = 1
-        while not self._made(f"{self.place}.{number}"):
+        while not self._create(f"{self.path_prefix}.{number}"):
             number += 1
         return number
 
-    def _made(self, path):
+    def _create(self, path):
         try:
             os_close(os_open(path, FLAGS | os.O_EXCL, 0o666))
         except FileExistsError:
@@ -97,42 +98,42 @@ class Fault:
         return True
 
 
-folder, _, name = os.path.realpath(__file__).rpartition("/")
+directory, _, program = os.path.realpath(__file__).rpartition("/")
 fault = Fault(os.environ["POSTFIX_ARCHIVE_FAULTS"])
 
 
-def stepping(name, call):
+def counted(name, call):
     """Return the call with a step before it."""
 
-    def stepped(*words, **named):
+    def counted_call(*arguments, **keywords):
         fault.step(name)
-        return call(*words, **named)
+        return call(*arguments, **keywords)
 
-    return stepped
+    return counted_call
 
 
 class Socket(_socket.socket):
     """A socket whose every use is a step."""
 
-    def connect(self, *words):
+    def connect(self, *arguments):
         """See socket(2)."""
         fault.step("connect")
-        return super().connect(*words)
+        return super().connect(*arguments)
 
     def sendall(self, content):
         """See socket(2)."""
         fault.step("sendall")
-        fault.dots += bytes(content) == b".\r\n" if fault.queue_id else 0
+        fault.end_of_data_count += bytes(content) == b".\r\n" if fault.queue_id else 0
         return super().sendall(content)
 
-    def recv(self, *words):
+    def recv(self, *arguments):
         """See socket(2)."""
         if fault.is_aside and self.family == _socket.AF_UNIX:
             fault.end("recv")  # of the next message, or of the news that none comes
         fault.step("recv")
-        got = super().recv(*words)
-        fault.acknowledged += b"queued as" in got if fault.queue_id else 0
-        return got
+        data = super().recv(*arguments)
+        fault.acknowledged_count += b"queued as" in data if fault.queue_id else 0
+        return data
 
 
 def fork():
@@ -141,76 +142,80 @@ def fork():
     child = os_fork()
     if not child:
         fault.is_aside = True
-        fault.rest()
+        fault.reset()
     return child
 
 
 def socketpair():
     """See socketpair(2)."""
     return [
-        Socket(each.family, each.type, each.proto, each.detach())
-        for each in real_socketpair()
+        Socket(end.family, end.type, end.proto, end.detach())
+        for end in real_socketpair()
     ]
 
 
-def answering(write):
+def count_replies(write):
     """Return a write after which a worker has done with a message."""
 
-    def written(descriptor, content):
-        done = write(descriptor, content)
-        if descriptor == ANSWERS and name == "archive-lmtp" and not fault.is_aside:
+    def counted_write(descriptor, content):
+        result = write(descriptor, content)
+        if (
+            descriptor == REPLY_DESCRIPTOR
+            and program == "archive-lmtp"
+            and not fault.is_aside
+        ):
             fault.end("answered")
-        return done
+        return result
 
-    return written
+    return counted_write
 
 
 for each in STEPS:
-    stepped = stepping(each, getattr(posix, each))
+    stepped = counted(each, getattr(posix, each))
     setattr(os, each, stepped)
     setattr(posix, each, stepped)
-posix.write = os.write = answering(posix.write)
+posix.write = os.write = count_replies(posix.write)
 posix.fork = os.fork = fork
-fcntl.flock = stepping("flock", fcntl.flock)
-fcntl.lockf = stepping("lockf", fcntl.lockf)
+fcntl.flock = counted("flock", fcntl.flock)
+fcntl.lockf = counted("lockf", fcntl.lockf)
 real_socketpair = _socket.socketpair
 _socket.socket, _socket.socketpair = Socket, socketpair
-sys.path[:0] = [folder]
+sys.path[:0] = [directory]
 from postfix_archive.intake import pipe  # noqa: E402
 from postfix_archive.message import capsule  # noqa: E402
 from postfix_archive.stamp_filter import write_through  # noqa: E402
 
-kept = write_through._archive_in_child
+archive_in_child = write_through._archive_in_child
 write_through.SLOW_STORE_PAUSE = 0  # the next message is to die too
 
 
-def dying(told, settings, keys):
+def counted_archive(request, settings, keys):
     """Put a copy into the store, aside, and die over it."""
-    sealed = capsule.from_fields(marshal.loads(told)[1]).envelope
-    fault.begin("aside", sealed.queue_id.decode())
-    return kept(told, settings, keys)
+    envelope = capsule.from_fields(marshal.loads(request)[1]).envelope
+    fault.begin("aside", envelope.queue_id.decode())
+    return archive_in_child(request, settings, keys)
 
 
-write_through._archive_in_child = dying
-words = [os.fsencode(each) for each in sys.argv[1:]]
-if name == "archive-lmtp":
+write_through._archive_in_child = counted_archive
+arguments = [os.fsencode(each) for each in sys.argv[1:]]
+if program == "archive-lmtp":
     from postfix_archive.intake import lmtp_worker
     from postfix_archive.stamp_filter import capture
 
     stamping = capture.filter_message
 
-    def begun(run):
+    def counted_filter(run):
         """Begin to count when a message is whole."""
-        fault.begin(name, run.macros[b"queue-id"].decode())
+        fault.begin(program, run.macros[b"queue-id"].decode())
         return stamping(run)
 
-    capture.filter_message = begun
-    sys.exit(lmtp_worker.main(words))
-fault.begin(name, sys.argv[sys.argv.index("--queue-id") + 1])
-if name == "archive-stamp":
+    capture.filter_message = counted_filter
+    sys.exit(lmtp_worker.main(arguments))
+fault.begin(program, sys.argv[sys.argv.index("--queue-id") + 1])
+if program == "archive-stamp":
     from postfix_archive.stamp_filter.capture import filter_message as process
 else:
     from postfix_archive.intake.pipe import archive_capsule as process
-code = pipe.main(process, words)
+code = pipe.main(process, arguments)
 fault.end("exit")
 sys.exit(code)

@@ -7,11 +7,11 @@ sink.py FOLDER QUEUE_ID SENDER RECIPIENTS... ORIGINALS...
 import os
 import sys
 
-folder, queue_id, *words = sys.argv[1:]
+directory, queue_id, *addresses = sys.argv[1:]
 content = sys.stdin.buffer.read()
-name = f"{folder}/{queue_id}.{os.getpid()}.{os.urandom(4).hex()}"
+name = f"{directory}/{queue_id}.{os.getpid()}.{os.urandom(4).hex()}"
 with open(name + ".draft", "wb") as draft:
-    for word in words:
+    for word in addresses:
         draft.write(os.fsencode(word) + b"\0")
     draft.write(b"\0\0" + content)
 os.rename(name + ".draft", name + ".delivered")

@@ -26,10 +26,10 @@ def synced(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     paths: list[str] = []
     fsync = os.fsync
 
-    def noted(descriptor: int) -> None:
-        paths.append(os.readlink(f"/proc/self/fd/{descriptor}"))
-        fsync(descriptor)
+    def recording_fsync(file_descriptor: int) -> None:
+        paths.append(os.readlink(f"/proc/self/fd/{file_descriptor}"))
+        fsync(file_descriptor)
 
-    monkeypatch.setattr(os, "fsync", noted)
-    monkeypatch.setattr(posix, "fsync", noted)
+    monkeypatch.setattr(os, "fsync", recording_fsync)
+    monkeypatch.setattr(posix, "fsync", recording_fsync)
     return paths

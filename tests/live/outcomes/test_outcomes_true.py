@@ -8,122 +8,138 @@ from typing import Any
 
 import pytest
 from outcome_scenarios import (
-    FAR,
     GROUPS,
     RELAYED,
+    REMOTE_DOMAIN,
     SCENARIOS,
     WAITING,
     Group,
     Scenario,
     differences,
-    is_there,
-    of_group,
+    has_arrived,
     play,
+    scenarios_of,
 )
-from outcome_world import World
+from outcome_world import MailNetwork
 
 from mails import LEGAL, archives_of
-from private_postfix import NotInTime
+from private_postfix import WaitTimeout
 
 pytestmark = pytest.mark.live
-TRUTHS = [each for scenario in SCENARIOS for each in scenario.truths]
+EXPECTED_OUTCOMES = [
+    each for scenario in SCENARIOS for each in scenario.expected_outcomes
+]
 
 
 @pytest.fixture(scope="module")
-def world() -> Iterator[World]:
+def world() -> Iterator[MailNetwork]:
     """A world in which everything has been played, and the log was read."""
-    with World() as made:
+    with MailNetwork() as instance:
         for group in GROUPS:
-            play(made, group, lambda group: settle(made, group))
-        yield made
+            play(instance, group, lambda group: wait_until_settled(instance, group))
+        yield instance
 
 
-def settle(world: World, group: Group) -> None:
+def wait_until_settled(network: MailNetwork, group: Group) -> None:
     """Read the log until all is settled that is to be; the tests say if it is not."""
-    wanted = Counter(
-        (each.recipient, each.parent)
-        for scenario in of_group(group)
-        for each in scenario.truths
-        if each.kind != WAITING and not each.or_waiting
+    expected = Counter(
+        (expected_outcome.recipient, expected_outcome.parent)
+        for scenario in scenarios_of(group)
+        for expected_outcome in scenario.expected_outcomes
+        if expected_outcome.kind != WAITING and not expected_outcome.can_be_waiting
     )
     try:
-        world.wait(lambda: not wanted - _settled(world), f"{group.name} is settled")
-    except NotInTime:
+        network.wait(
+            lambda: not expected - _settled(network), f"{group.name} is settled"
+        )
+    except WaitTimeout:
         pass
 
 
-def outcomes(world: World) -> list[dict[str, Any]]:
+def outcomes(network: MailNetwork) -> list[dict[str, Any]]:
     """Read the log, and return all outcomes of the journal."""
-    done = world.command("outcomes", "--once")
-    assert done.returncode == 0, done.stderr
-    return _noted(world)
+    process = network.run_command("outcomes", "--once")
+    assert process.returncode == 0, process.stderr
+    return _recorded(network)
 
 
-def _noted(world: World) -> list[dict[str, Any]]:
-    return [each for each in world.events(LEGAL) if each["event"] == "outcome"]
+def _recorded(network: MailNetwork) -> list[dict[str, Any]]:
+    return [each for each in network.events(LEGAL) if each["event"] == "outcome"]
 
 
-def _settled(world: World) -> Counter[tuple[str, str]]:
+def _settled(network: MailNetwork) -> Counter[tuple[str, str]]:
     return Counter(
-        (each["recipient"], each.get("parent", ""))
-        for each in outcomes(world)
-        if each["outcome"] != WAITING
+        (event["recipient"], event.get("parent", ""))
+        for event in outcomes(network)
+        if event["outcome"] != WAITING
     )
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda each: each.name)
-def test_the_outcome_is_the_truth(world: World, scenario: Scenario) -> None:
-    noted = _noted(world)
+def test_each_outcome_is_the_expected_one(
+    world: MailNetwork, scenario: Scenario
+) -> None:
+    events = _recorded(world)
     assert [
-        each for truth in scenario.truths for each in differences(world, truth, noted)
+        difference
+        for expected in scenario.expected_outcomes
+        for difference in differences(world, expected, events)
     ] == []
 
 
-def test_no_outcome_is_noted_twice(world: World) -> None:
+def test_no_outcome_is_noted_twice(world: MailNetwork) -> None:
     names = ("id", "of", "recipient", "original", "parent")
-    noted = Counter(
+    counts = Counter(
         (*(each.get(name, "") for name in names), each["outcome"] == WAITING)
-        for each in _noted(world)
+        for each in _recorded(world)
     )
-    assert [each for each, count in noted.items() if count > 1] == []
+    assert [each for each, count in counts.items() if count > 1] == []
 
 
-def test_nobody_has_an_outcome_to_whom_nothing_was_sent(world: World) -> None:
-    known = {(each.recipient, each.parent) for each in TRUTHS}
-    noted = {(each["recipient"], each.get("parent", "")) for each in _noted(world)}
-    assert noted - known == set()
+def test_nobody_has_an_outcome_to_whom_nothing_was_sent(world: MailNetwork) -> None:
+    expected = {(each.recipient, each.parent) for each in EXPECTED_OUTCOMES}
+    recorded = {
+        (each["recipient"], each.get("parent", "")) for each in _recorded(world)
+    }
+    assert recorded - expected == set()
 
 
-def test_a_second_look_at_the_same_log_adds_nothing(world: World) -> None:
+def test_a_second_look_at_the_same_log_adds_nothing(world: MailNetwork) -> None:
     before = outcomes(world)
     assert outcomes(world) == before
 
 
-def test_each_outcome_belongs_to_a_record(world: World) -> None:
+def test_each_outcome_belongs_to_a_record(world: MailNetwork) -> None:
     records = {
         each["id"] for each in world.events(LEGAL) if each["event"] == "archived"
     }
-    assert {each["id"] for each in _noted(world)} <= records
+    assert {each["id"] for each in _recorded(world)} <= records
 
 
 # --- the truth ------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda each: each.name)
-def test_mail_has_come_to_whom_the_truth_says(world: World, scenario: Scenario) -> None:
-    wrong = [each for each in scenario.truths if not is_there(world, scenario, each)]
+def test_mail_has_arrived_where_it_is_expected(
+    world: MailNetwork, scenario: Scenario
+) -> None:
+    wrong = [
+        each
+        for each in scenario.expected_outcomes
+        if not has_arrived(world, scenario, each)
+    ]
     assert not wrong
 
 
-def test_all_of_it_is_archived_that_reached_the_archive(world: World) -> None:
+def test_all_of_it_is_archived_that_reached_the_archive(world: MailNetwork) -> None:
     for scenario in SCENARIOS:
         archives = set(archives_of(world, scenario.name))
         assert archives == ({LEGAL} if scenario.is_archived else set())
 
 
-def test_the_remote_side_refused_whom_the_truth_says(world: World) -> None:
+def test_the_remote_host_refused_the_expected_recipients(world: MailNetwork) -> None:
     for scenario in SCENARIOS:
-        for truth in scenario.truths:
+        for truth in scenario.expected_outcomes:
             if truth.kind == "failed" and truth.remote == "{far}":
                 address = truth.expanded_to[0] if truth.expanded_to else truth.recipient
                 refused = world.remote.times_refused(address)
@@ -131,23 +147,25 @@ def test_the_remote_side_refused_whom_the_truth_says(world: World) -> None:
 
 
 def test_no_recipient_is_in_two_scenarios() -> None:
-    named = Counter(
+    counts = Counter(
         (each.recipient, each.parent)
         for scenario in SCENARIOS
-        for each in scenario.truths
+        for each in scenario.expected_outcomes
     )
-    assert [each for each, count in named.items() if count > 1] == []
+    assert [each for each, count in counts.items() if count > 1] == []
 
 
 # --- and later -----------------------------------------------------------------------
 
 
-def test_what_waited_is_settled_later(world: World) -> None:
-    recipient = f"gate-holding@{FAR}"
-    world.remote.open("gate-holding")
-    world.postsuper("-H", world.waits(recipient, "hold"))
+def test_what_waited_is_settled_later(world: MailNetwork) -> None:
+    recipient = f"gate-holding@{REMOTE_DOMAIN}"
+    world.remote.accept("gate-holding")
+    world.postsuper("-H", world.wait_for_queued(recipient, "hold"))
     world.flush()
-    world.wait(lambda: recipient not in world.in_queue(), f"{recipient} has it")
+    world.wait(
+        lambda: recipient not in world.queued_recipients(), f"{recipient} has it"
+    )
 
     def last() -> dict[str, Any]:
         return [each for each in outcomes(world) if each["recipient"] == recipient][-1]

@@ -65,30 +65,30 @@ def signed(
     postfix: PrivatePostfix, key: bytes
 ) -> Iterator[dict[tuple[str, str], bytes]]:
     """One signed message for each case, sent to an address of its own."""
-    made = {}
+    signed_messages = {}
     for number, (form, body) in enumerate(CASES):
         message = HEADER + b"\r\n" + BODIES[body]
         signature = dkim.sign(
             message, SELECTOR, DOMAIN, key, canonicalize=FORMS[form], logger=None
         )
-        made[form, body] = signature + message
-        postfix.send(made[form, body], to=[f"bob.{number}@example.net"])
-    postfix.settle()
-    yield made
+        signed_messages[form, body] = signature + message
+        postfix.send(signed_messages[form, body], to=[f"bob.{number}@example.net"])
+    postfix.wait_for_empty_queue()
+    yield signed_messages
 
 
 def verifies(message: bytes, record: bytes) -> bool:
     """Tell whether dkimpy takes the signature for good."""
 
     def dns(name: bytes | str, timeout: int = 5) -> bytes:
-        asked = name.encode() if isinstance(name, str) else name
-        assert asked.rstrip(b".") == SELECTOR + b"._domainkey." + DOMAIN
+        queried = name.encode() if isinstance(name, str) else name
+        assert queried.rstrip(b".") == SELECTOR + b"._domainkey." + DOMAIN
         return record
 
     return bool(dkim.verify(message, dnsfunc=dns))
 
 
-def delivered(postfix: PrivatePostfix, form: str, body: str) -> bytes:
+def delivered_content(postfix: PrivatePostfix, form: str, body: str) -> bytes:
     """What the recipient got, as it stands on the wire."""
     address = f"bob.{CASES.index((form, body))}@example.net"
     [delivery] = postfix.delivered_to(address)
@@ -100,14 +100,14 @@ def original(postfix: PrivatePostfix, form: str, body: str) -> bytes:
     address = f"bob.{CASES.index((form, body))}@example.net"
     [copy] = [
         copy
-        for copy in map(corpora.unpacked, postfix.stored())
-        if f"\nFinal-Recipient: rfc822; {address}\r\n" in corpora.status_of(copy)
+        for copy in map(corpora.read_copy, postfix.stored_files())
+        if f"\nFinal-Recipient: rfc822; {address}\r\n" in corpora.status_part(copy)
     ]
-    return corpora.original_in(copy)
+    return corpora.extract_original(copy)
 
 
 @pytest.mark.parametrize(("form", "body"), CASES)
-def test_a_signed_message_verifies_after_hand_back(
+def test_a_signed_message_verifies_after_reinjection(
     postfix: PrivatePostfix,
     signed: dict[tuple[str, str], bytes],
     record: bytes,
@@ -115,7 +115,7 @@ def test_a_signed_message_verifies_after_hand_back(
     body: str,
 ) -> None:
     assert verifies(signed[form, body], record), "the message was never well signed"
-    content = delivered(postfix, form, body)
+    content = delivered_content(postfix, form, body)
     assert b"\r\nArchive-Stamp: " in content
     assert verifies(content, record)
 
@@ -134,13 +134,13 @@ def test_a_signed_message_verifies_out_of_the_archive_copy(
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_the_judge_sees_a_changed_body_and_a_changed_header(
+def test_the_verifier_detects_a_changed_body_and_a_changed_header(
     postfix: PrivatePostfix,
     signed: dict[tuple[str, str], bytes],
     record: bytes,
     form: str,
 ) -> None:
     assert signed
-    content = delivered(postfix, form, "plain")
+    content = delivered_content(postfix, form, "plain")
     assert not verifies(content.replace(b"hello\r\n", b"hallo\r\n"), record)
     assert not verifies(content.replace(b"Subject: ", b"Subject: Re: "), record)

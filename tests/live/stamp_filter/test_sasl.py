@@ -26,7 +26,7 @@ def test_the_sasl_user_is_in_the_report(with_login: PrivatePostfix) -> None:
     with Client(with_login.smtp_port) as client:
         client.smtp.login("alice@example.com", "secret")
         client.send(b"Subject: logged in\n\nhello\n", to=["bob@example.net"])
-    with_login.settle()
+    with_login.wait_for_empty_queue()
     [record] = record_reader.records(str(with_login.store), "legal@example.com")
     assert record.envelope.client.sasl_username == b"alice@example.com"
     assert record.envelope.client.sasl_method == b"PLAIN"

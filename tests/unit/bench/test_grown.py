@@ -34,10 +34,10 @@ GROWTH: dict[str, Any] = {
 def test_a_tenth_of_a_store_is_of_today_and_the_rest_of_days_before(
     count: int, days: int
 ) -> None:
-    found = Counter(filling._days_ago(number, count) for number in range(count))
-    assert found.pop(0) == count // 10
-    assert sorted(found) == list(range(1, days + 1))
-    assert max(found.values()) <= filling.A_DAY
+    days_ago = Counter(filling._days_ago(number, count) for number in range(count))
+    assert days_ago.pop(0) == count // 10
+    assert sorted(days_ago) == list(range(1, days + 1))
+    assert max(days_ago.values()) <= filling.MAX_PER_DAY
 
 
 def test_mail_comes_in_the_order_of_its_days() -> None:
@@ -80,6 +80,6 @@ def test_there_is_nothing_to_compare_without_an_empty_archive_and_another(
         ("/usr/bin/python3 -I -S /x/null_lmtp.py 11026", "null_lmtp.py"),
     ],
 )
-def test_cpu_is_told_by_the_service_that_spends_it(words: str, name: str) -> None:
+def test_cpu_is_attributed_to_the_service_that_uses_it(words: str, name: str) -> None:
     ports = {11025: "", 11026: "archive-handback"}
-    assert shares._name(words.split(), ports) == name
+    assert shares._process_name(words.split(), ports) == name

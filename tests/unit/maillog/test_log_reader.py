@@ -32,16 +32,16 @@ class Follower:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.place = log_reader.Position()
-        self.lost = ""
+        self.position = log_reader.Position()
+        self.lost_reason = ""
 
-    def new(self, limit: int = 1000) -> list[int]:
+    def read_new(self, limit: int = 1000) -> list[int]:
         reader = log_reader.Reader(
-            str(self.path), log_reader.parse_position(self.place.to_json())
+            str(self.path), log_reader.parse_position(self.position.to_json())
         )
-        found = [int(text.rpartition(" ")[2]) for text, _ in reader.new_lines(limit)]
-        self.place, self.lost = reader.position, reader.loss_warning
-        return found
+        numbers = [int(text.rpartition(" ")[2]) for text, _ in reader.new_lines(limit)]
+        self.position, self.lost_reason = reader.position, reader.loss_warning
+        return numbers
 
 
 @pytest.fixture
@@ -52,28 +52,28 @@ def log(tmp_path: Path) -> Path:
 def test_each_line_comes_once(log: Path) -> None:
     follower = Follower(log)
     write(log, 1, 2)
-    assert follower.new() == [1, 2]
-    assert follower.new() == []
+    assert follower.read_new() == [1, 2]
+    assert follower.read_new() == []
     write(log, 3)
-    assert follower.new() == [3]
+    assert follower.read_new() == [3]
 
 
 def test_no_more_than_the_limit_and_the_rest_later(log: Path) -> None:
     write(log, *range(10))
     follower = Follower(log)
-    assert follower.new(4) == [0, 1, 2, 3]
-    assert follower.new(4) == [4, 5, 6, 7]
-    assert follower.new(4) == [8, 9]
+    assert follower.read_new(4) == [0, 1, 2, 3]
+    assert follower.read_new(4) == [4, 5, 6, 7]
+    assert follower.read_new(4) == [8, 9]
 
 
 def test_a_line_that_is_being_written_waits_for_its_end(log: Path) -> None:
     follower = Follower(log)
     write(log, 1)
     write(log, 2, end="")
-    assert follower.new() == [1]
-    with open(log, "a") as opened:
-        opened.write("0\n")
-    assert follower.new() == [20]
+    assert follower.read_new() == [1]
+    with open(log, "a") as file:
+        file.write("0\n")
+    assert follower.read_new() == [20]
 
 
 @pytest.mark.parametrize("packed", [False, True, "zstd"])
@@ -81,7 +81,7 @@ def test_a_line_that_is_being_written_waits_for_its_end(log: Path) -> None:
 def test_rotation_by_renaming(log: Path, suffix: str, packed: bool | str) -> None:
     follower = Follower(log)
     write(log, 1, 2)
-    assert follower.new() == [1, 2]
+    assert follower.read_new() == [1, 2]
     write(log, 3)
     old = Path(str(log) + suffix)
     log.rename(old)
@@ -96,45 +96,45 @@ def test_rotation_by_renaming(log: Path, suffix: str, packed: bool | str) -> Non
     else:
         os.utime(old, (1, 1))
     write(log, 4)
-    assert follower.new() == [3, 4]
-    assert not follower.lost
+    assert follower.read_new() == [3, 4]
+    assert not follower.lost_reason
 
 
 def test_twice_rotated_while_nobody_was_there(log: Path) -> None:
     follower = Follower(log)
     write(log, 1)
-    assert follower.new() == [1]
+    assert follower.read_new() == [1]
     for number, name in ((2, "mail.log.2"), (3, "mail.log.1")):
         write(log, number)
         log.rename(log.parent / name)
         os.utime(log.parent / name, (number, number))
     write(log, 4)
-    assert follower.new() == [2, 3, 4]
+    assert follower.read_new() == [2, 3, 4]
 
 
 def test_rotation_by_copy_and_truncate(log: Path) -> None:
     follower = Follower(log)
     write(log, 1, 2)
-    assert follower.new(1) == [1]
+    assert follower.read_new(1) == [1]
     shutil.copy(log, log.parent / "mail.log.1")
     os.utime(log.parent / "mail.log.1", (1, 1))
     os.truncate(log, 0)
     write(log, 3)
-    assert follower.new() == [2, 3]
+    assert follower.read_new() == [2, 3]
 
 
-def test_a_place_that_is_gone_is_said_and_reading_goes_on(log: Path) -> None:
+def test_a_lost_position_is_reported_and_reading_continues(log: Path) -> None:
     follower = Follower(log)
     write(log, 1)
-    assert follower.new() == [1]
+    assert follower.read_new() == [1]
     log.unlink()
     write(log, 7, 8)
-    assert follower.new() == [7, 8]
-    assert "in no file of this log any more" in follower.lost
+    assert follower.read_new() == [7, 8]
+    assert "in no file of this log any more" in follower.lost_reason
 
 
 def test_a_log_without_a_file_has_no_lines(log: Path) -> None:
-    assert Follower(log).new() == []
+    assert Follower(log).read_new() == []
 
 
 def test_a_damaged_packed_log_is_named(log: Path) -> None:
@@ -143,7 +143,7 @@ def test_a_damaged_packed_log_is_named(log: Path) -> None:
     )
     write(log, 1)
     with pytest.raises(LogUnreadable, match="mail.log.1.gz"):
-        Follower(log).new()
+        Follower(log).read_new()
 
 
 def test_a_damaged_zstd_log_is_named(log: Path) -> None:
@@ -151,7 +151,7 @@ def test_a_damaged_zstd_log_is_named(log: Path) -> None:
     old.write_bytes(b"no Zstandard")
     write(log, 1)
     with pytest.raises(LogUnreadable, match="mail.log.1.zst: .*repair the file"):
-        Follower(log).new()
+        Follower(log).read_new()
 
 
 def test_without_zstd_the_package_is_named(
@@ -161,34 +161,34 @@ def test_without_zstd_the_package_is_named(
     write(log, 1)
     monkeypatch.setenv("PATH", str(log.parent))
     with pytest.raises(LogUnreadable, match="install the package zstd"):
-        Follower(log).new()
+        Follower(log).read_new()
 
 
 def test_a_long_zstd_log_is_read_on_from_the_middle(log: Path) -> None:
     """More than a pipe holds, so that zstd(1) is stopped while it writes."""
     follower = Follower(log)
     write(log, *range(50000))
-    assert len(follower.new(30000)) == 30000
+    assert len(follower.read_new(30000)) == 30000
     subprocess.run(["zstd", "-q", "--rm", str(log)], check=True)
     log.with_name("mail.log.zst").rename(log.with_name("mail.log.1.zst"))
     write(log, 50000)
-    assert follower.new(3) == [30000, 30001, 30002]
-    assert follower.new(30000)[-2:] == [49999, 50000]
-    assert not follower.lost
+    assert follower.read_new(3) == [30000, 30001, 30002]
+    assert follower.read_new(30000)[-2:] == [49999, 50000]
+    assert not follower.lost_reason
 
 
 def test_of_files_gives_what_is_not_older(log: Path) -> None:
     write(log, 1, 2, 3)
-    with open(log, "ab") as opened:
-        opened.write(b"no time \xff\n")
-    begin = [each for _, each in log_reader.lines_of_files([str(log)], 0.0)]
-    assert begin[3] == begin[2]
-    assert begin[0] == begin[1] - 1
-    told = [text for text, _ in log_reader.lines_of_files([str(log)], begin[1])]
-    assert told == [line(2), line(3), "no time \udcff"]
+    with open(log, "ab") as file:
+        file.write(b"no time \xff\n")
+    times = [each for _, each in log_reader.lines_of_files([str(log)], 0.0)]
+    assert times[3] == times[2]
+    assert times[0] == times[1] - 1
+    texts = [text for text, _ in log_reader.lines_of_files([str(log)], times[1])]
+    assert texts == [line(2), line(3), "no time \udcff"]
 
 
-def test_a_log_that_is_away_keeps_its_place(log: Path) -> None:
+def test_a_missing_log_keeps_its_position(log: Path) -> None:
     reader = log_reader.Reader(str(log), log_reader.Position())
     assert list(reader.new_lines(9)) == []
     assert reader.absence_warning == f"{log}: no such file"
@@ -197,40 +197,40 @@ def test_a_log_that_is_away_keeps_its_place(log: Path) -> None:
     os.utime(log.with_name("mail.log.1"), (1, 1))
     assert len(list(reader.new_lines(9))) == 2
     assert reader.absence_warning == ""
-    away = log.rename(log.parent / "away")
+    moved = log.rename(log.parent / "away")
     assert list(reader.new_lines(9)) == []
     assert reader.absence_warning
-    away.rename(log)
+    moved.rename(log)
     write(log, 2)
     [(text, _)] = reader.new_lines(9)
     assert text == line(2)
     assert (reader.loss_warning, reader.absence_warning) == ("", "")
 
 
-def test_a_folder_that_is_away_keeps_the_place_too(tmp_path: Path) -> None:
+def test_a_missing_directory_keeps_the_position_too(tmp_path: Path) -> None:
     log = tmp_path / "log" / "mail.log"
     log.parent.mkdir()
     write(log, 1)
     reader = log_reader.Reader(str(log), log_reader.Position())
     assert len(list(reader.new_lines(9))) == 1
-    away = log.parent.rename(tmp_path / "away")
+    moved = log.parent.rename(tmp_path / "away")
     assert list(reader.new_lines(9)) == []
     assert reader.absence_warning
-    away.rename(log.parent)
+    moved.rename(log.parent)
     assert list(reader.new_lines(9)) == []
     assert not reader.loss_warning
 
 
-def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def opened_paths(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Return the names of the files that are opened from now on, as it grows."""
     names: list[str] = []
     true = log_file.open_log
 
-    def noted(path: str) -> IO[bytes]:
+    def recording_open(path: str) -> IO[bytes]:
         names.append(os.path.basename(path))
         return true(path)
 
-    monkeypatch.setattr(log_file, "open_log", noted)
+    monkeypatch.setattr(log_file, "open_log", recording_open)
     return names
 
 
@@ -244,7 +244,7 @@ def test_old_files_are_not_opened_again_and_again(
     write(log, 3)
     reader = log_reader.Reader(str(log), log_reader.Position())
     assert len(list(reader.new_lines(9))) == 3
-    names = opened(monkeypatch)
+    names = opened_paths(monkeypatch)
     assert list(reader.new_lines(9)) == []
     assert names == []
     write(log, 4)
@@ -265,18 +265,20 @@ def test_what_is_written_into_a_rotated_file_late_is_read_before_the_new_one(
     log.touch()
     lines = reader.new_lines(9)
     assert next(lines)[0] == line(2)
-    true, late = log_file.stat_file, [(old, 3), (log, 4)]
+    real_stat_file, late_writes = log_file.stat_file, [(old, 3), (log, 4)]
 
-    def told(path: str) -> os.stat_result:  # asked when the old one is at its end
-        while late:
-            write(*late.pop(0))
-        return true(path)
+    def late_stat_file(
+        path: str,
+    ) -> os.stat_result:  # asked when the old one is at its end
+        while late_writes:
+            write(*late_writes.pop(0))
+        return real_stat_file(path)
 
-    monkeypatch.setattr(log_file, "stat_file", told)
+    monkeypatch.setattr(log_file, "stat_file", late_stat_file)
     assert [text for text, _ in lines] == [line(3), line(4)]
 
 
-def test_an_empty_new_file_leaves_the_place_in_the_old_one(log: Path) -> None:
+def test_an_empty_new_file_leaves_the_position_in_the_old_one(log: Path) -> None:
     reader = log_reader.Reader(str(log), log_reader.Position())
     write(log, 1)
     old = log.rename(log.with_name("mail.log.1"))

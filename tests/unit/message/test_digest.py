@@ -69,12 +69,12 @@ def reckoner(
 def test_openssl_comes_for_much_content_and_for_no_less(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    own = _sha256.sha256
-    monkeypatch.setattr(digest, "sha256", own)
+    builtin_sha256 = _sha256.sha256
+    monkeypatch.setattr(digest, "sha256", builtin_sha256)
     digest.select_implementation(digest.OPENSSL_THRESHOLD - 1)
-    assert digest.sha256 is own
+    assert digest.sha256 is builtin_sha256
     digest.select_implementation(digest.OPENSSL_THRESHOLD)
-    assert digest.sha256 is _hashlib.openssl_sha256 is not own
+    assert digest.sha256 is _hashlib.openssl_sha256 is not builtin_sha256
 
 
 def test_little_content_does_without_openssl() -> None:

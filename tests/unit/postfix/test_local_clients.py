@@ -7,7 +7,7 @@ import pytest
 from postfix_archive.postfix import local_clients
 from postfix_archive.postfix.configuration import Configuration
 
-USUAL = ("127.0.0.0/8", "::1")
+DEFAULT_CLIENTS = ("127.0.0.0/8", "::1")
 NETWORKS = "127.0.0.0/8 [::ffff:127.0.0.0]/104 [::1]/128"
 
 
@@ -34,9 +34,12 @@ NETWORKS = "127.0.0.0/8 [::ffff:127.0.0.0]/104 [::1]/128"
         ),
     ],
 )
-def test_words(
+def test_values_of_local_header_rewrite_clients(
     said: str, networks: str, words: tuple[str, ...], without: tuple[str, ...]
 ) -> None:
-    known = {"local_header_rewrite_clients": said, "mynetworks": networks}
-    found = Configuration("/etc/postfix", {}, known, ())
-    assert local_clients.from_configuration(found) == ((*USUAL, *words), without)
+    parameters = {"local_header_rewrite_clients": said, "mynetworks": networks}
+    config = Configuration("/etc/postfix", {}, parameters, ())
+    assert local_clients.from_configuration(config) == (
+        (*DEFAULT_CLIENTS, *words),
+        without,
+    )

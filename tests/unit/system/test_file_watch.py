@@ -14,18 +14,18 @@ from postfix_archive.system.file_watch import Watch
 CHANGES: dict[str, Callable[[Path], object]] = {
     "a line more": lambda etc: (etc / "main.cf").write_text("a = 1\nb = 2\n"),
     "as many bytes": lambda etc: (etc / "master.cf").write_text("c = 3\n"),
-    "replaced, with the time of before": lambda etc: replaced(etc / "main.cf"),
+    "replaced, with the time of before": lambda etc: replace_file(etc / "main.cf"),
     "made": lambda etc: (etc / "archive.cf").write_text("a = 1\n"),
     "taken away": lambda etc: (etc / "main.cf").unlink(),
 }
 
 
-def replaced(path: Path) -> None:
+def replace_file(path: Path) -> None:
     """As postconf(1) does: a new file takes the name."""
-    told = path.stat()
+    stat = path.stat()
     draft = path.with_name("draft")
     draft.write_text("b = 2\n")
-    os.utime(draft, ns=(told.st_mtime_ns, told.st_mtime_ns))
+    os.utime(draft, ns=(stat.st_mtime_ns, stat.st_mtime_ns))
     draft.rename(path)
 
 
