@@ -66,7 +66,7 @@ def build(
         master=master,
         store=store,
         has_archive=name not in (PLAIN, ALWAYS_BCC),
-        door="lmtp" if name in (LMTP, NULL_LMTP) else "pipe",
+        mode="lmtp" if name in (LMTP, NULL_LMTP) else "pipe",
         edit_master=EDITS.get(name, edit_master),
     )
     postfix.postconf(virtual_mailbox_base=str(maildir(postfix).parent))

@@ -79,15 +79,15 @@ def exit_statuses_are_true() -> None:
 
 
 @pytest.fixture(scope="module")
-def door() -> str:
+def mode() -> str:
     """The door that mail takes; a module that tests both has a fixture of its own."""
     return "pipe"
 
 
 @pytest.fixture(scope="module")
-def postfix(door: str) -> Iterator[PrivatePostfix]:
+def postfix(mode: str) -> Iterator[PrivatePostfix]:
     """A running instance with archive = legal@example.com, shared by a module."""
-    with PrivatePostfix(door=door) as instance:
+    with PrivatePostfix(mode=mode) as instance:
         yield instance
 
 

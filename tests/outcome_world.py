@@ -67,16 +67,16 @@ scan unix - - n - 10 smtp
   -o smtp_send_xforward_command=yes -o disable_dns_lookups=yes
 lists unix - n n - 10 pipe
   flags=q user=nobody:nogroup null_sender=
-  argv={folder}/again {folder}/again.socket {{${{sender}}}} list
+  argv={directory}/again {directory}/again.socket {{${{sender}}}} list
 scanpipe unix - n n - 10 pipe
   flags=q user=nobody:nogroup null_sender=
-  argv={folder}/again {folder}/again.socket {{${{sender}}}} {{${{recipient}}}}
+  argv={directory}/again {directory}/again.socket {{${{sender}}}} {{${{recipient}}}}
 127.0.0.1:{back} inet n - n - - smtpd
   -o syslog_name=postfix/back -o content_filter= -o cleanup_service_name=back-cleanup
   -o smtpd_sender_restrictions= -o smtpd_authorized_xforward_hosts=127.0.0.0/8
   -o receive_override_options=no_unknown_recipient_checks,no_address_mappings
 back-cleanup unix n - n - 0 cleanup
-  -o syslog_name=postfix/back -o header_checks=regexp:{folder}/throw
+  -o syslog_name=postfix/back -o header_checks=regexp:{directory}/throw
 """
 # Hands a message to whoever may run sendmail(1) on this instance, and exits as it says.
 RESEND_SCRIPT = """#!/usr/bin/python3 -IS
@@ -288,7 +288,7 @@ class MailNetwork(PrivatePostfix):
             shutil.chown(path, user)
 
     def _master_text(self) -> str:
-        entries = MASTER.format(back=self.reinjection_port, folder=self.directory)
+        entries = MASTER.format(back=self.reinjection_port, directory=self.directory)
         return super()._master_text() + entries
 
 

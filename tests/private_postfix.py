@@ -51,7 +51,7 @@ MODES = ("pipe", "lmtp")
 MODES_AND_CAPSULE = (
     *MODES,
     "capsule",
-)  # the pipe door, with every copy in a queue file of its own
+)  # the pipe mode, with every copy in a queue file of its own
 WITHOUT_WRITE_THROUGH = {"archive_write_through_time_limit": "0"}
 LMTP_MASTER_CF = "40-archive-lmtp.cf"
 OTHER_MODE_MASTER_CF = {"pipe": LMTP_MASTER_CF, "lmtp": "10-archive-stamp.cf"}
@@ -122,7 +122,7 @@ tlsmgr unix - - n 1000? 1 tlsmgr
 postlog unix-dgram n - n - 1 postlogd
 sink unix - n n - 10 pipe
   flags=q user={user} null_sender=
-  argv={sink} {folder}/sink {{${{queue_id}}}} {{${{sender}}}}
+  argv={sink} {directory}/sink {{${{queue_id}}}} {{${{sender}}}}
   {{${{recipient}}}} {{${{original_recipient}}}}
 """
 
@@ -145,7 +145,7 @@ class WaitTimeout(AssertionError):
 class PrivatePostfix:
     """One running Postfix instance, with the archive in it if has_archive.
 
-    Copies go straight into the store; with the door "capsule", a pipe door, they go
+    Copies go straight into the store; with the mode "capsule", a pipe mode, they go
     through the queue.
     """
 
@@ -159,7 +159,7 @@ class PrivatePostfix:
         store: Path | None = None,
         edit_master: Callable[[str], str] | None = None,
         has_archive: bool = True,
-        door: str = "pipe",
+        mode: str = "pipe",
     ) -> None:
         self.directory = Path(tempfile.mkdtemp(prefix="pfa-", dir="/tmp"))
         self.directory.chmod(0o755)
@@ -174,10 +174,10 @@ class PrivatePostfix:
         self.smtp_port = self.ports[0]
         self._archive = archive
         self._has_archive = has_archive
-        self._mode = "pipe" if door == "capsule" else door
+        self._mode = "pipe" if mode == "capsule" else mode
         self._main = main or {}
         self._archive_cf = archive_cf or {}
-        if door == "capsule":
+        if mode == "capsule":
             self._archive_cf = {**WITHOUT_WRITE_THROUGH, **self._archive_cf}
         self._master = master
         self._edit_master = edit_master or (lambda text: text)
@@ -552,7 +552,7 @@ class PrivatePostfix:
             smtp=self.smtp_port,
             user=f"{USER}:{GROUP}",
             sink=self.directory / "sink.py",
-            folder=self.directory,
+            directory=self.directory,
         )
         if not self._has_archive:
             return text + self._master
@@ -677,17 +677,17 @@ def _built_program() -> Path:
     return directory / "lib"
 
 
-def _build_program(folder: Path) -> None:
+def _build_program(directory: Path) -> None:
     shutil.copytree(
         ROOT / "postfix_archive",
-        folder / "postfix_archive",
+        directory / "postfix_archive",
         ignore=shutil.ignore_patterns("__pycache__"),
     )
-    for door in ("archive-stamp", "archive", "archive-lmtp"):
-        shutil.copy(ROOT / "postfix_archive" / "intake" / "launcher.py", folder / door)
-        (folder / door).chmod(0o755)
-    bundle = folder / "postfix_archive" / "system" / "import_bundle.py"
-    for command in (["-m", "compileall", "-q", folder], [bundle, folder]):
+    for launcher in ("archive-stamp", "archive", "archive-lmtp"):
+        shutil.copy(ROOT / "postfix_archive" / "intake" / "launcher.py", directory / launcher)
+        (directory / launcher).chmod(0o755)
+    bundle = directory / "postfix_archive" / "system" / "import_bundle.py"
+    for command in (["-m", "compileall", "-q", directory], [bundle, directory]):
         subprocess.run(["/usr/bin/python3", "-I", *command], check=True)
 
 

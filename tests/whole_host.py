@@ -21,14 +21,14 @@ OVERLAID = ("etc", "var", "usr/local")
 # Layers are tar files of what the overlays' upper directories hold.
 MOUNTED = """
 set -e
-mount -t tmpfs tmpfs {folder}
-for path in {paths}; do mkdir -p {folder}/upper/$path {folder}/work/$path; done
+mount -t tmpfs tmpfs {directory}
+for path in {paths}; do mkdir -p {directory}/upper/$path {directory}/work/$path; done
 for layer in {layers}; do
-    tar -C {folder}/upper --xattrs --xattrs-include='trusted.overlay.*' -xf $layer
+    tar -C {directory}/upper --xattrs --xattrs-include='trusted.overlay.*' -xf $layer
 done
 for path in {paths}; do
     mount -t overlay overlay /$path \\
-      -o lowerdir=/$path,upperdir={folder}/upper/$path,workdir={folder}/work/$path
+      -o lowerdir=/$path,upperdir={directory}/upper/$path,workdir={directory}/work/$path
 done
 ip link set lo up
 # As systemd sets it. With the kernel's 10, Postfix's own log socket can fill up while
@@ -63,7 +63,7 @@ class WholeHost:
     def __init__(self, *layers: Path) -> None:
         self._directory = Path(tempfile.mkdtemp(prefix="pfa-host-", dir="/tmp"))
         script = MOUNTED.format(
-            folder=self._directory,
+            directory=self._directory,
             paths=" ".join(OVERLAID),
             layers=" ".join(map(str, layers)),
         )

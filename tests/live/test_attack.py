@@ -140,7 +140,7 @@ NAMES = tuple(variants(b""))
 
 
 @pytest.fixture(scope="module")
-def stamped(host: PrivatePostfix) -> bytes:
+def stamped_message(host: PrivatePostfix) -> bytes:
     """A message that has passed the host: a true stamp on what was delivered."""
     host.send(mail("donor"))
     host.wait_for_empty_queue()
@@ -148,9 +148,9 @@ def stamped(host: PrivatePostfix) -> bytes:
 
 
 @pytest.fixture(scope="module")
-def forged(host: PrivatePostfix, stamped: bytes) -> dict[str, str]:
+def verdict_by_name(host: PrivatePostfix, stamped_message: bytes) -> dict[str, str]:
     """All variants sent, one message each; what each is to be taken for."""
-    match = re.search(rb"Archive-Stamp:.*?h=\S+\n", stamped, re.DOTALL)
+    match = re.search(rb"Archive-Stamp:.*?h=\S+\n", stamped_message, re.DOTALL)
     assert match
     all_variants = variants(match[0])
     for name, (line, _) in all_variants.items():
@@ -161,11 +161,11 @@ def forged(host: PrivatePostfix, stamped: bytes) -> dict[str, str]:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_mail_with_a_forged_stamp_is_archived_in_full_and_delivered_once(
-    host: PrivatePostfix, forged: dict[str, str], name: str
+    host: PrivatePostfix, verdict_by_name: dict[str, str], name: str
 ) -> None:
     record = assert_archived_in_full(host, f"forged {name}", ERIN)
     assert event_kinds(record) == ["archived"]
-    assert record.events[0]["stamp"] == forged[name]
+    assert record.events[0]["stamp"] == verdict_by_name[name]
     assert recipients_of(record) == [ERIN]
 
 
@@ -181,11 +181,11 @@ def test_mail_with_a_forged_stamp_is_archived_in_full_and_delivered_once(
     ],
 )
 def test_a_line_above_an_old_stamp_is_in_the_supplement_with_the_new_recipients(
-    host: PrivatePostfix, stamped: bytes, line: bytes
+    host: PrivatePostfix, stamped_message: bytes, line: bytes
 ) -> None:
     name = line.partition(b":")[0].decode().lower()
     to = [f"{name}1@example.net", f"{name}2@example.net"]
-    host.send(line + b"\n" + stamped, sender="mallory@example.org", to=to)
+    host.send(line + b"\n" + stamped_message, sender="mallory@example.org", to=to)
     host.wait_for_empty_queue()
     record = record_of(host, "donor")
     assert set(to) <= set(recipients_of(record))
@@ -208,12 +208,14 @@ def test_a_line_above_an_old_stamp_is_in_the_supplement_with_the_new_recipients(
     ],
 )
 def test_a_line_below_an_old_stamp_makes_a_record_of_its_own(
-    host: PrivatePostfix, stamped: bytes, line: bytes
+    host: PrivatePostfix, stamped_message: bytes, line: bytes
 ) -> None:
-    match = re.search(rb"Archive-Stamp:.*?h=\S+\n", stamped, re.DOTALL)
+    match = re.search(rb"Archive-Stamp:.*?h=\S+\n", stamped_message, re.DOTALL)
     assert match
     name = "below " + line.partition(b":")[0].decode().strip(" ;=")
-    changed = stamped[: match.end()] + line + b"\n" + stamped[match.end() :]
+    changed = (
+        stamped_message[: match.end()] + line + b"\n" + stamped_message[match.end() :]
+    )
     host.send(
         changed.replace(b"This is donor.", f"This is {name}.".encode()), to=[ERIN]
     )
@@ -224,9 +226,9 @@ def test_a_line_below_an_old_stamp_makes_a_record_of_its_own(
 
 
 def test_new_content_under_an_old_stamp_is_archived_in_full(
-    host: PrivatePostfix, stamped: bytes
+    host: PrivatePostfix, stamped_message: bytes
 ) -> None:
-    head = stamped.partition(b"\n\n")[0]
+    head = stamped_message.partition(b"\n\n")[0]
     host.send(head + b"\n\nThis is new content.\n", to=[ERIN])
     host.wait_for_empty_queue()
     record = assert_archived_in_full(host, "new content", ERIN)
@@ -300,9 +302,9 @@ def _count_deferred(postfix: PrivatePostfix) -> int:
 
 
 def test_forged_capsules_from_this_host_wait_and_reach_no_archive(
-    host: PrivatePostfix, stamped: bytes
+    host: PrivatePostfix, stamped_message: bytes
 ) -> None:
-    assert stamped
+    assert stamped_message
     port = host.ports[2]
     with asserting_nothing_stored(host):
         for forged_capsule in FORGED_CAPSULES.values():
@@ -325,9 +327,9 @@ def test_no_mail_waits_for_forged_capsules(host: PrivatePostfix) -> None:
 
 
 def test_forged_capsules_by_sendmail_wait_and_reach_no_archive(
-    host: PrivatePostfix, stamped: bytes
+    host: PrivatePostfix, stamped_message: bytes
 ) -> None:
-    assert stamped
+    assert stamped_message
     with asserting_nothing_stored(host):
         for each in ("namesake", "other recipient", "other archive"):
             process = host.sendmail(FORGED_CAPSULES[each], sender="", to=[CAPSULE])
@@ -514,10 +516,10 @@ def every_record(postfix: PrivatePostfix) -> list[Record]:
 
 
 def test_bare_line_ends_smuggle_no_stamp_and_no_request(
-    host: PrivatePostfix, stamped: bytes
+    host: PrivatePostfix, stamped_message: bytes
 ) -> None:
     """Postfix has made an end of bare LF and a space of bare CR before we see it."""
-    match = re.search(rb"Archive-Stamp:.*?h=\S+\n", stamped, re.DOTALL)
+    match = re.search(rb"Archive-Stamp:.*?h=\S+\n", stamped_message, re.DOTALL)
     assert match
     true = match[0].replace(b"\n\t", b" ").rstrip()
     content = b"X-Cr: a\r" + true + b"\rX-After: b\r\n"
@@ -643,10 +645,10 @@ def originals(postfix: PrivatePostfix) -> list[bytes]:
 
 
 def test_the_store_has_what_was_sent_once_and_nothing_else(
-    host: PrivatePostfix, stamped: bytes
+    host: PrivatePostfix, stamped_message: bytes
 ) -> None:
     """Every message of the tests above counts, by what Postfix's log has of it."""
-    assert stamped
+    assert stamped_message
     host.wait_for_empty_queue()
     captured = re.findall(
         r" (\w+): to=.*relay=archive-stamp.*status=sent \(.*id=", host.log()

@@ -228,7 +228,7 @@ def run_load(
     count: int, size: Callable[[random.Random], int], *, mode: str = "pipe"
 ) -> str:
     cf = {"archive_delivery": "store"}
-    with PrivatePostfix(main=MAIN, archive_cf=cf, door=mode) as postfix:
+    with PrivatePostfix(main=MAIN, archive_cf=cf, mode=mode) as postfix:
         inbox = postfix.directory / "inbox"
         for directory in (inbox, *(inbox / each for each in ("cur", "new", "tmp"))):
             directory.mkdir()
@@ -241,9 +241,9 @@ def run_load(
         return assert_all_arrived(load, inbox, mode)
 
 
-@pytest.mark.parametrize("door", ["pipe", "capsule"])
-def test_two_thousand_mixed_messages_arrive_at_both_ends(door: str) -> None:
-    print(run_load(2000, mixed_size, mode=door))
+@pytest.mark.parametrize("mode", ["pipe", "capsule"])
+def test_two_thousand_mixed_messages_arrive_at_both_ends(mode: str) -> None:
+    print(run_load(2000, mixed_size, mode=mode))
 
 
 @pytest.mark.slow

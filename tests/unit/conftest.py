@@ -21,7 +21,7 @@ settings.load_profile("unit")
 
 
 @pytest.fixture
-def synced(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def synced_paths(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """A list that fills with the paths of all that is fsynced."""
     paths: list[str] = []
     fsync = os.fsync

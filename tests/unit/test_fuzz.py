@@ -289,7 +289,7 @@ def test_any_command_line_is_read_or_refused(words: list[bytes]) -> None:
 
 
 @pytest.fixture(scope="module")
-def pristine(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def pristine_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store with one message, supplemented and mailed, and a bypass."""
     directory = tmp_path_factory.mktemp("store")
     assert Capture().store_in(directory)
@@ -357,10 +357,10 @@ def store_with_journal(pristine: Path, directory: Path, text: bytes) -> Iterator
 @MANY_EXAMPLES
 @given(st.data())
 def test_a_changed_journal_is_shown_or_refused(
-    pristine: Path, tmp_path: Path, data: st.DataObject
+    pristine_store: Path, tmp_path: Path, data: st.DataObject
 ) -> None:
-    text = data.draw(journals(pristine))
-    with store_with_journal(pristine, tmp_path, text) as store, refusals():
+    text = data.draw(journals(pristine_store))
+    with store_with_journal(pristine_store, tmp_path, text) as store, refusals():
         settings = examples.make_settings(f"archive_store_directory = {store}\n")
         for period in archive_lookup.bypass_periods(str(store), settings, 0):
             assert period.contains(NOW) in (True, False)
@@ -377,25 +377,25 @@ def test_a_changed_journal_is_shown_or_refused(
 @MANY_EXAMPLES
 @given(st.data())
 def test_verify_reports_problems_of_any_journal(
-    pristine: Path, tmp_path: Path, data: st.DataObject
+    pristine_store: Path, tmp_path: Path, data: st.DataObject
 ) -> None:
-    text = data.draw(journals(pristine))
-    with store_with_journal(pristine, tmp_path, text) as store:
+    text = data.draw(journals(pristine_store))
+    with store_with_journal(pristine_store, tmp_path, text) as store:
         result = verifier.verify_archive(f"{store}/{LEGAL}")
-        same = text == (pristine / LEGAL / journal.FILE_NAME).read_bytes()
+        same = text == (pristine_store / LEGAL / journal.FILE_NAME).read_bytes()
         assert bool(result.findings) != same
         assert all(map(str, result.findings)) and verifier.summary(result)
 
 
 @given(st.data())
 def test_a_changed_journal_is_written_on_or_refused(
-    pristine: Path, tmp_path: Path, data: st.DataObject
+    pristine_store: Path, tmp_path: Path, data: st.DataObject
 ) -> None:
-    text = data.draw(journals(pristine) | NOISE)
+    text = data.draw(journals(pristine_store) | NOISE)
     marker_content = data.draw(
-        changed((pristine / LEGAL / journal_end.FILE_NAME).read_bytes())
+        changed((pristine_store / LEGAL / journal_end.FILE_NAME).read_bytes())
     )
-    with store_with_journal(pristine, tmp_path, text) as store, refusals():
+    with store_with_journal(pristine_store, tmp_path, text) as store, refusals():
         (store / LEGAL / journal_end.FILE_NAME).write_bytes(marker_content)
         with journal.Journal(f"{store}/{LEGAL}") as events:
             assert isinstance(events.recent_events("c"), set)
@@ -406,12 +406,12 @@ def test_a_changed_journal_is_written_on_or_refused(
 
 @given(st.data())
 def test_verify_and_show_take_any_file_for_a_copy(
-    pristine: Path, tmp_path: Path, data: st.DataObject
+    pristine_store: Path, tmp_path: Path, data: st.DataObject
 ) -> None:
-    packed = (pristine / LEGAL / NAME).read_bytes()
+    packed = (pristine_store / LEGAL / NAME).read_bytes()
     content = data.draw(changed(packed) | changed(COPY).map(gzip.compress) | NOISE)
-    text = (pristine / LEGAL / journal.FILE_NAME).read_bytes()
-    with store_with_journal(pristine, tmp_path, text) as store:
+    text = (pristine_store / LEGAL / journal.FILE_NAME).read_bytes()
+    with store_with_journal(pristine_store, tmp_path, text) as store:
         path = store / LEGAL / NAME
         path.chmod(0o600)
         path.write_bytes(content)

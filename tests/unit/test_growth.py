@@ -254,15 +254,16 @@ def test_the_end_of_a_journal_is_found_behind_a_torn_line_of_20_mb(
 
 
 @pytest.mark.parametrize(
-    ("room", "name"), [(archive_copy, "original_offset"), (verifier, "_original_start")]
+    ("module", "name"),
+    [(archive_copy, "original_offset"), (verifier, "_original_start")],
 )
 def test_the_original_is_found_behind_a_long_report(
-    monkeypatch: pytest.MonkeyPatch, room: Any, name: str
+    monkeypatch: pytest.MonkeyPatch, module: Any, name: str
 ) -> None:
-    sizes = record_call_sizes(monkeypatch, room, name)
+    sizes = record_call_sizes(monkeypatch, module, name)
     copy = b"x" * (10 << 20)
     pieces = (copy[offset : offset + 65536] for offset in range(0, len(copy), 65536))
-    read_head = copy_file.read_head if room is archive_copy else verifier._read_head
+    read_head = copy_file.read_head if module is archive_copy else verifier._read_head
     assert read_head(pieces) == (copy, -1)
     assert len(copy) < sum(sizes) < 4 * len(copy)
 

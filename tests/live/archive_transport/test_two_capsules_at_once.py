@@ -26,7 +26,7 @@ def queued_capsule(postfix: PrivatePostfix, name: str) -> bytes:
 
 def test_two_runs_at_once_mail_the_copy_once() -> None:
     with PrivatePostfix(
-        door="capsule", main={"defer_transports": "archive"}
+        mode="capsule", main={"defer_transports": "archive"}
     ) as postfix:
         for number in range(ROUNDS):
             name = f"twins-{number}"

@@ -13,7 +13,7 @@ pytestmark = pytest.mark.live
 
 
 def test_after_a_rotation_old_stamps_and_waiting_capsules_still_count() -> None:
-    with PrivatePostfix(door="capsule") as postfix:
+    with PrivatePostfix(mode="capsule") as postfix:
         postfix.send(mail("stamped"))
         postfix.wait_for_empty_queue()
         passed_on = one_delivery(postfix, "stamped", "bob@example.net").content
@@ -39,7 +39,7 @@ def test_after_a_rotation_old_stamps_and_waiting_capsules_still_count() -> None:
 def test_a_capsule_whose_key_is_lost_waits_for_ever_and_is_reported() -> None:
     """Nothing else stops for it; it is archived once the key is there again."""
     with PrivatePostfix(
-        door="capsule", main={"bounce_queue_lifetime": "60s"}
+        mode="capsule", main={"bounce_queue_lifetime": "60s"}
     ) as postfix:
         key = postfix.etc / "archive.key"
         moved_program = (postfix.program_directory / "archive").rename(

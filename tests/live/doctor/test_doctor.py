@@ -23,7 +23,7 @@ pytestmark = pytest.mark.live
 
 
 @pytest.fixture(scope="module")
-def running() -> Iterator[Host]:
+def running_host() -> Iterator[Host]:
     with PrivatePostfix(main=CORRECT_RESTRICTIONS) as postfix:
         options = "size=1m,mode=700,uid=65534,gid=65534"
         fallback_directory = str(postfix.fallback)
@@ -40,18 +40,18 @@ def running() -> Iterator[Host]:
 
 
 @pytest.fixture
-def host(running: Host) -> Iterator[Host]:
+def host(running_host: Host) -> Iterator[Host]:
     """The instance, whose configuration and files come back afterwards."""
-    saved_config = running.etc.with_name("kept")
-    subprocess.run(["cp", "-a", str(running.etc), str(saved_config)], check=True)
-    yield running
-    shutil.rmtree(running.etc)
-    saved_config.rename(running.etc)
+    saved_config = running_host.etc.with_name("kept")
+    subprocess.run(["cp", "-a", str(running_host.etc), str(saved_config)], check=True)
+    yield running_host
+    shutil.rmtree(running_host.etc)
+    saved_config.rename(running_host.etc)
     for path, mode in (("store", 0o700), ("lib", 0o755), ("lib/archive-stamp", 0o755)):
-        (running.postfix.directory / path).chmod(mode)
-    empty_directory = running.postfix.fallback
+        (running_host.postfix.directory / path).chmod(mode)
+    empty_directory = running_host.postfix.fallback
     empty_directory.chmod(0o700)
-    for directory in (running.postfix.store, empty_directory):
+    for directory in (running_host.postfix.store, empty_directory):
         shutil.chown(directory, USER, GROUP)
     (empty_directory / "aa.capsule").unlink(missing_ok=True)
     (empty_directory / "rescued").touch()
@@ -511,21 +511,25 @@ FAULTS: tuple[tuple[str, str, PlantFault], ...] = (
 )
 
 
-def test_a_sound_host_has_no_finding(running: Host) -> None:
-    assert running.findings() == []
+def test_a_sound_host_has_no_finding(running_host: Host) -> None:
+    assert running_host.findings() == []
     output = subprocess.run(
-        [str(COMMAND), "-c", str(running.etc), "doctor"], capture_output=True, text=True
+        [str(COMMAND), "-c", str(running_host.etc), "doctor"],
+        capture_output=True,
+        text=True,
     )
     assert output.stdout.startswith("OK: ")
     assert output.returncode == 0
 
 
 @pytest.mark.parametrize(
-    ("check", "plant"),
+    ("check", "plant_fault"),
     [pytest.param(c, p, id=f"{c}: {what}") for c, what, p in FAULTS],
 )
-def test_a_planted_fault_is_named(host: Host, check: str, plant: PlantFault) -> None:
-    plant(host)
+def test_a_planted_fault_is_named(
+    host: Host, check: str, plant_fault: PlantFault
+) -> None:
+    plant_fault(host)
     findings = {each["check"]: each for each in host.findings()}
     assert check in findings
     assert (

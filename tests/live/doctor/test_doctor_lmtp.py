@@ -20,21 +20,21 @@ COHORT_LIMIT = "destination_concurrency_failed_cohort_limit"
 
 
 @pytest.fixture(scope="module")
-def running() -> Iterator[Host]:
-    with PrivatePostfix(main=CORRECT_RESTRICTIONS, door="lmtp") as postfix:
+def running_host() -> Iterator[Host]:
+    with PrivatePostfix(main=CORRECT_RESTRICTIONS, mode="lmtp") as postfix:
         assert postfix.run_command("queue", "rescue").returncode == 0
         assert postfix.run_command("outcomes").returncode == 0
         yield Host(postfix)
 
 
 @pytest.fixture
-def host(running: Host) -> Iterator[Host]:
+def host(running_host: Host) -> Iterator[Host]:
     """The instance, whose configuration comes back afterwards."""
-    saved_config = running.etc.with_name("kept")
-    subprocess.run(["cp", "-a", str(running.etc), str(saved_config)], check=True)
-    yield running
-    shutil.rmtree(running.etc)
-    saved_config.rename(running.etc)
+    saved_config = running_host.etc.with_name("kept")
+    subprocess.run(["cp", "-a", str(running_host.etc), str(saved_config)], check=True)
+    yield running_host
+    shutil.rmtree(running_host.etc)
+    saved_config.rename(running_host.etc)
 
 
 def findings_of(host: Host, *arguments: str) -> list[dict[str, str]]:
@@ -114,18 +114,18 @@ FIXABLE_FAULTS: tuple[tuple[str, str, Callable[[Host], Host]], ...] = (
 )
 
 
-def test_a_sound_host_with_workers_has_no_finding(running: Host) -> None:
-    assert findings_of(running) == []
+def test_a_sound_host_with_workers_has_no_finding(running_host: Host) -> None:
+    assert findings_of(running_host) == []
 
 
-@pytest.mark.parametrize(("check", "harm", "plant"), FIXABLE_FAULTS)
+@pytest.mark.parametrize(("check", "message", "plant_fault"), FIXABLE_FAULTS)
 def test_a_wrong_client_or_limit_is_named_and_repaired(
-    host: Host, check: str, harm: str, plant: Callable[[Host], Host]
+    host: Host, check: str, message: str, plant_fault: Callable[[Host], Host]
 ) -> None:
-    plant(host)
+    plant_fault(host)
     findings = findings_of(host)
     assert {each["check"] for each in findings} == {check}
-    assert harm in findings[0]["harm"]
+    assert message in findings[0]["harm"]
     assert findings_of(host, "--fix") == []
 
 
@@ -156,18 +156,18 @@ def test_requests_without_a_worker_are_named(host: Host) -> None:
 
 
 @pytest.mark.parametrize(
-    ("archive", "harm"),
+    ("archive", "message"),
     [
         ("x" * 80 + "@example.com", "characters, a socket's name at most 99"),
         ("a=b@example.com", "cannot be a service name"),
     ],
 )
 def test_an_archive_that_can_have_no_worker_is_named(
-    host: Host, archive: str, harm: str
+    host: Host, archive: str, message: str
 ) -> None:
     host.set_main(archive=archive)
     finding = {each["check"]: each for each in findings_of(host)}["worker-missing"]
-    assert harm in finding["harm"]
+    assert message in finding["harm"]
     assert "MODE=pipe" in finding["fix"]
 
 

@@ -59,7 +59,7 @@ def host(stock_host: Path, release: Path, is_built: bool) -> Iterator[WholeHost]
 
 
 @pytest.fixture(scope="module")
-def stock(stock_host: Path) -> Iterator[WholeHost]:
+def refusing_host(stock_host: Path) -> Iterator[WholeHost]:
     """A host that every refused installation leaves as it is."""
     with WholeHost(stock_host) as whole_host:
         whole_host.run("postfix start")
@@ -473,12 +473,12 @@ def test_systemd_follows_the_log_where_that_runs(host: WholeHost, wheels: Path) 
     assert f"disable --now {UNIT}" in host.output("cat /run/told")
 
 
-@pytest.mark.parametrize("what", ["no log", "no store"])
+@pytest.mark.parametrize("missing", ["no log", "no store"])
 def test_no_follower_where_there_is_nothing_to_follow(
-    host: WholeHost, wheels: Path, what: str
+    host: WholeHost, wheels: Path, missing: str
 ) -> None:
     host.run(f"mkdir -p /etc/cron.d && {install(wheels)} && test -e {CRONTAB}")
-    if what == "no log":
+    if missing == "no log":
         host.run("postconf maillog_file_prefixes=/ maillog_file=/nowhere/log")
         reason = "/nowhere/log: no such file"
     else:
@@ -487,7 +487,7 @@ def test_no_follower_where_there_is_nothing_to_follow(
     output = host.output(install(wheels))
     assert f"Follower:   none: {reason}" in output
     host.run(f"test ! -e {CRONTAB}")
-    assert ("log-unreadable" in output) == (what == "no log")
+    assert ("log-unreadable" in output) == (missing == "no log")
     assert "outcomes-late" not in output
 
 
@@ -603,13 +603,13 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize("why", REFUSED)
+@pytest.mark.parametrize("reason", REFUSED)
 def test_refused_with_one_sentence_and_nothing_changed(
-    stock: WholeHost, why: str
+    refusing_host: WholeHost, reason: str
 ) -> None:
-    before = stock.configuration()
-    command, sentence = REFUSED[why]
-    process = stock.run(command, is_failure_expected=True)
+    before = refusing_host.configuration()
+    command, sentence = REFUSED[reason]
+    process = refusing_host.run(command, is_failure_expected=True)
     error_lines = [
         line for line in process.stderr.splitlines() if "make: ***" not in line
     ]
@@ -618,10 +618,10 @@ def test_refused_with_one_sentence_and_nothing_changed(
     ), process.stderr
     assert sentence in " ".join(error_lines)
     assert "Traceback" not in process.stderr
-    assert stock.configuration() == before
-    stock.run("test ! -e /usr/local/lib/postfix-archive")
-    stock.run("test ! -e /etc/postfix-archive")
-    stock.run("! getent passwd postfix-archive")
+    assert refusing_host.configuration() == before
+    refusing_host.run("test ! -e /usr/local/lib/postfix-archive")
+    refusing_host.run("test ! -e /etc/postfix-archive")
+    refusing_host.run("! getent passwd postfix-archive")
 
 
 def test_what_a_failed_installation_changed_is_restored(
@@ -643,19 +643,21 @@ def test_what_a_failed_installation_changed_is_restored(
 
 
 def test_a_package_lays_down_files_and_touches_no_postfix(
-    stock: WholeHost, wheels: Path
+    refusing_host: WholeHost, wheels: Path
 ) -> None:
-    before = stock.configuration()
-    stock.run(f"make install DESTDIR=/var/tmp/package PREFIX=/usr WHEELS={wheels}")
-    assert stock.configuration() == before
+    before = refusing_host.configuration()
+    refusing_host.run(
+        f"make install DESTDIR=/var/tmp/package PREFIX=/usr WHEELS={wheels}"
+    )
+    assert refusing_host.configuration() == before
     lib = "/var/tmp/package/usr/lib/postfix-archive"
-    stock.run(f"test -x {lib}/archive-stamp && test -d {lib}/current/commands")
-    stock.run(
+    refusing_host.run(f"test -x {lib}/archive-stamp && test -d {lib}/current/commands")
+    refusing_host.run(
         f"grep -q /usr/lib/postfix-archive/releases {lib}/current/bundles/archive"
     )
-    stock.run(f"! grep /var/tmp/package {lib}/current/bundles/*")
-    stock.run("test ! -e /etc/postfix-archive")
-    stock.run("! ls /etc/cron.d /etc/systemd/system | grep postfix-archive")
+    refusing_host.run(f"! grep /var/tmp/package {lib}/current/bundles/*")
+    refusing_host.run("test ! -e /etc/postfix-archive")
+    refusing_host.run("! ls /etc/cron.d /etc/systemd/system | grep postfix-archive")
 
 
 WITHOUT_POSTFIX = """unshare -m sh -c '

@@ -125,7 +125,7 @@ def test_an_unusable_key_is_named_and_no_secret_shown(host: PrivatePostfix) -> N
 
 
 @pytest.mark.parametrize(
-    "words",
+    "arguments",
     [
         ["--nexthop"],
         ["--nonsense", "x"],
@@ -135,10 +135,10 @@ def test_an_unusable_key_is_named_and_no_secret_shown(host: PrivatePostfix) -> N
     ],
 )
 def test_arguments_that_pipe_would_never_send(
-    host: PrivatePostfix, words: list[str]
+    host: PrivatePostfix, arguments: list[str]
 ) -> None:
-    assert "ArgumentsInvalid" in run_program(host, "archive-stamp", *words)
-    assert "ArgumentsInvalid" in run_program(host, "archive", *words)
+    assert "ArgumentsInvalid" in run_program(host, "archive-stamp", *arguments)
+    assert "ArgumentsInvalid" in run_program(host, "archive", *arguments)
 
 
 def test_a_nexthop_that_is_no_address(host: PrivatePostfix) -> None:
@@ -318,12 +318,14 @@ BROKEN = {
 }
 
 
-@pytest.mark.parametrize("room", ["errors.py", "message/stamp.py", "store/archive.py"])
+@pytest.mark.parametrize(
+    "module", ["errors.py", "message/stamp.py", "store/archive.py"]
+)
 @pytest.mark.parametrize("fault", BROKEN)
 def test_a_broken_installation_defers(
-    host: PrivatePostfix, room: str, fault: str
+    host: PrivatePostfix, module: str, fault: str
 ) -> None:
-    path = host.program_directory / "postfix_archive" / room
+    path = host.program_directory / "postfix_archive" / module
     shutil.rmtree(path.parent / "__pycache__")
     if fault == "syntax":
         path.write_text("def broken(:\n")
@@ -336,7 +338,7 @@ def test_a_broken_installation_defers(
         path.write_text(path.read_text() + "\nraise RuntimeError('two\\nlines')\n")
     error = f" error=({BROKEN[fault]}) reason=."
     assert re.search(error, run_program(host, "archive", "--queue-id", "4Zx"))
-    if room != "store/archive.py":
+    if module != "store/archive.py":
         assert re.search(
             error,
             run_program(host, "archive-stamp", *STAMP_ARGUMENTS, *RECIPIENT_ARGUMENTS),

@@ -34,7 +34,7 @@ RCPT_DSN = ("NOTIFY=SUCCESS,DELAY", "ORCPT=rfc822;sales@example.com")
 @pytest.fixture(scope="module")
 def postfix() -> Iterator[PrivatePostfix]:
     """A running instance with the lmtp door, shared by this module."""
-    with PrivatePostfix(door="lmtp") as running:
+    with PrivatePostfix(mode="lmtp") as running:
         yield running
 
 
@@ -159,7 +159,7 @@ def test_one_worker_serves_many_messages(postfix: PrivatePostfix) -> None:
 
 
 def test_what_became_of_a_message_gets_into_the_journal_and_it_adds_up() -> None:
-    with PrivatePostfix(door="lmtp") as host:
+    with PrivatePostfix(mode="lmtp") as host:
         (host.etc / "routes").write_text("no.example.net error:5.1.1 no such user\n")
         host.postconf(
             smtpd_reject_unlisted_recipient="no",
@@ -185,7 +185,7 @@ def test_what_became_of_a_message_gets_into_the_journal_and_it_adds_up() -> None
 
 
 def test_a_message_that_is_requeued_while_it_waits_is_archived_once() -> None:
-    with PrivatePostfix(door="lmtp") as host:
+    with PrivatePostfix(mode="lmtp") as host:
         launcher = host.program_directory / "archive-lmtp"
         moved_launcher = launcher.rename(host.program_directory / "aside")
         queue_id = host.send(mail("requeued"))
@@ -235,7 +235,7 @@ def test_a_change_of_the_settings_counts_from_the_next_message_on(
 
 
 def test_an_archive_without_a_service_makes_mail_wait() -> None:
-    host = PrivatePostfix(door="lmtp")
+    host = PrivatePostfix(mode="lmtp")
     host.postconf(archive="other@example.com")
     with host:
         queue_id = host.send(mail("nobody"))
@@ -309,7 +309,7 @@ def capsules_by_lmtp(master: str) -> str:
 def test_workers_can_be_the_archive_transport_too() -> None:
     by_capsule = {"archive_write_through_time_limit": "0"}
     with PrivatePostfix(
-        door="lmtp", edit_master=capsules_by_lmtp, archive_cf=by_capsule
+        mode="lmtp", edit_master=capsules_by_lmtp, archive_cf=by_capsule
     ) as host:
         content = mail("both") + b"\xff\xfe\0\n" + b"y" * 5000 + b"\n"
         host.send(content)
@@ -328,7 +328,7 @@ TWO_ARCHIVES = "one@example.com,two@example.com"
 
 
 def test_several_archives_are_requested_by_the_name_of_the_socket() -> None:
-    with PrivatePostfix(door="lmtp", archive=TWO_ARCHIVES) as host:
+    with PrivatePostfix(mode="lmtp", archive=TWO_ARCHIVES) as host:
         host.send(mail("pair"))
         host.wait_for_empty_queue()
         assert archives_of(host, "pair") == TWO_ARCHIVES.split(",")
@@ -339,7 +339,7 @@ def test_a_request_from_a_table_is_archived_without_another_request() -> None:
     keys = keyring.parse(KEY, path="key")
     request_recipient = request.make_recipient("table@example.com", keys).decode()
     main = {"content_filter": "archive-stamp:unix:private/archive.on-request"}
-    with PrivatePostfix(door="lmtp", archive="", main=main) as host:
+    with PrivatePostfix(mode="lmtp", archive="", main=main) as host:
         host.send(mail("asked"), to=["bob@example.net", request_recipient])
         host.send(mail("unasked"))
         host.wait_for_empty_queue()

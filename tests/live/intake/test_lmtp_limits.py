@@ -42,7 +42,7 @@ def test_an_address_that_install_takes_can_be_a_socket(archive: str) -> None:
     lmtp_services.check_archive(archive, 1)
     [port] = free_ports(1)
     service = SERVICE.format(port=port, archive=archive)
-    with PrivatePostfix(door="lmtp", master=service) as host:
+    with PrivatePostfix(mode="lmtp", master=service) as host:
         host.send(mail("named"), port=port)
         host.wait_for_empty_queue()
         assert archives_of(host, "named") == [archive.lower()]
@@ -54,7 +54,7 @@ def test_one_character_more_ends_postfix_and_neither_check_nor_reload_reports_it
 ):
     """So make install refuses it, and the doctor shouts."""
     archive = address_of_length(lmtp_services.archive_length_limit(1) + 1)
-    with PrivatePostfix(door="lmtp") as host:
+    with PrivatePostfix(mode="lmtp") as host:
         host.postconf(archive=archive)
         host.reload()
         queue_id = host.send(mail("unserved"))
@@ -77,7 +77,7 @@ def one_worker(master: str) -> str:
 def test_with_fewer_workers_than_clients_mail_waits_for_a_greeting() -> None:
     """The kernel takes the connection, and nobody answers it: lmtp_lhlo_timeout."""
     main = {"lmtp_lhlo_timeout": "2s"}
-    with PrivatePostfix(door="lmtp", main=main, edit_master=one_worker) as host:
+    with PrivatePostfix(mode="lmtp", main=main, edit_master=one_worker) as host:
         with socket.socket(socket.AF_UNIX) as other:
             other.connect(str(host.queue_directory / "private" / f"archive.{LEGAL}"))
             assert other.recv(1 << 10).startswith(b"220 ")
@@ -110,8 +110,8 @@ def _held(transaction: Transaction) -> None:
 
     said = b"".join(transaction.message.chunks())
     name = re.search(rb"This is (\\w+)\\.", said).group(1).decode()
-    open(f"{folder}/{{name}}.{{os.getpid()}}", "w").close()
-    while not os.path.exists("{folder}/go"):
+    open(f"{directory}/{{name}}.{{os.getpid()}}", "w").close()
+    while not os.path.exists("{directory}/go"):
         time.sleep(0.05)
 
 
@@ -131,7 +131,7 @@ def install_blocking_filter(host: PrivatePostfix, steps: str) -> Path:
     directory.chmod(0o777)
     path = host.program_directory / "postfix_archive" / "stamp_filter" / "capture.py"
     path.write_text(
-        path.read_text() + BLOCKING_FILTER.format(folder=directory, steps=steps)
+        path.read_text() + BLOCKING_FILTER.format(directory=directory, steps=steps)
     )
     return directory
 
@@ -141,7 +141,7 @@ def test_a_worker_that_is_killed_in_a_message_delays_no_other(steps: str) -> Non
     """Killed between the hand-back and the answer, it lets the message pass twice."""
     names = [f"other{number}" for number in range(20)]
     later = [f"later{number}" for number in range(10)]
-    with PrivatePostfix(door="lmtp", main=CONCURRENT, edit_master=many_workers) as host:
+    with PrivatePostfix(mode="lmtp", main=CONCURRENT, edit_master=many_workers) as host:
         directory = install_blocking_filter(host, steps)
         queue_id = host.send(mail("unlucky"))
         for name in names:
@@ -170,7 +170,7 @@ def test_the_death_of_the_only_worker_makes_no_other_message_wait() -> None:
     """With a cohort limit of 1 Postfix would suspend the archive for all of them."""
     main = {"initial_destination_concurrency": "1", "minimal_backoff_time": "30s"}
     main["maximal_backoff_time"] = "30s"
-    with PrivatePostfix(door="lmtp", main=main) as host:
+    with PrivatePostfix(mode="lmtp", main=main) as host:
         directory = install_blocking_filter(host, BLOCK_BEFORE)
         queue_id = host.send(mail("unlucky"))
         host.wait(lambda: list(directory.iterdir()), "it is at a worker")

@@ -32,7 +32,7 @@ BOB, DORA = "bob@example.net", "dora@example.net"
 @pytest.fixture(scope="module")
 def postfix() -> Iterator[PrivatePostfix]:
     """A running instance with the lmtp door, shared by this module."""
-    with PrivatePostfix(door="lmtp") as running:
+    with PrivatePostfix(mode="lmtp") as running:
         yield running
 
 
@@ -203,7 +203,7 @@ def test_a_message_without_end_is_no_message(postfix: PrivatePostfix) -> None:
 
 
 @pytest.mark.parametrize(
-    ("sent", "last"),
+    ("data", "last_code"),
     [
         (b"x" * 20_000, "421"),
         (b"LHLO a\r\nMAIL FROM:<>\r\nDATA\r\n", "503"),
@@ -216,6 +216,6 @@ def test_a_message_without_end_is_no_message(postfix: PrivatePostfix) -> None:
     ],
 )
 def test_bad_input_gets_a_reply_or_ends_the_session(
-    postfix: PrivatePostfix, sent: bytes, last: str
+    postfix: PrivatePostfix, data: bytes, last_code: str
 ) -> None:
-    assert run_session(postfix, sent)[-1][:3] == last
+    assert run_session(postfix, data)[-1][:3] == last_code

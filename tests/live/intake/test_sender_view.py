@@ -24,7 +24,7 @@ STAMP = re.compile(rb"^Archive-Stamp:[^\n]*\n(?:[ \t][^\n]*\n)*", re.M)
 
 @pytest.fixture(params=["pipe", "lmtp"])
 def host(request: pytest.FixtureRequest) -> Iterator[PrivatePostfix]:
-    postfix = PrivatePostfix(door=request.param)
+    postfix = PrivatePostfix(mode=request.param)
     postfix.postconf(delay_warning_time="1s")
     yield postfix
     shutil.rmtree(postfix.directory, ignore_errors=True)

@@ -145,7 +145,7 @@ def test_a_follower_that_is_killed_records_each_outcome_once() -> None:
 def test_a_copy_that_is_archived_late_has_its_outcome_too() -> None:
     """Everything is delivered and read in the log before the store has the message."""
     with PrivatePostfix(
-        door="capsule", main={"defer_transports": "archive"}
+        mode="capsule", main={"defer_transports": "archive"}
     ) as postfix:
         follower = postfix.start_command("outcomes", "--follow")
         postfix.send(mail("late"))

@@ -24,7 +24,7 @@ LINES = {"short": FORGED, "cut at its bracket": PADDED_FORGERY}
 
 
 @pytest.fixture(scope="module", params=["external", "internal"])
-def world(request: pytest.FixtureRequest) -> Iterator[SampleNetwork]:
+def network(request: pytest.FixtureRequest) -> Iterator[SampleNetwork]:
     """A world with the archive, in which addresses are logged in one form."""
     main = {"info_log_address_format": request.param}
     with SampleNetwork(has_archive=True, main=main) as instance:
@@ -50,47 +50,49 @@ def settled_outcomes(network: SampleNetwork, recipient: str) -> list[dict[str, A
 @pytest.mark.parametrize("line", LINES)
 @pytest.mark.parametrize("form", FORMS)
 def test_a_recipient_that_looks_like_a_delivery_delivers_nothing(
-    world: SampleNetwork, form: str, line: str
+    network: SampleNetwork, form: str, line: str
 ) -> None:
     name = f"no-{form}-{line.partition(' ')[0]}"
     victim = f"{name}@far.example.net"
     hostile = FORMS[form].format(
         victim=victim, name=name, domain="far.example.net", line=LINES[line]
     )
-    world.sendmail(mail(name), sender="mallory@example.org", to=[victim, hostile])
-    world.wait_for_empty_queue()
-    recorded = settled_outcomes(world, victim)
+    network.sendmail(mail(name), sender="mallory@example.org", to=[victim, hostile])
+    network.wait_for_empty_queue()
+    recorded = settled_outcomes(network, victim)
     assert [(each["outcome"], each["status"]) for each in recorded] == [
         ("failed", "5.1.1")
     ]
     good = {"delivered", "relayed", "discarded", "expired"}
-    kinds = {str(each.get("outcome")) for each in world.events()}
+    kinds = {str(each.get("outcome")) for each in network.events()}
     assert not good & kinds
 
 
 @pytest.mark.parametrize("sender", ["quoted", "domain"])
 def test_a_sender_that_looks_like_a_delivery_delivers_nothing(
-    world: SampleNetwork, sender: str
+    network: SampleNetwork, sender: str
 ) -> None:
     victim = f"no-sender-{sender}@far.example.net"
     form = FORMS[sender].format(
         victim=victim, name="no-sender", domain="far.example.net", line=FORGED
     )
-    world.sendmail(mail(sender), sender=form, to=[victim])
-    world.wait_for_empty_queue()
-    assert {each["outcome"] for each in settled_outcomes(world, victim)} == {"failed"}
+    network.sendmail(mail(sender), sender=form, to=[victim])
+    network.wait_for_empty_queue()
+    assert {each["outcome"] for each in settled_outcomes(network, victim)} == {"failed"}
 
 
 @pytest.mark.parametrize("name", [*RCPT_REPLIES, *DATA_REPLIES])
-def test_no_reply_makes_another_outcome(world: SampleNetwork, name: str) -> None:
+def test_no_reply_makes_another_outcome(network: SampleNetwork, name: str) -> None:
     recipient = f"{name}@odd.example.net"
     truth = {"no": "failed", "yes": "relayed"}.get(name.partition("-")[0], "waiting")
-    queue_id = world.send(mail(name), to=[recipient])
-    world.wait_for_log(f"{queue_id}: removed")
-    world.wait_for_log(f"to=<{recipient}>.*relay=127.0.0.1")
+    queue_id = network.send(mail(name), to=[recipient])
+    network.wait_for_log(f"{queue_id}: removed")
+    network.wait_for_log(f"to=<{recipient}>.*relay=127.0.0.1")
     understood = not name.endswith(("-line", "-long")) and truth != "waiting"
     recorded = (
-        settled_outcomes(world, recipient) if understood else outcomes(world, recipient)
+        settled_outcomes(network, recipient)
+        if understood
+        else outcomes(network, recipient)
     )
     assert {each["outcome"] for each in recorded} <= {truth}
     assert recorded or not understood

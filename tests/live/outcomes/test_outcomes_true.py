@@ -32,7 +32,7 @@ EXPECTED_OUTCOMES = [
 
 
 @pytest.fixture(scope="module")
-def world() -> Iterator[MailNetwork]:
+def network() -> Iterator[MailNetwork]:
     """A world in which everything has been played, and the log was read."""
     with MailNetwork() as instance:
         for group in GROUPS:
@@ -77,43 +77,43 @@ def _settled(network: MailNetwork) -> Counter[tuple[str, str]]:
 
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda each: each.name)
 def test_each_outcome_is_the_expected_one(
-    world: MailNetwork, scenario: Scenario
+    network: MailNetwork, scenario: Scenario
 ) -> None:
-    events = _recorded(world)
+    events = _recorded(network)
     assert [
         difference
         for expected in scenario.expected_outcomes
-        for difference in differences(world, expected, events)
+        for difference in differences(network, expected, events)
     ] == []
 
 
-def test_no_outcome_is_noted_twice(world: MailNetwork) -> None:
+def test_no_outcome_is_noted_twice(network: MailNetwork) -> None:
     names = ("id", "of", "recipient", "original", "parent")
     counts = Counter(
         (*(each.get(name, "") for name in names), each["outcome"] == WAITING)
-        for each in _recorded(world)
+        for each in _recorded(network)
     )
     assert [each for each, count in counts.items() if count > 1] == []
 
 
-def test_nobody_has_an_outcome_to_whom_nothing_was_sent(world: MailNetwork) -> None:
+def test_nobody_has_an_outcome_to_whom_nothing_was_sent(network: MailNetwork) -> None:
     expected = {(each.recipient, each.parent) for each in EXPECTED_OUTCOMES}
     recorded = {
-        (each["recipient"], each.get("parent", "")) for each in _recorded(world)
+        (each["recipient"], each.get("parent", "")) for each in _recorded(network)
     }
     assert recorded - expected == set()
 
 
-def test_a_second_look_at_the_same_log_adds_nothing(world: MailNetwork) -> None:
-    before = outcomes(world)
-    assert outcomes(world) == before
+def test_a_second_look_at_the_same_log_adds_nothing(network: MailNetwork) -> None:
+    before = outcomes(network)
+    assert outcomes(network) == before
 
 
-def test_each_outcome_belongs_to_a_record(world: MailNetwork) -> None:
+def test_each_outcome_belongs_to_a_record(network: MailNetwork) -> None:
     records = {
-        each["id"] for each in world.events(LEGAL) if each["event"] == "archived"
+        each["id"] for each in network.events(LEGAL) if each["event"] == "archived"
     }
-    assert {each["id"] for each in _recorded(world)} <= records
+    assert {each["id"] for each in _recorded(network)} <= records
 
 
 # --- the truth ------------------------------------------------------------------------
@@ -121,28 +121,28 @@ def test_each_outcome_belongs_to_a_record(world: MailNetwork) -> None:
 
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda each: each.name)
 def test_mail_has_arrived_where_it_is_expected(
-    world: MailNetwork, scenario: Scenario
+    network: MailNetwork, scenario: Scenario
 ) -> None:
     wrong = [
         each
         for each in scenario.expected_outcomes
-        if not has_arrived(world, scenario, each)
+        if not has_arrived(network, scenario, each)
     ]
     assert not wrong
 
 
-def test_all_of_it_is_archived_that_reached_the_archive(world: MailNetwork) -> None:
+def test_all_of_it_is_archived_that_reached_the_archive(network: MailNetwork) -> None:
     for scenario in SCENARIOS:
-        archives = set(archives_of(world, scenario.name))
+        archives = set(archives_of(network, scenario.name))
         assert archives == ({LEGAL} if scenario.is_archived else set())
 
 
-def test_the_remote_host_refused_the_expected_recipients(world: MailNetwork) -> None:
+def test_the_remote_host_refused_the_expected_recipients(network: MailNetwork) -> None:
     for scenario in SCENARIOS:
         for truth in scenario.expected_outcomes:
             if truth.kind == "failed" and truth.remote == "{far}":
                 address = truth.expanded_to[0] if truth.expanded_to else truth.recipient
-                refused = world.remote.times_refused(address)
+                refused = network.remote.times_refused(address)
                 assert refused == 1 or "nodata" in str(scenario.recipients)
 
 
@@ -158,17 +158,19 @@ def test_no_recipient_is_in_two_scenarios() -> None:
 # --- and later -----------------------------------------------------------------------
 
 
-def test_what_waited_is_settled_later(world: MailNetwork) -> None:
+def test_what_waited_is_settled_later(network: MailNetwork) -> None:
     recipient = f"gate-holding@{REMOTE_DOMAIN}"
-    world.remote.accept("gate-holding")
-    world.postsuper("-H", world.wait_for_queued(recipient, "hold"))
-    world.flush()
-    world.wait(
-        lambda: recipient not in world.queued_recipients(), f"{recipient} has it"
+    network.remote.accept("gate-holding")
+    network.postsuper("-H", network.wait_for_queued(recipient, "hold"))
+    network.flush()
+    network.wait(
+        lambda: recipient not in network.queued_recipients(), f"{recipient} has it"
     )
 
     def last() -> dict[str, Any]:
-        return [each for each in outcomes(world) if each["recipient"] == recipient][-1]
+        return [each for each in outcomes(network) if each["recipient"] == recipient][
+            -1
+        ]
 
-    world.wait(lambda: last()["outcome"] == RELAYED, "that is in the journal")
+    network.wait(lambda: last()["outcome"] == RELAYED, "that is in the journal")
     assert last()["status"] == "2.0.0"

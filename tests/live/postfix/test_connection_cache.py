@@ -46,7 +46,7 @@ class CachedConnectionHost(PrivatePostfix):
     """An instance with the lmtp door, whose one worker is kept."""
 
     def __init__(self, **options: str) -> None:
-        super().__init__(door="lmtp", main=LONG_TIMEOUTS)
+        super().__init__(mode="lmtp", main=LONG_TIMEOUTS)
         for name, value in options.items():
             self.set_handback(name, value)
 

@@ -252,7 +252,7 @@ no.example.net error:5.1.1 no such user
 
 
 @pytest.fixture(scope="module")
-def seen() -> Iterator[tuple[Host, dict[str, Any]]]:
+def reconciled_host() -> Iterator[tuple[Host, dict[str, Any]]]:
     """A host on which everything has happened, and what reconcile says of it."""
     with Host() as host:
         (host.etc / "routes").write_text(TRANSPORT_TABLE)
@@ -359,9 +359,9 @@ def send_waiting_mail(host: Host) -> None:
 
 
 def test_every_message_is_counted_once_and_for_what_became_of_it(
-    seen: tuple[Host, dict[str, Any]],
+    reconciled_host: tuple[Host, dict[str, Any]],
 ) -> None:
-    _, result = seen
+    _, result = reconciled_host
     reported = {
         message["sender"].partition("@")[0]: (
             message["kind"],
@@ -390,9 +390,9 @@ def test_every_message_is_counted_once_and_for_what_became_of_it(
 
 
 def test_the_rule_by_which_a_message_was_not_requested_is_named(
-    seen: tuple[Host, dict[str, Any]],
+    reconciled_host: tuple[Host, dict[str, Any]],
 ) -> None:
-    host, result = seen
+    host, result = reconciled_host
     assert result["rules"] == {
         "DISCARD by an access table or policy server (RCPT)": 1,
         "DISCARD by header_checks": 1,
@@ -400,8 +400,10 @@ def test_the_rule_by_which_a_message_was_not_requested_is_named(
     }
 
 
-def test_a_cause_names_what_to_check(seen: tuple[Host, dict[str, Any]]) -> None:
-    host, result = seen
+def test_a_cause_names_what_to_check(
+    reconciled_host: tuple[Host, dict[str, Any]],
+) -> None:
+    host, result = reconciled_host
     cause = {
         each["sender"].partition("@")[0]: each["explanation"]
         for each in result["messages"]
@@ -416,9 +418,9 @@ def test_a_cause_names_what_to_check(seen: tuple[Host, dict[str, Any]]) -> None:
 
 
 def test_what_was_missed_stays_found_when_the_rest_has_been_archived(
-    seen: tuple[Host, dict[str, Any]],
+    reconciled_host: tuple[Host, dict[str, Any]],
 ) -> None:
-    host, before = seen
+    host, before = reconciled_host
     set_deferred_transports(host, "")
     for each in ("uncaptured-a", "hold-a"):
         host.postsuper("-H", wait_for_queued(host, f"{each}@example.org"))
@@ -433,9 +435,9 @@ def test_what_was_missed_stays_found_when_the_rest_has_been_archived(
 
 
 def test_a_rotated_or_moved_log_gives_the_same_result(
-    seen: tuple[Host, dict[str, Any]],
+    reconciled_host: tuple[Host, dict[str, Any]],
 ) -> None:
-    host, _ = seen
+    host, _ = reconciled_host
     before = host.reconcile()
     text = host.log_path.read_bytes()
     half = text.index(b"\n", len(text) // 2) + 1
@@ -451,8 +453,10 @@ def test_a_rotated_or_moved_log_gives_the_same_result(
     assert after["accepted"] == before["accepted"]
 
 
-def test_what_cannot_be_read_is_unknown(seen: tuple[Host, dict[str, Any]]) -> None:
-    host, _ = seen
+def test_what_cannot_be_read_is_unknown(
+    reconciled_host: tuple[Host, dict[str, Any]],
+) -> None:
+    host, _ = reconciled_host
     process = host.run_command("reconcile", "--log", "/nowhere/mail.log")
     assert process.returncode == 3
     assert process.stdout.startswith("UNKNOWN: /nowhere/mail.log: No such file")
@@ -468,10 +472,10 @@ def test_what_cannot_be_read_is_unknown(seen: tuple[Host, dict[str, Any]]) -> No
 
 
 def test_on_a_terminal_a_bar_shows_how_far_it_is(
-    seen: tuple[Host, dict[str, Any]],
+    reconciled_host: tuple[Host, dict[str, Any]],
 ) -> None:
     """Where it takes long, and apart from what a program reads."""
-    host, _ = seen
+    host, _ = reconciled_host
     assert re.search(rb"log +\[#+", run_on_a_terminal(host))
 
 
@@ -493,9 +497,9 @@ def run_on_a_terminal(host: Host) -> bytes:
 
 
 def test_a_given_period_has_only_what_arrived_in_it(
-    seen: tuple[Host, dict[str, Any]],
+    reconciled_host: tuple[Host, dict[str, Any]],
 ) -> None:
-    host, _ = seen
+    host, _ = reconciled_host
     assert host.reconcile("--since", "2100-01-01")["accepted"] == 0
     assert host.reconcile("--until", "2001-01-01")["accepted"] == 0
 

@@ -19,7 +19,7 @@ FROM_LIST = {"plain": 1}  # what a list manager sends is a message of its own
 
 
 @pytest.fixture(scope="module")
-def found() -> Iterator[ResultsByGroup]:
+def results_by_group() -> Iterator[ResultsByGroup]:
     """What reconcile says of each group of scenarios, while its settings hold."""
     results: ResultsByGroup = {}
     with MailNetwork() as network:
@@ -48,8 +48,10 @@ def wait_for_new_second(network: MailNetwork) -> str:
 
 
 @pytest.mark.parametrize("group", GROUPS, ids=lambda each: each.name)
-def test_what_is_archived_is_not_missed(found: ResultsByGroup, group: Group) -> None:
-    result = found[group.name]
+def test_what_is_archived_is_not_missed(
+    results_by_group: ResultsByGroup, group: Group
+) -> None:
+    result = results_by_group[group.name]
     name = group.name
     assert result["causes"] == MISSING.get(name, {})
     assert result["not_requested"] == DISCARDED.get(name, 0)

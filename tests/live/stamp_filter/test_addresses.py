@@ -94,18 +94,18 @@ class AddressHost:
 
 
 @pytest.fixture(scope="module", params=MODES_AND_CAPSULE)
-def door(request: pytest.FixtureRequest) -> str:
+def mode(request: pytest.FixtureRequest) -> str:
     """Both doors, and copies that go as capsules, one after the other."""
     return str(request.param)
 
 
 @pytest.fixture(scope="module")
-def addressed(door: str) -> Iterator[AddressHost]:
+def address_host(mode: str) -> Iterator[AddressHost]:
     """Mail from and to each of these addresses, on an instance of its own."""
     many_port, *other_ports = free_ports(1 + len(NO_ARCHIVES))
     archive_by_port = {many_port: MANY_ARCHIVE, **dict(zip(other_ports, NO_ARCHIVES))}
     with PrivatePostfix(
-        door=door,
+        mode=mode,
         archive_cf={"archive_delivery": "store"},
         master="".join(
             f"127.0.0.1:{port} inet n - n - - smtpd\n  -o archive={archive}\n"
@@ -131,8 +131,8 @@ def addressed(door: str) -> Iterator[AddressHost]:
 
 
 @pytest.fixture
-def host(addressed: AddressHost) -> PrivatePostfix:
-    return addressed.postfix
+def host(address_host: AddressHost) -> PrivatePostfix:
+    return address_host.postfix
 
 
 def send_by_sendmail(
@@ -186,23 +186,23 @@ def assert_no_field_more(postfix: PrivatePostfix, record: Record) -> None:
 
 
 @pytest.mark.parametrize("name", LOCAL_PARTS)
-@pytest.mark.parametrize("way", ["to", "from"])
+@pytest.mark.parametrize("direction", ["to", "from"])
 def test_an_odd_address_by_smtp_is_recorded_and_delivered_as_it_is(
-    host: PrivatePostfix, way: str, name: str
+    host: PrivatePostfix, direction: str, name: str
 ) -> None:
-    record = assert_envelope(host, f"smtp {way} {name}")
+    record = assert_envelope(host, f"smtp {direction} {name}")
     odd = printed(f"{LOCAL_PARTS[name]}@example.net")
-    assert set(recipients_of(record)) == ({ERIN, odd} if way == "to" else {ERIN})
-    sender = odd if way == "from" else "alice@example.org"
+    assert set(recipients_of(record)) == ({ERIN, odd} if direction == "to" else {ERIN})
+    sender = odd if direction == "from" else "alice@example.org"
     assert os.fsdecode(record.envelope.sender) == sender
 
 
 @pytest.mark.parametrize("name", ARGUMENTS)
-@pytest.mark.parametrize("way", ["to", "from"])
+@pytest.mark.parametrize("direction", ["to", "from"])
 def test_an_odd_address_by_sendmail_is_recorded_as_it_is_delivered(
-    host: PrivatePostfix, way: str, name: str
+    host: PrivatePostfix, direction: str, name: str
 ) -> None:
-    record = assert_envelope(host, f"sent {way} {name}")
+    record = assert_envelope(host, f"sent {direction} {name}")
     assert ERIN in recipients_of(record)
 
 
@@ -226,11 +226,11 @@ def test_a_long_sender_of_an_8_bit_message_delays_nothing(host: PrivatePostfix) 
     assert assert_envelope(host, "wide").envelope.sender.decode() == sender
 
 
-def test_a_crowd_of_control_characters_is_archived(addressed: AddressHost) -> None:
+def test_a_crowd_of_control_characters_is_archived(address_host: AddressHost) -> None:
     """Written as \\xNN they are four times as long, and a capsule holds them all."""
-    host = addressed.postfix
+    host = address_host.postfix
     recipients = [f'"{chr(1) * 1400}{number}"@example.net' for number in range(600)]
-    host.send(mail("crowd"), to=recipients, port=addressed.many_port)
+    host.send(mail("crowd"), to=recipients, port=address_host.many_port)
     host.wait_for_empty_queue()
     [record] = record_reader.records(str(host.store), MANY_ARCHIVE)
     assert recipients_of(record) == sorted(map(printed, recipients))
@@ -255,9 +255,9 @@ def paths_with_addresses(host: PrivatePostfix) -> list[str]:
 
 @pytest.mark.parametrize("number", range(len(NO_ARCHIVES)))
 def test_what_is_no_archive_address_defers_and_makes_no_path(
-    addressed: AddressHost, number: int
+    address_host: AddressHost, number: int
 ) -> None:
-    host, port = addressed.postfix, addressed.no_archive_ports[number]
+    host, port = address_host.postfix, address_host.no_archive_ports[number]
     before = paths_with_addresses(host)
     queue_id = host.send(mail(f"nowhere{number}"), to=[ERIN], port=port)
     host.wait_for_log(f"{queue_id}: to=.*(?:{ERROR_PATTERN})")

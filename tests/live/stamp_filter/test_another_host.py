@@ -110,29 +110,31 @@ ALLOWED_CLIENTS = {
 
 
 @pytest.fixture(scope="module")
-def another() -> Iterator[AnotherHost]:
+def another_host() -> Iterator[AnotherHost]:
     with AnotherHost() as host:
         yield host
 
 
-def test_another_host_cannot_reach_the_internal_ports(another: AnotherHost) -> None:
+def test_another_host_cannot_reach_the_internal_ports(
+    another_host: AnotherHost,
+) -> None:
     """It does reach a port for clients, where it is welcome."""
     [port] = free_ports(1)
     public = f"{port} inet n - n - - smtpd\n"
     with PrivatePostfix(main=ALLOWED_CLIENTS, master=public) as postfix:
-        answer = another.exchange(port, b"EHLO elsewhere.example.net\r\nQUIT\r\n")
+        answer = another_host.exchange(port, b"EHLO elsewhere.example.net\r\nQUIT\r\n")
         assert "250-XFORWARD" in answer and "250-XCLIENT" in answer
         for each in postfix.ports[1:]:
-            assert another.exchange(each, MAIL) == "nobody listens\n"
+            assert another_host.exchange(each, MAIL) == "nobody listens\n"
 
 
 def test_an_internal_port_that_is_open_to_all_refuses_another_host(
-    another: AnotherHost,
+    another_host: AnotherHost,
 ) -> None:
     with PrivatePostfix(main=ALLOWED_CLIENTS, edit_master=open_ports) as postfix:
         *smtp, qmqp = postfix.ports[1:]
         for port in smtp:
-            answer = another.exchange(port, MAIL)
+            answer = another_host.exchange(port, MAIL)
             assert "250-PIPELINING" in answer
             assert "250-XFORWARD" not in answer and "250-XCLIENT" not in answer
             assert (
@@ -140,8 +142,8 @@ def test_an_internal_port_that_is_open_to_all_refuses_another_host(
             )
             assert len(re.findall("554 5.7.1 .*rejected: Access denied", answer)) == 2
             assert "354 " not in answer
-        assert "not authorized to use this service" in another.exchange(qmqp, b"")
-        assert another.exchange(qmqp, QMQP) in ("", "thrown out\n")
+        assert "not authorized to use this service" in another_host.exchange(qmqp, b"")
+        assert another_host.exchange(qmqp, QMQP) in ("", "thrown out\n")
         postfix.wait_for_empty_queue()
         assert not postfix.deliveries() and not postfix.stored_files()
 

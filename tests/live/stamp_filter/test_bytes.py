@@ -56,14 +56,14 @@ REMOTE_ENTRY = """
 
 # Put in front of the stamp filter; pipe(8) says: --nexthop NAME --queue-id ID ...
 RECORDER = """#!/bin/sh
-record={folder}/$4
+record={directory}/$4
 cat >"$record.draft" && mv "$record.draft" "$record" || exit 75
 exec {program}/archive-stamp "$@" <"$record"
 """
 
 # The same in front of the worker of the lmtp door: it keeps the whole session.
 TEE = """#!/bin/sh
-tee {folder}/$$ | {program}/archive-lmtp "$@"
+tee {directory}/$$ | {program}/archive-lmtp "$@"
 """
 
 # What hand-back puts on top: one Received: field of the internal hop, then stamps.
@@ -125,7 +125,7 @@ def with_recorder(master: str) -> str:
     shutil.chown(directory, USER, GROUP)
     recorder = directory.parent / "recorder"
     text = TEE if launcher == "archive-lmtp" else RECORDER
-    recorder.write_text(text.format(folder=directory, program=program))
+    recorder.write_text(text.format(directory=directory, program=program))
     recorder.chmod(0o755)
     return master.replace(f"argv={program}/{launcher}", f"argv={recorder}")
 
@@ -158,7 +158,7 @@ def contents_by_recipient(session: bytes) -> dict[str, bytes]:
 
 
 @pytest.fixture(scope="module", params=MODES_AND_CAPSULE)
-def passage(request: pytest.FixtureRequest) -> Iterator[AllPassed]:
+def all_passed(request: pytest.FixtureRequest) -> Iterator[AllPassed]:
     """Every message, sent from far away and from this host, the awkward thrice."""
     cache = request.config.cache
     assert cache, "the corpora need pytest's cache"
@@ -170,7 +170,7 @@ def passage(request: pytest.FixtureRequest) -> Iterator[AllPassed]:
         archive_cf={"archive_delivery": "store"},
         master=REMOTE_ENTRY.format(port=port),
         edit_master=with_recorder,
-        door=request.param,
+        mode=request.param,
     ) as postfix:
         names: dict[str, str] = {}
         with Client(postfix.smtp_port) as client:
@@ -232,31 +232,33 @@ def collect_passed(
     ]
 
 
-def test_enough_real_messages_were_used(passage: AllPassed) -> None:
-    different = {mail.content.replace(b"\r\n", b"\n") for mail in passage.real}
+def test_enough_real_messages_were_used(all_passed: AllPassed) -> None:
+    different = {mail.content.replace(b"\r\n", b"\n") for mail in all_passed.real}
     assert len(different) >= MIN_REAL_MESSAGES
-    assert len(passage.passed) == 2 * len(passage.real) + 3 * len(passage.awkward)
-
-
-def test_every_message_is_reinjected_once(passage: AllPassed) -> None:
-    passage.assert_none(
-        each.name for each in passage.passed if len(each.deliveries) != 1
+    assert len(all_passed.passed) == 2 * len(all_passed.real) + 3 * len(
+        all_passed.awkward
     )
 
 
-def test_the_recorder_saw_a_message_of_lines(passage: AllPassed) -> None:
-    passage.assert_none(
+def test_every_message_is_reinjected_once(all_passed: AllPassed) -> None:
+    all_passed.assert_none(
+        each.name for each in all_passed.passed if len(each.deliveries) != 1
+    )
+
+
+def test_the_recorder_saw_a_message_of_lines(all_passed: AllPassed) -> None:
+    all_passed.assert_none(
         each.name
-        for each in passage.passed
+        for each in all_passed.passed
         if not each.received.endswith(b"\n") or b"\r\n" in each.received
     )
 
 
 def test_a_reinjected_message_is_the_received_one_below_stamp_and_hop(
-    passage: AllPassed,
+    all_passed: AllPassed,
 ) -> None:
     def failures() -> Iterator[str]:
-        for message in passage.passed:
+        for message in all_passed.passed:
             delivered = message.deliveries[0]
             top = delivered.content[: -len(message.received)]
             below = delivered.content[len(top) :]
@@ -267,79 +269,79 @@ def test_a_reinjected_message_is_the_received_one_below_stamp_and_hop(
             ):
                 yield message.name
 
-    passage.assert_none(failures())
+    all_passed.assert_none(failures())
 
 
-def test_mail_from_far_away_gets_no_headers_added(passage: AllPassed) -> None:
+def test_mail_from_far_away_gets_no_headers_added(all_passed: AllPassed) -> None:
     [from_remote] = [
-        m for m in passage.passed if m.name == "awkward/no header (from far away)"
+        m for m in all_passed.passed if m.name == "awkward/no header (from far away)"
     ]
     [from_here] = [
-        m for m in passage.passed if m.name == "awkward/no header (sendmail)"
+        m for m in all_passed.passed if m.name == "awkward/no header (sendmail)"
     ]
     assert b"\nMessage-Id:" in from_here.received
     assert b"\nMessage-Id:" not in from_remote.deliveries[0].content
 
 
 def test_a_reinjected_message_has_one_stamp_that_names_the_record(
-    passage: AllPassed,
+    all_passed: AllPassed,
 ) -> None:
-    passage.assert_none(
+    all_passed.assert_none(
         each.name
-        for each in passage.passed
+        for each in all_passed.passed
         if (top := each.deliveries[0].content[: -len(each.received)]).count(b"\nArch")
         != 1
         or f"; id={each.record.archive_id};".encode() not in top
     )
 
 
-def test_the_original_in_the_store_is_what_was_received(passage: AllPassed) -> None:
-    passage.assert_none(
+def test_the_original_in_the_store_is_what_was_received(all_passed: AllPassed) -> None:
+    all_passed.assert_none(
         each.name
-        for each in passage.passed
+        for each in all_passed.passed
         if _sha256(corpora.extract_original(each.copy)) != _sha256(each.canonical)
     )
 
 
-def test_our_own_reading_gives_what_was_received(passage: AllPassed) -> None:
-    passage.assert_none(
+def test_our_own_reading_gives_what_was_received(all_passed: AllPassed) -> None:
+    all_passed.assert_none(
         each.name
-        for each in passage.passed
+        for each in all_passed.passed
         if _sha256(b"".join(record_reader.original(str(each.store), each.record)))
         != _sha256(each.canonical)
     )
 
 
 def test_the_journal_has_digest_and_size_of_what_was_received(
-    passage: AllPassed,
+    all_passed: AllPassed,
 ) -> None:
-    passage.assert_none(
+    all_passed.assert_none(
         each.name
-        for each in passage.passed
+        for each in all_passed.passed
         if [(event["sha256"], event["size"]) for event in each.events]
         != [(each.sha256, len(each.canonical))]
     )
 
 
 def test_the_report_has_digest_and_size_of_what_was_received(
-    passage: AllPassed,
+    all_passed: AllPassed,
 ) -> None:
     def failures() -> Iterator[str]:
-        for message in passage.passed:
+        for message in all_passed.passed:
             lines = corpora.status_part(message.copy).split("\r\n")
             digest_line = f"Archive-Original-SHA256: {message.sha256}"
             size = f"Archive-Original-Size: {len(message.canonical)}"
             if digest_line not in lines or size not in lines:
                 yield message.name
 
-    passage.assert_none(failures())
+    all_passed.assert_none(failures())
 
 
-def test_every_copy_is_read_without_a_defect(passage: AllPassed) -> None:
+def test_every_copy_is_read_without_a_defect(all_passed: AllPassed) -> None:
     """The outer message, the text and the fields are whole, whatever the original."""
 
     def failures() -> Iterator[str]:
-        for passed_message in passage.passed:
+        for passed_message in all_passed.passed:
             for message in corpora.parse(passed_message.copy):
                 defects = corpora.defects(message)
                 parts = corpora.parts_of(message)
@@ -350,7 +352,7 @@ def test_every_copy_is_read_without_a_defect(passage: AllPassed) -> None:
                 if defects:
                     yield f"{passed_message.name}: {defects}"
 
-    passage.assert_none(failures())
+    all_passed.assert_none(failures())
 
 
 def _sha256(content: bytes) -> bytes:

@@ -61,7 +61,7 @@ def record(key: bytes) -> bytes:
 
 
 @pytest.fixture(scope="module")
-def signed(
+def signed_by_case(
     postfix: PrivatePostfix, key: bytes
 ) -> Iterator[dict[tuple[str, str], bytes]]:
     """One signed message for each case, sent to an address of its own."""
@@ -109,12 +109,14 @@ def original(postfix: PrivatePostfix, form: str, body: str) -> bytes:
 @pytest.mark.parametrize(("form", "body"), CASES)
 def test_a_signed_message_verifies_after_reinjection(
     postfix: PrivatePostfix,
-    signed: dict[tuple[str, str], bytes],
+    signed_by_case: dict[tuple[str, str], bytes],
     record: bytes,
     form: str,
     body: str,
 ) -> None:
-    assert verifies(signed[form, body], record), "the message was never well signed"
+    assert verifies(
+        signed_by_case[form, body], record
+    ), "the message was never well signed"
     content = delivered_content(postfix, form, body)
     assert b"\r\nArchive-Stamp: " in content
     assert verifies(content, record)
@@ -123,24 +125,24 @@ def test_a_signed_message_verifies_after_reinjection(
 @pytest.mark.parametrize(("form", "body"), CASES)
 def test_a_signed_message_verifies_out_of_the_archive_copy(
     postfix: PrivatePostfix,
-    signed: dict[tuple[str, str], bytes],
+    signed_by_case: dict[tuple[str, str], bytes],
     record: bytes,
     form: str,
     body: str,
 ) -> None:
     content = original(postfix, form, body)
-    assert content.endswith(signed[form, body])
+    assert content.endswith(signed_by_case[form, body])
     assert verifies(content, record)
 
 
 @pytest.mark.parametrize("form", FORMS)
 def test_the_verifier_detects_a_changed_body_and_a_changed_header(
     postfix: PrivatePostfix,
-    signed: dict[tuple[str, str], bytes],
+    signed_by_case: dict[tuple[str, str], bytes],
     record: bytes,
     form: str,
 ) -> None:
-    assert signed
+    assert signed_by_case
     content = delivered_content(postfix, form, "plain")
     assert not verifies(content.replace(b"hello\r\n", b"hallo\r\n"), record)
     assert not verifies(content.replace(b"Subject: ", b"Subject: Re: "), record)

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.live
 
 
 @pytest.fixture(scope="module", params=MODES_AND_CAPSULE)
-def door(request: pytest.FixtureRequest) -> str:
+def mode(request: pytest.FixtureRequest) -> str:
     """Both doors, and copies that go as capsules, one after the other."""
     return str(request.param)
 
@@ -51,7 +51,7 @@ def test_five_thousand_recipients_over_forty_domains_make_one_record(
     ) == sorted(recipients)
 
 
-@pytest.mark.parametrize("door", ["pipe"], indirect=True, scope="module")
+@pytest.mark.parametrize("mode", ["pipe"], indirect=True, scope="module")
 def test_four_messages_to_nine_thousand_at_once_make_four_records(
     postfix: PrivatePostfix,
 ) -> None:
@@ -101,28 +101,28 @@ ODD_ADDRESSES = [
 ]
 
 
-@pytest.mark.parametrize("odd", ODD_ADDRESSES)
+@pytest.mark.parametrize("address", ODD_ADDRESSES)
 def test_odd_addresses_arrive_and_are_recorded_exactly(
-    postfix: PrivatePostfix, odd: str
+    postfix: PrivatePostfix, address: str
 ) -> None:
-    name = f"odd{ODD_ADDRESSES.index(odd)}"
-    postfix.send(mail(name), sender=odd, to=[odd])
+    name = f"odd{ODD_ADDRESSES.index(address)}"
+    postfix.send(mail(name), sender=address, to=[address])
     postfix.wait_for_empty_queue()
     record = record_of(postfix, name)
-    assert recipients_of(record) == [odd]
-    assert record.envelope.sender.decode() == odd
+    assert recipients_of(record) == [address]
+    assert record.envelope.sender.decode() == address
     [delivery] = [
         d
         for d in postfix.deliveries()
         if f"is {name}.".encode() in d.content and "legal" not in d.recipients[0]
     ]
-    assert (delivery.sender, delivery.recipients) == (odd, (odd,))
+    assert (delivery.sender, delivery.recipients) == (address, (address,))
 
 
 def test_addresses_that_begin_with_a_dash_pass_where_the_host_allows_them(
-    door: str,
+    mode: str,
 ) -> None:
-    with PrivatePostfix(door=door, main={"allow_min_user": "yes"}) as postfix:
+    with PrivatePostfix(mode=mode, main={"allow_min_user": "yes"}) as postfix:
         postfix.send(mail("dash"), sender="-s@example.org", to=["-dash@example.net"])
         postfix.wait_for_empty_queue()
         record = record_of(postfix, "dash")

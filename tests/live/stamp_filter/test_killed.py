@@ -110,11 +110,11 @@ class KillRun:
 
 
 @pytest.fixture(scope="module", params=CASES)
-def storm(request: pytest.FixtureRequest) -> Iterator[KillRun]:
+def kill_run(request: pytest.FixtureRequest) -> Iterator[KillRun]:
     """All messages, over each of which somebody dies; then nothing is queued."""
     case = CASES[request.param]
     postfix = PrivatePostfix(
-        door=case.mode,
+        mode=case.mode,
         main={"export_environment": "PLACEHOLDER", "default_process_limit": "50"},
     )
     faults = postfix.directory / "faults"
@@ -140,9 +140,9 @@ def storm(request: pytest.FixtureRequest) -> Iterator[KillRun]:
         yield KillRun(case, postfix, name_by_queue_id, faults)
 
 
-def test_each_has_died_before_every_one_of_its_steps(storm: KillRun) -> None:
-    for victim in storm.case.victims:
-        kills = storm.deaths(victim)
+def test_each_has_died_before_every_one_of_its_steps(kill_run: KillRun) -> None:
+    for victim in kill_run.case.victims:
+        kills = kill_run.deaths(victim)
         numbers = [each.number for each in kills]
         certain_numbers = numbers[:-VARYING_STEPS]
         assert certain_numbers == list(range(1, len(certain_numbers) + 1))
@@ -152,9 +152,9 @@ def test_each_has_died_before_every_one_of_its_steps(storm: KillRun) -> None:
             assert kills[-1].step in ("exit", "answered", "recv")
 
 
-def test_every_message_is_in_the_store_once(storm: KillRun) -> None:
-    postfix = storm.postfix
-    for name in storm.name_by_queue_id.values():
+def test_every_message_is_in_the_store_once(kill_run: KillRun) -> None:
+    postfix = kill_run.postfix
+    for name in kill_run.name_by_queue_id.values():
         kinds = [str(each["event"]) for each in record_of(postfix, name).events]
         assert kinds.count("archived") == 1
         assert set(kinds) <= {"archived", "mailed"}
@@ -164,26 +164,28 @@ def test_every_message_is_in_the_store_once(storm: KillRun) -> None:
 
 
 def test_every_message_is_delivered_and_only_those_of_the_window_twice(
-    storm: KillRun,
+    kill_run: KillRun,
 ) -> None:
     """The window: Postfix has the message back, and the filter has not exited yet.
 
     Or the worker not answered yet.
     """
-    counts = storm.copies("bob@example.net")
+    counts = kill_run.copies("bob@example.net")
     assert min(counts.values()) == 1
     delivered_twice = {name for name, count in counts.items() if count > 1}
     kills = [
-        e for e in storm.deaths(storm.case.reinjecting_program) if e.step != "answered"
+        e
+        for e in kill_run.deaths(kill_run.case.reinjecting_program)
+        if e.step != "answered"
     ]
-    last = storm.case.dots
+    last = kill_run.case.dots
     acknowledged_names = {
-        storm.name_by_queue_id[each.queue_id]
+        kill_run.name_by_queue_id[each.queue_id]
         for each in kills
         if each.acknowledged_count == last
     }
     end_of_data_names = {
-        storm.name_by_queue_id[each.queue_id]
+        kill_run.name_by_queue_id[each.queue_id]
         for each in kills
         if each.end_of_data_count == last
     }
@@ -195,23 +197,24 @@ def test_every_message_is_delivered_and_only_those_of_the_window_twice(
 
 
 def test_every_copy_is_mailed_and_only_those_of_the_window_twice(
-    storm: KillRun,
+    kill_run: KillRun,
 ) -> None:
     """The window: Postfix has the copy, and the journal does not say so yet."""
-    counts = storm.copies(LEGAL)
+    counts = kill_run.copies(LEGAL)
     assert min(counts.values()) == 1
     assert max(counts.values()) <= 2
     extra_count = sum(counts.values()) - len(counts)
     assert extra_count <= sum(
-        each.end_of_data_count == 1 for each in storm.deaths(storm.case.mailing_program)
+        each.end_of_data_count == 1
+        for each in kill_run.deaths(kill_run.case.mailing_program)
     )
 
 
-def test_drafts_that_the_dead_left_go_with_time(storm: KillRun) -> None:
-    postfix = storm.postfix
+def test_drafts_that_the_dead_left_go_with_time(kill_run: KillRun) -> None:
+    postfix = kill_run.postfix
     drafts = list((postfix.store / LEGAL / "drafts").iterdir())
     assert bool(drafts) == bool(
-        storm.case.mailing_program
+        kill_run.case.mailing_program
     )  # who mails has written before
     assert postfix.run_command("fallback", "import").returncode == 0
     assert all(each.exists() for each in drafts)  # young: a run may be at work

@@ -28,7 +28,7 @@ WITHOUT_ARCHIVE = {"receive_override_options": "", **MAPPING_PARAMETERS}
 
 
 @pytest.fixture(scope="module")
-def archived() -> Iterator[PrivatePostfix]:
+def archiving_host() -> Iterator[PrivatePostfix]:
     """An instance with an archive and many maps."""
     with PrivatePostfix(
         main=MAPPING_PARAMETERS, archive="legal@example.com"
@@ -37,7 +37,7 @@ def archived() -> Iterator[PrivatePostfix]:
 
 
 @pytest.fixture(scope="module")
-def plain() -> Iterator[PrivatePostfix]:
+def plain_host() -> Iterator[PrivatePostfix]:
     """The same without an archive."""
     with PrivatePostfix(main=WITHOUT_ARCHIVE, archive="") as running:
         yield running
@@ -75,8 +75,8 @@ def shared_header(content: bytes) -> bytes:
     ],
 )
 def test_everybody_gets_what_they_got_without_an_archive(
-    archived: PrivatePostfix,
-    plain: PrivatePostfix,
+    archiving_host: PrivatePostfix,
+    plain_host: PrivatePostfix,
     name: str,
     sender: str,
     to: list[str],
@@ -84,43 +84,50 @@ def test_everybody_gets_what_they_got_without_an_archive(
     content = (
         f"From: alice@internal.example.org\nTo: old@example.net\nSubject: {name}\n\nx\n"
     ).encode()
-    for postfix in (archived, plain):
+    for postfix in (archiving_host, plain_host):
         postfix.send(content, sender=sender, to=to)
         postfix.wait_for_empty_queue()
-    assert delivered_values(archived, name) == delivered_values(plain, name)
-    assert len(delivered_values(plain, name)) >= 2  # always_bcc is one of them
+    assert delivered_values(archiving_host, name) == delivered_values(plain_host, name)
+    assert len(delivered_values(plain_host, name)) >= 2  # always_bcc is one of them
 
 
 def test_mail_from_sendmail_gets_what_it_got_without_an_archive(
-    archived: PrivatePostfix, plain: PrivatePostfix
+    archiving_host: PrivatePostfix, plain_host: PrivatePostfix
 ) -> None:
     content = b"From: alice@internal.example.org\nTo: old\nSubject: cron\n\nx\n"
-    for postfix in (archived, plain):
+    for postfix in (archiving_host, plain_host):
         postfix.sendmail(content, sender="boss@example.org", to=["old@example.net"])
         postfix.wait(partial(delivered_values, postfix, "cron"), "it is delivered")
         postfix.wait_for_empty_queue()
-    assert delivered_values(archived, "cron") == delivered_values(plain, "cron")
+    assert delivered_values(archiving_host, "cron") == delivered_values(
+        plain_host, "cron"
+    )
 
 
 def test_the_archive_has_the_addresses_that_the_client_sent(
-    archived: PrivatePostfix,
+    archiving_host: PrivatePostfix,
 ) -> None:
-    archived.send(b"Subject: said\n\nx\n", to=["sales@example.net"])
-    archived.wait_for_empty_queue()
+    archiving_host.send(b"Subject: said\n\nx\n", to=["sales@example.net"])
+    archiving_host.wait_for_empty_queue()
     matching_records = [
         record
-        for record in record_reader.records(str(archived.store), "legal@example.com")
-        if b"Subject: said" in record_reader.original_head(str(archived.store), record)
+        for record in record_reader.records(
+            str(archiving_host.store), "legal@example.com"
+        )
+        if b"Subject: said"
+        in record_reader.original_head(str(archiving_host.store), record)
     ]
     [record] = matching_records
     final_recipients = [each.final for each in record.recipients.values()]
     assert final_recipients == [b"sales@example.net"]
 
 
-def test_archive_copies_go_to_the_archive_alone(archived: PrivatePostfix) -> None:
-    archived.send(b"Subject: alone\n\nx\n", to=["bob@example.net"])
-    archived.wait_for_empty_queue()
-    copies = [d for d in archived.deliveries() if b"multipart/report" in d.content]
+def test_archive_copies_go_to_the_archive_alone(archiving_host: PrivatePostfix) -> None:
+    archiving_host.send(b"Subject: alone\n\nx\n", to=["bob@example.net"])
+    archiving_host.wait_for_empty_queue()
+    copies = [
+        d for d in archiving_host.deliveries() if b"multipart/report" in d.content
+    ]
     assert copies
     assert {r for d in copies for r in d.recipients} == {"legal@example.com"}
 
@@ -188,15 +195,15 @@ def test_where_the_host_maps_at_the_first_hop_both_addresses_are_recorded() -> N
         assert len(postfix.delivered_to("bob@example.net")) == 1
 
 
-@pytest.mark.parametrize("where", ["main.cf", "master.cf"])
-def test_where_nothing_is_archived_addresses_are_mapped_as_ever(where: str) -> None:
+@pytest.mark.parametrize("file_name", ["main.cf", "master.cf"])
+def test_where_nothing_is_archived_addresses_are_mapped_as_ever(file_name: str) -> None:
     [port_without_archive] = free_ports(1)
     services = f"127.0.0.1:{port_without_archive} inet n - n - - smtpd\n  -o archive=\n"
-    archive = "" if where == "main.cf" else "legal@example.com"
+    archive = "" if file_name == "main.cf" else "legal@example.com"
     with PrivatePostfix(
         main=MAPPING_PARAMETERS, archive=archive, master=services
     ) as postfix:
-        port = postfix.smtp_port if where == "main.cf" else port_without_archive
+        port = postfix.smtp_port if file_name == "main.cf" else port_without_archive
         postfix.send(b"Subject: off\n\nx\n", to=["sales@example.net"], port=port)
         postfix.wait_for_empty_queue()
         assert len(postfix.delivered_to("bob@example.net")) == 1

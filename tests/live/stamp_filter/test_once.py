@@ -20,7 +20,7 @@ pytestmark = pytest.mark.live
 
 
 @pytest.fixture(scope="module", params=MODES_AND_CAPSULE)
-def door(request: pytest.FixtureRequest) -> str:
+def mode(request: pytest.FixtureRequest) -> str:
     """Both doors, and copies that go as capsules, one after the other."""
     return str(request.param)
 
@@ -36,10 +36,10 @@ def send_and_get_stamped(postfix: PrivatePostfix, name: str) -> bytes:
 
 
 @pytest.fixture(scope="module")
-def with_local(door: str) -> Iterator[PrivatePostfix]:
+def local_delivery_host(mode: str) -> Iterator[PrivatePostfix]:
     """An instance with local aliases and a .forward file."""
     postfix = PrivatePostfix(
-        door=door,
+        mode=mode,
         main={"mydestination": "example.com", "archive": "legal@example.net"},
     )
     (postfix.etc / "aliases").write_text("team: bob@example.net, carol@example.net\n")
@@ -56,14 +56,16 @@ def with_local(door: str) -> Iterator[PrivatePostfix]:
 
 @pytest.mark.parametrize("to", ["team@example.com", "nobody@example.com"])
 def test_mail_forwarded_inside_postfix_makes_no_second_copy(
-    with_local: PrivatePostfix, to: str
+    local_delivery_host: PrivatePostfix, to: str
 ) -> None:
     name = to.partition("@")[0]
-    with_local.send(mail(name), to=[to])
-    with_local.wait_for_empty_queue()
+    local_delivery_host.send(mail(name), to=[to])
+    local_delivery_host.wait_for_empty_queue()
     forwarded = "bob@example.net" if name == "team" else "dave@example.net"
-    assert b"Archive-Stamp:" in one_delivery(with_local, name, forwarded).content
-    [record] = records(with_local, name, "legal@example.net")
+    assert (
+        b"Archive-Stamp:" in one_delivery(local_delivery_host, name, forwarded).content
+    )
+    [record] = records(local_delivery_host, name, "legal@example.net")
     assert event_kinds(record) == ["archived", "mailed"]
 
 
@@ -199,7 +201,7 @@ def test_a_second_host_with_a_store_of_its_own_archives_in_full() -> None:
 
 
 @pytest.fixture(scope="module")
-def forwarding() -> Iterator[PrivatePostfix]:
+def forwarding_host() -> Iterator[PrivatePostfix]:
     """An instance whose archive mailbox lies on a second host that forwards it back."""
     archive_lines = "archive-request.invalid=archive-stamp:on-request"
     with PrivatePostfix(archive_cf={"archive_outcome_mail": "yes"}) as first:
@@ -234,63 +236,63 @@ def send_around_and_back(postfix: PrivatePostfix, name: str) -> None:
 
 
 def test_an_archive_copy_mailed_back_to_this_host_starts_no_loop(
-    forwarding: PrivatePostfix,
+    forwarding_host: PrivatePostfix,
 ) -> None:
-    send_around_and_back(forwarding, "returning")
-    record = record_of(forwarding, "returning")
+    send_around_and_back(forwarding_host, "returning")
+    record = record_of(forwarding_host, "returning")
     assert event_kinds(record) == ["archived", "mailed", "supplement"]
-    assert len(forwarding.delivered_to("kept@example.net")) == 1
+    assert len(forwarding_host.delivered_to("kept@example.net")) == 1
 
 
 def test_an_archive_copy_that_comes_back_altered_is_archived_and_starts_no_loop(
-    forwarding: PrivatePostfix,
+    forwarding_host: PrivatePostfix,
 ) -> None:
-    before = len(forwarding.delivered_to("kept@example.net"))
-    forwarding.send(b"Subject: altered\n\nThis is altered\n")
-    forwarding.wait(
-        lambda: len(forwarding.delivered_to("kept@example.net")) > before,
+    before = len(forwarding_host.delivered_to("kept@example.net"))
+    forwarding_host.send(b"Subject: altered\n\nThis is altered\n")
+    forwarding_host.wait(
+        lambda: len(forwarding_host.delivered_to("kept@example.net")) > before,
         "the altered copy is back",
     )
-    forwarding.wait_for_empty_queue()
-    archived = [e for e in forwarding.events() if e["event"] == "archived"]
+    forwarding_host.wait_for_empty_queue()
+    archived = [e for e in forwarding_host.events() if e["event"] == "archived"]
     assert [e["stamp"] for e in archived[-2:]] == ["absent", "altered"]
-    assert len(forwarding.delivered_to("kept@example.net")) == before + 1
+    assert len(forwarding_host.delivered_to("kept@example.net")) == before + 1
 
 
 def test_an_outcome_report_mailed_back_to_this_host_starts_no_loop(
-    forwarding: PrivatePostfix,
+    forwarding_host: PrivatePostfix,
 ) -> None:
-    before = len(forwarding.delivered_to("kept@example.net"))
-    forwarding.send(mail("reported"))
-    forwarding.wait(
-        lambda: len(forwarding.delivered_to("kept@example.net")) > before,
+    before = len(forwarding_host.delivered_to("kept@example.net"))
+    forwarding_host.send(mail("reported"))
+    forwarding_host.wait(
+        lambda: len(forwarding_host.delivered_to("kept@example.net")) > before,
         "the copy is back",
     )
-    forwarding.wait_for_empty_queue()
+    forwarding_host.wait_for_empty_queue()
     for _ in range(4):
-        process = forwarding.run_command("outcomes", "--once")
+        process = forwarding_host.run_command("outcomes", "--once")
         assert (process.returncode, process.stderr) == (0, "")
-        forwarding.wait_for_empty_queue()
-    forwarding.wait(
+        forwarding_host.wait_for_empty_queue()
+    forwarding_host.wait(
         lambda: any(
             b"Subject: Outcome: reported" in delivery.content
-            for delivery in forwarding.delivered_to("kept@example.net")
+            for delivery in forwarding_host.delivered_to("kept@example.net")
         ),
         "the report is back",
     )
-    archived = [e["event"] for e in forwarding.events()].count("archived")
-    forwarding.run_command("outcomes", "--once")
-    forwarding.wait_for_empty_queue()
+    archived = [e["event"] for e in forwarding_host.events()].count("archived")
+    forwarding_host.run_command("outcomes", "--once")
+    forwarding_host.wait_for_empty_queue()
     assert (
         sum(
             b"Subject: Outcome: reported" in e.content
-            for e in forwarding.delivered_to("kept@example.net")
+            for e in forwarding_host.delivered_to("kept@example.net")
         )
         == 1
     )
-    kinds = event_kinds(record_of(forwarding, "reported"))
+    kinds = event_kinds(record_of(forwarding_host, "reported"))
     assert kinds.count("archived") == kinds.count("outcome-mailed") == 1
-    assert [e["event"] for e in forwarding.events()].count("archived") == archived
+    assert [e["event"] for e in forwarding_host.events()].count("archived") == archived
 
 
 # --- a content filter behind ours -----------------------------------------------------
@@ -314,7 +316,7 @@ class StampingFilter:
 
 
 @pytest.fixture(scope="module")
-def with_filter(door: str) -> Iterator[PrivatePostfix]:
+def next_filter_host(mode: str) -> Iterator[PrivatePostfix]:
     """An instance with an advanced content filter (FILTER_README) behind ours."""
     filter_port, back_port = free_ports(2)
     controller = Controller(
@@ -322,7 +324,7 @@ def with_filter(door: str) -> Iterator[PrivatePostfix]:
     )
     controller.start()
     postfix = PrivatePostfix(
-        door=door,
+        mode=mode,
         main={"archive_next_filter": f"smtp:[127.0.0.1]:{filter_port}"},
         master=f"127.0.0.1:{back_port} inet n - n - - smtpd\n"
         "  -o content_filter=\n  -o receive_override_options=no_address_mappings\n",
@@ -333,19 +335,19 @@ def with_filter(door: str) -> Iterator[PrivatePostfix]:
 
 
 def test_a_content_filter_behind_the_archive_makes_no_second_copy(
-    with_filter: PrivatePostfix,
+    next_filter_host: PrivatePostfix,
 ) -> None:
-    with_filter.send(mail("filtered"))
-    with_filter.wait_for_empty_queue()
-    record = record_of(with_filter, "filtered")
+    next_filter_host.send(mail("filtered"))
+    next_filter_host.wait_for_empty_queue()
+    record = record_of(next_filter_host, "filtered")
     assert event_kinds(record) == ["archived", "mailed"]
     assert (
         b"X-Filtered: yes\n"
-        in one_delivery(with_filter, "filtered", "bob@example.net").content
+        in one_delivery(next_filter_host, "filtered", "bob@example.net").content
     )
-    original = b"".join(record_reader.original(str(with_filter.store), record))
+    original = b"".join(record_reader.original(str(next_filter_host.store), record))
     assert b"X-Filtered" not in original
-    [copy] = with_filter.delivered_to(LEGAL)
+    [copy] = next_filter_host.delivered_to(LEGAL)
     assert b"X-Filtered" not in copy.content
 
 

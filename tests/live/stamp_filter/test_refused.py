@@ -24,7 +24,7 @@ IMPOSSIBLE_ADDRESSES = [
 
 
 @pytest.fixture(scope="module")
-def plain() -> Iterator[PrivatePostfix]:
+def plain_host() -> Iterator[PrivatePostfix]:
     """An instance without an archive."""
     with PrivatePostfix(has_archive=False) as running:
         yield running
@@ -55,22 +55,22 @@ def notification_texts(postfix: PrivatePostfix, name: str, bad: str) -> list[str
     return [line for line in lines if line.startswith(fields)]
 
 
-@pytest.mark.parametrize("bad", IMPOSSIBLE_ADDRESSES)
+@pytest.mark.parametrize("impossible_address", IMPOSSIBLE_ADDRESSES)
 def test_the_sender_gets_the_notification_that_postfix_would_have_sent(
-    postfix: PrivatePostfix, plain: PrivatePostfix, bad: str
+    postfix: PrivatePostfix, plain_host: PrivatePostfix, impossible_address: str
 ) -> None:
-    name = f"refused{IMPOSSIBLE_ADDRESSES.index(bad)}"
-    with_archive = notification_texts(postfix, name, bad)
-    assert with_archive == notification_texts(plain, name, bad)
+    name = f"refused{IMPOSSIBLE_ADDRESSES.index(impossible_address)}"
+    with_archive = notification_texts(postfix, name, impossible_address)
+    assert with_archive == notification_texts(plain_host, name, impossible_address)
     assert "Action: failed" in with_archive
 
 
-@pytest.mark.parametrize("bad", IMPOSSIBLE_ADDRESSES)
+@pytest.mark.parametrize("impossible_address", IMPOSSIBLE_ADDRESSES)
 def test_an_impossible_recipient_is_in_the_archived_envelope(
-    postfix: PrivatePostfix, bad: str
+    postfix: PrivatePostfix, impossible_address: str
 ) -> None:
-    name = f"kept{IMPOSSIBLE_ADDRESSES.index(bad)}"
-    notification_texts(postfix, name, bad)
+    name = f"kept{IMPOSSIBLE_ADDRESSES.index(impossible_address)}"
+    notification_texts(postfix, name, impossible_address)
     store = str(postfix.store)
     [record] = [
         candidate
@@ -106,10 +106,12 @@ SERVICES = {
 }
 
 
-@pytest.mark.parametrize("bad", ["x@", "alice@r..example"])
-def test_an_impossible_sender_costs_no_mapping(bad: str) -> None:
+@pytest.mark.parametrize("impossible_address", ["x@", "alice@r..example"])
+def test_an_impossible_sender_costs_no_mapping(impossible_address: str) -> None:
     with PrivatePostfix(main=SERVICES) as postfix:
-        postfix.sendmail(b"Subject: x\n\nx\n", sender=bad, to=["sales@example.net"])
+        postfix.sendmail(
+            b"Subject: x\n\nx\n", sender=impossible_address, to=["sales@example.net"]
+        )
         postfix.wait(lambda: postfix.delivered_to("bob@example.net"), "it arrives")
         postfix.wait_for_empty_queue()
         assert len(postfix.delivered_to("everything@example.net")) == 1

@@ -214,13 +214,13 @@ def set_checks(postfix: PrivatePostfix, **rules: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def plain() -> Iterator[StagedPostfix]:
+def plain_host() -> Iterator[StagedPostfix]:
     with StagedPostfix() as running:
         yield running
 
 
 @pytest.fixture(scope="module")
-def checked() -> Iterator[StagedPostfix]:
+def altering_checks_host() -> Iterator[StagedPostfix]:
     """An instance with checks that alter whatever they can."""
     running = StagedPostfix()
     set_checks(running, **CHECKS)
@@ -252,42 +252,42 @@ def requeue_at_stage(
 @pytest.mark.parametrize("stage", STAGES)
 @pytest.mark.parametrize("queue_file", FILES)
 def test_each_queue_file_can_be_requeued_at_each_stage(
-    plain: StagedPostfix, queue_file: str, stage: str
+    plain_host: StagedPostfix, queue_file: str, stage: str
 ) -> None:
     name = f"plain-{queue_file}-{stage}"
-    requeue_at_stage(plain, name, queue_file, stage)
-    record = record_of(plain, name)
+    requeue_at_stage(plain_host, name, queue_file, stage)
+    record = record_of(plain_host, name)
     assert event_kinds(record)[:1] == ["archived"]
     later = ["mailed"]
     if queue_file == "handed-back":  # stamped, it passes the filter again
         later += ["supplement"] * (2 if stage == "twice" else 1)
     assert sorted(event_kinds(record)[1:]) == later
-    assert len(deliveries(plain, name, LEGAL)) == 1
+    assert len(deliveries(plain_host, name, LEGAL)) == 1
 
 
 @pytest.mark.parametrize("stage", STAGES)
 @pytest.mark.parametrize("queue_file", ["original", "capsule"])
 def test_checks_that_alter_requeued_mail_make_no_second_capture(
-    checked: StagedPostfix, queue_file: str, stage: str
+    altering_checks_host: StagedPostfix, queue_file: str, stage: str
 ) -> None:
     """No check of headers reaches into a capsule."""
     name = f"checked-{queue_file}-{stage}"
-    requeue_at_stage(checked, name, queue_file, stage)
-    record = record_of(checked, name)
+    requeue_at_stage(altering_checks_host, name, queue_file, stage)
+    record = record_of(altering_checks_host, name)
     assert event_kinds(record) == ["archived", "mailed"]
     assert record.events[0]["sha256"] == record.envelope.sha256  # the sealed one
-    assert len(deliveries(checked, name, LEGAL)) == 1
-    assert "altered in the queue" not in checked.log()
+    assert len(deliveries(altering_checks_host, name, LEGAL)) == 1
+    assert "altered in the queue" not in altering_checks_host.log()
 
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_check_that_takes_the_stamp_away_has_requeued_mail_archived_once_more(
-    checked: StagedPostfix, stage: str
+    altering_checks_host: StagedPostfix, stage: str
 ) -> None:
     """In full, under an id of its own; the first record is as it was."""
     name = f"unstamped-{stage}"
-    requeue_at_stage(checked, name, "handed-back", stage)
-    found_records = records(checked, name)
+    requeue_at_stage(altering_checks_host, name, "handed-back", stage)
+    found_records = records(altering_checks_host, name)
     assert len(found_records) == (3 if stage == "twice" else 2)
     for record in found_records:
         assert event_kinds(record) == ["archived", "mailed"]
@@ -298,7 +298,7 @@ def test_a_check_that_takes_the_stamp_away_has_requeued_mail_archived_once_more(
     ("queue_file", "times"), [("original", 2), ("capsule", 1), ("handed-back", 2)]
 )
 def test_requeueing_during_a_delivery_makes_no_second_id(
-    plain: StagedPostfix, queue_file: str, times: int
+    plain_host: StagedPostfix, queue_file: str, times: int
 ) -> None:
     """Both runs do their work; Postfix then delivers mail twice, as it always does.
 
@@ -308,18 +308,18 @@ def test_requeueing_during_a_delivery_makes_no_second_id(
     transport, recipient = FILES[queue_file]
     name = f"in-hand-{queue_file}"
     to = recipient if transport == "sink" else ""  # its copy is on its way before it
-    with plain.blocked_delivery(transport, name, to):
-        plain.wait(lambda: len(plain.mailq()) == 1, "nothing else waits")
-        before = plain.queue_id_of(recipient)
-        plain.postsuper("-r", before)
-        plain.wait_for_log(f"pickup.* orig_id={before}")
-        plain.wait_for_empty_queue()
-    plain.retry_all()
-    kinds = event_kinds(record_of(plain, name))
+    with plain_host.blocked_delivery(transport, name, to):
+        plain_host.wait(lambda: len(plain_host.mailq()) == 1, "nothing else waits")
+        before = plain_host.queue_id_of(recipient)
+        plain_host.postsuper("-r", before)
+        plain_host.wait_for_log(f"pickup.* orig_id={before}")
+        plain_host.wait_for_empty_queue()
+    plain_host.retry_all()
+    kinds = event_kinds(record_of(plain_host, name))
     assert kinds.count("archived") == (2 if queue_file == "original" else 1)
     assert kinds.count("supplement") == (1 if queue_file == "handed-back" else 0)
-    assert len(deliveries(plain, name, "bob@example.net")) == times
-    assert plain.run_command("verify").returncode == 0
+    assert len(deliveries(plain_host, name, "bob@example.net")) == times
+    assert plain_host.run_command("verify").returncode == 0
 
 
 @pytest.mark.parametrize(

@@ -36,21 +36,21 @@ SMALL_LIMITS = {
 }
 UNLIMITED = {"message_size_limit": "0", "mailbox_size_limit": "0"}
 
-# Put in front of each door: runs the real one and writes down its peak memory.
+# Put in front of each transport program: runs the real one and writes down its peak memory.
 MEASURING_LAUNCHER = """#!/usr/bin/python3 -IS
 import os, resource, sys
-door = {program!r} + "/" + os.path.basename(sys.argv[0])
-child = os.posix_spawn(door, [door, *sys.argv[1:]], os.environ)
+program = {program!r} + "/" + os.path.basename(sys.argv[0])
+child = os.posix_spawn(program, [program, *sys.argv[1:]], os.environ)
 status = os.waitpid(child, 0)[1]
 peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
-with open(f"{folder}/{{os.path.basename(door)}}.{{os.getpid()}}", "w") as told:
-    told.write(str(peak))
+with open(f"{directory}/{{os.path.basename(program)}}.{{os.getpid()}}", "w") as file:
+    file.write(str(peak))
 sys.exit(os.waitstatus_to_exitcode(status) if os.WIFEXITED(status) else 75)
 """
 
 
 def with_memory_measurement(master: str) -> str:
-    """Put a measuring launcher in front of each door in master.cf."""
+    """Put a measuring launcher in front of each transport program in master.cf."""
     launchers = re.findall(r"argv=(\S+)/(archive(?:-\w+)?)(?=\s)", master)
     program = launchers[0][0]
     directory = Path(program).parent / "memory"
@@ -60,7 +60,7 @@ def with_memory_measurement(master: str) -> str:
         launcher = directory.parent / "measured" / program_name
         launcher.parent.mkdir(exist_ok=True)
         launcher.write_text(
-            MEASURING_LAUNCHER.format(program=program, folder=str(directory))
+            MEASURING_LAUNCHER.format(program=program, directory=str(directory))
         )
         launcher.chmod(0o755)
     return master.replace(f"argv={program}/", f"argv={launcher.parent}/")
@@ -97,7 +97,7 @@ def with_smtpd_size_check(master: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def exact() -> Iterator[PrivatePostfix]:
+def smtpd_limit_host() -> Iterator[PrivatePostfix]:
     """An instance with a small message_size_limit that smtpd alone holds."""
     with PrivatePostfix(
         main=SMALL_LIMITS, edit_master=with_smtpd_size_check
@@ -106,9 +106,9 @@ def exact() -> Iterator[PrivatePostfix]:
 
 
 @pytest.fixture(scope="module")
-def usual() -> Iterator[PrivatePostfix]:
+def size_limit_host() -> Iterator[PrivatePostfix]:
     """An instance with a small message_size_limit, for capsules too."""
-    with PrivatePostfix(door="capsule", main=SMALL_LIMITS) as running:
+    with PrivatePostfix(mode="capsule", main=SMALL_LIMITS) as running:
         yield running
 
 
@@ -144,74 +144,74 @@ def assert_archived(postfix: PrivatePostfix, content: bytes, to: str) -> None:
 
 
 def test_a_message_of_exactly_the_limit_is_archived_and_delivered(
-    exact: PrivatePostfix,
+    smtpd_limit_host: PrivatePostfix,
 ) -> None:
     content = message_of_size(SIZE_LIMIT)
-    assert len(content) == largest_accepted(exact) == SIZE_LIMIT
-    exact.send(content, to=["exactly@example.net"])
-    exact.wait_for_empty_queue()
-    assert_archived(exact, content, "exactly@example.net")
+    assert len(content) == largest_accepted(smtpd_limit_host) == SIZE_LIMIT
+    smtpd_limit_host.send(content, to=["exactly@example.net"])
+    smtpd_limit_host.wait_for_empty_queue()
+    assert_archived(smtpd_limit_host, content, "exactly@example.net")
 
 
-def test_one_byte_more_is_refused_by_smtpd(exact: PrivatePostfix) -> None:
-    with Client(exact.smtp_port) as client:
+def test_one_byte_more_is_refused_by_smtpd(smtpd_limit_host: PrivatePostfix) -> None:
+    with Client(smtpd_limit_host.smtp_port) as client:
         assert not is_accepted(
             client, message_of_size(SIZE_LIMIT + 1), "more@example.net"
         )
-    exact.wait_for_empty_queue()
-    assert not exact.delivered_to("more@example.net")
+    smtpd_limit_host.wait_for_empty_queue()
+    assert not smtpd_limit_host.delivered_to("more@example.net")
 
 
 def test_whatever_postfix_takes_near_the_limit_is_archived_and_delivered(
-    usual: PrivatePostfix,
+    size_limit_host: PrivatePostfix,
 ) -> None:
     """Where cleanup(8) counts too: each size about the edge, until it is refused."""
-    edge = largest_accepted(usual)
+    edge = largest_accepted(size_limit_host)
     accepted = {}
-    with Client(usual.smtp_port) as client:
+    with Client(size_limit_host.smtp_port) as client:
         for size in range(edge - 10, edge + 40):
             to = f"fit.{size}@example.net"  # as long as in largest()
             if is_accepted(client, message_of_size(size), to):
                 accepted[to] = message_of_size(size)
     assert 0 < len(accepted) < 50, "the sizes do not span the edge"
-    usual.wait_for_empty_queue()
+    size_limit_host.wait_for_empty_queue()
     for to, content in accepted.items():
-        assert_archived(usual, content, to)
+        assert_archived(size_limit_host, content, to)
 
 
 def test_nothing_near_the_limit_bounces_or_waits(
-    exact: PrivatePostfix, usual: PrivatePostfix
+    smtpd_limit_host: PrivatePostfix, size_limit_host: PrivatePostfix
 ) -> None:
-    for postfix in (exact, usual):
+    for postfix in (smtpd_limit_host, size_limit_host):
         log = postfix.log()
         assert "status=sent" in log
         assert not re.findall(r"status=(?:bounced|deferred|SOFTBOUNCE)", log)
 
 
 @pytest.fixture(scope="module", params=MODES)
-def door(request: pytest.FixtureRequest) -> str:
-    """The door that large mail takes."""
+def mode(request: pytest.FixtureRequest) -> str:
+    """The mode that large mail takes."""
     return str(request.param)
 
 
 @pytest.fixture(scope="module")
-def large(door: str) -> Iterator[PrivatePostfix]:
+def unlimited_host(mode: str) -> Iterator[PrivatePostfix]:
     """An instance without limits that measures our processes."""
     settings = {"archive_spool_directory": "/var/tmp"}  # the default
     with PrivatePostfix(
         main=UNLIMITED,
         archive_cf=settings,
         edit_master=with_memory_measurement,
-        door=door,
+        mode=mode,
     ) as running:
         yield running
 
 
 @pytest.fixture(scope="module")
-def body(large: PrivatePostfix) -> str:
+def body_sha256(unlimited_host: PrivatePostfix) -> str:
     """The SHA-256 of the body of a message of 200 MB that has passed."""
     total = hashlib.sha256()
-    with Client(large.smtp_port) as client:
+    with Client(unlimited_host.smtp_port) as client:
         client.command("MAIL FROM:<alice@example.org>", 250)
         client.command(f"RCPT TO:<{RECIPIENT}>", 250)
         client.command("DATA", 354)
@@ -223,48 +223,48 @@ def body(large: PrivatePostfix) -> str:
         client.smtp.send(b"\r\n")
         total.update(b"\r\n")
         client.command(".", 250)
-    large.wait_for_empty_queue()
+    unlimited_host.wait_for_empty_queue()
     return total.hexdigest()
 
 
 def test_a_message_of_200_mb_is_stored_byte_for_byte(
-    large: PrivatePostfix, body: str
+    unlimited_host: PrivatePostfix, body_sha256: str
 ) -> None:
-    [record] = record_reader.records(str(large.store), ARCHIVE)
+    [record] = record_reader.records(str(unlimited_host.store), ARCHIVE)
     assert list(record.recipients) == [(RECIPIENT.encode(), RECIPIENT.encode())]
     [name] = record.files
-    for _ in chunks_of(large.store / ARCHIVE / name):
+    for _ in chunks_of(unlimited_host.store / ARCHIVE / name):
         pass  # it is a whole gzip file
     sent_digest, stored_digest = hashlib.sha256(), hashlib.sha256()
     head = b""
-    for chunk in record_reader.original(str(large.store), record):
+    for chunk in record_reader.original(str(unlimited_host.store), record):
         sent_digest.update(chunk)
         if b"\r\n\r\n" in head:
             stored_digest.update(chunk)
             continue
         head += chunk
         stored_digest.update(head.partition(b"\r\n\r\n")[2])
-    assert stored_digest.hexdigest() == body
+    assert stored_digest.hexdigest() == body_sha256
     assert sent_digest.hexdigest() == record.events[0]["sha256"]
 
 
 def test_a_message_of_200_mb_is_reinjected_unchanged(
-    large: PrivatePostfix, body: str
+    unlimited_host: PrivatePostfix, body_sha256: str
 ) -> None:
-    [delivery] = large.delivered_to(RECIPIENT)
+    [delivery] = unlimited_host.delivered_to(RECIPIENT)
     received = delivery.content.partition(b"\n\n")[2].replace(b"\n", b"\r\n")
     assert len(received) > HUGE_SIZE
-    assert hashlib.sha256(received).hexdigest() == body
+    assert hashlib.sha256(received).hexdigest() == body_sha256
 
 
 def test_200_mb_cost_each_process_of_ours_less_than_64(
-    large: PrivatePostfix, body: str, door: str
+    unlimited_host: PrivatePostfix, body_sha256: str, mode: str
 ) -> None:
     """A worker is measured when it ends, once lmtp(8) has let go of it."""
-    assert body
-    launcher = {"pipe": "archive-stamp", "lmtp": "archive-lmtp"}[door]
-    memory_directory = large.directory / "memory"
-    large.wait(
+    assert body_sha256
+    launcher = {"pipe": "archive-stamp", "lmtp": "archive-lmtp"}[mode]
+    memory_directory = unlimited_host.directory / "memory"
+    unlimited_host.wait(
         lambda: any(
             each.read_text() for each in memory_directory.glob(f"{launcher}.*")
         ),

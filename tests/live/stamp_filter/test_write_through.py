@@ -36,7 +36,7 @@ class FaultyStoreHost:
 
     def __init__(self, mode: str) -> None:
         self.mode = mode
-        self.postfix = PrivatePostfix(door=mode)
+        self.postfix = PrivatePostfix(mode=mode)
         self.store = self.postfix.store
         self._image = self.postfix.directory / "disk"
         self._locks: list[int] = []
@@ -135,7 +135,7 @@ def _fill_blocks(descriptor: int) -> int:
 
 
 @pytest.fixture(params=MODES)
-def faulty(request: pytest.FixtureRequest) -> Iterator[FaultyStoreHost]:
+def faulty_host(request: pytest.FixtureRequest) -> Iterator[FaultyStoreHost]:
     """An instance by each door that has archived one message."""
     host = FaultyStoreHost(request.param)
     try:
@@ -219,10 +219,10 @@ def assert_write_through_works(host: FaultyStoreHost, name: str) -> None:
 
 @pytest.mark.parametrize("fault", FAILING_FAULTS)
 def test_where_the_store_fails_the_copy_waits_in_the_fallback_directory(
-    faulty: FaultyStoreHost, fault: str
+    faulty_host: FaultyStoreHost, fault: str
 ) -> None:
-    postfix = faulty.postfix
-    repair = FAILING_FAULTS[fault](faulty)
+    postfix = faulty_host.postfix
+    repair = FAILING_FAULTS[fault](faulty_host)
     for name in names_of(fault):
         postfix.send(mail(name))
         postfix.wait_for_empty_queue()  # neither mail nor copies wait in the queue
@@ -236,16 +236,16 @@ def test_where_the_store_fails_the_copy_waits_in_the_fallback_directory(
     repair()
     assert postfix.run_command("fallback", "import").returncode == 0
     postfix.wait_for_empty_queue()
-    assert_all_once(faulty, ["before", *names_of(fault)])
-    assert_write_through_works(faulty, f"after-{fault}")
+    assert_all_once(faulty_host, ["before", *names_of(fault)])
+    assert_write_through_works(faulty_host, f"after-{fault}")
 
 
 @pytest.mark.parametrize("fault", HANGING_FAULTS)
 def test_where_the_store_hangs_mail_is_delivered_while_it_still_does(
-    faulty: FaultyStoreHost, fault: str
+    faulty_host: FaultyStoreHost, fault: str
 ) -> None:
-    postfix = faulty.postfix
-    repair = HANGING_FAULTS[fault](faulty)
+    postfix = faulty_host.postfix
+    repair = HANGING_FAULTS[fault](faulty_host)
     for name in names_of(fault):
         postfix.send(mail(name))
     for name in names_of(fault):
@@ -266,30 +266,34 @@ def test_where_the_store_hangs_mail_is_delivered_while_it_still_does(
     assert not fallback.waiting_capsules(str(postfix.fallback))
     repair()
     postfix.wait_for_empty_queue()
-    assert_all_once(faulty, ["before", "during", *names_of(fault)])
-    assert_write_through_works(faulty, f"after-{fault}")
+    assert_all_once(faulty_host, ["before", "during", *names_of(fault)])
+    assert_write_through_works(faulty_host, f"after-{fault}")
 
 
 def test_the_process_that_mail_waits_for_is_not_the_one_that_hangs(
-    faulty: FaultyStoreHost,
+    faulty_host: FaultyStoreHost,
 ) -> None:
     """What writes to a frozen disk cannot even be killed; Postfix need not know."""
-    postfix = faulty.postfix
-    faulty.freeze()
+    postfix = faulty_host.postfix
+    faulty_host.freeze()
     queue_id = postfix.send(mail("hung"))
     postfix.wait_for_log(rf" {queue_id}: to=<{BOB}>.* status=sent \(.* result=queued")
     postfix.wait_for_failure(f"={queue_id} .*result=queued reason=not done ")
     postfix.wait_for_log(rf" {queue_id}: removed")
-    [child] = faulty.uninterruptible_pids("archive-stamp", "archive-lmtp")
+    [child] = faulty_host.uninterruptible_pids("archive-stamp", "archive-lmtp")
     os.kill(child, signal.SIGKILL)
-    if faulty.mode == "pipe":
+    if faulty_host.mode == "pipe":
         assert child not in descendants(postfix.master_pid)
     for number in range(5):  # and all that comes meanwhile passes
         postfix.send(mail(f"meanwhile-{number}"))
     for number in range(5):
         assert_delivered(postfix, f"meanwhile-{number}")
-    assert child in faulty.process_states()
-    faulty.thaw()
-    postfix.wait(lambda: child not in faulty.process_states(), "the child has ended")
+    assert child in faulty_host.process_states()
+    faulty_host.thaw()
+    postfix.wait(
+        lambda: child not in faulty_host.process_states(), "the child has ended"
+    )
     postfix.wait_for_empty_queue()
-    assert_all_once(faulty, ["before", "hung", *(f"meanwhile-{n}" for n in range(5))])
+    assert_all_once(
+        faulty_host, ["before", "hung", *(f"meanwhile-{n}" for n in range(5))]
+    )

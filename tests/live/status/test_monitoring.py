@@ -49,7 +49,7 @@ def promtool(cache: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def monitored() -> Iterator[PrivatePostfix]:
+def monitored_host() -> Iterator[PrivatePostfix]:
     """An instance in which something of every kind has happened."""
     with PrivatePostfix() as postfix:
         for name in ("one", "two"):
@@ -130,8 +130,10 @@ def run_as_timer(postfix: PrivatePostfix) -> subprocess.CompletedProcess[str]:
 # --- Prometheus takes them -----------------------------------------------------------
 
 
-def test_promtool_finds_no_problem(monitored: PrivatePostfix, promtool: Path) -> None:
-    process = monitored.run_command("status", "--prometheus")
+def test_promtool_finds_no_problem(
+    monitored_host: PrivatePostfix, promtool: Path
+) -> None:
+    process = monitored_host.run_command("status", "--prometheus")
     assert process.returncode == 0
     assert_promtool_accepts(promtool, "metrics", text=process.stdout)
 
@@ -154,9 +156,9 @@ def test_promtool_takes_the_alerts_that_we_propose(promtool: Path) -> None:
 
 
 def test_node_exporter_takes_the_files_of_two_instances(
-    monitored: PrivatePostfix, cache: Path, tmp_path: Path
+    monitored_host: PrivatePostfix, cache: Path, tmp_path: Path
 ) -> None:
-    text = monitored.run_command("status", "--prometheus").stdout
+    text = monitored_host.run_command("status", "--prometheus").stdout
     (tmp_path / "one.prom").write_text(text)
     (tmp_path / "two.prom").write_text(prometheus_text.text(make_snapshot()))
     program = prometheus.download_program(
@@ -173,10 +175,10 @@ def test_node_exporter_takes_the_files_of_two_instances(
 # --- they are the truth --------------------------------------------------------------
 
 
-def test_the_numbers_are_what_has_happened(monitored: PrivatePostfix) -> None:
-    metrics = read_metrics(monitored)
-    files = [each for each in monitored.store.rglob("*.eml.gz")]
-    files += [monitored.store / LEGAL / "journal"]
+def test_the_numbers_are_what_has_happened(monitored_host: PrivatePostfix) -> None:
+    metrics = read_metrics(monitored_host)
+    files = [each for each in monitored_host.store.rglob("*.eml.gz")]
+    files += [monitored_host.store / LEGAL / "journal"]
     assert metrics[f"archived_messages_total {LEGAL}"] == 3
     assert metrics[f"stamps_total {LEGAL} absent"] == 2
     assert metrics[f"stamps_total {LEGAL} forged"] == 1
@@ -185,42 +187,42 @@ def test_the_numbers_are_what_has_happened(monitored: PrivatePostfix) -> None:
     assert metrics[f"outcomes_total {LEGAL} delivered"] == 0
     assert metrics[f"waiting_recipients {LEGAL}"] == 1
     assert metrics[f"store_bytes {LEGAL}"] == sum(each.stat().st_size for each in files)
-    space = os.statvfs(monitored.store)
+    space = os.statvfs(monitored_host.store)
     assert metrics["filesystem_size_bytes store"] == space.f_blocks * space.f_frsize
     for name in ("severity", "held_messages", "bypass_on", "waiting_messages filter"):
         assert metrics[name] == 0
 
 
-def test_text_and_json_report_the_same(monitored: PrivatePostfix) -> None:
-    output = monitored.run_command("status").stdout
+def test_text_and_json_report_the_same(monitored_host: PrivatePostfix) -> None:
+    output = monitored_host.run_command("status").stdout
     assert f"{LEGAL}: 3 messages, last at 2" in output
     assert "  recipients: 1 relayed, 1 waiting\n" in output
     assert "  stamps: 1 forged\n" in output
-    [archive] = read_status(monitored)["archives"]
+    [archive] = read_status(monitored_host)["archives"]
     assert (archive["messages"], archive["stamps"]["forged"]) == (3, 1)
     assert archive["outcomes"]["relayed"] == archive["waiting_recipients"] == 1
 
 
-def test_the_last_runs_are_reported(monitored: PrivatePostfix) -> None:
-    assert not [each for each in read_metrics(monitored) if "reconciled" in each]
-    assert read_status(monitored)["last_reconcile"] is None
-    reconcile_file = monitored.fallback / "reconciled"
-    follower_file = monitored.fallback / "followed"
+def test_the_last_runs_are_reported(monitored_host: PrivatePostfix) -> None:
+    assert not [each for each in read_metrics(monitored_host) if "reconciled" in each]
+    assert read_status(monitored_host)["last_reconcile"] is None
+    reconcile_file = monitored_host.fallback / "reconciled"
+    follower_file = monitored_host.fallback / "followed"
     reconcile_file.write_text(json.dumps(RECONCILED))
     follower_file.touch()
     os.utime(follower_file, (1e9, 1e9))
     try:
-        metrics = read_metrics(monitored)
+        metrics = read_metrics(monitored_host)
         assert metrics["reconciled_messages missing"] == 2
         assert metrics["reconciled_accepted_messages"] == 10
         assert metrics["reconciled_timestamp_seconds"] == 1795348380
         assert metrics["outcomes_followed_timestamp_seconds"] == 1_000_000_000
         assert metrics["severity"] == 1
-        process = monitored.run_command("status")
+        process = monitored_host.run_command("status")
         assert process.returncode == 1
         assert "2 MISSING of 10 accepted from 2026-11-21T00:00:00Z" in process.stdout
         reconcile_file.write_text("{")
-        assert "reconciled_messages missing" not in read_metrics(monitored)
+        assert "reconciled_messages missing" not in read_metrics(monitored_host)
     finally:
         reconcile_file.unlink()
         follower_file.unlink()
@@ -243,12 +245,12 @@ def test_outcomes_of_recipients_are_counted() -> None:
         assert metrics["outcomes_followed_timestamp_seconds"] >= before
 
 
-def test_what_waits_has_an_age(monitored: PrivatePostfix) -> None:
-    waiting = monitored.fallback / "x.capsule"
+def test_what_waits_has_an_age(monitored_host: PrivatePostfix) -> None:
+    waiting = monitored_host.fallback / "x.capsule"
     waiting.write_bytes(b"x")
     os.utime(waiting, (waiting.stat().st_mtime - 5000,) * 2)
     try:
-        metrics = read_metrics(monitored)
+        metrics = read_metrics(monitored_host)
         assert metrics["waiting_messages fallback"] == 1
         assert 5000 <= metrics["oldest_waiting_age_seconds fallback"] < 6000
         assert metrics["oldest_waiting_age_seconds queue"] == 0
@@ -256,110 +258,117 @@ def test_what_waits_has_an_age(monitored: PrivatePostfix) -> None:
         waiting.unlink()
 
 
-def test_a_damaged_line_is_named_and_hides_nothing(monitored: PrivatePostfix) -> None:
-    path = monitored.store / LEGAL / "journal"
+def test_a_damaged_line_is_named_and_hides_nothing(
+    monitored_host: PrivatePostfix,
+) -> None:
+    path = monitored_host.store / LEGAL / "journal"
     text = path.read_bytes()
     path.write_bytes(text + b"[]\n")
-    process = monitored.run_command("status")
-    metrics = read_metrics(monitored)
+    process = monitored_host.run_command("status")
+    metrics = read_metrics(monitored_host)
     path.write_bytes(text)
     assert process.returncode == 2
     line = text.count(b"\n") + 1
     assert f"of {LEGAL}: 1 invalid lines, first is line {line}; " in process.stdout
     assert metrics[f"damaged_journal_lines {LEGAL}"] == 1
     assert metrics[f"archived_messages_total {LEGAL}"] == 3
-    assert monitored.run_command("status").returncode == 0
+    assert monitored_host.run_command("status").returncode == 0
 
 
-def test_a_store_that_cannot_be_read_is_reported(monitored: PrivatePostfix) -> None:
-    hidden = monitored.store.rename(monitored.store.with_name("hidden"))
-    monitored.store.write_text("no folder")
+def test_a_store_that_cannot_be_read_is_reported(
+    monitored_host: PrivatePostfix,
+) -> None:
+    hidden = monitored_host.store.rename(monitored_host.store.with_name("hidden"))
+    monitored_host.store.write_text("no folder")
     try:
-        metrics = read_metrics(monitored)
+        metrics = read_metrics(monitored_host)
         assert (metrics["store_readable"], metrics["severity"]) == (0, 2)
         assert f"archived_messages_total {LEGAL}" not in metrics
     finally:
-        monitored.store.unlink()
-        hidden.rename(monitored.store)
-    assert read_metrics(monitored)["store_readable"] == 1
+        monitored_host.store.unlink()
+        hidden.rename(monitored_host.store)
+    assert read_metrics(monitored_host)["store_readable"] == 1
 
 
 # --- the timer writes them -----------------------------------------------------------
 
 
 def test_the_timer_writes_them_for_everybody_to_read(
-    monitored: PrivatePostfix, promtool: Path
+    monitored_host: PrivatePostfix, promtool: Path
 ) -> None:
-    directory = monitored.directory / "textfile"
+    directory = monitored_host.directory / "textfile"
     directory.mkdir()
     path = directory / "postfix-archive.prom"
-    monitored.set_archive_cf(archive_prometheus_file=str(path))
+    monitored_host.set_archive_cf(archive_prometheus_file=str(path))
     try:
         for _ in range(2):  # makes the file, and writes it anew
-            process = run_as_timer(monitored)
+            process = run_as_timer(monitored_host)
             assert (process.returncode, process.stdout, process.stderr) == (0, "", "")
             assert path.stat().st_mode & 0o777 == 0o644
             assert [each.name for each in directory.iterdir()] == [path.name]
     finally:
-        monitored.set_archive_cf()
+        monitored_host.set_archive_cf()
     text = path.read_text()
     assert_promtool_accepts(promtool, "metrics", text=text)
-    assert read_metrics(monitored, text)[f"archived_messages_total {LEGAL}"] == 3
+    assert read_metrics(monitored_host, text)[f"archived_messages_total {LEGAL}"] == 3
     assert (
-        read_metrics(monitored, text)["last_rescue_timestamp_seconds"] > 1_700_000_000
+        read_metrics(monitored_host, text)["last_rescue_timestamp_seconds"]
+        > 1_700_000_000
     )
 
 
 def test_copies_that_wait_are_written_too_and_the_timer_fails(
-    monitored: PrivatePostfix,
+    monitored_host: PrivatePostfix,
 ) -> None:
-    path = monitored.directory / "waits.prom"
-    monitored.set_archive_cf(archive_prometheus_file=str(path))
-    waiting = monitored.fallback / "x.capsule"
+    path = monitored_host.directory / "waits.prom"
+    monitored_host.set_archive_cf(archive_prometheus_file=str(path))
+    waiting = monitored_host.fallback / "x.capsule"
     waiting.write_bytes(b"x")
     try:
-        process = run_as_timer(monitored)
+        process = run_as_timer(monitored_host)
     finally:
         waiting.unlink()
-        monitored.set_archive_cf()
+        monitored_host.set_archive_cf()
     assert process.returncode == 1
     assert "Messages left" in process.stderr
-    assert read_metrics(monitored, path.read_text())["waiting_messages fallback"] == 1
+    assert (
+        read_metrics(monitored_host, path.read_text())["waiting_messages fallback"] == 1
+    )
 
 
-def test_without_the_setting_nothing_is_written(monitored: PrivatePostfix) -> None:
-    process = monitored.run_command("status", "--write")
+def test_without_the_setting_nothing_is_written(monitored_host: PrivatePostfix) -> None:
+    process = monitored_host.run_command("status", "--write")
     assert (process.returncode, process.stdout, process.stderr) == (0, "", "")
 
 
-def test_a_missing_directory_is_named(monitored: PrivatePostfix) -> None:
-    path = monitored.directory / "nowhere" / "x.prom"
-    monitored.set_archive_cf(archive_prometheus_file=str(path))
-    process = monitored.run_command("status", "--write")
-    monitored.set_archive_cf()
+def test_a_missing_directory_is_named(monitored_host: PrivatePostfix) -> None:
+    path = monitored_host.directory / "nowhere" / "x.prom"
+    monitored_host.set_archive_cf(archive_prometheus_file=str(path))
+    process = monitored_host.run_command("status", "--write")
+    monitored_host.set_archive_cf()
     assert process.returncode == 1
     assert f"{path.parent}: No such file or directory" in process.stderr
     assert not path.parent.exists()
 
 
-def test_root_follows_no_link_to_another_file(monitored: PrivatePostfix) -> None:
+def test_root_follows_no_link_to_another_file(monitored_host: PrivatePostfix) -> None:
     """A folder that is somebody else's, with a symlink in the file's place."""
-    directory = monitored.directory / "theirs"
+    directory = monitored_host.directory / "theirs"
     directory.mkdir()
-    target = monitored.directory / "outside"
+    target = monitored_host.directory / "outside"
     target.write_text("of root")
     (directory / "x.prom").symlink_to(target)
     subprocess.run(["chown", f"{USER}:{GROUP}", directory], check=True)
-    monitored.set_archive_cf(archive_prometheus_file=f"{directory}/x.prom")
-    process = monitored.run_command("status", "--write")
-    monitored.set_archive_cf()
+    monitored_host.set_archive_cf(archive_prometheus_file=f"{directory}/x.prom")
+    process = monitored_host.run_command("status", "--write")
+    monitored_host.set_archive_cf()
     assert process.returncode == 0, process.stderr
     assert target.read_text() == "of root"
     assert not (directory / "x.prom").is_symlink()
     assert (directory / "x.prom").stat().st_uid == directory.stat().st_uid
 
 
-def test_two_forms_at_once_are_refused(monitored: PrivatePostfix) -> None:
-    process = monitored.run_command("status", "--json", "--prometheus")
+def test_two_forms_at_once_are_refused(monitored_host: PrivatePostfix) -> None:
+    process = monitored_host.run_command("status", "--json", "--prometheus")
     assert process.returncode == 2
     assert "exclude each other" in process.stderr

@@ -117,7 +117,7 @@ def host() -> Iterator[PrivatePostfix]:
 
 
 @pytest.fixture
-def outside(host: PrivatePostfix) -> Iterator[Path]:
+def outside_directory(host: PrivatePostfix) -> Iterator[Path]:
     """A folder with a file of root's, which the archive's user may write to.
 
     So nothing but the refusal keeps it as it is; it must be so at the end.
@@ -154,28 +154,30 @@ def day_directories(host: PrivatePostfix) -> list[Path]:
     return [day.parent.parent, day.parent, day]
 
 
-@pytest.mark.parametrize("place", ["drafts", "year", "month", "day", "journal", "hard"])
+@pytest.mark.parametrize(
+    "link_name", ["drafts", "year", "month", "day", "journal", "hard"]
+)
 def test_a_copy_whose_path_has_a_link_goes_into_the_fallback(
-    host: PrivatePostfix, outside: Path, place: str
+    host: PrivatePostfix, outside_directory: Path, link_name: str
 ) -> None:
     archive = host.store / LEGAL
     directories = dict(zip(("year", "month", "day"), day_directories(host)))
     directories |= {"journal": archive / "journal", "hard": archive / "journal"}
-    path = directories.get(place, archive / place)
-    target = outside if path.is_dir() else outside / "file"
-    with planted_link(path, target, os.link if place == "hard" else os.symlink):
-        host.send(mail(f"astray-{place}"))
+    path = directories.get(link_name, archive / link_name)
+    target = outside_directory if path.is_dir() else outside_directory / "file"
+    with planted_link(path, target, os.link if link_name == "hard" else os.symlink):
+        host.send(mail(f"astray-{link_name}"))
         host.wait_for_empty_queue()
         assert waiting(host) == 1
-    one_delivery(host, f"astray-{place}", "bob@example.net")
+    one_delivery(host, f"astray-{link_name}", "bob@example.net")
     assert str(path) in fallback.last_reason(str(host.fallback))
     assert host.run_command("fallback", "import").returncode == 0
-    assert archives_of(host, f"astray-{place}") == [LEGAL]
+    assert archives_of(host, f"astray-{link_name}") == [LEGAL]
 
 
 @pytest.mark.parametrize("target", ["outside/file", "copy", "nowhere"])
 def test_a_record_whose_file_is_a_link_takes_no_supplement(
-    host: PrivatePostfix, outside: Path, target: str
+    host: PrivatePostfix, outside_directory: Path, target: str
 ) -> None:
     """Or mail would pass for archived whose only copy is somewhere else."""
     record = record_of(host, "first")
@@ -193,12 +195,12 @@ def test_a_record_whose_file_is_a_link_takes_no_supplement(
 
 
 def test_where_the_fallback_has_a_link_too_the_copy_waits_in_the_queue(
-    host: PrivatePostfix, outside: Path
+    host: PrivatePostfix, outside_directory: Path
 ) -> None:
     drafts = host.fallback / "drafts"
     broken = host.store / LEGAL / "drafts"
-    with planted_link(drafts, outside, os.symlink), planted_link(
-        broken, outside, os.symlink
+    with planted_link(drafts, outside_directory, os.symlink), planted_link(
+        broken, outside_directory, os.symlink
     ):
         host.send(mail("both"))
         reason = f"=StoreFailed reason={broken}: not a directory.* fallback directory: "
@@ -241,7 +243,7 @@ PATHS_BY_LOT = {
 
 
 @pytest.fixture
-def of_root(host: PrivatePostfix) -> Iterator[Path]:
+def root_file(host: PrivatePostfix) -> Iterator[Path]:
     """A file that only root may read or write; it must be as it was at the end."""
     path = host.directory / "of-root"
     path.write_text(OUTSIDE_CONTENT + "\n")
@@ -256,9 +258,9 @@ def of_root(host: PrivatePostfix) -> Iterator[Path]:
 
 
 @pytest.mark.parametrize("kind", ["symlink", "pipe"])
-@pytest.mark.parametrize("lot", PATHS_BY_LOT)
+@pytest.mark.parametrize("paths_key", PATHS_BY_LOT)
 def test_commands_of_root_follow_no_link_and_wait_for_no_fifo(
-    host: PrivatePostfix, of_root: Path, lot: str, kind: str
+    host: PrivatePostfix, root_file: Path, paths_key: str, kind: str
 ) -> None:
     record = record_of(host, "first")
     link = (
@@ -268,11 +270,11 @@ def test_commands_of_root_follow_no_link_and_wait_for_no_fifo(
     waits.write_text("no capsule\n")
     shutil.chown(waits, USER, GROUP)
     with contextlib.ExitStack() as stack:
-        for fifo_path in PATHS_BY_LOT[lot]:
+        for fifo_path in PATHS_BY_LOT[paths_key]:
             path = fifo_path.format(
                 archive=host.store / LEGAL, fallback=host.fallback, copy=record.files[0]
             )
-            stack.enter_context(planted_link(Path(path), of_root, link))
+            stack.enter_context(planted_link(Path(path), root_file, link))
         for command in COMMANDS:
             record_argument = (record.archive_id,) if command[0] == "show" else ()
             process = host.run_command(*command, *record_argument)

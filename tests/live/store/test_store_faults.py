@@ -25,8 +25,8 @@ pytestmark = pytest.mark.live
 
 STRACE = """#!/bin/sh
 # The archive transport; under strace(1) while the test says so.
-[ -s {folder}/strace ] || exec {program} "$@"
-exec strace -f -qq -o {folder}/trace $(cat {folder}/strace) {program} "$@"
+[ -s {directory}/strace ] || exec {program} "$@"
+exec strace -f -qq -o {directory}/trace $(cat {directory}/strace) {program} "$@"
 """
 
 
@@ -34,12 +34,12 @@ class FaultyStoreHost:
     """An instance whose store has a file system of its own, and whose doors fail."""
 
     def __init__(self) -> None:
-        self.postfix = PrivatePostfix(door="capsule", edit_master=self._with_strace)
+        self.postfix = PrivatePostfix(mode="capsule", edit_master=self._with_strace)
         self.directory = self.postfix.directory
         script = self.directory / "traced" / "archive"
         script.parent.mkdir()
         program = self.postfix.program_directory / "archive"
-        script.write_text(STRACE.format(folder=self.directory, program=program))
+        script.write_text(STRACE.format(directory=self.directory, program=program))
         script.chmod(0o755)
         self.mount_points: list[Path] = []
         self.mount(self.postfix.store)
@@ -92,7 +92,7 @@ class FaultyStoreHost:
 
 
 @pytest.fixture
-def faulty() -> Iterator[FaultyStoreHost]:
+def faulty_host() -> Iterator[FaultyStoreHost]:
     host = FaultyStoreHost()
     try:
         with host.postfix:
@@ -157,96 +157,100 @@ FAULTS = {
 
 @pytest.mark.parametrize("name", FAULTS)
 def test_copies_go_into_the_fallback_and_come_back(
-    faulty: FaultyStoreHost, name: str
+    faulty_host: FaultyStoreHost, name: str
 ) -> None:
-    postfix = faulty.postfix
+    postfix = faulty_host.postfix
     postfix.send(mail("before"))
     postfix.wait_for_empty_queue()
-    repair = FAULTS[name](faulty)
+    repair = FAULTS[name](faulty_host)
     for number in range(3):
         postfix.send(mail(f"during-{name}-{number}"))
     postfix.wait_for_empty_queue()  # neither mail nor copies wait in the queue
     assert len(postfix.delivered_to("bob@example.net")) == 4
-    assert waiting(faulty) == 3
-    status = faulty.run("status")
+    assert waiting(faulty_host) == 3
+    status = faulty_host.run("status")
     assert status.returncode == 1
     assert "Copies waiting in the fallback directory: 3, since " in status.stdout
-    assert faulty.run("fallback", "import").returncode == (
+    assert faulty_host.run("fallback", "import").returncode == (
         1 if name in ("full", "read-only") else 0
     )
     repair()
-    assert faulty.run("fallback", "import").returncode == 0
-    assert waiting(faulty) == 0
+    assert faulty_host.run("fallback", "import").returncode == 0
+    assert waiting(faulty_host) == 0
     postfix.wait_for_empty_queue()
     for number in range(3):
         record = record_of(postfix, f"during-{name}-{number}")
         assert [each["event"] for each in record.events].count("archived") == 1
     assert len(postfix.stored_files()) == 4
     assert len(postfix.delivered_to(LEGAL)) == 4
-    assert faulty.run("verify").returncode == 0
+    assert faulty_host.run("verify").returncode == 0
 
 
 def test_a_close_that_fails_after_the_fsync_loses_nothing(
-    faulty: FaultyStoreHost,
+    faulty_host: FaultyStoreHost,
 ) -> None:
-    postfix = faulty.postfix
+    postfix = faulty_host.postfix
     postfix.send(mail("before"))
     postfix.wait_for_empty_queue()
     # Only the last: strace(1) fails the call without doing it, and the lock stays.
-    inject_journal_error("-e trace=close -e inject=close:error=EIO:when=2")(faulty)
+    inject_journal_error("-e trace=close -e inject=close:error=EIO:when=2")(faulty_host)
     postfix.send(mail("close"))
     postfix.wait_for_empty_queue()
-    assert waiting(faulty) == 0
+    assert waiting(faulty_host) == 0
     assert [each["event"] for each in record_of(postfix, "close").events]
-    assert "INJECTED" in (faulty.directory / "trace").read_text()
-    assert faulty.run("verify").returncode == 0
+    assert "INJECTED" in (faulty_host.directory / "trace").read_text()
+    assert faulty_host.run("verify").returncode == 0
 
 
-def test_a_store_that_is_not_mounted_is_not_begun_anew(faulty: FaultyStoreHost) -> None:
-    postfix = faulty.postfix
+def test_a_store_that_is_not_mounted_is_not_begun_anew(
+    faulty_host: FaultyStoreHost,
+) -> None:
+    postfix = faulty_host.postfix
     postfix.send(mail("mounted"))
     postfix.wait_for_empty_queue()
     bind_source = postfix.directory / "spool"
     subprocess.run(
         ["mount", "--bind", str(postfix.store), str(bind_source)], check=True
     )
-    faulty.mount_points.append(bind_source)
-    faulty.unmount(postfix.store)  # what is below belongs to the archive's user too
+    faulty_host.mount_points.append(bind_source)
+    faulty_host.unmount(
+        postfix.store
+    )  # what is below belongs to the archive's user too
     postfix.send(mail("away"))
     postfix.wait_for_empty_queue()
-    assert waiting(faulty) == 1
+    assert waiting(faulty_host) == 1
     assert not list(postfix.store.iterdir())
     assert "is its file system mounted?" in fallback.last_reason(str(postfix.fallback))
     mount_command = ["mount", "--bind", str(bind_source), str(postfix.store)]
     subprocess.run(mount_command, check=True)
-    faulty.mount_points.append(postfix.store)
-    assert faulty.run("fallback", "import").returncode == 0
+    faulty_host.mount_points.append(postfix.store)
+    assert faulty_host.run("fallback", "import").returncode == 0
     record_of(postfix, "away")
 
 
 def test_with_both_down_mail_flows_and_copies_wait_in_the_queue(
-    faulty: FaultyStoreHost,
+    faulty_host: FaultyStoreHost,
 ) -> None:
     """Also with more waiting copies than the active queue takes."""
-    postfix = faulty.postfix
+    postfix = faulty_host.postfix
     postfix.send(mail("before"))
     postfix.wait_for_empty_queue()
     postfix.postconf(qmgr_message_active_limit="20")
     postfix.reload()
-    repair = fill_store(faulty)
-    faulty.mount(postfix.fallback, "64k")
-    faulty.fill(postfix.fallback)
+    repair = fill_store(faulty_host)
+    faulty_host.mount(postfix.fallback, "64k")
+    faulty_host.fill(postfix.fallback)
     for number in range(60):
         postfix.send(mail(f"both-{number}"))
     postfix.wait(
         lambda: len(postfix.delivered_to("bob@example.net")) == 61, "mail is delivered"
     )
     postfix.wait(lambda: len(postfix.mailq()) == 60, "the copies alone wait")
-    postfix.wait(lambda: count_captures(faulty) == 60, "status counts them all")
-    assert faulty.run("status", "--json").returncode == 1
+    postfix.wait(lambda: count_captures(faulty_host) == 60, "status counts them all")
+    assert faulty_host.run("status", "--json").returncode == 1
     postfix.send(mail("live"), to=["carol@example.net"])
     postfix.wait(lambda: postfix.delivered_to("carol@example.net"), "live mail")
     repair()
     postfix.wait_for_empty_queue()
     assert len(postfix.stored_files()) == 62
-    assert faulty.run("verify").returncode == 0
+    assert faulty_host.run("verify").returncode == 0

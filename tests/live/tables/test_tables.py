@@ -58,7 +58,7 @@ def write_sources(postfix: PrivatePostfix, sources: dict[str, str]) -> None:
 
 
 @pytest.fixture(scope="module")
-def five() -> Iterator[PrivatePostfix]:
+def five_sources_host() -> Iterator[PrivatePostfix]:
     """An instance whose requests come from five sources at once."""
     [other_port, off_port] = free_ports(2)
     PORTS.update(other=other_port, off=off_port)
@@ -88,38 +88,45 @@ TABLES = ["board", "ceo", "contracts", "hr", "net"]
 
 @pytest.mark.parametrize(("port", "default"), [("", "legal"), ("other", "other")])
 def test_requests_of_five_sources_add_up(
-    five: PrivatePostfix, port: str, default: str
+    five_sources_host: PrivatePostfix, port: str, default: str
 ) -> None:
     name = f"a contract by {default}"
     content = mail(name) + b"about the merger\n"
-    five.send(content, sender="carol@example.org", port=PORTS.get(port))
-    five.wait_for_empty_queue()
+    five_sources_host.send(content, sender="carol@example.org", port=PORTS.get(port))
+    five_sources_host.wait_for_empty_queue()
     expected = sorted(f"{each}@example.com" for each in [*TABLES, default])
-    assert archives_of(five, name) == expected
-    content = one_delivery(five, name, "bob@example.net").content
+    assert archives_of(five_sources_host, name) == expected
+    content = one_delivery(five_sources_host, name, "bob@example.net").content
     assert content.count(b"Archive-Stamp:") == len(expected)
     assert b"archive-request" not in content
 
 
-def test_a_table_requests_where_the_service_does_not(five: PrivatePostfix) -> None:
-    five.send(mail("no default"), sender="carol@example.org", port=PORTS["off"])
-    five.send(mail("nothing"), port=PORTS["off"])
-    five.wait_for_empty_queue()
-    assert archives_of(five, "no default") == ["ceo@example.com", "hr@example.com"]
-    assert archives_of(five, "nothing") == []
+def test_a_table_requests_where_the_service_does_not(
+    five_sources_host: PrivatePostfix,
+) -> None:
+    five_sources_host.send(
+        mail("no default"), sender="carol@example.org", port=PORTS["off"]
+    )
+    five_sources_host.send(mail("nothing"), port=PORTS["off"])
+    five_sources_host.wait_for_empty_queue()
+    assert archives_of(five_sources_host, "no default") == [
+        "ceo@example.com",
+        "hr@example.com",
+    ]
+    assert archives_of(five_sources_host, "nothing") == []
 
 
-def test_ten_archives_in_one_line_all_get_it(five: PrivatePostfix) -> None:
-    five.send(mail("ten"), sender="ten@example.org", port=PORTS["off"])
-    five.wait_for_empty_queue()
-    assert archives_of(five, "ten") == TEN_ARCHIVES
+def test_ten_archives_in_one_line_all_get_it(five_sources_host: PrivatePostfix) -> None:
+    five_sources_host.send(mail("ten"), sender="ten@example.org", port=PORTS["off"])
+    five_sources_host.wait_for_empty_queue()
+    assert archives_of(five_sources_host, "ten") == TEN_ARCHIVES
 
 
-def test_native_lines_beside_still_work(five: PrivatePostfix) -> None:
+def test_native_lines_beside_still_work(five_sources_host: PrivatePostfix) -> None:
     with pytest.raises(smtplib.SMTPResponseException, match="not you"):
-        five.send(mail("rejected"), sender="mallory@example.org")
+        five_sources_host.send(mail("rejected"), sender="mallory@example.org")
     with pytest.raises(smtplib.SMTPResponseException, match="no spam"):
-        five.send(mail("spam"))
+        five_sources_host.send(mail("spam"))
 
 
 @pytest.mark.parametrize(
@@ -145,25 +152,33 @@ def test_every_kind_of_table_can_request(kind: str, text: str) -> None:
         assert archives_of(postfix, "not asked") == []
 
 
-def test_a_changed_hash_table_counts_without_reload(five: PrivatePostfix) -> None:
-    path = five.etc / "senders.in"
+def test_a_changed_hash_table_counts_without_reload(
+    five_sources_host: PrivatePostfix,
+) -> None:
+    path = five_sources_host.etc / "senders.in"
     path.write_text(path.read_text() + "dave@example.org ARCHIVE dave@example.com\n")
-    process = run_tables(five)
+    process = run_tables(five_sources_host)
     assert "senders.in:5  dave@example.org -> dave@example.com" in process.stdout
-    assert f"{five.etc}/senders written" in process.stdout
-    assert f"{five.etc}/headers unchanged" in process.stdout
+    assert f"{five_sources_host.etc}/senders written" in process.stdout
+    assert f"{five_sources_host.etc}/headers unchanged" in process.stdout
     assert "reload" not in process.stdout
-    five.send(mail("dave"), sender="dave@example.org", port=PORTS["off"])
-    five.wait_for_empty_queue()
-    assert archives_of(five, "dave") == ["dave@example.com"]
+    five_sources_host.send(mail("dave"), sender="dave@example.org", port=PORTS["off"])
+    five_sources_host.wait_for_empty_queue()
+    assert archives_of(five_sources_host, "dave") == ["dave@example.com"]
 
 
-def test_a_lost_database_is_made_again(five: PrivatePostfix) -> None:
-    (five.etc / "senders.db").unlink()
-    assert f"{five.etc}/senders written" in run_tables(five).stdout
-    assert (five.etc / "senders.db").exists()
-    assert f"{five.etc}/senders unchanged" in run_tables(five).stdout
-    assert not list(five.etc.glob(".*draft*"))
+def test_a_lost_database_is_made_again(five_sources_host: PrivatePostfix) -> None:
+    (five_sources_host.etc / "senders.db").unlink()
+    assert (
+        f"{five_sources_host.etc}/senders written"
+        in run_tables(five_sources_host).stdout
+    )
+    assert (five_sources_host.etc / "senders.db").exists()
+    assert (
+        f"{five_sources_host.etc}/senders unchanged"
+        in run_tables(five_sources_host).stdout
+    )
+    assert not list(five_sources_host.etc.glob(".*draft*"))
 
 
 def test_a_duplicate_key_is_reported() -> None:
@@ -215,40 +230,52 @@ def explain(postfix: PrivatePostfix, *arguments: str) -> str:
 @pytest.mark.parametrize("text", ["the merger", "the weather"])
 @pytest.mark.parametrize("port", ["", "other", "off"])
 def test_what_is_explained_is_what_is_archived(
-    five: PrivatePostfix, tmp_path: Path, sender: str, text: str, port: str
+    five_sources_host: PrivatePostfix, tmp_path: Path, sender: str, text: str, port: str
 ) -> None:
     name = f"a contract of {sender} on {text} by {port}"
     content = mail(name) + text.encode() + b"\n"
     (tmp_path / "mail.eml").write_bytes(content)
-    number = PORTS.get(port) or five.smtp_port
+    number = PORTS.get(port) or five_sources_host.smtp_port
     output = explain(
-        five,
+        five_sources_host,
         *("--from", sender or "<>", "--to", "bob@example.net"),
         *("--client", "127.0.0.1", "--service", f"127.0.0.1:{number}/inet"),
         str(tmp_path / "mail.eml"),
     )
-    five.send(content, sender=sender, port=number)
-    five.wait_for_empty_queue()
+    five_sources_host.send(content, sender=sender, port=number)
+    five_sources_host.wait_for_empty_queue()
     first = output.splitlines()[0].partition("inet: ")[2]
-    assert first.split(", ") == archives_of(five, name) or (
-        first == "not archived" and not archives_of(five, name)
+    assert first.split(", ") == archives_of(five_sources_host, name) or (
+        first == "not archived" and not archives_of(five_sources_host, name)
     )
 
 
-def test_explain_names_the_lines(five: PrivatePostfix) -> None:
+def test_explain_names_the_lines(five_sources_host: PrivatePostfix) -> None:
     arguments = ("--from", "carol@example.org", "--to", "bob@example.net")
-    output = explain(five, *arguments)
+    output = explain(five_sources_host, *arguments)
     off_part = output.partition(f":{PORTS['off']}/inet")[2]
     assert "pickup/unix: legal@example.com\n  main.cf: archive = legal@" in output
-    assert f"{five.etc}/senders.in, line 2\n    check_sender_access: carol@" in off_part
+    assert (
+        f"{five_sources_host.etc}/senders.in, line 2\n    check_sender_access: carol@"
+        in off_part
+    )
     assert "main.cf: archive" not in re.split(r"\n(?! )", off_part)[0]
     assert "not looked up, key unknown: check_client_access" in output
-    assert five.queue_files() == []
+    assert five_sources_host.queue_files() == []
 
 
-def test_explain_needs_an_existing_service(five: PrivatePostfix) -> None:
+def test_explain_needs_an_existing_service(five_sources_host: PrivatePostfix) -> None:
     process = subprocess.run(
-        [str(COMMAND), "-c", str(five.etc), "explain", "--from", "a", "--to", "b"]
+        [
+            str(COMMAND),
+            "-c",
+            str(five_sources_host.etc),
+            "explain",
+            "--from",
+            "a",
+            "--to",
+            "b",
+        ]
         + ["--service", "smtps/inet"],
         capture_output=True,
         text=True,

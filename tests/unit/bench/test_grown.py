@@ -68,7 +68,7 @@ def test_there_is_nothing_to_compare_without_an_empty_archive_and_another(
 
 
 @pytest.mark.parametrize(
-    ("words", "name"),
+    ("command_line", "name"),
     [
         ("smtpd -n 127.0.0.1:11025 -t inet -u", "smtpd"),
         ("smtpd -n 127.0.0.1:11026 -t inet -u", "smtpd archive-handback"),
@@ -80,6 +80,8 @@ def test_there_is_nothing_to_compare_without_an_empty_archive_and_another(
         ("/usr/bin/python3 -I -S /x/null_lmtp.py 11026", "null_lmtp.py"),
     ],
 )
-def test_cpu_is_attributed_to_the_service_that_uses_it(words: str, name: str) -> None:
+def test_cpu_is_attributed_to_the_service_that_uses_it(
+    command_line: str, name: str
+) -> None:
     ports = {11025: "", 11026: "archive-handback"}
-    assert shares._process_name(words.split(), ports) == name
+    assert shares._process_name(command_line.split(), ports) == name

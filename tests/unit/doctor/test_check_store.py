@@ -105,17 +105,17 @@ def test_the_prefix_is_known_from_the_services() -> None:
     assert instance.prefix_of(config_after(stock(), SETUP).services) == "/usr/local"
 
 
-@pytest.mark.parametrize("held", [True, False])
+@pytest.mark.parametrize("is_all_mail_held", [True, False])
 def test_a_lost_probe_error_states_whether_all_mail_waits(
-    held: bool, monkeypatch: pytest.MonkeyPatch
+    is_all_mail_held: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    name = "archive-stamp:legal@example.com" if held else ""
+    name = "archive-stamp:legal@example.com" if is_all_mail_held else ""
     probe = QueuedMessage("4Zx", 1, "<>", ("a@b",), ("",), content_filter=name)
     monkeypatch.setattr(mail_queue, "list_messages", lambda directory: [probe])
     failure = main.probe_failure("/etc/postfix")
-    assert ("ALL MAIL WAITS" in failure) == held
+    assert ("ALL MAIL WAITS" in failure) == is_all_mail_held
     assert "make uninstall" in failure
-    assert ("bypass on" in failure) == held
+    assert ("bypass on" in failure) == is_all_mail_held
 
 
 def test_bytes_that_are_no_utf8_survive_the_diff(

@@ -184,7 +184,7 @@ def test_two_instances_with_keys_of_their_own() -> None:
 
 
 @pytest.mark.parametrize(
-    ("version", "found", "lacking"),
+    ("version", "expected_checks", "missing_count"),
     [
         ("3.3.9", {"postfix-too-old"}, 1),
         ("3.4.0", set(), 1),
@@ -192,12 +192,12 @@ def test_two_instances_with_keys_of_their_own() -> None:
         ("3.9.0", set(), 0),
     ],
 )
-def test_versions(version: str, found: set[str], lacking: int) -> None:
+def test_versions(version: str, expected_checks: set[str], missing_count: int) -> None:
     parameters = {**STOCK.config.parameters, "mail_version": version}
     host = replace(STOCK, config=replace(STOCK.config, parameters=parameters))
-    assert finding_names(host) == found
-    assert len(checks.limitations(host.config.version)) == lacking
-    assert ("ENVID" in checks.format_report(host, [])) == bool(lacking)
+    assert finding_names(host) == expected_checks
+    assert len(checks.limitations(host.config.version)) == missing_count
+    assert ("ENVID" in checks.format_report(host, [])) == bool(missing_count)
 
 
 def test_a_python_that_was_upgraded() -> None:

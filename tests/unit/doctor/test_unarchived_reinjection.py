@@ -77,11 +77,11 @@ BY_LMTP = (
 
 
 @pytest.mark.parametrize("archive", ["legal@example.com", "one@x.org,two@x.org"])
-@pytest.mark.parametrize("loud", ["", " alarm=forged"])
+@pytest.mark.parametrize("alarm", ["", " alarm=forged"])
 def test_what_a_worker_reports_as_reinjected_is_in_order(
-    archive: str, loud: str
+    archive: str, alarm: str
 ) -> None:
-    line = BY_LMTP.format(archive, f"{ARCHIVED_AS}4jZ2lP48DqzJqHs{loud} result=done")
+    line = BY_LMTP.format(archive, f"{ARCHIVED_AS}4jZ2lP48DqzJqHs{alarm} result=done")
     assert unclaimed_messages(REINJECTED, line) == []
     assert unclaimed_messages(REINJECTED, REFUSED, line) == ["4jZ2lQ1NDqzJqHs"]
 

@@ -161,7 +161,7 @@ def test_a_tuned_process_limit_stays() -> None:
 
 
 @pytest.mark.parametrize(
-    ("line", "named"),
+    ("line", "service"),
     [
         ("archive unix - n n - - pipe user=bob argv=/usr/bin/vault", "archive/unix"),
         ("archive-cleanup unix n - n - 0 cleanup", "archive-cleanup/unix"),
@@ -169,9 +169,9 @@ def test_a_tuned_process_limit_stays() -> None:
     ],
 )
 def test_a_foreign_service_with_our_name_or_port_is_refused(
-    line: str, named: str
+    line: str, service: str
 ) -> None:
-    with pytest.raises(InstallRefused, match=named.replace(".", r"\.")):
+    with pytest.raises(InstallRefused, match=service.replace(".", r"\.")):
         plan(make_config({}, f"{STOCK_MASTER}{line}\n"))
     assert archive_services.is_installed(config_after(make_config()))
 
@@ -189,7 +189,7 @@ def test_a_port_that_takes_nothing_back_is_archived() -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "left"),
+    ("value", "remaining"),
     [
         (filter_routes.TRANSPORT_TABLE, ""),
         (f"{filter_routes.TRANSPORT_TABLE}, hash:/mine", "hash:/mine"),
@@ -201,9 +201,11 @@ def test_a_port_that_takes_nothing_back_is_archived() -> None:
         ("permit, check_recipient_access inline:{x=OK}, reject", None),
     ],
 )
-def test_what_is_ours_can_be_taken_out_of_a_list(value: str, left: str | None) -> None:
+def test_what_is_ours_can_be_taken_out_of_a_list(
+    value: str, remaining: str | None
+) -> None:
     assert archive_services.remove_own_elements(value) == (
-        value if left is None else left
+        value if remaining is None else remaining
     )
 
 

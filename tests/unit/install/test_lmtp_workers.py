@@ -196,7 +196,7 @@ def test_services_with_a_filter_of_their_own_have_workers_of_their_own(
 
 
 @pytest.mark.parametrize(
-    ("key", "asked"),
+    ("key", "nexthop"),
     [
         ("smtp/inet", ":unix:private/archive.legal@example.com"),
         ("submission/inet", "-2:unix:private/archive-2.legal@example.com"),
@@ -205,14 +205,16 @@ def test_services_with_a_filter_of_their_own_have_workers_of_their_own(
         ("2527/inet", "dk:[::1]:99"),
     ],
 )
-def test_each_service_routes_to_the_workers_of_its_filter(key: str, asked: str) -> None:
+def test_each_service_routes_to_the_workers_of_its_filter(
+    key: str, nexthop: str
+) -> None:
     before = make_config(
         {"content_filter": AMAVIS}, STOCK_MASTER + REINJECTION_ENTRY + FURTHER_SERVICE
     )
     config = config_after(before, LMTP)
     leads = config.value("content_filter", config.service(key))
-    assert leads.removeprefix("archive-stamp") == asked
-    if name := asked.partition("private/")[2]:
+    assert leads.removeprefix("archive-stamp") == nexthop
+    if name := nexthop.partition("private/")[2]:
         assert config.service(f"{name}/unix") is not None
     client = config.service("archive-stamp-2/unix")
     assert client is not None and archive_services.is_lmtp_client(client)

@@ -56,12 +56,12 @@ WRONG_VALUES = {
 
 
 @pytest.mark.parametrize(
-    ("name", "word"),
+    ("name", "value"),
     [(name, word) for name, words in WRONG_VALUES.items() for word in words],
 )
-def test_an_unusable_value_is_refused_with_its_option(name: str, word: str) -> None:
+def test_an_unusable_value_is_refused_with_its_option(name: str, value: str) -> None:
     with pytest.raises(InstallRefused) as excinfo:
-        options.parse({name: word})
+        options.parse({name: value})
     assert str(excinfo.value).startswith(f"{name}=")
     assert "\n" not in str(excinfo.value)
 

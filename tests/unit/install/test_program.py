@@ -18,7 +18,7 @@ MODULE = "postfix_archive/postfix/archive_services.py"
 
 
 @pytest.fixture
-def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A checkout of its own; environments for commands are not made."""
     checkout = tmp_path / "checkout"
     shutil.copytree(reference.PACKAGE, checkout / "postfix_archive")
@@ -37,12 +37,12 @@ def current_module(files: ProgramFiles) -> Path:
 
 
 def test_a_change_after_the_copy_leaves_the_copy_in_use(
-    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    checkout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It used to be taken for an old release, and removed while it was in use."""
-    before = (source / MODULE).read_text()
+    before = (checkout / MODULE).read_text()
     monkeypatch.setattr(
-        ProgramFiles, "_create_environment", lambda *_: edit_source(source)
+        ProgramFiles, "_create_environment", lambda *_: edit_source(checkout)
     )
     files = ProgramFiles(f"{tmp_path}/usr")
     files.install()
@@ -53,7 +53,7 @@ def test_a_change_after_the_copy_leaves_the_copy_in_use(
 
 
 def test_a_change_while_it_is_copied_is_refused_and_nothing_is_left(
-    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    checkout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A mixture of two releases could import what is not there."""
     copyfile: Callable[[Path, Path], object] = shutil.copyfile
@@ -61,7 +61,7 @@ def test_a_change_while_it_is_copied_is_refused_and_nothing_is_left(
     def copied(path: Path, target: Path) -> None:
         copyfile(path, target)
         if path.name == "__init__.py":
-            edit_source(source)
+            edit_source(checkout)
 
     monkeypatch.setattr(shutil, "copyfile", copied)
     files = ProgramFiles(f"{tmp_path}/usr")
@@ -74,9 +74,9 @@ def test_a_change_while_it_is_copied_is_refused_and_nothing_is_left(
 
 
 def test_launchers_are_of_the_release_that_is_in_use(
-    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    checkout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    launcher = source / "postfix_archive" / "intake" / "launcher.py"
+    launcher = checkout / "postfix_archive" / "intake" / "launcher.py"
     before = launcher.read_text().partition("\n")[2]
     monkeypatch.setattr(
         ProgramFiles,
@@ -93,7 +93,7 @@ def test_launchers_are_of_the_release_that_is_in_use(
 
 
 def test_another_version_of_python_gets_a_release_of_its_own(
-    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    checkout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = ProgramFiles(f"{tmp_path}/usr")
     first.install()

@@ -175,10 +175,12 @@ def test_all_parameters_of_a_message_are_in_its_envelope() -> None:
     }
 
 
-@pytest.mark.parametrize("between", [b"", b"RSET\r\n"])
-def test_the_client_of_one_message_is_not_that_of_the_next(between: bytes) -> None:
+@pytest.mark.parametrize("command_between", [b"", b"RSET\r\n"])
+def test_the_client_of_one_message_is_not_that_of_the_next(
+    command_between: bytes,
+) -> None:
     dialogue = Dialogue(
-        LHLO + XFORWARD + ENVELOPE + DATA + b".\r\n" + between + ENVELOPE + DATA
+        LHLO + XFORWARD + ENVELOPE + DATA + b".\r\n" + command_between + ENVELOPE + DATA
     )
     assert dialogue.envelopes[0].xforward
     assert not dialogue.envelopes[1].xforward
@@ -213,12 +215,18 @@ def test_every_address_that_sendmail_takes_comes_through(address: bytes) -> None
     assert recipient[1] == {b"NOTIFY": b"SUCCESS", b"ORCPT": b"rfc822;bob>@example.com"}
 
 
-@pytest.mark.parametrize("odd", [b"\1\7", b'"\1\x1b[2J\x7f"', b'"a\tb"'])
+@pytest.mark.parametrize("local_part", [b"\1\7", b'"\1\x1b[2J\x7f"', b'"a\tb"'])
 def test_an_address_with_control_characters_is_taken_as_lmtp_sends_it(
-    odd: bytes,
+    local_part: bytes,
 ) -> None:
-    assert lmtp_command.parse_mail(b"FROM:<" + odd + b"@b>") == (odd + b"@b", {})
-    assert lmtp_command.parse_rcpt(b"TO:<" + odd + b"@b>") == (odd + b"@b", {})
+    assert lmtp_command.parse_mail(b"FROM:<" + local_part + b"@b>") == (
+        local_part + b"@b",
+        {},
+    )
+    assert lmtp_command.parse_rcpt(b"TO:<" + local_part + b"@b>") == (
+        local_part + b"@b",
+        {},
+    )
 
 
 @pytest.mark.parametrize(
@@ -256,7 +264,7 @@ def test_a_rcpt_command_that_cannot_be_read_is_refused(line: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    ("sent", "code"),
+    ("commands", "code"),
     [
         (ENVELOPE, "503"), (DATA, "503"), (b"RCPT TO:<a@b>\r\n", "503"),
         (LHLO + DATA, "503"), (LHLO + b"RCPT TO:<a@b>\r\n", "503"),
@@ -272,9 +280,9 @@ def test_a_rcpt_command_that_cannot_be_read_is_refused(line: bytes) -> None:
     ],
 )  # fmt: skip
 def test_commands_out_of_order_get_a_reply_and_no_message(
-    sent: bytes, code: str
+    commands: bytes, code: str
 ) -> None:
-    dialogue = Dialogue(sent)
+    dialogue = Dialogue(commands)
     assert dialogue.codes[-1] == code
     assert not dialogue.envelopes and not dialogue.close_count
 
@@ -286,9 +294,11 @@ def test_bdat_is_refused_and_its_content_is_never_obeyed(before: bytes) -> None:
     assert dialogue.close_count == 1 and not dialogue.envelopes
 
 
-@pytest.mark.parametrize("sent", [b"x", b"MAIL FROM:<", b"\0"])
-def test_a_line_without_end_ends_the_session_and_fills_no_memory(sent: bytes) -> None:
-    dialogue = Dialogue(LHLO, *[sent * 1000] * 1000)
+@pytest.mark.parametrize("line_start", [b"x", b"MAIL FROM:<", b"\0"])
+def test_a_line_without_end_ends_the_session_and_fills_no_memory(
+    line_start: bytes,
+) -> None:
+    dialogue = Dialogue(LHLO, *[line_start * 1000] * 1000)
     assert dialogue.codes[-1] == "421"
     assert dialogue.close_count == 1
     assert len(dialogue.lines) == len(Dialogue(LHLO).lines) + 1

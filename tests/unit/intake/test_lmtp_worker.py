@@ -24,7 +24,7 @@ FilterMessage = Callable[[transaction.Transaction], str]
 
 
 @pytest.fixture
-def etc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def config_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A configuration directory with a key; no alarm is left behind."""
     monkeypatch.setattr(failure_log, "_write_to_log", lambda *_: None)
     monkeypatch.setattr(failure_log, "DEFAULT_DIRECTORY", str(tmp_path))
@@ -82,25 +82,39 @@ def replies(lines: list[str]) -> list[str]:
     return [lines[n + 1] for n in positions]
 
 
-@pytest.mark.parametrize("coded", [b"a+20b@x.org", b'"a+20b"@x.org'])
+@pytest.mark.parametrize("encoded", [b"a+20b@x.org", b'"a+20b"@x.org'])
 def test_what_postfix_says_itself_of_a_quoted_address_is_no_orcpt_of_a_client(
-    etc: Path, coded: bytes
+    config_directory: Path, encoded: bytes
 ) -> None:
     recorder = RecordingFilter()
-    mail = b'MAIL FROM:<>\r\nRCPT TO:<"a b"@x.org> ORCPT=rfc822;' + coded + b"\r\n"
-    serve(etc, recorder, LHLO, XFORWARD + mail + DATA, BODY + b".\r\nQUIT\r\n")
+    mail = b'MAIL FROM:<>\r\nRCPT TO:<"a b"@x.org> ORCPT=rfc822;' + encoded + b"\r\n"
+    serve(
+        config_directory,
+        recorder,
+        LHLO,
+        XFORWARD + mail + DATA,
+        BODY + b".\r\nQUIT\r\n",
+    )
     [person] = recorder.transactions[0].recipients
     assert (person.final, person.orcpt) == (b'"a b"@x.org', b"")
 
 
-def test_the_filter_is_given_all_that_the_session_has_read(etc: Path) -> None:
+def test_the_filter_is_given_all_that_the_session_has_read(
+    config_directory: Path,
+) -> None:
     recorder = RecordingFilter()
     mail = (
         b"MAIL FROM:<ann@example.org> BODY=8BITMIME SMTPUTF8 RET=HDRS ENVID=a+20b\r\n"
         b"RCPT TO:<bob@example.com> ORCPT=rfc822;bob@example.com\r\n"
         b"RCPT TO:<eve@example.com> NOTIFY=NEVER ORCPT=rfc822;sales@example.com\r\n"
     )
-    lines = serve(etc, recorder, LHLO, XFORWARD + mail + DATA, BODY + b".\r\nQUIT\r\n")
+    lines = serve(
+        config_directory,
+        recorder,
+        LHLO,
+        XFORWARD + mail + DATA,
+        BODY + b".\r\nQUIT\r\n",
+    )
     assert lines[-3:] == ["250 2.0.0 id=ID as=4Zy"] * 2 + ["221 2.0.0 Bye"]
     [given] = recorder.transactions
     assert recorder.contents == [CONTENT]
@@ -121,10 +135,12 @@ def test_the_filter_is_given_all_that_the_session_has_read(etc: Path) -> None:
     ]
 
 
-def test_a_client_that_postfix_calls_unknown_has_no_name(etc: Path) -> None:
+def test_a_client_that_postfix_calls_unknown_has_no_name(
+    config_directory: Path,
+) -> None:
     recorder = RecordingFilter()
     forward = b"XFORWARD NAME=unknown HELO=unknown IDENT=4Zx SOURCE=REMOTE\r\n"
-    serve(etc, recorder, LHLO, forward + ENVELOPE + DATA, b".\r\n")
+    serve(config_directory, recorder, LHLO, forward + ENVELOPE + DATA, b".\r\n")
     assert (
         recorder.transactions[0].client.hostname
         == recorder.transactions[0].client.helo
@@ -132,20 +148,32 @@ def test_a_client_that_postfix_calls_unknown_has_no_name(etc: Path) -> None:
     )
 
 
-def test_mail_from_sendmail_has_its_queue_id_in_postfix_s_own_line(etc: Path) -> None:
+def test_mail_from_sendmail_has_its_queue_id_in_postfix_s_own_line(
+    config_directory: Path,
+) -> None:
     recorder = RecordingFilter()
     received = b"Received: by mail (Postfix, from userid 0)\r\n\tid 4Zlocal; now\r\n"
     forward = b"XFORWARD SOURCE=LOCAL\r\n"
-    serve(etc, recorder, LHLO, forward + ENVELOPE + DATA, received + BODY + b".\r\n")
+    serve(
+        config_directory,
+        recorder,
+        LHLO,
+        forward + ENVELOPE + DATA,
+        received + BODY + b".\r\n",
+    )
     assert recorder.transactions[0].macros[b"queue-id"] == b"4Zlocal"
     assert recorder.transactions[0].is_local is True
 
 
-def test_without_xforward_mail_waits_and_the_log_gives_the_reason(etc: Path) -> None:
+def test_without_xforward_mail_waits_and_the_log_gives_the_reason(
+    config_directory: Path,
+) -> None:
     recorder = RecordingFilter()
-    [line] = replies(serve(etc, recorder, LHLO, ENVELOPE + DATA, BODY + b".\r\n"))
+    [line] = replies(
+        serve(config_directory, recorder, LHLO, ENVELOPE + DATA, BODY + b".\r\n")
+    )
     assert line == "451 4.3.5 temporary failure"
-    assert "lmtp_send_xforward_command" in last_failure(etc)
+    assert "lmtp_send_xforward_command" in last_failure(config_directory)
     assert not recorder.transactions
 
 
@@ -162,7 +190,7 @@ def raising_filter(error: BaseException) -> FilterMessage:
 
 
 @pytest.mark.parametrize(
-    ("error", "said"),
+    ("error", "reply"),
     [
         (
             PostfixRefused("port says no"),
@@ -181,38 +209,40 @@ def raising_filter(error: BaseException) -> FilterMessage:
     ],
 )
 def test_a_failure_with_one_message_defers_that_one_alone(
-    etc: Path, error: Exception, said: str
+    config_directory: Path, error: Exception, reply: str
 ) -> None:
-    lines = serve(etc, raising_filter(error), LHLO, *[MESSAGE] * 2)
+    lines = serve(config_directory, raising_filter(error), LHLO, *[MESSAGE] * 2)
     first, second = replies(lines)
-    assert first == f"{said} temporary failure"
+    assert first == f"{reply} temporary failure"
     reason = " ".join(str(error).split())
     line = f" queue_id=4Zx error={type(error).__name__} reason={reason}"
-    assert last_failure(etc).endswith(line.removesuffix(" reason="))
+    assert last_failure(config_directory).endswith(line.removesuffix(" reason="))
     assert second == "250 2.0.0 done"
     assert not any(line.startswith("5") for line in lines)
     assert len([line for line in lines if line.startswith("250 b")]) == 0
 
 
-def test_a_message_that_takes_too_long_waits(etc: Path) -> None:
+def test_a_message_that_takes_too_long_waits(config_directory: Path) -> None:
     """The alarm comes by hand: no test waits for the clock."""
 
     def slow(run: transaction.Transaction) -> str:
         signal.raise_signal(signal.SIGALRM)
         raise AssertionError("not reached")
 
-    [line] = replies(serve(etc, slow, LHLO, MESSAGE))
+    [line] = replies(serve(config_directory, slow, LHLO, MESSAGE))
     assert line == "451 4.4.7 temporary failure"
-    assert "queue_id=4Zx error=DeadlineExceeded reason=" in last_failure(etc)
+    assert "queue_id=4Zx error=DeadlineExceeded reason=" in last_failure(
+        config_directory
+    )
 
 
-def test_an_incomplete_message_never_reaches_the_filter(etc: Path) -> None:
+def test_an_incomplete_message_never_reaches_the_filter(config_directory: Path) -> None:
     content = LHLO + MESSAGE
     data_start = len(content) - len(BODY) - 3
     for end in range(data_start, len(content)):
         recorder = RecordingFilter()
         serve(
-            etc,
+            config_directory,
             recorder,
             content[:data_start],
             *[content[data_start:end]] * (end > data_start),
@@ -220,22 +250,26 @@ def test_an_incomplete_message_never_reaches_the_filter(etc: Path) -> None:
         assert not recorder.transactions
 
 
-def test_after_a_message_that_hangs_up_no_file_stays_open(etc: Path) -> None:
+def test_after_a_message_that_hangs_up_no_file_stays_open(
+    config_directory: Path,
+) -> None:
     before = os.listdir("/proc/self/fd")
     half = b"x" * 50_000 + b"\r\n"
-    serve(etc, RecordingFilter(), LHLO, XFORWARD + ENVELOPE + DATA, half)
-    serve(etc, RecordingFilter(), LHLO, *[MESSAGE] * 20)
+    serve(config_directory, RecordingFilter(), LHLO, XFORWARD + ENVELOPE + DATA, half)
+    serve(config_directory, RecordingFilter(), LHLO, *[MESSAGE] * 20)
     assert os.listdir("/proc/self/fd") == before
 
 
 def test_a_full_spool_defers_the_message_and_the_next_is_served(
-    etc: Path, monkeypatch: pytest.MonkeyPatch
+    config_directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("postfix_archive.system.spool.MEMORY_LIMIT", 40_000)
-    (etc / "archive.cf").write_text(f"archive_spool_directory = {etc}/missing\n")
+    (config_directory / "archive.cf").write_text(
+        f"archive_spool_directory = {config_directory}/missing\n"
+    )
     large = [b"x" * 30_000 + b"\r\n"] * 3
     lines = serve(
-        etc,
+        config_directory,
         RecordingFilter(),
         LHLO,
         XFORWARD + ENVELOPE + DATA,
@@ -246,20 +280,22 @@ def test_a_full_spool_defers_the_message_and_the_next_is_served(
     first, second = replies(lines)
     assert first == "451 4.3.0 temporary failure"
     reason = "queue_id=4Zx error=SpoolFailed reason=.*archive_spool_directory"
-    assert re.search(reason, last_failure(etc))
+    assert re.search(reason, last_failure(config_directory))
     assert second.startswith("250 ")
 
 
-def test_wrong_settings_defer_each_message_until_they_are_right(etc: Path) -> None:
-    correct_text = (etc / "archive.cf").read_text()
-    (etc / "archive.cf").write_text("archive_delivery = nowhere\n")
+def test_wrong_settings_defer_each_message_until_they_are_right(
+    config_directory: Path,
+) -> None:
+    correct_text = (config_directory / "archive.cf").read_text()
+    (config_directory / "archive.cf").write_text("archive_delivery = nowhere\n")
     recorder = RecordingFilter()
-    [line] = replies(serve(etc, recorder, LHLO, MESSAGE))
+    [line] = replies(serve(config_directory, recorder, LHLO, MESSAGE))
     assert line == "451 4.3.5 temporary failure"
-    assert "queue_id=4Zx error=SettingInvalid reason=" in last_failure(etc)
+    assert "queue_id=4Zx error=SettingInvalid reason=" in last_failure(config_directory)
     assert not recorder.transactions
-    (etc / "archive.cf").write_text(correct_text)
-    [line] = replies(serve(etc, recorder, LHLO, MESSAGE))
+    (config_directory / "archive.cf").write_text(correct_text)
+    [line] = replies(serve(config_directory, recorder, LHLO, MESSAGE))
     assert line.startswith("250 ")
 
 
@@ -275,26 +311,30 @@ def changing_filter(path: Path) -> FilterMessage:
 
 @pytest.mark.parametrize("name", ["archive.cf", "archive.key", "module.py"])
 def test_a_worker_ends_after_the_message_when_what_it_has_read_has_changed(
-    etc: Path, name: str, monkeypatch: pytest.MonkeyPatch
+    config_directory: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (etc / "module.py").write_text("code")
-    monkeypatch.setattr(lmtp_worker, "_program_files", lambda: [str(etc / "module.py")])
+    (config_directory / "module.py").write_text("code")
+    monkeypatch.setattr(
+        lmtp_worker, "_program_files", lambda: [str(config_directory / "module.py")]
+    )
     half, rest = MESSAGE[:-20], MESSAGE[-20:]
-    recorder = RecordingFilter(changing_filter(etc / name))
-    lines = serve(etc, recorder, LHLO, half, rest, b"RSET\r\n" + MESSAGE)
+    recorder = RecordingFilter(changing_filter(config_directory / name))
+    lines = serve(config_directory, recorder, LHLO, half, rest, b"RSET\r\n" + MESSAGE)
     assert replies(lines) == ["250 2.0.0 done"]
     assert lines[-1].startswith("421 4.3.2 ")
     assert len(recorder.transactions) == 1
 
 
 def test_a_worker_whose_time_is_up_ends_between_messages_only(
-    etc: Path, monkeypatch: pytest.MonkeyPatch
+    config_directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its clock is looked at before each read between messages, and goes on then."""
     ticks = iter(range(0, 10 * lmtp_worker.LIFETIME, lmtp_worker.LIFETIME // 3))
     monkeypatch.setattr("time.monotonic", lambda: next(ticks))
     in_three = [MESSAGE[:-20], MESSAGE[-20:-10], MESSAGE[-10:]]
-    lines = serve(etc, RecordingFilter(), LHLO, b"NOOP\r\n", *in_three, MESSAGE)
+    lines = serve(
+        config_directory, RecordingFilter(), LHLO, b"NOOP\r\n", *in_three, MESSAGE
+    )
     assert len(replies(lines)) == 1
     assert lines[-1].startswith("421 4.3.2 ")
 

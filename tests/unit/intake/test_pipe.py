@@ -70,9 +70,14 @@ def test_a_value_that_looks_like_an_option_is_a_value(value: bytes) -> None:
     assert recipients == [(BOB, BOB)]
 
 
-@pytest.mark.parametrize("word", [b"--", b"--sender", b"-f", b"", b"\xff\0", b"a b"])
-def test_a_recipient_may_look_like_anything(word: bytes) -> None:
-    assert parse(b"--", word, BOB, word, EVE)[1] == [(word, word), (BOB, EVE)]
+@pytest.mark.parametrize(
+    "recipient", [b"--", b"--sender", b"-f", b"", b"\xff\0", b"a b"]
+)
+def test_a_recipient_may_look_like_anything(recipient: bytes) -> None:
+    assert parse(b"--", recipient, BOB, recipient, EVE)[1] == [
+        (recipient, recipient),
+        (BOB, EVE),
+    ]
 
 
 @given(st.lists(st.tuples(st.binary(max_size=20), st.binary(max_size=20)), max_size=9))
@@ -89,7 +94,7 @@ def test_3500_recipients_are_read() -> None:
 
 
 @pytest.mark.parametrize(
-    "words",
+    "arguments",
     [
         (b"--colour", b"red", b"--"),
         (b"sender", b"ann@example.org", b"--"),
@@ -101,18 +106,18 @@ def test_3500_recipients_are_read() -> None:
     ],
 )
 def test_an_option_that_master_cf_does_not_have_is_refused(
-    words: tuple[bytes, ...],
+    arguments: tuple[bytes, ...],
 ) -> None:
     with pytest.raises(ArgumentsInvalid, match="master.cf.d"):
-        parse(*words)
+        parse(*arguments)
 
 
-@pytest.mark.parametrize("people", [(BOB,), (BOB, EVE, BOB)])
+@pytest.mark.parametrize("recipients", [(BOB,), (BOB, EVE, BOB)])
 def test_recipients_without_their_originals_are_refused(
-    people: tuple[bytes, ...],
+    recipients: tuple[bytes, ...],
 ) -> None:
     with pytest.raises(ArgumentsInvalid, match="master.cf.d"):
-        parse(b"--", *people)
+        parse(b"--", *recipients)
 
 
 def test_the_error_shows_the_start_of_the_argument_on_one_line() -> None:

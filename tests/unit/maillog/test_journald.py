@@ -19,16 +19,16 @@ from unit.hosts import make_config
 # What it is asked for goes to a file; followed, it goes on with what comes by a FIFO.
 JOURNALCTL = """#!{python} -IS
 import json, sys
-with open("{folder}/asked", "a") as asked:
+with open("{directory}/asked", "a") as asked:
     asked.write(json.dumps(sys.argv[1:]) + "\\n")
 after = [int(a.partition("=s=")[2]) for a in sys.argv if a.startswith("--after-cursor")]
-with open("{folder}/entries") as entries:
+with open("{directory}/entries") as entries:
     for number, line in enumerate(entries, 1):
         if number > max([0, *after]):
             print(line, end="")
 sys.stdout.flush()
 if "--follow" in sys.argv:
-    with open("{folder}/more") as more:
+    with open("{directory}/more") as more:
         for line in more:
             print(line, end="", flush=True)
     sys.exit("no more")
@@ -57,7 +57,7 @@ class Journal:
         (directory / "asked").write_text("")
         script = directory / "bin" / "journalctl"
         script.parent.mkdir()
-        script.write_text(JOURNALCTL.format(python=sys.executable, folder=directory))
+        script.write_text(JOURNALCTL.format(python=sys.executable, directory=directory))
         script.chmod(0o755)
 
     def write(self, *entries: str) -> None:

@@ -137,12 +137,12 @@ def test_the_header_of_a_copy_is_the_archives_own(form: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("form", "marked"), [("hybrid", True), ("journal", True), ("dsn", False)]
+    ("form", "has_marker"), [("hybrid", True), ("journal", True), ("dsn", False)]
 )
-def test_the_journal_marker_stands_behind_to(form: str, marked: bool) -> None:
+def test_the_journal_marker_stands_behind_to(form: str, has_marker: bool) -> None:
     names = [field.name for field in header.fields(make_copy(form=form))]
-    assert (b"x-ms-journal-report" in names) == marked
-    if marked:
+    assert (b"x-ms-journal-report" in names) == has_marker
+    if has_marker:
         assert names.index(b"x-ms-journal-report") > names.index(b"to")
         assert b"\r\nX-MS-Journal-Report:" in make_copy(form=form)
 
@@ -299,7 +299,7 @@ def test_a_boundary_needs_the_key() -> None:
 
 
 @pytest.mark.parametrize(
-    ("subject", "shown"),
+    ("subject", "subject_text"),
     [
         (b"plain", "plain"),
         (b"folded\r\n\tonce\r\n more", "folded\tonce more"),
@@ -311,8 +311,8 @@ def test_a_boundary_needs_the_key() -> None:
         (b"bell\x07", "bell\\x07"),
     ],
 )
-def test_a_subject_is_shown_as_the_originals(subject: bytes, shown: str) -> None:
-    assert subject_of(subject) == shown
+def test_a_subject_is_shown_as_the_originals(subject: bytes, subject_text: str) -> None:
+    assert subject_of(subject) == subject_text
 
 
 def test_a_message_without_a_subject_says_so() -> None:

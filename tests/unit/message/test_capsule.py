@@ -73,16 +73,16 @@ def test_no_recipients_at_all_go_through() -> None:
 
 
 @pytest.mark.parametrize(
-    "trick",
+    "hostile_sender",
     [
         b"x\r\nArchive-Seal: k=k2025; h=00\r\n\r\n",
         b"x\nArchive-Seal: ",
         b"Archive-Seal: k=k2025; h=00",
     ],
 )
-def test_an_address_cannot_write_a_seal(trick: bytes) -> None:
+def test_an_address_cannot_write_a_seal(hostile_sender: bytes) -> None:
     unsealed = capsule.unseal(
-        make_preamble(make_envelope(sender=trick)) + MESSAGE, KEYS
+        make_preamble(make_envelope(sender=hostile_sender)) + MESSAGE, KEYS
     )
     assert unsealed.envelope.archive_id == ARCHIVE_ID
 

@@ -56,7 +56,7 @@ RFC_4231 = [
 
 
 @pytest.fixture(params=["python", "openssl"])
-def reckoner(
+def sha256_source(
     request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[str]:
     """Whose SHA-256 it is."""
@@ -87,7 +87,7 @@ def test_little_content_does_without_openssl() -> None:
     subprocess.run(["/usr/bin/python3", "-I", "-S", "-c", program], check=True)
 
 
-@pytest.mark.usefixtures("reckoner")
+@pytest.mark.usefixtures("sha256_source")
 @pytest.mark.parametrize(("key", "data", "expected"), RFC_4231)
 def test_the_vectors_of_rfc_4231_come_out(
     key: bytes, data: bytes, expected: str
@@ -95,7 +95,7 @@ def test_the_vectors_of_rfc_4231_come_out(
     assert digest._hmac(key, data).hex()[: len(expected)] == expected
 
 
-@pytest.mark.usefixtures("reckoner")
+@pytest.mark.usefixtures("sha256_source")
 @given(st.binary(max_size=200), st.binary(max_size=20), st.binary(max_size=300))
 def test_a_mac_is_that_of_the_standard_library(
     secret: bytes, purpose: bytes, content: bytes
@@ -104,7 +104,7 @@ def test_a_mac_is_that_of_the_standard_library(
     assert digest.mac(secret, purpose, content) == expected
 
 
-@pytest.mark.usefixtures("reckoner")
+@pytest.mark.usefixtures("sha256_source")
 @given(st.lists(st.binary(max_size=300), max_size=5))
 def test_a_digest_is_that_of_the_standard_library(pieces: list[bytes]) -> None:
     expected = hashlib.sha256(b"".join(pieces))

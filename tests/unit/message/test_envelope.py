@@ -48,9 +48,9 @@ requests = st.builds(
     st.sampled_from(["legal@example.com", "hr+x@example.com"]),
     verdict=st.sampled_from(["absent", "valid", "altered", "forged"]),
     stamp_id=st.sampled_from(["", examples.ARCHIVE_ID]),
-    above=st.none() | st.integers(0, 1 << 20),
-    copy=st.integers(0, 2),
-    spared=st.booleans(),
+    offset=st.none() | st.integers(0, 1 << 20),
+    generation=st.integers(0, 2),
+    is_stamp_trusted=st.booleans(),
 )
 recipients = st.builds(
     Recipient,
@@ -172,7 +172,7 @@ def test_no_value_makes_an_extra_line(noise: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    "trick",
+    "hostile_address",
     [
         b"a@b\r\nArchive-Id: 20200101-" + b"0" * 40,
         b"a@b\r\n\r\nFinal-Recipient: rfc822; mallory@example.net",
@@ -180,8 +180,11 @@ def test_no_value_makes_an_extra_line(noise: bytes) -> None:
         b"a@b\rArchive-Envelope: incomplete",
     ],
 )
-def test_an_address_cannot_write_a_field(trick: bytes) -> None:
-    written = make_envelope(sender=trick, recipients=(Recipient(trick, trick),))
+def test_an_address_cannot_write_a_field(hostile_address: bytes) -> None:
+    written = make_envelope(
+        sender=hostile_address,
+        recipients=(Recipient(hostile_address, hostile_address),),
+    )
     read_back = envelope.parse(envelope.serialise(written))
     assert read_back.archive_id == written.archive_id
     assert (read_back.size, read_back.is_incomplete) == (written.size, False)

@@ -128,11 +128,11 @@ def test_a_recipient_does_not_make_mail_smtputf8() -> None:
         b"x with UTF8SMTP id y",
     ],
 )
-@pytest.mark.parametrize("place", ["certificate", "login"])
+@pytest.mark.parametrize("comment_kind", ["certificate", "login"])
 def test_no_certificate_and_no_login_name_changes_what_is_read(
-    name: bytes, place: str
+    name: bytes, comment_kind: str
 ) -> None:
-    names = (name, b"ann") if place == "certificate" else (b"ann", name)
+    names = (name, b"ann") if comment_kind == "certificate" else (b"ann", name)
     origin = examples.find_origin(WITH_NAME % names + FORGED_RECEIVED + b"\r\n")
     assert (origin.queue_id, origin.arrival, origin.offset) == (QUEUE_ID, NOW, 0)
     assert not origin.is_smtputf8
@@ -405,7 +405,7 @@ def test_a_time_beyond_measure_is_the_last_that_can_be_written(
 
 
 @pytest.mark.parametrize(
-    ("head", "said", "found"),
+    ("head", "header_id", "origin_id"),
     [
         (FROM_SMTP, QUEUE_ID, QUEUE_ID),
         (FROM_SENDMAIL, b"", QUEUE_ID),
@@ -423,10 +423,12 @@ def test_a_time_beyond_measure_is_the_last_that_can_be_written(
     ],
 )
 def test_which_queue_file_it_was_stands_in_the_line_on_top(
-    head: bytes, said: bytes, found: bytes
+    head: bytes, header_id: bytes, origin_id: bytes
 ) -> None:
     message = b"Return-Path: <x>\r\n" + head + b"Subject: x\r\n\r\n"
-    assert received_header.find_queue_id(message, ident=said, host=HOST) == found
+    assert (
+        received_header.find_queue_id(message, ident=header_id, host=HOST) == origin_id
+    )
 
 
 @pytest.mark.parametrize("received", [FROM_SMTP, TO_SEVERAL])

@@ -104,7 +104,7 @@ def test_the_mac_of_another_address_is_a_forgery() -> None:
 
 
 @pytest.mark.parametrize(
-    "local",
+    "local_part",
     [
         b"",
         b".",
@@ -116,8 +116,8 @@ def test_the_mac_of_another_address_is_a_forgery() -> None:
         b'"a b"',
     ],
 )
-def test_a_request_without_a_true_mac_is_a_forgery(local: bytes) -> None:
-    assert split(local + b"@archive-request.invalid") == ([], (), 1)
+def test_a_request_without_a_true_mac_is_a_forgery(local_part: bytes) -> None:
+    assert split(local_part + b"@archive-request.invalid") == ([], (), 1)
 
 
 @given(st.binary(max_size=40))

@@ -148,7 +148,7 @@ def test_each_recipient_has_a_group() -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "status", "action", "shown"),
+    ("kind", "status", "action", "shown_status"),
     [
         ("delivered", "2.0.0", "delivered", "2.0.0"),
         ("delivered", "", "delivered", "2.0.0"),
@@ -161,15 +161,15 @@ def test_each_recipient_has_a_group() -> None:
     ],
 )
 def test_action_and_status_never_contradict_each_other(
-    kind: str, status: str, action: str, shown: str
+    kind: str, status: str, action: str, shown_status: str
 ) -> None:
     group = only_group(make_outcome(BOB, kind, status=status))
-    assert (group["Action"], group["Status"]) == (action, shown)
+    assert (group["Action"], group["Status"]) == (action, shown_status)
     assert group["Archive-Outcome"] == kind
 
 
 @pytest.mark.parametrize(
-    ("remote", "reply", "mta", "said"),
+    ("remote", "reply", "mta", "diagnostic"),
     [
         (
             MX,
@@ -201,13 +201,13 @@ def test_action_and_status_never_contradict_each_other(
     ],
 )
 def test_replies_are_attributed_as_in_a_bounce(
-    remote: str, reply: str, mta: str | None, said: str | None
+    remote: str, reply: str, mta: str | None, diagnostic: str | None
 ) -> None:
     group = only_group(
         make_outcome(BOB, "failed", status="5.1.1", remote=remote, reply=reply)
     )
     assert group["Remote-MTA"] == mta
-    assert group["Diagnostic-Code"] == said
+    assert group["Diagnostic-Code"] == diagnostic
 
 
 def test_expanded_recipients_follow_their_parent() -> None:

@@ -219,27 +219,27 @@ STEPS = [
 ]
 
 
-@pytest.mark.parametrize(("where", "what", "done"), STEPS)
+@pytest.mark.parametrize(("module", "function_name", "calls_before"), STEPS)
 def test_a_run_that_is_killed_anywhere_is_made_good_by_the_next(
     tmp_path: Path,
     port: Port,
     monkeypatch: pytest.MonkeyPatch,
-    where: Any,
-    what: str,
-    done: int,
+    module: Any,
+    function_name: str,
+    calls_before: int,
 ) -> None:
     """Killed before (0) or behind (1) each step."""
     store = StoreWithMessage(tmp_path, port)
     store.record_outcomes(make_outcome(BOB))
-    step = getattr(where, what)
+    step = getattr(module, function_name)
 
     def killed(*arguments: Any, **keywords: Any) -> None:
-        if done:
+        if calls_before:
             step(*arguments, **keywords)
         raise Killed
 
     with monkeypatch.context() as patched:
-        patched.setattr(where, what, killed)
+        patched.setattr(module, function_name, killed)
         with pytest.raises(Killed):
             store.store_and_mail()
     store.store_and_mail()
@@ -247,7 +247,10 @@ def test_a_run_that_is_killed_anywhere_is_made_good_by_the_next(
     assert store.reports == [REPORT_NAME]
     assert kinds(tmp_path)[2:] == ["outcome-report", "outcome-mailed"]
     assert store.is_sound
-    is_mailed_twice = (what, done) in (("submit", 1), ("record_report_mailed", 0))
+    is_mailed_twice = (function_name, calls_before) in (
+        ("submit", 1),
+        ("record_report_mailed", 0),
+    )
     assert len(port.messages) == 1 + is_mailed_twice
     ids = {email.message_from_bytes(each)["Message-Id"] for each in port.messages}
     assert len(ids) == 1

@@ -157,12 +157,12 @@ def test_the_remote_reply_is_recorded_and_tries_are_counted() -> None:
     assert outcome.time == "2026-11-25T05:00:11Z"
 
 
-@pytest.mark.parametrize("word", ["expired", "force-expired"])
-def test_expired(word: str) -> None:
+@pytest.mark.parametrize("status", ["expired", "force-expired"])
+def test_expired(status: str) -> None:
     lines = [
         *captured_lines(BOB),
         f"smtp Q2 to=<{BOB}>, {MX}{DEFERRED} (timed out)",
-        f"qmgr Q2 from=<alice@example.org>, status={word}, returned to sender",
+        f"qmgr Q2 from=<alice@example.org>, status={status}, returned to sender",
         "bounce Q2 sender non-delivery notification: Q8",
         "qmgr Q2 removed",
     ]
@@ -267,9 +267,9 @@ RETURNS = {
 }
 
 
-@pytest.mark.parametrize("way", RETURNS)
-def test_a_content_filter_is_no_delivery(way: str) -> None:
-    filtered = [*captured_lines(BOB), *RETURNS[way], "qmgr Q2 removed"]
+@pytest.mark.parametrize("return_kind", RETURNS)
+def test_a_content_filter_is_no_delivery(return_kind: str) -> None:
+    filtered = [*captured_lines(BOB), *RETURNS[return_kind], "qmgr Q2 removed"]
     assert kinds(filtered) in ([], [(BOB, "waiting")])
     last = f"smtp Q3 to=<{BOB}>, {MX}{TAIL}5.1.1, status=bounced (550 5.1.1 who?)"
     assert kinds([*filtered, last, "qmgr Q3 removed"]) == [(BOB, "failed")]

@@ -103,11 +103,13 @@ def test_who_serves_one_message_keeps_nothing() -> None:
     assert all(lines[-1] == b"QUIT" for lines in port.sessions)
 
 
-@pytest.mark.parametrize("word", [b"", b"421 4.4.2 mail Error: timeout exceeded\r\n"])
+@pytest.mark.parametrize(
+    "last_reply", [b"", b"421 4.4.2 mail Error: timeout exceeded\r\n"]
+)
 def test_a_connection_that_the_other_side_has_ended_is_not_used_again(
-    word: bytes,
+    last_reply: bytes,
 ) -> None:
-    with serve(Port(has_to_hang_up=True, hang_up_command=word)) as port:
+    with serve(Port(has_to_hang_up=True, hang_up_command=last_reply)) as port:
         line = ConnectionCache(is_enabled=True)
         for _ in range(3):
             send_message(line, port)

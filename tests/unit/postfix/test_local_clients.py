@@ -12,7 +12,7 @@ NETWORKS = "127.0.0.0/8 [::ffff:127.0.0.0]/104 [::1]/128"
 
 
 @pytest.mark.parametrize(
-    ("said", "networks", "words", "without"),
+    ("setting", "networks", "expected_clients", "ignored"),
     [
         ("permit_inet_interfaces", NETWORKS, (), ()),
         ("", NETWORKS, (), ()),
@@ -35,11 +35,14 @@ NETWORKS = "127.0.0.0/8 [::ffff:127.0.0.0]/104 [::1]/128"
     ],
 )
 def test_values_of_local_header_rewrite_clients(
-    said: str, networks: str, words: tuple[str, ...], without: tuple[str, ...]
+    setting: str,
+    networks: str,
+    expected_clients: tuple[str, ...],
+    ignored: tuple[str, ...],
 ) -> None:
-    parameters = {"local_header_rewrite_clients": said, "mynetworks": networks}
+    parameters = {"local_header_rewrite_clients": setting, "mynetworks": networks}
     config = Configuration("/etc/postfix", {}, parameters, ())
     assert local_clients.from_configuration(config) == (
-        (*DEFAULT_CLIENTS, *words),
-        without,
+        (*DEFAULT_CLIENTS, *expected_clients),
+        ignored,
     )

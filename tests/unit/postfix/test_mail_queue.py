@@ -34,12 +34,14 @@ def queue_entry(queue_id: str = "4Zx", **fields: Any) -> str:
     return json.dumps({**entry, **fields}, ensure_ascii=False) + "\n"
 
 
-@pytest.mark.parametrize("sign", ["\u2028", "\u2029", "\x85"])
+@pytest.mark.parametrize("line_end", ["\u2028", "\u2029", "\x85"])
 def test_a_sender_may_have_what_python_takes_for_a_line_end(
-    monkeypatch: pytest.MonkeyPatch, sign: str
+    monkeypatch: pytest.MonkeyPatch, line_end: str
 ) -> None:
-    (message,) = read_queue(monkeypatch, queue_entry(sender=f"ann{sign}@example.org"))
-    assert message.sender == f"ann{sign}@example.org"
+    (message,) = read_queue(
+        monkeypatch, queue_entry(sender=f"ann{line_end}@example.org")
+    )
+    assert message.sender == f"ann{line_end}@example.org"
 
 
 def test_a_sender_cannot_make_up_a_content_filter(

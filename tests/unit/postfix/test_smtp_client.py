@@ -72,7 +72,7 @@ def test_a_message_without_a_queue_id_is_given_all_the_same() -> None:
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize(
-    "said",
+    "replies",
     [
         b"",
         b"220",
@@ -83,9 +83,9 @@ def test_a_message_without_a_queue_id_is_given_all_the_same() -> None:
         GREETING + EHLO + b"250 ok\r\n250 ok\r\n354 go\r\n",
     ],
 )
-def test_what_is_no_smtp_defers(said: bytes) -> None:
+def test_what_is_no_smtp_defers(replies: bytes) -> None:
     with pytest.raises((PostfixUnreachable, PostfixRefused)):
-        send_to_server(said)
+        send_to_server(replies)
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
@@ -103,12 +103,12 @@ def test_a_qmqp_answer_may_come_in_pieces() -> None:
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize(
-    "said",
+    "reply",
     [b"", b"18:Kok, ", b"18:Kok, queued as 4Zx", b"2:Kok,", b"K", b"3:Zno,", b":,"],
 )
-def test_a_qmqp_answer_that_is_cut_off_or_no_is_no_promise(said: bytes) -> None:
+def test_a_qmqp_answer_that_is_cut_off_or_no_is_no_promise(reply: bytes) -> None:
     with pytest.raises((PostfixUnreachable, PostfixRefused)):
-        send_by_qmqp(said)
+        send_by_qmqp(reply)
 
 
 def test_dsn_parameters_are_passed_on_as_they_were_given() -> None:

@@ -153,13 +153,13 @@ def test_a_line_that_pipe_truncates_has_what_is_needed(log: ScannedLog) -> None:
 
 
 @pytest.mark.parametrize("archive", ["legal@example.com", "one@x.org,two@x.org"])
-@pytest.mark.parametrize("loud", ["", "alarm=forged "])
+@pytest.mark.parametrize("alarm", ["", "alarm=forged "])
 def test_the_reply_of_a_worker_is_read_to_its_end(
-    log: ScannedLog, archive: str, loud: str
+    log: ScannedLog, archive: str, alarm: str
 ) -> None:
     """lmtp(8) names the worker's socket, and logs all that it said."""
     relay = f"mail.example.com[private/archive.{archive}]"
-    reply = f"250 2.0.0 id={ID} as={SECOND} {loud}result=done"
+    reply = f"250 2.0.0 id={ID} as={SECOND} {alarm}result=done"
     log.add_accepted(FIRST)
     log.add_reinjected(SECOND, FIRST)
     log.add_removed(SECOND)
@@ -253,11 +253,11 @@ def test_what_header_checks_discard_was_accepted(log: ScannedLog) -> None:
 
 
 @pytest.mark.parametrize(
-    "why", ["reject: header X: y", "milter-reject: END-OF-MESSAGE"]
+    "rejection", ["reject: header X: y", "milter-reject: END-OF-MESSAGE"]
 )
-def test_what_is_rejected_was_not_accepted(log: ScannedLog, why: str) -> None:
+def test_what_is_rejected_was_not_accepted(log: ScannedLog, rejection: str) -> None:
     log.add_client(FIRST)
-    log.add_line("cleanup[2]", f"{FIRST}: {why} from a[1.2.3.4]; {RCPT_LINE}: no")
+    log.add_line("cleanup[2]", f"{FIRST}: {rejection} from a[1.2.3.4]; {RCPT_LINE}: no")
     assert not log.pop_finished() and not log.remaining()
 
 
@@ -598,7 +598,7 @@ def test_a_capsule_that_is_requeued_is_the_same_capsule(log: ScannedLog) -> None
 
 
 @pytest.mark.parametrize(
-    ("process", "text", "how"),
+    ("process", "text", "expected_end"),
     [
         ("postsuper[9]", "removed", "deleted by postsuper -d"),
         ("qmgr[3]", "from=<>, status=expired, returned to sender", "expired in"),
@@ -606,13 +606,13 @@ def test_a_capsule_that_is_requeued_is_the_same_capsule(log: ScannedLog) -> None
     ],
 )
 def test_the_end_of_a_capsule_that_got_nowhere_is_known(
-    log: ScannedLog, process: str, text: str, how: str
+    log: ScannedLog, process: str, text: str, expected_end: str
 ) -> None:
     log_capsule(log, THIRD)
     log.add_line(process, f"{THIRD}: {text}")
     log.add_removed(THIRD)
     end, queue_id = log.scan.capsules.ends[ID]
-    assert end.startswith(how) and queue_id == THIRD
+    assert end.startswith(expected_end) and queue_id == THIRD
 
 
 def test_a_message_cannot_pretend_to_be_a_capsule(log: ScannedLog) -> None:

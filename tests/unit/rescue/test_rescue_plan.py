@@ -45,7 +45,7 @@ def make_plan(
 
 
 @pytest.mark.parametrize(
-    ("age", "of", "taken"),
+    ("age", "lifetimes", "is_taken"),
     [
         (DAY - 1, DEFAULT_LIFETIMES, False),
         (DAY, DEFAULT_LIFETIMES, True),
@@ -57,8 +57,10 @@ def make_plan(
         ),  # half of its life: before it ends, whatever is set
     ],
 )
-def test_copies_are_taken_in_time(age: int, of: Lifetimes, taken: bool) -> None:
-    assert bool(make_plan(copy(age), lifetimes=of).to_rescue) == taken
+def test_copies_are_taken_in_time(
+    age: int, lifetimes: Lifetimes, is_taken: bool
+) -> None:
+    assert bool(make_plan(copy(age), lifetimes=lifetimes).to_rescue) == is_taken
 
 
 def test_a_capsule_on_hold_is_taken_at_once() -> None:
@@ -71,7 +73,7 @@ def test_a_capsule_that_was_requeued_is_a_copy_too() -> None:
 
 
 @pytest.mark.parametrize(
-    ("age", "stuck", "hold"),
+    ("age", "is_reported", "is_held"),
     [
         (299, False, False),
         (300, True, False),
@@ -80,10 +82,13 @@ def test_a_capsule_that_was_requeued_is_a_copy_too() -> None:
     ],
 )
 def test_originals_are_reported_early_and_held_late(
-    age: int, stuck: bool, hold: bool
+    age: int, is_reported: bool, is_held: bool
 ) -> None:
     rescue_plan = make_plan(message(age))
-    assert (bool(rescue_plan.overdue), bool(rescue_plan.to_hold)) == (stuck, hold)
+    assert (bool(rescue_plan.overdue), bool(rescue_plan.to_hold)) == (
+        is_reported,
+        is_held,
+    )
 
 
 def test_the_null_sender_counts_with_its_own_lifetime() -> None:

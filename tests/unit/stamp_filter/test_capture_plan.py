@@ -216,14 +216,14 @@ def trusted_by_archive(plan: capture_plan.Plan) -> dict[str, bool]:
 
 
 @pytest.mark.parametrize(
-    ("age", "again"),
+    ("age", "is_copied_again"),
     [(0, False), (5 * DAY, False), (5 * DAY + 1, True), (-5 * DAY - 1, True)],
 )
 def test_with_mail_alone_a_young_stamp_sends_no_second_copy(
-    age: int, again: bool
+    age: int, is_copied_again: bool
 ) -> None:
     plan = make_plan(FROM_SMTP + stamp_message(), settings=MAIL_SETTINGS, now=NOW + age)
-    assert trusted_by_archive(plan) == {LEGAL: not again}
+    assert trusted_by_archive(plan) == {LEGAL: not is_copied_again}
     assert plan.stamps == b""
 
 
@@ -236,11 +236,11 @@ def test_the_lifetime_of_a_stamp_is_a_setting() -> None:
         assert trusted_by_archive(plan) == {LEGAL: not is_copied_again}
 
 
-@pytest.mark.parametrize("tail", [b"footer\r\n", b""])
-def test_with_mail_alone_only_a_valid_stamp_saves_a_copy(tail: bytes) -> None:
-    message = FROM_SMTP + stamp_message() + tail
+@pytest.mark.parametrize("footer", [b"footer\r\n", b""])
+def test_with_mail_alone_only_a_valid_stamp_saves_a_copy(footer: bytes) -> None:
+    message = FROM_SMTP + stamp_message() + footer
     plan = make_plan(message, settings=MAIL_SETTINGS)
-    assert trusted_by_archive(plan) == {LEGAL: not tail}
+    assert trusted_by_archive(plan) == {LEGAL: not footer}
 
 
 def test_with_mail_alone_a_copy_for_one_archive_is_mailed_without_the_other() -> None:
@@ -296,7 +296,7 @@ LOCAL_CLIENT = Client()
 
 
 @pytest.mark.parametrize(
-    ("people", "sender", "client", "head", "needed"),
+    ("recipients", "sender", "client", "head", "needs_smtputf8"),
     [
         ((BOB,), SENDER, None, MESSAGE, False),
         ((UTF8_ADDRESS,), SENDER, None, MESSAGE, True),
@@ -319,17 +319,17 @@ LOCAL_CLIENT = Client()
     ],
 )
 def test_smtputf8_is_requested_again_when_it_was_there(
-    people: tuple[bytes, ...],
+    recipients: tuple[bytes, ...],
     sender: bytes,
     client: Client | None,
     head: bytes,
-    needed: bool,
+    needs_smtputf8: bool,
 ) -> None:
-    delivery = delivery_request(*people, sender=sender, client=client)
+    delivery = delivery_request(*recipients, sender=sender, client=client)
     reading = capture_plan.HeaderScan(
         head, delivery, STORE_SETTINGS, KEYS, user_id=examples.mail_owner
     )
-    assert capture_plan.needs_smtputf8(delivery, reading, head) == needed
+    assert capture_plan.needs_smtputf8(delivery, reading, head) == needs_smtputf8
 
 
 def test_smtputf8_is_requested_when_the_lmtp_client_requests_it() -> None:
@@ -346,7 +346,7 @@ def test_the_plan_has_the_dsn_parameter_ret() -> None:
 
 
 @pytest.mark.parametrize(
-    ("protocol", "content", "eightbit"),
+    ("protocol", "content", "is_8bitmime"),
     [
         (b"ESMTP", b"gr\xfcn\r\n", True),
         (b"ESMTPSA", b"gr\xfcn\r\n", True),
@@ -357,19 +357,19 @@ def test_the_plan_has_the_dsn_parameter_ret() -> None:
     ],
 )
 def test_eightbit_is_declared_where_a_client_could(
-    protocol: bytes, content: bytes, eightbit: bool
+    protocol: bytes, content: bytes, is_8bitmime: bool
 ) -> None:
     delivery = delivery_request(
         BOB, client=Client(address=b"192.0.2.7", protocol=protocol)
     )
     assert (
         capture_plan.needs_8bitmime(delivery, examples.content_properties(content))
-        == eightbit
+        == is_8bitmime
     )
 
 
 @pytest.mark.parametrize(
-    ("address", "networks", "local"),
+    ("address", "networks", "is_local"),
     [
         (b"", (), True),
         (b"127.0.0.1", ("127.0.0.0/8",), True),
@@ -391,8 +391,10 @@ def test_eightbit_is_declared_where_a_client_could(
         (b"192.0.2.7", ("permit_sasl_authenticated",), False),
     ],
 )
-def test_who_is_local(address: bytes, networks: tuple[str, ...], local: bool) -> None:
-    assert capture_plan.is_local_client(Client(address=address), networks) == local
+def test_who_is_local(
+    address: bytes, networks: tuple[str, ...], is_local: bool
+) -> None:
+    assert capture_plan.is_local_client(Client(address=address), networks) == is_local
 
 
 def test_an_authenticated_client_is_local_where_configured() -> None:

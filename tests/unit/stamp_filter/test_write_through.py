@@ -59,15 +59,15 @@ class StoreAttempts:
 
 
 @pytest.fixture
-def asked(tmp_path: Path) -> StoreAttempts:
+def attempts(tmp_path: Path) -> StoreAttempts:
     return StoreAttempts(tmp_path)
 
 
 def test_the_store_is_tried_for_as_long_as_archive_cf_allows(
-    asked: StoreAttempts,
+    attempts: StoreAttempts,
 ) -> None:
-    assert asked.archive_at(NOW) == ARCHIVED
-    assert asked.child.timeouts == [7]
+    assert attempts.archive_at(NOW) == ARCHIVED
+    assert attempts.child.timeouts == [7]
 
 
 def time_out_at(attempts: StoreAttempts, now: int, directory: Path) -> None:
@@ -80,18 +80,20 @@ def time_out_at(attempts: StoreAttempts, now: int, directory: Path) -> None:
 
 
 def test_a_slow_store_is_left_in_peace_for_a_while(
-    asked: StoreAttempts, tmp_path: Path
+    attempts: StoreAttempts, tmp_path: Path
 ) -> None:
-    time_out_at(asked, NOW, tmp_path)
+    time_out_at(attempts, NOW, tmp_path)
     for later in (0, 1, write_through.SLOW_STORE_PAUSE - 1):
         with pytest.raises(WriteThroughFailed, match="the store was slow"):
-            asked.archive_at(NOW + later)
-    assert not asked.child.timeouts
-    assert asked.archive_at(NOW + write_through.SLOW_STORE_PAUSE) == ARCHIVED
+            attempts.archive_at(NOW + later)
+    assert not attempts.child.timeouts
+    assert attempts.archive_at(NOW + write_through.SLOW_STORE_PAUSE) == ARCHIVED
 
 
-def test_all_processes_know_of_the_pause(asked: StoreAttempts, tmp_path: Path) -> None:
-    time_out_at(asked, NOW, tmp_path)
+def test_all_processes_know_of_the_pause(
+    attempts: StoreAttempts, tmp_path: Path
+) -> None:
+    time_out_at(attempts, NOW, tmp_path)
     other = StoreAttempts(tmp_path)
     with pytest.raises(WriteThroughFailed, match="the store was slow"):
         other.archive_at(NOW)
@@ -99,36 +101,36 @@ def test_all_processes_know_of_the_pause(asked: StoreAttempts, tmp_path: Path) -
 
 
 def test_a_note_from_the_future_makes_no_pause_without_end(
-    asked: StoreAttempts, tmp_path: Path
+    attempts: StoreAttempts, tmp_path: Path
 ) -> None:
-    time_out_at(asked, NOW + 10 * write_through.SLOW_STORE_PAUSE, tmp_path)
-    assert asked.archive_at(NOW) == ARCHIVED
+    time_out_at(attempts, NOW + 10 * write_through.SLOW_STORE_PAUSE, tmp_path)
+    assert attempts.archive_at(NOW) == ARCHIVED
 
 
 def test_a_second_time_it_is_slow_begins_a_pause_anew(
-    asked: StoreAttempts, tmp_path: Path
+    attempts: StoreAttempts, tmp_path: Path
 ) -> None:
-    time_out_at(asked, NOW, tmp_path)
-    time_out_at(asked, NOW + write_through.SLOW_STORE_PAUSE, tmp_path)
+    time_out_at(attempts, NOW, tmp_path)
+    time_out_at(attempts, NOW + write_through.SLOW_STORE_PAUSE, tmp_path)
     with pytest.raises(WriteThroughFailed, match="the store was slow"):
-        asked.archive_at(NOW + 2 * write_through.SLOW_STORE_PAUSE - 1)
+        attempts.archive_at(NOW + 2 * write_through.SLOW_STORE_PAUSE - 1)
 
 
 def test_no_other_user_may_read_the_pause_file_and_no_link_is_followed(
-    asked: StoreAttempts, tmp_path: Path
+    attempts: StoreAttempts, tmp_path: Path
 ) -> None:
     target = tmp_path / "outside"
-    asked.pause_file.symlink_to(target)
-    asked.child.is_late = True
+    attempts.pause_file.symlink_to(target)
+    attempts.child.is_late = True
     with pytest.raises(WriteThroughFailed, match=LATE_ERROR):
-        asked.archive_at(NOW)
+        attempts.archive_at(NOW)
     assert not target.exists()
-    asked.pause_file.unlink()
+    attempts.pause_file.unlink()
     before = os.umask(0)
     with pytest.raises(WriteThroughFailed, match=LATE_ERROR):
-        asked.archive_at(NOW)
+        attempts.archive_at(NOW)
     os.umask(before)
-    assert asked.pause_file.stat().st_mode & 0o777 == 0o600
+    assert attempts.pause_file.stat().st_mode & 0o777 == 0o600
 
 
 def test_without_a_directory_for_the_pause_file_the_store_is_tried_each_time(
@@ -143,15 +145,15 @@ def test_without_a_directory_for_the_pause_file_the_store_is_tried_each_time(
 
 
 def test_what_is_no_regular_message_in_memory_goes_as_a_capsule(
-    asked: StoreAttempts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    attempts: StoreAttempts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The store is not slow for that, and the next message is not told so."""
     monkeypatch.setattr(spool, "MEMORY_LIMIT", 100)
-    assert asked.archive_at(NOW, size=100) == ARCHIVED
+    assert attempts.archive_at(NOW, size=100) == ARCHIVED
     message = spool.Spool()
     message.add(b"x" * 101, str(tmp_path))
     with pytest.raises(WriteThroughFailed, match="it is large"):
-        asked._write_through.archive(message, make_envelope(), NOW)
+        attempts._write_through.archive(message, make_envelope(), NOW)
     message.close()
-    assert asked.archive_at(NOW) == ARCHIVED
-    assert len(asked.child.timeouts) == 2
+    assert attempts.archive_at(NOW) == ARCHIVED
+    assert len(attempts.child.timeouts) == 2

@@ -162,7 +162,7 @@ def test_no_name_breaks_out_of_its_label(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "words",
+    "fields",
     [
         None,
         [],
@@ -177,8 +177,8 @@ def test_no_name_breaks_out_of_its_label(name: str) -> None:
         {k: v for k, v in RECONCILE_RUN.items() if k != "accepted"},
     ],
 )
-def test_a_note_of_a_reconcile_run_of_another_form_is_none(words: object) -> None:
-    assert overview.parse_reconcile_run(words) is None
+def test_a_note_of_a_reconcile_run_of_another_form_is_none(fields: object) -> None:
+    assert overview.parse_reconcile_run(fields) is None
 
 
 def test_the_exit_code_gives_the_severity() -> None:

@@ -397,17 +397,17 @@ def test_a_line_without_the_commit_of_its_file_is_committed(tmp_path: Path) -> N
 
 @pytest.mark.parametrize("mode", [0o400, 0o600])
 def test_what_a_dead_run_wrote_is_synced_before_it_counts(
-    tmp_path: Path, synced: list[str], mode: int
+    tmp_path: Path, synced_paths: list[str], mode: int
 ) -> None:
     """It may have died between write and fsync; the retry says that all is kept."""
     capture = Capture()
     capture.store_in(tmp_path)
     (tmp_path / LEGAL / NAME).chmod(mode)
-    synced.clear()
+    synced_paths.clear()
     assert capture.store_in(tmp_path) == {"archived"}
-    assert f"{tmp_path}/{LEGAL}/journal" in synced
+    assert f"{tmp_path}/{LEGAL}/journal" in synced_paths
     if mode == 0o600:
-        assert str((tmp_path / LEGAL / NAME).parent) in synced
+        assert str((tmp_path / LEGAL / NAME).parent) in synced_paths
 
 
 def test_a_torn_line_of_a_copy_is_written_again_by_the_retry(tmp_path: Path) -> None:
@@ -622,13 +622,13 @@ def for_record(outcomes: list[outcome.Outcome]) -> list[tuple[str, outcome.Outco
 
 
 def test_outcomes_are_recorded_once_and_with_one_fsync(
-    tmp_path: Path, synced: list[str]
+    tmp_path: Path, synced_paths: list[str]
 ) -> None:
     archive = store_once(tmp_path)
     outcomes = [make_outcome(f"r{number}@example.com") for number in range(50)]
-    synced.clear()
+    synced_paths.clear()
     assert archive.record_outcomes(for_record(outcomes), TIME) == 50
-    assert synced.count(str(journal_path(tmp_path))) == 1
+    assert synced_paths.count(str(journal_path(tmp_path))) == 1
     assert archive.record_outcomes(for_record(outcomes[:20]), TIME) == 0
     repeated = [
         outcomes[3],
@@ -667,9 +667,11 @@ def test_outcomes_of_many_records_go_in_one_batch(tmp_path: Path) -> None:
     assert selected.events == all_records[1].events
 
 
-def test_a_report_stands_beside_the_copy(tmp_path: Path, synced: list[str]) -> None:
+def test_a_report_stands_beside_the_copy(
+    tmp_path: Path, synced_paths: list[str]
+) -> None:
     store_once(tmp_path)
-    synced.clear()
+    synced_paths.clear()
     assert store_report(tmp_path) == REPORT_NAME
     path = tmp_path / LEGAL / REPORT_NAME
     assert gzip.decompress(path.read_bytes()) == build_report()
@@ -679,7 +681,7 @@ def test_a_report_stands_beside_the_copy(tmp_path: Path, synced: list[str]) -> N
     assert (event["id"], event["file"]) == (ARCHIVE_ID, REPORT_NAME)
     assert event["covers"] == COVERED_DIGEST
     assert event["file_sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
-    assert str(path.parent) in synced
+    assert str(path.parent) in synced_paths
     assert not list((tmp_path / LEGAL / "drafts").iterdir())
     assert record(tmp_path).reports == {REPORT_NAME: COVERED_DIGEST}
     assert record(tmp_path).files == [NAME]
@@ -696,8 +698,8 @@ def test_the_same_report_is_stored_once_and_another_beside_it(tmp_path: Path) ->
     assert third == NAME.replace(".eml.gz", ".outcome-3.eml.gz")
 
 
-@pytest.mark.parametrize("covers", [COVERED_DIGEST, "ef" * 32])
-def test_a_report_without_its_line_gets_it(tmp_path: Path, covers: str) -> None:
+@pytest.mark.parametrize("covered_digest", [COVERED_DIGEST, "ef" * 32])
+def test_a_report_without_its_line_gets_it(tmp_path: Path, covered_digest: str) -> None:
     """A crash between file and line: the next run adds the line, also another's."""
     store_once(tmp_path)
     before = journal_path(tmp_path).read_bytes()
@@ -705,14 +707,14 @@ def test_a_report_without_its_line_gets_it(tmp_path: Path, covers: str) -> None:
     path = tmp_path / LEGAL / REPORT_NAME
     journal_path(tmp_path).write_bytes(before)
     path.chmod(0o600)
-    name = store_report(tmp_path, covers)
-    assert name == (REPORT_NAME if covers == COVERED_DIGEST else SECOND_NAME)
+    name = store_report(tmp_path, covered_digest)
+    assert name == (REPORT_NAME if covered_digest == COVERED_DIGEST else SECOND_NAME)
     first = events(tmp_path)[1]
     assert (first["event"], first["covers"]) == ("outcome-report", COVERED_DIGEST)
     assert first["file_sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
     assert path.stat().st_mode & 0o777 == 0o400
     assert kinds(tmp_path).count("outcome-report") == (
-        1 if covers == COVERED_DIGEST else 2
+        1 if covered_digest == COVERED_DIGEST else 2
     )
 
 

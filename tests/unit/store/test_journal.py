@@ -197,14 +197,14 @@ def test_a_file_is_found_however_long_ago_it_was(tmp_path: Path) -> None:
         assert not events.has_file("2026/11/22/a")
 
 
-@pytest.mark.parametrize("room", [0, 1, 10, 200])
+@pytest.mark.parametrize("free_bytes", [0, 1, 10, 200])
 def test_a_line_that_could_not_be_written_completely_is_removed(
-    tmp_path: Path, room: int
+    tmp_path: Path, free_bytes: int
 ) -> None:
     append_event(tmp_path, id="first")
     before = (tmp_path / journal.FILE_NAME).read_bytes()
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + room, hard))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + free_bytes, hard))
     try:
         with pytest.raises(JournalFailed, match="too large"):
             append_event(tmp_path, envelope="x" * 300)
@@ -229,13 +229,13 @@ def append_all(directory: Path, new_events: list[journal.Event]) -> None:
 
 @pytest.mark.parametrize("earlier", [0, 1, 9])
 def test_several_events_are_chained_with_one_fsync(
-    tmp_path: Path, earlier: int, synced: list[str]
+    tmp_path: Path, earlier: int, synced_paths: list[str]
 ) -> None:
     for _ in range(earlier):
         append_event(tmp_path)
-    synced.clear()
+    synced_paths.clear()
     append_all(tmp_path, make_events(12))
-    assert synced.count(str(tmp_path / journal.FILE_NAME)) == 1
+    assert synced_paths.count(str(tmp_path / journal.FILE_NAME)) == 1
     assert_chained(tmp_path)
     assert [each["seq"] for each in all_events(tmp_path)] == list(
         range(1, earlier + 13)
@@ -249,14 +249,14 @@ def test_no_events_write_nothing(tmp_path: Path) -> None:
     assert journal_end.read_number(str(tmp_path)) == 0
 
 
-@pytest.mark.parametrize("room", [0, 1, 100, 400])
+@pytest.mark.parametrize("free_bytes", [0, 1, 100, 400])
 def test_several_events_that_could_not_all_be_written_are_all_taken_back(
-    tmp_path: Path, room: int
+    tmp_path: Path, free_bytes: int
 ) -> None:
     append_event(tmp_path, id="first")
     before = (tmp_path / journal.FILE_NAME).read_bytes()
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + room, hard))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + free_bytes, hard))
     try:
         with pytest.raises(JournalFailed, match="too large"):
             append_all(tmp_path, make_events(5))
@@ -284,14 +284,14 @@ def test_a_crash_among_several_events_leaves_the_first_of_them(tmp_path: Path) -
 
 
 def test_what_the_recent_lines_record_is_not_new(
-    tmp_path: Path, synced: list[str]
+    tmp_path: Path, synced_paths: list[str]
 ) -> None:
     append_all(tmp_path, make_events(3))
     append_event(tmp_path, "other", id="x7", tries=0)
     with journal.Journal(str(tmp_path)) as events:
-        synced.clear()
+        synced_paths.clear()
         assert events.unrecorded(make_events(5)) == make_events(5)[3:]
-        assert synced == [str(tmp_path / journal.FILE_NAME)]
+        assert synced_paths == [str(tmp_path / journal.FILE_NAME)]
         assert events.unrecorded(make_events(1, first=7)) == make_events(1, first=7)
         assert events.unrecorded([("outcome", {"id": "x1"})]) == [
             ("outcome", {"id": "x1"})

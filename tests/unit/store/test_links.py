@@ -29,7 +29,7 @@ OUTSIDE_CONTENT = b"This is somebody else's.\n"
 
 
 @pytest.fixture
-def outside(tmp_path: Path) -> Path:
+def outside_directory(tmp_path: Path) -> Path:
     """A folder of somebody else's, with a file in it."""
     directory = tmp_path / "outside"
     directory.mkdir()
@@ -38,7 +38,7 @@ def outside(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def kept(tmp_path: Path) -> Path:
+def archived_store(tmp_path: Path) -> Path:
     """A store with one message."""
     Capture().store_in(tmp_path / "store")
     return tmp_path / "store"
@@ -59,20 +59,20 @@ def other_capture() -> Capture:
 
 @pytest.mark.parametrize("below", ["drafts", "2026", "2026/11", "2026/11/22"])
 def test_an_archive_directory_that_is_a_link_is_refused(
-    kept: Path, outside: Path, below: str
+    archived_store: Path, outside_directory: Path, below: str
 ) -> None:
-    directory = kept / LEGAL / below
-    directory.rename(kept / "aside")
-    directory.symlink_to(outside)
+    directory = archived_store / LEGAL / below
+    directory.rename(archived_store / "aside")
+    directory.symlink_to(outside_directory)
     with pytest.raises(StoreFailed, match=f"{below}: not a directory"):
-        other_capture().store_in(kept)
-    assert untouched(outside)
-    assert kinds(kept) == ["archived"]
+        other_capture().store_in(archived_store)
+    assert untouched(outside_directory)
+    assert kinds(archived_store) == ["archived"]
 
 
 @pytest.mark.parametrize("target", ["outside/file", "nowhere", "copy"])
 def test_a_file_of_the_store_that_is_a_link_is_refused(
-    tmp_path: Path, outside: Path, target: str
+    tmp_path: Path, outside_directory: Path, target: str
 ) -> None:
     """Also where it leads to a true copy: that lies outside."""
     Capture().store_in(tmp_path / "store")
@@ -83,7 +83,7 @@ def test_a_file_of_the_store_that_is_a_link_is_refused(
         Capture(b"eve@example.com").store_in(tmp_path / "store")
     with pytest.raises(StoreFailed, match="not a regular file"):
         Archive(str(tmp_path / "store"), LEGAL).has_copy(NAME[11:-7])
-    assert untouched(outside)
+    assert untouched(outside_directory)
 
 
 def test_the_store_and_an_archive_directory_may_be_on_another_disk(
@@ -104,70 +104,72 @@ def test_an_archive_whose_disk_is_away_fails_as_the_store_does(tmp_path: Path) -
         Capture().store_in(tmp_path / "store")
 
 
-def test_a_fifo_in_place_of_a_copy_does_not_block(kept: Path) -> None:
-    path = kept / LEGAL / NAME
-    damaged_record = record(kept)
+def test_a_fifo_in_place_of_a_copy_does_not_block(archived_store: Path) -> None:
+    path = archived_store / LEGAL / NAME
+    damaged_record = record(archived_store)
     path.unlink()
     os.mkfifo(path)
     with pytest.raises(StoreFailed, match="not a regular file"):
-        list(record_reader.archive_copy(str(kept), damaged_record))
+        list(record_reader.archive_copy(str(archived_store), damaged_record))
 
 
-def test_a_journal_that_names_a_file_outside_is_damaged(kept: Path) -> None:
-    damaged_record = record(kept)
+def test_a_journal_that_names_a_file_outside_is_damaged(archived_store: Path) -> None:
+    damaged_record = record(archived_store)
     damaged_record.files = ["../../outside/file"]
     with pytest.raises(RecordDamaged, match="no valid file name in the journal"):
-        list(record_reader.archive_copy(str(kept), damaged_record))
+        list(record_reader.archive_copy(str(archived_store), damaged_record))
 
 
 # --- the journal --------------------------------------------------------------------
 
 
 def test_a_journal_that_is_a_hard_link_is_not_written(
-    kept: Path, outside: Path
+    archived_store: Path, outside_directory: Path
 ) -> None:
-    path = kept / LEGAL / journal.FILE_NAME
+    path = archived_store / LEGAL / journal.FILE_NAME
     path.unlink()
-    os.link(outside / "file", path)
+    os.link(outside_directory / "file", path)
     with pytest.raises(JournalFailed, match="link count is not 1"):
-        other_capture().store_in(kept)
-    assert untouched(outside)
+        other_capture().store_in(archived_store)
+    assert untouched(outside_directory)
 
 
 def test_a_journal_that_is_a_symlink_or_a_pipe_is_not_read(
-    kept: Path, outside: Path
+    archived_store: Path, outside_directory: Path
 ) -> None:
-    path = kept / LEGAL / journal.FILE_NAME
+    path = archived_store / LEGAL / journal.FILE_NAME
     path.unlink()
-    path.symlink_to(outside / "file")
+    path.symlink_to(outside_directory / "file")
     with pytest.raises(JournalFailed):
-        list(record_reader.records(str(kept), LEGAL))
+        list(record_reader.records(str(archived_store), LEGAL))
     path.unlink()
     os.mkfifo(path)
     with pytest.raises(JournalFailed, match="not a regular file"):
-        list(record_reader.records(str(kept), LEGAL))
+        list(record_reader.records(str(archived_store), LEGAL))
 
 
 @pytest.mark.parametrize("link", [os.symlink, os.link, lambda _, at: os.mkfifo(at)])
 @pytest.mark.parametrize("name", ["journal.last", "journal.last.draft"])
 def test_the_note_of_the_last_line_is_written_nowhere_else(
-    kept: Path, outside: Path, name: str, link: object
+    archived_store: Path, outside_directory: Path, name: str, link: object
 ) -> None:
     assert callable(link)
-    path = kept / LEGAL / name
+    path = archived_store / LEGAL / name
     path.unlink(missing_ok=True)
-    link(outside / "file", path)
-    other_capture().store_in(kept)
-    assert untouched(outside)
-    assert journal_end.read_number(str(kept / LEGAL)) == 2
-    assert not (kept / LEGAL / "journal.last").is_symlink()
+    link(outside_directory / "file", path)
+    other_capture().store_in(archived_store)
+    assert untouched(outside_directory)
+    assert journal_end.read_number(str(archived_store / LEGAL)) == 2
+    assert not (archived_store / LEGAL / "journal.last").is_symlink()
 
 
-def test_drafts_are_removed_in_their_directory_only(kept: Path) -> None:
-    (kept / LEGAL / "drafts").rmdir()
-    (kept / LEGAL / "drafts").symlink_to(kept / LEGAL / "2026/11/22")
-    assert files.remove_drafts(f"{kept}/{LEGAL}/drafts", cutoff=1e12) == 0
-    assert archived_files(kept) == [NAME]
+def test_drafts_are_removed_in_their_directory_only(archived_store: Path) -> None:
+    (archived_store / LEGAL / "drafts").rmdir()
+    (archived_store / LEGAL / "drafts").symlink_to(
+        archived_store / LEGAL / "2026/11/22"
+    )
+    assert files.remove_drafts(f"{archived_store}/{LEGAL}/drafts", cutoff=1e12) == 0
+    assert archived_files(archived_store) == [NAME]
 
 
 # --- the fallback directory ---------------------------------------------------------
@@ -206,7 +208,7 @@ def test_another_file_under_a_capsules_name_is_not_taken_for_it(
 
 @pytest.mark.parametrize("target", ["outside/file", "nowhere", "capsule"])
 def test_a_symlink_under_a_capsules_name_is_not_taken_for_it(
-    tmp_path: Path, outside: Path, target: str
+    tmp_path: Path, outside_directory: Path, target: str
 ) -> None:
     directory = tmp_path / "fallback"
     path = directory / put_capsule(directory)
@@ -216,18 +218,18 @@ def test_a_symlink_under_a_capsules_name_is_not_taken_for_it(
         put_capsule(directory)
     with pytest.raises(StoreFailed):
         fallback.open_capsule(str(path))
-    assert untouched(outside)
+    assert untouched(outside_directory)
 
 
 def test_a_drafts_directory_that_is_a_link_is_refused(
-    tmp_path: Path, outside: Path
+    tmp_path: Path, outside_directory: Path
 ) -> None:
     directory = tmp_path / "fallback"
     directory.mkdir()
-    (directory / "drafts").symlink_to(outside)
+    (directory / "drafts").symlink_to(outside_directory)
     with pytest.raises(StoreFailed, match="drafts: not a directory"):
         put_capsule(directory)
-    assert untouched(outside)
+    assert untouched(outside_directory)
 
 
 def test_a_symlink_to_nowhere_hides_no_capsule(tmp_path: Path) -> None:
@@ -243,30 +245,30 @@ def test_a_fifo_in_place_of_a_capsule_does_not_block(tmp_path: Path) -> None:
 
 
 def test_the_reason_is_read_and_written_nowhere_else(
-    tmp_path: Path, outside: Path
+    tmp_path: Path, outside_directory: Path
 ) -> None:
     directory = tmp_path / "fallback"
     directory.mkdir()
-    (directory / "why").symlink_to(outside / "file")
+    (directory / "why").symlink_to(outside_directory / "file")
     assert fallback.last_reason(str(directory)) == ""
     put_capsule(directory)
     assert fallback.last_reason(str(directory)) == "the store is full"
-    assert untouched(outside)
+    assert untouched(outside_directory)
     (directory / "why").unlink()
     os.mkfifo(directory / "why")
     assert fallback.last_reason(str(directory)) == ""
 
 
 def test_the_note_of_a_rescue_is_made_nowhere_else(
-    tmp_path: Path, outside: Path
+    tmp_path: Path, outside_directory: Path
 ) -> None:
     settings = fallback_settings(tmp_path)
-    (tmp_path / "rescued").symlink_to(outside / "file")
-    os.utime(outside / "file", (1, 1))
+    (tmp_path / "rescued").symlink_to(outside_directory / "file")
+    os.utime(outside_directory / "file", (1, 1))
     os.utime(tmp_path / "rescued", (2, 2), follow_symlinks=False)
     assert queue_rescue.last_run_age(settings, now=12.0) == 10
     queue_rescue.record_run(settings)
-    assert (outside / "file").stat().st_mtime == 1
+    assert (outside_directory / "file").stat().st_mtime == 1
     (tmp_path / "rescued").unlink()
     os.mkfifo(tmp_path / "rescued")
     queue_rescue.record_run(settings)

@@ -145,7 +145,7 @@ def test_what_waited_is_settled_later_and_never_waits_again() -> None:
 
 
 @pytest.mark.parametrize(
-    ("one", "two", "word"),
+    ("first_kind", "second_kind", "overall_kind"),
     [
         ("delivered", "relayed", "delivered"),
         ("failed", "expired", "failed"),
@@ -157,12 +157,14 @@ def test_what_waited_is_settled_later_and_never_waits_again() -> None:
     ],
 )
 def test_one_kind_summarises_the_outcome_of_a_message(
-    one: str, two: str, word: str
+    first_kind: str, second_kind: str, overall_kind: str
 ) -> None:
     merged = record_of(
-        archived_event(BOB, EVE), make_outcome(BOB, one), make_outcome(EVE, two)
+        archived_event(BOB, EVE),
+        make_outcome(BOB, first_kind),
+        make_outcome(EVE, second_kind),
     )
-    assert merged.results.overall_kind == word
+    assert merged.results.overall_kind == overall_kind
 
 
 def test_an_expanded_recipient_is_settled_with_all_its_children() -> None:
@@ -321,7 +323,7 @@ REPORT = {
 
 
 @pytest.mark.parametrize(
-    ("said", "sound"),
+    ("fields", "is_event"),
     [
         ({**TIME_FIELD, **event_of(make_outcome(BOB))}, True),
         ({**TIME_FIELD, **event_of(make_outcome(BOB)), "recipient": "a\udcfc"}, True),
@@ -341,9 +343,9 @@ REPORT = {
     ],
 )
 def test_only_a_line_as_the_store_writes_it_is_an_event(
-    said: dict[str, Any], sound: bool
+    fields: dict[str, Any], is_event: bool
 ) -> None:
-    assert journal_event.is_valid(said) is sound
+    assert journal_event.is_valid(fields) is is_event
 
 
 def test_reports_and_their_mails_are_known_by_file() -> None:

@@ -82,9 +82,11 @@ def test_the_first_envelope_stands_for_the_record() -> None:
     assert merged.envelope.sender == b"ann@example.org"
 
 
-@pytest.mark.parametrize("lost", [{"event": "opened"}, make_event("mailed", OTHER_ID)])
-def test_an_event_of_no_record_makes_none(lost: Event) -> None:
-    assert record.merge(LEGAL, [lost]) == {}
+@pytest.mark.parametrize(
+    "orphan_event", [{"event": "opened"}, make_event("mailed", OTHER_ID)]
+)
+def test_an_event_of_no_record_makes_none(orphan_event: Event) -> None:
+    assert record.merge(LEGAL, [orphan_event]) == {}
 
 
 @given(st.lists(st.lists(ADDRESSES, max_size=4), min_size=1, max_size=5))

@@ -43,7 +43,7 @@ def change_journal(store: Path, **fields: Any) -> Path:
 
 
 @pytest.mark.parametrize(
-    "words",
+    "fields",
     [
         {"event": None},
         {"event": ["archived"]},
@@ -68,10 +68,10 @@ def change_journal(store: Path, **fields: Any) -> Path:
     ],
 )
 def test_a_line_that_we_would_not_write_is_refused(
-    store: Path, words: dict[str, Any]
+    store: Path, fields: dict[str, Any]
 ) -> None:
     with pytest.raises(JournalFailed, match="line 1: not a journal line"):
-        list(record_reader.records(str(change_journal(store, **words)), LEGAL))
+        list(record_reader.records(str(change_journal(store, **fields)), LEGAL))
 
 
 @pytest.mark.parametrize(

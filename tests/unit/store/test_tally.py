@@ -90,7 +90,7 @@ class TalliedStore:
 
 
 @pytest.fixture
-def world(tmp_path: Path) -> TalliedStore:
+def tallied_store(tmp_path: Path) -> TalliedStore:
     tallied = TalliedStore(tmp_path)
     for number in range(3):
         tallied.add_archived(number)
@@ -113,58 +113,62 @@ def lines_read(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
 # --- what is counted ----------------------------------------------------------------
 
 
-def test_it_counts_what_list_shows(world: TalliedStore) -> None:
-    world.add_archived(3, message=examples.MESSAGE + b"more\r\n")
-    tally = world.tally()
-    records = list(record_reader.records(str(world.store), LEGAL))
+def test_it_counts_what_list_shows(tallied_store: TalliedStore) -> None:
+    tallied_store.add_archived(3, message=examples.MESSAGE + b"more\r\n")
+    tally = tallied_store.tally()
+    records = list(record_reader.records(str(tallied_store.store), LEGAL))
     assert tally.messages == len(records) == 4
     assert tally.received_bytes == sum(each.events[0]["size"] for each in records)
     assert tally.stamps == {"absent": 4, "valid": 0, "altered": 0, "forged": 0}
     assert tally.last_archived == TIME
 
 
-def test_bytes_are_those_on_the_disk(world: TalliedStore) -> None:
-    files = [each for each in world.store.rglob("*") if each.name != "journal.last"]
+def test_bytes_are_those_on_the_disk(tallied_store: TalliedStore) -> None:
+    files = [
+        each for each in tallied_store.store.rglob("*") if each.name != "journal.last"
+    ]
     on_disk = sum(each.stat().st_size for each in files if each.is_file())
-    tally = world.tally()
+    tally = tallied_store.tally()
     assert tally.copy_bytes + tally.offset == on_disk
 
 
-def test_a_second_original_under_one_id_is_one_message(world: TalliedStore) -> None:
-    world.add_archived(0, message=examples.MESSAGE + b"another\r\n")
-    assert len(list(world.store.rglob("*.eml.gz"))) == 4
+def test_a_second_original_under_one_id_is_one_message(
+    tallied_store: TalliedStore,
+) -> None:
+    tallied_store.add_archived(0, message=examples.MESSAGE + b"another\r\n")
+    assert len(list(tallied_store.store.rglob("*.eml.gz"))) == 4
     assert (
-        world.tally().messages
-        == len(list(record_reader.records(str(world.store), LEGAL)))
+        tallied_store.tally().messages
+        == len(list(record_reader.records(str(tallied_store.store), LEGAL)))
         == 3
     )
 
 
 def test_supplements_mailed_copies_and_forged_stamps_are_counted(
-    world: TalliedStore,
+    tallied_store: TalliedStore,
 ) -> None:
     stamped_request = examples.make_request(
         verdict="valid", stamp_id=archive_id(0), offset=0
     )
-    world.add_archived(0, b"eve@example.com", request=stamped_request)
-    world.add_archived(7, request=examples.make_request(verdict="forged"))
-    world.add_event("mailed", id=archive_id(0), capsule="c", queued_as="4Zx")
-    tally = world.tally()
+    tallied_store.add_archived(0, b"eve@example.com", request=stamped_request)
+    tallied_store.add_archived(7, request=examples.make_request(verdict="forged"))
+    tallied_store.add_event("mailed", id=archive_id(0), capsule="c", queued_as="4Zx")
+    tally = tallied_store.tally()
     assert (tally.supplements, tally.mailed, tally.messages) == (1, 1, 4)
     assert tally.stamps == {"absent": 3, "valid": 1, "altered": 0, "forged": 1}
 
 
 def test_outcomes_are_counted_by_kind_and_waiting_ends_when_settled(
-    world: TalliedStore,
+    tallied_store: TalliedStore,
 ) -> None:
-    world.add_outcome(make_outcome("waiting"))
-    world.add_outcome(make_outcome("waiting", recipient="carol@example.com"))
-    assert len(world.tally().waiting) == 2
-    world.add_outcome(make_outcome("waiting", tries=2))
-    assert len(world.tally().waiting) == 2
-    world.add_outcome(make_outcome("delivered", tries=3))
-    world.add_outcome(make_outcome("failed", recipient="dave@example.com"))
-    tally = world.tally()
+    tallied_store.add_outcome(make_outcome("waiting"))
+    tallied_store.add_outcome(make_outcome("waiting", recipient="carol@example.com"))
+    assert len(tallied_store.tally().waiting) == 2
+    tallied_store.add_outcome(make_outcome("waiting", tries=2))
+    assert len(tallied_store.tally().waiting) == 2
+    tallied_store.add_outcome(make_outcome("delivered", tries=3))
+    tallied_store.add_outcome(make_outcome("failed", recipient="dave@example.com"))
+    tally = tallied_store.tally()
     assert len(tally.waiting) == 1
     assert {k: v for k, v in tally.outcomes.items() if v} == {
         "delivered": 1,
@@ -174,59 +178,61 @@ def test_outcomes_are_counted_by_kind_and_waiting_ends_when_settled(
 
 @pytest.mark.parametrize("name", ["number", "recipient", "original", "parent"])
 def test_a_waiting_recipient_is_distinguished_from_every_other(
-    world: TalliedStore, name: str
+    tallied_store: TalliedStore, name: str
 ) -> None:
-    world.add_outcome(make_outcome("waiting"))
+    tallied_store.add_outcome(make_outcome("waiting"))
     other: dict[str, Any] = {name: 2 if name == "number" else "x@example.com"}
-    world.add_outcome(make_outcome("delivered", **other))
-    assert len(world.tally().waiting) == 1
-    world.add_outcome(make_outcome("delivered"), number=2)  # the same in another record
-    assert len(world.tally().waiting) == 1
-    world.add_outcome(make_outcome("delivered"))
-    assert not world.tally().waiting
+    tallied_store.add_outcome(make_outcome("delivered", **other))
+    assert len(tallied_store.tally().waiting) == 1
+    tallied_store.add_outcome(
+        make_outcome("delivered"), number=2
+    )  # the same in another record
+    assert len(tallied_store.tally().waiting) == 1
+    tallied_store.add_outcome(make_outcome("delivered"))
+    assert not tallied_store.tally().waiting
 
 
-def test_a_bypass_is_counted_once_with_its_end(world: TalliedStore) -> None:
+def test_a_bypass_is_counted_once_with_its_end(tallied_store: TalliedStore) -> None:
     period = BypassPeriod(TIME, "root", "disk")
-    world.add_event("bypass-started", **period.to_json())
-    assert world.tally().bypasses == {TIME: period}
+    tallied_store.add_event("bypass-started", **period.to_json())
+    assert tallied_store.tally().bypasses == {TIME: period}
     ended = replace(period, ended=TIME, ended_by="eve")
-    world.add_event("bypass-ended", **ended.to_json())
-    assert world.tally().bypasses == {TIME: ended}
-    assert tally.from_json(world.tally().to_json()).bypasses == {TIME: ended}
+    tallied_store.add_event("bypass-ended", **ended.to_json())
+    assert tallied_store.tally().bypasses == {TIME: ended}
+    assert tally.from_json(tallied_store.tally().to_json()).bypasses == {TIME: ended}
 
 
 def test_events_of_a_kind_to_come_and_odd_outcomes_count_for_nothing(
-    world: TalliedStore,
+    tallied_store: TalliedStore,
 ) -> None:
-    before = world.tally()
-    world.add_event("painted", id=archive_id(0), file="../../../etc/shadow")
-    world.add_event("outcome", id=archive_id(0), outcome="eaten")
-    after = world.tally()
+    before = tallied_store.tally()
+    tallied_store.add_event("painted", id=archive_id(0), file="../../../etc/shadow")
+    tallied_store.add_event("outcome", id=archive_id(0), outcome="eaten")
+    after = tallied_store.tally()
     assert after.lines == before.lines + 2
     assert (after.messages, after.damaged) == (3, 1)  # no such outcome
 
 
-def test_damage_is_counted_and_the_rest_as_well(world: TalliedStore) -> None:
-    text = world.journal.read_bytes().splitlines(keepends=True)
-    world.journal.write_bytes(text[0] + b"[]\n" + b"".join(text[1:]) + b"{}\n")
-    tally = world.tally()
+def test_damage_is_counted_and_the_rest_as_well(tallied_store: TalliedStore) -> None:
+    text = tallied_store.journal.read_bytes().splitlines(keepends=True)
+    tallied_store.journal.write_bytes(text[0] + b"[]\n" + b"".join(text[1:]) + b"{}\n")
+    tally = tallied_store.tally()
     assert (tally.messages, tally.damaged, tally.first_damaged) == (3, 2, 2)
-    assert world.is_correct()
+    assert tallied_store.is_correct()
 
 
 # --- kept, and right all the same ---------------------------------------------------
 
 
 def test_only_new_lines_are_read(
-    world: TalliedStore, monkeypatch: pytest.MonkeyPatch
+    tallied_store: TalliedStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    world.tally()
+    tallied_store.tally()
     read = lines_read(monkeypatch)
-    world.tally()
+    tallied_store.tally()
     assert not read
-    world.add_archived(9)
-    assert world.tally().messages == 4
+    tallied_store.add_archived(9)
+    assert tallied_store.tally().messages == 4
     assert len(read) == 1
 
 
@@ -290,25 +296,27 @@ def remove(world: TalliedStore) -> None:
     ids=lambda each: each.__name__,
 )
 def test_a_journal_that_is_not_what_it_was_is_counted_anew(
-    world: TalliedStore, change: Callable[[TalliedStore], None]
+    tallied_store: TalliedStore, change: Callable[[TalliedStore], None]
 ) -> None:
-    before = world.tally().to_json()
-    change(world)
-    assert world.is_correct()
-    assert world.tally().to_json() != before
+    before = tallied_store.tally().to_json()
+    change(tallied_store)
+    assert tallied_store.is_correct()
+    assert tallied_store.tally().to_json() != before
 
 
-def test_a_line_that_is_being_written_waits_for_its_end(world: TalliedStore) -> None:
-    text = world.journal.read_bytes()
-    world.add_archived(5)
-    appended = world.journal.read_bytes()[len(text) :]
+def test_a_line_that_is_being_written_waits_for_its_end(
+    tallied_store: TalliedStore,
+) -> None:
+    text = tallied_store.journal.read_bytes()
+    tallied_store.add_archived(5)
+    appended = tallied_store.journal.read_bytes()[len(text) :]
     for size in (1, len(appended) - 1):
-        world.journal.write_bytes(text + appended[:size])
-        assert world.tally().messages == 3
-        assert world.is_correct()
-    world.journal.write_bytes(text + appended)
-    assert world.tally().messages == 4
-    assert world.is_correct()
+        tallied_store.journal.write_bytes(text + appended[:size])
+        assert tallied_store.tally().messages == 3
+        assert tallied_store.is_correct()
+    tallied_store.journal.write_bytes(text + appended)
+    assert tallied_store.tally().messages == 4
+    assert tallied_store.is_correct()
 
 
 def flip_bit(content: bytes) -> bytes:
@@ -345,95 +353,99 @@ CHANGES: list[Callable[[bytes], bytes]] = [
 
 @pytest.mark.parametrize("change", CHANGES)
 def test_tallies_that_are_not_as_they_were_written_are_made_anew(
-    world: TalliedStore, change: Callable[[bytes], bytes]
+    tallied_store: TalliedStore, change: Callable[[bytes], bytes]
 ) -> None:
-    world.tally()
-    content = world.cache_path.read_bytes()
+    tallied_store.tally()
+    content = tallied_store.cache_path.read_bytes()
     assert change(content) != content
-    world.cache_path.write_bytes(change(content))
-    assert world.tally().messages == 3
-    assert world.is_correct()
-    assert world.cache_path.read_bytes() == content
+    tallied_store.cache_path.write_bytes(change(content))
+    assert tallied_store.tally().messages == 3
+    assert tallied_store.is_correct()
+    assert tallied_store.cache_path.read_bytes() == content
 
 
-def test_tallies_that_are_deleted_are_made_anew(world: TalliedStore) -> None:
-    world.tally()
-    content = world.cache_path.read_bytes()
-    world.cache_path.unlink()
-    assert world.tally().messages == 3
-    assert world.cache_path.read_bytes() == content
+def test_tallies_that_are_deleted_are_made_anew(tallied_store: TalliedStore) -> None:
+    tallied_store.tally()
+    content = tallied_store.cache_path.read_bytes()
+    tallied_store.cache_path.unlink()
+    assert tallied_store.tally().messages == 3
+    assert tallied_store.cache_path.read_bytes() == content
 
 
 @pytest.mark.parametrize("mode", [0o622, 0o602])
 def test_tallies_that_others_can_write_are_not_believed(
-    world: TalliedStore, mode: int, monkeypatch: pytest.MonkeyPatch
+    tallied_store: TalliedStore, mode: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    world.tally()
-    world.cache_path.chmod(mode)
+    tallied_store.tally()
+    tallied_store.cache_path.chmod(mode)
     read = lines_read(monkeypatch)
-    world.tally()
+    tallied_store.tally()
     assert len(read) == 3
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
 def test_tallies_owned_by_another_user_are_not_used(
-    world: TalliedStore, monkeypatch: pytest.MonkeyPatch
+    tallied_store: TalliedStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    world.tally()
-    os.chown(world.cache_path, 12345, 12345)
+    tallied_store.tally()
+    os.chown(tallied_store.cache_path, 12345, 12345)
     read = lines_read(monkeypatch)
-    world.tally()
+    tallied_store.tally()
     assert len(read) == 3
-    assert world.cache_path.stat().st_uid == os.geteuid()
-    assert world.cache_path.stat().st_mode & 0o777 == 0o600
+    assert tallied_store.cache_path.stat().st_uid == os.geteuid()
+    assert tallied_store.cache_path.stat().st_mode & 0o777 == 0o600
 
 
-def test_a_symlink_in_place_of_the_tallies_is_not_followed(world: TalliedStore) -> None:
-    world.tally()
-    other = world.fallback / "other"
-    world.cache_path.rename(other)
+def test_a_symlink_in_place_of_the_tallies_is_not_followed(
+    tallied_store: TalliedStore,
+) -> None:
+    tallied_store.tally()
+    other = tallied_store.fallback / "other"
+    tallied_store.cache_path.rename(other)
     content = other.read_bytes()
-    world.cache_path.symlink_to(other)
-    world.add_archived(5)
-    assert world.tally().messages == 4
+    tallied_store.cache_path.symlink_to(other)
+    tallied_store.add_archived(5)
+    assert tallied_store.tally().messages == 4
     assert other.read_bytes() == content
-    assert not world.cache_path.is_symlink()
+    assert not tallied_store.cache_path.is_symlink()
 
 
 def test_without_a_directory_for_tallies_the_numbers_are_the_same(
-    world: TalliedStore,
+    tallied_store: TalliedStore,
 ) -> None:
-    world.fallback.rmdir()
-    assert world.tally().messages == 3
-    assert not world.fallback.exists()
+    tallied_store.fallback.rmdir()
+    assert tallied_store.tally().messages == 3
+    assert not tallied_store.fallback.exists()
 
 
 def test_an_archive_that_cannot_be_read_does_not_hide_the_others(
-    world: TalliedStore,
+    tallied_store: TalliedStore,
 ) -> None:
-    world.tally()
-    (world.store / HR / journal.FILE_NAME).mkdir(parents=True)
+    tallied_store.tally()
+    (tallied_store.store / HR / journal.FILE_NAME).mkdir(parents=True)
     tallies, errors = tally_cache.current_tallies(
-        str(world.store), [LEGAL, HR], str(world.fallback)
+        str(tallied_store.store), [LEGAL, HR], str(tallied_store.fallback)
     )
     assert tallies[LEGAL].messages == 3
     assert "not a regular file" in errors[HR]
 
 
 def test_an_archive_that_cannot_be_read_for_once_is_not_counted_anew(
-    world: TalliedStore, monkeypatch: pytest.MonkeyPatch
+    tallied_store: TalliedStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    world.tally()
-    moved_journal = world.journal.rename(world.journal.with_name("aside"))
-    world.journal.mkdir()
+    tallied_store.tally()
+    moved_journal = tallied_store.journal.rename(
+        tallied_store.journal.with_name("aside")
+    )
+    tallied_store.journal.mkdir()
     _, errors = tally_cache.current_tallies(
-        str(world.store), [LEGAL], str(world.fallback)
+        str(tallied_store.store), [LEGAL], str(tallied_store.fallback)
     )
     assert errors
-    world.journal.rmdir()
-    moved_journal.rename(world.journal)
+    tallied_store.journal.rmdir()
+    moved_journal.rename(tallied_store.journal)
     read = lines_read(monkeypatch)
-    assert world.tally().messages == 3
+    assert tallied_store.tally().messages == 3
     assert not read
 
 
@@ -501,9 +513,9 @@ def measure_count(world: TalliedStore) -> tuple[int, float]:
 
 @pytest.mark.slow
 def test_a_million_lines_take_little_memory_and_are_read_once(
-    world: TalliedStore,
+    tallied_store: TalliedStore,
 ) -> None:
-    [line] = world.journal.read_bytes().splitlines(keepends=True)[:1]
+    [line] = tallied_store.journal.read_bytes().splitlines(keepends=True)[:1]
     more = Outcome(
         "bob@example.com",
         "relayed",
@@ -514,11 +526,13 @@ def test_a_million_lines_take_little_memory_and_are_read_once(
     event = {**json.loads(line), **more.event_fields(), "event": journal.OUTCOME}
     names = (*more.event_fields(), "seq", "time", "event", "id", "prev")
     other = json.dumps({name: event[name] for name in names}).encode() + b"\n"
-    with open(world.journal, "wb") as opened:
+    with open(tallied_store.journal, "wb") as opened:
         for _ in range(LINE_COUNT // 200):
             opened.write((line + other) * 100)
-    (first, peak), (second, _) = measure_count(world), measure_count(world)
+    (first, peak), (second, _) = measure_count(tallied_store), measure_count(
+        tallied_store
+    )
     print(f"first {first} bytes, {peak:.0f} MB; then {second} bytes")
-    assert first < 1.1 * world.journal.stat().st_size
+    assert first < 1.1 * tallied_store.journal.stat().st_size
     assert peak < 64
     assert second < 1 << 20

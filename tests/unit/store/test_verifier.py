@@ -25,7 +25,7 @@ COUNT = 4
 
 
 @pytest.fixture(scope="module")
-def pristine(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def pristine_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store with a few messages."""
     store = tmp_path_factory.mktemp("store")
     for number in range(COUNT):
@@ -36,9 +36,9 @@ def pristine(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def folder(pristine: Path, tmp_path: Path) -> Path:
+def archive_directory(pristine_store: Path, tmp_path: Path) -> Path:
     """A copy of that archive, to be harmed."""
-    shutil.copytree(pristine / LEGAL, tmp_path / LEGAL)
+    shutil.copytree(pristine_store / LEGAL, tmp_path / LEGAL)
     return tmp_path / LEGAL
 
 
@@ -71,108 +71,114 @@ def overwrite(path: Path, content: bytes) -> None:
     path.chmod(mode)
 
 
-def test_a_sound_archive_has_nothing_wrong(folder: Path) -> None:
-    result = verifier.verify_archive(str(folder))
+def test_a_sound_archive_has_nothing_wrong(archive_directory: Path) -> None:
+    result = verifier.verify_archive(str(archive_directory))
     assert not result.findings
     assert (len(result.files), result.line_count) == (COUNT, COUNT)
 
 
-def test_a_file_cut_at_any_byte_is_named(folder: Path) -> None:
-    path = files(folder)[1]
+def test_a_file_cut_at_any_byte_is_named(archive_directory: Path) -> None:
+    path = files(archive_directory)[1]
     content = path.read_bytes()
     for size in range(len(content)):
         overwrite(path, content[:size])
-        named_problems = problems(folder)
+        named_problems = problems(archive_directory)
         assert named_problems and all(
             path.name in each for each in named_problems
         ), size
 
 
-def test_a_flipped_byte_of_a_file_is_named_wherever_it_is(folder: Path) -> None:
-    path = files(folder)[2]
+def test_a_flipped_byte_of_a_file_is_named_wherever_it_is(
+    archive_directory: Path,
+) -> None:
+    path = files(archive_directory)[2]
     content = path.read_bytes()
     for offset in range(len(content)):
         other = bytearray(content)
         other[offset] ^= 1 << offset % 8
         overwrite(path, bytes(other))
-        named_problems = problems(folder)
+        named_problems = problems(archive_directory)
         assert named_problems and all(
             path.name in each for each in named_problems
         ), offset
 
 
-def test_a_flipped_byte_of_the_journal_is_named_wherever_it_is(folder: Path) -> None:
-    path = folder / journal.FILE_NAME
+def test_a_flipped_byte_of_the_journal_is_named_wherever_it_is(
+    archive_directory: Path,
+) -> None:
+    path = archive_directory / journal.FILE_NAME
     content = path.read_bytes()
     for offset in range(len(content)):
         other = bytearray(content)
         other[offset] ^= 1 << offset % 7
         path.write_bytes(bytes(other))
-        assert problems(folder), offset
+        assert problems(archive_directory), offset
 
 
 def test_a_journal_cut_at_any_byte_is_named_and_the_next_write_succeeds(
-    folder: Path,
+    archive_directory: Path,
 ) -> None:
-    path = folder / journal.FILE_NAME
+    path = archive_directory / journal.FILE_NAME
     content = path.read_bytes()
-    last = (folder / journal_end.FILE_NAME).read_bytes()
+    last = (archive_directory / journal_end.FILE_NAME).read_bytes()
     missed = []
     for size in range(1, len(content)):
         path.write_bytes(content[:size])
-        if not problems(folder):
+        if not problems(archive_directory):
             missed.append(size)
-        with journal.Journal(str(folder)) as events:
+        with journal.Journal(str(archive_directory)) as events:
             events.append("after", "2026-11-24T12:00:00Z")
         assert path.read_bytes().startswith(content[:size])
-        if not problems(folder):
+        if not problems(archive_directory):
             missed.append(-size)  # the next line must not hide what is lost
-        (folder / journal_end.FILE_NAME).write_bytes(last)
+        (archive_directory / journal_end.FILE_NAME).write_bytes(last)
     # The line end of the last line alone says nothing that could be lost.
     assert [each for each in missed if abs(each) != len(content) - 1] == []
 
 
-def test_an_empty_or_missing_journal_is_named(folder: Path) -> None:
-    path = folder / journal.FILE_NAME
+def test_an_empty_or_missing_journal_is_named(archive_directory: Path) -> None:
+    path = archive_directory / journal.FILE_NAME
     path.write_bytes(b"")
-    assert problems(folder)
+    assert problems(archive_directory)
     path.unlink()
-    assert any("the journal is missing" in each for each in problems(folder))
+    assert any("the journal is missing" in each for each in problems(archive_directory))
 
 
-@pytest.mark.parametrize("at", range(COUNT))
-def test_a_dropped_line_is_named(folder: Path, at: int) -> None:
-    journal_lines = lines(folder)
-    rewrite(folder, journal_lines[:at] + journal_lines[at + 1 :])
-    assert problems(folder)
+@pytest.mark.parametrize("index", range(COUNT))
+def test_a_dropped_line_is_named(archive_directory: Path, index: int) -> None:
+    journal_lines = lines(archive_directory)
+    rewrite(archive_directory, journal_lines[:index] + journal_lines[index + 1 :])
+    assert problems(archive_directory)
 
 
-@pytest.mark.parametrize("at", range(COUNT + 1))
-def test_an_inserted_line_is_named(folder: Path, at: int) -> None:
-    journal_lines = lines(folder)
+@pytest.mark.parametrize("index", range(COUNT + 1))
+def test_an_inserted_line_is_named(archive_directory: Path, index: int) -> None:
+    journal_lines = lines(archive_directory)
     for line in (
         journal_lines[0],
         journal_lines[-1],
         journal_lines[1].replace(b'"seq":2', b'"seq":9'),
     ):
-        rewrite(folder, journal_lines[:at] + [line] + journal_lines[at:])
-        assert problems(folder)
+        rewrite(
+            archive_directory, journal_lines[:index] + [line] + journal_lines[index:]
+        )
+        assert problems(archive_directory)
 
 
-def test_any_other_order_is_named(folder: Path) -> None:
-    journal_lines = lines(folder)
+def test_any_other_order_is_named(archive_directory: Path) -> None:
+    journal_lines = lines(archive_directory)
     generator = random.Random(1)
     for _ in range(30):
         other = list(journal_lines)
         generator.shuffle(other)
-        rewrite(folder, other)
-        assert bool(problems(folder)) == (other != journal_lines)
+        rewrite(archive_directory, other)
+        assert bool(problems(archive_directory)) == (other != journal_lines)
 
 
-def test_a_lost_or_added_file_is_named(folder: Path) -> None:
-    removed, other, *_ = files(folder)
+def test_a_lost_or_added_file_is_named(archive_directory: Path) -> None:
+    removed, other, *_ = files(archive_directory)
     removed.rename(removed.with_name(f"x{removed.name}"))
-    named_problems = problems(folder)
+    named_problems = problems(archive_directory)
     assert any(
         "in the journal, but the file is missing" in each for each in named_problems
     )
@@ -181,44 +187,48 @@ def test_a_lost_or_added_file_is_named(folder: Path) -> None:
     removed.with_name(f"x{removed.name}").rename(removed)
     other.rename(other.with_suffix(".away"))
     other.symlink_to(other.with_suffix(".away"))
-    assert any("not a regular file" in each for each in problems(folder))
+    assert any("not a regular file" in each for each in problems(archive_directory))
 
 
-def test_two_files_that_changed_places_are_named(folder: Path) -> None:
-    one, two, *_ = files(folder)
+def test_two_files_that_changed_places_are_named(archive_directory: Path) -> None:
+    one, two, *_ = files(archive_directory)
     content = one.read_bytes()
     overwrite(one, two.read_bytes())
     overwrite(two, content)
-    assert len(problems(folder)) == 4  # the file's digest and the original's, of both
+    assert (
+        len(problems(archive_directory)) == 4
+    )  # the file's digest and the original's, of both
 
 
-def test_what_a_crash_leaves_is_a_note(folder: Path) -> None:
-    fresh = files(folder)[0].with_name("20261124-" + "0" * 40 + ".eml.gz")
+def test_what_a_crash_leaves_is_a_note(archive_directory: Path) -> None:
+    fresh = files(archive_directory)[0].with_name("20261124-" + "0" * 40 + ".eml.gz")
     fresh.write_bytes(b"x")
     fresh.chmod(0o600)
-    (folder / "drafts" / "1-ab").write_bytes(b"half")
-    with open(folder / journal.FILE_NAME, "ab") as file:
+    (archive_directory / "drafts" / "1-ab").write_bytes(b"half")
+    with open(archive_directory / journal.FILE_NAME, "ab") as file:
         file.write(b'{"seq":5,"time":"2026')
-    assert problems(folder) == []
-    assert len(notes(folder)) == 3
-    with journal.Journal(str(folder)) as events:
+    assert problems(archive_directory) == []
+    assert len(notes(archive_directory)) == 3
+    with journal.Journal(str(archive_directory)) as events:
         events.append("after", "2026-11-24T12:00:00Z")
-    assert problems(folder) == []
+    assert problems(archive_directory) == []
 
 
-def test_a_damaged_note_of_the_last_line_is_named(folder: Path) -> None:
-    path = folder / journal_end.FILE_NAME
+def test_a_damaged_note_of_the_last_line_is_named(archive_directory: Path) -> None:
+    path = archive_directory / journal_end.FILE_NAME
     content = path.read_bytes()
     for offset in range(len(content)):
         other = bytearray(content)
         other[offset] ^= 1
         path.write_bytes(bytes(other))
-        assert problems(folder), offset
+        assert problems(archive_directory), offset
 
 
-def test_others_may_not_read_a_file(folder: Path) -> None:
-    files(folder)[0].chmod(0o404)
-    assert any("accessible to other users" in each for each in problems(folder))
+def test_others_may_not_read_a_file(archive_directory: Path) -> None:
+    files(archive_directory)[0].chmod(0o404)
+    assert any(
+        "accessible to other users" in each for each in problems(archive_directory)
+    )
 
 
 def run_script(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -237,16 +247,16 @@ def archive_directories(directory: Path) -> Iterator[str]:
     yield str(directory.parent)
 
 
-def test_the_stand_alone_script_finds_the_same(folder: Path) -> None:
-    for directory in archive_directories(folder):
+def test_the_stand_alone_script_finds_the_same(archive_directory: Path) -> None:
+    for directory in archive_directories(archive_directory):
         process = run_script(directory)
         assert (process.returncode, process.stderr) == (0, "")
         assert "4 files, 4 lines" in process.stdout
-    files(folder)[0].unlink()
-    for directory in archive_directories(folder):
+    files(archive_directory)[0].unlink()
+    for directory in archive_directories(archive_directory):
         process = run_script(directory)
         assert process.returncode == 1
-        assert process.stdout.splitlines()[0] == problems(folder)[0]
+        assert process.stdout.splitlines()[0] == problems(archive_directory)[0]
 
 
 def test_the_script_reports_a_missing_archive(tmp_path: Path) -> None:
@@ -268,28 +278,34 @@ def rechain(directory: Path, index: int, old: bytes, new: bytes) -> None:
 
 
 @pytest.mark.parametrize("number", [b"9" * 4300, b"-" + b"9" * 4299, b"1" + b"0" * 18])
-def test_a_number_beyond_all_measure_is_named(folder: Path, number: bytes) -> None:
-    rechain(folder, 1, b'"seq":2', b'"seq":' + number)
-    assert problems(folder)
+def test_a_number_beyond_all_measure_is_named(
+    archive_directory: Path, number: bytes
+) -> None:
+    rechain(archive_directory, 1, b'"seq":2', b'"seq":' + number)
+    assert problems(archive_directory)
 
 
 @pytest.mark.parametrize("number", ["\u00b2", "9" * 5000, "-1", "1_0"])
-def test_a_well_made_note_of_no_number_is_named(folder: Path, number: str) -> None:
+def test_a_well_made_note_of_no_number_is_named(
+    archive_directory: Path, number: str
+) -> None:
     marker_content = f"{number} {'0' * 64}".encode("latin-1")
     proof = hashlib.sha256(marker_content).hexdigest().encode()
-    (folder / journal_end.FILE_NAME).write_bytes(marker_content + b" " + proof + b"\n")
-    assert any(": damaged" in each for each in problems(folder))
+    (archive_directory / journal_end.FILE_NAME).write_bytes(
+        marker_content + b" " + proof + b"\n"
+    )
+    assert any(": damaged" in each for each in problems(archive_directory))
 
 
-def test_deeply_nested_directories_are_checked(folder: Path) -> None:
-    deep = folder
+def test_deeply_nested_directories_are_checked(archive_directory: Path) -> None:
+    deep = archive_directory
     for _ in range(1200):
         deep = deep / "d"
         deep.mkdir()
     (deep / "x").write_bytes(b"")
-    named_problems = problems(folder)
+    named_problems = problems(archive_directory)
     (deep / "x").unlink()
-    while deep != folder:  # shutil.rmtree() would not get down there
+    while deep != archive_directory:  # shutil.rmtree() would not get down there
         deep.rmdir()
         deep = deep.parent
     assert [each.rpartition(": ")[2] for each in named_problems] == [
@@ -298,32 +314,35 @@ def test_deeply_nested_directories_are_checked(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("name", [journal.FILE_NAME, journal_end.FILE_NAME])
-def test_a_fifo_keeps_nobody_waiting(folder: Path, name: str) -> None:
-    (folder / name).unlink()
-    os.mkfifo(folder / name)
-    assert problems(folder)
+def test_a_fifo_keeps_nobody_waiting(archive_directory: Path, name: str) -> None:
+    (archive_directory / name).unlink()
+    os.mkfifo(archive_directory / name)
+    assert problems(archive_directory)
 
 
-def test_what_stands_behind_the_end_of_a_file_is_named(folder: Path) -> None:
-    path = files(folder)[0]
+def test_what_stands_behind_the_end_of_a_file_is_named(archive_directory: Path) -> None:
+    path = files(archive_directory)[0]
     for behind in (b"x", b"x" * 200_000, path.read_bytes()):
         content = path.read_bytes()
         overwrite(path, content + behind)
         assert any(
-            "data after the end of the gzip stream" in each for each in problems(folder)
+            "data after the end of the gzip stream" in each
+            for each in problems(archive_directory)
         )
         overwrite(path, content)
 
 
-def test_a_copy_without_an_original_is_named(folder: Path) -> None:
-    path = files(folder)[0]
+def test_a_copy_without_an_original_is_named(archive_directory: Path) -> None:
+    path = files(archive_directory)[0]
     for copy in (
         b"",
         b"x" * 100,
         b"x" * (verifier.HEAD_LIMIT + 5 * verifier.BLOCK_SIZE),
     ):
         overwrite(path, gzip.compress(copy, 1))
-        assert any("no original in this file" in each for each in problems(folder))
+        assert any(
+            "no original in this file" in each for each in problems(archive_directory)
+        )
 
 
 @pytest.mark.parametrize(
@@ -340,7 +359,7 @@ def test_a_subject_that_names_a_boundary_harms_nothing(
 
 
 @pytest.fixture
-def settled(tmp_path: Path) -> Path:
+def archive_with_report(tmp_path: Path) -> Path:
     """An archive with one copy and the report of what became of it."""
     store = StoreWithMessage(tmp_path, None)
     store.record_outcomes(make_outcome("bob@example.com"))
@@ -353,15 +372,17 @@ def report_in(directory: Path) -> Path:
     return path
 
 
-def test_an_outcome_report_is_a_file_of_the_journal(settled: Path) -> None:
-    result = verifier.verify_archive(str(settled))
+def test_an_outcome_report_is_a_file_of_the_journal(archive_with_report: Path) -> None:
+    result = verifier.verify_archive(str(archive_with_report))
     assert not result.findings
     assert (len(result.files), result.line_count) == (2, 3)
-    assert "2 files, 3 lines" in run_script(str(settled)).stdout
+    assert "2 files, 3 lines" in run_script(str(archive_with_report)).stdout
 
 
-def test_an_outcome_report_cut_or_changed_at_any_byte_is_named(settled: Path) -> None:
-    path = report_in(settled)
+def test_an_outcome_report_cut_or_changed_at_any_byte_is_named(
+    archive_with_report: Path,
+) -> None:
+    path = report_in(archive_with_report)
     content = path.read_bytes()
     for offset in range(len(content)):
         for other in (
@@ -370,39 +391,41 @@ def test_an_outcome_report_cut_or_changed_at_any_byte_is_named(settled: Path) ->
         ):
             if other != content:
                 overwrite(path, other)
-                named_problems = problems(settled)
+                named_problems = problems(archive_with_report)
                 assert named_problems and all(
                     path.name in each for each in named_problems
                 ), offset
 
 
-def test_a_lost_or_added_outcome_report_is_named(settled: Path) -> None:
-    path = report_in(settled)
+def test_a_lost_or_added_outcome_report_is_named(archive_with_report: Path) -> None:
+    path = report_in(archive_with_report)
     other = path.with_name(path.name.replace(".outcome.", ".outcome-2."))
     shutil.copy2(path, other)
-    [problem] = problems(settled)
+    [problem] = problems(archive_with_report)
     assert other.name in problem and "the file is not in the journal" in problem
     path.rename(path.with_suffix(".away"))
-    path.with_suffix(".away").replace(settled.parent / "away")
+    path.with_suffix(".away").replace(archive_with_report.parent / "away")
     assert any(
         path.name in each and "the file is missing" in each
-        for each in problems(settled)
+        for each in problems(archive_with_report)
     )
 
 
-def test_an_outcome_report_that_a_crash_left_is_a_note(settled: Path) -> None:
-    path = report_in(settled)
+def test_an_outcome_report_that_a_crash_left_is_a_note(
+    archive_with_report: Path,
+) -> None:
+    path = report_in(archive_with_report)
     other = path.with_name(path.name.replace(".outcome.", ".outcome-2."))
     shutil.copy2(path, other)
     other.chmod(0o600)
-    assert problems(settled) == []
-    [note] = notes(settled)
+    assert problems(archive_with_report) == []
+    [note] = notes(archive_with_report)
     assert other.name in note
 
 
-def test_a_copy_that_calls_itself_a_report_is_named(settled: Path) -> None:
+def test_a_copy_that_calls_itself_a_report_is_named(archive_with_report: Path) -> None:
     """Of a report no original is asked for: nobody may get rid of one like that."""
-    copy = files(settled)[0].with_name("20261122-" + "a1" * 20 + ".eml.gz")
+    copy = files(archive_with_report)[0].with_name("20261122-" + "a1" * 20 + ".eml.gz")
     assert copy.exists()
-    rechain(settled, 0, b'"event":"archived"', b'"event":"outcome-report"')
-    assert problems(settled)
+    rechain(archive_with_report, 0, b'"event":"archived"', b'"event":"outcome-report"')
+    assert problems(archive_with_report)

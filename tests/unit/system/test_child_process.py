@@ -24,7 +24,7 @@ DESCRIPTOR_COUNT = 700  # descriptors
 
 
 @pytest.fixture(autouse=True)
-def children() -> Iterator[None]:
+def children_end() -> Iterator[None]:
     """Each test ends when the processes that it began have."""
     before = child_process.CHILD_PIDS.copy()
     yield

@@ -117,29 +117,29 @@ def test_a_missing_directory_cannot_be_synced(tmp_path: Path) -> None:
 
 
 def test_new_directories_are_durable_with_their_parents(
-    tmp_path: Path, synced: list[str]
+    tmp_path: Path, synced_paths: list[str]
 ) -> None:
     (tmp_path / "other").mkdir()
     files.make_directory(f"{tmp_path}/a/b/c")
-    assert set(synced) == {str(tmp_path), f"{tmp_path}/a", f"{tmp_path}/a/b"}
+    assert set(synced_paths) == {str(tmp_path), f"{tmp_path}/a", f"{tmp_path}/a/b"}
 
 
 def test_directories_that_a_dead_process_has_made_are_durable_too(
-    tmp_path: Path, synced: list[str]
+    tmp_path: Path, synced_paths: list[str]
 ) -> None:
     (tmp_path / "other").mkdir()
     (tmp_path / "a/b/c").mkdir(parents=True)
     files.make_directory(f"{tmp_path}/a/b/c")
-    assert synced == [f"{tmp_path}/a/b", f"{tmp_path}/a", str(tmp_path)]
+    assert synced_paths == [f"{tmp_path}/a/b", f"{tmp_path}/a", str(tmp_path)]
 
 
 def test_a_directory_in_use_is_not_synced_again(
-    tmp_path: Path, synced: list[str]
+    tmp_path: Path, synced_paths: list[str]
 ) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "a/file").touch()
     files.make_directory(f"{tmp_path}/a")
-    assert synced == []
+    assert synced_paths == []
 
 
 # --- a file that is replaced ------------------------------------------------------
@@ -304,12 +304,12 @@ def test_a_file_can_take_over_mode_and_attributes_of_another(tmp_path: Path) -> 
 
 
 def test_a_whole_file_is_synced_before_its_name_and_a_note_is_not(
-    tmp_path: Path, synced: list[str]
+    tmp_path: Path, synced_paths: list[str]
 ) -> None:
     files.replace(f"{tmp_path}/x", b"x", is_durable=False)
-    assert synced == []
+    assert synced_paths == []
     files.replace(f"{tmp_path}/x", b"x")
-    draft, directory = synced
+    draft, directory = synced_paths
     assert (draft.rpartition(".")[0], directory) == (f"{tmp_path}/.x", str(tmp_path))
 
 

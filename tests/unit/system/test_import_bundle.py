@@ -139,7 +139,7 @@ class Host:
 
 
 @pytest.fixture(scope="module")
-def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def installed_program(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The program as it is laid down, not to be changed."""
     directory = tmp_path_factory.mktemp("program") / "lib"
     private_postfix.install_program(directory)
@@ -156,10 +156,10 @@ def peer() -> Iterator[Peer]:
 
 
 @pytest.fixture
-def host(tmp_path: Path, peer: Peer, program: Path) -> Host:
+def host(tmp_path: Path, peer: Peer, installed_program: Path) -> Host:
     """A host without a Postfix."""
     peer.accepted.clear()
-    return Host(tmp_path, peer, program)
+    return Host(tmp_path, peer, installed_program)
 
 
 def bare_modules() -> set[str]:
@@ -197,9 +197,11 @@ def test_a_bundle_spares_the_search_for_each_module(host: Host) -> None:
     assert host.is_from_bundle()
 
 
-@pytest.mark.parametrize("door", sorted(import_bundle.PROGRAMS))
-def test_a_bundle_holds_what_the_transport_imports_in_import_order(door: str) -> None:
-    modules = import_bundle.PROGRAMS[door]
+@pytest.mark.parametrize("launcher", sorted(import_bundle.PROGRAMS))
+def test_a_bundle_holds_what_the_transport_imports_in_import_order(
+    launcher: str,
+) -> None:
+    modules = import_bundle.PROGRAMS[launcher]
     program = "import sys; sys.path.insert(0, sys.argv[1])\n"
     program += "".join(f"import postfix_archive.{module}\n" for module in modules)
     program += "print(*(n for n in sys.modules if n.startswith('postfix_archive')))"

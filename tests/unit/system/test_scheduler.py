@@ -23,7 +23,7 @@ def config_with_log(path: object) -> Configuration:
 
 
 @pytest.fixture(autouse=True)
-def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def isolated_scheduler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No log of this host, no systemd, and a cron of our own."""
     (tmp_path / "cron.d").mkdir()
     monkeypatch.setattr(location, "DEFAULT_PATHS", (str(tmp_path / "mail.log"),))

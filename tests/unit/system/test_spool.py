@@ -34,7 +34,7 @@ MakeSpool = Callable[[list[bytes]], Spool]
 
 
 @pytest.fixture(scope="module")
-def large(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Spool]:
+def large_message(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Spool]:
     """A message that is too large for memory."""
     message = Spool()
     directory = str(tmp_path_factory.mktemp("spool"))
@@ -89,21 +89,24 @@ def test_any_range_of_a_message_in_memory_is_its_bytes(
     st.sampled_from(OFFSETS), st.sampled_from([0, 1, 65536, 70000, len(LARGE_CONTENT)])
 )
 def test_any_range_of_a_message_in_a_file_is_its_bytes(
-    large: Spool, start: int, length: int
+    large_message: Spool, start: int, length: int
 ) -> None:
     assert (
-        b"".join(large.chunks(start, start + length)) == LARGE_CONTENT[start:][:length]
+        b"".join(large_message.chunks(start, start + length))
+        == LARGE_CONTENT[start:][:length]
     )
 
 
-def test_a_message_in_a_file_can_be_read_many_times(large: Spool) -> None:
-    assert large.size == len(LARGE_CONTENT)
+def test_a_message_in_a_file_can_be_read_many_times(large_message: Spool) -> None:
+    assert large_message.size == len(LARGE_CONTENT)
     for _ in range(2):
-        assert b"".join(large.chunks()) == LARGE_CONTENT
+        assert b"".join(large_message.chunks()) == LARGE_CONTENT
 
 
-def test_two_readers_of_one_message_do_not_disturb_each_other(large: Spool) -> None:
-    one, two = large.chunks(), large.chunks(65536)
+def test_two_readers_of_one_message_do_not_disturb_each_other(
+    large_message: Spool,
+) -> None:
+    one, two = large_message.chunks(), large_message.chunks(65536)
     chunks = [next(one), next(two), next(one), next(two)]
     assert chunks[0] + chunks[2] == LARGE_CONTENT[: len(chunks[0] + chunks[2])]
     assert LARGE_CONTENT[65536:].startswith(chunks[1] + chunks[3])
@@ -118,14 +121,16 @@ def test_digests_from_any_offsets_are_those_of_the_bytes(
     assert message.digests(valid_offsets) == examples.digests(content, valid_offsets)
 
 
-def test_digests_of_a_message_in_a_file_are_those_of_the_bytes(large: Spool) -> None:
-    assert large.digests(OFFSETS) == examples.digests(LARGE_CONTENT, OFFSETS)
+def test_digests_of_a_message_in_a_file_are_those_of_the_bytes(
+    large_message: Spool,
+) -> None:
+    assert large_message.digests(OFFSETS) == examples.digests(LARGE_CONTENT, OFFSETS)
 
 
-def test_the_head_is_what_the_limit_lets_see(large: Spool) -> None:
-    assert large.head(limit=100) == LARGE_CONTENT[:100]
-    assert large.head(65500, limit=100) == LARGE_CONTENT[65500:65600]
-    assert len(large.head()) == 1 << 20
+def test_the_head_is_what_the_limit_lets_see(large_message: Spool) -> None:
+    assert large_message.head(limit=100) == LARGE_CONTENT[:100]
+    assert large_message.head(65500, limit=100) == LARGE_CONTENT[65500:65600]
+    assert len(large_message.head()) == 1 << 20
 
 
 def test_the_properties_are_those_of_the_given_range() -> None:

@@ -143,8 +143,9 @@ def test_a_disk_that_fails_leaves_no_drafts(
 
 
 @pytest.mark.parametrize(
-    ("kind", "needs"), [("hash", False), ("cdb", False), ("cidr", True), ("pcre", True)]
+    ("kind", "needs_reload"),
+    [("hash", False), ("cdb", False), ("cidr", True), ("pcre", True)],
 )
-def test_tables_without_a_database_need_a_reload(kind: str, needs: bool) -> None:
+def test_tables_without_a_database_need_a_reload(kind: str, needs_reload: bool) -> None:
     table = table_source.CompiledTable(b"", (), 0)
-    assert Table(kind, "/a.in", table, True).needs_reload is needs
+    assert Table(kind, "/a.in", table, True).needs_reload is needs_reload

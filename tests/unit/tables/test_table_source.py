@@ -158,7 +158,7 @@ def test_native_lines_stay(line: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "line", "says"),
+    ("kind", "line", "error_text"),
     [
         ("hash", b"a ARCHIVE", "without an address"),
         ("hash", b"a ARCHIVE # why", "without an address"),
@@ -182,12 +182,12 @@ def test_native_lines_stay(line: bytes) -> None:
     ],
 )
 def test_a_wrong_line_is_named_with_the_next_step(
-    kind: str, line: bytes, says: str
+    kind: str, line: bytes, error_text: str
 ) -> None:
     with pytest.raises(TableInvalid) as excinfo:
         compile_source(b"# comment\n" + line + b"\n", kind)
     assert str(excinfo.value).startswith(f"{SOURCE_PATH}, line 2: ")
-    assert says in str(excinfo.value)
+    assert error_text in str(excinfo.value)
     assert "\n" not in str(excinfo.value)
 
 
@@ -245,12 +245,12 @@ def test_the_setting_names_types_and_sources() -> None:
 
 
 @pytest.mark.parametrize(
-    "word",
+    "table",
     ["mysql:/a/b.in", "hash:/a/b", "hash:b.in", "/a/b.in", "hash:/c.in hash:/c.in"],
 )
-def test_a_table_that_cannot_be_a_source_is_a_wrong_setting(word: str) -> None:
-    with pytest.raises(SettingInvalid, match=word.split()[0]):
-        make_settings(f"archive_tables = {word}\n")
+def test_a_table_that_cannot_be_a_source_is_a_wrong_setting(table: str) -> None:
+    with pytest.raises(SettingInvalid, match=table.split()[0]):
+        make_settings(f"archive_tables = {table}\n")
 
 
 @pytest.mark.parametrize("kind", ["regexp", "pcre"])
