@@ -23,7 +23,7 @@ REQUIREMENTS = reference.PACKAGE / "install" / "requirements.txt"
 # As docs/installing.md says it.
 DOWNLOAD = ("download", "--require-hashes", "--no-deps", "--only-binary=:all:")
 Once = Callable[[str, Callable[[Path], None]], Path]
-CURE = (
+SKIP_REASON = (
     "a live Postfix needs root, or a Docker engine that this user may use:"
     " run 'sudo make test', or join the group docker"
 )
@@ -54,12 +54,12 @@ def pytest_collection_modifyitems(
     live = [item for item in items if container.is_live(item)]
     if not live or can_run_natively():
         return
-    if container.engine_answers():
+    if container.has_docker_engine():
         items.sort(key=container.is_live)
         config.pluginmanager.register(container.Container(config))
         return
     for item in live:
-        item.add_marker(pytest.mark.skip(reason=CURE))
+        item.add_marker(pytest.mark.skip(reason=SKIP_REASON))
 
 
 @pytest.hookimpl(trylast=True)
@@ -79,16 +79,16 @@ def exit_statuses_are_true() -> None:
 
 
 @pytest.fixture(scope="module")
-def door() -> str:
-    """The door that mail takes; a module that tests both has a fixture of its own."""
+def mode() -> str:
+    """The mode that mail takes; a module that tests both has a fixture of its own."""
     return "pipe"
 
 
 @pytest.fixture(scope="module")
-def postfix(door: str) -> Iterator[PrivatePostfix]:
+def postfix(mode: str) -> Iterator[PrivatePostfix]:
     """A running instance with archive = legal@example.com, shared by a module."""
-    with PrivatePostfix(door=door) as running:
-        yield running
+    with PrivatePostfix(mode=mode) as instance:
+        yield instance
 
 
 @pytest.fixture(scope="session")
@@ -117,9 +117,9 @@ def once_a_run(
 def wheels(once_a_run: Once) -> Path:
     """The Python packages, for a host that reaches no index."""
 
-    def download(folder: Path) -> None:
+    def download(directory: Path) -> None:
         pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "-q"]
-        command = [*pip, *DOWNLOAD, "-d", str(folder), "-r", str(REQUIREMENTS)]
+        command = [*pip, *DOWNLOAD, "-d", str(directory), "-r", str(REQUIREMENTS)]
         subprocess.run(command, check=True)
 
     return once_a_run("wheels", download)

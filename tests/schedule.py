@@ -13,7 +13,7 @@ import pytest
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
-from private_postfix import WAYS
+from private_postfix import MODES_AND_CAPSULE
 
 LIVE = "tests/live/"
 ALONE = {
@@ -39,7 +39,7 @@ SECONDS = {
     "tables/test_tables.py": 93,
     "store/test_permissions.py": 87,
     "outcomes/test_outcomes_hostile.py": 81,
-    "outcomes/test_outcomes_true.py": 79,
+    "outcomes/test_outcome_scenarios.py": 79,
     "stamp_filter/test_busy_host.py": 76,
     "stamp_filter/test_requeue.py": 70,
     "reconcile/test_reconcile_scenarios.py": 68,
@@ -123,7 +123,7 @@ def group(nodeid: str) -> str:
     if path.removeprefix(LIVE) in ALONE:
         return nodeid
     parameters = test.partition("[")[2].rstrip("]").split("-")
-    return "-".join([path, *(way for way in WAYS if way in parameters)])
+    return "-".join([path, *(way for way in MODES_AND_CAPSULE if way in parameters)])
 
 
 def seconds(nodeid: str) -> float:

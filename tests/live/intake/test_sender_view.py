@@ -24,10 +24,10 @@ STAMP = re.compile(rb"^Archive-Stamp:[^\n]*\n(?:[ \t][^\n]*\n)*", re.M)
 
 @pytest.fixture(params=["pipe", "lmtp"])
 def host(request: pytest.FixtureRequest) -> Iterator[PrivatePostfix]:
-    postfix = PrivatePostfix(door=request.param)
+    postfix = PrivatePostfix(mode=request.param)
     postfix.postconf(delay_warning_time="1s")
     yield postfix
-    shutil.rmtree(postfix.folder, ignore_errors=True)
+    shutil.rmtree(postfix.directory, ignore_errors=True)
 
 
 def missing_key(host: PrivatePostfix) -> None:
@@ -36,19 +36,19 @@ def missing_key(host: PrivatePostfix) -> None:
 
 def store_and_fallback_gone(host: PrivatePostfix) -> None:
     host.set_archive_cf(archive_capsule_address="127.0.0.1:9")
-    for each in (host.store, host.fallback):
-        each.rename(each.with_name(f"{each.name}-away"))
+    for directory in (host.store, host.fallback):
+        directory.rename(directory.with_name(f"{directory.name}-away"))
 
 
 def missing_program(host: PrivatePostfix) -> None:
     """The release is gone; the launcher is there."""
-    package = host.program / "postfix_archive"
+    package = host.program_directory / "postfix_archive"
     package.rename(package.with_name("away"))
-    (host.program / "bundles").rename(host.program / "bundles-away")
+    (host.program_directory / "bundles").rename(host.program_directory / "bundles-away")
 
 
-def traceback(host: PrivatePostfix) -> None:
-    path = host.program / "postfix_archive" / "message" / "stamp.py"
+def raising_module(host: PrivatePostfix) -> None:
+    path = host.program_directory / "postfix_archive" / "message" / "stamp.py"
     path.write_text(path.read_text() + "\nraise RuntimeError('in stamp.py')\n")
 
 
@@ -56,19 +56,24 @@ FAULTS: dict[Callable[[PrivatePostfix], None], str] = {
     missing_key: "error=KeyMissing reason=.*archive.key",
     store_and_fallback_gone: "error=PostfixUnreachable reason=.*127.0.0.1:9",
     missing_program: "",
-    traceback: "error=RuntimeError reason=in stamp.py",
+    raising_module: "error=RuntimeError reason=in stamp.py",
 }
 
 
-def assert_tells_nothing(host: PrivatePostfix, notice: bytes) -> None:
+def assert_shows_no_archive(host: PrivatePostfix, notice: bytes) -> None:
     text = POSTFIX_NAMES.sub(b"", STAMP.sub(b"", notice))
-    for trace in (str(host.folder), str(host.program), "legal@example.com", "archive"):
+    for trace in (
+        str(host.directory),
+        str(host.program_directory),
+        "legal@example.com",
+        "archive",
+    ):
         assert trace.encode() not in text.lower()
     assert b"Traceback" not in text and b"KeyMissing" not in text
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.__name__)
-def test_a_delay_notice_says_nothing_and_the_log_says_why(
+def test_a_delay_notice_shows_no_archive_and_the_log_has_the_reason(
     host: PrivatePostfix, fault: Callable[[PrivatePostfix], None]
 ) -> None:
     fault(host)
@@ -78,19 +83,19 @@ def test_a_delay_notice_says_nothing_and_the_log_says_why(
 
         def notices() -> list[bytes]:
             host.flush()
-            return [each.content for each in host.delivered_to(SENDER)]
+            return [delivery.content for delivery in host.delivered_to(SENDER)]
 
         host.wait(lambda: notices(), "the delay notice")
         for notice in notices():
             assert b"temporary failure" in notice
-            assert_tells_nothing(host, notice)
+            assert_shows_no_archive(host, notice)
         assert re.search(FAULTS[fault], host.last_failure())
 
 
-def test_a_notice_of_success_says_nothing(host: PrivatePostfix) -> None:
+def test_a_notice_of_success_shows_no_archive(host: PrivatePostfix) -> None:
     with host:
         host.send(mail("fine"), sender=SENDER, rcpt_options=("NOTIFY=SUCCESS",))
         host.wait(lambda: host.delivered_to(SENDER), "the notice of success")
-        host.settle()
-        for each in host.delivered_to(SENDER):
-            assert_tells_nothing(host, each.content)
+        host.wait_for_empty_queue()
+        for delivery in host.delivered_to(SENDER):
+            assert_shows_no_archive(host, delivery.content)

@@ -58,8 +58,12 @@ $deeper  $longer  $ring  ${{$loop}=={a}?x}
 
 def postconf(directory: Path, values: dict[str, str]) -> subprocess.Popen[str]:
     """Have postconf expand these parameters; relayhost refers to them all."""
-    named = {**MAIN, "relayhost": " ".join(f"${name}" for name in values), **values}
-    lines = [f"{name} = {text}\n" for name, text in named.items()]
+    parameters = {
+        **MAIN,
+        "relayhost": " ".join(f"${name}" for name in values),
+        **values,
+    }
+    lines = [f"{name} = {text}\n" for name, text in parameters.items()]
     directory.mkdir()
     (directory / "main.cf").write_text("compatibility_level = 3.6\n" + "".join(lines))
     os.utime(directory / "main.cf", (0, 0))  # postconf waits for a file just changed
@@ -81,11 +85,11 @@ def expand(values: list[str]) -> dict[str, str]:
 
 def test_a_value_expands_as_postconf_x_prints_it(tmp_path: Path) -> None:
     values = cases(CASES)
-    named = {f"case{n}": each for n, each in enumerate(values)}
-    with postconf(tmp_path / "etc", named) as process:
+    parameters = {f"case{n}": line for n, line in enumerate(values)}
+    with postconf(tmp_path / "etc", parameters) as process:
         output = process.communicate()[0]
     assert process.returncode == 0
-    printed = [each.strip() for each in output.splitlines()]
+    printed = [line.strip() for line in output.splitlines()]
     assert len(printed) == len(values) > 80
     assert expand(values) == dict(zip(values, printed, strict=True))
 

@@ -23,13 +23,13 @@ from postfix_archive.postfix import queue_file_size
 
 from mails import (
     LEGAL,
-    delivered,
+    event_kinds,
     mail,
+    one_delivery,
     original_of,
-    queued,
+    read_queue_file,
     record_of,
     records,
-    words,
 )
 from private_postfix import GROUP, ROOT, USER, PrivatePostfix
 
@@ -140,17 +140,19 @@ def transport(request: pytest.FixtureRequest) -> str:
 def postfix(transport: str) -> Iterator[PrivatePostfix]:
     """An instance in which pipe(8) can be killed for one of the transports."""
     instance = PrivatePostfix(
-        door="capsule" if transport == "archive" else "pipe",
+        mode="capsule" if transport == "archive" else "pipe",
         main={"export_environment": "PLACEHOLDER", "default_process_limit": "50"},
     )
-    faults = instance.folder / "faults"
+    faults = instance.directory / "faults"
     faults.mkdir()
     faults.chmod(0o777)
     instance.postconf(
         export_environment=f"TZ MAIL_CONFIG LANG POSTFIX_ARCHIVE_FAULTS={faults}"
     )
-    shutil.copy(ROOT / "tests" / "cut_launcher.py", instance.program / transport)
-    (instance.program / transport).chmod(0o755)
+    shutil.copy(
+        ROOT / "tests" / "cut_launcher.py", instance.program_directory / transport
+    )
+    (instance.program_directory / transport).chmod(0o755)
     (faults / f"armed-{transport}").touch()
     with instance:
         yield instance
@@ -160,26 +162,26 @@ def postfix(transport: str) -> Iterator[PrivatePostfix]:
 def test_a_message_whose_pipe_dies_is_tried_again_whole(
     postfix: PrivatePostfix, transport: str, how: Callable[[int], None]
 ) -> None:
-    faults = postfix.folder / "faults"
+    faults = postfix.directory / "faults"
     killer = Killer(faults / "killer", how)
     killer.start()
     count = len(large("x")) // BLOCK + 1
     names = [f"cut-{number}" for number in range(count)]
     for name in names:
         postfix.send(large(name))
-    postfix.settle()
+    postfix.wait_for_empty_queue()
     killer.close()
     assert [each for each, _ in killer.killed] == [transport] * count
     assert len({queue_id for _, queue_id in killer.killed}) == count
     for name in names:
-        content = delivered(postfix, name, "bob@example.net").content
+        content = one_delivery(postfix, name, "bob@example.net").content
         assert content.endswith(large(name)[-2000:])
         assert content.count(b"\n") > LINES
         record = record_of(postfix, name)
-        assert words(record)[0] == "archived"
+        assert event_kinds(record)[0] == "archived"
         assert original_of(postfix, record).count(b"\r\n") > LINES
-    assert len(postfix.stored(LEGAL)) == count
-    assert postfix.command("verify").returncode == 0
+    assert len(postfix.stored_files(LEGAL)) == count
+    assert postfix.run_command("verify").returncode == 0
     assert "alarm=" not in postfix.log()
 
 
@@ -191,7 +193,13 @@ def run(
     if size is not None:
         arguments += ["--size", str(size)]
     return subprocess.run(
-        [postfix.program / "archive-stamp", *arguments, "--", "a@example.net", ""],
+        [
+            postfix.program_directory / "archive-stamp",
+            *arguments,
+            "--",
+            "a@example.net",
+            "",
+        ],
         input=message,
         env={"MAIL_CONFIG": str(postfix.etc)},
         capture_output=True,
@@ -221,7 +229,7 @@ def test_a_part_of_a_message_defers_whoever_hands_it_in() -> None:
         assert not records(postfix, "by-hand")
         assert not postfix.deliveries()
         assert run(postfix, message, size=whole).returncode == 0
-        postfix.settle()
+        postfix.wait_for_empty_queue()
         assert record_of(postfix, "by-hand")
 
 
@@ -244,7 +252,7 @@ def test_size_counts_as_postfix_counts() -> None:
         postfix.wait(lambda: len(postfix.mailq()) == len(sent) + 2, "all are queued")
         exact = 0
         for message in postfix.mailq():
-            content = queued(postfix, str(message["queue_id"]))
+            content = read_queue_file(postfix, str(message["queue_id"]))
             canonical = content.replace(b"\n", b"\r\n")
             smallest, largest = queue_file_size.content_size([canonical])
             size = int(str(message["message_size"]))
@@ -254,8 +262,8 @@ def test_size_counts_as_postfix_counts() -> None:
         postfix.postconf(defer_transports="")
         postfix.reload()
         postfix.flush()
-        postfix.settle()
-        assert len(postfix.stored(LEGAL)) == len(sent) + 2
+        postfix.wait_for_empty_queue()
+        assert len(postfix.stored_files(LEGAL)) == len(sent) + 2
 
 
 @pytest.mark.parametrize(
@@ -274,8 +282,8 @@ def test_what_a_milter_makes_smaller_or_larger_is_whole(
     with PrivatePostfix(main={"smtpd_milters": milter.address}) as postfix:
         content = b"X-Long: " + b"y" * 900 + b"\n" + mail("milter")
         postfix.send(content + b"x" * 70 + b"\n" * 5)
-        postfix.settle()
-        got = delivered(postfix, "milter", "bob@example.net").content
+        postfix.wait_for_empty_queue()
+        got = one_delivery(postfix, "milter", "bob@example.net").content
         assert (b"X-Long" in got) == ("removed" not in changes)
         assert (b"X-Added" in got) == ("added" in changes)
         assert (b"xxxx" in got) == ("body" not in changes)

@@ -15,8 +15,8 @@ GROUPS = ["", "bypass", "fallback", "key", "queue"]
 
 def help_text(name: str) -> str:
     """Return what --help of a command prints."""
-    words = [*name.split(), "--help"]
-    result = CliRunner().invoke(main.main, words, terminal_width=78)
+    arguments = [*name.split(), "--help"]
+    result = CliRunner().invoke(main.main, arguments, terminal_width=78)
     assert result.exit_code == 0
     return result.output
 

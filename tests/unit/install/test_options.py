@@ -33,7 +33,7 @@ VALUES = {
     "PYTHON": "python3.12",
     "INSTALL_POSTFIX": "yes",
 }
-WRONG = {
+WRONG_VALUES = {
     "PORT": ("abc", "80000", "65533", "-5", "0", "1e3", "\u0661\u0660", "99999999999"),
     "ARCHIVE_POSITION": ("middle", "Before"),
     "ON_REQUEST": ("maybe", "2"),
@@ -56,32 +56,33 @@ WRONG = {
 
 
 @pytest.mark.parametrize(
-    ("name", "word"), [(name, word) for name, words in WRONG.items() for word in words]
+    ("name", "value"),
+    [(name, word) for name, words in WRONG_VALUES.items() for word in words],
 )
-def test_a_word_that_cannot_be_used_is_refused_by_name(name: str, word: str) -> None:
-    with pytest.raises(InstallRefused) as told:
-        options.parse({name: word})
-    assert str(told.value).startswith(f"{name}=")
-    assert "\n" not in str(told.value)
+def test_an_unusable_value_is_refused_with_its_option(name: str, value: str) -> None:
+    with pytest.raises(InstallRefused) as excinfo:
+        options.parse({name: value})
+    assert str(excinfo.value).startswith(f"{name}=")
+    assert "\n" not in str(excinfo.value)
 
 
-def test_what_is_not_said_is_not_asked() -> None:
+def test_an_option_that_is_not_given_has_its_default() -> None:
     assert options.parse({}) == Options()
-    empty = dict.fromkeys((*WRONG, "DESTDIR", "PYTHON", "WHEELS"), "")
+    empty = dict.fromkeys((*WRONG_VALUES, "DESTDIR", "PYTHON", "WHEELS"), "")
     assert options.parse(empty) == Options()
 
 
 @pytest.mark.parametrize("name", ["ON_REQUEST", "DRY_RUN", "INSTALL_POSTFIX"])
 def test_yes_is_yes_and_no_is_no(name: str) -> None:
-    for word in ("yes", "1", "true", "YES"):
-        assert getattr(options.parse({name: word}), name.lower()) is True
-    for word in ("no", "0", "false", "No"):
-        assert getattr(options.parse({name: word}), name.lower()) is False
+    for value in ("yes", "1", "true", "YES"):
+        assert getattr(options.parse({name: value}), name.lower()) is True
+    for value in ("no", "0", "false", "No"):
+        assert getattr(options.parse({name: value}), name.lower()) is False
 
 
 def test_paths_lose_the_slash_at_their_end() -> None:
-    given = options.parse({"PREFIX": "/opt/pa/", "CONFIG_DIRECTORY": "/etc/postfix/"})
-    assert (given.prefix, given.config_directory) == ("/opt/pa", "/etc/postfix")
+    parsed = options.parse({"PREFIX": "/opt/pa/", "CONFIG_DIRECTORY": "/etc/postfix/"})
+    assert (parsed.prefix, parsed.config_directory) == ("/opt/pa", "/etc/postfix")
     assert options.parse({"STORE": "/"}).store == "/"
 
 
@@ -90,9 +91,9 @@ def test_an_address_may_have_characters_that_a_shell_would_run() -> None:
         assert options.parse({"ARCHIVE": address}).archive == address
 
 
-def test_uninstalling_asks_only_where() -> None:
-    words = {"PREFIX": "/opt/pa", "PORT": "abc", "ARCHIVE": "legal"}
-    assert options.parse_uninstall(words) == Options(prefix="/opt/pa")
+def test_uninstalling_uses_only_the_paths() -> None:
+    variables = {"PREFIX": "/opt/pa", "PORT": "abc", "ARCHIVE": "legal"}
+    assert options.parse_uninstall(variables) == Options(prefix="/opt/pa")
 
 
 def test_make_passes_every_option_and_no_other() -> None:

@@ -36,7 +36,7 @@ def required_by(name: str) -> list[Requirement]:
 def with_dependencies(requirements: list[Requirement]) -> list[Requirement]:
     """These requirements and, recursively, what the packages require."""
     nested = [with_dependencies(required_by(each.name)) for each in requirements]
-    return [*requirements, *(each for found in nested for each in found)]
+    return [*requirements, *(each for dependencies in nested for each in dependencies)]
 
 
 @pytest.mark.parametrize("requirement", declared(), ids=str)

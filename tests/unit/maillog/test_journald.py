@@ -14,21 +14,21 @@ from postfix_archive.errors import LogUnreadable
 from postfix_archive.maillog import log_line, log_reader
 from postfix_archive.maillog.log_reader import Position, Reader
 
-from unit.hosts import host
+from unit.hosts import make_config
 
 # What it is asked for goes to a file; followed, it goes on with what comes by a FIFO.
 JOURNALCTL = """#!{python} -IS
 import json, sys
-with open("{folder}/asked", "a") as asked:
+with open("{directory}/asked", "a") as asked:
     asked.write(json.dumps(sys.argv[1:]) + "\\n")
 after = [int(a.partition("=s=")[2]) for a in sys.argv if a.startswith("--after-cursor")]
-with open("{folder}/entries") as entries:
+with open("{directory}/entries") as entries:
     for number, line in enumerate(entries, 1):
         if number > max([0, *after]):
             print(line, end="")
 sys.stdout.flush()
 if "--follow" in sys.argv:
-    with open("{folder}/more") as more:
+    with open("{directory}/more") as more:
         for line in more:
             print(line, end="", flush=True)
     sys.exit("no more")
@@ -49,32 +49,32 @@ def entry(number: int, message: object = None) -> str:
 
 
 class Journal:
-    """A folder with what the journal has and what was asked."""
+    """A directory with what the journal has and what was asked."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        os.mkfifo(folder / "more")
-        (folder / "asked").write_text("")
-        script = folder / "bin" / "journalctl"
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        os.mkfifo(directory / "more")
+        (directory / "asked").write_text("")
+        script = directory / "bin" / "journalctl"
         script.parent.mkdir()
-        script.write_text(JOURNALCTL.format(python=sys.executable, folder=folder))
+        script.write_text(JOURNALCTL.format(python=sys.executable, directory=directory))
         script.chmod(0o755)
 
-    def has(self, *entries: str) -> None:
-        (self.folder / "entries").write_text("".join(entries))
+    def write(self, *entries: str) -> None:
+        (self.directory / "entries").write_text("".join(entries))
 
     @property
-    def asked(self) -> list[list[str]]:
-        lines = (self.folder / "asked").read_text().splitlines()
+    def calls(self) -> list[list[str]]:
+        lines = (self.directory / "asked").read_text().splitlines()
         return [json.loads(line) for line in lines]
 
 
 @pytest.fixture
 def journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Journal]:
-    made = Journal(tmp_path)
+    journald = Journal(tmp_path)
     monkeypatch.setenv("PATH", f"{tmp_path}/bin:{os.environ['PATH']}")
     monkeypatch.setattr("postfix_archive.maillog.location.DEFAULT_PATHS", ())
-    yield made
+    yield journald
 
 
 def numbers(reader: Reader, limit: int = 9) -> list[int]:
@@ -84,8 +84,8 @@ def numbers(reader: Reader, limit: int = 9) -> list[int]:
 
 def test_an_entry_is_a_line_as_syslogd_writes_it(journal: Journal) -> None:
     hostile = list(b"4jZFG724PhzK5b4: client=c2[192.0.2.1] \xff\n")
-    journal.has(entry(1), entry(2, hostile), "torn\n")
-    lines = list(log_reader.lines_since(host(), 1.0))
+    journal.write(entry(1), entry(2, hostile), "torn\n")
+    lines = list(log_reader.lines_since(make_config(), 1.0))
     assert [at for _, at in lines] == [1795348380.000001, 1795348380.000002]
     parsed = log_line.parse(lines[0][0])
     assert parsed is not None
@@ -93,72 +93,72 @@ def test_an_entry_is_a_line_as_syslogd_writes_it(journal: Journal) -> None:
     assert (parsed.host, parsed.queue_id) == ("mail", "4jZFG724PhzK5b4")
     assert parsed.text == "client=c1[192.0.2.1]"
     assert lines[1][0].endswith("\udcff\n")
-    assert "--since=@1" in journal.asked[0]
+    assert "--since=@1" in journal.calls[0]
 
 
 def test_one_process_follows_and_gives_no_more_than_the_limit(journal: Journal) -> None:
     """At first what there is, then what comes; no process for each look."""
-    journal.has(*map(entry, range(1, 6)))
+    journal.write(*map(entry, range(1, 6)))
     reader = Reader("", Position())
     assert numbers(reader, 2) == [1, 2]
     assert reader.position == Position(cursor="s=2")
     assert numbers(reader, 2) == [3, 4]
     assert numbers(reader, 2) == [5]
     assert numbers(reader) == []  # starts to follow
-    with open(journal.folder / "more", "w") as more:
-        more.write(entry(6) + entry(7) + entry(8)[:30])
-        more.flush()
-        found: list[int] = []
-        while len(found) < 2:
-            found += numbers(reader, 1)
-        assert found == [6, 7]
+    with open(journal.directory / "more", "w") as fifo:
+        fifo.write(entry(6) + entry(7) + entry(8)[:30])
+        fifo.flush()
+        received: list[int] = []
+        while len(received) < 2:
+            received += numbers(reader, 1)
+        assert received == [6, 7]
         assert numbers(reader) == []
-        more.write(entry(8)[30:])
-        more.flush()
-        while not (found := numbers(reader)):
+        fifo.write(entry(8)[30:])
+        fifo.flush()
+        while not (received := numbers(reader)):
             pass
-        assert found == [8]
+        assert received == [8]
     reader.close()
-    first, second = journal.asked
+    first, second = journal.calls
     assert "--follow" not in first
     assert {"--follow", "--no-tail", "--after-cursor=s=5"} < {*second}
 
 
 def test_a_journal_that_is_no_longer_followed_is_an_error(journal: Journal) -> None:
-    journal.has()
+    journal.write()
     reader = Reader("", Position())
     assert numbers(reader) == []
     assert numbers(reader) == []
-    (journal.folder / "more").open("w").close()
+    (journal.directory / "more").open("w").close()
     with pytest.raises(LogUnreadable, match="journalctl: no more"):
         while True:
             numbers(reader)
     reader.close()
 
 
-def test_what_was_begun_in_the_journal_is_read_on_there(
+def test_reading_that_began_in_the_journal_continues_there(
     journal: Journal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also when syslogd(8) comes and makes a file; not when main.cf names one."""
     log = tmp_path / "mail.log"
-    journal.has(entry(1), entry(2))
+    journal.write(entry(1), entry(2))
     first = Reader("", Position())
     assert numbers(first, 1) == [1]
     log.write_text("x client=c3[\nx client=c4[\n")
     monkeypatch.setattr(log_reader, "DEFAULT_PATHS", (str(log),))
     second = Reader(str(log), first.position)
     assert numbers(second) == [2]
-    assert "--after-cursor=s=1" in journal.asked[1]
+    assert "--after-cursor=s=1" in journal.calls[1]
     monkeypatch.setattr(log_reader, "DEFAULT_PATHS", ())
     assert numbers(Reader(str(log), first.position)) == [3, 4]
     first.close()
     second.close()
 
 
-def test_the_end_of_the_journal_is_asked_for_with_a_limit(journal: Journal) -> None:
-    journal.has(entry(1))
-    assert len(list(log_reader.latest_lines(host(), 5.0))) == 1
-    assert f"--lines={log_reader.LATEST_ENTRIES}" in journal.asked[0]
+def test_the_end_of_the_journal_is_read_with_a_limit(journal: Journal) -> None:
+    journal.write(entry(1))
+    assert len(list(log_reader.latest_lines(make_config(), 5.0))) == 1
+    assert f"--lines={log_reader.LATEST_ENTRIES}" in journal.calls[0]
 
 
 def test_without_journalctl_the_setting_is_named(

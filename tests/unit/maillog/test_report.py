@@ -43,11 +43,11 @@ def test_the_ids_and_that_there_is_an_alarm_are_never_truncated(
         }
     )
     assert callable(logged)
-    found = report.parse(logged(line))
-    assert (found.archive_id, found.reinjected_as) == (ID, LONGEST_QUEUE_ID)
-    assert bool(found.alarms) == bool(alarms)
+    parsed = report.parse(logged(line))
+    assert (parsed.archive_id, parsed.reinjected_as) == (ID, LONGEST_QUEUE_ID)
+    assert bool(parsed.alarms) == bool(alarms)
     if not alarms or logged is by_lmtp:
-        assert found == Report(ID, LONGEST_QUEUE_ID, result, tuple(alarms))
+        assert parsed == Report(ID, LONGEST_QUEUE_ID, result, tuple(alarms))
 
 
 @pytest.mark.parametrize(
@@ -62,5 +62,5 @@ def test_the_ids_and_that_there_is_an_alarm_are_never_truncated(
     ],
 )
 def test_what_is_no_report_of_ours_reports_nothing(reply: str) -> None:
-    found = report.parse(reply)
-    assert not found.archive_id and not found.reinjected_as
+    parsed = report.parse(reply)
+    assert not parsed.archive_id and not parsed.reinjected_as

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from postfix_archive.message import encoded_words
 
 
-def word(charset: str, content: bytes) -> bytes:
+def encoded_word(charset: str, content: bytes) -> bytes:
     return b"=?%s?B?%s?=" % (charset.encode(), base64.b64encode(content))
 
 
@@ -54,7 +54,7 @@ ROW_13 = b"\x1b$B\x2d\x21\x2d\x6a\x1b(B"  # circled one, abbreviation of company
 def test_a_charset_is_read_as_senders_use_it(
     charset: str, content: bytes, text: str
 ) -> None:
-    assert encoded_words.decode(word(charset, content), guess_koi8) == text
+    assert encoded_words.decode(encoded_word(charset, content), guess_koi8) == text
 
 
 @pytest.mark.parametrize(
@@ -87,7 +87,7 @@ def test_a_character_may_begin_in_one_word_and_end_in_the_next(size: int) -> Non
     for charset in ("utf-8", "gb2312", "ks_c_5601-1987", "shift_jis"):
         content = "合同".encode(charset)
         pieces = (content[at : at + size] for at in range(0, len(content), size))
-        value = b"\t ".join(word(charset, each) for each in pieces)
+        value = b"\t ".join(encoded_word(charset, piece) for piece in pieces)
         assert encoded_words.decode(value) == "合同"
 
 
@@ -112,7 +112,7 @@ def test_any_bytes_can_be_decoded(value: bytes) -> None:
 @given(st.binary(max_size=40))
 @pytest.mark.parametrize("charset", ["iso-2022-jp", "utf-7", "hz", "utf-16", "big5"])
 def test_any_content_of_a_charset_can_be_decoded(charset: str, content: bytes) -> None:
-    assert isinstance(encoded_words.decode(word(charset, content)), str)
+    assert isinstance(encoded_words.decode(encoded_word(charset, content)), str)
 
 
 def test_rows_of_nec_agree_with_jis_x_0208_elsewhere() -> None:

@@ -64,8 +64,8 @@ def test_nothing_that_is_shown_can_drive_a_terminal(value: bytes | str) -> None:
 
 
 def test_no_character_at_all_can_drive_a_terminal() -> None:
-    every_one = "".join(map(chr, range(0x110000)))
-    assert is_safe_line(printable.safe_text(every_one))
+    every_character = "".join(map(chr, range(0x110000)))
+    assert is_safe_line(printable.safe_text(every_character))
 
 
 @given(st.lists(st.sampled_from(WHOLE)).map(" ".join))

@@ -19,7 +19,7 @@ def test_a_damaged_state_is_made_anew(tmp_path: Path) -> None:
         assert state.get_value("place") == ""
 
 
-def test_a_state_that_cannot_be_opened_now_is_kept(
+def test_a_state_that_cannot_be_opened_now_is_not_removed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with closing(FollowerState(str(tmp_path))) as state:
@@ -69,8 +69,8 @@ def test_a_state_with_foreign_tables_is_named(tmp_path: Path) -> None:
 def test_how_long_ago_the_log_was_read_to_its_end(tmp_path: Path) -> None:
     assert follower_state.last_read_age(str(tmp_path), 1e9) is None
     follower_state.touch_last_read(str(tmp_path))
-    at = (tmp_path / follower_state.LAST_READ_FILE).stat().st_mtime
-    assert follower_state.last_read_age(str(tmp_path), at + 60) == 60
+    last_read = (tmp_path / follower_state.LAST_READ_FILE).stat().st_mtime
+    assert follower_state.last_read_age(str(tmp_path), last_read + 60) == 60
     assert (
-        follower_state.last_read_age(str(tmp_path), at - 60) == 60
+        follower_state.last_read_age(str(tmp_path), last_read - 60) == 60
     )  # the clock was set back

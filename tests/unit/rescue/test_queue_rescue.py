@@ -16,9 +16,9 @@ from postfix_archive.postfix.queued_message import QueuedMessage
 from postfix_archive.rescue import queue_rescue, rescue_plan
 from postfix_archive.system import privileges
 
-from unit.examples import set_up
+from unit.examples import make_settings
 
-SETTINGS = set_up("")
+SETTINGS = make_settings("")
 
 
 def capsule(queue_id: str) -> QueuedMessage:
@@ -34,8 +34,8 @@ def commands(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
     """The postsuper(1) commands, each with its standard input as last word."""
     commands: list[tuple[str, ...]] = []
 
-    def run(directory: str, *words: str, content: bytes = b"") -> str:
-        commands.append((*words, content.decode()))
+    def run(directory: str, *arguments: str, content: bytes = b"") -> str:
+        commands.append((*arguments, content.decode()))
         return ""
 
     monkeypatch.setattr(postfix_command, "run", run)

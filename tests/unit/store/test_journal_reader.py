@@ -17,47 +17,47 @@ from postfix_archive.message import dates, envelope
 from postfix_archive.store import journal, journal_reader, record_reader, verifier
 from postfix_archive.store.journal_event import Event
 
-from unit.examples import HR, LEGAL, NOW, envelope_of
+from unit.examples import HR, LEGAL, NOW, make_envelope
 
-Words = dict[str, str | int]
+Fields = dict[str, str | int]
 
 
 def archive_id(number: int) -> str:
     return f"20261122-{number:040x}"
 
 
-def capture(number: int, kind: str = journal.ARCHIVED) -> Words:
-    text = envelope.serialise(envelope_of(archive_id=archive_id(number))).decode()
-    words: Words = {"event": kind, "id": archive_id(number), "sha256": "0" * 64}
-    words |= {"size": 5, "stamp": "absent", "envelope": text}
+def capture(number: int, kind: str = journal.ARCHIVED) -> Fields:
+    text = envelope.serialise(make_envelope(archive_id=archive_id(number))).decode()
+    fields: Fields = {"event": kind, "id": archive_id(number), "sha256": "0" * 64}
+    fields |= {"size": 5, "stamp": "absent", "envelope": text}
     if kind == journal.ARCHIVED:
-        words["file"] = f"2026/11/22/{archive_id(number)}.eml.gz"
-    return words
+        fields["file"] = f"2026/11/22/{archive_id(number)}.eml.gz"
+    return fields
 
 
-def write(store: Path, events: list[Words], archive: str = LEGAL) -> Path:
+def write(store: Path, events: list[Fields], archive: str = LEGAL) -> Path:
     """Write a journal, chained, with one event a second."""
     (store / archive).mkdir(parents=True, exist_ok=True)
     prev = journal.FIRST_PREV
     with (store / archive / journal.FILE_NAME).open("w") as file:
-        for number, words in enumerate(events, 1):
+        for number, fields in enumerate(events, 1):
             time = dates.format_rfc3339(NOW + number - 1)
-            event = {"seq": number, "time": time, **words, "prev": prev}
+            event = {"seq": number, "time": time, **fields, "prev": prev}
             line = json.dumps(event, separators=(",", ":"))
             prev = hashlib.sha256(line.encode()).hexdigest()
             file.write(line + "\n")
     return store / archive / journal.FILE_NAME
 
 
-def outcome(number: int) -> Words:
-    words: Words = {"event": journal.OUTCOME, "id": archive_id(number)}
-    words |= {"recipient": "bob@example.net", "outcome": "delivered"}
-    return words | {"of": "4Zx", "queue_id": "4Zy", "at": dates.format_rfc3339(NOW)}
+def outcome(number: int) -> Fields:
+    fields: Fields = {"event": journal.OUTCOME, "id": archive_id(number)}
+    fields |= {"recipient": "bob@example.net", "outcome": "delivered"}
+    return fields | {"of": "4Zx", "queue_id": "4Zy", "at": dates.format_rfc3339(NOW)}
 
 
 def ids(store: Path, **options: float) -> list[int]:
-    found = record_reader.records(str(store), LEGAL, **options)  # type: ignore
-    return [int(each.archive_id[9:], 16) for each in found]
+    records = record_reader.records(str(store), LEGAL, **options)  # type: ignore
+    return [int(each.archive_id[9:], 16) for each in records]
 
 
 # --- records ------------------------------------------------------------------------
@@ -72,8 +72,8 @@ def test_a_record_has_the_later_events_from_anywhere_in_the_journal(
     kinds = [each["event"] for each in first.events]
     assert kinds == ["archived", "supplement", "outcome"]
     assert (second.archive_id, len(second.events)) == (archive_id(2), 1)
-    found = record_reader.find_record(str(tmp_path), archive_id(1), None)
-    assert found.events == first.events
+    record = record_reader.find_record(str(tmp_path), archive_id(1), None)
+    assert record.events == first.events
 
 
 def test_records_of_a_time_are_those_first_archived_then(tmp_path: Path) -> None:
@@ -129,17 +129,17 @@ GROWTH_LIMIT = 10 << 10  # KB: caches of SQLite; 20,000 records in memory are 12
 @pytest.fixture(scope="module")
 def stores(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[Path, str]]:
     """Stores with 1,000 and 20,000 records, each with the id of the last one."""
-    made = []
+    stores_and_ids = []
     for count in (1000, 20_000):
-        folder = tmp_path_factory.mktemp("store")
+        directory = tmp_path_factory.mktemp("store")
         events = [
-            words
+            fields
             for number in range(count)
-            for words in (capture(16 * number), outcome(16 * number))
+            for fields in (capture(16 * number), outcome(16 * number))
         ]
-        write(folder, events)
-        made.append((folder, archive_id(16 * (count - 1))))
-    return made
+        write(directory, events)
+        stores_and_ids.append((directory, archive_id(16 * (count - 1))))
+    return stores_and_ids
 
 
 @pytest.mark.parametrize("reader", READERS)
@@ -149,8 +149,8 @@ def test_memory_does_not_grow_with_the_journal(
     peaks = []
     for store, last in stores:
         command = [sys.executable, "-c", PROGRAM, str(store), READERS[reader], last]
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
-        peaks.append(int(done.stdout))
+        process = subprocess.run(command, capture_output=True, text=True, check=True)
+        peaks.append(int(process.stdout))
     assert peaks[1] - peaks[0] < GROWTH_LIMIT, peaks
 
 

@@ -33,15 +33,15 @@ def record(spool: Path, fields: dict[str, str] | None = None) -> None:
     )
 
 
-def test_the_last_failure_is_kept_with_its_time(
+def test_the_last_failure_is_stored_with_its_time(
     logged: list[str], tmp_path: Path
 ) -> None:
     record(tmp_path, {"error": "first"})
     record(tmp_path)
     assert logged == ["error=first", LINE]
-    found = failure_log.last("/etc/x", str(tmp_path))
-    assert found.partition(" ")[2] == LINE
-    time.strptime(found.partition(" ")[0], "time=%Y-%m-%dT%H:%M:%SZ")
+    last_failure = failure_log.last("/etc/x", str(tmp_path))
+    assert last_failure.partition(" ")[2] == LINE
+    time.strptime(last_failure.partition(" ")[0], "time=%Y-%m-%dT%H:%M:%SZ")
     assert failure_log.last("/etc/other", str(tmp_path)) == ""
     [path] = tmp_path.glob(".*.last-error")
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
@@ -76,10 +76,10 @@ def test_what_is_planted_is_neither_followed_nor_read(
 def test_a_failure_of_the_log_itself_is_no_failure(
     logged: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(line: str, directory: str) -> None:
+    def raise_error(line: str, directory: str) -> None:
         raise OSError("no log")
 
-    monkeypatch.setattr(failure_log, "_write_to_log", broken)
+    monkeypatch.setattr(failure_log, "_write_to_log", raise_error)
     record(tmp_path)
     assert LINE in failure_log.last("/etc/x", str(tmp_path))
 

@@ -15,15 +15,15 @@ from postfix_archive.postfix.configuration import Configuration
 from postfix_archive.system import scheduler
 from postfix_archive.system.scheduler import ScheduledJob
 
-from unit.hosts import host as stock
+from unit.hosts import make_config as stock
 
 
-def logging_to(path: object) -> Configuration:
+def config_with_log(path: object) -> Configuration:
     return replace(stock(), main={"maillog_file": str(path)})
 
 
 @pytest.fixture(autouse=True)
-def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def isolated_scheduler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No log of this host, no systemd, and a cron of our own."""
     (tmp_path / "cron.d").mkdir()
     monkeypatch.setattr(location, "DEFAULT_PATHS", (str(tmp_path / "mail.log"),))
@@ -38,15 +38,20 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_log_that_can_be_read_is_no_obstacle(tmp_path: Path) -> None:
     (tmp_path / "log").write_text("")
-    assert location.follow_obstacle(logging_to(tmp_path / "log"), is_wanted=True) == ""
+    assert (
+        location.follow_obstacle(config_with_log(tmp_path / "log"), is_wanted=True)
+        == ""
+    )
     (tmp_path / "mail.log").write_text("")
     assert location.follow_obstacle(stock(), is_wanted=True) == ""
 
 
 def test_no_log_no_store_no_service(tmp_path: Path) -> None:
-    missing = logging_to(tmp_path / "log")
+    missing = config_with_log(tmp_path / "log")
     assert "no such file" in location.follow_obstacle(missing, is_wanted=True)
-    assert "directory" in location.follow_obstacle(logging_to(tmp_path), is_wanted=True)
+    assert "directory" in location.follow_obstacle(
+        config_with_log(tmp_path), is_wanted=True
+    )
     assert "no maillog_file in main.cf" in location.follow_obstacle(
         stock(), is_wanted=True
     )
@@ -61,11 +66,11 @@ def test_a_log_that_is_a_device_or_fifo_is_named_and_never_opened(
     os.mkfifo(tmp_path / "fifo")
     (tmp_path / "link").symlink_to("/dev/null")
     for path in ("/dev/stdout", "/dev/tty", tmp_path / "fifo", tmp_path / "link"):
-        obstacle = location.follow_obstacle(logging_to(path), is_wanted=True)
+        obstacle = location.follow_obstacle(config_with_log(path), is_wanted=True)
         assert obstacle.startswith(f"{path} is a device or FIFO")
         assert "set maillog_file in main.cf to a regular file" in obstacle
         with pytest.raises(LogUnreadable, match="is a device or FIFO"):
-            location.log_path(logging_to(path))
+            location.log_path(config_with_log(path))
     os.mkfifo(tmp_path / "mail.log")
     assert "FIFO" in location.follow_obstacle(stock(), is_wanted=True)
 
@@ -74,9 +79,12 @@ def test_a_postfix_that_does_not_run_has_its_log_yet_to_come(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(postfix_command, "is_running", lambda directory: False)
-    assert location.follow_obstacle(logging_to(tmp_path / "log"), is_wanted=True) == ""
-    nowhere = logging_to(tmp_path / "nowhere" / "log")
-    assert "no such file" in location.follow_obstacle(nowhere, is_wanted=True)
+    assert (
+        location.follow_obstacle(config_with_log(tmp_path / "log"), is_wanted=True)
+        == ""
+    )
+    config = config_with_log(tmp_path / "nowhere" / "log")
+    assert "no such file" in location.follow_obstacle(config, is_wanted=True)
 
 
 def test_systemds_journal_will_do(

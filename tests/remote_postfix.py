@@ -20,10 +20,10 @@ from typing import Any
 from private_postfix import PrivatePostfix
 
 DOMAIN = "far.example.net"
-PUT_OFF = 2  # times that later-… is put off
+DEFERRALS = 2  # times that later-… is put off
 REFUSED = "550 5.1.1 no such user here"
-NOT_YET = "450 4.2.0 come back later"
-NO_DATA = "554 5.7.1 we do not want to read this"
+DEFERRED = "450 4.2.0 come back later"
+REFUSED_DATA = "554 5.7.1 we do not want to read this"
 MAIN = {
     "myhostname": "mx.example.net",
     "mydomain": "example.net",
@@ -34,19 +34,19 @@ MAIN = {
 }
 
 
-class RemoteSide(PrivatePostfix):
+class RemotePostfix(PrivatePostfix):
     """A running Postfix without archive, and the policy that it asks."""
 
-    def __init__(self, *, main: dict[str, str] | None = None, **more: Any) -> None:
+    def __init__(self, *, main: dict[str, str] | None = None, **options: Any) -> None:
         self.policy = Policy()
-        ask = f"check_policy_service inet:127.0.0.1:{self.policy.port}"
-        asking = {
-            "smtpd_relay_restrictions": f"{ask}, permit_mynetworks, reject",
+        policy_check = f"check_policy_service inet:127.0.0.1:{self.policy.port}"
+        restrictions = {
+            "smtpd_relay_restrictions": f"{policy_check}, permit_mynetworks, reject",
             "smtpd_recipient_restrictions": "permit_mynetworks, reject",
-            "smtpd_end_of_data_restrictions": ask,
+            "smtpd_end_of_data_restrictions": policy_check,
         }
         super().__init__(
-            has_archive=False, main={**MAIN, **asking, **(main or {})}, **more
+            has_archive=False, main={**MAIN, **restrictions, **(main or {})}, **options
         )
 
     def start(self) -> None:
@@ -54,18 +54,18 @@ class RemoteSide(PrivatePostfix):
         self.policy.start()
         super().start()
 
-    def __exit__(self, kind: object, *more: object) -> None:
-        super().__exit__(kind, *more)
+    def __exit__(self, exc_type: object, *exc_details: object) -> None:
+        super().__exit__(exc_type, *exc_details)
         self.policy.stop()
 
     @property
-    def place(self) -> str:
+    def nexthop(self) -> str:
         """The nexthop by which it is reached."""
         return f"[127.0.0.1]:{self.smtp_port}"
 
-    def open(self, local_part: str) -> None:
+    def accept(self, local_part: str) -> None:
         """Accept a recipient gate-… from now on."""
-        self.policy.opened.add(local_part)
+        self.policy.accepted.add(local_part)
 
     def times_refused(self, address: str) -> int:
         """Return how often its log says that it refused or put off a recipient."""
@@ -77,8 +77,8 @@ class Policy:
     """Postfix's policy protocol (SMTPD_POLICY_README): the recipients' local parts."""
 
     def __init__(self) -> None:
-        self.opened: set[str] = set()
-        self._asked: Counter[str] = Counter()
+        self.accepted: set[str] = set()
+        self._attempts: Counter[str] = Counter()
         self._recipients: defaultdict[str, list[str]] = defaultdict(list)
         self._server = _Server(("127.0.0.1", 0), _Session)
         self._server.policy = self
@@ -93,25 +93,25 @@ class Policy:
         self._server.shutdown()
         self._server.server_close()
 
-    def action(self, words: dict[str, str]) -> str:
+    def action(self, attributes: dict[str, str]) -> str:
         """Return what Postfix is to do about one request."""
-        seen = self._recipients[words.get("instance", "")]
-        if words.get("protocol_state") == "END-OF-MESSAGE":
-            refused = any(each.startswith("nodata-") for each in seen)
-            return NO_DATA if refused else "DUNNO"
-        local_part = words.get("recipient", "").rpartition("@")[0]
-        seen.append(local_part)
-        return self._of_recipient(local_part)
+        local_parts = self._recipients[attributes.get("instance", "")]
+        if attributes.get("protocol_state") == "END-OF-MESSAGE":
+            is_refused = any(each.startswith("nodata-") for each in local_parts)
+            return REFUSED_DATA if is_refused else "DUNNO"
+        local_part = attributes.get("recipient", "").rpartition("@")[0]
+        local_parts.append(local_part)
+        return self._recipient_action(local_part)
 
-    def _of_recipient(self, local_part: str) -> str:
-        kind = local_part.partition("-")[0]
-        if kind == "no":
+    def _recipient_action(self, local_part: str) -> str:
+        prefix = local_part.partition("-")[0]
+        if prefix == "no":
             return REFUSED
-        if kind == "gate" and local_part not in self.opened:
-            return NOT_YET
-        if kind == "later":
-            self._asked[local_part] += 1
-            return NOT_YET if self._asked[local_part] <= PUT_OFF else "DUNNO"
+        if prefix == "gate" and local_part not in self.accepted:
+            return DEFERRED
+        if prefix == "later":
+            self._attempts[local_part] += 1
+            return DEFERRED if self._attempts[local_part] <= DEFERRALS else "DUNNO"
         return "DUNNO"
 
 
@@ -125,12 +125,14 @@ class _Session(socketserver.StreamRequestHandler):
     server: _Server
 
     def handle(self) -> None:
-        words: dict[str, str] = {}
-        for raw in self.rfile:
-            name, equals, value = raw.decode("utf-8", "replace").strip().partition("=")
-            if equals:
-                words[name] = value
+        attributes: dict[str, str] = {}
+        for raw_line in self.rfile:
+            name, separator, value = (
+                raw_line.decode("utf-8", "replace").strip().partition("=")
+            )
+            if separator:
+                attributes[name] = value
                 continue
-            action = self.server.policy.action(words)
-            words = {}
+            action = self.server.policy.action(attributes)
+            attributes = {}
             self.wfile.write(f"action={action}\n\n".encode())

@@ -11,23 +11,27 @@ from postfix_archive.postfix import queue_file_size
 import load
 from private_postfix import GROUP, USER, PrivatePostfix
 
-BARE = ["/usr/bin/python3", "-I", "-S", "-c", "pass"]
+BARE_PYTHON = ["/usr/bin/python3", "-I", "-S", "-c", "pass"]
 ENVELOPE = ["--sender", "alice@example.org", "--", "bob@example.net", "bob@example.net"]
 
 
 def cpu_ms(postfix: PrivatePostfix, size: int, times: int) -> dict[str, list[float]]:
     """Return CPU ms of single runs: bare, archive-stamp, archive; in turns."""
-    letter = postfix.folder / "letter"
-    content = load.letter(size)
-    letter.write_bytes(content)
+    message_path = postfix.directory / "letter"
+    content = load.make_message(size)
+    message_path.write_bytes(content)
     canonical = content.replace(b"\n", b"\r\n")
     queue_size = queue_file_size.content_size([canonical])[0]
-    found: dict[str, list[float]] = {"bare": [], "archive-stamp": [], "archive": []}
+    milliseconds: dict[str, list[float]] = {
+        "bare": [],
+        "archive-stamp": [],
+        "archive": [],
+    }
     capsules = _capsules(postfix, size, times)
-    load.wait(postfix)
+    load.wait_for_empty_queue(postfix)
     for capsule in capsules:
-        found["bare"].append(_spent(postfix, BARE, letter))
-        stamp = [
+        milliseconds["bare"].append(_run_cpu_ms(postfix, BARE_PYTHON, message_path))
+        stamp_arguments = [
             "--nexthop",
             "legal@example.com",
             "--queue-id",
@@ -36,13 +40,13 @@ def cpu_ms(postfix: PrivatePostfix, size: int, times: int) -> dict[str, list[flo
             str(queue_size),
             *ENVELOPE,
         ]
-        found["archive-stamp"].append(
-            _spent(postfix, ["archive-stamp", *stamp], letter)
+        milliseconds["archive-stamp"].append(
+            _run_cpu_ms(postfix, ["archive-stamp", *stamp_arguments], message_path)
         )
-        archive = ["archive", "--queue-id", capsule.name]
-        found["archive"].append(_spent(postfix, archive, capsule))
-    load.wait(postfix)
-    return found
+        archive_arguments = ["archive", "--queue-id", capsule.name]
+        milliseconds["archive"].append(_run_cpu_ms(postfix, archive_arguments, capsule))
+    load.wait_for_empty_queue(postfix)
+    return milliseconds
 
 
 def _capsules(postfix: PrivatePostfix, size: int, times: int) -> list[Path]:
@@ -51,29 +55,33 @@ def _capsules(postfix: PrivatePostfix, size: int, times: int) -> list[Path]:
     postfix.postconf(defer_transports="archive")
     postfix.reload()
     load.send(postfix, load.Load(size, 1, 1), times)
-    postfix.wait(lambda: len(_waiting(postfix)) == times, "the capsules wait")
-    names = _waiting(postfix)
+    postfix.wait(lambda: len(_deferred_ids(postfix)) == times, "the capsules wait")
+    names = _deferred_ids(postfix)
     command = ["postcat", "-c", str(postfix.etc), "-bhq"]
     capsules = []
     for name in names:
-        taken = subprocess.run([*command, name], capture_output=True, check=True)
-        capsules.append(postfix.folder / name)
-        capsules[-1].write_bytes(taken.stdout)
-    postfix.forget(names)
+        process = subprocess.run([*command, name], capture_output=True, check=True)
+        capsules.append(postfix.directory / name)
+        capsules[-1].write_bytes(process.stdout)
+    postfix.delete_messages(names)
     postfix.set_archive_cf()
     postfix.postconf(defer_transports="")
     postfix.reload()
     return capsules
 
 
-def _waiting(postfix: PrivatePostfix) -> list[str]:
+def _deferred_ids(postfix: PrivatePostfix) -> list[str]:
     deferred = [each for each in postfix.mailq() if each["queue_name"] == "deferred"]
     return [str(each["queue_id"]) for each in deferred]
 
 
-def _spent(postfix: PrivatePostfix, words: list[str], stdin: Path) -> float:
+def _run_cpu_ms(postfix: PrivatePostfix, command: list[str], stdin: Path) -> float:
     """Run one process as pipe(8) does; return its CPU milliseconds."""
-    program = words if words == BARE else [f"{postfix.program}/{words[0]}", *words[1:]]
+    program = (
+        command
+        if command == BARE_PYTHON
+        else [f"{postfix.program_directory}/{command[0]}", *command[1:]]
+    )
     with stdin.open("rb") as content:
         process = subprocess.Popen(
             program,
@@ -85,7 +93,7 @@ def _spent(postfix: PrivatePostfix, words: list[str], stdin: Path) -> float:
             extra_groups=[],
             cwd="/",
         )
-        _, status, used = os.wait4(process.pid, 0)
+        _, status, resource_usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
-    assert process.returncode == 0, words
-    return 1000 * (used.ru_utime + used.ru_stime)
+    assert process.returncode == 0, command
+    return 1000 * (resource_usage.ru_utime + resource_usage.ru_stime)

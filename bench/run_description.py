@@ -10,13 +10,21 @@ import time
 
 import postfix_archive
 
-import usage
+import resource_usage
 from private_postfix import ROOT
 
-CHANGED = ["git", "status", "--porcelain", "--untracked-files=no", "--", ".", ":!docs"]
+CHANGES_COMMAND = [
+    "git",
+    "status",
+    "--porcelain",
+    "--untracked-files=no",
+    "--",
+    ".",
+    ":!docs",
+]
 
 
-def known(group: usage.Group) -> dict[str, object]:
+def describe_run(group: resource_usage.ControlGroup) -> dict[str, object]:
     """Return what the figures of this run depend on; ask before it begins."""
     return {
         "date": time.strftime("%Y-%m-%d", time.gmtime()),
@@ -24,7 +32,7 @@ def known(group: usage.Group) -> dict[str, object]:
         "commit": commit(),
         "cores": os.cpu_count(),
         "python": platform.python_version(),
-        "postfix": _said("postconf", "-dh", "mail_version"),
+        "postfix": _output_of("postconf", "-dh", "mail_version"),
         "kernel": platform.release().partition("-")[0],
         "cpu_from": group.source,
         "load_before": os.getloadavg()[0],
@@ -33,19 +41,23 @@ def known(group: usage.Group) -> dict[str, object]:
 
 def commit() -> str:
     """Return the commit that is measured, and whether it was changed; else nothing."""
-    found = _said("git", "rev-parse", "--short=9", "HEAD")
-    return f"{found}, changed" if found and _said(*CHANGED) else found
+    commit_id = _output_of("git", "rev-parse", "--short=9", "HEAD")
+    return (
+        f"{commit_id}, changed"
+        if commit_id and _output_of(*CHANGES_COMMAND)
+        else commit_id
+    )
 
 
-def say(text: str) -> None:
+def print_progress(text: str) -> None:
     """Print a line at once, beside the table."""
     print(text, file=sys.stderr, flush=True)
 
 
-def _said(*command: str) -> str:
+def _output_of(*command: str) -> str:
     """Return what a command says, nothing where it cannot be asked."""
     try:
-        run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+        process = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     except OSError:
         return ""
-    return "" if run.returncode else run.stdout.strip()
+    return "" if process.returncode else process.stdout.strip()

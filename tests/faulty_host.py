@@ -13,8 +13,10 @@ from pathlib import Path
 from private_postfix import GROUP, USER, PrivatePostfix
 
 COMMAND = Path(sys.executable).parent / "postfix-archive"
-GUARD = "check_recipient_access,inline:{archive-request.invalid=reject}"
-SOUND = {"smtpd_recipient_restrictions": f"{GUARD},permit_mynetworks,reject"}
+REQUEST_RESTRICTION = "check_recipient_access,inline:{archive-request.invalid=reject}"
+CORRECT_RESTRICTIONS = {
+    "smtpd_recipient_restrictions": f"{REQUEST_RESTRICTION},permit_mynetworks,reject"
+}
 
 
 @dataclass(frozen=True)
@@ -32,44 +34,44 @@ class Host:
         roles = ("handback", "capsule", "copy", "relay", "refused")
         return f"127.0.0.1:{self.postfix.ports[1 + roles.index(role)]}/inet"
 
-    def postconf(self, *words: str) -> Host:
-        subprocess.run(["postconf", "-c", str(self.etc), *words], check=True)
+    def postconf(self, *arguments: str) -> Host:
+        subprocess.run(["postconf", "-c", str(self.etc), *arguments], check=True)
         return self
 
-    def main(self, **values: str) -> Host:
+    def set_main(self, **values: str) -> Host:
         self.postfix.postconf(**values)
         return self
 
-    def unset(self, name: str) -> Host:
+    def unset_main(self, name: str) -> Host:
         return self.postconf("-X", name)
 
-    def option(self, key: str, name: str, value: str) -> Host:
+    def set_option(self, key: str, name: str, value: str) -> Host:
         return self.postconf("-P", "-e", f"{key}/{name}={value}")
 
-    def no_option(self, key: str, name: str) -> Host:
+    def remove_option(self, key: str, name: str) -> Host:
         return self.postconf("-P", "-X", f"{key}/{name}")
 
-    def no_service(self, key: str) -> Host:
+    def remove_service(self, key: str) -> Host:
         return self.postconf("-M", "-X", key)
 
-    def service(self, line: str) -> Host:
-        return self.master(lambda text: f"{text}\n{line}\n")
+    def add_service(self, line: str) -> Host:
+        return self.edit_master(lambda text: f"{text}\n{line}\n")
 
-    def master(self, change: Callable[[str], str]) -> Host:
+    def edit_master(self, change: Callable[[str], str]) -> Host:
         path = self.etc / "master.cf"
         text = change(path.read_text())
         assert text != path.read_text()
         path.write_text(text)
         return self
 
-    def entry(self, key: str, before: str, after: str) -> Host:
+    def edit_entry(self, key: str, before: str, after: str) -> Host:
         """Change words of one entry of master.cf."""
         command = ["postconf", "-c", str(self.etc), "-M", key]
         line = " ".join(subprocess.check_output(command, text=True).split())
         assert before in line
         return self.postconf("-M", "-e", f"{key}={line.replace(before, after)}")
 
-    def table(self, text: str, kind: str = "texthash") -> str:
+    def make_table(self, text: str, kind: str = "texthash") -> str:
         """Make a table; return its name for main.cf."""
         path = self.etc / "table"
         path.write_text(text)
@@ -78,45 +80,49 @@ class Host:
             subprocess.run(command, check=True)
         return f"{kind}:{path}"
 
-    def beside(self, name: str) -> str:
-        """Make a folder of the archive's user beside the store; return its path."""
+    def make_directory_beside_store(self, name: str) -> str:
+        """Make a directory of the archive's user beside the store; return its path."""
         path = self.postfix.store.with_name(name)
         path.mkdir(mode=0o700, exist_ok=True)
         shutil.chown(path, USER, GROUP)
         return str(path)
 
-    def locked(self) -> str:
-        """Copy the key to a folder that only root can pass; return its path."""
-        folder = self.etc / "locked"
-        folder.mkdir(mode=0o700)
-        subprocess.run(["cp", "-p", str(self.etc / "archive.key"), folder], check=True)
-        return str(folder / "archive.key")
+    def make_unreadable_key(self) -> str:
+        """Copy the key to a directory that only root can pass; return its path."""
+        directory = self.etc / "locked"
+        directory.mkdir(mode=0o700)
+        subprocess.run(
+            ["cp", "-p", str(self.etc / "archive.key"), directory], check=True
+        )
+        return str(directory / "archive.key")
 
-    def source(self, text: str) -> str:
+    def make_source_table(self, text: str) -> str:
         """Make a source table; return its name for archive_tables."""
         (self.etc / "source.in").write_text(text)
         return f"texthash:{self.etc}/source.in"
 
-    def archive_cf(self, **values: str) -> Host:
+    def set_archive_cf(self, **values: str) -> Host:
         self.postfix.set_archive_cf(**values)
         return self
 
-    def findings(self, *words: str, code: int | None = None) -> list[dict[str, str]]:
+    def findings(
+        self, *arguments: str, exit_code: int | None = None
+    ) -> list[dict[str, str]]:
         """What the doctor says."""
-        done = subprocess.run(
-            [str(COMMAND), "-c", str(self.etc), "doctor", "--json", *words],
+        process = subprocess.run(
+            [str(COMMAND), "-c", str(self.etc), "doctor", "--json", *arguments],
             capture_output=True,
             text=True,
             check=False,
         )
-        assert "Traceback" not in done.stderr
-        told = json.loads(done.stdout)
-        severities = {each["severity"] for each in told["findings"]}
-        worst = 2 if "CRITICAL" in severities else int("WARNING" in severities)
-        assert done.returncode == (worst if code is None else code)
-        found: list[dict[str, str]] = told["findings"]
-        return found
+        assert "Traceback" not in process.stderr
+        report = json.loads(process.stdout)
+        severities = {each["severity"] for each in report["findings"]}
+        expected_code = 2 if "CRITICAL" in severities else int("WARNING" in severities)
+        assert process.returncode == (expected_code if exit_code is None else exit_code)
+        all_findings: list[dict[str, str]] = report["findings"]
+        return all_findings
 
-    def named(self) -> set[str]:
+    def finding_names(self) -> set[str]:
         """The names of what the doctor finds."""
         return {each["check"] for each in self.findings()}

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from statistics import median
 from typing import Any
 
-import aims
 import figures
+import targets
 
 Result = dict[str, Any]  # growth.json, as growth.measured() makes it
 
@@ -32,7 +32,7 @@ def section(growth: Result) -> Iterator[str]:
     options = growth["options"]
     head = HEAD.format(
         **growth["machine"] | options,
-        made=made(growth),
+        made=describe_program(growth),
         archives=len(options["stored"]),
     )
     yield from head.splitlines()
@@ -44,7 +44,7 @@ def section(growth: Result) -> Iterator[str]:
     yield from _large(growth)
 
 
-def made(result: Result) -> str:
+def describe_program(result: Result) -> str:
     """Return which program was measured, and when."""
     machine = result["machine"]
     commit = f" (commit {machine['commit']})" if machine["commit"] else ""
@@ -52,21 +52,23 @@ def made(result: Result) -> str:
 
 
 def _rates(
-    rates: dict[str, dict[str, dict[str, list[float]]]], held: dict[str, dict[str, int]]
+    rates: dict[str, dict[str, dict[str, list[float]]]],
+    contents: dict[str, dict[str, int]],
 ) -> Iterator[str]:
     yield "| archive | messages | of today | journal, MB |"
     yield "|---|---|---|---|"
-    for count, told in held.items():
-        size = f"{told['journal'] / 1e6:,.0f}"
-        yield f"| {int(count):,} | {told['messages']:,} | {told['today']:,} | {size} |"
+    for count, archive in contents.items():
+        size = f"{archive['journal'] / 1e6:,.0f}"
+        messages, today = archive["messages"], archive["today"]
+        yield f"| {int(count):,} | {messages:,} | {today:,} | {size} |"
     yield ""
     yield "| mode | archive | messages/s | / empty | CPU ms per message |"
     yield "|---|---|---|---|---|"
-    for door, by_count in rates.items():
+    for mode, by_count in rates.items():
         for count, cell in by_count.items():
-            beside = figures.ratio(cell["rate"], by_count["0"]["rate"])
+            ratio = figures.ratio(cell["rate"], by_count["0"]["rate"])
             rate, cpu = median(cell["rate"]), median(cell["cpu_ms"])
-            yield f"| {door} | {int(count):,} | {rate:.1f} | {beside} | {cpu:.1f} |"
+            yield f"| {mode} | {int(count):,} | {rate:.1f} | {ratio} | {cpu:.1f} |"
 
 
 def _served(served: dict[str, dict[str, int]]) -> Iterator[str]:
@@ -76,15 +78,15 @@ def _served(served: dict[str, dict[str, int]]) -> Iterator[str]:
     yield "|---|---|---|---|"
     for count, cell in served.items():
         kinds = ("rss_kb", "peak_kb", "private_kb")
-        shown = " | ".join(f"{cell[kind] / 1024:.2f}" for kind in kinds)
-        yield f"| {int(count):,} | {shown} |"
+        figures_row = " | ".join(f"{cell[kind] / 1024:.2f}" for kind in kinds)
+        yield f"| {int(count):,} | {figures_row} |"
 
 
 def _large(growth: Result) -> Iterator[str]:
     size = growth["options"]["large"]
     yield f"A message of {size} MB, half of it one line: peak memory of each of our"
-    yield f"processes; the target is {aims.LARGE:.0f} MB at most."
+    yield f"processes; the target is {targets.LARGE_TARGET:.0f} MB at most."
     yield from ("", "| mode | process | MB |", "|---|---|---|")
-    for door, by_process in growth["large_kb"].items():
+    for mode, by_process in growth["large_kb"].items():
         for process, kb in sorted(by_process.items()):
-            yield f"| {door} | {process} | {kb / 1024:.1f} |"
+            yield f"| {mode} | {process} | {kb / 1024:.1f} |"
