@@ -3,8 +3,8 @@
 One Postfix instance for each mode, with a store that has an archive of no message, one
 of 100,000 and one of 1,000,000; mail goes to each in turns, in one run. Then the memory
 of a worker after many messages, and of each process of ours with a very large one.
-Writes growth.json, and performance.md anew from it and from bench.json where that is beside
-it. Every option is an environment variable as well.
+Writes growth.json, and performance.md anew from it and from bench.json where that is
+beside it. Every option is an environment variable as well.
 
 Filling a store of 1,000,000 takes about 20 minutes and 6 GB: STORE=directory keeps it
 for the next run (python bench/fill_store.py fills one beforehand).

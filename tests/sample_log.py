@@ -7,7 +7,8 @@ of a queue file: access and header actions, a milter, logins, TLS, probes, odd a
 hostile addresses, hostile replies. FILE gets one line of each form, as it is but for
 this instance's directory. With Python's standard library alone, for the chroots of
 other releases. What a line is to be read as is written beside it by hand:
-unit/samples.py. """
+unit/samples.py.
+"""
 
 from __future__ import annotations
 
