@@ -168,7 +168,7 @@ def test_an_archive_that_can_have_no_worker_is_named(
     host.set_main(archive=archive)
     finding = {each["check"]: each for each in findings_of(host)}["worker-missing"]
     assert message in finding["harm"]
-    assert "MODE=pipe" in finding["fix"]
+    assert "--mode=pipe" in finding["fix"]
 
 
 def test_a_name_that_ends_postfix_is_critical(host: Host) -> None:

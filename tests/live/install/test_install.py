@@ -315,7 +315,6 @@ def test_a_broken_upgrade_defers_mail(host: WholeHost, wheels: Path) -> None:
         "grep -q 'status=deferred.*temporary failure' /var/log/postfix.log",
         "deferred",
     )
-    host.run("grep -q 'error=ModuleNotFoundError' /var/log/postfix.log")
     host.run(f"mv {lib}/away {lib}/current && postqueue -f")
     host.wait_for_empty_queue()
     assert "waits" in host.output("cat /var/mail/bob")
@@ -577,7 +576,7 @@ REFUSED = {
         f"make install {ARCHIVE} DRY_RUN=maybe",
         "must be yes or no",
     ),
-    "PYTHON": (f"make install {ARCHIVE} PYTHON=python9", "no Python 3.11 or later"),
+    "PYTHON": (f"make install {ARCHIVE} PYTHON=python9", "not Python 3.11 or later"),
     "WHEELS": (f"make install {ARCHIVE} WHEELS=/nonexistent", "no such directory"),
     "our own domain": (
         "make install ARCHIVE=legal@archive-request.invalid",

@@ -112,6 +112,22 @@ def test_an_unreadable_archive_cf_is_named(host: PrivatePostfix) -> None:
     assert str(host.etc / "archive.cf") in line
 
 
+def test_a_message_cut_short_is_named_with_its_sizes(host: PrivatePostfix) -> None:
+    line = run_program(
+        host,
+        "archive-stamp",
+        *STAMP_ARGUMENTS,
+        *RECIPIENT_ARGUMENTS,
+        message=b"Subject: x\n",
+    )
+    assert "MessageIncomplete" in line
+    assert "17 bytes in the queue file, at most 12 on stdin" in line
+    line = run_program(
+        host, "archive-stamp", *STAMP_ARGUMENTS, *RECIPIENT_ARGUMENTS, message=b""
+    )
+    assert "MessageIncomplete" in line
+
+
 def test_a_missing_key_is_named_and_the_cure(host: PrivatePostfix) -> None:
     (host.etc / "archive.key").unlink()
     line = run_program(host, "archive-stamp", *STAMP_ARGUMENTS, *RECIPIENT_ARGUMENTS)

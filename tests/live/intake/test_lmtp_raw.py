@@ -116,7 +116,8 @@ def test_a_message_that_must_wait_is_deferred_for_each_recipient(
         postfix, session_bytes.replace(b"XFORWARD SOURCE=REMOTE ", b"XFORWARD ")
     )
     assert codes(lines)[-3:] == ["354", "451", "451"]
-    assert "no XFORWARD SOURCE from lmtp(8)" in lines[-1]
+    assert lines[-1].endswith("temporary failure")
+    assert "no XFORWARD SOURCE from lmtp(8)" in postfix.last_failure()
     postfix.wait_for_empty_queue()
     assert not records(postfix, "wait") and not deliveries(postfix, "wait", BOB)
 
@@ -199,7 +200,10 @@ def test_a_message_without_end_is_no_message(postfix: PrivatePostfix) -> None:
     assert codes(lines)[-1] == "354"
     postfix.wait_for_empty_queue()
     assert not records(postfix, "endless")
-    assert not list((postfix.directory / "spool").iterdir())
+    assert all(
+        path.name.endswith(".last-error")
+        for path in (postfix.directory / "spool").iterdir()
+    )
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ pytestmark = pytest.mark.live
 
 # As people type them, in this order; ID stands for an archive id.
 COMMAND_LINES: dict[str, list[list[str]]] = {
+    "install": [["--archive", LEGAL, "--dry-run"]],
     "key create": [[], ["--id", "other", "--owner", USER]],
     "key rotate": [[]],
     "list": [[], ["--json", "--last", "1"], ["--until", "2000-01-01"]],
@@ -33,6 +34,7 @@ COMMAND_LINES: dict[str, list[list[str]]] = {
     "reconcile": [[], ["--json"]],
     "doctor": [[], ["--json"], ["--fix"]],
     "verify": [[], ["--archive", LEGAL]],
+    "uninstall": [[]],
 }
 
 
