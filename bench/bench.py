@@ -15,14 +15,14 @@ import sys
 from contextlib import ExitStack
 from pathlib import Path
 
-import asked
+import command_line
 
-import alone
+import cpu_shares
 import load
-import origin
 import page
-import shares
-import usage
+import resource_usage
+import run_description
+import single_process
 import variants
 from private_postfix import PrivatePostfix
 
@@ -48,7 +48,7 @@ HELP = {
     "LATENCIES": "messages a round whose latency is taken, one after the other",
     "TRACED": "messages in the pass that counts fsyncs and looks at memory",
     "ALONE": "processes that are run by themselves, for their CPU",
-    "OUT": "folder for bench.json and what is made from it",
+    "OUT": "directory for bench.json and what is made from it",
 }
 
 
@@ -58,10 +58,10 @@ class Bench:
     def __init__(self, options: argparse.Namespace, stack: ExitStack) -> None:
         self.options = options
         self.instances: dict[str, PrivatePostfix] = {}
-        self.groups: dict[str, usage.ControlGroup] = {}
+        self.groups: dict[str, resource_usage.ControlGroup] = {}
         for name in options.variants:
             self._start(name, stack)
-        self.machine = origin.describe_run(next(iter(self.groups.values())))
+        self.machine = run_description.describe_run(next(iter(self.groups.values())))
         self.loads = [
             load.Load(size * 1024, recipients, sessions)
             for size in options.sizes
@@ -78,7 +78,7 @@ class Bench:
 
     def _start(self, name: str, stack: ExitStack) -> None:
         postfix = variants.build(name)
-        group = usage.ControlGroup(postfix.directory.name)
+        group = resource_usage.ControlGroup(postfix.directory.name)
         stack.callback(group.remove)
         with group.entered():
             stack.enter_context(postfix)
@@ -102,13 +102,13 @@ class Bench:
             self.options.messages, is_fast=name in variants.FAST
         )
         result = load.run(self.instances[name], self.groups[name], mail_load, messages)
-        origin.print_progress(
+        run_description.print_progress(
             f"{mail_load.name}: {name}: {result.rate:.0f}/s, {result.cpu_ms:.1f} ms CPU"
         )
         return result
 
     def fsyncs_and_memory(self) -> dict[str, dict[str, dict[str, object]]]:
-        """Return fsyncs a message and peak memory of our doors, by size and variant."""
+        """Return fsyncs a message and peak memory of ours, by size and variant."""
         return {
             f"{size} KB": {
                 name: self._fsyncs_and_memory(name, size) for name in self.instances
@@ -121,20 +121,20 @@ class Bench:
         single_load = load.Load(size * 1024, 1, 1)
         memory: dict[str, int] = {}
         counts: list[int] = []
-        with usage.fsyncs(postfix, counts):
+        with resource_usage.fsyncs(postfix, counts):
             load.send(postfix, single_load, messages)
             load.wait_for_empty_queue(postfix)
         if name in variants.OURS:
-            with usage.peak(postfix, memory):
+            with resource_usage.peak(postfix, memory):
                 load.send(postfix, single_load, messages)
                 load.wait_for_empty_queue(postfix)
         return {"fsyncs": counts[0] / messages, "memory_kb": memory}
 
     def single_process_cpu(self) -> dict[str, list[float]]:
-        """Return CPU ms of single processes of the pipe door, if it is here."""
+        """Return CPU ms of single processes of the pipe mode, if it is here."""
         if variants.PIPE not in self.instances:
             return {}
-        return alone.cpu_ms(
+        return single_process.cpu_ms(
             self.instances[variants.PIPE], load.SMALL_SIZE, self.options.alone
         )
 
@@ -143,7 +143,7 @@ class Bench:
         mail_load = load.Load(load.SMALL_SIZE, 1, max(self.options.sessions))
         messages = self.options.messages
         cpu_ms = {
-            name: shares.cpu_per_message(
+            name: cpu_shares.cpu_per_message(
                 postfix, self.groups[name], mail_load, messages
             )
             for name, postfix in self.instances.items()
@@ -181,11 +181,13 @@ class Bench:
 
 def options_of(arguments: list[str]) -> argparse.Namespace:
     """Return what was asked for, by options or by the environment."""
-    parser = asked.make_parser("bench", __doc__, DEFAULTS, HELP)
+    parser = command_line.make_parser("bench", __doc__, DEFAULTS, HELP)
     options = parser.parse_args(arguments)
-    asked.parse_counts(options, "rounds", "messages", "latencies", "traced", "alone")
+    command_line.parse_counts(
+        options, "rounds", "messages", "latencies", "traced", "alone"
+    )
     for name in ("sizes", "recipients", "sessions"):
-        setattr(options, name, asked.parse_numbers(getattr(options, name)))
+        setattr(options, name, command_line.parse_numbers(getattr(options, name)))
     options.variants = options.variants.split(",")
     if unknown := set(options.variants) - set(variants.NAMES):
         parser.error(f"no such variant: {', '.join(sorted(unknown))}")
@@ -200,7 +202,7 @@ def main(arguments: list[str]) -> None:
     with ExitStack() as stack:
         bench = Bench(options, stack)
         for number in range(options.rounds):
-            origin.print_progress(f"round {number + 1} of {options.rounds}")
+            run_description.print_progress(f"round {number + 1} of {options.rounds}")
             bench.round(number)
         result = bench.result()
     (directory / page.BENCH).write_text(json.dumps(result, indent=1) + "\n")

@@ -9,7 +9,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-import usage
+import resource_usage
 import variants
 from private_postfix import Client, PrivatePostfix
 
@@ -95,7 +95,7 @@ def send(
 
 def run(
     postfix: PrivatePostfix,
-    group: usage.ControlGroup,
+    group: resource_usage.ControlGroup,
     load: Load,
     messages: int,
     port: int | None = None,
@@ -154,7 +154,7 @@ def _latency(postfix: PrivatePostfix, client: Client, content: bytes) -> float:
 
 
 def _wait_for_delivery(postfix: PrivatePostfix, directory: Path) -> Path:
-    """Return what has been delivered to a folder, as soon as there is something."""
+    """Return what has been delivered to a directory, as soon as there is something."""
     paths: list[Path] = []
 
     def is_delivered() -> bool:

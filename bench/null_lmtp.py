@@ -1,6 +1,6 @@
 """A filter for lmtp(8) that does nothing: a worker that gives messages back, no more.
 
-Run by spawn(8) on the connection of lmtp(8), kept for many messages as the lmtp door
+Run by spawn(8) on the connection of lmtp(8), kept for many messages as the lmtp mode
 is, with one connection to the hand-back port that is kept as well.
 
     python3 -I -S null_lmtp.py PORT

@@ -1,7 +1,7 @@
 """A filter for pipe(8) that does nothing: gives the message back, and no more.
 
 What any after-queue filter in Python costs at least. As many bare interpreters for a
-message as the pipe door needs: this one, and a second that it starts and waits for.
+message as the pipe mode needs: this one, and a second that it starts and waits for.
 
     python3 -I -S null_pipe.py PORT --sender {SENDER} ... -- RECIPIENTS ORIGINALS
 """

@@ -8,11 +8,11 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-import aims
 import chart
+import cpu_shares
 import figures
-import grown
-import shares
+import growth_section
+import targets
 import variants
 
 Result = dict[str, Any]  # bench.json, as bench.Bench.result() makes it
@@ -70,15 +70,15 @@ def render(bench: Result, growth: Result) -> str:
     """Return the page."""
     head = HEAD.format(
         **bench["machine"],
-        made=grown.describe_program(bench),
+        made=growth_section.describe_program(bench),
         rounds=bench["options"]["rounds"],
         variants="\n".join(
             f"| {name} | {variants.MEANING[name]} |" for name in _variant_names(bench)
         ),
     )
     parts = (_chart, _rates, _ratios, _latency, _traced, _alone, _profile)
-    sections = [aims.section(bench, growth), *(part(bench) for part in parts)]
-    texts = ["\n".join(each) for each in (*sections, grown.section(growth))]
+    sections = [targets.section(bench, growth), *(part(bench) for part in parts)]
+    texts = ["\n".join(each) for each in (*sections, growth_section.section(growth))]
     return "\n".join([head, *(f"{each}\n" for each in texts if each)])
 
 
@@ -210,11 +210,11 @@ def _profile(result: Result) -> Iterator[str]:
     yield ""
     yield _row("process", *names)
     yield _row(*["---"] * (len(names) + 1))
-    for process in shares.rows(profile):
+    for process in cpu_shares.rows(profile):
         cells = [profile[name].get(process, 0.0) for name in names]
         yield _row(process, *(f"{ms:.2f}" if ms else "" for ms in cells))
     yield _row("all", *(f"{sum(profile[name].values()):.2f}" for name in names))
-    for pair in shares.PAIRS:
+    for pair in cpu_shares.PAIRS:
         if set(pair) <= set(names):
             yield from ("", _difference(profile, *pair))
 
@@ -222,7 +222,7 @@ def _profile(result: Result) -> Iterator[str]:
 def _difference(profile: dict[str, dict[str, float]], ours: str, other: str) -> str:
     """Return a sentence: which processes make one variant cost more than another."""
     difference = sum(profile[ours].values()) - sum(profile[other].values())
-    differences = shares.cost_differences(profile[ours], profile[other])
+    differences = cpu_shares.cost_differences(profile[ours], profile[other])
     parts = ", ".join(f"{name} {ms:+.2f}" for name, ms in differences.items())
     return f"{ours} compared with {other}, {difference:+.2f} ms: {parts}."
 

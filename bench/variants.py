@@ -96,7 +96,7 @@ def _by_null_lmtp(master: str) -> str:
 
 
 def _replaced(master: str, pattern: str, script: str) -> str:
-    """Return master.cf with a null filter for the door, the hand-back port the same."""
+    """Return master.cf with a null filter for the mode, the hand-back port the same."""
     match = re.search(
         r"^127\.0\.0\.1:(\d+) inet .*\n.*/archive-handback$", master, re.M
     )

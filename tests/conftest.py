@@ -80,7 +80,7 @@ def exit_statuses_are_true() -> None:
 
 @pytest.fixture(scope="module")
 def mode() -> str:
-    """The door that mail takes; a module that tests both has a fixture of its own."""
+    """The mode that mail takes; a module that tests both has a fixture of its own."""
     return "pipe"
 
 
@@ -117,9 +117,9 @@ def once_a_run(
 def wheels(once_a_run: Once) -> Path:
     """The Python packages, for a host that reaches no index."""
 
-    def download(folder: Path) -> None:
+    def download(directory: Path) -> None:
         pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "-q"]
-        command = [*pip, *DOWNLOAD, "-d", str(folder), "-r", str(REQUIREMENTS)]
+        command = [*pip, *DOWNLOAD, "-d", str(directory), "-r", str(REQUIREMENTS)]
         subprocess.run(command, check=True)
 
     return once_a_run("wheels", download)

@@ -186,7 +186,7 @@ def compose_command() -> list[str]:
 
 
 def write_build_context(directory: Path) -> None:
-    """Put all that the image is built from into one folder."""
+    """Put all that the image is built from into one directory."""
     for name in BUILD_FILES:
         shutil.copy(ROOT / name, directory)
     settings = pip_settings()

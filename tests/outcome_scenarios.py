@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
-from outcome_world import LIST_ADDRESS, LIST_MEMBERS, MailNetwork
+from mail_network import LIST_ADDRESS, LIST_MEMBERS, MailNetwork
 
 from mails import mail
 from private_postfix import WITHOUT_WRITE_THROUGH

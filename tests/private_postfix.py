@@ -684,7 +684,9 @@ def _build_program(directory: Path) -> None:
         ignore=shutil.ignore_patterns("__pycache__"),
     )
     for launcher in ("archive-stamp", "archive", "archive-lmtp"):
-        shutil.copy(ROOT / "postfix_archive" / "intake" / "launcher.py", directory / launcher)
+        shutil.copy(
+            ROOT / "postfix_archive" / "intake" / "launcher.py", directory / launcher
+        )
         (directory / launcher).chmod(0o755)
     bundle = directory / "postfix_archive" / "system" / "import_bundle.py"
     for command in (["-m", "compileall", "-q", directory], [bundle, directory]):

@@ -5,8 +5,9 @@
 Plays the outcomes' scenarios without the archive, and besides what else Postfix logs
 of a queue file: access and header actions, a milter, logins, TLS, probes, odd and
 hostile addresses, hostile replies. FILE gets one line of each form, as it is but for
-this instance's folder. With Python's standard library alone, for the chroots of other
-releases. What a line is to be read as is written beside it by hand: unit/samples.py.
+this instance's directory. With Python's standard library alone, for the chroots of
+other releases. What a line is to be read as is written beside it by hand:
+unit/samples.py.
 """
 
 from __future__ import annotations
@@ -26,8 +27,8 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
+from mail_network import MailNetwork  # noqa: E402
 from outcome_scenarios import EXPIRING, PLAIN, Group, play  # noqa: E402
-from outcome_world import MailNetwork  # noqa: E402
 from smtp_peer import Peer, Transaction  # noqa: E402
 
 from mails import mail  # noqa: E402

@@ -39,7 +39,7 @@ SECONDS = {
     "tables/test_tables.py": 93,
     "store/test_permissions.py": 87,
     "outcomes/test_outcomes_hostile.py": 81,
-    "outcomes/test_outcomes_true.py": 79,
+    "outcomes/test_outcome_scenarios.py": 79,
     "stamp_filter/test_busy_host.py": 76,
     "stamp_filter/test_requeue.py": 70,
     "reconcile/test_reconcile_scenarios.py": 68,

@@ -1,7 +1,7 @@
 #!/usr/bin/python3 -IS
 """Delivers for the tests: writes what pipe(8) hands over to files, byte for byte.
 
-sink.py FOLDER QUEUE_ID SENDER RECIPIENTS... ORIGINALS...
+sink.py DIRECTORY QUEUE_ID SENDER RECIPIENTS... ORIGINALS...
 """
 
 import os

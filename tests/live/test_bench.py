@@ -17,7 +17,7 @@ import pytest
 from postfix_archive.store import verifier
 
 import bench
-import filling
+import fill_store
 import growth
 import variants
 
@@ -63,7 +63,7 @@ def test_a_small_run_measures_every_variant(
 
 @pytest.fixture
 def store() -> Iterator[Path]:
-    """A folder for a store, that the archive's user can get at."""
+    """A directory for a store, that the archive's user can get at."""
     directory = Path(tempfile.mkdtemp(prefix="pfa-grown-", dir="/tmp"))
     yield directory
     shutil.rmtree(directory)
@@ -89,7 +89,7 @@ def test_a_small_growth_run_measures_both_modes_with_fuller_stores(
 
 
 def test_filling_does_not_wait_for_the_disk(store: Path) -> None:
-    command = [sys.executable, filling.__file__, str(store), "20"]
+    command = [sys.executable, fill_store.__file__, str(store), "20"]
     path = os.pathsep.join(sys.path)
     log = store / "strace"
     traced = ["strace", "-f", "-qq", "-e", "trace=fsync,fdatasync", "-o", str(log)]
@@ -100,9 +100,9 @@ def test_filling_does_not_wait_for_the_disk(store: Path) -> None:
 
 
 def test_a_store_is_filled_with_valid_records_of_many_days(store: Path) -> None:
-    filling.fill(store, [40])
-    filling.fill(store, [40])  # nothing is added to what is there
-    archive = store / filling.archive_address(40)
+    fill_store.fill(store, [40])
+    fill_store.fill(store, [40])  # nothing is added to what is there
+    archive = store / fill_store.archive_address(40)
     result = verifier.verify_archive(str(archive))
     assert (result.findings, result.line_count, len(result.files)) == ([], 40, 40)
     days = Counter(path.parent for path in archive.rglob("*.eml.gz"))

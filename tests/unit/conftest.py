@@ -14,7 +14,7 @@ settings.register_profile(
     deadline=None,
     max_examples=50,
     database=None,
-    # Each example writes below a folder of its own.
+    # Each example writes below a directory of its own.
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 settings.load_profile("unit")

@@ -452,8 +452,10 @@ def test_any_record_of_held_mail_or_of_a_bypass_is_read_or_refused(
             for each in queue_rescue.read_hold_times(str(tmp_path)).values()
         )
     with refusals():
-        told = switch.read_record(str(tmp_path))
-        assert told is None or status.bypass_warning(told.period).startswith("BYPASS: ")
+        bypass_record = switch.read_record(str(tmp_path))
+        assert bypass_record is None or status.bypass_warning(
+            bypass_record.period
+        ).startswith("BYPASS: ")
 
 
 # --- what the host says -----------------------------------------------------------

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from planted import COMMAND, CORRECT_RESTRICTIONS, REQUEST_RESTRICTION, Host
+from faulty_host import COMMAND, CORRECT_RESTRICTIONS, REQUEST_RESTRICTION, Host
 
 from private_postfix import (
     GROUP,
@@ -65,7 +65,7 @@ def replacing(before: str, after: str) -> Callable[[str], str]:
 PlantFault = Callable[[Host], object]
 STAMP = "archive-stamp/unix"
 SUBMISSION = "submission inet n - n - - smtpd -o "
-UNREADABLE_DIRECTORY = "/etc/ssl"  # a folder in which nobody but root may write
+UNREADABLE_DIRECTORY = "/etc/ssl"  # a directory in which nobody but root may write
 
 FAULTS: tuple[tuple[str, str, PlantFault], ...] = (
     # check, what is planted, how

@@ -1,4 +1,4 @@
-"""The doctor on a live instance with the lmtp door: planted faults are named."""
+"""The doctor on a live instance with the lmtp mode: planted faults are named."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import subprocess
 from collections.abc import Callable, Iterator
 
 import pytest
-from planted import CORRECT_RESTRICTIONS, Host
+from faulty_host import CORRECT_RESTRICTIONS, Host
 
 from private_postfix import PrivatePostfix
 

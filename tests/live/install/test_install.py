@@ -193,7 +193,7 @@ def test_with_workers_from_stock_to_archive_and_back(
 def test_a_narrow_umask_keeps_nobody_out(
     host: WholeHost, wheels: Path, umask: str
 ) -> None:
-    """Also not where an earlier installation left folders that only root can pass."""
+    """Also not where an installation left directories that only root can pass."""
     lib = "/usr/local/lib/postfix-archive"
     host.run(f"mkdir -m 700 /etc/postfix-archive {lib} {lib}/releases")
     output = host.output(f"(umask {umask}; {install(wheels)})")

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from planted import CORRECT_RESTRICTIONS, Host
+from faulty_host import CORRECT_RESTRICTIONS, Host
 
 from postfix_archive import __version__
 from postfix_archive.install.program import ProgramFiles

@@ -49,7 +49,7 @@ def run_program(
     *arguments: str,
     message: bytes = b"Subject: x\n\nx\n",
 ) -> str:
-    """Run a door as pipe(8) would; it must defer. Return the reason for the log.
+    """Run a transport as pipe(8) would; it must defer. Return the reason for the log.
 
     What it prints, the sender may see.
     """

@@ -1,4 +1,4 @@
-"""The lmtp door on a live Postfix: what passes it is what passes the pipe door."""
+"""The lmtp mode on a live Postfix: what passes it is what passes the pipe mode."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ RCPT_DSN = ("NOTIFY=SUCCESS,DELAY", "ORCPT=rfc822;sales@example.com")
 
 @pytest.fixture(scope="module")
 def postfix() -> Iterator[PrivatePostfix]:
-    """A running instance with the lmtp door, shared by this module."""
+    """A running instance with the lmtp mode, shared by this module."""
     with PrivatePostfix(mode="lmtp") as running:
         yield running
 

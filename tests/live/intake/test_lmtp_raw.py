@@ -31,7 +31,7 @@ BOB, DORA = "bob@example.net", "dora@example.net"
 
 @pytest.fixture(scope="module")
 def postfix() -> Iterator[PrivatePostfix]:
-    """A running instance with the lmtp door, shared by this module."""
+    """A running instance with the lmtp mode, shared by this module."""
     with PrivatePostfix(mode="lmtp") as running:
         yield running
 

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from mail_network import MailNetwork
 from outcome_scenarios import ExpectedOutcome, differences, refused
-from outcome_world import MailNetwork
 
 from mails import LEGAL, mail
 from private_postfix import PrivatePostfix

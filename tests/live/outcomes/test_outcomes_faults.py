@@ -13,6 +13,7 @@ from collections import defaultdict
 from typing import Any
 
 import pytest
+from mail_network import MailNetwork
 from outcome_scenarios import (
     WAITING,
     ExpectedOutcome,
@@ -21,7 +22,6 @@ from outcome_scenarios import (
     refused,
     relayed,
 )
-from outcome_world import MailNetwork
 
 from mails import LEGAL, mail
 from private_postfix import ROOT, Client

@@ -43,7 +43,7 @@ LONG_TIMEOUTS = {
 
 
 class CachedConnectionHost(PrivatePostfix):
-    """An instance with the lmtp door, whose one worker is kept."""
+    """An instance with the lmtp mode, whose one worker is kept."""
 
     def __init__(self, **options: str) -> None:
         super().__init__(mode="lmtp", main=LONG_TIMEOUTS)

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from grown_log import RepeatedLog
+from repeated_log import RepeatedLog
 
 from mails import mail
 from private_postfix import (

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from mail_network import MailNetwork
 from outcome_scenarios import GROUPS, Group, play, scenarios_of
-from outcome_world import MailNetwork
 
 pytestmark = pytest.mark.live
 ResultsByGroup = dict[str, dict[str, Any]]

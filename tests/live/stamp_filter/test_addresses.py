@@ -36,7 +36,7 @@ ERIN = "erin@example.net"
 MANY_ARCHIVE = "crowd@example.com"
 # Archives that somebody has misspelt, or worse; a service of its own for each.
 NO_ARCHIVES = ("../../etc/x@y", "x@../../etc", "a/b@example.com", "..@example.com")
-# By the lmtp door a path is the name of a socket that is not there.
+# In the lmtp mode a path is the name of a socket that is not there.
 ERROR_PATTERN = (
     "RequestInvalid: .*is not an archive address|private/archive.*No such file"
 )
@@ -95,7 +95,7 @@ class AddressHost:
 
 @pytest.fixture(scope="module", params=MODES_AND_CAPSULE)
 def mode(request: pytest.FixtureRequest) -> str:
-    """Both doors, and copies that go as capsules, one after the other."""
+    """Both modes, and copies that go as capsules, one after the other."""
     return str(request.param)
 
 

@@ -79,7 +79,7 @@ def start_amavis(host: WholeHost) -> None:
 
 @pytest.fixture(params=["pipe", "lmtp"])
 def mode(request: pytest.FixtureRequest) -> str:
-    """Each door."""
+    """Each mode."""
     return str(request.param)
 
 

@@ -61,7 +61,7 @@ cat >"$record.draft" && mv "$record.draft" "$record" || exit 75
 exec {program}/archive-stamp "$@" <"$record"
 """
 
-# The same in front of the worker of the lmtp door: it keeps the whole session.
+# The same in front of the worker of the lmtp mode: it keeps the whole session.
 TEE = """#!/bin/sh
 tee {directory}/$$ | {program}/archive-lmtp "$@"
 """

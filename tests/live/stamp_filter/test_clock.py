@@ -1,6 +1,7 @@
 """The clock steps, a day or a year, back or forward: still one id for each capture.
 
-The clock of this instance alone: libfaketime below Postfix, the doors and the commands.
+The clock of this instance alone: libfaketime below Postfix, the transports and
+the commands.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from stages import StagedPostfix
+from staged_postfix import StagedPostfix
 
 from postfix_archive.message import dates
 from postfix_archive.store import fallback

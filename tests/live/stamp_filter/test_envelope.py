@@ -15,7 +15,7 @@ pytestmark = pytest.mark.live
 
 @pytest.fixture(scope="module", params=MODES_AND_CAPSULE)
 def mode(request: pytest.FixtureRequest) -> str:
-    """Both doors, and copies that go as capsules, one after the other."""
+    """Both modes, and copies that go as capsules, one after the other."""
     return str(request.param)
 
 

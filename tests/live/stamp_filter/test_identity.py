@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from stages import StagedPostfix, replace_once
+from staged_postfix import StagedPostfix, replace_once
 
 from postfix_archive.rescue import queue_rescue
 

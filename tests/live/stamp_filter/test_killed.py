@@ -1,6 +1,6 @@
 """kill -9 before every single step of all that is ours: nothing lost, nothing twice.
 
-Of both doors, of the archive transport, and of the process aside that puts copies
+Of both modes, of the archive transport, and of the process aside that puts copies
 straight into the store.
 """
 
@@ -124,7 +124,7 @@ def kill_run(request: pytest.FixtureRequest) -> Iterator[KillRun]:
     postfix.postconf(export_environment=names)
     for launcher in ("archive-stamp", "archive", "archive-lmtp"):
         shutil.copy(
-            ROOT / "tests" / "faulty_door.py", postfix.program_directory / launcher
+            ROOT / "tests" / "faulty_launcher.py", postfix.program_directory / launcher
         )
         (postfix.program_directory / launcher).chmod(0o755)
     with postfix:

@@ -24,7 +24,7 @@ def request_recipient_of(address: str) -> str:
 
 @pytest.fixture(scope="module", params=MODES_AND_CAPSULE)
 def mode(request: pytest.FixtureRequest) -> str:
-    """Both doors, and copies that go as capsules, one after the other."""
+    """Both modes, and copies that go as capsules, one after the other."""
     return str(request.param)
 
 

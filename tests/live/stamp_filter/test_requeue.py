@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from stages import StagedPostfix
+from staged_postfix import StagedPostfix
 
 from postfix_archive.message import capsule, keyring
 from postfix_archive.message.envelope import Envelope, Recipient, Request

@@ -36,7 +36,7 @@ SMALL_LIMITS = {
 }
 UNLIMITED = {"message_size_limit": "0", "mailbox_size_limit": "0"}
 
-# Put in front of each transport program: runs the real one and writes down its peak memory.
+# Put in front of each program: runs the real one and writes down its peak memory.
 MEASURING_LAUNCHER = """#!/usr/bin/python3 -IS
 import os, resource, sys
 program = {program!r} + "/" + os.path.basename(sys.argv[0])

@@ -1,6 +1,6 @@
 """Write-through where the store cannot take a copy at once: mail goes on all the same.
 
-By both doors, with real faults: a file system of its own that is full, read-only, away
+In both modes, with real faults: a file system of its own that is full, read-only, away
 or frozen, so that whoever touches it hangs and cannot be killed, and a journal that
 somebody has locked. When the fault is over each message is archived once.
 """
@@ -136,7 +136,7 @@ def _fill_blocks(descriptor: int) -> int:
 
 @pytest.fixture(params=MODES)
 def faulty_host(request: pytest.FixtureRequest) -> Iterator[FaultyStoreHost]:
-    """An instance by each door that has archived one message."""
+    """An instance in each mode that has archived one message."""
     host = FaultyStoreHost(request.param)
     try:
         with host.postfix:

@@ -352,7 +352,7 @@ def test_a_missing_directory_is_named(monitored_host: PrivatePostfix) -> None:
 
 
 def test_root_follows_no_link_to_another_file(monitored_host: PrivatePostfix) -> None:
-    """A folder that is somebody else's, with a symlink in the file's place."""
+    """A directory that is somebody else's, with a symlink in the file's place."""
     directory = monitored_host.directory / "theirs"
     directory.mkdir()
     target = monitored_host.directory / "outside"

@@ -45,7 +45,7 @@ def waiting(postfix: PrivatePostfix) -> int:
 
 
 def with_umask_0(text: str) -> str:
-    """Put a script before each door, that opens what it makes to everybody."""
+    """Put a script before each program, that opens what it makes to everybody."""
     for program in re.findall(r"argv=(\S+/lib/archive(?:-stamp)?)\n", text):
         script = Path(program).parent.parent / "open" / Path(program).name
         script.parent.mkdir(exist_ok=True)
@@ -118,7 +118,7 @@ def host() -> Iterator[PrivatePostfix]:
 
 @pytest.fixture
 def outside_directory(host: PrivatePostfix) -> Iterator[Path]:
-    """A folder with a file of root's, which the archive's user may write to.
+    """A directory with a file of root's, which the archive's user may write to.
 
     So nothing but the refusal keeps it as it is; it must be so at the end.
     """
@@ -149,7 +149,7 @@ def planted_link(path: Path, target: Path, link: Callable[..., None]) -> Iterato
 
 
 def day_directories(host: PrivatePostfix) -> list[Path]:
-    """The folders of this archive's year, month and day."""
+    """The directories of this archive's year, month and day."""
     [day] = {path.parent for path in host.stored_files(LEGAL)}
     return [day.parent.parent, day.parent, day]
 
@@ -356,7 +356,7 @@ def secrets_of(postfix: PrivatePostfix) -> list[str]:
 def broken_runs(
     postfix: PrivatePostfix, message: bytes, capsule: str
 ) -> Iterator[subprocess.CompletedProcess[str]]:
-    """Commands and doors that fail, on damage and on wrong keys."""
+    """Commands and transports that fail, on damage and on wrong keys."""
     key = postfix.etc / "archive.key"
     record = next(iter(record_ids(postfix)))
     [path] = postfix.stored_files(LEGAL)

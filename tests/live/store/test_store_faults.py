@@ -31,7 +31,7 @@ exec strace -f -qq -o {directory}/trace $(cat {directory}/strace) {program} "$@"
 
 
 class FaultyStoreHost:
-    """An instance whose store has a file system of its own, and whose doors fail."""
+    """An instance whose store has its own file system, and whose transports fail."""
 
     def __init__(self) -> None:
         self.postfix = PrivatePostfix(mode="capsule", edit_master=self._with_strace)
@@ -45,7 +45,7 @@ class FaultyStoreHost:
         self.mount(self.postfix.store)
 
     def _with_strace(self, text: str) -> str:
-        # Called while the instance is built: the folder is lib's neighbour.
+        # Called while the instance is built: the directory is lib's neighbour.
         lines = []
         for line in text.splitlines():
             if line.startswith("  argv=/tmp/") and line.endswith("/lib/archive"):

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-import aims
 import bench
+import cpu_shares
 import figures
-import grown
+import growth_section
 import load
 import page
-import shares
+import targets
 import variants
 
 DOCS = Path(__file__).resolve().parents[3] / "docs"
@@ -42,7 +42,7 @@ def test_the_page_names_the_measured_version_and_its_date() -> None:
         machine = page.read(DOCS / name)["machine"]
         assert machine["commit"] and re.fullmatch(r"\d{4}-\d\d-\d\d", machine["date"])
         assert (
-            grown.describe_program({"machine": machine})
+            growth_section.describe_program({"machine": machine})
             in (DOCS / "performance.md").read_text()
         )
 
@@ -78,11 +78,13 @@ def test_a_message_has_its_size_and_is_always_the_same(size: int) -> None:
 def test_a_missed_target_is_called_missed() -> None:
     rates = {variants.NULL_PIPE: [100.0], variants.PIPE: [68.0]}
     cells = {name: {"rate": rate, "cpu_ms": [1.0]} for name, rate in rates.items()}
-    result = {"runs": {aims.TARGET_LOAD: cells}}
+    result = {"runs": {targets.TARGET_LOAD: cells}}
     row_start = "messages/s, pipe / null-pipe | ≥ 0.85"
-    assert f"| {row_start} | 0.68 | missed by 20% |" in list(aims.section(result, {}))
+    assert f"| {row_start} | 0.68 | missed by 20% |" in list(
+        targets.section(result, {})
+    )
     cells[variants.PIPE]["rate"] = [86.0]
-    assert f"| {row_start} | 0.86 | reached |" in list(aims.section(result, {}))
+    assert f"| {row_start} | 0.86 | reached |" in list(targets.section(result, {}))
 
 
 def test_what_a_process_costs_is_held_against_a_bare_one() -> None:
@@ -94,7 +96,7 @@ def test_what_a_process_costs_is_held_against_a_bare_one() -> None:
     result = {"alone_cpu_ms": values}
     lines = list(page._alone(result))
     assert "| archive | 18.50 (18.00–19.00) | 1.95 (1.90–2.00) |" in lines
-    reached, missed = list(aims.section(result, {}))[-2:]
+    reached, missed = list(targets.section(result, {}))[-2:]
     assert reached.endswith("| ≤ 2.00 | 1.95 (1.90–2.00) | reached |")
     assert missed.endswith("| ≤ 2.00 | 3.00 | missed by 50% |")
 
@@ -106,7 +108,7 @@ def test_a_fuller_store_and_a_worker_of_age_are_held_against_young_ones() -> Non
         "served": {"1000": {"rss_kb": 14000}, "50000": {"rss_kb": 15000}},
         "large_kb": {"lmtp": {"archive-lmtp": 20480, "archive": 66560}},
     }
-    assert list(aims.section({}, growth))[-3:] == [
+    assert list(targets.section({}, growth))[-3:] == [
         "| messages/s, lmtp, 1,000,000 stored / none | ≥ 0.95 | 0.94 | missed by 1% |",
         "| memory of a worker after 50,000 messages / 1,000 | ≤ 1.10 | 1.07 "
         "| reached |",
@@ -121,10 +123,10 @@ def cell(rate: float) -> dict[str, list[float]]:
 
 
 def test_the_profile_shows_what_costs_something_and_adds_up() -> None:
-    spent = {"smtpd": 0.5, "anvil": 0.01, shares.REST: 0.2}
+    spent = {"smtpd": 0.5, "anvil": 0.01, cpu_shares.REST: 0.2}
     profile = {variants.PLAIN: spent, variants.PIPE: {"run by pipe archive": 20.0}}
     result = {
-        "profile": {"load": aims.TARGET_LOAD, "cpu_ms": profile},
+        "profile": {"load": targets.TARGET_LOAD, "cpu_ms": profile},
         "options": {"variants": list(profile)},
     }
     assert list(page._profile(result))[-4:] == [

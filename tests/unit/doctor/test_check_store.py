@@ -1,4 +1,4 @@
-"""What an installation needs of the host: ports, folders, an interpreter."""
+"""What an installation needs of the host: ports, directories, an interpreter."""
 
 from __future__ import annotations
 

@@ -163,8 +163,8 @@ def test_what_syslog_ng_writes_is_read_too() -> None:
         "postfix", "qmgr", 1, "from=<a@b>, size=712, nrcpt=1 (queue active)"
     )
     seen = read_only(taken, queued)
-    found = unarchived_reinjection.unreported(seen, (), seen, NAMES)
-    assert found == ["4jZ2lP48DqzJqHs"]
+    unreported = unarchived_reinjection.unreported(seen, (), seen, NAMES)
+    assert unreported == ["4jZ2lP48DqzJqHs"]
 
 
 def test_a_long_log_is_not_held_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -182,5 +182,5 @@ def test_a_long_log_is_not_held_in_memory(monkeypatch: pytest.MonkeyPatch) -> No
 
     seen = unarchived_reinjection.read(lines(), QueueTracker())
     assert len(seen.queue_files.by_key) < 100
-    found = unarchived_reinjection.unreported(seen, (), seen, NAMES)
-    assert found == ["4jZ2lP48DqzJqHs"]
+    unreported = unarchived_reinjection.unreported(seen, (), seen, NAMES)
+    assert unreported == ["4jZ2lP48DqzJqHs"]

@@ -25,7 +25,7 @@ CHANGES = (Change("main", "a", "b, c", "b,  c"),)
 
 @pytest.fixture
 def config_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A configuration directory; the state folder lies beside it."""
+    """A configuration directory; the state directory lies beside it."""
     monkeypatch.setattr(undo, "STATE_DIRECTORY", tmp_path / "state")
     for name, content in FILES_BEFORE.items():
         (tmp_path / name).write_bytes(content)

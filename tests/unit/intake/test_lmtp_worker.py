@@ -39,7 +39,7 @@ def last_failure(etc: Path) -> str:
 
 
 class RecordingFilter:
-    """A door that keeps what it was given, and does as it is told."""
+    """A filter that keeps what it was given, and does as it is told."""
 
     def __init__(self, filter_message: FilterMessage | None = None) -> None:
         self.transactions: list[transaction.Transaction] = []
@@ -178,7 +178,7 @@ def test_without_xforward_mail_waits_and_the_log_gives_the_reason(
 
 
 def raising_filter(error: BaseException) -> FilterMessage:
-    """A door that fails with its first message, and only then."""
+    """A filter that fails with its first message, and only then."""
     errors = [error]
 
     def filter_message(run: transaction.Transaction) -> str:
@@ -300,7 +300,7 @@ def test_wrong_settings_defer_each_message_until_they_are_right(
 
 
 def changing_filter(path: Path) -> FilterMessage:
-    """A door during whose work a file is replaced."""
+    """A filter during whose work a file is replaced."""
 
     def filter_message(run: transaction.Transaction) -> str:
         path.write_text(path.read_text() + "\n")

@@ -49,7 +49,7 @@ def entry(number: int, message: object = None) -> str:
 
 
 class Journal:
-    """A folder with what the journal has and what was asked."""
+    """A directory with what the journal has and what was asked."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory

@@ -28,7 +28,7 @@ DAY = 86400
 
 
 def make_settings(directory: Path, *, delivery: str = "store") -> Settings:
-    """The settings of an instance with store and fallback directory in a folder."""
+    """The settings of an instance with store and fallback directory in a directory."""
     text = (
         f"archive_store_directory = {directory}\narchive_delivery = {delivery}\n"
         f"archive_fallback_directory = {directory}\n"
@@ -119,19 +119,19 @@ def test_bypass_periods_are_those_of_journals_and_the_current_one(
         journal.append("bypass-started", start.started, **start.to_json())
         end = replace(start, ended=dates.format_rfc3339(NOW + 60), ended_by="root")
         journal.append("bypass-ended", end.ended, **end.to_json())
-    [found] = archive_lookup.bypass_periods(
+    [periods] = archive_lookup.bypass_periods(
         str(tmp_path), make_settings(tmp_path), NOW - DAY
     )
-    assert found == end
-    assert found.contains(NOW) and found.contains(NOW + 60)
-    assert not found.contains(NOW - 1) and not found.contains(NOW + 61)
+    assert periods == end
+    assert periods.contains(NOW) and periods.contains(NOW + 60)
+    assert not periods.contains(NOW - 1) and not periods.contains(NOW + 61)
     later = replace(start, started=dates.format_rfc3339(NOW + 90))
     fields = {**later.to_json(), "unrecorded_start": []}
     (tmp_path / "archive.bypass").write_text(json.dumps(fields))
-    found = archive_lookup.bypass_periods(
+    periods = archive_lookup.bypass_periods(
         str(tmp_path), make_settings(tmp_path), NOW - DAY
     )[1]
-    assert found == later and found.contains(NOW + DAY)
+    assert periods == later and periods.contains(NOW + DAY)
 
 
 def test_the_note_of_a_run_is_what_status_reads(tmp_path: Path) -> None:

@@ -170,10 +170,10 @@ def test_mail_of_a_bypass_period_is_not_archived() -> None:
     assert classify(STANDARD_CONFIG, message(), later).cause == "unexplained"
     requeued = message(time=NOW - 3600)
     assert classify(STANDARD_CONFIG, requeued, period).cause == "bypass-on"
-    said = classify(
+    classified = classify(
         config_with_services(MORE_SERVICES), message("postfix/free"), period
     )
-    assert said.kind == "not_requested"
+    assert classified.kind == "not_requested"
 
 
 def test_a_table_action_is_named_with_its_destination() -> None:

@@ -140,12 +140,12 @@ def test_it_is_waited_for_until_its_last_queue_file_is_gone(log: ScannedLog) -> 
 
 def test_a_line_that_pipe_truncates_has_what_is_needed(log: ScannedLog) -> None:
     """pipe(8) logs a hundred bytes."""
-    said = f"id={ID} as={SECOND} alarm=forged,incomplete forged=12 result=done"
-    assert len(said) > 100
+    reply = f"id={ID} as={SECOND} alarm=forged,incomplete forged=12 result=done"
+    assert len(reply) > 100
     log.add_accepted(FIRST)
     log.add_reinjected(SECOND, FIRST)
     log.add_removed(SECOND)
-    log.add_line("pipe[5]", f"{FIRST}: {filter_delivery(said)}")
+    log.add_line("pipe[5]", f"{FIRST}: {filter_delivery(reply)}")
     log.add_removed(FIRST)
     [found] = log.pop_finished()
     assert found.queue_id == FIRST and not found.is_reinjected

@@ -225,8 +225,8 @@ def test_another_message_is_another_record(tmp_path: Path) -> None:
     other = "20261123-" + "b2" * 20
     Capture().store_in(tmp_path)
     Capture(message=b"other\r\n", archive_id=other).store_in(tmp_path)
-    found = record_reader.records(str(tmp_path), LEGAL)
-    assert [each.archive_id for each in found] == [ARCHIVE_ID, other]
+    stored_records = record_reader.records(str(tmp_path), LEGAL)
+    assert [each.archive_id for each in stored_records] == [ARCHIVE_ID, other]
     assert archived_files(tmp_path) == [NAME, f"2026/11/23/{other}.eml.gz"]
 
 
@@ -283,7 +283,7 @@ def test_a_copy_costs_three_fsyncs(
         synced.append(os.readlink(f"/proc/self/fd/{descriptor}"))
         plain(descriptor)
 
-    Capture(BOB, archive_id="20261122-" + 40 * "1").store_in(tmp_path)  # makes folders
+    Capture(BOB, archive_id="20261122-" + 40 * "1").store_in(tmp_path)  # mkdir
     monkeypatch.setattr("posix.fsync", fsync)
     assert Capture(BOB).store_in(tmp_path) == {"archived"}
     directory = f"{tmp_path}/{LEGAL}"

@@ -1,8 +1,8 @@
-"""Claims about symlinks, hard links and pipes in our folders: nothing leads elsewhere.
+"""Claims about symlinks, hard links and pipes in our directories.
 
-All of them need the rights of the archive's own user, whose folders are closed to
+All of them need the rights of the archive's own user, whose directories are closed to
 everybody else (mode 0700). What counts is that root's commands, which look into these
-folders, cannot be led astray, and that no mail is taken for archived.
+directories, cannot be led astray, and that no mail is taken for archived.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ OUTSIDE_CONTENT = b"This is somebody else's.\n"
 
 @pytest.fixture
 def outside_directory(tmp_path: Path) -> Path:
-    """A folder of somebody else's, with a file in it."""
+    """A directory of somebody else's, with a file in it."""
     directory = tmp_path / "outside"
     directory.mkdir()
     (directory / "file").write_bytes(OUTSIDE_CONTENT)

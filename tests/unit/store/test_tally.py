@@ -47,7 +47,7 @@ def make_outcome(
 
 
 class TalliedStore:
-    """A store with one archive, and the folder where tallies are kept."""
+    """A store with one archive, and the directory where tallies are kept."""
 
     def __init__(self, directory: Path) -> None:
         self.store = directory / "store"

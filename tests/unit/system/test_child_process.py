@@ -149,7 +149,7 @@ def test_it_holds_nothing_that_others_wait_to_see_closed() -> None:
     assert os.read(reads, 1) == b""  # though it lives
     os.close(reads)
     assert {"0", "1", "2"} < set(descriptors)
-    # Those, the connection, its name, and the folder that is listed.
+    # Those, the connection, its name, and the directory that is listed.
     assert len(descriptors) == 6
 
 

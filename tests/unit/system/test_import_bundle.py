@@ -1,4 +1,4 @@
-"""Claims about the bundles, and a count: what a door loads for one message."""
+"""Claims about the bundles, and a count: what a transport loads for one message."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ with open(path) as opened:
     text = opened.read()
 exec(compile(text, path, "exec"), {"__name__": "__main__", "__file__": path})
 """
-# What the doors load for one message, every import counted: each costs about 0.05 ms
+# What transports load for one message, every import counted: each costs about 0.05 ms
 # of CPU from a bundle, 0.2 from a file of its own, a C module in a file up to 2.4; a
 # bare start has 7. What is needed seldom is imported where it is needed.
 BOTH_PROGRAM = """
@@ -102,7 +102,7 @@ class Host:
     def run(
         self, launcher: str, *arguments: str, message: bytes = MESSAGE
     ) -> list[str]:
-        """Run a door on a message; return the modules it has loaded for that."""
+        """Run a transport on a message; return the modules it has loaded for that."""
         process = subprocess.run(
             [
                 *PYTHON,
@@ -120,7 +120,7 @@ class Host:
         return process.stderr.decode().split("\n")
 
     def run_all(self) -> dict[str, list[str]]:
-        """Run both doors, the second on the capsule of the first."""
+        """Run both transports, the second on the capsule of the first."""
         loaded = {"archive-stamp": self.run("archive-stamp", *STAMP_ARGUMENTS)}
         with (self.directory / "archive.cf").open("a") as settings:
             settings.write("archive_write_through_time_limit = 0\n")
@@ -148,7 +148,7 @@ def installed_program(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def peer() -> Iterator[Peer]:
-    """What the doors take for Postfix's ports."""
+    """What the transports take for Postfix's ports."""
     reply = "250 2.0.0 Ok: queued as 4Zx1Yk4BB2z9Qy"
     extensions = ("8BITMIME", "DSN", "XFORWARD NAME ADDR PORT PROTO HELO IDENT SOURCE")
     with Peer(lambda transaction, to: reply, extensions=extensions) as listening:

@@ -52,7 +52,7 @@ def spool_in_memory(pieces: list[bytes]) -> Spool:
 
 
 def spool_from_pipe(content: bytes, directory: str) -> Spool:
-    """What the door makes of content on its stdin."""
+    """What the stamp filter makes of content on its stdin."""
     reading, writing = os.pipe()
 
     def feed() -> None:

@@ -1,4 +1,4 @@
-"""What a worker of the lmtp door has in memory after many messages.
+"""What a worker of the lmtp mode has in memory after many messages.
 
 It is driven as lmtp(8) drives it, on one connection that never ends: lmtp(8) itself
 takes a new one after lmtp_connection_reuse_time_limit (300 s).

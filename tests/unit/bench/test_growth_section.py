@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-import filling
-import grown
+import cpu_shares
+import fill_store
 import growth
-import shares
+import growth_section
 
 GROWTH: dict[str, Any] = {
     "machine": {"version": "1.0", "commit": "", "date": "2026-11-25", "load_before": 1},
@@ -34,19 +34,19 @@ GROWTH: dict[str, Any] = {
 def test_a_tenth_of_a_store_is_of_today_and_the_rest_of_days_before(
     count: int, days: int
 ) -> None:
-    days_ago = Counter(filling._days_ago(number, count) for number in range(count))
+    days_ago = Counter(fill_store._days_ago(number, count) for number in range(count))
     assert days_ago.pop(0) == count // 10
     assert sorted(days_ago) == list(range(1, days + 1))
-    assert max(days_ago.values()) <= filling.MAX_PER_DAY
+    assert max(days_ago.values()) <= fill_store.MAX_PER_DAY
 
 
 def test_mail_comes_in_the_order_of_its_days() -> None:
-    days = [filling._days_ago(number, 2000) for number in range(2000)]
+    days = [fill_store._days_ago(number, 2000) for number in range(2000)]
     assert days == sorted(days, reverse=True)
 
 
 def test_the_section_holds_each_archive_against_the_empty_one() -> None:
-    lines = list(grown.section(GROWTH))
+    lines = list(growth_section.section(GROWTH))
     assert "version 1.0, 2026-11-25; load average at the start 1.0." in lines
     assert "| 1,000,000 | 1,000,123 | 100,123 | 1,301 |" in lines
     assert "| lmtp | 1,000,000 | 29.0 | 0.97 (0.95–1.00) | 31.0 |" in lines
@@ -55,7 +55,7 @@ def test_the_section_holds_each_archive_against_the_empty_one() -> None:
 
 
 def test_without_a_growth_run_the_page_has_no_such_section() -> None:
-    assert not list(grown.section({}))
+    assert not list(growth_section.section({}))
 
 
 @pytest.mark.parametrize("stored", ["0", "1000,2000"])
@@ -84,4 +84,4 @@ def test_cpu_is_attributed_to_the_service_that_uses_it(
     command_line: str, name: str
 ) -> None:
     ports = {11025: "", 11026: "archive-handback"}
-    assert shares._process_name(command_line.split(), ports) == name
+    assert cpu_shares._process_name(command_line.split(), ports) == name

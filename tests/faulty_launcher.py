@@ -1,12 +1,13 @@
 #!/usr/bin/python3 -IS
 # mypy: ignore-errors
-"""A door that dies: kill -9 before its N-th step, once for each queue id.
+"""A transport that dies: kill -9 before its N-th step, once for each queue id.
 
-The launcher of tests alone. POSTFIX_ARCHIVE_FAULTS names a folder; the first run of
+The launcher of tests alone. POSTFIX_ARCHIVE_FAULTS names a directory; the first run of
 each queue file takes the next number from there and kills itself just before that step.
-Steps are the system calls of the door's own work: files, folders, locks, sockets, the
-process that puts copies into the store, and its end. That process is "aside", with
-steps of its own. Who is to die is armed by a file armed-NAME in the folder.
+Steps are the system calls of the transport's own work: files, directories, locks,
+sockets, the process that puts copies into the store, and its end. That process is
+"aside", with steps of its own. Who is to die is armed by a file armed-NAME in the
+directory.
 """
 
 import _socket
@@ -170,10 +171,10 @@ def count_replies(write):
     return counted_write
 
 
-for each in STEPS:
-    stepped = counted(each, getattr(posix, each))
-    setattr(os, each, stepped)
-    setattr(posix, each, stepped)
+for step in STEPS:
+    stepped = counted(step, getattr(posix, step))
+    setattr(os, step, stepped)
+    setattr(posix, step, stepped)
 posix.write = os.write = count_replies(posix.write)
 posix.fork = os.fork = fork
 fcntl.flock = counted("flock", fcntl.flock)

@@ -19,7 +19,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from remote_side import DOMAIN, RemotePostfix
+from remote_postfix import DOMAIN, RemotePostfix
 from smtp_peer import Peer, Transaction, hang_up
 
 from mails import is_named

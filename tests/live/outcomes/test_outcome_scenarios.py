@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from mail_network import MailNetwork
 from outcome_scenarios import (
     GROUPS,
     RELAYED,
@@ -20,7 +21,6 @@ from outcome_scenarios import (
     play,
     scenarios_of,
 )
-from outcome_world import MailNetwork
 
 from mails import LEGAL, archives_of
 from private_postfix import WaitTimeout

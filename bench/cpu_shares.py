@@ -11,7 +11,7 @@ import os
 from collections import defaultdict
 
 import load
-import usage
+import resource_usage
 import variants
 from private_postfix import DEFAULT_PORTS, PrivatePostfix
 
@@ -38,7 +38,7 @@ CpuSeconds = dict[int, dict[str, float]]  # CPU seconds by process and name
 
 def cpu_per_message(
     postfix: PrivatePostfix,
-    group: usage.ControlGroup,
+    group: resource_usage.ControlGroup,
     mail_load: load.Load,
     messages: int,
 ) -> dict[str, float]:
@@ -94,14 +94,14 @@ def cpu_seconds(postfix: PrivatePostfix) -> CpuSeconds:
         for p, default_port in zip(postfix.ports[1:], DEFAULT_PORTS)
     }
     seconds_by_pid = {}
-    for pid in usage.processes(postfix):
-        command = usage.command_line(pid)
+    for pid in resource_usage.processes(postfix):
+        command = resource_usage.command_line(pid)
         if not command:
             continue
         name = _process_name(command, ports)
-        seconds_by_pid[pid] = {name: usage.own_seconds(pid)}
+        seconds_by_pid[pid] = {name: resource_usage.own_seconds(pid)}
         if name != MASTER:
-            seconds_by_pid[pid][f"run by {name}"] = usage.children_seconds(pid)
+            seconds_by_pid[pid][f"run by {name}"] = resource_usage.children_seconds(pid)
     return seconds_by_pid
 
 

@@ -108,7 +108,7 @@ class StagedPostfix(PrivatePostfix):
         (block_directory / "fifo").chmod(0o644)
         real_program = (
             block_directory / program.name
-        )  # a door is known by its name and finds the package
+        )  # a transport is known by its name and finds the package
         (block_directory / "postfix_archive").symlink_to(
             self.program_directory / "postfix_archive"
         )

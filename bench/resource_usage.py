@@ -77,7 +77,7 @@ def processes(postfix: PrivatePostfix) -> list[int]:
 
 @contextmanager
 def peak(postfix: PrivatePostfix, peaks: dict[str, int]) -> Iterator[None]:
-    """Note the peak memory (kB) of each of our doors into found, meanwhile."""
+    """Note the peak memory (kB) of each of our programs, meanwhile."""
     stop = threading.Event()
     thread = threading.Thread(target=_poll_memory, args=(postfix, peaks, stop))
     thread.start()
@@ -145,7 +145,7 @@ def command_line(pid: int) -> list[str]:
 
 
 def _cgroup_directory() -> Path | None:
-    """Return this process's own folder in the cgroup v2 hierarchy, None without one."""
+    """Return this process's directory in the cgroup v2 hierarchy, None without one."""
     mounts = [line.split() for line in Path("/proc/mounts").read_text().splitlines()]
     match = re.search(r"^0::(.*)$", Path("/proc/self/cgroup").read_text(), re.M)
     for _, mount_point, file_system, *_rest in mounts:

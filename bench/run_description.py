@@ -10,7 +10,7 @@ import time
 
 import postfix_archive
 
-import usage
+import resource_usage
 from private_postfix import ROOT
 
 CHANGES_COMMAND = [
@@ -24,7 +24,7 @@ CHANGES_COMMAND = [
 ]
 
 
-def describe_run(group: usage.ControlGroup) -> dict[str, object]:
+def describe_run(group: resource_usage.ControlGroup) -> dict[str, object]:
     """Return what the figures of this run depend on; ask before it begins."""
     return {
         "date": time.strftime("%Y-%m-%d", time.gmtime()),

@@ -81,14 +81,14 @@ class Host:
         return f"{kind}:{path}"
 
     def make_directory_beside_store(self, name: str) -> str:
-        """Make a folder of the archive's user beside the store; return its path."""
+        """Make a directory of the archive's user beside the store; return its path."""
         path = self.postfix.store.with_name(name)
         path.mkdir(mode=0o700, exist_ok=True)
         shutil.chown(path, USER, GROUP)
         return str(path)
 
     def make_unreadable_key(self) -> str:
-        """Copy the key to a folder that only root can pass; return its path."""
+        """Copy the key to a directory that only root can pass; return its path."""
         directory = self.etc / "locked"
         directory.mkdir(mode=0o700)
         subprocess.run(

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from statistics import median
 from typing import Any
 
-import aims
 import figures
+import targets
 
 Result = dict[str, Any]  # growth.json, as growth.measured() makes it
 
@@ -85,7 +85,7 @@ def _served(served: dict[str, dict[str, int]]) -> Iterator[str]:
 def _large(growth: Result) -> Iterator[str]:
     size = growth["options"]["large"]
     yield f"A message of {size} MB, half of it one line: peak memory of each of our"
-    yield f"processes; the target is {aims.LARGE_TARGET:.0f} MB at most."
+    yield f"processes; the target is {targets.LARGE_TARGET:.0f} MB at most."
     yield from ("", "| mode | process | MB |", "|---|---|---|")
     for mode, by_process in growth["large_kb"].items():
         for process, kb in sorted(by_process.items()):

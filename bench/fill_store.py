@@ -1,6 +1,6 @@
 """A store that has grown: archives of many messages, kept by the store's own code.
 
-    filling.py STORE 100000 1000000
+    fill_store.py STORE 100000 1000000
 
 fills STORE/grown-100000@example.com and so on; what is there already stays and is made
 up to the number. Started as root, it goes on as the archive's user, and its own fsync
@@ -49,7 +49,7 @@ def archive_address(count: int) -> str:
 
 
 def make_store_directory(directory: Path) -> None:
-    """Make the folder of a store, for the archive's user alone."""
+    """Make the directory of a store, for the archive's user alone."""
     directory.mkdir(parents=True, exist_ok=True)
     shutil.chown(directory, USER, GROUP)
     directory.chmod(0o700)
@@ -128,7 +128,7 @@ def _days_ago(number: int, count: int) -> int:
 
 
 def _names_of_day(archive: Archive, day: int) -> list[str]:
-    """Return the names in the folder of a day, counted from 1970."""
+    """Return the names in the directory of a day, counted from 1970."""
     directory = os.path.dirname(
         archive.path(copy_file.copy_name(_record_id(archive, 0, day)))
     )
