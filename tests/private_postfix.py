@@ -688,6 +688,8 @@ def _build_program(directory: Path) -> None:
             ROOT / "postfix_archive" / "intake" / "launcher.py", directory / launcher
         )
         (directory / launcher).chmod(0o755)
+    reference = ROOT / "postfix_archive" / "master.cf.d"
+    shutil.copy(reference / "delivery-status-filter", directory)
     bundle = directory / "postfix_archive" / "system" / "import_bundle.py"
     for command in (["-m", "compileall", "-q", directory], [bundle, directory]):
         subprocess.run(["/usr/bin/python3", "-I", *command], check=True)

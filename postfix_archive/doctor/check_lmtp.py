@@ -19,7 +19,11 @@ from postfix_archive.postfix.configuration import Service
 
 CACHED_DESTINATIONS = "lmtp_connection_cache_destinations"
 DATA_DONE_TIMEOUT = "lmtp_data_done_timeout"
-CHECKED_ELSEWHERE = ("soft_bounce", DATA_DONE_TIMEOUT)  # checks_transports, time_limits
+CHECKED_ELSEWHERE = (  # check_transports, time limits
+    "soft_bounce",
+    "lmtp_delivery_status_filter",
+    DATA_DONE_TIMEOUT,
+)
 COHORT_LIMIT_SUFFIX = "destination_concurrency_failed_cohort_limit"
 CHANGE_HARM = "lmtp(8) changes the message before it is archived"
 REPLY_HARM = (
@@ -54,7 +58,6 @@ HARMS = {
         "lmtp(8) times out before the worker does, and the message is reinjected twice"
     ),
     "lmtp_reply_filter": REPLY_HARM,
-    "lmtp_delivery_status_filter": REPLY_HARM,
     "lmtp_fallback_relay": "mail that should wait for a worker bypasses the archive",
 }
 HARMS_BY_PART = (

@@ -21,6 +21,7 @@ SOFT_BOUNCE_SERVICES = (
     "archive-relay",
     "archive-local",
 )
+STATUS_FILTER = f"/{archive_services.STATUS_FILTER}"
 MAX_RECIPIENTS = 3500  # x 2 arguments of 263 bytes: below ARG_MAX (execve(2))
 
 
@@ -60,6 +61,21 @@ def check_soft_bounce(host: Host) -> Iterator[Finding]:
                 " archive copy",
                 host.option_command(service, "soft_bounce", "yes"),
                 is_safe=True,
+            )
+
+
+def check_status_filter(host: Host) -> Iterator[Finding]:
+    """Report stamp filters without the delivery status filter of the reference."""
+    for service in host.stamp_transports():
+        option = f"{service.program}_delivery_status_filter"
+        if not service.options.get(option, "").endswith(STATUS_FILTER):
+            yield Finding(
+                "status-filter",
+                WARNING,
+                f"master.cf: {service.key} -o {option}",
+                "a delay notice shows the sender the archive address or the program's"
+                " path",
+                host.install_command(),
             )
 
 
@@ -252,6 +268,7 @@ def _entry_finding(host: Host, check: str, service: Service, harm: str) -> Findi
 CHECKS: tuple[Callable[[Host], Iterator[Finding]], ...] = (
     check_missing_services,
     check_soft_bounce,
+    check_status_filter,
     check_recipient_limit,
     check_time_limit,
     check_null_sender,

@@ -3,6 +3,7 @@
 Used by install/main. Raises InstallRefused and InstallFailed.
 
     <prefix>/lib/postfix-archive/archive-stamp, archive, archive-lmtp   launchers
+    <prefix>/lib/postfix-archive/delivery-status-filter                 for Postfix
     <prefix>/lib/postfix-archive/current -> releases/<id>   replaced by rename(2)
     <prefix>/lib/postfix-archive/releases/<id>/             package, bundles, commands
     <prefix>/sbin/postfix-archive                           runs current/commands
@@ -21,6 +22,7 @@ from pathlib import Path
 from postfix_archive.errors import InstallFailed, InstallRefused
 from postfix_archive.message import digest
 from postfix_archive.postfix import reference
+from postfix_archive.postfix.archive_services import STATUS_FILTER
 from postfix_archive.system import files, python_version
 
 LAUNCHERS = ("archive-stamp", "archive", "archive-lmtp")
@@ -28,7 +30,7 @@ COMPLETE_MARKER = "complete"
 RELEASE_FILES = (
     "**/*.py",
     "py.typed",
-    "master.cf.d/*.cf",
+    "master.cf.d/*",
     "man/*.[15]",
     "install/requirements.txt",
 )  # in the package
@@ -161,6 +163,8 @@ class ProgramFiles:
             directory / "postfix_archive" / "intake" / "launcher.py"
         ).read_text()
         shebang, _, body = launcher.partition("\n")
+        status_filter = directory / "postfix_archive" / "master.cf.d" / STATUS_FILTER
+        _write(self._staged_directory / STATUS_FILTER, status_filter.read_text(), 0o644)
         for name in LAUNCHERS:
             _write(self._staged_directory / name, f"#!{self.python} -IS\n{body}", 0o755)
         files.replace_symlink(

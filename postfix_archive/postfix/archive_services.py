@@ -16,6 +16,7 @@ from postfix_archive.postfix import configuration
 from postfix_archive.postfix.configuration import Configuration, Service
 
 STAMP_TRANSPORT = "archive-stamp"
+STATUS_FILTER = "delivery-status-filter"  # its table, beside the launchers
 NO_ADDRESS_MAPPINGS = "no_address_mappings"
 BYPASS_PARAMETER = "archive_bypass"
 MODES = ("pipe", "lmtp")  # how Postfix delivers to the stamp filter

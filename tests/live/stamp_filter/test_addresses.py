@@ -37,7 +37,7 @@ MANY_ARCHIVE = "crowd@example.com"
 # Archives that somebody has misspelt, or worse; a service of its own for each.
 NO_ARCHIVES = ("../../etc/x@y", "x@../../etc", "a/b@example.com", "..@example.com")
 # In the lmtp mode a path is the name of a socket that is not there.
-NO_SOCKET = "private/archive.*No such file"
+NO_SOCKET = r"\[local\]: No such file"
 NOT_AN_ARCHIVE = "error=RequestInvalid .*is not an archive address"
 LOG_LINE = re.compile(r"\w{3} [ \d]\d \d\d:\d\d:\d\d mail postfix[\w/-]*\[\d+\]: ")
 IN_THE_STORE = re.compile(
