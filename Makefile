@@ -1,19 +1,29 @@
 # make install ARCHIVE=legal@example.com    install into this host's Postfix (as root)
-# make uninstall                            remove it and restore the configuration
-# make demo    a private Postfix archives some mail and prints the archive copies
-# make test    all unit tests, and live tests against a real Postfix
-# make storm   2,000 messages while processes are killed at random, then 5,000 while the
-#              log follower is killed at random and the log is rotated (minutes)
-# make load    20,000 mixed messages, then 100,000 small ones (one to two hours)
-# make reconcile  5,000 messages, 37 of them not archived; a log of 1,000,000 lines
-# make bench   messages/s, CPU, fsyncs and latency, with and without the archive (15
-#              minutes; 1 with ROUNDS=1 SIZES=4 RECIPIENTS=1; OUT=docs writes the page)
-# make growth  throughput with 1,000,000 messages in the store; memory of a worker after
-#              50,000 messages and with 200 MB ones (STORE=DIR keeps the store, 6 GB)
-# make check   format, lint, types, unit tests
-# make format  format the code
+# make uninstall     remove it and restore the configuration
+# make demo          a private Postfix archives some mail and prints the archive copies
+# make test          all unit tests, and live tests against a real Postfix
+# make unit          the unit tests alone
+# make live          the live tests alone
+# make container     the live tests in a Docker container
+# make check         make lint and make unit
+# make lint          formatters, flake8, types, import contracts
+# make format        format the code
+# make storm         2,000 messages while processes are killed at random, then 5,000
+#                    while the log follower is killed and the log is rotated (minutes)
+# make load          20,000 mixed messages, then 100,000 small ones (one to two hours)
+# make reconcile     5,000 messages, 37 of them not archived; a log of 1,000,000 lines
+# make bench         messages/s, CPU, fsyncs and latency, with and without the archive
+#                    (15 minutes; 1 with ROUNDS=1 SIZES=4 RECIPIENTS=1; OUT=docs writes
+#                    the page)
+# make growth        throughput with 1,000,000 messages in the store; memory of a worker
+#                    after 50,000 messages and with 200 MB ones (STORE=DIR keeps the
+#                    store, 6 GB)
+# make requirements  write the exact versions of the Python packages that make install
+#                    installs (VERSIONS=--upgrade: the newest that setup.cfg allows)
+# make clean         remove what the commands above have left in this directory
 #
-# demo, test and check install what they need and print it first.
+# Options of make install: docs/installing.md. All other commands install what they need
+# and print it first.
 
 PYTHON ?= /usr/bin/python3
 VENV = .venv
@@ -27,20 +37,22 @@ export ARCHIVE ARCHIVE_POSITION CONFIG_DIRECTORY DESTDIR DRY_RUN INSTALL_POSTFIX
 export MODE ON_REQUEST PORT PREFIX PYTHON STORE WHEELS
 endif
 INSTALLER = "$$PYTHON" -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
-  2>/dev/null || { printf '%s: PYTHON=%s: that is no Python 3.11 or later: give the\
- path of one\n' $@ "$$PYTHON" >&2; exit 1; }; \
+  2>/dev/null || { printf '%s: PYTHON=%s: not Python 3.11 or later; give the path of\
+ one\n' $@ "$$PYTHON" >&2; exit 1; }; \
   PYTHONPATH=. "$$PYTHON" -B -m postfix_archive.install.main
 
-# Run test files in parallel if live tests run on this host and not in a container: they
-# wait for Postfix most of the time.
+# Run tests in parallel if live tests run on this host and not in a container: they wait
+# for Postfix most of the time. tests/schedule.py has their order.
 ifeq ($(shell id -u)-$(POSTFIX_ARCHIVE_TESTS),0-)
-SIDE_BY_SIDE = -n 3 --dist loadfile
+SIDE_BY_SIDE = -n $(PROCESSES) --durations=40
+PROCESSES = $(shell n=$$(($$(nproc) * 3)); [ $$n -lt 16 ] || n=16; echo $$n)
 endif
 
-.PHONY: help install uninstall demo test unit live container storm load reconcile bench growth check format clean
+.PHONY: help install uninstall demo test unit live container storm load reconcile bench
+.PHONY: growth check lint format requirements clean
 
 help:
-	@sed -n 's/^# \{0,1\}//p' Makefile | sed -n '1,15p'
+	@sed -n '/^#/!q; s/^# \{0,1\}//p' Makefile
 
 install:
 	@$(INSTALLER) install
@@ -58,7 +70,7 @@ test:
 
 unit:
 	@PYTHON=$(PYTHON) tests/prepare check
-	@$(BIN)/pytest -m "not live and not slow"
+	@$(BIN)/pytest -q -m "not live and not slow"
 
 live:
 	@PYTHON=$(PYTHON) tests/prepare test
@@ -94,7 +106,9 @@ growth:
 	@PYTHON=$(PYTHON) tests/prepare test
 	@PYTHONPATH=tests:bench $(BIN)/python bench/growth.py
 
-check:
+check: lint unit
+
+lint:
 	@PYTHON=$(PYTHON) tests/prepare check
 	@$(BIN)/black --check --quiet postfix_archive tests bench || \
 	  { echo "black would change files: run make format"; exit 1; }
@@ -102,12 +116,20 @@ check:
 	@$(BIN)/flake8 postfix_archive tests bench
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-cache
-	@$(BIN)/pytest -q -m "not live and not slow"
 
 format:
 	@PYTHON=$(PYTHON) tests/prepare check
 	@$(BIN)/isort --quiet postfix_archive tests bench
 	@$(BIN)/black --quiet postfix_archive tests bench
+
+# With hashes, so that pip as root installs nothing else. Python 3.11 is the oldest that
+# is supported: what a newer one does not need would be missing there.
+REQUIREMENTS = postfix_archive/install/requirements.txt
+requirements:
+	@PYTHON=$(PYTHON) tests/prepare release
+	@CUSTOM_COMPILE_COMMAND='make requirements' $(BIN)/pip-compile --quiet $(VERSIONS) \
+	  --generate-hashes --strip-extras --no-emit-index-url --no-emit-find-links \
+	  --output-file=$(REQUIREMENTS) setup.cfg
 
 clean:
 	rm -rf $(VENV) build *.egg-info .mypy_cache .pytest_cache .hypothesis

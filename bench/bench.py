@@ -15,14 +15,14 @@ import sys
 from contextlib import ExitStack
 from pathlib import Path
 
-import asked
+import command_line
 
-import alone
+import cpu_shares
 import load
-import origin
 import page
-import shares
-import usage
+import resource_usage
+import run_description
+import single_process
 import variants
 from private_postfix import PrivatePostfix
 
@@ -48,7 +48,7 @@ HELP = {
     "LATENCIES": "messages a round whose latency is taken, one after the other",
     "TRACED": "messages in the pass that counts fsyncs and looks at memory",
     "ALONE": "processes that are run by themselves, for their CPU",
-    "OUT": "folder for bench.json and what is made from it",
+    "OUT": "directory for bench.json and what is made from it",
 }
 
 
@@ -58,10 +58,10 @@ class Bench:
     def __init__(self, options: argparse.Namespace, stack: ExitStack) -> None:
         self.options = options
         self.instances: dict[str, PrivatePostfix] = {}
-        self.groups: dict[str, usage.Group] = {}
+        self.groups: dict[str, resource_usage.ControlGroup] = {}
         for name in options.variants:
             self._start(name, stack)
-        self.machine = origin.known(next(iter(self.groups.values())))
+        self.machine = run_description.describe_run(next(iter(self.groups.values())))
         self.loads = [
             load.Load(size * 1024, recipients, sessions)
             for size in options.sizes
@@ -69,7 +69,7 @@ class Bench:
             for sessions in options.sessions
         ]
         self.runs: dict[str, dict[str, list[load.Run]]] = {
-            each.name: {name: [] for name in self.instances} for each in self.loads
+            item.name: {name: [] for name in self.instances} for item in self.loads
         }
         self.latencies: dict[str, dict[str, list[float]]] = {
             f"{size} KB": {name: [] for name in self.instances}
@@ -78,7 +78,7 @@ class Bench:
 
     def _start(self, name: str, stack: ExitStack) -> None:
         postfix = variants.build(name)
-        group = usage.Group(postfix.folder.name)
+        group = resource_usage.ControlGroup(postfix.directory.name)
         stack.callback(group.remove)
         with group.entered():
             stack.enter_context(postfix)
@@ -87,60 +87,68 @@ class Bench:
     def round(self, number: int) -> None:
         """Send each load to each variant; who is first changes with the round."""
         names = list(self.instances)
-        turn = number % len(names)
-        for each in self.loads:
-            for name in names[turn:] + names[:turn]:
-                self.runs[each.name][name].append(self._run(name, each))
+        start = number % len(names)
+        for mail_load in self.loads:
+            for name in names[start:] + names[:start]:
+                self.runs[mail_load.name][name].append(self._run(name, mail_load))
         for size in self.options.sizes:
-            for name in names[turn:] + names[:turn]:
+            for name in names[start:] + names[:start]:
                 self.latencies[f"{size} KB"][name] += load.latencies(
                     self.instances[name], size * 1024, self.options.latencies
                 )
 
-    def _run(self, name: str, each: load.Load) -> load.Run:
-        messages = each.messages(self.options.messages, fast=name in variants.FAST)
-        done = load.run(self.instances[name], self.groups[name], each, messages)
-        origin.say(f"{each.name}: {name}: {done.rate:.0f}/s, {done.cpu_ms:.1f} ms CPU")
-        return done
+    def _run(self, name: str, mail_load: load.Load) -> load.Run:
+        messages = mail_load.messages(
+            self.options.messages, is_fast=name in variants.FAST
+        )
+        result = load.run(self.instances[name], self.groups[name], mail_load, messages)
+        run_description.print_progress(
+            f"{mail_load.name}: {name}: {result.rate:.0f}/s, {result.cpu_ms:.1f} ms CPU"
+        )
+        return result
 
-    def traced(self) -> dict[str, dict[str, dict[str, object]]]:
-        """Return fsyncs a message and peak memory of our doors, by size and variant."""
+    def fsyncs_and_memory(self) -> dict[str, dict[str, dict[str, object]]]:
+        """Return fsyncs a message and peak memory of ours, by size and variant."""
         return {
-            f"{size} KB": {name: self._traced(name, size) for name in self.instances}
+            f"{size} KB": {
+                name: self._fsyncs_and_memory(name, size) for name in self.instances
+            }
             for size in self.options.sizes
         }
 
-    def _traced(self, name: str, size: int) -> dict[str, object]:
+    def _fsyncs_and_memory(self, name: str, size: int) -> dict[str, object]:
         postfix, messages = self.instances[name], self.options.traced
-        one = load.Load(size * 1024, 1, 1)
+        single_load = load.Load(size * 1024, 1, 1)
         memory: dict[str, int] = {}
-        counted: list[int] = []
-        with usage.fsyncs(postfix, counted):
-            load.send(postfix, one, messages)
-            load.wait(postfix)
+        counts: list[int] = []
+        with resource_usage.fsyncs(postfix, counts):
+            load.send(postfix, single_load, messages)
+            load.wait_for_empty_queue(postfix)
         if name in variants.OURS:
-            with usage.peak(postfix, memory):
-                load.send(postfix, one, messages)
-                load.wait(postfix)
-        return {"fsyncs": counted[0] / messages, "memory_kb": memory}
+            with resource_usage.peak(postfix, memory):
+                load.send(postfix, single_load, messages)
+                load.wait_for_empty_queue(postfix)
+        return {"fsyncs": counts[0] / messages, "memory_kb": memory}
 
-    def alone(self) -> dict[str, list[float]]:
-        """Return CPU ms of single processes of the pipe door, if it is here."""
+    def single_process_cpu(self) -> dict[str, list[float]]:
+        """Return CPU ms of single processes of the pipe mode, if it is here."""
         if variants.PIPE not in self.instances:
             return {}
-        return alone.cpu_ms(
-            self.instances[variants.PIPE], load.SMALL, self.options.alone
+        return single_process.cpu_ms(
+            self.instances[variants.PIPE], load.SMALL_SIZE, self.options.alone
         )
 
     def profile(self) -> dict[str, object]:
         """Return CPU ms a message by variant and service, of small mail."""
-        each = load.Load(load.SMALL, 1, max(self.options.sessions))
+        mail_load = load.Load(load.SMALL_SIZE, 1, max(self.options.sessions))
         messages = self.options.messages
-        found = {
-            name: shares.a_message(postfix, self.groups[name], each, messages)
+        cpu_ms = {
+            name: cpu_shares.cpu_per_message(
+                postfix, self.groups[name], mail_load, messages
+            )
             for name, postfix in self.instances.items()
         }
-        return {"load": each.name, "cpu_ms": found}
+        return {"load": mail_load.name, "cpu_ms": cpu_ms}
 
     def result(self) -> dict[str, object]:
         """Return all that bench.json says."""
@@ -165,38 +173,40 @@ class Bench:
                 }
                 for size, by_name in self.latencies.items()
             },
-            "traced": self.traced(),
-            "alone_cpu_ms": self.alone(),
+            "traced": self.fsyncs_and_memory(),
+            "alone_cpu_ms": self.single_process_cpu(),
             "profile": self.profile(),
         }
 
 
-def options_of(words: list[str]) -> argparse.Namespace:
+def options_of(arguments: list[str]) -> argparse.Namespace:
     """Return what was asked for, by options or by the environment."""
-    parser = asked.parser("bench", __doc__, DEFAULTS, HELP)
-    found = parser.parse_args(words)
-    asked.count(found, "rounds", "messages", "latencies", "traced", "alone")
+    parser = command_line.make_parser("bench", __doc__, DEFAULTS, HELP)
+    options = parser.parse_args(arguments)
+    command_line.parse_counts(
+        options, "rounds", "messages", "latencies", "traced", "alone"
+    )
     for name in ("sizes", "recipients", "sessions"):
-        setattr(found, name, asked.numbers(getattr(found, name)))
-    found.variants = found.variants.split(",")
-    if unknown := set(found.variants) - set(variants.NAMES):
+        setattr(options, name, command_line.parse_numbers(getattr(options, name)))
+    options.variants = options.variants.split(",")
+    if unknown := set(options.variants) - set(variants.NAMES):
         parser.error(f"no such variant: {', '.join(sorted(unknown))}")
-    return found
+    return options
 
 
-def main(words: list[str]) -> None:
+def main(arguments: list[str]) -> None:
     """Measure, write bench.json, show the table."""
-    options = options_of(words)
-    out = Path(options.out)
-    out.mkdir(parents=True, exist_ok=True)
+    options = options_of(arguments)
+    directory = Path(options.out)
+    directory.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
         bench = Bench(options, stack)
         for number in range(options.rounds):
-            origin.say(f"round {number + 1} of {options.rounds}")
+            run_description.print_progress(f"round {number + 1} of {options.rounds}")
             bench.round(number)
         result = bench.result()
-    (out / page.BENCH).write_text(json.dumps(result, indent=1) + "\n")
-    print(page.write(out))
+    (directory / page.BENCH).write_text(json.dumps(result, indent=1) + "\n")
+    print(page.write(directory))
 
 
 if __name__ == "__main__":

@@ -24,9 +24,9 @@ def bars(title: str, groups: dict[str, dict[str, float]]) -> str:
 
 
 def _legend(names: list[str]) -> Iterator[str]:
-    for at, name in enumerate(names):
-        yield _bar(10 + at * 110, 30, 10, at)
-        yield _text(24 + at * 110, 39, name)
+    for index, name in enumerate(names):
+        yield _bar(10 + index * 110, 30, 10, index)
+        yield _text(24 + index * 110, 39, name)
 
 
 def _groups(groups: dict[str, dict[str, float]]) -> Iterator[str]:
@@ -34,16 +34,16 @@ def _groups(groups: dict[str, dict[str, float]]) -> Iterator[str]:
     y = TOP
     for load, values in groups.items():
         yield _text(10, y + len(values) * THICK // 2 + 4, load)
-        for at, share in enumerate(values.values()):
+        for index, share in enumerate(values.values()):
             width = round(WIDTH * share / max(longest, 1.0))
-            yield _bar(LEFT, y, width, at)
+            yield _bar(LEFT, y, width, index)
             yield _text(LEFT + width + 4, y + THICK - 2, f"{share:.2f}")
             y += THICK
         y += GAP
 
 
-def _bar(x: int, y: int, width: int, at: int) -> str:
-    colour = COLOURS[at % len(COLOURS)]
+def _bar(x: int, y: int, width: int, index: int) -> str:
+    colour = COLOURS[index % len(COLOURS)]
     size = f'width="{width}" height="{THICK - 1}"'
     return f'<rect x="{x}" y="{y}" {size} fill="{colour}"/>'
 

@@ -1,13 +1,13 @@
 """make growth: does the archive stay as fast, and as small, as the store grows?
 
-One Postfix instance a door, with a store that has an archive of no message, one of
-100,000 and one of 1,000,000; mail goes to each in turns, in one run. Then the memory of
-a worker after many messages, and of each process of ours with a very large one. Writes
-growth.json, and performance.md anew from it and from bench.json where that is beside
-it. Every option is an environment variable as well.
+One Postfix instance for each mode, with a store that has an archive of no message, one
+of 100,000 and one of 1,000,000; mail goes to each in turns, in one run. Then the memory
+of a worker after many messages, and of each process of ours with a very large one.
+Writes growth.json, and performance.md anew from it and from bench.json where that is
+beside it. Every option is an environment variable as well.
 
-Filling a store of 1,000,000 takes about 20 minutes and 6 GB: STORE=folder keeps it for
-the next run (python bench/filling.py fills one beforehand).
+Filling a store of 1,000,000 takes about 20 minutes and 6 GB: STORE=directory keeps it
+for the next run (python bench/fill_store.py fills one beforehand).
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-import asked
+import command_line
 
-import filling
-import grown
+import fill_store
+import growth_section
 import load
-import origin
 import page
-import serving
-import usage
+import resource_usage
+import run_description
 import variants
+import worker_memory
 from private_postfix import PrivatePostfix, free_ports
 
 DEFAULTS = {
@@ -44,62 +44,66 @@ DEFAULTS = {
     "OUT": "build/bench",
 }
 HELP = {
-    "ROUNDS": "how often mail is sent to each archive by each door",
+    "ROUNDS": "how often mail is sent to each archive in each mode",
     "MESSAGES": "messages a run: 4 KB, 1 recipient, 20 sessions",
     "STORED": "messages that the archives have before",
     "SERVED": "after how many messages to look at a worker's memory",
     "LARGE": "MB of the very large message",
     "STORE": "a store to fill or to use again; else one that is removed",
-    "OUT": "folder for growth.json and what is made from it",
+    "OUT": "directory for growth.json and what is made from it",
 }
-LOAD = load.Load(load.SMALL, 1, 20)
+LOAD = load.Load(load.SMALL_SIZE, 1, 20)
 UNLIMITED = {"message_size_limit": "0", "mailbox_size_limit": "0"}
 
 
 class Growth:
-    """An instance of each door on one store, and what has been measured so far."""
+    """An instance in each mode on one store, and what has been measured so far."""
 
     def __init__(
         self, options: argparse.Namespace, store: Path, stack: ExitStack
     ) -> None:
         self.options = options
-        self.doors: dict[str, tuple[PrivatePostfix, usage.Group]] = {}
+        self.instances: dict[
+            str, tuple[PrivatePostfix, resource_usage.ControlGroup]
+        ] = {}
         self.ports: dict[str, dict[int, int]] = {}
         for name in variants.OURS:
             self._start(name, store, stack)
         self.runs: dict[str, dict[int, list[load.Run]]] = {
-            name: {count: [] for count in options.stored} for name in self.doors
+            name: {count: [] for count in options.stored} for name in self.instances
         }
 
     def _start(self, name: str, store: Path, stack: ExitStack) -> None:
         stored = self.options.stored
         self.ports[name] = dict(zip(stored, free_ports(len(stored)), strict=True))
-        services = map(service, self.ports[name].values(), stored)
+        services = map(service_entry, self.ports[name].values(), stored)
         postfix = variants.build(name, store=store, master="".join(services))
-        group = usage.Group(postfix.folder.name)
+        group = resource_usage.ControlGroup(postfix.directory.name)
         stack.callback(group.remove)
         with group.entered():
             stack.enter_context(postfix)
-        self.doors[name] = (postfix, group)
+        self.instances[name] = (postfix, group)
 
     def round(self, number: int) -> None:
-        """Send mail to each archive by each door; who is first changes."""
+        """Send mail to each archive in each mode; who is first changes."""
         stored = self.options.stored
-        turn = number % len(stored)
-        for name in self.doors:
-            for count in stored[turn:] + stored[:turn]:
+        start = number % len(stored)
+        for name in self.instances:
+            for count in stored[start:] + stored[:start]:
                 self.runs[name][count].append(self._run(name, count))
 
     def _run(self, name: str, count: int) -> load.Run:
         """Send mail to the archive of so many messages, until the store has it."""
-        postfix, group = self.doors[name]
+        postfix, group = self.instances[name]
         port, messages = self.ports[name][count], self.options.messages
-        done = load.run(postfix, group, LOAD, messages, port)
-        origin.say(f"{name}, {count:,} stored: {done.rate:.1f}/s, {done.cpu_ms:.1f} ms")
-        return done
+        result = load.run(postfix, group, LOAD, messages, port)
+        run_description.print_progress(
+            f"{name}, {count:,} stored: {result.rate:.1f}/s, {result.cpu_ms:.1f} ms"
+        )
+        return result
 
     def rates(self) -> dict[str, dict[str, dict[str, list[float]]]]:
-        """Return messages/s and CPU ms a message, by door and by messages stored."""
+        """Return messages/s and CPU ms a message, by mode and by messages stored."""
         return {
             name: {
                 str(count): {
@@ -112,77 +116,84 @@ class Growth:
         }
 
 
-def service(port: int, count: int) -> str:
+def service_entry(port: int, count: int) -> str:
     """Return the entry of master.cf for mail that goes to one of the archives."""
-    asked = f"archive={filling.address(count)}"
-    return f"127.0.0.1:{port} inet n - n - - smtpd\n  -o {asked}\n"
+    option = f"archive={fill_store.archive_address(count)}"
+    return f"127.0.0.1:{port} inet n - n - - smtpd\n  -o {option}\n"
 
 
 @contextmanager
-def filled(options: argparse.Namespace) -> Iterator[Path]:
+def filled_store(options: argparse.Namespace) -> Iterator[Path]:
     """A store whose archives have so many messages; a given one stays."""
     with ExitStack() as stack:
         store = Path(options.store or tempfile.mkdtemp(prefix="pfa-grown-", dir="/tmp"))
         if not options.store:
             stack.callback(shutil.rmtree, store, ignore_errors=True)
-        shutil.rmtree(store / filling.address(0), ignore_errors=True)
-        filling.fill(store, options.stored[1:])
+        shutil.rmtree(store / fill_store.archive_address(0), ignore_errors=True)
+        fill_store.fill(store, options.stored[1:])
         yield store
 
 
-def measured(options: argparse.Namespace, store: Path) -> dict[str, object]:
+def measure(options: argparse.Namespace, store: Path) -> dict[str, object]:
     """Return all that growth.json says."""
     with ExitStack() as stack:
         growth = Growth(options, store, stack)
-        machine = origin.known(next(iter(growth.doors.values()))[1])
-        held = {str(count): filling.held(store, count) for count in options.stored}
+        machine = run_description.describe_run(next(iter(growth.instances.values()))[1])
+        contents = {
+            str(count): fill_store.archive_contents(store, count)
+            for count in options.stored
+        }
         for number in range(options.rounds):
-            origin.say(f"round {number + 1} of {options.rounds}")
+            run_description.print_progress(f"round {number + 1} of {options.rounds}")
             growth.round(number)
-    origin.say(f"a worker, {max(options.served):,} messages")
+    run_description.print_progress(f"a worker, {max(options.served):,} messages")
     return {
         "machine": machine,
         "options": vars(options) | {"out": "", "store": ""},
-        "held": held,
+        "held": contents,
         "rates": growth.rates(),
-        "served": serving.memory(options.served),
-        "large_kb": {name: large(name, options.large) for name in variants.OURS},
+        "served": worker_memory.memory(options.served),
+        "large_kb": {name: peak_memory(name, options.large) for name in variants.OURS},
     }
 
 
-def large(name: str, megabytes: int) -> dict[str, int]:
+def peak_memory(name: str, megabytes: int) -> dict[str, int]:
     """Return the peak memory in kB of each process of ours with a large message."""
-    origin.say(f"{name}, a message of {megabytes} MB")
+    run_description.print_progress(f"{name}, a message of {megabytes} MB")
     memory: dict[str, int] = {}
     with variants.build(name, main=UNLIMITED) as postfix:
-        with usage.peak(postfix, memory):
+        with resource_usage.peak(postfix, memory):
             load.send_large(postfix, megabytes * 1_000_000)
     return memory
 
 
-def options_of(words: list[str]) -> argparse.Namespace:
+def options_of(arguments: list[str]) -> argparse.Namespace:
     """Return what was asked for, by options or by the environment."""
-    parser = asked.parser("growth", __doc__, DEFAULTS, HELP)
-    found = parser.parse_args(words)
-    asked.count(found, "rounds", "messages", "large")
+    parser = command_line.make_parser("growth", __doc__, DEFAULTS, HELP)
+    options = parser.parse_args(arguments)
+    command_line.parse_counts(options, "rounds", "messages", "large")
     for name in ("stored", "served"):
-        setattr(found, name, sorted(set(asked.numbers(getattr(found, name)))))
-    if found.stored[0] != 0 or len(found.stored) < 2:
+        setattr(
+            options,
+            name,
+            sorted(set(command_line.parse_numbers(getattr(options, name)))),
+        )
+    if options.stored[0] != 0 or len(options.stored) < 2:
         parser.error("--stored: 0 and at least one other number are compared")
-    return found
+    return options
 
 
-def main(words: list[str]) -> None:
+def main(arguments: list[str]) -> None:
     """Fill, measure, write growth.json, show what has come of it."""
-    options = options_of(words)
-    out = Path(options.out)
-    out.mkdir(parents=True, exist_ok=True)
-    with filled(options) as store:
-        result = measured(options, store)
-    (out / page.GROWTH).write_text(json.dumps(result, indent=1) + "\n")
-    if (out / page.BENCH).exists():
-        page.write(out)
-    print("\n".join(grown.section(result)))
+    options = options_of(arguments)
+    directory = Path(options.out)
+    directory.mkdir(parents=True, exist_ok=True)
+    with filled_store(options) as store:
+        result = measure(options, store)
+    (directory / page.GROWTH).write_text(json.dumps(result, indent=1) + "\n")
+    if (directory / page.BENCH).exists():
+        page.write(directory)
+    print("\n".join(growth_section.section(result)))
 
 
 if __name__ == "__main__":

@@ -8,11 +8,11 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-import aims
 import chart
+import cpu_shares
 import figures
-import grown
-import shares
+import growth_section
+import targets
 import variants
 
 Result = dict[str, Any]  # bench.json, as bench.Bench.result() makes it
@@ -54,7 +54,7 @@ no package.
 def write(out: Path) -> str:
     """Write performance.md and performance.svg beside the figures; return the page."""
     bench = read(out / BENCH)
-    text = made(bench, read(out / GROWTH))
+    text = render(bench, read(out / GROWTH))
     (out / "performance.md").write_text(text)
     (out / "performance.svg").write_text(picture(bench))
     return text
@@ -62,23 +62,23 @@ def write(out: Path) -> str:
 
 def read(path: Path) -> Result:
     """Return the figures of a run, nothing if it was not."""
-    found: Result = json.loads(path.read_text()) if path.exists() else {}
-    return found
+    result: Result = json.loads(path.read_text()) if path.exists() else {}
+    return result
 
 
-def made(bench: Result, growth: Result) -> str:
+def render(bench: Result, growth: Result) -> str:
     """Return the page."""
     head = HEAD.format(
         **bench["machine"],
-        made=grown.made(bench),
+        made=growth_section.describe_program(bench),
         rounds=bench["options"]["rounds"],
         variants="\n".join(
-            f"| {name} | {variants.MEANING[name]} |" for name in _of(bench)
+            f"| {name} | {variants.MEANING[name]} |" for name in _variant_names(bench)
         ),
     )
-    parts = (_pictured, _rates, _ratios, _latency, _traced, _alone, _profile)
-    sections = [aims.section(bench, growth), *(part(bench) for part in parts)]
-    texts = ["\n".join(each) for each in (*sections, grown.section(growth))]
+    parts = (_chart, _rates, _ratios, _latency, _traced, _alone, _profile)
+    sections = [targets.section(bench, growth), *(part(bench) for part in parts)]
+    texts = ["\n".join(each) for each in (*sections, growth_section.section(growth))]
     return "\n".join([head, *(f"{each}\n" for each in texts if each)])
 
 
@@ -97,18 +97,18 @@ def picture(result: Result) -> str:
     )
 
 
-def _of(result: Result) -> list[str]:
+def _variant_names(result: Result) -> list[str]:
     names: list[str] = result["options"]["variants"]
     return names
 
 
-def _pictured(result: Result) -> Iterator[str]:
-    if variants.PLAIN in _of(result):
+def _chart(result: Result) -> Iterator[str]:
+    if variants.PLAIN in _variant_names(result):
         yield "![Messages/s of all variants as a share of plain](performance.svg)"
 
 
 def _rates(result: Result) -> Iterator[str]:
-    names = _of(result)
+    names = _variant_names(result)
     yield from ("## Messages/s, and CPU ms per message", "")
     yield _row("load", *names)
     yield _row(*["---"] * (len(names) + 1))
@@ -121,7 +121,7 @@ def _rate_and_cpu(cell: dict[str, list[float]]) -> str:
 
 
 def _ratios(result: Result) -> Iterator[str]:
-    names = set(_of(result))
+    names = set(_variant_names(result))
     pairs = [each for each in figures.RATIOS if set(each) <= names]
     if not pairs:
         return
@@ -139,25 +139,29 @@ def _ratio(cells: dict[str, dict[str, list[float]]], above: str, below: str) -> 
 def _latency(result: Result) -> Iterator[str]:
     yield from ("## Latency", "")
     yield "Milliseconds from MAIL FROM to delivery, one message at a time, p50 / p99."
-    if variants.PLAIN in _of(result):
+    if variants.PLAIN in _variant_names(result):
         yield "The second row of a size is the difference to plain."
     yield ""
-    yield _row("size", *_of(result))
-    yield _row(*["---"] * (len(_of(result)) + 1))
+    yield _row("size", *_variant_names(result))
+    yield _row(*["---"] * (len(_variant_names(result)) + 1))
     for size, by_name in result["latency_ms"].items():
-        yield _row(size, *(_percentiles(by_name[name]) for name in _of(result)))
+        yield _row(
+            size, *(_percentiles(by_name[name]) for name in _variant_names(result))
+        )
         if plain := by_name.get(variants.PLAIN):
-            added = (_percentiles(by_name[name], plain) for name in _of(result))
+            added = (
+                _percentiles(by_name[name], plain) for name in _variant_names(result)
+            )
             yield _row(f"{size}, added", *added)
 
 
-def _percentiles(values: list[float], less: list[float] | None = None) -> str:
-    found = [
+def _percentiles(values: list[float], baseline: list[float] | None = None) -> str:
+    percentiles = [
         figures.percentile(values, each)
-        - (figures.percentile(less, each) if less else 0)
+        - (figures.percentile(baseline, each) if baseline else 0)
         for each in (50, 99)
     ]
-    return " / ".join(f"{each:.0f}" for each in found)
+    return " / ".join(f"{each:.0f}" for each in percentiles)
 
 
 def _traced(result: Result) -> Iterator[str]:
@@ -166,14 +170,19 @@ def _traced(result: Result) -> Iterator[str]:
     yield "pass of its own (strace slows it down). Memory: the peak of each of our"
     yield "processes."
     yield ""
-    yield _row("size", *_of(result))
-    yield _row(*["---"] * (len(_of(result)) + 1))
+    yield _row("size", *_variant_names(result))
+    yield _row(*["---"] * (len(_variant_names(result)) + 1))
     for size, by_name in result["traced"].items():
-        yield _row(size, *(_fsyncs_and_memory(by_name[name]) for name in _of(result)))
+        yield _row(
+            size,
+            *(_fsyncs_and_memory(by_name[name]) for name in _variant_names(result)),
+        )
 
 
 def _fsyncs_and_memory(cell: dict[str, Any]) -> str:
-    memory = [f"{door} {kb / 1024:.0f} MB" for door, kb in cell["memory_kb"].items()]
+    memory = [
+        f"{process} {kb / 1024:.0f} MB" for process, kb in cell["memory_kb"].items()
+    ]
     return "; ".join([f"{cell['fsyncs']:.1f}", *sorted(memory)])
 
 
@@ -184,14 +193,14 @@ def _alone(result: Result) -> Iterator[str]:
     yield from ("## One process by itself", "")
     yield "CPU of single processes, 4 KB, compared with `python3 -I -S -c pass` (bare)."
     yield from ("", "| process | CPU ms | / bare |", "|---|---|---|")
-    for name, spent in values.items():
-        beside = figures.ratio(spent, values["bare"])
-        yield _row(name, str(figures.spread(spent)), str(beside))
+    for name, milliseconds in values.items():
+        ratio = figures.ratio(milliseconds, values["bare"])
+        yield _row(name, str(figures.spread(milliseconds)), str(ratio))
 
 
 def _profile(result: Result) -> Iterator[str]:
     profile: dict[str, dict[str, float]] = result["profile"]["cpu_ms"]
-    names = _of(result)
+    names = _variant_names(result)
     yield from ("## CPU by process", "")
     load = result["profile"]["load"]
     yield f"CPU ms per message by process, {load}, in a pass of its own."
@@ -201,21 +210,21 @@ def _profile(result: Result) -> Iterator[str]:
     yield ""
     yield _row("process", *names)
     yield _row(*["---"] * (len(names) + 1))
-    for each in shares.rows(profile):
-        cells = [profile[name].get(each, 0.0) for name in names]
-        yield _row(each, *(f"{ms:.2f}" if ms else "" for ms in cells))
+    for process in cpu_shares.rows(profile):
+        cells = [profile[name].get(process, 0.0) for name in names]
+        yield _row(process, *(f"{ms:.2f}" if ms else "" for ms in cells))
     yield _row("all", *(f"{sum(profile[name].values()):.2f}" for name in names))
-    for pair in shares.PAIRS:
+    for pair in cpu_shares.PAIRS:
         if set(pair) <= set(names):
             yield from ("", _difference(profile, *pair))
 
 
 def _difference(profile: dict[str, dict[str, float]], ours: str, other: str) -> str:
     """Return a sentence: which processes make one variant cost more than another."""
-    more = sum(profile[ours].values()) - sum(profile[other].values())
-    each = shares.dearer(profile[ours], profile[other])
-    parts = ", ".join(f"{name} {ms:+.2f}" for name, ms in each.items())
-    return f"{ours} compared with {other}, {more:+.2f} ms: {parts}."
+    difference = sum(profile[ours].values()) - sum(profile[other].values())
+    differences = cpu_shares.cost_differences(profile[ours], profile[other])
+    parts = ", ".join(f"{name} {ms:+.2f}" for name, ms in differences.items())
+    return f"{ours} compared with {other}, {difference:+.2f} ms: {parts}."
 
 
 def _row(*cells: str) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from private_postfix import PrivatePostfix
 
-HERE = Path(__file__).resolve().parent
+BENCH_DIRECTORY = Path(__file__).resolve().parent
 PLAIN = "plain"
 ALWAYS_BCC = "always_bcc"
 NULL_PIPE = "null-pipe"
@@ -27,7 +27,7 @@ MEANING = {
 }
 OURS = (PIPE, LMTP)
 FAST = (PLAIN, ALWAYS_BCC, NULL_LMTP)  # hundreds of messages a second
-COPY = "copy@archive.example.com"
+BCC_ADDRESS = "copy@archive.example.com"
 DELIVERED_TO = "delivered.example.com"  # a Maildir, where the time of delivery counts
 
 # Everybody's mail goes to discard(8), which costs next to nothing. What only tests need
@@ -59,32 +59,32 @@ def build(
 
     main, master and store are what one of ours has besides or otherwise.
     """
-    own = {"virtual_mailbox_base": "/nonexistent", **_main(name), **(main or {})}
+    parameters = {"virtual_mailbox_base": "/nonexistent", **_main(name), **(main or {})}
     postfix = PrivatePostfix(
-        main={**MAIN, **own},
+        main={**MAIN, **parameters},
         archive_cf={"archive_delivery": "store"},
         master=master,
         store=store,
         has_archive=name not in (PLAIN, ALWAYS_BCC),
-        door="lmtp" if name in (LMTP, NULL_LMTP) else "pipe",
+        mode="lmtp" if name in (LMTP, NULL_LMTP) else "pipe",
         edit_master=EDITS.get(name, edit_master),
     )
     postfix.postconf(virtual_mailbox_base=str(maildir(postfix).parent))
     maildir(postfix).parent.mkdir()
     shutil.chown(maildir(postfix).parent, "nobody", "nogroup")
     if name in EDITS:
-        for filter_ in HERE.glob("null_*.py"):
-            shutil.copy(filter_, postfix.program)
+        for script in BENCH_DIRECTORY.glob("null_*.py"):
+            shutil.copy(script, postfix.program_directory)
     return postfix
 
 
 def maildir(postfix: PrivatePostfix) -> Path:
     """Return the Maildir of an instance, which comes with the first delivery."""
-    return postfix.folder / "mailboxes" / "Maildir"
+    return postfix.directory / "mailboxes" / "Maildir"
 
 
 def _main(name: str) -> dict[str, str]:
-    return {"always_bcc": COPY} if name == ALWAYS_BCC else {}
+    return {"always_bcc": BCC_ADDRESS} if name == ALWAYS_BCC else {}
 
 
 def _by_null_pipe(master: str) -> str:
@@ -95,14 +95,14 @@ def _by_null_lmtp(master: str) -> str:
     return _replaced(master, r"argv=(\S+)/archive-lmtp .*$", "null_lmtp.py")
 
 
-def _replaced(master: str, door: str, filter_: str) -> str:
-    """Return master.cf with a null filter for the door, the hand-back port the same."""
-    found = re.search(
+def _replaced(master: str, pattern: str, script: str) -> str:
+    """Return master.cf with a null filter for the mode, the hand-back port the same."""
+    match = re.search(
         r"^127\.0\.0\.1:(\d+) inet .*\n.*/archive-handback$", master, re.M
     )
-    assert found
-    argv = rf"argv=/usr/bin/python3 -I -S \1/{filter_} {found[1]}"
-    edited, count = re.subn(door, argv, master, flags=re.M)
+    assert match
+    argv = rf"argv=/usr/bin/python3 -I -S \1/{script} {match[1]}"
+    edited, count = re.subn(pattern, argv, master, flags=re.M)
     assert count
     return edited
 

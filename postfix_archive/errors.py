@@ -11,23 +11,23 @@ tests/unit/test_errors.py checks that.
      +-- ArgumentsInvalid                         arguments that pipe(8) would not pass
      +-- RequestInvalid                           not an archive address
      +-- CapsuleBroken, SealInvalid               mail to the archive transport
+     +-- MessageIncomplete                        stdin ended before the message did
      +-- SpoolFailed                              temporary files of large messages
      +-- PostfixUnreachable, PostfixRefused       Postfix's internal ports
      +-- StoreFailed, JournalFailed               the store
      +-- OutcomePending                           archive_wait_for_outcome
      +-- WriteThroughFailed                       write-through to the store
-     |    +-- WriteThroughTimeout
+     |    +-- WriteThroughTimeout, WriteThroughSkipped
      +-- DeadlineExceeded                         archive_time_limit
      +-- RecordNotFound, RecordDamaged            commands that read the store
      +-- LogUnreadable, FollowerRunning           Postfix's log
      +-- PostfixMissing, PostfixCommandFailed     Postfix's commands
      +-- InstallRefused, InstallFailed            make install
+     +-- ReferenceMissing                         master.cf.d of this program
      +-- BypassRefused                            postfix-archive bypass
      +-- TableInvalid                             ARCHIVE tables
      +-- NotRoot                                  commands that only root may run
 """
-
-ALARM = "ALARM:"  # marks log lines that the postmaster must see
 
 
 class ArchiveError(Exception):
@@ -85,6 +85,10 @@ class SealInvalid(ArchiveError):
     dsn = "4.7.0"
 
 
+class MessageIncomplete(ArchiveError):
+    """A message or capsule was cut short; only a part of it was read."""
+
+
 class SpoolFailed(ArchiveError):
     """The message could not be read, or its temporary file not be written."""
 
@@ -117,6 +121,10 @@ class WriteThroughFailed(ArchiveError):
 
 class WriteThroughTimeout(WriteThroughFailed):
     """The store did not finish within the time for which mail may wait."""
+
+
+class WriteThroughSkipped(WriteThroughFailed):
+    """Not tried: the message is large, or the store was slow a moment ago."""
 
 
 class DeadlineExceeded(ArchiveError):
@@ -175,6 +183,12 @@ class InstallRefused(ArchiveError):
 
 class InstallFailed(ArchiveError):
     """The installation failed; the earlier configuration was restored."""
+
+    exit_code = 1
+
+
+class ReferenceMissing(ArchiveError):
+    """A file of master.cf.d, the reference for install and doctor, is missing."""
 
     exit_code = 1
 

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import subprocess
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-import container
-from private_postfix import PrivatePostfix
+from postfix_archive.postfix import reference
 
-NEEDED = ("click>=8.0", "python-dateutil>=2.8", "chardet>=5.0")
-CURE = (
+import container
+import schedule
+from private_postfix import PrivatePostfix
+from whole_host import STOCK, WholeHost, install
+
+REQUIREMENTS = reference.PACKAGE / "install" / "requirements.txt"
+# As docs/installing.md says it.
+DOWNLOAD = ("download", "--require-hashes", "--no-deps", "--only-binary=:all:")
+Once = Callable[[str, Callable[[Path], None]], Path]
+SKIP_REASON = (
     "a live Postfix needs root, or a Docker engine that this user may use:"
     " run 'sudo make test', or join the group docker"
 )
@@ -31,7 +40,8 @@ def can_run_natively() -> bool:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """In the container, send the reports out."""
+    """Let schedule.py order the tests; in the container, send the reports out."""
+    config.pluginmanager.register(schedule)
     if container.REPORTS_TO in os.environ:
         config.pluginmanager.register(container.Reporter(config))
 
@@ -44,12 +54,12 @@ def pytest_collection_modifyitems(
     live = [item for item in items if container.is_live(item)]
     if not live or can_run_natively():
         return
-    if container.engine_answers():
+    if container.has_docker_engine():
         items.sort(key=container.is_live)
         config.pluginmanager.register(container.Container(config))
         return
     for item in live:
-        item.add_marker(pytest.mark.skip(reason=CURE))
+        item.add_marker(pytest.mark.skip(reason=SKIP_REASON))
 
 
 @pytest.hookimpl(trylast=True)
@@ -69,24 +79,78 @@ def exit_statuses_are_true() -> None:
 
 
 @pytest.fixture(scope="module")
-def door() -> str:
-    """The door that mail takes; a module that tests both has a fixture of its own."""
+def mode() -> str:
+    """The mode that mail takes; a module that tests both has a fixture of its own."""
     return "pipe"
 
 
 @pytest.fixture(scope="module")
-def postfix(door: str) -> Iterator[PrivatePostfix]:
+def postfix(mode: str) -> Iterator[PrivatePostfix]:
     """A running instance with archive = legal@example.com, shared by a module."""
-    with PrivatePostfix(door=door) as running:
-        yield running
+    with PrivatePostfix(mode=mode) as instance:
+        yield instance
 
 
 @pytest.fixture(scope="session")
-def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def once_a_run(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Once:
+    """Makes a path once for all processes of this run (pytest-xdist)."""
+    directory = tmp_path_factory.getbasetemp()
+    if hasattr(request.config, "workerinput"):
+        directory = directory.parent
+
+    def once(name: str, make: Callable[[Path], None]) -> Path:
+        path = directory / name
+        with open(directory / f"{name}.lock", "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not path.exists():
+                draft = directory / f"{name}.draft"
+                make(draft)
+                draft.rename(path)
+        return path
+
+    return once
+
+
+@pytest.fixture(scope="session")
+def wheels(once_a_run: Once) -> Path:
     """The Python packages, for a host that reaches no index."""
-    folder = tmp_path_factory.mktemp("wheels")
-    environment = folder / "env"
-    subprocess.run(["/usr/bin/python3", "-m", "venv", environment], check=True)
-    pip = [str(environment / "bin" / "pip"), "--disable-pip-version-check", "-q"]
-    subprocess.run([*pip, "download", "-d", str(folder), *NEEDED], check=True)
-    return folder
+
+    def download(directory: Path) -> None:
+        pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "-q"]
+        command = [*pip, *DOWNLOAD, "-d", str(directory), "-r", str(REQUIREMENTS)]
+        subprocess.run(command, check=True)
+
+    return once_a_run("wheels", download)
+
+
+@pytest.fixture(scope="session")
+def stock_host(once_a_run: Once) -> Path:
+    """A layer for WholeHost: Postfix as Debian's package configures it, two users."""
+
+    def save(layer: Path) -> None:
+        with WholeHost() as host:
+            host.run(STOCK)
+            host.save(layer)
+
+    return once_a_run("stock-host.tar", save)
+
+
+@pytest.fixture(scope="session")
+def release(once_a_run: Once, stock_host: Path, wheels: Path) -> Path:
+    """A layer for WholeHost: this release as the next make install uses it.
+
+    For tests that are about something else: its virtual environment takes seconds.
+    """
+
+    def save(layer: Path) -> None:
+        with WholeHost(stock_host) as host:
+            host.run(install(wheels))
+            library = "usr/local/lib/postfix-archive"
+            host.run(
+                f"find /{library} -mindepth 1 -maxdepth 1 ! -name releases -delete"
+            )
+            host.save(layer, library)
+
+    return once_a_run("release.tar", save)

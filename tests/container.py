@@ -25,7 +25,7 @@ import pytest
 from pytest_docker.plugin import get_docker_services
 
 ROOT = Path(__file__).resolve().parent.parent
-BUILT_FROM = (
+BUILD_FILES = (
     "tests/container/Dockerfile",
     "tests/container/compose.yaml",
     "tests/packages",
@@ -33,12 +33,19 @@ BUILT_FROM = (
     "pyproject.toml",
     "postfix_archive/__init__.py",
 )
-NOT_SENT = (".git", ".venv", ".mypy_cache", ".pytest_cache", ".hypothesis", "build")
+EXCLUDED_FILES = (
+    ".git",
+    ".venv",
+    ".mypy_cache",
+    ".pytest_cache",
+    ".hypothesis",
+    "build",
+)
 PIP_SETTINGS = ("index-url", "extra-index-url", "trusted-host")
 REPORTS_TO = "POSTFIX_ARCHIVE_REPORTS_TO"  # a file descriptor; set in the container
 
 
-def engine_answers() -> bool:
+def has_docker_engine() -> bool:
     """Tell whether this user has a Docker engine to use."""
     if not shutil.which("docker"):
         return False
@@ -55,18 +62,18 @@ class Reporter:
 
     def __init__(self, config: pytest.Config) -> None:
         self._config = config
-        self._out = open(int(os.environ.pop(REPORTS_TO)), "w", buffering=1)
+        self._stream = open(int(os.environ.pop(REPORTS_TO)), "w", buffering=1)
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Send one report."""
-        flat = self._config.hook.pytest_report_to_serializable(
+        serialised = self._config.hook.pytest_report_to_serializable(
             config=self._config, report=report
         )
-        print(json.dumps(flat, default=repr), file=self._out)
+        print(json.dumps(serialised, default=repr), file=self._stream)
 
     def pytest_unconfigure(self) -> None:
         """Close the way out."""
-        self._out.close()
+        self._stream.close()
 
 
 class Container:
@@ -75,9 +82,9 @@ class Container:
     def __init__(self, config: pytest.Config) -> None:
         self._config = config
         self._ids: list[str] = []
-        self._seen: dict[str, list[pytest.TestReport]] = defaultdict(list)
-        self._said = ""  # what pytest in the container wrote for people
-        self._answers = self._run()
+        self._reports: dict[str, list[pytest.TestReport]] = defaultdict(list)
+        self._output = ""  # what pytest in the container wrote for people
+        self._received = self._run_tests()
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         """Learn which tests to run in the container."""
@@ -104,68 +111,70 @@ class Container:
 
     def pytest_unconfigure(self) -> None:
         """Take the container down."""
-        self._answers.close()
+        self._received.close()
 
     def _reports_of(self, item: pytest.Item) -> list[pytest.TestReport]:
-        reports = self._seen[item.nodeid]
+        reports = self._reports[item.nodeid]
         while not any(each.when == "teardown" for each in reports):
-            answer = next(self._answers, None)
-            if answer is None:
-                return [*reports, self._lost(item)]
-            self._seen[answer.nodeid].append(answer)
+            report = next(self._received, None)
+            if report is None:
+                return [*reports, self._missing_report(item)]
+            self._reports[report.nodeid].append(report)
         return reports
 
-    def _lost(self, item: pytest.Item) -> pytest.TestReport:
-        text = f"pytest in the container ended without this test:\n{self._said}"
+    def _missing_report(self, item: pytest.Item) -> pytest.TestReport:
+        text = f"pytest in the container ended without this test:\n{self._output}"
         return pytest.TestReport(item.nodeid, item.location, {}, "failed", text, "call")
 
-    def _run(self) -> Generator[pytest.TestReport, None, None]:
+    def _run_tests(self) -> Generator[pytest.TestReport, None, None]:
         """Give the reports as they come; the container lives as long as this."""
-        style = self._config.getoption("tbstyle")
-        with running_machine() as inside, tempfile.TemporaryFile("w+") as said:
-            send_checkout(inside)
+        traceback_style = self._config.getoption("tbstyle")
+        with running_container() as exec_command, tempfile.TemporaryFile(
+            "w+"
+        ) as output:
+            send_checkout(exec_command)
             command = ["sh", "-c", 'exec "$@" 3>&1 >&2', "sh", ".venv/bin/pytest"]
             with subprocess.Popen(
-                [*inside, *command, f"--tb={style}", *self._ids],
+                [*exec_command, *command, f"--tb={traceback_style}", *self._ids],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
-                stderr=said,
-            ) as run:
+                stderr=output,
+            ) as process:
                 try:
-                    for line in run.stdout or ():
-                        yield self._unflattened(json.loads(line))
+                    for line in process.stdout or ():
+                        yield self._deserialise(json.loads(line))
                 finally:
-                    run.kill()
-            said.seek(0)
-            self._said = said.read()
+                    process.kill()
+            output.seek(0)
+            self._output = output.read()
 
-    def _unflattened(self, flat: dict[str, Any]) -> pytest.TestReport:
-        if isinstance(flat["longrepr"], list):  # where and why it was skipped
-            path, *rest = flat["longrepr"]
-            flat["longrepr"] = (path.replace("/src", str(ROOT), 1), *rest)
+    def _deserialise(self, data: dict[str, Any]) -> pytest.TestReport:
+        if isinstance(data["longrepr"], list):  # where and why it was skipped
+            path, *rest = data["longrepr"]
+            data["longrepr"] = (path.replace("/src", str(ROOT), 1), *rest)
         report: pytest.TestReport = self._config.hook.pytest_report_from_serializable(
-            config=self._config, data=flat
+            config=self._config, data=data
         )
         return report
 
 
 @contextmanager
-def running_machine() -> Iterator[list[str]]:
+def running_container() -> Iterator[list[str]]:
     """Run the container; give the beginning of a command line that runs in it."""
     project = f"postfix-archive-{os.getpid()}"
     compose = compose_command()
-    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
-        lay_out(Path(folder))
-        file = f"{folder}/compose.yaml"
+    with tempfile.TemporaryDirectory() as directory, ExitStack() as stack:
+        write_build_context(Path(directory))
+        compose_file = f"{directory}/compose.yaml"
         try:
             services = get_docker_services(
-                " ".join(compose), file, project, "up --build --wait", "down"
+                " ".join(compose), compose_file, project, "up --build --wait", "down"
             )
             stack.enter_context(services)
         except Exception as error:  # pytest-docker has no class of its own for this
             pytest.exit(f"the container for live tests does not start: {error}", 1)
         execute = ["exec", "-T", "-e", f"{REPORTS_TO}=3", "machine"]
-        yield [*compose, "-f", file, "-p", project, *execute]
+        yield [*compose, "-f", compose_file, "-p", project, *execute]
 
 
 def compose_command() -> list[str]:
@@ -176,21 +185,21 @@ def compose_command() -> list[str]:
     return [str(Path(sys.executable).parent / "docker-compose")]
 
 
-def lay_out(folder: Path) -> None:
-    """Put all that the image is built from into one folder."""
-    for name in BUILT_FROM:
-        shutil.copy(ROOT / name, folder)
+def write_build_context(directory: Path) -> None:
+    """Put all that the image is built from into one directory."""
+    for name in BUILD_FILES:
+        shutil.copy(ROOT / name, directory)
     settings = pip_settings()
     lines = ["[global]"]
     for name in PIP_SETTINGS:
         urls = [url for url in settings.get(name, "").split() if url[:5] != "file:"]
         lines += [f"{name} = {' '.join(urls)}"] if urls else []
-    certificates = folder / "ca.pem"
+    certificates = directory / "ca.pem"
     certificates.touch()
     if "cert" in settings:
         shutil.copy(settings["cert"], certificates)
         lines.append(f"cert = /etc/{certificates.name}")
-    (folder / "pip.conf").write_text("\n".join([*lines, ""]))
+    (directory / "pip.conf").write_text("\n".join([*lines, ""]))
 
 
 def pip_settings() -> dict[str, str]:
@@ -202,9 +211,16 @@ def pip_settings() -> dict[str, str]:
     return {name.rpartition(".")[2]: ast.literal_eval(it) for name, _, it in pairs}
 
 
-def send_checkout(inside: list[str]) -> None:
+def send_checkout(exec_command: list[str]) -> None:
     """Copy the checkout into the container, over what the image has of it."""
-    pack = ["tar", "-c", "-f", "-", *(f"--exclude=./{name}" for name in NOT_SENT), "."]
-    packed = subprocess.run(pack, cwd=ROOT, stdout=subprocess.PIPE, check=True).stdout
+    pack = [
+        "tar",
+        "-c",
+        "-f",
+        "-",
+        *(f"--exclude=./{name}" for name in EXCLUDED_FILES),
+        ".",
+    ]
+    tarball = subprocess.run(pack, cwd=ROOT, stdout=subprocess.PIPE, check=True).stdout
     unpack = ["tar", "-x", "-f", "-", "--no-same-owner"]
-    subprocess.run([*inside, *unpack], input=packed, check=True)
+    subprocess.run([*exec_command, *unpack], input=tarball, check=True)

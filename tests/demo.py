@@ -43,107 +43,117 @@ MESSAGES = [
 ]
 
 
-def say(text: str = "") -> None:
+def print_line(text: str = "") -> None:
     """Print a line at once."""
     print(text, flush=True)
 
 
 def run(*command: str | Path) -> None:
     """Show a command and what it prints."""
-    shown = " ".join(str(word) for word in command)
-    say(f"  $ {shown.replace(str(COMMAND), '.venv/bin/postfix-archive')}")
-    done = subprocess.run(command, capture_output=True, check=True)
-    for line in done.stdout.decode("utf-8", "replace").splitlines():
-        say(f"    {line}")
-    say()
+    text = " ".join(str(word) for word in command)
+    print_line(f"  $ {text.replace(str(COMMAND), '.venv/bin/postfix-archive')}")
+    process = subprocess.run(command, capture_output=True, check=True)
+    for line in process.stdout.decode("utf-8", "replace").splitlines():
+        print_line(f"    {line}")
+    print_line()
 
 
 def send(postfix: PrivatePostfix) -> None:
     """Send the messages, and one of them a second time, as a mailing list would."""
-    for what, content, to in MESSAGES:
-        say(f"  {what}")
-        say(f"    accepted, queue id {postfix.send(content, to=to)}")
-        postfix.settle()
-    passed_on = postfix.delivered_to("bob@example.net")[0].content
-    say("  The first once more, stamped as it was delivered, back from a mailing list")
-    again = postfix.send(
-        b"List-Id: <lunch.lists.example.net>\n" + passed_on,
+    for description, content, to in MESSAGES:
+        print_line(f"  {description}")
+        print_line(f"    accepted, queue id {postfix.send(content, to=to)}")
+        postfix.wait_for_empty_queue()
+    forwarded = postfix.delivered_to("bob@example.net")[0].content
+    print_line(
+        "  The first once more, stamped as it was delivered, back from a mailing list"
+    )
+    queue_id = postfix.send(
+        b"List-Id: <lunch.lists.example.net>\n" + forwarded,
         sender="lunch-bounces@lists.example.net",
         to=["dave@example.net"],
     )
-    say(f"    accepted, queue id {again}")
-    postfix.settle()
+    print_line(f"    accepted, queue id {queue_id}")
+    postfix.wait_for_empty_queue()
 
 
-def delivered(postfix: PrivatePostfix) -> None:
+def show_deliveries(postfix: PrivatePostfix) -> None:
     """Show who got what."""
-    for each in postfix.deliveries():
-        to = ", ".join(each.recipients)
-        what = "archive copy" if ARCHIVE in each.recipients else "mail"
-        blind = " (no Bcc address in it)" if b"carol.bcc" not in each.content else ""
-        sender = each.sender or "<>"
-        say(f"  {what:12}  {sender} -> {to}{blind if what == 'mail' else ''}")
+    for delivery in postfix.deliveries():
+        recipients = ", ".join(delivery.recipients)
+        kind = "archive copy" if ARCHIVE in delivery.recipients else "mail"
+        note = " (no Bcc address in it)" if b"carol.bcc" not in delivery.content else ""
+        sender = delivery.sender or "<>"
+        print_line(
+            f"  {kind:12}  {sender} -> {recipients}{note if kind == 'mail' else ''}"
+        )
 
 
 def main() -> int:
     """Run the demonstration; return 0 if everything arrived and was archived."""
     if os.geteuid() != 0:
-        say("A Postfix of its own needs root: run 'sudo make demo'.")
+        print_line("A Postfix of its own needs root: run 'sudo make demo'.")
         return 1
-    say("Building a private Postfix; this host's own mail is not touched.")
+    print_line("Building a private Postfix; this host's own mail is not touched.")
     postfix = PrivatePostfix(archive=ARCHIVE, main={"virtual_alias_maps": ALIASES})
     postfix.start()
-    say(f"  It runs in {postfix.folder} with this in its main.cf:")
-    say(f"    archive = {ARCHIVE}")
-    say()
-    say("Sending mail:")
+    print_line(f"  It runs in {postfix.directory} with this in its main.cf:")
+    print_line(f"    archive = {ARCHIVE}")
+    print_line()
+    print_line("Sending mail:")
     send(postfix)
-    say()
-    say("Delivered:")
-    delivered(postfix)
+    print_line()
+    print_line("Delivered:")
+    show_deliveries(postfix)
     postfix.stop()
-    say()
-    archived(postfix)
-    return 0 if went_well(postfix) else 1
+    print_line()
+    show_archive(postfix)
+    return 0 if is_as_expected(postfix) else 1
 
 
-def archived(postfix: PrivatePostfix) -> None:
+def show_archive(postfix: PrivatePostfix) -> None:
     """Show what was archived and how to look at it."""
     store = str(postfix.store)
-    records = record_reader.records(store, ARCHIVE)
-    say(f"Archived in {store}: {len(records)} messages, each once.")
-    say("The one that came back from the list made no second copy: its record has a")
-    say("supplement with the new recipient and the lines above the stamp.")
-    say()
+    records = list(record_reader.records(store, ARCHIVE))
+    print_line(f"Archived in {store}: {len(records)} messages, each once.")
+    print_line(
+        "The one that came back from the list made no second copy: its record has a"
+    )
+    print_line("supplement with the new recipient and the lines above the stamp.")
+    print_line()
     config = ("-c", str(postfix.etc))
-    say("What became of each recipient, from Postfix's log (a service does that):")
-    say()
+    print_line(
+        "What became of each recipient, from Postfix's log (a service does that):"
+    )
+    print_line()
     run(COMMAND, *config, "outcomes", "--once")
     run(COMMAND, *config, "list")
-    first = next(iter(records))
-    run(COMMAND, *config, "show", first)
-    say("The copy itself needs nothing of ours, today or in thirty years:")
-    say()
-    run("zcat", f"{store}/{ARCHIVE}/{records[first].files[0]}")
-    say("Look around, with Postfix stopped:")
-    say(f"  .venv/bin/postfix-archive -c {postfix.etc} show --original {first}")
-    say(f"  less {store}/{ARCHIVE}/journal     # every event, hash-chained")
-    say(f"  less {postfix.logfile}             # what Postfix did")
-    say(f"  rm -r {postfix.folder}             # when you are done")
+    record_id = records[0].archive_id
+    run(COMMAND, *config, "show", record_id)
+    print_line("The copy itself needs nothing of ours, today or in thirty years:")
+    print_line()
+    run("zcat", f"{store}/{ARCHIVE}/{records[0].files[0]}")
+    print_line("Look around, with Postfix stopped:")
+    print_line(
+        f"  .venv/bin/postfix-archive -c {postfix.etc} show --original {record_id}"
+    )
+    print_line(f"  less {store}/{ARCHIVE}/journal     # every event, hash-chained")
+    print_line(f"  less {postfix.log_path}             # what Postfix did")
+    print_line(f"  rm -r {postfix.directory}             # when you are done")
 
 
-def went_well(postfix: PrivatePostfix) -> bool:
+def is_as_expected(postfix: PrivatePostfix) -> bool:
     """Say so if anything is not as this demonstration promises."""
-    got = sorted(to for each in postfix.deliveries() for to in each.recipients)
-    records = record_reader.records(str(postfix.store), ARCHIVE).values()
-    became = [each.results.overall_kind for each in records]
-    well = became == ["delivered", "delivered"] and got == EXPECTED
-    if not well:
-        say(
+    recipients = sorted(to for each in postfix.deliveries() for to in each.recipients)
+    records = record_reader.records(str(postfix.store), ARCHIVE)
+    outcomes = [each.results.overall_kind for each in records]
+    is_expected = outcomes == ["delivered", "delivered"] and recipients == EXPECTED
+    if not is_expected:
+        print_line(
             f"THIS WENT WRONG: expected 2 records of delivered mail and {EXPECTED},"
-            f" got {became} and {got}"
+            f" got {outcomes} and {recipients}"
         )
-    return well
+    return is_expected
 
 
 if __name__ == "__main__":

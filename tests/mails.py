@@ -19,7 +19,7 @@ from private_postfix import Delivery, PrivatePostfix
 LEGAL = "legal@example.com"
 
 # What hand-back puts on top: one Received: field of the internal hop, then stamps.
-ON_TOP = re.compile(
+REINJECTION_HEADER = re.compile(
     rb"Received: from [^\n]*\n(?:[ \t][^\n]*\n)*"
     rb"(?:Archive-Stamp: [^\n]*\n(?:\t[^\n]*\n)*)*"
 )
@@ -38,16 +38,16 @@ def is_named(content: bytes, name: str) -> bool:
     return f"This is {name}.".encode() in content
 
 
-def queued(postfix: PrivatePostfix, queue_id: str) -> bytes:
+def read_queue_file(postfix: PrivatePostfix, queue_id: str) -> bytes:
     """Return a message that waits in the queue, as pipe(8) would give it; LF."""
-    show = ["postcat", "-c", str(postfix.etc), "-bhq", queue_id]
-    return subprocess.run(show, capture_output=True, check=True).stdout
+    command = ["postcat", "-c", str(postfix.etc), "-bhq", queue_id]
+    return subprocess.run(command, capture_output=True, check=True).stdout
 
 
-def capsule_of(postfix: PrivatePostfix, queue_id: str) -> bytes:
+def read_capsule(postfix: PrivatePostfix, queue_id: str) -> bytes:
     """Return a capsule that waits in the queue, with its plain body; LF line ends."""
-    found = queued(postfix, queue_id)
-    plain = b"".join(capsule.unpack([found.replace(b"\n", b"\r\n")]))
+    content = read_queue_file(postfix, queue_id)
+    plain = b"".join(capsule.unpack([content.replace(b"\n", b"\r\n")]))
     return plain.replace(b"\r\n", b"\n")
 
 
@@ -55,22 +55,22 @@ def records(postfix: PrivatePostfix, name: str, archive: str = LEGAL) -> list[Re
     """Return the records of the messages of that name in one archive."""
     store = str(postfix.store)
     return [
-        each
-        for each in record_reader.records(store, archive).values()
-        if is_named(b"".join(record_reader.original(store, each)), name)
+        record
+        for record in record_reader.records(store, archive)
+        if is_named(b"".join(record_reader.original(store, record)), name)
     ]
 
 
 def record_of(postfix: PrivatePostfix, name: str, archive: str = LEGAL) -> Record:
     """Return the one record of that name; fail if there are none or two."""
-    [found] = records(postfix, name, archive)
-    return found
+    [record] = records(postfix, name, archive)
+    return record
 
 
 def archives_of(postfix: PrivatePostfix, name: str) -> list[str]:
     """Return the archives that have a record of that name, once for each record."""
-    places = record_reader.archives(str(postfix.store))
-    return [each for each in places for _ in records(postfix, name, each)]
+    archives = record_reader.archives(str(postfix.store))
+    return [each for each in archives for _ in records(postfix, name, each)]
 
 
 def recipients_of(record: Record) -> list[str]:
@@ -78,7 +78,7 @@ def recipients_of(record: Record) -> list[str]:
     return sorted(each.final.decode() for each in record.recipients.values())
 
 
-def words(record: Record) -> list[str]:
+def event_kinds(record: Record) -> list[str]:
     """Return the kinds of a record's events."""
     return [event["event"] for event in record.events]
 
@@ -88,10 +88,10 @@ def deliveries(postfix: PrivatePostfix, name: str, to: str) -> list[Delivery]:
     return [each for each in postfix.delivered_to(to) if is_named(each.content, name)]
 
 
-def delivered(postfix: PrivatePostfix, name: str, to: str) -> Delivery:
+def one_delivery(postfix: PrivatePostfix, name: str, to: str) -> Delivery:
     """Return the one delivery of that name to a recipient; fail if there are more."""
-    [found] = deliveries(postfix, name, to)
-    return found
+    [delivery] = deliveries(postfix, name, to)
+    return delivery
 
 
 def original_of(postfix: PrivatePostfix, record: Record) -> bytes:
@@ -102,8 +102,8 @@ def original_of(postfix: PrivatePostfix, record: Record) -> bytes:
     return original
 
 
-def below_the_top(content: bytes) -> bytes:
+def received_content(content: bytes) -> bytes:
     """Return what was delivered as it was received, in canonical form."""
-    top = ON_TOP.match(content)
-    assert top, "no hand-back has put a Received: field on top"
-    return content[top.end() :].replace(b"\n", b"\r\n")
+    match = REINJECTION_HEADER.match(content)
+    assert match, "no hand-back has put a Received: field on top"
+    return content[match.end() :].replace(b"\n", b"\r\n")

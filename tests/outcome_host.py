@@ -10,15 +10,15 @@ import email.message
 
 from private_postfix import PrivatePostfix
 
-ROUTES = """\
+TRANSPORT_TABLE = """\
 archive-request.invalid archive-stamp:on-request
 no.example.net error:5.1.1 no such user
 later.example.net retry:4.3.0 come later
 """
-VIRTUAL = "pair@example.net one@example.net two@no.example.net\n"
-PEOPLE = ["bob@example.net", "x@no.example.net", "pair@example.net"]
+VIRTUAL_ALIASES = "pair@example.net one@example.net two@no.example.net\n"
+RECIPIENTS = ["bob@example.net", "x@no.example.net", "pair@example.net"]
 # What becomes of those: Action and Status.
-BECAME = {
+EXPECTED_ACTIONS = {
     "bob@example.net": ("delivered", "2.0.0"),
     "x@no.example.net": ("failed", "5.1.1"),
     "pair@example.net": ("expanded", "2.0.0"),
@@ -33,8 +33,8 @@ def instance(**archive_cf: str) -> PrivatePostfix:
         main={"smtpd_reject_unlisted_recipient": "no", "archive_relay": "sink:dummy"},
         archive_cf=archive_cf,
     )
-    (postfix.etc / "routes").write_text(ROUTES)
-    (postfix.etc / "virtual").write_text(VIRTUAL)
+    (postfix.etc / "routes").write_text(TRANSPORT_TABLE)
+    (postfix.etc / "virtual").write_text(VIRTUAL_ALIASES)
     postfix.postconf(
         transport_maps=f"texthash:{postfix.etc}/routes",
         virtual_alias_maps=f"texthash:{postfix.etc}/virtual",
@@ -52,9 +52,9 @@ def actions(content: bytes) -> dict[str, tuple[str, str]]:
         if isinstance(group, email.message.Message) and group["Final-Recipient"]
     ]
     return {
-        str(each["Final-Recipient"]).partition("; ")[2]: (
-            str(each["Action"]),
-            str(each["Status"]),
+        str(fields["Final-Recipient"]).partition("; ")[2]: (
+            str(fields["Action"]),
+            str(fields["Status"]),
         )
-        for each in groups
+        for fields in groups
     }

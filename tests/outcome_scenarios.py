@@ -12,10 +12,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
-from outcome_world import LIST, MEMBERS, World
+from mail_network import LIST_ADDRESS, LIST_MEMBERS, MailNetwork
 
 from mails import mail
-from private_postfix import BY_CAPSULE
+from private_postfix import WITHOUT_WRITE_THROUGH
 
 DELIVERED, RELAYED, EXPANDED, FAILED = "delivered", "relayed", "expanded", "failed"
 EXPIRED, DISCARDED, DELETED, WAITING = "expired", "discarded", "deleted", "waiting"
@@ -23,7 +23,7 @@ ARRIVES = (DELIVERED, RELAYED)
 
 
 @dataclass(frozen=True)
-class Truth:
+class ExpectedOutcome:
     """What became of one recipient.
 
     ``status`` and ``remote`` are compared where they are given; ``{far}`` in remote is
@@ -39,8 +39,8 @@ class Truth:
     tries: int = 1
     expanded_to: tuple[str, ...] = ()
     parent: str = ""
-    arrives: int | None = None
-    or_waiting: bool = False
+    arrivals: int | None = None
+    can_be_waiting: bool = False
 
 
 @dataclass(frozen=True)
@@ -55,28 +55,37 @@ class Group:
     name: str
     settings: dict[str, str] = field(default_factory=dict)
     services: dict[str, str] = field(default_factory=dict)
-    afterwards: dict[str, str] = field(default_factory=dict)
-    is_by_capsule: bool = False
-    filter: str = ""  # which of the world's scanners is the next filter
+    settings_after: dict[str, str] = field(default_factory=dict)
+    has_capsules: bool = False
+    scanner: str = ""  # which of the world's scanners is the next filter
 
 
 PLAIN = Group("plain")
 EXPIRING = Group("expiring", {"maximal_queue_lifetime": "2s"})
-UNCAUGHT = Group(
+BEFORE_CAPTURE = Group(
     "uncaught", {"defer_transports": "archive-stamp"}, {}, {"defer_transports": ""}
 )
-UNKEPT = Group(
+BEFORE_STORE = Group(
     "unkept", {"defer_transports": "archive"}, {}, {"defer_transports": ""}, True
 )
-TOLD = Group("told", filter="told")
-PASSED = Group("passed", filter="passed")
-SILENT = Group("silent", filter="silent")
-BY_PIPE = Group(
+XFORWARD_FILTER = Group("told", scanner="told")
+QUEUE_ID_FILTER = Group("passed", scanner="passed")
+SILENT_FILTER = Group("silent", scanner="silent")
+PIPE_FILTER = Group(
     "by pipe",
     {"archive_next_filter": "scanpipe:"},
     {"pickup/unix/content_filter": ""},
 )
-GROUPS = (EXPIRING, PLAIN, UNCAUGHT, UNKEPT, TOLD, PASSED, SILENT, BY_PIPE)
+GROUPS = (
+    EXPIRING,
+    PLAIN,
+    BEFORE_CAPTURE,
+    BEFORE_STORE,
+    XFORWARD_FILTER,
+    QUEUE_ID_FILTER,
+    SILENT_FILTER,
+    PIPE_FILTER,
+)
 
 
 @dataclass(frozen=True)
@@ -84,20 +93,22 @@ class Scenario:
     """One message and what becomes of it."""
 
     name: str
-    truths: tuple[Truth, ...]
+    expected_outcomes: tuple[ExpectedOutcome, ...]
     to: tuple[str, ...] = ()  # where not those of truths that have no parent
     group: Group = PLAIN
     sender: str = "alice@example.org"
     header: str = ""
-    by_sendmail: bool = False
+    is_by_sendmail: bool = False
     is_archived: bool = True
-    act: Callable[[World], None] = lambda world: None
+    act: Callable[[MailNetwork], None] = lambda world: None
 
     @property
     def recipients(self) -> tuple[str, ...]:
         """Whom it is sent to."""
-        first = (each.recipient for each in self.truths if not each.parent)
-        return self.to or tuple(first)
+        top_level = (
+            each.recipient for each in self.expected_outcomes if not each.parent
+        )
+        return self.to or tuple(top_level)
 
     @property
     def content(self) -> bytes:
@@ -105,106 +116,123 @@ class Scenario:
         return self.header.encode() + mail(self.name)
 
 
-def relayed(local_part: str, tries: int = 1, **more: object) -> Truth:
+def relayed(local_part: str, tries: int = 1, **fields: object) -> ExpectedOutcome:
     """Accepted by the remote side."""
     address = f"{local_part}@far.example.net"
-    return Truth(address, RELAYED, "2.0.0", "{far}", tries, **more)  # type: ignore
+    return ExpectedOutcome(
+        address, RELAYED, "2.0.0", "{far}", tries, **fields  # type: ignore
+    )
 
 
-def refused(local_part: str, status: str = "5.1.1", **more: object) -> Truth:
+def refused(
+    local_part: str, status: str = "5.1.1", **fields: object
+) -> ExpectedOutcome:
     """Refused by the remote side."""
     address = f"{local_part}@far.example.net"
-    return Truth(address, FAILED, status, "{far}", **more)  # type: ignore
+    return ExpectedOutcome(address, FAILED, status, "{far}", **fields)  # type: ignore
 
 
-def boxed(user: str, **more: object) -> Truth:
+def in_mailbox(user: str, **fields: object) -> ExpectedOutcome:
     """In a mailbox of this host, by local(8)."""
     address = f"{user}@here.example.com"
-    return Truth(address, DELIVERED, "2.0.0", "local", **more)  # type: ignore
+    return ExpectedOutcome(
+        address, DELIVERED, "2.0.0", "local", **fields  # type: ignore
+    )
 
 
-def expanded(recipient: str, *children: Truth) -> tuple[Truth, ...]:
+def expanded(recipient: str, *children: ExpectedOutcome) -> tuple[ExpectedOutcome, ...]:
     """A recipient with several in its place."""
-    places = tuple(each.recipient for each in children)
-    return (Truth(recipient, EXPANDED, tries=0, expanded_to=places), *children)
+    addresses = tuple(each.recipient for each in children)
+    return (
+        ExpectedOutcome(recipient, EXPANDED, tries=0, expanded_to=addresses),
+        *children,
+    )
 
 
-def mapped(recipient: str, to: str, kind: str, **more: object) -> Truth:
+def mapped(recipient: str, to: str, kind: str, **fields: object) -> ExpectedOutcome:
     """A recipient with one other in its place: it is that one's outcome."""
-    return Truth(recipient, kind, expanded_to=(to,), arrives=0, **more)  # type: ignore
+    return ExpectedOutcome(
+        recipient, kind, expanded_to=(to,), arrivals=0, **fields  # type: ignore
+    )
 
 
 # --- what the postmaster does ---------------------------------------------------------
 
 
-def gate_opened(local_part: str) -> Callable[[World], None]:
+def accept_when_deferred(local_part: str) -> Callable[[MailNetwork], None]:
     """The remote side accepts it once it has put it off."""
 
-    def act(world: World) -> None:
-        world.waits(f"{local_part}@far.example.net")
-        world.remote.open(local_part)
+    def act(network: MailNetwork) -> None:
+        network.wait_for_queued(f"{local_part}@far.example.net")
+        network.remote.accept(local_part)
 
     return act
 
 
-def done_with(
-    option: str, recipient: str, *, opened: bool = False, queue: str = "deferred"
-) -> Callable[[World], None]:
+def postsuper_when_queued(
+    option: str,
+    recipient: str,
+    *,
+    is_accepted_then: bool = False,
+    queue: str = "deferred",
+) -> Callable[[MailNetwork], None]:
     """postsuper(1) with that option; then the remote side accepts it, if opened."""
 
-    def act(world: World) -> None:
-        world.postsuper(option, world.waits(recipient, queue))
+    def act(network: MailNetwork) -> None:
+        network.postsuper(option, network.wait_for_queued(recipient, queue))
         if option == "-h":
-            world.waits(recipient, "hold")
-        if opened:
-            world.remote.open(recipient.partition("@")[0])
+            network.wait_for_queued(recipient, "hold")
+        if is_accepted_then:
+            network.remote.accept(recipient.partition("@")[0])
 
     return act
 
 
-def held_and_released(
-    recipient: str, *, opened: bool = False
-) -> Callable[[World], None]:
+def hold_and_release(
+    recipient: str, *, is_accepted_then: bool = False
+) -> Callable[[MailNetwork], None]:
     """postsuper -h, and -H once it is on hold."""
 
-    def act(world: World) -> None:
-        done_with("-h", recipient, opened=opened)(world)
-        done_with("-H", recipient, queue="hold")(world)
+    def act(network: MailNetwork) -> None:
+        postsuper_when_queued("-h", recipient, is_accepted_then=is_accepted_then)(
+            network
+        )
+        postsuper_when_queued("-H", recipient, queue="hold")(network)
 
     return act
 
 
-def capsule_done_with(option: str) -> Callable[[World], None]:
+def postsuper_capsules(option: str) -> Callable[[MailNetwork], None]:
     """postsuper(1) with that option on every capsule that waits."""
 
-    def act(world: World) -> None:
+    def act(network: MailNetwork) -> None:
         capsule = "capsule@archive-request.invalid"
-        done_with(option, capsule)(world)
+        postsuper_when_queued(option, capsule)(network)
         if option == "-h":
-            done_with("-H", capsule, queue="hold")(world)
+            postsuper_when_queued("-H", capsule, queue="hold")(network)
 
     return act
 
 
-def both(
-    first: Callable[[World], None], second: Callable[[World], None]
-) -> Callable[[World], None]:
+def in_sequence(
+    first: Callable[[MailNetwork], None], second: Callable[[MailNetwork], None]
+) -> Callable[[MailNetwork], None]:
     """One after the other."""
 
-    def act(world: World) -> None:
-        first(world)
-        second(world)
+    def act(network: MailNetwork) -> None:
+        first(network)
+        second(network)
 
     return act
 
 
-FAR = "far.example.net"
-HERE = "here.example.com"
+REMOTE_DOMAIN = "far.example.net"
+LOCAL_DOMAIN = "here.example.com"
 
 SCENARIOS = (
     # --- each transport ---------------------------------------------------------------
     Scenario("accepted", (relayed("yes-accepted"),)),
-    Scenario("by sendmail", (relayed("yes-sendmail"),), by_sendmail=True),
+    Scenario("by sendmail", (relayed("yes-sendmail"),), is_by_sendmail=True),
     Scenario("refused", (refused("no-refused"),)),
     Scenario("refused after DATA", (refused("nodata-one", "5.7.1"),)),
     Scenario(
@@ -218,66 +246,72 @@ SCENARIOS = (
             relayed("yes-mixed"),
             refused("no-mixed"),
             relayed("later-mixed", tries=3),
-            boxed("daemon+mixed"),
+            in_mailbox("daemon+mixed"),
         ),
     ),
     Scenario(
-        "hung up", (Truth("yes@hangup.example.net", WAITING, "4.4.2", "{hangup}", 0),)
+        "hung up",
+        (ExpectedOutcome("yes@hangup.example.net", WAITING, "4.4.2", "{hangup}", 0),),
     ),
     Scenario(
-        "softly refused", (Truth("no-soft@soft.example.net", WAITING, "", "{far}", 0),)
+        "softly refused",
+        (ExpectedOutcome("no-soft@soft.example.net", WAITING, "", "{far}", 0),),
     ),
-    Scenario("in a mailbox", (boxed("daemon+one"), boxed("www-data"))),
-    Scenario("no such user", (Truth(f"nobody-here@{HERE}", FAILED, "5.1.1", "local"),)),
+    Scenario("in a mailbox", (in_mailbox("daemon+one"), in_mailbox("www-data"))),
+    Scenario(
+        "no such user",
+        (ExpectedOutcome(f"nobody-here@{LOCAL_DOMAIN}", FAILED, "5.1.1", "local"),),
+    ),
     Scenario(
         "virtual mailbox",
         (
-            Truth("known@box.example.com", DELIVERED, "2.0.0", "virtual"),
-            Truth("unknown@box.example.com", FAILED, "5.1.1", "virtual"),
+            ExpectedOutcome("known@box.example.com", DELIVERED, "2.0.0", "virtual"),
+            ExpectedOutcome("unknown@box.example.com", FAILED, "5.1.1", "virtual"),
         ),
     ),
     Scenario(
         "by LMTP",
         (
-            Truth("box@lmtp.example.net", DELIVERED, "2.1.5", "{lmtp}"),
-            Truth("gone-box@lmtp.example.net", FAILED, "5.1.1", "{lmtp}"),
-            Truth("full-box@lmtp.example.net", WAITING, "4.2.2", "{lmtp}", 0),
+            ExpectedOutcome("box@lmtp.example.net", DELIVERED, "2.1.5", "{lmtp}"),
+            ExpectedOutcome("gone-box@lmtp.example.net", FAILED, "5.1.1", "{lmtp}"),
+            ExpectedOutcome("full-box@lmtp.example.net", WAITING, "4.2.2", "{lmtp}", 0),
         ),
     ),
     Scenario(
         "thrown away by a transport",
-        (Truth("any@discard.example.com", DISCARDED, "2.0.0", "none"),),
+        (ExpectedOutcome("any@discard.example.com", DISCARDED, "2.0.0", "none"),),
     ),
     Scenario(
-        "error transport", (Truth("any@error.example.com", FAILED, "5.1.2", "none"),)
+        "error transport",
+        (ExpectedOutcome("any@error.example.com", FAILED, "5.1.2", "none"),),
     ),
     Scenario(
         "retry transport",
-        (Truth("any@retry.example.com", WAITING, "4.3.2", "none", 0),),
+        (ExpectedOutcome("any@retry.example.com", WAITING, "4.3.2", "none", 0),),
     ),
     # --- expansion --------------------------------------------------------------------
     Scenario(
         "alias to three",
         expanded(
-            f"three@{HERE}",
-            boxed("daemon+three", parent=f"three@{HERE}"),
-            relayed("yes-three", parent=f"three@{HERE}"),
-            refused("no-three", parent=f"three@{HERE}"),
+            f"three@{LOCAL_DOMAIN}",
+            in_mailbox("daemon+three", parent=f"three@{LOCAL_DOMAIN}"),
+            relayed("yes-three", parent=f"three@{LOCAL_DOMAIN}"),
+            refused("no-three", parent=f"three@{LOCAL_DOMAIN}"),
         ),
     ),
     Scenario(
         "alias of an alias",
         expanded(
-            f"nested@{HERE}",
-            boxed("daemon+nested", parent=f"nested@{HERE}"),
-            boxed("backup+nested", parent=f"nested@{HERE}"),
-            relayed("yes-nested", parent=f"nested@{HERE}"),
+            f"nested@{LOCAL_DOMAIN}",
+            in_mailbox("daemon+nested", parent=f"nested@{LOCAL_DOMAIN}"),
+            in_mailbox("backup+nested", parent=f"nested@{LOCAL_DOMAIN}"),
+            relayed("yes-nested", parent=f"nested@{LOCAL_DOMAIN}"),
         ),
     ),
-    Scenario("to a command", (boxed("run"),)),
+    Scenario("to a command", (in_mailbox("run"),)),
     Scenario(
         "to a command that fails",
-        (Truth(f"broken@{HERE}", FAILED, "5.1.1", "local"),),
+        (ExpectedOutcome(f"broken@{LOCAL_DOMAIN}", FAILED, "5.1.1", "local"),),
     ),
     Scenario(
         "virtual alias to three",
@@ -285,7 +319,7 @@ SCENARIOS = (
             "trio@alias.example.com",
             relayed("yes-trio", parent="trio@alias.example.com"),
             refused("no-trio", parent="trio@alias.example.com"),
-            Truth(
+            ExpectedOutcome(
                 "known@box.example.com",
                 DELIVERED,
                 "2.0.0",
@@ -299,7 +333,7 @@ SCENARIOS = (
         (
             mapped(
                 "solo@alias.example.com",
-                f"yes-solo@{FAR}",
+                f"yes-solo@{REMOTE_DOMAIN}",
                 RELAYED,
                 status="2.0.0",
                 remote="{far}",
@@ -310,8 +344,8 @@ SCENARIOS = (
         "forward to another user",
         (
             mapped(
-                f"games@{HERE}",
-                f"backup+games@{HERE}",
+                f"games@{LOCAL_DOMAIN}",
+                f"backup+games@{LOCAL_DOMAIN}",
                 DELIVERED,
                 status="2.0.0",
                 remote="local",
@@ -322,8 +356,8 @@ SCENARIOS = (
         "forward to elsewhere",
         (
             mapped(
-                f"news@{HERE}",
-                f"yes-news@{FAR}",
+                f"news@{LOCAL_DOMAIN}",
+                f"yes-news@{REMOTE_DOMAIN}",
                 RELAYED,
                 status="2.0.0",
                 remote="{far}",
@@ -332,169 +366,196 @@ SCENARIOS = (
     ),
     Scenario(
         "forward that is refused",
-        (mapped(f"lp@{HERE}", f"no-lp@{FAR}", FAILED, status="5.1.1", remote="{far}"),),
+        (
+            mapped(
+                f"lp@{LOCAL_DOMAIN}",
+                f"no-lp@{REMOTE_DOMAIN}",
+                FAILED,
+                status="5.1.1",
+                remote="{far}",
+            ),
+        ),
     ),
     Scenario(
         "forward that keeps a copy",
         (
-            Truth(
-                f"irc@{HERE}",
+            ExpectedOutcome(
+                f"irc@{LOCAL_DOMAIN}",
                 EXPANDED,
                 tries=0,
-                expanded_to=(f"irc@{HERE}", f"yes-irc@{FAR}"),
-                arrives=1,
+                expanded_to=(f"irc@{LOCAL_DOMAIN}", f"yes-irc@{REMOTE_DOMAIN}"),
+                arrivals=1,
             ),
-            boxed("irc", parent=f"irc@{HERE}"),
-            relayed("yes-irc", parent=f"irc@{HERE}"),
+            in_mailbox("irc", parent=f"irc@{LOCAL_DOMAIN}"),
+            relayed("yes-irc", parent=f"irc@{LOCAL_DOMAIN}"),
         ),
-        to=(f"irc@{HERE}",),
+        to=(f"irc@{LOCAL_DOMAIN}",),
     ),
     Scenario(
         "mailing list",
         (
-            Truth(LIST, DELIVERED, "2.0.0", "lists", arrives=0),
-            Truth(MEMBERS[0], RELAYED, "2.0.0", "{far}"),
-            Truth(MEMBERS[1], DELIVERED, "2.0.0", "local"),
+            ExpectedOutcome(LIST_ADDRESS, DELIVERED, "2.0.0", "lists", arrivals=0),
+            ExpectedOutcome(LIST_MEMBERS[0], RELAYED, "2.0.0", "{far}"),
+            ExpectedOutcome(LIST_MEMBERS[1], DELIVERED, "2.0.0", "local"),
         ),
-        to=(LIST,),
+        to=(LIST_ADDRESS,),
     ),
     # --- the postmaster ---------------------------------------------------------------
     Scenario(
         "put off, then accepted",
         (relayed("gate-open", tries=0),),
-        act=gate_opened("gate-open"),
+        act=accept_when_deferred("gate-open"),
     ),
     Scenario(
         "deleted",
-        (Truth(f"gate-deleted@{FAR}", DELETED, "", "{far}", 0), relayed("yes-kept")),
-        act=done_with("-d", f"gate-deleted@{FAR}"),
+        (
+            ExpectedOutcome(f"gate-deleted@{REMOTE_DOMAIN}", DELETED, "", "{far}", 0),
+            relayed("yes-kept"),
+        ),
+        act=postsuper_when_queued("-d", f"gate-deleted@{REMOTE_DOMAIN}"),
     ),
     Scenario(
         "expired by hand",
-        (Truth(f"gate-force@{FAR}", EXPIRED, "", "{far}", 0),),
-        act=done_with("-e", f"gate-force@{FAR}"),
+        (ExpectedOutcome(f"gate-force@{REMOTE_DOMAIN}", EXPIRED, "", "{far}", 0),),
+        act=postsuper_when_queued("-e", f"gate-force@{REMOTE_DOMAIN}"),
     ),
     Scenario(
         "requeued",
         (relayed("gate-requeued", tries=0), relayed("yes-requeued")),
-        act=done_with("-r", f"gate-requeued@{FAR}", opened=True),
+        act=postsuper_when_queued(
+            "-r", f"gate-requeued@{REMOTE_DOMAIN}", is_accepted_then=True
+        ),
     ),
     Scenario(
         "held and released",
         (relayed("gate-held", tries=0),),
-        act=held_and_released(f"gate-held@{FAR}", opened=True),
+        act=hold_and_release(f"gate-held@{REMOTE_DOMAIN}", is_accepted_then=True),
     ),
     Scenario(
         "still on hold",
-        (Truth(f"gate-holding@{FAR}", WAITING, "", "", 0), relayed("yes-holding")),
-        act=done_with("-h", f"gate-holding@{FAR}"),
+        (
+            ExpectedOutcome(f"gate-holding@{REMOTE_DOMAIN}", WAITING, "", "", 0),
+            relayed("yes-holding"),
+        ),
+        act=postsuper_when_queued("-h", f"gate-holding@{REMOTE_DOMAIN}"),
     ),
     Scenario(
         "on hold at the door",
         (relayed("yes-door"),),
         sender="hold@example.org",
-        act=done_with("-H", f"yes-door@{FAR}", queue="hold"),
+        act=postsuper_when_queued("-H", f"yes-door@{REMOTE_DOMAIN}", queue="hold"),
     ),
     Scenario(
         "thrown away at the door",
         (),
-        to=(f"yes-thrown@{FAR}",),
+        to=(f"yes-thrown@{REMOTE_DOMAIN}",),
         sender="throw@example.org",
         is_archived=False,
     ),
     Scenario(
         "expired",
-        (Truth(f"gate-expired@{FAR}", EXPIRED, "", "{far}", 0), relayed("yes-lively")),
+        (
+            ExpectedOutcome(f"gate-expired@{REMOTE_DOMAIN}", EXPIRED, "", "{far}", 0),
+            relayed("yes-lively"),
+        ),
         group=EXPIRING,
     ),
     # --- before the capture, and before the copy is kept ------------------------------
     Scenario(
         "held before capture",
         (relayed("yes-early-held"),),
-        group=UNCAUGHT,
-        act=held_and_released(f"yes-early-held@{FAR}"),
+        group=BEFORE_CAPTURE,
+        act=hold_and_release(f"yes-early-held@{REMOTE_DOMAIN}"),
     ),
     Scenario(
         "requeued before capture",
         (relayed("yes-early-requeued"), refused("no-early-requeued")),
-        group=UNCAUGHT,
-        act=done_with("-r", f"yes-early-requeued@{FAR}"),
+        group=BEFORE_CAPTURE,
+        act=postsuper_when_queued("-r", f"yes-early-requeued@{REMOTE_DOMAIN}"),
     ),
     Scenario(
         "deleted before capture",
         (),
-        to=(f"yes-early-deleted@{FAR}",),
-        group=UNCAUGHT,
+        to=(f"yes-early-deleted@{REMOTE_DOMAIN}",),
+        group=BEFORE_CAPTURE,
         is_archived=False,
-        act=done_with("-d", f"yes-early-deleted@{FAR}"),
+        act=postsuper_when_queued("-d", f"yes-early-deleted@{REMOTE_DOMAIN}"),
     ),
     Scenario(
         "capsule held, then requeued",
         (relayed("yes-capsule"), refused("no-capsule")),
-        group=UNKEPT,
-        act=both(capsule_done_with("-h"), capsule_done_with("-r")),
+        group=BEFORE_STORE,
+        act=in_sequence(postsuper_capsules("-h"), postsuper_capsules("-r")),
     ),
     # --- content filters --------------------------------------------------------------
     Scenario(
         "filtered",
-        (relayed("yes-told"), refused("no-told"), boxed("daemon+told")),
-        group=TOLD,
+        (relayed("yes-told"), refused("no-told"), in_mailbox("daemon+told")),
+        group=XFORWARD_FILTER,
     ),
     Scenario(
         "filtered in two",
         (relayed("yes-split"), refused("no-split")),
         header="X-Split: yes\n",
-        group=TOLD,
+        group=XFORWARD_FILTER,
     ),
     Scenario(
         "filtered and put off",
         (relayed("later-told", tries=0), relayed("yes-told-too")),
-        group=TOLD,
+        group=XFORWARD_FILTER,
     ),
     Scenario(
         "kept by the filter",
-        (Truth(f"yes-spam@{FAR}", DISCARDED, "", "", 0, or_waiting=True),),
+        (
+            ExpectedOutcome(
+                f"yes-spam@{REMOTE_DOMAIN}", DISCARDED, "", "", 0, can_be_waiting=True
+            ),
+        ),
         header="X-Spam: yes\n",
-        group=TOLD,
+        group=XFORWARD_FILTER,
     ),
     Scenario(
         "thrown away behind the filter",
-        (Truth(f"yes-away@{FAR}", DISCARDED, "", "", 0, or_waiting=True),),
+        (
+            ExpectedOutcome(
+                f"yes-away@{REMOTE_DOMAIN}", DISCARDED, "", "", 0, can_be_waiting=True
+            ),
+        ),
         header="X-Throw: away\n",
-        group=TOLD,
+        group=XFORWARD_FILTER,
     ),
     Scenario(
         "filtered, passed on",
-        (relayed("yes-passed"), refused("no-passed"), boxed("daemon+passed")),
-        group=PASSED,
+        (relayed("yes-passed"), refused("no-passed"), in_mailbox("daemon+passed")),
+        group=QUEUE_ID_FILTER,
     ),
     Scenario(
         "filtered, passed on and expanded",
         (
             mapped(
                 "solo+passed@alias.example.com",
-                f"yes-solo+passed@{FAR}",
+                f"yes-solo+passed@{REMOTE_DOMAIN}",
                 RELAYED,
                 status="2.0.0",
                 remote="{far}",
             ),
         ),
-        group=PASSED,
+        group=QUEUE_ID_FILTER,
     ),
     Scenario(
         "filtered in silence",
-        (relayed("yes-silent"), refused("no-silent"), boxed("daemon+silent")),
-        group=SILENT,
+        (relayed("yes-silent"), refused("no-silent"), in_mailbox("daemon+silent")),
+        group=SILENT_FILTER,
     ),
     Scenario(
         "filtered by a pipe",
-        (relayed("yes-pipe"), refused("no-pipe"), boxed("daemon+pipe")),
-        group=BY_PIPE,
+        (relayed("yes-pipe"), refused("no-pipe"), in_mailbox("daemon+pipe")),
+        group=PIPE_FILTER,
     ),
 )
 
 
-def of_group(group: Group) -> list[Scenario]:
+def scenarios_of(group: Group) -> list[Scenario]:
     """Return the scenarios of a group."""
     return [each for each in SCENARIOS if each.group.name == group.name]
 
@@ -505,100 +566,118 @@ DEFAULTS = {"maximal_queue_lifetime": "5d"}
 
 
 def play(
-    world: World, group: Group, at_end: Callable[[Group], None] = lambda group: None
+    network: MailNetwork,
+    group: Group,
+    at_end: Callable[[Group], None] = lambda group: None,
 ) -> None:
     """Send the messages of a group, do what is to be done, and wait for the end.
 
     ``at_end`` is called then, while the group's settings still hold.
     """
-    scenarios = of_group(group)
-    wanted = world.in_queue() | set(waiting(scenarios))
-    settings = _settings(world, group)
-    world.set_archive_cf(**(BY_CAPSULE if group.is_by_capsule else {}))
-    _set(world, settings, group.services)
-    for each in scenarios:
-        send = world.sendmail if each.by_sendmail else world.send
-        send(each.content, sender=each.sender, to=each.recipients)
-    for each in scenarios:
-        each.act(world)
-    _set(world, group.afterwards, {})
-    world.flush()
-    world.wait(lambda: world.in_queue() == wanted, f"{group.name}: {wanted} are left")
+    scenarios = scenarios_of(group)
+    expected = network.queued_recipients() | set(waiting_recipients(scenarios))
+    settings = _settings(network, group)
+    network.set_archive_cf(**(WITHOUT_WRITE_THROUGH if group.has_capsules else {}))
+    _configure(network, settings, group.services)
+    for scenario in scenarios:
+        send = network.sendmail if scenario.is_by_sendmail else network.send
+        send(scenario.content, sender=scenario.sender, to=scenario.recipients)
+    for scenario in scenarios:
+        scenario.act(network)
+    _configure(network, group.settings_after, {})
+    network.flush()
+    network.wait(
+        lambda: network.queued_recipients() == expected,
+        f"{group.name}: {expected} are left",
+    )
     at_end(group)
-    back = {name: DEFAULTS.get(name, "") for name in settings}
-    _set(world, back, dict.fromkeys(group.services))
+    defaults = {name: DEFAULTS.get(name, "") for name in settings}
+    _configure(network, defaults, dict.fromkeys(group.services))
 
 
-def waiting(scenarios: Iterable[Scenario]) -> list[str]:
+def waiting_recipients(scenarios: Iterable[Scenario]) -> list[str]:
     """Return the recipients that are to wait in the queue."""
-    truths = (truth for each in scenarios for truth in each.truths)
-    return [each.recipient for each in truths if each.kind == WAITING]
+    outcomes = (outcome for each in scenarios for outcome in each.expected_outcomes)
+    return [each.recipient for each in outcomes if each.kind == WAITING]
 
 
-def _settings(world: World, group: Group) -> dict[str, str]:
-    if not group.filter:
+def _settings(network: MailNetwork, group: Group) -> dict[str, str]:
+    if not group.scanner:
         return group.settings
-    port = world.scans[group.filter].port
+    port = network.scanners[group.scanner].port
     return {"archive_next_filter": f"scan:[127.0.0.1]:{port}", **group.settings}
 
 
-def _set(
-    world: World, settings: dict[str, str], services: Mapping[str, str | None]
+def _configure(
+    network: MailNetwork, settings: dict[str, str], services: Mapping[str, str | None]
 ) -> None:
     if not settings and not services:
         return
-    world.postconf(**settings)
+    network.postconf(**settings)
     for name, value in services.items():
-        world.set_service(name, value)
-    world.reload()
+        network.set_service(name, value)
+    network.reload()
 
 
 # --- comparing ------------------------------------------------------------------------
 
 
-def is_there(world: World, scenario: Scenario, truth: Truth) -> bool:
+def has_arrived(
+    network: MailNetwork, scenario: Scenario, expected: ExpectedOutcome
+) -> bool:
     """Tell whether the message is found where the truth says, and as often."""
-    usual = int(truth.kind in ARRIVES)
-    wanted = usual if truth.arrives is None else truth.arrives
-    return world.arrived(scenario.name, truth.recipient) == wanted
+    default = int(expected.kind in ARRIVES)
+    arrivals = default if expected.arrivals is None else expected.arrivals
+    return network.count_arrivals(scenario.name, expected.recipient) == arrivals
 
 
 def differences(
-    world: World, truth: Truth, events: Iterable[Mapping[str, object]]
+    network: MailNetwork,
+    expected: ExpectedOutcome,
+    events: Iterable[Mapping[str, object]],
 ) -> list[str]:
     """Say in what the journal's outcomes of a recipient are not the truth."""
-    mine = [
-        each
-        for each in events
-        if each["recipient"] == truth.recipient
-        and each.get("parent", "") == truth.parent
+    outcomes = [
+        event
+        for event in events
+        if event["recipient"] == expected.recipient
+        and event.get("parent", "") == expected.parent
     ]
-    settled = [each for each in mine if each["outcome"] != WAITING]
-    if truth.or_waiting and not settled:
+    settled = [event for event in outcomes if event["outcome"] != WAITING]
+    if expected.can_be_waiting and not settled:
         return []
-    if truth.kind == WAITING:
-        if settled or not mine:
-            return [f"{truth.recipient} waits, and the journal has {mine}"]
+    if expected.kind == WAITING:
+        if settled or not outcomes:
+            return [f"{expected.recipient} waits, and the journal has {outcomes}"]
         return []
     # What came back to the archive, as by postsuper -r, is captured twice.
-    if not settled or len({each["of"] for each in settled}) < len(settled):
-        return [f"{truth.recipient} is {truth.kind}, and the journal has {mine}"]
-    return [wrong for each in settled for wrong in _wrong(world, truth, each)]
-
-
-def _wrong(world: World, truth: Truth, said: Mapping[str, object]) -> list[str]:
-    """Say in what one outcome is not the truth."""
-    wanted = {
-        "outcome": truth.kind,
-        "status": truth.status,
-        "remote": truth.remote.format(**world.places),
-        "tries": truth.tries,
-    }
-    wrong = [
-        f"{truth.recipient}: {name} is {value}, and the journal has {said.get(name)}"
-        for name, value in wanted.items()
-        if value and said.get(name) != value
+    if not settled or len({event["of"] for event in settled}) < len(settled):
+        return [
+            f"{expected.recipient} is {expected.kind}, and the journal has {outcomes}"
+        ]
+    return [
+        wrong for event in settled for wrong in _mismatches(network, expected, event)
     ]
-    if set(str(said.get("expanded_to", "")).split()) != set(truth.expanded_to):
-        wrong.append(f"{truth.recipient} became {truth.expanded_to}, not as {said}")
-    return wrong
+
+
+def _mismatches(
+    network: MailNetwork, expected: ExpectedOutcome, outcome: Mapping[str, object]
+) -> list[str]:
+    """Say in what one outcome is not the truth."""
+    expected_fields = {
+        "outcome": expected.kind,
+        "status": expected.status,
+        "remote": expected.remote.format(**network.remote_names),
+        "tries": expected.tries,
+    }
+    mismatches = [
+        f"{expected.recipient}: {name} is {value},"
+        f" and the journal has {outcome.get(name)}"
+        for name, value in expected_fields.items()
+        if value and outcome.get(name) != value
+    ]
+    if set(str(outcome.get("expanded_to", "")).split()) != set(expected.expanded_to):
+        mismatches.append(
+            f"{expected.recipient} became {expected.expanded_to}, not as {outcome}"
+        )
+    return mismatches

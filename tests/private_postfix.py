@@ -10,6 +10,8 @@ of the host's own mail is touched. Needs root, since Postfix does.
 
 from __future__ import annotations
 
+import atexit
+import functools
 import json
 import os
 import random
@@ -34,19 +36,26 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parent.parent
 USER = "nobody"  # pipe(8) wants a user that is neither root nor Postfix's own
 GROUP = "nogroup"
-DAEMONS = "/usr/lib/postfix/sbin"
+DAEMON_DIRECTORY = "/usr/lib/postfix/sbin"
 QUEUES = ("maildrop", "incoming", "active", "deferred", "hold")
-PATIENCE = 180.0  # seconds until a condition that should come counts as never coming
+TIMEOUT = 180.0  # seconds until a condition that should come counts as never coming
+# Postfix's commands name their reasons on standard error only if that is a terminal.
+CHECK = ("timeout", "60", "script", "--quiet", "--return", "/dev/null", "--command")
 KEY = "test 000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f\n"
-GIVEN: dict[int, int] = {}  # by free_ports(): port -> descriptor that keeps it for us
-PORTS = range(11000, 32000)
-WORKERS = 16  # processes of one run of tests, at most
-DOORS = ("pipe", "lmtp")
-WAYS = (*DOORS, "capsule")  # the pipe door, with every copy in a queue file of its own
-BY_CAPSULE = {"archive_write_through_time_limit": "0"}
-LMTP = "40-archive-lmtp.cf"
-OTHER_DOOR = {"pipe": LMTP, "lmtp": "10-archive-stamp.cf"}
-OUR_PORTS = (10026, 10027, 10028, 10029, 10030)
+RESERVED_PORTS: dict[int, int] = (
+    {}
+)  # by free_ports(): port -> descriptor that keeps it for us
+PORT_RANGE = range(11000, 32000)
+MAX_TEST_WORKERS = 16  # processes of one run of tests, at most
+MODES = ("pipe", "lmtp")
+MODES_AND_CAPSULE = (
+    *MODES,
+    "capsule",
+)  # the pipe mode, with every copy in a queue file of its own
+WITHOUT_WRITE_THROUGH = {"archive_write_through_time_limit": "0"}
+LMTP_MASTER_CF = "40-archive-lmtp.cf"
+OTHER_MODE_MASTER_CF = {"pipe": LMTP_MASTER_CF, "lmtp": "10-archive-stamp.cf"}
+DEFAULT_PORTS = (10026, 10027, 10028, 10029, 10030)
 PORT_SETTINGS = (
     "archive_handback_address",
     "archive_capsule_address",
@@ -58,7 +67,7 @@ PORT_SETTINGS = (
 MAIN = {
     "compatibility_level": "3.6",
     "command_directory": "/usr/sbin",
-    "daemon_directory": DAEMONS,
+    "daemon_directory": DAEMON_DIRECTORY,
     "mail_owner": "postfix",
     "setgid_group": "postdrop",
     "myhostname": "mail.example.com",
@@ -76,6 +85,9 @@ MAIN = {
     "minimal_backoff_time": "1s",
     "maximal_backoff_time": "2s",
     "queue_run_delay": "1s",
+    # Else Postfix waits a minute with a service, of which a process was killed.
+    "service_throttle_time": "1s",
+    "transport_retry_time": "1s",
     "smtputf8_enable": "yes",
     "enable_long_queue_ids": "yes",
     "sink_destination_recipient_limit": "1000",
@@ -110,7 +122,7 @@ tlsmgr unix - - n 1000? 1 tlsmgr
 postlog unix-dgram n - n - 1 postlogd
 sink unix - n n - 10 pipe
   flags=q user={user} null_sender=
-  argv={sink} {folder}/sink {{${{queue_id}}}} {{${{sender}}}}
+  argv={sink} {directory}/sink {{${{queue_id}}}} {{${{sender}}}}
   {{${{recipient}}}} {{${{original_recipient}}}}
 """
 
@@ -126,14 +138,14 @@ class Delivery:
     content: bytes
 
 
-class NotInTime(AssertionError):
+class WaitTimeout(AssertionError):
     """A condition did not come true; the log's end is in the text."""
 
 
 class PrivatePostfix:
     """One running Postfix instance, with the archive in it if has_archive.
 
-    Copies go straight into the store; with the door "capsule", a pipe door, they go
+    Copies go straight into the store; with the mode "capsule", a pipe mode, they go
     through the queue.
     """
 
@@ -147,30 +159,30 @@ class PrivatePostfix:
         store: Path | None = None,
         edit_master: Callable[[str], str] | None = None,
         has_archive: bool = True,
-        door: str = "pipe",
+        mode: str = "pipe",
     ) -> None:
-        self.folder = Path(tempfile.mkdtemp(prefix="pfa-", dir="/tmp"))
-        self.folder.chmod(0o755)
-        self.etc = self.folder / "etc"
-        self.queue = self.folder / "queue"
-        self.logfile = self.folder / "log" / "maillog"
-        self.program = self.folder / "lib"
-        self.store = store or self.folder / "store"
-        self.fallback = self.folder / "fallback"
-        self.sink = self.folder / "sink"
-        self.ports = free_ports(1 + len(OUR_PORTS))
+        self.directory = Path(tempfile.mkdtemp(prefix="pfa-", dir="/tmp"))
+        self.directory.chmod(0o755)
+        self.etc = self.directory / "etc"
+        self.queue_directory = self.directory / "queue"
+        self.log_path = self.directory / "log" / "maillog"
+        self.program_directory = self.directory / "lib"
+        self.store = store or self.directory / "store"
+        self.fallback = self.directory / "fallback"
+        self.sink_directory = self.directory / "sink"
+        self.ports = free_ports(1 + len(DEFAULT_PORTS))
         self.smtp_port = self.ports[0]
         self._archive = archive
         self._has_archive = has_archive
-        self._door = "pipe" if door == "capsule" else door
+        self._mode = "pipe" if mode == "capsule" else mode
         self._main = main or {}
         self._archive_cf = archive_cf or {}
-        if door == "capsule":
-            self._archive_cf = {**BY_CAPSULE, **self._archive_cf}
+        if mode == "capsule":
+            self._archive_cf = {**WITHOUT_WRITE_THROUGH, **self._archive_cf}
         self._master = master
         self._edit_master = edit_master or (lambda text: text)
-        self._begun: list[subprocess.Popen[bytes]] = []
-        self._is_kept = False
+        self._processes: list[subprocess.Popen[bytes]] = []
+        self._is_directory_kept = False
         self._build()
 
     # --- life ---------------------------------------------------------------------
@@ -179,57 +191,61 @@ class PrivatePostfix:
         self.start()
         return self
 
-    def __exit__(self, kind: object, *_: object) -> None:
-        for each in self._begun:
-            each.kill()
-            each.wait()
+    def __exit__(self, exc_type: object, *_: object) -> None:
+        for process in self._processes:
+            process.kill()
+            process.wait()
         if self._is_running():
             self.kill()
-        give_back(self.ports)
-        self._is_kept = kind is not None and bool(os.environ.get("KEEP"))
-        if self._is_kept:
-            print(f"kept for a look: {self.folder}")
+        release_ports(self.ports)
+        self._is_directory_kept = exc_type is not None and bool(os.environ.get("KEEP"))
+        if self._is_directory_kept:
+            print(f"kept for a look: {self.directory}")
         self.remove()
 
     def remove(self) -> None:
         """Remove what is left of it: once more for whoever had mounted something."""
-        if not self._is_kept:
-            shutil.rmtree(self.folder, ignore_errors=True)
+        if not self._is_directory_kept:
+            shutil.rmtree(self.directory, ignore_errors=True)
 
     def start(self) -> None:
         """Start Postfix; return when it answers on its SMTP port."""
-        self._postfix("start")
-        self.wait(self._answers, "Postfix answers on its SMTP port")
+        self._run_postfix("start")
+        try:
+            self.wait(self._is_answering, "Postfix answers on its SMTP port")
+        except WaitTimeout as error:
+            raise WaitTimeout(f"{error}\n{self._checked()}") from None
 
     def stop(self) -> None:
         """Stop Postfix in good order."""
-        self._postfix("stop")
+        self._run_postfix("stop")
         self.wait(lambda: not self._is_running(), "Postfix has stopped")
 
-    def reload(self, *, busy: bool = False) -> None:
+    def reload(self, *, has_busy_processes: bool = False) -> None:
         """Make Postfix read its configuration again.
 
         Returns when no process is left that has read the old one, since one that is
         idle may take a client yet before it ends; busy ones are not waited for.
         """
-        before = self.log().count("postfix/master[")
-        old = descendants(self.master_pid)
-        self._postfix("reload")
+        count_before = self.log().count("postfix/master[")
+        old_pids = descendants(self.master_pid)
+        self._run_postfix("reload")
         self.wait(
-            lambda: self.log().count("postfix/master[") > before, "Postfix has reloaded"
+            lambda: self.log().count("postfix/master[") > count_before,
+            "Postfix has reloaded",
         )
-        if not busy:
+        if not has_busy_processes:
             self.wait(
-                lambda: not set(old) & set(descendants(self.master_pid)),
+                lambda: not set(old_pids) & set(descendants(self.master_pid)),
                 "all processes are new",
             )
 
     def kill(self) -> None:
         """Kill every process of this instance at once, as a power cut would."""
-        pid = self.master_pid
-        for each in [pid, *descendants(pid)]:
+        master_pid = self.master_pid
+        for pid in [master_pid, *descendants(master_pid)]:
             try:
-                os.kill(each, signal.SIGKILL)
+                os.kill(pid, signal.SIGKILL)
             except ProcessLookupError:
                 pass
         self.wait(lambda: not self._is_running(), "Postfix is dead")
@@ -237,7 +253,7 @@ class PrivatePostfix:
     @property
     def master_pid(self) -> int:
         """The process id of this instance's master(8)."""
-        return int((self.queue / "pid" / "master.pid").read_text())
+        return int((self.queue_directory / "pid" / "master.pid").read_text())
 
     # --- mail in --------------------------------------------------------------------
 
@@ -282,7 +298,9 @@ class PrivatePostfix:
     def log(self) -> str:
         """Return Postfix's log."""
         return (
-            self.logfile.read_text("utf-8", "replace") if self.logfile.exists() else ""
+            self.log_path.read_text("utf-8", "replace")
+            if self.log_path.exists()
+            else ""
         )
 
     def mailq(self) -> list[dict[str, object]]:
@@ -292,39 +310,48 @@ class PrivatePostfix:
         them meanwhile is told of twice or not at all. A queue in which mail moves all
         the time is told as the last of fifty looks saw it.
         """
-        found = self._listing()
+        listing = self._read_mailq()
         for _ in range(50):
-            before, found = found, self._listing()
-            if _places(before) == _places(found):
+            previous, listing = listing, self._read_mailq()
+            if _queue_names(previous) == _queue_names(listing):
                 break
-        return found
+        return listing
 
-    def _listing(self) -> list[dict[str, object]]:
-        run = subprocess.run(
+    def _read_mailq(self) -> list[dict[str, object]]:
+        process = subprocess.run(
             ["postqueue", "-c", str(self.etc), "-j"], capture_output=True, check=True
         )
-        return [json.loads(line) for line in run.stdout.splitlines()]
+        return [json.loads(line) for line in process.stdout.splitlines()]
+
+    def last_failure(self) -> str:
+        """Return the reason of the last failure of a transport."""
+        from postfix_archive.system import failure_log
+
+        return failure_log.last(str(self.etc), str(self.directory / "spool"))
 
     def queue_files(self) -> list[str]:
         """Return the paths of all queue files."""
-        found = []
+        paths = []
         for queue in QUEUES:
-            for where, _, names in os.walk(self.queue / queue):
-                found += [os.path.join(where, name) for name in names]
-        return found
+            for directory, _, names in os.walk(self.queue_directory / queue):
+                paths += [os.path.join(directory, name) for name in names]
+        return paths
 
     def deliveries(self) -> list[Delivery]:
         """Return all that the sink has been given so far."""
-        return [_delivery(path) for path in sorted(self.sink.glob("*.delivered"))]
+        return [
+            _read_delivery(path)
+            for path in sorted(self.sink_directory.glob("*.delivered"))
+        ]
 
     def delivered_to(self, address: str) -> list[Delivery]:
         """Return the deliveries in which this recipient was."""
         return [each for each in self.deliveries() if address in each.recipients]
 
-    def stored(self, archive: str | None = None) -> list[Path]:
+    def stored_files(self, archive: str | None = None) -> list[Path]:
         """Return the files of the store, of one archive or of all."""
-        folder = self.store / archive if archive else self.store
-        return sorted(folder.rglob("*.eml.gz"))
+        directory = self.store / archive if archive else self.store
+        return sorted(directory.rglob("*.eml.gz"))
 
     def events(self, archive: str | None = None) -> list[dict[str, object]]:
         """Return the journal of an archive."""
@@ -333,42 +360,49 @@ class PrivatePostfix:
             return []
         return [json.loads(line) for line in path.read_bytes().splitlines()]
 
-    def command(self, *words: str) -> subprocess.CompletedProcess[str]:
+    def run_command(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run postfix-archive on this instance; it never shows a traceback."""
-        done = subprocess.run(
-            self._command(*words),
+        process = subprocess.run(
+            self._command_line(*arguments),
             cwd=ROOT,
             capture_output=True,
             text=True,
             check=False,
         )
-        assert "Traceback" not in done.stderr, done.stderr
-        return done
+        assert "Traceback" not in process.stderr, process.stderr
+        return process
 
-    def begin(
-        self, *words: str, says: IO[bytes] | None = None
+    def start_command(
+        self, *arguments: str, output: IO[bytes] | None = None
     ) -> subprocess.Popen[bytes]:
         """Begin a command of postfix-archive; it ends with this instance or before."""
-        command = self._command(*words)
-        begun = subprocess.Popen(command, cwd=ROOT, stdout=says, stderr=says)
-        self._begun.append(begun)
-        return begun
+        command = self._command_line(*arguments)
+        process = subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=output)
+        self._processes.append(process)
+        return process
 
-    def _command(self, *words: str) -> list[str]:
-        return [sys.executable, "-m", "postfix_archive", "-c", str(self.etc), *words]
+    def _command_line(self, *arguments: str) -> list[str]:
+        return [
+            sys.executable,
+            "-m",
+            "postfix_archive",
+            "-c",
+            str(self.etc),
+            *arguments,
+        ]
 
     # --- time -----------------------------------------------------------------------
 
-    def wait(self, condition: Callable[[], object], what: str) -> None:
+    def wait(self, condition: Callable[[], object], description: str) -> None:
         """Return when the condition is true; raise NotInTime if it never is."""
-        end = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + TIMEOUT
         while not condition():
-            if time.monotonic() > end:
-                tail = "\n".join(self.log().splitlines()[-40:])
-                raise NotInTime(f"never came: {what}\n{tail}")
+            if time.monotonic() > deadline:
+                log_tail = "\n".join(self.log().splitlines()[-40:])
+                raise WaitTimeout(f"never came: {description}\n{log_tail}")
             time.sleep(0.02)
 
-    def settle(self) -> None:
+    def wait_for_empty_queue(self) -> None:
         """Return when all queues are empty: several looks, since files move about."""
         self.wait(
             lambda: not any(self.queue_files() for _ in range(3))
@@ -384,6 +418,11 @@ class PrivatePostfix:
             f"{count} times {pattern} in the log",
         )
 
+    def wait_for_failure(self, pattern: str) -> str:
+        """Return the reason of a transport's last failure when it is that one."""
+        self.wait(lambda: re.search(pattern, self.last_failure()), f"{pattern} failed")
+        return self.last_failure()
+
     def flush(self) -> None:
         """Make Postfix try all deferred mail now."""
         subprocess.run(["postqueue", "-c", str(self.etc), "-f"], check=True)
@@ -397,7 +436,7 @@ class PrivatePostfix:
 
     def add_login(self, user: str, domain: str, password: str) -> None:
         """Let a user log in, by Cyrus SASL; before start()."""
-        database = self.folder / "sasldb2"
+        database = self.directory / "sasldb2"
         subprocess.run(
             ["saslpasswd2", "-p", "-c", "-f", database, "-u", domain, user],
             input=password.encode(),
@@ -413,7 +452,7 @@ class PrivatePostfix:
             smtpd_sasl_auth_enable="yes", cyrus_sasl_config_path=f"{self.etc}/sasl"
         )
 
-    def forget(self, queue_ids: Iterable[str]) -> None:
+    def delete_messages(self, queue_ids: Iterable[str]) -> None:
         """Delete messages from the queue."""
         command = ["postsuper", "-c", str(self.etc), "-d", "-"]
         text = "".join(f"{each}\n" for each in queue_ids)
@@ -422,28 +461,38 @@ class PrivatePostfix:
     def set_archive_cf(self, **values: str) -> None:
         """Write archive.cf anew with these settings besides the instance's own."""
         ports = zip(PORT_SETTINGS, self.ports[1:])
-        lines = {
+        settings = {
             "myhostname": "mail.example.com",
             "archive_store_directory": str(self.store),
-            "archive_spool_directory": str(self.folder / "spool"),
+            "archive_spool_directory": str(self.directory / "spool"),
             "archive_fallback_directory": str(self.fallback),
             **{name: f"127.0.0.1:{port}" for name, port in ports},
             **self._archive_cf,
             **values,
         }
-        text = "".join(f"{name} = {value}\n" for name, value in lines.items())
+        text = "".join(f"{name} = {value}\n" for name, value in settings.items())
         (self.etc / "archive.cf").write_text(text)
 
     def _build(self) -> None:
-        for folder in (self.etc, self.queue, self.folder / "data", self.logfile.parent):
-            folder.mkdir()
-        shutil.chown(self.folder / "data", "postfix")
-        for folder in (self.store, self.fallback, self.sink, self.folder / "spool"):
-            folder.mkdir(exist_ok=True)
-            shutil.chown(folder, USER, GROUP)
-            folder.chmod(0o700)
-        shutil.copy(ROOT / "tests" / "sink.py", self.folder / "sink.py")
-        (self.folder / "sink.py").chmod(0o755)
+        for directory in (
+            self.etc,
+            self.queue_directory,
+            self.directory / "data",
+            self.log_path.parent,
+        ):
+            directory.mkdir()
+        shutil.chown(self.directory / "data", "postfix")
+        for directory in (
+            self.store,
+            self.fallback,
+            self.sink_directory,
+            self.directory / "spool",
+        ):
+            directory.mkdir(exist_ok=True)
+            shutil.chown(directory, USER, GROUP)
+            directory.chmod(0o700)
+        shutil.copy(ROOT / "tests" / "sink.py", self.directory / "sink.py")
+        (self.directory / "sink.py").chmod(0o755)
         (self.etc / "main.cf").write_text("".join(self._main_lines()))
         master = self._with_workers(self._edit_master(self._master_text()))
         (self.etc / "master.cf").write_text(master)
@@ -453,7 +502,7 @@ class PrivatePostfix:
             (self.etc / link).symlink_to(f"/etc/postfix/{link}")
 
     def _build_archive(self) -> None:
-        install_program(self.program)
+        install_program(self.program_directory)
         key = self.etc / "archive.key"
         key.touch(0o600)
         key.write_text(KEY)
@@ -463,10 +512,10 @@ class PrivatePostfix:
     def _main_lines(self) -> Iterator[str]:
         values = {
             **MAIN,
-            "queue_directory": str(self.queue),
-            "data_directory": str(self.folder / "data"),
-            "maillog_file": str(self.logfile),
-            "maillog_file_prefixes": str(self.folder),
+            "queue_directory": str(self.queue_directory),
+            "data_directory": str(self.directory / "data"),
+            "maillog_file": str(self.log_path),
+            "maillog_file_prefixes": str(self.directory),
             **(self._archive_main() if self._has_archive else {}),
             **self._main,
         }
@@ -474,25 +523,27 @@ class PrivatePostfix:
             yield f"{name} = {value}\n"
 
     def _archive_main(self) -> dict[str, str]:
-        lines = {**_archive_lines(), "archive": self._archive}
-        if self._door == "lmtp":
-            text = (ROOT / "master.cf.d" / LMTP).read_text()
-            lines.update(re.findall(r"^#   ([\w-]+) = (.*)$", text, re.M))
-        return lines
+        parameters = {**_archive_parameters(), "archive": self._archive}
+        if self._mode == "lmtp":
+            text = (ROOT / "master.cf.d" / LMTP_MASTER_CF).read_text()
+            parameters.update(re.findall(r"^#   ([\w-]+) = (.*)$", text, re.M))
+        return parameters
 
     def _with_workers(self, master: str) -> str:
         """Give each archive that is asked for its spawn(8) service, as install does."""
-        if not self._has_archive or self._door != "lmtp":
+        if not self._has_archive or self._mode != "lmtp":
             return master
-        own = f"archive.{self._archive}"
-        [entry] = re.findall(rf"^{re.escape(own)} .*\n(?:  .*\n)+", master, re.M)
-        asked = re.findall(r"-o archive=([^\s/]+)$", master, re.M)
+        own_service = f"archive.{self._archive}"
+        [entry] = re.findall(
+            rf"^{re.escape(own_service)} .*\n(?:  .*\n)+", master, re.M
+        )
+        archives = re.findall(r"-o archive=([^\s/]+)$", master, re.M)
         if value := self._main.get("archive"):
-            asked.append(value)
-        for each in dict.fromkeys(asked):
-            if not re.search(rf"^archive\.{re.escape(each)} ", master, re.M):
-                worker = entry.replace(own, f"archive.{each}", 1)
-                old, new = f"--nexthop {self._archive}\n", f"--nexthop {each}\n"
+            archives.append(value)
+        for archive in dict.fromkeys(archives):
+            if not re.search(rf"^archive\.{re.escape(archive)} ", master, re.M):
+                worker = entry.replace(own_service, f"archive.{archive}", 1)
+                old, new = f"--nexthop {self._archive}\n", f"--nexthop {archive}\n"
                 master += worker.replace(old, new)
         return master
 
@@ -500,43 +551,55 @@ class PrivatePostfix:
         text = MASTER.format(
             smtp=self.smtp_port,
             user=f"{USER}:{GROUP}",
-            sink=self.folder / "sink.py",
-            folder=self.folder,
+            sink=self.directory / "sink.py",
+            directory=self.directory,
         )
         if not self._has_archive:
             return text + self._master
         for path in sorted((ROOT / "master.cf.d").glob("*.cf")):
-            if path.name not in ("00-main.cf", OTHER_DOOR[self._door]):
+            if path.name not in ("00-main.cf", OTHER_MODE_MASTER_CF[self._mode]):
                 text += path.read_text()
-        for usual, free in zip(OUR_PORTS, self.ports[1:]):
-            text = text.replace(f"127.0.0.1:{usual} ", f"127.0.0.1:{free} ")
+        for default_port, free_port in zip(DEFAULT_PORTS, self.ports[1:]):
+            text = text.replace(f"127.0.0.1:{default_port} ", f"127.0.0.1:{free_port} ")
         text = text.replace("user=postfix-archive", f"user={USER}:{GROUP}")
-        text = text.replace("/usr/local/lib/postfix-archive", str(self.program))
+        text = text.replace(
+            "/usr/local/lib/postfix-archive", str(self.program_directory)
+        )
         text = text.replace("archive@example.com", self._archive)
         return text + self._master
 
-    def _postfix(self, verb: str) -> None:
-        run = subprocess.run(
+    def _run_postfix(self, verb: str) -> None:
+        process = subprocess.run(
             ["postfix", "-c", str(self.etc), verb],
             capture_output=True,
             text=True,
             check=False,
         )
-        if run.returncode:
-            raise RuntimeError(f"postfix {verb}: {run.stderr}{self.log()[-2000:]}")
+        if process.returncode:
+            reasons = process.stderr[-2000:], self.log()[-2000:], self._checked()
+            raise RuntimeError("\n".join((f"postfix {verb} failed:", *reasons)))
 
-    def _answers(self) -> bool:
+    def _checked(self) -> str:
+        """Return what postfix check has to say."""
+        run = subprocess.run(
+            [*CHECK, f"postfix -c {self.etc} check"], capture_output=True, check=False
+        )
+        return f"postfix check: {run.stdout[-2000:].decode(errors='replace')}"
+
+    def _is_answering(self) -> bool:
         try:
-            with socket.create_connection(("127.0.0.1", self.smtp_port), 5) as peer:
-                return peer.recv(4).startswith(b"220")
+            with socket.create_connection(
+                ("127.0.0.1", self.smtp_port), 5
+            ) as connection:
+                return connection.recv(4).startswith(b"220")
         except OSError:
             return False
 
     def _is_running(self) -> bool:
-        run = subprocess.run(
+        process = subprocess.run(
             ["postfix", "-c", str(self.etc), "status"], capture_output=True, check=False
         )
-        return run.returncode == 0
+        return process.returncode == 0
 
 
 class Client:
@@ -544,7 +607,7 @@ class Client:
 
     def __init__(self, port: int, helo: str = "client.example.org") -> None:
         self.smtp = smtplib.SMTP(
-            "127.0.0.1", port, local_hostname=helo, timeout=PATIENCE
+            "127.0.0.1", port, local_hostname=helo, timeout=TIMEOUT
         )
         self.smtp.ehlo()
 
@@ -564,34 +627,34 @@ class Client:
         rcpt_options: tuple[str, ...] = (),
     ) -> str:
         """Send one message; return its queue id, or raise what the server says."""
-        self.must(" ".join((f"MAIL FROM:<{sender}>", *options)), 250)
+        self.command(" ".join((f"MAIL FROM:<{sender}>", *options)), 250)
         recipients = list(to)
-        for at in range(0, len(recipients), 100):
-            window = recipients[at : at + 100]
-            lines = [" ".join((f"RCPT TO:<{r}>", *rcpt_options)) for r in window]
+        for offset in range(0, len(recipients), 100):
+            batch = recipients[offset : offset + 100]
+            lines = [" ".join((f"RCPT TO:<{r}>", *rcpt_options)) for r in batch]
             self.smtp.send("".join(line + "\r\n" for line in lines).encode())
-            for _ in window:
-                self._is(self.smtp.getreply(), 250)
-        self.must("DATA", 354)
-        self.smtp.send(dotted(content))
+            for _ in batch:
+                self._check_reply(self.smtp.getreply(), 250)
+        self.command("DATA", 354)
+        self.smtp.send(dot_stuffed(content))
         reply = self.smtp.getreply()
-        self._is(reply, 250)
+        self._check_reply(reply, 250)
         return reply[1].decode().rpartition("queued as ")[2]
 
-    def must(self, command: str, code: int) -> bytes:
+    def command(self, command: str, code: int) -> bytes:
         """Send one command line; return the reply's text, raise if it is another."""
         self.smtp.send(command.encode() + b"\r\n")
         reply = self.smtp.getreply()
-        self._is(reply, code)
+        self._check_reply(reply, code)
         return reply[1]
 
     @staticmethod
-    def _is(reply: tuple[int, bytes], code: int) -> None:
+    def _check_reply(reply: tuple[int, bytes], code: int) -> None:
         if reply[0] != code:
             raise smtplib.SMTPResponseException(*reply)
 
 
-def dotted(content: bytes) -> bytes:
+def dot_stuffed(content: bytes) -> bytes:
     """Return content as it stands after DATA: CRLF, dots doubled, final dot."""
     lines = content.replace(b"\r\n", b"\n").split(b"\n")
     if lines[-1] == b"":
@@ -600,54 +663,73 @@ def dotted(content: bytes) -> bytes:
     return b"".join(line + b"\r\n" for line in stuffed) + b".\r\n"
 
 
-def install_program(folder: Path) -> None:
+def install_program(directory: Path) -> None:
     """Lay down the package and its launchers as an installation does."""
+    shutil.copytree(_built_program(), directory)  # with its mtimes: see load_bundle()
+
+
+@functools.cache
+def _built_program() -> Path:
+    """Return a directory with the program, compiled once for this process."""
+    directory = Path(tempfile.mkdtemp(prefix="pfa-program-", dir="/tmp"))
+    atexit.register(shutil.rmtree, directory)
+    _build_program(directory / "lib")
+    return directory / "lib"
+
+
+def _build_program(directory: Path) -> None:
     shutil.copytree(
         ROOT / "postfix_archive",
-        folder / "postfix_archive",
+        directory / "postfix_archive",
         ignore=shutil.ignore_patterns("__pycache__"),
     )
-    for door in ("archive-stamp", "archive", "archive-lmtp"):
-        shutil.copy(ROOT / "postfix_archive" / "intake" / "launcher.py", folder / door)
-        (folder / door).chmod(0o755)
-    bundle = folder / "postfix_archive" / "system" / "import_bundle.py"
-    for command in (["-m", "compileall", "-q", folder], [bundle, folder]):
+    for launcher in ("archive-stamp", "archive", "archive-lmtp"):
+        shutil.copy(
+            ROOT / "postfix_archive" / "intake" / "launcher.py", directory / launcher
+        )
+        (directory / launcher).chmod(0o755)
+    reference = ROOT / "postfix_archive" / "master.cf.d"
+    shutil.copy(reference / "delivery-status-filter", directory)
+    bundle = directory / "postfix_archive" / "system" / "import_bundle.py"
+    for command in (["-m", "compileall", "-q", directory], [bundle, directory]):
         subprocess.run(["/usr/bin/python3", "-I", *command], check=True)
 
 
-def free_ports(number: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
     """Return ports on which nobody listens, none of them twice, by whatever run.
 
     Each process of a run has a range of its own, below those that the kernel gives to
     clients (ip(7), ip_local_port_range). Of several runs at once each keeps a name for
     a port until it gives it back: else mail of one would go to the other.
     """
-    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:]) % WORKERS
-    first = PORTS.start + worker * len(PORTS) // WORKERS
-    last = PORTS.start + (worker + 1) * len(PORTS) // WORKERS
+    worker_number = (
+        int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:]) % MAX_TEST_WORKERS
+    )
+    first = PORT_RANGE.start + worker_number * len(PORT_RANGE) // MAX_TEST_WORKERS
+    last = PORT_RANGE.start + (worker_number + 1) * len(PORT_RANGE) // MAX_TEST_WORKERS
     ports: list[int] = []
-    while len(ports) < number:
+    while len(ports) < count:
         port = random.SystemRandom().randrange(first, last)
-        if _is_free(port) and _is_given_to_us(port):
+        if _is_free(port) and _can_reserve(port):
             ports.append(port)
     return ports
 
 
-def _is_given_to_us(port: int) -> bool:
-    name = socket.socket(socket.AF_UNIX)
+def _can_reserve(port: int) -> bool:
+    lock_socket = socket.socket(socket.AF_UNIX)
     try:
-        name.bind(f"\0postfix-archive-tests-{port}")  # unix(7), abstract
+        lock_socket.bind(f"\0postfix-archive-tests-{port}")  # unix(7), abstract
     except OSError:
-        name.close()
+        lock_socket.close()
         return False
-    GIVEN[port] = name.detach()
+    RESERVED_PORTS[port] = lock_socket.detach()
     return True
 
 
-def give_back(ports: Iterable[int]) -> None:
+def release_ports(ports: Iterable[int]) -> None:
     """Let others have ports again that free_ports() has given."""
     for each in ports:
-        os.close(GIVEN.pop(each))
+        os.close(RESERVED_PORTS.pop(each))
 
 
 def _is_free(port: int) -> bool:
@@ -658,21 +740,21 @@ def _is_free(port: int) -> bool:
     return True
 
 
-def _archive_lines() -> dict[str, str]:
+def _archive_parameters() -> dict[str, str]:
     """Return the parameters of master.cf.d/00-main.cf."""
-    found = {}
+    parameters = {}
     for line in (ROOT / "master.cf.d" / "00-main.cf").read_text().splitlines():
-        name, equals, value = line.partition("=")
-        if equals and not line.startswith("#"):
-            found[name.strip()] = value.strip()
-    return found
+        name, separator, value = line.partition("=")
+        if separator and not line.startswith("#"):
+            parameters[name.strip()] = value.strip()
+    return parameters
 
 
-def _places(queue: list[dict[str, object]]) -> list[tuple[str, str]]:
-    return sorted((str(each["queue_id"]), str(each["queue_name"])) for each in queue)
+def _queue_names(listing: list[dict[str, object]]) -> list[tuple[str, str]]:
+    return sorted((str(each["queue_id"]), str(each["queue_name"])) for each in listing)
 
 
-def _delivery(path: Path) -> Delivery:
+def _read_delivery(path: Path) -> Delivery:
     envelope, _, content = path.read_bytes().partition(b"\0\0\0")
     sender, *addresses = envelope.decode("utf-8", "surrogateescape").split("\0")
     half = len(addresses) // 2
@@ -694,7 +776,7 @@ def descendants(pid: int) -> list[int]:
         except (FileNotFoundError, ProcessLookupError):
             continue
         children[parent].append(int(path.parent.name))
-    found = [pid]
-    for each in found:
-        found += children[each]
-    return found[1:]
+    pids = [pid]
+    for each in pids:
+        pids += children[each]
+    return pids[1:]

@@ -16,45 +16,45 @@ from pathlib import Path
 
 import corpora
 
-PATIENCE = 60  # seconds
+TIMEOUT = 60  # seconds
 
 
-def program(package: str, name: str, cache: Path) -> Path:
+def download_program(package: str, name: str, cache: Path) -> Path:
     """Return /usr/bin/NAME of a Debian package."""
     path = cache / name
     if not path.exists():
-        packed = corpora.downloaded(package, cache)
+        package_file = corpora.download_package(package, cache)
         draft = path.with_suffix(".draft")
-        taken = 'dpkg-deb --fsys-tarfile "$1" | tar -xO "./usr/bin/$2" >"$3"'
-        words = ["sh", "-c", taken, "sh", str(packed), name, str(draft)]
-        subprocess.run(words, check=True)
+        script = 'dpkg-deb --fsys-tarfile "$1" | tar -xO "./usr/bin/$2" >"$3"'
+        arguments = ["sh", "-c", script, "sh", str(package_file), name, str(draft)]
+        subprocess.run(arguments, check=True)
         draft.chmod(0o755)
         draft.rename(path)
-        packed.unlink()
+        package_file.unlink()
     return path
 
 
 @contextmanager
-def node_exporter(path: Path, port: int, folder: Path) -> Iterator[str]:
+def node_exporter(path: Path, port: int, directory: Path) -> Iterator[str]:
     """Run node_exporter with its textfile collector alone; give its address."""
-    words = [str(path), f"--web.listen-address=127.0.0.1:{port}"]
-    words += ["--collector.disable-defaults", "--collector.textfile"]
-    words += [f"--collector.textfile.directory={folder}"]
+    arguments = [str(path), f"--web.listen-address=127.0.0.1:{port}"]
+    arguments += ["--collector.disable-defaults", "--collector.textfile"]
+    arguments += [f"--collector.textfile.directory={directory}"]
     url = f"http://127.0.0.1:{port}/metrics"
-    with subprocess.Popen(words, stderr=subprocess.DEVNULL) as running:
+    with subprocess.Popen(arguments, stderr=subprocess.DEVNULL) as process:
         try:
-            end = time.monotonic() + PATIENCE
-            while not scraped(url) and time.monotonic() < end:
+            deadline = time.monotonic() + TIMEOUT
+            while not scrape(url) and time.monotonic() < deadline:
                 time.sleep(0.05)
             yield url
         finally:
-            running.terminate()
+            process.terminate()
 
 
-def scraped(url: str) -> str:
+def scrape(url: str) -> str:
     """Return what Prometheus would scrape, "" if nobody answers."""
     try:
-        with urllib.request.urlopen(url, timeout=PATIENCE) as answer:
-            return str(answer.read().decode())
+        with urllib.request.urlopen(url, timeout=TIMEOUT) as response:
+            return str(response.read().decode())
     except urllib.error.URLError:
         return ""

@@ -5,8 +5,9 @@
 Plays the outcomes' scenarios without the archive, and besides what else Postfix logs
 of a queue file: access and header actions, a milter, logins, TLS, probes, odd and
 hostile addresses, hostile replies. FILE gets one line of each form, as it is but for
-this instance's folder. With Python's standard library alone, for the chroots of other
-releases. What a line is to be read as is written beside it by hand: unit/samples.py.
+this instance's directory. With Python's standard library alone, for the chroots of
+other releases. What a line is to be read as is written beside it by hand:
+unit/samples.py.
 """
 
 from __future__ import annotations
@@ -26,33 +27,33 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
+from mail_network import MailNetwork  # noqa: E402
 from outcome_scenarios import EXPIRING, PLAIN, Group, play  # noqa: E402
-from outcome_world import World  # noqa: E402
 from smtp_peer import Peer, Transaction  # noqa: E402
 
 from mails import mail  # noqa: E402
 from private_postfix import Client, free_ports  # noqa: E402
 
 FORGED = "relay=none, delay=0, delays=0/0/0/0, dsn=2.0.0, status=sent (250 ok)"
-TOLD = f"yes@far.example.net>, {FORGED}"
-LONG = "2.7.1 " + "refused for a long reason; " * 90
-REPLIES = {  # by local part, to RCPT
+FORGED_DELIVERY = f"yes@far.example.net>, {FORGED}"
+LONG_REPLY = "2.7.1 " + "refused for a long reason; " * 90
+RCPT_REPLIES = {  # by local part, to RCPT
     "no-sent": "550 5.1.1 status=sent (250 2.0.0 Ok: queued as 4BBBBBBBBBzBBBB)",
     "no-line": f"550 5.1.1 no>, {FORGED}",
     "later-line": f"450 4.2.0 no>, orig_to=<a@example.com>, {FORGED}",
-    "no-long": f"550 5.7.1 {LONG}",
+    "no-long": f"550 5.7.1 {LONG_REPLY}",
     "no-brackets": "550 5.1.1 )))) ((( status=deferred (",
     "no-utf8": "550 5.1.1 kein Postfach für Müller",
     "no-binary": "550 5.1.1 \udcff\udcfe\x01\x7f no",
 }
-ENDS = {  # after the message
+DATA_REPLIES = {  # after the message
     "yes-queued": "250 2.0.0 Ok: queued as ABCDEF0123",
     "yes-line": f"250 2.0.0 ok), x>, {FORGED}",
     "yes-long": "250 2.0.0 " + "accepted for a long reason; " * 90,
     "yes-bare": "250",
     "gate-end": "451 4.3.0 not now; status=sent (ok)",
 }
-ODD = (
+ODD_ADDRESSES = (
     '"two words"@odd.example.net',
     '"a>b"@odd.example.net',
     '"a\\"b"@odd.example.net',
@@ -75,25 +76,25 @@ ODD = (
     "user=name/with+all!chars%#@odd.example.net",
     "a@[127.0.0.1]",
 )
-UTF8 = (
+UTF8_ADDRESSES = (
     "grün@odd.example.net",
     "a@bücher.example.com",
     "nel\x85ls\u2028x@odd.example.net",
 )
 # Recipients and senders that are to look like what a delivery agent says.
-HOSTILE = (
+HOSTILE_ADDRESSES = (
     f'"x>, {FORGED}"@error.example.com',
-    f'"{TOLD}"@error.example.com',
+    f'"{FORGED_DELIVERY}"@error.example.com',
     f'"yes@far.example.net>, orig_to=<x@example.com>, {FORGED}"@error.example.com',
     f'"\\"q\\">, {FORGED}"@error.example.com',
     '"status=sent (ok)"@error.example.com',
 )
 # Longer than Postfix's lines: cut in the middle, and at a closing bracket.
-TOO_LONG = (
+TOO_LONG_ADDRESSES = (
     f'"x>, {FORGED} {"y" * 1900}"@error.example.com',
     f'"x>, {FORGED[:-1]} {"y" * 1400}{")" * 500}"@error.example.com',
 )
-BY_SENDMAIL = (  # what smtpd(8) refuses and sendmail(1) takes
+SENDMAIL_ADDRESSES = (  # what smtpd(8) refuses and sendmail(1) takes
     f"x>, {FORGED}",
     f"x@error.example.com>, {FORGED}",
     f'yes@"far.example.net>, {FORGED}"',
@@ -103,7 +104,7 @@ BY_SENDMAIL = (  # what smtpd(8) refuses and sendmail(1) takes
     "a b@error.example.com",
     'x@"a>b"',
 )
-ACTIONS = """
+ACCESS_ACTIONS = """
 /^hold@/ HOLD to be looked at
 /^throw@/ DISCARD thrown away at the door
 /^warn@/ WARN look at this
@@ -115,7 +116,7 @@ ACTIONS = """
 /^reject@/ REJECT not you
 /^later@/ DEFER not now
 """
-HEADERS = """
+HEADER_CHECKS = """
 /^X-Do: reject/ REJECT not such a header
 /^X-Do: discard/ DISCARD such a header
 /^X-Do: hold/ HOLD such a header
@@ -146,43 +147,43 @@ maybe.example.net maybe:{place}
 """
 
 
-class Samples(World):
+class SampleNetwork(MailNetwork):
     """The world, mostly without the archive, and more that leaves traces in the log."""
 
     def __init__(
         self, *, has_archive: bool = False, main: dict[str, str] | None = None
     ) -> None:
-        self.odd = Peer(_at_end, at_rcpt=_at_rcpt)
-        self.mill = Milter()
+        self.odd_peer = Peer(_at_end, at_rcpt=_at_rcpt)
+        self.milter = Milter()
         [self.milter_port] = free_ports(1)
-        text = MASTER.format(milter=self.milter_port, mill=self.mill.port)
-        super().__init__(has_archive=has_archive, main=main, master=text)
+        services = MASTER.format(milter=self.milter_port, mill=self.milter.port)
+        super().__init__(has_archive=has_archive, main=main, master=services)
 
     def start(self) -> None:
         """Start everything."""
-        self.odd.start()
-        self.mill.start()
+        self.odd_peer.start()
+        self.milter.start()
         super().start()
 
-    def _world_main(self) -> dict[str, str]:
+    def _network_main(self) -> dict[str, str]:
         return {
-            **super()._world_main(),
+            **super()._network_main(),
             "compatibility_level": "2",
-            "header_checks": f"regexp:{self.folder}/headers",
-            "smtp_connection_cache_destinations": self.remote.place,
+            "header_checks": f"regexp:{self.directory}/headers",
+            "smtp_connection_cache_destinations": self.remote.nexthop,
             "delay_warning_time": "1s",
             "notify_classes": "bounce, delay, resource, software",
             "smtputf8_enable": "yes",
             "line_length_limit": "4096",
         }
 
-    def _lay_out(self) -> None:
-        super()._lay_out()
-        place = self.remote.place
-        (self.folder / "senders").write_text(ACTIONS.format(place=place))
-        (self.folder / "headers").write_text(HEADERS.format(place=place))
-        with open(self.folder / "transport", "a", encoding="utf-8") as table:
-            table.write(TRANSPORTS.format(odd=self.odd.port, place=place))
+    def _write_files(self) -> None:
+        super()._write_files()
+        nexthop = self.remote.nexthop
+        (self.directory / "senders").write_text(ACCESS_ACTIONS.format(place=nexthop))
+        (self.directory / "headers").write_text(HEADER_CHECKS.format(place=nexthop))
+        with open(self.directory / "transport", "a", encoding="utf-8") as table:
+            table.write(TRANSPORTS.format(odd=self.odd_peer.port, place=nexthop))
 
 
 def _local_part(address: str) -> str:
@@ -190,18 +191,18 @@ def _local_part(address: str) -> str:
 
 
 def _at_rcpt(transaction: Transaction, address: str) -> str:
-    return REPLIES.get(_local_part(address), "250 2.1.5 ok")
+    return RCPT_REPLIES.get(_local_part(address), "250 2.1.5 ok")
 
 
 def _at_end(transaction: Transaction, address: str) -> str:
-    return ENDS.get(_local_part(address), "250 2.0.0 taken")
+    return DATA_REPLIES.get(_local_part(address), "250 2.0.0 taken")
 
 
 class Milter:
     """Speaks the milter protocol, version 6, and does what the header X-Milter says."""
 
     def __init__(self) -> None:
-        self._server = socketserver.ThreadingTCPServer(("127.0.0.1", 0), _Milling)
+        self._server = socketserver.ThreadingTCPServer(("127.0.0.1", 0), _MilterSession)
         self._server.daemon_threads = True
         self.port = int(self._server.server_address[1])
 
@@ -210,159 +211,171 @@ class Milter:
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
 
 
-class _Milling(socketserver.StreamRequestHandler):
-    DOES = {b"reject": b"r", b"tempfail": b"t", b"discard": b"d", b"accept": b"a"}
+class _MilterSession(socketserver.StreamRequestHandler):
+    ACTION_REPLIES = {
+        b"reject": b"r",
+        b"tempfail": b"t",
+        b"discard": b"d",
+        b"accept": b"a",
+    }
 
     def handle(self) -> None:
-        does = b""
+        action = b""
         while True:
-            head = self.rfile.read(5)
-            if len(head) < 5 or head[4:] == b"Q":
+            header = self.rfile.read(5)
+            if len(header) < 5 or header[4:] == b"Q":
                 return
-            data = self.rfile.read(struct.unpack("!I", head[:4])[0] - 1)
-            if head[4:] == b"O":
-                self._say(b"O" + struct.pack("!III", 6, 0x20, 0))
-            elif head[4:] == b"E":
-                self._end(does)
-            elif head[4:] not in (b"D", b"A"):
-                if head[4:] == b"L" and data.startswith(b"X-Milter\0"):
-                    does = data.split(b"\0")[1].strip()
-                self._say(b"c")
+            data = self.rfile.read(struct.unpack("!I", header[:4])[0] - 1)
+            if header[4:] == b"O":
+                self._reply(b"O" + struct.pack("!III", 6, 0x20, 0))
+            elif header[4:] == b"E":
+                self._end(action)
+            elif header[4:] not in (b"D", b"A"):
+                if header[4:] == b"L" and data.startswith(b"X-Milter\0"):
+                    action = data.split(b"\0")[1].strip()
+                self._reply(b"c")
 
-    def _end(self, does: bytes) -> None:
-        if does == b"quarantine":
-            self._say(b"qheld by a milter\0")
-        self._say(self.DOES.get(does, b"c"))
+    def _end(self, action: bytes) -> None:
+        if action == b"quarantine":
+            self._reply(b"qheld by a milter\0")
+        self._reply(self.ACTION_REPLIES.get(action, b"c"))
 
-    def _say(self, packet: bytes) -> None:
+    def _reply(self, packet: bytes) -> None:
         self.wfile.write(struct.pack("!I", len(packet)) + packet)
 
 
 def send(
-    world: World, *to: str, name: str = "x", header: str = "", **more: Any
+    network: MailNetwork, *to: str, name: str = "x", header: str = "", **options: Any
 ) -> None:
     """Send one message; a refusal is what was asked for."""
     try:
-        world.send(header.encode() + mail(name), to=to, **more)
-    except OSError as refused:  # smtplib's errors are such
-        print(f"{to} {more}: {refused}")
+        network.send(header.encode() + mail(name), to=to, **options)
+    except OSError as error:  # smtplib's errors are such
+        print(f"{to} {options}: {error}")
 
 
-def odd_addresses(world: World) -> None:
+def odd_addresses(network: MailNetwork) -> None:
     """One message to each odd address, and from each."""
-    for each in ODD:
-        send(world, each)
-    for each in UTF8:
-        _send_utf8(world, each)
-    for each in (*HOSTILE, *TOO_LONG):
-        send(world, each)
-    for each in (*HOSTILE, '"two words"@example.org', ""):
-        send(world, "yes-sender@far.example.net", sender=each)
-    for each in BY_SENDMAIL:
-        world.sendmail(mail("x"), sender="alice@example.org", to=[each])
-        world.sendmail(mail("x"), sender=each, to=["yes-a@far.example.net"])
+    for address in ODD_ADDRESSES:
+        send(network, address)
+    for address in UTF8_ADDRESSES:
+        _send_utf8(network, address)
+    for address in (*HOSTILE_ADDRESSES, *TOO_LONG_ADDRESSES):
+        send(network, address)
+    for address in (*HOSTILE_ADDRESSES, '"two words"@example.org', ""):
+        send(network, "yes-sender@far.example.net", sender=address)
+    for address in SENDMAIL_ADDRESSES:
+        network.sendmail(mail("x"), sender="alice@example.org", to=[address])
+        network.sendmail(mail("x"), sender=address, to=["yes-a@far.example.net"])
 
 
-def _send_utf8(world: World, address: str) -> None:
-    with Client(world.smtp_port) as client:
-        client.must(f"MAIL FROM:<{address}> SMTPUTF8", 250)
-        client.must(f"RCPT TO:<{address}>", 250)
-        client.must("DATA", 354)
+def _send_utf8(network: MailNetwork, address: str) -> None:
+    with Client(network.smtp_port) as client:
+        client.command(f"MAIL FROM:<{address}> SMTPUTF8", 250)
+        client.command(f"RCPT TO:<{address}>", 250)
+        client.command("DATA", 354)
         client.smtp.send(mail("x").replace(b"\n", b"\r\n") + b".\r\n")
         client.smtp.getreply()
 
 
-def actions(world: Samples) -> None:
+def actions(network: SampleNetwork) -> None:
     """What access tables, header checks and milters do."""
-    for line in ACTIONS.split():
-        if line.startswith("/^"):
-            user = line[2:-2]
-            send(world, f"yes-{user}@far.example.net", sender=f"{user}@example.org")
-    for does in HEADERS.split():
-        if does.endswith("/"):
-            word = does[:-1]
-            send(world, f"yes-h-{word}@far.example.net", header=f"X-Do: {word}\n")
-    for does in ("reject", "tempfail", "discard", "accept", "quarantine"):
-        header = f"X-Milter: {does}\n"
-        port = world.milter_port
-        send(world, f"yes-m-{does}@far.example.net", header=header, port=port)
-    send(world, "x@nowhere.example.org", sender="a@b..c")
+    for token in ACCESS_ACTIONS.split():
+        if token.startswith("/^"):
+            user = token[2:-2]
+            send(network, f"yes-{user}@far.example.net", sender=f"{user}@example.org")
+    for pattern in HEADER_CHECKS.split():
+        if pattern.endswith("/"):
+            action = pattern[:-1]
+            send(network, f"yes-h-{action}@far.example.net", header=f"X-Do: {action}\n")
+    for pattern in ("reject", "tempfail", "discard", "accept", "quarantine"):
+        header = f"X-Milter: {pattern}\n"
+        port = network.milter_port
+        send(network, f"yes-m-{pattern}@far.example.net", header=header, port=port)
+    send(network, "x@nowhere.example.org", sender="a@b..c")
 
 
-def submission(world: Samples) -> None:
+def submission(network: SampleNetwork) -> None:
     """Logins; TLS; probes; what is sent at once; DSN on success."""
-    with Client(world.smtp_port) as client:
-        word = base64.b64encode(b"\0carol@mail.example.com\0secret").decode()
-        client.must(f"AUTH PLAIN {word}", 235)
+    with Client(network.smtp_port) as client:
+        credentials = base64.b64encode(b"\0carol@mail.example.com\0secret").decode()
+        client.command(f"AUTH PLAIN {credentials}", 235)
         client.send(mail("x"), to=["yes-login@far.example.net"])
-    for host in ("secure", "maybe"):
-        send(world, f"yes-{host}@{host}.example.net")
+    for name in ("secure", "maybe"):
+        send(network, f"yes-{name}@{name}.example.net")
     for to in ("yes-probe@far.example.net", "no-probe@far.example.net"):
-        command = ["/usr/sbin/sendmail", "-C", str(world.etc), "-bv", to]
+        command = ["/usr/sbin/sendmail", "-C", str(network.etc), "-bv", to]
         subprocess.run(command, check=True)
     for number in range(12):
-        send(world, f"gate-{number}@far.example.net")
+        send(network, f"gate-{number}@far.example.net")
     for number in range(12):
-        world.waits(f"gate-{number}@far.example.net")
-        world.remote.open(f"gate-{number}")
-    world.flush()
-    never = ("NOTIFY=SUCCESS,DELAY,FAILURE", "ORCPT=rfc822;first@example.com")
-    send(world, "yes-dsn@far.example.net", rcpt_options=never)
-    send(world, "daemon+dsn@here.example.com", rcpt_options=never)
+        network.wait_for_queued(f"gate-{number}@far.example.net")
+        network.remote.accept(f"gate-{number}")
+    network.flush()
+    dsn_options = ("NOTIFY=SUCCESS,DELAY,FAILURE", "ORCPT=rfc822;first@example.com")
+    send(network, "yes-dsn@far.example.net", rcpt_options=dsn_options)
+    send(network, "daemon+dsn@here.example.com", rcpt_options=dsn_options)
 
 
-def filters(world: Samples) -> None:
+def filters(network: SampleNetwork) -> None:
     """Content filters of four kinds, as the archive's next filter would be."""
     for name in ("told", "silent"):
-        port = world.scans[name].port
-        play(world, Group(name, {"content_filter": f"scan:[127.0.0.1]:{port}"}))
-    world.postconf(content_filter="")
-    world.reload()
+        port = network.scanners[name].port
+        play(network, Group(name, {"content_filter": f"scan:[127.0.0.1]:{port}"}))
+    network.postconf(content_filter="")
+    network.reload()
 
 
-def certificate(folder: str) -> dict[str, str]:
+def certificate(directory: str) -> dict[str, str]:
     """Make a certificate for the remote side."""
     command = "openssl req -x509 -newkey rsa:2048 -nodes -subj /CN=mx.example.net"
-    words = [*command.split(), "-keyout", f"{folder}/key", "-out", f"{folder}/cert"]
-    subprocess.run(words, check=True, capture_output=True)
+    arguments = [
+        *command.split(),
+        "-keyout",
+        f"{directory}/key",
+        "-out",
+        f"{directory}/cert",
+    ]
+    subprocess.run(arguments, check=True, capture_output=True)
     return {
-        "smtpd_tls_cert_file": f"{folder}/cert",
-        "smtpd_tls_key_file": f"{folder}/key",
+        "smtpd_tls_cert_file": f"{directory}/cert",
+        "smtpd_tls_key_file": f"{directory}/key",
         "smtpd_tls_security_level": "may",
         "relay_domains": "far.example.net soft.example.net secure.example.net"
         " maybe.example.net",
     }
 
 
-def collect(keys: str, main: dict[str, str], whole: bool) -> str:
+def collect(key_directory: str, main: dict[str, str], is_complete: bool) -> str:
     """Play everything, or just the odd addresses, and return the log."""
-    world = Samples(main=main)
-    world.remote.postconf(compatibility_level="2", **certificate(keys))
-    world.add_login("carol", "mail.example.com", "secret")
-    with world:
-        if whole:
-            play(world, EXPIRING)
-            play(world, PLAIN)
-            filters(world)
-            actions(world)
-            submission(world)
-        odd_addresses(world)
-        quiet(world)
-        return world.log().replace(str(world.folder), "/srv/mail")
+    network = SampleNetwork(main=main)
+    network.remote.postconf(compatibility_level="2", **certificate(key_directory))
+    network.add_login("carol", "mail.example.com", "secret")
+    with network:
+        if is_complete:
+            play(network, EXPIRING)
+            play(network, PLAIN)
+            filters(network)
+            actions(network)
+            submission(network)
+        odd_addresses(network)
+        wait_for_quiet_log(network)
+        return network.log().replace(str(network.directory), "/srv/mail")
 
 
-def quiet(world: World) -> None:
+def wait_for_quiet_log(network: MailNetwork) -> None:
     """Return when nothing has come to the log for some looks at the queue."""
-    active = os.path.join(str(world.queue), "active")
-    before = -1
-    while before != len(world.log()):
-        before = len(world.log())
-        world.wait(lambda: not os.listdir(active), "nothing is active")
+    active = os.path.join(str(network.queue_directory), "active")
+    length = -1
+    while length != len(network.log()):
+        length = len(network.log())
+        network.wait(lambda: not os.listdir(active), "nothing is active")
         subprocess.run(["sleep", "0.7"], check=True)
 
 
 LONG_ID = r"\b[0-9B-DF-HJ-NP-TV-Zb-df-hj-np-tv-z]{10,14}z[0-9A-Za-z]{1,14}\b"
-FORMS = (  # what does not matter for the form of a line, by what stands in its place
+# What does not matter for the form of a line, by what stands in its place.
+FORM_PATTERNS = (
     (r"^.{15} \S+ ", ""),
     (LONG_ID, "LONG"),
     (r"\b[0-9A-F]{8,13}\b", "SHORT"),
@@ -374,24 +387,24 @@ FORMS = (  # what does not matter for the form of a line, by what stands in its 
 )
 
 
-def of_each_form(log: str) -> str:
+def first_of_each_form(log: str) -> str:
     """Return the first line of each form."""
-    seen: dict[str, str] = {}
+    first_lines: dict[str, str] = {}
     for line in log.split("\n"):
         form = line
-        for pattern, instead in FORMS:
-            form = re.sub(pattern, instead, form)
-        seen.setdefault(form, line)
-    return "\n".join(seen.values()) + "\n"
+        for pattern, replacement in FORM_PATTERNS:
+            form = re.sub(pattern, replacement, form)
+        first_lines.setdefault(form, line)
+    return "\n".join(first_lines.values()) + "\n"
 
 
 def main(path: str) -> None:
     """Write the lines of several instances, each with other settings."""
-    with tempfile.TemporaryDirectory() as keys:
-        log = collect(keys, {}, True)
-        log += collect(keys, {"enable_long_queue_ids": "no"}, False)
-        log += collect(keys, {"info_log_address_format": "internal"}, False)
-    text = of_each_form(log)
+    with tempfile.TemporaryDirectory() as key_directory:
+        log = collect(key_directory, {}, True)
+        log += collect(key_directory, {"enable_long_queue_ids": "no"}, False)
+        log += collect(key_directory, {"info_log_address_format": "internal"}, False)
+    text = first_of_each_form(log)
     Path(path).write_text(text, encoding="utf-8", errors="surrogateescape")
 
 

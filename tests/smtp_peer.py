@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 ADDRESS = re.compile(r"^[A-Z]+ (?:FROM|TO):<(.*)>[^<>]*$", re.IGNORECASE | re.DOTALL)
-HUNG_UP = ""  # as a reply: say nothing and close the connection
+NO_REPLY = ""  # as a reply: say nothing and close the connection
 
 
 @dataclass
@@ -29,7 +29,7 @@ class Transaction:
     xforward: dict[str, str] = field(default_factory=dict)
 
 
-Answer = Callable[[Transaction, str], str]
+ReplyFunction = Callable[[Transaction, str], str]
 
 
 class Peer:
@@ -42,18 +42,20 @@ class Peer:
 
     def __init__(
         self,
-        at_end: Answer,
+        at_end: ReplyFunction,
         *,
-        at_rcpt: Answer | None = None,
+        at_rcpt: ReplyFunction | None = None,
         port: int = 0,
         is_lmtp: bool = False,
         extensions: tuple[str, ...] = ("8BITMIME", "SMTPUTF8"),
     ) -> None:
         self.at_end = at_end
-        self.at_rcpt: Answer = at_rcpt or (lambda transaction, address: "250 2.1.5 ok")
+        self.at_rcpt: ReplyFunction = at_rcpt or (
+            lambda transaction, address: "250 2.1.5 ok"
+        )
         self.is_lmtp = is_lmtp
         self.extensions = extensions
-        self.taken: list[Transaction] = []
+        self.accepted: list[Transaction] = []
         self._server = _Server(("127.0.0.1", port), _Session)
         self._server.peer = self
         self.port = int(self._server.server_address[1])
@@ -74,9 +76,9 @@ class Peer:
         self._server.shutdown()
         self._server.server_close()
 
-    def took(self, address: str) -> list[Transaction]:
+    def accepted_for(self, address: str) -> list[Transaction]:
         """Return the messages that were taken for an address."""
-        return [each for each in self.taken if address in each.recipients]
+        return [each for each in self.accepted if address in each.recipients]
 
 
 class _Server(socketserver.ThreadingTCPServer):
@@ -92,81 +94,85 @@ class _Session(socketserver.StreamRequestHandler):
 
     def handle(self) -> None:
         try:
-            self._talk()
+            self._serve()
         except OSError:
             pass  # the client has gone
 
-    def _talk(self) -> None:
+    def _serve(self) -> None:
         self.transaction = Transaction()
-        self._say("220 peer.example.com ready")
-        for raw in self.rfile:
-            line = raw.decode("utf-8", "surrogateescape").rstrip("\r\n")
+        self._reply("220 peer.example.com ready")
+        for raw_line in self.rfile:
+            line = raw_line.decode("utf-8", "surrogateescape").rstrip("\r\n")
             verb = line.partition(" ")[0].upper()
-            if not self._do(verb, line) or verb == "QUIT":
+            if not self._handle_command(verb, line) or verb == "QUIT":
                 return
 
-    def _do(self, verb: str, line: str) -> bool:
+    def _handle_command(self, verb: str, line: str) -> bool:
         if verb in ("EHLO", "LHLO"):
-            words = ("peer.example.com", *self.server.peer.extensions)
-            said = [f"250-{each}" for each in words]
-            return self._say("\r\n".join(said[:-1] + [said[-1].replace("-", " ", 1)]))
+            keywords = ("peer.example.com", *self.server.peer.extensions)
+            lines = [f"250-{item}" for item in keywords]
+            return self._reply(
+                "\r\n".join(lines[:-1] + [lines[-1].replace("-", " ", 1)])
+            )
         if verb == "MAIL":
             self.transaction.sender = _address(line)
         elif verb == "RCPT":
             return self._recipient(_address(line))
         elif verb == "XFORWARD":
-            for each in line.split()[1:]:
-                name, _, value = each.partition("=")
+            for item in line.split()[1:]:
+                name, _, value = item.partition("=")
                 self.transaction.xforward[name] = value
         elif verb == "DATA":
             return self._data()
-        return self._say("221 2.0.0 bye" if verb == "QUIT" else "250 2.0.0 ok")
+        return self._reply("221 2.0.0 bye" if verb == "QUIT" else "250 2.0.0 ok")
 
     def _recipient(self, address: str) -> bool:
         reply = self.server.peer.at_rcpt(self.transaction, address)
         if reply.startswith("2"):
             self.transaction.recipients.append(address)
-        return self._say(reply)
+        return self._reply(reply)
 
     def _data(self) -> bool:
         if not self.transaction.recipients:
-            return self._say("554 5.5.1 no recipients")
-        self._say("354 go on")
+            return self._reply("554 5.5.1 no recipients")
+        self._reply("354 go on")
         self.transaction.content = self._content()
-        whole, self.transaction = self.transaction, Transaction()
+        transaction, self.transaction = self.transaction, Transaction()
         peer = self.server.peer
-        asked = whole.recipients if peer.is_lmtp else whole.recipients[:1]
-        replies = [peer.at_end(whole, each) for each in asked]
-        good = [
+        recipients = (
+            transaction.recipients if peer.is_lmtp else transaction.recipients[:1]
+        )
+        replies = [peer.at_end(transaction, each) for each in recipients]
+        accepted = [
             address
-            for number, address in enumerate(whole.recipients)
+            for number, address in enumerate(transaction.recipients)
             if replies[number if peer.is_lmtp else 0].startswith("2")
         ]
-        if good:
-            whole.recipients = good
-            peer.taken.append(whole)
-        return all([self._say(each) for each in replies])
+        if accepted:
+            transaction.recipients = accepted
+            peer.accepted.append(transaction)
+        return all([self._reply(each) for each in replies])
 
     def _content(self) -> bytes:
         lines = []
-        for raw in self.rfile:
-            if raw == b".\r\n":
+        for raw_line in self.rfile:
+            if raw_line == b".\r\n":
                 break
-            lines.append(raw[1:] if raw.startswith(b".") else raw)
+            lines.append(raw_line[1:] if raw_line.startswith(b".") else raw_line)
         return b"".join(lines)
 
-    def _say(self, reply: str) -> bool:
-        if reply == HUNG_UP:
+    def _reply(self, reply: str) -> bool:
+        if reply == NO_REPLY:
             return False
         self.wfile.write(reply.encode("utf-8", "surrogateescape") + b"\r\n")
         return True
 
 
 def _address(line: str) -> str:
-    found = ADDRESS.match(line)
-    return found.group(1) if found else ""
+    match = ADDRESS.match(line)
+    return match.group(1) if match else ""
 
 
 def hang_up(transaction: Transaction, address: str) -> str:
     """Say nothing after the message and close the connection."""
-    return HUNG_UP
+    return NO_REPLY

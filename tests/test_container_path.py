@@ -14,7 +14,7 @@ import pytest
 import container
 
 LIVE = "tests/live/stamp_filter/test_capture.py"
-OUTCOMES = """
+TEST_MODULE = """
 import pytest
 
 pytestmark = pytest.mark.live
@@ -68,36 +68,36 @@ def pytest_run(
     )
 
 
-def test_without_an_engine_live_tests_are_skipped_and_the_cure_named(
+def test_without_an_engine_live_tests_are_skipped_with_a_reason(
     tmp_path: Path,
 ) -> None:
-    run = pytest_run(LIVE, DOCKER_HOST=f"unix://{tmp_path}/no-engine")
-    assert run.returncode == 0, run.stdout
-    assert "run 'sudo make test', or join the group docker" in run.stdout
+    process = pytest_run(LIVE, DOCKER_HOST=f"unix://{tmp_path}/no-engine")
+    assert process.returncode == 0, process.stdout
+    assert "run 'sudo make test', or join the group docker" in process.stdout
 
 
 def test_where_live_tests_are_required_a_skip_is_a_failure(tmp_path: Path) -> None:
-    nowhere = f"unix://{tmp_path}/no-engine"
-    run = pytest_run(LIVE, DOCKER_HOST=nowhere, POSTFIX_ARCHIVE_LIVE="required")
-    assert run.returncode == 1
-    assert "were skipped, and none may be" in run.stdout
+    docker_host = f"unix://{tmp_path}/no-engine"
+    process = pytest_run(LIVE, DOCKER_HOST=docker_host, POSTFIX_ARCHIVE_LIVE="required")
+    assert process.returncode == 1
+    assert "were skipped, and none may be" in process.stdout
 
 
 @pytest.mark.slow
 def test_each_outcome_in_the_container_is_the_outcome_here(tmp_path: Path) -> None:
-    if not container.engine_answers():
+    if not container.has_docker_engine():
         pytest.skip("no Docker engine answers: as root, tests/container/engine start")
     checkout = tmp_path / "checkout"
-    without = shutil.ignore_patterns(*container.NOT_SENT)
-    shutil.copytree(container.ROOT, checkout, ignore=without)
-    (checkout / "tests" / "live" / "test_outcomes.py").write_text(OUTCOMES)
-    run = pytest_run("tests/live/outcomes/test_outcomes.py", checkout=checkout)
-    assert run.returncode == 1, run.stdout + run.stderr
-    last = run.stdout.splitlines()[-1]
-    assert re.search("1 failed, 4 passed, 1 skipped, 1 xfailed, 1 error in", last)
-    assert '>       assert postfix.smtp_port == 25, "on purpose"' in run.stdout
-    assert "said before" in run.stdout
-    assert 'RuntimeError("in a fixture")' in run.stdout
+    ignore = shutil.ignore_patterns(*container.EXCLUDED_FILES)
+    shutil.copytree(container.ROOT, checkout, ignore=ignore)
+    (checkout / "tests/live/outcomes/test_outcomes.py").write_text(TEST_MODULE)
+    process = pytest_run("tests/live/outcomes/test_outcomes.py", checkout=checkout)
+    assert process.returncode == 1, process.stdout + process.stderr
+    summary = process.stdout.splitlines()[-1]
+    assert re.search("1 failed, 4 passed, 1 skipped, 1 xfailed, 1 error in", summary)
+    assert '>       assert postfix.smtp_port == 25, "on purpose"' in process.stdout
+    assert "said before" in process.stdout
+    assert 'RuntimeError("in a fixture")' in process.stdout
     assert re.search(
-        r"SKIPPED \[1\] tests/live/outcomes/test_outcomes.py:\d+: not", run.stdout
+        r"SKIPPED \[1\] tests/live/outcomes/test_outcomes.py:\d+: not", process.stdout
     )

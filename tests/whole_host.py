@@ -7,30 +7,40 @@ of its own. Postfix has the configuration that Debian's package gives a fresh ho
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import subprocess
 import tempfile
 import time
 from pathlib import Path
 
-from private_postfix import PATIENCE, ROOT
+from private_postfix import CHECK, ROOT, TIMEOUT
 
 HOST = "host.example.com"
-FRESH = f"""
+OVERLAID = ("etc", "var", "usr/local")
+# Layers are tar files of what the overlays' upper directories hold.
+MOUNTED = """
 set -e
-mount -t tmpfs tmpfs {{folder}}
-for each in etc var usr/local; do
-    name=$(echo $each | tr / _)
-    mkdir {{folder}}/$name.upper {{folder}}/$name.work
-    mount -t overlay overlay /$each \\
-      -o lowerdir=/$each,upperdir={{folder}}/$name.upper,workdir={{folder}}/$name.work
+mount -t tmpfs tmpfs {directory}
+for path in {paths}; do mkdir -p {directory}/upper/$path {directory}/work/$path; done
+for layer in {layers}; do
+    tar -C {directory}/upper --xattrs --xattrs-include='trusted.overlay.*' -xf $layer
 done
-rm -rf /usr/local/lib/postfix-archive /usr/local/sbin/postfix-archive
-rm -rf /etc/postfix-archive /var/lib/postfix-archive /etc/postfix/archive.*
+for path in {paths}; do
+    mount -t overlay overlay /$path \\
+      -o lowerdir=/$path,upperdir={directory}/upper/$path,workdir={directory}/work/$path
+done
 ip link set lo up
 # As systemd sets it. With the kernel's 10, Postfix's own log socket can fill up while
 # postlogd(8) restarts, and all that logs stands still.
 echo 512 > /proc/sys/net/unix/max_dgram_qlen
+echo ready
+exec sleep infinity
+"""
+STOCK = f"""
+set -e
+rm -rf /usr/local/lib/postfix-archive /usr/local/sbin/postfix-archive
+rm -rf /etc/postfix-archive /var/lib/postfix-archive /etc/postfix/archive.*
 rm -f /etc/postfix/main.cf /var/spool/postfix/pid/* /var/lib/postfix/master.lock
 cp /etc/postfix/master.cf.proto /etc/postfix/master.cf
 echo "postfix postfix/main_mailer_type select Internet Site" | debconf-set-selections
@@ -38,31 +48,40 @@ echo "postfix postfix/mailname string {HOST}" | debconf-set-selections
 DEBIAN_FRONTEND=noninteractive dpkg-reconfigure postfix >/dev/null 2>&1
 postconf -e myhostname={HOST} maillog_file=/var/log/postfix.log
 useradd --no-create-home bob
-echo ready
-exec sleep infinity
+useradd --no-create-home legal
 """
 # What make test says to a make below it, and a user's make is not told.
-MAKES = {"MAKEFLAGS", "MAKELEVEL", "MFLAGS"}
+MAKE_VARIABLES = {"MAKEFLAGS", "MAKELEVEL", "MFLAGS"}
 
 
 class WholeHost:
-    """Namespaces with a stock Debian Postfix in them, not yet started."""
+    """Namespaces with a Debian host in them; Postfix is not yet started.
 
-    def __init__(self) -> None:
-        self._folder = Path(tempfile.mkdtemp(prefix="pfa-host-", dir="/tmp"))
-        self._holder = subprocess.Popen(
+    The layers are made by save(): stock_host and release of conftest.py.
+    """
+
+    def __init__(self, *layers: Path) -> None:
+        self._directory = Path(tempfile.mkdtemp(prefix="pfa-host-", dir="/tmp"))
+        script = MOUNTED.format(
+            directory=self._directory,
+            paths=" ".join(OVERLAID),
+            layers=" ".join(map(str, layers)),
+        )
+        self._process = subprocess.Popen(
             ["unshare", "-m", "-n", "-p", "-f", "--kill-child", "--mount-proc"]
-            + ["sh", "-c", FRESH.format(folder=self._folder)],
+            + ["sh", "-c", f"exec 2>&1\n{script}"],
             stdout=subprocess.PIPE,
             text=True,
         )
-        assert self._holder.stdout is not None
-        if self._holder.stdout.readline() != "ready\n":
+        assert self._process.stdout is not None
+        first = self._process.stdout.readline()
+        if first != "ready\n":
+            reasons = first + self._process.stdout.read()
             self.close()
-            raise RuntimeError("the namespaces could not be made")
-        pid = self._holder.pid
+            raise RuntimeError(f"the namespaces could not be made: {reasons}")
+        pid = self._process.pid
         children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-        self._inside = ["nsenter", "-t", children[0], "-m", "-n", "-p", "--"]
+        self._nsenter = ["nsenter", "-t", children[0], "-m", "-n", "-p", "--"]
 
     def __enter__(self) -> WholeHost:
         return self
@@ -72,47 +91,57 @@ class WholeHost:
 
     def close(self) -> None:
         """End every process in there; the overlays go with them."""
-        self._holder.kill()
-        self._holder.wait()
-        if self._holder.stdout is not None:
-            self._holder.stdout.close()
-        shutil.rmtree(self._folder, ignore_errors=True)
+        self._process.kill()
+        self._process.wait()
+        if self._process.stdout is not None:
+            self._process.stdout.close()
+        shutil.rmtree(self._directory, ignore_errors=True)
 
     def run(
-        self, command: str, *, given: str = "", fails: bool = False
+        self, command: str, *, stdin: str = "", is_failure_expected: bool = False
     ) -> subprocess.CompletedProcess[str]:
         """Run a shell command in there, from the checkout; it must succeed or fail."""
-        done = subprocess.run(
-            [*self._inside, "sh", "-c", f"cd {ROOT} && {command}"],
-            input=given,
+        process = subprocess.run(
+            [*self._nsenter, "sh", "-c", f"cd {ROOT} && {command}"],
+            input=stdin,
             capture_output=True,
             text=True,
             errors="replace",
-            env={name: os.environ[name] for name in os.environ.keys() - MAKES},
+            env={name: os.environ[name] for name in os.environ.keys() - MAKE_VARIABLES},
             check=False,
         )
-        assert bool(done.returncode) == fails, done.stdout + done.stderr + self.log()
-        return done
+        assert bool(process.returncode) == is_failure_expected, (
+            process.stdout + process.stderr + self.log()
+        )
+        return process
 
-    def says(self, command: str) -> str:
+    def output(self, command: str) -> str:
         """Return what a command prints that must succeed."""
         return self.run(command).stdout.strip()
 
     def log(self) -> str:
-        """Return the end of Postfix's log, and what is queued."""
-        command = "tail -n 60 /var/log/postfix.log; postqueue -p; date"
-        done = subprocess.run(
-            [*self._inside, "sh", "-c", command],
+        """Return the end of Postfix's log, what is queued, what postfix check says."""
+        check = f"{shlex.join(CHECK)} 'postfix check'"
+        command = f"tail -n 60 /var/log/postfix.log; postqueue -p; date; {check}"
+        process = subprocess.run(
+            [*self._nsenter, "sh", "-c", command],
             capture_output=True,
             text=True,
             errors="replace",
             check=False,
         )
-        return done.stdout
+        return process.stdout
+
+    def save(self, layer: Path, path: str = "") -> None:
+        """Write what is changed on this host, or below a path, as a layer."""
+        self.run(
+            f"tar -C {self._directory}/upper --xattrs"
+            f" --xattrs-include='trusted.overlay.*' -cf {layer} {path or '.'}"
+        )
 
     def configuration(self) -> dict[str, str]:
         """Return mode, owner and digest of every file of Postfix's configuration."""
-        listing = self.says(
+        listing = self.output(
             "cd /etc/postfix && find . -type f -printf '%p %m %U:%G ' "
             "-exec sha256sum {} \\; | sort"
         )
@@ -120,28 +149,28 @@ class WholeHost:
 
     def send(self, subject: str, *to: str, port: int = 25) -> None:
         """Send one message by SMTP, to bob unless somebody else is named."""
-        text = f"From: <alice@example.org>\nSubject: {subject}\n\nhello\n"
+        message = f"From: <alice@example.org>\nSubject: {subject}\n\nhello\n"
         program = (
             "import smtplib,sys; s = smtplib.SMTP('127.0.0.1', sys.argv[1]);"
             " s.sendmail('alice@example.org', sys.argv[2:],"
             " sys.stdin.read()); s.quit()"
         )
-        people = " ".join(to or (f"bob@{HOST}",))
-        self.run(f'python3 -c "{program}" {port} {people}', given=text)
+        recipients = " ".join(to or (f"bob@{HOST}",))
+        self.run(f'python3 -c "{program}" {port} {recipients}', stdin=message)
 
-    def wait(self, command: str, what: str) -> None:
+    def wait(self, command: str, description: str) -> None:
         """Return when a shell command succeeds; fail with the log if it never does."""
-        end = time.monotonic() + PATIENCE
-        while time.monotonic() < end:
-            done = subprocess.run(
-                [*self._inside, "sh", "-c", command], capture_output=True, check=False
+        deadline = time.monotonic() + TIMEOUT
+        while time.monotonic() < deadline:
+            process = subprocess.run(
+                [*self._nsenter, "sh", "-c", command], capture_output=True, check=False
             )
-            if not done.returncode:
+            if not process.returncode:
                 return
             time.sleep(0.1)
-        raise AssertionError(f"never came: {what}\n{self.log()}")
+        raise AssertionError(f"never came: {description}\n{self.log()}")
 
-    def settle(self) -> None:
+    def wait_for_empty_queue(self) -> None:
         """Return when the queue is empty, three looks in a row.
 
         Flushes: what qmgr(8) finds locked by the delivery before, it would let wait for
@@ -152,12 +181,12 @@ class WholeHost:
         self.wait(command, "the queue is empty")
 
 
-def install(wheels: Path, more: str = "") -> str:
+def install(wheels: Path, options: str = "") -> str:
     """Return the command that archives to legal@HOST, without a package index."""
-    return f"make install ARCHIVE=legal@{HOST} WHEELS={wheels} {more}"
+    return f"make install ARCHIVE=legal@{HOST} WHEELS={wheels} {options}"
 
 
-def archived(host: WholeHost) -> int:
+def count_records(host: WholeHost) -> int:
     """Return how many records the archive has, the probes aside."""
-    listing = host.says("postfix-archive list --json")
+    listing = host.output("postfix-archive list --json")
     return sum("archive-probe.invalid" not in line for line in listing.splitlines())

@@ -11,7 +11,7 @@ import os
 import time
 
 from postfix_archive.archive_transport import transport
-from postfix_archive.archive_transport.transport import ArchiveJob
+from postfix_archive.archive_transport.archive_job import ArchiveJob
 from postfix_archive.config import archive_cf
 from postfix_archive.config.settings import Settings
 from postfix_archive.errors import ArchiveError, CapsuleBroken, SealInvalid

@@ -13,130 +13,33 @@ import posix as os
 from fcntl import LOCK_EX, lockf
 
 from postfix_archive.archive_transport import copy_plan
-from postfix_archive.errors import ALARM, JournalFailed, StoreFailed
+from postfix_archive.archive_transport.archive_job import ArchiveJob, CapturedMessage
+from postfix_archive.errors import JournalFailed, StoreFailed
 from postfix_archive.message import (
     archive_copy,
     capsule,
-    dates,
     digest,
+    log_fields,
     smtp_data,
     stamp,
 )
 from postfix_archive.message.envelope import Recipient
 from postfix_archive.postfix import smtp_client
-from postfix_archive.store import copy_file, fallback
-from postfix_archive.store.archive import ARCHIVED, MAILED, Archive
+from postfix_archive.store import copy_file, fallback, journal
+from postfix_archive.store.archive import Archive
 from postfix_archive.system import spool
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from postfix_archive.config.settings import Settings
-    from postfix_archive.message.archive_copy import ArchiveCopy, EnvelopeReport
-    from postfix_archive.message.capsule import Capsule
+    from postfix_archive.message.archive_copy import EnvelopeReport
     from postfix_archive.message.envelope import Request
-    from postfix_archive.message.keyring import Keyring
-    from postfix_archive.message.smtp_data import ContentProperties
     from postfix_archive.outcomes.outcome_report import KnownOutcomes
-    from postfix_archive.system.spool import Spool
-
-
-class ArchiveJob:
-    """One message to archive, with settings and keys; ``now`` is Unix time.
-
-    ``message`` is a capsule, or for write-through the original itself.
-    """
-
-    __slots__ = ("known_outcomes", "keys", "message", "now", "settings")
-
-    def __init__(
-        self, message: Spool, settings: Settings, keys: Keyring, now: int
-    ) -> None:
-        self.message = message
-        self.settings = settings
-        self.keys = keys
-        self.now = now
-        self.known_outcomes: KnownOutcomes | None = (
-            None  # outcomes that are known already
-        )
-
-    @property
-    def timestamp(self) -> str:
-        """``now`` as the journal writes it."""
-        return dates.format_rfc3339(self.now)
-
-
-class CapturedMessage:
-    """A captured message: its envelope, and what was determined from the original."""
-
-    __slots__ = (
-        "sha256",
-        "has_forged_marker",
-        "head",
-        "opened_capsule",
-        "job",
-        "shape",
-    )
-
-    def __init__(
-        self,
-        job: ArchiveJob,
-        opened_capsule: Capsule,
-        sha256: str,
-        shape: ContentProperties,
-    ) -> None:
-        self.job = job
-        self.opened_capsule = opened_capsule
-        self.head = job.message.head(opened_capsule.original_offset)
-        self.sha256 = sha256
-        self.shape = shape
-        report_format = job.settings.archive_report_format
-        needs_marker_check = (
-            job.settings.has_mail_delivery
-            and report_format in archive_copy.MARKED_FORMATS
-        )
-        self.has_forged_marker = needs_marker_check and archive_copy.has_marker(
-            self.original()
-        )
-
-    @property
-    def size(self) -> int:
-        """Size of the original in bytes."""
-        return self.job.message.size - self.opened_capsule.original_offset
-
-    def original(self) -> Iterable[bytes]:
-        """Return the bytes of the original, in chunks."""
-        return self.job.message.chunks(self.opened_capsule.original_offset)
-
-    def content(self, copy: ArchiveCopy, *, is_mailed: bool = False) -> Iterable[bytes]:
-        """Return the bytes of an archive copy.
-
-        In a mailed copy, journal markers within the original are put in lower case, so
-        that no importer takes them for ours.
-        """
-        original = self.original() if copy.has_original else ()
-        if is_mailed and self.has_forged_marker:
-            original = archive_copy.lowercase_markers(original)
-        return smtp_data.chain((copy.preamble,), original, (copy.trailer,))
-
-    def piece(self, request: Request) -> copy_file.Capture:
-        """Return what the store needs to record this message in one archive."""
-        return copy_file.Capture(
-            record_id=copy_plan.record_id(self.opened_capsule, request),
-            capsule_id=self.opened_capsule.capsule_id,
-            envelope_fields=self.opened_capsule.fields,
-            sha256=self.sha256,
-            size=self.size,
-            verdict=request.verdict,
-            lines_above=copy_plan.header_above_stamp(self.head, request),
-        )
 
 
 def archive_capsule(job: ArchiveJob) -> str:
     """Archive one capsule, else put it into the fallback directory.
 
-    Returns the line for Postfix's log, alarms first: pipe(8) logs 100 characters.
+    Returns the line for Postfix's log.
     """
     job.message = spool.unpack(job.message, job.settings.archive_spool_directory)
     if job.settings.archive_wait_for_outcome:
@@ -151,7 +54,25 @@ def archive_capsule(job: ArchiveJob) -> str:
             raise type(error)(
                 f"{error}; fallback directory: {fallback_error}"
             ) from fallback_error
-        return f"{ALARM} IN THE FALLBACK DIRECTORY, {reason}"
+        return _fallback_line(job, reason)
+
+
+def _fallback_line(job: ArchiveJob, reason: str) -> str:
+    """Return the line for Postfix's log; log the whole reason, which pipe(8) cuts."""
+    from postfix_archive.system import failure_log  # rarely needed
+
+    head = job.message.head(limit=capsule.FIELDS_LIMIT)
+    fields = {
+        "id": capsule.unseal(head, job.keys).envelope.archive_id,
+        "alarm": "fallback",
+        "reason": reason,
+    }
+    failure_log.record(
+        fields,
+        config_directory=job.settings.config_directory,
+        spool_directory=job.settings.archive_spool_directory,
+    )
+    return log_fields.build(fields)
 
 
 def _known_outcomes(job: ArchiveJob) -> KnownOutcomes:
@@ -167,37 +88,66 @@ def _known_outcomes(job: ArchiveJob) -> KnownOutcomes:
 def archive_message(job: ArchiveJob) -> str:
     """Archive the message of one capsule for all its requests; return the log line.
 
-    Durable on return. Raises StoreFailed and JournalFailed if the store fails.
+    Durable on return. Raises StoreFailed and JournalFailed if the store fails, and
+    CapsuleBroken if the capsule was cut short.
     """
     opened_capsule = capsule.unseal(
         job.message.head(limit=capsule.FIELDS_LIMIT), job.keys
     )
+    opened_capsule.require_whole(job.message.size)
     start = opened_capsule.original_offset
     sha256 = job.message.digests([start])[start].hex()
-    alarms, results = archive_captured(
+    result = archive_captured(
         CapturedMessage(job, opened_capsule, sha256, job.message.shape(start))
     )
     if sha256 != opened_capsule.envelope.sha256:
-        alarms.append(f"{ALARM} the message was altered in the queue after its capture")
-    return "; ".join(
-        [*alarms, f"archived as {opened_capsule.envelope.archive_id}", *results]
-    )
+        result.alarms.insert(0, "altered")
+    return result.log_line(opened_capsule.envelope.archive_id)
 
 
-def archive_captured(captured: CapturedMessage) -> tuple[list[str], list[str]]:
-    """Archive a message for all its requests; return alarms and other results.
+class ArchiveResult:
+    """What was done with one message, for all its requests together.
+
+    ``actions`` are of ACTIONS, ``alarms`` codes of docs/log-format.md, ``mailed_as``
+    the queue ids of the mailed copies.
+    """
+
+    __slots__ = ("actions", "alarms", "mailed_as")
+
+    ACTIONS = ("stored", "mailed", "supplement")
+
+    def __init__(self) -> None:
+        self.actions: set[str] = set()
+        self.alarms: list[str] = []
+        self.mailed_as: list[str] = []
+
+    def log_line(self, archive_id: str) -> str:
+        """Return the line for Postfix's log."""
+        actions = [each for each in self.ACTIONS if each in self.actions]
+        return log_fields.build(
+            {
+                "id": archive_id,
+                "alarm": ",".join(self.alarms),
+                "result": "+".join(actions) or "none",
+                "mailed_as": ",".join(self.mailed_as),
+            }
+        )
+
+
+def archive_captured(captured: CapturedMessage) -> ArchiveResult:
+    """Archive a message for all its requests; return what was done.
 
     Durable on return. Raises StoreFailed and JournalFailed if the store fails.
     """
-    results = [
-        _archive_for_request(captured, each)
-        for each in captured.opened_capsule.envelope.requests
-    ]
-    alarms = [each for each in results if each.startswith(ALARM)]
-    return alarms, [each for each in results if not each.startswith(ALARM)]
+    result = ArchiveResult()
+    for each in captured.opened_capsule.envelope.requests:
+        _archive_for_request(captured, each, result)
+    return result
 
 
-def _archive_for_request(captured: CapturedMessage, request: Request) -> str:
+def _archive_for_request(
+    captured: CapturedMessage, request: Request, result: ArchiveResult
+) -> None:
     """Store, mail, or both, for one request, as archive_delivery says."""
     report_data = copy_plan.build_report(
         captured.opened_capsule,
@@ -212,19 +162,24 @@ def _archive_for_request(captured: CapturedMessage, request: Request) -> str:
         report_data.remarks.append(captured.job.known_outcomes.summary)
     settings = captured.job.settings
     if not settings.has_store:
-        return _mail_only(captured, request, report_data)
+        _mail_only(captured, request, report_data, result)
+        return
     if not settings.has_mail_delivery:
-        return _store_and_mail(captured, request, report_data)
+        _store_and_mail(captured, request, report_data, result)
+        return
     lock_name = (
         f"{request.address} {copy_plan.record_id(captured.opened_capsule, request)}"
     )
     with RecordLock(settings.archive_fallback_directory, lock_name):
-        return _store_and_mail(captured, request, report_data)
+        _store_and_mail(captured, request, report_data, result)
 
 
 def _store_and_mail(
-    captured: CapturedMessage, request: Request, report_data: EnvelopeReport
-) -> str:
+    captured: CapturedMessage,
+    request: Request,
+    report_data: EnvelopeReport,
+    result: ArchiveResult,
+) -> None:
     """Store the copy, and mail it if that is configured and not done yet."""
     sealed_envelope = captured.opened_capsule.envelope
     settings = captured.job.settings
@@ -238,14 +193,17 @@ def _store_and_mail(
         events = archive.add_supplement(piece, captured.job.timestamp)
     else:
         events = _store_copy(captured, archive, piece, report_data)
-    if ARCHIVED not in events and request.verdict == stamp.VALID:
-        return f"{request.address}: supplement to {piece.record_id}"
+    if journal.ARCHIVED not in events and request.verdict == stamp.VALID:
+        result.actions.add("supplement")
+        return
+    result.actions.add("stored")
     is_mailed = copy_plan.is_mailed(sealed_envelope, request, settings)
-    if not is_mailed or MAILED in events:
-        return f"{request.address}: stored"
+    if not is_mailed or journal.MAILED in events:
+        return
     queue_ids = _mail_copies(captured, request, report_data)
-    archive.record_mailed(piece, captured.job.timestamp, queue_ids)
-    return f"{request.address}: stored and mailed, queued as {queue_ids}"
+    archive.record_mailed(piece, captured.job.timestamp, " ".join(queue_ids))
+    result.actions.add("mailed")
+    result.mailed_as += queue_ids
 
 
 def _store_copy(
@@ -264,31 +222,34 @@ def _store_copy(
 
 
 def _mail_only(
-    captured: CapturedMessage, request: Request, report_data: EnvelopeReport
-) -> str:
+    captured: CapturedMessage,
+    request: Request,
+    report_data: EnvelopeReport,
+    result: ArchiveResult,
+) -> None:
     """Mail the copy, or a supplement, in a configuration without a store."""
     if request.is_stamp_trusted and request.generation:
-        return f"{request.address}: an archive copy came back, nothing to add"
+        return  # an archive copy came back: there is nothing to add
     if not copy_plan.is_mailed(
         captured.opened_capsule.envelope, request, captured.job.settings
     ):
-        return (
-            f"{ALARM} NOT MAILED to {request.address}: a copy of a copy, or its bounce"
-        )
-    kind = "supplement" if request.is_stamp_trusted else "copy"
-    queue_ids = _mail_copies(captured, request, report_data)
-    return f"{request.address}: {kind} mailed, queued as {queue_ids}"
+        result.alarms.append("not-mailed")  # a copy of a copy, or its bounce
+        return
+    if request.is_stamp_trusted:
+        result.actions.add("supplement")
+    result.actions.add("mailed")
+    result.mailed_as += _mail_copies(captured, request, report_data)
 
 
 def _mail_copies(
     captured: CapturedMessage, request: Request, report_data: EnvelopeReport
-) -> str:
+) -> list[str]:
     """Mail the copy to the archive address; return Postfix's queue ids."""
     if captured.has_forged_marker and not request.is_stamp_trusted:
         copy_plan.note_forged_marker(report_data, captured.sha256)
     recipients_per_copy = captured.job.settings.archive_journal_recipients_per_copy
     copies = copy_plan.split_report(report_data, recipients_per_copy)
-    return " ".join(_mail_copy(captured, request, each) for each in copies)
+    return [_mail_copy(captured, request, each) for each in copies]
 
 
 def _mail_copy(

@@ -3,7 +3,7 @@
 Used by ``postfix-archive bypass``, status, doctor and reconcile. While the bypass is
 on, mail passes unarchived: archive_bypass in main.cf holds the time since when, and the
 expressions of content_filter and receive_override_options in main.cf and master.cf test
-it. The file archive.gap beside main.cf records a bypass that is on, or one that is
+it. The file archive.bypass beside main.cf records a bypass that is on, or one that is
 missing in a journal.
 """
 
@@ -15,8 +15,8 @@ import os
 import pwd
 import time
 from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from postfix_archive.config import archive_cf
 from postfix_archive.config.settings import Settings
@@ -24,26 +24,39 @@ from postfix_archive.errors import ArchiveError, BypassRefused, JournalFailed, N
 from postfix_archive.message import dates
 from postfix_archive.postfix import archive_services, mail_queue, postfix_command
 from postfix_archive.postfix.configuration import Configuration
-from postfix_archive.store import record_reader
-from postfix_archive.store.journal import Journal
-from postfix_archive.system import files, privileges, text_file
+from postfix_archive.store import bypass_period, journal, record_reader
+from postfix_archive.store.bypass_period import BypassPeriod
+from postfix_archive.system import files, privileges
 
-RECORD_FILE = "archive.gap"
+RECORD_FILE = "archive.bypass"
 LOG_TAG = "postfix/archive-bypass"
-OPENED_EVENT, CLOSED_EVENT = record_reader.BYPASS_EVENTS
 
 
-def read_record(directory: str) -> dict[str, Any] | None:
-    """Return the record of a bypass that is on, None if mail is archived.
+@dataclass(frozen=True)
+class BypassRecord:
+    """A bypass period, and the archives whose journal lacks its start or its end."""
 
-    Keys: opened, by, why; closed and closed_by once it is off and only a journal event
-    is missing; untold and untold_end, the archives whose journal lacks the event of its
-    begin and end. Raises BypassRefused.
+    period: BypassPeriod
+    unrecorded_start: tuple[str, ...] = ()
+    unrecorded_end: tuple[str, ...] | None = None  # None: no journal was tried yet
+
+
+@dataclass(frozen=True)
+class BypassStart:
+    """What turn_on() has done."""
+
+    record: BypassRecord
+    requeued: int  # messages that waited for the stamp filter
+    left: int  # messages that the stamp filter is still processing
+
+
+def read_record(directory: str) -> BypassRecord | None:
+    """Return the record of a bypass that is on, or that a journal does not have yet.
+
+    None if mail is archived. Raises BypassRefused.
     """
     try:
-        record: dict[str, Any] = json.loads(Path(directory, RECORD_FILE).read_text())
-        if not _is_record(record):
-            raise ValueError("not a bypass record")
+        return _parse_record(json.loads(Path(directory, RECORD_FILE).read_text()))
     except FileNotFoundError:
         return None
     except (OSError, ValueError, RecursionError) as error:
@@ -51,51 +64,45 @@ def read_record(directory: str) -> dict[str, Any] | None:
             f"read {directory}/{RECORD_FILE}: {error}; the file says since when mail is"
             " not archived: restore it from a backup"
         ) from error
-    return record
 
 
-def turn_on(directory: str, reason: str) -> dict[str, Any]:
-    """Turn the bypass on and requeue what waits for the filter; return the record.
+def turn_on(directory: str, reason: str) -> BypassStart:
+    """Turn the bypass on and requeue what waits for the filter.
 
     Raises BypassRefused, NotRoot: nothing is changed then. A journal that cannot be
-    written or an archive.cf that cannot be read does not stop it; see untold in
-    read_record().
+    written or an archive.cf that cannot be read does not stop it.
     """
     _require_root("on")
     current = read_record(directory)
     if current is not None:
         requeued, _ = _requeue(directory)
         raise BypassRefused(
-            f"the bypass is on already, since {current['opened']}, by {current['by']}:"
-            f" {current['why']}; postfix-archive bypass off turns it off. Messages that"
-            f" waited for the filter and are requeued now: {requeued}"
+            f"the bypass is on already, since {current.period.started}, by"
+            f" {current.period.started_by}: {current.period.reason}; postfix-archive"
+            " bypass off turns it off. Messages that waited for the filter and are"
+            f" requeued now: {requeued}"
         )
     postfix_config = _read_configuration(directory)
-    since = _now()
-    record: dict[str, Any] = {
-        "opened": since,
-        "by": current_user(),
-        "why": reason,
-        "untold": [],
-    }
-    _write_record(directory, record)
+    period = BypassPeriod(_now(), current_user(), reason)
+    _write_record(directory, BypassRecord(period))
     try:
-        postfix_command.set_main(directory, archive_services.BYPASS_PARAMETER, since)
+        postfix_command.set_main(
+            directory, archive_services.BYPASS_PARAMETER, period.started
+        )
     except ArchiveError:
         Path(directory, RECORD_FILE).unlink()
         raise
     _reload(directory)
-    record["requeued"], record["in_hand"] = _requeue(directory)
-    failed_archives = _record_begin(directory, postfix_config, record)
-    record["untold"] = failed_archives
+    requeued, left = _requeue(directory)
+    record = BypassRecord(period, _record_start(directory, postfix_config, period))
     _write_record(directory, record)
-    text = f"bypass on, mail is UNARCHIVED: by {record['by']}: {reason}"
-    postfix_command.log_alarm(directory, LOG_TAG, text)
-    return record
+    fields = {"alarm": "bypass-on", "reason": f"by {period.started_by}: {reason}"}
+    postfix_command.log_alarm(directory, LOG_TAG, fields)
+    return BypassStart(record, requeued, left)
 
 
-def turn_off(directory: str) -> dict[str, Any]:
-    """Turn the bypass off and write the journal events; return the record.
+def turn_off(directory: str) -> BypassPeriod:
+    """Turn the bypass off and write the journal events; return the period.
 
     The file with the record is deleted on return. Raises JournalFailed if a journal
     cannot be written: mail is archived again, and the file stays until another call
@@ -108,35 +115,61 @@ def turn_off(directory: str) -> dict[str, Any]:
     postfix_config = postfix_command.read_configuration(directory)
     postfix_command.set_main(directory, archive_services.BYPASS_PARAMETER, "")
     _reload(directory)
-    if "closed" not in record:
-        record.update(closed=_now(), closed_by=current_user(), untold_end=None)
-        _write_record(directory, record)
-        text = f"bypass off, mail is archived again: by {record['closed_by']}"
-        postfix_command.log_alarm(directory, LOG_TAG, text)
+    if not record.period.ended:
+        record = _end(directory, record)
     settings = archive_cf.load(directory)
-    if record.get("untold_end") is None:
-        record["untold_end"] = sorted(_affected_archives(settings, postfix_config))
-    failed_opened = _append_events(settings, OPENED_EVENT, record, record["untold"])
-    failed_closed = _append_events(settings, CLOSED_EVENT, record, record["untold_end"])
-    if failed_opened or failed_closed:
-        record.update(untold=failed_opened, untold_end=failed_closed)
+    archives = record.unrecorded_end
+    if archives is None:
+        archives = tuple(_affected_archives(settings, postfix_config))
+    record = replace(
+        record,
+        unrecorded_start=_append_events(
+            settings,
+            journal.BYPASS_STARTED,
+            replace(record.period, ended="", ended_by=""),
+            record.unrecorded_start,
+        ),
+        unrecorded_end=_append_events(
+            settings, journal.BYPASS_ENDED, record.period, archives
+        ),
+    )
+    if failed_archives := record.unrecorded_start or record.unrecorded_end:
         _write_record(directory, record)
         raise JournalFailed(
             "mail is archived again, but the bypass is not recorded in the journal of"
-            f" {', '.join(failed_opened or failed_closed)}: repair the store, then run"
+            f" {', '.join(failed_archives)}: repair the store, then run"
             " postfix-archive bypass off again"
         )
     Path(directory, RECORD_FILE).unlink()
+    return record.period
+
+
+def _end(directory: str, record: BypassRecord) -> BypassRecord:
+    """Record in the file and in the log that the bypass ends now."""
+    period = replace(record.period, ended=_now(), ended_by=current_user())
+    record = replace(record, period=period)
+    _write_record(directory, record)
+    fields = {"alarm": "bypass-off", "reason": f"by {period.ended_by}"}
+    postfix_command.log_alarm(directory, LOG_TAG, fields)
     return record
 
 
-def _is_record(record: object) -> bool:
-    if not isinstance(record, dict):
-        return False
-    texts = [record.get(name) for name in ("opened", "by", "why")]
-    texts += [record.get(name, "") for name in ("closed", "closed_by")]
-    lists = (record.get("untold"), record.get("untold_end") or [])
-    return {*map(type, texts)} == {str} and {*map(type, lists)} == {list}
+def _parse_record(fields: object) -> BypassRecord:
+    """Return the record in a JSON value; raises ValueError for an invalid one."""
+    if not isinstance(fields, dict):
+        raise ValueError("not a bypass record")
+    start, end = fields.get("unrecorded_start"), fields.get("unrecorded_end")
+    return BypassRecord(
+        bypass_period.parse(fields),
+        _parse_archives(start),
+        None if end is None else _parse_archives(end),
+    )
+
+
+def _parse_archives(value: object) -> tuple[str, ...]:
+    if not isinstance(value, list) or not all(isinstance(e, str) for e in value):
+        raise ValueError("not a list of archives")
+    return tuple(value)
 
 
 def current_user() -> str:
@@ -171,17 +204,16 @@ def _require_root(verb: str) -> None:
         )
 
 
-def _record_begin(
-    directory: str, postfix_config: Configuration, record: dict[str, Any]
-) -> list[str]:
-    """Write the begin to the journals; return the archives where that failed."""
+def _record_start(
+    directory: str, postfix_config: Configuration, period: BypassPeriod
+) -> tuple[str, ...]:
+    """Write the start to the journals; return the archives where that failed."""
     try:
         settings = archive_cf.load(directory)
     except ArchiveError:
-        return archive_services.configured_archives(postfix_config)
-    return _append_events(
-        settings, OPENED_EVENT, record, _affected_archives(settings, postfix_config)
-    )
+        return tuple(archive_services.configured_archives(postfix_config))
+    archives = _affected_archives(settings, postfix_config)
+    return _append_events(settings, journal.BYPASS_STARTED, period, archives)
 
 
 def _affected_archives(settings: Settings, postfix_config: Configuration) -> set[str]:
@@ -197,33 +229,31 @@ def _affected_archives(settings: Settings, postfix_config: Configuration) -> set
 
 
 def _append_events(
-    settings: Settings, event: str, record: dict[str, Any], archives: Iterable[str]
-) -> list[str]:
+    settings: Settings, event: str, period: BypassPeriod, archives: Iterable[str]
+) -> tuple[str, ...]:
     """Append an event to each journal; return the archives where that failed."""
-    keys = ("opened", "by", "why", "closed", "closed_by")
-    fields = {key: str(record[key]) for key in keys if key in record}
     store = settings.archive_store_directory
     failed = []
     for archive in sorted(archives):
         try:
             with privileges.as_owner(store):
                 files.make_directory(f"{store}/{archive}")
-                with Journal(f"{store}/{archive}") as journal:
-                    journal.append(event, _now(), **fields)
+                with journal.Journal(f"{store}/{archive}") as journal_file:
+                    journal_file.append(event, _now(), **period.to_json())
         except (ArchiveError, OSError):
             failed.append(archive)
-    return failed
+    return tuple(failed)
 
 
-def _write_record(directory: str, record: dict[str, Any]) -> None:
-    text = json.dumps(record, indent=1) + "\n"
-    try:
-        text_file.replace_text(Path(directory, RECORD_FILE), text, 0o644)
-    except OSError as error:
-        raise BypassRefused(
-            f"write {directory}/{RECORD_FILE}: {error.strerror}; a bypass must be"
-            " recorded"
-        ) from error
+def _write_record(directory: str, record: BypassRecord) -> None:
+    fields = {
+        **record.period.to_json(),
+        "unrecorded_start": record.unrecorded_start,
+        "unrecorded_end": record.unrecorded_end,
+    }
+    text = json.dumps(fields, indent=1) + "\n"
+    path = f"{directory}/{RECORD_FILE}"
+    files.replace(path, text.encode(), 0o644, failure=BypassRefused)
 
 
 def _requeue(directory: str) -> tuple[int, int]:

@@ -25,20 +25,21 @@ def turn_on(directory: str, reason: str) -> None:
     """Stop archiving: mail is delivered UNARCHIVED until bypass off."""
     if not reason.strip():
         raise click.BadParameter("must not be empty", param_hint="--reason")
-    record = switch.turn_on(directory, reason.strip())
+    start = switch.turn_on(directory, reason.strip())
     click.echo(
-        f"Mail is UNARCHIVED since {record['opened']}. Messages that waited for the"
-        f" filter: {record['requeued']}; they are requeued and delivered unarchived."
+        f"Mail is UNARCHIVED since {start.record.period.started}. Messages that waited"
+        f" for the filter: {start.requeued}; they are requeued and delivered"
+        " unarchived."
     )
-    if record["in_hand"]:
+    if start.left:
         click.echo(
-            f"The filter is still processing {record['in_hand']} messages. Run this"
-            " command again later to requeue those that are left."
+            f"The filter is still processing {start.left} messages. Run this command"
+            " again later to requeue those that are left."
         )
-    if record["untold"]:
+    if start.record.unrecorded_start:
+        archives = ", ".join(start.record.unrecorded_start)
         click.echo(
-            f"The journal of {', '.join(record['untold'])} cannot be written now;"
-            " bypass off writes it."
+            f"The journal of {archives} cannot be written now; bypass off writes it."
         )
     click.echo("When the filter works again: postfix-archive bypass off")
 
@@ -47,8 +48,8 @@ def turn_on(directory: str, reason: str) -> None:
 @click.pass_obj
 def turn_off(directory: str) -> None:
     """Archive mail again."""
-    record = switch.turn_off(directory)
+    period = switch.turn_off(directory)
     click.echo(
-        f"Mail is archived again. It was not archived from {record['opened']} to"
-        f" {record['closed']}; the journals record that."
+        f"Mail is archived again. It was not archived from {period.interval}; the"
+        " journals record that."
     )

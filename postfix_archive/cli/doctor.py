@@ -43,7 +43,7 @@ def doctor(ctx: click.Context, as_json: bool, fix: bool) -> None:
             host = inspection.inspect_host(ctx.obj)
             findings = checks.run(host)
     except (ArchiveError, OSError) as error:
-        unknown = {"status": "UNKNOWN", "why": str(error), "findings": []}
+        unknown = {"status": "UNKNOWN", "reason": str(error), "findings": []}
         click.echo(json.dumps(unknown) if as_json else f"UNKNOWN: {error}")
         ctx.exit(monitoring.UNKNOWN)
     click.echo(_as_json(findings) if as_json else checks.format_report(host, findings))
@@ -54,8 +54,8 @@ def apply_fixes(host: Host, findings: list[Finding]) -> bool:
     """Run the safe fixes, then reload Postfix; tell whether there were any."""
     safe_findings = [each for each in findings if each.is_safe]
     for item in safe_findings:
-        click.echo(f"{item.check}: {item.cure}", err=True)
-        command = shlex.split(item.cure)
+        click.echo(f"{item.check}: {item.fix}", err=True)
+        command = shlex.split(item.fix)
         path = postfix_command.find_command(command[0])
         process = subprocess.run([path, *command[1:]], capture_output=True, text=True)
         if process.returncode:

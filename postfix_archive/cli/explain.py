@@ -21,15 +21,37 @@ from postfix_archive.tables.explanation import Reason
 
 
 @click.command()
-@click.option("--from", "sender", required=True, help="Envelope sender; <> for null.")
 @click.option(
-    "--to", "recipients", required=True, multiple=True, help="Envelope recipient."
+    "--from",
+    "sender",
+    required=True,
+    metavar="ADDRESS",
+    help="Envelope sender; <> for null.",
 )
-@click.option("--client", default="", help="IP address of the client.")
-@click.option("--client-name", default="", help="Host name of the client.")
-@click.option("--helo", default="", help="HELO or EHLO name of the client.")
-@click.option("--sasl-username", default="", help="SASL login name.")
-@click.option("--service", default="", help="One service, such as submission/inet.")
+@click.option(
+    "--to",
+    "recipients",
+    required=True,
+    multiple=True,
+    metavar="ADDRESS",
+    help="Envelope recipient; may be repeated.",
+)
+@click.option(
+    "--client", default="", metavar="ADDRESS", help="IP address of the client."
+)
+@click.option(
+    "--client-name", default="", metavar="NAME", help="Host name of the client."
+)
+@click.option(
+    "--helo", default="", metavar="NAME", help="HELO or EHLO name of the client."
+)
+@click.option("--sasl-username", default="", metavar="USER", help="SASL login name.")
+@click.option(
+    "--service",
+    default="",
+    metavar="NAME/TYPE",
+    help="Only this service, such as submission/inet.",
+)
 @click.argument("message", type=click.File("rb"), required=False)
 @click.pass_obj
 def explain(
@@ -43,10 +65,10 @@ def explain(
     service: str,
     message: BinaryIO | None,
 ) -> None:
-    """Show which archives would get a message, and which lines request that.
+    """Show which archives would get a message, and why.
 
-    Sends nothing. MESSAGE is a file with the message, for header_checks and
-    body_checks.
+    Names the lines that request each archive. Sends nothing. MESSAGE is a file with
+    the message, for header_checks and body_checks.
     """
     settings = archive_cf.load(directory)
     postfix_config = postfix_command.read_configuration(directory)
@@ -65,7 +87,7 @@ def explain(
             postfix_config, settings, receiver, mail, content
         )
         for line in _format_lines(postfix_config, receiver, mail, reasons):
-            click.echo(safe_text(line.encode("utf-8", "replace")))
+            click.echo(safe_text(line))
 
 
 def _select_services(postfix_config: Configuration, only: str) -> list[Service]:

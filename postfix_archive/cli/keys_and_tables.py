@@ -20,12 +20,21 @@ from postfix_archive.tables.table_file import Table
 
 @click.group()
 def key() -> None:
-    """Manage the site key, which authenticates stamps, capsules and requests."""
+    """Create the site key, or replace it.
+
+    It authenticates stamps, capsules and requests.
+    """
 
 
 @key.command()
-@click.option("--id", "key_id", help="Name of the key. [default: today's date]")
-@click.option("--owner", help="Owner of the file. [default: the user in master.cf]")
+@click.option(
+    "--id", "key_id", metavar="NAME", help="Name of the key. [default: today's date]"
+)
+@click.option(
+    "--owner",
+    metavar="USER",
+    help="Owner of the file. [default: the user in master.cf]",
+)
 @click.pass_obj
 def create(directory: str, key_id: str | None, owner: str | None) -> None:
     """Create the site key, if there is none."""
@@ -39,10 +48,12 @@ def create(directory: str, key_id: str | None, owner: str | None) -> None:
 
 
 @key.command()
-@click.option("--id", "key_id", help="Name of the key. [default: today's date]")
+@click.option(
+    "--id", "key_id", metavar="NAME", help="Name of the key. [default: today's date]"
+)
 @click.pass_obj
 def rotate(directory: str, key_id: str | None) -> None:
-    """Add a new key and use it; old keys still verify what they signed."""
+    """Add a new key and use it; old keys stay valid."""
     settings = archive_cf.load(directory)
     key_file.rotate(settings.archive_key_file, key_id or key_file.new_key_id())
     click.echo(
@@ -72,7 +83,10 @@ def _service_user(directory: str) -> str | None:
 @click.option("--dry-run", is_flag=True, help="Write nothing, only report.")
 @click.pass_obj
 def tables(directory: str, dry_run: bool) -> None:
-    """Compile the tables that archive_tables names."""
+    """Compile the tables with ARCHIVE actions.
+
+    archive_tables in archive.cf names their sources.
+    """
     settings = archive_cf.load(directory)
     if not settings.archive_tables:
         click.echo(

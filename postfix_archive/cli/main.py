@@ -9,7 +9,9 @@ from __future__ import annotations
 import datetime
 import io
 import json
+import math
 import sys
+from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -20,6 +22,7 @@ from postfix_archive.cli import (
     bypass,
     doctor,
     explain,
+    install,
     keys_and_tables,
     outcomes,
     reconcile,
@@ -32,6 +35,7 @@ from postfix_archive.cli.options import Date
 from postfix_archive.config import archive_cf
 from postfix_archive.config.settings import Settings
 from postfix_archive.errors import ArchiveError
+from postfix_archive.message.printable import safe_text
 from postfix_archive.store import record_reader
 from postfix_archive.store.record import Record
 
@@ -46,7 +50,8 @@ class CommandGroup(click.Group):
         try:
             return super().invoke(ctx)
         except ArchiveError as error:
-            click.echo(f"postfix-archive: {type(error).__name__}: {error}", err=True)
+            line = safe_text(f"{type(error).__name__}: {error}")
+            click.echo(f"postfix-archive: {line}", err=True)
             ctx.exit(EXIT_FAILURE)
 
 
@@ -69,19 +74,23 @@ def main(ctx: click.Context, config_dir: str | None) -> None:
     ctx.obj = archive_cf.find_config_directory(config_dir)
 
 
-main.add_command(keys_and_tables.key)
-main.add_command(bypass.bypass)
-main.add_command(doctor.doctor)
-main.add_command(explain.explain)
-main.add_command(outcomes.outcomes)
-main.add_command(reconcile.reconcile)
-main.add_command(rescue.fallback)
-main.add_command(rescue.queue)
-for former_name in rescue.FORMER_NAMES:
-    main.add_command(former_name)
-main.add_command(status.status)
-main.add_command(keys_and_tables.tables)
-main.add_command(verify.verify)
+for command in (
+    bypass.bypass,
+    doctor.doctor,
+    explain.explain,
+    install.install,
+    install.uninstall,
+    keys_and_tables.key,
+    keys_and_tables.tables,
+    outcomes.outcomes,
+    reconcile.reconcile,
+    rescue.fallback,
+    rescue.queue,
+    status.status,
+    verify.verify,
+    *rescue.FORMER_NAMES,
+):
+    main.add_command(command)
 
 
 def with_settings(command: Callable[..., None]) -> Callable[..., None]:
@@ -114,25 +123,21 @@ def list_(
     as_json: bool,
 ) -> None:
     """List archived messages, oldest first."""
-    messages = [
-        message
-        for message in _read_records(settings, archive)
-        if (since is None or _archived_at(message) >= since)
-        and (until is None or _archived_at(message) < until)
-    ]
-    for message in messages[-last:] if last else messages:
+    message = None
+    messages = _read_records(settings, archive, since, until, last)
+    for message in deque(messages, last) if last else messages:
         click.echo(
             json.dumps(record_view.to_json(message))
             if as_json
             else record_view.summary_line(settings, message)
         )
-    if not messages and not as_json:
+    if message is None and not as_json:
         click.echo(f"No archived messages in {settings.archive_store_directory}.")
 
 
 @main.command()
 @click.argument("archive_id", metavar="ID")
-@click.option("--archive", metavar="ADDRESS", help="Search this archive only.")
+@click.option("--archive", metavar="ADDRESS", help="Only this archive.")
 @click.option("--raw", is_flag=True, help="Print the archive copy, byte for byte.")
 @click.option("--original", is_flag=True, help="Print the original, byte for byte.")
 @click.option(
@@ -147,7 +152,7 @@ def show(
     original: bool,
     outcome: bool,
 ) -> None:
-    """Show one record. A unique prefix of the id is enough."""
+    """Show one record; a unique prefix of the id is enough."""
     store = settings.archive_store_directory
     message = record_reader.find_record(store, archive_id, archive)
     if original:
@@ -161,14 +166,21 @@ def show(
             click.echo(line)
 
 
-def _read_records(settings: Settings, archive: str | None) -> Iterator[Record]:
+def _read_records(
+    settings: Settings,
+    archive: str | None,
+    since: datetime.datetime | None,
+    until: datetime.datetime | None,
+    last: int | None,
+) -> Iterator[Record]:
     store = settings.archive_store_directory
-    for address in [archive] if archive else record_reader.archives(store):
-        yield from record_reader.records(store, address).values()
-
-
-def _archived_at(message: Record) -> datetime.datetime:
-    return datetime.datetime.fromisoformat(message.events[0]["time"])
+    addresses = [archive] if archive else record_reader.archives(store)
+    begin = since.timestamp() if since else 0.0
+    end = until.timestamp() if until else math.inf
+    for address in addresses:
+        yield from record_reader.records(
+            store, address, since=begin, until=end, last=last
+        )
 
 
 def _write_bytes(chunks: Iterator[bytes]) -> None:

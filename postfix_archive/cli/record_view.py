@@ -5,20 +5,21 @@ Used by cli/main.
 
 from __future__ import annotations
 
-import email.errors
-import email.header
 from collections.abc import Iterator
 from typing import Any
 
 import chardet
 
 from postfix_archive.config.settings import Settings
-from postfix_archive.message import address, dates, mime
+from postfix_archive.message import dates, encoded_words, header, mime, printable
 from postfix_archive.message.printable import safe_text
-from postfix_archive.store import outcome, outcome_summary, record, record_reader
+from postfix_archive.store import journal, outcome_summary, record_reader
+from postfix_archive.store.journal_event import Event
 from postfix_archive.store.record import Record
 
-SUBJECT_LIMIT = 998  # bytes: the line limit of RFC 5322 2.1.1; bounds the time
+SUBJECT_LIMIT = 1 << 14  # bytes; bounds the time
+SUBJECT_COLUMNS = 998  # as many as RFC 5322 2.1.1 allows on a line
+LIST_SUBJECT_COLUMNS = 160
 VERDICT_TEXTS = {
     "absent": "no Archive-Stamp header",
     "valid": "valid Archive-Stamp header, but not in this store",
@@ -54,9 +55,8 @@ def summary_line(settings: Settings, message: Record) -> str:
         recipient_text += f" +{count - 1}"
     sender = safe_text(message.envelope.sender) or "<>"
     time = message.events[0]["time"]
-    subject_text = subject(
-        record_reader.original_head(settings.archive_store_directory, message)
-    )
+    head = record_reader.original_head(settings.archive_store_directory, message)
+    subject_text = subject(head, LIST_SUBJECT_COLUMNS)
     is_known = message.results.overall_kind != outcome_summary.UNKNOWN
     outcome_text = f"({message.results.overall_kind})  " if is_known else ""
     prefix = (
@@ -82,11 +82,11 @@ def lines(settings: Settings, message: Record) -> Iterator[str]:
     )
     yield from _client(message)
     yield f"Size:        {message.events[0]['size']} bytes"
-    yield f"SHA-256:     {_safe_string(message.events[0]['sha256'])}"
+    yield f"SHA-256:     {safe_text(message.events[0]['sha256'])}"
     for name in (*message.files, *message.reports):
         path = f"{settings.archive_store_directory}/{message.archive}/{name}"
         label = "Report:" if name in message.reports else "File:"
-        yield f"{label:12} {_safe_string(path)}"
+        yield f"{label:12} {safe_text(path)}"
     if message.results.overall_kind != outcome_summary.UNKNOWN:
         yield f"Outcome:     {message.results.overall_kind}"
     yield from _recipients(message)
@@ -102,11 +102,11 @@ def _recipients(message: Record) -> Iterator[str]:
     for result in message.results.recipient_results():
         indent = "  " * (result.depth + 1)
         expanded_from = result.original if result.original != result.recipient else ""
-        yield f"{indent}{_safe_address(result.recipient)}" + (
-            f" (expanded from {_safe_address(expanded_from)})" if expanded_from else ""
+        yield f"{indent}{safe_text(result.recipient)}" + (
+            f" (expanded from {safe_text(expanded_from)})" if expanded_from else ""
         )
         if result.outcome is not None:
-            yield f"{indent}  {_safe_address(result.outcome.describe())}"
+            yield f"{indent}  {safe_text(result.outcome.describe())}"
         elif is_known and result.is_counted:
             yield f"{indent}  no outcome yet"
 
@@ -123,51 +123,37 @@ def _client(message: Record) -> Iterator[str]:
         yield f"SASL user:   {safe_text(client.sasl_username)}{method}"
 
 
-def _event_text(event: dict[str, Any]) -> str:
-    if event["event"] == "archived":
+def _event_text(event: Event) -> str:
+    if event["event"] == journal.ARCHIVED:
         return f"archived ({VERDICT_TEXTS.get(event['stamp'], '?')})"
-    if event["event"] == "supplement":
+    if event["event"] == journal.SUPPLEMENT:
         above = event.get("above", "").count("\n")
         suffix = f", {above} header lines above the stamp" if above else ""
         return f"supplement to the envelope{suffix}"
-    if event["event"] == outcome.EVENT:
-        return _safe_address(f"{event['recipient']}: {event['outcome']}")
-    if event["event"] == record.OUTCOME_REPORT:
+    if event["event"] == journal.OUTCOME:
+        return safe_text(f"{event['recipient']}: {event['outcome']}")
+    if event["event"] == journal.OUTCOME_REPORT:
         return "outcome report stored"
-    return _safe_string(f"{event['event']}, queued as {event.get('queued_as', '?')}")
+    return safe_text(f"{event['event']}, queued as {event.get('queued_as', '?')}")
 
 
-def _safe_address(text: str) -> str:
-    """Return text, with surrogates for bytes that are not UTF-8, terminal-safe."""
-    return safe_text(address.as_bytes(text))
-
-
-def _safe_string(text: str) -> str:
-    """Return text from a journal, safe on a terminal."""
-    return safe_text(text.encode("utf-8", "replace"))
-
-
-def subject(head: bytes) -> str:
+def subject(head: bytes, columns: int = SUBJECT_COLUMNS) -> str:
     """Return the subject, with encoded words (RFC 2047) and charsets decoded."""
-    raw = mime.field_text(head, b"subject")[:SUBJECT_LIMIT]
-    if not raw:
-        return "(no subject)"
-    if not raw.isascii():
-        return _safe_string(_decode_undeclared(raw))
-    try:
-        text = str(email.header.make_header(email.header.decode_header(raw.decode())))
-    except (ValueError, LookupError, email.errors.MessageError):
-        text = raw.decode()
-    return _safe_string(text)
+    field = header.first(head, b"subject")
+    raw = field.value[:SUBJECT_LIMIT] if field else b""
+    text = safe_text(encoded_words.decode(raw, _decode_undeclared))
+    return printable.cut(text, columns) or "(no subject)"
 
 
 def _decode_undeclared(raw: bytes) -> str:
-    """Decode a subject without a declared charset, as chardet guesses it."""
+    """Decode text without a declared charset, as chardet guesses it."""
+    if b"\x1b$" in raw:
+        return encoded_words.decode_charset(raw, "iso-2022-jp")
     try:
         return raw.decode()
     except UnicodeDecodeError:
         guess = chardet.detect(raw)
     try:
-        return raw.decode(guess["encoding"] or "ascii", "replace")
+        return encoded_words.decode_charset(raw, guess["encoding"] or "ascii")
     except LookupError:  # chardet has charsets that Python lacks
         return raw.decode("ascii", "replace")

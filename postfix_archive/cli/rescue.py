@@ -1,7 +1,7 @@
 """The commands queue rescue and fallback import: save mail before it expires.
 
 A timer that make install sets up runs both every five minutes. They print nothing when
-there is nothing to do. rescue.plan decides, rescue.queue_rescue and
+there is nothing to do. rescue.rescue_plan decides, rescue.queue_rescue and
 archive_transport.fallback_import act. Exit codes are those of monitoring plugins.
 """
 
@@ -20,23 +20,19 @@ from postfix_archive.errors import ArchiveError, NotRoot
 from postfix_archive.message import dates
 from postfix_archive.postfix import postfix_command
 from postfix_archive.rescue import queue_rescue
+from postfix_archive.system import failure_log
 
 LOG_TAG = "postfix/archive-rescue"
 
 
 @click.group()
 def queue() -> None:
-    """Save what waits in Postfix's queue."""
+    """Save queued mail before Postfix expires it."""
 
 
-@click.group()
-def fallback() -> None:
-    """Archive what waits in the fallback directory."""
-
-
-@queue.command("rescue")
+@queue.command()
 @click.pass_context
-def rescue_command(ctx: click.Context) -> None:
+def rescue(ctx: click.Context) -> None:
     """Save queued archive copies and mail before Postfix expires them.
 
     Moves copies that wait too long to archive_fallback_directory. Puts mail that a
@@ -45,32 +41,36 @@ def rescue_command(ctx: click.Context) -> None:
     """
     if os.geteuid():
         raise NotRoot(
-            "only root may change Postfix's queue: sudo postfix-archive rescue"
+            "only root may change Postfix's queue: sudo postfix-archive queue rescue"
         )
     if not postfix_command.is_running(ctx.obj):
         click.echo("Postfix is not running: no queued mail expires, nothing to do.")
         return
     settings = archive_cf.load(ctx.obj)
     plan = queue_rescue.make_plan(ctx.obj, settings)
-    alarms: list[str] = []
+    alarms: list[dict[str, str]] = []
+    last_failure = failure_log.last(ctx.obj, settings.archive_spool_directory)
     try:
         if plan.to_rescue:
             saved = queue_rescue.move_capsules(ctx.obj, settings, plan.to_rescue)
+            reason = failure_log.explain(plan.to_rescue[0].delay_reason, last_failure)
             alarms.append(
-                f"{len(saved)} archive copies moved from the queue to"
-                f" {settings.archive_fallback_directory}:"
-                f" {plan.to_rescue[0].delay_reason}"
+                _alarm(
+                    "copies-moved",
+                    len(saved),
+                    f"archive copies moved from the queue to"
+                    f" {settings.archive_fallback_directory}: {reason}",
+                )
             )
     except ArchiveError as error:
-        alarms.append(
-            f"{len(plan.to_rescue)} archive copies stay in the queue and will expire:"
-            f" {error}"
-        )
+        text = f"archive copies stay in the queue and will expire: {error}"
+        alarms.append(_alarm("copies-expire", len(plan.to_rescue), text))
     if plan.released_elsewhere:
         queue_rescue.forget(ctx.obj, plan.released_elsewhere)
     if plan.to_hold:
         queue_rescue.hold(ctx.obj, plan.to_hold, dates.format_rfc3339(time.time()))
-        alarms.append(f"{len(plan.to_hold)} messages put on hold before they expire")
+        text = "messages put on hold before they expire"
+        alarms.append(_alarm("mail-held", len(plan.to_hold), text))
     if plan.to_release:
         queue_rescue.release(ctx.obj, plan.to_release)
         click.echo(
@@ -78,29 +78,38 @@ def rescue_command(ctx: click.Context) -> None:
         )
     if plan.to_requeue:
         queue_rescue.requeue(ctx.obj, plan.to_requeue)
-        alarms.append(
-            f"{len(plan.to_requeue)} mailed copies cannot be delivered: requeued before"
-            " they expire"
-        )
+        text = "mailed copies cannot be delivered: requeued before they expire"
+        alarms.append(_alarm("copies-requeued", len(plan.to_requeue), text))
     overdue = [each for each in plan.overdue if each not in plan.to_release]
     if overdue:
         oldest = max(overdue, key=lambda each: each.age)
-        alarms.append(
-            f"{len(overdue)} messages wait for the stamp filter, queue id"
-            f" {oldest.queue_id} for {oldest.age // 60} minutes:"
-            f" {oldest.delay_reason[:200]}"
+        reason = failure_log.explain(oldest.delay_reason[:200], last_failure)
+        text = (
+            f"messages wait for the stamp filter, queue id {oldest.queue_id} for"
+            f" {oldest.age // 60} minutes: {reason}"
         )
+        alarms.append(_alarm("filter-waits", len(overdue), text))
     queue_rescue.record_run(settings)
     for alarm in alarms:
-        click.echo(alarm)
+        click.echo(f"{alarm['count']} {alarm['reason']}")
         postfix_command.log_alarm(ctx.obj, LOG_TAG, alarm)
     severity = monitoring.CRITICAL if overdue else monitoring.WARNING
     ctx.exit(severity if alarms else monitoring.OK)
 
 
+def _alarm(code: str, count: int, reason: str) -> dict[str, str]:
+    """Return the fields of an alarm for Postfix's log (docs/log-format.md)."""
+    return {"alarm": code, "count": str(count), "reason": reason}
+
+
+@click.group()
+def fallback() -> None:
+    """Archive the messages that wait in the fallback directory."""
+
+
 @fallback.command("import")
 @click.pass_context
-def return_command(ctx: click.Context) -> None:
+def import_command(ctx: click.Context) -> None:
     """Archive the messages in archive_fallback_directory."""
     directory = archive_cf.load(ctx.obj).archive_fallback_directory
     archived, left, reason = fallback_import.import_capsules(ctx.obj)
@@ -111,11 +120,14 @@ def return_command(ctx: click.Context) -> None:
     ctx.exit(monitoring.WARNING if left else monitoring.OK)
 
 
-def _former(command: click.Command, name: str) -> click.Command:
-    """Return a command under its former name, which installed timers still use."""
-    former = copy.copy(command)
-    former.name, former.hidden = name, True
-    return former
+def former_name(name: str, command: click.Command) -> click.Command:
+    """Return a command under the name that timers of earlier releases run."""
+    alias = copy.copy(command)
+    alias.name, alias.hidden = name, True
+    return alias
 
 
-FORMER_NAMES = (_former(rescue_command, "rescue"), _former(return_command, "return"))
+FORMER_NAMES = (
+    former_name("rescue", rescue),
+    former_name("return", import_command),
+)

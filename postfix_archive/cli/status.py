@@ -19,6 +19,7 @@ from postfix_archive.message import dates, stamp
 from postfix_archive.message.printable import safe_text
 from postfix_archive.status import collect, overview, prometheus_text
 from postfix_archive.status.overview import Snapshot
+from postfix_archive.store.bypass_period import BypassPeriod
 from postfix_archive.store.tally import Tally
 from postfix_archive.system import files, privileges
 
@@ -40,7 +41,7 @@ WAITING_LABELS = {
 )
 @click.pass_context
 def status(ctx: click.Context, as_json: bool, as_metrics: bool, write: bool) -> None:
-    """Show archived and waiting messages, and alarms.
+    """Show what is archived, what waits and what is wrong.
 
     Exit codes are those of monitoring plugins: 0 OK, 1 copies wait or the last
     reconcile run found messages missing, 2 mail is at risk: on hold, stuck at the stamp
@@ -73,26 +74,29 @@ def _write(path: str, text: str) -> None:
 
 def _to_json(snapshot: Snapshot) -> dict[str, Any]:
     return {
-        "gap": snapshot.bypass,
+        "bypass": snapshot.bypass.to_json() if snapshot.bypass else None,
         "archives": [
             _archive_to_json(name, each) for name, each in snapshot.tallies.items()
         ],
-        "trouble": "; ".join(snapshot.damage),
+        "errors": snapshot.damage,
         **{name: dataclasses.asdict(each) for name, each in snapshot.backlogs.items()},
-        "held": snapshot.on_hold,
-        "space": {k: dataclasses.asdict(v) for k, v in snapshot.file_systems.items()},
-        "reconciled": _reconcile_run_to_json(snapshot),
-        "rescued": _timestamp(snapshot.rescue_time),
-        "followed": _timestamp(snapshot.followed_until),
+        "on_hold": snapshot.on_hold,
+        "file_systems": {
+            name: dataclasses.asdict(each)
+            for name, each in snapshot.file_systems.items()
+        },
+        "last_reconcile": _reconcile_run_to_json(snapshot),
+        "last_rescue": _timestamp(snapshot.rescue_time),
+        "outcomes_followed": _timestamp(snapshot.followed_until),
     }
 
 
 def _archive_to_json(name: str, tally: Tally) -> dict[str, Any]:
     return {
         "archive": name,
-        "count": tally.messages,
-        "last": tally.last_archived or None,
-        "gaps": list(tally.bypasses.values()),
+        "messages": tally.messages,
+        "last_archived": tally.last_archived or None,
+        "bypasses": [each.to_json() for each in tally.bypasses.values()],
         "supplements": tally.supplements,
         "mailed": tally.mailed,
         "original_bytes": tally.received_bytes,
@@ -116,28 +120,27 @@ def _timestamp(seconds: float | None) -> str | None:
     return None if seconds is None else dates.format_rfc3339(seconds)
 
 
-def bypass_warning(record: dict[str, Any]) -> str:
+def bypass_warning(period: BypassPeriod) -> str:
     """Return the warning about a bypass that is on, or not in every journal."""
-    if "closed" in record:
+    if period.ended:
         return (
-            f"BYPASS: mail was UNARCHIVED from {record['opened']} to"
-            f" {record['closed']}; to record this in every journal run postfix-archive"
-            " bypass off again"
+            f"BYPASS: mail was UNARCHIVED from {period.interval}; to record this in"
+            " every journal run postfix-archive bypass off again"
         )
     return (
-        f"BYPASS: mail is UNARCHIVED since {record['opened']}, by {record['by']}:"
-        f" {record['why']}; to end this run postfix-archive bypass off"
+        f"BYPASS: mail is UNARCHIVED since {period.started}, by {period.started_by}:"
+        f" {period.reason}; to end this run postfix-archive bypass off"
     )
 
 
 def _text_lines(snapshot: Snapshot) -> Iterator[str]:
     """Yield the status as lines of text."""
     if snapshot.bypass:
-        yield bypass_warning(dict(snapshot.bypass))
+        yield bypass_warning(snapshot.bypass)
     for name, tally in snapshot.tallies.items():
         yield from _archive_lines(name, tally)
     for error in snapshot.damage:
-        yield _printable(f"Store error: {error}")
+        yield safe_text(f"Store error: {error}")
     if not snapshot.tallies and not snapshot.store_errors:
         yield "Nothing is archived yet."
     for place, file_system in snapshot.file_systems.items():
@@ -150,7 +153,7 @@ def _text_lines(snapshot: Snapshot) -> Iterator[str]:
     for place, label in WAITING_LABELS.items():
         backlog = snapshot.backlogs[place]
         detail = (
-            _printable(f", since {backlog.since}: {backlog.why}")
+            safe_text(f", since {backlog.since}: {backlog.reason}")
             if backlog.count
             else ""
         )
@@ -167,8 +170,8 @@ def _archive_lines(name: str, tally: Tally) -> Iterator[str]:
     if stamps:
         yield f"  stamps: {stamps}"
     for bypass in tally.bypasses.values():
-        period = f"{bypass['opened']} to {bypass.get('closed', 'now')}"
-        yield _printable(f"  bypass: {period}, by {bypass['by']}: {bypass['why']}")
+        text = f"{bypass.interval}, by {bypass.started_by}: {bypass.reason}"
+        yield safe_text(f"  bypass: {text}")
 
 
 def _format_counts(counts: dict[str, int]) -> str:
@@ -183,12 +186,7 @@ def _reconcile_lines(snapshot: Snapshot) -> Iterator[str]:
     missing_word = "MISSING" if missing else "missing"
     text = f"{missing} {missing_word} of {accepted} accepted"
     period = f"from {run.since} to {run.until}"
-    yield _printable(f"Reconciled at {_timestamp(run.time)}: {text} {period}")
-
-
-def _printable(text: str) -> str:
-    """Return text from a journal or the queue, safe to print on a terminal."""
-    return safe_text(text.encode("utf-8", "replace"))
+    yield safe_text(f"Reconciled at {_timestamp(run.time)}: {text} {period}")
 
 
 def _format_bytes(count: int) -> str:

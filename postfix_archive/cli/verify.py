@@ -36,7 +36,7 @@ def verify(ctx: click.Context, archive: str | None) -> None:
                 " archive's user"
             ) from error
         for finding in result.findings:
-            click.echo(safe_text(str(finding).encode("utf-8", "replace")))
+            click.echo(safe_text(str(finding)))
         click.echo(f"{address}: {verifier.summary(result)}")
         exit_code = verifier.EXIT_ERRORS if result.error_count else exit_code
     if not archives:

@@ -18,14 +18,7 @@ if TYPE_CHECKING:
 REPORT_FORMATS = ("hybrid", "dsn", "journal", "message")
 DELIVERIES = ("store", "mail")
 TABLE_TYPES = ("hash", "btree", "lmdb", "cdb", "texthash", "cidr", "regexp", "pcre")
-TIME_UNITS = {
-    "s": 1,
-    "m": 60,
-    "h": 3600,
-    "d": 86400,
-    "w": 604800,
-}  # postconf(5), time units
-NUMBER_DIGITS = 9
+COUNT_LIMIT = 999_999_999
 TIME_LIMIT = (1 << 31) - 1  # seconds; limit of alarm(2)
 
 DEFAULTS = {
@@ -150,7 +143,10 @@ def parse(text: str, *, path: str, config_directory: str, myhostname: str) -> Se
             f"{path}, line {line_numbers[name]}" if name in line_numbers else path
         )
         value = main_cf.expand(
-            raw_values[name], raw_values, location=f"{location}: {name}"
+            raw_values[name],
+            raw_values.get,
+            location=f"{location}: {name}",
+            must_be_set=True,
         )
         if "\0" in value:
             raise SettingInvalid(f"{location}: {name} contains a NUL byte")
@@ -160,10 +156,6 @@ def parse(text: str, *, path: str, config_directory: str, myhostname: str) -> Se
 
 def _parser_for(name: str) -> Callable[[str, str], Any]:
     return PARSERS.get(name, _parse_text)
-
-
-def _is_number(value: str) -> bool:
-    return value.isascii() and value.isdigit() and len(value) <= NUMBER_DIGITS
 
 
 def _parse_text(value: str, location: str) -> str:
@@ -239,9 +231,12 @@ def _parse_tables(value: str, location: str) -> tuple[tuple[str, str], ...]:
 
 
 def _parse_count(value: str, location: str) -> int:
-    if not _is_number(value):
-        raise SettingInvalid(f"{location}: must be a whole number from 0 to 999999999")
-    return int(value)
+    number = main_cf.parse_number(value)
+    if number is None or number > COUNT_LIMIT:
+        raise SettingInvalid(
+            f"{location}: must be a whole number from 0 to {COUNT_LIMIT}"
+        )
+    return number
 
 
 def _parse_time(value: str, location: str) -> int:
@@ -249,10 +244,8 @@ def _parse_time(value: str, location: str) -> int:
 
 
 def _parse_time_or_zero(value: str, location: str, *, minimum: int = 0) -> int:
-    unit = TIME_UNITS.get(value[-1:].lower())
-    number = value[:-1] if unit else value
-    seconds = int(number) * (unit or 1) if _is_number(number) else -1
-    if not minimum <= seconds <= TIME_LIMIT:
+    seconds = main_cf.parse_time(value.lower())
+    if seconds is None or not minimum <= seconds <= TIME_LIMIT:
         raise SettingInvalid(
             f"{location}: must be a time such as 900s, 5m, 2h, 5d or 1w"
         )
@@ -267,14 +260,14 @@ def _parse_boolean(value: str, location: str) -> bool:
 
 def parse_port(value: str, location: str) -> tuple[str, int]:
     """Parse address:port; location begins the error message."""
-    host, colon, number = value.rpartition(":")
-    is_valid_port = _is_number(number) and 0 < int(number) < 65536
-    is_printable = host.isascii() and host.isprintable()
-    if not host or not is_printable or not colon or not is_valid_port:
+    host, _, number = value.rpartition(":")
+    port = main_cf.parse_number(number)
+    is_valid_host = bool(host) and host.isascii() and host.isprintable()
+    if not is_valid_host or port is None or not 0 < port < 65536:
         raise SettingInvalid(
             f"{location}: must be address:port, such as 127.0.0.1:10026"
         )
-    return host.strip("[]"), int(number)
+    return host.strip("[]"), port
 
 
 def _parse_address(value: str, location: str) -> bytes:

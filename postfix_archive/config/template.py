@@ -33,7 +33,8 @@ DESCRIPTIONS = {
     ),
     "archive_fallback_directory": (
         "Directory for capsules that cannot be stored: on another file system, mode"
-        " 0700, owned by the archive's user. postfix-archive return imports them."
+        " 0700, owned by the archive's user. postfix-archive fallback import archives"
+        " them."
     ),
     "archive_from": "From: address of archive copies and capsules.",
     "archive_handback_address": "Port to which messages are reinjected.",
@@ -64,8 +65,8 @@ DESCRIPTIONS = {
         " hybrid copies."
     ),
     "archive_rescue_after": (
-        "Time after which postfix-archive rescue moves a capsule from Postfix's queue"
-        " to archive_fallback_directory."
+        "Time after which postfix-archive queue rescue moves a capsule from Postfix's"
+        " queue to archive_fallback_directory."
     ),
     "archive_sender": "Envelope sender of mailed copies; empty: the null sender.",
     "archive_spool_directory": "Directory for temporary files of messages over 4 MB.",

@@ -32,7 +32,7 @@ def check_copy_loop(host: Host) -> Iterator[Finding]:
     for archive in archive_services.configured_archives(host.config):
         if _is_local(host, archive) and not host.config.value("archive_relay"):
             yield Finding(
-                "loops-back",
+                "copy-loop",
                 CRITICAL,
                 f"archive = {archive}",
                 "the domain is local to this host: smtp(8) refuses copies with 'mail"
@@ -52,7 +52,7 @@ def check_archive_recipient(host: Host) -> Iterator[Finding]:
             and not _is_known_recipient(host, archive)
         ):
             yield Finding(
-                "archive-unknown",
+                "archive-address-unknown",
                 CRITICAL,
                 f"archive = {archive}",
                 "there is no such user on this host, so mailed copies are refused",
@@ -65,7 +65,7 @@ def check_bcc(host: Host) -> Iterator[Finding]:
     archives = set(archive_services.configured_archives(host.config))
     if host.config.value("always_bcc").lower() in archives:
         yield Finding(
-            "still-bcc",
+            "duplicate-bcc",
             WARNING,
             "main.cf: always_bcc",
             "the archive address gets every message twice: as archive copy and as bcc,"
@@ -77,7 +77,7 @@ def check_bcc(host: Host) -> Iterator[Finding]:
             text = host.table_texts.get(lookup.table, "").lower()
             if archives & set(text.replace(",", " ").split()):
                 yield Finding(
-                    "still-bcc",
+                    "duplicate-bcc",
                     WARNING,
                     lookup.location,
                     "the archive address gets mail twice: as archive copy and as bcc",
@@ -107,14 +107,14 @@ def check_local_clients(host: Host) -> Iterator[Finding]:
     missing = [each for each in in_main_cf if each not in ours]
     if missing:
         value = ", ".join([*ours, *missing])
-        cure = f"in archive.cf set archive_local_clients = {value}"
-        yield _local_clients_finding(WARNING, ", ".join(missing), cure)
+        fix = f"in archive.cf set archive_local_clients = {value}"
+        yield _local_clients_finding(WARNING, ", ".join(missing), fix)
     if unsupported:
-        cure = "none: archive_local_clients has no equivalent"
-        yield _local_clients_finding(ADVICE, ", ".join(unsupported), cure)
+        fix = "none: archive_local_clients has no equivalent"
+        yield _local_clients_finding(ADVICE, ", ".join(unsupported), fix)
 
 
-def _local_clients_finding(severity: int, clients: str, cure: str) -> Finding:
+def _local_clients_finding(severity: int, clients: str, fix: str) -> Finding:
     return Finding(
         "local-clients",
         severity,
@@ -122,7 +122,7 @@ def _local_clients_finding(severity: int, clients: str, cure: str) -> Finding:
         f"local_header_rewrite_clients in main.cf has {clients}, archive_local_clients"
         " has not: after reinjection From:, Date: and addresses in headers of such"
         " clients are not completed",
-        cure,
+        fix,
     )
 
 

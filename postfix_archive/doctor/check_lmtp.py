@@ -8,17 +8,22 @@ of deferring it.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 
+from postfix_archive.doctor import reference_options
 from postfix_archive.doctor.finding import Finding
 from postfix_archive.doctor.host import Host
-from postfix_archive.monitoring import CRITICAL, WARNING
+from postfix_archive.doctor.reference_options import OptionRules
+from postfix_archive.monitoring import WARNING
 from postfix_archive.postfix import archive_services, configuration
 from postfix_archive.postfix.configuration import Service
 
 CACHED_DESTINATIONS = "lmtp_connection_cache_destinations"
 DATA_DONE_TIMEOUT = "lmtp_data_done_timeout"
-CHECKED_ELSEWHERE = ("soft_bounce", DATA_DONE_TIMEOUT)  # checks_transports, time_limits
+CHECKED_ELSEWHERE = (  # check_transports, time limits
+    "soft_bounce",
+    "lmtp_delivery_status_filter",
+    DATA_DONE_TIMEOUT,
+)
 COHORT_LIMIT_SUFFIX = "destination_concurrency_failed_cohort_limit"
 CHANGE_HARM = "lmtp(8) changes the message before it is archived"
 REPLY_HARM = (
@@ -53,7 +58,6 @@ HARMS = {
         "lmtp(8) times out before the worker does, and the message is reinjected twice"
     ),
     "lmtp_reply_filter": REPLY_HARM,
-    "lmtp_delivery_status_filter": REPLY_HARM,
     "lmtp_fallback_relay": "mail that should wait for a worker bypasses the archive",
 }
 HARMS_BY_PART = (
@@ -64,19 +68,28 @@ HARMS_BY_PART = (
 )
 
 
+def _is_equivalent(host: Host, service: Service, name: str, expected: str) -> bool:
+    if name == CACHED_DESTINATIONS:  # sockets may also be named one by one
+        actual = service.options[name]
+        return bool(actual) and "unix:" not in actual
+    return reference_options.is_same_list(host, service, name, expected)
+
+
+RULES = OptionRules(
+    missing_check="lmtp-option",
+    different_check="lmtp-option",
+    harms=HARMS,
+    harms_by_part=HARMS_BY_PART,
+    warnings=(CACHED_DESTINATIONS, DATA_DONE_TIMEOUT),
+    is_equivalent=_is_equivalent,
+)
+
+
 def check_options(host: Host) -> Iterator[Finding]:
     """Report -o options of the reference that are missing or differ."""
     reference = host.reference_services.get(f"{archive_services.STAMP_TRANSPORT}/unix")
     for service in lmtp_services(host):
-        for name, expected in reference.options.items() if reference else ():
-            if name in CHECKED_ELSEWHERE:
-                continue
-            actual = service.options.get(name)
-            if actual is None:
-                yield _inherited_finding(host, service, name, expected)
-            elif not _is_equivalent(name, actual, expected):
-                reason = f"is {actual or 'empty'}, must be {expected or 'empty'}"
-                yield _option_finding(host, service, name, expected, reason)
+        yield from RULES.compare(host, service, reference, ignored=CHECKED_ELSEWHERE)
 
 
 def check_recipient_limit(host: Host) -> Iterator[Finding]:
@@ -124,13 +137,9 @@ def check_time_limit(host: Host) -> Iterator[Finding]:
     for service in lmtp_services(host):
         if (host.number(DATA_DONE_TIMEOUT, service) or 0) <= our_limit:
             reason = f"archive_time_limit in archive.cf is {our_limit} s"
-            yield _option_finding(
-                host,
-                service,
-                DATA_DONE_TIMEOUT,
-                f"{our_limit + 100}s",
-                reason,
-                "time-limit",
+            value = f"{our_limit + 100}s"
+            yield RULES.finding(
+                host, service, DATA_DONE_TIMEOUT, value, reason, check="time-limit"
             )
 
 
@@ -166,50 +175,6 @@ def lmtp_services(host: Host) -> list[Service]:
         if each.program == "lmtp"
         and each.name == archive_services.transport_name(number)
     ]
-
-
-def _inherited_finding(
-    host: Host, service: Service, name: str, expected: str
-) -> Finding:
-    """Return the finding for a missing option; WARNING if main.cf's value is right."""
-    inherited = host.config.value(name)
-    is_wrong = inherited != host.config.expand(expected)
-    if is_wrong:
-        reason = f"not set; main.cf has {inherited or 'an empty value'}"
-        return _option_finding(host, service, name, expected, reason)
-    reason = "if main.cf changes; the option is not set here"
-    finding = _option_finding(host, service, name, expected, reason)
-    return replace(finding, severity=WARNING)
-
-
-def _option_finding(
-    host: Host,
-    service: Service,
-    name: str,
-    expected: str,
-    reason: str,
-    check: str = "lmtp-option",
-) -> Finding:
-    return Finding(
-        check,
-        WARNING if name in (CACHED_DESTINATIONS, DATA_DONE_TIMEOUT) else CRITICAL,
-        f"master.cf: {service.key} -o {name}",
-        f"{_harm(name)} ({reason})",
-        host.option_command(service, name, expected),
-        is_safe=True,
-    )
-
-
-def _is_equivalent(name: str, actual: str, expected: str) -> bool:
-    if name == CACHED_DESTINATIONS:  # sockets may also be named one by one
-        return bool(actual) and "unix:" not in actual
-    return configuration.split_list(actual) == configuration.split_list(expected)
-
-
-def _harm(name: str) -> str:
-    if name in HARMS:
-        return HARMS[name]
-    return next(harm for part, harm in HARMS_BY_PART if part in name)
 
 
 CHECKS: tuple[Callable[[Host], Iterator[Finding]], ...] = (

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
+from postfix_archive.doctor import reference_options
 from postfix_archive.doctor.finding import Finding
 from postfix_archive.doctor.host import Host
+from postfix_archive.doctor.reference_options import OptionRules
 from postfix_archive.monitoring import CRITICAL, WARNING
-from postfix_archive.postfix import archive_services, configuration
+from postfix_archive.postfix import archive_services
 from postfix_archive.postfix.configuration import Service
 
 CLEANUP_SERVICES = (
@@ -96,6 +98,22 @@ HARMS_BY_PART = (
 )
 
 
+def _is_equivalent(host: Host, service: Service, name: str, expected: str) -> bool:
+    if name not in MINIMUM_OPTIONS:
+        return reference_options.is_same_list(host, service, name, expected)
+    number = host.number(name, service)
+    return number is not None and number >= int(expected.rstrip("s"))
+
+
+RULES = OptionRules(
+    missing_check="port-option-missing",
+    different_check="port-option",
+    harms=HARMS,
+    harms_by_part=HARMS_BY_PART,
+    is_equivalent=_is_equivalent,
+)
+
+
 def check_ports(host: Host) -> Iterator[Finding]:
     """Report internal ports that are missing or have missing or wrong options."""
     for role, address in _port_addresses(host):
@@ -108,10 +126,12 @@ def check_ports(host: Host) -> Iterator[Finding]:
                 f"master.cf: {key}",
                 f"no service for archive_{role}_address: mail is deferred and bounces"
                 " after maximal_queue_lifetime",
-                "make install",
+                host.install_command(),
             )
             continue
-        yield from _option_findings(host, service, _reference_port(host, role), role)
+        ignored = ROUTE_OPTIONS if role in REINJECT_ROLES else ()
+        reference = _reference_port(host, role)
+        yield from RULES.compare(host, service, reference, ignored=ignored)
 
 
 def check_exposed_ports(host: Host) -> Iterator[Finding]:
@@ -137,7 +157,7 @@ def check_unreachable_ports(host: Host) -> Iterator[Finding]:
     """Report internal ports that do not accept a connection."""
     for address in host.unreachable_ports:
         yield Finding(
-            "port-silent",
+            "port-unreachable",
             CRITICAL,
             f"master.cf: {address}/inet",
             f"connect to {address} fails: mail is deferred and bounces after"
@@ -150,7 +170,7 @@ def check_unarchived_reinjections(host: Host) -> Iterator[Finding]:
     """Report mail on the reinjection ports that the stamp filter did not reinject."""
     if host.unarchived_reinjections:
         yield Finding(
-            "handed-in",
+            "foreign-reinjection",
             WARNING,
             f"queue id {host.unarchived_reinjections[0]}",
             f"{len(host.unarchived_reinjections)} messages came from a reinjection port"
@@ -166,9 +186,8 @@ def check_cleanup_services(host: Host) -> Iterator[Finding]:
     for key in CLEANUP_SERVICES:
         service = host.config.service(key)
         if service is not None:
-            yield from _option_findings(
-                host, service, host.reference_services.get(key), "cleanup"
-            )
+            reference = host.reference_services.get(key)
+            yield from RULES.compare(host, service, reference)
 
 
 def _port_addresses(host: Host) -> Iterator[tuple[str, str]]:
@@ -191,61 +210,6 @@ def _port_addresses(host: Host) -> Iterator[tuple[str, str]]:
 def _reference_port(host: Host, role: str) -> Service | None:
     default_port = archive_services.DEFAULT_FIRST_PORT + PORT_ROLES.index(role)
     return host.reference_services.get(f"127.0.0.1:{default_port}/inet")
-
-
-def _option_findings(
-    host: Host, service: Service, reference: Service | None, role: str
-) -> Iterator[Finding]:
-    """Yield a finding for each option that is missing or differs from master.cf.d."""
-    for name, expected in reference.options.items() if reference else ():
-        if name in ROUTE_OPTIONS and role in REINJECT_ROLES:
-            continue
-        if name not in service.options:
-            yield _inherited_finding(host, service, name, expected)
-        elif not _is_equivalent(host, name, service, expected):
-            actual = service.options[name] or "empty"
-            yield Finding(
-                "port-option",
-                CRITICAL,
-                f"master.cf: {service.key} -o {name}",
-                f"{_harm(name)} (is {actual}, must be {expected or 'empty'})",
-                host.option_command(service, name, expected),
-                is_safe=True,
-            )
-
-
-def _inherited_finding(
-    host: Host, service: Service, name: str, expected: str
-) -> Finding:
-    """Return the finding for a missing option; WARNING if main.cf's value is right."""
-    inherited = host.config.value(name)
-    is_wrong = inherited != host.config.expand(expected)
-    if is_wrong:
-        reason = f"not set; main.cf has {inherited or 'an empty value'}"
-    else:
-        reason = "if main.cf changes; the option is not set here"
-    return Finding(
-        "port-inherits",
-        CRITICAL if is_wrong else WARNING,
-        f"master.cf: {service.key} -o {name}",
-        f"{_harm(name)} ({reason})",
-        host.option_command(service, name, expected),
-        is_safe=True,
-    )
-
-
-def _is_equivalent(host: Host, name: str, service: Service, expected: str) -> bool:
-    if name in MINIMUM_OPTIONS:
-        number = host.number(name, service)
-        return number is not None and number >= int(expected.rstrip("s"))
-    actual = configuration.split_list(service.options[name])
-    return sorted(actual) == sorted(configuration.split_list(expected))
-
-
-def _harm(name: str) -> str:
-    if name in HARMS:
-        return HARMS[name]
-    return next(harm for part, harm in HARMS_BY_PART if part in name)
 
 
 CHECKS: tuple[Callable[[Host], Iterator[Finding]], ...] = (

@@ -1,20 +1,25 @@
-"""Check Postfix's queue: mail that waits for the archive, and queue lifetimes.
+"""Check what waits: Postfix's queue, the fallback directory, unread log lines.
 
-Used by doctor.checks.
+Used by doctor.checks. Also checks the timer and the follower, which process these.
 """
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterator
 
 from postfix_archive.doctor.finding import ADVICE, Finding
 from postfix_archive.doctor.host import Host
 from postfix_archive.monitoring import CRITICAL, WARNING
 from postfix_archive.postfix import archive_services
+from postfix_archive.postfix.queued_message import QueuedMessage
 from postfix_archive.rescue import rescue_plan
+from postfix_archive.system import failure_log
 
 HOUR = 3600
 DAY = 24 * HOUR
+FOLLOWER_LATE_AGE = 600  # seconds; cron runs postfix-archive outcomes every minute
+DEFAULT_LOG = "/var/log/postfix.log"  # MAILLOG_README
 
 
 def check_queued_copies(host: Host) -> Iterator[Finding]:
@@ -24,12 +29,12 @@ def check_queued_copies(host: Host) -> Iterator[Finding]:
     limit = host.number("bounce_queue_lifetime") or 5 * DAY
     if oldest is not None and oldest.age > min(HOUR, limit // 2):
         yield Finding(
-            "oldest-copy",
+            "queue-backlog",
             CRITICAL if oldest.age > limit // 2 else WARNING,
             f"queue id {oldest.queue_id}",
             f"{len(capsules)} archive copies are queued, the oldest for"
             f" {oldest.age // 60} minutes; Postfix deletes them after"
-            f" {limit // HOUR} hours: {oldest.delay_reason[:200]}",
+            f" {limit // HOUR} hours: {_reason(host, oldest)}",
             "remove the cause, then " + host.postfix_command("postqueue", "-f"),
         )
 
@@ -44,15 +49,19 @@ def check_queued_originals(host: Host) -> Iterator[Finding]:
     if overdue:
         oldest = max(overdue, key=lambda each: each.age)
         yield Finding(
-            "filter-waits",
+            "filter-backlog",
             CRITICAL,
             f"queue id {oldest.queue_id}",
             f"{len(overdue)} messages wait for the stamp filter, the oldest for"
-            f" {oldest.age // 60} minutes: {oldest.delay_reason[:200]}",
+            f" {oldest.age // 60} minutes: {_reason(host, oldest)}",
             "remove the cause, then "
             + host.postfix_command("postqueue", "-f")
             + "; if that takes long: postfix-archive bypass on --reason TEXT",
         )
+
+
+def _reason(host: Host, message: QueuedMessage) -> str:
+    return failure_log.explain(message.delay_reason[:200], host.last_failure)
 
 
 def check_refused_copies(host: Host) -> Iterator[Finding]:
@@ -97,7 +106,7 @@ def check_queue_ids(host: Host) -> Iterator[Finding]:
     """Advise long queue ids."""
     if host.config.value("enable_long_queue_ids") != "yes":
         yield Finding(
-            "short-ids",
+            "short-queue-ids",
             ADVICE,
             "main.cf: enable_long_queue_ids",
             "short queue ids are reused within days: log lines of different messages"
@@ -107,10 +116,137 @@ def check_queue_ids(host: Host) -> Iterator[Finding]:
         )
 
 
+def check_fallback_directory(host: Host) -> Iterator[Finding]:
+    """Report a fallback directory that is missing, not private or on the wrong disk."""
+    if host.settings is None:
+        return
+    path = host.settings.archive_fallback_directory
+    file = host.files[path]
+    user = host.archive_user()
+    quoted = shlex.quote(path)
+    if not file.is_directory:
+        harm = "no such directory: copies that the store refuses wait in the queue"
+        fix = f"install -d -m 700 -o {user} {quoted}"
+        yield Finding("fallback-missing", CRITICAL, path, harm, fix)
+    elif file.owner != user:
+        harm = f"{file.owner} owns it and {user} cannot write copies there"
+        fix = f"chown {user} {quoted}"
+        yield Finding("fallback-owner", CRITICAL, path, harm, fix, is_safe=True)
+    elif file.mode & 0o077:
+        harm = f"users other than {user} can read the copies in it"
+        fix = f"chmod 700 {quoted}"
+        yield Finding("fallback-mode", CRITICAL, path, harm, fix, is_safe=True)
+    elif host.settings.has_store:
+        store = host.files.get(host.settings.archive_store_directory)
+        if store is not None and store.device and store.device == file.device:
+            yield Finding(
+                "fallback-same-disk",
+                ADVICE,
+                path,
+                "it is on the store's file system: when that is full or unavailable,"
+                " copies wait in Postfix's queue instead",
+                "in archive.cf set archive_fallback_directory to a directory on another"
+                " file system",
+            )
+
+
+def check_fallback_copies(host: Host) -> Iterator[Finding]:
+    """Report copies in the fallback directory."""
+    if host.fallback_count and host.settings is not None:
+        yield Finding(
+            "fallback-backlog",
+            CRITICAL if host.fallback_age > DAY else WARNING,
+            host.settings.archive_fallback_directory,
+            f"{host.fallback_count} copies wait for the store, the oldest for"
+            f" {host.fallback_age // 60} minutes: {host.fallback_reason[:200]}",
+            "remove the cause, then " + host.archive_command("fallback", "import"),
+        )
+
+
+def check_held_mail(host: Host) -> Iterator[Finding]:
+    """Report mail that a rescue put on hold because the stamp filter does not work."""
+    if host.held_count:
+        yield Finding(
+            "mail-on-hold",
+            CRITICAL,
+            f"{host.config.directory}/archive.held",
+            f"{host.held_count} messages are on hold: the stamp filter fails and they"
+            " were about to expire",
+            "remove the cause, see postfix-archive status; then "
+            + host.archive_command("queue", "rescue"),
+        )
+
+
+def check_rescue_runs(host: Host) -> Iterator[Finding]:
+    """Report that postfix-archive queue rescue does not run regularly."""
+    if host.settings is None or not host.is_running:
+        return
+    if host.last_rescue_age is None or host.last_rescue_age > HOUR:
+        since = "for over an hour" if host.last_rescue_age else "yet"
+        yield Finding(
+            "rescue-late",
+            WARNING,
+            "postfix-archive queue rescue",
+            f"it has not run {since}: queued copies expire without an alarm",
+            f"{host.install_command()} sets up a timer; or run queue rescue and"
+            " fallback import every five minutes",
+        )
+
+
+def check_log(host: Host) -> Iterator[Finding]:
+    """Report a log that does not exist or cannot be read."""
+    if host.settings is None or not host.settings.needs_follower or not host.log_error:
+        return
+    set_file = host.parameter_command("maillog_file", DEFAULT_LOG)
+    reload = host.postfix_command("postfix", "reload")
+    yield Finding(
+        "log-unreadable",
+        WARNING,
+        "Postfix's log",
+        f"{host.log_error}: outcomes of recipients are not recorded",
+        f"correct that, or run {set_file}; {reload}; then {host.install_command()}",
+    )
+
+
+def check_follower(host: Host) -> Iterator[Finding]:
+    """Report that postfix-archive outcomes does not keep up with the log."""
+    if host.settings is None or not host.settings.needs_follower or host.log_error:
+        return
+    age = host.log_read_age
+    if host.is_running and (age is None or age > FOLLOWER_LATE_AGE):
+        since = "ever" if age is None else f"for {age / 60:.0f} minutes"
+        yield Finding(
+            "outcomes-late",
+            WARNING,
+            host.follower_file or "postfix-archive outcomes",
+            f"it has not reached the end of Postfix's log {since}: outcomes of"
+            " recipients are missing in the journals",
+            _follower_fix(host),
+        )
+
+
+def _follower_fix(host: Host) -> str:
+    name = host.follower_file.rpartition("/")[2]
+    if name.endswith(".service"):
+        return f"systemctl restart {shlex.quote(name)}; see journalctl -u {name}"
+    by_hand = f"{host.archive_command('outcomes')} --once"
+    if name:
+        return f"check that cron runs; by hand: {by_hand}"
+    return (
+        f"{host.install_command()} sets up its service; or run {by_hand} every minute"
+    )
+
+
 CHECKS: tuple[Callable[[Host], Iterator[Finding]], ...] = (
     check_queued_originals,
     check_queued_copies,
     check_refused_copies,
     check_queue_lifetimes,
     check_queue_ids,
+    check_fallback_directory,
+    check_fallback_copies,
+    check_held_mail,
+    check_rescue_runs,
+    check_log,
+    check_follower,
 )

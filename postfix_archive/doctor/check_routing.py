@@ -1,6 +1,6 @@
 """Check that the mail of every service passes the stamp filter, exactly once.
 
-Used by doctor.checks. install.routes and install.plan define the right configuration.
+Used by doctor.checks. install.filter_routes makes the right configuration.
 """
 
 from __future__ import annotations
@@ -12,10 +12,9 @@ from postfix_archive.doctor.host import Host
 from postfix_archive.errors import RequestInvalid
 from postfix_archive.message import request
 from postfix_archive.monitoring import CRITICAL, WARNING
-from postfix_archive.postfix import archive_services, configuration
+from postfix_archive.postfix import archive_services, configuration, content_filters
 from postfix_archive.postfix.configuration import Service
 
-INSTALL = "make install"
 REQUEST_DOMAIN_REJECT = "archive-request.invalid=reject"
 
 
@@ -27,7 +26,13 @@ def check_requests(host: Host) -> Iterator[Finding]:
     ):
         if not host.config.value(archive_services.BYPASS_PARAMETER):
             harm = "no service has the stamp filter as content_filter: no archiving"
-            yield Finding("not-asked", CRITICAL, "main.cf: archive", harm, INSTALL)
+            yield Finding(
+                "nothing-archived",
+                CRITICAL,
+                "main.cf: archive",
+                harm,
+                host.install_command(),
+            )
     for service in (None, *host.receiving_services()):
         if service is None or "archive" in service.options:
             yield from _archive_findings(host, service)
@@ -37,14 +42,10 @@ def check_unfiltered_services(host: Host) -> Iterator[Finding]:
     """Report services with archive= whose mail does not pass the stamp filter."""
     if host.config.value(archive_services.BYPASS_PARAMETER):
         return
-    reinjection_services = [
-        each
-        for each in host.receiving_services()
-        if _is_reinjection_service(host, each)
-    ]
+    reinjection_ports = content_filters.reinjection_ports(host.config)
     archives_later = any(
         _content_filter(host, each).startswith(archive_services.STAMP_TRANSPORT)
-        for each in reinjection_services
+        for each in reinjection_ports
     )
     for service in host.receiving_services():
         content_filter = _content_filter(host, service)
@@ -52,17 +53,19 @@ def check_unfiltered_services(host: Host) -> Iterator[Finding]:
             continue
         if not host.config.value("archive", service):
             continue
-        if service in reinjection_services or _is_sendmail_reinjection(host, service):
+        if service in reinjection_ports:
+            continue
+        if content_filters.is_sendmail_reinjection(host.config, service):
             continue
         if archives_later and content_filter:
             continue
         yield Finding(
-            "service-around",
+            "other-content-filter",
             CRITICAL,
             f"master.cf: {service.key}",
             f"its content_filter is {content_filter or 'empty'}: its mail is not"
             " archived",
-            f"{INSTALL}; if that is intended: "
+            f"{host.install_command()}; if that is intended: "
             + host.option_command(service, "archive", ""),
         )
 
@@ -75,12 +78,12 @@ def check_proxy_filters(host: Host) -> Iterator[Finding]:
         if not proxy or _is_filtered_port(host, port):
             continue
         yield Finding(
-            "proxy-around",
+            "proxy-unfiltered",
             WARNING,
             f"master.cf: {service.key} -o smtpd_proxy_filter={proxy}",
             "the smtpd behind that before-queue filter does not have the stamp filter"
             " as content_filter: its mail is not archived",
-            INSTALL,
+            host.install_command(),
         )
 
 
@@ -90,12 +93,12 @@ def check_nexthop(host: Host) -> Iterator[Finding]:
         name, _, destination = _content_filter(host, service).partition(":")
         if name.startswith(archive_services.STAMP_TRANSPORT) and not destination:
             yield Finding(
-                "nexthop",
+                "nexthop-missing",
                 CRITICAL,
                 f"{_place(service, 'content_filter')}: {name}",
                 "without a nexthop Postfix uses the recipient's domain: the message is"
                 " split by domain and requests no archive",
-                INSTALL,
+                host.install_command(),
             )
 
 
@@ -116,7 +119,7 @@ def check_address_mappings(host: Host) -> Iterator[Finding]:
         place = _place(service, "receive_override_options")
         if is_mapped_first and is_mapped_last:
             yield Finding(
-                "mapped-twice",
+                "addresses-mapped-twice",
                 CRITICAL,
                 place,
                 "aliases, always_bcc and bcc maps apply before the stamp filter and"
@@ -129,7 +132,7 @@ def check_address_mappings(host: Host) -> Iterator[Finding]:
             and not host.config.value("content_filter", reinjection_service)
         ):
             yield Finding(
-                "never-mapped",
+                "addresses-not-mapped",
                 CRITICAL,
                 f"master.cf: {reinjection_service.key} -o receive_override_options",
                 "addresses are mapped neither before the stamp filter nor at"
@@ -141,9 +144,8 @@ def check_address_mappings(host: Host) -> Iterator[Finding]:
 def check_next_filters(host: Host) -> Iterator[Finding]:
     """Report a next content filter that is the stamp filter or does not exist."""
     for service in host.config.services:
-        if (
-            not archive_services.is_ours(service)
-            or service.name.rpartition(":")[0] not in _LOOPBACK_HOSTS
+        if not archive_services.is_ours(service) or not service.name.startswith(
+            archive_services.LOOPBACK_PREFIXES
         ):
             continue
         content_filter = host.config.value("content_filter", service)
@@ -160,15 +162,16 @@ def check_next_filters(host: Host) -> Iterator[Finding]:
             harm = f"master.cf has no {name}: reinjected mail is deferred, then bounces"
         else:
             continue
-        cure = "set archive_next_filter to the next content filter, or empty"
-        yield Finding("next-filter", CRITICAL, place, harm, cure)
+        fix = "set archive_next_filter to the next content filter, or empty"
+        yield Finding("next-filter", CRITICAL, place, harm, fix)
 
 
 def check_client_restrictions(host: Host) -> Iterator[Finding]:
     """Report services whose clients may send to archive-request.invalid."""
     name = "smtpd_recipient_restrictions"
+    reinjection_ports = content_filters.reinjection_ports(host.config)
     for service in host.receiving_services():
-        if service.program != "smtpd" or _is_reinjection_service(host, service):
+        if service.program != "smtpd" or service in reinjection_ports:
             continue
         restrictions = host.config.value(name, service)
         if REQUEST_DOMAIN_REJECT in restrictions.partition("permit")[0]:
@@ -176,16 +179,16 @@ def check_client_restrictions(host: Host) -> Iterator[Finding]:
         new_value = archive_services.guard_restrictions(host.config.raw(name, service))
         is_option = name in service.options
         if is_option:
-            cure = host.option_command(service, name, new_value)
+            fix = host.option_command(service, name, new_value)
         else:
-            cure = host.parameter_command(name, new_value)
+            fix = host.parameter_command(name, new_value)
         yield Finding(
-            "client-check",
+            "request-domain-open",
             WARNING,
             _place(service if is_option else None, name),
             "clients may send to archive-request.invalid: forged requests are dropped,"
             " but each logs an alarm",
-            cure,
+            fix,
             is_safe=REQUEST_DOMAIN_REJECT not in restrictions,
         )
 
@@ -198,7 +201,7 @@ def _archive_findings(host: Host, service: Service | None) -> Iterator[Finding]:
         request.from_nexthop(value) if value else None
     except RequestInvalid:
         yield Finding(
-            "archive-value",
+            "archive-invalid",
             CRITICAL,
             f"{_place(service, 'archive')} = {raw}",
             "not an archive address: mail is deferred and bounces after"
@@ -215,48 +218,6 @@ def _place(service: Service | None, name: str) -> str:
     if service is None or name not in service.options:
         return f"main.cf: {name}" + (f" (for {service.key})" if service else "")
     return f"master.cf: {service.key} -o {name}"
-
-
-def _is_reinjection_service(host: Host, service: Service) -> bool:
-    """Tell whether a content filter reinjects mail at this service."""
-    is_local = service.kind == "inet" and service.name.startswith(
-        archive_services.LOOPBACK_PREFIXES
-    )
-    if not is_local or "content_filter" not in service.options:
-        return False
-    content_filter = _content_filter(host, service)
-    if content_filter and not content_filter.startswith(
-        archive_services.STAMP_TRANSPORT
-    ):
-        return False
-    return _has_other_filter(host)
-
-
-def _has_other_filter(host: Host) -> bool:
-    """Tell whether mail passes another content filter, before or after the archive."""
-    transport_names = {
-        archive_services.STAMP_TRANSPORT,
-        *(each.name for each in host.stamp_transports()),
-    }
-    reinjection_services = filter(
-        None, (_reinjection_service(host, each) for each in transport_names)
-    )
-    filters = [
-        _content_filter(host, each)
-        for each in (*host.receiving_services(), *reinjection_services)
-    ]
-    return any(
-        each and not each.startswith(archive_services.STAMP_TRANSPORT)
-        for each in filters
-    )
-
-
-def _is_sendmail_reinjection(host: Host, service: Service) -> bool:
-    """Tell whether this is a pickup(8) where a filter reinjects with sendmail(1)."""
-    has_no_filter = "content_filter" in service.options and not _content_filter(
-        host, service
-    )
-    return service.program == "pickup" and has_no_filter
 
 
 def _is_filtered_port(host: Host, port: str) -> bool:
@@ -294,8 +255,6 @@ def _no_mappings_command(host: Host, service: Service) -> str:
         return host.option_command(service, name, value)
     return host.parameter_command(name, value)
 
-
-_LOOPBACK_HOSTS = ("127.0.0.1", "[::1]", "localhost")
 
 CHECKS: tuple[Callable[[Host], Iterator[Finding]], ...] = (
     check_requests,

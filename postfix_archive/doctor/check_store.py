@@ -12,6 +12,7 @@ from postfix_archive.doctor.finding import Finding
 from postfix_archive.doctor.host import Host
 from postfix_archive.monitoring import CRITICAL, WARNING
 from postfix_archive.postfix import archive_services
+from postfix_archive.store.bypass_period import BypassPeriod
 
 LOW_SPACE, CRITICAL_SPACE = 1 << 30, 100 << 20  # bytes
 MINIMUM_VERSION = (3, 4)
@@ -22,7 +23,7 @@ def check_settings(host: Host) -> Iterator[Finding]:
     if host.settings is None:
         harm = "the stamp filter and the archive transport defer all mail"
         yield Finding(
-            "settings-wrong", CRITICAL, host.settings_error, harm, "correct that line"
+            "settings-invalid", CRITICAL, host.settings_error, harm, "correct that line"
         )
         return
     pairs = (
@@ -47,14 +48,14 @@ def check_bypass(host: Host) -> Iterator[Finding]:
     value = host.config.value(archive_services.BYPASS_PARAMETER)
     if host.bypass is None and not value:
         return
-    record = host.bypass or {"opened": value, "by": "unknown", "why": "not recorded"}
-    until = f" to {record['closed']}" if "closed" in record else ""
+    period = host.bypass or BypassPeriod(value, "unknown", "not recorded")
+    until = f" to {period.ended}" if period.ended else ""
     yield Finding(
-        "gap-open",
+        "bypass-on",
         CRITICAL,
         f"main.cf: {archive_services.BYPASS_PARAMETER}",
-        f"bypass on, mail is not archived since {record['opened']}{until}, by"
-        f" {record['by']}: {record['why']}",
+        f"bypass on, mail is not archived since {period.started}{until}, by"
+        f" {period.started_by}: {period.reason}",
         "postfix-archive bypass off" if host.bypass else _bypass_off_command(host),
     )
 
@@ -71,12 +72,12 @@ def check_key(host: Host) -> Iterator[Finding]:
             f"{user} cannot search {host.blocking_directories[path]}, so all mail is"
             " deferred"
         )
-        cure = f"chmod a+x {shlex.quote(host.blocking_directories[path])}"
-        yield Finding("key-folder", CRITICAL, path, harm, cure)
+        fix = f"chmod a+x {shlex.quote(host.blocking_directories[path])}"
+        yield Finding("key-unreachable", CRITICAL, path, harm, fix)
     if not file.exists:
         harm = "the key file does not exist, so all mail is deferred"
-        cure = f"postfix-archive key create --owner {user}"
-        yield _file_finding("key-missing", path, harm, cure)
+        fix = f"postfix-archive key create --owner {user}"
+        yield _file_finding("key-missing", path, harm, fix)
     elif user and file.owner != user:
         harm = f"{file.owner} owns it and {user} cannot read it: all mail is deferred"
         yield _file_finding("key-owner", path, harm, _chown_command(path, user))
@@ -96,9 +97,9 @@ def check_store(host: Host) -> Iterator[Finding]:
             continue
         quoted = shlex.quote(file.path)
         if not file.is_directory:
-            cure = f"install -d -m 700 -o {user} {quoted}"
+            fix = f"install -d -m 700 -o {user} {quoted}"
             harm = "no such directory: copies wait in the queue and expire"
-            yield _file_finding("store-missing", file.path, harm, cure)
+            yield _file_finding("store-missing", file.path, harm, fix)
         elif user and file.owner != user:
             harm = f"{file.owner} owns it and {user} cannot write: copies are deferred"
             yield _file_finding(
@@ -117,7 +118,7 @@ def check_spool(host: Host) -> Iterator[Finding]:
     is_writable = file.mode & 0o002 or file.owner == host.archive_user()
     if not file.is_directory or not is_writable:
         yield Finding(
-            "spool",
+            "spool-unwritable",
             CRITICAL,
             file.path,
             f"{host.archive_user()} cannot write there: messages over 4 MB are deferred"
@@ -144,7 +145,7 @@ def check_version(host: Host) -> Iterator[Finding]:
     """Report a Postfix that is too old."""
     if host.config.version < MINIMUM_VERSION:
         yield Finding(
-            "version",
+            "postfix-too-old",
             CRITICAL,
             f"Postfix {host.config.raw('mail_version')}",
             "older than 3.4: it does not support what master.cf.d uses",
@@ -156,12 +157,12 @@ def check_python(host: Host) -> Iterator[Finding]:
     """Report a Python other than the one that the program was installed for."""
     for directory, python_path in host.python_mismatches.items():
         yield Finding(
-            "python",
+            "python-changed",
             WARNING,
             directory,
             f"{python_path} is not the version that this was installed for: a message"
             " costs twice the CPU time, and the commands may not start",
-            "make install, in the sources of the release that is in use",
+            host.install_command(),
         )
 
 
@@ -176,7 +177,7 @@ def check_shared_keys(host: Host) -> Iterator[Finding]:
             and not host.key_digests & other.key_digests
         ):
             yield Finding(
-                "two-keys",
+                "different-keys",
                 WARNING,
                 f"{other.directory}: archive = {min(shared_archives)}",
                 "that instance has another key: mail that passes both instances is"
@@ -194,9 +195,9 @@ def _bypass_off_command(host: Host) -> str:
     return host.parameter_command(archive_services.BYPASS_PARAMETER, "")
 
 
-def _file_finding(check: str, path: str, harm: str, cure: str) -> Finding:
-    is_safe = cure.startswith(("chown", "chmod"))
-    return Finding(check, CRITICAL, path, harm, cure, is_safe=is_safe)
+def _file_finding(check: str, path: str, harm: str, fix: str) -> Finding:
+    is_safe = fix.startswith(("chown", "chmod"))
+    return Finding(check, CRITICAL, path, harm, fix, is_safe=is_safe)
 
 
 CHECKS: tuple[Callable[[Host], Iterator[Finding]], ...] = (

@@ -57,9 +57,9 @@ def check_actions(host: Host) -> Iterator[Finding]:
                 archive_services.STAMP_TRANSPORT
             ):
                 continue
-            check, harm, cure = HARMS[action]
+            check, harm, fix = HARMS[action]
             place = f"{lookup.table}, line {number} ({lookup.location})"
-            yield Finding(check, CRITICAL, place, harm, cure)
+            yield Finding(check, CRITICAL, place, harm, fix)
 
 
 def check_compiled_tables(host: Host) -> Iterator[Finding]:

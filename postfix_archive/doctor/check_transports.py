@@ -21,8 +21,8 @@ SOFT_BOUNCE_SERVICES = (
     "archive-relay",
     "archive-local",
 )
+STATUS_FILTER = f"/{archive_services.STATUS_FILTER}"
 MAX_RECIPIENTS = 3500  # x 2 arguments of 263 bytes: below ARG_MAX (execve(2))
-REINSTALL = "make install"
 
 
 def check_missing_services(host: Host) -> Iterator[Finding]:
@@ -38,7 +38,7 @@ def check_missing_services(host: Host) -> Iterator[Finding]:
                 f"master.cf: {key}",
                 f"there is no service {name}: mail for it is deferred and bounces after"
                 " maximal_queue_lifetime",
-                REINSTALL,
+                host.install_command(),
             )
 
 
@@ -64,6 +64,21 @@ def check_soft_bounce(host: Host) -> Iterator[Finding]:
             )
 
 
+def check_status_filter(host: Host) -> Iterator[Finding]:
+    """Report stamp filters without the delivery status filter of the reference."""
+    for service in host.stamp_transports():
+        option = f"{service.program}_delivery_status_filter"
+        if not service.options.get(option, "").endswith(STATUS_FILTER):
+            yield Finding(
+                "status-filter",
+                WARNING,
+                f"master.cf: {service.key} -o {option}",
+                "a delay notice shows the sender the archive address or the program's"
+                " path",
+                host.install_command(),
+            )
+
+
 def check_recipient_limit(host: Host) -> Iterator[Finding]:
     """Report a recipient limit below smtpd(8)'s or above the kernel's."""
     accepted = [
@@ -73,14 +88,14 @@ def check_recipient_limit(host: Host) -> Iterator[Finding]:
     for service in host.stamp_filters():
         parameter = f"{service.name}_destination_recipient_limit"
         limit = host.transport_limit(parameter, "default_destination_recipient_limit")
-        cure = host.parameter_command(parameter, str(MAX_RECIPIENTS))
+        fix = host.parameter_command(parameter, str(MAX_RECIPIENTS))
         if limit == 0 or limit > MAX_RECIPIENTS:
             harm = (
                 f"{limit or 'unlimited'} recipients exceed the kernel's limit for"
                 " arguments (ARG_MAX): such a message is deferred until it expires"
             )
             yield Finding(
-                "recipient-limit", CRITICAL, parameter, harm, cure, is_safe=True
+                "recipient-limit", CRITICAL, parameter, harm, fix, is_safe=True
             )
         elif limit < smtpd_limit:
             harm = (
@@ -88,7 +103,7 @@ def check_recipient_limit(host: Host) -> Iterator[Finding]:
                 " a mailed copy for each"
             )
             yield Finding(
-                "recipient-limit", WARNING, parameter, harm, cure, is_safe=True
+                "recipient-limit", WARNING, parameter, harm, fix, is_safe=True
             )
 
 
@@ -117,6 +132,7 @@ def check_null_sender(host: Host) -> Iterator[Finding]:
     for service in host.stamp_filters():
         if "null_sender=" not in service.command.split():
             yield _entry_finding(
+                host,
                 "null-sender",
                 service,
                 "bounces get the sender MAILER-DAEMON in the filter, so that an"
@@ -135,7 +151,8 @@ def check_flags(host: Host) -> Iterator[Finding]:
         )
         if actual != expected:
             yield _entry_finding(
-                "flags",
+                host,
+                "pipe-flags",
                 service,
                 "addresses are not quoted, or pipe(8) adds lines to the message: it"
                 " differs from what was received",
@@ -151,7 +168,8 @@ def check_arguments(host: Host) -> Iterator[Finding]:
         missing = [argument for argument in expected if argument not in actual]
         if missing:
             yield _entry_finding(
-                "arguments",
+                host,
+                "launcher-arguments",
                 service,
                 f"the argument {missing[0]} is missing: mail is deferred, or the"
                 " envelope in the archive is incomplete",
@@ -170,21 +188,26 @@ def check_users(host: Host) -> Iterator[Finding]:
         setgid_group = host.config.value("setgid_group")
         if user in ("root", mail_owner) or setgid_group in groups:
             yield _entry_finding(
-                "pipe-user",
+                host,
+                "service-user",
                 service,
                 f"pipe(8) refuses to run as {user}:{group or 'its groups'} (root,"
                 " mail_owner and members of setgid_group), so all mail is deferred",
             )
         elif user != users[0]:
             yield _entry_finding(
-                "pipe-user",
+                host,
+                "service-user",
                 service,
                 f"runs as {user}, other services as {users[0]}: both write to the"
                 " store, and one cannot use the files of the other",
             )
         elif user not in host.groups_by_user:
             yield _entry_finding(
-                "pipe-user", service, f"there is no user {user}: mail is deferred"
+                host,
+                "service-user",
+                service,
+                f"there is no user {user}: mail is deferred",
             )
 
 
@@ -199,7 +222,7 @@ def check_programs(host: Host) -> Iterator[Finding]:
                 service.argument("argv"),
                 f"{service.name} cannot execute it: mail is deferred and bounces after"
                 " maximal_queue_lifetime",
-                REINSTALL,
+                host.install_command(),
             )
 
 
@@ -209,7 +232,7 @@ def check_program_directories(host: Host) -> Iterator[Finding]:
         directory = host.blocking_directories.get(service.argument("argv"))
         if directory:
             yield Finding(
-                "program-folder",
+                "program-unreachable",
                 CRITICAL,
                 service.argument("argv"),
                 f"the user of {service.name} cannot search {directory}, so all mail is"
@@ -224,7 +247,7 @@ def check_other_stamp_filters(host: Host) -> Iterator[Finding]:
         suffix = service.name.removeprefix(archive_services.STAMP_TRANSPORT)
         if suffix and not (suffix[:1] == "-" and suffix[1:].isdigit()):
             yield Finding(
-                "second-install",
+                "second-stamp-filter",
                 CRITICAL,
                 f"master.cf: {service.key}",
                 "second stamp filter: mail that passes both is stamped and archived"
@@ -237,13 +260,15 @@ def _launcher_arguments(reference: Service) -> list[str]:
     return reference.command.partition("argv=")[2].split()[1:]
 
 
-def _entry_finding(check: str, service: Service, harm: str) -> Finding:
-    return Finding(check, CRITICAL, f"master.cf: {service.key}", harm, REINSTALL)
+def _entry_finding(host: Host, check: str, service: Service, harm: str) -> Finding:
+    fix = host.install_command()
+    return Finding(check, CRITICAL, f"master.cf: {service.key}", harm, fix)
 
 
 CHECKS: tuple[Callable[[Host], Iterator[Finding]], ...] = (
     check_missing_services,
     check_soft_bounce,
+    check_status_filter,
     check_recipient_limit,
     check_time_limit,
     check_null_sender,

@@ -15,9 +15,6 @@ from postfix_archive.monitoring import CRITICAL, WARNING
 from postfix_archive.postfix import archive_services, lmtp_services
 from postfix_archive.postfix.configuration import Service
 
-INSTALL = "make install"
-PIPE_MODE_CURE = "or make uninstall, then make install MODE=pipe"
-
 
 def check_sockets(host: Host) -> Iterator[Finding]:
     """Report sockets in a content_filter that have no service in master.cf."""
@@ -25,9 +22,9 @@ def check_sockets(host: Host) -> Iterator[Finding]:
         content_filter = host.config.value("content_filter", service)
         socket = content_filter.partition(":unix:private/")[2]
         if socket and host.config.service(f"{socket}/unix") is None:
-            harm, cure = _missing_service(socket)
+            harm, fix = _missing_service(host, socket)
             place = f"{_place(service)}: {socket}"
-            yield Finding("lmtp-worker", CRITICAL, place, harm, cure)
+            yield Finding("worker-missing", CRITICAL, place, harm, fix)
 
 
 def check_socket_names(host: Host) -> Iterator[Finding]:
@@ -72,7 +69,9 @@ def check_arguments(host: Host) -> Iterator[Finding]:
     for worker in filter(archive_services.is_worker_service, host.config.services):
         if harm := _argument_harm(worker):
             place = f"master.cf: {worker.key}"
-            yield Finding("arguments", CRITICAL, place, harm, INSTALL)
+            yield Finding(
+                "launcher-arguments", CRITICAL, place, harm, host.install_command()
+            )
 
 
 def check_process_limits(host: Host) -> Iterator[Finding]:
@@ -121,23 +120,27 @@ def _argument_harm(worker: Service) -> str:
     return ""
 
 
-def _missing_service(socket: str) -> tuple[str, str]:
-    """Return harm and cure for a socket without a service."""
+def _missing_service(host: Host, socket: str) -> tuple[str, str]:
+    """Return harm and fix for a socket without a service."""
+    pipe_mode_fix = (
+        f"or {host.archive_command('uninstall')}, then {host.install_command()}"
+        " --mode=pipe"
+    )
     if _is_too_long(f"private/{socket}"):
         return (
             f"{_length_harm(socket)}: mail is deferred, then bounces",
-            f"set a shorter address there; {PIPE_MODE_CURE}",
+            f"set a shorter address there; {pipe_mode_fix}",
         )
     if archive_services.is_worker_socket(
         socket
     ) and not lmtp_services.SERVICE_NAME.fullmatch(socket):
         return (
             f"{socket} cannot be a service name: mail is deferred, then bounces",
-            f"set another address there; {PIPE_MODE_CURE}",
+            f"set another address there; {pipe_mode_fix}",
         )
     return (
         f"master.cf has no service {socket}: mail is deferred, then bounces",
-        f"{INSTALL}; or correct archive there",
+        f"{host.install_command()}; or correct archive there",
     )
 
 

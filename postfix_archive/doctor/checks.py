@@ -12,10 +12,8 @@ from postfix_archive import monitoring
 from postfix_archive.doctor import (
     check_archive,
     check_lmtp,
-    check_outcomes,
     check_ports,
     check_queue,
-    check_rescue,
     check_routing,
     check_store,
     check_tables,
@@ -36,8 +34,6 @@ CHECKS: tuple[Check, ...] = (
     *check_archive.CHECKS,
     *check_store.CHECKS,
     *check_queue.CHECKS,
-    *check_rescue.CHECKS,
-    *check_outcomes.CHECKS,
 )
 
 # Release of Postfix -> what older ones do not support.
@@ -59,7 +55,7 @@ def format_report(host: Host, findings: list[Finding]) -> str:
         lines += [
             f"{item.severity_name} {item.check}: {item.place}",
             f"    {item.harm}",
-            f"    fix: {item.cure}",
+            f"    fix: {item.fix}",
         ]
     return "\n".join(lines)
 

@@ -22,7 +22,7 @@ class Finding:
     severity: int
     place: str  # file, parameter or service
     harm: str  # what can go wrong, in one sentence
-    cure: str  # the exact command, or what to edit
+    fix: str  # the exact command, or what to edit
     is_safe: bool = False  # doctor --fix may run the command
 
     @property

@@ -9,12 +9,12 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from postfix_archive.config.settings import Settings
 from postfix_archive.postfix import archive_services, configuration
 from postfix_archive.postfix.configuration import Configuration, Service
 from postfix_archive.postfix.queued_message import QueuedMessage
+from postfix_archive.store.bypass_period import BypassPeriod
 
 
 @dataclass(frozen=True)
@@ -75,12 +75,13 @@ class Host:
     fallback_count: int = 0  # capsules in the fallback directory
     fallback_age: int = 0  # seconds, of the oldest
     fallback_reason: str = ""  # why the oldest is there
+    last_failure: str = ""  # the last failure of a transport
     held_count: int = 0  # originals that a rescue put on hold
     last_rescue_age: float | None = None  # seconds since the last rescue
     log_error: str = ""  # why Postfix's log cannot be found or read
     follower_file: str = ""  # path of the unit or cron file that runs outcomes
     log_read_age: float | None = None  # seconds since it reached the log's end
-    bypass: Mapping[str, Any] | None = None  # record of the bypass, if it is on
+    bypass: BypassPeriod | None = None  # the current one
     is_running: bool = True
     is_default_instance: bool = True  # the instance that commands use without -c
 
@@ -141,6 +142,10 @@ class Host:
         """Return a postfix-archive command for this instance, quoted for a shell."""
         options = [] if self.is_default_instance else ["-c", self.config.directory]
         return shlex.join(["postfix-archive", *options, *arguments])
+
+    def install_command(self) -> str:
+        """Return the command that installs again what is missing, quoted."""
+        return self.archive_command("install")
 
     def parameter_command(self, name: str, value: str) -> str:
         """Return the command that sets a parameter of main.cf."""

@@ -15,7 +15,6 @@ import stat
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from postfix_archive.bypass import switch
 from postfix_archive.config import archive_cf
@@ -35,7 +34,8 @@ from postfix_archive.postfix import (
 from postfix_archive.postfix.configuration import Configuration
 from postfix_archive.rescue import queue_rescue
 from postfix_archive.store import fallback, record_reader
-from postfix_archive.system import path_access, python_version, scheduler
+from postfix_archive.store.bypass_period import BypassPeriod
+from postfix_archive.system import failure_log, path_access, python_version, scheduler
 from postfix_archive.tables import table_file
 
 CONTENT_FILTER_LIMIT = 2000  # queued messages whose content_filter is read
@@ -81,7 +81,7 @@ def inspect_host(directory: str) -> Host:
         tables_error=tables_error,
         key_digests=_key_digests(settings),
         other_instances=tuple(_other_instances(directory)),
-        bypass=_bypass_record(directory),
+        bypass=_bypass_period(directory),
         held_count=_held_count(directory),
         last_rescue_age=(
             queue_rescue.last_run_age(settings, time.time()) if settings else None
@@ -92,6 +92,14 @@ def inspect_host(directory: str) -> Host:
         fallback_count=fallback_count,
         fallback_age=fallback_age,
         fallback_reason=fallback_reason,
+        last_failure=failure_log.last(
+            directory,
+            (
+                settings.archive_spool_directory
+                if settings
+                else failure_log.DEFAULT_DIRECTORY
+            ),
+        ),
         is_running=is_running,
         is_default_instance=directory == archive_cf.DEFAULT_CONFIG_DIRECTORY,
     )
@@ -301,7 +309,7 @@ def _log_error(postfix_config: Configuration, settings: Settings | None) -> str:
 
 def _follower_file(postfix_config: Configuration, settings: Settings | None) -> str:
     return (
-        scheduler.follower_file(configuration.name_of(postfix_config))
+        scheduler.FOLLOWER.installed_file(configuration.name_of(postfix_config))
         if settings is not None
         else ""
     )
@@ -315,11 +323,12 @@ def _log_read_age(settings: Settings | None) -> float | None:
     )
 
 
-def _bypass_record(directory: str) -> dict[str, Any] | None:
+def _bypass_period(directory: str) -> BypassPeriod | None:
     try:
-        return switch.read_record(directory)
+        record = switch.read_record(directory)
     except ArchiveError as error:
-        return {"opened": "?", "by": "?", "why": str(error)}
+        return BypassPeriod("?", "?", str(error))
+    return record.period if record else None
 
 
 TEXT_TYPES = ("pcre", "regexp", "cidr", "texthash")

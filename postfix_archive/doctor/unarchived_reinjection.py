@@ -9,149 +9,100 @@ process was killed before it could report.
 
 from __future__ import annotations
 
-import os
-import subprocess
+import contextlib
 import time
-from collections.abc import Collection, Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable
 
-from postfix_archive.errors import ArchiveError
-from postfix_archive.maillog import delivery, location
-from postfix_archive.postfix import archive_services, mail_queue, postfix_command
+from postfix_archive.errors import ArchiveError, LogUnreadable
+from postfix_archive.maillog import log_reader
+from postfix_archive.maillog.queue_file import QueueFile
+from postfix_archive.maillog.queue_tracker import QueueTracker
+from postfix_archive.postfix import archive_services, mail_queue
 from postfix_archive.postfix.configuration import Configuration
 
-DAEMONS = ("smtpd", "qmqpd")
-CLIENT_FIELD = ": client="
-ORIG_QUEUE_ID_FIELD = ", orig_queue_id="
-RELAY_FIELD = ", relay="
-SENT_STATUS = ", status=sent ("
-PIPE_OUTPUT = " service ("
-MAX_PIPE_OUTPUT = 100  # bytes of a command's output that pipe(8) logs
-QUEUED_AS = "queued as "
+DAY = 86400  # seconds
+PRUNE_LINES = 5000  # lines of log after which finished queue files are dropped
 
 
-@dataclass
-class ReinjectionEvents:
-    """What a log says about the reinjection ports.
+def read(lines: Iterable[tuple[str, float]], model: QueueTracker) -> QueueTracker:
+    """Read lines of the log, each with its Unix time, into a model; return it.
 
-    ``accepted``: queue ids that the ports accepted, each with its orig_queue_id or "".
-    ``queued``: those of them that qmgr(8) logged. ``reinjected``: queue ids that stamp
-    filter processes report. ``truncated``: queue ids before the stamp filter of those
-    whose report is truncated.
+    The model keeps what unreported() needs, and drops other mail that is finished.
     """
-
-    accepted: dict[str, str] = field(default_factory=dict)
-    queued: set[str] = field(default_factory=set)
-    reinjected: set[str] = field(default_factory=set)
-    truncated: set[str] = field(default_factory=set)
-
-
-def parse(lines: Iterable[str], syslog_names: Collection[str]) -> ReinjectionEvents:
-    """Return what the lines of a log say about the reinjection ports.
-
-    names are the syslog_name of these ports, as ``postfix/archive-handback``.
-    """
-    events = ReinjectionEvents()
-    processes = tuple(
-        f" {name}/{daemon}[" for name in syslog_names for daemon in DAEMONS
-    )
-    for line in map(str.rstrip, lines):
-        if "/pipe[" in line or "/archive-stamp/lmtp[" in line:
-            _parse_stamp_filter_line(events, line)
-        elif "/qmgr[" in line:
-            _parse_qmgr_line(events, line)
-        elif any(mark in line for mark in processes):
-            _parse_port_line(events, line)
-    return events
+    for number, (text, at) in enumerate(lines, 1):
+        model.read(text, at)
+        if number % PRUNE_LINES == 0:
+            model.queue_files.prune(_needed_keys(model))
+            model.queue_files.dropped_keys.clear()
+    return model
 
 
 def unreported(
-    before: ReinjectionEvents, queued: Collection[str], after: ReinjectionEvents
+    before: QueueTracker,
+    queued: Collection[str],
+    after: QueueTracker,
+    syslog_names: Collection[str],
 ) -> list[str]:
-    """Return the accepted queue ids that no stamp filter process reports.
+    """Return the queue ids accepted by a port that no stamp filter process reports.
 
-    before was read before the queue was listed (queued), after was read afterwards: so
-    a stamp filter process that was running either still has its message in the queue or
-    has reported.
+    syslog_names are those of the ports, as ``postfix/archive-handback``. before was
+    read before the queue was listed (queued), after was read afterwards: so a stamp
+    filter process that was running either still has its message in the queue or has
+    reported.
     """
     return [
-        queue_id
-        for queue_id, origin in before.accepted.items()
-        if queue_id in before.queued
-        and queue_id not in after.reinjected
-        and origin not in after.truncated
-        and (not origin or origin not in queued)
+        file.queue_id
+        for file in before.queue_files.by_key.values()
+        if file.service in syslog_names
+        and file.is_queued
+        and not _is_reported(after, file)
+        and (not file.orig_queue_id or file.orig_queue_id not in queued)
     ]
 
 
-def _parse_port_line(events: ReinjectionEvents, line: str) -> None:
-    """Read ``QUEUE_ID: client=localhost[127.0.0.1], orig_queue_id=…, orig_client=…``.
-
-    Whatever the sender can choose comes after these fields.
-    """
-    queue_id, mark, rest = _text_after_pid(line).partition(CLIENT_FIELD)
-    if not mark or not queue_id.isalnum():
-        return
-    _, mark, origin = rest.partition(ORIG_QUEUE_ID_FIELD)
-    events.accepted[queue_id] = origin.partition(",")[0] if mark else ""
+def _is_reported(model: QueueTracker, file: QueueFile) -> bool:
+    """Tell whether a stamp filter reports a message, or its report is unreadable."""
+    latest = model.queue_files.current(file.queue_id)
+    if latest is None or latest.is_reported:
+        return True
+    origin = model.queue_files.current(file.orig_queue_id)
+    return origin is not None and origin.has_unreadable_report
 
 
-def _parse_qmgr_line(events: ReinjectionEvents, line: str) -> None:
-    """Read ``QUEUE_ID: from=<…>``: a message was queued, not only attempted."""
-    queue_id, mark, _ = _text_after_pid(line).partition(": from=<")
-    if mark and queue_id in events.accepted:
-        events.queued.add(queue_id)
-
-
-def _parse_stamp_filter_line(events: ReinjectionEvents, line: str) -> None:
-    """Read the delivery line of the stamp filter, from its last relay= on.
-
-    Whatever the sender can choose comes before.
-    """
-    head, _, rest = line.rpartition(RELAY_FIELD)
-    relay, _, status = rest.partition(",")
-    if not delivery.is_stamp_filter(relay) or SENT_STATUS not in status:
-        return
-    _, pipe_mark, output = status.partition(PIPE_OUTPUT)
-    output = output.removesuffix("))") if pipe_mark else status.removesuffix(")")
-    if QUEUED_AS in output and not (pipe_mark and len(output) >= MAX_PIPE_OUTPUT):
-        events.reinjected.add(output.rpartition(QUEUED_AS)[2])
-    else:
-        events.truncated.add(_text_after_pid(head).partition(":")[0])
-
-
-def _text_after_pid(line: str) -> str:
-    """Return the text after ``process[pid]: ``."""
-    return line.partition("]: ")[2].strip()
-
-
-TAIL_BYTES = 16 << 20  # bytes: some 80,000 lines
-DAY = 86400  # seconds
-REINJECTION_SUFFIXES = ("archive-handback", "archive-refused")
+def _needed_keys(model: QueueTracker) -> set[str]:
+    """Return the keys of unreported queue files and of their origins."""
+    files = model.queue_files
+    unreported_files = [
+        file
+        for file in files.by_key.values()
+        if file.is_reinjected and not file.is_reported
+    ]
+    origins = [files.current(file.orig_queue_id) for file in unreported_files]
+    return {file.key for file in (*unreported_files, *origins) if file is not None}
 
 
 def find_unarchived(config: Configuration) -> tuple[str, ...]:
     """Return the queue ids of reinjected mail that did not pass the stamp filter.
 
-    Covers yesterday and today, as far as the log goes back.
+    Covers the last two days, as far as the current log goes back.
     """
-    before = _read_events(config)
-    if not unreported(before, (), before):
-        return ()
-    try:
-        queued = {
-            message.queue_id
-            for message in mail_queue.list_messages(config.directory, 0)
-        }
-    except ArchiveError:
-        return ()
-    return tuple(unreported(before, queued, _read_events(config)))
+    syslog_names = _port_syslog_names(config)
+    with contextlib.suppress(ArchiveError):
+        before = _read_log(config)
+        if not unreported(before, (), before, syslog_names):
+            return ()
+        messages = mail_queue.list_messages(config.directory, 0)
+        queued = {message.queue_id for message in messages}
+        return tuple(unreported(before, queued, _read_log(config), syslog_names))
+    return ()
 
 
-def _read_events(config: Configuration) -> ReinjectionEvents:
-    prefixes = _day_prefixes(time.time())
-    lines = (line for line in _tail_lines(config) if line.startswith(prefixes))
-    return parse(lines, _port_syslog_names(config))
+def _read_log(config: Configuration) -> QueueTracker:
+    lines = log_reader.latest_lines(config, time.time() - 2 * DAY)
+    model = QueueTracker(archive_services.content_filters(config))
+    with contextlib.suppress(LogUnreadable):  # check_outcomes reports that
+        read(lines, model)
+    return model
 
 
 def _port_syslog_names(config: Configuration) -> set[str]:
@@ -161,55 +112,6 @@ def _port_syslog_names(config: Configuration) -> set[str]:
         for service in config.services
         if archive_services.is_ours(service) and service.kind == "inet"
     )
-    return {name for name in names if name.endswith(REINJECTION_SUFFIXES)}
-
-
-def _day_prefixes(now: float) -> tuple[str, ...]:
-    """Return the prefixes of log lines of today and yesterday, in both formats."""
-    days = [time.localtime(now - back) for back in (0, DAY)]
-    return tuple(
-        text
-        for day in days
-        for text in (f"{time.strftime('%b', day)} {day.tm_mday:2d} ", _iso_prefix(day))
-    )
-
-
-def _iso_prefix(day: time.struct_time) -> str:
-    return time.strftime("%Y-%m-%dT", day)
-
-
-def _tail_lines(config: Configuration) -> Iterator[str]:
-    path = config.value("maillog_file")
-    for candidate in [path] if path else location.DEFAULT_PATHS:
-        try:
-            yield from _tail_of_file(candidate)
-            return
-        except OSError:
-            continue
-    if not path:
-        yield from _tail_of_journal()
-
-
-def _tail_of_file(path: str) -> Iterator[str]:
-    with open(path, "rb") as log:
-        size = os.fstat(log.fileno()).st_size
-        if size > TAIL_BYTES:
-            log.seek(size - TAIL_BYTES)
-            log.readline()
-        for line in log:
-            yield line.decode("utf-8", "replace")
-
-
-def _tail_of_journal() -> Iterator[str]:
-    try:
-        process = subprocess.run(
-            [*location.JOURNALCTL, location.MAIL_FACILITY],
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=postfix_command.COMMAND_TIMEOUT,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return
-    yield from process.stdout.splitlines()
+    return {
+        name for name in names if name.endswith(archive_services.REINJECTION_SUFFIXES)
+    }

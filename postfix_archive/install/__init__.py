@@ -1,1 +1,1 @@
-"""make install and make uninstall: options, plan, program files, undo."""
+"""install and uninstall, for make and cli: options, plan, program files, undo."""

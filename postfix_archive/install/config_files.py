@@ -8,8 +8,8 @@ or power failure leaves one of them. Raises InstallFailed if a file changes mean
 from __future__ import annotations
 
 import hashlib
+import math
 import os
-import shutil
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -18,7 +18,7 @@ from postfix_archive.config import archive_cf
 from postfix_archive.errors import InstallFailed
 from postfix_archive.install.filter_routes import Change
 from postfix_archive.postfix import postfix_command
-from postfix_archive.system import text_file
+from postfix_archive.system import files
 
 FILES = ("master.cf", "main.cf")  # services first: main.cf refers to them
 Contents = dict[str, bytes]
@@ -59,11 +59,10 @@ def replace_files(directory: Path | str, after: Contents, before: Contents) -> N
 
 def copy_file(source: Path, target: Path) -> None:
     """Copy a file over another, atomically and durably, with mode, owner and times."""
-    draft = _draft_path(target)
-    shutil.copy2(source, draft)
     stat = source.stat()
-    os.chown(draft, stat.st_uid, stat.st_gid)
-    _rename_draft(draft, target)
+    content = source.read_bytes()
+    files.replace(str(target), content, like=str(source), failure=InstallFailed)
+    os.utime(target, ns=(stat.st_atime_ns, stat.st_mtime_ns))
 
 
 def apply_change(directory: str, change: Change) -> None:
@@ -89,7 +88,7 @@ def apply_change(directory: str, change: Change) -> None:
 def remove_drafts(directory: Path | str) -> None:
     """Remove the drafts that a killed installer has left."""
     for name in (*FILES, archive_cf.FILE_NAME):
-        _draft_path(Path(directory, name)).unlink(missing_ok=True)
+        files.remove_drafts(str(directory), math.inf, name)
 
 
 def replace_content(path: Path, content: bytes) -> None:
@@ -97,27 +96,6 @@ def replace_content(path: Path, content: bytes) -> None:
 
     A new file gets mode 0644.
     """
-    stat = path.stat() if path.exists() else None
-    if stat and path.read_bytes() == content:
-        return
-    draft = _draft_path(path)
-    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with open(descriptor, "wb") as file:
-        file.write(content)
-    if stat:
-        os.chown(draft, stat.st_uid, stat.st_gid)
-        shutil.copystat(path, draft)
-        os.utime(draft)
-    else:
-        draft.chmod(0o644)
-    _rename_draft(draft, path)
-
-
-def _draft_path(path: Path) -> Path:
-    return path.with_name(f".{path.name}.draft")
-
-
-def _rename_draft(draft: Path, path: Path) -> None:
-    text_file.sync_path(draft)
-    draft.replace(path)
-    text_file.sync_path(path.parent)
+    if not path.exists() or path.read_bytes() != content:
+        name = str(path)
+        files.replace(name, content, 0o644, like=name, failure=InstallFailed)

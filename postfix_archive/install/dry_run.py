@@ -69,10 +69,10 @@ def _missing(
     if not program_files.command_path.exists():
         yield "Command", str(program_files.command_path)
     yield from postfix_instance.missing(setup)
-    timer = scheduler.missing_timer(postfix_instance.name)
+    timer = scheduler.TIMER.missing_file(postfix_instance.name)
     if timer:
         yield "Timer", timer
-    follower = scheduler.missing_follower(postfix_instance.name)
+    follower = scheduler.FOLLOWER.missing_file(postfix_instance.name)
     is_wanted = postfix_instance.current_settings().needs_follower
     if follower and not location.follow_obstacle(
         postfix_instance.config, is_wanted=is_wanted

@@ -8,11 +8,11 @@ reinjection port of its own. The first route is that of main.cf.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from postfix_archive.errors import InstallRefused
-from postfix_archive.postfix import archive_services, configuration
+from postfix_archive.postfix import archive_services, configuration, content_filters
 from postfix_archive.postfix.configuration import Configuration, Service
 
 REINJECT_OPTIONS = "no_unknown_recipient_checks,no_header_body_checks,no_milters"
@@ -85,12 +85,7 @@ class Routing:
         self.main_filter = self._original_value("content_filter", None)
         self.main_options = self._original_value("receive_override_options", None)
         is_after = setup.position == "after"
-        candidates = [
-            e
-            for e in archive_services.receiving_services(self.config)
-            if self._is_reinjection_service(e)
-        ]
-        self.reinjection_services = candidates if self._has_content_filter() else []
+        self.reinjection_services = content_filters.reinjection_ports(config)
         if is_after and not self.reinjection_services:
             raise InstallRefused(
                 "ARCHIVE_POSITION=after: master.cf has no reinjection port (smtpd on"
@@ -203,49 +198,13 @@ class Routing:
             number, next_filter, setup.on_request, setup.mode
         )
 
-    def _has_content_filter(self) -> bool:
-        """Tell whether any service has a content filter, which may reinject mail."""
-        candidates = (None, *archive_services.receiving_services(self.config))
-        return any(self._original_value("content_filter", each) for each in candidates)
-
-    def _is_reinjection_service(self, service: Service) -> bool:
-        """Tell whether a content filter may reinject mail into this service."""
-        is_loopback = service.kind == "inet" and service.name.startswith(
-            archive_services.LOOPBACK_PREFIXES
-        )
-        has_filter_option = "content_filter" in service.options
-        return (
-            is_loopback
-            and has_filter_option
-            and self._original_value("content_filter", service) == ""
-        )
-
     def _is_archived(self, service: Service) -> bool:
+        is_reinjection_port = service in self.reinjection_services
+        is_by_sendmail = content_filters.is_sendmail_reinjection(self.config, service)
         if self.setup.position == "after":
             is_filtered = bool(self._original_value("content_filter", service))
-            return service in self.reinjection_services or not (
-                is_filtered or self._is_sendmail_reinjection(service)
-            )
-        return (
-            service not in self.reinjection_services
-            and not self._is_sendmail_reinjection(service)
-        )
-
-    def _is_sendmail_reinjection(self, service: Service) -> bool:
-        """Tell whether this is pickup and a filter may reinject by sendmail(1)."""
-        if service.program != "pickup" or self._original_value(
-            "content_filter", service
-        ):
-            return False
-        has_empty_filter = "content_filter" in service.options or self.main_filter == ""
-        return has_empty_filter and any(
-            map(self._has_pipe_filter, archive_services.receiving_services(self.config))
-        )
-
-    def _has_pipe_filter(self, service: Service) -> bool:
-        transport = self._original_value("content_filter", service).partition(":")[0]
-        filter_service = self.config.service(f"{transport}/unix")
-        return filter_service is not None and filter_service.program == "pipe"
+            return is_reinjection_port or not (is_filtered or is_by_sendmail)
+        return not (is_reinjection_port or is_by_sendmail)
 
     def _route(self, service: Service | None) -> Route:
         is_after = self.setup.position == "after"
@@ -267,9 +226,9 @@ class Routing:
 
     def _original_value(self, name: str, service: Service | None) -> str:
         """Return the admin's value, also if an installation has changed it."""
-        value = self.config.raw(name, service)
         if name == "content_filter":
-            return self._original_filter(value, service)
+            return content_filters.original_filter(self.config, service)
+        value = self.config.raw(name, service)
         if archive_services.NO_ADDRESS_MAPPINGS in value and self._has_stamp_filter(
             service
         ):
@@ -291,14 +250,6 @@ class Routing:
             "content_filter", service
         )
 
-    def _original_filter(self, value: str, service: Service | None) -> str:
-        if archive_services.STAMP_TRANSPORT not in value:
-            return value
-        number = archive_services.route_number(value)
-        if number == 1:
-            return self.config.raw("archive_next_filter")
-        return self._reinjection_service_options(number).get("content_filter", "")
-
     def _installed_reinject_options(self, service: Service | None) -> str:
         """Return the override options of the installed reinjection port."""
         number = archive_services.route_number(
@@ -306,15 +257,8 @@ class Routing:
         )
         if number == 1:
             return self.config.raw("archive_handback_options")
-        return self._reinjection_service_options(number).get(
-            "receive_override_options", ""
-        )
-
-    def _reinjection_service_options(self, number: int) -> Mapping[str, str]:
-        """Return the -o options of the reinjection port of an additional route."""
-        address = archive_services.reinject_address(self.config, number)
-        service = self.config.service(f"{address}/inet")
-        return service.options if service else {}
+        options = content_filters.reinjection_options(self.config, number)
+        return options.get("receive_override_options", "")
 
     def _option_change(
         self, service: Service, name: str, value: str, *, routes_mail: bool = False

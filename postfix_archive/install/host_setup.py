@@ -21,6 +21,7 @@ from pathlib import Path
 
 from postfix_archive.errors import InstallFailed, InstallRefused
 from postfix_archive.postfix import mail_queue, postfix_command
+from postfix_archive.store import journal_reader, record_reader
 from postfix_archive.system import path_access
 
 PROBE_DOMAIN = "archive-probe.invalid"
@@ -157,6 +158,7 @@ def send_probe(directory: str, store: str) -> bool:
         "Subject: postfix_archive: installation probe\n\n"
         "make install sent this message to test the archive. Postfix discards it.\n"
     )
+    ends = {path: os.path.getsize(path) for path in _journals(store)}
     subprocess.run(
         [
             postfix_command.find_command("sendmail"),
@@ -171,14 +173,26 @@ def send_probe(directory: str, store: str) -> bool:
     )
 
     def is_stored() -> bool:
-        journals = Path(store).glob("*@*/journal")
-        return any(name.encode() in each.read_bytes() for each in journals)
+        for path in _journals(store):
+            for line in journal_reader.lines(path, ends.get(path, 0)):
+                ends[path] = line.end
+                if name.encode() in line.content:
+                    return True
+        return False
 
     try:
         wait_until(is_stored, "the probe message in the store")
     except InstallFailed:
         return False
     return True
+
+
+def _journals(store: str) -> list[str]:
+    return [
+        journal_reader.path_of(store, archive)
+        for archive in record_reader.archives(store)
+        if os.path.exists(journal_reader.path_of(store, archive))
+    ]
 
 
 def wait_until(condition: Callable[[], bool], description: str) -> None:

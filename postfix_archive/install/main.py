@@ -1,4 +1,4 @@
-"""Entry point of make install and make uninstall.
+"""Entry point of make install and make uninstall, also for cli/install.
 
 Imports only the standard library: it runs before the virtual environment exists. Checks
 everything first and raises InstallRefused; then installs the program files, then adds
@@ -13,6 +13,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Mapping
 from types import FrameType
 
 from postfix_archive.config import archive_cf
@@ -50,8 +51,8 @@ INSTALL_POSTFIX_COMMAND = (
 
 
 NO_TIMER = (
-    "none, no systemd or cron found: run postfix-archive rescue and postfix-archive"
-    " return every five minutes"
+    "none, no systemd or cron found: run postfix-archive queue rescue and"
+    " postfix-archive fallback import every five minutes"
 )
 NO_FOLLOWER = (
     "none, no systemd or cron found: run postfix-archive outcomes --once every minute"
@@ -59,33 +60,41 @@ NO_FOLLOWER = (
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run install or uninstall; return 0, or 1 after printing one line of error.
+    """Run install or uninstall for make(1), which passes options in the environment."""
+    [verb] = sys.argv[1:] if arguments is None else arguments
+    try:
+        run(verb, os.environ)
+    except ArchiveError as error:
+        print(f"{verb}: {error}", file=sys.stderr)
+        return 1
+    return 0
 
-    make(1) passes the options in the environment.
+
+def run(verb: str, values: Mapping[str, str]) -> None:
+    """Install or uninstall, with the values of make's variables.
+
+    Raises ArchiveError.
     """
     os.umask(0o022)  # the archive's user must read files that root creates
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # prints bytes of main.cf unchanged
             stream.reconfigure(encoding="utf-8", errors="surrogateescape")
-    [verb] = sys.argv[1:] if arguments is None else arguments
+    raise_on_signals()
     try:
-        raise_on_signals()
         if verb == "uninstall":
-            install_options = options.parse_uninstall(os.environ)
-            _check_root(verb)
-            directory = _config_directory(install_options)
-            host_setup.lock_directory(directory)
-            uninstall.uninstall(directory, install_options.prefix)
+            _uninstall(options.parse_uninstall(values))
         else:
-            _install(options.parse(os.environ))
-    except ArchiveError as error:
-        print(f"{verb}: {error}", file=sys.stderr)
-        return 1
+            _install(options.parse(values))
     except OSError as error:
         path = f"{error.filename}: " if error.filename else ""
-        print(f"{verb}: {path}{error.strerror}", file=sys.stderr)
-        return 1
-    return 0
+        raise InstallFailed(f"{path}{error.strerror}") from error
+
+
+def _uninstall(uninstall_options: Options) -> None:
+    _check_root("uninstall")
+    directory = _config_directory(uninstall_options)
+    host_setup.lock_directory(directory)
+    uninstall.uninstall(directory, uninstall_options.prefix)
 
 
 def _install(install_options: Options) -> None:
@@ -233,7 +242,7 @@ def _report(
     """Print what was installed, run the doctor and send a probe message."""
     print(f"Settings:   {postfix_instance.archive_cf}")
     print(f"Store:      {postfix_instance.store}")
-    timer = scheduler.install_timer(
+    timer = scheduler.TIMER.install(
         postfix_instance.name,
         postfix_instance.directory,
         str(program_files.command_path),
@@ -244,7 +253,7 @@ def _report(
         f" {_install_follower(postfix_instance, str(program_files.command_path))}"
     )
     print(
-        "Undo:       make uninstall (undo record:"
+        "Undo:       postfix-archive uninstall (undo record:"
         f" {postfix_instance.undo_record.record_directory})"
     )
     if not changes:
@@ -289,10 +298,10 @@ def _install_follower(postfix_instance: Instance, command: str) -> str:
         is_wanted=postfix_instance.current_settings().needs_follower,
     )
     if reason:
-        scheduler.remove_follower(postfix_instance.name)
+        scheduler.FOLLOWER.remove(postfix_instance.name)
         return f"none: {reason}"
     return (
-        scheduler.install_follower(
+        scheduler.FOLLOWER.install(
             postfix_instance.name, postfix_instance.directory, command
         )
         or NO_FOLLOWER

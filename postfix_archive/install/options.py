@@ -1,17 +1,20 @@
-"""Options of make install and make uninstall, parsed from the environment.
+"""Options of install and uninstall, for make and for the command postfix-archive.
 
-Used by install/main. An unusable value raises InstallRefused here, before the installer
-reads or changes anything on the host.
+Used by install/main and cli/install. A field of Options is an option: make passes it as
+a variable in the environment, the command as --name. An unusable value raises
+InstallRefused here, before the installer reads or changes anything on the host.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from postfix_archive.errors import InstallRefused, RequestInvalid
-from postfix_archive.message import request
+from postfix_archive.message import printable, request
 from postfix_archive.postfix import archive_services
 
 YES_VALUES = ("yes", "1", "true")
@@ -26,50 +29,126 @@ UNQUOTED_PATH = re.compile(r"[A-Za-z0-9/._+-]+")
 
 
 @dataclass(frozen=True)
+class Option:
+    """One option: its variable for make, its --name for postfix-archive, its help."""
+
+    variable: str
+    metavar: str
+    help: str
+
+    @property
+    def flag(self) -> str:
+        """The option of postfix-archive."""
+        name = self.variable.removeprefix("ARCHIVE_")
+        return "--" + name.lower().replace("_", "-")
+
+    @property
+    def is_boolean(self) -> bool:
+        """Tell whether the value is yes or no."""
+        return self.metavar == YES_OR_NO
+
+
+YES_OR_NO = "yes|no"
+
+
+def _option(default: Any, variable: str, metavar: str, help: str) -> Any:
+    """Return a field of Options; its metadata has the Option."""
+    option = Option(variable, metavar, help)
+    return dataclasses.field(default=default, metadata={"option": option})
+
+
+@dataclass(frozen=True)
 class Options:
     """Options as given; "", 0 or None if not given: the installed value stays."""
 
-    archive: str = ""
-    on_request: bool | None = None
-    position: str = ""
-    mode: str = ""
-    port: int = 0
-    config_directory: str = ""
-    store: str = ""
-    prefix: str = ""
-    destdir: str = ""
-    python: str = ""
-    wheels: str = ""
-    install_postfix: bool = False
-    dry_run: bool = False
+    archive: str = _option(
+        "", "ARCHIVE", "ADDRESS", "Where copies go; several separated by commas."
+    )
+    dry_run: bool = _option(
+        False, "DRY_RUN", YES_OR_NO, "Show what would change; change nothing."
+    )
+    on_request: bool | None = _option(
+        None, "ON_REQUEST", YES_OR_NO, "Also archive what ARCHIVE tables request."
+    )
+    position: str = _option(
+        "",
+        "ARCHIVE_POSITION",
+        "before|after",
+        "Archive before or after an existing content filter. [default: before]",
+    )
+    mode: str = _option(
+        "",
+        "MODE",
+        "pipe|lmtp",
+        "Start the stamp filter for each message, or use workers. [default: pipe]",
+    )
+    store: str = _option(
+        "", "STORE", "DIR", "The store. [default: /var/lib/postfix-archive]"
+    )
+    port: int = _option(
+        0, "PORT", "N", "The first of five ports on 127.0.0.1. [default: 10026]"
+    )
+    config_directory: str = _option(
+        "", "CONFIG_DIRECTORY", "DIR", "Postfix's configuration directory, as -c."
+    )
+    prefix: str = _option(
+        "", "PREFIX", "DIR", "Where the program goes. [default: /usr/local]"
+    )
+    destdir: str = _option(
+        "", "DESTDIR", "DIR", "For packages: install only the program, below DIR."
+    )
+    wheels: str = _option(
+        "", "WHEELS", "DIR", "The Python packages, for a host without an index."
+    )
+    python: str = _option(
+        "", "PYTHON", "PATH", "Runs the program. [default: /usr/bin/python3]"
+    )
+    install_postfix: bool = _option(
+        False, "INSTALL_POSTFIX", YES_OR_NO, "Install Debian's postfix if missing."
+    )
 
 
-def parse(environment: Mapping[str, str]) -> Options:
-    """Return the options in an environment; raises InstallRefused for a bad value."""
-    archive = environment.get("ARCHIVE", "")
+INSTALL_OPTIONS: tuple[Option, ...] = tuple(
+    each.metadata["option"] for each in dataclasses.fields(Options)
+)
+UNINSTALL_OPTIONS = tuple(
+    each for each in INSTALL_OPTIONS if each.variable in ("CONFIG_DIRECTORY", "PREFIX")
+)
+
+
+def parse(values: Mapping[str, str]) -> Options:
+    """Return the options of these variables; raises InstallRefused for a bad value."""
+    archive = values.get("ARCHIVE", "")
     if archive:
         check_archive(archive)
     return Options(
         archive=archive,
-        on_request=_parse_boolean(environment, "ON_REQUEST"),
-        position=_parse_position(environment.get("ARCHIVE_POSITION", "")),
-        mode=_parse_mode(environment.get("MODE", "")),
-        port=_parse_port(environment.get("PORT", "")),
-        config_directory=_parse_path(environment, "CONFIG_DIRECTORY"),
-        store=_parse_path(environment, "STORE"),
-        prefix=_check_unquoted(_parse_path(environment, "PREFIX")),
-        destdir=environment.get("DESTDIR", ""),
-        python=environment.get("PYTHON", ""),
-        wheels=environment.get("WHEELS", ""),
-        install_postfix=bool(_parse_boolean(environment, "INSTALL_POSTFIX")),
-        dry_run=bool(_parse_boolean(environment, "DRY_RUN")),
+        on_request=_parse_boolean(values, "ON_REQUEST"),
+        position=_parse_position(values.get("ARCHIVE_POSITION", "")),
+        mode=_parse_mode(values.get("MODE", "")),
+        port=_parse_port(values.get("PORT", "")),
+        config_directory=_parse_path(values, "CONFIG_DIRECTORY"),
+        store=_parse_path(values, "STORE"),
+        prefix=_check_unquoted(_parse_path(values, "PREFIX")),
+        destdir=values.get("DESTDIR", ""),
+        python=values.get("PYTHON", ""),
+        wheels=values.get("WHEELS", ""),
+        install_postfix=bool(_parse_boolean(values, "INSTALL_POSTFIX")),
+        dry_run=bool(_parse_boolean(values, "DRY_RUN")),
     )
 
 
-def parse_uninstall(environment: Mapping[str, str]) -> Options:
-    """Return the options of make uninstall; it ignores all others."""
-    names = ("CONFIG_DIRECTORY", "PREFIX")
-    return parse({name: environment.get(name, "") for name in names})
+def parse_uninstall(values: Mapping[str, str]) -> Options:
+    """Return the options of uninstall; it ignores all others."""
+    names = [each.variable for each in UNINSTALL_OPTIONS]
+    return parse({name: values.get(name, "") for name in names})
+
+
+def as_command_options(text: str) -> str:
+    """Return a message that names variables of make with --name options instead."""
+    for option in INSTALL_OPTIONS:
+        text = re.sub(rf"\b{option.variable}=", f"{option.flag}=", text)
+    return re.sub(r"\bmake ((un)?install)\b", r"postfix-archive \1", text)
 
 
 def check_archive(archive: str) -> None:
@@ -95,17 +174,15 @@ def check_archive(archive: str) -> None:
             )
 
 
-def _parse_boolean(environment: Mapping[str, str], name: str) -> bool | None:
+def _parse_boolean(values: Mapping[str, str], name: str) -> bool | None:
     """Return the value of a yes/no option, None if it is not set."""
-    value = environment.get(name, "").strip().lower()
+    value = values.get(name, "").strip().lower()
     if value in YES_VALUES:
         return True
     if value in NO_VALUES:
         return False
     if value:
-        raise InstallRefused(
-            f"{_assignment(name, environment[name])}: must be yes or no"
-        )
+        raise InstallRefused(f"{_assignment(name, values[name])}: must be yes or no")
     return None
 
 
@@ -141,9 +218,9 @@ def _parse_port(value: str) -> int:
     return port
 
 
-def _parse_path(environment: Mapping[str, str], name: str) -> str:
+def _parse_path(values: Mapping[str, str], name: str) -> str:
     """Return an absolute path without trailing slashes."""
-    path = environment.get(name, "")
+    path = values.get(name, "")
     if path and (not path.startswith("/") or not path.isprintable()):
         raise InstallRefused(
             f"{_assignment(name, path)}: not an absolute path; use one that begins"
@@ -162,4 +239,4 @@ def _check_unquoted(path: str) -> str:
 
 
 def _assignment(name: str, value: str) -> str:
-    return f"{name}={value if value.isprintable() else ascii(value)}"
+    return f"{name}={printable.safe_text(value)}"

@@ -3,8 +3,9 @@
 Used by install/main. Raises InstallRefused and InstallFailed.
 
     <prefix>/lib/postfix-archive/archive-stamp, archive, archive-lmtp   launchers
+    <prefix>/lib/postfix-archive/delivery-status-filter                 for Postfix
     <prefix>/lib/postfix-archive/current -> releases/<id>   replaced by rename(2)
-    <prefix>/lib/postfix-archive/releases/<id>/          package, bundles, master.cf.d
+    <prefix>/lib/postfix-archive/releases/<id>/             package, bundles, commands
     <prefix>/sbin/postfix-archive                           runs current/commands
 
 A launcher resolves ``current`` once, so an upgrade under load never mixes two releases.
@@ -13,21 +14,31 @@ The previous release stays until the next upgrade.
 
 from __future__ import annotations
 
-import configparser
 import contextlib
 import functools
-import os
 import shutil
 from pathlib import Path
 
 from postfix_archive.errors import InstallFailed, InstallRefused
 from postfix_archive.message import digest
 from postfix_archive.postfix import reference
-from postfix_archive.system import python_version, text_file
+from postfix_archive.postfix.archive_services import STATUS_FILTER
+from postfix_archive.system import files, python_version
 
 LAUNCHERS = ("archive-stamp", "archive", "archive-lmtp")
 COMPLETE_MARKER = "complete"
+RELEASE_FILES = (
+    "**/*.py",
+    "py.typed",
+    "master.cf.d/*",
+    "man/*.[15]",
+    "install/requirements.txt",
+)  # in the package
 DEFAULT_PREFIX = "/usr/local"
+ERROR_LENGTH = 800  # characters at the end of a program's output, as of pip
+# pip runs as root: only these versions, only wheels (which run no code), only if the
+# digests match.
+PIP_OPTIONS = ("--require-hashes", "--no-deps", "--only-binary=:all:", "--requirement")
 COMMAND_SCRIPT = """#!/bin/sh
 # Runs the command postfix-archive in its own virtual environment.
 exec {lib}/current/commands/bin/python -I \
@@ -62,12 +73,12 @@ class ProgramFiles:
 
     @property
     def release_id(self) -> str:
-        """The id of the release in SOURCE for this Python."""
-        return _release_id(reference.SOURCE, self._python_identity)
+        """The id of the release in PACKAGE for this Python."""
+        return _release_id(reference.PACKAGE, self._python_identity)
 
     @property
     def is_current(self) -> bool:
-        """Tell whether the release in SOURCE is installed and the current one."""
+        """Tell whether the release in PACKAGE is installed and the current one."""
         current = self._staged_directory / "current"
         is_complete = (
             self._staged_directory / "releases" / self.release_id / COMPLETE_MARKER
@@ -75,13 +86,11 @@ class ProgramFiles:
         return is_complete and current.resolve().name == self.release_id
 
     def install(self, wheels: str = "") -> None:
-        """Install the release in SOURCE and make it the current one, atomically.
+        """Install the release in PACKAGE and make it the current one, atomically.
 
-        wheels: a directory with the required Python packages, for hosts without access
-        to a package index.
+        PACKAGE may itself be part of an installed release. wheels: a directory with the
+        required Python packages, for hosts without access to a package index.
         """
-        if reference.SOURCE.parent == self._staged_directory / "releases":
-            return  # runs from an installed release
         release_id = self.release_id  # read once: the checkout may change meanwhile
         directory = self._staged_directory / "releases" / release_id
         if not (directory / COMPLETE_MARKER).exists():
@@ -105,28 +114,28 @@ class ProgramFiles:
     def remove(self) -> None:
         """Remove the program files, the command and the manual pages."""
         self._command_path.unlink(missing_ok=True)
-        for page in (reference.SOURCE / "docs" / "man").glob("*.[15]"):
+        for page in (reference.PACKAGE / "man").glob("*.[15]"):
             section = f"man{page.suffix[1:]}"
             (self._man_directory / section / page.name).unlink(missing_ok=True)
         shutil.rmtree(self._staged_directory, ignore_errors=True)
 
     def _build(self, directory: Path, wheels: str) -> None:
-        for path in _release_files(reference.SOURCE):
-            target = directory / path.relative_to(reference.SOURCE)
+        package = directory / "postfix_archive"
+        for path in _release_files(reference.PACKAGE):
+            target = package / path.relative_to(reference.PACKAGE)
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, target)
-        if _release_id(directory, self._python_identity) != directory.name:
+        if _release_id(package, self._python_identity) != directory.name:
             raise InstallFailed(
-                f"{reference.SOURCE} was changed while it was copied; run make install"
+                f"{reference.PACKAGE} was changed while it was copied; run make install"
                 " again when it no longer changes (Postfix is unchanged)"
             )
         _run_or_fail([self.python, "-I", "-m", "compileall", "-q", str(directory)])
-        bundler = str(directory / "postfix_archive" / "system" / "import_bundle.py")
+        bundler = str(package / "system" / "import_bundle.py")
         final_directory = f"{self.directory}/releases/{directory.name}"
         _run_or_fail([self.python, "-I", bundler, str(directory), final_directory])
         self._create_environment(directory, wheels)
-        (directory / COMPLETE_MARKER).touch()
-        text_file.sync_path(directory)
+        _write(directory / COMPLETE_MARKER, "", 0o644)
 
     def _create_environment(self, directory: Path, wheels: str) -> None:
         """Create the virtual environment of the commands."""
@@ -141,9 +150,12 @@ class ProgramFiles:
             )
         python = str(environment / "bin" / "python")
         index_options = ["--no-index", "--find-links", wheels] if wheels else []
+        requirements = directory / "postfix_archive" / "install" / "requirements.txt"
         pip = [python, "-I", "-m", "pip", "install", "--quiet"]
         quiet_options = ["--disable-pip-version-check", "--no-warn-script-location"]
-        _run_or_fail([*pip, *quiet_options, *index_options, *_requirements()])
+        _run_or_fail(
+            [*pip, *quiet_options, *index_options, *PIP_OPTIONS, str(requirements)]
+        )
 
     def _activate(self, directory: Path) -> None:
         """Make a release the current one: launchers, link, command, manual pages."""
@@ -151,55 +163,49 @@ class ProgramFiles:
             directory / "postfix_archive" / "intake" / "launcher.py"
         ).read_text()
         shebang, _, body = launcher.partition("\n")
+        status_filter = directory / "postfix_archive" / "master.cf.d" / STATUS_FILTER
+        _write(self._staged_directory / STATUS_FILTER, status_filter.read_text(), 0o644)
         for name in LAUNCHERS:
-            text_file.replace_text(
-                self._staged_directory / name, f"#!{self.python} -IS\n{body}", 0o755
-            )
-        draft = self._staged_directory / f"current.{os.getpid()}"
-        draft.unlink(missing_ok=True)
-        draft.symlink_to(f"releases/{directory.name}")
-        draft.replace(self._staged_directory / "current")
-        text_file.sync_path(self._staged_directory)
-        text_file.replace_text(
-            self._command_path, COMMAND_SCRIPT.format(lib=self.directory), 0o755
+            _write(self._staged_directory / name, f"#!{self.python} -IS\n{body}", 0o755)
+        files.replace_symlink(
+            f"{self._staged_directory}/current",
+            f"releases/{directory.name}",
+            failure=InstallFailed,
         )
-        for page in (directory / "docs" / "man").glob("*.[15]"):
+        _write(self._command_path, COMMAND_SCRIPT.format(lib=self.directory), 0o755)
+        for page in (directory / "postfix_archive" / "man").glob("*.[15]"):
             section = self._man_directory / f"man{page.suffix[1:]}"
-            text_file.replace_text(section / page.name, page.read_text(), 0o644)
+            _write(section / page.name, page.read_text(), 0o644)
 
 
-def _release_files(source: Path) -> list[Path]:
+def _release_files(package: Path) -> list[Path]:
     """Return the paths of all files of a release, sorted."""
-    paths = [source / "setup.cfg"]
-    for pattern in ("postfix_archive/**/*.py", "master.cf.d/*.cf", "docs/man/*.[15]"):
-        paths += source.glob(pattern)
-    return sorted(paths)
+    return sorted(path for pattern in RELEASE_FILES for path in package.glob(pattern))
 
 
-def _release_id(source: Path, python: str) -> str:
+def _release_id(package: Path, python: str) -> str:
     """Return the id of a release: a digest of its files and of the Python version.
 
     After an upgrade of Python, make install therefore installs a new release.
     """
     sha256 = digest.sha256(python.encode())
-    for path in _release_files(source):
-        sha256.update(f"{path.relative_to(source)}\0".encode() + path.read_bytes())
+    for path in _release_files(package):
+        sha256.update(f"{path.relative_to(package)}\0".encode() + path.read_bytes())
     return str(sha256.hexdigest()[:16])
 
 
-def _requirements() -> list[str]:
-    """Return the Python packages that the commands require, from setup.cfg."""
-    parser = configparser.ConfigParser()
-    parser.read(reference.SOURCE / "setup.cfg", encoding="utf-8")
-    requirements = parser["options"]["install_requires"].splitlines()
-    return [each.strip() for each in requirements if each.strip()]
+def _write(path: Path, text: str, mode: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    files.replace(str(path), text.encode(), mode, failure=InstallFailed)
 
 
 def _run_or_fail(command: list[str]) -> None:
     process = python_version.run_isolated(command)
     if process.returncode:
-        output = " ".join((process.stderr or process.stdout).split())[-400:]
+        output = " ".join((process.stderr or process.stdout).split())
+        output = output[-ERROR_LENGTH:]
         raise InstallFailed(
             f"{' '.join(command[:6])}: {output}; without a package index, name a"
-            " directory with the Python packages: WHEELS=DIR (Postfix is unchanged)"
+            " directory with the Python packages (docs/installing.md says how to make"
+            " it): WHEELS=DIR (Postfix is unchanged)"
         )

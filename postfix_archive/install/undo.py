@@ -16,14 +16,15 @@ import json
 import shutil
 import time
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from postfix_archive.errors import InstallFailed
 from postfix_archive.install import config_files
 from postfix_archive.install.config_files import Contents
 from postfix_archive.install.filter_routes import Change
-from postfix_archive.system import text_file
+from postfix_archive.system import files
 
 STATE_DIRECTORY = Path("/etc/postfix-archive")
 
@@ -65,7 +66,7 @@ class UndoRecord:
     @property
     def changes(self) -> list[Change]:
         """All changes of this installation, applied or only begun, in order."""
-        return [_from_json(each) for each in self._data.get("changes", [])]
+        return [Change(**each) for each in self._data.get("changes", [])]
 
     def begin(self, changes: Iterable[Change], states: Iterable[Contents]) -> None:
         """Record the changes to come, and every state that the files will have.
@@ -84,9 +85,7 @@ class UndoRecord:
         for change in changes:
             original = merged.get((change.kind, change.name), change)
             merged[change.kind, change.name] = replace(change, before=original.before)
-        self._write(
-            [_to_json(e) for e in merged.values()], known_states, unfinished=True
-        )
+        self._write([asdict(e) for e in merged.values()], known_states, unfinished=True)
         self.add_states(*self._states)
 
     def add_states(self, *states: Contents) -> None:
@@ -147,7 +146,7 @@ class UndoRecord:
         timestamp = time.strftime("%Y%m%dT%H%M%S")
         target = self.record_directory.with_suffix(f".before-{timestamp}")
         self.record_directory.rename(target)
-        text_file.sync_path(STATE_DIRECTORY)
+        files.sync_directory(str(STATE_DIRECTORY), InstallFailed)
         return target
 
     def _save_originals(self) -> None:
@@ -158,7 +157,7 @@ class UndoRecord:
             config_files.copy_file(
                 self.config_directory / name, self.record_directory / name
             )
-        text_file.sync_path(STATE_DIRECTORY)
+        files.sync_directory(str(STATE_DIRECTORY), InstallFailed)
         digests = config_files.digests(self._initial)
         self._data["states"] = {name: [digests[name]] for name in digests}
 
@@ -175,22 +174,5 @@ class UndoRecord:
 
     def _save(self) -> None:
         text = json.dumps(self._data, indent=1) + "\n"
-        text_file.replace_text(self.record_directory / "record.json", text, 0o600)
-
-
-def _to_json(change: Change) -> dict[str, Any]:
-    """Return a change with the keys of record.json."""
-    return {
-        "where": change.kind,
-        "name": change.name,
-        "after": change.after,
-        "before": change.before,
-        "gate": change.routes_mail,
-    }
-
-
-def _from_json(data: dict[str, Any]) -> Change:
-    """Return the change that _to_json has written."""
-    return Change(
-        data["where"], data["name"], data["after"], data["before"], data["gate"]
-    )
+        path = f"{self.record_directory}/record.json"
+        files.replace(path, text.encode(), failure=InstallFailed)

@@ -24,7 +24,7 @@ from postfix_archive.postfix import (
     postfix_command,
 )
 from postfix_archive.postfix.configuration import Configuration
-from postfix_archive.system import scheduler, text_file
+from postfix_archive.system import files, scheduler
 
 
 def uninstall(directory: str, prefix: str) -> None:
@@ -43,7 +43,7 @@ def uninstall(directory: str, prefix: str) -> None:
         print("Bypass was on and is now off; the journals record the period.")
     installed_prefix = _recorded_prefix(undo_record)
     _revert_installation(directory, undo_record)
-    scheduler.remove_timer(name)
+    scheduler.TIMER.remove(name)
     _remove_follower(directory, name, prefix or installed_prefix)
     _keep_archive_cf(directory, name)
     is_restored = undo_record.is_restored
@@ -116,8 +116,8 @@ def _remove_record(undo_record: undo.UndoRecord) -> None:
 
 def _remove_follower(directory: str, name: str, prefix: str) -> None:
     """Remove the follower, then record the outcomes that are still in the log."""
-    has_follower = scheduler.follower_file(name)
-    scheduler.remove_follower(name)
+    has_follower = scheduler.FOLLOWER.installed_file(name)
+    scheduler.FOLLOWER.remove(name)
     if has_follower:
         command = str(program.ProgramFiles(prefix).command_path)
         arguments = [command, "-c", directory, "outcomes", "--once"]
@@ -189,6 +189,6 @@ def _keep_archive_cf(directory: str, name: str) -> None:
     """Move archive.cf to the state directory, where a later installation reads it."""
     path = Path(directory, archive_cf.FILE_NAME)
     if path.exists():
-        text = path.read_text("utf-8")
-        text_file.replace_text(undo.STATE_DIRECTORY / f"{name}.archive.cf", text, 0o644)
+        kept_path = f"{undo.STATE_DIRECTORY}/{name}.archive.cf"
+        files.replace(kept_path, path.read_bytes(), 0o644, failure=InstallFailed)
         path.unlink()

@@ -29,9 +29,7 @@ def start(path: str, arguments: "list[bytes]") -> int:
     from postfix_archive.intake import pipe
 
     if name == "archive-stamp":
-        from postfix_archive.stamp_filter import capture
-
-        return pipe.main(capture.filter_message, arguments)
+        return pipe.main(pipe.filter_message, arguments)
     return pipe.main(pipe.archive_capsule, arguments)
 
 
@@ -70,6 +68,29 @@ def load_bundle(release: str, program: str) -> None:
             setattr(sys.modules[parent], child, module)
 
 
+def log_failure(error: BaseException, arguments: "list[bytes]") -> None:
+    """Log why mail is deferred; the sender may see what a program prints."""
+    try:
+        from postfix_archive.intake import failure
+
+        failure.report_in_pipe_mode(error, arguments)
+    except BaseException:  # noqa: B036 - nothing of the program can be imported
+        try:
+            import subprocess
+
+            line = f"error={type(error).__name__} reason={error}"[:300]
+            subprocess.run(
+                ["/usr/sbin/postlog", "-t", "postfix/archive", "-p", "warn", line],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                timeout=10,
+                check=False,
+            )
+        except BaseException:  # noqa: B036 - deferring matters more
+            pass
+
+
 if __name__ == "__main__":
     try:
         import marshal
@@ -85,11 +106,7 @@ if __name__ == "__main__":
         # deliver a message again that is already reinjected.
         posix._exit(start(launcher, arguments))
     except BaseException as error:  # noqa: B036 - a traceback would bounce
-        reason = f"{type(error).__name__}: {error}"[:300].replace("\n", " ")
+        log_failure(error, [each.encode() for each in sys.argv[1:]])
         reply_code = "421 " if sys.argv[0].endswith(LMTP_WORKER) else ""
-        print(
-            f"{reply_code}4.3.0 postfix-archive failed; run postfix-archive doctor:"
-            f" {reason}",
-            flush=True,
-        )
+        print(f"{reply_code}4.3.0 temporary failure", flush=True)
         sys.exit(DEFER)

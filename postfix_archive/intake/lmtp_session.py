@@ -26,9 +26,8 @@ RECIPIENT_LIMIT = 20000
 # below capsule.FIELDS_LIMIT. lmtp(8) sends the other recipients in a next transaction.
 ENVELOPE_SIZE_LIMIT = 3 << 19
 ERROR_LIMIT = 20  # smtpd_hard_error_limit in postconf(5)
-IDLE_COMMAND_LIMIT = (
-    100  # commands without mail: smtpd_junk_command_limit in postconf(5)
-)
+# Commands without mail: smtpd_junk_command_limit in postconf(5).
+IDLE_COMMAND_LIMIT = 100
 REPLY_LIMIT = 510  # bytes without the CRLF: RFC 5321 4.5.3.1.5
 
 LHLO_EXTENSIONS = (

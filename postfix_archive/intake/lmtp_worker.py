@@ -35,15 +35,13 @@ if TYPE_CHECKING:
     from postfix_archive.postfix.smtp_client import ConnectionCache
 
 READ_SIZE = 1 << 16  # bytes a read
-CAPSULE_NEXTHOP = (
-    b"capsule"  # the nexthop for which the worker is the archive transport
-)
+# The nexthop for which the worker is the archive transport.
+CAPSULE_NEXTHOP = b"capsule"
 # Seconds. More than archive_time_limit below the time limit of the spawn(8) service in
 # 40-archive-lmtp.cf, at which spawn(8) kills the worker.
 LIFETIME = 3600
-CHECK_INTERVAL = (
-    1  # seconds: without a message in between, files are checked no more often
-)
+# Seconds: without a message in between, files are checked no more often.
+CHECK_INTERVAL = 1
 XFORWARD_SOURCES = {b"LOCAL": True, b"REMOTE": False}  # XFORWARD_README
 
 
@@ -133,9 +131,8 @@ class Worker:
         self._connection_cache = smtp_client.ConnectionCache(is_enabled=True)
         self._program_watch = Watch(*_program_files())
         self._end_time = time.monotonic() + LIFETIME
-        self._last_check: float | None = (
-            None  # None: not checked since the last message
-        )
+        # None: not checked since the last message.
+        self._last_check: float | None = None
         self._transaction: LmtpTransaction | None = None
         self._recipient_count = 0
         self._error_reply: tuple[int, str] | None = None  # of the current message
@@ -209,15 +206,13 @@ class Worker:
                 return 250, f"2.0.0 {text}"
             except Exception as error:
                 self._record_failure(error, self._transaction.macros[b"queue-id"])
-        return self._error_reply or (
-            451,
-            "4.3.0 internal error: message without envelope",
-        )
+        return self._error_reply or (451, "4.3.0 message without envelope")
 
     def _record_failure(self, error: Exception, queue_id: bytes) -> None:
         """Note the error reply and discard the message."""
         self._discard_message()
-        self._error_reply = _error_reply(error, queue_id)
+        code = 452 if isinstance(error, MemoryError) else 451
+        self._error_reply = code, _report(error, queue_id, self._macros)
 
     def _discard_message(self) -> None:
         alarm(0)
@@ -261,7 +256,8 @@ def main(arguments: list[bytes]) -> int:
     except ConnectionError:
         pass
     except ArchiveError as error:  # DeadlineExceeded, outside the handling of a message
-        os.write(1, f"421 {error.dsn} {pipe.describe_error(error)}\r\n".encode())
+        text = _report(error, b"", macros)
+        os.write(1, f"421 {text}\r\n".encode())
     return 0
 
 
@@ -291,13 +287,13 @@ def _to_recipient(recipient: lmtp_session.LmtpRecipient) -> Recipient:
     )
 
 
-def _error_reply(error: Exception, queue_id: bytes) -> tuple[int, str]:
-    prefix = f"queue id {queue_id.decode('utf-8', 'replace')}: " if queue_id else ""
-    if isinstance(error, ArchiveError):
-        return 451, f"{error.dsn} {prefix}{pipe.describe_error(error)}"
-    if isinstance(error, MemoryError):
-        return 452, f"4.3.1 {prefix}out of memory"
-    return 451, f"4.3.0 {prefix}internal error: {pipe.describe_error(error)}"
+def _report(error: Exception, queue_id: bytes, macros: dict[bytes, bytes]) -> str:
+    """Log a failure; return the text of the reply, after its code."""
+    from postfix_archive.intake import failure  # rarely needed
+
+    return failure.report(
+        error, queue_id=queue_id, config_directory=macros[b"config-directory"]
+    )
 
 
 def _program_files() -> list[str]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import posix as os
 
 from postfix_archive.archive_transport import transport
+from postfix_archive.archive_transport.archive_job import ArchiveJob
 from postfix_archive.errors import ArchiveError
 from postfix_archive.stamp_filter.transaction import Transaction
 
@@ -19,41 +20,45 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 DEFER = 75  # EX_TEMPFAIL, sysexits(3)
-OUTPUT_LIMIT = 900  # bytes: syslog(3) then keeps the log line whole
+OUTPUT_LIMIT = 900  # bytes: Postfix then keeps the log line whole
 
 
 def main(handler: Callable[[Transaction], str], arguments: list[bytes]) -> int:
     """Handle one message, print one line for Postfix's log, return 0 or 75."""
     try:
         output, exit_code = handler(Transaction(arguments)), 0
-    except ArchiveError as error:
-        output, exit_code = (
-            f"{error.dsn} {_log_prefix(arguments)}{describe_error(error)}",
-            DEFER,
-        )
-    except MemoryError:
-        output, exit_code = f"4.3.1 {_log_prefix(arguments)}out of memory", DEFER
+    except (ArchiveError, MemoryError) as error:
+        from postfix_archive.intake import failure
+
+        output, exit_code = failure.report_in_pipe_mode(error, arguments), DEFER
     os.write(1, output.encode("utf-8", "replace")[:OUTPUT_LIMIT] + b"\n")
     return exit_code
 
 
+def filter_message(transaction: Transaction) -> str:
+    """Capture and reinject one message; return the line for Postfix's log.
+
+    Raises MessageIncomplete if stdin ended before the message did.
+    """
+    # Imported here: the archive transport needs neither.
+    from postfix_archive.intake import end_of_file
+    from postfix_archive.stamp_filter import capture
+
+    end_of_file.require_complete(
+        transaction.message,
+        transaction.macros[b"size"],
+        transaction.settings.config_directory,
+    )
+    return capture.filter_message(transaction)
+
+
 def archive_capsule(transaction: Transaction) -> str:
-    """Archive the capsule that Postfix hands in; return the line for Postfix's log."""
+    """Archive the capsule that Postfix hands in; return the line for Postfix's log.
+
+    The capsule says its own length, so that the end of file needs no check.
+    """
     return transport.archive_capsule(
-        transport.ArchiveJob(
+        ArchiveJob(
             transaction.message, transaction.settings, transaction.keys, transaction.now
         )
     )
-
-
-def _log_prefix(arguments: list[bytes]) -> str:
-    """Return the queue id as the beginning of a log line, "" without one."""
-    for option, value in zip(arguments, arguments[1:]):
-        if option == b"--queue-id":
-            return f"queue id {value.decode('utf-8', 'replace')}: "
-    return ""
-
-
-def describe_error(error: Exception) -> str:
-    """Return an exception as one line: class, then text."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"

@@ -2,11 +2,10 @@
 
     to=<…>, orig_to=<…>, relay=…, delay=…, delays=…, dsn=…, status=… (…)
 
-Used by maillog.queue_tracker and reconcile.log_scan. The sender chooses the addresses
-and the remote host the text in brackets, so an ambiguous line is not parsed. The quotes
-do not make it unambiguous: sendmail(1) accepts ``a@"b>, relay=…"``, and Postfix does
-not quote domains. Also tells which relays are on this host, and which are content
-filters.
+Used by maillog.queue_tracker. The sender chooses the addresses and the remote host the
+text in brackets, so an ambiguous line is not parsed. The quotes do not make it
+unambiguous: sendmail(1) accepts ``a@"b>, relay=…"``, and Postfix does not quote
+domains. Also tells which relays are on this host, and which are content filters.
 """
 
 from __future__ import annotations

@@ -1,30 +1,48 @@
 """Where Postfix's log is: a file, or systemd's journal.
 
-Used by doctor, install, system.scheduler, and maillog.reader, which reads the whole
-log. Also collects, for doctor.unarchived_reinjection, what the end of the log says
-about the reinjection ports. Changes nothing.
+Used by doctor, install, system.scheduler, and maillog.log_reader, which reads the log.
+Changes nothing. A maillog_file that is a device or FIFO, as /dev/stdout in a container,
+is never opened: whoever reads there takes the lines from their real reader, or waits
+for ever.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
+import stat
 
+from postfix_archive.errors import LogUnreadable
 from postfix_archive.postfix import postfix_command
 from postfix_archive.postfix.configuration import Configuration
 
 DEFAULT_PATHS = ("/var/log/mail.log", "/var/log/maillog")  # Debian's, Red Hat's
-JOURNALCTL = ("journalctl", "-q", "--no-pager", "-o", "short", "-n", "200000")
-MAIL_FACILITY = "SYSLOG_FACILITY=2"  # RFC 5424 6.2.1
 JOURNALD_DIRECTORY = "/run/systemd/journal"  # exists while systemd-journald(8) runs
+DEVICE_DIRECTORY = "/dev/"
 
 
 def log_path(config: Configuration) -> str:
-    """Return the path of the current log file, "" for systemd's journal."""
-    maillog_file = config.value("maillog_file")
-    if maillog_file and not maillog_file.startswith("/dev/"):
-        return maillog_file
-    return next(filter(os.path.exists, DEFAULT_PATHS), "")
+    """Return the path of the current log file, "" for systemd's journal.
+
+    Raises LogUnreadable if it is no regular file.
+    """
+    path = config.value("maillog_file")
+    path = path or next(filter(os.path.exists, DEFAULT_PATHS), "")
+    if path.startswith(DEVICE_DIRECTORY) or _is_device(path):
+        raise LogUnreadable(
+            f"{path} is a device or FIFO, which cannot be read again: set maillog_file"
+            " in main.cf to a regular file, or to nothing to log to syslog or journald"
+        )
+    return path
+
+
+def _is_device(path: str) -> bool:
+    """Tell whether a path is neither a regular file nor a directory, nor missing."""
+    with contextlib.suppress(OSError):
+        mode = os.stat(path).st_mode
+        return not stat.S_ISREG(mode) and not stat.S_ISDIR(mode)
+    return False
 
 
 def unreadable_reason(config: Configuration) -> str:
@@ -32,9 +50,12 @@ def unreadable_reason(config: Configuration) -> str:
 
     A file that main.cf names may not exist yet while Postfix does not run.
     """
-    path = log_path(config)
+    try:
+        path = log_path(config)
+    except LogUnreadable as error:
+        return str(error)
     if not path:
-        if os.path.isdir(JOURNALD_DIRECTORY) and shutil.which(JOURNALCTL[0]):
+        if os.path.isdir(JOURNALD_DIRECTORY) and shutil.which("journalctl"):
             return ""
         return f"no maillog_file in main.cf, no {DEFAULT_PATHS[0]}, no systemd journal"
     try:

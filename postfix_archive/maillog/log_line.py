@@ -95,14 +95,22 @@ class TimeParser:
 
     A time without year is taken as the last such time that is at most a day after
     ``latest`` (Unix time): for a file, its modification time. ``zone`` applies to times
-    without a zone.
+    without a zone; None is the zone of this host.
     """
 
-    def __init__(self, latest: float, zone: datetime.tzinfo) -> None:
+    def __init__(self, latest: float, zone: datetime.tzinfo | None = None) -> None:
         self._latest = latest
         self._zone = zone
         self._last_text = ""
         self._last_unix_time = 0.0
+
+    def line_time(self, line: str) -> float:
+        """Return the time of a line as Unix time, 0.0 if it has none."""
+        length = len(self._last_text)
+        if length and line[length : length + 1] == " ":
+            if line.startswith(self._last_text):  # most lines have that of the last
+                return self._last_unix_time
+        return self.unix_time(time_of(line))
 
     def unix_time(self, time: str) -> float:
         """Return a line's time as Unix time, 0.0 if it cannot be parsed."""

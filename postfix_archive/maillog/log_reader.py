@@ -1,39 +1,34 @@
 """Reads Postfix's log: the oldest file to the newest line, or on from a saved position.
 
-Used by outcomes.follower (follows) and cli.reconcile (reads from a time on). Changes
-nothing. A log is the current file and, beside it, rotated files with its name and a
-suffix, possibly compressed; without a file it is systemd's journal. All errors are
-LogUnreadable.
+Used by outcomes.follower (follows), reconcile.reconciliation (reads from a time on) and
+doctor.unarchived_reinjection (reads the end). Changes nothing. A log is the current
+file and, beside it, rotated files with its name and a suffix, possibly compressed;
+without a file it is systemd's journal. All errors are LogUnreadable.
 """
 
 from __future__ import annotations
 
-import bz2
-import gzip
+import contextlib
 import hashlib
 import itertools
 import json
-import lzma
 import os
-import subprocess
-import time
-import zlib
 from collections.abc import Generator, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO
 
-from dateutil import tz
-
 from postfix_archive.errors import LogUnreadable
-from postfix_archive.maillog.location import DEFAULT_PATHS, MAIL_FACILITY, log_path
-from postfix_archive.maillog.log_line import TimeParser, time_of
+from postfix_archive.maillog import log_file
+from postfix_archive.maillog.journald import Journal
+from postfix_archive.maillog.location import DEFAULT_PATHS, log_path
+from postfix_archive.maillog.log_line import TimeParser
 from postfix_archive.postfix.configuration import Configuration
 
-JOURNALCTL = ("journalctl", "-q", "--no-pager", "-o", "short-iso-precise")
-CURSOR_PREFIX = "-- cursor: "
 DAY = 86400
 BLOCK_SIZE = 1 << 20
+LATEST_SIZE = 16 << 20  # bytes: some 80,000 lines
+LATEST_ENTRIES = 80_000  # of systemd's journal
 FileState = tuple[str, int, int, int]  # name, inode, size, modification time in ns
 
 
@@ -73,20 +68,46 @@ def lines_since(config: Configuration, since: float) -> Iterator[tuple[str, floa
     if path:
         yield from lines_of_files([str(file) for file in _log_files(path)], since)
         return
-    clock = TimeParser(time.time(), tz.tzlocal())
-    yield from _timed_lines_since(_read_journal(f"--since=@{int(since)}"), clock, since)
+    yield from _lines_of_journal(since)
+
+
+def latest_lines(config: Configuration, since: float) -> Iterator[tuple[str, float]]:
+    """Yield the lines at the end of the current log since a Unix time, as lines_since.
+
+    At most LATEST_SIZE bytes of a file, or LATEST_ENTRIES entries.
+    """
+    path = log_path(config)
+    if not path:
+        yield from _lines_of_journal(since, f"--lines={LATEST_ENTRIES}")
+        return
+    stat = log_file.stat_file(path)
+    with log_file.open_log(path) as log:
+        if stat.st_size > LATEST_SIZE:
+            log.seek(stat.st_size - LATEST_SIZE)
+            log.readline()
+        clock = TimeParser(stat.st_mtime)
+        yield from _timed_lines_since(
+            map(_decode, log_file.packed_lines(log, path)), clock, since
+        )
+
+
+def _lines_of_journal(since: float, *options: str) -> Iterator[tuple[str, float]]:
+    with contextlib.closing(Journal(f"--since=@{int(since)}", *options)) as journal:
+        while not journal.is_at_end:
+            for entry in journal.entries(LATEST_ENTRIES):
+                yield entry.line, entry.at
 
 
 def lines_of_files(paths: list[str], since: float) -> Iterator[tuple[str, float]]:
     """Yield each line of these files since a Unix time, in the order given."""
     for path in paths:
-        mtime = stat_file(path).st_mtime
+        mtime = log_file.stat_file(path).st_mtime
         if mtime + DAY < since:
             continue
-        with open_log(path) as log:
+        with log_file.open_log(path) as log:
             yield from _timed_lines_since(
-                map(_decode, packed_lines(log, path)),
-                TimeParser(mtime, tz.tzlocal()),
+                map(_decode, log_file.packed_lines(log, path)),
+                TimeParser(mtime),
                 since,
             )
 
@@ -111,14 +132,15 @@ class Reader:
         self.loss_warning = ""
         self.absence_warning = ""
         self._states_at_end: list[FileState] | None = None  # when all files were read
+        self._journal: Journal | None = None
 
     def new_lines(self, limit: int) -> Iterator[tuple[str, float]]:
         """Yield the lines that are new since the last call, each with its Unix time.
 
-        At most limit lines of files. Raises LogUnreadable.
+        At most limit lines. Raises LogUnreadable.
         """
         if not self._path:
-            yield from self._new_lines_of_journal()
+            yield from self._new_lines_of_journal(limit)
             return
         yield from itertools.islice(self._new_lines_of_files(), limit)
 
@@ -133,7 +155,7 @@ class Reader:
         for file in unread:
             offset = yield from self._lines_of_file(file, offset)
             if [file] == unread[-2:-1]:
-                if not stat_file(str(unread[-1])).st_size:
+                if not log_file.stat_file(str(unread[-1])).st_size:
                     break  # the logger may still write to the rotated file
                 yield from self._lines_of_file(file, offset)
             offset = 0
@@ -170,23 +192,23 @@ class Reader:
 
     def _search_order(self, files: list[Path]) -> list[int]:
         """Return the indexes of the files, those with the position's inode first."""
-        inodes = [stat_file(str(file)).st_ino for file in files]
+        inodes = [log_file.stat_file(str(file)).st_ino for file in files]
         return sorted(range(len(files)), key=lambda n: inodes[n] != self.position.inode)
 
     def _has_last_line(self, path: Path) -> bool:
         """Tell whether the last line that was read is in this file."""
         if (
-            not is_compressed(path)
-            and stat_file(str(path)).st_size < self.position.offset
+            not log_file.is_compressed(path)
+            and log_file.stat_file(str(path)).st_size < self.position.offset
         ):
             return False
-        with open_log(str(path)) as log:
+        with log_file.open_log(str(path)) as log:
             try:
                 return (
                     _digest(_line_before(log, self.position.offset))
                     == self.position.hash
                 )
-            except CORRUPTION_ERRORS:
+            except log_file.CORRUPTION_ERRORS:
                 return False
 
     def _lines_of_file(
@@ -198,29 +220,39 @@ class Reader:
         offset of the end of the last line yielded.
         """
         is_current = str(path) == self._path
-        stat = stat_file(str(path))
-        clock = TimeParser(stat.st_mtime, tz.tzlocal())
-        with open_log(str(path)) as log:
+        stat = log_file.stat_file(str(path))
+        clock = TimeParser(stat.st_mtime)
+        with log_file.open_log(str(path)) as log:
             log.seek(offset)
-            for raw_line in packed_lines(log, str(path)):
+            for raw_line in log_file.packed_lines(log, str(path)):
                 if is_current and not raw_line.endswith(b"\n"):
                     break
                 offset += len(raw_line)
                 self.position = Position(stat.st_ino, offset, _digest(raw_line))
                 line = _decode(raw_line)
-                yield line, clock.unix_time(time_of(line))
+                yield line, clock.line_time(line)
         return offset
 
-    def _new_lines_of_journal(self) -> Iterator[tuple[str, float]]:
-        options = (
-            (f"--after-cursor={self.position.cursor}",) if self.position.cursor else ()
-        )
-        clock = TimeParser(time.time(), tz.tzlocal())
-        for line in _read_journal("--show-cursor", *options):
-            if line.startswith(CURSOR_PREFIX):
-                self.position = Position(cursor=line[len(CURSOR_PREFIX) :].strip())
-            else:
-                yield line, clock.unix_time(time_of(line))
+    def _new_lines_of_journal(self, limit: int) -> Iterator[tuple[str, float]]:
+        """Yield entries; those since the last run first, then as they come."""
+        for entry in self._open_journal().entries(limit):
+            self.position = Position(cursor=entry.cursor)
+            yield entry.line, entry.at
+
+    def _open_journal(self) -> Journal:
+        is_first = self._journal is None
+        if self._journal is not None and not self._journal.is_at_end:
+            return self._journal
+        self.close()
+        cursor = self.position.cursor
+        options = (f"--after-cursor={cursor}",) if cursor else ()
+        self._journal = Journal(*options, is_followed=not is_first)
+        return self._journal
+
+    def close(self) -> None:
+        """End journalctl(1), if it runs."""
+        if self._journal is not None:
+            self._journal.close()
 
 
 def _log_files(path: str) -> list[Path]:
@@ -236,7 +268,7 @@ def _log_files(path: str) -> list[Path]:
         if file.name.startswith((f"{current.name}.", f"{current.name}-"))
         and file.is_file()
     ]
-    rotated.sort(key=lambda file: stat_file(str(file)).st_mtime)
+    rotated.sort(key=lambda file: log_file.stat_file(str(file)).st_mtime)
     return rotated + ([current] if current.exists() else [])
 
 
@@ -245,7 +277,7 @@ def _timed_lines_since(
 ) -> Iterator[tuple[str, float]]:
     last_time = 0.0
     for line in lines:
-        last_time = clock.unix_time(time_of(line)) or last_time
+        last_time = clock.line_time(line) or last_time
         if last_time >= since:
             yield line, last_time
 
@@ -269,61 +301,5 @@ def _line_before(log: IO[bytes], offset: int) -> bytes:
 
 
 def _file_state(path: Path) -> FileState:
-    stat = stat_file(str(path))
+    stat = log_file.stat_file(str(path))
     return (path.name, stat.st_ino, stat.st_size, stat.st_mtime_ns)
-
-
-def _read_journal(*options: str) -> Iterator[str]:
-    command = [*JOURNALCTL, *options, MAIL_FACILITY]
-    try:
-        with subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-        ) as process:
-            assert process.stdout is not None and process.stderr is not None
-            yield from map(_decode, process.stdout)
-            error_output = process.stderr.read().decode("utf-8", "replace").strip()
-    except OSError as error:
-        raise LogUnreadable(
-            f"no log file and no journalctl ({error.strerror}); set maillog_file in"
-            " main.cf"
-        ) from error
-    if process.returncode:
-        raise LogUnreadable(f"journalctl: {error_output}; run the command as root")
-
-
-OPENERS = {".gz": gzip.open, ".xz": lzma.open, ".bz2": bz2.open}
-CORRUPTION_ERRORS = (OSError, EOFError, zlib.error, lzma.LZMAError)
-
-
-def is_compressed(path: Path) -> bool:
-    """Tell by its name whether a file is compressed."""
-    return path.suffix in OPENERS
-
-
-def open_log(path: str) -> IO[bytes]:
-    """Open a log file to read its uncompressed content."""
-    try:
-        opener = OPENERS.get(os.path.splitext(path)[1])
-        return opener(path, "rb") if opener else open(path, "rb")  # type: ignore
-    except OSError as error:
-        raise LogUnreadable(
-            f"{path}: {error.strerror}; run the command as root"
-        ) from error
-
-
-def packed_lines(log: IO[bytes], path: str) -> Iterator[bytes]:
-    """Yield the lines of an open log file; path is for the error message."""
-    try:
-        yield from log
-    except CORRUPTION_ERRORS as error:
-        raise LogUnreadable(
-            f"{path}: {error}; repair the file or move it away"
-        ) from error
-
-
-def stat_file(path: str) -> os.stat_result:
-    """Return the stat result of a log file."""
-    try:
-        return os.stat(path)
-    except OSError as error:
-        raise LogUnreadable(f"{path}: {error.strerror}") from error

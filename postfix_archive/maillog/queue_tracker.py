@@ -1,318 +1,367 @@
-"""Follows messages through the queue files of this host, by the mail log.
+"""Reads the mail log into the model of queue files, line by line.
 
-Used by outcomes.resolver and outcomes.follower. One queue file leads to another: the
-stamp filter reinjects, a content filter reinjects, local(8) forwards, postsuper -r
-requeues. Three things link them: the origin that the second one's log line names
-(orig_queue_id=, orig_id=), the reply that the first one got (queued as, forwarded as),
-and, for filters that log neither, the Message-ID. Only log lines of this host's own
-daemons count: a queue id in a remote host's reply is not trusted.
+Used by outcomes, reconcile and doctor. The only place that interprets what Postfix logs
+about a queue file: every reader takes its facts from the model.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Collection
 
-from postfix_archive.maillog import delivery, queue_file
+from postfix_archive.maillog import delivery, log_line, queue_file, report
 from postfix_archive.maillog.delivery import Attempt
 from postfix_archive.maillog.log_line import LogLine
-from postfix_archive.maillog.queue_file import QueueFile, QueueFiles, RecipientEntry
-from postfix_archive.message import received_header
+from postfix_archive.maillog.queue_file import (
+    CLEANUP,
+    PICKUP,
+    QueueFile,
+    RecipientEntry,
+)
+from postfix_archive.maillog.queue_model import QueueModel
+from postfix_archive.message import queue_ids
+from postfix_archive.postfix.archive_services import ARCHIVE_MAIL_SUFFIXES
 
-PICKUP = "pickup"
 CLIENT_PREFIX = "client="
+UID_PREFIX = "uid="
 ORIG_QUEUE_ID_FIELD = ", orig_queue_id="
 ORIG_ID_FIELD = " orig_id="
-MESSAGE_ID_PREFIX = "message-id=<"
-ARCHIVED_AS = "archived as "
+MESSAGE_ID_PREFIX = "message-id="
+NO_MESSAGE_ID = "<>"
+CAPSULE_MESSAGE_ID = re.compile(r"message-id=<capsule\.(\d{8}-[0-9a-f]{40})@")
 LOCAL_CLIENTS = ("[127.", "[::1]", "[unknown]")
-REINJECTION_SUFFIX = "/archive-handback"
+FROM_PREFIX = "from=<"
+QUEUE_ACTIVE = re.compile(
+    r"from=<(.*)>, size=\d+, nrcpt=(\d{1,9}) \(queue active\)", re.DOTALL
+)
 EXPIRED_SUFFIX = "expired, returned to sender"  # also force-expired, by postsuper -e
+ACTION_PREFIXES = ("filter: ", "redirect: ")
 DISCARD_PREFIXES = ("discard: ", "milter-discard: ")
-# Mail of the archive itself.
-ARCHIVE_SUFFIXES = ("/archive-capsule", "/archive-copy", "/archive-relay")
-ARCHIVE_CLEANUP_SUFFIXES = tuple(f"{name}-cleanup" for name in ARCHIVE_SUFFIXES)
+HOLD_PREFIXES = ("hold: ", "milter-hold: ")
+REJECT_PREFIXES = ("reject: ", "milter-reject: ")
+RENAMED = ": Renamed to match inode number: "  # postsuper(1), when Postfix starts
+ARCHIVE_CLEANUP_SUFFIXES = tuple(f"{name}-cleanup" for name in ARCHIVE_MAIL_SUFFIXES)
+PROBE_STATUSES = ("deliverable", "undeliverable")  # address verification, -bv
+NO_RELAY = "none"  # as relay: the transport is deferred, or the host unreachable
+TRANSPORT_DAEMONS = ("pipe", "lmtp")  # which deliver to the stamp filter
+LINKING_DAEMONS = ("smtp", "lmtp", "pipe")
 
 
-class QueueTracker:
-    """Parses log lines one by one and links the queue files in them.
+class QueueTracker(QueueModel):
+    """A model that reads log lines.
 
-    ``unparsed_count`` counts lines that look like delivery attempts and are ambiguous.
+    ``line_count`` counts lines about a queue file of this instance, ``queued_before``
+    the messages that were queued before the log begins, ``unparsed_count`` the lines
+    that look like delivery attempts and are ambiguous, ``unparsed_report_count`` those
+    of them that can be the stamp filter's.
     """
 
-    def __init__(self, filters: tuple[str, ...] = ()) -> None:
-        """Begin; filters are the content filters of this host, as transport:nexthop."""
-        self.queue_files = QueueFiles()
-        self.unparsed_count = 0
-        self._filters = filters
+    def __init__(
+        self, filters: tuple[str, ...] = (), syslog_names: Collection[str] = ()
+    ) -> None:
+        """Begin; filters are the content filters of this host, as transport:nexthop.
 
-    # --- log lines ------------------------------------------------------------------
+        syslog_names are those of this instance and its services; none: read the lines
+        of all instances.
+        """
+        super().__init__(filters)
+        self.line_count = self.queued_before = 0
+        self.unparsed_count = self.unparsed_report_count = 0
+        self._syslog_names = frozenset(syslog_names)
+        self._service_prefixes = tuple(f"{name}/" for name in syslog_names)
+        self._has_renamed_files = False  # postsuper(1) has renamed queue files
+        self._pending_actions: dict[str, str] = {}  # by pid, without queue id
 
-    def process(self, line: LogLine, at: float) -> None:
-        """Process one line, logged at this Unix time."""
+    def read(self, text: str, at: float) -> QueueFile | None:
+        """Read one line, logged at this Unix time; return the queue file it is about.
+
+        None if the line tells nothing of a known queue file of this instance.
+        """
+        line = log_line.parse(text)
+        if line is None:
+            self._has_renamed_files |= RENAMED in text
+            self.queue_files.now = max(self.queue_files.now, at)
+            return None
+        return self.process(line, at)
+
+    def process(self, line: LogLine, at: float) -> QueueFile | None:
+        """Process one parsed line; as read()."""
         self.queue_files.now = max(self.queue_files.now, at)
-        if line.service.endswith(ARCHIVE_CLEANUP_SUFFIXES):
-            return
+        if self._syslog_names and not self._is_this_instance(line.service):
+            return None
+        self.line_count += 1
         if line.text.startswith(delivery.ATTEMPT_PREFIX):
-            self._process_attempt(line, at)
-            return
+            return self._process_attempt(line, at)
         handler = HANDLERS.get(line.daemon)
-        if handler is not None:
-            handler(self, line, at)
+        return handler(self, line, at) if handler is not None else None
 
-    def _process_client(self, line: LogLine, at: float) -> None:
-        """A new queue file: smtpd(8) and qmqpd(8) log client=, pickup(8) logs uid=."""
-        if line.daemon == PICKUP:
-            if not line.text.startswith("uid="):
-                return
-        elif not line.text.startswith(CLIENT_PREFIX):
-            if line.text.startswith("hold: "):
-                self._set_held(line, at)
-            return
-        file = self.queue_files.begin(line.queue_id, at)
-        file.came = line.daemon
-        file.service = line.service
-        file.is_aside = line.service.endswith(ARCHIVE_SUFFIXES)
-        if line.daemon == PICKUP:
-            file.is_local = True
-            self._link_requeued(file, line.text)
-            return
+    def _is_this_instance(self, service: str) -> bool:
+        return service in self._syslog_names or service.startswith(
+            self._service_prefixes
+        )
+
+    # --- smtpd(8), qmqpd(8), pickup(8) ------------------------------------------------
+
+    def _process_smtpd(self, line: LogLine, at: float) -> QueueFile | None:
+        """smtpd(8) and qmqpd(8) log a new queue file, or an action of a table."""
+        text = line.text
+        if text.startswith(CLIENT_PREFIX):
+            if line.queue_id == log_line.NO_QUEUE_ID:  # smtpd_proxy_filter
+                return None
+            return self._begin_from_client(line, at)
+        if text.startswith(ACTION_PREFIXES) or text.startswith(DISCARD_PREFIXES):
+            file = self.queue_files.current(line.queue_id)
+            if file is not None and not file.is_queued and not file.end:
+                self._set_action(file, text, at)
+                return file
+            self._pending_actions[line.pid] = text
+        elif text.startswith(HOLD_PREFIXES):
+            return self._set_held(line, at)
+        return None
+
+    def _begin_from_client(self, line: LogLine, at: float) -> QueueFile:
+        """Parse ``client=localhost[127.0.0.1], orig_queue_id=…, orig_client=…``."""
+        file = self._begin_received(line, at)
+        file.is_archive_mail = line.service.endswith(ARCHIVE_MAIL_SUFFIXES)
+        if file.is_archive_mail:
+            return file
         client, _, origin = line.text.partition(ORIG_QUEUE_ID_FIELD)
+        client = client.partition(",")[0]
         file.is_local = any(mark in client for mark in LOCAL_CLIENTS)
         if origin:
-            self.queue_files.link_child(
-                self.queue_files.current(origin.partition(",")[0]), file
-            )
+            file.orig_queue_id = origin.partition(",")[0]
+            parent = self.queue_files.current(file.orig_queue_id)
+            self.queue_files.link_child(parent, file)
+        action_text = self._pending_actions.pop(line.pid, "")
+        if action_text:
+            file.is_discard_uncertain = action_text.startswith(DISCARD_PREFIXES)
+            self._set_action(file, action_text, at)
+        return file
 
-    def _link_requeued(self, file: QueueFile, text: str) -> None:
+    def _begin_received(self, line: LogLine, at: float) -> QueueFile:
+        file = self.queue_files.begin(line.queue_id, at)
+        file.daemon, file.service, file.pid = line.daemon, line.service, line.pid
+        return file
+
+    def _process_pickup(self, line: LogLine, at: float) -> QueueFile | None:
         """Parse ``uid=… from=<…> orig_id=…``; the sender cannot choose the end."""
-        _, mark, old_queue_id = text.rpartition(ORIG_ID_FIELD)
-        old_file = (
-            self.queue_files.current(old_queue_id)
-            if mark and old_queue_id.isalnum()
-            else None
-        )
-        if old_file is not None and old_file.end == queue_file.REQUEUED:
-            self.queue_files.link_child(old_file, file)
+        if not line.text.startswith(UID_PREFIX):
+            return None
+        _, mark, old_queue_id = line.text.rpartition(ORIG_ID_FIELD)
+        is_requeued = bool(mark) and old_queue_id.isalnum()
+        if not is_requeued or delivery.can_be_truncated(line.text):
+            file = self._begin_received(line, at)
+            file.is_local = True
+            return file
+        old_file = self._find(old_queue_id)
+        file = self._begin_received(line, at)
+        file.is_local = True
+        file.orig_queue_id = old_queue_id
+        self._link_requeued(old_file, file, at)
+        return file
 
-    def _process_cleanup(self, line: LogLine, at: float) -> None:
-        """cleanup(8) logs the Message-ID, or a HOLD or DISCARD action."""
-        if line.text.startswith("hold: ") or line.text.startswith("milter-hold: "):
-            self._set_held(line, at)
-        if line.text.startswith(DISCARD_PREFIXES):
-            self.queue_files.get_or_begin(line.queue_id, at)
-            self.queue_files.end(line.queue_id, queue_file.DISCARDED, at)
-        if not line.text.startswith(MESSAGE_ID_PREFIX):
+    def _link_requeued(
+        self, old_file: QueueFile | None, file: QueueFile, at: float
+    ) -> None:
+        if old_file is None or old_file.end not in ("", queue_file.REQUEUED):
+            self.queued_before += 1
             return
+        self.queue_files.set_queued(old_file)
+        self.queue_files.end(old_file, queue_file.REQUEUED, at)
+        file.is_archive_mail = old_file.is_archive_mail
+        file.capsule_id = old_file.capsule_id
+        self.queue_files.link_child(old_file, file)
+
+    def _set_action(self, file: QueueFile, text: str, at: float) -> None:
+        """Record a FILTER, REDIRECT or DISCARD action for a message."""
+        if text.startswith(DISCARD_PREFIXES):
+            file.discard_text = text
+            self.queue_files.end(file, queue_file.DISCARDED, at)
+        else:
+            file.action_text = text
+            self.queue_files.touch(file)
+
+    def _set_held(self, line: LogLine, at: float) -> QueueFile | None:
+        if line.queue_id == log_line.NO_QUEUE_ID:
+            return None
+        file = self.queue_files.get_or_begin(line.queue_id, at)
+        self.queue_files.set_held(file)
+        return file
+
+    # --- cleanup(8), qmgr(8), postsuper(1) --------------------------------------------
+
+    def _process_cleanup(self, line: LogLine, at: float) -> QueueFile | None:
+        """cleanup(8) logs the Message-ID, or an action of a table or milter."""
+        text = line.text
         file = self.queue_files.current(line.queue_id)
-        if file is None or file.end in queue_file.END_REASONS:
+        if file is not None and file.is_discard_uncertain and file.end:
+            # The action was for a transaction that the client gave up.
+            file.discard_text, file.is_discard_uncertain = "", False
+            self.queue_files.undo_end(file)
+        if text.startswith(MESSAGE_ID_PREFIX):
+            return self._process_message_id(line, file, at)
+        if text.startswith(HOLD_PREFIXES):
+            return self._set_held(line, at)
+        if text.startswith(DISCARD_PREFIXES):
+            file = self.queue_files.get_or_begin(line.queue_id, at)
+        if file is None:
+            return None
+        if text.startswith(REJECT_PREFIXES):
+            self.queue_files.end(file, queue_file.REJECTED, at)
+        elif text.startswith(ACTION_PREFIXES) or text.startswith(DISCARD_PREFIXES):
+            self._set_action(file, text, at)
+        return file
+
+    def _process_message_id(
+        self, line: LogLine, file: QueueFile | None, at: float
+    ) -> QueueFile:
+        if file is None or file.end not in ("", queue_file.DISCARDED):
             # A bounce, or a message that local(8) forwards.
             file = self.queue_files.begin(line.queue_id, at)
-        self.queue_files.set_message_id(file, line.text[len(MESSAGE_ID_PREFIX) - 1 :])
+            file.daemon = CLEANUP
+            file.is_archive_mail = line.service.endswith(ARCHIVE_CLEANUP_SUFFIXES)
+        if file.is_archive_mail:
+            capsule = CAPSULE_MESSAGE_ID.match(line.text)
+            if capsule is not None:
+                file.capsule_id = capsule.group(1)
+                self.queue_files.touch(file)
+            return file
+        message_id = line.text[len(MESSAGE_ID_PREFIX) :]
+        self.queue_files.set_message_id(
+            file, message_id if message_id != NO_MESSAGE_ID else ""
+        )
+        return file
 
-    def _process_qmgr(self, line: LogLine, at: float) -> None:
+    def _process_qmgr(self, line: LogLine, at: float) -> QueueFile | None:
         """qmgr(8) logs that a message is active, expired or removed."""
-        if line.text == "removed":
-            self.queue_files.end(line.queue_id, queue_file.REMOVED, at)
-        elif line.text.startswith("from=<"):
-            file = self.queue_files.get_or_begin(line.queue_id, at)
-            if line.text.endswith(EXPIRED_SUFFIX):
-                # The sender chooses the end of a truncated line.
-                file.expired = 0.0 if delivery.can_be_truncated(line.text) else at
-            else:
-                file.count = _parse_count(line.text.rpartition(", nrcpt=")[2])
-            self.queue_files.touch(file)
+        text = line.text
+        if text == "removed":
+            return self._end(line, queue_file.REMOVED, at)
+        if not text.startswith(FROM_PREFIX):
+            return None
+        file = self._find(line.queue_id) or self.queue_files.begin(line.queue_id, at)
+        if text.endswith(EXPIRED_SUFFIX):
+            # The sender chooses the end of a truncated line.
+            file.expired = 0.0 if delivery.can_be_truncated(text) else at
+        else:
+            active = QUEUE_ACTIVE.fullmatch(text)
+            if active is not None:
+                file.sender, file.count = active.group(1), int(active.group(2))
+        self._set_queued(file)
+        return file
 
-    def _process_postsuper(self, line: LogLine, at: float) -> None:
+    def _set_queued(self, file: QueueFile) -> None:
+        self.queued_before += not file.daemon and not file.is_queued
+        self.queue_files.set_queued(file)
+
+    def _find(self, queue_id: str) -> QueueFile | None:
+        """Return the queue file with an id, or to which postsuper(1) has given it."""
+        file = self.queue_files.current(queue_id)
+        if file is None and self._has_renamed_files:
+            return self._find_renamed(queue_id)
+        return file
+
+    def _find_renamed(self, new_id: str) -> QueueFile | None:
+        new_name = new_id.encode()
+        for file in self.queue_files.by_key.values():
+            if not file.end and queue_ids.is_same(file.queue_id.encode(), new_name):
+                self.queue_files.rename(file, new_id)
+                return file
+        return None
+
+    def _process_postsuper(self, line: LogLine, at: float) -> QueueFile | None:
         """postsuper(1) logs what the postmaster did with a queue file."""
-        if line.text == "removed":
-            self.queue_files.end(line.queue_id, queue_file.DELETED, at)
-        elif line.text == "requeued":
-            self.queue_files.end(line.queue_id, queue_file.REQUEUED, at)
-        elif line.text == "placed on hold":
-            self._set_held(line, at)
-        elif line.text == "released from hold":
-            file = self.queue_files.get_or_begin(line.queue_id, at)
-            file.is_held = False
-            self.queue_files.touch(file)
+        text, file = line.text, self._find(line.queue_id)
+        if text in ("placed on hold", "released from hold"):
+            file = file or self.queue_files.begin(line.queue_id, at)
+            self._set_queued(file)
+            file.is_held = text == "placed on hold"
+            return file
+        reason = POSTSUPER_ENDS.get(text)
+        if reason is None or file is None:
+            return None
+        if not file.end:
+            self.queue_files.set_queued(file)
+        return self._end(line, reason, at)
 
-    def _set_held(self, line: LogLine, at: float) -> None:
-        file = self.queue_files.get_or_begin(line.queue_id, at)
-        file.is_held = True
-        self.queue_files.touch(file)
+    def _end(self, line: LogLine, reason: str, at: float) -> QueueFile | None:
+        file = self.queue_files.current(line.queue_id)
+        if file is not None:
+            self.queue_files.end(file, reason, at)
+        return file
 
-    def _process_attempt(self, line: LogLine, at: float) -> None:
+    # --- delivery agents --------------------------------------------------------------
+
+    def _process_attempt(self, line: LogLine, at: float) -> QueueFile | None:
         """Any delivery agent: one delivery attempt for one recipient."""
         attempt = delivery.parse(line.text)
         if attempt is None:
-            self.unparsed_count += 1
-            return
-        if attempt.status in ("deliverable", "undeliverable"):
-            return  # address verification, sendmail -bv
+            return self._process_unparsed(line)
+        if attempt.status in PROBE_STATUSES:
+            file = self.queue_files.current(line.queue_id)
+            if file is not None:
+                file.is_probe = True
+            return file
         file = self.queue_files.get_or_begin(line.queue_id, at)
         original = attempt.original if attempt.original != attempt.recipient else ""
         entry = file.get_or_add_entry(attempt.recipient, original)
         entry.add(attempt, line.daemon, at)
-        self._link_next(file, entry, attempt)
+        if line.daemon in TRANSPORT_DAEMONS and delivery.is_stamp_filter(attempt.relay):
+            self._process_report(file, entry, attempt)
+        else:
+            self._process_delivery(file, entry, attempt)
         self.queue_files.touch(file)
+        return file
 
-    # --- links ----------------------------------------------------------------------
+    def _process_unparsed(self, line: LogLine) -> QueueFile | None:
+        self.unparsed_count += 1
+        file = self.queue_files.current(line.queue_id)
+        if file is not None and delivery.can_name_stamp_filter(line.text):
+            self.unparsed_report_count += 1
+            file.has_unreadable_report = line.daemon in TRANSPORT_DAEMONS
+        return file
 
-    def _link_next(
+    def _process_report(
         self, file: QueueFile, entry: RecipientEntry, attempt: Attempt
     ) -> None:
-        """Record in which queue file of this host the delivery continues, if any."""
+        """A delivery to the stamp filter, by pipe(8) or lmtp(8)."""
+        if attempt.status != "sent":
+            file.has_failed_capture = True
+            return
+        filter_report = report.parse(attempt.reply)
+        file.is_captured = True
+        if filter_report.archive_id:
+            self.queue_files.add_archive_id(file, filter_report.archive_id)
+        reinjected = self.queue_files.current(filter_report.reinjected_as)
+        if reinjected is not None and reinjected.is_reinjected:
+            reinjected.is_reported = True
+            self.queue_files.touch(reinjected)
+        self.link_next(file, entry, filter_report.reinjected_as)
+
+    def _process_delivery(
+        self, file: QueueFile, entry: RecipientEntry, attempt: Attempt
+    ) -> None:
+        """Any other delivery; it may continue in a queue file of this host."""
+        if attempt.relay != NO_RELAY or attempt.status == "bounced":
+            file.relay = file.relay or attempt.relay
         if attempt.status != "sent":
             return
-        if entry.daemon in ("pipe", "lmtp") and delivery.is_stamp_filter(attempt.relay):
-            self._set_archive_id(file, attempt)
-        elif entry.daemon not in ("local", "smtp", "lmtp"):
-            return
-        elif entry.daemon != "local" and not self._is_local_relay(attempt.relay):
-            return
-        other = (
-            self.queue_files.current(attempt.queued_as) if attempt.queued_as else None
+        is_content_filter = self.is_content_filter(attempt.relay)
+        file.is_content_filtered |= is_content_filter
+        is_local = entry.daemon == "local" or (
+            entry.daemon in LINKING_DAEMONS
+            and (is_content_filter or delivery.is_local_relay(attempt.relay))
         )
-        if other is None or other is file or not self._can_follow(file, other, entry):
-            return
-        if other.key not in entry.links:
-            entry.links.append(other.key)
-        if not other.parent:
-            other.parent = file.key
-            self.queue_files.touch(other)
-
-    def _can_follow(
-        self, file: QueueFile, other: QueueFile, entry: RecipientEntry
-    ) -> bool:
-        """Tell whether a queue file can continue another one."""
-        family = {"", file.key, *(before.key for before in self._ancestors(file))}
-        if other.begun < file.begun or other.parent not in family:
-            return False
-        if entry.daemon == "local":
-            return other.came == ""
-        return other.came != "" and (other.is_local or other.parent != "")
-
-    def _set_archive_id(self, file: QueueFile, attempt: Attempt) -> None:
-        """Parse ``… archived as …; queued as …``, the same in pipe and lmtp mode."""
-        _, mark, rest = attempt.reply.partition(ARCHIVED_AS)
-        archive_id = rest[:49]
-        if mark and received_header.is_archive_id(archive_id):
-            self.queue_files.set_archive_id(file, archive_id)
-
-    def _is_local_relay(self, relay: str) -> bool:
-        """Tell whether a relay is on this host."""
-        return delivery.is_local_relay(relay) or self.is_content_filter(relay)
-
-    def is_content_filter(self, relay: str) -> bool:
-        """Tell whether a relay, as logged, is a content filter."""
-        return any(delivery.is_relay_of(each, relay) for each in self._filters)
-
-    def reinjected_files(
-        self, file: QueueFile, entry: RecipientEntry
-    ) -> list[QueueFile]:
-        """Return the queue files in which a filter reinjected this recipient's message.
-
-        By the origin in their log lines, else by the Message-ID if only one matches. Of
-        several, those with the recipient: a filter may reinject in pieces.
-        """
-        linked = self.queue_files.find_by_keys(entry.links)
-        children = {
-            child.key: child for child in (*linked, *self.reinjected_children(file))
-        }
-        if children:
-            candidates = (
-                _with_recipient(sorted(children.values(), key=_serial), entry.recipient)
-                or linked
-            )
-            candidates = candidates or list(children.values())
-            return list(self._until_next_filter(candidates, entry.recipient))
-        same_message_id = [
-            other
-            for other in self.queue_files.find_same_message_id(file)
-            if other.is_local
-            and other.came
-            and other.parent in ("", file.key)
-            and other.begun >= file.begun
-            and not other.archive_id
-        ]
-        same_message_id = (
-            _with_recipient(same_message_id, entry.recipient) or same_message_id
-        )
-        return same_message_id if len(same_message_id) == 1 else []
-
-    def _until_next_filter(
-        self, files: list[QueueFile], recipient: str
-    ) -> Iterator[QueueFile]:
-        """Yield the queue files up to the next filter: that reinjects the others."""
-        for file in files:
-            yield file
-            entries = file.entries_of(recipient)
-            if any(self.is_content_filter(entry.relay) for entry in entries):
-                return
-
-    def reinjected_children(self, file: QueueFile) -> list[QueueFile]:
-        """Return the reinjected queue files that name this one as their origin.
-
-        Or one before it: smtp(8) passes on the orig_queue_id that it got itself. A
-        message that postsuper -r requeued is not reinjected.
-        """
-        children = self.queue_files.find_by_keys(file.children)
-        for ancestor in self._ancestors(file):
-            children += [
-                child
-                for child in self.queue_files.find_by_keys(ancestor.children)
-                if child.serial > file.serial
-                and not child.service.endswith(REINJECTION_SUFFIX)
-            ]
-        return [child for child in children if child.came != PICKUP]
-
-    def _ancestors(self, file: QueueFile) -> Iterator[QueueFile]:
-        seen = {file.key}
-        while file.parent and file.parent not in seen:
-            seen.add(file.parent)
-            parent = self.queue_files.by_key.get(file.parent)
-            if parent is None:
-                return
-            yield parent
-            file = parent
-
-    def reachable_keys(self, file: QueueFile) -> set[str]:
-        """Return the keys of this queue file and of all that continue it."""
-        keys = {file.key}
-        pending = [file]
-        while pending:
-            for other in self._next_files(pending.pop()):
-                if other.key not in keys:
-                    keys.add(other.key)
-                    pending.append(other)
-        return keys
-
-    def _next_files(self, file: QueueFile) -> Iterator[QueueFile]:
-        yield from self.queue_files.find_by_keys(file.children)
-        for entry in file.entries:
-            yield from self.queue_files.find_by_keys(entry.links)
-            if self.is_content_filter(entry.relay):
-                yield from self.reinjected_files(file, entry)
+        if is_local:
+            self.link_next(file, entry, attempt.queued_as)
 
 
-def _with_recipient(files: list[QueueFile], recipient: str) -> list[QueueFile]:
-    """Return the queue files with a delivery attempt for a recipient."""
-    return [file for file in files if file.entries_of(recipient)]
-
-
-def _serial(file: QueueFile) -> int:
-    return file.serial
-
-
-def _parse_count(text: str) -> int:
-    digits = text.partition(" ")[0]
-    return int(digits) if digits.isdigit() and len(digits) < 10 else 0
-
-
-HANDLERS: dict[str, Callable[[QueueTracker, LogLine, float], None]] = {
-    "smtpd": QueueTracker._process_client,
-    "qmqpd": QueueTracker._process_client,
-    PICKUP: QueueTracker._process_client,
-    "cleanup": QueueTracker._process_cleanup,
+POSTSUPER_ENDS = {"removed": queue_file.DELETED, "requeued": queue_file.REQUEUED}
+HANDLERS: dict[str, Callable[[QueueTracker, LogLine, float], QueueFile | None]] = {
+    "smtpd": QueueTracker._process_smtpd,
+    "qmqpd": QueueTracker._process_smtpd,
+    PICKUP: QueueTracker._process_pickup,
+    CLEANUP: QueueTracker._process_cleanup,
     "qmgr": QueueTracker._process_qmgr,
     "oqmgr": QueueTracker._process_qmgr,
     "postsuper": QueueTracker._process_postsuper,

@@ -28,10 +28,10 @@ if TYPE_CHECKING:
     from postfix_archive.message.smtp_data import ContentProperties
 
 BOUNDARY_PURPOSE = b"boundary"
-OUTCOMES_FIELD = (
-    b"Archive-Outcomes"  # field of an outcome report: which outcomes it reports
-)
+# Field of an outcome report: which outcomes it reports.
+OUTCOMES_FIELD = b"Archive-Outcomes"
 BOUNDARY_BYTES = 15
+REPORT_TYPE = b"multipart/report; report-type=delivery-status"
 # At capture nothing has been tried; of the actions in RFC 3464 2.3.3 delayed fits best.
 NOT_TRIED_FIELDS = (
     b"Action: delayed\r\n"
@@ -126,16 +126,27 @@ def build(
     parts = [_text_part(report, is_journal=report_format in MARKED_FORMATS)]
     if report_format != "journal":
         parts.append(_status_part(report))
-    last_part = _last_part(report, report_format)
-    delimiter = b"--" + boundary + b"\r\n"
-    body = b"".join(delimiter + part + b"\r\n" for part in parts)
-    body += delimiter + last_part
-    outer_header = _outer_header(
-        report, report_format, sender, boundary, is_ascii=body.isascii()
+    parts.append(_last_part(report, report_format))
+    is_marked = report_format in MARKED_FORMATS
+    preamble = mime.multipart(
+        [
+            (b"From", sender),
+            (b"To", report.archive.encode()),
+            (b"Subject", mime.subject(report.head)),
+            (b"Date", _date_value(report)),
+            (
+                b"Message-Id",
+                b"<%s@%s>" % (report.message_id_left.encode(), report.envelope.host),
+            ),
+        ],
+        parts,
+        content_type=b"multipart/mixed" if report_format == "journal" else REPORT_TYPE,
+        boundary=boundary,
+        encoding=report.properties.encoding,
+        last_line=MARKER + b":" if is_marked else b"",  # importers read what follows To
     )
     has_original = report_format != "supplement"
-    closing = b"\r\n--" + boundary + b"--\r\n"
-    return ArchiveCopy(outer_header + body, closing, has_original=has_original)
+    return ArchiveCopy(preamble, mime.closing(boundary), has_original=has_original)
 
 
 def original_offset(copy: bytes) -> int:
@@ -165,35 +176,6 @@ def envelope_fields(copy: bytes) -> bytes:
     return copy[start:end] if part_offset > 0 and start > 3 and end > 0 else b""
 
 
-def _outer_header(
-    report: EnvelopeReport,
-    report_format: str,
-    sender: bytes,
-    boundary: bytes,
-    *,
-    is_ascii: bool,
-) -> bytes:
-    report_type = b'multipart/report; report-type=delivery-status;\r\n\tboundary="%s"'
-    mixed_type = b'multipart/mixed;\r\n\tboundary="%s"'
-    content_type = mixed_type if report_format == "journal" else report_type
-    date_value = _date_value(report)
-    lines = [
-        b"From: " + sender,
-        b"To: " + report.archive.encode(),
-        b"Subject: " + mime.subject(report.head),
-        *([b"Date: " + date_value] if date_value else []),
-        b"Message-Id: <%s@%s>"
-        % (report.message_id_left.encode(), report.envelope.host),
-        b"Auto-Submitted: auto-generated",
-        b"MIME-Version: 1.0",
-        b"Content-Type: " + content_type % boundary,
-        b"Content-Transfer-Encoding: " + _outer_encoding(report, is_ascii=is_ascii),
-    ]
-    if report_format in MARKED_FORMATS:
-        lines.append(MARKER + b":")  # after To:, or importers read that too
-    return b"\r\n".join(lines) + b"\r\n\r\nThis is a MIME-encapsulated message.\r\n\r\n"
-
-
 def _text_part(report: EnvelopeReport, *, is_journal: bool) -> bytes:
     lines = [
         b"This is the mail archive at host %s." % report.envelope.host,
@@ -207,10 +189,7 @@ def _text_part(report: EnvelopeReport, *, is_journal: bool) -> bytes:
     for remark in report.remarks:
         lines += [b"* " + remark.encode(), b""]
     lines += _journal_lines(report) if is_journal else _prose_lines(report)
-    body = b"\r\n".join(lines) + b"\r\n"
-    charset = b"us-ascii" if body.isascii() else b"utf-8"
-    content_type = b"text/plain; charset=" + charset
-    return mime.part(content_type, b"Notification", body)
+    return mime.text_part(lines)
 
 
 def _journal_lines(report: EnvelopeReport) -> list[bytes]:
@@ -221,8 +200,7 @@ def _journal_lines(report: EnvelopeReport) -> list[bytes]:
     message_id = mime.field_text(report.head, b"message-id")
     lines = [
         b"Sender: " + (mime.to_utf8(report.envelope.sender) or b"<>"),
-        b"Subject: "
-        + mime.to_utf8(mime.truncate(mime.field_text(report.head, b"subject"))),
+        b"Subject: " + mime.to_utf8(mime.subject_text(report.head)),
         b"Message-ID: " + mime.to_utf8(mime.truncate(message_id)),
     ]
     for recipient in report.recipients:
@@ -251,11 +229,7 @@ def _status_part(report: EnvelopeReport) -> bytes:
         groups.append(
             outcome_fields or envelope.recipient_fields(recipient) + NOT_TRIED_FIELDS
         )
-    body = b"\r\n".join(groups)
-    type_prefix = b"" if body.isascii() else b"global-"
-    return mime.part(
-        b"message/%sdelivery-status" % type_prefix, b"Delivery report", body
-    )
+    return mime.status_part(groups)
 
 
 def _envelope_lines(report: EnvelopeReport) -> bytes:
@@ -282,18 +256,11 @@ def _original_type(report: EnvelopeReport, report_format: str) -> bytes:
     )
 
 
-def _outer_encoding(report: EnvelopeReport, *, is_ascii: bool) -> bytes:
-    """Return the encoding, at least as wide as that of each part (RFC 2045 6.4)."""
-    if report.properties.encoding != b"7bit" or is_ascii:
-        return report.properties.encoding
-    return b"8bit"
-
-
 def _date_value(report: EnvelopeReport) -> bytes:
     """Return the original's Date: if it can be parsed, else the arrival, else empty."""
     value = mime.field_text(report.head, b"date")
     is_readable = value.isascii() and dates.parse_rfc5322(value) is not None
-    return value if is_readable else envelope.format_date(report.envelope.arrival)
+    return value if is_readable else dates.format_rfc5322(report.envelope.arrival)
 
 
 MARKER = b"X-MS-Journal-Report"

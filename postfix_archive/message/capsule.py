@@ -53,6 +53,18 @@ class Capsule:
         self.capsule_id = capsule_id
         self.original_offset = original_offset
 
+    def require_whole(self, size: int) -> None:
+        """Return if a plain capsule of this size (bytes) has the whole original.
+
+        Raises CapsuleBroken if it is shorter than the sealed Archive-Original-Size.
+        """
+        original_size = size - self.original_offset
+        if original_size < self.envelope.size:
+            raise CapsuleBroken(
+                f"capsule cut short: {original_size} of {self.envelope.size} bytes of"
+                f" the original of {self.envelope.archive_id}"
+            )
+
 
 def make_preamble(
     sealed_envelope: Envelope, keys: Keyring, *, sender: bytes, now: int

@@ -98,8 +98,10 @@ def _is_time_of_day(hour: int, minute: int, second: int) -> bool:
     return 0 <= hour < 24 and 0 <= minute < 60 and 0 <= second < 60
 
 
-def format_rfc5322(seconds: int) -> bytes:
-    """Return a Unix time as an RFC 5322 3.3 date in UTC."""
+def format_rfc5322(seconds: int | None) -> bytes:
+    """Return a Unix time as an RFC 5322 3.3 date in UTC; empty for None."""
+    if seconds is None:
+        return b""
     days = seconds // DAY_SECONDS
     year, month, day = calendar_date(days)
     weekday = WEEKDAYS[(days + 3) % 7]  # 1 January 1970 was a Thursday

@@ -100,14 +100,24 @@ class Request:
         "verdict",
     )
 
-    def __init__(self, address: str, source: str, verdict: str = "absent") -> None:
+    def __init__(
+        self,
+        address: str,
+        source: str,
+        verdict: str = "absent",
+        *,
+        stamp_id: str = "",
+        stamp_offset: int | None = None,
+        generation: int = 0,
+        is_stamp_trusted: bool = False,
+    ) -> None:
         self.address = address
         self.source = source
         self.verdict = verdict
-        self.stamp_id = ""
-        self.stamp_offset: int | None = None
-        self.generation = 0
-        self.is_stamp_trusted = False
+        self.stamp_id = stamp_id
+        self.stamp_offset = stamp_offset
+        self.generation = generation
+        self.is_stamp_trusted = is_stamp_trusted
 
 
 class Envelope:
@@ -174,7 +184,7 @@ def message_fields(envelope: Envelope) -> bytes:
         (b"Original-Envelope-Id", envelope.envid),
         (b"X-Postfix-Queue-ID", envelope.queue_id),
         (b"X-Postfix-Sender", envelope.sender and address.add_type(envelope.sender)),
-        (b"Arrival-Date", format_date(envelope.arrival)),
+        (b"Arrival-Date", dates.format_rfc5322(envelope.arrival)),
         (b"Archive-Format", FORMAT),
         (b"Archive-Id", envelope.archive_id.encode()),
     ]
@@ -248,13 +258,6 @@ def parse(text: bytes) -> Envelope:
         raise CapsuleBroken(f"cannot parse the envelope fields: {error!r}") from None
 
 
-def format_date(seconds: int | None) -> bytes:
-    """Return a Unix time as an RFC 5322 3.3 date in UTC; empty for None."""
-    if seconds is None:
-        return b""
-    return dates.format_rfc5322(seconds)
-
-
 def _format_fields(fields: Iterable[tuple[bytes, bytes]]) -> bytes:
     return b"".join(
         b"%s: %s\r\n" % (name, address.escape_controls(value))
@@ -280,12 +283,15 @@ def _format_request(request: Request) -> bytes:
 def _parse_request(value: bytes) -> Request:
     _, archive, *rest = (part.strip() for part in value.decode("ascii").split(";"))
     parameters = dict(part.split("=", 1) for part in rest)
-    request = Request(archive, parameters["source"], parameters["stamp"])
-    request.stamp_id = parameters.get("id", "")
-    request.stamp_offset = int(parameters["above"]) if "above" in parameters else None
-    request.generation = int(parameters.get("copy", "0"))
-    request.is_stamp_trusted = parameters.get("spared") == "yes"
-    return request
+    return Request(
+        archive,
+        parameters["source"],
+        parameters["stamp"],
+        stamp_id=parameters.get("id", ""),
+        stamp_offset=int(parameters["above"]) if "above" in parameters else None,
+        generation=int(parameters.get("copy", "0")),
+        is_stamp_trusted=parameters.get("spared") == "yes",
+    )
 
 
 def _parse_recipients(groups: list[bytes]) -> Iterable[Recipient]:

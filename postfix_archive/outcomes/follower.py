@@ -1,9 +1,9 @@
 """Follows Postfix's log and appends the outcome of each recipient to the journals.
 
-Used by cli.outcomes. One batch of log lines at a time: read it, resolve, append to the
-journals, save the position. A process that is killed in between reads the same batch
-again and skips the outcomes that the journals have by then, so each outcome is recorded
-once.
+Used by outcomes.follower_service. One batch of log lines at a time: read it, resolve,
+append to the journals, save the position. A process that is killed in between reads the
+same batch again and skips the outcomes that the journals have by then, so each outcome
+is recorded once.
 """
 
 from __future__ import annotations
@@ -12,10 +12,9 @@ import datetime
 import json
 import time
 from collections.abc import Iterator
-from typing import Any
 
 from postfix_archive.config.settings import Settings
-from postfix_archive.maillog import log_line, log_reader
+from postfix_archive.maillog import log_reader
 from postfix_archive.maillog.queue_file import QueueFile
 from postfix_archive.maillog.queue_tracker import QueueTracker
 from postfix_archive.message import address, dates
@@ -23,8 +22,15 @@ from postfix_archive.outcomes import follower_state
 from postfix_archive.outcomes.follower_state import FollowerState, PendingCapture
 from postfix_archive.outcomes.report_queue import ReportQueue
 from postfix_archive.outcomes.resolver import LOCAL_DELIVERY_SECONDS, Resolver
-from postfix_archive.store import journal, outcome, record, record_reader
+from postfix_archive.store import (
+    journal,
+    journal_event,
+    journal_reader,
+    outcome,
+    record_reader,
+)
 from postfix_archive.store.archive import Archive
+from postfix_archive.store.journal_event import Event
 from postfix_archive.store.outcome import Outcome
 from postfix_archive.system import privileges
 
@@ -35,9 +41,8 @@ LOG_START_KEY = "begun"  # Unix time of the first line that was read
 LAST_FULL_CHECK_KEY = "all"  # Unix time of the last check of all captures
 FULL_CHECK_INTERVAL = 3600.0  # seconds between two such checks
 MAX_AGE = 30 * 86400  # seconds: no message is queued, no log is kept for longer
-MAX_ARRIVAL_DIFFERENCE = (
-    120.0  # seconds between a queue file's first log line and its arrival time
-)
+# Seconds between a queue file's first log line and its arrival time.
+MAX_ARRIVAL_DIFFERENCE = 120.0
 TimedLines = list[tuple[str, float]]  # each with its Unix time
 
 
@@ -118,9 +123,7 @@ class Follower:
         if batch and not self._state.get_value(LOG_START_KEY):
             self._state.set_value(LOG_START_KEY, str(batch[0][1]))
         for text, at in batch:
-            line = log_line.parse(text)
-            if line is not None:
-                self._tracker.process(line, at)
+            self._tracker.read(text, at)
         with privileges.as_owner(self._directory):
             self._new_capsules |= self._capture_reader.read_new()
             if batch or self._new_capsules or self._is_first_batch:
@@ -145,7 +148,8 @@ class Follower:
             self._last_touch = now
 
     def close(self) -> None:
-        """Close the state."""
+        """Close the state and the log."""
+        self._reader.close()
         self._state.close()
 
     # --- outcomes ---------------------------------------------------------------------
@@ -174,7 +178,7 @@ class Follower:
         for capture, file, is_known in settled:
             is_last = self._state.remove_capture(capture, has_report=is_known)
             if file is not None and is_last:
-                file.is_told = True
+                file.is_settled = True
                 self._queue_files.touch(file)
         self._new_capsules.clear()
         since = self._queue_files.now - LOCAL_DELIVERY_SECONDS
@@ -195,8 +199,13 @@ class Follower:
             return
         files = self._queue_files.find_by_keys(list(affected_keys))
         yield from self._state.find_captures(
-            archive_ids=[file.archive_id for file in files if file.archive_id],
-            queue_ids=[file.queue_id for file in files if not file.archive_id],
+            archive_ids=[each for file in files for each in file.archive_ids],
+            queue_ids=[
+                queue_id
+                for file in files
+                if not file.archive_ids
+                for queue_id in {file.first_queue_id, file.queue_id}
+            ],
             capsules=[*{*self._new_capsules, *self._touch_times}],
         )
 
@@ -283,7 +292,7 @@ class Follower:
             candidate is not None
             and abs(candidate.begun - capture.at) < MAX_ARRIVAL_DIFFERENCE
         ):
-            self._queue_files.set_archive_id(candidate, capture.archive_id)
+            self._queue_files.add_archive_id(candidate, capture.archive_id)
             return candidate
         return None
 
@@ -307,7 +316,7 @@ class Follower:
         oldest = self._queue_files.now - MAX_AGE
         keys: set[str] = set()
         for file in self._queue_files.by_key.values():
-            if file.archive_id and file.begun > oldest and not file.is_told:
+            if file.archive_id and file.begun > oldest and not file.is_settled:
                 keys |= self._tracker.reachable_keys(file)
         return keys
 
@@ -332,33 +341,30 @@ class CaptureReader:
         """Process the new lines of all journals; return the capsules in them."""
         capsules: set[str] = set()
         for archive in record_reader.archives(self._store_directory):
-            path = f"{self._store_directory}/{archive}/{journal.FILE_NAME}"
+            path = journal_reader.path_of(self._store_directory, archive)
             key = f"journal {archive}"
             start = end = int(self._state.get_value(key) or 0)
-            for raw_line, offset in record_reader.lines_from(path, start):
-                capsules |= self._process_line(archive, raw_line, offset)
-                end = offset + len(raw_line)
+            for line in journal_reader.lines(path, start):
+                capsules |= self._process_line(archive, line)
+                end = line.end
             if end != start:
                 self._state.set_value(key, str(end))
         return capsules
 
-    def _process_line(self, archive: str, raw_line: bytes, offset: int) -> set[str]:
-        try:
-            event = json.loads(raw_line)
-        except (ValueError, RecursionError):
-            return set()  # torn or damaged: postfix-archive verify reports it
-        if not record.is_valid_event(event):
+    def _process_line(self, archive: str, line: journal_reader.Line) -> set[str]:
+        event = journal_reader.valid_event(line)
+        if event is None:
             return set()
         if "id" in event:
-            self._state.add_journal_line(archive, event["id"], offset)
-        if event["event"] in record.CAPTURE_EVENTS:
+            self._state.add_journal_line(archive, event["id"], line.offset)
+        if event["event"] in journal.CAPTURE_EVENTS:
             capture = _parse_capture(archive, event)
             self._state.add_capture(capture)
             return {capture.capsule}
-        if event["event"] == outcome.EVENT and outcome.is_event(event):
-            self._state.add_recorded_outcome(
-                outcome_key(archive, event["id"], outcome.from_event(event))
-            )
+        if event["event"] == journal.OUTCOME:
+            recorded = journal_event.parse_outcome(event)
+            key = outcome_key(archive, event["id"], recorded)
+            self._state.add_recorded_outcome(key)
         return set()
 
 
@@ -376,8 +382,8 @@ def outcome_key(
     return (archive, record_id, *parts, is_waiting)
 
 
-def _parse_capture(archive: str, event: dict[str, Any]) -> PendingCapture:
-    envelope = record.parse_envelope(event)
+def _parse_capture(archive: str, event: Event) -> PendingCapture:
+    envelope = journal_event.parse_envelope(event)
     archived_at = datetime.datetime.fromisoformat(event["time"]).timestamp()
     return PendingCapture(
         archive=archive,

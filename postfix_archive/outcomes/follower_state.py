@@ -5,7 +5,8 @@ A SQLite database in archive_fallback_directory: the position in the log, the qu
 files that may still matter, the captures that are not settled, how far each journal was
 read, the offsets of the journal lines about those captures' records, and the outcome
 reports that are due. One commit for each batch of log lines. The database can be
-deleted: it is rebuilt from the log and the journals. All SQLite errors are StoreFailed.
+deleted: it is rebuilt from the log and the journals, as is one that another version of
+this program has saved. All SQLite errors are StoreFailed.
 """
 
 from __future__ import annotations
@@ -23,6 +24,9 @@ from postfix_archive.store.outcome import Outcome
 from postfix_archive.system import privileges
 
 DATABASE_NAME = "outcomes.sqlite"
+# Increase it when SCHEMA, queue_file.QueueFile or log_reader.Position change.
+STATE_VERSION = "2"
+VERSION_KEY = "version"
 LAST_READ_FILE = "followed"  # touched when the log was read to its end
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS word (name TEXT PRIMARY KEY, value TEXT);
@@ -101,13 +105,14 @@ class FollowerState:
             database.execute("PRAGMA quick_check").fetchone()
             database.executescript(SCHEMA)
             os.chmod(self._path, 0o600)
+            _check_version(database)
         except (OSError, sqlite3.Error):
             database.close()
             raise
         return database
 
     def _recreate(self) -> None:
-        """Replace a damaged database by an empty one."""
+        """Replace a damaged database, or one of another version, by an empty one."""
         try:
             os.unlink(self._path)
             self._database = self._open()
@@ -283,6 +288,18 @@ class FollowerState:
             return self._database.execute(query, parameters).fetchall()
         except sqlite3.Error as error:
             raise StoreFailed(f"{self._path}: {error}") from error
+
+
+def _check_version(database: sqlite3.Connection) -> None:
+    """Set the version of a new database. Raises DatabaseError if it has another one."""
+    try:
+        values = dict(database.execute("SELECT name, value FROM word"))
+    except sqlite3.OperationalError:
+        return  # foreign tables: the first query names them
+    if not values:
+        database.execute("INSERT INTO word VALUES (?, ?)", (VERSION_KEY, STATE_VERSION))
+    elif values.get(VERSION_KEY) != STATE_VERSION:
+        raise sqlite3.DatabaseError("saved by another version")
 
 
 def _parse_capture(row: tuple[Any, ...]) -> PendingCapture:

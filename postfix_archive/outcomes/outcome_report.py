@@ -88,52 +88,29 @@ def build(
     archive_copy.make_boundary(), now Unix time.
     """
     results = [each for each in record.results.recipient_results() if each.is_counted]
-    original_header = head[: header.end(head)]
     parts = [
         _text_part(record, results),
         _status_part(record, results),
-        _header_part(original_header),
+        _header_part(head[: header.end(head)]),
     ]
-    body = b"".join(b"--" + boundary + b"\r\n" + part + b"\r\n" for part in parts)
-    return _outer_header(record, head, sender, boundary, now, _encoding(body)) + (
-        b"This is a MIME-encapsulated message.\r\n\r\n"
-        + body
-        + b"--"
-        + boundary
-        + b"--\r\n"
-    )
-
-
-def _outer_header(
-    record: Record,
-    head: bytes,
-    sender: bytes,
-    boundary: bytes,
-    now: int,
-    encoding: bytes,
-) -> bytes:
     host = record.envelope.host
-    message_id_left = (
-        f"{record.archive_id}.outcome.{record.results.sha256[:SHA256_DIGITS]}".encode()
-    )
+    outcome_id = f"{record.archive_id}.outcome.{record.results.sha256[:SHA256_DIGITS]}"
     capsule_id = str(record.events[0].get("capsule", ""))
-    copy_id_left = archive_copy.message_id_left(
-        record.envelope.archive_id, capsule_id
-    ).encode()
-    lines = [
-        b"From: " + sender,
-        b"To: " + record.archive.encode(),
-        b"Subject: " + mime.subject(head, b"Outcome: "),
-        b"Date: " + envelope.format_date(now),
-        b"Message-Id: <%s@%s>" % (message_id_left, host),
-        b"References: <%s@%s>" % (copy_id_left, host),
-        b"Auto-Submitted: auto-generated",
-        b"MIME-Version: 1.0",
-        b"Content-Type: multipart/report; report-type=delivery-status;",
-        b'\tboundary="%s"' % boundary,
-        b"Content-Transfer-Encoding: " + encoding,
-    ]
-    return b"\r\n".join(lines) + b"\r\n\r\n"
+    copy_id = archive_copy.message_id_left(record.envelope.archive_id, capsule_id)
+    return mime.multipart(
+        [
+            (b"From", sender),
+            (b"To", record.archive.encode()),
+            (b"Subject", mime.subject(head, b"Outcome: ")),
+            (b"Date", dates.format_rfc5322(now)),
+            (b"Message-Id", b"<%s@%s>" % (outcome_id.encode(), host)),
+            (b"References", b"<%s@%s>" % (copy_id.encode(), host)),
+        ],
+        parts,
+        content_type=archive_copy.REPORT_TYPE,
+        boundary=boundary,
+        encoding=_encoding(b"\r\n".join(parts)),
+    ) + mime.closing(boundary)
 
 
 def _text_part(record: Record, results: list[RecipientResult]) -> bytes:
@@ -163,9 +140,7 @@ def _text_part(record: Record, results: list[RecipientResult]) -> bytes:
             + b"    "
             + mime.truncate(mime.to_utf8(address.as_bytes(description)))
         )
-    body = b"\r\n".join(lines) + b"\r\n"
-    charset = b"us-ascii" if body.isascii() else b"utf-8"
-    return mime.part(b"text/plain; charset=" + charset, b"Notification", body)
+    return mime.text_part(lines)
 
 
 def _status_part(record: Record, results: list[RecipientResult]) -> bytes:
@@ -178,10 +153,7 @@ def _status_part(record: Record, results: list[RecipientResult]) -> bytes:
     groups += [
         _recipient_fields(each, each.outcome) for each in results if each.outcome
     ]
-    body = b"\r\n".join(groups)
-    type_prefix = b"" if body.isascii() else b"global-"
-    content_type = b"message/%sdelivery-status" % type_prefix
-    return mime.part(content_type, b"Delivery report", body)
+    return mime.status_part(groups)
 
 
 def _recipient_fields(result: RecipientResult, outcome: Outcome) -> bytes:
@@ -194,7 +166,10 @@ def _recipient_fields(result: RecipientResult, outcome: Outcome) -> bytes:
         ("Status", _status_code(outcome)),
         ("Remote-MTA", _remote_mta(outcome)),
         ("Diagnostic-Code", _diagnostic_code(outcome)),
-        ("Last-Attempt-Date", _format_date(outcome.time)),
+        (
+            "Last-Attempt-Date",
+            dates.format_rfc5322(_unix_time(outcome.time)).decode(),
+        ),
         ("Archive-Outcome", outcome.kind),
         ("Archive-Tries", str(outcome.tries)),
         ("Archive-Relay", outcome.remote),
@@ -238,26 +213,25 @@ def _diagnostic_code(outcome: Outcome) -> str:
     return f"{diagnostic_type}; {outcome.reply}" if outcome.reply else ""
 
 
-def _format_date(time: str) -> str:
-    """Return an RFC 3339 time as an RFC 5322 date, empty if it is invalid."""
+def _unix_time(time: str) -> int | None:
+    """Return the Unix time of an RFC 3339 time, None if it is invalid."""
     try:
         parsed = datetime.datetime.fromisoformat(time)
     except ValueError:
-        return ""
-    if parsed.tzinfo is None:
-        return ""
-    return dates.format_rfc5322(int(parsed.timestamp())).decode()
+        return None
+    return int(parsed.timestamp()) if parsed.tzinfo is not None else None
 
 
 def _header_part(original_header: bytes) -> bytes:
-    properties = smtp_data.ContentProperties()
-    properties.update(original_header)
-    content_type, description = b"text/rfc822-headers", b"Header of the message"
-    return mime.part(content_type, description, original_header, properties.encoding)
+    return mime.part(
+        b"text/rfc822-headers",
+        b"Header of the message",
+        original_header,
+        _encoding(original_header),
+    )
 
 
 def _encoding(body: bytes) -> bytes:
-    """Return the encoding, at least as wide as that of each part (RFC 2045 6.4)."""
     properties = smtp_data.ContentProperties()
     properties.update(body)
     return properties.encoding

@@ -8,6 +8,8 @@ Message-Id.
 
 from __future__ import annotations
 
+import contextlib
+
 from postfix_archive.config import archive_cf
 from postfix_archive.config.settings import Settings
 from postfix_archive.errors import (
@@ -17,6 +19,7 @@ from postfix_archive.errors import (
     PostfixRefused,
     PostfixUnreachable,
     RecordDamaged,
+    RecordNotFound,
     StoreFailed,
 )
 from postfix_archive.message import archive_copy, dates, digest, smtp_data, stamp
@@ -185,8 +188,7 @@ class ReportQueue:
         directory = self._settings.archive_store_directory
         offsets = self._state.journal_offsets(archive, record_id)
         record = record_reader.record_at(directory, archive, record_id, offsets)
-        if record is not None:
-            return record
-        return record_reader.select_records(directory, archive, {record_id}).get(
-            record_id
-        )
+        if record is None:
+            with contextlib.suppress(RecordNotFound):
+                return record_reader.find_record(directory, record_id, archive)
+        return record

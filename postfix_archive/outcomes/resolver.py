@@ -1,6 +1,6 @@
 """Finds the outcome of each recipient of a captured message over all its queue files.
 
-Used by outcomes.follower. maillog.queue_tracker collects the log lines; this module
+Used by outcomes.follower. maillog.queue_tracker reads the log lines; this module
 decides. Nothing is settled before it is certain: a recipient whose message is in a
 content filter, or for whom more log lines may come, is waiting.
 """
@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from postfix_archive.maillog import delivery, queue_file
 from postfix_archive.maillog.queue_file import QueueFile, RecipientEntry
-from postfix_archive.maillog.queue_tracker import QueueTracker
+from postfix_archive.maillog.queue_model import QueueModel
 from postfix_archive.message import dates, request
 from postfix_archive.store import outcome
 from postfix_archive.store.outcome import Outcome
@@ -46,11 +46,11 @@ class Resolver:
     """Finds the outcomes of the recipients of one captured message."""
 
     def __init__(
-        self, tracker: QueueTracker, captured_file: QueueFile, *, capture_queue_id: str
+        self, model: QueueModel, captured_file: QueueFile, *, capture_queue_id: str
     ) -> None:
         """Begin; capture_queue_id is the queue id in the captured envelope."""
-        self._tracker = tracker
-        self._queue_files = tracker.queue_files
+        self._model = model
+        self._queue_files = model.queue_files
         self._captured_file = captured_file
         self._capture_queue_id = capture_queue_id
 
@@ -79,7 +79,7 @@ class Resolver:
         outcomes: list[Outcome] = []
         if len(self._captured_file.entries) < self._captured_file.count:
             return []
-        for entry in self._captured_file.entries:
+        for entry in self._captured_file.entries.values():
             if entry.recipient.endswith(request.DOMAIN_SUFFIX):
                 continue
             recipient_outcomes = self.outcomes(entry.recipient, entry.original)
@@ -133,7 +133,9 @@ class Resolver:
             yield from self._requeued_branches(file, recipient, original, depth)
             return
         entries = [
-            entry for entry in file.entries if _is_for(entry, recipient, original)
+            entry
+            for entry in file.entries.values()
+            if _is_for(entry, recipient, original)
         ]
         if not entries:
             yield from self._untried_branches(file, recipient)
@@ -149,7 +151,7 @@ class Resolver:
         """postsuper -r: recipients that are not done continue in a new queue file."""
         done = [
             entry
-            for entry in file.entries
+            for entry in file.entries.values()
             if _is_for(entry, recipient, original)
             and entry.status in ("sent", "bounced")
         ]
@@ -158,7 +160,7 @@ class Resolver:
         children = [
             child
             for child in self._queue_files.find_by_keys(file.children)
-            if child.came == "pickup"
+            if child.daemon == queue_file.PICKUP
         ]
         if done:
             return
@@ -215,12 +217,12 @@ class Resolver:
     def _next_files(self, file: QueueFile, entry: RecipientEntry) -> list[QueueFile]:
         """Return the queue files that continue the delivery of an entry."""
         linked = self._queue_files.find_by_keys(entry.links)
-        if linked and not self._tracker.is_content_filter(entry.relay):
+        if linked and not self._model.is_content_filter(entry.relay):
             return linked
         return (
             linked
             if entry.daemon == "local"
-            else self._tracker.reinjected_files(file, entry)
+            else self._model.reinjected_files(file, entry)
         )
 
     def _next_branches(
@@ -234,7 +236,7 @@ class Resolver:
             return
         if not file.entries:
             yield from self._untried_branches(file, entry.recipient)
-            if file.end not in queue_file.END_REASONS and not file.is_held:
+            if not file.end and not file.is_held:
                 yield Branch(
                     entry.recipient,
                     outcome.WAITING,
@@ -242,20 +244,18 @@ class Resolver:
                     file.begun,
                     reply=IN_QUEUE,
                 )
-        for forwarded in file.entries:
+        for forwarded in file.entries.values():
             for branch in self._entry_branches(file, forwarded, depth + 1):
                 can_grow = not file.end
                 yield replace(branch, kind=outcome.WAITING) if can_grow else branch
 
     def _is_final(self, file: QueueFile, entry: RecipientEntry) -> bool:
         """Tell whether a successful delivery is the last one on this host."""
-        if delivery.is_stamp_filter(entry.relay) or self._tracker.is_content_filter(
-            entry.relay
-        ):
+        if self._model.is_filter(entry.relay):
             return False
         if entry.daemon == "local":
             return entry.delivered or not entry.links
-        if delivery.is_local_relay(entry.relay) and self._tracker.reinjected_children(
+        if delivery.is_local_relay(entry.relay) and self._model.reinjected_children(
             file
         ):
             return False

@@ -17,7 +17,7 @@ from postfix_archive.config.settings import Settings
 from postfix_archive.errors import OutcomePending
 from postfix_archive.message.envelope import Envelope
 from postfix_archive.outcomes import follower_state, outcome_report
-from postfix_archive.store import outcome
+from postfix_archive.store import journal_event
 from postfix_archive.store.outcome import Outcome
 from postfix_archive.store.outcome_summary import OutcomeSummary
 
@@ -63,4 +63,8 @@ def _early_outcomes(directory: str, archive_id: str) -> list[Outcome]:
             row = database.execute(query, (archive_id,)).fetchone()
     except sqlite3.Error:
         return []
-    return [outcome.from_event(each) for each in json.loads(row[0])] if row else []
+    return (
+        [journal_event.parse_outcome(each) for each in json.loads(row[0])]
+        if row
+        else []
+    )

@@ -16,6 +16,7 @@ from postfix_archive.postfix import configuration
 from postfix_archive.postfix.configuration import Configuration, Service
 
 STAMP_TRANSPORT = "archive-stamp"
+STATUS_FILTER = "delivery-status-filter"  # its table, beside the launchers
 NO_ADDRESS_MAPPINGS = "no_address_mappings"
 BYPASS_PARAMETER = "archive_bypass"
 MODES = ("pipe", "lmtp")  # how Postfix delivers to the stamp filter
@@ -148,6 +149,11 @@ OWN_SERVICE_NAMES = (
     "archive-capsule-cleanup",
     "archive-copy-cleanup",
 )
+# What the syslog_name of our ports ends with: for reinjected mail, and for mail of the
+# archive itself (capsules and archive copies).
+REINJECTION_SUFFIXES = ("/archive-handback", "/archive-refused")
+ARCHIVE_MAIL_SUFFIXES = ("/archive-capsule", "/archive-copy", "/archive-relay")
+OWN_DESTINATIONS = (STAMP_TRANSPORT, "archive:", "archive-relay:", "archive-local:")
 LOOPBACK_ADDRESS = "127.0.0.1"
 DEFAULT_FIRST_PORT = 10026
 PORT_COUNT = 5
@@ -171,6 +177,24 @@ def receiving_services(config: Configuration) -> list[Service]:
     """Return the services that receive mail, smtpd and pickup, without ours."""
     programs = ("smtpd", "pickup")
     return [e for e in config.services if e.program in programs and not is_ours(e)]
+
+
+def content_filters(config: Configuration) -> tuple[str, ...]:
+    """Return the content filters of this host other than ours, as transport:nexthop.
+
+    Without the content_filter of our ports for archive copies: archive_relay is where
+    those are sent, and other mail may be sent there as well.
+    """
+    services = [
+        service
+        for service in config.services
+        if not config.value("syslog_name", service).endswith(ARCHIVE_MAIL_SUFFIXES)
+    ]
+    names = {config.value("content_filter", service) for service in services}
+    names |= {config.value("content_filter"), config.value("archive_next_filter")}
+    return tuple(
+        sorted(name for name in names if name and not name.startswith(OWN_DESTINATIONS))
+    )
 
 
 def is_installed(config: Configuration) -> bool:

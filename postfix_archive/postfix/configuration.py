@@ -11,13 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-DAY = 86400  # seconds
-MAX_LENGTH = 1_000_000  # characters; nested $names can grow exponentially
-ExpandedParameters = dict[str, str | None]  # expanded parameters; None: in progress
-NUMBER_DIGITS = 18  # of a number or time; Postfix accepts ten
-NAME_CHARS = frozenset(
-    "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-"
-)
+from postfix_archive.errors import SettingInvalid
+from postfix_archive.postfix import main_cf
 
 
 @dataclass(frozen=True)
@@ -65,7 +60,7 @@ class Configuration:
     def version(self) -> tuple[int, int]:
         """Postfix's version, such as (3, 7)."""
         parts = self.parameters.get("mail_version", "").replace("-", ".").split(".")
-        major, minor, *_ = [int(e) if _is_number(e) else 0 for e in [*parts, "0"]]
+        major, minor, *_ = [main_cf.parse_number(each) or 0 for each in [*parts, "0"]]
         return major, minor
 
     def service(self, key: str) -> Service | None:
@@ -89,91 +84,19 @@ class Configuration:
 
         default_unit is the parameter's unit, in seconds, for a number without unit.
         """
-        text = self.value(name, service)
-        unit = {"s": 1, "m": 60, "h": 3600, "d": DAY, "w": 7 * DAY}.get(text[-1:])
-        digits = text[:-1] if unit else text
-        return int(digits) * (unit or default_unit) if _is_number(digits) else None
+        return main_cf.parse_time(self.value(name, service), default_unit=default_unit)
 
     def expand(self, text: str, service: Service | None = None) -> str:
-        """Expand $name, ${name}, ${name?{a}:{b}} and ${{a} == {b} ? {c} : {d}}.
+        """Expand the $names in text as this service does.
 
-        A value with circular references stays as written; Postfix rejects it.
+        A value that Postfix rejects, such as one with circular references, stays as
+        written.
         """
         try:
-            return " ".join(self._expand(text, service, {}).split())
-        except RecursionError:
-            return " ".join(text.split())
-
-    def _expand(
-        self,
-        text: str,
-        service: Service | None,
-        expanded_parameters: ExpandedParameters,
-    ) -> str:
-        result = ""
-        while "$" in text:
-            literal, _, text = text.partition("$")
-            result += literal
-            if text.startswith("$"):
-                result, text = result + "$", text[1:]
-                continue
-            macro, text = _split_macro(text)
-            result += self._expand_macro(macro, service, expanded_parameters)
-        return result + text
-
-    def _expanded_parameter(
-        self,
-        name: str,
-        service: Service | None,
-        expanded_parameters: ExpandedParameters,
-    ) -> str:
-        """Return an expanded parameter. Raises RecursionError for a circular one."""
-        if name not in expanded_parameters:
-            expanded_parameters[name] = None  # a reference to it now is circular
-            expanded_parameters[name] = self._expand(
-                self.raw(name, service), service, expanded_parameters
-            )
-        expanded_value = expanded_parameters[name]
-        if expanded_value is None or len(expanded_value) > MAX_LENGTH:
-            raise RecursionError
-        return expanded_value
-
-    def _expand_macro(
-        self,
-        macro: str,
-        service: Service | None,
-        expanded_parameters: ExpandedParameters,
-    ) -> str:
-        if macro.startswith("{"):
-            is_true, rest = self._compare(macro, service, expanded_parameters)
-        else:
-            length = _name_length(macro)
-            name, rest = macro[:length], macro[length:].strip()
-            expanded_value = self._expanded_parameter(
-                name, service, expanded_parameters
-            )
-            if not rest:
-                return expanded_value
-            is_true = bool(expanded_value)
-        if_true, if_false = _split_alternatives(rest)
-        return self._expand(
-            if_true if is_true else if_false, service, expanded_parameters
-        )
-
-    def _compare(
-        self,
-        macro: str,
-        service: Service | None,
-        expanded_parameters: ExpandedParameters,
-    ) -> tuple[bool, str]:
-        left, rest = _split_braces(macro)
-        rest = rest.strip()
-        operator = rest[: len(rest) - len(rest.lstrip("=!<>"))]
-        right, rest = _split_braces(rest[len(operator) :].strip())
-        left_value = self._expand(left, service, expanded_parameters).strip()
-        right_value = self._expand(right, service, expanded_parameters).strip()
-        is_equal = left_value == right_value
-        return (is_equal if operator == "==" else not is_equal), rest.strip()
+            text = main_cf.expand(text, lambda name: self.raw(name, service))
+        except SettingInvalid:
+            pass
+        return " ".join(text.split())
 
 
 def parse_services(listing: str) -> tuple[Service, ...]:
@@ -186,10 +109,6 @@ def parse_parameters(listing: str) -> dict[str, str]:
     """Parse the output of postconf or postconf -n."""
     pairs = (line.partition("=") for line in listing.split("\n") if "=" in line)
     return {name.strip(): value.strip() for name, _, value in pairs}
-
-
-def _is_number(text: str) -> bool:
-    return text.isascii() and text.isdigit() and len(text) <= NUMBER_DIGITS
 
 
 def split_list(text: str) -> list[str]:
@@ -229,7 +148,7 @@ def split_entry(line: str) -> list[str]:
     rest = line.strip()
     while rest:
         if rest.startswith("{"):
-            word, rest = _split_braces(rest)
+            word, rest = main_cf.split_brackets(rest) or (rest[1:], "")
             needs_braces = len(word.split()) > 1 and split_words[-1:] != ["-o"]
             word = f"{{{word}}}" if needs_braces else word.strip()
         else:
@@ -237,52 +156,6 @@ def split_entry(line: str) -> list[str]:
         split_words.append(word)
         rest = rest.lstrip()
     return split_words
-
-
-def _split_macro(text: str) -> tuple[str, str]:
-    """Split the text after ``$`` into the macro's content and the rest."""
-    if text.startswith("{"):
-        return _split_braces(text)
-    if text.startswith("("):
-        macro, _, rest = text[1:].partition(")")
-        return macro, rest
-    length = _name_length(text)
-    return text[:length], text[length:]
-
-
-def _name_length(text: str) -> int:
-    for length, char in enumerate(text):
-        if char not in NAME_CHARS:
-            return length
-    return len(text)
-
-
-def _split_braces(text: str) -> tuple[str, str]:
-    """Split text that starts with ``{``: content of the braces, rest."""
-    depth = 0
-    for position, char in enumerate(text):
-        depth += {"{": 1, "}": -1}.get(char, 0)
-        if depth == 0:
-            return text[1:position], text[position + 1 :]
-    return text[1:], ""
-
-
-def _split_alternatives(rest: str) -> tuple[str, str]:
-    """Split ``?yes:no``; either part can be missing."""
-    if rest.startswith(":"):
-        return "", _split_alternative(rest[1:].strip())[0]
-    if not rest.startswith("?"):
-        return "", ""
-    if_true, rest = _split_alternative(rest[1:].strip())
-    return if_true, (
-        _split_alternative(rest.strip()[1:].strip())[0]
-        if rest.strip()[:1] == ":"
-        else ""
-    )
-
-
-def _split_alternative(text: str) -> tuple[str, str]:
-    return _split_braces(text) if text.startswith("{") else (text, "")
 
 
 def name_of(postfix_config: Configuration) -> str:

@@ -18,9 +18,8 @@ TABLE_TYPES = frozenset(
     " mysql netinfo nis nisplus pcre pgsql pipemap randmap regexp sdbm socketmap sqlite"
     " static tcp texthash unionmap unix".split()
 )
-ACCESS_SUFFIX = (
-    "_access"  # suffix of check_sender_access etc.: access(5), cidr_table(5)
-)
+# Suffix of check_sender_access etc.: access(5), cidr_table(5).
+ACCESS_SUFFIX = "_access"
 CHECKS_SUFFIXES = ("header_checks", "body_checks")  # suffixes of five parameters' names
 
 

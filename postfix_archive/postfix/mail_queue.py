@@ -1,7 +1,7 @@
-"""List, flush and requeue the messages in Postfix's queue.
+"""List, flush, hold, release, requeue and delete the messages in Postfix's queue.
 
 Used by rescue, bypass, doctor, status, reconcile and uninstall. Reads the queue with
-postqueue(1) and postcat(1) and requeues with postsuper(1); does not open queue files.
+postqueue(1) and postcat(1) and changes it with postsuper(1); does not open queue files.
 Raises PostfixCommandFailed.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -67,6 +68,25 @@ def drain(directory: str) -> list[str]:
     return left
 
 
+HOLD, RELEASE, REQUEUE, DELETE = "-h", "-H", "-r", "-d"  # options of postsuper(1)
+
+
+def change(
+    directory: str, option: str, queue_ids: Iterable[str], *queue_names: str
+) -> None:
+    """Do one of HOLD, RELEASE, REQUEUE and DELETE with messages, in one process.
+
+    queue_names: only if a message is in one of these queues. A message that is gone is
+    skipped.
+    """
+    content = "".join(f"{queue_id}\n" for queue_id in dict.fromkeys(queue_ids))
+    if content:
+        arguments = (option, "-", *queue_names)
+        postfix_command.run(
+            directory, "postsuper", *arguments, content=content.encode()
+        )
+
+
 def requeue(directory: str) -> tuple[int, int]:
     """Requeue what waits for a stamp filter; return the counts of done and left.
 
@@ -86,8 +106,7 @@ def requeue(directory: str) -> tuple[int, int]:
             and each.queue != "hold"
         ]
         deferred = [each.queue_id for each in messages if each.queue == "deferred"]
-        for queue_id in deferred:
-            postfix_command.run(directory, "postsuper", "-r", queue_id, "deferred")
+        change(directory, REQUEUE, deferred, "deferred")
         requeued += len(deferred)
         empty_listings = 0 if messages else empty_listings + 1
         if empty_listings == 2 or time.monotonic() > deadline:
@@ -130,9 +149,7 @@ def _parse_message(entry: Any, now: int) -> QueuedMessage:
         age=abs(now - int(entry["arrival_time"])),  # see QueuedMessage
         sender=str(entry["sender"]),
         recipients=tuple(str(each["address"]) for each in recipients),
-        delay_reasons=tuple(
-            printable.safe_text(e.encode("utf-8", "replace")) for e in reasons
-        ),
+        delay_reasons=tuple(map(printable.safe_text, reasons)),
     )
 
 

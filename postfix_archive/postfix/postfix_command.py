@@ -12,13 +12,14 @@ import shutil
 import socket
 import subprocess
 import tempfile
+from collections.abc import Mapping
 
 from postfix_archive.errors import (
-    ALARM,
     ArchiveError,
     PostfixCommandFailed,
     PostfixMissing,
 )
+from postfix_archive.message import log_fields
 from postfix_archive.postfix import configuration
 from postfix_archive.postfix.configuration import Configuration
 
@@ -89,9 +90,12 @@ def is_running(directory: str) -> bool:
     )
 
 
-def run(directory: str, command: str, *arguments: str) -> str:
-    """Run one of Postfix's commands with -c directory; return its standard output."""
-    return _run_checked(directory, command, *arguments).stdout
+def run(directory: str, command: str, *arguments: str, content: bytes = b"") -> str:
+    """Run one of Postfix's commands with -c directory; return its standard output.
+
+    content is its standard input.
+    """
+    return _run_checked(directory, command, *arguments, content=content).stdout
 
 
 def build_table(directory: str, table: str) -> list[str]:
@@ -107,14 +111,8 @@ def look_up(directory: str, table: str, key: str) -> str:
 
 def run_postmap(directory: str, content: bytes, *arguments: str) -> str:
     """Run postmap(1) with content as standard input; return its standard output."""
-    process = subprocess.run(
-        [find_command("postmap"), "-c", directory, *arguments],
-        input=content,
-        capture_output=True,
-        timeout=COMMAND_TIMEOUT,
-        check=False,
-    )
-    return process.stdout.decode("utf-8", "surrogateescape")
+    command = [find_command("postmap"), "-c", directory, *arguments]
+    return _run_process(command, content).stdout
 
 
 def is_listening(host: str, port: int) -> bool:
@@ -138,15 +136,16 @@ def find_command(command: str) -> str:
 
 
 def _run_checked(
-    directory: str, command: str, *arguments: str
+    directory: str, command: str, *arguments: str, content: bytes = b""
 ) -> subprocess.CompletedProcess[str]:
-    process = _run_process([find_command(command), "-c", directory, *arguments])
+    command_line = [find_command(command), "-c", directory, *arguments]
+    process = _run_process(command_line, content)
     if process.returncode:
         main_cf_path = os.path.join(directory, "main.cf")
         if main_cf_path in process.stderr and not os.path.exists(main_cf_path):
             raise PostfixCommandFailed(
                 f"{directory}: no main.cf in this directory; name the configuration"
-                " directory with -c DIR (make: CONFIG_DIRECTORY=DIR)"
+                " directory with -c DIR (make install: CONFIG_DIRECTORY=DIR)"
             )
         output = " ".join(process.stderr.split()) or f"exit code {process.returncode}"
         raise PostfixCommandFailed(
@@ -155,14 +154,16 @@ def _run_checked(
     return process
 
 
-def _run_process(command: list[str]) -> subprocess.CompletedProcess[str]:
+def _run_process(
+    command: list[str], content: bytes = b""
+) -> subprocess.CompletedProcess[str]:
     # Files, not pipes: postfix reload leaves a postsuper(1) running that keeps
     # its output open until it has scanned the queue.
     with tempfile.TemporaryFile() as stdout, tempfile.TemporaryFile() as stderr:
         try:
             process = subprocess.run(
                 command,
-                stdin=subprocess.DEVNULL,
+                input=content,
                 stdout=stdout,
                 stderr=stderr,
                 timeout=COMMAND_TIMEOUT,
@@ -177,8 +178,8 @@ def _run_process(command: list[str]) -> subprocess.CompletedProcess[str]:
         return subprocess.CompletedProcess(command, process.returncode, *outputs)
 
 
-def log_alarm(directory: str, tag: str, text: str) -> None:
+def log_alarm(directory: str, tag: str, fields: Mapping[str, str]) -> None:
     """Write an alarm to Postfix's log with postlog(1); errors are ignored."""
     with contextlib.suppress(ArchiveError):
-        arguments = ("-t", tag, "-p", "warn", f"{ALARM} {text}")
+        arguments = ("-t", tag, "-p", "warn", log_fields.build(fields))
         run(directory, "postlog", *arguments)

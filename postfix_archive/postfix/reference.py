@@ -1,12 +1,13 @@
 """The services of master.cf.d, against which the doctor compares those of a host.
 
-Used by doctor and install.
+Used by doctor and install. Raises ReferenceMissing for an incomplete installation.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
+from postfix_archive.errors import ReferenceMissing
 from postfix_archive.postfix import archive_services, configuration
 from postfix_archive.postfix.configuration import Service
 
@@ -21,19 +22,23 @@ def reference_services(mode: str = archive_services.PIPE) -> dict[str, Service]:
     return services
 
 
-PACKAGE = Path(__file__).resolve().parent.parent
-SOURCE = PACKAGE.parent  # a checkout or an installed release
-OTHER_MODE_PREFIX = {
-    archive_services.PIPE: "40-",
-    archive_services.LMTP: "10-",
-}  # of master.cf.d: prefix of the file for the other mode
+PACKAGE = Path(__file__).resolve().parent.parent  # of a checkout, release or wheel
+COMMON_FILES = ("20-archive.cf", "30-archive-ports.cf")
+FILES = {
+    archive_services.PIPE: ("10-archive-stamp.cf", *COMMON_FILES),
+    archive_services.LMTP: (*COMMON_FILES, "40-archive-lmtp.cf"),
+}  # of master.cf.d, by mode
 
 
 def master_cf_texts(mode: str = archive_services.PIPE) -> list[str]:
     """Return the texts of master.cf.d with the services of one mode, in order."""
-    excluded = OTHER_MODE_PREFIX[mode]
-    paths = sorted((SOURCE / "master.cf.d").glob("[1-4]*.cf"))
-    return [path.read_text() for path in paths if not path.name.startswith(excluded)]
+    try:
+        return [(PACKAGE / "master.cf.d" / name).read_text() for name in FILES[mode]]
+    except OSError as error:
+        raise ReferenceMissing(
+            f"{error.filename}: {error.strerror}; this installation of postfix-archive"
+            " is incomplete, so nothing can be compared with it: install it again"
+        ) from error
 
 
 def parse_entries(text: str) -> dict[str, str]:

@@ -1,8 +1,8 @@
 """Why a message is not in the archive: which rule, service or event is the cause.
 
 Used by reconcile/totals. Decides by what the log says about the message and by
-Postfix's current configuration. Where several services are possible, the cause begins
-with "probably" and names them.
+Postfix's current configuration. Where several services are possible, the
+explanation begins with "probably" and names them.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from postfix_archive.postfix import archive_services
 from postfix_archive.postfix.configuration import Configuration, Service
 from postfix_archive.reconcile import messages
 from postfix_archive.reconcile.messages import Message
+from postfix_archive.store.bypass_period import BypassPeriod
 
 ARCHIVED = "archived"
 WAITING = "waiting"
@@ -23,19 +24,19 @@ NOT_REQUESTED = "not_requested"
 MISSING = "missing"
 KINDS = (ARCHIVED, WAITING, RESCUED, NOT_REQUESTED, MISSING)
 
-# Codes for monitoring: they stay the same in every release.
+# Names of causes, for monitoring: they stay the same in every release.
 FILTER_ACTION = "filter-action"
 REDIRECT_ACTION = "redirect-action"
-OTHER_CONTENT_FILTER = "service-around"
-MANUAL_REINJECTION = "hand-made-reinjection"
-BYPASS_ON = "gate-open"
+OTHER_CONTENT_FILTER = "other-content-filter"
+FOREIGN_REINJECTION = "foreign-reinjection"
+BYPASS_ON = "bypass-on"
 DELETED = "deleted"
 EXPIRED = "expired"
-CAPSULE_GONE = "capsule-gone"
+CAPSULE_MISSING = "capsule-missing"
 UNEXPLAINED = "unexplained"
 DISCARD_RULE = "discard-rule"
 ARCHIVE_EMPTY = "archive-empty"
-NO_TABLE_MATCH = "no-table-asked"
+NO_TABLE_MATCH = "no-table-match"
 KEPT_BY_FILTER = "kept-by-filter"
 
 # Seconds: longer than an smtpd(8) process lives (max_use, max_idle). It serves one
@@ -52,17 +53,8 @@ class Verdict:
     """Whether a message is archived, and why not."""
 
     kind: str  # one of KINDS
-    code: str  # for monitoring: one of the codes above, or ""
-    cause: str  # for people
-
-
-@dataclass(frozen=True)
-class BypassPeriod:
-    """A period in which mail was not archived; times in seconds since 1970."""
-
-    start: float
-    end: float
-    description: str
+    cause: str  # for monitoring: one of the names above, or ""
+    explanation: str  # for people
 
 
 class Classifier:
@@ -95,10 +87,10 @@ class Classifier:
                 NOT_REQUESTED, DISCARD_RULE, _discard_rule(message.discard_text)
             )
         if message.is_reinjected:
-            return _manual_reinjection(message)
+            return _foreign_reinjection(message)
         if message.is_stamped:
-            cause = "archive is empty and no ARCHIVE table action matched"
-            return Verdict(NOT_REQUESTED, NO_TABLE_MATCH, cause)
+            explanation = "archive is empty and no ARCHIVE table action matched"
+            return Verdict(NOT_REQUESTED, NO_TABLE_MATCH, explanation)
         if _is_action_for_sender(message, message.action_text):
             return _action(message)
         if message.end and not message.relay:
@@ -121,9 +113,10 @@ class Classifier:
         with_archive = [
             each for each in without_stamp_filter if self._config.value("archive", each)
         ]
-        bypass_period = self._bypass_period(message)
-        if bypass_period is not None and (with_archive or not without_stamp_filter):
-            return Verdict(MISSING, BYPASS_ON, f"bypass {bypass_period.description}")
+        period = self._bypass_period(message)
+        if period is not None and (with_archive or not without_stamp_filter):
+            explanation = f"bypass from {period.interval}: {period.reason}"
+            return Verdict(MISSING, BYPASS_ON, explanation)
         if is_archiving_process or not without_stamp_filter:
             return _unexplained(
                 message,
@@ -131,8 +124,8 @@ class Classifier:
                 is_service_known=bool(services),
             )
         if message.is_content_filtered and self._is_behind_content_filter():
-            cause = f"kept by {message.relay}, a filter before the stamp filter"
-            return Verdict(NOT_REQUESTED, KEPT_BY_FILTER, cause)
+            explanation = f"kept by {message.relay}, a filter before the stamp filter"
+            return Verdict(NOT_REQUESTED, KEPT_BY_FILTER, explanation)
         probably = (
             PROBABLY
             if len(with_archive or without_stamp_filter) < len(services)
@@ -158,10 +151,7 @@ class Classifier:
 
     def _bypass_period(self, message: Message) -> BypassPeriod | None:
         for period in self._bypass_periods:
-            if (
-                period.start <= message.queued_time <= period.end
-                and not message.has_failed_capture
-            ):
+            if period.contains(message.queued_time) and not message.has_failed_capture:
                 return period
         return None
 
@@ -175,8 +165,8 @@ class Classifier:
             f"{each.key} (content_filter is {to})"
             for each, to in zip(services, filters)
         )
-        cause = f"{probably}accepted by {description}; {_delivery(message)}"
-        return Verdict(MISSING, OTHER_CONTENT_FILTER, cause)
+        explanation = f"{probably}accepted by {description}; {_delivery(message)}"
+        return Verdict(MISSING, OTHER_CONTENT_FILTER, explanation)
 
     def _archive_empty(self, services: list[Service], probably: str) -> Verdict:
         if not any("archive" in each.options for each in services):
@@ -201,7 +191,7 @@ class Classifier:
         )
 
 
-def capsule_gone(archive_id: str, capsule_end: tuple[str, str] | None) -> Verdict:
+def capsule_missing(archive_id: str, capsule_end: tuple[str, str] | None) -> Verdict:
     """Return why a captured message is not in the archive.
 
     capsule_end is the reason and the queue id of its capsule, as in Capsules.ends.
@@ -210,14 +200,8 @@ def capsule_gone(archive_id: str, capsule_end: tuple[str, str] | None) -> Verdic
         reason = "neither journal, queue nor fallback directory has it"
     else:
         reason = f"its capsule {capsule_end[1]} was {capsule_end[0]}"
-    cause = f"captured as {archive_id}, but {reason}"
-    return Verdict(MISSING, CAPSULE_GONE, cause)
-
-
-def log_truncated(message: Message) -> Verdict:
-    """Return the verdict for a message whose archive id the log does not hold."""
-    cause = "the stamp filter's log line is truncated, and no journal has queue id"
-    return Verdict(MISSING, UNEXPLAINED, f"{cause} {message.queue_id}")
+    explanation = f"captured as {archive_id}, but {reason}"
+    return Verdict(MISSING, CAPSULE_MISSING, explanation)
 
 
 def _discard_rule(text: str) -> str:
@@ -242,7 +226,7 @@ def _action(message: Message) -> Verdict:
     """Return which action it was; the log text also holds the sender's own words."""
     text = message.action_text
     word, _, rest = text.partition(": ")
-    code = FILTER_ACTION if word == "filter" else REDIRECT_ACTION
+    cause = FILTER_ACTION if word == "filter" else REDIRECT_ACTION
     match = HEADER_OR_BODY_CHECK.match(text)
     if match is not None:
         target = text.rpartition(": ")[2]
@@ -253,22 +237,22 @@ def _action(message: Message) -> Verdict:
         )
         target = target_match.group(1) if target_match else "?"
         place = "an access table or policy server"
-    return Verdict(MISSING, code, f"{word.upper()} {target} by {place}")
+    return Verdict(MISSING, cause, f"{word.upper()} {target} by {place}")
 
 
-def _manual_reinjection(message: Message) -> Verdict:
+def _foreign_reinjection(message: Message) -> Verdict:
     name = message.service.rpartition("/")[2]
-    cause = f"sent to the reinjection service {name}, not by the stamp filter"
+    explanation = f"sent to the reinjection service {name}, not by the stamp filter"
     if message.orig_queue_id:
         original = f"{message.orig_queue_id}, whose stamp filter process was killed"
-        cause += f"; or a duplicate of {original}"
-    return Verdict(MISSING, MANUAL_REINJECTION, cause)
+        explanation += f"; or a duplicate of {original}"
+    return Verdict(MISSING, FOREIGN_REINJECTION, explanation)
 
 
 def _deleted_or_expired(message: Message) -> Verdict:
     if message.end == messages.DELETED:
-        cause = "deleted by postsuper -d before it was archived"
-        return Verdict(MISSING, DELETED, cause)
+        explanation = "deleted by postsuper -d before it was archived"
+        return Verdict(MISSING, DELETED, explanation)
     return Verdict(MISSING, EXPIRED, "expired in the queue before it was archived")
 
 
@@ -282,8 +266,8 @@ def _unexplained(
         reason = f"the content_filter of {service} is the stamp filter now"
     else:
         reason = f"master.cf has no service {service} now"
-    cause = f"{_delivery(message)}; {reason}; was main.cf or master.cf changed?"
-    return Verdict(MISSING, UNEXPLAINED, cause)
+    explanation = f"{_delivery(message)}; {reason}; was main.cf or master.cf changed?"
+    return Verdict(MISSING, UNEXPLAINED, explanation)
 
 
 def _delivery(message: Message) -> str:

@@ -1,320 +1,247 @@
-"""A message that Postfix accepted, and what the mail log says about it.
+"""The messages that Postfix accepted, as groups of queue files in the mail log.
 
-Filled in by reconcile/log_scan and classified by reconcile/causes. One message can have
+Used by reconcile/log_scan and classified by reconcile/causes. One message can have
 several queue files, one after the other: the one in which it arrived, the one that the
 stamp filter reinjected, the one that another content filter reinjected, and the one
-after postsuper -r.
+after postsuper -r. maillog.queue_model has their links; this module adds what only
+reconcile assumes: a content filter that says nothing reinjects the mail of this host
+with the same Message-ID, and a reinjection that no stamp filter reports is a message of
+its own.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from postfix_archive.maillog import queue_file
+from postfix_archive.maillog.queue_file import QueueFile
+from postfix_archive.maillog.queue_model import QueueModel
 
 DELETED = "deleted"  # by postsuper -d
 EXPIRED = "expired"
+# Messages with one Message-ID that a content filter may have reinjected.
+MAX_SAME_MESSAGE_ID = 50
+Group = dict[str, QueueFile]  # the queue files of one message by key, the first first
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Message:
     """A message, identified by the queue file in which it arrived.
 
     ``time`` is when it arrived and ``queued_time`` when it entered the queue last
-    (postsuper -r requeues it), both in seconds since 1970. ``service`` (syslog_name)
-    and ``daemon`` are as logged. ``archive_ids`` are those that the stamp filter
-    logged; ``is_truncated`` says that pipe(8) truncated the stamp filter's output.
+    (postsuper -r requeues it), both in seconds since 1970. ``service`` (syslog_name),
+    ``daemon`` and ``pid`` are those of the process that received it. ``archive_ids``
+    are those that the stamp filter reported.
     """
 
-    __slots__ = (
-        "is_accepted",
-        "action_text",
-        "archive_ids",
-        "is_merged_by_message_id",
-        "is_truncated",
-        "daemon",
-        "discard_text",
-        "end",
-        "queue_file_count",
-        "is_content_filtered",
-        "merged_into",
-        "is_yielded",
-        "is_local",
-        "message_id",
-        "current_queue_id",
-        "is_reinjected",
-        "orig_queue_id",
-        "pid",
-        "queue_id",
-        "recipient_count",
-        "sender",
-        "queued_time",
-        "service",
-        "is_stamped",
-        "time",
-        "has_failed_capture",
-        "is_discard_uncertain",
-        "relay",
+    queue_id: str
+    time: float
+    service: str
+    daemon: str
+    pid: str
+    queued_time: float = 0.0
+    sender: str = ""
+    recipient_count: int = 0
+    is_accepted: bool = False  # qmgr(8) has seen it, or a DISCARD rule matched
+    is_reinjected: bool = False  # it arrived at a reinjection service
+    orig_queue_id: str = ""  # orig_queue_id= as the client gave it (XFORWARD IDENT)
+    archive_ids: tuple[str, ...] = ()
+    is_stamped: bool = False  # a stamp filter has reinjected it
+    has_failed_capture: bool = False  # a delivery to the stamp filter failed
+    is_content_filtered: bool = False  # sent to another content filter
+    action_text: str = ""  # log text of a FILTER or REDIRECT action
+    discard_text: str = ""  # log text of a DISCARD action
+    end: str = ""  # DELETED or EXPIRED, before it was archived
+    relay: str = ""  # relay= of its first delivery other than to a stamp filter
+    has_left_queue: bool = False  # no queue file holds it any more
+    current_queue_id: str = ""  # of the queue file that holds it
+
+
+def group_of(model: QueueModel, file: QueueFile) -> Group:
+    """Return the queue files of the message that a queue file belongs to."""
+    group = _linked_files(model, file)
+    if not file.message_id:
+        return group
+    if any(each.is_content_filtered for each in group.values()):
+        return _with_same_message_id(model, group)
+    same = model.queue_files.find_by_message_id(file.message_id)
+    if not _can_be_reinjected(model, same, next(iter(group.values()))):
+        return group
+    for other in same:
+        if other.is_content_filtered and other.key not in group:
+            candidate = _with_same_message_id(model, _linked_files(model, other))
+            if file.key in candidate:
+                return candidate
+    return group
+
+
+def is_claim_pending(model: QueueModel, group: Group) -> bool:
+    """Return whether a stamp filter may still log that it reinjected this message."""
+    first = _first(group)
+    if not first.is_reinjected or first.is_reported:
+        return False
+    original = model.queue_files.current(first.orig_queue_id)
+    if original is None or not is_message(original):
+        return False
+    return not has_left_queue(model, _linked_files(model, original))
+
+
+def has_left_queue(model: QueueModel, group: Group) -> bool:
+    """Return whether no queue file holds a message any more."""
+    return all(_has_ended(model, each) for each in group.values())
+
+
+def is_message(file: QueueFile) -> bool:
+    """Return whether a queue file belongs to mail that Postfix received."""
+    return file.daemon != queue_file.CLEANUP and not file.is_archive_mail
+
+
+def is_from_before(model: QueueModel, group: Group) -> bool:
+    """Return whether a message was queued before the log begins."""
+    first = _first(group)
+    is_requeued = first.daemon == queue_file.PICKUP and first.orig_queue_id != ""
+    return not first.is_received or is_requeued or first.is_reported
+
+
+def to_message(model: QueueModel, group: Group) -> Message:
+    """Return what the queue files of a message say about it."""
+    files = list(group.values())
+    first = files[0]
+    requeued = [each for each in files[1:] if each.daemon == queue_file.PICKUP]
+    is_stamped = any(each.is_captured for each in files)
+    ids = (archive_id for each in files for archive_id in each.archive_ids)
+    held = [each.queue_id for each in files if not _has_ended(model, each)]
+    return Message(
+        queue_id=first.first_queue_id,
+        time=first.begun,
+        service=first.service,
+        daemon=first.daemon,
+        pid=first.pid,
+        queued_time=requeued[-1].begun if requeued else first.begun,
+        sender=first.sender,
+        recipient_count=first.count,
+        is_accepted=any(map(_is_accepted, files))
+        and not any(each.is_probe for each in files),
+        is_reinjected=first.is_reinjected,
+        orig_queue_id=first.orig_queue_id,
+        archive_ids=tuple(dict.fromkeys(ids)),
+        is_stamped=is_stamped,
+        has_failed_capture=any(
+            each.has_failed_capture and each.end != queue_file.REQUEUED
+            for each in files
+        ),
+        is_content_filtered=any(each.is_content_filtered for each in files),
+        action_text=next((e.action_text for e in files if e.action_text), ""),
+        discard_text=first.discard_text,
+        end="" if is_stamped else _end_of(files),
+        relay=_relay_of(files),
+        has_left_queue=not held,
+        current_queue_id=held[-1] if held else "",
     )
 
-    def __init__(
-        self, queue_id: str, time: float, service: str, daemon: str, pid: str
-    ) -> None:
-        self.queue_id = queue_id
-        self.time = time
-        self.queued_time = time
-        self.service = service
-        self.daemon = daemon
-        self.pid = pid
-        self.sender = ""
-        self.recipient_count = 0
-        self.message_id = ""
-        self.is_local = False  # from this host, as mail that a content filter reinjects
-        self.is_reinjected = False  # it arrived at a reinjection service
-        self.orig_queue_id = ""  # orig_queue_id= as the client gave it (XFORWARD IDENT)
-        self.is_accepted = False  # qmgr(8) has seen it, or a DISCARD rule matched
-        self.queue_file_count = 1  # queue files that hold it now
-        self.archive_ids: tuple[str, ...] = ()
-        self.is_stamped = False  # a stamp filter has reinjected it
-        self.is_truncated = False
-        self.has_failed_capture = False  # a delivery to the stamp filter failed
-        self.is_content_filtered = False  # sent to another content filter
-        self.action_text = ""  # log text of a FILTER or REDIRECT action
-        self.discard_text = ""  # log text of a DISCARD action
-        self.is_discard_uncertain = False  # perhaps of another message
-        self.end = ""  # DELETED or EXPIRED, before it was archived
-        self.relay = ""  # relay= of its first delivery other than to a stamp filter
-        self.is_yielded = False  # pop_finished() has yielded it
-        self.current_queue_id = ""  # of its queue file when the log ends
-        self.merged_into: Message | None = None  # same message, older queue file
-        self.is_merged_by_message_id = False  # merged by Message-ID alone
 
-    @property
-    def root(self) -> Message:
-        """The message into which this one is merged; itself if it is not."""
-        message = self
-        while message.merged_into is not None:
-            message = message.merged_into
-        return message
-
-    @property
-    def has_left_queue(self) -> bool:
-        """True if no queue file holds it any more."""
-        return self.queue_file_count <= 0
-
-    def add_archive_id(self, archive_id: str) -> None:
-        """Add an archive id under which a stamp filter captured it."""
-        if archive_id not in self.archive_ids:
-            self.archive_ids += (archive_id,)
-
-    def merge(self, other: Message) -> None:
-        """Merge another message, which is the same one, into this one."""
-        other.merged_into = self
-        self.queue_file_count += other.queue_file_count
-        for archive_id in other.archive_ids:
-            self.add_archive_id(archive_id)
-        self.is_stamped |= other.is_stamped
-        self.is_truncated |= other.is_truncated
-        self.has_failed_capture |= other.has_failed_capture
-        self.is_content_filtered |= other.is_content_filtered
-        self.is_accepted |= other.is_accepted
-        self.action_text = self.action_text or other.action_text
+def _first(group: Group) -> QueueFile:
+    return next(iter(group.values()))
 
 
-# Seconds of log time for which a message is kept after its last queue file was removed:
-# the client that submitted it may log its queue id later.
-KEEP_SECONDS = 120.0
-# Messages with one Message-ID that a content filter may have reinjected.
-MAX_SAME_MESSAGE_ID = 50
-# Queue files that qmgr(8) has not seen: some it never sees, and only the newest count.
-MAX_INCOMING = 50_000
+def _linked_files(model: QueueModel, file: QueueFile) -> Group:
+    """Return the queue files that the log's own links connect, the first first."""
+    first, seen = file, {file.key}
+    while (parent := _continued_file(model, first)) and parent.key not in seen:
+        first = parent
+        seen.add(first.key)
+    group = {first.key: first}
+    pending = [first]
+    while pending:
+        for other in _next_files(model, pending.pop()):
+            if other.key not in group:
+                group[other.key] = other
+                pending.append(other)
+    if len(group) > 2:
+        return {each.key: each for each in sorted(group.values(), key=_serial)}
+    return group
 
 
-class MessageTracker:
-    """The messages of the queue files known at ``now``.
+def _continued_file(model: QueueModel, file: QueueFile) -> QueueFile | None:
+    """Return the queue file that this one continues, None if it is the first."""
+    if not file.parent or file.is_reinjected and not file.is_reported:
+        return None
+    parent = model.queue_files.by_key.get(file.parent)
+    return parent if parent is not None and is_message(parent) else None
 
-    ``now`` is the time of the last log line, in seconds since 1970.
+
+def _next_files(model: QueueModel, file: QueueFile) -> Iterator[QueueFile]:
+    keys = [*file.children]
+    for entry in file.entries.values():
+        keys += entry.links
+    for other in model.queue_files.find_by_keys(keys):
+        is_unreported = other.is_reinjected and not other.is_reported
+        if is_message(other) and not is_unreported:
+            yield other
+
+
+def _with_same_message_id(model: QueueModel, group: Group) -> Group:
+    """Add the messages that a content filter may have reinjected.
+
+    Some mailers give one Message-ID to all messages that they send: of two that are
+    both archived neither is the other.
     """
-
-    def __init__(self) -> None:
-        self.now = 0.0
-        self._queued: dict[str, Message] = {}
-        self._incoming: dict[str, Message] = {}  # not yet seen by qmgr(8)
-        self._recent: dict[str, Message] = {}  # queue file removed
-        self._removed: deque[tuple[float, Message]] = deque()
-        self._first_by_message_id: dict[str, Message] = {}
-        # Messages from this host with the Message-ID of an earlier message.
-        self._later_by_message_id: dict[str, deque[Message]] = {}
-        self._reinjected: dict[str, str] = {}  # orig_queue_id: queue id
-
-    def queued(self, queue_id: str) -> Message | None:
-        """Return the message of a queue file that qmgr(8) has seen."""
-        return self._queued.get(queue_id)
-
-    def incoming(self, queue_id: str) -> Message | None:
-        """Return the message of a queue file that qmgr(8) has not seen yet."""
-        return self._incoming.get(queue_id)
-
-    def find(self, queue_id: str) -> Message | None:
-        """Return the message of a queue file, also of one removed a moment ago."""
-        message = self._queued.get(queue_id) or self._incoming.get(queue_id)
-        return message or self._recent.get(queue_id)
-
-    def add(self, message: Message) -> None:
-        """Add a message with a new queue file; short queue ids are reused."""
-        self.remove(message.queue_id)
-        self._incoming.pop(message.queue_id, None)
-        self._incoming[message.queue_id] = message
-        if len(self._incoming) > MAX_INCOMING:
-            self.reject(next(iter(self._incoming)))
-
-    def accept(self, queue_id: str) -> Message:
-        """Mark an incoming message as accepted: qmgr(8) delivers it now."""
-        message = self._incoming.pop(queue_id)
-        message.is_accepted = True
-        self._queued[queue_id] = message
-        return message
-
-    def reject(self, queue_id: str) -> None:
-        """Drop an incoming message that Postfix rejected."""
-        message = self._incoming.pop(queue_id, None)
-        if message is not None:
-            self._forget(message)
-
-    def discard(self, message: Message) -> None:
-        """Mark an incoming message as accepted and discarded by a rule."""
-        if self._incoming.get(message.queue_id) is message:
-            self.accept(message.queue_id)
-            self.remove(message.queue_id)
-
-    def in_cleanup(self, queue_id: str) -> Message | None:
-        """Return the message that cleanup(8) writes; undo an uncertain DISCARD."""
-        message = self._incoming.get(queue_id) or self._queued.get(queue_id)
-        recent = self._recent.get(queue_id)
-        if message is None and recent is not None and recent.is_discard_uncertain:
-            recent.discard_text, recent.is_discard_uncertain = "", False
-            recent.is_accepted = False
-            recent.queue_file_count = 1
-            self._incoming[queue_id] = message = recent
-        return message
-
-    def remove(self, queue_id: str) -> None:
-        """Note that a queue file was removed."""
-        message = self._queued.pop(queue_id, None)
-        if message is not None:
-            message.root.queue_file_count -= 1
-            self._recent[message.queue_id] = message
-            self._removed.append((self.now, message))
-
-    def rename(self, old_id: str, new_id: str) -> bool:
-        """Change the queue id of a message; return whether the old one is known."""
-        if old_id in self._incoming:
-            self.accept(old_id)
-        message = self._queued.pop(old_id, None)
-        if message is None:
-            return False
-        message.root.end = ""
-        message.root.has_failed_capture = False
-        message.root.queued_time = self.now
-        self._queued[new_id] = message
-        self._recent[message.queue_id] = message
-        return True
-
-    @property
-    def queue_ids(self) -> Collection[str]:
-        """The queue ids of all queue files that exist now."""
-        return (*self._queued, *self._incoming)
-
-    def set_message_id(self, message: Message, message_id: str) -> None:
-        """Set the Message-ID; a message from this host may be a reinjected one."""
-        if message_id.endswith("=<>"):
-            return
-        message.message_id = message_id
-        first = self._first_by_message_id.setdefault(message_id, message)
-        if message.is_local and first is not message:
-            later = self._later_by_message_id.setdefault(
-                message_id, deque(maxlen=MAX_SAME_MESSAGE_ID)
-            )
-            later.append(message)
-            if first.root.is_content_filtered:
-                self._merge_later(first, message)
-
-    def note_content_filter(self, message: Message) -> None:
-        """Note a delivery to a content filter, which may have reinjected it already."""
-        message.root.is_content_filtered = True
-        for later in self._later_by_message_id.get(message.message_id, ()):
-            self._merge_later(message, later)
-
-    def _merge_later(self, first: Message, later: Message) -> None:
-        are_both_stamped = first.root.is_stamped and later.root.is_stamped
-        if (
-            later.merged_into is None
-            and not are_both_stamped
-            and first.root is not later
-        ):
-            later.is_merged_by_message_id = True
-            first.root.merge(later)
-
-    def split_off(self, message: Message) -> None:
-        """Split off a message that was merged only by its Message-ID.
-
-        Some mailers give one Message-ID to all messages that they send.
-        """
-        if message.is_merged_by_message_id and message.root.is_stamped:
-            message.root.queue_file_count -= message.queue_file_count
-            message.merged_into = None
-        message.is_merged_by_message_id = False
-
-    def link(self, older_id: str, newer_id: str) -> None:
-        """Merge the messages of two queue files; the first is the older one."""
-        older, newer = self.find(older_id), self.find(newer_id)
-        if older is not None and newer is not None:
-            self._merge(older, newer)
-
-    def _merge(self, older: Message, newer: Message) -> None:
-        if older.root is not newer.root:
-            older.root.merge(newer.root)
-
-    def note_reinjected(self, message: Message) -> None:
-        """Remember a reinjected message until the stamp filter's log line names it."""
-        if message.orig_queue_id:
-            self._reinjected[message.orig_queue_id] = message.queue_id
-
-    def link_reinjected(self, queue_id: str) -> None:
-        """Link the reinjected message where the filter's line is truncated."""
-        self.link(queue_id, self._reinjected.get(queue_id, ""))
-
-    def pop_finished(self) -> Iterator[Message]:
-        """Yield and drop the messages that no later log line can concern."""
-        while self._removed and self._removed[0][0] + KEEP_SECONDS < self.now:
-            _, message = self._removed.popleft()
-            if not message.root.has_left_queue or self._is_claim_pending(message):
-                self._removed.append((self.now, message))  # later lines may name it
+    group = dict(group)
+    is_stamped = any(each.is_captured for each in group.values())
+    for message_id in {each.message_id: None for each in group.values()}:
+        same = model.queue_files.find_by_message_id(message_id)
+        for other in same[: MAX_SAME_MESSAGE_ID + 1]:
+            if other.key in group or not _can_be_reinjected(model, same, other):
                 continue
-            self._forget(message)
-            if message.merged_into is None and not message.is_yielded:
-                message.is_yielded = True
-                yield message
+            added = _linked_files(model, other)
+            is_added_stamped = any(each.is_captured for each in added.values())
+            if not (is_stamped and is_added_stamped):
+                group |= added
+                is_stamped |= is_added_stamped
+    return group
 
-    def remaining(self) -> Iterator[Message]:
-        """Yield all messages that are left at the end of the log."""
-        messages = {id(message.root): message.root for _, message in self._removed}
-        for queue_id, message in self._queued.items():
-            message.root.current_queue_id = queue_id
-            messages[id(message.root)] = message.root
-        for message in messages.values():
-            if not message.is_yielded and not self._is_claim_pending(message):
-                yield message
 
-    def _is_claim_pending(self, message: Message) -> bool:
-        """Return whether a stamp filter may still log that it reinjected this."""
-        original = self.find(message.orig_queue_id) if message.is_reinjected else None
-        return original is not None and not original.root.has_left_queue
+def _can_be_reinjected(
+    model: QueueModel, same: list[QueueFile], file: QueueFile
+) -> bool:
+    """Return whether a silent content filter may have reinjected a queue file.
 
-    def _forget(self, message: Message) -> None:
-        self._reinjected.pop(message.queue_id, None)
-        self._later_by_message_id.pop(message.message_id, None)
-        for index, key in (
-            (self._recent, message.queue_id),
-            (self._first_by_message_id, message.message_id),
-        ):
-            if index.get(key) is message:
-                del index[key]
+    same are those with its Message-ID.
+    """
+    is_later = file is not next(filter(is_message, same), None)
+    is_from_host = file.is_local and file.is_received and not file.is_reinjected
+    return is_later and is_from_host and _continued_file(model, file) is None
+
+
+def _has_ended(model: QueueModel, file: QueueFile) -> bool:
+    """Return whether a queue file is gone, or another one continues it."""
+    if file.end != queue_file.REQUEUED:
+        return file.end != ""
+    children = model.queue_files.find_by_keys(file.children)
+    return any(each.daemon == queue_file.PICKUP for each in children)
+
+
+def _is_accepted(file: QueueFile) -> bool:
+    return file.is_queued or file.end == queue_file.DISCARDED
+
+
+def _end_of(files: list[QueueFile]) -> str:
+    for file in files:
+        if file.end == queue_file.DELETED:
+            return DELETED
+        if file.expired:
+            return EXPIRED
+    return ""
+
+
+def _relay_of(files: list[QueueFile]) -> str:
+    """Return the first relay of a message before it was captured."""
+    for file in files:
+        if file.relay or file.is_captured:
+            return file.relay
+    return ""
+
+
+def _serial(file: QueueFile) -> int:
+    return file.serial

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from postfix_archive import monitoring
-from postfix_archive.message import dates, printable
+from postfix_archive.message import dates
+from postfix_archive.message.printable import safe_text
 from postfix_archive.reconcile import causes
 from postfix_archive.reconcile.causes import KINDS
 from postfix_archive.reconcile.totals import Pending, Totals, UnarchivedMessage
@@ -51,9 +52,9 @@ class Result:
         return {
             "status": monitoring.STATUS_NAMES[self.severity],
             **self.summary(),
-            "begun_before": scan.queued_before,
-            "not_understood": scan.unreadable_count,
-            "ways": dict(_count_codes(self.totals.unarchived)),
+            "queued_before_log": scan.queued_before,
+            "unreadable_lines": scan.unreadable_count,
+            "causes": dict(_count_causes(self.totals.unarchived)),
             "rules": dict(self.totals.rules),
             "messages": [each.to_json() for each in self.totals.unarchived],
         }
@@ -87,7 +88,7 @@ class Result:
             each for each in self.totals.unarchived if each.verdict.kind == kind
         ]
         if kind == causes.MISSING:
-            return _format_counts(_count_codes(messages))
+            return _format_counts(_count_causes(messages))
         waiting_since = min(
             (e.waiting_since for e in messages if e.waiting_since is not None),
             default=None,
@@ -126,14 +127,14 @@ class Result:
             )
 
 
-def _count_codes(messages: list[UnarchivedMessage]) -> Counter[str]:
-    codes = (e.verdict.code for e in messages if e.verdict.kind == causes.MISSING)
-    return Counter(codes)
+def _count_causes(messages: list[UnarchivedMessage]) -> Counter[str]:
+    names = (e.verdict.cause for e in messages if e.verdict.kind == causes.MISSING)
+    return Counter(names)
 
 
 def _format_counts(counts: Counter[str]) -> str:
     return "; ".join(
-        f"{count} {_printable(name)}" for name, count in counts.most_common()
+        f"{count} {safe_text(name)}" for name, count in counts.most_common()
     )
 
 
@@ -144,11 +145,6 @@ def _message_line(message: UnarchivedMessage) -> str:
         else "1 recipient"
     )
     time = dates.format_rfc3339(message.time)
-    sender = _printable(message.sender) or "<>"
+    sender = safe_text(message.sender) or "<>"
     head = f"{time}  {message.queue_id}  {sender}  {recipients}"
-    return f"{head}  {message.verdict.code}: {_printable(message.verdict.cause)}"
-
-
-def _printable(text: str) -> str:
-    """Return text from a log or a table, safe to print on a terminal."""
-    return printable.safe_text(text.encode("utf-8", "surrogateescape"))
+    return f"{head}  {message.verdict.cause}: {safe_text(message.verdict.explanation)}"

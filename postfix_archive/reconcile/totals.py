@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from postfix_archive import monitoring
 from postfix_archive.message import dates, queue_ids
@@ -43,10 +43,10 @@ class UnarchivedMessage:
             "sender": self.sender,
             "recipients": self.recipient_count,
             "kind": self.verdict.kind,
-            "way": self.verdict.code,
             "cause": self.verdict.cause,
-            "where": self.queue,
-            "since": (
+            "explanation": self.verdict.explanation,
+            "queue": self.queue,
+            "waiting_since": (
                 ""
                 if self.waiting_since is None
                 else dates.format_rfc3339(self.waiting_since)
@@ -167,7 +167,7 @@ class Totals:
         return monitoring.WARNING if needs_warning else monitoring.OK
 
     def _classify(self, message: Message) -> None:
-        if message.archive_ids or message.is_truncated:
+        if message.archive_ids:
             self._captured.append(message)
         else:
             self._count(message, self._classifier.classify_unarchived(message))
@@ -180,12 +180,15 @@ class Totals:
         queued = pending.find_queued(message.current_queue_id)
         if queued is None:
             return
-        message.sender = message.sender or queued.sender
-        message.recipient_count = message.recipient_count or len(queued.recipients)
+        message = replace(
+            message,
+            sender=message.sender or queued.sender,
+            recipient_count=message.recipient_count or len(queued.recipients),
+        )
         if self._classifier.has_stamp_filter(message) or message.has_failed_capture:
-            cause = f"not captured yet: {queued.delay_reason}"
+            explanation = f"not captured yet: {queued.delay_reason}"
             self._count_waiting(
-                message, Verdict(causes.WAITING, "", cause), queued, pending
+                message, Verdict(causes.WAITING, "", explanation), queued, pending
             )
         else:
             self._classify(message)
@@ -198,9 +201,9 @@ class Totals:
         queued = next(filter(None, map(pending.find_queued, capsule_queue_ids)), None)
         in_fallback = [each for each in message.archive_ids if each in pending.fallback]
         if queued is not None:
-            cause = f"capsule {queued.queue_id} waits: {queued.delay_reason}"
+            explanation = f"capsule {queued.queue_id} waits: {queued.delay_reason}"
             self._count_waiting(
-                message, Verdict(causes.WAITING, "", cause), queued, pending
+                message, Verdict(causes.WAITING, "", explanation), queued, pending
             )
         elif in_fallback:
             verdict = Verdict(causes.RESCUED, "", "in the fallback directory")
@@ -217,12 +220,10 @@ class Totals:
     def _capture_missing(
         self, message: Message, journal_ids: Collection[str]
     ) -> Verdict:
-        for archive_id in message.archive_ids:
-            if archive_id not in journal_ids:
-                return causes.capsule_gone(
-                    archive_id, self.scan.capsules.ends.get(archive_id)
-                )
-        return causes.log_truncated(message)
+        archive_id = next(e for e in message.archive_ids if e not in journal_ids)
+        return causes.capsule_missing(
+            archive_id, self.scan.capsules.ends.get(archive_id)
+        )
 
     def _count_waiting(
         self,
@@ -244,7 +245,7 @@ class Totals:
     ) -> None:
         self.counts[verdict.kind] += 1
         if verdict.kind == causes.NOT_REQUESTED:
-            self.rules[verdict.cause] += 1
+            self.rules[verdict.explanation] += 1
             return
         unarchived = UnarchivedMessage(
             message.queue_id,
@@ -260,6 +261,4 @@ class Totals:
 
 def _is_in_journal(message: Message, journal_ids: Collection[str]) -> bool:
     """Return whether all captures of a message are in a journal."""
-    if message.archive_ids:
-        return all(each in journal_ids for each in message.archive_ids)
-    return message.queue_id in journal_ids
+    return all(each in journal_ids for each in message.archive_ids)

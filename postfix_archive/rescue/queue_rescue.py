@@ -1,8 +1,8 @@
 """Save queued mail before Postfix expires it: move capsules out, hold originals.
 
-Used by ``postfix-archive rescue``, status and doctor. A rescue puts a capsule on hold,
-writes it to the fallback directory, and only then deletes it from the queue; after a
-crash between two steps it is on hold, where the next rescue finds it. The file
+Used by ``postfix-archive queue rescue``, status and doctor. A rescue puts a capsule on
+hold, writes it to the fallback directory, and only then deletes it from the queue;
+after a crash between two steps it is on hold, where the next rescue finds it. The file
 archive.held beside main.cf records the originals that a rescue put on hold; only these
 are released. Raises PostfixCommandFailed and StoreFailed.
 """
@@ -18,31 +18,37 @@ from pathlib import Path
 
 from postfix_archive.config.settings import Settings
 from postfix_archive.errors import (
-    ArchiveError,
     CapsuleBroken,
     PostfixCommandFailed,
-    StoreFailed,
 )
-from postfix_archive.postfix import archive_services, mail_queue, postfix_command
-from postfix_archive.postfix.configuration import DAY, Configuration
+from postfix_archive.message import dates
+from postfix_archive.postfix import (
+    archive_services,
+    mail_queue,
+    postfix_command,
+    queue_file_size,
+)
+from postfix_archive.postfix.configuration import Configuration
 from postfix_archive.postfix.queued_message import QueuedMessage
 from postfix_archive.rescue import rescue_plan
 from postfix_archive.rescue.rescue_plan import Lifetimes, RescuePlan
 from postfix_archive.store import fallback
-from postfix_archive.system import privileges, spool, text_file
+from postfix_archive.system import failure_log, files, privileges, spool
 
 HOLD_FILE = "archive.held"
 LAST_RUN_FILE = (  # in the fallback directory; its mtime is the last rescue's time
     "rescued"
 )
+CHECK_MESSAGE = "Subject: check\n\n"  # to no recipient
 PORT_SETTINGS = ("archive_handback_address", "archive_capsule_address")
 
 
 def lifetimes(config: Configuration, settings: Settings) -> Lifetimes:
     """Return how long Postfix keeps queued mail and a rescue leaves capsules."""
+    day = dates.DAY_SECONDS
     return Lifetimes(
-        maximal=config.seconds("maximal_queue_lifetime", default_unit=DAY) or 5 * DAY,
-        bounce=config.seconds("bounce_queue_lifetime", default_unit=DAY) or 5 * DAY,
+        maximal=config.seconds("maximal_queue_lifetime", default_unit=day) or 5 * day,
+        bounce=config.seconds("bounce_queue_lifetime", default_unit=day) or 5 * day,
         rescue_after=settings.archive_rescue_after,
     )
 
@@ -76,9 +82,7 @@ def filter_error(config: Configuration, settings: Settings) -> str:
                     archive_services.STAMP_TRANSPORT
                 )
             )
-            error = _launcher_error(
-                launcher, service.argument("user"), config.directory
-            )
+            error = _launcher_error(launcher, service.argument("user"), settings)
             if error:
                 return error
     for name in PORT_SETTINGS:
@@ -96,24 +100,27 @@ def move_capsules(
 ) -> list[str]:
     """Move capsules from the queue to the fallback directory; return their queue ids.
 
-    Raises StoreFailed if that directory does not take one; the capsule is released and
-    stays in the queue then.
+    Raises StoreFailed if that directory does not take one; this capsule and those after
+    it are released and stay in the queue then.
     """
-    for queue_id in dict.fromkeys(each.queue_id for each in capsules):
-        postfix_command.run(directory, "postsuper", "-h", queue_id)
-    saved = []
-    for message in mail_queue.list_messages(directory):
-        # Postfix can reuse a short queue id once the message has left the queue. A
-        # message on hold does not leave: its id is safe to delete.
-        if message.queue != "hold" or not rescue_plan.is_capsule(message):
-            continue
-        try:
-            _save_capsule(directory, settings, message)
-        except ArchiveError:
-            postfix_command.run(directory, "postsuper", "-H", message.queue_id, "hold")
-            raise
-        postfix_command.run(directory, "postsuper", "-d", message.queue_id, "hold")
-        saved.append(message.queue_id)
+    ids = (each.queue_id for each in capsules)
+    mail_queue.change(directory, mail_queue.HOLD, ids)
+    # Postfix can reuse a short queue id once the message has left the queue. A message
+    # on hold does not leave: its id is safe to delete.
+    on_hold = {
+        each.queue_id: each
+        for each in mail_queue.list_messages(directory)
+        if each.queue == "hold" and rescue_plan.is_capsule(each)
+    }
+    saved: list[str] = []
+    try:
+        for queue_id, capsule in on_hold.items():
+            _save_capsule(directory, settings, capsule)
+            saved.append(queue_id)
+    finally:
+        left = list(on_hold)[len(saved) :]
+        mail_queue.change(directory, mail_queue.DELETE, saved, "hold")
+        mail_queue.change(directory, mail_queue.RELEASE, left, "hold")
     return saved
 
 
@@ -124,15 +131,16 @@ def hold(directory: str, originals: Iterable[QueuedMessage], now: str) -> None:
         **{each.queue_id: now for each in originals},
     }
     _write_hold_times(directory, hold_times)
-    for message in originals:
-        postfix_command.run(directory, "postsuper", "-h", message.queue_id)
+    ids = (each.queue_id for each in originals)
+    mail_queue.change(directory, mail_queue.HOLD, ids)
 
 
 def release(directory: str, originals: Iterable[QueuedMessage]) -> None:
     """Release originals that a rescue put on hold."""
     hold_times = read_hold_times(directory)
-    for queue_id, recorded in rescue_plan.match_held(originals, hold_times).items():
-        postfix_command.run(directory, "postsuper", "-H", queue_id)
+    recorded_ids = rescue_plan.match_held(originals, hold_times)
+    mail_queue.change(directory, mail_queue.RELEASE, recorded_ids)
+    for recorded in recorded_ids.values():
         hold_times.pop(recorded, None)
     _write_hold_times(directory, hold_times)
 
@@ -147,8 +155,8 @@ def forget(directory: str, queue_ids: Iterable[str]) -> None:
 
 def requeue(directory: str, copies: Iterable[QueuedMessage]) -> None:
     """Requeue mailed copies: postsuper -r resets their age."""
-    for copy in copies:
-        postfix_command.run(directory, "postsuper", "-r", copy.queue_id)
+    ids = (each.queue_id for each in copies)
+    mail_queue.change(directory, mail_queue.REQUEUE, ids)
 
 
 def record_run(settings: Settings) -> None:
@@ -209,48 +217,43 @@ def _save_capsule(directory: str, settings: Settings, capsule: QueuedMessage) ->
         message = spool.unpack(message, spool_directory)
     fallback_directory = settings.archive_fallback_directory
     with privileges.as_owner(fallback_directory):
-        fallback.put(fallback_directory, message, capsule.delay_reason)
+        last_failure = failure_log.last(directory, spool_directory)
+        reason = failure_log.explain(capsule.delay_reason, last_failure)
+        fallback.put(fallback_directory, message, reason)
     message.close()
 
 
-def _launcher_error(launcher: str, user: str, directory: str) -> str:
+def _launcher_error(launcher: str, user: str, settings: Settings) -> str:
     """Run a launcher for a message without recipients; return its error, "" if none."""
-    name, _, group = user.partition(":")
+    directory = settings.config_directory
+    canonical = CHECK_MESSAGE.replace("\n", "\r\n")
+    size = queue_file_size.content_size([canonical.encode()])[0]
     arguments = ["--config-directory", directory, "--nexthop", "on-request"]
-    arguments += ["--queue-id", "CHECK", "--sender", "", "--"]
+    arguments += ["--queue-id", "CHECK", "--size", str(size), "--sender", "", "--"]
     try:
-        process = subprocess.run(
+        process = privileges.run_as(
+            user,
             [launcher, *arguments],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            user=name if not os.geteuid() else None,
-            group=(group or _primary_gid(name)) if not os.geteuid() else None,
-            extra_groups=[] if not os.geteuid() else None,
-            timeout=postfix_command.COMMAND_TIMEOUT,
-            check=False,
+            postfix_command.COMMAND_TIMEOUT,
+            text=CHECK_MESSAGE,
         )
     except (OSError, ValueError, KeyError, subprocess.TimeoutExpired) as error:
         return f"{launcher}: {error}"
     if process.returncode:
         output = " ".join((process.stdout or process.stderr).split())[:300]
+        last_failure = failure_log.last(directory, settings.archive_spool_directory)
+        output = failure_log.explain(output, last_failure)
         return output or f"{launcher}: exit code {process.returncode}"
     return ""
 
 
-def _primary_gid(user: str) -> int:
-    import pwd
-
-    return pwd.getpwnam(user).pw_gid
-
-
 def _write_hold_times(directory: str, hold_times: dict[str, str]) -> None:
-    path = Path(directory, HOLD_FILE)
+    path = f"{directory}/{HOLD_FILE}"
+    if hold_times:
+        text = json.dumps(hold_times, indent=1) + "\n"
+        files.replace(path, text.encode(), 0o644)
+        return
     try:
-        if hold_times:
-            text_file.replace_text(path, json.dumps(hold_times, indent=1) + "\n", 0o644)
-        else:
-            path.unlink(missing_ok=True)
+        Path(path).unlink(missing_ok=True)
     except OSError as error:
-        raise StoreFailed(f"write {path}: {error.strerror}") from error
+        raise files.store_error(path, error) from error

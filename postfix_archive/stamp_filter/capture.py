@@ -14,8 +14,9 @@ from postfix_archive.errors import (
     PostfixRefused,
     PostfixUnreachable,
     WriteThroughFailed,
+    WriteThroughSkipped,
 )
-from postfix_archive.message import capsule, request, smtp_data
+from postfix_archive.message import capsule, log_fields, request, smtp_data
 from postfix_archive.message.envelope import Recipient
 from postfix_archive.postfix import smtp_client
 from postfix_archive.stamp_filter import capture_plan
@@ -24,6 +25,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from postfix_archive.message.envelope import Envelope
     from postfix_archive.stamp_filter.capture_plan import (
         DeliveryRequest,
         HeaderScan,
@@ -33,7 +35,10 @@ if TYPE_CHECKING:
 
 
 def filter_message(transaction: Transaction) -> str:
-    """Capture one message and reinject it; return the line for Postfix's log."""
+    """Capture one message and reinject it; return the line for Postfix's log.
+
+    The sender may get that line in a DSN.
+    """
     if request.is_capsule(transaction.recipients):
         return _requeue_capsule(transaction)
     head = transaction.message.head()
@@ -55,11 +60,31 @@ def filter_message(transaction: Transaction) -> str:
         now=transaction.now,
     )
     if not delivery.recipients:
-        return _join(capture_plan.alarms(delivery), _capture(transaction, plan))
+        capture_result = _capture(transaction, plan)
+        return _log_line(delivery, plan, capture_result, reinjected_as="")
     session = _open_session(transaction, delivery, scan, head)
     capture_result = _capture(transaction, plan)
     queue_id = _reinject(session, transaction, delivery, plan)
-    return _join(capture_plan.alarms(delivery), capture_result, f"queued as {queue_id}")
+    return _log_line(delivery, plan, capture_result, reinjected_as=queue_id)
+
+
+def _log_line(
+    delivery: DeliveryRequest,
+    plan: Plan,
+    capture_result: CaptureResult,
+    *,
+    reinjected_as: str,
+) -> str:
+    alarms = [*capture_plan.alarms(delivery), *capture_result.alarms]
+    return log_fields.build(
+        {
+            "id": plan.envelope.archive_id if plan.envelope is not None else "",
+            "as": reinjected_as,
+            "alarm": ",".join(alarms),
+            "forged": str(delivery.forged_count or ""),
+            "result": capture_result.result,
+        }
+    )
 
 
 def _delivery_request(transaction: Transaction) -> DeliveryRequest:
@@ -126,22 +151,33 @@ def _send_envelope(
     )
 
 
-def _capture(transaction: Transaction, plan: Plan) -> str:
+class CaptureResult:
+    """What became of the archive copy: ``result`` and alarms for the log line."""
+
+    __slots__ = ("alarms", "result")
+
+    def __init__(self, result: str, alarms: Iterable[str] = ()) -> None:
+        self.result = result
+        self.alarms = alarms
+
+
+def _capture(transaction: Transaction, plan: Plan) -> CaptureResult:
     """Store the archive copy, or queue the capsule, if there are requests.
 
-    Durable on return. Returns the result for the log line, "" without requests.
+    Durable on return.
     """
     if plan.envelope is None:
-        return ""
-    result = f"archived as {plan.envelope.archive_id}"
+        return CaptureResult("none")
     if transaction.settings.has_write_through:
         try:
             alarms = transaction.write_through.archive(
                 transaction.message, plan.envelope, transaction.now
             )
-            return _join(alarms, f"{result}, stored")
-        except WriteThroughFailed as reason:
-            result = f"{result}, queued: {reason}"
+            return CaptureResult("done", alarms)
+        except WriteThroughSkipped:
+            pass
+        except WriteThroughFailed as error:  # the archive transport will try again
+            _log_write_through_failure(transaction, plan.envelope, error)
     preamble = capsule.make_preamble(
         plan.envelope,
         transaction.keys,
@@ -149,7 +185,25 @@ def _capture(transaction: Transaction, plan: Plan) -> str:
         now=transaction.now,
     )
     _queue_capsule(transaction, capsule.pack(preamble, transaction.message.chunks()))
-    return result
+    return CaptureResult("queued")
+
+
+def _log_write_through_failure(
+    transaction: Transaction, envelope: Envelope, error: WriteThroughFailed
+) -> None:
+    from postfix_archive.system import failure_log  # rarely needed
+
+    fields = {
+        "queue_id": transaction.macros[b"queue-id"].decode("utf-8", "replace"),
+        "id": envelope.archive_id,
+        "result": "queued",
+        "reason": str(error),
+    }
+    failure_log.record(
+        fields,
+        config_directory=transaction.settings.config_directory,
+        spool_directory=transaction.settings.archive_spool_directory,
+    )
 
 
 def _reinject(
@@ -177,11 +231,23 @@ def _reinject(
 
 def _requeue_capsule(transaction: Transaction) -> str:
     """Queue a capsule again for the archive transport, after postsuper -r."""
-    head = transaction.message.head(limit=2 * capsule.FIELDS_LIMIT)
-    plain_head = b"".join(capsule.unpack((head,))) if capsule.is_packed(head) else head
-    archive_id = capsule.unseal(plain_head, transaction.keys).envelope.archive_id
-    queue_id = _queue_capsule(transaction, transaction.message.chunks())
-    return f"capsule of {archive_id}, requeued; queued as {queue_id}"
+    message = transaction.message
+    head = message.head(limit=2 * capsule.FIELDS_LIMIT)
+    plain_head, plain_size = head, message.size
+    if capsule.is_packed(head):
+        plain_head = b"".join(capsule.unpack((head,)))
+        rest = message.chunks(len(head))
+        plain_size = sum(map(len, capsule.unpack(smtp_data.chain((head,), rest))))
+    opened_capsule = capsule.unseal(plain_head, transaction.keys)
+    opened_capsule.require_whole(plain_size)
+    queue_id = _queue_capsule(transaction, message.chunks())
+    return log_fields.build(
+        {
+            "capsule": opened_capsule.envelope.archive_id,
+            "as": queue_id,
+            "result": "requeued",
+        }
+    )
 
 
 def _requeue_archive_copy(transaction: Transaction, delivery: DeliveryRequest) -> str:
@@ -193,7 +259,7 @@ def _requeue_archive_copy(transaction: Transaction, delivery: DeliveryRequest) -
         transaction.message.chunks(),
         eightbit=not transaction.message.shape().is_ascii,
     )
-    return f"archive copy, requeued; queued as {queue_id}"
+    return log_fields.build({"as": queue_id, "result": "requeued"})
 
 
 def _queue_capsule(transaction: Transaction, content: Iterable[bytes]) -> str:
@@ -203,8 +269,3 @@ def _queue_capsule(transaction: Transaction, content: Iterable[bytes]) -> str:
     return smtp_client.submit(
         port, b"", recipients, content, eightbit=True, notify=b"NEVER"
     )
-
-
-def _join(*parts: str) -> str:
-    """Join the parts of a log line, alarms first: pipe(8) logs 100 characters."""
-    return "; ".join(each for each in parts if each)

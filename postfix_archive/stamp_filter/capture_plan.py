@@ -8,7 +8,6 @@ Used by stamp_filter/capture. Pure: values in, values out.
 
 from __future__ import annotations
 
-from postfix_archive.errors import ALARM
 from postfix_archive.message import address, header, received_header, request, stamp
 from postfix_archive.message.envelope import Envelope, Request
 
@@ -231,16 +230,14 @@ def is_local_client(client: Client, networks: tuple[str, ...]) -> bool:
     return any(address.is_in_network(client.address, each) for each in networks)
 
 
-def alarms(delivery: DeliveryRequest) -> str:
-    """Return the alarms about this message for Postfix's log, "" if there are none."""
-    texts = []
-    if delivery.is_incomplete:
-        texts.append(
-            f"{ALARM} ENVELOPE INCOMPLETE, a FILTER took it around the archive"
-        )
+def alarms(delivery: DeliveryRequest) -> list[str]:
+    """Return the alarms about this message for Postfix's log (docs/log-format.md)."""
+    codes = []
     if delivery.forged_count:
-        texts.append(f"{ALARM} FORGED requests ignored: {delivery.forged_count}")
-    return "; ".join(texts)
+        codes.append("forged")
+    if delivery.is_incomplete:
+        codes.append("incomplete")
+    return codes
 
 
 def _is_spared(verdict: stamp.Verdict, settings: Settings, now: int) -> bool:
@@ -253,11 +250,15 @@ def _is_spared(verdict: stamp.Verdict, settings: Settings, now: int) -> bool:
 def _archive_request(
     archive: str, source: str, verdict: stamp.Verdict, *, is_spared: bool
 ) -> Request:
-    archive_request = Request(archive, source, verdict.result)
-    archive_request.generation = verdict.generation
-    archive_request.is_stamp_trusted = is_spared
-    if verdict.stamp is not None:
-        archive_request.stamp_id = verdict.stamp.archive_id
-        if verdict.result == stamp.VALID:
-            archive_request.stamp_offset = verdict.stamp.start
-    return archive_request
+    own_stamp = verdict.stamp
+    return Request(
+        archive,
+        source,
+        verdict.result,
+        stamp_id=own_stamp.archive_id if own_stamp else "",
+        stamp_offset=(
+            own_stamp.start if own_stamp and verdict.result == stamp.VALID else None
+        ),
+        generation=verdict.generation,
+        is_stamp_trusted=is_spared,
+    )

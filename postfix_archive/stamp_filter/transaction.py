@@ -20,9 +20,8 @@ if TYPE_CHECKING:
     from postfix_archive.message.keyring import Keyring
     from postfix_archive.stamp_filter.write_through import WriteThrough
     from postfix_archive.system.spool import Spool
-UNKNOWN_CLIENT = (
-    b"unknown"  # Postfix's value for a client attribute that it does not know
-)
+# Postfix's value for a client attribute that it does not know.
+UNKNOWN_CLIENT = b"unknown"
 
 
 class Transaction:
@@ -126,6 +125,7 @@ OPTIONS = (
     b"queue-id",
     b"refused-address",
     b"sender",
+    b"size",
     *(_client_option(name) for name, _ in CLIENT_FIELDS),
 )
 

@@ -13,10 +13,10 @@ import marshal
 import posix as os
 from _signal import alarm
 
-from postfix_archive.archive_transport import transport
-from postfix_archive.errors import WriteThroughFailed, WriteThroughTimeout
+from postfix_archive.archive_transport import archive_job, transport
+from postfix_archive.errors import WriteThroughSkipped, WriteThroughTimeout
 from postfix_archive.message import capsule, digest, envelope
-from postfix_archive.system import child_process, deadline, spool
+from postfix_archive.system import child_process, deadline, files, spool
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -42,20 +42,20 @@ class WriteThrough:
             lambda payload: _archive_in_child(payload, settings, keys)
         )
 
-    def archive(self, message: Spool, sealed_envelope: Envelope, now: int) -> str:
-        """Store the archive copy of a message; return the alarms for the log, or "".
+    def archive(self, message: Spool, sealed_envelope: Envelope, now: int) -> list[str]:
+        """Store the archive copy of a message; return the alarms for the log.
 
         now is Unix time. Durable on return. Raises WriteThroughFailed: then queue a
         capsule.
         """
         if message.size > spool.MEMORY_LIMIT:
-            raise WriteThroughFailed("it is large")
+            raise WriteThroughSkipped("it is large")
         if self._slow_marker.is_recent(now):
-            raise WriteThroughFailed("the store was slow")
+            raise WriteThroughSkipped("the store was slow")
         original = b"".join(message.chunks())
         payload = marshal.dumps((now, envelope.serialise(sealed_envelope), original))
         try:
-            return self._child.call(payload, self._time_limit)
+            return self._child.call(payload, self._time_limit).split()
         except WriteThroughTimeout:
             self._slow_marker.touch()
             raise
@@ -66,25 +66,22 @@ def _archive_in_child(payload: bytes, settings: Settings, keys: Keyring) -> str:
     now, fields, original = marshal.loads(payload)
     message = spool.Spool()
     message.add(original, settings.archive_spool_directory)
-    job = transport.ArchiveJob(message, settings, keys, now)
+    job = archive_job.ArchiveJob(message, settings, keys, now)
     opened_capsule = capsule.from_fields(fields)
     sha256 = opened_capsule.envelope.sha256
     deadline.set_deadline(settings.archive_time_limit)
     try:
-        captured = transport.CapturedMessage(
+        captured = archive_job.CapturedMessage(
             job, opened_capsule, sha256, message.shape()
         )
-        alarms, _ = transport.archive_captured(captured)
-        return "; ".join(alarms)
+        return " ".join(transport.archive_captured(captured).alarms)
     finally:
         alarm(0)
 
 
 SLOW_STORE_PAUSE = 60  # seconds without write-through after a timeout
-MARKER_MODE = 0o600
-MARKER_DIGITS = (
-    16  # of the SHA-256 of the store's path: instances may share a directory
-)
+# Of the SHA-256 of the store's path: instances may share a directory.
+MARKER_DIGITS = 16
 
 
 class SlowStoreMarker:
@@ -108,12 +105,4 @@ class SlowStoreMarker:
 
     def touch(self) -> None:
         """Note that the store has not answered in time."""
-        flags = os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
-        try:
-            descriptor = os.open(self.path, flags, MARKER_MODE)
-            try:
-                os.utime(descriptor)
-            finally:
-                os.close(descriptor)
-        except OSError:
-            pass
+        files.touch(self.path)

@@ -23,7 +23,7 @@ from postfix_archive.status import overview
 from postfix_archive.status.overview import Backlog, FileSystem, ReconcileRun, Snapshot
 from postfix_archive.store import fallback, record_reader, tally_cache
 from postfix_archive.store.tally import Tally
-from postfix_archive.system import files
+from postfix_archive.system import failure_log, files
 
 
 def snapshot(directory: str, settings: Settings) -> Snapshot:
@@ -33,22 +33,26 @@ def snapshot(directory: str, settings: Settings) -> Snapshot:
     """
     now = time.time()
     messages = mail_queue.list_messages(directory)
+    last_failure = failure_log.last(directory, settings.archive_spool_directory)
     fallback_directory = settings.archive_fallback_directory
     tallies, store_errors = _tallies(settings)
+    bypass = switch.read_record(directory)
     return Snapshot(
         directory=directory,
         version=__version__,
         backlogs={
             "queue": _queue_backlog(
-                [e for e in messages if rescue_plan.is_capsule(e)], now
+                [e for e in messages if rescue_plan.is_capsule(e)], now, last_failure
             ),
             "fallback": _fallback_backlog(fallback_directory, now),
             "filter": _queue_backlog(
-                [e for e in messages if rescue_plan.is_waiting_for_filter(e)], now
+                [e for e in messages if rescue_plan.is_waiting_for_filter(e)],
+                now,
+                last_failure,
             ),
         },
         on_hold=queue_rescue.read_hold_times(directory),
-        bypass=switch.read_record(directory),
+        bypass=bypass.period if bypass else None,
         tallies=tallies,
         store_errors=store_errors,
         file_systems=_file_systems(settings),
@@ -77,7 +81,9 @@ def _tallies(settings: Settings) -> tuple[dict[str, Tally], dict[str, str]]:
     )
 
 
-def _queue_backlog(messages: list[QueuedMessage], now: float) -> Backlog:
+def _queue_backlog(
+    messages: list[QueuedMessage], now: float, last_failure: str
+) -> Backlog:
     oldest = max(messages, key=lambda each: each.age, default=None)
     if oldest is None:
         return Backlog()
@@ -85,8 +91,8 @@ def _queue_backlog(messages: list[QueuedMessage], now: float) -> Backlog:
         count=len(messages),
         age=oldest.age,
         since=dates.format_rfc3339(now - oldest.age),
-        why=oldest.delay_reason,
-        tried=any(any(each.delay_reasons) for each in messages),
+        reason=failure_log.explain(oldest.delay_reason, last_failure),
+        has_failed=any(any(each.delay_reasons) for each in messages),
     )
 
 
@@ -99,8 +105,8 @@ def _fallback_backlog(directory: str, now: float) -> Backlog:
         count=len(capsules),
         age=int(max(0, now - since)),
         since=dates.format_rfc3339(since),
-        why=fallback.last_reason(directory),
-        tried=True,
+        reason=fallback.last_reason(directory),
+        has_failed=True,
     )
 
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 import datetime
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from postfix_archive import monitoring
 from postfix_archive.rescue import rescue_plan
+from postfix_archive.store.bypass_period import BypassPeriod
 from postfix_archive.store.tally import Tally
 
 EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.timezone.utc)
@@ -24,15 +24,15 @@ RESULTS = ("archived", "waiting", "rescued", "not_requested", "missing")
 class Backlog:
     """The messages that wait in one place; ``status --json`` shows these names.
 
-    ``age`` (seconds), ``since`` (RFC 3339) and ``why`` are those of the oldest message;
-    ``tried`` says that a delivery has failed.
+    ``age`` (seconds), ``since`` (RFC 3339) and ``reason`` are those of the oldest
+    message; ``has_failed`` says that a delivery has failed.
     """
 
     count: int = 0
     age: int = 0
     since: str | None = None  # None: nothing waits
-    why: str | None = None
-    tried: bool = False
+    reason: str | None = None
+    has_failed: bool = False
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class Snapshot:
     version: str  # of postfix_archive
     backlogs: Mapping[str, Backlog]  # by place: queue, filter, fallback
     on_hold: Mapping[str, str]  # queue ids that a rescue has put on hold, since when
-    bypass: Mapping[str, Any] | None = None  # bypass/switch.read()
+    bypass: BypassPeriod | None = None  # the current one
     tallies: Mapping[str, Tally] = field(default_factory=dict)  # by archive
     # By archive; "": the store itself.
     store_errors: Mapping[str, str] = field(default_factory=dict)
@@ -100,7 +100,7 @@ class Snapshot:
         if self.bypass or self.on_hold or self.damage or is_stuck:
             return monitoring.CRITICAL
         queue = self.backlogs["queue"]
-        is_late = queue.age >= rescue_plan.ALARM_AGE or queue.tried
+        is_late = queue.age >= rescue_plan.ALARM_AGE or queue.has_failed
         needs_warning = is_late or self.backlogs["fallback"].count or self.missing
         return monitoring.WARNING if needs_warning else monitoring.OK
 

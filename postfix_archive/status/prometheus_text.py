@@ -35,7 +35,7 @@ FAMILIES = {
     ),
     "outcomes_total": (COUNTER, "Recipients of archived messages, by outcome."),
     "waiting_recipients": (GAUGE, "Recipients of archived messages still waiting."),
-    "gaps_total": (COUNTER, "Bypass periods in the journal."),
+    "bypasses_total": (COUNTER, "Bypass periods in the journal."),
     "last_archived_timestamp_seconds": (GAUGE, "When a message was last archived."),
     "store_bytes": (GAUGE, "Bytes of the archive's copies and journal in the store."),
     "journal_readable": (GAUGE, "1 if the archive's journal could be read."),
@@ -48,8 +48,8 @@ FAMILIES = {
     ),
     "oldest_waiting_age_seconds": (GAUGE, "Age of the oldest of these, or 0."),
     "held_messages": (GAUGE, "Messages that the queue rescue has put on hold."),
-    "gap_open": (GAUGE, "1 while the bypass is on: mail is not archived."),
-    "gap_opened_timestamp_seconds": (GAUGE, "When the bypass was turned on."),
+    "bypass_on": (GAUGE, "1 while the bypass is on: mail is not archived."),
+    "bypass_started_timestamp_seconds": (GAUGE, "When the bypass was turned on."),
     "last_rescue_timestamp_seconds": (GAUGE, "When the queue rescue last ran."),
     "outcomes_followed_timestamp_seconds": (
         GAUGE,
@@ -121,7 +121,7 @@ def _archive_samples(labels: dict[str, str], counts: Tally) -> Iterator[Sample]:
     for kind in outcome.SETTLED:
         yield "outcomes_total", {**labels, "outcome": kind}, counts.outcomes[kind]
     yield "waiting_recipients", labels, len(counts.waiting)
-    yield "gaps_total", labels, len(counts.bypasses)
+    yield "bypasses_total", labels, len(counts.bypasses)
     timestamp = overview.parse_time(counts.last_archived)
     if timestamp is not None:
         yield "last_archived_timestamp_seconds", labels, int(timestamp)
@@ -131,11 +131,11 @@ def _archive_samples(labels: dict[str, str], counts: Tally) -> Iterator[Sample]:
 
 def _bypass_samples(snapshot: Snapshot) -> Iterator[Sample]:
     bypass = snapshot.bypass
-    is_on = bypass is not None and "closed" not in bypass
-    yield "gap_open", {}, is_on
-    timestamp = overview.parse_time(bypass["opened"]) if bypass and is_on else None
+    is_on = bypass is not None and not bypass.ended
+    yield "bypass_on", {}, is_on
+    timestamp = overview.parse_time(bypass.started) if bypass and is_on else None
     if timestamp is not None:
-        yield "gap_opened_timestamp_seconds", {}, int(timestamp)
+        yield "bypass_started_timestamp_seconds", {}, int(timestamp)
 
 
 def _run_samples(snapshot: Snapshot) -> Iterator[Sample]:

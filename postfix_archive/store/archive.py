@@ -33,9 +33,6 @@ if TYPE_CHECKING:
 DRAFTS = "drafts"
 STORE_MARKER = "store-seen"  # file name in the marker directory
 
-ARCHIVED, SUPPLEMENT, MAILED = "archived", "supplement", "mailed"
-OUTCOME_REPORT, OUTCOME_MAILED = "outcome-report", "outcome-mailed"
-
 
 class Archive:
     """The archive of one archive address."""
@@ -79,7 +76,7 @@ class Archive:
                 name = self._copy_name(capture, journal_file, time)
                 if not self._has_file(name):
                     self._publish(draft, capture, name, file_sha256, journal_file, time)
-                    return {ARCHIVED}
+                    return {journal.ARCHIVED}
                 return _append_supplement(journal_file, capture, time)
         finally:
             draft.discard()
@@ -97,7 +94,7 @@ class Archive:
         """Record that Postfix queued the mailed copy under these queue ids."""
         with journal.Journal(self.directory) as journal_file:
             journal_file.append(
-                MAILED,
+                journal.MAILED,
                 time,
                 id=capture.record_id,
                 capsule=capture.capsule_id,
@@ -113,7 +110,7 @@ class Archive:
         """
         events: list[journal.Event]
         events = [
-            (copy_file.OUTCOME, {"id": record_id, **each.event_fields()})
+            (journal.OUTCOME, {"id": record_id, **each.event_fields()})
             for record_id, each in outcomes
         ]
         with journal.Journal(self.directory) as journal_file:
@@ -154,7 +151,11 @@ class Archive:
         """Record that Postfix queued the mailed outcome report under this queue id."""
         with journal.Journal(self.directory) as journal_file:
             journal_file.append(
-                OUTCOME_MAILED, time, id=record_id, file=name, queued_as=queue_id
+                journal.OUTCOME_MAILED,
+                time,
+                id=record_id,
+                file=name,
+                queued_as=queue_id,
             )
 
     def _commit_report(
@@ -179,7 +180,9 @@ class Archive:
                     or digest.sha256_of(copy_file.read_blocks(path)).hexdigest()
                 )
                 fields = {"id": record_id, "file": name, "file_sha256": file_sha256}
-                journal_file.append(OUTCOME_REPORT, time, **fields, covers=covers)
+                journal_file.append(
+                    journal.OUTCOME_REPORT, time, **fields, covers=covers
+                )
             copy_file.mark_committed(path)
         return covers
 
@@ -204,7 +207,7 @@ class Archive:
             )
         files.make_directory(drafts)
         if self._marker_directory:
-            _create_marker(marker)
+            files.touch(marker)  # after a failure the next copy does it
 
     def _publish(
         self,
@@ -219,7 +222,12 @@ class Archive:
         files.make_directory(files.parent_directory(path))
         draft.publish(path)
         _append_capture(
-            journal_file, ARCHIVED, capture, time, file=name, file_sha256=file_sha256
+            journal_file,
+            journal.ARCHIVED,
+            capture,
+            time,
+            file=name,
+            file_sha256=file_sha256,
         )
         copy_file.mark_committed(path)
 
@@ -268,7 +276,7 @@ class Archive:
             file_sha256 = digest.sha256_of(copy_file.read_blocks(path)).hexdigest()
             _append_capture(
                 journal_file,
-                ARCHIVED,
+                journal.ARCHIVED,
                 capture,
                 time,
                 file=name,
@@ -287,24 +295,15 @@ def _has_archives(directory: str) -> bool:
         raise files.store_error(directory, error) from error
 
 
-def _create_marker(path: str) -> None:
-    """Create the file that marks the store as used; the next copy retries a failure."""
-    flags = os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
-    try:
-        os.close(os.open(path, flags, files.DRAFT_MODE))
-    except OSError:
-        pass
-
-
 def _append_supplement(
     journal_file: journal.Journal, capture: Capture, time: str
 ) -> set[str]:
     """Append a supplement, unless the journal has an event of this capsule."""
     recent_events = journal_file.recent_events(capture.capsule_id)
-    if recent_events & {ARCHIVED, SUPPLEMENT}:
+    if recent_events & {*journal.CAPTURE_EVENTS}:
         return recent_events
-    _append_capture(journal_file, SUPPLEMENT, capture, time)
-    return {SUPPLEMENT}
+    _append_capture(journal_file, journal.SUPPLEMENT, capture, time)
+    return {journal.SUPPLEMENT}
 
 
 def _append_capture(

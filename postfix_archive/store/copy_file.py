@@ -184,7 +184,7 @@ def read_blocks(path: str) -> Iterator[bytes]:
 
 UNDATED_DIRECTORY = "undated"
 COPY_SUFFIX = ".eml.gz"
-OUTCOME = "outcome"  # journal event, and part of a file name
+REPORT = "outcome"  # in the name of an outcome report
 
 
 def copy_name(record_id: str, variant: str = "") -> str:
@@ -198,4 +198,4 @@ def copy_name(record_id: str, variant: str = "") -> str:
 
 def report_name(record_id: str, number: int) -> str:
     """Return the name of a record's outcome report; number starts at 1."""
-    return copy_name(record_id, OUTCOME if number == 1 else f"{OUTCOME}-{number}")
+    return copy_name(record_id, REPORT if number == 1 else f"{REPORT}-{number}")

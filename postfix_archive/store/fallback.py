@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import posix as os
 
+from postfix_archive.errors import StoreFailed
 from postfix_archive.message import capsule, digest, header
 from postfix_archive.system import files
 
@@ -113,15 +114,13 @@ def _check_content(path: str, name: str) -> None:
 
 
 def _write_reason(directory: str, reason: str) -> None:
-    """Write the reason; ignore OSError, since the capsule itself is durable."""
-    draft = f"{directory}/{REASON_FILE}.{os.getpid()}"
-    flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW
+    """Write the reason; ignore errors, since the capsule itself is durable."""
     try:
-        descriptor = os.open(draft, flags, files.DRAFT_MODE)
+        draft = files.Draft(f"{directory}/{DRAFTS}")
         try:
-            files.write_all(descriptor, reason.encode("utf-8", "replace") + b"\n")
+            draft.write(reason.encode("utf-8", "replace") + b"\n")
+            draft.replace(f"{directory}/{REASON_FILE}")
         finally:
-            os.close(descriptor)
-        os.replace(draft, f"{directory}/{REASON_FILE}")
-    except OSError:
+            draft.discard()
+    except StoreFailed:
         pass

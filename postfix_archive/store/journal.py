@@ -25,6 +25,13 @@ if TYPE_CHECKING:
 
     Event = tuple[str, dict[str, str | int]]  # the event's name, its other fields
 
+# The events. CAPTURE_EVENTS have an envelope; BYPASS_EVENTS say that the bypass was
+# turned on and off, so that mail passed unarchived.
+CAPTURE_EVENTS = ARCHIVED, SUPPLEMENT = "archived", "supplement"
+MAILED, OUTCOME = "mailed", "outcome"
+REPORT_EVENTS = OUTCOME_REPORT, OUTCOME_MAILED = "outcome-report", "outcome-mailed"
+BYPASS_EVENTS = BYPASS_STARTED, BYPASS_ENDED = "bypass-started", "bypass-ended"
+
 FILE_NAME = "journal"
 FILE_MODE = 0o600
 TAIL_SIZE = 1 << 13  # bytes; usually they contain the last line
@@ -34,6 +41,7 @@ TAIL_SIZE = 1 << 13  # bytes; usually they contain the last line
 RECENT_SIZE = 8 << 20
 SHA256_DIGITS = 64  # hexadecimal digits
 FIRST_PREV = "0" * SHA256_DIGITS  # "prev" of the first line
+LINE_START = b'{"seq":'
 FIRST_LINE_START = b'{"seq":1,"time":"'
 
 
@@ -68,7 +76,7 @@ class Journal:
     def extend(self, time: str, events: list[Event]) -> None:
         """Append events, durably, with one fsync. After an error there is none of them.
 
-        After a crash there may be the first few of them, without a gap.
+        After a crash there may be the first few of them.
         """
         if not events:
             return
@@ -112,9 +120,7 @@ class Journal:
         """
         kind = json_string(events[0][0] if events else "").encode()
         recorded_lines = _matching_lines(self._read_recent(), b'"event":' + kind + b",")
-        recorded = {
-            _event_fields(line) for line in recorded_lines if _is_complete(line)
-        }
+        recorded = {_event_fields(line) for line in recorded_lines if is_complete(line)}
         new_events = [
             event
             for event in events
@@ -128,7 +134,9 @@ class Journal:
         """Return the names of one capsule's recent events, which are durable."""
         substring = b'"capsule":"' + capsule_id.encode() + b'"'
         capsule_lines = _matching_lines(self._read_recent(), substring)
-        events = {_event_name(line) for line in capsule_lines if _is_complete(line)}
+        events = {
+            string_field(line, "event") for line in capsule_lines if is_complete(line)
+        }
         if events:
             self._sync()
         return events
@@ -136,10 +144,17 @@ class Journal:
     def has_file(self, name: str) -> bool:
         """Return whether a line of the whole journal, made durable, names this file."""
         substring = b'"file":' + json_string(name).encode()
-        is_recorded = any(
-            substring in line and line.endswith(b"\n") and _is_complete(line[:-1])
-            for line in lines(self._path)
-        )
+        try:
+            with open(self._descriptor, "rb", closefd=False) as file:
+                file.seek(0)
+                is_recorded = any(
+                    substring in line
+                    and line.endswith(b"\n")
+                    and is_complete(line[:-1])
+                    for line in file
+                )
+        except OSError as error:
+            raise self._journal_error(error) from error
         if is_recorded:
             self._sync()
         return is_recorded
@@ -186,17 +201,6 @@ class Journal:
         )
 
 
-def lines(path: str) -> Iterator[bytes]:
-    """Yield all lines; a missing journal has none. Raises JournalFailed."""
-    try:
-        with open(files.open_regular(path), "rb") as file:
-            yield from file
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        raise JournalFailed(f"{path}: {error.strerror}") from error
-
-
 def _format_line(
     number: int, time: str, event: str, fields: dict[str, str | int], *, prev: str
 ) -> bytes:
@@ -220,7 +224,7 @@ def _last_number(tail: bytes, *, is_whole_file: bool) -> int | None:
         if (
             first_key == b'{"seq"'
             and journal_end.is_number(number)
-            and _is_complete(line)
+            and is_complete(line)
         ):
             return int(number)
     if (
@@ -232,12 +236,12 @@ def _last_number(tail: bytes, *, is_whole_file: bool) -> int | None:
     return None
 
 
-def _is_complete(line: bytes) -> bool:
+def is_complete(line: bytes) -> bool:
     """Return whether a line, without its line end, was written completely."""
     has_prev = line[
         -SHA256_DIGITS - 11 : -SHA256_DIGITS - 2
     ] == b',"prev":"' and line.endswith(b'"}')
-    return has_prev and line.startswith(b'{"seq":')
+    return has_prev and line.startswith(LINE_START)
 
 
 def _matching_lines(content: bytes, substring: bytes) -> Iterator[bytes]:
@@ -251,8 +255,18 @@ def _matching_lines(content: bytes, substring: bytes) -> Iterator[bytes]:
         position = content.find(substring, end)
 
 
-def _event_name(line: bytes) -> str:
-    return line.partition(b'"event":"')[2].partition(b'"')[0].decode("ascii", "replace")
+def string_field(line: bytes, name: str) -> str:
+    """Return the first value of this name in a complete line, "" if it has none.
+
+    Finds it without parsing the line: quotes within a JSON string are escaped. The
+    value may have escapes; ids, times and the names of events have none.
+    """
+    key = f'"{name}":"'.encode()
+    start = line.find(key)
+    if start < 0:
+        return ""
+    start += len(key)
+    return line[start : line.find(b'"', start)].decode("ascii", "replace")
 
 
 def _event_fields(line: bytes) -> bytes:

@@ -9,36 +9,34 @@ from __future__ import annotations
 import posix as os
 from _stat import S_ISREG
 
+from postfix_archive.errors import StoreFailed
 from postfix_archive.message import digest
 from postfix_archive.system import files
 
 FILE_NAME = "journal.last"
-FILE_MODE = 0o600
 NUMBER_DIGITS = 18  # enough for any journal; int() raises above 4,300
 SHA256_DIGITS = 64  # hexadecimal digits
 
 
 def write(directory: str, number: int, sha256: str) -> None:
-    """Write the number and SHA-256 of the last line; ignore OSError.
+    """Write the number and SHA-256 of the last line; ignore errors.
 
     The line itself is durable already, so an error here loses nothing. A file of the
     same length is overwritten in place: it lies within one disk sector, so no crash
     leaves half of it. Otherwise a new file replaces the old one.
     """
     path, content = f"{directory}/{FILE_NAME}", _format(number, sha256)
+    descriptor = _open_same_length(path, len(content))
     try:
-        descriptor = _open_same_length(path, len(content))
-        draft = f"{path}.draft" if descriptor < 0 else ""
-        if draft:
-            descriptor = _create(draft)
-        try:
+        if descriptor < 0:
+            files.replace(path, content, is_durable=False)
+        else:
             files.write_all(descriptor, content)
-        finally:
-            os.close(descriptor)
-        if draft:
-            os.rename(draft, path)
-    except OSError:
+    except (OSError, StoreFailed):
         pass
+    finally:
+        if descriptor >= 0:
+            os.close(descriptor)
 
 
 def read_number(directory: str) -> int:
@@ -77,15 +75,6 @@ def _open_same_length(path: str, length: int) -> int:
         return descriptor
     os.close(descriptor)
     return -1
-
-
-def _create(path: str) -> int:
-    """Create a file and open it for writing; remove what is at that path."""
-    try:
-        os.unlink(path)
-    except FileNotFoundError:
-        pass
-    return os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, FILE_MODE)
 
 
 def _format(number: int, sha256: str) -> bytes:

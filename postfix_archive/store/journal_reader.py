@@ -1,51 +1,145 @@
-"""Read the journal lines of a period without reading all earlier ones.
+"""Read the lines of a journal: all, from an offset on, or those of a period.
 
-Used by reconcile/archive_lookup. A journal can have ten million lines, so a binary
-search over the lines' times finds the first one. Times increase as long as the clock
-does; CLOCK_SLACK allows for small steps, and for a process that ends after a later one.
+Used by everything that reads a journal, but for journal itself and verifier. Reads line
+by line: memory does not grow with the journal, which can have ten million lines. A last
+line without its line end is being written, or was torn by a crash: it is not read.
+Raises JournalFailed.
 """
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
-from collections.abc import Iterator
-from typing import IO
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from typing import BinaryIO, NamedTuple
 
 from postfix_archive.errors import JournalFailed
 from postfix_archive.message import dates
+from postfix_archive.store import journal, journal_event
+from postfix_archive.store.journal_event import Event
 from postfix_archive.system import files
 
+# Times increase as long as the clock does. This allows for small steps, and for a
+# process that ends after a later one.
 CLOCK_SLACK = 3600.0  # seconds; archive_time_limit is 900 s
+FIELD_LIMIT = 100  # bytes of an id
 LINEAR_SEARCH_SIZE = 1 << 16  # bytes; the search stops here and reads line by line
-LINE_START = b'{"seq":'
-TIME_KEY = b',"time":"'
 
 
-def lines_between(path: str, begin: float, end: float | None = None) -> Iterator[bytes]:
-    """Yield the lines from begin to end (Unix time), with CLOCK_SLACK on both sides.
+class Line(NamedTuple):
+    """One line: its offset in bytes, and its content with the line end."""
 
-    end None means no limit. A missing journal has no lines. Raises JournalFailed.
+    offset: int
+    content: bytes
+
+    @property
+    def end(self) -> int:
+        """The offset of the next line."""
+        return self.offset + len(self.content)
+
+    def event(self) -> Event | None:
+        """Return the event, None for a torn line. Raises ValueError for a damaged one.
+
+        See journal_event.parse().
+        """
+        return journal_event.parse(self.content)
+
+    @property
+    def kind(self) -> str:
+        """The name of the event, "" if it is not found; the line is not checked."""
+        return journal.string_field(self.content, "event")
+
+    def envelope_field(self, name: str) -> str:
+        """Return a field of the envelope, "" if not found; the line is not checked."""
+        _, _, rest = self.content.partition(f"\\r\\n{name}: ".encode())
+        return rest[:FIELD_LIMIT].partition(b"\\r")[0].decode("ascii", "replace")
+
+    def field(self, name: str) -> str:
+        """Return a string of the event, "" if it has none or the line is torn.
+
+        Does not parse a line that looks complete. Raises ValueError for a damaged one.
+        """
+        if journal.is_complete(self.content[:-1]):
+            return journal.string_field(self.content, name)
+        return str((self.event() or {}).get(name, ""))
+
+
+def path_of(store_directory: str, archive: str) -> str:
+    """Return the path of an archive's journal."""
+    return f"{store_directory}/{archive}/{journal.FILE_NAME}"
+
+
+def lines(path: str, offset: int = 0) -> Iterator[Line]:
+    """Yield the lines from an offset on. A missing journal has none.
+
+    A journal that is shorter than offset has been replaced: it is read from the start.
+    """
+    with _open(path) as file:
+        yield from _lines(file, offset if _size(file) >= offset else 0)
+
+
+def lines_at(path: str, offsets: Iterable[int]) -> Iterator[Line]:
+    """Yield the lines that begin at these offsets."""
+    with _open(path) as file:
+        for offset in offsets:
+            yield from islice(_lines(file, offset), 1)
+
+
+def lines_between(path: str, begin: float, end: float | None = None) -> Iterator[Line]:
+    """Yield the lines from begin to end (Unix time), torn ones left out.
+
+    With CLOCK_SLACK on both sides; end None means no limit. A binary search over the
+    times finds the first line.
     """
     first_time = _timestamp(begin - CLOCK_SLACK)
-    last_time = b"~" if end is None else _timestamp(end + CLOCK_SLACK)
+    last_time = "~" if end is None else _timestamp(end + CLOCK_SLACK)
+    with _open(path) as file:
+        for line in _lines(file, _find_start(file, first_time)):
+            time = _time(line.content)
+            if time > last_time:
+                return
+            if time >= first_time:
+                yield line
+
+
+def valid_event(line: Line) -> Event | None:
+    """Return the event, None for a torn or damaged line, which verify reports."""
     try:
-        with os.fdopen(files.open_regular(path), "rb") as file:
-            file.seek(_find_start(file, first_time))
-            for line in file:
-                time = _line_time(line)
-                if time > last_time:
-                    return
-                if time >= first_time:
-                    yield line
+        return line.event()
+    except ValueError:
+        return None
+
+
+@contextlib.contextmanager
+def _open(path: str) -> Iterator[BinaryIO]:
+    """Open a journal, a missing one as an empty file; translate OSError."""
+    try:
+        with open(files.open_regular(path), "rb") as file:
+            yield file
     except FileNotFoundError:
-        return
+        yield io.BytesIO()
     except OSError as error:
         raise JournalFailed(f"{path}: {error.strerror}") from error
 
 
-def _find_start(file: IO[bytes], first_time: bytes) -> int:
+def _lines(file: BinaryIO, offset: int) -> Iterator[Line]:
+    file.seek(offset)
+    for content in file:
+        if not content.endswith(b"\n"):
+            return
+        yield Line(offset, content)
+        offset += len(content)
+
+
+def _size(file: BinaryIO) -> int:
+    return file.seek(0, os.SEEK_END)
+
+
+def _find_start(file: BinaryIO, first_time: str) -> int:
     """Return the offset of a line such that all lines before it are older."""
-    low, high = 0, os.fstat(file.fileno()).st_size
+    low, high = 0, _size(file)
     while high - low > LINEAR_SEARCH_SIZE:
         middle = (low + high) // 2
         offset, time = _next_dated_line(file, middle)
@@ -56,24 +150,21 @@ def _find_start(file: IO[bytes], first_time: bytes) -> int:
     return low
 
 
-def _next_dated_line(file: IO[bytes], offset: int) -> tuple[int, bytes]:
-    """Return offset and time of the next line with a time; b"" at the end."""
+def _next_dated_line(file: BinaryIO, offset: int) -> tuple[int, str]:
+    """Return offset and time of the next line with a time; "" at the end."""
     file.seek(offset)
-    file.readline()
-    while True:
-        begin = file.tell()
-        line = file.readline()
-        time = _line_time(line)
-        if time or not line:
-            return begin, time
+    for line in _lines(file, offset + len(file.readline())):
+        time = _time(line.content)
+        if time:
+            return line.offset, time
+    return offset, ""
 
 
-def _line_time(line: bytes) -> bytes:
-    """Return the time as written in the line, b"" for a torn line."""
-    if not line.startswith(LINE_START):
-        return b""
-    return line[:100].partition(TIME_KEY)[2].partition(b'"')[0]
+def _time(content: bytes) -> str:
+    """Return the time as written in the line, "" for a torn line."""
+    is_line = content.startswith(journal.LINE_START)
+    return journal.string_field(content, "time") if is_line else ""
 
 
-def _timestamp(seconds: float) -> bytes:
-    return dates.format_rfc3339(max(0.0, seconds)).encode()
+def _timestamp(seconds: float) -> str:
+    return dates.format_rfc3339(max(0.0, seconds))

@@ -8,9 +8,6 @@ the recipient had to wait. Fields: docs/store-format.md.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
-
-EVENT = "outcome"
 
 DELIVERED = "delivered"  # into a mailbox, a command, or over LMTP
 RELAYED = "relayed"  # accepted by another host
@@ -113,32 +110,3 @@ class Outcome:
             for name, value in fields.items()
             if value != "" or name in REQUIRED_FIELDS
         }
-
-
-def from_event(event: dict[str, Any]) -> Outcome:
-    """Return the outcome in a journal event that passed is_event()."""
-    return Outcome(
-        recipient=event["recipient"],
-        kind=event["outcome"],
-        capture_queue_id=event["of"],
-        queue_id=event["queue_id"],
-        time=event["at"],
-        original=event.get("original", ""),
-        status=event.get("status", ""),
-        remote=event.get("remote", ""),
-        reply=event.get("reply", ""),
-        tries=event.get("tries", 1),
-        expanded_to=tuple(filter(None, event.get("expanded_to", "").split(SEPARATOR))),
-        parent=event.get("parent", ""),
-    )
-
-
-def is_event(event: dict[str, Any]) -> bool:
-    """Return whether an outcome event has all required fields and valid types."""
-    required = ("id", *REQUIRED_FIELDS)
-    optional = ("original", "status", "remote", "reply", "expanded_to", "parent")
-    if not all(isinstance(event.get(name), str) for name in required):
-        return False
-    if not all(isinstance(event.get(name, ""), str) for name in optional):
-        return False
-    return event["outcome"] in KINDS and type(event.get("tries", 1)) is int

@@ -6,7 +6,9 @@ JournalFailed, RecordNotFound and RecordDamaged.
 
 from __future__ import annotations
 
+import math
 import os
+from collections.abc import Iterable, Iterator
 from itertools import chain
 
 from postfix_archive.errors import (
@@ -16,17 +18,19 @@ from postfix_archive.errors import (
     StoreFailed,
 )
 from postfix_archive.message import address, header
-from postfix_archive.store import copy_file, journal, record
-from postfix_archive.system import files
+from postfix_archive.store import (
+    bypass_period,
+    copy_file,
+    journal,
+    journal_reader,
+    record,
+    record_index,
+)
+from postfix_archive.store.bypass_period import BypassPeriod
+from postfix_archive.store.journal_event import Event
+from postfix_archive.store.record import Record
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from typing import Any
-
-    from postfix_archive.store.record import Record
-
-BYPASS_EVENTS = record.BYPASS_EVENTS
+MATCH_LIMIT = 5  # records that a message about an ambiguous prefix names
 END_OF_HEADER = b"\r\n\r\n"
 
 
@@ -43,17 +47,26 @@ def archives(directory: str) -> list[str]:
     return [each for each in names if address.is_plain(os.fsencode(each))]
 
 
-def records(directory: str, archive: str) -> dict[str, Record]:
-    """Return all records of one archive by archive id, oldest first."""
-    return record.merge(archive, _events(f"{directory}/{archive}/{journal.FILE_NAME}"))
+def records(
+    directory: str,
+    archive: str,
+    *,
+    since: float = 0.0,
+    until: float = math.inf,
+    last: int | None = None,
+) -> Iterator[Record]:
+    """Yield the records of one archive, oldest first.
 
-
-def select_records(
-    directory: str, archive: str, record_ids: set[str]
-) -> dict[str, Record]:
-    """Return the records with these archive ids; parse no other journal lines."""
-    path = f"{directory}/{archive}/{journal.FILE_NAME}"
-    return record.merge(archive, _events(path, record_ids))
+    since and until are Unix times: only those first archived at or after since and
+    before until, and of these the last ones only. Holds one record in memory at a time;
+    the offsets of its lines come from a temporary database.
+    """
+    path = journal_reader.path_of(directory, archive)
+    with record_index.RecordIndex() as index:
+        index.add(_index_rows(path))
+        for offsets in index.offsets(since, until, last):
+            lines = journal_reader.lines_at(path, offsets)
+            yield from record.merge(archive, _events(path, lines)).values()
 
 
 def record_at(
@@ -63,51 +76,16 @@ def record_at(
 
     None if a line belongs to another record, or if the ``archived`` line is missing.
     """
-    path = f"{directory}/{archive}/{journal.FILE_NAME}"
-    events = []
-    for offset in offsets:
-        line, _ = next(lines_from(path, offset), (b"", 0))
-        try:
-            event = record.parse_event(line)
-        except ValueError:
-            return None
-        if event is None or event.get("id") != record_id:
-            return None
-        events.append(event)
-    if not any(each.get("file") == copy_file.copy_name(record_id) for each in events):
+    path = journal_reader.path_of(directory, archive)
+    events = [
+        journal_reader.valid_event(line)
+        for line in journal_reader.lines_at(path, offsets)
+    ]
+    own_events = [each for each in events if each and each.get("id") == record_id]
+    name = copy_file.copy_name(record_id)
+    if len(own_events) < len(offsets) or name not in map(_file_name, own_events):
         return None
-    return record.merge(archive, events).get(record_id)
-
-
-def lines_from(path: str, offset: int) -> Iterator[tuple[bytes, int]]:
-    """Yield the complete lines of a journal from an offset on, each with its offset.
-
-    A journal that is shorter than offset has been replaced: it is read from the start.
-    """
-    try:
-        with os.fdopen(files.open_regular(path), "rb") as file:
-            if os.fstat(file.fileno()).st_size < offset:
-                offset = 0
-            file.seek(offset)
-            for line in file:
-                if not line.endswith(b"\n"):
-                    return
-                yield line, offset
-                offset += len(line)
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        raise JournalFailed(f"{path}: {error.strerror}") from error
-
-
-def bypasses(directory: str, archive: str) -> list[dict[str, Any]]:
-    """Return the latest event of each bypass period that the journal records."""
-    latest_events = {
-        event["opened"]: event
-        for event in _events(f"{directory}/{archive}/{journal.FILE_NAME}")
-        if event["event"] in BYPASS_EVENTS
-    }
-    return list(latest_events.values())
+    return record.merge(archive, own_events).get(record_id)
 
 
 def find_record(directory: str, id_prefix: str, archive: str | None) -> Record:
@@ -116,24 +94,40 @@ def find_record(directory: str, id_prefix: str, archive: str | None) -> Record:
     Searches one archive, or all for None. Raises RecordNotFound for no or several
     matches.
     """
-    addresses = [archive] if archive else archives(directory)
-    matches = [
-        each
-        for name in addresses
-        for archive_id, each in records(directory, name).items()
-        if archive_id.startswith(id_prefix)
-    ]
+    matches: dict[tuple[str, str], list[Event]] = {}
+    for name in [archive] if archive else archives(directory):
+        path = journal_reader.path_of(directory, name)
+        for event in _events(path, _with_prefix(path, id_prefix)):
+            key = (name, event["id"])
+            if key in matches or event["event"] in journal.CAPTURE_EVENTS:
+                matches.setdefault(key, []).append(event)
+            if len(matches) > MATCH_LIMIT:
+                raise _ambiguous(id_prefix, matches)
     if not matches:
         raise RecordNotFound(
             f"no record {id_prefix} in {directory}; run postfix-archive list to see all"
         )
     if len(matches) > 1:
-        ids = ", ".join(f"{each.archive_id} ({each.archive})" for each in matches[:5])
-        raise RecordNotFound(
-            f"{id_prefix} matches {len(matches)} records: {ids}; give a longer prefix,"
-            " or --archive"
-        )
-    return matches[0]
+        raise _ambiguous(id_prefix, matches)
+    [((name, archive_id), events)] = matches.items()
+    return record.merge(name, events)[archive_id]
+
+
+def bypass_periods(
+    directory: str, archive: str, since: float = 0.0
+) -> list[BypassPeriod]:
+    """Return the bypass periods that the journal records, each once.
+
+    Of those with an event at or after since (Unix time).
+    """
+    path = journal_reader.path_of(directory, archive)
+    lines = journal_reader.lines_between(path, since)
+    found = (each for each in lines if each.kind in journal.BYPASS_EVENTS)
+    events = filter(None, map(journal_reader.valid_event, found))
+    # An end event follows its start event and replaces it.
+    return list(
+        {event["started"]: bypass_period.parse(event) for event in events}.values()
+    )
 
 
 def archive_copy(directory: str, message: Record) -> Iterator[bytes]:
@@ -189,21 +183,57 @@ def outcome_report(directory: str, message: Record) -> Iterator[bytes]:
     )
 
 
-def _events(path: str, record_ids: set[str] | None = None) -> Iterator[dict[str, Any]]:
-    for number, line in enumerate(journal.lines(path), 1):
-        if record_ids is not None and _record_id(line) not in record_ids:
-            continue
+def _index_rows(path: str) -> Iterator[tuple[str, int, str]]:
+    """Yield archive id, offset and time of each line that is about a message.
+
+    The time is "" for a line without an envelope.
+    """
+    for line in journal_reader.lines(path):
         try:
-            event = record.parse_event(line)
+            archive_id = line.field("id")
+            is_capture = line.field("event") in journal.CAPTURE_EVENTS
+            time = line.field("time") if is_capture else ""
         except ValueError as error:
-            raise JournalFailed(
-                f"{path}, line {number}: not a journal line; run postfix-archive verify"
-            ) from error
+            raise _damaged(path, line) from error
+        if archive_id:
+            yield archive_id, line.offset, time
+
+
+def _events(path: str, lines: Iterable[journal_reader.Line]) -> Iterator[Event]:
+    for line in lines:
+        try:
+            event = line.event()
+        except ValueError as error:
+            raise _damaged(path, line) from error
         if event is not None:
             yield event
 
 
-def _record_id(line: bytes) -> str:
-    """Return the archive id in a line. A quote inside a JSON string is escaped."""
-    record_id = line.partition(b'"id":"')[2].partition(b'"')[0]
-    return record_id.decode("ascii", "replace")
+def _with_prefix(path: str, id_prefix: str) -> Iterator[journal_reader.Line]:
+    for line in journal_reader.lines(path):
+        try:
+            archive_id = line.field("id")
+        except ValueError as error:
+            raise _damaged(path, line) from error
+        if archive_id and archive_id.startswith(id_prefix):
+            yield line
+
+
+def _damaged(path: str, line: journal_reader.Line) -> JournalFailed:
+    number = sum(each.offset <= line.offset for each in journal_reader.lines(path))
+    return JournalFailed(
+        f"{path}, line {number}: not a journal line; run postfix-archive verify"
+    )
+
+
+def _ambiguous(id_prefix: str, matches: Iterable[tuple[str, str]]) -> RecordNotFound:
+    names = [f"{archive_id} ({archive})" for archive, archive_id in matches]
+    count = len(names) if len(names) <= MATCH_LIMIT else f"more than {MATCH_LIMIT}"
+    return RecordNotFound(
+        f"{id_prefix} matches {count} records: {', '.join(names[:MATCH_LIMIT])}; give a"
+        " longer prefix, or --archive"
+    )
+
+
+def _file_name(event: Event) -> str:
+    return event.get("file", "")

@@ -10,15 +10,16 @@ from collections.abc import Mapping
 from typing import Any
 
 from postfix_archive.message import digest, stamp
-from postfix_archive.store import outcome, record
+from postfix_archive.store import bypass_period, journal, journal_event, outcome
+from postfix_archive.store.bypass_period import BypassPeriod
+from postfix_archive.store.journal_event import Event
 
 VERSION = 1  # change it with the fields: a cached tally of another is discarded
 STAMP_VERDICTS = (stamp.ABSENT, stamp.VALID, stamp.ALTERED, stamp.FORGED)
 # Keys of an outcome event that name the recipient of a capture (store-format.md).
 OUTCOME_KEYS = ("id", "of", "recipient", "original", "parent")
-RECIPIENT_HASH_DIGITS = (
-    16  # hexadecimal digits: 64 bits suffice for millions of recipients
-)
+# Hexadecimal digits: 64 bits suffice for millions of recipients.
+RECIPIENT_HASH_DIGITS = 16
 COUNTERS = (
     "start",
     "offset",
@@ -39,8 +40,8 @@ class Tally:
     ``messages`` counts records, ``stamps`` the verdicts on all captures, supplements
     included, ``outcomes`` the settled outcomes by kind. ``waiting`` has a hash of each
     recipient whose last outcome is ``waiting``; a settled outcome removes it, so the
-    follower must not record ``waiting`` after that. ``bypasses`` has the latest event
-    of each bypass. ``received_bytes`` is the size of the originals, ``copy_bytes`` that
+    follower must not record ``waiting`` after that. ``bypasses`` has each bypass period
+    by its start. ``received_bytes`` is the size of the originals, ``copy_bytes`` that
     of the files in the store, which the caller adds.
     """
 
@@ -59,7 +60,7 @@ class Tally:
         self.stamps = dict.fromkeys(STAMP_VERDICTS, 0)
         self.outcomes = dict.fromkeys(outcome.SETTLED, 0)
         self.waiting: set[str] = set()
-        self.bypasses: dict[str, dict[str, Any]] = {}
+        self.bypasses: dict[str, BypassPeriod] = {}
         self._last_line = b""
         self._last_sha256 = ""
 
@@ -83,30 +84,29 @@ class Tally:
         self.lines += 1
         self._last_line = line
         try:
-            event = record.parse_event(line)
+            event = journal_event.parse(line)
         except ValueError:
             self.damaged += 1
             self.first_damaged = self.first_damaged or self.lines
             return ""
         return self._count(event) if event else ""
 
-    def _count(self, event: dict[str, Any]) -> str:
+    def _count(self, event: Event) -> str:
         kind = event["event"]
-        if kind in ("archived", "supplement"):
+        if kind in journal.CAPTURE_EVENTS:
             self._count_capture(event)
-        elif kind == "mailed":
+        elif kind == journal.MAILED:
             self.mailed += 1
-        elif kind == outcome.EVENT:
+        elif kind == journal.OUTCOME:
             self._count_outcome(event)
-        elif kind in record.BYPASS_EVENTS:
-            self.bypasses[event["opened"]] = event
-        file_name = event.get("file", "")
-        return file_name if isinstance(file_name, str) else ""
+        elif kind in journal.BYPASS_EVENTS:
+            self.bypasses[event["started"]] = bypass_period.parse(event)
+        return event.get("file", "")
 
-    def _count_capture(self, event: dict[str, Any]) -> None:
+    def _count_capture(self, event: Event) -> None:
         if event["stamp"] in self.stamps:
             self.stamps[event["stamp"]] += 1
-        if event["event"] == "supplement":
+        if event["event"] == journal.SUPPLEMENT:
             self.supplements += 1
             return
         # A second original with the same archive id has a longer file name.
@@ -115,10 +115,8 @@ class Tally:
         self.received_bytes += event["size"]
         self.last_archived = max(self.last_archived, event["time"])
 
-    def _count_outcome(self, event: dict[str, Any]) -> None:
-        if not outcome.is_event(event):
-            return
-        key = "\0".join(event.get(each, "") for each in OUTCOME_KEYS)
+    def _count_outcome(self, event: Event) -> None:
+        key = "\0".join(str(event.get(each, "")) for each in OUTCOME_KEYS)
         recipient_hash = digest.sha256_hex(key.encode("utf-8", "surrogatepass"))[
             :RECIPIENT_HASH_DIGITS
         ]
@@ -137,7 +135,7 @@ class Tally:
             "stamps": self.stamps,
             "outcomes": self.outcomes,
             "waiting": sorted(self.waiting),
-            "gaps": self.bypasses,
+            "bypasses": [each.to_json() for each in self.bypasses.values()],
         }
 
 
@@ -153,21 +151,14 @@ def from_json(data: Any) -> Tally:
     )
     tally.stamps = _parse_counts(data["stamps"], STAMP_VERDICTS)
     tally.outcomes = _parse_counts(data["outcomes"], outcome.SETTLED)
-    if not isinstance(data["waiting"], list) or not isinstance(data["gaps"], dict):
+    if not isinstance(data["waiting"], list) or not isinstance(data["bypasses"], list):
         raise ValueError("not a tally")
     tally.waiting = {*map(_parse_string, data["waiting"])}
-    if not all(map(_is_bypass_event, data["gaps"].values())):
-        raise ValueError("not a bypass event")
-    tally.bypasses = data["gaps"]
+    if not all(isinstance(each, dict) for each in data["bypasses"]):
+        raise ValueError("not a bypass period")
+    periods = map(bypass_period.parse, data["bypasses"])
+    tally.bypasses = {each.started: each for each in periods}
     return tally
-
-
-def _is_bypass_event(event: object) -> bool:
-    return (
-        record.is_valid_event(event)
-        and isinstance(event, dict)
-        and (event["event"] in record.BYPASS_EVENTS)
-    )
 
 
 def _parse_count(value: Any) -> int:

@@ -11,12 +11,12 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from typing import Any, BinaryIO
+from typing import Any
 
-from postfix_archive.errors import ArchiveError, JournalFailed
+from postfix_archive.errors import ArchiveError
 from postfix_archive.message import digest
 from postfix_archive.postfix.mail_queue import PARSE_ERRORS
-from postfix_archive.store import journal, tally
+from postfix_archive.store import journal, journal_reader, tally
 from postfix_archive.store.tally import Tally
 from postfix_archive.system import files, privileges
 
@@ -58,22 +58,13 @@ def _positions(tallies_by_archive: dict[str, Tally]) -> dict[str, tuple[int, str
 def _count_new_lines(directory: str, cached: Tally | None) -> Tally:
     """Count the new lines of one journal; return the tally. Raises JournalFailed."""
     path = f"{directory}/{journal.FILE_NAME}"
-    try:
-        with os.fdopen(files.open_regular(path), "rb") as file:
-            current = cached if cached and _is_unchanged(file, cached) else Tally()
-            file.seek(current.offset)
-            for line in file:
-                if not line.endswith(b"\n"):
-                    break  # being written now, or torn by a crash
-                current.copy_bytes += _file_size(directory, current.add_line(line))
-            return current
-    except FileNotFoundError:
-        return Tally()
-    except OSError as error:
-        raise JournalFailed(f"{path}: {error.strerror}") from error
+    current = cached if cached and _is_unchanged(path, cached) else Tally()
+    for line in journal_reader.lines(path, current.offset):
+        current.copy_bytes += _file_size(directory, current.add_line(line.content))
+    return current
 
 
-def _is_unchanged(file: BinaryIO, cached: Tally) -> bool:
+def _is_unchanged(path: str, cached: Tally) -> bool:
     """Return whether the last line that was counted is still at its offset.
 
     Each line has the SHA-256 of the one before, so all earlier lines are the same, too,
@@ -81,10 +72,12 @@ def _is_unchanged(file: BinaryIO, cached: Tally) -> bool:
     """
     if not cached.offset:
         return True
-    if not cached.start < cached.offset <= os.fstat(file.fileno()).st_size:
-        return False
-    file.seek(cached.start)
-    return cached.is_last_line(file.read(cached.offset - cached.start))
+    last = next(journal_reader.lines_at(path, [cached.start]), None)
+    return (
+        last is not None
+        and last.end == cached.offset
+        and cached.is_last_line(last.content)
+    )
 
 
 def _file_size(directory: str, name: str) -> int:

@@ -7,7 +7,7 @@ installing postfix_archive, on the store or on a copy of it:
     python3 -I verify_archive.py /var/lib/postfix-archive
 
 For each archive it checks that
-* the journal's lines are complete, numbered without a gap and chained by SHA-256, up
+* the journal's lines are complete, numbered in sequence and chained by SHA-256, up
   to the last line (journal.last);
 * each file has the SHA-256 from the journal and can be decompressed to its end;
 * the original in each archive copy has the SHA-256 and size from the journal;
@@ -35,7 +35,7 @@ from itertools import chain
 from typing import Any
 
 JOURNAL, JOURNAL_END, DRAFTS = "journal", "journal.last", "drafts"
-JOURNAL_END_DRAFT = "journal.last.draft"
+JOURNAL_END_DRAFT = ".journal.last."  # and random digits
 ARCHIVED, OUTCOME_REPORT = "archived", "outcome-report"  # events that name a file
 FIRST_PREV = "0" * 64
 NUMBER_DIGITS = 18  # enough for any journal
@@ -144,7 +144,8 @@ def _read_journal(directory: str) -> Verification:
                 torn_lines.append(result.line_count)
             else:
                 number = _check_chain(result, location, event, number)
-                _add_file(result, location, event)
+                if line.endswith(b"\n"):  # else it was not acknowledged
+                    _add_file(result, location, event)
             result.last_sha256 = hashlib.sha256(text).hexdigest()
             if not line.endswith(b"\n"):
                 result.add_note(location, "truncated line")
@@ -243,7 +244,9 @@ def _list_files(directory: str) -> Iterator[tuple[str, os.stat_result]]:
             entries = sorted(iterator, key=lambda entry: entry.name, reverse=True)
         for entry in entries:
             name = f"{prefix}{entry.name}"
-            if name in (JOURNAL, JOURNAL_END, JOURNAL_END_DRAFT, DRAFTS):
+            if name in (JOURNAL, JOURNAL_END, DRAFTS):
+                continue
+            if name.startswith(JOURNAL_END_DRAFT):
                 continue
             if entry.is_dir(follow_symlinks=False):
                 pending.append(f"{name}/")

@@ -1,8 +1,9 @@
 """Durable files: drafts that are published, atomic replacement, safe opening.
 
 Used by every package that writes. A file is a draft until it is published; then its
-content, its name and all directories above it are on disk. OSError is translated to
-StoreFailed, except in write_all() and open_regular(), whose callers name the file.
+content, its name and all directories above it are on disk. An OSError becomes
+StoreFailed or the exception that the caller gives as ``failure``, except in
+write_all(), open_regular() and write_draft(), whose callers name the file.
 """
 
 from __future__ import annotations
@@ -13,15 +14,19 @@ from _stat import S_ISDIR, S_ISREG
 
 from postfix_archive.errors import StoreFailed
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from postfix_archive.errors import ArchiveError
+
 DIRECTORY_MODE = 0o700
 DRAFT_MODE = 0o600
 STORED_FILE_MODE = 0o400
 _durable_directories: set[str] = (
     set()
 )  # directories that this process knows to be on disk
-STALE_DRAFT_AGE = (
-    3600  # seconds after which a draft of replace() is left over from a crash
-)
+STALE_DRAFT_AGE = 3600  # seconds after which write_draft() removes one of a crash
+DRAFT_ID_SIZE = 8  # random bytes in the name of a draft
+NEW_FILE_FLAGS = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW
 
 
 class Draft:
@@ -30,10 +35,9 @@ class Draft:
     __slots__ = ("_descriptor", "_path", "size")
 
     def __init__(self, directory: str) -> None:
-        self._path = f"{directory}/{os.getpid()}-{os.urandom(8).hex()}"
-        flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW
+        self._path = f"{directory}/{os.getpid()}-{os.urandom(DRAFT_ID_SIZE).hex()}"
         try:
-            self._descriptor = os.open(self._path, flags, DRAFT_MODE)
+            self._descriptor = os.open(self._path, NEW_FILE_FLAGS, DRAFT_MODE)
         except OSError as error:
             raise store_error(self._path, error) from error
         self.size = 0
@@ -58,6 +62,13 @@ class Draft:
         try:
             os.link(self._path, path, follow_symlinks=False)
             sync_directory(parent_directory(path))
+        except OSError as error:
+            raise store_error(path, error) from error
+
+    def replace(self, path: str) -> None:
+        """Rename the file to path; not durable."""
+        try:
+            os.rename(self._path, path)
         except OSError as error:
             raise store_error(path, error) from error
 
@@ -147,8 +158,8 @@ def sync_parents(path: str) -> None:
         sync_parents(parent)
 
 
-def sync_directory(path: str) -> None:
-    """Make the names in a directory durable."""
+def sync_directory(path: str, failure: type[ArchiveError] = StoreFailed) -> None:
+    """Make the names in a directory durable. Raises ``failure``."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
@@ -156,7 +167,7 @@ def sync_directory(path: str) -> None:
         finally:
             os.close(descriptor)
     except OSError as error:
-        raise store_error(path, error) from error
+        raise store_error(path, error, failure) from error
 
 
 def _has_at_most(directory: str, count: int) -> bool:
@@ -168,61 +179,174 @@ def _has_at_most(directory: str, count: int) -> bool:
         raise store_error(directory, error) from error
 
 
-def replace(path: str, content: bytes, mode: int) -> None:
-    """Replace or create a file atomically and durably. Raises StoreFailed.
+def replace(
+    path: str,
+    content: bytes,
+    mode: int = DRAFT_MODE,
+    *,
+    like: str = "",
+    is_durable: bool = True,
+    failure: type[ArchiveError] = StoreFailed,
+) -> None:
+    """Replace or create a file atomically and durably. Raises ``failure``.
 
-    The draft is in the same directory, under an unpredictable name.
+    A symlink at path is replaced, not followed. For ``like`` see write_draft(). Without
+    is_durable a power failure can leave the file empty.
     """
-    directory, _, name = path.rpartition("/")
-    draft = f"{directory}/.{name}.{os.urandom(8).hex()}"
-    _remove_stale_drafts(directory, f".{name}.")
-    flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW
     try:
-        descriptor = os.open(draft, flags, DRAFT_MODE)
+        draft = write_draft(path, content, mode, like=like, is_durable=is_durable)
         try:
-            write_all(descriptor, content)
-            os.fchmod(descriptor, mode)
-            os.fsync(descriptor)
             os.rename(draft, path)
         except OSError:
             os.unlink(draft)
             raise
-        finally:
-            os.close(descriptor)
     except OSError as error:
-        raise store_error(path, error) from error
-    sync_directory(directory)
+        raise store_error(path, error, failure) from error
+    if is_durable:
+        sync_directory(parent_directory(path), failure)
 
 
-def _remove_stale_drafts(directory: str, prefix: str) -> None:
-    """Remove drafts of replace() that are left over from a crash."""
+def create(
+    path: str,
+    content: bytes,
+    *,
+    owner: tuple[int, int] | None = None,
+    failure: type[ArchiveError] = StoreFailed,
+) -> bool:
+    """Create a file, mode 0600, atomically and durably; False if it exists already.
+
+    owner: user id and group id. Raises ``failure``.
+    """
     try:
-        for entry in list(os.scandir(directory)):
-            if entry.name.startswith(prefix):
-                if (
-                    entry.stat(follow_symlinks=False).st_mtime
-                    < time.time() - STALE_DRAFT_AGE
-                ):
-                    os.unlink(entry.path)
+        draft = write_draft(path, content, owner=owner)
+        try:
+            os.link(draft, path, follow_symlinks=False)
+        finally:
+            os.unlink(draft)
+    except FileExistsError:
+        return False
+    except OSError as error:
+        raise store_error(path, error, failure) from error
+    sync_directory(parent_directory(path), failure)
+    return True
+
+
+def replace_symlink(
+    path: str, target: str, *, failure: type[ArchiveError] = StoreFailed
+) -> None:
+    """Replace or create a symlink to target atomically and durably."""
+    draft = draft_path(path)
+    try:
+        os.symlink(target, draft)
+        os.rename(draft, path)
+    except OSError as error:
+        raise store_error(path, error, failure) from error
+    sync_directory(parent_directory(path), failure)
+
+
+def write_draft(
+    path: str,
+    content: bytes,
+    mode: int = DRAFT_MODE,
+    *,
+    like: str = "",
+    owner: tuple[int, int] | None = None,
+    is_durable: bool = True,
+) -> str:
+    """Write a draft of path, in the same directory; return its unpredictable path.
+
+    ``like`` is a file whose owner, mode and extended attributes the draft gets; if it
+    does not exist, the draft gets ``mode``. Raises OSError: then there is no draft.
+    """
+    draft = draft_path(path)
+    descriptor = os.open(draft, NEW_FILE_FLAGS, DRAFT_MODE)
+    try:
+        write_all(descriptor, content)
+        if owner:
+            os.fchown(descriptor, *owner)
+        if not (like and copy_attributes(like, descriptor)):
+            os.fchmod(descriptor, mode)
+        if is_durable:
+            os.fsync(descriptor)
     except OSError:
-        pass  # the next call tries again
+        os.unlink(draft)
+        raise
+    finally:
+        os.close(descriptor)
+    return draft
 
 
-def remove_drafts(directory: str, cutoff: float) -> int:
+def draft_path(path: str) -> str:
+    """Return a path for a draft of path; remove the drafts that a crash has left."""
+    directory, _, name = path.rpartition("/")
+    remove_drafts(directory, time.time() - STALE_DRAFT_AGE, name)
+    return f"{directory}/.{name}.{os.urandom(DRAFT_ID_SIZE).hex()}"
+
+
+def copy_attributes(source: str, descriptor: int) -> bool:
+    """Give a file owner, mode and extended attributes of source; False without one.
+
+    Extended attributes that cannot be read or set here are left out. Raises OSError.
+    """
+    try:
+        stat = os.stat(source)
+    except FileNotFoundError:
+        return False
+    os.fchown(descriptor, stat.st_uid, stat.st_gid)
+    try:
+        names = os.listxattr(source)
+    except OSError:
+        names = []
+    for name in names:
+        try:
+            os.setxattr(descriptor, name, os.getxattr(source, name))
+        except OSError:
+            pass
+    os.fchmod(descriptor, stat.st_mode & 0o7777)
+    return True
+
+
+def remove_drafts(directory: str, cutoff: float, name: str = "") -> int:
     """Remove drafts last written before a Unix time; return how many.
 
-    Published files are not affected: they have names of their own.
+    name is the file of which they are drafts; in a directory of drafts every file is
+    one. Published files are not affected: they have names of their own.
     """
     removed = 0
     try:
         if is_directory(directory):
             for entry in list(os.scandir(directory)):
+                if name and not _is_draft(entry.name, name):
+                    continue
                 if entry.stat(follow_symlinks=False).st_mtime < cutoff:
                     os.unlink(entry.path)
                     removed += 1
     except (OSError, StoreFailed):
         pass  # no such directory, or the next call tries again
     return removed
+
+
+def _is_draft(name: str, file_name: str) -> bool:
+    """Tell whether this is the name of a draft of a file, or of its database."""
+    draft_id = name.removeprefix(f".{file_name}.").partition(".")[0]
+    return (
+        name.startswith(f".{file_name}.")
+        and len(draft_id) == 2 * DRAFT_ID_SIZE
+        and not draft_id.strip("0123456789abcdef")
+    )
+
+
+def touch(path: str) -> None:
+    """Set the mtime of a file to now, or create it; ignore errors and symlinks."""
+    flags = os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+    try:
+        descriptor = os.open(path, flags, DRAFT_MODE)
+        try:
+            os.utime(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError:
+        pass
 
 
 def _mode(path: str) -> int:
@@ -235,6 +359,8 @@ def _mode(path: str) -> int:
         raise store_error(path, error) from error
 
 
-def store_error(path: str, error: OSError) -> StoreFailed:
-    """Return the StoreFailed for an OSError: path, reason, what to check."""
-    return StoreFailed(f"{path}: {error.strerror}; check its file system and its owner")
+def store_error(
+    path: str, error: OSError, failure: type[ArchiveError] = StoreFailed
+) -> ArchiveError:
+    """Return the exception for an OSError: path, reason, what to check."""
+    return failure(f"{path}: {error.strerror}; check its file system and its owner")

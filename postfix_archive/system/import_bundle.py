@@ -30,6 +30,7 @@ DIRECTORY = "bundles"
 PROGRAMS = {
     "archive-stamp": (
         "intake.pipe",
+        "intake.end_of_file",
         "stamp_filter.capture",
         "stamp_filter.write_through",
     ),

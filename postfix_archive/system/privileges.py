@@ -1,7 +1,8 @@
-"""Drops root's privileges to the owner of a directory; locks and touches files there.
+"""Drops root's privileges: to a directory's owner, or to a user for one command.
 
-Used by the commands bypass, queue rescue, fallback import and outcomes. As root they
-never write into a directory of another user, who could place symlinks in it.
+Also locks and touches files in such a directory. Used by the commands bypass, queue
+rescue, fallback import and outcomes. As root they never write into a directory of
+another user, who could place symlinks in it.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import pwd
+import subprocess
 from collections.abc import Iterator
 
 from postfix_archive.errors import ArchiveError
@@ -40,6 +43,31 @@ def as_owner(directory: str) -> Iterator[None]:
         os.setgroups(groups)
 
 
+def run_as(
+    user: str, command: list[str], timeout: float, *, text: str = ""
+) -> subprocess.CompletedProcess[str]:
+    """Run a command as user or user:group, as pipe(8) does; as ourselves if not root.
+
+    The command reads text from its stdin. timeout is in seconds.
+
+    Raises OSError, ValueError or KeyError if it cannot be started, and TimeoutExpired.
+    """
+    name, _, group = user.partition(":")
+    is_root = not os.geteuid()
+    return subprocess.run(
+        command,
+        input=text,
+        capture_output=True,
+        text=True,
+        errors="replace",
+        user=name if is_root else None,
+        group=(group or pwd.getpwnam(name).pw_gid) if is_root else None,
+        extra_groups=[] if is_root else None,
+        timeout=timeout,
+        check=False,
+    )
+
+
 def try_lock(path: str) -> int:
     """Lock a file; return the descriptor, -1 if another process holds the lock.
 
@@ -61,6 +89,4 @@ def try_lock(path: str) -> int:
 def touch(directory: str, name: str) -> None:
     """Set the mtime of a file to now, as the directory's owner; errors are ignored."""
     with contextlib.suppress(ArchiveError, OSError), as_owner(directory):
-        flags = os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
-        os.close(os.open(f"{directory}/{name}", flags, files.DRAFT_MODE))
-        os.utime(f"{directory}/{name}", follow_symlinks=False)
+        files.touch(f"{directory}/{name}")

@@ -16,9 +16,8 @@ from postfix_archive.system import import_bundle
 
 DEFAULT_INTERPRETER = "/usr/bin/python3"
 OLDEST_VERSION = "(3, 11)"
-PATH_LENGTH_LIMIT = (
-    120  # bytes: Linux truncates #! lines at 127 (execve(2)), less "#!", " -IS"
-)
+# Bytes: Linux truncates #! lines at 127 (execve(2)), less "#!", " -IS".
+PATH_LENGTH_LIMIT = 120
 
 
 def find_interpreter(name: str) -> str:

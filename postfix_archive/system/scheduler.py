@@ -1,23 +1,115 @@
-"""systemd units, or cron files on a host without systemd.
+"""Jobs that systemd, or cron on a host without systemd, runs for each instance.
 
-Used for the timer and the follower. Raises InstallFailed if systemctl(1) fails.
+Used by install, uninstall and the doctor for TIMER and FOLLOWER. Raises InstallFailed
+if systemctl(1) fails.
 """
 
 from __future__ import annotations
 
 import shlex
 import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from postfix_archive.errors import InstallFailed
 from postfix_archive.postfix import postfix_command
-from postfix_archive.system import text_file
+from postfix_archive.system import files
 
-SYSTEMD_RUNTIME_DIRECTORY = Path(
-    "/run/systemd/system"
-)  # exists if systemd is the init system, sd_booted(3)
+# This directory exists if systemd is the init system, sd_booted(3).
+SYSTEMD_RUNTIME_DIRECTORY = Path("/run/systemd/system")
 UNIT_DIRECTORY = Path("/etc/systemd/system")
 CRON_DIRECTORY = Path("/etc/cron.d")
+FILE_MODE = 0o644
+HEADING = "# Made by make install of postfix_archive; make uninstall removes it.\n"
+
+
+@dataclass(frozen=True)
+class ScheduledJob:
+    """A job of each instance, as systemd units and as a line of crontab(5).
+
+    In the commands {archive} stands for postfix-archive with its -c option, and
+    {postlog} for a command that writes its standard input to Postfix's log. In the
+    texts {command} stands for the command, and {directory} for the configuration
+    directory.
+    """
+
+    name_prefix: str  # of units and cron file; the instance's name follows
+    units: Mapping[str, str]  # suffix of each unit -> its text; the first is started
+    unit_command: str
+    crontab: str
+    cron_command: str
+    needs_restart: bool = False  # running ones restart: the program may be new
+
+    def install(self, instance: str, directory: str, program: str) -> str:
+        """Install and start the job; return its scheduler and file name.
+
+        program: the path of postfix-archive. Returns "" on a host with neither systemd
+        nor cron. Idempotent.
+        """
+        path = self._path(instance)
+        if path is None:
+            return ""
+        if not SYSTEMD_RUNTIME_DIRECTORY.is_dir():
+            command = shell_command(self.cron_command, directory, program)
+            _write(path, self.crontab.format(command=command.replace("%", r"\%")))
+            return f"cron, {path}"
+        command = shell_command(self.unit_command, directory, program)
+        values = {"directory": directory, "command": quote_argument(command)}
+        for unit, text in zip(self._unit_paths(instance), self.units.values()):
+            _write(unit, text.format(**values))
+        self._start(path)
+        return f"systemd, {path.name}"
+
+    def installed_file(self, instance: str) -> str:
+        """Return the unit that is started, or the cron file; "" if there is none."""
+        path = self._path(instance)
+        return str(path) if path is not None and path.exists() else ""
+
+    def missing_file(self, instance: str) -> str:
+        """Return the file that install() would create, "" if it exists."""
+        path = self._path(instance)
+        return "" if path is None or path.exists() else str(path)
+
+    def remove(self, instance: str) -> None:
+        """Stop the job and remove its files, if they exist."""
+        units = self._unit_paths(instance)
+        if any(each.exists() for each in units):
+            if SYSTEMD_RUNTIME_DIRECTORY.is_dir():
+                _systemctl("disable", "--now", units[0].name)
+            for each in units:
+                each.unlink(missing_ok=True)
+            if SYSTEMD_RUNTIME_DIRECTORY.is_dir():
+                _systemctl("daemon-reload")
+        self._cron_path(instance).unlink(missing_ok=True)
+
+    def _start(self, unit: Path) -> None:
+        _systemctl("daemon-reload")
+        if self.needs_restart:
+            all_units = sorted(unit.parent.glob(f"{self.name_prefix}*{unit.suffix}"))
+            _systemctl("try-restart", *(each.name for each in all_units))
+        _systemctl("enable", "--now", unit.name)
+
+    def _path(self, instance: str) -> Path | None:
+        if SYSTEMD_RUNTIME_DIRECTORY.is_dir():
+            return self._unit_paths(instance)[0]
+        return self._cron_path(instance) if CRON_DIRECTORY.is_dir() else None
+
+    def _cron_path(self, instance: str) -> Path:
+        return CRON_DIRECTORY / f"{self.name_prefix}{instance}"
+
+    def _unit_paths(self, instance: str) -> list[Path]:
+        name = f"{self.name_prefix}{instance}"
+        return [UNIT_DIRECTORY / f"{name}.{suffix}" for suffix in self.units]
+
+
+def shell_command(command: str, directory: str, program: str) -> str:
+    """Return a job's command for one instance, for sh(1)."""
+    postlog = (postfix_command.find_command("postlog"), "-c", directory)
+    return command.format(
+        archive=shlex.join((program, "-c", directory)),
+        postlog=shlex.join((*postlog, "-t", "postfix-archive", "-p", "warn")),
+    )
 
 
 def quote_argument(text: str) -> str:
@@ -28,37 +120,14 @@ def quote_argument(text: str) -> str:
     return f'"{escaped}"'
 
 
-def escape_for_cron(command: str) -> str:
-    """Escape a shell command for crontab(5)."""
-    return command.replace("%", r"\%")
-
-
-def schedule_file(unit: str, name: str) -> Path | None:
-    """Return the path of the unit, else of the cron file; None without both."""
-    path = (
-        UNIT_DIRECTORY / unit
-        if SYSTEMD_RUNTIME_DIRECTORY.is_dir()
-        else CRON_DIRECTORY / name
-    )
-    return (
-        path if SYSTEMD_RUNTIME_DIRECTORY.is_dir() or CRON_DIRECTORY.is_dir() else None
+def _write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    files.replace(
+        str(path), (HEADING + text).encode(), FILE_MODE, failure=InstallFailed
     )
 
 
-def remove_units(name: str, started_unit: str, *other_units: str) -> None:
-    """Stop a unit; remove it, further units, and the cron file of this name."""
-    paths = [UNIT_DIRECTORY / each for each in (started_unit, *other_units)]
-    if any(each.exists() for each in paths):
-        if SYSTEMD_RUNTIME_DIRECTORY.is_dir():
-            systemctl("disable", "--now", started_unit)
-        for each in paths:
-            each.unlink(missing_ok=True)
-        if SYSTEMD_RUNTIME_DIRECTORY.is_dir():
-            systemctl("daemon-reload")
-    (CRON_DIRECTORY / name).unlink(missing_ok=True)
-
-
-def systemctl(*arguments: str) -> None:
+def _systemctl(*arguments: str) -> None:
     """Run systemctl(1); raises InstallFailed with its error output."""
     process = subprocess.run(
         ["systemctl", *arguments], capture_output=True, text=True, check=False
@@ -68,18 +137,15 @@ def systemctl(*arguments: str) -> None:
         raise InstallFailed(f"systemctl {' '.join(arguments)}: {output}")
 
 
-TIMER_SERVICE = """\
-# Made by make install of postfix_archive; make uninstall removes it.
-[Unit]
-Description=Mail archive of Postfix in {directory}: waiting copies and status
-After=postfix.service
-
-[Service]
-Type=oneshot
-ExecStart=/bin/sh -c {quoted}
-"""
-TIMER_UNIT = """\
-# Made by make install of postfix_archive; make uninstall removes it.
+# Runs all three, and fails if one of them fails.
+TIMER_COMMAND = (
+    "{archive} queue rescue; code=$?; {archive} fallback import || code=$?;"
+    " {archive} status --write && exit $code"
+)
+TIMER = ScheduledJob(
+    name_prefix="postfix-archive-",
+    units={
+        "timer": """\
 [Unit]
 Description=Mail archive of Postfix in {directory}: every five minutes
 
@@ -89,141 +155,46 @@ AccuracySec=30s
 
 [Install]
 WantedBy=timers.target
-"""
-TIMER_CRONTAB = """\
-# Made by make install of postfix_archive; make uninstall removes it.
+""",
+        "service": """\
+[Unit]
+Description=Mail archive of Postfix in {directory}: waiting copies and status
+After=postfix.service
+
+[Service]
+Type=oneshot
+ExecStart=/bin/sh -c {command}
+""",
+    },
+    unit_command=TIMER_COMMAND,
+    crontab="""\
 # Stores waiting archive copies, writes the status; silent unless something fails.
-*/5 * * * * root {commands}
-"""
-
-
-def install_timer(instance: str, directory: str, command: str) -> str:
-    """Install and start the timer; return its scheduler and file name.
-
-    command: the path of postfix-archive. Returns "" on a host with neither systemd nor
-    cron. Idempotent.
-    """
-    shell_command = _timer_command(directory, command)
-    name = f"postfix-archive-{instance}"
-    if SYSTEMD_RUNTIME_DIRECTORY.is_dir():
-        values = {"directory": directory, "quoted": quote_argument(shell_command)}
-        for unit, text in (
-            (f"{name}.service", TIMER_SERVICE),
-            (f"{name}.timer", TIMER_UNIT),
-        ):
-            text_file.replace_text(UNIT_DIRECTORY / unit, text.format(**values), 0o644)
-        systemctl("daemon-reload")
-        systemctl("enable", "--now", f"{name}.timer")
-        return f"systemd, {name}.timer"
-    if CRON_DIRECTORY.is_dir():
-        text = TIMER_CRONTAB.format(commands=escape_for_cron(shell_command))
-        text_file.replace_text(CRON_DIRECTORY / name, text, 0o644)
-        return f"cron, {CRON_DIRECTORY / name}"
-    return ""
-
-
-def missing_timer(instance: str) -> str:
-    """Return the file that would be created, "" if it exists."""
-    name = f"postfix-archive-{instance}"
-    path = schedule_file(f"{name}.timer", name)
-    return "" if path is None or path.exists() else str(path)
-
-
-def remove_timer(instance: str) -> None:
-    """Stop the timer and remove its files, if they exist."""
-    name = f"postfix-archive-{instance}"
-    remove_units(name, f"{name}.timer", f"{name}.service")
-
-
-def _timer_command(directory: str, command: str) -> str:
-    """Return a shell command that runs all three and fails if any of them fails."""
-    command_line = f"{shlex.quote(command)} -c {shlex.quote(directory)}"
-    rescue_and_return = (
-        f"{command_line} rescue; code=$?; {command_line} return || code=$?"
-    )
-    return f"{rescue_and_return}; {command_line} status --write && exit $code"
-
-
-FOLLOWER_PREFIX = "postfix-archive-outcomes-"
-FOLLOWER_SERVICE = """\
-# Made by make install of postfix_archive; make uninstall removes it.
+*/5 * * * * root {command}
+""",
+    cron_command=TIMER_COMMAND,
+)
+FOLLOWER = ScheduledJob(
+    name_prefix="postfix-archive-outcomes-",
+    units={"service": """\
 [Unit]
 Description=Mail archive of Postfix in {directory}: delivery outcomes
 After=postfix.service
 StartLimitIntervalSec=0
 
 [Service]
-ExecStart=/bin/sh -c {quoted}
+ExecStart=/bin/sh -c {command}
 Restart=always
 RestartSec=10s
 Nice=5
 
 [Install]
 WantedBy=multi-user.target
-"""
-FOLLOWER_CRONTAB = """\
-# Made by make install of postfix_archive; make uninstall removes it.
+"""},
+    unit_command="exec {archive} outcomes --follow",
+    crontab="""\
 # Reads delivery outcomes from Postfix's log; output goes to that log.
-* * * * * root {commands}
-"""
-
-
-def install_follower(instance: str, directory: str, command: str) -> str:
-    """Install and start the follower; return its scheduler and file name.
-
-    command: the path of postfix-archive. Returns "" on a host with neither systemd nor
-    cron. Running followers of all instances restart: the program may be a new release.
-    """
-    command_line = f"{shlex.quote(command)} -c {shlex.quote(directory)} outcomes"
-    name = f"{FOLLOWER_PREFIX}{instance}"
-    if SYSTEMD_RUNTIME_DIRECTORY.is_dir():
-        argument = quote_argument(f"exec {command_line} --follow")
-        text = FOLLOWER_SERVICE.format(directory=directory, quoted=argument)
-        text_file.replace_text(UNIT_DIRECTORY / f"{name}.service", text, 0o644)
-        systemctl("daemon-reload")
-        followers = sorted(UNIT_DIRECTORY.glob(f"{FOLLOWER_PREFIX}*.service"))
-        systemctl("try-restart", *(each.name for each in followers))
-        systemctl("enable", "--now", f"{name}.service")
-        return f"systemd, {name}.service"
-    if CRON_DIRECTORY.is_dir():
-        cron_command = (
-            f"{command_line} --once 2>&1 >/dev/null | {_log_command(directory)}"
-        )
-        text = FOLLOWER_CRONTAB.format(commands=escape_for_cron(cron_command))
-        text_file.replace_text(CRON_DIRECTORY / name, text, 0o644)
-        return f"cron, {CRON_DIRECTORY / name}"
-    return ""
-
-
-def missing_follower(instance: str) -> str:
-    """Return the file that would be created, "" if it exists."""
-    path = _expected_file(instance)
-    return "" if path is None or path.exists() else str(path)
-
-
-def follower_file(instance: str) -> str:
-    """Return the unit or cron file of the follower, "" if there is none."""
-    path = _expected_file(instance)
-    return str(path) if path is not None and path.exists() else ""
-
-
-def remove_follower(instance: str) -> None:
-    """Stop the follower and remove its unit or cron file, if it exists."""
-    name = f"{FOLLOWER_PREFIX}{instance}"
-    remove_units(name, f"{name}.service")
-
-
-def _expected_file(instance: str) -> Path | None:
-    name = f"{FOLLOWER_PREFIX}{instance}"
-    return schedule_file(f"{name}.service", name)
-
-
-def _log_command(directory: str) -> str:
-    arguments = (
-        postfix_command.find_command("postlog"),
-        "-c",
-        directory,
-        "-t",
-        "postfix-archive",
-    )
-    return f"{shlex.join(arguments)} -p warn"
+* * * * * root {command}
+""",
+    cron_command="{archive} outcomes --once 2>&1 >/dev/null | {postlog}",
+    needs_restart=True,
+)

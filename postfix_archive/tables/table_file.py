@@ -131,54 +131,29 @@ def _write_drafts(
     The database is renamed first: if the second rename fails, the table still differs
     from its source, and the next call does both again. Returns postmap's warnings.
     """
-    directory, name = os.path.split(table.path)
-    draft = f"{directory}/.{name}.{os.urandom(4).hex()}.draft"
     database = DATABASE_SUFFIXES.get(table.table_type, "")
-    if database:
-        drafts.append((draft + database, table.path + database))
-    drafts.append((draft, table.path))
+    warnings = []
     try:
-        old_stat = _stat(table.path)
-        _create(
-            draft,
-            table.compiled.content,
-            old_stat.st_mode & 0o777 if old_stat else NEW_TABLE_MODE,
+        draft = files.write_draft(
+            table.path, table.compiled.content, NEW_TABLE_MODE, like=table.path
         )
-        warnings = []
+        drafts.append((draft, table.path))
         if database:
+            drafts.insert(-1, (draft + database, table.path + database))
             warnings = postfix_command.build_table(
                 config_directory, f"{table.table_type}:{draft}"
             )
-        for path in {draft, draft + database}:
-            _chown_and_sync(path, old_stat)
+            _sync_database(draft + database, table.path)
     except OSError as error:
         raise _error(table.path, error) from error
     return [each.replace(draft, table.path) for each in warnings]
 
 
-def _stat(path: str) -> os.stat_result | None:
-    try:
-        return os.stat(path)
-    except FileNotFoundError:
-        return None
-
-
-def _create(path: str, content: bytes, mode: int) -> None:
-    flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW
-    descriptor = os.open(path, flags, 0o600)
-    try:
-        files.write_all(descriptor, content)
-        os.fchmod(descriptor, mode)
-    finally:
-        os.close(descriptor)
-
-
-def _chown_and_sync(path: str, old_stat: os.stat_result | None) -> None:
-    """Give a draft the owner of the table that it replaces, and fsync it."""
+def _sync_database(path: str, table_path: str) -> None:
+    """Give a new database owner and mode of the table that it is for, and fsync it."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     try:
-        if old_stat is not None:
-            os.fchown(descriptor, old_stat.st_uid, old_stat.st_gid)
+        files.copy_attributes(table_path, descriptor)
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
@@ -189,7 +164,7 @@ def _rename(draft: str, path: str) -> None:
         os.rename(draft, path)
     except OSError as error:
         raise _error(path, error) from error
-    files.sync_directory(os.path.dirname(path))
+    files.sync_directory(os.path.dirname(path), TableInvalid)
 
 
 def _error(path: str, error: OSError) -> TableInvalid:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from postfix_archive.errors import TableInvalid
-from postfix_archive.message import address, request
+from postfix_archive.message import address, printable, request
 from postfix_archive.message.keyring import Keyring
 
 MARKER = b"# Made by postfix-archive tables "  # first bytes of every compiled table
@@ -231,14 +231,14 @@ def _parse_archives(argument: bytes, location: str) -> tuple[str, ...]:
 
 def _check_archive(archive: bytes, location: str) -> None:
     """Raise TableInvalid if this cannot be an archive address."""
-    printable = address.escape_controls(archive).decode("utf-8", "replace")
+    text = printable.safe_text(archive)
     if b"$" in archive:
         raise TableInvalid(
-            f"{location}: {printable}: $ is not expanded here; write the archive"
+            f"{location}: {text}: $ is not expanded here; write the archive"
             " address in full, on a line for each archive"
         )
     if not address.is_plain(archive):
         raise TableInvalid(
-            f"{location}: {printable!r} is not an archive address: write ARCHIVE"
+            f"{location}: {text!r} is not an archive address: write ARCHIVE"
             " legal@example.com, with a comma between two addresses"
         )

@@ -29,33 +29,33 @@ import corpora
 from mails import (
     LEGAL,
     archives_of,
-    below_the_top,
-    delivered,
+    event_kinds,
     mail,
+    one_delivery,
     original_of,
+    received_content,
     recipients_of,
     record_of,
-    words,
 )
-from private_postfix import KEY, PATIENCE, Client, PrivatePostfix
+from private_postfix import KEY, TIMEOUT, Client, PrivatePostfix
 
 pytestmark = pytest.mark.live
 
 KEYS = keyring.parse(KEY, path="test")
-OURS = KEYS.current
-SECRET = bytes(reversed(range(32)))
-NOBODY = keyring.Key("nobody", SECRET)
-NAMESAKE = keyring.Key(OURS.key_id, SECRET)
+OWN_KEY = KEYS.current
+FOREIGN_SECRET = bytes(reversed(range(32)))
+UNKNOWN_KEY = keyring.Key("nobody", FOREIGN_SECRET)
+FOREIGN_KEY_WITH_OUR_ID = keyring.Key(OWN_KEY.key_id, FOREIGN_SECRET)
 CEO = "ceo@example.com"
 FORGED_ID = "20260101-" + "0" * 40
 CAPSULE = request.CAPSULE_RECIPIENT.decode()
 ERIN = "erin@example.net"
 
-PLACE = re.compile(
+JOURNAL_PLACE = re.compile(
     r"20\d\d/\d\d/\d\d/\d{8}-[0-9a-f]{40}\.eml\.gz|journal|journal\.last"
 )
 
-WORLD = {
+MAIN_CF = {
     "relay_domains": "example.net",
     "relay_transport": "sink:",
     "smtpd_authorized_xclient_hosts": "127.0.0.0/8",
@@ -70,33 +70,33 @@ WORLD = {
 
 @pytest.fixture(scope="module")
 def host() -> Iterator[PrivatePostfix]:
-    postfix = PrivatePostfix(main=WORLD, archive_cf={"archive_delivery": "store"})
+    postfix = PrivatePostfix(main=MAIN_CF, archive_cf={"archive_delivery": "store"})
     postfix.add_login("alice", "example.com", "secret")
     with postfix:
         yield postfix
 
 
-def assert_whole(postfix: PrivatePostfix, name: str, to: str) -> Record:
+def assert_archived_in_full(postfix: PrivatePostfix, name: str, to: str) -> Record:
     """One record, one delivery, and the same bytes at both ends."""
     record = record_of(postfix, name)
     original = original_of(postfix, record)
-    assert below_the_top(delivered(postfix, name, to).content) == original
+    assert received_content(one_delivery(postfix, name, to).content) == original
     return record
 
 
-def refused(client: Client, sender: str, to: str) -> bool:
+def is_refused(client: Client, sender: str, to: str) -> bool:
     """Ask for a recipient; tell whether Postfix refuses it for good."""
-    client.must(f"MAIL FROM:<{sender}>", 250)
+    client.command(f"MAIL FROM:<{sender}>", 250)
     client.smtp.putcmd(f"RCPT TO:<{to}>")
     code = client.smtp.getreply()[0]
-    client.must("RSET", 250)
+    client.command("RSET", 250)
     return code in (501, 550, 553, 554)
 
 
 # --- forged stamps ------------------------------------------------------------------
 
 
-def made(key: keyring.Key) -> bytes:
+def make_stamp(key: keyring.Key) -> bytes:
     """A stamp as this key makes it, with the line ends of a queue file."""
     tag = stamp.archive_tag(LEGAL, key)
     line = stamp.make(FORGED_ID, tag, b"\0" * 32, 1, key)
@@ -107,26 +107,32 @@ def variants(true: bytes) -> dict[str, tuple[bytes, str]]:
     """Stamps that are not this message's, and what each is taken for."""
     value = true.removeprefix(b"Archive-Stamp: ").removesuffix(b"\n")
     return {
-        "unknown-key": (made(NOBODY), "forged"),
-        "namesake": (made(NAMESAKE), "forged"),
+        "unknown-key": (make_stamp(UNKNOWN_KEY), "forged"),
+        "namesake": (make_stamp(FOREIGN_KEY_WITH_OUR_ID), "forged"),
         "another-mails": (true, "altered"),
         "twice": (true * 2, "altered"),
-        "around-a-forged-one": (true + made(NAMESAKE) + true, "altered"),
+        "around-a-forged-one": (
+            true + make_stamp(FOREIGN_KEY_WITH_OUR_ID) + true,
+            "altered",
+        ),
         "cut-off": (true[: len(true) * 2 // 3] + b"\n", "forged"),
         "cut-off-by-one": (true[:-2] + b"\n", "forged"),
         "folded-at-each-equals": (true.replace(b"=", b"=\n "), "altered"),
-        "folded-at-each-byte": (_folded(value), "forged"),  # too long for one
-        "forged-and-folded": (made(NAMESAKE).replace(b";", b";\n\t \n\t"), "forged"),
+        "folded-at-each-byte": (_fold_every_byte(value), "forged"),  # too long for one
+        "forged-and-folded": (
+            make_stamp(FOREIGN_KEY_WITH_OUR_ID).replace(b";", b";\n\t \n\t"),
+            "forged",
+        ),
         "a-megabyte": (b"Archive-Stamp: " + b"x" * (1 << 20) + b"\n", "forged"),
         "a-megabyte-of-folds": (true[:-1] + b"\n x" * (1 << 18) + b"\n", "forged"),
         "nul-at-the-end": (true[:-1] + b"\0\n", "altered"),
         "nul-within": (true.replace(b"h=", b"h=\0"), "forged"),
         "no-value": (b"Archive-Stamp:\n", "forged"),
-        "16-before-it": (made(NAMESAKE) * 16 + true, "forged"),
+        "16-before-it": (make_stamp(FOREIGN_KEY_WITH_OUR_ID) * 16 + true, "forged"),
     }
 
 
-def _folded(value: bytes) -> bytes:
+def _fold_every_byte(value: bytes) -> bytes:
     return b"Archive-Stamp: " + b"\n ".join(bytes((c,)) for c in value) + b"\n"
 
 
@@ -134,32 +140,32 @@ NAMES = tuple(variants(b""))
 
 
 @pytest.fixture(scope="module")
-def stamped(host: PrivatePostfix) -> bytes:
+def stamped_message(host: PrivatePostfix) -> bytes:
     """A message that has passed the host: a true stamp on what was delivered."""
     host.send(mail("donor"))
-    host.settle()
-    return delivered(host, "donor", "bob@example.net").content
+    host.wait_for_empty_queue()
+    return one_delivery(host, "donor", "bob@example.net").content
 
 
 @pytest.fixture(scope="module")
-def forged(host: PrivatePostfix, stamped: bytes) -> dict[str, str]:
+def verdict_by_name(host: PrivatePostfix, stamped_message: bytes) -> dict[str, str]:
     """All variants sent, one message each; what each is to be taken for."""
-    found = re.search(rb"Archive-Stamp:.*?h=\S+\n", stamped, re.DOTALL)
-    assert found
-    every = variants(found[0])
-    for name, (line, _) in every.items():
+    match = re.search(rb"Archive-Stamp:.*?h=\S+\n", stamped_message, re.DOTALL)
+    assert match
+    all_variants = variants(match[0])
+    for name, (line, _) in all_variants.items():
         host.send(b"X-Above: it\n" + line + mail(f"forged {name}"), to=[ERIN])
-    host.settle()
-    return {name: word for name, (_, word) in every.items()}
+    host.wait_for_empty_queue()
+    return {name: verdict for name, (_, verdict) in all_variants.items()}
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_mail_with_a_forged_stamp_is_archived_in_full_and_delivered_once(
-    host: PrivatePostfix, forged: dict[str, str], name: str
+    host: PrivatePostfix, verdict_by_name: dict[str, str], name: str
 ) -> None:
-    record = assert_whole(host, f"forged {name}", ERIN)
-    assert words(record) == ["archived"]
-    assert record.events[0]["stamp"] == forged[name]
+    record = assert_archived_in_full(host, f"forged {name}", ERIN)
+    assert event_kinds(record) == ["archived"]
+    assert record.events[0]["stamp"] == verdict_by_name[name]
     assert recipients_of(record) == [ERIN]
 
 
@@ -175,18 +181,18 @@ def test_mail_with_a_forged_stamp_is_archived_in_full_and_delivered_once(
     ],
 )
 def test_a_line_above_an_old_stamp_is_in_the_supplement_with_the_new_recipients(
-    host: PrivatePostfix, stamped: bytes, line: bytes
+    host: PrivatePostfix, stamped_message: bytes, line: bytes
 ) -> None:
     name = line.partition(b":")[0].decode().lower()
     to = [f"{name}1@example.net", f"{name}2@example.net"]
-    host.send(line + b"\n" + stamped, sender="mallory@example.org", to=to)
-    host.settle()
+    host.send(line + b"\n" + stamped_message, sender="mallory@example.org", to=to)
+    host.wait_for_empty_queue()
     record = record_of(host, "donor")
     assert set(to) <= set(recipients_of(record))
-    assert words(record)[-1] == "supplement"
+    assert event_kinds(record)[-1] == "supplement"
     assert line.decode() + "\r\n" in record.events[-1]["above"]
     assert "mallory@example.org" in record.events[-1]["envelope"]
-    content = below_the_top(delivered(host, "donor", to[0]).content)
+    content = received_content(one_delivery(host, "donor", to[0]).content)
     above = record.events[-1]["above"].encode()
     assert content.startswith(above)
     assert content.endswith(original_of(host, record))
@@ -202,98 +208,104 @@ def test_a_line_above_an_old_stamp_is_in_the_supplement_with_the_new_recipients(
     ],
 )
 def test_a_line_below_an_old_stamp_makes_a_record_of_its_own(
-    host: PrivatePostfix, stamped: bytes, line: bytes
+    host: PrivatePostfix, stamped_message: bytes, line: bytes
 ) -> None:
-    at = re.search(rb"Archive-Stamp:.*?h=\S+\n", stamped, re.DOTALL)
-    assert at
+    match = re.search(rb"Archive-Stamp:.*?h=\S+\n", stamped_message, re.DOTALL)
+    assert match
     name = "below " + line.partition(b":")[0].decode().strip(" ;=")
-    changed = stamped[: at.end()] + line + b"\n" + stamped[at.end() :]
+    changed = (
+        stamped_message[: match.end()] + line + b"\n" + stamped_message[match.end() :]
+    )
     host.send(
         changed.replace(b"This is donor.", f"This is {name}.".encode()), to=[ERIN]
     )
-    host.settle()
-    record = assert_whole(host, name, ERIN)
+    host.wait_for_empty_queue()
+    record = assert_archived_in_full(host, name, ERIN)
     assert line + b"\r\n" in original_of(host, record)
     assert record.events[0]["stamp"] == ("forged" if line[:1] == b" " else "altered")
 
 
 def test_new_content_under_an_old_stamp_is_archived_in_full(
-    host: PrivatePostfix, stamped: bytes
+    host: PrivatePostfix, stamped_message: bytes
 ) -> None:
-    head = stamped.partition(b"\n\n")[0]
+    head = stamped_message.partition(b"\n\n")[0]
     host.send(head + b"\n\nThis is new content.\n", to=[ERIN])
-    host.settle()
-    record = assert_whole(host, "new content", ERIN)
+    host.wait_for_empty_queue()
+    record = assert_archived_in_full(host, "new content", ERIN)
     assert record.events[0]["stamp"] == "altered"
 
 
 # --- forged capsules ----------------------------------------------------------------
 
 
-def closed(keys: keyring.Keyring = KEYS, name: str = "inside", **known: str) -> bytes:
+def make_capsule(
+    keys: keyring.Keyring = KEYS, name: str = "inside", **overrides: str
+) -> bytes:
     """A capsule that asks for an archive of the attacker's choice."""
     content = mail(name).replace(b"\n", b"\r\n")
-    sealed = Envelope(
+    envelope = Envelope(
         archive_id=FORGED_ID,
         host=b"mail.example.com",
         queue_id=b"4Zx",
         sender=b"alice@example.org",
         recipients=(Recipient(b"bob@example.net"),),
-        requests=(Request(known.get("archive", CEO), "nexthop"),),
+        requests=(Request(overrides.get("archive", CEO), "nexthop"),),
         sha256=hashlib.sha256(content).hexdigest(),
         size=len(content),
     )
-    return capsule.make_preamble(sealed, keys, sender=b"x@example.com", now=1) + content
+    return (
+        capsule.make_preamble(envelope, keys, sender=b"x@example.com", now=1) + content
+    )
 
 
-TRUE = closed()
+GENUINE_CAPSULE = make_capsule()
 FORGED_CAPSULES = {
-    "unknown key": closed(keyring.Keyring((NOBODY,))),
-    "namesake": closed(keyring.Keyring((NAMESAKE,))),
-    "other recipient": TRUE.replace(b"bob@", b"eve@", 1),
-    "other archive": TRUE.replace(CEO.encode(), b"../../etc/x@example.com"),
-    "other digest": re.sub(rb"(SHA256: )[0-9a-f]{8}", rb"\g<1>00000000", TRUE),
-    "seal of another": TRUE.replace(b"Archive-Id: 2026", b"Archive-Id: 2025"),
-    "cut off": TRUE[: TRUE.index(b"Archive-Seal") + 20] + b"\r\n",
-    "no seal": re.sub(rb"Archive-Seal:[^\r]*\r\n", b"", TRUE),
+    "unknown key": make_capsule(keyring.Keyring((UNKNOWN_KEY,))),
+    "namesake": make_capsule(keyring.Keyring((FOREIGN_KEY_WITH_OUR_ID,))),
+    "other recipient": GENUINE_CAPSULE.replace(b"bob@", b"eve@", 1),
+    "other archive": GENUINE_CAPSULE.replace(CEO.encode(), b"../../etc/x@example.com"),
+    "other digest": re.sub(
+        rb"(SHA256: )[0-9a-f]{8}", rb"\g<1>00000000", GENUINE_CAPSULE
+    ),
+    "seal of another": GENUINE_CAPSULE.replace(
+        b"Archive-Id: 2026", b"Archive-Id: 2025"
+    ),
+    "cut off": GENUINE_CAPSULE[: GENUINE_CAPSULE.index(b"Archive-Seal") + 20] + b"\r\n",
+    "no seal": re.sub(rb"Archive-Seal:[^\r]*\r\n", b"", GENUINE_CAPSULE),
     "no envelope": b"Subject: x\r\n\r\nArchive-Capsule: 1\r\n\r\nx\r\n",
-    "NUL": TRUE.replace(b"h=", b"h=\0"),
-    "a megabyte": TRUE.replace(b"h=", b"h=" + b"0" * (1 << 20)),
+    "NUL": GENUINE_CAPSULE.replace(b"h=", b"h=\0"),
+    "a megabyte": GENUINE_CAPSULE.replace(b"h=", b"h=" + b"0" * (1 << 20)),
     "ordinary mail": mail("ordinary"),
 }
 
 
 @contextmanager
-def nothing_stored(postfix: PrivatePostfix) -> Iterator[None]:
+def asserting_nothing_stored(postfix: PrivatePostfix) -> Iterator[None]:
     """Fail if anything gets into the store meanwhile; empty the queue at the end."""
-    before = postfix.stored(), postfix.events()
+    before = postfix.stored_files(), postfix.events()
     try:
         yield
-        assert (postfix.stored(), postfix.events()) == before
+        assert (postfix.stored_files(), postfix.events()) == before
         assert sorted(os.listdir(postfix.store)) == [LEGAL]
         assert not list(postfix.fallback.glob("*.capsule"))
     finally:
-        postfix.forget(waiting(postfix))
+        postfix.delete_messages(waiting_ids(postfix))
 
 
-def waiting(postfix: PrivatePostfix) -> list[str]:
+def waiting_ids(postfix: PrivatePostfix) -> list[str]:
     """The queue ids of all that waits."""
     return sorted(str(each["queue_id"]) for each in postfix.mailq())
 
 
-def _deferred(postfix: PrivatePostfix) -> int:
-    return sum(each["queue_name"] == "deferred" for each in postfix.mailq())
-
-
 def test_forged_capsules_from_this_host_wait_and_reach_no_archive(
-    host: PrivatePostfix, stamped: bytes
+    host: PrivatePostfix, stamped_message: bytes
 ) -> None:
-    assert stamped
+    assert stamped_message
     port = host.ports[2]
-    with nothing_stored(host):
-        for each in FORGED_CAPSULES.values():
-            queue_id = host.send(each, sender="", to=[CAPSULE], port=port)
-            host.wait_for_log(f"{queue_id}: to=.*(SealInvalid|CapsuleBroken): ")
+    with asserting_nothing_stored(host):
+        for forged_capsule in FORGED_CAPSULES.values():
+            queue_id = host.send(forged_capsule, sender="", to=[CAPSULE], port=port)
+            host.wait_for_failure(f"={queue_id} error=(SealInvalid|CapsuleBroken) ")
     assert archives_of(host, "ordinary") == archives_of(host, "inside") == []
 
 
@@ -304,36 +316,39 @@ def test_no_mail_waits_for_forged_capsules(host: PrivatePostfix) -> None:
     try:
         host.send(mail("meanwhile"), to=[ERIN])
         host.wait(lambda: archives_of(host, "meanwhile"), "other mail is archived")
-        host.wait(lambda: waiting(host) == forged, "the forgeries alone wait")
-        assert_whole(host, "meanwhile", ERIN)
+        host.wait(lambda: waiting_ids(host) == forged, "the forgeries alone wait")
+        assert_archived_in_full(host, "meanwhile", ERIN)
     finally:
-        host.forget(forged)
+        host.delete_messages(forged)
 
 
 def test_forged_capsules_by_sendmail_wait_and_reach_no_archive(
-    host: PrivatePostfix, stamped: bytes
+    host: PrivatePostfix, stamped_message: bytes
 ) -> None:
-    assert stamped
-    with nothing_stored(host):
+    assert stamped_message
+    with asserting_nothing_stored(host):
         for each in ("namesake", "other recipient", "other archive"):
-            done = host.sendmail(FORGED_CAPSULES[each], sender="", to=[CAPSULE])
-            assert done.returncode == 0
-        host.wait(lambda: _deferred(host) == 3, "all are deferred")
-        for each in waiting(host):
-            host.wait_for_log(f"{each}: .*relay=archive-stamp.*SealInvalid: ")
+            process = host.sendmail(FORGED_CAPSULES[each], sender="", to=[CAPSULE])
+            assert process.returncode == 0
+        host.wait(lambda: len(host.mailq()) == 3, "all are queued")
+        for each in waiting_ids(host):
+            host.wait_for_log(f"{each}: .*relay=archive-stamp.*temporary failure")
+        assert "error=SealInvalid " in host.last_failure()
 
 
 def test_clients_cannot_send_capsules(host: PrivatePostfix) -> None:
     for client in clients(host):
-        assert refused(client, "", CAPSULE)
+        assert is_refused(client, "", CAPSULE)
 
 
 def test_a_capsule_in_a_mail_is_only_a_mail(host: PrivatePostfix) -> None:
-    for number, each in enumerate((TRUE, FORGED_CAPSULES["namesake"])):
+    for number, sent_capsule in enumerate(
+        (GENUINE_CAPSULE, FORGED_CAPSULES["namesake"])
+    ):
         name = f"carrier{number}"
-        host.send(each + b"\r\n" + mail(name), to=[ERIN])
-        host.settle()
-        assert_whole(host, name, ERIN)
+        host.send(sent_capsule + b"\r\n" + mail(name), to=[ERIN])
+        host.wait_for_empty_queue()
+        assert_archived_in_full(host, name, ERIN)
         assert archives_of(host, name) == [LEGAL]
     assert not (host.store / CEO).exists()
 
@@ -343,16 +358,18 @@ def test_forgeries_in_the_fallback_directory_keep_no_copy_from_returning(
 ) -> None:
     """Rescue takes there whatever waits too long for the archive transport."""
     assert len(FORGED_CAPSULES) > 10
-    files = [*FORGED_CAPSULES.values(), closed(name="rescued", archive=LEGAL)]
+    files = [*FORGED_CAPSULES.values(), make_capsule(name="rescued", archive=LEGAL)]
     for number, content in enumerate(files):
         path = host.fallback / f"{number:064}.capsule"
         path.write_bytes(content)
         os.utime(path, (number, number))
         os.chown(path, *(host.fallback.stat().st_uid, host.fallback.stat().st_gid))
-    done = host.command("return")
-    assert done.returncode == 1
-    assert f"Messages archived from {host.fallback}: 1." in done.stdout
-    assert f"Messages left in {host.fallback}: {len(FORGED_CAPSULES)}." in done.stderr
+    process = host.run_command("fallback", "import")
+    assert process.returncode == 1
+    assert f"Messages archived from {host.fallback}: 1." in process.stdout
+    assert (
+        f"Messages left in {host.fallback}: {len(FORGED_CAPSULES)}." in process.stderr
+    )
     assert archives_of(host, "rescued") == [LEGAL]
     for path in host.fallback.glob("*.capsule"):
         path.unlink()
@@ -366,24 +383,24 @@ def clients(postfix: PrivatePostfix) -> Iterator[Client]:
     for kind in ("outside", "logged in", "here"):
         with Client(postfix.smtp_port) as client:
             if kind != "here":
-                client.must("XCLIENT NAME=mx.example.org ADDR=192.0.2.1", 220)
+                client.command("XCLIENT NAME=mx.example.org ADDR=192.0.2.1", 220)
                 client.smtp.ehlo()
             if kind == "logged in":
                 client.smtp.login("alice@example.com", "secret")
             yield client
 
 
-TRUE_REQUEST = request.make_recipient(CEO, KEYS).decode()
+GENUINE_REQUEST = request.make_recipient(CEO, KEYS).decode()
 MAC = request.make_recipient(LEGAL, KEYS).decode().partition(".")[0]
 REQUESTS = (
-    TRUE_REQUEST,
+    GENUINE_REQUEST,
     f"{MAC}.{CEO.encode().hex()}@archive-request.invalid",
     f"{'0' * 32}.{CEO.encode().hex()}@archive-request.invalid",
     "anything@archive-request.invalid",
 )
 
 
-def spellings(address: str) -> list[str]:
+def address_variants(address: str) -> list[str]:
     """Ways to write an address in the domain of requests."""
     local, _, domain = address.partition("@")
     return [
@@ -401,40 +418,40 @@ def spellings(address: str) -> list[str]:
     ]
 
 
-def test_no_client_can_ask_for_an_archive(host: PrivatePostfix) -> None:
+def test_no_client_can_request_an_archive(host: PrivatePostfix) -> None:
     """Not even with a true request, which a client can hardly know."""
     for client in clients(host):
         for address in REQUESTS:
-            for each in spellings(address):
-                assert refused(client, "eve@example.org", each), each
+            for each in address_variants(address):
+                assert is_refused(client, "eve@example.org", each), each
     assert not (host.store / CEO).exists()
 
 
-def test_the_mac_of_another_archive_asks_for_nothing_and_is_logged(
+def test_the_mac_of_another_archive_requests_nothing_and_is_logged(
     host: PrivatePostfix,
 ) -> None:
     """Users of this host can name the domain, by sendmail(1)."""
     for number in (0, 1, 3):  # spellings that reach the filter as they are
-        every = [spellings(each)[number] for each in REQUESTS[1:]]
+        recipients = [address_variants(each)[number] for each in REQUESTS[1:]]
         to = f"asked{number}@example.net"
-        host.sendmail(mail(f"asked{number}"), sender=ERIN, to=[to, *every])
+        host.sendmail(mail(f"asked{number}"), sender=ERIN, to=[to, *recipients])
         host.wait(partial(host.delivered_to, to), "it is delivered")
-        host.settle()
-        record = assert_whole(host, f"asked{number}", to)
+        host.wait_for_empty_queue()
+        record = assert_archived_in_full(host, f"asked{number}", to)
         assert recipients_of(record) == [to]
-        told = f"to=<{to}>.*ALARM: FORGED requests ignored: 3;"
-        assert len(re.findall(told, host.log())) == 1
+        alarm = f"to=<{to}>.*alarm=forged forged=3"
+        assert len(re.findall(alarm, host.log())) == 1
     assert sorted(os.listdir(host.store)) == [LEGAL]
 
 
 # --- smuggled lines and messages ----------------------------------------------------
 
 
-INNER = (
+INNER_SESSION = (
     b"MAIL FROM:<smuggled@example.org>\r\nRCPT TO:<victim@example.net>\r\nDATA\r\n"
     b"Subject: smuggled\r\n\r\nThis is smuggled.\r\n.\r\nQUIT\r\n"
 )
-ENDS = {
+FALSE_ENDS = {
     "LF . LF": b"\n.\n",
     "LF . CRLF": b"\n.\r\n",
     "CRLF . LF": b"\r\n.\n",
@@ -446,67 +463,74 @@ ENDS = {
 }
 
 
-def said(postfix: PrivatePostfix, content: bytes, to: str) -> list[str]:
+def send_raw_data(postfix: PrivatePostfix, content: bytes, to: str) -> list[str]:
     """Send bytes after DATA, whatever they are; return the queue ids that came of it.
 
     They end with the end of DATA; what comes before it may end it earlier.
     """
-    with socket.create_connection(("127.0.0.1", postfix.smtp_port), PATIENCE) as peer:
-        heard = peer.makefile("rb")
-        heard.readline()
+    with socket.create_connection(("127.0.0.1", postfix.smtp_port), TIMEOUT) as peer:
+        replies_file = peer.makefile("rb")
+        replies_file.readline()
         hello = (b"HELO client.example.org", b"MAIL FROM:<mallory@example.org>")
         for command in (*hello, f"RCPT TO:<{to}>".encode(), b"DATA"):
             peer.sendall(command + b"\r\n")
-            heard.readline()
+            replies_file.readline()
         peer.sendall(content + b"\r\n.\r\nQUIT\r\n")
-        replies = heard.read().decode()
+        replies = replies_file.read().decode()
     return re.findall(r"queued as (\w+)", replies)
 
 
-@pytest.mark.parametrize("name", ENDS)
+@pytest.mark.parametrize("name", FALSE_ENDS)
 def test_smuggling_makes_no_message_that_postfix_did_not_accept(
     host: PrivatePostfix, name: str
 ) -> None:
     """Where the host's smtpd takes such an end for one, both messages are archived."""
-    to = f"smuggler{list(ENDS).index(name)}@example.net"
+    to = f"smuggler{list(FALSE_ENDS).index(name)}@example.net"
     before = {each.envelope.queue_id for each in every_record(host)}
     count = len(host.deliveries())
-    outer = b"Subject: outer\r\n\r\nThis is the outer one" + ENDS[name] + INNER
-    accepted = said(host, outer, to)
+    outer_message = (
+        b"Subject: outer\r\n\r\nThis is the outer one"
+        + FALSE_ENDS[name]
+        + INNER_SESSION
+    )
+    accepted = send_raw_data(host, outer_message, to)
     assert accepted
-    host.settle()
+    host.wait_for_empty_queue()
     new = [e for e in every_record(host) if e.envelope.queue_id not in before]
     assert sorted(each.envelope.queue_id.decode() for each in new) == sorted(accepted)
     assert len(host.deliveries()) == count + len(accepted)
-    kept = sorted(original_of(host, each) for each in new)
+    archived = sorted(original_of(host, each) for each in new)
     arrived = host.delivered_to(to) + host.delivered_to("victim@example.net")
-    passed = [below_the_top(each.content) for each in arrived]
-    assert set(kept) <= set(passed)
+    delivered_contents = [received_content(each.content) for each in arrived]
+    assert set(archived) <= set(delivered_contents)
     [outer_one] = host.delivered_to(to)
-    assert below_the_top(outer_one.content) in kept
+    assert received_content(outer_one.content) in archived
 
 
 def every_record(postfix: PrivatePostfix) -> list[Record]:
-    return list(record_reader.records(str(postfix.store), LEGAL).values())
+    return list(record_reader.records(str(postfix.store), LEGAL))
 
 
 def test_bare_line_ends_smuggle_no_stamp_and_no_request(
-    host: PrivatePostfix, stamped: bytes
+    host: PrivatePostfix, stamped_message: bytes
 ) -> None:
     """Postfix has made an end of bare LF and a space of bare CR before we see it."""
-    found = re.search(rb"Archive-Stamp:.*?h=\S+\n", stamped, re.DOTALL)
-    assert found
-    true = found[0].replace(b"\n\t", b" ").rstrip()
+    match = re.search(rb"Archive-Stamp:.*?h=\S+\n", stamped_message, re.DOTALL)
+    assert match
+    true = match[0].replace(b"\n\t", b" ").rstrip()
     content = b"X-Cr: a\r" + true + b"\rX-After: b\r\n"
     content += b"X-Lf: a\n" + true + b"\nX-After: b\r\n"
     content += b"X-Both: a\r\r\n" + true + b"\r\r\nSubject: x\r\n\r\n"
     content += b"a\r" + true + b"\n" + true + b"\r\n.\rb\n..\n.x\r\n\r\r\n"
-    said(host, content + b"This is smuggling stamps.\r\n", ERIN)
-    host.settle()
-    record = assert_whole(host, "smuggling stamps", ERIN)
+    send_raw_data(host, content + b"This is smuggling stamps.\r\n", ERIN)
+    host.wait_for_empty_queue()
+    record = assert_archived_in_full(host, "smuggling stamps", ERIN)
     assert record.events[0]["stamp"] == "altered"
-    got = delivered(host, "smuggling stamps", ERIN).content
-    assert got.count(b"Archive-Stamp: ") == content.count(b"Archive-Stamp: ") + 1
+    delivered_content = one_delivery(host, "smuggling stamps", ERIN).content
+    assert (
+        delivered_content.count(b"Archive-Stamp: ")
+        == content.count(b"Archive-Stamp: ") + 1
+    )
 
 
 # --- MIME that would end our parts, and forged markers --------------------------------
@@ -515,30 +539,35 @@ def test_bare_line_ends_smuggle_no_stamp_and_no_request(
 def copy_of(postfix: PrivatePostfix, name: str) -> bytes:
     """The archive copy in the store."""
     record = record_of(postfix, name)
-    return corpora.unpacked(postfix.store / LEGAL / record.files[0])
+    return corpora.read_copy(postfix.store / LEGAL / record.files[0])
 
 
 def assert_one_message_inside(copy: bytes, original: bytes, last: bytes) -> None:
     """The email package finds the whole original in the last of three parts."""
-    assert corpora.original_in(copy) == original
-    for message in corpora.parsed(copy):
+    assert corpora.extract_original(copy) == original
+    for message in corpora.parse(copy):
         parts = corpora.parts_of(message)
         kinds = [each.get_content_type() for each in parts]
         assert kinds == ["text/plain", "message/delivery-status", "message/rfc822"]
         assert corpora.defects(message) == []
-        [inside] = corpora.parts_of(parts[2])
-        assert last in inside.as_bytes()
+        [inner_message] = corpora.parts_of(parts[2])
+        assert last in inner_message.as_bytes()
         assert not message.epilogue
 
 
 def test_the_boundary_of_an_earlier_copy_ends_nothing(host: PrivatePostfix) -> None:
     """The same message again, and in it all that is known of its first copy."""
     host.send(mail("boundary"))
-    host.settle()
+    host.wait_for_empty_queue()
     first = copy_of(host, "boundary")
-    named = re.search(rb'boundary="([^"]+)"', first)
-    assert named
-    guesses = [named[1], named[1][:-1], b"=_archive_", b"=_archive_" + b"0" * 30]
+    boundary_match = re.search(rb'boundary="([^"]+)"', first)
+    assert boundary_match
+    guesses = [
+        boundary_match[1],
+        boundary_match[1][:-1],
+        b"=_archive_",
+        b"=_archive_" + b"0" * 30,
+    ]
     lines = b"".join(
         b"--%s\n--%s--\n\n--%s\nContent-Type: text/plain\n\nfalse\n" % (g, g, g)
         for g in guesses
@@ -548,23 +577,25 @@ def test_the_boundary_of_an_earlier_copy_ends_nothing(host: PrivatePostfix) -> N
         name = f"closing{number}"
         last = f"The end of {name}.".encode()
         host.send(head + mail(name) + lines + last + b"\n", to=[ERIN])
-        host.settle()
-        record = assert_whole(host, name, ERIN)
+        host.wait_for_empty_queue()
+        record = assert_archived_in_full(host, name, ERIN)
         copy = copy_of(host, name)
-        assert named[1] not in copy.partition(b"\r\n\r\n")[0]
+        assert boundary_match[1] not in copy.partition(b"\r\n\r\n")[0]
         assert_one_message_inside(copy, original_of(host, record), last)
 
 
-def test_a_copy_sent_as_a_message_is_whole_in_a_copy_of_its_own(
+def test_a_copy_sent_as_a_message_is_archived_unchanged(
     host: PrivatePostfix,
 ) -> None:
     host.send(mail("matryoshka"))
-    host.settle()
+    host.wait_for_empty_queue()
     copy = copy_of(host, "matryoshka").replace(b"This is matryoshka.", b"The first.")
     host.send(copy + b"This is outside.\n", to=[ERIN])
-    host.settle()
-    record = assert_whole(host, "outside", ERIN)
-    assert corpora.original_in(copy_of(host, "outside")) == original_of(host, record)
+    host.wait_for_empty_queue()
+    record = assert_archived_in_full(host, "outside", ERIN)
+    assert corpora.extract_original(copy_of(host, "outside")) == original_of(
+        host, record
+    )
 
 
 MARKER = b"X-MS-Journal-Report:"
@@ -588,18 +619,18 @@ def test_a_forged_marker_is_in_the_store_and_in_no_mailed_copy(
     host.set_archive_cf(archive_delivery="store, mail")
     line = f"X-Marked: {name}".encode()
     host.send(line + b"\n" + MARKED[name], to=[ERIN])
-    host.settle()
+    host.wait_for_empty_queue()
     host.set_archive_cf()
     [arrived] = [d for d in host.delivered_to(ERIN) if line in d.content]
     [mailed] = [d for d in host.delivered_to(LEGAL) if line in d.content]
-    [kept] = [each for each in originals(host) if line in each]
-    assert kept == below_the_top(arrived.content)
-    assert MARKER[:-1] in kept
-    outer, _, inside = mailed.content.partition(b"Content-Type: message/rfc822\n")
-    assert outer.count(b"\n" + MARKER) == 1
-    assert b"\n" + MARKER[:-1] not in inside
+    [archived] = [each for each in originals(host) if line in each]
+    assert archived == received_content(arrived.content)
+    assert MARKER[:-1] in archived
+    copy_header, _, inner = mailed.content.partition(b"Content-Type: message/rfc822\n")
+    assert copy_header.count(b"\n" + MARKER) == 1
+    assert b"\n" + MARKER[:-1] not in inner
     count = MARKER[:-1].lower()
-    assert inside.lower().count(count) == kept.lower().count(count)
+    assert inner.lower().count(count) == archived.lower().count(count)
 
 
 def originals(postfix: PrivatePostfix) -> list[bytes]:
@@ -610,21 +641,21 @@ def originals(postfix: PrivatePostfix) -> list[bytes]:
 
 
 def test_the_store_has_what_was_sent_once_and_nothing_else(
-    host: PrivatePostfix, stamped: bytes
+    host: PrivatePostfix, stamped_message: bytes
 ) -> None:
     """Every message of the tests above counts, by what Postfix's log has of it."""
-    assert stamped
-    host.settle()
+    assert stamped_message
+    host.wait_for_empty_queue()
     captured = re.findall(
-        r" (\w+): to=.*relay=archive-stamp.*status=sent \(.*archived as", host.log()
+        r" (\w+): to=.*relay=archive-stamp.*status=sent \(.*id=", host.log()
     )
-    mine = [e for e in host.events() if e["id"] != FORGED_ID]
-    archived = [each["id"] for each in mine if each["event"] == "archived"]
+    own_events = [e for e in host.events() if e["id"] != FORGED_ID]
+    archived = [each["id"] for each in own_events if each["event"] == "archived"]
     assert len(archived) == len(set(archived)) > 0
-    supplements = [each["id"] for each in mine if each["event"] == "supplement"]
+    supplements = [each["id"] for each in own_events if each["event"] == "supplement"]
     assert len(set(captured)) == len(archived) + len(supplements)
     for each in (path.relative_to(host.store) for path in host.store.rglob("*.*")):
         assert each.parts[0] == LEGAL
         if not (host.store / each).is_dir():
-            assert PLACE.fullmatch(str(each.relative_to(LEGAL)))
-    assert host.command("verify").returncode == 0
+            assert JOURNAL_PLACE.fullmatch(str(each.relative_to(LEGAL)))
+    assert host.run_command("verify").returncode == 0

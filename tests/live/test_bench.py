@@ -17,7 +17,7 @@ import pytest
 from postfix_archive.store import verifier
 
 import bench
-import filling
+import fill_store
 import growth
 import variants
 
@@ -29,9 +29,9 @@ LOAD = "4 KB, 1 rcpt, 2 sess"
 def test_a_small_run_measures_every_variant(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = "--rounds 2 --messages 6 --sizes 4 --recipients 1 --sessions 2"
-    few = f"--latencies 2 --traced 3 --alone 2 --out {tmp_path}"
-    bench.main(f"{words} {few}".split())
+    arguments = "--rounds 2 --messages 6 --sizes 4 --recipients 1 --sessions 2"
+    more_arguments = f"--latencies 2 --traced 3 --alone 2 --out {tmp_path}"
+    bench.main(f"{arguments} {more_arguments}".split())
     result = json.loads((tmp_path / "bench.json").read_text())
     assert list(result["runs"]) == [LOAD]
     assert tuple(result["runs"][LOAD]) == variants.NAMES
@@ -46,8 +46,13 @@ def test_a_small_run_measures_every_variant(
     assert "archive-lmtp" in traced["lmtp"]["memory_kb"]
     assert set(result["alone_cpu_ms"]) == {"bare", "archive-stamp", "archive"}
     profile = result["profile"]["cpu_ms"]
-    assert profile["pipe"]["run by pipe archive-stamp"] > profile["plain"]["smtpd"] > 0
-    assert profile["lmtp"]["archive-lmtp"] > profile["null-lmtp"]["null_lmtp.py"] > 0
+    for name, process in (
+        ("plain", "smtpd"),
+        ("pipe", "run by pipe archive-stamp"),
+        ("lmtp", "archive-lmtp"),
+        ("null-lmtp", "null_lmtp.py"),
+    ):
+        assert profile[name][process] > 0
     text = (tmp_path / "performance.md").read_text()
     assert text.strip() == capsys.readouterr().out.strip()
     for name in variants.NAMES:
@@ -58,17 +63,17 @@ def test_a_small_run_measures_every_variant(
 
 @pytest.fixture
 def store() -> Iterator[Path]:
-    """A folder for a store, that the archive's user can get at."""
-    folder = Path(tempfile.mkdtemp(prefix="pfa-grown-", dir="/tmp"))
-    yield folder
-    shutil.rmtree(folder)
+    """A directory for a store, that the archive's user can get at."""
+    directory = Path(tempfile.mkdtemp(prefix="pfa-grown-", dir="/tmp"))
+    yield directory
+    shutil.rmtree(directory)
 
 
-def test_a_small_growth_run_measures_both_doors_with_fuller_stores(
+def test_a_small_growth_run_measures_both_modes_with_fuller_stores(
     store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = "--rounds 2 --messages 5 --stored 0,30,100 --served 2,6 --large 2"
-    growth.main(f"{words} --store {store} --out {tmp_path}".split())
+    arguments = "--rounds 2 --messages 5 --stored 0,30,100 --served 2,6 --large 2"
+    growth.main(f"{arguments} --store {store} --out {tmp_path}".split())
     result = json.loads((tmp_path / "growth.json").read_text())
     assert list(result["rates"]) == ["pipe", "lmtp"]
     for by_count in result["rates"].values():
@@ -78,27 +83,27 @@ def test_a_small_growth_run_measures_both_doors_with_fuller_stores(
     assert all(min(each.values()) > 1000 for each in result["served"].values())
     assert "archive-stamp" in result["large_kb"]["pipe"]
     assert "archive-lmtp" in result["large_kb"]["lmtp"]
-    shown = capsys.readouterr().out
-    assert "| lmtp | 100 |" in shown
-    assert "| archive-lmtp |" in shown
+    output = capsys.readouterr().out
+    assert "| lmtp | 100 |" in output
+    assert "| archive-lmtp |" in output
 
 
 def test_filling_does_not_wait_for_the_disk(store: Path) -> None:
-    words = [sys.executable, filling.__file__, str(store), "20"]
+    command = [sys.executable, fill_store.__file__, str(store), "20"]
     path = os.pathsep.join(sys.path)
     log = store / "strace"
     traced = ["strace", "-f", "-qq", "-e", "trace=fsync,fdatasync", "-o", str(log)]
     subprocess.run(
-        [*traced, *words], env={**os.environ, "PYTHONPATH": path}, check=True
+        [*traced, *command], env={**os.environ, "PYTHONPATH": path}, check=True
     )
     assert log.read_text() == ""
 
 
-def test_a_store_is_filled_with_whole_records_of_many_days(store: Path) -> None:
-    filling.fill(store, [40])
-    filling.fill(store, [40])  # nothing is added to what is there
-    archive = store / filling.address(40)
-    found = verifier.verify_archive(str(archive))
-    assert (found.findings, found.line_count, len(found.files)) == ([], 40, 40)
+def test_a_store_is_filled_with_valid_records_of_many_days(store: Path) -> None:
+    fill_store.fill(store, [40])
+    fill_store.fill(store, [40])  # nothing is added to what is there
+    archive = store / fill_store.archive_address(40)
+    result = verifier.verify_archive(str(archive))
+    assert (result.findings, result.line_count, len(result.files)) == ([], 40, 40)
     days = Counter(path.parent for path in archive.rglob("*.eml.gz"))
     assert sorted(days.values()) == [4] * 10

@@ -27,13 +27,17 @@ from private_postfix import PrivatePostfix, descendants
 
 pytestmark = pytest.mark.live
 
-VICTIMS = ("smtpd", "cleanup", "qmgr", "pipe", "archive-stamp", "archive", "python3")
-SENDERS = 8
-MAIN = {
-    "service_throttle_time": "1s",
-    "transport_retry_time": "1s",
-    "ipc_timeout": "10s",
-}
+KILLED_PROGRAMS = (
+    "smtpd",
+    "cleanup",
+    "qmgr",
+    "pipe",
+    "archive-stamp",
+    "archive",
+    "python3",
+)
+SENDER_COUNT = 8
+MAIN = {"ipc_timeout": "10s"}
 
 
 class Storm:
@@ -42,45 +46,45 @@ class Storm:
     def __init__(self, postfix: PrivatePostfix, count: int, seed: int) -> None:
         self.postfix = postfix
         self.count = count
-        self.chance = random.Random(seed)
+        self.generator = random.Random(seed)
         self.accepted: dict[str, str] = {}  # name -> SHA-256 of the body
         self.attempts = 0
-        self.killed: Counter[str] = Counter()
+        self.kill_counts: Counter[str] = Counter()
         self._lock = threading.Lock()
-        self._over = threading.Event()
+        self._stop = threading.Event()
 
-    def rage(self) -> None:
+    def send_and_kill(self) -> None:
         """Send all messages; kill meanwhile, stop and start twice."""
         killer = threading.Thread(target=self._kill)
         killer.start()
-        with ThreadPoolExecutor(SENDERS) as pool:
+        with ThreadPoolExecutor(SENDER_COUNT) as pool:
             try:
-                done = pool.map(self._send, range(self.count))
+                results = pool.map(self._send, range(self.count))
                 for part in (1, 2):
                     self._wait_for(part * self.count // 3)
                     self.postfix.stop()
                     self._start()
-                list(done)
+                list(results)
             finally:
-                self._over.set()
+                self._stop.set()
                 killer.join()
 
     def _start(self) -> None:
         """Start Postfix; postsuper(1) may stumble over what orphans still move."""
 
-        def starts() -> bool:
+        def has_started() -> bool:
             try:
                 self.postfix.start()
             except RuntimeError:
                 return False
             return True
 
-        self.postfix.wait(starts, "Postfix starts")
+        self.postfix.wait(has_started, "Postfix starts")
 
     def _wait_for(self, accepted: int) -> None:
         self.postfix.wait(lambda: len(self.accepted) >= accepted, "mail is accepted")
 
-    def settle(self) -> None:
+    def wait_for_empty_queue(self) -> None:
         """Return when nothing is queued; what a dead cleanup(8) began counts not."""
 
         def is_empty() -> bool:
@@ -107,7 +111,7 @@ class Storm:
             try:
                 self.postfix.send(head.encode() + body, to=[f"{name}@example.net"])
             except (OSError, smtplib.SMTPException):
-                if self._over.wait(0.05):
+                if self._stop.wait(0.05):
                     return
                 continue
             with self._lock:
@@ -115,20 +119,22 @@ class Storm:
             return
 
     def _kill(self) -> None:
-        while not self._over.wait(self.chance.uniform(0.02, 0.12)):
-            victims = list(self._victims())
-            if not victims:
+        while not self._stop.wait(self.generator.uniform(0.02, 0.12)):
+            candidates = list(self._running_programs())
+            if not candidates:
                 continue
-            pid, name = self.chance.choice(victims)
+            pid, name = self.generator.choice(candidates)
             try:
                 os.kill(pid, signal.SIGKILL)
             except ProcessLookupError:
                 continue
-            self.killed[name] += 1
+            self.kill_counts[name] += 1
 
-    def _victims(self) -> Iterator[tuple[int, str]]:
+    def _running_programs(self) -> Iterator[tuple[int, str]]:
         try:
-            master = int((self.postfix.queue / "pid" / "master.pid").read_text())
+            master = int(
+                (self.postfix.queue_directory / "pid" / "master.pid").read_text()
+            )
         except (OSError, ValueError):
             return
         for pid in descendants(master):
@@ -136,11 +142,11 @@ class Storm:
                 name = Path(f"/proc/{pid}/comm").read_text().strip()
             except OSError:
                 continue
-            if name in VICTIMS:
+            if name in KILLED_PROGRAMS:
                 yield pid, name
 
 
-def judge(storm: Storm) -> str:
+def assert_nothing_lost(storm: Storm) -> str:
     """Hold what was accepted against both ends; return the figures."""
     postfix = storm.postfix
     delivered: dict[str, list[str]] = {}
@@ -149,47 +155,47 @@ def judge(storm: Storm) -> str:
             name = each.recipients[0].partition("@")[0]
             body = each.content.partition(b"\n\n")[2]
             delivered.setdefault(name, []).append(hashlib.sha256(body).hexdigest())
-    kept: Counter[str] = Counter()
-    for record in record_reader.records(str(postfix.store), LEGAL).values():
+    archived: Counter[str] = Counter()
+    for record in record_reader.records(str(postfix.store), LEGAL):
         original = b"".join(record_reader.original(str(postfix.store), record))
         body = original.replace(b"\r\n", b"\n").partition(b"\n\n")[2]
         name = body.partition(b"\n")[0].decode()
-        kept[name] += 1
+        archived[name] += 1
         assert [each["event"] for each in record.events].count("archived") == 1
         if name in storm.accepted:
             assert hashlib.sha256(body).hexdigest() == storm.accepted[name]
-            people = [each.final.decode() for each in record.recipients.values()]
-            assert people == [f"{name}@example.net"]
-    missing = [each for each in storm.accepted if not kept[each]]
-    lost = [each for each in storm.accepted if each not in delivered]
-    assert (missing, lost) == ([], [])
-    assert max(kept.values()) == 1
+            recipients = [each.final.decode() for each in record.recipients.values()]
+            assert recipients == [f"{name}@example.net"]
+    missing = [each for each in storm.accepted if not archived[each]]
+    undelivered = [each for each in storm.accepted if each not in delivered]
+    assert (missing, undelivered) == ([], [])
+    assert max(archived.values()) == 1
     for name, digest in storm.accepted.items():
         assert set(delivered[name]) == {digest}
-    assert set(delivered) <= set(kept)  # nothing is delivered that is not archived
-    done = postfix.command("verify")
-    assert done.returncode == 0, done.stdout
-    twice = sum(len(each) - 1 for each in delivered.values())
+    assert set(delivered) <= set(archived)  # nothing is delivered that is not archived
+    process = postfix.run_command("verify")
+    assert process.returncode == 0, process.stdout
+    extra_deliveries = sum(len(each) - 1 for each in delivered.values())
     return (
         f"{len(storm.accepted)} accepted of {storm.attempts} tried, killed"
-        f" {dict(storm.killed)}; in the store {len(kept)}, delivered {len(delivered)},"
-        f" delivered again {twice}"
+        f" {dict(storm.kill_counts)}; in the store {len(archived)},"
+        f" delivered {len(delivered)}, delivered again {extra_deliveries}"
     )
 
 
-def run(count: int, seed: int) -> str:
+def run_storm(count: int, seed: int) -> str:
     with PrivatePostfix(main=MAIN, archive_cf={"archive_delivery": "store"}) as postfix:
         storm = Storm(postfix, count, seed)
-        storm.rage()
-        storm.settle()
-        assert storm.killed
-        return judge(storm)
+        storm.send_and_kill()
+        storm.wait_for_empty_queue()
+        assert storm.kill_counts
+        return assert_nothing_lost(storm)
 
 
 def test_a_small_storm_loses_nothing() -> None:
-    print(run(200, seed=1))
+    print(run_storm(200, seed=1))
 
 
 @pytest.mark.slow
 def test_a_large_storm_loses_nothing() -> None:
-    print(run(2000, seed=2))
+    print(run_storm(2000, seed=2))

@@ -14,22 +14,22 @@ settings.register_profile(
     deadline=None,
     max_examples=50,
     database=None,
-    # Each example writes below a folder of its own.
+    # Each example writes below a directory of its own.
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 settings.load_profile("unit")
 
 
 @pytest.fixture
-def synced(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def synced_paths(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """A list that fills with the paths of all that is fsynced."""
     paths: list[str] = []
     fsync = os.fsync
 
-    def noted(descriptor: int) -> None:
-        paths.append(os.readlink(f"/proc/self/fd/{descriptor}"))
-        fsync(descriptor)
+    def recording_fsync(file_descriptor: int) -> None:
+        paths.append(os.readlink(f"/proc/self/fd/{file_descriptor}"))
+        fsync(file_descriptor)
 
-    monkeypatch.setattr(os, "fsync", noted)
-    monkeypatch.setattr(posix, "fsync", noted)
+    monkeypatch.setattr(os, "fsync", recording_fsync)
+    monkeypatch.setattr(posix, "fsync", recording_fsync)
     return paths

@@ -20,7 +20,7 @@ NEW_KEY = Key("k2026", bytes(range(100, 132)))
 KEYS = Keyring((OLD_KEY,))
 ROTATED = Keyring((NEW_KEY, OLD_KEY))
 # Somebody else's key that calls itself like ours.
-STRANGERS = Keyring((Key("k2025", bytes(32)),))
+FOREIGN_KEYS = Keyring((Key("k2025", bytes(32)),))
 
 HOST = b"mail.example.com"
 QUEUE_ID = b"4Zx1Yk2Pp7z9Qw"
@@ -62,14 +62,14 @@ def digests(message: bytes, offsets: list[int]) -> dict[int, bytes]:
     return {offset: sha256(message[offset:]) for offset in offsets}
 
 
-def shape(message: bytes) -> smtp_data.ContentProperties:
+def content_properties(message: bytes) -> smtp_data.ContentProperties:
     """What a transport must be able to carry for this message."""
-    found = smtp_data.ContentProperties()
-    found.update(message)
-    return found
+    properties = smtp_data.ContentProperties()
+    properties.update(message)
+    return properties
 
 
-def set_up(text: str = "") -> Settings:
+def make_settings(text: str = "") -> Settings:
     """The settings that this text of archive.cf gives."""
     return settings.parse(
         text,
@@ -79,25 +79,28 @@ def set_up(text: str = "") -> Settings:
     )
 
 
-def asked(
+def make_request(
     address: str = LEGAL,
     *,
     verdict: str = "absent",
     stamp_id: str = "",
-    above: int | None = None,
-    copy: int = 0,
-    spared: bool = False,
+    offset: int | None = None,
+    generation: int = 0,
+    is_stamp_trusted: bool = False,
 ) -> Request:
     """A request as the stamp filter writes it into the envelope."""
-    request = Request(address, "nexthop", verdict)
-    request.stamp_id = stamp_id
-    request.stamp_offset = above
-    request.generation = copy
-    request.is_stamp_trusted = spared
-    return request
+    return Request(
+        address,
+        "nexthop",
+        verdict,
+        stamp_id=stamp_id,
+        stamp_offset=offset,
+        generation=generation,
+        is_stamp_trusted=is_stamp_trusted,
+    )
 
 
-def envelope_of(message: bytes = MESSAGE, **known: Any) -> Envelope:
+def make_envelope(message: bytes = MESSAGE, **overrides: Any) -> Envelope:
     """An envelope of this message; known replaces single values."""
     values: dict[str, Any] = {
         "archive_id": ARCHIVE_ID,
@@ -105,49 +108,49 @@ def envelope_of(message: bytes = MESSAGE, **known: Any) -> Envelope:
         "queue_id": QUEUE_ID,
         "sender": SENDER,
         "recipients": (Recipient(b"bob@example.com"),),
-        "requests": (asked(),),
+        "requests": (make_request(),),
         "client": Client(address=b"192.0.2.7", protocol=b"ESMTP"),
         "arrival": NOW,
         "sha256": sha256(message).hex(),
         "size": len(message),
     }
-    return Envelope(**{**values, **known})
+    return Envelope(**{**values, **overrides})
 
 
-def opened(sealed: Envelope, keys: Keyring = KEYS) -> Capsule:
+def unseal_capsule(envelope: Envelope, keys: Keyring = KEYS) -> Capsule:
     """The same envelope after its way through a capsule."""
     preamble = capsule.make_preamble(
-        sealed, keys, sender=b"archive@example.com", now=NOW
+        envelope, keys, sender=b"archive@example.com", now=NOW
     )
     return capsule.unseal(preamble, keys)
 
 
-def facts(envelope: Envelope) -> dict[str, object]:
+def envelope_values(envelope: Envelope) -> dict[str, object]:
     """All that an envelope says, as values that can be compared."""
-    said: dict[str, object] = {
+    values: dict[str, object] = {
         name: getattr(envelope, name)
         for name in Envelope.__slots__
         if name not in ("client", "recipients", "requests")
     }
-    said["client"] = [getattr(envelope.client, name) for name in Client.__slots__]
-    said["recipients"] = [
-        (each.final, each.original, each.notify, each.orcpt)
-        for each in envelope.recipients
+    values["client"] = [getattr(envelope.client, name) for name in Client.__slots__]
+    values["recipients"] = [
+        (item.final, item.original, item.notify, item.orcpt)
+        for item in envelope.recipients
     ]
-    said["requests"] = [
-        [getattr(each, name) for name in sorted(Request.__slots__)]
-        for each in envelope.requests
+    values["requests"] = [
+        [getattr(item, name) for name in sorted(Request.__slots__)]
+        for item in envelope.requests
     ]
-    return said
+    return values
 
 
-def task(
+def delivery_request(
     *recipients: bytes,
     nexthop: str = LEGAL,
     sender: bytes = SENDER,
     client: Client | None = None,
     keys: Keyring = KEYS,
-    **of_lmtp: Any,
+    **lmtp_parameters: Any,
 ) -> capture_plan.DeliveryRequest:
     """One run of the stamp filter, as pipe(8) describes it; of_lmtp says more."""
     return capture_plan.DeliveryRequest(
@@ -158,7 +161,7 @@ def task(
         client=client or Client(address=b"192.0.2.7", protocol=b"ESMTP"),
         envid=b"",
         keys=keys,
-        **of_lmtp,
+        **lmtp_parameters,
     )
 
 
@@ -167,16 +170,16 @@ def mail_owner(settings: Settings | None = None) -> int:
     return MAIL_OWNER
 
 
-def origin(head: bytes, queue_id: bytes = QUEUE_ID) -> received_header.Origin:
+def find_origin(head: bytes, queue_id: bytes = QUEUE_ID) -> received_header.Origin:
     """Where the message with this head began its way on our host."""
     return received_header.find_origin(
         head, current_queue_id=queue_id, host=HOST, mail_owner=mail_owner
     )
 
 
-def cut(content: bytes, marks: list[int]) -> list[bytes]:
+def split_at(content: bytes, offsets: list[int]) -> list[bytes]:
     """The content in pieces, parted at these marks."""
-    bounds = [0, *sorted(min(mark, len(content)) for mark in marks), len(content)]
+    bounds = [0, *sorted(min(mark, len(content)) for mark in offsets), len(content)]
     return [content[a:b] for a, b in zip(bounds, bounds[1:])]
 
 
@@ -185,7 +188,7 @@ LINES_LF = st.lists(
     st.sampled_from([b"\n", b".", b"\n.", b"a", b"\0", b"\xff", b" x", b"..", b"\n\n"]),
     max_size=30,
 ).map(b"".join)
-MARKS = st.lists(st.integers(0, 60), max_size=12)
+OFFSETS = st.lists(st.integers(0, 60), max_size=12)
 # Addresses as sendmail(1) and odd clients have them. Postfix itself takes white space
 # off both ends.
 ADDRESSES = st.one_of(

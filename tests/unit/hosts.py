@@ -9,63 +9,65 @@ from postfix_archive.install.filter_routes import Change, Setup
 from postfix_archive.postfix import configuration, reference
 from postfix_archive.postfix.configuration import Configuration
 
-WISH = Setup("legal@example.com", "/usr/local/lib/postfix-archive")
-STOCK = "smtp inet n - y - - smtpd\npickup unix n - y 60 1 pickup\n"
+SETUP = Setup("legal@example.com", "/usr/local/lib/postfix-archive")
+STOCK_MASTER = "smtp inet n - y - - smtpd\npickup unix n - y 60 1 pickup\n"
 AMAVIS = "smtp-amavis:[127.0.0.1]:10024"
-BACK = (
+REINJECTION_ENTRY = (
     "127.0.0.1:10025 inet n - n - - smtpd -o content_filter="
     " -o receive_override_options=no_header_body_checks\n"
 )
 
 
-def host(main: dict[str, str] | None = None, master: str = STOCK) -> Configuration:
-    known = {"mail_version": "3.7.11"}
+def make_config(
+    main: dict[str, str] | None = None, master: str = STOCK_MASTER
+) -> Configuration:
+    defaults = {"mail_version": "3.7.11"}
     services = configuration.parse_services(master)
-    return Configuration("/etc/postfix", main or {}, known, services)
+    return Configuration("/etc/postfix", main or {}, defaults, services)
 
 
-def plan(found: Configuration, wish: Setup = WISH) -> tuple[Change, ...]:
-    given: dict[str, str] = {}
-    for text in reference.master_cf_texts(wish.mode):
-        given.update(reference.parse_entries(text))
-    return install_plan.plan_changes(found, wish, given)
+def plan(config: Configuration, setup: Setup = SETUP) -> tuple[Change, ...]:
+    entries: dict[str, str] = {}
+    for text in reference.master_cf_texts(setup.mode):
+        entries.update(reference.parse_entries(text))
+    return install_plan.plan_changes(config, setup, entries)
 
 
-def after(found: Configuration, wish: Setup = WISH) -> Configuration:
+def config_after(config: Configuration, setup: Setup = SETUP) -> Configuration:
     """What the configuration is when the plan is carried out."""
-    main = dict(found.main)
-    lines = {each.key: each for each in found.services}
-    for change in plan(found, wish):
+    main = dict(config.main)
+    services = {each.key: each for each in config.services}
+    for change in plan(config, setup):
         assert change.after is not None
         if change.kind == "main":
             main[change.name] = change.after
         elif change.kind == "service":
-            lines[change.name] = configuration.parse_services(change.after)[0]
+            services[change.name] = configuration.parse_services(change.after)[0]
         else:
             key, _, option = change.name.rpartition("/")
-            old = lines[key]
-            lines[key] = replace(old, options={**old.options, option: change.after})
-    return replace(found, main=main, services=tuple(lines.values()))
+            old = services[key]
+            services[key] = replace(old, options={**old.options, option: change.after})
+    return replace(config, main=main, services=tuple(services.values()))
 
 
-KINDS = {
-    "stock": host(),
-    "amavis": host({"content_filter": AMAVIS}, STOCK + BACK),
-    "submission": host(
+HOSTS = {
+    "stock": make_config(),
+    "amavis": make_config({"content_filter": AMAVIS}, STOCK_MASTER + REINJECTION_ENTRY),
+    "submission": make_config(
         {"content_filter": AMAVIS},
-        STOCK
-        + BACK
+        STOCK_MASTER
+        + REINJECTION_ENTRY
         + "submission inet n - n - - smtpd -o content_filter=dk:[::1]:99\n",
     ),
-    "a port without a filter": host(
-        {}, STOCK + "127.0.0.1:2600 inet n - n - - smtpd -o content_filter=\n"
+    "a port without a filter": make_config(
+        {}, STOCK_MASTER + "127.0.0.1:2600 inet n - n - - smtpd -o content_filter=\n"
     ),
-    "mapped elsewhere": host(
+    "mapped elsewhere": make_config(
         {"content_filter": AMAVIS, "receive_override_options": "no_address_mappings"},
-        STOCK + BACK,
+        STOCK_MASTER + REINJECTION_ENTRY,
     ),
-    "maps": host({"transport_maps": "hash:/etc/postfix/transport, pcre:/x"}),
-    "simple filter": host(
+    "maps": make_config({"transport_maps": "hash:/etc/postfix/transport, pcre:/x"}),
+    "simple filter": make_config(
         {},
         "smtp inet n - n - - smtpd -o content_filter=filter:dummy\n"
         "pickup unix n - n 60 1 pickup\nfilter unix - n n - 10 pipe argv=/f\n",

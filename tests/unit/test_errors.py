@@ -10,7 +10,7 @@ from postfix_archive import errors
 from postfix_archive.errors import ArchiveError
 
 # Of commands, and never of mail in flight.
-OF_COMMANDS = {
+COMMAND_ERRORS = {
     "RecordNotFound",
     "RecordDamaged",
     "LogUnreadable",
@@ -19,22 +19,25 @@ OF_COMMANDS = {
     "PostfixCommandFailed",
     "InstallRefused",
     "InstallFailed",
+    "ReferenceMissing",
     "BypassRefused",
     "NotRoot",
     "TableInvalid",
 }
 
 
-def everything(root: type[ArchiveError]) -> list[type[ArchiveError]]:
-    return [root] + [each for sub in root.__subclasses__() for each in everything(sub)]
+def all_subclasses(root: type[ArchiveError]) -> list[type[ArchiveError]]:
+    return [root] + [
+        each for subclass in root.__subclasses__() for each in all_subclasses(subclass)
+    ]
 
 
-TREE = sorted(everything(ArchiveError), key=lambda each: each.__name__)
+TREE = sorted(all_subclasses(ArchiveError), key=lambda each: each.__name__)
 
 
 @pytest.mark.parametrize("error", TREE)
 def test_every_error_that_mail_can_meet_defers(error: type[ArchiveError]) -> None:
-    if error.__name__ not in OF_COMMANDS:
+    if error.__name__ not in COMMAND_ERRORS:
         assert error.exit_code == 75
 
 
@@ -46,7 +49,7 @@ def test_no_error_has_a_status_that_makes_postfix_bounce(
 
 
 @pytest.mark.parametrize("error", TREE)
-def test_every_error_is_drawn_in_the_tree_and_says_what_happened(
+def test_every_error_is_in_the_tree_and_has_a_docstring(
     error: type[ArchiveError],
 ) -> None:
     assert error.__module__ == errors.__name__
@@ -54,9 +57,9 @@ def test_every_error_is_drawn_in_the_tree_and_says_what_happened(
     assert error.__doc__
 
 
-def test_the_tree_draws_no_error_that_is_not_there() -> None:
-    drawn = re.findall(r"\b([A-Z][a-z]+(?:[A-Z][a-z]+)+)\b", errors.__doc__ or "")
-    assert set(drawn) == {error.__name__ for error in TREE}
+def test_the_tree_names_no_error_that_does_not_exist() -> None:
+    names = re.findall(r"\b([A-Z][a-z]+(?:[A-Z][a-z]+)+)\b", errors.__doc__ or "")
+    assert set(names) == {error.__name__ for error in TREE}
 
 
 def test_an_error_keeps_its_text() -> None:

@@ -8,6 +8,7 @@ say have their property in a test file of their own.
 from __future__ import annotations
 
 import contextlib
+import datetime
 import gzip
 import hashlib
 import json
@@ -22,9 +23,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from postfix_archive.archive_transport import fallback_import, transport
+from postfix_archive.archive_transport import archive_job, fallback_import, transport
 from postfix_archive.bypass import switch
-from postfix_archive.cli import main, record_view, status
+from postfix_archive.cli import record_view, status
 from postfix_archive.config import settings as archive_settings
 from postfix_archive.errors import ArchiveError
 from postfix_archive.message import (
@@ -48,6 +49,7 @@ from postfix_archive.postfix import (
     smtp_client,
 )
 from postfix_archive.postfix.configuration import Configuration
+from postfix_archive.reconcile import archive_lookup
 from postfix_archive.rescue import queue_rescue, rescue_plan
 from postfix_archive.stamp_filter import transaction
 from postfix_archive.store import (
@@ -61,26 +63,28 @@ from postfix_archive.store import (
 from postfix_archive.system import spool
 from postfix_archive.tables import table_source
 
-from unit import examples
+from unit import examples, samples
 from unit.examples import ARCHIVE_ID, HR, KEYS, LEGAL, MESSAGE, NOW, QUEUE_ID, SENDER
 from unit.store.test_archive import NAME, Capture
 
-MANY = settings(max_examples=200)
+MANY_EXAMPLES = settings(max_examples=200)
 NOISE = st.binary(max_size=200)
 TEXTS = st.text(max_size=60)
-FIELDS = envelope.serialise(examples.envelope_of())
-PREAMBLE = capsule.make_preamble(examples.envelope_of(), KEYS, sender=b"a@b.c", now=NOW)
+FIELDS = envelope.serialise(examples.make_envelope())
+PREAMBLE = capsule.make_preamble(
+    examples.make_envelope(), KEYS, sender=b"a@b.c", now=NOW
+)
 TAG = stamp.archive_tag(LEGAL, KEYS.current)
 STAMP = stamp.make(ARCHIVE_ID, TAG, examples.sha256(MESSAGE), NOW, KEYS.current)
 COPY = Capture().copy
 REQUEST = request.make_recipient(f"{LEGAL},{HR}", KEYS)
-TALK = (
+SESSION_BYTES = (
     b"220 mail ESMTP\r\n250-mail\r\n250-PIPELINING\r\n250-SMTPUTF8\r\n"
     b"250 XFORWARD NAME ADDR PORT PROTO HELO IDENT SOURCE\r\n250 Ok\r\n"
     b"250 2.1.0 Ok\r\n250 2.1.5 Ok\r\n354 End data\r\n250 Ok: queued as 4Zx\r\n"
 )
-ANSWER = b"27:Kok: queued as 4Zx1Yk2Pp7z9,"
-QUEUED = (
+QMQP_REPLY = b"27:Kok: queued as 4Zx1Yk2Pp7z9,"
+QUEUE_LISTING = (
     b'{"queue_name":"deferred","queue_id":"4Zx","arrival_time":1795348380,'
     b'"sender":"ann@example.org","recipients":[{"address":"bob@example.com",'
     b'"delay_reason":"no route"}]}\n'
@@ -98,10 +102,10 @@ def changed(draw: st.DrawFn, *texts: bytes) -> bytes:
     """One of these texts with a few bytes flipped, put in, taken out or doubled."""
     text = draw(st.sampled_from(texts))
     for _ in range(draw(st.integers(0, 4))):
-        at = draw(st.integers(0, len(text)))
-        to = min(len(text), at + draw(st.integers(0, 40)))
-        new = draw(st.sampled_from([b"", text[at:to] * 2]) | st.binary(max_size=8))
-        text = text[:at] + new + text[to:]
+        offset = draw(st.integers(0, len(text)))
+        to = min(len(text), offset + draw(st.integers(0, 40)))
+        new = draw(st.sampled_from([b"", text[offset:to] * 2]) | st.binary(max_size=8))
+        text = text[:offset] + new + text[to:]
     return text
 
 
@@ -119,14 +123,14 @@ def refusals() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def put(place: object, name: str, value: object) -> Iterator[None]:
+def replace_attribute(target: object, name: str, value: object) -> Iterator[None]:
     """Put something else into the place of a function for a while."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(place, name, value)
+        patch.setattr(target, name, value)
         yield
 
 
-def spooled(content: bytes) -> spool.Spool:
+def make_spool(content: bytes) -> spool.Spool:
     message = spool.Spool()
     message.add(content, "/nowhere")
     return message
@@ -135,12 +139,12 @@ def spooled(content: bytes) -> spool.Spool:
 # --- messages ---------------------------------------------------------------------
 
 
-@MANY
+@MANY_EXAMPLES
 @given(changed(STAMP + MESSAGE, STAMP * 3 + MESSAGE))
-def test_a_changed_stamp_is_valid_only_if_it_says_the_same(message: bytes) -> None:
-    found = stamp.find(message, KEYS)
-    digests = examples.digests(message, found.content_offsets)
-    verdict = stamp.verify(found, LEGAL, digests, KEYS)
+def test_a_changed_stamp_is_valid_only_if_it_means_the_same(message: bytes) -> None:
+    stamps = stamp.find(message, KEYS)
+    digests = examples.digests(message, stamps.content_offsets)
+    verdict = stamp.verify(stamps, LEGAL, digests, KEYS)
     if verdict.result == stamp.VALID:
         assert verdict.stamp is not None and verdict.stamp.archive_id == ARCHIVE_ID
         assert message.endswith(MESSAGE)
@@ -153,17 +157,17 @@ def test_a_changed_capsule_opens_as_it_was_or_not_at_all(content: bytes) -> None
         assert capsule.unseal(content, KEYS).fields == FIELDS
 
 
-@MANY
+@MANY_EXAMPLES
 @given(changed(FIELDS))
 def test_fields_that_can_be_read_are_written_so_that_they_read_the_same(
     fields: bytes,
 ) -> None:
     with refusals():
-        again = envelope.serialise(envelope.parse(fields))
-        assert envelope.serialise(envelope.parse(again)) == again
+        rewritten = envelope.serialise(envelope.parse(fields))
+        assert envelope.serialise(envelope.parse(rewritten)) == rewritten
 
 
-def sealed(fields: bytes, original: bytes) -> bytes:
+def make_capsule(fields: bytes, original: bytes) -> bytes:
     """A capsule with a good seal around whatever fields."""
     fields = capsule.MAGIC + fields
     proof = hexlify(KEYS.current.mac(capsule.SEAL_PURPOSE, fields))
@@ -180,33 +184,35 @@ def test_what_has_a_good_seal_is_mailed_whatever_it_holds(
     fields: bytes, original: bytes, form: str
 ) -> None:
     text = f"archive_delivery = mail\narchive_report_format = {form}\n"
-    message = spooled(sealed(fields, original))
-    case = transport.ArchiveJob(message, examples.set_up(text), KEYS, NOW)
+    message = make_spool(make_capsule(fields, original))
+    case = archive_job.ArchiveJob(message, examples.make_settings(text), KEYS, NOW)
 
     def submit(_: object, __: bytes, ___: object, content: Any, **____: object) -> str:
         return f"4Z{sum(map(len, content))}"
 
-    with put(smtp_client, "submit", submit), refusals():
-        assert "archived as" in transport.archive_message(case)
+    with replace_attribute(smtp_client, "submit", submit), refusals():
+        assert "result=" in transport.archive_message(case)
 
 
-@MANY
+@MANY_EXAMPLES
 @given(changed(COPY, COPY.replace(b"multipart/report", b"multipart/mixed")) | NOISE)
 def test_the_parts_of_a_changed_copy_lie_within_it(copy: bytes) -> None:
     assert -1 <= archive_copy.original_offset(copy) <= len(copy)
     assert archive_copy.envelope_fields(copy) in copy
 
 
-@given(examples.LINES_LF, changed(b"\nX-MS-Journal-Report:\n") | NOISE, examples.MARKS)
+@given(
+    examples.LINES_LF, changed(b"\nX-MS-Journal-Report:\n") | NOISE, examples.OFFSETS
+)
 def test_no_marker_is_left_wherever_the_pieces_part(
     before: bytes, noise: bytes, marks: list[int]
 ) -> None:
     content = before + noise + b"\nX-MS-Journal-Report" + noise
-    pieces = examples.cut(content, marks)
-    assert archive_copy.has_marker(pieces)
-    lowered = b"".join(archive_copy.lowercase_markers(pieces))
-    assert not archive_copy.has_marker([lowered])
-    assert lowered.lower() == content.lower()
+    chunks = examples.split_at(content, marks)
+    assert archive_copy.has_marker(chunks)
+    lowercased = b"".join(archive_copy.lowercase_markers(chunks))
+    assert not archive_copy.has_marker([lowercased])
+    assert lowercased.lower() == content.lower()
 
 
 SUBJECTS = changed(
@@ -219,23 +225,26 @@ SUBJECTS = changed(
 )
 
 
-@MANY
+@MANY_EXAMPLES
 @given(SUBJECTS | NOISE)
 def test_any_subject_can_be_shown_on_one_line(subject: bytes) -> None:
-    shown = record_view.subject(b"Subject: " + subject + b"\r\n\r\n")
-    assert shown.isprintable() and shown.encode()
+    displayed = record_view.subject(b"Subject: " + subject + b"\r\n\r\n")
+    assert samples.is_safe_line(displayed)
 
 
 # --- envelopes and argv -----------------------------------------------------------
 
 
 @given(changed(REQUEST))
-def test_a_changed_request_asks_for_what_it_asked_for_or_for_nothing(
+def test_a_changed_request_requests_the_same_or_nothing(
     word: bytes,
 ) -> None:
-    people, asked, forged = request.split_recipients([Recipient(word)], KEYS)
-    assert asked in ((LEGAL, HR), ())
-    assert len(people) + forged + bool(asked) == 1 or word == request.CAPSULE_RECIPIENT
+    recipients, archives, forged = request.split_recipients([Recipient(word)], KEYS)
+    assert archives in ((LEGAL, HR), ())
+    assert (
+        len(recipients) + forged + bool(archives) == 1
+        or word == request.CAPSULE_RECIPIENT
+    )
 
 
 @given(TEXTS | changed(b"legal@example.com,hr@example.com").map(as_text))
@@ -247,10 +256,10 @@ def test_a_nexthop_names_archives_or_is_refused(nexthop: str) -> None:
 
 @given(examples.ADDRESSES)
 def test_any_address_can_be_written_into_a_command(mailbox: bytes) -> None:
-    for coded in (address.xtext(mailbox), address.orcpt(mailbox)):
-        assert not {0x20, 0x0D, 0x0A, 0x00} & {*coded}
+    for encoded in (address.xtext(mailbox), address.orcpt(mailbox)):
+        assert not {0x20, 0x0D, 0x0A, 0x00} & {*encoded}
     assert len(address.unquote(mailbox)) <= len(mailbox)
-    assert printable.safe_text(mailbox).isprintable()
+    assert samples.is_safe_line(printable.safe_text(mailbox))
 
 
 @given(NOISE, changed(b"192.0.2.0/24", b"IPv6:2001:db8::1", b"::ffff:192.0.2.1"))
@@ -263,52 +272,57 @@ def test_whatever_a_client_is_called_it_is_in_a_network_or_not(
     assert address.is_network(text) in (True, False)
 
 
-WORDS = (
+ARGUMENTS = (
     st.sampled_from([b"--", *(b"--" + each for each in transaction.OPTIONS)]) | NOISE
 )
 
 
-@given(st.lists(WORDS, max_size=20))
+@given(st.lists(ARGUMENTS, max_size=20))
 def test_any_command_line_is_read_or_refused(words: list[bytes]) -> None:
     with refusals():
-        macros, people = transaction.parse_arguments(words)
+        macros, recipients = transaction.parse_arguments(words)
         assert macros.keys() == {*transaction.OPTIONS}
-        assert not people or len(people) * 2 < len(words)
+        assert not recipients or len(recipients) * 2 < len(words)
 
 
 # --- the store --------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
-def pristine(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store with one message, supplemented and mailed, and a gap."""
-    folder = tmp_path_factory.mktemp("store")
-    assert Capture().kept_in(folder)
-    with journal.Journal(str(folder / LEGAL)) as events:
+def pristine_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store with one message, supplemented and mailed, and a bypass."""
+    directory = tmp_path_factory.mktemp("store")
+    assert Capture().store_in(directory)
+    with journal.Journal(str(directory / LEGAL)) as events:
         time = "2026-11-22T11:53:00Z"
-        told = {"opened": time, "by": "root", "why": "disk"}
-        events.append("gap-opened", time, **told)
+        bypass_fields = {"started": time, "started_by": "root", "reason": "disk"}
+        events.append("bypass-started", time, **bypass_fields)
         events.append("mailed", time, id=ARCHIVE_ID, capsule="c", queued_as="4Zx 4Zy")
         fields = FIELDS.decode()
-        words = {"id": ARCHIVE_ID, "capsule": "d", "sha256": "e", "stamp": "valid"}
-        more = {"envelope": fields, "above": "x\r\n"}
-        events.append("supplement", time, size=1, **words, **more)
-    return folder
+        capture_fields = {
+            "id": ARCHIVE_ID,
+            "capsule": "d",
+            "sha256": "e",
+            "stamp": "valid",
+        }
+        envelope_fields = {"envelope": fields, "above": "x\r\n"}
+        events.append("supplement", time, size=1, **capture_fields, **envelope_fields)
+    return directory
 
 
-def chained(text: bytes) -> bytes:
+def rechain(text: bytes) -> bytes:
     """The lines of a journal with numbers and hashes that fit."""
     last, lines = "0" * 64, []
     for line in text.split(b"\n"):
-        at = line.rfind(b',"prev":"')
-        if at > 0:
-            line = line[:at] + b',"prev":"' + last.encode() + b'"}'
+        offset = line.rfind(b',"prev":"')
+        if offset > 0:
+            line = line[:offset] + b',"prev":"' + last.encode() + b'"}'
         last = hashlib.sha256(line).hexdigest()
         lines.append(line)
     return b"\n".join(lines)
 
 
-ODD = st.recursive(
+ODD_VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | TEXTS,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXTS, inner),
     max_leaves=5,
@@ -324,63 +338,65 @@ def journals(draw: st.DrawFn, pristine: Path) -> bytes:
     else:
         events = [json.loads(line) for line in text.splitlines()]
         event = draw(st.sampled_from(events))
-        event[draw(st.sampled_from(sorted(event)))] = draw(ODD)
+        event[draw(st.sampled_from(sorted(event)))] = draw(ODD_VALUES)
         text = b"".join(json.dumps(each).encode() + b"\n" for each in events)
-    return chained(text) if draw(st.booleans()) else text
+    return rechain(text) if draw(st.booleans()) else text
 
 
 @contextlib.contextmanager
-def a_store(pristine: Path, folder: Path, text: bytes) -> Iterator[Path]:
+def store_with_journal(pristine: Path, directory: Path, text: bytes) -> Iterator[Path]:
     """A copy of the store with another journal."""
-    shutil.copytree(pristine, folder / "harmed", dirs_exist_ok=True)
-    (folder / "harmed" / LEGAL / journal.FILE_NAME).write_bytes(text)
+    shutil.copytree(pristine, directory / "harmed", dirs_exist_ok=True)
+    (directory / "harmed" / LEGAL / journal.FILE_NAME).write_bytes(text)
     try:
-        yield folder / "harmed"
+        yield directory / "harmed"
     finally:
-        shutil.rmtree(folder / "harmed")
+        shutil.rmtree(directory / "harmed")
 
 
-@MANY
+@MANY_EXAMPLES
 @given(st.data())
 def test_a_changed_journal_is_shown_or_refused(
-    pristine: Path, tmp_path: Path, data: st.DataObject
+    pristine_store: Path, tmp_path: Path, data: st.DataObject
 ) -> None:
-    text = data.draw(journals(pristine))
-    with a_store(pristine, tmp_path, text) as store, refusals():
-        found = examples.set_up(f"archive_store_directory = {store}\n")
-        for each in record_reader.bypasses(str(store), LEGAL):
-            assert all(isinstance(each[one], str) for one in ("opened", "by", "why"))
-        for kept in record_reader.records(str(store), LEGAL).values():
+    text = data.draw(journals(pristine_store))
+    with store_with_journal(pristine_store, tmp_path, text) as store, refusals():
+        settings = examples.make_settings(f"archive_store_directory = {store}\n")
+        for period in archive_lookup.bypass_periods(str(store), settings, 0):
+            assert period.contains(NOW) in (True, False)
+        for record in record_reader.records(str(store), LEGAL):
             lines = [
-                json.dumps(record_view.to_json(kept)),
-                record_view.summary_line(found, kept),
+                json.dumps(record_view.to_json(record)),
+                record_view.summary_line(settings, record),
             ]
-            lines += record_view.lines(found, kept)
-            assert all(line.isprintable() and line.encode() for line in lines)
-            assert main._archived_at(kept).tzinfo
+            lines += record_view.lines(settings, record)
+            assert all(map(samples.is_safe_line, lines))
+            assert datetime.datetime.fromisoformat(record.events[0]["time"]).tzinfo
 
 
-@MANY
+@MANY_EXAMPLES
 @given(st.data())
-def test_verify_says_of_any_journal_what_is_amiss(
-    pristine: Path, tmp_path: Path, data: st.DataObject
+def test_verify_reports_problems_of_any_journal(
+    pristine_store: Path, tmp_path: Path, data: st.DataObject
 ) -> None:
-    text = data.draw(journals(pristine))
-    with a_store(pristine, tmp_path, text) as store:
-        found = verifier.verify_archive(f"{store}/{LEGAL}")
-        same = text == (pristine / LEGAL / journal.FILE_NAME).read_bytes()
-        assert bool(found.findings) != same
-        assert all(map(str, found.findings)) and verifier.summary(found)
+    text = data.draw(journals(pristine_store))
+    with store_with_journal(pristine_store, tmp_path, text) as store:
+        result = verifier.verify_archive(f"{store}/{LEGAL}")
+        same = text == (pristine_store / LEGAL / journal.FILE_NAME).read_bytes()
+        assert bool(result.findings) != same
+        assert all(map(str, result.findings)) and verifier.summary(result)
 
 
 @given(st.data())
 def test_a_changed_journal_is_written_on_or_refused(
-    pristine: Path, tmp_path: Path, data: st.DataObject
+    pristine_store: Path, tmp_path: Path, data: st.DataObject
 ) -> None:
-    text = data.draw(journals(pristine) | NOISE)
-    note = data.draw(changed((pristine / LEGAL / journal_end.FILE_NAME).read_bytes()))
-    with a_store(pristine, tmp_path, text) as store, refusals():
-        (store / LEGAL / journal_end.FILE_NAME).write_bytes(note)
+    text = data.draw(journals(pristine_store) | NOISE)
+    marker_content = data.draw(
+        changed((pristine_store / LEGAL / journal_end.FILE_NAME).read_bytes())
+    )
+    with store_with_journal(pristine_store, tmp_path, text) as store, refusals():
+        (store / LEGAL / journal_end.FILE_NAME).write_bytes(marker_content)
         with journal.Journal(f"{store}/{LEGAL}") as events:
             assert isinstance(events.recent_events("c"), set)
             assert events.has_file("none") is False
@@ -390,22 +406,22 @@ def test_a_changed_journal_is_written_on_or_refused(
 
 @given(st.data())
 def test_verify_and_show_take_any_file_for_a_copy(
-    pristine: Path, tmp_path: Path, data: st.DataObject
+    pristine_store: Path, tmp_path: Path, data: st.DataObject
 ) -> None:
-    packed = (pristine / LEGAL / NAME).read_bytes()
+    packed = (pristine_store / LEGAL / NAME).read_bytes()
     content = data.draw(changed(packed) | changed(COPY).map(gzip.compress) | NOISE)
-    text = (pristine / LEGAL / journal.FILE_NAME).read_bytes()
-    with a_store(pristine, tmp_path, text) as store:
+    text = (pristine_store / LEGAL / journal.FILE_NAME).read_bytes()
+    with store_with_journal(pristine_store, tmp_path, text) as store:
         path = store / LEGAL / NAME
         path.chmod(0o600)
         path.write_bytes(content)
-        found = verifier.verify_archive(f"{store}/{LEGAL}")
-        assert bool(found.error_count) == (content != packed)
+        result = verifier.verify_archive(f"{store}/{LEGAL}")
+        assert bool(result.error_count) == (content != packed)
         with refusals():
             copy_file.read_capture(str(path), LEGAL)
         with refusals():
-            kept = record_reader.find_record(str(store), ARCHIVE_ID, LEGAL)
-            assert len(b"".join(record_reader.original(str(store), kept))) == len(
+            record = record_reader.find_record(str(store), ARCHIVE_ID, LEGAL)
+            assert len(b"".join(record_reader.original(str(store), record))) == len(
                 MESSAGE
             )
 
@@ -418,14 +434,14 @@ def test_any_file_in_the_fallback_directory_is_archived_or_stays(
     path.write_bytes(data.draw(changed(PREAMBLE + MESSAGE) | NOISE))
     text = f"archive_store_directory = {tmp_path}/store\narchive_delivery = store\n"
     with refusals():
-        fallback_import._archive_capsule(examples.set_up(text), KEYS, str(path))
-    stays = fallback.waiting_capsules(str(tmp_path)) != []
-    assert stays != (tmp_path / "store" / LEGAL / NAME).exists()
+        fallback_import._archive_capsule(examples.make_settings(text), KEYS, str(path))
+    is_still_there = fallback.waiting_capsules(str(tmp_path)) != []
+    assert is_still_there != (tmp_path / "store" / LEGAL / NAME).exists()
     shutil.rmtree(tmp_path / "store", ignore_errors=True)
 
 
-@given(st.binary(max_size=40) | ODD.map(json.dumps).map(str.encode))
-def test_any_note_of_held_mail_or_of_a_gap_is_read_or_refused(
+@given(st.binary(max_size=40) | ODD_VALUES.map(json.dumps).map(str.encode))
+def test_any_record_of_held_mail_or_of_a_bypass_is_read_or_refused(
     tmp_path: Path, said: bytes
 ) -> None:
     for name in (queue_rescue.HOLD_FILE, switch.RECORD_FILE):
@@ -436,8 +452,10 @@ def test_any_note_of_held_mail_or_of_a_gap_is_read_or_refused(
             for each in queue_rescue.read_hold_times(str(tmp_path)).values()
         )
     with refusals():
-        told = switch.read_record(str(tmp_path))
-        assert told is None or status.bypass_warning(told).startswith("BYPASS: ")
+        bypass_record = switch.read_record(str(tmp_path))
+        assert bypass_record is None or status.bypass_warning(
+            bypass_record.period
+        ).startswith("BYPASS: ")
 
 
 # --- what the host says -----------------------------------------------------------
@@ -451,29 +469,29 @@ def test_any_key_file_gives_keys_that_work_or_is_refused(text: str) -> None:
         assert [each.archive_id for each in stamp.find(line, keys).ours] == [ARCHIVE_ID]
 
 
-@MANY
+@MANY_EXAMPLES
 @given(changed(TABLE) | NOISE, st.sampled_from(["hash", "cidr", "regexp", "pcre"]))
 def test_any_table_is_compiled_or_refused(source: bytes, kind: str) -> None:
     with refusals():
-        found = table_source.compile_table(
+        table = table_source.compile_table(
             source, table_type=kind, path="/x.in", keys=KEYS
         )
-        assert found.content.startswith(table_source.MARKER)
+        assert table.content.startswith(table_source.MARKER)
     for line in table_source.logical_lines(source):
         assert table_source.right_side(line.text, kind) in line.text.strip()
 
 
-@MANY
-@given(changed(QUEUED, QUEUED * 3) | NOISE, changed(POSTCAT))
-def test_whatever_the_queue_is_said_to_hold_it_is_understood_or_refused(
+@MANY_EXAMPLES
+@given(changed(QUEUE_LISTING, QUEUE_LISTING * 3) | NOISE, changed(POSTCAT))
+def test_any_queue_listing_is_understood_or_refused(
     queue: bytes, postcat: bytes
 ) -> None:
-    said = {"postqueue": queue, "postcat": postcat}
+    outputs = {"postqueue": queue, "postcat": postcat}
 
-    def run(_: str, command: str, *words: str) -> str:
-        return said[command].decode("utf-8", "surrogateescape")
+    def run(_: str, command: str, *arguments: str) -> str:
+        return outputs[command].decode("utf-8", "surrogateescape")
 
-    with put(postfix_command, "run", run), refusals():
+    with replace_attribute(postfix_command, "run", run), refusals():
         waiting = mail_queue.list_messages("/etc/postfix")
         lifetimes = rescue_plan.Lifetimes(1, 1, 1)
         assert (
@@ -482,46 +500,48 @@ def test_whatever_the_queue_is_said_to_hold_it_is_understood_or_refused(
             ).to_release
             == ()
         )
-        assert all(each.delay_reason.isprintable() for each in waiting)
+        assert all(samples.is_safe_line(each.delay_reason) for each in waiting)
 
 
-@MANY
+@MANY_EXAMPLES
 @given(changed(MAIN_CF), changed(MASTER_CF))
 def test_whatever_postconf_prints_is_understood(main: bytes, master: bytes) -> None:
-    known = configuration.parse_parameters(main.decode("utf-8", "surrogateescape"))
+    parameters = configuration.parse_parameters(main.decode("utf-8", "surrogateescape"))
     services = configuration.parse_services(master.decode("utf-8", "surrogateescape"))
-    found = Configuration("/etc/postfix", known, known, services)
-    assert all(number >= 0 for number in found.version)
+    config = Configuration("/etc/postfix", parameters, parameters, services)
+    assert all(number >= 0 for number in config.version)
     for service in (None, *services):
-        for name in known:
-            assert found.value(name, service) is not None
-            assert (found.seconds(name, service) or 0) >= 0
-    assert all(":" in each.table for each in lookup_tables.in_configuration(found))
+        for name in parameters:
+            assert config.value(name, service) is not None
+            assert (config.seconds(name, service) or 0) >= 0
+    assert all(":" in each.table for each in lookup_tables.in_configuration(config))
     assert all(
         address.is_plain(each.encode())
-        for each in archive_services.configured_archives(found)
+        for each in archive_services.configured_archives(config)
     )
 
 
 @contextlib.contextmanager
-def a_server(said: bytes) -> Iterator[None]:
+def server_reply(reply: bytes) -> Iterator[None]:
     """A peer that says this whatever it is told, and hangs up."""
-    near, far = socket.socketpair()
-    far.sendall(said)
-    far.shutdown(1)
-    near.settimeout(5)
+    local_end, remote_end = socket.socketpair()
+    remote_end.sendall(reply)
+    remote_end.shutdown(1)
+    local_end.settimeout(5)
     try:
-        with put(smtp_client, "connect", lambda _: near):
+        with replace_attribute(smtp_client, "connect", lambda _: local_end):
             yield
     finally:
-        near.close()
-        far.close()
+        local_end.close()
+        remote_end.close()
 
 
-@MANY
-@given(changed(TALK, TALK.replace(b"250 2.1.0", b"501 5.1.7")) | NOISE)
-def test_whatever_a_server_says_the_message_is_given_or_not(said: bytes) -> None:
-    with a_server(said), refusals():
+@MANY_EXAMPLES
+@given(
+    changed(SESSION_BYTES, SESSION_BYTES.replace(b"250 2.1.0", b"501 5.1.7")) | NOISE
+)
+def test_any_reply_of_a_server_is_an_acceptance_or_an_error(said: bytes) -> None:
+    with server_reply(said), refusals():
         session = smtp_client.Session(("127.0.0.1", 10026))
         session.prepare_xforward(Client(address=b"192.0.2.7"), QUEUE_ID, local=False)
         if session.send_envelope(SENDER, (Recipient(b"bob@example.com"),)):
@@ -529,11 +549,11 @@ def test_whatever_a_server_says_the_message_is_given_or_not(said: bytes) -> None
         session.close()
 
 
-@MANY
-@given(changed(ANSWER) | NOISE)
-def test_whatever_a_qmqp_server_says_the_message_is_given_or_not(said: bytes) -> None:
+@MANY_EXAMPLES
+@given(changed(QMQP_REPLY) | NOISE)
+def test_any_reply_of_a_qmqp_server_is_an_acceptance_or_an_error(said: bytes) -> None:
     to = (Recipient(b"b\nb@example.com"),)
-    with a_server(said), refusals():
+    with server_reply(said), refusals():
         port = ("127.0.0.1", 10030)
         queue_id = qmqp_client.send_message(port, SENDER, to, lambda: [MESSAGE])
         assert len(queue_id.split()) == 1

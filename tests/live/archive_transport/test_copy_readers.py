@@ -29,12 +29,12 @@ MARKER = "X-MS-Journal-Report"
 DATE = "Sun, 22 Nov 2026 12:53:00 +0100"
 
 # An alias mapped at the first hop: there the envelope holds both addresses.
-MAPPED_FIRST = {
+MAPPING = {
     "receive_override_options": "",
     "virtual_alias_maps": "inline:{alias@example.net=member@example.net}",
 }
 
-MAILS = {
+MESSAGES = {
     "plain": b"Subject: plain\nTo: someone@example.net\n",
     "8-bit subject": "Subject: Grüße aus Köln ✉\n".encode(),
     "long 8-bit subject": b"Subject: " + "Grüße ".encode() * 300 + b"\n",
@@ -54,7 +54,7 @@ RECIPIENTS = {
     "SMTPUTF8": ("jörg@example.net", "用户@example.net", "bob@example.net"),
     "expanded": ("alias@example.net", "direct@example.net"),
 }
-EVERY_MAIL = pytest.mark.parametrize("name", MAILS)
+EVERY_MAIL = pytest.mark.parametrize("name", MESSAGES)
 
 Copies = dict[tuple[str, str], Delivery]
 
@@ -63,7 +63,7 @@ def content_of(name: str) -> bytes:
     """The mail of that name, complete, so that Postfix adds no header to it."""
     return b"".join(
         (
-            MAILS[name],
+            MESSAGES[name],
             f"From: alice@example.org\nDate: {DATE}\n".encode(),
             f"Message-Id: <{marker(name)}>\n\n".encode(),
             BODIES.get(name, b"hello\n"),
@@ -90,32 +90,32 @@ def final_of(name: str) -> set[str]:
 @pytest.fixture(scope="module")
 def postfix() -> Iterator[PrivatePostfix]:
     """An instance that maps one alias at the first hop."""
-    with PrivatePostfix(main=MAPPED_FIRST) as running:
+    with PrivatePostfix(main=MAPPING) as running:
         yield running
 
 
 @pytest.fixture(scope="module")
 def copies(postfix: PrivatePostfix) -> Copies:
     """The mailed copy of each mail in each form."""
-    found: Copies = {}
+    deliveries_found: Copies = {}
     for form in FORMS:
         postfix.set_archive_cf(archive_report_format=form)
         before = set(postfix.delivered_to(ARCHIVE))
-        for name in MAILS:
+        for name in MESSAGES:
             postfix.send(
                 content_of(name),
                 sender=SENDERS.get(name, "alice@example.org"),
                 to=recipients_of(name),
                 options=("BODY=8BITMIME", "SMTPUTF8") if name == "SMTPUTF8" else (),
             )
-        postfix.settle()
+        postfix.wait_for_empty_queue()
         for copy in set(postfix.delivered_to(ARCHIVE)) - before:
-            [name] = [m for m in MAILS if f"<{marker(m)}>".encode() in copy.content]
-            assert (form, name) not in found, "a message has two copies"
-            found[form, name] = copy
-    assert len(found) == len(FORMS) * len(MAILS), "a message has no copy"
+            [name] = [m for m in MESSAGES if f"<{marker(m)}>".encode() in copy.content]
+            assert (form, name) not in deliveries_found, "a message has two copies"
+            deliveries_found[form, name] = copy
+    assert len(deliveries_found) == len(FORMS) * len(MESSAGES), "a message has no copy"
     postfix.set_archive_cf()
-    return found
+    return deliveries_found
 
 
 def read(copy: Delivery) -> EmailMessage:
@@ -159,7 +159,7 @@ def head_of(content: bytes) -> bytes:
 @EVERY_MAIL
 def test_a_copy_is_read_without_a_defect(copies: Copies, form: str, name: str) -> None:
     """The outer message and all parts but the original, by two policies."""
-    for message in corpora.parsed(copies[form, name].content):
+    for message in corpora.parse(copies[form, name].content):
         assert corpora.defects(message) == []
         parts = corpora.parts_of(message)
         assert len(parts) == (2 if form == "journal" else 3)
@@ -173,9 +173,9 @@ def test_the_stored_copy_is_read_without_a_defect(
 ) -> None:
     assert copies
     line = f"\r\nMessage-Id: <{marker(name)}>\r\n".encode()
-    stored = [c for c in map(corpora.unpacked, postfix.stored()) if line in c]
+    stored = [c for c in map(corpora.read_copy, postfix.stored_files()) if line in c]
     assert len(stored) == len(FORMS)
-    for message in (each for copy in stored for each in corpora.parsed(copy)):
+    for message in (each for copy in stored for each in corpora.parse(copy)):
         assert corpora.defects(message) == []
         text, status, _ = corpora.parts_of(message)
         assert corpora.defects(text) == corpora.defects(status) == []
@@ -189,11 +189,11 @@ def test_the_fields_name_every_recipient_as_delayed(
     copy = copies[form, name]
     groups = fields_of(copy)
     kinds = {r: "rfc822" if r.isascii() else "utf-8" for r in final_of(name)}
-    wanted = sorted(f"{kind}; {address}" for address, kind in kinds.items())
-    assert sorted(each["final-recipient"] for each in groups[1:]) == wanted
-    for each in groups[1:]:
-        assert (each["action"], each["status"]) == ("delayed", "4.0.0")
-        assert each["diagnostic-code"]
+    expected = sorted(f"{kind}; {address}" for address, kind in kinds.items())
+    assert sorted(fields["final-recipient"] for fields in groups[1:]) == expected
+    for fields in groups[1:]:
+        assert (fields["action"], fields["status"]) == ("delayed", "4.0.0")
+        assert fields["diagnostic-code"]
     sender = SENDERS.get(name, "alice@example.org")
     kind = "rfc822" if sender.isascii() else "utf-8"
     wanted_sender = f"{kind}; {sender}" if sender else None
@@ -219,23 +219,23 @@ def fields_of(copy: Delivery) -> list[dict[str, str]]:
 def test_fields_beyond_ascii_are_of_the_type_for_them(
     copies: Copies, form: str
 ) -> None:
-    plain, beyond = copies[form, "plain"], copies[form, "SMTPUTF8"]
+    plain, non_ascii = copies[form, "plain"], copies[form, "SMTPUTF8"]
     assert part(plain, 1).get_content_type() == "message/delivery-status"
-    assert part(beyond, 1).get_content_type() == "message/global-delivery-status"
+    assert part(non_ascii, 1).get_content_type() == "message/global-delivery-status"
 
 
 # --- a bounce reader --------------------------------------------------------------
 
 
 @pytest.mark.parametrize("form", REPORTS)
-@pytest.mark.parametrize("name", [name for name in MAILS if name != "SMTPUTF8"])
+@pytest.mark.parametrize("name", [name for name in MESSAGES if name != "SMTPUTF8"])
 def test_a_bounce_reader_finds_all_recipients_as_temporary_failures(
     copies: Copies, form: str, name: str
 ) -> None:
     message = email.message_from_bytes(copies[form, name].content)
     temporary, permanent = flufl.bounce.all_failures(message)
-    named = {address.decode() for address in temporary}
-    assert named in (final_of(name), set(recipients_of(name)))
+    found_recipients = {address.decode() for address in temporary}
+    assert found_recipients in (final_of(name), set(recipients_of(name)))
     assert not permanent
 
 
@@ -286,7 +286,7 @@ def test_the_original_is_in_the_copy_byte_for_byte(
     if form == "message":
         assert content.endswith(content_of(name))
         return
-    original = corpora.original_in(content.replace(b"\n", b"\r\n"))
+    original = corpora.extract_original(content.replace(b"\n", b"\r\n"))
     assert original.endswith(content_of(name).replace(b"\n", b"\r\n"))
     assert original.startswith(b"Received: ")
 
@@ -295,8 +295,8 @@ def test_the_original_is_in_the_copy_byte_for_byte(
 @EVERY_MAIL
 def test_no_part_is_encoded(copies: Copies, form: str, name: str) -> None:
     """Importers read addresses and messages only as they stand."""
-    *told, original = corpora.parts_of(read(copies[form, name]))
-    for each in told:
+    *report_parts, original = corpora.parts_of(read(copies[form, name]))
+    for each in report_parts:
         assert each["Content-Transfer-Encoding"] in ("7bit", "8bit")
     too_long = max(map(len, content_of(name).split(b"\n"))) > 998
     allowed = ("binary",) if too_long else ("7bit", "8bit")
@@ -304,28 +304,28 @@ def test_no_part_is_encoded(copies: Copies, form: str, name: str) -> None:
 
 
 @pytest.mark.parametrize("form", MULTIPARTS)
-def test_a_copy_that_smtp_cannot_carry_says_so_and_names_the_sha256(
+def test_a_copy_that_smtp_cannot_carry_states_it_and_names_the_sha256(
     copies: Copies, form: str
 ) -> None:
     notice = "lines that SMTP cannot carry"
     assert notice not in "\n".join(text_of(copies[form, "plain"]))
     copy = copies[form, "long subject"]
     assert notice in "\n".join(text_of(copy))
-    original = corpora.original_in(copy.content.replace(b"\n", b"\r\n"))
+    original = corpora.extract_original(copy.content.replace(b"\n", b"\r\n"))
     assert hashlib.sha256(original).hexdigest().encode() in copy.content
 
 
 @pytest.mark.parametrize("form", MULTIPARTS)
 @EVERY_MAIL
-def test_an_encoding_is_as_wide_as_what_it_says(
+def test_an_encoding_is_as_wide_as_its_content(
     copies: Copies, form: str, name: str
 ) -> None:
     content = copies[form, name].content
     boundary = re.search(rb'\tboundary="([^"]+)"\n', content)
     assert boundary
-    pieces = content.split(b"\n--" + boundary[1])[1:-1]
-    for piece in pieces:
-        head, _, body = piece.partition(b"\n\n")
+    parts = content.split(b"\n--" + boundary[1])[1:-1]
+    for part_content in parts:
+        head, _, body = part_content.partition(b"\n\n")
         if b"Content-Transfer-Encoding: 7bit" in head:
             assert body.isascii(), f"8-bit bytes in a 7bit part: {head!r}"
     if b"Content-Transfer-Encoding: 7bit" in head_of(content):
@@ -371,8 +371,10 @@ def assert_journal(copy: Delivery, name: str) -> None:
     assert values(copy, "Sender") == [SENDERS.get(name, "alice@example.org") or "<>"]
     assert values(copy, "Message-ID") == [f"<{marker(name)}>"]
     assert len(values(copy, "Subject")) == 1
-    listed = [each.partition(", Expanded: ")[0] for each in values(copy, "Recipient")]
-    assert sorted(listed) == sorted(final_of(name))
+    recipients = [
+        each.partition(", Expanded: ")[0] for each in values(copy, "Recipient")
+    ]
+    assert sorted(recipients) == sorted(final_of(name))
 
 
 @pytest.mark.parametrize("form", JOURNALS)
@@ -405,8 +407,8 @@ def test_dsn_has_neither_journal_lines_nor_marker(copies: Copies, name: str) -> 
     assert values(copy, "Recipient") == values(copy, "Sender") == []
     kinds = [p.get_content_type() for p in corpora.parts_of(message)]
     # RFC 6532 3.7: a header beyond ASCII makes a message/global.
-    beyond = not head_of(content_of(name)).isascii()
-    assert kinds[2] == ("message/global" if beyond else "message/rfc822")
+    is_non_ascii = not head_of(content_of(name)).isascii()
+    assert kinds[2] == ("message/global" if is_non_ascii else "message/rfc822")
 
 
 @EVERY_MAIL
@@ -415,12 +417,14 @@ def test_message_is_the_bare_original_below_envelope_lines(
 ) -> None:
     content = copies["message", name].content
     sender = SENDERS.get(name, "alice@example.org")
-    wanted = [f"X-Envelope-From: <{sender}>"]
-    wanted += [f"X-Envelope-To: <{each}>" for each in final_of(name)]
+    expected = [f"X-Envelope-From: <{sender}>"]
+    expected += [f"X-Envelope-To: <{each}>" for each in final_of(name)]
     lines = head_of(content).split(b"\n")
-    told = [line.decode() for line in lines if line.startswith(b"X-Envelope-")]
-    assert told[0] == wanted[0]
-    assert sorted(told) == sorted(wanted)
+    envelope_lines = [
+        line.decode() for line in lines if line.startswith(b"X-Envelope-")
+    ]
+    assert envelope_lines[0] == expected[0]
+    assert sorted(envelope_lines) == sorted(expected)
     assert b"\n--=_archive_" not in content
 
 
@@ -434,22 +438,26 @@ def test_25_recipients_at_10_per_copy_make_3_copies(
     subject = f"dealt out in {form}"
     settings = {"archive_journal_recipients_per_copy": "10"}
     postfix.set_archive_cf(archive_report_format=form, **settings)
-    everybody = [f"r{number}@example.net" for number in range(25)]
-    before = len(postfix.stored())
+    recipients = [f"r{number}@example.net" for number in range(25)]
+    before = len(postfix.stored_files())
     content = f"Subject: {subject}\nMessage-Id: <{form}.dealt@example.org>\n\nx\n"
-    postfix.send(content.encode(), to=everybody)
-    postfix.settle()
+    postfix.send(content.encode(), to=recipients)
+    postfix.wait_for_empty_queue()
     postfix.set_archive_cf()
     line = f"Subject: {subject}\n".encode()
     mailed = [c for c in postfix.delivered_to(ARCHIVE) if line in head_of(c.content)]
-    listed = [values(copy, "Recipient") for copy in mailed]
-    assert sorted(map(len, listed)) == [5, 10, 10]
-    assert sorted(sum(listed, [])) == sorted(everybody)
-    originals = {corpora.original_in(c.content.replace(b"\n", b"\r\n")) for c in mailed}
+    recipients_by_copy = [values(copy, "Recipient") for copy in mailed]
+    assert sorted(map(len, recipients_by_copy)) == [5, 10, 10]
+    assert sorted(sum(recipients_by_copy, [])) == sorted(recipients)
+    originals = {
+        corpora.extract_original(c.content.replace(b"\n", b"\r\n")) for c in mailed
+    }
     assert len(originals) == 1, "the copies do not hold one and the same message"
-    assert len(postfix.stored()) == before + 1, "the store is to have one record"
-    [copy] = [c for c in map(corpora.unpacked, postfix.stored()) if line[:-1] in c]
-    for address in everybody:
+    assert len(postfix.stored_files()) == before + 1, "the store is to have one record"
+    [copy] = [
+        c for c in map(corpora.read_copy, postfix.stored_files()) if line[:-1] in c
+    ]
+    for address in recipients:
         assert f"\r\nFinal-Recipient: rfc822; {address}\r\n".encode() in copy
 
 
@@ -461,14 +469,16 @@ def test_a_forged_marker_in_the_original_misleads_no_importer(
     postfix.set_archive_cf(archive_report_format=form)
     forged = f"{MARKER}:\nSubject: forged {form}\nMessage-Id: <f@example.org>\n\nx\n"
     postfix.send(forged.encode(), to=["victim@example.net"])
-    postfix.settle()
+    postfix.wait_for_empty_queue()
     postfix.set_archive_cf()
     subject = f"Subject: forged {form}".encode()
-    [stored] = [c for c in map(corpora.unpacked, postfix.stored()) if subject in c]
-    assert f"\r\n{MARKER}:\r\n".encode() in corpora.original_in(stored)
+    [stored] = [
+        c for c in map(corpora.read_copy, postfix.stored_files()) if subject in c
+    ]
+    assert f"\r\n{MARKER}:\r\n".encode() in corpora.extract_original(stored)
     [mailed] = [
-        each
-        for each in postfix.delivered_to(ARCHIVE)
-        if subject in head_of(each.content)
+        delivery
+        for delivery in postfix.delivered_to(ARCHIVE)
+        if subject in head_of(delivery.content)
     ]
     assert mailed.content.count(f"\n{MARKER}:".encode()) == 1

@@ -15,33 +15,33 @@ pytestmark = pytest.mark.live
 ROUTE = "archive-request.invalid=archive-stamp:on-request"
 
 
-class Peer:
+class RefusingServer:
     """A mail server that refuses recipients as long as it is told to."""
 
     def __init__(self) -> None:
-        self.refuses = True
-        self.got: list[tuple[str, list[str]]] = []
+        self.is_refusing = True
+        self.accepted: list[tuple[str, list[str]]] = []
 
     async def handle_RCPT(
         self, _: object, __: object, envelope: Envelope, address: str, ___: object
     ) -> str:
         """Answer RCPT."""
-        if self.refuses:
+        if self.is_refusing:
             return "550 5.7.1 archive says no"
         envelope.rcpt_tos.append(address)
         return "250 ok"
 
     async def handle_DATA(self, _: object, __: object, envelope: Envelope) -> str:
         """Take the message."""
-        self.got.append((envelope.mail_from or "", envelope.rcpt_tos))
+        self.accepted.append((envelope.mail_from or "", envelope.rcpt_tos))
         return "250 ok"
 
 
 @pytest.fixture
-def peer() -> Iterator[tuple[Peer, str]]:
+def peer() -> Iterator[tuple[RefusingServer, str]]:
     """A remote mail server, and its name for transport_maps."""
     [port] = free_ports(1)
-    behaviour = Peer()
+    behaviour = RefusingServer()
     controller = Controller(behaviour, hostname="127.0.0.1", port=port)
     controller.start()
     yield behaviour, f"smtp:[127.0.0.1]:{port}"
@@ -51,8 +51,8 @@ def peer() -> Iterator[tuple[Peer, str]]:
 def test_with_store_alone_no_copy_is_mailed() -> None:
     with PrivatePostfix(archive_cf={"archive_delivery": "store"}) as postfix:
         postfix.send(b"Subject: kept\n\nx\n")
-        postfix.settle()
-        assert len(postfix.stored()) == 1
+        postfix.wait_for_empty_queue()
+        assert len(postfix.stored_files()) == 1
         assert not postfix.delivered_to("legal@example.com")
 
 
@@ -61,8 +61,8 @@ def test_with_mail_alone_nothing_is_stored() -> None:
         main={"archive_relay": "sink:dummy"}, archive_cf={"archive_delivery": "mail"}
     ) as postfix:
         postfix.send(b"Subject: sent\n\nx\n")
-        postfix.settle()
-        assert not postfix.stored()
+        postfix.wait_for_empty_queue()
+        assert not postfix.stored_files()
         [copy] = postfix.delivered_to("legal@example.com")
         assert b"Recipient: bob@example.net\n" in copy.content
 
@@ -72,10 +72,10 @@ def test_with_mail_alone_a_young_valid_stamp_sends_a_supplement_not_a_copy() -> 
         main={"archive_relay": "sink:dummy"}, archive_cf={"archive_delivery": "mail"}
     ) as postfix:
         postfix.send(b"Subject: once\n\nonly once\n")
-        postfix.settle()
+        postfix.wait_for_empty_queue()
         [delivery] = postfix.delivered_to("bob@example.net")
         postfix.send(b"X-Added: above\n" + delivery.content, to=["carol@example.net"])
-        postfix.settle()
+        postfix.wait_for_empty_queue()
         assert postfix.delivered_to("carol@example.net")
         _, supplement = postfix.delivered_to("legal@example.com")
         assert b"Content-Type: text/rfc822-headers" in supplement.content
@@ -83,20 +83,22 @@ def test_with_mail_alone_a_young_valid_stamp_sends_a_supplement_not_a_copy() -> 
         assert b"X-Added: above" in supplement.content
         assert b"only once" not in supplement.content
         postfix.set_archive_cf(archive_stamp_lifetime="1s")
-        postfix.wait(lambda: old(delivery.content), "the stamp is old")
+        postfix.wait(lambda: is_old(delivery.content), "the stamp is old")
         postfix.send(delivery.content, to=["carol@example.net"])
-        postfix.settle()
-        whole = postfix.delivered_to("legal@example.com")
-        assert [b"only once" in each.content for each in whole].count(True) == 2
+        postfix.wait_for_empty_queue()
+        mailed = postfix.delivered_to("legal@example.com")
+        assert [b"only once" in each.content for each in mailed].count(True) == 2
 
 
-def old(content: bytes) -> bool:
+def is_old(content: bytes) -> bool:
     """Tell whether the stamp in a message is over a second old."""
     stamped = int(content.partition(b" t=")[2].partition(b";")[0])
     return time.time() > stamped + 2
 
 
-def test_with_mail_alone_a_refusal_defers_the_copy(peer: tuple[Peer, str]) -> None:
+def test_with_mail_alone_a_refusal_defers_the_copy(
+    peer: tuple[RefusingServer, str],
+) -> None:
     behaviour, route = peer
     with PrivatePostfix(archive_cf={"archive_delivery": "mail"}) as postfix:
         postfix.postconf(archive_relay=route.replace("smtp:", "archive-relay:"))
@@ -105,25 +107,27 @@ def test_with_mail_alone_a_refusal_defers_the_copy(peer: tuple[Peer, str]) -> No
         postfix.wait_for_log("to=<legal@example.com>.*status=SOFTBOUNCE")
         assert len(postfix.mailq()) == 1
         assert not postfix.delivered_to("alice@example.org")
-        behaviour.refuses = False
+        behaviour.is_refusing = False
         postfix.flush()
-        postfix.settle()
-        assert behaviour.got == [("<>", ["legal@example.com"])]
+        postfix.wait_for_empty_queue()
+        assert behaviour.accepted == [("<>", ["legal@example.com"])]
 
 
-def test_with_a_store_a_refused_copy_is_in_the_store(peer: tuple[Peer, str]) -> None:
+def test_with_a_store_a_refused_copy_is_in_the_store(
+    peer: tuple[RefusingServer, str],
+) -> None:
     _, route = peer
     with PrivatePostfix() as postfix:
         postfix.postconf(transport_maps=f"inline:{{{ROUTE}, example.com={route}}}")
         postfix.reload()
         postfix.send(b"Subject: refused\n\nx\n")
         postfix.wait_for_log("to=<legal@example.com>.*status=bounced")
-        postfix.settle()
-        assert len(postfix.stored()) == 1
+        postfix.wait_for_empty_queue()
+        assert len(postfix.stored_files()) == 1
         assert not postfix.delivered_to("alice@example.org")
 
 
-def test_archive_sender_gets_the_bounces(peer: tuple[Peer, str]) -> None:
+def test_archive_sender_gets_the_bounces(peer: tuple[RefusingServer, str]) -> None:
     _, route = peer
     with PrivatePostfix(archive_cf={"archive_sender": "keeper@example.net"}) as postfix:
         postfix.postconf(transport_maps=f"inline:{{{ROUTE}, example.com={route}}}")
@@ -132,7 +136,7 @@ def test_archive_sender_gets_the_bounces(peer: tuple[Peer, str]) -> None:
         postfix.wait(
             lambda: postfix.delivered_to("keeper@example.net"), "the bounce arrives"
         )
-        postfix.settle()
+        postfix.wait_for_empty_queue()
         [bounce] = postfix.delivered_to("keeper@example.net")
         assert b"archive says no" in bounce.content
         assert not postfix.delivered_to("alice@example.org")
@@ -143,9 +147,13 @@ def test_the_sender_never_hears_of_the_archive_even_with_notify_success() -> Non
         postfix.send(
             b"Subject: notify\n\nx\n", rcpt_options=("NOTIFY=SUCCESS,FAILURE",)
         )
-        postfix.settle()
-        told = [each.content for each in postfix.delivered_to("alice@example.org")]
-        assert not any(b"legal@" in each or b"capsule" in each for each in told)
+        postfix.wait_for_empty_queue()
+        notifications = [
+            each.content for each in postfix.delivered_to("alice@example.org")
+        ]
+        assert not any(
+            b"legal@" in each or b"capsule" in each for each in notifications
+        )
 
 
 def test_with_mail_alone_a_copy_that_comes_back_altered_starts_no_loop() -> None:
@@ -153,40 +161,40 @@ def test_with_mail_alone_a_copy_that_comes_back_altered_starts_no_loop() -> None
         main={"archive_relay": "sink:dummy"}, archive_cf={"archive_delivery": "mail"}
     ) as postfix:
         postfix.send(b"Subject: round\n\nx\n")
-        postfix.settle()
+        postfix.wait_for_empty_queue()
         for _ in range(3):
             newest = max(
                 postfix.delivered_to("legal@example.com"),
                 key=lambda each: len(each.content),
             )
             postfix.send(newest.content + b"footer\n", to=["legal@example.com"])
-            postfix.settle()
+            postfix.wait_for_empty_queue()
         copies = postfix.delivered_to("legal@example.com")
         reports = [each for each in copies if each.sender == ""]
         assert len(reports) == 2
-        assert "NOT MAILED" in postfix.log()
+        assert "alarm=not-mailed result=none" in postfix.log()
 
 
-def test_bounces_to_archive_sender_are_kept_and_start_no_loop() -> None:
+def test_bounces_to_archive_sender_are_delivered_and_start_no_loop() -> None:
     with PrivatePostfix(archive_cf={"archive_sender": "keeper@example.net"}) as postfix:
         postfix.send(b"Subject: NDR\n\nx\n", sender="", to=["keeper@example.net"])
-        postfix.settle()
-        assert len(postfix.stored()) == 1
+        postfix.wait_for_empty_queue()
+        assert len(postfix.stored_files()) == 1
         assert not postfix.delivered_to("legal@example.com")
 
 
 def test_a_retry_mails_the_copy_that_the_first_try_only_stored() -> None:
     with PrivatePostfix() as postfix:
         postfix.send(b"Subject: first\n\nx\n")
-        postfix.settle()
+        postfix.wait_for_empty_queue()
         [delivery] = postfix.delivered_to("bob@example.net")
-        for each in postfix.stored():
+        for each in postfix.stored_files():
             each.unlink()
         postfix.set_archive_cf(archive_copy_address="127.0.0.1:1")
         postfix.send(delivery.content, to=["carol@example.net"])
-        postfix.wait_for_log("PostfixUnreachable: connect to 127.0.0.1:1")
-        assert len(postfix.stored()) == 1
+        postfix.wait_for_failure("=PostfixUnreachable reason=connect to 127.0.0.1:1")
+        assert len(postfix.stored_files()) == 1
         postfix.set_archive_cf()
         postfix.flush()
-        postfix.settle()
+        postfix.wait_for_empty_queue()
         assert len(postfix.delivered_to("legal@example.com")) == 2

@@ -6,34 +6,34 @@ import subprocess
 
 import pytest
 
-from mails import LEGAL, deliveries, mail, queued, record_of, words
+from mails import LEGAL, deliveries, event_kinds, mail, read_queue_file, record_of
 from private_postfix import GROUP, USER, PrivatePostfix
 
 pytestmark = pytest.mark.live
 ROUNDS = 8
 
 
-def capsule_of(postfix: PrivatePostfix, name: str) -> bytes:
+def queued_capsule(postfix: PrivatePostfix, name: str) -> bytes:
     """Send a message and return its capsule, which waits; nothing is archived."""
     postfix.send(mail(name))
     postfix.wait(lambda: deliveries(postfix, name, "bob@example.net"), "delivery")
     postfix.wait(lambda: len(postfix.mailq()) == 1, "the capsule alone is queued")
     [queue_id] = [str(each["queue_id"]) for each in postfix.mailq()]
-    found = queued(postfix, queue_id)
-    postfix.forget([queue_id])
-    return found
+    content = read_queue_file(postfix, queue_id)
+    postfix.delete_messages([queue_id])
+    return content
 
 
 def test_two_runs_at_once_mail_the_copy_once() -> None:
     with PrivatePostfix(
-        door="capsule", main={"defer_transports": "archive"}
+        mode="capsule", main={"defer_transports": "archive"}
     ) as postfix:
         for number in range(ROUNDS):
             name = f"twins-{number}"
-            capsule = capsule_of(postfix, name)
-            runs = [
+            capsule = queued_capsule(postfix, name)
+            processes = [
                 subprocess.Popen(
-                    [postfix.program / "archive", "--queue-id", f"4Zx{twin}"],
+                    [postfix.program_directory / "archive", "--queue-id", f"4Zx{twin}"],
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     env={"MAIL_CONFIG": str(postfix.etc)},
@@ -43,16 +43,16 @@ def test_two_runs_at_once_mail_the_copy_once() -> None:
                 )
                 for twin in range(4)
             ]
-            for run in runs:
-                assert run.stdin is not None
-                run.stdin.write(capsule)
-            for run in runs:
-                assert run.stdin is not None
-                run.stdin.close()
-            for run in runs:
-                assert run.wait() == 0
-                assert run.stdout is not None
-                run.stdout.close()
-            postfix.settle()
-            assert words(record_of(postfix, name)) == ["archived", "mailed"]
+            for process in processes:
+                assert process.stdin is not None
+                process.stdin.write(capsule)
+            for process in processes:
+                assert process.stdin is not None
+                process.stdin.close()
+            for process in processes:
+                assert process.wait() == 0
+                assert process.stdout is not None
+                process.stdout.close()
+            postfix.wait_for_empty_queue()
+            assert event_kinds(record_of(postfix, name)) == ["archived", "mailed"]
             assert len(deliveries(postfix, name, LEGAL)) == 1

@@ -1,4 +1,4 @@
-"""The gate past a broken filter: mail flows, and the journals say so."""
+"""The bypass of a broken filter: mail flows, and the journals record it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ REASON = "the disk of /usr is broken, ticket 17"
 
 
 @pytest.fixture
-def broken() -> Iterator[PrivatePostfix]:
+def broken_filter_host() -> Iterator[PrivatePostfix]:
     """An instance whose stamp filter cannot run, with an alias to be mapped once."""
     with PrivatePostfix() as postfix:
         (postfix.etc / "aliases").write_text("alias@example.net bob@example.net\n")
@@ -31,19 +31,19 @@ def broken() -> Iterator[PrivatePostfix]:
 
 
 def break_filter(postfix: PrivatePostfix) -> None:
-    (postfix.program / "archive-stamp").chmod(0)
+    (postfix.program_directory / "archive-stamp").chmod(0)
 
 
-def mend_filter(postfix: PrivatePostfix) -> None:
-    (postfix.program / "archive-stamp").chmod(0o755)
+def repair_filter(postfix: PrivatePostfix) -> None:
+    (postfix.program_directory / "archive-stamp").chmod(0o755)
 
 
-def run(
-    postfix: PrivatePostfix, *words: str, **environment: str
+def run_command(
+    postfix: PrivatePostfix, *arguments: str, **environment: str
 ) -> subprocess.CompletedProcess[str]:
     """Run the command as root behind sudo(8) does."""
     return subprocess.run(
-        [COMMAND, "-c", str(postfix.etc), *words],
+        [COMMAND, "-c", str(postfix.etc), *arguments],
         capture_output=True,
         text=True,
         check=False,
@@ -51,108 +51,130 @@ def run(
     )
 
 
-def gaps(postfix: PrivatePostfix) -> list[str]:
-    """The kinds of the journal's events."""
+def event_names(postfix: PrivatePostfix) -> list[str]:
+    """The names of the journal's events."""
     return [str(each["event"]) for each in postfix.events()]
 
 
-def test_mail_flows_through_the_gate_and_the_journal_says_so(
-    broken: PrivatePostfix,
+def test_mail_passes_and_the_journal_records_the_bypass(
+    broken_filter_host: PrivatePostfix,
 ) -> None:
-    broken.send(b"Subject: one\n\nx\n", to=["alias@example.net"])
-    broken.wait_for_log("archive-stamp.*status=(SOFTBOUNCE|deferred)")
-    assert not broken.deliveries()
+    broken_filter_host.send(b"Subject: one\n\nx\n", to=["alias@example.net"])
+    broken_filter_host.wait_for_log("archive-stamp.*status=(SOFTBOUNCE|deferred)")
+    assert not broken_filter_host.deliveries()
 
-    opened = run(broken, "bypass", "on", "--reason", REASON, SUDO_USER="carol")
+    opened = run_command(
+        broken_filter_host, "bypass", "on", "--reason", REASON, SUDO_USER="carol"
+    )
     assert opened.returncode == 0, opened.stderr
     assert "UNARCHIVED" in opened.stdout and "for the filter: 1;" in opened.stdout
-    broken.settle()
-    assert [each.recipients for each in broken.deliveries()] == [("bob@example.net",)]
+    broken_filter_host.wait_for_empty_queue()
+    assert [each.recipients for each in broken_filter_host.deliveries()] == [
+        ("bob@example.net",)
+    ]
 
-    broken.send(b"Subject: two\n\nx\n", to=["alias@example.net"])
-    broken.settle()
-    assert [each.recipients for each in broken.deliveries()] == [
+    broken_filter_host.send(b"Subject: two\n\nx\n", to=["alias@example.net"])
+    broken_filter_host.wait_for_empty_queue()
+    assert [each.recipients for each in broken_filter_host.deliveries()] == [
         ("bob@example.net",),
         ("bob@example.net",),
     ]
-    assert b"Archive-Stamp" not in broken.deliveries()[0].content
-    assert not broken.stored()
-    assert "ALARM: bypass on, mail is UNARCHIVED" in broken.log()
+    assert b"Archive-Stamp" not in broken_filter_host.deliveries()[0].content
+    assert not broken_filter_host.stored_files()
+    assert "alarm=bypass-on reason=by " in broken_filter_host.log()
 
-    mend_filter(broken)
-    closed = run(broken, "bypass", "off")
+    repair_filter(broken_filter_host)
+    closed = run_command(broken_filter_host, "bypass", "off")
     assert closed.returncode == 0, closed.stderr
-    broken.send(b"Subject: three\n\nx\n", to=["alias@example.net"])
-    broken.settle()
-    assert len(broken.stored()) == 1
-    assert gaps(broken)[:3] == ["gap-opened", "gap-closed", "archived"]
-    first, second = broken.events()[:2]
-    assert first["by"] == second["by"] == "carol as root"
-    assert first["why"] == REASON
-    assert second["opened"] == first["opened"] and second["closed_by"] == "root"
-    journal = broken.store / "legal@example.com" / "journal"
+    broken_filter_host.send(b"Subject: three\n\nx\n", to=["alias@example.net"])
+    broken_filter_host.wait_for_empty_queue()
+    assert len(broken_filter_host.stored_files()) == 1
+    assert event_names(broken_filter_host)[:3] == [
+        "bypass-started",
+        "bypass-ended",
+        "archived",
+    ]
+    first, second = broken_filter_host.events()[:2]
+    assert first["started_by"] == second["started_by"] == "carol as root"
+    assert first["reason"] == REASON
+    assert second["started"] == first["started"]
+    assert second["ended_by"] == "root" and "ended" not in first
+    journal = broken_filter_host.store / "legal@example.com" / "journal"
     assert pwd.getpwuid(journal.stat().st_uid).pw_name == USER
 
 
-def test_status_shouts_until_the_gate_is_closed(broken: PrivatePostfix) -> None:
-    assert run(broken, "status").returncode == 0
-    run(broken, "bypass", "on", "--reason", REASON)
-    shouted = run(broken, "status")
+def test_status_warns_until_the_bypass_is_off(
+    broken_filter_host: PrivatePostfix,
+) -> None:
+    assert run_command(broken_filter_host, "status").returncode == 0
+    run_command(broken_filter_host, "bypass", "on", "--reason", REASON)
+    shouted = run_command(broken_filter_host, "status")
     assert shouted.returncode == 2
     assert shouted.stdout.startswith("BYPASS: mail is UNARCHIVED since")
     assert REASON in shouted.stdout
-    assert json.loads(run(broken, "status", "--json").stdout)["gap"]["why"] == REASON
-    run(broken, "bypass", "off")
-    after = run(broken, "status")
+    assert (
+        json.loads(run_command(broken_filter_host, "status", "--json").stdout)[
+            "bypass"
+        ]["reason"]
+        == REASON
+    )
+    run_command(broken_filter_host, "bypass", "off")
+    after = run_command(broken_filter_host, "status")
     assert after.returncode == 0
     assert "BYPASS" not in after.stdout
     assert f"by root: {REASON}" in after.stdout
 
 
-def test_a_store_that_is_gone_keeps_no_gate_shut(broken: PrivatePostfix) -> None:
-    hidden = broken.store.with_name("hidden")
-    broken.store.rename(hidden)
-    opened = run(broken, "bypass", "on", "--reason", REASON)
+def test_a_missing_store_does_not_stop_the_bypass(
+    broken_filter_host: PrivatePostfix,
+) -> None:
+    hidden = broken_filter_host.store.with_name("hidden")
+    broken_filter_host.store.rename(hidden)
+    opened = run_command(broken_filter_host, "bypass", "on", "--reason", REASON)
     assert opened.returncode == 0
     assert "cannot be written now" in opened.stdout
-    closed = run(broken, "bypass", "off")
+    closed = run_command(broken_filter_host, "bypass", "off")
     assert closed.returncode == 1
     assert "mail is archived again" in closed.stderr
-    assert "\narchive_bypass = \n" in (broken.etc / "main.cf").read_text()
-    assert run(broken, "status").stdout.startswith("BYPASS: mail was UNARCHIVED from")
+    assert "\narchive_bypass = \n" in (broken_filter_host.etc / "main.cf").read_text()
+    assert run_command(broken_filter_host, "status").stdout.startswith(
+        "BYPASS: mail was UNARCHIVED from"
+    )
 
-    hidden.rename(broken.store)
-    assert run(broken, "bypass", "off").returncode == 0
-    assert gaps(broken) == ["gap-opened", "gap-closed"]
-    assert not (broken.etc / "archive.gap").exists()
+    hidden.rename(broken_filter_host.store)
+    assert run_command(broken_filter_host, "bypass", "off").returncode == 0
+    assert event_names(broken_filter_host) == ["bypass-started", "bypass-ended"]
+    assert not (broken_filter_host.etc / "archive.bypass").exists()
 
 
-def test_a_broken_archive_cf_keeps_no_gate_shut(broken: PrivatePostfix) -> None:
-    broken.set_archive_cf(archive_delivery="nowhere")
-    opened = run(broken, "bypass", "on", "--reason", REASON)
+def test_a_broken_archive_cf_does_not_stop_the_bypass(
+    broken_filter_host: PrivatePostfix,
+) -> None:
+    broken_filter_host.set_archive_cf(archive_delivery="nowhere")
+    opened = run_command(broken_filter_host, "bypass", "on", "--reason", REASON)
     assert opened.returncode == 0, opened.stderr
     assert "legal@example.com cannot be written now" in opened.stdout
-    closed = run(broken, "bypass", "off")
+    closed = run_command(broken_filter_host, "bypass", "off")
     assert closed.returncode == 1 and "archive_delivery" in closed.stderr
-    assert "\narchive_bypass = \n" in (broken.etc / "main.cf").read_text()
+    assert "\narchive_bypass = \n" in (broken_filter_host.etc / "main.cf").read_text()
 
-    broken.set_archive_cf()
-    assert run(broken, "bypass", "off").returncode == 0
-    assert gaps(broken) == ["gap-opened", "gap-closed"]
+    broken_filter_host.set_archive_cf()
+    assert run_command(broken_filter_host, "bypass", "off").returncode == 0
+    assert event_names(broken_filter_host) == ["bypass-started", "bypass-ended"]
 
 
 AS_NOBODY = """
 import os, pwd, sys
-from postfix_archive.cli import main as cli
+from postfix_archive.cli.main import main
 os.setgroups([])
 os.setgid(pwd.getpwnam("nobody").pw_gid)
 os.setuid(pwd.getpwnam("nobody").pw_uid)
-cli.main(sys.argv[1:])
+main(sys.argv[1:])
 """
 
 
 @pytest.mark.parametrize(
-    ("code", "words"),
+    ("exit_code", "arguments"),
     [
         (1, ["bypass", "on", "--reason", REASON]),
         (1, ["bypass", "off"]),
@@ -160,30 +182,43 @@ cli.main(sys.argv[1:])
         (3, ["doctor", "--json"]),
     ],
 )
-def test_only_root_may(broken: PrivatePostfix, code: int, words: list[str]) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", AS_NOBODY, "-c", str(broken.etc), *words],
+def test_only_root_may(
+    broken_filter_host: PrivatePostfix, exit_code: int, arguments: list[str]
+) -> None:
+    process = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            AS_NOBODY,
+            "-c",
+            str(broken_filter_host.etc),
+            *arguments,
+        ],
         capture_output=True,
         text=True,
         check=False,
     )
-    assert done.returncode == code
-    assert "sudo" in done.stdout + done.stderr
-    assert "Traceback" not in done.stderr
-    assert not (broken.etc / "archive.gap").exists()
+    assert process.returncode == exit_code
+    assert "sudo" in process.stdout + process.stderr
+    assert "Traceback" not in process.stderr
+    assert not (broken_filter_host.etc / "archive.bypass").exists()
 
 
-def test_what_makes_no_sense_is_refused(broken: PrivatePostfix) -> None:
-    assert "the bypass is off" in run(broken, "bypass", "off").stderr
-    assert run(broken, "bypass", "on").returncode == 2
-    assert run(broken, "bypass", "on", "--reason", " ").returncode == 2
-    run(broken, "bypass", "on", "--reason", REASON)
-    again = run(broken, "bypass", "on", "--reason", "another")
-    assert again.returncode == 1 and REASON in again.stderr
-    run(broken, "bypass", "off")
-    broken.postconf(content_filter="archive-stamp:legal@example.com")
-    before = (broken.etc / "main.cf").read_bytes()
-    old = run(broken, "bypass", "on", "--reason", REASON)
+def test_what_makes_no_sense_is_refused(broken_filter_host: PrivatePostfix) -> None:
+    assert (
+        "the bypass is off" in run_command(broken_filter_host, "bypass", "off").stderr
+    )
+    assert run_command(broken_filter_host, "bypass", "on").returncode == 2
+    assert (
+        run_command(broken_filter_host, "bypass", "on", "--reason", " ").returncode == 2
+    )
+    run_command(broken_filter_host, "bypass", "on", "--reason", REASON)
+    second_time = run_command(broken_filter_host, "bypass", "on", "--reason", "another")
+    assert second_time.returncode == 1 and REASON in second_time.stderr
+    run_command(broken_filter_host, "bypass", "off")
+    broken_filter_host.postconf(content_filter="archive-stamp:legal@example.com")
+    before = (broken_filter_host.etc / "main.cf").read_bytes()
+    old = run_command(broken_filter_host, "bypass", "on", "--reason", REASON)
     assert old.returncode == 1 and "make install again" in old.stderr
-    assert (broken.etc / "main.cf").read_bytes() == before
-    assert not (broken.etc / "archive.gap").exists()
+    assert (broken_filter_host.etc / "main.cf").read_bytes() == before
+    assert not (broken_filter_host.etc / "archive.bypass").exists()

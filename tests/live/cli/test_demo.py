@@ -15,18 +15,19 @@ DEMO = Path(__file__).resolve().parents[2] / "demo.py"
 
 
 def test_the_demonstration_shows_mail_archived_once_and_how_to_look_at_it() -> None:
-    run = subprocess.run(
+    process = subprocess.run(
         [sys.executable, DEMO], capture_output=True, text=True, check=False
     )
-    folder = re.search(r"It runs in (\S+) ", run.stdout)
-    assert folder, run.stderr
+    directory = re.search(r"It runs in (\S+) ", process.stdout)
+    assert directory, process.stderr
     try:
-        assert run.returncode == 0, run.stdout
-        assert "2 messages, each once" in run.stdout
-        assert "Recipient: carol.bcc@example.net" in run.stdout
+        assert process.returncode == 0, process.stdout
+        assert "2 messages, each once" in process.stdout
+        assert "Recipient: carol.bcc@example.net" in process.stdout
         assert (
-            "supplement to the envelope, 7 header lines above the stamp" in run.stdout
+            "supplement to the envelope, 7 header lines above the stamp"
+            in process.stdout
         )
-        assert Path(folder[1], "store", "legal@example.com", "journal").exists()
+        assert Path(directory[1], "store", "legal@example.com", "journal").exists()
     finally:
-        shutil.rmtree(folder[1])
+        shutil.rmtree(directory[1])

@@ -7,17 +7,19 @@ from pathlib import Path
 
 import pytest
 
+from private_postfix import ROOT
+
 pytestmark = pytest.mark.live
-PAGES = sorted((Path(__file__).resolve().parents[3] / "docs" / "man").glob("*.[15]"))
+PAGES = sorted((ROOT / "postfix_archive" / "man").glob("*.[15]"))
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_mandoc_has_nothing_to_say(page: Path) -> None:
-    done = subprocess.run(
+    process = subprocess.run(
         ["mandoc", "-T", "lint", "-W", "warning", page],
         capture_output=True,
         text=True,
         check=False,
     )
-    assert done.stdout == ""
-    assert done.returncode == 0
+    assert process.stdout == ""
+    assert process.returncode == 0

@@ -6,57 +6,65 @@ import pytest
 
 from postfix_archive.store import fallback
 
-from mails import LEGAL, delivered, mail, record_of, words
+from mails import LEGAL, event_kinds, mail, one_delivery, record_of
 from private_postfix import PrivatePostfix
 
 pytestmark = pytest.mark.live
 
 
 def test_after_a_rotation_old_stamps_and_waiting_capsules_still_count() -> None:
-    with PrivatePostfix(door="capsule") as postfix:
+    with PrivatePostfix(mode="capsule") as postfix:
         postfix.send(mail("stamped"))
-        postfix.settle()
-        passed_on = delivered(postfix, "stamped", "bob@example.net").content
-        aside = (postfix.program / "archive").rename(postfix.program / "away")
+        postfix.wait_for_empty_queue()
+        passed_on = one_delivery(postfix, "stamped", "bob@example.net").content
+        moved_program = (postfix.program_directory / "archive").rename(
+            postfix.program_directory / "away"
+        )
         postfix.send(mail("waiting"))
         postfix.wait_for_log("to=<capsule@.*status=SOFTBOUNCE|status=deferred")
-        done = postfix.command("key", "rotate", "--id", "second")
-        assert done.returncode == 0, done.stderr
-        aside.rename(postfix.program / "archive")
+        process = postfix.run_command("key", "rotate", "--id", "second")
+        assert process.returncode == 0, process.stderr
+        moved_program.rename(postfix.program_directory / "archive")
         postfix.send(passed_on, to=["erin@example.net"])
-        postfix.settle()
+        postfix.wait_for_empty_queue()
         record_of(postfix, "waiting")
-        assert words(record_of(postfix, "stamped"))[-1] == "supplement"
+        assert event_kinds(record_of(postfix, "stamped"))[-1] == "supplement"
         postfix.send(mail("new"))
-        postfix.settle()
-        assert b"k=second;" in delivered(postfix, "new", "bob@example.net").content
-        assert len(postfix.stored(LEGAL)) == 3
-        assert postfix.command("verify").returncode == 0
+        postfix.wait_for_empty_queue()
+        assert b"k=second;" in one_delivery(postfix, "new", "bob@example.net").content
+        assert len(postfix.stored_files(LEGAL)) == 3
+        assert postfix.run_command("verify").returncode == 0
 
 
 def test_a_capsule_whose_key_is_lost_waits_for_ever_and_is_reported() -> None:
     """Nothing else stops for it; it is archived once the key is there again."""
     with PrivatePostfix(
-        door="capsule", main={"bounce_queue_lifetime": "60s"}
+        mode="capsule", main={"bounce_queue_lifetime": "60s"}
     ) as postfix:
         key = postfix.etc / "archive.key"
-        aside = (postfix.program / "archive").rename(postfix.program / "away")
+        moved_program = (postfix.program_directory / "archive").rename(
+            postfix.program_directory / "away"
+        )
         postfix.send(mail("sealed"))
         postfix.wait_for_log("to=<capsule@.*status=SOFTBOUNCE|status=deferred")
-        kept = key.read_text()
+        key_text = key.read_text()
         key.write_text("other " + "22" * 32 + "\n")
-        aside.rename(postfix.program / "archive")
+        moved_program.rename(postfix.program_directory / "archive")
         postfix.send(mail("meanwhile"))
-        postfix.wait(lambda: postfix.stored(LEGAL), "other mail is archived")
-        postfix.wait_for_log("sealed with a key that this site does not have")
+        postfix.wait(lambda: postfix.stored_files(LEGAL), "other mail is archived")
+        postfix.wait_for_failure("sealed with a key that this site does not have")
         postfix.wait(
-            lambda: postfix.command("rescue").returncode == 1, "the copy is rescued"
+            lambda: postfix.run_command("queue", "rescue").returncode == 1,
+            "the copy is rescued",
         )
-        assert "a key that this site does not have" in postfix.command("return").stderr
-        assert postfix.command("status").returncode == 1
+        assert (
+            "a key that this site does not have"
+            in postfix.run_command("fallback", "import").stderr
+        )
+        assert postfix.run_command("status").returncode == 1
         assert len(fallback.waiting_capsules(str(postfix.fallback))) == 1
-        key.write_text(key.read_text() + kept)
-        assert postfix.command("return").returncode == 0
-        postfix.settle()
+        key.write_text(key.read_text() + key_text)
+        assert postfix.run_command("fallback", "import").returncode == 0
+        postfix.wait_for_empty_queue()
         record_of(postfix, "sealed")
         record_of(postfix, "meanwhile")

@@ -1,4 +1,4 @@
-"""The doctor on a live instance with the lmtp door: planted faults are named."""
+"""The doctor on a live instance with the lmtp mode: planted faults are named."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import subprocess
 from collections.abc import Callable, Iterator
 
 import pytest
-from planted import SOUND, Host
+from faulty_host import CORRECT_RESTRICTIONS, Host
 
 from private_postfix import PrivatePostfix
 
@@ -15,138 +15,171 @@ pytestmark = pytest.mark.live
 CLIENT = "archive-stamp/unix"
 WORKER = "archive.legal@example.com/unix"
 REQUESTS = "archive.on-request/unix"
-DEST = "destination_recipient_limit"
-COHORT = "destination_concurrency_failed_cohort_limit"
+RECIPIENT_LIMIT = "destination_recipient_limit"
+COHORT_LIMIT = "destination_concurrency_failed_cohort_limit"
 
 
 @pytest.fixture(scope="module")
-def running() -> Iterator[Host]:
-    with PrivatePostfix(main=SOUND, door="lmtp") as postfix:
-        assert postfix.command("rescue").returncode == 0
-        assert postfix.command("outcomes").returncode == 0
+def running_host() -> Iterator[Host]:
+    with PrivatePostfix(main=CORRECT_RESTRICTIONS, mode="lmtp") as postfix:
+        assert postfix.run_command("queue", "rescue").returncode == 0
+        assert postfix.run_command("outcomes").returncode == 0
         yield Host(postfix)
 
 
 @pytest.fixture
-def host(running: Host) -> Iterator[Host]:
+def host(running_host: Host) -> Iterator[Host]:
     """The instance, whose configuration comes back afterwards."""
-    kept = running.etc.with_name("kept")
-    subprocess.run(["cp", "-a", str(running.etc), str(kept)], check=True)
-    yield running
-    shutil.rmtree(running.etc)
-    kept.rename(running.etc)
+    saved_config = running_host.etc.with_name("kept")
+    subprocess.run(["cp", "-a", str(running_host.etc), str(saved_config)], check=True)
+    yield running_host
+    shutil.rmtree(running_host.etc)
+    saved_config.rename(running_host.etc)
 
 
-def found(host: Host, *words: str) -> list[dict[str, str]]:
+def findings_of(host: Host, *arguments: str) -> list[dict[str, str]]:
     """What the doctor finds, but for the advice that every private instance gets."""
-    return [e for e in host.findings(*words) if e["severity"] != "ADVICE"]
+    return [e for e in host.findings(*arguments) if e["severity"] != "ADVICE"]
 
 
-def option(name: str, value: str) -> Callable[[Host], Host]:
-    return lambda host: host.option(CLIENT, name, value)
+def with_option(name: str, value: str) -> Callable[[Host], Host]:
+    return lambda host: host.set_option(CLIENT, name, value)
 
 
-def lost(name: str) -> Callable[[Host], Host]:
-    return lambda host: host.no_option(CLIENT, name)
+def without_option(name: str) -> Callable[[Host], Host]:
+    return lambda host: host.remove_option(CLIENT, name)
 
 
-def limit(key: str, processes: str) -> Callable[[Host], Host]:
+def with_process_limit(key: str, processes: str) -> Callable[[Host], Host]:
     return lambda host: host.postconf("-F", "-e", f"{key}/process_limit={processes}")
 
 
-SAFE: tuple[tuple[str, str, Callable[[Host], Host]], ...] = (
-    ("soft-bounce", "bounces mail", lost("soft_bounce")),
-    ("soft-bounce", "bounces mail", option("soft_bounce", "no")),
-    ("lmtp-option", "long lines", option("lmtp_line_length_limit", "998")),
-    ("lmtp-option", "long lines", lost("lmtp_line_length_limit")),
-    ("lmtp-option", "8-bit", lost("disable_mime_output_conversion")),
-    ("lmtp-option", "the client's address", lost("lmtp_send_xforward_command")),
-    ("lmtp-option", "the client's address", option("lmtp_send_xforward_command", "no")),
-    ("lmtp-option", "sender requested", option("lmtp_discard_lhlo_keywords", "dsn")),
+FIXABLE_FAULTS: tuple[tuple[str, str, Callable[[Host], Host]], ...] = (
+    ("soft-bounce", "bounces mail", without_option("soft_bounce")),
+    ("soft-bounce", "bounces mail", with_option("soft_bounce", "no")),
+    ("lmtp-option", "long lines", with_option("lmtp_line_length_limit", "998")),
+    ("lmtp-option", "long lines", without_option("lmtp_line_length_limit")),
+    ("lmtp-option", "8-bit", without_option("disable_mime_output_conversion")),
+    (
+        "lmtp-option",
+        "the client's address",
+        without_option("lmtp_send_xforward_command"),
+    ),
+    (
+        "lmtp-option",
+        "the client's address",
+        with_option("lmtp_send_xforward_command", "no"),
+    ),
+    (
+        "lmtp-option",
+        "sender requested",
+        with_option("lmtp_discard_lhlo_keywords", "dsn"),
+    ),
     (
         "lmtp-option",
         "connections are not cached",
-        lost("lmtp_connection_cache_destinations"),
+        without_option("lmtp_connection_cache_destinations"),
     ),
-    ("lmtp-option", "bypasses the archive", option("lmtp_fallback_relay", "[x]:25")),
-    ("lmtp-option", "4xx", option("lmtp_reply_filter", "regexp:/x")),
+    (
+        "lmtp-option",
+        "bypasses the archive",
+        with_option("lmtp_fallback_relay", "[x]:25"),
+    ),
+    ("lmtp-option", "4xx", with_option("lmtp_reply_filter", "regexp:/x")),
     (
         "lmtp-option",
         "all mail is deferred",
-        option("lmtp_tls_security_level", "encrypt"),
+        with_option("lmtp_tls_security_level", "encrypt"),
     ),
-    ("time-limit", "reinjected twice", option("lmtp_data_done_timeout", "600s")),
-    ("time-limit", "reinjected twice", lost("lmtp_data_done_timeout")),
+    ("time-limit", "reinjected twice", with_option("lmtp_data_done_timeout", "600s")),
+    ("time-limit", "reinjected twice", without_option("lmtp_data_done_timeout")),
     (
         "time-limit",
         "kills a worker 1000 s",
-        lambda host: host.no_option(WORKER, "command_time_limit"),
+        lambda host: host.remove_option(WORKER, "command_time_limit"),
     ),
-    ("recipient-limit", "50 recipients", lambda h: h.unset(f"archive-stamp_{DEST}")),
-    ("cohort-limit", "defers all mail", lambda h: h.unset(f"archive-stamp_{COHORT}")),
-    ("worker-limit", "2 workers for 10 clients", limit(WORKER, "2")),
-    ("worker-limit", "20 workers for 30 clients", limit(CLIENT, "30")),
-    ("worker-limit", "20 workers for any number", limit(CLIENT, "0")),
+    (
+        "recipient-limit",
+        "50 recipients",
+        lambda h: h.unset_main(f"archive-stamp_{RECIPIENT_LIMIT}"),
+    ),
+    (
+        "cohort-limit",
+        "defers all mail",
+        lambda h: h.unset_main(f"archive-stamp_{COHORT_LIMIT}"),
+    ),
+    ("worker-limit", "2 workers for 10 clients", with_process_limit(WORKER, "2")),
+    ("worker-limit", "20 workers for 30 clients", with_process_limit(CLIENT, "30")),
+    ("worker-limit", "20 workers for any number", with_process_limit(CLIENT, "0")),
 )
 
 
-def test_a_sound_host_with_workers_has_no_finding(running: Host) -> None:
-    assert found(running) == []
+def test_a_sound_host_with_workers_has_no_finding(running_host: Host) -> None:
+    assert findings_of(running_host) == []
 
 
-@pytest.mark.parametrize(("check", "harm", "plant"), SAFE)
-def test_what_is_wrong_with_the_client_or_a_limit_is_named_and_mended(
-    host: Host, check: str, harm: str, plant: Callable[[Host], Host]
+@pytest.mark.parametrize(("check", "message", "plant_fault"), FIXABLE_FAULTS)
+def test_a_wrong_client_or_limit_is_named_and_repaired(
+    host: Host, check: str, message: str, plant_fault: Callable[[Host], Host]
 ) -> None:
-    plant(host)
-    told = found(host)
-    assert {each["check"] for each in told} == {check}
-    assert harm in told[0]["harm"]
-    assert found(host, "--fix") == []
+    plant_fault(host)
+    findings = findings_of(host)
+    assert {each["check"] for each in findings} == {check}
+    assert message in findings[0]["harm"]
+    assert findings_of(host, "--fix") == []
 
 
-def test_a_worker_that_archives_for_somebody_else_is_named(host: Host) -> None:
-    host.entry(WORKER, "--nexthop legal@", "--nexthop other@")
-    [told] = found(host)
-    assert (told["check"], told["place"]) == ("arguments", f"master.cf: {WORKER}")
-    assert "to another address" in told["harm"]
+def test_a_worker_that_archives_for_another_address_is_named(host: Host) -> None:
+    host.edit_entry(WORKER, "--nexthop legal@", "--nexthop other@")
+    [finding] = findings_of(host)
+    assert (finding["check"], finding["place"]) == (
+        "launcher-arguments",
+        f"master.cf: {WORKER}",
+    )
+    assert "to another address" in finding["harm"]
 
 
 def test_an_archive_without_a_worker_is_named(host: Host) -> None:
-    host.main(archive="other@example.com")
-    told = {each["check"]: each for each in found(host)}
-    assert "no service archive.other@example.com" in told["lmtp-worker"]["harm"]
+    host.set_main(archive="other@example.com")
+    findings_by_check = {each["check"]: each for each in findings_of(host)}
+    assert (
+        "no service archive.other@example.com"
+        in findings_by_check["worker-missing"]["harm"]
+    )
 
 
 def test_requests_without_a_worker_are_named(host: Host) -> None:
-    host.no_service(REQUESTS)
-    [told] = found(host)
-    assert told["check"] == "service-missing"
-    assert REQUESTS in told["place"]
+    host.remove_service(REQUESTS)
+    [finding] = findings_of(host)
+    assert finding["check"] == "service-missing"
+    assert REQUESTS in finding["place"]
 
 
 @pytest.mark.parametrize(
-    ("archive", "harm"),
+    ("archive", "message"),
     [
         ("x" * 80 + "@example.com", "characters, a socket's name at most 99"),
         ("a=b@example.com", "cannot be a service name"),
     ],
 )
 def test_an_archive_that_can_have_no_worker_is_named(
-    host: Host, archive: str, harm: str
+    host: Host, archive: str, message: str
 ) -> None:
-    host.main(archive=archive)
-    told = {each["check"]: each for each in found(host)}["lmtp-worker"]
-    assert harm in told["harm"]
-    assert "MODE=pipe" in told["cure"]
+    host.set_main(archive=archive)
+    finding = {each["check"]: each for each in findings_of(host)}["worker-missing"]
+    assert message in finding["harm"]
+    assert "--mode=pipe" in finding["fix"]
 
 
-def test_a_name_that_ends_postfix_is_shouted_about(host: Host) -> None:
+def test_a_name_that_ends_postfix_is_critical(host: Host) -> None:
     """See tests/live/intake/test_lmtp_limits.py for what Postfix makes of it."""
     name = "archive." + "x" * 80 + "@example.com"
-    host.service(f"{name} unix - n n - 20 spawn user=nobody argv=/bin/false")
-    [told] = found(host)
-    assert told["check"] == "socket-name"
-    assert (told["severity"], told["place"]) == ("CRITICAL", f"master.cf: {name}/unix")
-    subprocess.run(told["cure"], shell=True, check=True)
-    assert found(host) == []
+    host.add_service(f"{name} unix - n n - 20 spawn user=nobody argv=/bin/false")
+    [finding] = findings_of(host)
+    assert finding["check"] == "socket-name"
+    assert (finding["severity"], finding["place"]) == (
+        "CRITICAL",
+        f"master.cf: {name}/unix",
+    )
+    subprocess.run(finding["fix"], shell=True, check=True)
+    assert findings_of(host) == []

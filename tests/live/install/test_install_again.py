@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from whole_host import HOST, WholeHost, archived, install
+from whole_host import HOST, WholeHost, count_records, install
 
 pytestmark = pytest.mark.live
-CARED_FOR = r"""
+MANUAL_CHANGES = r"""
 cat >>/etc/postfix/main.cf <<'END'
 
 # Ours since 2019, do not touch.
@@ -34,23 +34,21 @@ cat >>/etc/postfix/master.cf <<'END'
   -o receive_override_options=no_milters
   -o smtpd_recipient_restrictions=permit_mynetworks,reject
 END
-useradd --no-create-home legal
 """
 # The program stays laid down after an uninstall while another instance has a record.
-STAYS = "mkdir -p /etc/postfix-archive/another.undo"
+BLOCK_REMOVAL = "mkdir -p /etc/postfix-archive/another.undo"
 RECORD = "ls -d /etc/postfix-archive/postfix.undo/record.json ||:"
-MOST = 40  # renames of one installation, and more
+MAX_RENAMES = 40  # renames of one installation, and more
 # Ends itself as kill -9 does, before it gives a file its name for the N-th time.
-KILLED = f"""ARCHIVE=legal@{HOST} python3 -B -c '
-import os, sys
-from pathlib import Path
+KILLED_INSTALLATION = f"""ARCHIVE=legal@{HOST} python3 -B -c '
+import os, posix, sys
 from postfix_archive.install import main as installer
-left, rename = [%d], Path.replace
-def replace(self, target):
+left, rename = [%d], posix.rename
+def replace(path, target):
     left[0] -= 1
     if not left[0]: os.kill(os.getpid(), 9)
-    return rename(self, target)
-Path.replace = replace
+    return rename(path, target)
+posix.rename = os.rename = os.replace = replace
 sys.exit(installer.main(["install"]))'"""
 # Stands before one of Postfix's commands; at its N-th call ends the installer.
 WRAPPER = """cat >/usr/local/sbin/%(command)s <<'END'
@@ -63,35 +61,37 @@ chmod 755 /usr/local/sbin/%(command)s; echo 0 >/var/tmp/calls"""
 
 
 @pytest.fixture
-def host() -> Iterator[WholeHost]:
+def host(stock_host: Path, release: Path) -> Iterator[WholeHost]:
     """A host whose main.cf and master.cf have comments and values on many lines."""
-    with WholeHost() as made:
-        made.run(CARED_FOR)
-        yield made
+    with WholeHost(stock_host, release) as whole_host:
+        whole_host.run(MANUAL_CHANGES)
+        yield whole_host
 
 
-def ended_early(host: WholeHost, command: str) -> bool:
-    return host.says(f"{command} >/dev/null 2>&1; echo $?") != "0"
+def has_ended_early(host: WholeHost, command: str) -> bool:
+    return host.output(f"{command} >/dev/null 2>&1; echo $?") != "0"
 
 
+@pytest.mark.parametrize("number", [1, 2], ids=["install again", "uninstall"])
 def test_whenever_an_installation_is_killed_uninstall_brings_all_back(
-    host: WholeHost, wheels: Path
+    host: WholeHost, wheels: Path, number: int
 ) -> None:
     """kill -9 before each of its renames; then uninstall or, in turn, install first."""
     before = host.configuration()
-    host.run(f"{install(wheels)} && {STAYS} && make uninstall")
+    host.run(f"{install(wheels)} && {BLOCK_REMOVAL} && make uninstall")
     assert host.configuration() == before
-    number = seen = 0
-    while ended_early(host, KILLED % (number := number + 1)):
-        assert number < MOST
-        begun = host.configuration() != before
-        seen += begun
+    changed_count = 0
+    while has_ended_early(host, KILLED_INSTALLATION % number):
+        assert number < MAX_RENAMES
+        has_changed = host.configuration() != before
+        changed_count += has_changed
         if number % 2:
             host.run(install(wheels))
-        if number % 2 or begun or host.says(RECORD):
-            assert "restored to its state before" in host.says("make uninstall")
+        if number % 2 or has_changed or host.output(RECORD):
+            assert "restored to its state before" in host.output("make uninstall")
         assert host.configuration() == before, number
-    assert seen >= 4
+        number += 2
+    assert changed_count >= 2
 
 
 @pytest.mark.parametrize("call", [3, 5, 6])
@@ -102,14 +102,14 @@ def test_a_killed_installation_under_a_running_postfix(
     host.run("postfix start")
     before = host.configuration()
     host.run(WRAPPER % {"command": "postfix", "call": call, "signal": "KILL"})
-    assert ended_early(host, install(wheels))
+    assert has_ended_early(host, install(wheels))
     host.run("rm /usr/local/sbin/postfix")
     assert host.configuration() != before
-    assert "Probe:      a message went through" in host.says(install(wheels))
+    assert "Probe:      a message went through" in host.output(install(wheels))
     host.send("after all")
-    host.settle()
-    assert archived(host) == 1
-    assert "restored to its state before" in host.says("make uninstall")
+    host.wait_for_empty_queue()
+    assert count_records(host) == 1
+    assert "restored to its state before" in host.output("make uninstall")
     assert host.configuration() == before
 
 
@@ -122,61 +122,61 @@ def test_a_signal_puts_back_what_was_begun(
     host.run(WRAPPER % {"command": "postfix", "call": 6, "signal": signal})
     # As from a terminal: below nohup(1) it is not to heed SIGHUP.
     heeding = f"env --default-signal={signal} sh -c {shlex.quote(install(wheels))}"
-    done = host.run(heeding, fails=True)
+    process = host.run(heeding, is_failure_expected=True)
     host.run("rm /usr/local/sbin/postfix")
-    assert f"install: stopped by SIG{signal}; run it again" in done.stderr
+    assert f"install: stopped by SIG{signal}; run it again" in process.stderr
     assert host.configuration() == before
     host.run("test ! -e /etc/postfix-archive/postfix.undo")
 
 
-def test_what_was_changed_after_a_break_stays_and_the_originals_are_kept(
+def test_changes_after_an_interruption_stay_and_the_originals_are_saved(
     host: WholeHost, wheels: Path
 ) -> None:
-    original = host.says("sha256sum </etc/postfix/main.cf")
+    original = host.output("sha256sum </etc/postfix/main.cf")
     host.run(f"{install(wheels)} && make uninstall")
     host.run(WRAPPER % {"command": "postfix", "call": 4, "signal": "KILL"})
-    assert ended_early(host, install(wheels))
+    assert has_ended_early(host, install(wheels))
     host.run("rm /usr/local/sbin/postfix && postconf -e message_size_limit=12345678")
-    said = host.says(f"{install(wheels)} >/dev/null && make uninstall")
-    assert "removed only our entries" in said
-    assert "left unchanged" not in said
-    assert "archive" not in host.says("postconf -n; postconf -M")
-    assert host.says("postconf -h message_size_limit") == "12345678"
-    kept = "/etc/postfix-archive/postfix.before-*/main.cf"
-    assert host.says(f"cat {kept} | sha256sum") == original
+    output = host.output(f"{install(wheels)} >/dev/null && make uninstall")
+    assert "removed only our entries" in output
+    assert "left unchanged" not in output
+    assert "archive" not in host.output("postconf -n; postconf -M")
+    assert host.output("postconf -h message_size_limit") == "12345678"
+    saved_main_cf = "/etc/postfix-archive/postfix.before-*/main.cf"
+    assert host.output(f"cat {saved_main_cf} | sha256sum") == original
 
 
-def test_ports_are_kept_and_never_half_moved(host: WholeHost, wheels: Path) -> None:
+def test_ports_stay_and_are_never_partly_changed(host: WholeHost, wheels: Path) -> None:
     host.run("postfix start")
     before = host.configuration()
     host.run(f"{install(wheels)} && make uninstall")
-    said = host.says(install(wheels, "PORT=10126"))
-    assert "Doctor:     OK: " in said and "Probe:      a message" in said
+    output = host.output(install(wheels, "PORT=10126"))
+    assert "Doctor:     OK: " in output and "Probe:      a message" in output
     copies = "archive_copy_address = 127.0.0.1:10128"
-    assert copies in host.says("cat /etc/postfix/archive.cf")
+    assert copies in host.output("cat /etc/postfix/archive.cf")
     installed = host.configuration()
-    assert "nothing to change" in host.says(install(wheels))
-    done = host.run(install(wheels, "PORT=10026"), fails=True)
-    assert "installed with PORT=10126; to change it, run make un" in done.stderr
+    assert "nothing to change" in host.output(install(wheels))
+    process = host.run(install(wheels, "PORT=10026"), is_failure_expected=True)
+    assert "installed with PORT=10126; to change it, run make un" in process.stderr
     assert host.configuration() == installed
     host.run("make uninstall")
     assert host.configuration() == before
-    assert "Probe:      a message went" in host.says(install(wheels))
-    assert copies in host.says("cat /etc/postfix/archive.cf")
+    assert "Probe:      a message went" in host.output(install(wheels))
+    assert copies in host.output("cat /etc/postfix/archive.cf")
     host.run("postconf -M 127.0.0.1:10126/inet | grep -q handback")
 
 
 def test_the_store_is_the_one_that_archive_cf_names(
     host: WholeHost, wheels: Path
 ) -> None:
-    said = host.says(install(wheels, "STORE=/srv/first"))
-    assert "Store:      /srv/first" in said
-    assert "Store:      /srv/first" in host.says(install(wheels))
+    output = host.output(install(wheels, "STORE=/srv/first"))
+    assert "Store:      /srv/first" in output
+    assert "Store:      /srv/first" in host.output(install(wheels))
     host.run(install(wheels, "STORE=/srv/first/"))
-    refused = host.run(install(wheels, "STORE=/srv/arch"), fails=True)
+    refused = host.run(install(wheels, "STORE=/srv/arch"), is_failure_expected=True)
     assert "archive_store_directory = /srv/first; to change it" in refused.stderr
     host.run("make uninstall")
-    refused = host.run(install(wheels, "STORE=/srv/arch"), fails=True)
+    refused = host.run(install(wheels, "STORE=/srv/arch"), is_failure_expected=True)
     assert "/etc/postfix-archive/postfix.archive.cf has archive" in refused.stderr
     host.run("test ! -e /srv/arch")
 
@@ -188,10 +188,12 @@ def test_an_upgrade_keeps_the_position(host: WholeHost, wheels: Path) -> None:
         "127.0.0.1:10025 inet n - n - - smtpd -o content_filter='"
     )
     host.run(install(wheels, "ARCHIVE_POSITION=after"))
-    assert "Nothing to change" in host.says(install(wheels, "DRY_RUN=1"))
-    assert "nothing to change" in host.says(install(wheels))
-    assert host.says("postconf -h content_filter") == "scan:[127.0.0.1]:10024"
-    refused = host.run(install(wheels, "ARCHIVE_POSITION=before"), fails=True)
+    assert "Nothing to change" in host.output(install(wheels, "DRY_RUN=1"))
+    assert "nothing to change" in host.output(install(wheels))
+    assert host.output("postconf -h content_filter") == "scan:[127.0.0.1]:10024"
+    refused = host.run(
+        install(wheels, "ARCHIVE_POSITION=before"), is_failure_expected=True
+    )
     assert (
         "installed with ARCHIVE_POSITION=after; to change it, run make un"
         in refused.stderr
@@ -206,21 +208,21 @@ def test_stock_install_upgrade_and_back_in_one_go(
     host.run(install(wheels))
     host.send("the first")
     host.send("the second", port=2587)
-    host.settle()
-    assert archived(host) == 2
+    host.wait_for_empty_queue()
+    assert count_records(host) == 2
     newer = "cp -r . /var/tmp/newer && cd /var/tmp/newer && rm -rf .venv"
     newer += " && echo '# newer' >>postfix_archive/message/smtp_data.py"
     host.run(f"{newer} && {install(wheels)}")
     host.send("the third")
-    host.settle()
-    assert archived(host) == 3
-    routes = host.says("postconf -h transport_maps")
+    host.wait_for_empty_queue()
+    assert count_records(host) == 3
+    routes = host.output("postconf -h transport_maps")
     assert "archive-request" in routes and "older.example.net" in routes
-    said = host.says("cd /var/tmp/newer && make uninstall")
-    assert "restored to its state before" in said
+    output = host.output("cd /var/tmp/newer && make uninstall")
+    assert "restored to its state before" in output
     assert host.configuration() == before
     host.send("the fourth")
-    host.settle()
-    mailbox = host.says("cat /var/mail/bob")
-    for word in ("first", "second", "third", "fourth"):
-        assert mailbox.count(f"Subject: the {word}") == 1
+    host.wait_for_empty_queue()
+    mailbox = host.output("cat /var/mail/bob")
+    for subject in ("first", "second", "third", "fourth"):
+        assert mailbox.count(f"Subject: the {subject}") == 1

@@ -20,10 +20,10 @@ with smtplib.SMTP("127.0.0.1", 10025) as peer:
     text = b"{SCANNED}\\r\\n" + sys.stdin.buffer.read().replace(b"\\n", b"\\r\\n")
     peer.sendmail(sys.argv[1], sys.argv[2:], text)
 """
-BACK = "127.0.0.1:10025 inet n - n - - smtpd -o content_filter="
-BACK += " -o syslog_name=postfix/back"
-FILTER = "scan unix - n n - 4 pipe flags=Rq user=bob null_sender="
-FILTER += " argv=/usr/local/bin/scan {${sender}} {${recipient}}"
+REINJECTION_ENTRY = "127.0.0.1:10025 inet n - n - - smtpd -o content_filter="
+REINJECTION_ENTRY += " -o syslog_name=postfix/back"
+FILTER_ENTRY = "scan unix - n n - 4 pipe flags=Rq user=bob null_sender="
+FILTER_ENTRY += " argv=/usr/local/bin/scan {${sender}} {${recipient}}"
 A, B, C, T = (f"{name}@{HOST}" for name in ("a", "b", "c", "table"))
 LEGAL = f"legal@{HOST}"
 SERVICES = {
@@ -37,22 +37,28 @@ SERVICES = {
 
 
 @pytest.fixture
-def host() -> Iterator[WholeHost]:
+def host(stock_host: Path, release: Path) -> Iterator[WholeHost]:
     """A stock host with services that ask for other archives, or have a filter."""
-    with WholeHost() as made:
-        for name in ("legal", "a", "b", "c", "table"):
-            made.run(f"useradd --no-create-home {name}")
-        made.run("mkdir -p /usr/local/bin && cat > /usr/local/bin/scan", given=SCAN)
-        made.run("chmod 755 /usr/local/bin/scan")
-        made.run(f"postconf -e mine={C}")
-        made.run(f"postconf -M 'scan/unix={FILTER}'")
+    with WholeHost(stock_host, release) as whole_host:
+        for name in ("a", "b", "c", "table"):
+            whole_host.run(f"useradd --no-create-home {name}")
+        whole_host.run(
+            "mkdir -p /usr/local/bin && cat > /usr/local/bin/scan", stdin=SCAN
+        )
+        whole_host.run("chmod 755 /usr/local/bin/scan")
+        whole_host.run(f"postconf -e mine={C}")
+        whole_host.run(f"postconf -M 'scan/unix={FILTER_ENTRY}'")
         for port, options in SERVICES.items():
-            named = f"-o syslog_name=postfix/s{port}"  # reconcile tells them by it
-            line = f"{port} inet n - n - - smtpd {named} {options}"
-            made.run(f"postconf -M '{port}/inet={line}'")
-        made.run(f"postconf -M '127.0.0.1:10025/inet={BACK}'")
-        made.run("postconf -P -e pickup/unix/content_filter=scan:all && postfix start")
-        yield made
+            syslog_option = (
+                f"-o syslog_name=postfix/s{port}"  # reconcile tells them by it
+            )
+            line = f"{port} inet n - n - - smtpd {syslog_option} {options}"
+            whole_host.run(f"postconf -M '{port}/inet={line}'")
+        whole_host.run(f"postconf -M '127.0.0.1:10025/inet={REINJECTION_ENTRY}'")
+        whole_host.run(
+            "postconf -P -e pickup/unix/content_filter=scan:all && postfix start"
+        )
+        yield whole_host
 
 
 def send(host: WholeHost, name: str, port: int = 25) -> None:
@@ -60,26 +66,26 @@ def send(host: WholeHost, name: str, port: int = 25) -> None:
     host.send(name, f"bob+{name}@{HOST}", port=port)
 
 
-def archives(host: WholeHost) -> dict[str, list[str]]:
+def archives_by_subject(host: WholeHost) -> dict[str, list[str]]:
     """The names of what is archived, the probes aside, by archive."""
-    found: dict[str, list[str]] = {}
-    for line in host.says("postfix-archive list --json").splitlines():
+    archives_found: dict[str, list[str]] = {}
+    for line in host.output("postfix-archive list --json").splitlines():
         record = json.loads(line)
         if "archive-probe.invalid" not in line:
             [to] = record["recipients"]
             name = to.removeprefix("bob+").partition("@")[0]
-            found.setdefault(record["archive"], []).append(name)
-    return {archive: sorted(names) for archive, names in found.items()}
+            archives_found.setdefault(record["archive"], []).append(name)
+    return {archive: sorted(names) for archive, names in archives_found.items()}
 
 
-def delivered(host: WholeHost) -> dict[str, int]:
+def scan_counts(host: WholeHost) -> dict[str, int]:
     """How often each message is in bob's mailbox, and how often scanned."""
-    box = host.says("cat /var/mail/bob")
+    box = host.output("cat /var/mail/bob")
     messages = box.split("\nFrom ")
     return {
-        line.removeprefix("Subject: "): each.count(SCANNED)
-        for each in messages
-        for line in each.splitlines()
+        line.removeprefix("Subject: "): message.count(SCANNED)
+        for message in messages
+        for line in message.splitlines()
         if line.startswith("Subject: ")
     }
 
@@ -88,45 +94,45 @@ def test_every_service_reaches_the_workers_of_its_archives_and_its_filter(
     host: WholeHost, wheels: Path
 ) -> None:
     before = host.configuration()
-    said = host.says(install(wheels, "MODE=lmtp"))
-    assert "Doctor:     OK: " in said
-    assert "Probe:      a message went through" in said
+    output = host.output(install(wheels, "MODE=lmtp"))
+    assert "Doctor:     OK: " in output
+    assert "Probe:      a message went through" in output
     for port in SERVICES:
         send(host, str(port), port)
     send(host, "25")
-    host.settle()
-    assert archives(host) == {
+    host.wait_for_empty_queue()
+    assert archives_by_subject(host) == {
         A: ["2525", "2527"],
         B: ["2525"],
         C: ["2529"],
         LEGAL: ["25", "2528"],
     }
     scanned = {2527: 1, 2528: 1, 2530: 1}
-    assert delivered(host) == {
+    assert scan_counts(host) == {
         "25": 0,
         **{str(port): scanned.get(port, 0) for port in SERVICES},
     }
-    assert "status=deferred" not in host.says("cat /var/log/postfix.log")
+    assert "status=deferred" not in host.output("cat /var/log/postfix.log")
 
-    assert "nothing to change" in host.says(install(wheels))
+    assert "nothing to change" in host.output(install(wheels))
     host.run(f"postconf -P -e 2528/inet/archive={B}")
-    doctor = host.run("postfix-archive doctor", fails=True).stdout
+    doctor = host.run("postfix-archive doctor", is_failure_expected=True).stdout
     assert f"master.cf has no service archive-2.{B}" in doctor
     host.run(install(wheels))
     host.run("postfix-archive doctor")
     send(host, "alone", 2528)
-    host.settle()
-    assert archives(host)[B] == ["2525", "alone"]
-    added = host.says("postfix-archive outcomes --once && postfix-archive reconcile")
+    host.wait_for_empty_queue()
+    assert archives_by_subject(host)[B] == ["2525", "alone"]
+    added = host.output("postfix-archive outcomes --once && postfix-archive reconcile")
     assert re.search(r"^missing +0$", added, re.M), added
 
     host.run(f"postconf -P -e 2528/inet/archive= && {install(wheels)}")
     host.run("postconf -P -X 2528/inet/archive")
-    assert "restored to its state before" in host.says("make uninstall")
+    assert "restored to its state before" in host.output("make uninstall")
     assert host.configuration() == before
 
 
-def test_requests_from_tables_reach_the_workers_of_every_way(
+def test_requests_from_tables_reach_the_workers_of_every_filter(
     host: WholeHost, wheels: Path
 ) -> None:
     host.run(install(wheels, "MODE=lmtp ON_REQUEST=yes"))
@@ -141,11 +147,11 @@ def test_requests_from_tables_reach_the_workers_of_every_way(
     )
     for port in (2525, 2526, 2530):
         send(host, str(port), port)
-    host.settle()
-    found = archives(host)
-    assert found.pop(T) == ["2525", "2526", "2530"]
-    assert found == {A: ["2525"], B: ["2525"]}
-    assert delivered(host) == {"2525": 0, "2526": 0, "2530": 1}
+    host.wait_for_empty_queue()
+    archives_found = archives_by_subject(host)
+    assert archives_found.pop(T) == ["2525", "2526", "2530"]
+    assert archives_found == {A: ["2525"], B: ["2525"]}
+    assert scan_counts(host) == {"2525": 0, "2526": 0, "2530": 1}
     host.run("postfix-archive doctor")
 
 
@@ -154,7 +160,7 @@ def test_an_address_that_is_no_socket_is_refused_and_nothing_is_changed(
 ) -> None:
     before = host.configuration()
     long = "x" * 80 + f"@{HOST}"
-    for said, why in (
+    for command, reason in (
         (f"make install ARCHIVE={long}", "the socket path allows 91; use a shorter"),
         (f"make install ARCHIVE='a#b@{HOST}'", "only letters, digits and"),
         (
@@ -162,14 +168,16 @@ def test_an_address_that_is_no_socket_is_refused_and_nothing_is_changed(
             "the socket path allows 89; use a shorter",
         ),
     ):
-        refused = host.run(f"{said} MODE=lmtp WHEELS={wheels}", fails=True).stderr
-        assert why in refused and "or MODE=pipe" in refused
+        refused = host.run(
+            f"{command} MODE=lmtp WHEELS={wheels}", is_failure_expected=True
+        ).stderr
+        assert reason in refused and "or MODE=pipe" in refused
     host.run(f"postconf -P -e 2527/inet/archive={A}")
     assert host.configuration() == before
-    host.run("test ! -e /usr/local/lib/postfix-archive")
+    host.run("test ! -e /usr/local/lib/postfix-archive/current")
 
 
-BY_SENDMAIL = """#!/bin/sh
+SENDMAIL_FILTER = """#!/bin/sh
 # A content filter that gives back by sendmail(1).
 sender=$1; shift
 /usr/sbin/sendmail -G -i -f "$sender" -- "$@"
@@ -181,11 +189,11 @@ def test_a_filter_that_gives_back_by_sendmail_needs_no_probe(
     host: WholeHost, wheels: Path, mode: str
 ) -> None:
     """pickup stays free for it, so a message from sendmail(1) is not archived."""
-    host.run("cat > /usr/local/bin/scan", given=BY_SENDMAIL)
+    host.run("cat > /usr/local/bin/scan", stdin=SENDMAIL_FILTER)
     host.run("postconf -P -X pickup/unix/content_filter && postfix reload")
-    said = host.says(install(wheels, f"MODE={mode}"))
-    assert "Probe:      none, mail from sendmail(1) (pickup) is not archived" in said
+    output = host.output(install(wheels, f"MODE={mode}"))
+    assert "Probe:      none, mail from sendmail(1) (pickup) is not archived" in output
     send(host, "one", 2528)
-    host.settle()
-    assert archives(host) == {LEGAL: ["one"]}
-    assert delivered(host) == {"one": 0}
+    host.wait_for_empty_queue()
+    assert archives_by_subject(host) == {LEGAL: ["one"]}
+    assert scan_counts(host) == {"one": 0}

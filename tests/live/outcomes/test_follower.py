@@ -7,15 +7,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from outcome_scenarios import Truth, differences, refused
-from outcome_world import World
+from mail_network import MailNetwork
+from outcome_scenarios import ExpectedOutcome, differences, refused
 
 from mails import LEGAL, mail
 from private_postfix import PrivatePostfix
 
 pytestmark = pytest.mark.live
-FOREIGN = 20  # pieces of log that are nothing of ours
-FAR = "far.example.net"
+FOREIGN_CHUNKS = 20  # pieces of log that are nothing of ours
+REMOTE_DOMAIN = "far.example.net"
 
 
 class Follower:
@@ -23,9 +23,9 @@ class Follower:
 
     def __init__(self, postfix: PrivatePostfix) -> None:
         self.postfix = postfix
-        self.said = postfix.folder / "follower.said"
-        with open(self.said, "wb") as said:
-            self.process = postfix.begin("outcomes", "--follow", says=said)
+        self.output_path = postfix.directory / "follower.said"
+        with open(self.output_path, "wb") as output:
+            self.process = postfix.start_command("outcomes", "--follow", output=output)
 
     def __enter__(self) -> Follower:
         self.wait_for_the_end_of_the_log()
@@ -42,21 +42,21 @@ class Follower:
 
     def lines(self) -> list[str]:
         """What it has said so far."""
-        return self.said.read_text().splitlines()
+        return self.output_path.read_text().splitlines()
 
 
 @pytest.fixture
 def postfix() -> Iterator[PrivatePostfix]:
-    with PrivatePostfix() as made:
-        yield made
+    with PrivatePostfix() as instance:
+        yield instance
 
 
-def told(postfix: PrivatePostfix) -> list[str]:
+def recipients_with_outcome(postfix: PrivatePostfix) -> list[str]:
     """The recipients of whom the journal tells, as often as it does."""
     return [
-        str(each["recipient"])
-        for each in postfix.events()
-        if each["event"] == "outcome"
+        str(event["recipient"])
+        for event in postfix.events()
+        if event["event"] == "outcome"
     ]
 
 
@@ -64,136 +64,151 @@ def deliver(postfix: PrivatePostfix, name: str) -> str:
     """Send a message to a recipient of that name and let it be delivered."""
     address = f"{name}@example.net"
     postfix.send(mail(name), to=[address])
-    postfix.settle()
+    postfix.wait_for_empty_queue()
     return address
 
 
-def away(postfix: PrivatePostfix) -> Path:
+def move_log_away(postfix: PrivatePostfix) -> Path:
     """Where the log is while it is away: not beside itself."""
-    return postfix.folder / "log-that-is-away"
+    return postfix.directory / "log-that-is-away"
 
 
 def test_a_second_one_is_refused_in_one_sentence(postfix: PrivatePostfix) -> None:
     with Follower(postfix) as first:
-        once = postfix.command("outcomes", "--once")
-        assert (once.returncode, once.stderr) == (0, "")  # cron mails what is on stderr
-        assert once.stdout.count("\n") == 1 and "is already running" in once.stdout
-        second = postfix.command("outcomes", "--follow")
+        process = postfix.run_command("outcomes", "--once")
+        assert (process.returncode, process.stderr) == (
+            0,
+            "",
+        )  # cron mails what is on stderr
+        assert (
+            process.stdout.count("\n") == 1 and "is already running" in process.stdout
+        )
+        second = postfix.run_command("outcomes", "--follow")
         assert (second.returncode, second.stdout) == (1, "")
         assert second.stderr.count("\n") == 1 and "is already running" in second.stderr
         address = deliver(postfix, "bob")
-        postfix.wait(lambda: told(postfix) == [address], "the first goes on")
+        postfix.wait(
+            lambda: recipients_with_outcome(postfix) == [address], "the first goes on"
+        )
         assert first.lines() == []
 
 
 def test_a_quiet_log_counts_as_read(postfix: PrivatePostfix) -> None:
     for _ in range(2):
-        done = postfix.command("outcomes", "--once")
-        assert done.returncode == 0
+        process = postfix.run_command("outcomes", "--once")
+        assert process.returncode == 0
         (postfix.fallback / "followed").unlink()  # there it was
 
 
 @pytest.mark.parametrize(
     "number", [signal.SIGTERM, signal.SIGINT], ids=lambda n: n.name
 )
-def test_told_to_stop_it_ends_behind_a_step(
+def test_on_sigterm_it_ends_after_a_step(
     postfix: PrivatePostfix, number: signal.Signals
 ) -> None:
     """Far from the end of the log: what was read stays read, the rest comes later."""
     first = deliver(postfix, "first")
     line = "Nov 25 10:00:00 mail postfix/smtpd[17]: connect from unknown[192.0.2.1]\n"
-    with open(postfix.logfile, "a") as log:
-        log.write(line * 5000 * FOREIGN)
+    with open(postfix.log_path, "a") as log:
+        log.write(line * 5000 * FOREIGN_CHUNKS)
     last = deliver(postfix, "last")
     follower = Follower(postfix)
-    postfix.wait(lambda: told(postfix), "the first piece is judged")
+    postfix.wait(lambda: recipients_with_outcome(postfix), "the first piece is judged")
     follower.process.send_signal(number)
     assert follower.process.wait() == 0
     assert follower.lines() == []
-    assert told(postfix)[0] == first
-    assert postfix.command("outcomes", "--once").returncode == 0
-    assert told(postfix) == [first, last]
+    assert recipients_with_outcome(postfix)[0] == first
+    assert postfix.run_command("outcomes", "--once").returncode == 0
+    assert recipients_with_outcome(postfix) == [first, last]
 
 
-def test_a_log_that_goes_away_is_waited_for_with_one_line(
+def test_a_log_that_disappears_is_waited_for_with_one_line(
     postfix: PrivatePostfix,
 ) -> None:
     one = deliver(postfix, "one")
     with Follower(postfix) as follower:
-        postfix.wait(lambda: told(postfix) == [one], "it is at work")
-        postfix.logfile.rename(away(postfix))
+        postfix.wait(lambda: recipients_with_outcome(postfix) == [one], "it is at work")
+        postfix.log_path.rename(move_log_away(postfix))
         postfix.wait(follower.lines, "it says so")
         two = deliver(postfix, "two")  # postlogd(8) has the file open
-        away(postfix).rename(postfix.logfile)
-        postfix.wait(lambda: told(postfix) == [one, two], "it has read on")
+        move_log_away(postfix).rename(postfix.log_path)
+        postfix.wait(
+            lambda: recipients_with_outcome(postfix) == [one, two], "it has read on"
+        )
         [line] = follower.lines()
-        assert str(postfix.logfile) in line and "no such file" in line
+        assert str(postfix.log_path) in line and "no such file" in line
 
 
 def test_a_log_that_is_not_there_yet_is_waited_for(postfix: PrivatePostfix) -> None:
-    postfix.logfile.rename(away(postfix))
+    postfix.log_path.rename(move_log_away(postfix))
     follower = Follower(postfix)
     postfix.wait(follower.lines, "it says so")
     assert not (postfix.fallback / "followed").exists()
-    away(postfix).rename(postfix.logfile)
+    move_log_away(postfix).rename(postfix.log_path)
     address = deliver(postfix, "bob")
-    postfix.wait(lambda: told(postfix) == [address], "it has begun")
+    postfix.wait(lambda: recipients_with_outcome(postfix) == [address], "it has begun")
     follower.process.terminate()
     assert follower.process.wait() == 0
     assert len(follower.lines()) == 1
 
 
-def test_once_says_by_its_exit_code_that_there_is_no_log(
+def test_once_reports_a_missing_log_by_its_exit_code(
     postfix: PrivatePostfix,
 ) -> None:
     one = deliver(postfix, "one")
-    assert postfix.command("outcomes", "--once").returncode == 0
-    postfix.logfile.rename(away(postfix))
-    done = postfix.command("outcomes", "--once")
-    assert done.returncode == 1
-    assert str(postfix.logfile) in done.stderr and done.stderr.count("\n") == 1
-    away(postfix).rename(postfix.logfile)
+    assert postfix.run_command("outcomes", "--once").returncode == 0
+    postfix.log_path.rename(move_log_away(postfix))
+    process = postfix.run_command("outcomes", "--once")
+    assert process.returncode == 1
+    assert str(postfix.log_path) in process.stderr and process.stderr.count("\n") == 1
+    move_log_away(postfix).rename(postfix.log_path)
     two = deliver(postfix, "two")
-    done = postfix.command("outcomes", "--once")
-    assert (done.returncode, done.stderr) == (0, "")
-    assert told(postfix) == [one, two]
+    process = postfix.run_command("outcomes", "--once")
+    assert (process.returncode, process.stderr) == (0, "")
+    assert recipients_with_outcome(postfix) == [one, two]
 
 
-def test_a_store_that_is_away_is_waited_for(postfix: PrivatePostfix) -> None:
+def test_a_missing_store_is_waited_for(postfix: PrivatePostfix) -> None:
     postfix.postconf(defer_transports="sink")
     postfix.reload()
     postfix.send(mail("late"), to=["late@example.net"])
     postfix.wait(lambda: len(postfix.mailq()) == 1, "it is archived and waits")
     with Follower(postfix) as follower:
-        gone = postfix.store.with_name("unmounted")
-        postfix.store.rename(gone)
+        moved_store = postfix.store.with_name("unmounted")
+        postfix.store.rename(moved_store)
         postfix.postconf(defer_transports="")
         postfix.reload()
         postfix.flush()
-        postfix.settle()
+        postfix.wait_for_empty_queue()
         postfix.wait(follower.lines, "it says so")
-        gone.rename(postfix.store)
-        postfix.wait(lambda: told(postfix) == ["late@example.net"], "it has read on")
+        moved_store.rename(postfix.store)
+        postfix.wait(
+            lambda: recipients_with_outcome(postfix) == ["late@example.net"],
+            "it has read on",
+        )
         [line] = follower.lines()
         assert "Failed" in line and str(postfix.store) in line
-        assert postfix.command("verify").returncode == 0
+        assert postfix.run_command("verify").returncode == 0
 
 
 def test_a_filter_that_is_set_up_later_is_noticed() -> None:
     """Its "250 ok" is no delivery: what it gives back counts."""
-    truth: Truth = refused("no-later")
-    with World() as world, Follower(world) as follower:
-        port = world.scans["silent"].port
+    truth: ExpectedOutcome = refused("no-later")
+    with MailNetwork() as world, Follower(world) as follower:
+        port = world.scanners["silent"].port
         world.postconf(archive_next_filter=f"scan:[127.0.0.1]:{port}")
         world.reload()
         world.send(mail("filtered"), to=[truth.recipient])
-        world.settle()
-        world.wait(lambda: truth.recipient in told(world), "it has an outcome")
+        world.wait_for_empty_queue()
+        world.wait(
+            lambda: truth.recipient in recipients_with_outcome(world),
+            "it has an outcome",
+        )
         follower.wait_for_the_end_of_the_log()
-        noted = [e for e in world.events(LEGAL) if e["event"] == "outcome"]
-        assert differences(world, truth, noted) == []
-        assert len(noted) == 1
-        assert world.scans["silent"].took(truth.recipient)
+        outcomes = [e for e in world.events(LEGAL) if e["event"] == "outcome"]
+        assert differences(world, truth, outcomes) == []
+        assert len(outcomes) == 1
+        assert world.scanners["silent"].accepted_for(truth.recipient)
 
 
 def test_a_setting_that_cannot_be_read_is_waited_for(postfix: PrivatePostfix) -> None:
@@ -202,6 +217,8 @@ def test_a_setting_that_cannot_be_read_is_waited_for(postfix: PrivatePostfix) ->
         postfix.wait(follower.lines, "it says so")
         postfix.set_archive_cf()
         address = deliver(postfix, "bob")
-        postfix.wait(lambda: told(postfix) == [address], "it has read on")
+        postfix.wait(
+            lambda: recipients_with_outcome(postfix) == [address], "it has read on"
+        )
         [line] = follower.lines()
         assert "archive_time_limit" in line

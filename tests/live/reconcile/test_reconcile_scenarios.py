@@ -8,48 +8,52 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from outcome_scenarios import GROUPS, Group, of_group, play
-from outcome_world import World
+from mail_network import MailNetwork
+from outcome_scenarios import GROUPS, Group, play, scenarios_of
 
 pytestmark = pytest.mark.live
-Found = dict[str, dict[str, Any]]
+ResultsByGroup = dict[str, dict[str, Any]]
 MISSING = {"uncaught": {"deleted": 1}}  # the scenarios in which mail is lost on purpose
-THROWN = {"plain": 1}
-BY_A_LIST = {"plain": 1}  # what a list manager sends is a message of its own
+DISCARDED = {"plain": 1}
+FROM_LIST = {"plain": 1}  # what a list manager sends is a message of its own
 
 
 @pytest.fixture(scope="module")
-def found() -> Iterator[Found]:
+def results_by_group() -> Iterator[ResultsByGroup]:
     """What reconcile says of each group of scenarios, while its settings hold."""
-    said: Found = {}
-    with World() as world:
+    results: ResultsByGroup = {}
+    with MailNetwork() as network:
         for group in GROUPS:
-            since = a_new_second(world)
+            group_start = wait_for_new_second(network)
 
-            def look(played: Group, since: str = since) -> None:
-                done = world.command("reconcile", "--json", "--since", since)
-                said[played.name] = json.loads(done.stdout)
+            def record_result(group: Group, period_start: str = group_start) -> None:
+                process = network.run_command(
+                    "reconcile", "--json", "--since", period_start
+                )
+                results[group.name] = json.loads(process.stdout)
 
-            play(world, group, look)
-    yield said
+            play(network, group, record_result)
+    yield results
 
 
-def a_new_second(world: World) -> str:
+def wait_for_new_second(network: MailNetwork) -> str:
     """Return the time in whole seconds, as in a log, in which nothing has come yet."""
 
     def now() -> str:
         return f"{datetime.datetime.now(datetime.timezone.utc):%F %T}"
 
     before = now()
-    world.wait(lambda: now() != before, "a new second")
+    network.wait(lambda: now() != before, "a new second")
     return now()
 
 
 @pytest.mark.parametrize("group", GROUPS, ids=lambda each: each.name)
-def test_what_is_archived_is_not_missed(found: Found, group: Group) -> None:
-    said = found[group.name]
+def test_what_is_archived_is_not_missed(
+    results_by_group: ResultsByGroup, group: Group
+) -> None:
+    result = results_by_group[group.name]
     name = group.name
-    assert said["ways"] == MISSING.get(name, {})
-    assert said["not_requested"] == THROWN.get(name, 0)
-    assert said["waiting"] == said["rescued"] == said["unclear"] == 0
-    assert said["accepted"] == len(of_group(group)) + BY_A_LIST.get(name, 0)
+    assert result["causes"] == MISSING.get(name, {})
+    assert result["not_requested"] == DISCARDED.get(name, 0)
+    assert result["waiting"] == result["rescued"] == result["unclear"] == 0
+    assert result["accepted"] == len(scenarios_of(group)) + FROM_LIST.get(name, 0)

@@ -16,179 +16,216 @@ import pytest
 from postfix_archive.rescue import queue_rescue
 from postfix_archive.store import fallback
 
-from mails import LEGAL, delivered, mail, record_of
+from mails import LEGAL, mail, one_delivery, record_of
 from private_postfix import PrivatePostfix
 
 pytestmark = pytest.mark.live
 
 
 @pytest.fixture
-def short() -> Iterator[PrivatePostfix]:
+def short_queue_host() -> Iterator[PrivatePostfix]:
     """An instance whose queue forgets soon, and has all copies."""
     lifetimes = {"bounce_queue_lifetime": "90s", "maximal_queue_lifetime": "90s"}
-    with PrivatePostfix(door="capsule", main=lifetimes) as running:
+    with PrivatePostfix(mode="capsule", main=lifetimes) as running:
         yield running
 
 
-def broken(postfix: PrivatePostfix, door: str) -> Path:
+def break_program(postfix: PrivatePostfix, program_name: str) -> Path:
     """Take a launcher away; return where it is meanwhile."""
-    path = postfix.program / door
+    path = postfix.program_directory / program_name
     return path.rename(path.with_suffix(".away"))
 
 
-def mended(aside: Path) -> None:
-    aside.rename(aside.with_suffix(""))
+def repair_program(moved_program: Path) -> None:
+    moved_program.rename(moved_program.with_suffix(""))
 
 
 def waiting(postfix: PrivatePostfix) -> int:
     return len(fallback.waiting_capsules(str(postfix.fallback)))
 
 
-def deferred(postfix: PrivatePostfix, count: int) -> None:
+def wait_for_deferred(postfix: PrivatePostfix, count: int) -> None:
     """Return when so many messages wait, each with its reason."""
 
     def all_wait() -> bool:
-        told = postfix.mailq()
-        tried = [each for each in told if "delay_reason" in json.dumps(each)]
-        return len(tried) == count == len(told)
+        entries = postfix.mailq()
+        tried = [each for each in entries if "delay_reason" in json.dumps(each)]
+        return len(tried) == count == len(entries)
 
     postfix.wait(all_wait, f"{count} messages are deferred")
 
 
 def test_copies_are_rescued_before_the_queue_forgets_them(
-    short: PrivatePostfix,
+    short_queue_host: PrivatePostfix,
 ) -> None:
-    aside = broken(short, "archive")
+    moved_program = break_program(short_queue_host, "archive")
     for number in range(5):
-        short.send(mail(f"rescued-{number}"))
-    deferred(short, 5)
-    assert short.command("status").returncode == 1
-    short.wait(
-        lambda: short.command("rescue").returncode == 1 and waiting(short) == 5,
+        short_queue_host.send(mail(f"rescued-{number}"))
+    wait_for_deferred(short_queue_host, 5)
+    assert short_queue_host.run_command("status").returncode == 1
+    short_queue_host.wait(
+        lambda: short_queue_host.run_command("queue", "rescue").returncode == 1
+        and waiting(short_queue_host) == 5,
         "the copies are rescued",
     )
-    taken = re.findall(r"ALARM: (\d) archive copies moved from the queue", short.log())
-    assert sum(map(int, taken)) == 5
-    assert not short.mailq()
-    mended(aside)
-    assert short.command("return").returncode == 0
-    short.settle()
+    alarm_counts = re.findall(
+        r"alarm=copies-moved count=(\d) reason=archive copies moved from the queue",
+        short_queue_host.log(),
+    )
+    assert sum(map(int, alarm_counts)) == 5
+    assert not short_queue_host.mailq()
+    repair_program(moved_program)
+    assert short_queue_host.run_command("fallback", "import").returncode == 0
+    short_queue_host.wait_for_empty_queue()
     for number in range(5):
-        record = record_of(short, f"rescued-{number}")
-        words = [each["event"] for each in record.events]
-        assert words == ["archived", "mailed"]
-        delivered(short, f"rescued-{number}", "bob@example.net")
-    assert short.command("rescue").returncode == 0
-    assert short.command("verify").returncode == 0
+        record = record_of(short_queue_host, f"rescued-{number}")
+        kinds = [each["event"] for each in record.events]
+        assert kinds == ["archived", "mailed"]
+        one_delivery(short_queue_host, f"rescued-{number}", "bob@example.net")
+    assert short_queue_host.run_command("queue", "rescue").returncode == 0
+    assert short_queue_host.run_command("verify").returncode == 0
 
 
-def test_a_rescue_that_crashed_is_finished_by_the_next(short: PrivatePostfix) -> None:
+def test_a_rescue_that_crashed_is_finished_by_the_next(
+    short_queue_host: PrivatePostfix,
+) -> None:
     """Between hold and the file, and between the file and the deletion."""
-    aside = broken(short, "archive")
-    short.send(mail("crashed"))
-    deferred(short, 1)
-    [told] = short.mailq()
-    queue_id = str(told["queue_id"])
-    subprocess.run(["postsuper", "-c", short.etc, "-h", queue_id], check=True)
-    assert short.command("rescue").returncode == 1
-    assert waiting(short) == 1
-    assert not short.mailq()
-    mended(aside)
-    assert short.command("return").returncode == 0
-    record_of(short, "crashed")
+    moved_program = break_program(short_queue_host, "archive")
+    short_queue_host.send(mail("crashed"))
+    wait_for_deferred(short_queue_host, 1)
+    [entry] = short_queue_host.mailq()
+    queue_id = str(entry["queue_id"])
+    subprocess.run(
+        ["postsuper", "-c", short_queue_host.etc, "-h", queue_id], check=True
+    )
+    assert short_queue_host.run_command("queue", "rescue").returncode == 1
+    assert waiting(short_queue_host) == 1
+    assert not short_queue_host.mailq()
+    repair_program(moved_program)
+    assert short_queue_host.run_command("fallback", "import").returncode == 0
+    record_of(short_queue_host, "crashed")
 
 
 def test_a_fallback_that_is_full_leaves_the_copy_in_the_queue(
-    short: PrivatePostfix,
+    short_queue_host: PrivatePostfix,
 ) -> None:
-    short.set_archive_cf(archive_rescue_after="1s")
+    short_queue_host.set_archive_cf(archive_rescue_after="1s")
     options = "size=8k,mode=700,uid=65534,gid=65534"
-    mount = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(short.fallback)]
-    aside = broken(short, "archive")
-    short.send(mail("no-room") + b"x" * 20000)
-    deferred(short, 1)
+    mount = [
+        "mount",
+        "-t",
+        "tmpfs",
+        "-o",
+        options,
+        "tmpfs",
+        str(short_queue_host.fallback),
+    ]
+    moved_program = break_program(short_queue_host, "archive")
+    short_queue_host.send(mail("no-room") + b"x" * 20000)
+    wait_for_deferred(short_queue_host, 1)
     subprocess.run(mount, check=True)
     try:
-        short.wait(
-            lambda: "No space left" in short.command("rescue").stdout, "the alarm"
+        short_queue_host.wait(
+            lambda: "No space left"
+            in short_queue_host.run_command("queue", "rescue").stdout,
+            "the alarm",
         )
-        [told] = short.mailq()
-        assert told["queue_name"] in ("deferred", "active", "incoming")
-        assert "ALARM: 1 archive copies stay in the queue" in short.log()
+        [entry] = short_queue_host.mailq()
+        assert entry["queue_name"] in ("deferred", "active", "incoming")
+        assert (
+            "alarm=copies-expire count=1 reason=archive copies stay in the queue"
+            in short_queue_host.log()
+        )
     finally:
-        subprocess.run(["umount", "-l", str(short.fallback)], check=True)
-    mended(aside)
-    short.settle()
-    record_of(short, "no-room")
+        subprocess.run(["umount", "-l", str(short_queue_host.fallback)], check=True)
+    repair_program(moved_program)
+    short_queue_host.wait_for_empty_queue()
+    record_of(short_queue_host, "no-room")
 
 
-def test_what_rescue_takes_is_the_capsule_byte_for_byte(short: PrivatePostfix) -> None:
-    short.set_archive_cf(archive_rescue_after="1s")
-    aside = broken(short, "archive")
+def test_what_rescue_takes_is_the_capsule_byte_for_byte(
+    short_queue_host: PrivatePostfix,
+) -> None:
+    short_queue_host.set_archive_cf(archive_rescue_after="1s")
+    moved_program = break_program(short_queue_host, "archive")
     body = bytes(range(256)).replace(b"\n", b"").replace(b"\r", b"") + b"x" * 5000
-    short.send(mail("exact") + body + b"\n.\n..\n")
-    deferred(short, 1)
-    short.wait(
-        lambda: short.command("rescue").returncode == 1 and waiting(short) == 1,
+    short_queue_host.send(mail("exact") + body + b"\n.\n..\n")
+    wait_for_deferred(short_queue_host, 1)
+    short_queue_host.wait(
+        lambda: short_queue_host.run_command("queue", "rescue").returncode == 1
+        and waiting(short_queue_host) == 1,
         "the copy is rescued",
     )
-    mended(aside)
-    assert short.command("return").returncode == 0
-    record = record_of(short, "exact")  # its digest is the sealed one
-    assert "altered" not in short.log()
+    repair_program(moved_program)
+    assert short_queue_host.run_command("fallback", "import").returncode == 0
+    record = record_of(short_queue_host, "exact")  # its digest is the sealed one
+    assert "altered" not in short_queue_host.log()
     assert len(record.events[0]["sha256"]) == 64
-    assert short.command("verify").returncode == 0
+    assert short_queue_host.run_command("verify").returncode == 0
 
 
-def test_mail_at_a_broken_filter_is_held_and_released(short: PrivatePostfix) -> None:
-    aside = broken(short, "archive-stamp")
-    short.send(mail("held"))
-    short.send(mail("held-too"), sender="")
-    deferred(short, 2)
-    directory = str(short.etc)
-    short.wait(
-        lambda: short.command("rescue").returncode == 2, "the alarm, before the hold"
+def test_mail_at_a_broken_filter_is_held_and_released(
+    short_queue_host: PrivatePostfix,
+) -> None:
+    moved_program = break_program(short_queue_host, "archive-stamp")
+    short_queue_host.send(mail("held"))
+    short_queue_host.send(mail("held-too"), sender="")
+    wait_for_deferred(short_queue_host, 2)
+    directory = str(short_queue_host.etc)
+    short_queue_host.wait(
+        lambda: short_queue_host.run_command("queue", "rescue").returncode == 2,
+        "the alarm, before the hold",
     )
-    assert "wait for the stamp filter" in short.log()
-    short.wait(
-        lambda: short.command("rescue")
+    assert "wait for the stamp filter" in short_queue_host.log()
+    short_queue_host.wait(
+        lambda: short_queue_host.run_command("queue", "rescue")
         and len(queue_rescue.read_hold_times(directory)) == 2,
         "both are on hold",
     )
-    assert {each["queue_name"] for each in short.mailq()} == {"hold"}
-    status = short.command("status", "--json")
+    assert {each["queue_name"] for each in short_queue_host.mailq()} == {"hold"}
+    status = short_queue_host.run_command("status", "--json")
     assert status.returncode == 2
-    assert len(json.loads(status.stdout)["held"]) == 2
-    assert "ON HOLD before expiry: 2, since " in short.command("status").stdout
-    assert short.command("rescue").returncode == 2  # again: nothing more to do
-    mended(aside)
-    assert "2 messages released" in short.command("rescue").stdout
-    short.settle()
+    assert len(json.loads(status.stdout)["on_hold"]) == 2
+    assert (
+        "ON HOLD before expiry: 2, since "
+        in short_queue_host.run_command("status").stdout
+    )
+    assert (
+        short_queue_host.run_command("queue", "rescue").returncode == 2
+    )  # again: nothing more to do
+    repair_program(moved_program)
+    assert (
+        "2 messages released" in short_queue_host.run_command("queue", "rescue").stdout
+    )
+    short_queue_host.wait_for_empty_queue()
     assert not queue_rescue.read_hold_times(directory)
     for name in ("held", "held-too"):
-        record_of(short, name)
-        delivered(short, name, "bob@example.net")
-    assert "status=bounced" not in short.log()
-    assert "status=expired" not in short.log()
-    assert len(short.stored(LEGAL)) == 2
+        record_of(short_queue_host, name)
+        one_delivery(short_queue_host, name, "bob@example.net")
+    assert "status=bounced" not in short_queue_host.log()
+    assert "status=expired" not in short_queue_host.log()
+    assert len(short_queue_host.stored_files(LEGAL)) == 2
 
 
-def test_what_somebody_else_has_held_stays_held(short: PrivatePostfix) -> None:
-    aside = broken(short, "archive-stamp")
-    short.send(mail("theirs"))
-    deferred(short, 1)
-    [told] = short.mailq()
+def test_what_the_postmaster_has_held_stays_held(
+    short_queue_host: PrivatePostfix,
+) -> None:
+    moved_program = break_program(short_queue_host, "archive-stamp")
+    short_queue_host.send(mail("theirs"))
+    wait_for_deferred(short_queue_host, 1)
+    [entry] = short_queue_host.mailq()
     subprocess.run(
-        ["postsuper", "-c", short.etc, "-h", str(told["queue_id"])], check=True
+        ["postsuper", "-c", short_queue_host.etc, "-h", str(entry["queue_id"])],
+        check=True,
     )
-    mended(aside)
-    assert short.command("rescue").returncode == 0
-    [told] = short.mailq()
-    assert told["queue_name"] == "hold"
-    subprocess.run(["postsuper", "-c", short.etc, "-d", "ALL"], check=True)
+    repair_program(moved_program)
+    assert short_queue_host.run_command("queue", "rescue").returncode == 0
+    [entry] = short_queue_host.mailq()
+    assert entry["queue_name"] == "hold"
+    subprocess.run(["postsuper", "-c", short_queue_host.etc, "-d", "ALL"], check=True)
 
 
-def test_a_mailed_copy_without_a_store_lives_on() -> None:
+def test_a_mailed_copy_without_a_store_stays_in_the_queue() -> None:
     """archive_delivery = mail: nothing else keeps it, so it must not expire."""
     with PrivatePostfix(
         main={"bounce_queue_lifetime": "60s", "archive_relay": "archive-local:"},
@@ -202,33 +239,34 @@ def test_a_mailed_copy_without_a_store_lives_on() -> None:
         postfix.send(mail("renewed"))
         postfix.wait(
             lambda: "mailed copies cannot be delivered"
-            in postfix.command("rescue").stdout,
+            in postfix.run_command("queue", "rescue").stdout,
             "the copy is requeued",
         )
         aliases.write_text("legal carol@example.net\n")
         postfix.reload()
-        postfix.settle()
+        postfix.wait_for_empty_queue()
         assert len(postfix.delivered_to("carol@example.net")) == 1
         assert "status=expired" not in postfix.log()
 
 
-def test_the_same_capsule_twice_is_one_record(short: PrivatePostfix) -> None:
+def test_the_same_capsule_twice_is_one_record(short_queue_host: PrivatePostfix) -> None:
     """A rescue while the transport was at work on it."""
-    short.set_archive_cf(archive_rescue_after="1s")
-    aside = broken(short, "archive")
-    short.send(mail("twice"))
-    short.wait(
-        lambda: short.command("rescue").returncode == 1 and waiting(short) == 1,
+    short_queue_host.set_archive_cf(archive_rescue_after="1s")
+    moved_program = break_program(short_queue_host, "archive")
+    short_queue_host.send(mail("twice"))
+    short_queue_host.wait(
+        lambda: short_queue_host.run_command("queue", "rescue").returncode == 1
+        and waiting(short_queue_host) == 1,
         "the copy is rescued",
     )
-    mended(aside)
-    [(_, path)] = fallback.waiting_capsules(str(short.fallback))
+    repair_program(moved_program)
+    [(_, path)] = fallback.waiting_capsules(str(short_queue_host.fallback))
     content = Path(path).read_bytes()
     for _ in range(2):
         Path(path).write_bytes(content)
-        assert short.command("return").returncode == 0
-        assert waiting(short) == 0
-    short.settle()
-    record = record_of(short, "twice")
+        assert short_queue_host.run_command("fallback", "import").returncode == 0
+        assert waiting(short_queue_host) == 0
+    short_queue_host.wait_for_empty_queue()
+    record = record_of(short_queue_host, "twice")
     assert [each["event"] for each in record.events] == ["archived", "mailed"]
-    assert len(short.delivered_to(LEGAL)) == 1
+    assert len(short_queue_host.delivered_to(LEGAL)) == 1

@@ -20,24 +20,25 @@ import corpora
 from mails import (
     LEGAL,
     archives_of,
-    below_the_top,
-    delivered,
     is_named,
     mail,
+    one_delivery,
     original_of,
+    received_content,
     recipients_of,
     record_of,
 )
-from private_postfix import WAYS, PrivatePostfix, free_ports
+from private_postfix import MODES_AND_CAPSULE, PrivatePostfix, free_ports
 
 pytestmark = pytest.mark.live
 
 ERIN = "erin@example.net"
-CROWD = "crowd@example.com"
+MANY_ARCHIVE = "crowd@example.com"
 # Archives that somebody has misspelt, or worse; a service of its own for each.
 NO_ARCHIVES = ("../../etc/x@y", "x@../../etc", "a/b@example.com", "..@example.com")
-# By the lmtp door a path is the name of a socket that is not there.
-NOWHERE = "RequestInvalid: .*is not an archive address|private/archive.*No such file"
+# In the lmtp mode a path is the name of a socket that is not there.
+NO_SOCKET = r"\[local\]: No such file"
+NOT_AN_ARCHIVE = "error=RequestInvalid .*is not an archive address"
 LOG_LINE = re.compile(r"\w{3} [ \d]\d \d\d:\d\d:\d\d mail postfix[\w/-]*\[\d+\]: ")
 IN_THE_STORE = re.compile(
     r"journal|journal\.last|drafts|20\d\d(/\d\d){0,2}"
@@ -83,31 +84,31 @@ ARGUMENTS = {
 
 
 @dataclass
-class Addressed:
+class AddressHost:
     """The instance, and its services for a crowd and for what is no archive."""
 
     postfix: PrivatePostfix
-    crowd: int
-    no_archives: list[int]
+    many_port: int
+    no_archive_ports: list[int]
 
 
-@pytest.fixture(scope="module", params=WAYS)
-def door(request: pytest.FixtureRequest) -> str:
-    """Both doors, and copies that go as capsules, one after the other."""
+@pytest.fixture(scope="module", params=MODES_AND_CAPSULE)
+def mode(request: pytest.FixtureRequest) -> str:
+    """Both modes, and copies that go as capsules, one after the other."""
     return str(request.param)
 
 
 @pytest.fixture(scope="module")
-def addressed(door: str) -> Iterator[Addressed]:
+def address_host(mode: str) -> Iterator[AddressHost]:
     """Mail from and to each of these addresses, on an instance of its own."""
-    crowd, *others = free_ports(1 + len(NO_ARCHIVES))
-    asked = {crowd: CROWD, **dict(zip(others, NO_ARCHIVES))}
+    many_port, *other_ports = free_ports(1 + len(NO_ARCHIVES))
+    archive_by_port = {many_port: MANY_ARCHIVE, **dict(zip(other_ports, NO_ARCHIVES))}
     with PrivatePostfix(
-        door=door,
+        mode=mode,
         archive_cf={"archive_delivery": "store"},
         master="".join(
             f"127.0.0.1:{port} inet n - n - - smtpd\n  -o archive={archive}\n"
-            for port, archive in asked.items()
+            for port, archive in archive_by_port.items()
         ),
     ) as postfix:
         for name, local in LOCAL_PARTS.items():
@@ -115,28 +116,32 @@ def addressed(door: str) -> Iterator[Addressed]:
             postfix.send(mail(f"smtp to {name}"), to=[odd, ERIN])
             postfix.send(mail(f"smtp from {name}"), sender=odd, to=[ERIN])
         for name, odd in ARGUMENTS.items():
-            given(postfix, f"sent to {name}", "alice@example.org", [odd, ERIN])
-            given(postfix, f"sent from {name}", odd, [ERIN])
+            send_by_sendmail(
+                postfix, f"sent to {name}", "alice@example.org", [odd, ERIN]
+            )
+            send_by_sendmail(postfix, f"sent from {name}", odd, [ERIN])
         postfix.wait(
             lambda: len(postfix.delivered_to(ERIN))
             >= 2 * (len(LOCAL_PARTS) + len(ARGUMENTS)),
             "all are delivered",
         )
-        postfix.settle()
-        yield Addressed(postfix, crowd, others)
+        postfix.wait_for_empty_queue()
+        yield AddressHost(postfix, many_port, other_ports)
 
 
 @pytest.fixture
-def host(addressed: Addressed) -> PrivatePostfix:
-    return addressed.postfix
+def host(address_host: AddressHost) -> PrivatePostfix:
+    return address_host.postfix
 
 
-def given(postfix: PrivatePostfix, name: str, sender: str, to: list[str]) -> None:
-    done = postfix.sendmail(mail(name), sender=sender, to=to)
-    assert done.returncode == 0, done.stderr
+def send_by_sendmail(
+    postfix: PrivatePostfix, name: str, sender: str, to: list[str]
+) -> None:
+    process = postfix.sendmail(mail(name), sender=sender, to=to)
+    assert process.returncode == 0, process.stderr
 
 
-def shown(address: str) -> str:
+def printed(address: str) -> str:
     """An address as the record has it: control characters in letters."""
     return re.sub(r"[\0-\x08\n-\x1f\x7f]", lambda c: f"\\x{ord(c[0]):02X}", address)
 
@@ -147,48 +152,56 @@ def assert_envelope(postfix: PrivatePostfix, name: str) -> Record:
     And the message, byte for byte; no address has made a field of the report.
     """
     record = record_of(postfix, name)
-    mine = [each for each in postfix.deliveries() if is_named(each.content, name)]
-    people = sorted(shown(each) for one in mine for each in one.recipients)
-    kept = [os.fsdecode(each.final) for each in record.recipients.values()]
-    assert sorted(kept) == people
-    senders = {shown(each.sender) for each in mine}
+    own_deliveries = [
+        each for each in postfix.deliveries() if is_named(each.content, name)
+    ]
+    delivered_recipients = sorted(
+        printed(each) for one in own_deliveries for each in one.recipients
+    )
+    archived_recipients = [
+        os.fsdecode(each.final) for each in record.recipients.values()
+    ]
+    assert sorted(archived_recipients) == delivered_recipients
+    senders = {printed(each.sender) for each in own_deliveries}
     assert senders == {os.fsdecode(record.envelope.sender)}
-    passed = {below_the_top(each.content) for each in mine}
-    assert passed == {original_of(postfix, record)}
+    received_contents = {received_content(each.content) for each in own_deliveries}
+    assert received_contents == {original_of(postfix, record)}
     assert_no_field_more(postfix, record)
     return record
 
 
 def assert_no_field_more(postfix: PrivatePostfix, record: Record) -> None:
-    copy = corpora.unpacked(postfix.store / record.archive / record.files[0])
-    groups = corpora.status_of(copy).removesuffix("\r\n").split("\r\n\r\n")
-    message, *people = [re.findall(r"(?m)^([^:]*): ", group) for group in groups]
+    copy = corpora.read_copy(postfix.store / record.archive / record.files[0])
+    groups = corpora.status_part(copy).removesuffix("\r\n").split("\r\n\r\n")
+    message_fields, *recipient_fields = [
+        re.findall(r"(?m)^([^:]*): ", group) for group in groups
+    ]
     lines = [len(group.split("\r\n")) for group in groups]
-    assert lines == [len(each) for each in (message, *people)]
+    assert lines == [len(each) for each in (message_fields, *recipient_fields)]
     expected = ["Final-Recipient", "Original-Recipient"]
     expected += ["Action", "Status", "Diagnostic-Code"]
-    assert people == [expected] * len(record.recipients)
-    assert len(message) == len(set(message))
+    assert recipient_fields == [expected] * len(record.recipients)
+    assert len(message_fields) == len(set(message_fields))
 
 
 @pytest.mark.parametrize("name", LOCAL_PARTS)
-@pytest.mark.parametrize("way", ["to", "from"])
+@pytest.mark.parametrize("direction", ["to", "from"])
 def test_an_odd_address_by_smtp_is_recorded_and_delivered_as_it_is(
-    host: PrivatePostfix, way: str, name: str
+    host: PrivatePostfix, direction: str, name: str
 ) -> None:
-    record = assert_envelope(host, f"smtp {way} {name}")
-    odd = shown(f"{LOCAL_PARTS[name]}@example.net")
-    assert set(recipients_of(record)) == ({ERIN, odd} if way == "to" else {ERIN})
-    sender = odd if way == "from" else "alice@example.org"
+    record = assert_envelope(host, f"smtp {direction} {name}")
+    odd = printed(f"{LOCAL_PARTS[name]}@example.net")
+    assert set(recipients_of(record)) == ({ERIN, odd} if direction == "to" else {ERIN})
+    sender = odd if direction == "from" else "alice@example.org"
     assert os.fsdecode(record.envelope.sender) == sender
 
 
 @pytest.mark.parametrize("name", ARGUMENTS)
-@pytest.mark.parametrize("way", ["to", "from"])
+@pytest.mark.parametrize("direction", ["to", "from"])
 def test_an_odd_address_by_sendmail_is_recorded_as_it_is_delivered(
-    host: PrivatePostfix, way: str, name: str
+    host: PrivatePostfix, direction: str, name: str
 ) -> None:
-    record = assert_envelope(host, f"sent {way} {name}")
+    record = assert_envelope(host, f"sent {direction} {name}")
     assert ERIN in recipients_of(record)
 
 
@@ -199,61 +212,71 @@ def test_a_client_that_calls_itself_at_length_is_recorded_and_delays_nothing(
     """XFORWARD carries 255 bytes of it, the record has all."""
     name = f"helo {ord(char)}"
     host.send(mail(name), to=[ERIN], helo=char * 1900)
-    host.settle()
+    host.wait_for_empty_queue()
     client = assert_envelope(host, name).envelope.client
-    assert client.helo.decode() == shown(char * 1900).replace("\\x01", "?")
+    assert client.helo.decode() == printed(char * 1900).replace("\\x01", "?")
 
 
 def test_a_long_sender_of_an_8_bit_message_delays_nothing(host: PrivatePostfix) -> None:
     """MAIL FROM with BODY=8BITMIME is longer than what smtpd(8) reads."""
     sender = "x" * 2010 + "@example.net"
     host.send(mail("wide") + "Grüße\n".encode(), sender=sender, to=[ERIN])
-    host.settle()
+    host.wait_for_empty_queue()
     assert assert_envelope(host, "wide").envelope.sender.decode() == sender
 
 
-def test_a_crowd_of_control_characters_is_archived(addressed: Addressed) -> None:
+def test_a_crowd_of_control_characters_is_archived(address_host: AddressHost) -> None:
     """Written as \\xNN they are four times as long, and a capsule holds them all."""
-    host = addressed.postfix
-    crowd = [f'"{chr(1) * 1400}{number}"@example.net' for number in range(600)]
-    host.send(mail("crowd"), to=crowd, port=addressed.crowd)
-    host.settle()
-    [record] = record_reader.records(str(host.store), CROWD).values()
-    assert recipients_of(record) == sorted(map(shown, crowd))
-    mine = [each for each in host.deliveries() if is_named(each.content, "crowd")]
-    assert sorted(r for each in mine for r in each.recipients) == sorted(crowd)
-    assert {below_the_top(e.content) for e in mine} == {original_of(host, record)}
+    host = address_host.postfix
+    recipients = [f'"{chr(1) * 1400}{number}"@example.net' for number in range(600)]
+    host.send(mail("crowd"), to=recipients, port=address_host.many_port)
+    host.wait_for_empty_queue()
+    [record] = record_reader.records(str(host.store), MANY_ARCHIVE)
+    assert recipients_of(record) == sorted(map(printed, recipients))
+    own_deliveries = [
+        each for each in host.deliveries() if is_named(each.content, "crowd")
+    ]
+    assert sorted(r for each in own_deliveries for r in each.recipients) == sorted(
+        recipients
+    )
+    assert {received_content(e.content) for e in own_deliveries} == {
+        original_of(host, record)
+    }
 
 
-def named_by_address(host: PrivatePostfix) -> list[str]:
+def paths_with_addresses(host: PrivatePostfix) -> list[str]:
     """The paths with an address in them; Postfix names its sockets so, in the queue."""
-    found = host.folder.rglob("*@*")
-    return sorted(str(each) for each in found if host.queue not in each.parents)
+    paths = host.directory.rglob("*@*")
+    return sorted(
+        str(each) for each in paths if host.queue_directory not in each.parents
+    )
 
 
 @pytest.mark.parametrize("number", range(len(NO_ARCHIVES)))
 def test_what_is_no_archive_address_defers_and_makes_no_path(
-    addressed: Addressed, number: int
+    address_host: AddressHost, number: int
 ) -> None:
-    host, port = addressed.postfix, addressed.no_archives[number]
-    before = named_by_address(host)
+    host, port = address_host.postfix, address_host.no_archive_ports[number]
+    before = paths_with_addresses(host)
     queue_id = host.send(mail(f"nowhere{number}"), to=[ERIN], port=port)
-    host.wait_for_log(f"{queue_id}: to=.*(?:{NOWHERE})")
+    host.wait_for_log(f"{queue_id}: to=.*(?:{NO_SOCKET}|temporary failure)")
+    if not re.search(f"{queue_id}: to=.*{NO_SOCKET}", host.log()):
+        host.wait_for_failure(f"queue_id={queue_id} {NOT_AN_ARCHIVE}")
     assert [each["queue_id"] for each in host.mailq()] == [queue_id]
-    host.forget([queue_id])
-    host.settle()
-    assert named_by_address(host) == before
+    host.delete_messages([queue_id])
+    host.wait_for_empty_queue()
+    assert paths_with_addresses(host) == before
     assert archives_of(host, f"nowhere{number}") == []
 
 
-def test_no_address_has_made_a_path_or_a_line_of_the_log(host: PrivatePostfix) -> None:
-    delivered(host, "smtp to path", ERIN)
+def test_no_address_has_made_a_path_or_a_log_line(host: PrivatePostfix) -> None:
+    one_delivery(host, "smtp to path", ERIN)
     for path in (host.store / LEGAL).rglob("*"):
         assert IN_THE_STORE.fullmatch(str(path.relative_to(host.store / LEGAL)))
-    assert {each.name for each in host.store.iterdir()} <= {LEGAL, CROWD}
+    assert {each.name for each in host.store.iterdir()} <= {LEGAL, MANY_ARCHIVE}
     lines = host.log().removesuffix("\n").split("\n")
     assert [each for each in lines if not LOG_LINE.match(each)] == []
     kinds = [each["event"] for each in host.events()]
     assert set(kinds) == {"archived"}
-    assert len(kinds) == len(host.stored(LEGAL))
-    assert host.command("verify").returncode == 0
+    assert len(kinds) == len(host.stored_files(LEGAL))
+    assert host.run_command("verify").returncode == 0

@@ -15,8 +15,8 @@ pytestmark = pytest.mark.live
 CAROL = f"carol@{HOST}"
 BOB = f"bob@{HOST}"
 FILTER = "smtp-amavis:[127.0.0.1]:10024"
-ANSWERS = "bash -c 'exec 3<>/dev/tcp/127.0.0.1/10024' 2>/dev/null"
-PASSED = ", port 10024)"  # in the Received: line of amavisd-new
+IS_AMAVIS_READY = "bash -c 'exec 3<>/dev/tcp/127.0.0.1/10024' 2>/dev/null"
+AMAVIS_RECEIVED = ", port 10024)"  # in the Received: line of amavisd-new
 USER_CONF = f"""\
 use strict;
 $myhostname = '{HOST}';
@@ -37,7 +37,7 @@ TRANSPORT = (
     "smtp-amavis unix - - n - 2 smtp -o smtp_data_done_timeout=1200"
     " -o smtp_send_xforward_command=yes -o disable_dns_lookups=yes -o max_use=20"
 )
-BACK = (
+REINJECTION_ENTRY = (
     "127.0.0.1:10025 inet n - n - - smtpd -o content_filter="
     " -o local_recipient_maps= -o relay_recipient_maps="
     " -o smtpd_restriction_classes= -o smtpd_delay_reject=no"
@@ -53,53 +53,53 @@ BACK = (
     "no_header_body_checks,no_unknown_recipient_checks,no_milters"
     " -o smtpd_authorized_xforward_hosts=127.0.0.0/8"
 )
-MORE = (
+MORE_SERVICES = (
     "2525 inet n - n - - smtpd -o smtpd_client_restrictions=permit_mynetworks,reject"
     " -o smtpd_banner=two"
 )
 
 
 @pytest.fixture
-def host() -> Iterator[WholeHost]:
+def host(stock_host: Path, release: Path) -> Iterator[WholeHost]:
     """A host on which amavisd-new runs and nothing goes to it yet."""
-    with WholeHost() as made:
-        made.run("useradd --no-create-home legal && useradd --no-create-home carol")
-        made.run("cat > /etc/amavis/conf.d/50-user", given=USER_CONF)
-        start_amavis(made)
-        for line in (TRANSPORT, BACK, MORE):
+    with WholeHost(stock_host, release) as whole_host:
+        whole_host.run("useradd --no-create-home carol")
+        whole_host.run("cat > /etc/amavis/conf.d/50-user", stdin=USER_CONF)
+        start_amavis(whole_host)
+        for line in (TRANSPORT, REINJECTION_ENTRY, MORE_SERVICES):
             key = "/".join(line.split()[:2])
-            made.run(f"postconf -M '{key}={line}'")
-        yield made
+            whole_host.run(f"postconf -M '{key}={line}'")
+        yield whole_host
 
 
 def start_amavis(host: WholeHost) -> None:
     host.run("amavisd start >/dev/null 2>&1 || amavisd-new start >/dev/null 2>&1")
-    host.wait(ANSWERS, "amavisd-new answers")
+    host.wait(IS_AMAVIS_READY, "amavisd-new answers")
 
 
 @pytest.fixture(params=["pipe", "lmtp"])
 def mode(request: pytest.FixtureRequest) -> str:
-    """Each door."""
+    """Each mode."""
     return str(request.param)
 
 
-def install(host: WholeHost, wheels: Path, mode: str, more: str = "") -> str:
-    words = f"MODE={mode} {more}"
-    return host.says(f"make install ARCHIVE=legal@{HOST} WHEELS={wheels} {words}")
+def install(host: WholeHost, wheels: Path, mode: str, options: str = "") -> str:
+    variables = f"MODE={mode} {options}"
+    return host.output(f"make install ARCHIVE=legal@{HOST} WHEELS={wheels} {variables}")
 
 
 def records(host: WholeHost) -> list[dict[str, Any]]:
     """What is archived, the probes aside."""
-    lines = host.says("postfix-archive list --json").splitlines()
+    lines = host.output("postfix-archive list --json").splitlines()
     return [json.loads(each) for each in lines if "archive-probe.invalid" not in each]
 
 
 def original(host: WholeHost, record: dict[str, Any]) -> str:
-    return host.says(f"postfix-archive show --original {record['id']}")
+    return host.output(f"postfix-archive show --original {record['id']}")
 
 
 def mailbox(host: WholeHost, name: str) -> str:
-    return host.says(f"cat /var/mail/{name} 2>/dev/null || true")
+    return host.output(f"cat /var/mail/{name} 2>/dev/null || true")
 
 
 def test_the_filter_comes_behind_the_archive(
@@ -108,23 +108,23 @@ def test_the_filter_comes_behind_the_archive(
     host.run(f"postconf -e content_filter={FILTER} && postfix start")
     before = host.configuration()
     install(host, wheels, mode)
-    assert host.says("postconf -h archive_next_filter") == FILTER
-    assert "OK: " in host.says("postfix-archive doctor")
+    assert host.output("postconf -h archive_next_filter") == FILTER
+    assert "OK: " in host.output("postfix-archive doctor")
 
     host.send("one", BOB, CAROL)
-    host.settle()
+    host.wait_for_empty_queue()
     for name in ("bob", "carol"):
         assert mailbox(host, name).count("Subject: one") == 1
-        assert PASSED in mailbox(host, name)
+        assert AMAVIS_RECEIVED in mailbox(host, name)
     [record] = records(host)
     assert sorted(record["recipients"]) == [BOB, CAROL]
-    assert PASSED not in original(host, record)
+    assert AMAVIS_RECEIVED not in original(host, record)
 
     host.run("make uninstall")
     assert host.configuration() == before
     host.send("two")
-    host.settle()
-    assert mailbox(host, "bob").count(PASSED) == 2
+    host.wait_for_empty_queue()
+    assert mailbox(host, "bob").count(AMAVIS_RECEIVED) == 2
 
 
 def test_the_archive_comes_behind_the_filter(
@@ -133,16 +133,16 @@ def test_the_archive_comes_behind_the_filter(
     host.run(f"postconf -e content_filter={FILTER} && postfix start")
     before = host.configuration()
     install(host, wheels, mode, "ARCHIVE_POSITION=after")
-    assert host.says("postconf -h content_filter") == FILTER
-    assert "OK: " in host.says("postfix-archive doctor")
+    assert host.output("postconf -h content_filter") == FILTER
+    assert "OK: " in host.output("postfix-archive doctor")
 
     host.send("one", BOB, CAROL)
-    host.settle()
+    host.wait_for_empty_queue()
     for name in ("bob", "carol"):
         assert mailbox(host, name).count("Subject: one") == 1
     [record] = records(host)
     assert sorted(record["recipients"]) == [BOB, CAROL]
-    assert PASSED in original(host, record)
+    assert AMAVIS_RECEIVED in original(host, record)
     assert "nothing to change" in install(host, wheels, mode, "ARCHIVE_POSITION=after")
 
     host.run("make uninstall")
@@ -154,22 +154,22 @@ def test_filters_of_some_services_stay_theirs(
 ) -> None:
     host.run(f"postconf -P 2525/inet/content_filter={FILTER} && postfix start")
     before = host.configuration()
-    options = host.says("postconf -P 2525/inet/smtpd_banner 127.0.0.1:10025/inet")
+    options = host.output("postconf -P 2525/inet/smtpd_banner 127.0.0.1:10025/inet")
     install(host, wheels, mode)
-    after = host.says("postconf -P 2525/inet/smtpd_banner 127.0.0.1:10025/inet")
+    after = host.output("postconf -P 2525/inet/smtpd_banner 127.0.0.1:10025/inet")
     assert after == options
-    assert "OK: " in host.says("postfix-archive doctor")
+    assert "OK: " in host.output("postfix-archive doctor")
 
     host.send("by the filter", port=2525)
-    host.settle()
-    assert mailbox(host, "bob").count(PASSED) == 1
+    host.wait_for_empty_queue()
+    assert mailbox(host, "bob").count(AMAVIS_RECEIVED) == 1
     host.send("without")
-    host.settle()
-    assert mailbox(host, "bob").count(PASSED) == 1
+    host.wait_for_empty_queue()
+    assert mailbox(host, "bob").count(AMAVIS_RECEIVED) == 1
     assert mailbox(host, "bob").count("hello") == 2
-    kept = records(host)
-    assert len(kept) == 2
-    assert not any(PASSED in original(host, each) for each in kept)
+    archived = records(host)
+    assert len(archived) == 2
+    assert not any(AMAVIS_RECEIVED in original(host, each) for each in archived)
 
     host.run("make uninstall")
     assert host.configuration() == before
@@ -181,13 +181,13 @@ def test_a_service_without_the_filter_stays_without(
     host.run(f"postconf -e content_filter={FILTER}")
     host.run("postconf -P 2525/inet/content_filter= && postfix start")
     install(host, wheels, mode)
-    assert "OK: " in host.says("postfix-archive doctor")
+    assert "OK: " in host.output("postfix-archive doctor")
     host.send("without", port=2525)
-    host.settle()
-    assert PASSED not in mailbox(host, "bob")
+    host.wait_for_empty_queue()
+    assert AMAVIS_RECEIVED not in mailbox(host, "bob")
     host.send("by the filter")
-    host.settle()
-    assert mailbox(host, "bob").count(PASSED) == 1
+    host.wait_for_empty_queue()
+    assert mailbox(host, "bob").count(AMAVIS_RECEIVED) == 1
     assert len(records(host)) == 2
 
 
@@ -197,9 +197,9 @@ def test_a_filter_that_is_down_loses_and_doubles_nothing(
     host.run(f"postconf -e content_filter={FILTER} minimal_backoff_time=1s")
     host.run("postconf -e maximal_backoff_time=2s queue_run_delay=1s && postfix start")
     install(host, wheels, mode)
-    host.settle()
+    host.wait_for_empty_queue()
     host.run("kill $(cat /var/lib/amavis/amavisd.pid)")
-    host.wait(f"! {ANSWERS}", "amavisd-new has ended")
+    host.wait(f"! {IS_AMAVIS_READY}", "amavisd-new has ended")
     host.send("one")
     host.wait(
         "grep -q 'status=deferred .*10024: Connection refused' /var/log/postfix.log",
@@ -211,8 +211,8 @@ def test_a_filter_that_is_down_loses_and_doubles_nothing(
     )
     assert mailbox(host, "bob") == ""
     start_amavis(host)
-    host.settle()
+    host.wait_for_empty_queue()
     assert mailbox(host, "bob").count("Subject: one") == 1
-    assert PASSED in mailbox(host, "bob")
+    assert AMAVIS_RECEIVED in mailbox(host, "bob")
     assert len(records(host)) == 1
     assert "status=bounced" not in host.log()

@@ -56,11 +56,13 @@ MAIN = {
 }
 
 
-def test_a_busy_host_is_archived_and_sound(wheels: Path) -> None:
-    with WholeHost() as host:
-        host.run("useradd --no-create-home legal && useradd --no-create-home carol")
+def test_a_busy_host_is_archived_and_sound(
+    stock_host: Path, release: Path, wheels: Path
+) -> None:
+    with WholeHost(stock_host, release) as host:
+        host.run("useradd --no-create-home carol")
         for name, text in FILES.items():
-            host.run(f"cat > /etc/postfix/{name}", given=text)
+            host.run(f"cat > /etc/postfix/{name}", stdin=text)
         host.run("cd /etc/postfix && postmap virtual transport")
         for line in SERVICES:
             host.run(f"postconf -M '{'/'.join(line.split()[:2])}={line}'")
@@ -69,16 +71,16 @@ def test_a_busy_host_is_archived_and_sound(wheels: Path) -> None:
         host.run("postfix start")
         before = host.configuration()
         host.run(f"make install ARCHIVE=legal@{HOST} WHEELS={wheels}")
-        assert host.says("postfix check 2>&1") == ""
-        assert host.says("postfix-archive doctor").startswith("OK: ")
+        assert host.output("postfix check 2>&1") == ""
+        assert host.output("postfix-archive doctor").startswith("OK: ")
 
         for port in (25, 587):
             host.send(f"by port {port}", "info+x@example.org", port=port)
-        host.settle()
-        listing = host.says("postfix-archive list | grep -v archive-probe")
+        host.wait_for_empty_queue()
+        listing = host.output("postfix-archive list | grep -v archive-probe")
         assert listing.count("-> info+x@example.org") == 2
         for name in ("bob", "carol"):
-            assert host.says(f"grep -c 'Subject: by port' /var/mail/{name}") == "2"
+            assert host.output(f"grep -c 'Subject: by port' /var/mail/{name}") == "2"
 
         host.run("make uninstall")
         assert host.configuration() == before

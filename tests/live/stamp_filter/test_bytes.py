@@ -18,14 +18,15 @@ from pathlib import Path
 import pytest
 
 from postfix_archive.store import record_reader
+from postfix_archive.store.journal_event import Event
 from postfix_archive.store.record import Record
 
 import corpora
 from corpora import Mail
 from private_postfix import (
     GROUP,
+    MODES_AND_CAPSULE,
     USER,
-    WAYS,
     Client,
     Delivery,
     PrivatePostfix,
@@ -35,11 +36,11 @@ from private_postfix import (
 pytestmark = pytest.mark.live
 
 ARCHIVE = "legal@example.com"
-FEWEST = 300  # real messages: the number that was asked for
+MIN_REAL_MESSAGES = 300  # real messages: the number that was asked for
 
 # Postfix completes and rewrites the headers of local clients' mail only: some mail
 # comes from 192.0.2.1 (RFC 5737), which this instance takes for no host of its own.
-WORLD = {
+MAIN_CF = {
     "smtpd_authorized_xclient_hosts": "127.0.0.0/8",
     "smtpd_relay_restrictions": "permit_mynetworks,reject_unauth_destination",
     "relay_domains": "example.net",
@@ -48,38 +49,38 @@ WORLD = {
 
 # XCLIENT does not make smtpd forget that it speaks with its own host: a service of
 # its own for them.
-FAR_AWAY = """
+REMOTE_ENTRY = """
 127.0.0.1:{port} inet n - n - - smtpd
   -o local_header_rewrite_clients=
 """
 
 # Put in front of the stamp filter; pipe(8) says: --nexthop NAME --queue-id ID ...
 RECORDER = """#!/bin/sh
-record={folder}/$4
+record={directory}/$4
 cat >"$record.draft" && mv "$record.draft" "$record" || exit 75
 exec {program}/archive-stamp "$@" <"$record"
 """
 
-# The same in front of the worker of the lmtp door: it keeps the whole session.
+# The same in front of the worker of the lmtp mode: it keeps the whole session.
 TEE = """#!/bin/sh
-tee {folder}/$$ | {program}/archive-lmtp "$@"
+tee {directory}/$$ | {program}/archive-lmtp "$@"
 """
 
 # What hand-back puts on top: one Received: field of the internal hop, then stamps.
-ON_TOP = re.compile(
+REINJECTION_HEADER = re.compile(
     rb"Received: from [^\n]*\n(?:[ \t][^\n]*\n)*"
     rb"(?:Archive-Stamp: [^\n]*\n(?:\t[^\n]*\n)*)+"
 )
 
 
 @dataclass(frozen=True)
-class Passed:
+class PassedMessage:
     """One message that has passed: what was recorded, delivered and stored of it."""
 
     name: str
     received: bytes
     deliveries: list[Delivery]
-    events: list[dict[str, object]]
+    events: list[Event]
     record: Record
     store: Path
 
@@ -97,52 +98,54 @@ class Passed:
     def copy(self) -> bytes:
         """The archive copy in the store."""
         [name] = self.record.files
-        return corpora.unpacked(self.store / ARCHIVE / name)
+        return corpora.read_copy(self.store / ARCHIVE / name)
 
 
 @dataclass(frozen=True)
-class Passage:
+class AllPassed:
     """All messages of this module after they have passed, and what was sent."""
 
-    passed: list[Passed]
+    passed: list[PassedMessage]
     real: list[Mail]
     awkward: list[Mail]
 
-    def wrong(self, names: Iterator[str]) -> None:
+    def assert_none(self, names: Iterator[str]) -> None:
         """Fail with the names of the messages for which a claim does not hold."""
-        found = list(names)
-        assert not found, f"{len(found)} of {len(self.passed)}: {found}"
+        failures = list(names)
+        assert not failures, f"{len(failures)} of {len(self.passed)}: {failures}"
 
 
-def record_stdin(master: str) -> str:
+def with_recorder(master: str) -> str:
     """Put the recorder in front of the stamp filter in master.cf."""
-    program, door = re.findall(r"argv=(\S+)/(archive-stamp|archive-lmtp)\b", master)[0]
-    folder = Path(program).parent / "recorded"
-    folder.mkdir()
-    shutil.chown(folder, USER, GROUP)
-    recorder = folder.parent / "recorder"
-    text = TEE if door == "archive-lmtp" else RECORDER
-    recorder.write_text(text.format(folder=folder, program=program))
+    program, launcher = re.findall(
+        r"argv=(\S+)/(archive-stamp|archive-lmtp)\b", master
+    )[0]
+    directory = Path(program).parent / "recorded"
+    directory.mkdir()
+    shutil.chown(directory, USER, GROUP)
+    recorder = directory.parent / "recorder"
+    text = TEE if launcher == "archive-lmtp" else RECORDER
+    recorder.write_text(text.format(directory=directory, program=program))
     recorder.chmod(0o755)
-    return master.replace(f"argv={program}/{door}", f"argv={recorder}")
+    return master.replace(f"argv={program}/{launcher}", f"argv={recorder}")
 
 
-def recorded(postfix: PrivatePostfix) -> dict[str, bytes]:
+def recorded_contents(postfix: PrivatePostfix) -> dict[str, bytes]:
     """Return what the filter was handed for each recipient, with LF line ends."""
-    folder = postfix.folder / "recorded"
+    directory = postfix.directory / "recorded"
     relayed = r" (\w+): to=<([^>]+)>, relay=archive-stamp, .* status=sent"
-    found = {
-        to: (folder / queue_id).read_bytes()
+    content_by_recipient = {
+        to: (directory / queue_id).read_bytes()
         for queue_id, to in re.findall(relayed, postfix.log())
     }
-    for path in folder.iterdir() if not found else ():
-        found |= contents(path.read_bytes())
-    return found
+    for path in directory.iterdir() if not content_by_recipient else ():
+        content_by_recipient |= contents_by_recipient(path.read_bytes())
+    return content_by_recipient
 
 
-def contents(session: bytes) -> dict[str, bytes]:
+def contents_by_recipient(session: bytes) -> dict[str, bytes]:
     """Return what an LMTP client has sent, by the letter of RFC 5321 4.5.2."""
-    found = {}
+    content_by_recipient = {}
     lines = iter(session.split(b"\r\n"))
     for line in lines:
         if line.startswith(b"RCPT TO:<"):
@@ -150,70 +153,74 @@ def contents(session: bytes) -> dict[str, bytes]:
         elif line == b"DATA":
             message = iter(lambda: next(lines), b".")
             plain = (each[1:] if each[:1] == b"." else each for each in message)
-            found[recipient] = b"".join(each + b"\n" for each in plain)
-    return found
+            content_by_recipient[recipient] = b"".join(each + b"\n" for each in plain)
+    return content_by_recipient
 
 
-@pytest.fixture(scope="module", params=WAYS)
-def passage(request: pytest.FixtureRequest) -> Iterator[Passage]:
+@pytest.fixture(scope="module", params=MODES_AND_CAPSULE)
+def all_passed(request: pytest.FixtureRequest) -> Iterator[AllPassed]:
     """Every message, sent from far away and from this host, the awkward thrice."""
     cache = request.config.cache
     assert cache, "the corpora need pytest's cache"
-    real = corpora.real(cache.mkdir("corpora"))
-    awkward = corpora.awkward()
+    real = corpora.real_messages(cache.mkdir("corpora"))
+    awkward = corpora.awkward_messages()
     [port] = free_ports(1)
     with PrivatePostfix(
-        main=WORLD,
+        main=MAIN_CF,
         archive_cf={"archive_delivery": "store"},
-        master=FAR_AWAY.format(port=port),
-        edit_master=record_stdin,
-        door=request.param,
+        master=REMOTE_ENTRY.format(port=port),
+        edit_master=with_recorder,
+        mode=request.param,
     ) as postfix:
         names: dict[str, str] = {}
         with Client(postfix.smtp_port) as client:
-            names |= sent(client, [*real, *awkward], "from this host")
+            names |= send_by_smtp(client, [*real, *awkward], "from this host")
         with Client(port) as client:
-            client.must("XCLIENT NAME=mx.example.org ADDR=192.0.2.1", 220)
+            client.command("XCLIENT NAME=mx.example.org ADDR=192.0.2.1", 220)
             client.smtp.ehlo()
-            names |= sent(client, [*real, *awkward], "from far away")
-        names |= given(postfix, awkward)
-        postfix.settle()
-        yield Passage(collected(postfix, names), real, awkward)
+            names |= send_by_smtp(client, [*real, *awkward], "from far away")
+        names |= send_by_sendmail(postfix, awkward)
+        postfix.wait_for_empty_queue()
+        yield AllPassed(collect_passed(postfix, names), real, awkward)
 
 
-def sent(client: Client, mails: list[Mail], whence: str) -> dict[str, str]:
+def send_by_smtp(client: Client, mails: list[Mail], source: str) -> dict[str, str]:
     """Send messages by SMTP, each to a recipient of its own; names by recipient."""
     names = {}
     for number, mail in enumerate(mails):
-        address = f"{whence.replace(' ', '.')}.{number}@example.net"
+        address = f"{source.replace(' ', '.')}.{number}@example.net"
         client.send(mail.content, to=[address])
-        names[address] = f"{mail.name} ({whence})"
+        names[address] = f"{mail.name} ({source})"
     return names
 
 
-def given(postfix: PrivatePostfix, mails: list[Mail]) -> dict[str, str]:
+def send_by_sendmail(postfix: PrivatePostfix, mails: list[Mail]) -> dict[str, str]:
     """Give messages to sendmail(1), each to a recipient of its own; names likewise."""
     names = {}
     for number, mail in enumerate(mails):
         address = f"sendmail.{number}@example.net"
-        run = postfix.sendmail(mail.content, sender="alice@example.org", to=[address])
-        assert run.returncode == 0, f"{mail.name}: {run.stderr!r}"
+        process = postfix.sendmail(
+            mail.content, sender="alice@example.org", to=[address]
+        )
+        assert process.returncode == 0, f"{mail.name}: {process.stderr!r}"
         names[address] = f"{mail.name} (sendmail)"
     return names
 
 
-def collected(postfix: PrivatePostfix, names: dict[str, str]) -> list[Passed]:
+def collect_passed(
+    postfix: PrivatePostfix, names: dict[str, str]
+) -> list[PassedMessage]:
     """What has come of each message; names are by recipient."""
-    received = recorded(postfix)
+    received = recorded_contents(postfix)
     delivered: dict[str, list[Delivery]] = {name: [] for name in names}
-    for each in postfix.deliveries():
-        delivered[each.recipients[0]].append(each)
+    for delivery in postfix.deliveries():
+        delivered[delivery.recipients[0]].append(delivery)
     records = {
-        next(iter(each.recipients))[0].decode(): each
-        for each in record_reader.records(str(postfix.store), ARCHIVE).values()
+        next(iter(delivery.recipients))[0].decode(): delivery
+        for delivery in record_reader.records(str(postfix.store), ARCHIVE)
     }
     return [
-        Passed(
+        PassedMessage(
             name,
             received[address],
             delivered[address],
@@ -225,111 +232,127 @@ def collected(postfix: PrivatePostfix, names: dict[str, str]) -> list[Passed]:
     ]
 
 
-def test_enough_real_messages_were_used(passage: Passage) -> None:
-    different = {mail.content.replace(b"\r\n", b"\n") for mail in passage.real}
-    assert len(different) >= FEWEST
-    assert len(passage.passed) == 2 * len(passage.real) + 3 * len(passage.awkward)
+def test_enough_real_messages_were_used(all_passed: AllPassed) -> None:
+    different = {mail.content.replace(b"\r\n", b"\n") for mail in all_passed.real}
+    assert len(different) >= MIN_REAL_MESSAGES
+    assert len(all_passed.passed) == 2 * len(all_passed.real) + 3 * len(
+        all_passed.awkward
+    )
 
 
-def test_every_message_is_handed_back_once(passage: Passage) -> None:
-    passage.wrong(each.name for each in passage.passed if len(each.deliveries) != 1)
+def test_every_message_is_reinjected_once(all_passed: AllPassed) -> None:
+    all_passed.assert_none(
+        each.name for each in all_passed.passed if len(each.deliveries) != 1
+    )
 
 
-def test_the_recorder_saw_a_message_of_lines(passage: Passage) -> None:
-    passage.wrong(
+def test_the_recorder_saw_a_message_of_lines(all_passed: AllPassed) -> None:
+    all_passed.assert_none(
         each.name
-        for each in passage.passed
+        for each in all_passed.passed
         if not each.received.endswith(b"\n") or b"\r\n" in each.received
     )
 
 
-def test_handed_back_is_received_below_stamp_and_hop(passage: Passage) -> None:
-    def wrong() -> Iterator[str]:
-        for each in passage.passed:
-            delivered = each.deliveries[0]
-            top = delivered.content[: -len(each.received)]
+def test_a_reinjected_message_is_the_received_one_below_stamp_and_hop(
+    all_passed: AllPassed,
+) -> None:
+    def failures() -> Iterator[str]:
+        for message in all_passed.passed:
+            delivered = message.deliveries[0]
+            top = delivered.content[: -len(message.received)]
             below = delivered.content[len(top) :]
-            same = hashlib.sha256(below).digest() == _sha256(each.received)
-            own = b"id " + delivered.queue_id.encode() in top
-            if not (same and own and ON_TOP.fullmatch(top)):
-                yield each.name
+            is_unchanged = hashlib.sha256(below).digest() == _sha256(message.received)
+            has_queue_id = b"id " + delivered.queue_id.encode() in top
+            if not (
+                is_unchanged and has_queue_id and REINJECTION_HEADER.fullmatch(top)
+            ):
+                yield message.name
 
-    passage.wrong(wrong())
-
-
-def test_mail_from_far_away_gets_no_headers_added(passage: Passage) -> None:
-    [far] = [m for m in passage.passed if m.name == "awkward/no header (from far away)"]
-    [near] = [m for m in passage.passed if m.name == "awkward/no header (sendmail)"]
-    assert b"\nMessage-Id:" in near.received
-    assert b"\nMessage-Id:" not in far.deliveries[0].content
+    all_passed.assert_none(failures())
 
 
-def test_handed_back_has_one_stamp_that_names_the_record(passage: Passage) -> None:
-    passage.wrong(
+def test_mail_from_far_away_gets_no_headers_added(all_passed: AllPassed) -> None:
+    [from_remote] = [
+        m for m in all_passed.passed if m.name == "awkward/no header (from far away)"
+    ]
+    [from_here] = [
+        m for m in all_passed.passed if m.name == "awkward/no header (sendmail)"
+    ]
+    assert b"\nMessage-Id:" in from_here.received
+    assert b"\nMessage-Id:" not in from_remote.deliveries[0].content
+
+
+def test_a_reinjected_message_has_one_stamp_that_names_the_record(
+    all_passed: AllPassed,
+) -> None:
+    all_passed.assert_none(
         each.name
-        for each in passage.passed
+        for each in all_passed.passed
         if (top := each.deliveries[0].content[: -len(each.received)]).count(b"\nArch")
         != 1
         or f"; id={each.record.archive_id};".encode() not in top
     )
 
 
-def test_the_original_in_the_store_is_what_was_received(passage: Passage) -> None:
-    passage.wrong(
+def test_the_original_in_the_store_is_what_was_received(all_passed: AllPassed) -> None:
+    all_passed.assert_none(
         each.name
-        for each in passage.passed
-        if _sha256(corpora.original_in(each.copy)) != _sha256(each.canonical)
+        for each in all_passed.passed
+        if _sha256(corpora.extract_original(each.copy)) != _sha256(each.canonical)
     )
 
 
-def test_our_own_reading_gives_what_was_received(passage: Passage) -> None:
-    passage.wrong(
+def test_our_own_reading_gives_what_was_received(all_passed: AllPassed) -> None:
+    all_passed.assert_none(
         each.name
-        for each in passage.passed
+        for each in all_passed.passed
         if _sha256(b"".join(record_reader.original(str(each.store), each.record)))
         != _sha256(each.canonical)
     )
 
 
 def test_the_journal_has_digest_and_size_of_what_was_received(
-    passage: Passage,
+    all_passed: AllPassed,
 ) -> None:
-    passage.wrong(
+    all_passed.assert_none(
         each.name
-        for each in passage.passed
+        for each in all_passed.passed
         if [(event["sha256"], event["size"]) for event in each.events]
         != [(each.sha256, len(each.canonical))]
     )
 
 
-def test_the_report_has_digest_and_size_of_what_was_received(passage: Passage) -> None:
-    def wrong() -> Iterator[str]:
-        for each in passage.passed:
-            lines = corpora.status_of(each.copy).split("\r\n")
-            said = f"Archive-Original-SHA256: {each.sha256}"
-            size = f"Archive-Original-Size: {len(each.canonical)}"
-            if said not in lines or size not in lines:
-                yield each.name
+def test_the_report_has_digest_and_size_of_what_was_received(
+    all_passed: AllPassed,
+) -> None:
+    def failures() -> Iterator[str]:
+        for message in all_passed.passed:
+            lines = corpora.status_part(message.copy).split("\r\n")
+            digest_line = f"Archive-Original-SHA256: {message.sha256}"
+            size = f"Archive-Original-Size: {len(message.canonical)}"
+            if digest_line not in lines or size not in lines:
+                yield message.name
 
-    passage.wrong(wrong())
+    all_passed.assert_none(failures())
 
 
-def test_every_copy_is_read_without_a_defect(passage: Passage) -> None:
+def test_every_copy_is_read_without_a_defect(all_passed: AllPassed) -> None:
     """The outer message, the text and the fields are whole, whatever the original."""
 
-    def wrong() -> Iterator[str]:
-        for each in passage.passed:
-            for message in corpora.parsed(each.copy):
-                found = corpora.defects(message)
+    def failures() -> Iterator[str]:
+        for passed_message in all_passed.passed:
+            for message in corpora.parse(passed_message.copy):
+                defects = corpora.defects(message)
                 parts = corpora.parts_of(message)
                 if len(parts) != 3:
-                    yield f"{each.name}: {len(parts)} parts"
+                    yield f"{passed_message.name}: {len(parts)} parts"
                 for part in parts[:2]:
-                    found += corpora.defects(part)
-                if found:
-                    yield f"{each.name}: {found}"
+                    defects += corpora.defects(part)
+                if defects:
+                    yield f"{passed_message.name}: {defects}"
 
-    passage.wrong(wrong())
+    all_passed.assert_none(failures())
 
 
 def _sha256(content: bytes) -> bytes:

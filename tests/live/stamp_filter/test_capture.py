@@ -6,14 +6,14 @@ import gzip
 
 import pytest
 
-from private_postfix import WAYS, PrivatePostfix
+from private_postfix import MODES_AND_CAPSULE, PrivatePostfix
 
 pytestmark = pytest.mark.live
 
 
-@pytest.fixture(scope="module", params=WAYS)
-def door(request: pytest.FixtureRequest) -> str:
-    """Both doors, and copies that go as capsules, one after the other."""
+@pytest.fixture(scope="module", params=MODES_AND_CAPSULE)
+def mode(request: pytest.FixtureRequest) -> str:
+    """Both modes, and copies that go as capsules, one after the other."""
     return str(request.param)
 
 
@@ -24,11 +24,11 @@ MESSAGE = (
 
 def test_one_message_makes_one_record_and_one_delivery(postfix: PrivatePostfix) -> None:
     queue_id = postfix.send(MESSAGE, to=["bob@example.net"])
-    postfix.settle()
+    postfix.wait_for_empty_queue()
     [delivery] = postfix.delivered_to("bob@example.net")
     assert delivery.sender == "alice@example.org"
     assert delivery.content.count(b"Archive-Stamp:") == 1
-    [stored] = postfix.stored("legal@example.com")
+    [stored] = postfix.stored_files("legal@example.com")
     copy = gzip.decompress(stored.read_bytes())
     assert f"X-Postfix-Queue-ID: {queue_id}\r\n".encode() in copy
     assert b"Final-Recipient: rfc822; bob@example.net\r\n" in copy

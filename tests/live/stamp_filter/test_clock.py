@@ -1,6 +1,7 @@
 """The clock steps, a day or a year, back or forward: still one id for each capture.
 
-The clock of this instance alone: libfaketime below Postfix, the doors and the commands.
+The clock of this instance alone: libfaketime below Postfix, the transports and
+the commands.
 """
 
 from __future__ import annotations
@@ -13,12 +14,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from stages import StagedPostfix
+from staged_postfix import StagedPostfix
 
 from postfix_archive.message import dates
 from postfix_archive.store import fallback
 
-from mails import LEGAL, delivered, deliveries, mail, record_of, words
+from mails import LEGAL, deliveries, event_kinds, mail, one_delivery, record_of
 from private_postfix import PrivatePostfix
 
 pytestmark = pytest.mark.live
@@ -35,8 +36,8 @@ class Clock:
 
     def __init__(self, postfix: PrivatePostfix) -> None:
         self.postfix = postfix
-        self.ahead = 0
-        self.file = postfix.folder / "clock"
+        self.offset = 0
+        self.file = postfix.directory / "clock"
         self.set(0)
 
     def environment(self) -> dict[str, str]:
@@ -47,24 +48,24 @@ class Clock:
             "NO_FAKE_STAT": "1",
         }
 
-    def set(self, ahead: int) -> None:
+    def set(self, offset: int) -> None:
         """Let the clock step; what was queued till now keeps the time that it had."""
         for path in self.postfix.queue_files():
             written = os.stat(path).st_mtime
-            if written < time.time() + self.ahead / 2:  # the disk's clock is not faked
-                os.utime(path, (written + self.ahead, written + self.ahead))
+            if written < time.time() + self.offset / 2:  # the disk's clock is not faked
+                os.utime(path, (written + self.offset, written + self.offset))
         draft = self.file.with_suffix(".new")
-        draft.write_text(f"+{ahead}s\n")
+        draft.write_text(f"+{offset}s\n")
         draft.chmod(0o644)
         draft.rename(self.file)
-        self.ahead = ahead
+        self.offset = offset
 
     def day(self) -> str:
         """Today, as it stands in an archive id."""
-        return dates.format_rfc3339(time.time() + self.ahead)[:10].replace("-", "")
+        return dates.format_rfc3339(time.time() + self.offset)[:10].replace("-", "")
 
 
-def forget_the_dead() -> None:
+def clear_pid_cache() -> None:
     """Remove what libfaketime has left in /dev/shm of processes that are no more.
 
     Else a later process of the same number and another user cannot start.
@@ -78,17 +79,21 @@ def forget_the_dead() -> None:
 def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[Clock]:
     """The clock of a running instance."""
     postfix = StagedPostfix()
-    found = Clock(postfix)
+    instance_clock = Clock(postfix)
     for name in ("import_environment", "export_environment"):
-        usual = ["postconf", "-c", str(postfix.etc), "-h", name]
-        names = subprocess.run(usual, capture_output=True, text=True, check=True).stdout
-        postfix.postconf(**{name: " ".join([names.strip(), *found.environment()])})
-    for name, value in found.environment().items():
+        show_command = ["postconf", "-c", str(postfix.etc), "-h", name]
+        names = subprocess.run(
+            show_command, capture_output=True, text=True, check=True
+        ).stdout
+        postfix.postconf(
+            **{name: " ".join([names.strip(), *instance_clock.environment()])}
+        )
+    for name, value in instance_clock.environment().items():
         monkeypatch.setenv(name, value)
-    forget_the_dead()
+    clear_pid_cache()
     with postfix:
-        yield found
-    forget_the_dead()
+        yield instance_clock
+    clear_pid_cache()
 
 
 @pytest.fixture
@@ -97,13 +102,13 @@ def host(clock: Clock) -> StagedPostfix:
     return clock.postfix
 
 
-def is_archived_once(postfix: PrivatePostfix, name: str) -> None:
+def assert_archived_once(postfix: PrivatePostfix, name: str) -> None:
     """Fail unless a message has one record and one copy, and was delivered once."""
-    assert words(record_of(postfix, name)) == ["archived", "mailed"]
+    assert event_kinds(record_of(postfix, name)) == ["archived", "mailed"]
     assert len(deliveries(postfix, name, LEGAL)) == 1
-    delivered(postfix, name, "bob@example.net")
-    done = postfix.command("verify")
-    assert done.returncode == 0, done.stdout
+    one_delivery(postfix, name, "bob@example.net")
+    process = postfix.run_command("verify")
+    assert process.returncode == 0, process.stdout
 
 
 @BEFORE_AND_AFTER
@@ -112,10 +117,10 @@ def test_a_clock_that_steps_between_two_tries_of_the_filter_changes_no_id(
 ) -> None:
     clock.set(before)
     day = clock.day()
-    with host.captured("retried"):
+    with host.captured_not_reinjected("retried"):
         clock.set(after)
-    host.go_on()
-    is_archived_once(host, "retried")
+    host.retry_all()
+    assert_archived_once(host, "retried")
     assert record_of(host, "retried").archive_id.startswith(day)
 
 
@@ -126,39 +131,39 @@ def test_a_clock_that_steps_between_capture_and_storing_loses_nothing(
     """The stamp too is as good as before, also where it is dated in the future."""
     clock.set(before)
     day = clock.day()
-    with host.held_up("archive"):
+    with host.failing_transport("archive"):
         host.send(mail("stored"))
-        host.tried("archive")
+        host.wait_until_deferred("archive")
         clock.set(after)
-    host.go_on()
-    is_archived_once(host, "stored")
+    host.retry_all()
+    assert_archived_once(host, "stored")
     record = record_of(host, "stored")
     assert record.archive_id.startswith(day)
     assert record.events[0]["time"][:10].replace("-", "") == clock.day()
-    passed_on = delivered(host, "stored", "bob@example.net").content
+    passed_on = one_delivery(host, "stored", "bob@example.net").content
     host.send(passed_on, to=["erin@example.net"])
-    host.go_on()
-    assert words(record_of(host, "stored"))[-1] == "supplement"
-    assert len(host.stored()) == 1
+    host.retry_all()
+    assert event_kinds(record_of(host, "stored"))[-1] == "supplement"
+    assert len(host.stored_files()) == 1
 
 
-def test_a_journal_whose_clock_goes_to_and_fro_is_whole(
+def test_a_journal_written_with_a_jumping_clock_is_intact(
     host: StagedPostfix, clock: Clock
 ) -> None:
     steps = [0, YEAR, DAY, 2 * YEAR, 0]
     days = []
-    for number, ahead in enumerate(steps):
-        clock.set(ahead)
+    for number, offset in enumerate(steps):
+        clock.set(offset)
         days.append(clock.day())
         host.send(mail(f"step-{number}"))
-        host.go_on()
+        host.retry_all()
     for number, day in enumerate(days):
-        is_archived_once(host, f"step-{number}")
+        assert_archived_once(host, f"step-{number}")
         assert record_of(host, f"step-{number}").archive_id.startswith(day)
     times = [str(event["time"]) for event in host.events()]
     assert times != sorted(times)
     assert [event["seq"] for event in host.events()] == list(range(1, len(times) + 1))
-    assert host.command("list").returncode == 0
+    assert host.run_command("list").returncode == 0
 
 
 def test_a_run_that_the_clock_overtakes_ends_well_and_loses_nothing(
@@ -170,59 +175,59 @@ def test_a_run_that_the_clock_overtakes_ends_well_and_loses_nothing(
     """
     host.set_archive_cf(archive_write_through_time_limit="0")
     host.send(mail("first"))
-    host.go_on()
+    host.retry_all()
     drafts = host.store / LEGAL / "drafts"
     with (host.store / LEGAL / "journal").open("rb") as journal:
         fcntl.flock(journal, fcntl.LOCK_EX)  # the run must wait for it
         host.send(mail("overtaken"))
         host.wait(lambda: list(drafts.iterdir()), "the run has its draft")
         clock.set(YEAR)
-        assert host.command("return").returncode == 0
+        assert host.run_command("fallback", "import").returncode == 0
         assert not list(drafts.iterdir())
-    host.go_on()
-    assert "DeadlineExceeded" not in host.log()
+    host.retry_all()
+    assert "DeadlineExceeded" not in host.last_failure()
     assert len(fallback.waiting_capsules(str(host.fallback))) == 1
-    assert host.command("return").returncode == 0
-    host.go_on()
-    is_archived_once(host, "overtaken")
+    assert host.run_command("fallback", "import").returncode == 0
+    host.retry_all()
+    assert_archived_once(host, "overtaken")
 
 
 # Two days, since archive_rescue_after is one. Not a year ahead: what has waited longer
 # than its lifetime Postfix gives up at its next failure (docs/limits.md).
-BUT_A_LIFETIME = pytest.mark.parametrize(
+WITHIN_A_LIFETIME = pytest.mark.parametrize(
     ("before", "after"), [(2 * DAY, 0), (YEAR, 0), (0, 2 * DAY)]
 )
 
 
-@BUT_A_LIFETIME
+@WITHIN_A_LIFETIME
 def test_copies_that_wait_while_the_clock_steps_are_rescued(
     host: StagedPostfix, clock: Clock, before: int, after: int
 ) -> None:
     """Nobody knows how long they have waited: they might wait for a year to come."""
     clock.set(before)
-    with host.held_up("archive"):
+    with host.failing_transport("archive"):
         host.send(mail("rescued"))
-        host.tried("archive")
+        host.wait_until_deferred("archive")
         clock.set(after)
-        assert host.command("rescue").returncode == 1
+        assert host.run_command("queue", "rescue").returncode == 1
         assert not host.mailq()
-    assert host.command("return").returncode == 0
-    host.go_on()
-    is_archived_once(host, "rescued")
+    assert host.run_command("fallback", "import").returncode == 0
+    host.retry_all()
+    assert_archived_once(host, "rescued")
 
 
-@BUT_A_LIFETIME
+@WITHIN_A_LIFETIME
 def test_mail_at_a_broken_filter_raises_the_alarm_also_when_the_clock_has_stepped(
     host: StagedPostfix, clock: Clock, before: int, after: int
 ) -> None:
     clock.set(before)
-    with host.held_up("archive-stamp"):
+    with host.failing_transport("archive-stamp"):
         host.send(mail("stuck"))
-        host.tried("archive-stamp")
+        host.wait_until_deferred("archive-stamp")
         clock.set(after)
-        assert host.command("rescue").returncode == 2
-        assert "ALARM: 1 messages wait for the stamp filter" in host.log()
-    host.command("rescue")  # releases what it has held
-    host.go_on()
-    is_archived_once(host, "stuck")
-    assert host.command("rescue").returncode == 0
+        assert host.run_command("queue", "rescue").returncode == 2
+        assert "alarm=filter-waits count=1 reason=messages wait" in host.log()
+    host.run_command("queue", "rescue")  # releases what it has held
+    host.retry_all()
+    assert_archived_once(host, "stuck")
+    assert host.run_command("queue", "rescue").returncode == 0

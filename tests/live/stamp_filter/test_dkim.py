@@ -61,34 +61,34 @@ def record(key: bytes) -> bytes:
 
 
 @pytest.fixture(scope="module")
-def signed(
+def signed_by_case(
     postfix: PrivatePostfix, key: bytes
 ) -> Iterator[dict[tuple[str, str], bytes]]:
     """One signed message for each case, sent to an address of its own."""
-    made = {}
+    signed_messages = {}
     for number, (form, body) in enumerate(CASES):
         message = HEADER + b"\r\n" + BODIES[body]
         signature = dkim.sign(
             message, SELECTOR, DOMAIN, key, canonicalize=FORMS[form], logger=None
         )
-        made[form, body] = signature + message
-        postfix.send(made[form, body], to=[f"bob.{number}@example.net"])
-    postfix.settle()
-    yield made
+        signed_messages[form, body] = signature + message
+        postfix.send(signed_messages[form, body], to=[f"bob.{number}@example.net"])
+    postfix.wait_for_empty_queue()
+    yield signed_messages
 
 
 def verifies(message: bytes, record: bytes) -> bool:
     """Tell whether dkimpy takes the signature for good."""
 
     def dns(name: bytes | str, timeout: int = 5) -> bytes:
-        asked = name.encode() if isinstance(name, str) else name
-        assert asked.rstrip(b".") == SELECTOR + b"._domainkey." + DOMAIN
+        queried = name.encode() if isinstance(name, str) else name
+        assert queried.rstrip(b".") == SELECTOR + b"._domainkey." + DOMAIN
         return record
 
     return bool(dkim.verify(message, dnsfunc=dns))
 
 
-def delivered(postfix: PrivatePostfix, form: str, body: str) -> bytes:
+def delivered_content(postfix: PrivatePostfix, form: str, body: str) -> bytes:
     """What the recipient got, as it stands on the wire."""
     address = f"bob.{CASES.index((form, body))}@example.net"
     [delivery] = postfix.delivered_to(address)
@@ -100,22 +100,24 @@ def original(postfix: PrivatePostfix, form: str, body: str) -> bytes:
     address = f"bob.{CASES.index((form, body))}@example.net"
     [copy] = [
         copy
-        for copy in map(corpora.unpacked, postfix.stored())
-        if f"\nFinal-Recipient: rfc822; {address}\r\n" in corpora.status_of(copy)
+        for copy in map(corpora.read_copy, postfix.stored_files())
+        if f"\nFinal-Recipient: rfc822; {address}\r\n" in corpora.status_part(copy)
     ]
-    return corpora.original_in(copy)
+    return corpora.extract_original(copy)
 
 
 @pytest.mark.parametrize(("form", "body"), CASES)
-def test_a_signed_message_verifies_after_hand_back(
+def test_a_signed_message_verifies_after_reinjection(
     postfix: PrivatePostfix,
-    signed: dict[tuple[str, str], bytes],
+    signed_by_case: dict[tuple[str, str], bytes],
     record: bytes,
     form: str,
     body: str,
 ) -> None:
-    assert verifies(signed[form, body], record), "the message was never well signed"
-    content = delivered(postfix, form, body)
+    assert verifies(
+        signed_by_case[form, body], record
+    ), "the message was never well signed"
+    content = delivered_content(postfix, form, body)
     assert b"\r\nArchive-Stamp: " in content
     assert verifies(content, record)
 
@@ -123,24 +125,24 @@ def test_a_signed_message_verifies_after_hand_back(
 @pytest.mark.parametrize(("form", "body"), CASES)
 def test_a_signed_message_verifies_out_of_the_archive_copy(
     postfix: PrivatePostfix,
-    signed: dict[tuple[str, str], bytes],
+    signed_by_case: dict[tuple[str, str], bytes],
     record: bytes,
     form: str,
     body: str,
 ) -> None:
     content = original(postfix, form, body)
-    assert content.endswith(signed[form, body])
+    assert content.endswith(signed_by_case[form, body])
     assert verifies(content, record)
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_the_judge_sees_a_changed_body_and_a_changed_header(
+def test_the_verifier_detects_a_changed_body_and_a_changed_header(
     postfix: PrivatePostfix,
-    signed: dict[tuple[str, str], bytes],
+    signed_by_case: dict[tuple[str, str], bytes],
     record: bytes,
     form: str,
 ) -> None:
-    assert signed
-    content = delivered(postfix, form, "plain")
+    assert signed_by_case
+    content = delivered_content(postfix, form, "plain")
     assert not verifies(content.replace(b"hello\r\n", b"hallo\r\n"), record)
     assert not verifies(content.replace(b"Subject: ", b"Subject: Re: "), record)

@@ -7,15 +7,15 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from mails import delivered, mail, recipients_of, record_of
-from private_postfix import WAYS, PrivatePostfix
+from mails import mail, one_delivery, recipients_of, record_of
+from private_postfix import MODES_AND_CAPSULE, PrivatePostfix
 
 pytestmark = pytest.mark.live
 
 
-@pytest.fixture(scope="module", params=WAYS)
-def door(request: pytest.FixtureRequest) -> str:
-    """Both doors, and copies that go as capsules, one after the other."""
+@pytest.fixture(scope="module", params=MODES_AND_CAPSULE)
+def mode(request: pytest.FixtureRequest) -> str:
+    """Both modes, and copies that go as capsules, one after the other."""
     return str(request.param)
 
 
@@ -24,65 +24,68 @@ def test_hundred_bcc_of_two_hundred_stay_blind(postfix: PrivatePostfix) -> None:
     blind = [f"hidden{n}@example.net" for n in range(100)]
     header = ("To: " + ",\n\t".join(visible) + "\n").encode()
     postfix.send(header + mail("blind"), to=visible + blind)
-    postfix.settle()
+    postfix.wait_for_empty_queue()
     record = record_of(postfix, "blind")
     assert recipients_of(record) == sorted(visible + blind)
-    copy = delivered(postfix, "blind", "legal@example.com").content
+    copy = one_delivery(postfix, "blind", "legal@example.com").content
     assert all(f"Recipient: {each}\n".encode() in copy for each in blind)
-    for seen in ("to0@example.net", "hidden0@example.net"):
-        assert b"hidden" not in delivered(postfix, "blind", seen).content
+    for recipient in ("to0@example.net", "hidden0@example.net"):
+        assert b"hidden" not in one_delivery(postfix, "blind", recipient).content
 
 
 def test_five_thousand_recipients_over_forty_domains_make_one_record(
     postfix: PrivatePostfix,
 ) -> None:
-    people = [f"person{n}@domain{n % 40}.example.net" for n in range(5000)]
-    postfix.send(mail("crowd"), to=people)
-    postfix.settle()
-    assert recipients_of(record_of(postfix, "crowd")) == sorted(people)
-    got = [
+    recipients = [f"person{n}@domain{n % 40}.example.net" for n in range(5000)]
+    postfix.send(mail("crowd"), to=recipients)
+    postfix.wait_for_empty_queue()
+    assert recipients_of(record_of(postfix, "crowd")) == sorted(recipients)
+    delivered_recipients = [
         r
         for d in postfix.deliveries()
         if b"is crowd" in d.content
         for r in d.recipients
     ]
-    assert sorted(r for r in got if r != "legal@example.com") == sorted(people)
+    assert sorted(
+        r for r in delivered_recipients if r != "legal@example.com"
+    ) == sorted(recipients)
 
 
-@pytest.mark.parametrize("door", ["pipe"], indirect=True, scope="module")
-def test_four_crowds_of_nine_thousand_at_once_make_four_records(
+@pytest.mark.parametrize("mode", ["pipe"], indirect=True, scope="module")
+def test_four_messages_to_nine_thousand_at_once_make_four_records(
     postfix: PrivatePostfix,
 ) -> None:
-    crowds = {
+    recipients_by_name = {
         f"crowd{c}": [f"p{n}@c{c}.example.net" for n in range(9000)] for c in range(4)
     }
     with ThreadPoolExecutor(4) as pool:
         list(
             pool.map(
-                lambda item: postfix.send(mail(item[0]), to=item[1]), crowds.items()
+                lambda item: postfix.send(mail(item[0]), to=item[1]),
+                recipients_by_name.items(),
             )
         )
-    postfix.settle()
-    for name, people in crowds.items():
-        assert recipients_of(record_of(postfix, name)) == sorted(people)
-        got = [
+    postfix.wait_for_empty_queue()
+    for name, recipients in recipients_by_name.items():
+        assert recipients_of(record_of(postfix, name)) == sorted(recipients)
+        delivered_recipients = [
             recipient
             for delivery in postfix.deliveries()
             if b"is %s." % name.encode() in delivery.content
             for recipient in delivery.recipients
             if recipient != "legal@example.com"
         ]
-        assert sorted(got) == sorted(people)
+        assert sorted(delivered_recipients) == sorted(recipients)
 
 
 def test_the_null_sender_stays_null(postfix: PrivatePostfix) -> None:
     postfix.send(mail("bounce"), sender="", to=["bob@example.net"])
-    postfix.settle()
+    postfix.wait_for_empty_queue()
     assert record_of(postfix, "bounce").envelope.sender == b""
-    assert delivered(postfix, "bounce", "bob@example.net").sender == ""
+    assert one_delivery(postfix, "bounce", "bob@example.net").sender == ""
 
 
-ODD = [
+ODD_ADDRESSES = [
     "plus+tag@example.net",
     "a=b@example.net",
     '"quoted local"@example.net',
@@ -98,30 +101,30 @@ ODD = [
 ]
 
 
-@pytest.mark.parametrize("odd", ODD)
+@pytest.mark.parametrize("address", ODD_ADDRESSES)
 def test_odd_addresses_arrive_and_are_recorded_exactly(
-    postfix: PrivatePostfix, odd: str
+    postfix: PrivatePostfix, address: str
 ) -> None:
-    name = f"odd{ODD.index(odd)}"
-    postfix.send(mail(name), sender=odd, to=[odd])
-    postfix.settle()
+    name = f"odd{ODD_ADDRESSES.index(address)}"
+    postfix.send(mail(name), sender=address, to=[address])
+    postfix.wait_for_empty_queue()
     record = record_of(postfix, name)
-    assert recipients_of(record) == [odd]
-    assert record.envelope.sender.decode() == odd
+    assert recipients_of(record) == [address]
+    assert record.envelope.sender.decode() == address
     [delivery] = [
         d
         for d in postfix.deliveries()
         if f"is {name}.".encode() in d.content and "legal" not in d.recipients[0]
     ]
-    assert (delivery.sender, delivery.recipients) == (odd, (odd,))
+    assert (delivery.sender, delivery.recipients) == (address, (address,))
 
 
 def test_addresses_that_begin_with_a_dash_pass_where_the_host_allows_them(
-    door: str,
+    mode: str,
 ) -> None:
-    with PrivatePostfix(door=door, main={"allow_min_user": "yes"}) as postfix:
+    with PrivatePostfix(mode=mode, main={"allow_min_user": "yes"}) as postfix:
         postfix.send(mail("dash"), sender="-s@example.org", to=["-dash@example.net"])
-        postfix.settle()
+        postfix.wait_for_empty_queue()
         record = record_of(postfix, "dash")
         assert recipients_of(record) == ["-dash@example.net"]
         assert record.envelope.sender == b"-s@example.org"
@@ -129,14 +132,14 @@ def test_addresses_that_begin_with_a_dash_pass_where_the_host_allows_them(
         assert delivery.sender == "-s@example.org"
 
 
-def test_utf8_addresses_keep_smtputf8_on_the_way(postfix: PrivatePostfix) -> None:
+def test_utf8_addresses_keep_smtputf8_until_delivery(postfix: PrivatePostfix) -> None:
     postfix.send(
         mail("utf8"),
         sender="ålice@exämple.org",
         to=["bøb@example.net"],
         options=("SMTPUTF8", "BODY=8BITMIME"),
     )
-    postfix.settle()
+    postfix.wait_for_empty_queue()
     record = record_of(postfix, "utf8")
     assert recipients_of(record) == ["bøb@example.net"]
     assert record.envelope.sender.decode() == "ålice@exämple.org"
@@ -150,7 +153,7 @@ def test_utf8_addresses_keep_smtputf8_on_the_way(postfix: PrivatePostfix) -> Non
 
 def test_the_real_client_is_in_the_report(postfix: PrivatePostfix) -> None:
     postfix.send(mail("client"), helo="laptop.example.org")
-    postfix.settle()
+    postfix.wait_for_empty_queue()
     client = record_of(postfix, "client").envelope.client
     assert client.address == b"127.0.0.1"
     assert client.helo == b"laptop.example.org"
@@ -162,7 +165,7 @@ def test_the_first_queue_id_and_arrival_are_in_the_report(
     postfix: PrivatePostfix,
 ) -> None:
     queue_id = postfix.send(mail("queueid"))
-    postfix.settle()
+    postfix.wait_for_empty_queue()
     envelope = record_of(postfix, "queueid").envelope
     assert envelope.queue_id.decode() == queue_id
     assert envelope.arrival is not None
@@ -171,12 +174,12 @@ def test_the_first_queue_id_and_arrival_are_in_the_report(
 
 
 def test_mail_from_sendmail_is_archived_as_well(postfix: PrivatePostfix) -> None:
-    run = postfix.sendmail(
+    process = postfix.sendmail(
         mail("local"), sender="alice@example.org", to=["bob@example.net"]
     )
-    assert run.returncode == 0
-    postfix.wait_for_log("archived as")
-    postfix.settle()
+    assert process.returncode == 0
+    postfix.wait_for_log("archive-stamp.*id=")
+    postfix.wait_for_empty_queue()
     record = record_of(postfix, "local")
     assert recipients_of(record) == ["bob@example.net"]
     assert record.envelope.client.address == b""

@@ -14,7 +14,7 @@ from private_postfix import PrivatePostfix, free_ports
 
 pytestmark = pytest.mark.live
 
-MAPS = {
+MAPPING_PARAMETERS = {
     "virtual_alias_maps": "inline:{sales@example.net=bob@example.net, "
     "help@example.net=bob@example.net}",
     "recipient_canonical_maps": "inline:{old@example.net=new@example.net}",
@@ -24,24 +24,28 @@ MAPS = {
     "recipient_bcc_maps": "inline:{new@example.net=shadow@example.net}",
     "local_header_rewrite_clients": "permit_inet_interfaces",
 }
-WITHOUT_ARCHIVE = {"receive_override_options": "", **MAPS}
+WITHOUT_ARCHIVE = {"receive_override_options": "", **MAPPING_PARAMETERS}
 
 
 @pytest.fixture(scope="module")
-def archived() -> Iterator[PrivatePostfix]:
+def archiving_host() -> Iterator[PrivatePostfix]:
     """An instance with an archive and many maps."""
-    with PrivatePostfix(main=MAPS, archive="legal@example.com") as running:
+    with PrivatePostfix(
+        main=MAPPING_PARAMETERS, archive="legal@example.com"
+    ) as running:
         yield running
 
 
 @pytest.fixture(scope="module")
-def plain() -> Iterator[PrivatePostfix]:
+def plain_host() -> Iterator[PrivatePostfix]:
     """The same without an archive."""
     with PrivatePostfix(main=WITHOUT_ARCHIVE, archive="") as running:
         yield running
 
 
-def seen(postfix: PrivatePostfix, name: str) -> list[tuple[str, str, str, bytes]]:
+def delivered_values(
+    postfix: PrivatePostfix, name: str
+) -> list[tuple[str, str, str, bytes]]:
     """Everybody who got that message: sender, recipient, original recipient, header."""
     return sorted(
         (delivery.sender, recipient, original, shared_header(delivery.content))
@@ -71,8 +75,8 @@ def shared_header(content: bytes) -> bytes:
     ],
 )
 def test_everybody_gets_what_they_got_without_an_archive(
-    archived: PrivatePostfix,
-    plain: PrivatePostfix,
+    archiving_host: PrivatePostfix,
+    plain_host: PrivatePostfix,
     name: str,
     sender: str,
     to: list[str],
@@ -80,56 +84,63 @@ def test_everybody_gets_what_they_got_without_an_archive(
     content = (
         f"From: alice@internal.example.org\nTo: old@example.net\nSubject: {name}\n\nx\n"
     ).encode()
-    for postfix in (archived, plain):
+    for postfix in (archiving_host, plain_host):
         postfix.send(content, sender=sender, to=to)
-        postfix.settle()
-    assert seen(archived, name) == seen(plain, name)
-    assert len(seen(plain, name)) >= 2  # always_bcc is one of them
+        postfix.wait_for_empty_queue()
+    assert delivered_values(archiving_host, name) == delivered_values(plain_host, name)
+    assert len(delivered_values(plain_host, name)) >= 2  # always_bcc is one of them
 
 
 def test_mail_from_sendmail_gets_what_it_got_without_an_archive(
-    archived: PrivatePostfix, plain: PrivatePostfix
+    archiving_host: PrivatePostfix, plain_host: PrivatePostfix
 ) -> None:
     content = b"From: alice@internal.example.org\nTo: old\nSubject: cron\n\nx\n"
-    for postfix in (archived, plain):
+    for postfix in (archiving_host, plain_host):
         postfix.sendmail(content, sender="boss@example.org", to=["old@example.net"])
-        postfix.wait(partial(seen, postfix, "cron"), "it is delivered")
-        postfix.settle()
-    assert seen(archived, "cron") == seen(plain, "cron")
+        postfix.wait(partial(delivered_values, postfix, "cron"), "it is delivered")
+        postfix.wait_for_empty_queue()
+    assert delivered_values(archiving_host, "cron") == delivered_values(
+        plain_host, "cron"
+    )
 
 
-def test_the_archive_has_what_the_client_said(archived: PrivatePostfix) -> None:
-    archived.send(b"Subject: said\n\nx\n", to=["sales@example.net"])
-    archived.settle()
-    found = [
+def test_the_archive_has_the_addresses_that_the_client_sent(
+    archiving_host: PrivatePostfix,
+) -> None:
+    archiving_host.send(b"Subject: said\n\nx\n", to=["sales@example.net"])
+    archiving_host.wait_for_empty_queue()
+    matching_records = [
         record
         for record in record_reader.records(
-            str(archived.store), "legal@example.com"
-        ).values()
-        if b"Subject: said" in record_reader.original_head(str(archived.store), record)
+            str(archiving_host.store), "legal@example.com"
+        )
+        if b"Subject: said"
+        in record_reader.original_head(str(archiving_host.store), record)
     ]
-    [record] = found
-    got = [each.final for each in record.recipients.values()]
-    assert got == [b"sales@example.net"]
+    [record] = matching_records
+    final_recipients = [each.final for each in record.recipients.values()]
+    assert final_recipients == [b"sales@example.net"]
 
 
-def test_archive_copies_go_to_the_archive_alone(archived: PrivatePostfix) -> None:
-    archived.send(b"Subject: alone\n\nx\n", to=["bob@example.net"])
-    archived.settle()
-    copies = [d for d in archived.deliveries() if b"multipart/report" in d.content]
+def test_archive_copies_go_to_the_archive_alone(archiving_host: PrivatePostfix) -> None:
+    archiving_host.send(b"Subject: alone\n\nx\n", to=["bob@example.net"])
+    archiving_host.wait_for_empty_queue()
+    copies = [
+        d for d in archiving_host.deliveries() if b"multipart/report" in d.content
+    ]
     assert copies
     assert {r for d in copies for r in d.recipients} == {"legal@example.com"}
 
 
 def test_aliases_keep_x_original_to() -> None:
-    with PrivatePostfix(main=MAPS) as postfix:
+    with PrivatePostfix(main=MAPPING_PARAMETERS) as postfix:
         text = (postfix.etc / "master.cf").read_text()
         (postfix.etc / "master.cf").write_text(
             text.replace(
                 "flags=q user=nobody:nogroup null_sender=\n  argv="
-                + str(postfix.folder / "sink.py"),
+                + str(postfix.directory / "sink.py"),
                 "flags=qO user=nobody:nogroup null_sender=\n  argv="
-                + str(postfix.folder / "sink.py"),
+                + str(postfix.directory / "sink.py"),
             )
         )
         postfix.postconf(sink_destination_recipient_limit="1")
@@ -137,10 +148,10 @@ def test_aliases_keep_x_original_to() -> None:
         postfix.send(
             b"Subject: both\n\nx\n", to=["sales@example.net", "help@example.net"]
         )
-        postfix.settle()
-        got = [d.content for d in postfix.delivered_to("bob@example.net")]
+        postfix.wait_for_empty_queue()
+        contents = [d.content for d in postfix.delivered_to("bob@example.net")]
         for alias in (b"sales", b"help"):
-            assert sum(b"X-Original-To: " + alias in each for each in got) == 1
+            assert sum(b"X-Original-To: " + alias in each for each in contents) == 1
 
 
 @pytest.mark.parametrize(
@@ -162,7 +173,7 @@ def test_a_bcc_address_of_the_host_that_fails_stays_silent(
     with PrivatePostfix(main=failing) as postfix:
         postfix.send(b"Subject: silent\n\nx\n")
         postfix.wait_for_log("to=<gone@fails.example.net>.*status=bounced")
-        postfix.settle()
+        postfix.wait_for_empty_queue()
         assert not postfix.delivered_to("alice@example.org")
         assert postfix.delivered_to("bob@example.net")
 
@@ -172,11 +183,11 @@ def test_where_the_host_maps_at_the_first_hop_both_addresses_are_recorded() -> N
         "receive_override_options": "",
         "archive_handback_options": "no_address_mappings,no_unknown_recipient_checks,"
         "no_header_body_checks,no_milters",
-        "virtual_alias_maps": MAPS["virtual_alias_maps"],
+        "virtual_alias_maps": MAPPING_PARAMETERS["virtual_alias_maps"],
     }
     with PrivatePostfix(main=first_hop) as postfix:
         postfix.send(b"Subject: expanded\n\nx\n", to=["sales@example.net"])
-        postfix.settle()
+        postfix.wait_for_empty_queue()
         [copy] = postfix.delivered_to("legal@example.com")
         expected = b"Recipient: bob@example.net, Expanded: sales@example.net\n"
         assert expected in copy.content
@@ -184,15 +195,17 @@ def test_where_the_host_maps_at_the_first_hop_both_addresses_are_recorded() -> N
         assert len(postfix.delivered_to("bob@example.net")) == 1
 
 
-@pytest.mark.parametrize("where", ["main.cf", "master.cf"])
-def test_where_nothing_is_archived_addresses_are_mapped_as_ever(where: str) -> None:
-    [off] = free_ports(1)
-    services = f"127.0.0.1:{off} inet n - n - - smtpd\n  -o archive=\n"
-    archive = "" if where == "main.cf" else "legal@example.com"
-    with PrivatePostfix(main=MAPS, archive=archive, master=services) as postfix:
-        port = postfix.smtp_port if where == "main.cf" else off
+@pytest.mark.parametrize("file_name", ["main.cf", "master.cf"])
+def test_where_nothing_is_archived_addresses_are_mapped_as_ever(file_name: str) -> None:
+    [port_without_archive] = free_ports(1)
+    services = f"127.0.0.1:{port_without_archive} inet n - n - - smtpd\n  -o archive=\n"
+    archive = "" if file_name == "main.cf" else "legal@example.com"
+    with PrivatePostfix(
+        main=MAPPING_PARAMETERS, archive=archive, master=services
+    ) as postfix:
+        port = postfix.smtp_port if file_name == "main.cf" else port_without_archive
         postfix.send(b"Subject: off\n\nx\n", to=["sales@example.net"], port=port)
-        postfix.settle()
+        postfix.wait_for_empty_queue()
         assert len(postfix.delivered_to("bob@example.net")) == 1
         assert len(postfix.delivered_to("everything@example.net")) == 1
-        assert not postfix.stored()
+        assert not postfix.stored_files()

@@ -13,33 +13,33 @@ from aiosmtpd.smtp import Envelope
 from postfix_archive.message import keyring, stamp
 from postfix_archive.store import record_reader
 
-from mails import LEGAL, delivered, deliveries, mail, record_of, records, words
-from private_postfix import WAYS, Client, PrivatePostfix, free_ports
+from mails import LEGAL, deliveries, event_kinds, mail, one_delivery, record_of, records
+from private_postfix import MODES_AND_CAPSULE, Client, PrivatePostfix, free_ports
 
 pytestmark = pytest.mark.live
 
 
-@pytest.fixture(scope="module", params=WAYS)
-def door(request: pytest.FixtureRequest) -> str:
-    """Both doors, and copies that go as capsules, one after the other."""
+@pytest.fixture(scope="module", params=MODES_AND_CAPSULE)
+def mode(request: pytest.FixtureRequest) -> str:
+    """Both modes, and copies that go as capsules, one after the other."""
     return str(request.param)
 
 
-def stamped(postfix: PrivatePostfix, name: str) -> bytes:
+def send_and_get_stamped(postfix: PrivatePostfix, name: str) -> bytes:
     """Send a message through the host; return it as it was passed on."""
     postfix.send(mail(name))
-    postfix.settle()
-    return delivered(postfix, name, "bob@example.net").content
+    postfix.wait_for_empty_queue()
+    return one_delivery(postfix, name, "bob@example.net").content
 
 
 # --- mail forwarded inside Postfix ------------------------------------------------
 
 
 @pytest.fixture(scope="module")
-def with_local(door: str) -> Iterator[PrivatePostfix]:
+def local_delivery_host(mode: str) -> Iterator[PrivatePostfix]:
     """An instance with local aliases and a .forward file."""
     postfix = PrivatePostfix(
-        door=door,
+        mode=mode,
         main={"mydestination": "example.com", "archive": "legal@example.net"},
     )
     (postfix.etc / "aliases").write_text("team: bob@example.net, carol@example.net\n")
@@ -56,57 +56,61 @@ def with_local(door: str) -> Iterator[PrivatePostfix]:
 
 @pytest.mark.parametrize("to", ["team@example.com", "nobody@example.com"])
 def test_mail_forwarded_inside_postfix_makes_no_second_copy(
-    with_local: PrivatePostfix, to: str
+    local_delivery_host: PrivatePostfix, to: str
 ) -> None:
     name = to.partition("@")[0]
-    with_local.send(mail(name), to=[to])
-    with_local.settle()
+    local_delivery_host.send(mail(name), to=[to])
+    local_delivery_host.wait_for_empty_queue()
     forwarded = "bob@example.net" if name == "team" else "dave@example.net"
-    assert b"Archive-Stamp:" in delivered(with_local, name, forwarded).content
-    [record] = records(with_local, name, "legal@example.net")
-    assert words(record) == ["archived", "mailed"]
+    assert (
+        b"Archive-Stamp:" in one_delivery(local_delivery_host, name, forwarded).content
+    )
+    [record] = records(local_delivery_host, name, "legal@example.net")
+    assert event_kinds(record) == ["archived", "mailed"]
 
 
 # --- mail that comes back ------------------------------------------------------------
 
 
 def test_stamped_mail_from_a_list_adds_a_supplement(postfix: PrivatePostfix) -> None:
-    passed_on = stamped(postfix, "listed")
+    passed_on = send_and_get_stamped(postfix, "listed")
     postfix.send(
         b"List-Id: <news.example.net>\nX-Added: above\n" + passed_on,
         sender="list-bounces@example.net",
         to=["erin@example.net", "frank@example.net"],
     )
-    postfix.settle()
+    postfix.wait_for_empty_queue()
     record = record_of(postfix, "listed")
-    assert words(record) == ["archived", "mailed", "supplement"]
-    got = sorted(each.final.decode() for each in record.recipients.values())
-    assert got == ["bob@example.net", "erin@example.net", "frank@example.net"]
+    assert event_kinds(record) == ["archived", "mailed", "supplement"]
+    recipients = sorted(each.final.decode() for each in record.recipients.values())
+    assert recipients == ["bob@example.net", "erin@example.net", "frank@example.net"]
     above = record.events[2]["above"]
     assert "List-Id: <news.example.net>\r\nX-Added: above\r\n" in above
     assert "list-bounces@example.net" in record.events[2]["envelope"]
     assert len(deliveries(postfix, "listed", LEGAL)) == 1
-    second = delivered(postfix, "listed", "erin@example.net").content
+    second = one_delivery(postfix, "listed", "erin@example.net").content
     assert second.count(b"Archive-Stamp:") == 1
 
 
 def test_all_lines_above_the_stamp_stand_in_the_supplement(
     postfix: PrivatePostfix,
 ) -> None:
-    passed_on = stamped(postfix, "above")
+    passed_on = send_and_get_stamped(postfix, "above")
     postfix.send(b"Subject: another\n" + passed_on, to=["erin@example.net"])
-    postfix.settle()
+    postfix.wait_for_empty_queue()
     record = record_of(postfix, "above")
-    came = delivered(postfix, "above", "erin@example.net").content
-    received = came[came.index(b"Received:", 1) :]  # below the line of the last hop
+    content = one_delivery(postfix, "above", "erin@example.net").content
+    received = content[
+        content.index(b"Received:", 1) :
+    ]  # below the line of the last hop
     expected = received[: received.index(b"Archive-Stamp:")]
     assert record.events[-1]["above"].replace("\r\n", "\n").encode() == expected
 
 
 def test_altered_mail_is_archived_in_full_again(postfix: PrivatePostfix) -> None:
-    passed_on = stamped(postfix, "footer")
+    passed_on = send_and_get_stamped(postfix, "footer")
     postfix.send(passed_on + b"-- \na list footer\n", to=["erin@example.net"])
-    postfix.settle()
+    postfix.wait_for_empty_queue()
     first, second = records(postfix, "footer")
     assert second.events[0]["stamp"] == "altered"
     copy = gzip.decompress((postfix.store / LEGAL / second.files[0]).read_bytes())
@@ -116,11 +120,11 @@ def test_altered_mail_is_archived_in_full_again(postfix: PrivatePostfix) -> None
 
 
 def test_a_stamp_copied_to_another_mail_hides_nothing(postfix: PrivatePostfix) -> None:
-    passed_on = stamped(postfix, "donor")
-    found = re.search(rb"Archive-Stamp:.*?h=\S+\n", passed_on, re.DOTALL)
-    assert found
-    postfix.send(found[0] + mail("thief"), to=["erin@example.net"])
-    postfix.settle()
+    passed_on = send_and_get_stamped(postfix, "donor")
+    match = re.search(rb"Archive-Stamp:.*?h=\S+\n", passed_on, re.DOTALL)
+    assert match
+    postfix.send(match[0] + mail("thief"), to=["erin@example.net"])
+    postfix.wait_for_empty_queue()
     record = record_of(postfix, "thief")
     assert record.events[0]["stamp"] == "altered"
 
@@ -129,7 +133,7 @@ def test_a_forged_stamp_hides_nothing(postfix: PrivatePostfix) -> None:
     foreign = keyring.parse("test " + "ff" * 32, path="forger").current
     forged = stamp.make("20260101-" + "0" * 40, "0" * 16, b"\0" * 32, 1, foreign)
     postfix.send(forged + mail("forger"), to=["erin@example.net"])
-    postfix.settle()
+    postfix.wait_for_empty_queue()
     record = record_of(postfix, "forger")
     assert record.events[0]["stamp"] == "forged"
     assert len(deliveries(postfix, "forger", LEGAL)) == 1
@@ -138,20 +142,20 @@ def test_a_forged_stamp_hides_nothing(postfix: PrivatePostfix) -> None:
 def test_a_stamp_whose_id_is_not_in_the_store_hides_nothing(
     postfix: PrivatePostfix,
 ) -> None:
-    passed_on = stamped(postfix, "lost")
+    passed_on = send_and_get_stamped(postfix, "lost")
     record = record_of(postfix, "lost")
     (postfix.store / LEGAL / record.files[0]).unlink()
     postfix.send(passed_on, to=["erin@example.net"])
-    postfix.settle()
+    postfix.wait_for_empty_queue()
     archived = [e for e in postfix.events() if e["event"] == "archived"]
-    again = [e for e in archived if e["id"] == record.archive_id]
-    assert [e["stamp"] for e in again] == ["absent", "valid"]
+    with_same_id = [e for e in archived if e["id"] == record.archive_id]
+    assert [e["stamp"] for e in with_same_id] == ["absent", "valid"]
     copy = gzip.decompress((postfix.store / LEGAL / record.files[0]).read_bytes())
     assert b"which was not in this store" in copy
     assert b"This is lost.\r\n" in copy
 
 
-def relayed(first: PrivatePostfix, second: PrivatePostfix, name: str) -> None:
+def relay(first: PrivatePostfix, second: PrivatePostfix, name: str) -> None:
     """Send through both hosts; the second gets it when the first has archived it."""
     first.postconf(default_transport=f"smtp:[127.0.0.1]:{second.smtp_port}")
     first.postconf(defer_transports="smtp", smtp_host_lookup="native")
@@ -161,8 +165,8 @@ def relayed(first: PrivatePostfix, second: PrivatePostfix, name: str) -> None:
     first.postconf(defer_transports="")
     first.reload()
     first.flush()
-    first.settle()
-    second.settle()
+    first.wait_for_empty_queue()
+    second.wait_for_empty_queue()
 
 
 def test_a_second_host_with_the_same_key_and_store_adds_a_supplement() -> None:
@@ -173,10 +177,10 @@ def test_a_second_host_with_the_same_key_and_store_adds_a_supplement() -> None:
             archive_cf={"archive_delivery": "store", **other},
             store=first.store,
         ) as second:
-            relayed(first, second, "relayed")
+            relay(first, second, "relayed")
             record = record_of(first, "relayed")
-            assert words(record) == ["archived", "supplement"]
-            delivered(second, "relayed", "bob@example.net")
+            assert event_kinds(record) == ["archived", "supplement"]
+            one_delivery(second, "relayed", "bob@example.net")
 
 
 def test_a_second_host_with_a_store_of_its_own_archives_in_full() -> None:
@@ -185,17 +189,19 @@ def test_a_second_host_with_a_store_of_its_own_archives_in_full() -> None:
         with PrivatePostfix(
             main=other, archive_cf={"archive_delivery": "store", **other}
         ) as second:
-            relayed(first, second, "relayed")
-            [here], [there] = records(first, "relayed"), records(second, "relayed")
-            assert here.archive_id == there.archive_id
-            assert there.events[0]["stamp"] == "valid"
+            relay(first, second, "relayed")
+            [first_record], [second_record] = records(first, "relayed"), records(
+                second, "relayed"
+            )
+            assert first_record.archive_id == second_record.archive_id
+            assert second_record.events[0]["stamp"] == "valid"
 
 
 # --- mail that leaves as a copy and comes back ---------------------------------------
 
 
 @pytest.fixture(scope="module")
-def forwarding() -> Iterator[PrivatePostfix]:
+def forwarding_host() -> Iterator[PrivatePostfix]:
     """An instance whose archive mailbox lies on a second host that forwards it back."""
     archive_lines = "archive-request.invalid=archive-stamp:on-request"
     with PrivatePostfix(archive_cf={"archive_outcome_mail": "yes"}) as first:
@@ -212,86 +218,87 @@ def forwarding() -> Iterator[PrivatePostfix]:
         (mailbox.etc / "body_checks").write_text(body_checks)
         mailbox.postconf(body_checks=f"regexp:{mailbox.etc}/body_checks")
         with mailbox:
-            there = f"smtp:[127.0.0.1]:{mailbox.smtp_port}"
+            nexthop = f"smtp:[127.0.0.1]:{mailbox.smtp_port}"
             first.postconf(
                 virtual_alias_maps=f"inline:{{{LEGAL}=box@mbox.example.net}}",
-                transport_maps=f"inline:{{{archive_lines}, mbox.example.net={there}}}",
+                transport_maps=f"inline:{{{archive_lines},"
+                f" mbox.example.net={nexthop}}}",
             )
             first.reload()
             yield first
 
 
-def sent_round(postfix: PrivatePostfix, name: str) -> None:
+def send_around_and_back(postfix: PrivatePostfix, name: str) -> None:
     """Send a message; return when its copy has come back and been delivered."""
     postfix.send(mail(name))
     postfix.wait(lambda: postfix.delivered_to("kept@example.net"), "the copy is back")
-    postfix.settle()
+    postfix.wait_for_empty_queue()
 
 
 def test_an_archive_copy_mailed_back_to_this_host_starts_no_loop(
-    forwarding: PrivatePostfix,
+    forwarding_host: PrivatePostfix,
 ) -> None:
-    sent_round(forwarding, "returning")
-    record = record_of(forwarding, "returning")
-    assert words(record) == ["archived", "mailed", "supplement"]
-    assert len(forwarding.delivered_to("kept@example.net")) == 1
+    send_around_and_back(forwarding_host, "returning")
+    record = record_of(forwarding_host, "returning")
+    assert event_kinds(record) == ["archived", "mailed", "supplement"]
+    assert len(forwarding_host.delivered_to("kept@example.net")) == 1
 
 
-def test_an_archive_copy_that_comes_back_altered_is_kept_and_starts_no_loop(
-    forwarding: PrivatePostfix,
+def test_an_archive_copy_that_comes_back_altered_is_archived_and_starts_no_loop(
+    forwarding_host: PrivatePostfix,
 ) -> None:
-    before = len(forwarding.delivered_to("kept@example.net"))
-    forwarding.send(b"Subject: altered\n\nThis is altered\n")
-    forwarding.wait(
-        lambda: len(forwarding.delivered_to("kept@example.net")) > before,
+    before = len(forwarding_host.delivered_to("kept@example.net"))
+    forwarding_host.send(b"Subject: altered\n\nThis is altered\n")
+    forwarding_host.wait(
+        lambda: len(forwarding_host.delivered_to("kept@example.net")) > before,
         "the altered copy is back",
     )
-    forwarding.settle()
-    archived = [e for e in forwarding.events() if e["event"] == "archived"]
+    forwarding_host.wait_for_empty_queue()
+    archived = [e for e in forwarding_host.events() if e["event"] == "archived"]
     assert [e["stamp"] for e in archived[-2:]] == ["absent", "altered"]
-    assert len(forwarding.delivered_to("kept@example.net")) == before + 1
+    assert len(forwarding_host.delivered_to("kept@example.net")) == before + 1
 
 
 def test_an_outcome_report_mailed_back_to_this_host_starts_no_loop(
-    forwarding: PrivatePostfix,
+    forwarding_host: PrivatePostfix,
 ) -> None:
-    before = len(forwarding.delivered_to("kept@example.net"))
-    forwarding.send(mail("reported"))
-    forwarding.wait(
-        lambda: len(forwarding.delivered_to("kept@example.net")) > before,
+    before = len(forwarding_host.delivered_to("kept@example.net"))
+    forwarding_host.send(mail("reported"))
+    forwarding_host.wait(
+        lambda: len(forwarding_host.delivered_to("kept@example.net")) > before,
         "the copy is back",
     )
-    forwarding.settle()
+    forwarding_host.wait_for_empty_queue()
     for _ in range(4):
-        done = forwarding.command("outcomes", "--once")
-        assert (done.returncode, done.stderr) == (0, "")
-        forwarding.settle()
-    forwarding.wait(
+        process = forwarding_host.run_command("outcomes", "--once")
+        assert (process.returncode, process.stderr) == (0, "")
+        forwarding_host.wait_for_empty_queue()
+    forwarding_host.wait(
         lambda: any(
-            b"Subject: Outcome: reported" in each.content
-            for each in forwarding.delivered_to("kept@example.net")
+            b"Subject: Outcome: reported" in delivery.content
+            for delivery in forwarding_host.delivered_to("kept@example.net")
         ),
         "the report is back",
     )
-    archived = [e["event"] for e in forwarding.events()].count("archived")
-    forwarding.command("outcomes", "--once")
-    forwarding.settle()
+    archived = [e["event"] for e in forwarding_host.events()].count("archived")
+    forwarding_host.run_command("outcomes", "--once")
+    forwarding_host.wait_for_empty_queue()
     assert (
         sum(
             b"Subject: Outcome: reported" in e.content
-            for e in forwarding.delivered_to("kept@example.net")
+            for e in forwarding_host.delivered_to("kept@example.net")
         )
         == 1
     )
-    told = words(record_of(forwarding, "reported"))
-    assert told.count("archived") == told.count("outcome-mailed") == 1
-    assert [e["event"] for e in forwarding.events()].count("archived") == archived
+    kinds = event_kinds(record_of(forwarding_host, "reported"))
+    assert kinds.count("archived") == kinds.count("outcome-mailed") == 1
+    assert [e["event"] for e in forwarding_host.events()].count("archived") == archived
 
 
 # --- a content filter behind ours -----------------------------------------------------
 
 
-class Filter:
+class StampingFilter:
     """A content filter that speaks SMTP on both sides and adds a header on top."""
 
     def __init__(self, next_port: int) -> None:
@@ -309,13 +316,15 @@ class Filter:
 
 
 @pytest.fixture(scope="module")
-def with_filter(door: str) -> Iterator[PrivatePostfix]:
+def next_filter_host(mode: str) -> Iterator[PrivatePostfix]:
     """An instance with an advanced content filter (FILTER_README) behind ours."""
     filter_port, back_port = free_ports(2)
-    controller = Controller(Filter(back_port), hostname="127.0.0.1", port=filter_port)
+    controller = Controller(
+        StampingFilter(back_port), hostname="127.0.0.1", port=filter_port
+    )
     controller.start()
     postfix = PrivatePostfix(
-        door=door,
+        mode=mode,
         main={"archive_next_filter": f"smtp:[127.0.0.1]:{filter_port}"},
         master=f"127.0.0.1:{back_port} inet n - n - - smtpd\n"
         "  -o content_filter=\n  -o receive_override_options=no_address_mappings\n",
@@ -326,19 +335,19 @@ def with_filter(door: str) -> Iterator[PrivatePostfix]:
 
 
 def test_a_content_filter_behind_the_archive_makes_no_second_copy(
-    with_filter: PrivatePostfix,
+    next_filter_host: PrivatePostfix,
 ) -> None:
-    with_filter.send(mail("filtered"))
-    with_filter.settle()
-    record = record_of(with_filter, "filtered")
-    assert words(record) == ["archived", "mailed"]
+    next_filter_host.send(mail("filtered"))
+    next_filter_host.wait_for_empty_queue()
+    record = record_of(next_filter_host, "filtered")
+    assert event_kinds(record) == ["archived", "mailed"]
     assert (
         b"X-Filtered: yes\n"
-        in delivered(with_filter, "filtered", "bob@example.net").content
+        in one_delivery(next_filter_host, "filtered", "bob@example.net").content
     )
-    original = b"".join(record_reader.original(str(with_filter.store), record))
+    original = b"".join(record_reader.original(str(next_filter_host.store), record))
     assert b"X-Filtered" not in original
-    [copy] = with_filter.delivered_to(LEGAL)
+    [copy] = next_filter_host.delivered_to(LEGAL)
     assert b"X-Filtered" not in copy.content
 
 
@@ -346,11 +355,13 @@ def test_stamped_mail_that_comes_by_sendmail_makes_no_second_copy(
     postfix: PrivatePostfix,
 ) -> None:
     """As simple content filters (FILTER_README) and list managers re-inject it."""
-    run = postfix.sendmail(
-        stamped(postfix, "injected"), sender="list@example.net", to=["gina@example.net"]
+    process = postfix.sendmail(
+        send_and_get_stamped(postfix, "injected"),
+        sender="list@example.net",
+        to=["gina@example.net"],
     )
-    assert run.returncode == 0
+    assert process.returncode == 0
     postfix.wait(lambda: postfix.delivered_to("gina@example.net"), "it is delivered")
-    postfix.settle()
+    postfix.wait_for_empty_queue()
     record = record_of(postfix, "injected")
-    assert words(record) == ["archived", "mailed", "supplement"]
+    assert event_kinds(record) == ["archived", "mailed", "supplement"]

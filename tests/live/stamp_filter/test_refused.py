@@ -12,7 +12,7 @@ from postfix_archive.store import record_reader
 from private_postfix import Client, PrivatePostfix
 
 pytestmark = pytest.mark.live
-IMPOSSIBLE = [
+IMPOSSIBLE_ADDRESSES = [
     "x@",
     "a@r..example",
     "-dash@example.net",
@@ -24,75 +24,80 @@ IMPOSSIBLE = [
 
 
 @pytest.fixture(scope="module")
-def plain() -> Iterator[PrivatePostfix]:
+def plain_host() -> Iterator[PrivatePostfix]:
     """An instance without an archive."""
     with PrivatePostfix(has_archive=False) as running:
         yield running
 
 
-def notified(postfix: PrivatePostfix, name: str, bad: str) -> list[str]:
+def notification_texts(postfix: PrivatePostfix, name: str, bad: str) -> list[str]:
     """Send by sendmail(1) to a good and a bad address; return the DSN's fields."""
     message = f"Subject: {name}\n\nThis is {name}.\n".encode()
-    run = postfix.sendmail(
+    process = postfix.sendmail(
         message, sender="alice@example.org", to=["bob@example.net", bad]
     )
-    assert run.returncode == 0, run.stderr
+    assert process.returncode == 0, process.stderr
     marker = f"Subject: {name}\n".encode()
 
     def arrived() -> list[bytes]:
-        mine = postfix.delivered_to("alice@example.org")
-        return [each.content for each in mine if marker in each.content]
+        notifications = postfix.delivered_to("alice@example.org")
+        return [each.content for each in notifications if marker in each.content]
 
     postfix.wait(arrived, "the sender is notified")
-    postfix.settle()
+    postfix.wait_for_empty_queue()
     [notification] = arrived()
-    passed = [d for d in postfix.delivered_to("bob@example.net") if marker in d.content]
-    assert len(passed) == 1
+    delivered = [
+        d for d in postfix.delivered_to("bob@example.net") if marker in d.content
+    ]
+    assert len(delivered) == 1
     fields = ("Final-Recipient", "Original-Recipient", "Action", "Status", "Diagnostic")
     lines = notification.decode().splitlines()
     return [line for line in lines if line.startswith(fields)]
 
 
-@pytest.mark.parametrize("bad", IMPOSSIBLE)
+@pytest.mark.parametrize("impossible_address", IMPOSSIBLE_ADDRESSES)
 def test_the_sender_gets_the_notification_that_postfix_would_have_sent(
-    postfix: PrivatePostfix, plain: PrivatePostfix, bad: str
+    postfix: PrivatePostfix, plain_host: PrivatePostfix, impossible_address: str
 ) -> None:
-    name = f"refused{IMPOSSIBLE.index(bad)}"
-    with_archive = notified(postfix, name, bad)
-    assert with_archive == notified(plain, name, bad)
+    name = f"refused{IMPOSSIBLE_ADDRESSES.index(impossible_address)}"
+    with_archive = notification_texts(postfix, name, impossible_address)
+    assert with_archive == notification_texts(plain_host, name, impossible_address)
     assert "Action: failed" in with_archive
 
 
-@pytest.mark.parametrize("bad", IMPOSSIBLE)
+@pytest.mark.parametrize("impossible_address", IMPOSSIBLE_ADDRESSES)
 def test_an_impossible_recipient_is_in_the_archived_envelope(
-    postfix: PrivatePostfix, bad: str
+    postfix: PrivatePostfix, impossible_address: str
 ) -> None:
-    name = f"kept{IMPOSSIBLE.index(bad)}"
-    notified(postfix, name, bad)
+    name = f"kept{IMPOSSIBLE_ADDRESSES.index(impossible_address)}"
+    notification_texts(postfix, name, impossible_address)
     store = str(postfix.store)
     [record] = [
-        each
-        for each in record_reader.records(store, "legal@example.com").values()
-        if f"This is {name}.".encode() in b"".join(record_reader.original(store, each))
+        candidate
+        for candidate in record_reader.records(store, "legal@example.com")
+        if f"This is {name}.".encode()
+        in b"".join(record_reader.original(store, candidate))
     ]
-    got = {os.fsdecode(each.final) for each in record.recipients.values()}
-    assert len(got) == 2
-    assert "bob@example.net" in got
+    archived_recipients = {
+        os.fsdecode(candidate.final) for candidate in record.recipients.values()
+    }
+    assert len(archived_recipients) == 2
+    assert "bob@example.net" in archived_recipients
 
 
 def test_an_impossible_sender_delays_nobody(postfix: PrivatePostfix) -> None:
-    run = postfix.sendmail(
+    process = postfix.sendmail(
         b"Subject: nowhere\n\nx\n", sender="alice@r..example", to=["bob@example.net"]
     )
-    assert run.returncode == 0
+    assert process.returncode == 0
     postfix.wait(
         lambda: any(
-            b"Subject: nowhere" in each.content
-            for each in postfix.delivered_to("bob@example.net")
+            b"Subject: nowhere" in delivery.content
+            for delivery in postfix.delivered_to("bob@example.net")
         ),
         "it is delivered",
     )
-    postfix.settle()
+    postfix.wait_for_empty_queue()
 
 
 SERVICES = {
@@ -101,14 +106,16 @@ SERVICES = {
 }
 
 
-@pytest.mark.parametrize("bad", ["x@", "alice@r..example"])
-def test_an_impossible_sender_costs_no_mapping(bad: str) -> None:
+@pytest.mark.parametrize("impossible_address", ["x@", "alice@r..example"])
+def test_an_impossible_sender_costs_no_mapping(impossible_address: str) -> None:
     with PrivatePostfix(main=SERVICES) as postfix:
-        postfix.sendmail(b"Subject: x\n\nx\n", sender=bad, to=["sales@example.net"])
+        postfix.sendmail(
+            b"Subject: x\n\nx\n", sender=impossible_address, to=["sales@example.net"]
+        )
         postfix.wait(lambda: postfix.delivered_to("bob@example.net"), "it arrives")
-        postfix.settle()
+        postfix.wait_for_empty_queue()
         assert len(postfix.delivered_to("everything@example.net")) == 1
-        assert len(postfix.stored()) == 1
+        assert len(postfix.stored_files()) == 1
 
 
 def test_with_soft_bounce_an_impossible_address_delays_nobody() -> None:
@@ -121,21 +128,21 @@ def test_with_soft_bounce_an_impossible_address_delays_nobody() -> None:
 def test_a_latin1_address_passes_where_the_host_has_no_smtputf8() -> None:
     with PrivatePostfix(main={"smtputf8_enable": "no"}) as postfix:
         with Client(postfix.smtp_port) as client:
-            client.must("MAIL FROM:<alice@example.org>", 250)
+            client.command("MAIL FROM:<alice@example.org>", 250)
             client.smtp.send(b"RCPT TO:<b\xe9@example.net>\r\n")
             assert client.smtp.getreply()[0] == 250
-            client.must("DATA", 354)
+            client.command("DATA", 354)
             client.smtp.send(b"Subject: latin\r\n\r\nx\r\n.\r\n")
             assert client.smtp.getreply()[0] == 250
-        postfix.settle()
+        postfix.wait_for_empty_queue()
         assert postfix.delivered_to("b\udce9@example.net")
-        assert len(postfix.stored()) == 1
+        assert len(postfix.stored_files()) == 1
 
 
 def test_mail_one_hop_below_the_limit_is_delivered() -> None:
     hops = b"Received: from a by b; Sun, 22 Nov 2026 12:53:00 +0000\n"
     with PrivatePostfix() as postfix:
         postfix.send(hops * 48 + b"Subject: far\n\nx\n")
-        postfix.settle()
+        postfix.wait_for_empty_queue()
         assert len(postfix.delivered_to("bob@example.net")) == 1
         assert len(postfix.delivered_to("legal@example.com")) == 1

@@ -15,15 +15,15 @@ from private_postfix import PrivatePostfix, descendants
 pytestmark = pytest.mark.live
 
 
-def idle(postfix: PrivatePostfix, service: str) -> int:
+def idle_pid(postfix: PrivatePostfix, service: str) -> int:
     """Return the pid of the one process of a service."""
-    master = int((postfix.queue / "pid" / "master.pid").read_text())
-    [found] = [
+    master = int((postfix.queue_directory / "pid" / "master.pid").read_text())
+    [idle_process] = [
         pid
         for pid in descendants(master)
         if f"\0-n\0{service}\0" in Path(f"/proc/{pid}/cmdline").read_text()
     ]
-    return found
+    return idle_process
 
 
 def test_a_busy_cleanup_that_master_takes_for_idle_stops_nobody() -> None:
@@ -34,28 +34,30 @@ def test_a_busy_cleanup_that_master_takes_for_idle_stops_nobody() -> None:
     """
     with PrivatePostfix() as postfix:
         postfix.send(mail("before"))
-        postfix.settle()
-        cleanup = idle(postfix, "archive-cleanup")
+        postfix.wait_for_empty_queue()
+        cleanup = idle_pid(postfix, "archive-cleanup")
         os.kill(cleanup, signal.SIGSTOP)
         postfix.send(mail("during"))
         postfix.wait_for_log(r"archive-handback/smtpd.*: connect from", 2)
-        postfix.wait(lambda: waits(postfix), "hand-back waits for cleanup(8)")
-        postfix.reload(busy=True)
+        postfix.wait(lambda: is_waiting(postfix), "hand-back waits for cleanup(8)")
+        postfix.reload(has_busy_processes=True)
         os.kill(cleanup, signal.SIGCONT)
         postfix.wait(
             lambda: deliveries(postfix, "during", "bob@example.net"), "it is delivered"
         )
-        postfix.settle()
+        postfix.wait_for_empty_queue()
         assert record_of(postfix, "during").archive == LEGAL
 
 
-def waits(postfix: PrivatePostfix) -> bool:
+def is_waiting(postfix: PrivatePostfix) -> bool:
     """Tell whether somebody's connection to archive-cleanup waits to be taken."""
-    master = (postfix.queue / "pid" / "master.pid").read_text().strip()
-    told = subprocess.run(["ss", "-xlpH"], capture_output=True, text=True, check=True)
+    master = (postfix.queue_directory / "pid" / "master.pid").read_text().strip()
+    process = subprocess.run(
+        ["ss", "-xlpH"], capture_output=True, text=True, check=True
+    )
     return any(
         "public/archive-cleanup " in line
         and f'"master",pid={master},' in line
         and int(line.split()[2]) > 0
-        for line in told.stdout.splitlines()
+        for line in process.stdout.splitlines()
     )

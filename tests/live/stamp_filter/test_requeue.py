@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from stages import StagedPostfix
+from staged_postfix import StagedPostfix
 
 from postfix_archive.message import capsule, keyring
 from postfix_archive.message.envelope import Envelope, Recipient, Request
@@ -19,24 +19,24 @@ from postfix_archive.store import fallback, record_reader
 
 from mails import (
     LEGAL,
-    delivered,
     deliveries,
+    event_kinds,
     mail,
-    queued,
+    one_delivery,
+    read_queue_file,
     recipients_of,
     record_of,
     records,
-    words,
 )
-from private_postfix import BY_CAPSULE, Client, PrivatePostfix
+from private_postfix import WITHOUT_WRITE_THROUGH, Client, PrivatePostfix
 
 pytestmark = pytest.mark.live
 
 
 @contextmanager
-def held_up(postfix: PrivatePostfix, transport: str) -> Iterator[None]:
+def deferring_transport(postfix: PrivatePostfix, transport: str) -> Iterator[None]:
     """Keep what goes to a transport in the queue; requeue it at the end, let it go."""
-    by_capsule = BY_CAPSULE if transport == "archive" else {}
+    by_capsule = WITHOUT_WRITE_THROUGH if transport == "archive" else {}
     postfix.set_archive_cf(**by_capsule)
     postfix.postconf(defer_transports=transport)
     postfix.reload()
@@ -48,21 +48,21 @@ def held_up(postfix: PrivatePostfix, transport: str) -> Iterator[None]:
     postfix.flush()
 
 
-def arrived(postfix: PrivatePostfix, name: str, to: str) -> None:
+def wait_for_arrival(postfix: PrivatePostfix, name: str, to: str) -> None:
     """Return when the message, or its copy, is there and the queue is empty."""
     postfix.wait(lambda: deliveries(postfix, name, to), f"{name} is at {to}")
-    postfix.settle()
+    postfix.wait_for_empty_queue()
 
 
 def test_an_original_requeued_before_its_capture_keeps_its_first_queue_id(
     postfix: PrivatePostfix,
 ) -> None:
-    with held_up(postfix, "archive-stamp"):
+    with deferring_transport(postfix, "archive-stamp"):
         queue_id = postfix.send(mail("original"))
         postfix.wait_for_log(f"{queue_id}.*deferred transport")
-    arrived(postfix, "original", LEGAL)
+    wait_for_arrival(postfix, "original", LEGAL)
     record = record_of(postfix, "original")
-    assert words(record) == ["archived", "mailed"]
+    assert event_kinds(record) == ["archived", "mailed"]
     assert record.envelope.queue_id.decode() == queue_id
     assert b"from userid" in record_reader.original_head(str(postfix.store), record)
 
@@ -70,14 +70,14 @@ def test_an_original_requeued_before_its_capture_keeps_its_first_queue_id(
 def test_a_capsule_requeued_is_sent_on_to_the_archive_transport(
     postfix: PrivatePostfix,
 ) -> None:
-    with held_up(postfix, "archive"):
+    with deferring_transport(postfix, "archive"):
         postfix.send(mail("capsule"))
         postfix.wait(
             lambda: deliveries(postfix, "capsule", "bob@example.net"), "it is delivered"
         )
-    arrived(postfix, "capsule", LEGAL)
-    assert words(record_of(postfix, "capsule")) == ["archived", "mailed"]
-    assert "requeued; queued as" in postfix.log()
+    wait_for_arrival(postfix, "capsule", LEGAL)
+    assert event_kinds(record_of(postfix, "capsule")) == ["archived", "mailed"]
+    assert "result=requeued" in postfix.log()
 
 
 def test_a_capsule_requeued_where_pickup_does_not_archive_still_arrives() -> None:
@@ -85,28 +85,28 @@ def test_a_capsule_requeued_where_pickup_does_not_archive_still_arrives() -> Non
     with PrivatePostfix(
         edit_master=lambda text: text.replace(pickup, f"{pickup}\n  -o archive=")
     ) as postfix:
-        with held_up(postfix, "archive"):
+        with deferring_transport(postfix, "archive"):
             postfix.send(mail("capsule"))
             postfix.wait(
                 lambda: deliveries(postfix, "capsule", "bob@example.net"),
                 "it is delivered",
             )
-        arrived(postfix, "capsule", LEGAL)
-        assert words(record_of(postfix, "capsule")) == ["archived", "mailed"]
+        wait_for_arrival(postfix, "capsule", LEGAL)
+        assert event_kinds(record_of(postfix, "capsule")) == ["archived", "mailed"]
 
 
-def test_handed_back_mail_requeued_makes_no_second_copy(
+def test_reinjected_mail_requeued_makes_no_second_copy(
     postfix: PrivatePostfix,
 ) -> None:
     waits = "to=<bob@example.net>.*deferred transport"
     before = len(re.findall(waits, postfix.log()))
-    with held_up(postfix, "sink"):
+    with deferring_transport(postfix, "sink"):
         postfix.send(mail("back"))
         postfix.wait(lambda: records(postfix, "back"), "it is stored")
         postfix.wait_for_log(waits, before + 1)  # it was handed back
-    arrived(postfix, "back", "bob@example.net")
-    assert words(record_of(postfix, "back")).count("archived") == 1
-    delivered(postfix, "back", "bob@example.net")
+    wait_for_arrival(postfix, "back", "bob@example.net")
+    assert event_kinds(record_of(postfix, "back")).count("archived") == 1
+    one_delivery(postfix, "back", "bob@example.net")
 
 
 def test_a_copy_requeued_leaves_as_it_was_to_leave() -> None:
@@ -120,46 +120,48 @@ def test_a_copy_requeued_leaves_as_it_was_to_leave() -> None:
             master.write(slow.replace("sink unix", "slow unix", 1) + "\n")
         postfix.postconf(transport_maps=f"texthash:{postfix.etc}/transport")
         postfix.reload()
-        with held_up(postfix, "slow"):
+        with deferring_transport(postfix, "slow"):
             postfix.send(mail("copied"), to=["bob@example.net", "hidden@example.net"])
             postfix.wait_for_log(f"to=<{LEGAL}>.*deferred transport")
-        arrived(postfix, "copied", LEGAL)
-        assert words(record_of(postfix, "copied")) == ["archived", "mailed"]
-        everybody = deliveries(postfix, "copied", "everybody@example.net")
-        assert len(everybody) == 1
-        assert b"hidden@example.net" not in everybody[0].content
+        wait_for_arrival(postfix, "copied", LEGAL)
+        assert event_kinds(record_of(postfix, "copied")) == ["archived", "mailed"]
+        bcc_copies = deliveries(postfix, "copied", "everybody@example.net")
+        assert len(bcc_copies) == 1
+        assert b"hidden@example.net" not in bcc_copies[0].content
 
 
-def test_an_original_altered_in_the_queue_is_kept_marked_and_told() -> None:
+def test_an_original_altered_in_the_queue_is_archived_marked_and_reported() -> None:
     """By a pattern for the very line of base64 that holds its end."""
     with PrivatePostfix() as postfix:
-        with held_up(postfix, "archive"):
+        with deferring_transport(postfix, "archive"):
             postfix.send(mail("altered"))
             postfix.wait(
                 lambda: deliveries(postfix, "altered", "bob@example.net"), "it is there"
             )
             [waiting] = postfix.mailq()
-            last = queued(postfix, str(waiting["queue_id"])).split()[-1].decode()
+            last = (
+                read_queue_file(postfix, str(waiting["queue_id"])).split()[-1].decode()
+            )
             end = b64decode(last) + b"By somebody's rule.\r\n"
             pattern = last.replace("+", r"\+")
             rule = f"~^{pattern}$~ REPLACE {b64encode(end).decode()}\n"
             (postfix.etc / "rules").write_text(rule)
             postfix.postconf(body_checks=f"regexp:{postfix.etc}/rules")
             postfix.reload()
-        arrived(postfix, "altered", LEGAL)
+        wait_for_arrival(postfix, "altered", LEGAL)
         record = record_of(postfix, "altered")
         original = b"".join(record_reader.original(str(postfix.store), record))
         assert original.endswith(end)
-        sealed = record.envelope.sha256
+        sealed_sha256 = record.envelope.sha256
         assert record.events[0]["sha256"] == hashlib.sha256(original).hexdigest()
-        assert record.events[0]["sha256"] != sealed
+        assert record.events[0]["sha256"] != sealed_sha256
         copy = b"".join(record_reader.archive_copy(str(postfix.store), record))
         assert b"ALTERED IN THE QUEUE" in copy
-        assert f"Archive-Original-SHA256: {sealed}".encode() in copy
-        assert "(ALARM: the message was altered in the queue" in postfix.log()
+        assert f"Archive-Original-SHA256: {sealed_sha256}".encode() in copy
+        assert "alarm=altered result=" in postfix.log()
 
 
-def test_a_capsule_with_a_wrong_seal_is_refused_kept_and_reported() -> None:
+def test_a_capsule_with_a_wrong_seal_is_refused_saved_and_reported() -> None:
     forged = Envelope(
         archive_id="20260101-" + "0" * 40,
         host=b"mail.example.com",
@@ -178,8 +180,8 @@ def test_a_capsule_with_a_wrong_seal_is_refused_kept_and_reported() -> None:
                 sender="",
                 to=["capsule@archive-request.invalid"],
             )
-        postfix.wait_for_log("SealInvalid: capsule with a wrong seal")
-        assert not postfix.stored()
+        postfix.wait_for_failure("=SealInvalid reason=capsule with a wrong seal")
+        assert not postfix.stored_files()
         [waiting] = postfix.mailq()
         assert waiting["queue_name"] in ("deferred", "active", "incoming")
 
@@ -204,7 +206,7 @@ CHECKS = {
 }
 
 
-def with_checks(postfix: PrivatePostfix, **rules: str) -> None:
+def set_checks(postfix: PrivatePostfix, **rules: str) -> None:
     """Set tables of checks; takes effect with reload(), or in new processes."""
     for name, text in rules.items():
         (postfix.etc / name).write_text(text)
@@ -212,89 +214,91 @@ def with_checks(postfix: PrivatePostfix, **rules: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def plain() -> Iterator[StagedPostfix]:
+def plain_host() -> Iterator[StagedPostfix]:
     with StagedPostfix() as running:
         yield running
 
 
 @pytest.fixture(scope="module")
-def checked() -> Iterator[StagedPostfix]:
+def altering_checks_host() -> Iterator[StagedPostfix]:
     """An instance with checks that alter whatever they can."""
     running = StagedPostfix()
-    with_checks(running, **CHECKS)
+    set_checks(running, **CHECKS)
     with running:
         yield running
 
 
-def requeued(postfix: StagedPostfix, name: str, queue_file: str, stage: str) -> None:
+def requeue_at_stage(
+    postfix: StagedPostfix, name: str, queue_file: str, stage: str
+) -> None:
     """Send a message, requeue one of its three queue files at a stage, let it go."""
     transport, recipient = FILES[queue_file]
-    with postfix.held_up(transport):
+    with postfix.failing_transport(transport):
         postfix.send(mail(name))
-        postfix.tried(transport)
+        postfix.wait_until_deferred(transport)
         if stage == "held":
             postfix.postsuper("-h", postfix.queue_id_of(recipient))
         for _ in range(2 if stage == "twice" else 1):
             before = postfix.queue_id_of(recipient)
             postfix.postsuper("-r", before)
             postfix.wait_for_log(f"pickup.* orig_id={before}")
-            postfix.tried(transport)
+            postfix.wait_until_deferred(transport)
             assert postfix.queue_id_of(recipient) != before
-    postfix.go_on()
-    assert postfix.command("verify").returncode == 0
-    delivered(postfix, name, "bob@example.net")
+    postfix.retry_all()
+    assert postfix.run_command("verify").returncode == 0
+    one_delivery(postfix, name, "bob@example.net")
 
 
 @pytest.mark.parametrize("stage", STAGES)
 @pytest.mark.parametrize("queue_file", FILES)
 def test_each_queue_file_can_be_requeued_at_each_stage(
-    plain: StagedPostfix, queue_file: str, stage: str
+    plain_host: StagedPostfix, queue_file: str, stage: str
 ) -> None:
     name = f"plain-{queue_file}-{stage}"
-    requeued(plain, name, queue_file, stage)
-    record = record_of(plain, name)
-    assert words(record)[:1] == ["archived"]
+    requeue_at_stage(plain_host, name, queue_file, stage)
+    record = record_of(plain_host, name)
+    assert event_kinds(record)[:1] == ["archived"]
     later = ["mailed"]
     if queue_file == "handed-back":  # stamped, it passes the filter again
         later += ["supplement"] * (2 if stage == "twice" else 1)
-    assert sorted(words(record)[1:]) == later
-    assert len(deliveries(plain, name, LEGAL)) == 1
+    assert sorted(event_kinds(record)[1:]) == later
+    assert len(deliveries(plain_host, name, LEGAL)) == 1
 
 
 @pytest.mark.parametrize("stage", STAGES)
 @pytest.mark.parametrize("queue_file", ["original", "capsule"])
 def test_checks_that_alter_requeued_mail_make_no_second_capture(
-    checked: StagedPostfix, queue_file: str, stage: str
+    altering_checks_host: StagedPostfix, queue_file: str, stage: str
 ) -> None:
     """No check of headers reaches into a capsule."""
     name = f"checked-{queue_file}-{stage}"
-    requeued(checked, name, queue_file, stage)
-    record = record_of(checked, name)
-    assert words(record) == ["archived", "mailed"]
+    requeue_at_stage(altering_checks_host, name, queue_file, stage)
+    record = record_of(altering_checks_host, name)
+    assert event_kinds(record) == ["archived", "mailed"]
     assert record.events[0]["sha256"] == record.envelope.sha256  # the sealed one
-    assert len(deliveries(checked, name, LEGAL)) == 1
-    assert "altered in the queue" not in checked.log()
+    assert len(deliveries(altering_checks_host, name, LEGAL)) == 1
+    assert "altered in the queue" not in altering_checks_host.log()
 
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_check_that_takes_the_stamp_away_has_requeued_mail_archived_once_more(
-    checked: StagedPostfix, stage: str
+    altering_checks_host: StagedPostfix, stage: str
 ) -> None:
     """In full, under an id of its own; the first record is as it was."""
     name = f"unstamped-{stage}"
-    requeued(checked, name, "handed-back", stage)
-    found = records(checked, name)
-    assert len(found) == (3 if stage == "twice" else 2)
-    for each in found:
-        assert words(each) == ["archived", "mailed"]
-        assert each.events[0]["stamp"] == "absent"
+    requeue_at_stage(altering_checks_host, name, "handed-back", stage)
+    found_records = records(altering_checks_host, name)
+    assert len(found_records) == (3 if stage == "twice" else 2)
+    for record in found_records:
+        assert event_kinds(record) == ["archived", "mailed"]
+        assert record.events[0]["stamp"] == "absent"
 
 
 @pytest.mark.parametrize(
     ("queue_file", "times"), [("original", 2), ("capsule", 1), ("handed-back", 2)]
 )
-def test_requeueing_what_a_transport_has_in_hand_makes_no_second_id(
-    plain: StagedPostfix, queue_file: str, times: int
+def test_requeueing_during_a_delivery_makes_no_second_id(
+    plain_host: StagedPostfix, queue_file: str, times: int
 ) -> None:
     """Both runs do their work; Postfix then delivers mail twice, as it always does.
 
@@ -304,18 +308,18 @@ def test_requeueing_what_a_transport_has_in_hand_makes_no_second_id(
     transport, recipient = FILES[queue_file]
     name = f"in-hand-{queue_file}"
     to = recipient if transport == "sink" else ""  # its copy is on its way before it
-    with plain.in_hand(transport, name, to):
-        plain.wait(lambda: len(plain.mailq()) == 1, "nothing else waits")
-        before = plain.queue_id_of(recipient)
-        plain.postsuper("-r", before)
-        plain.wait_for_log(f"pickup.* orig_id={before}")
-        plain.settle()
-    plain.go_on()
-    kept = words(record_of(plain, name))
-    assert kept.count("archived") == (2 if queue_file == "original" else 1)
-    assert kept.count("supplement") == (1 if queue_file == "handed-back" else 0)
-    assert len(deliveries(plain, name, "bob@example.net")) == times
-    assert plain.command("verify").returncode == 0
+    with plain_host.blocked_delivery(transport, name, to):
+        plain_host.wait(lambda: len(plain_host.mailq()) == 1, "nothing else waits")
+        before = plain_host.queue_id_of(recipient)
+        plain_host.postsuper("-r", before)
+        plain_host.wait_for_log(f"pickup.* orig_id={before}")
+        plain_host.wait_for_empty_queue()
+    plain_host.retry_all()
+    kinds = event_kinds(record_of(plain_host, name))
+    assert kinds.count("archived") == (2 if queue_file == "original" else 1)
+    assert kinds.count("supplement") == (1 if queue_file == "handed-back" else 0)
+    assert len(deliveries(plain_host, name, "bob@example.net")) == times
+    assert plain_host.run_command("verify").returncode == 0
 
 
 @pytest.mark.parametrize(
@@ -326,75 +330,77 @@ def test_no_check_of_body_or_headers_finds_a_word_in_a_requeued_capsule(
 ) -> None:
     """Not in the original, not in the envelope, not in attached messages."""
     with StagedPostfix() as postfix:
-        with postfix.held_up("archive"):
+        with postfix.failing_transport("archive"):
             postfix.send(
                 mail("word") + b"Content-Type: message/rfc822\n\nX-Secret: secret\n",
                 to=["bob@example.net", "secret@example.net"],
             )
-            postfix.tried("archive")
+            postfix.wait_until_deferred("archive")
             rule = f"/secret/ {action}\n/^Final-Recipient/ {action}\n/word/ {action}\n"
             for name in ("body_checks", "mime_header_checks", "nested_header_checks"):
-                with_checks(postfix, **{name: rule})
+                set_checks(postfix, **{name: rule})
             postfix.reload()
             postfix.postsuper("-r", postfix.queue_id_of(CAPSULE))
             postfix.wait_for_log("pickup.* orig_id=")
-        postfix.go_on()
+        postfix.retry_all()
         record = record_of(postfix, "word")
-        assert words(record) == ["archived", "mailed"]
+        assert event_kinds(record) == ["archived", "mailed"]
         assert record.events[0]["sha256"] == record.envelope.sha256
         assert recipients_of(record) == ["bob@example.net", "secret@example.net"]
         assert not postfix.delivered_to("eve@example.net")
-        assert "ALARM" not in postfix.log()
+        assert "alarm=" not in postfix.log()
 
 
 def test_a_capsule_whose_sealed_fields_were_altered_waits_in_the_fallback() -> None:
     """Nobody can tell it from a forged one; undone by hand, it is archived."""
     with StagedPostfix(archive_cf={"archive_rescue_after": "1s"}) as postfix:
-        with postfix.held_up("archive"):
+        with postfix.failing_transport("archive"):
             postfix.send(mail("unsealed"), to=["bob@example.net", "secret@example.net"])
-            postfix.tried("archive")
+            postfix.wait_until_deferred("archive")
             rule = "/^(QXJjaGl2ZS1DYXBzdWxlOiAx.{32})(.*)/ REPLACE ${1}AAAA${2}\n"
-            with_checks(postfix, body_checks=rule)
+            set_checks(postfix, body_checks=rule)
             postfix.reload()
             postfix.postsuper("-r", postfix.queue_id_of(CAPSULE))
-            postfix.wait_for_log(f"to=<{CAPSULE}>, .*SealInvalid: capsule with a wrong")
+            postfix.wait_for_log(f"to=<{CAPSULE}>, .*temporary failure")
+            postfix.wait_for_failure("=SealInvalid reason=.*capsule with a wrong")
         postfix.wait(
-            lambda: postfix.command("rescue").returncode == 1 and not postfix.mailq(),
+            lambda: postfix.run_command("queue", "rescue").returncode == 1
+            and not postfix.mailq(),
             "the capsule is taken out of the queue",
         )
-        assert "ALARM: 1 archive copies moved from the queue" in postfix.log()
-        again = postfix.command("return")
-        assert again.returncode == 1
-        assert "wrong seal: forged, or altered in the queue" in again.stderr
-        status = postfix.command("status")
+        assert "alarm=copies-moved count=1 reason=archive copies moved" in postfix.log()
+        process = postfix.run_command("fallback", "import")
+        assert process.returncode == 1
+        assert "wrong seal: forged, or altered in the queue" in process.stderr
+        status = postfix.run_command("status")
         assert status.returncode == 1
         assert "fallback directory: 1, since" in status.stdout
-        assert not postfix.stored()
+        assert not postfix.stored_files()
         [(_, path)] = fallback.waiting_capsules(str(postfix.fallback))
         content = Path(path).read_bytes()
         Path(path).write_bytes(content.replace(b"\0\0\0", b"", 1))
-        assert postfix.command("return").returncode == 0
-        everybody = ["bob@example.net", "secret@example.net"]
-        assert recipients_of(record_of(postfix, "unsealed")) == everybody
-        postfix.go_on()
+        assert postfix.run_command("fallback", "import").returncode == 0
+        recipients = ["bob@example.net", "secret@example.net"]
+        assert recipients_of(record_of(postfix, "unsealed")) == recipients
+        postfix.retry_all()
 
 
 def test_a_large_capsule_requeued_is_within_message_size_limit() -> None:
     """Postfix would bounce a larger one to nobody: the copy would be gone."""
     limit = 1_000_000
-    big = mail("large") + b"Nobody's secret.\n" * ((limit - 41_000) // 18)
+    content = mail("large") + b"Nobody's secret.\n" * ((limit - 41_000) // 18)
     with StagedPostfix(main={"message_size_limit": str(limit)}) as postfix:
-        with postfix.held_up("archive"):
-            postfix.send(big)
-            postfix.tried("archive")
-            with_checks(postfix, body_checks="/secret/ REJECT\n")
+        with postfix.failing_transport("archive"):
+            postfix.send(content)
+            postfix.wait_until_deferred("archive")
+            set_checks(postfix, body_checks="/secret/ REJECT\n")
             postfix.reload()
             before = postfix.queue_id_of(CAPSULE)
             postfix.postsuper("-r", before)
             postfix.wait_for_log(f"pickup.* orig_id={before}")
-            postfix.tried("archive")
-        postfix.go_on()
+            postfix.wait_until_deferred("archive")
+        postfix.retry_all()
         record = record_of(postfix, "large")
         assert record.events[0]["sha256"] == record.envelope.sha256
         original = b"".join(record_reader.original(str(postfix.store), record))
-        assert original.endswith(big[-1000:].replace(b"\n", b"\r\n"))
+        assert original.endswith(content[-1000:].replace(b"\n", b"\r\n"))

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.live
 
 
 @pytest.fixture(scope="module")
-def with_login() -> Iterator[PrivatePostfix]:
+def sasl_host() -> Iterator[PrivatePostfix]:
     """An instance that knows the user alice@example.com."""
     postfix = PrivatePostfix()
     postfix.add_login("alice", "example.com", "secret")
@@ -22,13 +22,11 @@ def with_login() -> Iterator[PrivatePostfix]:
         yield postfix
 
 
-def test_the_sasl_user_is_in_the_report(with_login: PrivatePostfix) -> None:
-    with Client(with_login.smtp_port) as client:
+def test_the_sasl_user_is_in_the_report(sasl_host: PrivatePostfix) -> None:
+    with Client(sasl_host.smtp_port) as client:
         client.smtp.login("alice@example.com", "secret")
         client.send(b"Subject: logged in\n\nhello\n", to=["bob@example.net"])
-    with_login.settle()
-    [record] = record_reader.records(
-        str(with_login.store), "legal@example.com"
-    ).values()
+    sasl_host.wait_for_empty_queue()
+    [record] = record_reader.records(str(sasl_host.store), "legal@example.com")
     assert record.envelope.client.sasl_username == b"alice@example.com"
     assert record.envelope.client.sasl_method == b"PLAIN"

@@ -15,7 +15,8 @@ from private_postfix import USER, PrivatePostfix
 pytestmark = pytest.mark.live
 
 # As people type them, in this order; ID stands for an archive id.
-TYPED: dict[str, list[list[str]]] = {
+COMMAND_LINES: dict[str, list[list[str]]] = {
+    "install": [["--archive", LEGAL, "--dry-run"]],
     "key create": [[], ["--id", "other", "--owner", USER]],
     "key rotate": [[]],
     "list": [[], ["--json", "--last", "1"], ["--until", "2000-01-01"]],
@@ -33,18 +34,21 @@ TYPED: dict[str, list[list[str]]] = {
     "reconcile": [[], ["--json"]],
     "doctor": [[], ["--json"], ["--fix"]],
     "verify": [[], ["--archive", LEGAL]],
+    "uninstall": [[]],
 }
 
 
-def commands(group: click.Group) -> dict[str, click.Command]:
+def all_commands(group: click.Group) -> dict[str, click.Command]:
     """Return all commands of postfix-archive, by the words that name them."""
-    found: dict[str, click.Command] = {}
+    commands_by_name: dict[str, click.Command] = {}
     for name, command in group.commands.items():
         if isinstance(command, click.Group):
-            found |= {f"{name} {k}": v for k, v in commands(command).items()}
+            commands_by_name |= {
+                f"{name} {k}": v for k, v in all_commands(command).items()
+            }
         else:
-            found[name] = command
-    return found
+            commands_by_name[name] = command
+    return commands_by_name
 
 
 def digests(postfix: PrivatePostfix) -> dict[str, str]:
@@ -57,28 +61,34 @@ def digests(postfix: PrivatePostfix) -> dict[str, str]:
 
 
 def test_every_command_is_tried() -> None:
-    assert set(commands(main.main)) == set(TYPED)
+    assert set(all_commands(main.main)) == set(COMMAND_LINES)
 
 
 def test_no_command_erases_or_changes_what_is_archived() -> None:
     with PrivatePostfix() as postfix:
         for name in ("one", "two", "three"):
             postfix.send(mail(name))
-        postfix.settle()
+        postfix.wait_for_empty_queue()
         archive_id = record_of(postfix, "two").archive_id
         journal = postfix.store / LEGAL / "journal"
-        kept = digests(postfix)
-        assert len(kept) == 3
-        for name, every in TYPED.items():
-            for typed in every:
+        digests_before = digests(postfix)
+        assert len(digests_before) == 3
+        for name, command_lines in COMMAND_LINES.items():
+            for command_line in command_lines:
                 lines = journal.read_bytes()
-                given = [archive_id if each == "ID" else each for each in typed]
-                done = postfix.command(*name.split(), *given)
-                assert "Usage:" not in done.stderr, done.stderr
-                found = digests(postfix)
-                assert kept.items() <= found.items(), f"{name} {typed}"
-                added = found.keys() - kept.keys()
-                assert all(".outcome." in each for each in added), f"{name} {typed}"
-                kept = found
-                assert journal.read_bytes().startswith(lines), f"{name} {typed}"
-        assert postfix.command("verify").returncode == 0
+                arguments = [
+                    archive_id if each == "ID" else each for each in command_line
+                ]
+                process = postfix.run_command(*name.split(), *arguments)
+                assert "Usage:" not in process.stderr, process.stderr
+                digests_after = digests(postfix)
+                assert (
+                    digests_before.items() <= digests_after.items()
+                ), f"{name} {command_line}"
+                added = digests_after.keys() - digests_before.keys()
+                assert all(
+                    ".outcome." in each for each in added
+                ), f"{name} {command_line}"
+                digests_before = digests_after
+                assert journal.read_bytes().startswith(lines), f"{name} {command_line}"
+        assert postfix.run_command("verify").returncode == 0

@@ -25,27 +25,27 @@ pytestmark = pytest.mark.live
 
 STRACE = """#!/bin/sh
 # The archive transport; under strace(1) while the test says so.
-[ -s {folder}/strace ] || exec {program} "$@"
-exec strace -f -qq -o {folder}/trace $(cat {folder}/strace) {program} "$@"
+[ -s {directory}/strace ] || exec {program} "$@"
+exec strace -f -qq -o {directory}/trace $(cat {directory}/strace) {program} "$@"
 """
 
 
-class Faulty:
-    """An instance whose store has a file system of its own, and whose doors fail."""
+class FaultyStoreHost:
+    """An instance whose store has its own file system, and whose transports fail."""
 
     def __init__(self) -> None:
-        self.postfix = PrivatePostfix(door="capsule", edit_master=self._edited)
-        self.folder = self.postfix.folder
-        script = self.folder / "traced" / "archive"
+        self.postfix = PrivatePostfix(mode="capsule", edit_master=self._with_strace)
+        self.directory = self.postfix.directory
+        script = self.directory / "traced" / "archive"
         script.parent.mkdir()
-        program = self.postfix.program / "archive"
-        script.write_text(STRACE.format(folder=self.folder, program=program))
+        program = self.postfix.program_directory / "archive"
+        script.write_text(STRACE.format(directory=self.directory, program=program))
         script.chmod(0o755)
-        self.mounted: list[Path] = []
+        self.mount_points: list[Path] = []
         self.mount(self.postfix.store)
 
-    def _edited(self, text: str) -> str:
-        # Called while the instance is built: the folder is lib's neighbour.
+    def _with_strace(self, text: str) -> str:
+        # Called while the instance is built: the directory is lib's neighbour.
         lines = []
         for line in text.splitlines():
             if line.startswith("  argv=/tmp/") and line.endswith("/lib/archive"):
@@ -58,16 +58,16 @@ class Faulty:
         subprocess.run(
             ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(path)], check=True
         )
-        self.mounted.append(path)
+        self.mount_points.append(path)
 
     def unmount(self, path: Path) -> None:
         subprocess.run(["umount", "-l", str(path)], check=True)
-        self.mounted.remove(path)
+        self.mount_points.remove(path)
 
-    def inject(self, words: str) -> None:
+    def inject(self, expression: str) -> None:
         """Make system calls of the archive transport fail from now on; "" is none."""
-        (self.folder / "strace").write_text(words)
-        trace = self.folder / "trace"
+        (self.directory / "strace").write_text(expression)
+        trace = self.directory / "trace"
         trace.touch()
         trace.chmod(0o666)
 
@@ -81,19 +81,19 @@ class Faulty:
         finally:
             os.close(descriptor)
 
-    def run(self, *words: str) -> subprocess.CompletedProcess[str]:
+    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run postfix-archive on this instance."""
-        return self.postfix.command(*words)
+        return self.postfix.run_command(*arguments)
 
     def close(self) -> None:
-        for each in list(self.mounted):
+        for each in list(self.mount_points):
             self.unmount(each)
         self.postfix.remove()
 
 
 @pytest.fixture
-def faulty() -> Iterator[Faulty]:
-    host = Faulty()
+def faulty_host() -> Iterator[FaultyStoreHost]:
+    host = FaultyStoreHost()
     try:
         with host.postfix:
             yield host
@@ -101,140 +101,156 @@ def faulty() -> Iterator[Faulty]:
         host.close()
 
 
-def waiting(host: Faulty) -> int:
+def waiting(host: FaultyStoreHost) -> int:
     return len(fallback.waiting_capsules(str(host.postfix.fallback)))
 
 
-def counted(host: Faulty) -> int:
+def count_captures(host: FaultyStoreHost) -> int:
     """Return how many copies status sees in the queue."""
     return int(json.loads(host.run("status", "--json").stdout)["queue"]["count"])
 
 
-def full(host: Faulty) -> Callable[[], None]:
+def fill_store(host: FaultyStoreHost) -> Callable[[], None]:
     host.fill(host.postfix.store)
     return lambda: (host.postfix.store / "ballast").unlink()
 
 
-def read_only(host: Faulty) -> Callable[[], None]:
-    def remount(how: str) -> None:
-        options = f"remount,{how}"
+def remount_read_only(host: FaultyStoreHost) -> Callable[[], None]:
+    def remount(option: str) -> None:
+        options = f"remount,{option}"
         subprocess.run(["mount", "-o", options, str(host.postfix.store)], check=True)
 
     remount("ro")
     return lambda: remount("rw")
 
 
-def injected(words: str) -> Callable[[Faulty], Callable[[], None]]:
-    def fault(host: Faulty) -> Callable[[], None]:
-        host.inject(words)
+def inject_error(expression: str) -> Callable[[FaultyStoreHost], Callable[[], None]]:
+    def fault(host: FaultyStoreHost) -> Callable[[], None]:
+        host.inject(expression)
         return lambda: host.inject("")
 
     return fault
 
 
-def on_journal(words: str) -> Callable[[Faulty], Callable[[], None]]:
-    def fault(host: Faulty) -> Callable[[], None]:
+def inject_journal_error(
+    expression: str,
+) -> Callable[[FaultyStoreHost], Callable[[], None]]:
+    def fault(host: FaultyStoreHost) -> Callable[[], None]:
         journal = host.postfix.store / LEGAL / "journal"
-        host.inject(f"-P {journal} {words}")
+        host.inject(f"-P {journal} {expression}")
         return lambda: host.inject("")
 
     return fault
 
 
 FAULTS = {
-    "full": full,
-    "read-only": read_only,
-    "fsync": injected("-e trace=fsync -e inject=fsync:error=EIO:when=1"),
-    "link": injected("-e trace=linkat,link -e inject=linkat,link:error=EIO:when=1"),
-    "journal-write": on_journal("-e trace=write -e inject=write:error=ENOSPC"),
-    "journal-fsync": on_journal("-e trace=fsync -e inject=fsync:error=EIO"),
+    "full": fill_store,
+    "read-only": remount_read_only,
+    "fsync": inject_error("-e trace=fsync -e inject=fsync:error=EIO:when=1"),
+    "link": inject_error("-e trace=linkat,link -e inject=linkat,link:error=EIO:when=1"),
+    "journal-write": inject_journal_error(
+        "-e trace=write -e inject=write:error=ENOSPC"
+    ),
+    "journal-fsync": inject_journal_error("-e trace=fsync -e inject=fsync:error=EIO"),
 }
 
 
 @pytest.mark.parametrize("name", FAULTS)
-def test_copies_go_into_the_fallback_and_come_back(faulty: Faulty, name: str) -> None:
-    postfix = faulty.postfix
+def test_copies_go_into_the_fallback_and_come_back(
+    faulty_host: FaultyStoreHost, name: str
+) -> None:
+    postfix = faulty_host.postfix
     postfix.send(mail("before"))
-    postfix.settle()
-    cure = FAULTS[name](faulty)
+    postfix.wait_for_empty_queue()
+    repair = FAULTS[name](faulty_host)
     for number in range(3):
         postfix.send(mail(f"during-{name}-{number}"))
-    postfix.settle()  # neither mail nor copies wait in the queue
+    postfix.wait_for_empty_queue()  # neither mail nor copies wait in the queue
     assert len(postfix.delivered_to("bob@example.net")) == 4
-    assert waiting(faulty) == 3
-    told = faulty.run("status")
-    assert told.returncode == 1
-    assert "Copies waiting in the fallback directory: 3, since " in told.stdout
-    assert faulty.run("return").returncode == (
+    assert waiting(faulty_host) == 3
+    status = faulty_host.run("status")
+    assert status.returncode == 1
+    assert "Copies waiting in the fallback directory: 3, since " in status.stdout
+    assert faulty_host.run("fallback", "import").returncode == (
         1 if name in ("full", "read-only") else 0
     )
-    cure()
-    assert faulty.run("return").returncode == 0
-    assert waiting(faulty) == 0
-    postfix.settle()
+    repair()
+    assert faulty_host.run("fallback", "import").returncode == 0
+    assert waiting(faulty_host) == 0
+    postfix.wait_for_empty_queue()
     for number in range(3):
         record = record_of(postfix, f"during-{name}-{number}")
         assert [each["event"] for each in record.events].count("archived") == 1
-    assert len(postfix.stored()) == 4
+    assert len(postfix.stored_files()) == 4
     assert len(postfix.delivered_to(LEGAL)) == 4
-    assert faulty.run("verify").returncode == 0
+    assert faulty_host.run("verify").returncode == 0
 
 
-def test_a_close_that_fails_after_the_fsync_loses_nothing(faulty: Faulty) -> None:
-    postfix = faulty.postfix
+def test_a_close_that_fails_after_the_fsync_loses_nothing(
+    faulty_host: FaultyStoreHost,
+) -> None:
+    postfix = faulty_host.postfix
     postfix.send(mail("before"))
-    postfix.settle()
+    postfix.wait_for_empty_queue()
     # Only the last: strace(1) fails the call without doing it, and the lock stays.
-    on_journal("-e trace=close -e inject=close:error=EIO:when=2")(faulty)
+    inject_journal_error("-e trace=close -e inject=close:error=EIO:when=2")(faulty_host)
     postfix.send(mail("close"))
-    postfix.settle()
-    assert waiting(faulty) == 0
+    postfix.wait_for_empty_queue()
+    assert waiting(faulty_host) == 0
     assert [each["event"] for each in record_of(postfix, "close").events]
-    assert "INJECTED" in (faulty.folder / "trace").read_text()
-    assert faulty.run("verify").returncode == 0
+    assert "INJECTED" in (faulty_host.directory / "trace").read_text()
+    assert faulty_host.run("verify").returncode == 0
 
 
-def test_a_store_that_is_not_mounted_is_not_begun_anew(faulty: Faulty) -> None:
-    postfix = faulty.postfix
+def test_a_store_that_is_not_mounted_is_not_begun_anew(
+    faulty_host: FaultyStoreHost,
+) -> None:
+    postfix = faulty_host.postfix
     postfix.send(mail("mounted"))
-    postfix.settle()
-    aside = postfix.folder / "spool"
-    subprocess.run(["mount", "--bind", str(postfix.store), str(aside)], check=True)
-    faulty.mounted.append(aside)
-    faulty.unmount(postfix.store)  # what is below belongs to the archive's user too
+    postfix.wait_for_empty_queue()
+    bind_source = postfix.directory / "spool"
+    subprocess.run(
+        ["mount", "--bind", str(postfix.store), str(bind_source)], check=True
+    )
+    faulty_host.mount_points.append(bind_source)
+    faulty_host.unmount(
+        postfix.store
+    )  # what is below belongs to the archive's user too
     postfix.send(mail("away"))
-    postfix.settle()
-    assert waiting(faulty) == 1
+    postfix.wait_for_empty_queue()
+    assert waiting(faulty_host) == 1
     assert not list(postfix.store.iterdir())
     assert "is its file system mounted?" in fallback.last_reason(str(postfix.fallback))
-    again = ["mount", "--bind", str(aside), str(postfix.store)]
-    subprocess.run(again, check=True)
-    faulty.mounted.append(postfix.store)
-    assert faulty.run("return").returncode == 0
+    mount_command = ["mount", "--bind", str(bind_source), str(postfix.store)]
+    subprocess.run(mount_command, check=True)
+    faulty_host.mount_points.append(postfix.store)
+    assert faulty_host.run("fallback", "import").returncode == 0
     record_of(postfix, "away")
 
 
-def test_with_both_down_mail_flows_and_copies_wait_in_the_queue(faulty: Faulty) -> None:
+def test_with_both_down_mail_flows_and_copies_wait_in_the_queue(
+    faulty_host: FaultyStoreHost,
+) -> None:
     """Also with more waiting copies than the active queue takes."""
-    postfix = faulty.postfix
+    postfix = faulty_host.postfix
     postfix.send(mail("before"))
-    postfix.settle()
+    postfix.wait_for_empty_queue()
     postfix.postconf(qmgr_message_active_limit="20")
     postfix.reload()
-    cure = full(faulty)
-    faulty.mount(postfix.fallback, "64k")
-    faulty.fill(postfix.fallback)
+    repair = fill_store(faulty_host)
+    faulty_host.mount(postfix.fallback, "64k")
+    faulty_host.fill(postfix.fallback)
     for number in range(60):
         postfix.send(mail(f"both-{number}"))
     postfix.wait(
         lambda: len(postfix.delivered_to("bob@example.net")) == 61, "mail is delivered"
     )
     postfix.wait(lambda: len(postfix.mailq()) == 60, "the copies alone wait")
-    postfix.wait(lambda: counted(faulty) == 60, "status counts them all")
-    assert faulty.run("status", "--json").returncode == 1
+    postfix.wait(lambda: count_captures(faulty_host) == 60, "status counts them all")
+    assert faulty_host.run("status", "--json").returncode == 1
     postfix.send(mail("live"), to=["carol@example.net"])
     postfix.wait(lambda: postfix.delivered_to("carol@example.net"), "live mail")
-    cure()
-    postfix.settle()
-    assert len(postfix.stored()) == 62
-    assert faulty.run("verify").returncode == 0
+    repair()
+    postfix.wait_for_empty_queue()
+    assert len(postfix.stored_files()) == 62
+    assert faulty_host.run("verify").returncode == 0

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-import aims
 import bench
+import cpu_shares
 import figures
-import grown
+import growth_section
 import load
 import page
-import shares
+import targets
 import variants
 
 DOCS = Path(__file__).resolve().parents[3] / "docs"
@@ -21,33 +21,36 @@ DOCS = Path(__file__).resolve().parents[3] / "docs"
 
 def test_the_page_is_made_from_the_measurements_beside_it() -> None:
     result = page.read(DOCS / page.BENCH)
-    made = page.made(result, page.read(DOCS / page.GROWTH))
-    assert made == (DOCS / "performance.md").read_text()
+    page_text = page.render(result, page.read(DOCS / page.GROWTH))
+    assert page_text == (DOCS / "performance.md").read_text()
     assert page.picture(result) == (DOCS / "performance.svg").read_text()
     assert tuple(result["options"]["variants"]) == variants.NAMES
     assert result["options"]["rounds"] >= 5
 
 
-def test_the_growth_run_of_the_page_is_the_one_that_the_aims_ask_for() -> None:
-    asked = page.read(DOCS / page.GROWTH)["options"]
-    assert (asked["stored"], asked["large"]) == ([0, 100_000, 1_000_000], 200)
-    assert {1000, 50_000} <= set(asked["served"])
-    assert asked["rounds"] >= 5
+def test_the_growth_run_of_the_page_is_the_one_that_the_targets_need() -> None:
+    options = page.read(DOCS / page.GROWTH)["options"]
+    assert (options["stored"], options["large"]) == ([0, 100_000, 1_000_000], 200)
+    assert {1000, 50_000} <= set(options["served"])
+    assert options["rounds"] >= 5
     text = (DOCS / "performance.md").read_text()
     assert len(re.findall(r"\| (?:reached|missed by \d+%) \|", text)) == 10
 
 
-def test_the_page_says_which_program_was_measured_and_when() -> None:
+def test_the_page_names_the_measured_version_and_its_date() -> None:
     for name in (page.BENCH, page.GROWTH):
         machine = page.read(DOCS / name)["machine"]
         assert machine["commit"] and re.fullmatch(r"\d{4}-\d\d-\d\d", machine["date"])
-        assert grown.made({"machine": machine}) in (DOCS / "performance.md").read_text()
+        assert (
+            growth_section.describe_program({"machine": machine})
+            in (DOCS / "performance.md").read_text()
+        )
 
 
 def test_a_ratio_is_taken_round_by_round() -> None:
     # The machine was half as fast in the second round: the ratio has no spread.
-    found = figures.ratio([50.0, 25.0], [100.0, 50.0])
-    assert (found.lowest, found.middle, found.highest) == (0.5, 0.5, 0.5)
+    ratio = figures.ratio([50.0, 25.0], [100.0, 50.0])
+    assert (ratio.lowest, ratio.middle, ratio.highest) == (0.5, 0.5, 0.5)
     with pytest.raises(ValueError):
         figures.ratio([1.0], [1.0, 2.0])
 
@@ -61,25 +64,27 @@ def test_a_percentile_is_a_value_that_was_measured() -> None:
 
 def test_where_mail_is_fast_more_is_sent_and_of_heavy_mail_less() -> None:
     small, heavy = load.Load(4096, 1, 1), load.Load(200 * 1024, 50, 20)
-    assert (small.messages(160), small.messages(160, fast=True)) == (160, 480)
+    assert (small.messages(160), small.messages(160, is_fast=True)) == (160, 480)
     assert heavy.messages(160) == 20  # one a session at least
 
 
 @pytest.mark.parametrize("size", [4096, 200 * 1024])
-def test_a_letter_has_its_size_and_is_always_the_same(size: int) -> None:
-    assert len(load.letter(size)) == size
-    assert load.letter(size) == load.letter(size)
-    assert max(map(len, load.letter(size).splitlines())) < 998
+def test_a_message_has_its_size_and_is_always_the_same(size: int) -> None:
+    assert len(load.make_message(size)) == size
+    assert load.make_message(size) == load.make_message(size)
+    assert max(map(len, load.make_message(size).splitlines())) < 998
 
 
-def test_a_missed_aim_is_called_missed() -> None:
+def test_a_missed_target_is_called_missed() -> None:
     rates = {variants.NULL_PIPE: [100.0], variants.PIPE: [68.0]}
     cells = {name: {"rate": rate, "cpu_ms": [1.0]} for name, rate in rates.items()}
-    result = {"runs": {aims.BAR: cells}}
-    told = "messages/s, pipe / null-pipe | ≥ 0.85"
-    assert f"| {told} | 0.68 | missed by 20% |" in list(aims.section(result, {}))
+    result = {"runs": {targets.TARGET_LOAD: cells}}
+    row_start = "messages/s, pipe / null-pipe | ≥ 0.85"
+    assert f"| {row_start} | 0.68 | missed by 20% |" in list(
+        targets.section(result, {})
+    )
     cells[variants.PIPE]["rate"] = [86.0]
-    assert f"| {told} | 0.86 | reached |" in list(aims.section(result, {}))
+    assert f"| {row_start} | 0.86 | reached |" in list(targets.section(result, {}))
 
 
 def test_what_a_process_costs_is_held_against_a_bare_one() -> None:
@@ -91,7 +96,7 @@ def test_what_a_process_costs_is_held_against_a_bare_one() -> None:
     result = {"alone_cpu_ms": values}
     lines = list(page._alone(result))
     assert "| archive | 18.50 (18.00–19.00) | 1.95 (1.90–2.00) |" in lines
-    reached, missed = list(aims.section(result, {}))[-2:]
+    reached, missed = list(targets.section(result, {}))[-2:]
     assert reached.endswith("| ≤ 2.00 | 1.95 (1.90–2.00) | reached |")
     assert missed.endswith("| ≤ 2.00 | 3.00 | missed by 50% |")
 
@@ -103,7 +108,7 @@ def test_a_fuller_store_and_a_worker_of_age_are_held_against_young_ones() -> Non
         "served": {"1000": {"rss_kb": 14000}, "50000": {"rss_kb": 15000}},
         "large_kb": {"lmtp": {"archive-lmtp": 20480, "archive": 66560}},
     }
-    assert list(aims.section({}, growth))[-3:] == [
+    assert list(targets.section({}, growth))[-3:] == [
         "| messages/s, lmtp, 1,000,000 stored / none | ≥ 0.95 | 0.94 | missed by 1% |",
         "| memory of a worker after 50,000 messages / 1,000 | ≤ 1.10 | 1.07 "
         "| reached |",
@@ -118,10 +123,10 @@ def cell(rate: float) -> dict[str, list[float]]:
 
 
 def test_the_profile_shows_what_costs_something_and_adds_up() -> None:
-    spent = {"smtpd": 0.5, "anvil": 0.01, shares.REST: 0.2}
+    spent = {"smtpd": 0.5, "anvil": 0.01, cpu_shares.REST: 0.2}
     profile = {variants.PLAIN: spent, variants.PIPE: {"run by pipe archive": 20.0}}
     result = {
-        "profile": {"load": aims.BAR, "cpu_ms": profile},
+        "profile": {"load": targets.TARGET_LOAD, "cpu_ms": profile},
         "options": {"variants": list(profile)},
     }
     assert list(page._profile(result))[-4:] == [
@@ -132,7 +137,7 @@ def test_the_profile_shows_what_costs_something_and_adds_up() -> None:
     ]
 
 
-def test_the_profile_says_what_makes_ours_dearer_than_the_null_filter() -> None:
+def test_the_profile_shows_where_ours_costs_more_than_the_null_filter() -> None:
     profile = {
         variants.NULL_LMTP: {"null_lmtp.py": 0.2, "qmgr": 0.5, "smtpd": 0.3},
         variants.LMTP: {"archive-lmtp": 2.0, "qmgr": 0.75, "smtpd": 0.32},
@@ -143,7 +148,7 @@ def test_the_profile_says_what_makes_ours_dearer_than_the_null_filter() -> None:
     )
 
 
-def test_options_come_by_words_or_by_the_environment(
+def test_options_come_from_arguments_or_the_environment(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("ROUNDS", "7")

@@ -17,13 +17,13 @@ from postfix_archive.errors import (
     SettingsUnreadable,
 )
 
-from unit.examples import set_up
+from unit.examples import make_settings
 
 
 def test_a_missing_archive_cf_means_all_defaults(tmp_path: Path) -> None:
-    found = archive_cf.load(str(tmp_path))
-    assert found.archive_key_file == f"{tmp_path}/archive.key"
-    assert found.myhostname == os.uname().nodename.encode()
+    loaded = archive_cf.load(str(tmp_path))
+    assert loaded.archive_key_file == f"{tmp_path}/archive.key"
+    assert loaded.myhostname == os.uname().nodename.encode()
 
 
 def test_the_file_in_the_directory_is_read(tmp_path: Path) -> None:
@@ -49,36 +49,36 @@ def test_an_archive_cf_that_is_no_utf8_is_refused(tmp_path: Path) -> None:
         archive_cf.load(str(tmp_path))
 
 
-def test_a_directory_that_leads_nowhere_is_not_a_missing_file(tmp_path: Path) -> None:
+def test_a_dangling_directory_is_not_a_missing_file(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(SettingsUnreadable):
         archive_cf.load(f"{tmp_path}/file")
 
 
-def test_the_keys_are_read_where_the_setting_says(tmp_path: Path) -> None:
+def test_the_keys_are_read_from_the_configured_file(tmp_path: Path) -> None:
     key_file.create(f"{tmp_path}/site.key", "k7", None)
-    found = set_up(f"archive_key_file = {tmp_path}/site.key\n")
-    assert archive_cf.load_keys(found).current.key_id == "k7"
+    settings = make_settings(f"archive_key_file = {tmp_path}/site.key\n")
+    assert archive_cf.load_keys(settings).current.key_id == "k7"
 
 
 def test_a_missing_key_says_how_to_make_one(tmp_path: Path) -> None:
-    found = set_up(f"archive_key_file = {tmp_path}/none.key\n")
+    settings = make_settings(f"archive_key_file = {tmp_path}/none.key\n")
     with pytest.raises(KeyMissing, match="none.key.*key create"):
-        archive_cf.load_keys(found)
+        archive_cf.load_keys(settings)
 
 
 @pytest.mark.parametrize("content", [b"", b"k 00\n", b"\xff\xfe", b"# none\n"])
 def test_a_key_file_that_is_none_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "site.key").write_bytes(content)
-    found = set_up(f"archive_key_file = {tmp_path}/site.key\n")
+    settings = make_settings(f"archive_key_file = {tmp_path}/site.key\n")
     with pytest.raises(KeyUnreadable, match="site.key"):
-        archive_cf.load_keys(found)
+        archive_cf.load_keys(settings)
 
 
 def test_a_key_file_that_cannot_be_read_names_the_file(tmp_path: Path) -> None:
-    found = set_up(f"archive_key_file = {tmp_path}\n")
+    settings = make_settings(f"archive_key_file = {tmp_path}\n")
     with pytest.raises(KeyUnreadable, match=str(tmp_path)):
-        archive_cf.load_keys(found)
+        archive_cf.load_keys(settings)
 
 
 def test_the_directory_is_the_given_one_then_mail_configs_then_the_usual(
@@ -93,12 +93,13 @@ def test_the_directory_is_the_given_one_then_mail_configs_then_the_usual(
 
 
 def test_the_mail_owner_is_looked_up() -> None:
-    me = pwd.getpwuid(os.getuid())
+    own_user = pwd.getpwuid(os.getuid())
     assert (
-        archive_cf.mail_owner_uid(set_up(f"mail_owner = {me.pw_name}\n")) == me.pw_uid
+        archive_cf.mail_owner_uid(make_settings(f"mail_owner = {own_user.pw_name}\n"))
+        == own_user.pw_uid
     )
 
 
 def test_a_mail_owner_who_is_not_there_is_a_wrong_setting() -> None:
     with pytest.raises(SettingInvalid, match="mail_owner = nobody-like-that"):
-        archive_cf.mail_owner_uid(set_up("mail_owner = nobody-like-that\n"))
+        archive_cf.mail_owner_uid(make_settings("mail_owner = nobody-like-that\n"))

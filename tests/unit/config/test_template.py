@@ -34,9 +34,11 @@ def test_only_the_named_settings_change(case: str) -> None:
 
 def test_a_new_archive_cf_takes_every_port() -> None:
     text = template.render({"myhostname": "host.example.com"})
-    wanted = {n: f"127.0.0.1:{p}" for p, n in enumerate(template.PORT_SETTINGS, 10126)}
+    expected = {
+        n: f"127.0.0.1:{p}" for p, n in enumerate(template.PORT_SETTINGS, 10126)
+    }
     loaded = settings.parse(
-        template.update(text, wanted),
+        template.update(text, expected),
         path="archive.cf",
         config_directory="/etc/postfix",
         myhostname="x",

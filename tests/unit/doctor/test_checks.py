@@ -16,10 +16,10 @@ from postfix_archive.postfix import archive_services, configuration, reference
 from postfix_archive.postfix.configuration import Configuration
 from postfix_archive.postfix.queued_message import QueuedMessage
 
-from unit.hosts import KINDS, WISH, after
+from unit.hosts import HOSTS, SETUP, config_after
 
 USER = "postfix-archive"
-PROGRAM = WISH.launcher_directory
+LAUNCHER_DIRECTORY = SETUP.launcher_directory
 STORE = "/var/lib/postfix-archive"
 FALLBACK = "/var/spool/postfix-archive"
 KEY = "/etc/postfix-archive/postfix.key"
@@ -48,27 +48,31 @@ archive_store_directory = {STORE}
 """
 
 
-def sound(found: Configuration) -> Host:
+def make_sound_host(config: Configuration) -> Host:
     """A host of this configuration that has all it needs."""
     filters = configuration.parse_services(FILTERS)
-    found = replace(
-        found,
+    config = replace(
+        config,
         parameters=configuration.parse_parameters(DEFAULTS),
-        services=(*found.services, *filters),
+        services=(*config.services, *filters),
     )
-    routes = configuration.split_list(found.raw("transport_maps"))
-    asked = routes[0].partition("=")[2].partition(",")[0]
+    routes = configuration.split_list(config.raw("transport_maps"))
+    archive = routes[0].partition("=")[2].partition(",")[0]
     return Host(
-        config=found,
+        config=config,
         settings=settings.parse(
             ARCHIVE_CF, path="archive.cf", config_directory="/", myhostname="?"
         ),
         reference_services=reference.reference_services(
-            archive_services.installed_mode(found) or "pipe"
+            archive_services.installed_mode(config) or "pipe"
         ),
         files={
-            f"{PROGRAM}/archive-stamp": File(f"{PROGRAM}/archive-stamp", "root", 0o755),
-            f"{PROGRAM}/archive": File(f"{PROGRAM}/archive", "root", 0o755),
+            f"{LAUNCHER_DIRECTORY}/archive-stamp": File(
+                f"{LAUNCHER_DIRECTORY}/archive-stamp", "root", 0o755
+            ),
+            f"{LAUNCHER_DIRECTORY}/archive": File(
+                f"{LAUNCHER_DIRECTORY}/archive", "root", 0o755
+            ),
             KEY: File(KEY, USER, 0o600),
             STORE: File(STORE, USER, 0o700, True, 1),
             FALLBACK: File(FALLBACK, USER, 0o700, True, 2),
@@ -76,7 +80,7 @@ def sound(found: Configuration) -> Host:
         },
         groups_by_user={USER: (USER,)},
         lookup_results={
-            (routes[0], "archive-request.invalid"): asked,
+            (routes[0], "archive-request.invalid"): archive,
             ("unix:passwd.byname", "legal"): "legal:x",
         },
         free_bytes={STORE: 1 << 40},
@@ -85,35 +89,35 @@ def sound(found: Configuration) -> Host:
     )
 
 
-def names(host: Host) -> set[str]:
+def finding_names(host: Host) -> set[str]:
     return {each.check for each in checks.run(host)}
 
 
 @pytest.mark.parametrize("mode", ["pipe", "lmtp"])
 @pytest.mark.parametrize("position", ["before", "after"])
 @pytest.mark.parametrize("on_request", [False, True])
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", HOSTS)
 def test_what_an_installation_makes_is_sound(
     kind: str, on_request: bool, position: str, mode: str
 ) -> None:
-    wish = replace(WISH, on_request=on_request, position=position, mode=mode)
+    setup = replace(SETUP, on_request=on_request, position=position, mode=mode)
     try:
-        found = after(KINDS[kind], wish)
+        config = config_after(HOSTS[kind], setup)
     except InstallRefused:
         assert position == "after"
         return
-    assert checks.run(sound(found)) == []
+    assert checks.run(make_sound_host(config)) == []
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", HOSTS)
 def test_what_was_there_before_archives_nothing(kind: str) -> None:
-    found = KINDS[kind]
-    host = sound(after(found))
-    before = replace(host.config, main=found.main, services=found.services)
-    assert "not-asked" in names(replace(host, config=before))
+    config = HOSTS[kind]
+    host = make_sound_host(config_after(config))
+    before = replace(host.config, main=config.main, services=config.services)
+    assert "nothing-archived" in finding_names(replace(host, config=before))
 
 
-STOCK = sound(after(KINDS["stock"]))
+STOCK = make_sound_host(config_after(HOSTS["stock"]))
 
 
 def waiting(age: int, *recipients: str, to: str = "", reason: str = "x") -> Host:
@@ -123,29 +127,31 @@ def waiting(age: int, *recipients: str, to: str = "", reason: str = "x") -> Host
 
 
 def test_a_port_without_a_filter_to_give_anything_back_is_around() -> None:
-    host = sound(after(KINDS["stock"]))
+    host = make_sound_host(config_after(HOSTS["stock"]))
     line = "127.0.0.1:2600 inet n - n - - smtpd -o content_filter="
     services = (*host.config.services, *configuration.parse_services(line))
-    found = replace(host.config, services=services)
-    assert names(replace(host, config=found)) == {"service-around"}
+    config = replace(host.config, services=services)
+    assert finding_names(replace(host, config=config)) == {"other-content-filter"}
 
 
-def test_mail_that_somebody_else_handed_in_is_named() -> None:
-    assert names(replace(STOCK, unarchived_reinjections=("4Zx",))) == {"handed-in"}
+def test_mail_that_another_client_reinjected_is_named() -> None:
+    assert finding_names(replace(STOCK, unarchived_reinjections=("4Zx",))) == {
+        "foreign-reinjection"
+    }
 
 
 @pytest.mark.parametrize(
     ("host", "check"),
     [
-        (waiting(301, "b@example.net", to="archive-stamp:x@y"), "filter-waits"),
-        (waiting(301, "b@example.net", to="archive-stamp-2:x@y"), "filter-waits"),
-        (waiting(3601, "capsule@archive-request.invalid"), "oldest-copy"),
-        (waiting(3601, "x@y", to="archive:capsule"), "oldest-copy"),
+        (waiting(301, "b@example.net", to="archive-stamp:x@y"), "filter-backlog"),
+        (waiting(301, "b@example.net", to="archive-stamp-2:x@y"), "filter-backlog"),
+        (waiting(3601, "capsule@archive-request.invalid"), "queue-backlog"),
+        (waiting(3601, "x@y", to="archive:capsule"), "queue-backlog"),
         (waiting(9, "legal@example.com"), "copies-refused"),
     ],
 )
 def test_what_waits_too_long_is_named(host: Host, check: str) -> None:
-    assert names(host) == {check}
+    assert finding_names(host) == {check}
 
 
 @pytest.mark.parametrize(
@@ -158,142 +164,145 @@ def test_what_waits_too_long_is_named(host: Host, check: str) -> None:
     ],
 )
 def test_what_waits_as_usual_is_not(host: Host) -> None:
-    assert names(host) == set()
+    assert finding_names(host) == set()
 
 
 def test_a_copy_that_will_soon_be_dropped_is_critical() -> None:
-    found = checks.run(waiting(216001, "x@y", to="archive:capsule"))
-    assert worst_severity(found) == monitoring.CRITICAL
-    found = checks.run(waiting(3601, "x@y", to="archive:capsule"))
-    assert worst_severity(found) == monitoring.WARNING
+    findings = checks.run(waiting(216001, "x@y", to="archive:capsule"))
+    assert worst_severity(findings) == monitoring.CRITICAL
+    findings = checks.run(waiting(3601, "x@y", to="archive:capsule"))
+    assert worst_severity(findings) == monitoring.WARNING
 
 
 def test_two_instances_with_keys_of_their_own() -> None:
     other = OtherInstance("/etc/postfix-out", ("legal@example.com",), frozenset("b"))
-    mine = replace(STOCK, key_digests=frozenset("a"), other_instances=(other,))
-    assert names(mine) == {"two-keys"}
-    assert names(replace(mine, key_digests=frozenset("ab"))) == set()
+    host = replace(STOCK, key_digests=frozenset("a"), other_instances=(other,))
+    assert finding_names(host) == {"different-keys"}
+    assert finding_names(replace(host, key_digests=frozenset("ab"))) == set()
     elsewhere = replace(other, archives=("out@example.com",))
-    assert names(replace(mine, other_instances=(elsewhere,))) == set()
+    assert finding_names(replace(host, other_instances=(elsewhere,))) == set()
 
 
 @pytest.mark.parametrize(
-    ("version", "found", "lacking"),
+    ("version", "expected_checks", "missing_count"),
     [
-        ("3.3.9", {"version"}, 1),
+        ("3.3.9", {"postfix-too-old"}, 1),
         ("3.4.0", set(), 1),
         ("3.8.6-20240101", set(), 1),
         ("3.9.0", set(), 0),
     ],
 )
-def test_versions(version: str, found: set[str], lacking: int) -> None:
-    known = {**STOCK.config.parameters, "mail_version": version}
-    host = replace(STOCK, config=replace(STOCK.config, parameters=known))
-    assert names(host) == found
-    assert len(checks.limitations(host.config.version)) == lacking
-    assert ("ENVID" in checks.format_report(host, [])) == bool(lacking)
+def test_versions(version: str, expected_checks: set[str], missing_count: int) -> None:
+    parameters = {**STOCK.config.parameters, "mail_version": version}
+    host = replace(STOCK, config=replace(STOCK.config, parameters=parameters))
+    assert finding_names(host) == expected_checks
+    assert len(checks.limitations(host.config.version)) == missing_count
+    assert ("ENVID" in checks.format_report(host, [])) == bool(missing_count)
 
 
 def test_a_python_that_was_upgraded() -> None:
-    assert names(replace(STOCK, python_mismatches={"/lib": "/usr/bin/python3"})) == {
-        "python"
-    }
+    assert finding_names(
+        replace(STOCK, python_mismatches={"/lib": "/usr/bin/python3"})
+    ) == {"python-changed"}
 
 
 def test_a_disk_of_which_little_is_left() -> None:
-    assert names(replace(STOCK, free_bytes={STORE: 1 << 29})) == {"free-space"}
+    assert finding_names(replace(STOCK, free_bytes={STORE: 1 << 29})) == {"free-space"}
 
 
 def test_nothing_of_a_broken_archive_cf_is_guessed() -> None:
     broken = replace(STOCK, settings=None, settings_error="archive.cf, line 3: no such")
-    [found] = checks.run(broken)
-    assert (found.check, found.place) == ("settings-wrong", broken.settings_error)
+    [finding] = checks.run(broken)
+    assert (finding.check, finding.place) == ("settings-invalid", broken.settings_error)
 
 
 def test_a_report_begins_with_the_worst() -> None:
     host = replace(waiting(9, "legal@example.com"), free_bytes={STORE: 1})
-    told = checks.format_report(host, checks.run(host)).splitlines()
-    assert told[0] == "CRITICAL: postfix-archive: 1 critical, 1 warning"
-    assert told[1].startswith("CRITICAL free-space: ")
+    lines = checks.format_report(host, checks.run(host)).splitlines()
+    assert lines[0] == "CRITICAL: postfix-archive: 1 critical, 1 warning"
+    assert lines[1].startswith("CRITICAL free-space: ")
 
 
 def test_what_the_rescue_stands_on() -> None:
-    def with_fallback(*words: object) -> Host:
-        there = File(FALLBACK, *words)  # type: ignore[arg-type]
-        return replace(STOCK, files={**STOCK.files, FALLBACK: there})
+    def with_fallback(*fields: object) -> Host:
+        file = File(FALLBACK, *fields)  # type: ignore[arg-type]
+        return replace(STOCK, files={**STOCK.files, FALLBACK: file})
 
-    assert names(with_fallback()) == {"fallback-missing"}
-    assert names(with_fallback("root", 0o700, True, 2)) == {"fallback-owner"}
-    assert names(with_fallback(USER, 0o750, True, 2)) == {"fallback-mode"}
-    assert names(with_fallback(USER, 0o700, True, 1)) == {"fallback-same-disk"}
-    assert names(replace(STOCK, last_rescue_age=None)) == {"rescue-late"}
-    assert names(replace(STOCK, last_rescue_age=3601.0)) == {"rescue-late"}
-    assert names(replace(STOCK, held_count=1)) == {"mail-held"}
-    late = replace(STOCK, fallback_count=3, fallback_age=86401)
-    assert names(late) == {"fallback-waits"}
-    assert worst_severity(checks.run(late)) == monitoring.CRITICAL
-    early = replace(late, fallback_age=60)
+    assert finding_names(with_fallback()) == {"fallback-missing"}
+    assert finding_names(with_fallback("root", 0o700, True, 2)) == {"fallback-owner"}
+    assert finding_names(with_fallback(USER, 0o750, True, 2)) == {"fallback-mode"}
+    assert finding_names(with_fallback(USER, 0o700, True, 1)) == {"fallback-same-disk"}
+    assert finding_names(replace(STOCK, last_rescue_age=None)) == {"rescue-late"}
+    assert finding_names(replace(STOCK, last_rescue_age=3601.0)) == {"rescue-late"}
+    assert finding_names(replace(STOCK, held_count=1)) == {"mail-on-hold"}
+    overdue = replace(STOCK, fallback_count=3, fallback_age=86401)
+    assert finding_names(overdue) == {"fallback-backlog"}
+    assert worst_severity(checks.run(overdue)) == monitoring.CRITICAL
+    early = replace(overdue, fallback_age=60)
     assert worst_severity(checks.run(early)) == monitoring.WARNING
 
 
 def test_what_the_outcomes_stand_on() -> None:
-    assert names(replace(STOCK, log_read_age=None)) == {"outcomes-late"}
-    late = replace(STOCK, log_read_age=601.0)
-    assert names(late) == {"outcomes-late"}
-    assert names(replace(late, is_running=False)) == set()
-    gone = replace(late, log_error="/var/log/mail.log: no such file")
-    assert names(gone) == {"log-unreadable"}
+    assert finding_names(replace(STOCK, log_read_age=None)) == {"outcomes-late"}
+    overdue = replace(STOCK, log_read_age=601.0)
+    assert finding_names(overdue) == {"outcomes-late"}
+    assert finding_names(replace(overdue, is_running=False)) == set()
+    missing_log = replace(overdue, log_error="/var/log/mail.log: no such file")
+    assert finding_names(missing_log) == {"log-unreadable"}
     mailed = settings.parse(
         f"{ARCHIVE_CF}archive_delivery = mail\n",
         path="archive.cf",
         config_directory="/",
         myhostname="?",
     )
-    for each in (late, gone):
-        assert not {"outcomes-late", "log-unreadable"} & names(
+    for each in (overdue, missing_log):
+        assert not {"outcomes-late", "log-unreadable"} & finding_names(
             replace(each, settings=mailed)
         )
 
 
 @pytest.mark.parametrize(
-    ("follower", "cure"),
+    ("follower", "fix"),
     [
         (
             "",
-            "make install sets up its service; or run postfix-archive outcomes --once",
+            "postfix-archive install sets up its service; or run postfix-archive"
+            " outcomes --once",
         ),
         ("/etc/cron.d/x", "check that cron runs; by hand: postfix-archive outcomes"),
         ("/etc/systemd/system/x.service", "systemctl restart x.service"),
     ],
 )
-def test_a_follower_that_does_not_run_is_mended_by_what_runs_it(
-    follower: str, cure: str
+def test_a_follower_that_does_not_run_is_started_by_its_scheduler(
+    follower: str, fix: str
 ) -> None:
-    [found] = checks.run(replace(STOCK, log_read_age=1e6, follower_file=follower))
-    assert found.cure.startswith(cure)
-    assert found.place == (follower or "postfix-archive outcomes")
+    [finding] = checks.run(replace(STOCK, log_read_age=1e6, follower_file=follower))
+    assert finding.fix.startswith(fix)
+    assert finding.place == (follower or "postfix-archive outcomes")
 
 
-WORKERS = sound(after(KINDS["submission"], replace(WISH, mode="lmtp")))
+LMTP_HOST = make_sound_host(
+    config_after(HOSTS["submission"], replace(SETUP, mode="lmtp"))
+)
 
 
 @pytest.mark.parametrize("argument", ["--handback-address", "--refused-address"])
-def test_a_worker_that_hands_back_around_a_filter_is_named(argument: str) -> None:
+def test_a_worker_that_reinjects_around_a_filter_is_named(argument: str) -> None:
     """Only that of a further way: the first one's addresses stand in archive.cf."""
     key = "archive-2.legal@example.com/unix"
     services = tuple(
         replace(each, command=each.command.replace(argument, "--envid"))
-        for each in WORKERS.config.services
+        for each in LMTP_HOST.config.services
     )
-    host = replace(WORKERS, config=replace(WORKERS.config, services=services))
-    [told] = checks.run(host)
-    assert (told.check, told.place) == ("arguments", f"master.cf: {key}")
-    assert "without the content filter" in told.harm
+    host = replace(LMTP_HOST, config=replace(LMTP_HOST.config, services=services))
+    [finding] = checks.run(host)
+    assert (finding.check, finding.place) == ("launcher-arguments", f"master.cf: {key}")
+    assert "without the content filter" in finding.harm
 
 
-def test_the_ports_of_a_further_way_of_workers_are_looked_at() -> None:
-    gone = "127.0.0.1:10031/inet"
-    services = tuple(e for e in WORKERS.config.services if e.key != gone)
-    host = replace(WORKERS, config=replace(WORKERS.config, services=services))
+def test_the_ports_of_further_workers_are_checked() -> None:
+    missing_port = "127.0.0.1:10031/inet"
+    services = tuple(e for e in LMTP_HOST.config.services if e.key != missing_port)
+    host = replace(LMTP_HOST, config=replace(LMTP_HOST.config, services=services))
     missing = [e for e in checks.run(host) if e.check == "port-missing"]
-    assert [each.place for each in missing] == [f"master.cf: {gone}"]
+    assert [each.place for each in missing] == [f"master.cf: {missing_port}"]

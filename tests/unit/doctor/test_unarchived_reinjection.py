@@ -2,49 +2,71 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 
 from postfix_archive.doctor import unarchived_reinjection
+from postfix_archive.maillog.queue_tracker import QueueTracker
 
 NAMES = ("postfix/archive-handback", "postfix/archive-refused")
-DAY = "Nov 25 01:53:37 mail "
-TAKEN = (
-    DAY + "postfix/archive-handback/smtpd[1748]: 4jZ2lP48DqzJqHs:"
+LINE_START = "Nov 25 01:53:37 mail "
+REINJECTED = (
+    LINE_START + "postfix/archive-handback/smtpd[1748]: 4jZ2lP48DqzJqHs:"
     " client=localhost[127.0.0.1], orig_queue_id=4jZ2hD5JfhzJpKg,"
     " orig_client=client.example.org[192.0.2.1]"
 )
-REFUSED = DAY + "postfix/archive-refused/qmqpd[9]: 4jZ2lQ1: client=localhost[127.0.0.1]"
-QUEUED = DAY + "postfix/qmgr[1]: {}: from=<a@b>, size=712, nrcpt=1 (queue active)"
-SAID = "archived as 20261125-7422a45709fb5ef279c0966dbad94870bb986930; queued as "
+REFUSED = (
+    LINE_START
+    + "postfix/archive-refused/qmqpd[9]: 4jZ2lQ1NDqzJqHs: client=localhost[127.0.0.1]"
+)
+QUEUED = (
+    LINE_START + "postfix/qmgr[1]: {}: from=<a@b>, size=712, nrcpt=1 (queue active)"
+)
+ARCHIVED_AS = "id=20261125-7422a45709fb5ef279c0966dbad94870bb986930 as="
 
 
-def run(said: str, *, status: str = "sent", to: str = "n@load.example.net") -> str:
+def delivery_line(
+    reply: str, *, status: str = "sent", to: str = "n@load.example.net"
+) -> str:
     return (
-        f"{DAY}postfix/pipe[32752]: 4jZ2hD5JfhzJpKg: to=<{to}>, relay=archive-stamp,"
+        f"{LINE_START}postfix/pipe[32752]: 4jZ2hD5JfhzJpKg: to=<{to}>,"
+        " relay=archive-stamp,"
         f" delay=165, delays=24/141/0/0.2, dsn=2.0.0, status={status}"
-        f" (delivered via archive-stamp service ({said[:100]}))"
+        f" (delivered via archive-stamp service ({reply[:100]}))"
     )
 
 
-def read(*lines: str) -> unarchived_reinjection.ReinjectionEvents:
+def parse_lines(*lines: str) -> QueueTracker:
     """Read these lines, and behind each of a port's that of qmgr(8)."""
-    told = []
+    lines_with_times = []
     for line in lines:
-        told.append(f"{line}\n")
+        lines_with_times.append(line)
         if ": client=" in line:
             queue_id = line.partition("]: ")[2].partition(":")[0]
-            told.append(QUEUED.format(queue_id) + "\n")
-    return unarchived_reinjection.parse(told, NAMES)
+            lines_with_times.append(QUEUED.format(queue_id))
+    return read_only(*lines_with_times)
 
 
-def unclaimed(*lines: str, queued: tuple[str, ...] = ()) -> list[str]:
-    seen = read(*lines)
-    return unarchived_reinjection.unreported(seen, queued, seen)
+def read_only(*lines: str) -> QueueTracker:
+    numbered = ((line, float(number)) for number, line in enumerate(lines))
+    return unarchived_reinjection.read(numbered, QueueTracker())
 
 
-def test_what_the_filter_says_to_have_handed_back_is_in_order() -> None:
-    assert unclaimed(TAKEN, run(SAID + "4jZ2lP48DqzJqHs")) == []
-    assert unclaimed(REFUSED, run(SAID + "4jZ2lQ1")) == []
+def unclaimed_messages(*lines: str, queued: tuple[str, ...] = ()) -> list[str]:
+    events = parse_lines(*lines)
+    return unarchived_reinjection.unreported(events, queued, events, NAMES)
+
+
+def test_what_the_filter_reports_as_reinjected_is_in_order() -> None:
+    assert (
+        unclaimed_messages(REINJECTED, delivery_line(ARCHIVED_AS + "4jZ2lP48DqzJqHs"))
+        == []
+    )
+    assert (
+        unclaimed_messages(REFUSED, delivery_line(ARCHIVED_AS + "4jZ2lQ1NDqzJqHs"))
+        == []
+    )
 
 
 BY_LMTP = (
@@ -55,59 +77,110 @@ BY_LMTP = (
 
 
 @pytest.mark.parametrize("archive", ["legal@example.com", "one@x.org,two@x.org"])
-@pytest.mark.parametrize("loud", ["", "ALARM: FORGED requests ignored: 1; "])
-def test_what_a_worker_says_to_have_handed_back_is_in_order(
-    archive: str, loud: str
+@pytest.mark.parametrize("alarm", ["", " alarm=forged"])
+def test_what_a_worker_reports_as_reinjected_is_in_order(
+    archive: str, alarm: str
 ) -> None:
-    line = BY_LMTP.format(archive, f"{loud}{SAID}4jZ2lP48DqzJqHs")
-    assert unclaimed(TAKEN, line) == []
-    assert unclaimed(TAKEN, REFUSED, line) == ["4jZ2lQ1"]
+    line = BY_LMTP.format(archive, f"{ARCHIVED_AS}4jZ2lP48DqzJqHs{alarm} result=done")
+    assert unclaimed_messages(REINJECTED, line) == []
+    assert unclaimed_messages(REINJECTED, REFUSED, line) == ["4jZ2lQ1NDqzJqHs"]
 
 
-def test_what_nobody_says_is_named() -> None:
-    assert unclaimed(TAKEN, REFUSED) == ["4jZ2lP48DqzJqHs", "4jZ2lQ1"]
-    by_hand = TAKEN.partition(", orig_queue_id")[0]
-    assert unclaimed(by_hand, run(SAID + "4other")) == ["4jZ2lP48DqzJqHs"]
+def test_what_no_filter_reports_is_named() -> None:
+    assert unclaimed_messages(REINJECTED, REFUSED) == [
+        "4jZ2lP48DqzJqHs",
+        "4jZ2lQ1NDqzJqHs",
+    ]
+    foreign_line = REINJECTED.partition(", orig_queue_id")[0]
+    assert unclaimed_messages(foreign_line, delivery_line(ARCHIVED_AS + "4other")) == [
+        "4jZ2lP48DqzJqHs"
+    ]
 
 
 def test_a_run_that_is_still_going_on_is_waited_for() -> None:
-    assert unclaimed(TAKEN, queued=("4jZ2hD5JfhzJpKg",)) == []
+    assert unclaimed_messages(REINJECTED, queued=("4jZ2hD5JfhzJpKg",)) == []
 
 
 def test_a_run_that_ended_between_two_looks_is_in_order() -> None:
-    before = read(TAKEN)
-    after = read(TAKEN, run(SAID + "4jZ2lP48DqzJqHs"))
-    assert unarchived_reinjection.unreported(before, (), after) == []
+    before = parse_lines(REINJECTED)
+    after = parse_lines(REINJECTED, delivery_line(ARCHIVED_AS + "4jZ2lP48DqzJqHs"))
+    assert unarchived_reinjection.unreported(before, (), after, NAMES) == []
 
 
-def test_a_run_whose_line_was_too_long_is_believed() -> None:
-    loud = "ALARM: FORGED requests ignored: 1; " + SAID + "4jZ2lP48DqzJqHs"
-    assert len(loud) > unarchived_reinjection.MAX_PIPE_OUTPUT
-    assert unclaimed(TAKEN, run(loud)) == []
+def test_a_run_whose_line_was_truncated_is_in_order() -> None:
+    alarms = " alarm=forged,incomplete forged=12 result=done"
+    assert len(ARCHIVED_AS + "4jZ2lP48DqzJqHs" + alarms) > 100
+    assert (
+        unclaimed_messages(
+            REINJECTED, delivery_line(f"{ARCHIVED_AS}4jZ2lP48DqzJqHs{alarms}")
+        )
+        == []
+    )
 
 
 def test_a_session_that_gave_nothing_is_no_message() -> None:
     """smtpd(8) names a queue id at the first RCPT, qmqpd(8) when it is connected to."""
-    seen = unarchived_reinjection.parse([TAKEN, REFUSED], NAMES)
-    assert unarchived_reinjection.unreported(seen, (), seen) == []
+    events = read_only(REINJECTED, REFUSED)
+    assert unarchived_reinjection.unreported(events, (), events, NAMES) == []
 
 
-def test_a_run_that_died_leaves_what_it_had_handed_back() -> None:
+def test_a_process_that_died_leaves_what_it_had_reinjected() -> None:
     """The window: Postfix delivers that message twice."""
-    died = run("killed by signal 9", status="deferred")
-    again = run(SAID + "4later")
-    assert unclaimed(TAKEN, died, again) == ["4jZ2lP48DqzJqHs"]
+    died = delivery_line("killed by signal 9", status="deferred")
+    retry_line = delivery_line(ARCHIVED_AS + "4later")
+    assert unclaimed_messages(REINJECTED, died, retry_line) == ["4jZ2lP48DqzJqHs"]
 
 
 @pytest.mark.parametrize("agent", ["smtp[1]", "pipe[2]"])
 def test_a_recipient_cannot_speak_for_the_filter(agent: str) -> None:
-    to = f'"{run(SAID + "4jZ2lP48DqzJqHs")}"@b.example'
-    line = f"{DAY}postfix/{agent}: 4A: to=<{to}>, relay=other, delay=1, status=sent (x)"
-    assert unclaimed(TAKEN, line) == ["4jZ2lP48DqzJqHs"]
+    to = f'"{delivery_line(ARCHIVED_AS + "4jZ2lP48DqzJqHs")}"@b.example'
+    line = (
+        f"{LINE_START}postfix/{agent}: 4A: to=<{to}>, relay=other, delay=1,"
+        " status=sent (x)"
+    )
+    assert unclaimed_messages(REINJECTED, line) == ["4jZ2lP48DqzJqHs"]
 
 
-@pytest.mark.parametrize("line", ["", "x", TAKEN[:70], TAKEN[:90], run("")[:80]])
+@pytest.mark.parametrize(
+    "line", ["", "x", REINJECTED[:70], REINJECTED[:90], delivery_line("")[:80]]
+)
 def test_torn_lines_name_nobody(line: str) -> None:
-    seen = unarchived_reinjection.parse([line], NAMES)
-    assert set(seen.accepted) <= {"4jZ2lP48DqzJqHs"}
-    assert not seen.reinjected
+    files = read_only(line).queue_files.by_key.values()
+    assert {each.queue_id for each in files} <= {"4jZ2lP48DqzJqHs"}
+    assert not [each for each in files if each.is_reported]
+
+
+RFC_5424 = (
+    "<22>1 2026-11-25T01:53:37.123456+00:00 mail {}/{} {} - - 4jZ2lP48DqzJqHs: {}"
+)
+
+
+def test_what_syslog_ng_writes_is_read_too() -> None:
+    """RFC 5424, and RFC 3339 times with a time zone."""
+    client = "client=localhost[127.0.0.1]"
+    taken = RFC_5424.format("postfix/archive-handback", "smtpd", 1748, client)
+    queued = RFC_5424.format(
+        "postfix", "qmgr", 1, "from=<a@b>, size=712, nrcpt=1 (queue active)"
+    )
+    seen = read_only(taken, queued)
+    unreported = unarchived_reinjection.unreported(seen, (), seen, NAMES)
+    assert unreported == ["4jZ2lP48DqzJqHs"]
+
+
+def test_a_long_log_is_not_held_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is reported goes; what is not, and its origin, stays."""
+    monkeypatch.setattr(unarchived_reinjection, "PRUNE_LINES", 10)
+
+    def lines() -> Iterator[tuple[str, float]]:
+        yield REINJECTED, 0.0
+        yield QUEUED.format("4jZ2lP48DqzJqHs"), 0.0
+        for number in range(1000):
+            queue_id = f"4jZFG7{number:04d}zK5b4"
+            client = f"{queue_id}: client=a[1.2.3.4]"
+            yield f"{LINE_START}postfix/smtpd[7]: {client}", number * 10.0
+            yield f"{LINE_START}postfix/qmgr[1]: {queue_id}: removed", number * 10.0
+
+    seen = unarchived_reinjection.read(lines(), QueueTracker())
+    assert len(seen.queue_files.by_key) < 100
+    unreported = unarchived_reinjection.unreported(seen, (), seen, NAMES)
+    assert unreported == ["4jZ2lP48DqzJqHs"]

@@ -10,9 +10,18 @@ from postfix_archive.errors import InstallRefused
 from postfix_archive.install import filter_routes, install_plan
 from postfix_archive.postfix import archive_services, configuration
 
-from unit.hosts import AMAVIS, BACK, KINDS, STOCK, WISH, after, host, plan
+from unit.hosts import (
+    AMAVIS,
+    HOSTS,
+    REINJECTION_ENTRY,
+    SETUP,
+    STOCK_MASTER,
+    config_after,
+    make_config,
+    plan,
+)
 
-GATE = (
+FILTER_SETTINGS = (
     "${archive_bypass?{$archive_next_filter}"
     ":{${archive?{archive-stamp:$archive}:{$archive_next_filter}}}}"
 )
@@ -20,22 +29,22 @@ GATE = (
 
 @pytest.mark.parametrize("position", ["before", "after"])
 @pytest.mark.parametrize("on_request", [False, True])
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", HOSTS)
 def test_twice_is_the_same_as_once(kind: str, on_request: bool, position: str) -> None:
-    found = KINDS[kind]
-    wish = replace(WISH, on_request=on_request, position=position)
-    if position == "after" and BACK.split()[0] not in str(found.services):
+    config = HOSTS[kind]
+    setup = replace(SETUP, on_request=on_request, position=position)
+    if position == "after" and REINJECTION_ENTRY.split()[0] not in str(config.services):
         with pytest.raises(InstallRefused):
-            plan(found, wish)
+            plan(config, setup)
         return
-    once = after(found, wish)
-    assert plan(once, wish) == ()
+    installed = config_after(config, setup)
+    assert plan(installed, setup) == ()
 
 
-def test_mail_comes_this_way_only_after_all_is_ready() -> None:
-    gates = [each.routes_mail for each in plan(host())]
-    assert gates == sorted(gates)
-    assert {each.name for each in plan(host()) if each.routes_mail} == {
+def test_mail_is_routed_to_the_filter_only_after_all_is_ready() -> None:
+    routes_mail = [each.routes_mail for each in plan(make_config())]
+    assert routes_mail == sorted(routes_mail)
+    assert {each.name for each in plan(make_config()) if each.routes_mail} == {
         "archive",
         "content_filter",
         "receive_override_options",
@@ -43,131 +52,144 @@ def test_mail_comes_this_way_only_after_all_is_ready() -> None:
 
 
 def test_a_content_filter_comes_behind_the_archive() -> None:
-    found = after(KINDS["amavis"])
-    assert found.main["content_filter"] == GATE
-    assert found.main["archive_next_filter"] == AMAVIS
-    back = found.service("127.0.0.1:10026/inet")
-    assert found.value("content_filter", back) == AMAVIS
-    reinjection = found.service("127.0.0.1:10025/inet")
-    assert found.value("content_filter", reinjection) == ""
+    config = config_after(HOSTS["amavis"])
+    assert config.main["content_filter"] == FILTER_SETTINGS
+    assert config.main["archive_next_filter"] == AMAVIS
+    reinjection_service = config.service("127.0.0.1:10026/inet")
+    assert config.value("content_filter", reinjection_service) == AMAVIS
+    reinjection = config.service("127.0.0.1:10025/inet")
+    assert config.value("content_filter", reinjection) == ""
 
 
 def test_without_a_request_a_service_keeps_its_filter() -> None:
-    found = after(KINDS["submission"])
-    for key, kept in (("smtp/inet", AMAVIS), ("submission/inet", "dk:[::1]:99")):
-        off = found.service(key)
-        assert off is not None
-        off = replace(off, options={**off.options, "archive": ""})
-        assert found.value("content_filter", off) == kept
-        assert found.value("receive_override_options", off) == ""
+    config = config_after(HOSTS["submission"])
+    for key, content_filter in (
+        ("smtp/inet", AMAVIS),
+        ("submission/inet", "dk:[::1]:99"),
+    ):
+        service = config.service(key)
+        assert service is not None
+        service = replace(service, options={**service.options, "archive": ""})
+        assert config.value("content_filter", service) == content_filter
+        assert config.value("receive_override_options", service) == ""
 
 
-def test_a_filter_of_one_service_gets_a_way_of_its_own() -> None:
-    found = after(KINDS["submission"])
-    submission = found.service("submission/inet")
-    value = found.value("content_filter", submission)
+def test_a_filter_of_one_service_gets_a_reinjection_port_of_its_own() -> None:
+    config = config_after(HOSTS["submission"])
+    submission = config.service("submission/inet")
+    value = config.value("content_filter", submission)
     assert value == "archive-stamp-2:legal@example.com"
-    stamp = found.service("archive-stamp-2/unix")
+    stamp = config.service("archive-stamp-2/unix")
     assert stamp is not None
     assert "--handback-address 127.0.0.1:10031 " in stamp.command
     assert "--refused-address 127.0.0.1:10032 -- " in stamp.command
     for port in (10031, 10032):
-        back = found.service(f"127.0.0.1:{port}/inet")
-        assert found.value("content_filter", back) == "dk:[::1]:99"
-        assert "no_address" not in found.value("receive_override_options", back)
+        reinjection_service = config.service(f"127.0.0.1:{port}/inet")
+        assert config.value("content_filter", reinjection_service) == "dk:[::1]:99"
+        assert "no_address" not in config.value(
+            "receive_override_options", reinjection_service
+        )
 
 
 def test_who_maps_addresses_elsewhere_does_so_still() -> None:
-    found = after(KINDS["mapped elsewhere"])
-    assert found.main["receive_override_options"] == "no_address_mappings"
-    back = found.service("127.0.0.1:10026/inet")
-    assert "no_address_mappings" in found.value("receive_override_options", back)
+    config = config_after(HOSTS["mapped elsewhere"])
+    assert config.main["receive_override_options"] == "no_address_mappings"
+    reinjection_service = config.service("127.0.0.1:10026/inet")
+    assert "no_address_mappings" in config.value(
+        "receive_override_options", reinjection_service
+    )
 
 
-def test_after_the_filter_only_its_way_back_is_archived() -> None:
-    found = after(KINDS["amavis"], replace(WISH, position="after"))
-    assert found.main["content_filter"] == AMAVIS
-    reinjection = found.service("127.0.0.1:10025/inet")
-    value = found.value("content_filter", reinjection)
+def test_after_the_filter_only_its_reinjection_port_is_archived() -> None:
+    config = config_after(HOSTS["amavis"], replace(SETUP, position="after"))
+    assert config.main["content_filter"] == AMAVIS
+    reinjection = config.service("127.0.0.1:10025/inet")
+    value = config.value("content_filter", reinjection)
     assert value == "archive-stamp:legal@example.com"
-    back = found.service("127.0.0.1:10026/inet")
-    assert found.value("content_filter", back) == ""
+    reinjection_service = config.service("127.0.0.1:10026/inet")
+    assert config.value("content_filter", reinjection_service) == ""
 
 
 def test_other_transport_maps_come_after_ours() -> None:
-    routes = configuration.split_list(after(KINDS["maps"]).main["transport_maps"])
+    routes = configuration.split_list(
+        config_after(HOSTS["maps"]).main["transport_maps"]
+    )
     assert routes[0].startswith("inline:{archive-request.invalid=archive-stamp:")
     assert routes[1:] == ["hash:/etc/postfix/transport", "pcre:/x"]
 
 
 def test_a_filter_that_gives_back_by_sendmail_makes_no_loop() -> None:
-    found = after(KINDS["simple filter"])
-    pickup = found.service("pickup/unix")
-    behind = found.service("127.0.0.1:10026/inet")
-    assert found.value("content_filter", behind) == ""
-    smtp = found.service("smtp/inet")
-    assert found.value("content_filter", smtp) == "archive-stamp-2:legal@example.com"
-    assert found.value("content_filter", pickup) == ""
-    assert found.value("receive_override_options", pickup) == ""
+    config = config_after(HOSTS["simple filter"])
+    pickup = config.service("pickup/unix")
+    behind = config.service("127.0.0.1:10026/inet")
+    assert config.value("content_filter", behind) == ""
+    smtp = config.service("smtp/inet")
+    assert config.value("content_filter", smtp) == "archive-stamp-2:legal@example.com"
+    assert config.value("content_filter", pickup) == ""
+    assert config.value("receive_override_options", pickup) == ""
 
 
 def test_archiving_on_request_can_be_turned_off_again() -> None:
-    for kind, found in KINDS.items():
-        asked = after(found, replace(WISH, on_request=True))
-        assert after(asked, WISH).main == after(found, WISH).main, kind
+    for kind, config in HOSTS.items():
+        on_request = config_after(config, replace(SETUP, on_request=True))
+        assert (
+            config_after(on_request, SETUP).main == config_after(config, SETUP).main
+        ), kind
 
 
 def test_newer_postfix_passes_the_envelope_id() -> None:
-    found = replace(host(), parameters={"mail_version": "3.9-20240101"})
-    stamp = after(found).service("archive-stamp/unix")
+    config = replace(make_config(), parameters={"mail_version": "3.9-20240101"})
+    stamp = config_after(config).service("archive-stamp/unix")
     assert stamp is not None and "--envid ${envid} --" in stamp.command
 
 
 def test_a_tuned_process_limit_stays() -> None:
-    found = after(host())
+    config = config_after(make_config())
     tuned = [
         (
             replace(
-                each,
-                fields=(*each.fields[:4], "30"),
-                line=each.line.replace(" 10 ", " 30 "),
+                service,
+                fields=(*service.fields[:4], "30"),
+                line=service.line.replace(" 10 ", " 30 "),
             )
-            if each.name == "archive-stamp"
-            else each
+            if service.name == "archive-stamp"
+            else service
         )
-        for each in found.services
+        for service in config.services
     ]
-    assert plan(replace(found, services=tuple(tuned))) == ()
+    assert plan(replace(config, services=tuple(tuned))) == ()
 
 
 @pytest.mark.parametrize(
-    ("line", "named"),
+    ("line", "service"),
     [
         ("archive unix - n n - - pipe user=bob argv=/usr/bin/vault", "archive/unix"),
         ("archive-cleanup unix n - n - 0 cleanup", "archive-cleanup/unix"),
         ("127.0.0.1:10028 inet n - n - - smtpd", "127.0.0.1:10028/inet"),
     ],
 )
-def test_a_stranger_of_our_name_or_port_is_refused(line: str, named: str) -> None:
-    with pytest.raises(InstallRefused, match=named.replace(".", r"\.")):
-        plan(host({}, f"{STOCK}{line}\n"))
-    assert archive_services.is_installed(after(host()))
+def test_a_foreign_service_with_our_name_or_port_is_refused(
+    line: str, service: str
+) -> None:
+    with pytest.raises(InstallRefused, match=service.replace(".", r"\.")):
+        plan(make_config({}, f"{STOCK_MASTER}{line}\n"))
+    assert archive_services.is_installed(config_after(make_config()))
 
 
 def test_every_change_can_be_taken_back() -> None:
-    for change in plan(KINDS["submission"]):
+    for change in plan(HOSTS["submission"]):
         assert change.inverse.inverse == change
         assert change.inverse.after == change.before
 
 
 def test_a_port_that_takes_nothing_back_is_archived() -> None:
-    found = after(KINDS["a port without a filter"])
-    port = found.service("127.0.0.1:2600/inet")
-    assert found.value("content_filter", port) == "archive-stamp:legal@example.com"
+    config = config_after(HOSTS["a port without a filter"])
+    port = config.service("127.0.0.1:2600/inet")
+    assert config.value("content_filter", port) == "archive-stamp:legal@example.com"
 
 
 @pytest.mark.parametrize(
-    ("value", "left"),
+    ("value", "remaining"),
     [
         (filter_routes.TRANSPORT_TABLE, ""),
         (f"{filter_routes.TRANSPORT_TABLE}, hash:/mine", "hash:/mine"),
@@ -179,22 +201,24 @@ def test_a_port_that_takes_nothing_back_is_archived() -> None:
         ("permit, check_recipient_access inline:{x=OK}, reject", None),
     ],
 )
-def test_what_is_ours_can_be_taken_out_of_a_list(value: str, left: str | None) -> None:
+def test_what_is_ours_can_be_taken_out_of_a_list(
+    value: str, remaining: str | None
+) -> None:
     assert archive_services.remove_own_elements(value) == (
-        value if left is None else left
+        value if remaining is None else remaining
     )
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", HOSTS)
 @pytest.mark.parametrize("position", ["before", "after"])
 def test_position_and_ports_can_be_read_from_what_is_installed(
     kind: str, position: str
 ) -> None:
-    found = KINDS[kind]
-    assert install_plan.installed_position(found) == ""
-    assert install_plan.installed_first_port(found) == 0
-    if position == "after" and BACK.split()[0] not in str(found.services):
+    config = HOSTS[kind]
+    assert install_plan.installed_position(config) == ""
+    assert install_plan.installed_first_port(config) == 0
+    if position == "after" and REINJECTION_ENTRY.split()[0] not in str(config.services):
         return
-    installed = after(found, replace(WISH, position=position, port=10126))
+    installed = config_after(config, replace(SETUP, position=position, port=10126))
     assert install_plan.installed_position(installed) == position
     assert install_plan.installed_first_port(installed) == 10126

@@ -14,47 +14,46 @@ from postfix_archive.install.program import ProgramFiles
 from postfix_archive.postfix import reference
 from postfix_archive.system import python_version
 
-ROOM = "postfix_archive/postfix/archive_services.py"
+MODULE = "postfix_archive/postfix/archive_services.py"
 
 
 @pytest.fixture
-def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A checkout of its own; environments for commands are not made."""
     checkout = tmp_path / "checkout"
-    for name in ("postfix_archive", "master.cf.d", "docs/man"):
-        shutil.copytree(reference.SOURCE / name, checkout / name)
-    shutil.copy(reference.SOURCE / "setup.cfg", checkout)
-    monkeypatch.setattr(reference, "SOURCE", checkout)
+    shutil.copytree(reference.PACKAGE, checkout / "postfix_archive")
     monkeypatch.setattr(reference, "PACKAGE", checkout / "postfix_archive")
     monkeypatch.setattr(ProgramFiles, "_create_environment", lambda *_: None)
     return checkout
 
 
-def edit(source: Path) -> None:
+def edit_source(source: Path) -> None:
     (source / "postfix_archive" / "message" / "new.py").write_text('"""New."""\n')
-    (source / ROOM).write_text("from postfix_archive.message import new\n")
+    (source / MODULE).write_text("from postfix_archive.message import new\n")
 
 
-def current(laid: ProgramFiles) -> Path:
-    return Path(laid.directory, "current").resolve()
+def current_module(files: ProgramFiles) -> Path:
+    return Path(files.directory, "current").resolve()
 
 
 def test_a_change_after_the_copy_leaves_the_copy_in_use(
-    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    checkout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It used to be taken for an old release, and removed while it was in use."""
-    before = (source / ROOM).read_text()
-    monkeypatch.setattr(ProgramFiles, "_create_environment", lambda *_: edit(source))
-    laid = ProgramFiles(f"{tmp_path}/usr")
-    laid.install()
-    assert (current(laid) / ROOM).read_text() == before
-    assert not laid.is_current, "what has changed since is another release"
-    laid.install()
-    assert (current(laid) / ROOM).read_text() != before
+    before = (checkout / MODULE).read_text()
+    monkeypatch.setattr(
+        ProgramFiles, "_create_environment", lambda *_: edit_source(checkout)
+    )
+    files = ProgramFiles(f"{tmp_path}/usr")
+    files.install()
+    assert (current_module(files) / MODULE).read_text() == before
+    assert not files.is_current, "what has changed since is another release"
+    files.install()
+    assert (current_module(files) / MODULE).read_text() != before
 
 
 def test_a_change_while_it_is_copied_is_refused_and_nothing_is_left(
-    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    checkout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A mixture of two releases could import what is not there."""
     copyfile: Callable[[Path, Path], object] = shutil.copyfile
@@ -62,40 +61,43 @@ def test_a_change_while_it_is_copied_is_refused_and_nothing_is_left(
     def copied(path: Path, target: Path) -> None:
         copyfile(path, target)
         if path.name == "__init__.py":
-            edit(source)
+            edit_source(checkout)
 
     monkeypatch.setattr(shutil, "copyfile", copied)
-    laid = ProgramFiles(f"{tmp_path}/usr")
+    files = ProgramFiles(f"{tmp_path}/usr")
     with pytest.raises(InstallFailed, match="was changed while it was copied"):
-        laid.install()
-    assert not Path(laid.directory).exists()
+        files.install()
+    assert not Path(files.directory).exists()
     monkeypatch.setattr(shutil, "copyfile", copyfile)
-    laid.install()
-    assert laid.is_current
+    files.install()
+    assert files.is_current
 
 
-def test_what_starts_a_door_is_of_the_release_that_is_in_use(
-    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_launchers_are_of_the_release_that_is_in_use(
+    checkout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    launcher = source / "postfix_archive" / "intake" / "launcher.py"
+    launcher = checkout / "postfix_archive" / "intake" / "launcher.py"
     before = launcher.read_text().partition("\n")[2]
     monkeypatch.setattr(
         ProgramFiles,
         "_create_environment",
         lambda *_: launcher.write_text("#!\nraise 1\n"),
     )
-    laid = ProgramFiles(f"{tmp_path}/usr")
-    laid.install()
-    for door in program.LAUNCHERS:
-        assert Path(laid.directory, door).read_text().partition("\n")[2] == before
+    files = ProgramFiles(f"{tmp_path}/usr")
+    files.install()
+    for launcher_name in program.LAUNCHERS:
+        assert (
+            Path(files.directory, launcher_name).read_text().partition("\n")[2]
+            == before
+        )
 
 
 def test_another_version_of_python_gets_a_release_of_its_own(
-    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    checkout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = ProgramFiles(f"{tmp_path}/usr")
     first.install()
-    before = current(first)
+    before = current_module(first)
     assert (
         python_version.mismatched_interpreter(f"{first.directory}/archive-lmtp") == ""
     )
@@ -108,18 +110,18 @@ def test_another_version_of_python_gets_a_release_of_its_own(
     second = ProgramFiles(f"{tmp_path}/usr")
     second.install()
     assert second.is_current
-    assert current(second) != before
+    assert current_module(second) != before
 
 
-def test_of_what_cannot_be_told_nothing_is_said(tmp_path: Path) -> None:
-    door = tmp_path / "archive-stamp"
-    assert python_version.mismatched_interpreter(str(door)) == ""
-    door.write_text("#!\n")
-    assert python_version.mismatched_interpreter(str(door)) == ""
+def test_a_version_that_cannot_be_read_is_no_mismatch(tmp_path: Path) -> None:
+    launcher = tmp_path / "archive-stamp"
+    assert python_version.mismatched_interpreter(str(launcher)) == ""
+    launcher.write_text("#!\n")
+    assert python_version.mismatched_interpreter(str(launcher)) == ""
     (tmp_path / "bundles").mkdir()
     (tmp_path / "bundles" / "archive-stamp").write_bytes(b"old!")
-    assert python_version.mismatched_interpreter(str(door)) == ""
-    door.write_text(f"#!{tmp_path}/none -IS\n")
-    assert python_version.mismatched_interpreter(str(door)) == ""
-    door.write_text("#!/usr/bin/python3 -IS\n")
-    assert python_version.mismatched_interpreter(str(door)) == "/usr/bin/python3"
+    assert python_version.mismatched_interpreter(str(launcher)) == ""
+    launcher.write_text(f"#!{tmp_path}/none -IS\n")
+    assert python_version.mismatched_interpreter(str(launcher)) == ""
+    launcher.write_text("#!/usr/bin/python3 -IS\n")
+    assert python_version.mismatched_interpreter(str(launcher)) == "/usr/bin/python3"

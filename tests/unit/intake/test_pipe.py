@@ -12,31 +12,31 @@ from postfix_archive.stamp_filter import transaction
 BOB, EVE = b"bob@example.com", b"eve@example.com"
 
 
-def parsed(*words: bytes) -> tuple[dict[bytes, bytes], list[tuple[bytes, bytes]]]:
-    macros, people = transaction.parse_arguments(list(words))
-    return macros, [(each.final, each.original) for each in people]
+def parse(*arguments: bytes) -> tuple[dict[bytes, bytes], list[tuple[bytes, bytes]]]:
+    macros, recipients = transaction.parse_arguments(list(arguments))
+    return macros, [(each.final, each.original) for each in recipients]
 
 
-def test_macros_and_recipients_are_told_apart() -> None:
-    macros, people = parsed(
+def test_macros_and_recipients_are_separated() -> None:
+    macros, recipients = parse(
         b"--nexthop", b"legal@example.com", b"--sender", b"ann@example.org",
         b"--queue-id", b"4Zx", b"--", BOB, EVE, b"sales@example.com", EVE,
     )  # fmt: skip
     assert macros[b"nexthop"] == b"legal@example.com"
     assert macros[b"sender"] == b"ann@example.org"
     assert macros[b"queue-id"] == b"4Zx"
-    assert people == [(BOB, b"sales@example.com"), (EVE, EVE)]
+    assert recipients == [(BOB, b"sales@example.com"), (EVE, EVE)]
 
 
 def test_a_macro_that_is_not_given_is_empty() -> None:
-    macros, _ = parsed(b"--")
+    macros, _ = parse(b"--")
     assert set(macros) == set(transaction.OPTIONS)
     assert not any(macros.values())
 
 
 @pytest.mark.parametrize("option", transaction.OPTIONS)
 def test_every_option_takes_its_value(option: bytes) -> None:
-    macros, _ = parsed(b"--" + option, b"value", b"--", BOB, BOB)
+    macros, _ = parse(b"--" + option, b"value", b"--", BOB, BOB)
     assert macros[option] == b"value"
 
 
@@ -47,49 +47,54 @@ def test_every_option_takes_its_value(option: bytes) -> None:
 def test_what_postfix_does_not_know_of_the_client_is_left_out(
     option: bytes, value: bytes
 ) -> None:
-    macros, _ = parsed(b"--" + option, value, b"--", BOB, BOB)
+    macros, _ = parse(b"--" + option, value, b"--", BOB, BOB)
     assert macros[option] == b""
 
 
 @pytest.mark.parametrize("option", [b"sender", b"envid", b"sasl-username"])
-def test_what_a_client_calls_unknown_is_kept(option: bytes) -> None:
+def test_a_value_that_a_client_calls_unknown_is_passed_on(option: bytes) -> None:
     """Only of the client does Postfix say so; ENVID=unknown is what it was given."""
-    macros, _ = parsed(b"--" + option, b"unknown", b"--", BOB, BOB)
+    macros, _ = parse(b"--" + option, b"unknown", b"--", BOB, BOB)
     assert macros[option] == b"unknown"
 
 
 def test_the_null_sender_stays_null() -> None:
-    macros, _ = parsed(b"--sender", b"", b"--", BOB, BOB)
+    macros, _ = parse(b"--sender", b"", b"--", BOB, BOB)
     assert macros[b"sender"] == b""
 
 
 @pytest.mark.parametrize("value", [b"--", b"--nexthop", b"-", b"-x@example.com"])
 def test_a_value_that_looks_like_an_option_is_a_value(value: bytes) -> None:
-    macros, people = parsed(b"--sender", value, b"--", BOB, BOB)
+    macros, recipients = parse(b"--sender", value, b"--", BOB, BOB)
     assert macros[b"sender"] == value
-    assert people == [(BOB, BOB)]
+    assert recipients == [(BOB, BOB)]
 
 
-@pytest.mark.parametrize("word", [b"--", b"--sender", b"-f", b"", b"\xff\0", b"a b"])
-def test_a_recipient_may_look_like_anything(word: bytes) -> None:
-    assert parsed(b"--", word, BOB, word, EVE)[1] == [(word, word), (BOB, EVE)]
+@pytest.mark.parametrize(
+    "recipient", [b"--", b"--sender", b"-f", b"", b"\xff\0", b"a b"]
+)
+def test_a_recipient_may_look_like_anything(recipient: bytes) -> None:
+    assert parse(b"--", recipient, BOB, recipient, EVE)[1] == [
+        (recipient, recipient),
+        (BOB, EVE),
+    ]
 
 
 @given(st.lists(st.tuples(st.binary(max_size=20), st.binary(max_size=20)), max_size=9))
 def test_recipients_keep_their_form_and_order(
     people: list[tuple[bytes, bytes]],
 ) -> None:
-    words = [final for final, _ in people] + [original for _, original in people]
-    assert parsed(b"--", *words)[1] == people
+    arguments = [final for final, _ in people] + [original for _, original in people]
+    assert parse(b"--", *arguments)[1] == people
 
 
 def test_3500_recipients_are_read() -> None:
-    words = [b"r%04d@example.com" % number for number in range(3500)]
-    assert len(parsed(b"--", *words, *words)[1]) == 3500
+    arguments = [b"r%04d@example.com" % number for number in range(3500)]
+    assert len(parse(b"--", *arguments, *arguments)[1]) == 3500
 
 
 @pytest.mark.parametrize(
-    "words",
+    "arguments",
     [
         (b"--colour", b"red", b"--"),
         (b"sender", b"ann@example.org", b"--"),
@@ -101,22 +106,22 @@ def test_3500_recipients_are_read() -> None:
     ],
 )
 def test_an_option_that_master_cf_does_not_have_is_refused(
-    words: tuple[bytes, ...],
+    arguments: tuple[bytes, ...],
 ) -> None:
     with pytest.raises(ArgumentsInvalid, match="master.cf.d"):
-        parsed(*words)
+        parse(*arguments)
 
 
-@pytest.mark.parametrize("people", [(BOB,), (BOB, EVE, BOB)])
+@pytest.mark.parametrize("recipients", [(BOB,), (BOB, EVE, BOB)])
 def test_recipients_without_their_originals_are_refused(
-    people: tuple[bytes, ...],
+    recipients: tuple[bytes, ...],
 ) -> None:
     with pytest.raises(ArgumentsInvalid, match="master.cf.d"):
-        parsed(b"--", *people)
+        parse(b"--", *recipients)
 
 
-def test_the_refusal_shows_a_short_piece_of_the_word_on_one_line() -> None:
-    with pytest.raises(ArgumentsInvalid) as caught:
-        parsed(b"--x\n" + b"y" * 500, b"z")
-    assert "\n" not in str(caught.value)
-    assert len(str(caught.value)) < 300
+def test_the_error_shows_the_start_of_the_argument_on_one_line() -> None:
+    with pytest.raises(ArgumentsInvalid) as excinfo:
+        parse(b"--x\n" + b"y" * 500, b"z")
+    assert "\n" not in str(excinfo.value)
+    assert len(str(excinfo.value)) < 300

@@ -20,7 +20,7 @@ BOUNCED = (
     " dsn=5.1.1, status=bounced (host mx.example.net[192.0.2.1] said: 550 5.1.1 no)"
 )
 # What the remote side of the samples does, by the beginning of the local part.
-TRUTHS = {
+EXPECTED_STATUSES = {
     "yes": {"sent", "deliverable"},
     "no": {"bounced", "SOFTBOUNCE", "undeliverable"},
     "nodata": {"bounced"},
@@ -30,52 +30,63 @@ TRUTHS = {
     "full": {"deferred"},
 }
 # Bounced with somebody else's nodata-…, or for its sender, or hung up on.
-OTHERWISE = ("yes-innocent@", "yes-a@", "yes@hangup")
-FILTERED = ("no-told@", "no-silent@", "later-told@", "no-split@")  # first to the filter
+EXCEPTIONS = ("yes-innocent@", "yes-a@", "yes@hangup")
+FILTERED_RECIPIENTS = (
+    "no-told@",
+    "no-silent@",
+    "later-told@",
+    "no-split@",
+)  # first to the filter
 
 
-def texts(version: str) -> list[tuple[str, str]]:
+def samples(version: str) -> list[tuple[str, str]]:
     """Return the text of each sample attempt, and what stands beside it."""
-    found = []
-    for each, said in expected(version):
-        line = log_line.parse(each)
+    pairs = []
+    for sample, expected_fields in expected(version):
+        line = log_line.parse(sample)
         if line and line.text.startswith(delivery.ATTEMPT_PREFIX):
-            found.append((line.text, said))
-    return found
+            pairs.append((line.text, expected_fields))
+    return pairs
 
 
 def fields(attempt: Attempt | None) -> str:
     """Return an attempt as it stands in the files of expectations."""
     if attempt is None:
         return "?"
-    told = [attempt.status, attempt.dsn, attempt.recipient]
+    values = [attempt.status, attempt.dsn, attempt.recipient]
     if attempt.original != attempt.recipient:
-        told.append(attempt.original)
-    return "\t".join(told)
+        values.append(attempt.original)
+    return "\t".join(values)
 
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_each_sample_is_read_as_it_is(version: str) -> None:
-    for text, said in texts(version):
-        assert fields(delivery.parse(text)) == said, text
+    for text, expected_fields in samples(version):
+        assert fields(delivery.parse(text)) == expected_fields, text
 
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_the_samples_have_every_status(version: str) -> None:
-    found = {said.partition("\t")[0] for _, said in texts(version)}
-    probed = {"deliverable", "undeliverable"}
-    assert found == {"sent", "bounced", "deferred", "SOFTBOUNCE", "?"} | probed
+    statuses = {
+        expected_fields.partition("\t")[0] for _, expected_fields in samples(version)
+    }
+    probe_statuses = {"deliverable", "undeliverable"}
+    assert (
+        statuses == {"sent", "bounced", "deferred", "SOFTBOUNCE", "?"} | probe_statuses
+    )
 
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_no_sample_is_read_as_what_did_not_happen(version: str) -> None:
-    for text, _ in texts(version):
+    for text, _ in samples(version):
         attempt = delivery.parse(text)
-        if attempt is None or attempt.recipient.startswith((*OTHERWISE, *FILTERED)):
+        if attempt is None or attempt.recipient.startswith(
+            (*EXCEPTIONS, *FILTERED_RECIPIENTS)
+        ):
             continue
         kind = attempt.recipient.partition("@")[0].partition("-")[0]
-        if kind in TRUTHS:
-            assert attempt.status in TRUTHS[kind], text
+        if kind in EXPECTED_STATUSES:
+            assert attempt.status in EXPECTED_STATUSES[kind], text
         if "@error.example.com" in attempt.recipient:
             assert attempt.status == "bounced", text
 
@@ -91,34 +102,38 @@ def test_only_what_is_hostile_odd_or_cut_is_not_understood(version: str) -> None
         "<a>b@",
     ]
     odd += ['<a"b@', "<x@a>b>", "<status=sent (ok)@"]
-    for text, said in texts(version):
-        assert said != "?" or any(each in text for each in odd), text
+    for text, expected_fields in samples(version):
+        assert expected_fields != "?" or any(each in text for each in odd), text
 
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_a_cut_sample_is_never_read_as_another(version: str) -> None:
-    understood = [(text, said) for text, said in texts(version) if said != "?"]
-    for text, said in understood:
+    understood = [
+        (text, expected_fields)
+        for text, expected_fields in samples(version)
+        if expected_fields != "?"
+    ]
+    for text, expected_fields in understood:
         for length in range(len(text) - 1):
-            cut = delivery.parse(text[:length])
-            assert cut is None or fields(cut) == said, text[:length]
+            attempt = delivery.parse(text[:length])
+            assert attempt is None or fields(attempt) == expected_fields, text[:length]
 
 
-def test_the_queue_id_of_the_other_side_is_what_it_says_last() -> None:
+def test_the_remote_queue_id_is_the_last_in_its_reply() -> None:
     attempt = delivery.parse(SENT)
     assert attempt is not None and attempt.queued_as == "4jZ9yw34sFzM25v"
     forwarded = delivery.parse(SENT.replace("250 2.0.0 Ok: queued", "forwarded"))
     assert forwarded is not None and forwarded.queued_as == "4jZ9yw34sFzM25v"
-    nothing = delivery.parse(SENT.replace("4jZ9yw34sFzM25v", ""))
-    assert nothing is not None and nothing.queued_as == ""
+    without_queue_id = delivery.parse(SENT.replace("4jZ9yw34sFzM25v", ""))
+    assert without_queue_id is not None and without_queue_id.queued_as == ""
 
 
 @pytest.mark.parametrize("first", [SENT, BOUNCED])
 @pytest.mark.parametrize("second", [SENT, BOUNCED])
 def test_two_lines_in_one_are_never_one_of_both(first: str, second: str) -> None:
-    begin = "Nov 25 07:19:04 mail postfix/smtp[1]: 4jZ9yw2mgRzM24y: "
+    line_start = "Nov 25 07:19:04 mail postfix/smtp[1]: 4jZ9yw2mgRzM24y: "
     for length in range(1, len(first)):
-        attempt = delivery.parse(first[:length] + begin + second)
+        attempt = delivery.parse(first[:length] + line_start + second)
         assert attempt is None, first[:length]
 
 

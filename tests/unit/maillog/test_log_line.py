@@ -11,11 +11,11 @@ from hypothesis import strategies as some
 from postfix_archive.maillog import delivery, log_line
 from postfix_archive.maillog.log_line import TimeParser
 
-from unit.samples import LOGS, VERSIONS, expected, lines
+from unit.samples import LOG_DIRECTORY, VERSIONS, expected, read_lines
 
-FORMS = sorted(each.stem for each in (LOGS / "forms").glob("*.log"))
+FORMS = sorted(each.stem for each in (LOG_DIRECTORY / "forms").glob("*.log"))
 WITHOUT_DAEMON = "rsyslog-protocol-23"
-BEGUN = datetime.datetime(2026, 11, 25, 7, 18, tzinfo=datetime.timezone.utc).timestamp()
+START = datetime.datetime(2026, 11, 25, 7, 18, tzinfo=datetime.timezone.utc).timestamp()
 UTC = datetime.timezone.utc
 # What the two instances were sent, and what became of it: the same under each daemon.
 ATTEMPTS = {
@@ -37,14 +37,14 @@ SAMPLE = "Nov 25 07:19:04 mail postfix/qmgr[16410]: 4jZ9yw2mgRzM24y: removed"
 
 def attempts(form: str) -> set[tuple[str, str, str]]:
     """Return the delivery attempts that a log of this form tells of."""
-    found = set()
-    for each in lines(LOGS / "forms" / f"{form}.log"):
-        line = log_line.parse(each)
+    parsed = set()
+    for raw_line in read_lines(LOG_DIRECTORY / "forms" / f"{form}.log"):
+        line = log_line.parse(raw_line)
         if line and line.text.startswith(delivery.ATTEMPT_PREFIX):
             attempt = delivery.parse(line.text)
             assert attempt is not None
-            found.add((line.daemon, attempt.recipient, attempt.status))
-    return found
+            parsed.add((line.daemon, attempt.recipient, attempt.status))
+    return parsed
 
 
 def test_no_form_is_missing() -> None:
@@ -53,24 +53,29 @@ def test_no_form_is_missing() -> None:
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_the_daemon_of_a_sample_line_is_read(version: str) -> None:
-    for text, said in expected(version):
+    for text, expected_daemon in expected(version):
         line = log_line.parse(text)
-        if said == "-":
+        if expected_daemon == "-":
             assert line is None, text
-        elif "\t" not in said and said != "?":
-            assert line is not None and line.daemon == said, text
+        elif "\t" not in expected_daemon and expected_daemon != "?":
+            assert line is not None and line.daemon == expected_daemon, text
 
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_no_line_with_a_queue_id_is_passed_over(version: str) -> None:
-    without = [text for text, said in expected(version) if said == "-"]
+    without = [
+        text for text, expected_daemon in expected(version) if expected_daemon == "-"
+    ]
     marks = ("to=<", "from=<", "removed", "message-id=", "client=", "uid=", "QUEUE")
     assert [each for each in without if any(mark in each for mark in marks)] == []
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_a_log_says_the_same_in_every_form(form: str) -> None:
-    read = [log_line.parse(each) for each in lines(LOGS / "forms" / f"{form}.log")]
+def test_a_log_reads_the_same_in_every_form(form: str) -> None:
+    read = [
+        log_line.parse(each)
+        for each in read_lines(LOG_DIRECTORY / "forms" / f"{form}.log")
+    ]
     if form == WITHOUT_DAEMON:
         assert not any(read)
         return
@@ -83,16 +88,16 @@ def test_a_log_says_the_same_in_every_form(form: str) -> None:
 
 @pytest.mark.parametrize("form", FORMS)
 def test_the_times_of_a_log_are_read_in_every_form(form: str) -> None:
-    clock = TimeParser(BEGUN + 3600, UTC)
-    for each in lines(LOGS / "forms" / f"{form}.log"):
-        assert BEGUN < clock.unix_time(log_line.time_of(each)) < BEGUN + 600
-        line = log_line.parse(each)
-        assert line is None or line.time == log_line.time_of(each)
+    clock = TimeParser(START + 3600, UTC)
+    for raw_line in read_lines(LOG_DIRECTORY / "forms" / f"{form}.log"):
+        assert START < clock.unix_time(log_line.time_of(raw_line)) < START + 600
+        line = log_line.parse(raw_line)
+        assert line is None or line.time == log_line.time_of(raw_line)
 
 
 def test_a_zone_that_has_only_a_name_is_that_of_the_log() -> None:
     zone = datetime.timezone(datetime.timedelta(hours=1))
-    clock = TimeParser(BEGUN, zone)
+    clock = TimeParser(START, zone)
     noon = clock.unix_time("2026-11-25T12:00:00+01:00")
     assert clock.unix_time("Wed 2026-11-25 12:00:00 CET") == noon
     assert clock.unix_time("Wed 2026-11-25 11:00:00 UTC") == noon
@@ -111,11 +116,11 @@ def test_a_time_without_year_is_never_in_the_future() -> None:
 
 @pytest.mark.parametrize("time", ["", "Nov 31 00:00:00", "x", "-", "2026-", "1" * 400])
 def test_a_time_that_there_is_not_is_none(time: str) -> None:
-    assert TimeParser(BEGUN, UTC).unix_time(time) == 0.0
+    assert TimeParser(START, UTC).unix_time(time) == 0.0
 
 
 @pytest.mark.parametrize("length", range(len(SAMPLE)))
-def test_a_line_that_is_cut_says_nothing_or_less(length: int) -> None:
+def test_a_truncated_line_gives_nothing_or_less(length: int) -> None:
     line = log_line.parse(SAMPLE[:length])
     assert line is None or line.text != "removed"
 
@@ -127,8 +132,8 @@ def test_what_stands_in_front_of_a_line_is_not_passed_over() -> None:
 
 @given(some.text(max_size=200))
 def test_no_text_makes_a_line_of_another_file(text: str) -> None:
-    front = "Nov 25 07:19:04 mail postfix/smtpd[1]: "
-    line = log_line.parse(f"{front}4jZ9yw2mgRzM24y: {text}")
+    line_start = "Nov 25 07:19:04 mail postfix/smtpd[1]: "
+    line = log_line.parse(f"{line_start}4jZ9yw2mgRzM24y: {text}")
     assert line is not None and line.queue_id == "4jZ9yw2mgRzM24y"
     assert line.text == text.partition("\n")[0]
 
@@ -137,5 +142,5 @@ def test_no_text_makes_a_line_of_another_file(text: str) -> None:
 def test_bytes_of_any_kind_are_no_trouble(raw: bytes) -> None:
     text = raw.decode("utf-8", "surrogateescape")
     log_line.parse(text)
-    TimeParser(BEGUN, UTC).unix_time(text)
-    TimeParser(BEGUN, UTC).unix_time(log_line.time_of(text))
+    TimeParser(START, UTC).unix_time(text)
+    TimeParser(START, UTC).unix_time(log_line.time_of(text))

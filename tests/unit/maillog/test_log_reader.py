@@ -5,13 +5,14 @@ from __future__ import annotations
 import gzip
 import os
 import shutil
+import subprocess
 from pathlib import Path
 from typing import IO
 
 import pytest
 
 from postfix_archive.errors import LogUnreadable
-from postfix_archive.maillog import log_reader
+from postfix_archive.maillog import log_file, log_reader
 
 
 def line(number: int) -> str:
@@ -31,254 +32,269 @@ class Follower:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.place = log_reader.Position()
-        self.lost = ""
+        self.position = log_reader.Position()
+        self.lost_reason = ""
 
-    def new(self, limit: int = 1000) -> list[int]:
+    def read_new(self, limit: int = 1000) -> list[int]:
         reader = log_reader.Reader(
-            str(self.path), log_reader.parse_position(self.place.to_json())
+            str(self.path), log_reader.parse_position(self.position.to_json())
         )
-        found = [int(text.rpartition(" ")[2]) for text, _ in reader.new_lines(limit)]
-        self.place, self.lost = reader.position, reader.loss_warning
-        return found
+        numbers = [int(text.rpartition(" ")[2]) for text, _ in reader.new_lines(limit)]
+        self.position, self.lost_reason = reader.position, reader.loss_warning
+        return numbers
 
 
 @pytest.fixture
-def log(tmp_path: Path) -> Path:
+def log_path(tmp_path: Path) -> Path:
     return tmp_path / "mail.log"
 
 
-def test_each_line_comes_once(log: Path) -> None:
-    follower = Follower(log)
-    write(log, 1, 2)
-    assert follower.new() == [1, 2]
-    assert follower.new() == []
-    write(log, 3)
-    assert follower.new() == [3]
+def test_each_line_comes_once(log_path: Path) -> None:
+    follower = Follower(log_path)
+    write(log_path, 1, 2)
+    assert follower.read_new() == [1, 2]
+    assert follower.read_new() == []
+    write(log_path, 3)
+    assert follower.read_new() == [3]
 
 
-def test_no_more_than_the_limit_and_the_rest_later(log: Path) -> None:
-    write(log, *range(10))
-    follower = Follower(log)
-    assert follower.new(4) == [0, 1, 2, 3]
-    assert follower.new(4) == [4, 5, 6, 7]
-    assert follower.new(4) == [8, 9]
+def test_no_more_than_the_limit_and_the_rest_later(log_path: Path) -> None:
+    write(log_path, *range(10))
+    follower = Follower(log_path)
+    assert follower.read_new(4) == [0, 1, 2, 3]
+    assert follower.read_new(4) == [4, 5, 6, 7]
+    assert follower.read_new(4) == [8, 9]
 
 
-def test_a_line_that_is_being_written_waits_for_its_end(log: Path) -> None:
-    follower = Follower(log)
-    write(log, 1)
-    write(log, 2, end="")
-    assert follower.new() == [1]
-    with open(log, "a") as opened:
-        opened.write("0\n")
-    assert follower.new() == [20]
+def test_a_line_that_is_being_written_waits_for_its_end(log_path: Path) -> None:
+    follower = Follower(log_path)
+    write(log_path, 1)
+    write(log_path, 2, end="")
+    assert follower.read_new() == [1]
+    with open(log_path, "a") as file:
+        file.write("0\n")
+    assert follower.read_new() == [20]
 
 
-@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("is_compressed", [False, True, "zstd"])
 @pytest.mark.parametrize("suffix", [".1", "-20261125", ".20261125-050000"])
-def test_rotation_by_renaming(log: Path, suffix: str, packed: bool) -> None:
-    follower = Follower(log)
-    write(log, 1, 2)
-    assert follower.new() == [1, 2]
-    write(log, 3)
-    old = Path(str(log) + suffix)
-    log.rename(old)
-    if packed:
+def test_rotation_by_renaming(
+    log_path: Path, suffix: str, is_compressed: bool | str
+) -> None:
+    follower = Follower(log_path)
+    write(log_path, 1, 2)
+    assert follower.read_new() == [1, 2]
+    write(log_path, 3)
+    old = Path(str(log_path) + suffix)
+    log_path.rename(old)
+    if is_compressed == "zstd":
+        subprocess.run(["zstd", "-q", "--rm", str(old)], check=True)
+        os.utime(f"{old}.zst", (1, 1))
+    elif is_compressed:
         with open(old, "rb") as plain, gzip.open(f"{old}.gz", "wb") as packer:
             shutil.copyfileobj(plain, packer)
         old.unlink()
         os.utime(f"{old}.gz", (1, 1))
     else:
         os.utime(old, (1, 1))
-    write(log, 4)
-    assert follower.new() == [3, 4]
-    assert not follower.lost
+    write(log_path, 4)
+    assert follower.read_new() == [3, 4]
+    assert not follower.lost_reason
 
 
-def test_twice_rotated_while_nobody_was_there(log: Path) -> None:
-    follower = Follower(log)
-    write(log, 1)
-    assert follower.new() == [1]
+def test_twice_rotated_while_nobody_was_there(log_path: Path) -> None:
+    follower = Follower(log_path)
+    write(log_path, 1)
+    assert follower.read_new() == [1]
     for number, name in ((2, "mail.log.2"), (3, "mail.log.1")):
-        write(log, number)
-        log.rename(log.parent / name)
-        os.utime(log.parent / name, (number, number))
-    write(log, 4)
-    assert follower.new() == [2, 3, 4]
+        write(log_path, number)
+        log_path.rename(log_path.parent / name)
+        os.utime(log_path.parent / name, (number, number))
+    write(log_path, 4)
+    assert follower.read_new() == [2, 3, 4]
 
 
-def test_rotation_by_copy_and_truncate(log: Path) -> None:
-    follower = Follower(log)
-    write(log, 1, 2)
-    assert follower.new(1) == [1]
-    shutil.copy(log, log.parent / "mail.log.1")
-    os.utime(log.parent / "mail.log.1", (1, 1))
-    os.truncate(log, 0)
-    write(log, 3)
-    assert follower.new() == [2, 3]
+def test_rotation_by_copy_and_truncate(log_path: Path) -> None:
+    follower = Follower(log_path)
+    write(log_path, 1, 2)
+    assert follower.read_new(1) == [1]
+    shutil.copy(log_path, log_path.parent / "mail.log.1")
+    os.utime(log_path.parent / "mail.log.1", (1, 1))
+    os.truncate(log_path, 0)
+    write(log_path, 3)
+    assert follower.read_new() == [2, 3]
 
 
-def test_a_place_that_is_gone_is_said_and_reading_goes_on(log: Path) -> None:
-    follower = Follower(log)
-    write(log, 1)
-    assert follower.new() == [1]
-    log.unlink()
-    write(log, 7, 8)
-    assert follower.new() == [7, 8]
-    assert "in no file of this log any more" in follower.lost
+def test_a_lost_position_is_reported_and_reading_continues(log_path: Path) -> None:
+    follower = Follower(log_path)
+    write(log_path, 1)
+    assert follower.read_new() == [1]
+    log_path.unlink()
+    write(log_path, 7, 8)
+    assert follower.read_new() == [7, 8]
+    assert "in no file of this log any more" in follower.lost_reason
 
 
-def test_a_log_without_a_file_has_no_lines(log: Path) -> None:
-    assert Follower(log).new() == []
+def test_a_log_without_a_file_has_no_lines(log_path: Path) -> None:
+    assert Follower(log_path).read_new() == []
 
 
-def test_a_damaged_packed_log_is_named(log: Path) -> None:
-    (log.parent / "mail.log.1.gz").write_bytes(
+def test_a_damaged_packed_log_is_named(log_path: Path) -> None:
+    (log_path.parent / "mail.log.1.gz").write_bytes(
         gzip.compress(f"{line(7)}\n".encode() * 9)[:-9]
     )
-    write(log, 1)
+    write(log_path, 1)
     with pytest.raises(LogUnreadable, match="mail.log.1.gz"):
-        Follower(log).new()
+        Follower(log_path).read_new()
 
 
-def test_of_files_gives_what_is_not_older(log: Path) -> None:
-    write(log, 1, 2, 3)
-    with open(log, "ab") as opened:
-        opened.write(b"no time \xff\n")
-    begin = [each for _, each in log_reader.lines_of_files([str(log)], 0.0)]
-    assert begin[3] == begin[2]
-    assert begin[0] == begin[1] - 1
-    told = [text for text, _ in log_reader.lines_of_files([str(log)], begin[1])]
-    assert told == [line(2), line(3), "no time \udcff"]
+def test_a_damaged_zstd_log_is_named(log_path: Path) -> None:
+    old = log_path.with_name("mail.log.1.zst")
+    old.write_bytes(b"no Zstandard")
+    write(log_path, 1)
+    with pytest.raises(LogUnreadable, match="mail.log.1.zst: .*repair the file"):
+        Follower(log_path).read_new()
 
 
-def test_a_log_that_is_away_keeps_its_place(log: Path) -> None:
-    reader = log_reader.Reader(str(log), log_reader.Position())
+def test_without_zstd_the_package_is_named(
+    log_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log_path.with_name("mail.log.1.zst").write_bytes(b"")
+    write(log_path, 1)
+    monkeypatch.setenv("PATH", str(log_path.parent))
+    with pytest.raises(LogUnreadable, match="install the package zstd"):
+        Follower(log_path).read_new()
+
+
+def test_a_long_zstd_log_is_read_on_from_the_middle(log_path: Path) -> None:
+    """More than a pipe holds, so that zstd(1) is stopped while it writes."""
+    follower = Follower(log_path)
+    write(log_path, *range(50000))
+    assert len(follower.read_new(30000)) == 30000
+    subprocess.run(["zstd", "-q", "--rm", str(log_path)], check=True)
+    log_path.with_name("mail.log.zst").rename(log_path.with_name("mail.log.1.zst"))
+    write(log_path, 50000)
+    assert follower.read_new(3) == [30000, 30001, 30002]
+    assert follower.read_new(30000)[-2:] == [49999, 50000]
+    assert not follower.lost_reason
+
+
+def test_of_files_gives_what_is_not_older(log_path: Path) -> None:
+    write(log_path, 1, 2, 3)
+    with open(log_path, "ab") as file:
+        file.write(b"no time \xff\n")
+    times = [each for _, each in log_reader.lines_of_files([str(log_path)], 0.0)]
+    assert times[3] == times[2]
+    assert times[0] == times[1] - 1
+    texts = [text for text, _ in log_reader.lines_of_files([str(log_path)], times[1])]
+    assert texts == [line(2), line(3), "no time \udcff"]
+
+
+def test_a_missing_log_keeps_its_position(log_path: Path) -> None:
+    reader = log_reader.Reader(str(log_path), log_reader.Position())
     assert list(reader.new_lines(9)) == []
-    assert reader.absence_warning == f"{log}: no such file"
-    write(log, 1)
-    write(log.with_name("mail.log.1"), 0)
-    os.utime(log.with_name("mail.log.1"), (1, 1))
+    assert reader.absence_warning == f"{log_path}: no such file"
+    write(log_path, 1)
+    write(log_path.with_name("mail.log.1"), 0)
+    os.utime(log_path.with_name("mail.log.1"), (1, 1))
     assert len(list(reader.new_lines(9))) == 2
     assert reader.absence_warning == ""
-    away = log.rename(log.parent / "away")
+    moved = log_path.rename(log_path.parent / "away")
     assert list(reader.new_lines(9)) == []
     assert reader.absence_warning
-    away.rename(log)
-    write(log, 2)
+    moved.rename(log_path)
+    write(log_path, 2)
     [(text, _)] = reader.new_lines(9)
     assert text == line(2)
     assert (reader.loss_warning, reader.absence_warning) == ("", "")
 
 
-def test_a_folder_that_is_away_keeps_the_place_too(tmp_path: Path) -> None:
+def test_a_missing_directory_keeps_the_position_too(tmp_path: Path) -> None:
     log = tmp_path / "log" / "mail.log"
     log.parent.mkdir()
     write(log, 1)
     reader = log_reader.Reader(str(log), log_reader.Position())
     assert len(list(reader.new_lines(9))) == 1
-    away = log.parent.rename(tmp_path / "away")
+    moved = log.parent.rename(tmp_path / "away")
     assert list(reader.new_lines(9)) == []
     assert reader.absence_warning
-    away.rename(log.parent)
+    moved.rename(log.parent)
     assert list(reader.new_lines(9)) == []
     assert not reader.loss_warning
 
 
-def test_what_was_begun_in_the_journal_is_read_on_there(
-    log: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Also when syslogd(8) comes and makes a file; not when main.cf names one."""
-    asked: list[tuple[str, ...]] = []
-
-    def journal(*words: str) -> list[str]:
-        asked.append(words)
-        return [line(1), f"{log_reader.CURSOR_PREFIX}s=2"]
-
-    monkeypatch.setattr(log_reader, "_read_journal", journal)
-    first = log_reader.Reader("", log_reader.Position())
-    assert [text for text, _ in first.new_lines(9)] == [line(1)]
-    write(log, 1, 2)
-    monkeypatch.setattr(log_reader, "DEFAULT_PATHS", (str(log),))
-    second = log_reader.Reader(str(log), first.position)
-    assert [text for text, _ in second.new_lines(9)] == [line(1)]
-    assert asked[1] == ("--show-cursor", "--after-cursor=s=2")
-    monkeypatch.setattr(log_reader, "DEFAULT_PATHS", ())
-    named = log_reader.Reader(str(log), first.position)
-    assert [text for text, _ in named.new_lines(9)] == [line(1), line(2)]
-
-
-def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def opened_paths(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Return the names of the files that are opened from now on, as it grows."""
     names: list[str] = []
-    true = log_reader.open_log
+    true = log_file.open_log
 
-    def noted(path: str) -> IO[bytes]:
+    def recording_open(path: str) -> IO[bytes]:
         names.append(os.path.basename(path))
         return true(path)
 
-    monkeypatch.setattr(log_reader, "open_log", noted)
+    monkeypatch.setattr(log_file, "open_log", recording_open)
     return names
 
 
 def test_old_files_are_not_opened_again_and_again(
-    log: Path, monkeypatch: pytest.MonkeyPatch
+    log_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for number in (1, 2):
-        old = log.with_name(f"mail.log.{3 - number}")
+        old = log_path.with_name(f"mail.log.{3 - number}")
         write(old, number)
         os.utime(old, (number, number))
-    write(log, 3)
-    reader = log_reader.Reader(str(log), log_reader.Position())
+    write(log_path, 3)
+    reader = log_reader.Reader(str(log_path), log_reader.Position())
     assert len(list(reader.new_lines(9))) == 3
-    names = opened(monkeypatch)
+    names = opened_paths(monkeypatch)
     assert list(reader.new_lines(9)) == []
     assert names == []
-    write(log, 4)
+    write(log_path, 4)
     assert len(list(reader.new_lines(9))) == 1
     assert set(names) == {"mail.log"}
 
 
 def test_what_is_written_into_a_rotated_file_late_is_read_before_the_new_one(
-    log: Path, monkeypatch: pytest.MonkeyPatch
+    log_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The writer goes on in the renamed file until it is told; then in the new one."""
-    reader = log_reader.Reader(str(log), log_reader.Position())
-    write(log, 1)
+    reader = log_reader.Reader(str(log_path), log_reader.Position())
+    write(log_path, 1)
     assert len(list(reader.new_lines(9))) == 1
-    old = log.rename(log.with_name("mail.log.1"))
+    old = log_path.rename(log_path.with_name("mail.log.1"))
     write(old, 2)
     os.utime(old, (1, 1))
-    log.touch()
+    log_path.touch()
     lines = reader.new_lines(9)
     assert next(lines)[0] == line(2)
-    true, late = log_reader.stat_file, [(old, 3), (log, 4)]
+    real_stat_file, late_writes = log_file.stat_file, [(old, 3), (log_path, 4)]
 
-    def told(path: str) -> os.stat_result:  # asked when the old one is at its end
-        while late:
-            write(*late.pop(0))
-        return true(path)
+    def late_stat_file(
+        path: str,
+    ) -> os.stat_result:  # asked when the old one is at its end
+        while late_writes:
+            write(*late_writes.pop(0))
+        return real_stat_file(path)
 
-    monkeypatch.setattr(log_reader, "stat_file", told)
+    monkeypatch.setattr(log_file, "stat_file", late_stat_file)
     assert [text for text, _ in lines] == [line(3), line(4)]
 
 
-def test_an_empty_new_file_leaves_the_place_in_the_old_one(log: Path) -> None:
-    reader = log_reader.Reader(str(log), log_reader.Position())
-    write(log, 1)
-    old = log.rename(log.with_name("mail.log.1"))
-    log.touch()
+def test_an_empty_new_file_leaves_the_position_in_the_old_one(log_path: Path) -> None:
+    reader = log_reader.Reader(str(log_path), log_reader.Position())
+    write(log_path, 1)
+    old = log_path.rename(log_path.with_name("mail.log.1"))
+    log_path.touch()
     assert [text for text, _ in reader.new_lines(9)] == [line(1)]
     write(old, 2)
-    write(log, 3)
+    write(log_path, 3)
     os.utime(old, (1, 1))
     assert [text for text, _ in reader.new_lines(9)] == [line(2), line(3)]
 
 
-def test_a_limit_in_the_middle_is_no_end(log: Path) -> None:
-    reader = log_reader.Reader(str(log), log_reader.Position())
-    write(log, 1, 2, 3)
+def test_a_limit_in_the_middle_is_no_end(log_path: Path) -> None:
+    reader = log_reader.Reader(str(log_path), log_reader.Position())
+    write(log_path, 1, 2, 3)
     assert len(list(reader.new_lines(2))) == 2
     assert len(list(reader.new_lines(2))) == 1
     assert len(list(reader.new_lines(2))) == 0

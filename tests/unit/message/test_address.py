@@ -107,7 +107,7 @@ def test_an_address_is_written_with_its_type(text: bytes, typed: bytes) -> None:
 
 
 @given(ADDRESSES)
-def test_a_typed_address_leads_back_to_the_address(text: bytes) -> None:
+def test_a_typed_address_decodes_to_the_address(text: bytes) -> None:
     assert (
         address.strip_type(address.add_type(text))
         == address.escape_controls(text).strip()
@@ -122,8 +122,8 @@ def test_one_line_holds_no_control_character_but_tab(text: bytes) -> None:
 
 @given(st.binary(max_size=40))
 def test_what_holds_no_control_character_stays_as_it_is(text: bytes) -> None:
-    clean = bytes(c for c in text if (c >= 32 or c == 9) and c != 127)
-    assert address.escape_controls(clean) == clean
+    printable = bytes(c for c in text if (c >= 32 or c == 9) and c != 127)
+    assert address.escape_controls(printable) == printable
 
 
 @pytest.mark.parametrize(
@@ -163,10 +163,10 @@ def test_xtext_is_xtext_and_can_be_undone(text: bytes) -> None:
 
 @given(st.binary(max_size=60), st.integers(1, 90))
 def test_xtext_that_is_cut_is_xtext_of_the_beginning(text: bytes, limit: int) -> None:
-    coded = address.xtext(text, limit=limit)
-    assert len(coded) <= limit
-    assert text.startswith(from_xtext(coded))
-    assert len(coded) > limit - 3 or coded == address.xtext(text)
+    encoded = address.xtext(text, limit=limit)
+    assert len(encoded) <= limit
+    assert text.startswith(from_xtext(encoded))
+    assert len(encoded) > limit - 3 or encoded == address.xtext(text)
 
 
 @pytest.mark.parametrize(
@@ -195,9 +195,9 @@ def test_orcpt_is_one_word_of_ascii(text: bytes) -> None:
     st.text(alphabet="aü=+\\ 😀{}@\t\x7f", min_size=1).filter(lambda t: not t.isascii())
 )
 def test_a_utf8_orcpt_can_be_undone(text: str) -> None:
-    coded = address.orcpt(text.encode()).decode().removeprefix("utf-8;")
-    again = re.sub(r"\\x\{([0-9A-F]+)\}", lambda m: chr(int(m[1], 16)), coded)
-    assert again == text
+    encoded = address.orcpt(text.encode()).decode().removeprefix("utf-8;")
+    decoded = re.sub(r"\\x\{([0-9A-F]+)\}", lambda m: chr(int(m[1], 16)), encoded)
+    assert decoded == text
 
 
 def test_a_network_is_no_client() -> None:

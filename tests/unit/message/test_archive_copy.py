@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import base64
 import email
 import email.policy
 import re
 from email.message import Message
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from postfix_archive.config.settings import REPORT_FORMATS
-from postfix_archive.message import archive_copy, envelope, header, mime
+from postfix_archive.message import archive_copy, encoded_words, envelope, header, mime
 from postfix_archive.message.archive_copy import ArchiveCopy, EnvelopeReport
 from postfix_archive.message.envelope import Client, Recipient
 
@@ -20,12 +22,12 @@ from unit import examples
 from unit.examples import (
     ADDRESSES,
     ARCHIVE_ID,
+    FOREIGN_KEYS,
     KEYS,
     LEGAL,
     MESSAGE,
-    STRANGERS,
-    envelope_of,
-    facts,
+    envelope_values,
+    make_envelope,
 )
 
 FROM = b"postfix-archive@mail.example.com"
@@ -36,44 +38,49 @@ REPORTS = ("hybrid", "dsn")
 TEXT_LINE_LIMIT = 998  # RFC 5322 2.1.1, RFC 2045 2.7
 
 
-def told(
-    message: bytes = MESSAGE, sealed: envelope.Envelope | None = None
+def make_report(
+    message: bytes = MESSAGE, given_envelope: envelope.Envelope | None = None
 ) -> EnvelopeReport:
-    known = sealed or envelope_of(message)
+    used_envelope = given_envelope or make_envelope(message)
     return EnvelopeReport(
-        known, LEGAL, message[: header.HEAD_LIMIT], examples.shape(message)
+        used_envelope,
+        LEGAL,
+        message[: header.HEAD_LIMIT],
+        examples.content_properties(message),
     )
 
 
-def written(found: EnvelopeReport, form: str = "hybrid") -> ArchiveCopy:
-    return archive_copy.build(found, form, sender=FROM, boundary=BOUNDARY)
+def build_copy(report: EnvelopeReport, form: str = "hybrid") -> ArchiveCopy:
+    return archive_copy.build(report, form, sender=FROM, boundary=BOUNDARY)
 
 
-def copy_of(
+def make_copy(
     message: bytes = MESSAGE,
     form: str = "hybrid",
-    sealed: envelope.Envelope | None = None,
+    given_envelope: envelope.Envelope | None = None,
 ) -> bytes:
     """The whole copy: what stands around the original, and the original."""
-    around = written(told(message, sealed), form)
-    return around.preamble + message + around.trailer
+    archive_copy_parts = build_copy(make_report(message, given_envelope), form)
+    return archive_copy_parts.preamble + message + archive_copy_parts.trailer
 
 
-def parsed(copy: bytes) -> Message:
+def parse(copy: bytes) -> Message:
     return email.message_from_bytes(copy, policy=email.policy.compat32)
 
 
-def parts(copy: bytes) -> list[Message]:
-    found = parsed(copy).get_payload()
-    assert isinstance(found, list)
-    return [each for each in found if isinstance(each, Message)]
+def parts_of(copy: bytes) -> list[Message]:
+    payload = parse(copy).get_payload()
+    assert isinstance(payload, list)
+    return [each for each in payload if isinstance(each, Message)]
 
 
 def subject_of(subject: bytes) -> str:
     """The copy's subject as a mail reader shows it."""
-    copy = copy_of(b"Subject: " + subject + b"\r\n\r\nbody\r\n")
-    shown = email.message_from_bytes(copy, policy=email.policy.default)["Subject"]
-    return str(shown)
+    copy = make_copy(b"Subject: " + subject + b"\r\n\r\nbody\r\n")
+    subject_text = email.message_from_bytes(copy, policy=email.policy.default)[
+        "Subject"
+    ]
+    return str(subject_text)
 
 
 def with_header(line: bytes) -> bytes:
@@ -89,23 +96,28 @@ def with_header(line: bytes) -> bytes:
     ],
 )
 def test_a_copy_has_the_parts_that_its_form_names(form: str, kinds: list[str]) -> None:
-    copy = copy_of(form=form)
-    outer = parsed(copy)
-    assert [each.get_content_type() for each in parts(copy)] == kinds
-    assert not outer.defects
+    copy = make_copy(form=form)
+    message = parse(copy)
+    assert [each.get_content_type() for each in parts_of(copy)] == kinds
+    assert not message.defects
     if form == "journal":
-        assert outer.get_content_type() == "multipart/mixed"
+        assert message.get_content_type() == "multipart/mixed"
     else:
-        assert outer.get_content_type() == "multipart/report"
-        assert outer.get_param("report-type") == "delivery-status"
+        assert message.get_content_type() == "multipart/report"
+        assert message.get_param("report-type") == "delivery-status"
+
+
+def test_a_copy_has_exactly_these_bytes() -> None:
+    expected = Path(__file__).with_name("archive_copy.expected").read_bytes()
+    assert make_copy() == expected.replace(b"\n", b"\r\n")
 
 
 @pytest.mark.parametrize("form", MULTIPARTS)
 def test_the_inner_message_is_found_by_any_mail_reader(form: str) -> None:
-    copy = copy_of(form=form)
-    inside = parts(copy)[-1].get_payload()
-    assert isinstance(inside, list)
-    (inner,) = inside
+    copy = make_copy(form=form)
+    payload = parts_of(copy)[-1].get_payload()
+    assert isinstance(payload, list)
+    (inner,) = payload
     assert isinstance(inner, Message)
     assert inner["Message-ID"] == "<1@example.org>"
     assert copy.count(MESSAGE) == 1
@@ -113,35 +125,37 @@ def test_the_inner_message_is_found_by_any_mail_reader(form: str) -> None:
 
 @pytest.mark.parametrize("form", MULTIPARTS)
 def test_the_header_of_a_copy_is_the_archives_own(form: str) -> None:
-    outer = parsed(copy_of(form=form))
-    assert outer["From"] == FROM.decode()
-    assert outer["To"] == LEGAL
-    assert outer["Auto-Submitted"] == "auto-generated"
-    assert outer["MIME-Version"] == "1.0"
-    assert outer["Subject"] == "the contract"
-    assert outer["Date"] == "Sun, 22 Nov 2026 12:52:00 +0100"
-    assert outer["Message-Id"] == f"<{ARCHIVE_ID}@mail.example.com>"
-    assert outer.get_boundary() == BOUNDARY.decode()
+    message = parse(make_copy(form=form))
+    assert message["From"] == FROM.decode()
+    assert message["To"] == LEGAL
+    assert message["Auto-Submitted"] == "auto-generated"
+    assert message["MIME-Version"] == "1.0"
+    assert message["Subject"] == "the contract"
+    assert message["Date"] == "Sun, 22 Nov 2026 12:52:00 +0100"
+    assert message["Message-Id"] == f"<{ARCHIVE_ID}@mail.example.com>"
+    assert message.get_boundary() == BOUNDARY.decode()
 
 
 @pytest.mark.parametrize(
-    ("form", "marked"), [("hybrid", True), ("journal", True), ("dsn", False)]
+    ("form", "has_marker"), [("hybrid", True), ("journal", True), ("dsn", False)]
 )
-def test_the_journal_marker_stands_behind_to(form: str, marked: bool) -> None:
-    names = [field.name for field in header.fields(copy_of(form=form))]
-    assert (b"x-ms-journal-report" in names) == marked
-    if marked:
+def test_the_journal_marker_stands_behind_to(form: str, has_marker: bool) -> None:
+    names = [field.name for field in header.fields(make_copy(form=form))]
+    assert (b"x-ms-journal-report" in names) == has_marker
+    if has_marker:
         assert names.index(b"x-ms-journal-report") > names.index(b"to")
-        assert b"\r\nX-MS-Journal-Report:" in copy_of(form=form)
+        assert b"\r\nX-MS-Journal-Report:" in make_copy(form=form)
 
 
 @pytest.mark.parametrize("form", ["hybrid", "journal"])
 def test_the_journal_lines_hold_the_envelope(form: str) -> None:
-    everybody = (
+    recipients = (
         Recipient(b"bob@example.com", b"sales@example.com"),
         Recipient(b"eve@example.com"),
     )
-    text = parts(copy_of(form=form, sealed=envelope_of(recipients=everybody)))[0]
+    text = parts_of(
+        make_copy(form=form, given_envelope=make_envelope(recipients=recipients))
+    )[0]
     assert text["Content-Transfer-Encoding"] == "7bit"
     lines = str(text.get_payload()).splitlines()
     assert lines[lines.index("Sender: ann@example.org") :] == [
@@ -154,19 +168,21 @@ def test_the_journal_lines_hold_the_envelope(form: str) -> None:
 
 
 def test_a_null_sender_is_written_as_such_in_the_journal_lines() -> None:
-    text = str(parts(copy_of(sealed=envelope_of(sender=b"")))[0].get_payload())
+    text = str(
+        parts_of(make_copy(given_envelope=make_envelope(sender=b"")))[0].get_payload()
+    )
     assert "\nSender: <>" in text.replace("\r\n", "\n")
 
 
 def test_a_dsn_has_no_journal_lines() -> None:
-    text = str(parts(copy_of(form="dsn"))[0].get_payload())
+    text = str(parts_of(make_copy(form="dsn"))[0].get_payload())
     assert "Recipient:" not in text
     assert "<bob@example.com>" in text
 
 
 @pytest.mark.parametrize("form", REPORTS)
 def test_the_status_part_is_a_delivery_status_of_rfc_3464(form: str) -> None:
-    groups = parts(copy_of(form=form))[1].get_payload()
+    groups = parts_of(make_copy(form=form))[1].get_payload()
     assert isinstance(groups, list) and len(groups) == 2
     message, recipient = groups
     assert isinstance(message, Message) and isinstance(recipient, Message)
@@ -183,27 +199,33 @@ def test_the_status_part_is_a_delivery_status_of_rfc_3464(form: str) -> None:
 def test_the_status_part_reads_back_as_the_envelope(
     form: str, people: list[bytes], sender: bytes
 ) -> None:
-    sealed = envelope_of(sender=sender, recipients=tuple(map(Recipient, people)))
-    fields = archive_copy.envelope_fields(copy_of(form=form, sealed=sealed))
-    again = envelope.parse(fields)
-    assert facts(again) == facts(envelope.parse(envelope.serialise(sealed)))
+    written_envelope = make_envelope(
+        sender=sender, recipients=tuple(map(Recipient, people))
+    )
+    fields = archive_copy.envelope_fields(
+        make_copy(form=form, given_envelope=written_envelope)
+    )
+    read_envelope = envelope.parse(fields)
+    assert envelope_values(read_envelope) == envelope_values(
+        envelope.parse(envelope.serialise(written_envelope))
+    )
 
 
 def test_a_status_part_that_is_cut_off_is_none() -> None:
-    copy = copy_of()
+    copy = make_copy()
     assert archive_copy.envelope_fields(copy[: copy.index(b"Final-Recipient")]) == b""
     assert archive_copy.envelope_fields(b"") == b""
 
 
 def test_the_message_form_is_the_original_with_lines_on_top() -> None:
-    copy = copy_of(form="message")
+    copy = make_copy(form="message")
     assert copy.endswith(MESSAGE)
     assert copy[: -len(MESSAGE)] == (
         b"X-Envelope-From: <ann@example.org>\r\nX-Envelope-To: <bob@example.com>\r\n"
     )
 
 
-LOOK_ALIKES = [
+LOOKALIKES = [
     b"",
     b"\r\n",
     b"no header at all\r\n",
@@ -219,34 +241,36 @@ LOOK_ALIKES = [
 
 
 @pytest.mark.parametrize("form", MULTIPARTS)
-@pytest.mark.parametrize("message", [MESSAGE, *LOOK_ALIKES])
+@pytest.mark.parametrize("message", [MESSAGE, *LOOKALIKES])
 def test_the_original_is_found_whatever_it_looks_like(
     form: str, message: bytes
 ) -> None:
-    copy = copy_of(message, form)
+    copy = make_copy(message, form)
     start = archive_copy.original_offset(copy)
     assert copy[start : start + len(message)] == message
     assert copy[start + len(message) :] == b"\r\n--" + BOUNDARY + b"--\r\n"
 
 
-def test_a_copy_of_a_copy_leads_to_the_outer_original() -> None:
-    inner = copy_of()
+def test_a_copy_of_a_copy_gives_the_outer_original() -> None:
+    inner = make_copy()
     other = archive_copy.make_boundary("20261123-" + "b2" * 20, DIGEST, KEYS)
-    found = told(inner, envelope_of(inner))
-    around = archive_copy.build(found, "hybrid", sender=FROM, boundary=other)
-    copy = around.preamble + inner + around.trailer
+    report = make_report(inner, make_envelope(inner))
+    outer_copy = archive_copy.build(report, "hybrid", sender=FROM, boundary=other)
+    copy = outer_copy.preamble + inner + outer_copy.trailer
     start = archive_copy.original_offset(copy)
     assert copy[start : start + len(inner)] == inner
     assert envelope.parse(archive_copy.envelope_fields(copy)).size == len(inner)
 
 
 @pytest.mark.parametrize("form", REPORTS)
-@pytest.mark.parametrize("message", LOOK_ALIKES)
+@pytest.mark.parametrize("message", LOOKALIKES)
 def test_the_status_part_is_found_whatever_the_original_looks_like(
     form: str, message: bytes
 ) -> None:
-    again = envelope.parse(archive_copy.envelope_fields(copy_of(message, form)))
-    assert (again.size, again.sha256) == (
+    read_envelope = envelope.parse(
+        archive_copy.envelope_fields(make_copy(message, form))
+    )
+    assert (read_envelope.size, read_envelope.sha256) == (
         len(message),
         examples.sha256(message).hex(),
     )
@@ -254,24 +278,28 @@ def test_the_status_part_is_found_whatever_the_original_looks_like(
 
 @pytest.mark.parametrize("form", MULTIPARTS)
 def test_the_start_of_the_original_is_unknown_until_it_is_reached(form: str) -> None:
-    copy = copy_of(form=form)
+    copy = make_copy(form=form)
     start = archive_copy.original_offset(copy)
-    assert all(archive_copy.original_offset(copy[:at]) == -1 for at in range(start))
+    assert all(
+        archive_copy.original_offset(copy[:length]) == -1 for length in range(start)
+    )
     assert archive_copy.original_offset(copy[:start]) == start
 
 
 def test_a_boundary_needs_the_key() -> None:
-    ours, theirs = (
+    own_boundary, foreign_boundary = (
         archive_copy.make_boundary(ARCHIVE_ID, DIGEST, keys)
-        for keys in (KEYS, STRANGERS)
+        for keys in (KEYS, FOREIGN_KEYS)
     )
     other = archive_copy.make_boundary("20261122-" + "b2" * 20, DIGEST, KEYS)
-    assert len({ours, theirs, other}) == 3
-    assert re.fullmatch(rb"[0-9a-zA-Z'()+_,./:=?-]{1,70}", ours)  # RFC 2046 5.1.1
+    assert len({own_boundary, foreign_boundary, other}) == 3
+    assert re.fullmatch(
+        rb"[0-9a-zA-Z'()+_,./:=?-]{1,70}", own_boundary
+    )  # RFC 2046 5.1.1
 
 
 @pytest.mark.parametrize(
-    ("subject", "shown"),
+    ("subject", "subject_text"),
     [
         (b"plain", "plain"),
         (b"folded\r\n\tonce\r\n more", "folded\tonce more"),
@@ -283,12 +311,12 @@ def test_a_boundary_needs_the_key() -> None:
         (b"bell\x07", "bell\\x07"),
     ],
 )
-def test_a_subject_is_shown_as_the_originals(subject: bytes, shown: str) -> None:
-    assert subject_of(subject) == shown
+def test_a_subject_is_shown_as_the_originals(subject: bytes, subject_text: str) -> None:
+    assert subject_of(subject) == subject_text
 
 
 def test_a_message_without_a_subject_says_so() -> None:
-    assert parsed(copy_of(b"From: ann\r\n\r\n"))["Subject"] == "(no subject)"
+    assert parse(make_copy(b"From: ann\r\n\r\n"))["Subject"] == "(no subject)"
 
 
 @pytest.mark.parametrize(
@@ -305,20 +333,93 @@ def test_a_message_without_a_subject_says_so() -> None:
     ],
 )
 def test_a_huge_subject_breaks_no_line_of_the_copys_header(subject: bytes) -> None:
-    copy = copy_of(b"Subject: " + subject + b"\r\n\r\nbody\r\n")
-    outer = copy[: header.body_start(copy)]
-    assert outer.isascii()
-    assert max(map(len, outer.split(b"\r\n"))) <= TEXT_LINE_LIMIT
-    assert parsed(copy)["X-MS-Journal-Report"] == ""
+    copy = make_copy(b"Subject: " + subject + b"\r\n\r\nbody\r\n")
+    copy_header = copy[: header.body_start(copy)]
+    assert copy_header.isascii()
+    assert max(map(len, copy_header.split(b"\r\n"))) <= TEXT_LINE_LIMIT
+    assert parse(copy)["X-MS-Journal-Report"] == ""
 
 
 @pytest.mark.parametrize(
     "subject", ["ü".encode() * 5000, b"x" + "ü".encode() * 5000, "€".encode() * 5000]
 )
 def test_a_huge_subject_is_cut_between_two_characters(subject: bytes) -> None:
-    shown = subject_of(subject)
-    assert subject.decode().startswith(shown)
-    assert len(shown) > 100
+    subject_text = subject_of(subject)
+    assert subject.decode().startswith(subject_text)
+    assert len(subject_text) > 100
+
+
+def encoded(text: str) -> bytes:
+    return b"=?utf-8?B?%s?=" % base64.b64encode(text.encode())
+
+
+def folded_subject(subject: bytes) -> list[bytes]:
+    """The lines of the Subject of a copy."""
+    copy = make_copy(b"Subject: " + subject + b"\r\n\r\nbody\r\n")
+    field = header.first(copy, b"subject")
+    assert field is not None
+    return field.raw.removesuffix(b"\r\n").split(b"\r\n")
+
+
+LONG_SUBJECTS = [
+    b"\r\n ".join(encoded("合同编号") for _ in range(200)),
+    b" ".join(encoded(f"часть {number} ") for number in range(60)),
+    b" ".join(b"=?gb2312?B?%s?=" % base64.b64encode(b"\xe9\x46") for _ in range(300)),
+    b" ".join(encoded(each) for each in "合同编号" * 200),
+    b"=?utf-8?Q?" + b"=E5=90=88" * 1000 + b"?=",  # one word, as some senders write
+    "合同编号".encode() * 300,
+    "合同 ".encode() + encoded("编号"),
+]
+
+
+@pytest.mark.parametrize("subject", LONG_SUBJECTS)
+def test_a_long_subject_is_folded_between_whole_encoded_words(subject: bytes) -> None:
+    """RFC 2047 2: 75 characters a word, 76 a line."""
+    lines = folded_subject(subject)
+    assert max(map(len, lines)) <= 76
+    words = b"".join(lines).split()[1:]
+    assert all(re.fullmatch(rb"=\?[!->@-~]+\?B\?[\w+/=]+\?=", each) for each in words)
+    assert max(map(len, words)) <= 75
+    whole = subject_of(subject)
+    assert whole and "\ufffd" not in whole
+    expected = encoded_words.decode(subject.replace(b"\r\n", b""))
+    assert expected.startswith(whole)
+    size = len(whole.encode())
+    assert whole == expected.rstrip() or 890 < size <= mime.SUBJECT_LIMIT
+
+
+def test_a_word_shares_its_last_character_with_the_next_and_neither_is_cut() -> None:
+    content = "合同编号".encode() * 100
+    pieces = (content[at : at + 5] for at in range(0, len(content), 5))
+    words = b" ".join(b"=?utf-8?B?%s?=" % base64.b64encode(each) for each in pieces)
+    whole = subject_of(words)
+    assert content.decode().startswith(whole) and len(whole) > 290
+    text = str(parts_of(make_copy(with_header(b"Subject: " + words)))[0].get_payload())
+    assert f"Subject: {whole}" in text.splitlines()
+
+
+@pytest.mark.parametrize(
+    ("subject", "lines"),
+    [
+        (b"x" * 67, [b"Subject: " + b"x" * 67]),
+        (b"a " * 33 + b"bc", [b"Subject: " + b"a " * 32 + b"a", b" bc"]),
+        (b"x" * 90 + b" y", [b"Subject: " + b"x" * 90, b" y"]),
+        (b"a" + b" " * 200 + b"b", [b"Subject: a" + b" " * 199, b" b"]),
+        (b"x" * 90 + b"\ty", [b"Subject: " + b"x" * 90, b"\ty"]),
+    ],
+)
+def test_a_subject_is_folded_at_white_space(subject: bytes, lines: list[bytes]) -> None:
+    assert folded_subject(subject) == lines
+
+
+@given(st.text(alphabet="ab \t", min_size=1, max_size=400))
+def test_folding_changes_no_character(subject: str) -> None:
+    lines = folded_subject(subject.encode())
+    assert b"".join(lines) == b"Subject: " + (
+        subject.strip().encode() or b"(no subject)"
+    )
+    assert all(line.strip() for line in lines)
+    assert all(line[:1] in b" \t" for line in lines[1:])
 
 
 @pytest.mark.parametrize("form", MULTIPARTS)
@@ -336,7 +437,7 @@ def test_the_parts_of_the_report_hold_no_line_that_smtp_cannot_carry(
     form: str, head: bytes
 ) -> None:
     """They are declared 7bit or 8bit: at most 998 bytes (RFC 2045 2.7, 2.8)."""
-    preamble = written(told(head + b"\r\n\r\nbody\r\n"), form).preamble
+    preamble = build_copy(make_report(head + b"\r\n\r\nbody\r\n"), form).preamble
     assert max(map(len, preamble.split(b"\r\n"))) <= TEXT_LINE_LIMIT
 
 
@@ -347,7 +448,7 @@ def test_no_header_of_the_original_makes_an_extra_line(
     message = b"Subject: %s\r\nMessage-ID: %s\r\nDate: %s\r\n\r\n" % tuple(
         each.replace(b"\r\n", b"") for each in (subject, identity, date)
     )
-    preamble = written(told(message)).preamble
+    preamble = build_copy(make_report(message)).preamble
     assert b"\n" not in preamble.replace(b"\r\n", b"")
     assert b"\r" not in preamble.replace(b"\r\n", b"")
     assert b"\0" not in preamble
@@ -359,15 +460,18 @@ def test_no_header_of_the_original_makes_an_extra_line(
 @pytest.mark.parametrize("form", REPORT_FORMATS)
 @given(noise=st.binary(min_size=1, max_size=60))
 def test_no_address_makes_an_extra_line(form: str, noise: bytes) -> None:
-    calm = envelope_of(sender=b"s", recipients=(Recipient(b"f", b"o"),))
-    wild = envelope_of(
+    plain = make_envelope(sender=b"s", recipients=(Recipient(b"f", b"o"),))
+    hostile = make_envelope(
         sender=noise, recipients=(Recipient(noise, noise + b"o"),), envid=b""
     )
     counts = [
-        written(told(sealed=each), form).preamble.count(b"\n") for each in (calm, wild)
+        build_copy(make_report(given_envelope=each), form).preamble.count(b"\n")
+        for each in (plain, hostile)
     ]
     assert counts[0] == counts[1]
-    assert b"\r" not in written(told(sealed=wild), form).preamble.replace(b"\r\n", b"")
+    assert b"\r" not in build_copy(
+        make_report(given_envelope=hostile), form
+    ).preamble.replace(b"\r\n", b"")
 
 
 @pytest.mark.parametrize(
@@ -383,26 +487,26 @@ def test_no_address_makes_an_extra_line(form: str, noise: bytes) -> None:
 def test_the_declared_encoding_is_true_of_the_original(
     form: str, message: bytes, encoding: str
 ) -> None:
-    copy = copy_of(message, form)
-    assert parts(copy)[-1]["Content-Transfer-Encoding"] == encoding
-    assert parsed(copy)["Content-Transfer-Encoding"] == encoding
+    copy = make_copy(message, form)
+    assert parts_of(copy)[-1]["Content-Transfer-Encoding"] == encoding
+    assert parse(copy)["Content-Transfer-Encoding"] == encoding
 
 
 def test_a_multipart_is_no_narrower_than_its_widest_part() -> None:
-    sealed = envelope_of(recipients=(Recipient("grün@example.com".encode()),))
-    copy = copy_of(sealed=sealed)
-    text, status, inner = parts(copy)
+    utf8_envelope = make_envelope(recipients=(Recipient("grün@example.com".encode()),))
+    copy = make_copy(given_envelope=utf8_envelope)
+    text, status, inner = parts_of(copy)
     assert text["Content-Transfer-Encoding"] == "8bit"
     assert text.get_content_charset() == "utf-8"
     assert status.get_content_type() == "message/global-delivery-status"
     assert inner["Content-Transfer-Encoding"] == "7bit"
-    assert parsed(copy)["Content-Transfer-Encoding"] == "8bit"
+    assert parse(copy)["Content-Transfer-Encoding"] == "8bit"
 
 
 @given(ADDRESSES)
 def test_the_text_part_is_in_the_charset_that_it_declares(sender: bytes) -> None:
-    sealed = envelope_of(sender=sender, client=Client(helo=sender))
-    text = parts(copy_of(sealed=sealed))[0]
+    utf8_envelope = make_envelope(sender=sender, client=Client(helo=sender))
+    text = parts_of(make_copy(given_envelope=utf8_envelope))[0]
     body = text.get_payload(decode=True)
     assert isinstance(body, bytes)
     body.decode(str(text.get_content_charset()))
@@ -417,7 +521,7 @@ def test_the_text_part_is_in_the_charset_that_it_declares(sender: bytes) -> None
     ],
 )
 def test_message_global_is_for_the_dsn_form_alone(form: str, kind: str) -> None:
-    copy = copy_of(with_header("Subject: grün".encode()), form)
+    copy = make_copy(with_header("Subject: grün".encode()), form)
     start = archive_copy.original_offset(copy)
     last = copy[copy.rindex(b"--" + BOUNDARY, 0, start) : start]
     assert f"Content-Type: {kind}\r\n".encode() in last
@@ -434,33 +538,37 @@ def test_message_global_is_for_the_dsn_form_alone(form: str, kind: str) -> None:
     ],
 )
 def test_a_date_that_cannot_be_read_is_the_arrival(line: bytes, date: str) -> None:
-    assert parsed(copy_of(with_header(line)))["Date"] == date
+    assert parse(make_copy(with_header(line)))["Date"] == date
 
 
 def test_a_date_that_nobody_knows_is_not_invented() -> None:
-    sealed = envelope_of(arrival=None)
-    copy = copy_of(with_header(b"X: no date"), sealed=sealed)
-    assert parsed(copy)["Date"] is None
+    undated_envelope = make_envelope(arrival=None)
+    copy = make_copy(with_header(b"X: no date"), given_envelope=undated_envelope)
+    assert parse(copy)["Date"] is None
 
 
-def test_remarks_and_extra_fields_are_told() -> None:
-    found = told()
-    found.remarks.append("It bore a stamp.")
-    found.extra_fields.append((b"Archive-Capsule", b"00"))
-    copy = written(found).preamble
+def test_remarks_and_extra_fields_are_in_the_report() -> None:
+    report = make_report()
+    report.remarks.append("It bore a stamp.")
+    report.extra_fields.append((b"Archive-Capsule", b"00"))
+    copy = build_copy(report).preamble
     assert b"* It bore a stamp.\r\n" in copy
     assert b"Archive-Capsule: 00\r\n" in archive_copy.envelope_fields(
         copy + b"\r\n--=_archive_"
     )
 
 
-def test_a_report_for_some_recipients_tells_the_rest_as_before() -> None:
-    found = told()
-    found.remarks.append("remark")
-    some = found.for_recipients((Recipient(b"eve@example.com"),), 0)
-    assert [each.final for each in some.recipients] == [b"eve@example.com"]
-    assert (some.remarks, some.archive, some.head) == (["remark"], LEGAL, MESSAGE)
-    assert [each.final for each in found.recipients] == [b"bob@example.com"]
+def test_a_report_for_some_recipients_leaves_the_rest_unchanged() -> None:
+    report = make_report()
+    report.remarks.append("remark")
+    partial_report = report.for_recipients((Recipient(b"eve@example.com"),), 0)
+    assert [each.final for each in partial_report.recipients] == [b"eve@example.com"]
+    assert (partial_report.remarks, partial_report.archive, partial_report.head) == (
+        ["remark"],
+        LEGAL,
+        MESSAGE,
+    )
+    assert [each.final for each in report.recipients] == [b"bob@example.com"]
 
 
 def test_a_header_field_is_shown_on_one_line() -> None:

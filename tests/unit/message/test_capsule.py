@@ -18,31 +18,31 @@ from unit import examples
 from unit.examples import (
     ADDRESSES,
     ARCHIVE_ID,
+    FOREIGN_KEYS,
     KEYS,
     MESSAGE,
     NEW_KEY,
     NOW,
     ROTATED,
-    STRANGERS,
-    envelope_of,
-    facts,
+    envelope_values,
+    make_envelope,
 )
 
 FROM = b"postfix-archive@mail.example.com"
 
 
-def closed(sealed: envelope.Envelope, keys: Keyring = KEYS) -> bytes:
-    return capsule.make_preamble(sealed, keys, sender=FROM, now=NOW)
+def make_preamble(sealed_envelope: envelope.Envelope, keys: Keyring = KEYS) -> bytes:
+    return capsule.make_preamble(sealed_envelope, keys, sender=FROM, now=NOW)
 
 
-PREAMBLE = closed(envelope_of())
+PREAMBLE = make_preamble(make_envelope())
 
 
-def test_a_capsule_opens_to_the_envelope_and_the_original_that_went_in() -> None:
-    opened = capsule.unseal(PREAMBLE + MESSAGE, KEYS)
-    assert facts(opened.envelope) == facts(envelope_of())
-    assert (PREAMBLE + MESSAGE)[opened.original_offset :] == MESSAGE
-    assert opened.fields == envelope.serialise(envelope_of())
+def test_unsealing_a_capsule_gives_its_envelope_and_original() -> None:
+    unsealed = capsule.unseal(PREAMBLE + MESSAGE, KEYS)
+    assert envelope_values(unsealed.envelope) == envelope_values(make_envelope())
+    assert (PREAMBLE + MESSAGE)[unsealed.original_offset :] == MESSAGE
+    assert unsealed.fields == envelope.serialise(make_envelope())
 
 
 @pytest.mark.parametrize(
@@ -50,44 +50,48 @@ def test_a_capsule_opens_to_the_envelope_and_the_original_that_went_in() -> None
     [b"", b"\r\n", b"\r\n\r\n", b"Archive-Seal: k=x; h=y\r\n\r\n", PREAMBLE, b"\0\xff"],
 )
 def test_the_original_begins_where_it_began_whatever_it_is(original: bytes) -> None:
-    opened = capsule.unseal(PREAMBLE + original, KEYS)
-    assert (PREAMBLE + original)[opened.original_offset :] == original
+    unsealed = capsule.unseal(PREAMBLE + original, KEYS)
+    assert (PREAMBLE + original)[unsealed.original_offset :] == original
 
 
 @given(ADDRESSES, st.lists(ADDRESSES, max_size=4), st.binary(max_size=50))
-def test_every_envelope_goes_through(
+def test_every_envelope_can_be_sealed_and_unsealed(
     sender: bytes, people: list[bytes], original: bytes
 ) -> None:
-    sealed = envelope_of(sender=sender, recipients=tuple(map(Recipient, people)))
-    content = closed(sealed) + original
-    opened = capsule.unseal(content, KEYS)
-    assert opened.fields == envelope.serialise(sealed)
-    assert content[opened.original_offset :] == original
+    sealed_envelope = make_envelope(
+        sender=sender, recipients=tuple(map(Recipient, people))
+    )
+    content = make_preamble(sealed_envelope) + original
+    unsealed = capsule.unseal(content, KEYS)
+    assert unsealed.fields == envelope.serialise(sealed_envelope)
+    assert content[unsealed.original_offset :] == original
 
 
 def test_no_recipients_at_all_go_through() -> None:
-    opened = capsule.unseal(closed(envelope_of(recipients=())), KEYS)
-    assert opened.envelope.recipients == ()
+    unsealed = capsule.unseal(make_preamble(make_envelope(recipients=())), KEYS)
+    assert unsealed.envelope.recipients == ()
 
 
 @pytest.mark.parametrize(
-    "trick",
+    "hostile_sender",
     [
         b"x\r\nArchive-Seal: k=k2025; h=00\r\n\r\n",
         b"x\nArchive-Seal: ",
         b"Archive-Seal: k=k2025; h=00",
     ],
 )
-def test_an_address_cannot_write_a_seal(trick: bytes) -> None:
-    opened = capsule.unseal(closed(envelope_of(sender=trick)) + MESSAGE, KEYS)
-    assert opened.envelope.archive_id == ARCHIVE_ID
+def test_an_address_cannot_write_a_seal(hostile_sender: bytes) -> None:
+    unsealed = capsule.unseal(
+        make_preamble(make_envelope(sender=hostile_sender)) + MESSAGE, KEYS
+    )
+    assert unsealed.envelope.archive_id == ARCHIVE_ID
 
 
 def test_the_key_names_the_capsule_by_its_envelope() -> None:
-    again = capsule.unseal(closed(envelope_of()), ROTATED)
-    other = capsule.unseal(closed(envelope_of(recipients=())), KEYS)
+    resealed = capsule.unseal(make_preamble(make_envelope()), ROTATED)
+    other = capsule.unseal(make_preamble(make_envelope(recipients=())), KEYS)
     first = capsule.unseal(PREAMBLE, KEYS)
-    assert first.capsule_id == again.capsule_id != other.capsule_id
+    assert first.capsule_id == resealed.capsule_id != other.capsule_id
 
 
 def test_a_capsule_of_a_rotated_key_opens() -> None:
@@ -95,34 +99,34 @@ def test_a_capsule_of_a_rotated_key_opens() -> None:
 
 
 def test_new_capsules_are_sealed_with_the_first_key() -> None:
-    new = closed(envelope_of(), ROTATED)
+    new = make_preamble(make_envelope(), ROTATED)
     assert capsule.unseal(new, Keyring((NEW_KEY,))).envelope.archive_id == ARCHIVE_ID
 
 
-def test_a_strangers_seal_is_wrong_even_if_it_names_our_key() -> None:
+def test_a_foreign_seal_is_wrong_even_if_it_names_our_key() -> None:
     with pytest.raises(SealInvalid):
-        capsule.unseal(closed(envelope_of(), STRANGERS) + MESSAGE, KEYS)
+        capsule.unseal(make_preamble(make_envelope(), FOREIGN_KEYS) + MESSAGE, KEYS)
 
 
 def test_a_seal_of_a_key_that_we_do_not_have_is_wrong() -> None:
     with pytest.raises(SealInvalid, match="does not have"):
-        capsule.unseal(closed(envelope_of(), Keyring((NEW_KEY,))), KEYS)
+        capsule.unseal(make_preamble(make_envelope(), Keyring((NEW_KEY,))), KEYS)
 
 
 @given(st.data())
 def test_no_byte_of_the_envelope_may_change(data: st.DataObject) -> None:
     start = header.body_start(PREAMBLE)
-    at = data.draw(st.integers(start, len(PREAMBLE) - 1))
+    offset = data.draw(st.integers(start, len(PREAMBLE) - 1))
     changed = bytearray(PREAMBLE)
-    changed[at] ^= data.draw(st.integers(1, 255))
+    changed[offset] ^= data.draw(st.integers(1, 255))
     content = bytes(changed) + MESSAGE
     try:
-        opened = capsule.unseal(content, KEYS)
+        unsealed = capsule.unseal(content, KEYS)
     except (SealInvalid, CapsuleBroken):
         return
     # Only the seal line's own white space and words of nobody are free to change.
-    assert opened.fields == envelope.serialise(envelope_of())
-    assert at >= PREAMBLE.index(b"\r\nArchive-Seal: ")
+    assert unsealed.fields == envelope.serialise(make_envelope())
+    assert offset >= PREAMBLE.index(b"\r\nArchive-Seal: ")
 
 
 @pytest.mark.parametrize(
@@ -167,9 +171,9 @@ def test_a_body_that_looks_like_a_capsule_is_a_forgery() -> None:
 
 def test_a_capsule_that_postsuper_requeued_still_opens() -> None:
     requeued = examples.REQUEUED + PREAMBLE + MESSAGE
-    opened = capsule.unseal(requeued, KEYS)
-    assert opened.capsule_id == capsule.unseal(PREAMBLE, KEYS).capsule_id
-    assert requeued[opened.original_offset :] == MESSAGE
+    unsealed = capsule.unseal(requeued, KEYS)
+    assert unsealed.capsule_id == capsule.unseal(PREAMBLE, KEYS).capsule_id
+    assert requeued[unsealed.original_offset :] == MESSAGE
 
 
 def test_the_header_holds_all_that_cleanup_would_add() -> None:
@@ -182,5 +186,5 @@ def test_the_header_holds_all_that_cleanup_would_add() -> None:
     assert not parsed.defects
 
 
-def test_the_header_of_a_capsule_says_nothing_of_the_recipients() -> None:
+def test_the_header_of_a_capsule_contains_no_recipient() -> None:
     assert b"bob@" not in PREAMBLE[: header.body_start(PREAMBLE)]

@@ -15,20 +15,20 @@ from unit import examples
 from unit.examples import KEYS, NOW
 
 PREAMBLE = capsule.make_preamble(
-    examples.envelope_of(), KEYS, sender=b"a@example.com", now=NOW
+    examples.make_envelope(), KEYS, sender=b"a@example.com", now=NOW
 )
 
 
-def pieces(content: bytes, size: int) -> list[bytes]:
-    return [content[at : at + size] for at in range(0, len(content), size)]
+def chunks_of(content: bytes, size: int) -> list[bytes]:
+    return [content[offset : offset + size] for offset in range(0, len(content), size)]
 
 
-FOREIGN = some.binary(max_size=3000)
+ANY_BYTES = some.binary(max_size=3000)
 LINE_ENDS = some.text("\r\n.x", max_size=3000).map(str.encode)
 
 
 @given(
-    FOREIGN | LINE_ENDS,
+    ANY_BYTES | LINE_ENDS,
     some.integers(100, 3000),
     some.integers(1, 400),
     some.integers(2000, 4000),
@@ -38,9 +38,9 @@ def test_what_is_packed_comes_out_as_it_was(
 ) -> None:
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(capsule, "PACKED_SIZE", beginning)
-        packed = b"".join(capsule.pack(PREAMBLE, pieces(original, first)))
+        packed = b"".join(capsule.pack(PREAMBLE, chunks_of(original, first)))
     assert capsule.is_packed(packed)
-    assert b"".join(capsule.unpack(pieces(packed, second))) == PREAMBLE + original
+    assert b"".join(capsule.unpack(chunks_of(packed, second))) == PREAMBLE + original
 
 
 @given(LINE_ENDS, some.integers(100, 1500), some.integers(1, 400))
@@ -51,14 +51,14 @@ def test_no_crlf_of_the_original_is_parted(
     canonical = b"".join(smtp_data.to_canonical([original]))
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(capsule, "PACKED_SIZE", beginning)
-        packed = b"".join(capsule.pack(PREAMBLE, pieces(canonical, size)))
+        packed = b"".join(capsule.pack(PREAMBLE, chunks_of(canonical, size)))
     assert b"".join(smtp_data.to_canonical([packed.replace(b"\r\n", b"\n")])) == packed
 
 
 @pytest.mark.parametrize("line", [b"A secret here.\r\n", b"secret" * 200_000 + b"\r\n"])
-def test_what_checks_look_at_holds_no_word_and_little_is_added(line: bytes) -> None:
+def test_the_encoded_body_contains_no_plain_text_and_adds_little(line: bytes) -> None:
     original = line * (2_000_000 // len(line) + 1)
-    packed = b"".join(capsule.pack(PREAMBLE, pieces(original, 1 << 16)))
+    packed = b"".join(capsule.pack(PREAMBLE, chunks_of(original, 1 << 16)))
     body = packed[header.body_start(packed) :]
     assert b"secret" not in body[: 2 * 51200] and b"secret" in body
     assert len(packed) < len(PREAMBLE) + len(original) + 40_000
@@ -71,8 +71,8 @@ def test_a_capsule_of_an_earlier_version_in_base64_to_its_end_is_read() -> None:
     assert head != PREAMBLE[:start]
     body = encodebytes(PREAMBLE[start:] + original).replace(b"\n", b"\r\n")
     assert capsule.is_packed(head + body)
-    found = b"".join(capsule.unpack(pieces(head + body, 5000)))
-    assert found == PREAMBLE + original
+    unpacked = b"".join(capsule.unpack(chunks_of(head + body, 5000)))
+    assert unpacked == PREAMBLE + original
 
 
 def test_lines_are_as_long_as_an_attachments() -> None:
@@ -92,10 +92,10 @@ def test_ordinary_mail_and_plain_capsules_are_not_packed() -> None:
 
 @pytest.mark.parametrize("length", [1, 2, 3, 40])
 def test_a_cut_end_is_left_out(length: int) -> None:
-    whole = PREAMBLE + b"the original"
+    complete = PREAMBLE + b"the original"
     packed = b"".join(capsule.pack(PREAMBLE, [b"the original"]))
-    found = b"".join(capsule.unpack([packed[: len(packed) - 2 - length]]))
-    assert whole.startswith(found) and len(whole) - len(found) <= length + 2
+    unpacked = b"".join(capsule.unpack([packed[: len(packed) - 2 - length]]))
+    assert complete.startswith(unpacked) and len(complete) - len(unpacked) <= length + 2
 
 
 def test_a_body_that_is_no_base64_is_a_broken_capsule() -> None:

@@ -18,11 +18,11 @@ MONTHS = [month.decode() for month in dates.MONTHS]
 
 def earlier_read_date(text: bytes) -> int | None:
     """read_date() as it was while datetime was there to ask."""
-    words = text.split()
-    if words and words[0].endswith(b","):
-        words = words[1:]
+    fields = text.split()
+    if fields and fields[0].endswith(b","):
+        fields = fields[1:]
     try:
-        day, month, year, clock, zone, *comment = words
+        day, month, year, clock, zone, *comment = fields
         if comment and not (len(comment) == 1 and comment[0][:1] == b"("):
             return None
         if len(zone) != 5 or zone[:1] not in (b"+", b"-") or not zone[1:].isdigit():
@@ -55,18 +55,32 @@ def test_each_day_from_the_year_1_to_9999_has_its_date() -> None:
     for number in range(
         1 - FIRST, LAST + 1, 7
     ):  # a week: 7 and 400 years' days share 7
-        told = datetime.date.fromordinal(number + FIRST)
-        assert dates.calendar_date(number) == (told.year, told.month, told.day)
-        assert dates.days_since_epoch(told.year, told.month, told.day) == number
+        expected = datetime.date.fromordinal(number + FIRST)
+        assert dates.calendar_date(number) == (
+            expected.year,
+            expected.month,
+            expected.day,
+        )
+        assert (
+            dates.days_since_epoch(expected.year, expected.month, expected.day)
+            == number
+        )
 
 
 @pytest.mark.parametrize("year", [1, 4, 100, 400, 1600, 1900, 1970, 1999, 2000, 2024])
 def test_each_day_around_a_turn_of_the_year_or_of_february(year: int) -> None:
     first = datetime.date(year, 1, 1).toordinal() - FIRST
     for number in range(first, first + 366):
-        told = datetime.date.fromordinal(number + FIRST)
-        assert dates.calendar_date(number) == (told.year, told.month, told.day)
-        assert dates.days_since_epoch(told.year, told.month, told.day) == number
+        expected = datetime.date.fromordinal(number + FIRST)
+        assert dates.calendar_date(number) == (
+            expected.year,
+            expected.month,
+            expected.day,
+        )
+        assert (
+            dates.days_since_epoch(expected.year, expected.month, expected.day)
+            == number
+        )
 
 
 @given(st.integers(-3, 10003), st.integers(-1, 14), st.integers(-1, 33))
@@ -94,14 +108,14 @@ def test_a_day_that_there_is_not_is_none(year: int, month: int, day: int) -> Non
 @example(951782399)
 @example(951868800)
 def test_times_are_written_as_datetime_writes_them(seconds: int) -> None:
-    at = moment(seconds)
-    assert dates.format_rfc3339(seconds) == at.strftime("%Y-%m-%dT%H:%M:%SZ")
-    day = at.strftime("%a, %d %b %Y %H:%M:%S +0000")  # tests run in the C locale
+    expected = moment(seconds)
+    assert dates.format_rfc3339(seconds) == expected.strftime("%Y-%m-%dT%H:%M:%SZ")
+    day = expected.strftime("%a, %d %b %Y %H:%M:%S +0000")  # tests run in the C locale
     assert dates.format_rfc5322(seconds).decode() == day
-    came = received_header.Origin(b"h", b"q", 0)
-    came.arrival = seconds
-    named = received_header.archive_id(came, sender=b"", sha256=b"")
-    assert named[:9] == at.strftime("%Y%m%d-")
+    origin = received_header.Origin(b"h", b"q", 0)
+    origin.arrival = seconds
+    record_id = received_header.archive_id(origin, sender=b"", sha256=b"")
+    assert record_id[:9] == expected.strftime("%Y%m%d-")
 
 
 numbers = st.one_of(
@@ -144,12 +158,18 @@ def test_the_same_texts_are_dates_and_the_same_ones(text: str) -> None:
 
 
 def test_ten_thousand_dates_read_as_datetime_reads_them() -> None:
-    chance = random.Random(6)
+    generator = random.Random(6)
     for _ in range(10_000):
-        day = chance.choice(["00", "01", "28", "29", "30", "31", "32"])
-        month = chance.choice(MONTHS)
-        year = chance.choice([chance.randint(0, 10000), chance.randint(1960, 2100)])
-        hour, minute, second = (chance.randint(-1, top) for top in (25, 61, 61))
-        zone = f"{chance.randint(-2500, 2500):+05}"
+        day = generator.choice(["00", "01", "28", "29", "30", "31", "32"])
+        month = generator.choice(MONTHS)
+        year = generator.choice(
+            [generator.randint(0, 10000), generator.randint(1960, 2100)]
+        )
+        hour, minute, second = (generator.randint(-1, top) for top in (25, 61, 61))
+        zone = f"{generator.randint(-2500, 2500):+05}"
         text = f"{day} {month} {year} {hour}:{minute}:{second} {zone}".encode()
         assert dates.parse_rfc5322(text) == earlier_read_date(text), text
+
+
+def test_an_unknown_time_is_written_as_nothing() -> None:
+    assert dates.format_rfc5322(None) == b""

@@ -56,7 +56,7 @@ RFC_4231 = [
 
 
 @pytest.fixture(params=["python", "openssl"])
-def reckoner(
+def sha256_source(
     request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[str]:
     """Whose SHA-256 it is."""
@@ -69,12 +69,12 @@ def reckoner(
 def test_openssl_comes_for_much_content_and_for_no_less(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    own = _sha256.sha256
-    monkeypatch.setattr(digest, "sha256", own)
+    builtin_sha256 = _sha256.sha256
+    monkeypatch.setattr(digest, "sha256", builtin_sha256)
     digest.select_implementation(digest.OPENSSL_THRESHOLD - 1)
-    assert digest.sha256 is own
+    assert digest.sha256 is builtin_sha256
     digest.select_implementation(digest.OPENSSL_THRESHOLD)
-    assert digest.sha256 is _hashlib.openssl_sha256 is not own
+    assert digest.sha256 is _hashlib.openssl_sha256 is not builtin_sha256
 
 
 def test_little_content_does_without_openssl() -> None:
@@ -87,7 +87,7 @@ def test_little_content_does_without_openssl() -> None:
     subprocess.run(["/usr/bin/python3", "-I", "-S", "-c", program], check=True)
 
 
-@pytest.mark.usefixtures("reckoner")
+@pytest.mark.usefixtures("sha256_source")
 @pytest.mark.parametrize(("key", "data", "expected"), RFC_4231)
 def test_the_vectors_of_rfc_4231_come_out(
     key: bytes, data: bytes, expected: str
@@ -95,7 +95,7 @@ def test_the_vectors_of_rfc_4231_come_out(
     assert digest._hmac(key, data).hex()[: len(expected)] == expected
 
 
-@pytest.mark.usefixtures("reckoner")
+@pytest.mark.usefixtures("sha256_source")
 @given(st.binary(max_size=200), st.binary(max_size=20), st.binary(max_size=300))
 def test_a_mac_is_that_of_the_standard_library(
     secret: bytes, purpose: bytes, content: bytes
@@ -104,7 +104,7 @@ def test_a_mac_is_that_of_the_standard_library(
     assert digest.mac(secret, purpose, content) == expected
 
 
-@pytest.mark.usefixtures("reckoner")
+@pytest.mark.usefixtures("sha256_source")
 @given(st.lists(st.binary(max_size=300), max_size=5))
 def test_a_digest_is_that_of_the_standard_library(pieces: list[bytes]) -> None:
     expected = hashlib.sha256(b"".join(pieces))

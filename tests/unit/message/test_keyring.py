@@ -12,39 +12,39 @@ from postfix_archive.errors import KeyUnreadable
 from postfix_archive.message import keyring
 
 SECRET = bytes(range(32)).hex()
-PLACE = "/etc/postfix/archive.key"
+KEY_PATH = "/etc/postfix/archive.key"
 
 
 def refusal(text: str) -> str:
-    with pytest.raises(KeyUnreadable) as caught:
-        keyring.parse(text, path=PLACE)
-    return str(caught.value)
+    with pytest.raises(KeyUnreadable) as excinfo:
+        keyring.parse(text, path=KEY_PATH)
+    return str(excinfo.value)
 
 
 def test_the_first_key_is_in_use_and_the_others_are_known() -> None:
     text = f"# comment\n\nnew {'ab' * 32}\nold {SECRET}\n"
-    keys = keyring.parse(text, path=PLACE)
+    keys = keyring.parse(text, path=KEY_PATH)
     assert keys.current.key_id == "new"
     old = keys.find("old")
     assert old is not None and old.secret == bytes(range(32))
 
 
 def test_a_key_that_is_not_there_is_none() -> None:
-    keys = keyring.parse(f"a {SECRET}\n", path=PLACE)
+    keys = keyring.parse(f"a {SECRET}\n", path=KEY_PATH)
     assert keys.find("b") is None
     assert keys.find("") is None
 
 
 def test_a_longer_secret_is_taken() -> None:
-    keys = keyring.parse(f"a {'00' * 64}", path=PLACE)
+    keys = keyring.parse(f"a {'00' * 64}", path=KEY_PATH)
     assert len(keys.current.secret) == 64
 
 
 @pytest.mark.parametrize("text", ["", "\n\n", "# only a comment\n"])
 def test_a_file_without_a_key_says_how_to_make_one(text: str) -> None:
-    said = refusal(text)
-    assert said.startswith(PLACE)
-    assert "key create" in said
+    error_text = refusal(text)
+    assert error_text.startswith(KEY_PATH)
+    assert "key create" in error_text
 
 
 @pytest.mark.parametrize(
@@ -61,15 +61,15 @@ def test_a_file_without_a_key_says_how_to_make_one(text: str) -> None:
     ],
 )
 def test_a_wrong_line_is_named_and_its_secret_is_not_shown(line: str) -> None:
-    said = refusal(f"# keys\n{line}\n")
-    assert said.startswith(f"{PLACE}, line 2: ")
-    assert SECRET[2:-2] not in said
+    error_text = refusal(f"# keys\n{line}\n")
+    assert error_text.startswith(f"{KEY_PATH}, line 2: ")
+    assert SECRET[2:-2] not in error_text
 
 
 def test_two_keys_of_one_id_are_refused() -> None:
-    said = refusal(f"a {SECRET}\na {'ab' * 32}\n")
-    assert "two keys with the same id" in said
-    assert SECRET not in said
+    error_text = refusal(f"a {SECRET}\na {'ab' * 32}\n")
+    assert "two keys with the same id" in error_text
+    assert SECRET not in error_text
 
 
 def test_a_proof_is_the_hmac_that_openssl_makes() -> None:

@@ -52,9 +52,9 @@ def test_another_short_id_is_not_taken_for_it(other: bytes) -> None:
 
 
 @given(st.binary(max_size=30), st.binary(max_size=30))
-def test_words_that_are_no_queue_ids_are_the_same_only_when_equal(
+def test_strings_that_are_no_queue_ids_are_the_same_only_when_equal(
     one: bytes, other: bytes
 ) -> None:
-    nonsense = b"#" + one
-    assert queue_ids.is_same(nonsense, other) == (nonsense == other)
+    invalid_id = b"#" + one
+    assert queue_ids.is_same(invalid_id, other) == (invalid_id == other)
     assert queue_ids.is_same(one, one)

@@ -37,25 +37,25 @@ FORGED_RECEIVED = (
 )
 
 
-def identity(message: bytes, queue_id: bytes = QUEUE_ID) -> str:
+def archive_id_of(message: bytes, queue_id: bytes = QUEUE_ID) -> str:
     """The archive id, as filtering makes it."""
-    came = examples.origin(message, queue_id)
-    content = examples.sha256(message[came.offset :])
-    return received_header.archive_id(came, sender=SENDER, sha256=content)
+    origin = examples.find_origin(message, queue_id)
+    content = examples.sha256(message[origin.offset :])
+    return received_header.archive_id(origin, sender=SENDER, sha256=content)
 
 
 @pytest.mark.parametrize("received", [FROM_SMTP, FROM_SENDMAIL, TO_SEVERAL])
-def test_postfixs_own_line_tells_queue_id_and_time(received: bytes) -> None:
-    came = examples.origin(received + b"Subject: x\r\n\r\n")
-    assert (came.host, came.queue_id) == (HOST, QUEUE_ID)
-    assert came.arrival == NOW
-    assert came.offset == 0
-    assert not came.is_smtputf8
+def test_postfixs_own_header_gives_queue_id_and_time(received: bytes) -> None:
+    origin = examples.find_origin(received + b"Subject: x\r\n\r\n")
+    assert (origin.host, origin.queue_id) == (HOST, QUEUE_ID)
+    assert origin.arrival == NOW
+    assert origin.offset == 0
+    assert not origin.is_smtputf8
 
 
 def test_utf8_protocol_is_seen() -> None:
     head = FROM_SMTP.replace(b"ESMTPS", b"UTF8SMTPS")
-    assert examples.origin(head).is_smtputf8
+    assert examples.find_origin(head).is_smtputf8
 
 
 @pytest.mark.parametrize(
@@ -72,9 +72,9 @@ def test_utf8_protocol_is_seen() -> None:
     ],
 )
 def test_no_helo_can_change_what_is_read(helo: bytes) -> None:
-    came = examples.origin(FROM_SMTP.replace(b"from client", b"from " + helo, 1))
-    assert (came.queue_id, came.arrival, came.offset) == (QUEUE_ID, NOW, 0)
-    assert not came.is_smtputf8
+    origin = examples.find_origin(FROM_SMTP.replace(b"from client", b"from " + helo, 1))
+    assert (origin.queue_id, origin.arrival, origin.offset) == (QUEUE_ID, NOW, 0)
+    assert not origin.is_smtputf8
 
 
 @pytest.mark.parametrize(
@@ -90,28 +90,30 @@ def test_no_helo_can_change_what_is_read(helo: bytes) -> None:
 def test_a_continuation_that_a_client_appended_is_not_read(
     received: bytes, appended: bytes
 ) -> None:
-    came = examples.origin(received + appended + b"Subject: x\r\n\r\n")
-    assert (came.queue_id, came.arrival, came.offset) == (QUEUE_ID, NOW, 0)
-    assert b"FAKE" not in came.clauses
-    assert not came.is_smtputf8
+    origin = examples.find_origin(received + appended + b"Subject: x\r\n\r\n")
+    assert (origin.queue_id, origin.arrival, origin.offset) == (QUEUE_ID, NOW, 0)
+    assert b"FAKE" not in origin.clauses
+    assert not origin.is_smtputf8
 
 
 def test_a_semicolon_in_the_recipient_changes_neither_queue_id_nor_time() -> None:
     rcpt = b'"; Wed, 01 Jan 2020 00:00:00 +0000 id 4FORGED"@example.com'
-    came = examples.origin(FROM_SMTP.replace(b"bob@example.com", rcpt))
-    assert (came.queue_id, came.arrival) == (QUEUE_ID, NOW)
+    origin = examples.find_origin(FROM_SMTP.replace(b"bob@example.com", rcpt))
+    assert (origin.queue_id, origin.arrival) == (QUEUE_ID, NOW)
 
 
 def test_a_recipient_does_not_make_postfixs_line_look_requeued() -> None:
     rcpt = b'"x, from userid 101)"@example.com'
     head = FROM_SMTP.replace(b"bob@example.com", rcpt) + FORGED_RECEIVED
-    came = examples.origin(head + b"Subject: x\r\n\r\n")
-    assert (came.queue_id, came.arrival, came.offset) == (QUEUE_ID, NOW, 0)
+    origin = examples.find_origin(head + b"Subject: x\r\n\r\n")
+    assert (origin.queue_id, origin.arrival, origin.offset) == (QUEUE_ID, NOW, 0)
 
 
 def test_a_recipient_does_not_make_mail_smtputf8() -> None:
     rcpt = b'"x with UTF8SMTP"@example.com'
-    assert not examples.origin(FROM_SMTP.replace(b"bob@example.com", rcpt)).is_smtputf8
+    assert not examples.find_origin(
+        FROM_SMTP.replace(b"bob@example.com", rcpt)
+    ).is_smtputf8
 
 
 @pytest.mark.parametrize(
@@ -126,61 +128,61 @@ def test_a_recipient_does_not_make_mail_smtputf8() -> None:
         b"x with UTF8SMTP id y",
     ],
 )
-@pytest.mark.parametrize("place", ["certificate", "login"])
+@pytest.mark.parametrize("comment_kind", ["certificate", "login"])
 def test_no_certificate_and_no_login_name_changes_what_is_read(
-    name: bytes, place: str
+    name: bytes, comment_kind: str
 ) -> None:
-    names = (name, b"ann") if place == "certificate" else (b"ann", name)
-    came = examples.origin(WITH_NAME % names + FORGED_RECEIVED + b"\r\n")
-    assert (came.queue_id, came.arrival, came.offset) == (QUEUE_ID, NOW, 0)
-    assert not came.is_smtputf8
+    names = (name, b"ann") if comment_kind == "certificate" else (b"ann", name)
+    origin = examples.find_origin(WITH_NAME % names + FORGED_RECEIVED + b"\r\n")
+    assert (origin.queue_id, origin.arrival, origin.offset) == (QUEUE_ID, NOW, 0)
+    assert not origin.is_smtputf8
 
 
 @pytest.mark.parametrize("received", [FROM_SMTP, FROM_SENDMAIL, TO_SEVERAL])
 @pytest.mark.parametrize("times", [1, 2, 5])
 def test_the_archive_id_is_stable_over_postsuper_r(received: bytes, times: int) -> None:
     message = received + b"Subject: x\r\n\r\nbody\r\n"
-    again = REQUEUED * times + message
-    came = examples.origin(again, b"4Zz9Requeued00")
-    assert again[came.offset :] == message
-    assert (came.queue_id, came.arrival) == (QUEUE_ID, NOW)
-    assert identity(again, b"4Zz9Requeued00") == identity(message)
+    requeued = REQUEUED * times + message
+    origin = examples.find_origin(requeued, b"4Zz9Requeued00")
+    assert requeued[origin.offset :] == message
+    assert (origin.queue_id, origin.arrival) == (QUEUE_ID, NOW)
+    assert archive_id_of(requeued, b"4Zz9Requeued00") == archive_id_of(message)
 
 
 def test_mail_of_the_mail_owner_itself_keeps_its_only_line() -> None:
     head = REQUEUED + b"Received: from elsewhere (x [192.0.2.9])\r\n"
     head += b"\tby other.example.net (Postfix) with ESMTP id 4OTHER; x\r\n\r\n"
-    came = examples.origin(head, b"4Zz9Requeued00")
-    assert (came.queue_id, came.offset) == (b"4Zz9Requeued00", 0)
+    origin = examples.find_origin(head, b"4Zz9Requeued00")
+    assert (origin.queue_id, origin.offset) == (b"4Zz9Requeued00", 0)
 
 
 def test_only_the_lines_on_top_count_as_requeueing() -> None:
     message = FROM_SMTP + REQUEUED + FROM_SMTP + b"\r\n"
-    assert examples.origin(message).offset == 0
+    assert examples.find_origin(message).offset == 0
 
 
 def test_a_line_between_ends_the_skipping() -> None:
     message = b"X-Other: y\r\n" + REQUEUED + FROM_SMTP + b"\r\n"
-    assert examples.origin(message, b"4Zz9Requeued00").offset == 0
+    assert examples.find_origin(message, b"4Zz9Requeued00").offset == 0
 
 
 def test_another_user_does_not_count_as_requeueing() -> None:
     head = REQUEUED.replace(b"userid 101", b"userid 1010") + FROM_SMTP + b"\r\n"
-    came = examples.origin(head, b"4Zz9Requeued00")
-    assert (came.queue_id, came.offset) == (b"4Zz9Requeued00", 0)
+    origin = examples.find_origin(head, b"4Zz9Requeued00")
+    assert (origin.queue_id, origin.offset) == (b"4Zz9Requeued00", 0)
 
 
 def test_a_missing_received_line_leaves_queue_id_and_host_of_this_run() -> None:
-    came = examples.origin(b"Subject: x\r\n\r\n")
-    assert (came.host, came.queue_id, came.offset) == (HOST, QUEUE_ID, 0)
-    assert came.arrival is None
-    assert identity(b"Subject: x\r\n\r\n").startswith("00000000-")
+    origin = examples.find_origin(b"Subject: x\r\n\r\n")
+    assert (origin.host, origin.queue_id, origin.offset) == (HOST, QUEUE_ID, 0)
+    assert origin.arrival is None
+    assert archive_id_of(b"Subject: x\r\n\r\n").startswith("00000000-")
 
 
 def test_a_received_line_of_another_queue_id_is_not_taken_for_ours() -> None:
-    came = examples.origin(FORGED_RECEIVED + b"\r\n")
-    assert came.queue_id == QUEUE_ID
-    assert came.arrival is None
+    origin = examples.find_origin(FORGED_RECEIVED + b"\r\n")
+    assert origin.queue_id == QUEUE_ID
+    assert origin.arrival is None
 
 
 def test_the_topmost_line_is_known_by_its_queue_id_whatever_the_host_is_called() -> (
@@ -188,18 +190,18 @@ def test_the_topmost_line_is_known_by_its_queue_id_whatever_the_host_is_called()
 ):
     """Its name has changed since, or one service has a name of its own."""
     old = FROM_SMTP.replace(HOST, b"old.example.com") + b"Subject: x\r\n\r\n"
-    came = examples.origin(old)
-    assert (came.host, came.queue_id) == (b"old.example.com", QUEUE_ID)
-    assert came.arrival == NOW
-    assert examples.origin(REQUEUED + old, b"4Zz9Requeued00").offset == 0
+    origin = examples.find_origin(old)
+    assert (origin.host, origin.queue_id) == (b"old.example.com", QUEUE_ID)
+    assert origin.arrival == NOW
+    assert examples.find_origin(REQUEUED + old, b"4Zz9Requeued00").offset == 0
 
 
 @pytest.mark.parametrize("now", [b"4Zx1Yk2Pp7zBC4", b"530DF20CC19"])
 def test_a_queue_file_that_postfix_renamed_keeps_its_id(now: bytes) -> None:
     """postsuper -S after the queue was moved, or queue ids became short."""
-    came = examples.origin(MESSAGE, now)
-    assert (came.queue_id, came.arrival) == (QUEUE_ID, NOW)
-    assert identity(MESSAGE, now) == identity(MESSAGE)
+    origin = examples.find_origin(MESSAGE, now)
+    assert (origin.queue_id, origin.arrival) == (QUEUE_ID, NOW)
+    assert archive_id_of(MESSAGE, now) == archive_id_of(MESSAGE)
 
 
 @pytest.mark.parametrize("first", [HOST, b"new.example.com"])
@@ -209,9 +211,9 @@ def test_requeueing_lines_are_known_by_archive_cfs_name_or_that_of_the_top(
     """main.cf's name has changed, and archive.cf's has not."""
     message = FROM_SMTP.replace(HOST, first) + b"Subject: x\r\n\r\n"
     top = REQUEUED.replace(HOST, b"new.example.com")
-    came = examples.origin(top + message, b"4Zz9Requeued00")
-    assert (came.host, came.queue_id, came.offset) == (first, QUEUE_ID, len(top))
-    assert identity(top + message, b"4Zz9Requeued00") == identity(message)
+    origin = examples.find_origin(top + message, b"4Zz9Requeued00")
+    assert (origin.host, origin.queue_id, origin.offset) == (first, QUEUE_ID, len(top))
+    assert archive_id_of(top + message, b"4Zz9Requeued00") == archive_id_of(message)
 
 
 @pytest.mark.parametrize(
@@ -226,33 +228,33 @@ def test_requeueing_lines_are_known_by_archive_cfs_name_or_that_of_the_top(
         b"Received: ; by mail.example.com (Postfix) id 4Zx1Yk2Pp7z9Qw\r\n",
     ],
 )
-def test_a_line_of_another_shape_tells_nothing(received: bytes) -> None:
-    came = examples.origin(received + b"\r\n")
-    assert came.clauses == b""
-    assert came.arrival is None
+def test_a_header_of_another_form_gives_nothing(received: bytes) -> None:
+    origin = examples.find_origin(received + b"\r\n")
+    assert origin.clauses == b""
+    assert origin.arrival is None
 
 
 @given(st.binary(max_size=200))
 def test_reading_the_origin_never_raises(noise: bytes) -> None:
     for head in (noise, FROM_SMTP + noise, REQUEUED + b"Received: " + noise):
-        assert received_header.is_archive_id(identity(head))
+        assert received_header.is_archive_id(archive_id_of(head))
 
 
 def test_a_megabyte_of_forged_lines_is_read_in_no_time() -> None:
     head = MESSAGE.partition(b"\r\n\r\n")[0] + b"\r\n" + FORGED_RECEIVED * 5000
-    assert examples.origin(head).queue_id == QUEUE_ID
+    assert examples.find_origin(head).queue_id == QUEUE_ID
 
 
 def test_the_id_depends_on_sender_content_host_and_queue_id() -> None:
-    came = examples.origin(MESSAGE)
+    origin = examples.find_origin(MESSAGE)
     content = examples.sha256(MESSAGE)
-    elsewhere = examples.origin(MESSAGE.replace(HOST, b"mx2.example.com"))
+    elsewhere = examples.find_origin(MESSAGE.replace(HOST, b"mx2.example.com"))
     ids = {
-        received_header.archive_id(came, sender=SENDER, sha256=content),
-        received_header.archive_id(came, sender=b"", sha256=content),
-        received_header.archive_id(came, sender=SENDER, sha256=examples.sha256(b"")),
+        received_header.archive_id(origin, sender=SENDER, sha256=content),
+        received_header.archive_id(origin, sender=b"", sha256=content),
+        received_header.archive_id(origin, sender=SENDER, sha256=examples.sha256(b"")),
         received_header.archive_id(elsewhere, sender=SENDER, sha256=content),
-        identity(MESSAGE, b"4OTHERRUN"),
+        archive_id_of(MESSAGE, b"4OTHERRUN"),
     }
     assert len(ids) == 5
 
@@ -263,16 +265,17 @@ def test_bytes_that_move_from_one_part_to_the_next_change_the_id() -> None:
         for host, qid in [(b"a", b"bc"), (b"ab", b"c")]
     )
     ids = [
-        received_header.archive_id(each, sender=b"", sha256=b"") for each in (one, two)
+        received_header.archive_id(origin, sender=b"", sha256=b"")
+        for origin in (one, two)
     ]
     assert ids[0] != ids[1]
 
 
 def test_the_day_in_the_id_is_that_of_utc() -> None:
-    late = FROM_SMTP.replace(
+    next_day = FROM_SMTP.replace(
         b"22 Nov 2026 12:53:00 +0100", b"23 Nov 2026 00:30:00 +0100"
     )
-    assert identity(late + b"\r\n").startswith("20261122-")
+    assert archive_id_of(next_day + b"\r\n").startswith("20261122-")
 
 
 @pytest.mark.parametrize(
@@ -334,9 +337,9 @@ def test_a_date_that_is_written_reads_the_same(seconds: int) -> None:
 def test_a_date_that_is_read_is_a_moment_that_can_be_written(
     year: int, day: str, clock: str, zone: int
 ) -> None:
-    found = dates.parse_rfc5322(f"Sun, {day} {year:04} {clock} {zone:+05}".encode())
-    if found is not None:
-        assert dates.parse_rfc5322(dates.format_rfc5322(found)) == found
+    timestamp = dates.parse_rfc5322(f"Sun, {day} {year:04} {clock} {zone:+05}".encode())
+    if timestamp is not None:
+        assert dates.parse_rfc5322(dates.format_rfc5322(timestamp)) == timestamp
 
 
 @pytest.mark.parametrize(
@@ -345,7 +348,7 @@ def test_a_date_that_is_read_is_a_moment_that_can_be_written(
 )
 def test_a_date_at_the_end_of_time_breaks_nothing(text: str) -> None:
     head = FROM_SMTP.replace(b"Sun, 22 Nov 2026 12:53:00 +0100 (CET)", text.encode())
-    assert received_header.is_archive_id(identity(head + b"\r\n"))
+    assert received_header.is_archive_id(archive_id_of(head + b"\r\n"))
 
 
 def test_dates_are_written_in_utc() -> None:
@@ -402,7 +405,7 @@ def test_a_time_beyond_measure_is_the_last_that_can_be_written(
 
 
 @pytest.mark.parametrize(
-    ("head", "said", "found"),
+    ("head", "header_id", "origin_id"),
     [
         (FROM_SMTP, QUEUE_ID, QUEUE_ID),
         (FROM_SENDMAIL, b"", QUEUE_ID),
@@ -420,24 +423,26 @@ def test_a_time_beyond_measure_is_the_last_that_can_be_written(
     ],
 )
 def test_which_queue_file_it_was_stands_in_the_line_on_top(
-    head: bytes, said: bytes, found: bytes
+    head: bytes, header_id: bytes, origin_id: bytes
 ) -> None:
     message = b"Return-Path: <x>\r\n" + head + b"Subject: x\r\n\r\n"
-    assert received_header.find_queue_id(message, ident=said, host=HOST) == found
+    assert (
+        received_header.find_queue_id(message, ident=header_id, host=HOST) == origin_id
+    )
 
 
 @pytest.mark.parametrize("received", [FROM_SMTP, TO_SEVERAL])
 def test_who_the_mail_owner_is_is_not_asked_for_mail_that_came_by_smtp(
     received: bytes,
 ) -> None:
-    def unasked() -> int:
+    def unexpected_call() -> int:
         raise AssertionError("a look into a directory of users, for each message")
 
     head = received + b"Subject: x\r\n\r\n"
     received_header.find_origin(
-        head, current_queue_id=QUEUE_ID, host=HOST, mail_owner=unasked
+        head, current_queue_id=QUEUE_ID, host=HOST, mail_owner=unexpected_call
     )
     with pytest.raises(AssertionError):
         received_header.find_origin(
-            REQUEUED + head, current_queue_id=b"", host=HOST, mail_owner=unasked
+            REQUEUED + head, current_queue_id=b"", host=HOST, mail_owner=unexpected_call
         )

@@ -11,16 +11,18 @@ from postfix_archive.message import request
 from postfix_archive.message.envelope import Recipient
 from postfix_archive.message.keyring import Keyring
 
-from unit.examples import HR, KEYS, LEGAL, NEW_KEY, ROTATED, STRANGERS
+from unit.examples import FOREIGN_KEYS, HR, KEYS, LEGAL, NEW_KEY, ROTATED
 
 BOB = b"bob@example.com"
 
 
-def sorted_out(
+def split(
     *addresses: bytes, keys: Keyring = KEYS
 ) -> tuple[list[bytes], tuple[str, ...], int]:
-    people, asked, forged = request.split_recipients(map(Recipient, addresses), keys)
-    return [each.final for each in people], asked, forged
+    recipients, archives, forged = request.split_recipients(
+        map(Recipient, addresses), keys
+    )
+    return [each.final for each in recipients], archives, forged
 
 
 @pytest.mark.parametrize(
@@ -57,52 +59,52 @@ def test_a_nexthop_names_its_archives(nexthop: str, archives: tuple[str, ...]) -
         "\u212aate@example.com",
     ],
 )
-def test_a_nexthop_that_names_no_archive_defers_and_says_where_to_look(
+def test_a_nexthop_that_names_no_archive_defers_and_names_the_setting(
     nexthop: str,
 ) -> None:
     with pytest.raises(RequestInvalid, match="main.cf"):
         request.from_nexthop(nexthop)
 
 
-def test_a_table_can_ask_by_a_recipient() -> None:
+def test_a_table_can_request_by_a_recipient() -> None:
     carried = request.make_recipient(LEGAL, KEYS)
     assert carried.endswith(b"@archive-request.invalid")
     assert LEGAL.encode() not in carried
-    assert sorted_out(BOB, carried) == ([BOB], (LEGAL,), 0)
+    assert split(BOB, carried) == ([BOB], (LEGAL,), 0)
 
 
 def test_the_case_of_a_request_does_not_count() -> None:
     upper = request.make_recipient("LEGAL@Example.com", KEYS).upper()
-    assert sorted_out(upper) == ([], (LEGAL,), 0)
+    assert split(upper) == ([], (LEGAL,), 0)
 
 
 def test_requests_add_up_and_each_counts_once() -> None:
     legal, hr = (request.make_recipient(each, KEYS) for each in (LEGAL, HR))
-    assert sorted_out(legal, BOB, hr, legal) == ([BOB], (LEGAL, HR), 0)
+    assert split(legal, BOB, hr, legal) == ([BOB], (LEGAL, HR), 0)
 
 
 def test_a_request_made_with_a_rotated_key_still_counts() -> None:
-    assert sorted_out(request.make_recipient(LEGAL, KEYS), keys=ROTATED)[1] == (LEGAL,)
+    assert split(request.make_recipient(LEGAL, KEYS), keys=ROTATED)[1] == (LEGAL,)
 
 
 def test_new_requests_are_made_with_the_first_key() -> None:
-    made = request.make_recipient(LEGAL, ROTATED)
-    assert made == request.make_recipient(LEGAL, Keyring((NEW_KEY,)))
+    new_recipient = request.make_recipient(LEGAL, ROTATED)
+    assert new_recipient == request.make_recipient(LEGAL, Keyring((NEW_KEY,)))
 
 
-def test_a_request_made_with_a_strangers_key_is_a_forgery() -> None:
-    forged = request.make_recipient(LEGAL, STRANGERS)
-    assert sorted_out(BOB, forged) == ([BOB], (), 1)
+def test_a_request_made_with_a_foreign_key_is_a_forgery() -> None:
+    forged = request.make_recipient(LEGAL, FOREIGN_KEYS)
+    assert split(BOB, forged) == ([BOB], (), 1)
 
 
 def test_the_mac_of_another_address_is_a_forgery() -> None:
     mac = request.make_recipient(HR, KEYS).partition(b".")[0]
-    named = request.make_recipient(LEGAL, KEYS).partition(b".")[2]
-    assert sorted_out(mac + b"." + named) == ([], (), 1)
+    encoded_address = request.make_recipient(LEGAL, KEYS).partition(b".")[2]
+    assert split(mac + b"." + encoded_address) == ([], (), 1)
 
 
 @pytest.mark.parametrize(
-    "local",
+    "local_part",
     [
         b"",
         b".",
@@ -114,19 +116,21 @@ def test_the_mac_of_another_address_is_a_forgery() -> None:
         b'"a b"',
     ],
 )
-def test_a_request_without_a_true_mac_is_a_forgery(local: bytes) -> None:
-    assert sorted_out(local + b"@archive-request.invalid") == ([], (), 1)
+def test_a_request_without_a_true_mac_is_a_forgery(local_part: bytes) -> None:
+    assert split(local_part + b"@archive-request.invalid") == ([], (), 1)
 
 
 @given(st.binary(max_size=40))
-def test_no_recipient_of_that_domain_ever_counts_as_a_person(local: bytes) -> None:
-    people, asked, forged = sorted_out(local + b"@Archive-Request.INVALID")
-    assert (people, asked, forged) == ([], (), 1)
+def test_no_recipient_of_the_request_domain_counts_as_a_mail_recipient(
+    local: bytes,
+) -> None:
+    recipients, archives, forged = split(local + b"@Archive-Request.INVALID")
+    assert (recipients, archives, forged) == ([], (), 1)
 
 
 def test_a_shortened_mac_is_a_forgery() -> None:
-    mac, _, named = request.make_recipient(LEGAL, KEYS).partition(b".")
-    assert sorted_out(mac[:-2] + b"." + named) == ([], (), 1)
+    mac, _, encoded_address = request.make_recipient(LEGAL, KEYS).partition(b".")
+    assert split(mac[:-2] + b"." + encoded_address) == ([], (), 1)
 
 
 @pytest.mark.parametrize(
@@ -137,8 +141,8 @@ def test_a_shortened_mac_is_a_forgery() -> None:
         b"archive-request.invalid",
     ],
 )
-def test_other_domains_are_people(other: bytes) -> None:
-    assert sorted_out(other) == ([other], (), 0)
+def test_other_domains_are_mail_recipients(other: bytes) -> None:
+    assert split(other) == ([other], (), 0)
 
 
 def test_a_message_to_the_capsule_address_alone_is_a_capsule() -> None:
@@ -150,8 +154,8 @@ def test_a_message_to_the_capsule_address_alone_is_a_capsule() -> None:
     assert not request.is_capsule(())
 
 
-def test_the_capsule_address_is_no_request_and_no_person() -> None:
-    assert sorted_out(request.CAPSULE_RECIPIENT, BOB) == ([BOB], (), 0)
+def test_the_capsule_address_is_neither_request_nor_mail_recipient() -> None:
+    assert split(request.CAPSULE_RECIPIENT, BOB) == ([BOB], (), 0)
 
 
 def test_a_request_for_no_plain_address_cannot_be_made() -> None:

@@ -10,9 +10,9 @@ from postfix_archive.message import smtp_data
 from unit import examples
 
 
-def unstuffed(sent: bytes) -> bytes:
+def dot_unstuff(stuffed: bytes) -> bytes:
     """What an SMTP server makes of it (RFC 5321 4.5.2), by the letter."""
-    lines = sent.split(b"\r\n")
+    lines = stuffed.split(b"\r\n")
     return b"\r\n".join(each[1:] if each[:1] == b"." else each for each in lines)
 
 
@@ -37,46 +37,46 @@ def test_empty_pieces_at_the_end_add_no_line() -> None:
     assert canonical(b"a\n", b"", b"") == b"a\r\n"
 
 
-@given(examples.LINES_LF, examples.MARKS)
+@given(examples.LINES_LF, examples.OFFSETS)
 def test_canonical_form_does_not_depend_on_the_pieces(
     message: bytes, marks: list[int]
 ) -> None:
-    assert canonical(*examples.cut(message, marks)) == canonical(message)
+    assert canonical(*examples.split_at(message, marks)) == canonical(message)
 
 
 @given(examples.LINES_LF)
 def test_canonical_form_loses_no_byte(message: bytes) -> None:
-    whole = message if message.endswith(b"\n") or not message else message + b"\n"
-    assert canonical(message).replace(b"\r\n", b"\n") == whole
+    complete = message if message.endswith(b"\n") or not message else message + b"\n"
+    assert canonical(message).replace(b"\r\n", b"\n") == complete
 
 
 def test_dots_that_begin_a_line_are_doubled_and_no_others() -> None:
-    sent = b"".join(smtp_data.dot_stuff([b".a\r\nb.c\r\n.\r\n..\r\n"]))
-    assert sent == b"..a\r\nb.c\r\n..\r\n...\r\n"
+    stuffed = b"".join(smtp_data.dot_stuff([b".a\r\nb.c\r\n.\r\n..\r\n"]))
+    assert stuffed == b"..a\r\nb.c\r\n..\r\n...\r\n"
 
 
 def test_a_message_never_holds_the_end_of_data_by_itself() -> None:
-    sent = b"".join(smtp_data.dot_stuff([b"a\r\n", b".", b"\r\n", b"QUIT\r\n"]))
-    assert b"\r\n.\r\n" not in sent
+    stuffed = b"".join(smtp_data.dot_stuff([b"a\r\n", b".", b"\r\n", b"QUIT\r\n"]))
+    assert b"\r\n.\r\n" not in stuffed
 
 
-@given(examples.LINES_LF, examples.MARKS)
+@given(examples.LINES_LF, examples.OFFSETS)
 def test_stuffing_does_not_depend_on_the_pieces_and_can_be_undone(
     message: bytes, marks: list[int]
 ) -> None:
     content = canonical(message)
-    sent = b"".join(smtp_data.dot_stuff(examples.cut(content, marks)))
-    assert sent == b"".join(smtp_data.dot_stuff([content]))
-    assert unstuffed(sent) == content
-    assert b"\r\n.\r\n" not in b"\r\n" + sent
+    stuffed = b"".join(smtp_data.dot_stuff(examples.split_at(content, marks)))
+    assert stuffed == b"".join(smtp_data.dot_stuff([content]))
+    assert dot_unstuff(stuffed) == content
+    assert b"\r\n.\r\n" not in b"\r\n" + stuffed
 
 
-@given(examples.LINES_LF, examples.MARKS)
-def test_lf_form_does_not_depend_on_the_pieces_and_leads_back(
+@given(examples.LINES_LF, examples.OFFSETS)
+def test_lf_form_does_not_depend_on_the_pieces_and_is_reversible(
     message: bytes, marks: list[int]
 ) -> None:
     content = canonical(message)
-    with_lf = b"".join(smtp_data.to_lf(examples.cut(content, marks)))
+    with_lf = b"".join(smtp_data.to_lf(examples.split_at(content, marks)))
     assert with_lf == content.replace(b"\r\n", b"\n")
     assert canonical(with_lf) == content
 
@@ -89,17 +89,19 @@ def test_chained_parts_follow_each_other() -> None:
     assert list(smtp_data.chain([b"1"], (), [b"2", b"3"])) == [b"1", b"2", b"3"]
 
 
-@given(examples.LINES_LF, examples.MARKS)
-def test_shape_does_not_depend_on_the_pieces(message: bytes, marks: list[int]) -> None:
+@given(examples.LINES_LF, examples.OFFSETS)
+def test_content_properties_do_not_depend_on_the_pieces(
+    message: bytes, marks: list[int]
+) -> None:
     content = canonical(message)
-    found = smtp_data.ContentProperties()
-    for piece in examples.cut(content, marks):
-        found.update(piece)
+    properties = smtp_data.ContentProperties()
+    for piece in examples.split_at(content, marks):
+        properties.update(piece)
     lines = content.split(b"\r\n")
-    assert found.longest_line == max(map(len, lines))
-    assert found.is_ascii == content.isascii()
-    assert found.has_nul == (b"\0" in content)
-    assert not found.has_bare_cr
+    assert properties.longest_line == max(map(len, lines))
+    assert properties.is_ascii == content.isascii()
+    assert properties.has_nul == (b"\0" in content)
+    assert not properties.has_bare_cr
 
 
 @pytest.mark.parametrize(
@@ -117,19 +119,19 @@ def test_shape_does_not_depend_on_the_pieces(message: bytes, marks: list[int]) -
     ],
 )
 def test_encoding_is_true_of_the_bytes(content: bytes, encoding: bytes) -> None:
-    assert examples.shape(content).encoding == encoding
+    assert examples.content_properties(content).encoding == encoding
 
 
 def test_a_bare_cr_is_seen_across_pieces() -> None:
-    found = smtp_data.ContentProperties()
+    properties = smtp_data.ContentProperties()
     for piece in (b"a\r", b"b\r", b"\n"):
-        found.update(piece)
-    assert found.has_bare_cr
+        properties.update(piece)
+    assert properties.has_bare_cr
 
 
 def test_a_crlf_cut_in_two_is_no_bare_cr_and_adds_nothing_to_the_line() -> None:
-    found = smtp_data.ContentProperties()
+    properties = smtp_data.ContentProperties()
     for piece in (b"ab\r", b"\n", b"c\r\n"):
-        found.update(piece)
-    assert not found.has_bare_cr
-    assert found.longest_line == 2
+        properties.update(piece)
+    assert not properties.has_bare_cr
+    assert properties.longest_line == 2

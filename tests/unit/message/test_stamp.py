@@ -14,6 +14,7 @@ from postfix_archive.message.keyring import Key, Keyring
 from unit import examples
 from unit.examples import (
     ARCHIVE_ID,
+    FOREIGN_KEYS,
     HR,
     KEYS,
     LEGAL,
@@ -22,14 +23,13 @@ from unit.examples import (
     NOW,
     OLD_KEY,
     ROTATED,
-    STRANGERS,
 )
 
 OTHER_MESSAGE = MESSAGE.replace(b"Please sign.", b"Please burn.")
 FOOTER = b"-- \r\nthe list\r\n"
 
 
-def made(
+def make_stamp(
     message: bytes = MESSAGE,
     archive: str = LEGAL,
     *,
@@ -42,19 +42,21 @@ def made(
     return stamp.make(archive_id, tag, examples.sha256(message), time, key)
 
 
-def judged(message: bytes, archive: str = LEGAL, keys: Keyring = KEYS) -> stamp.Verdict:
+def verdict_of(
+    message: bytes, archive: str = LEGAL, keys: Keyring = KEYS
+) -> stamp.Verdict:
     """What the stamps of a message say to one archive."""
-    found = stamp.find(message[: header.HEAD_LIMIT], keys)
-    digests = examples.digests(message, found.content_offsets)
-    return stamp.verify(found, archive, digests, keys)
+    stamps = stamp.find(message[: header.HEAD_LIMIT], keys)
+    digests = examples.digests(message, stamps.content_offsets)
+    return stamp.verify(stamps, archive, digests, keys)
 
 
-def word(message: bytes, archive: str = LEGAL, keys: Keyring = KEYS) -> str:
-    return judged(message, archive, keys).result
+def verdict_kind(message: bytes, archive: str = LEGAL, keys: Keyring = KEYS) -> str:
+    return verdict_of(message, archive, keys).result
 
 
 def test_a_message_that_was_stamped_is_valid_and_names_its_capture() -> None:
-    verdict = judged(made() + MESSAGE)
+    verdict = verdict_of(make_stamp() + MESSAGE)
     assert verdict.result == stamp.VALID
     assert verdict.stamp is not None
     assert verdict.stamp.archive_id == ARCHIVE_ID
@@ -63,22 +65,25 @@ def test_a_message_that_was_stamped_is_valid_and_names_its_capture() -> None:
 
 
 def test_a_message_without_a_stamp_is_absent() -> None:
-    assert word(MESSAGE) == stamp.ABSENT
-    assert word(b"") == stamp.ABSENT
+    assert verdict_kind(MESSAGE) == stamp.ABSENT
+    assert verdict_kind(b"") == stamp.ABSENT
 
 
 def test_a_stamp_in_the_body_is_no_stamp() -> None:
-    assert word(MESSAGE + made()) == stamp.ABSENT
+    assert verdict_kind(MESSAGE + make_stamp()) == stamp.ABSENT
 
 
 def test_a_changed_body_is_altered() -> None:
-    verdict = judged(made() + MESSAGE + FOOTER)
+    verdict = verdict_of(make_stamp() + MESSAGE + FOOTER)
     assert verdict.result == stamp.ALTERED
     assert verdict.stamp is not None and verdict.stamp.archive_id == ARCHIVE_ID
 
 
 def test_a_changed_header_below_is_altered() -> None:
-    assert word(made() + MESSAGE.replace(b"contract", b"[list]")) == stamp.ALTERED
+    assert (
+        verdict_kind(make_stamp() + MESSAGE.replace(b"contract", b"[list]"))
+        == stamp.ALTERED
+    )
 
 
 @given(st.integers(0, len(MESSAGE) - 1), st.integers(1, 255))
@@ -90,26 +95,31 @@ def test_no_byte_below_may_change(at: int, change: int) -> None:
     # A first byte that is white space makes the line a part of the stamp: forged.
     continued = at == 0 and bytes(other[:1]) in (b" ", b"\t")
     expected = stamp.FORGED if continued else stamp.ALTERED
-    assert word(made() + bytes(other)) == expected
+    assert verdict_kind(make_stamp() + bytes(other)) == expected
 
 
 def test_the_stamp_of_another_message_is_altered() -> None:
-    assert word(made(OTHER_MESSAGE) + MESSAGE) == stamp.ALTERED
+    assert verdict_kind(make_stamp(OTHER_MESSAGE) + MESSAGE) == stamp.ALTERED
 
 
 def test_the_stamp_of_another_message_above_changes_nothing() -> None:
-    assert word(made(OTHER_MESSAGE) + made() + MESSAGE) == stamp.VALID
-    assert word(made(OTHER_MESSAGE) + made() + MESSAGE + FOOTER) == stamp.ALTERED
+    assert (
+        verdict_kind(make_stamp(OTHER_MESSAGE) + make_stamp() + MESSAGE) == stamp.VALID
+    )
+    assert (
+        verdict_kind(make_stamp(OTHER_MESSAGE) + make_stamp() + MESSAGE + FOOTER)
+        == stamp.ALTERED
+    )
 
 
-def test_a_strangers_stamp_is_forged_even_if_it_names_our_key() -> None:
-    (strange,) = STRANGERS.keys
-    assert strange.key_id == OLD_KEY.key_id
-    assert word(made(key=strange) + MESSAGE) == stamp.FORGED
+def test_a_foreign_stamp_is_forged_even_if_it_names_our_key() -> None:
+    (foreign_key,) = FOREIGN_KEYS.keys
+    assert foreign_key.key_id == OLD_KEY.key_id
+    assert verdict_kind(make_stamp(key=foreign_key) + MESSAGE) == stamp.FORGED
 
 
 def test_a_key_id_that_we_do_not_have_is_forged() -> None:
-    assert word(made(key=NEW_KEY) + MESSAGE) == stamp.FORGED
+    assert verdict_kind(make_stamp(key=NEW_KEY) + MESSAGE) == stamp.FORGED
 
 
 @pytest.mark.parametrize(
@@ -132,9 +142,9 @@ def test_a_key_id_that_we_do_not_have_is_forged() -> None:
     ],
 )
 def test_no_part_of_a_stamp_may_change(before: bytes, after: bytes) -> None:
-    changed = re.sub(before, after, made())
-    assert changed != made()
-    assert word(changed + MESSAGE) == stamp.FORGED
+    changed = re.sub(before, after, make_stamp())
+    assert changed != make_stamp()
+    assert verdict_kind(changed + MESSAGE) == stamp.FORGED
 
 
 @pytest.mark.parametrize(
@@ -149,12 +159,12 @@ def test_no_part_of_a_stamp_may_change(before: bytes, after: bytes) -> None:
 )
 def test_nothing_can_be_hidden_within_a_stamp(added: bytes) -> None:
     """What a valid stamp holds is recorded nowhere: it must hold nothing else."""
-    line = made()
+    line = make_stamp()
     proof = line.rpartition(b"h=")[2].strip()
     if b"%s" in added:
         added = added % proof
-    grown = line.removesuffix(b"\r\n") + added + b"\r\n"
-    assert word(grown + MESSAGE) != stamp.VALID
+    longer_line = line.removesuffix(b"\r\n") + added + b"\r\n"
+    assert verdict_kind(longer_line + MESSAGE) != stamp.VALID
 
 
 @pytest.mark.parametrize(
@@ -170,48 +180,51 @@ def test_nothing_can_be_hidden_within_a_stamp(added: bytes) -> None:
 def test_nothing_can_be_hidden_in_the_middle_of_a_stamp(
     before: bytes, after: bytes
 ) -> None:
-    assert before in made()
-    assert word(made().replace(before, after) + MESSAGE) != stamp.VALID
+    assert before in make_stamp()
+    assert verdict_kind(make_stamp().replace(before, after) + MESSAGE) != stamp.VALID
 
 
-def test_a_stamp_says_nothing_of_the_archive_in_clear() -> None:
-    line = made()
+def test_a_stamp_does_not_contain_the_archive_in_clear() -> None:
+    line = make_stamp()
     assert b"legal" not in line and LEGAL.encode().hex().encode() not in line
 
 
 def test_a_stamp_is_for_one_archive_only() -> None:
-    assert word(made() + MESSAGE, HR) == stamp.ABSENT
+    assert verdict_kind(make_stamp() + MESSAGE, HR) == stamp.ABSENT
 
 
 def test_two_archives_have_a_stamp_each() -> None:
-    both = made(archive=LEGAL) + made(archive=HR) + MESSAGE
-    assert word(both, LEGAL) == stamp.VALID
-    assert word(both, HR) == stamp.VALID
+    stamped_twice = make_stamp(archive=LEGAL) + make_stamp(archive=HR) + MESSAGE
+    assert verdict_kind(stamped_twice, LEGAL) == stamp.VALID
+    assert verdict_kind(stamped_twice, HR) == stamp.VALID
 
 
 def test_a_second_archive_may_stamp_above_the_first() -> None:
-    stamped = made(archive=LEGAL) + MESSAGE
-    twice = made(stamped, HR) + stamped
-    assert word(twice, LEGAL) == stamp.VALID
-    assert word(twice, HR) == stamp.VALID
-    relayed = examples.FROM_SMTP + twice
-    assert word(relayed, LEGAL) == stamp.VALID
-    assert word(relayed, HR) == stamp.VALID
+    stamped = make_stamp(archive=LEGAL) + MESSAGE
+    stamped_twice = make_stamp(stamped, HR) + stamped
+    assert verdict_kind(stamped_twice, LEGAL) == stamp.VALID
+    assert verdict_kind(stamped_twice, HR) == stamp.VALID
+    relayed = examples.FROM_SMTP + stamped_twice
+    assert verdict_kind(relayed, LEGAL) == stamp.VALID
+    assert verdict_kind(relayed, HR) == stamp.VALID
 
 
 def test_the_second_archives_stamp_sees_a_change_of_the_first() -> None:
-    stamped = made(archive=LEGAL) + MESSAGE
+    stamped = make_stamp(archive=LEGAL) + MESSAGE
     changed = stamped.replace(b"Archive-Stamp", b"archive-stamp")
-    assert word(made(stamped, HR) + changed, LEGAL) == stamp.VALID
-    assert word(made(stamped, HR) + examples.FROM_SMTP + stamped, HR) == stamp.ALTERED
+    assert verdict_kind(make_stamp(stamped, HR) + changed, LEGAL) == stamp.VALID
+    assert (
+        verdict_kind(make_stamp(stamped, HR) + examples.FROM_SMTP + stamped, HR)
+        == stamp.ALTERED
+    )
 
 
 def test_a_forged_stamp_between_two_of_ours_ends_the_block() -> None:
-    (strange,) = STRANGERS.keys
-    forged = made(key=strange, archive_id="20200101-" + "0" * 40)
-    message = made(archive=LEGAL) + forged + made(archive=HR) + MESSAGE
-    assert word(message, LEGAL) == stamp.ALTERED
-    assert word(message, HR) == stamp.VALID
+    (foreign_key,) = FOREIGN_KEYS.keys
+    forged = make_stamp(key=foreign_key, archive_id="20200101-" + "0" * 40)
+    message = make_stamp(archive=LEGAL) + forged + make_stamp(archive=HR) + MESSAGE
+    assert verdict_kind(message, LEGAL) == stamp.ALTERED
+    assert verdict_kind(message, HR) == stamp.VALID
 
 
 @pytest.mark.parametrize(
@@ -225,32 +238,35 @@ def test_a_forged_stamp_between_two_of_ours_ends_the_block() -> None:
     ],
 )
 def test_nothing_hides_between_a_stamp_and_its_message(line: bytes) -> None:
-    assert word(made() + line + MESSAGE) != stamp.VALID
+    assert verdict_kind(make_stamp() + line + MESSAGE) != stamp.VALID
 
 
-def test_lines_above_a_stamp_do_not_spoil_it_and_are_told_apart() -> None:
+def test_lines_above_a_stamp_leave_it_valid_and_are_separated() -> None:
     above = b"Received: from a list\r\nX-Spam: no\r\n"
-    verdict = judged(above + made() + MESSAGE)
+    verdict = verdict_of(above + make_stamp() + MESSAGE)
     assert verdict.result == stamp.VALID
     assert verdict.stamp is not None and verdict.stamp.start == len(above)
 
 
 def test_a_foreign_stamp_above_ours_does_not_spoil_it() -> None:
-    (strange,) = STRANGERS.keys
-    assert word(made(key=strange) + made() + MESSAGE) == stamp.VALID
+    (foreign_key,) = FOREIGN_KEYS.keys
+    assert (
+        verdict_kind(make_stamp(key=foreign_key) + make_stamp() + MESSAGE)
+        == stamp.VALID
+    )
 
 
 def test_an_altered_and_a_valid_stamp_for_one_archive_are_valid() -> None:
-    first = made(OTHER_MESSAGE, archive_id="20200101-" + "0" * 40) + MESSAGE
-    message = made(first) + first
-    verdict = judged(message)
+    first = make_stamp(OTHER_MESSAGE, archive_id="20200101-" + "0" * 40) + MESSAGE
+    message = make_stamp(first) + first
+    verdict = verdict_of(message)
     assert verdict.result == stamp.VALID
     assert verdict.stamp is not None and verdict.stamp.archive_id == ARCHIVE_ID
 
 
 def test_a_stamp_of_a_rotated_key_is_still_ours() -> None:
-    assert word(made(key=OLD_KEY) + MESSAGE, keys=ROTATED) == stamp.VALID
-    assert word(made(key=NEW_KEY) + MESSAGE, keys=ROTATED) == stamp.VALID
+    assert verdict_kind(make_stamp(key=OLD_KEY) + MESSAGE, keys=ROTATED) == stamp.VALID
+    assert verdict_kind(make_stamp(key=NEW_KEY) + MESSAGE, keys=ROTATED) == stamp.VALID
 
 
 @pytest.mark.parametrize(
@@ -266,37 +282,45 @@ def test_a_stamp_of_a_rotated_key_is_still_ours() -> None:
 )
 def test_a_header_that_a_relay_folded_anew_is_still_valid(refold: object) -> None:
     assert callable(refold)
-    folded = refold(made())
-    assert folded != made()
-    assert word(folded + MESSAGE) == stamp.VALID
+    folded = refold(make_stamp())
+    assert folded != make_stamp()
+    assert verdict_kind(folded + MESSAGE) == stamp.VALID
 
 
 def test_more_stamps_than_are_looked_at_leave_the_rest_unread() -> None:
-    strange = b"Archive-Stamp: x\r\n"
-    assert word(strange * (stamp.STAMP_LIMIT - 1) + made() + MESSAGE) == stamp.VALID
-    assert word(strange * stamp.STAMP_LIMIT + made() + MESSAGE) == stamp.FORGED
-    assert word(strange * 5000 + made() + MESSAGE) == stamp.FORGED
+    foreign_stamp = b"Archive-Stamp: x\r\n"
+    assert (
+        verdict_kind(foreign_stamp * (stamp.STAMP_LIMIT - 1) + make_stamp() + MESSAGE)
+        == stamp.VALID
+    )
+    assert (
+        verdict_kind(foreign_stamp * stamp.STAMP_LIMIT + make_stamp() + MESSAGE)
+        == stamp.FORGED
+    )
+    assert verdict_kind(foreign_stamp * 5000 + make_stamp() + MESSAGE) == stamp.FORGED
 
 
 def test_our_own_stamps_need_no_more_digests_than_are_looked_at() -> None:
-    found = stamp.find(made() * 300 + MESSAGE, KEYS)
-    assert len(found.content_offsets) == stamp.STAMP_LIMIT
-    assert found.has_foreign
+    stamps = stamp.find(make_stamp() * 300 + MESSAGE, KEYS)
+    assert len(stamps.content_offsets) == stamp.STAMP_LIMIT
+    assert stamps.has_foreign
 
 
 @given(st.integers(0, 400))
 def test_a_stamp_that_is_cut_off_is_never_valid(length: int) -> None:
-    line = made()
-    piece = line[: min(length, len(line) - 3)]
-    assert word(piece + b"\r\n" + MESSAGE) != stamp.VALID
-    assert word(piece) != stamp.VALID
+    line = make_stamp()
+    truncated = line[: min(length, len(line) - 3)]
+    assert verdict_kind(truncated + b"\r\n" + MESSAGE) != stamp.VALID
+    assert verdict_kind(truncated) != stamp.VALID
 
 
 @pytest.mark.parametrize("filler", [b" ", b"x", b"=;", b"\0", b"v=1;", b"\r\n\t"])
 def test_a_stamp_of_a_megabyte_is_forged_and_read_in_no_time(filler: bytes) -> None:
     huge = b"Archive-Stamp: " + filler * ((1 << 20) // len(filler)) + b"\r\n"
-    assert word(huge[: 1 << 20] + b"\r\n\r\n") in (stamp.FORGED, stamp.ABSENT)
-    assert word(huge[:500000].rstrip(b"\r\n") + b"\r\n" + MESSAGE) == stamp.FORGED
+    assert verdict_kind(huge[: 1 << 20] + b"\r\n\r\n") in (stamp.FORGED, stamp.ABSENT)
+    assert (
+        verdict_kind(huge[:500000].rstrip(b"\r\n") + b"\r\n" + MESSAGE) == stamp.FORGED
+    )
 
 
 @pytest.mark.parametrize(
@@ -304,17 +328,17 @@ def test_a_stamp_of_a_megabyte_is_forged_and_read_in_no_time(filler: bytes) -> N
     [b"", b"\0", b"v=1", b"k=k2025", b"=;=;=", b"\xff\xfe", b"h=h=h=", b";" * 900],
 )
 def test_a_stamp_of_noise_is_forged(value: bytes) -> None:
-    assert word(b"Archive-Stamp: " + value + b"\r\n" + MESSAGE) == stamp.FORGED
+    assert verdict_kind(b"Archive-Stamp: " + value + b"\r\n" + MESSAGE) == stamp.FORGED
 
 
 @given(st.binary(max_size=120))
 def test_no_stamp_raises(noise: bytes) -> None:
     line = b"Archive-Stamp: v=1; k=k2025; " + noise + b"\r\n"
-    assert word(line + MESSAGE) in (stamp.FORGED, stamp.ABSENT)
+    assert verdict_kind(line + MESSAGE) in (stamp.FORGED, stamp.ABSENT)
 
 
 def test_a_stamp_is_a_header_that_survives_transport() -> None:
-    line = made()
+    line = make_stamp()
     (field,) = header.fields(line)
     assert field.name == stamp.FIELD_NAME
     assert line.isascii()
@@ -322,11 +346,11 @@ def test_a_stamp_is_a_header_that_survives_transport() -> None:
     assert len(line) < stamp.VALUE_LIMIT
 
 
-def test_the_stamp_of_a_copy_is_told_from_that_of_a_message() -> None:
+def test_the_stamp_of_a_copy_differs_from_that_of_a_message() -> None:
     tag = stamp.archive_tag(LEGAL, OLD_KEY, generation=1)
     line = stamp.make(ARCHIVE_ID, tag, examples.sha256(MESSAGE), NOW, OLD_KEY)
-    assert judged(line + MESSAGE).result == stamp.VALID
-    assert judged(line + MESSAGE, LEGAL, ROTATED).generation == 1
-    assert judged(line + MESSAGE, HR, ROTATED).generation == 0
-    assert judged(made() + MESSAGE).generation == 0
-    assert judged(made() + line + MESSAGE, LEGAL, ROTATED).generation == 1
+    assert verdict_of(line + MESSAGE).result == stamp.VALID
+    assert verdict_of(line + MESSAGE, LEGAL, ROTATED).generation == 1
+    assert verdict_of(line + MESSAGE, HR, ROTATED).generation == 0
+    assert verdict_of(make_stamp() + MESSAGE).generation == 0
+    assert verdict_of(make_stamp() + line + MESSAGE, LEGAL, ROTATED).generation == 1

@@ -25,7 +25,7 @@ from postfix_archive.store.archive import Archive
 from postfix_archive.system import files
 
 from unit import examples
-from unit.examples import ARCHIVE_ID, KEYS, LEGAL, NOW, asked, set_up
+from unit.examples import ARCHIVE_ID, KEYS, LEGAL, NOW, make_request, make_settings
 from unit.store.test_archive import (
     NAME,
     REPORT_NAME,
@@ -34,7 +34,7 @@ from unit.store.test_archive import (
     kinds,
     record,
 )
-from unit.store.test_outcome_summary import became
+from unit.store.test_outcome_summary import make_outcome
 
 TIME = "2026-11-22T11:55:00Z"
 BOB = "bob@example.com"
@@ -45,7 +45,7 @@ class Port(socketserver.TCPServer):
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Session)
-        self.taken: list[bytes] = []
+        self.messages: list[bytes] = []
         self.senders: list[bytes] = []
 
     @property
@@ -70,7 +70,7 @@ class Session(socketserver.StreamRequestHandler):
             if line.startswith(b"DATA"):
                 self.wfile.write(b"354 go on\r\n")
                 content = b"".join(iter(self.rfile.readline, b".\r\n"))
-                self.server.taken.append(content)
+                self.server.messages.append(content)
                 self.wfile.write(b"250 2.0.0 Ok: queued as 4Zmail\r\n")
                 continue
             self.wfile.write(b"250 8BITMIME\r\n")
@@ -79,123 +79,125 @@ class Session(socketserver.StreamRequestHandler):
 @pytest.fixture
 def port() -> Iterator[Port]:
     """Such a port, in a thread of its own."""
-    with Port() as found:
-        thread = threading.Thread(target=found.serve_forever, args=(0.01,))
+    with Port() as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
-        yield found
-        found.shutdown()
+        yield server
+        server.shutdown()
         thread.join()
 
 
-class Place:
+class StoreWithMessage:
     """A store with one message, and the settings of its host."""
 
-    def __init__(self, folder: Path, port: Port | None, **known: Any) -> None:
-        self.folder = folder
-        Capture(**known).kept_in(folder)
-        self.archive = Archive(str(folder), LEGAL)
-        text = f"archive_store_directory = {folder}\n"
+    def __init__(self, directory: Path, port: Port | None, **overrides: Any) -> None:
+        self.directory = directory
+        Capture(**overrides).store_in(directory)
+        self.archive = Archive(str(directory), LEGAL)
+        text = f"archive_store_directory = {directory}\n"
         if port:
             text += f"archive_copy_address = 127.0.0.1:{port.number}\n"
             text += "archive_outcome_mail = yes\n"
-        self.settings: Settings = set_up(text)
+        self.settings: Settings = make_settings(text)
 
-    def became(self, *told: Any, archive_id: str = ARCHIVE_ID) -> None:
+    def record_outcomes(self, *outcomes: Any, archive_id: str = ARCHIVE_ID) -> None:
         """Append outcomes."""
-        self.archive.record_outcomes([(archive_id, each) for each in told], TIME)
+        self.archive.record_outcomes([(archive_id, each) for each in outcomes], TIME)
 
-    def settle(self) -> str:
+    def store_and_mail(self) -> str:
         """Settle the record as the journal has it."""
-        kept = record(self.folder)
-        return report_queue.store_and_mail(self.settings, KEYS, LEGAL, kept, NOW)
+        store_record = record(self.directory)
+        return report_queue.store_and_mail(
+            self.settings, KEYS, LEGAL, store_record, NOW
+        )
 
     @property
     def reports(self) -> list[str]:
         """The files of outcome reports."""
-        found = (self.folder / LEGAL).rglob("*.outcome*.eml.gz")
-        return sorted(str(each.relative_to(self.folder / LEGAL)) for each in found)
+        paths = (self.directory / LEGAL).rglob("*.outcome*.eml.gz")
+        return sorted(str(each.relative_to(self.directory / LEGAL)) for each in paths)
 
     @property
     def is_sound(self) -> bool:
         """What verify says."""
-        return not verifier.verify_archive(str(self.folder / LEGAL)).findings
+        return not verifier.verify_archive(str(self.directory / LEGAL)).findings
 
 
 def test_nothing_is_reported_before_all_is_settled(tmp_path: Path) -> None:
-    place = Place(tmp_path, None)
-    assert place.settle() == ""
-    place.became(became(BOB, "waiting"))
-    assert place.settle() == ""
-    assert place.reports == []
+    store = StoreWithMessage(tmp_path, None)
+    assert store.store_and_mail() == ""
+    store.record_outcomes(make_outcome(BOB, "waiting"))
+    assert store.store_and_mail() == ""
+    assert store.reports == []
 
 
-def test_the_report_is_kept_once_all_is_settled(tmp_path: Path) -> None:
-    place = Place(tmp_path, None)
-    place.became(became(BOB))
-    assert place.settle() == f"{ARCHIVE_ID}: outcome report stored"
-    assert place.settle() == ""
-    assert place.reports == [REPORT_NAME]
+def test_the_report_is_stored_once_all_is_settled(tmp_path: Path) -> None:
+    store = StoreWithMessage(tmp_path, None)
+    store.record_outcomes(make_outcome(BOB))
+    assert store.store_and_mail() == f"{ARCHIVE_ID}: outcome report stored"
+    assert store.store_and_mail() == ""
+    assert store.reports == [REPORT_NAME]
     assert kinds(tmp_path) == ["archived", "outcome", "outcome-report"]
-    kept = record(tmp_path)
-    content = b"".join(record_reader.outcome_report(str(tmp_path), kept))
-    told = email.message_from_bytes(content)
-    assert told["Subject"] == "Outcome: the contract"
-    assert told["Archive-Outcomes"] is None
-    assert kept.reports == {REPORT_NAME: kept.results.sha256}
-    assert place.is_sound
+    store_record = record(tmp_path)
+    content = b"".join(record_reader.outcome_report(str(tmp_path), store_record))
+    report = email.message_from_bytes(content)
+    assert report["Subject"] == "Outcome: the contract"
+    assert report["Archive-Outcomes"] is None
+    assert store_record.reports == {REPORT_NAME: store_record.results.sha256}
+    assert store.is_sound
 
 
 def test_what_changes_later_is_a_report_of_its_own(tmp_path: Path) -> None:
-    place = Place(tmp_path, None)
-    place.became(became(BOB))
-    place.settle()
+    store = StoreWithMessage(tmp_path, None)
+    store.record_outcomes(make_outcome(BOB))
+    store.store_and_mail()
     capture = Capture(
-        b"eve@example.com", request=asked(verdict="valid", stamp_id=ARCHIVE_ID)
+        b"eve@example.com", request=make_request(verdict="valid", stamp_id=ARCHIVE_ID)
     )
-    place.archive.add_supplement(capture.piece, TIME)
-    assert place.settle() == ""
-    place.became(became("eve@example.com", "failed"))
-    assert "stored" in place.settle()
-    assert place.reports == [SECOND_NAME, REPORT_NAME]
+    store.archive.add_supplement(capture.capture, TIME)
+    assert store.store_and_mail() == ""
+    store.record_outcomes(make_outcome("eve@example.com", "failed"))
+    assert "stored" in store.store_and_mail()
+    assert store.reports == [SECOND_NAME, REPORT_NAME]
     latest = b"".join(record_reader.outcome_report(str(tmp_path), record(tmp_path)))
     assert b"\r\nAction: failed\r\n" in latest
-    assert place.is_sound
+    assert store.is_sound
 
 
 def test_the_report_is_mailed_once_with_the_stamp_of_a_copy(
     tmp_path: Path, port: Port
 ) -> None:
-    place = Place(tmp_path, port)
-    place.became(became(BOB))
-    assert place.settle().endswith("report stored; mailed, queued as 4Zmail")
-    assert place.settle() == ""
+    store = StoreWithMessage(tmp_path, port)
+    store.record_outcomes(make_outcome(BOB))
+    assert store.store_and_mail().endswith("report stored; mailed, queued as 4Zmail")
+    assert store.store_and_mail() == ""
     assert kinds(tmp_path)[-2:] == ["outcome-report", "outcome-mailed"]
-    [mail] = port.taken
+    [mail] = port.messages
     assert port.senders[0].startswith(b"MAIL FROM:<>")
     stored = gzip.decompress((tmp_path / LEGAL / REPORT_NAME).read_bytes())
     assert mail.endswith(stored)
-    found = stamp.find(mail, KEYS)
-    digests = examples.digests(mail, found.content_offsets)
-    verdict = stamp.verify(found, LEGAL, digests, KEYS)
+    stamps = stamp.find(mail, KEYS)
+    digests = examples.digests(mail, stamps.content_offsets)
+    verdict = stamp.verify(stamps, LEGAL, digests, KEYS)
     assert (verdict.result, verdict.generation) == (stamp.VALID, 1)
     assert verdict.stamp and verdict.stamp.archive_id == ARCHIVE_ID
-    assert place.is_sound
+    assert store.is_sound
 
 
 def test_a_report_stored_before_is_mailed_when_the_port_answers(
     tmp_path: Path, port: Port
 ) -> None:
-    place = Place(tmp_path, port)
-    place.became(became(BOB))
-    answers = place.settings.archive_copy_address
-    place.settings.archive_copy_address = ("127.0.0.1", 1)
+    store = StoreWithMessage(tmp_path, port)
+    store.record_outcomes(make_outcome(BOB))
+    answers = store.settings.archive_copy_address
+    store.settings.archive_copy_address = ("127.0.0.1", 1)
     with pytest.raises(PostfixUnreachable):
-        place.settle()
-    assert place.reports == [REPORT_NAME]
-    place.settings.archive_copy_address = answers
-    assert "already stored; mailed" in place.settle()
-    assert place.settle() == ""
-    assert len(port.taken) == 1
+        store.store_and_mail()
+    assert store.reports == [REPORT_NAME]
+    store.settings.archive_copy_address = answers
+    assert "already stored; mailed" in store.store_and_mail()
+    assert store.store_and_mail() == ""
+    assert len(port.messages) == 1
     assert kinds(tmp_path).count("outcome-report") == 1
 
 
@@ -217,47 +219,50 @@ STEPS = [
 ]
 
 
-@pytest.mark.parametrize(("where", "what", "done"), STEPS)
+@pytest.mark.parametrize(("module", "function_name", "calls_before"), STEPS)
 def test_a_run_that_is_killed_anywhere_is_made_good_by_the_next(
     tmp_path: Path,
     port: Port,
     monkeypatch: pytest.MonkeyPatch,
-    where: Any,
-    what: str,
-    done: int,
+    module: Any,
+    function_name: str,
+    calls_before: int,
 ) -> None:
     """Killed before (0) or behind (1) each step."""
-    place = Place(tmp_path, port)
-    place.became(became(BOB))
-    step = getattr(where, what)
+    store = StoreWithMessage(tmp_path, port)
+    store.record_outcomes(make_outcome(BOB))
+    step = getattr(module, function_name)
 
-    def killed(*words: Any, **more: Any) -> None:
-        if done:
-            step(*words, **more)
+    def killed(*arguments: Any, **keywords: Any) -> None:
+        if calls_before:
+            step(*arguments, **keywords)
         raise Killed
 
     with monkeypatch.context() as patched:
-        patched.setattr(where, what, killed)
+        patched.setattr(module, function_name, killed)
         with pytest.raises(Killed):
-            place.settle()
-    place.settle()
-    assert place.settle() == ""
-    assert place.reports == [REPORT_NAME]
+            store.store_and_mail()
+    store.store_and_mail()
+    assert store.store_and_mail() == ""
+    assert store.reports == [REPORT_NAME]
     assert kinds(tmp_path)[2:] == ["outcome-report", "outcome-mailed"]
-    assert place.is_sound
-    twice = (what, done) in (("submit", 1), ("record_report_mailed", 0))
-    assert len(port.taken) == 1 + twice
-    ids = {email.message_from_bytes(each)["Message-Id"] for each in port.taken}
+    assert store.is_sound
+    is_mailed_twice = (function_name, calls_before) in (
+        ("submit", 1),
+        ("record_report_mailed", 0),
+    )
+    assert len(port.messages) == 1 + is_mailed_twice
+    ids = {email.message_from_bytes(each)["Message-Id"] for each in port.messages}
     assert len(ids) == 1
 
 
 def test_two_that_settle_at_once_keep_one_report(tmp_path: Path) -> None:
-    place = Place(tmp_path, None)
-    place.became(became(BOB))
-    kept = record(tmp_path)
+    store = StoreWithMessage(tmp_path, None)
+    store.record_outcomes(make_outcome(BOB))
+    store_record = record(tmp_path)
     for _ in range(2):
-        report_queue.store_and_mail(place.settings, KEYS, LEGAL, kept, NOW)
-    assert place.reports == [REPORT_NAME]
+        report_queue.store_and_mail(store.settings, KEYS, LEGAL, store_record, NOW)
+    assert store.reports == [REPORT_NAME]
     assert kinds(tmp_path).count("outcome-report") == 1
 
 
@@ -265,25 +270,29 @@ def test_the_record_of_an_archive_copy_sends_no_report(
     tmp_path: Path, port: Port
 ) -> None:
     """A copy that came back altered is kept in full: it must not start a loop."""
-    place = Place(tmp_path, port, request=asked(verdict="altered", copy=1))
-    place.became(became(BOB))
-    assert place.settle() == f"{ARCHIVE_ID}: outcome report stored"
-    assert port.taken == []
+    store = StoreWithMessage(
+        tmp_path, port, request=make_request(verdict="altered", generation=1)
+    )
+    store.record_outcomes(make_outcome(BOB))
+    assert store.store_and_mail() == f"{ARCHIVE_ID}: outcome report stored"
+    assert port.messages == []
 
 
-def test_a_long_header_is_in_the_report_as_a_whole(tmp_path: Path) -> None:
+def test_a_long_header_is_in_the_report_completely(tmp_path: Path) -> None:
     lines = b"".join(b"X-%d: %s\r\n" % (n, b"y" * 900) for n in range(200))
-    place = Place(tmp_path, None, message=b"Subject: x\r\n" + lines + b"\r\nbody\r\n")
-    place.became(became(BOB))
-    place.settle()
+    store = StoreWithMessage(
+        tmp_path, None, message=b"Subject: x\r\n" + lines + b"\r\nbody\r\n"
+    )
+    store.record_outcomes(make_outcome(BOB))
+    store.store_and_mail()
     content = b"".join(record_reader.outcome_report(str(tmp_path), record(tmp_path)))
     assert lines in content
     assert b"body" not in content.rpartition(b"X-199")[2]
 
 
 def test_a_lost_copy_is_named(tmp_path: Path) -> None:
-    place = Place(tmp_path, None)
-    place.became(became(BOB))
+    store = StoreWithMessage(tmp_path, None)
+    store.record_outcomes(make_outcome(BOB))
     (tmp_path / LEGAL / NAME).unlink()
     with pytest.raises(StoreFailed, match="No such file"):
-        place.settle()
+        store.store_and_mail()

@@ -21,32 +21,32 @@ FILTERS = ("smtp-amavis:[127.0.0.1]:10024", "spam-pipe:dummy")
 BOB = "bob@example.net"
 STAMPED = (
     "pipe Q1 to=<{to}>, relay=archive-stamp, delay=0.3, delays=0.02/0.01/0/0.27,"
-    f" dsn=2.0.0, status=sent (delivered via archive-stamp service (archived as {ID};"
-    " queued as Q2))"
+    f" dsn=2.0.0, status=sent (delivered via archive-stamp service (id={ID}"
+    " as=Q2 result=done))"
 )
 BY_LMTP = (
     "lmtp Q1 to=<{to}>, relay=mail.example.com[private/archive.{archive}], conn_use=2,"
-    " delay=0.11, delays=0.01/0/0/0.1, dsn=2.0.0, status=sent (250 2.0.0 archived as"
-    f" {ID}; queued as Q2)"
+    " delay=0.11, delays=0.01/0/0/0.1, dsn=2.0.0, status=sent (250 2.0.0"
+    f" id={ID} as=Q2 result=done)"
 )
-BACK = (
+REINJECTED = (
     "archive-handback/smtpd Q2 client=localhost[127.0.0.1], orig_queue_id=Q1,"
     " orig_client=client.example.org[192.0.2.7]"
 )
 TAIL = ", delay=1, delays=0.5/0/0/0.5, dsn="
 SENT = TAIL + "2.0.0, status=sent"
-LATER = TAIL + "4.4.1, status=deferred"
+DEFERRED = TAIL + "4.4.1, status=deferred"
 MX = "relay=mx.example.net[192.0.2.1]:25"
 
 
-def captured(*recipients: str, count: int = 0) -> list[str]:
+def captured_lines(*recipients: str, count: int = 0) -> list[str]:
     """The lines of a message up to its hand-back as Q2."""
     count = count or len(recipients)
     return [
         "smtpd Q1 client=client.example.org[192.0.2.7]",
         "cleanup Q1 message-id=<one@example.org>",
         f"qmgr Q1 from=<alice@example.org>, size=700, nrcpt={count} (queue active)",
-        BACK,
+        REINJECTED,
         "archive-cleanup/cleanup Q2 message-id=<one@example.org>",
         f"qmgr Q2 from=<alice@example.org>, size=900, nrcpt={count} (queue active)",
         *(STAMPED.format(to=each) for each in recipients),
@@ -54,11 +54,11 @@ def captured(*recipients: str, count: int = 0) -> list[str]:
     ]
 
 
-def queue_id(name: str) -> str:
+def long_queue_id(name: str) -> str:
     return f"4jZ9nC3v4{name[1:]}zMVdK"
 
 
-def passage_of(lines: list[str], *, restart: bool = False) -> QueueTracker:
+def track(lines: list[str], *, restart: bool = False) -> QueueTracker:
     """Return what is known after these lines, a second apart: daemon, Q1, text.
 
     restart writes all of it down after each line and goes on with what was written.
@@ -67,8 +67,8 @@ def passage_of(lines: list[str], *, restart: bool = False) -> QueueTracker:
     for number, short in enumerate(lines):
         daemon, name, text = short.split(" ", 2)
         for other in range(1, 9):
-            text = text.replace(f"Q{other}", queue_id(f"Q{other:02d}"))
-        name = queue_id(f"Q{int(name[1:]):02d}")
+            text = text.replace(f"Q{other}", long_queue_id(f"Q{other:02d}"))
+        name = long_queue_id(f"Q{int(name[1:]):02d}")
         minutes, seconds = divmod(number, 60)
         line = (
             f"Nov 25 05:{minutes:02d}:{seconds:02d} mail postfix/{daemon}[1]: {name}: "
@@ -80,11 +80,11 @@ def passage_of(lines: list[str], *, restart: bool = False) -> QueueTracker:
         assert read is not None, line + text
         passage.process(read, clock.unix_time(read.time))
         if restart:
-            passage.queue_files = again(passage.queue_files)
+            passage.queue_files = reload(passage.queue_files)
     return passage
 
 
-def again(queue: QueueFiles) -> QueueFiles:
+def reload(queue: QueueFiles) -> QueueFiles:
     """Return the queue files after they were written down and read back."""
     other = QueueFiles()
     for file in queue.by_key.values():
@@ -96,7 +96,7 @@ def again(queue: QueueFiles) -> QueueFiles:
 def outcomes(
     lines: list[str], recipient: str = BOB, original: str = "", *, restart: bool = False
 ) -> list[Outcome]:
-    passage = passage_of(lines, restart=restart)
+    passage = track(lines, restart=restart)
     file = passage.queue_files.find_by_archive_id(ID)
     assert file is not None
     return Resolver(passage, file, capture_queue_id="Q1").outcomes(recipient, original)
@@ -104,12 +104,12 @@ def outcomes(
 
 def kinds(lines: list[str], recipient: str = BOB) -> list[tuple[str, str]]:
     """Recipient and kind of all outcomes; the same after a restart at each line."""
-    found = outcomes(lines, recipient)
-    assert outcomes(lines, recipient, restart=True) == found
-    return [(each.recipient, each.kind) for each in found]
+    resolved = outcomes(lines, recipient)
+    assert outcomes(lines, recipient, restart=True) == resolved
+    return [(each.recipient, each.kind) for each in resolved]
 
 
-ENDS = {
+FINAL_LINES = {
     "relayed": (f"smtp Q2 to=<{BOB}>, {MX}{SENT} (250 2.0.0 Ok)", "relayed"),
     "lmtp": (
         f"lmtp Q2 to=<{BOB}>, relay=host[private/dovecot-lmtp]{SENT} (250 Saved)",
@@ -124,7 +124,7 @@ ENDS = {
         f"smtp Q2 to=<{BOB}>, {MX}{TAIL}5.1.1, status=bounced (550 5.1.1 who?)",
         "failed",
     ),
-    "deferred": (f"smtp Q2 to=<{BOB}>, {MX}{LATER} (timed out)", "waiting"),
+    "deferred": (f"smtp Q2 to=<{BOB}>, {MX}{DEFERRED} (timed out)", "waiting"),
     "soft": (
         f"smtp Q2 to=<{BOB}>, {MX}{TAIL}4.1.1, status=SOFTBOUNCE (450 who?)",
         "waiting",
@@ -136,29 +136,33 @@ ENDS = {
 }
 
 
-@pytest.mark.parametrize("name", ENDS)
+@pytest.mark.parametrize("name", FINAL_LINES)
 def test_each_status_is_what_it_is(name: str) -> None:
-    line, kind = ENDS[name]
-    found = kinds([*captured(BOB), line])
-    assert found == ([(BOB, kind)] if kind else [])
+    line, kind = FINAL_LINES[name]
+    resolved = kinds([*captured_lines(BOB), line])
+    assert resolved == ([(BOB, kind)] if kind else [])
 
 
-def test_what_the_remote_side_said_is_kept_and_tries_are_counted() -> None:
-    lines = captured(BOB)
-    lines += [f"smtp Q2 to=<{BOB}>, {MX}{LATER} (timed out)"] * 3
+def test_the_remote_reply_is_recorded_and_tries_are_counted() -> None:
+    lines = captured_lines(BOB)
+    lines += [f"smtp Q2 to=<{BOB}>, {MX}{DEFERRED} (timed out)"] * 3
     lines += [f"smtp Q2 to=<{BOB}>, {MX}{SENT} (250 2.0.0 Ok)", "qmgr Q2 removed"]
-    [told] = outcomes(lines)
-    assert (told.tries, told.status, told.reply) == (4, "2.0.0", "250 2.0.0 Ok")
-    assert told.remote == "mx.example.net[192.0.2.1]:25"
-    assert told.time == "2026-11-25T05:00:11Z"
+    [outcome] = outcomes(lines)
+    assert (outcome.tries, outcome.status, outcome.reply) == (
+        4,
+        "2.0.0",
+        "250 2.0.0 Ok",
+    )
+    assert outcome.remote == "mx.example.net[192.0.2.1]:25"
+    assert outcome.time == "2026-11-25T05:00:11Z"
 
 
-@pytest.mark.parametrize("word", ["expired", "force-expired"])
-def test_expired(word: str) -> None:
+@pytest.mark.parametrize("status", ["expired", "force-expired"])
+def test_expired(status: str) -> None:
     lines = [
-        *captured(BOB),
-        f"smtp Q2 to=<{BOB}>, {MX}{LATER} (timed out)",
-        f"qmgr Q2 from=<alice@example.org>, status={word}, returned to sender",
+        *captured_lines(BOB),
+        f"smtp Q2 to=<{BOB}>, {MX}{DEFERRED} (timed out)",
+        f"qmgr Q2 from=<alice@example.org>, status={status}, returned to sender",
         "bounce Q2 sender non-delivery notification: Q8",
         "qmgr Q2 removed",
     ]
@@ -166,21 +170,25 @@ def test_expired(word: str) -> None:
 
 
 def test_deleted_before_and_after_a_try_and_on_hold() -> None:
-    held = [*captured(BOB), "postsuper Q2 placed on hold"]
-    [told] = outcomes(held)
-    assert told.is_held and told.is_reportable
-    assert kinds([*held, "postsuper Q2 removed"]) == [(BOB, "deleted")]
-    tried = [*captured(BOB), f"smtp Q2 to=<{BOB}>, {MX}{LATER} (timed out)"]
+    held_lines = [*captured_lines(BOB), "postsuper Q2 placed on hold"]
+    [outcome] = outcomes(held_lines)
+    assert outcome.is_held and outcome.is_reportable
+    assert kinds([*held_lines, "postsuper Q2 removed"]) == [(BOB, "deleted")]
+    tried = [*captured_lines(BOB), f"smtp Q2 to=<{BOB}>, {MX}{DEFERRED} (timed out)"]
     assert kinds([*tried, "postsuper Q2 removed"]) == [(BOB, "deleted")]
-    released = [*held, "postsuper Q2 released from hold", ENDS["relayed"][0]]
+    released = [
+        *held_lines,
+        "postsuper Q2 released from hold",
+        FINAL_LINES["relayed"][0],
+    ]
     assert kinds(released) == [(BOB, "relayed")]
 
 
 def test_requeued_it_is_the_next_queue_file_that_counts() -> None:
     lines = [
-        *captured(BOB, "carol@example.net"),
+        *captured_lines(BOB, "carol@example.net"),
         f"smtp Q2 to=<carol@example.net>, {MX}{SENT} (250 ok)",
-        f"smtp Q2 to=<{BOB}>, {MX}{LATER} (timed out)",
+        f"smtp Q2 to=<{BOB}>, {MX}{DEFERRED} (timed out)",
         "postsuper Q2 requeued",
         "pickup Q3 uid=102 from=<alice@example.org> orig_id=Q2",
         "cleanup Q3 message-id=<one@example.org>",
@@ -192,7 +200,10 @@ def test_requeued_it_is_the_next_queue_file_that_counts() -> None:
 
 
 def test_an_alias_is_expanded_when_all_its_members_are_settled() -> None:
-    lines = [*captured(BOB), "qmgr Q2 from=<alice@example.org>, size=9, nrcpt=2 (q)"]
+    lines = [
+        *captured_lines(BOB),
+        "qmgr Q2 from=<alice@example.org>, size=9, nrcpt=2 (q)",
+    ]
     first = f"smtp Q2 to=<one@example.net>, orig_to=<{BOB}>, {MX}{SENT} (250 ok)"
     second = f"smtp Q2 to=<two@example.net>, orig_to=<{BOB}>, {MX}{TAIL}5.1.1,"
     lines.append(first)
@@ -203,14 +214,14 @@ def test_an_alias_is_expanded_when_all_its_members_are_settled() -> None:
         ("one@example.net", "relayed"),
         ("two@example.net", "failed"),
     ]
-    told, *children = outcomes(lines)
-    assert told.expanded_to == ("one@example.net", "two@example.net")
+    parent_outcome, *children = outcomes(lines)
+    assert parent_outcome.expanded_to == ("one@example.net", "two@example.net")
     assert {each.parent for each in children} == {BOB}
 
 
-def test_local_forwarding_goes_on_in_the_next_queue_file() -> None:
+def test_local_forwarding_continues_in_the_next_queue_file() -> None:
     lines = [
-        *captured(BOB),
+        *captured_lines(BOB),
         f"local Q2 to=<{BOB}>, relay=local{SENT} (delivered to mailbox)",
         "cleanup Q3 message-id=<one@example.org>",
         "qmgr Q3 from=<alice@example.org>, size=700, nrcpt=1 (queue active)",
@@ -256,12 +267,12 @@ RETURNS = {
 }
 
 
-@pytest.mark.parametrize("way", RETURNS)
-def test_a_content_filter_is_no_delivery(way: str) -> None:
-    given = [*captured(BOB), *RETURNS[way], "qmgr Q2 removed"]
-    assert kinds(given) in ([], [(BOB, "waiting")])
+@pytest.mark.parametrize("return_kind", RETURNS)
+def test_a_content_filter_is_no_delivery(return_kind: str) -> None:
+    filtered = [*captured_lines(BOB), *RETURNS[return_kind], "qmgr Q2 removed"]
+    assert kinds(filtered) in ([], [(BOB, "waiting")])
     last = f"smtp Q3 to=<{BOB}>, {MX}{TAIL}5.1.1, status=bounced (550 5.1.1 who?)"
-    assert kinds([*given, last, "qmgr Q3 removed"]) == [(BOB, "failed")]
+    assert kinds([*filtered, last, "qmgr Q3 removed"]) == [(BOB, "failed")]
 
 
 FIRST = ", orig_queue_id=Q1, orig_client=c[192.0.2.7]"
@@ -271,12 +282,12 @@ FIRST = ", orig_queue_id=Q1, orig_client=c[192.0.2.7]"
     ("origin", "answer"),
     [(FIRST, "Ok"), ("", "Ok"), (FIRST, "from MTA: 250 Ok: queued as Q4")],
 )
-def test_what_a_filter_gives_back_in_pieces_is_told_apart_by_recipient(
+def test_messages_that_a_filter_splits_are_matched_by_recipient(
     origin: str, answer: str
 ) -> None:
     carol = "carol@example.org"
     lines = [
-        *captured(BOB, carol),
+        *captured_lines(BOB, carol),
         *(f"{FROM_FILTER.replace('Q3', each)}{origin}" for each in ("Q3", "Q4")),
         *(f"cleanup {each} message-id=<one@example.org>" for each in ("Q3", "Q4")),
         f"{TO_FILTER} {answer})",
@@ -293,19 +304,20 @@ def test_what_a_filter_gives_back_in_pieces_is_told_apart_by_recipient(
 
 def test_a_host_on_loopback_that_has_taken_one_recipient_of_a_requeued_file() -> None:
     """The other goes through the stamp filter again; nobody has given anything back."""
-    carol, here = "carol@example.org", "relay=127.0.0.1[127.0.0.1]:2525"
+    carol, loopback_relay = "carol@example.org", "relay=127.0.0.1[127.0.0.1]:2525"
     lines = [
-        *captured(BOB, carol),
-        f"smtp Q2 to=<{BOB}>, {here}{SENT} (250 2.0.0 Ok: queued as ZZ)",
-        f"smtp Q2 to=<{carol}>, {here}{TAIL}4.2.0, status=deferred (450 later)",
+        *captured_lines(BOB, carol),
+        f"smtp Q2 to=<{BOB}>, {loopback_relay}{SENT} (250 2.0.0 Ok: queued as ZZ)",
+        f"smtp Q2 to=<{carol}>, {loopback_relay}{TAIL}4.2.0,"
+        " status=deferred (450 later)",
         "postsuper Q2 requeued",
         "pickup Q3 uid=102 from=<alice@example.org> orig_id=Q2",
         "cleanup Q3 message-id=<one@example.org>",
         "smtpd Q4 client=localhost[127.0.0.1], orig_queue_id=Q3, orig_client=localhost",
         f"pipe Q3 to=<{carol}>, relay=archive-stamp{SENT} (delivered via archive-stamp"
-        " service (archived as x; queued as Q4))",
+        " service (id=x as=Q4 result=done))",
         "qmgr Q3 removed",
-        f"smtp Q4 to=<{carol}>, {here}{SENT} (250 2.0.0 Ok: queued as ZY)",
+        f"smtp Q4 to=<{carol}>, {loopback_relay}{SENT} (250 2.0.0 Ok: queued as ZY)",
         "qmgr Q4 removed",
     ]
     assert kinds(lines, BOB) == [(BOB, "relayed")]
@@ -315,7 +327,7 @@ def test_a_host_on_loopback_that_has_taken_one_recipient_of_a_requeued_file() ->
 def test_two_filters_in_a_row_are_followed_to_the_end() -> None:
     second = TO_FILTER.replace("Q2", "Q3")
     lines = [
-        *captured(BOB),
+        *captured_lines(BOB),
         f"{FROM_FILTER}, orig_queue_id=Q1, orig_client=c[192.0.2.7]",
         f"{TO_FILTER} Ok)",
         "qmgr Q2 removed",
@@ -329,14 +341,14 @@ def test_two_filters_in_a_row_are_followed_to_the_end() -> None:
 
 
 def test_a_filter_that_gives_nothing_back_leaves_it_waiting() -> None:
-    lines = [*captured(BOB), f"{TO_FILTER} Ok)", "qmgr Q2 removed"]
-    [told] = outcomes(lines)
-    assert told.kind == "waiting" and not told.is_reportable
+    lines = [*captured_lines(BOB), f"{TO_FILTER} Ok)", "qmgr Q2 removed"]
+    [outcome] = outcomes(lines)
+    assert outcome.kind == "waiting" and not outcome.is_reportable
 
 
 def test_a_remote_host_that_names_a_queue_id_of_ours_is_not_believed() -> None:
     lines = [
-        *captured(BOB),
+        *captured_lines(BOB),
         "smtpd Q3 client=localhost[127.0.0.1]",
         f"smtp Q2 to=<{BOB}>, {MX}{SENT} (250 Ok: queued as Q3)",
         f"smtp Q3 to=<{BOB}>, {MX}{TAIL}5.1.1, status=bounced (550 who?)",
@@ -348,42 +360,42 @@ def test_a_remote_host_that_names_a_queue_id_of_ours_is_not_believed() -> None:
 @pytest.mark.parametrize(
     "line",
     [
-        f"smtp Q2 to=<{BOB}>, relay=none{SENT} (x@e.org>, {MX}{LATER} (timed out)",
+        f"smtp Q2 to=<{BOB}>, relay=none{SENT} (x@e.org>, {MX}{DEFERRED} (timed out)",
         f"smtp Q2 to=<{BOB}>, relay=none{SENT}",
         f"smtp Q2 to=<{BOB} with a space>, {MX}{SENT} (250 ok)",
         f"smtp Q2 to=<{BOB}>, {MX}, delay=?, delays=x, dsn=2.0.0, status=sent (250 ok)",
     ],
 )
-def test_a_line_that_can_be_read_in_two_ways_is_counted_and_not_read(line: str) -> None:
-    passage = passage_of([*captured(BOB), line])
+def test_an_ambiguous_line_is_counted_and_not_read(line: str) -> None:
+    passage = track([*captured_lines(BOB), line])
     assert passage.unparsed_count == 1
-    assert kinds([*captured(BOB), line]) == []
+    assert kinds([*captured_lines(BOB), line]) == []
 
 
 def test_a_sender_so_long_that_its_line_is_cut_makes_nothing_expire() -> None:
-    later = f"smtp Q2 to=<{BOB}>, {MX}{LATER} (timed out)"
+    later = f"smtp Q2 to=<{BOB}>, {MX}{DEFERRED} (timed out)"
     for end in ("", ">, status=expired, returned to sender"):
         sender = ("x" * 1990)[: 1990 - len(end)] + end
-        assert kinds([*captured(BOB), later, f"qmgr Q2 from=<{sender}"]) == [
+        assert kinds([*captured_lines(BOB), later, f"qmgr Q2 from=<{sender}"]) == [
             (BOB, "waiting")
         ]
     expired = "qmgr Q2 from=<a@example.org>, status=expired, returned to sender"
-    told = kinds([*captured(BOB), later, expired, "qmgr Q2 removed"])
-    assert told == [(BOB, "expired")]
+    resolved = kinds([*captured_lines(BOB), later, expired, "qmgr Q2 removed"])
+    assert resolved == [(BOB, "expired")]
 
 
 def test_a_sender_or_message_id_that_looks_like_a_delivery_is_none() -> None:
-    trick = f"x>, {MX}{SENT} (250 ok)"
+    forged_delivery = f"x>, {MX}{SENT} (250 ok)"
     lines = [
-        *captured(BOB),
-        f"qmgr Q2 from=<{trick}>, size=9, nrcpt=1 (queue active)",
-        f"cleanup Q2 message-id=<to=<{BOB}>, {trick}>",
+        *captured_lines(BOB),
+        f"qmgr Q2 from=<{forged_delivery}>, size=9, nrcpt=1 (queue active)",
+        f"cleanup Q2 message-id=<to=<{BOB}>, {forged_delivery}>",
     ]
     assert kinds(lines) == []
 
 
 def test_a_queue_id_used_again_is_another_message() -> None:
-    lines = [*captured(BOB), ENDS["relayed"][0], "qmgr Q2 removed"]
+    lines = [*captured_lines(BOB), FINAL_LINES["relayed"][0], "qmgr Q2 removed"]
     lines += [
         "smtpd Q2 client=other.example.org[192.0.2.9]",
         f"smtp Q2 to=<{BOB}>, {MX}{TAIL}5.1.1, status=bounced (550 who?)",
@@ -393,17 +405,19 @@ def test_a_queue_id_used_again_is_another_message() -> None:
 
 
 def test_what_is_done_is_forgotten_and_what_is_wanted_is_not() -> None:
-    passage = passage_of([*captured(BOB), ENDS["relayed"][0], "qmgr Q2 removed"])
+    passage = track(
+        [*captured_lines(BOB), FINAL_LINES["relayed"][0], "qmgr Q2 removed"]
+    )
     file = passage.queue_files.find_by_archive_id(ID)
     assert file is not None
-    wanted = passage.reachable_keys(file)
-    assert len(wanted) == 2
+    reachable = passage.reachable_keys(file)
+    assert len(reachable) == 2
     passage.queue_files.now += 3600
-    passage.queue_files.prune(wanted)
-    assert set(passage.queue_files.by_key) == wanted
+    passage.queue_files.prune(reachable)
+    assert set(passage.queue_files.by_key) == reachable
     passage.queue_files.prune(set())
     assert not passage.queue_files.by_key
-    assert passage.queue_files.dropped_keys == wanted
+    assert passage.queue_files.dropped_keys == reachable
 
 
 @pytest.mark.parametrize("archive", ["legal@example.com", "one@x.org,two@x.org"])
@@ -411,13 +425,13 @@ def test_a_message_that_a_worker_captured_is_followed(archive: str) -> None:
     lines = [
         (
             BY_LMTP.format(to=BOB, archive=archive)
-            if "relay=archive-stamp" in each
-            else each
+            if "relay=archive-stamp" in line
+            else line
         )
-        for each in captured(BOB)
+        for line in captured_lines(BOB)
     ]
-    assert any("[private/archive." in each for each in lines)
-    told = f"smtp Q2 to=<{BOB}>, {MX}{SENT} (250 ok)"
-    assert outcomes([*lines, told, "qmgr Q2 removed"]) == outcomes(
-        [*captured(BOB), told, "qmgr Q2 removed"]
+    assert any("[private/archive." in line for line in lines)
+    delivery_line = f"smtp Q2 to=<{BOB}>, {MX}{SENT} (250 ok)"
+    assert outcomes([*lines, delivery_line, "qmgr Q2 removed"]) == outcomes(
+        [*captured_lines(BOB), delivery_line, "qmgr Q2 removed"]
     )

@@ -14,15 +14,15 @@ archive-stamp unix - n n - 10 pipe flags=q argv=/x/y --sender {${sender}} -- { a
 """
 
 
-def of(main: dict[str, str], listing: str = LISTING) -> Configuration:
-    known = {"mail_version": "3.7.11", "relayhost": ""}
+def make_config(main: dict[str, str], listing: str = LISTING) -> Configuration:
+    defaults = {"mail_version": "3.7.11", "relayhost": ""}
     return Configuration(
-        "/etc/postfix", main, known, configuration.parse_services(listing)
+        "/etc/postfix", main, defaults, configuration.parse_services(listing)
     )
 
 
 def test_an_entry_has_its_fields_its_options_and_its_command() -> None:
-    smtp, submission, stamp = of({}).services
+    smtp, submission, stamp = make_config({}).services
     assert smtp.key == "smtp/inet" and smtp.program == "smtpd"
     assert submission.options == {"syslog_name": "postfix/submission", "a": "b c"}
     assert stamp.fields == ("-", "n", "n", "-", "10")
@@ -30,14 +30,14 @@ def test_an_entry_has_its_fields_its_options_and_its_command() -> None:
 
 
 def test_the_version_is_two_numbers() -> None:
-    assert of({}).version == (3, 7)
+    assert make_config({}).version == (3, 7)
 
 
 def test_a_service_sees_its_own_option_first() -> None:
-    found = of({"a": "main", "b": "$a"})
-    submission = found.service("submission/inet")
-    assert found.value("b") == "main"
-    assert found.value("b", submission) == "b c"
+    config = make_config({"a": "main", "b": "$a"})
+    submission = config.service("submission/inet")
+    assert config.value("b") == "main"
+    assert config.value("b", submission) == "b c"
 
 
 @pytest.mark.parametrize(
@@ -56,8 +56,10 @@ def test_a_service_sees_its_own_option_first() -> None:
     ],
 )
 def test_names_expand_as_postconf_says(text: str, archive: str, expanded: str) -> None:
-    found = of({"archive": archive, "other": "next:[127.0.0.1]:10024", "loop": "$loop"})
-    assert found.expand(text) == expanded
+    config = make_config(
+        {"archive": archive, "other": "next:[127.0.0.1]:10024", "loop": "$loop"}
+    )
+    assert config.expand(text) == expanded
 
 
 def test_a_list_is_parted_outside_of_braces() -> None:
@@ -66,30 +68,30 @@ def test_a_list_is_parted_outside_of_braces() -> None:
 
 
 def test_names_that_refer_to_each_other_stay_and_take_no_time() -> None:
-    ring = {"archive": "${archive?{a:$archive}}", "x": "$y$y", "y": "$x$x$archive"}
-    for name, text in ring.items():
-        assert of(ring).value(name) == text
+    cyclic = {"archive": "${archive?{a:$archive}}", "x": "$y$y", "y": "$x$x$archive"}
+    for name, text in cyclic.items():
+        assert make_config(cyclic).value(name) == text
 
 
 def test_names_that_double_each_other_stay_and_take_no_time() -> None:
     main = {f"a{n}": f"$a{n + 1}$a{n + 1}" for n in range(60)}
-    assert of({**main, "a60": ""}).value("a0") == ""
-    assert of({**main, "a60": "x"}).value("a0") == "$a1$a1"
+    assert make_config({**main, "a60": ""}).value("a0") == ""
+    assert make_config({**main, "a60": "x"}).value("a0") == "$a1$a1"
 
 
 @pytest.mark.parametrize("number", ["\u00b2", "9" * 5000, "", "-", "x", "\u0665d"])
 def test_what_is_no_number_is_none(number: str) -> None:
-    found = Configuration("/etc/postfix", {"a": number}, {"mail_version": number}, ())
-    assert found.seconds("a") is None
-    assert found.version == (0, 0)
+    config = Configuration("/etc/postfix", {"a": number}, {"mail_version": number}, ())
+    assert config.seconds("a") is None
+    assert config.version == (0, 0)
 
 
-def test_an_entry_of_one_word_is_no_service() -> None:
+def test_an_entry_of_one_field_is_no_service() -> None:
     assert configuration.parse_services("smtp\n{ a\n\n") == ()
 
 
 def test_proxies_of_proxies_are_looked_through() -> None:
-    found = of({"x": "proxy:" * 5000 + "hash:/y"})
-    assert [each.table for each in lookup_tables.in_parameter(found, "x")] == [
+    config = make_config({"x": "proxy:" * 5000 + "hash:/y"})
+    assert [each.table for each in lookup_tables.in_parameter(config, "x")] == [
         "hash:/y"
     ]

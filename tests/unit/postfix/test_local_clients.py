@@ -7,12 +7,12 @@ import pytest
 from postfix_archive.postfix import local_clients
 from postfix_archive.postfix.configuration import Configuration
 
-USUAL = ("127.0.0.0/8", "::1")
+DEFAULT_CLIENTS = ("127.0.0.0/8", "::1")
 NETWORKS = "127.0.0.0/8 [::ffff:127.0.0.0]/104 [::1]/128"
 
 
 @pytest.mark.parametrize(
-    ("said", "networks", "words", "without"),
+    ("setting", "networks", "expected_clients", "ignored"),
     [
         ("permit_inet_interfaces", NETWORKS, (), ()),
         ("", NETWORKS, (), ()),
@@ -34,9 +34,15 @@ NETWORKS = "127.0.0.0/8 [::ffff:127.0.0.0]/104 [::1]/128"
         ),
     ],
 )
-def test_words(
-    said: str, networks: str, words: tuple[str, ...], without: tuple[str, ...]
+def test_values_of_local_header_rewrite_clients(
+    setting: str,
+    networks: str,
+    expected_clients: tuple[str, ...],
+    ignored: tuple[str, ...],
 ) -> None:
-    known = {"local_header_rewrite_clients": said, "mynetworks": networks}
-    found = Configuration("/etc/postfix", {}, known, ())
-    assert local_clients.from_configuration(found) == ((*USUAL, *words), without)
+    parameters = {"local_header_rewrite_clients": setting, "mynetworks": networks}
+    config = Configuration("/etc/postfix", {}, parameters, ())
+    assert local_clients.from_configuration(config) == (
+        (*DEFAULT_CLIENTS, *expected_clients),
+        ignored,
+    )

@@ -15,53 +15,60 @@ from postfix_archive.postfix.queued_message import QueuedMessage
 FILTER = "content_filter: archive-stamp:legal@example.com"
 
 
-def queued(
+def read_queue(
     patch: pytest.MonkeyPatch, listing: str, records: str = ""
 ) -> list[QueuedMessage]:
-    said = {"postqueue": listing, "postcat": records}
-    patch.setattr(postfix_command, "run", lambda _, command, *words: said[command])
+    outputs = {"postqueue": listing, "postcat": records}
+    patch.setattr(postfix_command, "run", lambda _, command, *words: outputs[command])
     return mail_queue.list_messages("/etc/postfix")
 
 
-def line(queue_id: str = "4Zx", **more: Any) -> str:
-    told = {
+def queue_entry(queue_id: str = "4Zx", **fields: Any) -> str:
+    entry = {
         "queue_name": "deferred",
         "queue_id": queue_id,
         "arrival_time": int(time.time()) - 60,
         "sender": "ann@example.org",
         "recipients": [{"address": "bob@example.com", "delay_reason": "no route"}],
     }
-    return json.dumps({**told, **more}, ensure_ascii=False) + "\n"
+    return json.dumps({**entry, **fields}, ensure_ascii=False) + "\n"
 
 
-@pytest.mark.parametrize("sign", ["\u2028", "\u2029", "\x85"])
+@pytest.mark.parametrize("line_end", ["\u2028", "\u2029", "\x85"])
 def test_a_sender_may_have_what_python_takes_for_a_line_end(
-    monkeypatch: pytest.MonkeyPatch, sign: str
+    monkeypatch: pytest.MonkeyPatch, line_end: str
 ) -> None:
-    (found,) = queued(monkeypatch, line(sender=f"ann{sign}@example.org"))
-    assert found.sender == f"ann{sign}@example.org"
+    (message,) = read_queue(
+        monkeypatch, queue_entry(sender=f"ann{line_end}@example.org")
+    )
+    assert message.sender == f"ann{line_end}@example.org"
 
 
 def test_a_sender_cannot_make_up_a_content_filter(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     records = f"*** ENVELOPE RECORDS deferred/4Zx ***\nsender: ann\u2028{FILTER}@x\n"
-    (found,) = queued(monkeypatch, line(), records)
-    assert found.content_filter == ""
-    (found,) = queued(monkeypatch, line(), f"{records}{FILTER}\n")
-    assert found.content_filter == "archive-stamp:legal@example.com"
+    (message,) = read_queue(monkeypatch, queue_entry(), records)
+    assert message.content_filter == ""
+    (message,) = read_queue(monkeypatch, queue_entry(), f"{records}{FILTER}\n")
+    assert message.content_filter == "archive-stamp:legal@example.com"
 
 
 def test_a_reason_is_safe_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     to = [{"address": "b@x", "delay_reason": "\x1b[2Jno \udcff route"}]
-    (found,) = queued(monkeypatch, line(recipients=to))
-    assert found.delay_reason.isprintable() and "route" in found.delay_reason
+    (message,) = read_queue(monkeypatch, queue_entry(recipients=to))
+    assert message.delay_reason.isprintable() and "route" in message.delay_reason
 
 
 def test_the_oldest_comes_first(monkeypatch: pytest.MonkeyPatch) -> None:
     now = int(time.time())
-    listing = line("new", arrival_time=now) + line("old", arrival_time=now - 9)
-    assert [each.queue_id for each in queued(monkeypatch, listing)] == ["old", "new"]
+    listing = queue_entry("new", arrival_time=now) + queue_entry(
+        "old", arrival_time=now - 9
+    )
+    assert [each.queue_id for each in read_queue(monkeypatch, listing)] == [
+        "old",
+        "new",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -71,21 +78,23 @@ def test_the_oldest_comes_first(monkeypatch: pytest.MonkeyPatch) -> None:
         "[]\n",
         "{}\n",
         "[" * 100_000,
-        line(arrival_time=None),
-        line(arrival_time=1e999),
-        line(recipients=None),
-        line(recipients=["bob@example.com"]),
+        queue_entry(arrival_time=None),
+        queue_entry(arrival_time=1e999),
+        queue_entry(recipients=None),
+        queue_entry(recipients=["bob@example.com"]),
     ],
 )
 def test_what_is_no_queue_is_refused(
     monkeypatch: pytest.MonkeyPatch, listing: str
 ) -> None:
     with pytest.raises(PostfixCommandFailed, match="postqueue -j"):
-        queued(monkeypatch, listing)
+        read_queue(monkeypatch, listing)
 
 
 def test_a_heading_without_a_name_is_no_queue_file(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    (found,) = queued(monkeypatch, line(), f"*** ENVELOPE RECORDS \n{FILTER}\n")
-    assert found.content_filter == ""
+    (message,) = read_queue(
+        monkeypatch, queue_entry(), f"*** ENVELOPE RECORDS \n{FILTER}\n"
+    )
+    assert message.content_filter == ""

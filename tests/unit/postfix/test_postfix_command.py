@@ -12,11 +12,11 @@ from postfix_archive.errors import PostfixCommandFailed
 from postfix_archive.postfix import postfix_command
 
 
-def _postfix(folder: Path, script: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    program = folder / "postfix"
+def _postfix(directory: Path, script: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = directory / "postfix"
     program.write_text(f"#!/bin/sh\n{script}\n")
     program.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+    monkeypatch.setenv("PATH", f"{directory}:{os.environ['PATH']}")
 
 
 def test_a_command_is_over_when_it_exits_whoever_it_left_behind(

@@ -3,56 +3,84 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
+from postfix_archive.message import dates
 from postfix_archive.postfix.configuration import Configuration
 from postfix_archive.reconcile import causes
-from postfix_archive.reconcile.causes import BypassPeriod, Classifier, Verdict
+from postfix_archive.reconcile.causes import Classifier, Verdict
 from postfix_archive.reconcile.messages import DELETED, Message
+from postfix_archive.store.bypass_period import BypassPeriod
 
-from unit.hosts import AMAVIS, BACK, STOCK, WISH, after, host
+from unit.hosts import (
+    AMAVIS,
+    REINJECTION_ENTRY,
+    SETUP,
+    STOCK_MASTER,
+    config_after,
+    make_config,
+)
 
 NOW = 1795348380.0
-MORE = (
+MORE_SERVICES = (
     "2525 inet n - n - - smtpd -o syslog_name=postfix/more -o content_filter=\n"
     "2526 inet n - n - - smtpd -o syslog_name=postfix/scan -o content_filter=x:y\n"
     "2527 inet n - n - - smtpd -o syslog_name=postfix/free -o archive=\n"
     "628 inet n - n - - qmqpd -o content_filter=\n"
 )
-SHARED = "2528 inet n - n - - smtpd -o content_filter=\n"
+SHARED_SERVICE = "2528 inet n - n - - smtpd -o content_filter=\n"
 FILTERED = (
     "filter: RCPT from a[1.2.3.4]: <ann@example.org>: Sender address triggers FILTER"
     " smtp:[::1]:99; from=<ann@example.org> to=<b@c.example> proto=ESMTP helo=<x>"
 )
 
 
-def named(found: Configuration) -> Configuration:
+def with_syslog_name(config: Configuration) -> Configuration:
     """The host as Postfix names itself in the log."""
-    return replace(found, parameters={**found.parameters, "syslog_name": "postfix"})
+    return replace(config, parameters={**config.parameters, "syslog_name": "postfix"})
 
 
-def by_hand(master: str) -> Configuration:
+def config_with_services(master: str) -> Configuration:
     """A host with more services, added after the archive was put in."""
-    found = after(host())
-    return named(replace(found, services=(*found.services, *host({}, master).services)))
+    config = config_after(make_config())
+    return with_syslog_name(
+        replace(config, services=(*config.services, *make_config({}, master).services))
+    )
 
 
-STANDARD = named(after(host()))
+STANDARD_CONFIG = with_syslog_name(config_after(make_config()))
 
 
-def message(service: str = "postfix", daemon: str = "smtpd") -> Message:
-    made = Message("4jZFG724PhzK5b4", NOW, service, daemon, "7")
-    made.sender = "ann@example.org"
-    made.relay = "sink"
-    return made
+def message(
+    service: str = "postfix", daemon: str = "smtpd", relay: str = "sink", **more: Any
+) -> Message:
+    accepted = Message(
+        queue_id="4jZFG724PhzK5b4",
+        time=NOW,
+        queued_time=NOW,
+        service=service,
+        daemon=daemon,
+        pid="7",
+        sender="ann@example.org",
+        relay=relay,
+    )
+    return replace(accepted, **more)
 
 
-def judged(
-    found: Configuration, of: Message, *gaps: BypassPeriod, led: float | None = None
+def classify(
+    config: Configuration,
+    accepted: Message,
+    *periods: BypassPeriod,
+    routed_at: float | None = None,
 ) -> Verdict:
-    processes = {} if led is None else {(of.service, of.daemon, of.pid): led}
-    return Classifier(found, gaps, processes).classify_unarchived(of)
+    processes = (
+        {}
+        if routed_at is None
+        else {(accepted.service, accepted.daemon, accepted.pid): routed_at}
+    )
+    return Classifier(config, periods, processes).classify_unarchived(accepted)
 
 
 @pytest.mark.parametrize(
@@ -79,127 +107,144 @@ def judged(
         ("postfix/free", "smtpd", "not_requested", "2527/inet -o archive="),
     ],
 )
-def test_a_service_that_leads_around_the_archive_is_named(
+def test_a_service_that_bypasses_the_archive_is_named(
     service: str, daemon: str, kind: str, cause: str
 ) -> None:
-    said = judged(by_hand(MORE), message(service, daemon))
-    assert said.kind == kind
-    assert said.cause.startswith(cause)
+    classified = classify(config_with_services(MORE_SERVICES), message(service, daemon))
+    assert classified.kind == kind
+    assert classified.explanation.startswith(cause)
 
 
 def test_where_services_share_a_name_the_cause_is_only_probable() -> None:
-    said = judged(by_hand(SHARED), message())
-    assert (said.kind, said.code) == ("missing", "service-around")
-    assert said.cause.startswith(
+    classified = classify(config_with_services(SHARED_SERVICE), message())
+    assert (classified.kind, classified.cause) == ("missing", "other-content-filter")
+    assert classified.explanation.startswith(
         "probably accepted by 2528/inet (content_filter is empty)"
     )
 
 
-def test_a_process_that_led_other_mail_to_the_archive_serves_no_other_service() -> None:
+def test_a_process_that_routed_other_mail_to_the_archive_serves_no_other_service() -> (
+    None
+):
     """An smtpd(8) process serves one service, and does not live for ever."""
-    assert judged(by_hand(SHARED), message(), led=NOW - 60).code == "unexplained"
-    assert judged(by_hand(SHARED), message(), led=NOW - 7200).code == "service-around"
+    assert (
+        classify(
+            config_with_services(SHARED_SERVICE), message(), routed_at=NOW - 60
+        ).cause
+        == "unexplained"
+    )
+    assert (
+        classify(
+            config_with_services(SHARED_SERVICE), message(), routed_at=NOW - 7200
+        ).cause
+        == "other-content-filter"
+    )
 
 
 def test_what_should_be_there_by_the_configuration_is_unexplained() -> None:
-    said = judged(STANDARD, message())
-    assert (said.kind, said.code) == ("missing", "unexplained")
-    assert "was main.cf or master.cf changed?" in said.cause
-    said = judged(STANDARD, message("postfix/gone"))
-    assert "master.cf has no service postfix/gone/smtpd now" in said.cause
+    classified = classify(STANDARD_CONFIG, message())
+    assert (classified.kind, classified.cause) == ("missing", "unexplained")
+    assert "was main.cf or master.cf changed?" in classified.explanation
+    classified = classify(STANDARD_CONFIG, message("postfix/gone"))
+    assert "master.cf has no service postfix/gone/smtpd now" in classified.explanation
 
 
-def test_a_host_that_archives_nothing_is_asked_for_nothing() -> None:
-    empty = replace(STANDARD, main={**STANDARD.main, "archive": ""})
-    said = judged(empty, message())
-    assert (said.kind, said.cause) == ("not_requested", "main.cf: archive is empty")
-
-
-def test_what_came_while_the_gate_was_open_went_by_it() -> None:
-    gap = BypassPeriod(NOW - 5, NOW + 5, "ticket 17")
-    assert judged(STANDARD, message(), gap).code == "gate-open"
-    assert (
-        judged(STANDARD, message(), BypassPeriod(NOW + 1, NOW + 5, "")).code
-        == "unexplained"
+def test_a_host_that_archives_nothing_misses_nothing() -> None:
+    empty = replace(STANDARD_CONFIG, main={**STANDARD_CONFIG.main, "archive": ""})
+    classified = classify(empty, message())
+    assert (classified.kind, classified.explanation) == (
+        "not_requested",
+        "main.cf: archive is empty",
     )
-    requeued = message()
-    requeued.time -= 3600
-    assert judged(STANDARD, requeued, gap).code == "gate-open"
-    said = judged(by_hand(MORE), message("postfix/free"), gap)
-    assert said.kind == "not_requested"
 
 
-def test_an_action_of_a_table_is_named_with_where_it_leads() -> None:
-    of = message()
-    of.action_text = FILTERED
-    said = judged(STANDARD, of)
-    assert said.code == "filter-action"
-    assert said.cause == "FILTER smtp:[::1]:99 by an access table or policy server"
-    of.action_text = (
+def bypass(start: float, end: float) -> BypassPeriod:
+    times = map(dates.format_rfc3339, (start, end))
+    return BypassPeriod(next(times), "root", "ticket 17", next(times), "root")
+
+
+def test_mail_of_a_bypass_period_is_not_archived() -> None:
+    period = bypass(NOW - 5, NOW + 5)
+    assert classify(STANDARD_CONFIG, message(), period).cause == "bypass-on"
+    later = bypass(NOW + 1, NOW + 5)
+    assert classify(STANDARD_CONFIG, message(), later).cause == "unexplained"
+    requeued = message(time=NOW - 3600)
+    assert classify(STANDARD_CONFIG, requeued, period).cause == "bypass-on"
+    classified = classify(
+        config_with_services(MORE_SERVICES), message("postfix/free"), period
+    )
+    assert classified.kind == "not_requested"
+
+
+def test_a_table_action_is_named_with_its_destination() -> None:
+    accepted = message(action_text=FILTERED)
+    classified = classify(STANDARD_CONFIG, accepted)
+    assert classified.cause == "filter-action"
+    assert (
+        classified.explanation
+        == "FILTER smtp:[::1]:99 by an access table or policy server"
+    )
+    action_text = (
         "redirect: header Subject: FILTER from a[1.2.3.4]; from=<ann@example.org>"
         " to=<b@c.example> proto=ESMTP helo=<x>: eve@example.net"
     )
-    said = judged(STANDARD, of)
-    assert said.code == "redirect-action"
-    assert said.cause == "REDIRECT eve@example.net by header_checks"
+    classified = classify(STANDARD_CONFIG, message(action_text=action_text))
+    assert classified.cause == "redirect-action"
+    assert classified.explanation == "REDIRECT eve@example.net by header_checks"
 
 
 def test_an_action_for_another_sender_is_not_this_messages() -> None:
-    of = message()
-    of.action_text = FILTERED
-    of.sender = "bob@example.org"
-    assert judged(STANDARD, of).code == "unexplained"
+    accepted = message(action_text=FILTERED, sender="bob@example.org")
+    assert classify(STANDARD_CONFIG, accepted).cause == "unexplained"
 
 
 @pytest.mark.parametrize("end", ["", ";", "; from=<a>"])
-def test_a_sender_cannot_name_the_place_to_which_a_filter_leads(end: str) -> None:
-    of = message()
-    of.sender = f"triggers FILTER x:y{end}"
-    of.action_text = FILTERED.replace("ann@example.org", of.sender)
-    assert judged(STANDARD, of).cause.startswith("FILTER smtp:[::1]:99 by ")
+def test_a_sender_cannot_forge_the_destination_of_a_filter_action(end: str) -> None:
+    sender = f"triggers FILTER x:y{end}"
+    action_text = FILTERED.replace("ann@example.org", sender)
+    accepted = message(sender=sender, action_text=action_text)
+    assert classify(STANDARD_CONFIG, accepted).explanation.startswith(
+        "FILTER smtp:[::1]:99 by "
+    )
 
 
-def test_a_rule_that_threw_mail_away_is_named_without_the_mails_words() -> None:
-    of = message()
-    of.discard_text = "discard: header Subject: secret from a[1.2.3.4]; from=<a@b>: x"
-    assert judged(STANDARD, of).cause == "DISCARD by header_checks"
-    of.discard_text = "milter-discard: END-OF-MESSAGE from a[1.2.3.4]: x"
-    assert judged(STANDARD, of).cause == "DISCARD by a milter"
+def test_a_rule_that_discarded_mail_is_named_without_text_of_the_mail() -> None:
+    text = "discard: header Subject: secret from a[1.2.3.4]; from=<a@b>: x"
+    accepted = message(discard_text=text)
+    assert classify(STANDARD_CONFIG, accepted).explanation == "DISCARD by header_checks"
+    accepted = message(discard_text="milter-discard: END-OF-MESSAGE from a[1.2.3.4]: x")
+    assert classify(STANDARD_CONFIG, accepted).explanation == "DISCARD by a milter"
 
 
-def test_what_came_by_a_hand_back_port_was_handed_in() -> None:
-    of = message("postfix/archive-handback")
-    of.is_reinjected = True
-    said = judged(STANDARD, of)
-    assert said.code == "hand-made-reinjection"
-    assert "archive-handback" in said.cause
+def test_mail_by_the_reinjection_port_was_reinjected() -> None:
+    accepted = message("postfix/archive-handback", is_reinjected=True)
+    classified = classify(STANDARD_CONFIG, accepted)
+    assert classified.cause == "foreign-reinjection"
+    assert "archive-handback" in classified.explanation
 
 
-def test_what_was_deleted_before_it_went_anywhere_says_so() -> None:
-    of = message()
-    of.end, of.relay = DELETED, ""
-    assert judged(STANDARD, of).code == "deleted"
+def test_mail_deleted_before_any_delivery_is_reported_as_deleted() -> None:
+    accepted = message(end=DELETED, relay="")
+    assert classify(STANDARD_CONFIG, accepted).cause == "deleted"
 
 
 def test_what_a_filter_before_the_archive_keeps_was_never_to_be_archived() -> None:
     """ARCHIVE_POSITION=after: spam that amavis keeps is not missed."""
-    found = host({"content_filter": AMAVIS}, STOCK + BACK)
-    behind = named(after(found, replace(WISH, position="after")))
-    of = message()
-    of.relay, of.is_content_filtered = "127.0.0.1[127.0.0.1]:10024", True
-    said = judged(behind, of)
-    assert (said.kind, said.code) == ("not_requested", "kept-by-filter")
-    assert of.relay in said.cause
-    of.is_content_filtered = False
-    assert judged(behind, of).kind == "missing"
-    before = named(after(found))
-    of.is_content_filtered = True
-    assert judged(before, of).kind == "missing"
+    config = make_config({"content_filter": AMAVIS}, STOCK_MASTER + REINJECTION_ENTRY)
+    behind = with_syslog_name(config_after(config, replace(SETUP, position="after")))
+    accepted = message(relay="127.0.0.1[127.0.0.1]:10024", is_content_filtered=True)
+    classified = classify(behind, accepted)
+    assert (classified.kind, classified.cause) == ("not_requested", "kept-by-filter")
+    assert accepted.relay in classified.explanation
+    unfiltered = replace(accepted, is_content_filtered=False)
+    assert classify(behind, unfiltered).kind == "missing"
+    before = with_syslog_name(config_after(config))
+    assert classify(before, accepted).kind == "missing"
 
 
-def test_mail_that_nobody_has_tried_yet_is_on_its_way_where_its_service_leads() -> None:
-    judge = Classifier(by_hand(MORE), (), {})
-    assert judge.has_stamp_filter(message())
-    assert judge.has_stamp_filter(message(daemon="pickup"))
-    assert not judge.has_stamp_filter(message("postfix/more"))
+def test_mail_without_a_delivery_attempt_is_judged_by_its_service() -> None:
+    classifier = Classifier(config_with_services(MORE_SERVICES), (), {})
+    assert classifier.has_stamp_filter(message())
+    assert classifier.has_stamp_filter(message(daemon="pickup"))
+    assert not classifier.has_stamp_filter(message("postfix/more"))
     assert causes.KINDS[-1] == "missing"

@@ -14,41 +14,41 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from postfix_archive.errors import JournalFailed
-from postfix_archive.store import journal, journal_end
+from postfix_archive.store import journal, journal_end, journal_reader
 
 TIME = "2026-11-22T11:53:00Z"
 
 
-def append(folder: Path, event: str = "archived", **words: str | int) -> None:
-    with journal.Journal(str(folder)) as events:
-        events.append(event, TIME, **words)
+def append_event(directory: Path, event: str = "archived", **fields: str | int) -> None:
+    with journal.Journal(str(directory)) as events:
+        events.append(event, TIME, **fields)
 
 
-def recent(folder: Path, key: str) -> set[str]:
-    with journal.Journal(str(folder)) as events:
+def recent_values(directory: Path, key: str) -> set[str]:
+    with journal.Journal(str(directory)) as events:
         return events.recent_events(key)
 
 
-def lines(folder: Path) -> list[bytes]:
-    return (folder / journal.FILE_NAME).read_bytes().removesuffix(b"\n").split(b"\n")
+def lines(directory: Path) -> list[bytes]:
+    return (directory / journal.FILE_NAME).read_bytes().removesuffix(b"\n").split(b"\n")
 
 
-def whole(folder: Path) -> list[dict[str, Any]]:
+def all_events(directory: Path) -> list[dict[str, Any]]:
     """The lines that can be read."""
-    found = []
-    for line in lines(folder):
+    parsed = []
+    for line in lines(directory):
         try:
-            found.append(json.loads(line))
+            parsed.append(json.loads(line))
         except ValueError:
             continue
-    return found
+    return parsed
 
 
-def assert_chained(folder: Path) -> None:
+def assert_chained(directory: Path) -> None:
     """Each whole line holds the hash of the line above, and the numbers go up."""
     prev = journal.FIRST_PREV
     number = 0
-    for line in lines(folder):
+    for line in lines(directory):
         try:
             event = json.loads(line)
         except ValueError:
@@ -62,50 +62,50 @@ def assert_chained(folder: Path) -> None:
 
 def test_events_are_numbered_and_chained(tmp_path: Path) -> None:
     for number in range(12):
-        append(tmp_path, f"event{number}", id=f"x{number}", size=number)
+        append_event(tmp_path, f"event{number}", id=f"x{number}", size=number)
     assert_chained(tmp_path)
-    assert [each["seq"] for each in whole(tmp_path)] == list(range(1, 13))
-    assert whole(tmp_path)[3]["event"] == "event3"
-    assert whole(tmp_path)[3]["time"] == TIME
-    assert whole(tmp_path)[3]["size"] == 3
+    assert [each["seq"] for each in all_events(tmp_path)] == list(range(1, 13))
+    assert all_events(tmp_path)[3]["event"] == "event3"
+    assert all_events(tmp_path)[3]["time"] == TIME
+    assert all_events(tmp_path)[3]["size"] == 3
 
 
 def test_the_first_line_follows_nothing(tmp_path: Path) -> None:
-    append(tmp_path)
-    assert whole(tmp_path)[0]["prev"] == "0" * 64
+    append_event(tmp_path)
+    assert all_events(tmp_path)[0]["prev"] == "0" * 64
 
 
 def test_the_journal_is_for_its_owner_alone(tmp_path: Path) -> None:
-    append(tmp_path)
+    append_event(tmp_path)
     assert (tmp_path / journal.FILE_NAME).stat().st_mode & 0o777 == 0o600
 
 
 @given(st.text(max_size=40), st.integers())
-def test_any_words_read_the_same_and_stay_on_one_line(
+def test_any_values_read_the_same_and_stay_on_one_line(
     tmp_path_factory: pytest.TempPathFactory, text: str, number: int
 ) -> None:
-    folder = tmp_path_factory.mktemp("journal")
-    append(folder, envelope=text, size=number)
-    (line,) = lines(folder)
+    directory = tmp_path_factory.mktemp("journal")
+    append_event(directory, envelope=text, size=number)
+    (line,) = lines(directory)
     assert line.isascii()
     event = json.loads(line)
     assert (event["envelope"], event["size"]) == (text, number)
 
 
 @given(st.binary(max_size=40))
-def test_bytes_that_are_no_utf8_lead_back(
+def test_bytes_that_are_no_utf8_are_decoded_back(
     tmp_path_factory: pytest.TempPathFactory, raw: bytes
 ) -> None:
-    folder = tmp_path_factory.mktemp("journal")
-    append(folder, above=raw.decode("utf-8", "surrogateescape"))
-    text = whole(folder)[0]["above"]
+    directory = tmp_path_factory.mktemp("journal")
+    append_event(directory, above=raw.decode("utf-8", "surrogateescape"))
+    text = all_events(directory)[0]["above"]
     assert text.encode("utf-8", "surrogateescape") == raw
 
 
 def test_appending_never_changes_what_is_there(tmp_path: Path) -> None:
-    append(tmp_path)
+    append_event(tmp_path)
     before = (tmp_path / journal.FILE_NAME).read_bytes()
-    append(tmp_path)
+    append_event(tmp_path)
     assert (tmp_path / journal.FILE_NAME).read_bytes().startswith(before)
 
 
@@ -115,149 +115,151 @@ def test_a_torn_line_is_closed_off_and_the_numbers_go_on(
 ) -> None:
     """A crash may tear the last line at any byte."""
     for number in range(earlier + 1):
-        append(tmp_path, id=f"id{number}", capsule="c" * 64)
+        append_event(tmp_path, id=f"id{number}", capsule="c" * 64)
     content = (tmp_path / journal.FILE_NAME).read_bytes()
     last = content.rfind(b"\n", 0, -1) + 1
-    kept = len(content[:last].splitlines())
+    complete_count = len(content[:last].splitlines())
     failures = []
-    for cut in range(last, len(content)):
-        (tmp_path / journal.FILE_NAME).write_bytes(content[:cut])
+    for length in range(last, len(content)):
+        (tmp_path / journal.FILE_NAME).write_bytes(content[:length])
         try:
-            append(tmp_path, "after")
+            append_event(tmp_path, "after")
             assert_chained(tmp_path)
-            assert lines(tmp_path)[:kept] == content[:last].splitlines()
-            assert whole(tmp_path)[-1]["event"] == "after"
+            assert lines(tmp_path)[:complete_count] == content[:last].splitlines()
+            assert all_events(tmp_path)[-1]["event"] == "after"
         except (AssertionError, JournalFailed) as problem:
-            failures.append((content[last:cut], str(problem).splitlines()[0]))
+            failures.append((content[last:length], str(problem).splitlines()[0]))
     assert not failures
 
 
 def test_zeroes_that_a_crash_left_at_the_end_are_closed_off(tmp_path: Path) -> None:
-    append(tmp_path)
-    with open(tmp_path / journal.FILE_NAME, "ab") as opened:
-        opened.write(bytes(5000))
-    append(tmp_path, "after")
+    append_event(tmp_path)
+    with open(tmp_path / journal.FILE_NAME, "ab") as file:
+        file.write(bytes(5000))
+    append_event(tmp_path, "after")
     assert_chained(tmp_path)
-    assert whole(tmp_path)[-1]["seq"] == 2
+    assert all_events(tmp_path)[-1]["seq"] == 2
 
 
 @pytest.mark.parametrize("length", [100, 65300, 65536, 70000, 300000])
 def test_long_lines_are_chained_too(tmp_path: Path, length: int) -> None:
-    append(tmp_path, envelope="x" * length)
-    append(tmp_path, envelope="y" * length)
-    append(tmp_path)
+    append_event(tmp_path, envelope="x" * length)
+    append_event(tmp_path, envelope="y" * length)
+    append_event(tmp_path)
     assert_chained(tmp_path)
-    assert [each["seq"] for each in whole(tmp_path)] == [1, 2, 3]
+    assert [each["seq"] for each in all_events(tmp_path)] == [1, 2, 3]
 
 
 def test_a_file_that_is_no_journal_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / journal.FILE_NAME).write_bytes(b"Dear diary,\n")
     with pytest.raises(JournalFailed, match="not a journal"):
-        append(tmp_path)
+        append_event(tmp_path)
     assert (tmp_path / journal.FILE_NAME).read_bytes() == b"Dear diary,\n"
 
 
 def test_the_recent_events_of_a_capsule_are_found(tmp_path: Path) -> None:
-    append(tmp_path, "archived", capsule="aa")
-    append(tmp_path, "archived", capsule="bb")
-    append(tmp_path, "mailed", capsule="aa")
-    assert recent(tmp_path, "aa") == {"archived", "mailed"}
-    assert recent(tmp_path, "bb") == {"archived"}
-    assert recent(tmp_path, "cc") == set()
-    assert recent(tmp_path, "a") == set()
+    append_event(tmp_path, "archived", capsule="aa")
+    append_event(tmp_path, "archived", capsule="bb")
+    append_event(tmp_path, "mailed", capsule="aa")
+    assert recent_values(tmp_path, "aa") == {"archived", "mailed"}
+    assert recent_values(tmp_path, "bb") == {"archived"}
+    assert recent_values(tmp_path, "cc") == set()
+    assert recent_values(tmp_path, "a") == set()
 
 
 def test_an_envelope_cannot_pretend_to_be_an_event(tmp_path: Path) -> None:
-    append(tmp_path, "archived", envelope='","capsule":"aa"', capsule="bb")
-    append(tmp_path, 'x","event":"mailed', capsule="aa")
-    assert "archived" not in recent(tmp_path, "aa")
-    assert "mailed" not in recent(tmp_path, "aa")
+    append_event(tmp_path, "archived", envelope='","capsule":"aa"', capsule="bb")
+    append_event(tmp_path, 'x","event":"mailed', capsule="aa")
+    assert "archived" not in recent_values(tmp_path, "aa")
+    assert "mailed" not in recent_values(tmp_path, "aa")
 
 
 def test_a_torn_event_is_no_event(tmp_path: Path) -> None:
     """Nobody was promised it, and nobody can read it."""
-    append(tmp_path, "first", capsule="bb")
-    append(tmp_path, "archived", capsule="aa", file="1.eml.gz", envelope="x")
+    append_event(tmp_path, "first", capsule="bb")
+    append_event(tmp_path, "archived", capsule="aa", file="1.eml.gz", envelope="x")
     path = tmp_path / journal.FILE_NAME
     path.write_bytes(path.read_bytes()[:-20])
-    assert recent(tmp_path, "aa") == set()
+    assert recent_values(tmp_path, "aa") == set()
     with journal.Journal(str(tmp_path)) as events:
         assert not events.has_file("1.eml.gz")
-    append(tmp_path, "other", capsule="cc")
-    assert recent(tmp_path, "aa") == set()
-    assert recent(tmp_path, "cc") == {"other"}
+    append_event(tmp_path, "other", capsule="cc")
+    assert recent_values(tmp_path, "aa") == set()
+    assert recent_values(tmp_path, "cc") == {"other"}
 
 
 def test_a_file_is_found_however_long_ago_it_was(tmp_path: Path) -> None:
-    append(tmp_path, file="2026/11/22/a.eml.gz")
+    append_event(tmp_path, file="2026/11/22/a.eml.gz")
     for _ in range(200):
-        append(tmp_path, envelope="x" * 60000)
+        append_event(tmp_path, envelope="x" * 60000)
     with journal.Journal(str(tmp_path)) as events:
         assert events.has_file("2026/11/22/a.eml.gz")
         assert not events.has_file("2026/11/22/a")
 
 
-@pytest.mark.parametrize("room", [0, 1, 10, 200])
-def test_a_line_that_could_not_be_written_whole_is_taken_back(
-    tmp_path: Path, room: int
+@pytest.mark.parametrize("free_bytes", [0, 1, 10, 200])
+def test_a_line_that_could_not_be_written_completely_is_removed(
+    tmp_path: Path, free_bytes: int
 ) -> None:
-    append(tmp_path, id="first")
+    append_event(tmp_path, id="first")
     before = (tmp_path / journal.FILE_NAME).read_bytes()
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + room, hard))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + free_bytes, hard))
     try:
         with pytest.raises(JournalFailed, match="too large"):
-            append(tmp_path, envelope="x" * 300)
+            append_event(tmp_path, envelope="x" * 300)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert (tmp_path / journal.FILE_NAME).read_bytes() == before
-    append(tmp_path, id="second")
+    append_event(tmp_path, id="second")
     assert_chained(tmp_path)
 
 
 # --- several events at once ---------------------------------------------------------
 
 
-def several(count: int, first: int = 0) -> list[journal.Event]:
+def make_events(count: int, first: int = 0) -> list[journal.Event]:
     return [("outcome", {"id": f"x{first + n}", "tries": n}) for n in range(count)]
 
 
-def extend(folder: Path, told: list[journal.Event]) -> None:
-    with journal.Journal(str(folder)) as events:
-        events.extend(TIME, told)
+def append_all(directory: Path, new_events: list[journal.Event]) -> None:
+    with journal.Journal(str(directory)) as events:
+        events.extend(TIME, new_events)
 
 
 @pytest.mark.parametrize("earlier", [0, 1, 9])
 def test_several_events_are_chained_with_one_fsync(
-    tmp_path: Path, earlier: int, synced: list[str]
+    tmp_path: Path, earlier: int, synced_paths: list[str]
 ) -> None:
     for _ in range(earlier):
-        append(tmp_path)
-    synced.clear()
-    extend(tmp_path, several(12))
-    assert synced.count(str(tmp_path / journal.FILE_NAME)) == 1
+        append_event(tmp_path)
+    synced_paths.clear()
+    append_all(tmp_path, make_events(12))
+    assert synced_paths.count(str(tmp_path / journal.FILE_NAME)) == 1
     assert_chained(tmp_path)
-    assert [each["seq"] for each in whole(tmp_path)] == list(range(1, earlier + 13))
+    assert [each["seq"] for each in all_events(tmp_path)] == list(
+        range(1, earlier + 13)
+    )
     assert journal_end.read_number(str(tmp_path)) == earlier + 12
 
 
 def test_no_events_write_nothing(tmp_path: Path) -> None:
-    extend(tmp_path, [])
+    append_all(tmp_path, [])
     assert (tmp_path / journal.FILE_NAME).read_bytes() == b""
     assert journal_end.read_number(str(tmp_path)) == 0
 
 
-@pytest.mark.parametrize("room", [0, 1, 100, 400])
+@pytest.mark.parametrize("free_bytes", [0, 1, 100, 400])
 def test_several_events_that_could_not_all_be_written_are_all_taken_back(
-    tmp_path: Path, room: int
+    tmp_path: Path, free_bytes: int
 ) -> None:
-    append(tmp_path, id="first")
+    append_event(tmp_path, id="first")
     before = (tmp_path / journal.FILE_NAME).read_bytes()
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + room, hard))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + free_bytes, hard))
     try:
         with pytest.raises(JournalFailed, match="too large"):
-            extend(tmp_path, several(5))
+            append_all(tmp_path, make_events(5))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert (tmp_path / journal.FILE_NAME).read_bytes() == before
@@ -265,85 +267,85 @@ def test_several_events_that_could_not_all_be_written_are_all_taken_back(
 
 
 def test_a_crash_among_several_events_leaves_the_first_of_them(tmp_path: Path) -> None:
-    append(tmp_path)
-    one = (tmp_path / journal.FILE_NAME).read_bytes()
-    extend(tmp_path, several(3))
+    append_event(tmp_path)
+    first_content = (tmp_path / journal.FILE_NAME).read_bytes()
+    append_all(tmp_path, make_events(3))
     content = (tmp_path / journal.FILE_NAME).read_bytes()
-    for cut in range(len(one), len(content), 7):
-        (tmp_path / journal.FILE_NAME).write_bytes(content[:cut])
+    for length in range(len(first_content), len(content), 7):
+        (tmp_path / journal.FILE_NAME).write_bytes(content[:length])
         (tmp_path / journal_end.FILE_NAME).unlink()
-        left = content[:cut].count(b"\n")
-        extend(tmp_path, several(2, first=10))
+        complete_count = content[:length].count(b"\n")
+        append_all(tmp_path, make_events(2, first=10))
         assert_chained(tmp_path)
-        ids = [each.get("id") for each in whole(tmp_path)]
-        if content[:cut].endswith(b"}"):  # its line end alone is missing
-            left += 1
-        assert ids == [None, "x0", "x1", "x2"][:left] + ["x10", "x11"], cut
+        ids = [each.get("id") for each in all_events(tmp_path)]
+        if content[:length].endswith(b"}"):  # its line end alone is missing
+            complete_count += 1
+        assert ids == [None, "x0", "x1", "x2"][:complete_count] + ["x10", "x11"], length
 
 
-def test_what_the_recent_lines_tell_is_not_new(
-    tmp_path: Path, synced: list[str]
+def test_what_the_recent_lines_record_is_not_new(
+    tmp_path: Path, synced_paths: list[str]
 ) -> None:
-    extend(tmp_path, several(3))
-    append(tmp_path, "other", id="x7", tries=0)
+    append_all(tmp_path, make_events(3))
+    append_event(tmp_path, "other", id="x7", tries=0)
     with journal.Journal(str(tmp_path)) as events:
-        synced.clear()
-        assert events.unrecorded(several(5)) == several(5)[3:]
-        assert synced == [str(tmp_path / journal.FILE_NAME)]
-        assert events.unrecorded(several(1, first=7)) == several(1, first=7)
+        synced_paths.clear()
+        assert events.unrecorded(make_events(5)) == make_events(5)[3:]
+        assert synced_paths == [str(tmp_path / journal.FILE_NAME)]
+        assert events.unrecorded(make_events(1, first=7)) == make_events(1, first=7)
         assert events.unrecorded([("outcome", {"id": "x1"})]) == [
             ("outcome", {"id": "x1"})
         ]
         assert events.unrecorded([]) == []
 
 
-def test_a_torn_line_tells_nothing(tmp_path: Path) -> None:
-    extend(tmp_path, several(2))
+def test_a_torn_line_gives_nothing(tmp_path: Path) -> None:
+    append_all(tmp_path, make_events(2))
     path = tmp_path / journal.FILE_NAME
     path.write_bytes(path.read_bytes()[:-10])
     with journal.Journal(str(tmp_path)) as events:
-        assert events.unrecorded(several(2)) == several(2)[1:]
+        assert events.unrecorded(make_events(2)) == make_events(2)[1:]
 
 
 def test_many_writers_make_one_chain(tmp_path: Path) -> None:
     def write(writer: int) -> None:
         for number in range(20):
-            append(tmp_path, id=f"{writer}-{number}")
+            append_event(tmp_path, id=f"{writer}-{number}")
 
     writers = [threading.Thread(target=write, args=(each,)) for each in range(5)]
     for each in writers:
         each.start()
     for each in writers:
         each.join()
-    assert len(whole(tmp_path)) == 100
+    assert len(all_events(tmp_path)) == 100
     assert_chained(tmp_path)
 
 
-def test_a_journal_in_no_folder_defers(tmp_path: Path) -> None:
+def test_a_journal_in_no_directory_defers(tmp_path: Path) -> None:
     with pytest.raises(JournalFailed, match="none/journal"):
-        append(tmp_path / "none")
+        append_event(tmp_path / "none")
 
 
 def test_a_journal_that_is_a_symlink_is_not_followed(tmp_path: Path) -> None:
     (tmp_path / journal.FILE_NAME).symlink_to(tmp_path / "elsewhere")
     with pytest.raises(JournalFailed):
-        append(tmp_path)
+        append_event(tmp_path)
     assert not (tmp_path / "elsewhere").exists()
 
 
 def test_no_journal_has_no_lines(tmp_path: Path) -> None:
-    assert list(journal.lines(f"{tmp_path}/none")) == []
+    assert list(journal_reader.lines(f"{tmp_path}/none")) == []
     with pytest.raises(JournalFailed):
-        list(journal.lines(str(tmp_path)))
+        list(journal_reader.lines(str(tmp_path)))
 
 
 @pytest.mark.parametrize("number", [b"9" * 5000, b"9" * 19, b"-1"])
 def test_a_line_whose_number_is_none_is_passed_over(
     tmp_path: Path, number: bytes
 ) -> None:
-    append(tmp_path)
+    append_event(tmp_path)
     (line,) = lines(tmp_path)
-    with open(tmp_path / journal.FILE_NAME, "ab") as opened:
-        opened.write(line.replace(b'"seq":1', b'"seq":' + number) + b"\n")
-    append(tmp_path, "after")
-    assert whole(tmp_path)[-1]["seq"] == 2
+    with open(tmp_path / journal.FILE_NAME, "ab") as file:
+        file.write(line.replace(b'"seq":1', b'"seq":' + number) + b"\n")
+    append_event(tmp_path, "after")
+    assert all_events(tmp_path)[-1]["seq"] == 2

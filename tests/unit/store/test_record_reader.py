@@ -20,6 +20,7 @@ from postfix_archive.errors import (
 )
 from postfix_archive.rescue import queue_rescue
 from postfix_archive.store import copy_file, fallback, journal, record_reader
+from postfix_archive.store.bypass_period import BypassPeriod
 
 from unit.examples import ARCHIVE_ID, LEGAL
 from unit.store.test_archive import NAME, Capture
@@ -29,20 +30,20 @@ TIME = "2026-11-22T11:53:00Z"
 
 @pytest.fixture
 def store(tmp_path: Path) -> Path:
-    Capture().kept_in(tmp_path)
+    Capture().store_in(tmp_path)
     return tmp_path
 
 
-def changed(store: Path, **words: Any) -> Path:
+def change_journal(store: Path, **fields: Any) -> Path:
     """The store with other values in the one line of its journal."""
     path = store / LEGAL / journal.FILE_NAME
-    event = {**json.loads(path.read_bytes()), **words}
+    event = {**json.loads(path.read_bytes()), **fields}
     path.write_text(json.dumps(event) + "\n")
     return store
 
 
 @pytest.mark.parametrize(
-    "words",
+    "fields",
     [
         {"event": None},
         {"event": ["archived"]},
@@ -63,14 +64,14 @@ def changed(store: Path, **words: Any) -> Path:
         {"file": ["x"]},
         {"file": "a\0b"},
         {"file": "a\ud800"},
-        {"event": "gap-opened"},
+        {"event": "bypass-started"},
     ],
 )
 def test_a_line_that_we_would_not_write_is_refused(
-    store: Path, words: dict[str, Any]
+    store: Path, fields: dict[str, Any]
 ) -> None:
     with pytest.raises(JournalFailed, match="line 1: not a journal line"):
-        record_reader.records(str(changed(store, **words)), LEGAL)
+        list(record_reader.records(str(change_journal(store, **fields)), LEGAL))
 
 
 @pytest.mark.parametrize(
@@ -79,46 +80,46 @@ def test_a_line_that_we_would_not_write_is_refused(
 def test_a_line_that_is_no_event_is_refused(store: Path, line: bytes) -> None:
     (store / LEGAL / journal.FILE_NAME).write_bytes(line + b"\n")
     with pytest.raises(JournalFailed, match="line 1: not a journal line"):
-        record_reader.records(str(store), LEGAL)
+        list(record_reader.records(str(store), LEGAL))
 
 
 def test_an_event_of_a_kind_to_come_is_taken(store: Path) -> None:
     with journal.Journal(str(store / LEGAL)) as events:
         events.append("delivered", TIME, id=ARCHIVE_ID, status="sent")
-    (kept,) = record_reader.records(str(store), LEGAL).values()
-    assert [each["event"] for each in kept.events] == ["archived", "delivered"]
+    (record,) = record_reader.records(str(store), LEGAL)
+    assert [each["event"] for each in record.events] == ["archived", "delivered"]
 
 
 def test_a_record_without_a_file_says_so(store: Path) -> None:
-    changed(store, event="supplement")
+    change_journal(store, event="supplement")
     path = store / LEGAL / journal.FILE_NAME
     path.write_bytes(path.read_bytes().replace(b'"file":', b'"was":'))
-    (kept,) = record_reader.records(str(store), LEGAL).values()
+    (record,) = record_reader.records(str(store), LEGAL)
     with pytest.raises(RecordDamaged, match="no valid file name in the journal"):
-        record_reader.original_head(str(store), kept)
+        record_reader.original_head(str(store), record)
 
 
 def test_a_copy_without_an_original_says_so(store: Path) -> None:
-    (kept,) = record_reader.records(str(store), LEGAL).values()
-    kept.files[0] = "other.gz"
+    (record,) = record_reader.records(str(store), LEGAL)
+    record.files[0] = "other.gz"
     text = Capture().copy.replace(b"boundary=", b"bound=")
     (store / LEGAL / "other.gz").write_bytes(gzip.compress(text))
     with pytest.raises(RecordDamaged, match="no original in this file"):
-        record_reader.original_head(str(store), kept)
+        record_reader.original_head(str(store), record)
 
 
 def test_what_stands_behind_a_copy_is_not_collected(store: Path) -> None:
     path = store / LEGAL / NAME
     path.chmod(0o600)
-    with open(path, "ab") as opened:
-        opened.write(b"x" * (10 * copy_file.BLOCK_SIZE))
-    (kept,) = record_reader.records(str(store), LEGAL).values()
-    assert b"".join(record_reader.original(str(store), kept)).endswith(
+    with open(path, "ab") as file:
+        file.write(b"x" * (10 * copy_file.BLOCK_SIZE))
+    (record,) = record_reader.records(str(store), LEGAL)
+    assert b"".join(record_reader.original(str(store), record)).endswith(
         b"Please sign.\r\n"
     )
 
 
-def test_a_folder_with_an_odd_name_is_no_archive(store: Path) -> None:
+def test_a_directory_with_an_odd_name_is_no_archive(store: Path) -> None:
     for name in (b"a\xff@example.com", b"a b@example.com", b"@", b"\x1b[2J@x"):
         os.mkdir(os.fsencode(store) + b"/" + name)
     assert record_reader.archives(str(store)) == [LEGAL]
@@ -137,14 +138,29 @@ def test_notes_of_another_shape_are_refused(tmp_path: Path, text: str) -> None:
     with pytest.raises(PostfixCommandFailed, match=r"^read .*archive.held: "):
         queue_rescue.read_hold_times(str(tmp_path))
     (tmp_path / switch.RECORD_FILE).write_text(text)
-    with pytest.raises(BypassRefused, match=r"^read .*archive.gap: "):
+    with pytest.raises(BypassRefused, match=r"^read .*archive.bypass: "):
         switch.read_record(str(tmp_path))
 
 
-def test_a_gap_whose_end_is_no_text_is_refused(tmp_path: Path) -> None:
-    record = {"opened": TIME, "by": "root", "why": "disk", "untold": []}
-    (tmp_path / switch.RECORD_FILE).write_text(json.dumps(record))
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"ended": 5},
+        {"ended": "tomorrow"},
+        {"started": "2026-11-22"},
+        {"reason": "\ud800"},
+        {"unrecorded_start": None},
+        {"unrecorded_end": [5]},
+    ],
+)
+def test_a_damaged_bypass_record_is_refused(
+    tmp_path: Path, damage: dict[str, object]
+) -> None:
+    period = BypassPeriod(TIME, "root", "disk")
+    fields = {**period.to_json(), "unrecorded_start": [], "unrecorded_end": [LEGAL]}
+    (tmp_path / switch.RECORD_FILE).write_text(json.dumps(fields))
+    record = switch.BypassRecord(period, (), (LEGAL,))
     assert switch.read_record(str(tmp_path)) == record
-    (tmp_path / switch.RECORD_FILE).write_text(json.dumps({**record, "closed": 5}))
+    (tmp_path / switch.RECORD_FILE).write_text(json.dumps({**fields, **damage}))
     with pytest.raises(BypassRefused):
         switch.read_record(str(tmp_path))

@@ -18,39 +18,39 @@ from postfix_archive.system import child_process
 pytestmark = pytest.mark.filterwarnings(
     "ignore::pytest.PytestUnraisableExceptionWarning"
 )
-SOON = 60  # seconds: more than any work here takes
-PATIENCE = 60.0
-MANY = 700  # descriptors
+TIME_LIMIT = 60  # seconds: more than any work here takes
+TIMEOUT = 60.0
+DESCRIPTOR_COUNT = 700  # descriptors
 
 
 @pytest.fixture(autouse=True)
-def children() -> Iterator[None]:
+def children_end() -> Iterator[None]:
     """Each test ends when the processes that it began have."""
     before = child_process.CHILD_PIDS.copy()
     yield
-    begun = [each for each in child_process.CHILD_PIDS if each not in before]
-    until(lambda: all(map(is_gone, begun)))
+    new_pids = [each for each in child_process.CHILD_PIDS if each not in before]
+    wait_until(lambda: all(map(is_gone, new_pids)))
 
 
-def pid(_: bytes) -> str:
+def own_pid(_: bytes) -> str:
     return str(os.getpid())
 
 
-def obedient(told: bytes) -> str:
+def obey(request: bytes) -> str:
     """Do what is said: die, fail, wait for a file and then make another, or answer."""
-    verb, _, rest = told.partition(b" ")
+    verb, _, argument = request.partition(b" ")
     if verb == b"die":
         os._exit(9)
     if verb == b"fail":
-        raise ValueError(rest.decode())
+        raise ValueError(argument.decode())
     if verb == b"wait":
-        until(Path(os.fsdecode(rest)).exists)
-        Path(os.fsdecode(rest) + ".done").touch()
+        wait_until(Path(os.fsdecode(argument)).exists)
+        Path(os.fsdecode(argument) + ".done").touch()
     return str(os.getpid())
 
 
-def until(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + PATIENCE
+def wait_until(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + TIMEOUT
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.01)
@@ -66,116 +66,118 @@ def is_gone(process: str | int) -> bool:
     return stat.rpartition(") ")[2].startswith("Z")
 
 
-def test_work_is_done_by_another_process_and_its_word_comes_back() -> None:
-    mate = child_process.ChildProcess(pid)
-    assert int(mate.call(b"x", SOON)) != os.getpid()
+def test_work_is_done_by_another_process_and_its_result_is_returned() -> None:
+    child = child_process.ChildProcess(own_pid)
+    assert int(child.call(b"x", TIME_LIMIT)) != os.getpid()
     assert (
-        child_process.ChildProcess(lambda told: told.decode() + " ä").call(
-            b"told", SOON
+        child_process.ChildProcess(lambda request: request.decode() + " ä").call(
+            b"told", TIME_LIMIT
         )
         == "told ä"
     )
 
 
 def test_the_same_process_does_one_piece_of_work_after_the_other() -> None:
-    mate = child_process.ChildProcess(pid)
-    assert len({mate.call(b"x", SOON) for _ in range(5)}) == 1
+    child = child_process.ChildProcess(own_pid)
+    assert len({child.call(b"x", TIME_LIMIT) for _ in range(5)}) == 1
 
 
-def test_work_that_fails_says_why_and_the_next_is_done_all_the_same() -> None:
-    mate = child_process.ChildProcess(obedient)
-    first = mate.call(b"x", SOON)
+def test_work_that_fails_gives_the_reason_and_the_next_is_done() -> None:
+    child = child_process.ChildProcess(obey)
+    first = child.call(b"x", TIME_LIMIT)
     with pytest.raises(WriteThroughFailed, match="^ValueError: no room$"):
-        mate.call(b"fail no room", SOON)
-    assert mate.call(b"x", SOON) == first
+        child.call(b"fail no room", TIME_LIMIT)
+    assert child.call(b"x", TIME_LIMIT) == first
 
 
-def test_a_process_that_dies_is_told_of_and_replaced() -> None:
-    mate = child_process.ChildProcess(obedient)
-    first = mate.call(b"x", SOON)
+def test_a_process_that_dies_is_reported_and_replaced() -> None:
+    child = child_process.ChildProcess(obey)
+    first = child.call(b"x", TIME_LIMIT)
     with pytest.raises(
         WriteThroughFailed, match="^child process ended without a result$"
     ):
-        mate.call(b"die", SOON)
-    until(lambda: is_gone(first))
-    assert mate.call(b"x", SOON) != first
+        child.call(b"die", TIME_LIMIT)
+    wait_until(lambda: is_gone(first))
+    assert child.call(b"x", TIME_LIMIT) != first
     assert not Path("/proc", first).exists()  # the kernel has forgotten it
 
 
-def test_what_else_the_program_runs_still_tells_how_it_ended() -> None:
+def test_other_children_of_the_program_still_report_their_exit_status() -> None:
     """With SIGCHLD ignored, each command would seem to have succeeded."""
-    mate = child_process.ChildProcess(pid)
-    mate.call(b"x", SOON)
+    child = child_process.ChildProcess(own_pid)
+    child.call(b"x", TIME_LIMIT)
     assert subprocess.run(["false"], check=False).returncode == 1
 
 
-def test_who_is_late_is_left_to_itself_and_may_still_end_well(tmp_path: Path) -> None:
-    mate = child_process.ChildProcess(obedient)
-    first = mate.call(b"x", SOON)
-    gate = tmp_path / "gate"
+def test_a_late_child_is_abandoned_and_may_still_finish(tmp_path: Path) -> None:
+    child = child_process.ChildProcess(obey)
+    first = child.call(b"x", TIME_LIMIT)
+    fifo = tmp_path / "gate"
     with pytest.raises(WriteThroughFailed, match="^not done within 1 s$"):
-        mate.call(b"wait " + os.fsencode(gate), 1)
-    second = mate.call(b"x", SOON)  # while the first is at work
+        child.call(b"wait " + os.fsencode(fifo), 1)
+    second = child.call(b"x", TIME_LIMIT)  # while the first is at work
     assert second != first
     assert not is_gone(first)
-    gate.touch()
-    until(lambda: is_gone(first))
-    assert gate.with_suffix(".done").exists()
-    assert mate.call(b"x", SOON) == second
+    fifo.touch()
+    wait_until(lambda: is_gone(first))
+    assert fifo.with_suffix(".done").exists()
+    assert child.call(b"x", TIME_LIMIT) == second
 
 
 @pytest.mark.parametrize(
     "size", [0, 1, child_process.RECEIVE_SIZE - 8, child_process.RECEIVE_SIZE, 5 << 20]
 )
-def test_content_of_any_size_arrives_whole_both_ways(size: int) -> None:
-    mate = child_process.ChildProcess(lambda told: told.decode())
+def test_content_of_any_size_arrives_complete_in_both_directions(size: int) -> None:
+    child = child_process.ChildProcess(lambda request: request.decode())
     content = ("0123456789abcdef" * (size // 16 + 1))[:size]
-    assert mate.call(b"-" + content.encode(), SOON) == "-" + content
+    assert child.call(b"-" + content.encode(), TIME_LIMIT) == "-" + content
 
 
-def test_a_mate_ends_with_whom_it_belongs_to() -> None:
-    mate = child_process.ChildProcess(pid)
-    process = mate.call(b"x", SOON)
+def test_a_child_ends_with_its_parent() -> None:
+    child = child_process.ChildProcess(own_pid)
+    process = child.call(b"x", TIME_LIMIT)
     assert not is_gone(process)
-    del mate
-    until(lambda: is_gone(process))
+    del child
+    wait_until(lambda: is_gone(process))
 
 
 def test_it_holds_nothing_that_others_wait_to_see_closed() -> None:
     reads, writes = os.pipe()
-    mate = child_process.ChildProcess(lambda _: " ".join(os.listdir("/proc/self/fd")))
-    held = mate.call(b"x", SOON).split()
+    child = child_process.ChildProcess(lambda _: " ".join(os.listdir("/proc/self/fd")))
+    descriptors = child.call(b"x", TIME_LIMIT).split()
     os.close(writes)
     assert os.read(reads, 1) == b""  # though it lives
     os.close(reads)
-    assert {"0", "1", "2"} < set(held)
-    # Those, the connection, its name, and the folder that is listed.
-    assert len(held) == 6
+    assert {"0", "1", "2"} < set(descriptors)
+    # Those, the connection, its name, and the directory that is listed.
+    assert len(descriptors) == 6
 
 
 def test_it_holds_nothing_of_a_process_that_has_much_open_either() -> None:
     """Not even the other end of its own connection: else it would never end."""
-    begin = len(os.listdir("/proc/self/fd"))
-    opened = [os.open("/dev/null", os.O_RDONLY) for _ in range(begin, MANY)]
+    open_count = len(os.listdir("/proc/self/fd"))
+    opened_descriptors = [
+        os.open("/dev/null", os.O_RDONLY) for _ in range(open_count, DESCRIPTOR_COUNT)
+    ]
     try:
-        mate = child_process.ChildProcess(
+        child = child_process.ChildProcess(
             lambda _: " ".join(os.listdir("/proc/self/fd"))
         )
-        assert len(mate.call(b"x", SOON).split()) == 6
+        assert len(child.call(b"x", TIME_LIMIT).split()) == 6
         [process] = child_process.CHILD_PIDS[-1:]
         assert not is_gone(process)
-        del mate
-        until(lambda: is_gone(process))
+        del child
+        wait_until(lambda: is_gone(process))
     finally:
-        for each in opened:
+        for each in opened_descriptors:
             os.close(each)
 
 
-def test_its_first_three_descriptors_lead_nowhere() -> None:
-    mate = child_process.ChildProcess(
+def test_its_first_three_descriptors_are_dev_null() -> None:
+    child = child_process.ChildProcess(
         lambda _: " ".join(os.readlink(f"/proc/self/fd/{n}") for n in "012")
     )
-    assert mate.call(b"x", SOON) == "/dev/null /dev/null /dev/null"
+    assert child.call(b"x", TIME_LIMIT) == "/dev/null /dev/null /dev/null"
 
 
 def test_there_are_so_many_and_no_more_also_of_those_that_hang(
@@ -184,21 +186,21 @@ def test_there_are_so_many_and_no_more_also_of_those_that_hang(
     """A disk that hangs all night takes the memory of so many processes."""
     monkeypatch.setattr(child_process, "PROCESS_LIMIT", 3)
     waits = b"wait " + os.fsencode(tmp_path / "answer")
-    mates = [child_process.ChildProcess(obedient) for _ in range(4)]
-    for mate in mates[:3]:
+    hanging = [child_process.ChildProcess(obey) for _ in range(4)]
+    for child in hanging[:3]:
         with pytest.raises(WriteThroughTimeout):
-            mate.call(waits, 1)
+            child.call(waits, 1)
     with pytest.raises(WriteThroughFailed, match="^3 processes wait for the store$"):
-        mates[3].call(b"x", 1)
+        hanging[3].call(b"x", 1)
     (tmp_path / "answer").touch()  # the disk answers, and they end
 
     def is_room() -> bool:
         try:
-            return bool(mates[3].call(b"x", SOON))
+            return bool(hanging[3].call(b"x", TIME_LIMIT))
         except WriteThroughFailed:
             return False
 
-    until(is_room)
+    wait_until(is_room)
 
 
 def test_where_no_process_can_be_made_it_is_not_at_once(
@@ -208,10 +210,10 @@ def test_where_no_process_can_be_made_it_is_not_at_once(
         raise BlockingIOError(11, "Resource temporarily unavailable")
 
     monkeypatch.setattr("posix.fork", no_fork)
-    mate = child_process.ChildProcess(pid)
+    child = child_process.ChildProcess(own_pid)
     before = os.listdir("/proc/self/fd")
     with pytest.raises(WriteThroughFailed, match="Resource temporarily unavailable"):
-        mate.call(b"x", SOON)
+        child.call(b"x", TIME_LIMIT)
     assert os.listdir("/proc/self/fd") == before
     monkeypatch.undo()
-    assert mate.call(b"x", SOON)
+    assert child.call(b"x", TIME_LIMIT)

@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from postfix_archive.errors import LogUnreadable
 from postfix_archive.maillog import location
 from postfix_archive.postfix import postfix_command
 from postfix_archive.postfix.configuration import Configuration
 from postfix_archive.system import scheduler
+from postfix_archive.system.scheduler import ScheduledJob
 
-from unit.hosts import host as stock
+from unit.hosts import make_config as stock
 
 
-def logging_to(path: object) -> Configuration:
+def config_with_log(path: object) -> Configuration:
     return replace(stock(), main={"maillog_file": str(path)})
 
 
 @pytest.fixture(autouse=True)
-def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def isolated_scheduler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No log of this host, no systemd, and a cron of our own."""
     (tmp_path / "cron.d").mkdir()
     monkeypatch.setattr(location, "DEFAULT_PATHS", (str(tmp_path / "mail.log"),))
@@ -35,32 +38,53 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_log_that_can_be_read_is_no_obstacle(tmp_path: Path) -> None:
     (tmp_path / "log").write_text("")
-    assert location.follow_obstacle(logging_to(tmp_path / "log"), is_wanted=True) == ""
+    assert (
+        location.follow_obstacle(config_with_log(tmp_path / "log"), is_wanted=True)
+        == ""
+    )
     (tmp_path / "mail.log").write_text("")
     assert location.follow_obstacle(stock(), is_wanted=True) == ""
 
 
 def test_no_log_no_store_no_service(tmp_path: Path) -> None:
-    missing = logging_to(tmp_path / "log")
+    missing = config_with_log(tmp_path / "log")
     assert "no such file" in location.follow_obstacle(missing, is_wanted=True)
-    assert "directory" in location.follow_obstacle(logging_to(tmp_path), is_wanted=True)
+    assert "directory" in location.follow_obstacle(
+        config_with_log(tmp_path), is_wanted=True
+    )
     assert "no maillog_file in main.cf" in location.follow_obstacle(
         stock(), is_wanted=True
     )
-    assert "no maillog_file" in location.follow_obstacle(
-        logging_to("/dev/stdout"), is_wanted=True
-    )
     (tmp_path / "mail.log").write_text("")
     assert "there is no store" in location.follow_obstacle(stock(), is_wanted=False)
+
+
+def test_a_log_that_is_a_device_or_fifo_is_named_and_never_opened(
+    tmp_path: Path,
+) -> None:
+    """Reading it would take the lines from whoever reads there, or wait for ever."""
+    os.mkfifo(tmp_path / "fifo")
+    (tmp_path / "link").symlink_to("/dev/null")
+    for path in ("/dev/stdout", "/dev/tty", tmp_path / "fifo", tmp_path / "link"):
+        obstacle = location.follow_obstacle(config_with_log(path), is_wanted=True)
+        assert obstacle.startswith(f"{path} is a device or FIFO")
+        assert "set maillog_file in main.cf to a regular file" in obstacle
+        with pytest.raises(LogUnreadable, match="is a device or FIFO"):
+            location.log_path(config_with_log(path))
+    os.mkfifo(tmp_path / "mail.log")
+    assert "FIFO" in location.follow_obstacle(stock(), is_wanted=True)
 
 
 def test_a_postfix_that_does_not_run_has_its_log_yet_to_come(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(postfix_command, "is_running", lambda directory: False)
-    assert location.follow_obstacle(logging_to(tmp_path / "log"), is_wanted=True) == ""
-    nowhere = logging_to(tmp_path / "nowhere" / "log")
-    assert "no such file" in location.follow_obstacle(nowhere, is_wanted=True)
+    assert (
+        location.follow_obstacle(config_with_log(tmp_path / "log"), is_wanted=True)
+        == ""
+    )
+    config = config_with_log(tmp_path / "nowhere" / "log")
+    assert "no such file" in location.follow_obstacle(config, is_wanted=True)
 
 
 def test_systemds_journal_will_do(
@@ -72,11 +96,10 @@ def test_systemds_journal_will_do(
 
 
 def test_characters_that_cron_and_the_shell_know_are_quoted(tmp_path: Path) -> None:
-    said = scheduler.install_follower(
-        "postfix", "/etc/pf %", "/opt/a b/postfix-archive"
-    )
+    program = "/opt/a b/postfix-archive"
+    label = scheduler.FOLLOWER.install("postfix", "/etc/pf %", program)
     path = tmp_path / "cron.d" / "postfix-archive-outcomes-postfix"
-    assert said == f"cron, {path}"
+    assert label == f"cron, {path}"
     *_, line = path.read_text().splitlines()
     assert line == (
         "* * * * * root '/opt/a b/postfix-archive' -c '/etc/pf \\%' outcomes --once"
@@ -85,35 +108,70 @@ def test_characters_that_cron_and_the_shell_know_are_quoted(tmp_path: Path) -> N
     )
 
 
-def test_what_is_there_is_not_named_as_missing_and_goes_away(tmp_path: Path) -> None:
-    path = str(tmp_path / "cron.d" / "postfix-archive-outcomes-postfix")
-    assert (
-        scheduler.missing_follower("postfix"),
-        scheduler.follower_file("postfix"),
-    ) == (
-        path,
-        "",
+@pytest.fixture
+def systemctl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The commands that a systemd of our own gets."""
+    (tmp_path / "system").mkdir()
+    monkeypatch.setattr(scheduler, "UNIT_DIRECTORY", tmp_path / "units")
+    commands: list[str] = []
+    monkeypatch.setattr(
+        scheduler, "_systemctl", lambda *a: commands.append(" ".join(a))
     )
-    scheduler.install_follower("postfix", "/etc/postfix", "/x")
-    assert (
-        scheduler.missing_follower("postfix"),
-        scheduler.follower_file("postfix"),
-    ) == (
-        "",
-        path,
-    )
-    scheduler.remove_follower("postfix")
-    assert list((tmp_path / "cron.d").iterdir()) == []
-    scheduler.remove_follower("postfix")
+    return commands
 
 
-def test_a_host_with_neither_gets_none(monkeypatch: pytest.MonkeyPatch) -> None:
+JOBS = {"timer": scheduler.TIMER, "follower": scheduler.FOLLOWER}
+TIMER_LINE = (
+    "/x -c /etc/postfix queue rescue; code=$?; /x -c /etc/postfix fallback import ||"
+    " code=$?; /x -c /etc/postfix status --write && exit $code"
+)
+
+
+@pytest.mark.parametrize("job", JOBS.values(), ids=JOBS)
+def test_a_cron_file_is_missing_until_it_is_installed(job: ScheduledJob) -> None:
+    path = str(scheduler.CRON_DIRECTORY / f"{job.name_prefix}postfix")
+    assert (job.missing_file("postfix"), job.installed_file("postfix")) == (path, "")
+    assert job.install("postfix", "/etc/postfix", "/x") == f"cron, {path}"
+    assert (job.missing_file("postfix"), job.installed_file("postfix")) == ("", path)
+    job.remove("postfix")
+    assert list(scheduler.CRON_DIRECTORY.iterdir()) == []
+    job.remove("postfix")
+
+
+def test_the_timer_runs_three_commands_under_cron() -> None:
+    scheduler.TIMER.install("postfix", "/etc/postfix", "/x")
+    path = scheduler.CRON_DIRECTORY / "postfix-archive-postfix"
+    *_, line = path.read_text().splitlines()
+    assert line == f"*/5 * * * * root {TIMER_LINE}"
+
+
+def test_systemd_starts_the_timer_of_a_service(
+    tmp_path: Path, systemctl: list[str]
+) -> None:
+    label = scheduler.TIMER.install("postfix", "/etc/postfix", "/x")
+    assert label == "systemd, postfix-archive-postfix.timer"
+    unit = tmp_path / "units" / "postfix-archive-postfix.service"
+    *_, line = unit.read_text().splitlines()
+    assert line == f"ExecStart=/bin/sh -c {scheduler.quote_argument(TIMER_LINE)}"
+    enable = "enable --now postfix-archive-postfix.timer"
+    assert systemctl == ["daemon-reload", enable]
+    systemctl.clear()
+    scheduler.TIMER.remove("postfix")
+    disable = "disable --now postfix-archive-postfix.timer"
+    assert systemctl == [disable, "daemon-reload"]
+    assert list(unit.parent.iterdir()) == []
+
+
+def test_followers_of_all_instances_restart_under_systemd(systemctl: list[str]) -> None:
+    for instance in ("a", "b"):
+        scheduler.FOLLOWER.install(instance, f"/etc/{instance}", "/x")
+    a, b = (f"postfix-archive-outcomes-{name}.service" for name in "ab")
+    assert f"try-restart {a} {b}" in systemctl
+    assert systemctl[-1] == f"enable --now {b}"
+
+
+@pytest.mark.parametrize("job", JOBS.values(), ids=JOBS)
+def test_a_host_with_neither_gets_none(job: ScheduledJob) -> None:
     scheduler.CRON_DIRECTORY.rmdir()
-    assert scheduler.install_follower("postfix", "/etc/postfix", "/x") == ""
-    assert (
-        scheduler.missing_follower("postfix"),
-        scheduler.follower_file("postfix"),
-    ) == (
-        "",
-        "",
-    )
+    assert job.install("postfix", "/etc/postfix", "/x") == ""
+    assert (job.missing_file("postfix"), job.installed_file("postfix")) == ("", "")

@@ -17,42 +17,52 @@ from postfix_archive.system.spool import Spool
 
 from unit import examples
 
-LARGE = b"".join(b"line %07d\r\n" % number for number in range(420000))
-OFFSETS = [0, 1, 7, 65535, 65536, 65537, len(LARGE) // 2, len(LARGE) - 1, len(LARGE)]
+LARGE_CONTENT = b"".join(b"line %07d\r\n" % number for number in range(420000))
+OFFSETS = [
+    0,
+    1,
+    7,
+    65535,
+    65536,
+    65537,
+    len(LARGE_CONTENT) // 2,
+    len(LARGE_CONTENT) - 1,
+    len(LARGE_CONTENT),
+]
 
-Kept = Callable[[list[bytes]], Spool]
+MakeSpool = Callable[[list[bytes]], Spool]
 
 
 @pytest.fixture(scope="module")
-def large(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Spool]:
+def large_message(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Spool]:
     """A message that is too large for memory."""
-    kept = Spool()
-    folder = str(tmp_path_factory.mktemp("spool"))
-    for at in range(0, len(LARGE), 100001):
-        kept.add(LARGE[at : at + 100001], folder)
-    yield kept
-    kept.close()
+    message = Spool()
+    directory = str(tmp_path_factory.mktemp("spool"))
+    for offset in range(0, len(LARGE_CONTENT), 100001):
+        message.add(LARGE_CONTENT[offset : offset + 100001], directory)
+    yield message
+    message.close()
 
 
-def in_memory(pieces: list[bytes]) -> Spool:
-    kept = Spool()
+def spool_in_memory(pieces: list[bytes]) -> Spool:
+    message = Spool()
     for piece in pieces:
-        kept.add(piece, "/nowhere")
-    return kept
+        message.add(piece, "/nowhere")
+    return message
 
 
-def through_a_pipe(content: bytes, folder: str) -> Spool:
-    """What the door makes of content on its stdin."""
+def spool_from_pipe(content: bytes, directory: str) -> Spool:
+    """What the stamp filter makes of content on its stdin."""
     reading, writing = os.pipe()
 
     def feed() -> None:
-        with os.fdopen(writing, "wb") as opened:
-            opened.write(content)
+        with os.fdopen(writing, "wb") as file:
+            file.write(content)
 
     feeder = threading.Thread(target=feed)
     feeder.start()
     try:
-        return spool.read(reading, folder)
+        return spool.read(reading, directory)
     finally:
         os.set_blocking(reading, True)
         while os.read(reading, 1 << 16):
@@ -62,93 +72,102 @@ def through_a_pipe(content: bytes, folder: str) -> Spool:
 
 
 def test_the_large_message_is_larger_than_what_stays_in_memory() -> None:
-    assert len(LARGE) > spool.MEMORY_LIMIT
+    assert len(LARGE_CONTENT) > spool.MEMORY_LIMIT
 
 
-@given(st.binary(max_size=80), examples.MARKS, st.integers(0, 90), st.integers(0, 90))
+@given(st.binary(max_size=80), examples.OFFSETS, st.integers(0, 90), st.integers(0, 90))
 def test_any_range_of_a_message_in_memory_is_its_bytes(
     content: bytes, marks: list[int], start: int, stop: int
 ) -> None:
-    kept = in_memory(examples.cut(content, marks))
-    assert kept.size == len(content)
-    assert b"".join(kept.chunks(start, stop)) == content[start:stop]
-    assert b"".join(kept.chunks(start)) == content[start:]
+    message = spool_in_memory(examples.split_at(content, marks))
+    assert message.size == len(content)
+    assert b"".join(message.chunks(start, stop)) == content[start:stop]
+    assert b"".join(message.chunks(start)) == content[start:]
 
 
-@given(st.sampled_from(OFFSETS), st.sampled_from([0, 1, 65536, 70000, len(LARGE)]))
+@given(
+    st.sampled_from(OFFSETS), st.sampled_from([0, 1, 65536, 70000, len(LARGE_CONTENT)])
+)
 def test_any_range_of_a_message_in_a_file_is_its_bytes(
-    large: Spool, start: int, length: int
+    large_message: Spool, start: int, length: int
 ) -> None:
-    assert b"".join(large.chunks(start, start + length)) == LARGE[start:][:length]
+    assert (
+        b"".join(large_message.chunks(start, start + length))
+        == LARGE_CONTENT[start:][:length]
+    )
 
 
-def test_a_message_in_a_file_can_be_read_many_times(large: Spool) -> None:
-    assert large.size == len(LARGE)
+def test_a_message_in_a_file_can_be_read_many_times(large_message: Spool) -> None:
+    assert large_message.size == len(LARGE_CONTENT)
     for _ in range(2):
-        assert b"".join(large.chunks()) == LARGE
+        assert b"".join(large_message.chunks()) == LARGE_CONTENT
 
 
-def test_two_readers_of_one_message_do_not_disturb_each_other(large: Spool) -> None:
-    one, two = large.chunks(), large.chunks(65536)
-    seen = [next(one), next(two), next(one), next(two)]
-    assert seen[0] + seen[2] == LARGE[: len(seen[0] + seen[2])]
-    assert LARGE[65536:].startswith(seen[1] + seen[3])
+def test_two_readers_of_one_message_do_not_disturb_each_other(
+    large_message: Spool,
+) -> None:
+    one, two = large_message.chunks(), large_message.chunks(65536)
+    chunks = [next(one), next(two), next(one), next(two)]
+    assert chunks[0] + chunks[2] == LARGE_CONTENT[: len(chunks[0] + chunks[2])]
+    assert LARGE_CONTENT[65536:].startswith(chunks[1] + chunks[3])
 
 
-@given(st.binary(max_size=60), examples.MARKS, st.sets(st.integers(0, 60)))
+@given(st.binary(max_size=60), examples.OFFSETS, st.sets(st.integers(0, 60)))
 def test_digests_from_any_offsets_are_those_of_the_bytes(
     content: bytes, marks: list[int], offsets: set[int]
 ) -> None:
-    wanted = sorted(offset for offset in offsets if offset <= len(content))
-    kept = in_memory(examples.cut(content, marks))
-    assert kept.digests(wanted) == examples.digests(content, wanted)
+    valid_offsets = sorted(offset for offset in offsets if offset <= len(content))
+    message = spool_in_memory(examples.split_at(content, marks))
+    assert message.digests(valid_offsets) == examples.digests(content, valid_offsets)
 
 
-def test_digests_of_a_message_in_a_file_are_those_of_the_bytes(large: Spool) -> None:
-    assert large.digests(OFFSETS) == examples.digests(LARGE, OFFSETS)
+def test_digests_of_a_message_in_a_file_are_those_of_the_bytes(
+    large_message: Spool,
+) -> None:
+    assert large_message.digests(OFFSETS) == examples.digests(LARGE_CONTENT, OFFSETS)
 
 
-def test_the_head_is_what_the_limit_lets_see(large: Spool) -> None:
-    assert large.head(limit=100) == LARGE[:100]
-    assert large.head(65500, limit=100) == LARGE[65500:65600]
-    assert len(large.head()) == 1 << 20
+def test_the_head_is_what_the_limit_lets_see(large_message: Spool) -> None:
+    assert large_message.head(limit=100) == LARGE_CONTENT[:100]
+    assert large_message.head(65500, limit=100) == LARGE_CONTENT[65500:65600]
+    assert len(large_message.head()) == 1 << 20
 
 
-def test_the_shape_is_that_of_the_part_that_was_asked_for() -> None:
-    kept = in_memory([b"gr\xfcn\r\n", b"a" * 1000 + b"\r\n", b"plain\r\n"])
-    assert kept.shape().encoding == b"binary"
-    assert not kept.shape().is_ascii
-    assert kept.shape(6).is_ascii
-    assert kept.shape(6 + 1002).encoding == b"7bit"
+def test_the_properties_are_those_of_the_given_range() -> None:
+    message = spool_in_memory([b"gr\xfcn\r\n", b"a" * 1000 + b"\r\n", b"plain\r\n"])
+    assert message.shape().encoding == b"binary"
+    assert not message.shape().is_ascii
+    assert message.shape(6).is_ascii
+    assert message.shape(6 + 1002).encoding == b"7bit"
 
 
 def test_a_message_of_exactly_the_limit_stays_in_memory() -> None:
-    kept = in_memory([b"x" * spool.MEMORY_LIMIT])
-    assert kept.size == spool.MEMORY_LIMIT
+    message = spool_in_memory([b"x" * spool.MEMORY_LIMIT])
+    assert message.size == spool.MEMORY_LIMIT
 
 
-def test_a_large_message_leaves_no_name_in_the_folder(tmp_path: Path) -> None:
-    kept = Spool()
-    kept.add(LARGE, str(tmp_path))
+def test_a_large_message_leaves_no_name_in_the_directory(tmp_path: Path) -> None:
+    message = Spool()
+    message.add(LARGE_CONTENT, str(tmp_path))
     assert list(tmp_path.iterdir()) == []
-    assert b"".join(kept.chunks()) == LARGE
-    kept.close()
+    assert b"".join(message.chunks()) == LARGE_CONTENT
+    message.close()
 
 
 def test_a_message_that_grows_out_of_memory_keeps_its_order(tmp_path: Path) -> None:
-    kept = Spool()
-    for piece in (b"first\r\n", LARGE, b"last\r\n"):
-        kept.add(piece, str(tmp_path))
-    assert b"".join(kept.chunks()) == b"first\r\n" + LARGE + b"last\r\n"
-    kept.close()
+    message = Spool()
+    for piece in (b"first\r\n", LARGE_CONTENT, b"last\r\n"):
+        message.add(piece, str(tmp_path))
+    assert b"".join(message.chunks()) == b"first\r\n" + LARGE_CONTENT + b"last\r\n"
+    message.close()
 
 
 def test_a_closed_message_is_forgotten(tmp_path: Path) -> None:
-    kept = Spool()
-    kept.add(LARGE, str(tmp_path))
+    message = Spool()
+    message.add(LARGE_CONTENT, str(tmp_path))
     before = len(os.listdir("/proc/self/fd"))
-    kept.close()
-    kept.close()
+    message.close()
+    message.close()
     assert len(os.listdir("/proc/self/fd")) == before - 1
 
 
@@ -156,24 +175,24 @@ def test_a_closed_message_is_forgotten(tmp_path: Path) -> None:
     "content",
     [b"", b"a", b"a\n", b"a\n\nb", b".\n..\n", b"\0\xff\n", b"x" * 200000 + b"\n"],
 )
-def test_what_pipe_hands_over_becomes_canonical(content: bytes, tmp_path: Path) -> None:
-    kept = through_a_pipe(content, str(tmp_path))
-    ended = content if content.endswith(b"\n") or not content else content + b"\n"
-    assert b"".join(kept.chunks()) == ended.replace(b"\n", b"\r\n")
-    assert kept.size == len(ended.replace(b"\n", b"\r\n"))
+def test_what_pipe_passes_becomes_canonical(content: bytes, tmp_path: Path) -> None:
+    message = spool_from_pipe(content, str(tmp_path))
+    complete = content if content.endswith(b"\n") or not content else content + b"\n"
+    assert b"".join(message.chunks()) == complete.replace(b"\n", b"\r\n")
+    assert message.size == len(complete.replace(b"\n", b"\r\n"))
 
 
-def test_a_large_message_from_a_pipe_is_whole(tmp_path: Path) -> None:
-    kept = through_a_pipe(LARGE.replace(b"\r\n", b"\n"), str(tmp_path))
-    assert b"".join(kept.chunks()) == LARGE
-    kept.close()
+def test_a_large_message_from_a_pipe_is_complete(tmp_path: Path) -> None:
+    message = spool_from_pipe(LARGE_CONTENT.replace(b"\r\n", b"\n"), str(tmp_path))
+    assert b"".join(message.chunks()) == LARGE_CONTENT
+    message.close()
 
 
-def test_a_folder_that_is_not_there_defers_and_names_the_setting(
+def test_a_missing_directory_defers_and_names_the_setting(
     tmp_path: Path,
 ) -> None:
     with pytest.raises(SpoolFailed, match="archive_spool_directory = .*/none"):
-        through_a_pipe(LARGE, f"{tmp_path}/none")
+        spool_from_pipe(LARGE_CONTENT, f"{tmp_path}/none")
 
 
 def test_a_stdin_that_cannot_be_read_defers(tmp_path: Path) -> None:

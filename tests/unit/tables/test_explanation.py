@@ -21,17 +21,19 @@ from unit.examples import LEGAL
 LINE = "/x/ ARCHIVE legal@example.com\n"
 
 
-def answers(
-    folder: Path, patch: pytest.MonkeyPatch, *told: str
+def explain(
+    directory: Path, monkeypatch: pytest.MonkeyPatch, *lines: str
 ) -> list[explanation.Reason]:
     """What is made of the lines that postmap prints for a message."""
-    patch.setattr(
-        postfix_command, "run_postmap", lambda *_: "".join(each + "\n" for each in told)
+    monkeypatch.setattr(
+        postfix_command,
+        "run_postmap",
+        lambda *_: "".join(each + "\n" for each in lines),
     )
-    (folder / "x.in").write_text(LINE)
-    sources = explanation.CompiledSources("/etc/postfix", folder)
-    sources.add("pcre", f"{folder}/x.in")
-    lookup = Lookup(f"pcre:{folder}/x", "header_checks", "", None)
+    (directory / "x.in").write_text(LINE)
+    sources = explanation.CompiledSources("/etc/postfix", directory)
+    sources.add("pcre", f"{directory}/x.in")
+    lookup = Lookup(f"pcre:{directory}/x", "header_checks", "", None)
     return list(sources.find_matches(TableQuery(lookup, postmap_flags="h"), b""))
 
 
@@ -39,16 +41,16 @@ def test_a_header_line_with_an_odd_line_end_is_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     line = "Subject: a\u2028b\x85c\tARCHIVE-IN-LINE 1"
-    (found,) = answers(tmp_path, monkeypatch, line)
-    assert found.matched_text == "header_checks: Subject: a\u2028b\x85c"
-    assert found.archives == (LEGAL,)
+    (answer,) = explain(tmp_path, monkeypatch, line)
+    assert answer.matched_text == "header_checks: Subject: a\u2028b\x85c"
+    assert answer.archives == (LEGAL,)
 
 
 def test_a_header_line_cannot_make_up_an_answer(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     line = "X: a\tARCHIVE-IN-LINE 1\u2028b\tOK \udcff"
-    assert answers(tmp_path, monkeypatch, line) == []
+    assert explain(tmp_path, monkeypatch, line) == []
 
 
 def test_bytes_that_are_no_utf8_can_be_printed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -57,5 +59,5 @@ def test_bytes_that_are_no_utf8_can_be_printed(monkeypatch: pytest.MonkeyPatch) 
 
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     monkeypatch.setattr(inspection, "inspect_host", observed)
-    done = CliRunner().invoke(main.main, ["-c", "/nowhere", "doctor"])
-    assert done.output == "UNKNOWN: /x: line \\udcff\n"
+    result = CliRunner().invoke(main.main, ["-c", "/nowhere", "doctor"])
+    assert result.output == "UNKNOWN: /x: line \\udcff\n"

@@ -17,34 +17,34 @@ from unit.examples import KEYS
 LINE = b"/x/ ARCHIVE legal@example.com\n"
 
 
-def compiled(folder: Path, *words: str) -> list[Table]:
+def compile_tables(directory: Path, *tables: str) -> list[Table]:
     """Compile the sources given as type:name."""
-    found = [word.split(":") for word in words]
-    sources = tuple((kind, f"{folder}/{name}.in") for kind, name in found)
+    type_and_name = [word.split(":") for word in tables]
+    sources = tuple((kind, f"{directory}/{name}.in") for kind, name in type_and_name)
     return table_file.compile_all(sources, KEYS)
 
 
-def write(folder: Path, *words: str) -> list[str]:
-    return table_file.write_all(compiled(folder, *words), str(folder))
+def write_tables(directory: Path, *tables: str) -> list[str]:
+    return table_file.write_all(compile_tables(directory, *tables), str(directory))
 
 
-def names(folder: Path) -> list[str]:
-    return sorted(each.name for each in folder.iterdir())
+def names_in(directory: Path) -> list[str]:
+    return sorted(each.name for each in directory.iterdir())
 
 
 def test_a_native_table_is_written_beside_its_source(tmp_path: Path) -> None:
     (tmp_path / "a.in").write_bytes(LINE)
-    assert write(tmp_path, "regexp:a") == []
-    assert names(tmp_path) == ["a", "a.in"]
+    assert write_tables(tmp_path, "regexp:a") == []
+    assert names_in(tmp_path) == ["a", "a.in"]
     assert (tmp_path / "a").read_bytes().startswith(table_source.MARKER)
     assert (tmp_path / "a").stat().st_mode & 0o777 == 0o644
 
 
 def test_an_unchanged_table_is_not_written_again(tmp_path: Path) -> None:
     (tmp_path / "a.in").write_bytes(LINE)
-    write(tmp_path, "regexp:a")
+    write_tables(tmp_path, "regexp:a")
     before = (tmp_path / "a").stat()
-    [table] = compiled(tmp_path, "regexp:a")
+    [table] = compile_tables(tmp_path, "regexp:a")
     assert not table.needs_write
     table_file.write_all([table], str(tmp_path))
     assert (tmp_path / "a").stat() == before
@@ -52,10 +52,10 @@ def test_an_unchanged_table_is_not_written_again(tmp_path: Path) -> None:
 
 def test_the_mode_of_the_table_before_stays(tmp_path: Path) -> None:
     (tmp_path / "a.in").write_bytes(LINE)
-    write(tmp_path, "regexp:a")
+    write_tables(tmp_path, "regexp:a")
     (tmp_path / "a").chmod(0o640)
     (tmp_path / "a.in").write_bytes(LINE + LINE)
-    write(tmp_path, "regexp:a")
+    write_tables(tmp_path, "regexp:a")
     assert (tmp_path / "a").stat().st_mode & 0o777 == 0o640
     assert (tmp_path / "a").read_bytes().count(b"BCC") == 2
 
@@ -64,8 +64,8 @@ def test_one_wrong_source_leaves_all_as_they_are(tmp_path: Path) -> None:
     (tmp_path / "a.in").write_bytes(LINE)
     (tmp_path / "b.in").write_bytes(b"/x/ ARCHIVE\n")
     with pytest.raises(TableInvalid, match="b.in, line 1"):
-        write(tmp_path, "regexp:a", "regexp:b")
-    assert names(tmp_path) == ["a.in", "b.in"]
+        write_tables(tmp_path, "regexp:a", "regexp:b")
+    assert names_in(tmp_path) == ["a.in", "b.in"]
 
 
 def test_a_postmap_that_fails_leaves_all_as_they_are(
@@ -78,8 +78,8 @@ def test_a_postmap_that_fails_leaves_all_as_they_are(
     for name in ("a", "b"):
         (tmp_path / f"{name}.in").write_bytes(LINE)
     with pytest.raises(PostfixCommandFailed):
-        write(tmp_path, "regexp:a", "hash:b")
-    assert names(tmp_path) == ["a.in", "b.in"]
+        write_tables(tmp_path, "regexp:a", "hash:b")
+    assert names_in(tmp_path) == ["a.in", "b.in"]
 
 
 def test_the_database_gets_its_name_first(
@@ -93,40 +93,40 @@ def test_the_database_gets_its_name_first(
     renamed = []
     rename = os.rename
 
-    def noted(old: str, new: str) -> None:
+    def recording_rename(old: str, new: str) -> None:
         renamed.append(os.path.basename(new))
         rename(old, new)
 
     monkeypatch.setattr(postfix_command, "build_table", index)
-    monkeypatch.setattr(os, "rename", noted)
+    monkeypatch.setattr(os, "rename", recording_rename)
     (tmp_path / "a.in").write_bytes(b"x ARCHIVE legal@example.com\n")
-    assert write(tmp_path, "hash:a") == [f"warning: {tmp_path}/a.db: duplicate"]
+    assert write_tables(tmp_path, "hash:a") == [f"warning: {tmp_path}/a.db: duplicate"]
     assert renamed == ["a.db", "a"]
-    assert names(tmp_path) == ["a", "a.db", "a.in"]
+    assert names_in(tmp_path) == ["a", "a.db", "a.in"]
     (tmp_path / "a.db").unlink()
-    assert compiled(tmp_path, "hash:a")[0].needs_write
+    assert compile_tables(tmp_path, "hash:a")[0].needs_write
 
 
-def test_a_table_that_we_did_not_make_is_kept(tmp_path: Path) -> None:
+def test_a_table_that_we_did_not_make_is_not_replaced(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"/y/ REJECT\n")
     with pytest.raises(TableInvalid, match=f"mv {tmp_path}/a {tmp_path}/a.in, add"):
-        write(tmp_path, "regexp:a")
+        write_tables(tmp_path, "regexp:a")
     (tmp_path / "a.in").write_bytes(LINE)
     with pytest.raises(TableInvalid, match=f"mv {tmp_path}/a {tmp_path}/a.before"):
-        write(tmp_path, "regexp:a")
+        write_tables(tmp_path, "regexp:a")
     assert (tmp_path / "a").read_bytes() == b"/y/ REJECT\n"
     assert (tmp_path / "a.in").read_bytes() == LINE
 
 
 def test_a_missing_source_is_named(tmp_path: Path) -> None:
     with pytest.raises(TableInvalid, match="a.in is missing"):
-        compiled(tmp_path, "regexp:a")
+        compile_tables(tmp_path, "regexp:a")
 
 
 def test_a_source_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     (tmp_path / "a.in").mkdir()
     with pytest.raises(TableInvalid, match="a.in: Is a directory"):
-        compiled(tmp_path, "regexp:a")
+        compile_tables(tmp_path, "regexp:a")
 
 
 def test_a_disk_that_fails_leaves_no_drafts(
@@ -138,13 +138,14 @@ def test_a_disk_that_fails_leaves_no_drafts(
     (tmp_path / "a.in").write_bytes(LINE)
     monkeypatch.setattr(os, "rename", fail)
     with pytest.raises(TableInvalid, match="/a: No space left"):
-        write(tmp_path, "regexp:a")
-    assert names(tmp_path) == ["a.in"]
+        write_tables(tmp_path, "regexp:a")
+    assert names_in(tmp_path) == ["a.in"]
 
 
 @pytest.mark.parametrize(
-    ("kind", "needs"), [("hash", False), ("cdb", False), ("cidr", True), ("pcre", True)]
+    ("kind", "needs_reload"),
+    [("hash", False), ("cdb", False), ("cidr", True), ("pcre", True)],
 )
-def test_tables_without_a_database_need_a_reload(kind: str, needs: bool) -> None:
-    made = table_source.CompiledTable(b"", (), 0)
-    assert Table(kind, "/a.in", made, True).needs_reload is needs
+def test_tables_without_a_database_need_a_reload(kind: str, needs_reload: bool) -> None:
+    table = table_source.CompiledTable(b"", (), 0)
+    assert Table(kind, "/a.in", table, True).needs_reload is needs_reload

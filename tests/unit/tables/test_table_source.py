@@ -11,28 +11,30 @@ from postfix_archive.message import request
 from postfix_archive.message.envelope import Recipient
 from postfix_archive.tables import table_source
 
-from unit.examples import HR, KEYS, LEGAL, set_up
+from unit.examples import HR, KEYS, LEGAL, make_settings
 
-PLACE = "/etc/postfix/table.in"
-
-
-def compiled(source: bytes, kind: str = "hash") -> table_source.CompiledTable:
-    return table_source.compile_table(source, table_type=kind, path=PLACE, keys=KEYS)
+SOURCE_PATH = "/etc/postfix/table.in"
 
 
-def body(source: bytes, kind: str = "hash") -> bytes:
+def compile_source(source: bytes, kind: str = "hash") -> table_source.CompiledTable:
+    return table_source.compile_table(
+        source, table_type=kind, path=SOURCE_PATH, keys=KEYS
+    )
+
+
+def compiled_body(source: bytes, kind: str = "hash") -> bytes:
     """The native table without its first line, the marker."""
-    marker, _, rest = compiled(source, kind).content.partition(b"\n")
+    marker, _, rest = compile_source(source, kind).content.partition(b"\n")
     assert marker.startswith(table_source.MARKER)
     return rest
 
 
-def bcc(*archives: str) -> bytes:
+def bcc_action(*archives: str) -> bytes:
     return b"BCC " + request.make_recipient(",".join(archives), KEYS)
 
 
-def test_the_native_table_says_what_made_it_and_what_to_edit() -> None:
-    assert compiled(b"").content == (
+def test_the_native_table_names_its_maker_and_its_source() -> None:
+    assert compile_source(b"").content == (
         b"# Made by postfix-archive tables from /etc/postfix/table.in:"
         b" edit that file.\n"
     )
@@ -58,9 +60,13 @@ def test_the_native_table_says_what_made_it_and_what_to_edit() -> None:
 )
 def test_an_archive_line_becomes_a_bcc(kind: str, pattern: bytes) -> None:
     source = pattern + b"\t ARCHIVE  legal@example.com\n"
-    assert body(source, kind) == pattern + b" " + bcc(LEGAL) + b"\n"
-    [asked] = compiled(source, kind).archive_lines
-    assert (asked.number, asked.pattern, asked.archives) == (1, pattern, (LEGAL,))
+    assert compiled_body(source, kind) == pattern + b" " + bcc_action(LEGAL) + b"\n"
+    [archive_line] = compile_source(source, kind).archive_lines
+    assert (archive_line.number, archive_line.pattern, archive_line.archives) == (
+        1,
+        pattern,
+        (LEGAL,),
+    )
 
 
 @pytest.mark.parametrize(
@@ -73,33 +79,36 @@ def test_an_archive_line_becomes_a_bcc(kind: str, pattern: bytes) -> None:
         b"ARCHIVE legal@example.com, hr@example.com, legal@example.com",
     ],
 )
-def test_one_line_asks_for_several_archives(action: bytes) -> None:
-    native = body(b"bob@x.org " + action + b"\n")
-    assert native == b"bob@x.org " + bcc(LEGAL, HR) + b"\n"
+def test_one_line_requests_several_archives(action: bytes) -> None:
+    native = compiled_body(b"bob@x.org " + action + b"\n")
+    assert native == b"bob@x.org " + bcc_action(LEGAL, HR) + b"\n"
     carried = native.split()[-1]
     assert request.split_recipients([Recipient(carried)], KEYS) == ((), (LEGAL, HR), 0)
 
 
-def test_a_comment_behind_the_addresses_becomes_a_line_of_its_own() -> None:
-    native = body(b"a@x.org ARCHIVE legal@example.com # case 7\nb@x.org OK\n")
-    assert native == b"# case 7\na@x.org " + bcc(LEGAL) + b"\nb@x.org OK\n"
+def test_a_comment_after_the_addresses_becomes_a_line_of_its_own() -> None:
+    native = compiled_body(b"a@x.org ARCHIVE legal@example.com # case 7\nb@x.org OK\n")
+    assert native == b"# case 7\na@x.org " + bcc_action(LEGAL) + b"\nb@x.org OK\n"
 
 
 def test_comments_within_a_continued_line_hide_no_address() -> None:
-    native = body(
+    native = compiled_body(
         b"a@x.org ARCHIVE legal@example.com # one\n# two\n\n  , hr@example.com # three"
     )
-    assert native == b"# two\n\n# one\n# three\na@x.org " + bcc(LEGAL, HR) + b"\n"
+    assert (
+        native == b"# two\n\n# one\n# three\na@x.org " + bcc_action(LEGAL, HR) + b"\n"
+    )
 
 
 def test_a_pattern_over_two_lines_is_joined_as_postfix_does() -> None:
-    native = body(b"/a\n b/x ARCHIVE legal@example.com\n", "pcre")
-    assert native == b"/a b/x " + bcc(LEGAL) + b"\n"
+    native = compiled_body(b"/a\n b/x ARCHIVE legal@example.com\n", "pcre")
+    assert native == b"/a b/x " + bcc_action(LEGAL) + b"\n"
 
 
 def test_a_hash_in_an_address_is_no_comment() -> None:
     assert (
-        body(b"a ARCHIVE x#y@example.com\n") == b"a " + bcc("x#y@example.com") + b"\n"
+        compiled_body(b"a ARCHIVE x#y@example.com\n")
+        == b"a " + bcc_action("x#y@example.com") + b"\n"
     )
 
 
@@ -108,9 +117,9 @@ def test_line_numbers_are_those_of_the_source() -> None:
         b"# comment\n\nbob REJECT\n  and more\n\n"
         b"alice ARCHIVE legal@example.com\ncarol ARCHIVE hr@example.com"
     )
-    found = compiled(source)
-    assert [each.number for each in found.archive_lines] == [6, 7]
-    assert found.other_line_count == 1
+    table = compile_source(source)
+    assert [each.number for each in table.archive_lines] == [6, 7]
+    assert table.other_line_count == 1
 
 
 @pytest.mark.parametrize("kind", ["regexp", "pcre"])
@@ -119,14 +128,14 @@ def test_conditions_stay(kind: str) -> None:
         b"if /^Subject:/\n/deal here/ ARCHIVE legal@example.com\nendif\n"
         b"if !/^From:/\n/x/ REJECT no ARCHIVE here\nENDIF\n"
     )
-    expected = source.replace(b"ARCHIVE legal@example.com", bcc(LEGAL))
-    assert body(source, kind) == expected
+    expected = source.replace(b"ARCHIVE legal@example.com", bcc_action(LEGAL))
+    assert compiled_body(source, kind) == expected
 
 
 def test_conditions_of_cidr_tables_stay() -> None:
     source = b"if 192.0.2.0/24\n192.0.2.1 ARCHIVE legal@example.com\nendif\n"
-    expected = source.replace(b"ARCHIVE legal@example.com", bcc(LEGAL))
-    assert body(source, "cidr") == expected
+    expected = source.replace(b"ARCHIVE legal@example.com", bcc_action(LEGAL))
+    assert compiled_body(source, "cidr") == expected
 
 
 @pytest.mark.parametrize(
@@ -145,11 +154,11 @@ def test_conditions_of_cidr_tables_stay() -> None:
     ],
 )
 def test_native_lines_stay(line: bytes) -> None:
-    assert body(line) == line
+    assert compiled_body(line) == line
 
 
 @pytest.mark.parametrize(
-    ("kind", "line", "says"),
+    ("kind", "line", "error_text"),
     [
         ("hash", b"a ARCHIVE", "without an address"),
         ("hash", b"a ARCHIVE # why", "without an address"),
@@ -173,13 +182,13 @@ def test_native_lines_stay(line: bytes) -> None:
     ],
 )
 def test_a_wrong_line_is_named_with_the_next_step(
-    kind: str, line: bytes, says: str
+    kind: str, line: bytes, error_text: str
 ) -> None:
-    with pytest.raises(TableInvalid) as caught:
-        compiled(b"# comment\n" + line + b"\n", kind)
-    assert str(caught.value).startswith(f"{PLACE}, line 2: ")
-    assert says in str(caught.value)
-    assert "\n" not in str(caught.value)
+    with pytest.raises(TableInvalid) as excinfo:
+        compile_source(b"# comment\n" + line + b"\n", kind)
+    assert str(excinfo.value).startswith(f"{SOURCE_PATH}, line 2: ")
+    assert error_text in str(excinfo.value)
+    assert "\n" not in str(excinfo.value)
 
 
 @given(st.binary(), st.sampled_from(["hash", "cidr", "regexp", "pcre"]))
@@ -187,7 +196,7 @@ def test_a_table_without_archive_lines_stays_byte_for_byte(
     source: bytes, kind: str
 ) -> None:
     if b"archive" not in source.lower():
-        assert body(source, kind) == source
+        assert compiled_body(source, kind) == source
 
 
 LINES = st.lists(
@@ -213,7 +222,10 @@ def test_native_lines_beside_an_archive_line_stay_byte_for_byte(
     first = b"".join(before)
     rest = b"/end/ OK\n" + b"".join(after)
     source = first + b"/x/ ARCHIVE legal@example.com\n" + rest
-    assert body(source, kind) == first + b"/x/ " + bcc(LEGAL) + b"\n" + rest
+    assert (
+        compiled_body(source, kind)
+        == first + b"/x/ " + bcc_action(LEGAL) + b"\n" + rest
+    )
 
 
 @given(st.binary())
@@ -222,30 +234,32 @@ def test_the_logical_lines_together_are_the_table(source: bytes) -> None:
 
 
 def test_the_setting_names_types_and_sources() -> None:
-    found = set_up("archive_tables = hash:/a/senders.in, pcre:/a/headers.in\n")
-    assert found.archive_tables == (
+    settings = make_settings(
+        "archive_tables = hash:/a/senders.in, pcre:/a/headers.in\n"
+    )
+    assert settings.archive_tables == (
         ("hash", "/a/senders.in"),
         ("pcre", "/a/headers.in"),
     )
-    assert set_up("").archive_tables == ()
+    assert make_settings("").archive_tables == ()
 
 
 @pytest.mark.parametrize(
-    "word",
+    "table",
     ["mysql:/a/b.in", "hash:/a/b", "hash:b.in", "/a/b.in", "hash:/c.in hash:/c.in"],
 )
-def test_a_table_that_cannot_be_a_source_is_a_wrong_setting(word: str) -> None:
-    with pytest.raises(SettingInvalid, match=word.split()[0]):
-        set_up(f"archive_tables = {word}\n")
+def test_a_table_that_cannot_be_a_source_is_a_wrong_setting(table: str) -> None:
+    with pytest.raises(SettingInvalid, match=table.split()[0]):
+        make_settings(f"archive_tables = {table}\n")
 
 
 @pytest.mark.parametrize("kind", ["regexp", "pcre"])
 def test_an_expression_without_an_end_is_known_at_once(kind: str) -> None:
     line = b"/" + b"\\r" * 2000 + b" ARCHIVE legal@example.com"
     with pytest.raises(TableInvalid, match="ARCHIVE without a pattern"):
-        compiled(line, kind)
+        compile_source(line, kind)
 
 
 def test_a_backslash_ends_no_expression() -> None:
     line = b"/a\\/b\\\\/i ARCHIVE legal@example.com"
-    assert body(line, "pcre") == b"/a\\/b\\\\/i " + bcc(LEGAL) + b"\n"
+    assert compiled_body(line, "pcre") == b"/a\\/b\\\\/i " + bcc_action(LEGAL) + b"\n"

@@ -1,0 +1,1 @@
+postfix_archive/master.cf.d

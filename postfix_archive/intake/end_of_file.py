@@ -1,0 +1,113 @@
+"""Tells whether the end of file on stdin is the end of the message.
+
+Used by intake/pipe. pipe(8) closes stdin after the last byte; the kernel closes it also
+when pipe(8) is killed, when Postfix stops, and after any part of the message. Nothing
+in the data tells these apart. Two facts do:
+
+* pipe(8) still runs and is our parent. A process that dies is marked as exiting
+  (PF_EXITING in /proc/PID/stat) before its files are closed, and its children get
+  another parent after that. So a parent that is not exiting after the end of file has
+  closed stdin itself.
+* As many bytes were read as the queue file has (``${size}``), which pipe(8) does not
+  deliver in full if the file is damaged. Milters that remove headers or replace the
+  body make the message smaller than ${size}: a difference counts only where no Milter
+  is configured.
+
+Raises MessageIncomplete; then nothing is handed back or stored, and Postfix retries.
+"""
+
+from __future__ import annotations
+
+import posix as os
+import time
+
+from postfix_archive.errors import MessageIncomplete
+from postfix_archive.message import header
+from postfix_archive.postfix import queue_file_size
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from postfix_archive.system.spool import Spool
+
+PF_EXITING = 0x4  # include/linux/sched.h
+FLAGS_FIELD = 9  # of /proc/PID/stat, proc(5)
+INIT = 1  # the parent of processes whose parent has ended
+STAT_SIZE = 4096  # bytes: more than any /proc/PID/stat
+# Seconds for a parent whose state cannot be read (/proc with hidepid): a process that
+# dies has no children any more soon after its files are closed.
+HIDDEN_PARENT_WAIT = 0.1
+PARENT_DIED = "pipe(8) has died, so the message may be cut short; Postfix will retry"
+MILTER_SETTINGS = ("smtpd_milters", "non_smtpd_milters")
+
+
+def require_complete(message: Spool, size: bytes, config_directory: str) -> None:
+    """Return if stdin ended because the message did. Raises MessageIncomplete.
+
+    size is pipe(8)'s ``${size}``, empty if master.cf does not pass it. A caller other
+    than pipe(8) must give the exact size.
+    """
+    if not message.size:
+        raise MessageIncomplete("stdin is empty; Postfix will retry")
+    is_pipe = _is_parent_pipe()
+    if is_pipe and not size:
+        return
+    if not size.isdigit():
+        raise MessageIncomplete(
+            f"--size {size[:20].decode('utf-8', 'replace')!r} is not a number; compare"
+            " the argv= of archive-stamp with master.cf.d"
+        )
+    expected = int(size)
+    smallest, largest = queue_file_size.content_size(message.chunks())
+    if is_pipe:
+        head = message.head()
+        fields = head[: max(0, header.body_start(head))]
+        largest += queue_file_size.milter_reserve(fields)
+        if expected <= largest or _has_milters(config_directory):
+            return
+    elif smallest <= expected <= largest:
+        return
+    raise MessageIncomplete(
+        f"message cut short: {expected} bytes in the queue file, at most {largest} on"
+        " stdin; Postfix will retry"
+    )
+
+
+def _is_parent_pipe() -> bool:
+    """Return whether the parent is pipe(8). Raises MessageIncomplete if it has died."""
+    parent = os.getppid()
+    if parent <= INIT:
+        raise MessageIncomplete(PARENT_DIED)
+    try:
+        descriptor = os.open(f"/proc/{parent}/stat", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            stat = os.read(descriptor, STAT_SIZE)
+        finally:
+            os.close(descriptor)
+    except OSError:
+        return _is_alive_after_wait(parent)
+    before, _, after = stat.rpartition(b")")
+    flags = int(after.split()[FLAGS_FIELD - 3])  # field 3 comes after the parenthesis
+    if flags & PF_EXITING or os.getppid() != parent:
+        raise MessageIncomplete(PARENT_DIED)
+    return before.partition(b"(")[2] == b"pipe"
+
+
+def _is_alive_after_wait(parent: int) -> bool:
+    """Return True if the parent runs. Raises MessageIncomplete if it has died."""
+    time.sleep(HIDDEN_PARENT_WAIT)
+    if os.getppid() != parent:
+        raise MessageIncomplete(PARENT_DIED)
+    return True
+
+
+def _has_milters(config_directory: str) -> bool:
+    """Return whether main.cf or a service of master.cf names a Milter."""
+    from postfix_archive.postfix import postfix_command  # rarely needed
+
+    configuration = postfix_command.read_configuration(config_directory)
+    services = (None, *configuration.services)
+    return any(
+        configuration.value(name, service)
+        for service in services
+        for name in MILTER_SETTINGS
+    )

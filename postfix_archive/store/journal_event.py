@@ -1,0 +1,184 @@
+"""The event in a journal line: its keys, its parser, and what makes it valid.
+
+Used by journal_reader, record, tally and whatever reads events. docs/store-format.md
+specifies the keys; the names of the events are in journal.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import TYPE_CHECKING, TypedDict, cast
+
+from postfix_archive.message import address, envelope, received_header
+from postfix_archive.store import bypass_period, journal, outcome
+from postfix_archive.store.outcome import Outcome
+
+if TYPE_CHECKING:
+    from postfix_archive.message.envelope import Envelope
+
+# Surrogates except those of surrogateescape (PEP 383), which stand for bytes.
+LONE_SURROGATES = re.compile("[\ud800-\udc7f\udd00-\udfff]")
+
+
+OPTIONAL_OUTCOME_KEYS = "original status remote reply expanded_to parent".split()
+
+
+class Event(TypedDict, total=False):
+    """A valid journal event; which keys it has depends on ``event``."""
+
+    seq: int
+    time: str
+    event: str
+    id: str
+    capsule: str
+    file: str
+    file_sha256: str
+    sha256: str
+    size: int
+    stamp: str
+    envelope: str
+    above: str
+    started: str
+    started_by: str
+    reason: str
+    ended: str
+    ended_by: str
+    queued_as: str
+    covers: str
+    recipient: str
+    original: str
+    outcome: str
+    status: str
+    remote: str
+    reply: str
+    at: str
+    tries: int
+    of: str
+    queue_id: str
+    expanded_to: str
+    parent: str
+    prev: str
+
+
+def parse(line: bytes) -> Event | None:
+    """Return the event in a journal line, None for a line torn by a crash.
+
+    A torn line was never acknowledged. Raises ValueError for any other damage.
+    """
+    try:
+        event = json.loads(line)
+    except (ValueError, RecursionError):
+        if line.startswith(b'{"seq":') or not line.strip():
+            return None
+        raise ValueError("not a journal line") from None
+    if not is_valid(event) or not _is_chained(event):
+        raise ValueError("not a journal line")
+    return cast(Event, event)
+
+
+def is_valid(event: object) -> bool:
+    """Return whether a JSON value is a valid journal event.
+
+    Unknown events of later versions are valid. Known ones need all their keys.
+    """
+    if not isinstance(event, dict) or not _are_strings(event, "event", "time"):
+        return False
+    if not bypass_period.is_timestamp(event["time"]) or not isinstance(
+        event.get("id", ""), str
+    ):
+        return False
+    if event["event"] in journal.BYPASS_EVENTS and not _is_valid_bypass(event):
+        return False
+    if event["event"] == journal.OUTCOME and not is_valid_outcome(event):
+        return False
+    if event["event"] in journal.REPORT_EVENTS and not _is_valid_report(event):
+        return False
+    has_envelope = event["event"] in journal.CAPTURE_EVENTS or "envelope" in event
+    return not has_envelope or _is_valid_capture(event)
+
+
+def _is_chained(event: dict[str, object]) -> bool:
+    return isinstance(event.get("seq"), int) and isinstance(event.get("prev"), str)
+
+
+def _is_valid_capture(event: dict[str, object]) -> bool:
+    fields = {"above": "", **event}
+    if not _are_strings(fields, "id", "sha256", "stamp", "envelope", "above"):
+        return False
+    size = event.get("size")
+    has_size = type(size) is int and size >= 0
+    has_valid_file = (
+        "file" not in event
+        or _are_strings(event, "file")
+        and _is_file_name(str(event["file"]))
+    )
+    return (
+        has_size and has_valid_file and received_header.is_archive_id(str(event["id"]))
+    )
+
+
+def _is_valid_bypass(event: dict[str, object]) -> bool:
+    try:
+        bypass_period.parse(event)
+    except ValueError:
+        return False
+    return True
+
+
+def _is_file_name(name: str) -> bool:
+    """Return whether this relative path stays within the archive's directory."""
+    return "\0" not in name and not {"", ".", ".."} & {*name.split("/")}
+
+
+def _are_strings(event: dict[str, object], *names: str) -> bool:
+    """Return whether these values are strings that can be encoded as bytes."""
+    values = [event.get(each) for each in names]
+    return all(
+        isinstance(each, str) and not LONE_SURROGATES.search(each) for each in values
+    )
+
+
+def is_valid_outcome(event: dict[str, object]) -> bool:
+    """Return whether an outcome event has all its keys, with valid values."""
+    string_keys = [name for name, value in event.items() if isinstance(value, str)]
+    fields = {**dict.fromkeys(OPTIONAL_OUTCOME_KEYS, ""), **event}
+    return (
+        _are_strings(fields, "id", *outcome.REQUIRED_FIELDS, *OPTIONAL_OUTCOME_KEYS)
+        and _are_strings(event, *string_keys)
+        and event["outcome"] in outcome.KINDS
+        and type(event.get("tries", 1)) is int
+        and received_header.is_archive_id(str(event["id"]))
+    )
+
+
+def _is_valid_report(event: dict[str, object]) -> bool:
+    fields = {"covers": "", **event}
+    return _are_strings(fields, "id", "file", "covers") and _is_file_name(
+        str(event["file"])
+    )
+
+
+def parse_envelope(event: Event) -> Envelope:
+    """Parse the envelope in an event; the event must be valid and have one."""
+    return envelope.parse(address.as_bytes(event["envelope"]))
+
+
+def parse_outcome(event: Event) -> Outcome:
+    """Return the outcome in an event; the event must be valid and have one."""
+    return Outcome(
+        recipient=event["recipient"],
+        kind=event["outcome"],
+        capture_queue_id=event["of"],
+        queue_id=event["queue_id"],
+        time=event["at"],
+        original=event.get("original", ""),
+        status=event.get("status", ""),
+        remote=event.get("remote", ""),
+        reply=event.get("reply", ""),
+        tries=event.get("tries", 1),
+        expanded_to=tuple(
+            filter(None, event.get("expanded_to", "").split(outcome.SEPARATOR))
+        ),
+        parent=event.get("parent", ""),
+    )

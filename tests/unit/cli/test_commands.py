@@ -1,0 +1,58 @@
+"""The commands, as --help shows them on a terminal of 80 columns."""
+
+from __future__ import annotations
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from postfix_archive.cli import main
+
+from unit.test_docs import commands
+
+GROUPS = ["", "bypass", "fallback", "key", "queue"]
+
+
+def help_text(name: str) -> str:
+    """Return what --help of a command prints."""
+    arguments = [*name.split(), "--help"]
+    result = CliRunner().invoke(main.main, arguments, terminal_width=78)
+    assert result.exit_code == 0
+    return result.output
+
+
+@pytest.mark.parametrize("name", [*GROUPS, *commands(main.main)])
+def test_no_summary_is_cut(name: str) -> None:
+    text = help_text(name)
+    assert "..." not in text.replace("[ARGS]...", "")
+    assert max(map(len, text.splitlines())) <= 80
+
+
+@pytest.mark.parametrize("name", commands(main.main))
+def test_every_option_has_help(name: str) -> None:
+    command: click.Command = main.main
+    for word in name.split():
+        assert isinstance(command, click.Group)
+        command = command.commands[word]
+    options = [each for each in command.params if isinstance(each, click.Option)]
+    assert all(each.help and each.help.endswith((".", "]")) for each in options)
+
+
+def test_all_groups_are_known() -> None:
+    groups = main.main.commands.items()
+    names = [name for name, each in groups if isinstance(each, click.Group)]
+    assert sorted(names) == GROUPS[1:]
+
+
+@pytest.mark.parametrize(
+    ("former", "group", "name"),
+    [("rescue", "queue", "rescue"), ("return", "fallback", "import")],
+)
+def test_timers_of_earlier_releases_find_their_commands(
+    former: str, group: str, name: str
+) -> None:
+    parent = main.main.commands[group]
+    assert isinstance(parent, click.Group)
+    assert main.main.commands[former].callback is parent.commands[name].callback
+    assert f"\n  {former} " not in help_text("")
+    assert f"\n  {name} " in help_text(group)

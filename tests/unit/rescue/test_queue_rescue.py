@@ -1,0 +1,111 @@
+"""A rescue changes the queue with one postsuper(1) for many messages."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from postfix_archive.config.settings import Settings
+from postfix_archive.errors import StoreFailed
+from postfix_archive.postfix import mail_queue, postfix_command
+from postfix_archive.postfix.queued_message import QueuedMessage
+from postfix_archive.rescue import queue_rescue, rescue_plan
+from postfix_archive.system import privileges
+
+from unit.examples import make_settings
+
+SETTINGS = make_settings("")
+
+
+def capsule(queue_id: str) -> QueuedMessage:
+    to = (rescue_plan.CAPSULE_RECIPIENT,)
+    return QueuedMessage(queue_id, 60, "", to, ("down",), "archive:", "hold")
+
+
+CAPSULES = [capsule("4Z1"), capsule("4Z2"), capsule("4Z3")]
+
+
+@pytest.fixture
+def commands(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
+    """The postsuper(1) commands, each with its standard input as last word."""
+    commands: list[tuple[str, ...]] = []
+
+    def run(directory: str, *arguments: str, content: bytes = b"") -> str:
+        commands.append((*arguments, content.decode()))
+        return ""
+
+    monkeypatch.setattr(postfix_command, "run", run)
+    return commands
+
+
+def test_many_messages_are_one_process(commands: list[tuple[str, ...]]) -> None:
+    ids = ["4Z1", "4Z2", "4Z1"]
+    mail_queue.change("/etc/postfix", mail_queue.REQUEUE, ids, "deferred")
+    assert commands == [("postsuper", "-r", "-", "deferred", "4Z1\n4Z2\n")]
+
+
+def test_no_message_is_no_process(commands: list[tuple[str, ...]]) -> None:
+    mail_queue.change("/etc/postfix", mail_queue.DELETE, [])
+    assert commands == []
+
+
+def test_capsules_are_held_saved_and_deleted(
+    commands: list[tuple[str, ...]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved: list[str] = []
+    monkeypatch.setattr(mail_queue, "list_messages", lambda directory: CAPSULES)
+    monkeypatch.setattr(
+        queue_rescue, "_save_capsule", lambda *a: saved.append(a[-1].queue_id)
+    )
+    moved = queue_rescue.move_capsules("/etc/postfix", SETTINGS, CAPSULES)
+    assert moved == saved == ["4Z1", "4Z2", "4Z3"]
+    ids = "4Z1\n4Z2\n4Z3\n"
+    assert commands == [
+        ("postsuper", "-h", "-", ids),
+        ("postsuper", "-d", "-", "hold", ids),
+    ]
+
+
+def test_what_is_not_saved_is_released_and_never_deleted(
+    commands: list[tuple[str, ...]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def save(directory: str, settings: Settings, message: QueuedMessage) -> None:
+        if message.queue_id == "4Z2":
+            raise StoreFailed("no space left")
+
+    monkeypatch.setattr(mail_queue, "list_messages", lambda directory: CAPSULES)
+    monkeypatch.setattr(queue_rescue, "_save_capsule", save)
+    with pytest.raises(StoreFailed, match="no space left"):
+        queue_rescue.move_capsules("/etc/postfix", SETTINGS, CAPSULES)
+    assert commands[1:] == [
+        ("postsuper", "-d", "-", "hold", "4Z1\n"),
+        ("postsuper", "-H", "-", "hold", "4Z2\n4Z3\n"),
+    ]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+@pytest.mark.parametrize("user", ["nobody", "nobody:daemon"])
+def test_a_command_runs_with_the_ids_of_a_user_alone(user: str) -> None:
+    process = privileges.run_as(user, ["/usr/bin/id", "-u"], 60)
+    assert int(process.stdout) == pwd.getpwnam("nobody").pw_uid
+    groups = privileges.run_as(user, ["/usr/bin/id", "-Gn"], 60).stdout.split()
+    primary = subprocess.run(
+        ["/usr/bin/id", "-gn", "nobody"], capture_output=True, text=True, check=True
+    )
+    assert groups == [user.partition(":")[2] or primary.stdout.strip()]
+
+
+def test_standard_input_reaches_a_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = tmp_path / "postsuper"
+    script.write_text("#!/bin/sh\ncat\n")
+    script.chmod(0o755)
+    monkeypatch.setattr(postfix_command, "find_command", lambda name: str(script))
+    ids = b"4Z1\n" * 100_000  # more than a pipe holds
+    assert postfix_command.run("/", "postsuper", content=ids).encode() == ids
+    assert postfix_command.run("/", "postsuper") == ""
