@@ -8,7 +8,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Callable, Iterator
 
-from postfix_archive.doctor.finding import Finding
+from postfix_archive.doctor.finding import Finding, attribute_finding
 from postfix_archive.doctor.host import Host
 from postfix_archive.monitoring import CRITICAL, WARNING
 from postfix_archive.postfix import archive_services
@@ -77,13 +77,13 @@ def check_key(host: Host) -> Iterator[Finding]:
     if not file.exists:
         harm = "the key file does not exist, so all mail is deferred"
         fix = f"postfix-archive key create --owner {user}"
-        yield _file_finding("key-missing", path, harm, fix)
+        yield Finding("key-missing", CRITICAL, path, harm, fix)
     elif user and file.owner != user:
         harm = f"{file.owner} owns it and {user} cannot read it: all mail is deferred"
-        yield _file_finding("key-owner", path, harm, _chown_command(path, user))
+        yield attribute_finding("key-owner", file, harm, "chown", user)
     elif file.mode & 0o077:
         harm = "others can read the key and forge stamps, capsules and requests"
-        yield _file_finding("key-mode", path, harm, f"chmod 600 {shlex.quote(path)}")
+        yield attribute_finding("key-mode", file, harm, "chmod", "600")
 
 
 def check_store(host: Host) -> Iterator[Finding]:
@@ -95,19 +95,16 @@ def check_store(host: Host) -> Iterator[Finding]:
     for file in host.files.values():
         if file.path != path and not file.path.startswith(f"{path}/"):
             continue
-        quoted = shlex.quote(file.path)
         if not file.is_directory:
-            fix = f"install -d -m 700 -o {user} {quoted}"
+            fix = f"install -d -m 700 -o {user} {shlex.quote(file.path)}"
             harm = "no such directory: copies wait in the queue and expire"
-            yield _file_finding("store-missing", file.path, harm, fix)
+            yield Finding("store-missing", CRITICAL, file.path, harm, fix)
         elif user and file.owner != user:
             harm = f"{file.owner} owns it and {user} cannot write: copies are deferred"
-            yield _file_finding(
-                "store-owner", file.path, harm, _chown_command(file.path, user)
-            )
+            yield attribute_finding("store-owner", file, harm, "chown", user)
         elif file.mode & 0o077:
             harm = f"users other than {user} can read archived mail"
-            yield _file_finding("store-mode", file.path, harm, f"chmod 700 {quoted}")
+            yield attribute_finding("store-mode", file, harm, "chmod", "700")
 
 
 def check_spool(host: Host) -> Iterator[Finding]:
@@ -187,17 +184,8 @@ def check_shared_keys(host: Host) -> Iterator[Finding]:
             )
 
 
-def _chown_command(path: str, user: str) -> str:
-    return f"chown {user} {shlex.quote(path)}"
-
-
 def _bypass_off_command(host: Host) -> str:
     return host.parameter_command(archive_services.BYPASS_PARAMETER, "")
-
-
-def _file_finding(check: str, path: str, harm: str, fix: str) -> Finding:
-    is_safe = fix.startswith(("chown", "chmod"))
-    return Finding(check, CRITICAL, path, harm, fix, is_safe=is_safe)
 
 
 CHECKS: tuple[Callable[[Host], Iterator[Finding]], ...] = (

@@ -26,6 +26,7 @@ class File:
     mode: int = 0  # permission bits
     is_directory: bool = False
     device: int = 0  # st_dev
+    has_foreign_link: bool = False  # a symlink that another user can have made
 
     @property
     def exists(self) -> bool:

@@ -35,7 +35,13 @@ from postfix_archive.postfix.configuration import Configuration
 from postfix_archive.rescue import queue_rescue
 from postfix_archive.store import fallback, record_reader
 from postfix_archive.store.bypass_period import BypassPeriod
-from postfix_archive.system import failure_log, path_access, python_version, scheduler
+from postfix_archive.system import (
+    failure_log,
+    path_access,
+    privileges,
+    python_version,
+    scheduler,
+)
 from postfix_archive.tables import table_file
 
 CONTENT_FILTER_LIMIT = 2000  # queued messages whose content_filter is read
@@ -148,7 +154,14 @@ def _inspect_file(path: str) -> File:
     except KeyError:
         owner = str(status.st_uid)
     mode = stat.S_IMODE(status.st_mode)
-    return File(path, owner, mode, stat.S_ISDIR(status.st_mode), status.st_dev)
+    return File(
+        path,
+        owner,
+        mode,
+        stat.S_ISDIR(status.st_mode),
+        status.st_dev,
+        privileges.has_foreign_link(path),
+    )
 
 
 def _blocked_paths(
@@ -334,6 +347,7 @@ def _bypass_period(directory: str) -> BypassPeriod | None:
 TEXT_TYPES = ("pcre", "regexp", "cidr", "texthash")
 DATABASE_TYPES = ("hash", "btree", "lmdb", "cdb", "dbm", "sdbm")
 INLINE_TYPES = ("inline", "static")
+ESCAPE = "surrogateescape"  # of bytes that are not UTF-8
 
 
 def table_texts(postfix_config: Configuration) -> dict[str, str]:
@@ -360,7 +374,7 @@ def look_up_keys(
 def _read_table(directory: str, table: str) -> str:
     table_type, _, name = table.partition(":")
     if table_type in TEXT_TYPES:
-        return Path(name).read_text("utf-8", "surrogateescape")
+        return _read_text(name)
     if table_type in DATABASE_TYPES:
         return _read_database(directory, table, name)
     return name if table_type in INLINE_TYPES else ""
@@ -374,4 +388,10 @@ def _read_database(directory: str, table: str, name: str) -> str:
     try:
         return postfix_command.run(directory, "postmap", "-s", table)
     except ArchiveError:
-        return Path(name).read_text("utf-8", "surrogateescape")
+        return _read_text(name)
+
+
+def _read_text(path: str) -> str:
+    """Return the text of a table, which can be in a directory of another user."""
+    with open(privileges.open_file(path), encoding="utf-8", errors=ESCAPE) as file:
+        return file.read()

@@ -120,11 +120,11 @@ class Follower:
         the records that it settles are stored. After JournalFailed and StoreFailed
         begin again with a new Follower, from the saved state.
         """
-        if batch and not self._state.get_value(LOG_START_KEY):
-            self._state.set_value(LOG_START_KEY, str(batch[0][1]))
         for text, at in batch:
             self._tracker.read(text, at)
         with privileges.as_owner(self._directory):
+            if batch and not self._state.get_value(LOG_START_KEY):
+                self._state.set_value(LOG_START_KEY, str(batch[0][1]))
             self._new_capsules |= self._capture_reader.read_new()
             if batch or self._new_capsules or self._is_first_batch:
                 self._update_outcomes()
