@@ -66,7 +66,7 @@ BOTH_PROGRAM = """
 """
 EXPECTED_MODULES = {
     "archive-stamp": f"""{BOTH_PROGRAM}
-        errno marshal
+        marshal
         intake.end_of_file
         message.request
         postfix.queue_file_size
