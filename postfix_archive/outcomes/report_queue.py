@@ -113,7 +113,7 @@ def _mail_report(
     It has the stamp of an archive copy: a report that is forwarded back to this host
     only adds a supplement to its record.
     """
-    content = b"".join(copy_file.decompress(path))
+    content = b"".join(copy_file.decompress(path, copy_file.REPORT_LIMIT))
     content_sha256 = digest.sha256_of((content,)).digest()
     stamp_line = stamp.make_copy_stamp(
         record.archive_id, record.request, content_sha256, keys, now=now
