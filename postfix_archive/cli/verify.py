@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 import click
@@ -15,7 +16,8 @@ from postfix_archive import monitoring
 from postfix_archive.config import archive_cf
 from postfix_archive.errors import ArchiveError, RecordNotFound, StoreFailed
 from postfix_archive.message.printable import safe_text
-from postfix_archive.store import record_reader, verifier
+from postfix_archive.store import known_end, record_reader, verifier
+from postfix_archive.store.known_end import KnownEnd
 from postfix_archive.store.verifier import Finding, Verification
 
 
@@ -43,7 +45,9 @@ def verify(
     try:
         settings = archive_cf.load(ctx.obj)
         store = settings.archive_store_directory
-        results = _verify_archives(store, archive, sealed)
+        known = known_end.read(settings.archive_fallback_directory, store)
+        seals = [*sealed, *(each.sha256 for each in known.values())]
+        results = _verify_archives(store, archive, seals)
     except ArchiveError as error:
         fields = {"status": "UNKNOWN", "reason": str(error)}
         click.echo(
@@ -56,6 +60,7 @@ def verify(
         for each in sealed
         if each not in found
     ]
+    errors += _losses(store, known, results, archive)
     has_errors = errors or any(each.error_count for each in results.values())
     severity = monitoring.CRITICAL if has_errors else monitoring.OK
     if as_json:
@@ -72,8 +77,27 @@ def verify(
     ctx.exit(severity)
 
 
+def _losses(
+    store: str,
+    known: dict[str, KnownEnd],
+    results: dict[str, Verification],
+    archive: str | None,
+) -> list[Finding]:
+    """Return the archives that have lost what was known of them outside the store."""
+    errors = []
+    for address, end in known.items():
+        if archive not in (None, address):
+            continue
+        if address not in results:
+            errors.append(Finding(f"{store}/{address}", "the archive is missing"))
+        elif end.sha256 not in results[address].sealed:
+            problem = f"line {end.number} that it had is missing or is another one"
+            errors.append(Finding(f"{store}/{address}/{known_end.JOURNAL}", problem))
+    return errors
+
+
 def _verify_archives(
-    store: str, archive: str | None, sealed: tuple[str, ...]
+    store: str, archive: str | None, sealed: Sequence[str]
 ) -> dict[str, Verification]:
     """Return the results by archive address. Raises StoreFailed, RecordNotFound."""
     archives = record_reader.archives(store)
@@ -91,7 +115,7 @@ def _verify_archives(
     return results
 
 
-def _verify_with_progress(directory: str, sealed: tuple[str, ...]) -> Verification:
+def _verify_with_progress(directory: str, sealed: Sequence[str]) -> Verification:
     """Verify one archive, with a progress bar on stderr if that is a terminal."""
     if not sys.stderr.isatty():
         return verifier.verify_archive(directory, sealed=sealed)

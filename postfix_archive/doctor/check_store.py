@@ -12,6 +12,7 @@ from postfix_archive.doctor.finding import Finding, attribute_finding
 from postfix_archive.doctor.host import Host
 from postfix_archive.monitoring import CRITICAL, WARNING
 from postfix_archive.postfix import archive_services
+from postfix_archive.store import known_end
 from postfix_archive.store.bypass_period import BypassPeriod
 
 LOW_SPACE, CRITICAL_SPACE = 1 << 30, 100 << 20  # bytes
@@ -107,6 +108,21 @@ def check_store(host: Host) -> Iterator[Finding]:
             yield attribute_finding("store-mode", file, harm, "chmod", "700")
 
 
+def check_journals(host: Host) -> Iterator[Finding]:
+    """Report journals that have lost lines, or are missing with their archives."""
+    if host.settings is None:
+        return
+    for archive, loss in host.journal_losses.items():
+        yield Finding(
+            "journal-lost",
+            CRITICAL,
+            f"{host.settings.archive_store_directory}/{archive}",
+            f"{loss}: it was cut, replaced, or its file system is not mounted; copies"
+            " go into the fallback directory",
+            known_end.advice(host.settings.archive_fallback_directory),
+        )
+
+
 def check_spool(host: Host) -> Iterator[Finding]:
     """Report a spool directory in which the archive's user cannot write."""
     if host.settings is None:
@@ -193,6 +209,7 @@ CHECKS: tuple[Callable[[Host], Iterator[Finding]], ...] = (
     check_settings,
     check_key,
     check_store,
+    check_journals,
     check_spool,
     check_free_space,
     check_version,

@@ -33,7 +33,7 @@ from postfix_archive.postfix import (
 )
 from postfix_archive.postfix.configuration import Configuration
 from postfix_archive.rescue import queue_rescue
-from postfix_archive.store import fallback, record_reader
+from postfix_archive.store import fallback, known_end, record_reader
 from postfix_archive.store.bypass_period import BypassPeriod
 from postfix_archive.system import (
     failure_log,
@@ -84,6 +84,7 @@ def inspect_host(directory: str) -> Host:
             else ()
         ),
         stale_tables=stale_tables,
+        journal_losses=_journal_losses(settings),
         tables_error=tables_error,
         key_digests=_key_digests(settings),
         other_instances=tuple(_other_instances(directory)),
@@ -249,6 +250,13 @@ def _stale_tables(settings: Settings | None) -> tuple[tuple[str, ...], str]:
     return tuple(each.path for each in tables if each.needs_write), ""
 
 
+def _journal_losses(settings: Settings | None) -> dict[str, str]:
+    if settings is None or not settings.has_store:
+        return {}
+    directory = settings.archive_fallback_directory
+    return known_end.losses(directory, settings.archive_store_directory)
+
+
 def _key_digests(settings: Settings | None) -> frozenset[str]:
     """Return the SHA-256 digests of the site keys."""
     if settings is None:
@@ -347,7 +355,6 @@ def _bypass_period(directory: str) -> BypassPeriod | None:
 TEXT_TYPES = ("pcre", "regexp", "cidr", "texthash")
 DATABASE_TYPES = ("hash", "btree", "lmdb", "cdb", "dbm", "sdbm")
 INLINE_TYPES = ("inline", "static")
-ESCAPE = "surrogateescape"  # of bytes that are not UTF-8
 
 
 def table_texts(postfix_config: Configuration) -> dict[str, str]:
@@ -374,7 +381,7 @@ def look_up_keys(
 def _read_table(directory: str, table: str) -> str:
     table_type, _, name = table.partition(":")
     if table_type in TEXT_TYPES:
-        return _read_text(name)
+        return privileges.read_file(name).decode("utf-8", "surrogateescape")
     if table_type in DATABASE_TYPES:
         return _read_database(directory, table, name)
     return name if table_type in INLINE_TYPES else ""
@@ -388,10 +395,4 @@ def _read_database(directory: str, table: str, name: str) -> str:
     try:
         return postfix_command.run(directory, "postmap", "-s", table)
     except ArchiveError:
-        return _read_text(name)
-
-
-def _read_text(path: str) -> str:
-    """Return the text of a table, which can be in a directory of another user."""
-    with open(privileges.open_file(path), encoding="utf-8", errors=ESCAPE) as file:
-        return file.read()
+        return privileges.read_file(name).decode("utf-8", "surrogateescape")

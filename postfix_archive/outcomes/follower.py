@@ -29,7 +29,7 @@ from postfix_archive.store import (
     outcome,
     record_reader,
 )
-from postfix_archive.store.archive import Archive
+from postfix_archive.store.archive import of_settings
 from postfix_archive.store.journal_event import Event
 from postfix_archive.store.outcome import Outcome
 from postfix_archive.system import privileges
@@ -263,7 +263,7 @@ class Follower:
                 for key, recipient_outcome in new_outcomes.items()
                 if key[0] == archive
             ]
-            store_archive = Archive(self._settings.archive_store_directory, archive)
+            store_archive = of_settings(self._settings, archive)
             store_archive.record_outcomes(archive_outcomes, now)
         for key in new_outcomes:
             self._state.add_recorded_outcome(key)

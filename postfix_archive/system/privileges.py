@@ -64,13 +64,14 @@ def open_path(path: str, flags: int = os.O_RDONLY) -> int:
     return _walk(path, flags)[0]
 
 
-def open_file(path: str) -> int:
-    """Open a regular file for reading, as open_path() does. Raises OSError."""
+def read_file(path: str) -> bytes:
+    """Return the content of a regular file, opened by open_path(). Raises OSError."""
     descriptor = open_path(path)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise OSError(0, "not a regular file", path)
-    return descriptor
+    with open(descriptor, "rb") as file:
+        return file.read()
 
 
 def can_others_write(directory: str) -> bool:

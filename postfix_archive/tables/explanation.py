@@ -128,8 +128,7 @@ def _check_name(query: TableQuery) -> str:
 
 def _read(path: str) -> bytes:
     try:
-        with open(privileges.open_file(path), "rb") as file:
-            return file.read()
+        return privileges.read_file(path)
     except OSError as error:
         raise TableInvalid(
             f"read {path}: {error.strerror}; check archive_tables in archive.cf"

@@ -134,8 +134,7 @@ def _foreign_table_text(path: str, *, has_source: bool) -> str:
 def _read(path: str) -> bytes | None:
     """Return the bytes of a file, None if it does not exist."""
     try:
-        with open(privileges.open_file(path), "rb") as file:
-            return file.read()
+        return privileges.read_file(path)
     except FileNotFoundError:
         return None
     except OSError as error:

@@ -61,6 +61,7 @@ BOTH_PROGRAM = """
     postfix.main_cf postfix.smtp_client
     stamp_filter.transaction
     store.archive store.copy_file store.fallback store.journal store.journal_end
+    store.known_end
     system.deadline system.files system.spool
     fcntl itertools zlib
 """
