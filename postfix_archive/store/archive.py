@@ -182,7 +182,7 @@ class Archive:
         """
         path = self.path(name)
         covers = copy_file.read_coverage(path)
-        if os.stat(path).st_mode & 0o200:
+        if not copy_file.is_committed(path):
             files.sync_parents(path)
             if file_sha256 or not journal_file.has_file(name):
                 file_sha256 = (
@@ -282,7 +282,7 @@ class Archive:
     ) -> None:
         """Append the journal line of a file that a crash left without one."""
         path = self.path(name)
-        if not os.stat(path).st_mode & 0o200:
+        if copy_file.is_committed(path):
             return
         files.sync_parents(path)
         if not journal_file.has_file(name):

@@ -80,6 +80,14 @@ def write_compressed(draft: files.Draft, content: Iterable[bytes]) -> str:
     return file_sha256.hexdigest()
 
 
+def is_committed(path: str) -> bool:
+    """Return whether the mode says that the journal has the line of this file."""
+    try:
+        return not os.lstat(path).st_mode & 0o200
+    except OSError as error:
+        raise files.store_error(path, error) from error
+
+
 def mark_committed(path: str) -> None:
     """Set the mode that says: the journal has the line of this file."""
     try:

@@ -191,22 +191,25 @@ def run_as(
 
     The command reads text from its stdin. timeout is in seconds.
 
-    Raises OSError, ValueError or KeyError if it cannot be started, and TimeoutExpired.
+    Raises OSError, ValueError or KeyError if it cannot be started, TimeoutError.
     """
     name, _, group = user.partition(":")
     is_root = not os.geteuid()
-    return subprocess.run(
-        command,
-        input=text,
-        capture_output=True,
-        text=True,
-        errors="replace",
-        user=name if is_root else None,
-        group=(group or pwd.getpwnam(name).pw_gid) if is_root else None,
-        extra_groups=[] if is_root else None,
-        timeout=timeout,
-        check=False,
-    )
+    try:
+        return subprocess.run(
+            command,
+            input=text,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            user=name if is_root else None,
+            group=(group or pwd.getpwnam(name).pw_gid) if is_root else None,
+            extra_groups=[] if is_root else None,
+            timeout=timeout,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise TimeoutError(f"not done within {timeout:g} s") from error
 
 
 def try_lock(path: str) -> int:

@@ -32,8 +32,10 @@ COMMAND_LINES: dict[str, list[list[str]]] = {
     "outcomes": [[], ["--once"]],
     "reconcile": [[], ["--json"]],
     "doctor": [[], ["--json"], ["--fix"]],
-    "verify": [[], ["--archive", LEGAL]],
+    "verify": [[], ["--archive", LEGAL], ["--json"]],
 }
+# They have tests of their own, on a whole host.
+NOT_TRIED = {"install", "uninstall"}
 
 
 def all_commands(group: click.Group) -> dict[str, click.Command]:
@@ -59,7 +61,7 @@ def digests(postfix: PrivatePostfix) -> dict[str, str]:
 
 
 def test_every_command_is_tried() -> None:
-    assert set(all_commands(main.main)) == set(COMMAND_LINES)
+    assert set(all_commands(main.main)) - NOT_TRIED == set(COMMAND_LINES)
 
 
 def test_no_command_erases_or_changes_what_is_archived() -> None:

@@ -518,6 +518,16 @@ def test_a_file_with_a_wrong_byte_is_damaged(tmp_path: Path) -> None:
         list(copy_file.decompress(path, LIMIT))
 
 
+def test_a_file_that_cannot_be_looked_at_is_a_failure_of_the_store(
+    tmp_path: Path,
+) -> None:
+    """For which the fallback directory is tried, as for every other one."""
+    for name in ("none.eml.gz", "file/x.eml.gz"):
+        (tmp_path / "file").touch()
+        with pytest.raises(StoreFailed, match="check its file system"):
+            copy_file.is_committed(str(tmp_path / name))
+
+
 def test_a_missing_file_is_named_with_its_path(tmp_path: Path) -> None:
     with pytest.raises(StoreFailed, match="check its file system"):
         list(copy_file.decompress(f"{tmp_path}/none.eml.gz", LIMIT))
