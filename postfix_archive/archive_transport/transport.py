@@ -26,7 +26,7 @@ from postfix_archive.message import (
 from postfix_archive.message.envelope import Recipient
 from postfix_archive.postfix import smtp_client
 from postfix_archive.store import copy_file, fallback, journal
-from postfix_archive.store.archive import Archive
+from postfix_archive.store.archive import Archive, of_settings
 from postfix_archive.system import spool
 
 TYPE_CHECKING = False
@@ -183,11 +183,7 @@ def _store_and_mail(
     """Store the copy, and mail it if that is configured and not done yet."""
     sealed_envelope = captured.opened_capsule.envelope
     settings = captured.job.settings
-    archive = Archive(
-        settings.archive_store_directory,
-        request.address,
-        marker_directory=settings.archive_fallback_directory,
-    )
+    archive = of_settings(settings, request.address)
     piece = captured.piece(request)
     if request.verdict == stamp.VALID and archive.has_copy(piece.record_id):
         events = archive.add_supplement(piece, captured.job.timestamp)

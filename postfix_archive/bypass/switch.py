@@ -24,7 +24,7 @@ from postfix_archive.errors import ArchiveError, BypassRefused, JournalFailed, N
 from postfix_archive.message import dates
 from postfix_archive.postfix import archive_services, mail_queue, postfix_command
 from postfix_archive.postfix.configuration import Configuration
-from postfix_archive.store import bypass_period, journal, record_reader
+from postfix_archive.store import bypass_period, journal, known_end, record_reader
 from postfix_archive.store.bypass_period import BypassPeriod
 from postfix_archive.system import files, privileges
 
@@ -236,6 +236,7 @@ def _append_events(
     failed = []
     for archive in sorted(archives):
         try:
+            known_end.require(settings.archive_fallback_directory, store, archive)
             with privileges.as_owner(store):
                 files.make_directory(f"{store}/{archive}")
                 with journal.Journal(f"{store}/{archive}") as journal_file:

@@ -1,15 +1,18 @@
 """The command postfix-archive, with ``list`` and ``show``.
 
 Other commands are in the modules of this package. Mail does not pass through here, so
-any library may be imported. An ArchiveError becomes one line on stderr and exit code 1.
+any library may be imported. An ArchiveError becomes one line on stderr and exit code 1,
+an output that cannot be written one line and exit code 3.
 """
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import io
 import json
 import math
+import os
 import sys
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -17,7 +20,7 @@ from typing import Any
 
 import click
 
-from postfix_archive import __version__
+from postfix_archive import __version__, monitoring
 from postfix_archive.cli import (
     bypass,
     doctor,
@@ -43,16 +46,43 @@ EXIT_FAILURE = 1
 
 
 class CommandGroup(click.Group):
-    """Reports an ArchiveError on one line of stderr."""
+    """Reports an ArchiveError, and any OSError, on one line of stderr."""
+
+    def main(self, *args: Any, **extra: Any) -> Any:
+        """Run the program and write all its output."""
+        try:
+            try:
+                return super().main(*args, **extra)
+            finally:
+                sys.stdout.flush()
+        except OSError as error:
+            _discard_output()
+            if isinstance(error, BrokenPipeError):
+                sys.exit(EXIT_FAILURE)
+            _report(f"{error.filename or 'standard output'}: {error.strerror}")
+            sys.exit(monitoring.UNKNOWN)
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command."""
         try:
             return super().invoke(ctx)
         except ArchiveError as error:
-            line = safe_text(f"{type(error).__name__}: {error}")
-            click.echo(f"postfix-archive: {line}", err=True)
+            _report(f"{type(error).__name__}: {error}")
             ctx.exit(EXIT_FAILURE)
+
+
+def _report(text: str) -> None:
+    with contextlib.suppress(OSError):
+        click.echo(f"postfix-archive: {safe_text(text)}", err=True)
+
+
+def _discard_output() -> None:
+    """Lead what is left in the buffer of stdout to where it can be written.
+
+    Else it would fail again when Python ends.
+    """
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 @click.group(cls=CommandGroup, context_settings={"help_option_names": ["-h", "--help"]})

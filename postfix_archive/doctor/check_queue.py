@@ -8,7 +8,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Callable, Iterator
 
-from postfix_archive.doctor.finding import ADVICE, Finding
+from postfix_archive.doctor.finding import ADVICE, Finding, attribute_finding
 from postfix_archive.doctor.host import Host
 from postfix_archive.monitoring import CRITICAL, WARNING
 from postfix_archive.postfix import archive_services
@@ -123,19 +123,16 @@ def check_fallback_directory(host: Host) -> Iterator[Finding]:
     path = host.settings.archive_fallback_directory
     file = host.files[path]
     user = host.archive_user()
-    quoted = shlex.quote(path)
     if not file.is_directory:
         harm = "no such directory: copies that the store refuses wait in the queue"
-        fix = f"install -d -m 700 -o {user} {quoted}"
+        fix = f"install -d -m 700 -o {user} {shlex.quote(path)}"
         yield Finding("fallback-missing", CRITICAL, path, harm, fix)
     elif file.owner != user:
         harm = f"{file.owner} owns it and {user} cannot write copies there"
-        fix = f"chown {user} {quoted}"
-        yield Finding("fallback-owner", CRITICAL, path, harm, fix, is_safe=True)
+        yield attribute_finding("fallback-owner", file, harm, "chown", user)
     elif file.mode & 0o077:
         harm = f"users other than {user} can read the copies in it"
-        fix = f"chmod 700 {quoted}"
-        yield Finding("fallback-mode", CRITICAL, path, harm, fix, is_safe=True)
+        yield attribute_finding("fallback-mode", file, harm, "chmod", "700")
     elif host.settings.has_store:
         store = host.files.get(host.settings.archive_store_directory)
         if store is not None and store.device and store.device == file.device:

@@ -8,10 +8,11 @@ from __future__ import annotations
 import shlex
 from collections.abc import Callable, Iterator
 
-from postfix_archive.doctor.finding import Finding
+from postfix_archive.doctor.finding import Finding, attribute_finding
 from postfix_archive.doctor.host import Host
 from postfix_archive.monitoring import CRITICAL, WARNING
 from postfix_archive.postfix import archive_services
+from postfix_archive.store import known_end
 from postfix_archive.store.bypass_period import BypassPeriod
 
 LOW_SPACE, CRITICAL_SPACE = 1 << 30, 100 << 20  # bytes
@@ -77,13 +78,13 @@ def check_key(host: Host) -> Iterator[Finding]:
     if not file.exists:
         harm = "the key file does not exist, so all mail is deferred"
         fix = f"postfix-archive key create --owner {user}"
-        yield _file_finding("key-missing", path, harm, fix)
+        yield Finding("key-missing", CRITICAL, path, harm, fix)
     elif user and file.owner != user:
         harm = f"{file.owner} owns it and {user} cannot read it: all mail is deferred"
-        yield _file_finding("key-owner", path, harm, _chown_command(path, user))
+        yield attribute_finding("key-owner", file, harm, "chown", user)
     elif file.mode & 0o077:
         harm = "others can read the key and forge stamps, capsules and requests"
-        yield _file_finding("key-mode", path, harm, f"chmod 600 {shlex.quote(path)}")
+        yield attribute_finding("key-mode", file, harm, "chmod", "600")
 
 
 def check_store(host: Host) -> Iterator[Finding]:
@@ -95,19 +96,31 @@ def check_store(host: Host) -> Iterator[Finding]:
     for file in host.files.values():
         if file.path != path and not file.path.startswith(f"{path}/"):
             continue
-        quoted = shlex.quote(file.path)
         if not file.is_directory:
-            fix = f"install -d -m 700 -o {user} {quoted}"
+            fix = f"install -d -m 700 -o {user} {shlex.quote(file.path)}"
             harm = "no such directory: copies wait in the queue and expire"
-            yield _file_finding("store-missing", file.path, harm, fix)
+            yield Finding("store-missing", CRITICAL, file.path, harm, fix)
         elif user and file.owner != user:
             harm = f"{file.owner} owns it and {user} cannot write: copies are deferred"
-            yield _file_finding(
-                "store-owner", file.path, harm, _chown_command(file.path, user)
-            )
+            yield attribute_finding("store-owner", file, harm, "chown", user)
         elif file.mode & 0o077:
             harm = f"users other than {user} can read archived mail"
-            yield _file_finding("store-mode", file.path, harm, f"chmod 700 {quoted}")
+            yield attribute_finding("store-mode", file, harm, "chmod", "700")
+
+
+def check_journals(host: Host) -> Iterator[Finding]:
+    """Report journals that have lost lines, or are missing with their archives."""
+    if host.settings is None:
+        return
+    for archive, loss in host.journal_losses.items():
+        yield Finding(
+            "journal-lost",
+            CRITICAL,
+            f"{host.settings.archive_store_directory}/{archive}",
+            f"{loss}: it was cut, replaced, or its file system is not mounted; copies"
+            " go into the fallback directory",
+            known_end.advice(host.settings.archive_fallback_directory),
+        )
 
 
 def check_spool(host: Host) -> Iterator[Finding]:
@@ -187,17 +200,8 @@ def check_shared_keys(host: Host) -> Iterator[Finding]:
             )
 
 
-def _chown_command(path: str, user: str) -> str:
-    return f"chown {user} {shlex.quote(path)}"
-
-
 def _bypass_off_command(host: Host) -> str:
     return host.parameter_command(archive_services.BYPASS_PARAMETER, "")
-
-
-def _file_finding(check: str, path: str, harm: str, fix: str) -> Finding:
-    is_safe = fix.startswith(("chown", "chmod"))
-    return Finding(check, CRITICAL, path, harm, fix, is_safe=is_safe)
 
 
 CHECKS: tuple[Callable[[Host], Iterator[Finding]], ...] = (
@@ -205,6 +209,7 @@ CHECKS: tuple[Callable[[Host], Iterator[Finding]], ...] = (
     check_settings,
     check_key,
     check_store,
+    check_journals,
     check_spool,
     check_free_space,
     check_version,

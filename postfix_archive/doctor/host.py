@@ -26,6 +26,7 @@ class File:
     mode: int = 0  # permission bits
     is_directory: bool = False
     device: int = 0  # st_dev
+    has_foreign_link: bool = False  # a symlink that another user can have made
 
     @property
     def exists(self) -> bool:
@@ -69,6 +70,8 @@ class Host:
     free_bytes: Mapping[str, int] = field(default_factory=dict)  # directory -> bytes
     queued_messages: tuple[QueuedMessage, ...] = ()
     stale_tables: tuple[str, ...] = ()  # compiled tables that differ from their sources
+    # archive -> what its journal has lost since the last look
+    journal_losses: Mapping[str, str] = field(default_factory=dict)
     tables_error: str = ""  # why archive_tables cannot be compiled
     key_digests: frozenset[str] = frozenset()  # SHA-256 digests of the site keys
     other_instances: tuple[OtherInstance, ...] = ()

@@ -33,9 +33,15 @@ from postfix_archive.postfix import (
 )
 from postfix_archive.postfix.configuration import Configuration
 from postfix_archive.rescue import queue_rescue
-from postfix_archive.store import fallback, record_reader
+from postfix_archive.store import fallback, known_end, record_reader
 from postfix_archive.store.bypass_period import BypassPeriod
-from postfix_archive.system import failure_log, path_access, python_version, scheduler
+from postfix_archive.system import (
+    failure_log,
+    path_access,
+    privileges,
+    python_version,
+    scheduler,
+)
 from postfix_archive.tables import table_file
 
 CONTENT_FILTER_LIMIT = 2000  # queued messages whose content_filter is read
@@ -78,6 +84,7 @@ def inspect_host(directory: str) -> Host:
             else ()
         ),
         stale_tables=stale_tables,
+        journal_losses=_journal_losses(settings),
         tables_error=tables_error,
         key_digests=_key_digests(settings),
         other_instances=tuple(_other_instances(directory)),
@@ -148,7 +155,14 @@ def _inspect_file(path: str) -> File:
     except KeyError:
         owner = str(status.st_uid)
     mode = stat.S_IMODE(status.st_mode)
-    return File(path, owner, mode, stat.S_ISDIR(status.st_mode), status.st_dev)
+    return File(
+        path,
+        owner,
+        mode,
+        stat.S_ISDIR(status.st_mode),
+        status.st_dev,
+        privileges.has_foreign_link(path),
+    )
 
 
 def _blocked_paths(
@@ -234,6 +248,13 @@ def _stale_tables(settings: Settings | None) -> tuple[tuple[str, ...], str]:
     except ArchiveError as error:
         return (), str(error)
     return tuple(each.path for each in tables if each.needs_write), ""
+
+
+def _journal_losses(settings: Settings | None) -> dict[str, str]:
+    if settings is None or not settings.has_store:
+        return {}
+    directory = settings.archive_fallback_directory
+    return known_end.losses(directory, settings.archive_store_directory)
 
 
 def _key_digests(settings: Settings | None) -> frozenset[str]:
@@ -360,7 +381,7 @@ def look_up_keys(
 def _read_table(directory: str, table: str) -> str:
     table_type, _, name = table.partition(":")
     if table_type in TEXT_TYPES:
-        return Path(name).read_text("utf-8", "surrogateescape")
+        return privileges.read_file(name).decode("utf-8", "surrogateescape")
     if table_type in DATABASE_TYPES:
         return _read_database(directory, table, name)
     return name if table_type in INLINE_TYPES else ""
@@ -374,4 +395,4 @@ def _read_database(directory: str, table: str, name: str) -> str:
     try:
         return postfix_command.run(directory, "postmap", "-s", table)
     except ArchiveError:
-        return Path(name).read_text("utf-8", "surrogateescape")
+        return privileges.read_file(name).decode("utf-8", "surrogateescape")

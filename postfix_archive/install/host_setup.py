@@ -19,10 +19,10 @@ from collections.abc import Callable, Iterable
 from itertools import chain
 from pathlib import Path
 
-from postfix_archive.errors import InstallFailed, InstallRefused
+from postfix_archive.errors import InstallFailed, InstallRefused, JournalFailed
 from postfix_archive.postfix import mail_queue, postfix_command
 from postfix_archive.store import journal_reader, record_reader
-from postfix_archive.system import path_access
+from postfix_archive.system import path_access, privileges
 
 PROBE_DOMAIN = "archive-probe.invalid"
 HIGHEST_PORT = 65535  # port number
@@ -79,8 +79,11 @@ def create_private_directory(path: str, user: str) -> None:
     account = pwd.getpwnam(user)
     if not os.path.isdir(path):
         os.makedirs(path, mode=0o755)
-        os.chown(path, account.pw_uid, account.pw_gid)
-        os.chmod(path, 0o700)
+        # By descriptor: the path can lead through a directory of another user.
+        descriptor = privileges.open_path(path, os.O_RDONLY | os.O_DIRECTORY)
+        os.fchown(descriptor, account.pw_uid, account.pw_gid)
+        os.fchmod(descriptor, 0o700)
+        os.close(descriptor)
 
 
 def check_search_permission(option: str, path: str, user: str) -> None:
@@ -99,6 +102,11 @@ def check_search_permission(option: str, path: str, user: str) -> None:
 
 def check_directory(option: str, path: str) -> None:
     """Raise InstallRefused unless path is, or can become, a writable directory."""
+    if privileges.has_foreign_link(path):
+        raise InstallRefused(
+            f"{option}: it leads through a symlink that another user can change;"
+            " choose another directory"
+        )
     existing = Path(path)
     while not existing.exists() and existing != existing.parent:
         existing = existing.parent
@@ -158,7 +166,7 @@ def send_probe(directory: str, store: str) -> bool:
         "Subject: postfix_archive: installation probe\n\n"
         "make install sent this message to test the archive. Postfix discards it.\n"
     )
-    ends = {path: os.path.getsize(path) for path in _journals(store)}
+    ends = _journal_sizes(store)
     subprocess.run(
         [
             postfix_command.find_command("sendmail"),
@@ -173,11 +181,12 @@ def send_probe(directory: str, store: str) -> bool:
     )
 
     def is_stored() -> bool:
-        for path in _journals(store):
-            for line in journal_reader.lines(path, ends.get(path, 0)):
-                ends[path] = line.end
-                if name.encode() in line.content:
-                    return True
+        for path in _journal_sizes(store):
+            with contextlib.suppress(JournalFailed):  # of another archive
+                for line in journal_reader.lines(path, ends.get(path, 0)):
+                    ends[path] = line.end
+                    if name.encode() in line.content:
+                        return True
         return False
 
     try:
@@ -187,12 +196,14 @@ def send_probe(directory: str, store: str) -> bool:
     return True
 
 
-def _journals(store: str) -> list[str]:
-    return [
-        journal_reader.path_of(store, archive)
-        for archive in record_reader.archives(store)
-        if os.path.exists(journal_reader.path_of(store, archive))
-    ]
+def _journal_sizes(store: str) -> dict[str, int]:
+    """Return the size of each journal in bytes, by path."""
+    sizes = {}
+    for archive in record_reader.archives(store):
+        path = journal_reader.path_of(store, archive)
+        with contextlib.suppress(OSError):
+            sizes[path] = os.lstat(path).st_size
+    return sizes
 
 
 def wait_until(condition: Callable[[], bool], description: str) -> None:

@@ -48,7 +48,7 @@ def uninstall(directory: str, prefix: str) -> None:
     _keep_archive_cf(directory, name)
     is_restored = undo_record.is_restored
     _remove_record(undo_record)
-    if (prefix or installed_prefix) not in _prefixes_in_use():
+    if not _is_prefix_in_use(prefix or installed_prefix):
         program.ProgramFiles(prefix or installed_prefix).remove()
     message = f"{directory}: restored to its state before the installation"
     if not is_restored:
@@ -65,10 +65,17 @@ def _recorded_prefix(undo_record: undo.UndoRecord) -> str:
     return instance.prefix_of(entries) or program.DEFAULT_PREFIX
 
 
-def _prefixes_in_use() -> set[str]:
-    """Return the PREFIX of each instance that has an undo record."""
-    names = [each.stem for each in undo.STATE_DIRECTORY.glob("*.undo")]
-    return {_recorded_prefix(undo.UndoRecord("", name)) for name in names}
+def _is_prefix_in_use(prefix: str) -> bool:
+    """Tell whether another instance has this PREFIX, or a damaged undo record."""
+    for directory in undo.STATE_DIRECTORY.glob("*.undo"):
+        try:
+            undo_record = undo.UndoRecord("", directory.stem)
+        except InstallRefused as error:
+            print(f"Program stays: {error}")
+            return True
+        if _recorded_prefix(undo_record) == prefix:
+            return True
+    return False
 
 
 def _revert_installation(directory: str, undo_record: undo.UndoRecord) -> None:

@@ -29,7 +29,7 @@ from postfix_archive.store import (
     outcome,
     record_reader,
 )
-from postfix_archive.store.archive import Archive
+from postfix_archive.store.archive import of_settings
 from postfix_archive.store.journal_event import Event
 from postfix_archive.store.outcome import Outcome
 from postfix_archive.system import privileges
@@ -120,11 +120,11 @@ class Follower:
         the records that it settles are stored. After JournalFailed and StoreFailed
         begin again with a new Follower, from the saved state.
         """
-        if batch and not self._state.get_value(LOG_START_KEY):
-            self._state.set_value(LOG_START_KEY, str(batch[0][1]))
         for text, at in batch:
             self._tracker.read(text, at)
         with privileges.as_owner(self._directory):
+            if batch and not self._state.get_value(LOG_START_KEY):
+                self._state.set_value(LOG_START_KEY, str(batch[0][1]))
             self._new_capsules |= self._capture_reader.read_new()
             if batch or self._new_capsules or self._is_first_batch:
                 self._update_outcomes()
@@ -263,7 +263,7 @@ class Follower:
                 for key, recipient_outcome in new_outcomes.items()
                 if key[0] == archive
             ]
-            store_archive = Archive(self._settings.archive_store_directory, archive)
+            store_archive = of_settings(self._settings, archive)
             store_archive.record_outcomes(archive_outcomes, now)
         for key in new_outcomes:
             self._state.add_recorded_outcome(key)

@@ -21,7 +21,7 @@ from typing import Any
 from postfix_archive.errors import StoreFailed
 from postfix_archive.maillog.queue_file import QueueFiles
 from postfix_archive.store.outcome import Outcome
-from postfix_archive.system import privileges
+from postfix_archive.system import files, privileges
 
 DATABASE_NAME = "outcomes.sqlite"
 # Increase it when SCHEMA, queue_file.QueueFile or log_reader.Position change.
@@ -98,8 +98,8 @@ class FollowerState:
             self._recreate()
 
     def _open(self) -> sqlite3.Connection:
-        if os.path.islink(self._path):
-            raise StoreFailed(f"{self._path} is a symlink; remove it")
+        for suffix in ("", "-journal", "-wal"):  # SQLite would block on a FIFO
+            files.is_file(self._path + suffix)
         database = sqlite3.connect(self._path)
         try:
             database.execute("PRAGMA quick_check").fetchone()

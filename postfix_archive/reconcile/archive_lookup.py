@@ -7,8 +7,8 @@ shows.
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
-import os
 import time
 from collections.abc import Collection
 from typing import Any
@@ -84,8 +84,9 @@ def pending(directory: str, settings: Settings) -> Pending:
     queue = {each.queue_id: each for each in messages}
     fallback_directory = settings.archive_fallback_directory
     in_fallback = {
-        _capsule_id(path): since
+        capsule_id: since
         for since, path in fallback.waiting_capsules(fallback_directory)
+        if (capsule_id := _capsule_id(path))
     }
     max_wait = rescue_plan.ALARM_AGE + settings.archive_wait_for_outcome
     return Pending(queue, in_fallback, time.time(), max_wait)
@@ -130,10 +131,19 @@ def _matching_ids(line: journal_reader.Line, archive_ids: Collection[str]) -> se
 
 
 def _capsule_id(path: str) -> str:
-    """Return the archive id of a file in the fallback directory, or else its path."""
-    descriptor = fallback.open_capsule(path)
-    with os.fdopen(descriptor, "rb") as file:
-        header = file.read(HEADER_SIZE).decode("latin-1")
+    """Return the archive id of a file in the fallback directory, or else its path.
+
+    "" for a file that has been imported since it was listed: it is in a journal now.
+    """
+    try:
+        with open(files.open_regular(path), "rb") as file:
+            header = file.read(HEADER_SIZE).decode("latin-1")
+    except FileNotFoundError:
+        return ""
+    except OSError as error:
+        if error.errno in (0, errno.ELOOP, errno.ENXIO):  # planted: no regular file
+            return path
+        raise files.store_error(path, error) from error
     for line in header.lower().split("\r\n"):
         match = CAPSULE_MESSAGE_ID.match(line.replace("message-id: ", "message-id=", 1))
         if match is not None:

@@ -126,12 +126,9 @@ def move_capsules(
 
 def hold(directory: str, originals: Iterable[QueuedMessage], now: str) -> None:
     """Put originals on hold and record that; now is in the form of RFC 3339."""
-    hold_times = {
-        **read_hold_times(directory),
-        **{each.queue_id: now for each in originals},
-    }
+    ids = [each.queue_id for each in originals]
+    hold_times = read_hold_times(directory) | dict.fromkeys(ids, now)
     _write_hold_times(directory, hold_times)
-    ids = (each.queue_id for each in originals)
     mail_queue.change(directory, mail_queue.HOLD, ids)
 
 
@@ -147,9 +144,10 @@ def release(directory: str, originals: Iterable[QueuedMessage]) -> None:
 
 def forget(directory: str, queue_ids: Iterable[str]) -> None:
     """Remove queue ids from the record: an admin released or deleted these messages."""
+    forgotten = set(queue_ids)
     hold_times = read_hold_times(directory)
     _write_hold_times(
-        directory, {k: v for k, v in hold_times.items() if k not in queue_ids}
+        directory, {k: v for k, v in hold_times.items() if k not in forgotten}
     )
 
 
@@ -237,7 +235,7 @@ def _launcher_error(launcher: str, user: str, settings: Settings) -> str:
             postfix_command.COMMAND_TIMEOUT,
             text=CHECK_MESSAGE,
         )
-    except (OSError, ValueError, KeyError, subprocess.TimeoutExpired) as error:
+    except (OSError, ValueError, KeyError) as error:
         return f"{launcher}: {error}"
     if process.returncode:
         output = " ".join((process.stdout or process.stderr).split())[:300]

@@ -20,13 +20,14 @@ from itertools import count
 
 from postfix_archive.errors import StoreFailed
 from postfix_archive.message import address, digest, stamp
-from postfix_archive.store import copy_file, journal
+from postfix_archive.store import copy_file, journal, known_end
 from postfix_archive.system import files
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from postfix_archive.config.settings import Settings
     from postfix_archive.store.copy_file import Capture
     from postfix_archive.store.outcome import Outcome
 
@@ -45,7 +46,8 @@ class Archive:
         """Create nothing yet.
 
         marker_directory is outside the store, on another file system. The file
-        ``store-seen`` in it records that the store has been used.
+        ``store-seen`` in it records that the store has been used, the file of known_end
+        where its journals ended.
         """
         self._store_directory = store_directory
         self._marker_directory = marker_directory
@@ -72,7 +74,7 @@ class Archive:
         draft = files.Draft(f"{self.directory}/{DRAFTS}")
         try:
             file_sha256 = copy_file.write_compressed(draft, content)
-            with journal.Journal(self.directory) as journal_file:
+            with self._open_journal() as journal_file:
                 name = self._copy_name(capture, journal_file, time)
                 if not self._has_file(name):
                     self._publish(draft, capture, name, file_sha256, journal_file, time)
@@ -86,13 +88,13 @@ class Archive:
 
         Returns the journal events that this capsule now has.
         """
-        with journal.Journal(self.directory) as journal_file:
+        with self._open_journal() as journal_file:
             self._copy_name(capture, journal_file, time)
             return _append_supplement(journal_file, capture, time)
 
     def record_mailed(self, capture: Capture, time: str, queue_ids: str) -> None:
         """Record that Postfix queued the mailed copy under these queue ids."""
-        with journal.Journal(self.directory) as journal_file:
+        with self._open_journal() as journal_file:
             journal_file.append(
                 journal.MAILED,
                 time,
@@ -113,7 +115,7 @@ class Archive:
             (journal.OUTCOME, {"id": record_id, **each.event_fields()})
             for record_id, each in outcomes
         ]
-        with journal.Journal(self.directory) as journal_file:
+        with self._open_journal() as journal_file:
             new_events = journal_file.unrecorded(events)
             journal_file.extend(time, new_events)
         return len(new_events)
@@ -128,7 +130,7 @@ class Archive:
         draft = files.Draft(f"{self.directory}/{DRAFTS}")
         try:
             file_sha256 = copy_file.write_compressed(draft, content)
-            with journal.Journal(self.directory) as journal_file:
+            with self._open_journal() as journal_file:
                 name = copy_file.report_name(record_id, 1)
                 for number in count(2):
                     if not self._has_file(name):
@@ -149,7 +151,7 @@ class Archive:
         self, record_id: str, name: str, time: str, queue_id: str
     ) -> None:
         """Record that Postfix queued the mailed outcome report under this queue id."""
-        with journal.Journal(self.directory) as journal_file:
+        with self._open_journal() as journal_file:
             journal_file.append(
                 journal.OUTCOME_MAILED,
                 time,
@@ -157,6 +159,14 @@ class Archive:
                 file=name,
                 queued_as=queue_id,
             )
+
+    def _open_journal(self) -> journal.Journal:
+        """Open and lock the journal, unless it has lost what it had."""
+        if self._marker_directory:
+            known_end.require(
+                self._marker_directory, self._store_directory, self.address
+            )
+        return journal.Journal(self.directory)
 
     def _commit_report(
         self,
@@ -172,7 +182,7 @@ class Archive:
         """
         path = self.path(name)
         covers = copy_file.read_coverage(path)
-        if os.stat(path).st_mode & 0o200:
+        if not copy_file.is_committed(path):
             files.sync_parents(path)
             if file_sha256 or not journal_file.has_file(name):
                 file_sha256 = (
@@ -204,6 +214,10 @@ class Archive:
             raise StoreFailed(
                 f"{self._store_directory} is empty but was in use: is its file system"
                 f" mounted? To start a new store, remove {marker}"
+            )
+        if self._marker_directory:
+            known_end.require(
+                self._marker_directory, self._store_directory, self.address
             )
         files.make_directory(drafts)
         if self._marker_directory:
@@ -268,7 +282,7 @@ class Archive:
     ) -> None:
         """Append the journal line of a file that a crash left without one."""
         path = self.path(name)
-        if not os.stat(path).st_mode & 0o200:
+        if copy_file.is_committed(path):
             return
         files.sync_parents(path)
         if not journal_file.has_file(name):
@@ -286,6 +300,15 @@ class Archive:
 
     def _original_sha256(self, name: str) -> str:
         return copy_file.read_capture(self.path(name), self.address).sha256
+
+
+def of_settings(settings: Settings, archive_address: str) -> Archive:
+    """Return the archive of an address in the configured store."""
+    return Archive(
+        settings.archive_store_directory,
+        archive_address,
+        marker_directory=settings.archive_fallback_directory,
+    )
 
 
 def _has_archives(directory: str) -> bool:

@@ -12,6 +12,7 @@ docs/store-format.md specifies the keys.
 from __future__ import annotations
 
 import posix as os
+from _stat import S_ISREG
 from fcntl import LOCK_EX, flock
 
 from postfix_archive.errors import JournalFailed
@@ -34,6 +35,8 @@ BYPASS_EVENTS = BYPASS_STARTED, BYPASS_ENDED = "bypass-started", "bypass-ended"
 
 FILE_NAME = "journal"
 FILE_MODE = 0o600
+OPEN_FLAGS = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+OPEN_FLAGS |= os.O_NOFOLLOW | os.O_NONBLOCK  # a FIFO blocks neither open nor write
 TAIL_SIZE = 1 << 13  # bytes; usually they contain the last line
 # Bytes that a retry searches for its own events. Retries come within
 # maximal_backoff_time (4000 s); at 4 KB a line this is the last 2,000 events. An event
@@ -53,17 +56,26 @@ class Journal:
     def __init__(self, directory: str) -> None:
         self._directory = directory
         self._path = f"{directory}/{FILE_NAME}"
-        flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
+        self._descriptor = -1
         try:
-            self._descriptor = os.open(self._path, flags, FILE_MODE)
+            self._descriptor = os.open(self._path, OPEN_FLAGS, FILE_MODE)
+            if not S_ISREG(os.fstat(self._descriptor).st_mode):
+                raise OSError(0, "not a regular file")
             flock(self._descriptor, LOCK_EX)
         except OSError as error:
+            self._close()
             raise self._journal_error(error) from error
+        except BaseException:  # the time limit, while another process has the lock
+            self._close()
+            raise
 
     def __enter__(self) -> Journal:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._close()
+
+    def _close(self) -> None:
         try:
             os.close(self._descriptor)
         except OSError:

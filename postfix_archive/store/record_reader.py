@@ -132,13 +132,10 @@ def bypass_periods(
 
 def archive_copy(directory: str, message: Record) -> Iterator[bytes]:
     """Yield the bytes of the archive copy. Raises RecordDamaged and StoreFailed."""
-    file_name = message.files[0] if message.files else ""
-    if {"", ".", ".."} & set(file_name.split("/")):
-        raise RecordDamaged(
-            f"{message.archive_id}: no valid file name in the journal; run"
-            " postfix-archive verify"
-        )
-    return copy_file.decompress(f"{directory}/{message.archive}/{file_name}")
+    path = _path(directory, message, message.files[0] if message.files else "")
+    return copy_file.decompress(
+        path, copy_file.copy_limit(int(message.events[0]["size"]))
+    )
 
 
 def original(directory: str, message: Record) -> Iterator[bytes]:
@@ -178,9 +175,18 @@ def outcome_report(directory: str, message: Record) -> Iterator[bytes]:
             f"{message.archive_id} has no outcome report yet; it is written when all"
             " recipients have a final outcome, see postfix-archive show"
         )
-    return copy_file.decompress(
-        f"{directory}/{message.archive}/{list(message.reports)[-1]}"
-    )
+    path = _path(directory, message, list(message.reports)[-1])
+    return copy_file.decompress(path, copy_file.REPORT_LIMIT)
+
+
+def _path(directory: str, message: Record, file_name: str) -> str:
+    """Return the path of a file of a record; raises RecordDamaged for a bad name."""
+    if {"", ".", ".."} & set(file_name.split("/")):
+        raise RecordDamaged(
+            f"{message.archive_id}: no valid file name in the journal; run"
+            " postfix-archive verify"
+        )
+    return f"{directory}/{message.archive}/{file_name}"
 
 
 def _index_rows(path: str) -> Iterator[tuple[str, int, str]]:

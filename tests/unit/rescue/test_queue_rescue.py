@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from postfix_archive.config.settings import Settings
-from postfix_archive.errors import StoreFailed
+from postfix_archive.errors import PostfixCommandFailed, StoreFailed
 from postfix_archive.postfix import mail_queue, postfix_command
 from postfix_archive.postfix.queued_message import QueuedMessage
 from postfix_archive.rescue import queue_rescue, rescue_plan
@@ -97,6 +97,31 @@ def test_a_command_runs_with_the_ids_of_a_user_alone(user: str) -> None:
         ["/usr/bin/id", "-gn", "nobody"], capture_output=True, text=True, check=True
     )
     assert groups == [user.partition(":")[2] or primary.stdout.strip()]
+
+
+def test_a_command_that_hangs_is_a_reason_and_no_traceback(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    launcher = tmp_path / "archive-stamp"
+    launcher.write_text("#!/bin/sh\nexec sleep 600\n")
+    launcher.chmod(0o755)
+    monkeypatch.setattr(postfix_command, "COMMAND_TIMEOUT", 0.2)
+    user = pwd.getpwuid(os.geteuid()).pw_name
+    error = queue_rescue._launcher_error(str(launcher), user, SETTINGS)
+    assert error == f"{launcher}: not done within 0.2 s"
+    with pytest.raises(PostfixCommandFailed, match="timed out"):
+        postfix_command._run_process(["/bin/sleep", "600"])
+
+
+def test_originals_may_come_from_an_iterator(
+    commands: list[tuple[str, ...]], tmp_path: Path
+) -> None:
+    """All are held and recorded, and only those that are forgotten are."""
+    queue_rescue.hold(str(tmp_path), iter(CAPSULES), "2026-11-22T11:53:00Z")
+    assert list(queue_rescue.read_hold_times(str(tmp_path))) == ["4Z1", "4Z2", "4Z3"]
+    assert commands == [("postsuper", "-h", "-", "4Z1\n4Z2\n4Z3\n")]
+    queue_rescue.forget(str(tmp_path), iter(["4Z3", "4Z1"]))
+    assert list(queue_rescue.read_hold_times(str(tmp_path))) == ["4Z2"]
 
 
 def test_standard_input_reaches_a_command(

@@ -42,6 +42,7 @@ from unit.examples import (
 from unit.store.test_outcome_summary import make_outcome
 
 TIME = "2026-11-22T11:53:00Z"
+LIMIT = 1 << 30  # bytes: larger than any copy here
 NAME = f"2026/11/22/{ARCHIVE_ID}.eml.gz"
 BOB, EVE = b"bob@example.com", b"eve@example.com"
 FROM = b"postfix-archive@mail.example.com"
@@ -191,7 +192,7 @@ def test_a_copy_in_many_pieces_is_one_file(tmp_path: Path) -> None:
     pieces = (copy[offset : offset + 999] for offset in range(0, len(copy), 999))
     archive = Archive(str(tmp_path), LEGAL)
     archive.store_copy(capture.capture, pieces, TIME)
-    assert b"".join(copy_file.decompress(archive.path(NAME))) == copy
+    assert b"".join(copy_file.decompress(archive.path(NAME), LIMIT)) == copy
     assert_committed(tmp_path)
 
 
@@ -505,7 +506,7 @@ def test_a_file_that_is_cut_off_is_damaged(tmp_path: Path) -> None:
     for length in (0, 1, 10, len(complete) // 2, len(complete) - 1):
         path = damage_file(tmp_path, complete[:length])
         with pytest.raises(RecordDamaged, match="gzip -t"):
-            list(copy_file.decompress(path))
+            list(copy_file.decompress(path, LIMIT))
 
 
 def test_a_file_with_a_wrong_byte_is_damaged(tmp_path: Path) -> None:
@@ -514,21 +515,36 @@ def test_a_file_with_a_wrong_byte_is_damaged(tmp_path: Path) -> None:
     content[len(content) // 2] ^= 0x55
     path = damage_file(tmp_path, bytes(content))
     with pytest.raises(RecordDamaged, match="gzip -t"):
-        list(copy_file.decompress(path))
+        list(copy_file.decompress(path, LIMIT))
+
+
+def test_a_file_that_cannot_be_looked_at_is_a_failure_of_the_store(
+    tmp_path: Path,
+) -> None:
+    """For which the fallback directory is tried, as for every other one."""
+    for name in ("none.eml.gz", "file/x.eml.gz"):
+        (tmp_path / "file").touch()
+        with pytest.raises(StoreFailed, match="check its file system"):
+            copy_file.is_committed(str(tmp_path / name))
 
 
 def test_a_missing_file_is_named_with_its_path(tmp_path: Path) -> None:
     with pytest.raises(StoreFailed, match="check its file system"):
-        list(copy_file.decompress(f"{tmp_path}/none.eml.gz"))
+        list(copy_file.decompress(f"{tmp_path}/none.eml.gz", LIMIT))
 
 
 def test_a_large_copy_is_unpacked_in_small_blocks(tmp_path: Path) -> None:
     """64 MB of zeroes must not stand in memory, whatever gzip makes of them."""
     path = tmp_path / "zeroes.eml.gz"
     path.write_bytes(gzip.compress(bytes(64 << 20)))
-    blocks = [len(each) for each in copy_file.decompress(str(path))]
+    blocks = [len(each) for each in copy_file.decompress(str(path), LIMIT)]
     assert sum(blocks) == 64 << 20
     assert max(blocks) <= 1 << 20
+    blocks.clear()
+    with pytest.raises(RecordDamaged, match="more than its record"):
+        for each in copy_file.decompress(str(path), 32 << 20):
+            blocks.append(len(each))
+    assert sum(blocks) <= 32 << 20
 
 
 def test_a_damaged_file_makes_mail_in_flight_wait(tmp_path: Path) -> None:

@@ -24,8 +24,23 @@ from postfix_archive.store.bypass_period import BypassPeriod
 
 from unit.examples import ARCHIVE_ID, LEGAL
 from unit.store.test_archive import NAME, Capture
+from unit.store.test_verifier import make_bomb
 
 TIME = "2026-11-22T11:53:00Z"
+
+
+def test_a_bomb_costs_show_no_more_than_the_record_says(store: Path) -> None:
+    path = store / LEGAL / NAME
+    path.chmod(0o600)
+    path.write_bytes(make_bomb(1 << 33))
+    record = record_reader.find_record(str(store), ARCHIVE_ID, None)
+    with pytest.raises(RecordDamaged, match="no original|more than its record"):
+        record_reader.original_head(str(store), record)
+    with pytest.raises(RecordDamaged, match="more than its record"):
+        for _ in record_reader.archive_copy(str(store), record):
+            pass
+    with pytest.raises(StoreFailed):
+        copy_file.read_capture(str(path), LEGAL)
 
 
 @pytest.fixture

@@ -61,12 +61,13 @@ BOTH_PROGRAM = """
     postfix.main_cf postfix.smtp_client
     stamp_filter.transaction
     store.archive store.copy_file store.fallback store.journal store.journal_end
+    store.known_end
     system.deadline system.files system.spool
     fcntl itertools zlib
 """
 EXPECTED_MODULES = {
     "archive-stamp": f"""{BOTH_PROGRAM}
-        errno marshal
+        marshal
         intake.end_of_file
         message.request
         postfix.queue_file_size
