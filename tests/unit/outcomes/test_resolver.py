@@ -13,8 +13,12 @@ import pytest
 from postfix_archive.maillog import log_line
 from postfix_archive.maillog.queue_file import QueueFiles
 from postfix_archive.maillog.queue_tracker import QueueTracker
+from postfix_archive.message.envelope import Recipient
 from postfix_archive.outcomes.resolver import Resolver
 from postfix_archive.store.outcome import Outcome
+from postfix_archive.store.outcome_summary import OutcomeSummary
+
+from unit.examples import make_envelope
 
 ID = "20261125-" + "ab" * 20
 FILTERS = ("smtp-amavis:[127.0.0.1]:10024", "spam-pipe:dummy")
@@ -217,6 +221,33 @@ def test_an_alias_is_expanded_when_all_its_members_are_settled() -> None:
     parent_outcome, *children = outcomes(lines)
     assert parent_outcome.expanded_to == ("one@example.net", "two@example.net")
     assert {each.parent for each in children} == {BOB}
+
+
+ONE_MEMBER = {
+    "virtual alias": [
+        f"smtp Q2 to=<far@example.org>, orig_to=<{BOB}>, {MX}{SENT} (250 ok)"
+    ],
+    "aliases(5) or .forward": [
+        "cleanup Q3 message-id=<one@example.org>",
+        "qmgr Q3 from=<alice@example.org>, size=700, nrcpt=1 (queue active)",
+        f"local Q2 to=<{BOB}>, relay=local{SENT} (forwarded as Q3)",
+        f"smtp Q3 to=<far@example.org>, orig_to=<{BOB}>, {MX}{SENT} (250 ok)",
+        "qmgr Q3 removed",
+    ],
+}
+
+
+@pytest.mark.parametrize("name", ONE_MEMBER)
+def test_an_alias_of_one_member_has_the_outcome_of_that_member(name: str) -> None:
+    lines = [*captured_lines(BOB), *ONE_MEMBER[name], "qmgr Q2 removed"]
+    assert kinds(lines) == [(BOB, "relayed")]
+    [outcome] = outcomes(lines)
+    assert outcome.mapped_to == "far@example.org"
+    summary = OutcomeSummary()
+    envelope = make_envelope(queue_id=b"Q1", recipients=(Recipient(BOB.encode()),))
+    summary.add_capture(envelope, is_counted=True)
+    summary.add(outcome)
+    assert summary.is_settled and summary.counts_by_kind == {"relayed": 1}
 
 
 def test_local_forwarding_continues_in_the_next_queue_file() -> None:
