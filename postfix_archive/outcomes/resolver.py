@@ -215,15 +215,17 @@ class Resolver:
             yield from self._next_branches(next_file, entry, depth)
 
     def _next_files(self, file: QueueFile, entry: RecipientEntry) -> list[QueueFile]:
-        """Return the queue files that continue the delivery of an entry."""
+        """Return the queue files that continue the delivery of an entry.
+
+        The stamp filter and local(8) always log them; what else names this one as its
+        origin is not theirs.
+        """
         linked = self._queue_files.find_by_keys(entry.links)
+        if entry.daemon == "local" or delivery.is_stamp_filter(entry.relay):
+            return linked
         if linked and not self._model.is_content_filter(entry.relay):
             return linked
-        return (
-            linked
-            if entry.daemon == "local"
-            else self._model.reinjected_files(file, entry)
-        )
+        return self._model.reinjected_files(file, entry)
 
     def _next_branches(
         self, file: QueueFile, entry: RecipientEntry, depth: int
