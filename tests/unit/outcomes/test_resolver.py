@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from postfix_archive.maillog import log_line
+from postfix_archive.maillog import log_line, queue_file
 from postfix_archive.maillog.queue_file import QueueFiles
 from postfix_archive.maillog.queue_tracker import QueueTracker
 from postfix_archive.message.envelope import Recipient
@@ -92,7 +92,7 @@ def reload(queue: QueueFiles) -> QueueFiles:
     """Return the queue files after they were written down and read back."""
     other = QueueFiles()
     for file in queue.by_key.values():
-        other.restore(json.loads(json.dumps(file.as_dict())))
+        other.restore(queue_file.from_dict(json.loads(json.dumps(file.as_dict()))))
     other.now = queue.now
     return other
 
