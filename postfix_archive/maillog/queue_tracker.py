@@ -24,7 +24,7 @@ from postfix_archive.postfix.archive_services import ARCHIVE_MAIL_SUFFIXES
 
 CLIENT_PREFIX = "client="
 UID_PREFIX = "uid="
-# smtpd(8): the client chooses what may stand in between, sasl_username= and sasl_sender=.
+# smtpd(8): what may stand in between, sasl_username= and sasl_sender=, is the client's.
 CLIENT_WITH_ORIGIN = re.compile(
     r"client=[^\s,]+, orig_queue_id=([0-9A-Za-z]+)(?:, orig_client=.*)?", re.DOTALL
 )
