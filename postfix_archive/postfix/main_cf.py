@@ -21,8 +21,8 @@ MAX_DEPTH = 100  # nested $names and operands: mac_expand.c
 MAX_LENGTH = 500_000  # characters; nested $names can grow exponentially
 NUMBER_DIGITS = 18  # Postfix accepts ten; int() raises above 4,300
 TIME_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}  # seconds
-# Units of Postfix's time parameters, where it is not the second: a number without a unit
-# has that of the default value (postconf -d; mail_conf_time.c).
+# The units of Postfix's time parameters, where it is not the second: a number without
+# one has that of the default value (postconf -d; mail_conf_time.c).
 DEFAULT_UNITS = {
     "address_verify_cache_cleanup_interval": "h",
     "address_verify_negative_expire_time": "d",
