@@ -299,11 +299,18 @@ class Resolver:
 
 
 def _is_for(entry: RecipientEntry, recipient: str, original: str) -> bool:
-    if entry.original:
-        return recipient == entry.original or (
-            recipient == entry.recipient and original == entry.original
-        )
-    return entry.recipient == recipient
+    """Tell whether an entry is for a recipient.
+
+    sendmail(1) takes names without a domain, and the log has ``orig_to=<root>`` of
+    root@myorigin: in lmtp mode the stamp filter is told no more than root@myorigin.
+    """
+    if not entry.original or recipient == entry.original:
+        return recipient == (entry.original or entry.recipient)
+    is_completed = recipient.partition("@")[0] == entry.original
+    if recipient == entry.recipient:
+        has_no_original = original in ("", recipient)
+        return original == entry.original or (is_completed and has_no_original)
+    return is_completed and original == entry.original
 
 
 def _success_kind(entry: RecipientEntry) -> str:

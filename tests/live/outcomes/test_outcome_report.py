@@ -182,3 +182,15 @@ def test_an_alias_of_one_member_is_settled_for_every_reader(
         [archive] = status["archives"]
         assert archive["outcomes"]["delivered"] == 1
         assert archive["waiting_recipients"] == 0
+
+
+@pytest.mark.parametrize("mode", ["pipe", "lmtp"])
+def test_mail_to_a_name_without_a_domain_is_settled(mode: str) -> None:
+    with instance(mode) as postfix:
+        process = postfix.sendmail(mail("bare"), to=["root", "bob@example.net"])
+        assert process.returncode == 0
+        postfix.wait_for_empty_queue()
+        follow_log(postfix)
+        record = record_of(postfix, "bare")
+        assert record.results.counts_by_kind == {"delivered": 2}
+        assert len(record.reports) == 1

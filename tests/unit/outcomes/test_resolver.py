@@ -250,6 +250,44 @@ def test_an_alias_of_one_member_has_the_outcome_of_that_member(name: str) -> Non
     assert summary.is_settled and summary.counts_by_kind == {"relayed": 1}
 
 
+@pytest.mark.parametrize("original", ["", "root@mail.example.com", "root"])
+@pytest.mark.parametrize(
+    ("final", "orig_to"),
+    [
+        ("root@mail.example.com", ""),
+        ("root@mail.example.com", ", orig_to=<root>"),
+        ("admin@example.net", ", orig_to=<root>"),
+        ("admin@example.net", ", orig_to=<root@mail.example.com>"),
+    ],
+)
+def test_a_name_without_a_domain_is_the_completed_address(
+    original: str, final: str, orig_to: str
+) -> None:
+    root, other = "root@mail.example.com", "root@example.org"
+    lines = captured_lines(f"{root}>, orig_to=<root", other)
+    lines += [
+        f"smtp Q2 to=<{final}>{orig_to}, {MX}{SENT} (250 ok)",
+        f"smtp Q2 to=<{other}>, {MX}{TAIL}5.1.1, status=bounced (550 no)",
+        "qmgr Q2 removed",
+    ]
+    assert [each.kind for each in outcomes(lines, root, original)] == ["relayed"]
+    assert [each.kind for each in outcomes(lines, other)] == ["failed"]
+
+
+def test_two_members_of_an_alias_without_a_domain_stay_apart() -> None:
+    lines = captured_lines(
+        "one@x.example>, orig_to=<team", "two@x.example>, orig_to=<team"
+    )
+    lines += [
+        f"smtp Q2 to=<one@x.example>, orig_to=<team>, {MX}{SENT} (250 ok)",
+        f"smtp Q2 to=<two@x.example>, orig_to=<team>, {MX}{TAIL}5.1.1,"
+        " status=bounced (550 no)",
+        "qmgr Q2 removed",
+    ]
+    for member, kind in (("one@x.example", "relayed"), ("two@x.example", "failed")):
+        assert [each.kind for each in outcomes(lines, member, "team")] == [kind]
+
+
 def test_local_forwarding_continues_in_the_next_queue_file() -> None:
     lines = [
         *captured_lines(BOB),
