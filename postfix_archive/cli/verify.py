@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import click
 
+from postfix_archive.cli.options import ArchiveAddress
 from postfix_archive.config import archive_cf
 from postfix_archive.errors import RecordNotFound, StoreFailed
 from postfix_archive.message.printable import safe_text
@@ -14,7 +15,9 @@ from postfix_archive.store import record_reader, verifier
 
 
 @click.command()
-@click.option("--archive", metavar="ADDRESS", help="Only this archive.")
+@click.option(
+    "--archive", type=ArchiveAddress(), metavar="ADDRESS", help="Only this archive."
+)
 @click.pass_context
 def verify(ctx: click.Context, archive: str | None) -> None:
     """Check every file and journal line of the store.

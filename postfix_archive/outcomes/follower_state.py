@@ -26,7 +26,7 @@ from postfix_archive.system import privileges
 
 DATABASE_NAME = "outcomes.sqlite"
 # Increase it when SCHEMA, queue_file.QueueFile or log_reader.Position change.
-STATE_VERSION = "2"
+STATE_VERSION = "3"
 VERSION_KEY = "version"
 LAST_READ_FILE = "followed"  # touched when the log was read to its end
 SCHEMA = """
