@@ -252,7 +252,8 @@ class Reader:
             return self._journal
         self.close()
         cursor = self.position.cursor
-        options = (f"--after-cursor={cursor}",) if cursor else ()
+        since = (f"--since=@{int(self.position.time)}",) if self.position.time else ()
+        options = (f"--after-cursor={cursor}",) if cursor else since
         self._journal = Journal(*options, is_followed=not is_first)
         return self._journal
 
