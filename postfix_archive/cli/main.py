@@ -34,7 +34,7 @@ from postfix_archive.cli import (
     status,
     verify,
 )
-from postfix_archive.cli.options import Date
+from postfix_archive.cli.options import ArchiveAddress, Date
 from postfix_archive.config import archive_cf
 from postfix_archive.config.settings import Settings
 from postfix_archive.errors import ArchiveError
@@ -101,7 +101,8 @@ def main(ctx: click.Context, config_dir: str | None) -> None:
             stream, io.TextIOWrapper
         ):  # main.cf may contain bytes that are not UTF-8
             stream.reconfigure(errors="backslashreplace")
-    ctx.obj = archive_cf.find_config_directory(config_dir)
+    # Absolute, since commands of Postfix change to the queue directory.
+    ctx.obj = os.path.abspath(archive_cf.find_config_directory(config_dir))
 
 
 for command in (
@@ -136,7 +137,9 @@ def with_settings(command: Callable[..., None]) -> Callable[..., None]:
 
 
 @main.command("list")
-@click.option("--archive", metavar="ADDRESS", help="Only this archive.")
+@click.option(
+    "--archive", type=ArchiveAddress(), metavar="ADDRESS", help="Only this archive."
+)
 @click.option("--since", type=Date(), help="Only messages archived at or after DATE.")
 @click.option("--until", type=Date(), help="Only messages archived before DATE.")
 @click.option(
@@ -167,7 +170,9 @@ def list_(
 
 @main.command()
 @click.argument("archive_id", metavar="ID")
-@click.option("--archive", metavar="ADDRESS", help="Only this archive.")
+@click.option(
+    "--archive", type=ArchiveAddress(), metavar="ADDRESS", help="Only this archive."
+)
 @click.option("--raw", is_flag=True, help="Print the archive copy, byte for byte.")
 @click.option("--original", is_flag=True, help="Print the original, byte for byte.")
 @click.option(

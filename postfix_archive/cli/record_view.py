@@ -105,6 +105,8 @@ def _recipients(message: Record) -> Iterator[str]:
         yield f"{indent}{safe_text(result.recipient)}" + (
             f" (expanded from {safe_text(expanded_from)})" if expanded_from else ""
         )
+        if result.outcome is not None and result.outcome.mapped_to:
+            yield f"{indent}  mapped to {safe_text(result.outcome.mapped_to)}"
         if result.outcome is not None:
             yield f"{indent}  {safe_text(result.outcome.describe())}"
         elif is_known and result.is_counted:

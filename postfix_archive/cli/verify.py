@@ -13,6 +13,7 @@ from typing import Any
 import click
 
 from postfix_archive import monitoring
+from postfix_archive.cli.options import ArchiveAddress
 from postfix_archive.config import archive_cf
 from postfix_archive.errors import ArchiveError, RecordNotFound, StoreFailed
 from postfix_archive.message.printable import safe_text
@@ -22,7 +23,9 @@ from postfix_archive.store.verifier import Finding, Verification
 
 
 @click.command()
-@click.option("--archive", metavar="ADDRESS", help="Only this archive.")
+@click.option(
+    "--archive", type=ArchiveAddress(), metavar="ADDRESS", help="Only this archive."
+)
 @click.option(
     "--sealed",
     multiple=True,

@@ -325,7 +325,13 @@ def _log_error(postfix_config: Configuration, settings: Settings | None) -> str:
     """Return why the log cannot be read, "" if it can, or if we are not root."""
     if settings is None or os.geteuid():
         return ""
-    return location.unreadable_reason(postfix_config)
+    reason = location.unreadable_reason(postfix_config)
+    if reason or not settings.has_store:
+        return reason
+    with contextlib.suppress(ArchiveError):  # check_store reports that
+        archived_at = record_reader.last_arrival(settings.archive_store_directory)
+        return location.stale_reason(postfix_config, archived_at)
+    return ""
 
 
 def _follower_file(postfix_config: Configuration, settings: Settings | None) -> str:

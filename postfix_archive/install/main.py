@@ -165,7 +165,8 @@ def _stage_package(install_options: Options) -> None:
 
 
 def _config_directory(install_options: Options) -> str:
-    return archive_cf.find_config_directory(install_options.config_directory or None)
+    option = install_options.config_directory or None
+    return os.path.abspath(archive_cf.find_config_directory(option))
 
 
 def _check_root(verb: str) -> None:

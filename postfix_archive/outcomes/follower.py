@@ -8,7 +8,6 @@ is recorded once.
 
 from __future__ import annotations
 
-import datetime
 import json
 import time
 from collections.abc import Iterator
@@ -17,27 +16,21 @@ from postfix_archive.config.settings import Settings
 from postfix_archive.maillog import log_reader
 from postfix_archive.maillog.queue_file import QueueFile
 from postfix_archive.maillog.queue_tracker import QueueTracker
-from postfix_archive.message import address, dates
-from postfix_archive.outcomes import follower_state
+from postfix_archive.message import dates
+from postfix_archive.outcomes import capture_reader, follower_state
+from postfix_archive.outcomes.capture_reader import CaptureReader
 from postfix_archive.outcomes.follower_state import FollowerState, PendingCapture
 from postfix_archive.outcomes.report_queue import ReportQueue
 from postfix_archive.outcomes.resolver import LOCAL_DELIVERY_SECONDS, Resolver
-from postfix_archive.store import (
-    journal,
-    journal_event,
-    journal_reader,
-    outcome,
-    record_reader,
-)
+from postfix_archive.store import outcome
 from postfix_archive.store.archive import of_settings
-from postfix_archive.store.journal_event import Event
 from postfix_archive.store.outcome import Outcome
 from postfix_archive.system import privileges
 
 BATCH_LINES = 5000  # lines of log
 TOUCH_INTERVAL = 30.0  # seconds between two touches while nothing is new
 POSITION_KEY, FILTERS_KEY = "place", "filters"
-LOG_START_KEY = "begun"  # Unix time of the first line that was read
+LOG_START_KEY = "begun"  # Unix time of the first line that was read, with a time
 LAST_FULL_CHECK_KEY = "all"  # Unix time of the last check of all captures
 FULL_CHECK_INTERVAL = 3600.0  # seconds between two such checks
 MAX_AGE = 30 * 86400  # seconds: no message is queued, no log is kept for longer
@@ -123,8 +116,9 @@ class Follower:
         for text, at in batch:
             self._tracker.read(text, at)
         with privileges.as_owner(self._directory):
-            if batch and not self._state.get_value(LOG_START_KEY):
-                self._state.set_value(LOG_START_KEY, str(batch[0][1]))
+            log_start = next((at for _, at in batch if at), None)
+            if log_start is not None and not self._state.get_value(LOG_START_KEY):
+                self._state.set_value(LOG_START_KEY, str(log_start))
             self._new_capsules |= self._capture_reader.read_new()
             if batch or self._new_capsules or self._is_first_batch:
                 self._update_outcomes()
@@ -163,7 +157,7 @@ class Follower:
         )
         new_outcomes: dict[follower_state.OutcomeKey, Outcome] = {}
         settled: list[tuple[PendingCapture, QueueFile | None, bool]] = []
-        log_start = float(self._state.get_value(LOG_START_KEY) or "inf")
+        log_start = float(self._state.get_value(LOG_START_KEY) or "-inf")
         for capture in self._affected_captures(affected_keys):
             file = self._find_queue_file(capture)
             is_new = capture.capsule in self._new_capsules
@@ -223,7 +217,9 @@ class Follower:
                 continue
             outcomes = self._resolve(capture, file, recipient, original)
             for recipient_outcome in outcomes:
-                key = outcome_key(capture.archive, capture.record_id, recipient_outcome)
+                key = capture_reader.outcome_key(
+                    capture.archive, capture.record_id, recipient_outcome
+                )
                 if not self._is_recorded(key, recipient_outcome):
                     new_outcomes[key] = recipient_outcome
             is_settled &= bool(outcomes) and outcomes[0].is_settled
@@ -324,79 +320,9 @@ class Follower:
 def _is_unresolvable(
     capture: PendingCapture, file: QueueFile | None, log_start: float
 ) -> bool:
-    """Tell whether the log cannot tell: capture too old, or older than the log."""
+    """Tell whether the log cannot tell: capture too old, or older than the log.
+
+    While no line of the log was read, log_start is minus infinity: it may yet come.
+    """
     is_before_log = file is None and capture.at < log_start - MAX_ARRIVAL_DIFFERENCE
     return is_before_log or time.time() - capture.at > MAX_AGE
-
-
-class CaptureReader:
-    """The journals of all archives, read on from the saved offsets."""
-
-    def __init__(self, settings: Settings, state: FollowerState) -> None:
-        """Begin; what is read is saved in state."""
-        self._store_directory = settings.archive_store_directory
-        self._state = state
-
-    def read_new(self) -> set[str]:
-        """Process the new lines of all journals; return the capsules in them."""
-        capsules: set[str] = set()
-        for archive in record_reader.archives(self._store_directory):
-            path = journal_reader.path_of(self._store_directory, archive)
-            key = f"journal {archive}"
-            start = end = int(self._state.get_value(key) or 0)
-            for line in journal_reader.lines(path, start):
-                capsules |= self._process_line(archive, line)
-                end = line.end
-            if end != start:
-                self._state.set_value(key, str(end))
-        return capsules
-
-    def _process_line(self, archive: str, line: journal_reader.Line) -> set[str]:
-        event = journal_reader.valid_event(line)
-        if event is None:
-            return set()
-        if "id" in event:
-            self._state.add_journal_line(archive, event["id"], line.offset)
-        if event["event"] in journal.CAPTURE_EVENTS:
-            capture = _parse_capture(archive, event)
-            self._state.add_capture(capture)
-            return {capture.capsule}
-        if event["event"] == journal.OUTCOME:
-            recorded = journal_event.parse_outcome(event)
-            key = outcome_key(archive, event["id"], recorded)
-            self._state.add_recorded_outcome(key)
-        return set()
-
-
-def outcome_key(
-    archive: str, record_id: str, recipient_outcome: Outcome
-) -> follower_state.OutcomeKey:
-    """Return the key that identifies an outcome among all in the journals."""
-    is_waiting = recipient_outcome.kind == outcome.WAITING
-    parts = (
-        recipient_outcome.capture_queue_id,
-        recipient_outcome.recipient,
-        recipient_outcome.original,
-        recipient_outcome.parent,
-    )
-    return (archive, record_id, *parts, is_waiting)
-
-
-def _parse_capture(archive: str, event: Event) -> PendingCapture:
-    envelope = journal_event.parse_envelope(event)
-    archived_at = datetime.datetime.fromisoformat(event["time"]).timestamp()
-    return PendingCapture(
-        archive=archive,
-        capsule=str(event.get("capsule", event["seq"])),
-        record_id=event["id"],
-        archive_id=envelope.archive_id,
-        queue_id=envelope.queue_id.decode("ascii", "replace"),
-        at=float(envelope.arrival or archived_at),
-        recipients=tuple(
-            (
-                address.as_text(recipient.final),
-                address.as_text(recipient.original if recipient.is_mapped else b""),
-            )
-            for recipient in envelope.recipients
-        ),
-    )

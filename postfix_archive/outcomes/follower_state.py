@@ -19,13 +19,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from postfix_archive.errors import StoreFailed
+from postfix_archive.maillog import queue_file
 from postfix_archive.maillog.queue_file import QueueFiles
 from postfix_archive.store.outcome import Outcome
 from postfix_archive.system import files, privileges
 
 DATABASE_NAME = "outcomes.sqlite"
 # Increase it when SCHEMA, queue_file.QueueFile or log_reader.Position change.
-STATE_VERSION = "2"
+STATE_VERSION = "3"
 VERSION_KEY = "version"
 LAST_READ_FILE = "followed"  # touched when the log was read to its end
 SCHEMA = """
@@ -102,7 +103,9 @@ class FollowerState:
             files.is_file(self._path + suffix)
         database = sqlite3.connect(self._path)
         try:
-            database.execute("PRAGMA quick_check").fetchone()
+            [answer] = database.execute("PRAGMA quick_check(1)").fetchone()
+            if answer != "ok":
+                raise sqlite3.DatabaseError(answer)
             database.executescript(SCHEMA)
             os.chmod(self._path, 0o600)
             _check_version(database)
@@ -133,9 +136,19 @@ class FollowerState:
         self._execute("INSERT OR REPLACE INTO word VALUES (?, ?)", name, value)
 
     def load_queue_files(self, queue_files: QueueFiles) -> None:
-        """Restore the saved queue files into queue_files."""
-        for row in self._execute("SELECT words FROM file ORDER BY rowid"):
-            queue_files.restore(json.loads(row[0]))
+        """Restore the saved queue files into queue_files.
+
+        If one is damaged, the whole state is replaced by an empty one.
+        """
+        rows = self._execute("SELECT words FROM file ORDER BY rowid")
+        try:
+            files = [queue_file.from_dict(json.loads(row[0])) for row in rows]
+        except (ValueError, TypeError, AttributeError):
+            self._database.close()
+            self._recreate()
+            return
+        for file in files:
+            queue_files.restore(file)
 
     def save_queue_files(self, queue_files: QueueFiles) -> None:
         """Save the queue files that have changed since the last call."""
@@ -243,15 +256,17 @@ class FollowerState:
 
     def journal_offsets(self, archive: str, record_id: str) -> list[int]:
         """Return the offsets of a record's journal lines since its last report."""
-        rows = self._database.execute(
+        rows = self._execute(
             "SELECT at FROM line WHERE archive = ? AND id = ? ORDER BY at",
-            (archive, record_id),
+            archive,
+            record_id,
         )
         return [at for (at,) in rows]
 
     def due_reports(self) -> list[tuple[str, str]]:
         """Return archive and record id of each outcome report that is due."""
-        return self._database.execute("SELECT archive, id FROM due").fetchall()
+        rows = self._execute("SELECT archive, id FROM due")
+        return [(archive, record_id) for archive, record_id in rows]
 
     def remove_due_report(self, archive: str, record_id: str) -> None:
         """Record that an outcome report is no longer due."""

@@ -133,6 +133,9 @@ def _text_part(record: Record, results: list[RecipientResult]) -> bytes:
             if original
             else b""
         )
+        mapped_to = result.outcome.mapped_to if result.outcome else ""
+        if mapped_to:
+            line += b", mapped to <%s>" % mime.to_utf8(address.as_bytes(mapped_to))
         lines.append(indent + line)
         description = result.outcome.describe() if result.outcome else "no outcome yet"
         lines.append(
@@ -180,6 +183,10 @@ def _recipient_fields(result: RecipientResult, outcome: Outcome) -> bytes:
     if outcome.parent:
         fields += b"Archive-Expanded-From: %s\r\n" % address.add_type(
             address.as_bytes(outcome.parent)
+        )
+    if outcome.mapped_to:
+        fields += b"Archive-Mapped-To: %s\r\n" % address.add_type(
+            address.as_bytes(outcome.mapped_to)
         )
     for name, value in pairs:
         if value:

@@ -79,7 +79,7 @@ def group_of(model: QueueModel, file: QueueFile) -> Group:
 def is_claim_pending(model: QueueModel, group: Group) -> bool:
     """Return whether a stamp filter may still log that it reinjected this message."""
     first = _first(group)
-    if not first.is_reinjected or first.is_reported:
+    if not model.can_be_reported(first):
         return False
     original = model.queue_files.current(first.orig_queue_id)
     if original is None or not is_message(original):

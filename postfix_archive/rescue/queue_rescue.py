@@ -47,8 +47,8 @@ def lifetimes(config: Configuration, settings: Settings) -> Lifetimes:
     """Return how long Postfix keeps queued mail and a rescue leaves capsules."""
     day = dates.DAY_SECONDS
     return Lifetimes(
-        maximal=config.seconds("maximal_queue_lifetime", default_unit=day) or 5 * day,
-        bounce=config.seconds("bounce_queue_lifetime", default_unit=day) or 5 * day,
+        maximal=config.seconds("maximal_queue_lifetime") or 5 * day,
+        bounce=config.seconds("bounce_queue_lifetime") or 5 * day,
         rescue_after=settings.archive_rescue_after,
     )
 

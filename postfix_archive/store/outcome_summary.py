@@ -99,7 +99,10 @@ class OutcomeSummary:
 
     @property
     def overall_kind(self) -> str:
-        """One kind for the record: delivered, failed, mixed, waiting or unknown."""
+        """One kind for the record: delivered, failed, mixed, waiting or unknown.
+
+        Or expired, discarded, deleted, if that is the outcome of all recipients.
+        """
         counts = self.counts_by_kind
         if set(counts) <= {UNKNOWN}:
             return UNKNOWN
@@ -109,7 +112,10 @@ class OutcomeSummary:
         failed_action = outcome.ACTIONS[outcome.FAILED]
         if failed_action not in actions:
             return outcome.DELIVERED
-        return MIXED if actions - {failed_action, outcome.EXPANDED} else outcome.FAILED
+        if actions - {failed_action, outcome.EXPANDED}:
+            return MIXED
+        kinds = {*counts} - {outcome.EXPANDED}
+        return kinds.pop() if len(kinds) == 1 else outcome.FAILED
 
     @property
     def sha256(self) -> str:
@@ -196,8 +202,14 @@ def _reported_expansions(
 def _unreported_expansions(
     parent: RecipientResult, outcomes: list[Outcome]
 ) -> Iterator[RecipientResult]:
+    """Yield the recipients whose own outcomes are not known yet.
+
+    Only an expanded recipient has such: that of one mapped to one address is its own.
+    """
+    if parent.kind != outcome.EXPANDED or parent.outcome is None:
+        return
     reported = {each.recipient for each in outcomes}
-    for recipient in parent.outcome.expanded_to if parent.outcome else ():
+    for recipient in parent.outcome.expanded_to:
         if recipient not in reported:
             yield RecipientResult(
                 recipient, recipient, None, parent.depth + 1, parent.is_counted

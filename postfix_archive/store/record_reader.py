@@ -22,6 +22,7 @@ from postfix_archive.store import (
     bypass_period,
     copy_file,
     journal,
+    journal_event,
     journal_reader,
     record,
     record_index,
@@ -128,6 +129,24 @@ def bypass_periods(
     return list(
         {event["started"]: bypass_period.parse(event) for event in events}.values()
     )
+
+
+def last_arrival(directory: str) -> float:
+    """Return when the newest archived message arrived: Unix time, 0 if unknown.
+
+    Looks at the ends of the journals only.
+    """
+    events = (
+        event
+        for archive in archives(directory)
+        for line in journal_reader.last_lines(
+            journal_reader.path_of(directory, archive)
+        )
+        if line.kind in journal.CAPTURE_EVENTS
+        and (event := journal_reader.valid_event(line)) is not None
+    )
+    arrivals = (journal_event.parse_envelope(event).arrival for event in events)
+    return float(max(filter(None, arrivals), default=0))
 
 
 def archive_copy(directory: str, message: Record) -> Iterator[bytes]:

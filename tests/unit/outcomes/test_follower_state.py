@@ -9,14 +9,67 @@ from pathlib import Path
 import pytest
 
 from postfix_archive.errors import StoreFailed
+from postfix_archive.maillog.queue_file import QueueFiles
 from postfix_archive.outcomes import follower_state
-from postfix_archive.outcomes.follower_state import FollowerState
+from postfix_archive.outcomes.follower_state import FollowerState, PendingCapture
 
 
 def test_a_damaged_state_is_made_anew(tmp_path: Path) -> None:
     (tmp_path / follower_state.DATABASE_NAME).write_bytes(b"no database" * 1000)
     with closing(FollowerState(str(tmp_path))) as state:
         assert state.get_value("place") == ""
+
+
+def test_a_state_in_which_sqlite_finds_damage_is_made_anew(tmp_path: Path) -> None:
+    path = tmp_path / follower_state.DATABASE_NAME
+    with closing(FollowerState(str(tmp_path))) as state:
+        for number in range(2000):
+            state.save_early_outcomes(f"{number:060}", 1.0, [])
+        state.set_value("place", "here")
+        state.commit()
+    content = bytearray(path.read_bytes())
+    page_size = 4096
+    middle = len(content) // page_size // 2 * page_size
+    content[middle : middle + page_size] = bytes(page_size)
+    path.write_bytes(content)
+    with closing(sqlite3.connect(path)) as database:  # the header is still right
+        assert database.execute("PRAGMA quick_check").fetchone() != ("ok",)
+    with closing(FollowerState(str(tmp_path))) as state:
+        assert state.get_value("place") == ""
+
+
+@pytest.mark.parametrize("words", ["", "{", "[]", "7", '{"unknown": 1}'])
+def test_a_state_with_a_damaged_queue_file_is_made_anew(
+    tmp_path: Path, words: str
+) -> None:
+    with closing(FollowerState(str(tmp_path))) as state:
+        state.set_value("place", "here")
+        state.commit()
+    with closing(sqlite3.connect(tmp_path / follower_state.DATABASE_NAME)) as base:
+        base.execute("INSERT INTO file VALUES ('Q1.1', ?)", (words,))
+        base.commit()
+    queue_files = QueueFiles()
+    with closing(FollowerState(str(tmp_path))) as state:
+        state.load_queue_files(queue_files)
+        assert state.get_value("place") == "" and not queue_files.by_key
+
+
+@pytest.mark.parametrize("name", ["due", "line", "capture", "said", "early", "file"])
+def test_every_error_of_sqlite_names_the_file(tmp_path: Path, name: str) -> None:
+    capture = PendingCapture("a", "c", "r", "i", "q", 1.0, ())
+    with closing(FollowerState(str(tmp_path))) as state:
+        state.commit()
+        with closing(sqlite3.connect(tmp_path / follower_state.DATABASE_NAME)) as base:
+            base.execute(f"DROP TABLE {name}")
+            base.commit()
+        with pytest.raises(StoreFailed, match="outcomes.sqlite: no such table"):
+            state.due_reports()
+            state.journal_offsets("a", "r")
+            list(state.captures())
+            state.find_captures(archive_ids=["i"], queue_ids=[], capsules=[])
+            state.remove_capture(capture, has_report=True)
+            state.delete_early_outcomes(0.0)
+            state.load_queue_files(QueueFiles())
 
 
 def test_a_state_that_cannot_be_opened_now_is_not_removed(

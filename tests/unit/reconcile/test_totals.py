@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from postfix_archive import monitoring
@@ -288,3 +290,17 @@ def test_the_text_shows_the_first_of_very_many(log: ScannedLog) -> None:
     result = ReconcileRun(log).finish()
     assert list(result.text_lines())[-1] == "and 7 more: --json has them all"
     assert len(result.to_json()["messages"]) == MAX_SHOWN + 7
+
+
+def test_a_log_that_ends_before_archived_mail_is_no_good_news(log: ScannedLog) -> None:
+    log_captured_message(log)
+    result = ReconcileRun(log).finish(archived_ids=(ID,))
+    assert log.scan.last_line_time == log.now
+    assert result.severity == monitoring.OK
+    stale = replace(result, arrival_after_log=log.now + 3600)
+    assert stale.severity == monitoring.WARNING
+    text = "\n".join(stale.text_lines())
+    assert "The log ends before mail that was archived at 2026-" in text
+    assert "Totals match." not in text
+    assert stale.to_json()["archived_after_log"].startswith("2026-")
+    assert result.to_json()["archived_after_log"] is None

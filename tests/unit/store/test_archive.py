@@ -34,6 +34,7 @@ from unit.examples import (
     KEYS,
     LEGAL,
     MESSAGE,
+    NOW,
     envelope_values,
     make_envelope,
     make_request,
@@ -58,6 +59,7 @@ class Capture:
         received: bytes | None = None,
         request: Request | None = None,
         archive_id: str = ARCHIVE_ID,
+        arrival: int = NOW,
     ) -> None:
         self.received = message if received is None else received
         self.request = request or make_request()
@@ -67,6 +69,7 @@ class Capture:
             archive_id=archive_id,
             recipients=recipients,
             requests=(self.request,),
+            arrival=arrival,
         )
         self.capsule = unseal_capsule(self.envelope)
         self.digest = examples.sha256(self.received).hex()

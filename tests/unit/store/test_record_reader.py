@@ -22,7 +22,7 @@ from postfix_archive.rescue import queue_rescue
 from postfix_archive.store import copy_file, fallback, journal, record_reader
 from postfix_archive.store.bypass_period import BypassPeriod
 
-from unit.examples import ARCHIVE_ID, LEGAL
+from unit.examples import ARCHIVE_ID, LEGAL, NOW
 from unit.store.test_archive import NAME, Capture
 from unit.store.test_verifier import make_bomb
 
@@ -179,3 +179,16 @@ def test_a_damaged_bypass_record_is_refused(
     (tmp_path / switch.RECORD_FILE).write_text(json.dumps({**fields, **damage}))
     with pytest.raises(BypassRefused):
         switch.read_record(str(tmp_path))
+
+
+def test_the_newest_arrival_is_that_of_all_archives(tmp_path: Path) -> None:
+    assert record_reader.last_arrival(str(tmp_path / "missing")) == 0.0
+    Capture().store_in(tmp_path)
+    assert record_reader.last_arrival(str(tmp_path)) == NOW
+    other = Capture(message=b"Subject: other\r\n\r\n", arrival=NOW + 7)
+    other.store_in(tmp_path)
+    path = tmp_path / LEGAL / journal.FILE_NAME
+    path.write_bytes(path.read_bytes() + b"torn")
+    assert record_reader.last_arrival(str(tmp_path)) == NOW + 7
+    (tmp_path / "other@example.com").mkdir()
+    assert record_reader.last_arrival(str(tmp_path)) == NOW + 7

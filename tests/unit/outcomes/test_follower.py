@@ -1,0 +1,99 @@
+"""The follower over a real log file and a real store, batch by batch."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from postfix_archive.outcomes.follower import Follower
+
+from unit.examples import ARCHIVE_ID, QUEUE_ID, make_settings
+from unit.store.test_archive import Capture, events
+
+BOB = "bob@example.com"
+REINJECTED_ID = "4jZFG74yqtzK5dh"
+
+
+class FollowedHost:
+    """A store, a log that may not exist yet, and a follower that is restarted."""
+
+    def __init__(self, directory: Path) -> None:
+        self.log = directory / "log" / "mail.log"
+        self.store = directory / "store"
+        self.fallback = directory / "fallback"
+        for each in (self.log.parent, self.store, self.fallback):
+            each.mkdir()
+        self.settings = make_settings(
+            f"archive_store_directory = {self.store}\n"
+            f"archive_fallback_directory = {self.fallback}\n"
+        )
+        self.arrival = int(time.time())
+
+    def write(self, *lines: str, at: float | None = None) -> None:
+        """Append lines to the log: process, queue id, text."""
+        with self.log.open("a") as log:
+            for line in lines:
+                process, rest = line.split(" ", 1)
+                log.write(
+                    f"{at or self.arrival:.6f} mail postfix/{process}[7]: {rest}\n"
+                )
+
+    def write_delivered(self) -> None:
+        """Write the log lines of a message that was archived and delivered."""
+        queue_id = QUEUE_ID.decode()
+        self.write(
+            f"smtpd {queue_id}: client=a[192.0.2.7]",
+            f"qmgr {queue_id}: from=<a@example.org>, size=9, nrcpt=1 (queue active)",
+            f"archive-handback/smtpd {REINJECTED_ID}: client=localhost[127.0.0.1]",
+            f"pipe {queue_id}: to=<{BOB}>, relay=archive-stamp, delay=1,"
+            " delays=0/0/0/1, dsn=2.0.0, status=sent (delivered via archive-stamp"
+            f" service (id={ARCHIVE_ID} as={REINJECTED_ID} result=done))",
+            f"qmgr {queue_id}: removed",
+            f"smtp {REINJECTED_ID}: to=<{BOB}>, relay=mx[192.0.2.1]:25, delay=1,"
+            " delays=0/0/0/1, dsn=2.0.0, status=sent (250 ok)",
+            f"qmgr {REINJECTED_ID}: removed",
+        )
+
+    def follow(self) -> None:
+        """Read what the log has now with a new follower."""
+        with closing(Follower(self.settings, str(self.log), ())) as follower:
+            follower.process_batch(follower.read_batch())
+
+    @property
+    def outcomes(self) -> list[str]:
+        """The outcomes in the journal."""
+        return [e["outcome"] for e in events(self.store) if e["event"] == "outcome"]
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Iterator[FollowedHost]:
+    """A host whose store has one message, which has just arrived."""
+    host = FollowedHost(tmp_path)
+    Capture(BOB.encode(), arrival=host.arrival).store_in(host.store)
+    yield host
+
+
+@pytest.mark.parametrize("log", ["absent", "empty", "without a time"])
+def test_a_capture_waits_for_a_log_that_has_not_begun(
+    host: FollowedHost, log: str
+) -> None:
+    if log != "absent":
+        host.log.write_text("" if log == "empty" else "-- Journal begins --\n")
+    for _ in range(2):
+        host.follow()
+    assert host.outcomes == []
+    host.write_delivered()
+    host.follow()
+    assert host.outcomes == ["relayed"]
+
+
+def test_a_capture_from_before_the_log_is_given_up(host: FollowedHost) -> None:
+    host.write("qmgr 4zzzzzzzzzzzz0: removed", at=host.arrival + 3600)
+    host.follow()
+    host.write_delivered()
+    host.follow()
+    assert host.outcomes == []
