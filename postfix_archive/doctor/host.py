@@ -39,7 +39,8 @@ class OtherInstance:
 
     directory: str  # configuration directory
     archives: tuple[str, ...]
-    key_digests: frozenset[str]  # SHA-256 digests of its site keys
+    key_file: str = ""  # path
+    key_digests: frozenset[str] = frozenset()  # SHA-256 digests of its site keys
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,7 @@ class Host:
     stale_tables: tuple[str, ...] = ()  # compiled tables that differ from their sources
     tables_error: str = ""  # why archive_tables cannot be compiled
     key_digests: frozenset[str] = frozenset()  # SHA-256 digests of the site keys
+    key_error: str = ""  # why the key file cannot be parsed
     other_instances: tuple[OtherInstance, ...] = ()
     fallback_count: int = 0  # capsules in the fallback directory
     fallback_age: int = 0  # seconds, of the oldest

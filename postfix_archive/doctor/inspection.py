@@ -21,7 +21,7 @@ from postfix_archive.config import archive_cf
 from postfix_archive.config.settings import Settings
 from postfix_archive.doctor import lookup_queries, unarchived_reinjection
 from postfix_archive.doctor.host import File, Host, OtherInstance
-from postfix_archive.errors import ArchiveError
+from postfix_archive.errors import ArchiveError, KeyMissing, KeyUnreadable
 from postfix_archive.maillog import location
 from postfix_archive.outcomes import follower_state
 from postfix_archive.postfix import (
@@ -50,6 +50,7 @@ def inspect_host(directory: str) -> Host:
     settings, settings_error = _load_settings(directory)
     is_running = postfix_command.is_running(directory)
     stale_tables, tables_error = _stale_tables(settings)
+    key_digests, key_error = _key_digests(settings)
     fallback_count, fallback_age, fallback_reason = _fallback_state(settings)
     return Host(
         config=postfix_config,
@@ -79,7 +80,8 @@ def inspect_host(directory: str) -> Host:
         ),
         stale_tables=stale_tables,
         tables_error=tables_error,
-        key_digests=_key_digests(settings),
+        key_digests=key_digests,
+        key_error=key_error,
         other_instances=tuple(_other_instances(directory)),
         bypass=_bypass_period(directory),
         held_count=_held_count(directory),
@@ -236,15 +238,17 @@ def _stale_tables(settings: Settings | None) -> tuple[tuple[str, ...], str]:
     return tuple(each.path for each in tables if each.needs_write), ""
 
 
-def _key_digests(settings: Settings | None) -> frozenset[str]:
-    """Return the SHA-256 digests of the site keys."""
+def _key_digests(settings: Settings | None) -> tuple[frozenset[str], str]:
+    """Return the SHA-256 digests of the site keys, and why they cannot be parsed."""
     if settings is None:
-        return frozenset()
+        return frozenset(), ""
     try:
         keys = archive_cf.load_keys(settings).keys
-    except ArchiveError:
-        return frozenset()
-    return frozenset(hashlib.sha256(key.secret).hexdigest() for key in keys)
+    except KeyMissing:
+        return frozenset(), ""
+    except KeyUnreadable as error:
+        return frozenset(), str(error)
+    return frozenset(hashlib.sha256(key.secret).hexdigest() for key in keys), ""
 
 
 def _other_instances(directory: str) -> Iterator[OtherInstance]:
@@ -255,11 +259,12 @@ def _other_instances(directory: str) -> Iterator[OtherInstance]:
         with contextlib.suppress(ArchiveError, OSError):
             postfix_config = postfix_command.read_configuration(other_directory)
             if archive_services.is_installed(postfix_config):
-                keys = _key_digests(archive_cf.load(other_directory))
+                settings = archive_cf.load(other_directory)
                 yield OtherInstance(
                     other_directory,
                     tuple(archive_services.configured_archives(postfix_config)),
-                    keys,
+                    settings.archive_key_file,
+                    _key_digests(settings)[0],
                 )
 
 

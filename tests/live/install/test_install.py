@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import subprocess
 import threading
@@ -717,5 +718,21 @@ def test_two_instances_are_archived_separately(host: WholeHost, wheels: Path) ->
     host.run(f"postconf -c /etc/postfix-out -e archive=legal@{HOST}")
     report = host.run(doctor, is_failure_expected=True).stdout
     assert f"WARNING different-keys: /etc/postfix: archive = legal@{HOST}" in report
+    # Both keys may have the same id, as those of one day had.
+    host.run("sed -i 's/^[0-9][^ ]*/20261130/' /etc/postfix-archive/*.key")
+    [finding] = json.loads(host.run(f"{doctor} --json || :").stdout)["findings"]
+    host.run(finding["fix"])
+    assert "OK: " in host.output(doctor)
+    assert "OK: " in host.output("postfix-archive doctor")
+    host.send("after the cure, first")
+    host.send("after the cure, second", port=2525)
+    host.wait_for_empty_queue()
+    mailbox = host.output("cat /var/mail/bob")
+    assert mailbox.count("Subject: after the cure") == 2
+    for directory in ("/etc/postfix", "/etc/postfix-out"):
+        host.wait(
+            f"postfix-archive -c {directory} list | grep -q 'after the cure'",
+            f"the archive of {directory}",
+        )
     host.run("make uninstall")
     host.run("postfix-archive -c /etc/postfix-out list | grep -q 'by the second'")
