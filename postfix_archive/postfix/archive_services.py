@@ -148,6 +148,8 @@ OWN_SERVICE_NAMES = (
     "archive-capsule-cleanup",
     "archive-copy-cleanup",
 )
+# A cleanup(8) of header_rewriting; the name of the one that it replaces follows.
+FIRST_CLEANUP_PREFIX = "archive-first-"
 # What the syslog_name of our ports ends with: for reinjected mail, and for mail of the
 # archive itself (capsules and archive copies).
 REINJECTION_SUFFIXES = ("/archive-handback", "/archive-refused")
@@ -166,7 +168,7 @@ LOOPBACK_PREFIXES = ("127.", "localhost:", "[::1]:", "::1:")
 def is_ours(service: Service) -> bool:
     """Tell whether a service comes from master.cf.d."""
     is_known = service.name in OWN_SERVICE_NAMES or service.name.startswith(
-        f"{STAMP_TRANSPORT}-"
+        (f"{STAMP_TRANSPORT}-", FIRST_CLEANUP_PREFIX)
     )
     is_known = is_known or is_worker_service(service)
     return is_known or "/archive-" in service.options.get("syslog_name", "")
