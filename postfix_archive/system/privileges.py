@@ -28,13 +28,20 @@ def as_owner(directory: str) -> Iterator[None]:
         stat = os.stat(directory)
     except OSError as error:
         raise files.store_error(directory, error) from error
+    with as_ids(stat.st_uid, stat.st_gid):
+        yield
+
+
+@contextlib.contextmanager
+def as_ids(uid: int, gid: int) -> Iterator[None]:
+    """Set the effective user and group, without further groups, if root."""
     if os.geteuid():
         yield
         return
     groups = os.getgroups()
     os.setgroups([])
-    os.setegid(stat.st_gid)
-    os.seteuid(stat.st_uid)
+    os.setegid(gid)
+    os.seteuid(uid)
     try:
         yield
     finally:
