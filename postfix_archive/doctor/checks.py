@@ -54,10 +54,11 @@ def format_report(host: Host, findings: list[Finding]) -> str:
     """Return the findings as text; the first line is for a monitoring system."""
     lines = [_summary(host, findings)]
     for item in findings:
+        fix = "fix" if item.severity else "optional, nothing has to be done"
         lines += [
             f"{item.severity_name} {item.check}: {item.place}",
             f"    {item.harm}",
-            f"    fix: {item.fix}",
+            f"    {fix}: {item.fix}",
         ]
     return "\n".join(lines)
 

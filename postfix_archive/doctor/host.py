@@ -60,6 +60,8 @@ class Host:
     )  # by user
     # path -> directory that its user cannot search
     blocking_directories: Mapping[str, str] = field(default_factory=dict)
+    # (program, user) -> why the user cannot execute it
+    execute_obstacles: Mapping[tuple[str, str], str] = field(default_factory=dict)
     table_texts: Mapping[str, str] = field(default_factory=dict)  # type: path -> text
     # (table, key) -> result of the lookup
     lookup_results: Mapping[tuple[str, str], str] = field(default_factory=dict)
@@ -148,6 +150,12 @@ class Host:
     def install_command(self) -> str:
         """Return the command that installs again what is missing, quoted."""
         return self.archive_command("install")
+
+    def bypass_commands(self) -> str:
+        """Return commands that let mail pass unarchived without a program of ours."""
+        directory = shlex.quote(self.config.directory)
+        option = "" if self.is_default_instance else f" -c {directory}"
+        return archive_services.bypass_commands(option)
 
     def parameter_command(self, name: str, value: str) -> str:
         """Return the command that sets a parameter of main.cf."""

@@ -59,13 +59,11 @@ def inspect_host(directory: str) -> Host:
         reference_services=reference.reference_services(
             _installed_mode(postfix_config)
         ),
-        files={
-            path: _inspect_file(path)
-            for path in _inspected_paths(postfix_config, settings)
-        },
+        files={path: _inspect_file(path) for path in _inspected_paths(settings)},
         python_mismatches=dict(_python_mismatches(postfix_config)),
         groups_by_user=_groups_by_user(postfix_config),
         blocking_directories=dict(_blocked_paths(postfix_config, settings)),
+        execute_obstacles=dict(_execute_obstacles(postfix_config)),
         table_texts=table_texts(postfix_config),
         lookup_results=look_up_keys(postfix_config, settings),
         unreachable_ports=(
@@ -124,11 +122,7 @@ def _installed_mode(postfix_config: Configuration) -> str:
     )
 
 
-def _inspected_paths(
-    postfix_config: Configuration, settings: Settings | None
-) -> Iterator[str]:
-    for launched in filter(archive_services.has_launcher, postfix_config.services):
-        yield launched.argument("argv")
+def _inspected_paths(settings: Settings | None) -> Iterator[str]:
     if settings is not None:
         yield settings.archive_key_file
         yield settings.archive_spool_directory
@@ -166,6 +160,16 @@ def _blocked_paths(
             directory = path_access.first_blocked_directory(path, user)
             if directory:
                 yield (launcher if path == release else path), directory
+
+
+def _execute_obstacles(
+    postfix_config: Configuration,
+) -> Iterator[tuple[tuple[str, str], str]]:
+    """Yield ((program, user), obstacle) of each launcher that cannot be executed."""
+    for service_entry in filter(archive_services.has_launcher, postfix_config.services):
+        program, user = service_entry.argument("argv"), service_entry.argument("user")
+        if obstacle := path_access.execute_obstacle(program, user):
+            yield (program, user), obstacle
 
 
 def _python_mismatches(postfix_config: Configuration) -> Iterator[tuple[str, str]]:

@@ -46,6 +46,18 @@ def override_options_expression(options: str, on_request: bool) -> str:
     return f"{options},{expression}" if options else expression
 
 
+def bypass_commands(option: str) -> str:
+    """Return commands that let mail pass unarchived without a program of ours.
+
+    option: " -c DIR" for another instance than Postfix's default one. What waits goes
+    through pickup(8) again, which has no stamp filter then.
+    """
+    return (
+        f"postconf{option} -e '{BYPASS_PARAMETER} = yes' && postfix{option} reload &&"
+        f" postsuper{option} -r ALL deferred"
+    )
+
+
 def transport_name(number: int) -> str:
     """Return the transport name of the stamp filter of a route."""
     return STAMP_TRANSPORT if number == 1 else f"{STAMP_TRANSPORT}-{number}"

@@ -67,12 +67,6 @@ def make_sound_host(config: Configuration) -> Host:
             archive_services.installed_mode(config) or "pipe"
         ),
         files={
-            f"{LAUNCHER_DIRECTORY}/archive-stamp": File(
-                f"{LAUNCHER_DIRECTORY}/archive-stamp", "root", 0o755
-            ),
-            f"{LAUNCHER_DIRECTORY}/archive": File(
-                f"{LAUNCHER_DIRECTORY}/archive", "root", 0o755
-            ),
             KEY: File(KEY, USER, 0o600),
             STORE: File(STORE, USER, 0o700, True, 1),
             FALLBACK: File(FALLBACK, USER, 0o700, True, 2),
