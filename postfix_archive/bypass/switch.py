@@ -13,6 +13,7 @@ import contextlib
 import json
 import os
 import pwd
+import tempfile
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -86,9 +87,7 @@ def turn_on(directory: str, reason: str) -> BypassStart:
     period = BypassPeriod(_now(), current_user(), reason)
     _write_record(directory, BypassRecord(period))
     try:
-        postfix_command.set_main(
-            directory, archive_services.BYPASS_PARAMETER, period.started
-        )
+        _set_bypass(directory, period.started)
     except ArchiveError:
         Path(directory, RECORD_FILE).unlink()
         raise
@@ -113,7 +112,7 @@ def turn_off(directory: str) -> BypassPeriod:
     if record is None:
         raise BypassRefused("the bypass is off: mail is archived")
     postfix_config = postfix_command.read_configuration(directory)
-    postfix_command.set_main(directory, archive_services.BYPASS_PARAMETER, "")
+    _set_bypass(directory, "")
     _reload(directory)
     if not record.period.ended:
         record = _end(directory, record)
@@ -194,6 +193,21 @@ def _read_configuration(directory: str) -> Configuration:
             " by hand as in master.cf.d/00-main.cf"
         )
     return postfix_config
+
+
+def _set_bypass(directory: str, value: str) -> None:
+    """Set archive_bypass in main.cf.
+
+    postconf(1) edits a copy: it would replace a symlink by a file.
+    """
+    path = os.path.realpath(Path(directory, "main.cf"))
+    with tempfile.TemporaryDirectory() as private_directory:
+        copy = Path(private_directory, "main.cf")
+        copy.write_bytes(Path(path).read_bytes())
+        postfix_command.set_main(
+            private_directory, archive_services.BYPASS_PARAMETER, value
+        )
+        files.replace(path, copy.read_bytes(), like=path, failure=BypassRefused)
 
 
 def _require_root(verb: str) -> None:

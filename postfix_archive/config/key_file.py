@@ -9,6 +9,7 @@ from __future__ import annotations
 import datetime
 import os
 import pwd
+import secrets
 
 from postfix_archive.errors import KeyMissing, KeyUnreadable
 from postfix_archive.message import keyring
@@ -49,13 +50,19 @@ def rotate(path: str, key_id: str) -> None:
         raise KeyUnreadable(f"{path} cannot be changed: {error}") from error
     text = KEY_FILE_HEADING + f"{key_id} {os.urandom(keyring.SECRET_BYTES).hex()}\n"
     text += old_text.removeprefix(KEY_FILE_HEADING)
-    keyring.parse(text, path=path)
+    keys = keyring.parse(text, path=path)
+    if len(keys.with_id(key_id)) > 1:
+        raise KeyUnreadable(f"{path} has a key {key_id} already; choose another --id")
     files.replace(path, text.encode(), like=path, failure=KeyUnreadable)
 
 
 def new_key_id() -> str:
-    """Return the id for a new key: today's date (UTC) as YYYYMMDD."""
-    return datetime.datetime.now(datetime.timezone.utc).strftime("%Y%m%d")
+    """Return the id for a new key: today's date (UTC) and 64 random bits.
+
+    Keys that are made on one day on two hosts, or for two instances, differ in it.
+    """
+    date = datetime.datetime.now(datetime.timezone.utc).strftime("%Y%m%d")
+    return f"{date}-{secrets.token_hex(8)}"
 
 
 def _owner_ids(owner: str) -> tuple[int, int]:

@@ -56,7 +56,8 @@ def check_queued_originals(host: Host) -> Iterator[Finding]:
             f" {oldest.age // 60} minutes: {_reason(host, oldest)}",
             "remove the cause, then "
             + host.postfix_command("postqueue", "-f")
-            + "; if that takes long: postfix-archive bypass on --reason TEXT",
+            + "; if that takes long: "
+            + host.archive_command("bypass", "on", "--reason", "TEXT"),
         )
 
 
@@ -169,7 +170,7 @@ def check_held_mail(host: Host) -> Iterator[Finding]:
             f"{host.config.directory}/archive.held",
             f"{host.held_count} messages are on hold: the stamp filter fails and they"
             " were about to expire",
-            "remove the cause, see postfix-archive status; then "
+            f"remove the cause, see {host.archive_command('status')}; then "
             + host.archive_command("queue", "rescue"),
         )
 

@@ -12,7 +12,12 @@ from postfix_archive.doctor.host import Host
 from postfix_archive.errors import RequestInvalid
 from postfix_archive.message import request
 from postfix_archive.monitoring import CRITICAL, WARNING
-from postfix_archive.postfix import archive_services, configuration, content_filters
+from postfix_archive.postfix import (
+    archive_services,
+    configuration,
+    content_filters,
+    header_rewriting,
+)
 from postfix_archive.postfix.configuration import Service
 
 REQUEST_DOMAIN_REJECT = "archive-request.invalid=reject"
@@ -106,7 +111,7 @@ def check_address_mappings(host: Host) -> Iterator[Finding]:
     """Report address mappings that are made twice or not at all."""
     for service in host.receiving_services():
         content_filter = _content_filter(host, service)
-        reinjection_service = _reinjection_service(
+        reinjection_service = reinjection_service_of(
             host, content_filter.partition(":")[0]
         )
         if (
@@ -114,8 +119,11 @@ def check_address_mappings(host: Host) -> Iterator[Finding]:
             or reinjection_service is None
         ):
             continue
-        is_mapped_first = not _has_no_mappings(host, service)
-        is_mapped_last = not _has_no_mappings(host, reinjection_service)
+        is_mapped_first = not (
+            has_no_mappings(host, service)
+            or header_rewriting.maps_headers_first(host.config, service)
+        )
+        is_mapped_last = not has_no_mappings(host, reinjection_service)
         place = _place(service, "receive_override_options")
         if is_mapped_first and is_mapped_last:
             yield Finding(
@@ -176,7 +184,8 @@ def check_client_restrictions(host: Host) -> Iterator[Finding]:
         restrictions = host.config.value(name, service)
         if REQUEST_DOMAIN_REJECT in restrictions.partition("permit")[0]:
             continue
-        new_value = archive_services.guard_restrictions(host.config.raw(name, service))
+        others = archive_services.remove_own_elements(host.config.raw(name, service))
+        new_value = archive_services.guard_restrictions(others)
         is_option = name in service.options
         if is_option:
             fix = host.option_command(service, name, new_value)
@@ -229,7 +238,7 @@ def _is_filtered_port(host: Host, port: str) -> bool:
     )
 
 
-def _reinjection_service(host: Host, transport_name: str) -> Service | None:
+def reinjection_service_of(host: Host, transport_name: str) -> Service | None:
     """Return the service to which a stamp filter reinjects."""
     address = archive_services.reinject_address(
         host.config, archive_services.route_number(transport_name)
@@ -239,7 +248,7 @@ def _reinjection_service(host: Host, transport_name: str) -> Service | None:
     return host.config.service(f"{address}/inet")
 
 
-def _has_no_mappings(host: Host, service: Service) -> bool:
+def has_no_mappings(host: Host, service: Service) -> bool:
     """Tell whether a service has no_address_mappings."""
     options = host.config.value("receive_override_options", service)
     return archive_services.NO_ADDRESS_MAPPINGS in configuration.split_list(options)

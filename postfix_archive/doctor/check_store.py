@@ -9,7 +9,7 @@ import shlex
 from collections.abc import Callable, Iterator
 
 from postfix_archive.doctor.finding import Finding, attribute_finding
-from postfix_archive.doctor.host import Host
+from postfix_archive.doctor.host import Host, OtherInstance
 from postfix_archive.monitoring import CRITICAL, WARNING
 from postfix_archive.postfix import archive_services
 from postfix_archive.store import known_end
@@ -57,7 +57,11 @@ def check_bypass(host: Host) -> Iterator[Finding]:
         f"main.cf: {archive_services.BYPASS_PARAMETER}",
         f"bypass on, mail is not archived since {period.started}{until}, by"
         f" {period.started_by}: {period.reason}",
-        "postfix-archive bypass off" if host.bypass else _bypass_off_command(host),
+        (
+            host.archive_command("bypass", "off")
+            if host.bypass
+            else _bypass_off_command(host)
+        ),
     )
 
 
@@ -77,8 +81,12 @@ def check_key(host: Host) -> Iterator[Finding]:
         yield Finding("key-unreachable", CRITICAL, path, harm, fix)
     if not file.exists:
         harm = "the key file does not exist, so all mail is deferred"
-        fix = f"postfix-archive key create --owner {user}"
+        fix = host.archive_command("key", "create", "--owner", user)
         yield Finding("key-missing", CRITICAL, path, harm, fix)
+    elif host.key_error:
+        harm = f"all mail is deferred: {host.key_error}"
+        fix = "correct it, or restore the file"
+        yield Finding("key-invalid", CRITICAL, path, harm, fix)
     elif user and file.owner != user:
         harm = f"{file.owner} owns it and {user} cannot read it: all mail is deferred"
         yield attribute_finding("key-owner", file, harm, "chown", user)
@@ -181,6 +189,8 @@ def check_python(host: Host) -> Iterator[Finding]:
 
 def check_shared_keys(host: Host) -> Iterator[Finding]:
     """Report instances that archive to one address with different keys."""
+    if host.settings is None:
+        return
     our_archives = set(archive_services.configured_archives(host.config))
     for other in host.other_instances:
         shared_archives = our_archives.intersection(other.archives)
@@ -195,9 +205,20 @@ def check_shared_keys(host: Host) -> Iterator[Finding]:
                 f"{other.directory}: archive = {min(shared_archives)}",
                 "that instance has another key: mail that passes both instances is"
                 " stamped and archived twice",
-                f"append a line of {other.directory}'s key file to this instance's key"
-                " file, and the other way round",
+                _share_keys_command(host, other),
             )
+
+
+def _share_keys_command(host: Host, other: OtherInstance) -> str:
+    """Return the command that appends the keys of each instance to the other's file.
+
+    Each keeps its own first key. The empty line ends an unfinished last line.
+    """
+    assert host.settings is not None
+    pair = [host.settings.archive_key_file, other.key_file]
+    ours, theirs = map(shlex.quote, pair)
+    commands = [f"(echo; cat {theirs}) >> {ours}", f"(echo; cat {ours}) >> {theirs}"]
+    return " && ".join(commands)
 
 
 def _bypass_off_command(host: Host) -> str:

@@ -21,7 +21,7 @@ from postfix_archive.config import archive_cf
 from postfix_archive.config.settings import Settings
 from postfix_archive.doctor import lookup_queries, unarchived_reinjection
 from postfix_archive.doctor.host import File, Host, OtherInstance
-from postfix_archive.errors import ArchiveError
+from postfix_archive.errors import ArchiveError, KeyMissing, KeyUnreadable
 from postfix_archive.maillog import location
 from postfix_archive.outcomes import follower_state
 from postfix_archive.postfix import (
@@ -56,6 +56,7 @@ def inspect_host(directory: str) -> Host:
     settings, settings_error = _load_settings(directory)
     is_running = postfix_command.is_running(directory)
     stale_tables, tables_error = _stale_tables(settings)
+    key_digests, key_error = _key_digests(settings)
     fallback_count, fallback_age, fallback_reason = _fallback_state(settings)
     return Host(
         config=postfix_config,
@@ -64,13 +65,11 @@ def inspect_host(directory: str) -> Host:
         reference_services=reference.reference_services(
             _installed_mode(postfix_config)
         ),
-        files={
-            path: _inspect_file(path)
-            for path in _inspected_paths(postfix_config, settings)
-        },
+        files={path: _inspect_file(path) for path in _inspected_paths(settings)},
         python_mismatches=dict(_python_mismatches(postfix_config)),
         groups_by_user=_groups_by_user(postfix_config),
         blocking_directories=dict(_blocked_paths(postfix_config, settings)),
+        execute_obstacles=dict(_execute_obstacles(postfix_config)),
         table_texts=table_texts(postfix_config),
         lookup_results=look_up_keys(postfix_config, settings),
         unreachable_ports=(
@@ -86,7 +85,8 @@ def inspect_host(directory: str) -> Host:
         stale_tables=stale_tables,
         journal_losses=_journal_losses(settings),
         tables_error=tables_error,
-        key_digests=_key_digests(settings),
+        key_digests=key_digests,
+        key_error=key_error,
         other_instances=tuple(_other_instances(directory)),
         bypass=_bypass_period(directory),
         held_count=_held_count(directory),
@@ -129,11 +129,7 @@ def _installed_mode(postfix_config: Configuration) -> str:
     )
 
 
-def _inspected_paths(
-    postfix_config: Configuration, settings: Settings | None
-) -> Iterator[str]:
-    for launched in filter(archive_services.has_launcher, postfix_config.services):
-        yield launched.argument("argv")
+def _inspected_paths(settings: Settings | None) -> Iterator[str]:
     if settings is not None:
         yield settings.archive_key_file
         yield settings.archive_spool_directory
@@ -178,6 +174,16 @@ def _blocked_paths(
             directory = path_access.first_blocked_directory(path, user)
             if directory:
                 yield (launcher if path == release else path), directory
+
+
+def _execute_obstacles(
+    postfix_config: Configuration,
+) -> Iterator[tuple[tuple[str, str], str]]:
+    """Yield ((program, user), obstacle) of each launcher that cannot be executed."""
+    for service_entry in filter(archive_services.has_launcher, postfix_config.services):
+        program, user = service_entry.argument("argv"), service_entry.argument("user")
+        if obstacle := path_access.execute_obstacle(program, user):
+            yield (program, user), obstacle
 
 
 def _python_mismatches(postfix_config: Configuration) -> Iterator[tuple[str, str]]:
@@ -257,15 +263,17 @@ def _journal_losses(settings: Settings | None) -> dict[str, str]:
     return known_end.losses(directory, settings.archive_store_directory)
 
 
-def _key_digests(settings: Settings | None) -> frozenset[str]:
-    """Return the SHA-256 digests of the site keys."""
+def _key_digests(settings: Settings | None) -> tuple[frozenset[str], str]:
+    """Return the SHA-256 digests of the site keys, and why they cannot be parsed."""
     if settings is None:
-        return frozenset()
+        return frozenset(), ""
     try:
         keys = archive_cf.load_keys(settings).keys
-    except ArchiveError:
-        return frozenset()
-    return frozenset(hashlib.sha256(key.secret).hexdigest() for key in keys)
+    except KeyMissing:
+        return frozenset(), ""
+    except KeyUnreadable as error:
+        return frozenset(), str(error)
+    return frozenset(hashlib.sha256(key.secret).hexdigest() for key in keys), ""
 
 
 def _other_instances(directory: str) -> Iterator[OtherInstance]:
@@ -276,11 +284,12 @@ def _other_instances(directory: str) -> Iterator[OtherInstance]:
         with contextlib.suppress(ArchiveError, OSError):
             postfix_config = postfix_command.read_configuration(other_directory)
             if archive_services.is_installed(postfix_config):
-                keys = _key_digests(archive_cf.load(other_directory))
+                settings = archive_cf.load(other_directory)
                 yield OtherInstance(
                     other_directory,
                     tuple(archive_services.configured_archives(postfix_config)),
-                    keys,
+                    settings.archive_key_file,
+                    _key_digests(settings)[0],
                 )
 
 

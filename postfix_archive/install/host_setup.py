@@ -107,9 +107,7 @@ def check_directory(option: str, path: str) -> None:
             f"{option}: it leads through a symlink that another user can change;"
             " choose another directory"
         )
-    existing = Path(path)
-    while not existing.exists() and existing != existing.parent:
-        existing = existing.parent
+    existing = _existing_parent(path)
     if not existing.is_dir():
         raise InstallRefused(
             f"{option}: {existing} is not a directory; choose another directory"
@@ -119,6 +117,24 @@ def check_directory(option: str, path: str) -> None:
             f"{option}: {existing} is not writable; choose another directory or mount"
             " it writable"
         )
+
+
+def check_executable(option: str, path: str) -> None:
+    """Raise InstallRefused if programs below path could not be executed."""
+    existing = _existing_parent(path)
+    if path_access.is_mounted_noexec(str(existing)):
+        raise InstallRefused(
+            f"{option}: the file system of {existing} is mounted noexec, so all mail"
+            " would be deferred; choose another directory"
+        )
+
+
+def _existing_parent(path: str) -> Path:
+    """Return path, or its first parent that exists."""
+    existing = Path(path)
+    while not existing.exists() and existing != existing.parent:
+        existing = existing.parent
+    return existing
 
 
 def check_ports(ports: Iterable[int], own_ports: Iterable[int]) -> None:
@@ -158,7 +174,8 @@ def send_probe(directory: str, store: str) -> bool:
     """Send a probe message through Postfix; tell whether it reached the store.
 
     Its recipient is in a domain that cannot exist (RFC 2606) and that transport_maps
-    routes to discard(8).
+    routes to discard(8). Raises PostfixCommandFailed if sendmail(1) does not accept it
+    (authorized_submit_users).
     """
     name = f"probe-{secrets.token_hex(8)}"
     text = (
@@ -167,18 +184,7 @@ def send_probe(directory: str, store: str) -> bool:
         "make install sent this message to test the archive. Postfix discards it.\n"
     )
     ends = _journal_sizes(store)
-    subprocess.run(
-        [
-            postfix_command.find_command("sendmail"),
-            "-i",
-            "-f",
-            "<>",
-            f"{name}@{PROBE_DOMAIN}",
-        ],
-        input=text.encode(),
-        env={**os.environ, "MAIL_CONFIG": directory},
-        check=True,
-    )
+    postfix_command.submit(directory, f"{name}@{PROBE_DOMAIN}", text.encode())
 
     def is_stored() -> bool:
         for path in _journal_sizes(store):

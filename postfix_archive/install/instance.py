@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import re
-import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -52,11 +51,7 @@ class Instance:
                 f"Postfix {self.config.raw('mail_version')} is older than 3.4; upgrade"
                 " Postfix first"
             )
-        if not _is_writable(self.directory):
-            raise InstallRefused(
-                f"{self.directory} is not writable; mount it writable or name another"
-                " directory with CONFIG_DIRECTORY="
-            )
+        config_files.check_replaceable(self.directory)
         postfix_command.check(self.directory)
 
     def plan(self, setup: Setup) -> tuple[Change, ...]:
@@ -283,11 +278,3 @@ def prefix_of(entries: Iterable[Service]) -> str:
         if match and archive_services.has_launcher(service):
             return match.group(1)
     return ""
-
-
-def _is_writable(directory: str) -> bool:
-    try:
-        with tempfile.TemporaryFile(dir=directory):
-            return True
-    except OSError:
-        return False

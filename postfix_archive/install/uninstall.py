@@ -38,6 +38,7 @@ def uninstall(directory: str, prefix: str) -> None:
             f" in {directory}; for another instance run make uninstall"
             " CONFIG_DIRECTORY=DIR"
         )
+    config_files.check_replaceable(directory)
     if switch.read_record(directory) is not None:
         switch.turn_off(directory)
         print("Bypass was on and is now off; the journals record the period.")

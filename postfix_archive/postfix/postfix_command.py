@@ -98,6 +98,18 @@ def run(directory: str, command: str, *arguments: str, content: bytes = b"") -> 
     return _run_checked(directory, command, *arguments, content=content).stdout
 
 
+def submit(directory: str, recipient: str, message: bytes) -> None:
+    """Submit a message with the null sender by sendmail(1).
+
+    Raises PostfixCommandFailed with its reason.
+    """
+    command = [find_command("sendmail"), "-C", directory, "-i", "-f", "<>", recipient]
+    process = _run_process(command, message)
+    if process.returncode:
+        reason = " ".join(process.stderr.split()) or f"exit code {process.returncode}"
+        raise PostfixCommandFailed(f"sendmail: {reason[:400]}")
+
+
 def build_table(directory: str, table: str) -> list[str]:
     """Run postmap(1) on type:path; return its warnings, for example duplicate keys."""
     return _run_checked(directory, "postmap", table).stderr.splitlines()

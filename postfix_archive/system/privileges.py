@@ -37,16 +37,23 @@ def as_owner(directory: str) -> Iterator[None]:
         raise files.store_error(directory, error) from error
     status = os.fstat(descriptor)
     os.close(descriptor)
+    if not (os.geteuid() or status.st_uid or is_fixed):
+        reason = OSError(0, "a directory of root's in a directory of another user")
+        raise files.store_error(directory, reason)
+    with as_ids(status.st_uid, status.st_gid):
+        yield
+
+
+@contextlib.contextmanager
+def as_ids(uid: int, gid: int) -> Iterator[None]:
+    """Set the effective user and group, without further groups, if root."""
     if os.geteuid():
         yield
         return
-    if not status.st_uid and not is_fixed:
-        reason = OSError(0, "a directory of root's in a directory of another user")
-        raise files.store_error(directory, reason)
     groups = os.getgroups()
     os.setgroups([])
-    os.setegid(status.st_gid)
-    os.seteuid(status.st_uid)
+    os.setegid(gid)
+    os.seteuid(uid)
     try:
         yield
     finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import subprocess
 import threading
@@ -80,6 +81,8 @@ def test_from_stock_to_archive_and_back(host: WholeHost, wheels: Path) -> None:
     output = host.output(install(wheels))
     assert "Doctor:     OK: " in output
     assert "ADVICE short-queue-ids" in output
+    assert "    optional, nothing has to be done: postconf -e" in output
+    assert output.count("\n", output.index("\nNow:  ")) == 3
     assert "Probe:" in output
     lib = "/usr/local/lib/postfix-archive"
     mode = host.output(f"stat -c %a:%U {lib}/current/bundles/*")
@@ -232,6 +235,18 @@ def test_prefix_and_options_stay_as_they_were_given(
     host.run("test ! -e /var/opt/pa/sbin/postfix-archive")
 
 
+def test_where_root_may_not_run_sendmail_there_is_no_probe(
+    host: WholeHost, wheels: Path
+) -> None:
+    host.run("postconf -e authorized_submit_users=bob")
+    output = host.output(install(wheels))
+    assert "Probe:      none, sendmail: " in output
+    assert "root(0) is not allowed to submit mail" in output
+    host.send("by SMTP")
+    host.wait_for_empty_queue()
+    assert count_records(host) == 1
+
+
 def test_a_byte_that_is_no_utf8_comes_out_as_it_is(
     host: WholeHost, wheels: Path
 ) -> None:
@@ -270,7 +285,11 @@ def test_uninstalling_ends_the_bypass_and_leaves_nothing(
 ) -> None:
     host.run(install(wheels))
     host.run("postfix-archive bypass on --reason 'to see it' && postconf -e biff=no")
-    assert "CRITICAL bypass-on" in host.output(install(wheels))
+    process = host.run(install(wheels), is_failure_expected=True)
+    assert "CRITICAL bypass-on" in process.stdout
+    assert "install: installed, but the doctor reports what is critical" in (
+        process.stderr
+    )
     output = host.output("make uninstall")
     assert "Bypass was on and is now off" in output
     assert "left unchanged" not in output
@@ -318,6 +337,32 @@ def test_a_broken_upgrade_defers_mail(host: WholeHost, wheels: Path) -> None:
     host.run(f"mv {lib}/away {lib}/current && postqueue -f")
     host.wait_for_empty_queue()
     assert "waits" in host.output("cat /var/mail/bob")
+    assert count_records(host) == 1
+
+
+def test_mail_passes_by_postfix_commands_where_no_program_can_be_executed(
+    host: WholeHost, wheels: Path
+) -> None:
+    host.run(install(wheels))
+    lib = "/usr/local/lib/postfix-archive"
+    host.run(f"mount --bind {lib} {lib} && mount -o remount,bind,noexec {lib}")
+    host.send("waits")
+    host.wait("grep -q 'status=.*Permission denied' /var/log/postfix.log", "waits")
+    output = host.run("postfix-archive doctor --json || :").stdout
+    finding = json.loads(output)["findings"][0]
+    assert (finding["check"], finding["severity"]) == ("program-missing", "CRITICAL")
+    assert "its file system is mounted noexec: mail is deferred" in finding["harm"]
+    commands = finding["fix"].partition("unarchived: ")[2]
+    host.run(commands)
+    host.send("passes")
+    host.wait_for_empty_queue()
+    mailbox = host.output("cat /var/mail/bob")
+    assert "Subject: waits" in mailbox and "Subject: passes" in mailbox
+    assert "CRITICAL bypass-on" in host.run("postfix-archive doctor || :").stdout
+
+    host.run(f"umount {lib} && postconf -e archive_bypass= && postfix reload")
+    host.send("archived")
+    host.wait_for_empty_queue()
     assert count_records(host) == 1
 
 
@@ -542,6 +587,11 @@ REFUSED = {
         f"mkdir -p -m 700 /var/tmp/mine && make install {ARCHIVE} PREFIX=/var/tmp/mine",
         "user postfix-archive has no search permission on /var/tmp/mine, so all mail",
     ),
+    "PREFIX without programs": (
+        "unshare -m sh -c 'mkdir -p /var/tmp/data && mount -t tmpfs -o noexec tmpfs"
+        f" /var/tmp/data && make install {ARCHIVE} PREFIX=/var/tmp/data/new'",
+        "PREFIX=/var/tmp/data/new: the file system of /var/tmp/data is mounted noexec",
+    ),
     "STORE is a file": (
         f"make install {ARCHIVE} STORE=/etc/hostname",
         "is not a directory",
@@ -716,5 +766,22 @@ def test_two_instances_are_archived_separately(host: WholeHost, wheels: Path) ->
     host.run(f"postconf -c /etc/postfix-out -e archive=legal@{HOST}")
     report = host.run(doctor, is_failure_expected=True).stdout
     assert f"WARNING different-keys: /etc/postfix: archive = legal@{HOST}" in report
+    # Both keys may have the same id, as those of one day had.
+    host.run("sed -i 's/^[0-9][^ ]*/20261130/' /etc/postfix-archive/*.key")
+    findings = json.loads(host.run(f"{doctor} --json || :").stdout)["findings"]
+    assert findings[0]["check"] == "different-keys"
+    host.run(findings[0]["fix"])
+    assert "OK: " in host.output(doctor)
+    assert "OK: " in host.output("postfix-archive doctor")
+    host.send("after the cure, first")
+    host.send("after the cure, second", port=2525)
+    host.wait_for_empty_queue()
+    mailbox = host.output("cat /var/mail/bob")
+    assert mailbox.count("Subject: after the cure") == 2
+    for directory in ("/etc/postfix", "/etc/postfix-out"):
+        host.wait(
+            f"postfix-archive -c {directory} list | grep -q 'after the cure'",
+            f"the archive of {directory}",
+        )
     host.run("make uninstall")
     host.run("postfix-archive -c /etc/postfix-out list | grep -q 'by the second'")

@@ -94,6 +94,44 @@ def test_whenever_an_installation_is_killed_uninstall_brings_all_back(
     assert changed_count >= 2
 
 
+def test_symlinks_stay_symlinks(host: WholeHost, wheels: Path) -> None:
+    host.run("postfix start && mkdir -p /var/shared")
+    for name in ("main.cf", "master.cf"):
+        host.run(f"mv /etc/postfix/{name} /var/shared/{name}.ours")
+        host.run(f"ln -s ../../var/shared/{name}.ours /etc/postfix/{name}")
+    list_all = "stat -c '%N %a %U' /etc/postfix/*.cf /var/shared/*"
+    before = host.output(list_all)
+    digests = host.output("sha256sum /var/shared/*")
+    assert "Probe:      a message went through" in host.output(install(wheels))
+    host.run("postfix-archive bypass on --reason test")
+    assert host.output("postconf -h archive_bypass")
+    host.run("postfix-archive bypass off")
+    assert host.output(f"{list_all} | grep -v archive.cf") == before
+    assert "restored to its state before" in host.output("make uninstall")
+    assert host.output(list_all) == before
+    assert host.output("sha256sum /var/shared/*") == digests
+
+
+@pytest.mark.parametrize("name", ["main.cf", "master.cf"])
+def test_a_file_that_is_mounted_is_refused_before_anything_is_changed(
+    host: WholeHost, wheels: Path, name: str
+) -> None:
+    path = f"/etc/postfix/{name}"
+    host.run(f"cp {path} /var/tmp/mounted && mount --bind /var/tmp/mounted {path}")
+    before = host.configuration()
+    process = host.run(install(wheels), is_failure_expected=True)
+    assert f"install: {path} is a mount point" in process.stderr
+    assert host.configuration() == before
+    host.run("test ! -e /etc/postfix-archive && ! getent passwd postfix-archive")
+    host.run(f"umount {path} && {install(wheels)}")
+    installed = host.configuration()
+    host.run(f"cp {path} /var/tmp/mounted && mount --bind /var/tmp/mounted {path}")
+    process = host.run("make uninstall", is_failure_expected=True)
+    assert f"uninstall: {path} is a mount point" in process.stderr
+    host.run(f"umount {path}")
+    assert host.configuration() == installed
+
+
 @pytest.mark.parametrize("call", [3, 5, 6])
 def test_a_killed_installation_under_a_running_postfix(
     host: WholeHost, wheels: Path, call: int

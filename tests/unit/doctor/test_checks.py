@@ -16,7 +16,7 @@ from postfix_archive.postfix import archive_services, configuration, reference
 from postfix_archive.postfix.configuration import Configuration
 from postfix_archive.postfix.queued_message import QueuedMessage
 
-from unit.hosts import HOSTS, SETUP, config_after
+from unit.hosts import CLEANUP_DEFAULTS, HOSTS, SETUP, config_after
 
 USER = "postfix-archive"
 LAUNCHER_DIRECTORY = SETUP.launcher_directory
@@ -53,7 +53,7 @@ def make_sound_host(config: Configuration) -> Host:
     filters = configuration.parse_services(FILTERS)
     config = replace(
         config,
-        parameters=configuration.parse_parameters(DEFAULTS),
+        parameters={**configuration.parse_parameters(DEFAULTS), **CLEANUP_DEFAULTS},
         services=(*config.services, *filters),
     )
     routes = configuration.split_list(config.raw("transport_maps"))
@@ -67,12 +67,6 @@ def make_sound_host(config: Configuration) -> Host:
             archive_services.installed_mode(config) or "pipe"
         ),
         files={
-            f"{LAUNCHER_DIRECTORY}/archive-stamp": File(
-                f"{LAUNCHER_DIRECTORY}/archive-stamp", "root", 0o755
-            ),
-            f"{LAUNCHER_DIRECTORY}/archive": File(
-                f"{LAUNCHER_DIRECTORY}/archive", "root", 0o755
-            ),
             KEY: File(KEY, USER, 0o600),
             STORE: File(STORE, USER, 0o700, True, 1),
             FALLBACK: File(FALLBACK, USER, 0o700, True, 2),
@@ -175,7 +169,9 @@ def test_a_copy_that_will_soon_be_dropped_is_critical() -> None:
 
 
 def test_two_instances_with_keys_of_their_own() -> None:
-    other = OtherInstance("/etc/postfix-out", ("legal@example.com",), frozenset("b"))
+    other = OtherInstance(
+        "/etc/postfix-out", ("legal@example.com",), "/b.key", frozenset("b")
+    )
     host = replace(STOCK, key_digests=frozenset("a"), other_instances=(other,))
     assert finding_names(host) == {"different-keys"}
     assert finding_names(replace(host, key_digests=frozenset("ab"))) == set()
