@@ -128,7 +128,7 @@ def record(directory: Path, archive_id: str = ARCHIVE_ID) -> Record:
 
 
 def finals(merged: Record) -> set[bytes]:
-    return {each.final for each in merged.recipients.values()}
+    return {each.final for one in merged.passes for each in one.recipients.values()}
 
 
 def original(directory: Path) -> bytes:
