@@ -154,7 +154,8 @@ def make(
         host=origin.host,
         queue_id=origin.queue_id,
         sender=delivery.sender,
-        recipients=delivery.recipients,
+        # Sorted: a retry may have them in another order, and must be the same capsule.
+        recipients=tuple(sorted(delivery.recipients, key=_recipient_key)),
         requests=tuple(requests),
         client=delivery.client,
         arrival=origin.arrival,
@@ -238,6 +239,10 @@ def alarms(delivery: DeliveryRequest) -> list[str]:
     if delivery.is_incomplete:
         codes.append("incomplete")
     return codes
+
+
+def _recipient_key(recipient: Recipient) -> tuple[bytes, ...]:
+    return recipient.final, recipient.original, recipient.notify, recipient.orcpt
 
 
 def _is_spared(verdict: stamp.Verdict, settings: Settings, now: int) -> bool:

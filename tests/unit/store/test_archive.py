@@ -21,6 +21,7 @@ from postfix_archive.message import archive_copy, envelope, smtp_data
 from postfix_archive.message.envelope import Envelope, Recipient, Request
 from postfix_archive.store import (
     copy_file,
+    journal,
     journal_event,
     outcome,
     record_reader,
@@ -298,6 +299,27 @@ def test_a_mailed_copy_is_recorded_with_its_queue_id(tmp_path: Path) -> None:
     Archive(str(tmp_path), LEGAL).record_mailed(capture.capture, TIME, "4Zx 4Zy")
     assert events(tmp_path)[1]["queued_as"] == "4Zx 4Zy"
     assert capture.store_in(tmp_path) == {"archived", "mailed"}
+
+
+@pytest.mark.parametrize("is_piece", [False, True])
+@pytest.mark.parametrize("size", [1, 100, 5000, 20_000])
+def test_a_copy_that_comes_again_after_days_is_neither_recorded_nor_mailed_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int, is_piece: bool
+) -> None:
+    """The other archive of its capsule was away; the journal has grown meanwhile."""
+    archive = Archive(str(tmp_path), LEGAL)
+    capture = Capture()
+    if is_piece:
+        capture.store_in(tmp_path)
+        capture = Capture(EVE)
+    events_of_capsule = capture.store_in(tmp_path)
+    archive.record_mailed(capture.capture, TIME, "4Zx")
+    for number in range(20):
+        Capture(archive_id=f"20261123-{number:040x}").store_in(tmp_path)
+    count = len(events(tmp_path))
+    monkeypatch.setattr(journal, "RECENT_SIZE", size)
+    assert capture.store_in(tmp_path) == {*events_of_capsule, "mailed"}
+    assert len(events(tmp_path)) == count
 
 
 def test_the_store_knows_what_it_has(tmp_path: Path) -> None:
