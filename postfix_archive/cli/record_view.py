@@ -47,7 +47,8 @@ def _pass_to_json(message: Record, one: Pass) -> dict[str, Any]:
     results = message.results_of(one)
     return {
         "archived": one.time,
-        "sender": safe_text(one.envelope.sender),
+        "sender": safe_text(one.sender),
+        "verp_delimiters": safe_text(_verp_delimiters(one)),
         "recipients": [safe_text(each.final) for each in one.recipients.values()],
         "queue_id": safe_text(one.envelope.queue_id),
         "client": safe_text(one.envelope.client.address),
@@ -83,7 +84,7 @@ def _pass_text(message: Record, one: Pass) -> str:
         recipient_text += f" +{count - 1}"
     kind = message.results_of(one).overall_kind
     outcome_text = f"({kind})  " if kind != outcome_summary.UNKNOWN else ""
-    sender = safe_text(one.envelope.sender) or "<>"
+    sender = safe_text(one.sender) or "<>"
     return f"{sender} -> {recipient_text}  {outcome_text}"
 
 
@@ -119,6 +120,10 @@ def _indented(lines: Iterable[str]) -> Iterator[str]:
     return (f"  {each}" for each in lines)
 
 
+def _verp_delimiters(one: Pass) -> bytes:
+    return one.envelope.verp_delimiters if one.has_verp else b""
+
+
 def _lines_above(one: Pass) -> list[str]:
     return [safe_text(each) for each in one.lines_above.splitlines()]
 
@@ -126,7 +131,10 @@ def _lines_above(one: Pass) -> list[str]:
 def _envelope(one: Pass) -> Iterator[str]:
     """Yield sender, time, host and client of a pass."""
     envelope = one.envelope
-    yield f"Sender:      {safe_text(envelope.sender) or '<> (the null sender)'}"
+    yield f"Sender:      {safe_text(one.sender) or '<> (the null sender)'}"
+    if one.has_verp:
+        delimiters = safe_text(_verp_delimiters(one))
+        yield f"VERP:        one sender for each recipient, delimiters {delimiters}"
     if envelope.arrival is not None:
         yield f"Received:    {dates.format_rfc5322(envelope.arrival).decode()}"
     yield (

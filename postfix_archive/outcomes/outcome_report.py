@@ -132,7 +132,7 @@ def _text_part(record: Record) -> bytes:
             continue
         if number:
             lines += [b"", b"It was sent again, and archived at " + one.time.encode()]
-        sender = mime.to_utf8(one.envelope.sender) or b"<>"
+        sender = mime.to_utf8(one.sender) or b"<>"
         lines += [b"", b"Sender: " + sender, b""]
         for result in _counted_results(record, one):
             lines += _result_lines(result)
@@ -159,7 +159,7 @@ def _status_part(record: Record) -> bytes:
     )
     groups = [envelope.message_fields(record.envelope) + archive_fields]
     for number, one in enumerate(record.passes):
-        sender = address.add_type(one.envelope.sender)
+        sender = address.add_type(one.sender)
         pass_fields = b"Archive-Sender: %s\r\n" % sender if number else b""
         groups += [
             _recipient_fields(each, each.outcome) + pass_fields

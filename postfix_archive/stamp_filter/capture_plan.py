@@ -8,7 +8,14 @@ Used by stamp_filter/capture. Pure: values in, values out.
 
 from __future__ import annotations
 
-from postfix_archive.message import address, header, received_header, request, stamp
+from postfix_archive.message import (
+    address,
+    header,
+    received_header,
+    request,
+    stamp,
+    verp,
+)
 from postfix_archive.message.envelope import Envelope, Request
 
 TYPE_CHECKING = False
@@ -135,8 +142,11 @@ def make(
     digests has the SHA-256 of the message from each of ``scan.offsets`` on.
     """
     origin = scan.origin
+    verp_sender = verp.decode(delivery.sender, delivery.recipients)
     archive_id = received_header.archive_id(
-        origin, sender=delivery.sender, sha256=digests[origin.offset]
+        origin,
+        sender=verp_sender.sender or delivery.sender,  # one id for all recipients
+        sha256=digests[origin.offset],
     )
     requests = []
     stamps = b""
@@ -164,6 +174,8 @@ def make(
         sha256=digests[0].hex(),
         size=size,
         is_incomplete=delivery.is_incomplete,
+        verp_sender=verp_sender.sender,
+        verp_delimiters=verp_sender.delimiters,
     )
     return Plan(envelope, stamps)
 

@@ -29,7 +29,14 @@ class Pass:
     for an archive copy that came back: nobody received the message itself.
     """
 
-    __slots__ = ("envelope", "is_returned_copy", "lines_above", "recipients", "time")
+    __slots__ = (
+        "_senders",
+        "envelope",
+        "is_returned_copy",
+        "lines_above",
+        "recipients",
+        "time",
+    )
 
     def __init__(
         self,
@@ -44,6 +51,26 @@ class Pass:
         self.lines_above = lines_above
         self.is_returned_copy = is_returned_copy
         self.recipients: dict[tuple[bytes, bytes], Recipient] = {}
+        self._senders: set[bytes] = set()
+
+    def add(self, piece: Envelope) -> None:
+        """Add sender and recipients of a piece."""
+        self._senders.add(piece.sender)
+        for each in piece.recipients:
+            self.recipients.setdefault((each.final, each.original), each)
+
+    @property
+    def has_verp(self) -> bool:
+        """True if Postfix made a sender for each recipient (XVERP).
+
+        One queue file has one sender, unless Postfix makes more of it.
+        """
+        return len(self._senders) > 1
+
+    @property
+    def sender(self) -> bytes:
+        """The sender that the client gave."""
+        return self.envelope.verp_sender if self.has_verp else self.envelope.sender
 
 
 class Record:
@@ -130,8 +157,7 @@ class Record:
                 is_returned_copy=is_returned_copy,
             ),
         )
-        for recipient in event_envelope.recipients:
-            one.recipients.setdefault((recipient.final, recipient.original), recipient)
+        one.add(event_envelope)
         self.results.add_capture(event_envelope, is_counted=not is_returned_copy)
 
     def _is_returned_copy(self, event: Event, event_envelope: Envelope) -> bool:
