@@ -220,7 +220,7 @@ def _store_and_mail(
         result.actions.add("supplement")
         return
     result.actions.add("stored")
-    is_mailed = copy_plan.is_mailed(sealed_envelope, request, settings)
+    is_mailed = copy_plan.is_mailed(sealed_envelope, request, captured.head, settings)
     if not is_mailed or journal.MAILED in events:
         return
     queue_ids = _mail_copies(captured, request, report_data)
@@ -254,7 +254,7 @@ def _mail_only(
     if request.is_stamp_trusted and request.generation:
         return  # an archive copy came back: there is nothing to add
     if not copy_plan.is_mailed(
-        captured.opened_capsule.envelope, request, captured.job.settings
+        captured.opened_capsule.envelope, request, captured.head, captured.job.settings
     ):
         result.alarms.append("not-mailed")  # a copy of a copy, or its bounce
         return

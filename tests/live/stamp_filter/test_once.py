@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import email
 import gzip
 import json
 import re
@@ -297,6 +298,23 @@ def test_an_archive_copy_mailed_back_to_this_host_starts_no_loop(
     record = record_of(forwarding_host, "returning")
     assert event_kinds(record) == ["archived", "mailed", "supplement"]
     assert len(forwarding_host.delivered_to("kept@example.net")) == 1
+
+
+def test_a_reply_to_a_copy_is_archived_and_not_mailed(
+    postfix: PrivatePostfix,
+) -> None:
+    """As a responder on the archive mailbox sends it, to whoever From: names."""
+    postfix.send(mail("answered"))
+    postfix.wait_for_empty_queue()
+    [copy] = deliveries(postfix, "answered", LEGAL)
+    message = email.message_from_bytes(copy.content)
+    assert message["Precedence"] == "bulk"
+    assert message["X-Auto-Response-Suppress"] == "All"
+    answer = f"In-Reply-To: {message['Message-Id']}\n".encode() + mail("an answer")
+    postfix.send(answer, sender=LEGAL, to=[message["From"]])
+    postfix.wait_for_empty_queue()
+    assert event_kinds(record_of(postfix, "an answer")) == ["archived"]
+    assert not deliveries(postfix, "an answer", LEGAL)
 
 
 def test_an_archive_copy_that_comes_back_altered_is_archived_and_starts_no_loop(
