@@ -147,6 +147,7 @@ def make(
         origin,
         sender=verp_sender.sender or delivery.sender,  # one id for all recipients
         sha256=digests[origin.offset],
+        now=now,
     )
     requests = []
     stamps = b""

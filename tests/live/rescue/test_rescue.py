@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from postfix_archive.message import queue_ids
 from postfix_archive.postfix import postfix_command
 from postfix_archive.rescue import queue_rescue
 from postfix_archive.store import fallback
@@ -97,6 +98,7 @@ def test_a_rescue_that_crashed_is_finished_by_the_next(
     wait_for_deferred(short_queue_host, 1)
     [entry] = short_queue_host.mailq()
     queue_id = str(entry["queue_id"])
+    assert queue_ids.arrival(queue_id.encode()) == entry["arrival_time"]
     etc = str(short_queue_host.etc)
     for ids, is_shown in ([queue_id, "ABCDEF0"], True), (["ABCDEF0", queue_id], False):
         records, is_complete = postfix_command.read_envelopes(etc, ids)

@@ -337,12 +337,6 @@ def test_two_archives_do_not_touch_each_other(tmp_path: Path) -> None:
     assert kinds(tmp_path) == ["archived"]
 
 
-def test_an_undated_record_has_a_directory_of_its_own(tmp_path: Path) -> None:
-    undated = "00000000-" + "c3" * 20
-    Capture(archive_id=undated).store_in(tmp_path)
-    assert archived_files(tmp_path) == [f"undated/{undated}.eml.gz"]
-
-
 # Crashes ---------------------------------------------------------------------------
 
 
@@ -594,7 +588,6 @@ def test_a_stored_copy_contains_what_the_store_was_given(tmp_path: Path) -> None
     [
         (ARCHIVE_ID, "", NAME),
         (ARCHIVE_ID, "abc", f"2026/11/22/{ARCHIVE_ID}.abc.eml.gz"),
-        ("00000000-00", "", "undated/00000000-00.eml.gz"),
     ],
 )
 def test_the_path_of_a_record_follows_from_its_id(
