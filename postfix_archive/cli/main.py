@@ -159,11 +159,11 @@ def list_(
     message = None
     messages = _read_records(settings, archive, since, until, last)
     for message in deque(messages, last) if last else messages:
-        click.echo(
-            json.dumps(record_view.to_json(message))
-            if as_json
-            else record_view.summary_line(settings, message)
-        )
+        if as_json:
+            click.echo(json.dumps(record_view.to_json(message)))
+            continue
+        for line in record_view.summary_lines(settings, message):
+            click.echo(line)
     if message is None and not as_json:
         click.echo(f"No archived messages in {settings.archive_store_directory}.")
 

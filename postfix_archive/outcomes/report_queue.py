@@ -77,6 +77,8 @@ def _needs_mail(settings: Settings, record: Record) -> bool:
     return not archive_copy.could_loop(
         record.envelope,
         record.request,
+        record_reader.original_head(settings.archive_store_directory, record),
+        archive_from=settings.archive_from,
         archive_sender=settings.archive_sender,
         has_store=settings.has_store,
     )

@@ -53,6 +53,17 @@ def lifetimes(config: Configuration, settings: Settings) -> Lifetimes:
     )
 
 
+def lock(directory: str) -> int:
+    """Lock this queue for one rescue at a time: return the descriptor, -1 if locked.
+
+    The lock is on the queue directory hold, which root and mail_owner alone can open.
+    """
+    [queue_directory] = postfix_command.run(
+        directory, "postconf", "-xh", "queue_directory"
+    ).splitlines()
+    return privileges.try_lock_directory(f"{queue_directory}/hold")
+
+
 def make_plan(directory: str, settings: Settings) -> RescuePlan:
     """Return what a rescue has to do now, and the messages that wait too long."""
     config = postfix_command.read_configuration(directory)
@@ -101,26 +112,31 @@ def move_capsules(
     """Move capsules from the queue to the fallback directory; return their queue ids.
 
     Raises StoreFailed if that directory does not take one; this capsule and those after
-    it are released and stay in the queue then.
+    it stay in the queue then. Those that expire soon stay on hold, where the next
+    rescue finds them: Postfix would delete them at the next failure. The others are
+    released.
     """
     ids = (each.queue_id for each in capsules)
     mail_queue.change(directory, mail_queue.HOLD, ids)
     # Postfix can reuse a short queue id once the message has left the queue. A message
     # on hold does not leave: its id is safe to delete.
-    on_hold = {
-        each.queue_id: each
+    on_hold = [
+        each
         for each in mail_queue.list_messages(directory)
         if each.queue == "hold" and rescue_plan.is_capsule(each)
-    }
+    ]
     saved: list[str] = []
     try:
-        for queue_id, capsule in on_hold.items():
+        for capsule in on_hold:
             _save_capsule(directory, settings, capsule)
-            saved.append(queue_id)
+            saved.append(capsule.queue_id)
     finally:
-        left = list(on_hold)[len(saved) :]
         mail_queue.change(directory, mail_queue.DELETE, saved, "hold")
-        mail_queue.change(directory, mail_queue.RELEASE, left, "hold")
+        if left := on_hold[len(saved) :]:
+            config = postfix_command.read_configuration(directory)
+            is_expiring = lifetimes(config, settings).is_expiring
+            ids = (each.queue_id for each in left if not is_expiring(each))
+            mail_queue.change(directory, mail_queue.RELEASE, ids, "hold")
     return saved
 
 

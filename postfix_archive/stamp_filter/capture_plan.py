@@ -8,7 +8,14 @@ Used by stamp_filter/capture. Pure: values in, values out.
 
 from __future__ import annotations
 
-from postfix_archive.message import address, header, received_header, request, stamp
+from postfix_archive.message import (
+    address,
+    header,
+    received_header,
+    request,
+    stamp,
+    verp,
+)
 from postfix_archive.message.envelope import Envelope, Request
 
 TYPE_CHECKING = False
@@ -135,8 +142,12 @@ def make(
     digests has the SHA-256 of the message from each of ``scan.offsets`` on.
     """
     origin = scan.origin
+    verp_sender = verp.decode(delivery.sender, delivery.recipients)
     archive_id = received_header.archive_id(
-        origin, sender=delivery.sender, sha256=digests[origin.offset]
+        origin,
+        sender=verp_sender.sender or delivery.sender,  # one id for all recipients
+        sha256=digests[origin.offset],
+        now=now,
     )
     requests = []
     stamps = b""
@@ -154,7 +165,8 @@ def make(
         host=origin.host,
         queue_id=origin.queue_id,
         sender=delivery.sender,
-        recipients=delivery.recipients,
+        # Sorted: a retry may have them in another order, and must be the same capsule.
+        recipients=tuple(sorted(delivery.recipients, key=_recipient_key)),
         requests=tuple(requests),
         client=delivery.client,
         arrival=origin.arrival,
@@ -163,6 +175,8 @@ def make(
         sha256=digests[0].hex(),
         size=size,
         is_incomplete=delivery.is_incomplete,
+        verp_sender=verp_sender.sender,
+        verp_delimiters=verp_sender.delimiters,
     )
     return Plan(envelope, stamps)
 
@@ -238,6 +252,10 @@ def alarms(delivery: DeliveryRequest) -> list[str]:
     if delivery.is_incomplete:
         codes.append("incomplete")
     return codes
+
+
+def _recipient_key(recipient: Recipient) -> tuple[bytes, ...]:
+    return recipient.final, recipient.original, recipient.notify, recipient.orcpt
 
 
 def _is_spared(verdict: stamp.Verdict, settings: Settings, now: int) -> bool:

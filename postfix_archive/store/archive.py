@@ -79,7 +79,7 @@ class Archive:
                 if not self._has_file(name):
                     self._publish(draft, capture, name, file_sha256, journal_file, time)
                     return {journal.ARCHIVED}
-                return _append_supplement(journal_file, capture, time)
+                return _append_supplement(journal_file, capture, time, file=name)
         finally:
             draft.discard()
 
@@ -319,10 +319,15 @@ def _has_archives(directory: str) -> bool:
 
 
 def _append_supplement(
-    journal_file: journal.Journal, capture: Capture, time: str
+    journal_file: journal.Journal, capture: Capture, time: str, *, file: str = ""
 ) -> set[str]:
-    """Append a supplement, unless the journal has an event of this capsule."""
-    recent_events = journal_file.recent_events(capture.capsule_id)
+    """Append a supplement, unless the journal has an event of this capsule.
+
+    file: the copy, whose line and all after it are searched: a capsule can come again
+    after days. Without it only recent lines are: whoever has a stamped message can
+    send it again at any time.
+    """
+    recent_events = journal_file.recent_events(capture.capsule_id, since_file=file)
     if recent_events & {*journal.CAPTURE_EVENTS}:
         return recent_events
     _append_capture(journal_file, journal.SUPPLEMENT, capture, time)

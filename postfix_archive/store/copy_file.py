@@ -10,7 +10,7 @@ import posix as os
 import zlib
 
 from postfix_archive.errors import CapsuleBroken, RecordDamaged, StoreFailed
-from postfix_archive.message import archive_copy, digest, envelope, received_header
+from postfix_archive.message import archive_copy, digest, envelope
 from postfix_archive.system import files
 
 TYPE_CHECKING = False
@@ -207,7 +207,6 @@ def read_blocks(path: str) -> Iterator[bytes]:
         raise files.store_error(path, error) from error
 
 
-UNDATED_DIRECTORY = "undated"
 COPY_SUFFIX = ".eml.gz"
 REPORT = "outcome"  # in the name of an outcome report
 
@@ -216,8 +215,6 @@ def copy_name(record_id: str, variant: str = "") -> str:
     """Return the name of a copy, relative to the archive's directory."""
     day = record_id[:8]
     name = f"{record_id}.{variant}" if variant else record_id
-    if day == received_header.UNDATED:
-        return f"{UNDATED_DIRECTORY}/{name}{COPY_SUFFIX}"
     return f"{day[:4]}/{day[4:6]}/{day[6:]}/{name}{COPY_SUFFIX}"
 
 

@@ -224,9 +224,17 @@ def try_lock(path: str) -> int:
 
     Raises StoreFailed. The kernel releases the lock when the process ends.
     """
-    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+    return _try_lock(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK)
+
+
+def try_lock_directory(path: str) -> int:
+    """Lock a directory as try_lock() locks a file."""
+    return _try_lock(path, os.O_RDONLY | os.O_DIRECTORY)
+
+
+def _try_lock(path: str, flags: int) -> int:
     try:
-        descriptor = os.open(path, flags, files.DRAFT_MODE)
+        descriptor = os.open(path, flags | os.O_CLOEXEC, files.DRAFT_MODE)
     except OSError as error:
         raise files.store_error(path, error) from error
     try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pwd
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from postfix_archive.system import privileges
 from unit.examples import make_settings
 
 SETTINGS = make_settings("")
+DAY = 86400
 
 
 def capsule(queue_id: str) -> QueuedMessage:
@@ -70,21 +72,39 @@ def test_capsules_are_held_saved_and_deleted(
     ]
 
 
-def test_what_is_not_saved_is_released_and_never_deleted(
+def test_of_what_is_not_saved_only_the_young_is_released(
     commands: list[tuple[str, ...]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Postfix deletes a copy over its lifetime at the next failure."""
+    ages = {"4Z1": 60, "4Z2": 60, "4Z3": 6 * DAY, "4Z4": 60}
+    capsules = [replace(capsule(each), age=age) for each, age in ages.items()]
+
     def save(directory: str, settings: Settings, message: QueuedMessage) -> None:
         if message.queue_id == "4Z2":
             raise StoreFailed("no space left")
 
-    monkeypatch.setattr(mail_queue, "list_messages", lambda directory: CAPSULES)
+    monkeypatch.setattr(mail_queue, "list_messages", lambda directory: capsules)
     monkeypatch.setattr(queue_rescue, "_save_capsule", save)
     with pytest.raises(StoreFailed, match="no space left"):
-        queue_rescue.move_capsules("/etc/postfix", SETTINGS, CAPSULES)
-    assert commands[1:] == [
+        queue_rescue.move_capsules("/etc/postfix", SETTINGS, capsules)
+    assert [each for each in commands[1:] if each[0] == "postsuper"] == [
         ("postsuper", "-d", "-", "hold", "4Z1\n"),
-        ("postsuper", "-H", "-", "hold", "4Z2\n4Z3\n"),
+        ("postsuper", "-H", "-", "hold", "4Z2\n4Z4\n"),
     ]
+
+
+def test_a_queue_has_one_rescue_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "hold").mkdir()
+    monkeypatch.setattr(postfix_command, "run", lambda *words: f"{tmp_path}\n")
+    first = queue_rescue.lock("/etc/postfix")
+    assert first >= 0
+    assert queue_rescue.lock("/etc/postfix") == -1
+    os.close(first)
+    again = queue_rescue.lock("/etc/postfix")
+    assert again >= 0
+    os.close(again)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root")

@@ -21,6 +21,7 @@ from postfix_archive.message import archive_copy, envelope, smtp_data
 from postfix_archive.message.envelope import Envelope, Recipient, Request
 from postfix_archive.store import (
     copy_file,
+    journal,
     journal_event,
     outcome,
     record_reader,
@@ -132,7 +133,7 @@ def record(directory: Path, archive_id: str = ARCHIVE_ID) -> Record:
 
 
 def finals(merged: Record) -> set[bytes]:
-    return {each.final for each in merged.recipients.values()}
+    return {each.final for one in merged.passes for each in one.recipients.values()}
 
 
 def original(directory: Path) -> bytes:
@@ -304,6 +305,27 @@ def test_a_mailed_copy_is_recorded_with_its_queue_id(tmp_path: Path) -> None:
     assert capture.store_in(tmp_path) == {"archived", "mailed"}
 
 
+@pytest.mark.parametrize("is_piece", [False, True])
+@pytest.mark.parametrize("size", [1, 100, 5000, 20_000])
+def test_a_copy_that_comes_again_after_days_is_neither_recorded_nor_mailed_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int, is_piece: bool
+) -> None:
+    """The other archive of its capsule was away; the journal has grown meanwhile."""
+    archive = Archive(str(tmp_path), LEGAL)
+    capture = Capture()
+    if is_piece:
+        capture.store_in(tmp_path)
+        capture = Capture(EVE)
+    events_of_capsule = capture.store_in(tmp_path)
+    archive.record_mailed(capture.capture, TIME, "4Zx")
+    for number in range(20):
+        Capture(archive_id=f"20261123-{number:040x}").store_in(tmp_path)
+    count = len(events(tmp_path))
+    monkeypatch.setattr(journal, "RECENT_SIZE", size)
+    assert capture.store_in(tmp_path) == {*events_of_capsule, "mailed"}
+    assert len(events(tmp_path)) == count
+
+
 def test_the_store_knows_what_it_has(tmp_path: Path) -> None:
     archive = Archive(str(tmp_path), LEGAL)
     assert not archive.has_copy(ARCHIVE_ID)
@@ -317,12 +339,6 @@ def test_two_archives_do_not_touch_each_other(tmp_path: Path) -> None:
     Archive(str(tmp_path), examples.HR).store_copy(Capture().capture, [b"x"], TIME)
     assert record_reader.archives(str(tmp_path)) == [examples.HR, LEGAL]
     assert kinds(tmp_path) == ["archived"]
-
-
-def test_an_undated_record_has_a_directory_of_its_own(tmp_path: Path) -> None:
-    undated = "00000000-" + "c3" * 20
-    Capture(archive_id=undated).store_in(tmp_path)
-    assert archived_files(tmp_path) == [f"undated/{undated}.eml.gz"]
 
 
 # Crashes ---------------------------------------------------------------------------
@@ -591,7 +607,6 @@ def test_a_stored_copy_contains_what_the_store_was_given(tmp_path: Path) -> None
     [
         (ARCHIVE_ID, "", NAME),
         (ARCHIVE_ID, "abc", f"2026/11/22/{ARCHIVE_ID}.abc.eml.gz"),
-        ("00000000-00", "", "undated/00000000-00.eml.gz"),
     ],
 )
 def test_the_path_of_a_record_follows_from_its_id(

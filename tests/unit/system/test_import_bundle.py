@@ -69,7 +69,7 @@ EXPECTED_MODULES = {
     "archive-stamp": f"""{BOTH_PROGRAM}
         marshal
         intake.end_of_file
-        message.request
+        message.request message.verp
         postfix.queue_file_size
         stamp_filter.capture stamp_filter.capture_plan stamp_filter.write_through
         system.child_process
