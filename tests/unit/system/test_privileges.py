@@ -226,7 +226,7 @@ def test_the_probe_is_found_beside_a_journal_that_cannot_be_read(
     legal.mkdir()
     program = foreign_directory / "sendmail"
     journal_path = journal_reader.path_of(str(foreign_directory), LEGAL)
-    program.write_text(f'#!/bin/sh\necho "$4" >>{journal_path}\n')
+    program.write_text(f'#!/bin/sh\necho "$6" >>{journal_path}\n')
     program.chmod(0o755)
     monkeypatch.setattr(postfix_command, "find_command", lambda name: str(program))
     assert host_setup.send_probe("/etc/postfix", str(foreign_directory))
