@@ -11,6 +11,7 @@ from typing import Any
 import chardet
 
 from postfix_archive.config.settings import Settings
+from postfix_archive.errors import RecordDamaged, StoreFailed
 from postfix_archive.message import dates, encoded_words, header, mime, printable
 from postfix_archive.message.printable import safe_text
 from postfix_archive.store import journal, outcome_summary, record_reader
@@ -20,6 +21,7 @@ from postfix_archive.store.record import Record
 SUBJECT_LIMIT = 1 << 14  # bytes; bounds the time
 SUBJECT_COLUMNS = 998  # as many as RFC 5322 2.1.1 allows on a line
 LIST_SUBJECT_COLUMNS = 160
+NO_COPY = "(the copy is missing or damaged)"
 VERDICT_TEXTS = {
     "absent": "no Archive-Stamp header",
     "valid": "valid Archive-Stamp header, but not in this store",
@@ -46,8 +48,13 @@ def to_json(message: Record) -> dict[str, Any]:
     }
 
 
-def summary_line(settings: Settings, message: Record) -> str:
-    """Return one line: id, time, archive, sender, recipients, outcome, subject."""
+def summary_line(
+    settings: Settings, message: Record, problems: list[str] | None = None
+) -> str:
+    """Return one line: id, time, archive, sender, recipients, outcome, subject.
+
+    Appends to problems why there is no subject: the copy is missing or damaged.
+    """
     count = len(message.recipients)
     first = next(iter(message.recipients.values()), None)
     recipient_text = safe_text(first.final) if first else "(no recipients)"
@@ -55,8 +62,8 @@ def summary_line(settings: Settings, message: Record) -> str:
         recipient_text += f" +{count - 1}"
     sender = safe_text(message.envelope.sender) or "<>"
     time = message.events[0]["time"]
-    head = record_reader.original_head(settings.archive_store_directory, message)
-    subject_text = subject(head, LIST_SUBJECT_COLUMNS)
+    head = _head(settings, message, problems)
+    subject_text = NO_COPY if head is None else subject(head, LIST_SUBJECT_COLUMNS)
     is_known = message.results.overall_kind != outcome_summary.UNKNOWN
     outcome_text = f"({message.results.overall_kind})  " if is_known else ""
     prefix = (
@@ -65,14 +72,23 @@ def summary_line(settings: Settings, message: Record) -> str:
     return f"{prefix}  {outcome_text}{subject_text}"
 
 
-def lines(settings: Settings, message: Record) -> Iterator[str]:
-    """Yield the lines of a record: envelope, files, outcomes, history."""
+def lines(
+    settings: Settings, message: Record, problems: list[str] | None = None
+) -> Iterator[str]:
+    """Yield the lines of a record: envelope, files, outcomes, history.
+
+    Appends to problems why there is no subject: the copy is missing or damaged.
+    """
     envelope = message.envelope
-    head = record_reader.original_head(settings.archive_store_directory, message)
+    head = _head(settings, message, problems)
     yield f"Archive id:  {message.archive_id}"
     yield f"Archive:     {message.archive}"
-    yield f"Subject:     {subject(head)}"
-    yield f"Message-ID:  {safe_text(mime.field_text(head, b'message-id')) or '(none)'}"
+    if head is None:
+        yield f"Subject:     {NO_COPY}"
+    else:
+        message_id = safe_text(mime.field_text(head, b"message-id")) or "(none)"
+        yield f"Subject:     {subject(head)}"
+        yield f"Message-ID:  {message_id}"
     yield f"Sender:      {safe_text(envelope.sender) or '<> (the null sender)'}"
     if envelope.arrival is not None:
         yield f"Received:    {dates.format_rfc5322(envelope.arrival).decode()}"
@@ -93,6 +109,18 @@ def lines(settings: Settings, message: Record) -> Iterator[str]:
     yield "History:"
     for event in message.events:
         yield f"  {event['time']}  {_event_text(event)}"
+
+
+def _head(
+    settings: Settings, message: Record, problems: list[str] | None
+) -> bytes | None:
+    """Return the header of the original, None if the copy is missing or damaged."""
+    try:
+        return record_reader.original_head(settings.archive_store_directory, message)
+    except (RecordDamaged, StoreFailed) as error:
+        if problems is not None:
+            problems.append(str(error))
+        return None
 
 
 def _recipients(message: Record) -> Iterator[str]:
