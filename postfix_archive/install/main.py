@@ -42,6 +42,7 @@ from postfix_archive.outcomes import follower_state
 from postfix_archive.postfix import archive_services, mail_queue, postfix_command
 from postfix_archive.postfix.configuration import Configuration
 from postfix_archive.rescue import queue_rescue
+from postfix_archive.status import collect
 from postfix_archive.system import python_version, scheduler
 
 INSTALL_POSTFIX_COMMAND = (
@@ -66,6 +67,13 @@ def main(arguments: list[str] | None = None) -> int:
         run(verb, os.environ)
     except ArchiveError as error:
         print(f"{verb}: {error}", file=sys.stderr)
+        return 1
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        # What is left in the buffer must not fail again when Python ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        print(f"{verb}: done, but standard output: {error.strerror}", file=sys.stderr)
         return 1
     return 0
 
@@ -276,6 +284,7 @@ def _report(
         postfix_instance.directory, settings.archive_store_directory
     ):
         raise InstallFailed(probe_failure(postfix_instance.directory))
+    collect.save_journal_ends(settings)
     print("Probe:      a message went through Postfix and is in the archive.")
 
 

@@ -149,6 +149,10 @@ def test_a_link_that_only_root_can_have_made_is_followed(tmp_path: Path) -> None
     privileges.change_mode(str(tmp_path / "store"), 0o700)
     assert (tmp_path / "disk").stat().st_mode & 0o777 == 0o700
     assert not privileges.has_foreign_link(str(tmp_path / "store"))
+    for path in ("disk/../store/", "store/.", "./store"):
+        privileges.change_mode(f"{tmp_path}/{path}", 0o755)
+        assert (tmp_path / "disk").stat().st_mode & 0o777 == 0o755
+    os.close(privileges.open_path("/"))
     (tmp_path / "loop").symlink_to("loop")
     with pytest.raises(OSError) as excinfo:
         privileges.open_path(str(tmp_path / "loop"))
