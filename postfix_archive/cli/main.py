@@ -157,15 +157,17 @@ def list_(
 ) -> None:
     """List archived messages, oldest first."""
     message = None
+    problems: list[str] = []
     messages = _read_records(settings, archive, since, until, last)
     for message in deque(messages, last) if last else messages:
         if as_json:
             click.echo(json.dumps(record_view.to_json(message)))
             continue
-        for line in record_view.summary_lines(settings, message):
+        for line in record_view.summary_lines(settings, message, problems):
             click.echo(line)
     if message is None and not as_json:
         click.echo(f"No archived messages in {settings.archive_store_directory}.")
+    _report_damage(problems)
 
 
 @main.command()
@@ -197,8 +199,18 @@ def show(
     elif outcome:
         _write_bytes(record_reader.outcome_report(store, message))
     else:
-        for line in record_view.lines(settings, message):
+        problems: list[str] = []
+        for line in record_view.lines(settings, message, problems):
             click.echo(line)
+        _report_damage(problems)
+
+
+def _report_damage(problems: list[str]) -> None:
+    """Name the copies that cannot be read, and exit with 1 if there are any."""
+    for problem in problems:
+        _report(f"RecordDamaged: {problem}")
+    if problems:
+        click.get_current_context().exit(EXIT_FAILURE)
 
 
 def _read_records(

@@ -11,6 +11,7 @@ from typing import Any
 import chardet
 
 from postfix_archive.config.settings import Settings
+from postfix_archive.errors import RecordDamaged, StoreFailed
 from postfix_archive.message import dates, encoded_words, header, mime, printable
 from postfix_archive.message.printable import safe_text
 from postfix_archive.store import journal, outcome_summary, record_reader
@@ -21,6 +22,7 @@ from postfix_archive.store.record import Pass, Record
 SUBJECT_LIMIT = 1 << 14  # bytes; bounds the time
 SUBJECT_COLUMNS = 998  # as many as RFC 5322 2.1.1 allows on a line
 LIST_SUBJECT_COLUMNS = 160
+NO_COPY = "(the copy is missing or damaged)"
 VERDICT_TEXTS = {
     "absent": "no Archive-Stamp header",
     "valid": "valid Archive-Stamp header, but not in this store",
@@ -60,14 +62,17 @@ def _pass_to_json(message: Record, one: Pass) -> dict[str, Any]:
     }
 
 
-def summary_lines(settings: Settings, message: Record) -> Iterator[str]:
+def summary_lines(
+    settings: Settings, message: Record, problems: list[str] | None = None
+) -> Iterator[str]:
     """Yield one line: id, time, archive, sender, recipients, outcome, subject.
 
-    Each further pass of the message is a line below, without id and subject.
+    Each further pass of the message is a line below, without id and subject. Appends to
+    problems why there is no subject: the copy is missing or damaged.
     """
     first, *others = message.passes
-    head = record_reader.original_head(settings.archive_store_directory, message)
-    subject_text = subject(head, LIST_SUBJECT_COLUMNS)
+    head = _head(settings, message, problems)
+    subject_text = NO_COPY if head is None else subject(head, LIST_SUBJECT_COLUMNS)
     text = f"{message.archive}  {_pass_text(message, first)}{subject_text}"
     yield f"{message.archive_id}  {first.time}  {text}"
     for one in others:
@@ -88,14 +93,23 @@ def _pass_text(message: Record, one: Pass) -> str:
     return f"{sender} -> {recipient_text}  {outcome_text}"
 
 
-def lines(settings: Settings, message: Record) -> Iterator[str]:
-    """Yield the lines of a record: envelope, files, outcomes, history."""
+def lines(
+    settings: Settings, message: Record, problems: list[str] | None = None
+) -> Iterator[str]:
+    """Yield the lines of a record: envelope, files, outcomes, history.
+
+    Appends to problems why there is no subject: the copy is missing or damaged.
+    """
     first, *others = message.passes
-    head = record_reader.original_head(settings.archive_store_directory, message)
+    head = _head(settings, message, problems)
     yield f"Archive id:  {message.archive_id}"
     yield f"Archive:     {message.archive}"
-    yield f"Subject:     {subject(head)}"
-    yield f"Message-ID:  {safe_text(mime.field_text(head, b'message-id')) or '(none)'}"
+    if head is None:
+        yield f"Subject:     {NO_COPY}"
+    else:
+        message_id = safe_text(mime.field_text(head, b"message-id")) or "(none)"
+        yield f"Subject:     {subject(head)}"
+        yield f"Message-ID:  {message_id}"
     yield from _envelope(first)
     yield f"Size:        {message.events[0]['size']} bytes"
     yield f"SHA-256:     {safe_text(message.events[0]['sha256'])}"
@@ -114,6 +128,18 @@ def lines(settings: Settings, message: Record) -> Iterator[str]:
     yield "History:"
     for event in message.events:
         yield f"  {event['time']}  {_event_text(event)}"
+
+
+def _head(
+    settings: Settings, message: Record, problems: list[str] | None
+) -> bytes | None:
+    """Return the header of the original, None if the copy is missing or damaged."""
+    try:
+        return record_reader.original_head(settings.archive_store_directory, message)
+    except (RecordDamaged, StoreFailed) as error:
+        if problems is not None:
+            problems.append(str(error))
+        return None
 
 
 def _indented(lines: Iterable[str]) -> Iterator[str]:

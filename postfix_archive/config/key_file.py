@@ -6,14 +6,16 @@ seals need it.
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import os
 import pwd
 import secrets
+from collections.abc import Iterator
 
-from postfix_archive.errors import KeyMissing, KeyUnreadable
+from postfix_archive.errors import KeyMissing, KeyUnreadable, StoreFailed
 from postfix_archive.message import keyring
-from postfix_archive.system import files
+from postfix_archive.system import files, privileges
 
 KEY_FILE_HEADING = (
     "# Site keys of postfix-archive. The first is in use. Keep them secret.\n"
@@ -30,7 +32,11 @@ def create(path: str, key_id: str, owner: str | None) -> None:
     text = KEY_FILE_HEADING + f"{key_id} {secret}\n"
     keyring.parse(text, path=path)
     owner_ids = _owner_ids(owner) if owner is not None else None
-    if not files.create(path, text.encode(), owner=owner_ids, failure=KeyUnreadable):
+    with _as_directory_owner(path):
+        is_created = files.create(
+            path, text.encode(), owner=owner_ids, failure=KeyUnreadable
+        )
+    if not is_created:
         raise KeyUnreadable(
             f"{path} already exists; use postfix-archive key rotate to add a key"
         )
@@ -41,6 +47,11 @@ def rotate(path: str, key_id: str) -> None:
 
     Keeps owner and mode. Raises KeyUnreadable and KeyMissing.
     """
+    with _as_directory_owner(path):
+        _add_key(path, key_id)
+
+
+def _add_key(path: str, key_id: str) -> None:
     try:
         with open(files.open_regular(path), encoding="ascii") as file:
             old_text = file.read()
@@ -54,6 +65,16 @@ def rotate(path: str, key_id: str) -> None:
     if len(keys.with_id(key_id)) > 1:
         raise KeyUnreadable(f"{path} has a key {key_id} already; choose another --id")
     files.replace(path, text.encode(), like=path, failure=KeyUnreadable)
+
+
+@contextlib.contextmanager
+def _as_directory_owner(path: str) -> Iterator[None]:
+    """Act as the owner of a file's directory, who decides what its path leads to."""
+    try:
+        with privileges.as_owner(os.path.dirname(os.path.abspath(path))):
+            yield
+    except StoreFailed as error:
+        raise KeyUnreadable(str(error)) from error
 
 
 def new_key_id() -> str:

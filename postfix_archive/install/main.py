@@ -53,6 +53,13 @@ def main(arguments: list[str] | None = None) -> int:
     except ArchiveError as error:
         print(f"{verb}: {error}", file=sys.stderr)
         return 1
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        # What is left in the buffer must not fail again when Python ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        print(f"{verb}: done, but standard output: {error.strerror}", file=sys.stderr)
+        return 1
     return 0
 
 

@@ -22,6 +22,7 @@ from postfix_archive.outcomes import follower_state
 from postfix_archive.postfix import archive_services, mail_queue, postfix_command
 from postfix_archive.postfix.configuration import Configuration
 from postfix_archive.rescue import queue_rescue
+from postfix_archive.status import collect
 from postfix_archive.system import scheduler
 
 NO_TIMER = (
@@ -107,6 +108,7 @@ def _send_probe(directory: str) -> str:
         return str(error)
     if not is_stored:
         raise InstallFailed(probe_failure(directory))
+    collect.save_journal_ends(archive_cf.load(directory))
     return ""
 
 

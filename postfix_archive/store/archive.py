@@ -162,11 +162,14 @@ class Archive:
 
     def _open_journal(self) -> journal.Journal:
         """Open and lock the journal, unless it has lost what it had."""
+        self._require_known_end()
+        return journal.Journal(self.directory)
+
+    def _require_known_end(self) -> None:
         if self._marker_directory:
             known_end.require(
                 self._marker_directory, self._store_directory, self.address
             )
-        return journal.Journal(self.directory)
 
     def _commit_report(
         self,
@@ -213,12 +216,10 @@ class Archive:
         ):
             raise StoreFailed(
                 f"{self._store_directory} is empty but was in use: is its file system"
-                f" mounted? To start a new store, remove {marker}"
+                f" mounted? To start a new store, remove {marker} and"
+                f" {known_end.FILE_NAME} beside it"
             )
-        if self._marker_directory:
-            known_end.require(
-                self._marker_directory, self._store_directory, self.address
-            )
+        self._require_known_end()
         files.make_directory(drafts)
         if self._marker_directory:
             files.touch(marker)  # after a failure the next copy does it

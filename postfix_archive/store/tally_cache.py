@@ -76,13 +76,14 @@ def save_ends(
 
 
 def _is_durable(archive_directory: str, end: KnownEnd) -> bool:
-    """Return whether a line cannot be lost by a crash or a failed write any more."""
+    """Return whether it is a line of ours that no crash or failed write can lose."""
     try:
         path = f"{archive_directory}/{journal.FILE_NAME}"
         with open(files.open_regular(path), "rb") as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
             os.fsync(file)
-            return not end.loss(archive_directory)
+            line = os.pread(file.fileno(), end.end - end.start, end.start)
+            return journal.is_complete(line[:-1]) and not end.loss(archive_directory)
     except OSError:
         return False
 

@@ -32,7 +32,10 @@ def as_owner(directory: str) -> Iterator[None]:
     something else in its place, for which root would then stay root.
     """
     try:
-        descriptor, is_fixed = _walk(directory, DIRECTORY_FLAGS)
+        if os.geteuid():
+            descriptor, is_fixed = os.open(directory, DIRECTORY_FLAGS), True
+        else:
+            descriptor, is_fixed = _walk(directory, DIRECTORY_FLAGS)
     except OSError as error:
         raise files.store_error(directory, error) from error
     status = os.fstat(descriptor)
@@ -133,15 +136,15 @@ def _walk(path: str, flags: int) -> tuple[int, bool]:
     Returns the descriptor, and whether it is _is_fixed_directory() for all directories
     above.
     """
-    names = os.path.abspath(path).split("/")[::-1]
+    names = os.path.join(os.getcwd(), path).split("/")[::-1]
     directory, is_fixed, links = os.open("/", DIRECTORY_FLAGS), True, 0
     try:
         while names:
-            name = names.pop()
-            if name in ("", ".") and names:
+            name = names.pop() or "."
+            if name == "." and names:
                 continue
             status = os.fstat(directory)
-            target = _link_target(name or ".", directory)
+            target = _link_target(name, directory)
             if target and not _is_ours(status, stat.S_IWGRP | stat.S_IWOTH):
                 text = "a symlink in a directory of another user is not followed"
                 raise OSError(errno.ELOOP, text, path)
@@ -149,10 +152,8 @@ def _walk(path: str, flags: int) -> tuple[int, bool]:
                 is_fixed &= _is_fixed_directory(status)
                 step = DIRECTORY_FLAGS if names else flags
                 step |= os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-                directory, parent = (
-                    os.open(name or ".", step, dir_fd=directory),
-                    directory,
-                )
+                parent = directory
+                directory = os.open(name, step, dir_fd=parent)
                 os.close(parent)
                 continue
             links += 1
@@ -160,7 +161,8 @@ def _walk(path: str, flags: int) -> tuple[int, bool]:
                 raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
             names += target.split("/")[::-1]
             if target.startswith("/"):
-                directory, parent = os.open("/", DIRECTORY_FLAGS), directory
+                parent = directory
+                directory = os.open("/", DIRECTORY_FLAGS)
                 os.close(parent)
     except OSError:
         os.close(directory)

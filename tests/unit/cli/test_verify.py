@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +103,42 @@ def test_an_output_that_cannot_be_written_is_named(
         process = run(config_directory, *arguments, stdout=full)
     expected = "postfix-archive: standard output: No space left on device\n"
     assert (process.returncode, process.stderr) == (3, expected)
+
+
+def cut_file(config: Path) -> None:
+    path = config.parent / "store" / LEGAL / NAME
+    path.chmod(0o600)
+    path.write_bytes(path.read_bytes()[:200])
+
+
+def replace_by_fifo(config: Path) -> None:
+    remove_file(config)
+    os.mkfifo(config.parent / "store" / LEGAL / NAME)
+
+
+@pytest.mark.parametrize("damage", [remove_file, cut_file, replace_by_fifo])
+def test_a_damaged_copy_does_not_end_list_and_show(
+    config_directory: Path, damage: Callable[[Path], None]
+) -> None:
+    later_id = ARCHIVE_ID[:-1] + "f"
+    Capture(message=b"Subject: later\r\n\r\n", archive_id=later_id).store_in(
+        config_directory.parent / "store"
+    )
+    damage(config_directory)
+    process = run(config_directory, "list")
+    damaged_line, line = process.stdout.splitlines()
+    assert process.returncode == 1
+    assert damaged_line.startswith(ARCHIVE_ID) and "missing or damaged" in damaged_line
+    assert line.startswith(later_id) and line.endswith("later")
+    [error] = process.stderr.splitlines()
+    assert NAME in error
+    process = run(config_directory, "show", ARCHIVE_ID)
+    assert process.returncode == 1
+    assert "missing or damaged" in process.stdout
+    assert "Recipients:  1" in process.stdout and "History:" in process.stdout
+    assert NAME in process.stderr and len(process.stderr.splitlines()) == 1
+    process = run(config_directory, "list", "--json")
+    assert (process.returncode, len(process.stdout.splitlines())) == (0, 2)
 
 
 def test_a_reader_that_ends_early_gets_no_traceback(config_directory: Path) -> None:

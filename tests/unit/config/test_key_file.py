@@ -60,7 +60,7 @@ def test_an_owner_who_is_not_there_makes_no_file(tmp_path: Path) -> None:
 
 
 def test_a_missing_directory_is_named(tmp_path: Path) -> None:
-    with pytest.raises(KeyUnreadable, match="none/archive.key"):
+    with pytest.raises(KeyUnreadable, match="none: No such file"):
         key_file.create(f"{tmp_path}/none/archive.key", "k", None)
 
 

@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from postfix_archive.postfix import reference
+
 
 def test_an_error_is_one_line(tmp_path: Path) -> None:
     """Also without any package (python -S): make install runs before they are there."""
@@ -21,3 +23,19 @@ def test_an_error_is_one_line(tmp_path: Path) -> None:
     assert process.returncode == 1
     assert process.stderr.startswith("uninstall: ")
     assert len(process.stderr.splitlines()) == 1
+
+
+def test_an_output_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    environment = {"PATH": "/usr/bin:/bin", "DESTDIR": str(tmp_path), "DRY_RUN": "yes"}
+    with open("/dev/full", "w") as full:
+        process = subprocess.run(
+            [sys.executable, "-m", "postfix_archive.install.main", "install"],
+            cwd=reference.PACKAGE.parent,
+            env=environment,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    expected = "install: done, but standard output: No space left on device\n"
+    assert (process.returncode, process.stderr) == (1, expected)

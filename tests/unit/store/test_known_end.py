@@ -198,6 +198,16 @@ def test_a_line_that_may_still_be_taken_back_is_not_known(host: Host) -> None:
     assert known_end.read(str(host.fallback), str(host.store))[LEGAL].number == 4
 
 
+def test_a_damaged_last_line_is_not_known(host: Host) -> None:
+    """Whoever removes it repairs the journal."""
+    path = host.store / LEGAL / journal.FILE_NAME
+    content = path.read_bytes()
+    path.write_bytes(content + b"[]\n")
+    assert host.look() == {}
+    path.write_bytes(content)
+    assert host.look() == {}
+
+
 def test_stores_that_share_the_directory_do_not_mix(host: Host, tmp_path: Path) -> None:
     other = tmp_path / "other store"
     shutil.copytree(host.store, other)

@@ -16,9 +16,16 @@ from pathlib import Path
 import pytest
 
 from postfix_archive.cli import doctor
+from postfix_archive.config import key_file
 from postfix_archive.doctor import inspection
 from postfix_archive.doctor.finding import attribute_finding
-from postfix_archive.errors import InstallRefused, StoreFailed, TableInvalid
+from postfix_archive.errors import (
+    InstallRefused,
+    KeyMissing,
+    KeyUnreadable,
+    StoreFailed,
+    TableInvalid,
+)
 from postfix_archive.install import host_setup
 from postfix_archive.outcomes.follower_state import FollowerState
 from postfix_archive.postfix import postfix_command
@@ -42,7 +49,7 @@ def foreign_directory(tmp_path: Path) -> Path:
             directory.chmod(0o755)
     directory = tmp_path / "foreign"
     directory.mkdir(mode=0o700)
-    os.chown(directory, OTHER_ID, -1)
+    os.chown(directory, OTHER_ID, pwd.getpwnam(OTHER).pw_gid)
     return directory
 
 
@@ -149,6 +156,10 @@ def test_a_link_that_only_root_can_have_made_is_followed(tmp_path: Path) -> None
     privileges.change_mode(str(tmp_path / "store"), 0o700)
     assert (tmp_path / "disk").stat().st_mode & 0o777 == 0o700
     assert not privileges.has_foreign_link(str(tmp_path / "store"))
+    for path in ("disk/../store/", "store/.", "./store"):
+        privileges.change_mode(f"{tmp_path}/{path}", 0o755)
+        assert (tmp_path / "disk").stat().st_mode & 0o777 == 0o755
+    os.close(privileges.open_path("/"))
     (tmp_path / "loop").symlink_to("loop")
     with pytest.raises(OSError) as excinfo:
         privileges.open_path(str(tmp_path / "loop"))
@@ -230,6 +241,27 @@ def test_the_probe_is_found_beside_a_journal_that_cannot_be_read(
     program.chmod(0o755)
     monkeypatch.setattr(postfix_command, "find_command", lambda name: str(program))
     assert host_setup.send_probe("/etc/postfix", str(foreign_directory))
+
+
+def test_a_key_is_written_as_the_owner_of_its_directory(
+    foreign_directory: Path, victim: Path
+) -> None:
+    (foreign_directory / "step").symlink_to(victim)
+    with pytest.raises(KeyUnreadable):
+        key_file.create(str(foreign_directory / "step" / "key"), "a", OTHER)
+    path = foreign_directory / "key"
+    key_file.create(str(path), "a", OTHER)
+    key_file.rotate(str(path), "b")
+    assert (path.stat().st_uid, path.stat().st_mode & 0o777) == (OTHER_ID, 0o600)
+    path.unlink()
+    for plant in (plant_symlink_to_file, plant_hard_link, plant_fifo):
+        plant(path, victim)
+        with pytest.raises((KeyUnreadable, KeyMissing)):
+            key_file.rotate(str(path), "c")
+        with pytest.raises(KeyUnreadable, match="already exists"):
+            key_file.create(str(path), "c", OTHER)
+        path.unlink()
+    assert is_untouched(victim)
 
 
 @pytest.mark.parametrize("plant", [plant_symlink_to_file, plant_fifo])
