@@ -597,6 +597,21 @@ def test_a_capsule_that_is_requeued_is_the_same_capsule(log: ScannedLog) -> None
     assert not log.remaining()
 
 
+def test_a_requeued_capsule_waits_whatever_is_logged_first(log: ScannedLog) -> None:
+    """The stamp filter sends it on; the line of its delivery may come last."""
+    log_capsule(log, THIRD)
+    log.add_line("postsuper[9]", f"{THIRD}: requeued")
+    log.add_line("pickup[4]", f"{SECOND}: uid=101 from=<> orig_id={THIRD}")
+    log_capsule(log, FIRST)
+    waits = delivery_text("none", "later", to="capsule@x.invalid")
+    log.add_line("retry[5]", f"{FIRST}: {waits.replace('sent', 'deferred')}")
+    sent_on = filter_delivery(f"capsule={ID} as={FIRST} result=requeued")
+    log.add_line("pipe[5]", f"{SECOND}: {sent_on}")
+    log.add_removed(SECOND)
+    assert log.scan.capsules.queue_id(ID) == FIRST
+    assert not log.scan.capsules.is_settled(ID)
+
+
 @pytest.mark.parametrize(
     ("process", "text", "expected_end"),
     [
