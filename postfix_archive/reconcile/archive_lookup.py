@@ -7,6 +7,7 @@ shows.
 from __future__ import annotations
 
 import contextlib
+import datetime
 import json
 import os
 import time
@@ -72,12 +73,15 @@ def archive_begin(settings: Settings) -> float:
 
 
 def _first_arrival(store_directory: str, archive: str) -> float:
+    """Return when the message of the first capture arrived, or else was archived."""
     path = journal_reader.path_of(store_directory, archive)
     for line in journal_reader.lines(path):
         event = journal_reader.valid_event(line)
         if event is not None and event["event"] in journal.CAPTURE_EVENTS:
+            archived = datetime.datetime.fromisoformat(event["time"]).timestamp()
             with contextlib.suppress(CapsuleBroken):
-                return float(journal_event.parse_envelope(event).arrival or 0)
+                arrival = journal_event.parse_envelope(event).arrival
+                return min(archived, arrival or archived)
     return 0.0
 
 
