@@ -23,6 +23,8 @@ from postfix_archive.store import (
 from postfix_archive.store.journal_event import Event
 from postfix_archive.store.outcome import Outcome
 
+MAX_CAPSULES = 10_000  # new captures at once whose names are kept in memory
+
 
 class CaptureReader:
     """The journals of all archives, read on from the saved offsets."""
@@ -31,36 +33,56 @@ class CaptureReader:
         """Begin; what is read is saved in state."""
         self._store_directory = settings.archive_store_directory
         self._state = state
+        self.has_more = False
 
     def read_new(self) -> set[str]:
-        """Process the new lines of all journals; return the capsules in them."""
+        """Process the new lines of all journals; return the capsules in them.
+
+        Of more than MAX_CAPSULES only the first ones, and ``has_more`` is true: the
+        memory does not grow with a backlog. All of them are saved.
+        """
         capsules: set[str] = set()
+        self.has_more = False
         for archive in record_reader.archives(self._store_directory):
             path = journal_reader.path_of(self._store_directory, archive)
             key = f"journal {archive}"
             start = end = int(self._state.get_value(key) or 0)
             for line in journal_reader.lines(path, start):
-                capsules |= self._process_line(archive, line)
+                capsule = self._process_line(archive, line)
+                if capsule and len(capsules) < MAX_CAPSULES:
+                    capsules.add(capsule)
+                elif capsule:
+                    self.has_more = True
                 end = line.end
             if end != start:
                 self._state.set_value(key, str(end))
         return capsules
 
-    def _process_line(self, archive: str, line: journal_reader.Line) -> set[str]:
+    def _process_line(self, archive: str, line: journal_reader.Line) -> str:
+        """Save what matters of a line; return the capsule of a capture, or "".
+
+        Of a record that is settled only a new capture matters.
+        """
         event = journal_reader.valid_event(line)
-        if event is None:
-            return set()
-        if "id" in event:
-            self._state.add_journal_line(archive, event["id"], line.offset)
+        if event is None or "id" not in event:
+            return ""
+        capsule = ""
         if event["event"] in journal.CAPTURE_EVENTS:
             capture = _parse_capture(archive, event)
             self._state.add_capture(capture)
-            return {capture.capsule}
+            capsule = capture.capsule
+        elif not self._state.is_open(archive, event["id"]):
+            return ""
         if event["event"] == journal.OUTCOME:
-            recorded = journal_event.parse_outcome(event)
+            self._add_recorded_outcome(archive, event)
+        self._state.add_journal_line(archive, event["id"], line.offset)
+        return capsule
+
+    def _add_recorded_outcome(self, archive: str, event: Event) -> None:
+        recorded = journal_event.parse_outcome(event)
+        if self._state.has_capture(archive, event["id"], recorded.capture_queue_id):
             key = outcome_key(archive, event["id"], recorded)
             self._state.add_recorded_outcome(key)
-        return set()
 
 
 def outcome_key(

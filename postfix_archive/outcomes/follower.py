@@ -8,8 +8,10 @@ is recorded once.
 
 from __future__ import annotations
 
+import itertools
 import json
 import time
+from collections import deque
 from collections.abc import Iterator
 
 from postfix_archive.config.settings import Settings
@@ -28,6 +30,9 @@ from postfix_archive.store.outcome import Outcome
 from postfix_archive.system import privileges
 
 BATCH_LINES = 5000  # lines of log
+CAPTURES_PER_STEP = 1000  # captures whose outcomes are appended with one fsync
+# Seconds of log time: all archives of a message have their journal line by then.
+KEEP_SETTLED = 60.0
 TOUCH_INTERVAL = 30.0  # seconds between two touches while nothing is new
 POSITION_KEY, FILTERS_KEY = "place", "filters"
 LOG_START_KEY = "begun"  # Unix time of the first line that was read, with a time
@@ -55,6 +60,7 @@ class Follower:
             {}
         )  # capsule -> log time of its last change
         self._new_capsules: set[str] = set()  # capsules not resolved yet
+        self._settled_keys: deque[tuple[float, set[str]]] = deque()
         self._is_first_batch = True
         self._last_touch = float("-inf")  # time.monotonic()
         with privileges.as_owner(self._directory):
@@ -119,20 +125,24 @@ class Follower:
             log_start = next((at for _, at in batch if at), None)
             if log_start is not None and not self._state.get_value(LOG_START_KEY):
                 self._state.set_value(LOG_START_KEY, str(log_start))
-            self._new_capsules |= self._capture_reader.read_new()
+            self._read_captures()
             if batch or self._new_capsules or self._is_first_batch:
                 self._update_outcomes()
                 self._state.set_value(POSITION_KEY, self._reader.position.to_json())
                 self._state.save_queue_files(self._queue_files)
-                self._new_capsules |= (
-                    self._capture_reader.read_new()
-                )  # skips our own appended lines
+                self._read_captures()  # skips our own appended lines
                 self._state.commit()
-            if self._state.due_reports():
+            if self._state.has_due_reports():
                 self._report_queue.process(int(time.time()))
                 self._state.commit()
         if len(batch) < BATCH_LINES and not self.absence_warning:
             self._touch_last_read(has_new=bool(batch))
+
+    def _read_captures(self) -> None:
+        """Read new captures; after too many of them all are checked."""
+        self._new_capsules |= self._capture_reader.read_new()
+        if self._capture_reader.has_more:
+            self._state.set_value(LAST_FULL_CHECK_KEY, "0")
 
     def _touch_last_read(self, *, has_new: bool) -> None:
         """Record that the log was read to its end; every 30 s if nothing is new."""
@@ -155,10 +165,34 @@ class Follower:
             if self._is_first_batch
             else self._affected_keys()
         )
+        if self._settings.archive_wait_for_outcome:
+            self._save_early_outcomes(affected_keys)
+        captures = self._affected_captures(affected_keys)
+        while some := list(itertools.islice(captures, CAPTURES_PER_STEP)):
+            self._settle(some, affected_keys)
+        self._new_capsules.clear()
+        since = self._queue_files.now - LOCAL_DELIVERY_SECONDS
+        recent = {name: at for name, at in self._touch_times.items() if at >= since}
+        self._touch_times = recent
+        self._is_first_batch = False
+        self._drop_settled()
+        self._queue_files.prune(self._needed_keys())
+
+    def _drop_settled(self) -> None:
+        """Drop the ended queue files of what was settled KEEP_SETTLED seconds ago."""
+        limit = self._queue_files.now - KEEP_SETTLED
+        while self._settled_keys and self._settled_keys[0][0] < limit:
+            _, keys = self._settled_keys.popleft()
+            for file in self._queue_files.find_by_keys(list(keys)):
+                if file.end:
+                    self._queue_files.drop(file)
+
+    def _settle(self, captures: list[PendingCapture], affected_keys: set[str]) -> None:
+        """Append the new outcomes of these captures; remove those that are settled."""
         new_outcomes: dict[follower_state.OutcomeKey, Outcome] = {}
         settled: list[tuple[PendingCapture, QueueFile | None, bool]] = []
         log_start = float(self._state.get_value(LOG_START_KEY) or "-inf")
-        for capture in self._affected_captures(affected_keys):
+        for capture in captures:
             file = self._find_queue_file(capture)
             is_new = capture.capsule in self._new_capsules
             if file is not None and (file.key in affected_keys or is_new):
@@ -167,19 +201,13 @@ class Follower:
             if is_settled or _is_unresolvable(capture, file, log_start):
                 settled.append((capture, file, is_settled))
         self._append_to_journals(new_outcomes)
-        if self._settings.archive_wait_for_outcome:
-            self._save_early_outcomes(affected_keys)
         for capture, file, is_known in settled:
             is_last = self._state.remove_capture(capture, has_report=is_known)
             if file is not None and is_last:
                 file.is_settled = True
                 self._queue_files.touch(file)
-        self._new_capsules.clear()
-        since = self._queue_files.now - LOCAL_DELIVERY_SECONDS
-        recent = {name: at for name, at in self._touch_times.items() if at >= since}
-        self._touch_times = recent
-        self._is_first_batch = False
-        self._queue_files.prune(self._needed_keys())
+                keys = self._tracker.reachable_keys(file)
+                self._settled_keys.append((self._queue_files.now, keys))
 
     def _affected_captures(self, affected_keys: set[str]) -> Iterator[PendingCapture]:
         """Yield the captures with possible news; all captures once an hour."""

@@ -27,6 +27,7 @@ from postfix_archive.system import files, privileges
 DATABASE_NAME = "outcomes.sqlite"
 # Increase it when SCHEMA, queue_file.QueueFile or log_reader.Position change.
 STATE_VERSION = "3"
+PAGE_ROWS = 1000  # rows of a table that are read at once
 VERSION_KEY = "version"
 LAST_READ_FILE = "followed"  # touched when the log was read to its end
 SCHEMA = """
@@ -106,6 +107,7 @@ class FollowerState:
             [answer] = database.execute("PRAGMA quick_check(1)").fetchone()
             if answer != "ok":
                 raise sqlite3.DatabaseError(answer)
+            database.execute("PRAGMA auto_vacuum = FULL")  # shrink after a backlog
             database.executescript(SCHEMA)
             os.chmod(self._path, 0o600)
             _check_version(database)
@@ -180,13 +182,9 @@ class FollowerState:
         )
 
     def captures(self) -> Iterator[PendingCapture]:
-        """Yield all captures that are not settled."""
-        try:
-            yield from map(
-                _parse_capture, self._database.execute("SELECT * FROM capture")
-            )
-        except sqlite3.Error as error:
-            raise StoreFailed(f"{self._path}: {error}") from error
+        """Yield all captures that are not settled; those yielded may be removed."""
+        for row in self._pages("capture", "*"):
+            yield _parse_capture(row)
 
     def find_captures(
         self, *, archive_ids: list[str], queue_ids: list[str], capsules: list[str]
@@ -229,6 +227,20 @@ class FollowerState:
         others_query = "SELECT 1 FROM capture WHERE captured = ?"
         return self._fetch_one(others_query, capture.archive_id) is None
 
+    def has_capture(self, archive: str, record_id: str, queue_id: str) -> bool:
+        """Tell whether a record has such a capture that is not settled."""
+        query = "SELECT 1 FROM capture WHERE archive = ? AND id = ? AND queue_id = ?"
+        return self._fetch_one(query, archive, record_id, queue_id) is not None
+
+    def is_open(self, archive: str, record_id: str) -> bool:
+        """Tell whether a record has a capture that is not settled, or a due report."""
+        row = self._fetch_one(
+            "SELECT 1 FROM capture WHERE archive = ? AND id = ? UNION ALL"
+            " SELECT 1 FROM due WHERE archive = ? AND id = ?",
+            *(archive, record_id) * 2,
+        )
+        return row is not None
+
     def save_early_outcomes(
         self, archive_id: str, at: float, outcomes: list[Outcome]
     ) -> None:
@@ -263,10 +275,28 @@ class FollowerState:
         )
         return [at for (at,) in rows]
 
-    def due_reports(self) -> list[tuple[str, str]]:
-        """Return archive and record id of each outcome report that is due."""
-        rows = self._execute("SELECT archive, id FROM due")
-        return [(archive, record_id) for archive, record_id in rows]
+    def has_due_reports(self) -> bool:
+        """Tell whether an outcome report is due."""
+        return self._fetch_one("SELECT 1 FROM due") is not None
+
+    def due_reports(self) -> Iterator[tuple[str, str]]:
+        """Yield archive and record id of each outcome report that is due.
+
+        Those yielded may be removed.
+        """
+        for archive, record_id in self._pages("due", "archive, id"):
+            yield archive, record_id
+
+    def _pages(self, table: str, columns: str) -> Iterator[tuple[Any, ...]]:
+        """Yield the rows of a table, PAGE_ROWS in memory at a time."""
+        query = (
+            f"SELECT rowid, {columns} FROM {table} WHERE rowid > ?"
+            f" ORDER BY rowid LIMIT {PAGE_ROWS}"
+        )
+        last = -1
+        while rows := self._execute(query, last):
+            last = rows[-1][0]
+            yield from (row[1:] for row in rows)
 
     def remove_due_report(self, archive: str, record_id: str) -> None:
         """Record that an outcome report is no longer due."""

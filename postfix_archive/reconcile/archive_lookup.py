@@ -7,8 +7,10 @@ shows.
 from __future__ import annotations
 
 import contextlib
+import datetime
 import errno
 import json
+import os
 import time
 from collections.abc import Collection
 from typing import Any
@@ -54,6 +56,34 @@ def ids_in_journals(
             if _is_candidate(line, archive_ids):
                 matches |= _matching_ids(line, archive_ids)
     return matches
+
+
+def archive_begin(settings: Settings) -> float:
+    """Return since when this host archives: Unix time, 0 if unknown.
+
+    When the first archived message arrived or, if that is earlier, the key file was
+    made or changed: make install makes one, and sends a message. Raises JournalFailed.
+    """
+    times = [
+        _first_arrival(settings.archive_store_directory, archive)
+        for archive in _archives(settings)
+    ]
+    with contextlib.suppress(OSError):
+        times.append(os.stat(settings.archive_key_file).st_mtime)
+    return min(filter(None, times), default=0.0)
+
+
+def _first_arrival(store_directory: str, archive: str) -> float:
+    """Return when the message of the first capture arrived, or else was archived."""
+    path = journal_reader.path_of(store_directory, archive)
+    for line in journal_reader.lines(path):
+        event = journal_reader.valid_event(line)
+        if event is not None and event["event"] in journal.CAPTURE_EVENTS:
+            archived = datetime.datetime.fromisoformat(event["time"]).timestamp()
+            with contextlib.suppress(CapsuleBroken):
+                arrival = journal_event.parse_envelope(event).arrival
+                return min(archived, arrival or archived)
+    return 0.0
 
 
 def bypass_periods(

@@ -119,4 +119,5 @@ class LogScan:
             any(each.ended >= limit for each in group.values())
             or not messages.has_left_queue(self.tracker, group)
             or messages.is_claim_pending(self.tracker, group)
+            or messages.has_unreported_reinjection(self.tracker, group)
         )

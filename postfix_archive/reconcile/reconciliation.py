@@ -103,7 +103,13 @@ class Reconciliation:
             self._postfix_config, bypass_periods, self._scan.archiving_processes
         )
         since = self._since if self._since is not None else -INFINITY
-        return Totals(self._scan, classifier, since, self._until)
+        return Totals(
+            self._scan,
+            classifier,
+            since,
+            self._until,
+            archive_begin=archive_lookup.archive_begin(self._settings),
+        )
 
     def _read_lines(
         self, lines: LogLines, totals: Totals, show_progress: Callable[[float], None]

@@ -59,6 +59,7 @@ class Result:
             "status": monitoring.STATUS_NAMES[self.severity],
             **self.summary(),
             "queued_before_log": scan.queued_before,
+            "before_archive": self.totals.before_archive,
             "unreadable_lines": scan.unreadable_count,
             "archived_after_log": (
                 dates.format_rfc3339(self.arrival_after_log)
@@ -136,6 +137,11 @@ class Result:
             yield (
                 f"{scan.queued_before} messages were already queued when the log"
                 " begins; not counted."
+            )
+        if self.totals.before_archive:
+            yield (
+                f"{self.totals.before_archive} messages were accepted before the"
+                " archive was installed; not counted."
             )
         if scan.unreadable_count:
             yield (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 
 import pytest
 
@@ -21,6 +22,7 @@ def test_a_log_that_ends_before_archived_mail_is_named(content: str) -> None:
         assert postfix.run_command("reconcile").returncode == 0
         old_log = postfix.directory / "old.log"
         old_log.write_text(content)
+        os.utime(old_log, (1e9, 1e9))
         postfix.postconf(maillog_file=str(old_log))
         process = postfix.run_command("reconcile")
         assert process.returncode == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -9,13 +10,14 @@ from pathlib import Path
 
 import pytest
 
+from postfix_archive.outcomes import capture_reader, follower, follower_state
 from postfix_archive.outcomes.follower import Follower
 
 from unit.examples import ARCHIVE_ID, QUEUE_ID, make_settings
 from unit.store.test_archive import Capture, events
 
 BOB = "bob@example.com"
-REINJECTED_ID = "4jZFG74yqtzK5dh"
+CAPTURED_ID = QUEUE_ID.decode()
 
 
 class FollowedHost:
@@ -42,21 +44,43 @@ class FollowedHost:
                     f"{at or self.arrival:.6f} mail postfix/{process}[7]: {rest}\n"
                 )
 
-    def write_delivered(self) -> None:
+    def write_delivered(
+        self,
+        archive_id: str = ARCHIVE_ID,
+        queue_id: str = CAPTURED_ID,
+        reinjected_id: str = "4jZFG74yqtzK5dh",
+        at: float | None = None,
+    ) -> None:
         """Write the log lines of a message that was archived and delivered."""
-        queue_id = QUEUE_ID.decode()
         self.write(
             f"smtpd {queue_id}: client=a[192.0.2.7]",
             f"qmgr {queue_id}: from=<a@example.org>, size=9, nrcpt=1 (queue active)",
-            f"archive-handback/smtpd {REINJECTED_ID}: client=localhost[127.0.0.1]",
+            f"archive-handback/smtpd {reinjected_id}: client=localhost[127.0.0.1]",
             f"pipe {queue_id}: to=<{BOB}>, relay=archive-stamp, delay=1,"
             " delays=0/0/0/1, dsn=2.0.0, status=sent (delivered via archive-stamp"
-            f" service (id={ARCHIVE_ID} as={REINJECTED_ID} result=done))",
+            f" service (id={archive_id} as={reinjected_id} result=done))",
             f"qmgr {queue_id}: removed",
-            f"smtp {REINJECTED_ID}: to=<{BOB}>, relay=mx[192.0.2.1]:25, delay=1,"
+            f"smtp {reinjected_id}: to=<{BOB}>, relay=mx[192.0.2.1]:25, delay=1,"
             " delays=0/0/0/1, dsn=2.0.0, status=sent (250 ok)",
-            f"qmgr {REINJECTED_ID}: removed",
+            f"qmgr {reinjected_id}: removed",
+            at=at,
         )
+
+    def add_message(self, number: int, at: float | None = None) -> None:
+        """Archive and deliver one more message."""
+        archive_id = f"20261125-{number:040x}"
+        Capture(BOB.encode(), arrival=self.arrival, archive_id=archive_id).store_in(
+            self.store
+        )
+        queue_ids = (f"4jZF{number:08d}zB", f"4jZG{number:08d}zB")
+        self.write_delivered(archive_id, *queue_ids, at=at)
+
+    def rows(self, table: str) -> int:
+        """The number of rows in a table of the state."""
+        path = self.fallback / follower_state.DATABASE_NAME
+        with closing(sqlite3.connect(path)) as database:
+            [count] = database.execute(f"SELECT count(*) FROM {table}").fetchone()
+            return int(count)
 
     def follow(self) -> None:
         """Read what the log has now with a new follower."""
@@ -97,3 +121,36 @@ def test_a_capture_from_before_the_log_is_given_up(host: FollowedHost) -> None:
     host.write_delivered()
     host.follow()
     assert host.outcomes == []
+
+
+def test_nothing_is_kept_of_what_is_settled(host: FollowedHost) -> None:
+    host.write_delivered()
+    host.follow()
+    host.follow()
+    assert host.outcomes == ["relayed"]
+    assert (host.rows("capture"), host.rows("said")) == (0, 0)
+    later = host.arrival + follower.KEEP_SETTLED + 1
+    with closing(Follower(host.settings, str(host.log), ())) as running:
+        for number in range(1, 5):
+            host.add_message(number, at=later * 1.0 + 100 * number)
+            running.process_batch(running.read_batch())
+            assert len(running._queue_files.by_key) <= 4
+    assert host.outcomes == ["relayed"] * 5
+
+
+def test_a_backlog_is_read_in_pages_and_each_outcome_recorded_once(
+    host: FollowedHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(capture_reader, "MAX_CAPSULES", 3)
+    monkeypatch.setattr(follower, "CAPTURES_PER_STEP", 2)
+    monkeypatch.setattr(follower_state, "PAGE_ROWS", 2)
+    host.write_delivered()
+    for number in range(1, 11):
+        host.add_message(number)
+    host.follow()
+    assert host.outcomes == ["relayed"] * 11
+    assert (host.rows("capture"), host.rows("due")) == (0, 11)
+    (host.fallback / follower_state.DATABASE_NAME).unlink()
+    host.follow()
+    assert host.outcomes == ["relayed"] * 11
+    assert (host.rows("capture"), host.rows("due")) == (0, 11)

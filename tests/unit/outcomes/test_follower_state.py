@@ -20,6 +20,21 @@ def test_a_damaged_state_is_made_anew(tmp_path: Path) -> None:
         assert state.get_value("place") == ""
 
 
+PAGE = 4096  # bytes: default page size of SQLite
+
+
+def quick_check(path: Path, content: bytes, page: int) -> str:
+    """Write a database with an empty page; return SQLite's answer, "" for an error."""
+    path.write_bytes(
+        content[: page * PAGE] + bytes(PAGE) + content[(page + 1) * PAGE :]
+    )
+    with closing(sqlite3.connect(path)) as database:
+        try:
+            return str(database.execute("PRAGMA quick_check").fetchone()[0])
+        except sqlite3.Error:
+            return ""
+
+
 def test_a_state_in_which_sqlite_finds_damage_is_made_anew(tmp_path: Path) -> None:
     path = tmp_path / follower_state.DATABASE_NAME
     with closing(FollowerState(str(tmp_path))) as state:
@@ -27,13 +42,9 @@ def test_a_state_in_which_sqlite_finds_damage_is_made_anew(tmp_path: Path) -> No
             state.save_early_outcomes(f"{number:060}", 1.0, [])
         state.set_value("place", "here")
         state.commit()
-    content = bytearray(path.read_bytes())
-    page_size = 4096
-    middle = len(content) // page_size // 2 * page_size
-    content[middle : middle + page_size] = bytes(page_size)
-    path.write_bytes(content)
-    with closing(sqlite3.connect(path)) as database:  # the header is still right
-        assert database.execute("PRAGMA quick_check").fetchone() != ("ok",)
+    content = path.read_bytes()
+    answers = (quick_check(path, content, page) for page in range(len(content) // PAGE))
+    assert any(answer not in ("", "ok") for answer in answers)
     with closing(FollowerState(str(tmp_path))) as state:
         assert state.get_value("place") == ""
 
@@ -63,7 +74,7 @@ def test_every_error_of_sqlite_names_the_file(tmp_path: Path, name: str) -> None
             base.execute(f"DROP TABLE {name}")
             base.commit()
         with pytest.raises(StoreFailed, match="outcomes.sqlite: no such table"):
-            state.due_reports()
+            list(state.due_reports())
             state.journal_offsets("a", "r")
             list(state.captures())
             state.find_captures(archive_ids=["i"], queue_ids=[], capsules=[])

@@ -222,3 +222,17 @@ def test_a_journal_that_is_none_is_refused_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "journal").symlink_to("/etc/passwd")
     with pytest.raises(JournalFailed, match="journal"):
         numbers_between(tmp_path / "journal", NOW)
+
+
+def test_the_archive_knows_since_when_it_archives(tmp_path: Path) -> None:
+    key_file = tmp_path / "key"
+    text = f"archive_store_directory = {tmp_path}\narchive_key_file = {key_file}\n"
+    known = settings.parse(text, path="x", config_directory="/", myhostname="m.x")
+    assert archive_lookup.archive_begin(known) == 0.0
+    Capture().store_in(tmp_path)
+    Capture(message=b"Subject: x\r\n\r\n", arrival=NOW + 9).store_in(tmp_path)
+    assert archive_lookup.archive_begin(known) == NOW
+    key_file.touch()
+    for key_time, begin in ((NOW - 60, NOW - 60), (NOW + 60, NOW)):  # made, rotated
+        os.utime(key_file, (key_time, key_time))
+        assert archive_lookup.archive_begin(known) == begin
