@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from postfix_archive.postfix import postfix_command
+from postfix_archive.postfix import archive_services, postfix_command
 
 CLIENT_PROGRAMS = ("smtpd", "qmqpd")
 # Seconds to wait for clients. Most connections are over by then, and one that a content
@@ -23,15 +23,22 @@ Processes = frozenset[tuple[int, str]]  # process id, start time in clock ticks
 
 
 def with_clients(directory: str) -> Processes:
-    """Return the smtpd(8) and qmqpd(8) processes of this instance."""
-    queue_directory = postfix_command.run(
-        directory, "postconf", "-x", "-h", "queue_directory"
-    ).strip()
+    """Return the smtpd(8) and qmqpd(8) processes of this instance, without ours.
+
+    Workers keep connections to the reinjection port, which need not end.
+    """
+    config = postfix_command.read_configuration(directory)
+    queue_directory = config.value("queue_directory")
+    own_services = {e.name for e in config.services if archive_services.is_ours(e)}
     try:
         master = int(Path(queue_directory, "pid", "master.pid").read_text())
     except (OSError, ValueError):
         return frozenset()
-    return frozenset(_children(master))
+    return frozenset(
+        (pid, start)
+        for pid, start in _children(master)
+        if _service_name(pid) not in own_services
+    )
 
 
 def wait_for(processes: Processes, timeout: float = CONNECTION_TIMEOUT) -> Processes:
@@ -66,6 +73,15 @@ def _children(master: int) -> Iterator[tuple[int, str]]:
             name, parent, start = _stat(int(entry.name))
             if parent == str(master) and name in CLIENT_PROGRAMS:
                 yield int(entry.name), start
+
+
+def _service_name(pid: int) -> str:
+    """Return the service of a process: the value of -n, which master(8) passes."""
+    try:
+        words = Path(f"/proc/{pid}/cmdline").read_text("utf-8", "replace").split("\0")
+    except OSError:
+        return ""
+    return words[words.index("-n") + 1] if "-n" in words[:-1] else words[0]
 
 
 def _stat(pid: int) -> tuple[str, str, str]:

@@ -134,6 +134,15 @@ def test_a_connection_that_stays_open_is_named(
         assert "SMTP connections from before (process ids " in off.stdout
 
 
+def test_workers_that_keep_their_connections_are_no_clients() -> None:
+    with PrivatePostfix(mode="lmtp") as postfix:
+        postfix.send(b"Subject: 1\n\nx\n")
+        postfix.wait_for_empty_queue()
+        on = run_command(postfix, "bypass", "on", "--reason", REASON)
+        assert on.returncode == 0
+        assert "SMTP connections" not in on.stdout
+
+
 def test_status_warns_until_the_bypass_is_off(
     broken_filter_host: PrivatePostfix,
 ) -> None:
