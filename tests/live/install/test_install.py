@@ -431,7 +431,7 @@ def test_uninstall_waits_for_mailed_copies_that_no_store_has(
     def heal() -> None:
         is_drained = "! postconf -h content_filter | grep -q archive-stamp"
         host.wait(is_drained, "make uninstall waits for the queue")
-        host.run("smtp-sink 127.0.0.1:2 100 >/dev/null 2>&1 &")
+        host.run("smtp-sink -u bob 127.0.0.1:2 100 >/dev/null 2>&1 &")
 
     healing = threading.Thread(target=heal)
     healing.start()
