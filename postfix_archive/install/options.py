@@ -19,6 +19,7 @@ from postfix_archive.config import archive_cf
 from postfix_archive.errors import InstallRefused, RequestInvalid
 from postfix_archive.message import printable, request
 from postfix_archive.postfix import archive_services
+from postfix_archive.system import python_version
 
 YES_VALUES = ("yes", "1", "true")
 NO_VALUES = ("no", "0", "false")
@@ -26,6 +27,11 @@ POSITIONS = ("before", "after")
 HIGHEST_FIRST_PORT = (
     65535 - archive_services.PORT_COUNT + 1
 )  # of the first port; the last must be valid as well
+# What make and the command pass if nothing is given.
+DEFAULTS_OF_CALLERS = (
+    archive_cf.DEFAULT_CONFIG_DIRECTORY,
+    python_version.DEFAULT_INTERPRETER,
+)
 RESERVED_DOMAINS = ("archive-request.invalid", "archive-probe.invalid")
 # A path that needs no quoting in master.cf, in a #! line and in a shell command.
 UNQUOTED_PATH = re.compile(r"[A-Za-z0-9/._+-]+")
@@ -166,7 +172,7 @@ def install_command(given: Options) -> str:
     for each in dataclasses.fields(given):
         option: Option = each.metadata["option"]
         value = getattr(given, each.name)
-        if value in (each.default, archive_cf.DEFAULT_CONFIG_DIRECTORY):
+        if value == each.default or value in DEFAULTS_OF_CALLERS:
             continue
         if option.variable == "DRY_RUN":
             continue
