@@ -106,6 +106,14 @@ FAULTS: tuple[tuple[str, str, PlantFault], ...] = (
         lambda h: h.set_main(archive_handback_options="no_address_mappings"),
     ),
     (
+        "header-rewriting",
+        "a Milter that reads what is rewritten later",
+        lambda h: h.set_main(
+            smtpd_milters="inet:127.0.0.1:8891",
+            canonical_maps="inline:{a@example.org=b@example.org}",
+        ),
+    ),
+    (
         "next-filter",
         "round and round",
         lambda h: h.set_main(archive_next_filter="archive-stamp:legal@example.com"),
