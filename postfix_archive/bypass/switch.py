@@ -23,8 +23,14 @@ from postfix_archive.config import archive_cf
 from postfix_archive.config.settings import Settings
 from postfix_archive.errors import ArchiveError, BypassRefused, JournalFailed, NotRoot
 from postfix_archive.message import dates
-from postfix_archive.postfix import archive_services, mail_queue, postfix_command
+from postfix_archive.postfix import (
+    archive_services,
+    mail_queue,
+    postfix_command,
+    server_processes,
+)
 from postfix_archive.postfix.configuration import Configuration
+from postfix_archive.postfix.server_processes import Processes
 from postfix_archive.store import bypass_period, journal, known_end, record_reader
 from postfix_archive.store.bypass_period import BypassPeriod
 from postfix_archive.system import files, privileges
@@ -49,6 +55,7 @@ class BypassStart:
     record: BypassRecord
     requeued: int  # messages that waited for the stamp filter
     left: int  # messages that the stamp filter is still processing
+    connections: Processes  # processes whose mail still goes to the stamp filter
 
 
 def read_record(directory: str) -> BypassRecord | None:
@@ -91,17 +98,24 @@ def turn_on(directory: str, reason: str) -> BypassStart:
     except ArchiveError:
         Path(directory, RECORD_FILE).unlink()
         raise
-    _reload(directory)
+    old_processes = _reload(directory)
     requeued, left = _requeue(directory)
+    connections = server_processes.wait_for(old_processes)
+    if old_processes:  # what has come by them meanwhile
+        late, left = _requeue(directory)
+        requeued += late
     record = BypassRecord(period, _record_start(directory, postfix_config, period))
     _write_record(directory, record)
     fields = {"alarm": "bypass-on", "reason": f"by {period.started_by}: {reason}"}
     postfix_command.log_alarm(directory, LOG_TAG, fields)
-    return BypassStart(record, requeued, left)
+    return BypassStart(record, requeued, left, connections)
 
 
-def turn_off(directory: str) -> BypassPeriod:
+def turn_off(directory: str) -> tuple[BypassPeriod, Processes]:
     """Turn the bypass off and write the journal events; return the period.
+
+    Also returns the processes whose mail still passes unarchived: SMTP connections from
+    before that have not ended within CONNECTION_TIMEOUT.
 
     The file with the record is deleted on return. Raises JournalFailed if a journal
     cannot be written: mail is archived again, and the file stays until another call
@@ -113,7 +127,7 @@ def turn_off(directory: str) -> BypassPeriod:
         raise BypassRefused("the bypass is off: mail is archived")
     postfix_config = postfix_command.read_configuration(directory)
     _set_bypass(directory, "")
-    _reload(directory)
+    connections = server_processes.wait_for(_reload(directory))
     if not record.period.ended:
         record = _end(directory, record)
     settings = archive_cf.load(directory)
@@ -140,7 +154,7 @@ def turn_off(directory: str) -> BypassPeriod:
             " postfix-archive bypass off again"
         )
     Path(directory, RECORD_FILE).unlink()
-    return record.period
+    return record.period, connections
 
 
 def _end(directory: str, record: BypassRecord) -> BypassRecord:
@@ -280,9 +294,13 @@ def _requeue(directory: str) -> tuple[int, int]:
     )
 
 
-def _reload(directory: str) -> None:
-    if postfix_command.is_running(directory):
-        postfix_command.reload(directory)
+def _reload(directory: str) -> Processes:
+    """Reload Postfix if it runs; return the processes that had clients before."""
+    if not postfix_command.is_running(directory):
+        return frozenset()
+    processes = server_processes.with_clients(directory)
+    postfix_command.reload(directory)
+    return processes
 
 
 def _now() -> str:

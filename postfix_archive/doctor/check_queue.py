@@ -24,15 +24,15 @@ DEFAULT_LOG = "/var/log/postfix.log"  # MAILLOG_README
 
 def check_queued_copies(host: Host) -> Iterator[Finding]:
     """Report archive copies that wait long in Postfix's queue."""
-    capsules = [each for each in host.queued_messages if rescue_plan.is_capsule(each)]
-    oldest = max(capsules, key=lambda each: each.age, default=None)
+    copies = [each for each in host.queued_messages if rescue_plan.is_copy(each)]
+    oldest = max(copies, key=lambda each: each.age, default=None)
     limit = host.number("bounce_queue_lifetime") or 5 * DAY
     if oldest is not None and oldest.age > min(HOUR, limit // 2):
         yield Finding(
             "queue-backlog",
             CRITICAL if oldest.age > limit // 2 else WARNING,
             f"queue id {oldest.queue_id}",
-            f"{len(capsules)} archive copies are queued, the oldest for"
+            f"{len(copies)} archive copies are queued, the oldest for"
             f" {oldest.age // 60} minutes; Postfix deletes them after"
             f" {limit // HOUR} hours: {_reason(host, oldest)}",
             "remove the cause, then " + host.postfix_command("postqueue", "-f"),

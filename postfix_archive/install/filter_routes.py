@@ -135,7 +135,9 @@ class Routing:
         """Yield the changes to the -o options of the admin's services."""
         for service in self.archived_services:
             has_own_filter = (
-                "content_filter" in service.options or self.setup.position == "after"
+                "content_filter" in service.options
+                or self.setup.position == "after"
+                or self.route_number(service) != 1  # main.cf's is the first
             )
             if has_own_filter:
                 next_filter = self._original_value("content_filter", service)
@@ -287,17 +289,18 @@ class Routing:
         if archive_services.NO_ADDRESS_MAPPINGS in value and self._has_stamp_filter(
             service
         ):
-            options = [
-                w
-                for w in configuration.split_list(value)
-                if archive_services.NO_ADDRESS_MAPPINGS not in w
-            ]
-            reinject_options = self._installed_reinject_options(service)
-            return ",".join(
-                [*options, archive_services.NO_ADDRESS_MAPPINGS]
-                if archive_services.NO_ADDRESS_MAPPINGS in reinject_options
-                else options
+            is_mapped_later = (
+                archive_services.NO_ADDRESS_MAPPINGS
+                in self._installed_reinject_options(service)
             )
+            options = [
+                each
+                for each in configuration.split_list(value)
+                if archive_services.NO_ADDRESS_MAPPINGS not in each
+                or is_mapped_later
+                and each == archive_services.NO_ADDRESS_MAPPINGS
+            ]
+            return ",".join(options)
         return value
 
     def _has_stamp_filter(self, service: Service | None) -> bool:

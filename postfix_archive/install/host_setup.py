@@ -25,6 +25,7 @@ from postfix_archive.store import journal_reader, record_reader
 from postfix_archive.system import path_access, privileges
 
 PROBE_DOMAIN = "archive-probe.invalid"
+PROGRAM_SIZE = 64 << 20  # bytes; 35 MiB with Python 3.11, compiled
 HIGHEST_PORT = 65535  # port number
 
 
@@ -126,6 +127,18 @@ def check_executable(option: str, path: str) -> None:
         raise InstallRefused(
             f"{option}: the file system of {existing} is mounted noexec, so all mail"
             " would be deferred; choose another directory"
+        )
+
+
+def check_space(option: str, path: str) -> None:
+    """Raise InstallRefused if the program does not fit on the file system of path."""
+    existing = _existing_parent(path)
+    free = shutil.disk_usage(existing).free
+    if free < PROGRAM_SIZE:
+        raise InstallRefused(
+            f"{option}: {free >> 20} MiB free on the file system of {existing}, and the"
+            f" program needs {PROGRAM_SIZE >> 20}; free some, or choose another"
+            " directory"
         )
 
 

@@ -13,7 +13,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import FrameType
 
 from postfix_archive.config import archive_cf
@@ -49,6 +49,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run install or uninstall for make(1), which passes options in the environment."""
     [verb] = sys.argv[1:] if arguments is None else arguments
     try:
+        options.check_words(os.environ.get("MAKE_WORDS", "").split())
         run(verb, os.environ)
     except ArchiveError as error:
         print(f"{verb}: {error}", file=sys.stderr)
@@ -63,9 +64,12 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def run(verb: str, values: Mapping[str, str]) -> None:
+def run(
+    verb: str, values: Mapping[str, str], name_options: Callable[[str], str] = str
+) -> None:
     """Install or uninstall, with the values of make's variables.
 
+    name_options: makes a text that names these variables one that names the caller's.
     Raises ArchiveError.
     """
     os.umask(0o022)  # the archive's user must read files that root creates
@@ -77,7 +81,7 @@ def run(verb: str, values: Mapping[str, str]) -> None:
         if verb == "uninstall":
             _uninstall(options.parse_uninstall(values))
         else:
-            _install(options.parse(values))
+            _install(options.parse(values), name_options)
     except OSError as error:
         path = f"{error.filename}: " if error.filename else ""
         raise InstallFailed(f"{path}{error.strerror}") from error
@@ -90,7 +94,7 @@ def _uninstall(uninstall_options: Options) -> None:
     uninstall.uninstall(directory, uninstall_options.prefix)
 
 
-def _install(install_options: Options) -> None:
+def _install(install_options: Options, name_options: Callable[[str], str]) -> None:
     if install_options.destdir:
         _stage_package(install_options)
         return
@@ -114,10 +118,13 @@ def _install(install_options: Options) -> None:
         host_setup.check_search_permission(option, path, setup.user)
     host_setup.check_directory(f"PREFIX={prefix}", prefix)
     host_setup.check_executable(f"PREFIX={prefix}", program_files.directory)
+    if not program_files.is_current:
+        host_setup.check_space(f"PREFIX={prefix}", program_files.directory)
     postfix_instance.check(setup)
     changes = postfix_instance.plan(setup)
     if install_options.dry_run:
-        dry_run.show(postfix_instance, setup, changes, program_files)
+        command = name_options(options.install_command(install_options))
+        dry_run.show(postfix_instance, setup, changes, program_files, command)
         return
     _apply(install_options, postfix_instance, setup, changes, program_files)
     report.show(postfix_instance, changes, program_files)

@@ -19,7 +19,7 @@ from postfix_archive.install.filter_routes import Change
 from postfix_archive.install.instance import Instance
 from postfix_archive.maillog import location
 from postfix_archive.outcomes import follower_state
-from postfix_archive.postfix import archive_services, mail_queue, postfix_command
+from postfix_archive.postfix import archive_services, mail_queue, server_processes
 from postfix_archive.postfix.configuration import Configuration
 from postfix_archive.rescue import queue_rescue
 from postfix_archive.status import collect
@@ -61,9 +61,12 @@ def show(
     )
     if not changes:
         print("Postfix:    nothing to change.")
-    if not postfix_command.is_running(postfix_instance.directory):
-        print("Probe:      none, Postfix is not running: run postfix start.")
-        return
+    if postfix_instance.old_connections:
+        print(
+            "Mail on:   "
+            f" {server_processes.describe(postfix_instance.old_connections)} passes as"
+            " before the installation until they end."
+        )
     _record_first_runs(archive_cf.load(postfix_instance.directory))
     observation = inspection.inspect_host(postfix_instance.directory)
     findings = checks.run(observation)
@@ -87,6 +90,8 @@ def _print_lines(label: str, text: str) -> None:
 
 def _probe_obstacle(host: Host) -> str:
     """Return why no probe message can be sent, "" if one can."""
+    if not host.is_running:
+        return f"Postfix is not running: run {host.postfix_command('postfix', 'start')}"
     if host.bypass is not None:
         return f"bypass is on: run {host.archive_command('bypass', 'off')}"
     if not _is_pickup_archived(host.config):

@@ -18,7 +18,6 @@ from postfix_archive.message import printable, request
 from postfix_archive.postfix import archive_services, postfix_command
 from postfix_archive.postfix.queued_message import QueuedMessage
 
-ARCHIVE_TRANSPORT = "archive:"
 ACTIVE_TIMEOUT = 60.0  # seconds to wait for stamp filter processes that are at work
 WAIT_TIMEOUT = 120.0  # seconds to wait for ports, the probe and the queue
 LISTING_TIMEOUT = 120.0  # seconds for one listing, of 20,000 messages that vanish
@@ -115,9 +114,7 @@ def requeue(directory: str) -> tuple[int, int]:
 
 
 def _needs_our_transport(message: QueuedMessage) -> bool:
-    has_filter = message.content_filter.startswith(
-        (archive_services.STAMP_TRANSPORT, ARCHIVE_TRANSPORT)
-    )
+    has_filter = message.content_filter.startswith(archive_services.OWN_DESTINATIONS)
     return has_filter or any(
         one.endswith(request.DOMAIN_SUFFIX) for one in message.recipients
     )

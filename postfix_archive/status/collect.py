@@ -42,7 +42,7 @@ def snapshot(directory: str, settings: Settings) -> Snapshot:
         version=__version__,
         backlogs={
             "queue": _queue_backlog(
-                [e for e in messages if rescue_plan.is_capsule(e)], now, last_failure
+                [e for e in messages if rescue_plan.is_copy(e)], now, last_failure
             ),
             "fallback": _fallback_backlog(fallback_directory, now),
             "filter": _queue_backlog(

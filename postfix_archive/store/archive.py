@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 DRAFTS = "drafts"
 STORE_MARKER = "store-seen"  # file name in the marker directory
 
+PATH_LIMIT = 4096  # bytes: PATH_MAX
+
 
 class Archive:
     """The archive of one archive address."""
@@ -46,8 +48,8 @@ class Archive:
         """Create nothing yet.
 
         marker_directory is outside the store, on another file system. The file
-        ``store-seen`` in it records that the store has been used, the file of known_end
-        where its journals ended.
+        ``store-seen`` in it has the path of the store that has been used, the file of
+        known_end where its journals ended.
         """
         self._store_directory = store_directory
         self._marker_directory = marker_directory
@@ -211,7 +213,7 @@ class Archive:
         marker = f"{self._marker_directory}/{STORE_MARKER}"
         if (
             self._marker_directory
-            and files.exists(marker)
+            and self._is_marked(marker)
             and not _has_archives(self._store_directory)
         ):
             raise StoreFailed(
@@ -222,7 +224,19 @@ class Archive:
         self._require_known_end()
         files.make_directory(drafts)
         if self._marker_directory:
-            files.touch(marker)  # after a failure the next copy does it
+            _write_marker(marker, self._store_directory)
+
+    def _is_marked(self, marker: str) -> bool:
+        """Tell whether this store has been used, and not one at another path."""
+        try:
+            descriptor = files.open_regular(marker)
+        except OSError:
+            return files.exists(marker)
+        try:
+            content = os.read(descriptor, PATH_LIMIT)
+        finally:
+            os.close(descriptor)
+        return content in (b"", _as_bytes(self._store_directory))
 
     def _publish(
         self,
@@ -310,6 +324,18 @@ def of_settings(settings: Settings, archive_address: str) -> Archive:
         archive_address,
         marker_directory=settings.archive_fallback_directory,
     )
+
+
+def _write_marker(marker: str, store_directory: str) -> None:
+    """Record the path of the store; errors are ignored."""
+    try:
+        files.replace(marker, _as_bytes(store_directory), is_durable=False)
+    except StoreFailed:
+        pass
+
+
+def _as_bytes(path: str) -> bytes:
+    return path.encode("utf-8", "surrogateescape")
 
 
 def _has_archives(directory: str) -> bool:

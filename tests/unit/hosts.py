@@ -94,6 +94,23 @@ HOSTS = {
         },
         STOCK_MASTER + CLEANUP_ENTRY + REINJECTION_ENTRY,
     ),
+    "mapped before the filter": make_config(
+        {"content_filter": AMAVIS},
+        STOCK_MASTER
+        + REINJECTION_ENTRY.replace("no_header", "no_address_mappings,no_header"),
+    ),
+    "before-queue filter": make_config(
+        {},
+        STOCK_MASTER.replace("smtpd", "smtpd -o smtpd_proxy_filter=127.0.0.1:10024")
+        + "127.0.0.1:10099 inet n - n - - smtpd -o smtpd_proxy_filter=\n",
+    ),
+    "mapped elsewhere from one port": make_config(
+        {"content_filter": AMAVIS},
+        STOCK_MASTER.replace(
+            "smtpd", "smtpd -o receive_override_options=no_address_mappings"
+        )
+        + REINJECTION_ENTRY,
+    ),
     "maps": make_config({"transport_maps": "hash:/etc/postfix/transport, pcre:/x"}),
     "simple filter": make_config(
         {},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shlex
 import subprocess
@@ -75,6 +76,8 @@ def test_from_stock_to_archive_and_back(host: WholeHost, wheels: Path) -> None:
     assert "+archive-stamp unix" in diff
     assert "Store:      /var/lib/postfix-archive would be created" in diff
     assert "Key:        /etc/postfix-archive/postfix.key would be created" in diff
+    command = diff.rpartition("Nothing was changed. To install: ")[2]
+    assert command == install(wheels).strip()
     assert host.configuration() == before
     host.run("test ! -e /etc/postfix-archive")
 
@@ -366,6 +369,30 @@ def test_mail_passes_by_postfix_commands_where_no_program_can_be_executed(
     assert count_records(host) == 1
 
 
+@pytest.mark.parametrize("is_purged", [False, True])
+def test_uninstall_after_the_postfix_package_was_removed(
+    host: WholeHost, wheels: Path, is_purged: bool
+) -> None:
+    before = host.configuration()
+    instance = hashlib.sha256(b"/etc/postfix").hexdigest()[:16]
+    last_error = f"/var/tmp/.postfix-archive-{instance}.last-error"
+    host.run(f"{install(wheels)} && postfix stop && touch {last_error}")
+    if is_purged:
+        host.run("rm /etc/postfix/main.cf /etc/postfix/master.cf")
+    output = host.output(
+        "unshare -m sh -c 'mount -t tmpfs none /usr/sbin && make uninstall'"
+    )
+    assert "Postfix is not installed; what is in its queue stays there." in output
+    assert "copies    /var/lib/postfix-archive/ARCHIVE/YYYY/MM/DD; zcat" in output
+    if not is_purged:
+        assert host.configuration() == before
+    host.run(f"test ! -e {last_error} && ! find /usr/local /etc/cron.d | grep archive")
+    assert host.output("ls /etc/postfix-archive").split() == [
+        "postfix.archive.cf",
+        "postfix.key",
+    ]
+
+
 def test_uninstall_waits_for_what_the_archive_still_holds(
     host: WholeHost, wheels: Path
 ) -> None:
@@ -390,6 +417,30 @@ def test_uninstall_waits_for_what_the_archive_still_holds(
     assert "captured" in host.output("cat /var/mail/bob")
     records = host.output("cat /var/lib/postfix-archive/*/journal | grep -c archived")
     assert records == "2"
+
+
+def test_uninstall_waits_for_mailed_copies_that_no_store_has(
+    host: WholeHost, wheels: Path
+) -> None:
+    host.run(install(wheels, "ARCHIVE=far@example.net"))
+    host.run("echo archive_delivery = mail >>/etc/postfix/archive.cf")
+    host.run("postconf -e relayhost=[127.0.0.1]:2 && postfix reload")
+    host.send("to be kept")
+    host.wait("grep -q 'to=<far@example.net>.*deferred' /var/log/postfix.log", "kept")
+    status = json.loads(host.run("postfix-archive status --json || :").stdout)
+    assert status["queue"]["count"] == 1
+
+    def heal() -> None:
+        is_drained = "! postconf -h content_filter | grep -q archive-stamp"
+        host.wait(is_drained, "make uninstall waits for the queue")
+        host.run("smtp-sink -u bob 127.0.0.1:2 100 >/dev/null 2>&1 &")
+
+    healing = threading.Thread(target=heal)
+    healing.start()
+    host.run("make uninstall")
+    healing.join()
+    host.run("grep -q 'to=<far@example.net>.*status=sent' /var/log/postfix.log")
+    host.wait_for_empty_queue()
 
 
 def test_uninstall_empties_the_fallback_directory(
@@ -592,6 +643,11 @@ REFUSED = {
         f" /var/tmp/data && make install {ARCHIVE} PREFIX=/var/tmp/data/new'",
         "PREFIX=/var/tmp/data/new: the file system of /var/tmp/data is mounted noexec",
     ),
+    "full PREFIX": (
+        "unshare -m sh -c 'mkdir -p /var/tmp/full && mount -t tmpfs -o size=8m tmpfs"
+        f" /var/tmp/full && make install {ARCHIVE} PREFIX=/var/tmp/full'",
+        "PREFIX=/var/tmp/full: 8 MiB free on the file system of /var/tmp/full, and",
+    ),
     "STORE is a file": (
         f"make install {ARCHIVE} STORE=/etc/hostname",
         "is not a directory",
@@ -621,6 +677,14 @@ REFUSED = {
     "no name of a service": (
         "make install ARCHIVE=a=b@x.org MODE=lmtp",
         "cannot be a service name in master.cf",
+    ),
+    "a word that is no option": (
+        f"make install {ARCHIVE} DRYRUN=yes",
+        "DRYRUN: there is no such option; did you mean DRY_RUN? docs/installing.md",
+    ),
+    "a word that is no option, back": (
+        "make uninstall PREFX=/opt",
+        "PREFX: there is no such option; did you mean PREFIX?",
     ),
     "neither yes nor no": (
         f"make install {ARCHIVE} DRY_RUN=maybe",

@@ -128,6 +128,34 @@ def test_a_port_without_a_filter_to_give_anything_back_is_around() -> None:
     assert finding_names(replace(host, config=config)) == {"other-content-filter"}
 
 
+def test_a_port_whose_mail_is_mapped_before_and_behind_the_filter_is_named() -> None:
+    host = make_sound_host(config_after(HOSTS["mapped elsewhere from one port"]))
+    services = tuple(
+        (
+            replace(
+                each,
+                options={
+                    k: v for k, v in each.options.items() if k != "content_filter"
+                },
+            )
+            if each.key == "smtp/inet"
+            else each
+        )
+        for each in host.config.services
+    )
+    config = replace(host.config, services=services)
+    assert finding_names(replace(host, config=config)) == {"addresses-mapped-twice"}
+
+
+def test_a_port_behind_a_before_queue_filter_that_archives_nothing_is_named() -> None:
+    host = make_sound_host(config_after(HOSTS["before-queue filter"]))
+    [behind] = [e for e in host.config.services if e.name == "127.0.0.1:10099"]
+    unfiltered = replace(behind, options={"content_filter": "", "archive": ""})
+    services = [each for each in host.config.services if each != behind]
+    config = replace(host.config, services=(*services, unfiltered))
+    assert finding_names(replace(host, config=config)) == {"proxy-unfiltered"}
+
+
 def test_mail_that_another_client_reinjected_is_named() -> None:
     assert finding_names(replace(STOCK, unarchived_reinjections=("4Zx",))) == {
         "foreign-reinjection"
@@ -141,6 +169,7 @@ def test_mail_that_another_client_reinjected_is_named() -> None:
         (waiting(301, "b@example.net", to="archive-stamp-2:x@y"), "filter-backlog"),
         (waiting(3601, "capsule@archive-request.invalid"), "queue-backlog"),
         (waiting(3601, "x@y", to="archive:capsule"), "queue-backlog"),
+        (waiting(3601, "x@y", to="archive-relay:[mx]"), "queue-backlog"),
         (waiting(9, "legal@example.com"), "copies-refused"),
     ],
 )

@@ -148,6 +148,23 @@ def test_an_admin_who_maps_at_the_first_hop_does_so_still(on_request: bool) -> N
     assert plan(changed, setup) == ()
 
 
+@pytest.mark.parametrize("mode", archive_services.MODES)
+def test_a_port_whose_mail_is_mapped_behind_the_filter_has_its_own_route(
+    mode: str,
+) -> None:
+    config = config_after(
+        HOSTS["mapped elsewhere from one port"], replace(SETUP, mode=mode)
+    )
+    name = config.value("content_filter", config.service("smtp/inet"))
+    assert name.startswith("archive-stamp-2:")
+    second = config.service("127.0.0.1:10031/inet")
+    assert second is not None
+    assert second.options["content_filter"] == AMAVIS
+    assert "no_address_mappings" in second.options["receive_override_options"]
+    pickup = config.service("pickup/unix")
+    assert config.value("content_filter", pickup).startswith("archive-stamp:")
+
+
 def test_after_the_filter_only_its_reinjection_port_is_archived() -> None:
     config = config_after(HOSTS["amavis"], replace(SETUP, position="after"))
     assert config.main["content_filter"] == AMAVIS

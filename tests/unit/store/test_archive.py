@@ -200,6 +200,31 @@ def test_a_copy_in_many_pieces_is_one_file(tmp_path: Path) -> None:
     assert_committed(tmp_path)
 
 
+def test_a_used_store_that_is_empty_is_not_begun_anew_but_one_elsewhere_is(
+    tmp_path: Path,
+) -> None:
+    markers = tmp_path / "markers"
+    markers.mkdir()
+    capture = Capture()
+
+    def store_in(name: str) -> None:
+        (tmp_path / name).mkdir(exist_ok=True)
+        archive = Archive(str(tmp_path / name), LEGAL, marker_directory=str(markers))
+        archive.store_copy(capture.capture, [capture.copy], TIME)
+
+    store_in("first")
+    (tmp_path / "first").rename(tmp_path / "not mounted")
+    with pytest.raises(StoreFailed, match="first is empty but was in use"):
+        store_in("first")
+    store_in("moved")
+    (tmp_path / "moved").rename(tmp_path / "not mounted either")
+    with pytest.raises(StoreFailed, match="moved is empty but was in use"):
+        store_in("moved")
+    (markers / "store-seen").write_text("")  # as earlier versions wrote it
+    with pytest.raises(StoreFailed, match="is empty but was in use"):
+        store_in("third")
+
+
 def test_keeping_twice_is_keeping_once(tmp_path: Path) -> None:
     for _ in range(3):
         assert Capture().store_in(tmp_path) == {"archived"}
