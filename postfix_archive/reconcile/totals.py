@@ -20,8 +20,6 @@ from postfix_archive.reconcile.log_scan import LogScan
 from postfix_archive.reconcile.messages import Message
 from postfix_archive.rescue import rescue_plan
 
-UNCLEAR = "unclear"  # the log ends or is incomplete before it says what became of it
-
 
 @dataclass(frozen=True)
 class UnarchivedMessage:
@@ -101,7 +99,7 @@ class Totals:
 
     @property
     def unclear(self) -> int:
-        """How many accepted messages have no kind."""
+        """How many accepted messages have no kind: the log does not say what became."""
         return self.accepted - sum(self.counts[kind] for kind in KINDS)
 
     @property

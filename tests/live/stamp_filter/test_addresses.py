@@ -37,9 +37,7 @@ MANY_ARCHIVE = "crowd@example.com"
 # Archives that somebody has misspelt, or worse; a service of its own for each.
 NO_ARCHIVES = ("../../etc/x@y", "x@../../etc", "a/b@example.com", "..@example.com")
 # In the lmtp mode a path is the name of a socket that is not there.
-ERROR_PATTERN = (
-    "RequestInvalid: .*is not an archive address|private/archive.*No such file"
-)
+ERROR_PATTERN = "temporary failure|private/archive.*No such file"
 LOG_LINE = re.compile(r"\w{3} [ \d]\d \d\d:\d\d:\d\d mail postfix[\w/-]*\[\d+\]: ")
 IN_THE_STORE = re.compile(
     r"journal|journal\.last|drafts|20\d\d(/\d\d){0,2}"
