@@ -180,6 +180,9 @@ def list_(
 @click.option(
     "--outcome", is_flag=True, help="Print the outcome report, byte for byte."
 )
+@click.option(
+    "--passes", is_flag=True, help="List the records with the same Message-ID too."
+)
 @with_settings
 def show(
     settings: Settings,
@@ -188,6 +191,7 @@ def show(
     raw: bool,
     original: bool,
     outcome: bool,
+    passes: bool,
 ) -> None:
     """Show one record; a unique prefix of the id is enough."""
     store = settings.archive_store_directory
@@ -202,6 +206,11 @@ def show(
         problems: list[str] = []
         for line in record_view.lines(settings, message, problems):
             click.echo(line)
+        for other in (
+            record_reader.with_same_message_id(store, message) if passes else ()
+        ):
+            for line in record_view.summary_lines(settings, other, problems):
+                click.echo(f"Same Message-ID: {line}")
         _report_damage(problems)
 
 

@@ -23,7 +23,6 @@ from postfix_archive.rescue import rescue_plan
 # Seconds between the installation and the arrival of the first message after it, which
 # is that of the installation itself.
 BEGIN_SLACK = 5.0
-UNCLEAR = "unclear"  # the log ends or is incomplete before it says what became of it
 
 
 @dataclass(frozen=True)
@@ -112,7 +111,7 @@ class Totals:
 
     @property
     def unclear(self) -> int:
-        """How many accepted messages have no kind."""
+        """How many accepted messages have no kind: the log does not say what became."""
         return self.accepted - sum(self.counts[kind] for kind in KINDS)
 
     @property

@@ -35,8 +35,8 @@ class DeliveryRequest:
     """A delivery request from Postfix, its recipients separated from archive requests.
 
     ``request_sources`` maps each archive address to the source of its request. Only
-    lmtp(8) sends ``ret``, ``smtputf8`` and ``is_local`` (the client is local; None if
-    unknown).
+    lmtp(8) sends ``ret``, ``smtputf8``, ``is_8bitmime`` (BODY=8BITMIME declared) and
+    ``is_local`` (the client is local). The last two are None if unknown.
     """
 
     __slots__ = (
@@ -44,6 +44,7 @@ class DeliveryRequest:
         "client",
         "envid",
         "forged_count",
+        "is_8bitmime",
         "is_local",
         "nexthop",
         "recipients",
@@ -65,6 +66,7 @@ class DeliveryRequest:
         keys: Keyring,
         ret: bytes = b"",
         smtputf8: bool = False,
+        is_8bitmime: bool | None = None,
         is_local: bool | None = None,
     ) -> None:
         self.nexthop = nexthop
@@ -74,6 +76,7 @@ class DeliveryRequest:
         self.envid = envid
         self.ret = ret
         self.smtputf8 = smtputf8
+        self.is_8bitmime = is_8bitmime
         self.is_local = is_local
         self.recipients, table_requests, self.forged_count = request.split_recipients(
             recipients, keys
@@ -221,12 +224,14 @@ def needs_smtputf8(delivery: DeliveryRequest, scan: HeaderScan, head: bytes) -> 
 
 
 def needs_8bitmime(delivery: DeliveryRequest, shape: ContentProperties) -> bool:
-    """Tell whether to declare BODY=8BITMIME (RFC 6152); pipe(8) has no macro for it.
+    """Tell whether to declare BODY=8BITMIME (RFC 6152).
 
-    SMTP clients declare it for content that is not ASCII. sendmail(1) declares nothing;
-    then cleanup(8) reads Content-Transfer-Encoding, as it has done for the first queue
-    file.
+    lmtp(8) does if the queue file says so; pipe(8) has no macro for it. SMTP clients
+    declare it for content that is not ASCII. sendmail(1) declares nothing; then
+    cleanup(8) reads Content-Transfer-Encoding, as it has done for the first queue file.
     """
+    if delivery.is_8bitmime is not None:
+        return delivery.is_8bitmime
     return not shape.is_ascii and delivery.client.protocol.startswith(ESMTP_PROTOCOLS)
 
 

@@ -6,6 +6,8 @@ JournalFailed, RecordNotFound and RecordDamaged.
 
 from __future__ import annotations
 
+import contextlib
+import datetime
 import math
 import os
 from collections.abc import Iterable, Iterator
@@ -17,7 +19,7 @@ from postfix_archive.errors import (
     RecordNotFound,
     StoreFailed,
 )
-from postfix_archive.message import address, header
+from postfix_archive.message import address, dates, header, mime
 from postfix_archive.store import (
     bypass_period,
     copy_file,
@@ -32,6 +34,7 @@ from postfix_archive.store.journal_event import Event
 from postfix_archive.store.record import Record
 
 MATCH_LIMIT = 5  # records that a message about an ambiguous prefix names
+PASS_SPAN = 7 * dates.DAY_SECONDS  # longer than mail is queued (5 d)
 END_OF_HEADER = b"\r\n\r\n"
 
 
@@ -112,6 +115,30 @@ def find_record(directory: str, id_prefix: str, archive: str | None) -> Record:
         raise _ambiguous(id_prefix, matches)
     [((name, archive_id), events)] = matches.items()
     return record.merge(name, events)[archive_id]
+
+
+def with_same_message_id(directory: str, message: Record) -> Iterator[Record]:
+    """Yield the other records of the archive with the Message-ID of this one.
+
+    These are passes of the message that changed it, for example by a list manager. Of
+    PASS_SPAN before and after; reads the header of every copy of that time, but skips
+    those that are missing or damaged.
+    """
+    message_id = _message_id(directory, message)
+    if not message_id:
+        return
+    archived = datetime.datetime.fromisoformat(message.events[0]["time"]).timestamp()
+    begin, end = archived - PASS_SPAN, archived + PASS_SPAN
+    for other in records(directory, message.archive, since=begin, until=end):
+        if other.archive_id == message.archive_id:
+            continue
+        with contextlib.suppress(StoreFailed, RecordDamaged):
+            if _message_id(directory, other) == message_id:
+                yield other
+
+
+def _message_id(directory: str, message: Record) -> bytes:
+    return mime.field_text(original_head(directory, message), b"message-id")
 
 
 def bypass_periods(

@@ -175,6 +175,23 @@ def test_altered_mail_is_archived_in_full_again(postfix: PrivatePostfix) -> None
     assert len(deliveries(postfix, "footer", LEGAL)) == 2
 
 
+def test_show_lists_the_passes_that_a_list_manager_has_changed(
+    postfix: PrivatePostfix,
+) -> None:
+    """By Message-ID, also of mail that came unstamped, and no other mail."""
+    post = b"Message-ID: <post@example.org>\n" + mail("post")
+    for content in (post, post + b"-- \nfooter\n", mail("no post")):
+        postfix.send(content)
+    postfix.wait_for_empty_queue()
+    first, second = records(postfix, "post")
+    for one, other in ((first, second), (second, first)):
+        page = postfix.run_command("show", "--passes", one.archive_id).stdout
+        passes = [e for e in page.splitlines() if e.startswith("Same Message-ID: ")]
+        assert [each.split()[2] for each in passes] == [other.archive_id]
+    plain = postfix.run_command("show", first.archive_id).stdout
+    assert second.archive_id not in plain
+
+
 def test_a_stamp_copied_to_another_mail_hides_nothing(postfix: PrivatePostfix) -> None:
     passed_on = send_and_get_stamped(postfix, "donor")
     match = re.search(rb"Archive-Stamp:.*?h=\S+\n", passed_on, re.DOTALL)

@@ -378,6 +378,17 @@ def test_eightbit_is_declared_where_a_client_could(
     )
 
 
+@pytest.mark.parametrize("is_8bitmime", [True, False])
+@pytest.mark.parametrize("content", [b"gr\xfcn\r\n", b"plain\r\n"])
+def test_eightbit_is_declared_where_lmtp_declares_it(
+    content: bytes, is_8bitmime: bool
+) -> None:
+    client = Client(address=b"192.0.2.7", protocol=b"ESMTP")
+    delivery = delivery_request(BOB, client=client, is_8bitmime=is_8bitmime)
+    shape = examples.content_properties(content)
+    assert capture_plan.needs_8bitmime(delivery, shape) == is_8bitmime
+
+
 @pytest.mark.parametrize(
     ("address", "networks", "is_local"),
     [

@@ -597,7 +597,6 @@ def test_a_damaged_file_makes_mail_in_flight_wait(tmp_path: Path) -> None:
     damage_file(tmp_path, b"no gzip")
     with pytest.raises(ArchiveError) as excinfo:
         Capture(EVE).store_in(tmp_path)
-    assert excinfo.value.exit_code == 75
     assert excinfo.value.dsn.startswith("4.")
 
 
