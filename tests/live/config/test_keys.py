@@ -52,7 +52,7 @@ def test_a_capsule_whose_key_is_lost_waits_for_ever_and_is_reported() -> None:
         moved_program.rename(postfix.program_directory / "archive")
         postfix.send(mail("meanwhile"))
         postfix.wait(lambda: postfix.stored_files(LEGAL), "other mail is archived")
-        postfix.wait_for_log("sealed with a key that this site does not have")
+        postfix.wait_for_failure("sealed with a key that this site does not have")
         postfix.wait(
             lambda: postfix.run_command("queue", "rescue").returncode == 1,
             "the copy is rescued",
