@@ -116,4 +116,5 @@ def _parse_capture(archive: str, event: Event) -> PendingCapture:
             )
             for recipient in envelope.recipients
         ),
+        archive_count=len(envelope.requests),
     )

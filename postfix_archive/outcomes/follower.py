@@ -31,7 +31,8 @@ from postfix_archive.system import privileges
 
 BATCH_LINES = 5000  # lines of log
 CAPTURES_PER_STEP = 1000  # captures whose outcomes are appended with one fsync
-# Seconds of log time: all archives of a message have their journal line by then.
+# Seconds of log time. A message for several archives is kept for KEEP_ENDED: another
+# archive may have it later.
 KEEP_SETTLED = 60.0
 TOUCH_INTERVAL = 30.0  # seconds between two touches while nothing is new
 POSITION_KEY, FILTERS_KEY = "place", "filters"
@@ -206,8 +207,9 @@ class Follower:
             if file is not None and is_last:
                 file.is_settled = True
                 self._queue_files.touch(file)
-                keys = self._tracker.reachable_keys(file)
-                self._settled_keys.append((self._queue_files.now, keys))
+                if capture.archive_count == 1:
+                    keys = self._tracker.reachable_keys(file)
+                    self._settled_keys.append((self._queue_files.now, keys))
 
     def _affected_captures(self, affected_keys: set[str]) -> Iterator[PendingCapture]:
         """Yield the captures with possible news; all captures once an hour."""

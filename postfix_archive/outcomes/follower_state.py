@@ -35,7 +35,7 @@ CREATE TABLE IF NOT EXISTS word (name TEXT PRIMARY KEY, value TEXT);
 CREATE TABLE IF NOT EXISTS file (key TEXT PRIMARY KEY, words TEXT);
 CREATE TABLE IF NOT EXISTS capture (
     archive TEXT, capsule TEXT, id TEXT, captured TEXT, queue_id TEXT, at REAL,
-    recipients TEXT, PRIMARY KEY (archive, capsule));
+    recipients TEXT, archives INTEGER, PRIMARY KEY (archive, capsule));
 CREATE INDEX IF NOT EXISTS by_archive_id ON capture (captured);
 CREATE INDEX IF NOT EXISTS by_queue_id ON capture (queue_id);
 CREATE INDEX IF NOT EXISTS by_capsule ON capture (capsule);
@@ -57,7 +57,8 @@ class PendingCapture:
 
     ``archive_id`` is that of this capture; the record may have that of an earlier one.
     ``at`` is the Unix time of arrival, or of archiving if that is unknown.
-    ``recipients`` are pairs of final and original recipient.
+    ``recipients`` are pairs of final and original recipient. ``archive_count``: so many
+    archives have a capture of the message, or will have.
     """
 
     archive: str
@@ -67,6 +68,7 @@ class PendingCapture:
     queue_id: str
     at: float
     recipients: tuple[tuple[str, str], ...]
+    archive_count: int = 1
 
 
 def touch_last_read(directory: str) -> None:
@@ -171,7 +173,7 @@ class FollowerState:
     def add_capture(self, capture: PendingCapture) -> None:
         """Add a capture from a journal."""
         self._execute(
-            "INSERT OR IGNORE INTO capture VALUES (?, ?, ?, ?, ?, ?, ?)",
+            "INSERT OR IGNORE INTO capture VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
             capture.archive,
             capture.capsule,
             capture.record_id,
@@ -179,6 +181,7 @@ class FollowerState:
             capture.queue_id,
             capture.at,
             json.dumps(capture.recipients),
+            capture.archive_count,
         )
 
     def captures(self) -> Iterator[PendingCapture]:
@@ -348,8 +351,8 @@ def _check_version(database: sqlite3.Connection) -> None:
 
 
 def _parse_capture(row: tuple[Any, ...]) -> PendingCapture:
-    archive, capsule, record_id, archive_id, queue_id, at, recipients_json = row
-    recipients = tuple((final, first) for final, first in json.loads(recipients_json))
+    archive, capsule, record_id, archive_id, queue_id, at, addresses, count = row
+    recipients = tuple((final, first) for final, first in json.loads(addresses))
     return PendingCapture(
-        archive, capsule, record_id, archive_id, queue_id, at, recipients
+        archive, capsule, record_id, archive_id, queue_id, at, recipients, count
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -10,10 +11,20 @@ from pathlib import Path
 
 import pytest
 
+from postfix_archive.message import dates
+from postfix_archive.message import envelope as envelope_format
 from postfix_archive.outcomes import capture_reader, follower, follower_state
 from postfix_archive.outcomes.follower import Follower
+from postfix_archive.store.journal import Journal
 
-from unit.examples import ARCHIVE_ID, QUEUE_ID, make_settings
+from unit.examples import (
+    ARCHIVE_ID,
+    LEGAL,
+    QUEUE_ID,
+    make_envelope,
+    make_request,
+    make_settings,
+)
 from unit.store.test_archive import Capture, events
 
 BOB = "bob@example.com"
@@ -154,3 +165,35 @@ def test_a_backlog_is_read_in_pages_and_each_outcome_recorded_once(
     host.follow()
     assert host.outcomes == ["relayed"] * 11
     assert (host.rows("capture"), host.rows("due")) == (0, 11)
+
+
+def test_a_second_archive_may_have_a_message_minutes_later(host: FollowedHost) -> None:
+    requests = (make_request(), make_request("second@example.com"))
+    archive_id = "20261125-" + "7" * 40
+    envelope = make_envelope(
+        archive_id=archive_id,
+        queue_id=b"4jZF00000077zB",
+        requests=requests,
+        arrival=host.arrival,
+    )
+    text = envelope_format.serialise(envelope).decode()
+
+    def archive_in(archive: str, capsule: str) -> None:
+        (host.store / archive).mkdir(exist_ok=True)
+        fields: dict[str, str | int] = {"id": archive_id, "sha256": "0" * 64}
+        fields |= {"size": 5, "stamp": "absent", "envelope": text, "capsule": capsule}
+        with Journal(str(host.store / archive)) as journal:
+            journal.append("archived", dates.format_rfc3339(host.arrival), **fields)
+
+    with closing(Follower(host.settings, str(host.log), ())) as running:
+        archive_in(LEGAL, "a" * 64)
+        host.write_delivered(archive_id, "4jZF00000077zB", "4jZF00000078zB")
+        running.process_batch(running.read_batch())
+        for number in range(1, 4):
+            host.add_message(number, at=host.arrival + 100.0 * number)
+            running.process_batch(running.read_batch())
+        archive_in("second@example.com", "b" * 64)
+        running.process_batch(running.read_batch())
+    lines = (host.store / "second@example.com" / "journal").read_text().splitlines()
+    [outcome] = [e for e in map(json.loads, lines) if e["event"] == "outcome"]
+    assert (outcome["id"], outcome["outcome"]) == (archive_id, "relayed")
