@@ -691,7 +691,7 @@ REFUSED = {
         f"make install {ARCHIVE} DRY_RUN=maybe",
         "must be yes or no",
     ),
-    "PYTHON": (f"make install {ARCHIVE} PYTHON=python9", "no Python 3.11 or later"),
+    "PYTHON": (f"make install {ARCHIVE} PYTHON=python9", "not Python 3.11 or later"),
     "WHEELS": (f"make install {ARCHIVE} WHEELS=/nonexistent", "no such directory"),
     "our own domain": (
         "make install ARCHIVE=legal@archive-request.invalid",
