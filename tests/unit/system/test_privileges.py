@@ -17,7 +17,7 @@ import pytest
 
 from postfix_archive.cli import doctor
 from postfix_archive.config import key_file
-from postfix_archive.doctor import inspection
+from postfix_archive.doctor import inspection, lookup_results
 from postfix_archive.doctor.finding import attribute_finding
 from postfix_archive.errors import (
     InstallRefused,
@@ -270,7 +270,7 @@ def test_the_doctor_reads_no_table_that_leads_elsewhere(
 ) -> None:
     plant(foreign_directory / "table", victim)
     with pytest.raises(OSError):
-        inspection._read_table("/", f"texthash:{foreign_directory}/table")
+        lookup_results._read_table("/", f"texthash:{foreign_directory}/table")
     with pytest.raises(TableInvalid):
         table_file.compile_all((("hash", f"{foreign_directory}/table.in"),), KEYS)
 
