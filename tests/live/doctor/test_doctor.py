@@ -687,6 +687,12 @@ def test_cures_that_are_commands_work_as_they_are_typed(host: Host) -> None:
 
 # Mail arrives elsewhere as long as what was planted stands beside the cure.
 ROUTED_AWAY = ("another route first", "milters", "mailed to ourselves")
+# What an administrator has to do; an installation would change this host.
+CURE_BY_HAND = re.compile(
+    r"(?:postfix-archive( -c \S+)? (?:install|tables)\b|postfix -c \S+ reload; then "
+    r"|(?:in (?:archive|master)\.cf )?"
+    r"(?:set|replace|remove|correct|move|exclude|create) \S)"
+)
 
 
 @EACH_FAULT
@@ -694,8 +700,6 @@ def test_after_every_cure_that_is_a_command_a_message_arrives(
     host: Host, check: str, plant_fault: PlantFault, request: pytest.FixtureRequest
 ) -> None:
     """--fix runs those that are safe; the others are typed as they are printed."""
-    if request.node.callspec.id.endswith(ROUTED_AWAY):
-        pytest.skip("mail is routed away")
     plant_fault(host)
     finding = next(each for each in host.findings() if each["check"] == check)
     if finding["is_safe"]:
@@ -705,8 +709,11 @@ def test_after_every_cure_that_is_a_command_a_message_arrives(
         subprocess.run(fix, shell=True, check=True)
         host.postfix.reload()
     else:
-        pytest.skip(f"done by hand: {finding['fix']}")
+        assert CURE_BY_HAND.match(finding["fix"])
+        return
     assert check not in host.finding_names()
+    if request.node.callspec.id.endswith(ROUTED_AWAY):
+        return
     address = f"{secrets.token_hex(8)}@example.net"
     host.postfix.send(b"Subject: after the cure\n\nx\n", to=[address])
     host.postfix.wait_for_empty_queue()

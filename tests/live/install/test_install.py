@@ -578,7 +578,9 @@ def test_no_follower_where_there_is_nothing_to_follow(
         reason = "/nowhere/log: no such file"
     else:
         host.run("echo archive_delivery = mail >>/etc/postfix/archive.cf")
-        host.run("postconf archive_relay=archive-local:")  # legal is a user of this host
+        host.run(
+            "postconf archive_relay=archive-local:"
+        )  # legal is a user of this host
         reason = "archive_delivery = mail: there is no store"
     output = host.output(install(wheels))
     assert f"Follower:   none: {reason}" in output
