@@ -35,11 +35,15 @@ BIN = $(VENV)/bin
 ifneq ($(filter install uninstall,$(MAKECMDGOALS)),)
 export ARCHIVE ARCHIVE_POSITION CONFIG_DIRECTORY DESTDIR DRY_RUN INSTALL_POSTFIX
 export MODE ON_REQUEST PORT PREFIX PYTHON STORE WHEELS
+# Names of variables on make's command line: the installer refuses what it does not know.
+MAKE_WORDS := $(foreach name,$(.VARIABLES),\
+  $(if $(filter command,$(origin $(name))),$(name)))
+INSTALLER_ENVIRONMENT = MAKE_WORDS="$(strip $(MAKE_WORDS))" PYTHONPATH=.
 endif
 INSTALLER = "$$PYTHON" -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
   2>/dev/null || { printf '%s: PYTHON=%s: not Python 3.11 or later; give the path of\
  one\n' $@ "$$PYTHON" >&2; exit 1; }; \
-  PYTHONPATH=. "$$PYTHON" -B -m postfix_archive.install.main
+  $(INSTALLER_ENVIRONMENT) "$$PYTHON" -B -m postfix_archive.install.main
 
 # Run tests in parallel if live tests run on this host and not in a container: they wait
 # for Postfix most of the time. tests/schedule.py has their order.

@@ -1,9 +1,9 @@
-"""All exceptions of this program, each with its exit code and DSN status.
+"""All exceptions of this program, each with its DSN status.
 
-The base class means defer: exit code 75 (EX_TEMPFAIL), which pipe(8) retries, and a
-4.x.x status, since pipe(8) bounces on output that begins with 5.x.x whatever the exit
-code is. No exception that can occur while mail is processed may have other values;
-tests/unit/test_errors.py checks that.
+While mail is processed each of them means defer: exit code 75 (EX_TEMPFAIL), which
+pipe(8) retries, and a 4.x.x status, since pipe(8) bounces on output that begins with
+5.x.x whatever the exit code is; tests/unit/test_errors.py checks that. A command ends
+with exit code 1.
 
     ArchiveError
      +-- SettingInvalid, SettingsUnreadable       archive.cf
@@ -34,7 +34,6 @@ class ArchiveError(Exception):
     """One line of text: what happened, to what, what to do next."""
 
     dsn = "4.3.0"
-    exit_code = 75
 
 
 class SettingInvalid(ArchiveError):
@@ -136,70 +135,46 @@ class DeadlineExceeded(ArchiveError):
 class LogUnreadable(ArchiveError):
     """Postfix's log cannot be found or read."""
 
-    exit_code = 1
-
 
 class FollowerRunning(ArchiveError):
     """Another process already follows the log of this instance."""
-
-    exit_code = 1
 
 
 class RecordNotFound(ArchiveError):
     """The store has no record with this id."""
 
-    exit_code = 1
-
 
 class RecordDamaged(ArchiveError):
     """A file of the store does not have the content that was stored."""
-
-    exit_code = 1
 
 
 class TableInvalid(ArchiveError):
     """A table with ARCHIVE actions cannot be compiled or written."""
 
-    exit_code = 1
-
 
 class PostfixMissing(ArchiveError):
     """There is no Postfix on this host."""
-
-    exit_code = 1
 
 
 class PostfixCommandFailed(ArchiveError):
     """A command of Postfix ended with an error."""
 
-    exit_code = 1
-
 
 class InstallRefused(ArchiveError):
     """The installation is not possible as requested; nothing was changed."""
-
-    exit_code = 1
 
 
 class InstallFailed(ArchiveError):
     """The installation failed; the earlier configuration was restored."""
 
-    exit_code = 1
-
 
 class ReferenceMissing(ArchiveError):
     """A file of master.cf.d, the reference for install and doctor, is missing."""
-
-    exit_code = 1
 
 
 class BypassRefused(ArchiveError):
     """The bypass cannot be turned on or off in the present state."""
 
-    exit_code = 1
-
 
 class NotRoot(ArchiveError):
     """A command that only root may run was run by another user."""
-
-    exit_code = 1

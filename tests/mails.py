@@ -74,8 +74,9 @@ def archives_of(postfix: PrivatePostfix, name: str) -> list[str]:
 
 
 def recipients_of(record: Record) -> list[str]:
-    """Return all recipients of a record."""
-    return sorted(each.final.decode() for each in record.recipients.values())
+    """Return all recipients of a record, of all its passes."""
+    passes = record.passes
+    return sorted(e.final.decode() for one in passes for e in one.recipients.values())
 
 
 def event_kinds(record: Record) -> list[str]:

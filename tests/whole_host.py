@@ -6,7 +6,6 @@ of its own. Postfix has the configuration that Debian's package gives a fresh ho
 
 from __future__ import annotations
 
-import os
 import shlex
 import shutil
 import subprocess
@@ -102,18 +101,23 @@ class WholeHost:
     ) -> subprocess.CompletedProcess[str]:
         """Run a shell command in there, from the checkout; it must succeed or fail."""
         process = subprocess.run(
-            [*self._nsenter, "sh", "-c", f"cd {ROOT} && {command}"],
+            self.command(command),
             input=stdin,
             capture_output=True,
             text=True,
             errors="replace",
-            env={name: os.environ[name] for name in os.environ.keys() - MAKE_VARIABLES},
             check=False,
         )
         assert bool(process.returncode) == is_failure_expected, (
             process.stdout + process.stderr + self.log()
         )
         return process
+
+    def command(self, command: str) -> list[str]:
+        """Return the command line that runs a shell command in there."""
+        unset = [f"--unset={name}" for name in sorted(MAKE_VARIABLES)]
+        script = f"cd {ROOT} && {command}"
+        return ["env", *unset, *self._nsenter, "sh", "-c", script]
 
     def output(self, command: str) -> str:
         """Return what a command prints that must succeed."""

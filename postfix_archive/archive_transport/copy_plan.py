@@ -43,11 +43,18 @@ def header_above_stamp(head: bytes, request: Request) -> bytes:
     return head[: request.stamp_offset] if request.stamp_offset is not None else b""
 
 
-def is_mailed(envelope: Envelope, request: Request, settings: Settings) -> bool:
-    """Return whether a copy is sent as mail: if so configured, but never in a loop."""
+def is_mailed(
+    envelope: Envelope, request: Request, head: bytes, settings: Settings
+) -> bool:
+    """Return whether a copy is sent as mail: if so configured, but never in a loop.
+
+    head is the first bytes of the original.
+    """
     return settings.has_mail_delivery and not archive_copy.could_loop(
         envelope,
         request,
+        head,
+        archive_from=settings.archive_from,
         archive_sender=settings.archive_sender,
         has_store=settings.has_store,
     )

@@ -14,7 +14,13 @@ from fcntl import LOCK_EX, lockf
 
 from postfix_archive.archive_transport import copy_plan
 from postfix_archive.archive_transport.archive_job import ArchiveJob, CapturedMessage
-from postfix_archive.errors import JournalFailed, StoreFailed
+from postfix_archive.errors import (
+    JournalFailed,
+    PostfixRefused,
+    PostfixUnreachable,
+    RecordDamaged,
+    StoreFailed,
+)
 from postfix_archive.message import (
     archive_copy,
     capsule,
@@ -26,7 +32,7 @@ from postfix_archive.message import (
 from postfix_archive.message.envelope import Recipient
 from postfix_archive.postfix import smtp_client
 from postfix_archive.store import copy_file, fallback, journal
-from postfix_archive.store.archive import Archive
+from postfix_archive.store.archive import Archive, of_settings
 from postfix_archive.system import spool
 
 TYPE_CHECKING = False
@@ -105,6 +111,16 @@ def archive_message(job: ArchiveJob) -> str:
     return result.log_line(opened_capsule.envelope.archive_id)
 
 
+# Failures of one archive: of its store, or of the mail to its address.
+ARCHIVE_FAILURES = (
+    StoreFailed,
+    JournalFailed,
+    RecordDamaged,
+    PostfixUnreachable,
+    PostfixRefused,
+)
+
+
 class ArchiveResult:
     """What was done with one message, for all its requests together.
 
@@ -137,11 +153,18 @@ class ArchiveResult:
 def archive_captured(captured: CapturedMessage) -> ArchiveResult:
     """Archive a message for all its requests; return what was done.
 
-    Durable on return. Raises StoreFailed and JournalFailed if the store fails.
+    Durable on return. An archive that fails keeps no other from its copy: the first
+    of ARCHIVE_FAILURES is raised at the end, and a retry does what is not done.
     """
     result = ArchiveResult()
+    failures = []
     for each in captured.opened_capsule.envelope.requests:
-        _archive_for_request(captured, each, result)
+        try:
+            _archive_for_request(captured, each, result)
+        except ARCHIVE_FAILURES as error:
+            failures.append(error)
+    if failures:
+        raise failures[0]
     return result
 
 
@@ -183,11 +206,7 @@ def _store_and_mail(
     """Store the copy, and mail it if that is configured and not done yet."""
     sealed_envelope = captured.opened_capsule.envelope
     settings = captured.job.settings
-    archive = Archive(
-        settings.archive_store_directory,
-        request.address,
-        marker_directory=settings.archive_fallback_directory,
-    )
+    archive = of_settings(settings, request.address)
     piece = captured.piece(request)
     if request.verdict == stamp.VALID and archive.has_copy(piece.record_id):
         events = archive.add_supplement(piece, captured.job.timestamp)
@@ -197,7 +216,7 @@ def _store_and_mail(
         result.actions.add("supplement")
         return
     result.actions.add("stored")
-    is_mailed = copy_plan.is_mailed(sealed_envelope, request, settings)
+    is_mailed = copy_plan.is_mailed(sealed_envelope, request, captured.head, settings)
     if not is_mailed or journal.MAILED in events:
         return
     queue_ids = _mail_copies(captured, request, report_data)
@@ -231,7 +250,7 @@ def _mail_only(
     if request.is_stamp_trusted and request.generation:
         return  # an archive copy came back: there is nothing to add
     if not copy_plan.is_mailed(
-        captured.opened_capsule.envelope, request, captured.job.settings
+        captured.opened_capsule.envelope, request, captured.head, captured.job.settings
     ):
         result.alarms.append("not-mailed")  # a copy of a copy, or its bounce
         return

@@ -13,6 +13,7 @@ import contextlib
 import json
 import os
 import pwd
+import tempfile
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -22,9 +23,15 @@ from postfix_archive.config import archive_cf
 from postfix_archive.config.settings import Settings
 from postfix_archive.errors import ArchiveError, BypassRefused, JournalFailed, NotRoot
 from postfix_archive.message import dates
-from postfix_archive.postfix import archive_services, mail_queue, postfix_command
+from postfix_archive.postfix import (
+    archive_services,
+    mail_queue,
+    postfix_command,
+    server_processes,
+)
 from postfix_archive.postfix.configuration import Configuration
-from postfix_archive.store import bypass_period, journal, record_reader
+from postfix_archive.postfix.server_processes import Processes
+from postfix_archive.store import bypass_period, journal, known_end, record_reader
 from postfix_archive.store.bypass_period import BypassPeriod
 from postfix_archive.system import files, privileges
 
@@ -48,6 +55,7 @@ class BypassStart:
     record: BypassRecord
     requeued: int  # messages that waited for the stamp filter
     left: int  # messages that the stamp filter is still processing
+    connections: Processes  # processes whose mail still goes to the stamp filter
 
 
 def read_record(directory: str) -> BypassRecord | None:
@@ -86,23 +94,28 @@ def turn_on(directory: str, reason: str) -> BypassStart:
     period = BypassPeriod(_now(), current_user(), reason)
     _write_record(directory, BypassRecord(period))
     try:
-        postfix_command.set_main(
-            directory, archive_services.BYPASS_PARAMETER, period.started
-        )
+        _set_bypass(directory, period.started)
     except ArchiveError:
         Path(directory, RECORD_FILE).unlink()
         raise
-    _reload(directory)
+    old_processes = _reload(directory)
     requeued, left = _requeue(directory)
+    connections = server_processes.wait_for(old_processes)
+    if old_processes:  # what has come by them meanwhile
+        late, left = _requeue(directory)
+        requeued += late
     record = BypassRecord(period, _record_start(directory, postfix_config, period))
     _write_record(directory, record)
     fields = {"alarm": "bypass-on", "reason": f"by {period.started_by}: {reason}"}
     postfix_command.log_alarm(directory, LOG_TAG, fields)
-    return BypassStart(record, requeued, left)
+    return BypassStart(record, requeued, left, connections)
 
 
-def turn_off(directory: str) -> BypassPeriod:
+def turn_off(directory: str) -> tuple[BypassPeriod, Processes]:
     """Turn the bypass off and write the journal events; return the period.
+
+    Also returns the processes whose mail still passes unarchived: SMTP connections from
+    before that have not ended within CONNECTION_TIMEOUT.
 
     The file with the record is deleted on return. Raises JournalFailed if a journal
     cannot be written: mail is archived again, and the file stays until another call
@@ -113,8 +126,8 @@ def turn_off(directory: str) -> BypassPeriod:
     if record is None:
         raise BypassRefused("the bypass is off: mail is archived")
     postfix_config = postfix_command.read_configuration(directory)
-    postfix_command.set_main(directory, archive_services.BYPASS_PARAMETER, "")
-    _reload(directory)
+    _set_bypass(directory, "")
+    connections = server_processes.wait_for(_reload(directory))
     if not record.period.ended:
         record = _end(directory, record)
     settings = archive_cf.load(directory)
@@ -141,7 +154,7 @@ def turn_off(directory: str) -> BypassPeriod:
             " postfix-archive bypass off again"
         )
     Path(directory, RECORD_FILE).unlink()
-    return record.period
+    return record.period, connections
 
 
 def _end(directory: str, record: BypassRecord) -> BypassRecord:
@@ -196,6 +209,21 @@ def _read_configuration(directory: str) -> Configuration:
     return postfix_config
 
 
+def _set_bypass(directory: str, value: str) -> None:
+    """Set archive_bypass in main.cf.
+
+    postconf(1) edits a copy: it would replace a symlink by a file.
+    """
+    path = os.path.realpath(Path(directory, "main.cf"))
+    with tempfile.TemporaryDirectory() as private_directory:
+        copy = Path(private_directory, "main.cf")
+        copy.write_bytes(Path(path).read_bytes())
+        postfix_command.set_main(
+            private_directory, archive_services.BYPASS_PARAMETER, value
+        )
+        files.replace(path, copy.read_bytes(), like=path, failure=BypassRefused)
+
+
 def _require_root(verb: str) -> None:
     if os.geteuid():
         raise NotRoot(
@@ -236,6 +264,7 @@ def _append_events(
     failed = []
     for archive in sorted(archives):
         try:
+            known_end.require(settings.archive_fallback_directory, store, archive)
             with privileges.as_owner(store):
                 files.make_directory(f"{store}/{archive}")
                 with journal.Journal(f"{store}/{archive}") as journal_file:
@@ -265,9 +294,13 @@ def _requeue(directory: str) -> tuple[int, int]:
     )
 
 
-def _reload(directory: str) -> None:
-    if postfix_command.is_running(directory):
-        postfix_command.reload(directory)
+def _reload(directory: str) -> Processes:
+    """Reload Postfix if it runs; return the processes that had clients before."""
+    if not postfix_command.is_running(directory):
+        return frozenset()
+    processes = server_processes.with_clients(directory)
+    postfix_command.reload(directory)
+    return processes
 
 
 def _now() -> str:

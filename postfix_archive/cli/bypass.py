@@ -9,6 +9,7 @@ from __future__ import annotations
 import click
 
 from postfix_archive.bypass import switch
+from postfix_archive.postfix import server_processes
 
 
 @click.group()
@@ -36,6 +37,11 @@ def turn_on(directory: str, reason: str) -> None:
             f"The filter is still processing {start.left} messages. Run this command"
             " again later to requeue those that are left."
         )
+    if start.connections:
+        click.echo(
+            f"{server_processes.describe(start.connections)} still send mail to the"
+            " filter. Run this command again when they have ended."
+        )
     if start.record.unrecorded_start:
         archives = ", ".join(start.record.unrecorded_start)
         click.echo(
@@ -48,8 +54,13 @@ def turn_on(directory: str, reason: str) -> None:
 @click.pass_obj
 def turn_off(directory: str) -> None:
     """Archive mail again."""
-    period = switch.turn_off(directory)
+    period, connections = switch.turn_off(directory)
     click.echo(
         f"Mail is archived again. It was not archived from {period.interval}; the"
         " journals record that."
     )
+    if connections:
+        click.echo(
+            f"{server_processes.describe(connections)} still send mail past the"
+            " archive, until they end."
+        )

@@ -20,6 +20,7 @@ from postfix_archive.doctor.finding import Finding, worst_severity
 from postfix_archive.doctor.host import Host
 from postfix_archive.errors import ArchiveError, NotRoot
 from postfix_archive.postfix import postfix_command
+from postfix_archive.system import privileges
 
 
 @click.command()
@@ -55,14 +56,32 @@ def apply_fixes(host: Host, findings: list[Finding]) -> bool:
     safe_findings = [each for each in findings if each.is_safe]
     for item in safe_findings:
         click.echo(f"{item.check}: {item.fix}", err=True)
-        command = shlex.split(item.fix)
-        path = postfix_command.find_command(command[0])
-        process = subprocess.run([path, *command[1:]], capture_output=True, text=True)
-        if process.returncode:
-            click.echo(f"  failed: {' '.join(process.stderr.split())}", err=True)
+        error = _run_fix(shlex.split(item.fix))
+        if error:
+            click.echo(f"  failed: {error}", err=True)
     if safe_findings and host.is_running:
         postfix_command.reload(host.config.directory)
     return bool(safe_findings)
+
+
+def _run_fix(command: list[str]) -> str:
+    """Run the command of a fix; return its error, "" if there was none.
+
+    Changes owners and modes itself: chown(1) and chmod(1) follow symlinks, also those
+    that a user has made since the inspection.
+    """
+    try:
+        if command[0] == "chown":
+            privileges.change_owner(command[2], command[1])
+            return ""
+        if command[0] == "chmod":
+            privileges.change_mode(command[2], int(command[1], 8))
+            return ""
+        path = postfix_command.find_command(command[0])
+        process = subprocess.run([path, *command[1:]], capture_output=True, text=True)
+    except (OSError, KeyError) as error:
+        return str(error)
+    return " ".join(process.stderr.split()) if process.returncode else ""
 
 
 def _as_json(findings: list[Finding]) -> str:

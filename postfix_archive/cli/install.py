@@ -57,6 +57,6 @@ def run(verb: str, directory: str, values: dict[str, str]) -> None:
     """Install or uninstall; errors name the options as this command has them."""
     values["CONFIG_DIRECTORY"] = values["CONFIG_DIRECTORY"] or directory
     try:
-        installer.run(verb, values)
+        installer.run(verb, values, options.as_command_options)
     except ArchiveError as error:
         raise type(error)(options.as_command_options(str(error))) from error

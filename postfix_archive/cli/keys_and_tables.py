@@ -28,7 +28,7 @@ def key() -> None:
 
 @key.command()
 @click.option(
-    "--id", "key_id", metavar="NAME", help="Name of the key. [default: today's date]"
+    "--id", "key_id", metavar="NAME", help="Name of the key. [default: date, random]"
 )
 @click.option(
     "--owner",
@@ -49,7 +49,7 @@ def create(directory: str, key_id: str | None, owner: str | None) -> None:
 
 @key.command()
 @click.option(
-    "--id", "key_id", metavar="NAME", help="Name of the key. [default: today's date]"
+    "--id", "key_id", metavar="NAME", help="Name of the key. [default: date, random]"
 )
 @click.pass_obj
 def rotate(directory: str, key_id: str | None) -> None:

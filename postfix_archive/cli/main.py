@@ -1,15 +1,18 @@
 """The command postfix-archive, with ``list`` and ``show``.
 
 Other commands are in the modules of this package. Mail does not pass through here, so
-any library may be imported. An ArchiveError becomes one line on stderr and exit code 1.
+any library may be imported. An ArchiveError becomes one line on stderr and exit code 1,
+an output that cannot be written one line and exit code 3.
 """
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import io
 import json
 import math
+import os
 import sys
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -17,7 +20,7 @@ from typing import Any
 
 import click
 
-from postfix_archive import __version__
+from postfix_archive import __version__, monitoring
 from postfix_archive.cli import (
     bypass,
     doctor,
@@ -31,7 +34,7 @@ from postfix_archive.cli import (
     status,
     verify,
 )
-from postfix_archive.cli.options import Date
+from postfix_archive.cli.options import ArchiveAddress, Date
 from postfix_archive.config import archive_cf
 from postfix_archive.config.settings import Settings
 from postfix_archive.errors import ArchiveError
@@ -43,16 +46,43 @@ EXIT_FAILURE = 1
 
 
 class CommandGroup(click.Group):
-    """Reports an ArchiveError on one line of stderr."""
+    """Reports an ArchiveError, and any OSError, on one line of stderr."""
+
+    def main(self, *args: Any, **extra: Any) -> Any:
+        """Run the program and write all its output."""
+        try:
+            try:
+                return super().main(*args, **extra)
+            finally:
+                sys.stdout.flush()
+        except OSError as error:
+            _discard_output()
+            if isinstance(error, BrokenPipeError):
+                sys.exit(EXIT_FAILURE)
+            _report(f"{error.filename or 'standard output'}: {error.strerror}")
+            sys.exit(monitoring.UNKNOWN)
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command."""
         try:
             return super().invoke(ctx)
         except ArchiveError as error:
-            line = safe_text(f"{type(error).__name__}: {error}")
-            click.echo(f"postfix-archive: {line}", err=True)
+            _report(f"{type(error).__name__}: {error}")
             ctx.exit(EXIT_FAILURE)
+
+
+def _report(text: str) -> None:
+    with contextlib.suppress(OSError):
+        click.echo(f"postfix-archive: {safe_text(text)}", err=True)
+
+
+def _discard_output() -> None:
+    """Lead what is left in the buffer of stdout to where it can be written.
+
+    Else it would fail again when Python ends.
+    """
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 @click.group(cls=CommandGroup, context_settings={"help_option_names": ["-h", "--help"]})
@@ -71,7 +101,8 @@ def main(ctx: click.Context, config_dir: str | None) -> None:
             stream, io.TextIOWrapper
         ):  # main.cf may contain bytes that are not UTF-8
             stream.reconfigure(errors="backslashreplace")
-    ctx.obj = archive_cf.find_config_directory(config_dir)
+    # Absolute, since commands of Postfix change to the queue directory.
+    ctx.obj = os.path.abspath(archive_cf.find_config_directory(config_dir))
 
 
 for command in (
@@ -106,7 +137,9 @@ def with_settings(command: Callable[..., None]) -> Callable[..., None]:
 
 
 @main.command("list")
-@click.option("--archive", metavar="ADDRESS", help="Only this archive.")
+@click.option(
+    "--archive", type=ArchiveAddress(), metavar="ADDRESS", help="Only this archive."
+)
 @click.option("--since", type=Date(), help="Only messages archived at or after DATE.")
 @click.option("--until", type=Date(), help="Only messages archived before DATE.")
 @click.option(
@@ -124,24 +157,31 @@ def list_(
 ) -> None:
     """List archived messages, oldest first."""
     message = None
+    problems: list[str] = []
     messages = _read_records(settings, archive, since, until, last)
     for message in deque(messages, last) if last else messages:
-        click.echo(
-            json.dumps(record_view.to_json(message))
-            if as_json
-            else record_view.summary_line(settings, message)
-        )
+        if as_json:
+            click.echo(json.dumps(record_view.to_json(message)))
+            continue
+        for line in record_view.summary_lines(settings, message, problems):
+            click.echo(line)
     if message is None and not as_json:
         click.echo(f"No archived messages in {settings.archive_store_directory}.")
+    _report_damage(problems)
 
 
 @main.command()
 @click.argument("archive_id", metavar="ID")
-@click.option("--archive", metavar="ADDRESS", help="Only this archive.")
+@click.option(
+    "--archive", type=ArchiveAddress(), metavar="ADDRESS", help="Only this archive."
+)
 @click.option("--raw", is_flag=True, help="Print the archive copy, byte for byte.")
 @click.option("--original", is_flag=True, help="Print the original, byte for byte.")
 @click.option(
     "--outcome", is_flag=True, help="Print the outcome report, byte for byte."
+)
+@click.option(
+    "--passes", is_flag=True, help="List the records with the same Message-ID too."
 )
 @with_settings
 def show(
@@ -151,6 +191,7 @@ def show(
     raw: bool,
     original: bool,
     outcome: bool,
+    passes: bool,
 ) -> None:
     """Show one record; a unique prefix of the id is enough."""
     store = settings.archive_store_directory
@@ -162,8 +203,23 @@ def show(
     elif outcome:
         _write_bytes(record_reader.outcome_report(store, message))
     else:
-        for line in record_view.lines(settings, message):
+        problems: list[str] = []
+        for line in record_view.lines(settings, message, problems):
             click.echo(line)
+        for other in (
+            record_reader.with_same_message_id(store, message) if passes else ()
+        ):
+            for line in record_view.summary_lines(settings, other, problems):
+                click.echo(f"Same Message-ID: {line}")
+        _report_damage(problems)
+
+
+def _report_damage(problems: list[str]) -> None:
+    """Name the copies that cannot be read, and exit with 1 if there are any."""
+    for problem in problems:
+        _report(f"RecordDamaged: {problem}")
+    if problems:
+        click.get_current_context().exit(EXIT_FAILURE)
 
 
 def _read_records(

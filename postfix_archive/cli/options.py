@@ -1,4 +1,4 @@
-"""A click parameter type for dates, used by the options of commands."""
+"""Click parameter types for the options of commands: dates and archive addresses."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ from typing import Any
 
 import click
 import dateutil.parser
+
+from postfix_archive.errors import RequestInvalid
+from postfix_archive.message import request
 
 
 class Date(click.ParamType):  # type: ignore[type-arg]
@@ -23,3 +26,16 @@ class Date(click.ParamType):  # type: ignore[type-arg]
         if date.tzinfo is None:
             date = date.replace(tzinfo=datetime.timezone.utc)
         return date
+
+
+class ArchiveAddress(click.ParamType):  # type: ignore[type-arg]
+    """An archive address, in lower case as in the store."""
+
+    name = "address"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> str:
+        """Return the address as the store names it."""
+        try:
+            return request.parse_archive(value)
+        except RequestInvalid:
+            self.fail(f"{value!r} is not an archive address", param, ctx)

@@ -5,21 +5,24 @@ Used by cli/main.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import chardet
 
 from postfix_archive.config.settings import Settings
+from postfix_archive.errors import RecordDamaged, StoreFailed
 from postfix_archive.message import dates, encoded_words, header, mime, printable
 from postfix_archive.message.printable import safe_text
 from postfix_archive.store import journal, outcome_summary, record_reader
 from postfix_archive.store.journal_event import Event
-from postfix_archive.store.record import Record
+from postfix_archive.store.outcome_summary import OutcomeSummary
+from postfix_archive.store.record import Pass, Record
 
 SUBJECT_LIMIT = 1 << 14  # bytes; bounds the time
 SUBJECT_COLUMNS = 998  # as many as RFC 5322 2.1.1 allows on a line
 LIST_SUBJECT_COLUMNS = 160
+NO_COPY = "(the copy is missing or damaged)"
 VERDICT_TEXTS = {
     "absent": "no Archive-Stamp header",
     "valid": "valid Archive-Stamp header, but not in this store",
@@ -33,86 +36,138 @@ def to_json(message: Record) -> dict[str, Any]:
     return {
         "id": message.archive_id,
         "archive": message.archive,
-        "archived": message.events[0]["time"],
-        "sender": safe_text(message.envelope.sender),
-        "recipients": [safe_text(each.final) for each in message.recipients.values()],
-        "queue_id": safe_text(message.envelope.queue_id),
+        **_pass_to_json(message, message.passes[0]),
         "size": message.events[0]["size"],
         "sha256": message.events[0]["sha256"],
         "files": message.files,
-        "outcome": message.results.overall_kind,
-        "outcomes": dict(message.results.counts_by_kind),
+        "passes": [_pass_to_json(message, each) for each in message.passes[1:]],
         "reports": list(message.reports),
     }
 
 
-def summary_line(settings: Settings, message: Record) -> str:
-    """Return one line: id, time, archive, sender, recipients, outcome, subject."""
-    count = len(message.recipients)
-    first = next(iter(message.recipients.values()), None)
+def _pass_to_json(message: Record, one: Pass) -> dict[str, Any]:
+    results = message.results_of(one)
+    return {
+        "archived": one.time,
+        "sender": safe_text(one.sender),
+        "verp_delimiters": safe_text(_verp_delimiters(one)),
+        "recipients": [safe_text(each.final) for each in one.recipients.values()],
+        "queue_id": safe_text(one.envelope.queue_id),
+        "client": safe_text(one.envelope.client.address),
+        "sasl_username": safe_text(one.envelope.client.sasl_username),
+        "lines_above": _lines_above(one),
+        "is_returned_copy": one.is_returned_copy,
+        "outcome": results.overall_kind,
+        "outcomes": dict(results.counts_by_kind),
+    }
+
+
+def summary_lines(
+    settings: Settings, message: Record, problems: list[str] | None = None
+) -> Iterator[str]:
+    """Yield one line: id, time, archive, sender, recipients, outcome, subject.
+
+    Each further pass of the message is a line below, without id and subject. Appends to
+    problems why there is no subject: the copy is missing or damaged.
+    """
+    first, *others = message.passes
+    head = _head(settings, message, problems)
+    subject_text = NO_COPY if head is None else subject(head, LIST_SUBJECT_COLUMNS)
+    text = f"{message.archive}  {_pass_text(message, first)}{subject_text}"
+    yield f"{message.archive_id}  {first.time}  {text}"
+    for one in others:
+        if not one.is_returned_copy:
+            yield f"    passed again  {one.time}  {_pass_text(message, one)}".rstrip()
+
+
+def _pass_text(message: Record, one: Pass) -> str:
+    """Return sender, recipients and outcome of a pass, with two spaces at the end."""
+    count = len(one.recipients)
+    first = next(iter(one.recipients.values()), None)
     recipient_text = safe_text(first.final) if first else "(no recipients)"
     if count > 1:
         recipient_text += f" +{count - 1}"
-    sender = safe_text(message.envelope.sender) or "<>"
-    time = message.events[0]["time"]
-    head = record_reader.original_head(settings.archive_store_directory, message)
-    subject_text = subject(head, LIST_SUBJECT_COLUMNS)
-    is_known = message.results.overall_kind != outcome_summary.UNKNOWN
-    outcome_text = f"({message.results.overall_kind})  " if is_known else ""
-    prefix = (
-        f"{message.archive_id}  {time}  {message.archive}  {sender} -> {recipient_text}"
-    )
-    return f"{prefix}  {outcome_text}{subject_text}"
+    kind = message.results_of(one).overall_kind
+    outcome_text = f"({kind})  " if kind != outcome_summary.UNKNOWN else ""
+    sender = safe_text(one.sender) or "<>"
+    return f"{sender} -> {recipient_text}  {outcome_text}"
 
 
-def lines(settings: Settings, message: Record) -> Iterator[str]:
-    """Yield the lines of a record: envelope, files, outcomes, history."""
-    envelope = message.envelope
-    head = record_reader.original_head(settings.archive_store_directory, message)
+def lines(
+    settings: Settings, message: Record, problems: list[str] | None = None
+) -> Iterator[str]:
+    """Yield the lines of a record: envelope, files, outcomes, history.
+
+    Appends to problems why there is no subject: the copy is missing or damaged.
+    """
+    first, *others = message.passes
+    head = _head(settings, message, problems)
     yield f"Archive id:  {message.archive_id}"
     yield f"Archive:     {message.archive}"
-    yield f"Subject:     {subject(head)}"
-    yield f"Message-ID:  {safe_text(mime.field_text(head, b'message-id')) or '(none)'}"
-    yield f"Sender:      {safe_text(envelope.sender) or '<> (the null sender)'}"
-    if envelope.arrival is not None:
-        yield f"Received:    {dates.format_rfc5322(envelope.arrival).decode()}"
-    yield (
-        f"Host:        {safe_text(envelope.host)}, queue id"
-        f" {safe_text(envelope.queue_id)}"
-    )
-    yield from _client(message)
+    if head is None:
+        yield f"Subject:     {NO_COPY}"
+    else:
+        message_id = safe_text(mime.field_text(head, b"message-id")) or "(none)"
+        yield f"Subject:     {subject(head)}"
+        yield f"Message-ID:  {message_id}"
+    yield from _envelope(first)
     yield f"Size:        {message.events[0]['size']} bytes"
     yield f"SHA-256:     {safe_text(message.events[0]['sha256'])}"
     for name in (*message.files, *message.reports):
         path = f"{settings.archive_store_directory}/{message.archive}/{name}"
         label = "Report:" if name in message.reports else "File:"
         yield f"{label:12} {safe_text(path)}"
-    if message.results.overall_kind != outcome_summary.UNKNOWN:
-        yield f"Outcome:     {message.results.overall_kind}"
-    yield from _recipients(message)
+    yield from _recipients(message.results_of(first), len(first.recipients))
+    for one in others:
+        what = "Copy back:" if one.is_returned_copy else "Again:"
+        yield f"{what:12} {one.time}"
+        yield from _indented(_envelope(one))
+        yield from _indented(f"Line above:  {each}" for each in _lines_above(one))
+        results = message.results_of(one)
+        yield from _indented(_recipients(results, len(one.recipients)))
     yield "History:"
     for event in message.events:
         yield f"  {event['time']}  {_event_text(event)}"
 
 
-def _recipients(message: Record) -> Iterator[str]:
-    """Yield each recipient with its outcome, then the recipients it expanded to."""
-    yield f"Recipients:  {len(message.recipients)}"
-    is_known = message.results.overall_kind != outcome_summary.UNKNOWN
-    for result in message.results.recipient_results():
-        indent = "  " * (result.depth + 1)
-        expanded_from = result.original if result.original != result.recipient else ""
-        yield f"{indent}{safe_text(result.recipient)}" + (
-            f" (expanded from {safe_text(expanded_from)})" if expanded_from else ""
-        )
-        if result.outcome is not None:
-            yield f"{indent}  {safe_text(result.outcome.describe())}"
-        elif is_known and result.is_counted:
-            yield f"{indent}  no outcome yet"
+def _head(
+    settings: Settings, message: Record, problems: list[str] | None
+) -> bytes | None:
+    """Return the header of the original, None if the copy is missing or damaged."""
+    try:
+        return record_reader.original_head(settings.archive_store_directory, message)
+    except (RecordDamaged, StoreFailed) as error:
+        if problems is not None:
+            problems.append(str(error))
+        return None
 
 
-def _client(message: Record) -> Iterator[str]:
-    client = message.envelope.client
+def _indented(lines: Iterable[str]) -> Iterator[str]:
+    return (f"  {each}" for each in lines)
+
+
+def _verp_delimiters(one: Pass) -> bytes:
+    return one.envelope.verp_delimiters if one.has_verp else b""
+
+
+def _lines_above(one: Pass) -> list[str]:
+    return [safe_text(each) for each in one.lines_above.splitlines()]
+
+
+def _envelope(one: Pass) -> Iterator[str]:
+    """Yield sender, time, host and client of a pass."""
+    envelope = one.envelope
+    yield f"Sender:      {safe_text(one.sender) or '<> (the null sender)'}"
+    if one.has_verp:
+        delimiters = safe_text(_verp_delimiters(one))
+        yield f"VERP:        one sender for each recipient, delimiters {delimiters}"
+    if envelope.arrival is not None:
+        yield f"Received:    {dates.format_rfc5322(envelope.arrival).decode()}"
+    yield (
+        f"Host:        {safe_text(envelope.host)}, queue id"
+        f" {safe_text(envelope.queue_id)}"
+    )
+    client = envelope.client
     if client.address:
         name = safe_text(client.hostname) or "unknown"
         helo = f", helo {safe_text(client.helo)}" if client.helo else ""
@@ -121,6 +176,26 @@ def _client(message: Record) -> Iterator[str]:
     if client.sasl_username:
         method = f" by {safe_text(client.sasl_method)}" if client.sasl_method else ""
         yield f"SASL user:   {safe_text(client.sasl_username)}{method}"
+
+
+def _recipients(results: OutcomeSummary, count: int) -> Iterator[str]:
+    """Yield the outcome, and each recipient before those that it expanded to."""
+    is_known = results.overall_kind != outcome_summary.UNKNOWN
+    if is_known:
+        yield f"Outcome:     {results.overall_kind}"
+    yield f"Recipients:  {count}"
+    for result in results.recipient_results():
+        indent = "  " * (result.depth + 1)
+        expanded_from = result.original if result.original != result.recipient else ""
+        yield f"{indent}{safe_text(result.recipient)}" + (
+            f" (expanded from {safe_text(expanded_from)})" if expanded_from else ""
+        )
+        if result.outcome is not None and result.outcome.mapped_to:
+            yield f"{indent}  mapped to {safe_text(result.outcome.mapped_to)}"
+        if result.outcome is not None:
+            yield f"{indent}  {safe_text(result.outcome.describe())}"
+        elif is_known and result.is_counted:
+            yield f"{indent}  no outcome yet"
 
 
 def _event_text(event: Event) -> str:

@@ -47,6 +47,9 @@ def rescue(ctx: click.Context) -> None:
         click.echo("Postfix is not running: no queued mail expires, nothing to do.")
         return
     settings = archive_cf.load(ctx.obj)
+    if queue_rescue.lock(ctx.obj) < 0:  # until this process ends
+        click.echo("Another queue rescue is running: nothing is done.", err=True)
+        ctx.exit(monitoring.WARNING)
     plan = queue_rescue.make_plan(ctx.obj, settings)
     alarms: list[dict[str, str]] = []
     last_failure = failure_log.last(ctx.obj, settings.archive_spool_directory)
@@ -63,8 +66,11 @@ def rescue(ctx: click.Context) -> None:
                 )
             )
     except ArchiveError as error:
-        text = f"archive copies stay in the queue and will expire: {error}"
-        alarms.append(_alarm("copies-expire", len(plan.to_rescue), text))
+        text = (
+            "archive copies stay in the queue, on hold if they would expire soon:"
+            f" {error}"
+        )
+        alarms.append(_alarm("copies-left", len(plan.to_rescue), text))
     if plan.released_elsewhere:
         queue_rescue.forget(ctx.obj, plan.released_elsewhere)
     if plan.to_hold:

@@ -51,6 +51,7 @@ def status(ctx: click.Context, as_json: bool, as_metrics: bool, write: bool) -> 
         raise click.UsageError("--json, --prometheus and --write exclude each other")
     settings = archive_cf.load(ctx.obj)
     if write and not settings.archive_prometheus_file:
+        collect.save_journal_ends(settings)
         return
     snapshot = collect.snapshot(ctx.obj, settings)
     if write:

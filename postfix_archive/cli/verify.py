@@ -5,51 +5,156 @@ store/verifier does the work; auditors run that file alone as contrib/verify_arc
 
 from __future__ import annotations
 
+import json
+import sys
+from collections.abc import Sequence
+from typing import Any
+
 import click
 
+from postfix_archive import monitoring
+from postfix_archive.cli.options import ArchiveAddress
 from postfix_archive.config import archive_cf
-from postfix_archive.errors import RecordNotFound, StoreFailed
+from postfix_archive.errors import ArchiveError, RecordNotFound, StoreFailed
 from postfix_archive.message.printable import safe_text
-from postfix_archive.store import record_reader, verifier
+from postfix_archive.store import known_end, record_reader, verifier
+from postfix_archive.store.known_end import KnownEnd
+from postfix_archive.store.verifier import Finding, Verification
 
 
 @click.command()
-@click.option("--archive", metavar="ADDRESS", help="Only this archive.")
+@click.option(
+    "--archive", type=ArchiveAddress(), metavar="ADDRESS", help="Only this archive."
+)
+@click.option(
+    "--sealed",
+    multiple=True,
+    metavar="HASH",
+    help="SHA-256 of a line that a journal must have; may be repeated.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.pass_context
-def verify(ctx: click.Context, archive: str | None) -> None:
+def verify(
+    ctx: click.Context, archive: str | None, sealed: tuple[str, ...], as_json: bool
+) -> None:
     """Check every file and journal line of the store.
 
-    Changes nothing. Exit code 0: no errors (a note is no error), 1: errors.
+    Changes nothing. --sealed takes what an earlier run printed as the last line's
+    SHA-256.
+
+    Exit codes are those of monitoring plugins: 0 no errors (a note is no error),
+    2 errors, 3 the store cannot be read.
     """
-    settings = archive_cf.load(ctx.obj)
-    store = settings.archive_store_directory
+    try:
+        settings = archive_cf.load(ctx.obj)
+        store = settings.archive_store_directory
+        known = known_end.read(settings.archive_fallback_directory, store)
+        seals = [*sealed, *(each.sha256 for each in known.values())]
+        results = _verify_archives(store, archive, seals)
+    except ArchiveError as error:
+        fields = {"status": "UNKNOWN", "reason": str(error)}
+        click.echo(
+            json.dumps(fields) if as_json else f"UNKNOWN: {safe_text(str(error))}"
+        )
+        ctx.exit(monitoring.UNKNOWN)
+    found = {sha256 for each in results.values() for sha256 in each.sealed}
+    errors = [
+        Finding(store, verifier.missing_seal(each))
+        for each in sealed
+        if each not in found
+    ]
+    errors += _losses(store, known, results, archive)
+    has_errors = errors or any(each.error_count for each in results.values())
+    severity = monitoring.CRITICAL if has_errors else monitoring.OK
+    if as_json:
+        click.echo(json.dumps(_to_json(severity, results, errors)))
+        ctx.exit(severity)
+    for address, result in results.items():
+        for finding in result.findings:
+            click.echo(safe_text(str(finding)))
+        click.echo(f"{address}: {verifier.summary(result)}")
+    for finding in errors:
+        click.echo(safe_text(str(finding)))
+    if not results:
+        click.echo(f"No archives in {store}.")
+    ctx.exit(severity)
+
+
+def _losses(
+    store: str,
+    known: dict[str, KnownEnd],
+    results: dict[str, Verification],
+    archive: str | None,
+) -> list[Finding]:
+    """Return the archives that have lost what was known of them outside the store."""
+    errors = []
+    for address, end in known.items():
+        if archive not in (None, address):
+            continue
+        if address not in results:
+            errors.append(Finding(f"{store}/{address}", "the archive is missing"))
+        elif end.sha256 not in results[address].sealed:
+            problem = f"line {end.number} that it had is missing or is another one"
+            errors.append(Finding(f"{store}/{address}/{known_end.JOURNAL}", problem))
+    return errors
+
+
+def _verify_archives(
+    store: str, archive: str | None, sealed: Sequence[str]
+) -> dict[str, Verification]:
+    """Return the results by archive address. Raises StoreFailed, RecordNotFound."""
     archives = record_reader.archives(store)
     if archive is not None and archive not in archives:
         raise RecordNotFound(f"{store} has no archive {archive}")
-    exit_code = verifier.EXIT_OK
+    results = {}
     for address in [archive] if archive else archives:
         try:
-            result = _verify_with_progress(f"{store}/{address}")
+            results[address] = _verify_with_progress(f"{store}/{address}", sealed)
         except OSError as error:
             raise StoreFailed(
                 f"{error.filename}: {error.strerror}; run this as root or as the"
                 " archive's user"
             ) from error
-        for finding in result.findings:
-            click.echo(safe_text(str(finding)))
-        click.echo(f"{address}: {verifier.summary(result)}")
-        exit_code = verifier.EXIT_ERRORS if result.error_count else exit_code
-    if not archives:
-        click.echo(f"No archives in {store}.")
-    ctx.exit(exit_code)
+    return results
 
 
-def _verify_with_progress(directory: str) -> verifier.Verification:
-    """Verify one archive, with a progress bar on a terminal."""
-    with click.progressbar(length=1, label=directory.rpartition("/")[2]) as bar:
+def _verify_with_progress(directory: str, sealed: Sequence[str]) -> Verification:
+    """Verify one archive, with a progress bar on stderr if that is a terminal."""
+    if not sys.stderr.isatty():
+        return verifier.verify_archive(directory, sealed=sealed)
+    label = directory.rpartition("/")[2]
+    with click.progressbar(length=1, label=label, file=sys.stderr) as bar:
 
         def progress(done: int, total: int) -> None:
             bar.length = total
             bar.update(done - bar.pos)
 
-        return verifier.verify_archive(directory, progress)
+        return verifier.verify_archive(directory, progress, sealed)
+
+
+def _to_json(
+    severity: int, results: dict[str, Verification], errors: list[Finding]
+) -> dict[str, Any]:
+    return {
+        "status": monitoring.STATUS_NAMES[severity],
+        "archives": [
+            {
+                "archive": address,
+                "files": len(result.files),
+                "lines": result.line_count,
+                "last_sha256": result.last_sha256,
+                "errors": result.error_count,
+                "findings": [_finding_to_json(each) for each in result.findings],
+            }
+            for address, result in results.items()
+        ],
+        "findings": [_finding_to_json(each) for each in errors],
+    }
+
+
+def _finding_to_json(finding: Finding) -> dict[str, str]:
+    return {
+        "severity": "NOTE" if finding.is_note else "ERROR",
+        "place": finding.location,
+        "problem": finding.problem,
+    }

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import posix as os
 import sys
+from _stat import S_ISREG
 
 from postfix_archive.config import settings
 from postfix_archive.errors import (
@@ -92,7 +93,12 @@ def mail_owner_uid(archive_settings: Settings) -> int:
 
 
 def _read_text(path: str) -> str:
-    with open(path, encoding="utf-8") as file:
+    """Return the text of a regular file; a FIFO in its place would block for ever."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    if not S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(0, "not a regular file", path)
+    with open(descriptor, encoding="utf-8") as file:
         return file.read()
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Callable, Iterator
 
-from postfix_archive.doctor.finding import ADVICE, Finding
+from postfix_archive.doctor.finding import ADVICE, Finding, attribute_finding
 from postfix_archive.doctor.host import Host
 from postfix_archive.monitoring import CRITICAL, WARNING
 from postfix_archive.postfix import archive_services
@@ -24,15 +24,15 @@ DEFAULT_LOG = "/var/log/postfix.log"  # MAILLOG_README
 
 def check_queued_copies(host: Host) -> Iterator[Finding]:
     """Report archive copies that wait long in Postfix's queue."""
-    capsules = [each for each in host.queued_messages if rescue_plan.is_capsule(each)]
-    oldest = max(capsules, key=lambda each: each.age, default=None)
+    copies = [each for each in host.queued_messages if rescue_plan.is_copy(each)]
+    oldest = max(copies, key=lambda each: each.age, default=None)
     limit = host.number("bounce_queue_lifetime") or 5 * DAY
     if oldest is not None and oldest.age > min(HOUR, limit // 2):
         yield Finding(
             "queue-backlog",
             CRITICAL if oldest.age > limit // 2 else WARNING,
             f"queue id {oldest.queue_id}",
-            f"{len(capsules)} archive copies are queued, the oldest for"
+            f"{len(copies)} archive copies are queued, the oldest for"
             f" {oldest.age // 60} minutes; Postfix deletes them after"
             f" {limit // HOUR} hours: {_reason(host, oldest)}",
             "remove the cause, then " + host.postfix_command("postqueue", "-f"),
@@ -56,7 +56,8 @@ def check_queued_originals(host: Host) -> Iterator[Finding]:
             f" {oldest.age // 60} minutes: {_reason(host, oldest)}",
             "remove the cause, then "
             + host.postfix_command("postqueue", "-f")
-            + "; if that takes long: postfix-archive bypass on --reason TEXT",
+            + "; if that takes long: "
+            + host.archive_command("bypass", "on", "--reason", "TEXT"),
         )
 
 
@@ -123,19 +124,16 @@ def check_fallback_directory(host: Host) -> Iterator[Finding]:
     path = host.settings.archive_fallback_directory
     file = host.files[path]
     user = host.archive_user()
-    quoted = shlex.quote(path)
     if not file.is_directory:
         harm = "no such directory: copies that the store refuses wait in the queue"
-        fix = f"install -d -m 700 -o {user} {quoted}"
+        fix = f"install -d -m 700 -o {user} {shlex.quote(path)}"
         yield Finding("fallback-missing", CRITICAL, path, harm, fix)
     elif file.owner != user:
         harm = f"{file.owner} owns it and {user} cannot write copies there"
-        fix = f"chown {user} {quoted}"
-        yield Finding("fallback-owner", CRITICAL, path, harm, fix, is_safe=True)
+        yield attribute_finding("fallback-owner", file, harm, "chown", user)
     elif file.mode & 0o077:
         harm = f"users other than {user} can read the copies in it"
-        fix = f"chmod 700 {quoted}"
-        yield Finding("fallback-mode", CRITICAL, path, harm, fix, is_safe=True)
+        yield attribute_finding("fallback-mode", file, harm, "chmod", "700")
     elif host.settings.has_store:
         store = host.files.get(host.settings.archive_store_directory)
         if store is not None and store.device and store.device == file.device:
@@ -172,7 +170,7 @@ def check_held_mail(host: Host) -> Iterator[Finding]:
             f"{host.config.directory}/archive.held",
             f"{host.held_count} messages are on hold: the stamp filter fails and they"
             " were about to expire",
-            "remove the cause, see postfix-archive status; then "
+            f"remove the cause, see {host.archive_command('status')}; then "
             + host.archive_command("queue", "rescue"),
         )
 

@@ -12,7 +12,12 @@ from postfix_archive.doctor.host import Host
 from postfix_archive.errors import RequestInvalid
 from postfix_archive.message import request
 from postfix_archive.monitoring import CRITICAL, WARNING
-from postfix_archive.postfix import archive_services, configuration, content_filters
+from postfix_archive.postfix import (
+    archive_services,
+    configuration,
+    content_filters,
+    header_rewriting,
+)
 from postfix_archive.postfix.configuration import Service
 
 REQUEST_DOMAIN_REJECT = "archive-request.invalid=reject"
@@ -71,11 +76,15 @@ def check_unfiltered_services(host: Host) -> Iterator[Finding]:
 
 
 def check_proxy_filters(host: Host) -> Iterator[Finding]:
-    """Report before-queue filters whose second smtpd does not archive."""
+    """Report before-queue filters if no smtpd that can be behind them archives.
+
+    smtpd_proxy_filter names the filter; to which smtpd that sends mail is not known.
+    """
+    if any(_is_archived_behind_proxy(host, each) for each in host.receiving_services()):
+        return
     for service in host.receiving_services():
         proxy = host.config.value("smtpd_proxy_filter", service)
-        port = proxy.rpartition(":")[2]
-        if not proxy or _is_filtered_port(host, port):
+        if not proxy:
             continue
         yield Finding(
             "proxy-unfiltered",
@@ -104,9 +113,10 @@ def check_nexthop(host: Host) -> Iterator[Finding]:
 
 def check_address_mappings(host: Host) -> Iterator[Finding]:
     """Report address mappings that are made twice or not at all."""
+    later_ports = content_filters.reinjection_ports(host.config)
     for service in host.receiving_services():
         content_filter = _content_filter(host, service)
-        reinjection_service = _reinjection_service(
+        reinjection_service = reinjection_service_of(
             host, content_filter.partition(":")[0]
         )
         if (
@@ -114,9 +124,28 @@ def check_address_mappings(host: Host) -> Iterator[Finding]:
             or reinjection_service is None
         ):
             continue
-        is_mapped_first = not _has_no_mappings(host, service)
-        is_mapped_last = not _has_no_mappings(host, reinjection_service)
+        is_mapped_first = not (
+            has_no_mappings(host, service)
+            or header_rewriting.maps_headers_first(host.config, service)
+        )
+        is_mapped_last = not has_no_mappings(host, reinjection_service)
         place = _place(service, "receive_override_options")
+        if (
+            is_mapped_last
+            and _has_own_no_mappings(host, service)
+            and host.config.value("content_filter", reinjection_service)
+            and any(not has_no_mappings(host, each) for each in later_ports)
+        ):
+            yield Finding(
+                "addresses-mapped-twice",
+                CRITICAL,
+                place,
+                "its addresses are to be mapped where the next content filter"
+                f" reinjects, and {reinjection_service.name} maps them before it:"
+                " recipients get mail twice",
+                host.install_command(),
+            )
+            continue
         if is_mapped_first and is_mapped_last:
             yield Finding(
                 "addresses-mapped-twice",
@@ -130,6 +159,7 @@ def check_address_mappings(host: Host) -> Iterator[Finding]:
             not is_mapped_first
             and not is_mapped_last
             and not host.config.value("content_filter", reinjection_service)
+            and not _is_mapped_before_filter(host, service)
         ):
             yield Finding(
                 "addresses-not-mapped",
@@ -176,7 +206,8 @@ def check_client_restrictions(host: Host) -> Iterator[Finding]:
         restrictions = host.config.value(name, service)
         if REQUEST_DOMAIN_REJECT in restrictions.partition("permit")[0]:
             continue
-        new_value = archive_services.guard_restrictions(host.config.raw(name, service))
+        others = archive_services.remove_own_elements(host.config.raw(name, service))
+        new_value = archive_services.guard_restrictions(others)
         is_option = name in service.options
         if is_option:
             fix = host.option_command(service, name, new_value)
@@ -220,16 +251,17 @@ def _place(service: Service | None, name: str) -> str:
     return f"master.cf: {service.key} -o {name}"
 
 
-def _is_filtered_port(host: Host, port: str) -> bool:
-    """Tell whether a service on this port has the stamp filter as content_filter."""
-    return any(
-        each.name.rpartition(":")[2] == port
-        and _content_filter(host, each).startswith(archive_services.STAMP_TRANSPORT)
-        for each in host.receiving_services()
+def _is_archived_behind_proxy(host: Host, service: Service) -> bool:
+    """Tell whether a before-queue filter can send to a service that archives."""
+    return (
+        service.program == "smtpd"
+        and not host.config.value("smtpd_proxy_filter", service)
+        and service.name.startswith(archive_services.LOOPBACK_PREFIXES)
+        and _content_filter(host, service).startswith(archive_services.STAMP_TRANSPORT)
     )
 
 
-def _reinjection_service(host: Host, transport_name: str) -> Service | None:
+def reinjection_service_of(host: Host, transport_name: str) -> Service | None:
     """Return the service to which a stamp filter reinjects."""
     address = archive_services.reinject_address(
         host.config, archive_services.route_number(transport_name)
@@ -239,10 +271,30 @@ def _reinjection_service(host: Host, transport_name: str) -> Service | None:
     return host.config.service(f"{address}/inet")
 
 
-def _has_no_mappings(host: Host, service: Service) -> bool:
+def has_no_mappings(host: Host, service: Service) -> bool:
     """Tell whether a service has no_address_mappings."""
     options = host.config.value("receive_override_options", service)
     return archive_services.NO_ADDRESS_MAPPINGS in configuration.split_list(options)
+
+
+def _has_own_no_mappings(host: Host, service: Service) -> bool:
+    """Tell whether an administrator has set no_address_mappings, with any archive."""
+    options = host.config.raw("receive_override_options", service)
+    return archive_services.NO_ADDRESS_MAPPINGS in configuration.split_list(options)
+
+
+def _is_mapped_before_filter(host: Host, service: Service) -> bool:
+    """Tell whether this takes mail from a content filter, before which it is mapped."""
+    return service in content_filters.reinjection_ports(host.config) and all(
+        not has_no_mappings(host, each)
+        for each in host.receiving_services()
+        if _has_other_filter(host, each)
+    )
+
+
+def _has_other_filter(host: Host, service: Service) -> bool:
+    value = _content_filter(host, service)
+    return bool(value) and not value.startswith(archive_services.STAMP_TRANSPORT)
 
 
 def _no_mappings_command(host: Host, service: Service) -> str:

@@ -8,10 +8,11 @@ from __future__ import annotations
 import shlex
 from collections.abc import Callable, Iterator
 
-from postfix_archive.doctor.finding import Finding
-from postfix_archive.doctor.host import Host
+from postfix_archive.doctor.finding import Finding, attribute_finding
+from postfix_archive.doctor.host import Host, OtherInstance
 from postfix_archive.monitoring import CRITICAL, WARNING
 from postfix_archive.postfix import archive_services
+from postfix_archive.store import known_end
 from postfix_archive.store.bypass_period import BypassPeriod
 
 LOW_SPACE, CRITICAL_SPACE = 1 << 30, 100 << 20  # bytes
@@ -56,7 +57,11 @@ def check_bypass(host: Host) -> Iterator[Finding]:
         f"main.cf: {archive_services.BYPASS_PARAMETER}",
         f"bypass on, mail is not archived since {period.started}{until}, by"
         f" {period.started_by}: {period.reason}",
-        "postfix-archive bypass off" if host.bypass else _bypass_off_command(host),
+        (
+            host.archive_command("bypass", "off")
+            if host.bypass
+            else _bypass_off_command(host)
+        ),
     )
 
 
@@ -76,14 +81,18 @@ def check_key(host: Host) -> Iterator[Finding]:
         yield Finding("key-unreachable", CRITICAL, path, harm, fix)
     if not file.exists:
         harm = "the key file does not exist, so all mail is deferred"
-        fix = f"postfix-archive key create --owner {user}"
-        yield _file_finding("key-missing", path, harm, fix)
+        fix = host.archive_command("key", "create", "--owner", user)
+        yield Finding("key-missing", CRITICAL, path, harm, fix)
+    elif host.key_error:
+        harm = f"all mail is deferred: {host.key_error}"
+        fix = "correct it, or restore the file"
+        yield Finding("key-invalid", CRITICAL, path, harm, fix)
     elif user and file.owner != user:
         harm = f"{file.owner} owns it and {user} cannot read it: all mail is deferred"
-        yield _file_finding("key-owner", path, harm, _chown_command(path, user))
+        yield attribute_finding("key-owner", file, harm, "chown", user)
     elif file.mode & 0o077:
         harm = "others can read the key and forge stamps, capsules and requests"
-        yield _file_finding("key-mode", path, harm, f"chmod 600 {shlex.quote(path)}")
+        yield attribute_finding("key-mode", file, harm, "chmod", "600")
 
 
 def check_store(host: Host) -> Iterator[Finding]:
@@ -95,19 +104,31 @@ def check_store(host: Host) -> Iterator[Finding]:
     for file in host.files.values():
         if file.path != path and not file.path.startswith(f"{path}/"):
             continue
-        quoted = shlex.quote(file.path)
         if not file.is_directory:
-            fix = f"install -d -m 700 -o {user} {quoted}"
+            fix = f"install -d -m 700 -o {user} {shlex.quote(file.path)}"
             harm = "no such directory: copies wait in the queue and expire"
-            yield _file_finding("store-missing", file.path, harm, fix)
+            yield Finding("store-missing", CRITICAL, file.path, harm, fix)
         elif user and file.owner != user:
             harm = f"{file.owner} owns it and {user} cannot write: copies are deferred"
-            yield _file_finding(
-                "store-owner", file.path, harm, _chown_command(file.path, user)
-            )
+            yield attribute_finding("store-owner", file, harm, "chown", user)
         elif file.mode & 0o077:
             harm = f"users other than {user} can read archived mail"
-            yield _file_finding("store-mode", file.path, harm, f"chmod 700 {quoted}")
+            yield attribute_finding("store-mode", file, harm, "chmod", "700")
+
+
+def check_journals(host: Host) -> Iterator[Finding]:
+    """Report journals that have lost lines, or are missing with their archives."""
+    if host.settings is None:
+        return
+    for archive, loss in host.journal_losses.items():
+        yield Finding(
+            "journal-lost",
+            CRITICAL,
+            f"{host.settings.archive_store_directory}/{archive}",
+            f"{loss}: it was cut, replaced, or its file system is not mounted; copies"
+            " go into the fallback directory",
+            known_end.advice(host.settings.archive_fallback_directory),
+        )
 
 
 def check_spool(host: Host) -> Iterator[Finding]:
@@ -168,6 +189,8 @@ def check_python(host: Host) -> Iterator[Finding]:
 
 def check_shared_keys(host: Host) -> Iterator[Finding]:
     """Report instances that archive to one address with different keys."""
+    if host.settings is None:
+        return
     our_archives = set(archive_services.configured_archives(host.config))
     for other in host.other_instances:
         shared_archives = our_archives.intersection(other.archives)
@@ -182,22 +205,24 @@ def check_shared_keys(host: Host) -> Iterator[Finding]:
                 f"{other.directory}: archive = {min(shared_archives)}",
                 "that instance has another key: mail that passes both instances is"
                 " stamped and archived twice",
-                f"append a line of {other.directory}'s key file to this instance's key"
-                " file, and the other way round",
+                _share_keys_command(host, other),
             )
 
 
-def _chown_command(path: str, user: str) -> str:
-    return f"chown {user} {shlex.quote(path)}"
+def _share_keys_command(host: Host, other: OtherInstance) -> str:
+    """Return the command that appends the keys of each instance to the other's file.
+
+    Each keeps its own first key. The empty line ends an unfinished last line.
+    """
+    assert host.settings is not None
+    pair = [host.settings.archive_key_file, other.key_file]
+    ours, theirs = map(shlex.quote, pair)
+    commands = [f"(echo; cat {theirs}) >> {ours}", f"(echo; cat {ours}) >> {theirs}"]
+    return " && ".join(commands)
 
 
 def _bypass_off_command(host: Host) -> str:
     return host.parameter_command(archive_services.BYPASS_PARAMETER, "")
-
-
-def _file_finding(check: str, path: str, harm: str, fix: str) -> Finding:
-    is_safe = fix.startswith(("chown", "chmod"))
-    return Finding(check, CRITICAL, path, harm, fix, is_safe=is_safe)
 
 
 CHECKS: tuple[Callable[[Host], Iterator[Finding]], ...] = (
@@ -205,6 +230,7 @@ CHECKS: tuple[Callable[[Host], Iterator[Finding]], ...] = (
     check_settings,
     check_key,
     check_store,
+    check_journals,
     check_spool,
     check_free_space,
     check_version,

@@ -71,7 +71,7 @@ def check_compiled_tables(host: Host) -> Iterator[Finding]:
             WARNING,
             place,
             "the source is not compiled: changes of its ARCHIVE lines have no effect",
-            "postfix-archive tables",
+            host.archive_command("tables"),
         )
 
 

@@ -212,17 +212,20 @@ def check_users(host: Host) -> Iterator[Finding]:
 
 
 def check_programs(host: Host) -> Iterator[Finding]:
-    """Report launchers that do not exist or are not executable."""
+    """Report launchers that do not exist or that their user cannot execute."""
     for service in host.launcher_services():
-        file = host.files.get(service.argument("argv"))
-        if file and not (file.exists and file.mode & 0o005 == 0o005):
+        program = service.argument("argv")
+        if program in host.blocking_directories:
+            continue  # program-unreachable
+        if obstacle := host.execute_obstacles.get((program, service.argument("user"))):
             yield Finding(
                 "program-missing",
                 CRITICAL,
-                service.argument("argv"),
-                f"{service.name} cannot execute it: mail is deferred and bounces after"
-                " maximal_queue_lifetime",
-                host.install_command(),
+                program,
+                f"{service.name} cannot execute it, {obstacle}: mail is deferred and"
+                " bounces after maximal_queue_lifetime",
+                f"{host.install_command()}; if that takes long, let mail pass"
+                f" unarchived: {host.bypass_commands()}",
             )
 
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from postfix_archive import monitoring
 from postfix_archive.doctor import (
     check_archive,
+    check_header_rewriting,
     check_lmtp,
     check_ports,
     check_queue,
@@ -26,6 +27,7 @@ from postfix_archive.doctor.host import Host
 Check = Callable[[Host], Iterator[Finding]]
 CHECKS: tuple[Check, ...] = (
     *check_routing.CHECKS,
+    *check_header_rewriting.CHECKS,
     *check_tables.CHECKS,
     *check_transports.CHECKS,
     *check_lmtp.CHECKS,
@@ -52,10 +54,11 @@ def format_report(host: Host, findings: list[Finding]) -> str:
     """Return the findings as text; the first line is for a monitoring system."""
     lines = [_summary(host, findings)]
     for item in findings:
+        fix = "fix" if item.severity else "optional, nothing has to be done"
         lines += [
             f"{item.severity_name} {item.check}: {item.place}",
             f"    {item.harm}",
-            f"    fix: {item.fix}",
+            f"    {fix}: {item.fix}",
         ]
     return "\n".join(lines)
 

@@ -6,10 +6,12 @@ Used by the checks and cli.doctor. Severities are those of monitoring plugins
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from postfix_archive import monitoring
+from postfix_archive.doctor.host import File
 
 ADVICE = monitoring.OK  # counts as OK: no mail and no evidence is at risk
 
@@ -34,3 +36,16 @@ class Finding:
 def worst_severity(findings: Iterable[Finding]) -> int:
     """Return the highest severity, which is the exit code: 0, 1 or 2."""
     return max((each.severity for each in findings), default=monitoring.OK)
+
+
+def attribute_finding(check: str, file: File, harm: str, *command: str) -> Finding:
+    """Return the finding that a file has a wrong owner or mode; command changes that.
+
+    A symlink that another user can have made is not followed: it can lead anywhere.
+    """
+    fix = shlex.join([*command, file.path])
+    if file.has_foreign_link:
+        harm += "; the path leads through a symlink that another user can change"
+        fix = f"ls -ld {shlex.quote(file.path)}, and replace the symlink by a directory"
+    is_safe = not file.has_foreign_link
+    return Finding(check, monitoring.CRITICAL, file.path, harm, fix, is_safe=is_safe)

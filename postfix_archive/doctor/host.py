@@ -26,6 +26,7 @@ class File:
     mode: int = 0  # permission bits
     is_directory: bool = False
     device: int = 0  # st_dev
+    has_foreign_link: bool = False  # a symlink that another user can have made
 
     @property
     def exists(self) -> bool:
@@ -39,7 +40,8 @@ class OtherInstance:
 
     directory: str  # configuration directory
     archives: tuple[str, ...]
-    key_digests: frozenset[str]  # SHA-256 digests of its site keys
+    key_file: str = ""  # path
+    key_digests: frozenset[str] = frozenset()  # SHA-256 digests of its site keys
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,8 @@ class Host:
     )  # by user
     # path -> directory that its user cannot search
     blocking_directories: Mapping[str, str] = field(default_factory=dict)
+    # (program, user) -> why the user cannot execute it
+    execute_obstacles: Mapping[tuple[str, str], str] = field(default_factory=dict)
     table_texts: Mapping[str, str] = field(default_factory=dict)  # type: path -> text
     # (table, key) -> result of the lookup
     lookup_results: Mapping[tuple[str, str], str] = field(default_factory=dict)
@@ -69,8 +73,11 @@ class Host:
     free_bytes: Mapping[str, int] = field(default_factory=dict)  # directory -> bytes
     queued_messages: tuple[QueuedMessage, ...] = ()
     stale_tables: tuple[str, ...] = ()  # compiled tables that differ from their sources
+    # archive -> what its journal has lost since the last look
+    journal_losses: Mapping[str, str] = field(default_factory=dict)
     tables_error: str = ""  # why archive_tables cannot be compiled
     key_digests: frozenset[str] = frozenset()  # SHA-256 digests of the site keys
+    key_error: str = ""  # why the key file cannot be parsed
     other_instances: tuple[OtherInstance, ...] = ()
     fallback_count: int = 0  # capsules in the fallback directory
     fallback_age: int = 0  # seconds, of the oldest
@@ -146,6 +153,12 @@ class Host:
     def install_command(self) -> str:
         """Return the command that installs again what is missing, quoted."""
         return self.archive_command("install")
+
+    def bypass_commands(self) -> str:
+        """Return commands that let mail pass unarchived without a program of ours."""
+        directory = shlex.quote(self.config.directory)
+        option = "" if self.is_default_instance else f" -c {directory}"
+        return archive_services.bypass_commands(option)
 
     def parameter_command(self, name: str, value: str) -> str:
         """Return the command that sets a parameter of main.cf."""

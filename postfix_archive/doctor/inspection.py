@@ -19,9 +19,9 @@ from pathlib import Path
 from postfix_archive.bypass import switch
 from postfix_archive.config import archive_cf
 from postfix_archive.config.settings import Settings
-from postfix_archive.doctor import lookup_queries, unarchived_reinjection
+from postfix_archive.doctor import lookup_results, unarchived_reinjection
 from postfix_archive.doctor.host import File, Host, OtherInstance
-from postfix_archive.errors import ArchiveError
+from postfix_archive.errors import ArchiveError, KeyMissing, KeyUnreadable
 from postfix_archive.maillog import location
 from postfix_archive.outcomes import follower_state
 from postfix_archive.postfix import (
@@ -33,9 +33,15 @@ from postfix_archive.postfix import (
 )
 from postfix_archive.postfix.configuration import Configuration
 from postfix_archive.rescue import queue_rescue
-from postfix_archive.store import fallback, record_reader
+from postfix_archive.store import fallback, known_end, record_reader
 from postfix_archive.store.bypass_period import BypassPeriod
-from postfix_archive.system import failure_log, path_access, python_version, scheduler
+from postfix_archive.system import (
+    failure_log,
+    path_access,
+    privileges,
+    python_version,
+    scheduler,
+)
 from postfix_archive.tables import table_file
 
 CONTENT_FILTER_LIMIT = 2000  # queued messages whose content_filter is read
@@ -50,6 +56,7 @@ def inspect_host(directory: str) -> Host:
     settings, settings_error = _load_settings(directory)
     is_running = postfix_command.is_running(directory)
     stale_tables, tables_error = _stale_tables(settings)
+    key_digests, key_error = _key_digests(settings)
     fallback_count, fallback_age, fallback_reason = _fallback_state(settings)
     return Host(
         config=postfix_config,
@@ -58,15 +65,13 @@ def inspect_host(directory: str) -> Host:
         reference_services=reference.reference_services(
             _installed_mode(postfix_config)
         ),
-        files={
-            path: _inspect_file(path)
-            for path in _inspected_paths(postfix_config, settings)
-        },
+        files={path: _inspect_file(path) for path in _inspected_paths(settings)},
         python_mismatches=dict(_python_mismatches(postfix_config)),
         groups_by_user=_groups_by_user(postfix_config),
         blocking_directories=dict(_blocked_paths(postfix_config, settings)),
-        table_texts=table_texts(postfix_config),
-        lookup_results=look_up_keys(postfix_config, settings),
+        execute_obstacles=dict(_execute_obstacles(postfix_config)),
+        table_texts=lookup_results.table_texts(postfix_config),
+        lookup_results=lookup_results.look_up_keys(postfix_config, settings),
         unreachable_ports=(
             tuple(_unreachable_ports(postfix_config)) if is_running else ()
         ),
@@ -78,8 +83,10 @@ def inspect_host(directory: str) -> Host:
             else ()
         ),
         stale_tables=stale_tables,
+        journal_losses=_journal_losses(settings),
         tables_error=tables_error,
-        key_digests=_key_digests(settings),
+        key_digests=key_digests,
+        key_error=key_error,
         other_instances=tuple(_other_instances(directory)),
         bypass=_bypass_period(directory),
         held_count=_held_count(directory),
@@ -122,11 +129,7 @@ def _installed_mode(postfix_config: Configuration) -> str:
     )
 
 
-def _inspected_paths(
-    postfix_config: Configuration, settings: Settings | None
-) -> Iterator[str]:
-    for launched in filter(archive_services.has_launcher, postfix_config.services):
-        yield launched.argument("argv")
+def _inspected_paths(settings: Settings | None) -> Iterator[str]:
     if settings is not None:
         yield settings.archive_key_file
         yield settings.archive_spool_directory
@@ -148,7 +151,14 @@ def _inspect_file(path: str) -> File:
     except KeyError:
         owner = str(status.st_uid)
     mode = stat.S_IMODE(status.st_mode)
-    return File(path, owner, mode, stat.S_ISDIR(status.st_mode), status.st_dev)
+    return File(
+        path,
+        owner,
+        mode,
+        stat.S_ISDIR(status.st_mode),
+        status.st_dev,
+        privileges.has_foreign_link(path),
+    )
 
 
 def _blocked_paths(
@@ -164,6 +174,16 @@ def _blocked_paths(
             directory = path_access.first_blocked_directory(path, user)
             if directory:
                 yield (launcher if path == release else path), directory
+
+
+def _execute_obstacles(
+    postfix_config: Configuration,
+) -> Iterator[tuple[tuple[str, str], str]]:
+    """Yield ((program, user), obstacle) of each launcher that cannot be executed."""
+    for service_entry in filter(archive_services.has_launcher, postfix_config.services):
+        program, user = service_entry.argument("argv"), service_entry.argument("user")
+        if obstacle := path_access.execute_obstacle(program, user):
+            yield (program, user), obstacle
 
 
 def _python_mismatches(postfix_config: Configuration) -> Iterator[tuple[str, str]]:
@@ -236,15 +256,24 @@ def _stale_tables(settings: Settings | None) -> tuple[tuple[str, ...], str]:
     return tuple(each.path for each in tables if each.needs_write), ""
 
 
-def _key_digests(settings: Settings | None) -> frozenset[str]:
-    """Return the SHA-256 digests of the site keys."""
+def _journal_losses(settings: Settings | None) -> dict[str, str]:
+    if settings is None or not settings.has_store:
+        return {}
+    directory = settings.archive_fallback_directory
+    return known_end.losses(directory, settings.archive_store_directory)
+
+
+def _key_digests(settings: Settings | None) -> tuple[frozenset[str], str]:
+    """Return the SHA-256 digests of the site keys, and why they cannot be parsed."""
     if settings is None:
-        return frozenset()
+        return frozenset(), ""
     try:
         keys = archive_cf.load_keys(settings).keys
-    except ArchiveError:
-        return frozenset()
-    return frozenset(hashlib.sha256(key.secret).hexdigest() for key in keys)
+    except KeyMissing:
+        return frozenset(), ""
+    except KeyUnreadable as error:
+        return frozenset(), str(error)
+    return frozenset(hashlib.sha256(key.secret).hexdigest() for key in keys), ""
 
 
 def _other_instances(directory: str) -> Iterator[OtherInstance]:
@@ -255,11 +284,12 @@ def _other_instances(directory: str) -> Iterator[OtherInstance]:
         with contextlib.suppress(ArchiveError, OSError):
             postfix_config = postfix_command.read_configuration(other_directory)
             if archive_services.is_installed(postfix_config):
-                keys = _key_digests(archive_cf.load(other_directory))
+                settings = archive_cf.load(other_directory)
                 yield OtherInstance(
                     other_directory,
                     tuple(archive_services.configured_archives(postfix_config)),
-                    keys,
+                    settings.archive_key_file,
+                    _key_digests(settings)[0],
                 )
 
 
@@ -304,7 +334,13 @@ def _log_error(postfix_config: Configuration, settings: Settings | None) -> str:
     """Return why the log cannot be read, "" if it can, or if we are not root."""
     if settings is None or os.geteuid():
         return ""
-    return location.unreadable_reason(postfix_config)
+    reason = location.unreadable_reason(postfix_config)
+    if reason or not settings.has_store:
+        return reason
+    with contextlib.suppress(ArchiveError):  # check_store reports that
+        archived_at = record_reader.last_arrival(settings.archive_store_directory)
+        return location.stale_reason(postfix_config, archived_at)
+    return ""
 
 
 def _follower_file(postfix_config: Configuration, settings: Settings | None) -> str:
@@ -329,49 +365,3 @@ def _bypass_period(directory: str) -> BypassPeriod | None:
     except ArchiveError as error:
         return BypassPeriod("?", "?", str(error))
     return record.period if record else None
-
-
-TEXT_TYPES = ("pcre", "regexp", "cidr", "texthash")
-DATABASE_TYPES = ("hash", "btree", "lmdb", "cdb", "dbm", "sdbm")
-INLINE_TYPES = ("inline", "static")
-
-
-def table_texts(postfix_config: Configuration) -> dict[str, str]:
-    """Return type:name -> text of the tables with actions and the bcc maps."""
-    texts_by_table = {}
-    for table in lookup_queries.tables_to_read(postfix_config):
-        with contextlib.suppress(ArchiveError, OSError):
-            texts_by_table[table] = _read_table(postfix_config.directory, table)
-    return texts_by_table
-
-
-def look_up_keys(
-    postfix_config: Configuration, settings: Settings | None
-) -> dict[tuple[str, str], str]:
-    """Return (table, key) -> result of the doctor's lookups that find something."""
-    results = {}
-    for table, key in lookup_queries.table_keys(postfix_config, settings):
-        value = postfix_command.look_up(postfix_config.directory, table, key)
-        if value:
-            results[table, key] = value
-    return results
-
-
-def _read_table(directory: str, table: str) -> str:
-    table_type, _, name = table.partition(":")
-    if table_type in TEXT_TYPES:
-        return Path(name).read_text("utf-8", "surrogateescape")
-    if table_type in DATABASE_TYPES:
-        return _read_database(directory, table, name)
-    return name if table_type in INLINE_TYPES else ""
-
-
-def _read_database(directory: str, table: str, name: str) -> str:
-    """Return the content of the database, or of the text file if there is none.
-
-    Postfix reads the database, which can differ from the text file.
-    """
-    try:
-        return postfix_command.run(directory, "postmap", "-s", table)
-    except ArchiveError:
-        return Path(name).read_text("utf-8", "surrogateescape")

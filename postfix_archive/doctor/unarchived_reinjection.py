@@ -56,7 +56,7 @@ def unreported(
         if file.service in syslog_names
         and file.is_queued
         and not _is_reported(after, file)
-        and (not file.orig_queue_id or file.orig_queue_id not in queued)
+        and not (file.orig_queue_id in queued and after.can_be_reported(file))
     ]
 
 

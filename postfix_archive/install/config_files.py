@@ -2,7 +2,8 @@
 
 Used by install, uninstall and the undo record. postconf(1) edits the copies, so all
 contents that the files can have during an installation are known in advance; a crash
-or power failure leaves one of them. Raises InstallFailed if a file changes meanwhile.
+or power failure leaves one of them. A symlink stays one: the file that it names is
+replaced. Raises InstallFailed if a file changes meanwhile.
 """
 
 from __future__ import annotations
@@ -15,10 +16,10 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from postfix_archive.config import archive_cf
-from postfix_archive.errors import InstallFailed
+from postfix_archive.errors import InstallFailed, InstallRefused
 from postfix_archive.install.filter_routes import Change
 from postfix_archive.postfix import postfix_command
-from postfix_archive.system import files
+from postfix_archive.system import files, path_access
 
 FILES = ("master.cf", "main.cf")  # services first: main.cf refers to them
 Contents = dict[str, bytes]
@@ -61,7 +62,8 @@ def copy_file(source: Path, target: Path) -> None:
     """Copy a file over another, atomically and durably, with mode, owner and times."""
     stat = source.stat()
     content = source.read_bytes()
-    files.replace(str(target), content, like=str(source), failure=InstallFailed)
+    path = os.path.realpath(target)
+    files.replace(path, content, like=str(source), failure=InstallFailed)
     os.utime(target, ns=(stat.st_atime_ns, stat.st_mtime_ns))
 
 
@@ -88,7 +90,8 @@ def apply_change(directory: str, change: Change) -> None:
 def remove_drafts(directory: Path | str) -> None:
     """Remove the drafts that a killed installer has left."""
     for name in (*FILES, archive_cf.FILE_NAME):
-        files.remove_drafts(str(directory), math.inf, name)
+        parent, _, target = os.path.realpath(Path(directory, name)).rpartition("/")
+        files.remove_drafts(parent, math.inf, target)
 
 
 def replace_content(path: Path, content: bytes) -> None:
@@ -97,5 +100,24 @@ def replace_content(path: Path, content: bytes) -> None:
     A new file gets mode 0644.
     """
     if not path.exists() or path.read_bytes() != content:
-        name = str(path)
+        name = os.path.realpath(path)
         files.replace(name, content, 0o644, like=name, failure=InstallFailed)
+
+
+def check_replaceable(directory: Path | str) -> None:
+    """Raise InstallRefused unless both files can be replaced by rename(2)."""
+    for name in FILES:
+        path = Path(directory, name)
+        target = os.path.realpath(path)
+        file = str(path) if target == str(path) else f"{path} (symlink to {target})"
+        if path_access.is_mount_point(target):
+            raise InstallRefused(
+                f"{file} is a mount point, and cannot be replaced atomically; mount"
+                " its directory instead, or copy the file and unmount it"
+            )
+        parent = os.path.dirname(target)
+        if not path_access.is_writable_directory(parent):
+            raise InstallRefused(
+                f"{parent} is not writable; mount it writable or name another"
+                " configuration directory with CONFIG_DIRECTORY="
+            )

@@ -26,14 +26,17 @@ def show(
     setup: Setup,
     changes: tuple[Change, ...],
     program_files: ProgramFiles,
+    command: str,
 ) -> None:
-    """Print what an installation would change and create."""
+    """Print what an installation would change and create, and the command for it."""
     sys.stdout.writelines(_diff(postfix_instance, changes))
     missing = list(_missing(postfix_instance, setup, program_files))
     for label, name in missing:
         print(f"{label + ':':<12}{name} would be created")
     if not changes and not missing:
         print("Nothing to change.")
+    else:
+        print(f"Nothing was changed. To install: {command}")
 
 
 def _diff(postfix_instance: Instance, changes: tuple[Change, ...]) -> Iterator[str]:

@@ -12,7 +12,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from postfix_archive.errors import InstallRefused
-from postfix_archive.postfix import archive_services, configuration, content_filters
+from postfix_archive.postfix import (
+    archive_services,
+    configuration,
+    content_filters,
+    header_rewriting,
+)
 from postfix_archive.postfix.configuration import Configuration, Service
 
 REINJECT_OPTIONS = "no_unknown_recipient_checks,no_header_body_checks,no_milters"
@@ -103,6 +108,13 @@ class Routing:
             for e in archive_services.receiving_services(self.config)
             if e not in self.archived_services
         ]
+        mapped_services = list(filter(self._is_mapped_here, self.archived_services))
+        self.maps_headers_first = header_rewriting.is_needed(config, mapped_services)
+        self.first_cleanups = {
+            header_rewriting.cleanup_name(config, each)
+            for each in mapped_services
+            if self.maps_headers_first
+        }
         first_service = self.reinjection_services[0] if is_after else None
         self.first_route = self._route(first_service)
         self.routes = [self.first_route]
@@ -123,7 +135,9 @@ class Routing:
         """Yield the changes to the -o options of the admin's services."""
         for service in self.archived_services:
             has_own_filter = (
-                "content_filter" in service.options or self.setup.position == "after"
+                "content_filter" in service.options
+                or self.setup.position == "after"
+                or self.route_number(service) != 1  # main.cf's is the first
             )
             if has_own_filter:
                 next_filter = self._original_value("content_filter", service)
@@ -132,16 +146,13 @@ class Routing:
                     service, "content_filter", value, routes_mail=True
                 )
             if "receive_override_options" in service.options or has_own_filter:
-                options = self._original_value("receive_override_options", service)
-                override_options = archive_services.override_options_expression(
-                    options, self.setup.on_request
-                )
                 yield self._option_change(
                     service,
                     "receive_override_options",
-                    override_options,
+                    self._override_options(service),
                     routes_mail=True,
                 )
+            yield from self._cleanup_changes(service)
         unarchived = self.unarchived_services if self.setup.position == "before" else []
         main_values = {
             "content_filter": self.main_filter,
@@ -182,14 +193,58 @@ class Routing:
         if self.setup.position == "after":
             return
         content_filter = self._content_filter(1, "$archive_next_filter")
-        value = archive_services.override_options_expression(
-            self.main_options, self.setup.on_request
-        )
         yield main_cf_change(
-            self.config, "receive_override_options", value, routes_mail=True
+            self.config,
+            "receive_override_options",
+            self._override_options(None),
+            routes_mail=True,
         )
         yield main_cf_change(
             self.config, "content_filter", content_filter, routes_mail=True
+        )
+
+    def _override_options(self, service: Service | None) -> str:
+        """Return receive_override_options of a service, or of main.cf."""
+        options = self._original_value("receive_override_options", service)
+        if self.maps_headers_first or self._maps_all_first(service):
+            return options
+        return archive_services.override_options_expression(
+            options, self.setup.on_request
+        )
+
+    def _cleanup_changes(self, service: Service) -> Iterator[Change]:
+        """Yield the change to the cleanup service of a service, if there is one."""
+        name = header_rewriting.cleanup_name(self.config, service)
+        value = self.config.raw(header_rewriting.CLEANUP_PARAMETER, service)
+        if self.maps_headers_first and self._is_mapped_here(service):
+            value = header_rewriting.name_expression(name, self.setup.on_request)
+        elif value != name:
+            value = name
+        else:
+            return
+        yield self._option_change(
+            service, header_rewriting.CLEANUP_PARAMETER, value, routes_mail=True
+        )
+
+    def _is_mapped_here(self, service: Service) -> bool:
+        """Tell whether the addresses of its mail are mapped at our last hop."""
+        options = self._original_value("receive_override_options", service)
+        return not (
+            archive_services.NO_ADDRESS_MAPPINGS in configuration.split_list(options)
+            or self._maps_all_first(service)
+        )
+
+    def _maps_all_first(self, service: Service | None) -> bool:
+        """Tell whether an admin has moved all mappings to the first hop since.
+
+        docs/how-it-works.md, Address mappings at the last hop, says how.
+        """
+        return (
+            self._has_stamp_filter(service)
+            and archive_services.NO_ADDRESS_MAPPINGS
+            not in self.config.raw("receive_override_options", service)
+            and archive_services.NO_ADDRESS_MAPPINGS
+            in self._installed_reinject_options(service)
         )
 
     def _content_filter(self, number: int, next_filter: str) -> str:
@@ -211,6 +266,8 @@ class Routing:
         next_filter = (
             "" if is_after else self._original_value("content_filter", service)
         )
+        if self._maps_all_first(service):
+            return Route(next_filter, self._installed_reinject_options(service))
         options = self._original_value("receive_override_options", service)
         has_no_mappings = (
             archive_services.NO_ADDRESS_MAPPINGS in configuration.split_list(options)
@@ -232,17 +289,18 @@ class Routing:
         if archive_services.NO_ADDRESS_MAPPINGS in value and self._has_stamp_filter(
             service
         ):
-            options = [
-                w
-                for w in configuration.split_list(value)
-                if archive_services.NO_ADDRESS_MAPPINGS not in w
-            ]
-            reinject_options = self._installed_reinject_options(service)
-            return ",".join(
-                [*options, archive_services.NO_ADDRESS_MAPPINGS]
-                if archive_services.NO_ADDRESS_MAPPINGS in reinject_options
-                else options
+            is_mapped_later = (
+                archive_services.NO_ADDRESS_MAPPINGS
+                in self._installed_reinject_options(service)
             )
+            options = [
+                each
+                for each in configuration.split_list(value)
+                if archive_services.NO_ADDRESS_MAPPINGS not in each
+                or is_mapped_later
+                and each == archive_services.NO_ADDRESS_MAPPINGS
+            ]
+            return ",".join(options)
         return value
 
     def _has_stamp_filter(self, service: Service | None) -> bool:

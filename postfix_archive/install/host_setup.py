@@ -19,12 +19,13 @@ from collections.abc import Callable, Iterable
 from itertools import chain
 from pathlib import Path
 
-from postfix_archive.errors import InstallFailed, InstallRefused
+from postfix_archive.errors import InstallFailed, InstallRefused, JournalFailed
 from postfix_archive.postfix import mail_queue, postfix_command
 from postfix_archive.store import journal_reader, record_reader
-from postfix_archive.system import path_access
+from postfix_archive.system import path_access, privileges
 
 PROBE_DOMAIN = "archive-probe.invalid"
+PROGRAM_SIZE = 64 << 20  # bytes; 35 MiB with Python 3.11, compiled
 HIGHEST_PORT = 65535  # port number
 
 
@@ -79,8 +80,11 @@ def create_private_directory(path: str, user: str) -> None:
     account = pwd.getpwnam(user)
     if not os.path.isdir(path):
         os.makedirs(path, mode=0o755)
-        os.chown(path, account.pw_uid, account.pw_gid)
-        os.chmod(path, 0o700)
+        # By descriptor: the path can lead through a directory of another user.
+        descriptor = privileges.open_path(path, os.O_RDONLY | os.O_DIRECTORY)
+        os.fchown(descriptor, account.pw_uid, account.pw_gid)
+        os.fchmod(descriptor, 0o700)
+        os.close(descriptor)
 
 
 def check_search_permission(option: str, path: str, user: str) -> None:
@@ -99,9 +103,12 @@ def check_search_permission(option: str, path: str, user: str) -> None:
 
 def check_directory(option: str, path: str) -> None:
     """Raise InstallRefused unless path is, or can become, a writable directory."""
-    existing = Path(path)
-    while not existing.exists() and existing != existing.parent:
-        existing = existing.parent
+    if privileges.has_foreign_link(path):
+        raise InstallRefused(
+            f"{option}: it leads through a symlink that another user can change;"
+            " choose another directory"
+        )
+    existing = _existing_parent(path)
     if not existing.is_dir():
         raise InstallRefused(
             f"{option}: {existing} is not a directory; choose another directory"
@@ -111,6 +118,36 @@ def check_directory(option: str, path: str) -> None:
             f"{option}: {existing} is not writable; choose another directory or mount"
             " it writable"
         )
+
+
+def check_executable(option: str, path: str) -> None:
+    """Raise InstallRefused if programs below path could not be executed."""
+    existing = _existing_parent(path)
+    if path_access.is_mounted_noexec(str(existing)):
+        raise InstallRefused(
+            f"{option}: the file system of {existing} is mounted noexec, so all mail"
+            " would be deferred; choose another directory"
+        )
+
+
+def check_space(option: str, path: str) -> None:
+    """Raise InstallRefused if the program does not fit on the file system of path."""
+    existing = _existing_parent(path)
+    free = shutil.disk_usage(existing).free
+    if free < PROGRAM_SIZE:
+        raise InstallRefused(
+            f"{option}: {free >> 20} MiB free on the file system of {existing}, and the"
+            f" program needs {PROGRAM_SIZE >> 20}; free some, or choose another"
+            " directory"
+        )
+
+
+def _existing_parent(path: str) -> Path:
+    """Return path, or its first parent that exists."""
+    existing = Path(path)
+    while not existing.exists() and existing != existing.parent:
+        existing = existing.parent
+    return existing
 
 
 def check_ports(ports: Iterable[int], own_ports: Iterable[int]) -> None:
@@ -150,7 +187,8 @@ def send_probe(directory: str, store: str) -> bool:
     """Send a probe message through Postfix; tell whether it reached the store.
 
     Its recipient is in a domain that cannot exist (RFC 2606) and that transport_maps
-    routes to discard(8).
+    routes to discard(8). Raises PostfixCommandFailed if sendmail(1) does not accept it
+    (authorized_submit_users).
     """
     name = f"probe-{secrets.token_hex(8)}"
     text = (
@@ -158,26 +196,16 @@ def send_probe(directory: str, store: str) -> bool:
         "Subject: postfix_archive: installation probe\n\n"
         "make install sent this message to test the archive. Postfix discards it.\n"
     )
-    ends = {path: os.path.getsize(path) for path in _journals(store)}
-    subprocess.run(
-        [
-            postfix_command.find_command("sendmail"),
-            "-i",
-            "-f",
-            "<>",
-            f"{name}@{PROBE_DOMAIN}",
-        ],
-        input=text.encode(),
-        env={**os.environ, "MAIL_CONFIG": directory},
-        check=True,
-    )
+    ends = _journal_sizes(store)
+    postfix_command.submit(directory, f"{name}@{PROBE_DOMAIN}", text.encode())
 
     def is_stored() -> bool:
-        for path in _journals(store):
-            for line in journal_reader.lines(path, ends.get(path, 0)):
-                ends[path] = line.end
-                if name.encode() in line.content:
-                    return True
+        for path in _journal_sizes(store):
+            with contextlib.suppress(JournalFailed):  # of another archive
+                for line in journal_reader.lines(path, ends.get(path, 0)):
+                    ends[path] = line.end
+                    if name.encode() in line.content:
+                        return True
         return False
 
     try:
@@ -187,12 +215,14 @@ def send_probe(directory: str, store: str) -> bool:
     return True
 
 
-def _journals(store: str) -> list[str]:
-    return [
-        journal_reader.path_of(store, archive)
-        for archive in record_reader.archives(store)
-        if os.path.exists(journal_reader.path_of(store, archive))
-    ]
+def _journal_sizes(store: str) -> dict[str, int]:
+    """Return the size of each journal in bytes, by path."""
+    sizes = {}
+    for archive in record_reader.archives(store):
+        path = journal_reader.path_of(store, archive)
+        with contextlib.suppress(OSError):
+            sizes[path] = os.lstat(path).st_size
+    return sizes
 
 
 def wait_until(condition: Callable[[], bool], description: str) -> None:

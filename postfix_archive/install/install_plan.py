@@ -14,9 +14,15 @@ from postfix_archive.errors import InstallRefused
 from postfix_archive.install import filter_routes
 from postfix_archive.install.filter_routes import Change, Route, Routing, Setup
 from postfix_archive.message import request
-from postfix_archive.postfix import archive_services, configuration, lmtp_services
+from postfix_archive.postfix import (
+    archive_services,
+    configuration,
+    header_rewriting,
+    lmtp_services,
+)
 from postfix_archive.postfix.archive_services import STAMP_TRANSPORT
 from postfix_archive.postfix.configuration import Configuration, Service
+from postfix_archive.postfix.header_rewriting import LAST_CLEANUP
 
 
 def plan_changes(
@@ -80,7 +86,15 @@ def _service_changes(
     lines = [line for line in reference_entries.values() if line != sample]
     if sample:
         lines += worker_entries(sample, config, routing, 1)
+    lines += [
+        header_rewriting.first_entry(config, name)
+        for name in sorted(routing.first_cleanups)
+    ]
     for line in lines:
+        if routing.maps_headers_first and line == reference_entries.get(LAST_CLEANUP):
+            line = header_rewriting.add_options(
+                line, header_rewriting.last_options(config)
+            )
         yield _entry_change(config, _adapt_entry(line, config, setup))
     for number, route in list(enumerate(routing.routes, 1))[1:]:
         reinject_port = setup.port + archive_services.PORT_COUNT + 2 * (number - 2)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import re
-import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -24,8 +23,10 @@ from postfix_archive.postfix import (
     local_clients,
     postfix_command,
     reference,
+    server_processes,
 )
 from postfix_archive.postfix.configuration import Service
+from postfix_archive.postfix.server_processes import Processes
 
 MINIMUM_VERSION = (3, 4)
 LAUNCHERS = (archive_services.STAMP_TRANSPORT, archive_services.WORKER_LAUNCHER)
@@ -47,16 +48,13 @@ class Instance:
         self._kept_archive_cf = undo.STATE_DIRECTORY / f"{self.name}.archive.cf"
         self.settings = self._existing_settings()
         self.store = self._store_directory(store)
+        self.old_connections: Processes = frozenset()
         if self.config.version < MINIMUM_VERSION:
             raise InstallRefused(
                 f"Postfix {self.config.raw('mail_version')} is older than 3.4; upgrade"
                 " Postfix first"
             )
-        if not _is_writable(self.directory):
-            raise InstallRefused(
-                f"{self.directory} is not writable; mount it writable or name another"
-                " directory with CONFIG_DIRECTORY="
-            )
+        config_files.check_replaceable(self.directory)
         postfix_command.check(self.directory)
 
     def plan(self, setup: Setup) -> tuple[Change, ...]:
@@ -128,7 +126,9 @@ class Instance:
             self.undo_record.begin(changes, [prepared, routed])
             self._create_missing(setup)
             self._activate(prepared, before)
-            self._activate(routed, prepared)
+            processes = self._activate(routed, prepared)
+            if routed != prepared:
+                self.old_connections = server_processes.wait_for(processes)
         except BaseException:
             self._roll_back(archive_cf_content)
             raise
@@ -144,13 +144,19 @@ class Instance:
         if postfix_command.is_running(self.directory):
             postfix_command.reload(self.directory)
 
-    def _activate(self, after: Contents, before: Contents) -> None:
-        """Replace main.cf and master.cf; return when Postfix has loaded them."""
+    def _activate(self, after: Contents, before: Contents) -> Processes:
+        """Replace main.cf and master.cf; return when Postfix has loaded them.
+
+        Returns the processes that may keep the former configuration.
+        """
         config_files.replace_files(self.directory, after, before)
         postfix_command.check(self.directory)
-        if postfix_command.is_running(self.directory):
-            postfix_command.reload(self.directory)
-            host_setup.wait_for_ports(self.ports)
+        if not postfix_command.is_running(self.directory):
+            return frozenset()
+        processes = server_processes.with_clients(self.directory)
+        postfix_command.reload(self.directory)
+        host_setup.wait_for_ports(self.ports)
+        return processes
 
     def _create_missing(self, setup: Setup) -> None:
         """Create user, store, archive.cf and key unless they exist."""
@@ -283,11 +289,3 @@ def prefix_of(entries: Iterable[Service]) -> str:
         if match and archive_services.has_launcher(service):
             return match.group(1)
     return ""
-
-
-def _is_writable(directory: str) -> bool:
-    try:
-        with tempfile.TemporaryFile(dir=directory):
-            return True
-    except OSError:
-        return False

@@ -13,12 +13,10 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import FrameType
 
 from postfix_archive.config import archive_cf
-from postfix_archive.config.settings import Settings
-from postfix_archive.doctor import checks, inspection
 from postfix_archive.errors import (
     ArchiveError,
     InstallFailed,
@@ -32,17 +30,14 @@ from postfix_archive.install import (
     instance,
     options,
     program,
+    report,
     uninstall,
 )
 from postfix_archive.install.filter_routes import Change, Setup
 from postfix_archive.install.instance import Instance
 from postfix_archive.install.options import Options
-from postfix_archive.maillog import location
-from postfix_archive.outcomes import follower_state
-from postfix_archive.postfix import archive_services, mail_queue, postfix_command
-from postfix_archive.postfix.configuration import Configuration
-from postfix_archive.rescue import queue_rescue
-from postfix_archive.system import python_version, scheduler
+from postfix_archive.postfix import archive_services, postfix_command
+from postfix_archive.system import python_version
 
 INSTALL_POSTFIX_COMMAND = (
     "apt-get update -qq &&"
@@ -50,29 +45,31 @@ INSTALL_POSTFIX_COMMAND = (
 )
 
 
-NO_TIMER = (
-    "none, no systemd or cron found: run postfix-archive queue rescue and"
-    " postfix-archive fallback import every five minutes"
-)
-NO_FOLLOWER = (
-    "none, no systemd or cron found: run postfix-archive outcomes --once every minute"
-)
-
-
 def main(arguments: list[str] | None = None) -> int:
     """Run install or uninstall for make(1), which passes options in the environment."""
     [verb] = sys.argv[1:] if arguments is None else arguments
     try:
+        options.check_words(os.environ.get("MAKE_WORDS", "").split())
         run(verb, os.environ)
     except ArchiveError as error:
         print(f"{verb}: {error}", file=sys.stderr)
         return 1
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        # What is left in the buffer must not fail again when Python ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        print(f"{verb}: done, but standard output: {error.strerror}", file=sys.stderr)
+        return 1
     return 0
 
 
-def run(verb: str, values: Mapping[str, str]) -> None:
+def run(
+    verb: str, values: Mapping[str, str], name_options: Callable[[str], str] = str
+) -> None:
     """Install or uninstall, with the values of make's variables.
 
+    name_options: makes a text that names these variables one that names the caller's.
     Raises ArchiveError.
     """
     os.umask(0o022)  # the archive's user must read files that root creates
@@ -84,7 +81,7 @@ def run(verb: str, values: Mapping[str, str]) -> None:
         if verb == "uninstall":
             _uninstall(options.parse_uninstall(values))
         else:
-            _install(options.parse(values))
+            _install(options.parse(values), name_options)
     except OSError as error:
         path = f"{error.filename}: " if error.filename else ""
         raise InstallFailed(f"{path}{error.strerror}") from error
@@ -97,7 +94,7 @@ def _uninstall(uninstall_options: Options) -> None:
     uninstall.uninstall(directory, uninstall_options.prefix)
 
 
-def _install(install_options: Options) -> None:
+def _install(install_options: Options, name_options: Callable[[str], str]) -> None:
     if install_options.destdir:
         _stage_package(install_options)
         return
@@ -120,13 +117,17 @@ def _install(install_options: Options) -> None:
     ):
         host_setup.check_search_permission(option, path, setup.user)
     host_setup.check_directory(f"PREFIX={prefix}", prefix)
+    host_setup.check_executable(f"PREFIX={prefix}", program_files.directory)
+    if not program_files.is_current:
+        host_setup.check_space(f"PREFIX={prefix}", program_files.directory)
     postfix_instance.check(setup)
     changes = postfix_instance.plan(setup)
     if install_options.dry_run:
-        dry_run.show(postfix_instance, setup, changes, program_files)
+        command = name_options(options.install_command(install_options))
+        dry_run.show(postfix_instance, setup, changes, program_files, command)
         return
     _apply(install_options, postfix_instance, setup, changes, program_files)
-    _report(postfix_instance, changes, program_files)
+    report.show(postfix_instance, changes, program_files)
 
 
 def _apply(
@@ -165,7 +166,8 @@ def _stage_package(install_options: Options) -> None:
 
 
 def _config_directory(install_options: Options) -> str:
-    return archive_cf.find_config_directory(install_options.config_directory or None)
+    option = install_options.config_directory or None
+    return os.path.abspath(archive_cf.find_config_directory(option))
 
 
 def _check_root(verb: str) -> None:
@@ -231,109 +233,6 @@ def _make_setup(
         mode=install_options.mode
         or archive_services.installed_mode(postfix_instance.config)
         or archive_services.PIPE,
-    )
-
-
-def _report(
-    postfix_instance: Instance,
-    changes: tuple[Change, ...],
-    program_files: program.ProgramFiles,
-) -> None:
-    """Print what was installed, run the doctor and send a probe message."""
-    print(f"Settings:   {postfix_instance.archive_cf}")
-    print(f"Store:      {postfix_instance.store}")
-    timer = scheduler.TIMER.install(
-        postfix_instance.name,
-        postfix_instance.directory,
-        str(program_files.command_path),
-    )
-    print(f"Timer:      {timer or NO_TIMER}")
-    print(
-        "Follower:  "
-        f" {_install_follower(postfix_instance, str(program_files.command_path))}"
-    )
-    print(
-        "Undo:       postfix-archive uninstall (undo record:"
-        f" {postfix_instance.undo_record.record_directory})"
-    )
-    if not changes:
-        print("Postfix:    nothing to change.")
-    if not postfix_command.is_running(postfix_instance.directory):
-        print("Probe:      none, Postfix is not running: run postfix start.")
-        return
-    _record_first_runs(archive_cf.load(postfix_instance.directory))
-    observation = inspection.inspect_host(postfix_instance.directory)
-    report = checks.format_report(observation, checks.run(observation))
-    print("Doctor:     " + report.replace("\n", "\n            "))
-    if observation.bypass is not None:
-        print("Probe:      none, bypass is on: run postfix-archive bypass off.")
-        return
-    if not _is_pickup_archived(observation.config):
-        print("Probe:      none, mail from sendmail(1) (pickup) is not archived.")
-        return
-    settings = archive_cf.load(postfix_instance.directory)
-    if settings.has_store and not host_setup.send_probe(
-        postfix_instance.directory, settings.archive_store_directory
-    ):
-        raise InstallFailed(probe_failure(postfix_instance.directory))
-    print("Probe:      a message went through Postfix and is in the archive.")
-
-
-def _is_pickup_archived(postfix_config: Configuration) -> bool:
-    """Tell whether pickup, which receives the probe message, has a stamp filter."""
-    return any(
-        postfix_config.value("content_filter", each).startswith(
-            archive_services.STAMP_TRANSPORT
-        )
-        and postfix_config.value("archive", each)
-        for each in archive_services.receiving_services(postfix_config)
-        if each.program == "pickup"
-    )
-
-
-def _install_follower(postfix_instance: Instance, command: str) -> str:
-    """Install the follower; return its scheduler and file, or why there is none."""
-    reason = location.follow_obstacle(
-        postfix_instance.config,
-        is_wanted=postfix_instance.current_settings().needs_follower,
-    )
-    if reason:
-        scheduler.FOLLOWER.remove(postfix_instance.name)
-        return f"none: {reason}"
-    return (
-        scheduler.FOLLOWER.install(
-            postfix_instance.name, postfix_instance.directory, command
-        )
-        or NO_FOLLOWER
-    )
-
-
-def _record_first_runs(settings: Settings) -> None:
-    """Record timer and follower as run just now, so that the doctor does not warn."""
-    queue_rescue.record_run(settings)
-    follower_state.touch_last_read(settings.archive_fallback_directory)
-
-
-def probe_failure(directory: str) -> str:
-    """Return the error message if the probe message is not in the store."""
-    queued = mail_queue.list_messages(directory)
-    command = "postfix-archive"
-    if directory != archive_cf.DEFAULT_CONFIG_DIRECTORY:
-        command += f" -c {directory}"
-    if any(
-        each.content_filter.startswith(archive_services.STAMP_TRANSPORT)
-        for each in queued
-    ):
-        return (
-            "ALL MAIL WAITS in Postfix's queue: the stamp filter did not process the"
-            f" probe message; to deliver mail unarchived, run {command} bypass on"
-            " --reason=WHY; see Postfix's log, fix the cause and run bypass off, or run"
-            " make uninstall"
-        )
-    return (
-        "mail is delivered, but archive copies wait: the probe message did not reach"
-        f" the store; see {command} status, mailq and Postfix's log; make uninstall"
-        " removes the archive"
     )
 
 

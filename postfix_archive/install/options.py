@@ -8,14 +8,18 @@ InstallRefused here, before the installer reads or changes anything on the host.
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import re
-from collections.abc import Mapping
+import shlex
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from postfix_archive.config import archive_cf
 from postfix_archive.errors import InstallRefused, RequestInvalid
 from postfix_archive.message import printable, request
 from postfix_archive.postfix import archive_services
+from postfix_archive.system import python_version
 
 YES_VALUES = ("yes", "1", "true")
 NO_VALUES = ("no", "0", "false")
@@ -23,6 +27,11 @@ POSITIONS = ("before", "after")
 HIGHEST_FIRST_PORT = (
     65535 - archive_services.PORT_COUNT + 1
 )  # of the first port; the last must be valid as well
+# What make and the command pass if nothing is given.
+DEFAULTS_OF_CALLERS = (
+    archive_cf.DEFAULT_CONFIG_DIRECTORY,
+    python_version.DEFAULT_INTERPRETER,
+)
 RESERVED_DOMAINS = ("archive-request.invalid", "archive-probe.invalid")
 # A path that needs no quoting in master.cf, in a #! line and in a shell command.
 UNQUOTED_PATH = re.compile(r"[A-Za-z0-9/._+-]+")
@@ -142,6 +151,35 @@ def parse_uninstall(values: Mapping[str, str]) -> Options:
     """Return the options of uninstall; it ignores all others."""
     names = [each.variable for each in UNINSTALL_OPTIONS]
     return parse({name: values.get(name, "") for name in names})
+
+
+def check_words(names: Iterable[str]) -> None:
+    """Raise InstallRefused if one of these variables of make is not an option."""
+    known = [each.variable for each in INSTALL_OPTIONS]
+    for name in names:
+        if name not in known:
+            similar = difflib.get_close_matches(name, known, 1, cutoff=0.5)
+            meant = f"did you mean {similar[0]}?" if similar else "see"
+            raise InstallRefused(
+                f"{printable.safe_text(name)}: there is no such option; {meant}"
+                " docs/installing.md lists all"
+            )
+
+
+def install_command(given: Options) -> str:
+    """Return the command that installs with the options of a dry run."""
+    words = ["make install"]
+    for each in dataclasses.fields(given):
+        option: Option = each.metadata["option"]
+        value = getattr(given, each.name)
+        if value == each.default or value in DEFAULTS_OF_CALLERS:
+            continue
+        if option.variable == "DRY_RUN":
+            continue
+        if isinstance(value, bool):
+            value = "yes" if value else "no"
+        words.append(f"{option.variable}={shlex.quote(str(value))}")
+    return " ".join(words)
 
 
 def as_command_options(text: str) -> str:

@@ -116,7 +116,10 @@ class ProgramFiles:
         self._command_path.unlink(missing_ok=True)
         for page in (reference.PACKAGE / "man").glob("*.[15]"):
             section = f"man{page.suffix[1:]}"
-            (self._man_directory / section / page.name).unlink(missing_ok=True)
+            path = self._man_directory / section / page.name
+            path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # other pages are in it
+                path.parent.rmdir()
         shutil.rmtree(self._staged_directory, ignore_errors=True)
 
     def _build(self, directory: Path, wheels: str) -> None:

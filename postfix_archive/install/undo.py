@@ -20,7 +20,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from postfix_archive.errors import InstallFailed
+from postfix_archive.errors import InstallFailed, InstallRefused
 from postfix_archive.install import config_files
 from postfix_archive.install.config_files import Contents
 from postfix_archive.install.filter_routes import Change
@@ -30,7 +30,7 @@ STATE_DIRECTORY = Path("/etc/postfix-archive")
 
 
 class UndoRecord:
-    """The undo record of one instance."""
+    """The undo record of one instance. Raises InstallRefused if it is damaged."""
 
     def __init__(self, directory: str, name: str) -> None:
         self.config_directory = Path(directory)
@@ -39,7 +39,7 @@ class UndoRecord:
         self._states: list[Contents] = []
         self._data: dict[str, Any] = {}
         if self.exists:
-            self._data = json.loads((self.record_directory / "record.json").read_text())
+            self._data = self._read()
 
     @property
     def exists(self) -> bool:
@@ -148,6 +148,28 @@ class UndoRecord:
         self.record_directory.rename(target)
         files.sync_directory(str(STATE_DIRECTORY), InstallFailed)
         return target
+
+    def _read(self) -> dict[str, Any]:
+        path = self.record_directory / "record.json"
+        try:
+            data = json.loads(path.read_text())
+            if not isinstance(data["states"], dict):
+                raise ValueError("states: not an object")
+            for digests in data["states"].values():
+                if not isinstance(digests, list):
+                    raise ValueError("states: not lists")
+            for each in data["changes"]:
+                change = Change(**each)
+                texts = (change.kind, change.name, change.before, change.after)
+                if not all(isinstance(text, str | None) for text in texts):
+                    raise ValueError("changes: not texts")
+            return dict(data)
+        except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+            raise InstallRefused(
+                f"{path} is damaged ({error!r}); restore it from a backup, or copy the"
+                f" original main.cf and master.cf from {self.record_directory} yourself"
+                " and move that directory away"
+            ) from error
 
     def _save_originals(self) -> None:
         """Save both files as the originals that uninstall restores."""

@@ -6,6 +6,7 @@ Used by install/main. The store, the key and the user remain.
 from __future__ import annotations
 
 import contextlib
+import shlex
 import subprocess
 from collections.abc import Iterable
 from dataclasses import replace
@@ -14,7 +15,12 @@ from pathlib import Path
 from postfix_archive.archive_transport import fallback_import
 from postfix_archive.bypass import switch
 from postfix_archive.config import archive_cf
-from postfix_archive.errors import InstallFailed, InstallRefused
+from postfix_archive.errors import (
+    ArchiveError,
+    InstallFailed,
+    InstallRefused,
+    PostfixMissing,
+)
 from postfix_archive.install import config_files, instance, program, undo
 from postfix_archive.install.filter_routes import Change
 from postfix_archive.postfix import (
@@ -22,15 +28,16 @@ from postfix_archive.postfix import (
     configuration,
     mail_queue,
     postfix_command,
+    server_processes,
 )
 from postfix_archive.postfix.configuration import Configuration
-from postfix_archive.system import files, scheduler
+from postfix_archive.postfix.server_processes import Processes
+from postfix_archive.system import failure_log, files, scheduler
 
 
 def uninstall(directory: str, prefix: str) -> None:
     """Remove the archive from an instance, and the program if no other needs it."""
-    postfix_config = postfix_command.read_configuration(directory)
-    name = configuration.name_of(postfix_config)
+    name, has_postfix = _instance_name(directory)
     undo_record = undo.UndoRecord(directory, name)
     if not undo_record.exists:
         raise InstallRefused(
@@ -38,24 +45,64 @@ def uninstall(directory: str, prefix: str) -> None:
             f" in {directory}; for another instance run make uninstall"
             " CONFIG_DIRECTORY=DIR"
         )
-    if switch.read_record(directory) is not None:
-        switch.turn_off(directory)
-        print("Bypass was on and is now off; the journals record the period.")
     installed_prefix = _recorded_prefix(undo_record)
-    _revert_installation(directory, undo_record)
+    if has_postfix:
+        config_files.check_replaceable(directory)
+        if switch.read_record(directory) is not None:
+            switch.turn_off(directory)
+            print("Bypass was on and is now off; the journals record the period.")
+        _revert_installation(directory, undo_record)
+    else:
+        _restore_without_postfix(directory, undo_record)
+    remains = _describe_remains(directory, name)
     scheduler.TIMER.remove(name)
     _remove_follower(directory, name, prefix or installed_prefix)
     _keep_archive_cf(directory, name)
-    is_restored = undo_record.is_restored
-    _remove_record(undo_record)
-    if (prefix or installed_prefix) not in _prefixes_in_use():
+    message = _end_record(directory, undo_record)
+    if not _is_prefix_in_use(prefix or installed_prefix):
         program.ProgramFiles(prefix or installed_prefix).remove()
-    message = f"{directory}: restored to its state before the installation"
-    if not is_restored:
-        message = (
-            f"{directory}: changed since the installation; removed only our entries"
-        )
-    print(f"{message}. Store, key and user remain: the archive copies need them.")
+    print(f"{message}.\n{remains}")
+
+
+def _instance_name(directory: str) -> tuple[str, bool]:
+    """Return the name of the instance, and whether Postfix's commands are there."""
+    try:
+        postfix_config = postfix_command.read_configuration(directory)
+    except PostfixMissing:
+        return Path(directory).resolve().name, False
+    return configuration.name_of(postfix_config), True
+
+
+def _restore_without_postfix(directory: str, undo_record: undo.UndoRecord) -> None:
+    """Restore the files after the postfix package was removed, or purged with them.
+
+    Raises InstallRefused if somebody has changed them since the installation.
+    """
+    if Path(directory, "main.cf").exists():
+        if not undo_record.is_untouched:
+            raise InstallRefused(
+                f"{directory} was changed since the installation, and Postfix's"
+                " postconf is missing, which removes our entries alone: install the"
+                " postfix package, then run make uninstall again"
+            )
+        undo_record.restore()
+    print("Postfix is not installed; what is in its queue stays there.")
+
+
+def _describe_remains(directory: str, name: str) -> str:
+    """Return what stays of the archive, and how to read it without the program."""
+    lines = ["The archive stays, and make install continues it:"]
+    with contextlib.suppress(ArchiveError):
+        settings = archive_cf.load(directory)
+        if settings.has_store:
+            lines += [
+                f"  copies    {settings.archive_store_directory}/ARCHIVE/YYYY/MM/DD;"
+                " zcat shows one, contrib/verify_archive.py of the source checks all",
+            ]
+        lines += [f"  key       {settings.archive_key_file}"]
+        failure_log.remove(directory, settings.archive_spool_directory)
+    lines += [f"  settings  {undo.STATE_DIRECTORY}/{name}.archive.cf"]
+    return "\n".join(lines)
 
 
 def _recorded_prefix(undo_record: undo.UndoRecord) -> str:
@@ -65,10 +112,17 @@ def _recorded_prefix(undo_record: undo.UndoRecord) -> str:
     return instance.prefix_of(entries) or program.DEFAULT_PREFIX
 
 
-def _prefixes_in_use() -> set[str]:
-    """Return the PREFIX of each instance that has an undo record."""
-    names = [each.stem for each in undo.STATE_DIRECTORY.glob("*.undo")]
-    return {_recorded_prefix(undo.UndoRecord("", name)) for name in names}
+def _is_prefix_in_use(prefix: str) -> bool:
+    """Tell whether another instance has this PREFIX, or a damaged undo record."""
+    for directory in undo.STATE_DIRECTORY.glob("*.undo"):
+        try:
+            undo_record = undo.UndoRecord("", directory.stem)
+        except InstallRefused as error:
+            print(f"Program stays: {error}")
+            return True
+        if _recorded_prefix(undo_record) == prefix:
+            return True
+    return False
 
 
 def _revert_installation(directory: str, undo_record: undo.UndoRecord) -> None:
@@ -78,8 +132,9 @@ def _revert_installation(directory: str, undo_record: undo.UndoRecord) -> None:
     _revert(
         directory, undo_record, [each for each in inverse_changes if each.routes_mail]
     )
+    old_connections: Processes = frozenset()
     if is_running:
-        postfix_command.reload(directory)
+        old_connections = server_processes.reload(directory)
         queue_ids = mail_queue.drain(directory)
         if queue_ids:
             raise InstallFailed(
@@ -104,14 +159,35 @@ def _revert_installation(directory: str, undo_record: undo.UndoRecord) -> None:
     config_files.remove_drafts(directory)
     if is_running:
         postfix_command.reload(directory)
+        _release_stragglers(directory, old_connections)
 
 
-def _remove_record(undo_record: undo.UndoRecord) -> None:
-    """Remove the record, but keep original files that were not restored."""
+def _release_stragglers(directory: str, old_connections: Processes) -> None:
+    """Let what came for the stamp filter after its removal pass unarchived."""
+    requeued, _ = mail_queue.requeue(directory)
+    if requeued:
+        print(
+            f"{requeued} messages came for the archive by SMTP connections from before,"
+            " after its removal, and are delivered unarchived."
+        )
+    if remaining := server_processes.wait_for(old_connections, 0):
+        print(
+            f"{server_processes.describe(remaining)} still send mail to the archive's"
+            " services, which are gone. When they have ended, run: postsuper -c"
+            f" {shlex.quote(directory)} -r ALL deferred"
+        )
+
+
+def _end_record(directory: str, undo_record: undo.UndoRecord) -> str:
+    """Remove the record, but keep originals that were not restored; say which."""
+    if not Path(directory, "main.cf").exists():
+        undo_record.delete()
+        return f"{directory}: main.cf is gone, as after a purge of the package"
     if undo_record.is_restored:
         undo_record.delete()
-    else:
-        print(f"Original main.cf and master.cf: {undo_record.keep_originals()}")
+        return f"{directory}: restored to its state before the installation"
+    print(f"Original main.cf and master.cf: {undo_record.keep_originals()}")
+    return f"{directory}: changed since the installation; removed only our entries"
 
 
 def _remove_follower(directory: str, name: str, prefix: str) -> None:

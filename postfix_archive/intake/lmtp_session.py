@@ -60,8 +60,8 @@ class LmtpEnvelope:
     """
 
     __slots__ = (
-        "eightbit",
         "envid",
+        "is_8bitmime",
         "xforward",
         "recipients",
         "ret",
@@ -78,7 +78,7 @@ class LmtpEnvelope:
         self.sender = sender
         self.xforward = xforward
         self.recipients: list[LmtpRecipient] = []
-        self.eightbit = parameters.get(b"BODY", b"").upper() == b"8BITMIME"
+        self.is_8bitmime = parameters.get(b"BODY", b"").upper() == b"8BITMIME"
         self.smtputf8 = b"SMTPUTF8" in parameters
         self.ret = parameters.get(b"RET", b"")
         self.envid = lmtp_command.decode_xtext(parameters.get(b"ENVID", b"")) or b""

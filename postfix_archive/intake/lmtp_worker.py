@@ -94,6 +94,7 @@ class LmtpTransaction(transaction.Transaction):
         self.recipients = tuple(map(_to_recipient, envelope.recipients))
         self.ret = envelope.ret
         self.smtputf8 = envelope.smtputf8
+        self.is_8bitmime = envelope.is_8bitmime
         self.now = int(time.time())
         self.message = spool.Spool()
 

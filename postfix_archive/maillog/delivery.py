@@ -82,6 +82,7 @@ def can_be_truncated(text: str) -> bool:
 
 STAMP_RELAY_FIELD = f", relay={archive_services.STAMP_TRANSPORT}"
 STAMP_SOCKET_PREFIX = "[private/archive"  # the socket of the stamp filter in lmtp mode
+PRIVATE_PREFIX = "private/"
 LOCAL_RELAYS = ("[127.", "[::1]", "[private/", "[public/", "[/")
 
 
@@ -95,10 +96,12 @@ def is_stamp_filter(relay: str) -> bool:
 
     ``archive-stamp``, or ``mail.example.com[private/archive.legal@example.com]``.
     """
-    socket = relay.partition("[private/")[2]
-    return relay.startswith(
-        archive_services.STAMP_TRANSPORT
-    ) or archive_services.is_worker_socket(socket)
+    _, bracket, address = relay.partition("[")
+    if bracket:
+        is_private = address.startswith(PRIVATE_PREFIX)
+        socket = address.removeprefix(PRIVATE_PREFIX)
+        return is_private and archive_services.is_worker_socket(socket)
+    return relay.startswith(archive_services.STAMP_TRANSPORT)
 
 
 def can_name_stamp_filter(text: str) -> bool:

@@ -7,6 +7,7 @@ journalctl's pipe until somebody asks for them.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -96,6 +97,15 @@ class Journal:
         """End journalctl(1). SIGKILL: the follower's children inherit blocked ones."""
         with self._process as process:
             process.kill()
+
+
+def latest_time() -> float:
+    """Return the Unix time of the newest entry of the mail facility, 0 without one."""
+    try:
+        with contextlib.closing(Journal("--lines=1")) as journal:
+            return max((entry.at for entry in journal.entries(1)), default=0.0)
+    except LogUnreadable:
+        return 0.0
 
 
 def _parse(text: bytes) -> Entry | None:

@@ -56,6 +56,7 @@ MONTHS = {
     )
 }
 DAY = 86400  # seconds
+MAX_DISORDER = 60.0  # seconds: lines of several processes are not quite in order
 UNIX_TIME_PATTERN = re.compile(UNIX_TIME)
 WEEKDAY = re.compile(r"[A-Z][a-z]{2} (?=\d{4}-)")
 ZONE_NAME = re.compile(r" ([A-Z]{2,5})$")
@@ -95,12 +96,21 @@ class TimeParser:
 
     A time without year is taken as the last such time that is at most a day after
     ``latest`` (Unix time): for a file, its modification time. ``zone`` applies to times
-    without a zone; None is the zone of this host.
+    without a zone; None is the zone of this host. Without a zone the hour that is
+    repeated in autumn is told by the order of the lines; ``previous`` is the Unix time
+    of the line before the first one, 0 if there is none.
     """
 
-    def __init__(self, latest: float, zone: datetime.tzinfo | None = None) -> None:
+    def __init__(
+        self,
+        latest: float,
+        zone: datetime.tzinfo | None = None,
+        *,
+        previous: float = 0.0,
+    ) -> None:
         self._latest = latest
         self._zone = zone
+        self._previous = previous
         self._last_text = ""
         self._last_unix_time = 0.0
 
@@ -117,6 +127,7 @@ class TimeParser:
         if time != self._last_text:
             self._last_text = time
             self._last_unix_time = self._parse(time)
+            self._previous = self._last_unix_time or self._previous
         return self._last_unix_time
 
     def _parse(self, time: str) -> float:
@@ -164,7 +175,10 @@ class TimeParser:
     def _to_unix_time(self, moment: datetime.datetime) -> float:
         if moment.tzinfo is None:
             moment = moment.replace(tzinfo=self._zone)
-        return moment.timestamp()
+        seconds = moment.timestamp()
+        if seconds < self._previous - MAX_DISORDER:  # perhaps in the repeated hour
+            return moment.replace(fold=1).timestamp()
+        return seconds
 
 
 def _remove_spaces(time: str) -> str:

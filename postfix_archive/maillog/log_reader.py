@@ -37,13 +37,14 @@ class Position:
     """A position in a log: the end of the line with that hash.
 
     ``inode`` and ``offset`` (bytes, uncompressed) locate it in a file; ``cursor`` in
-    systemd's journal.
+    systemd's journal. ``time`` is its Unix time.
     """
 
     inode: int = 0
     offset: int = 0
     hash: str = ""
     cursor: str = ""
+    time: float = 0.0
 
     def to_json(self) -> str:
         """Return the position as JSON."""
@@ -100,16 +101,16 @@ def _lines_of_journal(since: float, *options: str) -> Iterator[tuple[str, float]
 
 def lines_of_files(paths: list[str], since: float) -> Iterator[tuple[str, float]]:
     """Yield each line of these files since a Unix time, in the order given."""
+    previous = 0.0
     for path in paths:
         mtime = log_file.stat_file(path).st_mtime
         if mtime + DAY < since:
             continue
         with log_file.open_log(path) as log:
-            yield from _timed_lines_since(
-                map(_decode, log_file.packed_lines(log, path)),
-                TimeParser(mtime),
-                since,
-            )
+            clock = TimeParser(mtime, previous=previous)
+            lines = map(_decode, log_file.packed_lines(log, path))
+            for line, previous in _timed_lines_since(lines, clock, since):
+                yield line, previous
 
 
 class Reader:
@@ -221,16 +222,22 @@ class Reader:
         """
         is_current = str(path) == self._path
         stat = log_file.stat_file(str(path))
-        clock = TimeParser(stat.st_mtime)
+        clock = TimeParser(stat.st_mtime, previous=self.position.time)
         with log_file.open_log(str(path)) as log:
             log.seek(offset)
             for raw_line in log_file.packed_lines(log, str(path)):
                 if is_current and not raw_line.endswith(b"\n"):
                     break
                 offset += len(raw_line)
-                self.position = Position(stat.st_ino, offset, _digest(raw_line))
                 line = _decode(raw_line)
-                yield line, clock.line_time(line)
+                at = clock.line_time(line)
+                self.position = Position(
+                    stat.st_ino,
+                    offset,
+                    _digest(raw_line),
+                    time=at or self.position.time,
+                )
+                yield line, at
         return offset
 
     def _new_lines_of_journal(self, limit: int) -> Iterator[tuple[str, float]]:
@@ -245,7 +252,8 @@ class Reader:
             return self._journal
         self.close()
         cursor = self.position.cursor
-        options = (f"--after-cursor={cursor}",) if cursor else ()
+        since = (f"--since=@{int(self.position.time)}",) if self.position.time else ()
+        options = (f"--after-cursor={cursor}",) if cursor else since
         self._journal = Journal(*options, is_followed=not is_first)
         return self._journal
 

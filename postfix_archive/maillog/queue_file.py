@@ -342,9 +342,8 @@ class QueueFiles:
         file = self.by_key.get(key)
         return file.as_dict() if file else None
 
-    def restore(self, values: dict[str, Any]) -> None:
-        """Restore a queue file that as_dict() saved; call in the order of beginning."""
-        file = from_dict(values)
+    def restore(self, file: QueueFile) -> None:
+        """Add a queue file that was saved; call in the order of beginning."""
         self.by_key[file.key] = file
         for queue_id in (file.first_queue_id, file.queue_id):
             self._current[queue_id] = file.key

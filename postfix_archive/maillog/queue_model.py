@@ -16,6 +16,10 @@ from collections.abc import Iterator
 from postfix_archive.maillog import delivery, queue_file
 from postfix_archive.maillog.queue_file import QueueFile, QueueFiles, RecipientEntry
 
+# Seconds after which pipe(8) has killed a stamp filter process, so that it reports no
+# more: archive-stamp_time_limit in master.cf.d/00-main.cf.
+MAX_REPORT_DELAY = 1000.0
+
 
 class QueueModel:
     """The queue files that the log names, and the links between them."""
@@ -62,6 +66,14 @@ class QueueModel:
             delivery.is_relay_of(content_filter, relay)
             for content_filter in self._filters
         )
+
+    def can_be_reported(self, file: QueueFile) -> bool:
+        """Tell whether a stamp filter may still report that it reinjected this one.
+
+        A local user can name any origin, also one that stays in the queue for days.
+        """
+        is_recent = self.queue_files.now - file.begun < MAX_REPORT_DELAY
+        return file.is_reinjected and not file.is_reported and is_recent
 
     def reinjected_files(
         self, file: QueueFile, entry: RecipientEntry
@@ -110,7 +122,9 @@ class QueueModel:
         """Return the reinjected queue files that name this one as their origin.
 
         Or one before it: smtp(8) passes on the orig_queue_id that it got itself. A
-        message that postsuper -r requeued is not reinjected.
+        message that postsuper -r requeued is not reinjected, nor is what came to a
+        reinjection port of the archive and no stamp filter reports: any local user can
+        name an origin there.
         """
         children = self.queue_files.find_by_keys(file.children)
         for ancestor in self._ancestors(file):
@@ -119,7 +133,12 @@ class QueueModel:
                 for child in self.queue_files.find_by_keys(ancestor.children)
                 if child.serial > file.serial and not child.is_reinjected
             ]
-        return [child for child in children if child.daemon != queue_file.PICKUP]
+        return [
+            child
+            for child in children
+            if child.daemon != queue_file.PICKUP
+            and (child.is_reported or not child.is_reinjected)
+        ]
 
     def _ancestors(self, file: QueueFile) -> Iterator[QueueFile]:
         seen = {file.key}

@@ -24,7 +24,10 @@ from postfix_archive.postfix.archive_services import ARCHIVE_MAIL_SUFFIXES
 
 CLIENT_PREFIX = "client="
 UID_PREFIX = "uid="
-ORIG_QUEUE_ID_FIELD = ", orig_queue_id="
+# smtpd(8): what may stand in between, sasl_username= and sasl_sender=, is the client's.
+CLIENT_WITH_ORIGIN = re.compile(
+    r"client=[^\s,]+, orig_queue_id=([0-9A-Za-z]+)(?:, orig_client=.*)?", re.DOTALL
+)
 ORIG_ID_FIELD = " orig_id="
 MESSAGE_ID_PREFIX = "message-id="
 NO_MESSAGE_ID = "<>"
@@ -125,11 +128,11 @@ class QueueTracker(QueueModel):
         file.is_archive_mail = line.service.endswith(ARCHIVE_MAIL_SUFFIXES)
         if file.is_archive_mail:
             return file
-        client, _, origin = line.text.partition(ORIG_QUEUE_ID_FIELD)
-        client = client.partition(",")[0]
+        client = line.text.partition(",")[0]
         file.is_local = any(mark in client for mark in LOCAL_CLIENTS)
-        if origin:
-            file.orig_queue_id = origin.partition(",")[0]
+        origin = CLIENT_WITH_ORIGIN.fullmatch(line.text)
+        if origin is not None:
+            file.orig_queue_id = origin.group(1)
             parent = self.queue_files.current(file.orig_queue_id)
             self.queue_files.link_child(parent, file)
         action_text = self._pending_actions.pop(line.pid, "")

@@ -17,7 +17,15 @@ The original is never changed; this module reads only its header.
 
 from __future__ import annotations
 
-from postfix_archive.message import address, dates, envelope, header, mime, stamp
+from postfix_archive.message import (
+    address,
+    dates,
+    envelope,
+    header,
+    mime,
+    received_header,
+    stamp,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -310,16 +318,37 @@ def message_id_left(archive_id: str, capsule_id: str) -> str:
 def could_loop(
     sealed_envelope: Envelope,
     request: Request,
+    head: bytes,
     *,
+    archive_from: bytes,
     archive_sender: bytes,
     has_store: bool,
 ) -> bool:
     """Return whether a copy of this message, sent as mail, could start a mail loop.
 
-    An archive copy that returns altered is archived, but causes no further copy (one,
-    where there is no store). A bounce to archive_sender causes none.
+    head is the first bytes of the message. An archive copy that returns altered is
+    archived, but causes no further copy (one, where there is no store). A bounce to
+    archive_sender causes none, nor does a reply to a copy, which a responder on the
+    archive mailbox sends to archive_from.
     """
-    if not sealed_envelope.sender and archive_sender:
-        if {each.final for each in sealed_envelope.recipients} == {archive_sender}:
+    final = {each.final for each in sealed_envelope.recipients}
+    if not sealed_envelope.sender and archive_sender and final == {archive_sender}:
+        return True
+    original = {
+        (each.original or each.final).lower() for each in sealed_envelope.recipients
+    }
+    if original and original <= {archive_from.lower(), archive_sender.lower()}:
+        if _is_reply_to_copy(head):
             return True
     return request.generation >= (1 if has_store else stamp.LAST_GENERATION)
+
+
+def _is_reply_to_copy(head: bytes) -> bool:
+    """Return whether the message refers to the Message-Id of a copy or report."""
+    names = (b"in-reply-to", b"references")
+    return any(
+        received_header.is_archive_id(word.partition(b".")[0].decode("latin-1"))
+        for field in header.fields(head)
+        if field.name in names
+        for word in field.value.split(b"<")[1:]
+    )

@@ -140,14 +140,14 @@ def unseal(head: bytes, keys: Keyring) -> Capsule:
 def _check_seal(fields: bytes, seal: bytes, keys: Keyring) -> None:
     pairs = (part.strip().partition(b"=") for part in seal.split(b";"))
     parameters = {name: value for name, _, value in pairs}
-    key = keys.find(parameters.get(b"k", b"").decode("latin-1"))
-    if key is None:
+    matching_keys = keys.with_id(parameters.get(b"k", b"").decode("latin-1"))
+    if not matching_keys:
         raise SealInvalid(
             "capsule sealed with a key that this site does not have; restore the key in"
             " archive_key_file"
         )
-    expected = hexlify(key.mac(SEAL_PURPOSE, fields))
-    if not digest.equal(expected, parameters.get(b"h", b"")):
+    seals = [hexlify(key.mac(SEAL_PURPOSE, fields)) for key in matching_keys]
+    if not any(digest.equal(each, parameters.get(b"h", b"")) for each in seals):
         raise SealInvalid("capsule with a wrong seal: forged, or altered in the queue")
 
 

@@ -126,7 +126,9 @@ class Envelope:
     ``arrival`` is Unix time, None where unknown. ``sha256`` (hexadecimal) and ``size``
     (bytes) are those of the original as received. ``is_incomplete`` is true when some
     recipients are known to be missing (docs/how-it-works.md, FILTER actions). ``ret``
-    is the DSN parameter RET, empty where the transport cannot see it.
+    is the DSN parameter RET, empty where the transport cannot see it. ``verp_sender``
+    is the sender of which Postfix may have made ``sender`` for the one recipient, with
+    ``verp_delimiters`` (message/verp); else both are empty.
     """
 
     __slots__ = (
@@ -143,6 +145,8 @@ class Envelope:
         "ret",
         "sender",
         "size",
+        "verp_delimiters",
+        "verp_sender",
     )
 
     def __init__(
@@ -161,6 +165,8 @@ class Envelope:
         sha256: str = "",
         size: int = 0,
         is_incomplete: bool = False,
+        verp_sender: bytes = b"",
+        verp_delimiters: bytes = b"",
     ) -> None:
         self.archive_id = archive_id
         self.host = host
@@ -175,6 +181,8 @@ class Envelope:
         self.sha256 = sha256
         self.size = size
         self.is_incomplete = is_incomplete
+        self.verp_sender = verp_sender
+        self.verp_delimiters = verp_delimiters
 
 
 def message_fields(envelope: Envelope) -> bytes:
@@ -197,6 +205,11 @@ def message_fields(envelope: Envelope) -> bytes:
         (b"Archive-Original-Size", b"%d" % envelope.size),
         (b"Archive-Envelope", b"incomplete" if envelope.is_incomplete else b""),
         (b"Archive-DSN-Ret", envelope.ret),
+        (
+            b"Archive-VERP-Sender",
+            envelope.verp_sender and address.add_type(envelope.verp_sender),
+        ),
+        (b"Archive-VERP-Delimiters", envelope.verp_delimiters),
     ]
     return _format_fields(fields)
 
@@ -253,6 +266,8 @@ def parse(text: bytes) -> Envelope:
             sha256=fields[b"archive-original-sha256"].decode("ascii"),
             size=int(fields[b"archive-original-size"]),
             is_incomplete=fields.get(b"archive-envelope") == b"incomplete",
+            verp_sender=address.strip_type(fields.get(b"archive-verp-sender", b"")),
+            verp_delimiters=fields.get(b"archive-verp-delimiters", b""),
         )
     except (KeyError, ValueError) as error:
         raise CapsuleBroken(f"cannot parse the envelope fields: {error!r}") from None

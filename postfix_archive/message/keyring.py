@@ -2,6 +2,8 @@
 
 Used by stamp, capsule and request. A key file has one key per line: its id and at least
 32 bytes in hexadecimal. The first key makes new MACs, the others only check old ones.
+A key that occurs twice counts once, and two keys may have the same id: instances that
+share their keys have the lines of both files.
 Raises KeyUnreadable; reading the file is up to config/key_file.
 """
 
@@ -42,12 +44,9 @@ class Keyring:
         """The key that makes new MACs."""
         return self.keys[0]
 
-    def find(self, key_id: str) -> Key | None:
-        """Return the key with this id, None if the site does not have it."""
-        for key in self.keys:
-            if key.key_id == key_id:
-                return key
-        return None
+    def with_id(self, key_id: str) -> tuple[Key, ...]:
+        """Return the keys with this id: more than one if key files were joined."""
+        return tuple(key for key in self.keys if key.key_id == key_id)
 
 
 def parse(text: str, *, path: str) -> Keyring:
@@ -61,11 +60,8 @@ def parse(text: str, *, path: str) -> Keyring:
             keys.append(_parse_key(line, location=f"{path}, line {number}"))
     if not keys:
         raise KeyUnreadable(f"{path} has no key; run postfix-archive key create")
-    if len({key.key_id for key in keys}) != len(keys):
-        raise KeyUnreadable(
-            f"{path} has two keys with the same id; rename or remove one"
-        )
-    return Keyring(tuple(keys))
+    unique = {(key.key_id, key.secret): key for key in keys}
+    return Keyring(tuple(unique.values()))
 
 
 def _parse_key(line: str, *, location: str) -> Key:

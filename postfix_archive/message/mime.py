@@ -62,6 +62,8 @@ def multipart(
     lines = [b"%s: %s" % field for field in fields if field[1]]
     lines += [
         b"Auto-Submitted: auto-generated",
+        b"Precedence: bulk",  # for responders that do not know RFC 3834
+        b"X-Auto-Response-Suppress: All",  # [MS-OXCMAIL] 2.1.3.2.14, Exchange
         b"MIME-Version: 1.0",
         b'Content-Type: %s;\r\n\tboundary="%s"' % (content_type, boundary),
         b"Content-Transfer-Encoding: " + encoding,

@@ -36,10 +36,25 @@ def microseconds(queue_id: bytes) -> bytes:
     time_part = _time_part(queue_id)
     if len(time_part) <= SHORT_MICROSECOND_DIGITS:
         return time_part
+    return b"%05X" % max(0, _decode(time_part[-LONG_MICROSECOND_DIGITS:]))
+
+
+def arrival(queue_id: bytes) -> int | None:
+    """Return the Unix time in a long queue id, when Postfix made the queue file.
+
+    None for a short one, which has no seconds.
+    """
+    seconds = _time_part(queue_id)[:-LONG_MICROSECOND_DIGITS]
+    if len(seconds) != LONG_SECOND_DIGITS:  # enough until the year 2596
+        return None
+    return _decode(seconds)
+
+
+def _decode(digits: bytes) -> int:
     number = 0
-    for digit in time_part[-LONG_MICROSECOND_DIGITS:]:
+    for digit in digits:
         number = number * len(LONG_ID_DIGITS) + LONG_ID_DIGITS.find(digit)
-    return b"%05X" % max(0, number)
+    return number
 
 
 def _time_part(queue_id: bytes) -> bytes:

@@ -22,7 +22,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 FROM_USER = b", from userid "  # written for mail from pickup(8)
-UNDATED = "00000000"
 ID_BYTES = 20  # 160 bits: no collision can be found
 
 
@@ -31,8 +30,9 @@ class Origin:
 
     ``offset`` is the start of the message as first received, below the fields that
     requeueing put on top. ``clauses`` are the parsed clauses of Postfix's Received:
-    field. ``arrival`` is Unix time, None where that field is missing (header_checks
-    may IGNORE it) or cannot be parsed.
+    field. ``arrival`` is Unix time. Where that field is missing (header_checks may
+    IGNORE or REPLACE it) or cannot be parsed, it is the time in a long queue id, None
+    for a short one.
     """
 
     __slots__ = ("arrival", "clauses", "host", "offset", "queue_id", "is_smtputf8")
@@ -81,6 +81,8 @@ def find_origin(
             break
         message_origin.offset = field.end
         expected_queue_id = b""
+    if message_origin.arrival is None:
+        message_origin.arrival = queue_ids.arrival(message_origin.queue_id)
     return message_origin
 
 
@@ -98,18 +100,18 @@ def find_queue_id(head: bytes, *, ident: bytes, host: bytes) -> bytes:
     return field_queue_id if field_queue_id and is_own else ident
 
 
-def archive_id(origin: Origin, *, sender: bytes, sha256: bytes) -> str:
+def archive_id(origin: Origin, *, sender: bytes, sha256: bytes, now: int) -> str:
     """Return the archive id of this capture: day (UTC) and 40 hexadecimal digits.
 
     sha256 (32 bytes) is that of the message from origin.offset on. Recipients have no
     influence, so that all pieces share one id; nor has Message-ID, which many messages
-    lack or share. The day is 00000000 if it is unknown.
+    lack or share. The day is that of now (Unix time) if the arrival is unknown: then a
+    retry after midnight has another id.
     """
     values = (origin.host, origin.queue_id, origin.clauses, sender, sha256)
     framed = b"".join(b"%d:%s," % (len(value), value) for value in values)
-    day = UNDATED
-    if origin.arrival is not None:
-        day = "%04d%02d%02d" % dates.calendar_date(origin.arrival // dates.DAY_SECONDS)
+    arrival = now if origin.arrival is None else origin.arrival
+    day = "%04d%02d%02d" % dates.calendar_date(arrival // dates.DAY_SECONDS)
     return f"{day}-{digest.sha256_hex(framed)[: 2 * ID_BYTES]}"
 
 

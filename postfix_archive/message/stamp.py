@@ -167,20 +167,20 @@ def _stamp_fields(head: bytes) -> Iterator[header.Field]:
 def _parse_authentic(field: header.Field, keys: Keyring) -> Stamp | None:
     """Return the stamp if a key of ours made it, else None."""
     parameters = _parse_parameters(field)
-    key = keys.find(parameters.get("k", ""))
     try:
         sha256 = a2b_base64(parameters["b"])
         stamp = Stamp(parameters["id"], parameters["a"], sha256, int(parameters["t"]))
     except (KeyError, ValueError):
         return None
-    if key is None or not received_header.is_archive_id(stamp.archive_id):
+    if not received_header.is_archive_id(stamp.archive_id):
         return None
-    expected_field = make(stamp.archive_id, stamp.tag, sha256, stamp.time, key)
     # Only white space may differ, or a stamp could carry other text along.
-    expected_value = b"".join(expected_field.partition(b":")[2].split())
-    return (
-        stamp if digest.equal(expected_value, b"".join(field.value.split())) else None
-    )
+    value = b"".join(field.value.split())
+    for key in keys.with_id(parameters.get("k", "")):
+        expected_field = make(stamp.archive_id, stamp.tag, sha256, stamp.time, key)
+        if digest.equal(b"".join(expected_field.partition(b":")[2].split()), value):
+            return stamp
+    return None
 
 
 def _parse_parameters(field: header.Field) -> dict[str, str]:

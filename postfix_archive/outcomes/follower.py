@@ -8,36 +8,35 @@ is recorded once.
 
 from __future__ import annotations
 
-import datetime
+import itertools
 import json
 import time
+from collections import deque
 from collections.abc import Iterator
 
 from postfix_archive.config.settings import Settings
 from postfix_archive.maillog import log_reader
 from postfix_archive.maillog.queue_file import QueueFile
 from postfix_archive.maillog.queue_tracker import QueueTracker
-from postfix_archive.message import address, dates
-from postfix_archive.outcomes import follower_state
+from postfix_archive.message import dates
+from postfix_archive.outcomes import capture_reader, follower_state
+from postfix_archive.outcomes.capture_reader import CaptureReader
 from postfix_archive.outcomes.follower_state import FollowerState, PendingCapture
 from postfix_archive.outcomes.report_queue import ReportQueue
 from postfix_archive.outcomes.resolver import LOCAL_DELIVERY_SECONDS, Resolver
-from postfix_archive.store import (
-    journal,
-    journal_event,
-    journal_reader,
-    outcome,
-    record_reader,
-)
-from postfix_archive.store.archive import Archive
-from postfix_archive.store.journal_event import Event
+from postfix_archive.store import outcome
+from postfix_archive.store.archive import of_settings
 from postfix_archive.store.outcome import Outcome
 from postfix_archive.system import privileges
 
 BATCH_LINES = 5000  # lines of log
+CAPTURES_PER_STEP = 1000  # captures whose outcomes are appended with one fsync
+# Seconds of log time. A message for several archives is kept for KEEP_ENDED: another
+# archive may have it later.
+KEEP_SETTLED = 60.0
 TOUCH_INTERVAL = 30.0  # seconds between two touches while nothing is new
 POSITION_KEY, FILTERS_KEY = "place", "filters"
-LOG_START_KEY = "begun"  # Unix time of the first line that was read
+LOG_START_KEY = "begun"  # Unix time of the first line that was read, with a time
 LAST_FULL_CHECK_KEY = "all"  # Unix time of the last check of all captures
 FULL_CHECK_INTERVAL = 3600.0  # seconds between two such checks
 MAX_AGE = 30 * 86400  # seconds: no message is queued, no log is kept for longer
@@ -62,6 +61,7 @@ class Follower:
             {}
         )  # capsule -> log time of its last change
         self._new_capsules: set[str] = set()  # capsules not resolved yet
+        self._settled_keys: deque[tuple[float, set[str]]] = deque()
         self._is_first_batch = True
         self._last_touch = float("-inf")  # time.monotonic()
         with privileges.as_owner(self._directory):
@@ -120,25 +120,30 @@ class Follower:
         the records that it settles are stored. After JournalFailed and StoreFailed
         begin again with a new Follower, from the saved state.
         """
-        if batch and not self._state.get_value(LOG_START_KEY):
-            self._state.set_value(LOG_START_KEY, str(batch[0][1]))
         for text, at in batch:
             self._tracker.read(text, at)
         with privileges.as_owner(self._directory):
-            self._new_capsules |= self._capture_reader.read_new()
+            log_start = next((at for _, at in batch if at), None)
+            if log_start is not None and not self._state.get_value(LOG_START_KEY):
+                self._state.set_value(LOG_START_KEY, str(log_start))
+            self._read_captures()
             if batch or self._new_capsules or self._is_first_batch:
                 self._update_outcomes()
                 self._state.set_value(POSITION_KEY, self._reader.position.to_json())
                 self._state.save_queue_files(self._queue_files)
-                self._new_capsules |= (
-                    self._capture_reader.read_new()
-                )  # skips our own appended lines
+                self._read_captures()  # skips our own appended lines
                 self._state.commit()
-            if self._state.due_reports():
+            if self._state.has_due_reports():
                 self._report_queue.process(int(time.time()))
                 self._state.commit()
         if len(batch) < BATCH_LINES and not self.absence_warning:
             self._touch_last_read(has_new=bool(batch))
+
+    def _read_captures(self) -> None:
+        """Read new captures; after too many of them all are checked."""
+        self._new_capsules |= self._capture_reader.read_new()
+        if self._capture_reader.has_more:
+            self._state.set_value(LAST_FULL_CHECK_KEY, "0")
 
     def _touch_last_read(self, *, has_new: bool) -> None:
         """Record that the log was read to its end; every 30 s if nothing is new."""
@@ -161,10 +166,34 @@ class Follower:
             if self._is_first_batch
             else self._affected_keys()
         )
+        if self._settings.archive_wait_for_outcome:
+            self._save_early_outcomes(affected_keys)
+        captures = self._affected_captures(affected_keys)
+        while some := list(itertools.islice(captures, CAPTURES_PER_STEP)):
+            self._settle(some, affected_keys)
+        self._new_capsules.clear()
+        since = self._queue_files.now - LOCAL_DELIVERY_SECONDS
+        recent = {name: at for name, at in self._touch_times.items() if at >= since}
+        self._touch_times = recent
+        self._is_first_batch = False
+        self._drop_settled()
+        self._queue_files.prune(self._needed_keys())
+
+    def _drop_settled(self) -> None:
+        """Drop the ended queue files of what was settled KEEP_SETTLED seconds ago."""
+        limit = self._queue_files.now - KEEP_SETTLED
+        while self._settled_keys and self._settled_keys[0][0] < limit:
+            _, keys = self._settled_keys.popleft()
+            for file in self._queue_files.find_by_keys(list(keys)):
+                if file.end:
+                    self._queue_files.drop(file)
+
+    def _settle(self, captures: list[PendingCapture], affected_keys: set[str]) -> None:
+        """Append the new outcomes of these captures; remove those that are settled."""
         new_outcomes: dict[follower_state.OutcomeKey, Outcome] = {}
         settled: list[tuple[PendingCapture, QueueFile | None, bool]] = []
-        log_start = float(self._state.get_value(LOG_START_KEY) or "inf")
-        for capture in self._affected_captures(affected_keys):
+        log_start = float(self._state.get_value(LOG_START_KEY) or "-inf")
+        for capture in captures:
             file = self._find_queue_file(capture)
             is_new = capture.capsule in self._new_capsules
             if file is not None and (file.key in affected_keys or is_new):
@@ -173,19 +202,14 @@ class Follower:
             if is_settled or _is_unresolvable(capture, file, log_start):
                 settled.append((capture, file, is_settled))
         self._append_to_journals(new_outcomes)
-        if self._settings.archive_wait_for_outcome:
-            self._save_early_outcomes(affected_keys)
         for capture, file, is_known in settled:
             is_last = self._state.remove_capture(capture, has_report=is_known)
             if file is not None and is_last:
                 file.is_settled = True
                 self._queue_files.touch(file)
-        self._new_capsules.clear()
-        since = self._queue_files.now - LOCAL_DELIVERY_SECONDS
-        recent = {name: at for name, at in self._touch_times.items() if at >= since}
-        self._touch_times = recent
-        self._is_first_batch = False
-        self._queue_files.prune(self._needed_keys())
+                if capture.archive_count == 1:
+                    keys = self._tracker.reachable_keys(file)
+                    self._settled_keys.append((self._queue_files.now, keys))
 
     def _affected_captures(self, affected_keys: set[str]) -> Iterator[PendingCapture]:
         """Yield the captures with possible news; all captures once an hour."""
@@ -223,7 +247,9 @@ class Follower:
                 continue
             outcomes = self._resolve(capture, file, recipient, original)
             for recipient_outcome in outcomes:
-                key = outcome_key(capture.archive, capture.record_id, recipient_outcome)
+                key = capture_reader.outcome_key(
+                    capture.archive, capture.record_id, recipient_outcome
+                )
                 if not self._is_recorded(key, recipient_outcome):
                     new_outcomes[key] = recipient_outcome
             is_settled &= bool(outcomes) and outcomes[0].is_settled
@@ -263,7 +289,7 @@ class Follower:
                 for key, recipient_outcome in new_outcomes.items()
                 if key[0] == archive
             ]
-            store_archive = Archive(self._settings.archive_store_directory, archive)
+            store_archive = of_settings(self._settings, archive)
             store_archive.record_outcomes(archive_outcomes, now)
         for key in new_outcomes:
             self._state.add_recorded_outcome(key)
@@ -324,79 +350,9 @@ class Follower:
 def _is_unresolvable(
     capture: PendingCapture, file: QueueFile | None, log_start: float
 ) -> bool:
-    """Tell whether the log cannot tell: capture too old, or older than the log."""
+    """Tell whether the log cannot tell: capture too old, or older than the log.
+
+    While no line of the log was read, log_start is minus infinity: it may yet come.
+    """
     is_before_log = file is None and capture.at < log_start - MAX_ARRIVAL_DIFFERENCE
     return is_before_log or time.time() - capture.at > MAX_AGE
-
-
-class CaptureReader:
-    """The journals of all archives, read on from the saved offsets."""
-
-    def __init__(self, settings: Settings, state: FollowerState) -> None:
-        """Begin; what is read is saved in state."""
-        self._store_directory = settings.archive_store_directory
-        self._state = state
-
-    def read_new(self) -> set[str]:
-        """Process the new lines of all journals; return the capsules in them."""
-        capsules: set[str] = set()
-        for archive in record_reader.archives(self._store_directory):
-            path = journal_reader.path_of(self._store_directory, archive)
-            key = f"journal {archive}"
-            start = end = int(self._state.get_value(key) or 0)
-            for line in journal_reader.lines(path, start):
-                capsules |= self._process_line(archive, line)
-                end = line.end
-            if end != start:
-                self._state.set_value(key, str(end))
-        return capsules
-
-    def _process_line(self, archive: str, line: journal_reader.Line) -> set[str]:
-        event = journal_reader.valid_event(line)
-        if event is None:
-            return set()
-        if "id" in event:
-            self._state.add_journal_line(archive, event["id"], line.offset)
-        if event["event"] in journal.CAPTURE_EVENTS:
-            capture = _parse_capture(archive, event)
-            self._state.add_capture(capture)
-            return {capture.capsule}
-        if event["event"] == journal.OUTCOME:
-            recorded = journal_event.parse_outcome(event)
-            key = outcome_key(archive, event["id"], recorded)
-            self._state.add_recorded_outcome(key)
-        return set()
-
-
-def outcome_key(
-    archive: str, record_id: str, recipient_outcome: Outcome
-) -> follower_state.OutcomeKey:
-    """Return the key that identifies an outcome among all in the journals."""
-    is_waiting = recipient_outcome.kind == outcome.WAITING
-    parts = (
-        recipient_outcome.capture_queue_id,
-        recipient_outcome.recipient,
-        recipient_outcome.original,
-        recipient_outcome.parent,
-    )
-    return (archive, record_id, *parts, is_waiting)
-
-
-def _parse_capture(archive: str, event: Event) -> PendingCapture:
-    envelope = journal_event.parse_envelope(event)
-    archived_at = datetime.datetime.fromisoformat(event["time"]).timestamp()
-    return PendingCapture(
-        archive=archive,
-        capsule=str(event.get("capsule", event["seq"])),
-        record_id=event["id"],
-        archive_id=envelope.archive_id,
-        queue_id=envelope.queue_id.decode("ascii", "replace"),
-        at=float(envelope.arrival or archived_at),
-        recipients=tuple(
-            (
-                address.as_text(recipient.final),
-                address.as_text(recipient.original if recipient.is_mapped else b""),
-            )
-            for recipient in envelope.recipients
-        ),
-    )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import time
 from collections.abc import Callable, Iterator
 
 from postfix_archive.config import archive_cf
@@ -28,6 +29,7 @@ from postfix_archive.system.file_watch import Watch
 LOCK_NAME = "outcomes.lock"
 POLL_SECONDS = 1.0  # seconds between two reads of the log
 MAX_RETRY_SECONDS = 60.0  # seconds between two attempts while something is missing
+LOCATE_SECONDS = 600.0  # seconds without a line after which the log is looked for anew
 MAX_ABSENT_READS = 5  # reads of a missing log before a warning: longer than a rotation
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 Warn = Callable[[str], None]  # shows a warning
@@ -85,14 +87,23 @@ class FollowerService:
         """Follow until a stop signal or a change of the configuration."""
         watch = Watch(*archive_cf.configuration_files(self._directory))
         with _open_follower(self._directory, self._warn) as follower:
+            log_path = self._log_path()
+            located_at = time.monotonic()
             while not self._is_stopped:
                 batch = follower.read_batch()
+                if not batch and time.monotonic() - located_at > LOCATE_SECONDS:
+                    if self._log_path() != log_path:
+                        return  # a syslogd was removed or installed
+                    located_at = time.monotonic()
                 if watch.is_changed:
                     return  # process this batch with the new configuration
                 follower.process_batch(batch)
                 self._failures = 0
                 self._print_warnings(follower)
                 self._sleep(POLL_SECONDS if len(batch) < BATCH_LINES else 0)
+
+    def _log_path(self) -> str:
+        return location.log_path(postfix_command.read_configuration(self._directory))
 
     def _print_warnings(self, follower: Follower) -> None:
         """Print each new warning once."""

@@ -19,13 +19,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from postfix_archive.errors import StoreFailed
+from postfix_archive.maillog import queue_file
 from postfix_archive.maillog.queue_file import QueueFiles
 from postfix_archive.store.outcome import Outcome
-from postfix_archive.system import privileges
+from postfix_archive.system import files, privileges
 
 DATABASE_NAME = "outcomes.sqlite"
 # Increase it when SCHEMA, queue_file.QueueFile or log_reader.Position change.
-STATE_VERSION = "2"
+STATE_VERSION = "3"
+PAGE_ROWS = 1000  # rows of a table that are read at once
 VERSION_KEY = "version"
 LAST_READ_FILE = "followed"  # touched when the log was read to its end
 SCHEMA = """
@@ -33,7 +35,7 @@ CREATE TABLE IF NOT EXISTS word (name TEXT PRIMARY KEY, value TEXT);
 CREATE TABLE IF NOT EXISTS file (key TEXT PRIMARY KEY, words TEXT);
 CREATE TABLE IF NOT EXISTS capture (
     archive TEXT, capsule TEXT, id TEXT, captured TEXT, queue_id TEXT, at REAL,
-    recipients TEXT, PRIMARY KEY (archive, capsule));
+    recipients TEXT, archives INTEGER, PRIMARY KEY (archive, capsule));
 CREATE INDEX IF NOT EXISTS by_archive_id ON capture (captured);
 CREATE INDEX IF NOT EXISTS by_queue_id ON capture (queue_id);
 CREATE INDEX IF NOT EXISTS by_capsule ON capture (capsule);
@@ -55,7 +57,8 @@ class PendingCapture:
 
     ``archive_id`` is that of this capture; the record may have that of an earlier one.
     ``at`` is the Unix time of arrival, or of archiving if that is unknown.
-    ``recipients`` are pairs of final and original recipient.
+    ``recipients`` are pairs of final and original recipient. ``archive_count``: so many
+    archives have a capture of the message, or will have.
     """
 
     archive: str
@@ -65,6 +68,7 @@ class PendingCapture:
     queue_id: str
     at: float
     recipients: tuple[tuple[str, str], ...]
+    archive_count: int = 1
 
 
 def touch_last_read(directory: str) -> None:
@@ -98,11 +102,14 @@ class FollowerState:
             self._recreate()
 
     def _open(self) -> sqlite3.Connection:
-        if os.path.islink(self._path):
-            raise StoreFailed(f"{self._path} is a symlink; remove it")
+        for suffix in ("", "-journal", "-wal"):  # SQLite would block on a FIFO
+            files.is_file(self._path + suffix)
         database = sqlite3.connect(self._path)
         try:
-            database.execute("PRAGMA quick_check").fetchone()
+            [answer] = database.execute("PRAGMA quick_check(1)").fetchone()
+            if answer != "ok":
+                raise sqlite3.DatabaseError(answer)
+            database.execute("PRAGMA auto_vacuum = FULL")  # shrink after a backlog
             database.executescript(SCHEMA)
             os.chmod(self._path, 0o600)
             _check_version(database)
@@ -133,9 +140,19 @@ class FollowerState:
         self._execute("INSERT OR REPLACE INTO word VALUES (?, ?)", name, value)
 
     def load_queue_files(self, queue_files: QueueFiles) -> None:
-        """Restore the saved queue files into queue_files."""
-        for row in self._execute("SELECT words FROM file ORDER BY rowid"):
-            queue_files.restore(json.loads(row[0]))
+        """Restore the saved queue files into queue_files.
+
+        If one is damaged, the whole state is replaced by an empty one.
+        """
+        rows = self._execute("SELECT words FROM file ORDER BY rowid")
+        try:
+            files = [queue_file.from_dict(json.loads(row[0])) for row in rows]
+        except (ValueError, TypeError, AttributeError):
+            self._database.close()
+            self._recreate()
+            return
+        for file in files:
+            queue_files.restore(file)
 
     def save_queue_files(self, queue_files: QueueFiles) -> None:
         """Save the queue files that have changed since the last call."""
@@ -156,7 +173,7 @@ class FollowerState:
     def add_capture(self, capture: PendingCapture) -> None:
         """Add a capture from a journal."""
         self._execute(
-            "INSERT OR IGNORE INTO capture VALUES (?, ?, ?, ?, ?, ?, ?)",
+            "INSERT OR IGNORE INTO capture VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
             capture.archive,
             capture.capsule,
             capture.record_id,
@@ -164,16 +181,13 @@ class FollowerState:
             capture.queue_id,
             capture.at,
             json.dumps(capture.recipients),
+            capture.archive_count,
         )
 
     def captures(self) -> Iterator[PendingCapture]:
-        """Yield all captures that are not settled."""
-        try:
-            yield from map(
-                _parse_capture, self._database.execute("SELECT * FROM capture")
-            )
-        except sqlite3.Error as error:
-            raise StoreFailed(f"{self._path}: {error}") from error
+        """Yield all captures that are not settled; those yielded may be removed."""
+        for row in self._pages("capture", "*"):
+            yield _parse_capture(row)
 
     def find_captures(
         self, *, archive_ids: list[str], queue_ids: list[str], capsules: list[str]
@@ -216,6 +230,20 @@ class FollowerState:
         others_query = "SELECT 1 FROM capture WHERE captured = ?"
         return self._fetch_one(others_query, capture.archive_id) is None
 
+    def has_capture(self, archive: str, record_id: str, queue_id: str) -> bool:
+        """Tell whether a record has such a capture that is not settled."""
+        query = "SELECT 1 FROM capture WHERE archive = ? AND id = ? AND queue_id = ?"
+        return self._fetch_one(query, archive, record_id, queue_id) is not None
+
+    def is_open(self, archive: str, record_id: str) -> bool:
+        """Tell whether a record has a capture that is not settled, or a due report."""
+        row = self._fetch_one(
+            "SELECT 1 FROM capture WHERE archive = ? AND id = ? UNION ALL"
+            " SELECT 1 FROM due WHERE archive = ? AND id = ?",
+            *(archive, record_id) * 2,
+        )
+        return row is not None
+
     def save_early_outcomes(
         self, archive_id: str, at: float, outcomes: list[Outcome]
     ) -> None:
@@ -243,15 +271,35 @@ class FollowerState:
 
     def journal_offsets(self, archive: str, record_id: str) -> list[int]:
         """Return the offsets of a record's journal lines since its last report."""
-        rows = self._database.execute(
+        rows = self._execute(
             "SELECT at FROM line WHERE archive = ? AND id = ? ORDER BY at",
-            (archive, record_id),
+            archive,
+            record_id,
         )
         return [at for (at,) in rows]
 
-    def due_reports(self) -> list[tuple[str, str]]:
-        """Return archive and record id of each outcome report that is due."""
-        return self._database.execute("SELECT archive, id FROM due").fetchall()
+    def has_due_reports(self) -> bool:
+        """Tell whether an outcome report is due."""
+        return self._fetch_one("SELECT 1 FROM due") is not None
+
+    def due_reports(self) -> Iterator[tuple[str, str]]:
+        """Yield archive and record id of each outcome report that is due.
+
+        Those yielded may be removed.
+        """
+        for archive, record_id in self._pages("due", "archive, id"):
+            yield archive, record_id
+
+    def _pages(self, table: str, columns: str) -> Iterator[tuple[Any, ...]]:
+        """Yield the rows of a table, PAGE_ROWS in memory at a time."""
+        query = (
+            f"SELECT rowid, {columns} FROM {table} WHERE rowid > ?"
+            f" ORDER BY rowid LIMIT {PAGE_ROWS}"
+        )
+        last = -1
+        while rows := self._execute(query, last):
+            last = rows[-1][0]
+            yield from (row[1:] for row in rows)
 
     def remove_due_report(self, archive: str, record_id: str) -> None:
         """Record that an outcome report is no longer due."""
@@ -303,8 +351,8 @@ def _check_version(database: sqlite3.Connection) -> None:
 
 
 def _parse_capture(row: tuple[Any, ...]) -> PendingCapture:
-    archive, capsule, record_id, archive_id, queue_id, at, recipients_json = row
-    recipients = tuple((final, first) for final, first in json.loads(recipients_json))
+    archive, capsule, record_id, archive_id, queue_id, at, addresses, count = row
+    recipients = tuple((final, first) for final, first in json.loads(addresses))
     return PendingCapture(
-        archive, capsule, record_id, archive_id, queue_id, at, recipients
+        archive, capsule, record_id, archive_id, queue_id, at, recipients, count
     )

@@ -28,9 +28,11 @@ from postfix_archive.message import (
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from postfix_archive.store.outcome import Outcome
     from postfix_archive.store.outcome_summary import OutcomeSummary, RecipientResult
-    from postfix_archive.store.record import Record
+    from postfix_archive.store.record import Pass, Record
 
 SHA256_DIGITS = 8  # enough to tell the reports on one record apart
 # A reply in a log line of smtp(8) or lmtp(8).
@@ -87,10 +89,9 @@ def build(
     head is the original's first bytes, sender the address in From:, boundary that of
     archive_copy.make_boundary(), now Unix time.
     """
-    results = [each for each in record.results.recipient_results() if each.is_counted]
     parts = [
-        _text_part(record, results),
-        _status_part(record, results),
+        _text_part(record),
+        _status_part(record),
         _header_part(head[: header.end(head)]),
     ]
     host = record.envelope.host
@@ -113,46 +114,60 @@ def build(
     ) + mime.closing(boundary)
 
 
-def _text_part(record: Record, results: list[RecipientResult]) -> bytes:
+def _counted_results(record: Record, one: Pass) -> list[RecipientResult]:
+    results = record.results_of(one).recipient_results()
+    return [each for each in results if each.is_counted]
+
+
+def _text_part(record: Record) -> bytes:
     lines = [
         b"This is the mail archive at host %s." % record.envelope.host,
         b"",
         b"Outcomes of the message that was archived for %s as"
         % record.archive.encode(),
         b"%s:" % record.archive_id.encode(),
-        b"",
-        b"Sender: " + (mime.to_utf8(record.envelope.sender) or b"<>"),
-        b"",
     ]
-    for result in results:
-        indent = b"    " * result.depth
-        original = result.original if result.original != result.recipient else ""
-        line = b"<%s>" % mime.to_utf8(address.as_bytes(result.recipient))
-        line += (
-            b", for <%s>" % mime.to_utf8(address.as_bytes(original))
-            if original
-            else b""
-        )
-        lines.append(indent + line)
-        description = result.outcome.describe() if result.outcome else "no outcome yet"
-        lines.append(
-            indent
-            + b"    "
-            + mime.truncate(mime.to_utf8(address.as_bytes(description)))
-        )
+    for number, one in enumerate(record.passes):
+        if one.is_returned_copy:
+            continue
+        if number:
+            lines += [b"", b"It was sent again, and archived at " + one.time.encode()]
+        sender = mime.to_utf8(one.sender) or b"<>"
+        lines += [b"", b"Sender: " + sender, b""]
+        for result in _counted_results(record, one):
+            lines += _result_lines(result)
     return mime.text_part(lines)
 
 
-def _status_part(record: Record, results: list[RecipientResult]) -> bytes:
+def _result_lines(result: RecipientResult) -> Iterator[bytes]:
+    indent = b"    " * result.depth
+    original = result.original if result.original != result.recipient else ""
+    line = b"<%s>" % mime.to_utf8(address.as_bytes(result.recipient))
+    if original:
+        line += b", for <%s>" % mime.to_utf8(address.as_bytes(original))
+    if mapped_to := result.outcome.mapped_to if result.outcome else "":
+        line += b", mapped to <%s>" % mime.to_utf8(address.as_bytes(mapped_to))
+    yield indent + line
+    description = result.outcome.describe() if result.outcome else "no outcome yet"
+    text = mime.truncate(mime.to_utf8(address.as_bytes(description)))
+    yield indent + b"    " + text
+
+
+def _status_part(record: Record) -> bytes:
     archive_fields = b"Archive-Record-Id: %s\r\n" % record.archive_id.encode()
     archive_fields += b"%s: %s\r\n" % (
         archive_copy.OUTCOMES_FIELD,
         record.results.sha256.encode(),
     )
     groups = [envelope.message_fields(record.envelope) + archive_fields]
-    groups += [
-        _recipient_fields(each, each.outcome) for each in results if each.outcome
-    ]
+    for number, one in enumerate(record.passes):
+        sender = address.add_type(one.sender)
+        pass_fields = b"Archive-Sender: %s\r\n" % sender if number else b""
+        groups += [
+            _recipient_fields(each, each.outcome) + pass_fields
+            for each in _counted_results(record, one)
+            if each.outcome
+        ]
     return mime.status_part(groups)
 
 
@@ -180,6 +195,10 @@ def _recipient_fields(result: RecipientResult, outcome: Outcome) -> bytes:
     if outcome.parent:
         fields += b"Archive-Expanded-From: %s\r\n" % address.add_type(
             address.as_bytes(outcome.parent)
+        )
+    if outcome.mapped_to:
+        fields += b"Archive-Mapped-To: %s\r\n" % address.add_type(
+            address.as_bytes(outcome.mapped_to)
         )
     for name, value in pairs:
         if value:

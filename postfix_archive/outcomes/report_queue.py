@@ -29,7 +29,7 @@ from postfix_archive.outcomes import outcome_report
 from postfix_archive.outcomes.follower_state import FollowerState
 from postfix_archive.postfix import smtp_client
 from postfix_archive.store import copy_file, record_reader
-from postfix_archive.store.archive import Archive
+from postfix_archive.store.archive import Archive, of_settings
 from postfix_archive.store.record import Record
 
 
@@ -46,8 +46,7 @@ def store_and_mail(
     """
     if not record.results.is_settled:
         return ""
-    directory = settings.archive_store_directory
-    store_archive = Archive(directory, archive)
+    store_archive = of_settings(settings, archive)
     covers = record.results.sha256
     report_names = [
         report_name
@@ -78,6 +77,8 @@ def _needs_mail(settings: Settings, record: Record) -> bool:
     return not archive_copy.could_loop(
         record.envelope,
         record.request,
+        record_reader.original_head(settings.archive_store_directory, record),
+        archive_from=settings.archive_from,
         archive_sender=settings.archive_sender,
         has_store=settings.has_store,
     )
@@ -113,7 +114,7 @@ def _mail_report(
     It has the stamp of an archive copy: a report that is forwarded back to this host
     only adds a supplement to its record.
     """
-    content = b"".join(copy_file.decompress(path))
+    content = b"".join(copy_file.decompress(path, copy_file.REPORT_LIMIT))
     content_sha256 = digest.sha256_of((content,)).digest()
     stamp_line = stamp.make_copy_stamp(
         record.archive_id, record.request, content_sha256, keys, now=now

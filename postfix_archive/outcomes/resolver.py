@@ -215,15 +215,17 @@ class Resolver:
             yield from self._next_branches(next_file, entry, depth)
 
     def _next_files(self, file: QueueFile, entry: RecipientEntry) -> list[QueueFile]:
-        """Return the queue files that continue the delivery of an entry."""
+        """Return the queue files that continue the delivery of an entry.
+
+        The stamp filter and local(8) always log them; what else names this one as its
+        origin is not theirs.
+        """
         linked = self._queue_files.find_by_keys(entry.links)
+        if entry.daemon == "local" or delivery.is_stamp_filter(entry.relay):
+            return linked
         if linked and not self._model.is_content_filter(entry.relay):
             return linked
-        return (
-            linked
-            if entry.daemon == "local"
-            else self._model.reinjected_files(file, entry)
-        )
+        return self._model.reinjected_files(file, entry)
 
     def _next_branches(
         self, file: QueueFile, entry: RecipientEntry, depth: int
@@ -297,11 +299,18 @@ class Resolver:
 
 
 def _is_for(entry: RecipientEntry, recipient: str, original: str) -> bool:
-    if entry.original:
-        return recipient == entry.original or (
-            recipient == entry.recipient and original == entry.original
-        )
-    return entry.recipient == recipient
+    """Tell whether an entry is for a recipient.
+
+    sendmail(1) takes names without a domain, and the log has ``orig_to=<root>`` of
+    root@myorigin: in lmtp mode the stamp filter is told no more than root@myorigin.
+    """
+    if not entry.original or recipient == entry.original:
+        return recipient == (entry.original or entry.recipient)
+    is_completed = recipient.partition("@")[0] == entry.original
+    if recipient == entry.recipient:
+        has_no_original = original in ("", recipient)
+        return original == entry.original or (is_completed and has_no_original)
+    return is_completed and original == entry.original
 
 
 def _success_kind(entry: RecipientEntry) -> str:

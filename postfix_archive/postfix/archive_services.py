@@ -47,6 +47,18 @@ def override_options_expression(options: str, on_request: bool) -> str:
     return f"{options},{expression}" if options else expression
 
 
+def bypass_commands(option: str) -> str:
+    """Return commands that let mail pass unarchived without a program of ours.
+
+    option: " -c DIR" for another instance than Postfix's default one. What waits goes
+    through pickup(8) again, which has no stamp filter then.
+    """
+    return (
+        f"postconf{option} -e '{BYPASS_PARAMETER} = yes' && postfix{option} reload &&"
+        f" postsuper{option} -r ALL deferred"
+    )
+
+
 def transport_name(number: int) -> str:
     """Return the transport name of the stamp filter of a route."""
     return STAMP_TRANSPORT if number == 1 else f"{STAMP_TRANSPORT}-{number}"
@@ -149,6 +161,8 @@ OWN_SERVICE_NAMES = (
     "archive-capsule-cleanup",
     "archive-copy-cleanup",
 )
+# A cleanup(8) of header_rewriting; the name of the one that it replaces follows.
+FIRST_CLEANUP_PREFIX = "archive-first-"
 # What the syslog_name of our ports ends with: for reinjected mail, and for mail of the
 # archive itself (capsules and archive copies).
 REINJECTION_SUFFIXES = ("/archive-handback", "/archive-refused")
@@ -167,7 +181,7 @@ LOOPBACK_PREFIXES = ("127.", "localhost:", "[::1]:", "::1:")
 def is_ours(service: Service) -> bool:
     """Tell whether a service comes from master.cf.d."""
     is_known = service.name in OWN_SERVICE_NAMES or service.name.startswith(
-        f"{STAMP_TRANSPORT}-"
+        (f"{STAMP_TRANSPORT}-", FIRST_CLEANUP_PREFIX)
     )
     is_known = is_known or is_worker_service(service)
     return is_known or "/archive-" in service.options.get("syslog_name", "")

@@ -77,14 +77,13 @@ class Configuration:
         """Return a parameter as this service sees it, with every $name expanded."""
         return self.expand(self.raw(name, service), service)
 
-    def seconds(
-        self, name: str, service: Service | None = None, *, default_unit: int = 1
-    ) -> int | None:
+    def seconds(self, name: str, service: Service | None = None) -> int | None:
         """Return a time in seconds, None if the value is not a time or number.
 
-        default_unit is the parameter's unit, in seconds, for a number without unit.
+        A number without unit has the parameter's own.
         """
-        return main_cf.parse_time(self.value(name, service), default_unit=default_unit)
+        unit = main_cf.DEFAULT_UNITS.get(name, "s")
+        return main_cf.parse_time(self.value(name, service), unit)
 
     def expand(self, text: str, service: Service | None = None) -> str:
         """Expand the $names in text as this service does.

@@ -18,8 +18,9 @@ from postfix_archive.message import printable, request
 from postfix_archive.postfix import archive_services, postfix_command
 from postfix_archive.postfix.queued_message import QueuedMessage
 
-ARCHIVE_TRANSPORT = "archive:"
 ACTIVE_TIMEOUT = 60.0  # seconds to wait for stamp filter processes that are at work
+WAIT_TIMEOUT = 120.0  # seconds to wait for ports, the probe and the queue
+LISTING_TIMEOUT = 120.0  # seconds for one listing, of 20,000 messages that vanish
 POSTCAT_BATCH = 200  # queue files on one postcat(1) command line
 POSTCAT_HEADING = "*** ENVELOPE RECORDS "
 # Exceptions that parsing JSON of an unexpected form raises.
@@ -44,9 +45,7 @@ def list_messages(
         postfix_command.run(directory, "postqueue", "-j"), int(time.time())
     )
     ids = [each.queue_id for each in messages[:filter_limit]]
-    filters: dict[str, str] = {}
-    for start in range(0, len(ids), POSTCAT_BATCH):
-        filters.update(_content_filters(directory, ids[start : start + POSTCAT_BATCH]))
+    filters = _content_filters(directory, ids)
     return [replace(e, content_filter=filters.get(e.queue_id, "")) for e in messages]
 
 
@@ -115,9 +114,7 @@ def requeue(directory: str) -> tuple[int, int]:
 
 
 def _needs_our_transport(message: QueuedMessage) -> bool:
-    has_filter = message.content_filter.startswith(
-        (archive_services.STAMP_TRANSPORT, ARCHIVE_TRANSPORT)
-    )
+    has_filter = message.content_filter.startswith(archive_services.OWN_DESTINATIONS)
     return has_filter or any(
         one.endswith(request.DOMAIN_SUFFIX) for one in message.recipients
     )
@@ -154,27 +151,41 @@ def _parse_message(entry: Any, now: int) -> QueuedMessage:
 
 
 def _content_filters(directory: str, ids: list[str]) -> dict[str, str]:
-    """Return queue id -> content_filter of the messages that are still queued.
+    """Return queue id -> content_filter, "" if none, of the messages still queued.
 
-    postcat(1) fails if one message is gone: each half is tried again then.
+    postcat(1) ends at a message that is gone: the next one continues after it, so that
+    each such message costs two processes at most.
     """
-    try:
-        output = postfix_command.run(directory, "postcat", "-e", "-q", *ids)
-    except PostfixCommandFailed:
-        if len(ids) == 1:
-            return {}
-        half = len(ids) // 2
-        first = _content_filters(directory, ids[:half])
-        return {**first, **_content_filters(directory, ids[half:])}
+    filters: dict[str, str] = {}
+    start = 0
+    deadline = time.monotonic() + LISTING_TIMEOUT
+    while start < len(ids):
+        if time.monotonic() > deadline:
+            raise PostfixCommandFailed(
+                f"postcat: {len(ids) - start} of {len(ids)} messages are not read after"
+                f" {LISTING_TIMEOUT:.0f} s: the queue changes too fast; try again later"
+            )
+        batch = ids[start : start + POSTCAT_BATCH]
+        output, is_complete = postfix_command.read_envelopes(directory, batch)
+        batch_filters = _parse_envelopes(output)
+        filters.update(batch_filters)
+        read_count = len(batch)
+        if not is_complete:
+            read = (n for n, each in enumerate(batch, 1) if each in batch_filters)
+            read_count = max(read, default=1)  # 1: the first one is gone
+        start += read_count
+    return filters
+
+
+def _parse_envelopes(output: str) -> dict[str, str]:
+    """Return queue id -> content_filter, "" if none, from the output of postcat -e."""
     filters: dict[str, str] = {}
     queue_id = ""
     for line in output.split("\n"):
         if line.startswith(POSTCAT_HEADING):
             path = line[len(POSTCAT_HEADING) :].partition(" ")[0]
             queue_id = path.rpartition("/")[2]
+            filters[queue_id] = ""
         elif line.startswith("content_filter:"):
             filters[queue_id] = line.partition(":")[2].strip()
     return filters
-
-
-WAIT_TIMEOUT = 120.0  # seconds to wait for ports, the probe and the queue

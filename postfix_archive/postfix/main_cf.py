@@ -21,6 +21,29 @@ MAX_DEPTH = 100  # nested $names and operands: mac_expand.c
 MAX_LENGTH = 500_000  # characters; nested $names can grow exponentially
 NUMBER_DIGITS = 18  # Postfix accepts ten; int() raises above 4,300
 TIME_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}  # seconds
+# The units of Postfix's time parameters, where it is not the second: a number without
+# one has that of the default value (postconf -d; mail_conf_time.c).
+DEFAULT_UNITS = {
+    "address_verify_cache_cleanup_interval": "h",
+    "address_verify_negative_expire_time": "d",
+    "address_verify_negative_refresh_time": "h",
+    "address_verify_positive_expire_time": "d",
+    "address_verify_positive_refresh_time": "d",
+    "bounce_queue_lifetime": "d",
+    "delay_warning_time": "h",
+    "fast_flush_purge_time": "d",
+    "fast_flush_refresh_time": "h",
+    "lmtp_sasl_auth_cache_time": "d",
+    "maximal_queue_lifetime": "d",
+    "postscreen_bare_newline_ttl": "d",
+    "postscreen_cache_cleanup_interval": "h",
+    "postscreen_cache_retention_time": "d",
+    "postscreen_dnsbl_max_ttl": "h",
+    "postscreen_greet_ttl": "d",
+    "postscreen_non_smtp_command_ttl": "d",
+    "postscreen_pipelining_ttl": "d",
+    "smtp_sasl_auth_cache_time": "d",
+}
 OPERATORS = {"==": "=", "!=": "<>", "<": "<", "<=": "<=", ">=": ">=", ">": ">"}
 
 
@@ -50,14 +73,14 @@ def parse_number(text: str) -> int | None:
     return int(text) if is_number else None
 
 
-def parse_time(text: str, *, default_unit: int = 1) -> int | None:
+def parse_time(text: str, default_unit: str = "s") -> int | None:
     """Return a time in seconds, None if it is none.
 
-    default_unit is the unit, in seconds, of a number without one.
+    default_unit is the unit of a number without one: a key of TIME_UNITS.
     """
     unit = TIME_UNITS.get(text[-1:])
     number = parse_number(text[:-1] if unit else text)
-    return None if number is None else number * (unit or default_unit)
+    return None if number is None else number * (unit or TIME_UNITS[default_unit])
 
 
 def split_brackets(text: str) -> tuple[str, str] | None:

@@ -12,6 +12,7 @@ import shutil
 import socket
 import subprocess
 import tempfile
+import threading
 from collections.abc import Mapping
 
 from postfix_archive.errors import (
@@ -96,6 +97,48 @@ def run(directory: str, command: str, *arguments: str, content: bytes = b"") -> 
     content is its standard input.
     """
     return _run_checked(directory, command, *arguments, content=content).stdout
+
+
+def submit(directory: str, recipient: str, message: bytes) -> None:
+    """Submit a message with the null sender by sendmail(1).
+
+    Raises PostfixCommandFailed with its reason.
+    """
+    command = [find_command("sendmail"), "-C", directory, "-i", "-f", "<>", recipient]
+    process = _run_process(command, message)
+    if process.returncode:
+        reason = " ".join(process.stderr.split()) or f"exit code {process.returncode}"
+        raise PostfixCommandFailed(f"sendmail: {reason[:400]}")
+
+
+def read_envelopes(directory: str, queue_ids: list[str]) -> tuple[str, bool]:
+    """Return the envelope records of queued messages, and whether of all of them.
+
+    postcat(1) prints them in this order, and ends at a message that is gone. It sleeps
+    for a second then, as every command of Postfix after a fatal error (msg(3)): this
+    does not wait for that.
+    """
+    command = [find_command("postcat"), "-c", directory, "-e", "-q", *queue_ids]
+    with tempfile.TemporaryFile() as stdout:
+        try:
+            with subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=stdout,
+                stderr=subprocess.PIPE,
+            ) as process:
+                timer = threading.Timer(COMMAND_TIMEOUT, process.kill)
+                timer.start()
+                assert process.stderr is not None
+                is_complete = not any(b" fatal: " in each for each in process.stderr)
+                if not is_complete:
+                    process.kill()
+                timer.cancel()
+        except OSError as error:
+            raise PostfixCommandFailed(f"{command[0]}: {error}") from error
+        stdout.seek(0)
+        output = stdout.read().decode("utf-8", "surrogateescape")
+    return output, is_complete and process.returncode == 0
 
 
 def build_table(directory: str, table: str) -> list[str]:

@@ -7,6 +7,8 @@ shows.
 from __future__ import annotations
 
 import contextlib
+import datetime
+import errno
 import json
 import os
 import time
@@ -56,6 +58,34 @@ def ids_in_journals(
     return matches
 
 
+def archive_begin(settings: Settings) -> float:
+    """Return since when this host archives: Unix time, 0 if unknown.
+
+    When the first archived message arrived or, if that is earlier, the key file was
+    made or changed: make install makes one, and sends a message. Raises JournalFailed.
+    """
+    times = [
+        _first_arrival(settings.archive_store_directory, archive)
+        for archive in _archives(settings)
+    ]
+    with contextlib.suppress(OSError):
+        times.append(os.stat(settings.archive_key_file).st_mtime)
+    return min(filter(None, times), default=0.0)
+
+
+def _first_arrival(store_directory: str, archive: str) -> float:
+    """Return when the message of the first capture arrived, or else was archived."""
+    path = journal_reader.path_of(store_directory, archive)
+    for line in journal_reader.lines(path):
+        event = journal_reader.valid_event(line)
+        if event is not None and event["event"] in journal.CAPTURE_EVENTS:
+            archived = datetime.datetime.fromisoformat(event["time"]).timestamp()
+            with contextlib.suppress(CapsuleBroken):
+                arrival = journal_event.parse_envelope(event).arrival
+                return min(archived, arrival or archived)
+    return 0.0
+
+
 def bypass_periods(
     directory: str, settings: Settings, begin: float
 ) -> tuple[BypassPeriod, ...]:
@@ -84,8 +114,9 @@ def pending(directory: str, settings: Settings) -> Pending:
     queue = {each.queue_id: each for each in messages}
     fallback_directory = settings.archive_fallback_directory
     in_fallback = {
-        _capsule_id(path): since
+        capsule_id: since
         for since, path in fallback.waiting_capsules(fallback_directory)
+        if (capsule_id := _capsule_id(path))
     }
     max_wait = rescue_plan.ALARM_AGE + settings.archive_wait_for_outcome
     return Pending(queue, in_fallback, time.time(), max_wait)
@@ -130,10 +161,19 @@ def _matching_ids(line: journal_reader.Line, archive_ids: Collection[str]) -> se
 
 
 def _capsule_id(path: str) -> str:
-    """Return the archive id of a file in the fallback directory, or else its path."""
-    descriptor = fallback.open_capsule(path)
-    with os.fdopen(descriptor, "rb") as file:
-        header = file.read(HEADER_SIZE).decode("latin-1")
+    """Return the archive id of a file in the fallback directory, or else its path.
+
+    "" for a file that has been imported since it was listed: it is in a journal now.
+    """
+    try:
+        with open(files.open_regular(path), "rb") as file:
+            header = file.read(HEADER_SIZE).decode("latin-1")
+    except FileNotFoundError:
+        return ""
+    except OSError as error:
+        if error.errno in (0, errno.ELOOP, errno.ENXIO):  # planted: no regular file
+            return path
+        raise files.store_error(path, error) from error
     for line in header.lower().split("\r\n"):
         match = CAPSULE_MESSAGE_ID.match(line.replace("message-id: ", "message-id=", 1))
         if match is not None:

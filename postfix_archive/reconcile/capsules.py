@@ -50,9 +50,10 @@ class Capsules:
             self.ends.pop(archive_id, None)
             if not self._has_store:
                 self.mailed.add(archive_id)
-        if not file.end:
-            self._queued[archive_id] = file
-        elif self._queued.get(archive_id) is file:
+        queued = self._queued.get(archive_id)
+        if not file.end and (queued is None or queued.serial < file.serial):
+            self._queued[archive_id] = file  # postsuper -r: the newer one continues it
+        elif file.end and queued is file:
             del self._queued[archive_id]
 
 

@@ -38,6 +38,7 @@ DISCARD_RULE = "discard-rule"
 ARCHIVE_EMPTY = "archive-empty"
 NO_TABLE_MATCH = "no-table-match"
 KEPT_BY_FILTER = "kept-by-filter"
+SECOND_REINJECTION = "second-reinjection"
 
 # Seconds: longer than an smtpd(8) process lives (max_use, max_idle). It serves one
 # service.
@@ -86,6 +87,11 @@ class Classifier:
             return Verdict(
                 NOT_REQUESTED, DISCARD_RULE, _discard_rule(message.discard_text)
             )
+        if message.is_second_reinjection:
+            explanation = (
+                "reinjected again, before the last capture of the same message"
+            )
+            return Verdict(NOT_REQUESTED, SECOND_REINJECTION, explanation)
         if message.is_reinjected:
             return _foreign_reinjection(message)
         if message.is_stamped:

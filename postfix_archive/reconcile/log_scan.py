@@ -24,7 +24,8 @@ class LogScan:
     """Reads the log and yields the messages that were accepted.
 
     ``archiving_processes`` has, by service, daemon and pid, when mail from that process
-    last reached a stamp filter.
+    last reached a stamp filter. ``last_line_time`` is the Unix time of the last line
+    about a queue file of this instance, 0 if there is none.
     """
 
     def __init__(
@@ -42,6 +43,7 @@ class LogScan:
         self.tracker = QueueTracker(filters, syslog_names)
         self.capsules = Capsules(has_store=has_store)
         self.archiving_processes: dict[tuple[str, str, str], float] = {}
+        self.last_line_time = 0.0
         self._files = self.tracker.queue_files
 
     @property
@@ -61,7 +63,10 @@ class LogScan:
 
     def read_line(self, text: str, timestamp: float) -> None:
         """Read one line, logged at a time in seconds since 1970."""
+        line_count = self.tracker.line_count
         file = self.tracker.read(text, timestamp)
+        if self.tracker.line_count > line_count:
+            self.last_line_time = timestamp
         if file is None:
             return
         if file.is_archive_mail:
@@ -114,4 +119,5 @@ class LogScan:
             any(each.ended >= limit for each in group.values())
             or not messages.has_left_queue(self.tracker, group)
             or messages.is_claim_pending(self.tracker, group)
+            or messages.has_unreported_reinjection(self.tracker, group)
         )

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from postfix_archive.maillog import queue_file
+from postfix_archive.maillog import delivery, queue_file
 from postfix_archive.maillog.queue_file import QueueFile
 from postfix_archive.maillog.queue_model import QueueModel
 
@@ -45,6 +45,7 @@ class Message:
     recipient_count: int = 0
     is_accepted: bool = False  # qmgr(8) has seen it, or a DISCARD rule matched
     is_reinjected: bool = False  # it arrived at a reinjection service
+    is_second_reinjection: bool = False  # of a message that was captured afterwards
     orig_queue_id: str = ""  # orig_queue_id= as the client gave it (XFORWARD IDENT)
     archive_ids: tuple[str, ...] = ()
     is_stamped: bool = False  # a stamp filter has reinjected it
@@ -79,7 +80,7 @@ def group_of(model: QueueModel, file: QueueFile) -> Group:
 def is_claim_pending(model: QueueModel, group: Group) -> bool:
     """Return whether a stamp filter may still log that it reinjected this message."""
     first = _first(group)
-    if not first.is_reinjected or first.is_reported:
+    if not model.can_be_reported(first):
         return False
     original = model.queue_files.current(first.orig_queue_id)
     if original is None or not is_message(original):
@@ -124,6 +125,7 @@ def to_message(model: QueueModel, group: Group) -> Message:
         is_accepted=any(map(_is_accepted, files))
         and not any(each.is_probe for each in files),
         is_reinjected=first.is_reinjected,
+        is_second_reinjection=_is_second_reinjection(model, first),
         orig_queue_id=first.orig_queue_id,
         archive_ids=tuple(dict.fromkeys(ids)),
         is_stamped=is_stamped,
@@ -139,6 +141,46 @@ def to_message(model: QueueModel, group: Group) -> Message:
         has_left_queue=not held,
         current_queue_id=held[-1] if held else "",
     )
+
+
+def has_unreported_reinjection(model: QueueModel, group: Group) -> bool:
+    """Return whether a reinjection that no stamp filter reports names this message."""
+    keys = [key for file in group.values() for key in file.children]
+    return any(
+        child.is_reinjected and not child.is_reported
+        for child in model.queue_files.find_by_keys(keys)
+    )
+
+
+def _is_second_reinjection(model: QueueModel, file: QueueFile) -> bool:
+    """Return whether a stamp filter reinjected a message that it captured later.
+
+    The filter process was killed, or postsuper -r requeued the message meanwhile, and
+    only the last run is reported. The log tells it from mail that a local user sends
+    under another's queue id by the time, envelope and Message-ID.
+    """
+    origin = model.queue_files.by_key.get(file.parent)
+    if not file.is_reinjected or file.is_reported:
+        return False
+    if origin is None or origin.is_reinjected:
+        return False
+    is_same = (file.sender, file.message_id) == (origin.sender, origin.message_id)
+    return (
+        is_same
+        and file.count == origin.count
+        and file.begun <= _captured_at(model, origin)
+    )
+
+
+def _captured_at(model: QueueModel, file: QueueFile) -> float:
+    """Return when a stamp filter last reported the capture of a message, 0 if never."""
+    reports = [
+        entry.at
+        for each in _linked_files(model, file).values()
+        for entry in each.entries.values()
+        if entry.status == "sent" and delivery.is_stamp_filter(entry.relay)
+    ]
+    return max(reports, default=0.0)
 
 
 def _first(group: Group) -> QueueFile:

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 
 from postfix_archive.config import archive_cf
-from postfix_archive.maillog import log_reader
+from postfix_archive.maillog import location, log_reader
 from postfix_archive.postfix import archive_services, postfix_command
 from postfix_archive.postfix.configuration import Configuration
 from postfix_archive.reconcile import archive_lookup
@@ -20,6 +20,7 @@ from postfix_archive.reconcile.log_scan import LogScan
 from postfix_archive.reconcile.messages import Message
 from postfix_archive.reconcile.summary import Result
 from postfix_archive.reconcile.totals import Totals
+from postfix_archive.store import record_reader
 
 LogLines = Iterator[tuple[str, float]]
 LEAD_SECONDS = 300.0  # seconds before since: actions are logged before the queue id
@@ -48,6 +49,7 @@ class Reconciliation:
         self._settings = archive_cf.load(directory)
         self._postfix_config = postfix_command.read_configuration(directory)
         self._since = since
+        self._has_until = until is not None
         self._until = until if until is not None else self.started
         self._logs = logs
         self._last_lines: tuple[float, list[str]] = (0.0, [])
@@ -76,7 +78,18 @@ class Reconciliation:
         totals.add_remaining(pending)
         unconfirmed = totals.unconfirmed()
         totals.finish(pending, self._ids_in_journals(unconfirmed, None))
-        return Result(totals, pending, begin, self._until)
+        return Result(totals, pending, begin, self._until, self._arrival_after_log())
+
+    def _arrival_after_log(self) -> float:
+        """Return when the newest archived message arrived if the log ends before it.
+
+        Unix time; 0 if the log goes on, or only a part of it was to be read.
+        """
+        if self._logs or self._has_until or not self._settings.has_store:
+            return 0.0
+        arrival = record_reader.last_arrival(self._settings.archive_store_directory)
+        is_after = arrival > self._scan.last_line_time + location.STALE_SECONDS
+        return arrival if is_after and arrival >= (self._since or 0.0) else 0.0
 
     def save_summary(self, result: Result) -> None:
         """Save the counts for status. Raises StoreFailed."""
@@ -90,7 +103,13 @@ class Reconciliation:
             self._postfix_config, bypass_periods, self._scan.archiving_processes
         )
         since = self._since if self._since is not None else -INFINITY
-        return Totals(self._scan, classifier, since, self._until)
+        return Totals(
+            self._scan,
+            classifier,
+            since,
+            self._until,
+            archive_begin=archive_lookup.archive_begin(self._settings),
+        )
 
     def _read_lines(
         self, lines: LogLines, totals: Totals, show_progress: Callable[[float], None]

@@ -23,17 +23,23 @@ KIND_LABELS = {causes.NOT_REQUESTED: "not requested"}
 
 @dataclass(frozen=True)
 class Result:
-    """The result of a run; since and until are in seconds since 1970."""
+    """The result of a run; all times are in seconds since 1970.
+
+    arrival_after_log is when a message arrived that is archived and not in the log, 0
+    if there is none: the log is not the one that Postfix writes.
+    """
 
     totals: Totals
     pending: Pending
     since: float
     until: float
+    arrival_after_log: float = 0.0
 
     @property
     def severity(self) -> int:
         """The exit code: 0, 1 or 2."""
-        return self.totals.severity(self.pending)
+        stale = monitoring.WARNING if self.arrival_after_log else monitoring.OK
+        return max(stale, self.totals.severity(self.pending))
 
     def summary(self) -> dict[str, Any]:
         """Return the counts, with the time of the run and the period."""
@@ -53,7 +59,13 @@ class Result:
             "status": monitoring.STATUS_NAMES[self.severity],
             **self.summary(),
             "queued_before_log": scan.queued_before,
+            "before_archive": self.totals.before_archive,
             "unreadable_lines": scan.unreadable_count,
+            "archived_after_log": (
+                dates.format_rfc3339(self.arrival_after_log)
+                if self.arrival_after_log
+                else None
+            ),
             "causes": dict(_count_causes(self.totals.unarchived)),
             "rules": dict(self.totals.rules),
             "messages": [each.to_json() for each in self.totals.unarchived],
@@ -113,12 +125,23 @@ class Result:
                 f"Totals do not match: {self.totals.unclear} accepted messages are"
                 " not in Postfix's queue, and the log does not say what became of them."
             )
-        else:
+        elif not self.arrival_after_log:
             yield "Totals match."
+        if self.arrival_after_log:
+            yield (
+                "The log ends before mail that was archived at"
+                f" {dates.format_rfc3339(self.arrival_after_log)}: Postfix logs"
+                " elsewhere; check maillog_file, or name the log with --log."
+            )
         if scan.queued_before:
             yield (
                 f"{scan.queued_before} messages were already queued when the log"
                 " begins; not counted."
+            )
+        if self.totals.before_archive:
+            yield (
+                f"{self.totals.before_archive} messages were accepted before the"
+                " archive was installed; not counted."
             )
         if scan.unreadable_count:
             yield (

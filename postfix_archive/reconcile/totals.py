@@ -20,7 +20,9 @@ from postfix_archive.reconcile.log_scan import LogScan
 from postfix_archive.reconcile.messages import Message
 from postfix_archive.rescue import rescue_plan
 
-UNCLEAR = "unclear"  # the log ends or is incomplete before it says what became of it
+# Seconds between the installation and the arrival of the first message after it, which
+# is that of the installation itself.
+BEGIN_SLACK = 5.0
 
 
 @dataclass(frozen=True)
@@ -81,18 +83,26 @@ class Totals:
     """Classifies and counts the messages accepted from ``since`` to before ``until``.
 
     ``unarchived`` are those that are neither archived nor without a request; ``rules``
-    counts those without a request by the rule. Call add() and confirm() while reading
-    the log, then add_remaining() and finish() once.
+    counts those without a request by the rule. ``before_archive`` counts those that
+    passed no stamp filter before archive_begin, since when this host archives. Call
+    add() and confirm() while reading the log, then add_remaining() and finish() once.
     """
 
     def __init__(
-        self, scan: LogScan, classifier: Classifier, since: float, until: float
+        self,
+        scan: LogScan,
+        classifier: Classifier,
+        since: float,
+        until: float,
+        *,
+        archive_begin: float = 0.0,
     ) -> None:
         self.scan = scan
         self.counts: Counter[str] = Counter({kind: 0 for kind in KINDS})
         self.rules: Counter[str] = Counter()
         self.unarchived: list[UnarchivedMessage] = []
-        self.accepted = 0
+        self.accepted = self.before_archive = 0
+        self._archive_begin = archive_begin
         self._classifier = classifier
         self._since = since
         self._until = until
@@ -101,7 +111,7 @@ class Totals:
 
     @property
     def unclear(self) -> int:
-        """How many accepted messages have no kind."""
+        """How many accepted messages have no kind: the log does not say what became."""
         return self.accepted - sum(self.counts[kind] for kind in KINDS)
 
     @property
@@ -117,7 +127,15 @@ class Totals:
                 self._classify(message)
 
     def _is_in_period(self, message: Message) -> bool:
-        return message.is_accepted and self._since <= message.time < self._until
+        """Tell whether to count a message; count those from before the archive."""
+        if not message.is_accepted or not self._since <= message.time < self._until:
+            return False
+        has_met_filter = message.is_stamped or message.has_failed_capture
+        is_before = message.time < self._archive_begin - BEGIN_SLACK
+        if is_before and not has_met_filter and not message.is_reinjected:
+            self.before_archive += 1
+            return False
+        return True
 
     def confirm(self, journal_ids: Collection[str]) -> None:
         """Count the archived ones; journal_ids are archive ids and queue ids."""

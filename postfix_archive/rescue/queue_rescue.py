@@ -47,10 +47,21 @@ def lifetimes(config: Configuration, settings: Settings) -> Lifetimes:
     """Return how long Postfix keeps queued mail and a rescue leaves capsules."""
     day = dates.DAY_SECONDS
     return Lifetimes(
-        maximal=config.seconds("maximal_queue_lifetime", default_unit=day) or 5 * day,
-        bounce=config.seconds("bounce_queue_lifetime", default_unit=day) or 5 * day,
+        maximal=config.seconds("maximal_queue_lifetime") or 5 * day,
+        bounce=config.seconds("bounce_queue_lifetime") or 5 * day,
         rescue_after=settings.archive_rescue_after,
     )
+
+
+def lock(directory: str) -> int:
+    """Lock this queue for one rescue at a time: return the descriptor, -1 if locked.
+
+    The lock is on the queue directory hold, which root and mail_owner alone can open.
+    """
+    [queue_directory] = postfix_command.run(
+        directory, "postconf", "-xh", "queue_directory"
+    ).splitlines()
+    return privileges.try_lock_directory(f"{queue_directory}/hold")
 
 
 def make_plan(directory: str, settings: Settings) -> RescuePlan:
@@ -101,37 +112,39 @@ def move_capsules(
     """Move capsules from the queue to the fallback directory; return their queue ids.
 
     Raises StoreFailed if that directory does not take one; this capsule and those after
-    it are released and stay in the queue then.
+    it stay in the queue then. Those that expire soon stay on hold, where the next
+    rescue finds them: Postfix would delete them at the next failure. The others are
+    released.
     """
     ids = (each.queue_id for each in capsules)
     mail_queue.change(directory, mail_queue.HOLD, ids)
     # Postfix can reuse a short queue id once the message has left the queue. A message
     # on hold does not leave: its id is safe to delete.
-    on_hold = {
-        each.queue_id: each
+    on_hold = [
+        each
         for each in mail_queue.list_messages(directory)
         if each.queue == "hold" and rescue_plan.is_capsule(each)
-    }
+    ]
     saved: list[str] = []
     try:
-        for queue_id, capsule in on_hold.items():
+        for capsule in on_hold:
             _save_capsule(directory, settings, capsule)
-            saved.append(queue_id)
+            saved.append(capsule.queue_id)
     finally:
-        left = list(on_hold)[len(saved) :]
         mail_queue.change(directory, mail_queue.DELETE, saved, "hold")
-        mail_queue.change(directory, mail_queue.RELEASE, left, "hold")
+        if left := on_hold[len(saved) :]:
+            config = postfix_command.read_configuration(directory)
+            is_expiring = lifetimes(config, settings).is_expiring
+            ids = (each.queue_id for each in left if not is_expiring(each))
+            mail_queue.change(directory, mail_queue.RELEASE, ids, "hold")
     return saved
 
 
 def hold(directory: str, originals: Iterable[QueuedMessage], now: str) -> None:
     """Put originals on hold and record that; now is in the form of RFC 3339."""
-    hold_times = {
-        **read_hold_times(directory),
-        **{each.queue_id: now for each in originals},
-    }
+    ids = [each.queue_id for each in originals]
+    hold_times = read_hold_times(directory) | dict.fromkeys(ids, now)
     _write_hold_times(directory, hold_times)
-    ids = (each.queue_id for each in originals)
     mail_queue.change(directory, mail_queue.HOLD, ids)
 
 
@@ -147,9 +160,10 @@ def release(directory: str, originals: Iterable[QueuedMessage]) -> None:
 
 def forget(directory: str, queue_ids: Iterable[str]) -> None:
     """Remove queue ids from the record: an admin released or deleted these messages."""
+    forgotten = set(queue_ids)
     hold_times = read_hold_times(directory)
     _write_hold_times(
-        directory, {k: v for k, v in hold_times.items() if k not in queue_ids}
+        directory, {k: v for k, v in hold_times.items() if k not in forgotten}
     )
 
 
@@ -237,7 +251,7 @@ def _launcher_error(launcher: str, user: str, settings: Settings) -> str:
             postfix_command.COMMAND_TIMEOUT,
             text=CHECK_MESSAGE,
         )
-    except (OSError, ValueError, KeyError, subprocess.TimeoutExpired) as error:
+    except (OSError, ValueError, KeyError) as error:
         return f"{launcher}: {error}"
     if process.returncode:
         output = " ".join((process.stdout or process.stderr).split())[:300]

@@ -129,6 +129,11 @@ def is_mailed_copy(message: QueuedMessage) -> bool:
     return message.content_filter.startswith(COPY_TRANSPORTS)
 
 
+def is_copy(message: QueuedMessage) -> bool:
+    """Tell whether this is an archive copy that no store has yet."""
+    return is_capsule(message) or is_mailed_copy(message)
+
+
 def match_held(
     messages: Iterable[QueuedMessage], held_ids: Iterable[str]
 ) -> dict[str, str]:

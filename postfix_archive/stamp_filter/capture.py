@@ -98,6 +98,7 @@ def _delivery_request(transaction: Transaction) -> DeliveryRequest:
         keys=transaction.keys,
         ret=transaction.ret,
         smtputf8=transaction.smtputf8,
+        is_8bitmime=transaction.is_8bitmime,
         is_local=transaction.is_local,
     )
 

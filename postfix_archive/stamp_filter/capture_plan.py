@@ -8,7 +8,14 @@ Used by stamp_filter/capture. Pure: values in, values out.
 
 from __future__ import annotations
 
-from postfix_archive.message import address, header, received_header, request, stamp
+from postfix_archive.message import (
+    address,
+    header,
+    received_header,
+    request,
+    stamp,
+    verp,
+)
 from postfix_archive.message.envelope import Envelope, Request
 
 TYPE_CHECKING = False
@@ -28,8 +35,8 @@ class DeliveryRequest:
     """A delivery request from Postfix, its recipients separated from archive requests.
 
     ``request_sources`` maps each archive address to the source of its request. Only
-    lmtp(8) sends ``ret``, ``smtputf8`` and ``is_local`` (the client is local; None if
-    unknown).
+    lmtp(8) sends ``ret``, ``smtputf8``, ``is_8bitmime`` (BODY=8BITMIME declared) and
+    ``is_local`` (the client is local). The last two are None if unknown.
     """
 
     __slots__ = (
@@ -37,6 +44,7 @@ class DeliveryRequest:
         "client",
         "envid",
         "forged_count",
+        "is_8bitmime",
         "is_local",
         "nexthop",
         "recipients",
@@ -58,6 +66,7 @@ class DeliveryRequest:
         keys: Keyring,
         ret: bytes = b"",
         smtputf8: bool = False,
+        is_8bitmime: bool | None = None,
         is_local: bool | None = None,
     ) -> None:
         self.nexthop = nexthop
@@ -67,6 +76,7 @@ class DeliveryRequest:
         self.envid = envid
         self.ret = ret
         self.smtputf8 = smtputf8
+        self.is_8bitmime = is_8bitmime
         self.is_local = is_local
         self.recipients, table_requests, self.forged_count = request.split_recipients(
             recipients, keys
@@ -135,8 +145,12 @@ def make(
     digests has the SHA-256 of the message from each of ``scan.offsets`` on.
     """
     origin = scan.origin
+    verp_sender = verp.decode(delivery.sender, delivery.recipients)
     archive_id = received_header.archive_id(
-        origin, sender=delivery.sender, sha256=digests[origin.offset]
+        origin,
+        sender=verp_sender.sender or delivery.sender,  # one id for all recipients
+        sha256=digests[origin.offset],
+        now=now,
     )
     requests = []
     stamps = b""
@@ -154,7 +168,8 @@ def make(
         host=origin.host,
         queue_id=origin.queue_id,
         sender=delivery.sender,
-        recipients=delivery.recipients,
+        # Sorted: a retry may have them in another order, and must be the same capsule.
+        recipients=tuple(sorted(delivery.recipients, key=_recipient_key)),
         requests=tuple(requests),
         client=delivery.client,
         arrival=origin.arrival,
@@ -163,6 +178,8 @@ def make(
         sha256=digests[0].hex(),
         size=size,
         is_incomplete=delivery.is_incomplete,
+        verp_sender=verp_sender.sender,
+        verp_delimiters=verp_sender.delimiters,
     )
     return Plan(envelope, stamps)
 
@@ -207,12 +224,14 @@ def needs_smtputf8(delivery: DeliveryRequest, scan: HeaderScan, head: bytes) -> 
 
 
 def needs_8bitmime(delivery: DeliveryRequest, shape: ContentProperties) -> bool:
-    """Tell whether to declare BODY=8BITMIME (RFC 6152); pipe(8) has no macro for it.
+    """Tell whether to declare BODY=8BITMIME (RFC 6152).
 
-    SMTP clients declare it for content that is not ASCII. sendmail(1) declares nothing;
-    then cleanup(8) reads Content-Transfer-Encoding, as it has done for the first queue
-    file.
+    lmtp(8) does if the queue file says so; pipe(8) has no macro for it. SMTP clients
+    declare it for content that is not ASCII. sendmail(1) declares nothing; then
+    cleanup(8) reads Content-Transfer-Encoding, as it has done for the first queue file.
     """
+    if delivery.is_8bitmime is not None:
+        return delivery.is_8bitmime
     return not shape.is_ascii and delivery.client.protocol.startswith(ESMTP_PROTOCOLS)
 
 
@@ -238,6 +257,10 @@ def alarms(delivery: DeliveryRequest) -> list[str]:
     if delivery.is_incomplete:
         codes.append("incomplete")
     return codes
+
+
+def _recipient_key(recipient: Recipient) -> tuple[bytes, ...]:
+    return recipient.final, recipient.original, recipient.notify, recipient.orcpt
 
 
 def _is_spared(verdict: stamp.Verdict, settings: Settings, now: int) -> bool:

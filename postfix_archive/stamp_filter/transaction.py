@@ -40,6 +40,7 @@ class Transaction:
     # Attributes that lmtp(8) sends and pipe(8) has no macro for.
     ret = b""
     smtputf8 = False
+    is_8bitmime: bool | None = None
     is_local: bool | None = None
 
     def __init__(self, arguments: list[bytes]) -> None:

@@ -39,7 +39,8 @@ class WriteThrough:
             settings.archive_spool_directory, settings.archive_store_directory
         )
         self._child = child_process.ChildProcess(
-            lambda payload: _archive_in_child(payload, settings, keys)
+            lambda payload: _archive_in_child(payload, settings, keys),
+            settings.archive_spool_directory,
         )
 
     def archive(self, message: Spool, sealed_envelope: Envelope, now: int) -> list[str]:
@@ -87,11 +88,17 @@ MARKER_DIGITS = 16
 class SlowStoreMarker:
     """The marker file for one store; each user has its own."""
 
-    __slots__ = ("path",)
+    __slots__ = ("_directory", "_name")
 
     def __init__(self, spool_directory: str, store_directory: str) -> None:
         store_digest = digest.sha256_hex(store_directory.encode())[:MARKER_DIGITS]
-        self.path = f"{spool_directory}/.postfix-archive-{store_digest}.slow"
+        self._directory = spool_directory
+        self._name = f".postfix-archive-{store_digest}.slow"
+
+    @property
+    def path(self) -> str:
+        """The path of the file, which may not exist. Raises OSError."""
+        return files.own_path(self._directory, self._name)
 
     def is_recent(self, now: int) -> bool:
         """Tell whether the store has been slow in the last SLOW_STORE_PAUSE seconds."""
@@ -105,4 +112,7 @@ class SlowStoreMarker:
 
     def touch(self) -> None:
         """Note that the store has not answered in time."""
-        files.touch(self.path)
+        try:
+            files.touch(self.path)
+        except OSError:
+            pass  # the directory cannot be read

@@ -1,6 +1,6 @@
 """Collects the state of an instance: store, queue, fallback directory, bypass, runs.
 
-Used by cli/status. Writes only the tally cache.
+Used by cli/status. Writes only the tally cache and the ends of the journals.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from postfix_archive.reconcile import archive_lookup
 from postfix_archive.rescue import queue_rescue, rescue_plan
 from postfix_archive.status import overview
 from postfix_archive.status.overview import Backlog, FileSystem, ReconcileRun, Snapshot
-from postfix_archive.store import fallback, record_reader, tally_cache
+from postfix_archive.store import fallback, known_end, record_reader, tally_cache
 from postfix_archive.store.tally import Tally
 from postfix_archive.system import failure_log, files
 
@@ -35,14 +35,14 @@ def snapshot(directory: str, settings: Settings) -> Snapshot:
     messages = mail_queue.list_messages(directory)
     last_failure = failure_log.last(directory, settings.archive_spool_directory)
     fallback_directory = settings.archive_fallback_directory
-    tallies, store_errors = _tallies(settings)
+    tallies, store_errors, losses = _tallies(settings)
     bypass = switch.read_record(directory)
     return Snapshot(
         directory=directory,
         version=__version__,
         backlogs={
             "queue": _queue_backlog(
-                [e for e in messages if rescue_plan.is_capsule(e)], now, last_failure
+                [e for e in messages if rescue_plan.is_copy(e)], now, last_failure
             ),
             "fallback": _fallback_backlog(fallback_directory, now),
             "filter": _queue_backlog(
@@ -55,6 +55,7 @@ def snapshot(directory: str, settings: Settings) -> Snapshot:
         bypass=bypass.period if bypass else None,
         tallies=tallies,
         store_errors=store_errors,
+        losses=losses,
         file_systems=_file_systems(settings),
         reconcile_run=_reconcile_run(
             f"{fallback_directory}/{archive_lookup.SUMMARY_NAME}"
@@ -68,17 +69,30 @@ def snapshot(directory: str, settings: Settings) -> Snapshot:
     )
 
 
-def _tallies(settings: Settings) -> tuple[dict[str, Tally], dict[str, str]]:
+def save_journal_ends(settings: Settings) -> None:
+    """Save where the journals end, for the next look; see store/known_end."""
+    _tallies(settings)
+
+
+def _tallies(
+    settings: Settings,
+) -> tuple[dict[str, Tally], dict[str, str], dict[str, str]]:
+    """Return the tallies, errors of the store, and losses of journals, by archive."""
     if not settings.has_store:
-        return {}, {}
+        return {}, {}, {}
     store = settings.archive_store_directory
+    fallback_directory = settings.archive_fallback_directory
     try:
         archives = record_reader.archives(store)
     except ArchiveError as error:
-        return {}, {"": str(error)}
-    return tally_cache.current_tallies(
-        store, archives, settings.archive_fallback_directory
-    )
+        return {}, {"": str(error)}, {}
+    tallies, errors = tally_cache.current_tallies(store, archives, fallback_directory)
+    losses = tally_cache.save_ends(store, tallies, fallback_directory)
+    advice = known_end.advice(fallback_directory)
+    texts = {
+        name: f"{store}/{name}: {reason}; {advice}" for name, reason in losses.items()
+    }
+    return tallies, errors, texts
 
 
 def _queue_backlog(

@@ -67,6 +67,7 @@ class Snapshot:
     tallies: Mapping[str, Tally] = field(default_factory=dict)  # by archive
     # By archive; "": the store itself.
     store_errors: Mapping[str, str] = field(default_factory=dict)
+    losses: Mapping[str, str] = field(default_factory=dict)  # of journals, by archive
     # By place: store, fallback.
     file_systems: Mapping[str, FileSystem] = field(default_factory=dict)
     reconcile_run: ReconcileRun | None = None  # the last one
@@ -76,7 +77,7 @@ class Snapshot:
     @property
     def damage(self) -> list[str]:
         """What is wrong with the store and its journals, one line each."""
-        errors = list(self.store_errors.values())
+        errors = [*self.store_errors.values(), *self.losses.values()]
         for name, tally in self.tallies.items():
             if tally.damaged:
                 errors.append(

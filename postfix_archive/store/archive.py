@@ -20,18 +20,21 @@ from itertools import count
 
 from postfix_archive.errors import StoreFailed
 from postfix_archive.message import address, digest, stamp
-from postfix_archive.store import copy_file, journal
+from postfix_archive.store import copy_file, journal, known_end
 from postfix_archive.system import files
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from postfix_archive.config.settings import Settings
     from postfix_archive.store.copy_file import Capture
     from postfix_archive.store.outcome import Outcome
 
 DRAFTS = "drafts"
 STORE_MARKER = "store-seen"  # file name in the marker directory
+
+PATH_LIMIT = 4096  # bytes: PATH_MAX
 
 
 class Archive:
@@ -45,7 +48,8 @@ class Archive:
         """Create nothing yet.
 
         marker_directory is outside the store, on another file system. The file
-        ``store-seen`` in it records that the store has been used.
+        ``store-seen`` in it has the path of the store that has been used, the file of
+        known_end where its journals ended.
         """
         self._store_directory = store_directory
         self._marker_directory = marker_directory
@@ -72,12 +76,12 @@ class Archive:
         draft = files.Draft(f"{self.directory}/{DRAFTS}")
         try:
             file_sha256 = copy_file.write_compressed(draft, content)
-            with journal.Journal(self.directory) as journal_file:
+            with self._open_journal() as journal_file:
                 name = self._copy_name(capture, journal_file, time)
                 if not self._has_file(name):
                     self._publish(draft, capture, name, file_sha256, journal_file, time)
                     return {journal.ARCHIVED}
-                return _append_supplement(journal_file, capture, time)
+                return _append_supplement(journal_file, capture, time, file=name)
         finally:
             draft.discard()
 
@@ -86,13 +90,13 @@ class Archive:
 
         Returns the journal events that this capsule now has.
         """
-        with journal.Journal(self.directory) as journal_file:
+        with self._open_journal() as journal_file:
             self._copy_name(capture, journal_file, time)
             return _append_supplement(journal_file, capture, time)
 
     def record_mailed(self, capture: Capture, time: str, queue_ids: str) -> None:
         """Record that Postfix queued the mailed copy under these queue ids."""
-        with journal.Journal(self.directory) as journal_file:
+        with self._open_journal() as journal_file:
             journal_file.append(
                 journal.MAILED,
                 time,
@@ -113,7 +117,7 @@ class Archive:
             (journal.OUTCOME, {"id": record_id, **each.event_fields()})
             for record_id, each in outcomes
         ]
-        with journal.Journal(self.directory) as journal_file:
+        with self._open_journal() as journal_file:
             new_events = journal_file.unrecorded(events)
             journal_file.extend(time, new_events)
         return len(new_events)
@@ -128,7 +132,7 @@ class Archive:
         draft = files.Draft(f"{self.directory}/{DRAFTS}")
         try:
             file_sha256 = copy_file.write_compressed(draft, content)
-            with journal.Journal(self.directory) as journal_file:
+            with self._open_journal() as journal_file:
                 name = copy_file.report_name(record_id, 1)
                 for number in count(2):
                     if not self._has_file(name):
@@ -149,13 +153,24 @@ class Archive:
         self, record_id: str, name: str, time: str, queue_id: str
     ) -> None:
         """Record that Postfix queued the mailed outcome report under this queue id."""
-        with journal.Journal(self.directory) as journal_file:
+        with self._open_journal() as journal_file:
             journal_file.append(
                 journal.OUTCOME_MAILED,
                 time,
                 id=record_id,
                 file=name,
                 queued_as=queue_id,
+            )
+
+    def _open_journal(self) -> journal.Journal:
+        """Open and lock the journal, unless it has lost what it had."""
+        self._require_known_end()
+        return journal.Journal(self.directory)
+
+    def _require_known_end(self) -> None:
+        if self._marker_directory:
+            known_end.require(
+                self._marker_directory, self._store_directory, self.address
             )
 
     def _commit_report(
@@ -172,7 +187,7 @@ class Archive:
         """
         path = self.path(name)
         covers = copy_file.read_coverage(path)
-        if os.stat(path).st_mode & 0o200:
+        if not copy_file.is_committed(path):
             files.sync_parents(path)
             if file_sha256 or not journal_file.has_file(name):
                 file_sha256 = (
@@ -198,16 +213,30 @@ class Archive:
         marker = f"{self._marker_directory}/{STORE_MARKER}"
         if (
             self._marker_directory
-            and files.exists(marker)
+            and self._is_marked(marker)
             and not _has_archives(self._store_directory)
         ):
             raise StoreFailed(
                 f"{self._store_directory} is empty but was in use: is its file system"
-                f" mounted? To start a new store, remove {marker}"
+                f" mounted? To start a new store, remove {marker} and"
+                f" {known_end.FILE_NAME} beside it"
             )
+        self._require_known_end()
         files.make_directory(drafts)
         if self._marker_directory:
-            files.touch(marker)  # after a failure the next copy does it
+            _write_marker(marker, self._store_directory)
+
+    def _is_marked(self, marker: str) -> bool:
+        """Tell whether this store has been used, and not one at another path."""
+        try:
+            descriptor = files.open_regular(marker)
+        except OSError:
+            return files.exists(marker)
+        try:
+            content = os.read(descriptor, PATH_LIMIT)
+        finally:
+            os.close(descriptor)
+        return content in (b"", _as_bytes(self._store_directory))
 
     def _publish(
         self,
@@ -268,7 +297,7 @@ class Archive:
     ) -> None:
         """Append the journal line of a file that a crash left without one."""
         path = self.path(name)
-        if not os.stat(path).st_mode & 0o200:
+        if copy_file.is_committed(path):
             return
         files.sync_parents(path)
         if not journal_file.has_file(name):
@@ -288,6 +317,27 @@ class Archive:
         return copy_file.read_capture(self.path(name), self.address).sha256
 
 
+def of_settings(settings: Settings, archive_address: str) -> Archive:
+    """Return the archive of an address in the configured store."""
+    return Archive(
+        settings.archive_store_directory,
+        archive_address,
+        marker_directory=settings.archive_fallback_directory,
+    )
+
+
+def _write_marker(marker: str, store_directory: str) -> None:
+    """Record the path of the store; errors are ignored."""
+    try:
+        files.replace(marker, _as_bytes(store_directory), is_durable=False)
+    except StoreFailed:
+        pass
+
+
+def _as_bytes(path: str) -> bytes:
+    return path.encode("utf-8", "surrogateescape")
+
+
 def _has_archives(directory: str) -> bool:
     try:
         return any("@" in each for each in os.listdir(directory))
@@ -296,10 +346,15 @@ def _has_archives(directory: str) -> bool:
 
 
 def _append_supplement(
-    journal_file: journal.Journal, capture: Capture, time: str
+    journal_file: journal.Journal, capture: Capture, time: str, *, file: str = ""
 ) -> set[str]:
-    """Append a supplement, unless the journal has an event of this capsule."""
-    recent_events = journal_file.recent_events(capture.capsule_id)
+    """Append a supplement, unless the journal has an event of this capsule.
+
+    file: the copy, whose line and all after it are searched: a capsule can come again
+    after days. Without it only recent lines are: whoever has a stamped message can
+    send it again at any time.
+    """
+    recent_events = journal_file.recent_events(capture.capsule_id, since_file=file)
     if recent_events & {*journal.CAPTURE_EVENTS}:
         return recent_events
     _append_capture(journal_file, journal.SUPPLEMENT, capture, time)

@@ -10,7 +10,7 @@ import posix as os
 import zlib
 
 from postfix_archive.errors import CapsuleBroken, RecordDamaged, StoreFailed
-from postfix_archive.message import archive_copy, digest, envelope, received_header
+from postfix_archive.message import archive_copy, digest, envelope
 from postfix_archive.system import files
 
 TYPE_CHECKING = False
@@ -21,6 +21,8 @@ GZIP_WBITS = 31  # wbits of zlib: gzip format (RFC 1952), without file name and 
 GZIP_MEM_LEVEL = 7  # memLevel of zlib; 8 doubles the time for small mail, same size
 BLOCK_SIZE = 1 << 16  # bytes
 PREAMBLE_LIMIT = 16 << 20  # bytes before the original: 20,000 recipients, twice
+TRAILER_LIMIT = 1 << 10  # bytes after the original
+REPORT_LIMIT = 256 << 20  # bytes of an outcome report: 100,000 recipients
 
 
 class Capture:
@@ -78,6 +80,14 @@ def write_compressed(draft: files.Draft, content: Iterable[bytes]) -> str:
     return file_sha256.hexdigest()
 
 
+def is_committed(path: str) -> bool:
+    """Return whether the mode says that the journal has the line of this file."""
+    try:
+        return not os.lstat(path).st_mode & 0o200
+    except OSError as error:
+        raise files.store_error(path, error) from error
+
+
 def mark_committed(path: str) -> None:
     """Set the mode that says: the journal has the line of this file."""
     try:
@@ -86,13 +96,26 @@ def mark_committed(path: str) -> None:
         raise files.store_error(path, error) from error
 
 
-def decompress(path: str) -> Iterator[bytes]:
-    """Yield the uncompressed copy. Raises RecordDamaged and StoreFailed."""
+def copy_limit(original_size: int) -> int:
+    """Return the largest size of a copy in bytes, given that of the original."""
+    return PREAMBLE_LIMIT + original_size + TRAILER_LIMIT
+
+
+def decompress(path: str, limit: int) -> Iterator[bytes]:
+    """Yield the uncompressed copy, at most limit bytes of it.
+
+    Raises StoreFailed, and RecordDamaged, also for a file that is larger than limit: a
+    small file of zeros can decompress to gigabytes.
+    """
     decompressor = zlib.decompressobj(GZIP_WBITS)
     try:
         for block in read_blocks(path):
             while block:
-                yield decompressor.decompress(block, BLOCK_SIZE)
+                chunk = decompressor.decompress(block, BLOCK_SIZE)
+                limit -= len(chunk)
+                if limit < 0:
+                    raise RecordDamaged(f"{path}: decompresses to more than its record")
+                yield chunk
                 block = decompressor.unconsumed_tail
             if decompressor.eof:
                 break  # zlib would collect trailing data in memory; verify reports it
@@ -142,7 +165,9 @@ def read_capture(path: str, archive: str) -> Capture:
 def read_coverage(path: str) -> str:
     """Return the ``covers`` value of a stored outcome report. Raises StoreFailed."""
     try:
-        status_part = archive_copy.envelope_fields(b"".join(decompress(path)))
+        status_part = archive_copy.envelope_fields(
+            b"".join(decompress(path, REPORT_LIMIT))
+        )
     except RecordDamaged as error:
         raise StoreFailed(str(error)) from error
     lines = [each.partition(b": ") for each in status_part.split(b"\r\n")]
@@ -151,7 +176,7 @@ def read_coverage(path: str) -> str:
 
 
 def _parse_capture(path: str, archive: str) -> Capture:
-    head, _ = read_head(decompress(path))
+    head, _ = read_head(decompress(path, copy_limit(0)))
     status_part = archive_copy.envelope_fields(head)
     parsed_envelope = envelope.parse(status_part)
     values = dict(
@@ -182,7 +207,6 @@ def read_blocks(path: str) -> Iterator[bytes]:
         raise files.store_error(path, error) from error
 
 
-UNDATED_DIRECTORY = "undated"
 COPY_SUFFIX = ".eml.gz"
 REPORT = "outcome"  # in the name of an outcome report
 
@@ -191,8 +215,6 @@ def copy_name(record_id: str, variant: str = "") -> str:
     """Return the name of a copy, relative to the archive's directory."""
     day = record_id[:8]
     name = f"{record_id}.{variant}" if variant else record_id
-    if day == received_header.UNDATED:
-        return f"{UNDATED_DIRECTORY}/{name}{COPY_SUFFIX}"
     return f"{day[:4]}/{day[4:6]}/{day[6:]}/{name}{COPY_SUFFIX}"
 
 

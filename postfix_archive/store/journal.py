@@ -12,6 +12,7 @@ docs/store-format.md specifies the keys.
 from __future__ import annotations
 
 import posix as os
+from _stat import S_ISREG
 from fcntl import LOCK_EX, flock
 
 from postfix_archive.errors import JournalFailed
@@ -34,10 +35,12 @@ BYPASS_EVENTS = BYPASS_STARTED, BYPASS_ENDED = "bypass-started", "bypass-ended"
 
 FILE_NAME = "journal"
 FILE_MODE = 0o600
+OPEN_FLAGS = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+OPEN_FLAGS |= os.O_NOFOLLOW | os.O_NONBLOCK  # a FIFO blocks neither open nor write
 TAIL_SIZE = 1 << 13  # bytes; usually they contain the last line
-# Bytes that a retry searches for its own events. Retries come within
-# maximal_backoff_time (4000 s); at 4 KB a line this is the last 2,000 events. An event
-# that is not found is recorded again, which is harmless: readers take the union.
+# Bytes that are read at a time, backwards, to find events of a capsule or outcomes: at
+# 4 KB a line the last 2,000 events. An outcome or supplement that is not in them is
+# recorded again, which is harmless: readers take the union.
 RECENT_SIZE = 8 << 20
 SHA256_DIGITS = 64  # hexadecimal digits
 FIRST_PREV = "0" * SHA256_DIGITS  # "prev" of the first line
@@ -53,17 +56,26 @@ class Journal:
     def __init__(self, directory: str) -> None:
         self._directory = directory
         self._path = f"{directory}/{FILE_NAME}"
-        flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
+        self._descriptor = -1
         try:
-            self._descriptor = os.open(self._path, flags, FILE_MODE)
+            self._descriptor = os.open(self._path, OPEN_FLAGS, FILE_MODE)
+            if not S_ISREG(os.fstat(self._descriptor).st_mode):
+                raise OSError(0, "not a regular file")
             flock(self._descriptor, LOCK_EX)
         except OSError as error:
+            self._close()
             raise self._journal_error(error) from error
+        except BaseException:  # the time limit, while another process has the lock
+            self._close()
+            raise
 
     def __enter__(self) -> Journal:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._close()
+
+    def _close(self) -> None:
         try:
             os.close(self._descriptor)
         except OSError:
@@ -130,13 +142,23 @@ class Journal:
             self._sync()
         return new_events
 
-    def recent_events(self, capsule_id: str) -> set[str]:
-        """Return the names of one capsule's recent events, which are durable."""
+    def recent_events(self, capsule_id: str, *, since_file: str = "") -> set[str]:
+        """Return the names of one capsule's recent events, which are durable.
+
+        Those in the last RECENT_SIZE bytes; with since_file all since the line that
+        names this file, which no event of its record precedes.
+        """
         substring = b'"capsule":"' + capsule_id.encode() + b'"'
-        capsule_lines = _matching_lines(self._read_recent(), substring)
-        events = {
-            string_field(line, "event") for line in capsule_lines if is_complete(line)
-        }
+        first_line = b'"file":' + json_string(since_file).encode()
+        events: set[str] = set()
+        for block in self._blocks_backwards():
+            events |= {
+                string_field(line, "event")
+                for line in _matching_lines(block, substring)
+                if is_complete(line)
+            }
+            if not since_file or first_line in block or events & {*CAPTURE_EVENTS}:
+                break
         if events:
             self._sync()
         return events
@@ -158,6 +180,23 @@ class Journal:
         if is_recorded:
             self._sync()
         return is_recorded
+
+    def _blocks_backwards(self) -> Iterator[bytes]:
+        """Yield the lines in blocks of RECENT_SIZE, or one longer line, last first."""
+        try:
+            end = os.fstat(self._descriptor).st_size
+            size = RECENT_SIZE
+            while end:
+                start = max(0, end - size)
+                block = _read_range(self._descriptor, start, end)
+                cut = block.find(b"\n") + 1 if start else 0
+                if start and cut in (0, len(block)):
+                    size *= 2  # within one line
+                    continue
+                yield block[cut:]
+                end, size = start + cut, RECENT_SIZE
+        except OSError as error:
+            raise self._journal_error(error) from error
 
     def _read_recent(self) -> bytes:
         try:

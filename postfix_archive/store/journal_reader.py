@@ -24,6 +24,7 @@ from postfix_archive.system import files
 # Times increase as long as the clock does. This allows for small steps, and for a
 # process that ends after a later one.
 CLOCK_SLACK = 3600.0  # seconds; archive_time_limit is 900 s
+TAIL_SIZE = 1 << 20  # bytes: some 1,500 lines
 FIELD_LIMIT = 100  # bytes of an id
 LINEAR_SEARCH_SIZE = 1 << 16  # bytes; the search stops here and reads line by line
 
@@ -102,6 +103,16 @@ def lines_between(path: str, begin: float, end: float | None = None) -> Iterator
                 return
             if time >= first_time:
                 yield line
+
+
+def last_lines(path: str) -> Iterator[Line]:
+    """Yield the whole lines in the last TAIL_SIZE bytes."""
+    with _open(path) as file:
+        start = max(0, _size(file) - TAIL_SIZE)
+        file.seek(start)
+        if start:
+            start += len(file.readline())
+        yield from _lines(file, start)
 
 
 def valid_event(line: Line) -> Event | None:

@@ -44,8 +44,9 @@ class Outcome:
     """The outcome of one recipient.
 
     ``recipient`` and ``original`` are as in the archived envelope (text, with lone
-    surrogates for invalid UTF-8). ``expanded_to`` are the recipients that replaced it,
-    each of which has an Outcome with ``parent`` = this recipient.
+    surrogates for invalid UTF-8). ``expanded_to`` are the recipients that replaced it:
+    each has an Outcome with ``parent`` = this recipient if ``kind`` is EXPANDED; else
+    it is the one address to which this host mapped it, and the outcome is that one's.
     """
 
     recipient: str
@@ -75,6 +76,11 @@ class Outcome:
     def is_held(self) -> bool:
         """True if the message is on hold in Postfix's queue."""
         return self.kind == WAITING and self.reply == ON_HOLD
+
+    @property
+    def mapped_to(self) -> str:
+        """The one address that replaced the recipient, "" if there is none."""
+        return "" if self.kind == EXPANDED else "".join(self.expanded_to[:1])
 
     @property
     def action(self) -> str:

@@ -82,6 +82,26 @@ class OutcomeSummary:
         if previous is None or new_outcome.is_settled or not previous.is_settled:
             self._outcomes[key] = new_outcome
 
+    def of_capture(self, queue_id: str) -> OutcomeSummary:
+        """Return the recipients with this queue id of the capture, their outcomes.
+
+        Outcomes of an unknown capture belong to the first one.
+        """
+        known_ids = dict.fromkeys(each for each, _, _ in self._captured)
+        is_first = queue_id == next(iter(known_ids), queue_id)
+        part = OutcomeSummary()
+        part._captured = {
+            key: is_counted
+            for key, is_counted in self._captured.items()
+            if key[0] == queue_id
+        }
+        part._outcomes = {
+            key: each
+            for key, each in self._outcomes.items()
+            if key[0] == queue_id or is_first and key[0] not in known_ids
+        }
+        return part
+
     @property
     def is_settled(self) -> bool:
         """True if the outcomes of all recipients, also expanded ones, are final."""
@@ -99,7 +119,10 @@ class OutcomeSummary:
 
     @property
     def overall_kind(self) -> str:
-        """One kind for the record: delivered, failed, mixed, waiting or unknown."""
+        """One kind for the record: delivered, failed, mixed, waiting or unknown.
+
+        Or expired, discarded, deleted, if that is the outcome of all recipients.
+        """
         counts = self.counts_by_kind
         if set(counts) <= {UNKNOWN}:
             return UNKNOWN
@@ -109,7 +132,10 @@ class OutcomeSummary:
         failed_action = outcome.ACTIONS[outcome.FAILED]
         if failed_action not in actions:
             return outcome.DELIVERED
-        return MIXED if actions - {failed_action, outcome.EXPANDED} else outcome.FAILED
+        if actions - {failed_action, outcome.EXPANDED}:
+            return MIXED
+        kinds = {*counts} - {outcome.EXPANDED}
+        return kinds.pop() if len(kinds) == 1 else outcome.FAILED
 
     @property
     def sha256(self) -> str:
@@ -128,13 +154,14 @@ class OutcomeSummary:
         for each in self._outcomes.values():
             expansions.setdefault((each.capture_queue_id, each.parent), []).append(each)
         unmatched = self._unmatched_outcomes()
+        first_id = next((queue_id for queue_id, _, _ in self._captured), "")
         results: list[RecipientResult] = []
         for (queue_id, recipient, original), is_counted in self._captured.items():
             known_outcome = self._outcomes.get((queue_id, recipient, original, ""))
             known_outcome = (
                 known_outcome
                 or unmatched.get((queue_id, recipient))
-                or unmatched.get(("", recipient))
+                or (unmatched.get(("", recipient)) if queue_id == first_id else None)
             )
             results += _with_expansions(
                 RecipientResult(recipient, original, known_outcome, 0, is_counted),
@@ -196,8 +223,14 @@ def _reported_expansions(
 def _unreported_expansions(
     parent: RecipientResult, outcomes: list[Outcome]
 ) -> Iterator[RecipientResult]:
+    """Yield the recipients whose own outcomes are not known yet.
+
+    Only an expanded recipient has such: that of one mapped to one address is its own.
+    """
+    if parent.kind != outcome.EXPANDED or parent.outcome is None:
+        return
     reported = {each.recipient for each in outcomes}
-    for recipient in parent.outcome.expanded_to if parent.outcome else ():
+    for recipient in parent.outcome.expanded_to:
         if recipient not in reported:
             yield RecipientResult(
                 recipient, recipient, None, parent.depth + 1, parent.is_counted

@@ -1,13 +1,14 @@
 """The record of one archived message, merged from its journal events.
 
-Used by reader, the commands, outcomes and reconcile. A record has the union of all
-recipients: 26 captures of one message, or a second one after a mailing list, are one
-record.
+Used by reader, the commands, outcomes and reconcile. A record has all captures of one
+message. The pieces of one delivery are one pass: 26 captures can be. A message that
+comes back with its stamp, after a mailing list or from whoever sends it again, is a
+further pass, with its own sender, client, recipients and outcomes.
 """
 
 from __future__ import annotations
 
-from postfix_archive.message import envelope
+from postfix_archive.message import address, envelope
 from postfix_archive.store import journal, journal_event
 from postfix_archive.store.outcome_summary import OutcomeSummary
 
@@ -19,23 +20,77 @@ if TYPE_CHECKING:
     from postfix_archive.store.journal_event import Event
 
 
-class Record:
-    """One archived message.
+class Pass:
+    """One pass of a message through the stamp filter: the captures of its pieces.
 
-    ``envelope`` is that of the first capture, ``recipients`` has those of all captures.
-    ``events`` are the journal events of the record, oldest first. ``files`` are the
-    names of its copies: one, unless a second original has the same archive id.
-    ``reports`` maps the file name of an outcome report to its ``covers``; ``mailed``
-    has the names of the reports that were mailed. ``results`` has the outcomes.
+    ``envelope`` is that of the first piece, ``time`` (RFC 3339) when it was archived,
+    ``recipients`` are those of all pieces. ``lines_above`` are the header lines above
+    a valid stamp, empty in the first pass of a message. ``is_returned_copy`` is true
+    for an archive copy that came back: nobody received the message itself.
     """
 
     __slots__ = (
+        "_senders",
+        "envelope",
+        "is_returned_copy",
+        "lines_above",
+        "recipients",
+        "time",
+    )
+
+    def __init__(
+        self,
+        envelope: Envelope,
+        time: str,
+        lines_above: bytes,
+        *,
+        is_returned_copy: bool,
+    ) -> None:
+        self.envelope = envelope
+        self.time = time
+        self.lines_above = lines_above
+        self.is_returned_copy = is_returned_copy
+        self.recipients: dict[tuple[bytes, bytes], Recipient] = {}
+        self._senders: set[bytes] = set()
+
+    def add(self, piece: Envelope) -> None:
+        """Add sender and recipients of a piece."""
+        self._senders.add(piece.sender)
+        for each in piece.recipients:
+            self.recipients.setdefault((each.final, each.original), each)
+
+    @property
+    def has_verp(self) -> bool:
+        """True if Postfix made a sender for each recipient (XVERP).
+
+        One queue file has one sender, unless Postfix makes more of it.
+        """
+        return len(self._senders) > 1
+
+    @property
+    def sender(self) -> bytes:
+        """The sender that the client gave."""
+        return self.envelope.verp_sender if self.has_verp else self.envelope.sender
+
+
+class Record:
+    """One archived message.
+
+    ``passes`` are its passes through the stamp filter, oldest first; ``envelope`` and
+    ``recipients`` are those of the first one. ``events`` are the journal events of the
+    record, oldest first. ``files`` are the names of its copies: one, unless a second
+    original has the same archive id. ``reports`` maps the file name of an outcome
+    report to its ``covers``; ``mailed`` has the names of the reports that were mailed.
+    ``results`` has the outcomes of all passes.
+    """
+
+    __slots__ = (
+        "_passes",
         "archive",
         "envelope",
         "events",
         "files",
         "mailed",
-        "recipients",
         "reports",
         "results",
     )
@@ -45,10 +100,25 @@ class Record:
         self.envelope = first_envelope
         self.events: list[Event] = []
         self.files: list[str] = []
-        self.recipients: dict[tuple[bytes, bytes], Recipient] = {}
+        # By archive id and queue id of the capture.
+        self._passes: dict[tuple[str, bytes], Pass] = {}
         self.reports: dict[str, str] = {}
         self.mailed: set[str] = set()
         self.results = OutcomeSummary()
+
+    @property
+    def passes(self) -> list[Pass]:
+        """The passes of the message through the stamp filter, oldest first."""
+        return list(self._passes.values())
+
+    @property
+    def recipients(self) -> dict[tuple[bytes, bytes], Recipient]:
+        """The recipients of the first pass."""
+        return self.passes[0].recipients
+
+    def results_of(self, one: Pass) -> OutcomeSummary:
+        """Return the outcomes of one pass."""
+        return self.results.of_capture(address.as_text(one.envelope.queue_id))
 
     @property
     def archive_id(self) -> str:
@@ -73,13 +143,22 @@ class Record:
             self.mailed.add(event["file"])
         elif "file" in event:
             self.files.append(event["file"])
-        for recipient in event_envelope.recipients if event_envelope else ():
-            self.recipients.setdefault((recipient.final, recipient.original), recipient)
         if event_envelope:
-            self.results.add_capture(
+            self._add_capture(event, event_envelope)
+
+    def _add_capture(self, event: Event, event_envelope: Envelope) -> None:
+        is_returned_copy = self._is_returned_copy(event, event_envelope)
+        one = self._passes.setdefault(
+            (event_envelope.archive_id, event_envelope.queue_id),
+            Pass(
                 event_envelope,
-                is_counted=not self._is_returned_copy(event, event_envelope),
-            )
+                event.get("time", ""),
+                address.as_bytes(event.get("above", "")),
+                is_returned_copy=is_returned_copy,
+            ),
+        )
+        one.add(event_envelope)
+        self.results.add_capture(event_envelope, is_counted=not is_returned_copy)
 
     def _is_returned_copy(self, event: Event, event_envelope: Envelope) -> bool:
         """Return whether this capture is an archive copy that came back.

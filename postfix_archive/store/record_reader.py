@@ -6,6 +6,8 @@ JournalFailed, RecordNotFound and RecordDamaged.
 
 from __future__ import annotations
 
+import contextlib
+import datetime
 import math
 import os
 from collections.abc import Iterable, Iterator
@@ -17,11 +19,12 @@ from postfix_archive.errors import (
     RecordNotFound,
     StoreFailed,
 )
-from postfix_archive.message import address, header
+from postfix_archive.message import address, dates, header, mime
 from postfix_archive.store import (
     bypass_period,
     copy_file,
     journal,
+    journal_event,
     journal_reader,
     record,
     record_index,
@@ -31,6 +34,7 @@ from postfix_archive.store.journal_event import Event
 from postfix_archive.store.record import Record
 
 MATCH_LIMIT = 5  # records that a message about an ambiguous prefix names
+PASS_SPAN = 7 * dates.DAY_SECONDS  # longer than mail is queued (5 d)
 END_OF_HEADER = b"\r\n\r\n"
 
 
@@ -113,6 +117,30 @@ def find_record(directory: str, id_prefix: str, archive: str | None) -> Record:
     return record.merge(name, events)[archive_id]
 
 
+def with_same_message_id(directory: str, message: Record) -> Iterator[Record]:
+    """Yield the other records of the archive with the Message-ID of this one.
+
+    These are passes of the message that changed it, for example by a list manager. Of
+    PASS_SPAN before and after; reads the header of every copy of that time, but skips
+    those that are missing or damaged.
+    """
+    message_id = _message_id(directory, message)
+    if not message_id:
+        return
+    archived = datetime.datetime.fromisoformat(message.events[0]["time"]).timestamp()
+    begin, end = archived - PASS_SPAN, archived + PASS_SPAN
+    for other in records(directory, message.archive, since=begin, until=end):
+        if other.archive_id == message.archive_id:
+            continue
+        with contextlib.suppress(StoreFailed, RecordDamaged):
+            if _message_id(directory, other) == message_id:
+                yield other
+
+
+def _message_id(directory: str, message: Record) -> bytes:
+    return mime.field_text(original_head(directory, message), b"message-id")
+
+
 def bypass_periods(
     directory: str, archive: str, since: float = 0.0
 ) -> list[BypassPeriod]:
@@ -130,15 +158,30 @@ def bypass_periods(
     )
 
 
+def last_arrival(directory: str) -> float:
+    """Return when the newest archived message arrived: Unix time, 0 if unknown.
+
+    Looks at the ends of the journals only.
+    """
+    events = (
+        event
+        for archive in archives(directory)
+        for line in journal_reader.last_lines(
+            journal_reader.path_of(directory, archive)
+        )
+        if line.kind in journal.CAPTURE_EVENTS
+        and (event := journal_reader.valid_event(line)) is not None
+    )
+    arrivals = (journal_event.parse_envelope(event).arrival for event in events)
+    return float(max(filter(None, arrivals), default=0))
+
+
 def archive_copy(directory: str, message: Record) -> Iterator[bytes]:
     """Yield the bytes of the archive copy. Raises RecordDamaged and StoreFailed."""
-    file_name = message.files[0] if message.files else ""
-    if {"", ".", ".."} & set(file_name.split("/")):
-        raise RecordDamaged(
-            f"{message.archive_id}: no valid file name in the journal; run"
-            " postfix-archive verify"
-        )
-    return copy_file.decompress(f"{directory}/{message.archive}/{file_name}")
+    path = _path(directory, message, message.files[0] if message.files else "")
+    return copy_file.decompress(
+        path, copy_file.copy_limit(int(message.events[0]["size"]))
+    )
 
 
 def original(directory: str, message: Record) -> Iterator[bytes]:
@@ -178,9 +221,18 @@ def outcome_report(directory: str, message: Record) -> Iterator[bytes]:
             f"{message.archive_id} has no outcome report yet; it is written when all"
             " recipients have a final outcome, see postfix-archive show"
         )
-    return copy_file.decompress(
-        f"{directory}/{message.archive}/{list(message.reports)[-1]}"
-    )
+    path = _path(directory, message, list(message.reports)[-1])
+    return copy_file.decompress(path, copy_file.REPORT_LIMIT)
+
+
+def _path(directory: str, message: Record, file_name: str) -> str:
+    """Return the path of a file of a record; raises RecordDamaged for a bad name."""
+    if {"", ".", ".."} & set(file_name.split("/")):
+        raise RecordDamaged(
+            f"{message.archive_id}: no valid file name in the journal; run"
+            " postfix-archive verify"
+        )
+    return f"{directory}/{message.archive}/{file_name}"
 
 
 def _index_rows(path: str) -> Iterator[tuple[str, int, str]]:

@@ -1,4 +1,4 @@
-"""Cache the tally of each journal, so that only new lines are read.
+"""Cache the tally of each journal, so that only new lines are read; save its end.
 
 Used by status/collect. The cache is a file in archive_fallback_directory that can be
 deleted at any time. A tally that is missing, damaged, written by another user or does
@@ -9,6 +9,7 @@ the first line on. Takes no lock on the journal: mail never waits for status.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 from typing import Any
@@ -16,11 +17,13 @@ from typing import Any
 from postfix_archive.errors import ArchiveError
 from postfix_archive.message import digest
 from postfix_archive.postfix.mail_queue import PARSE_ERRORS
-from postfix_archive.store import journal, journal_reader, tally
+from postfix_archive.store import journal, journal_reader, known_end, tally
+from postfix_archive.store.known_end import KnownEnd
 from postfix_archive.store.tally import Tally
 from postfix_archive.system import files, privileges
 
 CACHE_FILE = "tallies"
+ESCAPE = "surrogateescape"  # of bytes that are not UTF-8
 WRITABLE_BY_OTHERS = 0o022  # mode bits: writable by group or others
 
 
@@ -46,6 +49,63 @@ def current_tallies(
     if _positions(new_cache) != cached_positions:
         _write_cache(directory, new_cache)
     return current, errors
+
+
+def save_ends(
+    store_directory: str, tallies_by_archive: dict[str, Tally], directory: str
+) -> dict[str, str]:
+    """Save where the journals end now; return what journals have lost, by archive.
+
+    What is known of a journal that has lost lines is kept. A journal in which somebody
+    writes just now is left for the next call; nothing waits.
+    """
+    losses = known_end.losses(directory, store_directory)
+    known = known_end.read(directory, store_directory)
+    ends = dict(known)
+    for archive, current in tallies_by_archive.items():
+        end = known_end.KnownEnd(
+            current.start, current.offset, current.lines, current.last_sha256
+        )
+        is_new = archive not in known or known[archive].sha256 != end.sha256
+        if current.offset and archive not in losses and is_new:
+            if _is_durable(f"{store_directory}/{archive}", end):
+                ends[archive] = end
+    if ends != known:
+        _write_ends(directory, store_directory, ends)
+    return losses
+
+
+def _is_durable(archive_directory: str, end: KnownEnd) -> bool:
+    """Return whether it is a line of ours that no crash or failed write can lose."""
+    try:
+        path = f"{archive_directory}/{journal.FILE_NAME}"
+        with open(files.open_regular(path), "rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            os.fsync(file)
+            line = os.pread(file.fileno(), end.end - end.start, end.start)
+            return journal.is_complete(line[:-1]) and not end.loss(archive_directory)
+    except OSError:
+        return False
+
+
+def _write_ends(
+    directory: str, store_directory: str, ends: dict[str, KnownEnd]
+) -> None:
+    """Replace the lines of one store; errors are ignored, the next call does it."""
+    path = f"{directory}/{known_end.FILE_NAME}"
+    with contextlib.suppress(ArchiveError), privileges.as_owner(directory):
+        lines = [
+            known_end.to_text(address, store_directory, end)
+            for address, end in ends.items()
+        ]
+        with contextlib.suppress(OSError):
+            with open(
+                files.open_regular(path), encoding="utf-8", errors=ESCAPE
+            ) as file:
+                suffix = f" {store_directory}\n"
+                lines += [each for each in file if not each.endswith(suffix)]
+        content = "".join(lines).encode("utf-8", ESCAPE)
+        files.replace(path, content, files.DRAFT_MODE)
 
 
 def _positions(tallies_by_archive: dict[str, Tally]) -> dict[str, tuple[int, str]]:

@@ -12,10 +12,12 @@ For each archive it checks that
 * each file has the SHA-256 from the journal and can be decompressed to its end;
 * the original in each archive copy has the SHA-256 and size from the journal;
 * no file is missing from the store or from the journal.
-It changes nothing.
+With --sealed it also checks that a journal still has a line that it had earlier: give
+the SHA-256 that an earlier run printed. It changes nothing.
 
-Exit codes: 0 no errors (a note is no error: a crash can cause it), 1 errors, one line
-for each, 3 the store cannot be read. docs/store-format.md specifies the format.
+Exit codes: 0 no errors (a note is no error: a crash can cause it), 2 errors, one line
+for each, 3 the store cannot be read or the output not be written. docs/store-format.md
+specifies the format.
 """
 
 from __future__ import annotations
@@ -29,10 +31,10 @@ import os
 import stat
 import sys
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from itertools import chain
-from typing import Any
+from typing import Any, BinaryIO
 
 JOURNAL, JOURNAL_END, DRAFTS = "journal", "journal.last", "drafts"
 JOURNAL_END_DRAFT = ".journal.last."  # and random digits
@@ -42,7 +44,9 @@ NUMBER_DIGITS = 18  # enough for any journal
 BLOCK_SIZE = 1 << 16  # bytes
 GZIP_WBITS = 31  # wbits of zlib: gzip format (RFC 1952)
 HEAD_LIMIT = 16 << 20  # bytes of a copy before the original
-EXIT_OK, EXIT_ERRORS, EXIT_UNREADABLE = 0, 1, 3
+REPORT_LIMIT = 256 << 20  # bytes of an outcome report: 100,000 recipients
+TRAILER_LIMIT = 1 << 10  # bytes of a copy after the original
+EXIT_OK, EXIT_ERRORS, EXIT_UNREADABLE = 0, 2, 3  # of monitoring plugins
 
 
 @dataclass(frozen=True)
@@ -65,6 +69,7 @@ class Verification:
     findings: list[Finding] = field(default_factory=list)
     line_count: int = 0
     last_sha256: str = FIRST_PREV  # SHA-256 of the last line
+    sealed: set[str] = field(default_factory=set)  # SHA-256 that a line has
 
     def add_error(self, location: str, problem: str) -> None:
         """Add an error."""
@@ -90,20 +95,27 @@ def archives(store: str) -> list[str]:
 
 
 def verify_archive(
-    directory: str, progress: Callable[[int, int], None] = _no_progress
+    directory: str,
+    progress: Callable[[int, int], None] = _no_progress,
+    sealed: Collection[str] = (),
 ) -> Verification:
     """Verify the archive in a directory; return its state and the findings.
 
-    Calls progress(done, total) after each file. The journal is locked while it is read
-    and the files are listed: both show the archive at the same moment. Raises OSError.
+    Calls progress(done, total) after each file. ``sealed`` of the result are those of
+    the given SHA-256 that a line has. Raises OSError.
+
+    Files are listed first: each has its line by the time at which the journal's size is
+    read, except those of a crash. Later files are looked up by the names in the lines.
     """
-    with _shared_lock(directory):
-        result = _read_journal(directory)
-        listed_files = dict(_list_files(directory))
+    listed_files = dict(_list_files(directory))
+    result = _read_journal(directory, sealed, has_files=bool(listed_files))
     for name in sorted(set(result.files) - set(listed_files)):
-        result.add_error(
-            f"{directory}/{name}", "in the journal, but the file is missing"
-        )
+        try:
+            listed_files[name] = os.lstat(f"{directory}/{name}")
+        except OSError:
+            result.add_error(
+                f"{directory}/{name}", "in the journal, but the file is missing"
+            )
     for done, (name, file_stat) in enumerate(listed_files.items(), 1):
         if name in result.files:
             _check_file(result, f"{directory}/{name}", file_stat, result.files[name])
@@ -120,22 +132,29 @@ def verify_archive(
     return result
 
 
-def _read_journal(directory: str) -> Verification:
-    """Read and check the whole journal of an archive."""
+def _read_journal(
+    directory: str, sealed: Collection[str], *, has_files: bool
+) -> Verification:
+    """Read and check the whole journal of an archive, up to its present end."""
     result = Verification()
     path = f"{directory}/{JOURNAL}"
     number = 0
     torn_lines: list[int] = []
     is_end_found = False
-    journal_end = _read_journal_end(directory, result)
     try:
-        lines = open(path, "rb", opener=_open_no_follow)
+        file = open(path, "rb", opener=_open_no_follow)
     except FileNotFoundError:
-        if journal_end or any(_list_files(directory)):
+        if _read_journal_end(directory, result) or has_files:
             result.add_error(path, "the journal is missing")
         return result
-    with lines:
-        for line in lines:
+    with file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            result.add_error(path, "not a regular file")
+            return result
+        with _shared_lock(file):
+            size = os.fstat(file.fileno()).st_size
+            journal_end = _read_journal_end(directory, result)
+        for line in _lines(file, size):
             result.line_count += 1
             location = f"{path}, line {result.line_count}"
             text = line.removesuffix(b"\n")
@@ -147,6 +166,8 @@ def _read_journal(directory: str) -> Verification:
                 if line.endswith(b"\n"):  # else it was not acknowledged
                     _add_file(result, location, event)
             result.last_sha256 = hashlib.sha256(text).hexdigest()
+            if result.last_sha256 in sealed:
+                result.sealed.add(result.last_sha256)
             if not line.endswith(b"\n"):
                 result.add_note(location, "truncated line")
             if (
@@ -165,6 +186,16 @@ def _read_journal(directory: str) -> Verification:
         finding = "missing; without it, a truncated journal is not detected"
         result.add_note(f"{directory}/{JOURNAL_END}", finding)
     return result
+
+
+def _lines(file: BinaryIO, size: int) -> Iterator[bytes]:
+    """Yield the lines in the first bytes of a file."""
+    while size > 0:
+        line = file.readline(size)
+        if not line:
+            return
+        size -= len(line)
+        yield line
 
 
 def _read_journal_end(directory: str, result: Verification) -> tuple[int, str] | None:
@@ -267,12 +298,12 @@ def _check_file(
         )
     try:
         file_sha256, size, original_sha256, defect = _read_digests(
-            path, event.get("size")
+            path, file_stat.st_size, event
         )
     except OSError as error:
         result.add_error(path, str(error.strerror))
         return
-    if file_sha256 != event.get("file_sha256"):
+    if file_sha256 and file_sha256 != event.get("file_sha256"):
         result.add_error(path, "SHA-256 differs from the journal")
     if defect:
         result.add_error(path, defect)
@@ -284,11 +315,22 @@ def _check_file(
         )
 
 
-def _read_digests(path: str, expected_size: object) -> tuple[str, int, str, str]:
-    """Return the file's SHA-256, the original's size and SHA-256, and the error."""
-    file = _StoredFile(path)
-    chunks = file.decompress()
+def _read_digests(
+    path: str, file_size: int, event: dict[str, Any]
+) -> tuple[str, int, str, str]:
+    """Return the file's SHA-256, the original's size and SHA-256, and the error.
+
+    A file that is too large for its event is not read to its end.
+    """
+    expected_size = event.get("size")
     size_limit = expected_size if isinstance(expected_size, int) else 0
+    content_limit = HEAD_LIMIT + size_limit + TRAILER_LIMIT
+    if event["event"] == OUTCOME_REPORT:
+        content_limit = REPORT_LIMIT
+    if file_size > content_limit + content_limit // 1000:  # more than gzip can add
+        return "", 0, "", f"{file_size} bytes: larger than what the journal names"
+    file = _StoredFile(path)
+    chunks = file.decompress(content_limit)
     size, original_sha256 = 0, hashlib.sha256()
     head, start = _read_head(chunks)
     for chunk in chain((head[start:],) if start >= 0 else (), chunks):
@@ -307,17 +349,24 @@ class _StoredFile:
         self.sha256 = hashlib.sha256()
         self.defect = ""
 
-    def decompress(self) -> Iterator[bytes]:
-        """Yield the uncompressed content; read to the end even after an error."""
+    def decompress(self, limit: int) -> Iterator[bytes]:
+        """Yield the uncompressed content; read to the end even after an error.
+
+        More bytes than limit are an error.
+        """
         decompressor = zlib.decompressobj(GZIP_WBITS)
         with open(self._path, "rb", opener=_open_no_follow) as file:
             while block := file.read(BLOCK_SIZE):
                 self.sha256.update(block)
                 while block and not decompressor.eof and not self.defect:
                     try:
-                        yield decompressor.decompress(block, BLOCK_SIZE)
+                        chunk = decompressor.decompress(block, BLOCK_SIZE)
                     except zlib.error as error:
-                        self.defect = f"gzip: {error}"
+                        chunk, self.defect = b"", f"gzip: {error}"
+                    limit -= len(chunk)
+                    if limit < 0:
+                        self.defect = "decompresses to more than the journal names"
+                    yield chunk
                     block = decompressor.unconsumed_tail or decompressor.unused_data
                 if block and decompressor.eof and not self.defect:
                     self.defect = "data after the end of the gzip stream"
@@ -367,19 +416,18 @@ def _open_no_follow(path: str, flags: int) -> int:
 
 
 @contextlib.contextmanager
-def _shared_lock(directory: str) -> Iterator[None]:
-    """Hold a shared lock on the journal, if it exists and can be locked."""
-    descriptor = -1
-    try:
-        descriptor = _open_no_follow(f"{directory}/{JOURNAL}", os.O_RDONLY)
-        fcntl.flock(descriptor, fcntl.LOCK_SH)
-    except OSError:
-        pass  # no journal, or a file system without locks
+def _shared_lock(file: BinaryIO) -> Iterator[None]:
+    """Hold a shared lock on the journal, if its file system has locks.
+
+    Only for a moment: mail waits for it.
+    """
+    with contextlib.suppress(OSError):
+        fcntl.flock(file, fcntl.LOCK_SH)
     try:
         yield
     finally:
-        if descriptor >= 0:
-            os.close(descriptor)
+        with contextlib.suppress(OSError):
+            fcntl.flock(file, fcntl.LOCK_UN)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -388,28 +436,55 @@ def main(arguments: list[str] | None = None) -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("store", help="directory of the store, or of one archive")
+    parser.add_argument(
+        "--sealed",
+        action="append",
+        default=[],
+        metavar="HASH",
+        help="SHA-256 of a line that a journal must have; may be repeated",
+    )
     options = parser.parse_args(arguments)
-    store = options.store.rstrip("/") or "/"
-    exit_code = EXIT_OK
     try:
-        is_archive = os.path.lexists(f"{store}/{JOURNAL}")
-        directories = (
-            [store] if is_archive else [f"{store}/{e}" for e in archives(store)]
+        lines, exit_code = _verify_store(
+            options.store.rstrip("/") or "/", options.sealed
         )
-        for directory in directories:
-            result = verify_archive(
-                directory, _print_progress if sys.stderr.isatty() else _no_progress
-            )
-            exit_code = EXIT_ERRORS if result.error_count else exit_code
-            for line in (*map(str, result.findings), f"{directory}: {summary(result)}"):
-                print("".join(c if c.isprintable() else "?" for c in line))
     except OSError as error:
         print(f"{error.filename}: {error.strerror}", file=sys.stderr)
         return EXIT_UNREADABLE
-    if not directories:
-        print(f"{store}: no archive in this directory", file=sys.stderr)
+    try:
+        for line in lines:
+            print("".join(c if c.isprintable() else "?" for c in line))
+        sys.stdout.flush()
+    except OSError as error:
+        # What is left in the buffer must not fail again when Python ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        print(f"standard output: {error.strerror}", file=sys.stderr)
         return EXIT_UNREADABLE
     return exit_code
+
+
+def _verify_store(store: str, sealed: list[str]) -> tuple[list[str], int]:
+    """Return the lines to print about all archives, and the exit code."""
+    is_archive = os.path.lexists(f"{store}/{JOURNAL}")
+    directories = [store] if is_archive else [f"{store}/{e}" for e in archives(store)]
+    if not directories:
+        return [f"{store}: no archive in this directory"], EXIT_UNREADABLE
+    progress = _print_progress if sys.stderr.isatty() else _no_progress
+    lines, exit_code, missing = [], EXIT_OK, set(sealed)
+    for directory in directories:
+        result = verify_archive(directory, progress, sealed)
+        missing -= result.sealed
+        exit_code = EXIT_ERRORS if result.error_count else exit_code
+        lines += [*map(str, result.findings), f"{directory}: {summary(result)}"]
+    for sha256 in sorted(missing):
+        lines.append(f"ERROR: {store}: {missing_seal(sha256)}")
+        exit_code = EXIT_ERRORS
+    return lines, exit_code
+
+
+def missing_seal(sha256: str) -> str:
+    """Return the problem that no journal has a line with this SHA-256."""
+    return f"no journal line has the SHA-256 {sha256}: cut, replaced or changed"
 
 
 def summary(result: Verification) -> str:

@@ -4,17 +4,18 @@ Used by stamp_filter/write_through. A system call on a disk that hangs cannot be
 interrupted, and its process not even killed; so mail must not wait for that process. A
 child that is late keeps running and may still succeed, so the function must be safe to
 run twice. The number of children of one user is limited, hanging ones included: each
-binds one of PROCESS_LIMIT names in the abstract socket namespace (unix(7)), which needs
-no disk, and which the kernel frees when the child ends.
+locks one of PROCESS_LIMIT bytes of a file in archive_spool_directory, which the kernel
+unlocks when the child ends. The child does it, since that disk may hang as well.
 """
 
 from __future__ import annotations
 
 import posix as os
-from _socket import AF_UNIX, SOCK_DGRAM, socket, socketpair
-from errno import EADDRINUSE
+from _socket import socket, socketpair
+from fcntl import LOCK_EX, LOCK_NB, lockf
 
 from postfix_archive.errors import WriteThroughFailed, WriteThroughTimeout
+from postfix_archive.system import files
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ SUCCESS, FAILURE = b"+", b"-"
 LENGTH_SIZE = 8  # bytes of the length before each message, big-endian
 RECEIVE_SIZE = 1 << 16
 DESCRIPTOR_LIMIT = 1 << 16  # descriptors: more than a transport has open
+LOCK_FLAGS = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 # Children of one user: more than a usual host has transport processes at a time (10 in
 # pipe mode, 20 workers an archive). Each child has about 10 MB of its own.
 PROCESS_LIMIT = 64
@@ -34,13 +36,14 @@ class ChildProcess:
     """Calls a function in a child process, which is forked at the first call.
 
     The child ends with its parent. After a timeout it is abandoned, and the next call
-    forks another.
+    forks another. directory is archive_spool_directory, for the file with the locks.
     """
 
-    __slots__ = ("_connection", "_function")
+    __slots__ = ("_connection", "_directory", "_function")
 
-    def __init__(self, function: Callable[[bytes], str]) -> None:
+    def __init__(self, function: Callable[[bytes], str], directory: str) -> None:
         self._function = function
+        self._directory = directory
         self._connection: socket | None = None
 
     def call(self, payload: bytes, timeout: int) -> str:
@@ -51,7 +54,7 @@ class ChildProcess:
         """
         try:
             connection, self._connection = (
-                self._connection or _fork_child(self._function),
+                self._connection or _fork_child(self._function, self._directory),
                 None,
             )
             connection.settimeout(timeout)
@@ -70,20 +73,16 @@ class ChildProcess:
         return result
 
 
-def _fork_child(function: Callable[[bytes], str]) -> socket:
+def _fork_child(function: Callable[[bytes], str], directory: str) -> socket:
     """Fork; return the socket that is connected to the child."""
     _reap_children()
-    name_socket = _bind_free_name()
-    try:
-        parent_socket, child_socket = socketpair()
-        pid = os.fork()
-        if not pid:
-            _serve(function, child_socket, name_socket)
-        CHILD_PIDS.append(pid)
-        child_socket.close()
-        return parent_socket
-    finally:
-        name_socket.close()
+    parent_socket, child_socket = socketpair()
+    pid = os.fork()
+    if not pid:
+        _serve(function, child_socket, directory)
+    CHILD_PIDS.append(pid)
+    child_socket.close()
+    return parent_socket
 
 
 def _reap_children() -> None:
@@ -101,35 +100,41 @@ def _reap_children() -> None:
             CHILD_PIDS.remove(pid)
 
 
-def _bind_free_name() -> socket:
-    """Return a socket bound to a free name; the child holds it until it ends."""
-    name_socket = socket(AF_UNIX, SOCK_DGRAM)
+def _lock_byte(directory: str) -> int:
+    """Lock a byte until this process ends; return the descriptor.
+
+    Raises OSError and, if no byte is free, WriteThroughFailed.
+    """
+    name = f".postfix-archive-{os.geteuid()}.lock"
+    path = files.own_path(directory, name)
+    descriptor = os.open(path, LOCK_FLAGS, files.DRAFT_MODE)
     for number in range(os.getpid(), os.getpid() + PROCESS_LIMIT):
         try:
-            name_socket.bind(
-                b"\0postfix-archive.%d.%d" % (os.geteuid(), number % PROCESS_LIMIT)
-            )
-            return name_socket
-        except OSError as error:
-            if error.errno != EADDRINUSE:
-                return name_socket  # a system without the abstract namespace: no limit
-    name_socket.close()
+            lockf(descriptor, LOCK_EX | LOCK_NB, 1, number % PROCESS_LIMIT)
+            return descriptor
+        except BlockingIOError:
+            pass
+    os.close(descriptor)
     raise WriteThroughFailed(f"{PROCESS_LIMIT} processes wait for the store")
 
 
 def _serve(
-    function: Callable[[bytes], str], connection: socket, name_socket: socket
+    function: Callable[[bytes], str], connection: socket, directory: str
 ) -> None:
     """Serve calls until the parent has closed its socket; never returns.
 
     Closes all inherited descriptors first, since the client and Postfix wait for theirs
     to be closed.
     """
+    lock = -1
     try:
-        _close_descriptors(connection.fileno(), name_socket.fileno())
+        _close_descriptors(connection.fileno())
         while payload := _receive(connection):
             try:
+                lock = _lock_byte(directory) if lock < 0 else lock
                 reply = SUCCESS + function(payload).encode("utf-8", "replace")
+            except WriteThroughFailed as error:
+                reply = FAILURE + str(error).encode()
             except Exception as error:
                 reply = FAILURE + f"{type(error).__name__}: {error}".encode()
             _send(connection, reply)
@@ -137,16 +142,13 @@ def _serve(
         os._exit(0)
 
 
-def _close_descriptors(*kept_descriptors: int) -> None:
-    """Close all descriptors but these; connect the first three to /dev/null."""
+def _close_descriptors(kept_descriptor: int) -> None:
+    """Close all descriptors but one; connect the first three to /dev/null."""
     dev_null = os.open("/dev/null", os.O_RDWR)
     for descriptor in range(3):
         os.dup2(dev_null, descriptor)
-    start = 3
-    for descriptor in sorted(kept_descriptors):
-        os.closerange(start, descriptor)
-        start = descriptor + 1
-    os.closerange(start, DESCRIPTOR_LIMIT)
+    os.closerange(3, kept_descriptor)
+    os.closerange(kept_descriptor + 1, DESCRIPTOR_LIMIT)
 
 
 def _send(connection: socket, content: bytes) -> None:

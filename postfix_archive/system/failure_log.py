@@ -87,6 +87,12 @@ def _write_to_log(line: str, config_directory: str) -> None:
     )
 
 
+def remove(config_directory: str, spool_directory: str) -> None:
+    """Remove the file with the last failure, if there is one."""
+    with contextlib.suppress(OSError):
+        os.unlink(_path(config_directory, spool_directory))
+
+
 def _path(config_directory: str, spool_directory: str) -> str:
     """Return the path of the file; instances may share a directory."""
     name = hashlib.sha256(os.fsencode(config_directory)).hexdigest()[:16]

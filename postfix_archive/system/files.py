@@ -336,6 +336,29 @@ def _is_draft(name: str, file_name: str) -> bool:
     )
 
 
+def own_path(directory: str, name: str) -> str:
+    """Return the path of a file of this user's in a directory that others can write.
+
+    The file may not exist yet. Where another user has taken the name, the path has
+    random digits, and is the same for all later calls.
+    """
+    path = f"{directory}/{name}"
+    if _is_own(path, default=True):
+        return path
+    with os.scandir(directory) as entries:
+        names = [each.name for each in entries if each.name.startswith(f"{name}.")]
+    paths = [each for each in (f"{directory}/{e}" for e in names) if _is_own(each)]
+    return min(paths, default=f"{path}.{os.urandom(DRAFT_ID_SIZE).hex()}")
+
+
+def _is_own(path: str, default: bool = False) -> bool:
+    """Tell whether this user owns a file; default if there is none."""
+    try:
+        return os.lstat(path).st_uid == os.geteuid()
+    except OSError:
+        return default
+
+
 def touch(path: str) -> None:
     """Set the mtime of a file to now, or create it; ignore errors and symlinks."""
     flags = os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK

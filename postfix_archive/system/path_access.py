@@ -1,15 +1,20 @@
-"""Tells whether a user may search all directories of a path (path_resolution(7)).
+"""Tells whether a user may reach and execute a path (path_resolution(7), access(2)).
 
-Used by the doctor and by make install. Checks owner, group and mode; a directory with
-an access control list, which may grant more, counts as accessible.
+Used by the doctor and by make install. Directories are checked by owner, group and
+mode; one with an access control list, which may grant more, counts as accessible.
 """
 
 from __future__ import annotations
 
+import grp
 import os
 import pwd
+import re
 import stat
+import tempfile
 from pathlib import Path
+
+from postfix_archive.system import privileges
 
 ACL_ATTRIBUTE = "system.posix_acl_access"  # acl(5), as an extended attribute
 
@@ -30,6 +35,60 @@ def first_blocked_directory(path: str, user: str) -> str:
         if not _can_search(directory_stat, uid, groups) and not _has_acl(directory):
             return str(directory)
     return ""
+
+
+def execute_obstacle(path: str, user: str) -> str:
+    """Return why the user cannot execute a script, "" if nothing prevents it.
+
+    user: a name, or user:group as for pipe(8); asked of the kernel if we are root.
+    """
+    if not os.path.exists(path):
+        return "it does not exist"
+    if is_mounted_noexec(path):
+        return "its file system is mounted noexec"
+    name, _, group = user.partition(":")
+    try:
+        account = pwd.getpwnam(name)
+        gid = grp.getgrnam(group).gr_gid if group else account.pw_gid
+    except KeyError:
+        return ""  # the check of users reports it
+    with privileges.as_ids(account.pw_uid, gid):
+        is_allowed = os.access(path, os.R_OK | os.X_OK, effective_ids=True)
+    return "" if is_allowed else f"{name} has no permission"
+
+
+def is_mounted_noexec(path: str) -> bool:
+    """Tell whether nothing can be executed there: mount(8), noexec."""
+    try:
+        return bool(os.statvfs(path).f_flag & os.ST_NOEXEC)
+    except OSError:
+        return False
+
+
+def is_mount_point(path: str) -> bool:
+    """Tell whether something is mounted on path, also a file: mount --bind.
+
+    rename(2) onto such a file fails with EBUSY. path has no symlinks.
+    """
+    try:
+        mounts = Path("/proc/self/mountinfo").read_bytes().splitlines()
+    except OSError:
+        return False
+    return os.fsencode(path) in (_unescape(line.split()[4]) for line in mounts)
+
+
+def is_writable_directory(path: str) -> bool:
+    """Tell whether a file can be created in a directory."""
+    try:
+        with tempfile.TemporaryFile(dir=path):
+            return True
+    except OSError:
+        return False
+
+
+def _unescape(path: bytes) -> bytes:
+    """Decode the octal escapes of proc_pid_mountinfo(5), such as \\040 for a space."""
+    return re.sub(rb"\\([0-7]{3})", lambda m: bytes([int(m[1], 8)]), path)
 
 
 def _user_and_group_ids(user: str) -> tuple[int, set[int]]:

@@ -16,6 +16,7 @@ from postfix_archive.config.settings import Settings
 from postfix_archive.errors import TableInvalid
 from postfix_archive.postfix import postfix_command
 from postfix_archive.postfix.configuration import Configuration, Service
+from postfix_archive.system import privileges
 from postfix_archive.tables import explain_plan, table_file, table_source
 from postfix_archive.tables.explain_plan import Mail, TableQuery
 
@@ -127,7 +128,7 @@ def _check_name(query: TableQuery) -> str:
 
 def _read(path: str) -> bytes:
     try:
-        return Path(path).read_bytes()
+        return privileges.read_file(path)
     except OSError as error:
         raise TableInvalid(
             f"read {path}: {error.strerror}; check archive_tables in archive.cf"

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from postfix_archive.errors import TableInvalid
 from postfix_archive.message.keyring import Keyring
 from postfix_archive.postfix import postfix_command
-from postfix_archive.system import files
+from postfix_archive.system import files, privileges
 from postfix_archive.tables import table_source
 from postfix_archive.tables.table_source import CompiledTable
 
@@ -62,6 +62,7 @@ def write_all(compiled_tables: list[Table], config_directory: str) -> list[str]:
     """
     drafts: list[tuple[str, str]] = []
     warnings: list[str] = []
+    _require_own_directories([each.path for each in compiled_tables])
     try:
         for table in compiled_tables:
             if table.needs_write:
@@ -74,6 +75,24 @@ def write_all(compiled_tables: list[Table], config_directory: str) -> list[str]:
             with contextlib.suppress(OSError):
                 os.unlink(draft)
     return warnings
+
+
+def _require_own_directories(paths: list[str]) -> None:
+    """Raise TableInvalid for a table in a directory of another user.
+
+    Who can replace a draft there decides which file postmap(1) writes as root.
+    """
+    for path in paths:
+        directory = os.path.dirname(path)
+        try:
+            is_foreign = privileges.can_others_write(directory)
+        except OSError as error:
+            raise _error(directory, error) from error
+        if is_foreign:
+            raise TableInvalid(
+                f"{path}: a user other than root can change files in {directory}; move"
+                " the table and its source to a directory of root's"
+            )
 
 
 def _compile(table_type: str, source_path: str, keys: Keyring) -> Table:
@@ -115,8 +134,7 @@ def _foreign_table_text(path: str, *, has_source: bool) -> str:
 def _read(path: str) -> bytes | None:
     """Return the bytes of a file, None if it does not exist."""
     try:
-        with open(path, "rb") as file:
-            return file.read()
+        return privileges.read_file(path)
     except FileNotFoundError:
         return None
     except OSError as error:

@@ -16,12 +16,24 @@ REINJECTION_ENTRY = (
     "127.0.0.1:10025 inet n - n - - smtpd -o content_filter="
     " -o receive_override_options=no_header_body_checks\n"
 )
+# Defaults of postconf(5).
+CLEANUP_DEFAULTS = {
+    "cleanup_service_name": "cleanup",
+    "canonical_classes": "envelope_sender, envelope_recipient, header_sender,"
+    " header_recipient",
+    "sender_canonical_classes": "envelope_sender, header_sender",
+    "recipient_canonical_classes": "envelope_recipient, header_recipient",
+    "masquerade_classes": "envelope_sender, header_sender, header_recipient",
+}
+CLEANUP_ENTRY = (
+    "cleanup unix n - y - 0 cleanup -o header_checks=pcre:/etc/postfix/header_checks\n"
+)
 
 
 def make_config(
     main: dict[str, str] | None = None, master: str = STOCK_MASTER
 ) -> Configuration:
-    defaults = {"mail_version": "3.7.11"}
+    defaults = {"mail_version": "3.7.11", **CLEANUP_DEFAULTS}
     services = configuration.parse_services(master)
     return Configuration("/etc/postfix", main or {}, defaults, services)
 
@@ -65,6 +77,39 @@ HOSTS = {
     "mapped elsewhere": make_config(
         {"content_filter": AMAVIS, "receive_override_options": "no_address_mappings"},
         STOCK_MASTER + REINJECTION_ENTRY,
+    ),
+    "signing milter": make_config(
+        {
+            "canonical_maps": "hash:/etc/postfix/canonical",
+            "smtpd_milters": "inet:127.0.0.1:8891",
+        },
+        STOCK_MASTER + CLEANUP_ENTRY,
+    ),
+    "signing milter for local mail, before amavis": make_config(
+        {
+            "masquerade_domains": "example.com",
+            "non_smtpd_milters": "inet:127.0.0.1:8891",
+            "content_filter": AMAVIS,
+            "receive_override_options": "no_unknown_recipient_checks",
+        },
+        STOCK_MASTER + CLEANUP_ENTRY + REINJECTION_ENTRY,
+    ),
+    "mapped before the filter": make_config(
+        {"content_filter": AMAVIS},
+        STOCK_MASTER
+        + REINJECTION_ENTRY.replace("no_header", "no_address_mappings,no_header"),
+    ),
+    "before-queue filter": make_config(
+        {},
+        STOCK_MASTER.replace("smtpd", "smtpd -o smtpd_proxy_filter=127.0.0.1:10024")
+        + "127.0.0.1:10099 inet n - n - - smtpd -o smtpd_proxy_filter=\n",
+    ),
+    "mapped elsewhere from one port": make_config(
+        {"content_filter": AMAVIS},
+        STOCK_MASTER.replace(
+            "smtpd", "smtpd -o receive_override_options=no_address_mappings"
+        )
+        + REINJECTION_ENTRY,
     ),
     "maps": make_config({"transport_maps": "hash:/etc/postfix/transport, pcre:/x"}),
     "simple filter": make_config(

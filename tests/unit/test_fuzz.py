@@ -367,7 +367,7 @@ def test_a_changed_journal_is_shown_or_refused(
         for record in record_reader.records(str(store), LEGAL):
             lines = [
                 json.dumps(record_view.to_json(record)),
-                record_view.summary_line(settings, record),
+                *record_view.summary_lines(settings, record),
             ]
             lines += record_view.lines(settings, record)
             assert all(map(samples.is_safe_line, lines))
@@ -486,12 +486,14 @@ def test_any_table_is_compiled_or_refused(source: bytes, kind: str) -> None:
 def test_any_queue_listing_is_understood_or_refused(
     queue: bytes, postcat: bytes
 ) -> None:
-    outputs = {"postqueue": queue, "postcat": postcat}
-
-    def run(_: str, command: str, *arguments: str) -> str:
-        return outputs[command].decode("utf-8", "surrogateescape")
-
-    with replace_attribute(postfix_command, "run", run), refusals():
+    listing, records = (e.decode("utf-8", "surrogateescape") for e in (queue, postcat))
+    with (
+        replace_attribute(postfix_command, "run", lambda *words: listing),
+        replace_attribute(
+            postfix_command, "read_envelopes", lambda *words: (records, True)
+        ),
+        refusals(),
+    ):
         waiting = mail_queue.list_messages("/etc/postfix")
         lifetimes = rescue_plan.Lifetimes(1, 1, 1)
         assert (

@@ -158,7 +158,7 @@ def archive_file(path: Path, store: Path) -> None:
     message.close()
     assert not verifier.verify_archive(f"{store}/{LEGAL}").findings
     (record,) = record_reader.records(str(store), LEGAL)
-    assert record_view.summary_line(settings, record) and list(
+    assert list(record_view.summary_lines(settings, record)) and list(
         record_view.lines(settings, record)
     )
     size = sum(map(len, record_reader.original(str(store), record)))
@@ -318,13 +318,13 @@ def test_a_queue_of_10_000_messages_is_read_in_its_time(
             json.dumps({**entry, "queue_id": str(n), "recipients": to})
             for n in range(count)
         )
-        outputs = {"postqueue": "\n".join(lines), "postcat": ""}
-        run_command: Callable[..., str] = lambda _, command, *words: outputs[
-            command
-        ]  # noqa: E731
+        listing = "\n".join(lines)
 
         def work() -> None:
-            monkeypatch.setattr(postfix_command, "run", run_command)
+            monkeypatch.setattr(postfix_command, "run", lambda *words: listing)
+            monkeypatch.setattr(
+                postfix_command, "read_envelopes", lambda *words: ("", True)
+            )
             assert len(mail_queue.list_messages("/etc/postfix")) == count
 
         return work

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pwd
+import smtplib
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -101,6 +102,45 @@ def test_mail_passes_and_the_journal_records_the_bypass(
     assert second["ended_by"] == "root" and "ended" not in first
     journal = broken_filter_host.store / "legal@example.com" / "journal"
     assert pwd.getpwuid(journal.stat().st_uid).pw_name == USER
+
+
+def test_mail_on_a_connection_from_before_passes_too(
+    broken_filter_host: PrivatePostfix,
+) -> None:
+    client = smtplib.SMTP("127.0.0.1", broken_filter_host.smtp_port)
+    client.sendmail("alice@example.org", ["bob@example.net"], b"Subject: 1\n\nx\n")
+    broken_filter_host.wait_for_log("archive-stamp.*status=(SOFTBOUNCE|deferred)")
+    command = [str(COMMAND), "-c", str(broken_filter_host.etc), "bypass", "on"]
+    with subprocess.Popen([*command, "--reason", REASON]) as process:
+        broken_filter_host.wait(
+            lambda: len(broken_filter_host.deliveries()) == 1, "the first passes"
+        )
+        client.sendmail("alice@example.org", ["bob@example.net"], b"Subject: 2\n\nx\n")
+        client.quit()
+        assert process.wait() == 0
+    broken_filter_host.wait_for_empty_queue()
+    assert len(broken_filter_host.deliveries()) == 2
+
+
+def test_a_connection_that_stays_open_is_named(
+    broken_filter_host: PrivatePostfix,
+) -> None:
+    repair_filter(broken_filter_host)
+    with smtplib.SMTP("127.0.0.1", broken_filter_host.smtp_port) as client:
+        client.noop()
+        on = run_command(broken_filter_host, "bypass", "on", "--reason", REASON)
+        assert "SMTP connections from before (process ids " in on.stdout
+        off = run_command(broken_filter_host, "bypass", "off")
+        assert "SMTP connections from before (process ids " in off.stdout
+
+
+def test_workers_that_keep_their_connections_are_no_clients() -> None:
+    with PrivatePostfix(mode="lmtp") as postfix:
+        postfix.send(b"Subject: 1\n\nx\n")
+        postfix.wait_for_empty_queue()
+        on = run_command(postfix, "bypass", "on", "--reason", REASON)
+        assert on.returncode == 0
+        assert "SMTP connections" not in on.stdout
 
 
 def test_status_warns_until_the_bypass_is_off(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import shlex
 import subprocess
 import threading
@@ -74,12 +76,16 @@ def test_from_stock_to_archive_and_back(host: WholeHost, wheels: Path) -> None:
     assert "+archive-stamp unix" in diff
     assert "Store:      /var/lib/postfix-archive would be created" in diff
     assert "Key:        /etc/postfix-archive/postfix.key would be created" in diff
+    command = diff.rpartition("Nothing was changed. To install: ")[2]
+    assert command == install(wheels).strip()
     assert host.configuration() == before
     host.run("test ! -e /etc/postfix-archive")
 
     output = host.output(install(wheels))
     assert "Doctor:     OK: " in output
     assert "ADVICE short-queue-ids" in output
+    assert "    optional, nothing has to be done: postconf -e" in output
+    assert output.count("\n", output.index("\nNow:  ")) == 3
     assert "Probe:" in output
     lib = "/usr/local/lib/postfix-archive"
     mode = host.output(f"stat -c %a:%U {lib}/current/bundles/*")
@@ -232,6 +238,18 @@ def test_prefix_and_options_stay_as_they_were_given(
     host.run("test ! -e /var/opt/pa/sbin/postfix-archive")
 
 
+def test_where_root_may_not_run_sendmail_there_is_no_probe(
+    host: WholeHost, wheels: Path
+) -> None:
+    host.run("postconf -e authorized_submit_users=bob")
+    output = host.output(install(wheels))
+    assert "Probe:      none, sendmail: " in output
+    assert "root(0) is not allowed to submit mail" in output
+    host.send("by SMTP")
+    host.wait_for_empty_queue()
+    assert count_records(host) == 1
+
+
 def test_a_byte_that_is_no_utf8_comes_out_as_it_is(
     host: WholeHost, wheels: Path
 ) -> None:
@@ -270,7 +288,11 @@ def test_uninstalling_ends_the_bypass_and_leaves_nothing(
 ) -> None:
     host.run(install(wheels))
     host.run("postfix-archive bypass on --reason 'to see it' && postconf -e biff=no")
-    assert "CRITICAL bypass-on" in host.output(install(wheels))
+    process = host.run(install(wheels), is_failure_expected=True)
+    assert "CRITICAL bypass-on" in process.stdout
+    assert "install: installed, but the doctor reports what is critical" in (
+        process.stderr
+    )
     output = host.output("make uninstall")
     assert "Bypass was on and is now off" in output
     assert "left unchanged" not in output
@@ -321,6 +343,56 @@ def test_a_broken_upgrade_defers_mail(host: WholeHost, wheels: Path) -> None:
     assert count_records(host) == 1
 
 
+def test_mail_passes_by_postfix_commands_where_no_program_can_be_executed(
+    host: WholeHost, wheels: Path
+) -> None:
+    host.run(install(wheels))
+    lib = "/usr/local/lib/postfix-archive"
+    host.run(f"mount --bind {lib} {lib} && mount -o remount,bind,noexec {lib}")
+    host.send("waits")
+    host.wait("grep -q 'status=.*Permission denied' /var/log/postfix.log", "waits")
+    output = host.run("postfix-archive doctor --json || :").stdout
+    finding = json.loads(output)["findings"][0]
+    assert (finding["check"], finding["severity"]) == ("program-missing", "CRITICAL")
+    assert "its file system is mounted noexec: mail is deferred" in finding["harm"]
+    commands = finding["fix"].partition("unarchived: ")[2]
+    host.run(commands)
+    host.send("passes")
+    host.wait_for_empty_queue()
+    mailbox = host.output("cat /var/mail/bob")
+    assert "Subject: waits" in mailbox and "Subject: passes" in mailbox
+    assert "CRITICAL bypass-on" in host.run("postfix-archive doctor || :").stdout
+
+    host.run(f"umount {lib} && postconf -e archive_bypass= && postfix reload")
+    host.send("archived")
+    host.wait_for_empty_queue()
+    assert count_records(host) == 1
+
+
+@pytest.mark.parametrize("is_purged", [False, True])
+def test_uninstall_after_the_postfix_package_was_removed(
+    host: WholeHost, wheels: Path, is_purged: bool
+) -> None:
+    before = host.configuration()
+    instance = hashlib.sha256(b"/etc/postfix").hexdigest()[:16]
+    last_error = f"/var/tmp/.postfix-archive-{instance}.last-error"
+    host.run(f"{install(wheels)} && postfix stop && touch {last_error}")
+    if is_purged:
+        host.run("rm /etc/postfix/main.cf /etc/postfix/master.cf")
+    output = host.output(
+        "unshare -m sh -c 'mount -t tmpfs none /usr/sbin && make uninstall'"
+    )
+    assert "Postfix is not installed; what is in its queue stays there." in output
+    assert "copies    /var/lib/postfix-archive/ARCHIVE/YYYY/MM/DD; zcat" in output
+    if not is_purged:
+        assert host.configuration() == before
+    host.run(f"test ! -e {last_error} && ! find /usr/local /etc/cron.d | grep archive")
+    assert host.output("ls /etc/postfix-archive").split() == [
+        "postfix.archive.cf",
+        "postfix.key",
+    ]
+
+
 def test_uninstall_waits_for_what_the_archive_still_holds(
     host: WholeHost, wheels: Path
 ) -> None:
@@ -345,6 +417,30 @@ def test_uninstall_waits_for_what_the_archive_still_holds(
     assert "captured" in host.output("cat /var/mail/bob")
     records = host.output("cat /var/lib/postfix-archive/*/journal | grep -c archived")
     assert records == "2"
+
+
+def test_uninstall_waits_for_mailed_copies_that_no_store_has(
+    host: WholeHost, wheels: Path
+) -> None:
+    host.run(install(wheels, "ARCHIVE=far@example.net"))
+    host.run("echo archive_delivery = mail >>/etc/postfix/archive.cf")
+    host.run("postconf -e relayhost=[127.0.0.1]:2 && postfix reload")
+    host.send("to be kept")
+    host.wait("grep -q 'to=<far@example.net>.*deferred' /var/log/postfix.log", "kept")
+    status = json.loads(host.run("postfix-archive status --json || :").stdout)
+    assert status["queue"]["count"] == 1
+
+    def heal() -> None:
+        is_drained = "! postconf -h content_filter | grep -q archive-stamp"
+        host.wait(is_drained, "make uninstall waits for the queue")
+        host.run("smtp-sink -u bob 127.0.0.1:2 100 >/dev/null 2>&1 &")
+
+    healing = threading.Thread(target=heal)
+    healing.start()
+    host.run("make uninstall")
+    healing.join()
+    host.run("grep -q 'to=<far@example.net>.*status=sent' /var/log/postfix.log")
+    host.wait_for_empty_queue()
 
 
 def test_uninstall_empties_the_fallback_directory(
@@ -482,6 +578,9 @@ def test_no_follower_where_there_is_nothing_to_follow(
         reason = "/nowhere/log: no such file"
     else:
         host.run("echo archive_delivery = mail >>/etc/postfix/archive.cf")
+        host.run(
+            "postconf archive_relay=archive-local:"
+        )  # legal is a user of this host
         reason = "archive_delivery = mail: there is no store"
     output = host.output(install(wheels))
     assert f"Follower:   none: {reason}" in output
@@ -542,6 +641,16 @@ REFUSED = {
         f"mkdir -p -m 700 /var/tmp/mine && make install {ARCHIVE} PREFIX=/var/tmp/mine",
         "user postfix-archive has no search permission on /var/tmp/mine, so all mail",
     ),
+    "PREFIX without programs": (
+        "unshare -m sh -c 'mkdir -p /var/tmp/data && mount -t tmpfs -o noexec tmpfs"
+        f" /var/tmp/data && make install {ARCHIVE} PREFIX=/var/tmp/data/new'",
+        "PREFIX=/var/tmp/data/new: the file system of /var/tmp/data is mounted noexec",
+    ),
+    "full PREFIX": (
+        "unshare -m sh -c 'mkdir -p /var/tmp/full && mount -t tmpfs -o size=8m tmpfs"
+        f" /var/tmp/full && make install {ARCHIVE} PREFIX=/var/tmp/full'",
+        "PREFIX=/var/tmp/full: 8 MiB free on the file system of /var/tmp/full, and",
+    ),
     "STORE is a file": (
         f"make install {ARCHIVE} STORE=/etc/hostname",
         "is not a directory",
@@ -571,6 +680,14 @@ REFUSED = {
     "no name of a service": (
         "make install ARCHIVE=a=b@x.org MODE=lmtp",
         "cannot be a service name in master.cf",
+    ),
+    "a word that is no option": (
+        f"make install {ARCHIVE} DRYRUN=yes",
+        "DRYRUN: there is no such option; did you mean DRY_RUN? docs/installing.md",
+    ),
+    "a word that is no option, back": (
+        "make uninstall PREFX=/opt",
+        "PREFX: there is no such option; did you mean PREFIX?",
     ),
     "neither yes nor no": (
         f"make install {ARCHIVE} DRY_RUN=maybe",
@@ -716,5 +833,22 @@ def test_two_instances_are_archived_separately(host: WholeHost, wheels: Path) ->
     host.run(f"postconf -c /etc/postfix-out -e archive=legal@{HOST}")
     report = host.run(doctor, is_failure_expected=True).stdout
     assert f"WARNING different-keys: /etc/postfix: archive = legal@{HOST}" in report
+    # Both keys may have the same id, as those of one day had.
+    host.run("sed -i 's/^[0-9][^ ]*/20261130/' /etc/postfix-archive/*.key")
+    findings = json.loads(host.run(f"{doctor} --json || :").stdout)["findings"]
+    assert findings[0]["check"] == "different-keys"
+    host.run(findings[0]["fix"])
+    assert "OK: " in host.output(doctor)
+    assert "OK: " in host.output("postfix-archive doctor")
+    host.send("after the cure, first")
+    host.send("after the cure, second", port=2525)
+    host.wait_for_empty_queue()
+    mailbox = host.output("cat /var/mail/bob")
+    assert mailbox.count("Subject: after the cure") == 2
+    for directory in ("/etc/postfix", "/etc/postfix-out"):
+        host.wait(
+            f"postfix-archive -c {directory} list | grep -q 'after the cure'",
+            f"the archive of {directory}",
+        )
     host.run("make uninstall")
     host.run("postfix-archive -c /etc/postfix-out list | grep -q 'by the second'")

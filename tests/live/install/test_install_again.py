@@ -6,6 +6,7 @@ On a whole host with a configuration that somebody has cared for.
 from __future__ import annotations
 
 import shlex
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -94,6 +95,109 @@ def test_whenever_an_installation_is_killed_uninstall_brings_all_back(
     assert changed_count >= 2
 
 
+CLIENT = """
+import os, smtplib
+client = smtplib.SMTP("127.0.0.1", 25)
+client.noop()
+os.mkfifo("/var/tmp/orders")
+while (order := open("/var/tmp/orders").read().strip()) != "quit":
+    text = f"From: <alice@example.org>\\nSubject: {order}\\n\\nhello\\n"
+    client.sendmail("alice@example.org", ["bob@%s"], text)
+client.quit()
+os.unlink("/var/tmp/orders")
+"""
+
+
+def open_connection(host: WholeHost) -> None:
+    """Open an SMTP connection that sends a message for each order, until quit."""
+    host.run("cat >/var/tmp/client.py", stdin=CLIENT % HOST)
+    host.run("python3 /var/tmp/client.py >/dev/null 2>&1 &")
+    host.wait("test -p /var/tmp/orders", "the connection")
+
+
+CLOSE_CONNECTION = "echo quit >/var/tmp/orders"
+IS_CLOSED = "! test -p /var/tmp/orders"
+
+
+def test_mail_on_an_open_connection_is_archived_while_uninstall_waits(
+    host: WholeHost, wheels: Path
+) -> None:
+    host.run(f"postfix start && {install(wheels)}")
+    open_connection(host)
+    with subprocess.Popen(
+        host.command("make uninstall"), stdout=subprocess.PIPE, text=True
+    ) as process:
+        host.wait("! postconf -n | grep -q ^content_filter", "no content_filter")
+        host.wait("grep -q 'reload -- version' /var/log/postfix.log", "reloaded")
+        host.run("echo late >/var/tmp/orders")
+        host.wait("grep -q 'Subject: late' /var/mail/bob", "the late message")
+        host.run(CLOSE_CONNECTION)
+        output, _ = process.communicate()
+    assert process.returncode == 0
+    assert "SMTP connections" not in output and "unarchived" not in output
+    host.wait_for_empty_queue()
+    files = "ls /var/lib/postfix-archive/*/*/*/*/*.eml.gz | grep -v outcome"
+    copies = f"zgrep -l 'Subject: late' $({files})"
+    assert len(host.output(copies).splitlines()) == 1
+
+
+def test_a_connection_that_stays_open_is_named(host: WholeHost, wheels: Path) -> None:
+    host.run("postfix start")
+    open_connection(host)
+    output = host.output(install(wheels))
+    assert "Mail on:    SMTP connections from before (process ids " in output
+    host.run(CLOSE_CONNECTION)
+    host.wait(IS_CLOSED, "the connection is closed")
+    open_connection(host)
+    output = host.output("make uninstall")
+    assert "SMTP connections from before (process ids " in output
+    host.run("echo late >/var/tmp/orders")
+    host.wait("postqueue -p | grep -q 'transport unavailable'", "it waits")
+    host.run(CLOSE_CONNECTION)
+    host.wait(IS_CLOSED, "the connection is closed")
+    host.run(output.partition("ended, run: ")[2].splitlines()[0])
+    host.wait_for_empty_queue()
+    assert "Subject: late" in host.output("cat /var/mail/bob")
+
+
+def test_symlinks_stay_symlinks(host: WholeHost, wheels: Path) -> None:
+    host.run("postfix start && mkdir -p /var/shared")
+    for name in ("main.cf", "master.cf"):
+        host.run(f"mv /etc/postfix/{name} /var/shared/{name}.ours")
+        host.run(f"ln -s ../../var/shared/{name}.ours /etc/postfix/{name}")
+    list_all = "stat -c '%N %a %U' /etc/postfix/*.cf /var/shared/*"
+    before = host.output(list_all)
+    digests = host.output("sha256sum /var/shared/*")
+    assert "Probe:      a message went through" in host.output(install(wheels))
+    host.run("postfix-archive bypass on --reason test")
+    assert host.output("postconf -h archive_bypass")
+    host.run("postfix-archive bypass off")
+    assert host.output(f"{list_all} | grep -v archive.cf") == before
+    assert "restored to its state before" in host.output("make uninstall")
+    assert host.output(list_all) == before
+    assert host.output("sha256sum /var/shared/*") == digests
+
+
+@pytest.mark.parametrize("name", ["main.cf", "master.cf"])
+def test_a_file_that_is_mounted_is_refused_before_anything_is_changed(
+    host: WholeHost, wheels: Path, name: str
+) -> None:
+    path = f"/etc/postfix/{name}"
+    host.run(f"cp {path} /var/tmp/mounted && mount --bind /var/tmp/mounted {path}")
+    before = host.configuration()
+    process = host.run(install(wheels), is_failure_expected=True)
+    assert f"install: {path} is a mount point" in process.stderr
+    assert host.configuration() == before
+    host.run("test ! -e /etc/postfix-archive && ! getent passwd postfix-archive")
+    host.run(f"umount {path} && {install(wheels)}")
+    installed = host.configuration()
+    host.run(f"cp {path} /var/tmp/mounted && mount --bind /var/tmp/mounted {path}")
+    process = host.run("make uninstall", is_failure_expected=True)
+    assert f"uninstall: {path} is a mount point" in process.stderr
+    host.run(f"umount {path}")
+    assert host.configuration() == installed
+
+
 @pytest.mark.parametrize("call", [3, 5, 6])
 def test_a_killed_installation_under_a_running_postfix(
     host: WholeHost, wheels: Path, call: int
@@ -150,6 +254,9 @@ def test_ports_stay_and_are_never_partly_changed(host: WholeHost, wheels: Path) 
     host.run("postfix start")
     before = host.configuration()
     host.run(f"{install(wheels)} && make uninstall")
+    host.run("postfix stop")
+    assert "Probe:      none, Postfix is not running" in host.output(install(wheels))
+    host.run("postfix start && postfix-archive doctor && make uninstall")
     output = host.output(install(wheels, "PORT=10126"))
     assert "Doctor:     OK: " in output and "Probe:      a message" in output
     copies = "archive_copy_address = 127.0.0.1:10128"

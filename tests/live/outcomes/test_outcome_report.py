@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import email
+import json
 from pathlib import Path
 
 import pytest
-from outcome_host import EXPECTED_ACTIONS, RECIPIENTS, actions, instance
+from outcome_host import (
+    EXPECTED_ACTIONS,
+    RECIPIENTS,
+    SINGLE_MEMBERS,
+    actions,
+    instance,
+)
 
 from mails import LEGAL, event_kinds, mail, record_of, records
 from private_postfix import PrivatePostfix
@@ -145,3 +152,45 @@ def test_a_copy_that_is_gone_costs_no_outcome_and_no_report_but_its_own() -> Non
         )
         [report] = [e for e in postfix.events() if e["event"] == "outcome-report"]
         assert report["id"] == with_copy.archive_id
+
+
+@pytest.mark.parametrize("mode", ["pipe", "lmtp"])
+@pytest.mark.parametrize("recipient", SINGLE_MEMBERS)
+def test_an_alias_of_one_member_is_settled_for_every_reader(
+    mode: str, recipient: str
+) -> None:
+    with instance(mode) as postfix:
+        postfix.send(mail("single"), to=[recipient])
+        postfix.wait_for_empty_queue()
+        follow_log(postfix)
+        record = record_of(postfix, "single")
+        assert (record.results.is_settled, len(record.reports)) == (True, 1)
+        report = report_of(postfix, "single")
+        assert actions(report) == {recipient: ("delivered", "2.0.0")}
+        assert b"mapped to <bob@example.net>" in report
+        assert "  mapped to bob@example.net" in (
+            postfix.run_command("show", record.archive_id).stdout
+        )
+        [line] = postfix.run_command("list", "--json").stdout.splitlines()
+        fields = json.loads(line)
+        assert (fields["outcome"], fields["outcomes"]) == (
+            "delivered",
+            {"delivered": 1},
+        )
+        assert "(delivered)  single" in postfix.run_command("list").stdout
+        status = json.loads(postfix.run_command("status", "--json").stdout)
+        [archive] = status["archives"]
+        assert archive["outcomes"]["delivered"] == 1
+        assert archive["waiting_recipients"] == 0
+
+
+@pytest.mark.parametrize("mode", ["pipe", "lmtp"])
+def test_mail_to_a_name_without_a_domain_is_settled(mode: str) -> None:
+    with instance(mode) as postfix:
+        process = postfix.sendmail(mail("bare"), to=["root", "bob@example.net"])
+        assert process.returncode == 0
+        postfix.wait_for_empty_queue()
+        follow_log(postfix)
+        record = record_of(postfix, "bare")
+        assert record.results.counts_by_kind == {"delivered": 2}
+        assert len(record.reports) == 1

@@ -10,7 +10,7 @@ from mails import LEGAL, event_kinds, mail, record_of
 from private_postfix import PrivatePostfix
 
 pytestmark = pytest.mark.live
-COPY_DEFERRED = "relay=archive, .*temporary failure"
+DEFERRED_COPY = r"relay=archive, .*status=deferred \(temporary failure"
 
 
 def waiting_instance(time: str, **archive_cf: str) -> PrivatePostfix:
@@ -22,7 +22,7 @@ def assert_copy_waits(postfix: PrivatePostfix, name: str) -> None:
     """Send a message; return when it is delivered, and its copy waits for that."""
     postfix.send(mail(name), to=RECIPIENTS)
     postfix.wait(lambda: postfix.delivered_to("one@example.net"), "it is delivered")
-    postfix.wait_for_failure("error=OutcomePending .* archive copy waits up to")
+    postfix.wait_for_failure("=OutcomePending reason=.*archive copy waits up to")
     postfix.wait(lambda: len(postfix.mailq()) == 1, "nothing but the copy waits")
 
 
@@ -31,7 +31,7 @@ def test_a_copy_waits_until_it_can_say_what_became_of_the_message() -> None:
         assert_copy_waits(postfix, "told")
         assert not postfix.stored_files() and not postfix.delivered_to(LEGAL)
         postfix.flush()
-        postfix.wait_for_log(COPY_DEFERRED, count=2)
+        postfix.wait_for_log(DEFERRED_COPY, count=2)
         assert postfix.run_command("outcomes", "--once").returncode == 0
         postfix.flush()
         postfix.wait_for_empty_queue()
@@ -68,11 +68,11 @@ def test_where_nobody_reads_the_log_a_copy_waits_for_the_time_and_no_longer() ->
 def test_one_who_is_not_settled_keeps_the_copy_back() -> None:
     with waiting_instance("1h") as postfix:
         postfix.send(mail("one"), to=["bob@example.net", "y@later.example.net"])
-        postfix.wait_for_log(COPY_DEFERRED)
+        postfix.wait_for_failure("=OutcomePending ")
         postfix.wait(lambda: len(postfix.mailq()) == 2, "one recipient and the copy")
         assert postfix.run_command("outcomes", "--once").returncode == 0
         postfix.flush()
-        postfix.wait_for_log(COPY_DEFERRED, count=2)
+        postfix.wait_for_log(DEFERRED_COPY, count=2)
         queue_ids = [
             str(entry["queue_id"])
             for entry in postfix.mailq()

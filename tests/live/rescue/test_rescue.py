@@ -8,11 +8,14 @@ from __future__ import annotations
 import json
 import re
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from postfix_archive.message import queue_ids
+from postfix_archive.postfix import postfix_command
 from postfix_archive.rescue import queue_rescue
 from postfix_archive.store import fallback
 
@@ -95,6 +98,12 @@ def test_a_rescue_that_crashed_is_finished_by_the_next(
     wait_for_deferred(short_queue_host, 1)
     [entry] = short_queue_host.mailq()
     queue_id = str(entry["queue_id"])
+    assert queue_ids.arrival(queue_id.encode()) == entry["arrival_time"]
+    etc = str(short_queue_host.etc)
+    for ids, is_shown in ([queue_id, "ABCDEF0"], True), (["ABCDEF0", queue_id], False):
+        records, is_complete = postfix_command.read_envelopes(etc, ids)
+        assert ("content_filter: archive:" in records, is_complete) == (is_shown, False)
+    assert postfix_command.read_envelopes(etc, [queue_id])[1]
     subprocess.run(
         ["postsuper", "-c", short_queue_host.etc, "-h", queue_id], check=True
     )
@@ -133,7 +142,7 @@ def test_a_fallback_that_is_full_leaves_the_copy_in_the_queue(
         [entry] = short_queue_host.mailq()
         assert entry["queue_name"] in ("deferred", "active", "incoming")
         assert (
-            "alarm=copies-expire count=1 reason=archive copies stay in the queue"
+            "alarm=copies-left count=1 reason=archive copies stay in the queue"
             in short_queue_host.log()
         )
     finally:
@@ -141,6 +150,35 @@ def test_a_fallback_that_is_full_leaves_the_copy_in_the_queue(
     repair_program(moved_program)
     short_queue_host.wait_for_empty_queue()
     record_of(short_queue_host, "no-room")
+
+
+def test_copies_over_their_lifetime_stay_on_hold_while_no_place_takes_them() -> None:
+    """Store and fallback directory away, past bounce_queue_lifetime."""
+    lifetimes = {"bounce_queue_lifetime": "20s", "maximal_queue_lifetime": "20s"}
+    with PrivatePostfix(mode="capsule", main=lifetimes) as postfix:
+        moved_program = break_program(postfix, "archive")
+        for number in range(3):
+            postfix.send(mail(f"late-{number}"))
+        wait_for_deferred(postfix, 3)
+        away = postfix.fallback.rename(postfix.fallback.with_suffix(".away"))
+        postfix.wait(
+            lambda: postfix.run_command("queue", "rescue").returncode == 1
+            and {each["queue_name"] for each in postfix.mailq()} == {"hold"},
+            "all are on hold",
+        )
+        arrivals = [int(str(each["arrival_time"])) for each in postfix.mailq()]
+        postfix.wait(lambda: time.time() > max(arrivals) + 20, "they are over age")
+        for _ in range(3):
+            assert postfix.run_command("queue", "rescue").returncode == 1
+            postfix.flush()
+            assert [e["queue_name"] for e in postfix.mailq()] == ["hold"] * 3
+        away.rename(postfix.fallback)
+        assert postfix.run_command("queue", "rescue").returncode == 1
+        assert (waiting(postfix), postfix.mailq()) == (3, [])
+        repair_program(moved_program)
+        assert postfix.run_command("fallback", "import").returncode == 0
+        for number in range(3):
+            record_of(postfix, f"late-{number}")
 
 
 def test_what_rescue_takes_is_the_capsule_byte_for_byte(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import email
 import gzip
+import json
 import re
 from collections.abc import Iterator
 
@@ -13,7 +15,16 @@ from aiosmtpd.smtp import Envelope
 from postfix_archive.message import keyring, stamp
 from postfix_archive.store import record_reader
 
-from mails import LEGAL, deliveries, event_kinds, mail, one_delivery, record_of, records
+from mails import (
+    LEGAL,
+    deliveries,
+    event_kinds,
+    mail,
+    one_delivery,
+    recipients_of,
+    record_of,
+    records,
+)
 from private_postfix import MODES_AND_CAPSULE, Client, PrivatePostfix, free_ports
 
 pytestmark = pytest.mark.live
@@ -82,14 +93,59 @@ def test_stamped_mail_from_a_list_adds_a_supplement(postfix: PrivatePostfix) -> 
     postfix.wait_for_empty_queue()
     record = record_of(postfix, "listed")
     assert event_kinds(record) == ["archived", "mailed", "supplement"]
-    recipients = sorted(each.final.decode() for each in record.recipients.values())
-    assert recipients == ["bob@example.net", "erin@example.net", "frank@example.net"]
+    first, again = record.passes
+    assert [each.final for each in first.recipients.values()] == [b"bob@example.net"]
+    assert recipients_of(record) == [
+        "bob@example.net",
+        "erin@example.net",
+        "frank@example.net",
+    ]
+    assert again.envelope.sender == b"list-bounces@example.net"
     above = record.events[2]["above"]
     assert "List-Id: <news.example.net>\r\nX-Added: above\r\n" in above
     assert "list-bounces@example.net" in record.events[2]["envelope"]
     assert len(deliveries(postfix, "listed", LEGAL)) == 1
     second = one_delivery(postfix, "listed", "erin@example.net").content
     assert second.count(b"Archive-Stamp:") == 1
+
+
+def test_who_sends_a_stamped_message_again_is_told_from_who_sent_it_first(
+    postfix: PrivatePostfix,
+) -> None:
+    """To whom the first sender wrote, list, show, JSON and the report tell apart."""
+    passed_on = send_and_get_stamped(postfix, "sent-again")
+    postfix.send(
+        b"Subject: as if from you\n" + passed_on,
+        sender="mallory@example.org",
+        to=["erin@example.net", "frank@example.net"],
+    )
+    postfix.wait_for_empty_queue()
+    assert postfix.run_command("outcomes", "--once").returncode == 0
+    record = record_of(postfix, "sent-again")
+    listing = postfix.run_command("list", "--json").stdout.splitlines()
+    [shown] = [e for e in map(json.loads, listing) if e["id"] == record.archive_id]
+    [again] = shown["passes"]
+    assert shown["recipients"] == ["bob@example.net"]
+    assert shown["outcomes"] == {"delivered": 1}
+    assert again["sender"] == "mallory@example.org"
+    assert again["recipients"] == ["erin@example.net", "frank@example.net"]
+    assert again["outcomes"] == {"delivered": 2}
+    assert "Subject: as if from you" in again["lines_above"]
+    lines = postfix.run_command("list").stdout.splitlines()
+    [number] = [n for n, e in enumerate(lines) if e.startswith(record.archive_id)]
+    assert "bob@example.net  (" in lines[number] and "mallory" not in lines[number]
+    assert "mallory@example.org -> erin@example.net +1  (" in lines[number + 1]
+    page = postfix.run_command("show", record.archive_id).stdout
+    first_part, _, second_part = page.partition("Again:")
+    assert "erin" not in first_part and "mallory" not in first_part
+    assert "  Sender:      mallory@example.org\n" in second_part
+    assert "  Line above:  Subject: as if from you\n" in second_part
+    assert "    erin@example.net\n" in second_part
+    report = postfix.run_command("show", "--outcome", record.archive_id).stdout
+    before, _, after = report.partition("It was sent again")
+    assert "<erin@example.net>" not in before
+    assert "Sender: mallory@example.org" in after.partition("<erin@example.net>")[0]
+    assert report.count("Archive-Sender: rfc822; mallory@example.org") == 2
 
 
 def test_all_lines_above_the_stamp_stand_in_the_supplement(
@@ -117,6 +173,23 @@ def test_altered_mail_is_archived_in_full_again(postfix: PrivatePostfix) -> None
     assert b"stamp=altered; id=" + first.archive_id.encode() in copy
     assert b"a list footer\r\n" in copy
     assert len(deliveries(postfix, "footer", LEGAL)) == 2
+
+
+def test_show_lists_the_passes_that_a_list_manager_has_changed(
+    postfix: PrivatePostfix,
+) -> None:
+    """By Message-ID, also of mail that came unstamped, and no other mail."""
+    post = b"Message-ID: <post@example.org>\n" + mail("post")
+    for content in (post, post + b"-- \nfooter\n", mail("no post")):
+        postfix.send(content)
+    postfix.wait_for_empty_queue()
+    first, second = records(postfix, "post")
+    for one, other in ((first, second), (second, first)):
+        page = postfix.run_command("show", "--passes", one.archive_id).stdout
+        passes = [e for e in page.splitlines() if e.startswith("Same Message-ID: ")]
+        assert [each.split()[2] for each in passes] == [other.archive_id]
+    plain = postfix.run_command("show", first.archive_id).stdout
+    assert second.archive_id not in plain
 
 
 def test_a_stamp_copied_to_another_mail_hides_nothing(postfix: PrivatePostfix) -> None:
@@ -242,6 +315,23 @@ def test_an_archive_copy_mailed_back_to_this_host_starts_no_loop(
     record = record_of(forwarding_host, "returning")
     assert event_kinds(record) == ["archived", "mailed", "supplement"]
     assert len(forwarding_host.delivered_to("kept@example.net")) == 1
+
+
+def test_a_reply_to_a_copy_is_archived_and_not_mailed(
+    postfix: PrivatePostfix,
+) -> None:
+    """As a responder on the archive mailbox sends it, to whoever From: names."""
+    postfix.send(mail("answered"))
+    postfix.wait_for_empty_queue()
+    [copy] = deliveries(postfix, "answered", LEGAL)
+    message = email.message_from_bytes(copy.content)
+    assert message["Precedence"] == "bulk"
+    assert message["X-Auto-Response-Suppress"] == "All"
+    answer = f"In-Reply-To: {message['Message-Id']}\n".encode() + mail("an answer")
+    postfix.send(answer, sender=LEGAL, to=[message["From"]])
+    postfix.wait_for_empty_queue()
+    assert event_kinds(record_of(postfix, "an answer")) == ["archived"]
+    assert not deliveries(postfix, "an answer", LEGAL)
 
 
 def test_an_archive_copy_that_comes_back_altered_is_archived_and_starts_no_loop(

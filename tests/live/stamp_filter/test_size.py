@@ -14,6 +14,7 @@ import pytest
 from postfix_archive.store import record_reader
 
 import corpora
+from mails import mail, one_delivery, record_of
 from private_postfix import MODES, Client, PrivatePostfix
 
 pytestmark = pytest.mark.live
@@ -283,3 +284,13 @@ def chunks_of(path: Path) -> Iterable[bytes]:
             yield unpacker.decompress(block)
     yield unpacker.flush()
     assert unpacker.eof
+
+
+def test_a_message_within_a_high_hopcount_limit_passes() -> None:
+    """The internal services have no limit of their own: the first hop has one."""
+    with PrivatePostfix(main={"hopcount_limit": "3000"}) as postfix:
+        hops = b"".join(b"Received: from x by y; %d\n" % n for n in range(2500))
+        postfix.send(hops + mail("far-travelled"), to=[RECIPIENT])
+        postfix.wait_for_empty_queue()
+        one_delivery(postfix, "far-travelled", RECIPIENT)
+        record_of(postfix, "far-travelled")

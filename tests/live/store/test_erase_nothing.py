@@ -33,7 +33,7 @@ COMMAND_LINES: dict[str, list[list[str]]] = {
     "outcomes": [[], ["--once"]],
     "reconcile": [[], ["--json"]],
     "doctor": [[], ["--json"], ["--fix"]],
-    "verify": [[], ["--archive", LEGAL]],
+    "verify": [[], ["--archive", LEGAL], ["--json"]],
     "uninstall": [[]],
 }
 

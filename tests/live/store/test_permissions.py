@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import pwd
 import re
 import shutil
 import subprocess
@@ -215,7 +216,10 @@ def test_where_the_fallback_has_a_link_too_the_copy_waits_in_the_queue(
 COMMANDS = (
     ("list",),
     ("status",),
+    ("status", "--write"),
     ("verify",),
+    ("reconcile",),
+    ("outcomes", "--once"),
     ("fallback", "import"),
     ("queue", "rescue"),
     ("doctor",),
@@ -234,6 +238,11 @@ PATHS_BY_LOT = {
         "{fallback}/why",
         "{fallback}/rescued",
         "{fallback}/tallies",
+        "{fallback}/journal-ends",
+        "{fallback}/mailing",
+        "{fallback}/outcomes.lock",
+        "{fallback}/outcomes.sqlite",
+        "{fallback}/outcomes.sqlite-journal",
         "{fallback}/reconciled",
         "{fallback}/followed",
         "{fallback}/lock",
@@ -281,6 +290,34 @@ def test_commands_of_root_follow_no_link_and_wait_for_no_fifo(
             assert OUTSIDE_CONTENT not in process.stdout + process.stderr
     waits.unlink()
     host.run_command("bypass", "off")
+
+
+@pytest.mark.parametrize("is_hidden_by_link", [False, True])
+def test_doctor_fix_gives_nothing_away_through_a_link(
+    host: PrivatePostfix, root_file: Path, is_hidden_by_link: bool
+) -> None:
+    """``ln -s /etc <store>/x@example.com``, and root runs doctor --fix."""
+    directory = host.directory / "directory-of-root"
+    directory.mkdir(mode=0o755)
+    target = directory
+    if is_hidden_by_link:
+        target = host.store / "step"
+        target.symlink_to(directory)
+    with planted_link(host.store / "x@example.com", target, os.symlink):
+        process = host.run_command("doctor", "--fix")
+        assert "store-owner" in process.stdout
+        assert f"chown {USER} {host.store}/x@" not in process.stdout + process.stderr
+        status = directory.stat()
+        assert (status.st_uid, status.st_mode & 0o7777) == (0, 0o755)
+    if is_hidden_by_link:
+        target.unlink()
+    archive = host.store / "x@example.com"
+    archive.mkdir(mode=0o755)  # restored from a backup as root, for example
+    process = host.run_command("doctor", "--fix")
+    assert f"store-owner: chown {USER} {archive}" in process.stderr
+    assert archive.stat().st_uid == pwd.getpwnam(USER).pw_uid
+    archive.rmdir()
+    directory.rmdir()
 
 
 # --- secrets ------------------------------------------------------------------------

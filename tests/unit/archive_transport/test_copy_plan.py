@@ -82,7 +82,9 @@ def test_lines_above_a_valid_stamp_are_recorded_verbatim() -> None:
 def test_what_leaves_as_mail(delivery: str, copy: int, mailed: bool) -> None:
     settings = make_settings(f"archive_delivery = {delivery}\n")
     assert (
-        copy_plan.is_mailed(make_envelope(), make_request(generation=copy), settings)
+        copy_plan.is_mailed(
+            make_envelope(), make_request(generation=copy), MESSAGE, settings
+        )
         == mailed
     )
 
@@ -93,13 +95,42 @@ def test_a_bounce_to_archive_sender_sends_no_copy(delivery: str) -> None:
     settings = make_settings(f"archive_delivery = {delivery}\n{settings_line}")
     to_keeper = (Recipient(b"keeper@example.com"),)
     bounce = make_envelope(sender=b"", recipients=to_keeper)
-    assert not copy_plan.is_mailed(bounce, make_request(), settings)
+    assert not copy_plan.is_mailed(bounce, make_request(), MESSAGE, settings)
     letter = make_envelope(sender=b"alice@example.org", recipients=to_keeper)
-    assert copy_plan.is_mailed(letter, make_request(), settings)
+    assert copy_plan.is_mailed(letter, make_request(), MESSAGE, settings)
     bounce_to_others = make_envelope(
         sender=b"", recipients=(*to_keeper, Recipient(b"bob@x.y"))
     )
-    assert copy_plan.is_mailed(bounce_to_others, make_request(), settings)
+    assert copy_plan.is_mailed(bounce_to_others, make_request(), MESSAGE, settings)
+
+
+COPY_ID = f"<{ARCHIVE_ID}.0123456789abcdef@mail.example.com>".encode()
+REPORT_ID = f"<{ARCHIVE_ID}.outcome.01234567@mail.example.com>".encode()
+
+
+@pytest.mark.parametrize("delivery", ["store, mail", "mail"])
+@pytest.mark.parametrize(
+    ("line", "recipients", "is_mailed"),
+    [
+        (b"In-Reply-To: " + COPY_ID, [b"robot@example.com"], False),
+        (b"References: <x@y> " + COPY_ID, [b"Robot@example.com"], False),
+        (b"References: <x@y>\r\n\t" + REPORT_ID, [b"robot@example.com"], False),
+        (b"In-Reply-To: <x@y>", [b"robot@example.com"], True),
+        (b"X-Other: " + COPY_ID, [b"robot@example.com"], True),
+        (b"In-Reply-To: " + COPY_ID, [b"bob@example.com"], True),
+        (b"In-Reply-To: " + COPY_ID, [b"robot@example.com", b"bob@x.example"], True),
+    ],
+)
+def test_a_reply_to_a_copy_sends_no_copy(
+    delivery: str, line: bytes, recipients: list[bytes], is_mailed: bool
+) -> None:
+    """A responder on the archive mailbox would answer that one too, for ever."""
+    settings = make_settings(
+        f"archive_delivery = {delivery}\narchive_from = robot@example.com\n"
+    )
+    reply = make_envelope(recipients=tuple(map(Recipient, recipients)))
+    head = line + b"\r\n" + MESSAGE
+    assert copy_plan.is_mailed(reply, make_request(), head, settings) == is_mailed
 
 
 def test_an_ordinary_message_needs_no_remark() -> None:

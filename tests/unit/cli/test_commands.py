@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
 import pytest
 from click.testing import CliRunner
 
-from postfix_archive.cli import main
+from postfix_archive.cli import main, options
 
 from unit.test_docs import commands
 
@@ -56,3 +58,40 @@ def test_timers_of_earlier_releases_find_their_commands(
     assert main.main.commands[former].callback is parent.commands[name].callback
     assert f"\n  {former} " not in help_text("")
     assert f"\n  {name} " in help_text(group)
+
+
+@pytest.mark.parametrize("directory", ["etc", "./etc/", "../{name}/etc"])
+@pytest.mark.parametrize("by_environment", [False, True])
+def test_a_relative_configuration_directory_is_made_absolute(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    directory: str,
+    by_environment: bool,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = directory.format(name=tmp_path.name)
+    monkeypatch.setenv("MAIL_CONFIG", path)
+    arguments = ["show-directory"] if by_environment else ["-c", path, "show-directory"]
+    seen: list[str] = []
+    command = click.Command("show-directory", callback=click.pass_obj(seen.append))
+    with monkeypatch.context() as patched:
+        patched.setitem(main.main.commands, "show-directory", command)
+        result = CliRunner().invoke(main.main, arguments, catch_exceptions=False)
+    assert (result.exit_code, seen) == (0, [str(tmp_path / "etc")])
+
+
+@pytest.mark.parametrize("value", ["LEGAL@Example.com", "legal@example.com"])
+def test_an_archive_is_found_in_any_case(value: str) -> None:
+    assert options.ArchiveAddress().convert(value, None, None) == "legal@example.com"
+    commands_with_archive = [
+        name
+        for name, command in main.main.commands.items()
+        for each in command.params
+        if each.name == "archive" and isinstance(each.type, options.ArchiveAddress)
+    ]
+    assert commands_with_archive == ["verify", "list", "show"]
+
+
+def test_what_is_no_address_is_no_archive() -> None:
+    with pytest.raises(click.BadParameter, match="'../x' is not an archive address"):
+        options.ArchiveAddress().convert("../x", None, None)

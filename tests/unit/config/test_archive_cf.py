@@ -103,3 +103,13 @@ def test_the_mail_owner_is_looked_up() -> None:
 def test_a_mail_owner_who_is_not_there_is_a_wrong_setting() -> None:
     with pytest.raises(SettingInvalid, match="mail_owner = nobody-like-that"):
         archive_cf.mail_owner_uid(make_settings("mail_owner = nobody-like-that\n"))
+
+
+def test_a_fifo_in_the_place_of_a_file_blocks_nobody(tmp_path: Path) -> None:
+    """Not root either, whose doctor reads the key in a directory of another user."""
+    os.mkfifo(tmp_path / "archive.key")
+    with pytest.raises(KeyUnreadable, match="not a regular file"):
+        archive_cf.load_keys(archive_cf.load(str(tmp_path)))
+    os.mkfifo(tmp_path / "archive.cf")
+    with pytest.raises(SettingsUnreadable, match="not a regular file"):
+        archive_cf.load(str(tmp_path))

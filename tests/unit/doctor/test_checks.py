@@ -16,7 +16,7 @@ from postfix_archive.postfix import archive_services, configuration, reference
 from postfix_archive.postfix.configuration import Configuration
 from postfix_archive.postfix.queued_message import QueuedMessage
 
-from unit.hosts import HOSTS, SETUP, config_after
+from unit.hosts import CLEANUP_DEFAULTS, HOSTS, SETUP, config_after
 
 USER = "postfix-archive"
 LAUNCHER_DIRECTORY = SETUP.launcher_directory
@@ -53,7 +53,7 @@ def make_sound_host(config: Configuration) -> Host:
     filters = configuration.parse_services(FILTERS)
     config = replace(
         config,
-        parameters=configuration.parse_parameters(DEFAULTS),
+        parameters={**configuration.parse_parameters(DEFAULTS), **CLEANUP_DEFAULTS},
         services=(*config.services, *filters),
     )
     routes = configuration.split_list(config.raw("transport_maps"))
@@ -67,12 +67,6 @@ def make_sound_host(config: Configuration) -> Host:
             archive_services.installed_mode(config) or "pipe"
         ),
         files={
-            f"{LAUNCHER_DIRECTORY}/archive-stamp": File(
-                f"{LAUNCHER_DIRECTORY}/archive-stamp", "root", 0o755
-            ),
-            f"{LAUNCHER_DIRECTORY}/archive": File(
-                f"{LAUNCHER_DIRECTORY}/archive", "root", 0o755
-            ),
             KEY: File(KEY, USER, 0o600),
             STORE: File(STORE, USER, 0o700, True, 1),
             FALLBACK: File(FALLBACK, USER, 0o700, True, 2),
@@ -134,6 +128,34 @@ def test_a_port_without_a_filter_to_give_anything_back_is_around() -> None:
     assert finding_names(replace(host, config=config)) == {"other-content-filter"}
 
 
+def test_a_port_whose_mail_is_mapped_before_and_behind_the_filter_is_named() -> None:
+    host = make_sound_host(config_after(HOSTS["mapped elsewhere from one port"]))
+    services = tuple(
+        (
+            replace(
+                each,
+                options={
+                    k: v for k, v in each.options.items() if k != "content_filter"
+                },
+            )
+            if each.key == "smtp/inet"
+            else each
+        )
+        for each in host.config.services
+    )
+    config = replace(host.config, services=services)
+    assert finding_names(replace(host, config=config)) == {"addresses-mapped-twice"}
+
+
+def test_a_port_behind_a_before_queue_filter_that_archives_nothing_is_named() -> None:
+    host = make_sound_host(config_after(HOSTS["before-queue filter"]))
+    [behind] = [e for e in host.config.services if e.name == "127.0.0.1:10099"]
+    unfiltered = replace(behind, options={"content_filter": "", "archive": ""})
+    services = [each for each in host.config.services if each != behind]
+    config = replace(host.config, services=(*services, unfiltered))
+    assert finding_names(replace(host, config=config)) == {"proxy-unfiltered"}
+
+
 def test_mail_that_another_client_reinjected_is_named() -> None:
     assert finding_names(replace(STOCK, unarchived_reinjections=("4Zx",))) == {
         "foreign-reinjection"
@@ -147,6 +169,7 @@ def test_mail_that_another_client_reinjected_is_named() -> None:
         (waiting(301, "b@example.net", to="archive-stamp-2:x@y"), "filter-backlog"),
         (waiting(3601, "capsule@archive-request.invalid"), "queue-backlog"),
         (waiting(3601, "x@y", to="archive:capsule"), "queue-backlog"),
+        (waiting(3601, "x@y", to="archive-relay:[mx]"), "queue-backlog"),
         (waiting(9, "legal@example.com"), "copies-refused"),
     ],
 )
@@ -175,7 +198,9 @@ def test_a_copy_that_will_soon_be_dropped_is_critical() -> None:
 
 
 def test_two_instances_with_keys_of_their_own() -> None:
-    other = OtherInstance("/etc/postfix-out", ("legal@example.com",), frozenset("b"))
+    other = OtherInstance(
+        "/etc/postfix-out", ("legal@example.com",), "/b.key", frozenset("b")
+    )
     host = replace(STOCK, key_digests=frozenset("a"), other_instances=(other,))
     assert finding_names(host) == {"different-keys"}
     assert finding_names(replace(host, key_digests=frozenset("ab"))) == set()

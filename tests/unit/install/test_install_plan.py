@@ -100,6 +100,71 @@ def test_who_maps_addresses_elsewhere_does_so_still() -> None:
     )
 
 
+def test_a_signing_milter_sees_the_headers_that_are_delivered() -> None:
+    config = config_after(HOSTS["signing milter"])
+    assert "no_address_mappings" not in config.value("receive_override_options")
+    for key in ("smtp/inet", "pickup/unix"):
+        service = config.service(key)
+        assert config.value("cleanup_service_name", service) == "archive-first-cleanup"
+    first = config.service("archive-first-cleanup/unix")
+    last = config.service("archive-cleanup/unix")
+    assert first is not None and last is not None
+    assert first.options["header_checks"] == "pcre:/etc/postfix/header_checks"
+    assert first.options["virtual_alias_maps"] == first.options["always_bcc"] == ""
+    assert first.options["canonical_classes"] == "header_sender,header_recipient"
+    assert last.options["canonical_classes"] == "envelope_sender,envelope_recipient"
+    assert last.options["masquerade_classes"] == "envelope_sender"
+    bypassed = replace(config, main={**config.main, "archive_bypass": "yes"})
+    service = bypassed.service("smtp/inet")
+    assert bypassed.value("cleanup_service_name", service) == "cleanup"
+
+
+def test_without_milters_or_header_tables_all_is_mapped_at_the_last_hop() -> None:
+    config = config_after(HOSTS["signing milter"])
+    main = {**config.main, "smtpd_milters": ""}
+    config = config_after(replace(config, main=main))
+    assert "no_address_mappings" in config.value("receive_override_options")
+    service = config.service("smtp/inet")
+    assert config.value("cleanup_service_name", service) == "cleanup"
+    last = config.service("archive-cleanup/unix")
+    assert last is not None and "canonical_classes" not in last.options
+
+
+def test_a_table_without_classes_of_a_hop_is_turned_off_there() -> None:
+    before = HOSTS["signing milter"]
+    main = {**before.main, "canonical_classes": "header_sender"}
+    config = config_after(replace(before, main=main))
+    last = config.service("archive-cleanup/unix")
+    assert last is not None and last.options["canonical_maps"] == ""
+
+
+@pytest.mark.parametrize("on_request", [False, True])
+def test_an_admin_who_maps_at_the_first_hop_does_so_still(on_request: bool) -> None:
+    setup = replace(SETUP, on_request=on_request)
+    config = config_after(HOSTS["stock"], setup)
+    options = "no_unknown_recipient_checks,no_milters,no_address_mappings"
+    main = {"receive_override_options": "", "archive_handback_options": options}
+    changed = replace(config, main={**config.main, **main})
+    assert plan(changed, setup) == ()
+
+
+@pytest.mark.parametrize("mode", archive_services.MODES)
+def test_a_port_whose_mail_is_mapped_behind_the_filter_has_its_own_route(
+    mode: str,
+) -> None:
+    config = config_after(
+        HOSTS["mapped elsewhere from one port"], replace(SETUP, mode=mode)
+    )
+    name = config.value("content_filter", config.service("smtp/inet"))
+    assert name.startswith("archive-stamp-2:")
+    second = config.service("127.0.0.1:10031/inet")
+    assert second is not None
+    assert second.options["content_filter"] == AMAVIS
+    assert "no_address_mappings" in second.options["receive_override_options"]
+    pickup = config.service("pickup/unix")
+    assert config.value("content_filter", pickup).startswith("archive-stamp:")
+
+
 def test_after_the_filter_only_its_reinjection_port_is_archived() -> None:
     config = config_after(HOSTS["amavis"], replace(SETUP, position="after"))
     assert config.main["content_filter"] == AMAVIS

@@ -102,6 +102,24 @@ def test_make_passes_every_option_and_no_other() -> None:
     assert sorted(" ".join(exported).split()) == sorted(names) == sorted(VALUES)
 
 
+@pytest.mark.parametrize("word", ["DRYRUN", "PREFX", "archive", "X"])
+def test_a_word_that_is_no_option_is_refused(word: str) -> None:
+    options.check_words(["ARCHIVE", "DRY_RUN"])
+    with pytest.raises(InstallRefused, match=f"{word}: there is no such option"):
+        options.check_words(["ARCHIVE", word])
+
+
+def test_a_dry_run_names_the_command_that_installs() -> None:
+    given = options.parse(
+        {"ARCHIVE": "a`b@x.org", "DRY_RUN": "1", "ON_REQUEST": "no", "PORT": "99"}
+    )
+    command = options.install_command(given)
+    assert command == "make install ARCHIVE='a`b@x.org' ON_REQUEST=no PORT=99"
+    assert options.as_command_options(command) == (
+        "postfix-archive install --archive='a`b@x.org' --on-request=no --port=99"
+    )
+
+
 def test_every_option_is_documented() -> None:
     page = (ROOT / "docs" / "installing.md").read_text()
     for option in options.INSTALL_OPTIONS:
@@ -111,7 +129,9 @@ def test_every_option_is_documented() -> None:
 def run_command(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> dict[str, str]:
     """Run postfix-archive; return what it passes to the installer."""
     passed: dict[str, str] = {}
-    monkeypatch.setattr(installer, "run", lambda verb, values: passed.update(values))
+    monkeypatch.setattr(
+        installer, "run", lambda verb, values, name_options: passed.update(values)
+    )
     result = CliRunner().invoke(command.main, arguments)
     assert result.exit_code == 0, result.output
     return passed

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from postfix_archive.errors import InstallFailed
-from postfix_archive.install import config_files, undo
+from postfix_archive.errors import InstallFailed, InstallRefused
+from postfix_archive.install import config_files, undo, uninstall
 from postfix_archive.install.filter_routes import Change
 from postfix_archive.install.undo import UndoRecord
 
@@ -49,6 +49,36 @@ def test_a_broken_off_installation_can_be_taken_back(
     assert later.changes == list(CHANGES)
     later.restore()
     assert config_files.read(config_directory) == FILES_BEFORE
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"\xff",
+        b'{"changes": [], "states": []}',
+        b'{"changes": [], "states": {"main.cf": 5}}',
+        b'{"changes": [{"kind": "main"}], "states": {}}',
+        b'{"changes": [5], "states": {}}',
+        b'{"changes": 5, "states": {}}',
+        b'{"states": {}}',
+        b"[" * 100_000,
+    ],
+)
+def test_a_damaged_record_is_named_with_a_way_out(
+    config_directory: Path, content: bytes
+) -> None:
+    record = begin_installation(config_directory)
+    path = record.record_directory / "record.json"
+    path.write_bytes(content)
+    with pytest.raises(InstallRefused) as excinfo:
+        UndoRecord(str(config_directory), "postfix")
+    assert str(path) in str(excinfo.value) and "main.cf" in str(excinfo.value)
+    assert len(str(excinfo.value).splitlines()) == 1
+    # The program stays while it is not known whether another instance needs it.
+    assert uninstall._is_prefix_in_use("/usr/local")
 
 
 def test_the_first_original_stays_the_original(config_directory: Path) -> None:

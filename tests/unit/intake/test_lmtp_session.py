@@ -69,7 +69,7 @@ def results_of(dialogue: Dialogue) -> tuple[object, ...]:
     """All that must not depend on how the bytes were cut."""
     mails = [
         (
-            mail.sender, mail.envid, mail.ret, mail.eightbit, mail.smtputf8,
+            mail.sender, mail.envid, mail.ret, mail.is_8bitmime, mail.smtputf8,
             mail.xforward, [(a.address, a.notify, a.orcpt) for a in mail.recipients],
         )
         for mail in dialogue.envelopes
@@ -161,7 +161,7 @@ def test_all_parameters_of_a_message_are_in_its_envelope() -> None:
         + DATA
     ).envelopes  # fmt: skip
     assert (mail.sender, mail.ret, mail.envid) == (b"", b"hdrs", b"a b")
-    assert mail.eightbit and mail.smtputf8
+    assert mail.is_8bitmime and mail.smtputf8
     [recipient] = mail.recipients
     assert (recipient.notify, recipient.orcpt) == (b"SUCCESS,delay", b"rfc822;b+2B@x")
     assert mail.xforward == {

@@ -123,6 +123,7 @@ def test_the_filter_is_given_all_that_the_session_has_read(
     assert given.macros[b"envid"] == b"a b"
     assert given.macros[b"queue-id"] == b"4Zx"
     assert (given.ret, given.smtputf8, given.is_local) == (b"HDRS", True, False)
+    assert given.is_8bitmime
     assert given.client.address == b"192.0.2.7"
     assert [(e.final, e.original, e.notify, e.orcpt) for e in given.recipients] == [
         (b"bob@example.com", b"bob@example.com", b"", b""),

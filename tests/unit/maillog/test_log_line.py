@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import zoneinfo
 
 import pytest
 from hypothesis import given
@@ -112,6 +113,29 @@ def test_a_time_without_year_is_never_in_the_future() -> None:
     assert clock.unix_time("Jan  1 00:00:00") == january - 86400
     leap = TimeParser(january, UTC).unix_time("Feb 29 00:00:00")
     assert datetime.datetime.fromtimestamp(leap, UTC).year == 2024
+
+
+BERLIN = zoneinfo.ZoneInfo("Europe/Berlin")
+AUTUMN = datetime.datetime(2026, 10, 25, 0, 30, tzinfo=UTC).timestamp()  # 02:30 CEST
+
+
+@pytest.mark.parametrize(
+    "time_format", ["%b %d %H:%M:%S", "%Y %b %d %H:%M:%S", "%Y-%m-%d %H:%M:%S"]
+)
+def test_the_repeated_hour_is_told_by_the_order_of_the_lines(time_format: str) -> None:
+    clock = TimeParser(AUTUMN + 3 * 3600, BERLIN)
+    disorder = [0, 30, 29, 31]
+    minutes = [AUTUMN + 60 * n + 1 for n in range(-120, 120)]
+    for seconds in [each + late for each in minutes for late in disorder]:
+        text = datetime.datetime.fromtimestamp(seconds, BERLIN).strftime(time_format)
+        assert clock.unix_time(text) == seconds, text
+
+
+def test_a_reader_that_continues_knows_which_hour_it_is() -> None:
+    text, second_time = "Oct 25 02:30:00", AUTUMN + 3600
+    later = TimeParser(second_time, BERLIN, previous=second_time - 60)
+    assert later.unix_time(text) == second_time
+    assert TimeParser(second_time, BERLIN).unix_time(text) == AUTUMN
 
 
 @pytest.mark.parametrize("time", ["", "Nov 31 00:00:00", "x", "-", "2026-", "1" * 400])

@@ -6,6 +6,8 @@ import gzip
 import os
 import shutil
 import subprocess
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
@@ -298,3 +300,38 @@ def test_a_limit_in_the_middle_is_no_end(log_path: Path) -> None:
     assert len(list(reader.new_lines(2))) == 2
     assert len(list(reader.new_lines(2))) == 1
     assert len(list(reader.new_lines(2))) == 0
+
+
+@pytest.fixture
+def is_berlin(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """This host's zone is one with a repeated hour in autumn."""
+    with monkeypatch.context() as patched:
+        patched.setenv("TZ", "Europe/Berlin")
+        time.tzset()
+        yield
+    time.tzset()
+
+
+@pytest.mark.usefixtures("is_berlin")
+@pytest.mark.parametrize("is_rotated", [False, True])
+def test_a_repeated_hour_is_read_right_by_every_reader(
+    log_path: Path, is_rotated: bool
+) -> None:
+    autumn = 1792888200  # 2026-10-25T00:30:00Z, 02:30 summer time
+    expected = [autumn + 600 * number for number in range(-6, 12)]
+    reader_times: list[float] = []
+    position = log_reader.Position()
+    paths = [str(log_path)]
+    for number, seconds in enumerate(expected):
+        with open(log_path, "a") as log:
+            text = time.strftime("%b %d %H:%M:%S", time.localtime(seconds))
+            log.write(f"{text} mail postfix/x[1]: {number}\n")
+        os.utime(log_path, (seconds, seconds))
+        reader = log_reader.Reader(str(log_path), position)
+        reader_times += [at for _, at in reader.new_lines(100)]
+        position = log_reader.parse_position(reader.position.to_json())
+        if is_rotated and number == len(expected) // 2:
+            log_path.rename(log_path.with_name("mail.log.1"))
+            paths.insert(0, str(log_path.with_name("mail.log.1")))
+    assert reader_times == expected
+    assert [at for _, at in log_reader.lines_of_files(paths, 0.0)] == expected

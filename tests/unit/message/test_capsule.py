@@ -103,6 +103,15 @@ def test_new_capsules_are_sealed_with_the_first_key() -> None:
     assert capsule.unseal(new, Keyring((NEW_KEY,))).envelope.archive_id == ARCHIVE_ID
 
 
+@pytest.mark.parametrize("keys", [KEYS, FOREIGN_KEYS])
+def test_keys_of_one_id_open_their_own_capsules(keys: Keyring) -> None:
+    joined = Keyring(KEYS.keys + FOREIGN_KEYS.keys)
+    assert len(joined.with_id(keys.current.key_id)) == 2
+    content = make_preamble(make_envelope(), keys) + MESSAGE
+    fields = capsule.unseal(content, joined).fields
+    assert fields == envelope.serialise(make_envelope())
+
+
 def test_a_foreign_seal_is_wrong_even_if_it_names_our_key() -> None:
     with pytest.raises(SealInvalid):
         capsule.unseal(make_preamble(make_envelope(), FOREIGN_KEYS) + MESSAGE, KEYS)

@@ -25,14 +25,12 @@ def test_the_first_key_is_in_use_and_the_others_are_known() -> None:
     text = f"# comment\n\nnew {'ab' * 32}\nold {SECRET}\n"
     keys = keyring.parse(text, path=KEY_PATH)
     assert keys.current.key_id == "new"
-    old = keys.find("old")
-    assert old is not None and old.secret == bytes(range(32))
+    assert [each.secret for each in keys.with_id("old")] == [bytes(range(32))]
 
 
 def test_a_key_that_is_not_there_is_none() -> None:
     keys = keyring.parse(f"a {SECRET}\n", path=KEY_PATH)
-    assert keys.find("b") is None
-    assert keys.find("") is None
+    assert keys.with_id("b") == keys.with_id("") == ()
 
 
 def test_a_longer_secret_is_taken() -> None:
@@ -66,10 +64,12 @@ def test_a_wrong_line_is_named_and_its_secret_is_not_shown(line: str) -> None:
     assert SECRET[2:-2] not in error_text
 
 
-def test_two_keys_of_one_id_are_refused() -> None:
-    error_text = refusal(f"a {SECRET}\na {'ab' * 32}\n")
-    assert "two keys with the same id" in error_text
-    assert SECRET not in error_text
+def test_two_keys_may_have_one_id_and_a_key_that_occurs_twice_is_one() -> None:
+    text = f"a {SECRET}\n\n# others\na {'ab' * 32}\na {SECRET}\n"
+    keys = keyring.parse(text, path=KEY_PATH)
+    assert [each.secret.hex() for each in keys.with_id("a")] == [SECRET, "ab" * 32]
+    assert keys.keys == keys.with_id("a")
+    assert keys.with_id("b") == ()
 
 
 def test_a_proof_is_the_hmac_that_openssl_makes() -> None:

@@ -58,3 +58,17 @@ def test_strings_that_are_no_queue_ids_are_the_same_only_when_equal(
     invalid_id = b"#" + one
     assert queue_ids.is_same(invalid_id, other) == (invalid_id == other)
     assert queue_ids.is_same(one, one)
+
+
+@pytest.mark.parametrize(
+    ("queue_id", "arrival"),
+    [
+        (b"4jZ3353p6zzJBM6", 1795572433),
+        (b"82CCB20CC19", None),
+        (b"CHECK", None),
+        (b"", None),
+        (b"0" * 30 + b"z1", None),
+    ],
+)
+def test_a_long_queue_id_has_the_time(queue_id: bytes, arrival: int | None) -> None:
+    assert queue_ids.arrival(queue_id) == arrival

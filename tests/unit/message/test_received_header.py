@@ -37,11 +37,14 @@ FORGED_RECEIVED = (
 )
 
 
+QUEUE_ID_TIME = 1747058650  # 2025-05-12T14:04:10Z, in QUEUE_ID
+
+
 def archive_id_of(message: bytes, queue_id: bytes = QUEUE_ID) -> str:
     """The archive id, as filtering makes it."""
     origin = examples.find_origin(message, queue_id)
     content = examples.sha256(message[origin.offset :])
-    return received_header.archive_id(origin, sender=SENDER, sha256=content)
+    return received_header.archive_id(origin, sender=SENDER, sha256=content, now=NOW)
 
 
 @pytest.mark.parametrize("received", [FROM_SMTP, FROM_SENDMAIL, TO_SEVERAL])
@@ -175,14 +178,23 @@ def test_another_user_does_not_count_as_requeueing() -> None:
 def test_a_missing_received_line_leaves_queue_id_and_host_of_this_run() -> None:
     origin = examples.find_origin(b"Subject: x\r\n\r\n")
     assert (origin.host, origin.queue_id, origin.offset) == (HOST, QUEUE_ID, 0)
-    assert origin.arrival is None
-    assert archive_id_of(b"Subject: x\r\n\r\n").startswith("00000000-")
+    assert origin.arrival == QUEUE_ID_TIME
+    assert archive_id_of(b"Subject: x\r\n\r\n").startswith("20250512-")
+
+
+@pytest.mark.parametrize("line", [b"", b"Received: by here; no date\r\n"])
+def test_without_postfixs_line_and_a_long_queue_id_the_day_is_that_of_the_run(
+    line: bytes,
+) -> None:
+    message = line + b"Subject: x\r\n\r\n"
+    assert examples.find_origin(message, b"82CCB20CC19").arrival is None
+    assert archive_id_of(message, b"82CCB20CC19").startswith("20261122-")
 
 
 def test_a_received_line_of_another_queue_id_is_not_taken_for_ours() -> None:
     origin = examples.find_origin(FORGED_RECEIVED + b"\r\n")
     assert origin.queue_id == QUEUE_ID
-    assert origin.arrival is None
+    assert origin.arrival == QUEUE_ID_TIME
 
 
 def test_the_topmost_line_is_known_by_its_queue_id_whatever_the_host_is_called() -> (
@@ -231,7 +243,7 @@ def test_requeueing_lines_are_known_by_archive_cfs_name_or_that_of_the_top(
 def test_a_header_of_another_form_gives_nothing(received: bytes) -> None:
     origin = examples.find_origin(received + b"\r\n")
     assert origin.clauses == b""
-    assert origin.arrival is None
+    assert origin.arrival == QUEUE_ID_TIME
 
 
 @given(st.binary(max_size=200))
@@ -250,10 +262,12 @@ def test_the_id_depends_on_sender_content_host_and_queue_id() -> None:
     content = examples.sha256(MESSAGE)
     elsewhere = examples.find_origin(MESSAGE.replace(HOST, b"mx2.example.com"))
     ids = {
-        received_header.archive_id(origin, sender=SENDER, sha256=content),
-        received_header.archive_id(origin, sender=b"", sha256=content),
-        received_header.archive_id(origin, sender=SENDER, sha256=examples.sha256(b"")),
-        received_header.archive_id(elsewhere, sender=SENDER, sha256=content),
+        received_header.archive_id(origin, sender=SENDER, sha256=content, now=NOW),
+        received_header.archive_id(origin, sender=b"", sha256=content, now=NOW),
+        received_header.archive_id(
+            origin, sender=SENDER, sha256=examples.sha256(b""), now=NOW
+        ),
+        received_header.archive_id(elsewhere, sender=SENDER, sha256=content, now=NOW),
         archive_id_of(MESSAGE, b"4OTHERRUN"),
     }
     assert len(ids) == 5
@@ -265,7 +279,7 @@ def test_bytes_that_move_from_one_part_to_the_next_change_the_id() -> None:
         for host, qid in [(b"a", b"bc"), (b"ab", b"c")]
     )
     ids = [
-        received_header.archive_id(origin, sender=b"", sha256=b"")
+        received_header.archive_id(origin, sender=b"", sha256=b"", now=NOW)
         for origin in (one, two)
     ]
     assert ids[0] != ids[1]

@@ -55,6 +55,13 @@ def verdict_kind(message: bytes, archive: str = LEGAL, keys: Keyring = KEYS) -> 
     return verdict_of(message, archive, keys).result
 
 
+@pytest.mark.parametrize("key", [OLD_KEY, FOREIGN_KEYS.current])
+def test_keys_of_one_id_verify_their_own_stamps(key: Key) -> None:
+    joined = Keyring(KEYS.keys + FOREIGN_KEYS.keys)
+    assert len(joined.with_id(key.key_id)) == 2
+    assert verdict_kind(make_stamp(key=key) + MESSAGE, keys=joined) == stamp.VALID
+
+
 def test_a_message_that_was_stamped_is_valid_and_names_its_capture() -> None:
     verdict = verdict_of(make_stamp() + MESSAGE)
     assert verdict.result == stamp.VALID

@@ -9,14 +9,78 @@ from pathlib import Path
 import pytest
 
 from postfix_archive.errors import StoreFailed
+from postfix_archive.maillog.queue_file import QueueFiles
 from postfix_archive.outcomes import follower_state
-from postfix_archive.outcomes.follower_state import FollowerState
+from postfix_archive.outcomes.follower_state import FollowerState, PendingCapture
 
 
 def test_a_damaged_state_is_made_anew(tmp_path: Path) -> None:
     (tmp_path / follower_state.DATABASE_NAME).write_bytes(b"no database" * 1000)
     with closing(FollowerState(str(tmp_path))) as state:
         assert state.get_value("place") == ""
+
+
+PAGE = 4096  # bytes: default page size of SQLite
+
+
+def quick_check(path: Path, content: bytes, page: int) -> str:
+    """Write a database with an empty page; return SQLite's answer, "" for an error."""
+    path.write_bytes(
+        content[: page * PAGE] + bytes(PAGE) + content[(page + 1) * PAGE :]
+    )
+    with closing(sqlite3.connect(path)) as database:
+        try:
+            return str(database.execute("PRAGMA quick_check").fetchone()[0])
+        except sqlite3.Error:
+            return ""
+
+
+def test_a_state_in_which_sqlite_finds_damage_is_made_anew(tmp_path: Path) -> None:
+    path = tmp_path / follower_state.DATABASE_NAME
+    with closing(FollowerState(str(tmp_path))) as state:
+        for number in range(2000):
+            state.save_early_outcomes(f"{number:060}", 1.0, [])
+        state.set_value("place", "here")
+        state.commit()
+    content = path.read_bytes()
+    answers = (quick_check(path, content, page) for page in range(len(content) // PAGE))
+    assert any(answer not in ("", "ok") for answer in answers)
+    with closing(FollowerState(str(tmp_path))) as state:
+        assert state.get_value("place") == ""
+
+
+@pytest.mark.parametrize("words", ["", "{", "[]", "7", '{"unknown": 1}'])
+def test_a_state_with_a_damaged_queue_file_is_made_anew(
+    tmp_path: Path, words: str
+) -> None:
+    with closing(FollowerState(str(tmp_path))) as state:
+        state.set_value("place", "here")
+        state.commit()
+    with closing(sqlite3.connect(tmp_path / follower_state.DATABASE_NAME)) as base:
+        base.execute("INSERT INTO file VALUES ('Q1.1', ?)", (words,))
+        base.commit()
+    queue_files = QueueFiles()
+    with closing(FollowerState(str(tmp_path))) as state:
+        state.load_queue_files(queue_files)
+        assert state.get_value("place") == "" and not queue_files.by_key
+
+
+@pytest.mark.parametrize("name", ["due", "line", "capture", "said", "early", "file"])
+def test_every_error_of_sqlite_names_the_file(tmp_path: Path, name: str) -> None:
+    capture = PendingCapture("a", "c", "r", "i", "q", 1.0, ())
+    with closing(FollowerState(str(tmp_path))) as state:
+        state.commit()
+        with closing(sqlite3.connect(tmp_path / follower_state.DATABASE_NAME)) as base:
+            base.execute(f"DROP TABLE {name}")
+            base.commit()
+        with pytest.raises(StoreFailed, match="outcomes.sqlite: no such table"):
+            list(state.due_reports())
+            state.journal_offsets("a", "r")
+            list(state.captures())
+            state.find_captures(archive_ids=["i"], queue_ids=[], capsules=[])
+            state.remove_capture(capture, has_report=True)
+            state.delete_early_outcomes(0.0)
+            state.load_queue_files(QueueFiles())
 
 
 def test_a_state_that_cannot_be_opened_now_is_not_removed(

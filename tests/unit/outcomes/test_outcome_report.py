@@ -229,6 +229,16 @@ def test_expanded_recipients_follow_their_parent() -> None:
     assert f"    <{BOB}>, for <{TEAM}>\n        delivered (2.0.0)" in text
 
 
+def test_a_mapped_recipient_is_reported_with_its_other_address() -> None:
+    content = build_report(settled_record(make_outcome(BOB, expanded_to=(EVE,))))
+    [group] = field_groups(content)[1:]
+    assert (group["Action"], group["Archive-Outcome"]) == ("delivered", "delivered")
+    assert group["Archive-Mapped-To"] == f"rfc822; {EVE}"
+    text = str(parts_of(content)[0].get_payload()).replace("\r\n", "\n")
+    assert f"<{BOB}>, mapped to <{EVE}>\n    delivered (2.0.0)" in text
+    assert "no outcome yet" not in text
+
+
 def test_a_foreign_reader_of_bounces_sees_who_failed() -> None:
     record = settled_record(
         make_outcome(BOB),

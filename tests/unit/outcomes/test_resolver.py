@@ -10,11 +10,15 @@ from datetime import UTC, datetime
 
 import pytest
 
-from postfix_archive.maillog import log_line
+from postfix_archive.maillog import log_line, queue_file
 from postfix_archive.maillog.queue_file import QueueFiles
 from postfix_archive.maillog.queue_tracker import QueueTracker
+from postfix_archive.message.envelope import Recipient
 from postfix_archive.outcomes.resolver import Resolver
 from postfix_archive.store.outcome import Outcome
+from postfix_archive.store.outcome_summary import OutcomeSummary
+
+from unit.examples import make_envelope
 
 ID = "20261125-" + "ab" * 20
 FILTERS = ("smtp-amavis:[127.0.0.1]:10024", "spam-pipe:dummy")
@@ -88,7 +92,7 @@ def reload(queue: QueueFiles) -> QueueFiles:
     """Return the queue files after they were written down and read back."""
     other = QueueFiles()
     for file in queue.by_key.values():
-        other.restore(json.loads(json.dumps(file.as_dict())))
+        other.restore(queue_file.from_dict(json.loads(json.dumps(file.as_dict()))))
     other.now = queue.now
     return other
 
@@ -217,6 +221,71 @@ def test_an_alias_is_expanded_when_all_its_members_are_settled() -> None:
     parent_outcome, *children = outcomes(lines)
     assert parent_outcome.expanded_to == ("one@example.net", "two@example.net")
     assert {each.parent for each in children} == {BOB}
+
+
+ONE_MEMBER = {
+    "virtual alias": [
+        f"smtp Q2 to=<far@example.org>, orig_to=<{BOB}>, {MX}{SENT} (250 ok)"
+    ],
+    "aliases(5) or .forward": [
+        "cleanup Q3 message-id=<one@example.org>",
+        "qmgr Q3 from=<alice@example.org>, size=700, nrcpt=1 (queue active)",
+        f"local Q2 to=<{BOB}>, relay=local{SENT} (forwarded as Q3)",
+        f"smtp Q3 to=<far@example.org>, orig_to=<{BOB}>, {MX}{SENT} (250 ok)",
+        "qmgr Q3 removed",
+    ],
+}
+
+
+@pytest.mark.parametrize("name", ONE_MEMBER)
+def test_an_alias_of_one_member_has_the_outcome_of_that_member(name: str) -> None:
+    lines = [*captured_lines(BOB), *ONE_MEMBER[name], "qmgr Q2 removed"]
+    assert kinds(lines) == [(BOB, "relayed")]
+    [outcome] = outcomes(lines)
+    assert outcome.mapped_to == "far@example.org"
+    summary = OutcomeSummary()
+    envelope = make_envelope(queue_id=b"Q1", recipients=(Recipient(BOB.encode()),))
+    summary.add_capture(envelope, is_counted=True)
+    summary.add(outcome)
+    assert summary.is_settled and summary.counts_by_kind == {"relayed": 1}
+
+
+@pytest.mark.parametrize("original", ["", "root@mail.example.com", "root"])
+@pytest.mark.parametrize(
+    ("final", "orig_to"),
+    [
+        ("root@mail.example.com", ""),
+        ("root@mail.example.com", ", orig_to=<root>"),
+        ("admin@example.net", ", orig_to=<root>"),
+        ("admin@example.net", ", orig_to=<root@mail.example.com>"),
+    ],
+)
+def test_a_name_without_a_domain_is_the_completed_address(
+    original: str, final: str, orig_to: str
+) -> None:
+    root, other = "root@mail.example.com", "root@example.org"
+    lines = captured_lines(f"{root}>, orig_to=<root", other)
+    lines += [
+        f"smtp Q2 to=<{final}>{orig_to}, {MX}{SENT} (250 ok)",
+        f"smtp Q2 to=<{other}>, {MX}{TAIL}5.1.1, status=bounced (550 no)",
+        "qmgr Q2 removed",
+    ]
+    assert [each.kind for each in outcomes(lines, root, original)] == ["relayed"]
+    assert [each.kind for each in outcomes(lines, other)] == ["failed"]
+
+
+def test_two_members_of_an_alias_without_a_domain_stay_apart() -> None:
+    lines = captured_lines(
+        "one@x.example>, orig_to=<team", "two@x.example>, orig_to=<team"
+    )
+    lines += [
+        f"smtp Q2 to=<one@x.example>, orig_to=<team>, {MX}{SENT} (250 ok)",
+        f"smtp Q2 to=<two@x.example>, orig_to=<team>, {MX}{TAIL}5.1.1,"
+        " status=bounced (550 no)",
+        "qmgr Q2 removed",
+    ]
+    for member, kind in (("one@x.example", "relayed"), ("two@x.example", "failed")):
+        assert [each.kind for each in outcomes(lines, member, "team")] == [kind]
 
 
 def test_local_forwarding_continues_in_the_next_queue_file() -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
+
 import pytest
 
-from postfix_archive.postfix import configuration, lookup_tables
+from postfix_archive.postfix import configuration, lookup_tables, main_cf
 from postfix_archive.postfix.configuration import Configuration
 
 LISTING = """\
@@ -84,6 +87,45 @@ def test_what_is_no_number_is_none(number: str) -> None:
     config = Configuration("/etc/postfix", {"a": number}, {"mail_version": number}, ())
     assert config.seconds("a") is None
     assert config.version == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "seconds"),
+    [
+        ("maximal_queue_lifetime", "5", 5 * 86400),
+        ("maximal_queue_lifetime", "5s", 5),
+        ("maximal_queue_lifetime", "$bounce_queue_lifetime", 86400),
+        ("bounce_queue_lifetime", "2w", 2 * 7 * 86400),
+        ("delay_warning_time", "4", 4 * 3600),
+        ("queue_run_delay", "300", 300),
+        ("archive-stamp_time_limit", "1000", 1000),
+        ("default_process_limit", "100", 100),
+    ],
+)
+def test_a_number_has_the_unit_of_its_parameter(
+    name: str, value: str, seconds: int
+) -> None:
+    main = {"bounce_queue_lifetime": "1", name: value}
+    assert make_config(main).seconds(name) == seconds
+
+
+def test_the_units_are_those_of_postfix() -> None:
+    """postconf(5): the default time unit is that of the default value."""
+    listing = subprocess.run(
+        ["postconf", "-d"], capture_output=True, text=True, check=True
+    ).stdout
+    defaults = configuration.parse_parameters(listing)
+    pattern = re.compile(r"(?:\$\{stress\?\{[^}]*\}:\{)?\d+([smhdw])\}*")
+    units = {
+        name: match.group(1)
+        for name, value in defaults.items()
+        if (match := pattern.fullmatch(value))
+    }
+    assert {*units.values()} >= {"s", "h", "d"}
+    for name, unit in units.items():
+        assert main_cf.DEFAULT_UNITS.get(name, "s") == unit, name
+    known = {*main_cf.DEFAULT_UNITS} & {*defaults}
+    assert known <= {*units, "postscreen_dnsbl_max_ttl"}
 
 
 def test_an_entry_of_one_field_is_no_service() -> None:

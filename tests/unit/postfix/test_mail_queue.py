@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,8 +20,8 @@ FILTER = "content_filter: archive-stamp:legal@example.com"
 def read_queue(
     patch: pytest.MonkeyPatch, listing: str, records: str = ""
 ) -> list[QueuedMessage]:
-    outputs = {"postqueue": listing, "postcat": records}
-    patch.setattr(postfix_command, "run", lambda _, command, *words: outputs[command])
+    patch.setattr(postfix_command, "run", lambda *words: listing)
+    patch.setattr(postfix_command, "read_envelopes", lambda *words: (records, True))
     return mail_queue.list_messages("/etc/postfix")
 
 
@@ -98,3 +100,61 @@ def test_a_heading_without_a_name_is_no_queue_file(
         monkeypatch, queue_entry(), f"*** ENVELOPE RECORDS \n{FILTER}\n"
     )
     assert message.content_filter == ""
+
+
+# postcat(1): it ends at the first message that is gone, with an error, and then sleeps,
+# here for ever.
+POSTCAT = """\
+#!/bin/sh
+echo run >>{runs}
+shift 4
+for id; do
+  case $id in
+    *gone) echo "postcat: fatal: open queue file $id: No such file" >&2
+           exec sleep infinity ;;
+  esac
+  echo "*** ENVELOPE RECORDS deferred/$id ***"
+  echo "content_filter: archive-stamp:$id"
+done
+"""
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["4Z1", "4Z2"],
+        ["4Z1.gone"],
+        ["4Z1.gone", "4Z2", "4Z3.gone", "4Z4.gone", "4Z5"],
+        [f"4Z{n}" if n % 7 else f"4Z{n}.gone" for n in range(300)],
+        [f"4Z{n}.gone" for n in range(300)],
+    ],
+)
+def test_messages_that_are_gone_cost_two_processes_each_and_no_wait(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, names: list[str]
+) -> None:
+    runs = tmp_path / "runs"
+    program = tmp_path / "postcat"
+    program.write_text(POSTCAT.format(runs=runs))
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    listing = "".join(map(queue_entry, names))
+    monkeypatch.setattr(postfix_command, "run", lambda *words: listing)
+    messages = mail_queue.list_messages("/etc/postfix")
+    is_gone = {each: each.endswith("gone") for each in names}
+    assert {each.queue_id: each.content_filter for each in messages} == {
+        each: "" if is_gone[each] else f"archive-stamp:{each}" for each in names
+    }
+    batches = 1 + len(names) // mail_queue.POSTCAT_BATCH
+    run_count = len(runs.read_text().splitlines())
+    assert run_count <= 2 * sum(is_gone.values()) + batches
+
+
+def test_a_queue_that_changes_too_fast_is_an_error_and_no_endless_loop(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    listing = queue_entry("4Z1") + queue_entry("4Z2")
+    monkeypatch.setattr(postfix_command, "run", lambda *words: listing)
+    monkeypatch.setattr(postfix_command, "read_envelopes", lambda *words: ("", False))
+    monkeypatch.setattr(mail_queue, "LISTING_TIMEOUT", -1.0)
+    with pytest.raises(PostfixCommandFailed, match="changes too fast"):
+        mail_queue.list_messages("/etc/postfix")

@@ -11,12 +11,13 @@ import pytest
 
 from postfix_archive.config import settings
 from postfix_archive.config.settings import Settings
-from postfix_archive.errors import JournalFailed
+from postfix_archive.errors import JournalFailed, StoreFailed
 from postfix_archive.message import capsule, dates
 from postfix_archive.message.envelope import Envelope
+from postfix_archive.postfix import mail_queue
 from postfix_archive.reconcile import archive_lookup
 from postfix_archive.status import collect
-from postfix_archive.store import journal_reader
+from postfix_archive.store import fallback, journal_reader
 from postfix_archive.store.bypass_period import BypassPeriod
 from postfix_archive.store.journal import Journal
 
@@ -53,6 +54,28 @@ def test_a_store_that_is_empty_or_not_there_has_nothing(tmp_path: Path) -> None:
     assert archived_ids(tmp_path, ARCHIVE_ID) == set()
     (tmp_path / LEGAL).mkdir()
     assert archived_ids(tmp_path, ARCHIVE_ID) == set()
+
+
+def test_a_capsule_that_is_imported_after_the_listing_is_no_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor is a file that the archive's user has planted."""
+    names = ("gone", "symlink", "pipe", "capsule")
+    paths = {each: tmp_path / f"{each}.capsule" for each in names}
+    paths["symlink"].symlink_to("/etc/passwd")
+    os.mkfifo(paths["pipe"])
+    paths["capsule"].write_bytes(b"Message-Id: <%s.capsule@x>\r\n" % b"")
+    waiting = [(1.0, str(each)) for each in paths.values()]
+    monkeypatch.setattr(fallback, "waiting_capsules", lambda directory: waiting)
+    monkeypatch.setattr(mail_queue, "list_messages", lambda directory, limit: [])
+    pending = archive_lookup.pending("/", make_settings(tmp_path))
+    assert set(pending.fallback) == {str(paths[each]) for each in names[1:]}
+
+
+def test_a_capsule_that_cannot_be_read_is_an_error(tmp_path: Path) -> None:
+    """Else its message would be reported as missing."""
+    with pytest.raises(StoreFailed, match="Not a directory"):
+        archive_lookup._capsule_id("/etc/hostname/x.capsule")
 
 
 def test_without_a_store_no_journal_is_read(tmp_path: Path) -> None:
@@ -199,3 +222,17 @@ def test_a_journal_that_is_none_is_refused_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "journal").symlink_to("/etc/passwd")
     with pytest.raises(JournalFailed, match="journal"):
         numbers_between(tmp_path / "journal", NOW)
+
+
+def test_the_archive_knows_since_when_it_archives(tmp_path: Path) -> None:
+    key_file = tmp_path / "key"
+    text = f"archive_store_directory = {tmp_path}\narchive_key_file = {key_file}\n"
+    known = settings.parse(text, path="x", config_directory="/", myhostname="m.x")
+    assert archive_lookup.archive_begin(known) == 0.0
+    Capture().store_in(tmp_path)
+    Capture(message=b"Subject: x\r\n\r\n", arrival=NOW + 9).store_in(tmp_path)
+    assert archive_lookup.archive_begin(known) == NOW
+    key_file.touch()
+    for key_time, begin in ((NOW - 60, NOW - 60), (NOW + 60, NOW)):  # made, rotated
+        os.utime(key_file, (key_time, key_time))
+        assert archive_lookup.archive_begin(known) == begin

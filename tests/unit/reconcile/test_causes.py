@@ -223,6 +223,17 @@ def test_mail_by_the_reinjection_port_was_reinjected() -> None:
     assert "archive-handback" in classified.explanation
 
 
+def test_a_second_reinjection_of_a_captured_message_is_not_missing() -> None:
+    accepted = message(
+        "postfix/archive-handback", is_reinjected=True, is_second_reinjection=True
+    )
+    classified = classify(STANDARD_CONFIG, accepted)
+    assert (classified.kind, classified.cause) == (
+        "not_requested",
+        "second-reinjection",
+    )
+
+
 def test_mail_deleted_before_any_delivery_is_reported_as_deleted() -> None:
     accepted = message(end=DELETED, relay="")
     assert classify(STANDARD_CONFIG, accepted).cause == "deleted"

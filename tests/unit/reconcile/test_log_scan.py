@@ -85,7 +85,7 @@ class ScannedLog:
             "archive-handback/smtpd[8]", f"{queue_id}: {LOCAL_CLIENT}{origin_fields}"
         )
         self.add_line(
-            "archive-cleanup/cleanup[9]", f"{queue_id}: message-id=<{name}@x>"
+            "archive-cleanup/cleanup[9]", f"{queue_id}: message-id=<{name}@example.org>"
         )
         self.add_line("qmgr[3]", f"{queue_id}: {QUEUED}")
 
@@ -597,6 +597,21 @@ def test_a_capsule_that_is_requeued_is_the_same_capsule(log: ScannedLog) -> None
     assert not log.remaining()
 
 
+def test_a_requeued_capsule_waits_whatever_is_logged_first(log: ScannedLog) -> None:
+    """The stamp filter sends it on; the line of its delivery may come last."""
+    log_capsule(log, THIRD)
+    log.add_line("postsuper[9]", f"{THIRD}: requeued")
+    log.add_line("pickup[4]", f"{SECOND}: uid=101 from=<> orig_id={THIRD}")
+    log_capsule(log, FIRST)
+    waits = delivery_text("none", "later", to="capsule@x.invalid")
+    log.add_line("retry[5]", f"{FIRST}: {waits.replace('sent', 'deferred')}")
+    sent_on = filter_delivery(f"capsule={ID} as={FIRST} result=requeued")
+    log.add_line("pipe[5]", f"{SECOND}: {sent_on}")
+    log.add_removed(SECOND)
+    assert log.scan.capsules.queue_id(ID) == FIRST
+    assert not log.scan.capsules.is_settled(ID)
+
+
 @pytest.mark.parametrize(
     ("process", "text", "expected_end"),
     [
@@ -665,3 +680,56 @@ def test_a_log_that_begins_in_the_middle_of_much_mail_is_read_in_no_time(
     sys.setprofile(None)
     assert log.scan.queued_before == 3000
     assert calls < 3000 * 200
+
+
+def log_reinjected_twice(log: ScannedLog, *, requeued: bool, name: str = "a") -> None:
+    """Say that two runs of a stamp filter reinjected one message; the last reports."""
+    origin = FIRST
+    log.add_accepted(FIRST)
+    log.add_reinjected(SECOND, FIRST)
+    if requeued:
+        origin = "4jZFG724PhzK5b9"
+        log.add_line("postsuper[1]", f"{FIRST}: requeued")
+        log.add_line(
+            "pickup[4]", f"{origin}: uid=102 from=<ann@example.org> orig_id={FIRST}"
+        )
+        log.add_line("cleanup[2]", f"{origin}: message-id=<{name}@example.org>")
+        log.add_line("qmgr[3]", f"{origin}: {QUEUED}")
+    log.add_reinjected(THIRD, origin)
+    report = filter_delivery(f"id={ID} as={THIRD} result=done")
+    log.add_line("pipe[5]", f"{origin}: {report}")
+    log.add_removed(origin, SECOND, THIRD)
+
+
+@pytest.mark.parametrize("requeued", [False, True])
+def test_what_was_reinjected_twice_is_no_other_mail(
+    log: ScannedLog, requeued: bool
+) -> None:
+    log_reinjected_twice(log, requeued=requeued)
+    by_id = {each.queue_id: each for _ in range(9) for each in log.pop_finished()}
+    assert by_id.keys() == {FIRST, SECOND}
+    assert by_id[FIRST].archive_ids == (ID,)
+    assert by_id[SECOND].is_second_reinjection
+    assert not log.remaining()
+
+
+@pytest.mark.parametrize(
+    ("sender", "name", "is_late"),
+    [("eve", "a", False), ("ann", "other", False), ("ann", "a", True)],
+)
+def test_other_mail_under_the_id_of_a_captured_message_is_other_mail(
+    log: ScannedLog, sender: str, name: str, is_late: bool
+) -> None:
+    log.add_accepted(FIRST)
+    report = f"{FIRST}: {filter_delivery(f'id={ID} as={THIRD} result=done')}"
+    log.add_reinjected(THIRD, FIRST)
+    if is_late:
+        log.add_line("pipe[5]", report)
+    log.add_reinjected(SECOND, FIRST, name)
+    log.add_line("qmgr[3]", f"{SECOND}: {QUEUED}".replace("ann", sender))
+    if not is_late:
+        log.add_line("pipe[5]", report)
+    log.add_removed(FIRST, SECOND, THIRD)
+    by_id = {each.queue_id: each for _ in range(9) for each in log.pop_finished()}
+    assert by_id.keys() == {FIRST, SECOND}
+    assert by_id[SECOND].is_reinjected and not by_id[SECOND].is_second_reinjection

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from postfix_archive import monitoring
@@ -40,12 +42,20 @@ def waiting(queue_id: str, queue: str = "deferred", age: int = 60) -> QueuedMess
 class ReconcileRun:
     """A run of reconcile over a log, with what queue, fallback and journals have."""
 
-    def __init__(self, log: ScannedLog, since: float = 0, until: float = 1e12) -> None:
+    def __init__(
+        self,
+        log: ScannedLog,
+        since: float = 0,
+        until: float = 1e12,
+        archive_begin: float = 0,
+    ) -> None:
         self.log = log
         self.classifier = Classifier(
             config_with_services(MORE_SERVICE), (), log.scan.archiving_processes
         )
-        self.totals = Totals(log.scan, self.classifier, since, until)
+        self.totals = Totals(
+            log.scan, self.classifier, since, until, archive_begin=archive_begin
+        )
 
     def finish(
         self,
@@ -288,3 +298,53 @@ def test_the_text_shows_the_first_of_very_many(log: ScannedLog) -> None:
     result = ReconcileRun(log).finish()
     assert list(result.text_lines())[-1] == "and 7 more: --json has them all"
     assert len(result.to_json()["messages"]) == MAX_SHOWN + 7
+
+
+def test_a_log_that_ends_before_archived_mail_is_no_good_news(log: ScannedLog) -> None:
+    log_captured_message(log)
+    result = ReconcileRun(log).finish(archived_ids=(ID,))
+    assert log.scan.last_line_time == log.now
+    assert result.severity == monitoring.OK
+    stale = replace(result, arrival_after_log=log.now + 3600)
+    assert stale.severity == monitoring.WARNING
+    text = "\n".join(stale.text_lines())
+    assert "The log ends before mail that was archived at 2026-" in text
+    assert "Totals match." not in text
+    assert stale.to_json()["archived_after_log"].startswith("2026-")
+    assert result.to_json()["archived_after_log"] is None
+
+
+def test_mail_from_before_the_installation_is_told_and_not_missing(
+    log: ScannedLog,
+) -> None:
+    log.add_accepted(THIRD)
+    log.add_line("smtp[5]", f"{THIRD}: {delivery_text('mx[192.0.2.1]:25', '250 ok')}")
+    log.add_removed(THIRD)
+    log.now += 60
+    begin = log.now
+    log_captured_message(log)
+    result = ReconcileRun(log, archive_begin=begin).finish(archived_ids=(ID,))
+    assert (result.totals.accepted, result.totals.before_archive) == (1, 1)
+    assert result.severity == monitoring.OK
+    assert "1 messages were accepted before the archive was installed" in "\n".join(
+        result.text_lines()
+    )
+    assert result.to_json()["before_archive"] == 1
+
+
+@pytest.mark.parametrize("evidence", ["captured", "failed", "reinjected"])
+def test_what_has_met_the_stamp_filter_is_never_from_before(
+    log: ScannedLog, evidence: str
+) -> None:
+    if evidence == "captured":
+        log_captured_message(log)
+    elif evidence == "failed":
+        log.add_accepted(FIRST)
+        failed = filter_delivery().replace("status=sent", "status=deferred")
+        log.add_line("pipe[5]", f"{FIRST}: {failed}")
+        log.add_line("postsuper[1]", f"{FIRST}: removed")
+    else:
+        log.add_reinjected(FIRST)
+        log.add_removed(FIRST)
+    result = ReconcileRun(log, archive_begin=log.now + 60).finish()
+    assert (result.totals.before_archive, result.totals.counts["missing"]) == (0, 1)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import pwd
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from postfix_archive.config.settings import Settings
-from postfix_archive.errors import StoreFailed
+from postfix_archive.errors import PostfixCommandFailed, StoreFailed
 from postfix_archive.postfix import mail_queue, postfix_command
 from postfix_archive.postfix.queued_message import QueuedMessage
 from postfix_archive.rescue import queue_rescue, rescue_plan
@@ -19,6 +20,7 @@ from postfix_archive.system import privileges
 from unit.examples import make_settings
 
 SETTINGS = make_settings("")
+DAY = 86400
 
 
 def capsule(queue_id: str) -> QueuedMessage:
@@ -70,21 +72,39 @@ def test_capsules_are_held_saved_and_deleted(
     ]
 
 
-def test_what_is_not_saved_is_released_and_never_deleted(
+def test_of_what_is_not_saved_only_the_young_is_released(
     commands: list[tuple[str, ...]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Postfix deletes a copy over its lifetime at the next failure."""
+    ages = {"4Z1": 60, "4Z2": 60, "4Z3": 6 * DAY, "4Z4": 60}
+    capsules = [replace(capsule(each), age=age) for each, age in ages.items()]
+
     def save(directory: str, settings: Settings, message: QueuedMessage) -> None:
         if message.queue_id == "4Z2":
             raise StoreFailed("no space left")
 
-    monkeypatch.setattr(mail_queue, "list_messages", lambda directory: CAPSULES)
+    monkeypatch.setattr(mail_queue, "list_messages", lambda directory: capsules)
     monkeypatch.setattr(queue_rescue, "_save_capsule", save)
     with pytest.raises(StoreFailed, match="no space left"):
-        queue_rescue.move_capsules("/etc/postfix", SETTINGS, CAPSULES)
-    assert commands[1:] == [
+        queue_rescue.move_capsules("/etc/postfix", SETTINGS, capsules)
+    assert [each for each in commands[1:] if each[0] == "postsuper"] == [
         ("postsuper", "-d", "-", "hold", "4Z1\n"),
-        ("postsuper", "-H", "-", "hold", "4Z2\n4Z3\n"),
+        ("postsuper", "-H", "-", "hold", "4Z2\n4Z4\n"),
     ]
+
+
+def test_a_queue_has_one_rescue_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "hold").mkdir()
+    monkeypatch.setattr(postfix_command, "run", lambda *words: f"{tmp_path}\n")
+    first = queue_rescue.lock("/etc/postfix")
+    assert first >= 0
+    assert queue_rescue.lock("/etc/postfix") == -1
+    os.close(first)
+    again = queue_rescue.lock("/etc/postfix")
+    assert again >= 0
+    os.close(again)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
@@ -97,6 +117,31 @@ def test_a_command_runs_with_the_ids_of_a_user_alone(user: str) -> None:
         ["/usr/bin/id", "-gn", "nobody"], capture_output=True, text=True, check=True
     )
     assert groups == [user.partition(":")[2] or primary.stdout.strip()]
+
+
+def test_a_command_that_hangs_is_a_reason_and_no_traceback(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    launcher = tmp_path / "archive-stamp"
+    launcher.write_text("#!/bin/sh\nexec sleep 600\n")
+    launcher.chmod(0o755)
+    monkeypatch.setattr(postfix_command, "COMMAND_TIMEOUT", 0.2)
+    user = pwd.getpwuid(os.geteuid()).pw_name
+    error = queue_rescue._launcher_error(str(launcher), user, SETTINGS)
+    assert error == f"{launcher}: not done within 0.2 s"
+    with pytest.raises(PostfixCommandFailed, match="timed out"):
+        postfix_command._run_process(["/bin/sleep", "600"])
+
+
+def test_originals_may_come_from_an_iterator(
+    commands: list[tuple[str, ...]], tmp_path: Path
+) -> None:
+    """All are held and recorded, and only those that are forgotten are."""
+    queue_rescue.hold(str(tmp_path), iter(CAPSULES), "2026-11-22T11:53:00Z")
+    assert list(queue_rescue.read_hold_times(str(tmp_path))) == ["4Z1", "4Z2", "4Z3"]
+    assert commands == [("postsuper", "-h", "-", "4Z1\n4Z2\n4Z3\n")]
+    queue_rescue.forget(str(tmp_path), iter(["4Z3", "4Z1"]))
+    assert list(queue_rescue.read_hold_times(str(tmp_path))) == ["4Z2"]
 
 
 def test_standard_input_reaches_a_command(

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from postfix_archive.config.settings import Settings
 from postfix_archive.message import capsule, request, stamp
-from postfix_archive.message.envelope import Client
+from postfix_archive.message.envelope import Client, serialise
 from postfix_archive.message.keyring import Keyring
 from postfix_archive.stamp_filter import capture_plan
 
@@ -84,6 +84,16 @@ def test_the_plan_has_the_complete_envelope() -> None:
     assert envelope.size == len(MESSAGE)
     assert envelope.client.address == b"192.0.2.7"
     assert not envelope.is_incomplete
+
+
+def test_a_retry_with_recipients_in_another_order_is_the_same_capsule() -> None:
+    eve = b"eve@example.com"
+    first, second = (
+        make_plan(delivery=delivery_request(*each)).envelope
+        for each in ((BOB, eve), (eve, BOB))
+    )
+    assert first is not None and second is not None
+    assert serialise(first) == serialise(second)
 
 
 def test_the_stamp_that_is_planned_is_valid_for_the_message() -> None:
@@ -366,6 +376,17 @@ def test_eightbit_is_declared_where_a_client_could(
         capture_plan.needs_8bitmime(delivery, examples.content_properties(content))
         == is_8bitmime
     )
+
+
+@pytest.mark.parametrize("is_8bitmime", [True, False])
+@pytest.mark.parametrize("content", [b"gr\xfcn\r\n", b"plain\r\n"])
+def test_eightbit_is_declared_where_lmtp_declares_it(
+    content: bytes, is_8bitmime: bool
+) -> None:
+    client = Client(address=b"192.0.2.7", protocol=b"ESMTP")
+    delivery = delivery_request(BOB, client=client, is_8bitmime=is_8bitmime)
+    shape = examples.content_properties(content)
+    assert capture_plan.needs_8bitmime(delivery, shape) == is_8bitmime
 
 
 @pytest.mark.parametrize(

@@ -133,6 +133,21 @@ def test_no_other_user_may_read_the_pause_file_and_no_link_is_followed(
     assert attempts.pause_file.stat().st_mode & 0o777 == 0o600
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs a second user")
+def test_a_pause_file_of_another_user_makes_no_pause_and_hinders_none(
+    attempts: StoreAttempts, tmp_path: Path
+) -> None:
+    taken_path = attempts.pause_file
+    taken_path.touch()
+    os.utime(taken_path, (NOW, NOW))
+    os.chown(taken_path, 65534, 65534)
+    assert attempts.archive_at(NOW) == ARCHIVED
+    time_out_at(attempts, NOW, tmp_path)
+    assert attempts.pause_file != taken_path
+    with pytest.raises(WriteThroughFailed, match="the store was slow"):
+        attempts.archive_at(NOW)
+
+
 def test_without_a_directory_for_the_pause_file_the_store_is_tried_each_time(
     tmp_path: Path,
 ) -> None:

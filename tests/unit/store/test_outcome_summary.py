@@ -150,6 +150,8 @@ def test_what_waited_is_settled_later_and_never_waits_again() -> None:
         ("delivered", "relayed", "delivered"),
         ("failed", "expired", "failed"),
         ("discarded", "deleted", "failed"),
+        ("discarded", "discarded", "discarded"),
+        ("expired", "expanded", "expired"),
         ("failed", "delivered", "mixed"),
         ("delivered", "waiting", "waiting"),
         ("expanded", "failed", "failed"),
@@ -186,6 +188,21 @@ def test_an_expanded_recipient_is_settled_with_all_its_children() -> None:
     )
     assert settled_record.results.is_settled
     assert settled_record.results.overall_kind == "mixed"
+
+
+@pytest.mark.parametrize(
+    "kind", sorted({*outcome.SETTLED} - {outcome.EXPANDED, outcome.RELAYED})
+)
+def test_a_recipient_mapped_to_one_address_has_the_outcome_of_that_one(
+    kind: str,
+) -> None:
+    merged = record_of(
+        archived_event(TEAM), make_outcome(TEAM, kind, expanded_to=(BOB,))
+    )
+    assert result_kinds(merged) == [(0, TEAM, kind)]
+    assert merged.results.is_settled
+    assert merged.results.overall_kind == kind
+    assert merged.results.counts_by_kind == {kind: 1}
 
 
 def test_expansions_of_expansions_are_followed_to_their_end() -> None:

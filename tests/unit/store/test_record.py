@@ -12,8 +12,9 @@ from postfix_archive.message import envelope
 from postfix_archive.message.envelope import Recipient
 from postfix_archive.store import record
 from postfix_archive.store.journal_event import Event
+from postfix_archive.store.outcome import Outcome
 
-from unit.examples import ADDRESSES, ARCHIVE_ID, LEGAL, make_envelope
+from unit.examples import ADDRESSES, ARCHIVE_ID, LEGAL, QUEUE_ID, make_envelope
 
 OTHER_ID = "20261123-" + "b2" * 20
 
@@ -80,6 +81,38 @@ def test_the_first_envelope_stands_for_the_record() -> None:
     second["envelope"] = second["envelope"].replace("ann@", "list@")
     merged = record.merge(LEGAL, [first, second])[ARCHIVE_ID]
     assert merged.envelope.sender == b"ann@example.org"
+
+
+def test_each_pass_keeps_its_sender_recipients_and_outcomes() -> None:
+    first = make_event("archived", ARCHIVE_ID, b"a@x.example", time="1")
+    again = make_event("supplement", ARCHIVE_ID, b"b@x.example", time="2")
+    again["envelope"] = again["envelope"].replace("ann@", "eve@")
+    again["envelope"] = again["envelope"].replace(ARCHIVE_ID, OTHER_ID)
+    again["envelope"] = again["envelope"].replace(QUEUE_ID.decode(), "4Zother")
+    again["above"] = "Subject: new\r\n"
+    piece = {**again, "envelope": again["envelope"].replace("b@x", "c@x"), "time": "3"}
+    gone = Outcome("b@x.example", "failed", "4Zother", "4Z", "2026-11-22T11:54:00Z")
+    outcome_event = {"event": "outcome", "id": ARCHIVE_ID, **gone.event_fields()}
+    events: list[Any] = [first, again, piece, outcome_event]
+    merged = record.merge(LEGAL, events)[ARCHIVE_ID]
+    assert finals(merged) == [b"a@x.example"]
+    one, other = merged.passes
+    assert (one.envelope.sender, one.time, one.lines_above) == (
+        b"ann@example.org",
+        "1",
+        b"",
+    )
+    assert (other.envelope.sender, other.time, other.lines_above) == (
+        b"eve@example.org",
+        "2",
+        b"Subject: new\r\n",
+    )
+    assert [e.final for e in other.recipients.values()] == [
+        b"b@x.example",
+        b"c@x.example",
+    ]
+    assert merged.results_of(one).counts_by_kind == {"unknown": 1}
+    assert merged.results_of(other).counts_by_kind == {"failed": 1, "unknown": 1}
 
 
 @pytest.mark.parametrize(

@@ -22,10 +22,25 @@ from postfix_archive.rescue import queue_rescue
 from postfix_archive.store import copy_file, fallback, journal, record_reader
 from postfix_archive.store.bypass_period import BypassPeriod
 
-from unit.examples import ARCHIVE_ID, LEGAL
+from unit.examples import ARCHIVE_ID, LEGAL, NOW
 from unit.store.test_archive import NAME, Capture
+from unit.store.test_verifier import make_bomb
 
 TIME = "2026-11-22T11:53:00Z"
+
+
+def test_a_bomb_costs_show_no_more_than_the_record_says(store: Path) -> None:
+    path = store / LEGAL / NAME
+    path.chmod(0o600)
+    path.write_bytes(make_bomb(1 << 33))
+    record = record_reader.find_record(str(store), ARCHIVE_ID, None)
+    with pytest.raises(RecordDamaged, match="no original|more than its record"):
+        record_reader.original_head(str(store), record)
+    with pytest.raises(RecordDamaged, match="more than its record"):
+        for _ in record_reader.archive_copy(str(store), record):
+            pass
+    with pytest.raises(StoreFailed):
+        copy_file.read_capture(str(path), LEGAL)
 
 
 @pytest.fixture
@@ -164,3 +179,16 @@ def test_a_damaged_bypass_record_is_refused(
     (tmp_path / switch.RECORD_FILE).write_text(json.dumps({**fields, **damage}))
     with pytest.raises(BypassRefused):
         switch.read_record(str(tmp_path))
+
+
+def test_the_newest_arrival_is_that_of_all_archives(tmp_path: Path) -> None:
+    assert record_reader.last_arrival(str(tmp_path / "missing")) == 0.0
+    Capture().store_in(tmp_path)
+    assert record_reader.last_arrival(str(tmp_path)) == NOW
+    other = Capture(message=b"Subject: other\r\n\r\n", arrival=NOW + 7)
+    other.store_in(tmp_path)
+    path = tmp_path / LEGAL / journal.FILE_NAME
+    path.write_bytes(path.read_bytes() + b"torn")
+    assert record_reader.last_arrival(str(tmp_path)) == NOW + 7
+    (tmp_path / "other@example.com").mkdir()
+    assert record_reader.last_arrival(str(tmp_path)) == NOW + 7

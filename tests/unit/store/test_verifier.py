@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import fcntl
 import gzip
 import hashlib
 import os
 import random
 import shutil
 import subprocess
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -255,7 +258,7 @@ def test_the_stand_alone_script_finds_the_same(archive_directory: Path) -> None:
     files(archive_directory)[0].unlink()
     for directory in archive_directories(archive_directory):
         process = run_script(directory)
-        assert process.returncode == 1
+        assert process.returncode == 2
         assert process.stdout.splitlines()[0] == problems(archive_directory)[0]
 
 
@@ -264,6 +267,137 @@ def test_the_script_reports_a_missing_archive(tmp_path: Path) -> None:
     process = run_script(str(tmp_path / "none"))
     assert process.returncode == 3
     assert "No such file" in process.stderr and "Traceback" not in process.stderr
+
+
+def test_the_script_blames_not_the_store_for_a_full_disk_of_its_output(
+    archive_directory: Path,
+) -> None:
+    with open("/dev/full", "w") as full:
+        process = subprocess.run(
+            ["/usr/bin/python3", "-I", str(SCRIPT), str(archive_directory)],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert process.returncode == 3
+    assert process.stderr == "standard output: No space left on device\n"
+
+
+def test_a_seal_shows_that_a_journal_was_cut_with_its_files(
+    archive_directory: Path,
+) -> None:
+    seal = hashlib.sha256(lines(archive_directory)[-1][:-1]).hexdigest()
+    middle = hashlib.sha256(lines(archive_directory)[1][:-1]).hexdigest()
+    for directory in archive_directories(archive_directory):
+        process = run_script(directory, "--sealed", seal, "--sealed", middle)
+        assert (process.returncode, process.stderr) == (0, "")
+        assert seal in process.stdout
+    rewrite(archive_directory, lines(archive_directory)[:-1])
+    files(archive_directory)[-1].unlink()
+    (archive_directory / journal_end.FILE_NAME).unlink()
+    with journal.Journal(str(archive_directory)) as events:
+        events.append("after", "2026-11-24T12:00:00Z")
+    assert problems(archive_directory) == []
+    for directory in archive_directories(archive_directory):
+        process = run_script(directory, "--sealed", seal, "--sealed", middle)
+        assert process.returncode == 2
+        [error] = [e for e in process.stdout.splitlines() if e.startswith("ERROR")]
+        assert seal in error
+
+
+def test_others_can_lock_the_journal_while_files_and_lines_are_verified(
+    archive_directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Mail waits for that lock; what is stored meanwhile is no error."""
+    line_counts = []
+    check_chain = verifier._check_chain
+
+    def lock_then_check(*arguments: Any) -> int:
+        run_locking_process(archive_directory)
+        return check_chain(*arguments)
+
+    monkeypatch.setattr(verifier, "_check_chain", lock_then_check)
+
+    def append(done: int, total: int) -> None:
+        run_locking_process(archive_directory)
+        capture = Capture(message=b"%d\r\n" % done, archive_id=f"20261125-{done:040d}")
+        capture.store_in(archive_directory.parent)
+        line_counts.append(len(lines(archive_directory)))
+
+    result = verifier.verify_archive(str(archive_directory), append)
+    assert line_counts == [COUNT + 1, COUNT + 2, COUNT + 3, COUNT + 4]
+    assert (result.findings, result.line_count) == ([], COUNT)
+
+
+def test_what_is_stored_between_the_listing_and_the_lines_is_no_error(
+    archive_directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    list_files = verifier._list_files
+
+    def list_then_store(directory: str) -> Iterator[tuple[str, os.stat_result]]:
+        yield from list_files(directory)
+        run_locking_process(archive_directory)
+        Capture(archive_id="20261125-" + "5" * 40).store_in(archive_directory.parent)
+
+    monkeypatch.setattr(verifier, "_list_files", list_then_store)
+    result = verifier.verify_archive(str(archive_directory))
+    assert (result.findings, len(result.files)) == ([], COUNT + 1)
+
+
+def test_a_line_that_is_being_written_is_waited_for(archive_directory: Path) -> None:
+    """The journal is read up to the end that it has between two writers."""
+    content = (archive_directory / journal.FILE_NAME).read_bytes()
+    with open(archive_directory / journal.FILE_NAME, "r+b") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        file.truncate(len(content) - 100)
+        with subprocess.Popen(
+            ["/usr/bin/python3", "-I", str(SCRIPT), str(archive_directory)],
+            stdout=subprocess.PIPE,
+        ) as process:
+            while not is_waiting_for_lock(process.pid):
+                assert process.poll() is None
+            file.seek(0)
+            file.write(content)
+            file.flush()
+            fcntl.flock(file, fcntl.LOCK_UN)
+            assert process.wait() == 0
+
+
+def is_waiting_for_lock(pid: int) -> bool:
+    """Tell whether a process waits for a lock (proc_locks(5): lines with ``->``)."""
+    waiting = [e for e in Path("/proc/locks").read_text().splitlines() if "->" in e]
+    return any(f" {pid} " in each for each in waiting)
+
+
+def run_locking_process(directory: Path) -> None:
+    """Lock the journal in another process, which must not wait."""
+    subprocess.run(
+        ["flock", "--exclusive", "--nonblock", str(directory / "journal"), "true"],
+        check=True,
+    )
+
+
+def make_bomb(size: int) -> bytes:
+    """Return a gzip file of a few megabytes that decompresses to size bytes."""
+    compressor = zlib.compressobj(9, zlib.DEFLATED, -15)
+    block = compressor.compress(bytes(16 << 20)) + compressor.flush(zlib.Z_FULL_FLUSH)
+    return gzip.compress(b"")[:10] + block * (size >> 24)
+
+
+def test_a_bomb_costs_no_more_than_a_copy_can_have(archive_directory: Path) -> None:
+    path = files(archive_directory)[0]
+    overwrite(path, make_bomb(1 << 33))
+    named_problems = problems(archive_directory)
+    assert any("decompresses to more" in each for each in named_problems)
+    limit = verifier.HEAD_LIMIT
+    chunks = verifier._StoredFile(str(path)).decompress(limit)
+    assert sum(map(len, chunks)) <= limit + verifier.BLOCK_SIZE
+    path.chmod(0o600)
+    os.truncate(path, 1 << 42)  # a sparse file, which would be read for hours
+    path.chmod(0o400)
+    [problem] = problems(archive_directory)
+    assert "larger than what the journal names" in problem
 
 
 def rechain(directory: Path, index: int, old: bytes, new: bytes) -> None:
@@ -341,7 +475,8 @@ def test_a_copy_without_an_original_is_named(archive_directory: Path) -> None:
     ):
         overwrite(path, gzip.compress(copy, 1))
         assert any(
-            "no original in this file" in each for each in problems(archive_directory)
+            "no original in this file" in each or "decompresses to more" in each
+            for each in problems(archive_directory)
         )
 
 

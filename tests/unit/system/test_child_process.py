@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,6 +22,23 @@ pytestmark = pytest.mark.filterwarnings(
 TIME_LIMIT = 60  # seconds: more than any work here takes
 TIMEOUT = 60.0
 DESCRIPTOR_COUNT = 700  # descriptors
+SPOOL = "TEST_SPOOL_DIRECTORY"
+# Another user takes names and locks, and says so.
+TAKE_ALL = r"""
+import fcntl, os, socket, sys
+directory, uid = sys.argv[1:]
+sockets = [socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) for _ in range(64)]
+for number, each in enumerate(sockets):
+    each.bind("\0postfix-archive.%s.%d" % (uid, number))
+for suffix in ("", ".0", ".ffffffffffffffff"):
+    file = open(f"{directory}/.postfix-archive-{uid}.lock{suffix}", "w")
+    os.set_inheritable(file.fileno(), True)
+    fcntl.lockf(file, fcntl.LOCK_EX)
+    fcntl.flock(os.dup(file.fileno()), fcntl.LOCK_EX)
+    sockets.append(file)
+print("taken", flush=True)
+sys.stdin.read()
+"""
 
 
 @pytest.fixture(autouse=True)
@@ -30,6 +48,20 @@ def children_end() -> Iterator[None]:
     yield
     new_pids = [each for each in child_process.CHILD_PIDS if each not in before]
     wait_until(lambda: all(map(is_gone, new_pids)))
+
+
+@pytest.fixture(autouse=True)
+def spool_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A directory in which every user may create files, as /var/tmp is."""
+    directory = tmp_path / "spool"
+    directory.mkdir()
+    directory.chmod(0o1777)
+    monkeypatch.setenv(SPOOL, str(directory))
+    return directory
+
+
+def make_child(function: Callable[[bytes], str]) -> child_process.ChildProcess:
+    return child_process.ChildProcess(function, os.environ[SPOOL])
 
 
 def own_pid(_: bytes) -> str:
@@ -67,23 +99,21 @@ def is_gone(process: str | int) -> bool:
 
 
 def test_work_is_done_by_another_process_and_its_result_is_returned() -> None:
-    child = child_process.ChildProcess(own_pid)
+    child = make_child(own_pid)
     assert int(child.call(b"x", TIME_LIMIT)) != os.getpid()
     assert (
-        child_process.ChildProcess(lambda request: request.decode() + " ä").call(
-            b"told", TIME_LIMIT
-        )
+        make_child(lambda request: request.decode() + " ä").call(b"told", TIME_LIMIT)
         == "told ä"
     )
 
 
 def test_the_same_process_does_one_piece_of_work_after_the_other() -> None:
-    child = child_process.ChildProcess(own_pid)
+    child = make_child(own_pid)
     assert len({child.call(b"x", TIME_LIMIT) for _ in range(5)}) == 1
 
 
 def test_work_that_fails_gives_the_reason_and_the_next_is_done() -> None:
-    child = child_process.ChildProcess(obey)
+    child = make_child(obey)
     first = child.call(b"x", TIME_LIMIT)
     with pytest.raises(WriteThroughFailed, match="^ValueError: no room$"):
         child.call(b"fail no room", TIME_LIMIT)
@@ -91,7 +121,7 @@ def test_work_that_fails_gives_the_reason_and_the_next_is_done() -> None:
 
 
 def test_a_process_that_dies_is_reported_and_replaced() -> None:
-    child = child_process.ChildProcess(obey)
+    child = make_child(obey)
     first = child.call(b"x", TIME_LIMIT)
     with pytest.raises(
         WriteThroughFailed, match="^child process ended without a result$"
@@ -104,13 +134,13 @@ def test_a_process_that_dies_is_reported_and_replaced() -> None:
 
 def test_other_children_of_the_program_still_report_their_exit_status() -> None:
     """With SIGCHLD ignored, each command would seem to have succeeded."""
-    child = child_process.ChildProcess(own_pid)
+    child = make_child(own_pid)
     child.call(b"x", TIME_LIMIT)
     assert subprocess.run(["false"], check=False).returncode == 1
 
 
 def test_a_late_child_is_abandoned_and_may_still_finish(tmp_path: Path) -> None:
-    child = child_process.ChildProcess(obey)
+    child = make_child(obey)
     first = child.call(b"x", TIME_LIMIT)
     fifo = tmp_path / "gate"
     with pytest.raises(WriteThroughFailed, match="^not done within 1 s$"):
@@ -128,13 +158,13 @@ def test_a_late_child_is_abandoned_and_may_still_finish(tmp_path: Path) -> None:
     "size", [0, 1, child_process.RECEIVE_SIZE - 8, child_process.RECEIVE_SIZE, 5 << 20]
 )
 def test_content_of_any_size_arrives_complete_in_both_directions(size: int) -> None:
-    child = child_process.ChildProcess(lambda request: request.decode())
+    child = make_child(lambda request: request.decode())
     content = ("0123456789abcdef" * (size // 16 + 1))[:size]
     assert child.call(b"-" + content.encode(), TIME_LIMIT) == "-" + content
 
 
 def test_a_child_ends_with_its_parent() -> None:
-    child = child_process.ChildProcess(own_pid)
+    child = make_child(own_pid)
     process = child.call(b"x", TIME_LIMIT)
     assert not is_gone(process)
     del child
@@ -143,7 +173,7 @@ def test_a_child_ends_with_its_parent() -> None:
 
 def test_it_holds_nothing_that_others_wait_to_see_closed() -> None:
     reads, writes = os.pipe()
-    child = child_process.ChildProcess(lambda _: " ".join(os.listdir("/proc/self/fd")))
+    child = make_child(lambda _: " ".join(os.listdir("/proc/self/fd")))
     descriptors = child.call(b"x", TIME_LIMIT).split()
     os.close(writes)
     assert os.read(reads, 1) == b""  # though it lives
@@ -160,9 +190,7 @@ def test_it_holds_nothing_of_a_process_that_has_much_open_either() -> None:
         os.open("/dev/null", os.O_RDONLY) for _ in range(open_count, DESCRIPTOR_COUNT)
     ]
     try:
-        child = child_process.ChildProcess(
-            lambda _: " ".join(os.listdir("/proc/self/fd"))
-        )
+        child = make_child(lambda _: " ".join(os.listdir("/proc/self/fd")))
         assert len(child.call(b"x", TIME_LIMIT).split()) == 6
         [process] = child_process.CHILD_PIDS[-1:]
         assert not is_gone(process)
@@ -174,7 +202,7 @@ def test_it_holds_nothing_of_a_process_that_has_much_open_either() -> None:
 
 
 def test_its_first_three_descriptors_are_dev_null() -> None:
-    child = child_process.ChildProcess(
+    child = make_child(
         lambda _: " ".join(os.readlink(f"/proc/self/fd/{n}") for n in "012")
     )
     assert child.call(b"x", TIME_LIMIT) == "/dev/null /dev/null /dev/null"
@@ -186,7 +214,7 @@ def test_there_are_so_many_and_no_more_also_of_those_that_hang(
     """A disk that hangs all night takes the memory of so many processes."""
     monkeypatch.setattr(child_process, "PROCESS_LIMIT", 3)
     waits = b"wait " + os.fsencode(tmp_path / "answer")
-    hanging = [child_process.ChildProcess(obey) for _ in range(4)]
+    hanging = [make_child(obey) for _ in range(4)]
     for child in hanging[:3]:
         with pytest.raises(WriteThroughTimeout):
             child.call(waits, 1)
@@ -203,6 +231,48 @@ def test_there_are_so_many_and_no_more_also_of_those_that_hang(
     wait_until(is_room)
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs a second user")
+def test_another_user_can_take_no_name_that_turns_it_off(
+    spool_directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for directory in spool_directory.parents:
+        if str(directory).startswith(f"{tempfile.gettempdir()}/"):  # pytest's own
+            directory.chmod(0o755)
+    monkeypatch.setattr(child_process, "PROCESS_LIMIT", 2)
+    command = [
+        "/usr/bin/python3",
+        "-c",
+        TAKE_ALL,
+        str(spool_directory),
+        str(os.geteuid()),
+    ]
+    with subprocess.Popen(
+        command, user="nobody", stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as other_user:
+        assert other_user.stdout is not None
+        assert other_user.stdout.readline() == b"taken\n"
+        children = [make_child(own_pid) for _ in range(3)]
+        pids = {each.call(b"x", TIME_LIMIT) for each in children[:2]}
+        assert len(pids) == 2
+        # The limit holds all the same: all find one file.
+        with pytest.raises(WriteThroughFailed, match="^2 processes wait"):
+            children[2].call(b"x", TIME_LIMIT)
+        del children[0]
+        wait_until(lambda: sum(map(is_gone, pids)) == 1)
+        assert children[1].call(b"x", TIME_LIMIT)
+        assert other_user.stdin is not None
+        other_user.stdin.close()
+
+
+def test_without_a_spool_directory_it_is_not_at_once(spool_directory: Path) -> None:
+    child = make_child(own_pid)
+    spool_directory.rmdir()
+    with pytest.raises(WriteThroughFailed, match="FileNotFoundError"):
+        child.call(b"x", TIME_LIMIT)
+    spool_directory.mkdir()
+    assert child.call(b"x", TIME_LIMIT)
+
+
 def test_where_no_process_can_be_made_it_is_not_at_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -210,7 +280,7 @@ def test_where_no_process_can_be_made_it_is_not_at_once(
         raise BlockingIOError(11, "Resource temporarily unavailable")
 
     monkeypatch.setattr("posix.fork", no_fork)
-    child = child_process.ChildProcess(own_pid)
+    child = make_child(own_pid)
     before = os.listdir("/proc/self/fd")
     with pytest.raises(WriteThroughFailed, match="Resource temporarily unavailable"):
         child.call(b"x", TIME_LIMIT)

@@ -61,14 +61,15 @@ BOTH_PROGRAM = """
     postfix.main_cf postfix.smtp_client
     stamp_filter.transaction
     store.archive store.copy_file store.fallback store.journal store.journal_end
+    store.known_end
     system.deadline system.files system.spool
     fcntl itertools zlib
 """
 EXPECTED_MODULES = {
     "archive-stamp": f"""{BOTH_PROGRAM}
-        errno marshal
+        marshal
         intake.end_of_file
-        message.request
+        message.request message.verp
         postfix.queue_file_size
         stamp_filter.capture stamp_filter.capture_plan stamp_filter.write_through
         system.child_process

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 
@@ -122,8 +124,9 @@ def systemctl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 JOBS = {"timer": scheduler.TIMER, "follower": scheduler.FOLLOWER}
 TIMER_LINE = (
-    "/x -c /etc/postfix queue rescue; code=$?; /x -c /etc/postfix fallback import ||"
-    " code=$?; /x -c /etc/postfix status --write && exit $code"
+    "/x -c /etc/postfix queue rescue & rescue=$!; /x -c /etc/postfix fallback import &"
+    " import=$!; /x -c /etc/postfix status --write; code=$?; wait $import || code=$?;"
+    " wait $rescue || code=$?; exit $code"
 )
 
 
@@ -143,6 +146,41 @@ def test_the_timer_runs_three_commands_under_cron() -> None:
     path = scheduler.CRON_DIRECTORY / "postfix-archive-postfix"
     *_, line = path.read_text().splitlines()
     assert line == f"*/5 * * * * root {TIMER_LINE}"
+
+
+FAKE_COMMAND = """\
+#!/bin/sh
+case "$3 $4" in
+  "queue rescue") exec {rescue} ;;
+  "fallback import") echo import ;;
+  *) echo status; kill $(cat {pid}) ;;
+esac
+"""
+
+
+def test_a_command_of_the_timer_that_hangs_stops_no_other(tmp_path: Path) -> None:
+    """The rescue ends here only when the others have run."""
+    program, pid = tmp_path / "program", tmp_path / "pid"
+    os.mkfifo(pid)
+    rescue = f"sh -c 'echo $$ >{pid}; exec sleep infinity'"
+    program.write_text(FAKE_COMMAND.format(rescue=rescue, pid=pid))
+    program.chmod(0o755)
+    command = scheduler.shell_command(scheduler.TIMER_COMMAND, "/d", str(program))
+    process = subprocess.run(
+        ["/bin/sh", "-c", command], capture_output=True, text=True, check=False
+    )
+    assert sorted(process.stdout.split()) == ["import", "status"]
+    assert process.returncode == 128 + signal.SIGTERM
+
+
+@pytest.mark.parametrize("failing", ["queue", "fallback", "status", ""])
+def test_the_timer_fails_with_any_of_its_commands(tmp_path: Path, failing: str) -> None:
+    program = tmp_path / "program"
+    program.write_text(f'#!/bin/sh\n[ "$3" != "{failing}" ] || exit 3\n')
+    program.chmod(0o755)
+    command = scheduler.shell_command(scheduler.TIMER_COMMAND, "/d", str(program))
+    process = subprocess.run(["/bin/sh", "-c", command], check=False)
+    assert process.returncode == (3 if failing else 0)
 
 
 def test_systemd_starts_the_timer_of_a_service(

@@ -125,7 +125,7 @@ def test_a_missing_source_is_named(tmp_path: Path) -> None:
 
 def test_a_source_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     (tmp_path / "a.in").mkdir()
-    with pytest.raises(TableInvalid, match="a.in: Is a directory"):
+    with pytest.raises(TableInvalid, match="a.in: not a regular file"):
         compile_tables(tmp_path, "regexp:a")
 
 

@@ -1,0 +1,111 @@
+"""Where each journal ended at the last look, kept outside the store.
+
+Used by archive and bypass/switch, which do not write into a journal that has lost its
+end: it was cut or replaced, or its file system is not mounted. verify, doctor and
+status report it. tally_cache writes the file, journal-ends in
+archive_fallback_directory, one line for each archive:
+
+    <start> <end> <line number> <SHA-256> <archive address> <store directory>
+
+start and end are the offsets of the journal's last complete line, in bytes.
+"""
+
+from __future__ import annotations
+
+import posix as os
+
+from postfix_archive.errors import StoreFailed
+from postfix_archive.message import digest
+from postfix_archive.system import files
+
+FILE_NAME = "journal-ends"
+JOURNAL = "journal"  # file name in an archive's directory
+SIZE_LIMIT = 1 << 20  # bytes of the file: some 5,000 archives
+
+
+class KnownEnd:
+    """The last line that a journal had: offsets in bytes, number, SHA-256."""
+
+    __slots__ = ("end", "number", "sha256", "start")
+
+    def __init__(self, start: int, end: int, number: int, sha256: str) -> None:
+        self.start = start
+        self.end = end
+        self.number = number
+        self.sha256 = sha256
+
+    def loss(self, archive_directory: str) -> str:
+        """Return what the journal has lost, "" if nothing or if it cannot be read."""
+        path = f"{archive_directory}/{JOURNAL}"
+        try:
+            descriptor = files.open_regular(path)
+        except FileNotFoundError:
+            return f"the journal is missing; it had {self.number} lines"
+        except OSError:
+            return ""
+        try:
+            line = os.pread(descriptor, self.end - self.start, self.start)
+        except OSError:
+            return ""
+        finally:
+            os.close(descriptor)
+        if line.endswith(b"\n") and digest.sha256_hex(line[:-1]) == self.sha256:
+            return ""
+        return f"line {self.number} is missing or is another one"
+
+
+def read(directory: str, store_directory: str) -> dict[str, KnownEnd]:
+    """Return what is known of the journals of a store, by archive address.
+
+    directory is archive_fallback_directory. A missing file knows nothing; lines that
+    are damaged are left out.
+    """
+    try:
+        descriptor = files.open_regular(f"{directory}/{FILE_NAME}")
+    except OSError:
+        return {}
+    try:
+        content = os.read(descriptor, SIZE_LIMIT)
+    except OSError:
+        return {}
+    finally:
+        os.close(descriptor)
+    ends = {}
+    for line in content.decode("utf-8", "surrogateescape").split("\n"):
+        fields = line.split(" ", 5)
+        if len(fields) == 6 and fields[5] == store_directory:
+            with_numbers = [each for each in fields[:3] if each.isdecimal()]
+            if len(with_numbers) == 3:
+                start, end, number = map(int, with_numbers)
+                ends[fields[4]] = KnownEnd(start, end, number, fields[3])
+    return ends
+
+
+def losses(directory: str, store_directory: str) -> dict[str, str]:
+    """Return what is lost, by the address of each archive that has lost lines."""
+    known = read(directory, store_directory).items()
+    reasons = {name: end.loss(f"{store_directory}/{name}") for name, end in known}
+    return {name: reason for name, reason in reasons.items() if reason}
+
+
+def require(directory: str, store_directory: str, address: str) -> None:
+    """Raise StoreFailed if the journal of an archive has lost its known end."""
+    end = read(directory, store_directory).get(address)
+    archive_directory = f"{store_directory}/{address}"
+    reason = end.loss(archive_directory) if end else ""
+    if reason:
+        raise StoreFailed(f"{archive_directory}: {reason}; {advice(directory)}")
+
+
+def advice(directory: str) -> str:
+    """Return what to do about a loss."""
+    return (
+        "mount the store, or restore it from a backup; if it is right as it is, remove"
+        f" the archive's line from {directory}/{FILE_NAME}"
+    )
+
+
+def to_text(address: str, store_directory: str, end: KnownEnd) -> str:
+    """Return the line of an archive."""
+    fields = (end.start, end.end, end.number, end.sha256, address, store_directory)
+    return " ".join(map(str, fields)) + "\n"
