@@ -13,7 +13,7 @@ in the data tells these apart. Two facts do:
   body make the message smaller than ${size}: a difference counts only where no Milter
   is configured.
 
-Raises MessageIncomplete; then nothing is handed back or stored, and Postfix retries.
+Raises MessageIncomplete; then nothing is reinjected or stored, and Postfix retries.
 """
 
 from __future__ import annotations
@@ -37,7 +37,6 @@ STAT_SIZE = 4096  # bytes: more than any /proc/PID/stat
 # dies has no children any more soon after its files are closed.
 HIDDEN_PARENT_WAIT = 0.1
 PARENT_DIED = "pipe(8) has died, so the message may be cut short; Postfix will retry"
-MILTER_SETTINGS = ("smtpd_milters", "non_smtpd_milters")
 
 
 def require_complete(message: Spool, size: bytes, config_directory: str) -> None:
@@ -102,12 +101,14 @@ def _is_alive_after_wait(parent: int) -> bool:
 
 def _has_milters(config_directory: str) -> bool:
     """Return whether main.cf or a service of master.cf names a Milter."""
-    from postfix_archive.postfix import postfix_command  # rarely needed
+    # Rarely needed.
+    from postfix_archive.postfix import header_rewriting, postfix_command
 
     configuration = postfix_command.read_configuration(config_directory)
     services = (None, *configuration.services)
     return any(
         configuration.value(name, service)
+        for names in header_rewriting.MILTERS.values()
+        for name in names
         for service in services
-        for name in MILTER_SETTINGS
     )

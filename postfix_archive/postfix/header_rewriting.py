@@ -35,6 +35,7 @@ ENVELOPE_MAPS = (
     "sender_bcc_maps",
     "recipient_bcc_maps",
 )
+# Parameters that name Milters, by the program that receives the mail.
 MILTERS = {
     "smtpd": ("smtpd_milters", "smtpd_milter_maps"),
     "pickup": ("non_smtpd_milters",),

@@ -11,7 +11,10 @@ import pytest
 
 from postfix_archive.errors import MessageIncomplete
 from postfix_archive.intake import end_of_file
+from postfix_archive.postfix import postfix_command
 from postfix_archive.system import spool
+
+from unit.hosts import make_config
 
 MESSAGE = b"Subject: x\n\nbody\n"
 SIZE = (10 + 2) + (0 + 2) + (4 + 2)
@@ -99,6 +102,28 @@ def test_a_milter_may_have_made_the_message_smaller(
 ) -> None:
     monkeypatch.setattr(end_of_file, "_has_milters", lambda _: True)
     assert verdict_below(write_all, b"%d" % (SIZE + 4000)) == WHOLE
+
+
+@pytest.mark.parametrize(
+    ("main", "option", "expected"),
+    [
+        ({}, "", False),
+        ({"smtpd_milters": "inet:127.0.0.1:8891"}, "", True),
+        ({"non_smtpd_milters": "inet:127.0.0.1:8891"}, "", True),
+        ({"smtpd_milter_maps": "inline:{192.0.2.1=inet:127.0.0.1:8891}"}, "", True),
+        ({}, " -o smtpd_milters=inet:127.0.0.1:8891", True),
+        ({}, " -o smtpd_milters=", False),
+    ],
+)
+def test_a_milter_is_known_wherever_it_is_named(
+    main: dict[str, str],
+    option: str,
+    expected: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    config = make_config(main, f"smtp inet n - n - - smtpd{option}\n")
+    monkeypatch.setattr(postfix_command, "read_configuration", lambda _: config)
+    assert end_of_file._has_milters("/etc/postfix") is expected
 
 
 @pytest.mark.parametrize(
