@@ -48,7 +48,7 @@ def test_what_postfix_writes_lies_between_the_two(
     message = b"".join(b"x" * length + b"\r\n" for length in lines)
     pieces = [message[at : at + step] for at in range(0, len(message), step)]
     smallest, largest = content_size(pieces)
-    assert smallest <= written_size(lines, limit) <= largest
+    assert len(message) <= smallest <= written_size(lines, limit) <= largest
 
 
 @given(st.lists(st.integers(0, 511), max_size=20))
