@@ -259,8 +259,9 @@ def _stale_tables(settings: Settings | None) -> tuple[tuple[str, ...], str]:
 def _journal_losses(settings: Settings | None) -> dict[str, str]:
     if settings is None or not settings.has_store:
         return {}
-    directory = settings.archive_fallback_directory
-    return known_end.losses(directory, settings.archive_store_directory)
+    store_directory = settings.archive_store_directory
+    known = known_end.read(settings.archive_fallback_directory, store_directory)
+    return known_end.losses(known, store_directory)
 
 
 def _key_digests(settings: Settings | None) -> tuple[frozenset[str], str]:

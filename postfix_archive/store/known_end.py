@@ -81,10 +81,11 @@ def read(directory: str, store_directory: str) -> dict[str, KnownEnd]:
     return ends
 
 
-def losses(directory: str, store_directory: str) -> dict[str, str]:
-    """Return what is lost, by the address of each archive that has lost lines."""
-    known = read(directory, store_directory).items()
-    reasons = {name: end.loss(f"{store_directory}/{name}") for name, end in known}
+def losses(known: dict[str, KnownEnd], store_directory: str) -> dict[str, str]:
+    """Return what is lost of what read() has returned, by archive address."""
+    reasons = {
+        name: end.loss(f"{store_directory}/{name}") for name, end in known.items()
+    }
     return {name: reason for name, reason in reasons.items() if reason}
 
 

@@ -59,8 +59,8 @@ def save_ends(
     What is known of a journal that has lost lines is kept. A journal in which somebody
     writes just now is left for the next call; nothing waits.
     """
-    losses = known_end.losses(directory, store_directory)
     known = known_end.read(directory, store_directory)
+    losses = known_end.losses(known, store_directory)
     ends = dict(known)
     for archive, current in tallies_by_archive.items():
         end = known_end.KnownEnd(
