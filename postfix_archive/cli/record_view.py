@@ -63,7 +63,7 @@ def _pass_to_json(message: Record, one: Pass) -> dict[str, Any]:
 
 
 def summary_lines(
-    settings: Settings, message: Record, problems: list[str] | None = None
+    settings: Settings, message: Record, problems: list[str]
 ) -> Iterator[str]:
     """Yield one line: id, time, archive, sender, recipients, outcome, subject.
 
@@ -93,9 +93,7 @@ def _pass_text(message: Record, one: Pass) -> str:
     return f"{sender} -> {recipient_text}  {outcome_text}"
 
 
-def lines(
-    settings: Settings, message: Record, problems: list[str] | None = None
-) -> Iterator[str]:
+def lines(settings: Settings, message: Record, problems: list[str]) -> Iterator[str]:
     """Yield the lines of a record: envelope, files, outcomes, history.
 
     Appends to problems why there is no subject: the copy is missing or damaged.
@@ -130,15 +128,12 @@ def lines(
         yield f"  {event['time']}  {_event_text(event)}"
 
 
-def _head(
-    settings: Settings, message: Record, problems: list[str] | None
-) -> bytes | None:
+def _head(settings: Settings, message: Record, problems: list[str]) -> bytes | None:
     """Return the header of the original, None if the copy is missing or damaged."""
     try:
         return record_reader.original_head(settings.archive_store_directory, message)
     except (RecordDamaged, StoreFailed) as error:
-        if problems is not None:
-            problems.append(str(error))
+        problems.append(str(error))
         return None
 
 

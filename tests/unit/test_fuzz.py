@@ -367,9 +367,9 @@ def test_a_changed_journal_is_shown_or_refused(
         for record in record_reader.records(str(store), LEGAL):
             lines = [
                 json.dumps(record_view.to_json(record)),
-                *record_view.summary_lines(settings, record),
+                *record_view.summary_lines(settings, record, []),
             ]
-            lines += record_view.lines(settings, record)
+            lines += record_view.lines(settings, record, [])
             assert all(map(samples.is_safe_line, lines))
             assert datetime.datetime.fromisoformat(record.events[0]["time"]).tzinfo
 

@@ -158,8 +158,8 @@ def archive_file(path: Path, store: Path) -> None:
     message.close()
     assert not verifier.verify_archive(f"{store}/{LEGAL}").findings
     (record,) = record_reader.records(str(store), LEGAL)
-    assert list(record_view.summary_lines(settings, record)) and list(
-        record_view.lines(settings, record)
+    assert list(record_view.summary_lines(settings, record, [])) and list(
+        record_view.lines(settings, record, [])
     )
     size = sum(map(len, record_reader.original(str(store), record)))
     assert size == record.events[0]["size"]
