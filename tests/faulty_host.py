@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +29,15 @@ class Host:
     @property
     def etc(self) -> Path:
         return self.postfix.etc
+
+    @contextlib.contextmanager
+    def restored_configuration(self) -> Iterator[None]:
+        """Put the configuration directory back afterwards."""
+        saved_config = self.etc.with_name("kept")
+        subprocess.run(["cp", "-a", str(self.etc), str(saved_config)], check=True)
+        yield
+        shutil.rmtree(self.etc)
+        saved_config.rename(self.etc)
 
     def port(self, role: str) -> str:
         """The key of an internal port in master.cf."""

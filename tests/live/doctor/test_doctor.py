@@ -44,11 +44,8 @@ def running_host() -> Iterator[Host]:
 @pytest.fixture
 def host(running_host: Host) -> Iterator[Host]:
     """The instance, whose configuration and files come back afterwards."""
-    saved_config = running_host.etc.with_name("kept")
-    subprocess.run(["cp", "-a", str(running_host.etc), str(saved_config)], check=True)
-    yield running_host
-    shutil.rmtree(running_host.etc)
-    saved_config.rename(running_host.etc)
+    with running_host.restored_configuration():
+        yield running_host
     for path, mode in (("store", 0o700), ("lib", 0o755), ("lib/archive-stamp", 0o755)):
         (running_host.postfix.directory / path).chmod(mode)
     empty_directory = running_host.postfix.fallback

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 
@@ -30,11 +29,8 @@ def running_host() -> Iterator[Host]:
 @pytest.fixture
 def host(running_host: Host) -> Iterator[Host]:
     """The instance, whose configuration comes back afterwards."""
-    saved_config = running_host.etc.with_name("kept")
-    subprocess.run(["cp", "-a", str(running_host.etc), str(saved_config)], check=True)
-    yield running_host
-    shutil.rmtree(running_host.etc)
-    saved_config.rename(running_host.etc)
+    with running_host.restored_configuration():
+        yield running_host
 
 
 def findings_of(host: Host, *arguments: str) -> list[dict[str, str]]:

@@ -51,36 +51,25 @@ def moment(seconds: int) -> datetime.datetime:
     return datetime.datetime.fromtimestamp(seconds, datetime.timezone.utc)
 
 
+def assert_date_of_day(number: int) -> None:
+    expected = datetime.date.fromordinal(number + FIRST)
+    date = (expected.year, expected.month, expected.day)
+    assert dates.calendar_date(number) == date
+    assert dates.days_since_epoch(*date) == number
+
+
 def test_each_day_from_the_year_1_to_9999_has_its_date() -> None:
     for number in range(
         1 - FIRST, LAST + 1, 7
     ):  # a week: 7 and 400 years' days share 7
-        expected = datetime.date.fromordinal(number + FIRST)
-        assert dates.calendar_date(number) == (
-            expected.year,
-            expected.month,
-            expected.day,
-        )
-        assert (
-            dates.days_since_epoch(expected.year, expected.month, expected.day)
-            == number
-        )
+        assert_date_of_day(number)
 
 
 @pytest.mark.parametrize("year", [1, 4, 100, 400, 1600, 1900, 1970, 1999, 2000, 2024])
 def test_each_day_around_a_turn_of_the_year_or_of_february(year: int) -> None:
     first = datetime.date(year, 1, 1).toordinal() - FIRST
     for number in range(first, first + 366):
-        expected = datetime.date.fromordinal(number + FIRST)
-        assert dates.calendar_date(number) == (
-            expected.year,
-            expected.month,
-            expected.day,
-        )
-        assert (
-            dates.days_since_epoch(expected.year, expected.month, expected.day)
-            == number
-        )
+        assert_date_of_day(number)
 
 
 @given(st.integers(-3, 10003), st.integers(-1, 14), st.integers(-1, 33))
