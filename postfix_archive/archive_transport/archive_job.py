@@ -100,10 +100,10 @@ class CapturedMessage:
             original = archive_copy.lowercase_markers(original)
         return smtp_data.chain((copy.preamble,), original, (copy.trailer,))
 
-    def piece(self, request: Request) -> copy_file.Capture:
+    def piece(self, request: Request, record_id: str) -> copy_file.Capture:
         """Return what the store needs to record this message in one archive."""
         return copy_file.Capture(
-            record_id=copy_plan.record_id(self.opened_capsule, request),
+            record_id=record_id,
             capsule_id=self.opened_capsule.capsule_id,
             envelope_fields=self.opened_capsule.fields,
             sha256=self.sha256,

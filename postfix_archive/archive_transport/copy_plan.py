@@ -25,12 +25,12 @@ VERDICT_REMARKS = {
 
 
 def record_id(capsule: Capsule, request: Request) -> str:
-    """Return the id of the record that this capture belongs to.
+    """Return the id under which the message is stored in full.
 
-    With a valid stamp it is the id in the stamp: a supplement if the store has that
-    record, else the message is stored in full under that id.
+    With a valid stamp that the store does not know, it is the id in the stamp. A copy
+    has an id of its own: its stamp names the message that is enclosed in it.
     """
-    if request.verdict == stamp.VALID:
+    if request.verdict == stamp.VALID and not request.generation:
         return request.stamp_id
     return capsule.envelope.archive_id
 

@@ -85,8 +85,8 @@ class Request:
     ``source`` is ``nexthop`` (archive = …, -o archive=…) or ``recipient`` (a table).
     ``verdict`` is stamp.VALID, ALTERED, FORGED or ABSENT. ``stamp_id`` is the archive
     id in a stamp of ours, ``stamp_offset`` the number of bytes above a valid one, else
-    None. ``generation`` is above 0 for a stamp that an archive copy got when it was
-    sent as mail (stamp.GENERATIONS). ``is_stamp_trusted``: there is no store, and the
+    None. ``generation`` is above 0 if any of these archives has sent the message as an
+    archive copy (stamp.GENERATIONS). ``is_stamp_trusted``: there is no store, and the
     valid stamp is recent enough to be trusted.
     """
 

@@ -152,12 +152,20 @@ def make(
         sha256=digests[origin.offset],
         now=now,
     )
+    verdicts = {
+        archive: stamp.verify(scan.stamps, archive, digests, keys)
+        for archive in sorted(delivery.request_sources)
+    }
+    # A copy for one archive must not be mailed to another: both could come back.
+    generation = max((each.generation for each in verdicts.values()), default=0)
     requests = []
     stamps = b""
-    for archive, source in sorted(delivery.request_sources.items()):
-        verdict = stamp.verify(scan.stamps, archive, digests, keys)
+    for archive, verdict in verdicts.items():
+        source = delivery.request_sources[archive]
         is_spared = _is_spared(verdict, settings, now)
-        requests.append(_archive_request(archive, source, verdict, is_spared=is_spared))
+        requests.append(
+            _archive_request(archive, source, verdict, generation, is_spared=is_spared)
+        )
         if verdict.result != stamp.VALID:
             tag = stamp.archive_tag(archive, keys.current)
             stamps += stamp.make(archive_id, tag, digests[0], now, keys.current)
@@ -271,7 +279,12 @@ def _is_spared(verdict: stamp.Verdict, settings: Settings, now: int) -> bool:
 
 
 def _archive_request(
-    archive: str, source: str, verdict: stamp.Verdict, *, is_spared: bool
+    archive: str,
+    source: str,
+    verdict: stamp.Verdict,
+    generation: int,
+    *,
+    is_spared: bool,
 ) -> Request:
     own_stamp = verdict.stamp
     return Request(
@@ -282,6 +295,6 @@ def _archive_request(
         stamp_offset=(
             own_stamp.start if own_stamp and verdict.result == stamp.VALID else None
         ),
-        generation=verdict.generation,
+        generation=generation,
         is_stamp_trusted=is_spared,
     )

@@ -270,6 +270,47 @@ def test_a_second_host_with_a_store_of_its_own_archives_in_full() -> None:
             assert second_record.events[0]["stamp"] == "valid"
 
 
+@pytest.mark.parametrize("has_copy_first", [True, False])
+def test_a_second_host_archives_and_mails_alike_in_whichever_order_mail_and_copy_come(
+    has_copy_first: bool,
+) -> None:
+    """Two hosts with one key, each with a store; the second has the archive mailbox."""
+    domain = "example.com" if has_copy_first else "example.net"
+    other = {"myhostname": "two.example.com"}
+    with PrivatePostfix(main=other, archive_cf=other) as second:
+        nexthop = f"[127.0.0.1]:{second.smtp_port}"
+        transports = [
+            "archive-request.invalid=archive-stamp:on-request",
+            f"{domain}=smtp:{nexthop}",
+        ]
+        with PrivatePostfix(
+            master="later unix - - n - - smtp\n",
+            main={
+                "transport_maps": f"inline:{{{', '.join(transports)}}}",
+                "default_transport": f"later:{nexthop}",
+                "defer_transports": "later",
+            },
+        ) as first:
+            first.send(mail("relayed"))
+            second.wait(lambda: records(second, "relayed"), "one of two has come")
+            second.wait_for_empty_queue()
+            first.postconf(defer_transports="")
+            first.reload()
+            first.flush()
+            first.wait_for_empty_queue()
+            second.wait_for_empty_queue()
+            by_sender = {
+                each.envelope.sender: each for each in records(second, "relayed")
+            }
+            expected = {b"alice@example.org", *([b""] if has_copy_first else [])}
+            assert set(by_sender) == expected  # a copy is a message of its own
+            record = by_sender[b"alice@example.org"]
+            assert record.archive_id == record_of(first, "relayed").archive_id
+            one_delivery(second, "relayed", "bob@example.net")
+            assert len(deliveries(second, "relayed", LEGAL)) == 2  # one of each host
+            assert second.run_command("verify").returncode == 0
+
+
 # --- mail that leaves as a copy and comes back ---------------------------------------
 
 

@@ -60,6 +60,11 @@ def test_a_validly_stamped_message_belongs_to_the_record_that_its_stamp_names() 
     assert copy_plan.record_id(unseal_capsule(make_envelope()), request) == EARLIER
 
 
+def test_a_copy_of_another_store_is_no_record_of_what_it_encloses() -> None:
+    request = make_request(verdict="valid", stamp_id=EARLIER, offset=0, generation=1)
+    assert copy_plan.record_id(unseal_capsule(make_envelope()), request) == ARCHIVE_ID
+
+
 def test_lines_above_a_valid_stamp_are_recorded_verbatim() -> None:
     above = b"Received: x\r\n"
     request = make_request(verdict="valid", stamp_id=EARLIER, offset=len(above))

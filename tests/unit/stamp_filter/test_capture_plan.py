@@ -273,6 +273,18 @@ def test_a_copy_that_came_back_is_known_as_one() -> None:
     assert plan.stamps == b""
 
 
+def test_a_copy_for_one_archive_is_known_as_one_to_the_others() -> None:
+    """Else two archives, both of which come back, would mail each other for ever."""
+    tag = stamp.archive_tag(LEGAL, KEYS.current, generation=1)
+    line = stamp.make(ARCHIVE_ID, tag, examples.sha256(MESSAGE), NOW, KEYS.current)
+    delivery = delivery_request(BOB, nexthop=f"{LEGAL},{HR}")
+    plan = make_plan(FROM_SMTP + line + MESSAGE, delivery)
+    assert plan.envelope is not None
+    requests = {each.address: each for each in plan.envelope.requests}
+    assert requests[HR].verdict == stamp.ABSENT
+    assert [requests[each].generation for each in (LEGAL, HR)] == [1, 1]
+
+
 def test_a_stamp_of_an_old_key_needs_no_new_one() -> None:
     assert make_plan(FROM_SMTP + stamp_message(), keys=ROTATED).stamps == b""
 
