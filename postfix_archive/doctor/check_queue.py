@@ -195,15 +195,20 @@ def check_log(host: Host) -> Iterator[Finding]:
     """Report a log that does not exist or cannot be read."""
     if host.settings is None or not host.settings.needs_follower or not host.log_error:
         return
-    set_file = host.parameter_command("maillog_file", DEFAULT_LOG)
-    reload = host.postfix_command("postfix", "reload")
     yield Finding(
         "log-unreadable",
         WARNING,
         "Postfix's log",
         f"{host.log_error}: outcomes of recipients are not recorded",
-        f"correct that, or run {set_file}; {reload}; then {host.install_command()}",
+        f"correct that, or run {set_log_commands(host)}",
     )
+
+
+def set_log_commands(host: Host) -> str:
+    """Return the commands that let Postfix log into a file that the archive reads."""
+    set_file = host.parameter_command("maillog_file", DEFAULT_LOG)
+    reload = host.postfix_command("postfix", "reload")
+    return f"{set_file}; {reload}; then {host.install_command()}"
 
 
 def check_follower(host: Host) -> Iterator[Finding]:

@@ -1,4 +1,4 @@
-"""Host resources of an installation: lock, system user, directories, ports, probe.
+"""Host resources of an installation: lock, system user, directories, ports.
 
 Used by install. Raises InstallRefused before, and InstallFailed after the first change.
 """
@@ -9,7 +9,6 @@ import contextlib
 import fcntl
 import os
 import pwd
-import secrets
 import shlex
 import shutil
 import socket
@@ -19,12 +18,10 @@ from collections.abc import Callable, Iterable
 from itertools import chain
 from pathlib import Path
 
-from postfix_archive.errors import InstallFailed, InstallRefused, JournalFailed
+from postfix_archive.errors import InstallFailed, InstallRefused
 from postfix_archive.postfix import mail_queue, postfix_command
-from postfix_archive.store import journal_reader, record_reader
 from postfix_archive.system import path_access, privileges
 
-PROBE_DOMAIN = "archive-probe.invalid"
 PROGRAM_SIZE = 64 << 20  # bytes; 35 MiB with Python 3.11, compiled
 HIGHEST_PORT = 65535  # port number
 
@@ -183,56 +180,18 @@ def wait_for_ports(ports: range) -> None:
     )
 
 
-def send_probe(directory: str, store: str) -> bool:
-    """Send a probe message through Postfix; tell whether it reached the store.
-
-    Its recipient is in a domain that cannot exist (RFC 2606) and that transport_maps
-    routes to discard(8). Raises PostfixCommandFailed if sendmail(1) does not accept it
-    (authorized_submit_users).
-    """
-    name = f"probe-{secrets.token_hex(8)}"
-    text = (
-        f"From: <{name}@{PROBE_DOMAIN}>\nTo: <{name}@{PROBE_DOMAIN}>\n"
-        "Subject: postfix_archive: installation probe\n\n"
-        "make install sent this message to test the archive. Postfix discards it.\n"
-    )
-    ends = _journal_sizes(store)
-    postfix_command.submit(directory, f"{name}@{PROBE_DOMAIN}", text.encode())
-
-    def is_stored() -> bool:
-        for path in _journal_sizes(store):
-            with contextlib.suppress(JournalFailed):  # of another archive
-                for line in journal_reader.lines(path, ends.get(path, 0)):
-                    ends[path] = line.end
-                    if name.encode() in line.content:
-                        return True
-        return False
-
-    try:
-        wait_until(is_stored, "the probe message in the store")
-    except InstallFailed:
-        return False
-    return True
-
-
-def _journal_sizes(store: str) -> dict[str, int]:
-    """Return the size of each journal in bytes, by path."""
-    sizes = {}
-    for archive in record_reader.archives(store):
-        path = journal_reader.path_of(store, archive)
-        with contextlib.suppress(OSError):
-            sizes[path] = os.lstat(path).st_size
-    return sizes
-
-
-def wait_until(condition: Callable[[], bool], description: str) -> None:
-    """Return when the condition is true; raises InstallFailed on timeout."""
-    deadline = time.monotonic() + mail_queue.WAIT_TIMEOUT
+def wait_until(
+    condition: Callable[[], bool],
+    description: str,
+    *,
+    timeout: float = mail_queue.WAIT_TIMEOUT,
+) -> None:
+    """Return when the condition is true; raises InstallFailed on timeout (seconds)."""
+    deadline = time.monotonic() + timeout
     while not condition():
         if time.monotonic() > deadline:
             raise InstallFailed(
-                f"timeout after {mail_queue.WAIT_TIMEOUT:.0f} s: {description}; see"
-                " Postfix's log"
+                f"timeout after {timeout:.0f} s: {description}; see" " Postfix's log"
             )
         time.sleep(0.1)
 

@@ -5,8 +5,6 @@ Used by install/main. Installs timer and follower, which need the program.
 
 from __future__ import annotations
 
-import shlex
-
 from postfix_archive import monitoring
 from postfix_archive.config import archive_cf
 from postfix_archive.config.settings import Settings
@@ -14,15 +12,13 @@ from postfix_archive.doctor import checks, inspection
 from postfix_archive.doctor.finding import worst_severity
 from postfix_archive.doctor.host import Host
 from postfix_archive.errors import InstallFailed, PostfixCommandFailed
-from postfix_archive.install import host_setup, program
+from postfix_archive.install import probe, program
 from postfix_archive.install.filter_routes import Change
 from postfix_archive.install.instance import Instance
 from postfix_archive.maillog import location
 from postfix_archive.outcomes import follower_state
-from postfix_archive.postfix import archive_services, mail_queue, server_processes
-from postfix_archive.postfix.configuration import Configuration
+from postfix_archive.postfix import server_processes
 from postfix_archive.rescue import queue_rescue
-from postfix_archive.status import collect
 from postfix_archive.system import scheduler
 
 NO_TIMER = (
@@ -71,11 +67,7 @@ def show(
     observation = inspection.inspect_host(postfix_instance.directory)
     findings = checks.run(observation)
     _print_lines("Doctor:", checks.format_report(observation, findings))
-    obstacle = _probe_obstacle(observation) or _send_probe(postfix_instance.directory)
-    if obstacle:
-        print(f"Probe:      none, {obstacle}.")
-    else:
-        print("Probe:      a message went through Postfix and is in the archive.")
+    _send_probe(observation)
     _print_lines("Now:", _next_steps(observation))
     if worst_severity(findings) == monitoring.CRITICAL:
         raise InstallFailed(
@@ -88,33 +80,20 @@ def _print_lines(label: str, text: str) -> None:
     print(f"{label:<12}" + text.replace("\n", "\n" + " " * 12))
 
 
-def _probe_obstacle(host: Host) -> str:
-    """Return why no probe message can be sent, "" if one can."""
-    if not host.is_running:
-        return f"Postfix is not running: run {host.postfix_command('postfix', 'start')}"
-    if host.bypass is not None:
-        return f"bypass is on: run {host.archive_command('bypass', 'off')}"
-    if not _is_pickup_archived(host.config):
-        return "mail from sendmail(1) (pickup) is not archived"
-    if host.settings is None or not host.settings.has_store:
-        return "there is no store to find it in"
-    return ""
-
-
-def _send_probe(directory: str) -> str:
-    """Send a probe message; return why Postfix did not accept it, "" if it is stored.
-
-    Raises InstallFailed if it was accepted and is not stored.
-    """
-    store = archive_cf.load(directory).archive_store_directory
+def _send_probe(host: Host) -> None:
+    """Send a probe message, and print where it is or why there is none."""
+    obstacle = probe.find_obstacle(host)
+    message = probe.Probe(host)
     try:
-        is_stored = host_setup.send_probe(directory, store)
+        if not obstacle:
+            message.send()
     except PostfixCommandFailed as error:
-        return str(error)
-    if not is_stored:
-        raise InstallFailed(probe_failure(directory))
-    collect.save_journal_ends(archive_cf.load(directory))
-    return ""
+        obstacle = str(error)
+    if obstacle:
+        print(f"Probe:      none, {obstacle}.")
+        return
+    print("Probe:      a message went through Postfix and is in the archive.")
+    print(f"Log:        {message.describe_log()}")
 
 
 def _next_steps(host: Host) -> str:
@@ -127,18 +106,6 @@ def _next_steps(host: Host) -> str:
         f"Let your monitoring run {host.archive_command('status')} and"
         f" {host.archive_command('doctor')}.\n"
         f"Back up {kept}; see postfix-archive(1)."
-    )
-
-
-def _is_pickup_archived(postfix_config: Configuration) -> bool:
-    """Tell whether pickup, which receives the probe message, has a stamp filter."""
-    return any(
-        postfix_config.value("content_filter", each).startswith(
-            archive_services.STAMP_TRANSPORT
-        )
-        and postfix_config.value("archive", each)
-        for each in archive_services.receiving_services(postfix_config)
-        if each.program == "pickup"
     )
 
 
@@ -163,27 +130,3 @@ def _record_first_runs(settings: Settings) -> None:
     """Record timer and follower as run just now, so that the doctor does not warn."""
     queue_rescue.record_run(settings)
     follower_state.touch_last_read(settings.archive_fallback_directory)
-
-
-def probe_failure(directory: str) -> str:
-    """Return the error message if the probe message is not in the store."""
-    queued = mail_queue.list_messages(directory)
-    is_default = directory == archive_cf.DEFAULT_CONFIG_DIRECTORY
-    option = "" if is_default else f" -c {shlex.quote(directory)}"
-    command = f"postfix-archive{option}"
-    if any(
-        each.content_filter.startswith(archive_services.STAMP_TRANSPORT)
-        for each in queued
-    ):
-        return (
-            "ALL MAIL WAITS in Postfix's queue: the stamp filter did not process the"
-            f" probe message; to deliver mail unarchived, run {command} bypass on"
-            " --reason=WHY, or if that does not run:"
-            f" {archive_services.bypass_commands(option)}; see Postfix's log, fix the"
-            " cause and run bypass off, or run make uninstall"
-        )
-    return (
-        "mail is delivered, but archive copies wait: the probe message did not reach"
-        f" the store; see {command} status, mailq and Postfix's log; make uninstall"
-        " removes the archive"
-    )

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from postfix_archive.errors import InstallRefused, PostfixCommandFailed
-from postfix_archive.install import config_files, dry_run, host_setup, instance, report
+from postfix_archive.install import config_files, dry_run, host_setup, instance, probe
 from postfix_archive.postfix import configuration, mail_queue, postfix_command
 from postfix_archive.postfix.queued_message import QueuedMessage
 from postfix_archive.system import files, path_access, python_version
@@ -110,9 +110,9 @@ def test_a_lost_probe_error_states_whether_all_mail_waits(
     is_all_mail_held: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     name = "archive-stamp:legal@example.com" if is_all_mail_held else ""
-    probe = QueuedMessage("4Zx", 1, "<>", ("a@b",), ("",), content_filter=name)
-    monkeypatch.setattr(mail_queue, "list_messages", lambda directory: [probe])
-    failure = report.probe_failure("/etc/postfix")
+    queued = QueuedMessage("4Zx", 1, "<>", ("a@b",), ("",), content_filter=name)
+    monkeypatch.setattr(mail_queue, "list_messages", lambda directory: [queued])
+    failure = probe.failure_text("/etc/postfix")
     assert ("ALL MAIL WAITS" in failure) == is_all_mail_held
     assert "make uninstall" in failure
     assert ("bypass on" in failure) == is_all_mail_held

@@ -26,7 +26,7 @@ from postfix_archive.errors import (
     StoreFailed,
     TableInvalid,
 )
-from postfix_archive.install import host_setup
+from postfix_archive.install import host_setup, probe
 from postfix_archive.outcomes.follower_state import FollowerState
 from postfix_archive.postfix import postfix_command
 from postfix_archive.store import journal_reader
@@ -240,7 +240,7 @@ def test_the_probe_is_found_beside_a_journal_that_cannot_be_read(
     program.write_text(f'#!/bin/sh\necho "$6" >>{journal_path}\n')
     program.chmod(0o755)
     monkeypatch.setattr(postfix_command, "find_command", lambda name: str(program))
-    assert host_setup.send_probe("/etc/postfix", str(foreign_directory))
+    assert probe.send_message("/etc/postfix", str(foreign_directory), "probe-1")
 
 
 def test_a_key_is_written_as_the_owner_of_its_directory(
