@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from whole_host import WholeHost, install
+from whole_host import HOST, WholeHost, count_records, install
 
 pytestmark = pytest.mark.live
 
@@ -64,3 +64,33 @@ def test_another_log_that_is_written_is_named(host: WholeHost, wheels: Path) -> 
     line = log_line(host.output(install(wheels)))
     assert "not in /var/log/mail.log, where" in line
     assert "but in /var/log/syslog: " in line and line.endswith(REMEDY)
+
+
+def test_a_log_that_goes_to_a_container_s_output(host: WholeHost, wheels: Path) -> None:
+    """maillog_file = /dev/stdout: all works but what must read the log."""
+    host.run("postconf maillog_file=/dev/stdout")
+    host.run("(postfix start-fg | cat >/var/log/stdout) >/dev/null 2>&1 &")
+    host.wait("grep -q 'daemon started' /var/log/stdout", "Postfix runs")
+    output = host.output(install(wheels))
+    assert "/dev/stdout is a device or FIFO" in log_line(output)
+    assert "WARNING log-unreadable" in output
+    assert "Follower:   none: /dev/stdout is a device or FIFO" in output
+    host.send("to a container")
+    host.wait_for_empty_queue()
+    assert count_records(host) == 1
+    for command in ("reconcile", "doctor", "outcomes --once"):
+        process = host.run(f"postfix-archive {command}", is_failure_expected=True)
+        text = process.stdout + process.stderr
+        assert "/dev/stdout is a device or FIFO" in text
+        assert "1970" not in text
+    assert host.run("postfix-archive verify").stderr == ""
+    host.run("postfix-archive bypass on --reason=test")
+    host.send("around")
+    host.run("postfix-archive bypass off")
+    host.wait_for_empty_queue()
+    assert count_records(host) == 1
+    assert "restored to its state before" in host.output("make uninstall")
+    host.wait("grep -q 'relay=archive-stamp' /var/log/stdout", "Postfix logs there")
+    host.send("after all")
+    host.wait_for_empty_queue()
+    assert f"<bob@{HOST}>" in host.output("cat /var/log/stdout")
