@@ -216,3 +216,28 @@ def test_a_filter_that_is_down_loses_and_doubles_nothing(
     assert AMAVIS_RECEIVED in mailbox(host, "bob")
     assert len(records(host)) == 1
     assert "status=bounced" not in host.log()
+
+
+def test_a_service_that_maps_behind_the_filter_alone_maps_there_once(
+    host: WholeHost, wheels: Path, mode: str
+) -> None:
+    """The other service maps at both hops, as before: always_bcc counts it."""
+    host.run(f"postconf -e content_filter={FILTER} always_bcc={CAROL}")
+    override = "receive_override_options=no_address_mappings"
+    host.run(f"postconf -P smtp/inet/{override} && postfix start")
+    before = host.configuration()
+
+    def copies_of(subject: str, port: int) -> int:
+        host.send(subject, port=port)
+        host.wait_for_empty_queue()
+        assert mailbox(host, "bob").count(f"Subject: {subject}\n") == 1
+        return mailbox(host, "carol").count(f"Subject: {subject}\n")
+
+    assert (copies_of("a", 25), copies_of("b", 2525)) == (1, 2)
+    install(host, wheels, mode)
+    assert "OK: " in host.output("postfix-archive doctor")
+    assert (copies_of("c", 25), copies_of("d", 2525)) == (1, 2)
+    recipients = [each["recipients"] for each in records(host)]
+    assert recipients[0] == [BOB]  # what the client sent, before mapping
+    host.run("make uninstall")
+    assert host.configuration() == before
