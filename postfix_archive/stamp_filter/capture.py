@@ -16,10 +16,11 @@ from postfix_archive.errors import (
     WriteThroughFailed,
     WriteThroughSkipped,
 )
-from postfix_archive.message import capsule, log_fields, request, smtp_data
+from postfix_archive.message import address, capsule, log_fields, request, smtp_data
 from postfix_archive.message.envelope import Recipient
 from postfix_archive.postfix import smtp_client
 from postfix_archive.stamp_filter import capture_plan
+from postfix_archive.stamp_filter.transaction import is_completed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -144,12 +145,25 @@ def _send_envelope(
     session.prepare_xforward(delivery.client, delivery.queue_id, local=is_local)
     return session.send_envelope(
         delivery.sender,
-        delivery.recipients,
+        tuple(map(_as_submitted, delivery.recipients)),
         smtputf8=capture_plan.needs_smtputf8(delivery, scan, head),
         eightbit=capture_plan.needs_8bitmime(delivery, transaction.message.shape()),
         envid=delivery.envid,
         ret=delivery.ret,
     )
+
+
+def _as_submitted(recipient: Recipient) -> Recipient:
+    """Return a recipient without the domain that Postfix has added, if it has.
+
+    The last hop adds it again, so X-Original-To: is what it was without the archive.
+    Only pipe(8) tells: lmtp(8) sends as ORCPT what cleanup(8) has made of the name.
+    """
+    name = recipient.original
+    if not name or b"@" in name or not is_completed(name, recipient.final):
+        return recipient
+    orcpt = address.orcpt(address.unquote(recipient.final))
+    return Recipient(name, notify=recipient.notify, orcpt=orcpt)
 
 
 class CaptureResult:

@@ -6,6 +6,7 @@ arguments that master.cf.d cannot have made.
 
 from __future__ import annotations
 
+import posix as os
 import time
 
 from postfix_archive.config import archive_cf, settings
@@ -129,6 +130,21 @@ OPTIONS = (
     b"size",
     *(_client_option(name) for name, _ in CLIENT_FIELDS),
 )
+
+
+def is_completed(name: bytes, final: bytes) -> bool:
+    """Tell whether Postfix made this address from a name without a domain.
+
+    It adds myorigin (postconf(5)), which pipe(8) has put into the environment.
+    """
+    domain = os.environ.get(b"MYORIGIN", b"")
+    if domain.startswith(b"/"):
+        try:
+            with open(domain, "rb") as file:
+                domain = b"".join(file.readline().split()[:1])
+        except OSError:
+            return False
+    return domain != b"" and final == name + b"@" + domain
 
 
 def _pair_recipients(addresses: list[bytes]) -> tuple[Recipient, ...]:

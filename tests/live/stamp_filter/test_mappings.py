@@ -15,7 +15,9 @@ from private_postfix import PrivatePostfix, free_ports
 pytestmark = pytest.mark.live
 
 MAPPING_PARAMETERS = {
+    "myorigin": "$mydomain",
     "virtual_alias_maps": "inline:{sales@example.net=bob@example.net, "
+    "sales=bob@example.net, "
     "help@example.net=bob@example.net}",
     "recipient_canonical_maps": "inline:{old@example.net=new@example.net}",
     "sender_canonical_maps": "inline:{alice@internal.example.org=alice@example.org}",
@@ -91,17 +93,22 @@ def test_everybody_gets_what_they_got_without_an_archive(
     assert len(delivered_values(plain_host, name)) >= 2  # always_bcc is one of them
 
 
+@pytest.mark.parametrize(
+    "to", ["old@example.net", "sales", "bob", "bob+x", '"a b"', "bob@mail.example.com"]
+)
 def test_mail_from_sendmail_gets_what_it_got_without_an_archive(
-    archiving_host: PrivatePostfix, plain_host: PrivatePostfix
+    archiving_host: PrivatePostfix, plain_host: PrivatePostfix, to: str
 ) -> None:
-    content = b"From: alice@internal.example.org\nTo: old\nSubject: cron\n\nx\n"
+    """Names without a domain, as cron(8) uses them, stay the original recipients."""
+    name = f"cron for {to}"
+    content = f"From: alice@internal.example.org\nTo: old\nSubject: {name}\n\nx\n"
     for postfix in (archiving_host, plain_host):
-        postfix.sendmail(content, sender="boss@example.org", to=["old@example.net"])
-        postfix.wait(partial(delivered_values, postfix, "cron"), "it is delivered")
+        postfix.sendmail(content.encode(), sender="boss@example.org", to=[to])
+        postfix.wait(partial(delivered_values, postfix, name), "it is delivered")
         postfix.wait_for_empty_queue()
-    assert delivered_values(archiving_host, "cron") == delivered_values(
-        plain_host, "cron"
-    )
+    values = delivered_values(plain_host, name)
+    assert to in [original for _, _, original, _ in values]
+    assert delivered_values(archiving_host, name) == values
 
 
 def test_the_archive_has_the_addresses_that_the_client_sent(
