@@ -25,6 +25,7 @@ with exit code 1.
      +-- InstallRefused, InstallFailed            make install
      +-- ReferenceMissing                         master.cf.d of this program
      +-- BypassRefused                            postfix-archive bypass
+     +-- AcceptanceInvalid                        postfix-archive reconcile --accept
      +-- TableInvalid                             ARCHIVE tables
      +-- NotRoot                                  commands that only root may run
 """
@@ -174,6 +175,10 @@ class ReferenceMissing(ArchiveError):
 
 class BypassRefused(ArchiveError):
     """The bypass cannot be turned on or off in the present state."""
+
+
+class AcceptanceInvalid(ArchiveError):
+    """What unarchived mail is accepted cannot be read, written or changed like this."""
 
 
 class NotRoot(ArchiveError):

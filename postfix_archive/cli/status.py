@@ -186,6 +186,8 @@ def _reconcile_lines(snapshot: Snapshot) -> Iterator[str]:
     accepted, missing = run.counts[overview.ACCEPTED], snapshot.missing
     missing_word = "MISSING" if missing else "missing"
     text = f"{missing} {missing_word} of {accepted} accepted"
+    if count := run.counts[overview.ACCEPTED_MISSING]:
+        text += f", {count} missing ones accepted,"
     period = f"from {run.since} to {run.until}"
     yield safe_text(f"Reconciled at {_timestamp(run.time)}: {text} {period}")
 

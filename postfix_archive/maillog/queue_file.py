@@ -72,16 +72,17 @@ class QueueFile:
 
     ``daemon`` is the one that received it: smtpd, qmqpd or pickup; cleanup, if Postfix
     made it (a bounce, mail that local(8) forwards); "", if the log begins after it did.
-    ``service`` (syslog_name) and ``pid`` are that daemon's. ``is_local``: the client is
-    on this host. ``is_archive_mail``: a capsule or archive copy; ``capsule_id`` is the
-    archive id of a capsule. ``orig_queue_id`` is the origin that its own line names,
-    ``parent`` the key of the queue file that it continues, ``children`` are those that
-    name it as their origin. ``is_queued``: qmgr(8) has seen it. ``count`` is qmgr(8)'s
-    number of recipients. ``action_text`` and ``discard_text`` are log texts of FILTER,
-    REDIRECT and DISCARD actions; ``is_discard_uncertain``: perhaps of another message.
-    ``relay`` is that of its first delivery other than to the stamp filter. ``end`` is
-    why it ended or "", ``expired`` when qmgr(8) returned it to the sender.
-    ``is_settled``: all outcomes are in the journals.
+    ``service`` (syslog_name) and ``pid`` are that daemon's. ``client`` is its IP
+    address, or uid=N. ``is_local``: it is on this host. ``is_archive_mail``: a capsule
+    or archive copy; ``capsule_id`` is the archive id of a capsule. ``orig_queue_id`` is
+    the origin that its own line names, ``parent`` the key of the queue file that it
+    continues, ``children`` are those that name it as their origin. ``is_queued``:
+    qmgr(8) has seen it. ``count`` is qmgr(8)'s number of recipients. ``action_text``
+    and ``discard_text`` are log texts of FILTER, REDIRECT and DISCARD actions;
+    ``is_discard_uncertain``: perhaps of another message. ``relay`` is that of its first
+    delivery other than to the stamp filter. ``end`` is why it ended or "", ``expired``
+    when qmgr(8) returned it to the sender. ``is_settled``: all outcomes are in the
+    journals.
 
     ``is_captured``: delivered to the stamp filter, which reported ``archive_ids``.
     ``is_reported``: a stamp filter has reported that it reinjected this one.
@@ -93,6 +94,7 @@ class QueueFile:
     daemon: str = ""
     service: str = ""
     pid: str = ""
+    client: str = ""
     is_local: bool = False
     is_archive_mail: bool = False
     capsule_id: str = ""

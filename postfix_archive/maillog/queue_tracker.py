@@ -129,6 +129,7 @@ class QueueTracker(QueueModel):
         if file.is_archive_mail:
             return file
         client = line.text.partition(",")[0]
+        file.client = client.partition("[")[2].partition("]")[0]
         file.is_local = any(mark in client for mark in LOCAL_CLIENTS)
         origin = CLIENT_WITH_ORIGIN.fullmatch(line.text)
         if origin is not None:
@@ -154,6 +155,7 @@ class QueueTracker(QueueModel):
         is_requeued = bool(mark) and old_queue_id.isalnum()
         if not is_requeued or delivery.can_be_truncated(line.text):
             file = self._begin_received(line, at)
+            file.client = line.text.partition(" ")[0]
             file.is_local = True
             return file
         old_file = self._find(old_queue_id)

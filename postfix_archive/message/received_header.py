@@ -29,13 +29,22 @@ class Origin:
     """Where and when this host first received a message: host, queue id, time.
 
     ``offset`` is the start of the message as first received, below the fields that
-    requeueing put on top. ``clauses`` are the parsed clauses of Postfix's Received:
-    field. ``arrival`` is Unix time. Where that field is missing (header_checks may
-    IGNORE or REPLACE it) or cannot be parsed, it is the time in a long queue id, None
-    for a short one.
+    requeueing put on top. ``is_new`` is True if Postfix's field proves that a client or
+    sendmail(1) sent it, and not postsuper -r. ``clauses`` are the parsed clauses of
+    Postfix's Received: field. ``arrival`` is Unix time. Where that field is missing
+    (header_checks may IGNORE or REPLACE it) or cannot be parsed, it is the time in a
+    long queue id, None for a short one.
     """
 
-    __slots__ = ("arrival", "clauses", "host", "offset", "queue_id", "is_smtputf8")
+    __slots__ = (
+        "arrival",
+        "clauses",
+        "host",
+        "is_new",
+        "is_smtputf8",
+        "offset",
+        "queue_id",
+    )
 
     def __init__(self, host: bytes, queue_id: bytes, offset: int) -> None:
         self.host = host
@@ -43,7 +52,7 @@ class Origin:
         self.offset = offset
         self.arrival: int | None = None
         self.clauses = b""
-        self.is_smtputf8 = False
+        self.is_smtputf8 = self.is_new = False
 
 
 def find_origin(
@@ -73,9 +82,9 @@ def find_origin(
         message_origin.arrival = _parse_arrival(field)
         message_origin.clauses = clauses
         message_origin.is_smtputf8 = b" with UTF8SMTP" in clauses.partition(b" id ")[0]
-        if field.start != message_origin.offset or not _is_requeued(
-            clauses, mail_owner
-        ):
+        is_requeued = _is_requeued(clauses, mail_owner)
+        message_origin.is_new = not is_requeued and not message_origin.offset
+        if field.start != message_origin.offset or not is_requeued:
             break
         if not _is_followed_by_own(field, own_hosts):
             break

@@ -85,7 +85,7 @@ def split_recipients(
     for recipient in recipients:
         if not is_internal_recipient(recipient.final):
             mail_recipients.append(recipient)
-        elif recipient.final != CAPSULE_RECIPIENT:
+        else:  # CAPSULE_RECIPIENT too: with other recipients it is none
             addresses = _verify(recipient.final, keys)
             forged_count += not addresses
             archives += addresses.split(",") if addresses else []

@@ -22,7 +22,8 @@ WAITING = "waiting"
 RESCUED = "rescued"
 NOT_REQUESTED = "not_requested"
 MISSING = "missing"
-KINDS = (ARCHIVED, WAITING, RESCUED, NOT_REQUESTED, MISSING)
+ACCEPTED = "accepted_missing"  # missing, and an admin accepts it: see acceptances
+KINDS = (ARCHIVED, WAITING, RESCUED, NOT_REQUESTED, ACCEPTED, MISSING)
 
 # Names of causes, for monitoring: they stay the same in every release.
 FILTER_ACTION = "filter-action"

@@ -40,6 +40,7 @@ class Message:
     service: str
     daemon: str
     pid: str
+    client: str = ""  # IP address, or uid=N for sendmail(1)
     queued_time: float = 0.0
     sender: str = ""
     recipient_count: int = 0
@@ -119,6 +120,7 @@ def to_message(model: QueueModel, group: Group) -> Message:
         service=first.service,
         daemon=first.daemon,
         pid=first.pid,
+        client=first.client,
         queued_time=requeued[-1].begun if requeued else first.begun,
         sender=first.sender,
         recipient_count=first.count,

@@ -14,7 +14,7 @@ from postfix_archive.config import archive_cf
 from postfix_archive.maillog import location, log_reader
 from postfix_archive.postfix import archive_services, postfix_command
 from postfix_archive.postfix.configuration import Configuration
-from postfix_archive.reconcile import archive_lookup
+from postfix_archive.reconcile import acceptances, archive_lookup
 from postfix_archive.reconcile.causes import Classifier
 from postfix_archive.reconcile.log_scan import LogScan
 from postfix_archive.reconcile.messages import Message
@@ -109,6 +109,7 @@ class Reconciliation:
             since,
             self._until,
             archive_begin=archive_lookup.archive_begin(self._settings),
+            accepted=acceptances.read(self._directory),
         )
 
     def _read_lines(

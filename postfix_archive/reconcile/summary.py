@@ -18,7 +18,10 @@ from postfix_archive.reconcile.causes import KINDS
 from postfix_archive.reconcile.totals import Pending, Totals, UnarchivedMessage
 
 MAX_SHOWN = 500  # missing messages in the text; --json has all
-KIND_LABELS = {causes.NOT_REQUESTED: "not requested"}
+KIND_LABELS = {
+    causes.NOT_REQUESTED: "not requested",
+    causes.ACCEPTED: "accepted missing",
+}
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,10 @@ class Result:
             ),
             "causes": dict(_count_causes(self.totals.unarchived)),
             "rules": dict(self.totals.rules),
+            "acceptances": [
+                {**each.to_json(), "messages": count}
+                for each, count in self.totals.acceptances.items()
+            ],
             "messages": [each.to_json() for each in self.totals.unarchived],
         }
 
@@ -76,11 +83,11 @@ class Result:
         period = (
             f"{dates.format_rfc3339(self.since)} to {dates.format_rfc3339(self.until)}"
         )
-        yield f"accepted       {self.totals.accepted:9}  {period}"
+        yield f"accepted         {self.totals.accepted:9}  {period}"
         for kind in KINDS:
             remark = self._remark(kind)
             count = self.totals.counts[kind]
-            yield f"{KIND_LABELS.get(kind, kind):15}{count:9}  {remark}".rstrip()
+            yield f"{KIND_LABELS.get(kind, kind):17}{count:9}  {remark}".rstrip()
         yield from self._closing_lines()
         missing = [
             e for e in self.totals.unarchived if e.verdict.kind == causes.MISSING
@@ -96,6 +103,11 @@ class Result:
         """Return the remark behind a count."""
         if kind == causes.NOT_REQUESTED:
             return _format_counts(self.totals.rules)
+        if kind == causes.ACCEPTED:
+            counts = Counter[str]()
+            for each, count in self.totals.acceptances.items():
+                counts[f"{each.reason} (by {each.by})"] += count
+            return _format_counts(+counts)
         messages = [
             each for each in self.totals.unarchived if each.verdict.kind == kind
         ]
@@ -170,4 +182,6 @@ def _message_line(message: UnarchivedMessage) -> str:
     time = dates.format_rfc3339(message.time)
     sender = safe_text(message.sender) or "<>"
     head = f"{time}  {message.queue_id}  {sender}  {recipients}"
-    return f"{head}  {message.verdict.cause}: {safe_text(message.verdict.explanation)}"
+    origin = safe_text(f"{message.client}  {message.service}")
+    verdict = message.verdict
+    return f"{head}  {origin}  {verdict.cause}: {safe_text(verdict.explanation)}"

@@ -8,13 +8,14 @@ directory after the log: otherwise mail in transit counts as missing.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from postfix_archive import monitoring
 from postfix_archive.message import dates, queue_ids
 from postfix_archive.postfix.queued_message import QueuedMessage
-from postfix_archive.reconcile import causes
+from postfix_archive.reconcile import acceptances, causes
+from postfix_archive.reconcile.acceptances import Acceptance, Pattern
 from postfix_archive.reconcile.causes import KINDS, Classifier, Verdict
 from postfix_archive.reconcile.log_scan import LogScan
 from postfix_archive.reconcile.messages import Message
@@ -34,6 +35,8 @@ class UnarchivedMessage:
     sender: str
     recipient_count: int
     verdict: Verdict
+    client: str = ""  # IP address, or uid=N for sendmail(1)
+    service: str = ""  # as in the log: postfix/smtpd
     queue: str = ""  # the queue in which it or its capsule waits: deferred, hold…
     waiting_since: float | None = None  # seconds since 1970
 
@@ -44,6 +47,8 @@ class UnarchivedMessage:
             "time": dates.format_rfc3339(self.time),
             "sender": self.sender,
             "recipients": self.recipient_count,
+            "client": self.client,
+            "service": self.service,
             "kind": self.verdict.kind,
             "cause": self.verdict.cause,
             "explanation": self.verdict.explanation,
@@ -83,7 +88,8 @@ class Totals:
     """Classifies and counts the messages accepted from ``since`` to before ``until``.
 
     ``unarchived`` are those that are neither archived nor without a request; ``rules``
-    counts those without a request by the rule. ``before_archive`` counts those that
+    counts those without a request by the rule, ``acceptances`` those that an admin
+    accepts as unarchived. ``before_archive`` counts those that
     passed no stamp filter before archive_begin, since when this host archives. Call
     add() and confirm() while reading the log, then add_remaining() and finish() once.
     """
@@ -96,10 +102,12 @@ class Totals:
         until: float,
         *,
         archive_begin: float = 0.0,
+        accepted: Sequence[Acceptance] = (),
     ) -> None:
         self.scan = scan
         self.counts: Counter[str] = Counter({kind: 0 for kind in KINDS})
         self.rules: Counter[str] = Counter()
+        self.acceptances: dict[Acceptance, int] = dict.fromkeys(accepted, 0)
         self.unarchived: list[UnarchivedMessage] = []
         self.accepted = self.before_archive = 0
         self._archive_begin = archive_begin
@@ -261,6 +269,9 @@ class Totals:
         queue: str = "",
         waiting_since: float | None = None,
     ) -> None:
+        service = f"{message.service}/{message.daemon}"
+        if verdict.kind == causes.MISSING:
+            verdict = self._accept(message, service, verdict)
         self.counts[verdict.kind] += 1
         if verdict.kind == causes.NOT_REQUESTED:
             self.rules[verdict.explanation] += 1
@@ -271,10 +282,21 @@ class Totals:
             message.sender,
             message.recipient_count,
             verdict,
+            message.client,
+            service,
             queue,
             waiting_since,
         )
         self.unarchived.append(unarchived)
+
+    def _accept(self, message: Message, service: str, verdict: Verdict) -> Verdict:
+        """Return the verdict on a missing message, which an admin may have accepted."""
+        pattern = Pattern(verdict.cause, message.sender, message.client, service)
+        accepted = acceptances.find([*self.acceptances], pattern, message.time)
+        if accepted is None:
+            return verdict
+        self.acceptances[accepted] += 1
+        return replace(verdict, kind=causes.ACCEPTED)
 
 
 def _is_in_journal(message: Message, journal_ids: Collection[str]) -> bool:

@@ -11,8 +11,10 @@ from __future__ import annotations
 
 from postfix_archive.config import archive_cf
 from postfix_archive.errors import (
+    CapsuleBroken,
     PostfixRefused,
     PostfixUnreachable,
+    SealInvalid,
     WriteThroughFailed,
     WriteThroughSkipped,
 )
@@ -40,14 +42,20 @@ def filter_message(transaction: Transaction) -> str:
 
     The sender may get that line in a DSN.
     """
-    if request.is_capsule(transaction.recipients):
-        return _requeue_capsule(transaction)
     head = transaction.message.head()
     delivery = _delivery_request(transaction)
     user_id = archive_cf.mail_owner_uid
     scan = capture_plan.HeaderScan(
         head, delivery, transaction.settings, transaction.keys, user_id=user_id
     )
+    if request.is_capsule(transaction.recipients):
+        try:
+            return _requeue_capsule(transaction)
+        except (CapsuleBroken, SealInvalid):
+            # Only postsuper -r brings capsules here. One that a local user sends is no
+            # capsule with a lost key, and must not wait for it.
+            if not scan.origin.is_new:
+                raise
     digests = transaction.message.digests(scan.offsets)
     if capture_plan.is_requeued_copy(delivery, scan, digests, transaction.keys):
         return _requeue_archive_copy(transaction, delivery)

@@ -17,7 +17,11 @@ from postfix_archive.store.tally import Tally
 EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.timezone.utc)
 # What a reconcile run counts: accepted messages, and these by result.
 ACCEPTED = "accepted"
-RESULTS = ("archived", "waiting", "rescued", "not_requested", "missing")
+ACCEPTED_MISSING = "accepted_missing"  # not in the summary of an older release
+RESULTS = (
+    *("archived", "waiting", "rescued", "not_requested", "missing"),
+    ACCEPTED_MISSING,
+)
 
 
 @dataclass(frozen=True)
@@ -110,6 +114,7 @@ def parse_reconcile_run(fields: object) -> ReconcileRun | None:
     """Return a run's saved summary, None if it is invalid."""
     if not isinstance(fields, dict):
         return None
+    fields = {ACCEPTED_MISSING: 0, **fields}
     counts = {name: fields.get(name, -1) for name in (ACCEPTED, *RESULTS)}
     texts = {name: fields.get(name) or "" for name in ("time", "since", "until")}
     if not _have_type(counts.values(), int) or not _have_type(texts.values(), str):

@@ -49,7 +49,7 @@ from postfix_archive.postfix import (
     smtp_client,
 )
 from postfix_archive.postfix.configuration import Configuration
-from postfix_archive.reconcile import archive_lookup
+from postfix_archive.reconcile import acceptances, archive_lookup
 from postfix_archive.rescue import queue_rescue, rescue_plan
 from postfix_archive.stamp_filter import transaction
 from postfix_archive.store import (
@@ -441,10 +441,11 @@ def test_any_file_in_the_fallback_directory_is_archived_or_stays(
 
 
 @given(st.binary(max_size=40) | ODD_VALUES.map(json.dumps).map(str.encode))
-def test_any_record_of_held_mail_or_of_a_bypass_is_read_or_refused(
+def test_any_record_of_held_mail_a_bypass_or_acceptance_is_read_or_refused(
     tmp_path: Path, said: bytes
 ) -> None:
-    for name in (queue_rescue.HOLD_FILE, switch.RECORD_FILE):
+    names = (queue_rescue.HOLD_FILE, switch.RECORD_FILE, acceptances.FILE_NAME)
+    for name in names:
         (tmp_path / name).write_bytes(said)
     with refusals():
         assert all(
@@ -456,6 +457,8 @@ def test_any_record_of_held_mail_or_of_a_bypass_is_read_or_refused(
         assert bypass_record is None or status.bypass_warning(
             bypass_record.period
         ).startswith("BYPASS: ")
+    with refusals():
+        assert isinstance(acceptances.read(str(tmp_path)), tuple)
 
 
 # --- what the host says -----------------------------------------------------------

@@ -100,7 +100,10 @@ class Host(PrivatePostfix):
         process = self.run_command("reconcile", "--json", *arguments)
         assert process.stderr == ""
         result: dict[str, Any] = json.loads(process.stdout)
-        kinds = ("archived", "waiting", "rescued", "not_requested", "missing")
+        kinds = (
+            *("archived", "waiting", "rescued", "not_requested", "missing"),
+            "accepted_missing",
+        )
         assert result["unclear"] == 0
         assert sum(result[kind] for kind in kinds) == result["accepted"]
         expected_code = {"OK": 0, "WARNING": 1, "CRITICAL": 2}[result["status"]]
@@ -451,6 +454,32 @@ def test_a_rotated_or_moved_log_gives_the_same_result(
     after = host.reconcile()
     assert after["messages"] == before["messages"]
     assert after["accepted"] == before["accepted"]
+
+
+def test_accepted_messages_are_counted_apart_until_they_are_withdrawn(
+    reconciled_host: tuple[Host, dict[str, Any]],
+) -> None:
+    host, _ = reconciled_host
+    before = host.reconcile()
+    cause = "other-content-filter"
+    [message] = [each for each in before["messages"] if each.get("cause") == cause]
+    names = ("sender", "client", "service")
+    options = [text for name in names for text in (f"--{name}", message[name])]
+    accept = ["reconcile", "--accept", cause, *options, "--reason"]
+    assert host.run_command(*accept[:-1]).returncode == 2
+    assert host.run_command(*accept, " ").returncode == 2
+    assert host.run_command("reconcile", "--reason", "x").returncode == 2
+    assert host.run_command(*accept, "no person sent it").returncode == 0
+    [listed] = json.loads(host.run_command("reconcile", "--accepted", "--json").stdout)
+    assert [listed[name] for name in names] == [message[name] for name in names]
+    after = host.reconcile()
+    assert after["missing"] == before["missing"] - 1
+    assert after["accepted_missing"] == 1
+    assert [each["messages"] for each in after["acceptances"]] == [1]
+    status = json.loads(host.run_command("status", "--json").stdout)
+    assert status["last_reconcile"]["accepted_missing"] == 1
+    assert host.run_command("reconcile", "--withdraw", "1").returncode == 0
+    assert host.reconcile()["missing"] == before["missing"]
 
 
 def test_what_cannot_be_read_is_unknown(

@@ -152,6 +152,18 @@ def test_the_archive_id_is_stable_over_postsuper_r(received: bytes, times: int) 
     assert archive_id_of(requeued, b"4Zz9Requeued00") == archive_id_of(message)
 
 
+def test_only_postfixs_own_line_proves_that_a_message_is_not_requeued() -> None:
+    other_id = b"4Zz9Another000"
+    bare = MESSAGE.removeprefix(FROM_SMTP)
+    for received in (FROM_SMTP, FROM_SENDMAIL, TO_SEVERAL):
+        message = received + bare
+        assert examples.find_origin(message).is_new
+        assert not examples.find_origin(REQUEUED + message, b"4Zz9Requeued00").is_new
+        assert not examples.find_origin(message, other_id).is_new
+    assert not examples.find_origin(REQUEUED + bare, b"4Zz9Requeued00").is_new
+    assert not examples.find_origin(bare).is_new
+
+
 def test_mail_of_the_mail_owner_itself_keeps_its_only_line() -> None:
     head = REQUEUED + b"Received: from elsewhere (x [192.0.2.9])\r\n"
     head += b"\tby other.example.net (Postfix) with ESMTP id 4OTHER; x\r\n\r\n"

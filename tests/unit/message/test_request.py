@@ -154,8 +154,8 @@ def test_a_message_to_the_capsule_address_alone_is_a_capsule() -> None:
     assert not request.is_capsule(())
 
 
-def test_the_capsule_address_is_neither_request_nor_mail_recipient() -> None:
-    assert split(request.CAPSULE_RECIPIENT, BOB) == ([BOB], (), 0)
+def test_the_capsule_address_is_a_forged_request_and_no_mail_recipient() -> None:
+    assert split(request.CAPSULE_RECIPIENT, BOB) == ([BOB], (), 1)
 
 
 def test_a_request_for_no_plain_address_cannot_be_made() -> None:

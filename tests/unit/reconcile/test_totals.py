@@ -72,7 +72,10 @@ class ReconcileRun:
         self.totals.finish(pending, set(archived_ids))
         result = Result(self.totals, pending, 0, self.log.now)
         json_fields = result.to_json()
-        kinds = ("archived", "waiting", "rescued", "not_requested", "missing")
+        kinds = (
+            *("archived", "waiting", "rescued", "not_requested", "missing"),
+            "accepted_missing",
+        )
         parts = sum(json_fields[kind] for kind in (*kinds, "unclear"))
         assert parts == json_fields["accepted"]
         assert len(json_fields["messages"]) == sum(
@@ -284,7 +287,8 @@ def test_a_hostile_sender_is_shown_on_one_line(log: ScannedLog) -> None:
     log.add_removed(FIRST)
     [line] = [each for each in ReconcileRun(log).finish().text_lines() if FIRST in each]
     assert line.isprintable() and line.encode()
-    assert "  2 recipients  unexplained: sent to mx.example[192.0.2.1]:25" in line
+    origin = "  2 recipients  127.0.0.1  postfix/smtpd"
+    assert f"{origin}  unexplained: sent to mx.example[192.0.2.1]:25" in line
 
 
 def test_the_text_shows_the_first_of_very_many(log: ScannedLog) -> None:
