@@ -26,7 +26,7 @@ def check_queued_copies(host: Host) -> Iterator[Finding]:
     """Report archive copies that wait long in Postfix's queue."""
     copies = [each for each in host.queued_messages if rescue_plan.is_copy(each)]
     oldest = max(copies, key=lambda each: each.age, default=None)
-    limit = host.number("bounce_queue_lifetime") or 5 * DAY
+    limit = host.config.queue_lifetime("bounce_queue_lifetime")
     if oldest is not None and oldest.age > min(HOUR, limit // 2):
         yield Finding(
             "queue-backlog",

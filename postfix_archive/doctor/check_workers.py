@@ -50,8 +50,9 @@ def check_time_limits(host: Host) -> Iterator[Finding]:
     lifetime = lmtp_services.WORKER_LIFETIME + host.settings.archive_time_limit
     for worker in filter(archive_services.is_worker_service, host.config.services):
         parameter = f"{worker.name}_time_limit"
-        default = host.number("command_time_limit", worker)
-        limit = host.number(parameter, worker) or default or 0
+        limit = host.number(parameter, worker)
+        if limit is None:
+            limit = host.number("command_time_limit", worker) or 0
         if limit <= lifetime:
             yield Finding(
                 "time-limit",

@@ -14,6 +14,8 @@ from pathlib import Path
 from postfix_archive.errors import SettingInvalid
 from postfix_archive.postfix import main_cf
 
+DEFAULT_QUEUE_LIFETIME = 5 * 86400  # seconds (postconf(5))
+
 
 @dataclass(frozen=True)
 class Service:
@@ -84,6 +86,14 @@ class Configuration:
         """
         unit = main_cf.DEFAULT_UNITS.get(name, "s")
         return main_cf.parse_time(self.value(name, service), unit)
+
+    def queue_lifetime(self, name: str) -> int:
+        """Return the seconds that mail may be queued; 0 is one delivery attempt.
+
+        name: maximal_queue_lifetime or bounce_queue_lifetime.
+        """
+        seconds = self.seconds(name)
+        return DEFAULT_QUEUE_LIFETIME if seconds is None else seconds
 
     def expand(self, text: str, service: Service | None = None) -> str:
         """Expand the $names in text as this service does.

@@ -21,7 +21,6 @@ from postfix_archive.errors import (
     CapsuleBroken,
     PostfixCommandFailed,
 )
-from postfix_archive.message import dates
 from postfix_archive.postfix import (
     archive_services,
     mail_queue,
@@ -45,10 +44,9 @@ PORT_SETTINGS = ("archive_handback_address", "archive_capsule_address")
 
 def lifetimes(config: Configuration, settings: Settings) -> Lifetimes:
     """Return how long Postfix keeps queued mail and a rescue leaves capsules."""
-    day = dates.DAY_SECONDS
     return Lifetimes(
-        maximal=config.seconds("maximal_queue_lifetime") or 5 * day,
-        bounce=config.seconds("bounce_queue_lifetime") or 5 * day,
+        maximal=config.queue_lifetime("maximal_queue_lifetime"),
+        bounce=config.queue_lifetime("bounce_queue_lifetime"),
         rescue_after=settings.archive_rescue_after,
     )
 

@@ -18,7 +18,6 @@ from mails import mail, record_of
 from private_postfix import Client, PrivatePostfix, free_ports
 
 pytestmark = pytest.mark.live
-AROUND = free_ports(1)
 # AUTH= of MAIL (RFC 4954 5), which smtpd(8) logs before the keys of XFORWARD.
 HOSTILE = (
     "x, orig_queue_id={queue_id}",
@@ -29,10 +28,16 @@ HOSTILE = (
 
 
 @pytest.fixture(scope="module")
-def sasl_host() -> Iterator[PrivatePostfix]:
+def around() -> int:
+    """The port of a service that archives nothing."""
+    return free_ports(1)[0]
+
+
+@pytest.fixture(scope="module")
+def sasl_host(around: int) -> Iterator[PrivatePostfix]:
     """An instance that knows the user alice@example.com, with a way around."""
     postfix = PrivatePostfix(
-        master="127.0.0.1:{} inet n - n - - smtpd -o content_filter=\n".format(*AROUND)
+        master=f"127.0.0.1:{around} inet n - n - - smtpd -o content_filter=\n"
     )
     postfix.add_login("alice", "example.com", "secret")
     with postfix:
@@ -68,12 +73,12 @@ def unarchived(postfix: PrivatePostfix) -> dict[str, tuple[str, str]]:
 
 @pytest.mark.parametrize("number", range(len(HOSTILE)))
 def test_an_auth_parameter_hides_no_message_and_changes_no_outcome(
-    sasl_host: PrivatePostfix, number: int
+    sasl_host: PrivatePostfix, around: int, number: int
 ) -> None:
     archived_id = sasl_host.send(mail(f"archived-{number}"))
     auth = HOSTILE[number].format(queue_id=archived_id)
-    honest = send_logged_in(sasl_host, *AROUND, f"honest-{number}", "alice")
-    hostile = send_logged_in(sasl_host, *AROUND, f"hostile-{number}", auth)
+    honest = send_logged_in(sasl_host, around, f"honest-{number}", "alice")
+    hostile = send_logged_in(sasl_host, around, f"hostile-{number}", auth)
     name = f"hostile-but-archived-{number}"
     captured = send_logged_in(sasl_host, sasl_host.smtp_port, name, auth)
     sasl_host.wait_for_empty_queue()

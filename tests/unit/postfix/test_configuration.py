@@ -109,6 +109,14 @@ def test_a_number_has_the_unit_of_its_parameter(
     assert make_config(main).seconds(name) == seconds
 
 
+@pytest.mark.parametrize("name", ["maximal_queue_lifetime", "bounce_queue_lifetime"])
+@pytest.mark.parametrize(
+    ("value", "seconds"), [("0", 0), ("0d", 0), ("1h", 3600), ("x", 5 * 86400)]
+)
+def test_a_queue_lifetime_of_zero_is_one(name: str, value: str, seconds: int) -> None:
+    assert make_config({name: value}).queue_lifetime(name) == seconds
+
+
 def test_the_units_are_those_of_postfix() -> None:
     """postconf(5): the default time unit is that of the default value."""
     listing = subprocess.run(

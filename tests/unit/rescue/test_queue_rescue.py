@@ -18,6 +18,7 @@ from postfix_archive.rescue import queue_rescue, rescue_plan
 from postfix_archive.system import privileges
 
 from unit.examples import make_settings
+from unit.hosts import make_config
 
 SETTINGS = make_settings("")
 DAY = 86400
@@ -26,6 +27,15 @@ DAY = 86400
 def capsule(queue_id: str) -> QueuedMessage:
     to = (rescue_plan.CAPSULE_RECIPIENT,)
     return QueuedMessage(queue_id, 60, "", to, ("down",), "archive:", "hold")
+
+
+@pytest.mark.parametrize("name", ["maximal_queue_lifetime", "bounce_queue_lifetime"])
+def test_mail_that_gets_one_delivery_attempt_is_expiring_at_once(name: str) -> None:
+    """postconf(5): with a lifetime of 0 mail is returned after one attempt."""
+    lifetimes = queue_rescue.lifetimes(make_config({name: "0"}), SETTINGS)
+    sender = "<a@example.org>" if name.startswith("maximal") else ""
+    message = QueuedMessage("4Z1", 1, sender, ("b@example.net",), ("down",))
+    assert lifetimes.is_expiring(message) and lifetimes.is_overdue(message)
 
 
 CAPSULES = [capsule("4Z1"), capsule("4Z2"), capsule("4Z3")]
