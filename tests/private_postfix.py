@@ -327,7 +327,9 @@ class PrivatePostfix:
         """Return the reason of the last failure of a transport."""
         from postfix_archive.system import failure_log
 
-        return failure_log.last(str(self.etc), str(self.directory / "spool"))
+        return failure_log.last(
+            str(self.etc), str(self.directory / "spool"), owner_of=str(self.fallback)
+        )
 
     def queue_files(self) -> list[str]:
         """Return the paths of all queue files."""

@@ -35,6 +35,7 @@ from postfix_archive.store import bypass_period, journal, known_end, record_read
 from postfix_archive.store.bypass_period import BypassPeriod
 from postfix_archive.system import files, privileges
 
+LOCK_TIMEOUT = 30.0  # seconds to wait for a journal that another process writes
 RECORD_FILE = "archive.bypass"
 LOG_TAG = "postfix/archive-bypass"
 
@@ -134,24 +135,20 @@ def turn_off(directory: str) -> tuple[BypassPeriod, Processes]:
     archives = record.unrecorded_end
     if archives is None:
         archives = tuple(_affected_archives(settings, postfix_config))
-    record = replace(
-        record,
-        unrecorded_start=_append_events(
-            settings,
-            journal.BYPASS_STARTED,
-            replace(record.period, ended="", ended_by=""),
-            record.unrecorded_start,
-        ),
-        unrecorded_end=_append_events(
-            settings, journal.BYPASS_ENDED, record.period, archives
-        ),
+    start = replace(record.period, ended="", ended_by="")
+    starts = _append_events(
+        settings, journal.BYPASS_STARTED, start, record.unrecorded_start
     )
-    if failed_archives := record.unrecorded_start or record.unrecorded_end:
+    ends = _append_events(settings, journal.BYPASS_ENDED, record.period, archives)
+    if failures := {**starts, **ends}:
+        record = replace(
+            record, unrecorded_start=tuple(starts), unrecorded_end=tuple(ends)
+        )
         _write_record(directory, record)
         raise JournalFailed(
             "mail is archived again, but the bypass is not recorded in the journal of"
-            f" {', '.join(failed_archives)}: repair the store, then run"
-            " postfix-archive bypass off again"
+            f" {', '.join(failures)}: {'; '.join(dict.fromkeys(failures.values()))};"
+            " then run postfix-archive bypass off again"
         )
     Path(directory, RECORD_FILE).unlink()
     return record.period, connections
@@ -241,7 +238,7 @@ def _record_start(
     except ArchiveError:
         return tuple(archive_services.configured_archives(postfix_config))
     archives = _affected_archives(settings, postfix_config)
-    return _append_events(settings, journal.BYPASS_STARTED, period, archives)
+    return tuple(_append_events(settings, journal.BYPASS_STARTED, period, archives))
 
 
 def _affected_archives(settings: Settings, postfix_config: Configuration) -> set[str]:
@@ -258,20 +255,22 @@ def _affected_archives(settings: Settings, postfix_config: Configuration) -> set
 
 def _append_events(
     settings: Settings, event: str, period: BypassPeriod, archives: Iterable[str]
-) -> tuple[str, ...]:
-    """Append an event to each journal; return the archives where that failed."""
+) -> dict[str, str]:
+    """Append an event to each journal; return why that failed, by archive."""
     store = settings.archive_store_directory
-    failed = []
+    failures = {}
     for archive in sorted(archives):
         try:
             known_end.require(settings.archive_fallback_directory, store, archive)
             with privileges.as_owner(store):
                 files.make_directory(f"{store}/{archive}")
-                with journal.Journal(f"{store}/{archive}") as journal_file:
+                with journal.Journal(
+                    f"{store}/{archive}", lock_timeout=LOCK_TIMEOUT
+                ) as journal_file:
                     journal_file.append(event, _now(), **period.to_json())
-        except (ArchiveError, OSError):
-            failed.append(archive)
-    return tuple(failed)
+        except (ArchiveError, OSError) as error:
+            failures[archive] = str(error)
+    return failures
 
 
 def _write_record(directory: str, record: BypassRecord) -> None:

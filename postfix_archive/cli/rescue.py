@@ -52,7 +52,11 @@ def rescue(ctx: click.Context) -> None:
         ctx.exit(monitoring.WARNING)
     plan = queue_rescue.make_plan(ctx.obj, settings)
     alarms: list[dict[str, str]] = []
-    last_failure = failure_log.last(ctx.obj, settings.archive_spool_directory)
+    last_failure = failure_log.last(
+        ctx.obj,
+        settings.archive_spool_directory,
+        owner_of=settings.archive_fallback_directory,
+    )
     try:
         if plan.to_rescue:
             saved = queue_rescue.move_capsules(ctx.obj, settings, plan.to_rescue)

@@ -18,7 +18,6 @@ from postfix_archive.config import archive_cf
 from postfix_archive.errors import ArchiveError, RecordNotFound, StoreFailed
 from postfix_archive.message.printable import safe_text
 from postfix_archive.store import known_end, record_reader, verifier
-from postfix_archive.store.known_end import KnownEnd
 from postfix_archive.store.verifier import Finding, Verification
 
 
@@ -48,9 +47,7 @@ def verify(
     try:
         settings = archive_cf.load(ctx.obj)
         store = settings.archive_store_directory
-        known = known_end.read(settings.archive_fallback_directory, store)
-        seals = [*sealed, *(each.sha256 for each in known.values())]
-        results = _verify_archives(store, archive, seals)
+        results = _verify_archives(store, archive, sealed)
     except ArchiveError as error:
         fields = {"status": "UNKNOWN", "reason": str(error)}
         click.echo(
@@ -63,7 +60,12 @@ def verify(
         for each in sealed
         if each not in found
     ]
-    errors += _losses(store, known, results, archive)
+    known = known_end.read(settings.archive_fallback_directory, store)
+    errors += [
+        Finding(f"{store}/{address}/{known_end.JOURNAL}", loss)
+        for address, loss in known_end.losses(known, store).items()
+        if archive in (None, address)
+    ]
     has_errors = errors or any(each.error_count for each in results.values())
     severity = monitoring.CRITICAL if has_errors else monitoring.OK
     if as_json:
@@ -80,25 +82,6 @@ def verify(
     ctx.exit(severity)
 
 
-def _losses(
-    store: str,
-    known: dict[str, KnownEnd],
-    results: dict[str, Verification],
-    archive: str | None,
-) -> list[Finding]:
-    """Return the archives that have lost what was known of them outside the store."""
-    errors = []
-    for address, end in known.items():
-        if archive not in (None, address):
-            continue
-        if address not in results:
-            errors.append(Finding(f"{store}/{address}", "the archive is missing"))
-        elif end.sha256 not in results[address].sealed:
-            problem = f"line {end.number} that it had is missing or is another one"
-            errors.append(Finding(f"{store}/{address}/{known_end.JOURNAL}", problem))
-    return errors
-
-
 def _verify_archives(
     store: str, archive: str | None, sealed: Sequence[str]
 ) -> dict[str, Verification]:
@@ -111,10 +94,9 @@ def _verify_archives(
         try:
             results[address] = _verify_with_progress(f"{store}/{address}", sealed)
         except OSError as error:
-            raise StoreFailed(
-                f"{error.filename}: {error.strerror}; run this as root or as the"
-                " archive's user"
-            ) from error
+            is_locked = isinstance(error, BlockingIOError)
+            advice = "" if is_locked else "; run this as root or as the archive's user"
+            raise StoreFailed(f"{error.filename}: {error.strerror}{advice}") from error
     return results
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from postfix_archive.bypass import switch
 from postfix_archive.config import archive_cf
-from postfix_archive.config.settings import Settings
+from postfix_archive.config.settings import DEFAULTS, Settings
 from postfix_archive.doctor import lookup_results, unarchived_reinjection
 from postfix_archive.doctor.host import File, Host, OtherInstance
 from postfix_archive.errors import ArchiveError, KeyMissing, KeyUnreadable
@@ -99,14 +99,7 @@ def inspect_host(directory: str) -> Host:
         fallback_count=fallback_count,
         fallback_age=fallback_age,
         fallback_reason=fallback_reason,
-        last_failure=failure_log.last(
-            directory,
-            (
-                settings.archive_spool_directory
-                if settings
-                else failure_log.DEFAULT_DIRECTORY
-            ),
-        ),
+        last_failure=_last_failure(directory, settings),
         is_running=is_running,
         is_default_instance=directory == archive_cf.DEFAULT_CONFIG_DIRECTORY,
     )
@@ -329,6 +322,18 @@ def _fallback_state(settings: Settings | None) -> tuple[int, int, str]:
         return 0, 0, ""
     age = int(abs(time.time() - capsules[0][0]))
     return len(capsules), age, fallback.last_reason(directory)
+
+
+def _last_failure(directory: str, settings: Settings | None) -> str:
+    spool, fallback_directory = (
+        (settings.archive_spool_directory, settings.archive_fallback_directory)
+        if settings
+        else (
+            DEFAULTS["archive_spool_directory"],
+            DEFAULTS["archive_fallback_directory"],
+        )
+    )
+    return failure_log.last(directory, spool, owner_of=fallback_directory)
 
 
 def _log_error(postfix_config: Configuration, settings: Settings | None) -> str:

@@ -100,7 +100,11 @@ def _describe_remains(directory: str, name: str) -> str:
                 " zcat shows one, contrib/verify_archive.py of the source checks all",
             ]
         lines += [f"  key       {settings.archive_key_file}"]
-        failure_log.remove(directory, settings.archive_spool_directory)
+        failure_log.remove(
+            directory,
+            settings.archive_spool_directory,
+            owner_of=settings.archive_fallback_directory,
+        )
     lines += [f"  settings  {undo.STATE_DIRECTORY}/{name}.archive.cf"]
     return "\n".join(lines)
 

@@ -23,16 +23,13 @@ import time
 
 from postfix_archive.errors import MessageIncomplete
 from postfix_archive.message import header
-from postfix_archive.postfix import queue_file_size
+from postfix_archive.postfix import process_stat, queue_file_size
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from postfix_archive.system.spool import Spool
 
-PF_EXITING = 0x4  # include/linux/sched.h
-FLAGS_FIELD = 9  # of /proc/PID/stat, proc(5)
 INIT = 1  # the parent of processes whose parent has ended
-STAT_SIZE = 4096  # bytes: more than any /proc/PID/stat
 # Seconds for a parent whose state cannot be read (/proc with hidepid): a process that
 # dies has no children any more soon after its files are closed.
 HIDDEN_PARENT_WAIT = 0.1
@@ -83,18 +80,12 @@ def _is_parent_pipe() -> bool:
     if parent <= INIT:
         raise MessageIncomplete(PARENT_DIED)
     try:
-        descriptor = os.open(f"/proc/{parent}/stat", os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            stat = os.read(descriptor, STAT_SIZE)
-        finally:
-            os.close(descriptor)
+        stat = process_stat.read(parent)
     except OSError:
         return _is_alive_after_wait(parent)
-    before, _, after = stat.rpartition(b")")
-    flags = int(after.split()[FLAGS_FIELD - 3])  # field 3 comes after the parenthesis
-    if flags & PF_EXITING or os.getppid() != parent:
+    if stat.is_exiting or os.getppid() != parent:
         raise MessageIncomplete(PARENT_DIED)
-    return before.partition(b"(")[2] == b"pipe"
+    return stat.name == b"pipe"
 
 
 def _is_alive_after_wait(parent: int) -> bool:

@@ -13,13 +13,14 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from postfix_archive.postfix import archive_services, postfix_command
+from postfix_archive.postfix import archive_services, postfix_command, process_stat
+from postfix_archive.postfix.process_stat import ProcessStat
 
-CLIENT_PROGRAMS = ("smtpd", "qmqpd")
+CLIENT_PROGRAMS = (b"smtpd", b"qmqpd")
 # Seconds to wait for clients. Most connections are over by then, and one that a content
 # filter keeps open can last for hours.
 CONNECTION_TIMEOUT = 30.0
-Processes = frozenset[tuple[int, str]]  # process id, start time in clock ticks
+Processes = frozenset[tuple[int, int]]  # process id, start time in clock ticks
 
 
 def with_clients(directory: str) -> Processes:
@@ -45,7 +46,7 @@ def wait_for(processes: Processes, timeout: float = CONNECTION_TIMEOUT) -> Proce
     """Wait until these processes have ended; return those that have not."""
     deadline = time.monotonic() + timeout
     while True:
-        left = frozenset(each for each in processes if _stat(each[0])[2] == each[1])
+        left = processes & {(pid, _start(pid)) for pid, _ in processes}
         if not left or time.monotonic() > deadline:
             return left
         time.sleep(0.1)
@@ -67,12 +68,11 @@ def describe(processes: Processes) -> str:
     return f"SMTP connections from before (process ids {ids})"
 
 
-def _children(master: int) -> Iterator[tuple[int, str]]:
-    for entry in os.scandir("/proc"):
-        if entry.name.isdigit():
-            name, parent, start = _stat(int(entry.name))
-            if parent == str(master) and name in CLIENT_PROGRAMS:
-                yield int(entry.name), start
+def _children(master: int) -> Iterator[tuple[int, int]]:
+    for pid in (int(each.name) for each in os.scandir("/proc") if each.name.isdigit()):
+        stat = _stat(pid)
+        if stat and stat.parent == master and stat.name in CLIENT_PROGRAMS:
+            yield pid, stat.start
 
 
 def _service_name(pid: int) -> str:
@@ -84,12 +84,16 @@ def _service_name(pid: int) -> str:
     return words[words.index("-n") + 1] if "-n" in words[:-1] else words[0]
 
 
-def _stat(pid: int) -> tuple[str, str, str]:
-    """Return name, parent's id and start time of a process; "" if it has ended."""
+def _start(pid: int) -> int:
+    """Return the start time of a process; 0 if it has ended."""
+    stat = _stat(pid)
+    return stat.start if stat else 0
+
+
+def _stat(pid: int) -> ProcessStat | None:
+    """Return what is known of a process, None if it has ended."""
     try:
-        text = Path(f"/proc/{pid}/stat").read_text("utf-8", "replace")
+        stat = process_stat.read(pid)
     except OSError:
-        return "", "", ""
-    name, _, rest = text.partition("(")[2].rpartition(")")
-    fields = rest.split()  # from field 3, the state, on
-    return ("", "", "") if fields[0] in "ZX" else (name, fields[1], fields[19])
+        return None
+    return None if stat.has_ended else stat

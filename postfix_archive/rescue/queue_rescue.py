@@ -229,7 +229,9 @@ def _save_capsule(directory: str, settings: Settings, capsule: QueuedMessage) ->
         message = spool.unpack(message, spool_directory)
     fallback_directory = settings.archive_fallback_directory
     with privileges.as_owner(fallback_directory):
-        last_failure = failure_log.last(directory, spool_directory)
+        last_failure = failure_log.last(
+            directory, spool_directory, owner_of=settings.archive_fallback_directory
+        )
         reason = failure_log.explain(capsule.delay_reason, last_failure)
         fallback.put(fallback_directory, message, reason)
     message.close()
@@ -253,7 +255,11 @@ def _launcher_error(launcher: str, user: str, settings: Settings) -> str:
         return f"{launcher}: {error}"
     if process.returncode:
         output = " ".join((process.stdout or process.stderr).split())[:300]
-        last_failure = failure_log.last(directory, settings.archive_spool_directory)
+        last_failure = failure_log.last(
+            directory,
+            settings.archive_spool_directory,
+            owner_of=settings.archive_fallback_directory,
+        )
         output = failure_log.explain(output, last_failure)
         return output or f"{launcher}: exit code {process.returncode}"
     return ""

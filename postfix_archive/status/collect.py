@@ -33,7 +33,11 @@ def snapshot(directory: str, settings: Settings) -> Snapshot:
     """
     now = time.time()
     messages = mail_queue.list_messages(directory)
-    last_failure = failure_log.last(directory, settings.archive_spool_directory)
+    last_failure = failure_log.last(
+        directory,
+        settings.archive_spool_directory,
+        owner_of=settings.archive_fallback_directory,
+    )
     fallback_directory = settings.archive_fallback_directory
     tallies, store_errors, losses = _tallies(settings)
     bypass = switch.read_record(directory)

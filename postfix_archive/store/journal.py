@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import posix as os
 from _stat import S_ISREG
-from fcntl import LOCK_EX, flock
+from fcntl import LOCK_EX, LOCK_NB, flock
+from time import monotonic, sleep
 
 from postfix_archive.errors import JournalFailed
 from postfix_archive.message import digest
@@ -35,6 +36,7 @@ BYPASS_EVENTS = BYPASS_STARTED, BYPASS_ENDED = "bypass-started", "bypass-ended"
 
 FILE_NAME = "journal"
 FILE_MODE = 0o600
+LOCK_POLL_INTERVAL = 0.05  # seconds
 OPEN_FLAGS = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
 OPEN_FLAGS |= os.O_NOFOLLOW | os.O_NONBLOCK  # a FIFO blocks neither open nor write
 TAIL_SIZE = 1 << 13  # bytes; usually they contain the last line
@@ -53,7 +55,11 @@ class Journal:
 
     __slots__ = ("_descriptor", "_directory", "_path")
 
-    def __init__(self, directory: str) -> None:
+    def __init__(self, directory: str, *, lock_timeout: float | None = None) -> None:
+        """Wait for the lock at most lock_timeout seconds.
+
+        By default as long as it takes: the transports have their time limit.
+        """
         self._directory = directory
         self._path = f"{directory}/{FILE_NAME}"
         self._descriptor = -1
@@ -61,7 +67,7 @@ class Journal:
             self._descriptor = os.open(self._path, OPEN_FLAGS, FILE_MODE)
             if not S_ISREG(os.fstat(self._descriptor).st_mode):
                 raise OSError(0, "not a regular file")
-            flock(self._descriptor, LOCK_EX)
+            self._lock(lock_timeout)
         except OSError as error:
             self._close()
             raise self._journal_error(error) from error
@@ -80,6 +86,23 @@ class Journal:
             os.close(self._descriptor)
         except OSError:
             pass  # each line was fsynced; NFS may report an error but closes the file
+
+    def _lock(self, timeout: float | None) -> None:
+        if timeout is None:
+            flock(self._descriptor, LOCK_EX)
+            return
+        deadline = monotonic() + timeout
+        while True:
+            try:
+                flock(self._descriptor, LOCK_EX | LOCK_NB)
+                return
+            except BlockingIOError:
+                if monotonic() > deadline:
+                    raise JournalFailed(
+                        f"{self._path}: locked for {timeout:.0f} s by another process,"
+                        " such as an archive transport; fuser -v shows which"
+                    ) from None
+            sleep(LOCK_POLL_INTERVAL)
 
     def append(self, event: str, time: str, **fields: str | int) -> None:
         """Append one event with its fields, durably; time is RFC 3339, UTC."""

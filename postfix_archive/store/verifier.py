@@ -30,6 +30,7 @@ import json
 import os
 import stat
 import sys
+import time
 import zlib
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
@@ -46,6 +47,7 @@ GZIP_WBITS = 31  # wbits of zlib: gzip format (RFC 1952)
 HEAD_LIMIT = 16 << 20  # bytes of a copy before the original
 REPORT_LIMIT = 256 << 20  # bytes of an outcome report: 100,000 recipients
 TRAILER_LIMIT = 1 << 10  # bytes of a copy after the original
+LOCK_TIMEOUT = 30.0  # seconds; a process that writes has the lock for milliseconds
 EXIT_OK, EXIT_ERRORS, EXIT_UNREADABLE = 0, 2, 3  # of monitoring plugins
 
 
@@ -419,15 +421,32 @@ def _open_no_follow(path: str, flags: int) -> int:
 def _shared_lock(file: BinaryIO) -> Iterator[None]:
     """Hold a shared lock on the journal, if its file system has locks.
 
-    Only for a moment: mail waits for it.
+    Only for a moment: mail waits for it. Raises OSError after LOCK_TIMEOUT.
     """
-    with contextlib.suppress(OSError):
-        fcntl.flock(file, fcntl.LOCK_SH)
+    _wait_for_lock(file)
     try:
         yield
     finally:
         with contextlib.suppress(OSError):
             fcntl.flock(file, fcntl.LOCK_UN)
+
+
+def _wait_for_lock(file: BinaryIO) -> None:
+    deadline = time.monotonic() + LOCK_TIMEOUT
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            return
+        except BlockingIOError as error:
+            if time.monotonic() > deadline:
+                problem = (
+                    f"locked for {LOCK_TIMEOUT:.0f} s by a process that writes it;"
+                    " fuser -v shows which"
+                )
+                raise BlockingIOError(error.errno, problem, file.name) from None
+        except OSError:
+            return
+        time.sleep(0.05)
 
 
 def main(arguments: list[str] | None = None) -> int:

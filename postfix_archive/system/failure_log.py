@@ -40,19 +40,23 @@ def record(
     now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     for directory in (spool_directory, DEFAULT_DIRECTORY):
         with contextlib.suppress(Exception):
-            _replace(_path(config_directory, directory), f"time={now} {line}\n")
+            path = _path(config_directory, directory)
+            _replace(path, f"time={now} {line}\n")
             return
 
 
-def last(config_directory: str, spool_directory: str) -> str:
+def last(config_directory: str, spool_directory: str, *, owner_of: str) -> str:
     """Return the line of the last failure, with its time; "" if there was none.
 
-    Only to be shown: in a directory such as /var/tmp another user can forge it.
+    owner_of: a path that belongs to the user of the transports. What another user has
+    put into a directory such as /var/tmp is not read.
     """
-    lines = [
-        _read(_path(config_directory, directory))
-        for directory in {spool_directory, DEFAULT_DIRECTORY}
-    ]
+    owner = _owner(owner_of)
+    lines = [""]
+    for directory in {spool_directory, DEFAULT_DIRECTORY}:
+        with contextlib.suppress(OSError):
+            path = _path(config_directory, directory, owner)
+            lines.append(_read(path, owner))
     return max(lines)  # they begin with the time
 
 
@@ -87,20 +91,38 @@ def _write_to_log(line: str, config_directory: str) -> None:
     )
 
 
-def remove(config_directory: str, spool_directory: str) -> None:
+def remove(config_directory: str, spool_directory: str, *, owner_of: str) -> None:
     """Remove the file with the last failure, if there is one."""
     with contextlib.suppress(OSError):
-        os.unlink(_path(config_directory, spool_directory))
+        os.unlink(_path(config_directory, spool_directory, _owner(owner_of)))
 
 
-def _path(config_directory: str, spool_directory: str) -> str:
-    """Return the path of the file; instances may share a directory."""
+def _owner(path: str) -> int:
+    """Return the user id of a path's owner, this process's if there is none."""
+    try:
+        return os.stat(path).st_uid
+    except OSError:
+        return os.geteuid()
+
+
+def _path(config_directory: str, directory: str, owner: int | None = None) -> str:
+    """Return the path of the file of this owner, by default this process's user."""
+    name = _name(config_directory)
+    with contextlib.suppress(Exception):  # of a broken installation
+        from postfix_archive.system import files
+
+        return files.own_path(directory, name, owner)
+    return f"{directory}/{name}"
+
+
+def _name(config_directory: str) -> str:
+    """Return the name of the file; instances may share a directory."""
     name = hashlib.sha256(os.fsencode(config_directory)).hexdigest()[:16]
-    return f"{spool_directory}/.postfix-archive-{name}.last-error"
+    return f".postfix-archive-{name}.last-error"
 
 
 def _replace(path: str, content: str) -> None:
-    draft = f"{path}.{os.getpid()}"
+    draft = f"{path}.{os.urandom(8).hex()}"
     flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW
     descriptor = os.open(draft, flags, 0o600)
     try:
@@ -113,14 +135,16 @@ def _replace(path: str, content: str) -> None:
         os.close(descriptor)
 
 
-def _read(path: str) -> str:
+def _read(path: str, owner: int) -> str:
+    """Return the content of a regular file of this owner, else ""."""
     flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
     try:
         descriptor = os.open(path, flags)
     except OSError:
         return ""
     try:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode) or status.st_uid != owner:
             return ""
         content = os.read(descriptor, 4 * LINE_LIMIT + 100)
     finally:

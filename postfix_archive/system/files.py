@@ -336,25 +336,28 @@ def _is_draft(name: str, file_name: str) -> bool:
     )
 
 
-def own_path(directory: str, name: str) -> str:
-    """Return the path of a file of this user's in a directory that others can write.
+def own_path(directory: str, name: str, user_id: int | None = None) -> str:
+    """Return the path of a file of one user in a directory that others can write.
 
-    The file may not exist yet. Where another user has taken the name, the path has
-    random digits, and is the same for all later calls.
+    user_id: the owner, by default this process's user. The file may not exist yet.
+    Where another user has taken the name, the path has random digits, and is the same
+    for all later calls.
     """
+    owner = os.geteuid() if user_id is None else user_id
     path = f"{directory}/{name}"
-    if _is_own(path, default=True):
+    if _is_owned_by(owner, path, default=True):
         return path
     with os.scandir(directory) as entries:
         names = [each.name for each in entries if each.name.startswith(f"{name}.")]
-    paths = [each for each in (f"{directory}/{e}" for e in names) if _is_own(each)]
+    candidates = (f"{directory}/{each}" for each in names)
+    paths = [each for each in candidates if _is_owned_by(owner, each)]
     return min(paths, default=f"{path}.{os.urandom(DRAFT_ID_SIZE).hex()}")
 
 
-def _is_own(path: str, default: bool = False) -> bool:
-    """Tell whether this user owns a file; default if there is none."""
+def _is_owned_by(owner: int, path: str, default: bool = False) -> bool:
+    """Tell whether a user owns a file; default if there is none."""
     try:
-        return os.lstat(path).st_uid == os.geteuid()
+        return os.lstat(path).st_uid == owner
     except OSError:
         return default
 

@@ -84,7 +84,8 @@ def run_program(
 def last_errors(host: PrivatePostfix) -> list[Path]:
     """Return the files with the last failure of this instance: there is one at most."""
     directories = (str(host.directory / "spool"), failure_log.DEFAULT_DIRECTORY)
-    paths = [Path(failure_log._path(str(host.etc), each)) for each in directories]
+    name = failure_log._name(str(host.etc))
+    paths = [Path(each, name) for each in directories]
     return [each for each in paths if each.exists()]
 
 

@@ -349,3 +349,13 @@ def test_a_line_whose_number_is_none_is_passed_over(
         file.write(line.replace(b'"seq":1', b'"seq":' + number) + b"\n")
     append_event(tmp_path, "after")
     assert all_events(tmp_path)[-1]["seq"] == 2
+
+
+def test_a_journal_that_stays_locked_is_named(tmp_path: Path) -> None:
+    with journal.Journal(str(tmp_path)):
+        reason = f"{tmp_path}/journal: locked for 0 s by another process.*; fuser -v"
+        with pytest.raises(JournalFailed, match=reason):
+            journal.Journal(str(tmp_path), lock_timeout=0.0)
+    with journal.Journal(str(tmp_path), lock_timeout=0.0) as events:
+        events.append("archived", TIME)
+    assert len(lines(tmp_path)) == 1

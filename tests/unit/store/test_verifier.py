@@ -355,7 +355,7 @@ def test_a_line_that_is_being_written_is_waited_for(archive_directory: Path) -> 
             ["/usr/bin/python3", "-I", str(SCRIPT), str(archive_directory)],
             stdout=subprocess.PIPE,
         ) as process:
-            while not is_waiting_for_lock(process.pid):
+            while not is_waiting_with(archive_directory / "journal", process.pid):
                 assert process.poll() is None
             file.seek(0)
             file.write(content)
@@ -364,10 +364,27 @@ def test_a_line_that_is_being_written_is_waited_for(archive_directory: Path) -> 
             assert process.wait() == 0
 
 
-def is_waiting_for_lock(pid: int) -> bool:
-    """Tell whether a process waits for a lock (proc_locks(5): lines with ``->``)."""
-    waiting = [e for e in Path("/proc/locks").read_text().splitlines() if "->" in e]
-    return any(f" {pid} " in each for each in waiting)
+def test_a_journal_that_stays_locked_is_named(
+    archive_directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = archive_directory / journal.FILE_NAME
+    monkeypatch.setattr(verifier, "LOCK_TIMEOUT", 0.0)
+    with open(path, "r+b") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with pytest.raises(BlockingIOError, match="locked .* fuser -v") as caught:
+            verifier.verify_archive(str(archive_directory))
+    assert caught.value.filename == str(path)
+
+
+def is_waiting_with(path: Path, pid: int) -> bool:
+    """Tell whether a process sleeps and has this file open."""
+    directory = Path(f"/proc/{pid}/fd")
+    try:
+        names = [os.readlink(each) for each in directory.iterdir()]
+    except FileNotFoundError:
+        return False
+    state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    return state == "S" and str(path) in names
 
 
 def run_locking_process(directory: Path) -> None:

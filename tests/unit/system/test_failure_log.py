@@ -39,10 +39,10 @@ def test_the_last_failure_is_stored_with_its_time(
     record(tmp_path, {"error": "first"})
     record(tmp_path)
     assert logged == ["error=first", LINE]
-    last_failure = failure_log.last("/etc/x", str(tmp_path))
+    last_failure = failure_log.last("/etc/x", str(tmp_path), owner_of=str(tmp_path))
     assert last_failure.partition(" ")[2] == LINE
     time.strptime(last_failure.partition(" ")[0], "time=%Y-%m-%dT%H:%M:%SZ")
-    assert failure_log.last("/etc/other", str(tmp_path)) == ""
+    assert failure_log.last("/etc/other", str(tmp_path), owner_of=str(tmp_path)) == ""
     [path] = tmp_path.glob(".*.last-error")
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
@@ -51,14 +51,16 @@ def test_a_spool_directory_that_is_gone_leaves_the_default(
     logged: list[str], tmp_path: Path
 ) -> None:
     record(tmp_path / "missing")
-    assert LINE in failure_log.last("/etc/x", str(tmp_path / "missing"))
+    assert LINE in failure_log.last(
+        "/etc/x", str(tmp_path / "missing"), owner_of=str(tmp_path)
+    )
 
 
 @pytest.mark.parametrize("kind", ["symlink", "fifo", "directory"])
 def test_what_is_planted_is_neither_followed_nor_read(
     logged: list[str], tmp_path: Path, kind: str
 ) -> None:
-    path = Path(failure_log._path("/etc/x", str(tmp_path)))
+    path = tmp_path / failure_log._name("/etc/x")
     victim = tmp_path / "victim"
     victim.write_text("time=9999 secret")
     if kind == "symlink":
@@ -67,10 +69,42 @@ def test_what_is_planted_is_neither_followed_nor_read(
         os.mkfifo(path)
     else:
         path.mkdir()
-    assert failure_log.last("/etc/x", str(tmp_path)) == ""
+    assert failure_log.last("/etc/x", str(tmp_path), owner_of=str(tmp_path)) == ""
     record(tmp_path)  # over a directory: to the default directory
-    assert LINE in failure_log.last("/etc/x", str(tmp_path))
+    assert LINE in failure_log.last("/etc/x", str(tmp_path), owner_of=str(tmp_path))
     assert victim.read_text() == "time=9999 secret"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs a second user")
+@pytest.mark.parametrize("kind", ["file", "symlink"])
+def test_another_user_can_neither_forge_the_last_failure_nor_keep_it_out(
+    logged: list[str], tmp_path: Path, kind: str
+) -> None:
+    """As in /var/tmp, where nobody can replace the file of another user."""
+    tmp_path.chmod(0o1777)
+    os.chown(tmp_path, 65534, 65534)
+    (tmp_path / "owned").touch()
+    path = tmp_path / failure_log._name("/etc/x")
+    (tmp_path / "forged").write_text("time=9999 forged")
+    if kind == "file":
+        (tmp_path / "forged").rename(path)
+    else:
+        path.symlink_to(tmp_path / "forged")
+    os.chown(path, 65533, 65533, follow_symlinks=False)
+
+    def last() -> str:
+        owner_of = str(tmp_path / "owned")
+        return failure_log.last("/etc/x", str(tmp_path), owner_of=owner_of)
+
+    assert last() == ""
+    record(tmp_path)
+    assert LINE in last()
+    record(tmp_path, {"error": "second"})
+    assert last().endswith(" error=second")
+    assert path.read_text() == "time=9999 forged"
+    owner_of = str(tmp_path / "owned")
+    failure_log.remove("/etc/x", str(tmp_path), owner_of=owner_of)
+    assert last() == "" and path.read_text() == "time=9999 forged"
 
 
 def test_a_failure_of_the_log_itself_is_no_failure(
@@ -81,7 +115,7 @@ def test_a_failure_of_the_log_itself_is_no_failure(
 
     monkeypatch.setattr(failure_log, "_write_to_log", raise_error)
     record(tmp_path)
-    assert LINE in failure_log.last("/etc/x", str(tmp_path))
+    assert LINE in failure_log.last("/etc/x", str(tmp_path), owner_of=str(tmp_path))
 
 
 def test_a_line_is_one_line_of_printable_text(

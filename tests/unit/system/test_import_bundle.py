@@ -70,7 +70,7 @@ EXPECTED_MODULES = {
         marshal
         intake.end_of_file
         message.request message.verp
-        postfix.queue_file_size
+        postfix.process_stat postfix.queue_file_size
         stamp_filter.capture stamp_filter.capture_plan stamp_filter.write_through
         system.child_process
     """,
