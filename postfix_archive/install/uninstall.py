@@ -101,6 +101,7 @@ def _describe_remains(directory: str, name: str) -> str:
             ]
         lines += [f"  key       {settings.archive_key_file}"]
         failure_log.remove(directory, settings.archive_spool_directory)
+        Path(settings.capsule_helo_file).unlink(missing_ok=True)
     lines += [f"  settings  {undo.STATE_DIRECTORY}/{name}.archive.cf"]
     return "\n".join(lines)
 
