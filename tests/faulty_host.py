@@ -97,6 +97,14 @@ class Host:
         shutil.chown(path, USER, GROUP)
         return str(path)
 
+    def make_capsule_helo(self) -> Path:
+        """Have the capsule port ask for a HELO name; return the file with it."""
+        assert self.postfix.run_command("key", "helo").returncode == 0
+        path = self.etc / "archive.key.helo"
+        self.set_main(archive_capsule_helo=f"texthash:{path}")
+        self.postfix.reload()
+        return path
+
     def make_unreadable_key(self) -> str:
         """Copy the key to a directory that only root can pass; return its path."""
         directory = self.etc / "locked"

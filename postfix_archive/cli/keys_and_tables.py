@@ -1,4 +1,4 @@
-"""The commands postfix-archive key create, key rotate and tables.
+"""The commands postfix-archive key create, key rotate, key helo and tables.
 
 config.key_file and tables.table_file do the work.
 """
@@ -59,6 +59,27 @@ def rotate(directory: str, key_id: str | None) -> None:
     click.echo(
         f"{settings.archive_key_file} has a new first key. Back it up. Compiled tables"
         " stay valid; postfix-archive tables compiles them with the new key."
+    )
+
+
+@key.command()
+@click.option(
+    "--owner",
+    metavar="USER",
+    help="Owner of the file. [default: the user in master.cf]",
+)
+@click.pass_obj
+def helo(directory: str, owner: str | None) -> None:
+    """Create the secret HELO name for the capsule port.
+
+    An existing one stays. It keeps local users from sending forged capsules.
+    """
+    settings = archive_cf.load(directory)
+    path = settings.capsule_helo_file
+    is_new = key_file.create_helo(path, owner or _service_user(directory))
+    click.echo(
+        f"{'Created' if is_new else 'Exists already:'} {path}. To use it: postconf -e"
+        f" 'archive_capsule_helo = texthash:{path}' && postfix reload"
     )
 
 

@@ -18,6 +18,7 @@ from postfix_archive.errors import (
     SettingsUnreadable,
 )
 from postfix_archive.message import keyring
+from postfix_archive.postfix import smtp_client
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -77,6 +78,24 @@ def load_keys(archive_settings: Settings) -> Keyring:
             f"{path} cannot be read: {_error_text(error)}; its owner must be the user"
             " of the archive services in master.cf"
         ) from None
+
+
+def load_capsule_helo(archive_settings: Settings) -> bytes:
+    """Return the HELO name for the capsule port; without the file any name will do.
+
+    Raises KeyUnreadable.
+    """
+    path = archive_settings.capsule_helo_file
+    try:
+        words = _read_text(path).split()
+    except FileNotFoundError:
+        words = []
+    except (OSError, UnicodeDecodeError) as error:
+        raise KeyUnreadable(
+            f"{path} cannot be read: {_error_text(error)}; its owner must be the user"
+            " of the archive services in master.cf"
+        ) from None
+    return words[0].encode() if words else smtp_client.DEFAULT_HELO
 
 
 def mail_owner_uid(archive_settings: Settings) -> int:

@@ -1,4 +1,4 @@
-"""Write the key file: the first site key, and new ones before it.
+"""Write the key file: the first site key, and new ones before it; the HELO name.
 
 Used by the ``postfix-archive key`` commands. Never removes a key: existing stamps and
 seals need it.
@@ -40,6 +40,17 @@ def create(path: str, key_id: str, owner: str | None) -> None:
         raise KeyUnreadable(
             f"{path} already exists; use postfix-archive key rotate to add a key"
         )
+
+
+def create_helo(path: str, owner: str | None) -> bool:
+    """Create the table with the HELO name for the capsule port; False if it exists.
+
+    Mode 0600; durable on return. owner as in create(). Raises KeyUnreadable.
+    """
+    text = f"capsule-{secrets.token_hex(16)} OK\n"
+    owner_ids = _owner_ids(owner) if owner is not None else None
+    with _as_directory_owner(path):
+        return files.create(path, text.encode(), owner=owner_ids, failure=KeyUnreadable)
 
 
 def rotate(path: str, key_id: str) -> None:

@@ -99,6 +99,11 @@ class Settings:
         )
 
     @property
+    def capsule_helo_file(self) -> str:
+        """The access(5) table with the HELO name that the capsule port asks for."""
+        return f"{self.archive_key_file}.helo"
+
+    @property
     def has_store(self) -> bool:
         """True if the store keeps copies."""
         return "store" in self.archive_delivery

@@ -95,6 +95,34 @@ def check_key(host: Host) -> Iterator[Finding]:
         yield attribute_finding("key-mode", file, harm, "chmod", "600")
 
 
+def check_capsule_helo(host: Host) -> Iterator[Finding]:
+    """Report that the stamp filter cannot give the name that the capsule port wants."""
+    table = host.config.value("archive_capsule_helo")
+    if host.settings is None or not table:
+        return
+    path = host.settings.capsule_helo_file
+    file, user = host.files[path], host.archive_user()
+    harm = (
+        "port 10027 refuses every capsule, so all mail that the store does not take at"
+        " once is deferred"
+    )
+    if table != f"texthash:{path}" or not file.exists:
+        steps = (
+            host.archive_command("key", "helo"),
+            host.parameter_command("archive_capsule_helo", f"texthash:{path}"),
+            host.postfix_command("postfix", "reload"),
+        )
+        reason = f"archive_capsule_helo = {table}, and {path} is the table to use"
+        fix = " && ".join(steps)
+        yield Finding("capsule-helo", CRITICAL, path, f"{harm} ({reason})", fix)
+    elif file.owner != user:
+        harm = f"{file.owner} owns it and {user} cannot read it: {harm}"
+        yield attribute_finding("capsule-helo-owner", file, harm, "chown", user)
+    elif file.mode & 0o077:
+        harm = "others can read the name and send forged capsules"
+        yield attribute_finding("capsule-helo-mode", file, harm, "chmod", "600")
+
+
 def check_store(host: Host) -> Iterator[Finding]:
     """Report a store that is missing, not writable for its user, or not private."""
     if host.settings is None or not host.settings.has_store:
@@ -229,6 +257,7 @@ CHECKS: tuple[Callable[[Host], Iterator[Finding]], ...] = (
     check_bypass,
     check_settings,
     check_key,
+    check_capsule_helo,
     check_store,
     check_journals,
     check_spool,

@@ -125,6 +125,7 @@ def _installed_mode(postfix_config: Configuration) -> str:
 def _inspected_paths(settings: Settings | None) -> Iterator[str]:
     if settings is not None:
         yield settings.archive_key_file
+        yield settings.capsule_helo_file
         yield settings.archive_spool_directory
         yield settings.archive_fallback_directory
         if settings.has_store:

@@ -49,6 +49,7 @@ class Setup:
     position: str = "before"
     on_request: bool = False
     mode: str = archive_services.PIPE
+    capsule_helo: str = ""  # table with the HELO name for the capsule port
 
 
 @dataclass(frozen=True)

@@ -189,6 +189,7 @@ def _main_cf_changes(
         config, "archive_relay", config.raw("archive_relay")
     )
     yield _change_if_unset(config, archive_services.BYPASS_PARAMETER, "")
+    yield _change_if_unset(config, "archive_capsule_helo", setup.capsule_helo)
     for number in range(1, len(routing.routes) + 1):
         for limit, value in filter_routes.TRANSPORT_LIMITS[setup.mode]:
             yield _change_if_unset(

@@ -172,6 +172,9 @@ class Instance:
         key_path = current_settings.archive_key_file
         if not os.path.exists(key_path):
             key_file.create(key_path, key_file.new_key_id(), setup.user)
+        is_new = key_file.create_helo(current_settings.capsule_helo_file, setup.user)
+        if is_new and postfix_command.is_running(self.directory):
+            postfix_command.reload(self.directory)
 
     def _write_settings(self, setup: Setup) -> None:
         """Create archive.cf, or correct only the port settings of an existing one."""

@@ -233,6 +233,9 @@ def _make_setup(
         mode=install_options.mode
         or archive_services.installed_mode(postfix_instance.config)
         or archive_services.PIPE,
+        capsule_helo=(
+            f"texthash:{postfix_instance.current_settings().capsule_helo_file}"
+        ),
     )
 
 

@@ -105,6 +105,7 @@ def _describe_remains(directory: str, name: str) -> str:
             settings.archive_spool_directory,
             owner_of=settings.archive_fallback_directory,
         )
+        Path(settings.capsule_helo_file).unlink(missing_ok=True)
     lines += [f"  settings  {undo.STATE_DIRECTORY}/{name}.archive.cf"]
     return "\n".join(lines)
 

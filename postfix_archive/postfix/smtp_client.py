@@ -32,6 +32,7 @@ REPLY_LINE_LIMIT = 65536  # bytes of a reply line; RFC 5321 4.5.3.1.5 allows 512
 REPLY_LINES_LIMIT = 100  # lines of a reply; Postfix's longest, to EHLO, has about 12
 RECEIVE_SIZE = 1 << 16
 
+DEFAULT_HELO = b"localhost"
 XFORWARD_ATTRIBUTES = (
     (b"NAME", "hostname"),
     (b"ADDR", "address"),
@@ -67,7 +68,7 @@ class Session:
     Every method may raise PostfixUnreachable and PostfixRefused.
     """
 
-    def __init__(self, port: tuple[str, int]) -> None:
+    def __init__(self, port: tuple[str, int], helo: bytes = DEFAULT_HELO) -> None:
         self.port = port
         self.is_fresh = True  # no message has been sent on it
         self._peer_name = f"{port[0]}:{port[1]}"
@@ -78,7 +79,7 @@ class Session:
         self._is_in_data = False
         self._socket = connect(port)
         self._expect(220, self._read_reply(), "connect")
-        self._extensions = self._require(b"EHLO localhost", 250).keywords
+        self._extensions = self._require(b"EHLO " + helo, 250).keywords
 
     @property
     def is_alive(self) -> bool:
@@ -263,9 +264,10 @@ def submit(
     *,
     eightbit: bool,
     notify: bytes = b"",
+    helo: bytes = DEFAULT_HELO,
 ) -> str:
     """Send one message to a port in its own session; return its queue id."""
-    session = Session(port)
+    session = Session(port, helo)
     session.send_envelope(sender, recipients, eightbit=eightbit, notify=notify)
     queue_id = session.send_message(content)
     session.close()

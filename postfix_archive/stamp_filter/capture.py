@@ -289,6 +289,7 @@ def _queue_capsule(transaction: Transaction, content: Iterable[bytes]) -> str:
     """Queue a capsule for the archive transport; return the queue id."""
     port = transaction.settings.archive_capsule_address
     recipients = (Recipient(request.CAPSULE_RECIPIENT),)
+    helo = archive_cf.load_capsule_helo(transaction.settings)
     return smtp_client.submit(
-        port, b"", recipients, content, eightbit=True, notify=b"NEVER"
+        port, b"", recipients, content, eightbit=True, notify=b"NEVER", helo=helo
     )

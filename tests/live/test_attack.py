@@ -344,6 +344,35 @@ def test_forged_capsules_sent_past_the_capsule_port_are_mail_and_do_not_wait(
     assert not (host.store / CEO).exists()
 
 
+def test_a_secret_helo_name_keeps_other_clients_from_the_capsule_port() -> None:
+    with PrivatePostfix(
+        main=MAIN_CF, archive_cf={"archive_write_through_time_limit": "0"}
+    ) as own_host:
+        assert own_host.run_command("key", "helo").returncode == 0
+        path = own_host.etc / "archive.key.helo"
+        name = path.read_text()
+        own_host.postconf(archive_capsule_helo=f"texthash:{path}")
+        own_host.reload()
+        for helo in ("localhost", "capsule", "archive-request.invalid"):
+            with Client(own_host.ports[2], helo) as client:
+                assert is_refused(client, "", CAPSULE)
+        assert own_host.mailq() == []
+        own_host.send(mail("admitted"), to=[ERIN])
+        own_host.wait_for_empty_queue()
+        assert archives_of(own_host, "admitted") == [LEGAL]
+        # A name that smtpd(8) does not know yet delays mail, and bounces none.
+        path.write_text("capsule-other OK\n")
+        own_host.send(mail("waiting"), to=[ERIN])
+        own_host.wait_for_failure("error=PostfixRefused .*Access denied")
+        assert [each["sender"] for each in own_host.mailq()] == ["alice@example.org"]
+        own_host.reload()
+        own_host.flush()
+        own_host.wait_for_empty_queue()
+        assert archives_of(own_host, "waiting") == [LEGAL]
+        one_delivery(own_host, "waiting", ERIN)
+        assert name.split()[0] not in own_host.log()
+
+
 def test_clients_cannot_send_capsules(host: PrivatePostfix) -> None:
     for client in clients(host):
         assert is_refused(client, "", CAPSULE)

@@ -418,6 +418,17 @@ FAULTS: tuple[tuple[str, str, PlantFault], ...] = (
     ),
     ("key-mode", "for all to read", lambda h: (h.etc / "archive.key").chmod(0o644)),
     ("key-owner", "root's", lambda h: os.chown(h.etc / "archive.key", 0, 0)),
+    ("capsule-helo", "none", lambda h: h.set_main(archive_capsule_helo="texthash:/x")),
+    (
+        "capsule-helo-owner",
+        "root's",
+        lambda h: os.chown(h.make_capsule_helo(), 0, 0),
+    ),
+    (
+        "capsule-helo-mode",
+        "for all to read",
+        lambda h: h.make_capsule_helo().chmod(0o644),
+    ),
     (
         "key-unreachable",
         "root's alone",

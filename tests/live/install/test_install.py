@@ -97,6 +97,9 @@ def test_from_stock_to_archive_and_back(host: WholeHost, wheels: Path) -> None:
     assert host.output("stat -c %a:%U /etc/postfix-archive/postfix.key") == (
         "600:postfix-archive"
     )
+    helo_path = "/etc/postfix-archive/postfix.key.helo"
+    assert host.output("postconf -h archive_capsule_helo") == f"texthash:{helo_path}"
+    assert host.output(f"stat -c %a:%U {helo_path}") == "600:postfix-archive"
 
     pages = "/usr/local/share/man/man1/postfix-archive.1 /usr/local/share/man/man5"
     host.run(f"ls {pages}/archive.cf.5")
@@ -115,6 +118,7 @@ def test_from_stock_to_archive_and_back(host: WholeHost, wheels: Path) -> None:
     assert host.configuration() == before
     host.run("test ! -e /usr/local/lib/postfix-archive")
     host.run("test ! -e /usr/local/sbin/postfix-archive")
+    host.run(f"test ! -e {helo_path}")
     host.send("the second")
     host.wait_for_empty_queue()
     assert "the second" in host.output("cat /var/mail/bob")

@@ -113,3 +113,20 @@ def test_a_fifo_in_the_place_of_a_file_blocks_nobody(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "archive.cf")
     with pytest.raises(SettingsUnreadable, match="not a regular file"):
         archive_cf.load(str(tmp_path))
+
+
+def test_the_name_for_the_capsule_port_is_read_from_beside_the_key(
+    tmp_path: Path,
+) -> None:
+    settings = make_settings(f"archive_key_file = {tmp_path}/site.key\n")
+    assert archive_cf.load_capsule_helo(settings) == b"localhost"
+    path = tmp_path / "site.key.helo"
+    key_file.create_helo(str(path), None)
+    helo = archive_cf.load_capsule_helo(settings)
+    assert helo.decode() == path.read_text().split()[0]
+    path.write_text("")
+    assert archive_cf.load_capsule_helo(settings) == b"localhost"
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(KeyUnreadable, match="site.key.helo cannot be read"):
+        archive_cf.load_capsule_helo(settings)

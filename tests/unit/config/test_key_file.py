@@ -46,6 +46,20 @@ def test_a_key_id_that_could_not_be_read_again_makes_no_file(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_the_name_for_the_capsule_port_is_secret_and_made_once(tmp_path: Path) -> None:
+    paths = [tmp_path / "one.helo", tmp_path / "two.helo"]
+    assert all(key_file.create_helo(str(path), None) for path in paths)
+    texts = [path.read_text() for path in paths]
+    assert texts[0] != texts[1]
+    for path, text in zip(paths, texts, strict=True):
+        assert path.stat().st_mode & 0o777 == 0o600
+        name, action = text.split()
+        assert action == "OK"
+        assert name == name.lower() and len(name) >= 32
+        assert not key_file.create_helo(str(path), None)
+        assert path.read_text() == text
+
+
 def test_keys_of_one_day_differ_in_their_ids(tmp_path: Path) -> None:
     ids = {key_file.new_key_id() for _ in range(100)}
     assert len(ids) == 100
