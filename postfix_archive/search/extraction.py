@@ -33,7 +33,6 @@ from postfix_archive.search.extraction_limits import (
 )
 from postfix_archive.search.extraction_parts import Part
 
-HTML_TYPES = ("text/html", "application/xhtml+xml")
 # Besides text/*: types whose content is text.
 TEXT_TYPES = ("application/json", "application/xml", "application/ics")
 CALENDAR_TYPES = ("text/calendar", "text/vcard", "text/x-vcard", "application/ics")
@@ -106,7 +105,7 @@ class _Extraction:
 
     def _add_content(self, part: Part) -> None:
         media_type = part.media_type
-        if media_type in HTML_TYPES:
+        if media_type in extraction_html.MEDIA_TYPES:
             self._add_html(part.content(), part.charset)
         elif media_type.startswith(("text/", "multipart/")) or media_type in TEXT_TYPES:
             self._add_plain(part)

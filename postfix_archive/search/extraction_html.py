@@ -10,6 +10,7 @@ import re
 from postfix_archive.search import charset
 from postfix_archive.search.extraction_limits import HTML_LIMIT
 
+MEDIA_TYPES = ("text/html", "application/xhtml+xml")
 # These end a word; all other elements are inside lines.
 BLOCKS = frozenset(
     "address article aside blockquote body br center dd div dl dt fieldset figcaption"
@@ -51,4 +52,5 @@ def text(html: str) -> str:
     for node in tree.css("[alt],[title]"):
         attributes = node.attributes
         texts += ["\n", attributes.get("alt") or "", " ", attributes.get("title") or ""]
-    return "".join(texts)
+    lines = map(str.strip, "".join(texts).split("\n"))
+    return "\n".join(filter(None, lines))
