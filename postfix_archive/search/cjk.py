@@ -20,6 +20,15 @@ CHARACTERS = (
     "\u309d-\u309f\u30a1-\u30fa\u30fc-\u318f\u31a0-\u31bf\u31f0-\u31ff\u3400-\u4dbf"
     "\u4e00-\u9fff\ua960-\ua97f\uac00-\ud7ff\uf900-\ufaff\U00020000-\U000323af"
 )
+# FTS5 folds the accents of Latin letters alone. Here those of Greek, and the Russian ё;
+# й and other letters of their own stay.
+_GREEK = [chr(code) for code in (*range(0x386, 0x3CF), *range(0x1F00, 0x2000))]
+_FOLDED = {ord("Ё"): "Е", ord("ё"): "е"} | {
+    ord(char): base
+    for char in _GREEK
+    if (base := unicodedata.normalize("NFD", char)[0]) != char
+}
+_ACCENTED = re.compile(f"[{''.join(map(chr, _FOLDED))}]")
 _RUN = re.compile(f"[{CHARACTERS}]+")
 
 
@@ -31,6 +40,8 @@ def normalize(text: str) -> str:
     """
     if not text.isascii():
         text = unicodedata.normalize("NFKC", text)
+        if _ACCENTED.search(text):
+            text = text.translate(_FOLDED)
         text = text.encode("utf-8", "replace").decode()
     return text.replace("\0", " ")
 

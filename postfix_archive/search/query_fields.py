@@ -84,10 +84,12 @@ class Compiler:
 
     def _term(self, term: Word | Range) -> Condition:
         if term.field and term.field not in FIELDS:
-            raise self._error(
+            before = self._query[: term.position].lower()
+            raise QueryInvalid(
                 f"there is no field {term.field}; put text with a colon in quotes (the"
                 f" fields are {', '.join(sorted(FIELDS))})",
-                term,
+                self._query,
+                max(0, before.rfind(f"{term.field}:")),
             )
         try:
             if isinstance(term, Range):
