@@ -8,12 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-import chardet
-
 from postfix_archive.config.settings import Settings
 from postfix_archive.errors import RecordDamaged, StoreFailed
 from postfix_archive.message import dates, encoded_words, header, mime, printable
 from postfix_archive.message.printable import safe_text
+from postfix_archive.search import charset
 from postfix_archive.store import journal, outcome_summary, record_reader
 from postfix_archive.store.journal_event import Event
 from postfix_archive.store.outcome_summary import OutcomeSummary
@@ -211,19 +210,5 @@ def subject(head: bytes, columns: int = SUBJECT_COLUMNS) -> str:
     """Return the subject, with encoded words (RFC 2047) and charsets decoded."""
     field = header.first(head, b"subject")
     raw = field.value[:SUBJECT_LIMIT] if field else b""
-    text = safe_text(encoded_words.decode(raw, _decode_undeclared))
+    text = safe_text(encoded_words.decode(raw, charset.decode_undeclared))
     return printable.cut(text, columns) or "(no subject)"
-
-
-def _decode_undeclared(raw: bytes) -> str:
-    """Decode text without a declared charset, as chardet guesses it."""
-    if b"\x1b$" in raw:
-        return encoded_words.decode_charset(raw, "iso-2022-jp")
-    try:
-        return raw.decode()
-    except UnicodeDecodeError:
-        guess = chardet.detect(raw)
-    try:
-        return encoded_words.decode_charset(raw, guess["encoding"] or "ascii")
-    except LookupError:  # chardet has charsets that Python lacks
-        return raw.decode("ascii", "replace")

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Iterator
 from postfix_archive.errors import RecordDamaged, StoreFailed
 from postfix_archive.search import index_entry
 from postfix_archive.search.content import MessageContent
+from postfix_archive.search.extraction_limits import MESSAGE_LIMIT
 from postfix_archive.search.index_engine import IndexWriter
 from postfix_archive.store import journal, journal_reader, record, record_reader
 from postfix_archive.store.journal_event import Event
@@ -24,7 +25,6 @@ from postfix_archive.store.record import Record
 COMMIT_SECONDS = 1.0
 CHUNK_LINES = 500  # lines of the journal that are applied together: some 100 messages
 CHUNK_BYTES = 4 << 20  # bytes of such lines; a single one can have 20 MB
-MESSAGE_LIMIT = 32 << 20  # bytes of an original from which text is extracted
 # The message is not to blame for these; later it may be read.
 PASSING_ERRORS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 INDEXED_EVENTS = {
@@ -122,22 +122,18 @@ class Indexer:
             if getattr(error.__cause__, "errno", 0) in PASSING_ERRORS:
                 raise
             return NO_CONTENT
-        content = self._extract(original)
-        if len(original) < MESSAGE_LIMIT:
-            return content
-        problem = f"message: cut at {MESSAGE_LIMIT} bytes"
-        return content._replace(problems=(*content.problems, problem))
+        return self._extract(original)
 
     def _read_original(self, message: Record) -> bytes:
-        """Return the original, or its first MESSAGE_LIMIT bytes."""
+        """Return the original, or as much of it as extraction takes, and a bit more."""
         chunks: list[bytes] = []
         size = 0
         for chunk in record_reader.original(self._store_directory, message):
             chunks.append(chunk)
             size += len(chunk)
-            if size >= MESSAGE_LIMIT:
+            if size > MESSAGE_LIMIT:
                 break
-        return b"".join(chunks)[:MESSAGE_LIMIT]
+        return b"".join(chunks)
 
 
 def _chunks(lines: Iterable[Line]) -> Iterator[list[Line]]:

@@ -6,12 +6,12 @@ import contextlib
 from pathlib import Path
 
 from postfix_archive.config.settings import Settings
-from postfix_archive.search import indexer, search
+from postfix_archive.search import extraction, indexer, search
 from postfix_archive.search.archive_index import ArchiveIndex
 from postfix_archive.store import journal_reader, record_reader
 
 from unit.examples import make_settings
-from unit.search import corpus, stand_in
+from unit.search import corpus
 
 
 def settings_of(store: Path) -> Settings:
@@ -21,7 +21,7 @@ def settings_of(store: Path) -> Settings:
     )
 
 
-def catch_up(store: Path, extract: indexer.Extract = stand_in.extract) -> list[str]:
+def catch_up(store: Path, extract: indexer.Extract = extraction.extract) -> list[str]:
     """Catch the indexes of all archives up; return the warnings."""
     warnings: list[str] = []
     for archive in record_reader.archives(str(store)):
