@@ -29,6 +29,7 @@ with exit code 1.
      +-- NotRoot                                  commands that only root may run
      +-- IndexFailed, IndexMissing                the index for searching
      |    +-- IndexDamaged
+     +-- IndexerRunning                           postfix-archive index
      +-- QueryInvalid                             postfix-archive search
 """
 
@@ -200,6 +201,10 @@ class IndexDamaged(IndexFailed):
 
     def __str__(self) -> str:
         return f"{self.path}: {self.reason}"
+
+
+class IndexerRunning(ArchiveError):
+    """Another process already writes the index of this instance."""
 
 
 class IndexMissing(ArchiveError):

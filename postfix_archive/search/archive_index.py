@@ -133,6 +133,14 @@ class ArchiveIndex:
         """The offset in the journal up to which all events are in the index."""
         return self._state.position
 
+    def is_intact(self) -> bool:
+        """Tell whether the files that are open are still those in the directory."""
+        paths = [_path(self._directory, year) for year in self._databases]
+        return all(map(os.path.exists, paths)) and (
+            not self._state.committed
+            or os.path.exists(f"{self._directory}/{STATE_FILE}")
+        )
+
     def close(self) -> None:
         """Close the databases, without the changes since the last commit()."""
         for database in self._databases.values():

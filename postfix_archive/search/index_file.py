@@ -22,6 +22,8 @@ BUSY_SECONDS = 10.0
 CACHE_SIZE = -16000  # PRAGMA cache_size: KiB
 HEADER = struct.Struct(">16sH10xI")  # sqlite.org/fileformat.html: size of a page, pages
 HEADER_SIZE = 32  # bytes that are read
+# Parameters of sqlite.org/uri.html: no locks; no locks and no log.
+UNLOCKED, IMMUTABLE = "&vfs=unix-none", "&immutable=1"
 SIDE_FILES = ("-wal", "-shm", "-journal")
 # Primary result codes of SQLite that say: the content of the file is wrong.
 DAMAGE_CODES = (
@@ -73,7 +75,7 @@ def open_for_reading(path: str) -> sqlite3.Connection:
 
     In WAL mode a reader shares a file with the writer, ``-shm``. Where it is missing
     and this user cannot create it, no writer is there: the database is then read
-    without it and without locks.
+    without it and without locks, with the log (``-wal``) of a killed writer, if any.
     """
     with translated(path):
         try:
@@ -81,7 +83,8 @@ def open_for_reading(path: str) -> sqlite3.Connection:
         except sqlite3.OperationalError:
             if not os.access(path, os.R_OK):
                 raise
-            return _open_for_reading(path, "&vfs=unix-none")
+            has_log = os.path.exists(f"{path}-wal") and os.path.getsize(f"{path}-wal")
+            return _open_for_reading(path, UNLOCKED if has_log else IMMUTABLE)
 
 
 def _open_for_reading(path: str, option: str) -> sqlite3.Connection:
@@ -90,7 +93,7 @@ def _open_for_reading(path: str, option: str) -> sqlite3.Connection:
         uri, uri=True, timeout=BUSY_SECONDS, isolation_level=None, cached_statements=0
     )
     try:
-        if option:
+        if option == UNLOCKED:
             connection.execute("PRAGMA locking_mode = EXCLUSIVE")
         connection.execute("PRAGMA query_only = 1")
         check_version(connection, path)

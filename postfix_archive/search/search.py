@@ -20,7 +20,13 @@ from typing import NamedTuple
 
 from postfix_archive.config.settings import Settings
 from postfix_archive.errors import IndexDamaged, IndexMissing
-from postfix_archive.search import archive_index, index_file, index_query, query_syntax
+from postfix_archive.search import (
+    archive_index,
+    index_file,
+    index_lag,
+    index_query,
+    query_syntax,
+)
 from postfix_archive.search.index_query import ORDERS, Hit, Order
 from postfix_archive.search.query_condition import Value
 from postfix_archive.search.query_fields import Compiler
@@ -115,7 +121,8 @@ class Search:
                 )
                 continue
             indexed.append(name)
-            end = _journal_size(self._store_directory, name)
+            path = journal_reader.path_of(self._store_directory, name)
+            end = index_lag.journal_end(path)
             if end - state.position > LAG_BYTES:
                 self.notices.append(
                     f"{name}: its index is being built"
@@ -150,7 +157,7 @@ class Search:
         total = 0
         for archive in self._archives:
             for path in self._paths(archive):
-                with self._open(archive, path) as db:
+                with self._noticed(archive, path), _open(path) as db:
                     plan = self._plan(db, archive)
                     total += index_query.count(db, plan) if plan else 0
         return total
@@ -170,7 +177,7 @@ class Search:
         after = _after(place, self._order, archive, year)
         if after is None:
             return
-        with self._open(archive, path) as db:
+        with self._noticed(archive, path), _open(path) as db:
             plan = self._plan(db, archive)
             limit = first
             while plan is not None:
@@ -191,28 +198,25 @@ class Search:
                 limit = CHUNK_SIZE
 
     @contextlib.contextmanager
-    def _open(self, archive: str, path: str) -> Iterator[sqlite3.Connection]:
-        """Open a database; the notices name one that cannot be searched."""
+    def _noticed(self, archive: str, path: str) -> Iterator[None]:
+        """Name a database that turns out to be damaged in the notices."""
         try:
-            if not os.path.exists(path):
-                raise IndexDamaged(path, "missing")
-            with contextlib.closing(index_file.open_for_reading(path)) as db:
-                with index_file.translated(path):
-                    yield db
+            yield
         except IndexDamaged as error:
-            year = archive_index.year_of(path)
             self.notices.append(
-                f"{archive}, {year}: not searched, its index must be built again by"
-                f" postfix-archive index ({error})"
+                f"{archive}, {archive_index.year_of(path)}: not searched, its index"
+                f" must be built again by postfix-archive index ({error.reason})"
             )
 
 
-def _journal_size(store_directory: str, archive: str) -> int:
-    """Return the size of a journal in bytes."""
-    try:
-        return os.stat(journal_reader.path_of(store_directory, archive)).st_size
-    except OSError:
-        return 0
+@contextlib.contextmanager
+def _open(path: str) -> Iterator[sqlite3.Connection]:
+    """Open a database to read it."""
+    if not os.path.exists(path):
+        raise IndexDamaged(path, "it is missing")
+    with contextlib.closing(index_file.open_for_reading(path)) as db:
+        with index_file.translated(path):
+            yield db
 
 
 def parse_place(text: str) -> Place:

@@ -586,6 +586,30 @@ MAILS = tuple(Mail(**{**each.__dict__, "number": n}) for n, each in enumerate(_M
 BY_ID = {each.archive_id: each for each in MAILS}
 
 
+@dataclass(frozen=True)
+class Supplement(Mail):
+    """The message of a mail once more, to another recipient."""
+
+    recipient: str = ""
+
+    @property
+    def queue_id(self) -> str:
+        return f"4Zs{self.number:02d}Later"
+
+    @property
+    def recipients(self) -> list[str]:
+        return [self.recipient]
+
+    @property
+    def message(self) -> bytes:
+        return MAILS[self.number].message
+
+
+def supplement(mail: Mail, recipient: str) -> Supplement:
+    """A mail that comes once more, to another recipient."""
+    return Supplement(**{**mail.__dict__, "outcomes": ()}, recipient=recipient)
+
+
 def store_all(directory: Path) -> None:
     """Archive all mails."""
     for each in MAILS:

@@ -37,5 +37,5 @@ def names_found(store: Path, query: str, sort: str = "newest") -> list[str]:
     """The names of the mails that a query finds, in order."""
     found = search.Search(settings_of(store), query, sort=sort)
     names = [corpus.BY_ID[each.archive_id].name for each in found.hits()]
-    assert found.notices == []
+    assert not found.notices, found.notices
     return names
