@@ -24,6 +24,7 @@ from postfix_archive.search.extraction_documents import EncryptedDocument
 from postfix_archive.search.extraction_limits import (
     MEMORY_LIMIT,
     MESSAGE_LIMIT,
+    NAME_LIMIT,
     PROBLEM_LIMIT,
     TEXT_LIMIT,
     TIME_LIMIT,
@@ -33,7 +34,6 @@ from postfix_archive.search.extraction_limits import (
 )
 from postfix_archive.search.extraction_parts import Part
 
-HTML_TYPES = ("text/html", "application/xhtml+xml")
 # Besides text/*: types whose content is text.
 TEXT_TYPES = ("application/json", "application/xml", "application/ics")
 CALENDAR_TYPES = ("text/calendar", "text/vcard", "text/x-vcard", "application/ics")
@@ -43,9 +43,15 @@ HTML_SUFFIXES = (".htm", ".html")
 NESTED_FIELDS = ("subject", "from", "to", "cc", "date", "message-id")
 
 
-def extract(original: bytes, timer: Timer | None = None) -> MessageContent:
-    """Return the content of a message; never raises for what is in it."""
-    extraction = _Extraction(timer or Timer())
+def extract(
+    original: bytes, timer: Timer | None = None, *, without_libraries: bool = False
+) -> MessageContent:
+    """Return the content of a message; never raises for what is in it.
+
+    without_libraries: for a message over which a library has failed. Documents have no
+    text then, and HTML has that between its tags.
+    """
+    extraction = _Extraction(timer or Timer(), without_libraries=without_libraries)
     if len(original) > MESSAGE_LIMIT:
         extraction.problems.append(f"message: cut at {MESSAGE_LIMIT} bytes")
     message = extraction_parts.parse(original[:MESSAGE_LIMIT])
@@ -61,12 +67,13 @@ def extract(original: bytes, timer: Timer | None = None) -> MessageContent:
 class _Extraction:
     """What is collected of one message, and the limits that apply to all its parts."""
 
-    def __init__(self, timer: Timer) -> None:
+    def __init__(self, timer: Timer, *, without_libraries: bool) -> None:
         self.attachments: list[Attachment] = []
         self.problems: list[str] = []
         self._texts: list[str] = []
         self._remaining = TEXT_LIMIT
         self._timer = timer
+        self._without_libraries = without_libraries
         self._zip_reader = extraction_documents.ZipReader()
 
     def text(self) -> str:
@@ -80,13 +87,17 @@ class _Extraction:
             size = 0
             with self._named_problem(part.media_type), self._timer.interrupting():
                 size = part.size()
-            self.attachments.append(Attachment(part.name, part.media_type, size))
+            self._add_attachment(part.name, part.media_type, size)
         if part.media_type in extraction_parts.MESSAGE_TYPES:
             self._add_nested_header(part)
         elif part.media_type == "message/delivery-status":
             self._add_delivery_status(part)
         else:
             self._add_content(part)
+
+    def _add_attachment(self, name: str, media_type: str, size: int) -> None:
+        printable = name[:NAME_LIMIT].encode("utf-8", "replace").decode()
+        self.attachments.append(Attachment(printable, media_type[:NAME_LIMIT], size))
 
     def _add_nested_header(self, part: Part) -> None:
         for message in extraction_parts.messages(part.message):
@@ -106,7 +117,7 @@ class _Extraction:
 
     def _add_content(self, part: Part) -> None:
         media_type = part.media_type
-        if media_type in HTML_TYPES:
+        if media_type in extraction_html.MEDIA_TYPES:
             self._add_html(part.content(), part.charset)
         elif media_type.startswith(("text/", "multipart/")) or media_type in TEXT_TYPES:
             self._add_plain(part)
@@ -136,13 +147,18 @@ class _Extraction:
 
     def _add_html(self, content: bytes, declared: str) -> None:
         html = extraction_html.source(content, declared)
-        self._try("html", lambda: [extraction_html.text(html)])
+        if self._without_libraries:
+            self._add_text([extraction_html.text_between_tags(html)])
+        else:
+            self._try("html", lambda: [extraction_html.text(html)])
 
     def _add_document(
         self, first_bytes: bytes, read_content: Callable[[], bytes]
     ) -> None:
         """Add the text of a document, if it is of a kind that we read."""
         kind = extraction_documents.kind(first_bytes)
+        if self._without_libraries:
+            return
         if kind == extraction_documents.PDF:
             self._try(kind, lambda: extraction_documents.pdf_text(read_content()))
         elif kind == extraction_documents.RTF:
@@ -176,7 +192,7 @@ class _Extraction:
         self._try("winmail.dat", read)
         for name, data in found:
             media_type = "application/octet-stream"
-            self.attachments.append(Attachment(name, media_type, len(data)))
+            self._add_attachment(name, media_type, len(data))
             if not data.startswith(content[:4]):  # no winmail.dat in a winmail.dat
                 self._add_file(name, data[:1024], functools.partial(bytes, data))
 
@@ -196,7 +212,7 @@ class _Extraction:
             self.problems.append(f"{kind}: encrypted")
         except LimitReached as limit:
             self.problems.append(f"{kind}: {limit}")
-        except ModuleNotFoundError as error:
+        except ImportError as error:
             name = (error.name or "a library").partition(".")[0]
             self.problems.append(f"{kind}: {name} is not installed")
         except MemoryError:

@@ -1,9 +1,9 @@
 """The child process of extraction_process: extracts one message after the other.
 
-Standard input is a socket: each original comes with its length before it, and its
-content goes back as JSON, with its length as well. Gives up what it does not
-need first: whoever takes it over by hostile content has no network, no new privileges,
-no files to write and no other processes.
+Standard input is a socket: each original comes with a byte for the mode and its length
+before it; its content goes back as JSON, with its length before it. Gives up what it
+does not need first: whoever takes it over by hostile content has no network, no new
+privileges, no files to write and no other processes.
 """
 
 from __future__ import annotations
@@ -18,7 +18,11 @@ import sys
 
 from postfix_archive.search import extraction
 from postfix_archive.search.content import MessageContent
-from postfix_archive.search.extraction_limits import LENGTH_SIZE, Timer
+from postfix_archive.search.extraction_limits import (
+    LENGTH_SIZE,
+    WITHOUT_LIBRARIES,
+    Timer,
+)
 
 DESCRIPTOR_LIMIT = 64  # modules are imported when they are needed
 PR_SET_NO_NEW_PRIVS = 38  # prctl(2)
@@ -33,12 +37,15 @@ def main(cpu: float, killed_cpu: int, memory: int) -> None:
     timer = Timer()
     signal.signal(signal.SIGPROF, timer.expire)
     requests = sys.stdin.buffer
-    while header := requests.read(LENGTH_SIZE):
-        original = requests.read(int.from_bytes(header, "big"))
+    while mode := requests.read(1):
+        length = int.from_bytes(requests.read(LENGTH_SIZE), "big")
+        original = requests.read(length)
         _renew_cpu_limit(killed_cpu)
         timer.is_late = False
         signal.setitimer(signal.ITIMER_PROF, cpu, REPEAT_SECONDS)
-        content = extraction.extract(original, timer)
+        content = extraction.extract(
+            original, timer, without_libraries=mode == WITHOUT_LIBRARIES
+        )
         _reply(content)
 
 

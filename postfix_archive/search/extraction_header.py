@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from postfix_archive.message import encoded_words
 from postfix_archive.search import charset
 from postfix_archive.search.content import MessageContent
-from postfix_archive.search.extraction_limits import FIELD_LIMIT
+from postfix_archive.search.extraction_limits import FIELD_COUNT_LIMIT, FIELD_LIMIT
 
 ADDRESS_FIELDS = ("from", "to", "cc", "bcc")
 BRACKETED = re.compile(r"<([^<>\s]+)>")
@@ -28,7 +28,9 @@ def read(fields: Iterable[tuple[str, bytes]]) -> MessageContent:
     """
     values: dict[str, list[bytes]] = {}
     for name, value in fields:
-        values.setdefault(name.lower(), []).append(value[:FIELD_LIMIT])
+        same_name = values.setdefault(name.lower(), [])
+        if len(same_name) < FIELD_COUNT_LIMIT:
+            same_name.append(value[:FIELD_LIMIT])
     lists = [_addresses(values.get(each, [])) for each in ADDRESS_FIELDS]
     references = values.get("references", []) + values.get("in-reply-to", [])
     return NO_CONTENT._replace(
@@ -80,9 +82,12 @@ def _addresses(values: list[bytes]) -> tuple[str, ...]:
     """Return all addresses of a field; a value that is none as it stands."""
     addresses: list[str] = []
     for value in values:
-        raw = value.decode("ascii", "surrogateescape")
+        # Once for all names: a guess of the charset takes 10 ms.
+        decoded = (
+            value.decode() if value.isascii() else charset.decode_undeclared(value)
+        )
         try:
-            pairs = email.utils.getaddresses([raw])
+            pairs = email.utils.getaddresses([decoded])
         except (ValueError, IndexError, RecursionError):
             pairs = []
         found = [_address(name, address) for name, address in pairs if address]
@@ -93,10 +98,10 @@ def _addresses(values: list[bytes]) -> tuple[str, ...]:
 
 
 def _address(name: str, address: str) -> str:
-    decoded = text(address.encode("utf-8", "surrogateescape"))
+    decoded = text(address.encode("utf-8", "replace"))
     if not name:
         return decoded
-    return f"{text(name.encode('utf-8', 'surrogateescape'))} <{decoded}>"
+    return f"{text(name.encode('utf-8', 'replace'))} <{decoded}>"
 
 
 def _date(value: str) -> float | None:

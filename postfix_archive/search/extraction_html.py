@@ -5,11 +5,13 @@ Used by extraction. Raises what selectolax raises, and ImportError where it is m
 
 from __future__ import annotations
 
+import html as html_entities
 import re
 
 from postfix_archive.search import charset
 from postfix_archive.search.extraction_limits import HTML_LIMIT
 
+MEDIA_TYPES = ("text/html", "application/xhtml+xml")
 # These end a word; all other elements are inside lines.
 BLOCKS = frozenset(
     "address article aside blockquote body br center dd div dl dt fieldset figcaption"
@@ -21,6 +23,7 @@ WITHOUT_TEXT = ["script", "style", "template"]
 TEXT_NODE = "-text"
 META_SIZE = 1 << 12  # bytes at the start that can declare the charset
 META_CHARSET = re.compile(rb"""<meta\b[^>]*\bcharset\s*=\s*["']?([\w.:-]+)""", re.I)
+TAG = re.compile(r"<[^<>]*>")
 
 
 def source(content: bytes, declared: str) -> str:
@@ -51,4 +54,10 @@ def text(html: str) -> str:
     for node in tree.css("[alt],[title]"):
         attributes = node.attributes
         texts += ["\n", attributes.get("alt") or "", " ", attributes.get("title") or ""]
-    return "".join(texts)
+    lines = map(str.strip, "".join(texts).split("\n"))
+    return "\n".join(filter(None, lines))
+
+
+def text_between_tags(html: str) -> str:
+    """Return what is between tags, scripts included: in linear time, by no parser."""
+    return html_entities.unescape(TAG.sub(" ", html))

@@ -14,7 +14,9 @@ MIB = 1 << 20
 # email.parser needs four times as much memory.
 MESSAGE_LIMIT = 32 * MIB
 TEXT_LIMIT = 4_000_000  # characters kept of a message: twice War and Peace
-FIELD_LIMIT = MIB // 2  # bytes of one header field: some 15,000 addresses
+FIELD_LIMIT = MIB // 4  # bytes of one header field: some 8,000 addresses
+FIELD_COUNT_LIMIT = 100  # header fields of one name
+NAME_LIMIT = 1000  # characters of a file name or media type
 PART_LIMIT = 2000  # MIME parts
 # Messages and multiparts in one another; email.parser gives up at some 300.
 NESTING_LIMIT = 200
@@ -23,8 +25,10 @@ HTML_LIMIT = 4_000_000  # characters of one HTML part, markup included
 DECOMPRESSED_LIMIT = 64 * MIB  # bytes of all files in zip archives
 ZIP_NAME_LIMIT = 1000  # names of files in one zip archive
 PAGE_LIMIT = 2000  # pages of one PDF document
+# First byte of a request: how the message is read.
+WITH_LIBRARIES, WITHOUT_LIBRARIES = b"+", b"-"
 LENGTH_SIZE = 8  # bytes of the length before each request and reply, big-endian
-REPLY_LIMIT = 32 * MIB  # bytes of a reply from the child process
+REPLY_LIMIT = 64 * MIB  # bytes of a reply from the child process
 # Problems of a message, not of one part.
 TIME_LIMIT = "extraction: time limit"
 MEMORY_LIMIT = "memory limit"  # after the name of the kind
@@ -39,7 +43,7 @@ class ProcessLimits(NamedTuple):
 
     cpu: float = 10.0
     killed_cpu: int = 20
-    wall: float = 120.0
+    wall: float = 60.0
     memory: int = 1024 * MIB
 
 

@@ -1,8 +1,8 @@
 """Runs extraction in a child process with limits on CPU time, time and memory.
 
-Used by the index and by show. When the child has died or was killed, its message has
-what the header says, and the next message gets another child. Replies are JSON and
-checked: the child may have been taken over by hostile content.
+Used by the index and by show. When the child has died or was killed, the next one reads
+the message without libraries. Replies are JSON and checked: the child may have been
+taken over by hostile content.
 """
 
 from __future__ import annotations
@@ -30,6 +30,8 @@ from postfix_archive.search.extraction_limits import (
     MESSAGE_LIMIT,
     REPLY_LIMIT,
     TIME_LIMIT,
+    WITH_LIBRARIES,
+    WITHOUT_LIBRARIES,
     ProcessLimits,
 )
 from postfix_archive.system import path_access
@@ -115,25 +117,40 @@ class Extractor:
     def extract(self, original: bytes) -> MessageContent:
         """Return the content of a message.
 
-        Of one that the child cannot cope with: what its header says, and the reason in
-        ``problems``. Raises OSError only if no child can be started.
+        If the child does not cope with it, a second one reads it without libraries; if
+        that fails too, it has what its header says. ``problems`` has the reason. Raises
+        OSError only if no child can be started.
         """
+        reasons: list[str] = []
+        content = self._try(original, WITH_LIBRARIES, reasons)
+        content = content or self._try(original, WITHOUT_LIBRARIES, reasons)
+        content = content or _header_only(original)
+        problems = dict.fromkeys((*reasons, *content.problems))
+        return content._replace(problems=tuple(problems)) if reasons else content
+
+    def _try(
+        self, original: bytes, mode: bytes, reasons: list[str]
+    ) -> MessageContent | None:
+        """Return the child's reply; if there is none, end it and append the reason."""
         self.start()
         try:
-            content = _parse_reply(self._call(original))
+            content = _parse_reply(self._call(original, mode))
         except TimeoutError:
-            return self._header_only(original, TIME_LIMIT)
+            reasons.append(TIME_LIMIT)
         except OSError:
-            return self._header_only(original, self._reason())
+            reasons.append(self._reason())
         except (ValueError, RecursionError, OverflowError):
-            return self._header_only(original, f"{FAILED} (invalid reply)")
-        self._message_count += 1
-        is_full = any(each.endswith(MEMORY_LIMIT) for each in content.problems)
-        if is_full or self._message_count >= MESSAGES_PER_PROCESS:
-            self.close()
-        return content
+            reasons.append(f"{FAILED} (invalid reply)")
+        else:
+            self._message_count += 1
+            is_full = any(each.endswith(MEMORY_LIMIT) for each in content.problems)
+            if is_full or self._message_count >= MESSAGES_PER_PROCESS:
+                self.close()
+            return content
+        self.close()
+        return None
 
-    def _call(self, original: bytes) -> bytes:
+    def _call(self, original: bytes, mode: bytes) -> bytes:
         """Send a message; return the reply. Raises OSError, TimeoutError if late."""
         assert self._connection is not None
         deadline = time.monotonic() + self._limits.wall
@@ -141,7 +158,7 @@ class Extractor:
         # One byte above the limit, so that the child sees that the rest is missing.
         request = original[: MESSAGE_LIMIT + 1]
         size = len(request).to_bytes(LENGTH_SIZE, "big")
-        self._connection.sendall(b"".join((size, request)))
+        self._connection.sendall(b"".join((mode, size, request)))
         length = int.from_bytes(self._receive(LENGTH_SIZE, deadline), "big")
         if length > REPLY_LIMIT:
             raise ValueError("a reply that extraction does not make")
@@ -170,11 +187,12 @@ class Extractor:
             return TIME_LIMIT
         return f"{FAILED} ({f'signal {-code}' if code < 0 else f'exit code {code}'})"
 
-    def _header_only(self, original: bytes, problem: str) -> MessageContent:
-        self.close()
-        fields = header.fields(original[: header.HEAD_LIMIT])
-        named = ((each.name.decode("ascii"), each.value) for each in fields)
-        return extraction_header.read(named)._replace(problems=(problem,))
+
+def _header_only(original: bytes) -> MessageContent:
+    fields = header.fields(original[: header.HEAD_LIMIT])
+    return extraction_header.read(
+        (each.name.decode("ascii"), each.value) for each in fields
+    )
 
 
 def read_original(chunks: Iterable[bytes]) -> bytes:

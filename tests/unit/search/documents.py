@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import io
 import zipfile
 from email.message import EmailMessage
@@ -56,12 +57,12 @@ def open_document() -> bytes:
     return file.getvalue()
 
 
-def pdf(*, password: str = "", lines: int = 1) -> bytes:
+def pdf(password: str = "") -> bytes:
     document = fpdf.FPDF()
+    document.set_creation_date(datetime.datetime(2026, 11, 22, tzinfo=datetime.UTC))
     document.add_page()
     document.set_font("helvetica")
-    for _ in range(lines):
-        document.cell(text=LATIN_WORDS)
+    document.cell(text=LATIN_WORDS)
     if password:
         document.set_encryption("owner", password)
     return bytes(document.output())
