@@ -43,6 +43,8 @@ class SampleStore:
             f"archive_spool_directory = {directory}\n"
             f"archive_key_file = {directory}/archive.key\n"
         )
+        (directory / "archive.key").write_text(f"k2026 {bytes(range(32)).hex()}\n")
+        (directory / "archive.key").chmod(0o600)
         self._count = 0
 
     @property

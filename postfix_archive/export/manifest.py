@@ -11,7 +11,6 @@ import csv
 import hashlib
 import io
 import json
-import sqlite3
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -171,28 +170,3 @@ def _csv_line(cells: list[str]) -> bytes:
     text = io.StringIO()
     csv.writer(text).writerow(cells)
     return text.getvalue().encode()
-
-
-class DoneKeys:
-    """The messages that an export has. In a temporary database: memory stays flat."""
-
-    def __init__(self) -> None:
-        self._database = sqlite3.connect("")
-        self._database.execute("CREATE TABLE done (key BLOB PRIMARY KEY) WITHOUT ROWID")
-
-    def add(self, key: str) -> bool:
-        """Add a message; False if it is there already."""
-        short_key = hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()[:16]
-        cursor = self._database.execute(
-            "INSERT OR IGNORE INTO done VALUES (?)", (short_key,)
-        )
-        return cursor.rowcount == 1
-
-    def discard(self, key: str) -> None:
-        """Take a message out again: it could not be exported."""
-        short_key = hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()[:16]
-        self._database.execute("DELETE FROM done WHERE key = ?", (short_key,))
-
-    def close(self) -> None:
-        """Delete the database."""
-        self._database.close()

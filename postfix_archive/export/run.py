@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from postfix_archive.config.settings import Settings
 from postfix_archive.errors import ExportFailed, RecordDamaged, StoreFailed
 from postfix_archive.export import manifest, selection, stored_message, writers
-from postfix_archive.export.manifest import DoneKeys, Entry
+from postfix_archive.export.manifest import Entry
 from postfix_archive.export.redaction import Redaction
 from postfix_archive.export.selection import Selection
 from postfix_archive.export.stored_message import StoredMessage
@@ -24,6 +24,7 @@ from postfix_archive.export.target import Target
 from postfix_archive.export.writers import FORMATS, MANIFEST_CSV, MANIFEST_LINES
 from postfix_archive.message import digest
 from postfix_archive.store.record import Record
+from postfix_archive.system.key_set import KeySet
 from postfix_archive.system.spool import Spool
 
 DESCRIPTION = "export.json"  # what the export is of, and whether it is complete
@@ -74,7 +75,7 @@ class Export:
         self._target = target
         self._report = report
         self._writer = FORMATS[options.format](target, os.uname().nodename.encode())
-        self._done = DoneKeys()
+        self._done = KeySet()
         self._manifest = -1
         self.result = Result()
 

@@ -90,7 +90,7 @@ def test_an_archive_is_found_in_any_case(value: str) -> None:
         for each in command.params
         if each.name == "archive" and isinstance(each.type, options.ArchiveAddress)
     ]
-    assert commands_with_archive == ["export", "verify", "list", "show"]
+    assert commands_with_archive == ["export", "import", "verify", "list", "show"]
 
 
 def test_what_is_no_address_is_no_archive() -> None:
