@@ -20,6 +20,7 @@ with exit code 1.
      |    +-- WriteThroughTimeout, WriteThroughSkipped
      +-- DeadlineExceeded                         archive_time_limit
      +-- RecordNotFound, RecordDamaged            commands that read the store
+     +-- ExportFailed, ImportFailed, ReplayFailed export, import, replay
      +-- LogUnreadable, FollowerRunning           Postfix's log
      +-- PostfixMissing, PostfixCommandFailed     Postfix's commands
      +-- InstallRefused, InstallFailed            make install
@@ -231,3 +232,15 @@ class QueryInvalid(ArchiveError):
 
     def __str__(self) -> str:
         return self.reason
+
+
+class ExportFailed(ArchiveError):
+    """The target of an export cannot be used or written."""
+
+
+class ImportFailed(ArchiveError):
+    """Something that should be imported cannot be read."""
+
+
+class ReplayFailed(ArchiveError):
+    """Archived mail cannot be given to Postfix again."""

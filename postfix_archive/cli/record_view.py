@@ -161,6 +161,8 @@ def _envelope(one: Pass) -> Iterator[str]:
         f"Host:        {safe_text(envelope.host)}, queue id"
         f" {safe_text(envelope.queue_id)}"
     )
+    if envelope.imported:
+        yield f"Imported:    {safe_text(envelope.imported)}"
     client = envelope.client
     if client.address:
         name = safe_text(client.hostname) or "unknown"

@@ -40,6 +40,12 @@ BOUNDARY_PURPOSE = b"boundary"
 OUTCOMES_FIELD = b"Archive-Outcomes"
 BOUNDARY_BYTES = 15
 REPORT_TYPE = b"multipart/report; report-type=delivery-status"
+# Of a message that was imported it is not known what was tried.
+IMPORTED_FIELDS = (
+    b"Action: delayed\r\n"
+    b"Status: 4.0.0\r\n"
+    b"Diagnostic-Code: X-Postfix-Archive; imported, its delivery is not known\r\n"
+)
 # At capture nothing has been tried; of the actions in RFC 3464 2.3.3 delayed fits best.
 NOT_TRIED_FIELDS = (
     b"Action: delayed\r\n"
@@ -185,10 +191,15 @@ def envelope_fields(copy: bytes) -> bytes:
 
 
 def _text_part(report: EnvelopeReport, *, is_journal: bool) -> bytes:
+    is_captured = not report.envelope.imported
     lines = [
         b"This is the mail archive at host %s." % report.envelope.host,
         b"",
-        b"A message was captured for %s before it was delivered."
+        (
+            b"A message was captured for %s before it was delivered."
+            if is_captured
+            else b"A message was imported for %s; its envelope may be incomplete."
+        )
         % report.archive.encode(),
         b"The envelope is below and in the next part. The message as it was received",
         b"is in the last part.",
@@ -230,13 +241,12 @@ def _prose_lines(report: EnvelopeReport) -> list[bytes]:
 def _status_part(report: EnvelopeReport) -> bytes:
     extra_fields = b"".join(b"%s: %s\r\n" % pair for pair in report.extra_fields)
     groups = [envelope.message_fields(report.envelope) + extra_fields]
+    unknown = IMPORTED_FIELDS if report.envelope.imported else NOT_TRIED_FIELDS
     for recipient in report.recipients:
         outcome_fields = report.outcome_fields.get(
             (recipient.final, recipient.original or recipient.final)
         )
-        groups.append(
-            outcome_fields or envelope.recipient_fields(recipient) + NOT_TRIED_FIELDS
-        )
+        groups.append(outcome_fields or envelope.recipient_fields(recipient) + unknown)
     return mime.status_part(groups)
 
 

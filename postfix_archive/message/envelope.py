@@ -138,6 +138,7 @@ class Envelope:
         "sha256",
         "envid",
         "host",
+        "imported",
         "is_incomplete",
         "queue_id",
         "recipients",
@@ -167,6 +168,7 @@ class Envelope:
         is_incomplete: bool = False,
         verp_sender: bytes = b"",
         verp_delimiters: bytes = b"",
+        imported: bytes = b"",
     ) -> None:
         self.archive_id = archive_id
         self.host = host
@@ -183,6 +185,7 @@ class Envelope:
         self.is_incomplete = is_incomplete
         self.verp_sender = verp_sender
         self.verp_delimiters = verp_delimiters
+        self.imported = imported
 
 
 def message_fields(envelope: Envelope) -> bytes:
@@ -210,6 +213,7 @@ def message_fields(envelope: Envelope) -> bytes:
             envelope.verp_sender and address.add_type(envelope.verp_sender),
         ),
         (b"Archive-VERP-Delimiters", envelope.verp_delimiters),
+        (b"Archive-Imported", envelope.imported),
     ]
     return _format_fields(fields)
 
@@ -268,6 +272,7 @@ def parse(text: bytes) -> Envelope:
             is_incomplete=fields.get(b"archive-envelope") == b"incomplete",
             verp_sender=address.strip_type(fields.get(b"archive-verp-sender", b"")),
             verp_delimiters=fields.get(b"archive-verp-delimiters", b""),
+            imported=fields.get(b"archive-imported", b""),
         )
     except (KeyError, ValueError) as error:
         raise CapsuleBroken(f"cannot parse the envelope fields: {error!r}") from None

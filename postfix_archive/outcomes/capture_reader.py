@@ -11,6 +11,7 @@ import datetime
 
 from postfix_archive.config.settings import Settings
 from postfix_archive.message import address
+from postfix_archive.message.envelope import Envelope
 from postfix_archive.outcomes import follower_state
 from postfix_archive.outcomes.follower_state import FollowerState, PendingCapture
 from postfix_archive.store import (
@@ -68,7 +69,10 @@ class CaptureReader:
             return ""
         capsule = ""
         if event["event"] in journal.CAPTURE_EVENTS:
-            capture = _parse_capture(archive, event)
+            envelope = journal_event.parse_envelope(event)
+            if envelope.imported:
+                return ""  # no log of this host has its outcome
+            capture = _make_capture(archive, event, envelope)
             self._state.add_capture(capture)
             capsule = capture.capsule
         elif not self._state.is_open(archive, event["id"]):
@@ -99,8 +103,7 @@ def outcome_key(
     return (archive, record_id, *parts, is_waiting)
 
 
-def _parse_capture(archive: str, event: Event) -> PendingCapture:
-    envelope = journal_event.parse_envelope(event)
+def _make_capture(archive: str, event: Event, envelope: Envelope) -> PendingCapture:
     archived_at = datetime.datetime.fromisoformat(event["time"]).timestamp()
     return PendingCapture(
         archive=archive,

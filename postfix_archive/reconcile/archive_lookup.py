@@ -74,15 +74,20 @@ def archive_begin(settings: Settings) -> float:
 
 
 def _first_arrival(store_directory: str, archive: str) -> float:
-    """Return when the message of the first capture arrived, or else was archived."""
+    """Return when the message of the first capture arrived, or else was archived.
+
+    0 without one; imported messages do not count.
+    """
     path = journal_reader.path_of(store_directory, archive)
     for line in journal_reader.lines(path):
         event = journal_reader.valid_event(line)
         if event is not None and event["event"] in journal.CAPTURE_EVENTS:
             archived = datetime.datetime.fromisoformat(event["time"]).timestamp()
             with contextlib.suppress(CapsuleBroken):
-                arrival = journal_event.parse_envelope(event).arrival
-                return min(archived, arrival or archived)
+                capture = journal_event.parse_envelope(event)
+                if capture.imported:
+                    continue
+                return min(archived, capture.arrival or archived)
     return 0.0
 
 

@@ -161,7 +161,7 @@ def bypass_periods(
 def last_arrival(directory: str) -> float:
     """Return when the newest archived message arrived: Unix time, 0 if unknown.
 
-    Looks at the ends of the journals only.
+    Looks at the ends of the journals only. Imported messages do not count.
     """
     events = (
         event
@@ -172,7 +172,8 @@ def last_arrival(directory: str) -> float:
         if line.kind in journal.CAPTURE_EVENTS
         and (event := journal_reader.valid_event(line)) is not None
     )
-    arrivals = (journal_event.parse_envelope(event).arrival for event in events)
+    envelopes = map(journal_event.parse_envelope, events)
+    arrivals = (each.arrival for each in envelopes if not each.imported)
     return float(max(filter(None, arrivals), default=0))
 
 

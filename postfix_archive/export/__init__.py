@@ -1,0 +1,1 @@
+"""Archived mail for others: files to hand over, and messages for Postfix again."""

@@ -1,0 +1,1 @@
+"""Mail of other archives and mailboxes, brought into the store."""
