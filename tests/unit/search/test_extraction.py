@@ -322,6 +322,12 @@ def test_text_and_attachments_stop_at_their_limits(
     assert found.problems[0] == "message: cut at 40 bytes"
 
 
+def test_html_stops_at_its_limit() -> None:
+    html = b"<p>x" * (extraction_limits.HTML_LIMIT // 4 + 1)
+    problem = f"html: cut at {extraction_limits.HTML_LIMIT} characters"
+    assert extract(b"Content-Type: text/html", b"", html).problems == (problem,)
+
+
 def test_every_awkward_message_is_extracted(pytestconfig: pytest.Config) -> None:
     assert pytestconfig.cache is not None
     cache = Path(pytestconfig.cache.mkdir("corpora"))
