@@ -22,6 +22,7 @@ from postfix_archive.search import (
 from postfix_archive.search.content import Attachment, MessageContent
 from postfix_archive.search.extraction_documents import EncryptedDocument
 from postfix_archive.search.extraction_limits import (
+    HTML_LIMIT,
     MEMORY_LIMIT,
     MESSAGE_LIMIT,
     NAME_LIMIT,
@@ -147,6 +148,8 @@ class _Extraction:
 
     def _add_html(self, content: bytes, declared: str) -> None:
         html = extraction_html.source(content, declared)
+        if len(html) == HTML_LIMIT:
+            self.problems.append(f"html: cut at {HTML_LIMIT} characters")
         if self._without_libraries:
             self._add_text([extraction_html.text_between_tags(html)])
         else:
