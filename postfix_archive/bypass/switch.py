@@ -22,7 +22,7 @@ from pathlib import Path
 from postfix_archive.config import archive_cf
 from postfix_archive.config.settings import Settings
 from postfix_archive.errors import ArchiveError, BypassRefused, JournalFailed, NotRoot
-from postfix_archive.message import dates
+from postfix_archive.message import address, dates
 from postfix_archive.postfix import (
     archive_services,
     mail_queue,
@@ -265,7 +265,9 @@ def _append_events(
             with privileges.as_owner(store):
                 files.make_directory(f"{store}/{archive}")
                 with journal.Journal(
-                    f"{store}/{archive}", lock_timeout=LOCK_TIMEOUT
+                    f"{store}/{archive}",
+                    host=address.as_text(settings.myhostname),
+                    lock_timeout=LOCK_TIMEOUT,
                 ) as journal_file:
                     journal_file.append(event, _now(), **period.to_json())
         except (ArchiveError, OSError) as error:
