@@ -62,7 +62,7 @@ def verify(
     ]
     known = known_end.read(settings.archive_fallback_directory, store)
     errors += [
-        Finding(f"{store}/{address}/{known_end.JOURNAL}", loss)
+        Finding(f"{store}/{address}/{verifier.JOURNAL}", loss)
         for address, loss in known_end.losses(known, store).items()
         if archive in (None, address)
     ]
