@@ -150,10 +150,11 @@ class _Extraction:
         html = extraction_html.source(content, declared)
         if len(html) == HTML_LIMIT:
             self.problems.append(f"html: cut at {HTML_LIMIT} characters")
-        if self._without_libraries:
-            self._add_text([extraction_html.text_between_tags(html)])
-        else:
+        problem_count = len(self.problems)
+        if not self._without_libraries:
             self._try("html", lambda: [extraction_html.text(html)])
+        if self._without_libraries or len(self.problems) > problem_count:
+            self._add_text([extraction_html.text_between_tags(html)])
 
     def _add_document(
         self, first_bytes: bytes, read_content: Callable[[], bytes]

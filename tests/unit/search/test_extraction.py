@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import builtins
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +88,15 @@ def test_a_missing_library_is_named(
     found = extraction.extract(documents.mail_with(content, "file"))
     assert found.problems == (f"{kind}: {package} is not installed",)
     assert found.text == "the body"
+
+
+def test_html_has_its_words_without_the_library(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "selectolax.lexbor", None)
+    found = extract(b"Content-Type: text/html", b"", b"<p>one<b>two</b> &amp; &lt;<")
+    assert found.text.split() == ["one", "two", "&", "<<"]
+    assert found.problems == ("html: selectolax is not installed",)
 
 
 @pytest.mark.parametrize(
