@@ -144,7 +144,7 @@ def test_the_manifest_has_what_an_auditor_asks_for(tmp_path: Path) -> None:
     store.run("export", tmp_path / "out", "--format", "csv")
     [entry] = entries(tmp_path / "out")
     assert entry["id"] == archive_id
-    assert (entry["archive"], entry["seq"]) == (LEGAL, 1)
+    assert (entry["archive"], entry["seq"]) == (LEGAL, 2)
     assert entry["sha256"] == hashlib.sha256(message).hexdigest()
     assert entry["mih"] == hashlib.md5(b"1@example.org").hexdigest()
     assert entry["recipients"] == [
@@ -332,7 +332,7 @@ def test_an_export_killed_anywhere_has_each_message_once(
             break
         arguments = [*arguments[:4], *(["--resume"] if out.exists() else [])]
     assert 3 < count < 199
-    assert [each["seq"] for each in entries(out)] == [1, 2, 3, 4, 5]
+    assert [each["seq"] for each in entries(out)] == [2, 3, 4, 5, 6]
     assert json.loads((out / "export.json").read_text())["complete"]
     if form != "csv":
         subjects = [
