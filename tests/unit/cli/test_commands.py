@@ -89,7 +89,7 @@ def test_an_archive_is_found_in_any_case(value: str) -> None:
         for each in command.params
         if each.name == "archive" and isinstance(each.type, options.ArchiveAddress)
     ]
-    assert commands_with_archive == ["show", "verify", "list"]
+    assert commands_with_archive == ["list", "show", "verify"]
 
 
 def test_what_is_no_address_is_no_archive() -> None:
