@@ -28,7 +28,7 @@ from postfix_archive.message import archive_copy, dates, digest, envelope, smtp_
 from postfix_archive.message.archive_copy import EnvelopeReport
 from postfix_archive.message.envelope import Client, Envelope, Recipient, Request
 from postfix_archive.message.keyring import Key, Keyring
-from postfix_archive.store import copy_file, journal, journal_end
+from postfix_archive.store import copy_file, journal_format, journal_reader
 from postfix_archive.store.archive import Archive
 
 import load
@@ -67,9 +67,9 @@ def archive_contents(directory: Path, count: int) -> dict[str, int]:
     """Return what an archive has: messages, those of today, bytes of its journal."""
     archive = Archive(str(directory), archive_address(count))
     today = int(time.time()) // SECONDS_PER_DAY
-    size = os.stat(archive.path(journal.FILE_NAME)).st_size if count else 0
+    size = journal_reader.end_offset(archive.path(journal_format.NAME)) if count else 0
     return {
-        "messages": journal_end.read_number(archive.directory),
+        "messages": _message_count(archive),
         "today": len(_names_of_day(archive, today)),
         "journal": size,
     }
@@ -77,19 +77,21 @@ def archive_contents(directory: Path, count: int) -> dict[str, int]:
 
 def check(archive: Path, count: int) -> None:
     """Look whether an archive's last lines are chained and their files are there."""
-    lines = _last_lines(archive / journal.FILE_NAME, CHECKED_LINES)
-    events = [json.loads(line) for line in lines]
-    hashes = [digest.sha256_hex(line) for line in lines]
+    path = archive / journal_format.NAME
+    lines = _last_lines(max(path.iterdir()), CHECKED_LINES)
+    events = [json.loads(line.partition(b"\t")[0]) for line in lines]
+    hashes = [journal_format.line_sha256(line) for line in lines]
     assert [each["prev"] for each in events[1:]] == hashes[:-1]
     assert events[-1]["seq"] >= count
-    assert journal_end.read_number(str(archive)) == events[-1]["seq"]
+    assert journal_format.read_last_number(str(path)) == events[-1]["seq"]
+    events = [each for each in events if "file" in each]
     for event in random.Random(count).sample(events, min(100, len(events))):
         content = (archive / event["file"]).read_bytes()
         assert hashlib.sha256(content).hexdigest() == event["file_sha256"]
 
 
 def _last_lines(path: Path, count: int) -> list[bytes]:
-    """Return the last lines of a journal, without their ends."""
+    """Return the last lines of a segment, without their ends."""
     with path.open("rb") as file:
         file.seek(max(0, path.stat().st_size - count * 4096))
         content = file.read()
@@ -110,7 +112,7 @@ def _fill(directory: Path, count: int) -> None:
     """Make an archive up to so many messages, a tenth of them of today."""
     archive = Archive(str(directory), archive_address(count))
     today = int(time.time()) // SECONDS_PER_DAY
-    first_number = journal_end.read_number(archive.directory)
+    first_number = _message_count(archive)
     for number in range(first_number, count):
         _store_message(archive, number, today - _days_ago(number, count))
     today_count = len(_names_of_day(archive, today))
@@ -119,6 +121,13 @@ def _fill(directory: Path, count: int) -> None:
         first_number, first_number + count // TODAY_DIVISOR - today_count
     ):
         _store_message(archive, number, today)
+
+
+def _message_count(archive: Archive) -> int:
+    """Return how many lines the journal has, but those that begin segments."""
+    path = archive.path(journal_format.NAME)
+    segments = len(os.listdir(path)) if os.path.isdir(path) else 0
+    return journal_format.read_last_number(path) - segments
 
 
 def _days_ago(number: int, count: int) -> int:

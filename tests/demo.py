@@ -137,7 +137,7 @@ def show_archive(postfix: PrivatePostfix) -> None:
     print_line(
         f"  .venv/bin/postfix-archive -c {postfix.etc} show --original {record_id}"
     )
-    print_line(f"  less {store}/{ARCHIVE}/journal     # every event, hash-chained")
+    print_line(f"  less {store}/{ARCHIVE}/journal/*   # every event, hash-chained")
     print_line(f"  less {postfix.log_path}             # what Postfix did")
     print_line(f"  rm -r {postfix.directory}             # when you are done")
 

@@ -30,6 +30,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import journal_lines
+
 if TYPE_CHECKING:
     from typing import IO, Self
 
@@ -355,10 +357,7 @@ class PrivatePostfix:
 
     def events(self, archive: str | None = None) -> list[dict[str, object]]:
         """Return the journal of an archive."""
-        path = self.store / (archive or self._archive) / "journal"
-        if not path.exists():
-            return []
-        return [json.loads(line) for line in path.read_bytes().splitlines()]
+        return journal_lines.events(self.store / (archive or self._archive))
 
     def run_command(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run postfix-archive on this instance; it never shows a traceback."""

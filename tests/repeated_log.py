@@ -7,6 +7,7 @@ journal.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta, timezone
@@ -14,11 +15,14 @@ from pathlib import Path
 
 from postfix_archive.message.queue_ids import LONG_ID_DIGITS
 
+import journal_lines
+
 LONG_ID = rb"\b4[0-9B-DF-HJ-NP-TV-Zb-df-hj-np-tv-z]{9,13}z[0-9A-Za-z]{1,14}\b"
 ARCHIVE_ID = rb"\b\d{8}-[0-9a-f]{40}\b"
 IDS = re.compile(LONG_ID + b"|" + ARCHIVE_ID)
 LOG_TIME = re.compile(rb"^[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d")
 JOURNAL_TIME = re.compile(rb'(?<="time":")[^"]*(?=")')
+SEPARATORS = (",", ":")  # of JSON
 INTERVAL = timedelta(seconds=300)
 FormatTime = Callable[[bytes, timedelta], bytes]
 
@@ -31,7 +35,11 @@ class RepeatedLog:
 
     def __init__(self, log: bytes, journal: bytes, lines: int) -> None:
         self._log = log.splitlines(keepends=True)
-        self._journal = journal.splitlines(keepends=True)
+        # Each event as one JSON object: the ids that replace others have any length.
+        events = map(journal_lines.parse, journal.splitlines())
+        self._journal = [
+            json.dumps(each, separators=SEPARATORS).encode() for each in events
+        ]
         self.repeats = -(-lines // len(self._log))
         identifiers = {*IDS.findall(log), *IDS.findall(journal)}
         self._ids = sorted(identifiers)
@@ -55,10 +63,11 @@ class RepeatedLog:
         """Write the journal in its place, with its owner; its chain is not right."""
         with path.open("r+b") as journal:
             for index in range(self.repeats):
+                repeated = self._repeated(
+                    self._journal, index, JOURNAL_TIME, _earlier_journal_time
+                )
                 journal.writelines(
-                    self._repeated(
-                        self._journal, index, JOURNAL_TIME, _earlier_journal_time
-                    )
+                    journal_lines.make_line(json.loads(line)) for line in repeated
                 )
 
     def _repeated(

@@ -22,7 +22,7 @@ from pathlib import Path
 from postfix_archive.config import archive_cf
 from postfix_archive.config.settings import Settings
 from postfix_archive.errors import ArchiveError, BypassRefused, JournalFailed, NotRoot
-from postfix_archive.message import dates
+from postfix_archive.message import address, dates
 from postfix_archive.postfix import (
     archive_services,
     mail_queue,
@@ -267,7 +267,9 @@ def _append_events(
             known_end.require(settings.archive_fallback_directory, store, archive)
             with privileges.as_owner(store):
                 files.make_directory(f"{store}/{archive}")
-                with journal.Journal(f"{store}/{archive}") as journal_file:
+                host = address.as_text(settings.myhostname)
+                directory = f"{store}/{archive}"
+                with journal.Journal(directory, host=host) as journal_file:
                     journal_file.append(event, _now(), **period.to_json())
         except (ArchiveError, OSError):
             failed.append(archive)

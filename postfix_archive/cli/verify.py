@@ -95,7 +95,7 @@ def _losses(
             errors.append(Finding(f"{store}/{address}", "the archive is missing"))
         elif end.sha256 not in results[address].sealed:
             problem = f"line {end.number} that it had is missing or is another one"
-            errors.append(Finding(f"{store}/{address}/{known_end.JOURNAL}", problem))
+            errors.append(Finding(f"{store}/{address}/{verifier.JOURNAL}", problem))
     return errors
 
 

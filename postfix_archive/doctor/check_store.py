@@ -131,6 +131,20 @@ def check_journals(host: Host) -> Iterator[Finding]:
         )
 
 
+def check_store_format(host: Host) -> Iterator[Finding]:
+    """Report archives that have a journal of store format 1."""
+    for path in host.old_journals:
+        yield Finding(
+            "store-format",
+            CRITICAL,
+            path,
+            "a journal of store format 1, which this version neither reads nor writes:"
+            " copies go into the fallback directory",
+            "in archive.cf set archive_store_directory to another directory, and keep"
+            " this one with the version that wrote it",
+        )
+
+
 def check_spool(host: Host) -> Iterator[Finding]:
     """Report a spool directory in which the archive's user cannot write."""
     if host.settings is None:
@@ -231,6 +245,7 @@ CHECKS: tuple[Callable[[Host], Iterator[Finding]], ...] = (
     check_key,
     check_store,
     check_journals,
+    check_store_format,
     check_spool,
     check_free_space,
     check_version,

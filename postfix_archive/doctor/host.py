@@ -75,6 +75,7 @@ class Host:
     stale_tables: tuple[str, ...] = ()  # compiled tables that differ from their sources
     # archive -> what its journal has lost since the last look
     journal_losses: Mapping[str, str] = field(default_factory=dict)
+    old_journals: tuple[str, ...] = ()  # paths of journals of store format 1
     tables_error: str = ""  # why archive_tables cannot be compiled
     key_digests: frozenset[str] = frozenset()  # SHA-256 digests of the site keys
     key_error: str = ""  # why the key file cannot be parsed

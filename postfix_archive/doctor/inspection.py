@@ -33,7 +33,7 @@ from postfix_archive.postfix import (
 )
 from postfix_archive.postfix.configuration import Configuration
 from postfix_archive.rescue import queue_rescue
-from postfix_archive.store import fallback, known_end, record_reader
+from postfix_archive.store import fallback, journal_reader, known_end, record_reader
 from postfix_archive.store.bypass_period import BypassPeriod
 from postfix_archive.system import (
     failure_log,
@@ -84,6 +84,7 @@ def inspect_host(directory: str) -> Host:
         ),
         stale_tables=stale_tables,
         journal_losses=_journal_losses(settings),
+        old_journals=_old_journals(settings),
         tables_error=tables_error,
         key_digests=key_digests,
         key_error=key_error,
@@ -262,6 +263,26 @@ def _journal_losses(settings: Settings | None) -> dict[str, str]:
     store_directory = settings.archive_store_directory
     known = known_end.read(settings.archive_fallback_directory, store_directory)
     return known_end.losses(known, store_directory)
+
+
+def _old_journals(settings: Settings | None) -> tuple[str, ...]:
+    """Return the paths of journals of store format 1, which are regular files."""
+    if settings is None or not settings.has_store:
+        return ()
+    store_directory = settings.archive_store_directory
+    try:
+        archives = record_reader.archives(store_directory)
+    except ArchiveError:
+        return ()
+    paths = [journal_reader.path_of(store_directory, each) for each in archives]
+    return tuple(each for each in paths if _is_regular_file(each))
+
+
+def _is_regular_file(path: str) -> bool:
+    try:
+        return stat.S_ISREG(os.lstat(path).st_mode)
+    except OSError:
+        return False
 
 
 def _key_digests(settings: Settings | None) -> tuple[frozenset[str], str]:

@@ -220,8 +220,8 @@ def _journal_sizes(store: str) -> dict[str, int]:
     sizes = {}
     for archive in record_reader.archives(store):
         path = journal_reader.path_of(store, archive)
-        with contextlib.suppress(OSError):
-            sizes[path] = os.lstat(path).st_size
+        with contextlib.suppress(JournalFailed):
+            sizes[path] = journal_reader.end_offset(path)
     return sizes
 
 

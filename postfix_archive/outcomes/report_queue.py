@@ -188,8 +188,10 @@ class ReportQueue:
     def _read_record(self, archive: str, record_id: str) -> Record | None:
         directory = self._settings.archive_store_directory
         offsets = self._state.journal_offsets(archive, record_id)
-        record = record_reader.record_at(directory, archive, record_id, offsets)
-        if record is None:
-            with contextlib.suppress(RecordNotFound):
-                return record_reader.find_record(directory, record_id, archive)
-        return record
+        with contextlib.suppress(RecordNotFound):
+            record = record_reader.record_at(directory, archive, offsets)
+            if record.archive_id == record_id:
+                return record
+        with contextlib.suppress(RecordNotFound):
+            return record_reader.find_record(directory, record_id, archive)
+        return None

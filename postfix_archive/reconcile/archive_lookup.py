@@ -26,6 +26,7 @@ from postfix_archive.store import (
     fallback,
     journal,
     journal_event,
+    journal_format,
     journal_reader,
     record_reader,
 )
@@ -142,13 +143,15 @@ def _is_candidate(
 ) -> bool:
     """Return whether to parse a line, which costs ten times as much as this."""
     return line.kind in journal.CAPTURE_EVENTS and (
-        journal.string_field(line.content, "id") in archive_ids
+        journal_format.string_field(line.content, "id") in archive_ids
         or line.envelope_field("Archive-Id") in archive_ids
     )
 
 
 def _matching_ids(line: journal_reader.Line, archive_ids: Collection[str]) -> set[str]:
     """Return record id and archive id of a capture if one of them is looked for."""
+    if line.is_struck_out:
+        return {journal_format.string_field(line.content, "id")}
     event = journal_reader.valid_event(line)
     if event is None:
         return set()

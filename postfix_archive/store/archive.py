@@ -4,7 +4,7 @@ Used by archive_transport and outcomes. Each archive has one directory:
 
     <store>/<archive address>/YYYY/MM/DD/<archive id>.eml.gz      mode 0400: committed
     <store>/<archive address>/YYYY/MM/DD/<archive id>.outcome.eml.gz
-    <store>/<archive address>/journal
+    <store>/<archive address>/journal/YYYY-MM
 
 A copy or report is stored when its file and its journal line are both durable. Every
 method can run twice: the second call finds the file and the line. No function removes
@@ -40,17 +40,26 @@ PATH_LIMIT = 4096  # bytes: PATH_MAX
 class Archive:
     """The archive of one archive address."""
 
-    __slots__ = ("_store_directory", "_marker_directory", "address", "directory")
+    __slots__ = ("_host", "_marker_directory", "_store_directory", "address") + (
+        "directory",
+    )
 
     def __init__(
-        self, store_directory: str, address: str, *, marker_directory: str = ""
+        self,
+        store_directory: str,
+        address: str,
+        *,
+        marker_directory: str = "",
+        host: str = "",
     ) -> None:
         """Create nothing yet.
 
         marker_directory is outside the store, on another file system. The file
         ``store-seen`` in it has the path of the store that has been used, the file of
-        known_end where its journals ended.
+        known_end where its journals ended. host is the name of this host for new
+        segments of the journal.
         """
+        self._host = host
         self._store_directory = store_directory
         self._marker_directory = marker_directory
         self.address = address
@@ -165,7 +174,7 @@ class Archive:
     def _open_journal(self) -> journal.Journal:
         """Open and lock the journal, unless it has lost what it had."""
         self._require_known_end()
-        return journal.Journal(self.directory)
+        return journal.Journal(self.directory, host=self._host)
 
     def _require_known_end(self) -> None:
         if self._marker_directory:
@@ -323,6 +332,7 @@ def of_settings(settings: Settings, archive_address: str) -> Archive:
         settings.archive_store_directory,
         archive_address,
         marker_directory=settings.archive_fallback_directory,
+        host=address.as_text(settings.myhostname),
     )
 
 

@@ -1,10 +1,10 @@
-"""The journal of one archive: JSON lines, chained by SHA-256.
+"""The journal of one archive: lines, chained by SHA-256, in monthly segments.
 
 Used by archive and bypass/switch (write), by reader and outcomes (read). Append-only:
 no function removes or changes a line. Lines are durable when append() returns. A write
 that fails is truncated away. A line that a crash has torn stays, the next one starts
-after a line end. journal_end keeps the number of the last line in a second file.
-Raises JournalFailed.
+after a line end. journal_format has the segments, and the number of the last line in a
+second file. Raises JournalFailed.
 
 docs/store-format.md specifies the keys.
 """
@@ -12,12 +12,10 @@ docs/store-format.md specifies the keys.
 from __future__ import annotations
 
 import posix as os
-from _stat import S_ISREG
 from fcntl import LOCK_EX, flock
 
 from postfix_archive.errors import JournalFailed
-from postfix_archive.message import digest
-from postfix_archive.store import journal_end
+from postfix_archive.store import journal_format
 from postfix_archive.system import files
 
 TYPE_CHECKING = False
@@ -27,41 +25,45 @@ if TYPE_CHECKING:
     Event = tuple[str, dict[str, str | int]]  # the event's name, its other fields
 
 # The events. CAPTURE_EVENTS have an envelope; BYPASS_EVENTS say that the bypass was
-# turned on and off, so that mail passed unarchived.
+# turned on and off, so that mail passed unarchived; REMOVAL_EVENTS that a record's copy
+# was removed and the details of its lines struck out. SEGMENT begins each segment.
 CAPTURE_EVENTS = ARCHIVED, SUPPLEMENT = "archived", "supplement"
 MAILED, OUTCOME = "mailed", "outcome"
 REPORT_EVENTS = OUTCOME_REPORT, OUTCOME_MAILED = "outcome-report", "outcome-mailed"
 BYPASS_EVENTS = BYPASS_STARTED, BYPASS_ENDED = "bypass-started", "bypass-ended"
+REMOVAL_EVENTS = ERASED, PURGED = "erased", "purged"
+SEGMENT = "segment"
 
-FILE_NAME = "journal"
-FILE_MODE = 0o600
-OPEN_FLAGS = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
-OPEN_FLAGS |= os.O_NOFOLLOW | os.O_NONBLOCK  # a FIFO blocks neither open nor write
+FORMAT = 2  # of the store
+NAME = journal_format.NAME
+WRITE_FLAGS = os.O_RDWR | os.O_CREAT | os.O_APPEND
 TAIL_SIZE = 1 << 13  # bytes; usually they contain the last line
 # Bytes that are read at a time, backwards, to find events of a capsule or outcomes: at
 # 4 KB a line the last 2,000 events. An outcome or supplement that is not in them is
 # recorded again, which is harmless: readers take the union.
 RECENT_SIZE = 8 << 20
-SHA256_DIGITS = 64  # hexadecimal digits
-FIRST_PREV = "0" * SHA256_DIGITS  # "prev" of the first line
-LINE_START = b'{"seq":'
+MIN_RECENT_SIZE = RECENT_SIZE // 2  # at the start of a month also of the one before
+FIRST_PREV = "0" * journal_format.SHA256_DIGITS  # "prev" of the first line
 FIRST_LINE_START = b'{"seq":1,"time":"'
 
 
 class Journal:
-    """The journal file, open and exclusively locked (flock(2)). A context manager."""
+    """A journal, open and exclusively locked (flock(2)). A context manager."""
 
-    __slots__ = ("_descriptor", "_directory", "_path")
+    __slots__ = ("_archive_directory", "_directory", "_host", "_path")
 
-    def __init__(self, directory: str) -> None:
-        self._directory = directory
-        self._path = f"{directory}/{FILE_NAME}"
-        self._descriptor = -1
+    def __init__(self, directory: str, *, name: str = NAME, host: str = "") -> None:
+        """Open or make the journal of this name in an archive's directory.
+
+        host: the name for new segments, by default that of this host.
+        """
+        self._archive_directory = directory
+        self._host = host or os.uname().nodename
+        self._path = f"{directory}/{name}"
+        self._directory = -1
         try:
-            self._descriptor = os.open(self._path, OPEN_FLAGS, FILE_MODE)
-            if not S_ISREG(os.fstat(self._descriptor).st_mode):
-                raise OSError(0, "not a regular file")
-            flock(self._descriptor, LOCK_EX)
+            self._directory = self._open()
+            flock(self._directory, LOCK_EX)
         except OSError as error:
             self._close()
             raise self._journal_error(error) from error
@@ -75,11 +77,20 @@ class Journal:
     def __exit__(self, *_: object) -> None:
         self._close()
 
-    def _close(self) -> None:
+    def _open(self) -> int:
         try:
-            os.close(self._descriptor)
-        except OSError:
-            pass  # each line was fsynced; NFS may report an error but closes the file
+            return journal_format.open_directory(self._path)
+        except FileNotFoundError:
+            try:
+                os.mkdir(self._path, files.DIRECTORY_MODE)
+            except FileExistsError:
+                pass  # another process has made it
+            return journal_format.open_directory(self._path)
+
+    def _close(self) -> None:
+        if self._directory >= 0:
+            os.close(self._directory)
+        self._directory = -1
 
     def append(self, event: str, time: str, **fields: str | int) -> None:
         """Append one event with its fields, durably; time is RFC 3339, UTC."""
@@ -93,50 +104,89 @@ class Journal:
         if not events:
             return
         try:
-            size = self._size()
-            is_torn, last_sha256, last_number = self._read_end(size)
-            last_number = max(last_number, journal_end.read_number(self._directory))
-            new_lines = [b"\n"] if is_torn else []
+            end = self._read_end()
+            segment = max(time[:7], end.segment)
+            last_number = max(end.number, journal_format.read_last_number(self._path))
+            new_lines = [b"\n"] if end.is_torn and segment == end.segment else []
+            if segment != end.segment:
+                self._finish(end)
+            if segment != end.segment or not end.has_first_line:
+                events = [(SEGMENT, self._segment_fields(segment)), *events]
+            last_sha256 = end.sha256
             for number, (event, fields) in enumerate(events, last_number + 1):
-                new_lines.append(
-                    _format_line(number, time, event, fields, prev=last_sha256)
+                line = journal_format.format_line(
+                    number, time, event, fields, prev=last_sha256
                 )
-                last_sha256 = digest.sha256_hex(new_lines[-1][:-1])
-            self._write(b"".join(new_lines), size)
-            journal_end.write(self._directory, last_number + len(events), last_sha256)
+                new_lines.append(line)
+                last_sha256 = journal_format.line_sha256(line)
+            self._write(segment, b"".join(new_lines))
+            journal_format.write_last(
+                self._path, last_number + len(events), last_sha256
+            )
         except OSError as error:
             raise self._journal_error(error) from error
 
-    def _size(self) -> int:
-        """Return the size in bytes; make the name of a new journal durable."""
-        stat = os.fstat(self._descriptor)
-        if stat.st_nlink != 1:
-            raise OSError(0, "link count is not 1 (a hard link, or a deleted file)")
-        if not stat.st_size:
-            files.sync_directory(self._directory)
-        return stat.st_size
+    def _segment_fields(self, segment: str) -> dict[str, str | int]:
+        archive = self._archive_directory.rpartition("/")[2]
+        host = self._host
+        return {"format": FORMAT, "archive": archive, "host": host, "segment": segment}
 
-    def _write(self, content: bytes, size: int) -> None:
-        """Append content durably; after an error truncate the journal to size bytes."""
+    def _finish(self, end: _End) -> None:
+        """Complete the newest segment, durably, before the next one begins."""
+        if not end.segment:
+            files.sync_directory(self._archive_directory, JournalFailed)
+            return
+        descriptor = self._open_segment(end.segment, WRITE_FLAGS)
         try:
-            files.write_all(self._descriptor, content)
-            os.fsync(self._descriptor)
-        except OSError:
-            os.ftruncate(self._descriptor, size)
-            raise
+            if end.is_torn:
+                files.write_all(descriptor, b"\n")
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def _write(self, segment: str, content: bytes) -> None:
+        """Append content durably; after an error truncate the segment to its size."""
+        descriptor = self._open_segment(segment, WRITE_FLAGS)
+        try:
+            size = os.fstat(descriptor).st_size
+            if not size:
+                os.fsync(self._directory)  # the name of the new segment
+            try:
+                files.write_all(descriptor, content)
+                os.fsync(descriptor)
+            except OSError:
+                os.ftruncate(descriptor, size)
+                raise
+        finally:
+            os.close(descriptor)  # NFS may report an error, after the fsync
+
+    def _open_segment(self, name: str, flags: int = os.O_RDONLY) -> int:
+        descriptor = journal_format.open_segment(self._directory, name, flags)
+        if os.fstat(descriptor).st_nlink != 1:
+            os.close(descriptor)
+            text = "link count is not 1 (a hard link, or a deleted file)"
+            raise OSError(0, text, name)
+        return descriptor
 
     def unrecorded(self, events: list[Event]) -> list[Event]:
         """Return the events that no recent line has with the same fields.
 
         All events have the same name. The events left out are durable on return.
         """
-        kind = json_string(events[0][0] if events else "").encode()
-        recorded_lines = _matching_lines(self._read_recent(), b'"event":' + kind + b",")
-        recorded = {_event_fields(line) for line in recorded_lines if is_complete(line)}
+        kind = journal_format.json_string(events[0][0] if events else "").encode()
+        recorded = {
+            journal_format.event_fields(line)
+            for block in self._blocks_backwards(MIN_RECENT_SIZE)
+            for line in journal_format.matching_lines(block, b'"event":' + kind + b",")
+            if journal_format.is_complete(line)
+        }
         new_events = [
             event
             for event in events
-            if _event_fields(_format_line(0, "", *event, prev="")[:-1]) not in recorded
+            if journal_format.event_fields(
+                journal_format.format_line(0, "", *event, prev="")[:-1]
+            )
+            not in recorded
         ]
         if len(new_events) < len(events):
             self._sync()
@@ -145,19 +195,19 @@ class Journal:
     def recent_events(self, capsule_id: str, *, since_file: str = "") -> set[str]:
         """Return the names of one capsule's recent events, which are durable.
 
-        Those in the last RECENT_SIZE bytes; with since_file all since the line that
-        names this file, which no event of its record precedes.
+        Those in the last MIN_RECENT_SIZE bytes, at least; with since_file all since the
+        line that names this file, which no event of its record precedes.
         """
         substring = b'"capsule":"' + capsule_id.encode() + b'"'
-        first_line = b'"file":' + json_string(since_file).encode()
+        first_line = b'"file":' + journal_format.json_string(since_file).encode()
         events: set[str] = set()
-        for block in self._blocks_backwards():
+        for block in self._blocks_backwards(None if since_file else MIN_RECENT_SIZE):
             events |= {
-                string_field(line, "event")
-                for line in _matching_lines(block, substring)
-                if is_complete(line)
+                journal_format.string_field(line, "event")
+                for line in journal_format.matching_lines(block, substring)
+                if journal_format.is_complete(line)
             }
-            if not since_file or first_line in block or events & {*CAPTURE_EVENTS}:
+            if since_file and (first_line in block or events & {*CAPTURE_EVENTS}):
                 break
         if events:
             self._sync()
@@ -165,152 +215,132 @@ class Journal:
 
     def has_file(self, name: str) -> bool:
         """Return whether a line of the whole journal, made durable, names this file."""
-        substring = b'"file":' + json_string(name).encode()
-        try:
-            with open(self._descriptor, "rb", closefd=False) as file:
-                file.seek(0)
-                is_recorded = any(
-                    substring in line
-                    and line.endswith(b"\n")
-                    and is_complete(line[:-1])
-                    for line in file
-                )
-        except OSError as error:
-            raise self._journal_error(error) from error
+        substring = b'"file":' + journal_format.json_string(name).encode()
+        is_recorded = any(
+            journal_format.is_complete(line)
+            for block in self._blocks_backwards()
+            for line in journal_format.matching_lines(block, substring)
+        )
         if is_recorded:
             self._sync()
         return is_recorded
 
-    def _blocks_backwards(self) -> Iterator[bytes]:
-        """Yield the lines in blocks of RECENT_SIZE, or one longer line, last first."""
+    def _blocks_backwards(self, min_size: int | None = None) -> Iterator[bytes]:
+        """Yield the lines in blocks of RECENT_SIZE, or one longer line, last first.
+
+        With min_size no more than hold that many bytes.
+        """
         try:
-            end = os.fstat(self._descriptor).st_size
+            for name in reversed(journal_format.segment_names(self._directory)):
+                for block in self._segment_blocks_backwards(name):
+                    yield block
+                    if min_size is not None:
+                        min_size -= len(block)
+                        if min_size <= 0:
+                            return
+        except OSError as error:
+            raise self._journal_error(error) from error
+
+    def _segment_blocks_backwards(self, name: str) -> Iterator[bytes]:
+        descriptor = self._open_segment(name)
+        try:
+            end = os.fstat(descriptor).st_size
             size = RECENT_SIZE
             while end:
                 start = max(0, end - size)
-                block = _read_range(self._descriptor, start, end)
+                block = _read_range(descriptor, start, end)
                 cut = block.find(b"\n") + 1 if start else 0
                 if start and cut in (0, len(block)):
                     size *= 2  # within one line
                     continue
                 yield block[cut:]
                 end, size = start + cut, RECENT_SIZE
-        except OSError as error:
-            raise self._journal_error(error) from error
-
-    def _read_recent(self) -> bytes:
-        try:
-            size = os.fstat(self._descriptor).st_size
-            return _read_range(self._descriptor, max(0, size - RECENT_SIZE), size)
-        except OSError as error:
-            raise self._journal_error(error) from error
+        finally:
+            os.close(descriptor)
 
     def _sync(self) -> None:
-        """Make lines durable whose writer may have died before its fsync."""
+        """Make lines durable whose writer may have died before its fsync.
+
+        Those of an older segment are: _finish() has done that.
+        """
         try:
-            os.fsync(self._descriptor)
+            newest = journal_format.segment_names(self._directory)[-1]
+            descriptor = self._open_segment(newest)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
         except OSError as error:
             raise self._journal_error(error) from error
 
-    def _read_end(self, size: int) -> tuple[bool, str, int]:
-        """Return whether the last line is torn, its SHA-256, and the last number."""
-        if not size:
-            return False, FIRST_PREV, 0
-        tail = b""
-        offset = size
-        while offset:
-            step = min(
-                max(TAIL_SIZE, len(tail)), offset
-            )  # doubled: a line can have 20 MB
-            offset -= step
-            tail = _read_range(self._descriptor, offset, offset + step) + tail
-            number = _last_number(tail, is_whole_file=offset == 0)
-            if number is not None:
-                is_torn = not tail.endswith(b"\n")
+    def _read_end(self) -> _End:
+        """Return the end of the journal. Raises OSError and JournalFailed."""
+        end = _End()
+        is_begun = True  # nothing but first lines that crashes have torn
+        for name in reversed(journal_format.segment_names(self._directory)):
+            tail, number = self._read_tail(name)
+            end.segment = end.segment or name
+            if tail and not end.sha256:
+                end.is_torn = not tail.endswith(b"\n")
                 last_line = tail.rstrip(b"\n").rpartition(b"\n")[2]
-                return is_torn, digest.sha256_hex(last_line), number
-        raise JournalFailed(
-            f"{self._path}: no valid line, so it is not a journal; restore it from a"
-            " backup, or move it away and document that"
-        )
+                end.sha256 = journal_format.line_sha256(last_line)
+            if number is not None:
+                end.number = number
+                end.has_first_line = name == end.segment
+                return end
+            is_begun = is_begun and all(map(_is_torn_first_line, tail.splitlines()))
+        if not is_begun:
+            raise JournalFailed(
+                f"{self._path}: no valid line, so it is not a journal; restore it from"
+                " a backup, or move it away and document that"
+            )
+        end.sha256 = end.sha256 or FIRST_PREV
+        return end
+
+    def _read_tail(self, name: str) -> tuple[bytes, int | None]:
+        """Return the end of a segment and the number of the last complete line in it.
+
+        The number is None if no line is complete; then it is the whole segment.
+        """
+        descriptor = self._open_segment(name)
+        try:
+            tail = b""
+            offset = os.fstat(descriptor).st_size
+            while offset:
+                # Doubled: a line can have 20 MB.
+                step = min(max(TAIL_SIZE, len(tail)), offset)
+                offset -= step
+                tail = _read_range(descriptor, offset, offset + step) + tail
+                number = journal_format.last_number(tail, is_whole_file=offset == 0)
+                if number is not None:
+                    return tail, number
+            return tail, None
+        finally:
+            os.close(descriptor)
 
     def _journal_error(self, error: OSError) -> JournalFailed:
+        path = journal_format.error_path(self._path, error)
         return JournalFailed(
-            f"{self._path}: {error.strerror}; check its file system and its owner"
+            f"{path}: {error.strerror}; check its file system and its owner"
         )
 
 
-def _format_line(
-    number: int, time: str, event: str, fields: dict[str, str | int], *, prev: str
-) -> bytes:
-    text = f'{{"seq":{number},"time":{json_string(time)},"event":{json_string(event)}'
-    for name, value in fields.items():
-        text += f",{json_string(name)}:"
-        text += str(value) if isinstance(value, int) else json_string(value)
-    return f'{text},"prev":"{prev}"}}\n'.encode("ascii")
+class _End:
+    """The end of a journal: its newest segment, hash and number of its last line.
 
-
-def _last_number(tail: bytes, *, is_whole_file: bool) -> int | None:
-    """Return the number of the last complete line, None if tail has none.
-
-    The first line of tail counts only if tail is the whole file. 0: the file is one
-    torn line.
+    ``has_first_line`` is false for a segment without a complete line.
     """
-    tail_lines = tail.rstrip(b"\n").split(b"\n")
-    for line in reversed(tail_lines if is_whole_file else tail_lines[1:]):
-        first_key, _, rest = line.partition(b":")
-        number = rest.partition(b",")[0]
-        if (
-            first_key == b'{"seq"'
-            and journal_end.is_number(number)
-            and is_complete(line)
-        ):
-            return int(number)
-    if (
-        is_whole_file
-        and len(tail_lines) == 1
-        and FIRST_LINE_START.startswith(tail_lines[0][: len(FIRST_LINE_START)])
-    ):
-        return 0
-    return None
+
+    __slots__ = ("has_first_line", "is_torn", "number", "segment", "sha256")
+
+    def __init__(self) -> None:
+        self.segment = self.sha256 = ""
+        self.number = 0
+        self.has_first_line = self.is_torn = False
 
 
-def is_complete(line: bytes) -> bool:
-    """Return whether a line, without its line end, was written completely."""
-    has_prev = line[
-        -SHA256_DIGITS - 11 : -SHA256_DIGITS - 2
-    ] == b',"prev":"' and line.endswith(b'"}')
-    return has_prev and line.startswith(LINE_START)
-
-
-def _matching_lines(content: bytes, substring: bytes) -> Iterator[bytes]:
-    """Yield the lines that contain substring and have a line end, without it."""
-    position = content.find(substring)
-    while position >= 0:
-        end = content.find(b"\n", position)
-        if end < 0:
-            return
-        yield content[content.rfind(b"\n", 0, position) + 1 : end]
-        position = content.find(substring, end)
-
-
-def string_field(line: bytes, name: str) -> str:
-    """Return the first value of this name in a complete line, "" if it has none.
-
-    Finds it without parsing the line: quotes within a JSON string are escaped. The
-    value may have escapes; ids, times and the names of events have none.
-    """
-    key = f'"{name}":"'.encode()
-    start = line.find(key)
-    if start < 0:
-        return ""
-    start += len(key)
-    return line[start : line.find(b'"', start)].decode("ascii", "replace")
-
-
-def _event_fields(line: bytes) -> bytes:
-    """Return the event and its fields, as bytes, without number, time and chain."""
-    return line[line.find(b',"event":') : line.rfind(b',"prev":"')]
+def _is_torn_first_line(line: bytes) -> bool:
+    return FIRST_LINE_START.startswith(line[: len(FIRST_LINE_START)])
 
 
 def _read_range(descriptor: int, start: int, stop: int) -> bytes:
@@ -319,29 +349,3 @@ def _read_range(descriptor: int, start: int, stop: int) -> bytes:
         content += chunk
         start += len(chunk)
     return content
-
-
-JSON_ESCAPES = (
-    ("\\", "\\\\"),
-    ('"', '\\"'),
-    ("\r", "\\r"),
-    ("\n", "\\n"),
-    ("\t", "\\t"),
-)
-
-
-def json_string(text: str) -> str:
-    """Return text as a JSON string in ASCII.
-
-    Imports the C module _json only for text that is not printable ASCII: the import
-    costs a transport process 0.5 ms.
-    """
-    if text.isascii():
-        escaped = text
-        for char, escape in JSON_ESCAPES:
-            escaped = escaped.replace(char, escape)
-        if escaped.isprintable():
-            return f'"{escaped}"'
-    from _json import encode_basestring_ascii
-
-    return encode_basestring_ascii(text)

@@ -11,7 +11,7 @@ import re
 from typing import TYPE_CHECKING, TypedDict, cast
 
 from postfix_archive.message import address, envelope, received_header
-from postfix_archive.store import bypass_period, journal, outcome
+from postfix_archive.store import bypass_period, journal, journal_format, outcome
 from postfix_archive.store.outcome import Outcome
 
 if TYPE_CHECKING:
@@ -30,10 +30,16 @@ class Event(TypedDict, total=False):
     seq: int
     time: str
     event: str
+    format: int
     id: str
     capsule: str
     file: str
     file_sha256: str
+    details_size: int
+    details_sha256: str
+    archive: str
+    host: str
+    segment: str
     sha256: str
     size: int
     stamp: str
@@ -64,15 +70,27 @@ class Event(TypedDict, total=False):
 def parse(line: bytes) -> Event | None:
     """Return the event in a journal line, None for a line torn by a crash.
 
-    A torn line was never acknowledged. Raises ValueError for any other damage.
+    A torn line was never acknowledged. An event whose details are struck out has only
+    the keys of the first part. Raises ValueError for any other damage.
     """
-    try:
-        event = json.loads(line)
-    except (ValueError, RecursionError):
-        if line.startswith(b'{"seq":') or not line.strip():
+    line = line.removesuffix(b"\n")
+    if not journal_format.is_complete(line):
+        if line.startswith(journal_format.LINE_START) or not line.strip():
             return None
+        raise ValueError("not a journal line")
+    chained, _, details = line.partition(journal_format.TAB)
+    is_struck_out = journal_format.is_struck_out(line)
+    # As one object both parts cost half as much. The chained one's keys count.
+    text = chained if is_struck_out else details[:-1] + b"," + chained[1:]
+    try:
+        event = json.loads(text)
+    except (ValueError, RecursionError):
         raise ValueError("not a journal line") from None
-    if not is_valid(event) or not _is_chained(event):
+    if not isinstance(event, dict) or not (is_struck_out or details.endswith(b"}")):
+        raise ValueError("not a journal line")
+    event.pop("salt", None)
+    is_known = _is_valid_base(event) if is_struck_out else is_valid(event)
+    if not is_known or not _is_chained(event):
         raise ValueError("not a journal line")
     return cast(Event, event)
 
@@ -82,11 +100,7 @@ def is_valid(event: object) -> bool:
 
     Unknown events of later versions are valid. Known ones need all their keys.
     """
-    if not isinstance(event, dict) or not _are_strings(event, "event", "time"):
-        return False
-    if not bypass_period.is_timestamp(event["time"]) or not isinstance(
-        event.get("id", ""), str
-    ):
+    if not isinstance(event, dict) or not _is_valid_base(event):
         return False
     if event["event"] in journal.BYPASS_EVENTS and not _is_valid_bypass(event):
         return False
@@ -98,8 +112,20 @@ def is_valid(event: object) -> bool:
     return not has_envelope or _is_valid_capture(event)
 
 
+def _is_valid_base(event: dict[str, object]) -> bool:
+    """Return whether the keys that every event has are valid."""
+    return (
+        _are_strings(event, "event", "time")
+        and isinstance(event.get("id", ""), str)
+        and bypass_period.is_timestamp(str(event["time"]))
+    )
+
+
 def _is_chained(event: dict[str, object]) -> bool:
-    return isinstance(event.get("seq"), int) and isinstance(event.get("prev"), str)
+    strings = event.get("prev"), event.get("details_sha256")
+    return isinstance(event.get("seq"), int) and all(
+        isinstance(each, str) for each in strings
+    )
 
 
 def _is_valid_capture(event: dict[str, object]) -> bool:

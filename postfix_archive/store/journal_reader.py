@@ -2,8 +2,8 @@
 
 Used by everything that reads a journal, but for journal itself and verifier. Reads line
 by line: memory does not grow with the journal, which can have ten million lines. A last
-line without its line end is being written, or was torn by a crash: it is not read.
-Raises JournalFailed.
+line without its line end is being written, or was torn by a crash: it is not read. An
+offset counts bytes from the start of the first segment. Raises JournalFailed.
 """
 
 from __future__ import annotations
@@ -13,13 +13,16 @@ import io
 import os
 from collections.abc import Iterable, Iterator
 from itertools import islice
-from typing import BinaryIO, NamedTuple
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 from postfix_archive.errors import JournalFailed
 from postfix_archive.message import dates
-from postfix_archive.store import journal, journal_event
+from postfix_archive.store import journal_event, journal_format
 from postfix_archive.store.journal_event import Event
-from postfix_archive.system import files
+from postfix_archive.store.journal_format import Segments
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
 
 # Times increase as long as the clock does. This allows for small steps, and for a
 # process that ends after a later one.
@@ -27,6 +30,7 @@ CLOCK_SLACK = 3600.0  # seconds; archive_time_limit is 900 s
 TAIL_SIZE = 1 << 20  # bytes: some 1,500 lines
 FIELD_LIMIT = 100  # bytes of an id
 LINEAR_SEARCH_SIZE = 1 << 16  # bytes; the search stops here and reads line by line
+BUFFER_SIZE = 1 << 15  # bytes
 
 
 class Line(NamedTuple):
@@ -50,7 +54,23 @@ class Line(NamedTuple):
     @property
     def kind(self) -> str:
         """The name of the event, "" if it is not found; the line is not checked."""
-        return journal.string_field(self.content, "event")
+        return journal_format.string_field(self.content, "event")
+
+    @property
+    def time(self) -> str:
+        """The time as written in the line, "" for a torn line."""
+        is_line = self.content.startswith(journal_format.LINE_START)
+        return journal_format.string_field(self.content, "time") if is_line else ""
+
+    @property
+    def is_struck_out(self) -> bool:
+        """True if the details of a complete line are overwritten with spaces."""
+        return journal_format.is_struck_out(self.content)
+
+    @property
+    def has_intact_details(self) -> bool:
+        """True if the details have the SHA-256 in the first part of the line."""
+        return journal_format.has_intact_details(self.content)
 
     def envelope_field(self, name: str) -> str:
         """Return a field of the envelope, "" if not found; the line is not checked."""
@@ -62,14 +82,14 @@ class Line(NamedTuple):
 
         Does not parse a line that looks complete. Raises ValueError for a damaged one.
         """
-        if journal.is_complete(self.content[:-1]):
-            return journal.string_field(self.content, name)
+        if journal_format.is_complete(self.content[:-1]):
+            return journal_format.string_field(self.content, name)
         return str((self.event() or {}).get(name, ""))
 
 
-def path_of(store_directory: str, archive: str) -> str:
-    """Return the path of an archive's journal."""
-    return f"{store_directory}/{archive}/{journal.FILE_NAME}"
+def path_of(store_directory: str, archive: str, name: str = journal_format.NAME) -> str:
+    """Return the path of an archive's journal, of the directory of its segments."""
+    return f"{store_directory}/{archive}/{name}"
 
 
 def lines(path: str, offset: int = 0) -> Iterator[Line]:
@@ -83,9 +103,17 @@ def lines(path: str, offset: int = 0) -> Iterator[Line]:
 
 def lines_at(path: str, offsets: Iterable[int]) -> Iterator[Line]:
     """Yield the lines that begin at these offsets."""
+    for lines_of_list in lists_of_lines_at(path, [offsets]):
+        yield from lines_of_list
+
+
+def lists_of_lines_at(
+    path: str, lists: Iterable[Iterable[int]]
+) -> Iterator[list[Line]]:
+    """Yield for each list of offsets the lines that begin at them."""
     with _open(path) as file:
-        for offset in offsets:
-            yield from islice(_lines(file, offset), 1)
+        for offsets in lists:
+            yield [line for each in offsets for line in islice(_lines(file, each), 1)]
 
 
 def lines_between(path: str, begin: float, end: float | None = None) -> Iterator[Line]:
@@ -98,7 +126,7 @@ def lines_between(path: str, begin: float, end: float | None = None) -> Iterator
     last_time = "~" if end is None else _timestamp(end + CLOCK_SLACK)
     with _open(path) as file:
         for line in _lines(file, _find_start(file, first_time)):
-            time = _time(line.content)
+            time = line.time
             if time > last_time:
                 return
             if time >= first_time:
@@ -115,10 +143,42 @@ def last_lines(path: str) -> Iterator[Line]:
         yield from _lines(file, start)
 
 
+def events_after(path: str, offset: int = 0) -> Iterator[tuple[int, Event]]:
+    """Yield the events from an offset on, each with the offset of the next line.
+
+    Torn and damaged lines are left out, and those whose details are struck out. A
+    journal that is shorter than offset has none: compare end_offset().
+    """
+    with _open(path) as file:
+        for line in _lines(file, offset):
+            event = valid_event(line)
+            if event is not None:
+                yield line.end, event
+
+
+def end_offset(path: str) -> int:
+    """Return the offset at which a journal's last whole line ends; 0 for none."""
+    with _open(path) as file:
+        end = _size(file)
+        step = 1
+        while end:
+            step = min(2 * step, end)
+            file.seek(end - step)
+            position = file.read(step).rfind(b"\n")
+            if position >= 0:
+                return end - step + position + 1
+            if step == end:
+                return 0
+        return 0
+
+
 def valid_event(line: Line) -> Event | None:
-    """Return the event, None for a torn or damaged line, which verify reports."""
+    """Return the event, None for a torn or damaged line, which verify reports.
+
+    None also for a line whose details are struck out.
+    """
     try:
-        return line.event()
+        return None if line.is_struck_out else line.event()
     except ValueError:
         return None
 
@@ -127,12 +187,39 @@ def valid_event(line: Line) -> Event | None:
 def _open(path: str) -> Iterator[BinaryIO]:
     """Open a journal, a missing one as an empty file; translate OSError."""
     try:
-        with open(files.open_regular(path), "rb") as file:
-            yield file
+        with Segments(path) as segments:
+            yield io.BufferedReader(_SegmentsFile(segments), BUFFER_SIZE)
     except FileNotFoundError:
         yield io.BytesIO()
     except OSError as error:
+        path = journal_format.error_path(path, error)
         raise JournalFailed(f"{path}: {error.strerror}") from error
+
+
+class _SegmentsFile(io.RawIOBase):
+    """The segments of a journal as a file of the package io."""
+
+    def __init__(self, segments: Segments) -> None:
+        self._segments = segments
+        self._offset = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._offset}
+        self._offset = offset + base.get(whence, self._segments.size)
+        return self._offset
+
+    def readinto(self, buffer: WriteableBuffer) -> int:
+        view = memoryview(buffer)
+        content = self._segments.read(self._offset, len(view))
+        view[: len(content)] = content
+        self._offset += len(content)
+        return len(content)
 
 
 def _lines(file: BinaryIO, offset: int) -> Iterator[Line]:
@@ -165,16 +252,10 @@ def _next_dated_line(file: BinaryIO, offset: int) -> tuple[int, str]:
     """Return offset and time of the next line with a time; "" at the end."""
     file.seek(offset)
     for line in _lines(file, offset + len(file.readline())):
-        time = _time(line.content)
+        time = line.time
         if time:
             return line.offset, time
     return offset, ""
-
-
-def _time(content: bytes) -> str:
-    """Return the time as written in the line, "" for a torn line."""
-    is_line = content.startswith(journal.LINE_START)
-    return journal.string_field(content, "time") if is_line else ""
 
 
 def _timestamp(seconds: float) -> str:

@@ -7,24 +7,24 @@ archive_fallback_directory, one line for each archive:
 
     <start> <end> <line number> <SHA-256> <archive address> <store directory>
 
-start and end are the offsets of the journal's last complete line, in bytes.
+start and end are the positions of the journal's last complete line, in bytes, the
+SHA-256 is that of its first part.
 """
 
 from __future__ import annotations
 
 import posix as os
 
-from postfix_archive.errors import StoreFailed
-from postfix_archive.message import digest
+from postfix_archive.errors import JournalFailed, StoreFailed
+from postfix_archive.store import journal_format
 from postfix_archive.system import files
 
 FILE_NAME = "journal-ends"
-JOURNAL = "journal"  # file name in an archive's directory
 SIZE_LIMIT = 1 << 20  # bytes of the file: some 5,000 archives
 
 
 class KnownEnd:
-    """The last line that a journal had: offsets in bytes, number, SHA-256."""
+    """The last line that a journal had: positions in bytes, number, hash."""
 
     __slots__ = ("end", "number", "sha256", "start")
 
@@ -36,20 +36,15 @@ class KnownEnd:
 
     def loss(self, archive_directory: str) -> str:
         """Return what the journal has lost, "" if nothing or if it cannot be read."""
-        path = f"{archive_directory}/{JOURNAL}"
         try:
-            descriptor = files.open_regular(path)
+            path = f"{archive_directory}/{journal_format.NAME}"
+            with journal_format.Segments(path) as segments:
+                line = segments.read_range(self.start, self.end)
         except FileNotFoundError:
             return f"the journal is missing; it had {self.number} lines"
-        except OSError:
+        except (OSError, JournalFailed):
             return ""
-        try:
-            line = os.pread(descriptor, self.end - self.start, self.start)
-        except OSError:
-            return ""
-        finally:
-            os.close(descriptor)
-        if line.endswith(b"\n") and digest.sha256_hex(line[:-1]) == self.sha256:
+        if line.endswith(b"\n") and journal_format.line_sha256(line) == self.sha256:
             return ""
         return f"line {self.number} is missing or is another one"
 

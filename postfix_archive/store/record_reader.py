@@ -68,28 +68,33 @@ def records(
     path = journal_reader.path_of(directory, archive)
     with record_index.RecordIndex() as index:
         index.add(_index_rows(path))
-        for offsets in index.offsets(since, until, last):
-            lines = journal_reader.lines_at(path, offsets)
+        lists = index.offsets(since, until, last)
+        for lines in journal_reader.lists_of_lines_at(path, lists):
             yield from record.merge(archive, _events(path, lines)).values()
 
 
-def record_at(
-    directory: str, archive: str, record_id: str, offsets: list[int]
-) -> Record | None:
-    """Return the record whose journal lines start at these offsets.
+def record_at(directory: str, archive: str, offsets: Iterable[int]) -> Record:
+    """Return the record of the journal lines that start at these offsets.
 
-    None if a line belongs to another record, or if the ``archived`` line is missing.
+    Raises RecordNotFound unless they are lines of one record, with its ``archived``
+    line: the journal is another one than that from which the offsets come.
     """
     path = journal_reader.path_of(directory, archive)
+    offsets = list(offsets)
     events = [
-        journal_reader.valid_event(line)
+        event
         for line in journal_reader.lines_at(path, offsets)
+        if (event := journal_reader.valid_event(line)) is not None
     ]
-    own_events = [each for each in events if each and each.get("id") == record_id]
-    name = copy_file.copy_name(record_id)
-    if len(own_events) < len(offsets) or name not in map(_file_name, own_events):
-        return None
-    return record.merge(archive, own_events).get(record_id)
+    ids = {each.get("id", "") for each in events}
+    names = {copy_file.copy_name(each) for each in ids}
+    if (
+        len(events) < len(offsets)
+        or len(ids) != 1
+        or names.isdisjoint(map(_file_name, events))
+    ):
+        raise RecordNotFound(f"{path}: no record at byte {min(offsets, default=0)}")
+    return record.merge(archive, events)[ids.pop()]
 
 
 def find_record(directory: str, id_prefix: str, archive: str | None) -> Record:
@@ -99,14 +104,19 @@ def find_record(directory: str, id_prefix: str, archive: str | None) -> Record:
     matches.
     """
     matches: dict[tuple[str, str], list[Event]] = {}
+    removals: list[str] = []
     for name in [archive] if archive else archives(directory):
         path = journal_reader.path_of(directory, name)
         for event in _events(path, _with_prefix(path, id_prefix)):
             key = (name, event["id"])
+            if event["event"] in journal.REMOVAL_EVENTS:
+                removals.append(f"{event['id']} was {event['event']} {event['time']}")
             if key in matches or event["event"] in journal.CAPTURE_EVENTS:
                 matches.setdefault(key, []).append(event)
             if len(matches) > MATCH_LIMIT:
                 raise _ambiguous(id_prefix, matches)
+    if not matches and removals:
+        raise RecordNotFound(removals[-1])
     if not matches:
         raise RecordNotFound(
             f"no record {id_prefix} in {directory}; run postfix-archive list to see all"
@@ -238,27 +248,39 @@ def _path(directory: str, message: Record, file_name: str) -> str:
 def _index_rows(path: str) -> Iterator[tuple[str, int, str]]:
     """Yield archive id, offset and time of each line that is about a message.
 
-    The time is "" for a line without an envelope.
+    The time is "" for a line without an envelope, also for one that is struck out.
     """
     for line in journal_reader.lines(path):
         try:
             archive_id = line.field("id")
-            is_capture = line.field("event") in journal.CAPTURE_EVENTS
-            time = line.field("time") if is_capture else ""
         except ValueError as error:
             raise _damaged(path, line) from error
         if archive_id:
-            yield archive_id, line.offset, time
+            is_capture = line.kind in journal.CAPTURE_EVENTS and not line.is_struck_out
+            yield archive_id, line.offset, line.time if is_capture else ""
 
 
 def _events(path: str, lines: Iterable[journal_reader.Line]) -> Iterator[Event]:
+    """Yield the events, but those struck out, which a later event has to account for.
+
+    lines has all of a record, in order. Raises JournalFailed at the end.
+    """
+    struck_out: dict[str, journal_reader.Line] = {}
     for line in lines:
         try:
             event = line.event()
         except ValueError as error:
             raise _damaged(path, line) from error
-        if event is not None:
-            yield event
+        if event is None:
+            continue
+        if line.is_struck_out:
+            struck_out.setdefault(event.get("id", ""), line)
+            continue
+        if event["event"] in journal.REMOVAL_EVENTS:
+            struck_out.pop(event.get("id", ""), None)
+        yield event
+    for line in struck_out.values():
+        raise _damaged(path, line, "details struck out, and no later event says why")
 
 
 def _with_prefix(path: str, id_prefix: str) -> Iterator[journal_reader.Line]:
@@ -271,11 +293,11 @@ def _with_prefix(path: str, id_prefix: str) -> Iterator[journal_reader.Line]:
             yield line
 
 
-def _damaged(path: str, line: journal_reader.Line) -> JournalFailed:
+def _damaged(
+    path: str, line: journal_reader.Line, damage: str = "not a journal line"
+) -> JournalFailed:
     number = sum(each.offset <= line.offset for each in journal_reader.lines(path))
-    return JournalFailed(
-        f"{path}, line {number}: not a journal line; run postfix-archive verify"
-    )
+    return JournalFailed(f"{path}, line {number}: {damage}; run postfix-archive verify")
 
 
 def _ambiguous(id_prefix: str, matches: Iterable[tuple[str, str]]) -> RecordNotFound:

@@ -1,7 +1,8 @@
 """Count the events of a journal, line by line.
 
 Used by tally_cache, which saves a tally so that no line is read twice, and by status.
-An invalid line counts as damaged. A line torn by a crash counts as a line only.
+An invalid line counts as damaged. A line torn by a crash, or whose details are struck
+out, counts as a line only.
 """
 
 from __future__ import annotations
@@ -10,11 +11,17 @@ from collections.abc import Mapping
 from typing import Any
 
 from postfix_archive.message import digest, stamp
-from postfix_archive.store import bypass_period, journal, journal_event, outcome
+from postfix_archive.store import (
+    bypass_period,
+    journal,
+    journal_event,
+    journal_format,
+    outcome,
+)
 from postfix_archive.store.bypass_period import BypassPeriod
 from postfix_archive.store.journal_event import Event
 
-VERSION = 1  # change it with the fields: a cached tally of another is discarded
+VERSION = 2  # change it with the fields: a cached tally of another is discarded
 STAMP_VERDICTS = (stamp.ABSENT, stamp.VALID, stamp.ALTERED, stamp.FORGED)
 # Keys of an outcome event that name the recipient of a capture (store-format.md).
 OUTCOME_KEYS = ("id", "of", "recipient", "original", "parent")
@@ -66,16 +73,19 @@ class Tally:
 
     @property
     def last_sha256(self) -> str:
-        """The SHA-256 of the last line without its line end; "" before the first."""
+        """The hash of the last line; "" before the first."""
         return (
-            digest.sha256_hex(self._last_line[:-1])
+            journal_format.line_sha256(self._last_line)
             if self._last_line
             else self._last_sha256
         )
 
     def is_last_line(self, line: bytes) -> bool:
         """Return whether this line, with its line end, is the last that was counted."""
-        return line.endswith(b"\n") and digest.sha256_hex(line[:-1]) == self.last_sha256
+        return (
+            line.endswith(b"\n")
+            and journal_format.line_sha256(line) == self.last_sha256
+        )
 
     def add_line(self, line: bytes) -> str:
         """Count a line, with its line end; return the file name in it, or ""."""
@@ -89,7 +99,9 @@ class Tally:
             self.damaged += 1
             self.first_damaged = self.first_damaged or self.lines
             return ""
-        return self._count(event) if event else ""
+        if event is None or journal_format.is_struck_out(line):
+            return ""
+        return self._count(event)
 
     def _count(self, event: Event) -> str:
         kind = event["event"]

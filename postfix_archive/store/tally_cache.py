@@ -17,7 +17,8 @@ from typing import Any
 from postfix_archive.errors import ArchiveError
 from postfix_archive.message import digest
 from postfix_archive.postfix.mail_queue import PARSE_ERRORS
-from postfix_archive.store import journal, journal_reader, known_end, tally
+from postfix_archive.store import journal_format, journal_reader, known_end, tally
+from postfix_archive.store.journal_format import Segments
 from postfix_archive.store.known_end import KnownEnd
 from postfix_archive.store.tally import Tally
 from postfix_archive.system import files, privileges
@@ -78,14 +79,13 @@ def save_ends(
 def _is_durable(archive_directory: str, end: KnownEnd) -> bool:
     """Return whether it is a line of ours that no crash or failed write can lose."""
     try:
-        path = f"{archive_directory}/{journal.FILE_NAME}"
-        with open(files.open_regular(path), "rb") as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            os.fsync(file)
-            line = os.pread(file.fileno(), end.end - end.start, end.start)
-            return journal.is_complete(line[:-1]) and not end.loss(archive_directory)
-    except OSError:
+        with Segments(f"{archive_directory}/{journal_format.NAME}") as segments:
+            fcntl.flock(segments.directory, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            segments.sync()
+            line = segments.read_range(end.start, end.end)
+    except (OSError, ArchiveError):
         return False
+    return journal_format.is_complete(line[:-1]) and not end.loss(archive_directory)
 
 
 def _write_ends(
@@ -117,7 +117,7 @@ def _positions(tallies_by_archive: dict[str, Tally]) -> dict[str, tuple[int, str
 
 def _count_new_lines(directory: str, cached: Tally | None) -> Tally:
     """Count the new lines of one journal; return the tally. Raises JournalFailed."""
-    path = f"{directory}/{journal.FILE_NAME}"
+    path = f"{directory}/{journal_format.NAME}"
     current = cached if cached and _is_unchanged(path, cached) else Tally()
     for line in journal_reader.lines(path, current.offset):
         current.copy_bytes += _file_size(directory, current.add_line(line.content))

@@ -8,12 +8,13 @@ installing postfix_archive, on the store or on a copy of it:
 
 For each archive it checks that
 * the journal's lines are complete, numbered in sequence and chained by SHA-256, up
-  to the last line (journal.last);
+  to the last line (journal.last), each with its details, or these are struck out and
+  a later line says why; its segments are of this archive, and none is missing;
 * each file has the SHA-256 from the journal and can be decompressed to its end;
 * the original in each archive copy has the SHA-256 and size from the journal;
 * no file is missing from the store or from the journal.
 With --sealed it also checks that a journal still has a line that it had earlier: give
-the SHA-256 that an earlier run printed. It changes nothing.
+the hash that an earlier run printed. It changes nothing.
 
 Exit codes: 0 no errors (a note is no error: a crash can cause it), 2 errors, one line
 for each, 3 the store cannot be read or the output not be written. docs/store-format.md
@@ -28,17 +29,21 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import stat
 import sys
 import zlib
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from itertools import chain
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
+FORMAT = 2
 JOURNAL, JOURNAL_END, DRAFTS = "journal", "journal.last", "drafts"
+SEGMENT_NAME = re.compile(r"\d{4}-\d{2}", re.ASCII)
 JOURNAL_END_DRAFT = ".journal.last."  # and random digits
 ARCHIVED, OUTCOME_REPORT = "archived", "outcome-report"  # events that name a file
+SEGMENT, REMOVAL_EVENTS = "segment", ("erased", "purged")
 FIRST_PREV = "0" * 64
 NUMBER_DIGITS = 18  # enough for any journal
 BLOCK_SIZE = 1 << 16  # bytes
@@ -61,15 +66,49 @@ class Finding:
         return f"{'note' if self.is_note else 'ERROR'}: {self.location}: {self.problem}"
 
 
+class StoredFile(NamedTuple):
+    """A file as the journal has it; without ``is_known`` size and SHA-256 are unknown.
+
+    ``number`` is that of its line, ``size`` and ``sha256`` are those of the original.
+    """
+
+    number: int
+    record_id: str
+    file_sha256: str
+    is_report: bool
+    is_known: bool
+    size: object
+    sha256: object
+
+
 @dataclass
 class Verification:
-    """The state of one archive: its journal, its files by name, all findings."""
+    """The state of one archive: its journal, its files by name, all findings.
 
-    files: dict[str, dict[str, Any]] = field(default_factory=dict)
+    The hash of a line is the SHA-256 of its first part. ``unnamed_count`` is the number
+    of files that no line names. ``removed`` maps the id of a record that was removed to
+    the number of the line that says so, ``struck_out`` an id to lines whose details are
+    struck out without such a line.
+    """
+
+    files: dict[str, StoredFile] = field(default_factory=dict)
     findings: list[Finding] = field(default_factory=list)
     line_count: int = 0
-    last_sha256: str = FIRST_PREV  # SHA-256 of the last line
-    sealed: set[str] = field(default_factory=set)  # SHA-256 that a line has
+    last_number: int = 0
+    last_sha256: str = FIRST_PREV  # hash of the last line
+    is_last_line_ended: bool = True
+    sealed: set[str] = field(default_factory=set)  # hashes asked for that a line has
+    unnamed_count: int = 0
+    archive: str = ""  # according to the first segment
+    journal_end: tuple[int, str] | None = None  # number and hash in journal.last
+    is_end_found: bool = False
+    removed: dict[str, int] = field(default_factory=dict)
+    struck_out: dict[str, list[str]] = field(default_factory=dict)
+
+    def is_removed(self, name: str) -> bool:
+        """Return whether the journal says that this file of it was removed."""
+        file = self.files[name]
+        return self.removed.get(file.record_id, 0) > file.number
 
     def add_error(self, location: str, problem: str) -> None:
         """Add an error."""
@@ -113,23 +152,36 @@ def verify_archive(
         try:
             listed_files[name] = os.lstat(f"{directory}/{name}")
         except OSError:
-            result.add_error(
-                f"{directory}/{name}", "in the journal, but the file is missing"
-            )
+            if not result.is_removed(name):
+                result.add_error(
+                    f"{directory}/{name}", "in the journal, but the file is missing"
+                )
     for done, (name, file_stat) in enumerate(listed_files.items(), 1):
         if name in result.files:
             _check_file(result, f"{directory}/{name}", file_stat, result.files[name])
-        elif (
-            stat.S_ISREG(file_stat.st_mode)
-            and file_stat.st_mode & 0o200
-            and _is_file_name(name)
-        ):
-            text = "not committed (crash); the retry of this message commits it"
-            result.add_note(f"{directory}/{name}", text)
+            if result.is_removed(name):
+                text = "removed according to the journal, but the file is still there"
+                result.add_note(f"{directory}/{name}", text)
         else:
-            result.add_error(f"{directory}/{name}", "the file is not in the journal")
+            _report_unnamed(result, directory, name, file_stat)
         progress(done, len(listed_files))
     return result
+
+
+def _report_unnamed(
+    result: Verification, directory: str, name: str, file_stat: os.stat_result
+) -> None:
+    """Count and name a file that no line of the journal names."""
+    result.unnamed_count += 1
+    is_writable = stat.S_ISREG(file_stat.st_mode) and file_stat.st_mode & 0o200
+    if is_writable and _is_file_name(name):
+        text = (
+            "not in the journal: left by a crash, and the retry of this message commits"
+            " it; or added by somebody"
+        )
+        result.add_note(f"{directory}/{name}", text)
+    else:
+        result.add_error(f"{directory}/{name}", "the file is not in the journal")
 
 
 def _read_journal(
@@ -138,54 +190,97 @@ def _read_journal(
     """Read and check the whole journal of an archive, up to its present end."""
     result = Verification()
     path = f"{directory}/{JOURNAL}"
-    number = 0
-    torn_lines: list[int] = []
-    is_end_found = False
     try:
-        file = open(path, "rb", opener=_open_no_follow)
+        with _shared_lock(path):
+            segments = _list_segments(path, result)
+            result.journal_end = _read_journal_end(directory, result)
     except FileNotFoundError:
         if _read_journal_end(directory, result) or has_files:
             result.add_error(path, "the journal is missing")
         return result
-    with file:
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            result.add_error(path, "not a regular file")
-            return result
-        with _shared_lock(file):
-            size = os.fstat(file.fileno()).st_size
-            journal_end = _read_journal_end(directory, result)
-        for line in _lines(file, size):
+    except NotADirectoryError:
+        text = "a journal of store format 1, which this program does not verify"
+        is_file = stat.S_ISREG(os.lstat(path).st_mode)
+        result.add_error(path, text if is_file else "not a directory")
+        return result
+    for name, size in segments:
+        _read_segment(result, directory, name, size, sealed)
+        if name != segments[-1][0] and not result.is_last_line_ended:
+            result.add_error(f"{path}/{name}", "the last line has no line end")
+    _report_end(result, directory)
+    return result
+
+
+def _list_segments(path: str, result: Verification) -> list[tuple[str, int]]:
+    """Return names and sizes of the segments that can be read."""
+    segments = []
+    with os.scandir(path) as iterator:
+        entries = sorted(iterator, key=lambda entry: entry.name)
+    for entry in entries:
+        file_stat = entry.stat(follow_symlinks=False)
+        if not SEGMENT_NAME.fullmatch(entry.name):
+            result.unnamed_count += 1
+            result.add_error(entry.path, "not a segment of the journal")
+        elif not stat.S_ISREG(file_stat.st_mode):
+            result.add_error(entry.path, "not a regular file")
+        else:
+            segments.append((entry.name, file_stat.st_size))
+            if file_stat.st_nlink != 1:
+                result.add_error(entry.path, "a hard link: it has a second name")
+            if file_stat.st_mode & 0o077:
+                result.add_error(entry.path, _mode_problem(file_stat))
+    return segments
+
+
+def _read_segment(
+    result: Verification, directory: str, name: str, size: int, sealed: Collection[str]
+) -> None:
+    """Check the lines of a segment."""
+    path = f"{directory}/{JOURNAL}/{name}"
+    is_first = True
+    with open(path, "rb", opener=_open_no_follow) as file:
+        for line_number, line in enumerate(_lines(file, size), 1):
             result.line_count += 1
-            location = f"{path}, line {result.line_count}"
-            text = line.removesuffix(b"\n")
-            event = _parse_event(text)
+            location = f"{path}, line {line_number}"
+            result.is_last_line_ended = line.endswith(b"\n")
+            text, _, details = line.removesuffix(b"\n").partition(b"\t")
+            event = _parse_event(text, len(details) if b"\t" in line else -1)
             if event is None:
-                torn_lines.append(result.line_count)
+                problem = "not a journal line: torn by a crash, or damaged"
+                result.add_note(location, problem)
             else:
-                number = _check_chain(result, location, event, number)
-                if line.endswith(b"\n"):  # else it was not acknowledged
-                    _add_file(result, location, event)
+                _check_chain(result, location, event)
+                if is_first != (event["event"] == SEGMENT):
+                    result.add_error(location, "not the first line of a segment")
+                is_first = False
+                details = _check_details(result, location, event, details)
+                if event["event"] == SEGMENT:
+                    fields = {**_parse_details(details), "format": event.get("format")}
+                    _check_segment(result, directory, name, location, fields)
+                elif line.endswith(b"\n"):  # else it was not acknowledged
+                    _add_event(result, location, event, details)
             result.last_sha256 = hashlib.sha256(text).hexdigest()
             if result.last_sha256 in sealed:
                 result.sealed.add(result.last_sha256)
+            if (result.last_number, result.last_sha256) == result.journal_end:
+                result.is_end_found = True
             if not line.endswith(b"\n"):
                 result.add_note(location, "truncated line")
-            if (
-                journal_end
-                and number == journal_end[0]
-                and result.last_sha256 == journal_end[1]
-            ):
-                is_end_found = True
-    for line_number in torn_lines:
-        finding = "not a journal line: torn by a crash, or damaged"
-        result.add_note(f"{path}, line {line_number}", finding)
-    if journal_end and not is_end_found:
-        finding = f"line {journal_end[0]} was written, but is missing or changed"
+
+
+def _report_end(result: Verification, directory: str) -> None:
+    """Report what only the whole journal shows."""
+    path = f"{directory}/{JOURNAL}"
+    for record_id, locations in result.struck_out.items():
+        for location in locations:
+            problem = f"details struck out, and no later event has removed {record_id}"
+            result.add_error(location, problem)
+    if result.journal_end and not result.is_end_found:
+        finding = f"line {result.journal_end[0]} was written, but is missing or changed"
         result.add_error(path, finding)
-    if not journal_end and result.line_count:
+    if not result.journal_end and result.line_count:
         finding = "missing; without it, a truncated journal is not detected"
         result.add_note(f"{directory}/{JOURNAL_END}", finding)
-    return result
 
 
 def _lines(file: BinaryIO, size: int) -> Iterator[bytes]:
@@ -215,27 +310,24 @@ def _read_journal_end(directory: str, result: Verification) -> tuple[int, str] |
     return None
 
 
-def _parse_event(text: bytes) -> dict[str, Any] | None:
-    """Return the event in a line, None for anything else."""
+def _parse_event(text: bytes, details_size: int) -> dict[str, Any] | None:
+    """Return the event in the first part of a complete line, None for anything else."""
     try:
         event = json.loads(text)
     except (ValueError, RecursionError):
         return None
-    if not isinstance(event, dict):
+    if not isinstance(event, dict) or event.get("details_size") != details_size:
         return None
     number = event.get("seq")
     has_number = isinstance(number, int) and number < 10**NUMBER_DIGITS
-    has_strings = isinstance(event.get("prev"), str) and isinstance(
-        event.get("event"), str
-    )
+    strings = [event.get(each) for each in ("prev", "event", "details_sha256")]
+    has_strings = all(isinstance(each, str) for each in strings)
     return event if has_number and has_strings else None
 
 
-def _check_chain(
-    result: Verification, location: str, event: dict[str, Any], previous: int
-) -> int:
-    """Check ``seq`` and ``prev`` of an event; return ``seq``."""
-    number = int(event["seq"])
+def _check_chain(result: Verification, location: str, event: dict[str, Any]) -> None:
+    """Check ``seq`` and ``prev`` of an event."""
+    number, previous = int(event["seq"]), result.last_number
     if event["prev"] != result.last_sha256:
         text = "prev is not the SHA-256 of the line before"
         result.add_error(location, text)
@@ -246,10 +338,70 @@ def _check_chain(
             f" to {number - 1}" if number > previous + 2 else ""
         )
         result.add_error(location, f"seq {missing} missing before this line")
-    return number
+    result.last_number = number
 
 
-def _add_file(result: Verification, location: str, event: dict[str, Any]) -> None:
+def _check_details(
+    result: Verification, location: str, event: dict[str, Any], details: bytes
+) -> bytes:
+    """Return the details of an event, b"" if they are struck out or damaged.
+
+    Those struck out are kept until an event says why.
+    """
+    if not details.strip(b" "):
+        record_id = event.get("id")
+        if isinstance(record_id, str):
+            result.struck_out.setdefault(record_id, []).append(location)
+        else:
+            result.add_error(location, "details struck out, which no event explains")
+        return b""
+    if hashlib.sha256(details).hexdigest() == event["details_sha256"]:
+        return details
+    result.add_error(location, "details changed: their SHA-256 differs")
+    return b""
+
+
+def _parse_details(details: bytes) -> dict[str, Any]:
+    """Return the fields in details, {} if there are none."""
+    with contextlib.suppress(ValueError, RecursionError):
+        fields = json.loads(details)
+        if isinstance(fields, dict):
+            return fields
+    return {}
+
+
+def _check_segment(
+    result: Verification,
+    directory: str,
+    name: str,
+    location: str,
+    details: dict[str, Any],
+) -> None:
+    """Check the first line of a segment: is it of this archive, and of this file?"""
+    if details["format"] != FORMAT:
+        result.add_error(location, f"store format {details['format']}, not {FORMAT}")
+    archive = str(details.get("archive"))
+    directory_name = os.path.basename(os.path.abspath(directory))
+    # An auditor's copy of one archive may have any name without "@".
+    own_name = directory_name if "@" in directory_name else result.archive or archive
+    result.archive = result.archive or archive
+    if archive != own_name:
+        result.add_error(location, f"of the archive {archive}, not {own_name}")
+    if details.get("segment") != name:
+        result.add_error(location, f"of the segment {details.get('segment')}")
+
+
+def _add_event(
+    result: Verification,
+    location: str,
+    event: dict[str, Any],
+    details: bytes,
+) -> None:
+    """Add the file that an event names; note the record that it removes."""
+    record_id = str(event.get("id"))
+    if event["event"] in REMOVAL_EVENTS:
+        result.struck_out.pop(record_id, None)
+        result.removed[record_id] = result.last_number
     if event["event"] not in (ARCHIVED, OUTCOME_REPORT):
         return
     name = event.get("file")
@@ -258,7 +410,16 @@ def _add_file(result: Verification, location: str, event: dict[str, Any]) -> Non
     elif name in result.files:
         result.add_error(location, f"{name} is in an earlier line already")
     else:
-        result.files[name] = event
+        fields = _parse_details(details)
+        result.files[name] = StoredFile(
+            number=result.last_number,
+            record_id=record_id,
+            file_sha256=str(event.get("file_sha256")),
+            is_report=event["event"] == OUTCOME_REPORT,
+            is_known=bool(fields),
+            size=fields.get("size"),
+            sha256=fields.get("sha256"),
+        )
 
 
 def _is_file_name(name: str) -> bool:
@@ -267,7 +428,10 @@ def _is_file_name(name: str) -> bool:
 
 
 def _list_files(directory: str) -> Iterator[tuple[str, os.stat_result]]:
-    """Yield all files of an archive except its journal and its drafts."""
+    """Yield all files of an archive except its journal and its drafts.
+
+    Those in the directory of drafts count for nothing.
+    """
     pending = [""]
     while pending:
         prefix = pending.pop()
@@ -286,62 +450,63 @@ def _list_files(directory: str) -> Iterator[tuple[str, os.stat_result]]:
 
 
 def _check_file(
-    result: Verification, path: str, file_stat: os.stat_result, event: dict[str, Any]
+    result: Verification, path: str, file_stat: os.stat_result, file: StoredFile
 ) -> None:
-    """Check one file of the store against its journal event."""
+    """Check one file of the store against its journal line."""
     if not stat.S_ISREG(file_stat.st_mode):
         result.add_error(path, "not a regular file")
         return
     if file_stat.st_mode & 0o077:
-        result.add_error(
-            path, f"mode {file_stat.st_mode & 0o777:o}: accessible to other users"
-        )
+        result.add_error(path, _mode_problem(file_stat))
     try:
         file_sha256, size, original_sha256, defect = _read_digests(
-            path, file_stat.st_size, event
+            path, file_stat.st_size, file
         )
     except OSError as error:
         result.add_error(path, str(error.strerror))
         return
-    if file_sha256 and file_sha256 != event.get("file_sha256"):
+    if file_sha256 and file_sha256 != file.file_sha256:
         result.add_error(path, "SHA-256 differs from the journal")
     if defect:
         result.add_error(path, defect)
-    elif event["event"] == OUTCOME_REPORT:
-        return  # has no original
-    elif (size, original_sha256) != (event.get("size"), event.get("sha256")):
+    elif file.is_report or not file.is_known:
+        return  # has no original, or its size is not known any more
+    elif (size, original_sha256) != (file.size, file.sha256):
         result.add_error(
             path, "SHA-256 or size of the original differs from the journal"
         )
 
 
+def _mode_problem(file_stat: os.stat_result) -> str:
+    return f"mode {file_stat.st_mode & 0o777:o}: accessible to other users"
+
+
 def _read_digests(
-    path: str, file_size: int, event: dict[str, Any]
+    path: str, file_size: int, file: StoredFile
 ) -> tuple[str, int, str, str]:
     """Return the file's SHA-256, the original's size and SHA-256, and the error.
 
-    A file that is too large for its event is not read to its end.
+    A file that is too large for its line is not read to its end.
     """
-    expected_size = event.get("size")
-    size_limit = expected_size if isinstance(expected_size, int) else 0
+    size_limit = file.size if isinstance(file.size, int) else 0
     content_limit = HEAD_LIMIT + size_limit + TRAILER_LIMIT
-    if event["event"] == OUTCOME_REPORT:
+    if file.is_report or not file.is_known:
         content_limit = REPORT_LIMIT
     if file_size > content_limit + content_limit // 1000:  # more than gzip can add
         return "", 0, "", f"{file_size} bytes: larger than what the journal names"
-    file = _StoredFile(path)
-    chunks = file.decompress(content_limit)
+    content = _GzipFile(path)
+    chunks = content.decompress(content_limit)
     size, original_sha256 = 0, hashlib.sha256()
     head, start = _read_head(chunks)
     for chunk in chain((head[start:],) if start >= 0 else (), chunks):
         if start >= 0:
             original_sha256.update(chunk[: size_limit - size])
             size += len(chunk[: size_limit - size])
-    defect = file.defect or ("no original in this file" if start < 0 else "")
-    return file.sha256.hexdigest(), size, original_sha256.hexdigest(), defect
+    defect = content.defect or ("no original in this file" if start < 0 else "")
+    return content.sha256.hexdigest(), size, original_sha256.hexdigest(), defect
 
 
-class _StoredFile:
+class _GzipFile:
     """A file of the store; SHA-256 and error are valid after decompress() has ended."""
 
     def __init__(self, path: str) -> None:
@@ -416,18 +581,18 @@ def _open_no_follow(path: str, flags: int) -> int:
 
 
 @contextlib.contextmanager
-def _shared_lock(file: BinaryIO) -> Iterator[None]:
-    """Hold a shared lock on the journal, if its file system has locks.
+def _shared_lock(path: str) -> Iterator[None]:
+    """Hold a shared lock on a directory, if its file system has locks.
 
-    Only for a moment: mail waits for it.
+    Only for a moment: mail waits for it. Raises OSError if it cannot be opened.
     """
-    with contextlib.suppress(OSError):
-        fcntl.flock(file, fcntl.LOCK_SH)
+    descriptor = _open_no_follow(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
+        with contextlib.suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_SH)
         yield
     finally:
-        with contextlib.suppress(OSError):
-            fcntl.flock(file, fcntl.LOCK_UN)
+        os.close(descriptor)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -491,8 +656,9 @@ def summary(result: Verification) -> str:
     """Return one line about an archive, with the SHA-256 of its last journal line."""
     plural = "" if result.error_count == 1 else "s"
     status = f"{result.error_count} error{plural}" if result.error_count else "OK"
+    unnamed = f", {result.unnamed_count} more in no line" * bool(result.unnamed_count)
     return (
-        f"{len(result.files)} files, {result.line_count} lines, last"
+        f"{len(result.files)} files{unnamed}, {result.line_count} lines, last"
         f" {result.last_sha256}: {status}"
     )
 

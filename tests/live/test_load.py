@@ -24,6 +24,7 @@ import pytest
 
 from postfix_archive.store import record_reader
 
+import journal_lines
 from mails import LEGAL
 from private_postfix import GROUP, TIMEOUT, USER, Client, PrivatePostfix
 
@@ -128,7 +129,7 @@ class LoadRun:
 
     def _wait_for_empty_queue(self) -> None:
         """Return when the queue is empty; fail when nothing gets on."""
-        journal = self.postfix.store / LEGAL / "journal"
+        journal = journal_lines.segment(self.postfix.store / LEGAL)
         progress_before, deadline = (0, 0), time.monotonic() + TIMEOUT
         while length := len(self.postfix.queue_files()):
             progress = (journal.stat().st_size if journal.exists() else 0, -length)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import datetime
 import gzip
-import hashlib
 import json
 import shutil
 import socket
@@ -56,13 +55,13 @@ from postfix_archive.store import (
     copy_file,
     fallback,
     journal,
-    journal_end,
     record_reader,
     verifier,
 )
 from postfix_archive.system import spool
 from postfix_archive.tables import table_source
 
+import journal_lines
 from unit import examples, samples
 from unit.examples import ARCHIVE_ID, HR, KEYS, LEGAL, MESSAGE, NOW, QUEUE_ID, SENDER
 from unit.store.test_archive import NAME, Capture
@@ -314,11 +313,12 @@ def rechain(text: bytes) -> bytes:
     """The lines of a journal with numbers and hashes that fit."""
     last, lines = "0" * 64, []
     for line in text.split(b"\n"):
-        offset = line.rfind(b',"prev":"')
+        chained, tab, details = line.partition(b"\t")
+        offset = chained.rfind(b',"prev":"')
         if offset > 0:
-            line = line[:offset] + b',"prev":"' + last.encode() + b'"}'
-        last = hashlib.sha256(line).hexdigest()
-        lines.append(line)
+            chained = chained[:offset] + b',"prev":"' + last.encode() + b'"}'
+        last = journal_lines.line_sha256(chained)
+        lines.append(chained + tab + details)
     return b"\n".join(lines)
 
 
@@ -332,14 +332,14 @@ ODD_VALUES = st.recursive(
 @st.composite
 def journals(draw: st.DrawFn, pristine: Path) -> bytes:
     """The journal with bytes changed, or with other values in it; perhaps chained."""
-    text = (pristine / LEGAL / journal.FILE_NAME).read_bytes()
+    text = journal_lines.segment(pristine / LEGAL).read_bytes()
     if draw(st.booleans()):
         text = draw(changed(text))
     else:
-        events = [json.loads(line) for line in text.splitlines()]
+        events = [journal_lines.parse(line) for line in text.splitlines()]
         event = draw(st.sampled_from(events))
         event[draw(st.sampled_from(sorted(event)))] = draw(ODD_VALUES)
-        text = b"".join(json.dumps(each).encode() + b"\n" for each in events)
+        text = journal_lines.make_lines(events)
     return rechain(text) if draw(st.booleans()) else text
 
 
@@ -347,7 +347,7 @@ def journals(draw: st.DrawFn, pristine: Path) -> bytes:
 def store_with_journal(pristine: Path, directory: Path, text: bytes) -> Iterator[Path]:
     """A copy of the store with another journal."""
     shutil.copytree(pristine, directory / "harmed", dirs_exist_ok=True)
-    (directory / "harmed" / LEGAL / journal.FILE_NAME).write_bytes(text)
+    journal_lines.segment(directory / "harmed" / LEGAL).write_bytes(text)
     try:
         yield directory / "harmed"
     finally:
@@ -382,7 +382,7 @@ def test_verify_reports_problems_of_any_journal(
     text = data.draw(journals(pristine_store))
     with store_with_journal(pristine_store, tmp_path, text) as store:
         result = verifier.verify_archive(f"{store}/{LEGAL}")
-        same = text == (pristine_store / LEGAL / journal.FILE_NAME).read_bytes()
+        same = text == journal_lines.segment(pristine_store / LEGAL).read_bytes()
         assert bool(result.findings) != same
         assert all(map(str, result.findings)) and verifier.summary(result)
 
@@ -393,15 +393,15 @@ def test_a_changed_journal_is_written_on_or_refused(
 ) -> None:
     text = data.draw(journals(pristine_store) | NOISE)
     marker_content = data.draw(
-        changed((pristine_store / LEGAL / journal_end.FILE_NAME).read_bytes())
+        changed((pristine_store / LEGAL / "journal.last").read_bytes())
     )
     with store_with_journal(pristine_store, tmp_path, text) as store, refusals():
-        (store / LEGAL / journal_end.FILE_NAME).write_bytes(marker_content)
+        (store / LEGAL / "journal.last").write_bytes(marker_content)
         with journal.Journal(f"{store}/{LEGAL}") as events:
             assert isinstance(events.recent_events("c"), set)
             assert events.has_file("none") is False
             events.append("after", "2026-11-22T11:53:00Z")
-        assert (store / LEGAL / journal.FILE_NAME).read_bytes().startswith(text)
+        assert journal_lines.segment(store / LEGAL).read_bytes().startswith(text)
 
 
 @given(st.data())
@@ -410,7 +410,7 @@ def test_verify_and_show_take_any_file_for_a_copy(
 ) -> None:
     packed = (pristine_store / LEGAL / NAME).read_bytes()
     content = data.draw(changed(packed) | changed(COPY).map(gzip.compress) | NOISE)
-    text = (pristine_store / LEGAL / journal.FILE_NAME).read_bytes()
+    text = journal_lines.segment(pristine_store / LEGAL).read_bytes()
     with store_with_journal(pristine_store, tmp_path, text) as store:
         path = store / LEGAL / NAME
         path.chmod(0o600)

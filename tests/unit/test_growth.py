@@ -24,10 +24,17 @@ from postfix_archive.message import archive_copy, capsule, smtp_data, stamp
 from postfix_archive.message.envelope import Envelope, Recipient
 from postfix_archive.postfix import mail_queue, postfix_command, smtp_client
 from postfix_archive.stamp_filter import capture_plan
-from postfix_archive.store import copy_file, journal, record_reader, verifier
+from postfix_archive.store import (
+    copy_file,
+    journal,
+    journal_format,
+    record_reader,
+    verifier,
+)
 from postfix_archive.system import spool
 from postfix_archive.tables import table_source
 
+import journal_lines
 from unit import examples
 from unit.examples import ARCHIVE_ID, KEYS, LEGAL, MESSAGE, NOW
 
@@ -242,15 +249,15 @@ def test_the_end_of_a_journal_is_found_behind_a_torn_line_of_20_mb(
 ) -> None:
     with journal.Journal(str(tmp_path)) as events:
         events.append("archived", TIME, envelope="x" * 20_000_000)
-    path = tmp_path / journal.FILE_NAME
+    path = journal_lines.segment(tmp_path)
     size = path.stat().st_size
     with open(path, "ab") as file:
-        file.write(b'{"seq":2,"envelope":"' + b"x" * 20_000_000)
-    sizes = record_call_sizes(monkeypatch, journal, "_last_number")
+        file.write(b'{"seq":3,"envelope":"' + b"x" * 20_000_000)
+    sizes = record_call_sizes(monkeypatch, journal_format, "last_number")
     with journal.Journal(str(tmp_path)) as events:
         events.append("after", TIME)
     assert sum(sizes) < 3 * 2 * size
-    assert json.loads(path.read_bytes().splitlines()[-1])["seq"] == 2
+    assert journal_lines.parse(path.read_bytes().splitlines()[-1])["seq"] == 3
 
 
 @pytest.mark.parametrize(

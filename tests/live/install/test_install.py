@@ -17,7 +17,7 @@ from whole_host import HOST, WholeHost, count_records, install
 pytestmark = pytest.mark.live
 ARCHIVE = f"ARCHIVE=legal@{HOST}"
 BUILDS = pytest.mark.parametrize("is_built", [False])
-JOURNAL = f"/var/lib/postfix-archive/legal@{HOST}/journal"
+JOURNAL = f"/var/lib/postfix-archive/legal@{HOST}/journal/*"
 SYSTEMCTL = """#!/bin/sh
 # As systemctl(1) for one follower: stops, then starts its command line.
 echo "$*" >>/run/told
@@ -298,7 +298,7 @@ def test_uninstalling_ends_the_bypass_and_leaves_nothing(
     assert "left unchanged" not in output
     assert "archive" not in host.output("postconf -n; cat /etc/postfix/main.cf")
     host.run("test ! -e /etc/postfix/archive.bypass")
-    host.run("grep -q bypass-ended /var/lib/postfix-archive/*/journal")
+    host.run("grep -q bypass-ended /var/lib/postfix-archive/*/journal/*")
 
 
 def test_an_upgrade_under_load_loses_no_mail(host: WholeHost, wheels: Path) -> None:
@@ -415,7 +415,7 @@ def test_uninstall_waits_for_what_the_archive_still_holds(
     healing.join()
     assert host.configuration() == before
     assert "captured" in host.output("cat /var/mail/bob")
-    records = host.output("cat /var/lib/postfix-archive/*/journal | grep -c archived")
+    records = host.output("cat /var/lib/postfix-archive/*/journal/* | grep -c archived")
     assert records == "2"
 
 
@@ -457,7 +457,7 @@ def test_uninstall_empties_the_fallback_directory(
     host.run("chown postfix-archive /var/lib/postfix-archive")
     host.run("chmod 700 /var/lib/postfix-archive && make uninstall")
     host.run("! ls /var/spool/postfix-archive | grep capsule")
-    records = host.output("cat /var/lib/postfix-archive/*/journal | grep -c archived")
+    records = host.output("cat /var/lib/postfix-archive/*/journal/* | grep -c archived")
     assert records == "2"  # and the probe
 
 

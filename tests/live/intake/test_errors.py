@@ -286,8 +286,8 @@ def test_a_store_that_cannot_be_written(host: PrivatePostfix) -> None:
     )
     host.store.chmod(0o700)
     directory = host.store / "legal@example.com"
-    (directory / "journal").mkdir(parents=True)
-    (directory / "drafts").mkdir()
+    (directory / "drafts").mkdir(parents=True)
+    (directory / "journal").touch()  # as in store format 1
     for each in (directory, directory / "drafts"):
         shutil.chown(each, USER, GROUP)
     assert "JournalFailed" in run_program(

@@ -26,6 +26,7 @@ from typing import Any
 import pytest
 from repeated_log import RepeatedLog
 
+import journal_lines
 from mails import mail
 from private_postfix import (
     ROOT,
@@ -513,7 +514,7 @@ def test_a_log_of_a_million_lines_is_read_fast_and_needs_little_memory() -> None
     with Host() as host:
         send_and_reconcile(host, 200, 5)
         host.stop()
-        journal = host.store / "legal@example.com" / "journal"
+        journal = journal_lines.segment(host.store / "legal@example.com")
         repeated_log = RepeatedLog(
             host.log_path.read_bytes(), journal.read_bytes(), LINE_COUNT
         )

@@ -6,6 +6,7 @@ the commands.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import subprocess
@@ -162,8 +163,19 @@ def test_a_journal_written_with_a_jumping_clock_is_intact(
         assert record_of(host, f"step-{number}").archive_id.startswith(day)
     times = [str(event["time"]) for event in host.events()]
     assert times != sorted(times)
-    assert [event["seq"] for event in host.events()] == list(range(1, len(times) + 1))
     assert host.run_command("list").returncode == 0
+    assert host.run_command("verify").returncode == 0
+
+
+@contextlib.contextmanager
+def locked_directory(path: Path) -> Iterator[None]:
+    """Hold the lock of a journal."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def test_a_run_that_the_clock_overtakes_ends_well_and_loses_nothing(
@@ -177,8 +189,7 @@ def test_a_run_that_the_clock_overtakes_ends_well_and_loses_nothing(
     host.send(mail("first"))
     host.retry_all()
     drafts = host.store / LEGAL / "drafts"
-    with (host.store / LEGAL / "journal").open("rb") as journal:
-        fcntl.flock(journal, fcntl.LOCK_EX)  # the run must wait for it
+    with locked_directory(host.store / LEGAL / "journal"):  # the run must wait for it
         host.send(mail("overtaken"))
         host.wait(lambda: list(drafts.iterdir()), "the run has its draft")
         clock.set(YEAR)

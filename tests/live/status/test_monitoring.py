@@ -18,6 +18,7 @@ from postfix_archive.store import journal
 from postfix_archive.store.outcome import Outcome
 from postfix_archive.system import scheduler
 
+import journal_lines
 import prometheus
 from mails import LEGAL, mail, record_of
 from private_postfix import GROUP, ROOT, USER, PrivatePostfix, free_ports
@@ -178,7 +179,7 @@ def test_node_exporter_takes_the_files_of_two_instances(
 def test_the_numbers_are_what_has_happened(monitored_host: PrivatePostfix) -> None:
     metrics = read_metrics(monitored_host)
     files = [each for each in monitored_host.store.rglob("*.eml.gz")]
-    files += [monitored_host.store / LEGAL / "journal"]
+    files += journal_lines.segments(monitored_host.store / LEGAL)
     assert metrics[f"archived_messages_total {LEGAL}"] == 3
     assert metrics[f"stamps_total {LEGAL} absent"] == 2
     assert metrics[f"stamps_total {LEGAL} forged"] == 1
@@ -261,7 +262,7 @@ def test_what_waits_has_an_age(monitored_host: PrivatePostfix) -> None:
 def test_a_damaged_line_is_named_and_hides_nothing(
     monitored_host: PrivatePostfix,
 ) -> None:
-    path = monitored_host.store / LEGAL / "journal"
+    path = journal_lines.segment(monitored_host.store / LEGAL)
     text = path.read_bytes()
     path.write_bytes(text + b"[]\n")
     process = monitored_host.run_command("status")

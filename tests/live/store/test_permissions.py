@@ -22,6 +22,7 @@ import pytest
 
 from postfix_archive.store import fallback
 
+import journal_lines
 from mails import (
     LEGAL,
     archives_of,
@@ -163,7 +164,10 @@ def test_a_copy_whose_path_has_a_link_goes_into_the_fallback(
 ) -> None:
     archive = host.store / LEGAL
     directories = dict(zip(("year", "month", "day"), day_directories(host)))
-    directories |= {"journal": archive / "journal", "hard": archive / "journal"}
+    directories |= {
+        "journal": archive / "journal",
+        "hard": journal_lines.segment(archive),
+    }
     path = directories.get(link_name, archive / link_name)
     target = outside_directory if path.is_dir() else outside_directory / "file"
     with planted_link(path, target, os.link if link_name == "hard" else os.symlink):
@@ -231,6 +235,7 @@ COMMANDS = (
 # Two lots: without a journal there is nothing to be led astray by the rest.
 PATHS_BY_LOT = {
     "journal": ("{archive}/journal", "{fallback}/why", "{fallback}/x.capsule"),
+    "segment": ("{segment}",),
     "rest": (
         "{archive}/journal.last",
         "{archive}/journal.last.draft",
@@ -281,7 +286,10 @@ def test_commands_of_root_follow_no_link_and_wait_for_no_fifo(
     with contextlib.ExitStack() as stack:
         for fifo_path in PATHS_BY_LOT[paths_key]:
             path = fifo_path.format(
-                archive=host.store / LEGAL, fallback=host.fallback, copy=record.files[0]
+                archive=host.store / LEGAL,
+                fallback=host.fallback,
+                copy=record.files[0],
+                segment=journal_lines.segment(host.store / LEGAL),
             )
             stack.enter_context(planted_link(Path(path), root_file, link))
         for command in COMMANDS:

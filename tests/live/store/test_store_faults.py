@@ -18,6 +18,7 @@ import pytest
 
 from postfix_archive.store import fallback
 
+import journal_lines
 from mails import LEGAL, mail, record_of
 from private_postfix import PrivatePostfix
 
@@ -136,8 +137,8 @@ def inject_journal_error(
     expression: str,
 ) -> Callable[[FaultyStoreHost], Callable[[], None]]:
     def fault(host: FaultyStoreHost) -> Callable[[], None]:
-        journal = host.postfix.store / LEGAL / "journal"
-        host.inject(f"-P {journal} {expression}")
+        segment = journal_lines.segment(host.postfix.store / LEGAL)
+        host.inject(f"-P {segment} {expression}")
         return lambda: host.inject("")
 
     return fault

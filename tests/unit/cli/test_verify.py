@@ -55,7 +55,7 @@ def test_verify_exits_as_a_monitoring_plugin(config_directory: Path) -> None:
     process = run(config_directory, "verify")
     assert (process.returncode, process.stderr) == (0, "")
     [line] = process.stdout.splitlines()  # no progress in a file
-    assert line.startswith(f"{LEGAL}: 1 files, 1 lines")
+    assert line.startswith(f"{LEGAL}: 1 files, 2 lines")
     assert run(config_directory, "verify", "--archive", "x@y").returncode == 3
     remove_file(config_directory)
     assert run(config_directory, "verify").returncode == 2
@@ -65,7 +65,7 @@ def test_verify_json_has_every_finding(config_directory: Path) -> None:
     result = json.loads(run(config_directory, "verify", "--json").stdout)
     [archive] = result["archives"]
     assert (result["status"], archive["archive"]) == ("OK", LEGAL)
-    assert (archive["files"], archive["lines"], archive["errors"]) == (1, 1, 0)
+    assert (archive["files"], archive["lines"], archive["errors"]) == (1, 2, 0)
     sealed = ("verify", "--json", "--sealed", archive["last_sha256"])
     assert run(config_directory, *sealed).returncode == 0
     process = run(config_directory, *sealed, "--sealed", OTHER)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ from postfix_archive.outcomes import capture_reader, follower, follower_state
 from postfix_archive.outcomes.follower import Follower
 from postfix_archive.store.journal import Journal
 
+import journal_lines
 from unit.examples import (
     ARCHIVE_ID,
     LEGAL,
@@ -194,6 +194,6 @@ def test_a_second_archive_may_have_a_message_minutes_later(host: FollowedHost) -
             running.process_batch(running.read_batch())
         archive_in("second@example.com", "b" * 64)
         running.process_batch(running.read_batch())
-    lines = (host.store / "second@example.com" / "journal").read_text().splitlines()
-    [outcome] = [e for e in map(json.loads, lines) if e["event"] == "outcome"]
+    events = journal_lines.events(host.store / "second@example.com")
+    [outcome] = [each for each in events if each["event"] == "outcome"]
     assert (outcome["id"], outcome["outcome"]) == (archive_id, "relayed")

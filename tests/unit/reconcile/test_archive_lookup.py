@@ -21,6 +21,7 @@ from postfix_archive.store import fallback, journal_reader
 from postfix_archive.store.bypass_period import BypassPeriod
 from postfix_archive.store.journal import Journal
 
+import journal_lines
 from unit.examples import ARCHIVE_ID, KEYS, LEGAL, NOW, make_envelope
 from unit.store.test_archive import NAME, Capture
 
@@ -128,7 +129,7 @@ def test_other_events_archive_nothing(tmp_path: Path, event: str) -> None:
 
 def test_a_torn_line_archives_nothing(tmp_path: Path) -> None:
     Capture().store_in(tmp_path)
-    path = tmp_path / LEGAL / "journal"
+    path = journal_lines.segment(tmp_path / LEGAL)
     path.write_bytes(path.read_bytes()[:-40])
     assert archived_ids(tmp_path, ARCHIVE_ID) == set()
 
@@ -180,7 +181,8 @@ def test_the_note_of_a_run_is_what_status_reads(tmp_path: Path) -> None:
 
 def long_journal(directory: Path, count: int) -> Path:
     """A journal with a line a minute, the first at NOW."""
-    path = directory / "journal"
+    path = journal_lines.segment(directory)
+    path.parent.mkdir()
     with path.open("w") as journal:
         for number in range(count):
             time = dates.format_rfc3339(NOW + 60 * number)
@@ -190,7 +192,7 @@ def long_journal(directory: Path, count: int) -> Path:
 
 
 def numbers_between(path: Path, start: float, end: float | None = None) -> list[int]:
-    lines = journal_reader.lines_between(str(path), start, end)
+    lines = journal_reader.lines_between(str(path.parent), start, end)
     return [int(each.content[7:].partition(b",")[0]) for each in lines]
 
 
@@ -221,7 +223,7 @@ def test_lines_that_are_none_hide_none(tmp_path: Path) -> None:
 def test_a_journal_that_is_none_is_refused_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "journal").symlink_to("/etc/passwd")
     with pytest.raises(JournalFailed, match="journal"):
-        numbers_between(tmp_path / "journal", NOW)
+        numbers_between(tmp_path / "journal/2026-11", NOW)
 
 
 def test_the_archive_knows_since_when_it_archives(tmp_path: Path) -> None:

@@ -5,9 +5,9 @@ A crash is made by hand here: the files are put into the state between two steps
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import hashlib
-import json
 import os
 import resource
 from pathlib import Path
@@ -29,6 +29,7 @@ from postfix_archive.store import (
 from postfix_archive.store.archive import Archive
 from postfix_archive.store.record import Record
 
+import journal_lines
 from unit import examples
 from unit.examples import (
     ARCHIVE_ID,
@@ -110,18 +111,17 @@ class Capture:
 
 
 def journal_path(directory: Path) -> Path:
-    return directory / LEGAL / "journal"
+    return journal_lines.segment(directory / LEGAL)
 
 
 def events(directory: Path) -> list[dict[str, Any]]:
-    """The lines of the journal that can be read."""
+    """The lines of the journal that can be read, but those that begin segments."""
     parsed = []
-    for line in journal_path(directory).read_bytes().splitlines():
-        try:
-            parsed.append(json.loads(line))
-        except ValueError:
-            continue
-    return parsed
+    for path in journal_lines.segments(directory / LEGAL):
+        for line in path.read_bytes().splitlines():
+            with contextlib.suppress(ValueError):
+                parsed.append(journal_lines.parse(line))
+    return [each for each in parsed if each["event"] != journal.SEGMENT]
 
 
 def kinds(directory: Path) -> list[str]:
@@ -319,7 +319,7 @@ def test_a_copy_costs_three_fsyncs(
     directory = f"{tmp_path}/{LEGAL}"
     draft, day, line = synced
     assert draft.startswith(f"{directory}/drafts/")
-    assert (day, line) == (f"{directory}/2026/11/22", f"{directory}/journal")
+    assert (day, line) == (f"{directory}/2026/11/22", f"{directory}/journal/2026-11")
 
 
 def test_a_mailed_copy_is_recorded_with_its_queue_id(tmp_path: Path) -> None:
@@ -450,7 +450,7 @@ def test_what_a_dead_run_wrote_is_synced_before_it_counts(
     (tmp_path / LEGAL / NAME).chmod(mode)
     synced_paths.clear()
     assert capture.store_in(tmp_path) == {"archived"}
-    assert f"{tmp_path}/{LEGAL}/journal" in synced_paths
+    assert f"{tmp_path}/{LEGAL}/journal/2026-11" in synced_paths
     if mode == 0o600:
         assert str((tmp_path / LEGAL / NAME).parent) in synced_paths
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import subprocess
 import sys
 from collections.abc import Callable
@@ -17,6 +15,7 @@ from postfix_archive.message import dates, envelope
 from postfix_archive.store import journal, journal_reader, record_reader, verifier
 from postfix_archive.store.journal_event import Event
 
+import journal_lines
 from unit.examples import HR, LEGAL, NOW, make_envelope
 
 Fields = dict[str, str | int]
@@ -37,16 +36,14 @@ def capture(number: int, kind: str = journal.ARCHIVED) -> Fields:
 
 def write(store: Path, events: list[Fields], archive: str = LEGAL) -> Path:
     """Write a journal, chained, with one event a second."""
-    (store / archive).mkdir(parents=True, exist_ok=True)
-    prev = journal.FIRST_PREV
-    with (store / archive / journal.FILE_NAME).open("w") as file:
-        for number, fields in enumerate(events, 1):
-            time = dates.format_rfc3339(NOW + number - 1)
-            event = {"seq": number, "time": time, **fields, "prev": prev}
-            line = json.dumps(event, separators=(",", ":"))
-            prev = hashlib.sha256(line.encode()).hexdigest()
-            file.write(line + "\n")
-    return store / archive / journal.FILE_NAME
+    path = journal_lines.segment(store / archive)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    numbered = [
+        {"seq": number, "time": dates.format_rfc3339(NOW + number - 1), **fields}
+        for number, fields in enumerate(events, 1)
+    ]
+    path.write_bytes(journal_lines.make_lines(numbered))
+    return path
 
 
 def outcome(number: int) -> Fields:
@@ -196,9 +193,9 @@ def test_both_readers_of_a_journal_find_the_same_events(
 ) -> None:
     path = write(tmp_path, [capture(1), outcome(1), capture(2), outcome(2)])
     path.write_bytes(DAMAGES[damage](path.read_bytes().splitlines(keepends=True)))
-    lines = list(journal_reader.lines(str(path)))
+    lines = list(journal_reader.lines(str(path.parent)))
     events = [journal_reader.valid_event(each) for each in lines]
-    result = verifier._read_journal(str(path.parent), (), has_files=True)
+    result = verifier._read_journal(str(path.parents[1]), (), has_files=True)
     assert b"".join(each.content for each in lines) == b"".join(
         each for each in path.read_bytes().splitlines(True) if each.endswith(b"\n")
     )
@@ -222,13 +219,13 @@ def test_no_line_that_the_verifier_rejects_is_read(tmp_path: Path) -> None:
 
 def _line_numbers(path: Path) -> tuple[set[int], set[int]]:
     """The numbers of the lines that the verifier rejects, and of those read."""
-    findings = verifier._read_journal(str(path.parent), (), has_files=True).findings
+    findings = verifier._read_journal(str(path.parents[1]), (), has_files=True).findings
     rejected = {
         int(each.location.rpartition(" ")[2])
         for each in findings
         if each.problem.startswith("not a journal line")
     }
-    lines = enumerate(journal_reader.lines(str(path)), 1)
+    lines = enumerate(journal_reader.lines(str(path.parent)), 1)
     read = {number for number, each in lines if journal_reader.valid_event(each)}
     return rejected, read
 
@@ -239,16 +236,17 @@ def test_a_line_being_written_is_no_line_yet(tmp_path: Path) -> None:
     first = content.index(b"\n") + 1
     for end in range(first, len(content)):
         path.write_bytes(content[:end])
-        assert [each.end for each in journal_reader.lines(str(path))] == [first]
+        assert [each.end for each in journal_reader.lines(str(path.parent))] == [first]
     path.write_bytes(content)
-    [line] = journal_reader.lines(str(path), first)
+    [line] = journal_reader.lines(str(path.parent), first)
     assert (line.offset, line.end, line.kind) == (first, len(content), "archived")
 
 
 def test_damage_is_named_with_its_line(tmp_path: Path) -> None:
     path = write(tmp_path, [capture(1), capture(2), capture(3)])
     lines = path.read_bytes().splitlines(keepends=True)
-    for damaged in (b"noise\n", lines[2].replace(b'"size":5', b'"size":-5')):
+    invalid = {**journal_lines.parse(lines[2]), "size": -5}
+    for damaged in (b"noise\n", journal_lines.make_line(invalid)):
         path.write_bytes(b"".join([*lines[:2], damaged]))
         with pytest.raises(JournalFailed, match="journal, line 3: not a journal line"):
             list(record_reader.records(str(tmp_path), LEGAL))

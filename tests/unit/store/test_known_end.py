@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -17,9 +17,10 @@ from postfix_archive.config import archive_cf
 from postfix_archive.doctor import check_store, inspection
 from postfix_archive.errors import StoreFailed
 from postfix_archive.status import collect
-from postfix_archive.store import journal, journal_end, known_end, verifier
+from postfix_archive.store import journal, journal_format, known_end, verifier
 from postfix_archive.store.archive import Archive
 
+import journal_lines
 from unit.doctor.test_checks import STOCK
 from unit.examples import HR, LEGAL
 from unit.store.test_archive import TIME, Capture
@@ -77,9 +78,9 @@ def host(tmp_path: Path) -> Host:
 def cut_tail(host: Host) -> None:
     """Remove the last message without a trace within the store."""
     directory = host.store / LEGAL
-    lines = (directory / journal.FILE_NAME).read_bytes().splitlines(keepends=True)
-    (directory / journal.FILE_NAME).write_bytes(b"".join(lines[:-1]))
-    (directory / journal_end.FILE_NAME).unlink()
+    lines = journal_lines.segment(directory).read_bytes().splitlines(keepends=True)
+    journal_lines.segment(directory).write_bytes(b"".join(lines[:-1]))
+    (directory / "journal.last").unlink()
     sorted(directory.rglob("*.eml.gz"))[-1].unlink()
 
 
@@ -174,9 +175,9 @@ def test_two_archives_that_changed_places_are_both_reported(host: Host) -> None:
 def test_what_is_known_grows_with_the_journal(host: Host) -> None:
     host.add(LEGAL, 4)
     host.look()
-    lines = (host.store / LEGAL / journal.FILE_NAME).read_bytes().splitlines()
+    lines = journal_lines.segment(host.store / LEGAL).read_bytes().splitlines()
     end = known_end.read(str(host.fallback), str(host.store))[LEGAL]
-    assert (end.number, end.sha256) == (4, hashlib.sha256(lines[-1]).hexdigest())
+    assert (end.number, end.sha256) == (5, journal_lines.line_sha256(lines[-1]))
     assert (host.fallback / known_end.FILE_NAME).stat().st_mode & 0o777 == 0o600
 
 
@@ -184,23 +185,24 @@ def test_the_timer_looks_without_a_file_for_prometheus(host: Host) -> None:
     host.add(LEGAL, 4)
     arguments = ["-c", str(host.config), "status", "--write"]
     assert CliRunner().invoke(main.main, arguments).exit_code == 0
-    assert known_end.read(str(host.fallback), str(host.store))[LEGAL].number == 4
+    assert known_end.read(str(host.fallback), str(host.store))[LEGAL].number == 5
 
 
 def test_a_line_that_may_still_be_taken_back_is_not_known(host: Host) -> None:
     """Of a writer that has the lock, and whose fsync may fail."""
     host.add(LEGAL, 4)
-    with open(host.store / LEGAL / journal.FILE_NAME) as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        assert host.look() == {}
-        assert known_end.read(str(host.fallback), str(host.store))[LEGAL].number == 3
-    host.look()
+    directory = os.open(host.store / LEGAL / "journal", os.O_RDONLY)
+    fcntl.flock(directory, fcntl.LOCK_EX)
+    assert host.look() == {}
     assert known_end.read(str(host.fallback), str(host.store))[LEGAL].number == 4
+    os.close(directory)
+    host.look()
+    assert known_end.read(str(host.fallback), str(host.store))[LEGAL].number == 5
 
 
 def test_a_damaged_last_line_is_not_known(host: Host) -> None:
     """Whoever removes it repairs the journal."""
-    path = host.store / LEGAL / journal.FILE_NAME
+    path = journal_lines.segment(host.store / LEGAL)
     content = path.read_bytes()
     path.write_bytes(content + b"[]\n")
     assert host.look() == {}
@@ -239,4 +241,4 @@ def test_a_damaged_file_is_no_error(content: bytes, tmp_path: Path) -> None:
 
 
 def test_the_file_names_agree() -> None:
-    assert known_end.JOURNAL == journal.FILE_NAME == verifier.JOURNAL
+    assert journal_format.NAME == verifier.JOURNAL

@@ -15,10 +15,11 @@ import pytest
 from postfix_archive.config.settings import Settings
 from postfix_archive.errors import JournalFailed, RecordDamaged, StoreFailed
 from postfix_archive.rescue import queue_rescue
-from postfix_archive.store import fallback, journal, journal_end, record_reader
+from postfix_archive.store import fallback, journal_format, record_reader
 from postfix_archive.store.archive import Archive
 from postfix_archive.system import files, spool
 
+import journal_lines
 from unit import examples
 from unit.examples import KEYS, LEGAL, MESSAGE, make_envelope
 from unit.message.test_capsule import make_preamble
@@ -126,7 +127,7 @@ def test_a_journal_that_names_a_file_outside_is_damaged(archived_store: Path) ->
 def test_a_journal_that_is_a_hard_link_is_not_written(
     archived_store: Path, outside_directory: Path
 ) -> None:
-    path = archived_store / LEGAL / journal.FILE_NAME
+    path = journal_lines.segment(archived_store / LEGAL)
     path.unlink()
     os.link(outside_directory / "file", path)
     with pytest.raises(JournalFailed, match="link count is not 1"):
@@ -137,7 +138,7 @@ def test_a_journal_that_is_a_hard_link_is_not_written(
 def test_a_journal_that_is_a_symlink_or_a_pipe_is_not_read(
     archived_store: Path, outside_directory: Path
 ) -> None:
-    path = archived_store / LEGAL / journal.FILE_NAME
+    path = journal_lines.segment(archived_store / LEGAL)
     path.unlink()
     path.symlink_to(outside_directory / "file")
     with pytest.raises(JournalFailed):
@@ -159,7 +160,7 @@ def test_the_note_of_the_last_line_is_written_nowhere_else(
     link(outside_directory / "file", path)
     other_capture().store_in(archived_store)
     assert untouched(outside_directory)
-    assert journal_end.read_number(str(archived_store / LEGAL)) == 2
+    assert journal_format.read_last_number(f"{archived_store / LEGAL}/journal") == 3
     assert not (archived_store / LEGAL / "journal.last").is_symlink()
 
 

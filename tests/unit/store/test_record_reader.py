@@ -19,9 +19,16 @@ from postfix_archive.errors import (
     StoreFailed,
 )
 from postfix_archive.rescue import queue_rescue
-from postfix_archive.store import copy_file, fallback, journal, record_reader
+from postfix_archive.store import (
+    copy_file,
+    fallback,
+    journal,
+    journal_event,
+    record_reader,
+)
 from postfix_archive.store.bypass_period import BypassPeriod
 
+import journal_lines
 from unit.examples import ARCHIVE_ID, LEGAL, NOW
 from unit.store.test_archive import NAME, Capture
 from unit.store.test_verifier import make_bomb
@@ -50,10 +57,11 @@ def store(tmp_path: Path) -> Path:
 
 
 def change_journal(store: Path, **fields: Any) -> Path:
-    """The store with other values in the one line of its journal."""
-    path = store / LEGAL / journal.FILE_NAME
-    event = {**json.loads(path.read_bytes()), **fields}
-    path.write_text(json.dumps(event) + "\n")
+    """The store with other values in the line of its message, now the only one."""
+    path = journal_lines.segment(store / LEGAL)
+    line = path.read_bytes().splitlines()[-1]
+    event = {**journal_lines.parse(line), **fields}
+    path.write_bytes(journal_lines.make_line(event))
     return store
 
 
@@ -85,15 +93,21 @@ def change_journal(store: Path, **fields: Any) -> Path:
 def test_a_line_that_we_would_not_write_is_refused(
     store: Path, fields: dict[str, Any]
 ) -> None:
+    path = journal_lines.segment(change_journal(store, **fields) / LEGAL)
+    with pytest.raises(ValueError, match="not a journal line"):
+        journal_event.parse(path.read_bytes())
+
+
+def test_a_record_with_such_a_line_is_refused(store: Path) -> None:
     with pytest.raises(JournalFailed, match="line 1: not a journal line"):
-        list(record_reader.records(str(change_journal(store, **fields)), LEGAL))
+        list(record_reader.records(str(change_journal(store, size=-1)), LEGAL))
 
 
 @pytest.mark.parametrize(
     "line", [b"[]", b"5", b"null", b'"x"', b"{}", b"[" * 100_000, b"\xff", b"x"]
 )
 def test_a_line_that_is_no_event_is_refused(store: Path, line: bytes) -> None:
-    (store / LEGAL / journal.FILE_NAME).write_bytes(line + b"\n")
+    journal_lines.segment(store / LEGAL).write_bytes(line + b"\n")
     with pytest.raises(JournalFailed, match="line 1: not a journal line"):
         list(record_reader.records(str(store), LEGAL))
 
@@ -107,7 +121,7 @@ def test_an_event_of_a_kind_to_come_is_taken(store: Path) -> None:
 
 def test_a_record_without_a_file_says_so(store: Path) -> None:
     change_journal(store, event="supplement")
-    path = store / LEGAL / journal.FILE_NAME
+    path = journal_lines.segment(store / LEGAL)
     path.write_bytes(path.read_bytes().replace(b'"file":', b'"was":'))
     (record,) = record_reader.records(str(store), LEGAL)
     with pytest.raises(RecordDamaged, match="no valid file name in the journal"):
@@ -187,7 +201,7 @@ def test_the_newest_arrival_is_that_of_all_archives(tmp_path: Path) -> None:
     assert record_reader.last_arrival(str(tmp_path)) == NOW
     other = Capture(message=b"Subject: other\r\n\r\n", arrival=NOW + 7)
     other.store_in(tmp_path)
-    path = tmp_path / LEGAL / journal.FILE_NAME
+    path = journal_lines.segment(tmp_path / LEGAL)
     path.write_bytes(path.read_bytes() + b"torn")
     assert record_reader.last_arrival(str(tmp_path)) == NOW + 7
     (tmp_path / "other@example.com").mkdir()

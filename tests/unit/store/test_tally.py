@@ -6,6 +6,7 @@ that is counted from the first line on.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -25,6 +26,7 @@ from postfix_archive.store.bypass_period import BypassPeriod
 from postfix_archive.store.outcome import Outcome
 from postfix_archive.store.tally import Tally
 
+import journal_lines
 from unit import examples
 from unit.examples import HR, LEGAL
 from unit.store.test_archive import Capture
@@ -52,7 +54,7 @@ class TalliedStore:
     def __init__(self, directory: Path) -> None:
         self.store = directory / "store"
         self.fallback = directory / "fallback"
-        self.journal = self.store / LEGAL / journal.FILE_NAME
+        self.journal = journal_lines.segment(self.store / LEGAL)
         self.cache_path = self.fallback / tally_cache.CACHE_FILE
         self.fallback.mkdir()
         self.store.mkdir()
@@ -218,6 +220,7 @@ def test_damage_is_counted_and_the_rest_as_well(tallied_store: TalliedStore) -> 
     tallied_store.journal.write_bytes(text[0] + b"[]\n" + b"".join(text[1:]) + b"{}\n")
     tally = tallied_store.tally()
     assert (tally.messages, tally.damaged, tally.first_damaged) == (3, 2, 2)
+    assert tally.lines == 6
     assert tallied_store.is_correct()
 
 
@@ -260,15 +263,13 @@ def replace_journal(world: TalliedStore) -> None:
 
     One that has not, because only a line further up was changed, is for verify.
     """
-    text = b""
-    last = journal.FIRST_PREV.encode()
+    changes = {"absent": "forged", "2.0.0": "2.1.0"}
+    events = []
     for line in world.journal.read_bytes().splitlines():
-        other = line.replace(b'"absent"', b'"forged"').replace(b"2.0.0", b"2.1.0")
-        beginning, mark, old = other.rpartition(b'"prev":"')
-        other = beginning + mark + last + old[journal.SHA256_DIGITS :]
-        last = examples.sha256(other).hex().encode()
-        text += other + b"\n"
-    world.journal.write_bytes(text)
+        with contextlib.suppress(ValueError):
+            event = journal_lines.parse(line)
+            events.append({k: changes.get(str(v), v) for k, v in event.items()})
+    world.journal.write_bytes(journal_lines.make_lines(events))
 
 
 def tear(world: TalliedStore) -> None:
@@ -380,7 +381,7 @@ def test_tallies_that_others_can_write_are_not_believed(
     tallied_store.cache_path.chmod(mode)
     read = lines_read(monkeypatch)
     tallied_store.tally()
-    assert len(read) == 3
+    assert len(read) == 4
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
@@ -391,7 +392,7 @@ def test_tallies_owned_by_another_user_are_not_used(
     os.chown(tallied_store.cache_path, 12345, 12345)
     read = lines_read(monkeypatch)
     tallied_store.tally()
-    assert len(read) == 3
+    assert len(read) == 4
     assert tallied_store.cache_path.stat().st_uid == os.geteuid()
     assert tallied_store.cache_path.stat().st_mode & 0o777 == 0o600
 
@@ -422,7 +423,7 @@ def test_an_archive_that_cannot_be_read_does_not_hide_the_others(
     tallied_store: TalliedStore,
 ) -> None:
     tallied_store.tally()
-    (tallied_store.store / HR / journal.FILE_NAME).mkdir(parents=True)
+    journal_lines.segment(tallied_store.store / HR).mkdir(parents=True)
     tallies, errors = tally_cache.current_tallies(
         str(tallied_store.store), [LEGAL, HR], str(tallied_store.fallback)
     )
@@ -515,7 +516,7 @@ def measure_count(world: TalliedStore) -> tuple[int, float]:
 def test_a_million_lines_take_little_memory_and_are_read_once(
     tallied_store: TalliedStore,
 ) -> None:
-    [line] = tallied_store.journal.read_bytes().splitlines(keepends=True)[:1]
+    line = tallied_store.journal.read_bytes().splitlines(keepends=True)[1]
     more = Outcome(
         "bob@example.com",
         "relayed",
@@ -523,9 +524,10 @@ def test_a_million_lines_take_little_memory_and_are_read_once(
         queue_id="4Z",
         time=TIME,
     )
-    event = {**json.loads(line), **more.event_fields(), "event": journal.OUTCOME}
-    names = (*more.event_fields(), "seq", "time", "event", "id", "prev")
-    other = json.dumps({name: event[name] for name in names}).encode() + b"\n"
+    event = {**journal_lines.parse(line), **more.event_fields()}
+    names = (*more.event_fields(), "seq", "time", "id")
+    outcome_event = {name: event[name] for name in names}
+    other = journal_lines.make_line(outcome_event | {"event": journal.OUTCOME})
     with open(tallied_store.journal, "wb") as opened:
         for _ in range(LINE_COUNT // 200):
             opened.write((line + other) * 100)

@@ -16,8 +16,9 @@ from typing import Any
 
 import pytest
 
-from postfix_archive.store import journal, journal_end, verifier
+from postfix_archive.store import journal, verifier
 
+import journal_lines
 from unit.examples import LEGAL, MESSAGE
 from unit.outcomes.test_report_queue import StoreWithMessage
 from unit.store.test_archive import Capture
@@ -60,11 +61,11 @@ def files(directory: Path) -> list[Path]:
 
 
 def lines(directory: Path) -> list[bytes]:
-    return (directory / journal.FILE_NAME).read_bytes().splitlines(keepends=True)
+    return journal_lines.segment(directory).read_bytes().splitlines(keepends=True)
 
 
-def rewrite(directory: Path, journal_lines: list[bytes]) -> None:
-    (directory / journal.FILE_NAME).write_bytes(b"".join(journal_lines))
+def rewrite(directory: Path, all_lines: list[bytes]) -> None:
+    journal_lines.segment(directory).write_bytes(b"".join(all_lines))
 
 
 def overwrite(path: Path, content: bytes) -> None:
@@ -77,7 +78,7 @@ def overwrite(path: Path, content: bytes) -> None:
 def test_a_sound_archive_has_nothing_wrong(archive_directory: Path) -> None:
     result = verifier.verify_archive(str(archive_directory))
     assert not result.findings
-    assert (len(result.files), result.line_count) == (COUNT, COUNT)
+    assert (len(result.files), result.line_count) == (COUNT, COUNT + 1)
 
 
 def test_a_file_cut_at_any_byte_is_named(archive_directory: Path) -> None:
@@ -109,7 +110,7 @@ def test_a_flipped_byte_of_a_file_is_named_wherever_it_is(
 def test_a_flipped_byte_of_the_journal_is_named_wherever_it_is(
     archive_directory: Path,
 ) -> None:
-    path = archive_directory / journal.FILE_NAME
+    path = journal_lines.segment(archive_directory)
     content = path.read_bytes()
     for offset in range(len(content)):
         other = bytearray(content)
@@ -121,9 +122,9 @@ def test_a_flipped_byte_of_the_journal_is_named_wherever_it_is(
 def test_a_journal_cut_at_any_byte_is_named_and_the_next_write_succeeds(
     archive_directory: Path,
 ) -> None:
-    path = archive_directory / journal.FILE_NAME
+    path = journal_lines.segment(archive_directory)
     content = path.read_bytes()
-    last = (archive_directory / journal_end.FILE_NAME).read_bytes()
+    last = (archive_directory / "journal.last").read_bytes()
     missed = []
     for size in range(1, len(content)):
         path.write_bytes(content[:size])
@@ -134,48 +135,48 @@ def test_a_journal_cut_at_any_byte_is_named_and_the_next_write_succeeds(
         assert path.read_bytes().startswith(content[:size])
         if not problems(archive_directory):
             missed.append(-size)  # the next line must not hide what is lost
-        (archive_directory / journal_end.FILE_NAME).write_bytes(last)
+        (archive_directory / "journal.last").write_bytes(last)
     # The line end of the last line alone says nothing that could be lost.
     assert [each for each in missed if abs(each) != len(content) - 1] == []
 
 
 def test_an_empty_or_missing_journal_is_named(archive_directory: Path) -> None:
-    path = archive_directory / journal.FILE_NAME
+    path = journal_lines.segment(archive_directory)
     path.write_bytes(b"")
     assert problems(archive_directory)
     path.unlink()
+    assert problems(archive_directory)
+    path.parent.rmdir()
     assert any("the journal is missing" in each for each in problems(archive_directory))
 
 
-@pytest.mark.parametrize("index", range(COUNT))
+@pytest.mark.parametrize("index", range(COUNT + 1))
 def test_a_dropped_line_is_named(archive_directory: Path, index: int) -> None:
-    journal_lines = lines(archive_directory)
-    rewrite(archive_directory, journal_lines[:index] + journal_lines[index + 1 :])
+    all_lines = lines(archive_directory)
+    rewrite(archive_directory, all_lines[:index] + all_lines[index + 1 :])
     assert problems(archive_directory)
 
 
-@pytest.mark.parametrize("index", range(COUNT + 1))
+@pytest.mark.parametrize("index", range(COUNT + 2))
 def test_an_inserted_line_is_named(archive_directory: Path, index: int) -> None:
-    journal_lines = lines(archive_directory)
+    all_lines = lines(archive_directory)
     for line in (
-        journal_lines[0],
-        journal_lines[-1],
-        journal_lines[1].replace(b'"seq":2', b'"seq":9'),
+        all_lines[0],
+        all_lines[-1],
+        all_lines[1].replace(b'"seq":2', b'"seq":9'),
     ):
-        rewrite(
-            archive_directory, journal_lines[:index] + [line] + journal_lines[index:]
-        )
+        rewrite(archive_directory, all_lines[:index] + [line] + all_lines[index:])
         assert problems(archive_directory)
 
 
 def test_any_other_order_is_named(archive_directory: Path) -> None:
-    journal_lines = lines(archive_directory)
+    all_lines = lines(archive_directory)
     generator = random.Random(1)
     for _ in range(30):
-        other = list(journal_lines)
+        other = list(all_lines)
         generator.shuffle(other)
         rewrite(archive_directory, other)
-        assert bool(problems(archive_directory)) == (other != journal_lines)
+        assert bool(problems(archive_directory)) == (other != all_lines)
 
 
 def test_a_lost_or_added_file_is_named(archive_directory: Path) -> None:
@@ -208,8 +209,8 @@ def test_what_a_crash_leaves_is_a_note(archive_directory: Path) -> None:
     fresh.write_bytes(b"x")
     fresh.chmod(0o600)
     (archive_directory / "drafts" / "1-ab").write_bytes(b"half")
-    with open(archive_directory / journal.FILE_NAME, "ab") as file:
-        file.write(b'{"seq":5,"time":"2026')
+    with open(journal_lines.segment(archive_directory), "ab") as file:
+        file.write(b'{"seq":6,"time":"2026')
     assert problems(archive_directory) == []
     assert len(notes(archive_directory)) == 3
     with journal.Journal(str(archive_directory)) as events:
@@ -218,7 +219,7 @@ def test_what_a_crash_leaves_is_a_note(archive_directory: Path) -> None:
 
 
 def test_a_damaged_note_of_the_last_line_is_named(archive_directory: Path) -> None:
-    path = archive_directory / journal_end.FILE_NAME
+    path = archive_directory / "journal.last"
     content = path.read_bytes()
     for offset in range(len(content)):
         other = bytearray(content)
@@ -254,7 +255,7 @@ def test_the_stand_alone_script_finds_the_same(archive_directory: Path) -> None:
     for directory in archive_directories(archive_directory):
         process = run_script(directory)
         assert (process.returncode, process.stderr) == (0, "")
-        assert "4 files, 4 lines" in process.stdout
+        assert "4 files, 5 lines" in process.stdout
     files(archive_directory)[0].unlink()
     for directory in archive_directories(archive_directory):
         process = run_script(directory)
@@ -287,15 +288,15 @@ def test_the_script_blames_not_the_store_for_a_full_disk_of_its_output(
 def test_a_seal_shows_that_a_journal_was_cut_with_its_files(
     archive_directory: Path,
 ) -> None:
-    seal = hashlib.sha256(lines(archive_directory)[-1][:-1]).hexdigest()
-    middle = hashlib.sha256(lines(archive_directory)[1][:-1]).hexdigest()
+    seal = journal_lines.line_sha256(lines(archive_directory)[-1])
+    middle = journal_lines.line_sha256(lines(archive_directory)[1])
     for directory in archive_directories(archive_directory):
         process = run_script(directory, "--sealed", seal, "--sealed", middle)
         assert (process.returncode, process.stderr) == (0, "")
         assert seal in process.stdout
     rewrite(archive_directory, lines(archive_directory)[:-1])
     files(archive_directory)[-1].unlink()
-    (archive_directory / journal_end.FILE_NAME).unlink()
+    (archive_directory / "journal.last").unlink()
     with journal.Journal(str(archive_directory)) as events:
         events.append("after", "2026-11-24T12:00:00Z")
     assert problems(archive_directory) == []
@@ -313,9 +314,9 @@ def test_others_can_lock_the_journal_while_files_and_lines_are_verified(
     line_counts = []
     check_chain = verifier._check_chain
 
-    def lock_then_check(*arguments: Any) -> int:
+    def lock_then_check(*arguments: Any) -> None:
         run_locking_process(archive_directory)
-        return check_chain(*arguments)
+        check_chain(*arguments)
 
     monkeypatch.setattr(verifier, "_check_chain", lock_then_check)
 
@@ -326,8 +327,8 @@ def test_others_can_lock_the_journal_while_files_and_lines_are_verified(
         line_counts.append(len(lines(archive_directory)))
 
     result = verifier.verify_archive(str(archive_directory), append)
-    assert line_counts == [COUNT + 1, COUNT + 2, COUNT + 3, COUNT + 4]
-    assert (result.findings, result.line_count) == ([], COUNT)
+    assert line_counts == [COUNT + 2, COUNT + 3, COUNT + 4, COUNT + 5]
+    assert (result.findings, result.line_count) == ([], COUNT + 1)
 
 
 def test_what_is_stored_between_the_listing_and_the_lines_is_no_error(
@@ -347,9 +348,10 @@ def test_what_is_stored_between_the_listing_and_the_lines_is_no_error(
 
 def test_a_line_that_is_being_written_is_waited_for(archive_directory: Path) -> None:
     """The journal is read up to the end that it has between two writers."""
-    content = (archive_directory / journal.FILE_NAME).read_bytes()
-    with open(archive_directory / journal.FILE_NAME, "r+b") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    content = journal_lines.segment(archive_directory).read_bytes()
+    directory = os.open(archive_directory / "journal", os.O_RDONLY)
+    with open(journal_lines.segment(archive_directory), "r+b") as file:
+        fcntl.flock(directory, fcntl.LOCK_EX)
         file.truncate(len(content) - 100)
         with subprocess.Popen(
             ["/usr/bin/python3", "-I", str(SCRIPT), str(archive_directory)],
@@ -360,7 +362,7 @@ def test_a_line_that_is_being_written_is_waited_for(archive_directory: Path) -> 
             file.seek(0)
             file.write(content)
             file.flush()
-            fcntl.flock(file, fcntl.LOCK_UN)
+            os.close(directory)
             assert process.wait() == 0
 
 
@@ -391,7 +393,7 @@ def test_a_bomb_costs_no_more_than_a_copy_can_have(archive_directory: Path) -> N
     named_problems = problems(archive_directory)
     assert any("decompresses to more" in each for each in named_problems)
     limit = verifier.HEAD_LIMIT
-    chunks = verifier._StoredFile(str(path)).decompress(limit)
+    chunks = verifier._GzipFile(str(path)).decompress(limit)
     assert sum(map(len, chunks)) <= limit + verifier.BLOCK_SIZE
     path.chmod(0o600)
     os.truncate(path, 1 << 42)  # a sparse file, which would be read for hours
@@ -406,8 +408,10 @@ def rechain(directory: Path, index: int, old: bytes, new: bytes) -> None:
     rechained = []
     for number, line in enumerate(lines(directory)):
         changed = line.replace(old, new, 1) if number == index else line
-        rechained.append(changed[: changed.rindex(b',"prev":"') + 9] + last + b'"}\n')
-        last = hashlib.sha256(rechained[-1][:-1]).hexdigest().encode()
+        chained, _, details = changed.partition(b"\t")
+        chained = chained[: chained.rindex(b',"prev":"') + 9] + last + b'"}'
+        last = journal_lines.line_sha256(chained).encode()
+        rechained.append(chained + b"\t" + details)
     rewrite(directory, rechained)
 
 
@@ -425,7 +429,7 @@ def test_a_well_made_note_of_no_number_is_named(
 ) -> None:
     marker_content = f"{number} {'0' * 64}".encode("latin-1")
     proof = hashlib.sha256(marker_content).hexdigest().encode()
-    (archive_directory / journal_end.FILE_NAME).write_bytes(
+    (archive_directory / "journal.last").write_bytes(
         marker_content + b" " + proof + b"\n"
     )
     assert any(": damaged" in each for each in problems(archive_directory))
@@ -447,7 +451,7 @@ def test_deeply_nested_directories_are_checked(archive_directory: Path) -> None:
     ]
 
 
-@pytest.mark.parametrize("name", [journal.FILE_NAME, journal_end.FILE_NAME])
+@pytest.mark.parametrize("name", ["journal/2026-11", "journal.last"])
 def test_a_fifo_keeps_nobody_waiting(archive_directory: Path, name: str) -> None:
     (archive_directory / name).unlink()
     os.mkfifo(archive_directory / name)
@@ -510,8 +514,8 @@ def report_in(directory: Path) -> Path:
 def test_an_outcome_report_is_a_file_of_the_journal(archive_with_report: Path) -> None:
     result = verifier.verify_archive(str(archive_with_report))
     assert not result.findings
-    assert (len(result.files), result.line_count) == (2, 3)
-    assert "2 files, 3 lines" in run_script(str(archive_with_report)).stdout
+    assert (len(result.files), result.line_count) == (2, 4)
+    assert "2 files, 4 lines" in run_script(str(archive_with_report)).stdout
 
 
 def test_an_outcome_report_cut_or_changed_at_any_byte_is_named(
@@ -562,5 +566,5 @@ def test_a_copy_that_calls_itself_a_report_is_named(archive_with_report: Path) -
     """Of a report no original is asked for: nobody may get rid of one like that."""
     copy = files(archive_with_report)[0].with_name("20261122-" + "a1" * 20 + ".eml.gz")
     assert copy.exists()
-    rechain(archive_with_report, 0, b'"event":"archived"', b'"event":"outcome-report"')
+    rechain(archive_with_report, 1, b'"event":"archived"', b'"event":"outcome-report"')
     assert problems(archive_with_report)

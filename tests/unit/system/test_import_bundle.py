@@ -60,7 +60,7 @@ BOTH_PROGRAM = """
     message.log_fields message.received_header message.smtp_data message.stamp
     postfix.main_cf postfix.smtp_client
     stamp_filter.transaction
-    store.archive store.copy_file store.fallback store.journal store.journal_end
+    store.archive store.copy_file store.fallback store.journal store.journal_format
     store.known_end
     system.deadline system.files system.spool
     fcntl itertools zlib

@@ -237,7 +237,8 @@ def test_the_probe_is_found_beside_a_journal_that_cannot_be_read(
     legal.mkdir()
     program = foreign_directory / "sendmail"
     journal_path = journal_reader.path_of(str(foreign_directory), LEGAL)
-    program.write_text(f'#!/bin/sh\necho "$6" >>{journal_path}\n')
+    Path(journal_path).mkdir()
+    program.write_text(f'#!/bin/sh\necho "$6" >>{journal_path}/2026-11\n')
     program.chmod(0o755)
     monkeypatch.setattr(postfix_command, "find_command", lambda name: str(program))
     assert host_setup.send_probe("/etc/postfix", str(foreign_directory))
