@@ -23,11 +23,11 @@ from postfix_archive.errors import (
     StoreFailed,
 )
 from postfix_archive.message import address, dates, mime
-from postfix_archive.search import archive_index, index_lag
+from postfix_archive.search import archive_index
 from postfix_archive.search.index_query import Hit
 from postfix_archive.search.query_nodes import Any, Node, Range, Word
 from postfix_archive.search.search import Search
-from postfix_archive.store import journal, journal_reader, record, record_reader
+from postfix_archive.store import journal, journal_reader, record_reader
 from postfix_archive.store.journal_reader import Line
 from postfix_archive.store.record import Record
 
@@ -76,16 +76,15 @@ def find_record(settings: Settings, text: str, archive: str | None = None) -> Re
 
 def record_of(settings: Settings, place: Place | Hit) -> Record:
     """Return the record at a place. Raises RecordNotFound if it is another one."""
-    path = journal_reader.path_of(settings.archive_store_directory, place.archive)
-    lines = journal_reader.lines_at(path, place.offsets)
-    events = filter(None, map(journal_reader.valid_event, lines))
-    records = record.merge(place.archive, events)
-    if place.archive_id not in records:
+    record = record_reader.record_at(
+        settings.archive_store_directory, place.archive, place.offsets
+    )
+    if record.archive_id != place.archive_id:
         raise RecordNotFound(
             f"{place.archive_id} is not where the index says; run postfix-archive"
             " index --rebuild"
         )
-    return records[place.archive_id]
+    return record
 
 
 def last_records(
@@ -168,7 +167,7 @@ def _position(settings: Settings, archive: str) -> int | None:
     path = journal_reader.path_of(settings.archive_store_directory, archive)
     if state is None or not state.position or not state.is_of_journal(path):
         return None
-    is_late = index_lag.journal_end(path) - state.position > TAIL_LIMIT
+    is_late = journal_reader.end_offset(path) - state.position > TAIL_LIMIT
     return None if is_late else state.position
 
 

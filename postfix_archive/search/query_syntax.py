@@ -35,7 +35,14 @@ def parse(query: str) -> Node:
         root = luqum.parser.parser.parse(QUOTED_OR_BRACKETED.sub(_quote, query))
     except luqum.exceptions.ParseError as error:
         raise _syntax_error(str(error), query) from None
-    except (RecursionError, ValueError, IndexError, AttributeError, TypeError):
+    except (
+        ArithmeticError,
+        AttributeError,
+        LookupError,
+        RecursionError,
+        TypeError,
+        ValueError,
+    ):
         raise QueryInvalid("this cannot be read as a query", query, 0) from None
     return _Converter(query).node(root, "", 0)
 

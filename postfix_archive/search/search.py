@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 from postfix_archive.config.settings import Settings
 from postfix_archive.errors import IndexDamaged, IndexMissing
-from postfix_archive.search import archive_index, index_file, index_lag, index_query
+from postfix_archive.search import archive_index, index_file, index_query
 from postfix_archive.search.index_query import ORDERS, Hit, Order
 from postfix_archive.search.query_condition import Value
 from postfix_archive.search.query_fields import Compiler
@@ -117,7 +117,7 @@ class Search:
                 continue
             indexed.append(name)
             path = journal_reader.path_of(self._store_directory, name)
-            end = index_lag.journal_end(path)
+            end = journal_reader.end_offset(path)
             if end - state.position > LAG_BYTES:
                 self.notices.append(
                     f"{name}: its index is being built"
