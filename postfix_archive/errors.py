@@ -28,6 +28,10 @@ with exit code 1.
      +-- BypassRefused                            postfix-archive bypass
      +-- TableInvalid                             ARCHIVE tables
      +-- NotRoot                                  commands that only root may run
+     +-- IndexFailed, IndexMissing                the index for searching
+     |    +-- IndexDamaged
+     +-- IndexerRunning                           postfix-archive index
+     +-- QueryInvalid                             postfix-archive search
 """
 
 
@@ -191,3 +195,47 @@ class ImportFailed(ArchiveError):
 
 class ReplayFailed(ArchiveError):
     """Archived mail cannot be given to Postfix again."""
+
+
+class IndexFailed(ArchiveError):
+    """A database of the index could not be written or read."""
+
+
+class IndexDamaged(IndexFailed):
+    """A database of the index is damaged, or of another version of this program.
+
+    ``path`` is that of the database.
+    """
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(path, reason)
+        self.path = path
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.reason}"
+
+
+class IndexerRunning(ArchiveError):
+    """Another process already writes the index of this instance."""
+
+
+class IndexMissing(ArchiveError):
+    """There is no index to search."""
+
+
+class QueryInvalid(ArchiveError):
+    """A query does not follow the query language.
+
+    ``query`` is the whole query, ``position`` the number of characters before the place
+    of the error.
+    """
+
+    def __init__(self, reason: str, query: str, position: int) -> None:
+        super().__init__(reason, query, position)
+        self.reason = reason
+        self.query = query
+        self.position = position
+
+    def __str__(self) -> str:
+        return self.reason

@@ -87,6 +87,18 @@ PYPI_PACKAGES = (
 )
 
 
+# winmail.dat files that Outlook wrote.
+TNEF_FILES = Corpus("tnefparse", "tests/examples", ("*.tnef",))
+
+
+def tnef_files(cache: Path) -> list[Path]:
+    """Return real winmail.dat files; what is downloaded is kept in cache."""
+    with open(cache / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        directory = _download_source(TNEF_FILES, cache) / TNEF_FILES.directory
+    return sorted(directory.glob(*TNEF_FILES.patterns))
+
+
 def real_messages(cache: Path) -> list[Mail]:
     """Return all real messages, each once; what is downloaded is kept in cache."""
     with open(cache / "lock", "w") as lock:  # several processes of a run need them

@@ -1,13 +1,15 @@
-"""Click parameter types for the options of commands: dates and archive addresses."""
+"""What commands take: the settings of the instance, dates, archive addresses."""
 
 from __future__ import annotations
 
 import datetime
+from collections.abc import Callable
 from typing import Any
 
 import click
 import dateutil.parser
 
+from postfix_archive.config import archive_cf
 from postfix_archive.errors import RequestInvalid
 from postfix_archive.message import request
 
@@ -39,3 +41,15 @@ class ArchiveAddress(click.ParamType):  # type: ignore[type-arg]
             return request.parse_archive(value)
         except RequestInvalid:
             self.fail(f"{value!r} is not an archive address", param, ctx)
+
+
+def with_settings(command: Callable[..., None]) -> Callable[..., None]:
+    """Pass the settings of this instance as the command's first argument."""
+
+    @click.pass_obj
+    def run_with_settings(directory: str, /, **options: Any) -> None:
+        command(archive_cf.load(directory), **options)
+
+    run_with_settings.__doc__ = command.__doc__
+    run_with_settings.__name__ = command.__name__
+    return run_with_settings

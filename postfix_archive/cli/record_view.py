@@ -8,12 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-import chardet
-
 from postfix_archive.config.settings import Settings
 from postfix_archive.errors import RecordDamaged, StoreFailed
 from postfix_archive.message import dates, encoded_words, header, mime, printable
 from postfix_archive.message.printable import safe_text
+from postfix_archive.search import charset
 from postfix_archive.store import journal, outcome_summary, record_reader
 from postfix_archive.store.journal_event import Event
 from postfix_archive.store.outcome_summary import OutcomeSummary
@@ -71,13 +70,21 @@ def summary_lines(
     problems why there is no subject: the copy is missing or damaged.
     """
     first, *others = message.passes
-    head = _head(settings, message, problems)
-    subject_text = NO_COPY if head is None else subject(head, LIST_SUBJECT_COLUMNS)
-    text = f"{message.archive}  {_pass_text(message, first)}{subject_text}"
+    text = f"{message.archive}  {_pass_text(message, first)}"
+    text += subject_text(settings, message, problems)
     yield f"{message.archive_id}  {first.time}  {text}"
     for one in others:
         if not one.is_returned_copy:
             yield f"    passed again  {one.time}  {_pass_text(message, one)}".rstrip()
+
+
+def subject_text(settings: Settings, message: Record, problems: list[str]) -> str:
+    """Return the subject for a list, or that the copy is missing or damaged.
+
+    Appends to problems why there is none.
+    """
+    head = _head(settings, message, problems)
+    return NO_COPY if head is None else subject(head, LIST_SUBJECT_COLUMNS)
 
 
 def _pass_text(message: Record, one: Pass) -> str:
@@ -213,19 +220,5 @@ def subject(head: bytes, columns: int = SUBJECT_COLUMNS) -> str:
     """Return the subject, with encoded words (RFC 2047) and charsets decoded."""
     field = header.first(head, b"subject")
     raw = field.value[:SUBJECT_LIMIT] if field else b""
-    text = safe_text(encoded_words.decode(raw, _decode_undeclared))
+    text = safe_text(encoded_words.decode(raw, charset.decode_undeclared))
     return printable.cut(text, columns) or "(no subject)"
-
-
-def _decode_undeclared(raw: bytes) -> str:
-    """Decode text without a declared charset, as chardet guesses it."""
-    if b"\x1b$" in raw:
-        return encoded_words.decode_charset(raw, "iso-2022-jp")
-    try:
-        return raw.decode()
-    except UnicodeDecodeError:
-        guess = chardet.detect(raw)
-    try:
-        return encoded_words.decode_charset(raw, guess["encoding"] or "ascii")
-    except LookupError:  # chardet has charsets that Python lacks
-        return raw.decode("ascii", "replace")

@@ -41,6 +41,8 @@ DEFAULTS = {
     "archive_spool_directory": "/var/tmp",
     "archive_stamp_lifetime": "5d",
     "archive_store_directory": "/var/lib/postfix-archive",
+    # After the setting that it refers to: an error in that should name that.
+    "archive_index_directory": "$archive_store_directory/index",
     "archive_tables": "",
     "archive_time_limit": "900s",
     "archive_wait_for_outcome": "0s",
@@ -61,6 +63,7 @@ class Settings:
     archive_fallback_directory: str
     archive_from: bytes
     archive_handback_address: tuple[str, int]
+    archive_index_directory: str
     archive_journal_recipients_per_copy: int
     archive_key_file: str
     archive_local_clients: tuple[str, ...]
@@ -295,6 +298,7 @@ PARSERS: dict[str, Callable[[str, str], Any]] = {
     "archive_fallback_directory": _parse_path,
     "archive_from": _parse_address,
     "archive_handback_address": parse_port,
+    "archive_index_directory": _parse_path,
     "archive_journal_recipients_per_copy": _parse_count,
     "archive_key_file": _parse_path,
     "archive_local_clients": _parse_clients,

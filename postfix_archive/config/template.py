@@ -38,6 +38,10 @@ DESCRIPTIONS = {
     ),
     "archive_from": "From: address of archive copies and capsules.",
     "archive_handback_address": "Port to which messages are reinjected.",
+    "archive_index_directory": (
+        "Directory of the index that postfix-archive search uses. Made from the store:"
+        " it can be deleted and built again."
+    ),
     "archive_journal_recipients_per_copy": (
         "Maximal number of recipients in one mailed copy, for importers with small"
         " buffers; longer lists are split over several copies. 0: one copy."

@@ -90,7 +90,7 @@ def test_an_archive_is_found_in_any_case(value: str) -> None:
         for each in command.params
         if each.name == "archive" and isinstance(each.type, options.ArchiveAddress)
     ]
-    names = ["export", "import", "replay", "verify", "list", "show"]
+    names = ["export", "import", "list", "replay", "show", "verify"]
     assert commands_with_archive == names
 
 

@@ -1,0 +1,82 @@
+"""The child process of extraction_process: extracts one message after the other.
+
+Standard input is a socket: each original comes with a byte for the mode and its length
+before it; its content goes back as JSON, with its length before it. Gives up what it
+does not need first: whoever takes it over by hostile content has no network, no new
+privileges, no files to write and no other processes.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import logging
+import os
+import resource
+import signal
+import sys
+
+from postfix_archive.search import extraction
+from postfix_archive.search.content import MessageContent
+from postfix_archive.search.extraction_limits import (
+    LENGTH_SIZE,
+    WITHOUT_LIBRARIES,
+    Timer,
+)
+
+DESCRIPTOR_LIMIT = 64  # modules are imported when they are needed
+PR_SET_NO_NEW_PRIVS = 38  # prctl(2)
+CLONE_NEWUSER, CLONE_NEWNET = 0x10000000, 0x40000000  # unshare(2)
+REPEAT_SECONDS = 1.0  # the timer's second signal, for code that caught the first
+
+
+def main(cpu: float, killed_cpu: int, memory: int) -> None:
+    """Serve the parent until it closes our standard input."""
+    _give_up_rights(memory)
+    logging.disable(logging.CRITICAL)  # libraries log what is wrong with a document
+    timer = Timer()
+    signal.signal(signal.SIGPROF, timer.expire)
+    requests = sys.stdin.buffer
+    while mode := requests.read(1):
+        length = int.from_bytes(requests.read(LENGTH_SIZE), "big")
+        original = requests.read(length)
+        _renew_cpu_limit(killed_cpu)
+        timer.is_late = False
+        signal.setitimer(signal.ITIMER_PROF, cpu, REPEAT_SECONDS)
+        content = extraction.extract(
+            original, timer, without_libraries=mode == WITHOUT_LIBRARIES
+        )
+        _reply(content)
+
+
+def _reply(content: MessageContent) -> None:
+    text = json.dumps(content, ensure_ascii=False, separators=(",", ":"))
+    reply = text.encode("utf-8", "replace")
+    remaining = memoryview(len(reply).to_bytes(LENGTH_SIZE, "big") + reply)
+    while remaining:
+        remaining = remaining[os.write(0, remaining) :]
+
+
+def _renew_cpu_limit(seconds: int) -> None:
+    """Let the kernel kill us when we have used some more seconds of CPU time."""
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    used = int(usage.ru_utime + usage.ru_stime)
+    hard_limit = resource.getrlimit(resource.RLIMIT_CPU)[1]
+    resource.setrlimit(resource.RLIMIT_CPU, (used + seconds + 1, hard_limit))
+
+
+def _give_up_rights(memory: int) -> None:
+    for kind, limit in (
+        (resource.RLIMIT_AS, memory),
+        (resource.RLIMIT_CORE, 0),
+        (resource.RLIMIT_FSIZE, 0),
+        (resource.RLIMIT_NOFILE, DESCRIPTOR_LIMIT),
+        (resource.RLIMIT_NPROC, 0),
+    ):
+        _, hard_limit = resource.getrlimit(kind)
+        if hard_limit == resource.RLIM_INFINITY or hard_limit >= limit:
+            resource.setrlimit(kind, (limit, limit))
+    libc = ctypes.CDLL(None)
+    libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+    # Fails where the host allows no user namespaces; then there is a network.
+    libc.unshare(CLONE_NEWUSER | CLONE_NEWNET)

@@ -1,0 +1,113 @@
+"""Reads the header fields of a message that people search for.
+
+Used by extraction and, in the parent process, by extraction_process. Never raises.
+"""
+
+from __future__ import annotations
+
+import email.utils
+import re
+from collections.abc import Iterable
+
+from postfix_archive.message import encoded_words
+from postfix_archive.search import charset
+from postfix_archive.search.content import MessageContent
+from postfix_archive.search.extraction_limits import FIELD_COUNT_LIMIT, FIELD_LIMIT
+
+ADDRESS_FIELDS = ("from", "to", "cc", "bcc")
+BRACKETED = re.compile(r"<([^<>\s]+)>")
+NO_CONTENT = MessageContent((), (), (), (), "", None, "", "", (), "", (), ())
+REFERENCE_LIMIT = 1000
+
+
+def read(fields: Iterable[tuple[str, bytes]]) -> MessageContent:
+    """Return the content of a message as its header alone says it.
+
+    fields: names and unfolded values. Of a field that is there twice, lists
+    of addresses and references have both, all else the first.
+    """
+    values: dict[str, list[bytes]] = {}
+    for name, value in fields:
+        same_name = values.setdefault(name.lower(), [])
+        if len(same_name) < FIELD_COUNT_LIMIT:
+            same_name.append(value[:FIELD_LIMIT])
+    lists = [_addresses(values.get(each, [])) for each in ADDRESS_FIELDS]
+    references = values.get("references", []) + values.get("in-reply-to", [])
+    return NO_CONTENT._replace(
+        from_=lists[0],
+        to=lists[1],
+        cc=lists[2],
+        bcc=lists[3],
+        subject=_first_text(values, "subject"),
+        date=_date(_first_text(values, "date")),
+        message_id=_id(_first_text(values, "message-id")),
+        list_id=_id(_first_text(values, "list-id")),
+        references=tuple(
+            dict.fromkeys(
+                match[1]
+                for value in references
+                for match in BRACKETED.finditer(value.decode("utf-8", "replace"))
+            )
+        )[-REFERENCE_LIMIT:],
+    )
+
+
+def text(value: bytes) -> str:
+    """Return a field's value as text on one line, encoded words (RFC 2047) decoded."""
+    if value.isascii() and b"=?" not in value and b"\x1b" not in value:
+        decoded = value.decode("ascii")
+    else:
+        decoded = encoded_words.decode(value, charset.decode_undeclared)
+    return " ".join(decoded.split())
+
+
+def unfold(value: str) -> bytes:
+    """Return a value as email.message has it, unfolded, as the bytes of the message."""
+    unfolded = value.replace("\r", "").replace("\n", "")
+    return unfolded.encode("utf-8", "surrogateescape")
+
+
+def _first_text(values: dict[str, list[bytes]], name: str) -> str:
+    found = values.get(name)
+    return text(found[0]) if found else ""
+
+
+def _id(value: str) -> str:
+    """Return what is between the last angle brackets, or else the whole value."""
+    matches = BRACKETED.findall(value)
+    return str(matches[-1]) if matches else value
+
+
+def _addresses(values: list[bytes]) -> tuple[str, ...]:
+    """Return all addresses of a field; a value that is none as it stands."""
+    addresses: list[str] = []
+    for value in values:
+        # Once for all names: a guess of the charset takes 10 ms.
+        decoded = (
+            value.decode() if value.isascii() else charset.decode_undeclared(value)
+        )
+        try:
+            pairs = email.utils.getaddresses([decoded])
+        except (ValueError, IndexError, RecursionError):
+            pairs = []
+        found = [_address(name, address) for name, address in pairs if address]
+        if not any("@" in each for each in found):
+            found = []  # the parser leaves out what it does not understand
+        addresses += found or ([text(value)] if value.strip() else [])
+    return tuple(addresses)
+
+
+def _address(name: str, address: str) -> str:
+    decoded = text(address.encode("utf-8", "replace"))
+    if not name:
+        return decoded
+    return f"{text(name.encode('utf-8', 'replace'))} <{decoded}>"
+
+
+def _date(value: str) -> float | None:
+    """Return the Unix time of a Date field (RFC 5322 3.3), None if it is none."""
+    try:
+        parsed = email.utils.parsedate_tz(value)
+        return None if parsed is None else float(email.utils.mktime_tz(parsed))
+    except (ValueError, OverflowError, IndexError, TypeError):
+        return None

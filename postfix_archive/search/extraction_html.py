@@ -1,0 +1,63 @@
+"""The text of an HTML part, by selectolax.
+
+Used by extraction. Raises what selectolax raises, and ImportError where it is missing.
+"""
+
+from __future__ import annotations
+
+import html as html_entities
+import re
+
+from postfix_archive.search import charset
+from postfix_archive.search.extraction_limits import HTML_LIMIT
+
+MEDIA_TYPES = ("text/html", "application/xhtml+xml")
+# These end a word; all other elements are inside lines.
+BLOCKS = frozenset(
+    "address article aside blockquote body br center dd div dl dt fieldset figcaption"
+    " figure footer form h1 h2 h3 h4 h5 h6 head header hr html iframe img input li main"
+    " nav ol option p pre section select table tbody td textarea tfoot th thead title"
+    " tr ul".split()
+)
+WITHOUT_TEXT = ["script", "style", "template"]
+TEXT_NODE = "-text"
+META_SIZE = 1 << 12  # bytes at the start that can declare the charset
+META_CHARSET = re.compile(rb"""<meta\b[^>]*\bcharset\s*=\s*["']?([\w.:-]+)""", re.I)
+TAG = re.compile(r"<[^<>]*>")
+
+
+def source(content: bytes, declared: str) -> str:
+    """Return the HTML itself as text, at most HTML_LIMIT characters of it."""
+    if not declared and (match := META_CHARSET.search(content[:META_SIZE])):
+        declared = match[1].decode("ascii", "replace")
+    if declared.lower().startswith("utf-16") and content[:1] == b"<":
+        declared = ""  # it was in UTF-16 once
+    return charset.decode(content, declared)[:HTML_LIMIT]
+
+
+def text(html: str) -> str:
+    """Return the text, with that of title and alt attributes, without scripts."""
+    # Not needed for most messages, and not there in every installation.
+    from selectolax.lexbor import LexborHTMLParser
+
+    tree = LexborHTMLParser(html)
+    tree.strip_tags(WITHOUT_TEXT)
+    texts = []
+    if tree.root is None:
+        return ""
+    for node in tree.root.traverse(include_text=True):
+        tag, previous = node.tag, node.prev
+        if tag in BLOCKS or (previous is not None and previous.tag in BLOCKS):
+            texts.append("\n")
+        if tag == TEXT_NODE:
+            texts.append(node.text_content or "")
+    for node in tree.css("[alt],[title]"):
+        attributes = node.attributes
+        texts += ["\n", attributes.get("alt") or "", " ", attributes.get("title") or ""]
+    lines = map(str.strip, "".join(texts).split("\n"))
+    return "\n".join(filter(None, lines))
+
+
+def text_between_tags(html: str) -> str:
+    """Return what is between tags, scripts included: in linear time, by no parser."""
+    return html_entities.unescape(TAG.sub(" ", html))

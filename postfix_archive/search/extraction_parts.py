@@ -1,0 +1,181 @@
+"""The MIME parts of a message, in order: number, media type, name, content.
+
+Used by extraction and by show, which name a part by the same number. Reads with the
+policy compat32 of Python's email: five times faster than policy.default, and it never
+fails over a header.
+"""
+
+from __future__ import annotations
+
+import binascii
+import email.parser
+import email.policy
+import email.utils
+from collections.abc import Iterator
+from email.message import Message
+from typing import NamedTuple
+
+from postfix_archive.search import charset, extraction_header
+from postfix_archive.search.extraction_limits import NESTING_LIMIT, PART_LIMIT
+
+BLOCK_SIZE = 1 << 16  # bytes given to the parser at a time
+FIRST_BYTES = 1 << 10
+PARAMETER_FIELDS = ("content-type", "content-disposition")
+MULTIPART = "multipart/"
+MESSAGE_TYPES = ("message/rfc822", "message/global", "message/news")
+ENCODED = ("base64", "quoted-printable")
+
+
+class Part(NamedTuple):
+    """One part that is no multipart: its number from 1 on, media type, and itself.
+
+    The media type is in lower case, and text/plain by default (RFC 2045 5.2).
+    """
+
+    number: int
+    media_type: str
+    message: Message
+
+    @property
+    def name(self) -> str:
+        """The file name, "" if there is none.
+
+        By RFC 2231, or as an encoded word (RFC 2047), or as 8-bit text.
+        """
+        name = self.message.get_filename("") or ""
+        if "=?" in name:
+            raw = name.encode("utf-8", "surrogateescape")
+            return extraction_header.text(raw)
+        return " ".join(name.split())
+
+    @property
+    def charset(self) -> str:
+        """The charset that is declared, "" if none is."""
+        return self.message.get_content_charset("") or ""
+
+    @property
+    def is_attachment(self) -> bool:
+        """True for all but text that is shown as the message itself."""
+        disposition = self.message.get_content_disposition()
+        is_text = self.media_type.startswith("text/")
+        return disposition == "attachment" or not is_text or bool(self.name)
+
+    @property
+    def encoding(self) -> str:
+        """The Content-Transfer-Encoding in lower case."""
+        return str(self.message.get("content-transfer-encoding", "")).strip().lower()
+
+    def content(self) -> bytes:
+        """Return the decoded bytes; those of a nested message as it was sent."""
+        payload = self.message.get_payload()
+        if isinstance(payload, list):
+            return b"\r\n".join(_as_bytes(each) for each in payload)
+        decoded = self.message.get_payload(decode=True)
+        return decoded if isinstance(decoded, bytes) else b""
+
+    def first_bytes(self) -> bytes:
+        """Return the start of the content."""
+        payload = self.message.get_payload()
+        if isinstance(payload, str) and self.encoding == "base64":
+            start = "".join(payload[:FIRST_BYTES].split())
+            with_padding = start[: len(start) // 4 * 4]
+            try:
+                return binascii.a2b_base64(with_padding.encode("ascii", "replace"))
+            except binascii.Error:
+                return b""
+        return self.content()[:FIRST_BYTES]
+
+    def size(self) -> int:
+        """Return the number of decoded bytes; of base64 without decoding it."""
+        payload = self.message.get_payload()
+        if isinstance(payload, str) and self.encoding == "base64":
+            end = payload.rstrip()
+            digits = len(end) - end.count("\n") - end.count("\r") - end.count(" ")
+            padding = len(end) - len(end.rstrip("="))
+            return (digits - padding) * 3 // 4
+        return len(self.content())
+
+
+def parse(original: bytes) -> Message:
+    """Return the message; of one that is nested too deep, with its body as text."""
+    parser = email.parser.BytesFeedParser(policy=email.policy.compat32)
+    try:
+        for start in range(0, len(original), BLOCK_SIZE):
+            parser.feed(original[start : start + BLOCK_SIZE])
+        return parser.close()
+    except (RecursionError, ValueError, LookupError, AttributeError, TypeError):
+        only_header = email.parser.BytesHeaderParser(policy=email.policy.compat32)
+        return only_header.parsebytes(original)
+
+
+def parts(message: Message, problems: list[str]) -> Iterator[Part]:
+    """Yield all parts that are no multiparts, in order.
+
+    A nested message comes before its own parts. Appends to problems which limit is
+    exceeded.
+    """
+    number = 0
+    pending = [(message, 0)]
+    while pending:
+        part, depth = pending.pop()
+        if depth > NESTING_LIMIT:
+            problems.append(f"nesting: deeper than {NESTING_LIMIT}")
+            continue
+        _decode_parameters(part)
+        media_type = part.get_content_type()
+        if not (media_type.startswith(MULTIPART) and part.is_multipart()):
+            number += 1
+            if number > PART_LIMIT:
+                problems.append(f"parts: more than {PART_LIMIT}")
+                return
+            yield Part(number, media_type, part)
+        pending += [(each, depth + 1) for each in reversed(_children(part, media_type))]
+
+
+def fields(message: Message) -> Iterator[tuple[str, bytes]]:
+    """Yield name and unfolded value of each header field."""
+    for name, value in message.raw_items():
+        yield name, extraction_header.unfold(str(value))
+
+
+def messages(part: Message) -> list[Message]:
+    """Return what a multipart or a message part consists of, [] for all else."""
+    payload = part.get_payload()
+    if not isinstance(payload, list):
+        return []
+    return [each for each in payload if isinstance(each, Message)]
+
+
+def _children(part: Message, media_type: str) -> list[Message]:
+    """Return the parts of a multipart, or the message in a part."""
+    children = messages(part)
+    if media_type.startswith(MULTIPART):
+        return children
+    if media_type not in MESSAGE_TYPES:
+        return []
+    encoding = str(part.get("content-transfer-encoding", "")).strip().lower()
+    # RFC 2046 5.2.1 forbids it, and some do it all the same.
+    return [_decoded(each, encoding) for each in children]
+
+
+def _decoded(message: Message, encoding: str) -> Message:
+    if encoding not in ENCODED or message.keys():
+        return message
+    message["Content-Transfer-Encoding"] = encoding
+    payload = message.get_payload(decode=True)
+    return parse(payload) if isinstance(payload, bytes) else message
+
+
+def _decode_parameters(part: Message) -> None:
+    """Replace the fields with parameters whose bytes are not ASCII by decoded ones."""
+    for name, value in part.raw_items():
+        if name.lower() in PARAMETER_FIELDS and not str(value).isascii():
+            decoded = charset.decode_undeclared(extraction_header.unfold(str(value)))
+            part.replace_header(name, decoded)
+
+
+def _as_bytes(message: object) -> bytes:
+    try:
+        return message.as_bytes() if isinstance(message, Message) else b""
+    except (ValueError, LookupError, AttributeError, TypeError, RecursionError):
+        return b""

@@ -1,0 +1,141 @@
+"""Catches an index up with the journal of its archive.
+
+Used by index_service. Reads the lines from the index's position on and the copies of
+new messages, and commits about every COMMIT_SECONDS. What cannot be read or extracted
+is named in the message's problems, and the message is indexed without it. Raises
+IndexFailed, JournalFailed and StoreFailed.
+"""
+
+from __future__ import annotations
+
+import errno
+import time
+from collections.abc import Callable, Iterable, Iterator
+
+from postfix_archive.errors import RecordDamaged, StoreFailed
+from postfix_archive.search import index_entry
+from postfix_archive.search.content import MessageContent
+from postfix_archive.search.extraction_process import read_original
+from postfix_archive.search.index_engine import IndexWriter
+from postfix_archive.store import journal, journal_reader, record, record_reader
+from postfix_archive.store.journal_event import Event
+from postfix_archive.store.journal_reader import Line
+from postfix_archive.store.record import Record
+
+COMMIT_SECONDS = 1.0
+CHUNK_LINES = 500  # lines of the journal that are applied together: some 100 messages
+CHUNK_BYTES = 4 << 20  # bytes of such lines; a single one can have 20 MB
+# The message is not to blame for these; later it may be read.
+PASSING_ERRORS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+INDEXED_EVENTS = {
+    *journal.CAPTURE_EVENTS,
+    *journal.REPORT_EVENTS,
+    journal.MAILED,
+    journal.OUTCOME,
+}
+NO_CONTENT = MessageContent(
+    from_=(),
+    to=(),
+    cc=(),
+    bcc=(),
+    subject="",
+    date=None,
+    message_id="",
+    list_id="",
+    references=(),
+    text="",
+    attachments=(),
+    problems=("copy: missing or damaged",),
+)
+Extract = Callable[[bytes], MessageContent]  # such as extraction_process.Extractor's
+EventsById = dict[str, dict[int, Event]]  # the events of a message by their offsets
+
+
+class Indexer:
+    """Catches up the index of one archive."""
+
+    def __init__(
+        self, store_directory: str, archive: str, index: IndexWriter, extract: Extract
+    ) -> None:
+        self._store_directory = store_directory
+        self._archive = archive
+        self._index = index
+        self._extract = extract
+        self._path = journal_reader.path_of(store_directory, archive)
+
+    def catch_up(self) -> Iterator[int]:
+        """Index all lines up to the end of the journal.
+
+        Yields after each commit the number of messages that it added; the caller may
+        stop then.
+        """
+        committed_at = time.monotonic()
+        added = 0
+        last_line: Line | None = None  # not committed yet
+        for chunk in _chunks(journal_reader.lines(self._path, self._index.position)):
+            added += self._apply(chunk)
+            last_line = chunk[-1]
+            if time.monotonic() - committed_at >= COMMIT_SECONDS:
+                self._index.commit(last_line)
+                yield added
+                last_line, added, committed_at = None, 0, time.monotonic()
+        if last_line is not None:
+            self._index.commit(last_line)
+            yield added
+
+    def _apply(self, chunk: Iterable[Line]) -> int:
+        """Apply the events of some lines; return the number of messages added."""
+        events: EventsById = {}
+        for line in chunk:
+            if line.kind in INDEXED_EVENTS:
+                event = journal_reader.valid_event(line)
+                if event is not None:
+                    events.setdefault(event["id"], {})[line.offset] = event
+        added = 0
+        for archive_id, own_events in events.items():
+            known = self._index.offsets(archive_id)
+            if known is None:
+                added += self._add(own_events)
+            elif not own_events.keys() <= {*known}:
+                self._update(sorted({*known, *own_events}))
+        return added
+
+    def _add(self, events: dict[int, Event]) -> bool:
+        """Add a message; tell whether its first event is there, so that it could be."""
+        for message in record.merge(self._archive, events.values()).values():
+            if message.files:
+                content = index_entry.from_content(self._content(message))
+                self._index.add(index_entry.from_record(message), content, [*events])
+                return True
+        return False
+
+    def _update(self, offsets: list[int]) -> None:
+        lines = journal_reader.lines_at(self._path, offsets)
+        events = filter(None, map(journal_reader.valid_event, lines))
+        for message in record.merge(self._archive, events).values():
+            self._index.update(index_entry.from_record(message), offsets)
+
+    def _content(self, message: Record) -> MessageContent:
+        try:
+            original = read_original(
+                record_reader.original(self._store_directory, message)
+            )
+        except (RecordDamaged, StoreFailed) as error:
+            if getattr(error.__cause__, "errno", 0) in PASSING_ERRORS:
+                raise
+            return NO_CONTENT
+        return self._extract(original)
+
+
+def _chunks(lines: Iterable[Line]) -> Iterator[list[Line]]:
+    """Yield lines in chunks of at most CHUNK_LINES and about CHUNK_BYTES."""
+    chunk: list[Line] = []
+    size = 0
+    for line in lines:
+        chunk.append(line)
+        size += len(line.content)
+        if len(chunk) == CHUNK_LINES or size > CHUNK_BYTES:
+            yield chunk
+            chunk, size = [], 0
+    if chunk:
+        yield chunk

@@ -1,0 +1,326 @@
+"""Claims about what is found of a message: every kind of text, whatever its label."""
+
+from __future__ import annotations
+
+import base64
+import builtins
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from postfix_archive.search import charset, extraction, extraction_limits
+from postfix_archive.search.content import Attachment, MessageContent
+
+import corpora
+from unit.search import documents
+
+HEADER = b"From: a@example.org\r\nMIME-Version: 1.0\r\n"
+
+
+def extract(*lines: bytes) -> MessageContent:
+    return extraction.extract(b"\r\n".join(lines))
+
+
+def text_of(content_type: bytes, body: bytes, encoding: bytes = b"8bit") -> str:
+    field = b"Content-Transfer-Encoding: " + encoding
+    return extract(b"Content-Type: " + content_type, field, b"", body).text
+
+
+@pytest.mark.parametrize(
+    ("content", "kind", "words"),
+    [
+        (documents.word_document(), "docx", [documents.WORDS, "cell", "letterhead"]),
+        (documents.workbook(), "xlsx", [documents.WORDS, "4711", "Budget", "remark"]),
+        (documents.presentation(), "pptx", [documents.WORDS, "speaker notes"]),
+        (documents.open_document(), "odt", [documents.WORDS + "\nsecond"]),
+        (documents.pdf(), "pdf", [documents.LATIN_WORDS]),
+        (documents.rtf(), "rtf", [documents.WORDS + "\nsecond"]),
+        (documents.zip_archive({"a/offer.txt": b"x"}), "zip", ["a/offer.txt"]),
+    ],
+)
+def test_documents_are_known_by_their_first_bytes(
+    content: bytes, kind: str, words: list[str]
+) -> None:
+    found = extraction.extract(documents.mail_with(content, f"file.{kind}"))
+    assert found.problems == ()
+    for each in words:
+        assert each in found.text, found.text
+    assert found.text.startswith("the body\n\n")
+    assert found.attachments == (
+        Attachment(f"file.{kind}", "application/x", len(content)),
+    )
+
+
+def test_an_encrypted_pdf_is_a_problem_and_no_more() -> None:
+    found = extraction.extract(documents.mail_with(documents.pdf(password="x"), "f"))
+    assert (found.text, found.problems) == ("the body", ("pdf: encrypted",))
+
+
+@pytest.mark.parametrize(
+    ("kind", "content", "package"),
+    [
+        ("pdf", documents.pdf(), "pypdf"),
+        ("docx", documents.word_document(), "defusedxml"),
+        ("rtf", documents.rtf(), "striprtf"),
+        ("winmail.dat", b"\x78\x9f\x3e\x22" + bytes(30), "tnefparse"),
+    ],
+)
+def test_a_missing_library_is_named(
+    monkeypatch: pytest.MonkeyPatch, kind: str, content: bytes, package: str
+) -> None:
+    import_module = builtins.__import__
+
+    def refuse(name: str, *rest: Any, **named: Any) -> Any:
+        if name.partition(".")[0] == package:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+        return import_module(name, *rest, **named)
+
+    monkeypatch.setattr(builtins, "__import__", refuse)
+    found = extraction.extract(documents.mail_with(content, "file"))
+    assert found.problems == (f"{kind}: {package} is not installed",)
+    assert found.text == "the body"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"%PDF-1.7\nno more",
+        b"PK\x03\x04 no archive",
+        documents.word_document()[:2000],
+        documents.docx_of(b"<w:document>never closed"),
+        b"{\\rtf" + b"{" * 100 + b"\\u99999999999?",
+        b"\x78\x9f\x3e\x22" + b"\xff" * 100,
+    ],
+)
+def test_a_damaged_document_is_a_problem_and_no_more(content: bytes) -> None:
+    found = extraction.extract(documents.mail_with(content, "file"))
+    assert found.text.startswith("the body")
+    assert all("damaged" in each for each in found.problems)
+    assert found.problems or content[:1] in b"{x"  # those libraries take anything
+
+
+def test_winmail_dat_of_outlook_is_read_with_its_attachments(
+    pytestconfig: pytest.Config,
+) -> None:
+    assert pytestconfig.cache is not None
+    paths = corpora.tnef_files(Path(pytestconfig.cache.mkdir("corpora")))
+    found = {
+        path.stem: extraction.extract(
+            documents.mail_with(path.read_bytes(), "winmail.dat")
+        )
+        for path in paths
+    }
+    assert len(found) > 15
+    names = {stem: {a.name for a in each.attachments} for stem, each in found.items()}
+    assert {"winmail.dat", "AUTHORS", "README"} <= names["two-files"]
+    assert "This is a test" in found["rtf"].text or len(found["rtf"].text) > 20
+    assert len(found["body"].text) > len("the body\n\n")
+
+
+# --- MIME -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("parameters", "name"),
+    [
+        (b'filename="plain name.txt"', "plain name.txt"),
+        (b"filename*=UTF-8''%e2%82%ac%20rates.txt", "€ rates.txt"),
+        (
+            b"filename*0*=iso-8859-1'de'Gr%FC; filename*1*=%DFe; filename*2=.txt",
+            "Grüße.txt",
+        ),
+        (b'filename="=?utf-8?B?R3LDvMOfZS50eHQ=?="', "Grüße.txt"),  # RFC 2047: wrong
+        (b"filename==?utf-8?Q?Gr=C3=BC=C3=9Fe.txt?=", "Grüße.txt"),
+        ('filename="Grüße.txt"'.encode(), "Grüße.txt"),
+        ("filename=Grüße.txt".encode("latin-1"), "Grüße.txt"),
+        (b"filename*=x-none''%ff.txt", "ÿ.txt"),
+        (b"", ""),
+    ],
+)
+def test_names_of_attachments_are_decoded(parameters: bytes, name: str) -> None:
+    found = extract(
+        b"Content-Type: application/octet-stream",
+        b"Content-Disposition: attachment; " + parameters,
+        b"",
+        b"x",
+    )
+    assert found.attachments == (Attachment(name, "application/octet-stream", 1),)
+
+
+@pytest.mark.parametrize("encoding", ["base64", "quoted-printable", "8bit", "x-none"])
+def test_the_size_of_an_attachment_is_that_of_its_decoded_bytes(encoding: str) -> None:
+    content = b"decoded = bytes\r\n" * 7
+    body = {
+        "base64": base64.encodebytes(content),
+        "quoted-printable": content.replace(b"=", b"=3D"),
+    }.get(encoding, content)
+    found = extract(
+        b"Content-Type: application/octet-stream",
+        b"Content-Transfer-Encoding: " + encoding.encode(),
+        b"",
+        body,
+    )
+    assert found.attachments[0].size == len(content)
+
+
+@pytest.mark.parametrize(
+    ("declared", "raw", "text"),
+    [
+        (b"utf-8", "Grüße".encode(), "Grüße"),
+        (b"iso-8859-1", "Grüße".encode("latin-1"), "Grüße"),
+        (b"iso-8859-1", "Grüße".encode(), "Grüße"),  # really UTF-8
+        (b"us-ascii", "Grüße aus Köln".encode(), "Grüße aus Köln"),
+        (b"utf-8", "Привет из Москвы".encode("cp1251"), "Привет из Москвы"),
+        (b"gb2312", "合同€".encode("gb18030"), "合同€"),
+        (b"iso-2022-jp", "日本語".encode("iso-2022-jp"), "日本語"),
+        (b"utf-16", "日本語".encode("utf-16"), "日本語"),
+        (b"utf-16le", b"odd", None),
+        (b"no-such-charset", "Grüße".encode(), "Grüße"),
+        (b"base64", b"R3LDvA==", "R3LDvA=="),
+        (b"", "Grüße".encode(), "Grüße"),
+        (b"idna", b"xn--abc\xff", None),
+    ],
+)
+def test_no_charset_fails(declared: bytes, raw: bytes, text: str | None) -> None:
+    encoded = base64.encodebytes(raw)
+    found = text_of(b"text/plain; charset=" + declared, encoded, b"base64")
+    assert found == text or text is None
+
+
+@pytest.mark.parametrize(
+    ("html", "text"),
+    [
+        (b"<p>one</p><p>two</p>three", "one\ntwo\nthree"),
+        (b"<b>H</b>ello <i>wor</i>ld", "Hello world"),
+        (b"<table><td>a<td>b</table><i>c</i><br>d", "a\nb\nc\nd"),
+        (b"<script>var x</script><style>p{}</style>text<template>x</template>", "text"),
+        (
+            b"<title>T</title><img alt='Alt'><a title='Link'>a</a>",
+            "T\na\nAlt\nLink",
+        ),
+        ("<meta charset=windows-1252>Grüße".encode("cp1252"), "Grüße"),
+        (b"&euro;&#8364;&nbsp;&lt;x&gt;", "€€\xa0<x>"),
+        (b"<!-- hidden --><![CDATA[x]]>shown", "shown"),
+        (b"", ""),
+        (b"<", "<"),
+    ],
+)
+def test_html_becomes_text(html: bytes, text: str) -> None:
+    assert text_of(b"text/html", html) == text
+
+
+def test_a_calendar_is_unfolded() -> None:
+    body = b"BEGIN:VEVENT\r\nSUMMARY:Budget meet\r\n ing\\, room 5\r\nEND:VEVENT"
+    assert "Budget meeting, room 5" in text_of(b"text/calendar", body)
+
+
+def test_a_delivery_report_is_read_with_the_message_in_it() -> None:
+    found = extract(
+        b"Content-Type: multipart/report; boundary=b",
+        b"",
+        b"--b\r\n\r\nsorry\r\n--b\r\nContent-Type: message/delivery-status\r\n",
+        b"Reporting-MTA: dns; mx.example\r\n\r\nFinal-Recipient: rfc822; x@y.example",
+        b"Status: 5.1.1\r\n\r\n--b\r\nContent-Type: message/rfc822\r\n",
+        b"Subject: =?utf-8?Q?Gr=C3=BC=C3=9Fe?=\r\nTo: x@y.example\r\n\r\ninner",
+        b"--b--",
+    )
+    for words in ("sorry", "Final-Recipient: rfc822; x@y.example", "Grüße", "inner"):
+        assert words in found.text
+    assert found.subject == ""
+
+
+def test_an_attached_message_in_base64_is_read() -> None:
+    inner = base64.encodebytes(b"Subject: inside\r\n\r\ninner text\r\n")
+    found = extract(
+        b"Content-Type: message/rfc822\r\nContent-Transfer-Encoding: base64", b"", inner
+    )
+    assert "inner text" in found.text
+
+
+def test_header_fields_are_decoded() -> None:
+    found = extract(
+        b"From: =?utf-8?Q?J=C3=BCrgen?= <j@example.org>",
+        b'To: "Bo, B" <b@example.org>, friends: c@example.org, d@example.org;',
+        b"Cc: broken address",
+        "Bcc: Grüße <g@example.org>".encode("latin-1"),
+        b"Subject: =?utf-8?B?R3LDvA==?=\r\n =?utf-8?B?w59l?=",
+        b"Date: Mon, 5 Jan 2026 10:00:00 +0100",
+        b"Message-ID: <1@example.org>",
+        b"List-Id: The list <list.example.org>",
+        b"References: <a@x> <b@x>\r\nIn-Reply-To: <b@x>",
+        b"",
+        b"",
+    )
+    assert found[:9] == (
+        ("Jürgen <j@example.org>",),
+        ("Bo, B <b@example.org>", "c@example.org", "d@example.org"),
+        ("broken address",),
+        ("Grüße <g@example.org>",),
+        "Grüße",
+        1767603600.0,
+        "1@example.org",
+        "list.example.org",
+        ("a@x", "b@x"),
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "text"),
+    [
+        ("notes.txt", "Grüße\n".encode(), "Grüße"),
+        ("PAGE.HTM", b"<p>one<p>two", "one\ntwo"),
+        ("image.png", b"\x89PNG text", ""),
+    ],
+)
+def test_text_without_a_media_type_is_known_by_its_name(
+    name: str, content: bytes, text: str
+) -> None:
+    mail = documents.mail_with(content, name, "application/octet-stream")
+    assert extraction.extract(mail).text == f"the body\n\n{text}".strip()
+
+
+@pytest.mark.parametrize("date", [b"yesterday", b"", b"Mon, 99 Jan 99999999 10:00:00"])
+def test_a_date_that_is_none_is_none(date: bytes) -> None:
+    assert extract(b"Date: " + date, b"", b"").date is None
+
+
+def test_text_and_attachments_stop_at_their_limits(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(extraction, "TEXT_LIMIT", 10)
+    found = extract(b"Content-Type: text/plain", b"", b"x" * 11)
+    assert (found.text, found.problems) == ("x" * 10, ("text: cut at 10 characters",))
+    monkeypatch.setattr(extraction, "MESSAGE_LIMIT", 40)
+    found = extract(b"Subject: x", b"", b"y" * 40)
+    assert found.problems[0] == "message: cut at 40 bytes"
+
+
+def test_every_awkward_message_is_extracted(pytestconfig: pytest.Config) -> None:
+    assert pytestconfig.cache is not None
+    cache = Path(pytestconfig.cache.mkdir("corpora"))
+    mails = corpora.real_messages(cache) + corpora.awkward_messages()
+    found = {each.name: extraction.extract(each.content) for each in mails}
+    assert len(found) > 400
+    assert "hello" in found["awkward/nested 101 deep"].text
+    assert any(each.attachments for each in found.values())
+    for name, each in found.items():
+        assert "\0" not in each.text, name
+        each.text.encode()
+        assert not any("MemoryError" in problem for problem in each.problems), name
+
+
+def test_chardet_sees_a_sample_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[int] = []
+
+    def detect(raw: bytes) -> dict[str, str]:
+        sizes.append(len(raw))
+        return {"encoding": "cp1251"}
+
+    monkeypatch.setattr("chardet.detect", detect)
+    assert charset.decode("Привет ".encode("cp1251") * 10_000).startswith("Привет")
+    assert sizes == [charset.SAMPLE_SIZE]
+
+
+def test_limits_leave_room_for_what_postfix_accepts_by_default() -> None:
+    assert extraction_limits.MESSAGE_LIMIT > 10_240_000  # message_size_limit
