@@ -13,7 +13,15 @@ VERSION = 1  # of tables and terms; another one is built again
 APPLICATION_ID = 0x70666173  # PRAGMA application_id: "pfas"
 
 # Body first: FTS5 stores no column number for terms of the first column.
-TEXT_COLUMNS = ("body", "subject", "header_from", "header_to", "header_cc", "file")
+TEXT_COLUMNS = (
+    "body",
+    "subject",
+    "header_from",
+    "header_to",
+    "header_cc",
+    "file",
+    "characters",  # of all of these, each Chinese, Japanese or Korean one once
+)
 
 # What an address is in a message; the bits of address_use.roles.
 SENDER, RECIPIENT = 1, 2  # of the envelope; as the client said, and as mapped

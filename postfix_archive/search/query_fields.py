@@ -18,7 +18,7 @@ from postfix_archive.search import (
     query_values,
 )
 from postfix_archive.search.query_condition import Condition
-from postfix_archive.search.query_syntax import All, Any, Node, Not, Range, Word
+from postfix_archive.search.query_nodes import All, Any, Node, Not, Range, Word
 
 HIGHEST = "\U0010ffff"  # sorts after all that begins with the same characters
 DIGITS = 64  # of a SHA-256
@@ -174,6 +174,8 @@ def _fts_phrase(word: Word) -> str:
 def _text(_: Compiler, word: Word) -> Condition:
     phrase = _fts_phrase(word)
     column = TEXT_COLUMNS.get(word.field, "")
+    if not column and cjk.is_character(word.text):
+        column, phrase = "characters", phrase.removesuffix(" *")
     return query_condition.of_match(f"{column} : {phrase}" if column else phrase)
 
 

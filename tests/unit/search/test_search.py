@@ -6,6 +6,7 @@ must find, ``-`` for none.
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 
 from postfix_archive.errors import IndexMissing, QueryInvalid
 from postfix_archive.search import query_syntax, search
+from postfix_archive.search.query_fields import FIELDS as FIELDS_OF_QUERIES
 
 from unit.search import brute_force, corpus
 from unit.search.index_helpers import names_found, settings_of
@@ -105,9 +107,7 @@ def test_any_text_is_a_query_or_has_a_place_of_error(stored: Path, query: str) -
 def test_any_value_of_a_field_is_found_or_refused(
     stored: Path, data: st.DataObject
 ) -> None:
-    from postfix_archive.search.query_fields import FIELDS as ALL_FIELDS
-
-    field = data.draw(st.sampled_from(sorted(ALL_FIELDS)))
+    field = data.draw(st.sampled_from(sorted(FIELDS_OF_QUERIES)))
     value = data.draw(
         st.text(max_size=12)
         | st.from_regex(r"[0-9]{1,5}[-/. ]?[0-9a-zA-Z:+ ]{0,12}", fullmatch=True)
@@ -231,3 +231,11 @@ def test_without_an_index_it_says_how_to_make_one(stored: Path, tmp_path: Path) 
 
 def test_sqlite_is_as_old_as_it_may_be() -> None:
     assert sqlite3.sqlite_version_info >= (3, 40)
+
+
+def test_the_documentation_names_every_field() -> None:
+    text = (Path(__file__).parents[3] / "docs" / "searching.md").read_text()
+    table = text.partition("## The query language")[2].partition("## The index")[0]
+    examples = " ".join(re.findall("`([^`]+)`", table))
+    documented = {*re.findall(r"(?:^|[ (-])([a-z0-9_]+):", examples)} - {"http"}
+    assert documented == {*FIELDS_OF_QUERIES}
