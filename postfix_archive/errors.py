@@ -29,6 +29,8 @@ with exit code 1.
      +-- AcceptanceInvalid                        postfix-archive reconcile --accept
      +-- TableInvalid                             ARCHIVE tables
      +-- NotRoot                                  commands that only root may run
+     +-- ReasonMissing, AccessNotRecorded         commands that read archived mail
+     +-- AccessServiceFailed                      postfix-archive access-service
      +-- IndexFailed, IndexMissing                the index for searching
      |    +-- IndexDamaged
      +-- IndexerRunning                           postfix-archive index
@@ -188,6 +190,18 @@ class AcceptanceInvalid(ArchiveError):
 
 class NotRoot(ArchiveError):
     """A command that only root may run was run by another user."""
+
+
+class ReasonMissing(ArchiveError):
+    """archive_require_reason is set, and a command was given no reason."""
+
+
+class AccessNotRecorded(ArchiveError):
+    """Archived mail is not shown, because that could not be recorded."""
+
+
+class AccessServiceFailed(ArchiveError):
+    """The access service cannot start."""
 
 
 class IndexFailed(ArchiveError):
