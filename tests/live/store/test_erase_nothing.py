@@ -17,6 +17,8 @@ pytestmark = pytest.mark.live
 
 # As people type them, in this order; ID stands for an archive id.
 COMMAND_LINES: dict[str, list[list[str]]] = {
+    "index": [[], ["--once"], ["--rebuild"]],
+    "search": [["*"], ["--json", "two"]],
     "install": [["--archive", LEGAL, "--dry-run"]],
     "key create": [[], ["--id", "other", "--owner", USER]],
     "key rotate": [[]],
@@ -53,11 +55,13 @@ def all_commands(group: click.Group) -> dict[str, click.Command]:
 
 
 def digests(postfix: PrivatePostfix) -> dict[str, str]:
-    """Return the SHA-256 of every file of the store but the journal and its note."""
+    """Return the SHA-256 of every file of the store but journals and index."""
     return {
         str(path): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in postfix.store.rglob("*")
-        if path.is_file() and "/journal" not in str(path)
+        if path.is_file()
+        and "/journal" not in str(path)
+        and not path.is_relative_to(postfix.store / "index")
     }
 
 
