@@ -532,6 +532,6 @@ def test_a_bad_selection_makes_no_directory(
 ) -> None:
     store = SampleStore(tmp_path)
     store.add(b"Subject: x\r\n\r\nx\r\n")
-    command = ("export", "--format", "csv", tmp_path / "out", *arguments)
+    command = ["export", "--format", "csv", str(tmp_path / "out"), *arguments]
     assert text in store.run(*command, exit_code=exit_code).output
     assert not (tmp_path / "out").exists()
