@@ -210,7 +210,8 @@ class Sources:
             pst.extract(path, directory)
             for each in sorted((directory / "messages").rglob("*.eml")):
                 with open(os.open(each, os.O_RDONLY | os.O_NOFOLLOW), "rb") as file:
-                    content = source_message.read(_blocks(file), self._spool_directory)
+                    lines = pst.stable_lines(file)
+                    content = source_message.read(lines, self._spool_directory)
                 name = each.relative_to(directory / "messages")
                 yield SourceMessage(content, "Outlook file", f"{path}, {name}")
         finally:
