@@ -52,7 +52,7 @@ def make_store(directory: Path) -> SampleStore:
     return SampleStore(directory)
 
 
-def imported(store: SampleStore, *paths: Path, exit_code: int = 0) -> str:
+def imported(store: SampleStore, *paths: Path | str, exit_code: int = 0) -> str:
     """Import; return the output."""
     arguments = ("--archive", LEGAL, "--create")
     result = store.run("import", *paths, *arguments, exit_code=exit_code)
@@ -259,7 +259,7 @@ def test_a_journal_report_gives_the_message_and_its_envelope(
     store: SampleStore, tmp_path: Path
 ) -> None:
     path = write(tmp_path / "x.eml", JOURNAL_REPORT % MESSAGE)
-    imported(store, path)
+    imported(store, path, "--journal")
     assert originals(store) == [MESSAGE]
     recipients = [b"b@example.net", b"member@example.net", b"hidden@example.net"]
     source = f"journal report in file; {path}"
@@ -281,8 +281,37 @@ def test_what_is_no_journal_report_is_imported_as_it_is(
     store: SampleStore, tmp_path: Path, old: bytes, new: bytes
 ) -> None:
     content = (JOURNAL_REPORT % MESSAGE).replace(old, new)
+    imported(store, write(tmp_path / "x.eml", content), "--journal")
+    assert originals(store) == [content]
+
+
+def test_no_message_hides_behind_what_looks_like_a_report(
+    store: SampleStore, tmp_path: Path
+) -> None:
+    content = JOURNAL_REPORT % MESSAGE
     imported(store, write(tmp_path / "x.eml", content))
     assert originals(store) == [content]
+    assert envelopes(store)[0][:2] == (b"", [])
+
+
+@pytest.mark.parametrize("change", ["key", "content", "boundary"])
+def test_no_message_hides_behind_what_looks_like_a_copy(
+    store: SampleStore, tmp_path: Path, change: str
+) -> None:
+    exporting = SampleStore(tmp_path / "exporting")
+    archive_id = exporting.add(MESSAGE)
+    copy = corpora.read_copy(exporting.copy_path(archive_id))
+    if change == "key":
+        (tmp_path / "host" / "archive.key").write_text(f"other {'ab' * 32}\n")
+    elif change == "content":
+        copy = copy.replace(b"\r\nhello\r\n", b"\r\nforged\r\n")
+    else:
+        copy = copy.replace(b"=_archive_", b"=_archive_0")
+    path = write(tmp_path / "x.eml", copy)
+    imported(store, path)
+    assert originals(store) == [copy]
+    imported(store, path, "--journal")
+    assert len(originals(store)) == 2
 
 
 def test_piler_exports_lose_the_lines_that_piler_put_on_top(
