@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 
 from postfix_archive.config.settings import Settings
-from postfix_archive.errors import RecordNotFound
+from postfix_archive.errors import RecordDamaged, RecordNotFound
 from postfix_archive.search import look_up
 from postfix_archive.search.search import Search
 from postfix_archive.store import journal, journal_reader, record_reader
@@ -67,7 +67,12 @@ def _hits(
     settings: Settings, search: Search, notice: Callable[[str], None]
 ) -> Iterator[Record]:
     for hit in search.hits():
-        yield look_up.record_of(settings, hit)
+        try:
+            record = look_up.record_of(settings, hit)
+        except (RecordNotFound, RecordDamaged) as error:
+            notice(str(error))
+            continue
+        yield record
     for each in search.notices:
         notice(each)
 
