@@ -8,7 +8,9 @@ access service to do it. Raises ReasonMissing and AccessNotRecorded.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from typing import TypeVar
 
 from postfix_archive.access import access_entry, access_journal, access_service
 from postfix_archive.access.access_entry import Entry
@@ -16,6 +18,7 @@ from postfix_archive.config.settings import Settings
 from postfix_archive.errors import AccessNotRecorded, ArchiveError, ReasonMissing
 from postfix_archive.postfix import postfix_command
 
+Item = TypeVar("Item")
 LOG_TAG = "postfix-archive/access"
 LOG_LIMIT = 1000  # characters of ids in a line of the log
 
@@ -69,6 +72,22 @@ class AccessRecorder:
                 f"{error.filename or store}: {error.strerror}; nothing is shown that"
                 " cannot be recorded"
             ) from error
+
+    def searched(self, archives: Iterable[str]) -> None:
+        """Record that archives were searched, without a message that was shown."""
+        self.record({archive: () for archive in archives})
+
+    def before(
+        self, items: Iterable[Item], key: Callable[[Item], tuple[str, str]]
+    ) -> Iterator[Item]:
+        """Yield the items; each is recorded before. key: its archive and archive id."""
+        rest = iter(items)
+        while some := list(islice(rest, access_journal.IDS_PER_LINE)):
+            ids: dict[str, list[str]] = {}
+            for archive, archive_id in map(key, some):
+                ids.setdefault(archive, []).append(archive_id)
+            self.record(ids)
+            yield from some
 
 
 def append_or_log(

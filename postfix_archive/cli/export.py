@@ -13,8 +13,9 @@ from collections.abc import Callable, Iterable, Iterator
 
 import click
 
+from postfix_archive.access.access_recorder import AccessRecorder
 from postfix_archive.cli import search
-from postfix_archive.cli.options import ArchiveAddress, Date
+from postfix_archive.cli.options import ArchiveAddress, Date, reason_option, recorder
 from postfix_archive.config import archive_cf
 from postfix_archive.config.settings import Settings
 from postfix_archive.errors import QueryInvalid
@@ -56,6 +57,7 @@ EXIT_FAILURE, EXIT_USAGE = 1, 2
     help="Leave out the recipients that no To: or Cc: field names.",
 )
 @click.option("--resume", is_flag=True, help="Go on with an interrupted export.")
+@reason_option
 @click.pass_context
 def export(
     ctx: click.Context,
@@ -69,6 +71,7 @@ def export(
     is_of_originals: bool,
     redact_bcc: bool,
     resume: bool,
+    reason: str,
 ) -> None:
     """Export messages into a new directory.
 
@@ -82,6 +85,7 @@ def export(
     if bool(ids) + bool(query) + bool(since or until) > 1:
         raise click.UsageError("give ids, --query, or --since and --until")
     settings = archive_cf.load(ctx.obj)
+    access = recorder(settings, "export", reason, query or " ".join(ids))
     options = Options(
         Selection(
             ids=ids,
@@ -101,13 +105,26 @@ def export(
             target,
             resume=resume,
             report=_report,
-            progress=_progress(settings, options.selection),
+            progress=_with_access(access, _progress(settings, options.selection)),
         )
     except QueryInvalid as error:
         search.report_error(error)
         ctx.exit(EXIT_USAGE)
     click.echo(_summary(result, target))
     ctx.exit(EXIT_FAILURE if result.failed else 0)
+
+
+def _with_access(
+    access: AccessRecorder, progress: Callable[[Iterator[Record]], Iterable[Record]]
+) -> Callable[[Iterator[Record]], Iterable[Record]]:
+    """Return what records that records are exported, then shows the progress."""
+
+    def record_first(records: Iterator[Record]) -> Iterable[Record]:
+        return progress(
+            access.before(records, lambda each: (each.archive, each.archive_id))
+        )
+
+    return record_first
 
 
 class Progress:

@@ -125,20 +125,20 @@ def readers(directory: str) -> None:
     if os.geteuid():
         raise NotRoot("only root may change groups: sudo postfix-archive readers")
     group = settings.archive_reader_group
-    for path in (settings.archive_store_directory,):
-        count = reader_group.share(path, group)
-        readable = (
-            f"group {group} can read it" if group else "only its owner can read it"
-        )
-        click.echo(f"{path}: {readable}, {count} files and directories changed")
+    who = f"group {group}" if group else "only its owner"
+    for path in (settings.archive_store_directory, settings.archive_index_directory):
+        if os.path.isdir(path):
+            count = reader_group.share(path, group)
+            click.echo(f"{path}: {who} can read it; changed: {count}")
 
 
 @click.command("access-service")
 @click.pass_obj
 def access_service(directory: str) -> None:
-    """Record what members of archive_reader_group read, until stopped.
+    """Record what members of archive_reader_group read.
 
-    They can read the store and not write it. Started by systemd or cron.
+    Runs until stopped. They can read the store and not write it. Started by systemd or
+    cron.
     """
     settings = archive_cf.load(directory)
     if os.geteuid():

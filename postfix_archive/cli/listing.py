@@ -17,7 +17,13 @@ import click
 
 from postfix_archive.cli import hit_table, output, record_view
 from postfix_archive.cli.hit_table import Row
-from postfix_archive.cli.options import ArchiveAddress, Date, with_settings
+from postfix_archive.cli.options import (
+    ArchiveAddress,
+    Date,
+    reason_option,
+    recorder,
+    with_settings,
+)
 from postfix_archive.config.settings import Settings
 from postfix_archive.message.printable import safe_text
 from postfix_archive.search import look_up, short_ids
@@ -38,6 +44,7 @@ TABLE_ROWS = 1000  # rows of one table: it must know all of them for its widths
 )
 @click.option("--long", "is_long", is_flag=True, help="Print all of each message.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per line.")
+@reason_option
 @with_settings
 def list_(
     settings: Settings,
@@ -47,12 +54,17 @@ def list_(
     last: int | None,
     is_long: bool,
     as_json: bool,
+    reason: str,
 ) -> None:
     """List archived messages, oldest first."""
     begin = since.timestamp() if since else 0.0
     end = until.timestamp() if until else math.inf
     problems: list[str] = []
-    messages = _records(settings, archive, begin, end, last)
+    access = recorder(settings, "list", reason)
+    messages = access.before(
+        _records(settings, archive, begin, end, last),
+        lambda message: (message.archive, message.archive_id),
+    )
     first = next(messages, None)
     if first is None:
         if not as_json:

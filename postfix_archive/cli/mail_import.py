@@ -11,7 +11,7 @@ from pathlib import Path
 
 import click
 
-from postfix_archive.cli.options import ArchiveAddress
+from postfix_archive.cli.options import ArchiveAddress, reason_option, recorder
 from postfix_archive.config import archive_cf
 from postfix_archive.errors import RecordNotFound, StoreFailed
 from postfix_archive.mail_import import run, sources
@@ -38,6 +38,7 @@ EXIT_FAILURE = 1
     help="Store the messages in journal reports, with their envelopes.",
 )
 @click.option("--create", is_flag=True, help="Begin a new archive.")
+@reason_option
 @click.pass_context
 def import_(
     ctx: click.Context,
@@ -45,6 +46,7 @@ def import_(
     archive: str,
     journal: bool,
     create: bool,
+    reason: str,
 ) -> None:
     """Import messages from files and directories.
 
@@ -61,8 +63,13 @@ def import_(
             f"{store} has no archive {archive}; give --create to begin it"
         )
     keys = archive_cf.load_keys(settings)
+    access = recorder(settings, "import", reason, " ".join(map(str, paths)))
     importer = run.Import(settings, keys, archive, _report, has_reports=journal)
-    _run(importer, list(paths))
+    try:
+        _run(importer, list(paths))
+    finally:  # a new archive begins with its first message
+        if archive in record_reader.archives(store):
+            access.searched([archive])
     result = importer.result
     text = f"Messages imported into {archive}: {result.imported}"
     text += f", {result.duplicates} were there already" if result.duplicates else ""

@@ -9,7 +9,10 @@ from typing import Any
 import click
 import dateutil.parser
 
+from postfix_archive.access.access_recorder import AccessRecorder
+from postfix_archive.cli import output
 from postfix_archive.config import archive_cf
+from postfix_archive.config.settings import Settings
 from postfix_archive.errors import RequestInvalid
 from postfix_archive.message import request
 
@@ -53,3 +56,17 @@ def with_settings(command: Callable[..., None]) -> Callable[..., None]:
     run_with_settings.__doc__ = command.__doc__
     run_with_settings.__name__ = command.__name__
     return run_with_settings
+
+
+reason_option = click.option(
+    "--reason", metavar="TEXT", default="", help="Why: recorded with who reads what."
+)
+
+
+def recorder(
+    settings: Settings, action: str, reason: str, query: str = ""
+) -> AccessRecorder:
+    """Return what records the accesses of a command."""
+    return AccessRecorder(
+        settings, action, query=query, reason=reason, warn=output.report
+    )

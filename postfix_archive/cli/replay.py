@@ -9,7 +9,7 @@ import time
 
 import click
 
-from postfix_archive.cli.options import ArchiveAddress
+from postfix_archive.cli.options import ArchiveAddress, reason_option, recorder
 from postfix_archive.config import archive_cf
 from postfix_archive.errors import RecordDamaged
 from postfix_archive.export import replay as replaying
@@ -38,6 +38,7 @@ SHOWN_RECIPIENTS = 5
     "--archive", type=ArchiveAddress(), metavar="ADDRESS", help="Only this archive."
 )
 @click.option("--yes", is_flag=True, help="Do not ask.")
+@reason_option
 @click.pass_context
 def replay(
     ctx: click.Context,
@@ -47,6 +48,7 @@ def replay(
     copies: bool,
     archive: str | None,
     yes: bool,
+    reason: str,
 ) -> None:
     """Deliver archived messages once more.
 
@@ -63,9 +65,13 @@ def replay(
     given = tuple(map(replaying.parse_recipient, to))
     plan = Replay(settings, archive_cf.load_keys(settings), copies, int(time.time()))
     selected = Selection(ids=ids, archive=archive or "")
+    access = recorder(settings, "replay", reason, " ".join(("to", *to)))
     messages = [
         (message, plan.recipients(message, given))
-        for record in selection.records(settings, selected, _report)
+        for record in access.before(
+            selection.records(settings, selected, _report),
+            lambda each: (each.archive, each.archive_id),
+        )
         for message in stored_message.of_record(record)
     ]
     for message, recipients in messages:

@@ -15,7 +15,12 @@ import click
 
 from postfix_archive.cli import hit_table, output
 from postfix_archive.cli.hit_table import Row
-from postfix_archive.cli.options import ArchiveAddress, with_settings
+from postfix_archive.cli.options import (
+    ArchiveAddress,
+    reason_option,
+    recorder,
+    with_settings,
+)
 from postfix_archive.config.settings import Settings
 from postfix_archive.errors import (
     QueryInvalid,
@@ -63,6 +68,7 @@ QUERY_WIDTH = 72  # columns of a query that are shown with an error
 @click.option("--count", is_flag=True, help="Print the number of messages.")
 @click.option("--ids", is_flag=True, help="Print archive ids, one per line.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per line.")
+@reason_option
 @with_settings
 def search_(
     settings: Settings,
@@ -75,6 +81,7 @@ def search_(
     count: bool,
     ids: bool,
     as_json: bool,
+    reason: str,
 ) -> None:
     """Find archived messages: search from:anna subject:contract.
 
@@ -82,13 +89,16 @@ def search_(
     shell unless it would interpret them.
     """
     query = " ".join(words)
+    store = settings.archive_store_directory
     try:
         found = search.Search(settings, query, sort=sort, archives=archives)
+        access = recorder(settings, "search", reason, query)
+        access.searched(archives or record_reader.archives(store))
         if count:
             click.echo(found.count())
             _report_notices(found)
             return
-        hits = found.hits(after, limit + 1)
+        hits = access.before(found.hits(after, limit + 1), _key)
     except QueryInvalid as error:
         report_error(error)
         click.get_current_context().exit(EXIT_USAGE)
@@ -103,6 +113,10 @@ def search_(
             place = search.place_of(page[limit - 1])
             click.echo(f"There are more: --after={place}", err=True)
     _report_notices(found)
+
+
+def _key(hit: Hit) -> tuple[str, str]:
+    return hit.archive, hit.archive_id
 
 
 def _print(

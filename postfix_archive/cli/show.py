@@ -8,7 +8,12 @@ from collections.abc import Callable, Iterator
 import click
 
 from postfix_archive.cli import message_view, output, record_view
-from postfix_archive.cli.options import ArchiveAddress, with_settings
+from postfix_archive.cli.options import (
+    ArchiveAddress,
+    reason_option,
+    recorder,
+    with_settings,
+)
 from postfix_archive.config.settings import Settings
 from postfix_archive.errors import RecordNotFound
 from postfix_archive.message.printable import safe_text
@@ -42,6 +47,7 @@ HTML_ENCODING = "utf-8-sig"
 @click.option(
     "--passes", is_flag=True, help="List the records with the same Message-ID too."
 )
+@reason_option
 @with_settings
 def show(
     settings: Settings,
@@ -54,6 +60,7 @@ def show(
     html: bool,
     as_json: bool,
     passes: bool,
+    reason: str,
 ) -> None:
     """Show one record; a unique prefix of the id is enough.
 
@@ -62,7 +69,9 @@ def show(
     if sum((raw, original, outcome, part is not None, html, as_json)) > 1:
         raise click.UsageError("one of the options that print something else, not two")
     store = settings.archive_store_directory
+    access = recorder(settings, "show", reason, archive_id)
     message = look_up.find_record(settings, archive_id, archive)
+    access.record({message.archive: [message.archive_id]})
     if original:
         output.write_bytes(record_reader.original(store, message))
     elif raw:

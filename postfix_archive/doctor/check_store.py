@@ -139,9 +139,35 @@ def check_store(host: Host) -> Iterator[Finding]:
         elif user and file.owner != user:
             harm = f"{file.owner} owns it and {user} cannot write: copies are deferred"
             yield attribute_finding("store-owner", file, harm, "chown", user)
-        elif file.mode & 0o077:
+        elif file.mode & (0o027 if host.settings.archive_reader_group else 0o077):
             harm = f"users other than {user} can read archived mail"
             yield attribute_finding("store-mode", file, harm, "chmod", "700")
+
+
+def check_readers(host: Host) -> Iterator[Finding]:
+    """Report that members of archive_reader_group cannot read the store."""
+    if host.settings is None or not host.settings.has_store:
+        return
+    place = f"archive_reader_group = {host.settings.archive_reader_group}"
+    if not host.is_store_shared:
+        yield Finding(
+            "reader-group",
+            WARNING,
+            place,
+            "the store is not readable for this group, or there is no such group",
+            host.archive_command("readers"),
+            is_safe=True,
+        )
+    elif not host.has_access_service:
+        yield Finding(
+            "access-service",
+            WARNING,
+            place,
+            "nothing answers at archive_access_socket: what members read cannot be"
+            " recorded, so they are shown nothing",
+            f"{host.install_command()} sets up its service; or keep"
+            f" {host.archive_command('access-service')} running",
+        )
 
 
 def check_journals(host: Host) -> Iterator[Finding]:
@@ -273,6 +299,7 @@ CHECKS: tuple[Callable[[Host], Iterator[Finding]], ...] = (
     check_key,
     check_capsule_helo,
     check_store,
+    check_readers,
     check_journals,
     check_store_format,
     check_spool,

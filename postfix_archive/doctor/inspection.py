@@ -16,6 +16,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from postfix_archive.access import access_service, reader_group
 from postfix_archive.bypass import switch
 from postfix_archive.config import archive_cf
 from postfix_archive.config.settings import DEFAULTS, Settings
@@ -102,6 +103,12 @@ def inspect_host(directory: str) -> Host:
             configuration.name_of(postfix_config)
         ),
         index_age=_index_age(settings),
+        is_store_shared=_is_store_shared(settings),
+        has_access_service=(
+            settings is None
+            or not settings.archive_reader_group
+            or access_service.is_running(settings.archive_access_socket)
+        ),
         fallback_count=fallback_count,
         fallback_age=fallback_age,
         fallback_reason=fallback_reason,
@@ -382,6 +389,19 @@ def _follower_file(postfix_config: Configuration, settings: Settings | None) -> 
         if settings is not None
         else ""
     )
+
+
+def _is_store_shared(settings: Settings | None) -> bool:
+    """Return False also for a group that does not exist."""
+    if settings is None or not settings.archive_reader_group:
+        return True  # check_store looks whether others can read it
+    store, group = settings.archive_store_directory, settings.archive_reader_group
+    try:
+        return reader_group.is_shared(store, group)
+    except OSError:
+        return True  # check_store reports that
+    except ArchiveError:
+        return False
 
 
 def _index_age(settings: Settings | None) -> float | None:

@@ -30,6 +30,9 @@ NO_FOLLOWER = (
     "none, no systemd or cron found: run postfix-archive outcomes --once every minute"
 )
 
+NO_ACCESS_SERVICE = (
+    "none, no systemd or cron found: keep postfix-archive access-service running"
+)
 NO_INDEXER = (
     "none, no systemd or cron found: run postfix-archive index --once every minute"
 )
@@ -58,6 +61,14 @@ def show(
     )
     indexer = _install_indexer(postfix_instance, str(program_files.command_path))
     print(f"Index:      {indexer}")
+    if postfix_instance.current_settings().archive_reader_group:
+        command = str(program_files.command_path)
+        service = scheduler.ACCESS_SERVICE.install(
+            postfix_instance.name, postfix_instance.directory, command
+        )
+        print(f"Readers:    {service or NO_ACCESS_SERVICE}")
+    else:
+        scheduler.ACCESS_SERVICE.remove(postfix_instance.name)
     print(
         "Undo:       postfix-archive uninstall (undo record:"
         f" {postfix_instance.undo_record.record_directory})"

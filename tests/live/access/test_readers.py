@@ -1,0 +1,150 @@
+"""A group that reads the archive: reads all, writes nothing, and is recorded."""
+
+from __future__ import annotations
+
+import grp
+import json
+import os
+import pwd
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from postfix_archive.access import access_service
+from postfix_archive.cli.main import main
+from postfix_archive.store import verifier
+
+from mails import LEGAL, mail
+from private_postfix import PrivatePostfix
+
+READER = "news"  # of Debian
+GROUP = "games"
+
+WRITES: dict[str, Callable[[Path], object]] = {
+    "a file in the store": lambda store: (store / "x").write_text("x"),
+    "a file in the archive": lambda store: (store / LEGAL / "x").write_text("x"),
+    "a copy": lambda store: _copy(store).unlink(),
+    "a copy's mode": lambda store: _copy(store).chmod(0o666),
+    "the journal": lambda store: open(_segment(store), "ab"),
+    "the access journal": lambda store: open(_segment(store, "access"), "ab"),
+    "the end of the journal": lambda store: open(store / LEGAL / "journal.last", "ab"),
+    "the lock": lambda store: open(store / LEGAL / "journal.lock", "rb"),
+}
+
+
+def send(postfix: PrivatePostfix, name: str) -> None:
+    """Send a message and wait until it is archived."""
+    postfix.send(mail(name))
+    postfix.wait_for_empty_queue()
+
+
+def _copy(store: Path) -> Path:
+    return next((store / LEGAL).rglob("*.eml.gz"))
+
+
+def _segment(store: Path, name: str = "journal") -> Path:
+    return next((store / LEGAL / name).glob("????-??"))
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[PrivatePostfix]:
+    """A host with one message before and one after the group was given access."""
+    with PrivatePostfix(archive_cf={"archive_reader_group": GROUP}) as postfix:
+        postfix.set_archive_cf(archive_access_socket=f"{postfix.directory}/run/access")
+        postfix.directory.chmod(0o755)
+        send(postfix, "before")
+        process = postfix.run_command("readers")
+        assert f"group {GROUP} can read it" in process.stdout
+        send(postfix, "after")
+        yield postfix
+
+
+@pytest.fixture
+def service(shared: PrivatePostfix) -> Iterator[PrivatePostfix]:
+    """The same with the access service running."""
+    process = shared.start_command("access-service")
+    while not access_service.is_running(f"{shared.directory}/run/access"):
+        assert process.poll() is None
+    yield shared
+    process.terminate()
+    process.wait()
+
+
+def as_reader(function: Callable[[], object]) -> str:
+    """Call a function as a member of the group; return the error, "" if none."""
+    read_end, write_end = os.pipe()
+    child = os.fork()
+    if not child:
+        os.setgroups([grp.getgrnam(GROUP).gr_gid])
+        user = pwd.getpwnam(READER)
+        os.setresgid(user.pw_gid, user.pw_gid, user.pw_gid)
+        os.setresuid(user.pw_uid, user.pw_uid, user.pw_uid)
+        try:
+            function()
+        except (Exception, SystemExit) as error:
+            os.write(write_end, (str(error) or type(error).__name__).encode()[:4000])
+        os._exit(0)
+    os.close(write_end)
+    with open(read_end, "rb") as file:
+        text = file.read().decode()
+    os.waitpid(child, 0)
+    return text
+
+
+def run_as_reader(postfix: PrivatePostfix, *arguments: str) -> tuple[str, int]:
+    """Run postfix-archive as a member of the group; return its output and exit code."""
+    command = ["-c", str(postfix.etc), *arguments]
+
+    def run() -> None:
+        result = CliRunner().invoke(main, command)
+        raise AssertionError(f"{result.exit_code} {result.output}")
+
+    code, _, output = as_reader(run).partition(" ")
+    return output, int(code)
+
+
+def test_a_reader_reads_all_and_is_recorded(service: PrivatePostfix) -> None:
+    """Old messages and new ones; the kernel says who it is."""
+    output, code = run_as_reader(service, "list", "--json", "--reason", "audit")
+    assert (code, output.count('"archive"')) == (0, 2)
+    lines = service.run_command("history", "--user", READER, "--json").stdout
+    [entry] = map(json.loads, lines.splitlines())
+    assert (entry["action"], entry["reason"]) == ("list", "audit")
+    assert entry["uid"] == pwd.getpwnam(READER).pw_uid
+    assert len(entry["ids"]) == 2
+    assert service.run_command("verify").returncode == 0
+
+
+def test_a_reader_is_shown_nothing_while_nobody_records(shared: PrivatePostfix) -> None:
+    """The service does not run: one line says what to do."""
+    output, code = run_as_reader(shared, "list", "--json")
+    assert code == 1, output
+    assert "access-service" in output
+    assert '"archive"' not in output
+
+
+@pytest.mark.parametrize("write", WRITES.values(), ids=WRITES)
+def test_a_reader_writes_nothing(
+    service: PrivatePostfix, write: Callable[[Path], object]
+) -> None:
+    """Refused by the system."""
+    service.run_command("list")  # so that there is an access journal
+    store = service.store
+    assert as_reader(lambda: _copy(store).read_bytes()) == ""
+    assert "Permission denied" in as_reader(lambda: write(store)) or (
+        "not permitted" in as_reader(lambda: write(store))
+    )
+
+
+def test_readers_takes_the_access_away(shared: PrivatePostfix) -> None:
+    """With an empty group, as before; and given again."""
+    shared.set_archive_cf(archive_reader_group="")
+    assert "only its owner" in shared.run_command("readers").stdout
+    assert "Permission denied" in as_reader(lambda: list(shared.store.iterdir()))
+    modes = {each.stat().st_mode & 0o077 for each in shared.store.rglob("*")}
+    assert modes == {0}
+    shared.set_archive_cf(archive_reader_group=GROUP)
+    assert shared.run_command("readers").returncode == 0
+    assert not verifier.verify_archive(str(shared.store / LEGAL)).error_count
