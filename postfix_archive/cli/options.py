@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -25,8 +26,10 @@ class Date(click.ParamType):  # type: ignore[type-arg]
     def convert(self, value: Any, param: Any, ctx: Any) -> datetime.datetime:
         """Return the time; without a time zone it is UTC, as in the journal."""
         try:
-            date = dateutil.parser.parse(value)
-        except (ValueError, OverflowError):
+            with warnings.catch_warnings():
+                warnings.simplefilter("error")  # of a time zone that it does not know
+                date = dateutil.parser.parse(value)
+        except (ValueError, OverflowError, Warning):
             self.fail(f"{value!r} is not a date; example: 2026-11-22 14:00", param, ctx)
         if date.tzinfo is None:
             date = date.replace(tzinfo=datetime.timezone.utc)

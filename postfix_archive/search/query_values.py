@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime
 import re
+import warnings
 
 import dateutil.parser
 from dateutil.relativedelta import relativedelta
@@ -33,7 +34,7 @@ def parse_date(text: str, now: float) -> tuple[int, int]:
         start, step = _parse_date(text, now)
         end = start + step
         return int(start.timestamp()), int(end.timestamp())
-    except (ValueError, TypeError, ArithmeticError, LookupError):
+    except (ArithmeticError, LookupError, TypeError, ValueError, Warning):
         raise ValueError(
             f"{text!r} is not a date; write 2026-03-31, 2026-03 or 2026"
         ) from None
@@ -49,10 +50,12 @@ def _parse_date(text: str, now: float) -> tuple[datetime.datetime, relativedelta
         start = datetime.datetime(int(match[1]), int(match[2] or 1), 1)
         return start, _step(months=1) if match[2] else _step(years=1)
     is_day_first = "." in text and not re.match(r"[0-9]{4}", text)
-    first, second = (
-        dateutil.parser.parse(text, default=default, dayfirst=is_day_first)
-        for default in DEFAULTS
-    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # of a time zone that it does not know
+        first, second = (
+            dateutil.parser.parse(text, default=default, dayfirst=is_day_first)
+            for default in DEFAULTS
+        )
     if first.day != second.day:
         raise ValueError("no day")
     if first.year != second.year:

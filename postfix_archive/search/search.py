@@ -28,7 +28,9 @@ from postfix_archive.search.query_nodes import Node
 from postfix_archive.store import journal_reader, record_reader
 
 PAGE_SIZE = 50  # hits
-CHUNK_SIZE = 1000  # hits that are read in one transaction, at most
+# Hits that are read in one transaction: as many as the caller will need, then more and
+# more, since some conditions are evaluated anew each time. 16,000 take some 10 MB.
+CHUNK_SIZE, MAX_CHUNK_SIZE = 1000, 16_000
 LAG_BYTES = 1 << 20  # of a journal: an index that lacks more than this is being built
 PLACE = re.compile(r"([0-9]{1,15})\.([0-9]{1,12})\.([0-9]{4})\.([0-9]{1,12})\.(.+)")
 
@@ -190,7 +192,7 @@ class Search:
                     return
                 last = parse_place(place_of(chunk[-1]))
                 after = _after(last, self._order, archive, year) or ("0", ())
-                limit = CHUNK_SIZE
+                limit = min(2 * max(limit, CHUNK_SIZE), MAX_CHUNK_SIZE)
 
     @contextlib.contextmanager
     def _noticed(self, archive: str, path: str) -> Iterator[None]:

@@ -97,3 +97,9 @@ def test_an_archive_is_found_in_any_case(value: str) -> None:
 def test_what_is_no_address_is_no_archive() -> None:
     with pytest.raises(click.BadParameter, match="'../x' is not an archive address"):
         options.ArchiveAddress().convert("../x", None, None)
+
+
+@pytest.mark.parametrize("value", ["yesterdayish", "2026-11-22 14:00 XYZT", "0:0B"])
+def test_what_is_no_date_is_refused(value: str) -> None:
+    with pytest.raises(click.BadParameter, match="is not a date"):
+        options.Date().convert(value, None, None)

@@ -44,6 +44,7 @@ def time_zone(request: pytest.FixtureRequest) -> Iterator[None]:
         ("2026-03-31 14:30:05", (2026, 3, 31, 14, 30, 5), (2026, 3, 31, 14, 30, 6)),
         ("2026-02-29", None, None),
         ("soon", None, None),
+        ("0:0B", None, None),
         ("March", None, None),
         ("", None, None),
     ],

@@ -245,3 +245,16 @@ def test_the_documentation_names_every_field() -> None:
     examples = " ".join(re.findall("`([^`]+)`", table))
     documented = {*re.findall(r"(?:^|[ (-])([a-z0-9_]+):", examples)} - {"http"}
     assert documented == {*FIELDS_OF_QUERIES}
+
+
+@pytest.mark.parametrize("sort", ["newest", "oldest", "largest", "smallest"])
+@pytest.mark.parametrize("query", ["*", "from:anna", "client:192.0.2.7 OR friday"])
+def test_a_long_stream_is_read_in_parts(
+    stored: Path, query: str, sort: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = names_found(stored, query, sort)
+    monkeypatch.setattr(search, "CHUNK_SIZE", 2)
+    monkeypatch.setattr(search, "MAX_CHUNK_SIZE", 5)
+    found = search.Search(settings_of(stored), query, sort=sort)
+    names = [corpus.BY_ID[each.archive_id].name for each in found.hits(first=2)]
+    assert names == expected
