@@ -31,7 +31,7 @@ with exit code 1.
      +-- IndexFailed, IndexMissing                the index for searching
      |    +-- IndexDamaged
      +-- IndexerRunning                           postfix-archive index
-     +-- QueryInvalid                             postfix-archive search
+     +-- QueryInvalid, LibraryMissing             postfix-archive search
 """
 
 
@@ -222,6 +222,10 @@ class IndexerRunning(ArchiveError):
 
 class IndexMissing(ArchiveError):
     """There is no index to search."""
+
+
+class LibraryMissing(ArchiveError):
+    """A Python package of the extra ``search`` is not installed."""
 
 
 class QueryInvalid(ArchiveError):

@@ -104,9 +104,7 @@ class SampleStore:
         report = archive_copy.EnvelopeReport(
             message_envelope, archive, original, properties
         )
-        boundary = archive_copy.make_boundary(
-            archive_id, message_envelope.sha256, KEYS
-        )
+        boundary = archive_copy.make_boundary(archive_id, message_envelope.sha256, KEYS)
         copy = archive_copy.build(
             report, "hybrid", sender=b"archive@example.com", boundary=boundary
         )

@@ -119,7 +119,7 @@ def _print(
     elif as_json:
         for hit in hits:
             click.echo(json.dumps(to_json(hit)))
-    elif hit_table.is_terminal():
+    elif hit_table.is_possible():
         page = list(hits)
         if page:
             hit_table.print_table(_rows(settings, found, page))

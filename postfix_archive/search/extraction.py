@@ -22,6 +22,7 @@ from postfix_archive.search import (
 from postfix_archive.search.content import Attachment, MessageContent
 from postfix_archive.search.extraction_documents import EncryptedDocument
 from postfix_archive.search.extraction_limits import (
+    HTML_LIMIT,
     MEMORY_LIMIT,
     MESSAGE_LIMIT,
     NAME_LIMIT,
@@ -147,10 +148,13 @@ class _Extraction:
 
     def _add_html(self, content: bytes, declared: str) -> None:
         html = extraction_html.source(content, declared)
-        if self._without_libraries:
-            self._add_text([extraction_html.text_between_tags(html)])
-        else:
+        if len(html) == HTML_LIMIT:
+            self.problems.append(f"html: cut at {HTML_LIMIT} characters")
+        problem_count = len(self.problems)
+        if not self._without_libraries:
             self._try("html", lambda: [extraction_html.text(html)])
+        if self._without_libraries or len(self.problems) > problem_count:
+            self._add_text([extraction_html.text_between_tags(html)])
 
     def _add_document(
         self, first_bytes: bytes, read_content: Callable[[], bytes]

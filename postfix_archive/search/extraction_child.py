@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import ctypes
 import json
-import logging
 import os
 import resource
 import signal
@@ -33,7 +32,6 @@ REPEAT_SECONDS = 1.0  # the timer's second signal, for code that caught the firs
 def main(cpu: float, killed_cpu: int, memory: int) -> None:
     """Serve the parent until it closes our standard input."""
     _give_up_rights(memory)
-    logging.disable(logging.CRITICAL)  # libraries log what is wrong with a document
     timer = Timer()
     signal.signal(signal.SIGPROF, timer.expire)
     requests = sys.stdin.buffer

@@ -1,16 +1,14 @@
 """The MIME parts of a message, in order: number, media type, name, content.
 
 Used by extraction and by show, which name a part by the same number. Reads with the
-policy compat32 of Python's email: five times faster than policy.default, and it never
-fails over a header.
+policy compat32 of Python's email, the default of its parsers: five times faster than
+email.policy.default, and it never fails over a header.
 """
 
 from __future__ import annotations
 
 import binascii
 import email.parser
-import email.policy
-import email.utils
 from collections.abc import Iterator
 from email.message import Message
 from typing import NamedTuple
@@ -69,7 +67,8 @@ class Part(NamedTuple):
         """Return the decoded bytes; those of a nested message as it was sent."""
         payload = self.message.get_payload()
         if isinstance(payload, list):
-            return b"\r\n".join(_as_bytes(each) for each in payload)
+            source = "".join(_source(each) for each in messages(self.message))
+            return source.encode("utf-8", "surrogateescape")
         decoded = self.message.get_payload(decode=True)
         return decoded if isinstance(decoded, bytes) else b""
 
@@ -98,14 +97,13 @@ class Part(NamedTuple):
 
 def parse(original: bytes) -> Message:
     """Return the message; of one that is nested too deep, with its body as text."""
-    parser = email.parser.BytesFeedParser(policy=email.policy.compat32)
+    parser = email.parser.BytesFeedParser()
     try:
         for start in range(0, len(original), BLOCK_SIZE):
             parser.feed(original[start : start + BLOCK_SIZE])
         return parser.close()
     except (RecursionError, ValueError, LookupError, AttributeError, TypeError):
-        only_header = email.parser.BytesHeaderParser(policy=email.policy.compat32)
-        return only_header.parsebytes(original)
+        return email.parser.BytesHeaderParser().parsebytes(original)
 
 
 def parts(message: Message, problems: list[str]) -> Iterator[Part]:
@@ -174,8 +172,20 @@ def _decode_parameters(part: Message) -> None:
             part.replace_header(name, decoded)
 
 
-def _as_bytes(message: object) -> bytes:
-    try:
-        return message.as_bytes() if isinstance(message, Message) else b""
-    except (ValueError, LookupError, AttributeError, TypeError, RecursionError):
-        return b""
+def _source(message: Message) -> str:
+    """Return a message as it was sent, but for white space after the names of fields.
+
+    Message.as_bytes() folds header fields anew, and takes ten times as long.
+    """
+    fields = [f"{name}: {value}\r\n" for name, value in message.raw_items()]
+    payload = message.get_payload()
+    if isinstance(payload, str):
+        return "".join([*fields, "\r\n", payload])
+    sources = map(_source, messages(message))
+    if message.get_content_maintype() != "multipart":
+        return "".join([*fields, "\r\n", *sources])
+    delimiter = f"--{message.get_boundary('')}"
+    body = "".join(f"{delimiter}\r\n{each}\r\n" for each in sources)
+    start = "" if message.preamble is None else f"{message.preamble}\r\n"
+    end = f"{delimiter}--\r\n{message.epilogue or ''}"
+    return "".join([*fields, "\r\n", start, body, end])

@@ -19,7 +19,7 @@ from itertools import islice
 from typing import NamedTuple
 
 from postfix_archive.config.settings import Settings
-from postfix_archive.errors import IndexDamaged, IndexMissing
+from postfix_archive.errors import IndexDamaged, IndexMissing, LibraryMissing
 from postfix_archive.search import archive_index, index_file, index_query
 from postfix_archive.search.index_query import ORDERS, Hit, Order
 from postfix_archive.search.query_condition import Value
@@ -28,7 +28,9 @@ from postfix_archive.search.query_nodes import Node
 from postfix_archive.store import journal_reader, record_reader
 
 PAGE_SIZE = 50  # hits
-CHUNK_SIZE = 1000  # hits that are read in one transaction, at most
+# Hits that are read in one transaction: as many as the caller will need, then more and
+# more, since some conditions are evaluated anew each time. 16,000 take some 10 MB.
+CHUNK_SIZE, MAX_CHUNK_SIZE = 1000, 16_000
 LAG_BYTES = 1 << 20  # of a journal: an index that lacks more than this is being built
 PLACE = re.compile(r"([0-9]{1,15})\.([0-9]{1,12})\.([0-9]{4})\.([0-9]{1,12})\.(.+)")
 
@@ -190,7 +192,7 @@ class Search:
                     return
                 last = parse_place(place_of(chunk[-1]))
                 after = _after(last, self._order, archive, year) or ("0", ())
-                limit = CHUNK_SIZE
+                limit = min(2 * max(limit, CHUNK_SIZE), MAX_CHUNK_SIZE)
 
     @contextlib.contextmanager
     def _noticed(self, archive: str, path: str) -> Iterator[None]:
@@ -216,8 +218,12 @@ def open_database(path: str) -> Iterator[sqlite3.Connection]:
 
 def _parse(query: str) -> Node:
     # Here, because the import takes 30 ms, which a look-up by an id does not need.
-    from postfix_archive.search import query_syntax
-
+    try:
+        from postfix_archive.search import query_syntax
+    except ImportError as error:
+        raise LibraryMissing(
+            f"{error}; run make install again, or pip install 'postfix-archive[search]'"
+        ) from error
     return query_syntax.parse(query)
 
 

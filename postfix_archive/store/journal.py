@@ -89,7 +89,7 @@ class Journal:
 
     def _close(self) -> None:
         if self._directory >= 0:
-            os.close(self._directory)
+            journal_format.close(self._directory)
         self._directory = -1
 
     def append(self, event: str, time: str, **fields: str | int) -> None:
@@ -142,7 +142,7 @@ class Journal:
                 files.write_all(descriptor, b"\n")
             os.fsync(descriptor)
         finally:
-            os.close(descriptor)
+            journal_format.close(descriptor)
 
     def _write(self, segment: str, content: bytes) -> None:
         """Append content durably; after an error truncate the segment to its size."""
@@ -158,12 +158,12 @@ class Journal:
                 os.ftruncate(descriptor, size)
                 raise
         finally:
-            os.close(descriptor)  # NFS may report an error, after the fsync
+            journal_format.close(descriptor)
 
     def _open_segment(self, name: str, flags: int = os.O_RDONLY) -> int:
         descriptor = journal_format.open_segment(self._directory, name, flags)
         if os.fstat(descriptor).st_nlink != 1:
-            os.close(descriptor)
+            journal_format.close(descriptor)
             text = "link count is not 1 (a hard link, or a deleted file)"
             raise OSError(0, text, name)
         return descriptor
@@ -256,7 +256,7 @@ class Journal:
                 yield block[cut:]
                 end, size = start + cut, RECENT_SIZE
         finally:
-            os.close(descriptor)
+            journal_format.close(descriptor)
 
     def _sync(self) -> None:
         """Make lines durable whose writer may have died before its fsync.
@@ -269,7 +269,7 @@ class Journal:
             try:
                 os.fsync(descriptor)
             finally:
-                os.close(descriptor)
+                journal_format.close(descriptor)
         except OSError as error:
             raise self._journal_error(error) from error
 
@@ -316,7 +316,7 @@ class Journal:
                     return tail, number
             return tail, None
         finally:
-            os.close(descriptor)
+            journal_format.close(descriptor)
 
     def _journal_error(self, error: OSError) -> JournalFailed:
         path = journal_format.error_path(self._path, error)

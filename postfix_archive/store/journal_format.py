@@ -169,9 +169,20 @@ def open_segment(directory: int, name: str, flags: int = os.O_RDONLY) -> int:
         name, flags | SEGMENT_FLAGS, files.DRAFT_MODE, dir_fd=directory
     )
     if not S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
+        close(descriptor)
         raise OSError(0, "not a regular file", name)
     return descriptor
+
+
+def close(descriptor: int) -> None:
+    """Close a segment or its directory, and ignore the error that NFS may report.
+
+    Each line was fsynced, and the descriptor is closed all the same.
+    """
+    try:
+        os.close(descriptor)
+    except OSError:
+        pass
 
 
 def error_path(path: str, error: OSError) -> str:
@@ -216,7 +227,7 @@ class Segments:
     def close(self) -> None:
         """Close the descriptors."""
         self._close_segment()
-        os.close(self.directory)
+        close(self.directory)
 
     def read(self, position: int, size: int) -> bytes:
         """Return up to size bytes from one segment, b"" at the end. Raises OSError."""
@@ -252,7 +263,7 @@ class Segments:
 
     def _close_segment(self) -> None:
         if self._descriptor >= 0:
-            os.close(self._descriptor)
+            close(self._descriptor)
         self._descriptor = self._index = -1
 
 

@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import base64
 import builtins
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from postfix_archive.search import charset, extraction, extraction_limits
+from postfix_archive.search import (
+    charset,
+    extraction,
+    extraction_limits,
+    extraction_parts,
+)
 from postfix_archive.search.content import Attachment, MessageContent
 
 import corpora
@@ -80,6 +88,15 @@ def test_a_missing_library_is_named(
     found = extraction.extract(documents.mail_with(content, "file"))
     assert found.problems == (f"{kind}: {package} is not installed",)
     assert found.text == "the body"
+
+
+def test_html_has_its_words_without_the_library(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "selectolax.lexbor", None)
+    found = extract(b"Content-Type: text/html", b"", b"<p>one<b>two</b> &amp; &lt;<")
+    assert found.text.split() == ["one", "two", "&", "<<"]
+    assert found.problems == ("html: selectolax is not installed",)
 
 
 @pytest.mark.parametrize(
@@ -238,6 +255,25 @@ def test_an_attached_message_in_base64_is_read() -> None:
     assert "inner text" in found.text
 
 
+@pytest.mark.parametrize(
+    "inner",
+    [
+        b"Subject: a long subject that is folded\r\n\there\r\nX: \xff\r\n\r\ntext\r\n",
+        b"Content-Type: multipart/mixed; boundary=c\r\n\r\npreamble\r\n--c\r\n"
+        b"Content-Type: text/plain\r\n\r\none\r\n--c\r\n\r\ntwo\r\n--c--\r\n",
+        b"\r\nno header\r\n",
+    ],
+)
+def test_an_attached_message_is_written_as_it_was_sent(inner: bytes) -> None:
+    start = b"Content-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\n"
+    part_header = b"Content-Type: message/rfc822\r\n\r\n"
+    original = start + part_header + inner + b"\r\n--b--\r\n"
+    parts = extraction_parts.parts(extraction_parts.parse(original), [])
+    first = next(parts)
+    assert (first.media_type, first.content()) == ("message/rfc822", inner)
+    assert first.size() == len(inner)
+
+
 def test_header_fields_are_decoded() -> None:
     found = extract(
         b"From: =?utf-8?Q?J=C3=BCrgen?= <j@example.org>",
@@ -296,6 +332,12 @@ def test_text_and_attachments_stop_at_their_limits(
     assert found.problems[0] == "message: cut at 40 bytes"
 
 
+def test_html_stops_at_its_limit() -> None:
+    html = b"<p>x" * (extraction_limits.HTML_LIMIT // 4 + 1)
+    problem = f"html: cut at {extraction_limits.HTML_LIMIT} characters"
+    assert extract(b"Content-Type: text/html", b"", html).problems == (problem,)
+
+
 def test_every_awkward_message_is_extracted(pytestconfig: pytest.Config) -> None:
     assert pytestconfig.cache is not None
     cache = Path(pytestconfig.cache.mkdir("corpora"))
@@ -324,3 +366,49 @@ def test_chardet_sees_a_sample_only(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_limits_leave_room_for_what_postfix_accepts_by_default() -> None:
     assert extraction_limits.MESSAGE_LIMIT > 10_240_000  # message_size_limit
+
+
+DOCUMENTS = (
+    documents.word_document(),
+    documents.open_document(),
+    documents.pdf(),
+    documents.rtf(),
+)
+
+
+@given(
+    st.sampled_from(DOCUMENTS), st.lists(st.tuples(st.integers(0), st.integers(0, 255)))
+)
+def test_no_change_of_a_document_is_an_error(
+    document: bytes, changes: list[tuple[int, int]]
+) -> None:
+    content = bytearray(document)
+    for offset, value in changes:
+        content[offset % len(content)] = value
+    found = extraction.extract(documents.mail_with(bytes(content), "file"))
+    assert found.text.startswith("the body")
+    assert found.attachments[0].size == len(document)
+
+
+HEADER_PARTS = st.sampled_from(
+    [b"Content-Type: ", b"multipart/", b"message/rfc822", b"text/html", b"; boundary="]
+    + [
+        b"b",
+        b"--b",
+        b"\r\n",
+        b"\r\n\r\n",
+        b"charset=utf-16",
+        b"=?",
+        b"?=",
+        b"; name*0*=",
+    ]
+    + [b"Content-Transfer-Encoding: base64", b"From: ", b"<", b'"', b"\xff", b"\0"]
+)
+
+
+@given(st.lists(HEADER_PARTS | st.binary(max_size=9), max_size=60))
+def test_no_message_is_an_error(pieces: list[bytes]) -> None:
+    found = extraction.extract(b"".join(pieces))
+    found.text.encode()
+    kinds = {each.partition(":")[0] for each in found.problems}
+    assert kinds <= {"pdf", "rtf", "winmail.dat", "zip", "nesting"}

@@ -91,7 +91,6 @@ BOMBS = {
         mail(b"text/html", b"<p>hello\r\n" * (MESSAGE_LIMIT // 10)),
         "message: cut at",
     ),
-    "HTML nested 200,000 deep": (mail(b"text/html", b"<div>" * 200_000), TIME_LIMIT),
     "multiparts nested 10,000 deep": (
         b"".join(
             b"Content-Type: multipart/mixed; boundary=b%d\r\n\r\n--b%d\r\n" % (n, n)
@@ -189,6 +188,7 @@ def test_text_beside_a_bomb_is_found(extractor: Extractor) -> None:
     found = extractor.extract(mail(b"multipart/mixed; boundary=b", text + bomb))
     assert found.problems == (TIME_LIMIT,)
     assert found.text == "beside it\n\nin & behind it"
+    assert extractor.extract(PLAIN) == extraction.extract(PLAIN)
 
 
 def test_header_fields_in_any_charset_take_bounded_time(extractor: Extractor) -> None:
@@ -203,6 +203,7 @@ def test_a_process_that_is_killed_between_messages_costs_nothing() -> None:
     with Extractor() as extractor:
         extractor.extract(PLAIN)
         first = extractor.pid
+        assert first
         os.kill(first, signal.SIGKILL)
         os.waitid(os.P_PID, first, os.WEXITED | os.WNOWAIT)
         assert extractor.extract(PLAIN).text == "the text"
@@ -210,8 +211,7 @@ def test_a_process_that_is_killed_between_messages_costs_nothing() -> None:
 
 
 def test_a_process_that_does_nothing_is_killed_after_its_time() -> None:
-    with Extractor(ProcessLimits(wall=5)) as extractor:
-        extractor.extract(PLAIN)
+    with Extractor(ProcessLimits(wall=1)) as extractor:
         os.kill(extractor.pid, signal.SIGSTOP)
         found = extractor.extract(PLAIN)
         assert (found.subject, found.problems) == ("hello", (TIME_LIMIT,))

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import re
 import sqlite3
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -45,8 +47,12 @@ trees = st.recursive(
 
 
 @pytest.fixture(autouse=True)
-def local_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TZ", "UTC")
+def local_time() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("TZ", "UTC")
+        time.tzset()
+        yield
+    time.tzset()
 
 
 def test_there_are_as_many_cases_as_the_language_needs() -> None:
@@ -239,3 +245,16 @@ def test_the_documentation_names_every_field() -> None:
     examples = " ".join(re.findall("`([^`]+)`", table))
     documented = {*re.findall(r"(?:^|[ (-])([a-z0-9_]+):", examples)} - {"http"}
     assert documented == {*FIELDS_OF_QUERIES}
+
+
+@pytest.mark.parametrize("sort", ["newest", "oldest", "largest", "smallest"])
+@pytest.mark.parametrize("query", ["*", "from:anna", "client:192.0.2.7 OR friday"])
+def test_a_long_stream_is_read_in_parts(
+    stored: Path, query: str, sort: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = names_found(stored, query, sort)
+    monkeypatch.setattr(search, "CHUNK_SIZE", 2)
+    monkeypatch.setattr(search, "MAX_CHUNK_SIZE", 5)
+    found = search.Search(settings_of(stored), query, sort=sort)
+    names = [corpus.BY_ID[each.archive_id].name for each in found.hits(first=2)]
+    assert names == expected
