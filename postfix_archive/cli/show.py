@@ -24,9 +24,10 @@ from postfix_archive.search.extraction_process import Extractor, read_original
 from postfix_archive.store import record_check, record_reader
 from postfix_archive.store.record import Record
 
-INTACT = "the files and the original have the SHA-256 that the journal names"
+INTACT = "journal lines, files and original have the SHA-256 that the journal names"
 # UTF-8 with a byte order mark, which comes before what the HTML says of its charset.
 HTML_ENCODING = "utf-8-sig"
+Offsets = tuple[int, ...]  # of the record's lines in the journal
 
 
 @click.command()
@@ -70,8 +71,9 @@ def show(
         raise click.UsageError("one of the options that print something else, not two")
     store = settings.archive_store_directory
     access = recorder(settings, "show", reason, archive_id)
-    message = look_up.find_record(settings, archive_id, archive)
-    access.record({message.archive: [message.archive_id]})
+    place = look_up.find(settings, archive_id, archive)
+    access.record({place.archive: [place.archive_id]})
+    message = look_up.record_of(settings, place)
     if original:
         output.write_bytes(record_reader.original(store, message))
     elif raw:
@@ -83,18 +85,20 @@ def show(
     elif html:
         output.write_bytes([_html(store, message).encode(HTML_ENCODING, "replace")])
     elif as_json:
-        _print_json(settings, message)
+        _print_json(settings, message, place.offsets)
     else:
-        _print_page(settings, message, has_passes=passes)
+        _print_page(settings, message, place.offsets, has_passes=passes)
 
 
-def _print_page(settings: Settings, message: Record, *, has_passes: bool) -> None:
+def _print_page(
+    settings: Settings, message: Record, offsets: Offsets, *, has_passes: bool
+) -> None:
     store = settings.archive_store_directory
     problems: list[str] = []
     with Extractor() as extractor:  # starts while we read the record
         for line in record_view.lines(settings, message, problems):
             click.echo(line)
-        for line in _integrity_lines(store, message, problems):
+        for line in _integrity_lines(store, message, offsets, problems):
             click.echo(line)
         if not problems:
             content, parts = _content(store, message, extractor.extract)
@@ -107,20 +111,22 @@ def _print_page(settings: Settings, message: Record, *, has_passes: bool) -> Non
     output.report_damage(problems)
 
 
-def _integrity_lines(store: str, message: Record, problems: list[str]) -> Iterator[str]:
-    """Yield the verdict on the files of a record.
+def _integrity_lines(
+    store: str, message: Record, offsets: Offsets, problems: list[str]
+) -> Iterator[str]:
+    """Yield the verdict on the lines and files of a record.
 
     Appends to problems what differs, unless it says already why a file is unreadable.
     """
-    damage = record_check.problems(store, message)
+    damage = record_check.problems(store, message, offsets)
     for problem in damage or [INTACT]:
         yield f"Integrity:   {safe_text(problem)}"
     problems += [] if problems else damage
 
 
-def _print_json(settings: Settings, message: Record) -> None:
+def _print_json(settings: Settings, message: Record, offsets: Offsets) -> None:
     store = settings.archive_store_directory
-    damage = record_check.problems(store, message)
+    damage = record_check.problems(store, message, offsets)
     result = record_view.to_json(message) | {"integrity_problems": damage}
     if not damage:
         with Extractor() as extractor:

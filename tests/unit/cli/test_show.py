@@ -74,8 +74,8 @@ def test_show_prints_header_parts_and_text(config_directory: Path) -> None:
         f"  the text {SAFE}",
         "  Grüße aus Köln",
         f"  {documents.LATIN_WORDS}",
-        "Integrity:   the files and the original have the SHA-256 that the journal"
-        " names",
+        "Integrity:   journal lines, files and original have the SHA-256 that the"
+        " journal names",
     ):
         assert line in output.splitlines(), output
     for char in "\x1b\x9b\u202e\x07":
@@ -144,6 +144,30 @@ def test_a_file_that_differs_from_the_journal_is_named(
     expected = f"{path}: SHA-256 differs from the journal"
     assert expected in result.stdout
     assert result.stderr == f"postfix-archive: RecordDamaged: {expected}\n"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "problem"),
+    [
+        (b'"stamp":"absent"', b'"stamp":"forged"', "details differ from their SHA-256"),
+        (b'"time":"2026-11-22', b'"time":"2026-11-23', "next line names another hash"),
+    ],
+)
+def test_a_changed_journal_line_is_named(
+    tmp_path: Path, config_directory: Path, old: bytes, new: bytes, problem: str
+) -> None:
+    later_id = ARCHIVE_ID[:-1] + "f"
+    Capture(message=b"Subject: x\r\n\r\n", archive_id=later_id).store_in(
+        tmp_path / "store"
+    )
+    [segment] = (tmp_path / "store" / LEGAL / "journal").iterdir()
+    first_line, second, *others = segment.read_bytes().splitlines(keepends=True)
+    assert old in second
+    segment.write_bytes(first_line + second.replace(old, new, 1) + b"".join(others))
+    arguments = ["-c", str(config_directory), "show", ARCHIVE_ID]
+    result = CliRunner().invoke(main.main, arguments)
+    assert result.exit_code == 1
+    assert problem in result.stdout and problem in result.stderr
 
 
 @pytest.mark.parametrize("option", ["--original", "--raw", "--part=1", "--html"])
