@@ -28,7 +28,7 @@ from postfix_archive.system import privileges
 @click.option("--fix", is_flag=True, help="Run the safe fixes, then check again.")
 @click.pass_context
 def doctor(ctx: click.Context, as_json: bool, fix: bool) -> None:
-    """Check Postfix, the archive's files and the queue; print fixes.
+    """Check Postfix, our files and the queue; print fixes.
 
     Exit codes are those of monitoring plugins: 0 OK (advice counts as OK), 1 warning,
     2 critical, 3 the inspection failed.

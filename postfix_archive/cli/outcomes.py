@@ -20,7 +20,7 @@ from postfix_archive.outcomes import follower_service
 @click.option("--follow", "how", flag_value="follow", help="Run until stopped.")
 @click.pass_obj
 def outcomes(directory: str, how: str | None) -> None:
-    """Read delivery outcomes from Postfix's log into the archive.
+    """Read outcomes of delivery from the log into the archive.
 
     Adds the outcome of each recipient of an archived message to its record.
     """

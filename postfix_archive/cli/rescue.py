@@ -137,7 +137,5 @@ def former_name(name: str, command: click.Command) -> click.Command:
     return alias
 
 
-FORMER_NAMES = (
-    former_name("rescue", rescue),
-    former_name("return", import_command),
-)
+former_rescue = former_name("rescue", rescue)
+former_return = former_name("return", import_command)

@@ -19,7 +19,9 @@ PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
 def commands(group: click.Group, before: str = "") -> list[str]:
     """All commands, with those of groups below them."""
     names = []
-    for name, command in group.commands.items():
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
         if isinstance(command, click.Group):
             names += commands(command, f"{before}{name} ")
         else:

@@ -51,7 +51,10 @@ COMMAND_LINES: dict[str, list[list[str]]] = {
 def all_commands(group: click.Group) -> dict[str, click.Command]:
     """Return all commands of postfix-archive, by the words that name them."""
     commands_by_name: dict[str, click.Command] = {}
-    for name, command in group.commands.items():
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        assert command is not None
         if isinstance(command, click.Group):
             commands_by_name |= {
                 f"{name} {k}": v for k, v in all_commands(command).items()
