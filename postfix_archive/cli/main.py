@@ -1,6 +1,6 @@
-"""The command postfix-archive, with ``list``.
+"""The command postfix-archive: its group, and what all commands have in common.
 
-Other commands are in the modules of this package. Mail does not pass through here, so
+The commands are in the modules of this package. Mail does not pass through here, so
 any library may be imported. An ArchiveError becomes one line on stderr and exit code 1,
 an output that cannot be written one line and exit code 3.
 """
@@ -8,14 +8,9 @@ an output that cannot be written one line and exit code 3.
 from __future__ import annotations
 
 import contextlib
-import datetime
 import io
-import json
-import math
 import os
 import sys
-from collections import deque
-from collections.abc import Iterator
 from typing import Any
 
 import click
@@ -29,23 +24,20 @@ from postfix_archive.cli import (
     index,
     install,
     keys_and_tables,
+    listing,
     mail_import,
     outcomes,
     reconcile,
-    record_view,
     replay,
     rescue,
+    search,
     show,
     status,
     verify,
 )
-from postfix_archive.cli.options import ArchiveAddress, Date, with_settings
-from postfix_archive.cli.output import EXIT_FAILURE, report, report_damage
+from postfix_archive.cli.output import EXIT_FAILURE, report
 from postfix_archive.config import archive_cf
-from postfix_archive.config.settings import Settings
 from postfix_archive.errors import ArchiveError
-from postfix_archive.store import record_reader
-from postfix_archive.store.record import Record
 
 
 class CommandGroup(click.Group):
@@ -113,66 +105,17 @@ for command in (
     install.uninstall,
     keys_and_tables.key,
     keys_and_tables.tables,
+    listing.list_,
     mail_import.import_,
     outcomes.outcomes,
     reconcile.reconcile,
     replay.replay,
     rescue.fallback,
     rescue.queue,
+    search.search_,
     show.show,
     status.status,
     verify.verify,
     *rescue.FORMER_NAMES,
 ):
     main.add_command(command)
-
-
-@main.command("list")
-@click.option(
-    "--archive", type=ArchiveAddress(), metavar="ADDRESS", help="Only this archive."
-)
-@click.option("--since", type=Date(), help="Only messages archived at or after DATE.")
-@click.option("--until", type=Date(), help="Only messages archived before DATE.")
-@click.option(
-    "--last", type=click.IntRange(1), metavar="N", help="Only the last N messages."
-)
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object per line.")
-@with_settings
-def list_(
-    settings: Settings,
-    archive: str | None,
-    since: datetime.datetime | None,
-    until: datetime.datetime | None,
-    last: int | None,
-    as_json: bool,
-) -> None:
-    """List archived messages, oldest first."""
-    message = None
-    problems: list[str] = []
-    messages = _read_records(settings, archive, since, until, last)
-    for message in deque(messages, last) if last else messages:
-        if as_json:
-            click.echo(json.dumps(record_view.to_json(message)))
-            continue
-        for line in record_view.summary_lines(settings, message, problems):
-            click.echo(line)
-    if message is None and not as_json:
-        click.echo(f"No archived messages in {settings.archive_store_directory}.")
-    report_damage(problems)
-
-
-def _read_records(
-    settings: Settings,
-    archive: str | None,
-    since: datetime.datetime | None,
-    until: datetime.datetime | None,
-    last: int | None,
-) -> Iterator[Record]:
-    store = settings.archive_store_directory
-    addresses = [archive] if archive else record_reader.archives(store)
-    begin = since.timestamp() if since else 0.0
-    end = until.timestamp() if until else math.inf
-    for address in addresses:
-        yield from record_reader.records(
-            store, address, since=begin, until=end, last=last
-        )

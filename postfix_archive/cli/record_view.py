@@ -70,13 +70,21 @@ def summary_lines(
     problems why there is no subject: the copy is missing or damaged.
     """
     first, *others = message.passes
-    head = _head(settings, message, problems)
-    subject_text = NO_COPY if head is None else subject(head, LIST_SUBJECT_COLUMNS)
-    text = f"{message.archive}  {_pass_text(message, first)}{subject_text}"
+    text = f"{message.archive}  {_pass_text(message, first)}"
+    text += subject_text(settings, message, problems)
     yield f"{message.archive_id}  {first.time}  {text}"
     for one in others:
         if not one.is_returned_copy:
             yield f"    passed again  {one.time}  {_pass_text(message, one)}".rstrip()
+
+
+def subject_text(settings: Settings, message: Record, problems: list[str]) -> str:
+    """Return the subject for a list, or that the copy is missing or damaged.
+
+    Appends to problems why there is none.
+    """
+    head = _head(settings, message, problems)
+    return NO_COPY if head is None else subject(head, LIST_SUBJECT_COLUMNS)
 
 
 def _pass_text(message: Record, one: Pass) -> str:

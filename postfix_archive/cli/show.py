@@ -12,7 +12,7 @@ from postfix_archive.cli.options import ArchiveAddress, with_settings
 from postfix_archive.config.settings import Settings
 from postfix_archive.errors import RecordNotFound
 from postfix_archive.message.printable import safe_text
-from postfix_archive.search import extraction_html
+from postfix_archive.search import extraction_html, look_up
 from postfix_archive.search.content import MessageContent
 from postfix_archive.search.extraction_parts import Part
 from postfix_archive.search.extraction_process import Extractor, read_original
@@ -55,11 +55,14 @@ def show(
     as_json: bool,
     passes: bool,
 ) -> None:
-    """Show one record; a unique prefix of the id is enough."""
+    """Show one record; a unique prefix of the id is enough.
+
+    Its queue id, Message-ID or SHA-256 is an id, too.
+    """
     if sum((raw, original, outcome, part is not None, html, as_json)) > 1:
         raise click.UsageError("one of the options that print something else, not two")
     store = settings.archive_store_directory
-    message = record_reader.find_record(store, archive_id, archive)
+    message = look_up.find_record(settings, archive_id, archive)
     if original:
         output.write_bytes(record_reader.original(store, message))
     elif raw:

@@ -17,6 +17,7 @@ import click
 from postfix_archive.config import archive_cf
 from postfix_archive.message import dates, stamp
 from postfix_archive.message.printable import safe_text
+from postfix_archive.search.index_lag import Lag
 from postfix_archive.status import collect, overview, prometheus_text
 from postfix_archive.status.overview import Snapshot
 from postfix_archive.store.bypass_period import BypassPeriod
@@ -89,6 +90,11 @@ def _to_json(snapshot: Snapshot) -> dict[str, Any]:
         "last_reconcile": _reconcile_run_to_json(snapshot),
         "last_rescue": _timestamp(snapshot.rescue_time),
         "outcomes_followed": _timestamp(snapshot.followed_until),
+        "index": {
+            name: {"behind_bytes": each.size, "behind_seconds": round(each.seconds)}
+            for name, each in snapshot.index_lags.items()
+            if each.has_index
+        },
     }
 
 
@@ -140,6 +146,8 @@ def _text_lines(snapshot: Snapshot) -> Iterator[str]:
         yield bypass_warning(snapshot.bypass)
     for name, tally in snapshot.tallies.items():
         yield from _archive_lines(name, tally)
+        if name in snapshot.index_lags:
+            yield from _index_lines(snapshot.index_lags[name])
     for error in snapshot.damage:
         yield safe_text(f"Store error: {error}")
     if not snapshot.tallies and not snapshot.store_errors:
@@ -173,6 +181,14 @@ def _archive_lines(name: str, tally: Tally) -> Iterator[str]:
     for bypass in tally.bypasses.values():
         text = f"{bypass.interval}, by {bypass.started_by}: {bypass.reason}"
         yield safe_text(f"  bypass: {text}")
+
+
+def _index_lines(lag: Lag) -> Iterator[str]:
+    """Yield how far the index is behind, nothing while it is up to date."""
+    if not lag.has_index:
+        yield "  index: none; search needs it: postfix-archive index --once"
+    elif lag.size and lag.seconds >= 1:
+        yield f"  index: {lag.seconds:.0f} s behind, {_format_bytes(lag.size)}"
 
 
 def _format_counts(counts: dict[str, int]) -> str:

@@ -224,15 +224,32 @@ def check_follower(host: Host) -> Iterator[Finding]:
             host.follower_file or "postfix-archive outcomes",
             f"it has not reached the end of Postfix's log {since}: outcomes of"
             " recipients are missing in the journals",
-            _follower_fix(host),
+            _service_fix(host, host.follower_file, "outcomes"),
         )
 
 
-def _follower_fix(host: Host) -> str:
-    name = host.follower_file.rpartition("/")[2]
+def check_indexer(host: Host) -> Iterator[Finding]:
+    """Report that postfix-archive index does not keep up with the journals."""
+    if host.settings is None or not host.settings.has_store:
+        return
+    age = host.index_age
+    if age is None or age > FOLLOWER_LATE_AGE:
+        since = "ever" if age is None else f"for {age / 60:.0f} minutes"
+        yield Finding(
+            "index-late",
+            WARNING,
+            host.indexer_file or "postfix-archive index",
+            f"it has not reached the ends of the journals {since}: search does not find"
+            " the newest mail",
+            _service_fix(host, host.indexer_file, "index"),
+        )
+
+
+def _service_fix(host: Host, file: str, command: str) -> str:
+    name = file.rpartition("/")[2]
     if name.endswith(".service"):
         return f"systemctl restart {shlex.quote(name)}; see journalctl -u {name}"
-    by_hand = f"{host.archive_command('outcomes')} --once"
+    by_hand = f"{host.archive_command(command)} --once"
     if name:
         return f"check that cron runs; by hand: {by_hand}"
     return (
@@ -252,4 +269,5 @@ CHECKS: tuple[Callable[[Host], Iterator[Finding]], ...] = (
     check_rescue_runs,
     check_log,
     check_follower,
+    check_indexer,
 )

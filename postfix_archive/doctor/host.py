@@ -89,6 +89,8 @@ class Host:
     log_error: str = ""  # why Postfix's log cannot be found or read
     follower_file: str = ""  # path of the unit or cron file that runs outcomes
     log_read_age: float | None = None  # seconds since it reached the log's end
+    indexer_file: str = ""  # path of the unit or cron file that runs index
+    index_age: float | None = None  # seconds since it reached the journals' ends
     bypass: BypassPeriod | None = None  # the current one
     is_running: bool = True
     is_default_instance: bool = True  # the instance that commands use without -c

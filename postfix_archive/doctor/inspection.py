@@ -33,6 +33,7 @@ from postfix_archive.postfix import (
 )
 from postfix_archive.postfix.configuration import Configuration
 from postfix_archive.rescue import queue_rescue
+from postfix_archive.search import index_lag
 from postfix_archive.store import fallback, journal_reader, known_end, record_reader
 from postfix_archive.store.bypass_period import BypassPeriod
 from postfix_archive.system import (
@@ -97,6 +98,10 @@ def inspect_host(directory: str) -> Host:
         log_error=_log_error(postfix_config, settings),
         follower_file=_follower_file(postfix_config, settings),
         log_read_age=_log_read_age(settings),
+        indexer_file=scheduler.INDEXER.installed_file(
+            configuration.name_of(postfix_config)
+        ),
+        index_age=_index_age(settings),
         fallback_count=fallback_count,
         fallback_age=fallback_age,
         fallback_reason=fallback_reason,
@@ -377,6 +382,10 @@ def _follower_file(postfix_config: Configuration, settings: Settings | None) -> 
         if settings is not None
         else ""
     )
+
+
+def _index_age(settings: Settings | None) -> float | None:
+    return None if settings is None else index_lag.last_run_age(settings, time.time())
 
 
 def _log_read_age(settings: Settings | None) -> float | None:

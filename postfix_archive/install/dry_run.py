@@ -81,3 +81,6 @@ def _missing(
         postfix_instance.config, is_wanted=is_wanted
     ):
         yield "Follower", follower
+    indexer = scheduler.INDEXER.missing_file(postfix_instance.name)
+    if indexer and postfix_instance.current_settings().has_store:
+        yield "Index", indexer

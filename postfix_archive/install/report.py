@@ -1,6 +1,6 @@
 """What make install prints at its end: files, timer, doctor, probe, what to do next.
 
-Used by install/main. Installs timer and follower, which need the program.
+Used by install/main. Installs timer, follower and indexer, which need the program.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from postfix_archive.maillog import location
 from postfix_archive.outcomes import follower_state
 from postfix_archive.postfix import server_processes
 from postfix_archive.rescue import queue_rescue
+from postfix_archive.search import index_lag
 from postfix_archive.system import scheduler
 
 NO_TIMER = (
@@ -27,6 +28,10 @@ NO_TIMER = (
 )
 NO_FOLLOWER = (
     "none, no systemd or cron found: run postfix-archive outcomes --once every minute"
+)
+
+NO_INDEXER = (
+    "none, no systemd or cron found: run postfix-archive index --once every minute"
 )
 
 
@@ -51,6 +56,8 @@ def show(
         "Follower:  "
         f" {_install_follower(postfix_instance, str(program_files.command_path))}"
     )
+    indexer = _install_indexer(postfix_instance, str(program_files.command_path))
+    print(f"Index:      {indexer}")
     print(
         "Undo:       postfix-archive uninstall (undo record:"
         f" {postfix_instance.undo_record.record_directory})"
@@ -126,7 +133,20 @@ def _install_follower(postfix_instance: Instance, command: str) -> str:
     )
 
 
+def _install_indexer(postfix_instance: Instance, command: str) -> str:
+    """Install the indexer; return its scheduler and file, or why there is none."""
+    name = postfix_instance.name
+    if not postfix_instance.current_settings().has_store:
+        scheduler.INDEXER.remove(name)
+        return "none: archive_delivery has no store"
+    return (
+        scheduler.INDEXER.install(name, postfix_instance.directory, command)
+        or NO_INDEXER
+    )
+
+
 def _record_first_runs(settings: Settings) -> None:
-    """Record timer and follower as run just now, so that the doctor does not warn."""
+    """Record all jobs as run just now, so that the doctor does not warn."""
     queue_rescue.record_run(settings)
+    index_lag.touch_last_run(settings)
     follower_state.touch_last_read(settings.archive_fallback_directory)

@@ -196,7 +196,8 @@ def _end_record(directory: str, undo_record: undo.UndoRecord) -> str:
 
 
 def _remove_follower(directory: str, name: str, prefix: str) -> None:
-    """Remove the follower, then record the outcomes that are still in the log."""
+    """Remove indexer and follower; record the outcomes that are still in the log."""
+    scheduler.INDEXER.remove(name)
     has_follower = scheduler.FOLLOWER.installed_file(name)
     scheduler.FOLLOWER.remove(name)
     if has_follower:

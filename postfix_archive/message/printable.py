@@ -73,6 +73,11 @@ def cut(text: str, columns: int) -> str:
     return text
 
 
+def width(text: str) -> int:
+    """Return the columns of text on a terminal."""
+    return sum(map(_width, text))
+
+
 def _clusters(text: str) -> Iterator[str]:
     """Yield the characters of text, each with those that are shown as part of it."""
     cluster = ""

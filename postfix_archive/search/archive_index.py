@@ -19,11 +19,10 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from postfix_archive.errors import IndexDamaged, IndexFailed
-from postfix_archive.message import digest
 from postfix_archive.search import index_file, index_schema
 from postfix_archive.search.index_database import IndexDatabase
 from postfix_archive.search.index_entry import ContentEntry, RecordEntry
-from postfix_archive.store import journal_reader
+from postfix_archive.store import journal_format, journal_reader
 from postfix_archive.store.journal_reader import Line
 from postfix_archive.system import files
 
@@ -56,7 +55,7 @@ class IndexState:
         return (
             line is not None
             and line.end == self.position
-            and _chained_sha256(line) == self.line_sha256
+            and journal_format.line_sha256(line.content) == self.line_sha256
         )
 
 
@@ -186,7 +185,7 @@ class ArchiveIndex:
         self._changed.clear()
         self._state.position = last_line.end
         self._state.line_start = last_line.offset
-        self._state.line_sha256 = _chained_sha256(last_line)
+        self._state.line_sha256 = journal_format.line_sha256(last_line.content)
         values = {"version": index_schema.VERSION, **asdict(self._state)}
         path = f"{self._directory}/{STATE_FILE}"
         files.replace(
@@ -217,8 +216,3 @@ def remove_files(directory: str) -> None:
 
 def _path(directory: str, year: str) -> str:
     return f"{directory}/{year}{index_file.SUFFIX}"
-
-
-def _chained_sha256(line: Line) -> str:
-    """Return the SHA-256 of the part of a line that no erasure changes."""
-    return digest.sha256_hex(line.content.partition(b"\t")[0])

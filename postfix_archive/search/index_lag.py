@@ -15,8 +15,9 @@ from postfix_archive.config.settings import Settings
 from postfix_archive.errors import JournalFailed
 from postfix_archive.search import archive_index
 from postfix_archive.store import journal, journal_reader
+from postfix_archive.system import privileges
 
-LAST_RUN_FILE = "index.last"  # touched while all journals are read to their ends
+LAST_RUN_FILE = "indexed"  # touched when all journals were read to their ends
 
 
 class Lag(NamedTuple):
@@ -31,21 +32,13 @@ class Lag(NamedTuple):
     seconds: float
 
 
-def journal_end(path: str) -> int:
-    """Return the offset of the end of a journal, 0 if there is none."""
-    try:
-        return os.stat(path).st_size
-    except OSError:
-        return 0
-
-
 def lag(settings: Settings, archive: str) -> Lag:
     """Return how far the index of an archive is behind its journal."""
     directory = f"{settings.archive_index_directory}/{archive}"
     path = journal_reader.path_of(settings.archive_store_directory, archive)
     state = archive_index.read_state(directory)
     position = state.position if state else 0
-    size = journal_end(path) - position
+    size = journal_reader.end_offset(path) - position
     return Lag(state is not None, size, _age_of_next(path, position) if size else 0.0)
 
 
@@ -59,9 +52,15 @@ def _age_of_next(path: str, position: int) -> float:
     return 0.0
 
 
-def last_run(settings: Settings) -> float | None:
-    """Return when all journals were last read to their ends, None if never."""
+def touch_last_run(settings: Settings) -> None:
+    """Record that all journals were read to their ends; an error is ignored."""
+    privileges.touch(settings.archive_fallback_directory, LAST_RUN_FILE)
+
+
+def last_run_age(settings: Settings, now: float) -> float | None:
+    """Return how many seconds ago (or ahead) that was recorded, None if never."""
+    path = f"{settings.archive_fallback_directory}/{LAST_RUN_FILE}"
     try:
-        return os.stat(f"{settings.archive_index_directory}/{LAST_RUN_FILE}").st_mtime
+        return abs(now - os.lstat(path).st_mtime)
     except OSError:
         return None

@@ -25,7 +25,7 @@ from postfix_archive.search import archive_index, index_file, index_lag, indexer
 from postfix_archive.search.archive_index import ArchiveIndex
 from postfix_archive.search.extraction_process import Extractor
 from postfix_archive.store import journal_reader, record_reader
-from postfix_archive.system import files, privileges
+from postfix_archive.system import privileges
 from postfix_archive.system.file_watch import Watch
 
 LOCK_NAME = "index.lock"
@@ -85,6 +85,7 @@ class IndexService:
     """
 
     def __init__(self, settings: Settings, warn: Warn, progress: Progress) -> None:
+        self._settings = settings
         self._store = settings.archive_store_directory
         self._directory = settings.archive_index_directory
         self._warn = warn
@@ -110,7 +111,7 @@ class IndexService:
         """Index all that is new in the journals."""
         for archive in record_reader.archives(self._store):
             path = journal_reader.path_of(self._store, archive)
-            end = index_lag.journal_end(path)
+            end = journal_reader.end_offset(path)
             index = self._indexes.get(archive)
             is_usable = index and index.is_intact() and end >= index.position
             if not is_usable or end != self._ends.get(archive):
@@ -119,7 +120,7 @@ class IndexService:
             if self._is_stopped:
                 return
         if time.monotonic() - self._touched_at > TOUCH_SECONDS:
-            files.touch(f"{self._directory}/{index_lag.LAST_RUN_FILE}")
+            index_lag.touch_last_run(self._settings)
             self._touched_at = time.monotonic()
 
     def follow(self, configuration_directory: str) -> bool:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator
 from postfix_archive.errors import RecordDamaged, StoreFailed
 from postfix_archive.search import index_entry
 from postfix_archive.search.content import MessageContent
-from postfix_archive.search.extraction_limits import MESSAGE_LIMIT
+from postfix_archive.search.extraction_process import read_original
 from postfix_archive.search.index_engine import IndexWriter
 from postfix_archive.store import journal, journal_reader, record, record_reader
 from postfix_archive.store.journal_event import Event
@@ -117,23 +117,14 @@ class Indexer:
 
     def _content(self, message: Record) -> MessageContent:
         try:
-            original = self._read_original(message)
+            original = read_original(
+                record_reader.original(self._store_directory, message)
+            )
         except (RecordDamaged, StoreFailed) as error:
             if getattr(error.__cause__, "errno", 0) in PASSING_ERRORS:
                 raise
             return NO_CONTENT
         return self._extract(original)
-
-    def _read_original(self, message: Record) -> bytes:
-        """Return the original, or as much of it as extraction takes, and a bit more."""
-        chunks: list[bytes] = []
-        size = 0
-        for chunk in record_reader.original(self._store_directory, message):
-            chunks.append(chunk)
-            size += len(chunk)
-            if size > MESSAGE_LIMIT:
-                break
-        return b"".join(chunks)
 
 
 def _chunks(lines: Iterable[Line]) -> Iterator[list[Line]]:

@@ -108,7 +108,8 @@ def negate(condition: Condition) -> Condition:
 
 
 def _joined(word: str, parts: Sequence[str]) -> str:
-    return f" {word} ".join(f"({each})" for each in parts)
+    """Return an expression of several, in parentheses."""
+    return "(" + f" {word} ".join(f"({each})" for each in parts) + ")"
 
 
 def _values(conditions: Sequence[Condition]) -> tuple[Value, ...]:

@@ -18,7 +18,7 @@ from postfix_archive.search import (
     query_values,
 )
 from postfix_archive.search.query_condition import Condition
-from postfix_archive.search.query_syntax import All, Any, Node, Not, Range, Word
+from postfix_archive.search.query_nodes import All, Any, Node, Not, Range, Word
 
 HIGHEST = "\U0010ffff"  # sorts after all that begins with the same characters
 DIGITS = 64  # of a SHA-256

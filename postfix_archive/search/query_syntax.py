@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import luqum.exceptions
 import luqum.parser
 from luqum import tree
 
 from postfix_archive.errors import QueryInvalid
+from postfix_archive.search.query_nodes import All, Any, Node, Not, Range, Word
 
 LENGTH_LIMIT = 10_000  # characters of a query
 DEPTH_LIMIT = 40  # of parentheses; FTS5 allows 256, SQLite 1000
@@ -22,47 +22,6 @@ POSITION = re.compile(r"at position ([0-9]+)")
 ESCAPE = re.compile(r"\\(.)", re.DOTALL)
 # A Message-ID or address in angle brackets, which luqum would take for "less than".
 QUOTED_OR_BRACKETED = re.compile(r'"(?:\\.|[^"\\])*"|<([^\s<>"\\]+)>')
-
-
-class Word(NamedTuple):
-    """A word or phrase in a field, "" for any; ``is_prefix`` if it ends with ``*``."""
-
-    field: str
-    text: str
-    position: int
-    is_prefix: bool = False
-
-
-class Range(NamedTuple):
-    """Values of a field from ``low`` to ``high``, "" for no limit."""
-
-    field: str
-    low: str
-    high: str
-    has_low: bool  # low itself is in the range
-    has_high: bool
-    position: int
-
-
-class All(NamedTuple):
-    """True if all parts are."""
-
-    parts: tuple[Node, ...]
-
-
-class Any(NamedTuple):
-    """True if one of the parts is."""
-
-    parts: tuple[Node, ...]
-
-
-class Not(NamedTuple):
-    """True if the part is not."""
-
-    part: Node
-
-
-Node = Word | Range | All | Any | Not
 
 
 def parse(query: str) -> Node:
@@ -76,7 +35,14 @@ def parse(query: str) -> Node:
         root = luqum.parser.parser.parse(QUOTED_OR_BRACKETED.sub(_quote, query))
     except luqum.exceptions.ParseError as error:
         raise _syntax_error(str(error), query) from None
-    except (RecursionError, ValueError, IndexError, AttributeError, TypeError):
+    except (
+        ArithmeticError,
+        AttributeError,
+        LookupError,
+        RecursionError,
+        TypeError,
+        ValueError,
+    ):
         raise QueryInvalid("this cannot be read as a query", query, 0) from None
     return _Converter(query).node(root, "", 0)
 

@@ -20,16 +20,11 @@ from typing import NamedTuple
 
 from postfix_archive.config.settings import Settings
 from postfix_archive.errors import IndexDamaged, IndexMissing
-from postfix_archive.search import (
-    archive_index,
-    index_file,
-    index_lag,
-    index_query,
-    query_syntax,
-)
+from postfix_archive.search import archive_index, index_file, index_query
 from postfix_archive.search.index_query import ORDERS, Hit, Order
 from postfix_archive.search.query_condition import Value
 from postfix_archive.search.query_fields import Compiler
+from postfix_archive.search.query_nodes import Node
 from postfix_archive.store import journal_reader, record_reader
 
 PAGE_SIZE = 50  # hits
@@ -86,26 +81,26 @@ def place_of(hit: Hit) -> str:
 
 
 class Search:
-    """One query. ``notices`` grows while hits are read; see Page."""
+    """One query, with its ``node``. ``notices`` grows while hits are read; see Page."""
 
     def __init__(
         self,
         settings: Settings,
-        query: str,
+        query: str | Node,
         *,
         sort: str = "newest",
         archives: Sequence[str] = (),
     ) -> None:
         """Parse the query. Raises QueryInvalid, and IndexMissing without any index."""
-        self._query = query
-        self._node = query_syntax.parse(query)
+        self._query = query if isinstance(query, str) else ""
+        self.node = _parse(query) if isinstance(query, str) else query
         self._order = ORDERS[sort]
         self._now = time.time()
         self._directory = settings.archive_index_directory
         self._store_directory = settings.archive_store_directory
         self.notices: list[str] = []
-        Compiler(query, "", self._now).conditions(self._node)
-        self._archives = self._indexed(archives)
+        Compiler(self._query, "", self._now).conditions(self.node)
+        self.archives = self._indexed(archives)
 
     def _indexed(self, archives: Sequence[str]) -> list[str]:
         """Return the archives that have an index; name the others in the notices."""
@@ -122,7 +117,7 @@ class Search:
                 continue
             indexed.append(name)
             path = journal_reader.path_of(self._store_directory, name)
-            end = index_lag.journal_end(path)
+            end = journal_reader.end_offset(path)
             if end - state.position > LAG_BYTES:
                 self.notices.append(
                     f"{name}: its index is being built"
@@ -139,7 +134,7 @@ class Search:
         """
         place = parse_place(after) if after else None
         streams: list[Iterator[Hit]] = []
-        for archive in self._archives:
+        for archive in self.archives:
             parts = [
                 self._hits_of_database(archive, path, place, min(first, CHUNK_SIZE))
                 for path in self._paths(archive)
@@ -155,9 +150,9 @@ class Search:
     def count(self) -> int:
         """Return the number of hits."""
         total = 0
-        for archive in self._archives:
+        for archive in self.archives:
             for path in self._paths(archive):
-                with self._noticed(archive, path), _open(path) as db:
+                with self._noticed(archive, path), open_database(path) as db:
                     plan = self._plan(db, archive)
                     total += index_query.count(db, plan) if plan else 0
         return total
@@ -168,7 +163,7 @@ class Search:
 
     def _plan(self, db: sqlite3.Connection, archive: str) -> index_query.Plan | None:
         compiler = Compiler(self._query, archive, self._now)
-        return index_query.make_plan(db, compiler.conditions(self._node))
+        return index_query.make_plan(db, compiler.conditions(self.node))
 
     def _hits_of_database(
         self, archive: str, path: str, place: Place | None, first: int
@@ -177,7 +172,7 @@ class Search:
         after = _after(place, self._order, archive, year)
         if after is None:
             return
-        with self._noticed(archive, path), _open(path) as db:
+        with self._noticed(archive, path), open_database(path) as db:
             plan = self._plan(db, archive)
             limit = first
             while plan is not None:
@@ -210,13 +205,20 @@ class Search:
 
 
 @contextlib.contextmanager
-def _open(path: str) -> Iterator[sqlite3.Connection]:
+def open_database(path: str) -> Iterator[sqlite3.Connection]:
     """Open a database to read it."""
     if not os.path.exists(path):
         raise IndexDamaged(path, "it is missing")
     with contextlib.closing(index_file.open_for_reading(path)) as db:
         with index_file.translated(path):
             yield db
+
+
+def _parse(query: str) -> Node:
+    # Here, because the import takes 30 ms, which a look-up by an id does not need.
+    from postfix_archive.search import query_syntax
+
+    return query_syntax.parse(query)
 
 
 def parse_place(text: str) -> Place:

@@ -5,9 +5,11 @@ Used by cli/status. Writes only the tally cache and the ends of the journals.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import time
+from collections.abc import Iterable
 
 from postfix_archive import __version__
 from postfix_archive.bypass import switch
@@ -19,6 +21,8 @@ from postfix_archive.postfix import mail_queue
 from postfix_archive.postfix.queued_message import QueuedMessage
 from postfix_archive.reconcile import archive_lookup
 from postfix_archive.rescue import queue_rescue, rescue_plan
+from postfix_archive.search import index_lag
+from postfix_archive.search.index_lag import Lag
 from postfix_archive.status import overview
 from postfix_archive.status.overview import Backlog, FileSystem, ReconcileRun, Snapshot
 from postfix_archive.store import fallback, known_end, record_reader, tally_cache
@@ -70,6 +74,7 @@ def snapshot(directory: str, settings: Settings) -> Snapshot:
         followed_until=_modified_time(
             f"{fallback_directory}/{follower_state.LAST_READ_FILE}"
         ),
+        index_lags=_index_lags(settings, tallies),
     )
 
 
@@ -97,6 +102,14 @@ def _tallies(
         name: f"{store}/{name}: {reason}; {advice}" for name, reason in losses.items()
     }
     return tallies, errors, texts
+
+
+def _index_lags(settings: Settings, archives: Iterable[str]) -> dict[str, Lag]:
+    lags = {}
+    for archive in archives:
+        with contextlib.suppress(ArchiveError):  # the journal's errors are reported
+            lags[archive] = index_lag.lag(settings, archive)
+    return lags
 
 
 def _queue_backlog(

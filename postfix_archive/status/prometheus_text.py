@@ -55,6 +55,10 @@ FAMILIES = {
         GAUGE,
         "Time up to which the mail log is read for outcomes.",
     ),
+    "index_behind_seconds": (
+        GAUGE,
+        "Age of the first message that the index for searching lacks, or 0.",
+    ),
     "reconciled_timestamp_seconds": (GAUGE, "When postfix-archive reconcile last ran."),
     "reconciled_accepted_messages": (GAUGE, "Messages accepted, in that run."),
     "reconciled_messages": (GAUGE, "Accepted messages in that run, by result."),
@@ -105,6 +109,9 @@ def _samples(snapshot: Snapshot) -> Iterator[Sample]:
         yield "waiting_messages", {"place": place}, backlog.count
         yield "oldest_waiting_age_seconds", {"place": place}, backlog.age
     yield "held_messages", {}, len(snapshot.on_hold)
+    for name, lag in snapshot.index_lags.items():
+        if lag.has_index:
+            yield "index_behind_seconds", {"archive": name}, int(lag.seconds)
     yield from _bypass_samples(snapshot)
     yield from _run_samples(snapshot)
     for place, file_system in snapshot.file_systems.items():

@@ -1,7 +1,7 @@
 """Jobs that systemd, or cron on a host without systemd, runs for each instance.
 
-Used by install, uninstall and the doctor for TIMER and FOLLOWER. Raises InstallFailed
-if systemctl(1) fails.
+Used by install, uninstall and the doctor for TIMER, FOLLOWER and INDEXER. Raises
+InstallFailed if systemctl(1) fails.
 """
 
 from __future__ import annotations
@@ -198,5 +198,30 @@ WantedBy=multi-user.target
 * * * * * root {command}
 """,
     cron_command="{archive} outcomes --once 2>&1 >/dev/null | {postlog}",
+    needs_restart=True,
+)
+INDEXER = ScheduledJob(
+    name_prefix="postfix-archive-index-",
+    units={"service": """\
+[Unit]
+Description=Mail archive of Postfix in {directory}: index for searching
+After=postfix.service
+StartLimitIntervalSec=0
+
+[Service]
+ExecStart=/bin/sh -c {command}
+Restart=always
+RestartSec=10s
+Nice=10
+
+[Install]
+WantedBy=multi-user.target
+"""},
+    unit_command="exec {archive} index --follow",
+    crontab="""\
+# Brings the index for searching up to date; output goes to Postfix's log.
+* * * * * root {command}
+""",
+    cron_command="{archive} index --once 2>&1 >/dev/null | {postlog}",
     needs_restart=True,
 )

@@ -80,6 +80,7 @@ def make_sound_host(config: Configuration) -> Host:
         free_bytes={STORE: 1 << 40},
         last_rescue_age=300.0,
         log_read_age=60.0,
+        index_age=60.0,
     )
 
 
@@ -265,6 +266,16 @@ def test_what_the_rescue_stands_on() -> None:
     assert worst_severity(checks.run(overdue)) == monitoring.CRITICAL
     early = replace(overdue, fallback_age=60)
     assert worst_severity(checks.run(early)) == monitoring.WARNING
+
+
+def test_what_search_stands_on() -> None:
+    assert finding_names(replace(STOCK, index_age=None)) == {"index-late"}
+    assert finding_names(replace(STOCK, index_age=601.0)) == {"index-late"}
+    [finding] = checks.run(replace(STOCK, index_age=601.0))
+    assert "index --once" in finding.fix
+    unit = "/etc/systemd/system/postfix-archive-index-postfix.service"
+    [finding] = checks.run(replace(STOCK, index_age=601.0, indexer_file=unit))
+    assert "systemctl restart postfix-archive-index-postfix.service" in finding.fix
 
 
 def test_what_the_outcomes_stand_on() -> None:

@@ -12,7 +12,7 @@ import unicodedata
 from datetime import datetime, timedelta, timezone
 from email.utils import parseaddr
 
-from postfix_archive.search.query_syntax import All, Any, Node, Not, Range, Word
+from postfix_archive.search.query_nodes import All, Any, Node, Not, Range, Word
 
 from unit.search.corpus import MAILS, Mail
 

@@ -122,7 +122,11 @@ def systemctl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return commands
 
 
-JOBS = {"timer": scheduler.TIMER, "follower": scheduler.FOLLOWER}
+JOBS = {
+    "timer": scheduler.TIMER,
+    "follower": scheduler.FOLLOWER,
+    "indexer": scheduler.INDEXER,
+}
 TIMER_LINE = (
     "/x -c /etc/postfix queue rescue & rescue=$!; /x -c /etc/postfix fallback import &"
     " import=$!; /x -c /etc/postfix status --write; code=$?; wait $import || code=$?;"

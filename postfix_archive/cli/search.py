@@ -1,0 +1,190 @@
+"""The command search: finds archived messages, shows them as a table or as data.
+
+Errors in a query are shown with a mark under their place, exit code 2; without an index
+the exit code is 1.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from itertools import islice
+from typing import Any
+
+import click
+
+from postfix_archive.cli import hit_table, output
+from postfix_archive.cli.hit_table import Row
+from postfix_archive.cli.options import ArchiveAddress, with_settings
+from postfix_archive.config.settings import Settings
+from postfix_archive.errors import (
+    QueryInvalid,
+    RecordDamaged,
+    RecordNotFound,
+    StoreFailed,
+)
+from postfix_archive.message import dates, printable
+from postfix_archive.message.printable import safe_text
+from postfix_archive.search import look_up, search, short_ids, snippet
+from postfix_archive.search.extraction_process import Extractor, read_original
+from postfix_archive.search.index_query import ORDERS, Hit
+from postfix_archive.store import record_reader
+
+EXIT_USAGE = 2
+SNIPPET_LENGTH = 160  # characters
+QUERY_WIDTH = 72  # columns of a query that are shown with an error
+
+
+@click.command("search")
+@click.argument("words", nargs=-1, required=True, metavar="QUERY")
+@click.option(
+    "--archive",
+    "archives",
+    type=ArchiveAddress(),
+    multiple=True,
+    metavar="ADDRESS",
+    help="Only this archive; may be given several times.",
+)
+@click.option(
+    "--sort",
+    type=click.Choice(list(ORDERS)),
+    default="newest",
+    help="Order of the messages. [default: newest]",
+)
+@click.option(
+    "--limit",
+    type=click.IntRange(1),
+    metavar="N",
+    default=search.PAGE_SIZE,
+    help="At most N messages. [default: 50]",
+)
+@click.option("--after", metavar="PLACE", default="", help="Go on after this page.")
+@click.option("--all", "has_all", is_flag=True, help="All messages, without pages.")
+@click.option("--count", is_flag=True, help="Print the number of messages.")
+@click.option("--ids", is_flag=True, help="Print archive ids, one per line.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object per line.")
+@with_settings
+def search_(
+    settings: Settings,
+    words: tuple[str, ...],
+    archives: tuple[str, ...],
+    sort: str,
+    limit: int,
+    after: str,
+    has_all: bool,
+    count: bool,
+    ids: bool,
+    as_json: bool,
+) -> None:
+    """Find archived messages: search from:anna subject:contract.
+
+    The query language is in docs/searching.md. Words of a query need no quotes for the
+    shell unless it would interpret them.
+    """
+    query = " ".join(words)
+    try:
+        found = search.Search(settings, query, sort=sort, archives=archives)
+        if count:
+            click.echo(found.count())
+            _report_notices(found)
+            return
+        hits = found.hits(after, limit + 1)
+    except QueryInvalid as error:
+        _report_error(error)
+        click.get_current_context().exit(EXIT_USAGE)
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="'--after'") from None
+    if has_all:
+        _print(settings, found, hits, ids=ids, as_json=as_json)
+    else:
+        page = list(islice(hits, limit + 1))
+        _print(settings, found, iter(page[:limit]), ids=ids, as_json=as_json)
+        if len(page) > limit:
+            place = search.place_of(page[limit - 1])
+            click.echo(f"There are more: --after={place}", err=True)
+    _report_notices(found)
+
+
+def _print(
+    settings: Settings,
+    found: search.Search,
+    hits: Iterator[Hit],
+    *,
+    ids: bool,
+    as_json: bool,
+) -> None:
+    if ids:
+        for hit in hits:
+            click.echo(hit.archive_id)
+    elif as_json:
+        for hit in hits:
+            click.echo(json.dumps(to_json(hit)))
+    elif hit_table.is_terminal():
+        page = list(hits)
+        if page:
+            hit_table.print_table(_rows(settings, found, page))
+        else:
+            click.echo("Nothing found.")
+    else:
+        hit_table.echo_lines(hits)
+
+
+def _report_notices(found: search.Search) -> None:
+    for notice in found.notices:
+        output.report(notice)
+
+
+def to_json(hit: Hit) -> dict[str, Any]:
+    """Return a hit as a JSON object."""
+    return {
+        "id": hit.archive_id,
+        "archive": hit.archive,
+        "archived": dates.format_rfc3339(hit.archived),
+        "arrived": dates.format_rfc3339(hit.arrived),
+        "sent": None if hit.sent is None else dates.format_rfc3339(hit.sent),
+        "sender": safe_text(hit.sender),
+        "recipients": hit.recipient_count,
+        "subject": safe_text(hit.subject),
+        "attachments": hit.attachment_count,
+        "size": hit.size,
+        "sha256": hit.sha256,
+        "journal_offsets": list(hit.offsets),
+    }
+
+
+def _rows(settings: Settings, found: search.Search, page: list[Hit]) -> Iterator[Row]:
+    names = short_ids.shorten(settings, [each.archive_id for each in page])
+    words = snippet.pattern(found.node)
+    with Extractor() as extractor:
+        for hit in page:
+            text = _text(settings, hit, extractor)
+            part = snippet.cut(text, words, SNIPPET_LENGTH) if text else None
+            yield Row(
+                names[hit.archive_id],
+                hit.arrived,
+                hit.sender,
+                hit.recipient_count,
+                hit.subject,
+                part,
+            )
+
+
+def _text(settings: Settings, hit: Hit, extractor: Extractor) -> str:
+    """Return the text of a message, "" if its copy is missing or damaged."""
+    try:
+        record = look_up.record_of(settings, hit)
+        store = settings.archive_store_directory
+        original = read_original(record_reader.original(store, record))
+    except (RecordDamaged, RecordNotFound, StoreFailed):
+        return ""
+    return extractor.extract(original).text
+
+
+def _report_error(error: QueryInvalid) -> None:
+    """Print the reason, the query, and a mark under the place of the error."""
+    output.report(f"QueryInvalid: {error}")
+    begin = max(0, error.position - QUERY_WIDTH // 2)
+    shown = safe_text(error.query[begin : error.position])
+    rest = safe_text(error.query[error.position :])
+    click.echo(f"  {printable.cut(shown + rest, QUERY_WIDTH)}", err=True)
+    click.echo(f"  {' ' * printable.width(shown)}^", err=True)

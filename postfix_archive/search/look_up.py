@@ -1,0 +1,276 @@
+"""Finds records by an id, in the index, or in the journal where there is no index.
+
+Used by the commands. An id is an archive id or its first characters, a queue id, a
+Message-ID, or a SHA-256 or its first digits. What the journal has more than the index
+is read as well. Memory does not grow with the store. Raises RecordNotFound, StoreFailed
+and JournalFailed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import math
+from collections.abc import Iterator
+from itertools import islice
+from typing import NamedTuple
+
+from postfix_archive.config.settings import Settings
+from postfix_archive.errors import (
+    IndexFailed,
+    RecordDamaged,
+    RecordNotFound,
+    StoreFailed,
+)
+from postfix_archive.message import address, dates, mime
+from postfix_archive.search import archive_index
+from postfix_archive.search.index_query import Hit
+from postfix_archive.search.query_nodes import Any, Node, Range, Word
+from postfix_archive.search.search import Search
+from postfix_archive.store import journal, journal_reader, record_reader
+from postfix_archive.store.journal_reader import Line
+from postfix_archive.store.record import Record
+
+MATCH_LIMIT = 5  # records that a message about an ambiguous id names
+TAIL_LIMIT = 16 << 20  # bytes of a journal that are read besides the index
+MIN_DIGITS = 8  # of a SHA-256
+
+
+class Place(NamedTuple):
+    """Where a record is: archive, archive id, offsets of its lines in the journal."""
+
+    archive: str
+    archive_id: str
+    offsets: tuple[int, ...]
+
+
+def find(settings: Settings, text: str, archive: str | None = None) -> Place:
+    """Return where the one record with this id is.
+
+    In one archive, or in any for None. Raises RecordNotFound for none or several.
+    """
+    places = {
+        (each.archive, each.archive_id): each
+        for each in islice(_matches(settings, text, archive), MATCH_LIMIT + 1)
+    }
+    if not places:
+        raise RecordNotFound(
+            f"no record {text} in {settings.archive_store_directory}; run"
+            " postfix-archive list to see all"
+        )
+    if len(places) > 1:
+        names = [f"{archive_id} ({name})" for name, archive_id in places]
+        count = len(names) if len(names) <= MATCH_LIMIT else f"more than {MATCH_LIMIT}"
+        raise RecordNotFound(
+            f"{text} matches {count} records: {', '.join(names[:MATCH_LIMIT])}; give a"
+            " longer prefix, or --archive"
+        )
+    [place] = places.values()
+    return place
+
+
+def find_record(settings: Settings, text: str, archive: str | None = None) -> Record:
+    """Return the one record with this id; see find()."""
+    return record_of(settings, find(settings, text, archive))
+
+
+def record_of(settings: Settings, place: Place | Hit) -> Record:
+    """Return the record at a place. Raises RecordNotFound if it is another one."""
+    record = record_reader.record_at(
+        settings.archive_store_directory, place.archive, place.offsets
+    )
+    if record.archive_id != place.archive_id:
+        raise RecordNotFound(
+            f"{place.archive_id} is not where the index says; run postfix-archive"
+            " index --rebuild"
+        )
+    return record
+
+
+def last_records(
+    settings: Settings, archive: str, since: float, until: float, last: int
+) -> Iterator[Record]:
+    """Yield the last records of one archive, oldest first; see record_reader.records.
+
+    With an index only the lines of these are read, and what the index lacks.
+    """
+    store = settings.archive_store_directory
+    places = _last_places(settings, archive, since, until, last)
+    if places is None:
+        yield from record_reader.records(
+            store, archive, since=since, until=until, last=last
+        )
+        return
+    for place in places:
+        yield record_of(settings, place)
+
+
+def _last_places(
+    settings: Settings, archive: str, since: float, until: float, last: int
+) -> list[Place] | None:
+    """Return where the last records are, None without an index."""
+    if not is_indexed(settings, archive):
+        return None
+    low = dates.format_rfc3339(math.ceil(since)) if since else ""
+    high = dates.format_rfc3339(until) if until < math.inf else ""
+    node = Range("archived", low, high, True, False, 0)
+    try:
+        found = Search(settings, node, archives=[archive])
+        hits = list(islice(found.hits(first=last), last))[::-1]
+        newer = tail(settings, archive)
+    except IndexFailed:
+        return None
+    if found.notices:
+        return None
+    places = [
+        Place(archive, hit.archive_id, (*hit.offsets, *newer.get(hit.archive_id, ())))
+        for hit in hits
+    ]
+    known = {each.archive_id for each in places}
+    for archive_id, offsets in newer.items():
+        if archive_id not in known:
+            place = Place(archive, archive_id, tuple(offsets))
+            if _is_between(settings, place, since, until):
+                places.append(place)
+    return places[-last:]
+
+
+def _is_between(settings: Settings, place: Place, since: float, until: float) -> bool:
+    """Tell whether the first line at a place is a capture, and of this period."""
+    path = journal_reader.path_of(settings.archive_store_directory, place.archive)
+    line = next(journal_reader.lines_at(path, place.offsets[:1]), None)
+    if line is None or line.kind != journal.ARCHIVED:
+        return False
+    time = datetime.datetime.fromisoformat(line.field("time")).timestamp()
+    return since <= time < until
+
+
+def is_indexed(settings: Settings, archive: str) -> bool:
+    """Tell whether an index knows an archive but for its last few messages."""
+    return _position(settings, archive) is not None
+
+
+def tail(settings: Settings, archive: str) -> dict[str, list[int]]:
+    """Return the offsets of the lines that an index lacks, by archive id."""
+    path = journal_reader.path_of(settings.archive_store_directory, archive)
+    offsets: dict[str, list[int]] = {}
+    for line in journal_reader.lines(path, _position(settings, archive) or 0):
+        archive_id = _archive_id(line)
+        if archive_id:
+            offsets.setdefault(archive_id, []).append(line.offset)
+    return offsets
+
+
+def _position(settings: Settings, archive: str) -> int | None:
+    """Return the position of an archive's index, None if it is not worth using."""
+    state = archive_index.read_state(f"{settings.archive_index_directory}/{archive}")
+    path = journal_reader.path_of(settings.archive_store_directory, archive)
+    if state is None or not state.position or not state.is_of_journal(path):
+        return None
+    is_late = journal_reader.end_offset(path) - state.position > TAIL_LIMIT
+    return None if is_late else state.position
+
+
+def _matches(settings: Settings, text: str, archive: str | None) -> Iterator[Place]:
+    store = settings.archive_store_directory
+    for name in [archive] if archive else record_reader.archives(store):
+        places = _indexed_matches(settings, text, name)
+        if places is None:
+            yield from _streamed_matches(store, text, name)
+        else:
+            yield from places
+
+
+def _indexed_matches(settings: Settings, text: str, archive: str) -> list[Place] | None:
+    """Return the matches in an index and in what it lacks, None without an index."""
+    if not is_indexed(settings, archive):
+        return None
+    try:
+        found = Search(settings, _node(text), archives=[archive])
+        hits = list(islice(found.hits(first=MATCH_LIMIT + 1), MATCH_LIMIT + 1))
+        newer = tail(settings, archive)
+    except IndexFailed:
+        return None
+    if found.notices:
+        return None
+    places = {
+        each.archive_id: Place(
+            archive, each.archive_id, (*each.offsets, *newer.pop(each.archive_id, ()))
+        )
+        for each in hits
+    }
+    if newer:
+        position = _position(settings, archive) or 0
+        store = settings.archive_store_directory
+        for place in _streamed_matches(store, text, archive, position):
+            if place.archive_id in newer:  # else it is of an older message
+                places[place.archive_id] = place
+    return list(places.values())
+
+
+def _node(text: str) -> Node:
+    fields = ["id", "queue", "msgid"]
+    digits = text.lower()
+    if len(digits) >= MIN_DIGITS and not digits.strip("0123456789abcdef"):
+        fields.append("sha256")
+    return Any(tuple(Word(field, text, 0) for field in fields))
+
+
+def _streamed_matches(
+    store: str, text: str, archive: str, position: int = 0
+) -> Iterator[Place]:
+    """Yield the matches in a journal from a position on; reads it twice."""
+    path = journal_reader.path_of(store, archive)
+    offsets: dict[str, list[int]] = {
+        archive_id: []
+        for archive_id in islice(
+            _matching_ids(store, text, archive, position), MATCH_LIMIT + 1
+        )
+    }
+    for line in journal_reader.lines(path, position) if offsets else ():
+        archive_id = _archive_id(line)
+        if archive_id in offsets:
+            offsets[archive_id].append(line.offset)
+    for archive_id, lines in offsets.items():
+        yield Place(archive, archive_id, tuple(lines))
+
+
+def _matching_ids(store: str, text: str, archive: str, position: int) -> Iterator[str]:
+    """Yield the archive ids of the messages with this id, each once."""
+    path = journal_reader.path_of(store, archive)
+    seen: set[str] = set()
+    for line in journal_reader.lines(path, position):
+        archive_id = _archive_id(line)
+        if archive_id and archive_id not in seen and _has_id(line, archive_id, text):
+            seen.add(archive_id)
+            yield archive_id
+    if "@" in text and not seen:
+        yield from _with_message_id(store, text.strip("<>"), archive)
+
+
+def _has_id(line: Line, archive_id: str, text: str) -> bool:
+    if archive_id.startswith(text) or text == line.field("queue_id"):
+        return True
+    if line.kind not in journal.CAPTURE_EVENTS:
+        return False
+    is_digest = len(text) >= MIN_DIGITS and line.field("sha256").startswith(
+        text.lower()
+    )
+    return is_digest or text == line.envelope_field("X-Postfix-Queue-ID")
+
+
+def _with_message_id(store: str, message_id: str, archive: str) -> Iterator[str]:
+    """Yield the archive ids of messages with a Message-ID; reads every header."""
+    for message in record_reader.records(store, archive):
+        with contextlib.suppress(RecordDamaged, StoreFailed):
+            head = record_reader.original_head(store, message)
+            field = address.as_text(mime.field_text(head, b"message-id"))
+            if field.strip().strip("<>") == message_id:
+                yield message.archive_id
+
+
+def _archive_id(line: Line) -> str:
+    """Return the archive id in a line, "" if it has none or is damaged."""
+    with contextlib.suppress(ValueError):
+        return line.field("id")
+    return ""
