@@ -52,7 +52,9 @@ def of_scripts() -> dict[str, dict[str, int]]:
 
 def _table_size(entries: list[tuple[str, ...]]) -> int:
     [statement] = [
-        each for each in index_schema.TABLES.split(";\n") if f"{TEXT_TABLE} " in each
+        each
+        for each in index_schema.TABLES.split(";\n")
+        if f"CREATE VIRTUAL TABLE {TEXT_TABLE} " in each
     ]
     columns = ("rowid", *index_schema.TEXT_COLUMNS)
     insert = f"INSERT INTO {TEXT_TABLE} ({', '.join(columns)}) VALUES "

@@ -130,6 +130,10 @@ def show_archive(postfix: PrivatePostfix) -> None:
     run(COMMAND, *config, "list")
     record_id = records[0].archive_id
     run(COMMAND, *config, "show", record_id)
+    print_line("Who got a blind copy? (A service keeps the index up to date.)")
+    print_line()
+    run(COMMAND, *config, "index", "--once")
+    run(COMMAND, *config, "search", "bcc:carol.bcc@example.net")
     print_line("The copy itself needs nothing of ours, today or in thirty years:")
     print_line()
     run("zcat", f"{store}/{ARCHIVE}/{records[0].files[0]}")

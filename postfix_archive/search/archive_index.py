@@ -62,7 +62,8 @@ class IndexState:
 def read_state(directory: str) -> IndexState | None:
     """Return the state of an archive's index; None if it is missing or damaged."""
     try:
-        with open(f"{directory}/{STATE_FILE}", encoding="ascii") as file:
+        descriptor = files.open_regular(f"{directory}/{STATE_FILE}")
+        with open(descriptor, encoding="ascii") as file:
             value: Any = json.load(file)
         if value.pop("version") != index_schema.VERSION:
             return None

@@ -108,6 +108,7 @@ def from_content(content: MessageContent) -> ContentEntry:
         " ".join(content.cc),
         " ".join(each.name for each in content.attachments),
     )
+    normalized = [cjk.normalize(each) for each in columns]
     roles: dict[str, int] = {}
     header = ((content.from_, FROM), (content.to, TO), (content.cc, CC))
     for mailboxes, role in (*header, (content.bcc, BCC)):
@@ -115,7 +116,10 @@ def from_content(content: MessageContent) -> ContentEntry:
             roles[each] = roles.get(each, 0) | role
     message_id = cjk.normalize(content.message_id)
     return ContentEntry(
-        texts=tuple(cjk.to_terms(cjk.normalize(each)) for each in columns),
+        texts=(
+            *map(cjk.to_terms, normalized),
+            cjk.characters("".join(normalized)),
+        ),
         subject=" ".join(subject.split())[:SUBJECT_LIMIT],
         sent=None if content.date is None else int(content.date),
         attachment_count=len(content.attachments),

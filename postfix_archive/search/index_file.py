@@ -15,6 +15,7 @@ from collections.abc import Iterator
 
 from postfix_archive.errors import IndexDamaged, IndexFailed
 from postfix_archive.search import index_schema
+from postfix_archive.system import files, privileges
 
 SUFFIX = ".db"
 FILE_MODE = 0o640  # the group may read where the directory lets it
@@ -77,7 +78,9 @@ def open_for_reading(path: str) -> sqlite3.Connection:
     and this user cannot create it, no writer is there: the database is then read
     without it and without locks, with the log (``-wal``) of a killed writer, if any.
     """
-    with translated(path):
+    # Not as root, who would make -shm in a directory of another user.
+    with translated(path), privileges.as_owner(os.path.dirname(path)):
+        os.close(files.open_regular(path))  # no link, no FIFO
         try:
             return _open_for_reading(path, "")
         except sqlite3.OperationalError:

@@ -174,6 +174,8 @@ def _fts_phrase(word: Word) -> str:
 def _text(_: Compiler, word: Word) -> Condition:
     phrase = _fts_phrase(word)
     column = TEXT_COLUMNS.get(word.field, "")
+    if not column and cjk.is_character(word.text):
+        column, phrase = "characters", phrase.removesuffix(" *")
     return query_condition.of_match(f"{column} : {phrase}" if column else phrase)
 
 

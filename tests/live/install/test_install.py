@@ -497,6 +497,7 @@ def test_a_timer_of_systemd_where_that_runs(host: WholeHost, wheels: Path) -> No
 
 CRONTAB = "/etc/cron.d/postfix-archive-outcomes-postfix"
 UNIT = "postfix-archive-outcomes-postfix.service"
+INDEX_CRONTAB = "/etc/cron.d/postfix-archive-index-postfix"
 OUTCOME = f'"event":"outcome".*"recipient":"bob@{HOST}"'
 
 
@@ -523,6 +524,7 @@ def test_cron_follows_the_log_every_minute(host: WholeHost, wheels: Path) -> Non
     assert outcomes(host) == 1
     assert run_by_cron(host, command) == ""
     assert outcomes(host) == 1
+    check_index_by_cron(host)
     lock = "/var/spool/postfix-archive/outcomes.lock"
     assert run_by_cron(host, f"flock {lock} sh -c {shlex.quote(command)}") == ""
     host.run("mv /var/log/postfix.log /var/log/away")
@@ -533,6 +535,18 @@ def test_cron_follows_the_log_every_minute(host: WholeHost, wheels: Path) -> Non
     host.wait_for_empty_queue()
     host.run(f"make uninstall && test ! -e {CRONTAB}")
     assert outcomes(host) == 2
+
+
+def check_index_by_cron(host: WholeHost) -> None:
+    """Cron's line indexes what came, as the archive's user, who alone may read it."""
+    line = host.output(f"grep '^[^#]' {INDEX_CRONTAB}")
+    assert run_by_cron(host, line.partition(" root ")[2]) == ""
+    assert host.output(f"postfix-archive search --count rcpt:bob@{HOST}") == "1"
+    index = "/var/lib/postfix-archive/index"
+    assert host.output(f"find {index} -name '*.db'")
+    assert host.output(f"find {index} ! -user postfix-archive -o -perm /027") == ""
+    assert host.output("stat -c %a /var/lib/postfix-archive") == "700"
+    assert "index-late" not in host.run("postfix-archive doctor").stdout
 
 
 def run_by_cron(host: WholeHost, command: str) -> str:

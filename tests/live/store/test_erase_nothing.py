@@ -18,6 +18,8 @@ pytestmark = pytest.mark.live
 # As people type them, in this order. ID, OUT and MAIL stand for an archive id, a
 # directory that is not there and a message.
 COMMAND_LINES: dict[str, list[list[str]]] = {
+    "index": [[], ["--once"], ["--rebuild"]],
+    "search": [["*"], ["--json", "two"]],
     "install": [["--archive", LEGAL, "--dry-run"]],
     "key create": [[], ["--id", "other", "--owner", USER]],
     "key rotate": [[]],
@@ -60,11 +62,13 @@ def all_commands(group: click.Group) -> dict[str, click.Command]:
 
 
 def digests(postfix: PrivatePostfix) -> dict[str, str]:
-    """Return the SHA-256 of every file of the store but the journal and its note."""
+    """Return the SHA-256 of every file of the store but journals and index."""
     return {
         str(path): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in postfix.store.rglob("*")
-        if path.is_file() and "/journal" not in str(path)
+        if path.is_file()
+        and "/journal" not in str(path)
+        and not path.is_relative_to(postfix.store / "index")
     }
 
 

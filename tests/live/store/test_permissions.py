@@ -219,6 +219,8 @@ def test_where_the_fallback_has_a_link_too_the_copy_waits_in_the_queue(
 
 COMMANDS = (
     ("list",),
+    ("index",),
+    ("search", "*"),
     ("status",),
     ("status", "--write"),
     ("verify",),

@@ -23,7 +23,8 @@ def declared() -> list[Requirement]:
     """The requirements in setup.cfg."""
     parser = configparser.ConfigParser()
     parser.read(ROOT / "setup.cfg", encoding="utf-8")
-    lines = parser["options"]["install_requires"].splitlines()
+    extras = parser["options.extras_require"]
+    lines = f"{parser['options']['install_requires']}\n{extras['search']}".splitlines()
     return [Requirement(line) for line in lines if line.strip()]
 
 

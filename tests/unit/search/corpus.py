@@ -99,6 +99,8 @@ class Mail:
             mail.add_attachment(
                 bytes(size), maintype=maintype, subtype=subtype, filename=name
             )
+        if mail.is_multipart():
+            mail.set_boundary(f"=={self.name}==")  # the same in each run
         received = (
             f"Received: from client.example.org (client.example.org [{self.client}])\n"
             f"\tby mail.example.com (Postfix) with ESMTPS id {self.queue_id};\n"
@@ -614,3 +616,8 @@ def store_all(directory: Path) -> None:
     """Archive all mails."""
     for each in MAILS:
         each.store_in(directory)
+
+
+def sha256_of(mail: Mail) -> str:
+    """The SHA-256 of a mail in hexadecimal digits."""
+    return examples.sha256(mail.message).hex()

@@ -31,7 +31,7 @@ from postfix_archive.search.content import MessageContent
 from postfix_archive.store import journal_reader, record_reader
 
 from unit.examples import HR, LEGAL
-from unit.search import corpus, index_helpers
+from unit.search import corpus
 from unit.search.index_helpers import catch_up, names_found, settings_of
 
 FEW = corpus.MAILS[:8]
@@ -413,4 +413,3 @@ def open_descriptors() -> Iterator[None]:
         for each in os.listdir("/proc/self/fd")
     ]
     assert [each for each in links if each.endswith(index_file.SUFFIX)] == []
-    assert index_helpers.__name__

@@ -6,7 +6,10 @@ must find, ``-`` for none.
 
 from __future__ import annotations
 
+import re
 import sqlite3
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,6 +18,7 @@ from hypothesis import strategies as st
 
 from postfix_archive.errors import IndexMissing, QueryInvalid
 from postfix_archive.search import query_syntax, search
+from postfix_archive.search.query_fields import FIELDS as FIELDS_OF_QUERIES
 
 from unit.search import brute_force, corpus
 from unit.search.index_helpers import names_found, settings_of
@@ -43,8 +47,12 @@ trees = st.recursive(
 
 
 @pytest.fixture(autouse=True)
-def local_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TZ", "UTC")
+def local_time() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("TZ", "UTC")
+        time.tzset()
+        yield
+    time.tzset()
 
 
 def test_there_are_as_many_cases_as_the_language_needs() -> None:
@@ -105,9 +113,7 @@ def test_any_text_is_a_query_or_has_a_place_of_error(stored: Path, query: str) -
 def test_any_value_of_a_field_is_found_or_refused(
     stored: Path, data: st.DataObject
 ) -> None:
-    from postfix_archive.search.query_fields import FIELDS as ALL_FIELDS
-
-    field = data.draw(st.sampled_from(sorted(ALL_FIELDS)))
+    field = data.draw(st.sampled_from(sorted(FIELDS_OF_QUERIES)))
     value = data.draw(
         st.text(max_size=12)
         | st.from_regex(r"[0-9]{1,5}[-/. ]?[0-9a-zA-Z:+ ]{0,12}", fullmatch=True)
@@ -231,3 +237,11 @@ def test_without_an_index_it_says_how_to_make_one(stored: Path, tmp_path: Path) 
 
 def test_sqlite_is_as_old_as_it_may_be() -> None:
     assert sqlite3.sqlite_version_info >= (3, 40)
+
+
+def test_the_documentation_names_every_field() -> None:
+    text = (Path(__file__).parents[3] / "docs" / "searching.md").read_text()
+    table = text.partition("## The query language")[2].partition("## The index")[0]
+    examples = " ".join(re.findall("`([^`]+)`", table))
+    documented = {*re.findall(r"(?:^|[ (-])([a-z0-9_]+):", examples)} - {"http"}
+    assert documented == {*FIELDS_OF_QUERIES}

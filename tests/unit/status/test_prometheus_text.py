@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from postfix_archive import monitoring
+from postfix_archive.search.index_lag import Lag
 from postfix_archive.status import overview, prometheus_text
 from postfix_archive.status.overview import Backlog, FileSystem, Snapshot
 from postfix_archive.store.bypass_period import BypassPeriod
@@ -63,6 +64,7 @@ def make_snapshot(**overrides: Any) -> Snapshot:
         "reconcile_run": overview.parse_reconcile_run(RECONCILE_RUN),
         "rescue_time": 1e9,
         "followed_until": 1e9,
+        "index_lags": {"legal@example.com": Lag(has_index=True, size=9, seconds=5.2)},
     }
     return Snapshot(**{**values, **overrides})
 

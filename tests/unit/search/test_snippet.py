@@ -1,0 +1,59 @@
+"""Claims about snippets: they show the words that were found, marked, and no more."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from postfix_archive.search import query_syntax, snippet
+
+
+def marked(text: str, query: str, length: int = 60) -> str:
+    """A snippet with its marked words in brackets."""
+    part = snippet.cut(text, snippet.pattern(query_syntax.parse(query)), length)
+    result, end = "", 0
+    for start, stop in part.marks:
+        result += f"{part.text[end:start]}[{part.text[start:stop]}]"
+        end = stop
+    return result + part.text[end:]
+
+
+@pytest.mark.parametrize(
+    ("query", "text", "expected"),
+    [
+        ("contract", "Please sign the Contract.", "Please sign the [Contract]."),
+        ("contract", "contracts", "contracts"),
+        ("contr*", "all contracts", "all [contracts]"),
+        ('"sign the"', "Please sign\n the", "Please [sign the]"),
+        ("strasse OR straße", "Straße", "[Straße]"),
+        ("cafe", "ein Café hier", "ein [Café] hier"),
+        ("京", "東京都", "東[京]都"),
+        ("body:a -b subject:c", "a b c", "[a] b [c]"),
+        ("from:a", "a b", "a b"),
+        ("*", "a b", "a b"),
+        ("rock'n'roll", "rock-n-roll", "[rock-n-roll]"),
+    ],
+)
+def test_the_words_that_were_found_are_marked(
+    query: str, text: str, expected: str
+) -> None:
+    assert marked(text, query) == expected
+
+
+def test_a_snippet_begins_a_little_before_the_first_word() -> None:
+    text = "x " * 500 + "needle " + "y " * 500
+    part = marked(text, "needle")
+    assert part.startswith("x x") and "[needle]" in part and "y" in part
+    assert len(part) == 62
+    assert marked(text + "end", "end").endswith("[end]")
+
+
+@given(
+    text=st.text(max_size=80), word=st.text("aßé東 İi\u0301", min_size=1, max_size=5)
+)
+def test_marks_are_within_the_text(text: str, word: str) -> None:
+    words = snippet.pattern(query_syntax.parse(f'"{word}x"'))
+    part = snippet.cut(text + word + "x", words, 20)
+    assert len(part.text) <= 20
+    assert all(0 <= a <= b <= len(part.text) for a, b in part.marks)
