@@ -29,10 +29,12 @@ with exit code 1.
      +-- AcceptanceInvalid                        postfix-archive reconcile --accept
      +-- TableInvalid                             ARCHIVE tables
      +-- NotRoot                                  commands that only root may run
+     +-- ReasonMissing, AccessNotRecorded         commands that read archived mail
+     +-- AccessServiceFailed                      postfix-archive access-service
      +-- IndexFailed, IndexMissing                the index for searching
      |    +-- IndexDamaged
      +-- IndexerRunning                           postfix-archive index
-     +-- QueryInvalid                             postfix-archive search
+     +-- QueryInvalid, LibraryMissing             postfix-archive search
 """
 
 
@@ -190,6 +192,18 @@ class NotRoot(ArchiveError):
     """A command that only root may run was run by another user."""
 
 
+class ReasonMissing(ArchiveError):
+    """archive_require_reason is set, and a command was given no reason."""
+
+
+class AccessNotRecorded(ArchiveError):
+    """Archived mail is not shown, because that could not be recorded."""
+
+
+class AccessServiceFailed(ArchiveError):
+    """The access service cannot start."""
+
+
 class IndexFailed(ArchiveError):
     """A database of the index could not be written or read."""
 
@@ -215,6 +229,10 @@ class IndexerRunning(ArchiveError):
 
 class IndexMissing(ArchiveError):
     """There is no index to search."""
+
+
+class LibraryMissing(ArchiveError):
+    """A Python package of the extra ``search`` is not installed."""
 
 
 class QueryInvalid(ArchiveError):

@@ -171,6 +171,109 @@ def _run(command: list[str], directory: Path) -> None:
     subprocess.run(command, cwd=directory, check=True, capture_output=True)
 
 
+# Source packages of Debian whose tests have messages of others, as files and as mboxes.
+SOURCE_PACKAGES = (
+    *(
+        "notmuch",
+        "libmail-deliverystatus-bounceparser-perl",
+        "kf5-messagelib",
+        "rspamd",
+    ),
+    *("bogofilter", "git", "request-tracker5", "cyrus-imapd", "libemail-folder-perl"),
+    *("public-inbox", "spamassassin", "libmime-tools-perl", "ruby-mail", "mailutils"),
+    *("libmail-dkim-perl", "libsisimai-perl", "apache-mime4j", "evolution", "mairix"),
+    *("libmail-mbox-messageparser-perl", "libmail-thread-perl", "mailagent", "emacs"),
+    *("kmime", "gmime", "exim4"),
+)
+MANY = 1500  # messages
+SOURCE_LIST = (
+    "deb-src [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg]"
+    " http://deb.debian.org/debian bookworm main\n"
+)
+FIRST_FIELD = re.compile(
+    rb"(Return-Path|Received|From|To|Delivered-To|Subject|Date|Message-ID|MIME-Version"
+    rb"|X-[A-Za-z-]+|Content-Type|Path|DKIM-Signature|Reply-To|Sender)[ \t]*:",
+    re.IGNORECASE,
+)
+ORIGINATOR = re.compile(
+    rb"^(From|Subject|Date|To)[ \t]*:", re.IGNORECASE | re.MULTILINE
+)
+MBOX_SEPARATOR = re.compile(rb"\n\n(?=From \S+ +(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun) )")
+ATTACHED = re.compile(rb"\nContent-Type: message/rfc822[^\n]*\n(?:[^\n]+\n)*\n", re.I)
+FILE_LIMIT = 10 << 20  # bytes
+
+
+def many_messages(cache: Path) -> list[Mail]:
+    """Return at least MANY real messages, each once, with LF line ends.
+
+    Those of real_messages(), those in SOURCE_PACKAGES as far as the mirror has them,
+    and the messages that are attached to them, as bounces have.
+    """
+    with open(cache / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        found = {each.content.replace(b"\r\n", b"\n"): each for each in _real(cache)}
+        for name in SOURCE_PACKAGES:
+            for path in sorted(_download_debian_source(name, cache).rglob("*")):
+                if path.is_file() and not path.is_symlink():
+                    for content in _messages_in(path):
+                        found.setdefault(content, Mail(f"{name}/{path.name}", content))
+    for content, each in list(found.items()):
+        for match in ATTACHED.finditer(content):
+            part = content[match.end() :].partition(b"\n--")[0] + b"\n"
+            if FIRST_FIELD.match(part) and ORIGINATOR.search(part):
+                found.setdefault(part, Mail(f"{each.name}, attached", part))
+    assert len(found) >= MANY, f"only {len(found)} messages"
+    return [Mail(each.name, content) for content, each in found.items()]
+
+
+def _messages_in(path: Path) -> list[bytes]:
+    """Return the messages in a file: one, those of an mbox, or none."""
+    if path.stat().st_size > FILE_LIMIT:
+        return []
+    content = path.read_bytes().replace(b"\r\n", b"\n")
+    parts = [content]
+    if content.startswith(b"From "):
+        parts = [e.partition(b"\n")[2] + b"\n" for e in MBOX_SEPARATOR.split(content)]
+    return [e for e in parts if FIRST_FIELD.match(e) and ORIGINATOR.search(e)]
+
+
+def _download_debian_source(name: str, cache: Path) -> Path:
+    """Return a directory with a source package, empty if the mirror lacks a file."""
+    state = cache / "sources"
+    if not state.exists():
+        for each in ("lists/partial", "archives/partial"):
+            (cache / "sources.draft" / each).mkdir(parents=True, exist_ok=True)
+        (cache / "sources.draft" / "list").write_text(SOURCE_LIST)
+        (cache / "sources.draft").rename(state)
+        _run([*_source_apt(state), "update", "-qq"], state)
+    directory = cache / f"{name}.source"
+    if not directory.exists():
+        draft = cache / f"{name}.source-draft"
+        draft.mkdir(exist_ok=True)
+        command = [*_source_apt(state), "source", "-qq", "--download-only", name]
+        subprocess.run(command, cwd=draft, capture_output=True, check=False)
+        for archive in draft.glob("*.orig.tar.?z"):
+            _run(["tar", "-xf", archive.name], draft)
+            archive.unlink()
+        draft.rename(directory)
+    return directory
+
+
+def _source_apt(state: Path) -> list[str]:
+    """Return apt-get with a state of its own: the host's package lists stay."""
+    options = {
+        "Dir::Etc::SourceList": state / "list",
+        "Dir::Etc::SourceParts": "-",
+        "Dir::State::Lists": state / "lists",
+        "Dir::Cache": state,
+        "APT::Sandbox::User": "root",
+    }
+    words = [
+        word for name, value in options.items() for word in ("-o", f"{name}={value}")
+    ]
+    return ["apt-get", *words]
+
+
 # --- made here --------------------------------------------------------------------
 
 

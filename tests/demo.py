@@ -137,6 +137,13 @@ def show_archive(postfix: PrivatePostfix) -> None:
     print_line("The copy itself needs nothing of ours, today or in thirty years:")
     print_line()
     run("zcat", f"{store}/{ARCHIVE}/{records[0].files[0]}")
+    print_line("Find the mail to carol, who is in no header, and hand it over:")
+    print_line()
+    run(COMMAND, *config, "index", "--once")
+    run(COMMAND, *config, "search", "bcc:carol.bcc@example.net")
+    export = ("export", "--format", "mbox", "--query", "bcc:carol.bcc@example.net")
+    run(COMMAND, *config, *export, postfix.directory / "export")
+    run("cat", postfix.directory / "export" / "messages.mbox")
     print_line("Look around, with Postfix stopped:")
     print_line(
         f"  .venv/bin/postfix-archive -c {postfix.etc} show --original {record_id}"

@@ -40,6 +40,7 @@ class SampleStore:
         (directory / "archive.cf").write_text(
             f"archive_store_directory = {self.path}\n"
             f"archive_fallback_directory = {directory}/fallback\n"
+            f"archive_index_directory = {directory}/index\n"
             f"archive_spool_directory = {directory}\n"
             f"archive_key_file = {directory}/archive.key\n"
         )

@@ -13,9 +13,11 @@ from collections.abc import Callable, Iterable, Iterator
 
 import click
 
+from postfix_archive.cli import search
 from postfix_archive.cli.options import ArchiveAddress, Date
 from postfix_archive.config import archive_cf
 from postfix_archive.config.settings import Settings
+from postfix_archive.errors import QueryInvalid
 from postfix_archive.export import run, selection
 from postfix_archive.export.run import Options, Result
 from postfix_archive.export.selection import Selection
@@ -23,7 +25,7 @@ from postfix_archive.export.writers import FORMATS
 from postfix_archive.message.printable import safe_text
 from postfix_archive.store.record import Record
 
-EXIT_FAILURE = 1
+EXIT_FAILURE, EXIT_USAGE = 1, 2
 
 
 @click.command()
@@ -39,6 +41,7 @@ EXIT_FAILURE = 1
 @click.option(
     "--archive", type=ArchiveAddress(), metavar="ADDRESS", help="Only this archive."
 )
+@click.option("--query", default="", help="The hits of a query, as search finds them.")
 @click.option("--since", type=Date(), help="Only messages archived at or after DATE.")
 @click.option("--until", type=Date(), help="Only messages archived before DATE.")
 @click.option(
@@ -59,6 +62,7 @@ def export(
     target: str,
     ids: tuple[str, ...],
     format_: str,
+    query: str,
     archive: str | None,
     since: datetime.datetime | None,
     until: datetime.datetime | None,
@@ -68,19 +72,20 @@ def export(
 ) -> None:
     """Export messages into a new directory.
 
-    The messages with these ids (unique prefixes are enough), or without any all
-    messages, and a manifest of them. Changes nothing in the store.
+    The messages with these ids, those that a query finds, or all, and a manifest of
+    them. Changes nothing in the store.
     """
     if redact_bcc and not is_of_originals:
         raise click.UsageError(
             "--copies with --redact-bcc: an archive copy has the whole envelope"
         )
-    if ids and (since or until):
-        raise click.UsageError("give ids, or --since and --until, not both")
+    if bool(ids) + bool(query) + bool(since or until) > 1:
+        raise click.UsageError("give ids, --query, or --since and --until")
     settings = archive_cf.load(ctx.obj)
     options = Options(
         Selection(
             ids=ids,
+            query=query,
             archive=archive or "",
             since=since.timestamp() if since else 0.0,
             until=until.timestamp() if until else math.inf,
@@ -89,14 +94,18 @@ def export(
         is_of_copies=not is_of_originals,
         redacts_bcc=redact_bcc,
     )
-    result = run.export(
-        settings,
-        options,
-        target,
-        resume=resume,
-        report=_report,
-        progress=_progress(settings, options.selection),
-    )
+    try:
+        result = run.export(
+            settings,
+            options,
+            target,
+            resume=resume,
+            report=_report,
+            progress=_progress(settings, options.selection),
+        )
+    except QueryInvalid as error:
+        search.report_error(error)
+        ctx.exit(EXIT_USAGE)
     click.echo(_summary(result, target))
     ctx.exit(EXIT_FAILURE if result.failed else 0)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterable, Iterator
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, NamedTuple
 
 import click
@@ -37,9 +38,9 @@ class Row(NamedTuple):
     snippet: Snippet | None = None
 
 
-def is_terminal() -> bool:
-    """Tell whether the output goes to a terminal."""
-    return sys.stdout.isatty()
+def is_possible() -> bool:
+    """Tell whether the output goes to a terminal, and there is what makes a table."""
+    return sys.stdout.isatty() and find_spec("rich") is not None
 
 
 def print_table(rows: Iterable[Row]) -> None:

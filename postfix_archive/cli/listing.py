@@ -62,7 +62,7 @@ def list_(
     if as_json:
         for message in messages:
             click.echo(json.dumps(record_view.to_json(message)))
-    elif is_long or not hit_table.is_terminal():
+    elif is_long or not hit_table.is_possible():
         for message in messages:
             for line in record_view.summary_lines(settings, message, problems):
                 click.echo(line)

@@ -32,16 +32,25 @@ EXIT_FAILURE = 1
     required=True,
     help="The archive that gets the messages.",
 )
+@click.option(
+    "--journal",
+    is_flag=True,
+    help="Store the messages in journal reports, with their envelopes.",
+)
 @click.option("--create", is_flag=True, help="Begin a new archive.")
 @click.pass_context
 def import_(
-    ctx: click.Context, paths: tuple[Path, ...], archive: str, create: bool
+    ctx: click.Context,
+    paths: tuple[Path, ...],
+    archive: str,
+    journal: bool,
+    create: bool,
 ) -> None:
     """Import messages from files and directories.
 
-    Messages (eml), mbox, Maildir, Outlook files (pst), Exchange journal reports,
-    pilerexport, archive copies and exports of this program. A message that the archive
-    has is skipped: an import that was interrupted is run again.
+    Messages (eml), mbox, Maildir, Outlook files (pst), pilerexport, archive copies and
+    exports of this program, with --journal also Exchange journal reports. A message
+    that the archive has is skipped: an import that was interrupted is run again.
     """
     settings = archive_cf.load(ctx.obj)
     store = settings.archive_store_directory
@@ -52,7 +61,7 @@ def import_(
             f"{store} has no archive {archive}; give --create to begin it"
         )
     keys = archive_cf.load_keys(settings)
-    importer = run.Import(settings, keys, archive, _report)
+    importer = run.Import(settings, keys, archive, _report, has_reports=journal)
     _run(importer, list(paths))
     result = importer.result
     text = f"Messages imported into {archive}: {result.imported}"

@@ -11,7 +11,7 @@ import click
 
 from postfix_archive.cli.options import ArchiveAddress
 from postfix_archive.config import archive_cf
-from postfix_archive.errors import ArchiveError, RecordDamaged
+from postfix_archive.errors import RecordDamaged
 from postfix_archive.export import replay as replaying
 from postfix_archive.export import selection, stored_message
 from postfix_archive.export.replay import Replay
@@ -62,9 +62,10 @@ def replay(
     settings = archive_cf.load(ctx.obj)
     given = tuple(map(replaying.parse_recipient, to))
     plan = Replay(settings, archive_cf.load_keys(settings), copies, int(time.time()))
+    selected = Selection(ids=ids, archive=archive or "")
     messages = [
         (message, plan.recipients(message, given))
-        for record in selection.records(settings, Selection(ids, archive or ""))
+        for record in selection.records(settings, selected, _report)
         for message in stored_message.of_record(record)
     ]
     for message, recipients in messages:
@@ -77,7 +78,7 @@ def replay(
             queue_id = plan.send(message, recipients)
         except RecordDamaged as error:
             failed += 1
-            _report(error)
+            _report(str(error))
             continue
         click.echo(f"{message.event['id']}  queued as {safe_text(queue_id)}")
     ctx.exit(EXIT_FAILURE if failed else 0)
@@ -89,6 +90,5 @@ def _recipient_text(recipients: tuple[Recipient, ...]) -> str:
     return ", ".join(shown) + (f" and {rest} more" if rest else "")
 
 
-def _report(error: ArchiveError) -> None:
-    text = f"postfix-archive: not sent: {safe_text(str(error))}"
-    click.echo(text, err=True)
+def _report(problem: str) -> None:
+    click.echo(f"postfix-archive: not sent: {safe_text(problem)}", err=True)

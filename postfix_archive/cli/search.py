@@ -90,7 +90,7 @@ def search_(
             return
         hits = found.hits(after, limit + 1)
     except QueryInvalid as error:
-        _report_error(error)
+        report_error(error)
         click.get_current_context().exit(EXIT_USAGE)
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint="'--after'") from None
@@ -119,7 +119,7 @@ def _print(
     elif as_json:
         for hit in hits:
             click.echo(json.dumps(to_json(hit)))
-    elif hit_table.is_terminal():
+    elif hit_table.is_possible():
         page = list(hits)
         if page:
             hit_table.print_table(_rows(settings, found, page))
@@ -180,7 +180,7 @@ def _text(settings: Settings, hit: Hit, extractor: Extractor) -> str:
     return extractor.extract(original).text
 
 
-def _report_error(error: QueryInvalid) -> None:
+def report_error(error: QueryInvalid) -> None:
     """Print the reason, the query, and a mark under the place of the error."""
     output.report(f"QueryInvalid: {error}")
     begin = max(0, error.position - QUERY_WIDTH // 2)

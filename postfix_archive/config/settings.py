@@ -22,6 +22,7 @@ COUNT_LIMIT = 999_999_999
 TIME_LIMIT = (1 << 31) - 1  # seconds; limit of alarm(2)
 
 DEFAULTS = {
+    "archive_access_socket": "/run/postfix-archive/access",
     "archive_capsule_address": "127.0.0.1:10027",
     "archive_copy_address": "127.0.0.1:10028",
     "archive_delivery": "store, mail",
@@ -33,9 +34,11 @@ DEFAULTS = {
     "archive_local_clients": "127.0.0.0/8, ::1",
     "archive_outcome_mail": "no",
     "archive_prometheus_file": "",
+    "archive_reader_group": "",
     "archive_refused_address": "127.0.0.1:10030",
     "archive_relay_address": "127.0.0.1:10029",
     "archive_report_format": "hybrid",
+    "archive_require_reason": "no",
     "archive_rescue_after": "1d",
     "archive_sender": "",
     "archive_spool_directory": "/var/tmp",
@@ -57,6 +60,7 @@ class Settings:
     # myhostname first: others refer to it, and an error in it should name it.
     __slots__ = ("myhostname", "config_directory") + tuple(DEFAULTS)
 
+    archive_access_socket: str
     archive_capsule_address: tuple[str, int]
     archive_copy_address: tuple[str, int]
     archive_delivery: tuple[str, ...]
@@ -69,9 +73,11 @@ class Settings:
     archive_local_clients: tuple[str, ...]
     archive_outcome_mail: bool
     archive_prometheus_file: str  # "" for none
+    archive_reader_group: str  # "" for none
     archive_refused_address: tuple[str, int]
     archive_relay_address: tuple[str, int]
     archive_report_format: str
+    archive_require_reason: bool
     archive_rescue_after: int  # seconds
     archive_sender: bytes
     archive_spool_directory: str
@@ -296,7 +302,15 @@ def _parse_host(value: str, location: str) -> bytes:
     return value.encode()
 
 
+def _parse_group(value: str, location: str) -> str:
+    """group(5): no colon, no line end; a number would be taken for a group id."""
+    if value.isdecimal() or set(value) & set(":, \t"):
+        raise SettingInvalid(f"{location}: must be the name of a group, or empty")
+    return value
+
+
 PARSERS: dict[str, Callable[[str, str], Any]] = {
+    "archive_access_socket": _parse_path,
     "archive_capsule_address": parse_port,
     "archive_copy_address": parse_port,
     "archive_delivery": _parse_delivery,
@@ -309,9 +323,11 @@ PARSERS: dict[str, Callable[[str, str], Any]] = {
     "archive_local_clients": _parse_clients,
     "archive_outcome_mail": _parse_boolean,
     "archive_prometheus_file": _parse_prometheus_file,
+    "archive_reader_group": _parse_group,
     "archive_refused_address": parse_port,
     "archive_relay_address": parse_port,
     "archive_report_format": _choice_parser(REPORT_FORMATS),
+    "archive_require_reason": _parse_boolean,
     "archive_rescue_after": _parse_time,
     "archive_sender": _parse_address_or_null,
     "archive_spool_directory": _parse_path,

@@ -25,6 +25,10 @@ PORT_SETTINGS = (
     "archive_refused_address",
 )
 DESCRIPTIONS = {
+    "archive_access_socket": (
+        "Socket of the access service, which records what members of"
+        " archive_reader_group read."
+    ),
     "archive_capsule_address": "Port for capsules, see master.cf.",
     "archive_copy_address": "Port for mailed archive copies.",
     "archive_delivery": (
@@ -62,11 +66,18 @@ DESCRIPTIONS = {
         "File to which the timer writes metrics for the textfile collector of"
         " Prometheus' node_exporter; must end in .prom. Empty: none."
     ),
+    "archive_reader_group": (
+        "Group whose members may read store and index without being root. Empty: none."
+        " After a change, run postfix-archive readers."
+    ),
     "archive_refused_address": "QMQP port for addresses that SMTP cannot transfer.",
     "archive_relay_address": "Port for mailed copies if archive_delivery has no store.",
     "archive_report_format": (
         "Format of mailed copies: hybrid, dsn, journal, message. The store always has"
         " hybrid copies."
+    ),
+    "archive_require_reason": (
+        "yes: commands that read archived mail need --reason, which is recorded."
     ),
     "archive_rescue_after": (
         "Time after which postfix-archive queue rescue moves a capsule from Postfix's"

@@ -26,7 +26,7 @@ HEADER_FIELDS = ("from", "to", "cc", "subject", "date")
 COLUMNS = (
     "archive seq id file sha256 size exported_sha256 removed_fields mih message_id"
     " from to cc subject date sender recipients outcomes outcome archived arrival"
-    " queue_id client sasl_username stamp"
+    " queue_id client sasl_username stamp imported"
 ).split()
 VALUE_LIMIT = 1 << 14  # bytes of a header field
 # A spreadsheet takes a cell that begins so for a formula (OWASP: CSV injection).
@@ -70,6 +70,8 @@ def entry(message: StoredMessage, head: bytes, redaction: Redaction | None) -> E
         "client": address.as_text(envelope.client.address),
         "sasl_username": address.as_text(envelope.client.sasl_username),
         "stamp": message.event["stamp"],
+        # Where it was imported from may name the mailbox of a hidden recipient.
+        "imported": "" if redaction else address.as_text(envelope.imported),
     }
 
 

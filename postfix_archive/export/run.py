@@ -193,16 +193,21 @@ def export(
 ) -> Result:
     """Export into the directory ``path``; return how many messages.
 
-    report is called with a line about each message that could not be exported, progress
-    gets the records and yields them again.
+    report is called with a line about each message that could not be exported, or part
+    of the archive that could not be searched; progress gets the records and yields them
+    again.
     """
-    records = selection.records(settings, options.selection)
+    notices: list[str] = []
+    records = selection.records(settings, options.selection, notices.append)
     with Target(path, resume=resume) as target:
         if resume:
             _require_same(target, options)
         run = Export(settings, options, target, report)
         run.run(progress(records))
-        return run.result
+    for each in notices:
+        run.result.failed += 1
+        report(each)
+    return run.result
 
 
 def _require_same(target: Target, options: Options) -> None:

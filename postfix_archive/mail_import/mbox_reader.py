@@ -159,7 +159,9 @@ def _is_end(file: BinaryIO, offset: int) -> bool:
         if offset > size:
             return False
         file.seek(offset)
-        line = _next_line(file)
+        line = file.readline()
+        if line in (b"\n", b"\r\n"):  # a second empty line is of the message
+            line = file.readline()
         return not line or _is_from_line(line)
     finally:
         file.seek(position)

@@ -10,8 +10,10 @@ as far as it can and says nothing: the size and the encryption are checked here 
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from postfix_archive.errors import ImportFailed
@@ -26,6 +28,12 @@ ANSI_OFFSETS = (168, 4, 461)
 UNICODE_OFFSETS = (184, 8, 513)
 PROTECTED = 0x10  # Windows Information Protection
 PROGRAM = "readpst"
+BOUNDARY_NAME = b"boundary-LibPST-iamunique-"
+RANDOM_NUMBER = re.compile(
+    rb"(boundary-LibPST-iamunique-(?=\d+_-_-)|^UID:(?=0x)|name=\"i(?=\d+\.ics\"))"
+    rb"(0x[0-9a-f]+|\d+)"
+)
+TIMESTAMP = re.compile(rb"DTSTAMP:\d{8}T\d{6}Z")
 
 
 def check(path: Path) -> None:
@@ -49,6 +57,26 @@ def check(path: Path) -> None:
         raise ImportFailed(
             f"ends in the middle: it has {size} of {full_size} bytes; copy it again"
         )
+
+
+def stable_lines(file: Iterable[bytes]) -> Iterator[bytes]:
+    """Yield the lines of a message of readpst, the same in each of its runs.
+
+    It takes random numbers for boundaries and for UID and file name of a calendar part,
+    which are numbered here, and the time of the run for its DTSTAMP.
+    """
+    numbers: dict[bytes, bytes] = {}
+
+    def numbered(match: re.Match[bytes]) -> bytes:
+        number = numbers.setdefault(match[2], b"%d" % (len(numbers) + 1))
+        return match[1] + number
+
+    for line in file:
+        if line.startswith(b"DTSTAMP:"):
+            line = TIMESTAMP.sub(b"DTSTAMP:19700101T000000Z", line)
+        elif line.startswith(b"UID:0x") or b".ics" in line or BOUNDARY_NAME in line:
+            line = RANDOM_NUMBER.sub(numbered, line)
+        yield line
 
 
 def extract(path: Path, directory: Path) -> None:

@@ -58,11 +58,15 @@ class Import:
         keys: Keyring,
         archive_address: str,
         report: Callable[[str], None],
+        *,
+        has_reports: bool = False,
     ) -> None:
+        """has_reports: the sources have journal reports, see mail_import/unwrap."""
         self._settings = settings
         self._keys = keys
         self._archive = archive.of_settings(settings, archive_address)
         self._report = report
+        self._has_reports = has_reports
         status = os.stat(settings.archive_store_directory)
         self._owner = status.st_uid, status.st_gid
         self._known = KeySet()
@@ -107,7 +111,9 @@ class Import:
             )
         directory = self._settings.archive_spool_directory
         try:
-            unwrapped = unwrap.unwrap(message, directory)
+            unwrapped = unwrap.unwrap(
+                message, directory, self._keys, has_reports=self._has_reports
+            )
         except SpoolFailed:
             message.content.close()
             raise

@@ -41,9 +41,12 @@ HEADER_START = re.compile(rb"[!-9;-~]+[ \t]*:")
 MAILDIR = ("cur", "new")
 # Files of mail servers beside the messages, and of stores.
 NO_MAIL = re.compile(
-    r"dovecot.*|maildirfolder|maildirsize|subscriptions|courierimap.*|journal(\.last)?"
-    r"|\d{4}-\d\d|.*\.outcome(-\d+)?\.eml\.gz"
+    r"dovecot.*|maildirfolder|maildirsize|subscriptions|courierimap.*"
+    r"|.*\.outcome(-\d+)?\.eml\.gz"
 )
+# Beside the copies of an archive of a store, where JOURNAL_END is.
+JOURNAL_END = "journal.last"
+NO_COPIES = {"journal", JOURNAL_END, "drafts"}
 READ_ERRORS = (OSError, ImportFailed, zipfile.BadZipFile, EOFError, zlib.error)
 
 
@@ -92,6 +95,8 @@ class Sources:
         if export_manifest.FILE_NAME in names:
             self._read_manifest(path / export_manifest.FILE_NAME)
             names = [e for e in names if e not in export_manifest.OTHER_FILES]
+        if JOURNAL_END in names:
+            names = [each for each in names if each not in NO_COPIES]
         is_maildir = set(MAILDIR) <= set(names)
         for name in names:
             if is_maildir and name == "tmp":
@@ -205,7 +210,8 @@ class Sources:
             pst.extract(path, directory)
             for each in sorted((directory / "messages").rglob("*.eml")):
                 with open(os.open(each, os.O_RDONLY | os.O_NOFOLLOW), "rb") as file:
-                    content = source_message.read(_blocks(file), self._spool_directory)
+                    lines = pst.stable_lines(file)
+                    content = source_message.read(lines, self._spool_directory)
                 name = each.relative_to(directory / "messages")
                 yield SourceMessage(content, "Outlook file", f"{path}, {name}")
         finally:

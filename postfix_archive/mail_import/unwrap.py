@@ -3,6 +3,10 @@
 Used by mail_import/run, for each message of a source: our archive copies, journal
 reports of Exchange ([MS-XJRNL] 2.1), and the lines that Piler and we (format "message")
 put on top. Bytes are cut out, never parsed and printed: the original stays as it was.
+
+Anybody can send a message that looks like a copy or a report. It must not hide itself
+behind what it encloses: a copy is taken apart if a key of this site made it, a report
+and other copies only on demand.
 """
 
 from __future__ import annotations
@@ -16,8 +20,9 @@ from dataclasses import replace
 from postfix_archive.errors import CapsuleBroken
 from postfix_archive.mail_import import source_message
 from postfix_archive.mail_import.source_message import SourceMessage
-from postfix_archive.message import archive_copy, envelope, header
-from postfix_archive.message.envelope import Recipient
+from postfix_archive.message import archive_copy, digest, envelope, header
+from postfix_archive.message.envelope import Envelope, Recipient
+from postfix_archive.message.keyring import Keyring
 from postfix_archive.system import spool
 from postfix_archive.system.spool import Spool
 
@@ -26,6 +31,7 @@ JOURNAL_MARKER = archive_copy.MARKER.lower()
 # Lines on top that are not the message's: envelope recipients of Piler's smtpd, and
 # envelope lines of our format "message".
 TOP_FIELDS = (source_message.PILER_FIELD.lower(), b"x-envelope-to", b"x-envelope-from")
+RECORD_ID = re.compile(rb"(?m)^Archive-Record-Id: ([!-~]+)\r?$")
 JOURNAL_LINE = re.compile(
     rb"(?im)^(sender|on-behalf-of|to|cc|bcc|recipient|subject|message-id):"
     rb"[ \t]*(.*?)\r?$"
@@ -34,14 +40,17 @@ JOURNAL_RECIPIENTS = (b"to", b"cc", b"bcc", b"recipient")
 EXPANSION = re.compile(rb",[ \t]*(expanded|forwarded):[ \t]*", re.IGNORECASE)
 
 
-def unwrap(message: SourceMessage, spool_directory: str) -> list[SourceMessage]:
+def unwrap(
+    message: SourceMessage, spool_directory: str, keys: Keyring, *, has_reports: bool
+) -> list[SourceMessage]:
     """Return the messages in this one: itself, unless it is a wrapper.
 
+    has_reports: journal reports are taken apart, and copies that none of keys made.
     A wrapper's content is closed. Raises SpoolFailed.
     """
     head = message.content.head()
-    unwrapped = _own_copy(message, head, spool_directory)
-    if not unwrapped:
+    unwrapped = _own_copy(message, head, spool_directory, None if has_reports else keys)
+    if not unwrapped and has_reports:
         unwrapped = _journal_report(message, head, spool_directory)
     if not unwrapped:
         unwrapped = _without_top_lines(message, head, spool_directory)
@@ -52,9 +61,13 @@ def unwrap(message: SourceMessage, spool_directory: str) -> list[SourceMessage]:
 
 
 def _own_copy(
-    message: SourceMessage, head: bytes, spool_directory: str
+    message: SourceMessage, head: bytes, spool_directory: str, keys: Keyring | None
 ) -> list[SourceMessage]:
-    """Return the original of an archive copy with the envelope in it."""
+    """Return the original of an archive copy with the envelope in it.
+
+    Only of one that has a boundary of these keys and the original that it names; None:
+    of any.
+    """
     field = header.first(head, b"content-type")
     if field is None or b'boundary="=_archive_' not in field.value:
         return []
@@ -74,6 +87,9 @@ def _own_copy(
     if stop < start:
         return []
     content = source_message.part_of(message.content, start, stop, spool_directory)
+    if keys is not None and not _is_ours(fields, original, boundary, content, keys):
+        content.close()
+        return []
     return [
         replace(
             message,
@@ -86,6 +102,23 @@ def _own_copy(
             queue_id=original.queue_id,
         )
     ]
+
+
+def _is_ours(
+    fields: bytes, original: Envelope, boundary: bytes, content: Spool, keys: Keyring
+) -> bool:
+    """Tell whether a key of ours made the boundary, for this id and these bytes."""
+    if content.digests([0])[0].hex() != original.sha256:
+        return False
+    record_id = RECORD_ID.search(fields)
+    ids = {original.archive_id, record_id[1].decode() if record_id else ""}
+    return any(
+        digest.equal(
+            archive_copy.make_boundary(each, original.sha256, Keyring((key,))), boundary
+        )
+        for each in ids
+        for key in keys.keys
+    )
 
 
 def _last_delimiter(content: Spool, delimiter: bytes) -> int:

@@ -23,8 +23,8 @@ TEXT_COLUMNS = (
     "characters",  # of all of these, each Chinese, Japanese or Korean one once
 )
 
-# Bytes of terms that FTS5 gathers before it writes: 16 times its default, since that took
-# half as much CPU again for merging what it had written.
+# Bytes of terms that FTS5 gathers before it writes: 16 times its default, with which it
+# took half as much CPU again to merge what it had written.
 HASH_SIZE = 16 << 20
 
 # What an address is in a message; the bits of address_use.roles.

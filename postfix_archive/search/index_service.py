@@ -102,26 +102,44 @@ class IndexService:
         self._extractor.close()
 
     def _close_indexes(self) -> None:
-        for index in self._indexes.values():
-            index.close()
-        self._indexes.clear()
-        self._ends.clear()
+        for archive in [*self._indexes]:
+            self._close_index(archive)
+
+    def _close_index(self, archive: str) -> None:
+        self._ends.pop(archive, None)
+        if archive in self._indexes:
+            self._indexes.pop(archive).close()
 
     def run_once(self) -> None:
-        """Index all that is new in the journals."""
+        """Index all that is new in the journals.
+
+        An archive that fails does not keep the others from it; its error is raised in
+        the end.
+        """
+        failure: ArchiveError | None = None
         for archive in record_reader.archives(self._store):
-            path = journal_reader.path_of(self._store, archive)
-            end = journal_reader.end_offset(path)
-            index = self._indexes.get(archive)
-            is_usable = index and index.is_intact() and end >= index.position
-            if not is_usable or end != self._ends.get(archive):
-                self._catch_up(archive, path, is_usable=bool(is_usable))
-                self._ends[archive] = end
+            try:
+                self._run(archive)
+            except ArchiveError as error:
+                self._close_index(archive)
+                failure = error
             if self._is_stopped:
                 return
+        if failure is not None:
+            raise failure
         if time.monotonic() - self._touched_at > TOUCH_SECONDS:
             index_lag.touch_last_run(self._settings)
             self._touched_at = time.monotonic()
+
+    def _run(self, archive: str) -> None:
+        """Catch an index up if its journal has grown since the last time."""
+        path = journal_reader.path_of(self._store, archive)
+        end = journal_reader.end_offset(path)
+        index = self._indexes.get(archive)
+        is_usable = bool(index and index.is_intact() and end >= index.position)
+        if not is_usable or end != self._ends.get(archive):
+            self._catch_up(archive, path, is_usable=is_usable)
+            self._ends[archive] = end
 
     def follow(self, configuration_directory: str) -> bool:
         """Index until SIGTERM or SIGINT, or until the configuration changes.
@@ -137,7 +155,6 @@ class IndexService:
                 self.run_once()
                 failures, last_error = 0, ""
             except ArchiveError as error:
-                self._close_indexes()
                 failures += 1
                 if str(error) != last_error:
                     self._warn(f"{type(error).__name__}: {error}; retrying")
@@ -151,14 +168,13 @@ class IndexService:
             self._index(archive, path, is_usable=is_usable)
         except IndexDamaged as error:
             self._warn(f"{error}; building it again")
-            self._indexes.pop(archive).close()
+            self._close_index(archive)
             index_file.remove(error.path)
             self._index(archive, path, is_usable=False)
 
     def _index(self, archive: str, path: str, *, is_usable: bool) -> None:
         if not is_usable:
-            if archive in self._indexes:
-                self._indexes.pop(archive).close()
+            self._close_index(archive)
             directory = f"{self._directory}/{archive}"
             self._indexes[archive] = ArchiveIndex(directory, path, self._warn)
         index = self._indexes[archive]

@@ -12,7 +12,7 @@ import errno
 import time
 from collections.abc import Callable, Iterable, Iterator
 
-from postfix_archive.errors import RecordDamaged, StoreFailed
+from postfix_archive.errors import IndexFailed, RecordDamaged, StoreFailed
 from postfix_archive.search import index_entry
 from postfix_archive.search.content import MessageContent
 from postfix_archive.search.extraction_process import read_original
@@ -124,7 +124,10 @@ class Indexer:
             if getattr(error.__cause__, "errno", 0) in PASSING_ERRORS:
                 raise
             return NO_CONTENT
-        return self._extract(original)
+        try:
+            return self._extract(original)
+        except OSError as error:
+            raise IndexFailed(f"process for extraction: {error.strerror}") from error
 
 
 def _chunks(lines: Iterable[Line]) -> Iterator[list[Line]]:

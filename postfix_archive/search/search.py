@@ -19,7 +19,7 @@ from itertools import islice
 from typing import NamedTuple
 
 from postfix_archive.config.settings import Settings
-from postfix_archive.errors import IndexDamaged, IndexMissing
+from postfix_archive.errors import IndexDamaged, IndexMissing, LibraryMissing
 from postfix_archive.search import archive_index, index_file, index_query
 from postfix_archive.search.index_query import ORDERS, Hit, Order
 from postfix_archive.search.query_condition import Value
@@ -216,8 +216,12 @@ def open_database(path: str) -> Iterator[sqlite3.Connection]:
 
 def _parse(query: str) -> Node:
     # Here, because the import takes 30 ms, which a look-up by an id does not need.
-    from postfix_archive.search import query_syntax
-
+    try:
+        from postfix_archive.search import query_syntax
+    except ImportError as error:
+        raise LibraryMissing(
+            f"{error}; run make install again, or pip install 'postfix-archive[search]'"
+        ) from error
     return query_syntax.parse(query)
 
 

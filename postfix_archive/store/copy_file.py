@@ -91,7 +91,8 @@ def is_committed(path: str) -> bool:
 def mark_committed(path: str) -> None:
     """Set the mode that says: the journal has the line of this file."""
     try:
-        os.chmod(path, files.STORED_FILE_MODE)
+        directory = files.parent_directory(path)
+        os.chmod(path, files.shared_mode(directory, files.STORED_FILE_MODE))
     except OSError as error:
         raise files.store_error(path, error) from error
 

@@ -52,7 +52,7 @@ FIRST_LINE_START = b'{"seq":1,"time":"'
 class Journal:
     """A journal, open and exclusively locked (flock(2)). A context manager."""
 
-    __slots__ = ("_archive_directory", "_directory", "_host", "_path")
+    __slots__ = ("_archive_directory", "_directory", "_host", "_lock", "_path")
 
     def __init__(
         self,
@@ -71,10 +71,11 @@ class Journal:
         self._archive_directory = directory
         self._host = host or os.uname().nodename
         self._path = f"{directory}/{name}"
-        self._directory = -1
+        self._directory = self._lock = -1
         try:
             self._directory = self._open()
-            self._lock(lock_timeout)
+            self._lock = journal_format.open_lock(self._path)
+            self._wait_for_lock(lock_timeout)
         except OSError as error:
             self._close()
             raise self._journal_error(error) from error
@@ -93,24 +94,25 @@ class Journal:
             return journal_format.open_directory(self._path)
         except FileNotFoundError:
             try:
-                os.mkdir(self._path, files.DIRECTORY_MODE)
+                files.make_one_directory(self._path)
             except FileExistsError:
                 pass  # another process has made it
             return journal_format.open_directory(self._path)
 
     def _close(self) -> None:
-        if self._directory >= 0:
-            journal_format.close(self._directory)
-        self._directory = -1
+        for descriptor in (self._lock, self._directory):
+            if descriptor >= 0:
+                journal_format.close(descriptor)
+        self._directory = self._lock = -1
 
-    def _lock(self, timeout: float | None) -> None:
+    def _wait_for_lock(self, timeout: float | None) -> None:
         if timeout is None:
-            flock(self._directory, LOCK_EX)
+            flock(self._lock, LOCK_EX)
             return
         deadline = monotonic() + timeout
         while True:
             try:
-                flock(self._directory, LOCK_EX | LOCK_NB)
+                flock(self._lock, LOCK_EX | LOCK_NB)
                 return
             except BlockingIOError:
                 if monotonic() > deadline:
@@ -178,6 +180,8 @@ class Journal:
         try:
             size = os.fstat(descriptor).st_size
             if not size:
+                mode = files.shared_mode(self._directory, files.DRAFT_MODE)
+                os.fchmod(descriptor, mode)
                 os.fsync(self._directory)  # the name of the new segment
             try:
                 files.write_all(descriptor, content)

@@ -28,7 +28,7 @@ SIZE_KEY = b',"details_size":'
 CHAINED_FIELDS = ("format", "id", "capsule", "file", "file_sha256")
 SALT_SIZE = 16  # bytes
 SALT_LENGTH = len('{"salt":"') + 2 * SALT_SIZE + len('"')  # in the details
-LAST_SUFFIX = ".last"
+LAST_SUFFIX, LOCK_SUFFIX = ".last", ".lock"
 NUMBER_DIGITS = 18  # enough for any journal; int() raises above 4,300
 SHA256_DIGITS = 64  # hexadecimal digits
 DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
@@ -150,6 +150,15 @@ def open_directory(path: str) -> int:
             " read it with the version that wrote it, and give this one another"
             " archive_store_directory"
         ) from error
+
+
+def open_lock(path: str) -> int:
+    """Open the file that a writer of a journal locks (flock(2)); make it if missing.
+
+    Nobody but the archive's user can open it: no reader holds up mail. Raises OSError.
+    """
+    flags = os.O_RDWR | os.O_CREAT | SEGMENT_FLAGS
+    return os.open(path + LOCK_SUFFIX, flags, files.DRAFT_MODE)
 
 
 def segment_names(directory: int) -> list[str]:
@@ -278,7 +287,9 @@ def write_last(path: str, number: int, sha256: str) -> None:
     descriptor = _open_same_length(path, len(content))
     try:
         if descriptor < 0:
-            files.replace(path, content, is_durable=False)
+            directory = files.parent_directory(path)
+            mode = files.shared_mode(directory, files.DRAFT_MODE)
+            files.replace(path, content, mode, is_durable=False)
         else:
             files.write_all(descriptor, content)
     except (OSError, StoreFailed):

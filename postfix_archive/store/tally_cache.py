@@ -78,11 +78,16 @@ def save_ends(
 
 def _is_durable(archive_directory: str, end: KnownEnd) -> bool:
     """Return whether it is a line of ours that no crash or failed write can lose."""
+    path = f"{archive_directory}/{journal_format.NAME}"
     try:
-        with Segments(f"{archive_directory}/{journal_format.NAME}") as segments:
-            fcntl.flock(segments.directory, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            segments.sync()
-            line = segments.read_range(end.start, end.end)
+        lock = journal_format.open_lock(path)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            with Segments(path) as segments:
+                segments.sync()
+                line = segments.read_range(end.start, end.end)
+        finally:
+            os.close(lock)
     except (OSError, ArchiveError):
         return False
     return journal_format.is_complete(line[:-1]) and not end.loss(archive_directory)

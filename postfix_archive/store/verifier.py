@@ -38,9 +38,12 @@ from itertools import chain
 from typing import Any, BinaryIO, NamedTuple
 
 FORMAT = 2
-JOURNAL, JOURNAL_END, DRAFTS = "journal", "journal.last", "drafts"
+JOURNAL, ACCESS, DRAFTS = "journal", "access", "drafts"
+JOURNALS = (JOURNAL, ACCESS)  # directories; access has who read the archive
+LAST, LOCK = ".last", ".lock"  # suffixes of files beside a journal
+OWN_NAMES = {DRAFTS, *(e + suffix for e in JOURNALS for suffix in ("", LAST, LOCK))}
+OWN_DRAFTS = tuple(f".{each}{LAST}." for each in JOURNALS)  # and random digits
 SEGMENT_NAME = re.compile(r"\d{4}-\d{2}", re.ASCII)
-JOURNAL_END_DRAFT = ".journal.last."  # and random digits
 ARCHIVED, OUTCOME_REPORT = "archived", "outcome-report"  # events that name a file
 SEGMENT, REMOVAL_EVENTS = "segment", ("erased", "purged")
 FIRST_PREV = "0" * 64
@@ -99,6 +102,7 @@ class Verification:
     is_last_line_ended: bool = True
     sealed: set[str] = field(default_factory=set)  # hashes asked for that a line has
     unnamed_count: int = 0
+    access_line_count: int = 0
     archive: str = ""  # according to the first segment
     journal_end: tuple[int, str] | None = None  # number and hash in journal.last
     is_end_found: bool = False
@@ -147,7 +151,11 @@ def verify_archive(
     read, except those of a crash. Later files are looked up by the names in the lines.
     """
     listed_files = dict(_list_files(directory))
-    result = _read_journal(directory, sealed, has_files=bool(listed_files))
+    result = _read_journal(f"{directory}/{JOURNAL}", sealed, bool(listed_files))
+    access = _read_journal(f"{directory}/{ACCESS}", sealed)
+    result.findings += access.findings
+    result.sealed |= access.sealed
+    result.access_line_count = access.line_count
     for name in sorted(set(result.files) - set(listed_files)):
         try:
             listed_files[name] = os.lstat(f"{directory}/{name}")
@@ -185,14 +193,13 @@ def _report_unnamed(
 
 
 def _read_journal(
-    directory: str, sealed: Collection[str], *, has_files: bool
+    path: str, sealed: Collection[str], has_files: bool = False
 ) -> Verification:
-    """Read and check the whole journal of an archive, up to its present end."""
+    """Read and check a whole journal, up to its present end."""
     result = Verification()
-    path = f"{directory}/{JOURNAL}"
     try:
         # In this order, without a lock: a line is written before journal.last names it.
-        result.journal_end = _read_journal_end(directory, result)
+        result.journal_end = _read_journal_end(path, result)
         segments = _list_segments(path, result)
     except FileNotFoundError:
         if result.journal_end or has_files:
@@ -204,10 +211,10 @@ def _read_journal(
         result.add_error(path, text if is_file else "not a directory")
         return result
     for name, size in segments:
-        _read_segment(result, directory, name, size, sealed)
+        _read_segment(result, path, name, size, sealed)
         if name != segments[-1][0] and not result.is_last_line_ended:
             result.add_error(f"{path}/{name}", "the last line has no line end")
-    _report_end(result, directory)
+    _report_end(result, path)
     return result
 
 
@@ -227,16 +234,16 @@ def _list_segments(path: str, result: Verification) -> list[tuple[str, int]]:
             segments.append((entry.name, file_stat.st_size))
             if file_stat.st_nlink != 1:
                 result.add_error(entry.path, "a hard link: it has a second name")
-            if file_stat.st_mode & 0o077:
-                result.add_error(entry.path, _mode_problem(file_stat))
+            _check_mode(result, entry.path, file_stat)
     return segments
 
 
 def _read_segment(
-    result: Verification, directory: str, name: str, size: int, sealed: Collection[str]
+    result: Verification, journal: str, name: str, size: int, sealed: Collection[str]
 ) -> None:
     """Check the lines of a segment."""
-    path = f"{directory}/{JOURNAL}/{name}"
+    path = f"{journal}/{name}"
+    directory = os.path.dirname(journal)
     is_first = True
     with open(path, "rb", opener=_open_no_follow) as file:
         for line_number, line in enumerate(_lines(file, size), 1):
@@ -268,9 +275,8 @@ def _read_segment(
                 result.add_note(location, "truncated line")
 
 
-def _report_end(result: Verification, directory: str) -> None:
+def _report_end(result: Verification, path: str) -> None:
     """Report what only the whole journal shows."""
-    path = f"{directory}/{JOURNAL}"
     for record_id, locations in result.struck_out.items():
         for location in locations:
             problem = f"details struck out, and no later event has removed {record_id}"
@@ -280,7 +286,7 @@ def _report_end(result: Verification, directory: str) -> None:
         result.add_error(path, finding)
     if not result.journal_end and result.line_count:
         finding = "missing; without it, a truncated journal is not detected"
-        result.add_note(f"{directory}/{JOURNAL_END}", finding)
+        result.add_note(path + LAST, finding)
 
 
 def _lines(file: BinaryIO, size: int) -> Iterator[bytes]:
@@ -293,12 +299,12 @@ def _lines(file: BinaryIO, size: int) -> Iterator[bytes]:
         yield line
 
 
-def _read_journal_end(directory: str, result: Verification) -> tuple[int, str] | None:
+def _read_journal_end(path: str, result: Verification) -> tuple[int, str] | None:
     """Return the number and SHA-256 in journal.last, None if missing or damaged.
 
     Read again where it is damaged: it may just be written.
     """
-    path = f"{directory}/{JOURNAL_END}"
+    path += LAST
     for _ in range(READ_ATTEMPTS):
         try:
             with open(path, "rb", opener=_open_no_follow) as file:
@@ -443,9 +449,7 @@ def _list_files(directory: str) -> Iterator[tuple[str, os.stat_result]]:
             entries = sorted(iterator, key=lambda entry: entry.name, reverse=True)
         for entry in entries:
             name = f"{prefix}{entry.name}"
-            if name in (JOURNAL, JOURNAL_END, DRAFTS):
-                continue
-            if name.startswith(JOURNAL_END_DRAFT):
+            if name in OWN_NAMES or name.startswith(OWN_DRAFTS):
                 continue
             if entry.is_dir(follow_symlinks=False):
                 pending.append(f"{name}/")
@@ -460,8 +464,7 @@ def _check_file(
     if not stat.S_ISREG(file_stat.st_mode):
         result.add_error(path, "not a regular file")
         return
-    if file_stat.st_mode & 0o077:
-        result.add_error(path, _mode_problem(file_stat))
+    _check_mode(result, path, file_stat)
     try:
         file_sha256, size, original_sha256, defect = _read_digests(
             path, file_stat.st_size, file
@@ -481,8 +484,12 @@ def _check_file(
         )
 
 
-def _mode_problem(file_stat: os.stat_result) -> str:
-    return f"mode {file_stat.st_mode & 0o777:o}: accessible to other users"
+def _check_mode(result: Verification, path: str, file_stat: os.stat_result) -> None:
+    """Report a file that others can read, but for the group of a shared directory."""
+    mode = file_stat.st_mode & 0o777
+    is_shared = os.stat(os.path.dirname(path)).st_mode & stat.S_ISGID
+    if mode & ~(0o740 if is_shared else 0o700):
+        result.add_error(path, f"mode {mode:o}: accessible to other users")
 
 
 def _read_digests(

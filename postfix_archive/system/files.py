@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 DIRECTORY_MODE = 0o700
 DRAFT_MODE = 0o600
 STORED_FILE_MODE = 0o400
+SET_GROUP_ID, GROUP_BITS = 0o2000, 0o050  # mode bits
 _durable_directories: set[str] = (
     set()
 )  # directories that this process knows to be on disk
@@ -130,10 +131,36 @@ def write_all(descriptor: int, content: bytes) -> None:
         view = view[os.write(descriptor, view) :]
 
 
-def make_directory(path: str) -> None:
-    """Make a directory and its missing parents, mode 0700, durably."""
+def shared_mode(directory: int | str, mode: int) -> int:
+    """Return the mode of something new in a directory, given that without a group.
+
+    A directory with the set-group-ID bit gives its group to what is made in it: that
+    may be read by the group if the directory may. Raises OSError.
+    """
+    directory_mode = os.stat(directory).st_mode
+    if directory_mode & SET_GROUP_ID:
+        mode |= directory_mode & (mode >> 3) & GROUP_BITS
+    return mode
+
+
+def make_one_directory(path: str) -> None:
+    """Make a directory, not durably. Raises OSError."""
+    mode = shared_mode(parent_directory(path), DIRECTORY_MODE)
+    # Not chmod(2), which takes the set-group-ID bit from who is not in the group.
+    umask = os.umask(0)
     try:
-        os.mkdir(path, DIRECTORY_MODE)
+        os.mkdir(path, mode)
+    finally:
+        os.umask(umask)
+
+
+def make_directory(path: str) -> None:
+    """Make a directory and its missing parents durably.
+
+    Its mode is 0700, or 0750 in a directory that is shared: see shared_mode().
+    """
+    try:
+        make_one_directory(path)
     except FileExistsError:
         if path in _durable_directories or not _has_at_most(path, 0):
             _durable_directories.add(path)

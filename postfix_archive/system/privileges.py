@@ -65,6 +65,19 @@ def as_ids(uid: int, gid: int) -> Iterator[None]:
         os.setgroups(groups)
 
 
+def become_owner(directory: str) -> None:
+    """Give up root for good: take user and group of the directory's owner.
+
+    Raises StoreFailed as as_owner() does.
+    """
+    with as_owner(directory):
+        uid, gid = os.geteuid(), os.getegid()
+    if os.geteuid() == 0:
+        os.setgroups([])
+        os.setresgid(gid, gid, gid)
+        os.setresuid(uid, uid, uid)
+
+
 def open_path(path: str, flags: int = os.O_RDONLY) -> int:
     """Open a path; return the descriptor. Never blocks on a FIFO.
 

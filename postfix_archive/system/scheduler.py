@@ -1,7 +1,6 @@
 """Jobs that systemd, or cron on a host without systemd, runs for each instance.
 
-Used by install, uninstall and the doctor for TIMER, FOLLOWER and INDEXER. Raises
-InstallFailed if systemctl(1) fails.
+Used by install, uninstall and the doctor. Raises InstallFailed if systemctl(1) fails.
 """
 
 from __future__ import annotations
@@ -223,5 +222,28 @@ WantedBy=multi-user.target
 * * * * * root {command}
 """,
     cron_command="{archive} index --once 2>&1 >/dev/null | {postlog}",
+    needs_restart=True,
+)
+ACCESS_SERVICE = ScheduledJob(
+    name_prefix="postfix-archive-access-",
+    units={"service": """\
+[Unit]
+Description=Mail archive of Postfix in {directory}: records who reads it
+StartLimitIntervalSec=0
+
+[Service]
+ExecStart=/bin/sh -c {command}
+Restart=always
+RestartSec=10s
+
+[Install]
+WantedBy=multi-user.target
+"""},
+    unit_command="exec {archive} access-service",
+    crontab="""\
+# Records what members of archive_reader_group read; ends at once if it runs already.
+* * * * * root {command}
+""",
+    cron_command="exec {archive} access-service >/dev/null",
     needs_restart=True,
 )

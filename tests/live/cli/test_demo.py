@@ -30,6 +30,8 @@ def test_the_demonstration_shows_mail_archived_once_and_how_to_look_at_it() -> N
         )
         # What search finds.
         assert re.search(r"^ *[0-9]{8}-[0-9a-f]{40}\t.*\t2\t", process.stdout, re.M)
+        assert re.search(r"Messages exported to \S+: 1\.", process.stdout)
+        assert re.search(r"^    From alice@example\.org ", process.stdout, re.MULTILINE)
         assert Path(directory[1], "store", "legal@example.com", "journal").exists()
     finally:
         shutil.rmtree(directory[1])

@@ -168,7 +168,7 @@ def test_a_journal_written_with_a_jumping_clock_is_intact(
 
 
 @contextlib.contextmanager
-def locked_directory(path: Path) -> Iterator[None]:
+def locked_file(path: Path) -> Iterator[None]:
     """Hold the lock of a journal."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
@@ -189,7 +189,7 @@ def test_a_run_that_the_clock_overtakes_ends_well_and_loses_nothing(
     host.send(mail("first"))
     host.retry_all()
     drafts = host.store / LEGAL / "drafts"
-    with locked_directory(host.store / LEGAL / "journal"):  # the run must wait for it
+    with locked_file(host.store / LEGAL / "journal.lock"):  # the run must wait for it
         host.send(mail("overtaken"))
         host.wait(lambda: list(drafts.iterdir()), "the run has its draft")
         clock.set(YEAR)

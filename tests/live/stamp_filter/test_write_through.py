@@ -79,7 +79,7 @@ class FaultyStoreHost:
 
     def lock(self) -> None:
         """Hold the journal as a run does that is in the middle of its work."""
-        self._locks.append(os.open(self.store / LEGAL / "journal", os.O_RDONLY))
+        self._locks.append(os.open(self.store / LEGAL / "journal.lock", os.O_RDWR))
         fcntl.flock(self._locks[-1], fcntl.LOCK_EX)
 
     def unlock(self) -> None:

@@ -6,6 +6,7 @@ import json
 import os
 import pty
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ import pytest
 
 from postfix_archive.search import look_up, short_ids
 
+import journal_lines
 from unit.examples import LEGAL
 from unit.search import corpus, index_helpers
 from unit.search.index_helpers import settings_of
@@ -304,3 +306,29 @@ def test_a_killed_service_leaves_no_lock_and_no_child(
     follower.kill()
     follower.wait()
     assert run(config, "index").returncode == 0
+
+
+def test_with_an_index_a_look_up_reads_only_its_own_lines(indexed: Path) -> None:
+    store = indexed.parent / "store"
+    path = journal_lines.segments(store / LEGAL)[0]
+    lines = path.read_bytes().splitlines(keepends=True)
+    foreign = [b"x" * (len(each) - 1) + b"\n" for each in lines[:5]]
+    path.write_bytes(b"".join([*foreign, *lines[5:]]))
+    last = MAILS[-1]
+    process = run(indexed, "list", "--last", "1")
+    assert (process.returncode, names(process.stdout)) == (0, [last.name])
+    assert last.subject in run(indexed, "show", last.archive_id[:14]).stdout
+    shutil.rmtree(f"{store}-index")
+    assert "not a journal line" in run(indexed, "list", "--last", "1").stderr
+
+
+def test_a_missing_library_is_one_line(indexed: Path) -> None:
+    program = (
+        "import sys; sys.modules['luqum'] = None;"
+        " from postfix_archive.cli.main import main; main()"
+    )
+    arguments = [sys.executable, "-c", program, "-c", str(indexed), "search", "x"]
+    process = subprocess.run(arguments, capture_output=True, text=True, check=False)
+    assert process.returncode == 1
+    [line] = process.stderr.splitlines()
+    assert "luqum" in line and "make install" in line

@@ -486,3 +486,52 @@ def test_the_options_of_an_export_are_in_its_description(tmp_path: Path) -> None
     description = json.loads((tmp_path / "out" / run.DESCRIPTION).read_text())
     assert description["format"] == "eml"
     assert description["selection"]["archive"] == LEGAL
+
+
+# --- by query ---------------------------------------------------------------------
+
+
+def test_a_query_chooses_the_messages(tmp_path: Path) -> None:
+    store = SampleStore(tmp_path)
+    for number in range(3):
+        head = f"Subject: number {number}\r\nTo: bob@example.net\r\n\r\nx\r\n".encode()
+        hidden = b"hidden%d@example.net" % (number % 2)
+        store.add(head, recipients=(b"bob@example.net", hidden))
+    store.run("index", "--once")
+    store.run(
+        *("export", tmp_path / "out", "--format", "csv"),
+        *("--query", "bcc:hidden0@example.net"),
+    )
+    subjects = [each["subject"] for each in entries(tmp_path / "out")]
+    assert subjects == ["number 0", "number 2"]
+
+
+def test_what_a_query_cannot_search_is_named(tmp_path: Path) -> None:
+    store = SampleStore(tmp_path)
+    store.add(b"Subject: x\r\n\r\nx\r\n")
+    store.run("index", "--once")
+    store.add(b"Subject: x\r\n\r\nx\r\n", archive=HR)
+    arguments = ("export", tmp_path / "out", "--format", "csv", "--query", "subject:x")
+    result = store.run(*arguments, exit_code=1)
+    assert f"{HR} has no index" in result.output
+    assert len(entries(tmp_path / "out")) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "exit_code", "text"),
+    [
+        (["--query", "from:("], 2, "^"),
+        (["--query", "subject:x"], 1, "no index"),
+        (["2099"], 1, "no record 2099"),
+        (["2099", "--query", "x"], 2, "give ids, --query, or"),
+        (["--archive", "none@example.com"], 1, "no archive none@example.com"),
+    ],
+)
+def test_a_bad_selection_makes_no_directory(
+    tmp_path: Path, arguments: list[str], exit_code: int, text: str
+) -> None:
+    store = SampleStore(tmp_path)
+    store.add(b"Subject: x\r\n\r\nx\r\n")
+    command = ["export", "--format", "csv", str(tmp_path / "out"), *arguments]
+    assert text in store.run(*command, exit_code=exit_code).output
+    assert not (tmp_path / "out").exists()

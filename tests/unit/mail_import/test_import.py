@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import gzip
-import hashlib
+import itertools
 import os
+import posix
 import shutil
-from collections.abc import Iterator
+import signal
 from pathlib import Path
 
 import pytest
 
 from postfix_archive.export.writers import FORMATS
-from postfix_archive.mail_import import run
 from postfix_archive.message import address
 from postfix_archive.outcomes.capture_reader import CaptureReader
 from postfix_archive.outcomes.follower_state import FollowerState
@@ -52,7 +52,7 @@ def make_store(directory: Path) -> SampleStore:
     return SampleStore(directory)
 
 
-def imported(store: SampleStore, *paths: Path, exit_code: int = 0) -> str:
+def imported(store: SampleStore, *paths: Path | str, exit_code: int = 0) -> str:
     """Import; return the output."""
     arguments = ("--archive", LEGAL, "--create")
     result = store.run("import", *paths, *arguments, exit_code=exit_code)
@@ -208,6 +208,16 @@ def test_copies_give_back_the_original_and_its_envelope(
     assert (recipient.final, recipient.original) == (b"b@x.example", b"l@x.example")
 
 
+def test_a_lost_store_is_imported_from_its_copies(
+    store: SampleStore, tmp_path: Path
+) -> None:
+    lost = SampleStore(tmp_path / "lost")
+    for number in range(3):
+        lost.add(MESSAGE.replace(b"hello", b"%d" % number))
+    assert ": 3.\n" in imported(store, lost.path)
+    assert len(originals(store)) == 3
+
+
 def test_a_maildir_is_read_without_what_is_no_mail(
     store: SampleStore, tmp_path: Path
 ) -> None:
@@ -249,7 +259,7 @@ def test_a_journal_report_gives_the_message_and_its_envelope(
     store: SampleStore, tmp_path: Path
 ) -> None:
     path = write(tmp_path / "x.eml", JOURNAL_REPORT % MESSAGE)
-    imported(store, path)
+    imported(store, path, "--journal")
     assert originals(store) == [MESSAGE]
     recipients = [b"b@example.net", b"member@example.net", b"hidden@example.net"]
     source = f"journal report in file; {path}"
@@ -271,8 +281,37 @@ def test_what_is_no_journal_report_is_imported_as_it_is(
     store: SampleStore, tmp_path: Path, old: bytes, new: bytes
 ) -> None:
     content = (JOURNAL_REPORT % MESSAGE).replace(old, new)
+    imported(store, write(tmp_path / "x.eml", content), "--journal")
+    assert originals(store) == [content]
+
+
+def test_no_message_hides_behind_what_looks_like_a_report(
+    store: SampleStore, tmp_path: Path
+) -> None:
+    content = JOURNAL_REPORT % MESSAGE
     imported(store, write(tmp_path / "x.eml", content))
     assert originals(store) == [content]
+    assert envelopes(store)[0][:2] == (b"", [])
+
+
+@pytest.mark.parametrize("change", ["key", "content", "boundary"])
+def test_no_message_hides_behind_what_looks_like_a_copy(
+    store: SampleStore, tmp_path: Path, change: str
+) -> None:
+    exporting = SampleStore(tmp_path / "exporting")
+    archive_id = exporting.add(MESSAGE)
+    copy = corpora.read_copy(exporting.copy_path(archive_id))
+    if change == "key":
+        (tmp_path / "host" / "archive.key").write_text(f"other {'ab' * 32}\n")
+    elif change == "content":
+        copy = copy.replace(b"\r\nhello\r\n", b"\r\nforged\r\n")
+    else:
+        copy = copy.replace(b"=_archive_", b"=_archive_0")
+    path = write(tmp_path / "x.eml", copy)
+    imported(store, path)
+    assert originals(store) == [copy]
+    imported(store, path, "--journal")
+    assert len(originals(store)) == 2
 
 
 def test_piler_exports_lose_the_lines_that_piler_put_on_top(
@@ -433,33 +472,44 @@ def test_a_store_that_is_full_ends_the_import_in_one_line(
 # --- other parts of the program ---------------------------------------------------
 
 
-@pytest.fixture
-def killed(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Let the third message of an import fail as if the process had been killed."""
-    count = 0
-    store_message = run.Import._store
-
-    def store_or_stop(*arguments: object) -> None:
-        nonlocal count
-        count += 1
-        if count == 3:
-            raise KeyboardInterrupt
-        store_message(*arguments)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(run.Import, "_store", store_or_stop)
-    yield
-
-
-@pytest.mark.usefixtures("killed")
-def test_an_interrupted_import_is_run_again(store: SampleStore, tmp_path: Path) -> None:
-    contents = [MESSAGE.replace(b"hello", b"%d" % number) for number in range(5)]
+@pytest.mark.parametrize("calls", ["write", "link", "fsync", "chmod", "unlink"])
+def test_an_import_killed_anywhere_is_run_again(
+    store: SampleStore, tmp_path: Path, calls: str
+) -> None:
+    contents = [MESSAGE.replace(b"hello", b"%d" % number) for number in range(4)]
     for number, content in enumerate(contents):
         write(tmp_path / "in" / f"{number}.eml", content)
-    imported(store, tmp_path / "in", exit_code=1)
-    assert ": 3, 2 were there already." in imported(store, tmp_path / "in")
+    arguments = ("import", tmp_path / "in", "--archive", LEGAL, "--create")
+    for count in itertools.count(1):
+        if not run_killed(store, calls, count, *arguments):
+            break
+    assert count > 2
     assert originals(store) == sorted(contents)
-    digests = [each.events[0]["sha256"] for each in records(store)]
-    assert digests == [hashlib.sha256(each).hexdigest() for each in contents]
+    store.run("verify")
+    assert "0, 4 were there already." in imported(store, tmp_path / "in")
+
+
+def run_killed(store: SampleStore, name: str, count: int, *arguments: object) -> bool:
+    """Run a command that is killed at a call of the system; False if it ended before.
+
+    name is that of the function in posix, count the number of the call.
+    """
+    process = os.fork()
+    if not process:
+        calls = itertools.count(1)
+        function = getattr(posix, name)
+
+        def call(*values: object, **options: object) -> object:
+            if next(calls) == count:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return function(*values, **options)
+
+        setattr(posix, name, call)
+        try:
+            store.run(*map(str, arguments))
+        finally:
+            os._exit(0)
+    return os.WIFSIGNALED(os.waitpid(process, 0)[1])
 
 
 def test_an_imported_message_waits_for_no_outcome_and_no_log(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import signal
@@ -17,13 +18,14 @@ from typing import Any
 
 import pytest
 
-from postfix_archive.errors import IndexFailed
+from postfix_archive.errors import ArchiveError, IndexFailed
 from postfix_archive.search import (
     archive_index,
     extraction,
     index_entry,
     index_file,
     index_lag,
+    index_service,
     indexer,
     search,
 )
@@ -413,3 +415,26 @@ def open_descriptors() -> Iterator[None]:
         for each in os.listdir("/proc/self/fd")
     ]
     assert [each for each in links if each.endswith(index_file.SUFFIX)] == []
+
+
+def test_an_archive_that_fails_keeps_no_other_from_being_indexed(few: Path) -> None:
+    (few / "aaa@example.com").mkdir()
+    (few / "aaa@example.com" / "journal").write_text("not a directory")
+    settings = settings_of(few)
+    service = index_service.IndexService(settings, print, lambda *_: None)
+    with pytest.raises(ArchiveError, match="aaa@example.com"):
+        service.run_once()
+    service.close()
+    found = search.Search(settings, "contract")
+    assert len([*found.hits()]) == 2
+    assert "aaa@example.com has no index" in found.notices[0]
+
+
+def test_a_missing_process_for_extraction_stops_indexing(few: Path) -> None:
+    def fail(_: bytes) -> MessageContent:
+        raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    with pytest.raises(IndexFailed, match="temporarily unavailable"):
+        catch_up(few, fail)
+    assert catch_up(few) == []
+    assert len(names_found(few, "*")) == len(FEW)

@@ -191,7 +191,7 @@ def test_the_timer_looks_without_a_file_for_prometheus(host: Host) -> None:
 def test_a_line_that_may_still_be_taken_back_is_not_known(host: Host) -> None:
     """Of a writer that has the lock, and whose fsync may fail."""
     host.add(LEGAL, 4)
-    directory = os.open(host.store / LEGAL / "journal", os.O_RDONLY)
+    directory = os.open(host.store / LEGAL / "journal.lock", os.O_RDONLY)
     fcntl.flock(directory, fcntl.LOCK_EX)
     assert host.look() == {}
     assert known_end.read(str(host.fallback), str(host.store))[LEGAL].number == 4

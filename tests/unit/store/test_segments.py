@@ -323,10 +323,10 @@ def test_a_flipped_bit_of_any_line_is_found(
     path = directory / "journal" / "2026-11"
     path.write_bytes(pristine_content)
     path.chmod(0o600)
-    result = verifier._read_journal(str(directory), (), has_files=False)
+    result = verifier._read_journal(f"{directory}/journal", ())
     assert not result.findings
     path.write_bytes(bytes(content))
-    result = verifier._read_journal(str(directory), (), has_files=False)
+    result = verifier._read_journal(f"{directory}/journal", ())
     assert result.error_count
 
 

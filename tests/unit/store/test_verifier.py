@@ -348,7 +348,7 @@ def test_what_is_stored_between_the_listing_and_the_lines_is_no_error(
 
 def test_verify_waits_for_nobody_who_writes(archive_directory: Path) -> None:
     """A line of which a part is there is a note, as after a crash."""
-    directory = os.open(archive_directory / "journal", os.O_RDONLY)
+    directory = os.open(archive_directory / "journal.lock", os.O_RDONLY)
     fcntl.flock(directory, fcntl.LOCK_EX)
     with open(journal_lines.segment(archive_directory), "ab") as file:
         file.write(b'{"seq":7,"time":"')
@@ -361,7 +361,7 @@ def test_verify_waits_for_nobody_who_writes(archive_directory: Path) -> None:
 def run_locking_process(directory: Path) -> None:
     """Lock the journal in another process, which must not wait."""
     subprocess.run(
-        ["flock", "--exclusive", "--nonblock", str(directory / "journal"), "true"],
+        ["flock", "--exclusive", "--nonblock", str(directory / "journal.lock"), "true"],
         check=True,
     )
 

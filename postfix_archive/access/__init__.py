@@ -1,0 +1,1 @@
+"""Records who read what in an archive, in a chained journal of its own."""

@@ -1,0 +1,98 @@
+"""An entry of an access journal: who read what, when and why.
+
+Used by access_journal, access_service and the command history. docs/store-format.md
+specifies the fields.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+NO_LOGIN = 0xFFFFFFFF  # loginuid of a process that no login started
+# Text of a client: bytes that are not UTF-8 are surrogates, as everywhere (PEP 383).
+TEXT_LIMIT = 64 << 10  # characters of a query or a reason
+
+
+class User(NamedTuple):
+    """The user of a process, as the kernel knows it.
+
+    ``name`` is that of the real user id, ``login`` that of the user who logged in
+    (/proc/PID/loginuid, kept by su(1) and sudo(8); "" if unknown), ``sudo_user`` what
+    sudo(8) says, of root's own processes only.
+    """
+
+    name: str
+    uid: int
+    login: str = ""
+    sudo_user: str = ""
+
+
+class Entry(NamedTuple):
+    """One use of a command. ``ids`` are archive ids; ``action`` names the command."""
+
+    user: User
+    action: str
+    query: str
+    reason: str
+    ids: tuple[str, ...]
+    time: str = ""  # RFC 3339, of the journal line
+
+    def to_fields(self) -> dict[str, str | int]:
+        """Return the fields of the journal event; those that are empty are left out."""
+        fields: dict[str, str | int] = {
+            "action": self.action,
+            "user": self.user.name,
+            "uid": self.user.uid,
+            "login": self.user.login,
+            "sudo_user": self.user.sudo_user,
+            "query": self.query,
+            "reason": self.reason,
+            "ids": " ".join(self.ids),
+        }
+        return {name: value for name, value in fields.items() if value != ""}
+
+
+def from_fields(fields: Mapping[str, object]) -> Entry:
+    """Return the entry in a journal event. Raises ValueError for an invalid one."""
+    names = ("action", "user", "login", "sudo_user", "query", "reason", "ids", "time")
+    texts = {name: fields.get(name, "") for name in names}
+    uid = fields.get("uid")
+    if type(uid) is not int or not all(isinstance(e, str) for e in texts.values()):
+        raise ValueError("not an entry of an access journal")
+    values = {name: str(text) for name, text in texts.items()}
+    user = User(values["user"], uid, values["login"], values["sudo_user"])
+    ids = tuple(values["ids"].split())
+    return Entry(
+        user, values["action"], values["query"], values["reason"], ids, values["time"]
+    )
+
+
+def current_user() -> User:
+    """Return the user of this process."""
+    user = user_of(os.getuid(), os.getpid())
+    sudo_user = "" if os.getuid() else os.environ.get("SUDO_USER", "")
+    return user._replace(sudo_user=sudo_user)
+
+
+def user_of(uid: int, process_id: int) -> User:
+    """Return the user with this real user id, who runs a process."""
+    return User(_name(uid), uid, _login(process_id))
+
+
+def _login(process_id: int) -> str:
+    try:
+        login_uid = int(Path(f"/proc/{process_id}/loginuid").read_text("ascii"))
+    except (OSError, ValueError):
+        return ""
+    return "" if login_uid == NO_LOGIN else _name(login_uid)
+
+
+def _name(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return f"uid {uid}"

@@ -1,0 +1,67 @@
+"""Append to the access journals of a store, and read them.
+
+Each archive has one, beside its journal and in the same format:
+
+    <store>/<archive address>/access/YYYY-MM
+
+Used by access_recorder, access_service and the command history. Only the archive's user
+can write it. Raises StoreFailed and JournalFailed.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
+
+from postfix_archive.access import access_entry
+from postfix_archive.access.access_entry import Entry
+from postfix_archive.message import dates
+from postfix_archive.store import journal, journal_reader
+from postfix_archive.system import privileges
+
+NAME = "access"  # of the journal's directory
+EVENT = "access"
+IDS_PER_LINE = 500
+
+
+def append(
+    store_directory: str, ids: Mapping[str, Sequence[str]], entry: Entry
+) -> None:
+    """Append an entry to the journal of each archive in ids, durably.
+
+    ids are the archive ids by archive; long lists are split over several lines.
+    """
+    now = dates.format_rfc3339(time.time())
+    for archive, archive_ids in ids.items():
+        directory = f"{store_directory}/{archive}"
+        events: list[journal.Event] = [
+            (EVENT, entry._replace(ids=chunk).to_fields())
+            for chunk in _chunks(archive_ids)
+        ]
+        with privileges.as_owner(directory):
+            with journal.Journal(directory, name=NAME) as journal_file:
+                journal_file.extend(now, events)
+
+
+def entries(store_directory: str, archive: str) -> Iterator[Entry]:
+    """Yield the entries of an archive's access journal, oldest first.
+
+    Lines that are torn or damaged are left out: verify reports them.
+    """
+    path = journal_reader.path_of(store_directory, archive, NAME)
+    for line in journal_reader.lines(path):
+        event = journal_reader.valid_event(line)
+        if event is not None and event["event"] == EVENT:
+            try:
+                yield access_entry.from_fields(event)
+            except ValueError:
+                continue
+
+
+def _chunks(ids: Sequence[str]) -> Iterator[tuple[str, ...]]:
+    """Yield the ids in chunks of IDS_PER_LINE, at least one, which may be empty."""
+    rest = iter(ids)
+    yield tuple(islice(rest, IDS_PER_LINE))
+    while chunk := tuple(islice(rest, IDS_PER_LINE)):
+        yield chunk

@@ -1,0 +1,99 @@
+"""Records the accesses of one command before it shows anything.
+
+Used by the commands that read archived mail. root and the archive's user append to the
+access journals themselves; any other user, who is in archive_reader_group, asks the
+access service to do it. Raises ReasonMissing and AccessNotRecorded.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+
+from postfix_archive.access import access_entry, access_journal, access_service
+from postfix_archive.access.access_entry import Entry
+from postfix_archive.config.settings import Settings
+from postfix_archive.errors import AccessNotRecorded, ArchiveError, ReasonMissing
+from postfix_archive.postfix import postfix_command
+
+LOG_TAG = "postfix-archive/access"
+LOG_LIMIT = 1000  # characters of ids in a line of the log
+
+
+class AccessRecorder:
+    """The accesses of one command. warn shows a warning to the user."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        action: str,
+        *,
+        query: str = "",
+        reason: str | None = None,
+        warn: Callable[[str], None],
+    ) -> None:
+        """Record nothing yet.
+
+        action is the command's name, query what the user has typed. Raises
+        ReasonMissing with archive_require_reason and no reason.
+        """
+        if settings.archive_require_reason and not (reason or "").strip():
+            raise ReasonMissing(
+                f"archive_require_reason = yes: {action} needs a reason; add --reason"
+                " TEXT"
+            )
+        self._settings = settings
+        self._warn = warn
+        limit = access_entry.TEXT_LIMIT
+        self._entry = Entry(
+            access_entry.current_user(),
+            action,
+            query[:limit],
+            (reason or "")[:limit],
+            (),
+        )
+
+    def record(self, ids: Mapping[str, Sequence[str]]) -> None:
+        """Record that these messages are read; durable on return.
+
+        ids are archive ids by archive; an archive without ids was searched in vain.
+        """
+        store = self._settings.archive_store_directory
+        try:
+            if os.geteuid() and not _owns(store):
+                access_service.request(self._settings, ids, self._entry)
+            else:
+                append_or_log(self._settings, ids, self._entry, self._warn)
+        except OSError as error:
+            raise AccessNotRecorded(
+                f"{error.filename or store}: {error.strerror}; nothing is shown that"
+                " cannot be recorded"
+            ) from error
+
+
+def append_or_log(
+    settings: Settings,
+    ids: Mapping[str, Sequence[str]],
+    entry: Entry,
+    warn: Callable[[str], None],
+) -> None:
+    """Append an entry; where the store takes none, write it to Postfix's log.
+
+    Reading goes on while the store is full or read-only.
+    """
+    try:
+        access_journal.append(settings.archive_store_directory, ids, entry)
+    except ArchiveError as error:
+        fields = {
+            "alarm": "access-unrecorded",
+            "archive": ",".join(ids),
+            **{name: str(value) for name, value in entry.to_fields().items()},
+            "ids": " ".join(each for some in ids.values() for each in some)[:LOG_LIMIT],
+        }
+        postfix_command.log_alarm(settings.config_directory, LOG_TAG, fields)
+        warn(f"access recorded in Postfix's log only: {error}")
+
+
+def _owns(store: str) -> bool:
+    """Tell whether this process has the user id of the store's owner."""
+    return os.stat(store).st_uid == os.geteuid()

@@ -1,0 +1,164 @@
+"""The commands history and access-service: who read archived mail, when and why."""
+
+from __future__ import annotations
+
+import datetime
+import heapq
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import click
+
+from postfix_archive.access import access_journal, access_recorder
+from postfix_archive.access import access_service as access_service_module
+from postfix_archive.access import reader_group
+from postfix_archive.access.access_entry import Entry
+from postfix_archive.access.access_service import AccessService
+from postfix_archive.cli.options import ArchiveAddress, Date
+from postfix_archive.config import archive_cf
+from postfix_archive.errors import NotRoot
+from postfix_archive.message import dates
+from postfix_archive.message.printable import safe_text
+from postfix_archive.store import record_reader
+from postfix_archive.system import privileges
+
+IDS_SHOWN = 3
+
+
+@click.command()
+@click.argument("archive_id", metavar="[ID]", required=False)
+@click.option("--user", metavar="NAME", help="Only what this user read.")
+@click.option(
+    "--archive", type=ArchiveAddress(), metavar="ADDRESS", help="Only this archive."
+)
+@click.option("--since", type=Date(), help="Only accesses at or after DATE.")
+@click.option("--until", type=Date(), help="Only accesses before DATE.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object per line.")
+@click.pass_obj
+def history(
+    directory: str,
+    archive_id: str | None,
+    user: str | None,
+    archive: str | None,
+    since: datetime.datetime | None,
+    until: datetime.datetime | None,
+    as_json: bool,
+) -> None:
+    """Show who read archived mail, when and why, oldest first.
+
+    With ID, or a prefix of it: who read this message.
+    """
+    store = archive_cf.load(directory).archive_store_directory
+    archives = [archive] if archive else record_reader.archives(store)
+    begin = dates.format_rfc3339(since.timestamp()) if since else ""
+    end = dates.format_rfc3339(until.timestamp()) if until else "~"
+    count = 0
+    for address, entry in _merged(store, archives):
+        is_in_time = begin <= entry.time < end
+        if not is_in_time or not _matches(entry, archive_id, user):
+            continue
+        count += 1
+        if as_json:
+            click.echo(json.dumps(_to_json(address, entry)))
+        else:
+            click.echo(_line(address, entry))
+    if not count and not as_json:
+        click.echo("No accesses are recorded.")
+
+
+def _merged(store: str, archives: list[str]) -> Iterator[tuple[str, Entry]]:
+    """Yield the entries of all archives, oldest first."""
+    streams = [
+        ((address, entry) for entry in access_journal.entries(store, address))
+        for address in archives
+    ]
+    return heapq.merge(*streams, key=lambda pair: pair[1].time)
+
+
+def _matches(entry: Entry, archive_id: str | None, user: str | None) -> bool:
+    names = (entry.user.name, entry.user.login, entry.user.sudo_user)
+    is_user = user is None or user in names
+    return is_user and (
+        archive_id is None or any(e.startswith(archive_id) for e in entry.ids)
+    )
+
+
+def _line(archive: str, entry: Entry) -> str:
+    user = entry.user.name
+    if (entry.user.sudo_user or entry.user.login or user) != user:
+        user = f"{entry.user.sudo_user or entry.user.login} as {user}"
+    shown = " ".join(entry.ids[:IDS_SHOWN])
+    if len(entry.ids) > IDS_SHOWN:
+        shown += f" and {len(entry.ids) - IDS_SHOWN} more"
+    parts = [entry.time, user, entry.action, archive]
+    parts += [f"query={entry.query!r}"] if entry.query else []
+    parts += [shown or "no message"]
+    parts += [f"reason={entry.reason!r}"] if entry.reason else []
+    return safe_text("  ".join(parts))
+
+
+def _to_json(archive: str, entry: Entry) -> dict[str, Any]:
+    return {
+        "time": entry.time,
+        "archive": archive,
+        "user": entry.user.name,
+        "uid": entry.user.uid,
+        "login": entry.user.login,
+        "sudo_user": entry.user.sudo_user,
+        "action": entry.action,
+        "query": entry.query,
+        "reason": entry.reason,
+        "ids": list(entry.ids),
+    }
+
+
+@click.command()
+@click.pass_obj
+def readers(directory: str) -> None:
+    """Give archive_reader_group read access to store and index.
+
+    Run it after a change of that setting; an empty one takes the access away.
+    """
+    settings = archive_cf.load(directory)
+    if os.geteuid():
+        raise NotRoot("only root may change groups: sudo postfix-archive readers")
+    group = settings.archive_reader_group
+    for path in (settings.archive_store_directory,):
+        count = reader_group.share(path, group)
+        readable = (
+            f"group {group} can read it" if group else "only its owner can read it"
+        )
+        click.echo(f"{path}: {readable}, {count} files and directories changed")
+
+
+@click.command("access-service")
+@click.pass_obj
+def access_service(directory: str) -> None:
+    """Record what members of archive_reader_group read, until stopped.
+
+    They can read the store and not write it. Started by systemd or cron.
+    """
+    settings = archive_cf.load(directory)
+    if os.geteuid():
+        raise NotRoot(
+            "only root may start it: sudo postfix-archive access-service; it then runs"
+            " as the archive's user"
+        )
+    path = settings.archive_access_socket
+    if access_service_module.is_running(path):
+        # No error for cron to mail: the other one does it.
+        click.echo(f"{path}: the access service is running")
+        return
+
+    def append(ids: Mapping[str, Sequence[str]], entry: Entry) -> None:
+        access_recorder.append_or_log(settings, ids, entry, _warn)
+
+    with AccessService(settings, append) as service:
+        privileges.become_owner(settings.archive_store_directory)
+        service.serve_forever()
+
+
+def _warn(text: str) -> None:
+    click.echo(f"postfix-archive: {text}", err=True)

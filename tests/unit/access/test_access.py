@@ -1,0 +1,183 @@
+"""Tests of the access journal: entries, chunks, requests to the service, history."""
+
+from __future__ import annotations
+
+import grp
+import json
+import os
+import socket
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from hypothesis import given
+from hypothesis import strategies as st
+
+from postfix_archive.access import (
+    access_entry,
+    access_journal,
+    access_recorder,
+    access_service,
+)
+from postfix_archive.access.access_entry import Entry, User
+from postfix_archive.access.access_service import AccessService
+from postfix_archive.cli.main import main
+from postfix_archive.config import archive_cf
+from postfix_archive.config.settings import Settings
+from postfix_archive.errors import AccessNotRecorded, ReasonMissing
+from postfix_archive.store import verifier
+
+ARCHIVE = "legal@example.com"
+IDS = [f"20261130-{number:040x}" for number in range(1201)]
+ALICE = User("alice", 1001, "alice")
+ENTRY = Entry(ALICE, "show", "", "audit", ())
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    """Settings with a store in tmp_path that has one archive."""
+    (tmp_path / "store" / ARCHIVE).mkdir(parents=True)
+    (tmp_path / "archive.cf").write_text(
+        f"archive_store_directory = {tmp_path}/store\n"
+        f"archive_access_socket = {tmp_path}/access\n"
+        "myhostname = host.example.com\n"
+    )
+    return archive_cf.load(str(tmp_path))
+
+
+def test_entries_come_back_in_chunks(settings: Settings) -> None:
+    """Long lists of ids are split, none is lost, and verify accepts the lines."""
+    store = settings.archive_store_directory
+    access_journal.append(store, {ARCHIVE: IDS}, ENTRY)
+    found = list(access_journal.entries(store, ARCHIVE))
+    assert [len(each.ids) for each in found] == [500, 500, 201]
+    assert [one for each in found for one in each.ids] == IDS
+    assert {each.user for each in found} == {ALICE}
+    assert not verifier.verify_archive(f"{store}/{ARCHIVE}").error_count
+
+
+def test_search_in_vain_is_recorded(settings: Settings) -> None:
+    """An access without ids has an entry too."""
+    store = settings.archive_store_directory
+    access_journal.append(store, {ARCHIVE: []}, ENTRY._replace(query="secret"))
+    [found] = access_journal.entries(store, ARCHIVE)
+    assert (found.query, found.ids) == ("secret", ())
+
+
+texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
+
+
+@given(texts, texts, texts, st.integers(0, 2**31))
+def test_fields_round_trip(name: str, query: str, reason: str, uid: int) -> None:
+    """Whatever a user types is found again."""
+    entry = Entry(User(name, uid), "search", query, reason, tuple(IDS[:2]))
+    assert access_entry.from_fields(entry.to_fields()) == entry
+
+
+def test_reason_is_demanded(settings: Settings) -> None:
+    """Nothing is read without one, if so configured."""
+    settings.archive_require_reason = True
+    with pytest.raises(ReasonMissing, match="--reason"):
+        access_recorder.AccessRecorder(settings, "show", reason=" ", warn=print)
+    access_recorder.AccessRecorder(settings, "show", reason="audit", warn=print)
+
+
+def test_reading_goes_on_when_the_journal_cannot_be_written(
+    settings: Settings, tmp_path: Path
+) -> None:
+    """The user is told; a file stands where the journal should be."""
+    (tmp_path / "store" / ARCHIVE / "access").write_text("no journal\n")
+    warnings: list[str] = []
+    recorder = access_recorder.AccessRecorder(settings, "show", warn=warnings.append)
+    recorder.record({ARCHIVE: IDS[:1]})
+    assert "recorded in Postfix's log only" in warnings[0]
+
+
+@pytest.fixture
+def service(settings: Settings) -> Iterator[Settings]:
+    """A service that appends to the store as this user."""
+    settings.archive_reader_group = grp.getgrgid(os.getgid()).gr_name
+
+    def append(ids: Mapping[str, Sequence[str]], entry: Entry) -> None:
+        access_journal.append(settings.archive_store_directory, ids, entry)
+
+    with AccessService(settings, append) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        try:
+            yield settings
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def test_service_knows_the_client(service: Settings) -> None:
+    """The user is the one whom the kernel names, not the one in the request."""
+    access_service.request(service, {ARCHIVE: IDS[:1]}, ENTRY)
+    [found] = access_journal.entries(service.archive_store_directory, ARCHIVE)
+    assert found.user.uid == os.getuid()
+    assert found.user.name != "alice" or os.getuid() == ALICE.uid
+    assert (found.action, found.reason, found.ids) == ("show", "audit", (IDS[0],))
+
+
+INVALID = {
+    "another archive": {"action": "show", "ids": {"other@example.com": []}},
+    "a path": {"action": "show", "ids": {"../x": []}},
+    "not an id": {"action": "show", "ids": {ARCHIVE: ["../../etc"]}},
+    "no list": {"action": "show", "ids": {ARCHIVE: "x"}},
+    "no action": {"ids": {}},
+    "a number": {"action": 1, "ids": {}},
+}
+
+
+@pytest.mark.parametrize("request_fields", INVALID.values(), ids=INVALID)
+def test_service_refuses(service: Settings, request_fields: object) -> None:
+    """An invalid request is answered and leaves no entry; the service goes on."""
+    line = json.dumps(request_fields).encode() + b"\n"
+    assert "invalid request" in _ask(service, line)["error"]
+    assert not list(access_journal.entries(service.archive_store_directory, ARCHIVE))
+
+
+@given(st.binary(max_size=200))
+def test_service_survives_any_bytes(junk: bytes) -> None:
+    """Whatever is not a request is refused by the parser with ValueError."""
+    with pytest.raises((ValueError, RecursionError)):
+        access_service.parse(junk, ALICE, "/nonexistent")
+
+
+def test_client_names_a_service_that_does_not_run(settings: Settings) -> None:
+    """One line with the socket and what to do."""
+    with pytest.raises(AccessNotRecorded, match="access-service"):
+        access_service.request(settings, {ARCHIVE: []}, ENTRY)
+
+
+def test_history_filters(settings: Settings, tmp_path: Path) -> None:
+    """By id, user and time; as lines and as JSON."""
+    store = settings.archive_store_directory
+    bob = ENTRY._replace(user=User("root", 0, "bob", "bob"), query="from:x")
+    access_journal.append(store, {ARCHIVE: IDS[:5]}, ENTRY)
+    access_journal.append(store, {ARCHIVE: IDS[4:6]}, bob)
+
+    def lines(*arguments: str) -> list[str]:
+        command = ["-c", str(tmp_path), "history", *arguments]
+        result = CliRunner().invoke(main, command)
+        assert result.exit_code == 0, result.output
+        return result.output.splitlines()
+
+    assert len(lines()) == 2
+    assert "and 2 more" in lines(IDS[0])[0]
+    assert len(lines(IDS[4])) == 2
+    assert "bob as root" in lines("--user", "bob")[0]
+    assert json.loads(lines("--json", IDS[5])[0])["query"] == "from:x"
+    assert lines("--until", "2001-01-01") == ["No accesses are recorded."]
+
+
+def _ask(settings: Settings, line: bytes) -> dict[str, str]:
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.connect(settings.archive_access_socket)
+        connection.sendall(line)
+        with connection.makefile("rb") as answers:
+            answer: dict[str, str] = json.loads(answers.readline())
+            return answer
