@@ -26,14 +26,6 @@ from pathlib import Path
 from typing import TypeVar
 
 import command_line
-import search_fill
-import search_index_size
-import search_lag
-import search_page
-import search_process
-import search_queries
-from search_process import Usage
-from search_queries import Query
 
 from postfix_archive.config import archive_cf
 from postfix_archive.search import search
@@ -41,7 +33,15 @@ from postfix_archive.search import search
 import fill_store
 import run_description
 import search_corpus
+import search_fill
+import search_index_size
+import search_lag
+import search_page
+import search_process
+import search_queries
 from resource_usage import ControlGroup
+from search_process import Usage
+from search_queries import Query
 
 DEFAULTS = {
     "MESSAGES": "1000000",

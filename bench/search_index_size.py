@@ -8,12 +8,11 @@ import sqlite3
 import tempfile
 from pathlib import Path
 
-import search_queries
-
 from postfix_archive.search import index_entry, index_schema
 from postfix_archive.search.extraction import extract
 
 import search_corpus
+import search_queries
 
 SAMPLE = 1000  # messages with each kind of script
 TEXT_TABLE = "message_text"

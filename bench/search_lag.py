@@ -14,13 +14,12 @@ import tempfile
 import time
 from pathlib import Path
 
-import search_fill
-import search_process
-
 from postfix_archive.search import archive_index
 from postfix_archive.store import journal_format, journal_reader
 
 import fill_store
+import search_fill
+import search_process
 
 RATE = 50.0  # messages a second
 BEFORE = 100  # messages that are indexed before

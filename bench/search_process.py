@@ -10,9 +10,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import search_fill
-
 import resource_usage
+import search_fill
 from private_postfix import descendants
 
 QUICK_INTERVAL, INTERVAL = 0.002, 0.05  # seconds between two looks
