@@ -18,6 +18,9 @@
 # make growth        throughput with 1,000,000 messages in the store; memory of a worker
 #                    after 50,000 messages and with 200 MB ones (STORE=DIR keeps the
 #                    store, 6 GB)
+# make bench-search  search, index and export beside notmuch (hours and 60 GB with its
+#                    1,000,000 messages; MESSAGES=30000 takes 15 minutes; STORE=DIR
+#                    keeps what was made)
 # make requirements  write the exact versions of the Python packages that make install
 #                    installs (VERSIONS=--upgrade: the newest that setup.cfg allows)
 # make clean         remove what the commands above have left in this directory
@@ -53,7 +56,7 @@ PROCESSES = $(shell n=$$(($$(nproc) * 3)); [ $$n -lt 16 ] || n=16; echo $$n)
 endif
 
 .PHONY: help install uninstall demo test unit live container storm load reconcile bench
-.PHONY: growth check lint format requirements clean
+.PHONY: bench-search growth check lint format requirements clean
 
 help:
 	@sed -n '/^#/!q; s/^# \{0,1\}//p' Makefile
@@ -109,6 +112,11 @@ bench:
 growth:
 	@PYTHON=$(PYTHON) tests/prepare test
 	@PYTHONPATH=tests:bench $(BIN)/python bench/growth.py
+
+# MESSAGES, LAG_MESSAGES, STORE, OUT: see bench/search_bench.py --help.
+bench-search:
+	@PYTHON=$(PYTHON) tests/prepare test
+	@PYTHONPATH=tests:bench $(BIN)/python bench/search_bench.py
 
 check: lint unit
 

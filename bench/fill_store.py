@@ -69,7 +69,7 @@ def archive_contents(directory: Path, count: int) -> dict[str, int]:
     today = int(time.time()) // SECONDS_PER_DAY
     size = journal_reader.end_offset(archive.path(journal_format.NAME)) if count else 0
     return {
-        "messages": _message_count(archive),
+        "messages": message_count(archive),
         "today": len(_names_of_day(archive, today)),
         "journal": size,
     }
@@ -98,11 +98,15 @@ def _last_lines(path: Path, count: int) -> list[bytes]:
     return content.splitlines()[-count + 1 :]
 
 
-def _drop_privileges() -> None:
-    """Become the archive's user, without fsync: this process must only fill."""
+def drop_privileges() -> None:
+    """Become the archive's user."""
     os.setgroups([])
     os.setgid(grp.getgrnam(GROUP).gr_gid)
     os.setuid(pwd.getpwnam(USER).pw_uid)
+
+
+def disable_fsync() -> None:
+    """Let fsync do nothing: this process must only fill."""
     for module in (os, posix):
         for name in ("fsync", "fdatasync"):
             vars(module)[name] = lambda _: None
@@ -112,7 +116,7 @@ def _fill(directory: Path, count: int) -> None:
     """Make an archive up to so many messages, a tenth of them of today."""
     archive = Archive(str(directory), archive_address(count))
     today = int(time.time()) // SECONDS_PER_DAY
-    first_number = _message_count(archive)
+    first_number = message_count(archive)
     for number in range(first_number, count):
         _store_message(archive, number, today - _days_ago(number, count))
     today_count = len(_names_of_day(archive, today))
@@ -123,8 +127,8 @@ def _fill(directory: Path, count: int) -> None:
         _store_message(archive, number, today)
 
 
-def _message_count(archive: Archive) -> int:
-    """Return how many lines the journal has, but those that begin segments."""
+def message_count(archive: Archive) -> int:
+    """Return how many lines an archive's journal has, but those that begin segments."""
     path = archive.path(journal_format.NAME)
     segments = len(os.listdir(path)) if os.path.isdir(path) else 0
     return journal_format.read_last_number(path) - segments
@@ -150,10 +154,17 @@ def _record_id(archive: Archive, number: int, day: int) -> str:
 
 
 def _store_message(archive: Archive, number: int, day: int) -> None:
-    """Keep a message as the archive transport would have kept it that day."""
     arrival = day * SECONDS_PER_DAY
     original = _original(number, arrival)
-    message_envelope = _envelope(archive, number, arrival, original)
+    store_message(archive, _envelope(archive, number, arrival, original), original)
+    if number % PROGRESS_INTERVAL == PROGRESS_INTERVAL - 1:
+        print(f"{archive.address}: {number + 1:,}", file=sys.stderr, flush=True)
+
+
+def store_message(
+    archive: Archive, message_envelope: Envelope, original: bytes
+) -> None:
+    """Keep a message as the archive transport would have kept it when it arrived."""
     properties = smtp_data.ContentProperties()
     properties.update(original)
     fields = envelope.serialise(message_envelope)
@@ -172,9 +183,8 @@ def _store_message(archive: Archive, number: int, day: int) -> None:
     sender = b"archive@" + HOST
     copy = archive_copy.build(report, "hybrid", sender=sender, boundary=boundary)
     chunks = (copy.preamble, original, copy.trailer)
-    archive.store_copy(capture, chunks, dates.format_rfc3339(arrival))
-    if number % PROGRESS_INTERVAL == PROGRESS_INTERVAL - 1:
-        print(f"{archive.address}: {number + 1:,}", file=sys.stderr, flush=True)
+    arrived = dates.format_rfc3339(message_envelope.arrival or 0)
+    archive.store_copy(capture, chunks, arrived)
 
 
 def _original(number: int, arrival: int) -> bytes:
@@ -216,7 +226,8 @@ def main(arguments: list[str]) -> None:
     """Fill archives of a store, each up to its number of messages."""
     directory = Path(arguments[0])
     make_store_directory(directory)
-    _drop_privileges()
+    drop_privileges()
+    disable_fsync()
     for count in map(int, arguments[1:]):
         print(f"filling {archive_address(count)}", file=sys.stderr, flush=True)
         _fill(directory, count)

@@ -1,4 +1,4 @@
-"""make bench and make growth, very small: all is measured, and the page says so."""
+"""The benchmarks, very small: all is measured, and the page says so."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ from postfix_archive.store import verifier
 import bench
 import fill_store
 import growth
+import search_bench
+import search_index_size
 import variants
 
 pytestmark = pytest.mark.live
@@ -107,3 +109,22 @@ def test_a_store_is_filled_with_valid_records_of_many_days(store: Path) -> None:
     assert (result.findings, result.line_count, len(result.files)) == ([], 40, 40)
     days = Counter(path.parent for path in archive.rglob("*.eml.gz"))
     assert sorted(days.values()) == [4] * 10
+
+
+def test_a_small_search_run_finds_what_is_expected(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("TZ", "UTC")
+    monkeypatch.setenv("PATH", "/nowhere")  # without notmuch: 700 processes
+    monkeypatch.setattr(search_bench, "REPETITIONS", 1)
+    monkeypatch.setattr(search_index_size, "SAMPLE", 10)
+    search_bench.main(f"--messages 60 --lag_messages 5 --out {tmp_path}".split())
+    result = json.loads((tmp_path / "search.json").read_text())
+    counts = [(row["query"], row["count"]) for row in result["queries"]]
+    assert counts == [(row["query"], row["expected"]) for row in result["queries"]]
+    assert max(count for _, count in counts) > 30
+    assert result["index"]["child_cpu"] > 0
+    assert 0 < max(result["lag"]["lags"])
+    page_text = (tmp_path / "search-performance.md").read_text()
+    assert "| counts of the queries | all exact | 200 of 200 | yes |" in page_text
+    assert page_text in capsys.readouterr().out
