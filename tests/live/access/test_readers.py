@@ -13,6 +13,7 @@ import pytest
 from click.testing import CliRunner
 
 from postfix_archive.access import access_service
+from postfix_archive.cli import listing, search
 from postfix_archive.cli.main import main
 from postfix_archive.store import verifier
 
@@ -21,6 +22,9 @@ from private_postfix import PrivatePostfix
 
 READER = "news"  # of Debian
 GROUP = "games"
+
+# Imported before a reader, who may not be able to read the checkout, runs them.
+COMMANDS = {each.name: each for each in (listing.list_, search.search_)}
 
 WRITES: dict[str, Callable[[Path], object]] = {
     "a file in the store": lambda store: (store / "x").write_text("x"),
@@ -115,6 +119,17 @@ def test_a_reader_reads_all_and_is_recorded(service: PrivatePostfix) -> None:
     assert entry["uid"] == pwd.getpwnam(READER).pw_uid
     assert len(entry["ids"]) == 2
     assert service.run_command("verify").returncode == 0
+
+
+def test_a_reader_searches(service: PrivatePostfix) -> None:
+    """In the index that the archive's user keeps; with and without its writer."""
+    assert service.run_command("index", "--once").returncode == 0
+    output, code = run_as_reader(service, "search", "--json", "subject:after")
+    assert (code, output.count('"archive"')) == (0, 1), output
+    lines = service.run_command("history", "--json").stdout.splitlines()
+    searches = [each for each in map(json.loads, lines) if each["action"] == "search"]
+    assert [each["query"] for each in searches] == ["subject:after"] * 2
+    assert [len(each["ids"]) for each in searches] == [0, 1]
 
 
 def test_a_reader_is_shown_nothing_while_nobody_records(shared: PrivatePostfix) -> None:
