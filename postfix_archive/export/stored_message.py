@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from itertools import chain
 
 from postfix_archive.errors import RecordDamaged
 from postfix_archive.message import digest
@@ -67,7 +66,8 @@ class StoredMessage:
         Raises RecordDamaged if it is not what the journal says, StoreFailed and
         SpoolFailed.
         """
-        chunks = self._original(store_directory)
+        path, name = self._path(store_directory), self.event["file"]
+        chunks = copy_file.original(path, name, self.event["size"])
         return self._read(chunks, self.event["sha256"], spool_directory)
 
     def read_copy(self, store_directory: str, spool_directory: str) -> Spool:
@@ -97,20 +97,6 @@ class StoredMessage:
     def _copy(self, store_directory: str) -> Iterator[bytes]:
         limit = copy_file.copy_limit(self.event["size"])
         return copy_file.decompress(self._path(store_directory), limit)
-
-    def _original(self, store_directory: str) -> Iterator[bytes]:
-        remaining = self.event["size"]
-        chunks = self._copy(store_directory)
-        head, start = copy_file.read_head(chunks)
-        if start < 0:
-            raise self._damaged()
-        for chunk in chain((head[start:],), chunks):
-            yield chunk[:remaining]
-            remaining -= len(chunk[:remaining])
-            if not remaining:
-                return
-        if remaining:
-            raise self._damaged()
 
     def _path(self, store_directory: str) -> str:
         return f"{store_directory}/{self.record.archive}/{self.event['file']}"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import posix as os
 import zlib
+from itertools import chain
 
 from postfix_archive.errors import CapsuleBroken, RecordDamaged, StoreFailed
 from postfix_archive.message import archive_copy, digest, envelope
@@ -125,6 +126,28 @@ def decompress(path: str, limit: int) -> Iterator[bytes]:
         raise RecordDamaged(f"{path}: {error}; run gzip -t on it") from error
     if not decompressor.eof:
         raise RecordDamaged(f"{path}: truncated gzip file; run gzip -t on it")
+
+
+def original(path: str, name: str, size: int) -> Iterator[bytes]:
+    """Yield the original in a copy, size bytes; name is the copy's in messages.
+
+    Raises StoreFailed and RecordDamaged.
+    """
+    chunks = decompress(path, copy_limit(size))
+    head, start = read_head(chunks)
+    if start < 0:
+        raise RecordDamaged(
+            f"{name}: no original in this file; restore it from a backup"
+        )
+    for chunk in chain((head[start:],), chunks):
+        yield chunk[:size]
+        size -= len(chunk[:size])
+        if not size:
+            return
+    if size:
+        raise RecordDamaged(
+            f"{name}: the original is truncated; restore it from a backup"
+        )
 
 
 def read_head(chunks: Iterator[bytes]) -> tuple[bytes, int]:

@@ -7,13 +7,12 @@ StoreFailed.
 
 from __future__ import annotations
 
-import contextlib
 import math
 import sqlite3
 from collections.abc import Iterable, Iterator
 
-from postfix_archive.errors import StoreFailed
 from postfix_archive.message import dates
+from postfix_archive.system import key_set
 
 # The first line of an id with a time begins its record.
 RECORDS = """
@@ -40,7 +39,7 @@ class RecordIndex:
 
     def add(self, lines: Iterable[tuple[str, int, str]]) -> None:
         """Add (archive id, offset, time) of all lines; time is "" without envelope."""
-        with _translated_errors():
+        with key_set.translated_errors():
             self._database.executemany("INSERT INTO line VALUES (?, ?, ?)", lines)
             self._database.execute("CREATE INDEX by_id ON line (id, offset)")
 
@@ -51,7 +50,7 @@ class RecordIndex:
 
         In the order of their first captures; with last only that many, the last ones.
         """
-        with _translated_errors():
+        with key_set.translated_errors():
             values = (
                 _timestamp(since),
                 _timestamp(until),
@@ -60,16 +59,6 @@ class RecordIndex:
             for archive_id, begin in self._database.execute(RECORDS, values):
                 rows = self._database.execute(LINES, (archive_id, begin))
                 yield [offset for (offset,) in rows]
-
-
-@contextlib.contextmanager
-def _translated_errors() -> Iterator[None]:
-    try:
-        yield
-    except sqlite3.Error as error:
-        raise StoreFailed(
-            f"temporary database: {error}; check the free space of /var/tmp and /tmp"
-        ) from error
 
 
 def _timestamp(seconds: float) -> str:

@@ -11,7 +11,6 @@ import datetime
 import math
 import os
 from collections.abc import Iterable, Iterator
-from itertools import chain
 
 from postfix_archive.errors import (
     JournalFailed,
@@ -196,23 +195,10 @@ def archive_copy(directory: str, message: Record) -> Iterator[bytes]:
 
 
 def original(directory: str, message: Record) -> Iterator[bytes]:
-    """Yield the bytes of the original, exactly as received."""
-    remaining = int(message.events[0]["size"])
-    chunks = archive_copy(directory, message)
-    head, start = copy_file.read_head(chunks)
-    if start < 0:
-        raise RecordDamaged(
-            f"{message.files[0]}: no original in this file; restore it from a backup"
-        )
-    for chunk in chain((head[start:],), chunks):
-        yield chunk[:remaining]
-        remaining -= len(chunk[:remaining])
-        if not remaining:
-            return
-    if remaining:
-        raise RecordDamaged(
-            f"{message.files[0]}: the original is truncated; restore it from a backup"
-        )
+    """Return the bytes of the original, exactly as received."""
+    name = message.files[0] if message.files else ""
+    path = _path(directory, message, name)
+    return copy_file.original(path, name, int(message.events[0]["size"]))
 
 
 def original_head(directory: str, message: Record) -> bytes:

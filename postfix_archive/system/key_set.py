@@ -21,7 +21,7 @@ class KeySet:
     """A set of texts; close() deletes it."""
 
     def __init__(self) -> None:
-        with _translated_errors():
+        with translated_errors():
             self._database = sqlite3.connect("", isolation_level=None)
             self._database.execute("PRAGMA journal_mode = OFF")
             self._database.execute(
@@ -31,17 +31,17 @@ class KeySet:
 
     def add(self, text: str) -> bool:
         """Add a text; False if it is there already."""
-        with _translated_errors():
+        with translated_errors():
             statement = "INSERT OR IGNORE INTO word VALUES (?)"
             return self._database.execute(statement, (_key(text),)).rowcount == 1
 
     def discard(self, text: str) -> None:
         """Remove a text."""
-        with _translated_errors():
+        with translated_errors():
             self._database.execute("DELETE FROM word WHERE key = ?", (_key(text),))
 
     def __contains__(self, text: str) -> bool:
-        with _translated_errors():
+        with translated_errors():
             statement = "SELECT 1 FROM word WHERE key = ?"
             row = self._database.execute(statement, (_key(text),)).fetchone()
         return row is not None
@@ -57,7 +57,8 @@ def _key(text: str) -> bytes:
 
 
 @contextlib.contextmanager
-def _translated_errors() -> Iterator[None]:
+def translated_errors() -> Iterator[None]:
+    """Raise errors of a temporary SQLite database as StoreFailed."""
     try:
         yield
     except sqlite3.Error as error:

@@ -174,16 +174,22 @@ ExecStart=/bin/sh -c {command}
 """,
     cron_command=TIMER_COMMAND,
 )
-FOLLOWER = ScheduledJob(
-    name_prefix="postfix-archive-outcomes-",
-    units={"service": """\
+
+
+def _service(
+    name: str, purpose: str, comment: str, follow: str, once: str
+) -> ScheduledJob:
+    """Return a job that runs all the time; by cron once a minute."""
+    return ScheduledJob(
+        name_prefix=f"postfix-archive-{name}-",
+        units={"service": f"""\
 [Unit]
-Description=Mail archive of Postfix in {directory}: delivery outcomes
+Description=Mail archive of Postfix in {{directory}}: {purpose}
 After=postfix.service
 StartLimitIntervalSec=0
 
 [Service]
-ExecStart=/bin/sh -c {command}
+ExecStart=/bin/sh -c {{command}}
 Restart=always
 RestartSec=10s
 Nice=5
@@ -191,59 +197,31 @@ Nice=5
 [Install]
 WantedBy=multi-user.target
 """},
-    unit_command="exec {archive} outcomes --follow",
-    crontab="""\
-# Reads delivery outcomes from Postfix's log; output goes to that log.
-* * * * * root {command}
-""",
-    cron_command="{archive} outcomes --once 2>&1 >/dev/null | {postlog}",
-    needs_restart=True,
+        unit_command=f"exec {{archive}} {follow}",
+        crontab=f"# {comment}\n* * * * * root {{command}}\n",
+        cron_command=f"{{archive}} {once}",
+        needs_restart=True,
+    )
+
+
+FOLLOWER = _service(
+    "outcomes",
+    "delivery outcomes",
+    "Reads delivery outcomes from Postfix's log; output goes to that log.",
+    "outcomes --follow",
+    "outcomes --once 2>&1 >/dev/null | {postlog}",
 )
-INDEXER = ScheduledJob(
-    name_prefix="postfix-archive-index-",
-    units={"service": """\
-[Unit]
-Description=Mail archive of Postfix in {directory}: index for searching
-After=postfix.service
-StartLimitIntervalSec=0
-
-[Service]
-ExecStart=/bin/sh -c {command}
-Restart=always
-RestartSec=10s
-Nice=10
-
-[Install]
-WantedBy=multi-user.target
-"""},
-    unit_command="exec {archive} index --follow",
-    crontab="""\
-# Brings the index for searching up to date; output goes to Postfix's log.
-* * * * * root {command}
-""",
-    cron_command="{archive} index --once 2>&1 >/dev/null | {postlog}",
-    needs_restart=True,
+INDEXER = _service(
+    "index",
+    "index for searching",
+    "Brings the index for searching up to date; output goes to Postfix's log.",
+    "index --follow",
+    "index --once 2>&1 >/dev/null | {postlog}",
 )
-ACCESS_SERVICE = ScheduledJob(
-    name_prefix="postfix-archive-access-",
-    units={"service": """\
-[Unit]
-Description=Mail archive of Postfix in {directory}: records who reads it
-StartLimitIntervalSec=0
-
-[Service]
-ExecStart=/bin/sh -c {command}
-Restart=always
-RestartSec=10s
-
-[Install]
-WantedBy=multi-user.target
-"""},
-    unit_command="exec {archive} access-service",
-    crontab="""\
-# Records what members of archive_reader_group read; ends at once if it runs already.
-* * * * * root {command}
-""",
-    cron_command="exec {archive} access-service >/dev/null",
-    needs_restart=True,
+ACCESS_SERVICE = _service(
+    "access",
+    "records who reads it",
+    "Records what members of archive_reader_group read; ends at once if it runs.",
+    "access-service",
+    "access-service >/dev/null",
 )
