@@ -435,6 +435,23 @@ class PrivatePostfix:
         pairs = [f"{name}={value}" for name, value in values.items()]
         subprocess.run(["postconf", "-c", str(self.etc), "-e", *pairs], check=True)
 
+    def add_to_environment(self, **values: str) -> None:
+        """Export variables to all commands that Postfix runs; before start().
+
+        Services of master.cf may have an export_environment of their own.
+        """
+        postconf = ["postconf", "-c", str(self.etc)]
+        added = ",".join(f"{name}={value}" for name, value in values.items())
+        shown = [["export_environment"], ["-P", "*/*/export_environment"]]
+        for arguments in shown:
+            output = subprocess.check_output([*postconf, *arguments], text=True)
+            for line in output.splitlines():
+                name, _, value = line.partition(" = ")
+                names = ",".join(value.replace(",", " ").split())
+                option = ["-P"] if "/" in name else []
+                pair = f"{name}={names},{added}"
+                subprocess.run([*postconf, *option, "-e", pair], check=True)
+
     def add_login(self, user: str, domain: str, password: str) -> None:
         """Let a user log in, by Cyrus SASL; before start()."""
         database = self.directory / "sasldb2"

@@ -81,14 +81,12 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[Clock]:
     """The clock of a running instance."""
     postfix = StagedPostfix()
     instance_clock = Clock(postfix)
-    for name in ("import_environment", "export_environment"):
-        show_command = ["postconf", "-c", str(postfix.etc), "-h", name]
-        names = subprocess.run(
-            show_command, capture_output=True, text=True, check=True
-        ).stdout
-        postfix.postconf(
-            **{name: " ".join([names.strip(), *instance_clock.environment()])}
-        )
+    show_command = ["postconf", "-c", str(postfix.etc), "-h", "import_environment"]
+    names = subprocess.check_output(show_command, text=True).split()
+    postfix.postconf(
+        import_environment=" ".join([*names, *instance_clock.environment()])
+    )
+    postfix.add_to_environment(**instance_clock.environment())
     for name, value in instance_clock.environment().items():
         monkeypatch.setenv(name, value)
     clear_pid_cache()

@@ -141,14 +141,12 @@ def postfix(transport: str) -> Iterator[PrivatePostfix]:
     """An instance in which pipe(8) can be killed for one of the transports."""
     instance = PrivatePostfix(
         mode="capsule" if transport == "archive" else "pipe",
-        main={"export_environment": "PLACEHOLDER", "default_process_limit": "50"},
+        main={"default_process_limit": "50"},
     )
     faults = instance.directory / "faults"
     faults.mkdir()
     faults.chmod(0o777)
-    instance.postconf(
-        export_environment=f"TZ MAIL_CONFIG LANG POSTFIX_ARCHIVE_FAULTS={faults}"
-    )
+    instance.add_to_environment(POSTFIX_ARCHIVE_FAULTS=str(faults))
     shutil.copy(
         ROOT / "tests" / "cut_launcher.py", instance.program_directory / transport
     )

@@ -116,13 +116,12 @@ def kill_run(request: pytest.FixtureRequest) -> Iterator[KillRun]:
     case = CASES[request.param]
     postfix = PrivatePostfix(
         mode=case.mode,
-        main={"export_environment": "PLACEHOLDER", "default_process_limit": "50"},
+        main={"default_process_limit": "50"},
     )
     faults = postfix.directory / "faults"
     faults.mkdir()
     faults.chmod(0o777)
-    names = f"TZ MAIL_CONFIG LANG POSTFIX_ARCHIVE_FAULTS={faults}"
-    postfix.postconf(export_environment=names)
+    postfix.add_to_environment(POSTFIX_ARCHIVE_FAULTS=str(faults))
     for launcher in ("archive-stamp", "archive", "archive-lmtp"):
         shutil.copy(
             ROOT / "tests" / "faulty_launcher.py", postfix.program_directory / launcher
