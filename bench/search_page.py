@@ -41,18 +41,27 @@ Expected counts are made without an index, from the text of each message.
 # Why a bar may be missed, by the first words of its row: what profiles have shown.
 REASONS = {
     "indexing": (
-        "FTS5 takes 40 % of the indexer's time, extraction (email.parser, selectolax)"
-        " most of the child's; the rest is reading copies (decompressing, SHA-256),"
-        " records, and passing texts between the two. Half of the corpus has its text"
-        " a second time as HTML, and both are read and indexed."
+        "In a profile of 2,000 messages SQLite with FTS5 takes about half of the"
+        " indexer's own time; the rest is reading copies and records, and passing texts"
+        " between the two processes. Half of the corpus has its text a second time as"
+        " HTML, and both are extracted and indexed. It grows with the index, as FTS5"
+        " merges more."
     ),
     "rate of notmuch": "The same.",
     "index / text": (
         "Pairs and single characters of Chinese and Japanese, see below, and the text"
-        " that is there again as HTML, whose words FTS5 keeps again with their places."
+        " that is there again as HTML: without it the words of 1,000 messages took 12 %"
+        " less."
     ),
-    "`show": "Nearly all of it is the start of Python and the import of all commands.",
-    "`list": "Nearly all of it is the start of Python and the import of all commands.",
+    "count of": (
+        "FTS5 goes through all that match and looks each of them up in the table of"
+        " messages; Xapian has beforehand how many messages have a word."
+    ),
+    "`show ID`, no index": "The start, and reading the journal up to the message.",
+    "`list --last 20`, no index": "The start, and reading the journal.",
+    "`show": "Most of it is the start of Python and the import of all commands.",
+    "`list": "Most of it is the start of Python and the import of all commands.",
+    "memory of export": "What grows was not looked for; 100,000 were not exported.",
     "export": (
         "Of each message the header is read for the manifest, which is written as CSV"
         " and as JSON, and the copy is decompressed and compared with its SHA-256."
@@ -109,11 +118,9 @@ def _reasons(rows: list[Row]) -> Iterator[str]:
     if missed:
         yield from ("Why bars are missed:", "")
     for name in missed:
-        for start, reason in REASONS.items():
-            if name.startswith(start):
-                yield from textwrap.wrap(
-                    f"* {name}: {reason}", 88, subsequent_indent="  "
-                )
+        reasons = (REASONS[start] for start in REASONS if name.startswith(start))
+        text = f"* {name}: {next(reasons)}"
+        yield from textwrap.wrap(text, 88, subsequent_indent="  ")
 
 
 def _searching(result: Result) -> Iterator[Row]:
@@ -257,12 +264,12 @@ def _exporting(result: Result) -> Iterator[Row]:
         f"{rate:.0f}/s, {1000 * whole['cpu'] / count:.2f} ms of CPU a message",
         rate >= 1500,
     )
-    growth = (whole["memory"] - tenth["memory"]) / KB_PER_MB
+    memory = [each["memory"] / KB_PER_MB for each in (tenth, whole)]
     yield Row(
         "memory of export",
         "flat",
-        f"{whole['memory'] / KB_PER_MB:.0f} MB, {growth:+.0f} MB to a tenth of it",
-        growth < 5,
+        f"{memory[0]:.1f} MB for a tenth of it, {memory[1]:.1f} MB for all",
+        memory[1] - memory[0] < 1,
     )
 
 

@@ -106,7 +106,8 @@ def test_a_store_is_filled_with_valid_records_of_many_days(store: Path) -> None:
     fill_store.fill(store, [40])  # nothing is added to what is there
     archive = store / fill_store.archive_address(40)
     result = verifier.verify_archive(str(archive))
-    assert (result.findings, result.line_count, len(result.files)) == ([], 40, 40)
+    assert (result.findings, len(result.files)) == ([], 40)
+    assert fill_store.archive_contents(store, 40)["messages"] == 40
     days = Counter(path.parent for path in archive.rglob("*.eml.gz"))
     assert sorted(days.values()) == [4] * 10
 
