@@ -34,7 +34,7 @@ def safe_text(value: bytes | str) -> str:
     Control characters become ``\\xNN``, a tab a space, other unsafe characters ``?``.
     """
     text = value if isinstance(value, str) else value.decode("utf-8", "replace")
-    if text.isascii() and text.isprintable():
+    if text.isprintable():
         return text
     safe_chars: list[str] = []
     previous = ""
