@@ -72,6 +72,7 @@ class _Extraction:
         self.attachments: list[Attachment] = []
         self.problems: list[str] = []
         self._texts: list[str] = []
+        self._added = {hash("")}  # of the words of each text
         self._remaining = TEXT_LIMIT
         self._timer = timer
         self._without_libraries = without_libraries
@@ -227,7 +228,9 @@ class _Extraction:
     def _add_text(self, texts: Iterable[str]) -> None:
         """Add texts, each a line or more, as the text of one part.
 
-        What has been read before an exception is added too.
+        What has been read before an exception is added too. A text that differs from an
+        earlier one in white space only, as HTML does from its plain alternative, is
+        left out.
         """
         kept: list[str] = []
         try:
@@ -242,8 +245,11 @@ class _Extraction:
                 if not self._remaining:
                     return
         finally:
-            if kept:
-                self._texts.append("\n".join(kept))
+            joined = "\n".join(kept)
+            words = hash(" ".join(joined.split()))
+            if words not in self._added:
+                self._added.add(words)
+                self._texts.append(joined)
 
 
 def _unfold_calendar(text: str) -> str:

@@ -62,12 +62,16 @@ ORDERS = {
 
 
 class Plan(NamedTuple):
-    """FROM and WHERE of a query on one database; ``number`` is the message's column."""
+    """FROM and WHERE of a query on one database; ``number`` is the message's column.
+
+    ``count_tables`` are those that a count needs.
+    """
 
     tables: str
     where: str
     values: list[Value]
     number: str
+    count_tables: str
 
 
 def make_plan(db: sqlite3.Connection, conditions: Sequence[Condition]) -> Plan | None:
@@ -84,14 +88,17 @@ def make_plan(db: sqlite3.Connection, conditions: Sequence[Condition]) -> Plan |
     parts = [each.sql for each in others]
     values = [value for each in others for value in each.values]
     if match is None:
-        return Plan("message m", _joined(parts), values, "m.number")
+        tables = "message m"
+        return Plan(tables, _joined(parts), values, "m.number", tables)
     bounds = _bounds(db, others)
     if bounds is None:
         return None
     number = "message_text.rowid"
     parts = ["message_text MATCH ?", f"{number} BETWEEN ? AND ?", *parts]
     tables = f"message_text CROSS JOIN message m ON m.number = {number}"
-    return Plan(tables, _joined(parts), [match.match, *bounds, *values], number)
+    values = [match.match, *bounds, *values]
+    count_tables = tables if others else "message_text"
+    return Plan(tables, _joined(parts), values, number, count_tables)
 
 
 def _few_numbers(
@@ -117,7 +124,8 @@ def _plan_of_numbers(
             " AND rowid = m.number)"
         )
         values.append(match.match)
-    return Plan("message m", _joined(parts), values, "m.number")
+    tables = "message m"
+    return Plan(tables, _joined(parts), values, "m.number", tables)
 
 
 def _bounds(
@@ -144,7 +152,7 @@ def _joined(parts: list[str]) -> str:
 
 def count(db: sqlite3.Connection, plan: Plan) -> int:
     """Return the number of messages that a plan finds."""
-    query = f"SELECT count(*) FROM {plan.tables} WHERE {plan.where}"
+    query = f"SELECT count(*) FROM {plan.count_tables} WHERE {plan.where}"
     return int(db.execute(query, plan.values).fetchone()[0])
 
 
