@@ -78,16 +78,25 @@ class AccessRecorder:
         self.record({archive: () for archive in archives})
 
     def before(
-        self, items: Iterable[Item], key: Callable[[Item], tuple[str, str]]
+        self,
+        items: Iterable[Item],
+        key: Callable[[Item], tuple[str, str]],
+        archives: Iterable[str],
     ) -> Iterator[Item]:
-        """Yield the items; each is recorded before. key: its archive and archive id."""
+        """Yield the items; each is recorded before. key: its archive and archive id.
+
+        archives: where they are searched; those without any are recorded at the end.
+        """
         rest = iter(items)
+        seen: set[str] = set()
         while some := list(islice(rest, access_journal.IDS_PER_LINE)):
             ids: dict[str, list[str]] = {}
             for archive, archive_id in map(key, some):
                 ids.setdefault(archive, []).append(archive_id)
             self.record(ids)
+            seen |= ids.keys()
             yield from some
+        self.searched(sorted({*archives} - seen))
 
 
 def append_or_log(
@@ -98,7 +107,8 @@ def append_or_log(
 ) -> None:
     """Append an entry; where the store takes none, write it to Postfix's log.
 
-    Reading goes on while the store is full or read-only.
+    Reading goes on while the store is full or read-only. Raises AccessNotRecorded if
+    the log takes nothing either.
     """
     try:
         access_journal.append(settings.archive_store_directory, ids, entry)
@@ -109,7 +119,11 @@ def append_or_log(
             **{name: str(value) for name, value in entry.to_fields().items()},
             "ids": " ".join(each for some in ids.values() for each in some)[:LOG_LIMIT],
         }
-        postfix_command.log_alarm(settings.config_directory, LOG_TAG, fields)
+        if not postfix_command.log_alarm(settings.config_directory, LOG_TAG, fields):
+            raise AccessNotRecorded(
+                f"neither the store nor Postfix's log takes a record of who reads:"
+                f" {error}"
+            ) from error
         warn(f"access recorded in Postfix's log only: {error}")
 
 

@@ -69,11 +69,14 @@ def request(settings: Settings, ids: Mapping[str, Sequence[str]], entry: Entry) 
         raise AccessNotRecorded(f"{path}: {answer['error']}")
 
 
-class AccessService(socketserver.UnixStreamServer):
-    """Answers requests, one at a time.
+class AccessService(socketserver.ThreadingUnixStreamServer):
+    """Answers requests; no client waits for another that is idle.
 
     Nothing has to be done before its end: a signal is as harmless as a crash.
     """
+
+    daemon_threads = True
+    request_queue_size = 128  # connections that wait for accept(2)
 
     def __init__(self, settings: Settings, append: Append) -> None:
         """Listen on archive_access_socket; only archive_reader_group can connect.

@@ -24,6 +24,7 @@ from postfix_archive.export.run import Options, Result
 from postfix_archive.export.selection import Selection
 from postfix_archive.export.writers import FORMATS
 from postfix_archive.message.printable import safe_text
+from postfix_archive.store import record_reader
 from postfix_archive.store.record import Record
 
 EXIT_FAILURE, EXIT_USAGE = 1, 2
@@ -85,6 +86,7 @@ def export(
     if bool(ids) + bool(query) + bool(since or until) > 1:
         raise click.UsageError("give ids, --query, or --since and --until")
     settings = archive_cf.load(ctx.obj)
+    store = settings.archive_store_directory
     access = recorder(settings, "export", reason, query or " ".join(ids))
     options = Options(
         Selection(
@@ -105,7 +107,11 @@ def export(
             target,
             resume=resume,
             report=_report,
-            progress=_with_access(access, _progress(settings, options.selection)),
+            progress=_with_access(
+                access,
+                [archive] if archive else record_reader.archives(store),
+                _progress(settings, options.selection),
+            ),
         )
     except QueryInvalid as error:
         search.report_error(error)
@@ -115,13 +121,17 @@ def export(
 
 
 def _with_access(
-    access: AccessRecorder, progress: Callable[[Iterator[Record]], Iterable[Record]]
+    access: AccessRecorder,
+    archives: Iterable[str],
+    progress: Callable[[Iterator[Record]], Iterable[Record]],
 ) -> Callable[[Iterator[Record]], Iterable[Record]]:
     """Return what records that records are exported, then shows the progress."""
 
     def record_first(records: Iterator[Record]) -> Iterable[Record]:
         return progress(
-            access.before(records, lambda each: (each.archive, each.archive_id))
+            access.before(
+                records, lambda each: (each.archive, each.archive_id), archives
+            )
         )
 
     return record_first

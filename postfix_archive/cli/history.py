@@ -65,16 +65,19 @@ def history(
         else:
             click.echo(_line(address, entry))
     if not count and not as_json:
-        click.echo("No accesses are recorded.")
+        of_what = f" of {safe_text(archive_id)}" if archive_id else ""
+        click.echo(f"No accesses{of_what} are recorded.")
 
 
 def _merged(store: str, archives: list[str]) -> Iterator[tuple[str, Entry]]:
     """Yield the entries of all archives, oldest first."""
-    streams = [
-        ((address, entry) for entry in access_journal.entries(store, address))
-        for address in archives
-    ]
+    streams = (_with_archive(store, address) for address in archives)
     return heapq.merge(*streams, key=lambda pair: pair[1].time)
+
+
+def _with_archive(store: str, archive: str) -> Iterator[tuple[str, Entry]]:
+    for entry in access_journal.entries(store, archive):
+        yield archive, entry
 
 
 def _matches(entry: Entry, archive_id: str | None, user: str | None) -> bool:

@@ -60,10 +60,12 @@ def list_(
     begin = since.timestamp() if since else 0.0
     end = until.timestamp() if until else math.inf
     problems: list[str] = []
+    store = settings.archive_store_directory
     access = recorder(settings, "list", reason)
     messages = access.before(
         _records(settings, archive, begin, end, last),
         lambda message: (message.archive, message.archive_id),
+        [archive] if archive else record_reader.archives(store),
     )
     first = next(messages, None)
     if first is None:

@@ -71,6 +71,7 @@ def replay(
         for record in access.before(
             selection.records(settings, selected, _report),
             lambda each: (each.archive, each.archive_id),
+            [],
         )
         for message in stored_message.of_record(record)
     ]

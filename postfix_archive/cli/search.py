@@ -92,13 +92,16 @@ def search_(
     store = settings.archive_store_directory
     try:
         found = search.Search(settings, query, sort=sort, archives=archives)
-        access = recorder(settings, "search", reason, query)
-        access.searched(archives or record_reader.archives(store))
+        access = recorder(settings, "count" if count else "search", reason, query)
+        searched = archives or record_reader.archives(store)
         if count:
+            access.searched(searched)
             click.echo(found.count())
             _report_notices(found)
             return
-        hits = access.before(found.hits(after, limit + 1), _key)
+        found_hits = found.hits(after, limit + 1)
+        some = found_hits if has_all else islice(found_hits, limit + 1)
+        hits = access.before(some, _key, searched)
     except QueryInvalid as error:
         report_error(error)
         click.get_current_context().exit(EXIT_USAGE)
@@ -107,7 +110,7 @@ def search_(
     if has_all:
         _print(settings, found, hits, ids=ids, as_json=as_json)
     else:
-        page = list(islice(hits, limit + 1))
+        page = list(hits)
         _print(settings, found, iter(page[:limit]), ids=ids, as_json=as_json)
         if len(page) > limit:
             place = search.place_of(page[limit - 1])

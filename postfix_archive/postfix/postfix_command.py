@@ -6,7 +6,6 @@ master.cf. Raises PostfixMissing and PostfixCommandFailed.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
 import socket
@@ -221,8 +220,11 @@ def _run_process(
         return subprocess.CompletedProcess(command, process.returncode, *outputs)
 
 
-def log_alarm(directory: str, tag: str, fields: Mapping[str, str]) -> None:
-    """Write an alarm to Postfix's log with postlog(1); errors are ignored."""
-    with contextlib.suppress(ArchiveError):
-        arguments = ("-t", tag, "-p", "warn", log_fields.build(fields))
+def log_alarm(directory: str, tag: str, fields: Mapping[str, str]) -> bool:
+    """Write an alarm to Postfix's log with postlog(1); tell whether that took it."""
+    arguments = ("-t", tag, "-p", "warn", log_fields.build(fields))
+    try:
         run(directory, "postlog", *arguments)
+    except ArchiveError:
+        return False
+    return True

@@ -84,15 +84,37 @@ def test_reason_is_demanded(settings: Settings) -> None:
     access_recorder.AccessRecorder(settings, "show", reason="audit", warn=print)
 
 
-def test_reading_goes_on_when_the_journal_cannot_be_written(
+def test_nothing_is_shown_that_neither_store_nor_log_records(
     settings: Settings, tmp_path: Path
 ) -> None:
-    """The user is told; a file stands where the journal should be."""
+    """A file stands where the journal should be, and there is no main.cf."""
     (tmp_path / "store" / ARCHIVE / "access").write_text("no journal\n")
-    warnings: list[str] = []
-    recorder = access_recorder.AccessRecorder(settings, "show", warn=warnings.append)
-    recorder.record({ARCHIVE: IDS[:1]})
-    assert "recorded in Postfix's log only" in warnings[0]
+    recorder = access_recorder.AccessRecorder(settings, "show", warn=print)
+    with pytest.raises(AccessNotRecorded, match="neither the store nor"):
+        recorder.record({ARCHIVE: IDS[:1]})
+
+
+def test_each_archive_that_is_searched_has_an_entry(
+    settings: Settings, tmp_path: Path
+) -> None:
+    """One with what was found, the other without; history names the right one."""
+    (tmp_path / "store" / "other@example.com").mkdir()
+    recorder = access_recorder.AccessRecorder(settings, "search", warn=print)
+    hits = [(ARCHIVE, each) for each in IDS[:3]]
+    found = recorder.before(hits, lambda hit: hit, [ARCHIVE, "other@example.com"])
+    assert list(found) == hits
+    command = ["-c", str(tmp_path), "history", "--json"]
+    lines = CliRunner().invoke(main, command).output.splitlines()
+    ids = {each["archive"]: each["ids"] for each in map(json.loads, lines)}
+    assert ids == {ARCHIVE: IDS[:3], "other@example.com": []}
+
+
+def test_an_idle_client_holds_up_nobody(service: Settings) -> None:
+    """Others are answered while it says nothing."""
+    with socket.socket(socket.AF_UNIX) as idle:
+        idle.connect(service.archive_access_socket)
+        access_service.request(service, {ARCHIVE: IDS[:1]}, ENTRY)
+    assert list(access_journal.entries(service.archive_store_directory, ARCHIVE))
 
 
 @pytest.fixture
