@@ -380,7 +380,8 @@ def test_uninstall_after_the_postfix_package_was_removed(
     before = host.configuration()
     instance = hashlib.sha256(b"/etc/postfix").hexdigest()[:16]
     last_error = f"/var/tmp/.postfix-archive-{instance}.last-error"
-    host.run(f"{install(wheels)} && postfix stop && touch {last_error}")
+    leave_error = f"install -o postfix-archive -m 600 /dev/null {last_error}"
+    host.run(f"{install(wheels)} && postfix stop && {leave_error}")
     if is_purged:
         host.run("rm /etc/postfix/main.cf /etc/postfix/master.cf")
     output = host.output(
