@@ -41,13 +41,20 @@ class Options:
     redacts_bcc: bool = False
 
     def to_json(self) -> dict[str, object]:
-        """Return the options for DESCRIPTION."""
+        """Return the options for DESCRIPTION.
+
+        A query may name a hidden recipient: with redacts_bcc it is left out, also as a
+        digest, which would confirm a guess.
+        """
+        selected = self.selection.to_json()
+        if self.redacts_bcc and self.selection.query:
+            selected["query"] = None
         return {
             "version": VERSION,
             "format": self.format,
             "content": "copies" if self.is_of_copies else "originals",
             "redact_bcc": self.redacts_bcc,
-            "selection": self.selection.to_json(),
+            "selection": selected,
         }
 
 

@@ -438,6 +438,27 @@ def test_nothing_names_a_blind_recipient(form: str, tmp_path: Path) -> None:
         ]
 
 
+@pytest.mark.parametrize("form", FORMATS)
+def test_a_query_that_names_a_blind_recipient_is_in_no_file(
+    form: str, tmp_path: Path
+) -> None:
+    store = SampleStore(tmp_path)
+    message = b"To: bob@example.net\r\nBcc: hidden@example.net\r\n\r\nhi\r\n"
+    for _ in range(2):
+        store.add(message, recipients=(b"bob@example.net", b"hidden@example.net"))
+    store.run("index", "--once")
+    query = ("--query", "bcc:hidden@example.net")
+    out = tmp_path / "out"
+    arguments = ("export", out, "--format", form, "--redact-bcc")
+    store.run(*arguments, *query)
+    assert len(entries(out)) == 2
+    paths = [path for path in out.rglob("*") if path.is_file()]
+    assert all(b"hidden" not in path.read_bytes() for path in paths)
+    store.run(*arguments, *query, "--resume")
+    result = store.run(*arguments, "--resume", exit_code=1)
+    assert "selection differs" in result.output
+
+
 @pytest.mark.parametrize(
     "head",
     [
