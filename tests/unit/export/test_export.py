@@ -474,6 +474,51 @@ def test_a_broken_header_hides_no_blind_recipient(head: bytes, tmp_path: Path) -
     assert b"hidden" not in redacted(store, tmp_path / "out", "eml")
 
 
+@pytest.mark.parametrize(
+    "field",
+    [
+        b"X: <hidden.x@\r\n example.net>",
+        b"X: hidden\r\n\t.x@example.net",
+        b'X: "Hidden.x"@example.net',
+        b'X: "hidden\\.x" @ example.net',
+        b"X: =?utf-8?q?hidden=2Ex=40example=2Enet?=",
+        b"X: =?utf-8?b?aGlkZGVuLnhA?=\r\n =?utf-8?q?example.net?=",
+        b"List-Unsubscribe: <https://x.example/?e=hidden.x%40example.net>",
+        b"Return-Path: <l-hidden.x=example.net@x.example>",
+        b"Delivered-To: hidden@example.org",
+        b"Delivered-To: hidden+tag@example.org",
+    ],
+)
+def test_no_spelling_of_a_blind_recipient_stays(field: bytes, tmp_path: Path) -> None:
+    store = SampleStore(tmp_path)
+    hidden = (b"hidden.x@example.net", b"hidden+tag@example.org")
+    recipients = (b"bob@example.net", *hidden)
+    shown = b"X-Other: +bob@example.net =?utf-8?b?/w==?= =?utf-7?q?+2AA-?=\r\n"
+    shown += b"To: bob@example.net\r\n"
+    message = field + b"\r\n" + shown + b"\r\nhi\r\n"
+    store.add(message, recipients=recipients)
+    store.run("export", tmp_path / "out", "--format", "eml", "--redact-bcc")
+    assert read_back(tmp_path / "out", "eml") == [shown + b"\r\nhi\r\n"]
+
+
+def test_an_address_that_is_shown_is_not_hidden_as_one_with_extension(
+    tmp_path: Path,
+) -> None:
+    store = SampleStore(tmp_path)
+    message = b"Delivered-To: bob@example.net\r\nTo: bob@example.net\r\n\r\nhi\r\n"
+    store.add(message, recipients=(b"bob@example.net", b"bob+tag@example.net"))
+    store.run("export", tmp_path / "out", "--format", "eml", "--redact-bcc")
+    assert read_back(tmp_path / "out", "eml") == [message]
+
+
+def test_the_body_below_an_empty_header_is_not_changed(tmp_path: Path) -> None:
+    store = SampleStore(tmp_path)
+    message = b"\r\nBcc: hidden@example.net\r\n\r\nhi\r\n"
+    store.add(message, recipients=(b"hidden@example.net",))
+    store.run("export", tmp_path / "out", "--format", "eml", "--redact-bcc")
+    assert read_back(tmp_path / "out", "eml") == [message]
+
+
 def test_a_message_that_needs_no_redaction_is_not_changed(tmp_path: Path) -> None:
     store = SampleStore(tmp_path)
     message = SHOWN + b"\r\nsecret@example.net\r\n"
