@@ -213,8 +213,13 @@ def test_a_lost_store_is_imported_from_its_copies(
 ) -> None:
     lost = SampleStore(tmp_path / "lost")
     for number in range(3):
-        lost.add(MESSAGE.replace(b"hello", b"%d" % number))
-    assert ": 3.\n" in imported(store, lost.path)
+        archive_id = lost.add(MESSAGE.replace(b"hello", b"%d" % number))
+    lost.run("index", "--once")
+    lost.run("show", archive_id)
+    (lost.directory / "index").rename(lost.path / "index")
+    names = {"access", "access.last", "access.lock", "drafts", "journal.lock"}
+    assert names <= {each.name for each in (lost.path / LEGAL).iterdir()}
+    assert imported(store, lost.path) == f"Messages imported into {LEGAL}: 3.\n"
     assert len(originals(store)) == 3
 
 
