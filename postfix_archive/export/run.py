@@ -12,6 +12,7 @@ import json
 import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain, islice
 
 from postfix_archive.config.settings import Settings
 from postfix_archive.errors import ExportFailed, RecordDamaged, StoreFailed
@@ -20,7 +21,7 @@ from postfix_archive.export.manifest import Entry
 from postfix_archive.export.redaction import Redaction
 from postfix_archive.export.selection import Selection
 from postfix_archive.export.stored_message import StoredMessage
-from postfix_archive.export.target import Target
+from postfix_archive.export.target import Target, require_absent
 from postfix_archive.export.writers import FORMATS, MANIFEST_CSV, MANIFEST_LINES
 from postfix_archive.message import digest
 from postfix_archive.store.record import Record
@@ -205,12 +206,18 @@ def export(
     again.
     """
     notices: list[str] = []
-    records = selection.records(settings, options.selection, notices.append)
+    records = iter(
+        progress(selection.records(settings, options.selection, notices.append))
+    )
+    first: list[Record] = []
+    if not resume:
+        require_absent(path)
+        first = [*islice(records, 1)]  # an export that is refused leaves no directory
     with Target(path, resume=resume) as target:
         if resume:
             _require_same(target, options)
         run = Export(settings, options, target, report)
-        run.run(progress(records))
+        run.run(chain(first, records))
     for each in notices:
         run.result.failed += 1
         report(each)

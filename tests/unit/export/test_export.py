@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import email
+import errno
 import hashlib
 import io
 import itertools
@@ -21,6 +22,7 @@ from xml.etree import ElementTree
 
 import pytest
 
+from postfix_archive.access import access_recorder
 from postfix_archive.export import run, target
 from postfix_archive.export.writers import FORMATS
 from postfix_archive.store.outcome import FAILED, Outcome
@@ -232,6 +234,32 @@ def test_a_target_that_exists_is_refused_in_one_line(kind: str, tmp_path: Path) 
     result = store.run("export", out, "--format", "eml", exit_code=1)
     assert result.output.count("\n") == 1
     assert "exists" in result.output and "--resume" in result.output
+
+
+def test_a_refused_export_leaves_nothing_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = SampleStore(tmp_path)
+    store.add(b"Subject: x\r\n\r\nx\r\n")
+    out = tmp_path / "out"
+
+    def refuse(*_: object) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(store.path))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(access_recorder, "append_or_log", refuse)
+        result = store.run("export", out, "--format", "eml", exit_code=1)
+    assert "Permission denied; nothing is shown" in result.output
+    assert not out.exists()
+    store.run("export", out, "--format", "eml")
+    assert len(entries(out)) == 1
+
+
+def test_a_target_that_exists_records_no_access(tmp_path: Path) -> None:
+    store = SampleStore(tmp_path)
+    store.add(b"Subject: x\r\n\r\nx\r\n")
+    store.run("export", tmp_path, "--format", "eml", exit_code=1)
+    assert not (store.path / LEGAL / "access").exists()
 
 
 def test_other_options_cannot_go_on_with_an_export(tmp_path: Path) -> None:
