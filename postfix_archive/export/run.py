@@ -205,6 +205,7 @@ def export(
     of the archive that could not be searched; progress gets the records and yields them
     again.
     """
+    _require_outside(settings, path)
     notices: list[str] = []
     records = iter(
         progress(selection.records(settings, options.selection, notices.append))
@@ -222,6 +223,17 @@ def export(
         run.result.failed += 1
         report(each)
     return run.result
+
+
+def _require_outside(settings: Settings, path: str) -> None:
+    """Raise ExportFailed for a path in the store, where verify would report it."""
+    for name in ("archive_store_directory", "archive_fallback_directory"):
+        directory = os.path.realpath(getattr(settings, name))
+        if os.path.commonpath((directory, os.path.realpath(path))) == directory:
+            raise ExportFailed(
+                f"{path} is in {name} ({directory}), which has archived mail only: give"
+                " a directory elsewhere"
+            )
 
 
 def _require_same(target: Target, options: Options) -> None:

@@ -255,6 +255,19 @@ def test_a_refused_export_leaves_nothing_behind(
     assert len(entries(out)) == 1
 
 
+@pytest.mark.parametrize("place", ["store/out", "link/out", "fallback/a/../out"])
+def test_no_export_is_made_in_the_store(place: str, tmp_path: Path) -> None:
+    store = SampleStore(tmp_path)
+    store.add(b"Subject: x\r\n\r\nx\r\n")
+    (tmp_path / "link").symlink_to(store.path / LEGAL)
+    (tmp_path / "fallback" / "a").mkdir()
+    out = tmp_path / place
+    result = store.run("export", out, "--format", "eml", exit_code=1)
+    assert "give a directory elsewhere" in " ".join(result.output.split())
+    assert not out.exists()
+    store.run("export", tmp_path / "store-2", "--format", "eml")
+
+
 def test_a_target_that_exists_records_no_access(tmp_path: Path) -> None:
     store = SampleStore(tmp_path)
     store.add(b"Subject: x\r\n\r\nx\r\n")
