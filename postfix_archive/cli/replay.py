@@ -55,7 +55,9 @@ def replay(
     As they were received, or with --copies the archive copies, for instance to an
     archive mailbox that lost them. They are not archived again.
     """
-    if bool(to) + original_recipients != 1 and not (copies and not original_recipients):
+    if to and original_recipients:
+        raise click.UsageError("give --to or --original-recipients, not both")
+    if not (to or original_recipients or copies):
         raise click.UsageError("give --to or --original-recipients")
     if copies and original_recipients:
         raise click.UsageError(

@@ -12,9 +12,10 @@ import re
 from collections.abc import Iterable, Iterator
 from email.utils import getaddresses
 from itertools import chain
+from urllib.parse import unquote_to_bytes
 
 from postfix_archive.errors import RecordDamaged
-from postfix_archive.message import address, header
+from postfix_archive.message import address, encoded_words, header
 from postfix_archive.message.envelope import Recipient
 from postfix_archive.system.spool import Spool
 
@@ -31,6 +32,7 @@ KEPT = (
 NAME = re.compile(rb"[!-9;-~]+")  # RFC 5322 2.2
 NO_FIELD = "(no field)"  # instead of the name of a line that is no header field
 END_OF_HEADER = b"\r\n\r\n"
+NOT_ADDRESS = re.compile(rb'[\s"\\]+')
 NEXT_FIELD = re.compile(rb"(?<=\r\n)(?![ \t])")
 
 
@@ -44,8 +46,9 @@ class Redaction:
     def __init__(self, message: Spool, recipients: Iterable[Recipient]) -> None:
         """Raise RecordDamaged for a header that is too long to be checked."""
         head = message.head()
-        self._end = head.find(END_OF_HEADER) + 2
-        if self._end < 2:
+        # As if a line had ended before the first byte: the header may be empty.
+        self._end = (b"\r\n" + head).find(END_OF_HEADER)
+        if self._end < 0:
             self._end = len(head)
             if message.size > len(head):
                 raise RecordDamaged(
@@ -60,17 +63,29 @@ class Redaction:
             visible = _visible_address(each, shown)
             if visible:
                 self.recipients[(each.final, each.original or each.final)] = visible
-            hidden |= {_key(e) for e in (each.final, each.original) if e} - shown
-        self._forms = [form for each in hidden for form in _written_forms(each)]
+            hidden |= {
+                form
+                for address_ in (each.final, each.original)
+                if address_ and _key(address_) not in shown
+                for form in {_key(address_), _without_extension(_key(address_))} - shown
+            }
+        self._forms = {form for each in hidden for form in _written_forms(each)}
         self._kept = [each for each in fields if not self._is_removed(each)]
         removed = (_name(each) for each in fields if self._is_removed(each))
         names = (e.decode() if NAME.fullmatch(e) else NO_FIELD for e in removed)
         self.removed = [*dict.fromkeys(names)]
 
     def names_hidden(self, text: bytes) -> bool:
-        """Tell whether text has the address of a hidden recipient, also as VERP."""
-        lower = text.lower()
-        return any(form in lower for form in self._forms)
+        """Tell whether text has the address of a hidden recipient.
+
+        Also as VERP, folded, quoted, in an encoded word (RFC 2047) or in a URL.
+        """
+        if not self._forms:
+            return False
+        decoded = encoded_words.decode(text.replace(b"\r\n", b""))
+        plain = decoded.encode("utf-8", "replace")
+        texts = {_simplified(each) for each in (text, plain, unquote_to_bytes(plain))}
+        return any(form in each for form in self._forms for each in texts)
 
     def content(self, message: Spool) -> Iterator[bytes]:
         """Yield the message without the removed fields."""
@@ -98,7 +113,19 @@ def _addresses(fields: Iterable[bytes]) -> Iterator[bytes]:
 
 def _written_forms(key: bytes) -> tuple[bytes, ...]:
     """Return an address as it is written in fields, and within a VERP sender."""
-    return key, key.replace(b"@", b"=")
+    simple = _simplified(key)
+    return simple, simple.replace(b"@", b"=")
+
+
+def _without_extension(key: bytes) -> bytes:
+    """Return an address without what follows the first "+" of its local part."""
+    local, at, domain = key.rpartition(b"@")
+    return (local.partition(b"+")[0] or local) + at + domain
+
+
+def _simplified(text: bytes) -> bytes:
+    """Return text in lower case without white space and quoting."""
+    return NOT_ADDRESS.sub(b"", text).lower()
 
 
 def _key(value: bytes) -> bytes:

@@ -12,6 +12,7 @@ import json
 import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain, islice
 
 from postfix_archive.config.settings import Settings
 from postfix_archive.errors import ExportFailed, RecordDamaged, StoreFailed
@@ -20,7 +21,7 @@ from postfix_archive.export.manifest import Entry
 from postfix_archive.export.redaction import Redaction
 from postfix_archive.export.selection import Selection
 from postfix_archive.export.stored_message import StoredMessage
-from postfix_archive.export.target import Target
+from postfix_archive.export.target import Target, require_absent
 from postfix_archive.export.writers import FORMATS, MANIFEST_CSV, MANIFEST_LINES
 from postfix_archive.message import digest
 from postfix_archive.store.record import Record
@@ -41,13 +42,20 @@ class Options:
     redacts_bcc: bool = False
 
     def to_json(self) -> dict[str, object]:
-        """Return the options for DESCRIPTION."""
+        """Return the options for DESCRIPTION.
+
+        A query may name a hidden recipient: with redacts_bcc it is left out, also as a
+        digest, which would confirm a guess.
+        """
+        selected = self.selection.to_json()
+        if self.redacts_bcc and self.selection.query:
+            selected["query"] = None
         return {
             "version": VERSION,
             "format": self.format,
             "content": "copies" if self.is_of_copies else "originals",
             "redact_bcc": self.redacts_bcc,
-            "selection": self.selection.to_json(),
+            "selection": selected,
         }
 
 
@@ -197,17 +205,35 @@ def export(
     of the archive that could not be searched; progress gets the records and yields them
     again.
     """
+    _require_outside(settings, path)
     notices: list[str] = []
-    records = selection.records(settings, options.selection, notices.append)
+    records = iter(
+        progress(selection.records(settings, options.selection, notices.append))
+    )
+    first: list[Record] = []
+    if not resume:
+        require_absent(path)
+        first = [*islice(records, 1)]  # an export that is refused leaves no directory
     with Target(path, resume=resume) as target:
         if resume:
             _require_same(target, options)
         run = Export(settings, options, target, report)
-        run.run(progress(records))
+        run.run(chain(first, records))
     for each in notices:
         run.result.failed += 1
         report(each)
     return run.result
+
+
+def _require_outside(settings: Settings, path: str) -> None:
+    """Raise ExportFailed for a path in the store, where verify would report it."""
+    for name in ("archive_store_directory", "archive_fallback_directory"):
+        directory = os.path.realpath(getattr(settings, name))
+        if os.path.commonpath((directory, os.path.realpath(path))) == directory:
+            raise ExportFailed(
+                f"{path} is in {name} ({directory}), which has archived mail only: give"
+                " a directory elsewhere"
+            )
 
 
 def _require_same(target: Target, options: Options) -> None:

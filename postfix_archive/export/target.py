@@ -144,10 +144,7 @@ class Target:
         try:
             os.mkdir(path, 0o700)
         except FileExistsError:
-            raise ExportFailed(
-                f"{path} exists: give another name, or --resume to go on with an"
-                " export that was interrupted"
-            ) from None
+            raise _exists(path) from None
 
     def _lock(self) -> None:
         status = os.fstat(self.descriptor)
@@ -170,3 +167,16 @@ class Target:
             raise ExportFailed(
                 f"{place}: {error.strerror}; then go on with --resume"
             ) from error
+
+
+def require_absent(path: str) -> None:
+    """Raise ExportFailed if there is something at this path."""
+    if os.path.lexists(path):
+        raise _exists(path)
+
+
+def _exists(path: str) -> ExportFailed:
+    return ExportFailed(
+        f"{path} exists: give another name, or --resume to go on with an export that"
+        " was interrupted"
+    )

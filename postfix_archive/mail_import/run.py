@@ -132,15 +132,15 @@ class Import:
             self.result.duplicates += 1
             return
         message = sources.manifests.complete(message, sha256)
-        source_message.complete_envelope(message)
-        self._store(message, sha256)
+        now = time.time()
+        source_message.complete_envelope(message, now)
+        self._store(message, sha256, now)
         self._known.add(sha256)
         self.result.imported += 1
 
-    def _store(self, message: SourceMessage, sha256: str) -> None:
+    def _store(self, message: SourceMessage, sha256: str, now: float) -> None:
         content = message.content
         head = content.head()
-        now = time.time()
         sealed_envelope = self._envelope(
             message, sha256, source_message.day_of(head, now)
         )

@@ -88,8 +88,11 @@ def part_of(message: Spool, start: int, stop: int, spool_directory: str) -> Spoo
     return part
 
 
-def complete_envelope(message: SourceMessage) -> None:
-    """Take from the header what the source did not say about the envelope."""
+def complete_envelope(message: SourceMessage, now: float) -> None:
+    """Take from the header what the source did not say about the envelope.
+
+    Sent items and drafts have no Received:. They arrived when they were written.
+    """
     head = message.content.head()
     if message.sender is None:
         return_path = header.first(head, b"return-path")
@@ -105,6 +108,8 @@ def complete_envelope(message: SourceMessage) -> None:
         message.recipients = tuple(Recipient(each) for each in unique)
     if message.arrival is None:
         message.arrival = received_time(head)
+    if message.arrival is None:
+        message.arrival = sent_time(head, now)
 
 
 def received_time(head: bytes) -> int | None:
@@ -113,15 +118,20 @@ def received_time(head: bytes) -> int | None:
     return None if field_ is None else parse_date(field_.value.rpartition(b";")[2])
 
 
+def sent_time(head: bytes, now: float) -> int | None:
+    """Return the time in the Date: field, None for one later than tomorrow."""
+    field_ = header.first(head, b"date")
+    time = None if field_ is None else parse_date(field_.value)
+    return None if time is None or time >= now + DAY_SECONDS else time
+
+
 def day_of(head: bytes, now: float) -> str:
     """Return the day (UTC) in a message's Date: or Received: field, as YYYYMMDD.
 
     19700101 for a message that has none, or one later than tomorrow: the day is part of
     the archive id, which depends on the content alone.
     """
-    date = header.first(head, b"date")
-    times = (parse_date(date.value) if date else None, received_time(head))
-    for each in times:
+    for each in (sent_time(head, now), received_time(head)):
         if each is not None and each < now + DAY_SECONDS:
             return dates.format_rfc3339(each)[:10].replace("-", "")
     return "19700101"

@@ -39,14 +39,16 @@ PILER_MARK = b"x-exported-by-pilerexport: start\n"  # pilerexport of Piler, to s
 BATCH_START = re.compile(rb"(?i)(EHLO|HELO|MAIL FROM:)")
 HEADER_START = re.compile(rb"[!-9;-~]+[ \t]*:")
 MAILDIR = ("cur", "new")
-# Files of mail servers beside the messages, and of stores.
+# Files of mail servers beside the messages, of stores, and of the search index, which
+# by default is in the store.
 NO_MAIL = re.compile(
     r"dovecot.*|maildirfolder|maildirsize|subscriptions|courierimap.*"
     r"|.*\.outcome(-\d+)?\.eml\.gz"
+    r"|index\.lock|state\.json|\d{4}\.db(-shm|-wal)?"
 )
-# Beside the copies of an archive of a store, where JOURNAL_END is.
-JOURNAL_END = "journal.last"
-NO_COPIES = {"journal", JOURNAL_END, "drafts"}
+# An archive of a store has one of these files, and its copies in directories of a year.
+JOURNAL_FILES = {"journal.last", "journal.lock"}
+YEAR = re.compile(r"\d{4}")
 READ_ERRORS = (OSError, ImportFailed, zipfile.BadZipFile, EOFError, zlib.error)
 
 
@@ -95,8 +97,8 @@ class Sources:
         if export_manifest.FILE_NAME in names:
             self._read_manifest(path / export_manifest.FILE_NAME)
             names = [e for e in names if e not in export_manifest.OTHER_FILES]
-        if JOURNAL_END in names:
-            names = [each for each in names if each not in NO_COPIES]
+        if not JOURNAL_FILES.isdisjoint(names):
+            names = [each for each in names if YEAR.fullmatch(each)]
         is_maildir = set(MAILDIR) <= set(names)
         for name in names:
             if is_maildir and name == "tmp":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import email
+import errno
 import hashlib
 import io
 import itertools
@@ -21,6 +22,7 @@ from xml.etree import ElementTree
 
 import pytest
 
+from postfix_archive.access import access_recorder
 from postfix_archive.export import run, target
 from postfix_archive.export.writers import FORMATS
 from postfix_archive.store.outcome import FAILED, Outcome
@@ -234,6 +236,45 @@ def test_a_target_that_exists_is_refused_in_one_line(kind: str, tmp_path: Path) 
     assert "exists" in result.output and "--resume" in result.output
 
 
+def test_a_refused_export_leaves_nothing_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = SampleStore(tmp_path)
+    store.add(b"Subject: x\r\n\r\nx\r\n")
+    out = tmp_path / "out"
+
+    def refuse(*_: object) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(store.path))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(access_recorder, "append_or_log", refuse)
+        result = store.run("export", out, "--format", "eml", exit_code=1)
+    assert "Permission denied; nothing is shown" in result.output
+    assert not out.exists()
+    store.run("export", out, "--format", "eml")
+    assert len(entries(out)) == 1
+
+
+@pytest.mark.parametrize("place", ["store/out", "link/out", "fallback/a/../out"])
+def test_no_export_is_made_in_the_store(place: str, tmp_path: Path) -> None:
+    store = SampleStore(tmp_path)
+    store.add(b"Subject: x\r\n\r\nx\r\n")
+    (tmp_path / "link").symlink_to(store.path / LEGAL)
+    (tmp_path / "fallback" / "a").mkdir()
+    out = tmp_path / place
+    result = store.run("export", out, "--format", "eml", exit_code=1)
+    assert "give a directory elsewhere" in " ".join(result.output.split())
+    assert not out.exists()
+    store.run("export", tmp_path / "store-2", "--format", "eml")
+
+
+def test_a_target_that_exists_records_no_access(tmp_path: Path) -> None:
+    store = SampleStore(tmp_path)
+    store.add(b"Subject: x\r\n\r\nx\r\n")
+    store.run("export", tmp_path, "--format", "eml", exit_code=1)
+    assert not (store.path / LEGAL / "access").exists()
+
+
 def test_other_options_cannot_go_on_with_an_export(tmp_path: Path) -> None:
     store = SampleStore(tmp_path)
     store.add(b"Subject: x\r\n\r\nx\r\n")
@@ -438,6 +479,27 @@ def test_nothing_names_a_blind_recipient(form: str, tmp_path: Path) -> None:
         ]
 
 
+@pytest.mark.parametrize("form", FORMATS)
+def test_a_query_that_names_a_blind_recipient_is_in_no_file(
+    form: str, tmp_path: Path
+) -> None:
+    store = SampleStore(tmp_path)
+    message = b"To: bob@example.net\r\nBcc: hidden@example.net\r\n\r\nhi\r\n"
+    for _ in range(2):
+        store.add(message, recipients=(b"bob@example.net", b"hidden@example.net"))
+    store.run("index", "--once")
+    query = ("--query", "bcc:hidden@example.net")
+    out = tmp_path / "out"
+    arguments = ("export", out, "--format", form, "--redact-bcc")
+    store.run(*arguments, *query)
+    assert len(entries(out)) == 2
+    paths = [path for path in out.rglob("*") if path.is_file()]
+    assert all(b"hidden" not in path.read_bytes() for path in paths)
+    store.run(*arguments, *query, "--resume")
+    result = store.run(*arguments, "--resume", exit_code=1)
+    assert "selection differs" in result.output
+
+
 @pytest.mark.parametrize(
     "head",
     [
@@ -451,6 +513,51 @@ def test_a_broken_header_hides_no_blind_recipient(head: bytes, tmp_path: Path) -
     store = SampleStore(tmp_path)
     store.add(head + b"\r\n", recipients=(b"hidden@example.net",))
     assert b"hidden" not in redacted(store, tmp_path / "out", "eml")
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        b"X: <hidden.x@\r\n example.net>",
+        b"X: hidden\r\n\t.x@example.net",
+        b'X: "Hidden.x"@example.net',
+        b'X: "hidden\\.x" @ example.net',
+        b"X: =?utf-8?q?hidden=2Ex=40example=2Enet?=",
+        b"X: =?utf-8?b?aGlkZGVuLnhA?=\r\n =?utf-8?q?example.net?=",
+        b"List-Unsubscribe: <https://x.example/?e=hidden.x%40example.net>",
+        b"Return-Path: <l-hidden.x=example.net@x.example>",
+        b"Delivered-To: hidden@example.org",
+        b"Delivered-To: hidden+tag@example.org",
+    ],
+)
+def test_no_spelling_of_a_blind_recipient_stays(field: bytes, tmp_path: Path) -> None:
+    store = SampleStore(tmp_path)
+    hidden = (b"hidden.x@example.net", b"hidden+tag@example.org")
+    recipients = (b"bob@example.net", *hidden)
+    shown = b"X-Other: +bob@example.net =?utf-8?b?/w==?= =?utf-7?q?+2AA-?=\r\n"
+    shown += b"To: bob@example.net\r\n"
+    message = field + b"\r\n" + shown + b"\r\nhi\r\n"
+    store.add(message, recipients=recipients)
+    store.run("export", tmp_path / "out", "--format", "eml", "--redact-bcc")
+    assert read_back(tmp_path / "out", "eml") == [shown + b"\r\nhi\r\n"]
+
+
+def test_an_address_that_is_shown_is_not_hidden_as_one_with_extension(
+    tmp_path: Path,
+) -> None:
+    store = SampleStore(tmp_path)
+    message = b"Delivered-To: bob@example.net\r\nTo: bob@example.net\r\n\r\nhi\r\n"
+    store.add(message, recipients=(b"bob@example.net", b"bob+tag@example.net"))
+    store.run("export", tmp_path / "out", "--format", "eml", "--redact-bcc")
+    assert read_back(tmp_path / "out", "eml") == [message]
+
+
+def test_the_body_below_an_empty_header_is_not_changed(tmp_path: Path) -> None:
+    store = SampleStore(tmp_path)
+    message = b"\r\nBcc: hidden@example.net\r\n\r\nhi\r\n"
+    store.add(message, recipients=(b"hidden@example.net",))
+    store.run("export", tmp_path / "out", "--format", "eml", "--redact-bcc")
+    assert read_back(tmp_path / "out", "eml") == [message]
 
 
 def test_a_message_that_needs_no_redaction_is_not_changed(tmp_path: Path) -> None:

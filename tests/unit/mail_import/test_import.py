@@ -162,6 +162,22 @@ def test_the_directory_is_that_of_the_day_in_the_message(
     assert record.files[0].startswith(f"{day[:4]}/{day[4:6]}/{day[6:]}/{day}-")
 
 
+def test_a_message_without_received_arrived_on_its_date(
+    store: SampleStore, tmp_path: Path
+) -> None:
+    content = MESSAGE.replace(b"22 Nov 2026", b"25 Jan 2009")
+    imported(store, write(tmp_path / "x.eml", content))
+    [record] = records(store)
+    store.run("index", "--once")
+    found = store.run("search", "hello date:2009-01", "--ids").output
+    assert found.split() == [record.archive_id]
+    store.run("export", tmp_path / "out", "--format", "mbox")
+    from_line = (tmp_path / "out" / "messages.mbox").read_bytes().partition(b"\n")[0]
+    assert from_line == b"From MAILER-DAEMON Sun Jan 25 11:53:00 2009"
+    manifest = (tmp_path / "out" / "manifest.jsonl").read_text()
+    assert '"arrival":"2009-01-25T11:53:00' in manifest
+
+
 # --- kinds of sources -------------------------------------------------------------
 
 
@@ -213,8 +229,13 @@ def test_a_lost_store_is_imported_from_its_copies(
 ) -> None:
     lost = SampleStore(tmp_path / "lost")
     for number in range(3):
-        lost.add(MESSAGE.replace(b"hello", b"%d" % number))
-    assert ": 3.\n" in imported(store, lost.path)
+        archive_id = lost.add(MESSAGE.replace(b"hello", b"%d" % number))
+    lost.run("index", "--once")
+    lost.run("show", archive_id)
+    (lost.directory / "index").rename(lost.path / "index")
+    names = {"access", "access.last", "access.lock", "drafts", "journal.lock"}
+    assert names <= {each.name for each in (lost.path / LEGAL).iterdir()}
+    assert imported(store, lost.path) == f"Messages imported into {LEGAL}: 3.\n"
     assert len(originals(store)) == 3
 
 
