@@ -16,6 +16,7 @@ import click
 from postfix_archive.cli import hit_table, output
 from postfix_archive.cli.hit_table import Row
 from postfix_archive.cli.options import (
+    COUNT,
     ArchiveAddress,
     reason_option,
     recorder,
@@ -58,7 +59,7 @@ QUERY_WIDTH = 72  # columns of a query that are shown with an error
 )
 @click.option(
     "--limit",
-    type=click.IntRange(1),
+    type=COUNT,
     metavar="N",
     default=search.PAGE_SIZE,
     help="At most N messages. [default: 50]",

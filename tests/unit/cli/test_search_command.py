@@ -146,6 +146,19 @@ def test_no_query_gets_a_traceback(indexed: Path, query: str) -> None:
     assert "\x1b" not in process.stderr
 
 
+@pytest.mark.parametrize("number", [10**9 + 1, sys.maxsize, 10**20])
+def test_a_number_of_messages_has_a_limit(indexed: Path, number: int) -> None:
+    for arguments in (
+        ("search", f"--limit={number}", "x"),
+        ("list", f"--last={number}"),
+    ):
+        process = run(indexed, *arguments)
+        assert (process.returncode, process.stdout) == (2, "")
+        assert "1<=x<=1000000000" in process.stderr
+    assert run(indexed, "search", f"--limit={10**9}", "--ids", "contract").stdout
+    assert run(indexed, "list", f"--last={10**9}").stdout
+
+
 def test_without_an_index_search_says_how_to_make_one(config: Path) -> None:
     process = run(config, "search", "contract")
     assert (process.returncode, process.stdout) == (1, "")
