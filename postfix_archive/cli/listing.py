@@ -18,6 +18,7 @@ import click
 from postfix_archive.cli import hit_table, output, record_view
 from postfix_archive.cli.hit_table import Row
 from postfix_archive.cli.options import (
+    COUNT,
     ArchiveAddress,
     Date,
     reason_option,
@@ -39,9 +40,7 @@ TABLE_ROWS = 1000  # rows of one table: it must know all of them for its widths
 )
 @click.option("--since", type=Date(), help="Only messages archived at or after DATE.")
 @click.option("--until", type=Date(), help="Only messages archived before DATE.")
-@click.option(
-    "--last", type=click.IntRange(1), metavar="N", help="Only the last N messages."
-)
+@click.option("--last", type=COUNT, metavar="N", help="Only the last N messages.")
 @click.option("--long", "is_long", is_flag=True, help="Print all of each message.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per line.")
 @reason_option

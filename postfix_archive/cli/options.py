@@ -61,6 +61,9 @@ def with_settings(command: Callable[..., None]) -> Callable[..., None]:
     return run_with_settings
 
 
+# A number of messages; Python counts up to sys.maxsize, and one more is asked for.
+COUNT = click.IntRange(1, 10**9)
+
 reason_option = click.option(
     "--reason", metavar="TEXT", default="", help="Why: recorded with who reads what."
 )

@@ -1,7 +1,7 @@
 """The command search: finds archived messages, shows them as a table or as data.
 
-Errors in a query are shown with a mark under their place, exit code 2; without an index
-the exit code is 1.
+Errors in a query are shown with a mark under their place, exit code 2; where a part of
+the mail could not be searched the exit code is 1.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import click
 from postfix_archive.cli import hit_table, output
 from postfix_archive.cli.hit_table import Row
 from postfix_archive.cli.options import (
+    COUNT,
     ArchiveAddress,
     reason_option,
     recorder,
@@ -35,7 +36,7 @@ from postfix_archive.search.extraction_process import Extractor, read_original
 from postfix_archive.search.index_query import ORDERS, Hit
 from postfix_archive.store import record_reader
 
-EXIT_USAGE = 2
+EXIT_FAILURE, EXIT_USAGE = 1, 2
 SNIPPET_LENGTH = 160  # characters
 QUERY_WIDTH = 72  # columns of a query that are shown with an error
 
@@ -58,7 +59,7 @@ QUERY_WIDTH = 72  # columns of a query that are shown with an error
 )
 @click.option(
     "--limit",
-    type=click.IntRange(1),
+    type=COUNT,
     metavar="N",
     default=search.PAGE_SIZE,
     help="At most N messages. [default: 50]",
@@ -147,8 +148,11 @@ def _print(
 
 
 def _report_notices(found: search.Search) -> None:
+    """Name what could not be searched, and exit with 1 if there is any."""
     for notice in found.notices:
         output.report(notice)
+    if found.notices:
+        click.get_current_context().exit(EXIT_FAILURE)
 
 
 def to_json(hit: Hit) -> dict[str, Any]:

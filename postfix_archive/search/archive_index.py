@@ -114,6 +114,8 @@ class ArchiveIndex:
         """Open the database of a year; go back in the journal to what it lacks."""
         path = _path(self._directory, year)
         reason = "" if os.path.exists(path) else "it is missing"
+        if index_file.is_marked(path):
+            reason = "a search has found it damaged"
         try:
             if reason:
                 index_file.remove(path)
@@ -136,9 +138,13 @@ class ArchiveIndex:
     def is_intact(self) -> bool:
         """Tell whether the files that are open are still those in the directory."""
         paths = [_path(self._directory, year) for year in self._databases]
-        return all(map(os.path.exists, paths)) and (
-            not self._state.committed
-            or os.path.exists(f"{self._directory}/{STATE_FILE}")
+        return (
+            all(map(os.path.exists, paths))
+            and not any(map(index_file.is_marked, paths))
+            and (
+                not self._state.committed
+                or os.path.exists(f"{self._directory}/{STATE_FILE}")
+            )
         )
 
     def close(self) -> None:

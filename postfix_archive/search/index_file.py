@@ -13,7 +13,7 @@ import struct
 import urllib.parse
 from collections.abc import Iterator
 
-from postfix_archive.errors import IndexDamaged, IndexFailed
+from postfix_archive.errors import IndexDamaged, IndexFailed, StoreFailed
 from postfix_archive.search import index_schema
 from postfix_archive.system import files, privileges
 
@@ -25,7 +25,14 @@ HEADER = struct.Struct(">16sH10xI")  # sqlite.org/fileformat.html: size of a pag
 HEADER_SIZE = 32  # bytes that are read
 # Parameters of sqlite.org/uri.html: no locks; no locks and no log.
 UNLOCKED, IMMUTABLE = "&vfs=unix-none", "&immutable=1"
-SIDE_FILES = ("-wal", "-shm", "-journal")
+DAMAGED = "-damaged"  # a file that a search makes: what it has read must be built again
+SIDE_FILES = ("-wal", "-shm", "-journal", DAMAGED)
+# They read the schema, the structure of each FTS5 index, and some pages of each.
+CHECKS = (
+    "SELECT * FROM message ORDER BY number DESC LIMIT 1",
+    "SELECT rowid FROM message_text WHERE message_text MATCH 'a' LIMIT 1",
+    "SELECT rowid FROM address_text WHERE address_text MATCH 'a' LIMIT 1",
+)
 # Primary result codes of SQLite that say: the content of the file is wrong.
 DAMAGE_CODES = (
     sqlite3.SQLITE_CONSTRAINT,
@@ -65,6 +72,8 @@ def open_for_writing(path: str) -> sqlite3.Connection:
             _check_length(path)
             _create_tables(connection)
             check_version(connection, path)
+            for query in CHECKS:
+                connection.execute(query).fetchone()
         except BaseException:
             connection.close()
             raise
@@ -135,6 +144,23 @@ def _check_length(path: str) -> None:
     _, page_size, pages = HEADER.unpack_from(header)
     if os.stat(path).st_size < pages * (1 << 16 if page_size == 1 else page_size):
         raise IndexDamaged(path, "its end is missing")
+
+
+def mark_damaged(path: str) -> bool:
+    """Mark a database for the indexer, which builds it again; tell whether it is.
+
+    Only root and the archive's user can.
+    """
+    flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+    with contextlib.suppress(OSError, StoreFailed):
+        with privileges.as_owner(os.path.dirname(path)):
+            os.close(os.open(path + DAMAGED, flags, FILE_MODE))
+    return is_marked(path)
+
+
+def is_marked(path: str) -> bool:
+    """Tell whether a search has found a database damaged."""
+    return os.path.exists(path + DAMAGED)
 
 
 def remove(path: str) -> None:

@@ -208,12 +208,18 @@ class Search:
 
 @contextlib.contextmanager
 def open_database(path: str) -> Iterator[sqlite3.Connection]:
-    """Open a database to read it."""
+    """Open a database to read it; mark it for the indexer if that finds damage."""
     if not os.path.exists(path):
         raise IndexDamaged(path, "it is missing")
     with contextlib.closing(index_file.open_for_reading(path)) as db:
-        with index_file.translated(path):
-            yield db
+        try:
+            with index_file.translated(path):
+                yield db
+        except IndexDamaged as error:
+            if index_file.mark_damaged(path):
+                raise
+            reason = f"{error.reason}; by --rebuild, since this user may not mark it"
+            raise IndexDamaged(path, reason) from error
 
 
 def _parse(query: str) -> Node:

@@ -19,7 +19,7 @@ import pytest
 from postfix_archive.search import look_up, short_ids
 
 import journal_lines
-from unit.examples import LEGAL
+from unit.examples import HR, LEGAL
 from unit.search import corpus, index_helpers
 from unit.search.index_helpers import settings_of
 
@@ -51,6 +51,14 @@ def indexed(config: Path) -> Path:
     return config
 
 
+@pytest.fixture
+def two_years(config: Path) -> Path:
+    """A configuration whose index has a mail of 2026, too."""
+    corpus.MAILS[12].store_in(config.parent / "store")
+    index_helpers.catch_up(config.parent / "store")
+    return config
+
+
 def command(config: Path, *arguments: str) -> list[str]:
     program = "from postfix_archive.cli.main import main; main()"
     return [sys.executable, "-c", program, "-c", str(config), *arguments]
@@ -66,7 +74,9 @@ def run(config: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def run_on_terminal(config: Path, *arguments: str, columns: int = 100) -> list[str]:
+def run_on_terminal(
+    config: Path, *arguments: str, columns: int = 100, exit_code: int = 0
+) -> list[str]:
     """Run a command on a terminal; return its lines."""
     ours, theirs = pty.openpty()
     process = subprocess.Popen(
@@ -84,7 +94,7 @@ def run_on_terminal(config: Path, *arguments: str, columns: int = 100) -> list[s
     except OSError:  # EIO: the other side is closed
         pass
     os.close(ours)
-    assert process.wait() == 0
+    assert process.wait() == exit_code
     return output.decode().splitlines()
 
 
@@ -146,6 +156,19 @@ def test_no_query_gets_a_traceback(indexed: Path, query: str) -> None:
     assert "\x1b" not in process.stderr
 
 
+@pytest.mark.parametrize("number", [10**9 + 1, sys.maxsize, 10**20])
+def test_a_number_of_messages_has_a_limit(indexed: Path, number: int) -> None:
+    for arguments in (
+        ("search", f"--limit={number}", "x"),
+        ("list", f"--last={number}"),
+    ):
+        process = run(indexed, *arguments)
+        assert (process.returncode, process.stdout) == (2, "")
+        assert "1<=x<=1000000000" in process.stderr
+    assert run(indexed, "search", f"--limit={10**9}", "--ids", "contract").stdout
+    assert run(indexed, "list", f"--last={10**9}").stdout
+
+
 def test_without_an_index_search_says_how_to_make_one(config: Path) -> None:
     process = run(config, "search", "contract")
     assert (process.returncode, process.stdout) == (1, "")
@@ -159,6 +182,35 @@ def test_without_an_index_search_says_how_to_make_one(config: Path) -> None:
         "contract-re",
     ]
     assert run(config, "index", "--rebuild").stdout == made.stdout
+
+
+@pytest.mark.parametrize("form", ["--ids", "--count"])
+def test_a_year_that_is_not_searched_is_a_failure(two_years: Path, form: str) -> None:
+    complete = run(two_years, "search", form, "*").stdout
+    (two_years.parent / "store-index" / LEGAL / "2026.db").unlink()
+    process = run(two_years, "search", form, "*")
+    assert process.returncode == 1
+    assert f"{LEGAL}, 2026: not searched" in process.stderr
+    assert process.stdout not in ("", complete)
+    run(two_years, "index")
+    process = run(two_years, "search", form, "*")
+    assert (process.returncode, process.stdout) == (0, complete)
+
+
+def test_an_archive_that_is_not_searched_is_a_failure(indexed: Path) -> None:
+    (indexed.parent / "store" / HR / "journal").mkdir(parents=True)
+    process = run(indexed, "search", "--ids", "contract")
+    assert process.returncode == 1
+    assert f"{HR} has no index" in process.stderr
+    assert names(process.stdout) == ["contract-re", "contract"]
+
+
+def test_a_table_shows_what_a_damaged_index_leaves(two_years: Path) -> None:
+    path = two_years.parent / "store-index" / LEGAL / "2026.db"
+    path.write_bytes(b"\xff" * path.stat().st_size)
+    lines = run_on_terminal(two_years, "search", "*", exit_code=1)
+    assert any("The contract" in ESCAPES.sub("", each) for each in lines)
+    assert "2026: not searched" in "".join(lines)
 
 
 def test_a_terminal_gets_a_table_with_the_words_marked(indexed: Path) -> None:

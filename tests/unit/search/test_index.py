@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import shutil
@@ -167,6 +168,53 @@ def test_a_harmed_database_is_built_again(copied: Path, harm: str) -> None:
     assert str(path) in warning
     assert answers(copied) == expected
     assert row_counts(copied) == counts
+
+
+def spoil_text(path: Path, block: str) -> None:
+    """Overwrite the blocks of message_text that a condition names."""
+    with contextlib.closing(sqlite3.connect(path)) as db, db:
+        db.execute(
+            "UPDATE message_text_data SET block = randomblob(length(block))"
+            f" WHERE {block}"
+        )
+        assert db.execute("SELECT changes()").fetchone() > (0,)
+
+
+def test_damage_that_opening_reads_is_mended_without_a_search(copied: Path) -> None:
+    expected, counts = answers(copied), row_counts(copied)
+    path = databases(copied)[-1]
+    spoil_text(path, "id = 10")  # the structure: FTS5_STRUCTURE_ROWID
+    [warning] = catch_up(copied)
+    assert str(path) in warning
+    assert answers(copied) == expected
+    assert row_counts(copied) == counts
+
+
+def test_damage_that_a_search_meets_is_mended(copied: Path) -> None:
+    expected, counts = answers(copied), row_counts(copied)
+    path = databases(copied)[-1]
+    spoil_text(path, "id > 10")  # the words
+    found = search.Search(settings_of(copied), "contract")
+    assert {corpus.BY_ID[each.archive_id].name for each in found.hits()}
+    assert "2026: not searched" in found.notices[0]
+    assert "--rebuild" not in found.notices[0]
+    [warning] = catch_up(copied)
+    assert f"{path}: a search has found it damaged" in warning
+    assert answers(copied) == expected
+    assert row_counts(copied) == counts
+    assert catch_up(copied) == []
+
+
+def test_a_service_mends_what_a_search_meets(copied: Path) -> None:
+    settings, warnings = settings_of(copied), list[str]()
+    service = index_service.IndexService(settings, warnings.append, lambda *_: None)
+    with contextlib.closing(service):
+        service.run_once()
+        index_file.mark_damaged(str(databases(copied)[-1]))
+        service.run_once()
+        assert len(warnings) == 1
+        service.run_once()
+    assert len(warnings) == 1
 
 
 def restore_older(store: Path, path: Path) -> None:
