@@ -47,8 +47,10 @@ def append(
 def entries(store_directory: str, archive: str) -> Iterator[Entry]:
     """Yield the entries of an archive's access journal, oldest first.
 
-    Lines that are torn or damaged are left out: verify reports them.
+    Lines that are torn or damaged are left out: verify reports them. Raises
+    JournalFailed for a store of format 1, which has none.
     """
+    journal_reader.end_offset(journal_reader.path_of(store_directory, archive))
     path = journal_reader.path_of(store_directory, archive, NAME)
     for line in journal_reader.lines(path):
         event = journal_reader.valid_event(line)

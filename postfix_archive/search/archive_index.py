@@ -60,14 +60,20 @@ class IndexState:
 
 
 def read_state(directory: str) -> IndexState | None:
-    """Return the state of an archive's index; None if it is missing or damaged."""
+    """Return the state of an archive's index; None if it is missing or damaged.
+
+    Raises IndexFailed if this user may not read it.
+    """
+    path = f"{directory}/{STATE_FILE}"
     try:
-        descriptor = files.open_regular(f"{directory}/{STATE_FILE}")
+        descriptor = files.open_regular(path)
         with open(descriptor, encoding="ascii") as file:
             value: Any = json.load(file)
         if value.pop("version") != index_schema.VERSION:
             return None
         return IndexState(**value)
+    except PermissionError as error:
+        raise IndexFailed(f"{path}: {journal_reader.reason(error)}") from error
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return None
 

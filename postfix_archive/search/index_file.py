@@ -15,6 +15,7 @@ from collections.abc import Iterator
 
 from postfix_archive.errors import IndexDamaged, IndexFailed, StoreFailed
 from postfix_archive.search import index_schema
+from postfix_archive.store import journal_reader
 from postfix_archive.system import files, privileges
 
 SUFFIX = ".db"
@@ -52,7 +53,7 @@ def translated(path: str) -> Iterator[None]:
             raise IndexDamaged(path, str(error)) from error
         raise IndexFailed(f"{path}: {error}; check its file system") from error
     except OSError as error:
-        raise IndexFailed(f"{path}: {error.strerror}") from error
+        raise IndexFailed(f"{path}: {journal_reader.reason(error)}") from error
 
 
 def open_for_writing(path: str) -> sqlite3.Connection:

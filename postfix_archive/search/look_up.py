@@ -163,8 +163,11 @@ def tail(settings: Settings, archive: str) -> dict[str, list[int]]:
 
 def _position(settings: Settings, archive: str) -> int | None:
     """Return the position of an archive's index, None if it is not worth using."""
-    state = archive_index.read_state(f"{settings.archive_index_directory}/{archive}")
     path = journal_reader.path_of(settings.archive_store_directory, archive)
+    directory = f"{settings.archive_index_directory}/{archive}"
+    state = None
+    with contextlib.suppress(IndexFailed):
+        state = archive_index.read_state(directory)
     if state is None or not state.position or not state.is_of_journal(path):
         return None
     is_late = journal_reader.end_offset(path) - state.position > TAIL_LIMIT

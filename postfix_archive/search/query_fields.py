@@ -96,7 +96,7 @@ class Compiler:
                 return self._range(term)
             if not term.text and term.is_prefix and not term.field:
                 return query_condition.ALWAYS
-            if not term.text.strip():
+            if not (term.text.strip() or _is_null_sender(term)):
                 raise ValueError("there is nothing to search for")
             return FIELDS[term.field](self, term) if term.field else _text(self, term)
         except ValueError as error:
@@ -184,8 +184,14 @@ def _mailbox(compiler: Compiler, word: Word) -> Condition:
     return _address(compiler, word) if _is_address(word) else _text(compiler, word)
 
 
+def _is_null_sender(word: Word) -> bool:
+    """Tell whether it is ``sender:<>``; query_syntax makes "" of the brackets."""
+    return word.field == "sender" and not (word.text or word.is_prefix)
+
+
 def _is_address(word: Word) -> bool:
-    return "@" in word.text and not (word.is_prefix or " " in word.text.strip())
+    is_whole = not (word.is_prefix or " " in word.text.strip())
+    return _is_null_sender(word) or ("@" in word.text and is_whole)
 
 
 def _address(_: Compiler, word: Word) -> Condition:

@@ -20,8 +20,9 @@ DEPTH_LIMIT = 40  # of parentheses; FTS5 allows 256, SQLite 1000
 TERM_LIMIT = 500  # words, phrases and ranges
 POSITION = re.compile(r"at position ([0-9]+)")
 ESCAPE = re.compile(r"\\(.)", re.DOTALL)
-# A Message-ID or address in angle brackets, which luqum would take for "less than".
-QUOTED_OR_BRACKETED = re.compile(r'"(?:\\.|[^"\\])*"|<([^\s<>"\\]+)>')
+# A Message-ID or address in angle brackets, which luqum would take for "less than". <>
+# is the null sender.
+QUOTED_OR_BRACKETED = re.compile(r'"(?:\\.|[^"\\])*"|<([^\s<>"\\]*)>')
 
 
 def parse(query: str) -> Node:

@@ -19,7 +19,13 @@ from itertools import islice
 from typing import NamedTuple
 
 from postfix_archive.config.settings import Settings
-from postfix_archive.errors import IndexDamaged, IndexMissing, LibraryMissing
+from postfix_archive.errors import (
+    IndexDamaged,
+    IndexFailed,
+    IndexMissing,
+    JournalFailed,
+    LibraryMissing,
+)
 from postfix_archive.search import archive_index, index_file, index_query
 from postfix_archive.search.index_query import ORDERS, Hit, Order
 from postfix_archive.search.query_condition import Value
@@ -111,15 +117,19 @@ class Search:
             raise IndexMissing(f"there is no archive in {self._store_directory}")
         indexed = []
         for name in sorted(names):
-            state = archive_index.read_state(f"{self._directory}/{name}")
+            path = journal_reader.path_of(self._store_directory, name)
+            try:
+                end = journal_reader.end_offset(path)
+                state = archive_index.read_state(f"{self._directory}/{name}")
+            except (IndexFailed, JournalFailed) as error:
+                self.notices.append(f"{name}: not searched: {error}")
+                continue
             if state is None:
                 self.notices.append(
                     f"{name} has no index; make one: postfix-archive index --once"
                 )
                 continue
             indexed.append(name)
-            path = journal_reader.path_of(self._store_directory, name)
-            end = journal_reader.end_offset(path)
             if end - state.position > LAG_BYTES:
                 self.notices.append(
                     f"{name}: its index is being built"

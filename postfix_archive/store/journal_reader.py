@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 CLOCK_SLACK = 3600.0  # seconds; archive_time_limit is 900 s
 TAIL_SIZE = 1 << 20  # bytes: some 1,500 lines
 FIELD_LIMIT = 100  # bytes of an id
+READERS = (
+    "run this as root, as the archive's user or as a member of archive_reader_group"
+)
 LINEAR_SEARCH_SIZE = 1 << 16  # bytes; the search stops here and reads line by line
 BUFFER_SIZE = 1 << 15  # bytes
 
@@ -85,6 +88,12 @@ class Line(NamedTuple):
         if journal_format.is_complete(self.content[:-1]):
             return journal_format.string_field(self.content, name)
         return str((self.event() or {}).get(name, ""))
+
+
+def reason(error: OSError) -> str:
+    """Return why a file of store or index cannot be read, and what to do about it."""
+    is_denied = isinstance(error, PermissionError)
+    return f"{error.strerror}; {READERS}" if is_denied else str(error.strerror)
 
 
 def path_of(store_directory: str, archive: str, name: str = journal_format.NAME) -> str:
@@ -193,7 +202,7 @@ def _open(path: str) -> Iterator[BinaryIO]:
         yield io.BytesIO()
     except OSError as error:
         path = journal_format.error_path(path, error)
-        raise JournalFailed(f"{path}: {error.strerror}") from error
+        raise JournalFailed(f"{path}: {reason(error)}") from error
 
 
 class _SegmentsFile(io.RawIOBase):

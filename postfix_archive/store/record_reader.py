@@ -44,9 +44,7 @@ def archives(directory: str) -> list[str]:
     except FileNotFoundError:
         return []
     except OSError as error:
-        raise StoreFailed(
-            f"{directory}: {error.strerror}; run this as root or as the archive's user"
-        ) from error
+        raise StoreFailed(f"{directory}: {journal_reader.reason(error)}") from error
     return [each for each in names if address.is_plain(os.fsencode(each))]
 
 

@@ -52,7 +52,7 @@ def _has(word: Word, mail: Mail) -> bool:
         return _has_words(word, _columns(mail), field)
     if field in ("sender", "rcpt", "bcc"):
         addresses = _envelope(mail, field)
-        if "@" in text:
+        if "@" in text or not (text or word.is_prefix):
             return _has_address(text, addresses)
         return _has_words(word, {"": "\0".join(addresses)}, "")
     return _has_value(word, mail)
@@ -157,8 +157,7 @@ def _mailboxes(mail: Mail, field: str) -> list[tuple[str, str]]:
 
 def _envelope(mail: Mail, field: str) -> list[str]:
     if field == "sender":
-        sender = mail.envelope_sender or mail.sender[1]
-        return [sender if sender != "<>" else ""]
+        return [mail.sender_address]
     if field == "bcc":
         return list(mail.bcc)
     mapped = dict(mail.mapped)

@@ -41,7 +41,7 @@ class Mail:
     to: tuple[tuple[str, str], ...] = (("Bob", "bob@example.com"),)
     cc: tuple[tuple[str, str], ...] = ()
     bcc: tuple[str, ...] = ()  # in the envelope alone
-    envelope_sender: str = ""  # if it is another one
+    envelope_sender: str | None = None  # if it is another one; "" for the null sender
     mapped: tuple[tuple[str, str], ...] = ()  # recipient -> the mailbox behind it
     files: tuple[tuple[str, str, int], ...] = ()  # name, media type, bytes
     html: bool = False
@@ -65,6 +65,12 @@ class Mail:
     @property
     def message_id(self) -> str:
         return f"{self.name}.{self.number}@mua.example.org"
+
+    @property
+    def sender_address(self) -> str:
+        """The sender of the envelope."""
+        own = self.envelope_sender
+        return self.sender[1] if own is None else own
 
     @property
     def archive_id(self) -> str:
@@ -137,7 +143,7 @@ class Mail:
                 self.message,
                 archive_id=self.archive_id,
                 queue_id=self.queue_id.encode(),
-                sender=(self.envelope_sender or self.sender[1]).encode(),
+                sender=self.sender_address.encode(),
                 recipients=tuple(
                     Recipient(mapped.get(each, each).encode(), each.encode())
                     for each in self.recipients
@@ -528,7 +534,7 @@ _MAILS = (
         "Vacation: away",
         "I am on vacation.",
         sender=BOB,
-        envelope_sender="<>",
+        envelope_sender="",
         to=(("Anna Meier", "anna.meier@example.org"),),
     ),
     Mail(

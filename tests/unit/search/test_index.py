@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import os
 import shutil
 import signal
@@ -12,7 +13,7 @@ import sys
 import tempfile
 import threading
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -28,6 +29,7 @@ from postfix_archive.search import (
     index_lag,
     index_service,
     indexer,
+    look_up,
     search,
 )
 from postfix_archive.search.content import MessageContent
@@ -419,6 +421,71 @@ def check_as_another_user(stored: Path, directory: Path, *, has_log: bool) -> No
     assert {each for each in copied.parent.rglob("*")} == {*before}
 
 
+@pytest.fixture
+def public(stored: Path) -> Iterator[Path]:
+    """A store with its index that all users may read; pytest's directories are not."""
+    directory = Path(tempfile.mkdtemp(dir="/tmp"))
+    shutil.copytree(stored, directory / "store")
+    shutil.copytree(f"{stored}-index", directory / "store-index")
+    for each in [directory, *directory.rglob("*")]:
+        each.chmod(0o755 if each.is_dir() else 0o444)
+    yield directory / "store"
+    shutil.rmtree(directory)
+
+
+def as_another_user(function: Callable[[], str]) -> str:
+    """Return what a function returns to a user without rights, or its ArchiveError."""
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if not pid:
+        try:
+            os.setgroups([])
+            os.setgid(65534)
+            os.setuid(65534)
+            os.write(writer, function().encode())
+        except ArchiveError as error:
+            os.write(writer, f"{type(error).__name__}: {error}".encode())
+        finally:
+            os._exit(0)
+    os.close(writer)
+    with open(reader, encoding="utf-8") as file:
+        text = file.read()
+    os.waitpid(pid, 0)
+    return text
+
+
+def test_a_reader_who_meets_damage_is_told_to_rebuild(public: Path) -> None:
+    spoil_text(databases(public)[-1], "id > 10")
+
+    def notices() -> str:
+        found = search.Search(settings_of(public), "contract")
+        assert [*found.hits()]
+        return "\n".join(found.notices)
+
+    [notice] = as_another_user(notices).splitlines()
+    assert "2026: not searched" in notice and "--rebuild" in notice
+
+
+@pytest.mark.parametrize("place", ["store", "store-index"])
+def test_who_may_not_read_is_told_so(public: Path, place: str) -> None:
+    for archive in (LEGAL, HR):
+        (public.parent / place / archive).chmod(0o750)
+    settings = settings_of(public)
+    text = as_another_user(lambda: str(search.Search(settings, "contract").archives))
+    assert "Permission denied" in text and "archive_reader_group" in text
+    assert "no index" not in text
+    (public.parent / place / HR).chmod(0o755)
+    text = as_another_user(lambda: str(search.Search(settings, "contract").notices))
+    assert text.count("not searched") == 1 and "Permission denied" in text
+
+
+def test_a_record_is_found_without_the_right_to_read_the_index(public: Path) -> None:
+    (public.parent / "store-index").chmod(0o700)
+    settings, mail = settings_of(public), FEW[0]
+    find = functools.partial(look_up.find, settings, mail.archive_id)
+    assert as_another_user(lambda: find().archive_id) == mail.archive_id
+
+
 def test_a_full_disk_stops_indexing_and_not_reading(
     few: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -475,7 +542,8 @@ def test_an_archive_that_fails_keeps_no_other_from_being_indexed(few: Path) -> N
     service.close()
     found = search.Search(settings, "contract")
     assert len([*found.hits()]) == 2
-    assert "aaa@example.com has no index" in found.notices[0]
+    assert "aaa@example.com: not searched" in found.notices[0]
+    assert "store format 1" in found.notices[0]
 
 
 def test_a_missing_process_for_extraction_stops_indexing(few: Path) -> None:

@@ -208,6 +208,9 @@ def test_only_some_archives(stored: Path) -> None:
         ("from:(subject:x)", 6, "field in it"),
         ("", 0, "empty"),
         ("msgid:abc*", 6, "whole value"),
+        ("a <>", 2, "nothing to search for"),
+        ("rcpt:<>", 5, "nothing to search for"),
+        ("sender:*", 7, "nothing to search for"),
     ],
 )
 def test_an_error_names_its_place(

@@ -266,7 +266,13 @@ def old_store(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize(
     ("arguments", "exit_code"),
-    [(("list",), 1), (("show", ID), 1), (("verify",), 2)],
+    [
+        (("list",), 1),
+        (("show", ID), 1),
+        (("search", "x"), 1),
+        (("history",), 1),
+        (("verify",), 2),
+    ],
 )
 def test_a_store_of_format_1_is_refused_in_one_line(
     old_store: Path, arguments: tuple[str, ...], exit_code: int
@@ -275,6 +281,7 @@ def test_a_store_of_format_1_is_refused_in_one_line(
     result = CliRunner().invoke(main.main, command)
     assert result.exit_code == exit_code
     [line] = [e for e in result.output.splitlines() if "format 1" in e]
+    assert arguments[0] == "verify" or result.output.splitlines() == [line]
     assert f"{old_store}/{LEGAL}/journal" in line
 
 
