@@ -330,7 +330,9 @@ class PrivatePostfix:
         from postfix_archive.system import failure_log
 
         return failure_log.last(
-            str(self.etc), str(self.directory / "spool"), owner_of=str(self.fallback)
+            str(self.etc),
+            str(self.directory / "spool"),
+            owner_of=(str(self.fallback), str(self.etc / "archive.key")),
         )
 
     def queue_files(self) -> list[str]:

@@ -55,7 +55,7 @@ def rescue(ctx: click.Context) -> None:
     last_failure = failure_log.last(
         ctx.obj,
         settings.archive_spool_directory,
-        owner_of=settings.archive_fallback_directory,
+        owner_of=settings.own_paths,
     )
     try:
         if plan.to_rescue:

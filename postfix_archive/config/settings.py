@@ -113,6 +113,11 @@ class Settings:
         return f"{self.archive_key_file}.helo"
 
     @property
+    def own_paths(self) -> tuple[str, ...]:
+        """Paths that belong to the archive's user, as far as they exist."""
+        return self.archive_fallback_directory, self.archive_key_file
+
+    @property
     def has_store(self) -> bool:
         """True if the store keeps copies."""
         return "store" in self.archive_delivery

@@ -359,15 +359,12 @@ def _fallback_state(settings: Settings | None) -> tuple[int, int, str]:
 
 
 def _last_failure(directory: str, settings: Settings | None) -> str:
-    spool, fallback_directory = (
-        (settings.archive_spool_directory, settings.archive_fallback_directory)
-        if settings
-        else (
-            DEFAULTS["archive_spool_directory"],
-            DEFAULTS["archive_fallback_directory"],
-        )
-    )
-    return failure_log.last(directory, spool, owner_of=fallback_directory)
+    if settings:
+        spool, own_paths = settings.archive_spool_directory, settings.own_paths
+    else:
+        spool = DEFAULTS["archive_spool_directory"]
+        own_paths = (DEFAULTS["archive_fallback_directory"],)
+    return failure_log.last(directory, spool, owner_of=own_paths)
 
 
 def _log_error(postfix_config: Configuration, settings: Settings | None) -> str:

@@ -103,7 +103,7 @@ def _describe_remains(directory: str, name: str) -> str:
         failure_log.remove(
             directory,
             settings.archive_spool_directory,
-            owner_of=settings.archive_fallback_directory,
+            owner_of=settings.own_paths,
         )
         Path(settings.capsule_helo_file).unlink(missing_ok=True)
     lines += [f"  settings  {undo.STATE_DIRECTORY}/{name}.archive.cf"]

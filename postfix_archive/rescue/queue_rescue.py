@@ -230,7 +230,7 @@ def _save_capsule(directory: str, settings: Settings, capsule: QueuedMessage) ->
     fallback_directory = settings.archive_fallback_directory
     with privileges.as_owner(fallback_directory):
         last_failure = failure_log.last(
-            directory, spool_directory, owner_of=settings.archive_fallback_directory
+            directory, spool_directory, owner_of=settings.own_paths
         )
         reason = failure_log.explain(capsule.delay_reason, last_failure)
         fallback.put(fallback_directory, message, reason)
@@ -258,7 +258,7 @@ def _launcher_error(launcher: str, user: str, settings: Settings) -> str:
         last_failure = failure_log.last(
             directory,
             settings.archive_spool_directory,
-            owner_of=settings.archive_fallback_directory,
+            owner_of=settings.own_paths,
         )
         output = failure_log.explain(output, last_failure)
         return output or f"{launcher}: exit code {process.returncode}"

@@ -40,7 +40,7 @@ def snapshot(directory: str, settings: Settings) -> Snapshot:
     last_failure = failure_log.last(
         directory,
         settings.archive_spool_directory,
-        owner_of=settings.archive_fallback_directory,
+        owner_of=settings.own_paths,
     )
     fallback_directory = settings.archive_fallback_directory
     tallies, store_errors, losses = _tallies(settings)

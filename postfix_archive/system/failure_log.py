@@ -19,7 +19,7 @@ from postfix_archive.message import log_fields
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
 TEMPORARY_FAILURE = "temporary failure"  # all that a transport prints of a failure
 LOG_TAG = "postfix/archive"
@@ -45,10 +45,12 @@ def record(
             return
 
 
-def last(config_directory: str, spool_directory: str, *, owner_of: str) -> str:
+def last(
+    config_directory: str, spool_directory: str, *, owner_of: Iterable[str]
+) -> str:
     """Return the line of the last failure, with its time; "" if there was none.
 
-    owner_of: a path that belongs to the user of the transports. What another user has
+    owner_of: paths that belong to the user of the transports, if they exist. What another user has
     put into a directory such as /var/tmp is not read.
     """
     owner = _owner(owner_of)
@@ -91,18 +93,20 @@ def _write_to_log(line: str, config_directory: str) -> None:
     )
 
 
-def remove(config_directory: str, spool_directory: str, *, owner_of: str) -> None:
+def remove(
+    config_directory: str, spool_directory: str, *, owner_of: Iterable[str]
+) -> None:
     """Remove the file with the last failure, if there is one."""
     with contextlib.suppress(OSError):
         os.unlink(_path(config_directory, spool_directory, _owner(owner_of)))
 
 
-def _owner(path: str) -> int:
-    """Return the user id of a path's owner, this process's if there is none."""
-    try:
-        return os.stat(path).st_uid
-    except OSError:
-        return os.geteuid()
+def _owner(paths: Iterable[str]) -> int:
+    """Return the owner of the first path that exists, or else of this process."""
+    for path in paths:
+        with contextlib.suppress(OSError):
+            return os.stat(path).st_uid
+    return os.geteuid()
 
 
 def _path(config_directory: str, directory: str, owner: int | None = None) -> str:

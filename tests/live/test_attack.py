@@ -52,7 +52,7 @@ CAPSULE = request.CAPSULE_RECIPIENT.decode()
 ERIN = "erin@example.net"
 
 JOURNAL_PLACE = re.compile(
-    r"20\d\d/\d\d/\d\d/\d{8}-[0-9a-f]{40}\.eml\.gz|journal|journal\.last"
+    r"20\d\d/\d\d/\d\d/\d{8}-[0-9a-f]{40}\.eml\.gz|journal|journal\.(last|lock)"
 )
 
 MAIN_CF = {

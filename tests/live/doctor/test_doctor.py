@@ -36,6 +36,7 @@ def running_host() -> Iterator[Host]:
         try:
             assert postfix.run_command("queue", "rescue").returncode == 0
             assert postfix.run_command("outcomes").returncode == 0
+            assert postfix.run_command("index", "--once").returncode == 0
             yield Host(postfix)
         finally:
             subprocess.run(["umount", "-l", fallback_directory], check=True)

@@ -23,6 +23,7 @@ def running_host() -> Iterator[Host]:
     with PrivatePostfix(main=CORRECT_RESTRICTIONS, mode="lmtp") as postfix:
         assert postfix.run_command("queue", "rescue").returncode == 0
         assert postfix.run_command("outcomes").returncode == 0
+        assert postfix.run_command("index", "--once").returncode == 0
         yield Host(postfix)
 
 

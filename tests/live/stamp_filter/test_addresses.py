@@ -41,7 +41,7 @@ NO_SOCKET = r"\[local\]: No such file"
 NOT_AN_ARCHIVE = "error=RequestInvalid .*is not an archive address"
 LOG_LINE = re.compile(r"\w{3} [ \d]\d \d\d:\d\d:\d\d mail postfix[\w/-]*\[\d+\]: ")
 IN_THE_STORE = re.compile(
-    r"journal|journal\.last|drafts|20\d\d(/\d\d){0,2}"
+    r"journal|journal/20\d\d-\d\d|journal\.(last|lock)|drafts|20\d\d(/\d\d){0,2}"
     r"|20\d\d/\d\d/\d\d/\d{8}-[0-9a-f]{40}\.eml\.gz"
 )
 

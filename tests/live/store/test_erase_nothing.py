@@ -23,6 +23,7 @@ COMMAND_LINES: dict[str, list[list[str]]] = {
     "install": [["--archive", LEGAL, "--dry-run"]],
     "key create": [[], ["--id", "other", "--owner", USER]],
     "key rotate": [[]],
+    "key helo": [[]],
     "list": [[], ["--json", "--last", "1"], ["--until", "2000-01-01"]],
     "show": [["ID"], ["--raw", "ID"], ["--original", "ID"], ["--outcome", "ID"]],
     "export": [["--format", "csv", "OUT"]],
@@ -44,6 +45,9 @@ COMMAND_LINES: dict[str, list[list[str]]] = {
     "reconcile": [[], ["--json"]],
     "doctor": [[], ["--json"], ["--fix"]],
     "verify": [[], ["--archive", LEGAL], ["--json"]],
+    "history": [[], ["--json", "ID"]],
+    "readers": [[]],
+    "access-service": [[]],
     "uninstall": [[]],
 }
 
@@ -65,12 +69,13 @@ def all_commands(group: click.Group) -> dict[str, click.Command]:
 
 
 def digests(postfix: PrivatePostfix) -> dict[str, str]:
-    """Return the SHA-256 of every file of the store but journals and index."""
+    """Return the SHA-256 of every file of the store but journals, and index."""
     return {
         str(path): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in postfix.store.rglob("*")
         if path.is_file()
         and "/journal" not in str(path)
+        and "/access" not in str(path)
         and not path.is_relative_to(postfix.store / "index")
     }
 

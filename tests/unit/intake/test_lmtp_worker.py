@@ -35,7 +35,7 @@ def config_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterato
 
 
 def last_failure(etc: Path) -> str:
-    return failure_log.last(str(etc), str(etc), owner_of=str(etc))
+    return failure_log.last(str(etc), str(etc), owner_of=[str(etc)])
 
 
 class RecordingFilter:

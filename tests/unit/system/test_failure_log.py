@@ -39,10 +39,10 @@ def test_the_last_failure_is_stored_with_its_time(
     record(tmp_path, {"error": "first"})
     record(tmp_path)
     assert logged == ["error=first", LINE]
-    last_failure = failure_log.last("/etc/x", str(tmp_path), owner_of=str(tmp_path))
+    last_failure = failure_log.last("/etc/x", str(tmp_path), owner_of=[str(tmp_path)])
     assert last_failure.partition(" ")[2] == LINE
     time.strptime(last_failure.partition(" ")[0], "time=%Y-%m-%dT%H:%M:%SZ")
-    assert failure_log.last("/etc/other", str(tmp_path), owner_of=str(tmp_path)) == ""
+    assert failure_log.last("/etc/other", str(tmp_path), owner_of=[str(tmp_path)]) == ""
     [path] = tmp_path.glob(".*.last-error")
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
@@ -52,7 +52,7 @@ def test_a_spool_directory_that_is_gone_leaves_the_default(
 ) -> None:
     record(tmp_path / "missing")
     assert LINE in failure_log.last(
-        "/etc/x", str(tmp_path / "missing"), owner_of=str(tmp_path)
+        "/etc/x", str(tmp_path / "missing"), owner_of=[str(tmp_path)]
     )
 
 
@@ -69,9 +69,9 @@ def test_what_is_planted_is_neither_followed_nor_read(
         os.mkfifo(path)
     else:
         path.mkdir()
-    assert failure_log.last("/etc/x", str(tmp_path), owner_of=str(tmp_path)) == ""
+    assert failure_log.last("/etc/x", str(tmp_path), owner_of=[str(tmp_path)]) == ""
     record(tmp_path)  # over a directory: to the default directory
-    assert LINE in failure_log.last("/etc/x", str(tmp_path), owner_of=str(tmp_path))
+    assert LINE in failure_log.last("/etc/x", str(tmp_path), owner_of=[str(tmp_path)])
     assert victim.read_text() == "time=9999 secret"
 
 
@@ -93,7 +93,7 @@ def test_another_user_can_neither_forge_the_last_failure_nor_keep_it_out(
     os.chown(path, 65533, 65533, follow_symlinks=False)
 
     def last() -> str:
-        owner_of = str(tmp_path / "owned")
+        owner_of = [str(tmp_path / "owned")]
         return failure_log.last("/etc/x", str(tmp_path), owner_of=owner_of)
 
     assert last() == ""
@@ -102,7 +102,7 @@ def test_another_user_can_neither_forge_the_last_failure_nor_keep_it_out(
     record(tmp_path, {"error": "second"})
     assert last().endswith(" error=second")
     assert path.read_text() == "time=9999 forged"
-    owner_of = str(tmp_path / "owned")
+    owner_of = [str(tmp_path / "owned")]
     failure_log.remove("/etc/x", str(tmp_path), owner_of=owner_of)
     assert last() == "" and path.read_text() == "time=9999 forged"
 
@@ -115,7 +115,7 @@ def test_a_failure_of_the_log_itself_is_no_failure(
 
     monkeypatch.setattr(failure_log, "_write_to_log", raise_error)
     record(tmp_path)
-    assert LINE in failure_log.last("/etc/x", str(tmp_path), owner_of=str(tmp_path))
+    assert LINE in failure_log.last("/etc/x", str(tmp_path), owner_of=[str(tmp_path)])
 
 
 def test_a_line_is_one_line_of_printable_text(
