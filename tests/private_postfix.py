@@ -444,6 +444,7 @@ class PrivatePostfix:
         """
         postconf = ["postconf", "-c", str(self.etc)]
         added = ",".join(f"{name}={value}" for name, value in values.items())
+        added = added.replace("$", "$$")
         shown = [["export_environment"], ["-P", "*/*/export_environment"]]
         for arguments in shown:
             output = subprocess.check_output([*postconf, *arguments], text=True)
