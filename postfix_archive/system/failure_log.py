@@ -50,8 +50,8 @@ def last(
 ) -> str:
     """Return the line of the last failure, with its time; "" if there was none.
 
-    owner_of: paths that belong to the user of the transports, if they exist. What another user has
-    put into a directory such as /var/tmp is not read.
+    owner_of: paths that belong to the user of the transports, if they exist. What
+    another user has put into a directory such as /var/tmp is not read.
     """
     owner = _owner(owner_of)
     lines = [""]
