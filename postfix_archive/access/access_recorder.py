@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from postfix_archive.access import access_entry, access_journal, access_service
 from postfix_archive.access.access_entry import Entry
@@ -18,7 +18,20 @@ from postfix_archive.config.settings import Settings
 from postfix_archive.errors import AccessNotRecorded, ArchiveError, ReasonMissing
 from postfix_archive.postfix import postfix_command
 
-Item = TypeVar("Item")
+
+class Readable(Protocol):
+    """What names a record: a record itself, or a hit of a search."""
+
+    @property
+    def archive(self) -> str:
+        """The archive address."""
+
+    @property
+    def archive_id(self) -> str:
+        """The archive id."""
+
+
+Item = TypeVar("Item", bound=Readable)
 LOG_TAG = "postfix-archive/access"
 LOG_LIMIT = 1000  # characters of ids in a line of the log
 
@@ -32,7 +45,7 @@ class AccessRecorder:
         action: str,
         *,
         query: str = "",
-        reason: str | None = None,
+        reason: str = "",
         warn: Callable[[str], None],
     ) -> None:
         """Record nothing yet.
@@ -40,7 +53,7 @@ class AccessRecorder:
         action is the command's name, query what the user has typed. Raises
         ReasonMissing with archive_require_reason and no reason.
         """
-        if settings.archive_require_reason and not (reason or "").strip():
+        if settings.archive_require_reason and not reason.strip():
             raise ReasonMissing(
                 f"archive_require_reason = yes: {action} needs a reason; add --reason"
                 " TEXT"
@@ -52,7 +65,7 @@ class AccessRecorder:
             access_entry.current_user(),
             action,
             query[:limit],
-            (reason or "")[:limit],
+            reason[:limit],
             (),
         )
 
@@ -77,13 +90,8 @@ class AccessRecorder:
         """Record that archives were searched, without a message that was shown."""
         self.record({archive: () for archive in archives})
 
-    def before(
-        self,
-        items: Iterable[Item],
-        key: Callable[[Item], tuple[str, str]],
-        archives: Iterable[str],
-    ) -> Iterator[Item]:
-        """Yield the items; each is recorded before. key: its archive and archive id.
+    def before(self, items: Iterable[Item], archives: Iterable[str]) -> Iterator[Item]:
+        """Yield the items; each is recorded before.
 
         archives: where they are searched; those without any are recorded at the end.
         """
@@ -91,8 +99,8 @@ class AccessRecorder:
         seen: set[str] = set()
         while some := list(islice(rest, access_journal.IDS_PER_LINE)):
             ids: dict[str, list[str]] = {}
-            for archive, archive_id in map(key, some):
-                ids.setdefault(archive, []).append(archive_id)
+            for each in some:
+                ids.setdefault(each.archive, []).append(each.archive_id)
             self.record(ids)
             seen |= ids.keys()
             yield from some

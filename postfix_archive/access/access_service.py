@@ -14,7 +14,6 @@ The client side is used by access_recorder, the service by the command access-se
 from __future__ import annotations
 
 import contextlib
-import grp
 import json
 import os
 import socket
@@ -23,7 +22,7 @@ import stat
 import struct
 from collections.abc import Callable, Mapping, Sequence
 
-from postfix_archive.access import access_entry
+from postfix_archive.access import access_entry, reader_group
 from postfix_archive.access.access_entry import Entry
 from postfix_archive.config.settings import Settings
 from postfix_archive.errors import AccessNotRecorded, AccessServiceFailed
@@ -138,13 +137,7 @@ def _group_id(group: str) -> int:
             "archive_reader_group is empty: root and the archive's user record"
             " themselves what they read; set it in archive.cf to let others read"
         )
-    try:
-        return grp.getgrnam(group).gr_gid
-    except KeyError:
-        raise AccessServiceFailed(
-            f"archive_reader_group = {group}: no such group; run groupadd --system"
-            f" {group}"
-        ) from None
+    return reader_group.group_id(group)
 
 
 def parse(

@@ -128,11 +128,7 @@ def _with_access(
     """Return what records that records are exported, then shows the progress."""
 
     def record_first(records: Iterator[Record]) -> Iterable[Record]:
-        return progress(
-            access.before(
-                records, lambda each: (each.archive, each.archive_id), archives
-            )
-        )
+        return progress(access.before(records, archives))
 
     return record_first
 

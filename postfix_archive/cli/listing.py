@@ -63,7 +63,6 @@ def list_(
     access = recorder(settings, "list", reason)
     messages = access.before(
         _records(settings, archive, begin, end, last),
-        lambda message: (message.archive, message.archive_id),
         [archive] if archive else record_reader.archives(store),
     )
     first = next(messages, None)

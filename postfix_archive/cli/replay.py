@@ -70,11 +70,7 @@ def replay(
     access = recorder(settings, "replay", reason, " ".join(("to", *to)))
     messages = [
         (message, plan.recipients(message, given))
-        for record in access.before(
-            selection.records(settings, selected, _report),
-            lambda each: (each.archive, each.archive_id),
-            [],
-        )
+        for record in access.before(selection.records(settings, selected, _report), [])
         for message in stored_message.of_record(record)
     ]
     for message, recipients in messages:

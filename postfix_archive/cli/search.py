@@ -102,7 +102,7 @@ def search_(
             return
         found_hits = found.hits(after, limit + 1)
         some = found_hits if has_all else islice(found_hits, limit + 1)
-        hits = access.before(some, _key, searched)
+        hits = access.before(some, searched)
     except QueryInvalid as error:
         report_error(error)
         click.get_current_context().exit(EXIT_USAGE)
@@ -117,10 +117,6 @@ def search_(
             place = search.place_of(page[limit - 1])
             click.echo(f"There are more: --after={place}", err=True)
     _report_notices(found)
-
-
-def _key(hit: Hit) -> tuple[str, str]:
-    return hit.archive, hit.archive_id
 
 
 def _print(

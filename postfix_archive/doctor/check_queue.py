@@ -215,16 +215,14 @@ def check_follower(host: Host) -> Iterator[Finding]:
     """Report that postfix-archive outcomes does not keep up with the log."""
     if host.settings is None or not host.settings.needs_follower or host.log_error:
         return
-    age = host.log_read_age
-    if host.is_running and (age is None or age > FOLLOWER_LATE_AGE):
-        since = "ever" if age is None else f"for {age / 60:.0f} minutes"
-        yield Finding(
-            "outcomes-late",
-            WARNING,
-            host.follower_file or "postfix-archive outcomes",
-            f"it has not reached the end of Postfix's log {since}: outcomes of"
-            " recipients are missing in the journals",
-            _service_fix(host, host.follower_file, "outcomes"),
+    if host.is_running:
+        yield from _late_service(
+            host,
+            "outcomes",
+            host.follower_file,
+            host.log_read_age,
+            "has not reached the end of Postfix's log",
+            "outcomes of recipients are missing in the journals",
         )
 
 
@@ -232,16 +230,28 @@ def check_indexer(host: Host) -> Iterator[Finding]:
     """Report that postfix-archive index does not keep up with the journals."""
     if host.settings is None or not host.settings.has_store:
         return
-    age = host.index_age
+    yield from _late_service(
+        host,
+        "index",
+        host.indexer_file,
+        host.index_age,
+        "has not reached the ends of the journals",
+        "search does not find the newest mail",
+    )
+
+
+def _late_service(
+    host: Host, command: str, file: str, age: float | None, lag: str, harm: str
+) -> Iterator[Finding]:
+    """Report a service that last did its work age seconds ago, or never."""
     if age is None or age > FOLLOWER_LATE_AGE:
         since = "ever" if age is None else f"for {age / 60:.0f} minutes"
         yield Finding(
-            "index-late",
+            f"{command}-late",
             WARNING,
-            host.indexer_file or "postfix-archive index",
-            f"it has not reached the ends of the journals {since}: search does not find"
-            " the newest mail",
-            _service_fix(host, host.indexer_file, "index"),
+            file or f"postfix-archive {command}",
+            f"it {lag} {since}: {harm}",
+            _service_fix(host, file, command),
         )
 
 

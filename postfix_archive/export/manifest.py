@@ -20,8 +20,6 @@ from postfix_archive.message import address, dates, encoded_words, header
 from postfix_archive.message.printable import safe_text
 from postfix_archive.store.outcome_summary import RecipientResult
 
-# Keys of an entry that say how to go on; not in the CSV.
-INTERNAL = ("end", "offset", "crc32", "compressed_size")
 HEADER_FIELDS = ("from", "to", "cc", "subject", "date")
 COLUMNS = (
     "archive seq id file sha256 size exported_sha256 removed_fields mih message_id"

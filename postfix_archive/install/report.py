@@ -49,20 +49,14 @@ def show(
     """
     print(f"Settings:   {postfix_instance.archive_cf}")
     print(f"Store:      {postfix_instance.store}")
+    command = str(program_files.command_path)
     timer = scheduler.TIMER.install(
-        postfix_instance.name,
-        postfix_instance.directory,
-        str(program_files.command_path),
+        postfix_instance.name, postfix_instance.directory, command
     )
     print(f"Timer:      {timer or NO_TIMER}")
-    print(
-        "Follower:  "
-        f" {_install_follower(postfix_instance, str(program_files.command_path))}"
-    )
-    indexer = _install_indexer(postfix_instance, str(program_files.command_path))
-    print(f"Index:      {indexer}")
+    print(f"Follower:   {_install_follower(postfix_instance, command)}")
+    print(f"Index:      {_install_indexer(postfix_instance, command)}")
     if postfix_instance.current_settings().archive_reader_group:
-        command = str(program_files.command_path)
         service = scheduler.ACCESS_SERVICE.install(
             postfix_instance.name, postfix_instance.directory, command
         )

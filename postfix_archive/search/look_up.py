@@ -31,7 +31,6 @@ from postfix_archive.store import journal, journal_reader, record_reader
 from postfix_archive.store.journal_reader import Line
 from postfix_archive.store.record import Record
 
-MATCH_LIMIT = 5  # records that a message about an ambiguous id names
 TAIL_LIMIT = 16 << 20  # bytes of a journal that are read besides the index
 MIN_DIGITS = 8  # of a SHA-256
 
@@ -51,20 +50,14 @@ def find(settings: Settings, text: str, archive: str | None = None) -> Place:
     """
     places = {
         (each.archive, each.archive_id): each
-        for each in islice(_matches(settings, text, archive), MATCH_LIMIT + 1)
+        for each in islice(
+            _matches(settings, text, archive), record_reader.MATCH_LIMIT + 1
+        )
     }
     if not places:
-        raise RecordNotFound(
-            f"no record {text} in {settings.archive_store_directory}; run"
-            " postfix-archive list to see all"
-        )
+        raise record_reader.not_found(text, settings.archive_store_directory)
     if len(places) > 1:
-        names = [f"{archive_id} ({name})" for name, archive_id in places]
-        count = len(names) if len(names) <= MATCH_LIMIT else f"more than {MATCH_LIMIT}"
-        raise RecordNotFound(
-            f"{text} matches {count} records: {', '.join(names[:MATCH_LIMIT])}; give a"
-            " longer prefix, or --archive"
-        )
+        raise record_reader.ambiguous(text, places)
     [place] = places.values()
     return place
 
@@ -190,7 +183,12 @@ def _indexed_matches(settings: Settings, text: str, archive: str) -> list[Place]
         return None
     try:
         found = Search(settings, _node(text), archives=[archive])
-        hits = list(islice(found.hits(first=MATCH_LIMIT + 1), MATCH_LIMIT + 1))
+        hits = list(
+            islice(
+                found.hits(first=record_reader.MATCH_LIMIT + 1),
+                record_reader.MATCH_LIMIT + 1,
+            )
+        )
         newer = tail(settings, archive)
     except IndexFailed:
         return None
@@ -227,7 +225,7 @@ def _streamed_matches(
     offsets: dict[str, list[int]] = {
         archive_id: []
         for archive_id in islice(
-            _matching_ids(store, text, archive, position), MATCH_LIMIT + 1
+            _matching_ids(store, text, archive, position), record_reader.MATCH_LIMIT + 1
         )
     }
     for line in journal_reader.lines(path, position) if offsets else ():

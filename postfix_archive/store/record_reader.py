@@ -111,15 +111,13 @@ def find_record(directory: str, id_prefix: str, archive: str | None) -> Record:
             if key in matches or event["event"] in journal.CAPTURE_EVENTS:
                 matches.setdefault(key, []).append(event)
             if len(matches) > MATCH_LIMIT:
-                raise _ambiguous(id_prefix, matches)
+                raise ambiguous(id_prefix, matches)
     if not matches and removals:
         raise RecordNotFound(removals[-1])
     if not matches:
-        raise RecordNotFound(
-            f"no record {id_prefix} in {directory}; run postfix-archive list to see all"
-        )
+        raise not_found(id_prefix, directory)
     if len(matches) > 1:
-        raise _ambiguous(id_prefix, matches)
+        raise ambiguous(id_prefix, matches)
     [((name, archive_id), events)] = matches.items()
     return record.merge(name, events)[archive_id]
 
@@ -285,7 +283,15 @@ def _damaged(
     return JournalFailed(f"{path}, line {number}: {damage}; run postfix-archive verify")
 
 
-def _ambiguous(id_prefix: str, matches: Iterable[tuple[str, str]]) -> RecordNotFound:
+def not_found(id_prefix: str, directory: str) -> RecordNotFound:
+    """Return the error that no record of a store has this id."""
+    return RecordNotFound(
+        f"no record {id_prefix} in {directory}; run postfix-archive list to see all"
+    )
+
+
+def ambiguous(id_prefix: str, matches: Iterable[tuple[str, str]]) -> RecordNotFound:
+    """Return the error that several records, by archive and id, have this id."""
     names = [f"{archive_id} ({archive})" for archive, archive_id in matches]
     count = len(names) if len(names) <= MATCH_LIMIT else f"more than {MATCH_LIMIT}"
     return RecordNotFound(

@@ -27,6 +27,7 @@ from postfix_archive.cli.main import main
 from postfix_archive.config import archive_cf
 from postfix_archive.config.settings import Settings
 from postfix_archive.errors import AccessNotRecorded, ReasonMissing
+from postfix_archive.search.look_up import Place
 from postfix_archive.store import verifier
 
 ARCHIVE = "legal@example.com"
@@ -100,8 +101,8 @@ def test_each_archive_that_is_searched_has_an_entry(
     """One with what was found, the other without; history names the right one."""
     (tmp_path / "store" / "other@example.com").mkdir()
     recorder = access_recorder.AccessRecorder(settings, "search", warn=print)
-    hits = [(ARCHIVE, each) for each in IDS[:3]]
-    found = recorder.before(hits, lambda hit: hit, [ARCHIVE, "other@example.com"])
+    hits = [Place(ARCHIVE, each, ()) for each in IDS[:3]]
+    found = recorder.before(hits, [ARCHIVE, "other@example.com"])
     assert list(found) == hits
     command = ["-c", str(tmp_path), "history", "--json"]
     lines = CliRunner().invoke(main, command).output.splitlines()
