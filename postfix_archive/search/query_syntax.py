@@ -9,7 +9,7 @@ import re
 from collections.abc import Sequence
 
 import luqum.exceptions
-import luqum.parser
+import luqum.thread  # luqum.parser has one lexer for all threads
 from luqum import tree
 
 from postfix_archive.errors import QueryInvalid
@@ -33,7 +33,7 @@ def parse(query: str) -> Node:
     if not query.strip():
         raise QueryInvalid("the query is empty; * finds everything", query, 0)
     try:
-        root = luqum.parser.parser.parse(QUOTED_OR_BRACKETED.sub(_quote, query))
+        root = luqum.thread.parse(QUOTED_OR_BRACKETED.sub(_quote, query))
     except luqum.exceptions.ParseError as error:
         raise _syntax_error(str(error), query) from None
     except (
