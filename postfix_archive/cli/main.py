@@ -37,6 +37,7 @@ COMMANDS = {
     "key": ("keys_and_tables", "key"),
     "list": ("listing", "list_"),
     "outcomes": ("outcomes", "outcomes"),
+    "procedure": ("procedure", "procedure"),
     "queue": ("rescue", "queue"),
     "readers": ("history", "readers"),
     "reconcile": ("reconcile", "reconcile"),

@@ -28,6 +28,7 @@ COMMAND_LINES: dict[str, list[list[str]]] = {
     "show": [["ID"], ["--raw", "ID"], ["--original", "ID"], ["--outcome", "ID"]],
     "export": [["--format", "csv", "OUT"]],
     "import": [["--archive", LEGAL, "MAIL"]],
+    "procedure": [[], ["--language", "de"]],
     "replay": [
         ["ID", "--to", "carol@example.net", "--yes"],
         ["ID", "--copies", "--yes"],
