@@ -20,8 +20,8 @@ def procedure(directory: str, language: str) -> None:
     """Print the written procedure of this archive as an HTML page.
 
     Made from the running configuration: what is captured and how, how it is kept and
-    checked, who may do what, and what is missing. Its SHA-256 becomes an event in the journal
-    of each archive: nothing is printed if that fails.
+    checked, who may do what, and what is missing. Its SHA-256 becomes an event in the
+    journal of each archive: nothing is printed if that fails.
     """
     state = facts.collect_facts(directory)
     page = document.to_html(state, language).encode("utf-8", "backslashreplace")
