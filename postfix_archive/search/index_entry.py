@@ -1,6 +1,6 @@
 """What the index has of one message, made from its record and its content.
 
-Pure; used by indexer and index_database. Values are text in the form of cjk.normalize.
+Pure; used by indexer and index_database. Values are text as folding.normalize has it.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from postfix_archive.message import address
-from postfix_archive.search import cjk
+from postfix_archive.search import cjk, folding
 from postfix_archive.search.content import Attachment, MessageContent
 from postfix_archive.search.index_schema import (
     BCC,
@@ -99,7 +99,7 @@ def from_record(record: Record) -> RecordEntry:
 
 def from_content(content: MessageContent) -> ContentEntry:
     """Return what the index has of a message's content."""
-    subject = cjk.normalize(content.subject)
+    subject = folding.normalize(content.subject)
     columns = (
         content.text,
         subject,
@@ -108,13 +108,13 @@ def from_content(content: MessageContent) -> ContentEntry:
         " ".join(content.cc),
         " ".join(each.name for each in content.attachments),
     )
-    normalized = [cjk.normalize(each) for each in columns]
+    normalized = [folding.normalize(each) for each in columns]
     roles: dict[str, int] = {}
     header = ((content.from_, FROM), (content.to, TO), (content.cc, CC))
     for mailboxes, role in (*header, (content.bcc, BCC)):
         for each in filter(None, map(mailbox_address, mailboxes)):
             roles[each] = roles.get(each, 0) | role
-    message_id = cjk.normalize(content.message_id)
+    message_id = folding.normalize(content.message_id)
     return ContentEntry(
         texts=(
             *map(cjk.to_terms, normalized),
@@ -138,7 +138,7 @@ def mailbox_address(mailbox: str) -> str:
 
 def normalize_name(text: str) -> str:
     """Return an address or another value as the index has it: in lower case."""
-    return cjk.normalize(text).strip().lower()[:NAME_LIMIT]
+    return folding.normalize(text).strip().lower()[:NAME_LIMIT]
 
 
 def hash_text(text: str) -> int:
@@ -185,8 +185,9 @@ def _queue_keys(record: Record) -> Iterator[tuple[str, str]]:
 
 
 def _content_labels(content: MessageContent) -> Iterator[tuple[str, str]]:
-    if content.list_id:
-        yield "list", normalize_name(content.list_id)
+    for name in (content.list_id, content.list_name):
+        if name:
+            yield "list", normalize_name(name)
     yield from _type_labels(content.attachments)
     for problem in content.problems:
         yield "problem", normalize_name(problem)

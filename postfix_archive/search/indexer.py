@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 
 from postfix_archive.errors import IndexFailed, RecordDamaged, StoreFailed
-from postfix_archive.search import index_entry
+from postfix_archive.search import extraction_header, index_entry
 from postfix_archive.search.content import MessageContent
 from postfix_archive.search.extraction_process import read_original
 from postfix_archive.search.index_engine import IndexWriter
@@ -33,19 +33,8 @@ INDEXED_EVENTS = {
     journal.MAILED,
     journal.OUTCOME,
 }
-NO_CONTENT = MessageContent(
-    from_=(),
-    to=(),
-    cc=(),
-    bcc=(),
-    subject="",
-    date=None,
-    message_id="",
-    list_id="",
-    references=(),
-    text="",
-    attachments=(),
-    problems=("copy: missing or damaged",),
+NO_CONTENT = extraction_header.NO_CONTENT._replace(
+    problems=("copy: missing or damaged",)
 )
 Extract = Callable[[bytes], MessageContent]  # such as extraction_process.Extractor's
 EventsById = dict[str, dict[int, Event]]  # the events of a message by their offsets

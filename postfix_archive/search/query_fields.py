@@ -12,6 +12,7 @@ from collections.abc import Callable
 from postfix_archive.errors import QueryInvalid
 from postfix_archive.search import (
     cjk,
+    folding,
     index_entry,
     index_schema,
     query_condition,
@@ -164,7 +165,7 @@ def _size(text: str) -> int | None:
 
 def _fts_phrase(word: Word) -> str:
     """Return the text of a word or phrase as a string of FTS5."""
-    terms, is_open = cjk.query_terms(cjk.normalize(word.text))
+    terms, is_open = cjk.query_terms(folding.normalize(word.text))
     if not any(unicodedata.category(each)[0] in "LN" for each in terms):
         raise ValueError(f"{word.text!r} has no letter and no digit to search for")
     quoted = terms.replace('"', " ")
@@ -239,7 +240,7 @@ def _key(_: Compiler, word: Word) -> Condition:
     text = word.text.strip().strip("<>")
     return query_condition.of_source(
         "SELECT message FROM message_key WHERE hash = ?",
-        index_entry.key_hash((word.field, cjk.normalize(text))),
+        index_entry.key_hash((word.field, folding.normalize(text))),
     )
 
 

@@ -126,7 +126,8 @@ class Search:
                 continue
             if state is None:
                 self.notices.append(
-                    f"{name} has no index; make one: postfix-archive index --once"
+                    f"{name} has no index, or one of an older version; make one:"
+                    " postfix-archive index --once"
                 )
                 continue
             indexed.append(name)

@@ -20,13 +20,14 @@ from typing import Any
 
 import pytest
 
-from postfix_archive.errors import ArchiveError, IndexFailed
+from postfix_archive.errors import ArchiveError, IndexFailed, IndexMissing
 from postfix_archive.search import (
     archive_index,
     extraction,
     index_entry,
     index_file,
     index_lag,
+    index_schema,
     index_service,
     indexer,
     look_up,
@@ -235,6 +236,26 @@ def test_a_lost_state_builds_all_again(copied: Path) -> None:
         Path(f"{copied}-index/{LEGAL}/state.json").write_text(text)
         catch_up(copied)
         assert answers(copied) == expected
+
+
+def test_an_index_of_an_older_version_is_built_again(copied: Path) -> None:
+    expected, counts = answers(copied), row_counts(copied)
+    for archive in (LEGAL, HR):
+        state = Path(f"{copied}-index/{archive}/state.json")
+        version = index_schema.VERSION
+        older = f'"version": {version - 1}'
+        state.write_text(state.read_text().replace(f'"version": {version}', older))
+        for path in databases(copied, archive):
+            with contextlib.closing(sqlite3.connect(path)) as db, db:
+                db.execute(f"PRAGMA user_version = {version - 1}")
+                db.execute("UPDATE message SET subject = 'of the older version'")
+    with pytest.raises(IndexMissing, match="older version.*index --once"):
+        search.Search(settings_of(copied), "contract")
+    catch_up(copied)
+    assert answers(copied) == expected
+    assert row_counts(copied) == counts
+    hits = search.Search(settings_of(copied), "*").hits()
+    assert "of the older version" not in {each.subject for each in hits}
 
 
 def test_another_journal_is_noticed(copied: Path) -> None:
