@@ -400,6 +400,9 @@ COMMAND_ERRORS = {
     "ReferenceMissing",
     "BypassRefused",
     "NotRoot",
+    "PurgeRefused",
+    "RecordHeld",
+    "RetentionRuleInvalid",
     "TableInvalid",
 }
 
