@@ -35,6 +35,8 @@ with exit code 1.
      |    +-- IndexDamaged
      +-- IndexerRunning                           postfix-archive index
      +-- QueryInvalid, LibraryMissing             postfix-archive search
+     +-- RetentionRuleInvalid, PurgeRefused       postfix-archive retention, purge
+     +-- RecordHeld                               a legal hold covers the record
 """
 
 
@@ -250,6 +252,18 @@ class QueryInvalid(ArchiveError):
 
     def __str__(self) -> str:
         return self.reason
+
+
+class RetentionRuleInvalid(ArchiveError):
+    """A line of archive.retention cannot be read as a rule; nothing is removed."""
+
+
+class PurgeRefused(ArchiveError):
+    """Nothing is removed: the clock is in doubt, or too much would be at once."""
+
+
+class RecordHeld(ArchiveError):
+    """A record is not removed, since legal holds cover it."""
 
 
 class ExportFailed(ArchiveError):

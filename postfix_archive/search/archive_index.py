@@ -182,9 +182,20 @@ class ArchiveIndex:
         """Replace what a record says about a message that is in here."""
         self._database_of(record.archive_id).update(record, offsets)
 
-    def remove(self, record: RecordEntry, content: ContentEntry) -> None:
-        """Remove a message; record and content are those that were added."""
-        self._database_of(record.archive_id).remove(record, content)
+    def remove(
+        self, archive_ids: Sequence[str], content_of: Callable[[str], ContentEntry]
+    ) -> None:
+        """Remove messages; content_of returns what was added for an archive id."""
+        by_database: dict[IndexDatabase, list[str]] = {}
+        for each in archive_ids:
+            by_database.setdefault(self._database_of(each), []).append(each)
+        for database, some in by_database.items():
+            database.remove(some, content_of)
+
+    def tidy(self) -> None:
+        """Leave no word of removed messages in the files; after a commit()."""
+        for database in self._databases.values():
+            database.tidy()
 
     def commit(self, last_line: Line) -> None:
         """Commit all changes; last_line is the last one of the journal they are from.

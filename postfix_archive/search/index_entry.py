@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from postfix_archive.message import address
+from postfix_archive.message import address, dates
 from postfix_archive.search import cjk, folding
 from postfix_archive.search.content import Attachment, MessageContent
 from postfix_archive.search.index_schema import (
@@ -20,9 +20,11 @@ from postfix_archive.search.index_schema import (
     OUTCOME_BITS,
     TO,
 )
+from postfix_archive.store import journal_event
 from postfix_archive.store.record import Pass, Record
 
 SUBJECT_LIMIT = 1000  # characters that a page of hits may show (RFC 5322 2.1.1: 998)
+FOR_EVER = 1 << 40  # Unix time: the year 36812
 NAME_LIMIT = 320  # characters of an address (RFC 3696 3) or of another value
 
 
@@ -31,7 +33,8 @@ class RecordEntry:
     """What a record says, which may grow: further passes, recipients, outcomes.
 
     ``labels`` are (kind, name), ``keys`` (field, value); ``recipients`` are those of
-    the envelope, each as the client said and as mapped by this host.
+    the envelope, each as the client said and as mapped by this host. ``keep_until`` is
+    the end of the retention period (Unix time), None before it is known.
     """
 
     archive_id: str
@@ -43,6 +46,7 @@ class RecordEntry:
     recipients: tuple[tuple[str, str], ...]
     recipient_count: int  # of the first pass
     outcomes: int  # bits of OUTCOME_BITS
+    keep_until: int | None
     labels: frozenset[tuple[str, str]]
     keys: frozenset[tuple[str, str]]
 
@@ -92,9 +96,21 @@ def from_record(record: Record) -> RecordEntry:
         ),
         recipient_count=len(record.recipients),
         outcomes=sum(OUTCOME_BITS[kind] for kind in kinds),
+        keep_until=_keep_until(record),
         labels=frozenset(_record_labels(record)),
         keys=frozenset(_queue_keys(record)),
     )
+
+
+def _keep_until(record: Record) -> int | None:
+    """Return the end of the last day on which a record is kept, as noted last."""
+    if record.retention is None:
+        return None
+    until = record.retention["until"]
+    if until == journal_event.PERMANENT:
+        return FOR_EVER
+    last_day = datetime.datetime.fromisoformat(until).replace(tzinfo=datetime.UTC)
+    return int(last_day.timestamp()) + dates.DAY_SECONDS
 
 
 def from_content(content: MessageContent) -> ContentEntry:

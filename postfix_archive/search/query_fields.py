@@ -48,13 +48,16 @@ TIME_COLUMNS = {
     "newer_than": "arrived",
     "older_than": "arrived",
     "sent": "sent",
+    "until": "keep_until",
 }
+RANGES = ("archived", "date", "sent", "until")
 LABEL_SQL = "SELECT message FROM label_use WHERE label IN (SELECT number FROM label"
 HAS = {
     "attachment": Condition("m.attachments > 0"),
     "problem": query_condition.of_source(
         f"{LABEL_SQL} WHERE kind = ?)", index_schema.LABELS.index("problem")
     ),
+    "retention": Condition("m.keep_until IS NOT NULL"),
 }
 
 
@@ -106,11 +109,11 @@ class Compiler:
     def _range(self, term: Range) -> Condition:
         if term.field == "size":
             low, high = (_size(each) for each in (term.low, term.high))
-        elif term.field in ("archived", "date", "sent"):
+        elif term.field in RANGES:
             low, high = self._times(term)
         else:
             raise ValueError(
-                f"{term.field}: has no ranges; archived, date, sent and size have"
+                f"{term.field}: has no ranges; {', '.join(RANGES)} and size have"
             )
         column = TIME_COLUMNS.get(term.field, term.field)
         if low is not None and not term.has_low and term.field == "size":
@@ -332,4 +335,5 @@ FIELDS: dict[str, Maker] = {
     "subject": _text,
     "to": _mailbox,
     "type": _label,
+    "until": Compiler.date,
 }

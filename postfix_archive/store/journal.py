@@ -27,12 +27,14 @@ if TYPE_CHECKING:
 
 # The events. CAPTURE_EVENTS have an envelope; BYPASS_EVENTS say that the bypass was
 # turned on and off, so that mail passed unarchived; REMOVAL_EVENTS that a record's copy
-# was removed and the details of its lines struck out. SEGMENT begins each segment.
+# was removed and the details of its lines struck out; RETENTION until when a record is
+# kept, by which rule. SEGMENT begins each segment.
 CAPTURE_EVENTS = ARCHIVED, SUPPLEMENT = "archived", "supplement"
 MAILED, OUTCOME = "mailed", "outcome"
 REPORT_EVENTS = OUTCOME_REPORT, OUTCOME_MAILED = "outcome-report", "outcome-mailed"
 BYPASS_EVENTS = BYPASS_STARTED, BYPASS_ENDED = "bypass-started", "bypass-ended"
 REMOVAL_EVENTS = ERASED, PURGED = "erased", "purged"
+RETENTION = "retention"
 SEGMENT = "segment"
 
 LOCK_POLL_INTERVAL = 0.05  # seconds

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 LONE_SURROGATES = re.compile("[\ud800-\udc7f\udd00-\udfff]")
 
 
+PERMANENT = "permanent"  # as the last day of a period: none
 OPTIONAL_OUTCOME_KEYS = "original status remote reply expanded_to parent".split()
 
 
@@ -64,6 +65,10 @@ class Event(TypedDict, total=False):
     queue_id: str
     expanded_to: str
     parent: str
+    rule: str
+    period: str
+    until: str
+    by: str
     prev: str
 
 
@@ -107,6 +112,8 @@ def is_valid(event: object) -> bool:
     if event["event"] == journal.OUTCOME and not is_valid_outcome(event):
         return False
     if event["event"] in journal.REPORT_EVENTS and not _is_valid_report(event):
+        return False
+    if event["event"] == journal.RETENTION and not _is_valid_retention(event):
         return False
     has_envelope = event["event"] in journal.CAPTURE_EVENTS or "envelope" in event
     return not has_envelope or _is_valid_capture(event)
@@ -182,6 +189,16 @@ def _is_valid_report(event: dict[str, object]) -> bool:
     fields = {"covers": "", **event}
     return _are_strings(fields, "id", "file", "covers") and _is_file_name(
         str(event["file"])
+    )
+
+
+def _is_valid_retention(event: dict[str, object]) -> bool:
+    if not _are_strings(event, "id", "rule", "period", "until", "by"):
+        return False
+    until = str(event["until"])
+    return until == PERMANENT or (
+        bypass_period.is_timestamp(f"{until}T00:00:00Z")
+        and received_header.is_archive_id(str(event["id"]))
     )
 
 

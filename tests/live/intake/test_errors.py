@@ -407,12 +407,15 @@ COMMAND_ERRORS = {
     "NotRoot",
     "PostfixCommandFailed",
     "PostfixMissing",
+    "PurgeRefused",
     "QueryInvalid",
     "ReasonMissing",
     "RecordDamaged",
+    "RecordHeld",
     "RecordNotFound",
     "ReferenceMissing",
     "ReplayFailed",
+    "RetentionRuleInvalid",
     "TableInvalid",
 }
 

@@ -296,10 +296,8 @@ def test_a_removed_message_leaves_no_word(few: Path) -> None:
     index = archive_index.ArchiveIndex(f"{few}-index/{LEGAL}", path, print)
     record = record_reader.find_record(str(few), extra.archive_id, LEGAL)
     original = b"".join(record_reader.original(str(few), record))
-    index.remove(
-        index_entry.from_record(record),
-        index_entry.from_content(extraction.extract(original)),
-    )
+    content = index_entry.from_content(extraction.extract(original))
+    index.remove([extra.archive_id], {extra.archive_id: content}.__getitem__)
     *_, last_line = journal_reader.lines(path)
     index.commit(last_line)
     index.close()
@@ -314,10 +312,9 @@ def test_another_text_at_removal_builds_the_year_again(few: Path) -> None:
     catch_up(few)
     path = journal_reader.path_of(str(few), LEGAL)
     index = archive_index.ArchiveIndex(f"{few}-index/{LEGAL}", path, print)
-    record = record_reader.find_record(str(few), FEW[0].archive_id, LEGAL)
     content = index_entry.from_content(indexer.NO_CONTENT)
     with pytest.raises(IndexFailed, match="another text"):
-        index.remove(index_entry.from_record(record), content)
+        index.remove([FEW[0].archive_id], lambda _: content)
     index.close()
 
 
