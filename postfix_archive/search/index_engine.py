@@ -36,5 +36,8 @@ class IndexWriter(Protocol):
     def remove(self, record: RecordEntry, content: ContentEntry) -> None:
         """Remove a message; record and content are those that were added."""
 
+    def add_decision(self, offset: int) -> None:
+        """Add the offset of a line of one of journal.DECISION_EVENTS."""
+
     def commit(self, last_line: Line) -> None:
         """Make all changes durable, and the position: the end of this line."""

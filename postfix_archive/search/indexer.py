@@ -27,11 +27,13 @@ CHUNK_LINES = 500  # lines of the journal that are applied together: some 100 me
 CHUNK_BYTES = 4 << 20  # bytes of such lines; a single one can have 20 MB
 # The message is not to blame for these; later it may be read.
 PASSING_ERRORS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+# Of these depends what finds a message; the others only belong to it.
+MATCHED_EVENTS = {*journal.CAPTURE_EVENTS, journal.OUTCOME}
 INDEXED_EVENTS = {
-    *journal.CAPTURE_EVENTS,
+    *MATCHED_EVENTS,
     *journal.REPORT_EVENTS,
+    *journal.REQUEST_EVENTS,
     journal.MAILED,
-    journal.OUTCOME,
 }
 NO_CONTENT = MessageContent(
     from_=(),
@@ -87,7 +89,10 @@ class Indexer:
         """Apply the events of some lines; return the number of messages added."""
         events: EventsById = {}
         for line in chunk:
-            if line.kind in INDEXED_EVENTS:
+            kind = line.kind
+            if kind in journal.DECISION_EVENTS:
+                self._index.add_decision(line.offset)
+            if kind in INDEXED_EVENTS:
                 event = journal_reader.valid_event(line)
                 if event is not None:
                     events.setdefault(event["id"], {})[line.offset] = event

@@ -395,6 +395,7 @@ COMMAND_ERRORS = {
     "FollowerRunning",
     "PostfixMissing",
     "PostfixCommandFailed",
+    "HoldRefused",
     "InstallRefused",
     "InstallFailed",
     "ReferenceMissing",
