@@ -20,6 +20,7 @@ with exit code 1.
      |    +-- WriteThroughTimeout, WriteThroughSkipped
      +-- DeadlineExceeded                         archive_time_limit
      +-- RecordNotFound, RecordDamaged            commands that read the store
+     +-- HoldRefused                              postfix-archive hold
      +-- ExportFailed, ImportFailed, ReplayFailed export, import, replay
      +-- LogUnreadable, FollowerRunning           Postfix's log
      +-- PostfixMissing, PostfixCommandFailed     Postfix's commands
@@ -264,6 +265,10 @@ class PurgeRefused(ArchiveError):
 
 class RecordHeld(ArchiveError):
     """A record is not removed, since legal holds cover it."""
+
+
+class HoldRefused(ArchiveError):
+    """A hold cannot be set, shown or released as asked."""
 
 
 class ExportFailed(ArchiveError):

@@ -31,6 +31,7 @@ COMMANDS = {
     "export": ("export", "export"),
     "fallback": ("rescue", "fallback"),
     "history": ("history", "history"),
+    "hold": ("hold", "hold"),
     "import": ("mail_import", "import_"),
     "index": ("index", "index"),
     "install": ("install", "install"),

@@ -41,5 +41,8 @@ class IndexWriter(Protocol):
     def tidy(self) -> None:
         """Leave no word of removed messages in the files; after a commit()."""
 
+    def add_decision(self, offset: int) -> None:
+        """Add the offset of a line of one of journal.DECISION_EVENTS."""
+
     def commit(self, last_line: Line) -> None:
         """Make all changes durable, and the position: the end of this line."""

@@ -39,6 +39,7 @@ MATCHED_EVENTS = {*journal.CAPTURE_EVENTS, journal.OUTCOME}
 INDEXED_EVENTS = {
     *MATCHED_EVENTS,
     *journal.REPORT_EVENTS,
+    *journal.REQUEST_EVENTS,
     journal.MAILED,
     journal.RETENTION,
 }
@@ -92,6 +93,8 @@ class Indexer:
                 # It is not added, or removed; later events are of a new record.
                 removed.add(line.field("id"))
                 events.pop(line.field("id"), None)
+            if kind in journal.DECISION_EVENTS:
+                self._index.add_decision(line.offset)
             if kind in INDEXED_EVENTS:
                 event = journal_reader.valid_event(line)
                 if event is not None:

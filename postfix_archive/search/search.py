@@ -98,12 +98,16 @@ class Search:
         *,
         sort: str = "newest",
         archives: Sequence[str] = (),
+        now: float | None = None,
     ) -> None:
-        """Parse the query. Raises QueryInvalid, and IndexMissing without any index."""
+        """Parse the query. Raises QueryInvalid, and IndexMissing without any index.
+
+        now (Unix time) is that of newer_than: and of dates without a year.
+        """
         self._query = query if isinstance(query, str) else ""
         self.node = parse(query) if isinstance(query, str) else query
         self._order = ORDERS[sort]
-        self._now = time.time()
+        self._now = time.time() if now is None else now
         self._directory = settings.archive_index_directory
         self._store_directory = settings.archive_store_directory
         self.notices: list[str] = []

@@ -46,6 +46,15 @@ class Event(TypedDict, total=False):
     stamp: str
     envelope: str
     above: str
+    name: str
+    query: str
+    ids: str
+    archives: str
+    set: str
+    user: str
+    uid: int
+    login: str
+    sudo_user: str
     started: str
     started_by: str
     reason: str
@@ -115,6 +124,8 @@ def is_valid(event: object) -> bool:
         return False
     if event["event"] == journal.RETENTION and not _is_valid_retention(event):
         return False
+    if event["event"] in journal.HOLD_EVENTS and not _is_valid_hold(event):
+        return False
     has_envelope = event["event"] in journal.CAPTURE_EVENTS or "envelope" in event
     return not has_envelope or _is_valid_capture(event)
 
@@ -182,6 +193,20 @@ def is_valid_outcome(event: dict[str, object]) -> bool:
         and event["outcome"] in outcome.KINDS
         and type(event.get("tries", 1)) is int
         and received_header.is_archive_id(str(event["id"]))
+    )
+
+
+def _is_valid_hold(event: dict[str, object]) -> bool:
+    """Return whether a hold says what it holds, and who set it, since when and why."""
+    what = {"query": "", "ids": "", "archives": "", "login": "", "sudo_user": ""}
+    return (
+        _are_strings({**what, **event}, "name", "reason", "set", "user", *what)
+        and type(event.get("uid")) is int
+        and bypass_period.is_timestamp(str(event["set"]))
+        and (
+            event["event"] == journal.HOLD_RELEASED
+            or bool(event.get("query")) != bool(event.get("ids"))
+        )
     )
 
 

@@ -395,6 +395,7 @@ COMMAND_ERRORS = {
     "BypassRefused",
     "ExportFailed",
     "FollowerRunning",
+    "HoldRefused",
     "ImportFailed",
     "IndexDamaged",
     "IndexFailed",
