@@ -24,7 +24,7 @@ from postfix_archive.errors import (
 )
 from postfix_archive.message import address, dates, mime
 from postfix_archive.search import archive_index
-from postfix_archive.search.index_query import Hit
+from postfix_archive.search.index_engine import Hit
 from postfix_archive.search.query_nodes import Any, Node, Range, Word
 from postfix_archive.search.search import Search
 from postfix_archive.store import journal, journal_reader, record_reader
@@ -48,6 +48,8 @@ def find(settings: Settings, text: str, archive: str | None = None) -> Place:
 
     In one archive, or in any for None. Raises RecordNotFound for none or several.
     """
+    if not text.strip():
+        raise record_reader.no_id()
     places = {
         (each.archive, each.archive_id): each
         for each in islice(
@@ -169,7 +171,7 @@ def _position(settings: Settings, archive: str) -> int | None:
 
 def _matches(settings: Settings, text: str, archive: str | None) -> Iterator[Place]:
     store = settings.archive_store_directory
-    for name in [archive] if archive else record_reader.archives(store):
+    for name in record_reader.selected_archives(store, archive):
         places = _indexed_matches(settings, text, name)
         if places is None:
             yield from _streamed_matches(store, text, name)

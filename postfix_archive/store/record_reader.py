@@ -48,6 +48,22 @@ def archives(directory: str) -> list[str]:
     return [each for each in names if address.is_plain(os.fsencode(each))]
 
 
+def selected_archives(directory: str, *names: str | None) -> list[str]:
+    """Return these archives (None is none of them), or all if there is none.
+
+    Raises RecordNotFound for one that is not in the store.
+    """
+    known = archives(directory)
+    selected = [each for each in names if each]
+    for each in selected:
+        if each not in known:
+            raise RecordNotFound(
+                f"{directory} has no archive {each}; it has"
+                f" {', '.join(known) or 'none at all'}"
+            )
+    return selected or known
+
+
 def records(
     directory: str,
     archive: str,
@@ -287,6 +303,14 @@ def not_found(id_prefix: str, directory: str) -> RecordNotFound:
     """Return the error that no record of a store has this id."""
     return RecordNotFound(
         f"no record {id_prefix} in {directory}; run postfix-archive list to see all"
+    )
+
+
+def no_id() -> RecordNotFound:
+    """Return the error that there is no id where one must be."""
+    return RecordNotFound(
+        "the id is empty; give an archive id or its first characters, as"
+        " postfix-archive list prints it"
     )
 
 
