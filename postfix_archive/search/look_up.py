@@ -25,7 +25,7 @@ from postfix_archive.errors import (
 from postfix_archive.message import address, dates, mime
 from postfix_archive.search import archive_index
 from postfix_archive.search.archive_index import IndexState
-from postfix_archive.search.index_query import Hit
+from postfix_archive.search.index_engine import Hit
 from postfix_archive.search.query_nodes import Any, Node, Range, Word
 from postfix_archive.search.search import Search
 from postfix_archive.store import journal, journal_reader, record_reader
@@ -73,6 +73,8 @@ def _places(
     settings: Settings, text: str, archives: Sequence[str]
 ) -> dict[tuple[str, str], Place]:
     """Return the places, by archive and archive id, at least one, not all of many."""
+    if not text.strip():
+        raise record_reader.no_id()
     matches = islice(_matches(settings, text, archives), record_reader.MATCH_LIMIT + 1)
     places = {(each.archive, each.archive_id): each for each in matches}
     if not places:
@@ -216,7 +218,7 @@ def _state(settings: Settings, archive: str) -> IndexState | None:
 
 def _matches(settings: Settings, text: str, archives: Sequence[str]) -> Iterator[Place]:
     store = settings.archive_store_directory
-    for name in archives or record_reader.archives(store):
+    for name in record_reader.selected_archives(store, *archives):
         places = _indexed_matches(settings, text, name)
         if places is None:
             yield from _streamed_matches(store, text, name)
