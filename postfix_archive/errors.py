@@ -35,6 +35,7 @@ with exit code 1.
      |    +-- IndexDamaged
      +-- IndexerRunning                           postfix-archive index
      +-- QueryInvalid, LibraryMissing             postfix-archive search
+     +-- SealFailed, TimeStampFailed              postfix-archive seal, verify --seals
 """
 
 
@@ -232,7 +233,7 @@ class IndexMissing(ArchiveError):
 
 
 class LibraryMissing(ArchiveError):
-    """A Python package of the extra ``search`` is not installed."""
+    """A Python package of the extra ``search`` or ``seal`` is not installed."""
 
 
 class QueryInvalid(ArchiveError):
@@ -262,3 +263,11 @@ class ImportFailed(ArchiveError):
 
 class ReplayFailed(ArchiveError):
     """Archived mail cannot be given to Postfix again."""
+
+
+class SealFailed(ArchiveError):
+    """The store cannot be sealed, or a seal not be delivered."""
+
+
+class TimeStampFailed(ArchiveError):
+    """An RFC 3161 authority gives no time stamp, or a stamp is invalid."""

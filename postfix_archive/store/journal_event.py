@@ -64,6 +64,9 @@ class Event(TypedDict, total=False):
     queue_id: str
     expanded_to: str
     parent: str
+    seal: str
+    seal_sha256: str
+    authorities: str
     prev: str
 
 

@@ -240,14 +240,23 @@ class Segments:
 
     def read(self, position: int, size: int) -> bytes:
         """Return up to size bytes from one segment, b"" at the end. Raises OSError."""
-        index = len(self._starts) - 1
-        while index > 0 and self._starts[index] > position:
-            index -= 1
+        index = self._index_at(position)
         if index < 0:
             return b""
         if index + 1 < len(self._starts):
             size = min(size, self._starts[index + 1] - position)
         return os.pread(self._segment(index), size, position - self._starts[index])
+
+    def name_at(self, position: int) -> str:
+        """Return the name of the segment that has this position."""
+        return self._names[self._index_at(position)]
+
+    def _index_at(self, position: int) -> int:
+        """Return the index of the segment that has this position, -1 for none."""
+        index = len(self._starts) - 1
+        while index > 0 and self._starts[index] > position:
+            index -= 1
+        return index
 
     def read_range(self, start: int, stop: int) -> bytes:
         """Return the bytes from start to stop, fewer at the end. Raises OSError."""

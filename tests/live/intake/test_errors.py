@@ -400,7 +400,9 @@ COMMAND_ERRORS = {
     "ReferenceMissing",
     "BypassRefused",
     "NotRoot",
+    "SealFailed",
     "TableInvalid",
+    "TimeStampFailed",
 }
 
 
