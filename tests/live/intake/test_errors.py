@@ -417,7 +417,9 @@ COMMAND_ERRORS = {
     "ReferenceMissing",
     "ReplayFailed",
     "RetentionRuleInvalid",
+    "SealFailed",
     "TableInvalid",
+    "TimeStampFailed",
 }
 
 
