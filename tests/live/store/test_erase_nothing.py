@@ -46,6 +46,11 @@ COMMAND_LINES: dict[str, list[list[str]]] = {
     "reconcile": [[], ["--json"]],
     "doctor": [[], ["--json"], ["--fix"]],
     "verify": [[], ["--archive", LEGAL], ["--json"]],
+    # root without a login is nobody: refused.
+    "erase request": [["ID", "--reason", "test"]],
+    "erase list": [[], ["--json"]],
+    "erase approve": [["ID", "--yes"]],
+    "erase withdraw": [["ID"]],
     "hold add": [["x", "--query", "two", "--reason", "test"]],
     "hold list": [[], ["--json"]],
     "hold show": [["x"]],
