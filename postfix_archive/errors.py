@@ -39,6 +39,7 @@ with exit code 1.
      +-- QueryInvalid, LibraryMissing             postfix-archive search
      +-- RetentionRuleInvalid, PurgeRefused       postfix-archive retention, purge
      +-- RecordHeld                               a legal hold covers the record
+     +-- SealFailed, TimeStampFailed              postfix-archive seal, verify --seals
 """
 
 
@@ -236,7 +237,7 @@ class IndexMissing(ArchiveError):
 
 
 class LibraryMissing(ArchiveError):
-    """A Python package of the extra ``search`` is not installed."""
+    """A Python package of the extra ``search`` or ``seal`` is not installed."""
 
 
 class QueryInvalid(ArchiveError):
@@ -290,3 +291,11 @@ class ImportFailed(ArchiveError):
 
 class ReplayFailed(ArchiveError):
     """Archived mail cannot be given to Postfix again."""
+
+
+class SealFailed(ArchiveError):
+    """The store cannot be sealed, or a seal not be delivered."""
+
+
+class TimeStampFailed(ArchiveError):
+    """An RFC 3161 authority gives no time stamp, or a stamp is invalid."""

@@ -46,6 +46,7 @@ COMMANDS = {
     "replay": ("replay", "replay"),
     "rescue": ("rescue", "former_rescue"),
     "return": ("rescue", "former_return"),
+    "seal": ("seal", "seal"),
     "search": ("search", "search_"),
     "show": ("show", "show"),
     "status": ("status", "status"),

@@ -44,6 +44,8 @@ DEFAULTS = {
     "archive_require_reason": "no",
     "archive_rescue_after": "1d",
     "archive_retention": "",
+    "archive_seal_file": "",
+    "archive_seal_to": "",
     "archive_sender": "",
     "archive_spool_directory": "/var/tmp",
     "archive_stamp_lifetime": "5d",
@@ -52,6 +54,8 @@ DEFAULTS = {
     "archive_index_directory": "$archive_store_directory/index",
     "archive_tables": "",
     "archive_time_limit": "900s",
+    "archive_tsa_certificates": "",
+    "archive_tsa_url": "",
     "archive_wait_for_outcome": "0s",
     "archive_write_through_time_limit": "5s",
     "mail_owner": "postfix",
@@ -85,12 +89,16 @@ class Settings:
     archive_require_reason: bool
     archive_rescue_after: int  # seconds
     archive_retention: dict[str, Period]  # by archive address
+    archive_seal_file: str  # "" for none
+    archive_seal_to: bytes  # b"" for nobody
     archive_sender: bytes
     archive_spool_directory: str
     archive_stamp_lifetime: int  # seconds
     archive_store_directory: str
     archive_tables: tuple[tuple[str, str], ...]  # type and path of each source
     archive_time_limit: int  # seconds
+    archive_tsa_certificates: str  # "" for the system's
+    archive_tsa_url: tuple[str, ...]
     archive_wait_for_outcome: int  # seconds
     archive_write_through_time_limit: int  # seconds
     config_directory: str
@@ -193,6 +201,27 @@ def _parse_path(value: str, location: str) -> str:
     if not value.startswith("/"):
         raise SettingInvalid(f"{location}: must be an absolute path")
     return value
+
+
+def _parse_path_or_none(value: str, location: str) -> str:
+    return _parse_path(value, location) if value else ""
+
+
+def _parse_urls(value: str, location: str) -> tuple[str, ...]:
+    """The URLs stand in every seal: no user name and password."""
+    urls = _split_words(value, location)
+    for url in urls:
+        scheme, _, rest = url.partition("://")
+        host = rest.partition("/")[0]
+        is_valid = scheme in ("http", "https") and host and "@" not in host
+        if not is_valid or not (url.isascii() and url.isprintable()):
+            raise SettingInvalid(
+                f"{location}: {url} must be an http:// or https:// URL without user"
+                " name, such as http://tsa.example.com/tsr"
+            )
+    if len({*urls}) < len(urls):
+        raise SettingInvalid(f"{location}: each URL once")
+    return urls
 
 
 def _parse_prometheus_file(value: str, location: str) -> str:
@@ -371,12 +400,16 @@ PARSERS: dict[str, Callable[[str, str], Any]] = {
     "archive_require_reason": _parse_boolean,
     "archive_rescue_after": _parse_time,
     "archive_retention": _parse_retention,
+    "archive_seal_file": _parse_path_or_none,
+    "archive_seal_to": _parse_address_or_null,
     "archive_sender": _parse_address_or_null,
     "archive_spool_directory": _parse_path,
     "archive_stamp_lifetime": _parse_time,
     "archive_store_directory": _parse_path,
     "archive_tables": _parse_tables,
     "archive_time_limit": _parse_time,
+    "archive_tsa_certificates": _parse_path_or_none,
+    "archive_tsa_url": _parse_urls,
     "archive_wait_for_outcome": _parse_time_or_zero,
     "archive_write_through_time_limit": _parse_time_or_zero,
     "myhostname": _parse_host,

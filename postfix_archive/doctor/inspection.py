@@ -34,6 +34,7 @@ from postfix_archive.postfix import (
 )
 from postfix_archive.postfix.configuration import Configuration
 from postfix_archive.rescue import queue_rescue
+from postfix_archive.seal import seal_lag
 from postfix_archive.search import index_lag
 from postfix_archive.store import fallback, journal_reader, known_end, record_reader
 from postfix_archive.store.bypass_period import BypassPeriod
@@ -103,6 +104,7 @@ def inspect_host(directory: str) -> Host:
             configuration.name_of(postfix_config)
         ),
         index_age=_index_age(settings),
+        unsealed_age=_unsealed_age(settings),
         is_store_shared=_is_store_shared(settings),
         has_access_service=(
             settings is None
@@ -403,6 +405,15 @@ def _is_store_shared(settings: Settings | None) -> bool:
 
 def _index_age(settings: Settings | None) -> float | None:
     return None if settings is None else index_lag.last_run_age(settings, time.time())
+
+
+def _unsealed_age(settings: Settings | None) -> float:
+    if settings is None:
+        return 0.0
+    with contextlib.suppress(ArchiveError):  # check_store reports that
+        state = seal_lag.state(settings)
+        return state.unsealed_age(time.time()) if state else 0.0
+    return 0.0
 
 
 def _log_read_age(settings: Settings | None) -> float | None:

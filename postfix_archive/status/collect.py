@@ -21,6 +21,8 @@ from postfix_archive.postfix import mail_queue
 from postfix_archive.postfix.queued_message import QueuedMessage
 from postfix_archive.reconcile import archive_lookup
 from postfix_archive.rescue import queue_rescue, rescue_plan
+from postfix_archive.seal import seal_lag
+from postfix_archive.seal.seal_lag import SealState
 from postfix_archive.search import index_lag
 from postfix_archive.search.index_lag import Lag
 from postfix_archive.status import overview
@@ -75,6 +77,8 @@ def snapshot(directory: str, settings: Settings) -> Snapshot:
             f"{fallback_directory}/{follower_state.LAST_READ_FILE}"
         ),
         index_lags=_index_lags(settings, tallies),
+        seal_state=_seal_state(settings),
+        time=now,
     )
 
 
@@ -110,6 +114,12 @@ def _index_lags(settings: Settings, archives: Iterable[str]) -> dict[str, Lag]:
         with contextlib.suppress(ArchiveError):  # the journal's errors are reported
             lags[archive] = index_lag.lag(settings, archive)
     return lags
+
+
+def _seal_state(settings: Settings) -> SealState | None:
+    with contextlib.suppress(ArchiveError):  # the store's errors are reported
+        return seal_lag.state(settings)
+    return None
 
 
 def _queue_backlog(

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from postfix_archive import monitoring
 from postfix_archive.rescue import rescue_plan
+from postfix_archive.seal.seal_lag import SealState
 from postfix_archive.search.index_lag import Lag
 from postfix_archive.store.bypass_period import BypassPeriod
 from postfix_archive.store.tally import Tally
@@ -79,6 +80,8 @@ class Snapshot:
     rescue_time: float | None = None  # of the last queue rescue, seconds since 1970
     followed_until: float | None = None  # the log is read for outcomes up to then
     index_lags: Mapping[str, Lag] = field(default_factory=dict)  # by archive
+    seal_state: SealState | None = None  # None: nobody witnesses seals
+    time: float = 0.0  # of this snapshot, seconds since 1970
 
     @property
     def damage(self) -> list[str]:

@@ -83,6 +83,9 @@ class Event(TypedDict, total=False):
     period: str
     until: str
     by: str
+    seal: str
+    seal_sha256: str
+    authorities: str
     prev: str
 
 

@@ -419,7 +419,9 @@ COMMAND_ERRORS = {
     "ReferenceMissing",
     "ReplayFailed",
     "RetentionRuleInvalid",
+    "SealFailed",
     "TableInvalid",
+    "TimeStampFailed",
 }
 
 

@@ -45,7 +45,6 @@ COMMAND_LINES: dict[str, list[list[str]]] = {
     "outcomes": [[], ["--once"]],
     "reconcile": [[], ["--json"]],
     "doctor": [[], ["--json"], ["--fix"]],
-    "verify": [[], ["--archive", LEGAL], ["--json"]],
     # root without a login is nobody: refused.
     "erase request": [["ID", "--reason", "test"]],
     "erase list": [[], ["--json"]],
@@ -55,6 +54,8 @@ COMMAND_LINES: dict[str, list[list[str]]] = {
     "hold list": [[], ["--json"]],
     "hold show": [["x"]],
     "hold release": [["x", "--reason", "test"]],
+    "seal": [["--if-configured"]],
+    "verify": [[], ["--archive", LEGAL], ["--json"], ["--seals"]],
     "history": [[], ["--json", "ID"]],
     "readers": [[]],
     "access-service": [[]],

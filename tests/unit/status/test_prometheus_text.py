@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from postfix_archive import monitoring
+from postfix_archive.seal.seal_lag import SealState
 from postfix_archive.search.index_lag import Lag
 from postfix_archive.status import overview, prometheus_text
 from postfix_archive.status.overview import Backlog, FileSystem, Snapshot
@@ -64,6 +65,8 @@ def make_snapshot(**overrides: Any) -> Snapshot:
         "reconcile_run": overview.parse_reconcile_run(RECONCILE_RUN),
         "rescue_time": 1e9,
         "followed_until": 1e9,
+        "seal_state": SealState(TIME, TIME),
+        "time": 2e9,
         "index_lags": {"legal@example.com": Lag(has_index=True, size=9, seconds=5.2)},
     }
     return Snapshot(**{**values, **overrides})
