@@ -13,10 +13,10 @@ from postfix_archive.access import access_journal, person
 from postfix_archive.access.access_entry import Entry, User
 from postfix_archive.access.person import Person
 from postfix_archive.errors import EraseRefused, PersonUnknown, RecordHeld
-from postfix_archive.retention import erasure, removal
+from postfix_archive.retention import erasure, holds, removal
 from postfix_archive.search import index_service, look_up
 from postfix_archive.search.search import Search
-from postfix_archive.store import journal, verifier
+from postfix_archive.store import journal, journal_format, journal_reader, verifier
 
 import journal_lines
 from sample_store import LEGAL, SampleStore
@@ -326,6 +326,28 @@ def test_bad_input_is_one_clear_error_and_changes_nothing(
     before = journal_text(store)
     assert text in store.run("erase", *arguments, exit_code=exit_code).output
     assert journal_text(store) == before
+
+
+def test_an_index_that_is_built_again_in_part_tells_the_same(
+    store: SampleStore,
+) -> None:
+    contract, lunch = ids(store)
+    request(store, contract)
+    approve(store, contract)
+    request(store, lunch)
+    store.run("hold", "add", "x", "--ids", lunch, "--reason=suit")
+    index(store)
+    expected = erasure.read(store.settings, has_all=True), holds.read(store.settings)
+    assert [len(each) for each in expected] == [2, 1]
+    path = store.directory / "index" / LEGAL / "state.json"
+    state = json.loads(path.read_text())
+    assert len(state["decisions"]) == 4
+    for line in journal_reader.lines(f"{store.path}/{LEGAL}/journal"):
+        state["position"], state["line_start"] = line.end, line.offset
+        state["line_sha256"] = journal_format.line_sha256(line.content)
+        path.write_text(json.dumps(state))
+        found_again = erasure.read(store.settings, has_all=True)
+        assert (found_again, holds.read(store.settings)) == expected
 
 
 def test_show_names_the_request(store: SampleStore) -> None:
