@@ -89,7 +89,12 @@ def approve(
         if not yes:
             click.confirm("Erase it?", abort=True)
     erasure.approve(settings, one, approver, output.report)
-    click.echo(f"{one.archive_id} is erased from {one.archive}.")
+    if one.is_open:
+        click.echo(f"{one.archive_id} is erased from {one.archive}.")
+    else:
+        click.echo(
+            f"{one.archive_id} was erased {one.approved}: nothing of it is left."
+        )
 
 
 @erase.command("withdraw")

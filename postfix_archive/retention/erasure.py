@@ -148,27 +148,29 @@ def request(
 
 
 def find(settings: Settings, text: str, archive: str = "") -> Request:
-    """Return the one open request of which text begins the archive id.
+    """Return the one open request for the message with this id, as show takes it.
 
-    Else one that was approved, of which a killed process may have left something.
+    Else the last one that was approved, by the archive id: a killed process may have
+    left something of the message.
     """
     requests = [
-        each
-        for each in read(settings, has_all=True)
-        if each.archive_id.startswith(text) and archive in ("", each.archive)
+        each for each in read(settings, has_all=True) if archive in ("", each.archive)
     ]
-    requests = [each for each in requests if each.is_open] or requests[-1:]
-    if not requests:
+    named = [each for each in requests if each.archive_id.startswith(text)]
+    named = [each for each in named if each.is_open] or named
+    if not named:
         place = look_up.find(settings, text, archive or None)
-        raise EraseRefused(
-            f"nobody has requested the erasure of {place.archive_id}; run"
-            " postfix-archive erase request"
-        )
-    if len(requests) > 1:
-        raise record_reader.ambiguous(
-            text, [(each.archive, each.archive_id) for each in requests]
-        )
-    return requests[0]
+        key = place.archive, place.archive_id
+        named = [e for e in requests if e.is_open and (e.archive, e.archive_id) == key]
+        if not named:
+            raise EraseRefused(
+                f"nobody has requested the erasure of {place.archive_id}; run"
+                " postfix-archive erase request"
+            )
+    keys = {(each.archive, each.archive_id): each for each in named}
+    if len(keys) > 1:
+        raise record_reader.ambiguous(text, keys)
+    return named[-1]
 
 
 def withdraw(settings: Settings, one: Request, who: Person) -> None:

@@ -195,6 +195,16 @@ def test_a_request_is_made_once_and_can_be_withdrawn(store: SampleStore) -> None
     assert found(store, "contract") == [contract]
 
 
+def test_any_id_of_a_message_finds_its_request(store: SampleStore) -> None:
+    contract, _ = ids(store)
+    request(store, "4Z0000000001")
+    for text in ("4Z0000000001", contract, contract[:20]):
+        assert erasure.find(store.settings, text).archive_id == contract
+    approve(store, "4Z0000000001")
+    assert_erased(store, contract)
+    assert not erasure.find(store.settings, contract[:20]).is_open
+
+
 def test_a_message_that_is_archived_again_needs_a_request_of_its_own(
     store: SampleStore,
 ) -> None:
@@ -296,6 +306,8 @@ def test_the_reason_is_in_no_access_journal(
     store.run("erase", "request", contract, f"--reason={REASON}")
     as_person(BERT)
     store.run("erase", "approve", contract, "--yes")
+    output = store.run("erase", "approve", contract, "--yes").output
+    assert "nothing of it is left" in output
     lines = store.run("history", "--json").output.splitlines()
     entries = [(e["action"], e["reason"], e["ids"]) for e in map(json.loads, lines)]
     assert entries == [
