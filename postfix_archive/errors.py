@@ -20,6 +20,7 @@ with exit code 1.
      |    +-- WriteThroughTimeout, WriteThroughSkipped
      +-- DeadlineExceeded                         archive_time_limit
      +-- RecordNotFound, RecordDamaged            commands that read the store
+     +-- HoldRefused                              postfix-archive hold
      +-- ExportFailed, ImportFailed, ReplayFailed export, import, replay
      +-- LogUnreadable, FollowerRunning           Postfix's log
      +-- PostfixMissing, PostfixCommandFailed     Postfix's commands
@@ -35,6 +36,8 @@ with exit code 1.
      |    +-- IndexDamaged
      +-- IndexerRunning                           postfix-archive index
      +-- QueryInvalid, LibraryMissing             postfix-archive search
+     +-- RetentionRuleInvalid, PurgeRefused       postfix-archive retention, purge
+     +-- RecordHeld                               a legal hold covers the record
      +-- SealFailed, TimeStampFailed              postfix-archive seal, verify --seals
 """
 
@@ -251,6 +254,22 @@ class QueryInvalid(ArchiveError):
 
     def __str__(self) -> str:
         return self.reason
+
+
+class RetentionRuleInvalid(ArchiveError):
+    """A line of archive.retention cannot be read as a rule; nothing is removed."""
+
+
+class PurgeRefused(ArchiveError):
+    """Nothing is removed: the clock is in doubt, or too much would be at once."""
+
+
+class RecordHeld(ArchiveError):
+    """A record is not removed, since legal holds cover it."""
+
+
+class HoldRefused(ArchiveError):
+    """A hold cannot be set, shown or released as asked."""
 
 
 class ExportFailed(ArchiveError):

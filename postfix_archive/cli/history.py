@@ -89,13 +89,10 @@ def _matches(entry: Entry, archive_id: str | None, user: str | None) -> bool:
 
 
 def _line(archive: str, entry: Entry) -> str:
-    user = entry.user.name
-    if (entry.user.sudo_user or entry.user.login or user) != user:
-        user = f"{entry.user.sudo_user or entry.user.login} as {user}"
     shown = " ".join(entry.ids[:IDS_SHOWN])
     if len(entry.ids) > IDS_SHOWN:
         shown += f" and {len(entry.ids) - IDS_SHOWN} more"
-    parts = [entry.time, user, entry.action, archive]
+    parts = [entry.time, str(entry.user), entry.action, archive]
     parts += [f"query={entry.query!r}"] if entry.query else []
     parts += [shown or "no message"]
     parts += [f"reason={entry.reason!r}"] if entry.reason else []

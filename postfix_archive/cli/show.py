@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 import click
 
 from postfix_archive.cli import message_view, output, record_view
+from postfix_archive.cli.held import HoldNames
 from postfix_archive.cli.options import (
     ArchiveAddress,
     reason_option,
@@ -100,6 +101,9 @@ def _print_page(
             click.echo(line)
         for line in _integrity_lines(store, message, offsets, problems):
             click.echo(line)
+        names = HoldNames(settings).of(message)
+        if names:
+            click.echo(f"Held by:     {safe_text(', '.join(names))}")
         if not problems:
             content, parts = _content(store, message, extractor.extract)
             for line in message_view.lines(content, parts):
@@ -127,7 +131,8 @@ def _integrity_lines(
 def _print_json(settings: Settings, message: Record, offsets: Offsets) -> None:
     store = settings.archive_store_directory
     damage = record_check.problems(store, message, offsets)
-    result = record_view.to_json(message) | {"integrity_problems": damage}
+    names = HoldNames(settings).of(message)
+    result = record_view.to_json(message, names) | {"integrity_problems": damage}
     if not damage:
         with Extractor() as extractor:
             content, parts = _content(store, message, extractor.extract)

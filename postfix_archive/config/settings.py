@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
+    from postfix_archive.config.retention_period import Period
+
 REPORT_FORMATS = ("hybrid", "dsn", "journal", "message")
 DELIVERIES = ("store", "mail")
 TABLE_TYPES = ("hash", "btree", "lmdb", "cdb", "texthash", "cidr", "regexp", "pcre")
@@ -34,12 +36,14 @@ DEFAULTS = {
     "archive_local_clients": "127.0.0.0/8, ::1",
     "archive_outcome_mail": "no",
     "archive_prometheus_file": "",
+    "archive_purge_limit": "5%",
     "archive_reader_group": "",
     "archive_refused_address": "127.0.0.1:10030",
     "archive_relay_address": "127.0.0.1:10029",
     "archive_report_format": "hybrid",
     "archive_require_reason": "no",
     "archive_rescue_after": "1d",
+    "archive_retention": "",
     "archive_seal_file": "",
     "archive_seal_to": "",
     "archive_sender": "",
@@ -77,12 +81,14 @@ class Settings:
     archive_local_clients: tuple[str, ...]
     archive_outcome_mail: bool
     archive_prometheus_file: str  # "" for none
+    archive_purge_limit: int  # per cent
     archive_reader_group: str  # "" for none
     archive_refused_address: tuple[str, int]
     archive_relay_address: tuple[str, int]
     archive_report_format: str
     archive_require_reason: bool
     archive_rescue_after: int  # seconds
+    archive_retention: dict[str, Period]  # by archive address
     archive_seal_file: str  # "" for none
     archive_seal_to: bytes  # b"" for nobody
     archive_sender: bytes
@@ -278,6 +284,35 @@ def _parse_tables(value: str, location: str) -> tuple[tuple[str, str], ...]:
     return tuple((table_type, path) for path, table_type in types_by_path.items())
 
 
+def _parse_percentage(value: str, location: str) -> int:
+    percentage = main_cf.parse_number(value.removesuffix("%").rstrip())
+    if percentage is None or percentage > 100 or not value.endswith("%"):
+        raise SettingInvalid(f"{location}: must be a percentage from 0% to 100%")
+    return percentage
+
+
+def _parse_retention(value: str, location: str) -> dict[str, Period]:
+    if not value:
+        return {}
+    # Here, so that the transports import it only where there is a period to parse.
+    from postfix_archive.config import retention_period
+
+    periods = {}
+    for entry in _split_words(value, location):
+        archive, _, period = entry.rpartition("=")
+        archive = archive.lower()
+        if not address.is_plain(archive.encode()) or archive in periods:
+            raise SettingInvalid(
+                f"{location}: {entry} must be address=period, such as"
+                " legal@example.com=10y, each address once"
+            )
+        try:
+            periods[archive] = retention_period.parse(period)
+        except ValueError as error:
+            raise SettingInvalid(f"{location}: {entry}: {error}") from None
+    return periods
+
+
 def _parse_count(value: str, location: str) -> int:
     number = main_cf.parse_number(value)
     if number is None or number > COUNT_LIMIT:
@@ -357,12 +392,14 @@ PARSERS: dict[str, Callable[[str, str], Any]] = {
     "archive_local_clients": _parse_clients,
     "archive_outcome_mail": _parse_boolean,
     "archive_prometheus_file": _parse_prometheus_file,
+    "archive_purge_limit": _parse_percentage,
     "archive_reader_group": _parse_group,
     "archive_refused_address": parse_port,
     "archive_relay_address": parse_port,
     "archive_report_format": _choice_parser(REPORT_FORMATS),
     "archive_require_reason": _parse_boolean,
     "archive_rescue_after": _parse_time,
+    "archive_retention": _parse_retention,
     "archive_seal_file": _parse_path_or_none,
     "archive_seal_to": _parse_address_or_null,
     "archive_sender": _parse_address_or_null,

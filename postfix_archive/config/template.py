@@ -66,6 +66,10 @@ DESCRIPTIONS = {
         "File to which the timer writes metrics for the textfile collector of"
         " Prometheus' node_exporter; must end in .prom. Empty: none."
     ),
+    "archive_purge_limit": (
+        "If more than this percentage of an archive would be purged at once, nothing"
+        " is, until an administrator runs postfix-archive purge --really."
+    ),
     "archive_reader_group": (
         "Group whose members may read store and index without being root. Empty: none."
         " After a change, run postfix-archive readers."
@@ -82,6 +86,11 @@ DESCRIPTIONS = {
     "archive_rescue_after": (
         "Time after which postfix-archive queue rescue moves a capsule from Postfix's"
         " queue to archive_fallback_directory."
+    ),
+    "archive_retention": (
+        "How long the messages of an archive are kept: address=period, such as"
+        " legal@example.com=10y (y, mo, w, d, permanent), separated by commas. The"
+        " rules in archive.retention come before. Empty: for ever."
     ),
     "archive_seal_file": (
         "File to which postfix-archive seal appends each seal, for a third party to"

@@ -5,7 +5,7 @@ Implemented by archive_index on SQLite; used by indexer. Raises IndexFailed.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from postfix_archive.search.index_entry import ContentEntry, RecordEntry
@@ -33,8 +33,16 @@ class IndexWriter(Protocol):
     def update(self, record: RecordEntry, offsets: Sequence[int]) -> None:
         """Replace what a record says about a message that is in here."""
 
-    def remove(self, record: RecordEntry, content: ContentEntry) -> None:
-        """Remove a message; record and content are those that were added."""
+    def remove(
+        self, archive_ids: Sequence[str], content_of: Callable[[str], ContentEntry]
+    ) -> None:
+        """Remove messages; content_of returns what was added for an archive id."""
+
+    def tidy(self) -> None:
+        """Leave no word of removed messages in the files; after a commit()."""
+
+    def add_decision(self, offset: int) -> None:
+        """Add the offset of a line of one of journal.DECISION_EVENTS."""
 
     def commit(self, last_line: Line) -> None:
         """Make all changes durable, and the position: the end of this line."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import NamedTuple
 
@@ -24,6 +24,7 @@ from postfix_archive.errors import (
 )
 from postfix_archive.message import address, dates, mime
 from postfix_archive.search import archive_index
+from postfix_archive.search.archive_index import IndexState
 from postfix_archive.search.index_query import Hit
 from postfix_archive.search.query_nodes import Any, Node, Range, Word
 from postfix_archive.search.search import Search
@@ -48,18 +49,35 @@ def find(settings: Settings, text: str, archive: str | None = None) -> Place:
 
     In one archive, or in any for None. Raises RecordNotFound for none or several.
     """
-    places = {
-        (each.archive, each.archive_id): each
-        for each in islice(
-            _matches(settings, text, archive), record_reader.MATCH_LIMIT + 1
-        )
-    }
-    if not places:
-        raise record_reader.not_found(text, settings.archive_store_directory)
+    places = _places(settings, text, [archive] if archive else ())
     if len(places) > 1:
         raise record_reader.ambiguous(text, places)
     [place] = places.values()
     return place
+
+
+def find_all(
+    settings: Settings, text: str, archives: Sequence[str] = ()
+) -> list[Place]:
+    """Return where the message with this id is, in each archive that has it.
+
+    In these archives, or in any. Raises RecordNotFound for none or several messages.
+    """
+    places = _places(settings, text, archives)
+    if len({archive_id for _, archive_id in places}) > 1:
+        raise record_reader.ambiguous(text, places)
+    return list(places.values())
+
+
+def _places(
+    settings: Settings, text: str, archives: Sequence[str]
+) -> dict[tuple[str, str], Place]:
+    """Return the places, by archive and archive id, at least one, not all of many."""
+    matches = islice(_matches(settings, text, archives), record_reader.MATCH_LIMIT + 1)
+    places = {(each.archive, each.archive_id): each for each in matches}
+    if not places:
+        raise record_reader.not_found(text, settings.archive_store_directory)
+    return places
 
 
 def find_record(settings: Settings, text: str, archive: str | None = None) -> Record:
@@ -154,22 +172,51 @@ def tail(settings: Settings, archive: str) -> dict[str, list[int]]:
     return offsets
 
 
+def decisions(settings: Settings, archive: str) -> Iterator[Line]:
+    """Yield the lines of journal.DECISION_EVENTS of an archive, oldest first.
+
+    The index knows where they are; what it lacks is read, without an index all of the
+    journal: 3 s for a million lines.
+    """
+    path = journal_reader.path_of(settings.archive_store_directory, archive)
+    state = _state(settings, archive) or IndexState()
+    for line in journal_reader.lines_at(path, sorted(state.decisions)):
+        if line.kind not in journal.DECISION_EVENTS:
+            raise IndexFailed(
+                f"{path}: byte {line.offset} is not what the index says; run"
+                " postfix-archive index --rebuild, and verify"
+            )
+        yield line
+    for line in journal_reader.lines(path, state.position):
+        if line.kind in journal.DECISION_EVENTS:
+            yield line
+
+
 def _position(settings: Settings, archive: str) -> int | None:
     """Return the position of an archive's index, None if it is not worth using."""
     path = journal_reader.path_of(settings.archive_store_directory, archive)
-    directory = f"{settings.archive_index_directory}/{archive}"
-    state = None
-    with contextlib.suppress(IndexFailed):
-        state = archive_index.read_state(directory)
-    if state is None or not state.position or not state.is_of_journal(path):
+    state = _state(settings, archive)
+    if state is None:
         return None
     is_late = journal_reader.end_offset(path) - state.position > TAIL_LIMIT
     return None if is_late else state.position
 
 
-def _matches(settings: Settings, text: str, archive: str | None) -> Iterator[Place]:
+def _state(settings: Settings, archive: str) -> IndexState | None:
+    """Return the state of an archive's index, None if it has none of this journal."""
+    path = journal_reader.path_of(settings.archive_store_directory, archive)
+    state = None
+    with contextlib.suppress(IndexFailed):
+        state = archive_index.read_state(
+            f"{settings.archive_index_directory}/{archive}"
+        )
+    is_usable = state is not None and state.position and state.is_of_journal(path)
+    return state if is_usable else None
+
+
+def _matches(settings: Settings, text: str, archives: Sequence[str]) -> Iterator[Place]:
     store = settings.archive_store_directory
-    for name in [archive] if archive else record_reader.archives(store):
+    for name in archives or record_reader.archives(store):
         places = _indexed_matches(settings, text, name)
         if places is None:
             yield from _streamed_matches(store, text, name)

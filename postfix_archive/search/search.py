@@ -98,12 +98,16 @@ class Search:
         *,
         sort: str = "newest",
         archives: Sequence[str] = (),
+        now: float | None = None,
     ) -> None:
-        """Parse the query. Raises QueryInvalid, and IndexMissing without any index."""
+        """Parse the query. Raises QueryInvalid, and IndexMissing without any index.
+
+        now (Unix time) is that of newer_than: and of dates without a year.
+        """
         self._query = query if isinstance(query, str) else ""
-        self.node = _parse(query) if isinstance(query, str) else query
+        self.node = parse(query) if isinstance(query, str) else query
         self._order = ORDERS[sort]
-        self._now = time.time()
+        self._now = time.time() if now is None else now
         self._directory = settings.archive_index_directory
         self._store_directory = settings.archive_store_directory
         self.notices: list[str] = []
@@ -126,7 +130,8 @@ class Search:
                 continue
             if state is None:
                 self.notices.append(
-                    f"{name} has no index; make one: postfix-archive index --once"
+                    f"{name} has no index, or one of an older version; make one:"
+                    " postfix-archive index --once"
                 )
                 continue
             indexed.append(name)
@@ -232,7 +237,8 @@ def open_database(path: str) -> Iterator[sqlite3.Connection]:
             raise IndexDamaged(path, reason) from error
 
 
-def _parse(query: str) -> Node:
+def parse(query: str) -> Node:
+    """Return the nodes of a query. Raises QueryInvalid and LibraryMissing."""
     # Here, because the import takes 30 ms, which a look-up by an id does not need.
     try:
         from postfix_archive.search import query_syntax

@@ -132,9 +132,10 @@ class Verification:
     """The state of one archive: its journal, its files by name, all findings.
 
     The hash of a line is the SHA-256 of its first part. ``unnamed_count`` is the number
-    of files that no line names. ``removed`` maps the id of a record that was removed to
-    the number of the line that says so, ``struck_out`` an id to lines whose details are
-    struck out without such a line.
+    of files that no line names. ``present`` maps the id of a record to the number of
+    its last line with details or 0, ``removed`` that of one that was removed to the
+    number of the line that says so; after that it may be archived again. ``struck_out``
+    maps an id to lines whose details are struck out without such a line.
     """
 
     files: dict[str, StoredFile] = field(default_factory=dict)
@@ -149,6 +150,7 @@ class Verification:
     archive: str = ""  # according to the first segment
     journal_end: tuple[int, str] | None = None  # number and hash in journal.last
     is_end_found: bool = False
+    present: dict[str, int] = field(default_factory=dict)
     removed: dict[str, int] = field(default_factory=dict)
     struck_out: dict[str, list[str]] = field(default_factory=dict)
     position: int = 0  # bytes read
@@ -161,6 +163,10 @@ class Verification:
         """Return whether the journal says that this file of it was removed."""
         file = self.files[name]
         return self.removed.get(file.record_id, 0) > file.number
+
+    def is_gone(self, record_id: str) -> bool:
+        """Return whether a record was removed and not archived again, so far."""
+        return record_id in self.removed and record_id not in self.present
 
     def add_error(self, location: str, problem: str) -> None:
         """Add an error."""
@@ -216,8 +222,11 @@ def verify_archive(
                 )
     for done, (name, file_stat) in enumerate(listed_files.items(), 1):
         if name in result.files:
-            _check_file(result, f"{directory}/{name}", file_stat, result.files[name])
-            if result.is_removed(name):
+            if not result.is_removed(name):
+                _check_file(
+                    result, f"{directory}/{name}", file_stat, result.files[name]
+                )
+            elif os.path.lexists(f"{directory}/{name}"):  # it was when they were listed
                 text = "removed according to the journal, but the file is still there"
                 result.add_note(f"{directory}/{name}", text)
         else:
@@ -443,14 +452,17 @@ def _check_details(
 ) -> bytes:
     """Return the details of an event, b"" if they are struck out or damaged.
 
-    Those struck out are kept until an event says why.
+    Those struck out are kept until an event says why. The first space says so: a crash
+    can leave the others.
     """
-    if not details.strip(b" "):
+    if details[:1] in (b" ", b""):
+        if details.strip(b" "):
+            result.add_note(location, "details struck out in part: by a crash")
         record_id = event.get("id")
-        if isinstance(record_id, str):
-            result.struck_out.setdefault(record_id, []).append(location)
-        else:
+        if not isinstance(record_id, str):
             result.add_error(location, "details struck out, which no event explains")
+        elif not result.is_gone(record_id):
+            result.struck_out.setdefault(record_id, []).append(location)
         return b""
     if hashlib.sha256(details).hexdigest() == event["details_sha256"]:
         return details
@@ -500,19 +512,23 @@ def _add_event(
         fields = _parse_details(details)
         result.seal_events[str(fields.get("seal"))] = str(fields.get("seal_sha256"))
     if event["event"] in REMOVAL_EVENTS:
-        result.struck_out.pop(record_id, None)
-        result.removed[record_id] = result.last_number
+        _remove(result, location, record_id)
+        return
+    if event["event"] == ARCHIVED or not result.is_gone(record_id):
+        number = result.last_number if details else 0
+        result.present[record_id] = number or result.present.get(record_id, 0)
     if event["event"] not in (ARCHIVED, OUTCOME_REPORT):
         return
     name = event.get("file")
     if not isinstance(name, str) or not _is_file_name(name):
         result.add_error(location, "invalid file name")
-    elif name in result.files:
+    elif name in result.files and not result.is_removed(name):
         result.add_error(location, f"{name} is in an earlier line already")
     else:
         fields = _parse_details(details)
         result.files[name] = StoredFile(
-            number=result.last_number,
+            # 0: it came after its record was removed, and is to be removed as well.
+            number=0 if result.is_gone(record_id) else result.last_number,
             record_id=record_id,
             file_sha256=str(event.get("file_sha256")),
             is_report=event["event"] == OUTCOME_REPORT,
@@ -520,6 +536,19 @@ def _add_event(
             size=fields.get("size"),
             sha256=fields.get("sha256"),
         )
+
+
+def _remove(result: Verification, location: str, record_id: str) -> None:
+    """Check and note that a line says that a record was removed."""
+    result.struck_out.pop(record_id, None)
+    result.removed[record_id] = result.last_number
+    number = result.present.pop(record_id, None)
+    if number is None:
+        problem = f"removes {record_id}, of which there is no earlier line"
+        result.add_error(location, problem)
+    elif number:
+        problem = f"removes {record_id}, whose details are still there: seq {number}"
+        result.add_note(location, problem)
 
 
 def _is_file_name(name: str) -> bool:

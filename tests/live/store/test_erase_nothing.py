@@ -28,6 +28,7 @@ COMMAND_LINES: dict[str, list[list[str]]] = {
     "show": [["ID"], ["--raw", "ID"], ["--original", "ID"], ["--outcome", "ID"]],
     "export": [["--format", "csv", "OUT"]],
     "import": [["--archive", LEGAL, "MAIL"]],
+    "procedure": [[], ["--language", "de"]],
     "replay": [
         ["ID", "--to", "carol@example.net", "--yes"],
         ["ID", "--copies", "--yes"],
@@ -44,6 +45,10 @@ COMMAND_LINES: dict[str, list[list[str]]] = {
     "outcomes": [[], ["--once"]],
     "reconcile": [[], ["--json"]],
     "doctor": [[], ["--json"], ["--fix"]],
+    "hold add": [["x", "--query", "two", "--reason", "test"]],
+    "hold list": [[], ["--json"]],
+    "hold show": [["x"]],
+    "hold release": [["x", "--reason", "test"]],
     "seal": [["--if-configured"]],
     "verify": [[], ["--archive", LEGAL], ["--json"], ["--seals"]],
     "history": [[], ["--json", "ID"]],
