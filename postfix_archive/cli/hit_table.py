@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import click
 
 from postfix_archive.message.printable import safe_text
-from postfix_archive.search.index_query import Hit
+from postfix_archive.search.index_engine import Hit
 from postfix_archive.search.snippet import Snippet
 
 if TYPE_CHECKING:

@@ -64,7 +64,7 @@ def list_(
     access = recorder(settings, "list", reason)
     messages = access.before(
         _records(settings, archive, begin, end, last),
-        [archive] if archive else record_reader.archives(store),
+        record_reader.selected_archives(store, archive),
     )
     first = next(messages, None)
     if first is None:
@@ -95,7 +95,7 @@ def _records(
 ) -> Iterator[Record]:
     """Yield the records of all archives, one archive after the other."""
     store = settings.archive_store_directory
-    addresses = [archive] if archive else record_reader.archives(store)
+    addresses = record_reader.selected_archives(store, archive)
     if last:
         records = (
             each

@@ -34,7 +34,7 @@ from postfix_archive.message import dates, printable
 from postfix_archive.message.printable import safe_text
 from postfix_archive.search import look_up, search, short_ids, snippet
 from postfix_archive.search.extraction_process import Extractor, read_original
-from postfix_archive.search.index_query import ORDERS, Hit
+from postfix_archive.search.index_engine import ORDERS, Hit
 from postfix_archive.store import record_reader
 
 EXIT_FAILURE, EXIT_USAGE = 1, 2
@@ -115,7 +115,7 @@ def search_(
         page = list(hits)
         _print(settings, found, iter(page[:limit]), ids=ids, as_json=as_json)
         if len(page) > limit:
-            place = search.place_of(page[limit - 1])
+            place = search.place_of(page[limit - 1], found.order)
             click.echo(f"There are more: --after={place}", err=True)
     _report_notices(found)
 

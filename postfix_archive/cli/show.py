@@ -18,7 +18,7 @@ from postfix_archive.cli.options import (
 from postfix_archive.config.settings import Settings
 from postfix_archive.errors import RecordNotFound
 from postfix_archive.message.printable import safe_text
-from postfix_archive.search import extraction_html, look_up
+from postfix_archive.search import look_up
 from postfix_archive.search.content import MessageContent
 from postfix_archive.search.extraction_parts import Part
 from postfix_archive.search.extraction_process import Extractor, read_original
@@ -160,6 +160,8 @@ def _part(store: str, message: Record, number: int) -> Part:
 
 
 def _html(store: str, message: Record) -> str:
+    from postfix_archive.search import extraction_html  # takes 4 ms
+
     original = b"".join(record_reader.original(store, message))
     for part in message_view.parts(original):
         if part.media_type in extraction_html.MEDIA_TYPES:

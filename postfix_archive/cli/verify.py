@@ -15,12 +15,7 @@ import click
 from postfix_archive import monitoring
 from postfix_archive.cli.options import ArchiveAddress
 from postfix_archive.config import archive_cf
-from postfix_archive.errors import (
-    ArchiveError,
-    RecordNotFound,
-    SealFailed,
-    StoreFailed,
-)
+from postfix_archive.errors import ArchiveError, SealFailed, StoreFailed
 from postfix_archive.message.printable import safe_text
 from postfix_archive.seal import signatures
 from postfix_archive.store import known_end, record_reader, verifier
@@ -143,11 +138,8 @@ def _verify_archives(
     store: str, archive: str | None, sealed: Sequence[str], seals: Sequence[Seal]
 ) -> dict[str, Verification]:
     """Return the results by archive address. Raises StoreFailed, RecordNotFound."""
-    archives = record_reader.archives(store)
-    if archive is not None and archive not in archives:
-        raise RecordNotFound(f"{store} has no archive {archive}")
     results = {}
-    for address in [archive] if archive else archives:
+    for address in record_reader.selected_archives(store, archive):
         try:
             directory = f"{store}/{address}"
             results[address] = _verify_with_progress(directory, sealed, seals)
@@ -183,7 +175,9 @@ def _to_json(
             {
                 "archive": address,
                 "files": len(result.files),
+                "unnamed_files": result.unnamed_count,
                 "lines": result.line_count,
+                "access_lines": result.access_line_count,
                 "last_sha256": result.last_sha256,
                 "errors": result.error_count,
                 "findings": [_finding_to_json(each) for each in result.findings],

@@ -4,7 +4,7 @@ These scripts have no spaces between words, and FTS5 has no tokenizer for them. 
 such characters is written as its overlapping pairs and its last character, ``東京都``
 as ``東京 京都 都``. Each character begins one term: a substring of two or more is a
 phrase of pairs, and a single character the prefix of a term. Pure; used by index_entry
-and query_sql.
+and query_fields.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The tables of one index database: a year of one archive.
 
-Used by index_database and query_sql. The numbers of the messages are in the order of
+Used by index_database and query_fields. The numbers of the messages are in the order of
 the archive, so that "newest first" needs no sort. FTS5 keeps no text and no sizes of
 documents (content='', columnsize=0); ``message`` has what a page of hits shows.
 """

@@ -30,7 +30,9 @@ from postfix_archive.store.journal_reader import Line
 from postfix_archive.store.record import Record
 
 COMMIT_SECONDS = 1.0
-CHUNK_LINES = 500  # lines of the journal that are applied together: some 100 messages
+# Lines of the journal that are applied together: at most 100 messages. A transaction
+# has those of COMMIT_SECONDS and one such chunk, however long their extraction takes.
+CHUNK_LINES = 100
 CHUNK_BYTES = 4 << 20  # bytes of such lines; a single one can have 20 MB
 # The message is not to blame for these; later it may be read.
 PASSING_ERRORS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)

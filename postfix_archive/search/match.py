@@ -21,6 +21,7 @@ from postfix_archive.search import (
     archive_index,
     index_file,
     index_query,
+    index_reader,
     indexer,
     query_condition,
     search,
@@ -96,7 +97,7 @@ class Matcher:
     def _found_in(self, path: str, conditions: Sequence[Condition]) -> Iterator[str]:
         if index_file.is_marked(path):
             raise IndexDamaged(path, f"a search has found it damaged; {NEXT_STEP}")
-        with search.open_database(path) as db:
+        with index_reader.open_database(path) as db:
             self._require_committed(db, path)
             for start in range(0, len(self._ids), CHUNK_SIZE):
                 yield from _ids_in(

@@ -1,6 +1,6 @@
 """The fields of the query language, and what each of them asks the index.
 
-Used by index_query. Pure but for the local time zone. Raises QueryInvalid with the
+Used by index_reader. Pure but for the local time zone. Raises QueryInvalid with the
 place of the error. docs/searching.md lists the fields; a test compares.
 """
 

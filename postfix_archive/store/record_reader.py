@@ -49,6 +49,22 @@ def archives(directory: str) -> list[str]:
     return [each for each in names if address.is_plain(os.fsencode(each))]
 
 
+def selected_archives(directory: str, *names: str | None) -> list[str]:
+    """Return these archives (None is none of them), or all if there is none.
+
+    Raises RecordNotFound for one that is not in the store.
+    """
+    known = archives(directory)
+    selected = [each for each in names if each]
+    for each in selected:
+        if each not in known:
+            raise RecordNotFound(
+                f"{directory} has no archive {each}; it has"
+                f" {', '.join(known) or 'none at all'}"
+            )
+    return selected or known
+
+
 def records(
     directory: str,
     archive: str,
@@ -316,6 +332,14 @@ def _removal(id_prefix: str, directory: str) -> str:
                         f" ({rule})" * bool(rule)
                     )
     return text
+
+
+def no_id() -> RecordNotFound:
+    """Return the error that there is no id where one must be."""
+    return RecordNotFound(
+        "the id is empty; give an archive id or its first characters, as"
+        " postfix-archive list prints it"
+    )
 
 
 def ambiguous(id_prefix: str, matches: Iterable[tuple[str, str]]) -> RecordNotFound:
