@@ -785,9 +785,12 @@ def read_seals(store: str) -> tuple[list[Seal], list[Finding]]:
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", "") or str(error)
             findings.append(Finding(f"{directory}/{name}", reason))
+    stamped = {each.partition(".")[0] for each in names if each.endswith(".tsr")}
     # A day has one: the numbers have more digits only after 2,700 years.
     for previous, seal in zip([None, *seals], seals):
         problem = _seal_problem(seal, previous)
+        if seal.authorities and seal.name.removesuffix(".json") not in stamped:
+            problem = "its time stamps are missing"
         if problem:
             findings.append(Finding(f"{directory}/{seal.name}", problem))
     known = {each.name.removesuffix(".json") for each in seals}
