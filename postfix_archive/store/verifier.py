@@ -532,7 +532,7 @@ def _add_event(
         result.add_error(location, problem)
         return
     _add_decision(result, location, event, fields)
-    if event["event"] == ARCHIVED or not result.is_gone(record_id):
+    if "id" in event and (event["event"] == ARCHIVED or not result.is_gone(record_id)):
         number = result.last_number if details else 0
         result.present[record_id] = number or result.present.get(record_id, 0)
     if event["event"] not in (ARCHIVED, OUTCOME_REPORT):

@@ -283,6 +283,16 @@ def test_what_search_stands_on() -> None:
     assert "systemctl restart postfix-archive-index-postfix.service" in finding.fix
 
 
+def test_what_retention_stands_on() -> None:
+    with_rules = replace(STOCK, has_retention=True, purge_age=60.0)
+    assert finding_names(with_rules) == set()
+    invalid = replace(with_rules, retention_error="archive.retention, line 2: x")
+    assert finding_names(invalid) == {"retention-rule-invalid"}
+    for age in (None, 2 * 86400 + 1.0):
+        assert finding_names(replace(with_rules, purge_age=age)) == {"purge-late"}
+        assert finding_names(replace(STOCK, purge_age=age)) == set()
+
+
 def test_what_the_outcomes_stand_on() -> None:
     assert finding_names(replace(STOCK, log_read_age=None)) == {"outcomes-late"}
     overdue = replace(STOCK, log_read_age=601.0)
