@@ -35,6 +35,9 @@ with exit code 1.
      |    +-- IndexDamaged
      +-- IndexerRunning                           postfix-archive index
      +-- QueryInvalid, LibraryMissing             postfix-archive search
+     +-- ObjectStoreFailed, ReplicatorRunning     postfix-archive replicate
+     |    +-- ObjectMissing
+     +-- RestoreFailed                            postfix-archive restore
 """
 
 
@@ -232,7 +235,7 @@ class IndexMissing(ArchiveError):
 
 
 class LibraryMissing(ArchiveError):
-    """A Python package of the extra ``search`` is not installed."""
+    """A Python package of an extra in setup.cfg is not installed."""
 
 
 class QueryInvalid(ArchiveError):
@@ -250,6 +253,22 @@ class QueryInvalid(ArchiveError):
 
     def __str__(self) -> str:
         return self.reason
+
+
+class ObjectStoreFailed(ArchiveError):
+    """The object storage is not reachable, refuses, or is not set up."""
+
+
+class ObjectMissing(ObjectStoreFailed):
+    """The object storage has no object of this key."""
+
+
+class ReplicatorRunning(ArchiveError):
+    """Another process already replicates the store of this instance."""
+
+
+class RestoreFailed(ArchiveError):
+    """A store cannot be rebuilt from the object storage."""
 
 
 class ExportFailed(ArchiveError):

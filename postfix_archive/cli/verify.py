@@ -15,8 +15,10 @@ import click
 from postfix_archive import monitoring
 from postfix_archive.cli.options import ArchiveAddress
 from postfix_archive.config import archive_cf
+from postfix_archive.config.settings import Settings
 from postfix_archive.errors import ArchiveError, RecordNotFound, StoreFailed
 from postfix_archive.message.printable import safe_text
+from postfix_archive.replicate import bucket, comparison, remote_journal
 from postfix_archive.store import known_end, record_reader, verifier
 from postfix_archive.store.verifier import Finding, Verification
 
@@ -31,15 +33,25 @@ from postfix_archive.store.verifier import Finding, Verification
     metavar="HASH",
     help="SHA-256 of a line that a journal must have; may be repeated.",
 )
+@click.option(
+    "--object-store",
+    "has_object_store",
+    is_flag=True,
+    help="Compare the store with the object storage, too.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.pass_context
 def verify(
-    ctx: click.Context, archive: str | None, sealed: tuple[str, ...], as_json: bool
+    ctx: click.Context,
+    archive: str | None,
+    sealed: tuple[str, ...],
+    has_object_store: bool,
+    as_json: bool,
 ) -> None:
     """Check every file and journal line of the store.
 
     Changes nothing. --sealed takes what an earlier run printed as the last line's
-    SHA-256.
+    SHA-256. --object-store reads every object in the bucket.
 
     Exit codes are those of monitoring plugins: 0 no errors (a note is no error),
     2 errors, 3 the store cannot be read.
@@ -48,6 +60,8 @@ def verify(
         settings = archive_cf.load(ctx.obj)
         store = settings.archive_store_directory
         results = _verify_archives(store, archive, sealed)
+        if has_object_store:
+            _compare(settings, results, only=archive)
     except ArchiveError as error:
         fields = {"status": "UNKNOWN", "reason": str(error)}
         click.echo(
@@ -112,6 +126,24 @@ def _verify_with_progress(directory: str, sealed: Sequence[str]) -> Verification
             bar.update(done - bar.pos)
 
         return verifier.verify_archive(directory, progress, sealed)
+
+
+def _compare(
+    settings: Settings, results: dict[str, Verification], *, only: str | None
+) -> None:
+    """Add to the results what a comparison with the object storage finds."""
+    remote = bucket.of_settings(settings)
+    remote.check()
+    store = settings.archive_store_directory
+    for address in [only] if only else remote_journal.archives(remote):
+        result = results.get(address)
+        if result is None:
+            result = results[address] = Verification()
+            result.add_error(
+                f"{store}/{address}", "in the bucket, but not in the store"
+            )
+    for address, result in results.items():
+        result.findings += comparison.compare(remote, store, address).findings
 
 
 def _to_json(

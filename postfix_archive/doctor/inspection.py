@@ -22,7 +22,12 @@ from postfix_archive.config import archive_cf
 from postfix_archive.config.settings import DEFAULTS, Settings
 from postfix_archive.doctor import lookup_results, unarchived_reinjection
 from postfix_archive.doctor.host import File, Host, OtherInstance
-from postfix_archive.errors import ArchiveError, KeyMissing, KeyUnreadable
+from postfix_archive.errors import (
+    ArchiveError,
+    KeyMissing,
+    KeyUnreadable,
+    LibraryMissing,
+)
 from postfix_archive.maillog import location
 from postfix_archive.outcomes import follower_state
 from postfix_archive.postfix import (
@@ -33,6 +38,7 @@ from postfix_archive.postfix import (
     reference,
 )
 from postfix_archive.postfix.configuration import Configuration
+from postfix_archive.replicate import bucket, replication_lag
 from postfix_archive.rescue import queue_rescue
 from postfix_archive.search import index_lag
 from postfix_archive.store import fallback, journal_reader, known_end, record_reader
@@ -103,6 +109,13 @@ def inspect_host(directory: str) -> Host:
             configuration.name_of(postfix_config)
         ),
         index_age=_index_age(settings),
+        replicator_file=scheduler.REPLICATOR.installed_file(
+            configuration.name_of(postfix_config)
+        ),
+        replication_age=(
+            replication_lag.last_run_age(settings, time.time()) if settings else None
+        ),
+        object_store_error=_object_store_error(settings),
         is_store_shared=_is_store_shared(settings),
         has_access_service=(
             settings is None
@@ -403,6 +416,19 @@ def _is_store_shared(settings: Settings | None) -> bool:
 
 def _index_age(settings: Settings | None) -> float | None:
     return None if settings is None else index_lag.last_run_age(settings, time.time())
+
+
+def _object_store_error(settings: Settings | None) -> str:
+    """Ask the server; "" if nothing is wrong, or no bucket is set."""
+    if settings is None or not settings.archive_object_store:
+        return ""
+    try:
+        bucket.of_settings(settings).check()
+    except LibraryMissing:
+        return ""  # make install runs before the libraries are there
+    except ArchiveError as error:
+        return str(error)
+    return ""
 
 
 def _log_read_age(settings: Settings | None) -> float | None:

@@ -401,6 +401,10 @@ COMMAND_ERRORS = {
     "BypassRefused",
     "NotRoot",
     "TableInvalid",
+    "ObjectStoreFailed",
+    "ObjectMissing",
+    "ReplicatorRunning",
+    "RestoreFailed",
 }
 
 

@@ -126,6 +126,7 @@ JOBS = {
     "timer": scheduler.TIMER,
     "follower": scheduler.FOLLOWER,
     "indexer": scheduler.INDEXER,
+    "replicator": scheduler.REPLICATOR,
 }
 TIMER_LINE = (
     "/x -c /etc/postfix queue rescue & rescue=$!; /x -c /etc/postfix fallback import &"
