@@ -140,7 +140,7 @@ REQUIREMENTS = postfix_archive/install/requirements.txt
 requirements:
 	@PYTHON=$(PYTHON) tests/prepare release
 	@CUSTOM_COMPILE_COMMAND='make requirements' $(BIN)/pip-compile --quiet $(VERSIONS) \
-	  --generate-hashes --extra search --extra object-store --strip-extras --no-emit-index-url --no-emit-find-links \
+	  --generate-hashes --extra search --extra object-store --extra procedure --extra seal --strip-extras --no-emit-index-url --no-emit-find-links \
 	  --output-file=$(REQUIREMENTS) setup.cfg
 
 clean:

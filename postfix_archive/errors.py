@@ -20,6 +20,7 @@ with exit code 1.
      |    +-- WriteThroughTimeout, WriteThroughSkipped
      +-- DeadlineExceeded                         archive_time_limit
      +-- RecordNotFound, RecordDamaged            commands that read the store
+     +-- HoldRefused                              postfix-archive hold
      +-- ExportFailed, ImportFailed, ReplayFailed export, import, replay
      +-- LogUnreadable, FollowerRunning           Postfix's log
      +-- PostfixMissing, PostfixCommandFailed     Postfix's commands
@@ -38,6 +39,9 @@ with exit code 1.
      +-- ObjectStoreFailed, ReplicatorRunning     postfix-archive replicate
      |    +-- ObjectMissing
      +-- RestoreFailed                            postfix-archive restore
+     +-- RetentionRuleInvalid, PurgeRefused       postfix-archive retention, purge
+     +-- RecordHeld                               a legal hold covers the record
+     +-- SealFailed, TimeStampFailed              postfix-archive seal, verify --seals
 """
 
 
@@ -271,6 +275,22 @@ class RestoreFailed(ArchiveError):
     """A store cannot be rebuilt from the object storage."""
 
 
+class RetentionRuleInvalid(ArchiveError):
+    """A line of archive.retention cannot be read as a rule; nothing is removed."""
+
+
+class PurgeRefused(ArchiveError):
+    """Nothing is removed: the clock is in doubt, or too much would be at once."""
+
+
+class RecordHeld(ArchiveError):
+    """A record is not removed, since legal holds cover it."""
+
+
+class HoldRefused(ArchiveError):
+    """A hold cannot be set, shown or released as asked."""
+
+
 class ExportFailed(ArchiveError):
     """The target of an export cannot be used or written."""
 
@@ -281,3 +301,11 @@ class ImportFailed(ArchiveError):
 
 class ReplayFailed(ArchiveError):
     """Archived mail cannot be given to Postfix again."""
+
+
+class SealFailed(ArchiveError):
+    """The store cannot be sealed, or a seal not be delivered."""
+
+
+class TimeStampFailed(ArchiveError):
+    """An RFC 3161 authority gives no time stamp, or a stamp is invalid."""

@@ -15,9 +15,11 @@ import email
 import email.policy
 import fcntl
 import gzip
+import hashlib
 import re
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from email.message import Message
@@ -99,6 +101,28 @@ def tnef_files(cache: Path) -> list[Path]:
     return sorted(directory.glob(*TNEF_FILES.patterns))
 
 
+# Files that Outlook wrote: a .pst of the Enron corpus, and .ost files of tests.
+# pst-extractor is a package of npm; this is what "npm pack" gets.
+PST_ARCHIVE = "https://registry.npmjs.org/pst-extractor/-/pst-extractor-1.12.0.tgz"
+PST_SHA256 = "c4c9eb9e75d09171452a4706df7d0e0e49606c1ca04aa81f30417dd385ad0e30"
+
+
+def outlook_files(cache: Path) -> Path:
+    """Return a directory with real Outlook files; what is downloaded is in cache."""
+    directory = cache / "pst-extractor"
+    with open(cache / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not directory.exists():
+            with urllib.request.urlopen(PST_ARCHIVE) as answer:
+                content = answer.read()
+            assert hashlib.sha256(content).hexdigest() == PST_SHA256
+            (cache / "pst-extractor.draft").mkdir(exist_ok=True)
+            unpack = ["tar", "-C", str(cache / "pst-extractor.draft"), "-xz"]
+            subprocess.run(unpack, input=content, check=True)
+            (cache / "pst-extractor.draft").rename(directory)
+    return directory / "package" / "example" / "testdata"
+
+
 def real_messages(cache: Path) -> list[Mail]:
     """Return all real messages, each once; what is downloaded is kept in cache."""
     with open(cache / "lock", "w") as lock:  # several processes of a run need them
@@ -110,7 +134,7 @@ def _real(cache: Path) -> list[Mail]:
     messages: dict[bytes, Mail] = {}
     directories = [(corpus, Path(corpus.directory)) for corpus in INSTALLED_PACKAGES]
     directories += [
-        (each, _unpack_package(each, cache) / each.directory)
+        (each, unpack_package(each.package, cache) / each.directory)
         for each in DOWNLOADED_PACKAGES
     ]
     directories += [
@@ -127,12 +151,12 @@ def _real(cache: Path) -> list[Mail]:
     return list(messages.values())
 
 
-def _unpack_package(corpus: Corpus, cache: Path) -> Path:
+def unpack_package(name: str, cache: Path) -> Path:
     """Return a directory with the files of a Debian package that is not installed."""
-    directory = cache / corpus.package
+    directory = cache / name
     if not directory.exists():
-        package = download_package(corpus.package, cache)
-        draft = cache / f"{corpus.package}.draft"
+        package = download_package(name, cache)
+        draft = cache / f"{name}.draft"
         _run(["dpkg-deb", "-x", str(package), str(draft)], cache)
         draft.rename(directory)
     return directory

@@ -32,12 +32,19 @@ class Host:
 
     @contextlib.contextmanager
     def restored_configuration(self) -> Iterator[None]:
-        """Put the configuration directory back afterwards."""
+        """Put the configuration directory back afterwards.
+
+        If a daemon can have read another one meanwhile, because there was mail or a
+        reload, Postfix is reloaded.
+        """
         saved_config = self.etc.with_name("kept")
         subprocess.run(["cp", "-a", str(self.etc), str(saved_config)], check=True)
+        log_before = self.postfix.log()
         yield
         shutil.rmtree(self.etc)
         saved_config.rename(self.etc)
+        if self.postfix.log() != log_before:
+            self.postfix.reload()
 
     def port(self, role: str) -> str:
         """The key of an internal port in master.cf."""

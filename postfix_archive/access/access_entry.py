@@ -30,6 +30,21 @@ class User(NamedTuple):
     login: str = ""
     sudo_user: str = ""
 
+    def to_fields(self) -> dict[str, str | int]:
+        """Return the fields of a journal event; those that are empty are left out."""
+        fields: dict[str, str | int] = {
+            "user": self.name,
+            "uid": self.uid,
+            "login": self.login,
+            "sudo_user": self.sudo_user,
+        }
+        return {name: value for name, value in fields.items() if value != ""}
+
+    def __str__(self) -> str:
+        """Return who it is, and as whom."""
+        person = self.sudo_user or self.login or self.name
+        return person if person == self.name else f"{person} as {self.name}"
+
 
 class Entry(NamedTuple):
     """One use of a command. ``ids`` are archive ids; ``action`` names the command."""
@@ -43,32 +58,38 @@ class Entry(NamedTuple):
 
     def to_fields(self) -> dict[str, str | int]:
         """Return the fields of the journal event; those that are empty are left out."""
-        fields: dict[str, str | int] = {
-            "action": self.action,
-            "user": self.user.name,
-            "uid": self.user.uid,
-            "login": self.user.login,
-            "sudo_user": self.user.sudo_user,
+        texts = {
             "query": self.query,
             "reason": self.reason,
             "ids": " ".join(self.ids),
         }
-        return {name: value for name, value in fields.items() if value != ""}
+        others = {name: value for name, value in texts.items() if value}
+        return {"action": self.action, **self.user.to_fields(), **others}
 
 
 def from_fields(fields: Mapping[str, object]) -> Entry:
     """Return the entry in a journal event. Raises ValueError for an invalid one."""
-    names = ("action", "user", "login", "sudo_user", "query", "reason", "ids", "time")
-    texts = {name: fields.get(name, "") for name in names}
-    uid = fields.get("uid")
-    if type(uid) is not int or not all(isinstance(e, str) for e in texts.values()):
-        raise ValueError("not an entry of an access journal")
-    values = {name: str(text) for name, text in texts.items()}
-    user = User(values["user"], uid, values["login"], values["sudo_user"])
-    ids = tuple(values["ids"].split())
-    return Entry(
-        user, values["action"], values["query"], values["reason"], ids, values["time"]
+    action, query, reason, ids, time = _texts(
+        fields, "action", "query", "reason", "ids", "time"
     )
+    return Entry(user_in(fields), action, query, reason, tuple(ids.split()), time)
+
+
+def user_in(fields: Mapping[str, object]) -> User:
+    """Return the user in a journal event. Raises ValueError for an invalid one."""
+    name, login, sudo_user = _texts(fields, "user", "login", "sudo_user")
+    uid = fields.get("uid")
+    if type(uid) is not int:
+        raise ValueError("no user id")
+    return User(name, uid, login, sudo_user)
+
+
+def _texts(fields: Mapping[str, object], *names: str) -> list[str]:
+    """Return some fields, "" for what is missing. Raises ValueError for no text."""
+    texts = [fields.get(name, "") for name in names]
+    if not all(isinstance(each, str) for each in texts):
+        raise ValueError("a field is not text")
+    return [str(each) for each in texts]
 
 
 def current_user() -> User:

@@ -50,7 +50,7 @@ def entries(store_directory: str, archive: str) -> Iterator[Entry]:
     Lines that are torn or damaged are left out: verify reports them. Raises
     JournalFailed for a store of format 1, which has none.
     """
-    journal_reader.end_offset(journal_reader.path_of(store_directory, archive))
+    journal_reader.require_format(journal_reader.path_of(store_directory, archive))
     path = journal_reader.path_of(store_directory, archive, NAME)
     for line in journal_reader.lines(path):
         event = journal_reader.valid_event(line)

@@ -12,11 +12,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Protocol, TypeVar
 
-from postfix_archive.access import access_entry, access_journal, access_service
+from postfix_archive.access import access_entry, access_journal
 from postfix_archive.access.access_entry import Entry
 from postfix_archive.config.settings import Settings
 from postfix_archive.errors import AccessNotRecorded, ArchiveError, ReasonMissing
-from postfix_archive.postfix import postfix_command
 
 
 class Readable(Protocol):
@@ -77,6 +76,9 @@ class AccessRecorder:
         store = self._settings.archive_store_directory
         try:
             if os.geteuid() and not _owns(store):
+                # Here and below, because the imports take 5 ms each.
+                from postfix_archive.access import access_service
+
                 access_service.request(self._settings, ids, self._entry)
             else:
                 append_or_log(self._settings, ids, self._entry, self._warn)
@@ -121,6 +123,8 @@ def append_or_log(
     try:
         access_journal.append(settings.archive_store_directory, ids, entry)
     except ArchiveError as error:
+        from postfix_archive.postfix import postfix_command
+
         fields = {
             "alarm": "access-unrecorded",
             "archive": ",".join(ids),

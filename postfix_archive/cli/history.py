@@ -21,7 +21,7 @@ from postfix_archive.config import archive_cf
 from postfix_archive.errors import NotRoot
 from postfix_archive.message import dates
 from postfix_archive.message.printable import safe_text
-from postfix_archive.store import record_reader
+from postfix_archive.store import journal_reader, record_reader
 from postfix_archive.system import privileges
 
 IDS_SHOWN = 3
@@ -51,7 +51,9 @@ def history(
     With ID, or a prefix of it: who read this message.
     """
     store = archive_cf.load(directory).archive_store_directory
-    archives = [archive] if archive else record_reader.archives(store)
+    archives = record_reader.selected_archives(store, archive)
+    if archive_id is not None:
+        _require_one(store, archives, archive_id)
     begin = dates.format_rfc3339(since.timestamp()) if since else ""
     end = dates.format_rfc3339(until.timestamp()) if until else "~"
     count = 0
@@ -67,6 +69,19 @@ def history(
     if not count and not as_json:
         of_what = f" of {safe_text(archive_id)}" if archive_id else ""
         click.echo(f"No accesses{of_what} are recorded.")
+
+
+def _require_one(store: str, archives: list[str], text: str) -> None:
+    """Raise RecordNotFound if text is "" or a prefix of several ids that were read."""
+    if not text.strip():
+        raise record_reader.no_id()
+    matches: dict[str, str] = {}  # archive id -> one of its archives
+    for address, entry in _merged(store, archives):
+        matches |= {each: address for each in entry.ids if each.startswith(text)}
+        if len(matches) > record_reader.MATCH_LIMIT:
+            break
+    if len(matches) > 1:
+        raise record_reader.ambiguous(text, [(matches[e], e) for e in matches])
 
 
 def _merged(store: str, archives: list[str]) -> Iterator[tuple[str, Entry]]:
@@ -89,13 +104,10 @@ def _matches(entry: Entry, archive_id: str | None, user: str | None) -> bool:
 
 
 def _line(archive: str, entry: Entry) -> str:
-    user = entry.user.name
-    if (entry.user.sudo_user or entry.user.login or user) != user:
-        user = f"{entry.user.sudo_user or entry.user.login} as {user}"
     shown = " ".join(entry.ids[:IDS_SHOWN])
     if len(entry.ids) > IDS_SHOWN:
         shown += f" and {len(entry.ids) - IDS_SHOWN} more"
-    parts = [entry.time, user, entry.action, archive]
+    parts = [entry.time, str(entry.user), entry.action, archive]
     parts += [f"query={entry.query!r}"] if entry.query else []
     parts += [shown or "no message"]
     parts += [f"reason={entry.reason!r}"] if entry.reason else []
@@ -129,7 +141,10 @@ def readers(directory: str) -> None:
         raise NotRoot("only root may change groups: sudo postfix-archive readers")
     group = settings.archive_reader_group
     who = f"group {group}" if group else "only its owner"
-    for path in (settings.archive_store_directory, settings.archive_index_directory):
+    store = settings.archive_store_directory
+    for address in record_reader.archives(store):
+        journal_reader.require_format(journal_reader.path_of(store, address))
+    for path in (store, settings.archive_index_directory):
         if os.path.isdir(path):
             count = reader_group.share(path, group)
             click.echo(f"{path}: {who} can read it; changed: {count}")

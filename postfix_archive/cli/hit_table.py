@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import click
 
 from postfix_archive.message.printable import safe_text
-from postfix_archive.search.index_query import Hit
+from postfix_archive.search.index_engine import Hit
 from postfix_archive.search.snippet import Snippet
 
 if TYPE_CHECKING:
@@ -22,12 +22,13 @@ if TYPE_CHECKING:
 
 TIME_FORMAT = "%Y-%m-%d %H:%M"
 MARK = "bold yellow"
+HELD = "[held] "
 
 
 class Row(NamedTuple):
     """One message of a table; ``arrived`` is Unix time.
 
-    ``snippet`` is shown below the subject.
+    ``snippet`` is shown below the subject, before it that a hold covers the message.
     """
 
     short_id: str
@@ -36,6 +37,7 @@ class Row(NamedTuple):
     recipient_count: int
     subject: str
     snippet: Snippet | None = None
+    is_held: bool = False
 
 
 def is_possible() -> bool:
@@ -62,7 +64,7 @@ def print_table(rows: Iterable[Row]) -> None:
             local_time(row.arrived),
             Text(safe_text(row.sender) or "<>"),
             str(row.recipient_count),
-            Text(safe_text(row.subject)),
+            Text.assemble((HELD, MARK) if row.is_held else "", safe_text(row.subject)),
         )
         if row.snippet and row.snippet.text:
             table.add_row("", "", "", "", _marked(row.snippet))

@@ -16,6 +16,7 @@ from itertools import islice
 import click
 
 from postfix_archive.cli import hit_table, output, record_view
+from postfix_archive.cli.held import HoldNames, Names
 from postfix_archive.cli.hit_table import Row
 from postfix_archive.cli.options import (
     COUNT,
@@ -63,23 +64,23 @@ def list_(
     access = recorder(settings, "list", reason)
     messages = access.before(
         _records(settings, archive, begin, end, last),
-        [archive] if archive else record_reader.archives(store),
+        record_reader.selected_archives(store, archive),
     )
     first = next(messages, None)
     if first is None:
         if not as_json:
             click.echo(f"No archived messages in {settings.archive_store_directory}.")
         return
-    messages = _with_first(first, messages)
+    held = HoldNames(settings).with_names(_with_first(first, messages))
     if as_json:
-        for message in messages:
-            click.echo(json.dumps(record_view.to_json(message)))
+        for message, names in held:
+            click.echo(json.dumps(record_view.to_json(message, names)))
     elif is_long or not hit_table.is_possible():
-        for message in messages:
-            for line in record_view.summary_lines(settings, message, problems):
+        for message, names in held:
+            for line in record_view.summary_lines(settings, message, problems, names):
                 click.echo(line)
     else:
-        while some := list(islice(messages, TABLE_ROWS)):
+        while some := list(islice(held, TABLE_ROWS)):
             _print_table(settings, some, problems)
     output.report_damage(problems)
 
@@ -94,7 +95,7 @@ def _records(
 ) -> Iterator[Record]:
     """Yield the records of all archives, one archive after the other."""
     store = settings.archive_store_directory
-    addresses = [archive] if archive else record_reader.archives(store)
+    addresses = record_reader.selected_archives(store, archive)
     if last:
         records = (
             each
@@ -110,18 +111,21 @@ def _records(
 
 
 def _print_table(
-    settings: Settings, messages: list[Record], problems: list[str]
+    settings: Settings,
+    messages: list[tuple[Record, Names | None]],
+    problems: list[str],
 ) -> None:
-    names = short_ids.shorten(settings, [each.archive_id for each in messages])
+    ids = short_ids.shorten(settings, [each.archive_id for each, _ in messages])
     hit_table.print_table(
         Row(
-            names[each.archive_id],
+            ids[each.archive_id],
             _arrival(each),
             safe_text(each.passes[0].sender),
             len(each.recipients),
             record_view.subject_text(settings, each, problems),
+            is_held=bool(names),
         )
-        for each in messages
+        for each, names in messages
     )
 
 

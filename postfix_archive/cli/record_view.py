@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from postfix_archive.cli.held import Names
 from postfix_archive.config.settings import Settings
 from postfix_archive.errors import RecordDamaged, StoreFailed
 from postfix_archive.message import dates, encoded_words, header, mime, printable
@@ -30,8 +31,11 @@ VERDICT_TEXTS = {
 }
 
 
-def to_json(message: Record) -> dict[str, Any]:
-    """Return one record as a JSON object."""
+def to_json(message: Record, hold_names: Names | None) -> dict[str, Any]:
+    """Return one record as a JSON object.
+
+    hold_names are those of the holds that cover it, None if they are not known.
+    """
     return {
         "id": message.archive_id,
         "archive": message.archive,
@@ -41,6 +45,7 @@ def to_json(message: Record) -> dict[str, Any]:
         "files": message.files,
         "passes": [_pass_to_json(message, each) for each in message.passes[1:]],
         "reports": list(message.reports),
+        "holds": None if hold_names is None else list(hold_names),
     }
 
 
@@ -62,15 +67,20 @@ def _pass_to_json(message: Record, one: Pass) -> dict[str, Any]:
 
 
 def summary_lines(
-    settings: Settings, message: Record, problems: list[str]
+    settings: Settings,
+    message: Record,
+    problems: list[str],
+    hold_names: Names | None = None,
 ) -> Iterator[str]:
     """Yield one line: id, time, archive, sender, recipients, outcome, subject.
 
-    Each further pass of the message is a line below, without id and subject. Appends to
-    problems why there is no subject: the copy is missing or damaged.
+    Before the subject the holds that cover it. Each further pass of the message is a
+    line below, without id and subject. Appends to problems why there is no subject: the
+    copy is missing or damaged.
     """
     first, *others = message.passes
     text = f"{message.archive}  {_pass_text(message, first)}"
+    text += f"(held by {', '.join(hold_names)})  " if hold_names else ""
     text += subject_text(settings, message, problems)
     yield f"{message.archive_id}  {first.time}  {text}"
     for one in others:
@@ -213,6 +223,8 @@ def _event_text(event: Event) -> str:
         return safe_text(f"{event['recipient']}: {event['outcome']}")
     if event["event"] == journal.OUTCOME_REPORT:
         return "outcome report stored"
+    if event["event"] in journal.REQUEST_EVENTS:
+        return safe_text(f"{event['event']} by {event.get('user', '?')}")
     return safe_text(f"{event['event']}, queued as {event.get('queued_as', '?')}")
 
 

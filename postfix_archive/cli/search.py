@@ -14,6 +14,7 @@ from typing import Any
 import click
 
 from postfix_archive.cli import hit_table, output
+from postfix_archive.cli.held import HoldNames, Names
 from postfix_archive.cli.hit_table import Row
 from postfix_archive.cli.options import (
     COUNT,
@@ -33,7 +34,7 @@ from postfix_archive.message import dates, printable
 from postfix_archive.message.printable import safe_text
 from postfix_archive.search import look_up, search, short_ids, snippet
 from postfix_archive.search.extraction_process import Extractor, read_original
-from postfix_archive.search.index_query import ORDERS, Hit
+from postfix_archive.search.index_engine import ORDERS, Hit
 from postfix_archive.store import record_reader
 
 EXIT_FAILURE, EXIT_USAGE = 1, 2
@@ -114,7 +115,7 @@ def search_(
         page = list(hits)
         _print(settings, found, iter(page[:limit]), ids=ids, as_json=as_json)
         if len(page) > limit:
-            place = search.place_of(page[limit - 1])
+            place = search.place_of(page[limit - 1], found.order)
             click.echo(f"There are more: --after={place}", err=True)
     _report_notices(found)
 
@@ -131,8 +132,8 @@ def _print(
         for hit in hits:
             click.echo(hit.archive_id)
     elif as_json:
-        for hit in hits:
-            click.echo(json.dumps(to_json(hit)))
+        for hit, names in HoldNames(settings).with_names(hits):
+            click.echo(json.dumps(to_json(hit, names)))
     elif hit_table.is_possible():
         page = list(hits)
         if page:
@@ -151,8 +152,8 @@ def _report_notices(found: search.Search) -> None:
         click.get_current_context().exit(EXIT_FAILURE)
 
 
-def to_json(hit: Hit) -> dict[str, Any]:
-    """Return a hit as a JSON object."""
+def to_json(hit: Hit, hold_names: Names | None) -> dict[str, Any]:
+    """Return a hit as a JSON object, with the holds that cover it, None if unknown."""
     return {
         "id": hit.archive_id,
         "archive": hit.archive,
@@ -166,23 +167,25 @@ def to_json(hit: Hit) -> dict[str, Any]:
         "size": hit.size,
         "sha256": hit.sha256,
         "journal_offsets": list(hit.offsets),
+        "holds": None if hold_names is None else list(hold_names),
     }
 
 
 def _rows(settings: Settings, found: search.Search, page: list[Hit]) -> Iterator[Row]:
-    names = short_ids.shorten(settings, [each.archive_id for each in page])
+    ids = short_ids.shorten(settings, [each.archive_id for each in page])
     words = snippet.pattern(found.node)
     with Extractor() as extractor:
-        for hit in page:
+        for hit, names in HoldNames(settings).with_names(page):
             text = _text(settings, hit, extractor)
             part = snippet.cut(text, words, SNIPPET_LENGTH) if text else None
             yield Row(
-                names[hit.archive_id],
+                ids[hit.archive_id],
                 hit.arrived,
                 hit.sender,
                 hit.recipient_count,
                 hit.subject,
                 part,
+                is_held=bool(names),
             )
 
 

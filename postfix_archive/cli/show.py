@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 import click
 
 from postfix_archive.cli import message_view, output, record_view
+from postfix_archive.cli.held import HoldNames
 from postfix_archive.cli.options import (
     ArchiveAddress,
     reason_option,
@@ -17,7 +18,7 @@ from postfix_archive.cli.options import (
 from postfix_archive.config.settings import Settings
 from postfix_archive.errors import RecordNotFound
 from postfix_archive.message.printable import safe_text
-from postfix_archive.search import extraction_html, look_up
+from postfix_archive.search import look_up
 from postfix_archive.search.content import MessageContent
 from postfix_archive.search.extraction_parts import Part
 from postfix_archive.search.extraction_process import Extractor, read_original
@@ -100,6 +101,9 @@ def _print_page(
             click.echo(line)
         for line in _integrity_lines(store, message, offsets, problems):
             click.echo(line)
+        names = HoldNames(settings).of(message)
+        if names:
+            click.echo(f"Held by:     {safe_text(', '.join(names))}")
         if not problems:
             content, parts = _content(store, message, extractor.extract)
             for line in message_view.lines(content, parts):
@@ -127,7 +131,8 @@ def _integrity_lines(
 def _print_json(settings: Settings, message: Record, offsets: Offsets) -> None:
     store = settings.archive_store_directory
     damage = record_check.problems(store, message, offsets)
-    result = record_view.to_json(message) | {"integrity_problems": damage}
+    names = HoldNames(settings).of(message)
+    result = record_view.to_json(message, names) | {"integrity_problems": damage}
     if not damage:
         with Extractor() as extractor:
             content, parts = _content(store, message, extractor.extract)
@@ -155,6 +160,8 @@ def _part(store: str, message: Record, number: int) -> Part:
 
 
 def _html(store: str, message: Record) -> str:
+    from postfix_archive.search import extraction_html  # takes 4 ms
+
     original = b"".join(record_reader.original(store, message))
     for part in message_view.parts(original):
         if part.media_type in extraction_html.MEDIA_TYPES:

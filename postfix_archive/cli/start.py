@@ -6,16 +6,17 @@ upgrade of Python as well: ``queue rescue`` and the follower must keep running, 
 doctor must be able to tell the postmaster what to do.
 """
 
+import os
 import sys
 from glob import glob
-from pathlib import Path
 
-RELEASE = Path(__file__).resolve().parents[2]
+# By os.path: pathlib takes 8 ms to import, and nothing else here needs it.
+RELEASE = os.path.dirname(os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
 
 
 def main() -> None:
     """Run the command and exit with its status, or 1 if it cannot be imported."""
-    sys.path.append(str(RELEASE))
+    sys.path.append(RELEASE)
     for path in glob(f"{RELEASE}/commands/lib/python*/site-packages"):
         if path not in sys.path:
             sys.path.append(path)

@@ -91,6 +91,7 @@ def _to_json(snapshot: Snapshot) -> dict[str, Any]:
         "last_reconcile": _reconcile_run_to_json(snapshot),
         "last_rescue": _timestamp(snapshot.rescue_time),
         "outcomes_followed": _timestamp(snapshot.followed_until),
+        "seals": snapshot.seal_state._asdict() if snapshot.seal_state else None,
         "index": {
             name: {"behind_bytes": each.size, "behind_seconds": round(each.seconds)}
             for name, each in snapshot.index_lags.items()
@@ -166,6 +167,7 @@ def _text_lines(snapshot: Snapshot) -> Iterator[str]:
     for place, file_system in snapshot.file_systems.items():
         free, size = _format_bytes(file_system.free), _format_bytes(file_system.size)
         yield f"Free space, {place}: {free} of {size}"
+    yield from _seal_lines(snapshot)
     yield from _reconcile_lines(snapshot)
     if snapshot.on_hold:
         since = min(snapshot.on_hold.values())
@@ -209,6 +211,15 @@ def _replication_lines(lag: replication_lag.Lag) -> Iterator[str]:
         yield f"  object storage: {lag.seconds:.0f} s behind, {size} of the journal"
     if lag.removed:
         yield f"  object storage: {lag.removed} removed messages still locked there"
+
+
+def _seal_lines(snapshot: Snapshot) -> Iterator[str]:
+    """Yield when the store was last sealed, where anybody witnesses seals."""
+    if snapshot.seal_state is None:
+        return
+    since = snapshot.seal_state.unsealed_since
+    unsealed = f"; not sealed: what came since {since}" if since else ""
+    yield f"Last seal: {snapshot.seal_state.sealed_at or 'none'}{unsealed}"
 
 
 def _format_counts(counts: dict[str, int]) -> str:

@@ -16,11 +16,14 @@ from postfix_archive import monitoring
 from postfix_archive.cli.options import ArchiveAddress
 from postfix_archive.config import archive_cf
 from postfix_archive.config.settings import Settings
-from postfix_archive.errors import ArchiveError, RecordNotFound, StoreFailed
+from postfix_archive.errors import ArchiveError, SealFailed, StoreFailed
 from postfix_archive.message.printable import safe_text
 from postfix_archive.replicate import bucket, comparison, remote_journal
+from postfix_archive.seal import signatures
 from postfix_archive.store import known_end, record_reader, verifier
-from postfix_archive.store.verifier import Finding, Verification
+from postfix_archive.store.verifier import Finding, Seal, Verification
+
+ADVICE = "run this as root or as the archive's user"
 
 
 @click.command()
@@ -39,6 +42,15 @@ from postfix_archive.store.verifier import Finding, Verification
     is_flag=True,
     help="Compare the store with the object storage, too.",
 )
+@click.option(
+    "--seals", "with_signatures", is_flag=True, help="Check signatures of seals, too."
+)
+@click.option(
+    "--seal-file",
+    type=click.Path(dir_okay=False),
+    metavar="PATH",
+    help="Seals that a third party has kept; all must be in the store.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.pass_context
 def verify(
@@ -46,12 +58,16 @@ def verify(
     archive: str | None,
     sealed: tuple[str, ...],
     has_object_store: bool,
+    with_signatures: bool,
+    seal_file: str | None,
     as_json: bool,
 ) -> None:
     """Check every file and journal line of the store.
 
-    Changes nothing. --sealed takes what an earlier run printed as the last line's
-    SHA-256. --object-store reads every object in the bucket.
+    Changes nothing. The journals must have each line that a seal in the store names.
+    --seals also checks the time stamps of the seals (RFC 3161). --sealed takes what an
+    earlier run printed as the last line's SHA-256. --object-store reads every object in
+    the bucket.
 
     Exit codes are those of monitoring plugins: 0 no errors (a note is no error),
     2 errors, 3 the store cannot be read.
@@ -59,9 +75,13 @@ def verify(
     try:
         settings = archive_cf.load(ctx.obj)
         store = settings.archive_store_directory
-        results = _verify_archives(store, archive, sealed)
+        seals, errors = _read_seals(store)
+        kept_seals = _read_kept_seals(seal_file)
+        results = _verify_archives(store, archive, sealed, [*seals, *kept_seals])
+        if with_signatures:
+            errors += signatures.check(settings, seals)
         if has_object_store:
-            _compare(settings, results, only=archive)
+            errors += _compare(settings, results, only=archive)
     except ArchiveError as error:
         fields = {"status": "UNKNOWN", "reason": str(error)}
         click.echo(
@@ -69,18 +89,21 @@ def verify(
         )
         ctx.exit(monitoring.UNKNOWN)
     found = {sha256 for each in results.values() for sha256 in each.sealed}
-    errors = [
+    errors += [
         Finding(store, verifier.missing_seal(each))
         for each in sealed
         if each not in found
     ]
+    if archive is None:
+        errors += verifier.check_seals(store, results, seals, kept_seals)
     known = known_end.read(settings.archive_fallback_directory, store)
     errors += [
-        Finding(f"{store}/{address}/{verifier.JOURNAL}", loss)
+        Finding(_journal_path(store, address), loss)
         for address, loss in known_end.losses(known, store).items()
         if archive in (None, address)
     ]
-    has_errors = errors or any(each.error_count for each in results.values())
+    error_count = sum(each.error_count for each in results.values())
+    has_errors = error_count or any(not each.is_note for each in errors)
     severity = monitoring.CRITICAL if has_errors else monitoring.OK
     if as_json:
         click.echo(json.dumps(_to_json(severity, results, errors)))
@@ -91,33 +114,60 @@ def verify(
         click.echo(f"{address}: {verifier.summary(result)}")
     for finding in errors:
         click.echo(safe_text(str(finding)))
+    if seals:
+        click.echo(verifier.seal_summary(store, seals))
     if not results:
         click.echo(f"No archives in {store}.")
     ctx.exit(severity)
 
 
+def _read_seals(store: str) -> tuple[list[Seal], list[Finding]]:
+    """Return the seals of the store, and what is wrong with them."""
+    try:
+        return verifier.read_seals(store)
+    except OSError as error:
+        raise StoreFailed(f"{error.filename}: {error.strerror}; {ADVICE}") from error
+
+
+def _read_kept_seals(path: str | None) -> list[Seal]:
+    """Return the seals in a file from elsewhere. Raises SealFailed."""
+    try:
+        return verifier.read_seal_file(path) if path else []
+    except OSError as error:
+        raise SealFailed(f"{path}: {error.strerror}") from error
+    except ValueError as error:
+        raise SealFailed(f"{error}; give a file as postfix-archive seal made it") from (
+            error
+        )
+
+
+def _journal_path(store: str, address: str) -> str:
+    is_seals = address == known_end.SEALS
+    return f"{store}/{address}" + ("" if is_seals else f"/{verifier.JOURNAL}")
+
+
 def _verify_archives(
-    store: str, archive: str | None, sealed: Sequence[str]
+    store: str, archive: str | None, sealed: Sequence[str], seals: Sequence[Seal]
 ) -> dict[str, Verification]:
     """Return the results by archive address. Raises StoreFailed, RecordNotFound."""
-    archives = record_reader.archives(store)
-    if archive is not None and archive not in archives:
-        raise RecordNotFound(f"{store} has no archive {archive}")
     results = {}
-    for address in [archive] if archive else archives:
+    for address in record_reader.selected_archives(store, archive):
         try:
-            results[address] = _verify_with_progress(f"{store}/{address}", sealed)
+            directory = f"{store}/{address}"
+            results[address] = _verify_with_progress(directory, sealed, seals)
         except OSError as error:
             is_locked = isinstance(error, BlockingIOError)
-            advice = "" if is_locked else "; run this as root or as the archive's user"
+            advice = "" if is_locked else f"; {ADVICE}"
             raise StoreFailed(f"{error.filename}: {error.strerror}{advice}") from error
     return results
 
 
-def _verify_with_progress(directory: str, sealed: Sequence[str]) -> Verification:
+def _verify_with_progress(
+    directory: str, sealed: Sequence[str], seals: Sequence[Seal]
+) -> Verification:
     """Verify one archive, with a progress bar on stderr if that is a terminal."""
     if not sys.stderr.isatty():
-        return verifier.verify_archive(directory, sealed=sealed)
+        return verifier.verify_archive(directory, sealed=sealed, seals=seals)
     label = directory.rpartition("/")[2]
     with click.progressbar(length=1, label=label, file=sys.stderr) as bar:
 
@@ -125,25 +175,26 @@ def _verify_with_progress(directory: str, sealed: Sequence[str]) -> Verification
             bar.length = total
             bar.update(done - bar.pos)
 
-        return verifier.verify_archive(directory, progress, sealed)
+        return verifier.verify_archive(directory, progress, sealed, seals)
 
 
 def _compare(
     settings: Settings, results: dict[str, Verification], *, only: str | None
-) -> None:
-    """Add to the results what a comparison with the object storage finds."""
+) -> list[Finding]:
+    """Add to the results what a comparison with the object storage finds.
+
+    Returns which archives are in the bucket alone.
+    """
     remote = bucket.of_settings(settings)
     remote.check()
     store = settings.archive_store_directory
-    for address in [only] if only else remote_journal.archives(remote):
-        result = results.get(address)
-        if result is None:
-            result = results[address] = Verification()
-            result.add_error(
-                f"{store}/{address}", "in the bucket, but not in the store"
-            )
     for address, result in results.items():
         result.findings += comparison.compare(remote, store, address).findings
+    return [
+        Finding(f"{store}/{address}", "in the bucket, but not in the store")
+        for address in remote_journal.archives(remote)
+        if address not in results and only in (None, address)
+    ]
 
 
 def _to_json(
@@ -155,7 +206,9 @@ def _to_json(
             {
                 "archive": address,
                 "files": len(result.files),
+                "unnamed_files": result.unnamed_count,
                 "lines": result.line_count,
+                "access_lines": result.access_line_count,
                 "last_sha256": result.last_sha256,
                 "errors": result.error_count,
                 "findings": [_finding_to_json(each) for each in result.findings],

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
+    from postfix_archive.config.retention_period import Period
+
 REPORT_FORMATS = ("hybrid", "dsn", "journal", "message")
 DELIVERIES = ("store", "mail")
 TABLE_TYPES = ("hash", "btree", "lmdb", "cdb", "texthash", "cidr", "regexp", "pcre")
@@ -36,12 +38,16 @@ DEFAULTS = {
     "archive_object_store": "",
     "archive_outcome_mail": "no",
     "archive_prometheus_file": "",
+    "archive_purge_limit": "5%",
     "archive_reader_group": "",
     "archive_refused_address": "127.0.0.1:10030",
     "archive_relay_address": "127.0.0.1:10029",
     "archive_report_format": "hybrid",
     "archive_require_reason": "no",
     "archive_rescue_after": "1d",
+    "archive_retention": "",
+    "archive_seal_file": "",
+    "archive_seal_to": "",
     "archive_sender": "",
     "archive_spool_directory": "/var/tmp",
     "archive_stamp_lifetime": "5d",
@@ -50,6 +56,8 @@ DEFAULTS = {
     "archive_index_directory": "$archive_store_directory/index",
     "archive_tables": "",
     "archive_time_limit": "900s",
+    "archive_tsa_certificates": "",
+    "archive_tsa_url": "",
     "archive_wait_for_outcome": "0s",
     "archive_write_through_time_limit": "5s",
     "mail_owner": "postfix",
@@ -77,18 +85,24 @@ class Settings:
     archive_object_store: str  # URL, parsed by config.object_store; "" for none
     archive_outcome_mail: bool
     archive_prometheus_file: str  # "" for none
+    archive_purge_limit: int  # per cent
     archive_reader_group: str  # "" for none
     archive_refused_address: tuple[str, int]
     archive_relay_address: tuple[str, int]
     archive_report_format: str
     archive_require_reason: bool
     archive_rescue_after: int  # seconds
+    archive_retention: dict[str, Period]  # by archive address
+    archive_seal_file: str  # "" for none
+    archive_seal_to: bytes  # b"" for nobody
     archive_sender: bytes
     archive_spool_directory: str
     archive_stamp_lifetime: int  # seconds
     archive_store_directory: str
     archive_tables: tuple[tuple[str, str], ...]  # type and path of each source
     archive_time_limit: int  # seconds
+    archive_tsa_certificates: str  # "" for the system's
+    archive_tsa_url: tuple[str, ...]
     archive_wait_for_outcome: int  # seconds
     archive_write_through_time_limit: int  # seconds
     config_directory: str
@@ -204,6 +218,23 @@ def _parse_object_store(value: str, location: str) -> str:
     return value
 
 
+def _parse_urls(value: str, location: str) -> tuple[str, ...]:
+    """The URLs stand in every seal: no user name and password."""
+    urls = _split_words(value, location)
+    for url in urls:
+        scheme, _, rest = url.partition("://")
+        host = rest.partition("/")[0]
+        is_valid = scheme in ("http", "https") and host and "@" not in host
+        if not is_valid or not (url.isascii() and url.isprintable()):
+            raise SettingInvalid(
+                f"{location}: {url} must be an http:// or https:// URL without user"
+                " name, such as http://tsa.example.com/tsr"
+            )
+    if len({*urls}) < len(urls):
+        raise SettingInvalid(f"{location}: each URL once")
+    return urls
+
+
 def _parse_prometheus_file(value: str, location: str) -> str:
     """node_exporter's textfile collector reads only names that end in .prom."""
     if value and (value[:1] != "/" or value[-5:] != ".prom"):
@@ -262,6 +293,35 @@ def _parse_tables(value: str, location: str) -> tuple[tuple[str, str], ...]:
             )
         types_by_path[path] = table_type
     return tuple((table_type, path) for path, table_type in types_by_path.items())
+
+
+def _parse_percentage(value: str, location: str) -> int:
+    percentage = main_cf.parse_number(value.removesuffix("%").rstrip())
+    if percentage is None or percentage > 100 or not value.endswith("%"):
+        raise SettingInvalid(f"{location}: must be a percentage from 0% to 100%")
+    return percentage
+
+
+def _parse_retention(value: str, location: str) -> dict[str, Period]:
+    if not value:
+        return {}
+    # Here, so that the transports import it only where there is a period to parse.
+    from postfix_archive.config import retention_period
+
+    periods = {}
+    for entry in _split_words(value, location):
+        archive, _, period = entry.rpartition("=")
+        archive = archive.lower()
+        if not address.is_plain(archive.encode()) or archive in periods:
+            raise SettingInvalid(
+                f"{location}: {entry} must be address=period, such as"
+                " legal@example.com=10y, each address once"
+            )
+        try:
+            periods[archive] = retention_period.parse(period)
+        except ValueError as error:
+            raise SettingInvalid(f"{location}: {entry}: {error}") from None
+    return periods
 
 
 def _parse_count(value: str, location: str) -> int:
@@ -345,18 +405,24 @@ PARSERS: dict[str, Callable[[str, str], Any]] = {
     "archive_object_store": _parse_object_store,
     "archive_outcome_mail": _parse_boolean,
     "archive_prometheus_file": _parse_prometheus_file,
+    "archive_purge_limit": _parse_percentage,
     "archive_reader_group": _parse_group,
     "archive_refused_address": parse_port,
     "archive_relay_address": parse_port,
     "archive_report_format": _choice_parser(REPORT_FORMATS),
     "archive_require_reason": _parse_boolean,
     "archive_rescue_after": _parse_time,
+    "archive_retention": _parse_retention,
+    "archive_seal_file": _parse_path_or_none,
+    "archive_seal_to": _parse_address_or_null,
     "archive_sender": _parse_address_or_null,
     "archive_spool_directory": _parse_path,
     "archive_stamp_lifetime": _parse_time,
     "archive_store_directory": _parse_path,
     "archive_tables": _parse_tables,
     "archive_time_limit": _parse_time,
+    "archive_tsa_certificates": _parse_path_or_none,
+    "archive_tsa_url": _parse_urls,
     "archive_wait_for_outcome": _parse_time_or_zero,
     "archive_write_through_time_limit": _parse_time_or_zero,
     "myhostname": _parse_host,

@@ -75,6 +75,10 @@ DESCRIPTIONS = {
         "File to which the timer writes metrics for the textfile collector of"
         " Prometheus' node_exporter; must end in .prom. Empty: none."
     ),
+    "archive_purge_limit": (
+        "If more than this percentage of an archive would be purged at once, nothing"
+        " is, until an administrator runs postfix-archive purge --really."
+    ),
     "archive_reader_group": (
         "Group whose members may read store and index without being root. Empty: none."
         " After a change, run postfix-archive readers."
@@ -92,6 +96,19 @@ DESCRIPTIONS = {
         "Time after which postfix-archive queue rescue moves a capsule from Postfix's"
         " queue to archive_fallback_directory."
     ),
+    "archive_retention": (
+        "How long the messages of an archive are kept: address=period, such as"
+        " legal@example.com=10y (y, mo, w, d, permanent), separated by commas. The"
+        " rules in archive.retention come before. Empty: for ever."
+    ),
+    "archive_seal_file": (
+        "File to which postfix-archive seal appends each seal, for a third party to"
+        " take away. Empty: none."
+    ),
+    "archive_seal_to": (
+        "Address of a third party to which postfix-archive seal mails each seal. Empty:"
+        " nobody."
+    ),
     "archive_sender": "Envelope sender of mailed copies; empty: the null sender.",
     "archive_spool_directory": "Directory for temporary files of messages over 4 MB.",
     "archive_stamp_lifetime": (
@@ -106,6 +123,14 @@ DESCRIPTIONS = {
     "archive_time_limit": (
         "Time after which the filter or transport gives up and defers the message; less"
         " than the time limits of pipe(8) in main.cf."
+    ),
+    "archive_tsa_certificates": (
+        "File with the root certificates, PEM, of the time-stamping authorities. Empty:"
+        " those that the system trusts."
+    ),
+    "archive_tsa_url": (
+        "URLs of RFC 3161 time-stamping authorities, by which postfix-archive seal has"
+        " the journals' ends time-stamped once a day. Empty: none."
     ),
     "archive_wait_for_outcome": (
         "Time that a copy waits for the outcome of its message, to contain it. 0: do"

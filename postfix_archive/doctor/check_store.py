@@ -10,12 +10,14 @@ from collections.abc import Callable, Iterator
 
 from postfix_archive.doctor.finding import Finding, attribute_finding
 from postfix_archive.doctor.host import Host, OtherInstance
+from postfix_archive.message.dates import DAY_SECONDS
 from postfix_archive.monitoring import CRITICAL, WARNING
 from postfix_archive.postfix import archive_services
 from postfix_archive.store import known_end
 from postfix_archive.store.bypass_period import BypassPeriod
 
 LOW_SPACE, CRITICAL_SPACE = 1 << 30, 100 << 20  # bytes
+SEAL_LATE_AGE = 2 * DAY_SECONDS  # of a daily timer
 MINIMUM_VERSION = (3, 4)
 
 
@@ -174,14 +176,35 @@ def check_journals(host: Host) -> Iterator[Finding]:
     """Report journals that have lost lines, or are missing with their archives."""
     if host.settings is None:
         return
+    advice = known_end.advice(host.settings.archive_fallback_directory)
     for archive, loss in host.journal_losses.items():
+        path = f"{host.settings.archive_store_directory}/{archive}"
+        if archive == known_end.SEALS:
+            harm = f"{loss}: nobody can check any more what it proves"
+            yield Finding("seals-lost", CRITICAL, path, harm, advice)
+            continue
         yield Finding(
             "journal-lost",
             CRITICAL,
-            f"{host.settings.archive_store_directory}/{archive}",
+            path,
             f"{loss}: it was cut, replaced, or its file system is not mounted; copies"
             " go into the fallback directory",
-            known_end.advice(host.settings.archive_fallback_directory),
+            advice,
+        )
+
+
+def check_seals(host: Host) -> Iterator[Finding]:
+    """Report journal lines that no seal covers, where seals are configured."""
+    if host.unsealed_age > SEAL_LATE_AGE:
+        days = host.unsealed_age / DAY_SECONDS
+        yield Finding(
+            "seal-late",
+            WARNING,
+            "postfix-archive seal",
+            f"the journals have lines of {days:.0f} days ago that nobody has witnessed:"
+            " who changes them is not found out",
+            f"{host.archive_command('seal')} says why; {host.install_command()} sets up"
+            " its timer",
         )
 
 
@@ -301,6 +324,7 @@ CHECKS: tuple[Callable[[Host], Iterator[Finding]], ...] = (
     check_store,
     check_readers,
     check_journals,
+    check_seals,
     check_store_format,
     check_spool,
     check_free_space,

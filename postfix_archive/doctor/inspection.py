@@ -40,6 +40,7 @@ from postfix_archive.postfix import (
 from postfix_archive.postfix.configuration import Configuration
 from postfix_archive.replicate import bucket, replication_lag
 from postfix_archive.rescue import queue_rescue
+from postfix_archive.seal import seal_lag
 from postfix_archive.search import index_lag
 from postfix_archive.store import fallback, journal_reader, known_end, record_reader
 from postfix_archive.store.bypass_period import BypassPeriod
@@ -116,6 +117,7 @@ def inspect_host(directory: str) -> Host:
             replication_lag.last_run_age(settings, time.time()) if settings else None
         ),
         object_store_error=_object_store_error(settings),
+        unsealed_age=_unsealed_age(settings),
         is_store_shared=_is_store_shared(settings),
         has_access_service=(
             settings is None
@@ -429,6 +431,15 @@ def _object_store_error(settings: Settings | None) -> str:
     except ArchiveError as error:
         return str(error)
     return ""
+
+
+def _unsealed_age(settings: Settings | None) -> float:
+    if settings is None:
+        return 0.0
+    with contextlib.suppress(ArchiveError):  # check_store reports that
+        state = seal_lag.state(settings)
+        return state.unsealed_age(time.time()) if state else 0.0
+    return 0.0
 
 
 def _log_read_age(settings: Settings | None) -> float | None:

@@ -60,7 +60,8 @@ def records(
         archives = selection.archives
         search = Search(settings, selection.query, sort="oldest", archives=archives)
         return _hits(settings, search, notice)
-    return _of_period(store, _archives(store, selection), selection)
+    names = record_reader.selected_archives(store, selection.archive)
+    return _of_period(store, names, selection)
 
 
 def _hits(
@@ -96,17 +97,8 @@ def count(settings: Settings, selection: Selection) -> int:
     end = None if math.isinf(selection.until) else selection.until
     return sum(
         line.kind == journal.ARCHIVED
-        for address in _archives(store, selection)
+        for address in record_reader.selected_archives(store, selection.archive)
         for line in journal_reader.lines_between(
             journal_reader.path_of(store, address), selection.since, end
         )
     )
-
-
-def _archives(store: str, selection: Selection) -> list[str]:
-    known = record_reader.archives(store)
-    if not selection.archive:
-        return known
-    if selection.archive not in known:
-        raise RecordNotFound(f"{store} has no archive {selection.archive}")
-    return [selection.archive]

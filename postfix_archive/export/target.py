@@ -36,7 +36,12 @@ class Target:
             if not resume:
                 self._make(path)
             flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-            self.descriptor = os.open(path, flags)
+            try:
+                self.descriptor = os.open(path, flags)
+            except FileNotFoundError:
+                raise ExportFailed(
+                    f"{path}: no export to go on with; leave out --resume"
+                ) from None
         try:
             self._lock()
         except ExportFailed:
@@ -145,6 +150,10 @@ class Target:
             os.mkdir(path, 0o700)
         except FileExistsError:
             raise _exists(path) from None
+        except OSError as error:
+            raise ExportFailed(
+                f"{path}: {error.strerror}; give a directory that can be made"
+            ) from None
 
     def _lock(self) -> None:
         status = os.fstat(self.descriptor)
@@ -170,9 +179,12 @@ class Target:
 
 
 def require_absent(path: str) -> None:
-    """Raise ExportFailed if there is something at this path."""
+    """Raise ExportFailed if something is at this path, or no directory above it."""
     if os.path.lexists(path):
         raise _exists(path)
+    parent = os.path.dirname(os.path.abspath(path))
+    if not os.path.isdir(parent):
+        raise ExportFailed(f"{path}: {parent} is not a directory; make it first")
 
 
 def _exists(path: str) -> ExportFailed:

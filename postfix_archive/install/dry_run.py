@@ -84,6 +84,9 @@ def _missing(
     indexer = scheduler.INDEXER.missing_file(postfix_instance.name)
     if indexer and postfix_instance.current_settings().has_store:
         yield "Index", indexer
+    sealer = scheduler.SEALER.missing_file(postfix_instance.name)
+    if sealer and postfix_instance.current_settings().has_store:
+        yield "Seals", sealer
     access_service = scheduler.ACCESS_SERVICE.missing_file(postfix_instance.name)
     if access_service and postfix_instance.current_settings().archive_reader_group:
         yield "Readers", access_service

@@ -1,6 +1,6 @@
 """What make install prints at its end: files, timer, doctor, probe, what to do next.
 
-Used by install/main. Installs timer, follower and indexer, which need the program.
+Used by install/main. Installs timers, follower and indexer, which need the program.
 """
 
 from __future__ import annotations
@@ -40,6 +40,9 @@ NO_REPLICATOR = (
 NO_INDEXER = (
     "none, no systemd or cron found: run postfix-archive index --once every minute"
 )
+NO_SEALER = (
+    "none, no systemd or cron found: run postfix-archive seal --if-configured every day"
+)
 
 
 def show(
@@ -67,6 +70,7 @@ def show(
         print(f"Bucket:     {service or NO_REPLICATOR}")
     else:
         scheduler.REPLICATOR.remove(postfix_instance.name)
+    print(f"Seals:      {_install_sealer(postfix_instance, command)}")
     if postfix_instance.current_settings().archive_reader_group:
         service = scheduler.ACCESS_SERVICE.install(
             postfix_instance.name, postfix_instance.directory, command
@@ -158,6 +162,20 @@ def _install_indexer(postfix_instance: Instance, command: str) -> str:
     return (
         scheduler.INDEXER.install(name, postfix_instance.directory, command)
         or NO_INDEXER
+    )
+
+
+def _install_sealer(postfix_instance: Instance, command: str) -> str:
+    """Install the daily timer of seals; return its scheduler and file, or a reason.
+
+    It does nothing until a setting says who witnesses seals.
+    """
+    name = postfix_instance.name
+    if not postfix_instance.current_settings().has_store:
+        scheduler.SEALER.remove(name)
+        return "none: archive_delivery has no store"
+    return (
+        scheduler.SEALER.install(name, postfix_instance.directory, command) or NO_SEALER
     )
 
 

@@ -63,6 +63,8 @@ def cut(text: str, columns: int) -> str:
 
     Never cuts inside a sequence of characters that are shown as one.
     """
+    if 2 * len(text) <= columns:  # no character has more than two
+        return text
     end = width = 0
     for cluster in _clusters(text):
         width += sum(map(_width, cluster))

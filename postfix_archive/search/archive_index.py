@@ -38,7 +38,8 @@ class IndexState:
 
     ``line_start`` and ``line_sha256`` are those of the last line before ``position``.
     ``first`` has for each year the offset from which its messages come, ``committed``
-    the position of its last commit.
+    the position of its last commit. ``decisions`` are the offsets of the lines of
+    journal.DECISION_EVENTS, so that nobody has to read the whole journal for them.
     """
 
     position: int = 0
@@ -46,6 +47,7 @@ class IndexState:
     line_sha256: str = ""
     first: dict[str, int] = field(default_factory=dict)
     committed: dict[str, int] = field(default_factory=dict)
+    decisions: list[int] = field(default_factory=list)
 
     def is_of_journal(self, path: str) -> bool:
         """Tell whether the last line that was indexed is still in the journal."""
@@ -182,9 +184,25 @@ class ArchiveIndex:
         """Replace what a record says about a message that is in here."""
         self._database_of(record.archive_id).update(record, offsets)
 
-    def remove(self, record: RecordEntry, content: ContentEntry) -> None:
-        """Remove a message; record and content are those that were added."""
-        self._database_of(record.archive_id).remove(record, content)
+    def remove(
+        self, archive_ids: Sequence[str], content_of: Callable[[str], ContentEntry]
+    ) -> None:
+        """Remove messages; content_of returns what was added for an archive id."""
+        by_database: dict[IndexDatabase, list[str]] = {}
+        for each in archive_ids:
+            by_database.setdefault(self._database_of(each), []).append(each)
+        for database, some in by_database.items():
+            database.remove(some, content_of)
+
+    def tidy(self) -> None:
+        """Leave no word of removed messages in the files; after a commit()."""
+        for database in self._databases.values():
+            database.tidy()
+
+    def add_decision(self, offset: int) -> None:
+        """Add the offset of the line of a decision."""
+        if offset not in self._state.decisions:  # after a position that went back
+            self._state.decisions.append(offset)
 
     def commit(self, last_line: Line) -> None:
         """Commit all changes; last_line is the last one of the journal they are from.

@@ -4,13 +4,14 @@ These scripts have no spaces between words, and FTS5 has no tokenizer for them. 
 such characters is written as its overlapping pairs and its last character, ``東京都``
 as ``東京 京都 都``. Each character begins one term: a substring of two or more is a
 phrase of pairs, and a single character the prefix of a term. Pure; used by index_entry
-and query_sql.
+and query_fields.
 """
 
 from __future__ import annotations
 
 import re
-import unicodedata
+
+from postfix_archive.search import folding
 
 # Unicode blocks: Hangul Jamo; radicals; kana, bopomofo, Hangul compatibility jamo with
 # U+3005-3007; ideographs with extension A; Hangul syllables; compatibility ideographs;
@@ -20,35 +21,12 @@ CHARACTERS = (
     "\u309d-\u309f\u30a1-\u30fa\u30fc-\u318f\u31a0-\u31bf\u31f0-\u31ff\u3400-\u4dbf"
     "\u4e00-\u9fff\ua960-\ua97f\uac00-\ud7ff\uf900-\ufaff\U00020000-\U000323af"
 )
-# FTS5 folds the accents of Latin letters alone. Here those of Greek, and the Russian ё;
-# й and other letters of their own stay.
-_GREEK = [chr(code) for code in (*range(0x386, 0x3CF), *range(0x1F00, 0x2000))]
-_FOLDED = {ord("Ё"): "Е", ord("ё"): "е"} | {
-    ord(char): base
-    for char in _GREEK
-    if (base := unicodedata.normalize("NFD", char)[0]) != char
-}
-_ACCENTED = re.compile(f"[{''.join(map(chr, _FOLDED))}]")
 _RUN = re.compile(f"[{CHARACTERS}]+")
 
 
-def normalize(text: str) -> str:
-    """Return text in the one form that is indexed and searched (NFKC, UTF-8).
-
-    Full-width letters become Latin ones, half-width kana full-width ones. NUL and
-    surrogates, which SQLite cannot take, become spaces and question marks.
-    """
-    if not text.isascii():
-        text = unicodedata.normalize("NFKC", text)
-        if _ACCENTED.search(text):
-            text = text.translate(_FOLDED)
-        text = text.encode("utf-8", "replace").decode()
-    return text.replace("\0", " ")
-
-
 def to_terms(text: str) -> str:
-    """Return normalized text with each run of these scripts as its terms."""
-    return text if text.isascii() else _RUN.sub(_run_terms, text)
+    """Return normalized text as FTS5 gets it: folded, these scripts as their terms."""
+    return text if text.isascii() else _RUN.sub(_run_terms, folding.fold(text))
 
 
 def characters(text: str) -> str:
@@ -64,7 +42,7 @@ def characters(text: str) -> str:
 
 def is_character(text: str) -> bool:
     """Tell whether text is one character of these scripts."""
-    normalized = normalize(text).strip()
+    normalized = folding.normalize(text).strip()
     return len(normalized) == 1 and _RUN.fullmatch(normalized) is not None
 
 
@@ -75,6 +53,7 @@ def query_terms(text: str) -> tuple[str, bool]:
     """
     if text.isascii():
         return text, False
+    text = folding.fold(text)
     terms = _RUN.sub(_run_terms, text).rstrip()
     last = list(_RUN.finditer(text))[-1:]
     if not last or last[0].end() != len(text):

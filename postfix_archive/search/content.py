@@ -20,9 +20,10 @@ class MessageContent(NamedTuple):
     """The decoded content of one message.
 
     Addresses are text such as ``Name <a@example.org>``. ``date`` is that of the header,
-    in Unix time. ``message_id`` and ``references`` are without angle brackets. ``text``
-    is that of all parts and attachments, with an empty line between them. ``problems``
-    say what could not be extracted, for example ``pdf: encrypted``.
+    in Unix time. ``message_id``, ``list_id`` and ``references`` are without angle
+    brackets, ``list_name`` is what List-Id: has before them. ``text`` is that of all
+    parts and attachments, with an empty line between them. ``problems`` say what could
+    not be extracted, for example ``pdf: encrypted``.
     """
 
     from_: tuple[str, ...]
@@ -33,6 +34,7 @@ class MessageContent(NamedTuple):
     date: float | None
     message_id: str
     list_id: str
+    list_name: str
     references: tuple[str, ...]
     text: str
     attachments: tuple[Attachment, ...]

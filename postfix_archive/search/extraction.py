@@ -41,6 +41,15 @@ CALENDAR_TYPES = ("text/calendar", "text/vcard", "text/x-vcard", "application/ic
 # Suffixes of files whose media type does not say that they are text.
 TEXT_SUFFIXES = (".csv", ".eml", ".ics", ".log", ".md", ".txt", ".vcf")
 HTML_SUFFIXES = (".htm", ".html")
+# What programs write before the first part (RFC 2046 5.1), in most messages.
+NOTICES = (
+    "This is a multi-part message in MIME format.",
+    "This is a MIME-formatted message.",
+    "This is a MIME-encapsulated message.",
+    "This is a MIME-encapsulated message",
+    "This is a cryptographically signed message in MIME format.",
+    "This is an OpenPGP/MIME signed message (RFC 4880 and 3156)",
+)
 NESTED_FIELDS = ("subject", "from", "to", "cc", "date", "message-id")
 
 
@@ -58,6 +67,8 @@ def extract(
     message = extraction_parts.parse(original[:MESSAGE_LIMIT])
     for part in extraction_parts.parts(message, extraction.problems):
         extraction.add(part)
+    for each in extraction_parts.outside_text(message):
+        extraction.add_outside(each)
     return extraction_header.read(extraction_parts.fields(message))._replace(
         text=extraction.text(),
         attachments=tuple(extraction.attachments),
@@ -96,6 +107,11 @@ class _Extraction:
             self._add_delivery_status(part)
         else:
             self._add_content(part)
+
+    def add_outside(self, text: bytes) -> None:
+        """Add what a multipart has before its first part or after its last one."""
+        decoded = charset.decode_undeclared(text)
+        self._add_text(each for each in decoded.splitlines() if each not in NOTICES)
 
     def _add_attachment(self, name: str, media_type: str, size: int) -> None:
         printable = name[:NAME_LIMIT].encode("utf-8", "replace").decode()
@@ -152,8 +168,16 @@ class _Extraction:
         if len(html) == HTML_LIMIT:
             self.problems.append(f"html: cut at {HTML_LIMIT} characters")
         problem_count = len(self.problems)
+        links: list[str] = []
+
+        def read() -> Iterator[str]:
+            text, targets = extraction_html.text_and_links(html)
+            links.append(targets)
+            yield text
+
         if not self._without_libraries:
-            self._try("html", lambda: [extraction_html.text(html)])
+            self._try("html", read)
+            self._add_text(links)  # apart: the text may be that of another part
         if self._without_libraries or len(self.problems) > problem_count:
             self._add_text([extraction_html.text_between_tags(html)])
 
@@ -188,7 +212,7 @@ class _Extraction:
             tnef: Any = TNEF(content, do_checksum=False)
             yield _as_text(tnef.body)
             if tnef.htmlbody:
-                yield extraction_html.text(_as_text(tnef.htmlbody))
+                yield from extraction_html.text_and_links(_as_text(tnef.htmlbody))
             elif tnef.rtfbody:
                 yield extraction_documents.rtf_text(tnef.rtfbody)
             for each in tnef.attachments:

@@ -16,7 +16,7 @@ from postfix_archive.search.extraction_limits import FIELD_COUNT_LIMIT, FIELD_LI
 
 ADDRESS_FIELDS = ("from", "to", "cc", "bcc")
 BRACKETED = re.compile(r"<([^<>\s]+)>")
-NO_CONTENT = MessageContent((), (), (), (), "", None, "", "", (), "", (), ())
+NO_CONTENT = MessageContent((), (), (), (), "", None, "", "", "", (), "", (), ())
 REFERENCE_LIMIT = 1000
 
 
@@ -32,6 +32,7 @@ def read(fields: Iterable[tuple[str, bytes]]) -> MessageContent:
         if len(same_name) < FIELD_COUNT_LIMIT:
             same_name.append(value[:FIELD_LIMIT])
     lists = [_addresses(values.get(each, [])) for each in ADDRESS_FIELDS]
+    list_field = _first_text(values, "list-id")
     references = values.get("references", []) + values.get("in-reply-to", [])
     return NO_CONTENT._replace(
         from_=lists[0],
@@ -41,7 +42,8 @@ def read(fields: Iterable[tuple[str, bytes]]) -> MessageContent:
         subject=_first_text(values, "subject"),
         date=_date(_first_text(values, "date")),
         message_id=_id(_first_text(values, "message-id")),
-        list_id=_id(_first_text(values, "list-id")),
+        list_id=_id(list_field),
+        list_name=_list_name(list_field),
         references=tuple(
             dict.fromkeys(
                 match[1]
@@ -76,6 +78,11 @@ def _id(value: str) -> str:
     """Return what is between the last angle brackets, or else the whole value."""
     matches = BRACKETED.findall(value)
     return str(matches[-1]) if matches else value
+
+
+def _list_name(value: str) -> str:
+    """Return what is before the angle brackets of List-Id: (RFC 2919 3)."""
+    return value.partition("<")[0].strip().strip('"') if "<" in value else ""
 
 
 def _addresses(values: list[bytes]) -> tuple[str, ...]:

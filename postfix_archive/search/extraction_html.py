@@ -1,4 +1,4 @@
-"""The text of an HTML part, by selectolax.
+"""The text and the links of an HTML part, by selectolax.
 
 Used by extraction. Raises what selectolax raises, and ImportError where it is missing.
 """
@@ -7,9 +7,14 @@ from __future__ import annotations
 
 import html as html_entities
 import re
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from postfix_archive.search import charset
 from postfix_archive.search.extraction_limits import HTML_LIMIT
+
+if TYPE_CHECKING:
+    from selectolax.lexbor import LexborHTMLParser
 
 MEDIA_TYPES = ("text/html", "application/xhtml+xml")
 # These end a word; all other elements are inside lines.
@@ -23,6 +28,8 @@ WITHOUT_TEXT = ["script", "style", "template"]
 TEXT_NODE = "-text"
 META_SIZE = 1 << 12  # bytes at the start that can declare the charset
 META_CHARSET = re.compile(rb"""<meta\b[^>]*\bcharset\s*=\s*["']?([\w.:-]+)""", re.I)
+LINK_LIMIT = 2000  # characters; browsers and servers take some more
+WITHIN_MESSAGE = ("#", "cid:", "data:", "javascript:", "mid:")
 TAG = re.compile(r"<[^<>]*>")
 
 
@@ -35,8 +42,11 @@ def source(content: bytes, declared: str) -> str:
     return charset.decode(content, declared)[:HTML_LIMIT]
 
 
-def text(html: str) -> str:
-    """Return the text, with that of title and alt attributes, without scripts."""
+def text_and_links(html: str) -> tuple[str, str]:
+    """Return the text, and the targets of links that are no word of it.
+
+    The text has that of title and alt attributes, and no scripts.
+    """
     # Not needed for most messages, and not there in every installation.
     from selectolax.lexbor import LexborHTMLParser
 
@@ -44,7 +54,7 @@ def text(html: str) -> str:
     tree.strip_tags(WITHOUT_TEXT)
     texts = []
     if tree.root is None:
-        return ""
+        return "", ""
     for node in tree.root.traverse(include_text=True):
         tag, previous = node.tag, node.prev
         if tag in BLOCKS or (previous is not None and previous.tag in BLOCKS):
@@ -55,7 +65,17 @@ def text(html: str) -> str:
         attributes = node.attributes
         texts += ["\n", attributes.get("alt") or "", " ", attributes.get("title") or ""]
     lines = map(str.strip, "".join(texts).split("\n"))
-    return "\n".join(filter(None, lines))
+    text = "\n".join(filter(None, lines))
+    return text, "\n".join(_links(tree, {*text.split()}))
+
+
+def _links(tree: LexborHTMLParser, words: set[str]) -> Iterator[str]:
+    """Yield each target once, without those within the message (RFC 2392)."""
+    for node in tree.css("[href]"):
+        link = (node.attributes.get("href") or "").strip()[:LINK_LIMIT]
+        if link not in words and not link.startswith(WITHIN_MESSAGE):
+            words.add(link)
+            yield link
 
 
 def text_between_tags(html: str) -> str:

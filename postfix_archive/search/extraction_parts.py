@@ -11,6 +11,7 @@ import binascii
 import email.parser
 from collections.abc import Iterator
 from email.message import Message
+from itertools import islice
 from typing import NamedTuple
 
 from postfix_archive.search import charset, extraction_header
@@ -128,6 +129,14 @@ def parts(message: Message, problems: list[str]) -> Iterator[Part]:
                 return
             yield Part(number, media_type, part)
         pending += [(each, depth + 1) for each in reversed(_children(part, media_type))]
+
+
+def outside_text(message: Message) -> Iterator[bytes]:
+    """Yield what is before the first and after the last part of each multipart."""
+    for part in islice(message.walk(), PART_LIMIT):
+        for text in (part.preamble, part.epilogue):
+            if text:
+                yield text.encode("utf-8", "surrogateescape")
 
 
 def fields(message: Message) -> Iterator[tuple[str, bytes]]:

@@ -243,6 +243,7 @@ def _parse_reply(reply: bytes) -> MessageContent:
         date=None if date is None else float(date),
         message_id=_text(named["message_id"]),
         list_id=_text(named["list_id"]),
+        list_name=_text(named["list_name"]),
         references=_texts(named["references"]),
         text=_text(named["text"]),
         attachments=tuple(map(_attachment, _list(named["attachments"]))),

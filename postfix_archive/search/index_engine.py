@@ -1,15 +1,109 @@
 """What an engine for the index must be able to do, so that another can take its place.
 
-Implemented by archive_index on SQLite; used by indexer. Raises IndexFailed.
+Implemented on SQLite by archive_index, for indexer, and by index_reader, for search and
+short_ids. Raises IndexFailed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import NamedTuple, Protocol
 
 from postfix_archive.search.index_entry import ContentEntry, RecordEntry
+from postfix_archive.search.query_nodes import Node
 from postfix_archive.store.journal_reader import Line
+
+
+class Query(NamedTuple):
+    """A parsed query, its text, and the Unix time for which ``newer_than:`` asks."""
+
+    node: Node
+    text: str
+    now: float
+
+
+class Hit(NamedTuple):
+    """One message that was found. Times are Unix times, ``sent`` that of Date:."""
+
+    archive: str
+    year: str
+    number: int
+    archive_id: str
+    archived: int
+    arrived: int
+    sent: int | None
+    size: int
+    sha256: str
+    sender: str
+    recipient_count: int
+    attachment_count: int
+    subject: str
+    offsets: Sequence[int]
+
+
+class Place(NamedTuple):
+    """The place of a hit among all hits; ``value`` is that of the order's column."""
+
+    value: int
+    archived: int
+    year: str
+    number: int
+    archive: str
+
+
+class Order(NamedTuple):
+    """An order of hits; ``column`` is a field of Hit, or "" for that of the archive."""
+
+    column: str
+    is_descending: bool
+
+    def place(self, hit: Hit) -> Place:
+        """Return the place of a hit."""
+        value = getattr(hit, self.column) if self.column else 0
+        return Place(value, hit.archived, hit.year, hit.number, hit.archive)
+
+    def key(self, hit: Hit) -> tuple[int, int]:
+        """Return what hits of several archives are sorted by."""
+        sign = -1 if self.is_descending else 1
+        place = self.place(hit)
+        return sign * place.value, sign * place.archived
+
+
+ORDERS = {
+    "newest": Order("", True),
+    "oldest": Order("", False),
+    "date": Order("arrived", True),
+    "date-oldest": Order("arrived", False),
+    "largest": Order("size", True),
+    "smallest": Order("size", False),
+}
+
+
+class IndexReader(Protocol):
+    """The index of one archive, for a reader, who changes nothing.
+
+    ``position`` is as in IndexWriter, None if there is no index that can be read.
+    ``notices`` name the parts that could not be searched; it grows while hits are read.
+    """
+
+    archive: str
+    position: int | None
+    notices: list[str]
+
+    def hits(
+        self, query: Query, order: Order, after: Place | None, first: int
+    ) -> Iterable[Iterator[Hit]]:
+        """Return streams of hits, each in order, those after a place.
+
+        For an order without a column one stream. first is how many the caller will read
+        at least.
+        """
+
+    def count(self, query: Query) -> int:
+        """Return the number of hits."""
+
+    def neighbours(self, archive_id: str) -> Iterator[str]:
+        """Yield the archive ids next to this one, in the order of their characters."""
 
 
 class IndexWriter(Protocol):
@@ -33,8 +127,16 @@ class IndexWriter(Protocol):
     def update(self, record: RecordEntry, offsets: Sequence[int]) -> None:
         """Replace what a record says about a message that is in here."""
 
-    def remove(self, record: RecordEntry, content: ContentEntry) -> None:
-        """Remove a message; record and content are those that were added."""
+    def remove(
+        self, archive_ids: Sequence[str], content_of: Callable[[str], ContentEntry]
+    ) -> None:
+        """Remove messages; content_of returns what was added for an archive id."""
+
+    def tidy(self) -> None:
+        """Leave no word of removed messages in the files; after a commit()."""
+
+    def add_decision(self, offset: int) -> None:
+        """Add the offset of a line of one of journal.DECISION_EVENTS."""
 
     def commit(self, last_line: Line) -> None:
         """Make all changes durable, and the position: the end of this line."""

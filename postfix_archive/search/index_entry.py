@@ -1,6 +1,6 @@
 """What the index has of one message, made from its record and its content.
 
-Pure; used by indexer and index_database. Values are text in the form of cjk.normalize.
+Pure; used by indexer and index_database. Values are text as folding.normalize has it.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from postfix_archive.message import address
-from postfix_archive.search import cjk
+from postfix_archive.message import address, dates
+from postfix_archive.search import cjk, folding
 from postfix_archive.search.content import Attachment, MessageContent
 from postfix_archive.search.index_schema import (
     BCC,
@@ -20,9 +20,11 @@ from postfix_archive.search.index_schema import (
     OUTCOME_BITS,
     TO,
 )
+from postfix_archive.store import journal_event
 from postfix_archive.store.record import Pass, Record
 
 SUBJECT_LIMIT = 1000  # characters that a page of hits may show (RFC 5322 2.1.1: 998)
+FOR_EVER = 1 << 40  # Unix time: the year 36812
 NAME_LIMIT = 320  # characters of an address (RFC 3696 3) or of another value
 
 
@@ -31,7 +33,8 @@ class RecordEntry:
     """What a record says, which may grow: further passes, recipients, outcomes.
 
     ``labels`` are (kind, name), ``keys`` (field, value); ``recipients`` are those of
-    the envelope, each as the client said and as mapped by this host.
+    the envelope, each as the client said and as mapped by this host. ``keep_until`` is
+    the end of the retention period (Unix time), None before it is known.
     """
 
     archive_id: str
@@ -43,6 +46,7 @@ class RecordEntry:
     recipients: tuple[tuple[str, str], ...]
     recipient_count: int  # of the first pass
     outcomes: int  # bits of OUTCOME_BITS
+    keep_until: int | None
     labels: frozenset[tuple[str, str]]
     keys: frozenset[tuple[str, str]]
 
@@ -92,14 +96,26 @@ def from_record(record: Record) -> RecordEntry:
         ),
         recipient_count=len(record.recipients),
         outcomes=sum(OUTCOME_BITS[kind] for kind in kinds),
+        keep_until=_keep_until(record),
         labels=frozenset(_record_labels(record)),
         keys=frozenset(_queue_keys(record)),
     )
 
 
+def _keep_until(record: Record) -> int | None:
+    """Return the end of the last day on which a record is kept, as noted last."""
+    if record.retention is None:
+        return None
+    until = record.retention["until"]
+    if until == journal_event.PERMANENT:
+        return FOR_EVER
+    last_day = datetime.datetime.fromisoformat(until).replace(tzinfo=datetime.UTC)
+    return int(last_day.timestamp()) + dates.DAY_SECONDS
+
+
 def from_content(content: MessageContent) -> ContentEntry:
     """Return what the index has of a message's content."""
-    subject = cjk.normalize(content.subject)
+    subject = folding.normalize(content.subject)
     columns = (
         content.text,
         subject,
@@ -108,13 +124,13 @@ def from_content(content: MessageContent) -> ContentEntry:
         " ".join(content.cc),
         " ".join(each.name for each in content.attachments),
     )
-    normalized = [cjk.normalize(each) for each in columns]
+    normalized = [folding.normalize(each) for each in columns]
     roles: dict[str, int] = {}
     header = ((content.from_, FROM), (content.to, TO), (content.cc, CC))
     for mailboxes, role in (*header, (content.bcc, BCC)):
         for each in filter(None, map(mailbox_address, mailboxes)):
             roles[each] = roles.get(each, 0) | role
-    message_id = cjk.normalize(content.message_id)
+    message_id = folding.normalize(content.message_id)
     return ContentEntry(
         texts=(
             *map(cjk.to_terms, normalized),
@@ -138,7 +154,7 @@ def mailbox_address(mailbox: str) -> str:
 
 def normalize_name(text: str) -> str:
     """Return an address or another value as the index has it: in lower case."""
-    return cjk.normalize(text).strip().lower()[:NAME_LIMIT]
+    return folding.normalize(text).strip().lower()[:NAME_LIMIT]
 
 
 def hash_text(text: str) -> int:
@@ -185,8 +201,9 @@ def _queue_keys(record: Record) -> Iterator[tuple[str, str]]:
 
 
 def _content_labels(content: MessageContent) -> Iterator[tuple[str, str]]:
-    if content.list_id:
-        yield "list", normalize_name(content.list_id)
+    for name in (content.list_id, content.list_name):
+        if name:
+            yield "list", normalize_name(name)
     yield from _type_labels(content.attachments)
     for problem in content.problems:
         yield "problem", normalize_name(problem)

@@ -1,7 +1,7 @@
 """Runs a query on one index database, in an order, page by page.
 
-Used by search. FTS5 finds words newest first without sorting; a condition that few
-messages meet is looked up first. Raises IndexFailed and IndexDamaged.
+Used by index_reader. FTS5 finds words newest first without sorting; a condition that
+few messages meet is looked up first. Raises IndexFailed and IndexDamaged.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from postfix_archive.search.index_database import unpack_offsets
+from postfix_archive.search.index_engine import Hit, Order
 from postfix_archive.search.query_condition import Condition, Value
 
 # Messages that meet one condition and are then looked at one by one: FTS5 takes 50 µs
@@ -20,45 +21,6 @@ COLUMNS = (
     "m.number, m.archive_id, m.archived, m.arrived, m.sent, m.size, m.sha256,"
     " address.name, m.recipients, m.attachments, m.subject, m.offsets"
 )
-
-
-class Hit(NamedTuple):
-    """One message that was found. Times are Unix times, ``sent`` that of Date:."""
-
-    archive: str
-    year: str
-    number: int
-    archive_id: str
-    archived: int
-    arrived: int
-    sent: int | None
-    size: int
-    sha256: str
-    sender: str
-    recipient_count: int
-    attachment_count: int
-    subject: str
-    offsets: Sequence[int]
-
-
-class Order(NamedTuple):
-    """An order of hits; ``column`` may be "" for that of the archive."""
-
-    column: str
-    is_descending: bool
-
-    def key(self, hit: Hit) -> tuple[int, int]:
-        """Return what hits of several archives are sorted by."""
-        sign = -1 if self.is_descending else 1
-        return (sign * hit.size if self.column else 0, sign * hit.archived)
-
-
-ORDERS = {
-    "newest": Order("", True),
-    "oldest": Order("", False),
-    "largest": Order("size", True),
-    "smallest": Order("size", False),
-}
 
 
 class Plan(NamedTuple):

@@ -1,6 +1,6 @@
 """The tables of one index database: a year of one archive.
 
-Used by index_database and query_sql. The numbers of the messages are in the order of
+Used by index_database and query_fields. The numbers of the messages are in the order of
 the archive, so that "newest first" needs no sort. FTS5 keeps no text and no sizes of
 documents (content='', columnsize=0); ``message`` has what a page of hits shows.
 """
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from postfix_archive.store import outcome, outcome_summary
 
-VERSION = 1  # of tables and terms; another one is built again
+VERSION = 2  # of tables and terms; another one is built again
 APPLICATION_ID = 0x70666173  # PRAGMA application_id: "pfas"
 
 # Body first: FTS5 stores no column number for terms of the first column.
@@ -32,6 +32,14 @@ SENDER, RECIPIENT = 1, 2  # of the envelope; as the client said, and as mapped
 FROM, TO, CC = 4, 8, 16  # of the header
 BCC = 32  # recipient of the envelope that To and Cc do not name, or in Bcc
 
+# The tables with rows of a message, and the column with its number.
+MESSAGE_COLUMNS = (
+    ("message", "number"),
+    ("address_use", "message"),
+    ("label_use", "message"),
+    ("message_key", "message"),
+)
+
 # Values of which many messages have the same one.
 LABELS = ("client", "list", "login", "problem", "stamp", "type")
 
@@ -42,6 +50,7 @@ OUTCOME_BITS = {kind: 1 << bit for bit, kind in enumerate(OUTCOME_KINDS)}
 # Times are Unix times. archived: never less than that of the message before. arrived:
 # at this host, archived if unknown. sent: of Date:. offsets: of the journal's lines, 8
 # bytes each. text_hash: of what FTS5 was given, which a removal must give again.
+# keep_until: end of the retention period, NULL before it is known.
 TABLES = f"""
 CREATE TABLE state (name TEXT PRIMARY KEY, value) WITHOUT ROWID;
 CREATE TABLE message (
@@ -57,6 +66,7 @@ CREATE TABLE message (
     attachments INTEGER NOT NULL,
     outcomes INTEGER NOT NULL,
     text_hash INTEGER NOT NULL,
+    keep_until INTEGER,
     subject TEXT NOT NULL,
     offsets BLOB NOT NULL
 );
@@ -67,6 +77,7 @@ CREATE INDEX message_sent ON message (sent);
 CREATE INDEX message_size ON message (size);
 CREATE INDEX message_sha256 ON message (sha256);
 CREATE INDEX message_outcomes ON message (outcomes);
+CREATE INDEX message_keep_until ON message (keep_until);
 CREATE TABLE address (
     number INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, domain TEXT NOT NULL
 );

@@ -116,7 +116,7 @@ class IndexService:
         failure: ArchiveError | None = None
         for archive in record_reader.archives(self._store):
             try:
-                self._run(archive)
+                self.run_archive(archive)
             except ArchiveError as error:
                 self._close_index(archive)
                 failure = error
@@ -128,7 +128,7 @@ class IndexService:
             index_lag.touch_last_run(self._settings)
             self._touched_at = time.monotonic()
 
-    def _run(self, archive: str) -> None:
+    def run_archive(self, archive: str) -> None:
         """Catch an index up if its journal has grown since the last time."""
         path = journal_reader.path_of(self._store, archive)
         end = journal_reader.end_offset(path)

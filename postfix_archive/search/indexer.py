@@ -13,39 +13,40 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 
 from postfix_archive.errors import IndexFailed, RecordDamaged, StoreFailed
-from postfix_archive.search import index_entry
+from postfix_archive.search import extraction_header, index_entry
 from postfix_archive.search.content import MessageContent
 from postfix_archive.search.extraction_process import read_original
 from postfix_archive.search.index_engine import IndexWriter
-from postfix_archive.store import journal, journal_reader, record, record_reader
+from postfix_archive.search.index_entry import ContentEntry
+from postfix_archive.store import (
+    copy_file,
+    journal,
+    journal_reader,
+    record,
+    record_reader,
+)
 from postfix_archive.store.journal_event import Event
 from postfix_archive.store.journal_reader import Line
 from postfix_archive.store.record import Record
 
 COMMIT_SECONDS = 1.0
-CHUNK_LINES = 500  # lines of the journal that are applied together: some 100 messages
+# Lines of the journal that are applied together: at most 100 messages. A transaction
+# has those of COMMIT_SECONDS and one such chunk, however long their extraction takes.
+CHUNK_LINES = 100
 CHUNK_BYTES = 4 << 20  # bytes of such lines; a single one can have 20 MB
 # The message is not to blame for these; later it may be read.
 PASSING_ERRORS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+# Of these depends what finds a message; the others only belong to it.
+MATCHED_EVENTS = {*journal.CAPTURE_EVENTS, journal.OUTCOME}
 INDEXED_EVENTS = {
-    *journal.CAPTURE_EVENTS,
+    *MATCHED_EVENTS,
     *journal.REPORT_EVENTS,
+    *journal.REQUEST_EVENTS,
     journal.MAILED,
-    journal.OUTCOME,
+    journal.RETENTION,
 }
-NO_CONTENT = MessageContent(
-    from_=(),
-    to=(),
-    cc=(),
-    bcc=(),
-    subject="",
-    date=None,
-    message_id="",
-    list_id="",
-    references=(),
-    text="",
-    attachments=(),
-    problems=("copy: missing or damaged",),
+NO_CONTENT = extraction_header.NO_CONTENT._replace(
+    problems=("copy: missing or damaged",)
 )
 Extract = Callable[[bytes], MessageContent]  # such as extraction_process.Extractor's
 EventsById = dict[str, dict[int, Event]]  # the events of a message by their offsets
@@ -82,15 +83,27 @@ class Indexer:
         if last_line is not None:
             self._index.commit(last_line)
             yield added
+        self._index.tidy()
 
     def _apply(self, chunk: Iterable[Line]) -> int:
         """Apply the events of some lines; return the number of messages added."""
         events: EventsById = {}
+        removed: set[str] = set()
         for line in chunk:
-            if line.kind in INDEXED_EVENTS:
+            kind = line.kind
+            if kind in journal.REMOVAL_EVENTS:
+                # It is not added, or removed; later events are of a new record.
+                removed.add(line.field("id"))
+                events.pop(line.field("id"), None)
+            if kind in journal.DECISION_EVENTS:
+                self._index.add_decision(line.offset)
+            if kind in INDEXED_EVENTS:
                 event = journal_reader.valid_event(line)
                 if event is not None:
                     events.setdefault(event["id"], {})[line.offset] = event
+        present = [each for each in removed if self._index.offsets(each) is not None]
+        if present:
+            self._index.remove(present, self._removed_content)
         added = 0
         for archive_id, own_events in events.items():
             known = self._index.offsets(archive_id)
@@ -99,6 +112,22 @@ class Indexer:
             elif not own_events.keys() <= {*known}:
                 self._update(sorted({*known, *own_events}))
         return added
+
+    def _removed_content(self, archive_id: str) -> ContentEntry:
+        """Return the content of a message whose details are struck out."""
+        for line in journal_reader.lines_at(
+            self._path, self._index.offsets(archive_id) or ()
+        ):
+            if line.kind == journal.ARCHIVED:
+                name = line.field("file")
+                return index_entry.from_content(self._extracted(self._copied(name)))
+        return index_entry.from_content(NO_CONTENT)
+
+    def _copied(self, name: str) -> Iterator[bytes]:
+        """Yield the original in a copy of which only the name is known."""
+        path = f"{self._store_directory}/{self._archive}/{name}"
+        size = copy_file.read_capture(path, self._archive).size
+        yield from copy_file.original(path, name, size)
 
     def _add(self, events: dict[int, Event]) -> bool:
         """Add a message; tell whether its first event is there, so that it could be."""
@@ -116,10 +145,11 @@ class Indexer:
             self._index.update(index_entry.from_record(message), offsets)
 
     def _content(self, message: Record) -> MessageContent:
+        return self._extracted(record_reader.original(self._store_directory, message))
+
+    def _extracted(self, chunks: Iterable[bytes]) -> MessageContent:
         try:
-            original = read_original(
-                record_reader.original(self._store_directory, message)
-            )
+            original = read_original(chunks)
         except (RecordDamaged, StoreFailed) as error:
             if getattr(error.__cause__, "errno", 0) in PASSING_ERRORS:
                 raise

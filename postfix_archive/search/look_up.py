@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import NamedTuple
 
@@ -24,10 +24,11 @@ from postfix_archive.errors import (
 )
 from postfix_archive.message import address, dates, mime
 from postfix_archive.search import archive_index
-from postfix_archive.search.index_query import Hit
+from postfix_archive.search.archive_index import IndexState
+from postfix_archive.search.index_engine import Hit
 from postfix_archive.search.query_nodes import Any, Node, Range, Word
 from postfix_archive.search.search import Search
-from postfix_archive.store import journal, journal_reader, record_reader
+from postfix_archive.store import journal, journal_reader, record, record_reader
 from postfix_archive.store.journal_reader import Line
 from postfix_archive.store.record import Record
 
@@ -48,18 +49,37 @@ def find(settings: Settings, text: str, archive: str | None = None) -> Place:
 
     In one archive, or in any for None. Raises RecordNotFound for none or several.
     """
-    places = {
-        (each.archive, each.archive_id): each
-        for each in islice(
-            _matches(settings, text, archive), record_reader.MATCH_LIMIT + 1
-        )
-    }
-    if not places:
-        raise record_reader.not_found(text, settings.archive_store_directory)
+    places = _places(settings, text, [archive] if archive else ())
     if len(places) > 1:
         raise record_reader.ambiguous(text, places)
     [place] = places.values()
     return place
+
+
+def find_all(
+    settings: Settings, text: str, archives: Sequence[str] = ()
+) -> list[Place]:
+    """Return where the message with this id is, in each archive that has it.
+
+    In these archives, or in any. Raises RecordNotFound for none or several messages.
+    """
+    places = _places(settings, text, archives)
+    if len({archive_id for _, archive_id in places}) > 1:
+        raise record_reader.ambiguous(text, places)
+    return list(places.values())
+
+
+def _places(
+    settings: Settings, text: str, archives: Sequence[str]
+) -> dict[tuple[str, str], Place]:
+    """Return the places, by archive and archive id, at least one, not all of many."""
+    if not text.strip():
+        raise record_reader.no_id()
+    matches = islice(_matches(settings, text, archives), record_reader.MATCH_LIMIT + 1)
+    places = {(each.archive, each.archive_id): each for each in matches}
+    if not places:
+        raise record_reader.not_found(text, settings.archive_store_directory)
+    return places
 
 
 def find_record(settings: Settings, text: str, archive: str | None = None) -> Record:
@@ -69,15 +89,15 @@ def find_record(settings: Settings, text: str, archive: str | None = None) -> Re
 
 def record_of(settings: Settings, place: Place | Hit) -> Record:
     """Return the record at a place. Raises RecordNotFound if it is another one."""
-    record = record_reader.record_at(
+    message = record_reader.record_at(
         settings.archive_store_directory, place.archive, place.offsets
     )
-    if record.archive_id != place.archive_id:
+    if message.archive_id != place.archive_id:
         raise RecordNotFound(
             f"{place.archive_id} is not where the index says; run postfix-archive"
             " index --rebuild"
         )
-    return record
+    return message
 
 
 def last_records(
@@ -102,7 +122,8 @@ def _last_places(
     settings: Settings, archive: str, since: float, until: float, last: int
 ) -> list[Place] | None:
     """Return where the last records are, None without an index."""
-    if not is_indexed(settings, archive):
+    position = _position(settings, archive)
+    if position is None:
         return None
     low = dates.format_rfc3339(math.ceil(since)) if since else ""
     high = dates.format_rfc3339(until) if until < math.inf else ""
@@ -110,15 +131,12 @@ def _last_places(
     try:
         found = Search(settings, node, archives=[archive])
         hits = list(islice(found.hits(first=last), last))[::-1]
-        newer = tail(settings, archive)
+        newer = _tail(settings, archive, position)
     except IndexFailed:
         return None
     if found.notices:
         return None
-    places = [
-        Place(archive, hit.archive_id, (*hit.offsets, *newer.get(hit.archive_id, ())))
-        for hit in hits
-    ]
+    places = [_place(hit, newer) for hit in hits]
     known = {each.archive_id for each in places}
     for archive_id, offsets in newer.items():
         if archive_id not in known:
@@ -138,38 +156,71 @@ def _is_between(settings: Settings, place: Place, since: float, until: float) ->
     return since <= time < until
 
 
-def is_indexed(settings: Settings, archive: str) -> bool:
-    """Tell whether an index knows an archive but for its last few messages."""
-    return _position(settings, archive) is not None
+def _place(hit: Hit, newer: dict[str, list[int]]) -> Place:
+    """Return where a hit is, with its lines that _tail() found.
+
+    The index may have got some of these since its position was read.
+    """
+    offsets = {*hit.offsets, *newer.get(hit.archive_id, ())}
+    return Place(hit.archive, hit.archive_id, tuple(sorted(offsets)))
 
 
-def tail(settings: Settings, archive: str) -> dict[str, list[int]]:
-    """Return the offsets of the lines that an index lacks, by archive id."""
+def _tail(settings: Settings, archive: str, position: int) -> dict[str, list[int]]:
+    """Return the offsets of the lines from a position on, by archive id."""
     path = journal_reader.path_of(settings.archive_store_directory, archive)
     offsets: dict[str, list[int]] = {}
-    for line in journal_reader.lines(path, _position(settings, archive) or 0):
+    for line in journal_reader.lines(path, position):
         archive_id = _archive_id(line)
         if archive_id:
             offsets.setdefault(archive_id, []).append(line.offset)
     return offsets
 
 
+def decisions(settings: Settings, archive: str) -> Iterator[Line]:
+    """Yield the lines of journal.DECISION_EVENTS of an archive, oldest first.
+
+    The index knows where they are; what it lacks is read, without an index all of the
+    journal: 3 s for a million lines.
+    """
+    path = journal_reader.path_of(settings.archive_store_directory, archive)
+    state = _state(settings, archive) or IndexState()
+    for line in journal_reader.lines_at(path, sorted(state.decisions)):
+        if line.kind not in journal.DECISION_EVENTS:
+            raise IndexFailed(
+                f"{path}: byte {line.offset} is not what the index says; run"
+                " postfix-archive index --rebuild, and verify"
+            )
+        yield line
+    for line in journal_reader.lines(path, state.position):
+        if line.kind in journal.DECISION_EVENTS:
+            yield line
+
+
 def _position(settings: Settings, archive: str) -> int | None:
     """Return the position of an archive's index, None if it is not worth using."""
     path = journal_reader.path_of(settings.archive_store_directory, archive)
-    directory = f"{settings.archive_index_directory}/{archive}"
-    state = None
-    with contextlib.suppress(IndexFailed):
-        state = archive_index.read_state(directory)
-    if state is None or not state.position or not state.is_of_journal(path):
+    state = _state(settings, archive)
+    if state is None:
         return None
     is_late = journal_reader.end_offset(path) - state.position > TAIL_LIMIT
     return None if is_late else state.position
 
 
-def _matches(settings: Settings, text: str, archive: str | None) -> Iterator[Place]:
+def _state(settings: Settings, archive: str) -> IndexState | None:
+    """Return the state of an archive's index, None if it has none of this journal."""
+    path = journal_reader.path_of(settings.archive_store_directory, archive)
+    state = None
+    with contextlib.suppress(IndexFailed):
+        state = archive_index.read_state(
+            f"{settings.archive_index_directory}/{archive}"
+        )
+    is_usable = state is not None and state.position and state.is_of_journal(path)
+    return state if is_usable else None
+
+
+def _matches(settings: Settings, text: str, archives: Sequence[str]) -> Iterator[Place]:
     store = settings.archive_store_directory
-    for name in [archive] if archive else record_reader.archives(store):
+    for name in record_reader.selected_archives(store, *archives):
         places = _indexed_matches(settings, text, name)
         if places is None:
             yield from _streamed_matches(store, text, name)
@@ -179,7 +230,8 @@ def _matches(settings: Settings, text: str, archive: str | None) -> Iterator[Pla
 
 def _indexed_matches(settings: Settings, text: str, archive: str) -> list[Place] | None:
     """Return the matches in an index and in what it lacks, None without an index."""
-    if not is_indexed(settings, archive):
+    position = _position(settings, archive)
+    if position is None:
         return None
     try:
         found = Search(settings, _node(text), archives=[archive])
@@ -189,23 +241,17 @@ def _indexed_matches(settings: Settings, text: str, archive: str) -> list[Place]
                 record_reader.MATCH_LIMIT + 1,
             )
         )
-        newer = tail(settings, archive)
+        newer = _tail(settings, archive, position)
     except IndexFailed:
         return None
     if found.notices:
         return None
-    places = {
-        each.archive_id: Place(
-            archive, each.archive_id, (*each.offsets, *newer.pop(each.archive_id, ()))
-        )
-        for each in hits
-    }
-    if newer:
-        position = _position(settings, archive) or 0
+    places = {each.archive_id: _place(each, newer) for each in hits}
+    if newer.keys() - places.keys():
         store = settings.archive_store_directory
         for place in _streamed_matches(store, text, archive, position):
             if place.archive_id in newer:  # else it is of an older message
-                places[place.archive_id] = place
+                places.setdefault(place.archive_id, place)
     return list(places.values())
 
 
@@ -246,7 +292,7 @@ def _matching_ids(store: str, text: str, archive: str, position: int) -> Iterato
             seen.add(archive_id)
             yield archive_id
     if "@" in text and not seen:
-        yield from _with_message_id(store, text.strip("<>"), archive)
+        yield from _with_message_id(store, text.strip("<>"), archive, position)
 
 
 def _has_id(line: Line, archive_id: str, text: str) -> bool:
@@ -260,14 +306,20 @@ def _has_id(line: Line, archive_id: str, text: str) -> bool:
     return is_digest or text == line.envelope_field("X-Postfix-Queue-ID")
 
 
-def _with_message_id(store: str, message_id: str, archive: str) -> Iterator[str]:
+def _with_message_id(
+    store: str, message_id: str, archive: str, position: int
+) -> Iterator[str]:
     """Yield the archive ids of messages with a Message-ID; reads every header."""
-    for message in record_reader.records(store, archive):
-        with contextlib.suppress(RecordDamaged, StoreFailed):
-            head = record_reader.original_head(store, message)
-            field = address.as_text(mime.field_text(head, b"message-id"))
-            if field.strip().strip("<>") == message_id:
-                yield message.archive_id
+    path = journal_reader.path_of(store, archive)
+    for line in journal_reader.lines(path, position):
+        is_capture = line.kind == journal.ARCHIVED
+        event = journal_reader.valid_event(line) if is_capture else None
+        for message in record.merge(archive, [event] if event else []).values():
+            with contextlib.suppress(RecordDamaged, StoreFailed):
+                head = record_reader.original_head(store, message)
+                field = address.as_text(mime.field_text(head, b"message-id"))
+                if field.strip().strip("<>") == message_id:
+                    yield message.archive_id
 
 
 def _archive_id(line: Line) -> str:

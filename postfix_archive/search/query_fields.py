@@ -1,6 +1,6 @@
 """The fields of the query language, and what each of them asks the index.
 
-Used by index_query. Pure but for the local time zone. Raises QueryInvalid with the
+Used by index_reader. Pure but for the local time zone. Raises QueryInvalid with the
 place of the error. docs/searching.md lists the fields; a test compares.
 """
 
@@ -12,6 +12,7 @@ from collections.abc import Callable
 from postfix_archive.errors import QueryInvalid
 from postfix_archive.search import (
     cjk,
+    folding,
     index_entry,
     index_schema,
     query_condition,
@@ -47,13 +48,16 @@ TIME_COLUMNS = {
     "newer_than": "arrived",
     "older_than": "arrived",
     "sent": "sent",
+    "until": "keep_until",
 }
+RANGES = ("archived", "date", "sent", "until")
 LABEL_SQL = "SELECT message FROM label_use WHERE label IN (SELECT number FROM label"
 HAS = {
     "attachment": Condition("m.attachments > 0"),
     "problem": query_condition.of_source(
         f"{LABEL_SQL} WHERE kind = ?)", index_schema.LABELS.index("problem")
     ),
+    "retention": Condition("m.keep_until IS NOT NULL"),
 }
 
 
@@ -105,11 +109,11 @@ class Compiler:
     def _range(self, term: Range) -> Condition:
         if term.field == "size":
             low, high = (_size(each) for each in (term.low, term.high))
-        elif term.field in ("archived", "date", "sent"):
+        elif term.field in RANGES:
             low, high = self._times(term)
         else:
             raise ValueError(
-                f"{term.field}: has no ranges; archived, date, sent and size have"
+                f"{term.field}: has no ranges; {', '.join(RANGES)} and size have"
             )
         column = TIME_COLUMNS.get(term.field, term.field)
         if low is not None and not term.has_low and term.field == "size":
@@ -164,7 +168,7 @@ def _size(text: str) -> int | None:
 
 def _fts_phrase(word: Word) -> str:
     """Return the text of a word or phrase as a string of FTS5."""
-    terms, is_open = cjk.query_terms(cjk.normalize(word.text))
+    terms, is_open = cjk.query_terms(folding.normalize(word.text))
     if not any(unicodedata.category(each)[0] in "LN" for each in terms):
         raise ValueError(f"{word.text!r} has no letter and no digit to search for")
     quoted = terms.replace('"', " ")
@@ -239,7 +243,7 @@ def _key(_: Compiler, word: Word) -> Condition:
     text = word.text.strip().strip("<>")
     return query_condition.of_source(
         "SELECT message FROM message_key WHERE hash = ?",
-        index_entry.key_hash((word.field, cjk.normalize(text))),
+        index_entry.key_hash((word.field, folding.normalize(text))),
     )
 
 
@@ -331,4 +335,5 @@ FIELDS: dict[str, Maker] = {
     "subject": _text,
     "to": _mailbox,
     "type": _label,
+    "until": Compiler.date,
 }

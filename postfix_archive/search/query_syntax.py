@@ -16,7 +16,7 @@ from postfix_archive.errors import QueryInvalid
 from postfix_archive.search.query_nodes import All, Any, Node, Not, Range, Word
 
 LENGTH_LIMIT = 10_000  # characters of a query
-DEPTH_LIMIT = 40  # of parentheses; FTS5 allows 256, SQLite 1000
+DEPTH_LIMIT = 40  # of parentheses and operators; FTS5 allows 256, SQLite 1000
 TERM_LIMIT = 500  # words, phrases and ranges
 POSITION = re.compile(r"at position ([0-9]+)")
 ESCAPE = re.compile(r"\\(.)", re.DOTALL)
@@ -76,7 +76,8 @@ class _Converter:
         """Return the node of an item within a field, "" for any."""
         position = int(item.pos or 0)
         if depth > DEPTH_LIMIT:
-            raise self._error("too many parentheses", position)
+            text = f"more than {DEPTH_LIMIT} parentheses, NOTs or signs in one another"
+            raise self._error(text, position)
         match item:
             case tree.Word() | tree.Phrase():
                 return self._word(item, field, position)

@@ -5,16 +5,19 @@ Used by cli.search for the hits of one page; the index itself has no text. Pure.
 
 from __future__ import annotations
 
+import functools
 import re
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import chain
 from typing import NamedTuple
 
-from postfix_archive.search import cjk
+from postfix_archive.search import cjk, folding
 from postfix_archive.search.query_nodes import All, Any, Node, Word
 
 TEXT_FIELDS = ("", "body", "subject")
 BEFORE = 40  # characters before the first word that was found
+ACCENT = re.compile("[\u0300-\u036f]")
 CJK_RUN = re.compile(f"[{cjk.CHARACTERS}]")
 
 
@@ -34,25 +37,35 @@ def pattern(node: Node) -> re.Pattern[str] | None:
 def cut(text: str, words: re.Pattern[str] | None, length: int) -> Snippet:
     """Return some characters of a text, around the first word that was found."""
     text = " ".join(text.split())
-    folded = fold(text)
-    first = words.search(folded) if words else None
-    start = max(0, first.start() - BEFORE) if first else 0
+    folded, places = fold(text)
+    found = words.finditer(folded) if words else iter(())
+    spans = ((places[each.start()], places[each.end() - 1] + 1) for each in found)
+    first = next(spans, None)
+    start = max(0, first[0] - BEFORE) if first else 0
     start = min(start, max(0, len(text) - length))
     end = start + length
-    marks = [
-        (match.start() - start, min(match.end(), end) - start)
-        for match in (words.finditer(folded, start, end) if words else ())
-    ]
+    marks = []
+    for each in chain([first] if first else (), spans):
+        if each[0] >= end:
+            break
+        marks.append((each[0] - start, min(each[1], end) - start))
     return Snippet(text[start:end], tuple(marks))
 
 
-def fold(text: str) -> str:
-    """Return text without case and accents, character by character."""
+def fold(text: str) -> tuple[str, Sequence[int]]:
+    """Return text without case and accents, and of which character each of it is."""
     if text.isascii():
-        return text.lower()
-    return "".join(
-        unicodedata.normalize("NFKD", each)[0].lower()[:1] or each for each in text
-    )
+        return text.lower(), range(len(text))
+    pieces = [_fold_character(each) for each in text]
+    places = [place for place, piece in enumerate(pieces) for _ in piece]
+    return "".join(pieces), places
+
+
+@functools.cache
+def _fold_character(character: str) -> str:
+    """Return a character as fold() has it: "" for a mark, two letters for some."""
+    base = ACCENT.sub("", unicodedata.normalize("NFKD", character.lower()))
+    return folding.fold(unicodedata.normalize("NFC", base)).lower()
 
 
 def _words(node: Node) -> Iterator[Word]:
@@ -66,7 +79,7 @@ def _words(node: Node) -> Iterator[Word]:
 
 
 def _word_pattern(word: Word) -> str:
-    text = fold(unicodedata.normalize("NFKC", word.text))
+    text, _ = fold(folding.normalize(word.text))
     if CJK_RUN.search(text):
         return re.escape(text)
     words = re.findall(r"[^\W_]+", text)

@@ -22,6 +22,8 @@ from postfix_archive.postfix.queued_message import QueuedMessage
 from postfix_archive.reconcile import archive_lookup
 from postfix_archive.replicate import replication_lag
 from postfix_archive.rescue import queue_rescue, rescue_plan
+from postfix_archive.seal import seal_lag
+from postfix_archive.seal.seal_lag import SealState
 from postfix_archive.search import index_lag
 from postfix_archive.search.index_lag import Lag
 from postfix_archive.status import overview
@@ -77,6 +79,8 @@ def snapshot(directory: str, settings: Settings) -> Snapshot:
         ),
         index_lags=_index_lags(settings, tallies),
         replication_lags=_replication_lags(settings, tallies),
+        seal_state=_seal_state(settings),
+        time=now,
     )
 
 
@@ -124,6 +128,12 @@ def _replication_lags(
         with contextlib.suppress(ArchiveError):
             lags[archive] = replication_lag.lag(settings, archive)
     return lags
+
+
+def _seal_state(settings: Settings) -> SealState | None:
+    with contextlib.suppress(ArchiveError):  # the store's errors are reported
+        return seal_lag.state(settings)
+    return None
 
 
 def _queue_backlog(

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from postfix_archive import monitoring
 from postfix_archive.replicate import replication_lag
 from postfix_archive.rescue import rescue_plan
+from postfix_archive.seal.seal_lag import SealState
 from postfix_archive.search.index_lag import Lag
 from postfix_archive.store.bypass_period import BypassPeriod
 from postfix_archive.store.tally import Tally
@@ -82,6 +83,8 @@ class Snapshot:
     index_lags: Mapping[str, Lag] = field(default_factory=dict)  # by archive
     # By archive; empty without archive_object_store.
     replication_lags: Mapping[str, replication_lag.Lag] = field(default_factory=dict)
+    seal_state: SealState | None = None  # None: nobody witnesses seals
+    time: float = 0.0  # of this snapshot, seconds since 1970
 
     @property
     def damage(self) -> list[str]:

@@ -67,6 +67,11 @@ FAMILIES = {
         GAUGE,
         "Removed records that the bucket must still keep.",
     ),
+    "last_seal_timestamp_seconds": (GAUGE, "When the store was last sealed."),
+    "unsealed_age_seconds": (
+        GAUGE,
+        "Age of the first journal line that no seal covers, or 0.",
+    ),
     "reconciled_timestamp_seconds": (GAUGE, "When postfix-archive reconcile last ran."),
     "reconciled_accepted_messages": (GAUGE, "Messages accepted, in that run."),
     "reconciled_messages": (GAUGE, "Accepted messages in that run, by result."),
@@ -162,6 +167,12 @@ def _run_samples(snapshot: Snapshot) -> Iterator[Sample]:
         yield "last_rescue_timestamp_seconds", {}, int(snapshot.rescue_time)
     if snapshot.followed_until is not None:
         yield "outcomes_followed_timestamp_seconds", {}, int(snapshot.followed_until)
+    seals = snapshot.seal_state
+    if seals is not None:
+        timestamp = overview.parse_time(seals.sealed_at)
+        if timestamp is not None:
+            yield "last_seal_timestamp_seconds", {}, int(timestamp)
+        yield "unsealed_age_seconds", {}, int(seals.unsealed_age(snapshot.time))
     run = snapshot.reconcile_run
     if run is not None:
         yield "reconciled_timestamp_seconds", {}, int(run.time)

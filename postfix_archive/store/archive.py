@@ -85,7 +85,7 @@ class Archive:
         draft = files.Draft(f"{self.directory}/{DRAFTS}")
         try:
             file_sha256 = copy_file.write_compressed(draft, content)
-            with self._open_journal() as journal_file:
+            with self.open_journal() as journal_file:
                 name = self._copy_name(capture, journal_file, time)
                 if not self._has_file(name):
                     self._publish(draft, capture, name, file_sha256, journal_file, time)
@@ -99,13 +99,13 @@ class Archive:
 
         Returns the journal events that this capsule now has.
         """
-        with self._open_journal() as journal_file:
+        with self.open_journal() as journal_file:
             self._copy_name(capture, journal_file, time)
             return _append_supplement(journal_file, capture, time)
 
     def record_mailed(self, capture: Capture, time: str, queue_ids: str) -> None:
         """Record that Postfix queued the mailed copy under these queue ids."""
-        with self._open_journal() as journal_file:
+        with self.open_journal() as journal_file:
             journal_file.append(
                 journal.MAILED,
                 time,
@@ -126,7 +126,7 @@ class Archive:
             (journal.OUTCOME, {"id": record_id, **each.event_fields()})
             for record_id, each in outcomes
         ]
-        with self._open_journal() as journal_file:
+        with self.open_journal() as journal_file:
             new_events = journal_file.unrecorded(events)
             journal_file.extend(time, new_events)
         return len(new_events)
@@ -141,7 +141,7 @@ class Archive:
         draft = files.Draft(f"{self.directory}/{DRAFTS}")
         try:
             file_sha256 = copy_file.write_compressed(draft, content)
-            with self._open_journal() as journal_file:
+            with self.open_journal() as journal_file:
                 name = copy_file.report_name(record_id, 1)
                 for number in count(2):
                     if not self._has_file(name):
@@ -162,7 +162,7 @@ class Archive:
         self, record_id: str, name: str, time: str, queue_id: str
     ) -> None:
         """Record that Postfix queued the mailed outcome report under this queue id."""
-        with self._open_journal() as journal_file:
+        with self.open_journal() as journal_file:
             journal_file.append(
                 journal.OUTCOME_MAILED,
                 time,
@@ -171,7 +171,7 @@ class Archive:
                 queued_as=queue_id,
             )
 
-    def _open_journal(self) -> journal.Journal:
+    def open_journal(self) -> journal.Journal:
         """Open and lock the journal, unless it has lost what it had."""
         self._require_known_end()
         return journal.Journal(self.directory, host=self._host)

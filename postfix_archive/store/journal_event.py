@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 LONE_SURROGATES = re.compile("[\ud800-\udc7f\udd00-\udfff]")
 
 
+PERMANENT = "permanent"  # as the last day of a period: none
 OPTIONAL_OUTCOME_KEYS = "original status remote reply expanded_to parent".split()
 
 
@@ -45,6 +46,15 @@ class Event(TypedDict, total=False):
     stamp: str
     envelope: str
     above: str
+    name: str
+    query: str
+    ids: str
+    archives: str
+    set: str
+    user: str
+    uid: int
+    login: str
+    sudo_user: str
     started: str
     started_by: str
     reason: str
@@ -64,6 +74,13 @@ class Event(TypedDict, total=False):
     queue_id: str
     expanded_to: str
     parent: str
+    rule: str
+    period: str
+    until: str
+    by: str
+    seal: str
+    seal_sha256: str
+    authorities: str
     prev: str
 
 
@@ -107,6 +124,10 @@ def is_valid(event: object) -> bool:
     if event["event"] == journal.OUTCOME and not is_valid_outcome(event):
         return False
     if event["event"] in journal.REPORT_EVENTS and not _is_valid_report(event):
+        return False
+    if event["event"] == journal.RETENTION and not _is_valid_retention(event):
+        return False
+    if event["event"] in journal.HOLD_EVENTS and not _is_valid_hold(event):
         return False
     has_envelope = event["event"] in journal.CAPTURE_EVENTS or "envelope" in event
     return not has_envelope or _is_valid_capture(event)
@@ -178,10 +199,34 @@ def is_valid_outcome(event: dict[str, object]) -> bool:
     )
 
 
+def _is_valid_hold(event: dict[str, object]) -> bool:
+    """Return whether a hold says what it holds, and who set it, since when and why."""
+    what = {"query": "", "ids": "", "archives": "", "login": "", "sudo_user": ""}
+    return (
+        _are_strings({**what, **event}, "name", "reason", "set", "user", *what)
+        and type(event.get("uid")) is int
+        and bypass_period.is_timestamp(str(event["set"]))
+        and (
+            event["event"] == journal.HOLD_RELEASED
+            or bool(event.get("query")) != bool(event.get("ids"))
+        )
+    )
+
+
 def _is_valid_report(event: dict[str, object]) -> bool:
     fields = {"covers": "", **event}
     return _are_strings(fields, "id", "file", "covers") and is_file_name(
         str(event["file"])
+    )
+
+
+def _is_valid_retention(event: dict[str, object]) -> bool:
+    if not _are_strings(event, "id", "rule", "period", "until", "by"):
+        return False
+    until = str(event["until"])
+    return until == PERMANENT or (
+        bypass_period.is_timestamp(f"{until}T00:00:00Z")
+        and received_header.is_archive_id(str(event["id"]))
     )
 
 

@@ -91,10 +91,11 @@ def is_complete(line: bytes) -> bool:
 
 
 def is_struck_out(line: bytes) -> bool:
-    """Return whether the details of a complete line are overwritten with spaces."""
-    if TAB + b" " not in line:
-        return False
-    return not line.partition(TAB)[2].strip(b" \n")
+    """Return whether the details of a complete line are overwritten with spaces.
+
+    The first one says so: a crash may have left the rest, see strike_out.
+    """
+    return TAB + b" " in line
 
 
 def has_intact_details(line: bytes) -> bool:
@@ -245,14 +246,26 @@ class Segments:
 
     def read(self, position: int, size: int) -> bytes:
         """Return up to size bytes from one segment, b"" at the end. Raises OSError."""
-        index = len(self._starts) - 1
-        while index > 0 and self._starts[index] > position:
-            index -= 1
+        index = self._index_at(position)
         if index < 0:
             return b""
         if index + 1 < len(self._starts):
             size = min(size, self._starts[index + 1] - position)
         return os.pread(self._segment(index), size, position - self._starts[index])
+
+    def locate(self, position: int) -> tuple[str, int]:
+        """Return the segment that has the byte at a position, and its offset in it.
+
+        Raises OSError after the end.
+        """
+        if position >= self.size:
+            raise OSError(0, "ends before a line that it had")
+        index = self._index_at(position)
+        return self._names[index], position - self._starts[index]
+
+    def name_at(self, position: int) -> str:
+        """Return the name of the segment that has this position."""
+        return self._names[self._index_at(position)]
 
     def read_range(self, start: int, stop: int) -> bytes:
         """Return the bytes from start to stop, fewer at the end. Raises OSError."""
@@ -266,6 +279,13 @@ class Segments:
         """Make the last segment durable; its predecessors are. Raises OSError."""
         if self._names:
             os.fsync(self._segment(len(self._names) - 1))
+
+    def _index_at(self, position: int) -> int:
+        """Return the index of the segment that has this position, -1 if none is."""
+        index = len(self._starts) - 1
+        while index > 0 and self._starts[index] > position:
+            index -= 1
+        return index
 
     def _segment(self, index: int) -> int:
         """Return the descriptor of a segment; that of one is kept open."""

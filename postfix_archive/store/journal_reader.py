@@ -209,6 +209,13 @@ def line_before(path: str, end: int) -> bytes:
             step *= 2
 
 
+def require_format(path: str) -> None:
+    """Raise JournalFailed for a journal of store format 1; read nothing."""
+    if os.path.isfile(path):
+        with _open(path):
+            pass
+
+
 def valid_event(line: Line) -> Event | None:
     """Return the event, None for a torn or damaged line, which verify reports.
 

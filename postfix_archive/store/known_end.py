@@ -8,7 +8,8 @@ archive_fallback_directory, one line for each archive:
     <start> <end> <line number> <SHA-256> <archive address> <store directory>
 
 start and end are the positions of the journal's last complete line, in bytes, the
-SHA-256 is that of its first part.
+SHA-256 is that of its first part. The last seal of the store has a line, too: with
+``seals`` for the address, its number and its SHA-256.
 """
 
 from __future__ import annotations
@@ -16,10 +17,12 @@ from __future__ import annotations
 import posix as os
 
 from postfix_archive.errors import JournalFailed, StoreFailed
+from postfix_archive.message import digest
 from postfix_archive.store import journal_format
 from postfix_archive.system import files
 
 FILE_NAME = "journal-ends"
+SEALS = "seals"  # directory of the seals, in the place of an archive address
 SIZE_LIMIT = 1 << 20  # bytes of the file: some 5,000 archives
 
 
@@ -34,10 +37,15 @@ class KnownEnd:
         self.number = number
         self.sha256 = sha256
 
-    def loss(self, archive_directory: str) -> str:
-        """Return what the journal has lost, "" if nothing or if it cannot be read."""
+    def loss(self, directory: str, name: str = journal_format.NAME) -> str:
+        """Return what the journal has lost, "" if nothing or if it cannot be read.
+
+        directory is that of the archive, or of the seals; name is the journal's.
+        """
+        if directory.endswith(f"/{SEALS}"):
+            return self._seal_loss(directory)
         try:
-            path = f"{archive_directory}/{journal_format.NAME}"
+            path = f"{directory}/{name}"
             with journal_format.Segments(path) as segments:
                 line = segments.read_range(self.start, self.end)
         except FileNotFoundError:
@@ -47,6 +55,21 @@ class KnownEnd:
         if line.endswith(b"\n") and journal_format.line_sha256(line) == self.sha256:
             return ""
         return f"line {self.number} is missing or is another one"
+
+    def _seal_loss(self, directory: str) -> str:
+        try:
+            for name in os.listdir(directory):
+                if name.startswith(f"{self.number:06d}-") and name.endswith(".json"):
+                    descriptor = files.open_regular(f"{directory}/{name}")
+                    content = os.read(descriptor, self.end + 1)
+                    os.close(descriptor)
+                    if digest.sha256_hex(content) == self.sha256:
+                        return ""
+        except FileNotFoundError:
+            pass
+        except OSError:
+            return ""
+        return f"seal {self.number} is missing or is another one"
 
 
 def read(directory: str, store_directory: str) -> dict[str, KnownEnd]:

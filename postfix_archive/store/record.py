@@ -81,7 +81,8 @@ class Record:
     record, oldest first. ``files`` are the names of its copies: one, unless a second
     original has the same archive id. ``reports`` maps the file name of an outcome
     report to its ``covers``; ``mailed`` has the names of the reports that were mailed.
-    ``results`` has the outcomes of all passes.
+    ``results`` has the outcomes of all passes. ``retention`` is the last
+    event that says how long it is kept.
     """
 
     __slots__ = (
@@ -93,6 +94,7 @@ class Record:
         "mailed",
         "reports",
         "results",
+        "retention",
     )
 
     def __init__(self, archive: str, first_envelope: Envelope) -> None:
@@ -105,6 +107,7 @@ class Record:
         self.reports: dict[str, str] = {}
         self.mailed: set[str] = set()
         self.results = OutcomeSummary()
+        self.retention: Event | None = None
 
     @property
     def passes(self) -> list[Pass]:
@@ -141,6 +144,8 @@ class Record:
             self.reports[event["file"]] = event.get("covers", "")
         elif kind == journal.OUTCOME_MAILED:
             self.mailed.add(event["file"])
+        elif kind == journal.RETENTION:
+            self.retention = event
         elif "file" in event:
             self.files.append(event["file"])
         if event_envelope:
@@ -177,6 +182,9 @@ def merge(archive: str, events: Iterable[Event]) -> dict[str, Record]:
     """Return the records of a journal by archive id, in the order of their capture."""
     records: dict[str, Record] = {}
     for event in events:
+        if event["event"] in journal.REMOVAL_EVENTS:
+            records.pop(event.get("id", ""), None)
+            continue
         event_envelope = None
         if "envelope" in event:
             event_envelope = journal_event.parse_envelope(event)

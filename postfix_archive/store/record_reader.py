@@ -24,6 +24,7 @@ from postfix_archive.store import (
     copy_file,
     journal,
     journal_event,
+    journal_format,
     journal_reader,
     record,
     record_index,
@@ -46,6 +47,22 @@ def archives(directory: str) -> list[str]:
     except OSError as error:
         raise StoreFailed(f"{directory}: {journal_reader.reason(error)}") from error
     return [each for each in names if address.is_plain(os.fsencode(each))]
+
+
+def selected_archives(directory: str, *names: str | None) -> list[str]:
+    """Return these archives (None is none of them), or all if there is none.
+
+    Raises RecordNotFound for one that is not in the store.
+    """
+    known = archives(directory)
+    selected = [each for each in names if each]
+    for each in selected:
+        if each not in known:
+            raise RecordNotFound(
+                f"{directory} has no archive {each}; it has"
+                f" {', '.join(known) or 'none at all'}"
+            )
+    return selected or known
 
 
 def records(
@@ -78,11 +95,13 @@ def record_at(directory: str, archive: str, offsets: Iterable[int]) -> Record:
     """
     path = journal_reader.path_of(directory, archive)
     offsets = list(offsets)
-    events = [
-        event
-        for line in journal_reader.lines_at(path, offsets)
-        if (event := journal_reader.valid_event(line)) is not None
-    ]
+    events = []
+    for line in journal_reader.lines_at(path, offsets):
+        if line.is_struck_out or line.kind in journal.REMOVAL_EVENTS:
+            raise not_found(journal_format.string_field(line.content, "id"), directory)
+        event = journal_reader.valid_event(line)
+        if event is not None:
+            events.append(event)
     ids = {each.get("id", "") for each in events}
     names = {copy_file.copy_name(each) for each in ids}
     if (
@@ -101,19 +120,16 @@ def find_record(directory: str, id_prefix: str, archive: str | None) -> Record:
     matches.
     """
     matches: dict[tuple[str, str], list[Event]] = {}
-    removals: list[str] = []
     for name in [archive] if archive else archives(directory):
         path = journal_reader.path_of(directory, name)
         for event in _events(path, _with_prefix(path, id_prefix)):
             key = (name, event["id"])
             if event["event"] in journal.REMOVAL_EVENTS:
-                removals.append(f"{event['id']} was {event['event']} {event['time']}")
-            if key in matches or event["event"] in journal.CAPTURE_EVENTS:
+                matches.pop(key, None)
+            elif key in matches or event["event"] in journal.CAPTURE_EVENTS:
                 matches.setdefault(key, []).append(event)
             if len(matches) > MATCH_LIMIT:
                 raise ambiguous(id_prefix, matches)
-    if not matches and removals:
-        raise RecordNotFound(removals[-1])
     if not matches:
         raise not_found(id_prefix, directory)
     if len(matches) > 1:
@@ -244,11 +260,12 @@ def _index_rows(path: str) -> Iterator[tuple[str, int, str]]:
 
 
 def _events(path: str, lines: Iterable[journal_reader.Line]) -> Iterator[Event]:
-    """Yield the events, but those struck out, which a later event has to account for.
+    """Yield the events, but those struck out, which a removal has to account for.
 
     lines has all of a record, in order. Raises JournalFailed at the end.
     """
     struck_out: dict[str, journal_reader.Line] = {}
+    removed: set[str] = set()
     for line in lines:
         try:
             event = line.event()
@@ -256,11 +273,16 @@ def _events(path: str, lines: Iterable[journal_reader.Line]) -> Iterator[Event]:
             raise _damaged(path, line) from error
         if event is None:
             continue
+        archive_id = event.get("id", "")
+        if event["event"] == journal.ARCHIVED:
+            removed.discard(archive_id)
         if line.is_struck_out:
-            struck_out.setdefault(event.get("id", ""), line)
+            if archive_id not in removed:
+                struck_out.setdefault(archive_id, line)
             continue
         if event["event"] in journal.REMOVAL_EVENTS:
-            struck_out.pop(event.get("id", ""), None)
+            struck_out.pop(archive_id, None)
+            removed.add(archive_id)
         yield event
     for line in struck_out.values():
         raise _damaged(path, line, "details struck out, and no later event says why")
@@ -284,9 +306,39 @@ def _damaged(
 
 
 def not_found(id_prefix: str, directory: str) -> RecordNotFound:
-    """Return the error that no record of a store has this id."""
+    """Return the error that no record of a store has this id, and since when."""
+    removal = _removal(id_prefix, directory) if id_prefix[:8].isdecimal() else ""
     return RecordNotFound(
-        f"no record {id_prefix} in {directory}; run postfix-archive list to see all"
+        removal
+        or f"no record {id_prefix} in {directory}; run postfix-archive list to see all"
+    )
+
+
+def _removal(id_prefix: str, directory: str) -> str:
+    """Return when and by which rule a record was removed, "" if none was."""
+    text = ""
+    for archive in archives(directory):
+        with contextlib.suppress(JournalFailed):
+            for line in journal_reader.lines(
+                journal_reader.path_of(directory, archive)
+            ):
+                archive_id = journal_format.string_field(line.content, "id")
+                if line.kind in journal.REMOVAL_EVENTS and archive_id.startswith(
+                    id_prefix
+                ):
+                    event = journal_reader.valid_event(line) or {}
+                    rule = event.get("rule") or event.get("reason", "")
+                    text = f"{archive_id} was {line.kind} {line.time}" + (
+                        f" ({rule})" * bool(rule)
+                    )
+    return text
+
+
+def no_id() -> RecordNotFound:
+    """Return the error that there is no id where one must be."""
+    return RecordNotFound(
+        "the id is empty; give an archive id or its first characters, as"
+        " postfix-archive list prints it"
     )
 
 

@@ -1,9 +1,9 @@
 """Cache the tally of each journal, so that only new lines are read; save its end.
 
-Used by status/collect. The cache is a file in archive_fallback_directory that can be
-deleted at any time. A tally that is missing, damaged, written by another user or does
-not match its journal (which was truncated, restored or replaced) is counted again from
-the first line on. Takes no lock on the journal: mail never waits for status.
+Used by status/collect and seal. The cache is a file in archive_fallback_directory that
+can be deleted at any time. A tally that is missing, damaged, written by another user or
+does not match its journal (which was truncated, restored or replaced) is counted again
+from the first line on. Takes no lock on the journal: mail never waits for status.
 """
 
 from __future__ import annotations
@@ -17,7 +17,13 @@ from typing import Any
 from postfix_archive.errors import ArchiveError
 from postfix_archive.message import digest
 from postfix_archive.postfix.mail_queue import PARSE_ERRORS
-from postfix_archive.store import journal_format, journal_reader, known_end, tally
+from postfix_archive.store import (
+    journal_format,
+    journal_reader,
+    known_end,
+    tally,
+    verifier,
+)
 from postfix_archive.store.journal_format import Segments
 from postfix_archive.store.known_end import KnownEnd
 from postfix_archive.store.tally import Tally
@@ -63,26 +69,51 @@ def save_ends(
     known = known_end.read(directory, store_directory)
     losses = known_end.losses(known, store_directory)
     ends = dict(known)
+    last_seal = _last_seal(store_directory)
+    if last_seal and known_end.SEALS not in losses:
+        ends[known_end.SEALS] = last_seal
     for archive, current in tallies_by_archive.items():
         end = known_end.KnownEnd(
             current.start, current.offset, current.lines, current.last_sha256
         )
         is_new = archive not in known or known[archive].sha256 != end.sha256
         if current.offset and archive not in losses and is_new:
-            if _is_durable(f"{store_directory}/{archive}", end):
+            if is_durable(f"{store_directory}/{archive}", end):
                 ends[archive] = end
     if ends != known:
         _write_ends(directory, store_directory, ends)
     return losses
 
 
-def _is_durable(archive_directory: str, end: KnownEnd) -> bool:
-    """Return whether it is a line of ours that no crash or failed write can lose."""
-    path = f"{archive_directory}/{journal_format.NAME}"
+def _last_seal(store_directory: str) -> KnownEnd | None:
+    """Return the last seal; verify reports what is wrong with it."""
+    directory = f"{store_directory}/{known_end.SEALS}"
+    try:
+        names = filter(verifier.SEAL_NAME.fullmatch, os.listdir(directory))
+        name = max(names, default="")
+        content = verifier.read_seal(f"{directory}/{name}") if name else b""
+        seal = verifier.parse_seal(name, content)
+    except (OSError, ValueError):
+        return None
+    return KnownEnd(0, len(content), seal.number, seal.sha256)
+
+
+def is_durable(
+    archive_directory: str,
+    end: KnownEnd,
+    name: str = journal_format.NAME,
+    *,
+    waits: bool = False,
+) -> bool:
+    """Return whether it is a line of ours that no crash or failed write can lose.
+
+    False while somebody writes, unless it waits.
+    """
+    path = f"{archive_directory}/{name}"
     try:
         lock = journal_format.open_lock(path)
         try:
-            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            fcntl.flock(lock, fcntl.LOCK_SH | (0 if waits else fcntl.LOCK_NB))
             with Segments(path) as segments:
                 segments.sync()
                 line = segments.read_range(end.start, end.end)
@@ -90,7 +121,9 @@ def _is_durable(archive_directory: str, end: KnownEnd) -> bool:
             os.close(lock)
     except (OSError, ArchiveError):
         return False
-    return journal_format.is_complete(line[:-1]) and not end.loss(archive_directory)
+    return journal_format.is_complete(line[:-1]) and not end.loss(
+        archive_directory, name
+    )
 
 
 def _write_ends(

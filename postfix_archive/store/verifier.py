@@ -12,9 +12,13 @@ For each archive it checks that
   a later line says why; its segments are of this archive, and none is missing;
 * each file has the SHA-256 from the journal and can be decompressed to its end;
 * the original in each archive copy has the SHA-256 and size from the journal;
-* no file is missing from the store or from the journal.
+* no file is missing from the store or from the journal;
+* each journal still has, at the same position, the line at which it was sealed, and no
+  seal is missing (docs/sealing.md). The signatures of the seals it does not check, but
+  prints the openssl command that does.
 With --sealed it also checks that a journal still has a line that it had earlier: give
-the hash that an earlier run printed. It changes nothing.
+the hash that an earlier run printed; with --seal-file, the seals that somebody kept
+elsewhere. It changes nothing.
 
 Exit codes: 0 no errors (a note is no error: a crash can cause it), 2 errors, one line
 for each, 3 the store cannot be read or the output not be written. docs/store-format.md
@@ -29,6 +33,7 @@ import hashlib
 import json
 import os
 import re
+import shlex
 import stat
 import sys
 import zlib
@@ -46,6 +51,10 @@ OWN_DRAFTS = tuple(f".{each}{LAST}." for each in JOURNALS)  # and random digits
 SEGMENT_NAME = re.compile(r"\d{4}-\d{2}", re.ASCII)
 ARCHIVED, OUTCOME_REPORT = "archived", "outcome-report"  # events that name a file
 SEGMENT, REMOVAL_EVENTS = "segment", ("erased", "purged")
+SEALS, SEALED = "seals", "sealed"  # directory in the store; event
+SEAL_NAME = re.compile(r"(\d{6,18})-\d{8}T\d{6}Z\.json", re.ASCII)
+SEAL_FORMAT = 1
+SEAL_LIMIT = 64 << 20  # bytes: 100,000 archives
 FIRST_PREV = "0" * 64
 READ_ATTEMPTS = 3  # of journal.last
 NUMBER_DIGITS = 18  # enough for any journal
@@ -84,14 +93,49 @@ class StoredFile(NamedTuple):
     sha256: object
 
 
+class Head(NamedTuple):
+    """The last line of a journal at the time of a seal; all but number 0 has one.
+
+    start and end are the line's position in bytes from the first segment's start.
+    """
+
+    archive: str
+    journal: str  # JOURNAL or ACCESS
+    segment: str
+    seq: int
+    sha256: str
+    lines: int
+    start: int
+    end: int
+    time: str
+
+
+class Seal(NamedTuple):
+    """A seal: where every journal of a store ended, and the hash of the seal before.
+
+    sha256 is that of the file, which RFC 3161 authorities have time-stamped. keys
+    are digests of the site keys by key id.
+    """
+
+    name: str
+    sha256: str
+    number: int
+    previous: str
+    time: str
+    authorities: tuple[str, ...]
+    keys: dict[str, str]
+    heads: tuple[Head, ...]
+
+
 @dataclass
 class Verification:
     """The state of one archive: its journal, its files by name, all findings.
 
     The hash of a line is the SHA-256 of its first part. ``unnamed_count`` is the number
-    of files that no line names. ``removed`` maps the id of a record that was removed to
-    the number of the line that says so, ``struck_out`` an id to lines whose details are
-    struck out without such a line.
+    of files that no line names. ``present`` maps the id of a record to the number of
+    its last line with details or 0, ``removed`` that of one that was removed to the
+    number of the line that says so; after that it may be archived again. ``struck_out``
+    maps an id to lines whose details are struck out without such a line.
     """
 
     files: dict[str, StoredFile] = field(default_factory=dict)
@@ -106,13 +150,23 @@ class Verification:
     archive: str = ""  # according to the first segment
     journal_end: tuple[int, str] | None = None  # number and hash in journal.last
     is_end_found: bool = False
+    present: dict[str, int] = field(default_factory=dict)
     removed: dict[str, int] = field(default_factory=dict)
     struck_out: dict[str, list[str]] = field(default_factory=dict)
+    position: int = 0  # bytes read
+    # Heads in seals, with the seal's name: by the position where they must end.
+    heads: dict[int, list[tuple[str, Head]]] = field(default_factory=dict)
+    lost_heads: list[tuple[str, Head]] = field(default_factory=list)
+    seal_events: dict[str, str] = field(default_factory=dict)  # name of seal: SHA-256
 
     def is_removed(self, name: str) -> bool:
         """Return whether the journal says that this file of it was removed."""
         file = self.files[name]
         return self.removed.get(file.record_id, 0) > file.number
+
+    def is_gone(self, record_id: str) -> bool:
+        """Return whether a record was removed and not archived again, so far."""
+        return record_id in self.removed and record_id not in self.present
 
     def add_error(self, location: str, problem: str) -> None:
         """Add an error."""
@@ -141,18 +195,20 @@ def verify_archive(
     directory: str,
     progress: Callable[[int, int], None] = _no_progress,
     sealed: Collection[str] = (),
+    seals: Collection[Seal] = (),
 ) -> Verification:
     """Verify the archive in a directory; return its state and the findings.
 
     Calls progress(done, total) after each file. ``sealed`` of the result are those of
-    the given SHA-256 that a line has. Raises OSError.
+    the given SHA-256 that a line has. Its journals must have what the seals have of the
+    archive with the directory's name. Raises OSError.
 
     Files are listed first: each has its line by the time at which the journal's size is
     read, except those of a crash. Later files are looked up by the names in the lines.
     """
     listed_files = dict(_list_files(directory))
-    result = _read_journal(f"{directory}/{JOURNAL}", sealed, bool(listed_files))
-    access = _read_journal(f"{directory}/{ACCESS}", sealed)
+    result = _read_journal(f"{directory}/{JOURNAL}", sealed, seals, bool(listed_files))
+    access = _read_journal(f"{directory}/{ACCESS}", sealed, seals)
     result.findings += access.findings
     result.sealed |= access.sealed
     result.access_line_count = access.line_count
@@ -166,8 +222,11 @@ def verify_archive(
                 )
     for done, (name, file_stat) in enumerate(listed_files.items(), 1):
         if name in result.files:
-            _check_file(result, f"{directory}/{name}", file_stat, result.files[name])
-            if result.is_removed(name):
+            if not result.is_removed(name):
+                _check_file(
+                    result, f"{directory}/{name}", file_stat, result.files[name]
+                )
+            elif os.path.lexists(f"{directory}/{name}"):  # it was when they were listed
                 text = "removed according to the journal, but the file is still there"
                 result.add_note(f"{directory}/{name}", text)
         else:
@@ -193,10 +252,27 @@ def _report_unnamed(
 
 
 def _read_journal(
-    path: str, sealed: Collection[str], has_files: bool = False
+    path: str,
+    sealed: Collection[str],
+    seals: Collection[Seal] = (),
+    has_files: bool = False,
 ) -> Verification:
     """Read and check a whole journal, up to its present end."""
     result = Verification()
+    archive, name = os.path.abspath(path).split("/")[-2:]
+    for seal in seals:
+        for head in seal.heads:
+            if head.end and (head.archive, head.journal) == (archive, name):
+                result.heads.setdefault(head.end, []).append((seal.name, head))
+    _read_lines(result, path, sealed, has_files)
+    _report_lost_heads(result, path)
+    return result
+
+
+def _read_lines(
+    result: Verification, path: str, sealed: Collection[str], has_files: bool
+) -> None:
+    """Check the lines of a journal."""
     try:
         # In this order, without a lock: a line is written before journal.last names it.
         result.journal_end = _read_journal_end(path, result)
@@ -204,18 +280,17 @@ def _read_journal(
     except FileNotFoundError:
         if result.journal_end or has_files:
             result.add_error(path, "the journal is missing")
-        return result
+        return
     except NotADirectoryError:
         text = "a journal of store format 1, which this program does not verify"
         is_file = stat.S_ISREG(os.lstat(path).st_mode)
         result.add_error(path, text if is_file else "not a directory")
-        return result
+        return
     for name, size in segments:
         _read_segment(result, path, name, size, sealed)
         if name != segments[-1][0] and not result.is_last_line_ended:
             result.add_error(f"{path}/{name}", "the last line has no line end")
     _report_end(result, path)
-    return result
 
 
 def _list_segments(path: str, result: Verification) -> list[tuple[str, int]]:
@@ -267,6 +342,8 @@ def _read_segment(
                 elif line.endswith(b"\n"):  # else it was not acknowledged
                     _add_event(result, location, event, details)
             result.last_sha256 = hashlib.sha256(text).hexdigest()
+            result.position += len(line)
+            _check_heads(result)
             if result.last_sha256 in sealed:
                 result.sealed.add(result.last_sha256)
             if (result.last_number, result.last_sha256) == result.journal_end:
@@ -287,6 +364,25 @@ def _report_end(result: Verification, path: str) -> None:
     if not result.journal_end and result.line_count:
         finding = "missing; without it, a truncated journal is not detected"
         result.add_note(path + LAST, finding)
+
+
+def _check_heads(result: Verification) -> None:
+    """Compare the line that was just read with the heads that must end here."""
+    line = (result.last_sha256, result.last_number, result.line_count)
+    for seal, head in result.heads.pop(result.position, ()):
+        if (head.sha256, head.seq, head.lines) != line:
+            result.lost_heads.append((seal, head))
+
+
+def _report_lost_heads(result: Verification, path: str) -> None:
+    """Report the first sealed line that a journal has lost, and count all others."""
+    lost = result.lost_heads + [each for some in result.heads.values() for each in some]
+    if not lost:
+        return
+    seal, head = min(lost, key=lambda each: (each[1].end, each[0]))
+    more = f"; so are the lines of {len(lost) - 1} more seals" if len(lost) > 1 else ""
+    text = f"line {head.seq}, sealed by {seal}, is missing or another one{more}"
+    result.add_error(path, text)
 
 
 def _lines(file: BinaryIO, size: int) -> Iterator[bytes]:
@@ -356,14 +452,17 @@ def _check_details(
 ) -> bytes:
     """Return the details of an event, b"" if they are struck out or damaged.
 
-    Those struck out are kept until an event says why.
+    Those struck out are kept until an event says why. The first space says so: a crash
+    can leave the others.
     """
-    if not details.strip(b" "):
+    if details[:1] in (b" ", b""):
+        if details.strip(b" "):
+            result.add_note(location, "details struck out in part: by a crash")
         record_id = event.get("id")
-        if isinstance(record_id, str):
-            result.struck_out.setdefault(record_id, []).append(location)
-        else:
+        if not isinstance(record_id, str):
             result.add_error(location, "details struck out, which no event explains")
+        elif not result.is_gone(record_id):
+            result.struck_out.setdefault(record_id, []).append(location)
         return b""
     if hashlib.sha256(details).hexdigest() == event["details_sha256"]:
         return details
@@ -409,20 +508,27 @@ def _add_event(
 ) -> None:
     """Add the file that an event names; note the record that it removes."""
     record_id = str(event.get("id"))
+    if event["event"] == SEALED:
+        fields = _parse_details(details)
+        result.seal_events[str(fields.get("seal"))] = str(fields.get("seal_sha256"))
     if event["event"] in REMOVAL_EVENTS:
-        result.struck_out.pop(record_id, None)
-        result.removed[record_id] = result.last_number
+        _remove(result, location, record_id)
+        return
+    if event["event"] == ARCHIVED or not result.is_gone(record_id):
+        number = result.last_number if details else 0
+        result.present[record_id] = number or result.present.get(record_id, 0)
     if event["event"] not in (ARCHIVED, OUTCOME_REPORT):
         return
     name = event.get("file")
     if not isinstance(name, str) or not _is_file_name(name):
         result.add_error(location, "invalid file name")
-    elif name in result.files:
+    elif name in result.files and not result.is_removed(name):
         result.add_error(location, f"{name} is in an earlier line already")
     else:
         fields = _parse_details(details)
         result.files[name] = StoredFile(
-            number=result.last_number,
+            # 0: it came after its record was removed, and is to be removed as well.
+            number=0 if result.is_gone(record_id) else result.last_number,
             record_id=record_id,
             file_sha256=str(event.get("file_sha256")),
             is_report=event["event"] == OUTCOME_REPORT,
@@ -430,6 +536,19 @@ def _add_event(
             size=fields.get("size"),
             sha256=fields.get("sha256"),
         )
+
+
+def _remove(result: Verification, location: str, record_id: str) -> None:
+    """Check and note that a line says that a record was removed."""
+    result.struck_out.pop(record_id, None)
+    result.removed[record_id] = result.last_number
+    number = result.present.pop(record_id, None)
+    if number is None:
+        problem = f"removes {record_id}, of which there is no earlier line"
+        result.add_error(location, problem)
+    elif number:
+        problem = f"removes {record_id}, whose details are still there: seq {number}"
+        result.add_note(location, problem)
 
 
 def _is_file_name(name: str) -> bool:
@@ -586,6 +705,155 @@ def _original_start(head: bytes) -> int:
     return start + 4 if start >= 0 else -1
 
 
+def read_seals(store: str) -> tuple[list[Seal], list[Finding]]:
+    """Return the seals of a store, oldest first, and what is wrong with them.
+
+    Without a directory of seals there are none. Raises OSError.
+    """
+    directory = f"{store}/{SEALS}"
+    try:
+        names = sorted(os.listdir(directory))
+    except FileNotFoundError:
+        return [], []
+    seals: list[Seal] = []
+    findings = []
+    for name in filter(SEAL_NAME.fullmatch, names):
+        try:
+            seals.append(parse_seal(name, read_seal(f"{directory}/{name}")))
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", "") or str(error)
+            findings.append(Finding(f"{directory}/{name}", reason))
+    # A day has one: the numbers have more digits only after 2,700 years.
+    for previous, seal in zip([None, *seals], seals):
+        problem = _seal_problem(seal, previous)
+        if problem:
+            findings.append(Finding(f"{directory}/{seal.name}", problem))
+    known = {each.name.removesuffix(".json") for each in seals}
+    for name in names:
+        is_own = name.partition(".")[0] in known or name.startswith(".")
+        if not (is_own or name.endswith(LOCK) or SEAL_NAME.match(name)):
+            text = "of no seal: a seal was removed, or making one was interrupted"
+            findings.append(Finding(f"{directory}/{name}", text, True))
+    return seals, findings
+
+
+def _seal_problem(seal: Seal, previous: Seal | None) -> str:
+    """Return how a seal does not follow the one before, "" if it does."""
+    expected = previous.number + 1 if previous else 1
+    if seal.number != expected:
+        last = f" to {seal.number - 1}" if seal.number > expected + 1 else ""
+        return f"seal {expected}{last} missing before this one"
+    if seal.previous != (previous.sha256 if previous else FIRST_PREV):
+        return "previous is not the SHA-256 of the seal before, which was changed"
+    return ""
+
+
+def read_seal(path: str) -> bytes:
+    """Return the content of a seal. Raises OSError, ValueError if it is too large."""
+    with open(path, "rb", opener=_open_no_follow) as file:
+        content = file.read(SEAL_LIMIT + 1)
+    if len(content) > SEAL_LIMIT:
+        raise ValueError("not a seal: too large")
+    return content
+
+
+def parse_seal(name: str, content: bytes) -> Seal:
+    """Return the seal in a line of JSON. Raises ValueError."""
+    try:
+        fields = json.loads(content)
+        if fields["format"] != SEAL_FORMAT:
+            raise ValueError
+        match = SEAL_NAME.fullmatch(name)
+        if match and int(match[1]) != fields["number"]:
+            raise ValueError
+        heads = tuple(map(_parse_head, fields["journals"]))
+        return Seal(
+            name,
+            hashlib.sha256(content).hexdigest(),
+            int(fields["number"]),
+            str(fields["previous"]),
+            str(fields["time"]),
+            tuple(map(str, fields["authorities"])),
+            {str(key): str(value) for key, value in fields["keys"].items()},
+            heads,
+        )
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        raise ValueError("not a seal, or damaged") from None
+
+
+def _parse_head(fields: dict[str, Any]) -> Head:
+    archive, journal, segment, sha256, time = (
+        str(fields[key]) for key in ("archive", "journal", "segment", "sha256", "time")
+    )
+    seq, lines, start, end = (
+        int(fields[key]) for key in ("seq", "lines", "start", "end")
+    )
+    return Head(archive, journal, segment, seq, sha256, lines, start, end, time)
+
+
+def read_seal_file(path: str) -> list[Seal]:
+    """Return the seals in a file that was kept elsewhere, one in each line.
+
+    Raises OSError, ValueError.
+    """
+    seals = []
+    for number, line in enumerate(read_seal(path).splitlines(keepends=True), 1):
+        try:
+            seals.append(parse_seal(f"{path}, line {number}", line))
+        except ValueError as error:
+            raise ValueError(f"{path}, line {number}: {error}") from None
+    if not seals:
+        raise ValueError(f"{path}: no seal in this file")
+    return seals
+
+
+def check_seals(
+    store: str,
+    results: dict[str, Verification],
+    seals: list[Seal],
+    kept_seals: Collection[Seal] = (),
+) -> list[Finding]:
+    """Return what of the seals only the whole store shows.
+
+    results are those of its archives by address, kept_seals are from elsewhere.
+    """
+    findings = []
+    own = {each.name: each.sha256 for each in seals}
+    for address, result in results.items():
+        missing = [
+            n for n, sha256 in result.seal_events.items() if own.get(n) != sha256
+        ]
+        if missing:
+            more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+            problem = f"{missing[0]}{more}, named in the journal, is missing or changed"
+            findings.append(Finding(f"{store}/{address}/{JOURNAL}", problem))
+    names = {h.archive: s.name for s in [*kept_seals, *seals] for h in s.heads}
+    for address, name in sorted(names.items()):
+        if not os.path.lexists(f"{store}/{address}"):
+            problem = f"the archive is missing; {name} has it"
+            findings.append(Finding(f"{store}/{address}", problem))
+    for each in kept_seals:
+        if each.sha256 not in own.values():
+            problem = f"the store has no such seal {each.number}: removed or changed"
+            findings.append(Finding(each.name, problem))
+    return findings
+
+
+def signature_command(store: str) -> str:
+    """Return the command that checks the signatures of all seals, for sh(1)."""
+    return (
+        f"for t in {shlex.quote(store)}/{SEALS}/*.tsr; do openssl ts -verify"
+        ' -data "${t%.*.tsr}.json" -in "$t" -untrusted "${t%.tsr}.pem"'
+        ' -CAfile ROOT.pem || echo "FAILED: $t"; done'
+    )
+
+
+def seal_summary(store: str, seals: list[Seal]) -> str:
+    """Return one line about the seals of a store."""
+    last = f", last {seals[-1].name}" if seals else ""
+    return f"{store}/{SEALS}: {len(seals)} seals{last}"
+
+
 def _open_no_follow(path: str, flags: int) -> int:
     # O_NONBLOCK: opening a FIFO would block.
     return os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
@@ -604,13 +872,22 @@ def main(arguments: list[str] | None = None) -> int:
         metavar="HASH",
         help="SHA-256 of a line that a journal must have; may be repeated",
     )
+    parser.add_argument(
+        "--seal-file",
+        metavar="PATH",
+        help="seals that were kept elsewhere, one in each line",
+    )
     options = parser.parse_args(arguments)
     try:
+        kept_seals = read_seal_file(options.seal_file) if options.seal_file else []
         lines, exit_code = _verify_store(
-            options.store.rstrip("/") or "/", options.sealed
+            options.store.rstrip("/") or "/", options.sealed, kept_seals
         )
     except OSError as error:
         print(f"{error.filename}: {error.strerror}", file=sys.stderr)
+        return EXIT_UNREADABLE
+    except ValueError as error:
+        print(error, file=sys.stderr)
         return EXIT_UNREADABLE
     try:
         for line in lines:
@@ -624,23 +901,35 @@ def main(arguments: list[str] | None = None) -> int:
     return exit_code
 
 
-def _verify_store(store: str, sealed: list[str]) -> tuple[list[str], int]:
+def _verify_store(
+    store: str, sealed: list[str], kept_seals: list[Seal]
+) -> tuple[list[str], int]:
     """Return the lines to print about all archives, and the exit code."""
     is_archive = os.path.lexists(f"{store}/{JOURNAL}")
     directories = [store] if is_archive else [f"{store}/{e}" for e in archives(store)]
-    if not directories:
+    seals, findings = ([], []) if is_archive else read_seals(store)
+    if not directories and not seals:
         return [f"{store}: no archive in this directory"], EXIT_UNREADABLE
     progress = _print_progress if sys.stderr.isatty() else _no_progress
-    lines, exit_code, missing = [], EXIT_OK, set(sealed)
+    lines, results = [], {}
     for directory in directories:
-        result = verify_archive(directory, progress, sealed)
-        missing -= result.sealed
-        exit_code = EXIT_ERRORS if result.error_count else exit_code
+        result = verify_archive(directory, progress, sealed, [*seals, *kept_seals])
+        results[os.path.basename(directory)] = result
         lines += [*map(str, result.findings), f"{directory}: {summary(result)}"]
-    for sha256 in sorted(missing):
-        lines.append(f"ERROR: {store}: {missing_seal(sha256)}")
-        exit_code = EXIT_ERRORS
-    return lines, exit_code
+    if not is_archive:
+        findings += check_seals(store, results, seals, kept_seals)
+    found = {sha256 for each in results.values() for sha256 in each.sealed}
+    for sha256 in sorted(set(sealed) - found):
+        findings.append(Finding(store, missing_seal(sha256)))
+    lines += map(str, findings)
+    if seals:
+        lines.append(seal_summary(store, seals))
+    if any(each.authorities for each in seals):
+        text = "check the signatures: in ROOT.pem the root certificates that you trust"
+        lines += [text, f"    {signature_command(store)}"]
+    error_count = sum(each.error_count for each in results.values())
+    has_errors = error_count or any(not each.is_note for each in findings)
+    return lines, EXIT_ERRORS if has_errors else EXIT_OK
 
 
 def missing_seal(sha256: str) -> str:

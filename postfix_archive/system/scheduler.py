@@ -225,6 +225,40 @@ REPLICATOR = _service(
     "replicate --follow",
     "replicate --once 2>&1 >/dev/null | {postlog}",
 )
+SEALER = ScheduledJob(
+    name_prefix="postfix-archive-seal-",
+    units={
+        "timer": """\
+[Unit]
+Description=Mail archive of Postfix in {directory}: a seal every day
+
+[Timer]
+OnCalendar=daily
+RandomizedDelaySec=3h
+Persistent=true
+
+[Install]
+WantedBy=timers.target
+""",
+        "service": """\
+[Unit]
+Description=Mail archive of Postfix in {directory}: seal the store
+After=network-online.target postfix.service
+Wants=network-online.target
+
+[Service]
+Type=oneshot
+TimeoutStartSec=1h
+ExecStart=/bin/sh -c {command}
+""",
+    },
+    unit_command="exec {archive} seal --if-configured",
+    crontab="""\
+# Has the ends of the journals witnessed, if so configured; errors go to Postfix's log.
+41 3 * * * root {command}
+""",
+    cron_command="{archive} seal --if-configured 2>&1 >/dev/null | {postlog}",
+)
 ACCESS_SERVICE = _service(
     "access",
     "records who reads it",

@@ -366,7 +366,7 @@ def test_a_changed_journal_is_shown_or_refused(
             assert period.contains(NOW) in (True, False)
         for record in record_reader.records(str(store), LEGAL):
             lines = [
-                json.dumps(record_view.to_json(record)),
+                json.dumps(record_view.to_json(record, ())),
                 *record_view.summary_lines(settings, record, []),
             ]
             lines += record_view.lines(settings, record, [])

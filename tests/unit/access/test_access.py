@@ -6,12 +6,13 @@ import grp
 import json
 import os
 import socket
+import stat
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
+from click.testing import CliRunner, Result
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -26,7 +27,7 @@ from postfix_archive.access.access_service import AccessService
 from postfix_archive.cli.main import main
 from postfix_archive.config import archive_cf
 from postfix_archive.config.settings import Settings
-from postfix_archive.errors import AccessNotRecorded, ReasonMissing
+from postfix_archive.errors import AccessNotRecorded, JournalFailed, ReasonMissing
 from postfix_archive.search.look_up import Place
 from postfix_archive.store import verifier
 
@@ -174,6 +175,36 @@ def test_client_names_a_service_that_does_not_run(settings: Settings) -> None:
     """One line with the socket and what to do."""
     with pytest.raises(AccessNotRecorded, match="access-service"):
         access_service.request(settings, {ARCHIVE: []}, ENTRY)
+
+
+def test_history_names_the_candidates_of_an_ambiguous_id(
+    settings: Settings, tmp_path: Path
+) -> None:
+    store = settings.archive_store_directory
+    (tmp_path / "store" / "other@example.com").mkdir()
+    ids = ["20260101-aa01", "20260101-aa02"]
+    access_journal.append(store, {ARCHIVE: ids}, ENTRY)
+    access_journal.append(store, {"other@example.com": [ids[0]]}, ENTRY)
+
+    def history(text: str) -> Result:
+        return CliRunner().invoke(main, ["-c", str(tmp_path), "history", text])
+
+    error = history("20260101-aa").output
+    assert "matches 2 records" in error and ids[0] in error and ids[1] in error
+    assert len(history("20260101-aa01").output.splitlines()) == 2  # in both archives
+
+
+def test_readers_leaves_a_store_of_format_1_alone(
+    settings: Settings, tmp_path: Path
+) -> None:
+    archive = tmp_path / "store" / ARCHIVE
+    (archive / "journal").write_text('{"seq":1}\n')
+    archive.chmod(0o755)
+    result = CliRunner().invoke(main, ["-c", str(tmp_path), "readers"])
+    assert result.exit_code == 1 and "store format 1" in result.output
+    assert stat.S_IMODE(archive.stat().st_mode) == 0o755
+    with pytest.raises(JournalFailed, match="store format 1"):
+        next(access_journal.entries(settings.archive_store_directory, ARCHIVE))
 
 
 def test_history_filters(settings: Settings, tmp_path: Path) -> None:

@@ -301,6 +301,27 @@ def test_an_ambiguous_or_unknown_id_is_one_line(config: Path, has_index: bool) -
         assert len(process.stderr.splitlines()) == 1
 
 
+@pytest.mark.parametrize("command", ["search *", "list", "show 2025", "history"])
+def test_an_unknown_archive_is_named_with_those_there_are(
+    indexed: Path, command: str
+) -> None:
+    corpus.MAILS[15].store_in(indexed.parent / "store")
+    name, *arguments = command.split()
+    process = run(indexed, name, "--archive", "none@example.com", *arguments)
+    assert process.returncode == 1
+    [line] = process.stderr.splitlines()
+    assert f"has no archive none@example.com; it has {HR}, {LEGAL}" in line
+
+
+@pytest.mark.parametrize("command", ["show", "history"])
+@pytest.mark.parametrize("text", ["", " "])
+def test_an_empty_id_is_one_line(indexed: Path, command: str, text: str) -> None:
+    process = run(indexed, command, text)
+    assert process.returncode == 1
+    [line] = process.stderr.splitlines()
+    assert "the id is empty" in line
+
+
 def test_short_ids_are_unique(indexed: Path) -> None:
     settings = settings_of(indexed.parent / "store")
     ids = [each.archive_id for each in MAILS]

@@ -66,6 +66,13 @@ def test_verify_json_has_every_finding(config_directory: Path) -> None:
     [archive] = result["archives"]
     assert (result["status"], archive["archive"]) == ("OK", LEGAL)
     assert (archive["files"], archive["lines"], archive["errors"]) == (1, 2, 0)
+    assert (archive["unnamed_files"], archive["access_lines"]) == (0, 0)
+    assert run(config_directory, "list").returncode == 0
+    (config_directory.parent / "store" / LEGAL / "2026").mkdir(exist_ok=True)
+    (config_directory.parent / "store" / LEGAL / "2026" / "other").touch()
+    other = json.loads(run(config_directory, "verify", "--json").stdout)["archives"][0]
+    assert (other["unnamed_files"], other["access_lines"]) == (1, 2)
+    (config_directory.parent / "store" / LEGAL / "2026" / "other").unlink()
     sealed = ("verify", "--json", "--sealed", archive["last_sha256"])
     assert run(config_directory, *sealed).returncode == 0
     process = run(config_directory, *sealed, "--sealed", OTHER)

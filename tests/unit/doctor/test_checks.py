@@ -268,6 +268,11 @@ def test_what_the_rescue_stands_on() -> None:
     assert worst_severity(checks.run(early)) == monitoring.WARNING
 
 
+def test_lines_that_nobody_has_witnessed_for_days_are_reported() -> None:
+    assert finding_names(replace(STOCK, unsealed_age=2e5)) == {"seal-late"}
+    assert finding_names(replace(STOCK, unsealed_age=1e5)) == set()
+
+
 def test_what_search_stands_on() -> None:
     assert finding_names(replace(STOCK, index_age=None)) == {"index-late"}
     assert finding_names(replace(STOCK, index_age=601.0)) == {"index-late"}

@@ -642,3 +642,18 @@ def test_a_bad_selection_makes_no_directory(
     command = ["export", "--format", "csv", str(tmp_path / "out"), *arguments]
     assert text in store.run(*command, exit_code=exit_code).output
     assert not (tmp_path / "out").exists()
+
+
+def test_a_directory_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
+    store = SampleStore(tmp_path)
+    store.add(b"Subject: x\r\n\r\nx\r\n")
+    (tmp_path / "file").touch()
+    for name, text in (
+        ("a/b/c", f"{tmp_path}/a/b is not a directory; make it first"),
+        ("file/c", f"{tmp_path}/file is not a directory; make it first"),
+    ):
+        command = ("export", "--format", "csv", tmp_path / name)
+        assert text in str(store.run(*command, exit_code=1).output)
+    assert not (tmp_path / "a").exists()
+    resumed = ("export", "--format", "csv", "--resume", tmp_path / "out")
+    assert "no export to go on with" in str(store.run(*resumed, exit_code=1).output)

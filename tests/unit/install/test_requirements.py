@@ -24,7 +24,8 @@ def declared() -> list[Requirement]:
     parser = configparser.ConfigParser()
     parser.read(ROOT / "setup.cfg", encoding="utf-8")
     extras = parser["options.extras_require"]
-    lines = f"{parser['options']['install_requires']}\n{extras['search']}".splitlines()
+    texts = parser["options"]["install_requires"], extras["search"], extras["seal"]
+    lines = "\n".join(texts).splitlines()
     return [Requirement(line) for line in lines if line.strip()]
 
 

@@ -77,7 +77,7 @@ def _has_value(word: Word, mail: Mail) -> bool:
         case "id":
             return mail.archive_id.startswith(text)
         case "list":
-            return text in mail.list_id
+            return text in mail.list_id or text in mail.list_name.lower()
         case "login":
             return bool(mail.login) and _is_start(text, mail.login, word.is_prefix)
         case "msgid":
@@ -176,7 +176,13 @@ def _has_address(text: str, addresses: list[str]) -> bool:
 def _columns(mail: Mail) -> dict[str, str]:
     return {
         "subject": mail.subject,
-        "body": mail.text + (" x" * 9 if mail.padding else ""),
+        "body": "\0".join(
+            [
+                mail.text + (" x" * 9 if mail.padding else ""),
+                f"this\0{mail.link}" if mail.link else "",
+                mail.preamble.partition("\n")[2],
+            ]
+        ),
         **{
             field: "\0".join(" ".join(each) for each in _mailboxes(mail, field))
             for field in ("from", "to", "cc")
@@ -204,14 +210,23 @@ def _contains(text: str, word: Word) -> bool:
     return False
 
 
+LETTERS = dict(zip("ßæøđðłþı", "ss ae o d d l th i".split()))
+
+
 @functools.cache
 def fold(text: str) -> str:
-    """Text without case, and without the accents of Latin and Greek letters."""
+    """Text without case, without accents of Latin and Greek letters, and marks."""
     folded = ""
     for char in unicodedata.normalize("NFKC", text):
         base = unicodedata.normalize("NFD", char)[0]
         script = unicodedata.name(base, "").split(" ")[0]
-        folded += base if script in ("LATIN", "GREEK") else char
+        if script in ("LATIN", "GREEK"):
+            folded += LETTERS.get(base.lower(), base)
+        elif char not in "\u00adـ" and script + unicodedata.category(char) not in (
+            "ARABICMn",
+            "HEBREWMn",
+        ):
+            folded += char
     return folded.lower().replace("ё", "е").replace("ς", "σ")
 
 

@@ -46,7 +46,10 @@ class Mail:
     files: tuple[tuple[str, str, int], ...] = ()  # name, media type, bytes
     html: bool = False
     padding: int = 0  # bytes
+    link: str = ""  # its target, at the end of html
+    preamble: str = ""  # before the first part, if there are files
     list_id: str = ""
+    list_name: str = ""
     client: str = "192.0.2.7"
     login: str = ""
     archive: str = LEGAL
@@ -94,10 +97,12 @@ class Mail:
         mail["Date"] = format_datetime(self.arrival - timedelta(minutes=2))
         mail["Message-ID"] = f"<{self.message_id}>"
         if self.list_id:
-            mail["List-Id"] = f"<{self.list_id}>"
+            mail["List-Id"] = f"{self.list_name} <{self.list_id}>".strip()
         text = self.text + "\n" + "x. " * (self.padding // 3)
         if self.html:
-            mail.set_content(f"<html><body><p>{text}</p></body></html>", subtype="html")
+            link = f'<a href="{self.link}">this</a>' if self.link else ""
+            html = f"<html><body><p>{text}</p>{link}</body></html>"
+            mail.set_content(html, subtype="html")
         else:
             mail.set_content(text)
         for name, media_type, size in self.files:
@@ -107,6 +112,7 @@ class Mail:
             )
         if mail.is_multipart():
             mail.set_boundary(f"=={self.name}==")  # the same in each run
+            mail.preamble = self.preamble or None
         received = (
             f"Received: from client.example.org (client.example.org [{self.client}])\n"
             f"\tby mail.example.com (Postfix) with ESMTPS id {self.queue_id};\n"
@@ -588,6 +594,47 @@ _MAILS = (
     Mail(
         "last", "The last message", "This is the end of the archive.", outcomes=(DONE,)
     ),
+    Mail(
+        "danish",
+        "Blåbærgrød på Ærø",
+        "Smørrebrød, æbler og øl til sønner og døtre, siger Þórður.",
+        sender=("Søren Bjørn", "soren@example.dk"),
+        list_id="medlemmer.example.dk",
+        list_name='"Dansk forening i Kiel"',
+    ),
+    Mail(
+        "vietnamese",
+        "Hẹn gặp ở Đà Nẵng",
+        "Cuộc họp đã được dời sang thứ Sáu.",
+        sender=("Đặng Minh", "minh@example.vn"),
+    ),
+    Mail(
+        "hebrew-points",
+        "הַזְמָנָה לַחֲתֻנָּה",
+        "אָנוּ שְׂמֵחִים לְהַזְמִין אֶתְכֶם.",
+        sender=("רוּת", "ruth@example.il"),
+    ),
+    Mail(
+        "arabic-vowels",
+        "عَقْدُ الإِيجَارِ",
+        "كـــتاب جَدِيدٌ عَلَى الطَّاوِلَةِ",
+        sender=("فَاطِمَة", "fatima@example.eg"),
+    ),
+    Mail(
+        "link",
+        "Have a look",
+        "The plan is here:",
+        html=True,
+        link="https://files.example.net/secret-plan?id=0815",
+    ),
+    Mail(
+        "preamble",
+        "Two parts",
+        "See the file.",
+        preamble="This is a multi-part message in MIME format.\nHidden tulips.",
+        files=(("map.png", "image/png", 60),),
+    ),
+    Mail("hyphenation", "Long words", "Donau\u00addampf\u00adschiff"),
 )
 
 MAILS = tuple(Mail(**{**each.__dict__, "number": n}) for n, each in enumerate(_MAILS))

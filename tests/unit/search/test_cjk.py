@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from postfix_archive.search import cjk
+from postfix_archive.search import cjk, folding
 
 ALPHABET = "東京都会議カナ회의,、 \nab"
 texts = st.text(ALPHABET, max_size=25)
@@ -19,8 +19,8 @@ def is_found(text: str, query: str) -> bool:
     """Whether FTS5 finds a query in a text, as the index uses it."""
     db = sqlite3.connect(":memory:")
     db.execute("CREATE VIRTUAL TABLE t USING fts5 (x, tokenize='unicode61')")
-    db.execute("INSERT INTO t VALUES (?)", (cjk.to_terms(cjk.normalize(text)),))
-    terms, is_open = cjk.query_terms(cjk.normalize(query))
+    db.execute("INSERT INTO t VALUES (?)", (cjk.to_terms(folding.normalize(text)),))
+    terms, is_open = cjk.query_terms(folding.normalize(query))
     phrase = f'"{terms}"' + (" *" if is_open else "")
     [count] = db.execute("SELECT count(*) FROM t WHERE t MATCH ?", (phrase,)).fetchone()
     db.close()
@@ -50,6 +50,15 @@ def test_each_character_has_a_term_of_its_own(text: str) -> None:
         ("Αθήνα", "αθηνα"),
         ("ещё", "еще"),
         ("Ärger", "arger"),
+        ("Straße", "strasse"),
+        ("STRASSE", "Straße"),
+        ("ŒUVRE", "oeuvre"),
+        ("Ǿ ǽ", "ø æ"),
+        ("Čeľadeň ĦAL", "hal"),
+        ("שִׁירָה", "שירה"),
+        ("مُحَمَّد", "محمد"),
+        ("مـحـمـد", "محمد"),
+        ("zusam\u00admen", "zusammen"),
         ("a\0b\ud800c", "b"),
         ("𠮷野家", "𠮷野"),
     ],
@@ -58,6 +67,9 @@ def test_forms_of_a_text_are_one(text: str, query: str) -> None:
     assert is_found(text, query)
 
 
-@pytest.mark.parametrize(("text", "query"), [("мой", "мои"), ("東、京", "東京")])
+@pytest.mark.parametrize(
+    ("text", "query"),
+    [("мой", "мои"), ("東、京", "東京"), ("ß", "s"), ("Müller", "mueller")],
+)
 def test_others_stay_apart(text: str, query: str) -> None:
     assert not is_found(text, query)

@@ -227,6 +227,69 @@ def test_html_becomes_text(html: bytes, text: str) -> None:
     assert text_of(b"text/html", html) == text
 
 
+@pytest.mark.parametrize(
+    ("html", "text"),
+    [
+        (b"<a href='https://a.example/b?c=1&amp;d'>e</a>", "https://a.example/b?c=1&d"),
+        (b"<area href=https://a.example/><a href=https://a.example/>", None),
+        (b"<a href=mailto:bob@a.example>Bob</a>", "mailto:bob@a.example"),
+        (b"<a href=https://a.example/>https://a.example/</a>", ""),
+        (b"<a href='#top'>a</a><a href='cid:1'>b</a><a href=javascript:x()>c</a>", ""),
+        (b"<a>a</a><a href>b</a>", ""),
+    ],
+)
+def test_the_target_of_a_link_follows_the_text(html: bytes, text: str | None) -> None:
+    found, _, links = text_of(b"text/html", b"<p>text</p>" + html).partition("\n\n")
+    if text is None:
+        assert (found, links) == ("text\n\nhttps://a.example/".partition("\n\n")[::2])
+    else:
+        assert found.startswith("text") and links == text
+
+
+def test_html_with_links_is_left_out_after_the_same_plain_text() -> None:
+    found = extract(
+        b"Content-Type: multipart/alternative; boundary=b",
+        b"",
+        b"--b\r\n\r\nsee here\r\n--b\r\nContent-Type: text/html\r\n",
+        b"<p>see <a href=https://a.example/>here</a>\r\n--b--",
+    )
+    assert found.text == "see here\n\nhttps://a.example/"
+
+
+def test_what_stands_around_the_parts_is_read_after_them() -> None:
+    found = extract(
+        b"Content-Type: multipart/mixed; boundary=b",
+        b"",
+        b"This is a multi-part message in MIME format.\r\n",
+        "Gr\u00fc\u00dfe vorab\r\n".encode(),
+        b"--b\r\nContent-Type: multipart/mixed; boundary=c\r\n",
+        b"inner preamble\r\n--c\r\n\r\nthe text\r\n--c--\r\ninner epilogue",
+        b"--b--\r\nthe end\r\n",
+    )
+    assert found.text.split("\n\n") == [
+        "the text",
+        "Gr\u00fc\u00dfe vorab",
+        "the end",
+        "inner preamble",
+        "inner epilogue",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("field", "values"),
+    [
+        (b"The list <list.example.org>", ("list.example.org", "The list")),
+        (b'"Q, list" <l.example.org>', ("l.example.org", "Q, list")),
+        (b"=?utf-8?Q?Gr=C3=BC=C3=9Fe?= <g.example>", ("g.example", "Grüße")),
+        (b"<list.example.org>", ("list.example.org", "")),
+        (b"list.example.org", ("list.example.org", "")),
+    ],
+)
+def test_a_list_has_an_id_and_a_name(field: bytes, values: tuple[str, str]) -> None:
+    found = extract(b"List-Id: " + field, b"", b"")
+    assert (found.list_id, found.list_name) == values
+
+
 def test_a_calendar_is_unfolded() -> None:
     body = b"BEGIN:VEVENT\r\nSUMMARY:Budget meet\r\n ing\\, room 5\r\nEND:VEVENT"
     assert "Budget meeting, room 5" in text_of(b"text/calendar", body)
@@ -288,7 +351,7 @@ def test_header_fields_are_decoded() -> None:
         b"",
         b"",
     )
-    assert found[:9] == (
+    assert found[:10] == (
         ("Jürgen <j@example.org>",),
         ("Bo, B <b@example.org>", "c@example.org", "d@example.org"),
         ("broken address",),
@@ -297,6 +360,7 @@ def test_header_fields_are_decoded() -> None:
         1767603600.0,
         "1@example.org",
         "list.example.org",
+        "The list",
         ("a@x", "b@x"),
     )
 

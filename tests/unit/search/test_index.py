@@ -20,13 +20,14 @@ from typing import Any
 
 import pytest
 
-from postfix_archive.errors import ArchiveError, IndexFailed
+from postfix_archive.errors import ArchiveError, IndexFailed, IndexMissing
 from postfix_archive.search import (
     archive_index,
     extraction,
     index_entry,
     index_file,
     index_lag,
+    index_schema,
     index_service,
     indexer,
     look_up,
@@ -237,6 +238,26 @@ def test_a_lost_state_builds_all_again(copied: Path) -> None:
         assert answers(copied) == expected
 
 
+def test_an_index_of_an_older_version_is_built_again(copied: Path) -> None:
+    expected, counts = answers(copied), row_counts(copied)
+    for archive in (LEGAL, HR):
+        state = Path(f"{copied}-index/{archive}/state.json")
+        version = index_schema.VERSION
+        older = f'"version": {version - 1}'
+        state.write_text(state.read_text().replace(f'"version": {version}', older))
+        for path in databases(copied, archive):
+            with contextlib.closing(sqlite3.connect(path)) as db, db:
+                db.execute(f"PRAGMA user_version = {version - 1}")
+                db.execute("UPDATE message SET subject = 'of the older version'")
+    with pytest.raises(IndexMissing, match="older version.*index --once"):
+        search.Search(settings_of(copied), "contract")
+    catch_up(copied)
+    assert answers(copied) == expected
+    assert row_counts(copied) == counts
+    hits = search.Search(settings_of(copied), "*").hits()
+    assert "of the older version" not in {each.subject for each in hits}
+
+
 def test_another_journal_is_noticed(copied: Path) -> None:
     shutil.rmtree(copied)
     copied.mkdir()
@@ -275,10 +296,8 @@ def test_a_removed_message_leaves_no_word(few: Path) -> None:
     index = archive_index.ArchiveIndex(f"{few}-index/{LEGAL}", path, print)
     record = record_reader.find_record(str(few), extra.archive_id, LEGAL)
     original = b"".join(record_reader.original(str(few), record))
-    index.remove(
-        index_entry.from_record(record),
-        index_entry.from_content(extraction.extract(original)),
-    )
+    content = index_entry.from_content(extraction.extract(original))
+    index.remove([extra.archive_id], {extra.archive_id: content}.__getitem__)
     *_, last_line = journal_reader.lines(path)
     index.commit(last_line)
     index.close()
@@ -293,10 +312,9 @@ def test_another_text_at_removal_builds_the_year_again(few: Path) -> None:
     catch_up(few)
     path = journal_reader.path_of(str(few), LEGAL)
     index = archive_index.ArchiveIndex(f"{few}-index/{LEGAL}", path, print)
-    record = record_reader.find_record(str(few), FEW[0].archive_id, LEGAL)
     content = index_entry.from_content(indexer.NO_CONTENT)
     with pytest.raises(IndexFailed, match="another text"):
-        index.remove(index_entry.from_record(record), content)
+        index.remove([FEW[0].archive_id], lambda _: content)
     index.close()
 
 

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from postfix_archive import monitoring
 from postfix_archive.replicate import replication_lag
+from postfix_archive.seal.seal_lag import SealState
 from postfix_archive.search.index_lag import Lag
 from postfix_archive.status import overview, prometheus_text
 from postfix_archive.status.overview import Backlog, FileSystem, Snapshot
@@ -65,6 +66,8 @@ def make_snapshot(**overrides: Any) -> Snapshot:
         "reconcile_run": overview.parse_reconcile_run(RECONCILE_RUN),
         "rescue_time": 1e9,
         "followed_until": 1e9,
+        "seal_state": SealState(TIME, TIME),
+        "time": 2e9,
         "index_lags": {"legal@example.com": Lag(has_index=True, size=9, seconds=5.2)},
         "replication_lags": {"legal@example.com": replication_lag.Lag(9, 5.2, 1)},
     }

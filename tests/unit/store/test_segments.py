@@ -356,13 +356,22 @@ def test_details_struck_out_need_a_later_event(directory: Path, event: str) -> N
     journal_lines.strike_out(path, 1)
     [problem] = problems(directory)
     assert f"{path}, line 2: details struck out" in problem and ID in problem
-    append(directory, DECEMBER, event, id="20261122-" + "b" * 40, by="root")
-    assert len(problems(directory)) == 1
     append(directory, DECEMBER, event, id=ID, by="root")
     assert problems(directory) == []
-    append(directory, DECEMBER, "x", id=ID)
+    append(directory, DECEMBER, "x", id=ID)  # came too late
     journal_lines.strike_out(journal_lines.segment(directory), -1)
-    assert len(problems(directory)) == 1
+    assert problems(directory) == []
+
+
+@pytest.mark.parametrize("event", journal.REMOVAL_EVENTS)
+def test_a_removal_of_no_record_is_an_error(directory: Path, event: str) -> None:
+    other = "20261122-" + "b" * 40
+    append(directory, DECEMBER, event, id=other, by="root")
+    [problem] = problems(directory)
+    assert f"removes {other}, of which there is no earlier line" in problem
+    append(directory, DECEMBER, event, id=ID, by="root")
+    append(directory, DECEMBER, event, id=ID, by="root")
+    assert len(problems(directory)) == 2
 
 
 def test_a_line_about_no_record_is_never_struck_out(directory: Path) -> None:
@@ -415,8 +424,9 @@ def test_the_file_of_an_erased_message_that_is_left_is_a_note(tmp_path: Path) ->
     Capture().store_in(tmp_path)
     append(tmp_path / LEGAL, "2026-11-30T00:00:00Z", "erased", id=ID, by="root")
     assert problems(tmp_path / LEGAL) == []
-    [note] = notes(tmp_path / LEGAL)
-    assert "the file is still there" in note
+    details, file = notes(tmp_path / LEGAL)
+    assert f"removes {ID}, whose details are still there: seq 2" in details
+    assert "the file is still there" in file
 
 
 def rename(directory: Path) -> Path:

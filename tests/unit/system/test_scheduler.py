@@ -127,6 +127,7 @@ JOBS = {
     "follower": scheduler.FOLLOWER,
     "indexer": scheduler.INDEXER,
     "replicator": scheduler.REPLICATOR,
+    "sealer": scheduler.SEALER,
 }
 TIMER_LINE = (
     "/x -c /etc/postfix queue rescue & rescue=$!; /x -c /etc/postfix fallback import &"

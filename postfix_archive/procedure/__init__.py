@@ -1,0 +1,1 @@
+"""The written procedure of an instance, for auditors: procedure.document."""

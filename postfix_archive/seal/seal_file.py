@@ -1,0 +1,111 @@
+"""The files of the seals in <store>/seals: their names, their content, their writing.
+
+    <number>-<time>.json           the seal: one line of JSON
+    <number>-<time>.<n>.tsr        the reply of its n-th authority (RFC 3161)
+    <number>-<time>.<n>.pem        the certificates that this one is checked with
+
+Used by sealing. store/verifier parses and checks seals. The JSON comes last: a seal is
+made when it has its name, and files without one are of a run that was interrupted.
+Raises StoreFailed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+
+from postfix_archive.errors import StoreFailed
+from postfix_archive.message import digest
+from postfix_archive.store import verifier
+from postfix_archive.store.verifier import Head, Seal
+from postfix_archive.system import files
+
+REPLY_SUFFIX, CERTIFICATES_SUFFIX = ".tsr", ".pem"
+LOCK_NAME = "seal.lock"  # the suffix keeps it from archive_reader_group
+
+
+def read_all(store: str) -> list[Seal]:
+    """Return the seals of a store, oldest first; what is damaged is left out.
+
+    verify reports that.
+    """
+    try:
+        return verifier.read_seals(store)[0]
+    except OSError as error:
+        raise files.store_error(str(error.filename), error) from error
+
+
+def make(
+    number: int,
+    previous: str,
+    heads: tuple[Head, ...],
+    time: str,
+    *,
+    host: str,
+    authorities: tuple[str, ...],
+    keys: dict[str, str],
+) -> tuple[Seal, bytes]:
+    """Return a new seal and its content; time is RFC 3339, UTC.
+
+    previous is the SHA-256 of the seal before.
+    """
+    fields = {
+        "format": verifier.SEAL_FORMAT,
+        "number": number,
+        "time": time,
+        "host": host,
+        "previous": previous,
+        "authorities": authorities,
+        "keys": keys,
+        "journals": [each._asdict() for each in heads],
+    }
+    content = json.dumps(fields, separators=(",", ":")).encode("ascii") + b"\n"
+    compact_time = time.replace("-", "").replace(":", "")
+    name = f"{number:06d}-{compact_time}.json"
+    return verifier.parse_seal(name, content), content
+
+
+def path_of(store: str, seal: Seal, number: int = 0, suffix: str = "") -> str:
+    """Return the path of a seal, or of a file of its authority of this number."""
+    path = f"{store}/{verifier.SEALS}/{seal.name}"
+    return f"{path.removesuffix('.json')}.{number}{suffix}" if suffix else path
+
+
+def write(path: str, content: bytes) -> None:
+    """Write one of the files durably; nobody but root can change it."""
+    try:
+        mode = files.shared_mode(files.parent_directory(path), files.STORED_FILE_MODE)
+    except OSError as error:
+        raise files.store_error(path, error) from error
+    files.replace(path, content, mode)
+
+
+def remove_unfinished(store: str, seals: list[Seal]) -> None:
+    """Remove what an interrupted run has left: replies without a seal."""
+    directory = f"{store}/{verifier.SEALS}"
+    stems = {each.name.removesuffix(".json") for each in seals}
+    try:
+        for name in os.listdir(directory):
+            is_reply = name.endswith((REPLY_SUFFIX, CERTIFICATES_SUFFIX))
+            stem = name.partition(".")[0]
+            is_next = int(stem.partition("-")[0] or 0) > (
+                seals[-1].number if seals else 0
+            )
+            if is_reply and is_next and stem not in stems:
+                os.unlink(f"{directory}/{name}")
+    except ValueError:
+        pass  # not a name of ours: verify reports it
+    except OSError as error:
+        raise files.store_error(directory, error) from error
+
+
+def read_content(store: str, seal: Seal) -> bytes:
+    """Return the content of a seal."""
+    path = path_of(store, seal)
+    try:
+        content = verifier.read_seal(path)
+    except (OSError, ValueError) as error:
+        raise StoreFailed(f"{path}: {error}") from error
+    if digest.sha256_hex(content) != seal.sha256:
+        raise StoreFailed(f"{path}: changed while it was read; run it again")
+    return content

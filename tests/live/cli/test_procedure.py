@@ -1,0 +1,74 @@
+"""The written procedure of a running instance, in both languages."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+
+import pytest
+from selectolax.lexbor import LexborHTMLParser
+
+from postfix_archive.procedure.document import EVENT, LANGUAGES
+
+from mails import LEGAL, mail
+from private_postfix import PrivatePostfix
+
+pytestmark = pytest.mark.live
+REASON = "<script>alert(1)</script> & more"
+
+
+@pytest.fixture(scope="module")
+def host() -> Iterator[PrivatePostfix]:
+    with PrivatePostfix() as postfix:
+        postfix.send(mail("one"))
+        postfix.wait_for_empty_queue()
+        for command in (("on", "--reason", REASON), ("off",)):
+            assert postfix.run_command("bypass", *command).returncode == 0
+        yield postfix
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_the_page_says_what_is_set_up_and_its_hash_is_in_the_journal(
+    host: PrivatePostfix, language: str
+) -> None:
+    process = host.run_command("procedure", "--language", language)
+    assert process.returncode == 0, process.stderr
+    page = LexborHTMLParser(process.stdout)
+    assert page.css(f'html[lang="{language}"]')
+    assert len(page.css("h2")) == 7
+    cells = [cell.text(strip=True) for cell in page.css("td")]
+    assert LEGAL in cells
+    assert f"127.0.0.1:{host.ports[0]}/inet" in cells
+    assert REASON in cells and not page.css("script")
+    text = page.body.text() if page.body else ""
+    assert str(host.store) in text and "{" not in text
+    events = [e for e in host.events(LEGAL) if e["event"] == EVENT]
+    assert events[-1]["sha256"] == hashlib.sha256(process.stdout.encode()).hexdigest()
+    assert events[-1]["sha256"] in process.stderr
+    assert events[-1]["language"] == language
+    assert host.run_command("verify").returncode == 0
+
+
+def test_both_languages_say_the_same(host: PrivatePostfix) -> None:
+    shapes = []
+    for language in LANGUAGES:
+        page = LexborHTMLParser(
+            host.run_command("procedure", "--language", language).stdout
+        )
+        shapes.append([node.tag for node in page.css("h1, h2, p, tr, th, td, code")])
+    assert shapes[0] == shapes[1]
+
+
+def test_without_a_journal_that_can_be_written_nothing_is_printed(
+    host: PrivatePostfix,
+) -> None:
+    journal = host.store / LEGAL / "journal"
+    away = journal.rename(journal.with_name("away"))
+    try:
+        process = host.run_command("procedure")
+        assert process.returncode == 1 and process.stdout == ""
+        assert (
+            len(process.stderr.splitlines()) == 1 and str(host.store) in process.stderr
+        )
+    finally:
+        away.rename(journal)

@@ -1,0 +1,431 @@
+"""Claims about legal holds: what they cover, and what happens when nobody can know.
+
+On a real store with a real index; every command is the one that people run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from postfix_archive.errors import (
+    HoldRefused,
+    IndexFailed,
+    IndexMissing,
+    JournalFailed,
+)
+from postfix_archive.message import dates
+from postfix_archive.retention import holds
+from postfix_archive.search import extraction
+from postfix_archive.search.archive_index import ArchiveIndex
+from postfix_archive.search.indexer import Indexer
+from postfix_archive.store import journal, journal_reader, record_reader, verifier
+from postfix_archive.store.journal import Journal
+from postfix_archive.store.outcome import Outcome
+
+import journal_lines
+from sample_store import ARRIVAL, LEGAL, SampleStore
+
+HR = "hr@example.com"
+CONTRACT = b"From: anna@example.org\r\nSubject: the contract\r\n\r\nplease sign\r\n"
+LUNCH = b"From: bob@example.org\r\nSubject: lunch\r\n\r\nat noon\r\n"
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> SampleStore:
+    """A store with an archive and no mail, and with an index."""
+    return SampleStore(tmp_path)
+
+
+def index(store: SampleStore) -> None:
+    """Catch the indexes up, without a process of its own for extraction."""
+    path, directory = str(store.path), f"{store.directory}/index"
+    for archive in record_reader.archives(path):
+        journal_path = journal_reader.path_of(path, archive)
+        one = ArchiveIndex(f"{directory}/{archive}", journal_path, pytest.fail)
+        with contextlib.closing(one):
+            for _ in Indexer(path, archive, one, extraction.extract).catch_up():
+                pass
+
+
+def add(store: SampleStore, *arguments: str, exit_code: int = 0) -> str:
+    result = store.run("hold", "add", *arguments, "--reason=suit", exit_code=exit_code)
+    return result.output
+
+
+def covering(store: SampleStore, *ids: str, archive: str = LEGAL) -> list[str]:
+    """The names of the holds of each message, with a space between."""
+    found = holds.covering(store.settings, archive, ids)
+    return [" ".join(found[each]) for each in ids]
+
+
+def test_a_query_covers_what_it_finds_and_nothing_else(store: SampleStore) -> None:
+    contract, lunch = store.add(CONTRACT), store.add(LUNCH)
+    index(store)
+    output = add(store, "suit-7", "--query=subject:contract")
+    assert f"suit-7 is set in {LEGAL}" in output
+    assert "covers now: 1." in output
+    assert covering(store, contract, lunch) == ["suit-7", ""]
+    assert covering(store) == []
+
+
+def test_a_query_covers_mail_and_archives_that_come_later(store: SampleStore) -> None:
+    store.add(LUNCH)
+    index(store)
+    assert "covers no message now" in add(store, "suit", "--query=subject:contract")
+    later = store.add(CONTRACT)
+    elsewhere = store.add(CONTRACT, archive=HR)
+    index(store)
+    assert covering(store, later) == ["suit"]
+    assert covering(store, elsewhere, archive=HR) == ["suit"]
+
+
+def test_a_hold_of_one_archive_covers_no_other(store: SampleStore) -> None:
+    ids = [store.add(CONTRACT, archive=each) for each in (LEGAL, HR)]
+    index(store)
+    add(store, "hr-only", "--query=contract", f"--archive={HR}")
+    assert covering(store, ids[0]) == [""]
+    assert covering(store, ids[1], archive=HR) == ["hr-only"]
+    events = journal_lines.events(store.path / LEGAL)
+    assert journal.HOLD_SET not in {each["event"] for each in events}
+
+
+def test_ids_may_be_prefixes_and_need_no_index(store: SampleStore) -> None:
+    contract, lunch = store.add(CONTRACT), store.add(LUNCH)
+    add(store, "two", f"--ids={contract[:20]}, {lunch}")
+    add(store, "one", "--ids", lunch)
+    assert covering(store, contract, lunch) == ["two", "one two"]
+
+
+def test_a_message_in_two_archives_is_held_in_both(store: SampleStore) -> None:
+    first = store.add(CONTRACT)
+    shutil.copytree(store.path / LEGAL, store.path / HR)
+    add(store, "both", "--ids", first)
+    for archive in (LEGAL, HR):
+        assert covering(store, first, archive=archive) == ["both"]
+
+
+def test_overlapping_holds_are_all_named_and_released_one_by_one(
+    store: SampleStore,
+) -> None:
+    contract = store.add(CONTRACT)
+    index(store)
+    add(store, "a", "--query=contract")
+    add(store, "b", "--query=from:anna")
+    assert covering(store, contract) == ["a b"]
+    for name, left in (("a", "b"), ("b", "")):
+        store.run("hold", "release", name, "--reason=settled")
+        assert covering(store, contract) == [left]
+        index(store)
+        assert covering(store, contract) == [left]
+
+
+def test_a_name_can_be_used_again_after_its_release(store: SampleStore) -> None:
+    contract, lunch = store.add(CONTRACT), store.add(LUNCH)
+    add(store, "x", "--ids", contract)
+    assert "there is a hold x since" in add(store, "x", "--ids", lunch, exit_code=1)
+    store.run("hold", "release", "x", "--reason=settled")
+    output = store.run("hold", "release", "x", "--reason=again", exit_code=1).output
+    assert "the hold x was released" in output
+    add(store, "x", "--ids", lunch)
+    assert covering(store, contract, lunch) == ["", "x"]
+
+
+def test_ages_are_those_of_the_day_on_which_it_was_set(store: SampleStore) -> None:
+    old = store.add(CONTRACT, arrival=ARRIVAL - 400 * dates.DAY_SECONDS)
+    young = store.add(LUNCH, arrival=ARRIVAL)
+    index(store)
+    set_at = "2026-11-23T00:00:00Z"
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("postfix_archive.retention.decisions.now", lambda: set_at)
+        add(store, "recent", "--query=newer_than:30d")
+        add(store, "ancient", "--query=older_than:1y")
+    assert covering(store, old, young) == ["ancient", "recent"]
+
+
+def test_an_outcome_counts_as_soon_as_the_index_has_it(store: SampleStore) -> None:
+    contract = store.add(CONTRACT)
+    index(store)
+    add(store, "bounced", "--query=outcome:failed")
+    assert covering(store, contract) == [""]
+    failed = Outcome(
+        recipient="bob@example.net",
+        kind="failed",
+        capture_queue_id="4Z0000000001",
+        queue_id="4Z0000000002",
+        time="2026-11-22T11:54:00Z",
+    )
+    store.add_outcome(contract, failed)
+    with pytest.raises(IndexFailed, match="index --once"):
+        covering(store, contract)
+    index(store)
+    assert covering(store, contract) == ["bounced"]
+
+
+def test_without_a_current_index_a_query_gives_an_error_and_never_not_held(
+    store: SampleStore,
+) -> None:
+    contract = store.add(CONTRACT)
+    with pytest.raises(IndexMissing):
+        add(store, "x", "--query=lunch")
+        covering(store, contract)
+    index(store)
+    assert covering(store, contract) == [""]
+    new = store.add(LUNCH)
+    assert covering(store, contract) == [""]  # the index has all of this one
+    with pytest.raises(IndexFailed, match=f"lacks {new}"):
+        covering(store, contract, new)
+    with pytest.raises(IndexFailed, match="lacks 20261122-0"):
+        covering(store, "20261122-" + "0" * 40)
+    index(store)
+    assert covering(store, contract, new) == ["", "x"]
+    [database] = (store.directory / "index" / LEGAL).glob("????.db")
+    database.unlink()
+    with pytest.raises(IndexFailed, match="missing"):
+        covering(store, contract)
+
+
+def test_an_older_copy_of_a_database_gives_an_error(store: SampleStore) -> None:
+    contract = store.add(CONTRACT)
+    index(store)
+    [database] = (store.directory / "index" / LEGAL).glob("????.db")
+    shutil.copy(database, store.directory / "old")
+    add(store, "x", "--query=queue:4Z0000000009")
+    bounced = Outcome(
+        recipient="bob@example.net",
+        kind="failed",
+        capture_queue_id="4Z0000000001",
+        queue_id="4Z0000000009",
+        time="2026-11-22T11:54:00Z",
+    )
+    store.add_outcome(contract, bounced)
+    index(store)
+    assert covering(store, contract) == ["x"]
+    for each in database.parent.glob("*.db-*"):
+        each.unlink()
+    shutil.copy(store.directory / "old", database)
+    with pytest.raises(IndexFailed, match="incomplete"):
+        covering(store, contract)
+
+
+@pytest.mark.parametrize("damage", ["struck out", "changed"])
+@pytest.mark.parametrize("is_indexed", [False, True])
+def test_a_hold_that_cannot_be_read_gives_an_error(
+    store: SampleStore, damage: str, is_indexed: bool
+) -> None:
+    contract = store.add(CONTRACT)
+    add(store, "x", "--ids", contract)
+    if is_indexed:
+        index(store)
+    segment = journal_lines.segment(store.path / LEGAL)
+    content = segment.read_bytes()
+    if damage == "struck out":
+        number = len(content.splitlines()) - 1
+        journal_lines.strike_out(segment, number)
+    else:
+        segment.write_bytes(content.replace(b'"name":"x"', b'"nome":"x"'))
+    with pytest.raises(JournalFailed, match="verify"):
+        covering(store, contract)
+
+
+def test_verify_accepts_holds(store: SampleStore) -> None:
+    contract = store.add(CONTRACT)
+    add(store, "x", "--ids", contract)
+    add(store, "y", "--query=contract")
+    store.run("hold", "release", "x", "--reason=settled")
+    result = verifier.verify_archive(f"{store.path}/{LEGAL}")
+    assert not result.findings
+
+
+def test_the_index_built_again_knows_the_holds(store: SampleStore) -> None:
+    contract = store.add(CONTRACT)
+    add(store, "x", "--query=contract")
+    store.add(LUNCH)
+    index(store)
+    shutil.rmtree(store.directory / "index")
+    index(store)
+    assert covering(store, contract) == ["x"]
+    state = store.directory / "index" / LEGAL / "state.json"
+    assert len(json.loads(state.read_text())["decisions"]) == 1
+
+
+@pytest.mark.parametrize("left", [0, 1])
+@pytest.mark.parametrize("what", ["query", "ids"])
+def test_killed_between_two_journals_it_goes_on_with_the_second_call(
+    store: SampleStore, left: int, what: str
+) -> None:
+    contract = store.add(CONTRACT)
+    second = store.add(CONTRACT, archive=HR)
+    index(store)
+    values = {"query": "contract", "ids": f"{contract} {second}"}
+    arguments = ["hold", "add", "x", f"--{what}={values[what]}", "--reason=suit"]
+    assert killed_after(left, lambda: store.run(*arguments))
+    held = [covering(store, contract)[0], covering(store, second, archive=HR)[0]]
+    # A query holds all at once, ids journal by journal.
+    assert held == {"query": ["x" * left] * 2, "ids": ["", "x" * left]}[what]
+    store.run(*arguments)
+    assert covering(store, contract) == covering(store, second, archive=HR) == ["x"]
+    for archive in (LEGAL, HR):
+        events = [e["event"] for e in journal_lines.events(store.path / archive)]
+        assert events == ["archived", "hold-set"]
+    assert "there is a hold x" in store.run(*arguments, exit_code=1).output
+    release = ["hold", "release", "x", "--reason=settled"]
+    assert killed_after(left, lambda: store.run(*release))
+    if what == "query":
+        assert covering(store, contract) == covering(store, second, archive=HR)
+        assert covering(store, contract) == ["x"]
+    store.run(*release)
+    assert covering(store, contract) == covering(store, second, archive=HR) == [""]
+
+
+def killed_after(count: int, call: Callable[[], object]) -> bool:
+    """Call it in a process that is killed once it has written so many events."""
+    child = os.fork()
+    if not child:
+        append, left = Journal.append, [count]
+
+        def append_or_die(*args: Any, **fields: Any) -> None:
+            if not left[0]:
+                os.kill(os.getpid(), signal.SIGKILL)
+            left[0] -= 1
+            append(*args, **fields)
+
+        Journal.append = append_or_die  # type: ignore[method-assign]
+        try:
+            call()
+        finally:
+            os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+
+
+BAD_INPUT = [
+    (["x", "--query=subject:(contract"], 2, "ends too early"),
+    (["x", "--query=nosuch:word"], 2, "there is no field nosuch"),
+    (["x"], 2, "give --query QUERY, or --ids"),
+    (["x", "--query=a", "--ids=b"], 2, "give --query QUERY, or --ids"),
+    (["x", "--ids= "], 2, "give --query QUERY, or --ids"),
+    (["../x", "--query=a"], 1, "cannot be the name of a hold"),
+    (["x" * 65, "--query=a"], 1, "cannot be the name of a hold"),
+    (["a b", "--query=a"], 1, "cannot be the name of a hold"),
+    (["x", "--query=a", "--archive=none@example.com"], 1, "no archive none@"),
+    (["x", "--ids=20990101"], 1, "no record 20990101"),
+    (["x", "--ids=2026"], 1, "2026 matches 2 records"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "exit_code", "text"), BAD_INPUT)
+def test_bad_input_is_one_clear_error_and_sets_nothing(
+    store: SampleStore, arguments: list[str], exit_code: int, text: str
+) -> None:
+    store.add(CONTRACT)
+    store.add(LUNCH)
+    assert text in add(store, *arguments, exit_code=exit_code)
+    assert holds.read(store.settings) == []
+
+
+def test_the_place_of_an_error_in_the_query_is_marked(store: SampleStore) -> None:
+    store.add(CONTRACT)
+    output = add(store, "x", "--query=contract nosuch:a", exit_code=2)
+    [query, mark] = output.splitlines()[-2:]
+    assert mark.index("^") == query.index("nosuch")
+
+
+def test_an_empty_reason_and_an_unknown_name_are_refused(store: SampleStore) -> None:
+    store.add(CONTRACT)
+    command = ["hold", "add", "x", "--query=a", "--reason= "]
+    assert "must not be empty" in store.run(*command, exit_code=2).output
+    for command in (["hold", "show", "y"], ["hold", "release", "y", "--reason=r"]):
+        assert (
+            "there is no hold y; there are none"
+            in store.run(*command, exit_code=1).output
+        )
+
+
+def test_another_user_sets_no_hold() -> None:
+    code = (
+        "import os; from postfix_archive.retention import decisions\n"
+        "os.setuid(65534)\n"
+        "try: decisions.require_writer('/', 'hold add x')\n"
+        "except decisions.NotRoot as error: print(error)"
+    )
+    command = [sys.executable, "-c", code]
+    output = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert "sudo postfix-archive hold add x" in output.stdout, output.stderr
+
+
+def test_list_and_show_say_what_is_held_why_and_by_whom(store: SampleStore) -> None:
+    contract = store.add(CONTRACT)
+    index(store)
+    assert "There are no holds." in store.run("hold", "list").output
+    add(store, "x", "--query=contract")
+    add(store, "y", "--ids", contract)
+    store.run("hold", "release", "y", "--reason=settled")
+    [line] = store.run("hold", "list").output.splitlines()
+    assert line.startswith("x  since 20")
+    assert "by root" in line and "query='contract'" in line and "reason='suit'" in line
+    lines = store.run("hold", "list", "--all").output.splitlines()
+    assert "released 20" in lines[1] and "reason='settled'" in lines[1]
+    page = store.run("hold", "show", "x").output
+    assert "Query:       contract" in page and "Covers:      1 messages" in page
+    page = store.run("hold", "show", "y").output
+    assert f"Message:     {contract} ({LEGAL})" in page and "Released:" in page
+    [fields] = map(json.loads, store.run("hold", "list", "--json").output.splitlines())
+    assert (fields["name"], fields["query"], fields["is_open"]) == (
+        "x",
+        "contract",
+        True,
+    )
+    assert json.loads(store.run("hold", "show", "x", "--json").output)["count"] == 1
+
+
+def test_show_list_and_search_name_the_holds_of_a_record(store: SampleStore) -> None:
+    contract = store.add(CONTRACT)
+    index(store)
+    assert "Held by" not in store.run("show", contract).output
+    add(store, "x", "--query=contract")
+    add(store, "y", "--ids", contract)
+    assert "Held by:     x, y" in store.run("show", contract).output
+    assert "(held by x, y)" in store.run("list", "--long").output
+    for command in (["show", contract], ["list"], ["search", "contract"]):
+        fields = json.loads(store.run(*command[:1], "--json", *command[1:]).output)
+        assert fields["holds"] == ["x", "y"], command
+
+
+def test_who_asks_what_a_hold_covers_is_recorded(store: SampleStore) -> None:
+    contract = store.add(CONTRACT)
+    index(store)
+    add(store, "x", "--query=contract")
+    add(store, "y", "--ids", contract)
+    store.run("hold", "show", "x", "--reason=audit")
+    lines = store.run("history", "--json").output.splitlines()
+    entries = [
+        (each["action"], each["query"], each["reason"], each["ids"])
+        for each in map(json.loads, lines)
+    ]
+    assert entries == [
+        ("hold", "contract", "suit", []),
+        ("hold", "y", "suit", [contract]),
+        ("hold", "contract", "audit", []),
+    ]
+
+
+def test_a_query_that_an_update_no_longer_reads_gives_an_error(
+    store: SampleStore,
+) -> None:
+    contract = store.add(CONTRACT)
+    index(store)
+    add(store, "x", "--query=contract")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("postfix_archive.search.query_syntax.LENGTH_LIMIT", 3)
+        with pytest.raises(HoldRefused, match="the hold x is no query any more"):
+            covering(store, contract)

@@ -1,0 +1,225 @@
+"""Claims about removal: what goes, what stays, whatever interrupts it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from postfix_archive.errors import RecordDamaged, RecordHeld, RecordNotFound
+from postfix_archive.message import dates
+from postfix_archive.retention import holds, removal
+from postfix_archive.search import index_update
+from postfix_archive.search.search import Search
+from postfix_archive.store import copy_file, journal, verifier
+from postfix_archive.store.archive import Archive
+from postfix_archive.store.copy_file import Capture
+from postfix_archive.store.outcome import Outcome
+
+import journal_lines
+from sample_store import ARRIVAL, LEGAL, SampleStore
+
+DETAILS = {"rule": "archive_retention", "until": "2036-11-22", "by": "postfix"}
+TIME = dates.format_rfc3339(ARRIVAL)
+
+
+def mail(word: str) -> bytes:
+    return b"From: anna@example.org\r\nSubject: %b\r\n\r\n%b\r\n" % (
+        word.encode(),
+        word.encode(),
+    )
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> SampleStore:
+    """Two records, the first one with an outcome and a report, and their index."""
+    made = SampleStore(tmp_path)
+    first = made.add(mail("apricot"), recipients=(b"zoe@example.net",))
+    made.add(mail("banana"))
+    add_outcome(made, first)
+    Archive(str(made.path), LEGAL).store_outcome_report(first, [b"x"], "c", TIME)
+    catch_up(made)
+    return made
+
+
+def add_outcome(store: SampleStore, archive_id: str) -> None:
+    store.add_outcome(
+        archive_id,
+        Outcome(
+            recipient="zoe@example.net",
+            kind="relayed",
+            capture_queue_id="4Z0000000001",
+            queue_id="4Z0000000009",
+            time=TIME,
+        ),
+    )
+
+
+def catch_up(store: SampleStore) -> None:
+    index_update.catch_up(store.settings, LEGAL, print)
+
+
+def ids(store: SampleStore) -> list[str]:
+    events = journal_lines.events(store.path / LEGAL)
+    return [each["id"] for each in events if each["event"] == "archived"]
+
+
+def found(store: SampleStore, query: str) -> list[str]:
+    return [each.archive_id for each in Search(store.settings, query).hits()]
+
+
+def stored_files(store: SampleStore) -> set[str]:
+    return {each.name.partition(".")[0] for each in store.path.rglob("*.eml.gz")}
+
+
+def findings(store: SampleStore) -> list[str]:
+    result = verifier.verify_archive(str(store.path / LEGAL))
+    return [str(each) for each in result.findings]
+
+
+def journal_text(store: SampleStore) -> bytes:
+    return b"".join(
+        each.read_bytes() for each in journal_lines.segments(store.path / LEGAL)
+    )
+
+
+def test_a_removed_record_leaves_its_event_and_nothing_else(store: SampleStore) -> None:
+    first, second = ids(store)
+    size = len(journal_text(store))
+    removal.remove(store.settings, LEGAL, first, "purged", DETAILS)
+    assert stored_files(store) == {second}
+    *_, event = journal_lines.events(store.path / LEGAL)
+    assert (event["event"], event["id"]) == ("purged", first)
+    assert DETAILS.items() <= event.items()
+    text = journal_text(store)
+    assert b"zoe@example.net" not in text and b"bob@example.net" in text
+    assert len(text) > size
+    assert findings(store) == []
+    assert found(store, "apricot") == found(store, "rcpt:zoe@example.net") == []
+    assert found(store, "*") == [second]
+    for path in (store.directory / "index").rglob("*"):
+        if path.is_file():
+            assert b"apricot" not in path.read_bytes()
+            assert b"zoe" not in path.read_bytes()
+
+
+def test_a_second_original_goes_with_the_first(store: SampleStore) -> None:
+    first, second = ids(store)
+    add_second_original(store, first)
+    assert len(list(store.path.rglob(f"{first}*.eml.gz"))) == 3
+    removal.remove(store.settings, LEGAL, first, "purged", DETAILS)
+    assert stored_files(store) == {second}
+    assert findings(store) == []
+
+
+def read_copy(store: SampleStore, archive_id: str) -> tuple[Capture, bytes]:
+    """What store_copy() gets, to archive the message once more."""
+    path = str(store.copy_path(archive_id))
+    capture = copy_file.read_capture(path, LEGAL)
+    capture.record_id = archive_id
+    return capture, b"".join(copy_file.decompress(path, 1 << 20))
+
+
+def store_copy(store: SampleStore, capture: Capture, content: bytes) -> None:
+    Archive(str(store.path), LEGAL).store_copy(capture, [content], TIME)
+
+
+def add_second_original(store: SampleStore, archive_id: str) -> None:
+    capture, content = read_copy(store, archive_id)
+    capture.sha256, capture.capsule_id = "ab" * 32, "cd" * 32
+    store_copy(store, capture, content)
+
+
+def test_removing_twice_is_harmless(store: SampleStore) -> None:
+    first, _ = ids(store)
+    removal.remove(store.settings, LEGAL, first, "purged", DETAILS)
+    text = journal_text(store)
+    removal.remove(store.settings, LEGAL, first, "erased", DETAILS)
+    assert journal_text(store) == text
+
+
+def test_an_unknown_record_removes_nothing(store: SampleStore) -> None:
+    text, names = journal_text(store), stored_files(store)
+    details = dict.fromkeys([*ids(store), "20261122-" + "0" * 40], DETAILS)
+    with pytest.raises(RecordNotFound):
+        removal.remove_all(store.settings, LEGAL, details, "purged")
+    assert (journal_text(store), stored_files(store)) == (text, names)
+
+
+def test_a_held_record_stays_though_others_go(
+    store: SampleStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = ids(store)
+    hold(monkeypatch, first)
+    with pytest.raises(RecordHeld, match="smith, jones"):
+        removal.remove(store.settings, LEGAL, first, "erased", DETAILS)
+    details = {first: DETAILS, second: DETAILS}
+    held = removal.remove_all(store.settings, LEGAL, details, "purged")
+    assert held == {first: ("smith", "jones")}
+    assert stored_files(store) == {first}
+    assert found(store, "*") == [first]
+
+
+def hold(monkeypatch: pytest.MonkeyPatch, archive_id: str) -> None:
+    def covering(
+        _: object, archive: str, some: list[str]
+    ) -> dict[str, tuple[str, ...]]:
+        return {e: ("smith", "jones") if e == archive_id else () for e in some}
+
+    monkeypatch.setattr(holds, "covering", covering)
+
+
+def test_what_came_too_late_goes_at_the_next_run(store: SampleStore) -> None:
+    first, _ = ids(store)
+    removal.remove(store.settings, LEGAL, first, "purged", DETAILS)
+    add_outcome(store, first)
+    Archive(str(store.path), LEGAL).store_outcome_report(first, [b"x"], "c", TIME)
+    assert b"zoe@example.net" in journal_text(store)
+    assert removal.finish(store.settings, LEGAL, 0.0, print) == 1
+    assert b"zoe@example.net" not in journal_text(store)
+    assert first not in stored_files(store)
+    assert removal.finish(store.settings, LEGAL, 0.0, print) == 0
+    assert findings(store) == []
+
+
+def test_a_message_that_is_archived_again_stays(store: SampleStore) -> None:
+    first, second = ids(store)
+    capture, content = read_copy(store, first)
+    removal.remove(store.settings, LEGAL, first, "purged", DETAILS)
+    store_copy(store, capture, content)
+    assert removal.finish(store.settings, LEGAL, 0.0, print) == 0
+    catch_up(store)
+    assert stored_files(store) == {first, second}
+    assert sorted(found(store, "*")) == sorted([first, second])
+    assert findings(store) == []
+    removal.remove(store.settings, LEGAL, first, "purged", DETAILS)
+    assert stored_files(store) == {second}
+    assert findings(store) == []
+
+
+def test_a_file_of_another_record_is_never_unlinked(store: SampleStore) -> None:
+    first, second = ids(store)
+    fields = {"id": first, "file": copy_file.copy_name(second), "file_sha256": "0" * 64}
+    with journal.Journal(str(store.path / LEGAL)) as journal_file:
+        journal_file.append("outcome-report", TIME, **fields, covers="d")
+    with pytest.raises(RecordDamaged, match="verify"):
+        removal.remove(store.settings, LEGAL, first, "purged", DETAILS)
+    assert stored_files(store) == {first, second}
+
+
+@pytest.mark.parametrize("is_indexed", [True, False])
+def test_an_index_that_was_told_too_late_ends_right(
+    store: SampleStore, monkeypatch: pytest.MonkeyPatch, is_indexed: bool
+) -> None:
+    first, second = ids(store)
+    if not is_indexed:
+        removal_index = store.directory / "index" / LEGAL
+        for each in removal_index.iterdir():
+            each.unlink()
+    with monkeypatch.context() as patch:
+        patch.setattr(index_update, "catch_up", lambda *_: None)
+        removal.remove(store.settings, LEGAL, first, "purged", DETAILS)
+    assert stored_files(store) == {second}
+    catch_up(store)
+    assert found(store, "apricot") == []
+    assert found(store, "banana") == [second]
