@@ -51,7 +51,8 @@ osd crush chooseleaf type = 0
 mon allow pool size one = true
 mon max pg per osd = 1000
 mon data avail crit = 0
-# An OSD that starts may send these commands before it knows the cluster, and then ends.
+# An OSD that starts may send these commands before it knows the cluster (a race in
+# Ceph 16), and then ends.
 osd class update on start = false
 osd crush update on start = false
 osd objectstore = memstore
@@ -132,8 +133,8 @@ class ObjectStore:
         self._run("ceph-mon", "--mkfs", "-i", "a", "--monmap", monitors)
         self._run("ceph-mon", "-i", "a")
         osd = str(uuid.uuid4())
-        self._run("ceph", "osd", "new", osd)
-        self._run("ceph", "osd", "crush", "add", "osd.0", "1", "root=default")
+        self._ask_monitor("osd", "new", osd)
+        self._ask_monitor("osd", "crush", "add", "osd.0", "1", "root=default")
         self._run("ceph-osd", "-i", "0", "--mkfs", "--osd-uuid", osd)
         self._run("ceph-osd", "-i", "0")
         keys = ("--access-key", ACCESS_KEY, "--secret-key", SECRET_KEY)
@@ -144,6 +145,16 @@ class ObjectStore:
             if time.monotonic() > deadline:
                 raise TimeoutError(f"radosgw does not answer on {self.endpoint}")
             time.sleep(0.1)
+
+    def _ask_monitor(self, *arguments: str) -> None:
+        """Run ceph(8), again where it had not known the cluster: the same race."""
+        deadline = time.monotonic() + START_SECONDS
+        while True:
+            try:
+                return self._run("ceph", *arguments)
+            except RuntimeError as error:
+                if "EPERM" not in str(error) or time.monotonic() > deadline:
+                    raise
 
     def _run(self, *command: str) -> None:
         arguments = [command[0], "-c", str(self._configuration), *command[1:]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from pathlib import Path
 
 from postfix_archive.store.outcome import Outcome
@@ -34,6 +35,7 @@ class Replicated:
         )
         credentials.chmod(0o600)
         self.configure(
+            archive_object_lock="none",
             archive_object_store=self.url,
             archive_object_credentials_file=str(credentials),
         )
@@ -48,6 +50,30 @@ class Replicated:
         result = self.store.run("restore", target, exit_code=exit_code)
         print(result.output)
         return target
+
+    def held_ids(self) -> set[str]:
+        """Return the ids of records all of whose objects have a legal hold."""
+        flags: dict[str, set[str]] = {}
+        bucket = {"Bucket": self.name}
+        for each in self.client.list_object_versions(**bucket)["Versions"]:
+            version = {"Key": each["Key"], "VersionId": each["VersionId"]}
+            head = self.client.head_object(**bucket, **version)
+            if match := re.search(r"\d{8}-[0-9a-f]{40}", each["Key"]):
+                flag = head.get("ObjectLockLegalHoldStatus", "OFF")
+                flags.setdefault(match[0], set()).add(flag)
+        assert all(len(each) == 1 for each in flags.values())
+        return {archive_id for archive_id, each in flags.items() if each == {"ON"}}
+
+    def days(self, name: str) -> set[str]:
+        """Return the days until which the objects are locked whose keys have name."""
+        days = set()
+        bucket = {"Bucket": self.name}
+        for each in self.client.list_object_versions(**bucket)["Versions"]:
+            if name in each["Key"]:
+                version = {"Key": each["Key"], "VersionId": each["VersionId"]}
+                head = self.client.head_object(**bucket, **version)
+                days.add(head["ObjectLockRetainUntilDate"].isoformat()[:10])
+        return days
 
     def keys(self) -> list[str]:
         listed = self.client.list_object_versions(Bucket=self.name)

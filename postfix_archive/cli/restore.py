@@ -12,7 +12,7 @@ from postfix_archive.cli.options import ArchiveAddress
 from postfix_archive.config import archive_cf, object_store
 from postfix_archive.errors import RestoreFailed
 from postfix_archive.message.printable import safe_text
-from postfix_archive.replicate import remote_journal
+from postfix_archive.replicate import remote_journal, seal_replication
 from postfix_archive.replicate.bucket import Bucket
 from postfix_archive.replicate.restore import restore as restore_archive
 from postfix_archive.store import verifier
@@ -46,14 +46,15 @@ def restore(
         raise RestoreFailed(
             "no bucket: give --object-store URL, or set archive_object_store"
         )
-    bucket = Bucket(
-        object_store.parse(url), settings.archive_object_credentials_file, "none"
-    )
+    bucket = Bucket(object_store.parse(url), settings.archive_object_credentials_file)
     bucket.check()
     archives = [archive] if archive else remote_journal.archives(bucket)
     if not archives:
         raise RestoreFailed(f"{url}: no archive in this bucket under this prefix")
     target = os.path.abspath(target)
+    seals = seal_replication.restore(bucket, target)
+    if seals:
+        click.echo(f"{seals} files of seals")
     has_errors = False
     for name in archives:
         has_errors |= not _restore(bucket, target, name)

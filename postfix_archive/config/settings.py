@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 REPORT_FORMATS = ("hybrid", "dsn", "journal", "message")
 DELIVERIES = ("store", "mail")
 TABLE_TYPES = ("hash", "btree", "lmdb", "cdb", "texthash", "cidr", "regexp", "pcre")
+OBJECT_LOCKS = ("compliance", "governance", "none")
 COUNT_LIMIT = 999_999_999
 TIME_LIMIT = (1 << 31) - 1  # seconds; limit of alarm(2)
 
@@ -35,6 +36,7 @@ DEFAULTS = {
     "archive_key_file": "$config_directory/archive.key",
     "archive_local_clients": "127.0.0.0/8, ::1",
     "archive_object_credentials_file": "",
+    "archive_object_lock": "governance",
     "archive_object_store": "",
     "archive_outcome_mail": "no",
     "archive_prometheus_file": "",
@@ -82,6 +84,7 @@ class Settings:
     archive_key_file: str
     archive_local_clients: tuple[str, ...]
     archive_object_credentials_file: str  # "" for those of the AWS environment
+    archive_object_lock: str
     archive_object_store: str  # URL, parsed by config.object_store; "" for none
     archive_outcome_mail: bool
     archive_prometheus_file: str  # "" for none
@@ -402,6 +405,7 @@ PARSERS: dict[str, Callable[[str, str], Any]] = {
     "archive_key_file": _parse_path,
     "archive_local_clients": _parse_clients,
     "archive_object_credentials_file": _parse_path_or_none,
+    "archive_object_lock": _choice_parser(OBJECT_LOCKS),
     "archive_object_store": _parse_object_store,
     "archive_outcome_mail": _parse_boolean,
     "archive_prometheus_file": _parse_prometheus_file,

@@ -63,6 +63,10 @@ DESCRIPTIONS = {
         " file; readable by the archive's user alone. Empty: those of the AWS"
         " environment."
     ),
+    "archive_object_lock": (
+        "How the bucket locks objects until the end of their retention: compliance,"
+        " governance or none."
+    ),
     "archive_object_store": (
         "Bucket to which the store is replicated: s3://bucket/prefix?endpoint=URL&"
         "region=NAME. Empty: none."

@@ -33,6 +33,7 @@ from postfix_archive.system import files
 # S3 takes 5 GB at once, and 10,000 parts of at least 5 MB each.
 PART_SIZE = 8 << 20  # bytes; larger objects are uploaded in parts
 BLOCK_SIZE = 1 << 18  # bytes
+NO_LOCK = "none"  # archive_object_lock
 SHA256, OFFSET = "sha256", "journal-offset"  # user metadata of an object
 DENIED = ("AccessDenied", "403", "MethodNotAllowed", "ObjectLocked")
 
@@ -46,6 +47,11 @@ class Lock:
 
     until: datetime.datetime | None = None
     is_held: bool = False
+
+    @property
+    def sort_key(self) -> float:
+        """Shorter locks come first."""
+        return self.until.timestamp() if self.until else 0.0
 
 
 class Version(NamedTuple):
@@ -81,7 +87,7 @@ def of_settings(settings: Settings) -> Bucket:
     return Bucket(
         object_store.parse(settings.archive_object_store),
         settings.archive_object_credentials_file,
-        "none",
+        settings.archive_object_lock,
     )
 
 
@@ -91,9 +97,11 @@ class Bucket:
     ``mode`` is the setting archive_object_lock.
     """
 
-    def __init__(self, store: ObjectStore, credentials_file: str, mode: str) -> None:
+    def __init__(
+        self, store: ObjectStore, credentials_file: str, mode: str = NO_LOCK
+    ) -> None:
         self._store = store
-        self._mode = "" if mode == "none" else mode.upper()
+        self._mode = "" if mode == NO_LOCK else mode.upper()
         self._client = s3_client.connect(store, credentials_file)
 
     def check(self) -> None:

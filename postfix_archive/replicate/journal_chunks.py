@@ -7,7 +7,7 @@ part is either before or after a removal, and what was uploaded before it can go
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from typing import NamedTuple
 
 from postfix_archive.replicate import layout
@@ -34,6 +34,10 @@ class Chunk(NamedTuple):
     def removed_ids(self) -> set[str]:
         """Return the ids of the records that the part says were removed."""
         return {field(each, "id") for each in self.lines if is_removal(each)}
+
+    def has_event(self, kinds: Container[str]) -> bool:
+        """Return whether a line has an event of these."""
+        return any(each.kind in kinds for each in self.lines)
 
     def owners(self) -> set[str]:
         """Return the ids of the records that the part is about."""

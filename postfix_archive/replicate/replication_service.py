@@ -9,15 +9,22 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator
 
 from postfix_archive.config import archive_cf
 from postfix_archive.config.settings import Settings
 from postfix_archive.errors import ArchiveError, ReplicatorRunning, SettingInvalid
-from postfix_archive.replicate import bucket, replication_lag, replication_state
+from postfix_archive.replicate import (
+    bucket,
+    replication_lag,
+    replication_state,
+    seal_replication,
+)
 from postfix_archive.replicate.bucket import Lock
+from postfix_archive.replicate.relocking import Locks
 from postfix_archive.replicate.replication_state import ArchiveState, State
 from postfix_archive.replicate.replicator import Replicator
+from postfix_archive.replicate.retention_locks import NoLocks, RetentionLocks
 from postfix_archive.store import record_reader
 from postfix_archive.system import privileges
 from postfix_archive.system.file_watch import Watch
@@ -44,16 +51,6 @@ def locked(settings: Settings) -> Iterator[None]:
         os.close(lock)
 
 
-class _Unlocked:
-    """No locks."""
-
-    def of_records(self, archive_ids: Iterable[str]) -> Mapping[str, Lock]:
-        return dict.fromkeys(archive_ids, Lock())
-
-    def of_archive(self) -> Lock:
-        return Lock()
-
-
 class ReplicationService:
     """Replicates the store of one instance; the caller holds the lock."""
 
@@ -70,6 +67,7 @@ class ReplicationService:
         self._state = replication_state.read(settings) or State(
             settings.archive_object_store
         )
+        self._seals: set[str] = set()  # names of their files in the bucket
         self._replicators: dict[str, Replicator] = {}
 
     def run_once(self) -> None:
@@ -93,6 +91,7 @@ class ReplicationService:
                 # It begins anew, and does not upload again what is there.
                 self._replicators.pop(archive, None)
                 failure = error
+        self._upload_seals()
         if failure is not None:
             raise failure
         replication_lag.touch_last_run(self._settings)
@@ -111,9 +110,21 @@ class ReplicationService:
                 self._bucket,
                 self._settings.archive_store_directory,
                 archive,
-                locks=_Unlocked(),
+                locks=self._locks(archive),
                 state=self._state.archives.setdefault(archive, ArchiveState()),
                 save=lambda: replication_state.write(self._settings, self._state),
                 warn=self._warn,
             )
         return self._replicators[archive]
+
+    def _locks(self, archive: str) -> Locks:
+        if self._settings.archive_object_lock == bucket.NO_LOCK:
+            return NoLocks()
+        return RetentionLocks(self._settings, archive, self._warn)
+
+    def _upload_seals(self) -> None:
+        """Upload new seals, locked for as long as anything in the store may be."""
+        locks = [each.locks.of_archive() for each in self._replicators.values()]
+        longest = max(locks, key=lambda each: each.sort_key, default=Lock())
+        store = self._settings.archive_store_directory
+        seal_replication.upload(self._bucket, store, longest, self._seals)

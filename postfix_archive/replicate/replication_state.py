@@ -42,11 +42,13 @@ class Removed:
 class ArchiveState:
     """What is in the bucket of one archive.
 
-    ``ends`` has the end of each journal, ``removed`` removed records by their ids.
+    ``ends`` has the end of each journal, ``removed`` removed records by their ids,
+    ``held`` the ids of those on whose objects a legal hold was set.
     """
 
     ends: dict[str, End] = field(default_factory=dict)
     removed: dict[str, Removed] = field(default_factory=dict)
+    held: list[str] = field(default_factory=list)
 
 
 @dataclass
@@ -73,6 +75,7 @@ def read(settings: Settings) -> State | None:
             name: ArchiveState(
                 {key: End(**each) for key, each in value["ends"].items()},
                 {key: Removed(**each) for key, each in value["removed"].items()},
+                list(value["held"]),
             )
             for name, value in values["archives"].items()
         }

@@ -8,9 +8,8 @@ ObjectStoreFailed, JournalFailed, StoreFailed, and what locks raise.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from typing import Protocol
 
 from postfix_archive.errors import ObjectStoreFailed
 from postfix_archive.replicate import (
@@ -22,6 +21,7 @@ from postfix_archive.replicate import (
 )
 from postfix_archive.replicate.bucket import Bucket, Lock
 from postfix_archive.replicate.journal_chunks import Chunk
+from postfix_archive.replicate.relocking import Locks, Relocking
 from postfix_archive.replicate.replication_state import ArchiveState, End, Removed
 from postfix_archive.store import copy_file, journal, journal_format, journal_reader
 from postfix_archive.store.journal_reader import Line
@@ -29,16 +29,6 @@ from postfix_archive.system import files
 
 Warn = Callable[[str], None]
 Save = Callable[[], None]  # writes the state
-
-
-class Locks(Protocol):
-    """How long the server must keep the objects of one archive."""
-
-    def of_records(self, archive_ids: Iterable[str]) -> Mapping[str, Lock]:
-        """Return the locks of records, by whole archive id."""
-
-    def of_archive(self) -> Lock:
-        """Return the longest lock that a record may need: that of the chain."""
 
 
 class Replicator:
@@ -58,10 +48,11 @@ class Replicator:
         self._bucket = bucket
         self._store = store_directory
         self._archive = archive
-        self._locks = locks
+        self.locks = locks
         self._state = state
         self._save = save
         self._warn = warn
+        self._relocking = Relocking(bucket, store_directory, archive, locks, state)
         # What an interrupted process has uploaded is not uploaded again.
         self._is_resuming = True
 
@@ -103,6 +94,7 @@ class Replicator:
             path = self._path(journal_name)
             for archive_id, offset in journal_chunks.removals(path, part.end).items():
                 self._state.removed[archive_id] = Removed(offset)
+            self._relocking.set_holds(part.end)
         return End(part.end, remote_journal.last_sha256(self._bucket, part))
 
     def _upload(self, chunk: Chunk) -> None:
@@ -117,8 +109,10 @@ class Replicator:
             }
         owners = {journal_chunks.field(line, "id") for line in names.values()}
         owners |= {*details} - {layout.WHOLE_ARCHIVE}
-        locks = self._locks.of_records(owners)
-        archive_lock = self._locks.of_archive()
+        if chunk.has_event(journal.HOLD_EVENTS):
+            self.locks.change()
+        locks = self.locks.of_records(owners)
+        archive_lock = self.locks.of_archive()
         part = chunk.part
         with ThreadPoolExecutor(s3_client.CONNECTIONS) as pool:
             uploads = [
@@ -136,11 +130,14 @@ class Replicator:
                 put = self._bucket.put
                 uploads.append(pool.submit(put, key, content, lock, offset=part.start))
             _wait(pool, uploads)
+        self._relocking.follow(chunk)
         self._bucket.put(part.key, chain, archive_lock, offset=part.start)
         last_sha256 = journal_format.line_sha256(chunk.lines[-1].content)
         self._state.ends[part.journal] = End(part.end, last_sha256)
         for archive_id in chunk.removed_ids():
             self._state.removed[archive_id] = Removed(part.start)
+        held = {archive_id for archive_id, lock in locks.items() if lock.is_held}
+        self._state.held = sorted(held.union(self._state.held))
         self._save()
 
     def _upload_file(self, name: str, line: Line, lock: Lock) -> None:

@@ -249,6 +249,7 @@ def killed_at(step: int, *arguments: str) -> bool:
         os._exit(1)
 
 
+@pytest.mark.slow
 def test_a_process_that_is_killed_at_any_step_is_continued(
     replicated: Replicated,
 ) -> None:
