@@ -6,10 +6,7 @@ with a text for the user.
 
 from __future__ import annotations
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    Period = tuple[int, str]  # number and unit
-
+Period = tuple[int, str]  # number and unit
 PERMANENT = (0, "permanent")
 UNITS = {"y": "years", "mo": "months", "w": "weeks", "d": "days"}
 LIMIT = 1000  # years: no date that is later can be written

@@ -23,8 +23,13 @@ from postfix_archive.doctor import (
     service_users,
     unarchived_reinjection,
 )
-from postfix_archive.doctor.host import File, Host
-from postfix_archive.errors import ArchiveError
+from postfix_archive.doctor.host import File, Host, OtherInstance
+from postfix_archive.errors import (
+    ArchiveError,
+    KeyMissing,
+    KeyUnreadable,
+    LibraryMissing,
+)
 from postfix_archive.maillog import location
 from postfix_archive.outcomes import follower_state
 from postfix_archive.postfix import (
@@ -35,6 +40,7 @@ from postfix_archive.postfix import (
     reference,
 )
 from postfix_archive.postfix.configuration import Configuration
+from postfix_archive.replicate import bucket, replication_lag
 from postfix_archive.rescue import queue_rescue
 from postfix_archive.seal import seal_lag
 from postfix_archive.search import index_lag
@@ -106,6 +112,13 @@ def inspect_host(directory: str) -> Host:
             configuration.name_of(postfix_config)
         ),
         index_age=_index_age(settings),
+        replicator_file=scheduler.REPLICATOR.installed_file(
+            configuration.name_of(postfix_config)
+        ),
+        replication_age=(
+            replication_lag.last_run_age(settings, time.time()) if settings else None
+        ),
+        object_store_error=_object_store_error(settings),
         unsealed_age=_unsealed_age(settings),
         is_store_shared=_is_store_shared(settings),
         has_access_service=(
@@ -296,6 +309,19 @@ def _is_store_shared(settings: Settings | None) -> bool:
 
 def _index_age(settings: Settings | None) -> float | None:
     return None if settings is None else index_lag.last_run_age(settings, time.time())
+
+
+def _object_store_error(settings: Settings | None) -> str:
+    """Ask the server; "" if nothing is wrong, or no bucket is set."""
+    if settings is None or not settings.archive_object_store:
+        return ""
+    try:
+        bucket.of_settings(settings).check()
+    except LibraryMissing:
+        return ""  # make install runs before the libraries are there
+    except ArchiveError as error:
+        return str(error)
+    return ""
 
 
 def _unsealed_age(settings: Settings | None) -> float:

@@ -421,6 +421,10 @@ COMMAND_ERRORS = {
     "RetentionRuleInvalid",
     "SealFailed",
     "TableInvalid",
+    "ObjectStoreFailed",
+    "ObjectMissing",
+    "ReplicatorRunning",
+    "RestoreFailed",
     "TimeStampFailed",
 }
 

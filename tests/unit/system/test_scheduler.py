@@ -126,6 +126,7 @@ JOBS = {
     "timer": scheduler.TIMER,
     "follower": scheduler.FOLLOWER,
     "indexer": scheduler.INDEXER,
+    "replicator": scheduler.REPLICATOR,
     "sealer": scheduler.SEALER,
 }
 TIMER_LINE = (
