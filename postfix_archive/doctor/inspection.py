@@ -23,13 +23,8 @@ from postfix_archive.doctor import (
     service_users,
     unarchived_reinjection,
 )
-from postfix_archive.doctor.host import File, Host, OtherInstance
-from postfix_archive.errors import (
-    ArchiveError,
-    KeyMissing,
-    KeyUnreadable,
-    LibraryMissing,
-)
+from postfix_archive.doctor.host import File, Host
+from postfix_archive.errors import ArchiveError, LibraryMissing
 from postfix_archive.maillog import location
 from postfix_archive.outcomes import follower_state
 from postfix_archive.postfix import (
