@@ -12,6 +12,7 @@
 #                    while the log follower is killed and the log is rotated (minutes)
 # make load          20,000 mixed messages, then 100,000 small ones (one to two hours)
 # make reconcile     5,000 messages, 37 of them not archived; a log of 1,000,000 lines
+# make object-storage  kill replicate at each of its steps, with a real radosgw
 # make bench         messages/s, CPU, fsyncs and latency, with and without the archive
 #                    (15 minutes; 1 with ROUNDS=1 SIZES=4 RECIPIENTS=1; OUT=docs writes
 #                    the page)
@@ -104,6 +105,10 @@ reconcile:
 	@PYTHON=$(PYTHON) tests/prepare test
 	@$(BIN)/pytest -s -m slow tests/live/reconcile/test_reconcile.py
 
+object-storage:
+	@PYTHON=$(PYTHON) tests/prepare test
+	@$(BIN)/pytest -s -m slow tests/live/replicate
+
 # ROUNDS, MESSAGES, SIZES, RECIPIENTS, SESSIONS, VARIANTS, LATENCIES, TRACED, ALONE, OUT:
 # see bench/bench.py --help.
 bench:
@@ -146,7 +151,7 @@ REQUIREMENTS = postfix_archive/install/requirements.txt
 requirements:
 	@PYTHON=$(PYTHON) tests/prepare release
 	@CUSTOM_COMPILE_COMMAND='make requirements' $(BIN)/pip-compile --quiet $(VERSIONS) \
-	  --generate-hashes --extra search --extra procedure --extra seal --strip-extras --no-emit-index-url --no-emit-find-links \
+	  --generate-hashes --extra search --extra object-store --extra procedure --extra seal --strip-extras --no-emit-index-url --no-emit-find-links \
 	  --output-file=$(REQUIREMENTS) setup.cfg
 
 clean:

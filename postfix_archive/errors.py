@@ -38,6 +38,9 @@ with exit code 1.
      |    +-- IndexDamaged
      +-- IndexerRunning                           postfix-archive index
      +-- QueryInvalid, LibraryMissing             postfix-archive search
+     +-- ObjectStoreFailed, ReplicatorRunning     postfix-archive replicate
+     |    +-- ObjectMissing
+     +-- RestoreFailed                            postfix-archive restore
      +-- RetentionRuleInvalid, PurgeRefused       postfix-archive retention, purge
      +-- RecordHeld                               a legal hold covers the record
      +-- SealFailed, TimeStampFailed              postfix-archive seal, verify --seals
@@ -242,7 +245,7 @@ class IndexMissing(ArchiveError):
 
 
 class LibraryMissing(ArchiveError):
-    """A Python package of the extra ``search`` or ``seal`` is not installed."""
+    """A Python package of an extra in setup.cfg is not installed."""
 
 
 class QueryInvalid(ArchiveError):
@@ -260,6 +263,22 @@ class QueryInvalid(ArchiveError):
 
     def __str__(self) -> str:
         return self.reason
+
+
+class ObjectStoreFailed(ArchiveError):
+    """The object storage is not reachable, refuses, or is not set up."""
+
+
+class ObjectMissing(ObjectStoreFailed):
+    """The object storage has no object of this key."""
+
+
+class ReplicatorRunning(ArchiveError):
+    """Another process already replicates the store of this instance."""
+
+
+class RestoreFailed(ArchiveError):
+    """A store cannot be rebuilt from the object storage."""
 
 
 class RetentionRuleInvalid(ArchiveError):

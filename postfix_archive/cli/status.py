@@ -17,6 +17,7 @@ import click
 from postfix_archive.config import archive_cf
 from postfix_archive.message import dates, stamp
 from postfix_archive.message.printable import safe_text
+from postfix_archive.replicate import replication_lag
 from postfix_archive.search.index_lag import Lag
 from postfix_archive.status import collect, overview, prometheus_text
 from postfix_archive.status.overview import Snapshot
@@ -96,6 +97,14 @@ def _to_json(snapshot: Snapshot) -> dict[str, Any]:
             for name, each in snapshot.index_lags.items()
             if each.has_index
         },
+        "object_store": {
+            name: {
+                "behind_bytes": each.size,
+                "behind_seconds": round(each.seconds),
+                "undeleted_records": each.removed,
+            }
+            for name, each in snapshot.replication_lags.items()
+        },
     }
 
 
@@ -150,6 +159,8 @@ def _text_lines(snapshot: Snapshot) -> Iterator[str]:
         yield from _archive_lines(name, tally)
         if name in snapshot.index_lags:
             yield from _index_lines(snapshot.index_lags[name])
+        if name in snapshot.replication_lags:
+            yield from _replication_lines(snapshot.replication_lags[name])
     for error in snapshot.damage:
         yield safe_text(f"Store error: {error}")
     if not snapshot.tallies and not snapshot.store_errors:
@@ -193,6 +204,15 @@ def _index_lines(lag: Lag) -> Iterator[str]:
         yield "  index: none; search needs it: postfix-archive index --once"
     elif lag.size and lag.seconds >= 1:
         yield f"  index: {lag.seconds:.0f} s behind, {_format_bytes(lag.size)}"
+
+
+def _replication_lines(lag: replication_lag.Lag) -> Iterator[str]:
+    """Yield how far the bucket is behind, nothing while it has all."""
+    if lag.size:
+        size = _format_bytes(lag.size)
+        yield f"  object storage: {lag.seconds:.0f} s behind, {size} of the journal"
+    if lag.removed:
+        yield f"  object storage: {lag.removed} removed messages still locked there"
 
 
 def _seal_lines(snapshot: Snapshot) -> Iterator[str]:

@@ -15,8 +15,10 @@ import click
 from postfix_archive import monitoring
 from postfix_archive.cli.options import ArchiveAddress
 from postfix_archive.config import archive_cf
+from postfix_archive.config.settings import Settings
 from postfix_archive.errors import ArchiveError, SealFailed, StoreFailed
 from postfix_archive.message.printable import safe_text
+from postfix_archive.replicate import bucket, comparison, remote_journal
 from postfix_archive.seal import signatures
 from postfix_archive.store import known_end, record_reader, verifier
 from postfix_archive.store.verifier import Finding, Seal, Verification
@@ -35,6 +37,12 @@ ADVICE = "run this as root or as the archive's user"
     help="SHA-256 of a line that a journal must have; may be repeated.",
 )
 @click.option(
+    "--object-store",
+    "has_object_store",
+    is_flag=True,
+    help="Compare the store with the object storage, too.",
+)
+@click.option(
     "--seals", "with_signatures", is_flag=True, help="Check signatures of seals, too."
 )
 @click.option(
@@ -49,6 +57,7 @@ def verify(
     ctx: click.Context,
     archive: str | None,
     sealed: tuple[str, ...],
+    has_object_store: bool,
     with_signatures: bool,
     seal_file: str | None,
     as_json: bool,
@@ -57,7 +66,8 @@ def verify(
 
     Changes nothing. The journals must have each line that a seal in the store names.
     --seals also checks the time stamps of the seals (RFC 3161). --sealed takes what an
-    earlier run printed as the last line's SHA-256.
+    earlier run printed as the last line's SHA-256. --object-store reads every object in
+    the bucket.
 
     Exit codes are those of monitoring plugins: 0 no errors (a note is no error),
     2 errors, 3 the store cannot be read.
@@ -70,6 +80,8 @@ def verify(
         results = _verify_archives(store, archive, sealed, [*seals, *kept_seals])
         if with_signatures:
             errors += signatures.check(settings, seals)
+        if has_object_store:
+            errors += _compare(settings, results, only=archive)
     except ArchiveError as error:
         fields = {"status": "UNKNOWN", "reason": str(error)}
         click.echo(
@@ -164,6 +176,25 @@ def _verify_with_progress(
             bar.update(done - bar.pos)
 
         return verifier.verify_archive(directory, progress, sealed, seals)
+
+
+def _compare(
+    settings: Settings, results: dict[str, Verification], *, only: str | None
+) -> list[Finding]:
+    """Add to the results what a comparison with the object storage finds.
+
+    Returns which archives are in the bucket alone.
+    """
+    remote = bucket.of_settings(settings)
+    remote.check()
+    store = settings.archive_store_directory
+    for address, result in results.items():
+        result.findings += comparison.compare(remote, store, address).findings
+    return [
+        Finding(f"{store}/{address}", "in the bucket, but not in the store")
+        for address in remote_journal.archives(remote)
+        if address not in results and only in (None, address)
+    ]
 
 
 def _to_json(

@@ -58,6 +58,19 @@ DESCRIPTIONS = {
         "Clients whose headers Postfix rewrites at reinjection. Keep it equal to"
         " local_header_rewrite_clients in main.cf."
     ),
+    "archive_object_credentials_file": (
+        "Access key and secret key for archive_object_store, as in AWS's credentials"
+        " file; readable by the archive's user alone. Empty: those of the AWS"
+        " environment."
+    ),
+    "archive_object_lock": (
+        "How the bucket locks objects until the end of their retention: compliance,"
+        " governance or none."
+    ),
+    "archive_object_store": (
+        "Bucket to which the store is replicated: s3://bucket/prefix?endpoint=URL&"
+        "region=NAME. Empty: none."
+    ),
     "archive_outcome_mail": (
         "yes: mail the outcome report to the archive address when all recipients have a"
         " final outcome. The store keeps the report in any case."

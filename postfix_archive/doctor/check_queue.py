@@ -240,6 +240,28 @@ def check_indexer(host: Host) -> Iterator[Finding]:
     )
 
 
+def check_replicator(host: Host) -> Iterator[Finding]:
+    """Report that postfix-archive replicate does not keep up, or why it cannot."""
+    if host.settings is None or not host.settings.archive_object_store:
+        return
+    yield from _late_service(
+        host,
+        "replicate",
+        host.replicator_file,
+        host.replication_age,
+        "has not brought the bucket up to date",
+        "a loss of this host would lose the newest mail in the archive",
+    )
+    if host.object_store_error:
+        yield Finding(
+            "object-store",
+            WARNING,
+            host.settings.archive_object_store,
+            f"{host.object_store_error}: nothing is uploaded",
+            f"correct that; then {host.archive_command('replicate')} --once",
+        )
+
+
 def _late_service(
     host: Host, command: str, file: str, age: float | None, lag: str, harm: str
 ) -> Iterator[Finding]:
@@ -280,4 +302,5 @@ CHECKS: tuple[Callable[[Host], Iterator[Finding]], ...] = (
     check_log,
     check_follower,
     check_indexer,
+    check_replicator,
 )

@@ -94,6 +94,9 @@ class Host:
     has_retention: bool = False  # there may be retention rules
     purge_age: float | None = None  # seconds since the last purge, or since the rules
     retention_error: str = ""  # why the retention rules cannot be read
+    replicator_file: str = ""  # path of the unit or cron file that runs replicate
+    replication_age: float | None = None  # seconds since the bucket had all
+    object_store_error: str = ""  # why the bucket cannot be used
     unsealed_age: float = 0.0  # seconds, of the first line that no seal covers
     is_store_shared: bool = True  # as archive_reader_group says, with whom
     has_access_service: bool = True  # it answers, or nobody needs it

@@ -24,7 +24,7 @@ from postfix_archive.doctor import (
     unarchived_reinjection,
 )
 from postfix_archive.doctor.host import File, Host
-from postfix_archive.errors import ArchiveError
+from postfix_archive.errors import ArchiveError, LibraryMissing
 from postfix_archive.maillog import location
 from postfix_archive.outcomes import follower_state
 from postfix_archive.postfix import (
@@ -35,6 +35,7 @@ from postfix_archive.postfix import (
     reference,
 )
 from postfix_archive.postfix.configuration import Configuration
+from postfix_archive.replicate import bucket, replication_lag
 from postfix_archive.rescue import queue_rescue
 from postfix_archive.retention import clock
 from postfix_archive.seal import seal_lag
@@ -109,6 +110,13 @@ def inspect_host(directory: str) -> Host:
         index_age=_index_age(settings),
         has_retention=_has_retention(settings),
         purge_age=_purge_age(settings),
+        replicator_file=scheduler.REPLICATOR.installed_file(
+            configuration.name_of(postfix_config)
+        ),
+        replication_age=(
+            replication_lag.last_run_age(settings, time.time()) if settings else None
+        ),
+        object_store_error=_object_store_error(settings),
         unsealed_age=_unsealed_age(settings),
         is_store_shared=_is_store_shared(settings),
         has_access_service=(
@@ -321,6 +329,19 @@ def _purge_age(settings: Settings | None) -> float | None:
 
 def _index_age(settings: Settings | None) -> float | None:
     return None if settings is None else index_lag.last_run_age(settings, time.time())
+
+
+def _object_store_error(settings: Settings | None) -> str:
+    """Ask the server; "" if nothing is wrong, or no bucket is set."""
+    if settings is None or not settings.archive_object_store:
+        return ""
+    try:
+        bucket.of_settings(settings).check()
+    except LibraryMissing:
+        return ""  # make install runs before the libraries are there
+    except ArchiveError as error:
+        return str(error)
+    return ""
 
 
 def _unsealed_age(settings: Settings | None) -> float:

@@ -18,6 +18,7 @@ from postfix_archive.install.instance import Instance
 from postfix_archive.maillog import location
 from postfix_archive.outcomes import follower_state
 from postfix_archive.postfix import server_processes
+from postfix_archive.replicate import replication_lag
 from postfix_archive.rescue import queue_rescue
 from postfix_archive.search import index_lag
 from postfix_archive.system import scheduler
@@ -33,6 +34,9 @@ NO_FOLLOWER = (
 
 NO_ACCESS_SERVICE = (
     "none, no systemd or cron found: keep postfix-archive access-service running"
+)
+NO_REPLICATOR = (
+    "none, no systemd or cron found: run postfix-archive replicate --once every minute"
 )
 NO_INDEXER = (
     "none, no systemd or cron found: run postfix-archive index --once every minute"
@@ -68,6 +72,13 @@ def show(
     ):
         text = _install_job(job, postfix_instance, command) or without
         print(f"{f'{label}:':11} {text}")
+    if postfix_instance.current_settings().archive_object_store:
+        service = scheduler.REPLICATOR.install(
+            postfix_instance.name, postfix_instance.directory, command
+        )
+        print(f"Bucket:     {service or NO_REPLICATOR}")
+    else:
+        scheduler.REPLICATOR.remove(postfix_instance.name)
     if postfix_instance.current_settings().archive_reader_group:
         service = scheduler.ACCESS_SERVICE.install(
             postfix_instance.name, postfix_instance.directory, command
@@ -167,4 +178,5 @@ def _record_first_runs(settings: Settings) -> None:
     """Record all jobs as run just now, so that the doctor does not warn."""
     queue_rescue.record_run(settings)
     index_lag.touch_last_run(settings)
+    replication_lag.touch_last_run(settings)
     follower_state.touch_last_read(settings.archive_fallback_directory)

@@ -199,6 +199,7 @@ def _remove_follower(directory: str, name: str, prefix: str) -> None:
     """Remove all services; record the outcomes that are still in the log."""
     scheduler.INDEXER.remove(name)
     scheduler.PURGER.remove(name)
+    scheduler.REPLICATOR.remove(name)
     scheduler.SEALER.remove(name)
     scheduler.ACCESS_SERVICE.remove(name)
     has_follower = scheduler.FOLLOWER.installed_file(name)

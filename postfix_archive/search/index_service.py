@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import time
 from collections.abc import Callable, Iterator
 
@@ -27,14 +26,12 @@ from postfix_archive.search.extraction_process import Extractor
 from postfix_archive.store import journal_reader, record_reader
 from postfix_archive.system import privileges
 from postfix_archive.system.file_watch import Watch
+from postfix_archive.system.service_loop import ServiceLoop, Warn
 
 LOCK_NAME = "index.lock"
 DIRECTORY_MODE = 0o750
 POLL_SECONDS = 0.5  # between two looks at the journals
 TOUCH_SECONDS = 30.0  # between two touches of index_lag.LAST_RUN_FILE
-MAX_RETRY_SECONDS = 60.0
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
-Warn = Callable[[str], None]  # shows a warning
 Progress = Callable[[str, int], None]  # gets an archive and how many were added to it
 
 
@@ -94,7 +91,7 @@ class IndexService:
         self._indexes: dict[str, ArchiveIndex] = {}
         self._ends: dict[str, int] = {}  # of the journals when they were last read
         self._touched_at = float("-inf")
-        self._is_stopped = False
+        self._loop = ServiceLoop(warn, POLL_SECONDS)
 
     def close(self) -> None:
         """Close the databases and end the process for extraction."""
@@ -123,7 +120,7 @@ class IndexService:
             except ArchiveError as error:
                 self._close_index(archive)
                 failure = error
-            if self._is_stopped:
+            if self._loop.is_stopped:
                 return
         if failure is not None:
             raise failure
@@ -144,23 +141,10 @@ class IndexService:
     def follow(self, configuration_directory: str) -> bool:
         """Index until SIGTERM or SIGINT, or until the configuration changes.
 
-        After an error it waits and tries again; the same error is shown once in a row.
-        Returns whether it was stopped by a signal.
+        Returns whether it was stopped by a signal. See service_loop for errors.
         """
-        signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
-        watch = Watch(*archive_cf.configuration_files(configuration_directory))
-        failures, last_error = 0, ""
-        while not (self._is_stopped or watch.is_changed):
-            try:
-                self.run_once()
-                failures, last_error = 0, ""
-            except ArchiveError as error:
-                failures += 1
-                if str(error) != last_error:
-                    self._warn(f"{type(error).__name__}: {error}; retrying")
-                last_error = str(error)
-            self._sleep(min(POLL_SECONDS * 2 ** min(failures, 10), MAX_RETRY_SECONDS))
-        return self._is_stopped
+        files = archive_cf.configuration_files(configuration_directory)
+        return self._loop.follow(self.run_once, Watch(*files))
 
     def _catch_up(self, archive: str, path: str, *, is_usable: bool) -> None:
         """Catch one index up; build a damaged database again."""
@@ -181,11 +165,6 @@ class IndexService:
         one = indexer.Indexer(self._store, archive, index, self._extractor.extract)
         for added in one.catch_up():
             self._progress(archive, added)
-            self._sleep(0)
-            if self._is_stopped:
+            self._loop.sleep(0)
+            if self._loop.is_stopped:
                 return
-
-    def _sleep(self, seconds: float) -> None:
-        """Sleep, at most until a stop signal, if follow() has blocked those."""
-        if {*STOP_SIGNALS} <= signal.pthread_sigmask(signal.SIG_BLOCK, ()):
-            self._is_stopped |= signal.sigtimedwait(STOP_SIGNALS, seconds) is not None

@@ -20,6 +20,7 @@ from postfix_archive.outcomes import follower_state
 from postfix_archive.postfix import mail_queue
 from postfix_archive.postfix.queued_message import QueuedMessage
 from postfix_archive.reconcile import archive_lookup
+from postfix_archive.replicate import replication_lag
 from postfix_archive.rescue import queue_rescue, rescue_plan
 from postfix_archive.seal import seal_lag
 from postfix_archive.seal.seal_lag import SealState
@@ -77,6 +78,7 @@ def snapshot(directory: str, settings: Settings) -> Snapshot:
             f"{fallback_directory}/{follower_state.LAST_READ_FILE}"
         ),
         index_lags=_index_lags(settings, tallies),
+        replication_lags=_replication_lags(settings, tallies),
         seal_state=_seal_state(settings),
         time=now,
     )
@@ -113,6 +115,18 @@ def _index_lags(settings: Settings, archives: Iterable[str]) -> dict[str, Lag]:
     for archive in archives:
         with contextlib.suppress(ArchiveError):  # the journal's errors are reported
             lags[archive] = index_lag.lag(settings, archive)
+    return lags
+
+
+def _replication_lags(
+    settings: Settings, archives: Iterable[str]
+) -> dict[str, replication_lag.Lag]:
+    if not settings.archive_object_store:
+        return {}
+    lags = {}
+    for archive in archives:
+        with contextlib.suppress(ArchiveError):
+            lags[archive] = replication_lag.lag(settings, archive)
     return lags
 
 

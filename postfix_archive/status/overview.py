@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from postfix_archive import monitoring
+from postfix_archive.replicate import replication_lag
 from postfix_archive.rescue import rescue_plan
 from postfix_archive.seal.seal_lag import SealState
 from postfix_archive.search.index_lag import Lag
@@ -80,6 +81,8 @@ class Snapshot:
     rescue_time: float | None = None  # of the last queue rescue, seconds since 1970
     followed_until: float | None = None  # the log is read for outcomes up to then
     index_lags: Mapping[str, Lag] = field(default_factory=dict)  # by archive
+    # By archive; empty without archive_object_store.
+    replication_lags: Mapping[str, replication_lag.Lag] = field(default_factory=dict)
     seal_state: SealState | None = None  # None: nobody witnesses seals
     time: float = 0.0  # of this snapshot, seconds since 1970
 

@@ -60,6 +60,14 @@ FAMILIES = {
         GAUGE,
         "Age of the first message that the index for searching lacks, or 0.",
     ),
+    "object_store_behind_seconds": (
+        GAUGE,
+        "Age of the first line of the journal that the bucket lacks, or 0.",
+    ),
+    "object_store_undeleted_records": (
+        GAUGE,
+        "Removed records that the bucket must still keep.",
+    ),
     "last_seal_timestamp_seconds": (GAUGE, "When the store was last sealed."),
     "unsealed_age_seconds": (
         GAUGE,
@@ -118,6 +126,10 @@ def _samples(snapshot: Snapshot) -> Iterator[Sample]:
     for name, lag in snapshot.index_lags.items():
         if lag.has_index:
             yield "index_behind_seconds", {"archive": name}, int(lag.seconds)
+    for name, behind in snapshot.replication_lags.items():
+        labels = {"archive": name}
+        yield "object_store_behind_seconds", labels, int(behind.seconds)
+        yield "object_store_undeleted_records", labels, behind.removed
     yield from _bypass_samples(snapshot)
     yield from _run_samples(snapshot)
     for place, file_system in snapshot.file_systems.items():

@@ -165,7 +165,7 @@ def _is_valid_capture(event: dict[str, object]) -> bool:
     has_valid_file = (
         "file" not in event
         or _are_strings(event, "file")
-        and _is_file_name(str(event["file"]))
+        and is_file_name(str(event["file"]))
     )
     return (
         has_size and has_valid_file and received_header.is_archive_id(str(event["id"]))
@@ -180,7 +180,7 @@ def _is_valid_bypass(event: dict[str, object]) -> bool:
     return True
 
 
-def _is_file_name(name: str) -> bool:
+def is_file_name(name: str) -> bool:
     """Return whether this relative path stays within the archive's directory."""
     return "\0" not in name and not {"", ".", ".."} & {*name.split("/")}
 
@@ -232,7 +232,7 @@ def _is_valid_request(event: dict[str, object]) -> bool:
 
 def _is_valid_report(event: dict[str, object]) -> bool:
     fields = {"covers": "", **event}
-    return _are_strings(fields, "id", "file", "covers") and _is_file_name(
+    return _are_strings(fields, "id", "file", "covers") and is_file_name(
         str(event["file"])
     )
 

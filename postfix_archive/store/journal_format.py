@@ -239,6 +239,11 @@ class Segments:
         self._close_segment()
         close(self.directory)
 
+    def spans(self) -> list[tuple[str, int, int]]:
+        """Return the name of each segment, and from where to where it goes."""
+        ends = [*self._starts[1:], self.size]
+        return list(zip(self._names, self._starts, ends))
+
     def read(self, position: int, size: int) -> bytes:
         """Return up to size bytes from one segment, b"" at the end. Raises OSError."""
         index = self._index_at(position)

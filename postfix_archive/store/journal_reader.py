@@ -170,6 +170,18 @@ def events_after(path: str, offset: int = 0) -> Iterator[tuple[int, Event]]:
                 yield line.end, event
 
 
+def segments(path: str) -> list[tuple[str, int, int]]:
+    """Return name, start and end of each segment, oldest first; [] for no journal."""
+    try:
+        with Segments(path) as opened:
+            return opened.spans()
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        path = journal_format.error_path(path, error)
+        raise JournalFailed(f"{path}: {reason(error)}") from error
+
+
 def end_offset(path: str) -> int:
     """Return the offset at which a journal's last whole line ends; 0 for none."""
     with _open(path) as file:
@@ -184,6 +196,22 @@ def end_offset(path: str) -> int:
             if step == end:
                 return 0
         return 0
+
+
+def line_before(path: str, end: int) -> bytes:
+    """Return the line that ends at an offset; b"" if none does."""
+    with _open(path) as file:
+        step = 1 << 13
+        while True:
+            start = max(0, end - step)
+            file.seek(start)
+            content = file.read(end - start)
+            if len(content) < end - start or not content.endswith(b"\n"):
+                return b""
+            position = content.rfind(b"\n", 0, -1)
+            if position >= 0 or not start:
+                return content[position + 1 :]
+            step *= 2
 
 
 def require_format(path: str) -> None:

@@ -218,6 +218,13 @@ INDEXER = _service(
     "index --follow",
     "index --once 2>&1 >/dev/null | {postlog}",
 )
+REPLICATOR = _service(
+    "replicate",
+    "object storage",
+    "Uploads what is new in the store; output goes to Postfix's log.",
+    "replicate --follow",
+    "replicate --once 2>&1 >/dev/null | {postlog}",
+)
 SEALER = ScheduledJob(
     name_prefix="postfix-archive-seal-",
     units={

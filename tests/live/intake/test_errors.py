@@ -422,6 +422,10 @@ COMMAND_ERRORS = {
     "RetentionRuleInvalid",
     "SealFailed",
     "TableInvalid",
+    "ObjectStoreFailed",
+    "ObjectMissing",
+    "ReplicatorRunning",
+    "RestoreFailed",
     "TimeStampFailed",
 }
 

@@ -46,6 +46,8 @@ COMMAND_LINES: dict[str, list[list[str]]] = {
     "rescue": [[]],
     "return": [[]],
     "outcomes": [[], ["--once"]],
+    "replicate": [[], ["--once"]],
+    "restore": [["--object-store", "s3://bucket?endpoint=http://127.0.0.1:1", "OUT"]],
     "reconcile": [[], ["--json"]],
     "doctor": [[], ["--json"], ["--fix"]],
     # root without a login is nobody: refused.

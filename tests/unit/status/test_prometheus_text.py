@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from postfix_archive import monitoring
+from postfix_archive.replicate import replication_lag
 from postfix_archive.seal.seal_lag import SealState
 from postfix_archive.search.index_lag import Lag
 from postfix_archive.status import overview, prometheus_text
@@ -68,6 +69,7 @@ def make_snapshot(**overrides: Any) -> Snapshot:
         "seal_state": SealState(TIME, TIME),
         "time": 2e9,
         "index_lags": {"legal@example.com": Lag(has_index=True, size=9, seconds=5.2)},
+        "replication_lags": {"legal@example.com": replication_lag.Lag(9, 5.2, 1)},
     }
     return Snapshot(**{**values, **overrides})
 

@@ -127,6 +127,7 @@ JOBS = {
     "follower": scheduler.FOLLOWER,
     "indexer": scheduler.INDEXER,
     "purger": scheduler.PURGER,
+    "replicator": scheduler.REPLICATOR,
     "sealer": scheduler.SEALER,
 }
 TIMER_LINE = (

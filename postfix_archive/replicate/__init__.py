@@ -1,0 +1,1 @@
+"""Replication of the store to an object storage (S3), and the way back."""

@@ -1,0 +1,162 @@
+"""Compares a bucket with one archive of the store: every line, every file, by content.
+
+Used by cli.verify. Reads every object of the archive, and changes nothing. What the
+store has and the bucket not, or otherwise, is an error; what the service has not
+uploaded yet, and what the server must still keep after its removal from the store, is a
+note. Raises ObjectStoreFailed, JournalFailed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+from postfix_archive.errors import ObjectMissing
+from postfix_archive.replicate import journal_chunks, layout, remote_journal, s3_client
+from postfix_archive.replicate.bucket import Bucket, format_day
+from postfix_archive.replicate.remote_journal import ReadPart
+from postfix_archive.store import copy_file, journal, journal_reader
+from postfix_archive.store.journal_reader import Line
+from postfix_archive.store.verifier import Finding
+from postfix_archive.system import files
+
+
+@dataclass
+class Comparison:
+    """What a comparison of an archive has found."""
+
+    lines: int = 0
+    files: int = 0
+    findings: list[Finding] = field(default_factory=list)
+
+
+def compare(bucket: Bucket, store_directory: str, archive: str) -> Comparison:
+    """Compare an archive in the bucket with that of the store."""
+    one = _Comparison(bucket, store_directory, archive)
+    one.run()
+    return one.result
+
+
+class _Comparison:
+    """The comparison of one archive."""
+
+    def __init__(self, bucket: Bucket, store_directory: str, archive: str) -> None:
+        self._bucket = bucket
+        self._store = store_directory
+        self._archive = archive
+        self._removals: Mapping[str, int] = {}
+        self.result = Comparison()
+
+    def run(self) -> None:
+        """Compare the journals, and the files that they name."""
+        ends = {
+            name: journal_reader.end_offset(self._path(name))
+            for name in layout.JOURNALS
+        }
+        self._removals = journal_chunks.removals(self._path(journal.NAME))
+        for name, end in ends.items():
+            position = 0
+            for read in remote_journal.read(self._bucket, self._archive, name):
+                self._compare_part(read)
+                position = read.part.end
+            if position < end:
+                text = f"{end - position} bytes from byte {position} on not uploaded"
+                self._note(self._path(name), text)
+        for archive_id in self._removals:
+            self._report_remains(archive_id)
+
+    def _compare_part(self, read: ReadPart) -> None:
+        part = read.part
+        lines = _lines(self._path(part.journal), part.start, part.end)
+        self.result.lines += len(read.lines)
+        chain, details = layout.split(lines)
+        if not lines or [*layout.chained_lines(chain, part.start)] != read.lines:
+            text = "the store and the bucket have other lines"
+            self._error(f"{self._path(part.journal)}, from byte {part.start} on", text)
+            return
+        if not read.is_chained:
+            self._error(part.key, "does not continue the chain of the lines before")
+        named = {
+            name: line
+            for name, line in journal_chunks.files(lines).items()
+            if not self._is_removed(journal_chunks.field(line, "id"), line.offset)
+        }
+        with ThreadPoolExecutor(s3_client.CONNECTIONS) as pool:
+            compared = pool.map(lambda each: self._compare_file(*each), named.items())
+            known = [each for each in details if not self._is_removed(each, part.start)]
+            problems = pool.map(
+                lambda owner: self._compare_details(read, owner, details[owner]), known
+            )
+            for problem in (*compared, *problems):
+                if problem:
+                    self.result.findings.append(problem)
+        self.result.files += len(named)
+
+    def _compare_file(self, name: str, line: Line) -> Finding | None:
+        key = layout.file_key(self._archive, name)
+        digest = hashlib.sha256()
+        try:
+            for chunk in self._bucket.chunks(key):
+                digest.update(chunk)
+        except ObjectMissing as error:
+            return Finding(f"{self._store}/{key}", str(error))
+        if digest.hexdigest() == journal_chunks.field(line, "file_sha256"):
+            return None
+        text = "the newest version of the object does not have the journal's SHA-256"
+        return Finding(f"{self._store}/{key}", text)
+
+    def _compare_details(
+        self, read: ReadPart, owner: str, content: bytes
+    ) -> Finding | None:
+        texts = layout.parse_details(content)
+        lines = [each for each in read.lines if each.offset in texts]
+        found = remote_journal.details(self._bucket, read.part, owner, lines)
+        missing = [each.offset for each in lines if each.offset not in found]
+        if not missing:
+            return None
+        place = f"{self._path(read.part.journal)}, byte {missing[0]}"
+        return Finding(place, "the bucket does not have the details of this line")
+
+    def _report_remains(self, archive_id: str) -> None:
+        """Note what the bucket still has of a record that the store has not."""
+        prefix = layout.record_prefix(self._archive, archive_id)
+        until = ""
+        count = 0
+        for version in self._bucket.versions(prefix):
+            stored = self._bucket.stored(version.key, version.version_id)
+            if stored and stored.offset < self._removals[archive_id]:
+                count += 1
+                until = max(until, format_day(stored.lock.until))
+        if count:
+            text = f"removed, and the bucket still has {count} objects of it"
+            self._note(archive_id, text + (f", locked until {until}" if until else ""))
+
+    def _is_removed(self, archive_id: str, offset: int) -> bool:
+        """Return whether a record was removed after a position in the journal.
+
+        What came later about it, such as an outcome, is not uploaded.
+        """
+        is_missing = archive_id in self._removals and not self._has_copy(archive_id)
+        return is_missing or offset < self._removals.get(archive_id, 0)
+
+    def _has_copy(self, archive_id: str) -> bool:
+        name = copy_file.copy_name(archive_id)
+        return files.exists(f"{self._store}/{self._archive}/{name}")
+
+    def _path(self, journal_name: str) -> str:
+        return journal_reader.path_of(self._store, self._archive, journal_name)
+
+    def _error(self, place: str, text: str) -> None:
+        self.result.findings.append(Finding(place, text))
+
+    def _note(self, place: str, text: str) -> None:
+        self.result.findings.append(Finding(place, text, True))
+
+
+def _lines(path: str, start: int, end: int) -> list[Line]:
+    """Return the lines of a journal between two positions, as far as it has them."""
+    if journal_reader.end_offset(path) < end:
+        return []
+    return list(journal_chunks.lines_between(path, start, end))

@@ -1,0 +1,93 @@
+"""Changes the locks of objects that are in the bucket: retention and holds that change.
+
+Used by replicator, which sees the events in the journal. A lock gets longer, never
+shorter: the server would refuse that. Raises ObjectStoreFailed, JournalFailed, and what
+locks raise.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Collection, Iterable, Mapping
+from typing import Protocol
+
+from postfix_archive.replicate import journal_chunks, layout
+from postfix_archive.replicate.bucket import Bucket, Lock
+from postfix_archive.replicate.journal_chunks import Chunk
+from postfix_archive.replicate.replication_state import ArchiveState
+from postfix_archive.store import journal, journal_event, journal_reader
+
+
+class Locks(Protocol):
+    """How long the server must keep the objects of one archive."""
+
+    def of_records(self, archive_ids: Iterable[str]) -> Mapping[str, Lock]:
+        """Return the locks of records, by whole archive id."""
+
+    def of_archive(self) -> Lock:
+        """Return the longest lock that a record may need: that of the chain."""
+
+    def of_day(self, until: datetime.date | None, archive_id: str) -> Lock:
+        """Return the lock of a record that is kept until a day, None for ever."""
+
+    def held(self, archive_ids: Collection[str]) -> set[str]:
+        """Return which of these records a hold covers."""
+
+    def change(self) -> None:
+        """Read the holds again: the journal has an event about one."""
+
+
+class Relocking:
+    """The locks of one archive's objects that are in the bucket."""
+
+    def __init__(
+        self,
+        bucket: Bucket,
+        store_directory: str,
+        archive: str,
+        locks: Locks,
+        state: ArchiveState,
+    ) -> None:
+        self._bucket = bucket
+        self._archive = archive
+        self._path = journal_reader.path_of(store_directory, archive)
+        self._locks = locks
+        self._state = state
+
+    def follow(self, chunk: Chunk) -> None:
+        """Change what the events in a part of the journal change."""
+        if chunk.has_event(journal.HOLD_EVENTS):
+            self.set_holds(chunk.part.end)
+        for line in chunk.lines:
+            if line.kind == journal.RETENTION:
+                event = journal_reader.valid_event(line)
+                if event is not None:
+                    lock = self._locks.of_day(_day(event["until"]), event["id"])
+                    self._extend(event["id"], lock)
+
+    def set_holds(self, end: int) -> None:
+        """Set and release the legal hold of all records up to a position."""
+        removed = journal_chunks.removals(self._path).keys()
+        lines = journal_chunks.lines_between(self._path, 0, end)
+        ids = {
+            journal_chunks.field(line, "id")
+            for line in lines
+            if line.kind == journal.ARCHIVED
+        }
+        held = self._locks.held(ids - removed)
+        for archive_id in sorted(held ^ {*self._state.held}):
+            self._extend(archive_id, Lock(None, archive_id in held))
+        self._state.held = sorted(held)
+
+    def _extend(self, archive_id: str, lock: Lock) -> None:
+        prefix = layout.record_prefix(self._archive, archive_id)
+        for version in self._bucket.versions(prefix):
+            if not version.is_marker:
+                self._bucket.extend(version.key, version.version_id, lock)
+
+
+def _day(until: str) -> datetime.date | None:
+    """Return the day in an event, None for ever."""
+    if until == journal_event.PERMANENT:
+        return None
+    return datetime.date.fromisoformat(until)

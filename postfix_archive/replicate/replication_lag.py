@@ -1,0 +1,69 @@
+"""How far the bucket is behind the journals, by the file that the service keeps.
+
+Used by status and the doctor; asks no server and imports no library.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import os
+import time
+from typing import NamedTuple
+
+from postfix_archive.config.settings import Settings
+from postfix_archive.errors import JournalFailed
+from postfix_archive.replicate import replication_state
+from postfix_archive.replicate.replication_state import ArchiveState
+from postfix_archive.store import journal, journal_reader
+from postfix_archive.system import privileges
+
+LAST_RUN_FILE = "replicated-at"  # touched when the bucket has all journals
+
+
+class Lag(NamedTuple):
+    """What the bucket lacks of one archive.
+
+    ``size`` is in bytes of the journal, ``seconds`` the age of its first line that is
+    missing. ``removed`` counts removed records that the server still keeps.
+    """
+
+    size: int
+    seconds: float
+    removed: int
+
+
+def lag(settings: Settings, archive: str) -> Lag:
+    """Return how far the bucket is behind the journal of an archive."""
+    state = replication_state.read(settings)
+    known = state.archives.get(archive) if state else None
+    known = known or ArchiveState()
+    end = known.ends.get(journal.NAME)
+    position = end.position if end else 0
+    path = journal_reader.path_of(settings.archive_store_directory, archive)
+    size = max(0, journal_reader.end_offset(path) - position)
+    seconds = _age_of_line(path, position) if size else 0.0
+    return Lag(size, seconds, len(known.removed))
+
+
+def _age_of_line(path: str, position: int) -> float:
+    with contextlib.suppress(JournalFailed, ValueError):
+        for line in journal_reader.lines(path, position):
+            if line.time:
+                written = datetime.datetime.fromisoformat(line.time).timestamp()
+                return max(0.0, time.time() - written)
+    return 0.0
+
+
+def touch_last_run(settings: Settings) -> None:
+    """Record that the bucket has all journals up to their ends; errors are ignored."""
+    privileges.touch(settings.archive_fallback_directory, LAST_RUN_FILE)
+
+
+def last_run_age(settings: Settings, now: float) -> float | None:
+    """Return how many seconds ago (or ahead) that was recorded, None if never."""
+    path = f"{settings.archive_fallback_directory}/{LAST_RUN_FILE}"
+    try:
+        return abs(now - os.lstat(path).st_mtime)
+    except OSError:
+        return None

@@ -1,0 +1,130 @@
+"""Keeps the bucket up to date with the store: once, or until it is stopped.
+
+Used by cli.replicate, as the owner of the store; one process for an instance. Capture
+does not know of it: it watches the journals. Raises ReplicatorRunning and what
+replicator raises.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+
+from postfix_archive.config import archive_cf
+from postfix_archive.config.settings import Settings
+from postfix_archive.errors import ArchiveError, ReplicatorRunning, SettingInvalid
+from postfix_archive.replicate import (
+    bucket,
+    replication_lag,
+    replication_state,
+    seal_replication,
+)
+from postfix_archive.replicate.bucket import Lock
+from postfix_archive.replicate.relocking import Locks
+from postfix_archive.replicate.replication_state import ArchiveState, State
+from postfix_archive.replicate.replicator import Replicator
+from postfix_archive.replicate.retention_locks import NoLocks, RetentionLocks
+from postfix_archive.store import record_reader
+from postfix_archive.system import privileges
+from postfix_archive.system.file_watch import Watch
+from postfix_archive.system.service_loop import ServiceLoop, Warn
+
+LOCK_NAME = "replicate.lock"  # in archive_fallback_directory
+# Between two looks at the journals. What is new in that time becomes one object for
+# each record; the bucket is that much behind.
+POLL_SECONDS = 5.0
+
+
+@contextlib.contextmanager
+def locked(settings: Settings) -> Iterator[None]:
+    """Hold the lock of the one process. Raises ReplicatorRunning."""
+    directory = settings.archive_fallback_directory
+    lock = privileges.try_lock(f"{directory}/{LOCK_NAME}")
+    if lock < 0:
+        raise ReplicatorRunning(
+            f"another postfix-archive replicate is already running in {directory}"
+        )
+    try:
+        yield
+    finally:
+        os.close(lock)
+
+
+class ReplicationService:
+    """Replicates the store of one instance; the caller holds the lock."""
+
+    def __init__(self, settings: Settings, warn: Warn) -> None:
+        if not settings.has_store:
+            raise SettingInvalid(
+                "archive_delivery = mail: there is no store to replicate"
+            )
+        self._settings = settings
+        self._warn = warn
+        self._loop = ServiceLoop(warn, POLL_SECONDS)
+        self._bucket = bucket.of_settings(settings)
+        self._is_checked = False
+        self._state = replication_state.read(settings) or State(
+            settings.archive_object_store
+        )
+        self._seals: set[str] = set()  # names of their files in the bucket
+        self._replicators: dict[str, Replicator] = {}
+
+    def run_once(self) -> None:
+        """Upload all that is new.
+
+        An archive that fails does not keep the others from it; its error is raised in
+        the end.
+        """
+        if not self._is_checked:
+            self._bucket.check()
+            self._bucket.abort_uploads()
+            self._is_checked = True
+        failure: ArchiveError | None = None
+        for archive in record_reader.archives(self._settings.archive_store_directory):
+            try:
+                for _ in self._replicator(archive).run():
+                    self._loop.sleep(0)
+                    if self._loop.is_stopped:
+                        return
+            except ArchiveError as error:
+                # It begins anew, and does not upload again what is there.
+                self._replicators.pop(archive, None)
+                failure = error
+        self._upload_seals()
+        if failure is not None:
+            raise failure
+        replication_lag.touch_last_run(self._settings)
+
+    def follow(self, configuration_directory: str) -> bool:
+        """Replicate until SIGTERM or SIGINT, or until the configuration changes.
+
+        Returns whether it was stopped by a signal. See service_loop for errors.
+        """
+        paths = archive_cf.configuration_files(configuration_directory)
+        return self._loop.follow(self.run_once, Watch(*paths))
+
+    def _replicator(self, archive: str) -> Replicator:
+        if archive not in self._replicators:
+            self._replicators[archive] = Replicator(
+                self._bucket,
+                self._settings.archive_store_directory,
+                archive,
+                locks=self._locks(archive),
+                state=self._state.archives.setdefault(archive, ArchiveState()),
+                save=lambda: replication_state.write(self._settings, self._state),
+                warn=self._warn,
+            )
+        return self._replicators[archive]
+
+    def _locks(self, archive: str) -> Locks:
+        if self._settings.archive_object_lock == bucket.NO_LOCK:
+            return NoLocks()
+        return RetentionLocks(self._settings, archive, self._warn)
+
+    def _upload_seals(self) -> None:
+        """Upload new seals, locked for as long as anything in the store may be."""
+        locks = [each.locks.of_archive() for each in self._replicators.values()]
+        longest = max(locks, key=lambda each: each.sort_key, default=Lock())
+        store = self._settings.archive_store_directory
+        seal_replication.upload(self._bucket, store, longest, self._seals)
