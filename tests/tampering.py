@@ -561,6 +561,13 @@ def begin_archive_anew(host: Host) -> None:
     host.rechain(events[:2])
 
 
+def roll_back_archives(host: Host) -> None:
+    """The archives are what they were yesterday, the seals are not."""
+    for archive in (LEGAL, HR):
+        shutil.rmtree(host.store / archive)
+        shutil.copytree(host.yesterday / archive, host.store / archive)
+
+
 def roll_back(host: Host) -> None:
     """The whole store, with its seals, is what it was yesterday."""
     shutil.rmtree(host.store)
@@ -751,6 +758,7 @@ MOVES = (
     Move("two archives exchanged", exchange_archives),
     Move("an archive copied under another name", copy_archive),
     Move("an archive begun anew", begin_archive_anew),
+    Move("the archives rolled back to yesterday", roll_back_archives),
     Move("the store rolled back to yesterday, seals too", roll_back),
     Move("all seals removed", remove_seals, True),
     Move(

@@ -715,6 +715,8 @@ def read_seals(store: str) -> tuple[list[Seal], list[Finding]]:
         names = sorted(os.listdir(directory))
     except FileNotFoundError:
         return [], []
+    except NotADirectoryError as error:
+        return [], [Finding(directory, str(error.strerror))]
     seals: list[Seal] = []
     findings = []
     for name in filter(SEAL_NAME.fullmatch, names):

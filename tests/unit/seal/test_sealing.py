@@ -21,7 +21,7 @@ import pytest
 from smtp_peer import Peer
 
 from postfix_archive.doctor import check_store, inspection
-from postfix_archive.errors import LibraryMissing
+from postfix_archive.errors import LibraryMissing, TimeStampFailed
 from postfix_archive.seal import delivery, seal_lag, sealing, time_stamp
 from postfix_archive.store import known_end, verifier
 
@@ -244,6 +244,45 @@ def test_one_of_several_authorities_is_enough_with_a_warning(
     stamped.verify("--seals")
     reply.unlink()
     assert "its time stamps are missing" in stamped.verify("--seals", exit_code=2)
+
+
+@pytest.mark.parametrize(
+    "content", [None, b"", b"-----BEGIN CERTIFICATE-----\n\n-----END"]
+)
+def test_a_file_without_certificates_is_one_clear_line(
+    content: bytes | None, stamped: SealedStore, tmp_path: Path
+) -> None:
+    path = tmp_path / "roots.pem"
+    if content is not None:
+        path.write_bytes(content)
+    stamped.configure(archive_tsa_certificates=path)
+    output = stamped.run("seal", exit_code=1).output
+    assert f"{path}: no " in output and output.count("\n") == 1
+    assert "archive_tsa_certificates" in output and stamped.seals() == []
+
+
+def test_what_the_system_trusts_is_no_authority_of_ours(stamped: SealedStore) -> None:
+    stamped.configure(archive_tsa_certificates="")
+    output = stamped.run("seal", exit_code=1).output
+    assert "archive_tsa_certificates" in output and output.count("\n") == 1
+
+
+def test_a_reply_with_any_bit_changed_is_refused_or_says_the_same(
+    authority: tsa.Authority,
+) -> None:
+    roots = time_stamp.load_roots(str(authority.root))
+    stamp = time_stamp.request(authority.url, b"x", roots)
+    refused = 0
+    for position in range(len(stamp.reply)):
+        changed = bytearray(stamp.reply)
+        changed[position] ^= 1 << position % 8
+        for reply in (bytes(changed), stamp.reply[:position]):
+            try:
+                assert time_stamp.check(reply, b"x", roots).time == stamp.time
+            except TimeStampFailed:
+                refused += 1
+    # The rest is in no signature: versions, the name of the signature's algorithm.
+    assert refused > 2 * len(stamp.reply) - 30
 
 
 def test_without_the_library_the_command_says_what_to_install(

@@ -1,6 +1,6 @@
 """Claims about tampering: what finds it, and that docs/security.md says so.
 
-69 stores are changed and each verified five ways, in some 100 ms.
+70 stores are changed, and each is verified five ways, in some 100 ms.
 """
 
 from __future__ import annotations
