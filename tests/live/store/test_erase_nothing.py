@@ -45,6 +45,11 @@ COMMAND_LINES: dict[str, list[list[str]]] = {
     "outcomes": [[], ["--once"]],
     "reconcile": [[], ["--json"]],
     "doctor": [[], ["--json"], ["--fix"]],
+    # root without a login is nobody: refused.
+    "erase request": [["ID", "--reason", "test"]],
+    "erase list": [[], ["--json"]],
+    "erase approve": [["ID", "--yes"]],
+    "erase withdraw": [["ID"]],
     "hold add": [["x", "--query", "two", "--reason", "test"]],
     "hold list": [[], ["--json"]],
     "hold show": [["x"]],
