@@ -5,16 +5,13 @@ from __future__ import annotations
 import datetime
 import email
 import json
-import os
 import shlex
 import shutil
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import pytest
@@ -28,6 +25,7 @@ from postfix_archive.store import known_end, verifier
 import journal_lines
 import tsa
 from sample_store import ARRIVAL, LEGAL, SampleStore
+from unit import kills
 from unit.doctor.test_checks import STOCK
 
 HR = "hr@example.com"
@@ -442,35 +440,12 @@ def test_a_key_that_came_after_the_seal_is_named(stamped: SealedStore) -> None:
 # --- killed --------------------------------------------------------------------------
 
 
-CHANGES = ("write", "fsync", "rename", "link", "unlink", "mkdir", "ftruncate")
-
-
 def is_killed_at(store: SealedStore, step: int) -> bool:
     """Seal in a process that is killed before its step-th change of a file."""
-    pid = os.fork()
-    if not pid:
-        try:
-            settings = store.settings
-            kill_before(step)
-            sealing.run(settings, lambda _: None)
-        finally:
-            os._exit(0)
-    _, status = os.waitpid(pid, 0)
-    return os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
-
-
-def kill_before(step: int) -> None:
-    remaining = step
-
-    def count(_: FrameType, event: str, function: Any) -> None:
-        nonlocal remaining
-        is_call = getattr(function, "__module__", None) == "posix"
-        if event == "c_call" and is_call and function.__name__ in CHANGES:
-            remaining -= 1
-            if not remaining:
-                os.kill(os.getpid(), signal.SIGKILL)
-
-    sys.setprofile(count)
+    settings = store.settings
+    return kills.is_killed_at(
+        step, lambda: sealing.run(settings, lambda _: None), only_changes=True
+    )
 
 
 def check_end(store: SealedStore, kept: Path) -> None:
