@@ -917,8 +917,9 @@ def signature_command(store: str) -> str:
 
 def seal_summary(store: str, seals: list[Seal]) -> str:
     """Return one line about the seals of a store."""
+    plural = "" if len(seals) == 1 else "s"
     last = f", last {seals[-1].name}" if seals else ""
-    return f"{store}/{SEALS}: {len(seals)} seals{last}"
+    return f"{store}/{SEALS}: {len(seals)} seal{plural}{last}"
 
 
 def _open_no_follow(path: str, flags: int) -> int:

@@ -107,7 +107,7 @@ def test_a_seal_names_the_end_of_every_journal(stamped: SealedStore) -> None:
         assert (head["start"], head["end"]) == (len(lines[0]), len(b"".join(lines)))
         assert head["segment"] == segment.name
         assert heads[archive, "access"]["end"] == 0
-    assert "1 seals" in stamped.verify("--seals")
+    assert "1 seal, " in stamped.verify("--seals")
 
 
 def test_seals_are_chained_in_and_to_each_other(stamped: SealedStore) -> None:
@@ -149,7 +149,7 @@ def test_an_empty_store_is_sealed(stamped: SealedStore, tmp_path: Path) -> None:
     path.write_text(path.read_text() + f"archive_seal_file = {tmp_path}/seal-file\n")
     store.run("seal")
     assert "Nothing new" in store.run("seal").output
-    assert "1 seals" in store.run("verify").output
+    assert "1 seal, " in store.run("verify").output
     assert len((tmp_path / "seal-file").read_bytes().splitlines()) == 1
 
 
@@ -359,6 +359,16 @@ def test_a_seal_that_cannot_be_mailed_is_mailed_by_the_next_run(
     assert len(store.seals()) == len(store.seal_events(LEGAL)) == 1
 
 
+def test_what_fails_after_the_time_stamp_is_a_warning(
+    stamped: SealedStore, tmp_path: Path
+) -> None:
+    stamped.configure(archive_seal_file=tmp_path / "none" / "kept")
+    for number in range(2):
+        assert "warning: 00000" in stamped.run("seal").output
+        stamped.add(b"Subject: %d\r\n\r\nx\r\n" % number)
+    assert len(stamped.seals()) == len(stamped.seal_events(LEGAL)) == 2
+
+
 def test_a_file_has_one_seal_in_each_line(store: SealedStore, tmp_path: Path) -> None:
     path = tmp_path / "for the auditor"
     store.configure(archive_seal_file=path)
@@ -425,6 +435,15 @@ def test_a_store_that_lost_lines_is_sealed_and_the_loss_named(
     assert f"{LEGAL}/journal: line 3 is missing" in output
     assert len(stamped.seals()) == 2
     assert "sealed by 000001-" in stamped.verify("--seals", exit_code=2)
+
+
+def test_the_time_stamp_of_a_seal_that_was_removed_stays(stamped: SealedStore) -> None:
+    stamped.run("seal")
+    [reply] = (stamped.path / "seals").glob("*.tsr")
+    stamped.seals()[0].unlink()
+    stamped.run("seal")
+    assert reply.exists() and stamped.seals()[0].name.startswith("000002-")
+    assert f"{reply.name}: of no seal" in stamped.verify(exit_code=2)
 
 
 def test_a_key_that_came_after_the_seal_is_named(stamped: SealedStore) -> None:
