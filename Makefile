@@ -22,6 +22,8 @@
 # make bench-search  search, index and export beside notmuch (hours and 60 GB with its
 #                    1,000,000 messages; MESSAGES=30000 takes 15 minutes; STORE=DIR
 #                    keeps what was made)
+# make tampering     write the table of docs/security.md: what somebody may do to a store,
+#                    and what finds it
 # make requirements  write the exact versions of the Python packages that make install
 #                    installs (VERSIONS=--upgrade: the newest that setup.cfg allows)
 # make clean         remove what the commands above have left in this directory
@@ -58,7 +60,7 @@ endif
 
 .PHONY: help install uninstall demo test unit live container storm load reconcile bench
 .PHONY: object-storage
-.PHONY: bench-search growth check lint format requirements clean
+.PHONY: bench-search growth check lint format tampering requirements clean
 
 help:
 	@sed -n '/^#/!q; s/^# \{0,1\}//p' Makefile
@@ -139,6 +141,10 @@ format:
 	@PYTHON=$(PYTHON) tests/prepare check
 	@$(BIN)/isort --quiet postfix_archive tests bench
 	@$(BIN)/black --quiet postfix_archive tests bench
+
+tampering:
+	@PYTHON=$(PYTHON) tests/prepare test
+	@PYTHONPATH=tests:. $(BIN)/python tests/tampering.py
 
 # With hashes, so that pip as root installs nothing else. Python 3.11 is the oldest that
 # is supported: what a newer one does not need would be missing there.

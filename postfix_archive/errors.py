@@ -20,7 +20,8 @@ with exit code 1.
      |    +-- WriteThroughTimeout, WriteThroughSkipped
      +-- DeadlineExceeded                         archive_time_limit
      +-- RecordNotFound, RecordDamaged            commands that read the store
-     +-- HoldRefused                              postfix-archive hold
+     +-- HoldRefused, EraseRefused                postfix-archive hold, erase
+     +-- PersonUnknown                            what two people must decide
      +-- ExportFailed, ImportFailed, ReplayFailed export, import, replay
      +-- LogUnreadable, FollowerRunning           Postfix's log
      +-- PostfixMissing, PostfixCommandFailed     Postfix's commands
@@ -289,6 +290,14 @@ class RecordHeld(ArchiveError):
 
 class HoldRefused(ArchiveError):
     """A hold cannot be set, shown or released as asked."""
+
+
+class EraseRefused(ArchiveError):
+    """A message cannot be erased as asked."""
+
+
+class PersonUnknown(ArchiveError):
+    """Who runs a command that two different people must run is not known."""
 
 
 class ExportFailed(ArchiveError):

@@ -101,18 +101,21 @@ def current_user() -> User:
 
 def user_of(uid: int, process_id: int) -> User:
     """Return the user with this real user id, who runs a process."""
-    return User(_name(uid), uid, _login(process_id))
+    login = login_uid(process_id)
+    return User(name_of(uid), uid, "" if login is None else name_of(login))
 
 
-def _login(process_id: int) -> str:
+def login_uid(process_id: int) -> int | None:
+    """Return the user id with which somebody logged in, None if it is unknown."""
     try:
-        login_uid = int(Path(f"/proc/{process_id}/loginuid").read_text("ascii"))
+        uid = int(Path(f"/proc/{process_id}/loginuid").read_text("ascii"))
     except (OSError, ValueError):
-        return ""
-    return "" if login_uid == NO_LOGIN else _name(login_uid)
+        return None
+    return None if uid == NO_LOGIN else uid
 
 
-def _name(uid: int) -> str:
+def name_of(uid: int) -> str:
+    """Return the name of a user id, or a text if it has none."""
     try:
         return pwd.getpwuid(uid).pw_name
     except KeyError:

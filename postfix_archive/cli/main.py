@@ -27,6 +27,7 @@ COMMANDS = {
     "access-service": ("history", "access_service"),
     "bypass": ("bypass", "bypass"),
     "doctor": ("doctor", "doctor"),
+    "erase": ("erase", "erase"),
     "explain": ("explain", "explain"),
     "export": ("export", "export"),
     "fallback": ("rescue", "fallback"),

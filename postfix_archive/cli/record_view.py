@@ -224,7 +224,7 @@ def _event_text(event: Event) -> str:
     if event["event"] == journal.OUTCOME_REPORT:
         return "outcome report stored"
     if event["event"] in journal.REQUEST_EVENTS:
-        return safe_text(f"{event['event']} by {event.get('user', '?')}")
+        return safe_text(f"{event['event']} by {event['person']}")
     return safe_text(f"{event['event']}, queued as {event.get('queued_as', '?')}")
 
 

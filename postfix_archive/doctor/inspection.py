@@ -7,27 +7,24 @@ out of the Host.
 from __future__ import annotations
 
 import contextlib
-import grp
-import hashlib
 import os
 import pwd
 import stat
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 from postfix_archive.access import access_service, reader_group
 from postfix_archive.bypass import switch
 from postfix_archive.config import archive_cf
 from postfix_archive.config.settings import DEFAULTS, Settings
-from postfix_archive.doctor import lookup_results, unarchived_reinjection
-from postfix_archive.doctor.host import File, Host, OtherInstance
-from postfix_archive.errors import (
-    ArchiveError,
-    KeyMissing,
-    KeyUnreadable,
-    LibraryMissing,
+from postfix_archive.doctor import (
+    instances,
+    lookup_results,
+    service_users,
+    unarchived_reinjection,
 )
+from postfix_archive.doctor.host import File, Host
+from postfix_archive.errors import ArchiveError, LibraryMissing
 from postfix_archive.maillog import location
 from postfix_archive.outcomes import follower_state
 from postfix_archive.postfix import (
@@ -46,9 +43,7 @@ from postfix_archive.store import fallback, journal_reader, known_end, record_re
 from postfix_archive.store.bypass_period import BypassPeriod
 from postfix_archive.system import (
     failure_log,
-    path_access,
     privileges,
-    python_version,
     scheduler,
 )
 from postfix_archive.tables import table_file
@@ -65,7 +60,7 @@ def inspect_host(directory: str) -> Host:
     settings, settings_error = _load_settings(directory)
     is_running = postfix_command.is_running(directory)
     stale_tables, tables_error = _stale_tables(settings)
-    key_digests, key_error = _key_digests(settings)
+    key_digests, key_error = instances.key_digests(settings)
     fallback_count, fallback_age, fallback_reason = _fallback_state(settings)
     return Host(
         config=postfix_config,
@@ -75,14 +70,16 @@ def inspect_host(directory: str) -> Host:
             _installed_mode(postfix_config)
         ),
         files={path: _inspect_file(path) for path in _inspected_paths(settings)},
-        python_mismatches=dict(_python_mismatches(postfix_config)),
-        groups_by_user=_groups_by_user(postfix_config),
-        blocking_directories=dict(_blocked_paths(postfix_config, settings)),
-        execute_obstacles=dict(_execute_obstacles(postfix_config)),
+        python_mismatches=dict(service_users.python_mismatches(postfix_config)),
+        groups_by_user=service_users.groups(postfix_config),
+        blocking_directories=dict(
+            service_users.blocked_paths(postfix_config, settings)
+        ),
+        execute_obstacles=dict(service_users.execute_obstacles(postfix_config)),
         table_texts=lookup_results.table_texts(postfix_config),
         lookup_results=lookup_results.look_up_keys(postfix_config, settings),
         unreachable_ports=(
-            tuple(_unreachable_ports(postfix_config)) if is_running else ()
+            tuple(service_users.unreachable_ports(postfix_config)) if is_running else ()
         ),
         unarchived_reinjections=unarchived_reinjection.find_unarchived(postfix_config),
         free_bytes=_free_bytes(postfix_config, settings),
@@ -97,7 +94,7 @@ def inspect_host(directory: str) -> Host:
         tables_error=tables_error,
         key_digests=key_digests,
         key_error=key_error,
-        other_instances=tuple(_other_instances(directory)),
+        other_instances=tuple(instances.others(directory)),
         bypass=_bypass_period(directory),
         held_count=_held_count(directory),
         last_rescue_age=(
@@ -183,72 +180,6 @@ def _inspect_file(path: str) -> File:
     )
 
 
-def _blocked_paths(
-    postfix_config: Configuration, settings: Settings | None
-) -> Iterator[tuple[str, str]]:
-    """Yield path and directory where a service's user cannot search the directory."""
-    keys = [settings.archive_key_file] if settings else []
-    for service_entry in filter(archive_services.has_launcher, postfix_config.services):
-        user = service_entry.argument("user").partition(":")[0]
-        launcher = service_entry.argument("argv")
-        release = f"{Path(launcher).parent}/current/postfix_archive/intake/pipe.py"
-        for path in (launcher, release, *keys):
-            directory = path_access.first_blocked_directory(path, user)
-            if directory:
-                yield (launcher if path == release else path), directory
-
-
-def _execute_obstacles(
-    postfix_config: Configuration,
-) -> Iterator[tuple[tuple[str, str], str]]:
-    """Yield ((program, user), obstacle) of each launcher that cannot be executed."""
-    for service_entry in filter(archive_services.has_launcher, postfix_config.services):
-        program, user = service_entry.argument("argv"), service_entry.argument("user")
-        if obstacle := path_access.execute_obstacle(program, user):
-            yield (program, user), obstacle
-
-
-def _python_mismatches(postfix_config: Configuration) -> Iterator[tuple[str, str]]:
-    """Yield program directory and Python where that has another version."""
-    launchers = (
-        e.argument("argv")
-        for e in postfix_config.services
-        if archive_services.has_launcher(e)
-    )
-    for directory, launcher in {os.path.dirname(e): e for e in launchers}.items():
-        if python := python_version.mismatched_interpreter(launcher):
-            yield directory, python
-
-
-def _groups_by_user(postfix_config: Configuration) -> dict[str, tuple[str, ...]]:
-    """Return user -> groups of our services' users, without users that do not exist."""
-    users: dict[str, tuple[str, ...]] = {}
-    for service_entry in postfix_config.services:
-        user = service_entry.argument("user").partition(":")[0]
-        if not user:
-            continue
-        with contextlib.suppress(KeyError):
-            primary = pwd.getpwnam(user).pw_gid
-            gids = os.getgrouplist(user, primary)
-            names = {group.gr_gid: group.gr_name for group in grp.getgrall()}
-            users[user] = tuple(names.get(gid, str(gid)) for gid in gids)
-    return users
-
-
-def _unreachable_ports(postfix_config: Configuration) -> Iterator[str]:
-    for service_entry in postfix_config.services:
-        host, _, port = service_entry.name.rpartition(":")
-        if (
-            archive_services.is_ours(service_entry)
-            and service_entry.kind == "inet"
-            and port.isdigit()
-        ):
-            if not postfix_command.is_listening(
-                host.strip("[]") or "127.0.0.1", int(port)
-            ):
-                yield service_entry.name
-
-
 def _free_bytes(
     postfix_config: Configuration, settings: Settings | None
 ) -> dict[str, int]:
@@ -304,51 +235,6 @@ def _is_regular_file(path: str) -> bool:
         return stat.S_ISREG(os.lstat(path).st_mode)
     except OSError:
         return False
-
-
-def _key_digests(settings: Settings | None) -> tuple[frozenset[str], str]:
-    """Return the SHA-256 digests of the site keys, and why they cannot be parsed."""
-    if settings is None:
-        return frozenset(), ""
-    try:
-        keys = archive_cf.load_keys(settings).keys
-    except KeyMissing:
-        return frozenset(), ""
-    except KeyUnreadable as error:
-        return frozenset(), str(error)
-    return frozenset(hashlib.sha256(key.secret).hexdigest() for key in keys), ""
-
-
-def _other_instances(directory: str) -> Iterator[OtherInstance]:
-    """Yield the other instances on this host with the archive installed."""
-    for other_directory in _instance_directories():
-        if Path(other_directory).resolve() == Path(directory).resolve():
-            continue
-        with contextlib.suppress(ArchiveError, OSError):
-            postfix_config = postfix_command.read_configuration(other_directory)
-            if archive_services.is_installed(postfix_config):
-                settings = archive_cf.load(other_directory)
-                yield OtherInstance(
-                    other_directory,
-                    tuple(archive_services.configured_archives(postfix_config)),
-                    settings.archive_key_file,
-                    _key_digests(settings)[0],
-                )
-
-
-def _instance_directories() -> list[str]:
-    """Return the configuration directories of all instances (postmulti(1))."""
-    if not Path(archive_cf.DEFAULT_CONFIG_DIRECTORY, "main.cf").exists():
-        return []
-    try:
-        command = ("postconf", "-x", "-h", "multi_instance_directories")
-        output = postfix_command.run(archive_cf.DEFAULT_CONFIG_DIRECTORY, *command)
-    except ArchiveError:
-        return []
-    return [
-        archive_cf.DEFAULT_CONFIG_DIRECTORY,
-        *configuration.split_list(output.strip()),
-    ]
 
 
 def _held_count(directory: str) -> int:

@@ -8,11 +8,14 @@ errors of record_reader.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import secrets
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain, islice
+from typing import Any
 
 from postfix_archive.config.settings import Settings
 from postfix_archive.errors import ExportFailed, RecordDamaged, StoreFailed
@@ -30,6 +33,8 @@ from postfix_archive.system.spool import Spool
 
 DESCRIPTION = "export.json"  # what the export is of, and whether it is complete
 VERSION = 1  # of the description and the manifest
+# In the description of an export that redacts and is not complete; see _query_digest().
+QUERY_SALT, QUERY_DIGEST = "query_salt", "query_scrypt"
 
 
 @dataclass(frozen=True)
@@ -41,14 +46,18 @@ class Options:
     is_of_copies: bool = False
     redacts_bcc: bool = False
 
+    @property
+    def hides_query(self) -> bool:
+        """True if there is a query that nobody may see who gets the export."""
+        return self.redacts_bcc and bool(self.selection.query)
+
     def to_json(self) -> dict[str, object]:
         """Return the options for DESCRIPTION.
 
-        A query may name a hidden recipient: with redacts_bcc it is left out, also as a
-        digest, which would confirm a guess.
+        A query may name a hidden recipient: with redacts_bcc it is left out.
         """
         selected = self.selection.to_json()
-        if self.redacts_bcc and self.selection.query:
+        if self.hides_query:
             selected["query"] = None
         return {
             "version": VERSION,
@@ -186,6 +195,10 @@ class Export:
 
     def _describe(self, *, is_complete: bool) -> None:
         description = {**self._options.to_json(), "complete": is_complete}
+        if self._options.hides_query and not is_complete:
+            salt = secrets.token_hex(16)
+            digest_of_query = _query_digest(self._options.selection.query, salt)
+            description |= {QUERY_SALT: salt, QUERY_DIGEST: digest_of_query}
         text = json.dumps(description, indent=1).encode() + b"\n"
         self._target.replace(DESCRIPTION, (text,))
 
@@ -245,6 +258,8 @@ def _require_same(target: Target, options: Options) -> None:
     except ValueError:
         description = {}
     expected = options.to_json()
+    if options.hides_query and isinstance(description, dict):
+        expected |= _expected_digest(target, options.selection.query, description)
     if not description and not target.exists(MANIFEST_LINES):
         return  # killed before it was described
     for name, value in expected.items():
@@ -253,6 +268,28 @@ def _require_same(target: Target, options: Options) -> None:
                 f"{target.path}: not an export with these options ({name} differs from"
                 f" {DESCRIPTION}); give the same options, or another directory"
             )
+
+
+def _expected_digest(
+    target: Target, query: str, description: dict[str, Any]
+) -> dict[str, object]:
+    """Return what says that a description is of this query.
+
+    Raises ExportFailed for a complete export, which does not say it.
+    """
+    if description.get("complete"):
+        raise ExportFailed(
+            f"{target.path} is complete, and because of --redact-bcc it does not say by"
+            " which query; export again into another directory"
+        )
+    salt = str(description.get(QUERY_SALT, ""))
+    return {QUERY_DIGEST: _query_digest(query, salt)}
+
+
+def _query_digest(query: str, salt: str) -> str:
+    """Return a digest of a query that takes 50 ms, so that a guess is dear."""
+    values = query.encode("utf-8", "surrogateescape"), salt.encode()
+    return hashlib.scrypt(values[0], salt=values[1], n=1 << 14, r=8, p=1).hex()
 
 
 def _envelope_recipients(

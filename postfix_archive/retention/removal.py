@@ -72,7 +72,7 @@ class _Lines:
             return
         if kind == journal.ARCHIVED:
             self.is_removed = False
-        if not line.is_struck_out:
+        if not line.is_wholly_struck_out:
             (self.old_offsets if self.is_removed else self.offsets).append(line.offset)
         if kind in FILE_EVENTS:
             name = line.field("file")

@@ -108,7 +108,7 @@ def _count_on(store: str, before: Head) -> tuple[Head, bool]:
             " owner another user? Then run postfix-archive seal again"
         )
     with Segments(path) as segments:
-        segment = segments.name_at(last.offset)
+        segment = segments.locate(last.offset)[0]
     head = Head(
         archive,
         name,

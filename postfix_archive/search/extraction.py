@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -41,6 +42,8 @@ CALENDAR_TYPES = ("text/calendar", "text/vcard", "text/x-vcard", "application/ic
 # Suffixes of files whose media type does not say that they are text.
 TEXT_SUFFIXES = (".csv", ".eml", ".ics", ".log", ".md", ".txt", ".vcf")
 HTML_SUFFIXES = (".htm", ".html")
+# Of a part that comes after an end of its multipart that is too early.
+BASE64_LINE = re.compile(r"[A-Za-z0-9+/]{60,}={0,2}\s*")
 # What programs write before the first part (RFC 2046 5.1), in most messages.
 NOTICES = (
     "This is a multi-part message in MIME format.",
@@ -110,8 +113,12 @@ class _Extraction:
 
     def add_outside(self, text: bytes) -> None:
         """Add what a multipart has before its first part or after its last one."""
-        decoded = charset.decode_undeclared(text)
-        self._add_text(each for each in decoded.splitlines() if each not in NOTICES)
+        lines = charset.decode_undeclared(text).splitlines()
+        self._add_text(
+            each
+            for each in lines
+            if each not in NOTICES and not BASE64_LINE.fullmatch(each)
+        )
 
     def _add_attachment(self, name: str, media_type: str, size: int) -> None:
         printable = name[:NAME_LIMIT].encode("utf-8", "replace").decode()

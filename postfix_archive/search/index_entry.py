@@ -132,10 +132,7 @@ def from_content(content: MessageContent) -> ContentEntry:
             roles[each] = roles.get(each, 0) | role
     message_id = folding.normalize(content.message_id)
     return ContentEntry(
-        texts=(
-            *map(cjk.to_terms, normalized),
-            cjk.characters("".join(normalized)),
-        ),
+        texts=tuple(map(cjk.to_terms, normalized)),
         subject=" ".join(subject.split())[:SUBJECT_LIMIT],
         sent=None if content.date is None else int(content.date),
         attachment_count=len(content.attachments),

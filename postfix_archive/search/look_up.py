@@ -184,7 +184,9 @@ def decisions(settings: Settings, archive: str) -> Iterator[Line]:
     """
     path = journal_reader.path_of(settings.archive_store_directory, archive)
     state = _state(settings, archive) or IndexState()
-    for line in journal_reader.lines_at(path, sorted(state.decisions)):
+    # The others are read again, since a database is built again.
+    known = sorted(each for each in state.decisions if each < state.position)
+    for line in journal_reader.lines_at(path, known):
         if line.kind not in journal.DECISION_EVENTS:
             raise IndexFailed(
                 f"{path}: byte {line.offset} is not what the index says; run"

@@ -168,18 +168,16 @@ def _size(text: str) -> int | None:
 
 def _fts_phrase(word: Word) -> str:
     """Return the text of a word or phrase as a string of FTS5."""
-    terms, is_open = cjk.query_terms(folding.normalize(word.text))
+    terms = cjk.query_terms(folding.normalize(word.text))
     if not any(unicodedata.category(each)[0] in "LN" for each in terms):
         raise ValueError(f"{word.text!r} has no letter and no digit to search for")
     quoted = terms.replace('"', " ")
-    return f'"{quoted}"' + (" *" if word.is_prefix or is_open else "")
+    return f'"{quoted}"' + (" *" if word.is_prefix else "")
 
 
 def _text(_: Compiler, word: Word) -> Condition:
     phrase = _fts_phrase(word)
     column = TEXT_COLUMNS.get(word.field, "")
-    if not column and cjk.is_character(word.text):
-        column, phrase = "characters", phrase.removesuffix(" *")
     return query_condition.of_match(f"{column} : {phrase}" if column else phrase)
 
 

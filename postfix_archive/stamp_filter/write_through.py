@@ -98,7 +98,7 @@ class SlowStoreMarker:
     @property
     def path(self) -> str:
         """The path of the file, which may not exist. Raises OSError."""
-        return files.own_path(self._directory, self._name)
+        return spool.own_path(self._directory, self._name)
 
     def is_recent(self, now: int) -> bool:
         """Tell whether the store has been slow in the last SLOW_STORE_PAUSE seconds."""

@@ -39,7 +39,7 @@ REMOVAL_EVENTS = ERASED, PURGED = "erased", "purged"
 RETENTION = "retention"
 HOLD_EVENTS = HOLD_SET, HOLD_RELEASED = "hold-set", "hold-released"
 REQUEST_EVENTS = ERASE_REQUESTED, ERASE_WITHDRAWN = "erase-requested", "erase-withdrawn"
-DECISION_EVENTS = (*HOLD_EVENTS, *REQUEST_EVENTS)
+DECISION_EVENTS = (*HOLD_EVENTS, *REQUEST_EVENTS, ERASED)
 SEGMENT = "segment"
 SEALED = "sealed"
 

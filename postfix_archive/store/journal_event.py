@@ -55,6 +55,11 @@ class Event(TypedDict, total=False):
     uid: int
     login: str
     sudo_user: str
+    person: str
+    person_uid: int
+    requested_by: str
+    requested: str
+    approved_by: str
     started: str
     started_by: str
     reason: str
@@ -128,6 +133,8 @@ def is_valid(event: object) -> bool:
     if event["event"] == journal.RETENTION and not _is_valid_retention(event):
         return False
     if event["event"] in journal.HOLD_EVENTS and not _is_valid_hold(event):
+        return False
+    if event["event"] in journal.REQUEST_EVENTS and not _is_valid_request(event):
         return False
     has_envelope = event["event"] in journal.CAPTURE_EVENTS or "envelope" in event
     return not has_envelope or _is_valid_capture(event)
@@ -210,6 +217,16 @@ def _is_valid_hold(event: dict[str, object]) -> bool:
             event["event"] == journal.HOLD_RELEASED
             or bool(event.get("query")) != bool(event.get("ids"))
         )
+    )
+
+
+def _is_valid_request(event: dict[str, object]) -> bool:
+    """Return whether a request for erasure says of what, by whom and why."""
+    fields = {"reason": "", **event}
+    return (
+        _are_strings(fields, "id", "person", "reason")
+        and type(event.get("person_uid")) is int
+        and received_header.is_archive_id(str(event["id"]))
     )
 
 

@@ -263,10 +263,6 @@ class Segments:
         index = self._index_at(position)
         return self._names[index], position - self._starts[index]
 
-    def name_at(self, position: int) -> str:
-        """Return the name of the segment that has this position."""
-        return self._names[self._index_at(position)]
-
     def read_range(self, start: int, stop: int) -> bytes:
         """Return the bytes from start to stop, fewer at the end. Raises OSError."""
         content = b""

@@ -71,6 +71,11 @@ class Line(NamedTuple):
         return journal_format.is_struck_out(self.content)
 
     @property
+    def is_wholly_struck_out(self) -> bool:
+        """True if nothing of the details is left; a crash can leave some."""
+        return not self.content.partition(journal_format.TAB)[2].strip(b" \n")
+
+    @property
     def has_intact_details(self) -> bool:
         """True if the details have the SHA-256 in the first part of the line."""
         return journal_format.has_intact_details(self.content)

@@ -10,6 +10,7 @@ For each archive it checks that
 * the journal's lines are complete, numbered in sequence and chained by SHA-256, up
   to the last line (journal.last), each with its details, or these are struck out and
   a later line says why; its segments are of this archive, and none is missing;
+* no message was removed while a hold named its id, and none erased but by two people;
 * each file has the SHA-256 from the journal and can be decompressed to its end;
 * the original in each archive copy has the SHA-256 and size from the journal;
 * no file is missing from the store or from the journal;
@@ -50,11 +51,17 @@ OWN_NAMES = {DRAFTS, *(e + suffix for e in JOURNALS for suffix in ("", LAST, LOC
 OWN_DRAFTS = tuple(f".{each}{LAST}." for each in JOURNALS)  # and random digits
 SEGMENT_NAME = re.compile(r"\d{4}-\d{2}", re.ASCII)
 ARCHIVED, OUTCOME_REPORT = "archived", "outcome-report"  # events that name a file
-SEGMENT, REMOVAL_EVENTS = "segment", ("erased", "purged")
+SEGMENT, ERASED = "segment", "erased"
+REMOVAL_EVENTS = (ERASED, "purged")
+HOLD_SET, HOLD_RELEASED = "hold-set", "hold-released"
+ERASE_REQUESTED, ERASE_WITHDRAWN = "erase-requested", "erase-withdrawn"
 SEALS, SEALED = "seals", "sealed"  # directory in the store; event
 SEAL_NAME = re.compile(r"(\d{6,18})-\d{8}T\d{6}Z\.json", re.ASCII)
 SEAL_FORMAT = 1
 SEAL_LIMIT = 64 << 20  # bytes: 100,000 archives
+# Those of whose details more than the digest is checked.
+READ_EVENTS = {ARCHIVED, OUTCOME_REPORT, SEALED, HOLD_SET, HOLD_RELEASED}
+READ_EVENTS |= {ERASE_REQUESTED, ERASED}
 FIRST_PREV = "0" * 64
 READ_ATTEMPTS = 3  # of journal.last
 NUMBER_DIGITS = 18  # enough for any journal
@@ -135,7 +142,10 @@ class Verification:
     of files that no line names. ``present`` maps the id of a record to the number of
     its last line with details or 0, ``removed`` that of one that was removed to the
     number of the line that says so; after that it may be archived again. ``struck_out``
-    maps an id to lines whose details are struck out without such a line.
+    maps an id to lines whose details are struck out without such a line. ``holds`` maps
+    the name of an open hold to the ids in it (what a query finds is not known here),
+    ``requests`` the id of a record to the number of the line that requests its erasure,
+    and who requests it, where that is not struck out.
     """
 
     files: dict[str, StoredFile] = field(default_factory=dict)
@@ -153,6 +163,8 @@ class Verification:
     present: dict[str, int] = field(default_factory=dict)
     removed: dict[str, int] = field(default_factory=dict)
     struck_out: dict[str, list[str]] = field(default_factory=dict)
+    holds: dict[str, set[str]] = field(default_factory=dict)
+    requests: dict[str, tuple[int, str]] = field(default_factory=dict)
     position: int = 0  # bytes read
     # Heads in seals, with the seal's name: by the position where they must end.
     heads: dict[int, list[tuple[str, Head]]] = field(default_factory=dict)
@@ -506,14 +518,20 @@ def _add_event(
     event: dict[str, Any],
     details: bytes,
 ) -> None:
-    """Add the file that an event names; note the record that it removes."""
+    """Add the file that an event names; note what it removes, holds or requests."""
     record_id = str(event.get("id"))
+    fields = _parse_details(details) if event["event"] in READ_EVENTS else {}
     if event["event"] == SEALED:
-        fields = _parse_details(details)
         result.seal_events[str(fields.get("seal"))] = str(fields.get("seal_sha256"))
     if event["event"] in REMOVAL_EVENTS:
+        _check_removal(result, location, event, fields)
         _remove(result, location, record_id)
         return
+    if event["event"] == ERASE_REQUESTED and record_id not in result.present:
+        problem = f"requests to erase {record_id}, of which there is no earlier line"
+        result.add_error(location, problem)
+        return
+    _add_decision(result, location, event, fields)
     if event["event"] == ARCHIVED or not result.is_gone(record_id):
         number = result.last_number if details else 0
         result.present[record_id] = number or result.present.get(record_id, 0)
@@ -525,7 +543,6 @@ def _add_event(
     elif name in result.files and not result.is_removed(name):
         result.add_error(location, f"{name} is in an earlier line already")
     else:
-        fields = _parse_details(details)
         result.files[name] = StoredFile(
             # 0: it came after its record was removed, and is to be removed as well.
             number=0 if result.is_gone(record_id) else result.last_number,
@@ -536,6 +553,51 @@ def _add_event(
             size=fields.get("size"),
             sha256=fields.get("sha256"),
         )
+
+
+def _add_decision(
+    result: Verification, location: str, event: dict[str, Any], fields: dict[str, Any]
+) -> None:
+    """Note a hold, a request for erasure, or the end of one."""
+    record_id, name = str(event.get("id")), str(fields.get("name"))
+    if event["event"] == HOLD_SET:
+        result.holds[name] = {*str(fields.get("ids", "")).split()}
+    elif event["event"] == HOLD_RELEASED:
+        if result.holds.pop(name, None) is None:
+            result.add_error(location, f"releases the hold {name}, which is not set")
+    elif event["event"] == ERASE_REQUESTED:
+        uid = str(fields.get("person_uid", ""))
+        result.requests[record_id] = result.last_number, uid
+    elif event["event"] == ERASE_WITHDRAWN:
+        if result.requests.pop(record_id, None) is None:
+            problem = f"withdraws a request to erase {record_id}, which there is not"
+            result.add_error(location, problem)
+
+
+def _check_removal(
+    result: Verification, location: str, event: dict[str, Any], fields: dict[str, Any]
+) -> None:
+    """Check that no hold names a record that is removed, and who has it erased."""
+    record_id = str(event.get("id"))
+    for name, ids in result.holds.items():
+        if record_id in ids:
+            result.add_error(location, f"removes {record_id}, which {name} holds")
+    number, uid = result.requests.pop(record_id, (0, ""))
+    if event["event"] != ERASED:
+        return
+    keys = ("requested_by", "requested_uid", "approved_by", "approved_uid")
+    requester, requester_uid, approver, approver_uid = map(fields.get, keys)
+    if not all((requester, requester_uid, approver, approver_uid)):
+        result.add_error(location, f"erases {record_id}, and two people are not named")
+    elif requester_uid == approver_uid or requester == approver:
+        problem = f"erases {record_id}, requested and approved by {approver}"
+        result.add_error(location, problem)
+    if not number:
+        problem = f"erases {record_id}, which no earlier line requests"
+        result.add_error(location, problem)
+    elif fields.get("request") != str(number) or uid not in ("", requester_uid):
+        problem = f"erases {record_id} by another request than that of seq {number}"
+        result.add_error(location, problem)
 
 
 def _remove(result: Verification, location: str, record_id: str) -> None:
@@ -723,9 +785,12 @@ def read_seals(store: str) -> tuple[list[Seal], list[Finding]]:
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", "") or str(error)
             findings.append(Finding(f"{directory}/{name}", reason))
+    stamped = {each.partition(".")[0] for each in names if each.endswith(".tsr")}
     # A day has one: the numbers have more digits only after 2,700 years.
     for previous, seal in zip([None, *seals], seals):
         problem = _seal_problem(seal, previous)
+        if seal.authorities and seal.name.removesuffix(".json") not in stamped:
+            problem = "its time stamps are missing"
         if problem:
             findings.append(Finding(f"{directory}/{seal.name}", problem))
     known = {each.name.removesuffix(".json") for each in seals}

@@ -15,7 +15,7 @@ from _socket import socket, socketpair
 from fcntl import LOCK_EX, LOCK_NB, lockf
 
 from postfix_archive.errors import WriteThroughFailed, WriteThroughTimeout
-from postfix_archive.system import files
+from postfix_archive.system import files, spool
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ def _lock_byte(directory: str) -> int:
     Raises OSError and, if no byte is free, WriteThroughFailed.
     """
     name = f".postfix-archive-{os.geteuid()}.lock"
-    path = files.own_path(directory, name)
+    path = spool.own_path(directory, name)
     descriptor = os.open(path, LOCK_FLAGS, files.DRAFT_MODE)
     for number in range(os.getpid(), os.getpid() + PROCESS_LIMIT):
         try:

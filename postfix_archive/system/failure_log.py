@@ -113,9 +113,9 @@ def _path(config_directory: str, directory: str, owner: int | None = None) -> st
     """Return the path of the file of this owner, by default this process's user."""
     name = _name(config_directory)
     with contextlib.suppress(Exception):  # of a broken installation
-        from postfix_archive.system import files
+        from postfix_archive.system import spool
 
-        return files.own_path(directory, name, owner)
+        return spool.own_path(directory, name, owner)
     return f"{directory}/{name}"
 
 

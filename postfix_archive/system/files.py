@@ -16,15 +16,15 @@ from postfix_archive.errors import StoreFailed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from postfix_archive.errors import ArchiveError
 
 DIRECTORY_MODE = 0o700
 DRAFT_MODE = 0o600
 STORED_FILE_MODE = 0o400
 SET_GROUP_ID, GROUP_BITS = 0o2000, 0o050  # mode bits
-_durable_directories: set[str] = (
-    set()
-)  # directories that this process knows to be on disk
+_durable_directories: set[str] = set()  # that this process knows to be on disk
 STALE_DRAFT_AGE = 3600  # seconds after which write_draft() removes one of a crash
 DRAFT_ID_SIZE = 8  # random bytes in the name of a draft
 NEW_FILE_FLAGS = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW
@@ -97,18 +97,24 @@ def open_regular(path: str) -> int:
 
 def is_file(path: str) -> bool:
     """Tell whether a regular file exists; raises StoreFailed for any other type."""
-    mode = _mode(path)
-    if mode and not S_ISREG(mode):
-        raise store_error(path, OSError(0, "not a regular file"))
-    return bool(mode)
+    return _is_of_type(path, S_ISREG, "not a regular file")
 
 
 def is_directory(path: str) -> bool:
     """Tell whether a directory exists; raises StoreFailed for any other type."""
-    mode = _mode(path)
-    if mode and not S_ISDIR(mode):
-        raise store_error(path, OSError(0, "not a directory"))
-    return bool(mode)
+    return _is_of_type(path, S_ISDIR, "not a directory")
+
+
+def _is_of_type(path: str, is_type: Callable[[int], bool], otherwise: str) -> bool:
+    try:
+        mode = os.lstat(path).st_mode  # a symlink is another type
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise store_error(path, error) from error
+    if not is_type(mode):
+        raise store_error(path, OSError(0, otherwise))
+    return True
 
 
 def exists(path: str) -> bool:
@@ -363,32 +369,6 @@ def _is_draft(name: str, file_name: str) -> bool:
     )
 
 
-def own_path(directory: str, name: str, user_id: int | None = None) -> str:
-    """Return the path of a file of one user in a directory that others can write.
-
-    user_id: the owner, by default this process's user. The file may not exist yet.
-    Where another user has taken the name, the path has random digits, and is the same
-    for all later calls.
-    """
-    owner = os.geteuid() if user_id is None else user_id
-    path = f"{directory}/{name}"
-    if _is_owned_by(owner, path, default=True):
-        return path
-    with os.scandir(directory) as entries:
-        names = [each.name for each in entries if each.name.startswith(f"{name}.")]
-    candidates = (f"{directory}/{each}" for each in names)
-    paths = [each for each in candidates if _is_owned_by(owner, each)]
-    return min(paths, default=f"{path}.{os.urandom(DRAFT_ID_SIZE).hex()}")
-
-
-def _is_owned_by(owner: int, path: str, default: bool = False) -> bool:
-    """Tell whether a user owns a file; default if there is none."""
-    try:
-        return os.lstat(path).st_uid == owner
-    except OSError:
-        return default
-
-
 def touch(path: str) -> None:
     """Set the mtime of a file to now, or create it; ignore errors and symlinks."""
     flags = os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
@@ -400,16 +380,6 @@ def touch(path: str) -> None:
             os.close(descriptor)
     except OSError:
         pass
-
-
-def _mode(path: str) -> int:
-    """Return st_mode of path, without following a symlink; 0 if nothing exists."""
-    try:
-        return os.lstat(path).st_mode
-    except FileNotFoundError:
-        return 0
-    except OSError as error:
-        raise store_error(path, error) from error
 
 
 def store_error(

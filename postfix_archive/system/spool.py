@@ -2,7 +2,8 @@
 
 Used by both transports. Small messages stay in memory; large ones go to an unnamed
 file, which the kernel removes with the process. Nothing here needs to be durable, since
-Postfix keeps the message in its queue until the transport reports success.
+Postfix keeps the message in its queue until the transport reports success. Also names
+the files of one user in a spool directory, which others may write.
 """
 
 from __future__ import annotations
@@ -167,3 +168,29 @@ def _open_unnamed_file(directory: str) -> int:
         descriptor = os.open(path, flags, 0o600)
         os.unlink(path)
         return descriptor
+
+
+def own_path(directory: str, name: str, user_id: int | None = None) -> str:
+    """Return the path of a file of one user in a directory that others can write.
+
+    user_id: the owner, by default this process's user. The file may not exist yet.
+    Where another user has taken the name, the path has random digits, and is the same
+    for all later calls.
+    """
+    owner = os.geteuid() if user_id is None else user_id
+    path = f"{directory}/{name}"
+    if _is_owned_by(owner, path, default=True):
+        return path
+    with os.scandir(directory) as entries:
+        names = [each.name for each in entries if each.name.startswith(f"{name}.")]
+    candidates = (f"{directory}/{each}" for each in names)
+    paths = [each for each in candidates if _is_owned_by(owner, each)]
+    return min(paths, default=f"{path}.{os.urandom(files.DRAFT_ID_SIZE).hex()}")
+
+
+def _is_owned_by(owner: int, path: str, default: bool = False) -> bool:
+    """Tell whether a user owns a file; default if there is none."""
+    try:
+        return os.lstat(path).st_uid == owner
+    except OSError:
+        return default

@@ -488,9 +488,12 @@ def test_a_timer_of_systemd_where_that_runs(host: WholeHost, wheels: Path) -> No
         install(wheels)
     )
     units = "/etc/systemd/system/postfix-archive-postfix"
-    host.run(f"systemd-analyze verify --man=no {units}.service {units}.timer")
+    seal_units = "/etc/systemd/system/postfix-archive-seal-postfix"
+    for path in (units, seal_units):
+        host.run(f"systemd-analyze verify --man=no {path}.service {path}.timer")
     calls = host.output("grep -v outcomes /run/told").splitlines()
     assert "enable --now postfix-archive-postfix.timer" in calls
+    assert "enable --now postfix-archive-seal-postfix.timer" in calls
     assert calls[0] == "daemon-reload"
     host.run(f"make uninstall && ! ls {units}.timer {units}.service")
     assert "disable --now postfix-archive-postfix.timer" in host.output("cat /run/told")
@@ -499,6 +502,7 @@ def test_a_timer_of_systemd_where_that_runs(host: WholeHost, wheels: Path) -> No
 CRONTAB = "/etc/cron.d/postfix-archive-outcomes-postfix"
 UNIT = "postfix-archive-outcomes-postfix.service"
 INDEX_CRONTAB = "/etc/cron.d/postfix-archive-index-postfix"
+SEAL_CRONTAB = "/etc/cron.d/postfix-archive-seal-postfix"
 OUTCOME = f'"event":"outcome".*"recipient":"bob@{HOST}"'
 
 
@@ -526,6 +530,7 @@ def test_cron_follows_the_log_every_minute(host: WholeHost, wheels: Path) -> Non
     assert run_by_cron(host, command) == ""
     assert outcomes(host) == 1
     check_index_by_cron(host)
+    check_seal_by_cron(host)
     lock = "/var/spool/postfix-archive/outcomes.lock"
     assert run_by_cron(host, f"flock {lock} sh -c {shlex.quote(command)}") == ""
     host.run("mv /var/log/postfix.log /var/log/away")
@@ -534,7 +539,7 @@ def test_cron_follows_the_log_every_minute(host: WholeHost, wheels: Path) -> Non
     host.run("mv /var/log/away /var/log/postfix.log")
     host.send("again for bob")
     host.wait_for_empty_queue()
-    host.run(f"make uninstall && test ! -e {CRONTAB}")
+    host.run(f"make uninstall && test ! -e {CRONTAB} && test ! -e {SEAL_CRONTAB}")
     assert outcomes(host) == 2
 
 
@@ -548,6 +553,28 @@ def check_index_by_cron(host: WholeHost) -> None:
     assert host.output(f"find {index} ! -user postfix-archive -o -perm /027") == ""
     assert host.output("stat -c %a /var/lib/postfix-archive") == "700"
     assert "index-late" not in host.run("postfix-archive doctor").stdout
+
+
+def check_seal_by_cron(host: WholeHost) -> None:
+    """Cron's line seals where that is configured; a mailed seal is not archived."""
+    line = host.output(f"grep '^[^#]' {SEAL_CRONTAB}")
+    command = line.partition(" root ")[2]
+    assert line.startswith("41 3 * * * root ") and run_by_cron(host, command) == ""
+    seals = "/var/lib/postfix-archive/seals"
+    host.run(f"test ! -e {seals} && install -d -o postfix-archive /srv/seals")
+    settings = f"archive_seal_file = /srv/seals/kept\narchive_seal_to = bob@{HOST}\n"
+    host.run(f"printf {shlex.quote(settings)} >>/etc/postfix/archive.cf")
+    count = "postfix-archive list --json | wc -l"
+    before = host.output(count)
+    for _ in range(2):
+        assert run_by_cron(host, command) == ""
+        host.wait_for_empty_queue()
+    assert host.output(count) == before
+    assert host.output(f"ls {seals}/*.json | wc -l") == "1"
+    assert host.output(f"find {seals} /srv/seals ! -user postfix-archive") == ""
+    host.run(f"cmp {seals}/*.json /srv/seals/kept")
+    host.run("postfix-archive verify --seal-file /srv/seals/kept")
+    host.run("grep -q 'Subject: Seal 1 of the mail archive' /var/mail/bob")
 
 
 def run_by_cron(host: WholeHost, command: str) -> str:

@@ -47,6 +47,11 @@ COMMAND_LINES: dict[str, list[list[str]]] = {
     "restore": [["--object-store", "s3://bucket?endpoint=http://127.0.0.1:1", "OUT"]],
     "reconcile": [[], ["--json"]],
     "doctor": [[], ["--json"], ["--fix"]],
+    # root without a login is nobody: refused.
+    "erase request": [["ID", "--reason", "test"]],
+    "erase list": [[], ["--json"]],
+    "erase approve": [["ID", "--yes"]],
+    "erase withdraw": [["ID"]],
     "hold add": [["x", "--query", "two", "--reason", "test"]],
     "hold list": [[], ["--json"]],
     "hold show": [["x"]],

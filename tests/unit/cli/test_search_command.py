@@ -112,6 +112,15 @@ def test_a_pipe_gets_a_line_for_each_message(indexed: Path) -> None:
     assert fields[1:] == ["2025-12-20 09:00", LEGAL, sender, "1", "The contract"]
 
 
+def test_a_table_marks_what_is_held(indexed: Path) -> None:
+    found = run(indexed, "search", "--ids", "contract").stdout.split()
+    run(indexed, "hold", "add", "x", "--ids", found[0], "--reason", "suit")
+    for command_line in (["search", "contract"], ["list"]):
+        lines = run_on_terminal(indexed, *command_line)
+        [marked] = [line for line in lines if "[held] " in ESCAPES.sub("", line)]
+        assert "Re: " in marked
+
+
 def test_ids_count_and_json(indexed: Path) -> None:
     assert names(run(indexed, "search", "--ids", "contract").stdout) == [
         "contract-re",

@@ -6,11 +6,13 @@ import csv
 import email
 import errno
 import hashlib
+import importlib
 import io
 import itertools
 import json
 import mailbox
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -18,7 +20,6 @@ import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
-from xml.etree import ElementTree
 
 import pytest
 
@@ -174,23 +175,48 @@ def test_no_cell_is_a_formula(start: str, tmp_path: Path) -> None:
         assert not any(cell.startswith(("=", "+", "-", "@", "\t")) for cell in row)
 
 
-def test_the_load_file_is_xml_that_names_each_file(
+def test_the_load_file_is_as_the_documentation_says(
     strange_store: SampleStore, tmp_path: Path
 ) -> None:
+    """Read by libxml2, a parser of others; no package has the schema of EDRM."""
+    etree: Any = importlib.import_module("lxml.etree")
     out = tmp_path / "out"
     strange_store.run("export", out, "--format", "edrm")
-    root = ElementTree.parse(out / "edrm.xml").getroot()
-    documents = root.findall("Batch/Documents/Document")
+    root = etree.parse(
+        str(out / "edrm.xml"), etree.XMLParser(no_network=True)
+    ).getroot()
     assert (root.get("MajorVersion"), root.get("MinorVersion")) == ("1", "2")
-    assert len(documents) == len(STRANGE)
+    documents = root.findall("Batch/Documents/Document")
+    assert len(documents) == len(STRANGE) == len(entries(out))
     assert len({each.get("DocID") for each in documents}) == len(STRANGE)
+    text = (Path(__file__).parents[3] / "docs" / "exporting.md").read_text()
+    documented = documented_elements(text)
+    found = {each.tag: {*each.attrib} for each in root.iter()}
+    assert {name: {*found[name]} for name in documented} == documented
+    assert found.keys() == documented.keys()
+    names = {each.get("TagName") for each in root.iter("Tag")}
+    assert all(f"`{each}`" in text for each in names)
+    by_id = {each["id"]: each for each in entries(out)}
     for each in documents:
-        file = each.find("Files/File/ExternalFile")
-        assert file is not None
-        path = out / file.get("FilePath", "") / file.get("FileName", "")
+        tags = {tag.get("TagName"): tag.get("TagValue") for tag in each.iter("Tag")}
+        entry = by_id.pop(tags["ArchiveId"])
+        assert tags["SHA256"] == entry["sha256"]
+        assert tags.get("EDRM-MIH", "") == entry["mih"]
+        [file] = each.findall("Files/File/ExternalFile")
+        path = out / file.get("FilePath") / file.get("FileName")
         content = path.read_bytes()
+        assert str(path.relative_to(out)) == entry["file"]
         assert file.get("FileSize") == str(len(content))
         assert file.get("Hash") == hashlib.md5(content).hexdigest()
+        assert hashlib.sha256(content).hexdigest() == tags["SHA256"]
+    assert not by_id
+
+
+def documented_elements(text: str) -> dict[str, set[str]]:
+    """Return the elements of the load file with their attributes, as documented."""
+    section = text.partition("### The load file")[2].partition("###")[0]
+    rows = re.findall(r"(?m)^\| `(\w+)` \|[^|]*\|([^|]*)\|", section)
+    return {name: {*re.findall(r"`(\w+)`", attributes)} for name, attributes in rows}
 
 
 # --- what may go wrong ------------------------------------------------------------
@@ -287,7 +313,7 @@ def test_other_options_cannot_go_on_with_an_export(tmp_path: Path) -> None:
     result = store.run(
         "export", tmp_path / "none", "--format", "eml", "--resume", exit_code=1
     )
-    assert "No such file" in result.output
+    assert "no export to go on with" in result.output
 
 
 def test_a_directory_that_others_can_write_is_refused(tmp_path: Path) -> None:
@@ -495,9 +521,35 @@ def test_a_query_that_names_a_blind_recipient_is_in_no_file(
     assert len(entries(out)) == 2
     paths = [path for path in out.rglob("*") if path.is_file()]
     assert all(b"hidden" not in path.read_bytes() for path in paths)
-    store.run(*arguments, *query, "--resume")
+    result = store.run(*arguments, *query, "--resume", exit_code=1)
+    assert "does not say by which query" in result.output
     result = store.run(*arguments, "--resume", exit_code=1)
     assert "selection differs" in result.output
+
+
+def test_a_redacted_export_goes_on_with_the_same_query_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = SampleStore(tmp_path)
+    for hidden in (b"hidden1@example.net", b"hidden2@example.net"):
+        message = b"To: bob@example.net\r\n\r\nhi\r\n"
+        store.add(message, recipients=(b"bob@example.net", hidden))
+    store.run("index", "--once")
+    out = tmp_path / "out"
+    command = ("export", out, "--format", "eml", "--redact-bcc", "--query")
+    with monkeypatch.context() as patched:
+        patched.setattr(target.Target, "sync", interrupt)
+        store.run(*command, "bcc:hidden1@example.net", exit_code=1)
+    assert b"hidden" not in (out / "export.json").read_bytes()
+    result = store.run(*command, "bcc:hidden2@example.net", "--resume", exit_code=1)
+    assert "query_scrypt differs" in result.output
+    store.run(*command, "bcc:hidden1@example.net", "--resume")
+    assert "query_scrypt" not in json.loads((out / "export.json").read_bytes())
+    assert len(entries(out)) == 1
+
+
+def interrupt(_: target.Target) -> None:
+    raise KeyboardInterrupt
 
 
 @pytest.mark.parametrize(

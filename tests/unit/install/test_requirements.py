@@ -24,8 +24,8 @@ def declared() -> list[Requirement]:
     parser = configparser.ConfigParser()
     parser.read(ROOT / "setup.cfg", encoding="utf-8")
     extras = parser["options.extras_require"]
-    texts = parser["options"]["install_requires"], extras["search"], extras["seal"]
-    lines = "\n".join(texts).splitlines()
+    texts = [extras[each] for each in ("search", "procedure", "seal")]
+    lines = "\n".join([parser["options"]["install_requires"], *texts]).splitlines()
     return [Requirement(line) for line in lines if line.strip()]
 
 

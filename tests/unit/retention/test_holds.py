@@ -6,13 +6,12 @@ On a real store with a real index; every command is the one that people run.
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
-import os
 import shutil
-import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,36 +25,21 @@ from postfix_archive.errors import (
 )
 from postfix_archive.message import dates
 from postfix_archive.retention import holds
-from postfix_archive.search import extraction
-from postfix_archive.search.archive_index import ArchiveIndex
-from postfix_archive.search.indexer import Indexer
-from postfix_archive.store import journal, journal_reader, record_reader, verifier
-from postfix_archive.store.journal import Journal
+from postfix_archive.store import journal, verifier
 from postfix_archive.store.outcome import Outcome
 
 import journal_lines
 from sample_store import ARRIVAL, LEGAL, SampleStore
+from unit.kills import is_killed_at
+from unit.retention.stores import CONTRACT, LUNCH, index
 
 HR = "hr@example.com"
-CONTRACT = b"From: anna@example.org\r\nSubject: the contract\r\n\r\nplease sign\r\n"
-LUNCH = b"From: bob@example.org\r\nSubject: lunch\r\n\r\nat noon\r\n"
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> SampleStore:
     """A store with an archive and no mail, and with an index."""
-    return SampleStore(tmp_path)
-
-
-def index(store: SampleStore) -> None:
-    """Catch the indexes up, without a process of its own for extraction."""
-    path, directory = str(store.path), f"{store.directory}/index"
-    for archive in record_reader.archives(path):
-        journal_path = journal_reader.path_of(path, archive)
-        one = ArchiveIndex(f"{directory}/{archive}", journal_path, pytest.fail)
-        with contextlib.closing(one):
-            for _ in Indexer(path, archive, one, extraction.extract).catch_up():
-                pass
+    return SampleStore(tmp_path / "instance")
 
 
 def add(store: SampleStore, *arguments: str, exit_code: int = 0) -> str:
@@ -259,53 +243,56 @@ def test_the_index_built_again_knows_the_holds(store: SampleStore) -> None:
     assert len(json.loads(state.read_text())["decisions"]) == 1
 
 
-@pytest.mark.parametrize("left", [0, 1])
 @pytest.mark.parametrize("what", ["query", "ids"])
-def test_killed_between_two_journals_it_goes_on_with_the_second_call(
-    store: SampleStore, left: int, what: str
+def test_killed_anywhere_it_is_complete_after_the_second_call(
+    store: SampleStore, what: str
 ) -> None:
-    contract = store.add(CONTRACT)
+    first = store.add(CONTRACT)
     second = store.add(CONTRACT, archive=HR)
     index(store)
-    values = {"query": "contract", "ids": f"{contract} {second}"}
-    arguments = ["hold", "add", "x", f"--{what}={values[what]}", "--reason=suit"]
-    assert killed_after(left, lambda: store.run(*arguments))
-    held = [covering(store, contract)[0], covering(store, second, archive=HR)[0]]
-    # A query holds all at once, ids journal by journal.
-    assert held == {"query": ["x" * left] * 2, "ids": ["", "x" * left]}[what]
-    store.run(*arguments)
-    assert covering(store, contract) == covering(store, second, archive=HR) == ["x"]
-    for archive in (LEGAL, HR):
-        events = [e["event"] for e in journal_lines.events(store.path / archive)]
-        assert events == ["archived", "hold-set"]
-    assert "there is a hold x" in store.run(*arguments, exit_code=1).output
-    release = ["hold", "release", "x", "--reason=settled"]
-    assert killed_after(left, lambda: store.run(*release))
-    if what == "query":
-        assert covering(store, contract) == covering(store, second, archive=HR)
-        assert covering(store, contract) == ["x"]
-    store.run(*release)
-    assert covering(store, contract) == covering(store, second, archive=HR) == [""]
+    states = set()
+    for action in (add_hold, release_hold):
+        original = store.directory.with_name(f"before {action.__name__}")
+        shutil.copytree(store.directory, original)
+        values = {"query": "contract"} if what == "query" else {"ids": [first, second]}
+        call = functools.partial(action, store, values)
+        step = 1
+        while is_killed_at(step, call, only_changes=True):
+            states.add((action.__name__, held_in_both(store, first, second)))
+            with contextlib.suppress(HoldRefused):  # it was complete
+                call()
+            assert held_in_both(store, first, second) == EXPECTED[action.__name__]
+            for archive in (LEGAL, HR):
+                assert not verifier.verify_archive(
+                    f"{store.path}/{archive}"
+                ).error_count
+                kinds = [e["event"] for e in journal_lines.events(store.path / archive)]
+                assert kinds.count("hold-set") == 1
+            step += 1
+            shutil.rmtree(store.directory)
+            shutil.copytree(original, store.directory)
+    # A query holds all at once; ids are in force journal by journal.
+    half = "x" if what == "query" else ""
+    assert states >= {("add_hold", ("", "")), ("add_hold", (half, "x"))}
+    assert ("release_hold", ("x", "x")) in states
+    assert ("release_hold", ("x", "")) not in states
 
 
-def killed_after(count: int, call: Callable[[], object]) -> bool:
-    """Call it in a process that is killed once it has written so many events."""
-    child = os.fork()
-    if not child:
-        append, left = Journal.append, [count]
+def held_in_both(store: SampleStore, first: str, second: str) -> tuple[str, str]:
+    [one] = covering(store, first)
+    [other] = covering(store, second, archive=HR)
+    return one, other
 
-        def append_or_die(*args: Any, **fields: Any) -> None:
-            if not left[0]:
-                os.kill(os.getpid(), signal.SIGKILL)
-            left[0] -= 1
-            append(*args, **fields)
 
-        Journal.append = append_or_die  # type: ignore[method-assign]
-        try:
-            call()
-        finally:
-            os._exit(0)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+def add_hold(store: SampleStore, what: Mapping[str, Any]) -> None:
+    holds.add(store.settings, "x", reason="suit", **what)
+
+
+def release_hold(store: SampleStore, _: object) -> None:
+    holds.release(store.settings, "x", "settled")
+
+
+EXPECTED = {"add_hold": ("x", "x"), "release_hold": ("", "")}
 
 
 BAD_INPUT = [

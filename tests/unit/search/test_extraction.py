@@ -264,7 +264,7 @@ def test_what_stands_around_the_parts_is_read_after_them() -> None:
         "Gr\u00fc\u00dfe vorab\r\n".encode(),
         b"--b\r\nContent-Type: multipart/mixed; boundary=c\r\n",
         b"inner preamble\r\n--c\r\n\r\nthe text\r\n--c--\r\ninner epilogue",
-        b"--b--\r\nthe end\r\n",
+        b"--b--\r\nthe end\r\n" + base64.encodebytes(bytes(171)),
     )
     assert found.text.split("\n\n") == [
         "the text",

@@ -44,6 +44,23 @@ def append(directory: Path, time: str, event: str = "x", **fields: str | int) ->
         events.append(event, time, **fields)
 
 
+def remove(directory: Path, time: str, event: str, record_id: str) -> None:
+    """Append that a record was removed, and what an erasure needs before that."""
+    fields: dict[str, str | int] = {"by": "root"}
+    if event == journal.ERASED:
+        who: dict[str, str | int] = {"person": "anna", "person_uid": 1001}
+        append(directory, time, journal.ERASE_REQUESTED, id=record_id, **who)
+        [*_, last] = journal_lines.segment(directory).read_bytes().splitlines()
+        fields = {
+            "requested_by": "anna",
+            "requested_uid": "1001",
+            "request": str(journal_lines.parse(last)["seq"]),
+            "approved_by": "bert",
+            "approved_uid": "1002",
+        }
+    append(directory, time, event, id=record_id, **fields)
+
+
 def names(directory: Path) -> list[str]:
     return [each.name for each in journal_lines.segments(directory)]
 
@@ -356,7 +373,7 @@ def test_details_struck_out_need_a_later_event(directory: Path, event: str) -> N
     journal_lines.strike_out(path, 1)
     [problem] = problems(directory)
     assert f"{path}, line 2: details struck out" in problem and ID in problem
-    append(directory, DECEMBER, event, id=ID, by="root")
+    remove(directory, DECEMBER, event, ID)
     assert problems(directory) == []
     append(directory, DECEMBER, "x", id=ID)  # came too late
     journal_lines.strike_out(journal_lines.segment(directory), -1)
@@ -366,34 +383,36 @@ def test_details_struck_out_need_a_later_event(directory: Path, event: str) -> N
 @pytest.mark.parametrize("event", journal.REMOVAL_EVENTS)
 def test_a_removal_of_no_record_is_an_error(directory: Path, event: str) -> None:
     other = "20261122-" + "b" * 40
-    append(directory, DECEMBER, event, id=other, by="root")
-    [problem] = problems(directory)
+    remove(directory, DECEMBER, event, other)
+    *first, problem = problems(directory)
+    assert len(first) == 2 * (event == journal.ERASED)  # there is no request either
     assert f"removes {other}, of which there is no earlier line" in problem
-    append(directory, DECEMBER, event, id=ID, by="root")
-    append(directory, DECEMBER, event, id=ID, by="root")
-    assert len(problems(directory)) == 2
+    remove(directory, DECEMBER, event, ID)
+    remove(directory, DECEMBER, event, ID)
+    assert len(problems(directory)) == 2 * (len(first) + 1)
 
 
 def test_a_line_about_no_record_is_never_struck_out(directory: Path) -> None:
     journal_lines.strike_out(journal_lines.segments(directory)[2], 0)
     [*_, problem] = problems(directory)
     assert "details struck out, which no event explains" in str(problems(directory))
-    append(directory, DECEMBER, "erased", id=ID)
+    remove(directory, DECEMBER, "purged", ID)
     assert problem in problems(directory)
 
 
 def test_half_struck_out_is_changed(directory: Path) -> None:
     path = journal_lines.segment(directory)
     path.write_bytes(path.read_bytes()[:-10] + b" " * 9 + b"\n")
-    append(directory, DECEMBER, "erased", id=ID)
+    remove(directory, DECEMBER, "purged", ID)
     [problem] = problems(directory)
     assert "details changed" in problem
 
 
 def erase(store: Path) -> None:
     """Strike out the first message of a store, as an erasure does, and say so."""
-    append(store / LEGAL, "2026-11-30T00:00:00Z", "erased", id=ID, by="root")
-    journal_lines.strike_out(journal_lines.segment(store / LEGAL), 1)
+    remove(store / LEGAL, "2026-11-30T00:00:00Z", "erased", ID)
+    for number in (1, -2):  # the message, the request
+        journal_lines.strike_out(journal_lines.segment(store / LEGAL), number)
     (store / LEGAL / copy_file.copy_name(ID)).unlink()
 
 
@@ -422,7 +441,7 @@ def test_a_message_struck_out_without_an_event_is_an_error_for_readers(
 
 def test_the_file_of_an_erased_message_that_is_left_is_a_note(tmp_path: Path) -> None:
     Capture().store_in(tmp_path)
-    append(tmp_path / LEGAL, "2026-11-30T00:00:00Z", "erased", id=ID, by="root")
+    remove(tmp_path / LEGAL, "2026-11-30T00:00:00Z", "purged", ID)
     assert problems(tmp_path / LEGAL) == []
     details, file = notes(tmp_path / LEGAL)
     assert f"removes {ID}, whose details are still there: seq 2" in details
