@@ -19,7 +19,6 @@ import hashlib
 import re
 import subprocess
 import sys
-import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from email.message import Message
@@ -102,8 +101,7 @@ def tnef_files(cache: Path) -> list[Path]:
 
 
 # Files that Outlook wrote: a .pst of the Enron corpus, and .ost files of tests.
-# pst-extractor is a package of npm; this is what "npm pack" gets.
-PST_ARCHIVE = "https://registry.npmjs.org/pst-extractor/-/pst-extractor-1.12.0.tgz"
+PST_PACKAGE = "pst-extractor@1.12.0"  # of npm
 PST_SHA256 = "c4c9eb9e75d09171452a4706df7d0e0e49606c1ca04aa81f30417dd385ad0e30"
 
 
@@ -113,8 +111,8 @@ def outlook_files(cache: Path) -> Path:
     with open(cache / "lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not directory.exists():
-            with urllib.request.urlopen(PST_ARCHIVE) as answer:
-                content = answer.read()
+            _run(["npm", "pack", "--silent", PST_PACKAGE], cache)
+            content = (cache / "pst-extractor-1.12.0.tgz").read_bytes()
             assert hashlib.sha256(content).hexdigest() == PST_SHA256
             (cache / "pst-extractor.draft").mkdir(exist_ok=True)
             unpack = ["tar", "-C", str(cache / "pst-extractor.draft"), "-xz"]
@@ -210,10 +208,9 @@ SOURCE_PACKAGES = (
     *("kmime", "gmime", "exim4"),
 )
 MANY = 1500  # messages
-SOURCE_LIST = (
-    "deb-src [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg]"
-    " http://deb.debian.org/debian bookworm main\n"
-)
+# A line of sources.list(5) for the sources of what apt-get installs packages from.
+SOURCE_FORMAT = "deb-src [signed-by=$(SIGNED_BY)] $(REPO_URI) $(RELEASE) $(COMPONENT)"
+DEBIAN_KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
 FIRST_FIELD = re.compile(
     rb"(Return-Path|Received|From|To|Delivered-To|Subject|Date|Message-ID|MIME-Version"
     rb"|X-[A-Za-z-]+|Content-Type|Path|DKIM-Signature|Reply-To|Sender)[ \t]*:",
@@ -267,7 +264,7 @@ def _download_debian_source(name: str, cache: Path) -> Path:
     if not state.exists():
         for each in ("lists/partial", "archives/partial"):
             (cache / "sources.draft" / each).mkdir(parents=True, exist_ok=True)
-        (cache / "sources.draft" / "list").write_text(SOURCE_LIST)
+        (cache / "sources.draft" / "list").write_text(_source_list())
         (cache / "sources.draft").rename(state)
         _run([*_source_apt(state), "update", "-qq"], state)
     directory = cache / f"{name}.source"
@@ -281,6 +278,16 @@ def _download_debian_source(name: str, cache: Path) -> Path:
             archive.unlink()
         draft.rename(directory)
     return directory
+
+
+def _source_list() -> str:
+    """Return a sources.list(5) of the sources of this host's packages, as released."""
+    command = ["apt-get", "indextargets", "--format", SOURCE_FORMAT]
+    answer = subprocess.check_output([*command, "Created-By: Packages"], text=True)
+    lines = answer.replace("$(SIGNED_BY)", DEBIAN_KEYRING).splitlines()
+    lines = [each for each in lines if "-" not in each.split()[-2]]  # bookworm-updates
+    assert lines, "apt-get has no package lists: run apt-get update"
+    return "".join(f"{line}\n" for line in lines)
 
 
 def _source_apt(state: Path) -> list[str]:

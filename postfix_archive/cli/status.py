@@ -89,6 +89,7 @@ def _to_json(snapshot: Snapshot) -> dict[str, Any]:
             for name, each in snapshot.file_systems.items()
         },
         "last_reconcile": _reconcile_run_to_json(snapshot),
+        "last_verify": snapshot.last_verify and snapshot.last_verify._asdict(),
         "last_rescue": _timestamp(snapshot.rescue_time),
         "outcomes_followed": _timestamp(snapshot.followed_until),
         "seals": snapshot.seal_state._asdict() if snapshot.seal_state else None,
@@ -170,6 +171,9 @@ def _text_lines(snapshot: Snapshot) -> Iterator[str]:
         yield f"Free space, {place}: {free} of {size}"
     yield from _seal_lines(snapshot)
     yield from _reconcile_lines(snapshot)
+    if last := snapshot.last_verify:
+        errors = f"{last.errors} ERRORS" if last.errors else "no errors"
+        yield safe_text(f"Verified at {last.time}: {errors}, {last.files} files")
     if snapshot.on_hold:
         since = min(snapshot.on_hold.values())
         yield f"ON HOLD before expiry: {len(snapshot.on_hold)}, since {since}"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,6 +21,7 @@ from postfix_archive.errors import ArchiveError, SealFailed, StoreFailed
 from postfix_archive.message.printable import safe_text
 from postfix_archive.replicate import bucket, comparison, remote_journal
 from postfix_archive.seal import signatures
+from postfix_archive.status import last_verify
 from postfix_archive.store import known_end, record_reader, verifier
 from postfix_archive.store.verifier import Finding, Seal, Verification
 
@@ -64,10 +66,10 @@ def verify(
 ) -> None:
     """Check every file and journal line of the store.
 
-    Changes nothing. The journals must have each line that a seal in the store names.
-    --seals also checks the time stamps of the seals (RFC 3161). --sealed takes what an
-    earlier run printed as the last line's SHA-256. --object-store reads every object in
-    the bucket.
+    Changes nothing in it. The journals must have each line that a seal in the store
+    names. --seals also checks the time stamps of the seals (RFC 3161). --sealed takes
+    what an earlier run printed as the last line's SHA-256. --object-store reads every
+    object in the bucket.
 
     Exit codes are those of monitoring plugins: 0 no errors (a note is no error),
     2 errors, 3 the store cannot be read.
@@ -105,6 +107,10 @@ def verify(
     error_count = sum(each.error_count for each in results.values())
     has_errors = error_count or any(not each.is_note for each in errors)
     severity = monitoring.CRITICAL if has_errors else monitoring.OK
+    if archive is None:
+        error_count += sum(not each.is_note for each in errors)
+        file_count = sum(len(each.files) for each in results.values())
+        last_verify.save(settings, time.time(), error_count, file_count)
     if as_json:
         click.echo(json.dumps(_to_json(severity, results, errors)))
         ctx.exit(severity)

@@ -7,6 +7,7 @@ ask for. The texts are in the templates of this package, one for each language.
 
 from __future__ import annotations
 
+from postfix_archive.config import retention_period
 from postfix_archive.errors import LibraryMissing
 from postfix_archive.message import address, dates, digest
 from postfix_archive.procedure.facts import Facts
@@ -40,6 +41,8 @@ def to_html(facts: Facts, language: str) -> str:
         settings=facts.settings,
         snapshot=facts.snapshot,
         host=host_name(facts),
+        seal_to=address.as_text(facts.settings.archive_seal_to),
+        period_text=retention_period.to_text,
         reconciled=dates.format_rfc3339(run.time) if run else "",
     )
 

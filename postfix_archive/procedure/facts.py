@@ -22,6 +22,9 @@ from postfix_archive.errors import NotRoot
 from postfix_archive.message import dates
 from postfix_archive.postfix import archive_services, configuration
 from postfix_archive.postfix.configuration import Configuration
+from postfix_archive.retention import holds, rules
+from postfix_archive.retention.holds import Hold
+from postfix_archive.retention.rules import Rule
 from postfix_archive.status import collect
 from postfix_archive.status.overview import Snapshot
 from postfix_archive.system import scheduler
@@ -32,6 +35,9 @@ JOBS = {
     "timer": scheduler.TIMER,
     "outcomes": scheduler.FOLLOWER,
     "index": scheduler.INDEXER,
+    "purge": scheduler.PURGER,
+    "seal": scheduler.SEALER,
+    "replicate": scheduler.REPLICATOR,
     "access": scheduler.ACCESS_SERVICE,
 }
 
@@ -59,6 +65,8 @@ class Facts:
     findings: Sequence[Finding]  # of the doctor, the worst first
     archive_user: str
     readers: Sequence[str]  # members of archive_reader_group
+    rules: Sequence[Rule]  # of archive.retention
+    holds: Sequence[Hold]  # those that are open
     jobs: dict[str, str]  # by name in JOBS: the unit or cron file, "" for none
 
 
@@ -87,6 +95,8 @@ def collect_facts(directory: str) -> Facts:
         findings=checks.run(host),
         archive_user=_owner(settings.archive_store_directory),
         readers=_members(settings.archive_reader_group),
+        rules=rules.load(settings).rules,
+        holds=[each for each in holds.read(settings) if each.is_open],
         jobs={name: job.installed_file(instance) for name, job in JOBS.items()},
     )
 

@@ -26,7 +26,7 @@ from postfix_archive.seal import seal_lag
 from postfix_archive.seal.seal_lag import SealState
 from postfix_archive.search import index_lag
 from postfix_archive.search.index_lag import Lag
-from postfix_archive.status import overview
+from postfix_archive.status import last_verify, overview
 from postfix_archive.status.overview import Backlog, FileSystem, ReconcileRun, Snapshot
 from postfix_archive.store import fallback, known_end, record_reader, tally_cache
 from postfix_archive.store.tally import Tally
@@ -71,6 +71,7 @@ def snapshot(directory: str, settings: Settings) -> Snapshot:
         reconcile_run=_reconcile_run(
             f"{fallback_directory}/{archive_lookup.SUMMARY_NAME}"
         ),
+        last_verify=last_verify.read(settings),
         rescue_time=_modified_time(
             f"{fallback_directory}/{queue_rescue.LAST_RUN_FILE}"
         ),

@@ -14,6 +14,7 @@ from postfix_archive.replicate import replication_lag
 from postfix_archive.rescue import rescue_plan
 from postfix_archive.seal.seal_lag import SealState
 from postfix_archive.search.index_lag import Lag
+from postfix_archive.status.last_verify import LastVerify
 from postfix_archive.store.bypass_period import BypassPeriod
 from postfix_archive.store.tally import Tally
 
@@ -78,6 +79,7 @@ class Snapshot:
     # By place: store, fallback.
     file_systems: Mapping[str, FileSystem] = field(default_factory=dict)
     reconcile_run: ReconcileRun | None = None  # the last one
+    last_verify: LastVerify | None = None  # of the whole store
     rescue_time: float | None = None  # of the last queue rescue, seconds since 1970
     followed_until: float | None = None  # the log is read for outcomes up to then
     index_lags: Mapping[str, Lag] = field(default_factory=dict)  # by archive

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterator
 
 import pytest
@@ -22,8 +23,18 @@ def host() -> Iterator[PrivatePostfix]:
     with PrivatePostfix() as postfix:
         postfix.send(mail("one"))
         postfix.wait_for_empty_queue()
-        for command in (("on", "--reason", REASON), ("off",)):
-            assert postfix.run_command("bypass", *command).returncode == 0
+        postfix.set_archive_cf(
+            archive_retention=f"{LEGAL}=10y", archive_seal_file="/nowhere/seals"
+        )
+        postfix.etc.joinpath("archive.retention").write_text("from:x@example.org 6y\n")
+        for command in (
+            ("bypass", "on", "--reason", REASON),
+            ("bypass", "off"),
+            ("index", "--once"),
+            ("hold", "add", "smith", "--query", "*", "--reason", "a suit"),
+            ("verify",),
+        ):
+            assert postfix.run_command(*command).returncode == 0
         yield postfix
 
 
@@ -35,13 +46,17 @@ def test_the_page_says_what_is_set_up_and_its_hash_is_in_the_journal(
     assert process.returncode == 0, process.stderr
     page = LexborHTMLParser(process.stdout)
     assert page.css(f'html[lang="{language}"]')
-    assert len(page.css("h2")) == 7
+    assert len(page.css("h2")) == 8
     cells = [cell.text(strip=True) for cell in page.css("td")]
     assert LEGAL in cells
     assert f"127.0.0.1:{host.ports[0]}/inet" in cells
+    assert {"from:x@example.org", "6y", "10y", "smith", "a suit"} <= {*cells}
     assert REASON in cells and not page.css("script")
     text = page.body.text() if page.body else ""
-    assert str(host.store) in text and "{" not in text
+    assert str(host.store) in text and "/nowhere/seals" in text and "{" not in text
+    status = json.loads(host.run_command("status", "--json").stdout)
+    assert status["last_verify"]["errors"] == 0
+    assert status["last_verify"]["time"] in text
     events = [e for e in host.events(LEGAL) if e["event"] == EVENT]
     assert events[-1]["sha256"] == hashlib.sha256(process.stdout.encode()).hexdigest()
     assert events[-1]["sha256"] in process.stderr
