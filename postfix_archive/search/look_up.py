@@ -11,7 +11,8 @@ from __future__ import annotations
 import contextlib
 import datetime
 import math
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import NamedTuple
 
@@ -278,7 +279,7 @@ def _streamed_matches(
             _matching_ids(store, text, archive, position), record_reader.MATCH_LIMIT + 1
         )
     }
-    for line in journal_reader.lines(path, position) if offsets else ():
+    for line in _lines_with(path, position, offsets) if offsets else ():
         archive_id = _archive_id(line)
         if archive_id in offsets:
             offsets[archive_id].append(line.offset)
@@ -290,13 +291,21 @@ def _matching_ids(store: str, text: str, archive: str, position: int) -> Iterato
     """Yield the archive ids of the messages with this id, each once."""
     path = journal_reader.path_of(store, archive)
     seen: set[str] = set()
-    for line in journal_reader.lines(path, position):
+    for line in _lines_with(path, position, (text, text.lower())):
         archive_id = _archive_id(line)
         if archive_id and archive_id not in seen and _has_id(line, archive_id, text):
             seen.add(archive_id)
             yield archive_id
     if "@" in text and not seen:
         yield from _with_message_id(store, text.strip("<>"), archive, position)
+
+
+def _lines_with(path: str, position: int, texts: Iterable[str]) -> Iterator[Line]:
+    """Yield the lines that contain one of these ids, in whatever field."""
+    needles = {os.fsencode(each) for each in texts}
+    for line in journal_reader.lines(path, position):
+        if any(each in line.content for each in needles):
+            yield line
 
 
 def _has_id(line: Line, archive_id: str, text: str) -> bool:
