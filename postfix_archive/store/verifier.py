@@ -777,6 +777,8 @@ def read_seals(store: str) -> tuple[list[Seal], list[Finding]]:
         names = sorted(os.listdir(directory))
     except FileNotFoundError:
         return [], []
+    except NotADirectoryError as error:
+        return [], [Finding(directory, str(error.strerror))]
     seals: list[Seal] = []
     findings = []
     for name in filter(SEAL_NAME.fullmatch, names):
@@ -915,8 +917,9 @@ def signature_command(store: str) -> str:
 
 def seal_summary(store: str, seals: list[Seal]) -> str:
     """Return one line about the seals of a store."""
+    plural = "" if len(seals) == 1 else "s"
     last = f", last {seals[-1].name}" if seals else ""
-    return f"{store}/{SEALS}: {len(seals)} seals{last}"
+    return f"{store}/{SEALS}: {len(seals)} seal{plural}{last}"
 
 
 def _open_no_follow(path: str, flags: int) -> int:

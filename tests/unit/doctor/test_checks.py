@@ -273,6 +273,23 @@ def test_lines_that_nobody_has_witnessed_for_days_are_reported() -> None:
     assert finding_names(replace(STOCK, unsealed_age=1e5)) == set()
 
 
+def test_what_the_object_storage_lacks() -> None:
+    with_bucket = settings.parse(
+        f"{ARCHIVE_CF}archive_object_store = s3://bucket\n",
+        path="archive.cf",
+        config_directory="/",
+        myhostname="?",
+    )
+    host = replace(STOCK, settings=with_bucket, replication_age=60.0)
+    assert finding_names(host) == set()
+    assert finding_names(replace(host, replication_age=601.0)) == {"replicate-late"}
+    assert finding_names(replace(host, replication_age=None)) == {"replicate-late"}
+    [finding] = checks.run(replace(host, object_store_error="s3://bucket/: full"))
+    assert finding.check == "object-store"
+    assert finding.harm == "s3://bucket/: full: nothing is uploaded"
+    assert finding_names(replace(STOCK, replication_age=None)) == set()
+
+
 def test_what_search_stands_on() -> None:
     assert finding_names(replace(STOCK, index_age=None)) == {"index-late"}
     assert finding_names(replace(STOCK, index_age=601.0)) == {"index-late"}
