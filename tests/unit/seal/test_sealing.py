@@ -142,6 +142,29 @@ def test_the_same_ends_are_not_sealed_twice(stamped: SealedStore) -> None:
     stamped.verify("--seals")
 
 
+def test_torn_lines_and_later_segments_leave_a_seal_as_it_was(
+    store: SealedStore, tmp_path: Path
+) -> None:
+    """Positions and numbers of lines count over all segments, with what is torn."""
+    store.configure(archive_seal_file=tmp_path / "kept")
+    for number in range(3):
+        with open(journal_lines.segment(store.path / LEGAL), "ab") as file:
+            file.write(b'{"seq":9,"time":"20')  # no line end: a crash has left it
+        store.run("seal")
+        month = ARRIVAL + (number + 12) * 31 * 86400  # later than the clock's
+        store.add(b"Subject: %d\r\n\r\nx\r\n" % number, arrival=month)
+        store.run("seal")
+        head = max(fields(store.seals()[-1])["journals"], key=lambda each: each["end"])
+        segments = journal_lines.segments(store.path / LEGAL)
+        content = b"".join(each.read_bytes() for each in segments)
+        line = content[head["start"] : head["end"]]
+        assert head["sha256"] == journal_lines.line_sha256(line)
+        assert head["lines"] == content[: head["end"]].count(b"\n")
+        assert line in (store.path / LEGAL / "journal" / head["segment"]).read_bytes()
+    assert len(segments) > 3
+    store.verify("--seals")
+
+
 def test_an_empty_store_is_sealed(stamped: SealedStore, tmp_path: Path) -> None:
     store = SampleStore(tmp_path / "empty")
     store.path.joinpath("seals").mkdir()
