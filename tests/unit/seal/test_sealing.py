@@ -191,6 +191,7 @@ WRONG = {
     "refuses": "the authority refused: status 2",
     "other hash": "the time stamp is invalid",
     "other nonce": "the time stamp is invalid: Nonce mismatch",
+    "other time": "differs from this host's clock by more than an hour",
     "status 500": "HTTP status 500",
     "redirects": "HTTP status 302",
     "hangs": "no reply in 0 s",
@@ -467,6 +468,21 @@ def test_the_time_stamp_of_a_seal_that_was_removed_stays(stamped: SealedStore) -
     stamped.run("seal")
     assert reply.exists() and stamped.seals()[0].name.startswith("000002-")
     assert f"{reply.name}: of no seal" in stamped.verify(exit_code=2)
+
+
+def test_a_seal_that_was_antedated_and_stamped_again_is_named(
+    stamped: SealedStore, authority: tsa.Authority
+) -> None:
+    """Anybody can have a time stamp of now, of anything."""
+    stamped.run("seal")
+    [path] = stamped.seals()
+    content = path.read_bytes().replace(b'"time":"2', b'"time":"1', 1)
+    roots = time_stamp.load_roots(str(authority.root))
+    stamp = time_stamp.request(authority.url, content, roots)
+    for file, new in ((path, content), (path.with_suffix(".1.tsr"), stamp.reply)):
+        file.chmod(0o600)
+        file.write_bytes(new)
+    assert "not when the seal was made" in stamped.verify("--seals", exit_code=2)
 
 
 def test_a_key_that_came_after_the_seal_is_named(stamped: SealedStore) -> None:
