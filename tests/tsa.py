@@ -25,7 +25,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 BEHAVIOURS = (
     *("right", "nonsense", "empty", "refuses", "other hash", "other nonce"),
-    *("status 500", "redirects", "hangs", "closes"),
+    *("other time", "status 500", "redirects", "hangs", "closes"),
 )
 DAY = datetime.timedelta(days=1)
 TSA_CONFIG = """\
@@ -99,19 +99,24 @@ class Authority:
             case "other nonce":
                 start = query.index(b"\x04\x20") + 2  # OCTET STRING of 32 bytes
                 return self._sign(self._query(query[start : start + 32]))
+            case "other time":
+                return self._sign(query, clock=("faketime", "-f", "+2h"))
         return self._sign(query)
 
     def _query(self, digest: bytes) -> bytes:
         arguments = ["-digest", digest.hex(), "-sha256", "-cert"]
-        return _openssl("ts", "-query", *arguments)
+        return _run("openssl", "ts", "-query", *arguments)
 
-    def _sign(self, query: bytes, config: str = "tsa") -> bytes:
+    def _sign(
+        self, query: bytes, config: str = "tsa", clock: tuple[str, ...] = ()
+    ) -> bytes:
         with tempfile.NamedTemporaryFile() as file:
             file.write(query)
             file.flush()
             path = self.directory
-            return _openssl(
-                *("ts", "-reply", "-queryfile", file.name, "-section", "here"),
+            return _run(
+                *(*clock, "openssl", "ts", "-reply", "-section", "here"),
+                *("-queryfile", file.name),
                 *("-config", str(path / f"{config}.cnf")),
                 *("-signer", str(path / "signer.pem")),
                 *("-inkey", str(path / "signer.key")),
@@ -156,9 +161,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         pass
 
 
-def _openssl(*arguments: str) -> bytes:
-    process = subprocess.run(["openssl", *arguments], capture_output=True, check=True)
-    return process.stdout
+def _run(*command: str) -> bytes:
+    return subprocess.run(command, capture_output=True, check=True).stdout
 
 
 def _make_certificates(directory: Path, valid_until: datetime.datetime | None) -> None:

@@ -142,6 +142,29 @@ def test_the_same_ends_are_not_sealed_twice(stamped: SealedStore) -> None:
     stamped.verify("--seals")
 
 
+def test_torn_lines_and_later_segments_leave_a_seal_as_it_was(
+    store: SealedStore, tmp_path: Path
+) -> None:
+    """Positions and numbers of lines count over all segments, with what is torn."""
+    store.configure(archive_seal_file=tmp_path / "kept")
+    for number in range(3):
+        with open(journal_lines.segment(store.path / LEGAL), "ab") as file:
+            file.write(b'{"seq":9,"time":"20')  # no line end: a crash has left it
+        store.run("seal")
+        month = ARRIVAL + (number + 12) * 31 * 86400  # later than the clock's
+        store.add(b"Subject: %d\r\n\r\nx\r\n" % number, arrival=month)
+        store.run("seal")
+        head = max(fields(store.seals()[-1])["journals"], key=lambda each: each["end"])
+        segments = journal_lines.segments(store.path / LEGAL)
+        content = b"".join(each.read_bytes() for each in segments)
+        line = content[head["start"] : head["end"]]
+        assert head["sha256"] == journal_lines.line_sha256(line)
+        assert head["lines"] == content[: head["end"]].count(b"\n")
+        assert line in (store.path / LEGAL / "journal" / head["segment"]).read_bytes()
+    assert len(segments) > 3
+    store.verify("--seals")
+
+
 def test_an_empty_store_is_sealed(stamped: SealedStore, tmp_path: Path) -> None:
     store = SampleStore(tmp_path / "empty")
     store.path.joinpath("seals").mkdir()
@@ -168,6 +191,7 @@ WRONG = {
     "refuses": "the authority refused: status 2",
     "other hash": "the time stamp is invalid",
     "other nonce": "the time stamp is invalid: Nonce mismatch",
+    "other time": "differs from this host's clock by more than an hour",
     "status 500": "HTTP status 500",
     "redirects": "HTTP status 302",
     "hangs": "no reply in 0 s",
@@ -444,6 +468,21 @@ def test_the_time_stamp_of_a_seal_that_was_removed_stays(stamped: SealedStore) -
     stamped.run("seal")
     assert reply.exists() and stamped.seals()[0].name.startswith("000002-")
     assert f"{reply.name}: of no seal" in stamped.verify(exit_code=2)
+
+
+def test_a_seal_that_was_antedated_and_stamped_again_is_named(
+    stamped: SealedStore, authority: tsa.Authority
+) -> None:
+    """Anybody can have a time stamp of now, of anything."""
+    stamped.run("seal")
+    [path] = stamped.seals()
+    content = path.read_bytes().replace(b'"time":"2', b'"time":"1', 1)
+    roots = time_stamp.load_roots(str(authority.root))
+    stamp = time_stamp.request(authority.url, content, roots)
+    for file, new in ((path, content), (path.with_suffix(".1.tsr"), stamp.reply)):
+        file.chmod(0o600)
+        file.write_bytes(new)
+    assert "not when the seal was made" in stamped.verify("--seals", exit_code=2)
 
 
 def test_a_key_that_came_after_the_seal_is_named(stamped: SealedStore) -> None:
