@@ -45,6 +45,8 @@ SECONDS = {
     "stamp_filter/test_requeue.py": 70,
     "reconcile/test_reconcile_scenarios.py": 68,
     "stamp_filter/test_amavis.py": 61,
+    "replicate/test_replicate.py": 60,
+    "replicate/test_replicate_faults.py": 60,
     "install/test_install_dkim.py": 60,
     "reconcile/test_reconcile.py": 60,
     "test_load.py": 58,

@@ -89,6 +89,9 @@ def _missing(
         file = job.missing_file(postfix_instance.name)
         if file and postfix_instance.current_settings().has_store:
             yield label, file
+    replicator = scheduler.REPLICATOR.missing_file(postfix_instance.name)
+    if replicator and postfix_instance.current_settings().archive_object_store:
+        yield "Bucket", replicator
     access_service = scheduler.ACCESS_SERVICE.missing_file(postfix_instance.name)
     if access_service and postfix_instance.current_settings().archive_reader_group:
         yield "Readers", access_service
