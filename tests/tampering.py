@@ -349,7 +349,7 @@ def strike_out(host: Host) -> None:
     journal_lines.strike_out(host.segment, 2)
 
 
-def append_event(host: Host, **fields: str) -> None:
+def append_event(host: Host, **fields: str | int) -> None:
     lines = host.lines()
     event = host.events()[-1]
     number = event["seq"] + 1
@@ -362,11 +362,34 @@ def append_event(host: Host, **fields: str) -> None:
 
 
 def forge_erased(host: Host) -> None:
-    """The record goes as if two people had wanted that."""
+    """The record goes as if two people had wanted that, and nobody had requested it."""
+    host.copies()[1].unlink()
+    append_erased(host, host.events()[2]["id"], request=5)
+    strike_out(host)
+
+
+def append_erased(host: Host, archive_id: str, request: int) -> None:
+    append_event(
+        host,
+        event="erased",
+        id=archive_id,
+        requested_by="anna",
+        requested_uid="1001",
+        request=str(request),
+        approved_by="bert",
+        approved_uid="1002",
+    )
+
+
+def forge_request_and_erased(host: Host) -> None:
+    """The record goes as if one person had requested that and another approved it."""
     archive_id = host.events()[2]["id"]
     host.copies()[1].unlink()
-    append_event(host, event="erased", id=archive_id, reason="x")
+    who: dict[str, str | int] = {"person": "anna", "person_uid": 1001}
+    append_event(host, event="erase-requested", id=archive_id, reason="x", **who)
+    append_erased(host, archive_id, host.events()[-1]["seq"])
     strike_out(host)
+    journal_lines.strike_out(host.segment, -2)
 
 
 def forge_purged(host: Host) -> None:
@@ -718,6 +741,7 @@ MOVES = (
     Move("an address changed, and the chain", change_envelope_and_chain),
     Move("details struck out without an event", strike_out),
     Move("a record removed under a forged event `erased`", forge_erased),
+    Move("the same, with a forged request before it", forge_request_and_erased),
     Move("a record removed under a forged event `purged`", forge_purged),
     Move("a line removed", remove_line),
     Move("a line removed with its copy", remove_record),
