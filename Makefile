@@ -59,6 +59,7 @@ PROCESSES = $(shell n=$$(($$(nproc) * 3)); [ $$n -lt 16 ] || n=16; echo $$n)
 endif
 
 .PHONY: help install uninstall demo test unit live container storm load reconcile bench
+.PHONY: object-storage
 .PHONY: bench-search growth check lint format tampering requirements clean
 
 help:

@@ -12,6 +12,7 @@ the next run. Started as root; notmuch is left out where it is not installed.
 from __future__ import annotations
 
 import argparse
+import compileall
 import json
 import os
 import shutil
@@ -55,7 +56,13 @@ HELP = {
     "STORE": "a directory to fill or to use again; else one that is removed",
     "OUT": "directory for search.json and search-performance.md",
 }
-PROGRAM = [sys.executable, "-m", "postfix_archive"]
+ROOT = Path(__file__).resolve().parents[1]
+# As make install has it: byte code, and no import hook of an editable installation.
+START = (
+    f"import sys; sys.path[:] = {[str(ROOT), *sys.path]!r};"
+    " from postfix_archive.cli.main import main; main(prog_name='postfix-archive')"
+)
+PROGRAM = [sys.executable, "-I", "-S", "-c", START]
 PAGE_SIZE = 20  # hits
 LISTED = 20  # messages that list shows
 REPETITIONS = 5  # of show and list
@@ -163,8 +170,9 @@ class Bench:
         return result
 
     def _repeated(self, etc: Path, arguments: tuple[str, ...]) -> list[Result]:
-        command = [*PROGRAM, "-c", str(etc), *arguments]
-        usages = [search_process.run(command) for _ in range(REPETITIONS)]
+        environment = {"MAIL_CONFIG": str(etc)}
+        command = [*PROGRAM, *arguments]
+        usages = [search_process.run(command, environment) for _ in range(REPETITIONS)]
         return [each._asdict() for each in usages]
 
     def _run(self, *arguments: str) -> Usage:
@@ -259,6 +267,7 @@ def main(arguments: list[str]) -> None:
     command_line.parse_counts(options, "messages", "lag_messages")
     out = Path(options.out)
     out.mkdir(parents=True, exist_ok=True)
+    compileall.compile_dir(ROOT / "postfix_archive", quiet=1)
     os.environ["TZ"] = "UTC"  # of dates in queries
     time.tzset()
     with working_directory(options.store) as directory:

@@ -20,6 +20,7 @@ with exit code 1.
      |    +-- WriteThroughTimeout, WriteThroughSkipped
      +-- DeadlineExceeded                         archive_time_limit
      +-- RecordNotFound, RecordDamaged            commands that read the store
+     |    +-- RecordRemoved
      +-- HoldRefused, EraseRefused                postfix-archive hold, erase
      +-- PersonUnknown                            what two people must decide
      +-- ExportFailed, ImportFailed, ReplayFailed export, import, replay
@@ -158,6 +159,10 @@ class FollowerRunning(ArchiveError):
 
 class RecordNotFound(ArchiveError):
     """The store has no record with this id."""
+
+
+class RecordRemoved(RecordNotFound):
+    """The record was purged or erased, and the index does not know it yet."""
 
 
 class RecordDamaged(ArchiveError):

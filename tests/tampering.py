@@ -81,6 +81,8 @@ class Host:
             journal_file.append(
                 "bypass-started", now, started=now, started_by="root", reason="x"
             )
+            held = self.copies()[3].name.partition(".")[0]
+            journal_file.append("hold-set", now, name="case", ids=held, reason="x")
         for number in range(2):
             archive_id = self._add(4 + number)
             report = REPORT % number
@@ -345,11 +347,11 @@ def change_envelope_and_chain(host: Host) -> None:
     host.rechain(events)
 
 
-def strike_out(host: Host) -> None:
-    journal_lines.strike_out(host.segment, 2)
+def strike_out(host: Host, line: int = 2) -> None:
+    journal_lines.strike_out(host.segment, line)
 
 
-def append_event(host: Host, **fields: str | int) -> None:
+def append_event(host: Host, **fields: str) -> None:
     lines = host.lines()
     event = host.events()[-1]
     number = event["seq"] + 1
@@ -361,51 +363,58 @@ def append_event(host: Host, **fields: str | int) -> None:
     host.write_last(line, number)
 
 
+def _remove_record(host: Host, number: int, event: str, **fields: str) -> None:
+    """A record goes, and an event says that this was right."""
+    archive_id = host.copies()[number].name.partition(".")[0]
+    host.copies()[number].unlink()
+    append_event(host, event=event, id=archive_id, **fields)
+    for line, each in enumerate(host.events()[:-1]):
+        if each.get("id") == archive_id:
+            strike_out(host, line)
+
+
+PERIOD_OVER = {
+    "rule": "archive_retention",
+    "period": "1d",
+    "until": "2026-01-01",
+    "by": "timer",
+}
+TWO_PEOPLE = {
+    "requested_by": "ann",
+    "requested_uid": "1001",
+    "approved_by": "bob",
+    "approved_uid": "1002",
+}
+
+
 def forge_erased(host: Host) -> None:
-    """The record goes as if two people had wanted that, and nobody had requested it."""
-    host.copies()[1].unlink()
-    append_erased(host, host.events()[2]["id"], request=5)
-    strike_out(host)
-
-
-def append_erased(host: Host, archive_id: str, request: int) -> None:
-    append_event(
-        host,
-        event="erased",
-        id=archive_id,
-        requested_by="anna",
-        requested_uid="1001",
-        request=str(request),
-        approved_by="bert",
-        approved_uid="1002",
-    )
+    _remove_record(host, 1, "erased", **TWO_PEOPLE)
 
 
 def forge_request_and_erased(host: Host) -> None:
-    """The record goes as if one person had requested that and another approved it."""
-    archive_id = host.events()[2]["id"]
-    host.copies()[1].unlink()
-    who: dict[str, str | int] = {"person": "anna", "person_uid": 1001}
-    append_event(host, event="erase-requested", id=archive_id, reason="x", **who)
-    append_erased(host, archive_id, host.events()[-1]["seq"])
-    strike_out(host)
-    journal_lines.strike_out(host.segment, -2)
+    archive_id = host.copies()[1].name.partition(".")[0]
+    request = {"person": "ann", "person_uid": "1001", "reason": "x"}
+    append_event(host, event="erase-requested", id=archive_id, **request)
+    number = str(host.events()[-1]["seq"])
+    _remove_record(host, 1, "erased", request=number, **TWO_PEOPLE)
 
 
 def forge_purged(host: Host) -> None:
-    """The record goes as if its period were over."""
-    archive_id = host.events()[2]["id"]
-    host.copies()[1].unlink()
-    append_event(
-        host,
-        event="purged",
-        id=archive_id,
-        rule="archive_retention",
-        period="1d",
-        until="2026-11-22",
-        by="timer",
-    )
-    strike_out(host)
+    _remove_record(host, 1, "purged", **PERIOD_OVER)
+
+
+def purge_held(host: Host) -> None:
+    _remove_record(host, 3, "purged", **PERIOD_OVER)
+
+
+def release_hold(host: Host) -> None:
+    """The hold is released, in the name of somebody, and its record removed."""
+    append_event(host, event="hold-released", name="case", user="ann", reason="x")
+    purge_held(host)
+
+
+def remove_hold_and_chain(host: Host) -> None:
+    host.rechain([e for e in host.events() if e["event"] != "hold-set"])
 
 
 def remove_line(host: Host) -> None:
@@ -584,6 +593,13 @@ def begin_archive_anew(host: Host) -> None:
     host.rechain(events[:2])
 
 
+def roll_back_archives(host: Host) -> None:
+    """The archives are what they were yesterday, the seals are not."""
+    for archive in (LEGAL, HR):
+        shutil.rmtree(host.store / archive)
+        shutil.copytree(host.yesterday / archive, host.store / archive)
+
+
 def roll_back(host: Host) -> None:
     """The whole store, with its seals, is what it was yesterday."""
     shutil.rmtree(host.store)
@@ -741,8 +757,11 @@ MOVES = (
     Move("an address changed, and the chain", change_envelope_and_chain),
     Move("details struck out without an event", strike_out),
     Move("a record removed under a forged event `erased`", forge_erased),
-    Move("the same, with a forged request before it", forge_request_and_erased),
+    Move("the same, with a forged request of another", forge_request_and_erased),
     Move("a record removed under a forged event `purged`", forge_purged),
+    Move("a held record removed under a forged event", purge_held),
+    Move("the same, with a forged release of the hold", release_hold),
+    Move("a hold taken out, and the chain", remove_hold_and_chain),
     Move("a line removed", remove_line),
     Move("a line removed with its copy", remove_record),
     Move("a record cut out, and the chain computed anew", remove_record_and_chain),
@@ -775,6 +794,7 @@ MOVES = (
     Move("two archives exchanged", exchange_archives),
     Move("an archive copied under another name", copy_archive),
     Move("an archive begun anew", begin_archive_anew),
+    Move("the archives rolled back to yesterday", roll_back_archives),
     Move("the store rolled back to yesterday, seals too", roll_back),
     Move("all seals removed", remove_seals, True),
     Move(

@@ -38,10 +38,10 @@ def doctor(ctx: click.Context, as_json: bool, fix: bool) -> None:
             raise NotRoot(
                 "only root may read store and queue: sudo postfix-archive doctor"
             )
-        host = inspection.inspect_host(ctx.obj)
+        host = _inspect(ctx.obj)
         findings = checks.run(host)
         if fix and apply_fixes(host, findings):
-            host = inspection.inspect_host(ctx.obj)
+            host = _inspect(ctx.obj)
             findings = checks.run(host)
     except (ArchiveError, OSError) as error:
         unknown = {"status": "UNKNOWN", "reason": str(error), "findings": []}
@@ -49,6 +49,20 @@ def doctor(ctx: click.Context, as_json: bool, fix: bool) -> None:
         ctx.exit(monitoring.UNKNOWN)
     click.echo(_as_json(findings) if as_json else checks.format_report(host, findings))
     ctx.exit(worst_severity(findings))
+
+
+def _inspect(directory: str) -> Host:
+    """Inspect the host, and the retention rules, for which libraries are needed."""
+    host = inspection.inspect_host(directory)
+    if host.settings is None or not host.has_retention:
+        return host
+    from postfix_archive.retention import rules
+
+    try:
+        rules.load(host.settings)
+    except ArchiveError as error:
+        return dataclasses.replace(host, retention_error=str(error))
+    return host
 
 
 def apply_fixes(host: Host, findings: list[Finding]) -> bool:

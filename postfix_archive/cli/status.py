@@ -112,6 +112,7 @@ def _archive_to_json(name: str, tally: Tally) -> dict[str, Any]:
     return {
         "archive": name,
         "messages": tally.messages,
+        "removed": tally.removed,
         "last_archived": tally.last_archived or None,
         "bypasses": [each.to_json() for each in tally.bypasses.values()],
         "supplements": tally.supplements,
@@ -184,7 +185,8 @@ def _text_lines(snapshot: Snapshot) -> Iterator[str]:
 
 def _archive_lines(name: str, tally: Tally) -> Iterator[str]:
     last = f", last at {tally.last_archived}" if tally.last_archived else ""
-    yield f"{name}: {tally.messages} messages{last}"
+    removed = f", {tally.removed} of them removed" if tally.removed else ""
+    yield f"{name}: {tally.messages} messages{removed}{last}"
     outcomes = _format_counts({**tally.outcomes, "waiting": len(tally.waiting)})
     if outcomes:
         yield f"  recipients: {outcomes}"

@@ -134,6 +134,11 @@ class Settings:
         return f"{self.archive_key_file}.helo"
 
     @property
+    def retention_rules_file(self) -> str:
+        """The file with the retention rules, which may be missing."""
+        return f"{self.config_directory}/archive.retention"
+
+    @property
     def own_paths(self) -> tuple[str, ...]:
         """Paths that belong to the archive's user, as far as they exist."""
         return self.archive_fallback_directory, self.archive_key_file

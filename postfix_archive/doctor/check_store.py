@@ -19,6 +19,7 @@ from postfix_archive.store.bypass_period import BypassPeriod
 LOW_SPACE, CRITICAL_SPACE = 1 << 30, 100 << 20  # bytes
 SEAL_LATE_AGE = 2 * DAY_SECONDS  # of a daily timer
 MINIMUM_VERSION = (3, 4)
+PURGE_LATE_AGE = 2 * 86400  # seconds: it runs once a day
 
 
 def check_settings(host: Host) -> Iterator[Finding]:
@@ -208,6 +209,29 @@ def check_seals(host: Host) -> Iterator[Finding]:
         )
 
 
+def check_retention(host: Host) -> Iterator[Finding]:
+    """Report retention rules that cannot be read, and a purge that does not end."""
+    if host.settings is None or not (host.settings.has_store and host.has_retention):
+        return
+    if host.retention_error:
+        yield Finding(
+            "retention-rule-invalid",
+            WARNING,
+            host.settings.retention_rules_file,
+            f"nothing is removed: {host.retention_error}",
+            "correct that line",
+        )
+    if host.purge_age is None or host.purge_age > PURGE_LATE_AGE:
+        yield Finding(
+            "purge-late",
+            WARNING,
+            "postfix-archive purge",
+            "it has not come to its end for two days: mail stays longer than the rules"
+            " say",
+            f"{host.archive_command('purge')} says why; its timer runs it every day",
+        )
+
+
 def check_store_format(host: Host) -> Iterator[Finding]:
     """Report archives that have a journal of store format 1."""
     for path in host.old_journals:
@@ -324,6 +348,7 @@ CHECKS: tuple[Callable[[Host], Iterator[Finding]], ...] = (
     check_store,
     check_readers,
     check_journals,
+    check_retention,
     check_seals,
     check_store_format,
     check_spool,

@@ -91,6 +91,9 @@ class Host:
     log_read_age: float | None = None  # seconds since it reached the log's end
     indexer_file: str = ""  # path of the unit or cron file that runs index
     index_age: float | None = None  # seconds since it reached the journals' ends
+    has_retention: bool = False  # there may be retention rules
+    purge_age: float | None = None  # seconds since the last purge, or since the rules
+    retention_error: str = ""  # why the retention rules cannot be read
     replicator_file: str = ""  # path of the unit or cron file that runs replicate
     replication_age: float | None = None  # seconds since the bucket had all
     object_store_error: str = ""  # why the bucket cannot be used

@@ -37,6 +37,7 @@ from postfix_archive.postfix import (
 from postfix_archive.postfix.configuration import Configuration
 from postfix_archive.replicate import bucket, replication_lag
 from postfix_archive.rescue import queue_rescue
+from postfix_archive.retention import clock
 from postfix_archive.seal import seal_lag
 from postfix_archive.search import index_lag
 from postfix_archive.store import fallback, journal_reader, known_end, record_reader
@@ -107,6 +108,8 @@ def inspect_host(directory: str) -> Host:
             configuration.name_of(postfix_config)
         ),
         index_age=_index_age(settings),
+        has_retention=_has_retention(settings),
+        purge_age=_purge_age(settings),
         replicator_file=scheduler.REPLICATOR.installed_file(
             configuration.name_of(postfix_config)
         ),
@@ -300,6 +303,28 @@ def _is_store_shared(settings: Settings | None) -> bool:
         return True  # check_store reports that
     except ArchiveError:
         return False
+
+
+def _has_retention(settings: Settings | None) -> bool:
+    return settings is not None and bool(
+        settings.archive_retention or os.path.lexists(settings.retention_rules_file)
+    )
+
+
+def _purge_age(settings: Settings | None) -> float | None:
+    """Return the seconds since the last purge, else since the rules were written."""
+    if settings is None:
+        return None
+    times = [clock.last_run(settings)]
+    if times == [None]:
+        for path in (
+            f"{settings.config_directory}/{archive_cf.FILE_NAME}",
+            settings.retention_rules_file,
+        ):
+            with contextlib.suppress(OSError):
+                times.append(os.stat(path).st_mtime)
+    last = max(filter(None, times), default=None)
+    return None if last is None else abs(time.time() - last)
 
 
 def _index_age(settings: Settings | None) -> float | None:

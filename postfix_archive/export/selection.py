@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 
 from postfix_archive.config.settings import Settings
-from postfix_archive.errors import RecordDamaged, RecordNotFound
+from postfix_archive.errors import RecordDamaged, RecordNotFound, RecordRemoved
 from postfix_archive.search import look_up
 from postfix_archive.search.search import Search
 from postfix_archive.store import journal, journal_reader, record_reader
@@ -70,6 +70,8 @@ def _hits(
     for hit in search.hits():
         try:
             record = look_up.record_of(settings, hit)
+        except RecordRemoved:
+            continue
         except (RecordNotFound, RecordDamaged) as error:
             notice(str(error))
             continue

@@ -81,12 +81,14 @@ def _missing(
         postfix_instance.config, is_wanted=is_wanted
     ):
         yield "Follower", follower
-    indexer = scheduler.INDEXER.missing_file(postfix_instance.name)
-    if indexer and postfix_instance.current_settings().has_store:
-        yield "Index", indexer
-    sealer = scheduler.SEALER.missing_file(postfix_instance.name)
-    if sealer and postfix_instance.current_settings().has_store:
-        yield "Seals", sealer
+    for label, job in (
+        ("Index", scheduler.INDEXER),
+        ("Purge", scheduler.PURGER),
+        ("Seals", scheduler.SEALER),
+    ):
+        file = job.missing_file(postfix_instance.name)
+        if file and postfix_instance.current_settings().has_store:
+            yield label, file
     access_service = scheduler.ACCESS_SERVICE.missing_file(postfix_instance.name)
     if access_service and postfix_instance.current_settings().archive_reader_group:
         yield "Readers", access_service

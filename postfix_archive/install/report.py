@@ -22,6 +22,7 @@ from postfix_archive.replicate import replication_lag
 from postfix_archive.rescue import queue_rescue
 from postfix_archive.search import index_lag
 from postfix_archive.system import scheduler
+from postfix_archive.system.scheduler import ScheduledJob
 
 NO_TIMER = (
     "none, no systemd or cron found: run postfix-archive queue rescue and"
@@ -44,6 +45,8 @@ NO_SEALER = (
     "none, no systemd or cron found: run postfix-archive seal --if-configured every day"
 )
 
+NO_PURGER = "none, no systemd or cron found: run postfix-archive purge every day"
+
 
 def show(
     postfix_instance: Instance,
@@ -62,7 +65,13 @@ def show(
     )
     print(f"Timer:      {timer or NO_TIMER}")
     print(f"Follower:   {_install_follower(postfix_instance, command)}")
-    print(f"Index:      {_install_indexer(postfix_instance, command)}")
+    for label, job, without in (
+        ("Index", scheduler.INDEXER, NO_INDEXER),
+        ("Purge", scheduler.PURGER, NO_PURGER),
+        ("Seals", scheduler.SEALER, NO_SEALER),
+    ):
+        text = _install_job(job, postfix_instance, command) or without
+        print(f"{f'{label}:':11} {text}")
     if postfix_instance.current_settings().archive_object_store:
         service = scheduler.REPLICATOR.install(
             postfix_instance.name, postfix_instance.directory, command
@@ -70,7 +79,6 @@ def show(
         print(f"Bucket:     {service or NO_REPLICATOR}")
     else:
         scheduler.REPLICATOR.remove(postfix_instance.name)
-    print(f"Seals:      {_install_sealer(postfix_instance, command)}")
     if postfix_instance.current_settings().archive_reader_group:
         service = scheduler.ACCESS_SERVICE.install(
             postfix_instance.name, postfix_instance.directory, command
@@ -153,30 +161,17 @@ def _install_follower(postfix_instance: Instance, command: str) -> str:
     )
 
 
-def _install_indexer(postfix_instance: Instance, command: str) -> str:
-    """Install the indexer; return its scheduler and file, or why there is none."""
-    name = postfix_instance.name
-    if not postfix_instance.current_settings().has_store:
-        scheduler.INDEXER.remove(name)
-        return "none: archive_delivery has no store"
-    return (
-        scheduler.INDEXER.install(name, postfix_instance.directory, command)
-        or NO_INDEXER
-    )
+def _install_job(job: ScheduledJob, postfix_instance: Instance, command: str) -> str:
+    """Install a job that works on the store; return its scheduler and file.
 
-
-def _install_sealer(postfix_instance: Instance, command: str) -> str:
-    """Install the daily timer of seals; return its scheduler and file, or a reason.
-
-    It does nothing until a setting says who witnesses seals.
+    Or why it is not installed, "" without systemd and cron. Those of seals and of purge
+    do nothing until a setting gives them something to do.
     """
     name = postfix_instance.name
     if not postfix_instance.current_settings().has_store:
-        scheduler.SEALER.remove(name)
+        job.remove(name)
         return "none: archive_delivery has no store"
-    return (
-        scheduler.SEALER.install(name, postfix_instance.directory, command) or NO_SEALER
-    )
+    return job.install(name, postfix_instance.directory, command)
 
 
 def _record_first_runs(settings: Settings) -> None:

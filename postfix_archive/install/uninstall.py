@@ -198,6 +198,7 @@ def _end_record(directory: str, undo_record: undo.UndoRecord) -> str:
 def _remove_follower(directory: str, name: str, prefix: str) -> None:
     """Remove all services; record the outcomes that are still in the log."""
     scheduler.INDEXER.remove(name)
+    scheduler.PURGER.remove(name)
     scheduler.REPLICATOR.remove(name)
     scheduler.SEALER.remove(name)
     scheduler.ACCESS_SERVICE.remove(name)

@@ -52,6 +52,11 @@ def parts_prefix(archive: str, journal_name: str) -> str:
     return f"{archive}/{journal_name}/"
 
 
+def chain_prefixes(archive: str) -> list[str]:
+    """Return what the keys of all objects begin with that are about no one record."""
+    return [f"{archive}/{each}" for each in JOURNALS]
+
+
 def parse_part(key: str) -> JournalPart | None:
     """Return the part of a journal that a key names, None for another key."""
     archive, _, rest = key.partition("/")

@@ -17,6 +17,8 @@ from postfix_archive.replicate.journal_chunks import Chunk
 from postfix_archive.replicate.replication_state import ArchiveState
 from postfix_archive.store import journal, journal_event, journal_reader
 
+CALENDAR_DAYS = 3  # by which the same number of months or years can differ
+
 
 class Locks(Protocol):
     """How long the server must keep the objects of one archive."""
@@ -79,8 +81,26 @@ class Relocking:
             self._extend(archive_id, Lock(None, archive_id in held))
         self._state.held = sorted(held)
 
+    def follow_rules(self) -> bool:
+        """Lock the chain longer if a rule has got longer; return whether one has.
+
+        It is the proof of records that are then kept for longer.
+        """
+        lock = self._locks.of_archive()
+        now = datetime.datetime.now(datetime.UTC)
+        days = (lock.until - now).days if lock.until else 0
+        if days <= self._state.longest + CALENDAR_DAYS:
+            return False
+        if self._state.longest:
+            for prefix in layout.chain_prefixes(self._archive):
+                self._extend_all(prefix, lock)
+        self._state.longest = days
+        return True
+
     def _extend(self, archive_id: str, lock: Lock) -> None:
-        prefix = layout.record_prefix(self._archive, archive_id)
+        self._extend_all(layout.record_prefix(self._archive, archive_id), lock)
+
+    def _extend_all(self, prefix: str, lock: Lock) -> None:
         for version in self._bucket.versions(prefix):
             if not version.is_marker:
                 self._bucket.extend(version.key, version.version_id, lock)

@@ -43,12 +43,14 @@ class ArchiveState:
     """What is in the bucket of one archive.
 
     ``ends`` has the end of each journal, ``removed`` removed records by their ids,
-    ``held`` the ids of those on whose objects a legal hold was set.
+    ``held`` the ids of those on whose objects a legal hold was set. ``longest`` is the
+    longest retention of a rule when the last part was uploaded, in days.
     """
 
     ends: dict[str, End] = field(default_factory=dict)
     removed: dict[str, Removed] = field(default_factory=dict)
     held: list[str] = field(default_factory=list)
+    longest: int = 0
 
 
 @dataclass
@@ -76,6 +78,7 @@ def read(settings: Settings) -> State | None:
                 {key: End(**each) for key, each in value["ends"].items()},
                 {key: Removed(**each) for key, each in value["removed"].items()},
                 list(value["held"]),
+                int(value["longest"]),
             )
             for name, value in values["archives"].items()
         }

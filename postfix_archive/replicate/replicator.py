@@ -58,6 +58,8 @@ class Replicator:
 
     def run(self) -> Iterator[None]:
         """Upload all that is new in the journals; yields after each part."""
+        if self._relocking.follow_rules():
+            self._save()
         for name in layout.JOURNALS:
             end = self._end(name)
             for chunk in journal_chunks.chunks(

@@ -29,7 +29,6 @@ from postfix_archive.search.search import Search
 from postfix_archive.store.record import Record
 from postfix_archive.system import files
 
-FILE_NAME = "archive.retention"
 SIZE_LIMIT = 1 << 20  # bytes of the file
 SETTING = "archive_retention"  # the rule that is none of the file
 NO_RULE = ""
@@ -69,14 +68,9 @@ class Decision(NamedTuple):
             return False
         return self.until is None or self.until > other.until
 
-    def to_fields(self, by: str) -> dict[str, str]:
-        """Return the details of an event; by says who applies the rule."""
-        return {
-            "rule": self.rule,
-            "period": self.period,
-            "until": self.until_text,
-            "by": by,
-        }
+    def to_fields(self) -> dict[str, str]:
+        """Return it as details of an event."""
+        return {"rule": self.rule, "period": self.period, "until": self.until_text}
 
 
 def noted(record: Record) -> Decision | None:
@@ -155,14 +149,9 @@ def last_day(arrived: datetime.date, period: Period) -> datetime.date | None:
     return arrived + relativedelta(**step)  # type: ignore[arg-type]
 
 
-def path_of(settings: Settings) -> str:
-    """Return the path of archive.retention."""
-    return f"{settings.config_directory}/{FILE_NAME}"
-
-
 def load(settings: Settings) -> Rules:
     """Return the rules. Raises RetentionRuleInvalid for the first line that is none."""
-    path = path_of(settings)
+    path = settings.retention_rules_file
     try:
         with open(files.open_regular(path), encoding="utf-8") as file:
             text = file.read(SIZE_LIMIT + 1)

@@ -80,21 +80,17 @@ def write(path: str, content: bytes) -> None:
     files.replace(path, content, mode)
 
 
-def remove_unfinished(store: str, seals: list[Seal]) -> None:
-    """Remove what an interrupted run has left: replies without a seal."""
+def remove_unfinished(store: str, next_number: int) -> None:
+    """Remove what an interrupted run has left: replies for the seal to be made next."""
     directory = f"{store}/{verifier.SEALS}"
-    stems = {each.name.removesuffix(".json") for each in seals}
     try:
-        for name in os.listdir(directory):
-            is_reply = name.endswith((REPLY_SUFFIX, CERTIFICATES_SUFFIX))
+        names = os.listdir(directory)
+        stems = {each.partition(".")[0] for each in names if each.endswith(".json")}
+        for name in names:
             stem = name.partition(".")[0]
-            is_next = int(stem.partition("-")[0] or 0) > (
-                seals[-1].number if seals else 0
-            )
-            if is_reply and is_next and stem not in stems:
+            is_next = stem.startswith(f"{next_number:06d}-") and stem not in stems
+            if is_next and name.endswith((REPLY_SUFFIX, CERTIFICATES_SUFFIX)):
                 os.unlink(f"{directory}/{name}")
-    except ValueError:
-        pass  # not a name of ours: verify reports it
     except OSError as error:
         raise files.store_error(directory, error) from error
 

@@ -63,8 +63,9 @@ def run(settings: Settings, warn: Warn) -> Sealing:
     store = settings.archive_store_directory
     with _locked(store):
         seals = seal_file.read_all(store)
-        seal_file.remove_unfinished(store, seals)
         last = seals[-1] if seals else None
+        number, previous = _place(settings, last)
+        seal_file.remove_unfinished(store, number)
         if last:
             _finish(settings, last, warn)
         current = heads.read(store, record_reader.archives(store), last)
@@ -72,7 +73,7 @@ def run(settings: Settings, warn: Warn) -> Sealing:
         if last and has_all and not current.is_new:
             sealing = Sealing(last, False, {})
         else:
-            sealing = _seal(settings, last, current, warn)
+            sealing = _seal(settings, number, previous, current, warn)
         tally_cache.save_ends(store, {}, settings.archive_fallback_directory)
     return sealing
 
@@ -91,10 +92,11 @@ def _locked(store: str) -> Iterator[None]:
         os.close(lock)
 
 
-def _seal(settings: Settings, last: Seal | None, current: Heads, warn: Warn) -> Sealing:
+def _seal(
+    settings: Settings, number: int, previous: str, current: Heads, warn: Warn
+) -> Sealing:
     """Make, deliver and record a seal."""
     store = settings.archive_store_directory
-    number, previous = _place(settings, last)
     seal, content = seal_file.make(
         number,
         previous,
@@ -108,7 +110,7 @@ def _seal(settings: Settings, last: Seal | None, current: Heads, warn: Warn) -> 
     for authority, stamp in stamps.items():
         _write_stamp(store, seal, authority, stamp)
     seal_file.write(seal_file.path_of(store, seal), content)
-    queued_as = delivery.deliver(settings, seal, content)
+    queued_as = _deliver(settings, seal, content, warn)
     _record(settings, seal, _archives_of(seal), queued_as, warn)
     times = {
         settings.archive_tsa_url[authority - 1]: _format(stamp)
@@ -180,8 +182,23 @@ def _finish(settings: Settings, seal: Seal, warn: Warn) -> None:
     queued_as = ""
     if missing and missing == existing:  # delivery comes before the first event
         content = seal_file.read_content(store, seal)
-        queued_as = delivery.deliver(settings, seal, content)
+        queued_as = _deliver(settings, seal, content, warn)
     _record(settings, seal, missing, queued_as, warn)
+
+
+def _deliver(settings: Settings, seal: Seal, content: bytes, warn: Warn) -> str:
+    """Deliver a seal; return the queue id if it was mailed, else "".
+
+    One that is time-stamped has a witness already: then an error is a warning, and does
+    not keep the next ones from being made.
+    """
+    try:
+        return delivery.deliver(settings, seal, content)
+    except ArchiveError as error:
+        if not seal.authorities:
+            raise
+        warn(f"{seal.name} is time-stamped, but not delivered: {error}")
+        return ""
 
 
 def _archives_of(seal: Seal) -> set[str]:

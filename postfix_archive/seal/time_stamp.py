@@ -7,12 +7,14 @@ Raises TimeStampFailed and LibraryMissing.
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import http.client
 import re
 import threading
 import urllib.error
 import urllib.request
+import warnings
 from types import ModuleType
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -33,6 +35,7 @@ SYSTEM_CERTIFICATES = (
 )
 
 
+PEM_CERTIFICATE = re.compile(b"-----BEGIN CERTIFICATE-----.*?-----END [^\n]*", re.S)
 OPENSSL_ERROR = re.compile(r'data: "(?:Verify error: ?)?([^"]+)"')
 
 
@@ -53,24 +56,41 @@ def load_roots(path: str) -> list[Certificate]:
     Raises TimeStampFailed.
     """
     _import_library()
-    from cryptography import x509
-
     paths = (path,) if path else SYSTEM_CERTIFICATES
     for each in paths:
         try:
             with open(each, "rb") as file:
-                return x509.load_pem_x509_certificates(file.read())
+                certificates = _parse_certificates(file.read())
         except FileNotFoundError:
             continue
-        except (OSError, ValueError) as error:
-            reason = getattr(error, "strerror", None) or "no certificates in PEM form"
+        except OSError as error:
             raise TimeStampFailed(
-                f"{each}: {reason}; check archive_tsa_certificates"
+                f"{each}: {error.strerror}; check archive_tsa_certificates"
             ) from error
+        if certificates:
+            return certificates
+        raise TimeStampFailed(
+            f"{each}: no certificates in PEM form; check archive_tsa_certificates"
+        )
     raise TimeStampFailed(
         f"{paths[0]}: no such file; set archive_tsa_certificates to a file with the"
         " root certificates of the authorities"
     )
+
+
+def _parse_certificates(content: bytes) -> list[Certificate]:
+    """Return the certificates in PEM; one that cannot be parsed is not trusted.
+
+    Systems have roots whose numbers RFC 5280 does not allow.
+    """
+    from cryptography import x509
+
+    certificates = []
+    for text in PEM_CERTIFICATE.findall(content):
+        with warnings.catch_warnings(), contextlib.suppress(ValueError):
+            warnings.simplefilter("ignore")
+            certificates.append(x509.load_pem_x509_certificate(text))
+    return certificates
 
 
 def request(url: str, content: bytes, roots: list[Certificate]) -> Stamp:

@@ -123,7 +123,6 @@ class IndexDatabase:
         Raises IndexDamaged if the text is not the same: FTS5 would keep words.
         """
         with index_file.translated(self.path):
-            self._db.execute("PRAGMA secure_delete = ON")
             self._db.execute(
                 "CREATE TEMP TABLE IF NOT EXISTS removed (number INTEGER PRIMARY KEY)"
             )
@@ -146,20 +145,20 @@ class IndexDatabase:
     def tidy(self) -> None:
         """Leave no word of removed messages in the files; see commit().
 
-        FTS5 has only noted the removal. This writes its index anew, without: 0.1 s for
-        each MB.
+        FTS5 has only noted the removal, and SQLite leaves what was deleted in its
+        pages. This writes all of them anew.
         """
         if not self._has_removed:
             return
         with index_file.translated(self.path):
             for table in ("message_text", "address_text"):
                 self._db.execute(f"INSERT INTO {table} ({table}) VALUES ('optimize')")
-            self._has_removed = False
-            self.commit(self.position)
             self._db.execute("COMMIT")
-            self._db.execute("PRAGMA secure_delete = OFF")
+            self._db.execute("VACUUM")
             self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
             self._db.execute("BEGIN IMMEDIATE")
+        self._has_removed = False
+        self.commit(self.position)
 
     def _remove_unused(self) -> None:
         """Remove addresses and labels that no message has any more."""

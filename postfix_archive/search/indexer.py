@@ -37,13 +37,12 @@ CHUNK_BYTES = 4 << 20  # bytes of such lines; a single one can have 20 MB
 # The message is not to blame for these; later it may be read.
 PASSING_ERRORS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 # Of these depends what finds a message; the others only belong to it.
-MATCHED_EVENTS = {*journal.CAPTURE_EVENTS, journal.OUTCOME}
+MATCHED_EVENTS = {*journal.CAPTURE_EVENTS, journal.OUTCOME, journal.RETENTION}
 INDEXED_EVENTS = {
     *MATCHED_EVENTS,
     *journal.REPORT_EVENTS,
     *journal.REQUEST_EVENTS,
     journal.MAILED,
-    journal.RETENTION,
 }
 NO_CONTENT = extraction_header.NO_CONTENT._replace(
     problems=("copy: missing or damaged",)

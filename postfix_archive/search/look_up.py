@@ -20,6 +20,7 @@ from postfix_archive.errors import (
     IndexFailed,
     RecordDamaged,
     RecordNotFound,
+    RecordRemoved,
     StoreFailed,
 )
 from postfix_archive.message import address, dates, mime
@@ -115,7 +116,8 @@ def last_records(
         )
         return
     for place in places:
-        yield record_of(settings, place)
+        with contextlib.suppress(RecordRemoved):
+            yield record_of(settings, place)
 
 
 def _last_places(

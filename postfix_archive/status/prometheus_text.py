@@ -26,6 +26,7 @@ FAMILIES = {
     "build_info": (GAUGE, "The version of postfix_archive; always 1."),
     "severity": (GAUGE, "Exit code of status: 0 OK, 1 warning, 2 mail at risk."),
     "archived_messages_total": (COUNTER, "Messages archived, each counted once."),
+    "removed_messages_total": (COUNTER, "Of these, purged or erased since."),
     "archived_original_bytes_total": (COUNTER, "Bytes of archived originals."),
     "supplements_total": (COUNTER, "Supplements added to records."),
     "mailed_copies_total": (COUNTER, "Archive copies sent as mail."),
@@ -137,6 +138,7 @@ def _samples(snapshot: Snapshot) -> Iterator[Sample]:
 
 def _archive_samples(labels: dict[str, str], counts: Tally) -> Iterator[Sample]:
     yield "archived_messages_total", labels, counts.messages
+    yield "removed_messages_total", labels, counts.removed
     yield "archived_original_bytes_total", labels, counts.received_bytes
     yield "supplements_total", labels, counts.supplements
     yield "mailed_copies_total", labels, counts.mailed

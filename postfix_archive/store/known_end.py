@@ -120,7 +120,7 @@ def advice(directory: str) -> str:
     """Return what to do about a loss."""
     return (
         "mount the store, or restore it from a backup; if it is right as it is, remove"
-        f" the archive's line from {directory}/{FILE_NAME}"
+        f" its line from {directory}/{FILE_NAME}"
     )
 
 

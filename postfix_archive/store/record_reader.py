@@ -16,6 +16,7 @@ from postfix_archive.errors import (
     JournalFailed,
     RecordDamaged,
     RecordNotFound,
+    RecordRemoved,
     StoreFailed,
 )
 from postfix_archive.message import address, dates, header, mime
@@ -90,15 +91,17 @@ def records(
 def record_at(directory: str, archive: str, offsets: Iterable[int]) -> Record:
     """Return the record of the journal lines that start at these offsets.
 
-    Raises RecordNotFound unless they are lines of one record, with its ``archived``
-    line: the journal is another one than that from which the offsets come.
+    Raises RecordRemoved if it was removed, RecordNotFound unless they are lines of one
+    record, with its ``archived`` line: the journal is another one than that from which
+    the offsets come.
     """
     path = journal_reader.path_of(directory, archive)
     offsets = list(offsets)
     events = []
     for line in journal_reader.lines_at(path, offsets):
         if line.is_struck_out or line.kind in journal.REMOVAL_EVENTS:
-            raise not_found(journal_format.string_field(line.content, "id"), directory)
+            archive_id = journal_format.string_field(line.content, "id")
+            raise RecordRemoved(str(not_found(archive_id, directory)))
         event = journal_reader.valid_event(line)
         if event is not None:
             events.append(event)

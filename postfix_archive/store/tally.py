@@ -1,8 +1,8 @@
 """Count the events of a journal, line by line.
 
 Used by tally_cache, which saves a tally so that no line is read twice, and by status.
-An invalid line counts as damaged. A line torn by a crash, or whose details are struck
-out, counts as a line only.
+An invalid line counts as damaged. A line torn by a crash counts as a line only; one
+whose details are struck out as a line, and as a message if it archived one.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from postfix_archive.store import (
 from postfix_archive.store.bypass_period import BypassPeriod
 from postfix_archive.store.journal_event import Event
 
-VERSION = 2  # change it with the fields: a cached tally of another is discarded
+VERSION = 3  # change it with the fields: a cached tally of another is discarded
 STAMP_VERDICTS = (stamp.ABSENT, stamp.VALID, stamp.ALTERED, stamp.FORGED)
 # Keys of an outcome event that name the recipient of a capture (store-format.md).
 OUTCOME_KEYS = ("id", "of", "recipient", "original", "parent")
@@ -34,6 +34,7 @@ COUNTERS = (
     "damaged",
     "first_damaged",
     "messages",
+    "removed",
     "supplements",
     "mailed",
     "received_bytes",
@@ -44,7 +45,8 @@ COUNTERS = (
 class Tally:
     """Counts over the first ``offset`` bytes of a journal.
 
-    ``messages`` counts records, ``stamps`` the verdicts on all captures, supplements
+    ``messages`` counts records, those that were removed too, ``removed`` these alone;
+    ``stamps`` the verdicts on all captures, supplements
     included, ``outcomes`` the settled outcomes by kind. ``waiting`` has a hash of each
     recipient whose last outcome is ``waiting``; a settled outcome removes it, so the
     follower must not record ``waiting`` after that. ``bypasses`` has each bypass period
@@ -61,7 +63,7 @@ class Tally:
     def __init__(self) -> None:
         self.start = self.offset = 0  # bytes: start and end of the last line
         self.lines = self.damaged = self.first_damaged = 0
-        self.messages = self.supplements = self.mailed = 0
+        self.messages = self.removed = self.supplements = self.mailed = 0
         self.received_bytes = self.copy_bytes = 0
         self.last_archived = ""  # RFC 3339; "" for never
         self.stamps = dict.fromkeys(STAMP_VERDICTS, 0)
@@ -99,7 +101,10 @@ class Tally:
             self.damaged += 1
             self.first_damaged = self.first_damaged or self.lines
             return ""
-        if event is None or journal_format.is_struck_out(line):
+        if event is None:
+            return ""
+        if journal_format.is_struck_out(line):
+            self._count_message(event)
             return ""
         return self._count(event)
 
@@ -107,6 +112,8 @@ class Tally:
         kind = event["event"]
         if kind in journal.CAPTURE_EVENTS:
             self._count_capture(event)
+        elif kind in journal.REMOVAL_EVENTS:
+            self.removed += 1
         elif kind == journal.MAILED:
             self.mailed += 1
         elif kind == journal.OUTCOME:
@@ -121,10 +128,15 @@ class Tally:
         if event["event"] == journal.SUPPLEMENT:
             self.supplements += 1
             return
+        self._count_message(event)
+        self.received_bytes += event["size"]
+
+    def _count_message(self, event: Event) -> None:
+        if event["event"] != journal.ARCHIVED:
+            return
         # A second original with the same archive id has a longer file name.
         file_name = event.get("file", "").rpartition("/")[2]
         self.messages += file_name in ("", f"{event['id']}.eml.gz")
-        self.received_bytes += event["size"]
         self.last_archived = max(self.last_archived, event["time"])
 
     def _count_outcome(self, event: Event) -> None:

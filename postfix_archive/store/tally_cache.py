@@ -18,6 +18,7 @@ from postfix_archive.errors import ArchiveError
 from postfix_archive.message import digest
 from postfix_archive.postfix.mail_queue import PARSE_ERRORS
 from postfix_archive.store import (
+    journal,
     journal_format,
     journal_reader,
     known_end,
@@ -157,9 +158,16 @@ def _count_new_lines(directory: str, cached: Tally | None) -> Tally:
     """Count the new lines of one journal; return the tally. Raises JournalFailed."""
     path = f"{directory}/{journal_format.NAME}"
     current = cached if cached and _is_unchanged(path, cached) else Tally()
+    if current.offset and _has_removal(path, current.offset):
+        current = Tally()  # older lines are struck out, and files are gone
     for line in journal_reader.lines(path, current.offset):
         current.copy_bytes += _file_size(directory, current.add_line(line.content))
     return current
+
+
+def _has_removal(path: str, offset: int) -> bool:
+    lines = journal_reader.lines(path, offset)
+    return any(each.kind in journal.REMOVAL_EVENTS for each in lines)
 
 
 def _is_unchanged(path: str, cached: Tally) -> bool:

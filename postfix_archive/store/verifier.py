@@ -532,7 +532,7 @@ def _add_event(
         result.add_error(location, problem)
         return
     _add_decision(result, location, event, fields)
-    if event["event"] == ARCHIVED or not result.is_gone(record_id):
+    if "id" in event and (event["event"] == ARCHIVED or not result.is_gone(record_id)):
         number = result.last_number if details else 0
         result.present[record_id] = number or result.present.get(record_id, 0)
     if event["event"] not in (ARCHIVED, OUTCOME_REPORT):
@@ -777,6 +777,8 @@ def read_seals(store: str) -> tuple[list[Seal], list[Finding]]:
         names = sorted(os.listdir(directory))
     except FileNotFoundError:
         return [], []
+    except NotADirectoryError as error:
+        return [], [Finding(directory, str(error.strerror))]
     seals: list[Seal] = []
     findings = []
     for name in filter(SEAL_NAME.fullmatch, names):
@@ -915,8 +917,9 @@ def signature_command(store: str) -> str:
 
 def seal_summary(store: str, seals: list[Seal]) -> str:
     """Return one line about the seals of a store."""
+    plural = "" if len(seals) == 1 else "s"
     last = f", last {seals[-1].name}" if seals else ""
-    return f"{store}/{SEALS}: {len(seals)} seals{last}"
+    return f"{store}/{SEALS}: {len(seals)} seal{plural}{last}"
 
 
 def _open_no_follow(path: str, flags: int) -> int:

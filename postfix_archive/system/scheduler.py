@@ -266,3 +266,36 @@ ACCESS_SERVICE = _service(
     "access-service",
     "access-service >/dev/null",
 )
+PURGER = ScheduledJob(
+    name_prefix="postfix-archive-purge-",
+    units={
+        "timer": """\
+[Unit]
+Description=Mail archive of Postfix in {directory}: purge every day
+
+[Timer]
+OnCalendar=*-*-* 02:17
+RandomizedDelaySec=1h
+Persistent=true
+
+[Install]
+WantedBy=timers.target
+""",
+        "service": """\
+[Unit]
+Description=Mail archive of Postfix in {directory}: mail that is kept no longer
+After=postfix.service
+
+[Service]
+Type=oneshot
+Nice=5
+ExecStart=/bin/sh -c {command}
+""",
+    },
+    unit_command="exec {archive} purge",
+    crontab="""\
+# Removes what the retention rules keep no longer; output goes to Postfix's log.
+17 2 * * * root {command}
+""",
+    cron_command="{archive} purge 2>&1 | {postlog}",
+)

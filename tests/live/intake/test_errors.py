@@ -415,6 +415,7 @@ COMMAND_ERRORS = {
     "ReasonMissing",
     "RecordDamaged",
     "RecordHeld",
+    "RecordRemoved",
     "RecordNotFound",
     "ReferenceMissing",
     "ReplayFailed",

@@ -164,6 +164,12 @@ def test_a_rule_that_got_longer_makes_the_lock_longer(replicated: Replicated) ->
     )
     store.run("replicate", "--once")
     assert replicated.days(archive_id) == {"2027-11-23"}
+    [before] = {each[:4] for each in replicated.days(f"{LEGAL}/journal")}
+    replicated.configure(archive_retention=f"{LEGAL}=30y")
+    store.run("replicate", "--once")
+    [after] = {each[:4] for each in replicated.days(f"{LEGAL}/journal")}
+    assert int(after) == int(before) + 29
+    replicated.configure(archive_retention=f"{LEGAL}=1y")
     decision = {**RULE, "period": "10y", "until": "2036-11-22"}
     with Journal(str(store.path / LEGAL)) as journal:
         journal.append("retention", "2026-11-30T00:00:00Z", id=archive_id, **decision)

@@ -5,13 +5,16 @@ from __future__ import annotations
 import itertools
 import os
 import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from postfix_archive.cli import main
-from postfix_archive.replicate import bucket, replication_state
+from postfix_archive.replicate import bucket, replication_lag, replication_state
 from postfix_archive.replicate.bucket import Bucket
 
 import object_store as storage
@@ -214,6 +217,34 @@ def test_a_restore_replaces_no_journal(replicated: Replicated) -> None:
     before = content_of(store.path)
     assert "there is a journal already" in error_of(store, "restore", str(store.path))
     assert content_of(store.path) == before
+
+
+def test_the_service_follows_the_journals_until_it_is_stopped(
+    replicated: Replicated, object_store: ObjectStore
+) -> None:
+    """It takes no second one beside it, and goes on after errors."""
+    store = replicated.store
+    command = [sys.executable, "-m", "postfix_archive", "-c", str(store.directory)]
+    follow = [*command, "replicate", "--follow"]
+    with CuttingProxy(object_store.port) as proxy:
+        replicated.configure(
+            archive_object_store=object_store.url(replicated.name, proxy.endpoint)
+        )
+        proxy.cut_after = 0
+        with subprocess.Popen(follow, stderr=subprocess.PIPE, text=True) as service:
+            assert service.stderr is not None
+            assert "ObjectStoreFailed: s3://" in service.stderr.readline()
+            output = store.run("replicate", "--once").output
+            assert "another postfix-archive replicate is already running" in output
+            proxy.cut_after = None
+            store.add(b"one\r\n")
+            while replication_lag.lag(store.settings, LEGAL).size:
+                assert service.poll() is None
+                time.sleep(0.1)
+            service.terminate()
+            assert service.wait() == 0
+    replicated.configure(archive_object_store=replicated.url)
+    assert content_of(replicated.restore()) == content_of(store.path)
 
 
 def killed_at(step: int, *arguments: str) -> bool:

@@ -13,7 +13,7 @@ from postfix_archive.cli import main, options
 
 from unit.test_docs import commands
 
-GROUPS = ["", "bypass", "erase", "fallback", "hold", "key", "queue"]
+GROUPS = ["", "bypass", "erase", "fallback", "hold", "key", "queue", "retention"]
 
 
 def help_text(name: str) -> str:

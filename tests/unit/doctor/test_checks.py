@@ -273,6 +273,23 @@ def test_lines_that_nobody_has_witnessed_for_days_are_reported() -> None:
     assert finding_names(replace(STOCK, unsealed_age=1e5)) == set()
 
 
+def test_what_the_object_storage_lacks() -> None:
+    with_bucket = settings.parse(
+        f"{ARCHIVE_CF}archive_object_store = s3://bucket\n",
+        path="archive.cf",
+        config_directory="/",
+        myhostname="?",
+    )
+    host = replace(STOCK, settings=with_bucket, replication_age=60.0)
+    assert finding_names(host) == set()
+    assert finding_names(replace(host, replication_age=601.0)) == {"replicate-late"}
+    assert finding_names(replace(host, replication_age=None)) == {"replicate-late"}
+    [finding] = checks.run(replace(host, object_store_error="s3://bucket/: full"))
+    assert finding.check == "object-store"
+    assert finding.harm == "s3://bucket/: full: nothing is uploaded"
+    assert finding_names(replace(STOCK, replication_age=None)) == set()
+
+
 def test_what_search_stands_on() -> None:
     assert finding_names(replace(STOCK, index_age=None)) == {"index-late"}
     assert finding_names(replace(STOCK, index_age=601.0)) == {"index-late"}
@@ -281,6 +298,16 @@ def test_what_search_stands_on() -> None:
     unit = "/etc/systemd/system/postfix-archive-index-postfix.service"
     [finding] = checks.run(replace(STOCK, index_age=601.0, indexer_file=unit))
     assert "systemctl restart postfix-archive-index-postfix.service" in finding.fix
+
+
+def test_what_retention_stands_on() -> None:
+    with_rules = replace(STOCK, has_retention=True, purge_age=60.0)
+    assert finding_names(with_rules) == set()
+    invalid = replace(with_rules, retention_error="archive.retention, line 2: x")
+    assert finding_names(invalid) == {"retention-rule-invalid"}
+    for age in (None, 2 * 86400 + 1.0):
+        assert finding_names(replace(with_rules, purge_age=age)) == {"purge-late"}
+        assert finding_names(replace(STOCK, purge_age=age)) == set()
 
 
 def test_what_the_outcomes_stand_on() -> None:

@@ -220,6 +220,12 @@ def test_an_index_that_was_told_too_late_ends_right(
         patch.setattr(index_update, "catch_up", lambda *_: None)
         removal.remove(store.settings, LEGAL, first, "purged", DETAILS)
     assert stored_files(store) == {second}
+    assert first not in store.run("list").output
+    assert f"{first} was purged" in store.run("show", first, exit_code=1).output
+    if is_indexed:
+        out = store.directory / "out"
+        store.run("export", "--query", "*", "--format", "eml", out)
+        assert len(list(out.rglob("*.eml"))) == 1
     catch_up(store)
     assert found(store, "apricot") == []
     assert found(store, "banana") == [second]

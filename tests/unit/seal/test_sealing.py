@@ -5,29 +5,27 @@ from __future__ import annotations
 import datetime
 import email
 import json
-import os
 import shlex
 import shutil
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import pytest
 from smtp_peer import Peer
 
 from postfix_archive.doctor import check_store, inspection
-from postfix_archive.errors import LibraryMissing
+from postfix_archive.errors import LibraryMissing, TimeStampFailed
 from postfix_archive.seal import delivery, seal_lag, sealing, time_stamp
 from postfix_archive.store import known_end, verifier
 
 import journal_lines
 import tsa
 from sample_store import ARRIVAL, LEGAL, SampleStore
+from unit import kills
 from unit.doctor.test_checks import STOCK
 
 HR = "hr@example.com"
@@ -109,7 +107,7 @@ def test_a_seal_names_the_end_of_every_journal(stamped: SealedStore) -> None:
         assert (head["start"], head["end"]) == (len(lines[0]), len(b"".join(lines)))
         assert head["segment"] == segment.name
         assert heads[archive, "access"]["end"] == 0
-    assert "1 seals" in stamped.verify("--seals")
+    assert "1 seal, " in stamped.verify("--seals")
 
 
 def test_seals_are_chained_in_and_to_each_other(stamped: SealedStore) -> None:
@@ -151,7 +149,7 @@ def test_an_empty_store_is_sealed(stamped: SealedStore, tmp_path: Path) -> None:
     path.write_text(path.read_text() + f"archive_seal_file = {tmp_path}/seal-file\n")
     store.run("seal")
     assert "Nothing new" in store.run("seal").output
-    assert "1 seals" in store.run("verify").output
+    assert "1 seal, " in store.run("verify").output
     assert len((tmp_path / "seal-file").read_bytes().splitlines()) == 1
 
 
@@ -246,6 +244,45 @@ def test_one_of_several_authorities_is_enough_with_a_warning(
     assert "its time stamps are missing" in stamped.verify("--seals", exit_code=2)
 
 
+@pytest.mark.parametrize(
+    "content", [None, b"", b"-----BEGIN CERTIFICATE-----\n\n-----END"]
+)
+def test_a_file_without_certificates_is_one_clear_line(
+    content: bytes | None, stamped: SealedStore, tmp_path: Path
+) -> None:
+    path = tmp_path / "roots.pem"
+    if content is not None:
+        path.write_bytes(content)
+    stamped.configure(archive_tsa_certificates=path)
+    output = stamped.run("seal", exit_code=1).output
+    assert f"{path}: no " in output and output.count("\n") == 1
+    assert "archive_tsa_certificates" in output and stamped.seals() == []
+
+
+def test_what_the_system_trusts_is_no_authority_of_ours(stamped: SealedStore) -> None:
+    stamped.configure(archive_tsa_certificates="")
+    output = stamped.run("seal", exit_code=1).output
+    assert "archive_tsa_certificates" in output and output.count("\n") == 1
+
+
+def test_a_reply_with_any_bit_changed_is_refused_or_says_the_same(
+    authority: tsa.Authority,
+) -> None:
+    roots = time_stamp.load_roots(str(authority.root))
+    stamp = time_stamp.request(authority.url, b"x", roots)
+    refused = 0
+    for position in range(len(stamp.reply)):
+        changed = bytearray(stamp.reply)
+        changed[position] ^= 1 << position % 8
+        for reply in (bytes(changed), stamp.reply[:position]):
+            try:
+                assert time_stamp.check(reply, b"x", roots).time == stamp.time
+            except TimeStampFailed:
+                refused += 1
+    # The rest is in no signature: versions, the name of the signature's algorithm.
+    assert refused > 2 * len(stamp.reply) - 30
+
+
 def test_without_the_library_the_command_says_what_to_install(
     stamped: SealedStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -322,6 +359,16 @@ def test_a_seal_that_cannot_be_mailed_is_mailed_by_the_next_run(
     assert len(store.seals()) == len(store.seal_events(LEGAL)) == 1
 
 
+def test_what_fails_after_the_time_stamp_is_a_warning(
+    stamped: SealedStore, tmp_path: Path
+) -> None:
+    stamped.configure(archive_seal_file=tmp_path / "none" / "kept")
+    for number in range(2):
+        assert "warning: 00000" in stamped.run("seal").output
+        stamped.add(b"Subject: %d\r\n\r\nx\r\n" % number)
+    assert len(stamped.seals()) == len(stamped.seal_events(LEGAL)) == 2
+
+
 def test_a_file_has_one_seal_in_each_line(store: SealedStore, tmp_path: Path) -> None:
     path = tmp_path / "for the auditor"
     store.configure(archive_seal_file=path)
@@ -390,6 +437,15 @@ def test_a_store_that_lost_lines_is_sealed_and_the_loss_named(
     assert "sealed by 000001-" in stamped.verify("--seals", exit_code=2)
 
 
+def test_the_time_stamp_of_a_seal_that_was_removed_stays(stamped: SealedStore) -> None:
+    stamped.run("seal")
+    [reply] = (stamped.path / "seals").glob("*.tsr")
+    stamped.seals()[0].unlink()
+    stamped.run("seal")
+    assert reply.exists() and stamped.seals()[0].name.startswith("000002-")
+    assert f"{reply.name}: of no seal" in stamped.verify(exit_code=2)
+
+
 def test_a_key_that_came_after_the_seal_is_named(stamped: SealedStore) -> None:
     stamped.run("seal")
     path = stamped.directory / "archive.key"
@@ -403,35 +459,12 @@ def test_a_key_that_came_after_the_seal_is_named(stamped: SealedStore) -> None:
 # --- killed --------------------------------------------------------------------------
 
 
-CHANGES = ("write", "fsync", "rename", "link", "unlink", "mkdir", "ftruncate")
-
-
 def is_killed_at(store: SealedStore, step: int) -> bool:
     """Seal in a process that is killed before its step-th change of a file."""
-    pid = os.fork()
-    if not pid:
-        try:
-            settings = store.settings
-            kill_before(step)
-            sealing.run(settings, lambda _: None)
-        finally:
-            os._exit(0)
-    _, status = os.waitpid(pid, 0)
-    return os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
-
-
-def kill_before(step: int) -> None:
-    remaining = step
-
-    def count(_: FrameType, event: str, function: Any) -> None:
-        nonlocal remaining
-        is_call = getattr(function, "__module__", None) == "posix"
-        if event == "c_call" and is_call and function.__name__ in CHANGES:
-            remaining -= 1
-            if not remaining:
-                os.kill(os.getpid(), signal.SIGKILL)
-
-    sys.setprofile(count)
+    settings = store.settings
+    return kills.is_killed_at(
+        step, lambda: sealing.run(settings, lambda _: None), only_changes=True
+    )
 
 
 def check_end(store: SealedStore, kept: Path) -> None:

@@ -7,16 +7,12 @@ import errno
 import functools
 import os
 import shutil
-import signal
 import sqlite3
-import sys
 import tempfile
 import threading
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import FrameType
-from typing import Any
 
 import pytest
 
@@ -37,6 +33,7 @@ from postfix_archive.search.content import MessageContent
 from postfix_archive.store import journal_reader, record_reader
 
 from unit.examples import HR, LEGAL
+from unit.kills import is_killed_at
 from unit.search import corpus
 from unit.search.index_helpers import catch_up, names_found, settings_of
 
@@ -95,7 +92,7 @@ def test_a_killed_indexer_loses_nothing_and_adds_nothing_twice(few: Path) -> Non
     steps = kills = 0
     while True:
         steps += 17
-        if not is_killed_at(few, steps):
+        if not is_killed_at(steps, functools.partial(catch_up_in_small_steps, few)):
             break
         kills += 1
         if kills % 3 == 0:  # begin anew now and then, else go on where it was killed
@@ -109,35 +106,10 @@ def test_a_killed_indexer_loses_nothing_and_adds_nothing_twice(few: Path) -> Non
     assert row_counts(few) == counts
 
 
-def is_killed_at(store: Path, step: int) -> bool:
-    """Index in a process that is killed before its step-th call of SQLite or the OS."""
-    pid = os.fork()
-    if not pid:
-        try:
-            indexer.COMMIT_SECONDS = 0.0
-            indexer.CHUNK_LINES = 2
-            kill_before(step)
-            catch_up(store)
-        finally:
-            os._exit(0)
-    _, status = os.waitpid(pid, 0)
-    return os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
-
-
-def kill_before(step: int) -> None:
-    remaining = step
-
-    def count(_: FrameType, event: str, function: Any) -> None:
-        nonlocal remaining
-        if event == "c_call":
-            owner = getattr(function, "__self__", None)
-            module = getattr(function, "__module__", None)
-            if isinstance(owner, sqlite3.Connection) or module == "posix":
-                remaining -= 1
-                if not remaining:
-                    os.kill(os.getpid(), signal.SIGKILL)
-
-    sys.setprofile(count)
+def catch_up_in_small_steps(store: Path) -> None:
+    indexer.COMMIT_SECONDS = 0.0
+    indexer.CHUNK_LINES = 2
+    catch_up(store)
 
 
 @pytest.mark.parametrize(

@@ -427,7 +427,8 @@ def test_an_erased_message_is_shown_nowhere_and_no_error(tmp_path: Path) -> None
     with pytest.raises(RecordNotFound, match=f"{ID} was erased 2026-11-30"):
         record_reader.find_record(str(tmp_path), ID, None)
     tallies, errors = tally_cache.current_tallies(str(tmp_path), [LEGAL], str(tmp_path))
-    assert (tallies[LEGAL].messages, tallies[LEGAL].damaged, errors) == (1, 0, {})
+    counts = tallies[LEGAL]
+    assert (counts.messages, counts.removed, counts.damaged, errors) == (2, 1, 0, {})
 
 
 def test_a_message_struck_out_without_an_event_is_an_error_for_readers(

@@ -126,6 +126,7 @@ JOBS = {
     "timer": scheduler.TIMER,
     "follower": scheduler.FOLLOWER,
     "indexer": scheduler.INDEXER,
+    "purger": scheduler.PURGER,
     "replicator": scheduler.REPLICATOR,
     "sealer": scheduler.SEALER,
 }

@@ -1,0 +1,147 @@
+"""A removal that is killed between any two steps is completed by the next run."""
+
+from __future__ import annotations
+
+import functools
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from postfix_archive.message import dates
+from postfix_archive.retention import removal
+from postfix_archive.search import index_update
+from postfix_archive.search.search import Search
+from postfix_archive.store import copy_file, record_reader, verifier
+from postfix_archive.store.archive import Archive
+
+import journal_lines
+from sample_store import ARRIVAL, LEGAL, SampleStore
+from unit.kills import is_killed_at
+
+TIME = dates.format_rfc3339(ARRIVAL)
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store with two records and their index; the first has a report."""
+    store = SampleStore(tmp_path_factory.mktemp("template"))
+    recipients = tuple(b"zoe%d@example.net" % number for number in range(200))
+    first = store.add(b"Subject: apricot\r\n\r\nx\r\n", recipients=recipients)
+    store.add(b"Subject: banana\r\n\r\nx\r\n")
+    report = [*copy_file.decompress(str(store.copy_path(first)), 1 << 20)]
+    Archive(str(store.path), LEGAL).store_outcome_report(first, report, "c", TIME)
+    index_update.catch_up(store.settings, LEGAL, print)
+    return store.directory
+
+
+@pytest.fixture
+def store(template: Path, tmp_path: Path) -> SampleStore:
+    return copied(template, tmp_path / "copy")
+
+
+def copied(template: Path, directory: Path) -> SampleStore:
+    shutil.rmtree(directory, ignore_errors=True)
+    shutil.copytree(template, directory)
+    return SampleStore(directory)
+
+
+def ids(store: SampleStore) -> list[str]:
+    events = journal_lines.events(store.path / LEGAL)
+    return [each["id"] for each in events if each["event"] == "archived"]
+
+
+def found(store: SampleStore, query: str) -> list[str]:
+    return [each.archive_id for each in Search(store.settings, query).hits()]
+
+
+def errors(store: SampleStore) -> list[str]:
+    result = verifier.verify_archive(str(store.path / LEGAL))
+    return [str(each) for each in result.findings if not each.is_note]
+
+
+def all_files(store: SampleStore) -> Iterator[tuple[Path, bytes]]:
+    for path in store.directory.rglob("*"):
+        if path.is_file():
+            yield path, path.read_bytes()
+
+
+def remove(store: SampleStore, archive_id: str) -> None:
+    removal.remove(store.settings, LEGAL, archive_id, "purged", {"rule": "x"})
+
+
+def assert_removed(store: SampleStore, first: str, second: str) -> None:
+    result = verifier.verify_archive(str(store.path / LEGAL))
+    assert [str(each) for each in result.findings] == []
+    assert [each.name for each in store.path.rglob("*.eml.gz")] == [f"{second}.eml.gz"]
+    assert found(store, "apricot") == found(store, "rcpt:zoe7@example.net") == []
+    assert found(store, "*") == [second]
+    for path, content in all_files(store):
+        assert b"zoe7@" not in content and b"apricot" not in content, path
+
+
+def test_a_removal_that_is_killed_anywhere_is_completed(
+    template: Path, tmp_path: Path
+) -> None:
+    first, second = ids(copied(template, tmp_path / "copy"))
+    step, states = 0, set()
+    while True:
+        step += 1
+        store = copied(template, tmp_path / "copy")
+        if not is_killed_at(
+            step, functools.partial(remove, store, first), only_changes=True
+        ):
+            break
+        assert errors(store) == []
+        record = record_reader.find_record(str(store.path), second, LEGAL)
+        assert b"".join(record_reader.original(str(store.path), record))
+        finished = removal.finish(store.settings, LEGAL, 0.0, print)
+        segment = journal_lines.segment(store.path / LEGAL)
+        if b'"event":"purged"' not in segment.read_bytes():
+            assert store.copy_path(first).exists()
+            remove(store, first)
+        store.run("index", "--once")
+        states.add(finished)
+        assert_removed(store, first, second)
+    assert states == {0, 1} and step > 15
+    assert_removed(store, first, second)
+
+
+def test_details_that_a_crash_has_left_in_part_count_as_struck_out(
+    store: SampleStore,
+) -> None:
+    first, second = ids(store)
+    segment = journal_lines.segment(store.path / LEGAL)
+    content = segment.read_bytes()
+    remove(store, first)
+    struck_out = segment.read_bytes()
+    start = content.index(b"\t{", content.index(b'"archived"')) + 1
+    end = content.index(b"\n", start)
+    torn = struck_out[:start] + b" " + content[start + 1 : end] + struck_out[end:]
+    segment.write_bytes(torn)
+    result = verifier.verify_archive(str(store.path / LEGAL))
+    [note] = result.findings
+    assert note.is_note and "details struck out in part" in str(note)
+    assert [e.archive_id for e in record_reader.records(str(store.path), LEGAL)] == [
+        second
+    ]
+    assert removal.finish(store.settings, LEGAL, 0.0, print) == 1
+    assert_removed(store, first, second)
+
+
+def test_a_copy_name_is_in_the_first_part_for_ever(store: SampleStore) -> None:
+    first, _ = ids(store)
+    file_sha256 = [
+        each["file_sha256"]
+        for each in journal_lines.events(store.path / LEGAL)
+        if each.get("file") == copy_file.copy_name(first)
+    ]
+    remove(store, first)
+    [event] = [
+        each
+        for each in journal_lines.events(store.path / LEGAL)
+        if each.get("file") == copy_file.copy_name(first)
+    ]
+    assert [event["file_sha256"]] == file_sha256
+    assert "envelope" not in event
