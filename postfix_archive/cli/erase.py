@@ -85,7 +85,7 @@ def approve(
     if one.is_open:
         erasure.require_free(settings, one, output.report)
         _record_access(settings, "erase approve", one.archive, one.archive_id)
-        _show_effect(one, erasure.copies(settings, one))
+        _show_effect(settings, one, erasure.copies(settings, one))
         if not yes:
             click.confirm("Erase it?", abort=True)
     erasure.approve(settings, one, approver, output.report)
@@ -125,7 +125,7 @@ def _record_access(
     access.record({archive: [archive_id]})
 
 
-def _show_effect(one: Request, copies: Copies) -> None:
+def _show_effect(settings: Settings, one: Request, copies: Copies) -> None:
     """Print what goes, and what an erasure cannot reach."""
     click.echo(
         f"{one.archive_id} in {one.archive}: erasure requested {one.time} by"
@@ -143,7 +143,12 @@ def _show_effect(one: Request, copies: Copies) -> None:
         click.echo(f"  mailed to {one.archive}, queue ids {safe_text(queue_ids)}")
     for archive in copies.archives:
         click.echo(f"  {archive} has it too: request its erasure there")
-    click.echo("  backups of the store, and object storage that copies are kept in")
+    if settings.archive_object_store:
+        click.echo(
+            f"  {settings.archive_object_store}: the copy goes as soon as its lock"
+            f" ({settings.archive_object_lock}) lets it, see verify --object-store"
+        )
+    click.echo("  backups of the store")
     click.echo("  the mailboxes of sender and recipients")
 
 

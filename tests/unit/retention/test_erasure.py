@@ -26,6 +26,7 @@ from unit.retention.stores import CONTRACT, LUNCH, InlineExtractor, index
 ANNA, BERT = Person("anna", 1001), Person("bert", 1002)
 REASON = "Zoe asked for it"
 HR = "hr@example.com"
+BUCKET = "s3://mail-archive/mx1?endpoint=https://s3.example.com"
 
 
 @pytest.fixture(autouse=True)
@@ -271,6 +272,8 @@ def test_the_commands_say_what_goes_and_what_cannot_be_reached(
     assert "anna has requested this" in output
     assert f"by anna  reason={REASON!r}" in store.run("erase", "list").output
     as_person(BERT)
+    with (store.directory / "archive.cf").open("a") as file:
+        file.write(f"archive_object_store = {BUCKET}\n")
     ask = store.run("erase", "approve", contract, exit_code=1)
     assert "Erase it?" in ask.output and "Aborted" in ask.output
     output = store.run("erase", "approve", contract, "--yes").output
@@ -283,6 +286,7 @@ def test_the_commands_say_what_goes_and_what_cannot_be_reached(
         f"mailed to {LEGAL}, queue ids 4ZMAILED",
         f"{HR} has it too",
         "backups of the store",
+        f"{BUCKET}: the copy goes as soon as its lock (governance)",
         f"{contract} is erased from {LEGAL}.",
     ):
         assert text in output
