@@ -145,20 +145,21 @@ def test_a_harmed_database_is_built_again(copied: Path, harm: str) -> None:
     assert row_counts(copied) == counts
 
 
-def spoil_text(path: Path, block: str) -> None:
+STRUCTURE = "id = 10", "randomblob(length(block))"  # FTS5_STRUCTURE_ROWID
+WORDS = "id > 10", "x'00'"  # FTS5 always notes that such a block is too short
+
+
+def spoil_text(path: Path, blocks: str, content: str) -> None:
     """Overwrite the blocks of message_text that a condition names."""
     with contextlib.closing(sqlite3.connect(path)) as db, db:
-        db.execute(
-            "UPDATE message_text_data SET block = randomblob(length(block))"
-            f" WHERE {block}"
-        )
+        db.execute(f"UPDATE message_text_data SET block = {content} WHERE {blocks}")
         assert db.execute("SELECT changes()").fetchone() > (0,)
 
 
 def test_damage_that_opening_reads_is_mended_without_a_search(copied: Path) -> None:
     expected, counts = answers(copied), row_counts(copied)
     path = databases(copied)[-1]
-    spoil_text(path, "id = 10")  # the structure: FTS5_STRUCTURE_ROWID
+    spoil_text(path, *STRUCTURE)
     [warning] = catch_up(copied)
     assert str(path) in warning
     assert answers(copied) == expected
@@ -168,7 +169,7 @@ def test_damage_that_opening_reads_is_mended_without_a_search(copied: Path) -> N
 def test_damage_that_a_search_meets_is_mended(copied: Path) -> None:
     expected, counts = answers(copied), row_counts(copied)
     path = databases(copied)[-1]
-    spoil_text(path, "id > 10")  # the words
+    spoil_text(path, *WORDS)
     found = search.Search(settings_of(copied), "contract")
     assert {corpus.BY_ID[each.archive_id].name for each in found.hits()}
     assert "2026: not searched" in found.notices[0]
@@ -445,7 +446,7 @@ def as_another_user(function: Callable[[], str]) -> str:
 
 
 def test_a_reader_who_meets_damage_is_told_to_rebuild(public: Path) -> None:
-    spoil_text(databases(public)[-1], "id > 10")
+    spoil_text(databases(public)[-1], *WORDS)
 
     def notices() -> str:
         found = search.Search(settings_of(public), "contract")
@@ -488,7 +489,7 @@ def test_a_full_disk_stops_indexing_and_not_reading(
         """SQLite's own limit of pages is the same to it as a full disk."""
         connection = open_for_writing(path)
         [pages] = connection.execute("PRAGMA page_count").fetchone()
-        connection.execute(f"PRAGMA max_page_count = {pages + 2}")
+        connection.execute(f"PRAGMA max_page_count = {pages}")
         return connection
 
     monkeypatch.setattr(index_file, "open_for_writing", open_full)
