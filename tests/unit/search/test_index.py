@@ -488,7 +488,7 @@ def test_a_full_disk_stops_indexing_and_not_reading(
         """SQLite's own limit of pages is the same to it as a full disk."""
         connection = open_for_writing(path)
         [pages] = connection.execute("PRAGMA page_count").fetchone()
-        connection.execute(f"PRAGMA max_page_count = {pages + 2}")
+        connection.execute(f"PRAGMA max_page_count = {pages}")
         return connection
 
     monkeypatch.setattr(index_file, "open_for_writing", open_full)
