@@ -77,7 +77,7 @@ def export(
     """Export messages into a new directory.
 
     The messages with these ids, those that a query finds, or all, and a manifest of
-    them. Changes nothing in the store.
+    them. The export is recorded in the access journal.
     """
     if redact_bcc and not is_of_originals:
         raise click.UsageError(

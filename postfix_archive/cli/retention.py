@@ -116,7 +116,7 @@ def retention() -> None:
 
 @retention.command("show")
 @click.argument("archive_id", metavar="[ID]", required=False)
-@click.option("--due", type=Date(), help="What DATE is after the last day of.")
+@click.option("--due", type=Date(), help="All messages whose noted period is over on DATE.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per line.")
 @with_settings
 def show(
