@@ -85,9 +85,9 @@ def test_list_can_be_narrowed(filled_host: PrivatePostfix) -> None:
         len(run_command(filled_host, "list", "--since", "1 Jan 2020").splitlines()) == 4
     )
     assert len(run_command(filled_host, "list", "--last", "2").splitlines()) == 2
-    assert "No archived messages" in run_command(
-        filled_host, "list", "--archive", "none@example.com"
-    )
+    process = filled_host.run_command("list", "--archive", "none@example.com")
+    assert (process.returncode, process.stdout) == (1, "")
+    assert "has no archive none@example.com; it has legal@example.com" in process.stderr
 
 
 def test_show_prints_the_complete_record(filled_host: PrivatePostfix) -> None:
