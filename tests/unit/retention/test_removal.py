@@ -11,7 +11,7 @@ from postfix_archive.message import dates
 from postfix_archive.retention import holds, removal
 from postfix_archive.search import index_update
 from postfix_archive.search.search import Search
-from postfix_archive.store import copy_file, journal, verifier
+from postfix_archive.store import copy_file, journal, record_reader, verifier
 from postfix_archive.store.archive import Archive
 from postfix_archive.store.copy_file import Capture
 from postfix_archive.store.outcome import Outcome
@@ -195,6 +195,19 @@ def test_a_message_that_is_archived_again_stays(store: SampleStore) -> None:
     removal.remove(store.settings, LEGAL, first, "purged", DETAILS)
     assert stored_files(store) == {second}
     assert findings(store) == []
+
+
+def test_a_line_that_came_too_late_is_not_of_the_new_record(store: SampleStore) -> None:
+    first, _ = ids(store)
+    capture, content = read_copy(store, first)
+    removal.remove(store.settings, LEGAL, first, "purged", DETAILS)
+    add_outcome(store, first)
+    store_copy(store, capture, content)
+    catch_up(store)
+    assert removal.finish(store.settings, LEGAL, 0.0, print) == 1
+    [hit] = Search(store.settings, f"id:{first}").hits()
+    record = record_reader.record_at(str(store.path), LEGAL, hit.offsets)
+    assert record.archive_id == first
 
 
 def test_a_file_of_another_record_is_never_unlinked(store: SampleStore) -> None:
