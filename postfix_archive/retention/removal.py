@@ -5,8 +5,9 @@
 Used by purge and by erase. In this order, so that it can be killed anywhere and be
 called again:
 
-1. under the lock of the journal: no hold covers the record; the event is durable;
-   the details of all its other lines are struck out, durably;
+1. under the lock of the journal: no hold covers the record; its files are marked, so
+   that capture looks into the journal and stores anew what comes with this id; the
+   event is durable; the details of all its other lines are struck out, durably;
 2. the index forgets it, for which it reads the copy once more;
 3. under the lock again: copies and outcome reports are unlinked, durably.
 
@@ -226,6 +227,10 @@ class _Removal:
             for archive_id in ids
             if archive_id not in held
         ]
+        names = [
+            each for _, fields in events for each in lines[str(fields["id"])].files
+        ]
+        copy_file.mark_removable(map(self._archive.path, sorted(names)))
         journal_file.extend(dates.format_rfc3339(time.time()), events)
         for _, fields in events:
             lines[str(fields["id"])].remove()
