@@ -91,7 +91,7 @@ class Indexer:
         removed: set[str] = set()
         for line in chunk:
             kind = line.kind
-            if kind in journal.REMOVAL_EVENTS:
+            if kind in journal.REMOVAL_EVENTS and line.is_complete:
                 # It is not added, or removed; later events are of a new record.
                 removed.add(line.field("id"))
                 events.pop(line.field("id"), None)
