@@ -207,10 +207,11 @@ def _store_and_mail(
     sealed_envelope = captured.opened_capsule.envelope
     settings = captured.job.settings
     archive = of_settings(settings, request.address)
+    events: set[str] = set()
     if request.verdict == stamp.VALID and archive.has_copy(request.stamp_id):
         piece = captured.piece(request, request.stamp_id)
         events = archive.add_supplement(piece, captured.job.timestamp)
-    else:
+    if not events:
         record_id = copy_plan.record_id(captured.opened_capsule, request)
         piece = captured.piece(request, record_id)
         events = _store_copy(captured, archive, piece, report_data)

@@ -5,8 +5,9 @@
 Used by purge and by erase. In this order, so that it can be killed anywhere and be
 called again:
 
-1. under the lock of the journal: no hold covers the record; the event is durable;
-   the details of all its other lines are struck out, durably;
+1. under the lock of the journal: no hold covers the record; its files are marked, so
+   that capture looks into the journal and stores anew what comes with this id; the
+   event is durable; the details of all its other lines are struck out, durably;
 2. the index forgets it, for which it reads the copy once more;
 3. under the lock again: copies and outcome reports are unlinked, durably.
 
@@ -16,15 +17,13 @@ RecordDamaged, StoreFailed, JournalFailed, and what holds.covering() raises.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import time
-from collections.abc import Callable, Container, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 
 from postfix_archive.config.settings import Settings
 from postfix_archive.errors import (
     ArchiveError,
-    JournalFailed,
     RecordDamaged,
     RecordHeld,
     RecordNotFound,
@@ -33,7 +32,13 @@ from postfix_archive.message import dates
 from postfix_archive.retention import holds
 from postfix_archive.search import index_update
 from postfix_archive.store import archive as store_archive
-from postfix_archive.store import copy_file, journal, journal_reader, strike_out
+from postfix_archive.store import (
+    copy_file,
+    journal,
+    journal_format,
+    journal_reader,
+    strike_out,
+)
 from postfix_archive.store.archive import Archive
 from postfix_archive.store.journal_reader import Line
 from postfix_archive.system import files, privileges
@@ -50,7 +55,8 @@ Warn = Callable[[str], None]
 class _Lines:
     """What the journal has of one archive id.
 
-    ``offsets`` are those of lines with details, ``files`` the names of its files;
+    ``offsets`` are those of lines with details, also of torn ones, which are no events;
+    ``files`` are the names of its files;
     ``old_offsets`` and ``old_files`` are likewise of what was removed: of a record
     that was, or of one that came too late. A message can be archived again.
     """
@@ -66,9 +72,9 @@ class _Lines:
 
     def add(self, line: Line, archive_id: str) -> None:
         """Add a line about it."""
-        kind = line.kind
+        kind = line.kind if line.is_complete else ""
         if kind in journal.REMOVAL_EVENTS:
-            self.remove()
+            self._remove()
             return
         if kind == journal.ARCHIVED:
             self.is_removed = False
@@ -79,7 +85,7 @@ class _Lines:
             _require_own_name(archive_id, name)
             (self.old_files if self.is_removed else self.files).add(name)
 
-    def remove(self) -> None:
+    def _remove(self) -> None:
         """Make all that is here something that was removed."""
         self.old_offsets += self.offsets
         self.old_files |= self.files
@@ -150,12 +156,12 @@ def _unfinished_ids(settings: Settings, archive: str, since: float) -> set[str]:
     ids: set[str] = set()
     seen: dict[str, bool] = {}  # whether the journal has archived it since
     for line in journal_reader.lines_between(path, since):
-        archive_id = _archive_id(line, path)
+        archive_id = _archive_id(line)
         if line.kind in journal.REMOVAL_EVENTS:
             ids.add(archive_id)
         elif archive_id:
             seen[archive_id] = seen.get(archive_id, False) or (
-                line.kind == journal.ARCHIVED
+                line.kind == journal.ARCHIVED and line.is_complete
             )
     late = {
         each
@@ -197,6 +203,7 @@ class _Removal:
         with self._archive.open_journal() as journal_file:
             end = _add_lines(lines, self._path, end)
             held = self._append(journal_file, lines, details, event) if event else {}
+            end = _add_lines(lines, self._path, end)
             struck_out = [
                 offset for each in lines.values() for offset in each.old_offsets
             ]
@@ -204,7 +211,7 @@ class _Removal:
         self._tell_index()
         with self._archive.open_journal():
             _add_lines(lines, self._path, end)
-            self._unlink(lines.values())
+            self._unlink(lines)
         return held
 
     def _append(
@@ -226,9 +233,11 @@ class _Removal:
             for archive_id in ids
             if archive_id not in held
         ]
+        names = [
+            each for _, fields in events for each in lines[str(fields["id"])].files
+        ]
+        copy_file.mark_removable(map(self._archive.path, sorted(names)))
         journal_file.extend(dates.format_rfc3339(time.time()), events)
-        for _, fields in events:
-            lines[str(fields["id"])].remove()
         return held
 
     def _tell_index(self) -> None:
@@ -242,27 +251,47 @@ class _Removal:
         except ArchiveError as error:
             self._warn(f"{self._name}: its index lags behind what was removed: {error}")
 
-    def _unlink(self, lines: Iterable[_Lines]) -> None:
-        names = {name for each in lines for name in each.old_files - each.files}
-        directories = set()
-        for name in sorted(names):
-            path = self._archive.path(name)
-            directories.add(files.parent_directory(path))
-            try:
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(path)
-            except OSError as error:
-                raise files.store_error(path, error) from error
-        for directory in sorted(directories):
+    def _unlink(self, lines: LinesById) -> None:
+        names = {name for each in lines.values() for name in each.old_files}
+        names -= {name for each in lines.values() for name in each.files}
+        recorded = {self._archive.path(each): None for each in sorted(names)}
+        gone = [each for each in lines if lines[each].is_removed]
+        unrecorded = [e for e in self._uncommitted(gone) if e not in recorded]
+        # Those with a line last: by them finish() knows that something is left.
+        paths = [*unrecorded, *recorded]
+        for path in paths:
+            copy_file.unlink(path)
+        for directory in sorted(set(map(files.parent_directory, paths))):
             if files.is_directory(directory):
                 files.sync_directory(directory)
+
+    def _uncommitted(self, archive_ids: Iterable[str]) -> Iterator[str]:
+        """Yield the paths of files that are marked or have no line, by a crash."""
+        by_directory: dict[str, set[str]] = {}
+        for each in archive_ids:
+            path = self._archive.path(copy_file.copy_name(each))
+            by_directory.setdefault(files.parent_directory(path), set()).add(each)
+        for directory, ids in by_directory.items():
+            if not files.is_directory(directory):
+                continue
+            try:
+                names = sorted(os.listdir(directory))
+            except OSError as error:
+                raise files.store_error(directory, error) from error
+            for name in names:
+                archive_id, _, suffix = name.partition(".")
+                is_own = archive_id in ids and suffix.endswith(
+                    copy_file.COPY_SUFFIX[1:]
+                )
+                if is_own and not copy_file.is_committed(f"{directory}/{name}"):
+                    yield f"{directory}/{name}"
 
 
 def _read_lines(path: str, ids: Container[str]) -> LinesById:
     """Return what a whole journal has of these archive ids; others have nothing."""
     lines: LinesById = {}
     for line in journal_reader.lines(path):
-        _add_line(lines, line, path, ids)
+        _add_line(lines, line, ids)
     return lines
 
 
@@ -270,26 +299,26 @@ def _add_lines(lines: LinesById, path: str, start: int) -> int:
     """Add the lines of these archive ids from a position on; return the new end."""
     ids = {*lines}
     for line in journal_reader.lines(path, start):
-        _add_line(lines, line, path, ids)
+        _add_line(lines, line, ids)
         start = line.end
     return start
 
 
-def _add_line(lines: LinesById, line: Line, path: str, ids: Container[str]) -> None:
-    archive_id = _archive_id(line, path)
+def _add_line(lines: LinesById, line: Line, ids: Container[str]) -> None:
+    archive_id = _archive_id(line)
     if archive_id and archive_id in ids:
         lines.setdefault(archive_id, _Lines()).add(line, archive_id)
 
 
-def _archive_id(line: Line, path: str) -> str:
-    """Return the archive id in a line, "" if it has none. Raises JournalFailed."""
-    try:
-        return line.field("id")
-    except ValueError as error:
-        raise JournalFailed(
-            f"{path}, byte {line.offset}: not a journal line; run postfix-archive"
-            " verify"
-        ) from error
+def _archive_id(line: Line) -> str:
+    """Return the archive id in a line, "" if it has none or is no journal line.
+
+    Also in a line that a crash has torn in its details: they have addresses. Lines that
+    are damaged otherwise are passed over; verify reports them.
+    """
+    chained, tab, _ = line.content.partition(journal_format.TAB)
+    is_line = tab and chained.startswith(journal_format.LINE_START)
+    return journal_format.string_field(chained, "id") if is_line else ""
 
 
 def _require_own_name(archive_id: str, name: str) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno
 import time
 from collections.abc import Callable, Iterable, Iterator
+from itertools import dropwhile
 
 from postfix_archive.errors import IndexFailed, RecordDamaged, StoreFailed
 from postfix_archive.search import extraction_header, index_entry
@@ -90,7 +91,7 @@ class Indexer:
         removed: set[str] = set()
         for line in chunk:
             kind = line.kind
-            if kind in journal.REMOVAL_EVENTS:
+            if kind in journal.REMOVAL_EVENTS and line.is_complete:
                 # It is not added, or removed; later events are of a new record.
                 removed.add(line.field("id"))
                 events.pop(line.field("id"), None)
@@ -107,7 +108,7 @@ class Indexer:
         for archive_id, own_events in events.items():
             known = self._index.offsets(archive_id)
             if known is None:
-                added += self._add(own_events)
+                added += self._add(_from_archived(own_events))
             elif not own_events.keys() <= {*known}:
                 self._update(sorted({*known, *own_events}))
         return added
@@ -157,6 +158,15 @@ class Indexer:
             return self._extract(original)
         except OSError as error:
             raise IndexFailed(f"process for extraction: {error.strerror}") from error
+
+
+def _from_archived(events: dict[int, Event]) -> dict[int, Event]:
+    """Return the events from the first ``archived`` on.
+
+    Earlier ones are of a record with the same id that was removed.
+    """
+    later = dropwhile(lambda item: item[1]["event"] != journal.ARCHIVED, events.items())
+    return dict(later)
 
 
 def _chunks(lines: Iterable[Line]) -> Iterator[list[Line]]:

@@ -7,8 +7,9 @@ Used by archive_transport and outcomes. Each archive has one directory:
     <store>/<archive address>/journal/YYYY-MM
 
 A copy or report is stored when its file and its journal line are both durable. Every
-method can run twice: the second call finds the file and the line. No function removes
-an archived message. Raises StoreFailed and JournalFailed.
+method can run twice: the second call finds the file and the line. A file is deleted
+only if the journal says that its record was removed (retention/removal). Raises
+StoreFailed and JournalFailed.
 
 docs/store-format.md specifies the format.
 """
@@ -32,9 +33,6 @@ if TYPE_CHECKING:
     from postfix_archive.store.outcome import Outcome
 
 DRAFTS = "drafts"
-STORE_MARKER = "store-seen"  # file name in the marker directory
-
-PATH_LIMIT = 4096  # bytes: PATH_MAX
 
 
 class Archive:
@@ -66,7 +64,10 @@ class Archive:
         self.directory = f"{store_directory}/{address}"
 
     def has_copy(self, record_id: str) -> bool:
-        """Return whether the archive has a copy with this archive id."""
+        """Return whether the archive has a copy with this archive id.
+
+        It can be removed at any time: what depends on it is decided under the lock.
+        """
         return self._has_file(copy_file.copy_name(record_id))
 
     def path(self, name: str) -> str:
@@ -97,10 +98,12 @@ class Archive:
     def add_supplement(self, capture: Capture, time: str) -> set[str]:
         """Add a later capture of a stored message to its record, durably.
 
-        Returns the journal events that this capsule now has.
+        Returns the journal events that this capsule now has; none, and nothing is
+        added, if the copy has been removed meanwhile.
         """
         with self.open_journal() as journal_file:
-            self._copy_name(capture, journal_file, time)
+            if not self._has_file(self._copy_name(capture, journal_file, time)):
+                return set()
             return _append_supplement(journal_file, capture, time)
 
     def record_mailed(self, capture: Capture, time: str, queue_ids: str) -> None:
@@ -144,7 +147,7 @@ class Archive:
             with self.open_journal() as journal_file:
                 name = copy_file.report_name(record_id, 1)
                 for number in count(2):
-                    if not self._has_file(name):
+                    if not self._has_current_file(name, record_id, journal_file):
                         break
                     if (
                         self._commit_report(record_id, name, journal_file, time)
@@ -198,7 +201,7 @@ class Archive:
         covers = copy_file.read_coverage(path)
         if not copy_file.is_committed(path):
             files.sync_parents(path)
-            if file_sha256 or not journal_file.has_file(name):
+            if file_sha256 or not journal_file.last_event(name, record_id):
                 file_sha256 = (
                     file_sha256
                     or digest.sha256_of(copy_file.read_blocks(path)).hexdigest()
@@ -219,33 +222,21 @@ class Archive:
         drafts = f"{self.directory}/{DRAFTS}"
         if files.is_directory(drafts):
             return
-        marker = f"{self._marker_directory}/{STORE_MARKER}"
         if (
             self._marker_directory
-            and self._is_marked(marker)
+            and known_end.was_used(self._marker_directory, self._store_directory)
             and not _has_archives(self._store_directory)
         ):
             raise StoreFailed(
                 f"{self._store_directory} is empty but was in use: is its file system"
-                f" mounted? To start a new store, remove {marker} and"
+                " mounted? To start a new store, remove"
+                f" {self._marker_directory}/{known_end.STORE_MARKER} and"
                 f" {known_end.FILE_NAME} beside it"
             )
         self._require_known_end()
         files.make_directory(drafts)
         if self._marker_directory:
-            _write_marker(marker, self._store_directory)
-
-    def _is_marked(self, marker: str) -> bool:
-        """Tell whether this store has been used, and not one at another path."""
-        try:
-            descriptor = files.open_regular(marker)
-        except OSError:
-            return files.exists(marker)
-        try:
-            content = os.read(descriptor, PATH_LIMIT)
-        finally:
-            os.close(descriptor)
-        return content in (b"", _as_bytes(self._store_directory))
+            known_end.mark_used(self._marker_directory, self._store_directory)
 
     def _publish(
         self,
@@ -277,17 +268,36 @@ class Archive:
         A second original with the same archive id gets its own file name. It occurs
         when a stamped message is captured again before its first capsule arrives.
         """
-        name = copy_file.copy_name(capture.record_id)
-        if self._has_file(name):
-            self._complete_commit(name, journal_file, time)
+        record_id = capture.record_id
+        name = copy_file.copy_name(record_id)
+        if self._has_current_file(name, record_id, journal_file):
+            self._complete_commit(name, record_id, journal_file, time)
             if (
                 capture.verdict != stamp.VALID
                 and self._original_sha256(name) != capture.sha256
             ):
-                name = copy_file.copy_name(capture.record_id, capture.sha256[:12])
-                if self._has_file(name):
-                    self._complete_commit(name, journal_file, time)
+                name = copy_file.copy_name(record_id, capture.sha256[:12])
+                if self._has_current_file(name, record_id, journal_file):
+                    self._complete_commit(name, record_id, journal_file, time)
         return name
+
+    def _has_current_file(
+        self, name: str, record_id: str, journal_file: journal.Journal
+    ) -> bool:
+        """Return whether the file exists; delete it if its record was removed.
+
+        A removal makes its files writable first: only those are looked up.
+        """
+        path = self.path(name)
+        if not self._has_file(name):
+            return False
+        if (
+            copy_file.is_committed(path)
+            or journal_file.last_event(name, record_id) not in journal.REMOVAL_EVENTS
+        ):
+            return True
+        copy_file.unlink(path)
+        return False
 
     def _has_file(self, name: str) -> bool:
         """Return whether the file exists; raise StoreFailed for a symlink in its path.
@@ -302,14 +312,14 @@ class Archive:
         return files.is_file(self.path(name))
 
     def _complete_commit(
-        self, name: str, journal_file: journal.Journal, time: str
+        self, name: str, record_id: str, journal_file: journal.Journal, time: str
     ) -> None:
         """Append the journal line of a file that a crash left without one."""
         path = self.path(name)
         if copy_file.is_committed(path):
             return
         files.sync_parents(path)
-        if not journal_file.has_file(name):
+        if not journal_file.last_event(name, record_id):
             capture = copy_file.read_capture(path, self.address)
             file_sha256 = digest.sha256_of(copy_file.read_blocks(path)).hexdigest()
             _append_capture(
@@ -334,18 +344,6 @@ def of_settings(settings: Settings, archive_address: str) -> Archive:
         marker_directory=settings.archive_fallback_directory,
         host=address.as_text(settings.myhostname),
     )
-
-
-def _write_marker(marker: str, store_directory: str) -> None:
-    """Record the path of the store; errors are ignored."""
-    try:
-        files.replace(marker, _as_bytes(store_directory), is_durable=False)
-    except StoreFailed:
-        pass
-
-
-def _as_bytes(path: str) -> bytes:
-    return path.encode("utf-8", "surrogateescape")
 
 
 def _has_archives(directory: str) -> bool:

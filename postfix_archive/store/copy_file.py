@@ -98,6 +98,38 @@ def mark_committed(path: str) -> None:
         raise files.store_error(path, error) from error
 
 
+def mark_removable(paths: Iterable[str]) -> None:
+    """Set the mode that says: look into the journal whether this file was removed.
+
+    Durably, so before the line that removes it. Files that are missing are skipped.
+    """
+    present = [each for each in paths if files.exists(each)]
+    for action in (_make_writable, os.fsync):  # the first fsync is of most of them
+        for path in present:
+            try:
+                descriptor = files.open_regular(path)
+                try:
+                    action(descriptor)
+                finally:
+                    os.close(descriptor)
+            except OSError as error:
+                raise files.store_error(path, error) from error
+
+
+def _make_writable(descriptor: int) -> None:
+    os.fchmod(descriptor, os.fstat(descriptor).st_mode & 0o777 | 0o200)
+
+
+def unlink(path: str) -> None:
+    """Delete a file, not durably; a missing one is no error."""
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        raise files.store_error(path, error) from error
+
+
 def copy_limit(original_size: int) -> int:
     """Return the largest size of a copy in bytes, given that of the original."""
     return PREAMBLE_LIMIT + original_size + TRAILER_LIMIT

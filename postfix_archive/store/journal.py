@@ -213,12 +213,11 @@ class Journal:
 
         All events have the same name. The events left out are durable on return.
         """
-        kind = journal_format.json_string(events[0][0] if events else "").encode()
+        kind = journal_format.json_string(events[0][0] if events else "")
+        substring = f'"event":{kind},'.encode()
         recorded = {
             journal_format.event_fields(line)
-            for block in self._blocks_backwards(MIN_RECENT_SIZE)
-            for line in journal_format.matching_lines(block, b'"event":' + kind + b",")
-            if journal_format.is_complete(line)
+            for line in self._lines_backwards(substring, MIN_RECENT_SIZE)
         }
         new_events = [
             event
@@ -253,17 +252,26 @@ class Journal:
             self._sync()
         return events
 
-    def has_file(self, name: str) -> bool:
-        """Return whether a line of the whole journal, made durable, names this file."""
-        substring = b'"file":' + journal_format.json_string(name).encode()
-        is_recorded = any(
-            journal_format.is_complete(line)
-            for block in self._blocks_backwards()
-            for line in journal_format.matching_lines(block, substring)
-        )
-        if is_recorded:
-            self._sync()
-        return is_recorded
+    def last_event(self, name: str, record_id: str) -> str:
+        """Return the last event that names a file or removed its record, "" for none.
+
+        Of the whole journal; it is durable on return.
+        """
+        file_field = b'"file":' + journal_format.json_string(name).encode()
+        for line in self._lines_backwards(b'"id":"' + record_id.encode() + b'"'):
+            event = journal_format.string_field(line, "event")
+            if file_field in line or event in REMOVAL_EVENTS:
+                self._sync()
+                return event
+        return ""
+
+    def _lines_backwards(
+        self, substring: bytes, min_size: int | None = None
+    ) -> Iterator[bytes]:
+        """Yield the complete lines that contain substring, last first."""
+        for block in self._blocks_backwards(min_size):
+            lines = [*journal_format.matching_lines(block, substring)]
+            yield from filter(journal_format.is_complete, reversed(lines))
 
     def _blocks_backwards(self, min_size: int | None = None) -> Iterator[bytes]:
         """Yield the lines in blocks of RECENT_SIZE, or one longer line, last first.

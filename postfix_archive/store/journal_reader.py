@@ -66,6 +66,11 @@ class Line(NamedTuple):
         return journal_format.string_field(self.content, "time") if is_line else ""
 
     @property
+    def is_complete(self) -> bool:
+        """True if the line was written completely; its details may be struck out."""
+        return journal_format.is_complete(self.content.removesuffix(b"\n"))
+
+    @property
     def is_struck_out(self) -> bool:
         """True if the details of a complete line are overwritten with spaces."""
         return journal_format.is_struck_out(self.content)
@@ -90,7 +95,7 @@ class Line(NamedTuple):
 
         Does not parse a line that looks complete. Raises ValueError for a damaged one.
         """
-        if journal_format.is_complete(self.content[:-1]):
+        if self.is_complete:
             return journal_format.string_field(self.content, name)
         return str((self.event() or {}).get(name, ""))
 

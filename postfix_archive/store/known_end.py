@@ -9,7 +9,8 @@ archive_fallback_directory, one line for each archive:
 
 start and end are the positions of the journal's last complete line, in bytes, the
 SHA-256 is that of its first part. The last seal of the store has a line, too: with
-``seals`` for the address, its number and its SHA-256.
+``seals`` for the address, its number and its SHA-256. The file store-seen beside it has
+the path of the store that has been used.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ from postfix_archive.store import journal_format
 from postfix_archive.system import files
 
 FILE_NAME = "journal-ends"
+STORE_MARKER = "store-seen"
+PATH_LIMIT = 4096  # bytes: PATH_MAX
 SEALS = "seals"  # directory of the seals, in the place of an archive address
 SIZE_LIMIT = 1 << 20  # bytes of the file: some 5,000 archives
 
@@ -128,3 +131,30 @@ def to_text(address: str, store_directory: str, end: KnownEnd) -> str:
     """Return the line of an archive."""
     fields = (end.start, end.end, end.number, end.sha256, address, store_directory)
     return " ".join(map(str, fields)) + "\n"
+
+
+def was_used(directory: str, store_directory: str) -> bool:
+    """Return whether this store has been used, and not one at another path."""
+    marker = f"{directory}/{STORE_MARKER}"
+    try:
+        descriptor = files.open_regular(marker)
+    except OSError:
+        return files.exists(marker)
+    try:
+        content = os.read(descriptor, PATH_LIMIT)
+    finally:
+        os.close(descriptor)
+    return content in (b"", _as_bytes(store_directory))
+
+
+def mark_used(directory: str, store_directory: str) -> None:
+    """Record the path of the store; errors are ignored."""
+    try:
+        marker = f"{directory}/{STORE_MARKER}"
+        files.replace(marker, _as_bytes(store_directory), is_durable=False)
+    except StoreFailed:
+        pass
+
+
+def _as_bytes(path: str) -> bytes:
+    return path.encode("utf-8", "surrogateescape")

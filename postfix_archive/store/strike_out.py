@@ -57,7 +57,10 @@ def _strike_out(directory: int, name: str, starts: list[int]) -> None:
 
 
 def _details_range(descriptor: int, name: str, start: int) -> tuple[int, int]:
-    """Return where the details of the line that begins at start begin and end."""
+    """Return where the details of the line that begins at start begin and end.
+
+    Also those of a line that a crash has torn in its details.
+    """
     line = b""
     while b"\n" not in line:
         block = os.pread(descriptor, BLOCK_SIZE, start + len(line))
@@ -65,7 +68,8 @@ def _details_range(descriptor: int, name: str, start: int) -> tuple[int, int]:
         if not block:
             break
     line, line_end, _ = line.partition(b"\n")
-    if not line_end or not journal_format.is_complete(line):
+    is_line = line.startswith(journal_format.LINE_START) and TAB in line
+    if not line_end or not is_line:
         raise OSError(0, "not a journal line; run postfix-archive verify", name)
     return start + line.find(TAB) + len(TAB), start + len(line)
 

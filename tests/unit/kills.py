@@ -11,7 +11,7 @@ from types import FrameType
 from typing import Any
 
 # Functions of the operating system that change something, or make it durable.
-CHANGES = ("fsync", "link", "mkdir", "pwrite", "rename", "unlink", "write")
+CHANGES = ("fchmod", "fsync", "link", "mkdir", "pwrite", "rename", "unlink", "write")
 
 
 def is_killed_at(

@@ -399,7 +399,7 @@ def test_a_changed_journal_is_written_on_or_refused(
         (store / LEGAL / "journal.last").write_bytes(marker_content)
         with journal.Journal(f"{store}/{LEGAL}") as events:
             assert isinstance(events.recent_events("c"), set)
-            assert events.has_file("none") is False
+            assert events.last_event("none", "none") == ""
             events.append("after", "2026-11-22T11:53:00Z")
         assert journal_lines.segment(store / LEGAL).read_bytes().startswith(text)
 

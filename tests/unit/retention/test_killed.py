@@ -108,6 +108,74 @@ def test_a_removal_that_is_killed_anywhere_is_completed(
     assert_removed(store, first, second)
 
 
+def read_capture(store: SampleStore, archive_id: str) -> copy_file.Capture:
+    """The capture of a record, as it comes again in another capsule."""
+    capture = copy_file.read_capture(str(store.copy_path(archive_id)), LEGAL)
+    capture.record_id, capture.capsule_id = archive_id, "cd" * 32
+    return capture
+
+
+@pytest.mark.parametrize("kind", ["stamped", "second original"])
+def test_what_comes_during_a_removal_is_kept_wherever_that_is_killed(
+    template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    monkeypatch.setattr(index_update, "has_index", lambda *_: False)  # many steps
+    first, _ = ids(copied(template, tmp_path / "copy"))
+    step, results = 0, set()
+    while True:
+        step += 1
+        store = copied(template, tmp_path / "copy")
+        capture = read_capture(store, first)
+        content = [*copy_file.decompress(str(store.copy_path(first)), 1 << 20)]
+        capture.verdict = "valid" if kind == "stamped" else "absent"
+        if kind == "second original":
+            capture.sha256 = "ab" * 32
+        killed = is_killed_at(
+            step, functools.partial(remove, store, first), only_changes=True
+        )
+        archive = Archive(str(store.path), LEGAL)
+        events = set()
+        if kind == "stamped" and archive.has_copy(first):
+            events = archive.add_supplement(capture, TIME)
+        if not events:
+            events = archive.store_copy(capture, content, TIME)
+        results |= events
+        removal.finish(store.settings, LEGAL, 0.0, print)
+        record = record_reader.find_record(str(store.path), first, LEGAL)
+        assert record.files[0] == copy_file.copy_name(first)
+        assert capture.capsule_id in [each.get("capsule") for each in record.events]
+        assert b"apricot" in b"".join(record_reader.original(str(store.path), record))
+        if kind != "second original":
+            assert errors(store) == []
+        if not killed:
+            break
+    monkeypatch.undo()
+    store.run("index", "--once")
+    assert found(store, "apricot") == [first]
+    supplement = {"second original": "archived"}.get(kind, "supplement")
+    assert results == {"archived", supplement}
+
+
+def test_a_report_of_a_removed_record_is_not_the_one_of_the_new_record(
+    store: SampleStore,
+) -> None:
+    first, _ = ids(store)
+    capture = read_capture(store, first)
+    content = [*copy_file.decompress(str(store.copy_path(first)), 1 << 20)]
+    step = 0
+    while (
+        b'"event":"purged"'
+        not in journal_lines.segment(store.path / LEGAL).read_bytes()
+    ):
+        step += 1
+        is_killed_at(step, functools.partial(remove, store, first), only_changes=True)
+    archive = Archive(str(store.path), LEGAL)
+    assert archive.store_copy(capture, content, TIME) == {"archived"}
+    name = archive.store_outcome_report(first, content, "c", TIME)
+    removal.finish(store.settings, LEGAL, 0.0, print)
+    assert (store.path / LEGAL / name).exists() and errors(store) == []
+
+
 def test_details_that_a_crash_has_left_in_part_count_as_struck_out(
     store: SampleStore,
 ) -> None:

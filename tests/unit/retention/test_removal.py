@@ -11,7 +11,7 @@ from postfix_archive.message import dates
 from postfix_archive.retention import holds, removal
 from postfix_archive.search import index_update
 from postfix_archive.search.search import Search
-from postfix_archive.store import copy_file, journal, verifier
+from postfix_archive.store import copy_file, journal, record_reader, verifier
 from postfix_archive.store.archive import Archive
 from postfix_archive.store.copy_file import Capture
 from postfix_archive.store.outcome import Outcome
@@ -182,6 +182,73 @@ def test_what_came_too_late_goes_at_the_next_run(store: SampleStore) -> None:
     assert findings(store) == []
 
 
+@pytest.mark.parametrize("is_at_the_end", [False, True])
+def test_addresses_in_a_torn_line_go_with_the_record(
+    store: SampleStore, is_at_the_end: bool
+) -> None:
+    first, _ = ids(store)
+    segment = journal_lines.segment(store.path / LEGAL)
+    lines = segment.read_bytes().splitlines()
+    [line] = [each for each in lines if b'"archived"' in each and b"zoe@" in each]
+    torn = line[: line.rindex(b"zoe@") + len(b"zoe@example")]
+    with segment.open("ab") as file:
+        file.write(torn)
+    if not is_at_the_end:
+        add_outcome(store, first)
+    removal.remove(store.settings, LEGAL, first, "purged", DETAILS)
+    assert b"zoe@" not in journal_text(store)
+    assert len(findings(store)) == 1 and "torn by a crash" in findings(store)[0]
+    assert removal.finish(store.settings, LEGAL, 0.0, print) == 0
+
+
+def test_a_torn_line_is_no_event(store: SampleStore) -> None:
+    first, second = ids(store)
+    removal.remove(store.settings, LEGAL, first, "purged", DETAILS)
+    segment = journal_lines.segment(store.path / LEGAL)
+    *_, event = segment.read_bytes().splitlines()
+    with segment.open("ab") as file:
+        file.write(event.replace(first.encode(), second.encode())[:-9] + b"\n")
+    removal.finish(store.settings, LEGAL, 0.0, print)
+    assert stored_files(store) == {second}
+
+
+@pytest.mark.parametrize(
+    "garbage",
+    [bytes(100), b"text", b'\xff\t\xff,"event":"purged","id":"x"'],
+    ids=["NUL", "text", "event"],
+)
+def test_a_line_that_is_none_stops_no_removal(
+    store: SampleStore, garbage: bytes
+) -> None:
+    first, second = ids(store)
+    with journal_lines.segment(store.path / LEGAL).open("ab") as file:
+        file.write(garbage + b"\n")
+    assert removal.finish(store.settings, LEGAL, 0.0, print) == 0
+    removal.remove(store.settings, LEGAL, first, "purged", DETAILS)
+    add_outcome(store, first)
+    assert removal.finish(store.settings, LEGAL, 0.0, print) == 1
+    assert stored_files(store) == {second}
+    assert found(store, "*") == [second]
+    assert b"zoe@example.net" not in journal_text(store)
+    assert journal_text(store).count(garbage) == 1
+
+
+@pytest.mark.parametrize("variant", ["outcome-2", "ab" * 6])
+def test_a_file_without_its_line_goes_with_the_record(
+    store: SampleStore, variant: str
+) -> None:
+    first, second = ids(store)
+    paths = [
+        store.path / LEGAL / copy_file.copy_name(e, variant) for e in (first, second)
+    ]
+    for path in paths:
+        path.write_bytes(b"x")
+        path.chmod(0o600)
+    removal.remove(store.settings, LEGAL, first, "purged", DETAILS)
+    assert [path.exists() for path in paths] == [False, True]
+    assert stored_files(store) == {second}
+
+
 def test_a_message_that_is_archived_again_stays(store: SampleStore) -> None:
     first, second = ids(store)
     capture, content = read_copy(store, first)
@@ -195,6 +262,19 @@ def test_a_message_that_is_archived_again_stays(store: SampleStore) -> None:
     removal.remove(store.settings, LEGAL, first, "purged", DETAILS)
     assert stored_files(store) == {second}
     assert findings(store) == []
+
+
+def test_a_line_that_came_too_late_is_not_of_the_new_record(store: SampleStore) -> None:
+    first, _ = ids(store)
+    capture, content = read_copy(store, first)
+    removal.remove(store.settings, LEGAL, first, "purged", DETAILS)
+    add_outcome(store, first)
+    store_copy(store, capture, content)
+    catch_up(store)
+    assert removal.finish(store.settings, LEGAL, 0.0, print) == 1
+    [hit] = Search(store.settings, f"id:{first}").hits()
+    record = record_reader.record_at(str(store.path), LEGAL, hit.offsets)
+    assert record.archive_id == first
 
 
 def test_a_file_of_another_record_is_never_unlinked(store: SampleStore) -> None:

@@ -180,24 +180,26 @@ def test_an_envelope_cannot_pretend_to_be_an_event(tmp_path: Path) -> None:
 def test_a_torn_event_is_no_event(tmp_path: Path) -> None:
     """Nobody was promised it, and nobody can read it."""
     append_event(tmp_path, "first", capsule="bb")
-    append_event(tmp_path, "archived", capsule="aa", file="1.eml.gz", envelope="x")
+    append_event(
+        tmp_path, "archived", id="x", capsule="aa", file="1.eml.gz", envelope="x"
+    )
     path = journal_lines.segment(tmp_path)
     path.write_bytes(path.read_bytes()[:-20])
     assert recent_values(tmp_path, "aa") == set()
     with journal.Journal(str(tmp_path)) as events:
-        assert not events.has_file("1.eml.gz")
+        assert not events.last_event("1.eml.gz", "x")
     append_event(tmp_path, "other", capsule="cc")
     assert recent_values(tmp_path, "aa") == set()
     assert recent_values(tmp_path, "cc") == {"other"}
 
 
 def test_a_file_is_found_however_long_ago_it_was(tmp_path: Path) -> None:
-    append_event(tmp_path, file="2026/11/22/a.eml.gz")
+    append_event(tmp_path, id="x", file="2026/11/22/a.eml.gz")
     for _ in range(200):
         append_event(tmp_path, envelope="x" * 60000)
     with journal.Journal(str(tmp_path)) as events:
-        assert events.has_file("2026/11/22/a.eml.gz")
-        assert not events.has_file("2026/11/22/a")
+        assert events.last_event("2026/11/22/a.eml.gz", "x")
+        assert not events.last_event("2026/11/22/a", "x")
 
 
 @pytest.mark.parametrize("free_bytes", [0, 1, 10, 200])

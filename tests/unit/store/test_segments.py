@@ -187,12 +187,13 @@ def test_what_was_recorded_last_month_is_not_recorded_again(tmp_path: Path) -> N
     events: list[journal.Event] = [("outcome", {"id": ID, "tries": 3})]
     with journal.Journal(str(tmp_path)) as opened:
         opened.extend(OCTOBER, events)
-        opened.append("archived", OCTOBER, capsule="aa", file="a.eml.gz")
+        opened.append("archived", OCTOBER, id=ID, capsule="aa", file="a.eml.gz")
         opened.append("other", NOVEMBER)
         assert opened.unrecorded(events) == []
         assert opened.recent_events("aa") == {"archived"}
         assert opened.recent_events("aa", since_file="a.eml.gz") == {"archived"}
-        assert opened.has_file("a.eml.gz") and not opened.has_file("b.eml.gz")
+        assert opened.last_event("a.eml.gz", ID) == "archived"
+        assert opened.last_event("b.eml.gz", ID) == ""
 
 
 def test_a_journal_of_another_name_is_one_of_its_own(directory: Path) -> None:

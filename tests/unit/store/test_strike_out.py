@@ -71,3 +71,14 @@ def test_a_retention_without_a_last_day_is_no_event(until: str) -> None:
     assert journal_event.is_valid(event | {"until": "permanent"})
     assert not journal_event.is_valid(event | {"until": until})
     assert not journal_event.is_valid({**event, "rule": 1})
+
+
+def test_a_line_torn_in_its_first_part_is_left(directory: Path) -> None:
+    segment = journal_lines.segment(directory)
+    torn = b'{"seq":9,"time":"2026-12-02T00:00:00Z","event":"x","id":"a'
+    content = segment.read_bytes()
+    end = journal_reader.end_offset(f"{directory}/journal")
+    segment.write_bytes(content + torn + b"\n")
+    with pytest.raises(JournalFailed, match="not a journal line"):
+        strike_out.strike_out(f"{directory}/journal", [end])
+    assert segment.read_bytes() == content + torn + b"\n"
