@@ -23,7 +23,7 @@ from postfix_archive.retention import clock, notes, period_change, rules
 from postfix_archive.retention.purge import Purge, Result
 from postfix_archive.retention.rules import Decision
 from postfix_archive.search import index_update, look_up
-from postfix_archive.store import record_reader
+from postfix_archive.store import known_end, record_reader
 from postfix_archive.system import privileges
 
 PURGE_LOCK = "purge.lock"  # in archive_fallback_directory
@@ -31,35 +31,62 @@ PURGE_LOCK = "purge.lock"  # in archive_fallback_directory
 
 @click.command()
 @click.option("--dry-run", is_flag=True, help="Say what would go, remove nothing.")
+@click.option("--really", is_flag=True, help="Also more than archive_purge_limit.")
 @click.option(
-    "--really",
-    is_flag=True,
-    help="More than archive_purge_limit, and by a clock far ahead.",
+    "--clock-is-right", is_flag=True, help="Also by a clock far ahead of the last run."
 )
 @with_settings
-def purge(settings: Settings, dry_run: bool, really: bool) -> None:
+def purge(
+    settings: Settings, dry_run: bool, really: bool, clock_is_right: bool
+) -> None:
     """Remove the records whose retention period is over.
 
     Records that a legal hold covers stay. A timer runs this once a day.
     """
+    store = settings.archive_store_directory
+    if not (settings.has_store or os.path.isdir(store)):
+        return
     by = _become_owner(settings, "purge")
     path = f"{settings.archive_fallback_directory}/{PURGE_LOCK}"
-    lock = privileges.try_lock(path)
+    # As the owner: the store's may be root, as that of a mount point.
+    with privileges.as_owner(settings.archive_fallback_directory):
+        lock = privileges.try_lock(path)
     if lock < 0:
         raise PurgeRefused(f"another postfix-archive purge is running: it locks {path}")
     try:
-        _purge(settings, by, is_dry=dry_run, is_confirmed=really)
+        _require_whole(settings)
+        now = time.time()
+        doubt = clock.doubt(settings, now, is_confirmed=clock_is_right)
+        run = Purge(settings, now=now, doubt=doubt, by=by, warn=output.report)
+        archives = record_reader.archives(store)
+        _purge(run, archives, is_dry=dry_run, is_confirmed=really)
+        # A store that cannot be seen has no archives, too.
+        if archives and not (dry_run or doubt):
+            clock.record_run(settings, now)
     finally:
         os.close(lock)
 
 
-def _purge(settings: Settings, by: str, *, is_dry: bool, is_confirmed: bool) -> None:
+def _require_whole(settings: Settings) -> None:
+    """Raise PurgeRefused if a journal is lost: it may have holds and removals."""
+    store, fallback = (
+        settings.archive_store_directory,
+        settings.archive_fallback_directory,
+    )
+    losses = known_end.losses(known_end.read(fallback, store), store)
+    for archive, loss in losses.items():
+        raise PurgeRefused(
+            f"{store}/{archive}: {loss}, so nothing is removed;"
+            f" {known_end.advice(fallback)}"
+        )
+
+
+def _purge(
+    run: Purge, archives: list[str], *, is_dry: bool, is_confirmed: bool
+) -> None:
     """Purge all archives; an error in one does not keep the others from it."""
-    now = time.time()
-    doubt = clock.doubt(settings, now, is_confirmed=is_confirmed)
-    run = Purge(settings, now=now, doubt=doubt, by=by, warn=output.report)
     failures: list[ArchiveError] = []
-    for archive in record_reader.archives(settings.archive_store_directory):
+    for archive in archives:
         try:
             result = run.run(archive, is_dry=is_dry, is_confirmed=is_confirmed)
         except ArchiveError as error:
@@ -71,8 +98,6 @@ def _purge(settings: Settings, by: str, *, is_dry: bool, is_confirmed: bool) -> 
         output.report(f"{type(failure).__name__}: {failure}")
     if failures:
         raise failures[0]
-    if not (is_dry or doubt):
-        clock.record_run(settings, now)
 
 
 def _become_owner(settings: Settings, action: str) -> str:
@@ -83,8 +108,7 @@ def _become_owner(settings: Settings, action: str) -> str:
             "only root and the archive's user can do this: sudo postfix-archive"
             f" {action}"
         )
-    if os.path.isdir(settings.archive_store_directory):
-        privileges.become_owner(settings.archive_store_directory)
+    privileges.become_owner(settings.archive_store_directory)
     return user.sudo_user or user.login or user.name
 
 
@@ -116,7 +140,9 @@ def retention() -> None:
 
 @retention.command("show")
 @click.argument("archive_id", metavar="[ID]", required=False)
-@click.option("--due", type=Date(), help="All messages whose noted period is over on DATE.")
+@click.option(
+    "--due", type=Date(), help="All messages whose noted period is over on DATE."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per line.")
 @with_settings
 def show(

@@ -8,7 +8,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Callable, Iterator
 
-from postfix_archive.doctor.finding import Finding, attribute_finding
+from postfix_archive.doctor.finding import ADVICE, Finding, attribute_finding
 from postfix_archive.doctor.host import Host, OtherInstance
 from postfix_archive.message.dates import DAY_SECONDS
 from postfix_archive.monitoring import CRITICAL, WARNING
@@ -210,7 +210,7 @@ def check_seals(host: Host) -> Iterator[Finding]:
 
 
 def check_retention(host: Host) -> Iterator[Finding]:
-    """Report retention rules that cannot be read, and a purge that does not end."""
+    """Report retention rules that are wrong, and a purge that does not end."""
     if host.settings is None or not (host.settings.has_store and host.has_retention):
         return
     if host.retention_error:
@@ -220,6 +220,14 @@ def check_retention(host: Host) -> Iterator[Finding]:
             host.settings.retention_rules_file,
             f"nothing is removed: {host.retention_error}",
             "correct that line",
+        )
+    if host.unknown_retention_archives:
+        yield Finding(
+            "retention-archive-unknown",
+            ADVICE,
+            f"{host.settings.config_directory}/archive.cf: archive_retention",
+            f"no archive has the address {', '.join(host.unknown_retention_archives)}",
+            "correct it; `postfix-archive status` lists the archives",
         )
     if host.purge_age is None or host.purge_age > PURGE_LATE_AGE:
         yield Finding(

@@ -93,6 +93,7 @@ class Host:
     index_age: float | None = None  # seconds since it reached the journals' ends
     has_retention: bool = False  # there may be retention rules
     purge_age: float | None = None  # seconds since the last purge, or since the rules
+    unknown_retention_archives: tuple[str, ...] = ()  # in archive_retention
     retention_error: str = ""  # why the retention rules cannot be read
     replicator_file: str = ""  # path of the unit or cron file that runs replicate
     replication_age: float | None = None  # seconds since the bucket had all

@@ -110,6 +110,9 @@ def inspect_host(directory: str) -> Host:
         index_age=_index_age(settings),
         has_retention=_has_retention(settings),
         purge_age=_purge_age(settings),
+        unknown_retention_archives=_unknown_retention_archives(
+            postfix_config, settings
+        ),
         replicator_file=scheduler.REPLICATOR.installed_file(
             configuration.name_of(postfix_config)
         ),
@@ -311,10 +314,27 @@ def _has_retention(settings: Settings | None) -> bool:
     )
 
 
+def _unknown_retention_archives(
+    postfix_config: Configuration, settings: Settings | None
+) -> tuple[str, ...]:
+    """Return the addresses in archive_retention that are no archive, nor will be."""
+    if settings is None or not settings.archive_retention:
+        return ()
+    try:
+        archives = record_reader.archives(settings.archive_store_directory)
+    except ArchiveError:
+        return ()
+    archives += archive_services.configured_archives(postfix_config)
+    return tuple(sorted({*settings.archive_retention} - {*archives}))
+
+
 def _purge_age(settings: Settings | None) -> float | None:
     """Return the seconds since the last purge, else since the rules were written."""
     if settings is None:
         return None
+    with contextlib.suppress(ArchiveError):
+        if not record_reader.archives(settings.archive_store_directory):
+            return 0.0  # there is nothing to purge
     times = [clock.last_run(settings)]
     if times == [None]:
         for path in (

@@ -43,7 +43,8 @@ def doubt(
     return (
         f"{text}, more than {STEP_LIMIT // dates.DAY_SECONDS} days after"
         f" {dates.format_rfc3339(reference)}, and no time service vouches for it: start"
-        " one, such as chrony; if it is right, run postfix-archive purge --really"
+        " one, such as chrony; if it is right, run postfix-archive purge"
+        " --clock-is-right"
     )
 
 
@@ -66,6 +67,15 @@ def last_run(settings: Settings) -> float | None:
         return os.lstat(_path(settings)).st_mtime
     except OSError:
         return None
+
+
+def run_before(settings: Settings, now: float) -> float:
+    """Return when the last complete run before now began, 0 if it is not known.
+
+    A run that a clock ahead of now has dated says nothing about what came before it.
+    """
+    last = last_run(settings) or 0.0
+    return last if last <= now else 0.0
 
 
 def record_run(settings: Settings, began: float) -> None:

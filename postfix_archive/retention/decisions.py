@@ -1,7 +1,7 @@
 """Writes what people decide into the journals: holds, requests for erasure.
 
 Used by holds and erasure. Only root and the archive's user can. Raises NotRoot,
-StoreFailed and JournalFailed.
+RecordRemoved, StoreFailed and JournalFailed.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ import time
 from collections.abc import Iterable, Iterator
 
 from postfix_archive.config.settings import Settings
-from postfix_archive.errors import JournalFailed, NotRoot
+from postfix_archive.errors import JournalFailed, NotRoot, RecordRemoved
 from postfix_archive.message import address, dates
-from postfix_archive.store import known_end
+from postfix_archive.search.look_up import Place
+from postfix_archive.store import journal, journal_reader, known_end, record_reader
 from postfix_archive.store.journal import Journal
 from postfix_archive.store.journal_event import Event
 from postfix_archive.store.journal_reader import Line
@@ -53,6 +54,15 @@ def locked_journals(
             )
             journals[archive] = stack.enter_context(journal_file)
         yield journals
+
+
+def require_present(settings: Settings, place: Place) -> None:
+    """Raise RecordRemoved if a record was removed since it was looked up."""
+    store = settings.archive_store_directory
+    path = journal_reader.path_of(store, place.archive)
+    for line in journal_reader.lines_at(path, place.offsets):
+        if line.is_struck_out or line.kind in journal.REMOVAL_EVENTS:
+            raise RecordRemoved(str(record_reader.not_found(place.archive_id, store)))
 
 
 def now() -> str:

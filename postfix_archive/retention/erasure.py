@@ -137,6 +137,7 @@ def request(
                     f"the erasure of {archive_id} was requested {each.time} by"
                     f" {each.requester.name}; another person can approve it"
                 )
+        decisions.require_present(settings, place)
         _require_free(settings, archive, archive_id)
         _append(
             journals[archive],
@@ -180,11 +181,13 @@ def withdraw(settings: Settings, one: Request, who: Person) -> None:
         _append(journals[one.archive], journal.ERASE_WITHDRAWN, one.archive_id, who)
 
 
-def _require_open(settings: Settings, one: Request) -> None:
+def _require_open(settings: Settings, one: Request) -> tuple[()]:
+    """Raise EraseRefused unless it is open; else nothing is excluded from removal."""
     if not one.is_open or one not in _read_journal(settings, one.archive):
         raise EraseRefused(
             f"the request to erase {one.archive_id} is not open any more"
         )
+    return ()
 
 
 def copies(settings: Settings, one: Request) -> Copies:
@@ -249,7 +252,6 @@ def approve(settings: Settings, one: Request, approver: Person, warn: Warn) -> N
         approved = datetime.datetime.fromisoformat(one.approved).timestamp()
         removal.finish(settings, one.archive, approved, warn)
         return
-    _require_open(settings, one)
     removal.remove(
         settings,
         one.archive,
@@ -263,6 +265,7 @@ def approve(settings: Settings, one: Request, approver: Person, warn: Warn) -> N
             "approved_by": approver.name,
             "approved_uid": str(approver.uid),
         },
+        lambda: _require_open(settings, one),
     )
 
 

@@ -24,6 +24,7 @@ from postfix_archive.config.settings import Settings
 from postfix_archive.errors import HoldRefused, JournalFailed, QueryInvalid
 from postfix_archive.retention import decisions
 from postfix_archive.search import look_up, match
+from postfix_archive.search.look_up import Place
 from postfix_archive.search.match import Matcher
 from postfix_archive.store import journal, journal_reader, record_reader
 from postfix_archive.store.journal_event import Event
@@ -223,10 +224,11 @@ def add(
             " digits, dots, hyphens and underscores, and begins with none of the marks"
         )
     known = _require_archives(store, archives)
+    places = [e for text in ids for e in look_up.find_all(settings, text, archives)]
     hold = Hold(
         name=name,
         query=query,
-        ids=_find_ids(settings, ids, archives),
+        ids=_ids_by_archive(places),
         archives=tuple(sorted({*archives})) if query else (),
         reason=reason,
         user=access_entry.current_user(),
@@ -237,6 +239,8 @@ def add(
     # All of them, so that nobody else sets a hold of this name meanwhile.
     with decisions.locked_journals(settings, known) as journals:
         targets = frozenset((hold.archives or known) if query else hold.ids)
+        for place in places:
+            decisions.require_present(settings, place)
         hold = _with_earlier(settings, hold, targets)
         for archive in sorted(targets - hold.journals):
             fields = _to_fields(hold, archive)
@@ -256,14 +260,10 @@ def _require_archives(store: str, archives: Sequence[str]) -> tuple[str, ...]:
     return known
 
 
-def _find_ids(
-    settings: Settings, texts: Sequence[str], archives: Sequence[str]
-) -> dict[str, tuple[str, ...]]:
-    """Return the archive ids, by archive, of the messages with these ids."""
+def _ids_by_archive(places: Iterable[Place]) -> dict[str, tuple[str, ...]]:
     ids: dict[str, set[str]] = {}
-    for text in texts:
-        for each in look_up.find_all(settings, text, archives):
-            ids.setdefault(each.archive, set()).add(each.archive_id)
+    for each in places:
+        ids.setdefault(each.archive, set()).add(each.archive_id)
     return {archive: tuple(sorted(some)) for archive, some in ids.items()}
 
 

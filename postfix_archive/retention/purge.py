@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import datetime
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from postfix_archive.config.settings import Settings
@@ -21,7 +21,7 @@ from postfix_archive.retention.rules import Decision, Rules
 from postfix_archive.search import index_update
 from postfix_archive.search.index_engine import Hit
 from postfix_archive.search.search import Search
-from postfix_archive.store import journal, record_reader
+from postfix_archive.store import journal, journal_reader, record_reader
 
 CHUNK_SIZE = 500  # records that are looked at together
 
@@ -75,11 +75,13 @@ class Purge:
         """Purge one archive; is_confirmed: also more than archive_purge_limit."""
         result = Result(archive)
         if not is_dry:
-            since = clock.last_run(self._settings) or 0.0
+            since = clock.run_before(self._settings, self._now)
             result.finished = removal.finish(self._settings, archive, since, self._warn)
         has_index = index_update.has_index(self._settings, archive)
         if not (has_index or self._rules.has_rules(archive)):
             return result  # nothing can be due
+        path = journal_reader.path_of(self._settings.archive_store_directory, archive)
+        start = journal_reader.end_offset(path)
         index_update.catch_up(self._settings, archive, self._warn)
         if is_dry:
             new_ids = notes.not_noted(self._settings, self._rules, archive)
@@ -101,17 +103,36 @@ class Purge:
             raise PurgeRefused(f"{self._doubt}; nothing is removed")
         if not is_confirmed:
             self._require_limit(result)
+        self._remove(result, lambda: _captured_since(path, start))
+        return result
+
+    def _remove(self, result: Result, captured: Callable[[], Iterator[str]]) -> None:
+        """Remove what is due but what is held, or was captured after the decision.
+
+        A further pass may bring a recipient for whom there is a longer rule: the next
+        run decides anew.
+        """
         details = {
             archive_id: {**decision.to_fields(), "by": self._by}
             for archive_id, decision in result.due.items()
         }
+        newer: set[str] = set()
+
+        def exclude() -> set[str]:
+            newer.update(captured())
+            return newer
+
         held = removal.remove_all(
-            self._settings, archive, details, journal.PURGED, self._warn
+            self._settings,
+            result.archive,
+            details,
+            journal.PURGED,
+            self._warn,
+            exclude=exclude,
         )
         result.held |= held
-        for archive_id in held:
+        for archive_id in result.due.keys() & (held.keys() | newer):
             del result.due[archive_id]
-        return result
 
     def _due(self, archive: str) -> tuple[dict[str, Decision], dict[str, Decision]]:
         """Return what is over by the noted rule: over too by the present one, or not.
@@ -176,6 +197,13 @@ class Purge:
             f" archive_purge_limit = {limit}%: {by_rule}; nothing is removed; if that"
             " is right, run postfix-archive purge --really"
         )
+
+
+def _captured_since(path: str, offset: int) -> Iterator[str]:
+    """Yield the archive ids of what a journal has captured from an offset on."""
+    for line in journal_reader.lines(path, offset):
+        if line.kind in journal.CAPTURE_EVENTS:
+            yield line.field("id")
 
 
 def _held(

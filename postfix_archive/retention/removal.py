@@ -50,6 +50,7 @@ FILE_EVENTS = (journal.ARCHIVED, journal.OUTCOME_REPORT)
 
 Details = Mapping[str, str]  # of the event: keys and values
 Warn = Callable[[str], None]
+Exclude = Callable[[], Container[str]]
 
 
 class _Lines:
@@ -101,14 +102,21 @@ LinesById = dict[str, _Lines]
 
 
 def remove(
-    settings: Settings, archive: str, archive_id: str, event: str, details: Details
+    settings: Settings,
+    archive: str,
+    archive_id: str,
+    event: str,
+    details: Details,
+    exclude: Exclude = lambda: (),
 ) -> None:
     """Remove one record: append the event (journal.REMOVAL_EVENTS), remove all else.
+
+    exclude as for remove_all().
 
     A record that was removed already gets no second event: what is left of it goes. Its
     files are gone and their directories durable on return.
     """
-    held = remove_all(settings, archive, {archive_id: details}, event)
+    held = remove_all(settings, archive, {archive_id: details}, event, exclude=exclude)
     for names in held.values():
         raise RecordHeld(
             f"{archive_id} is held by {', '.join(names)}; see postfix-archive hold list"
@@ -121,14 +129,18 @@ def remove_all(
     details: Mapping[str, Details],
     event: str,
     warn: Warn = lambda text: None,
+    *,
+    exclude: Exclude = lambda: (),
 ) -> dict[str, tuple[str, ...]]:
     """Remove records of one archive, by archive id; return the holds of those held.
 
-    warn gets what the user should know. Raises RecordNotFound before anything is
-    removed, if the journal does not have one of them.
+    warn gets what the user should know. exclude is called with the journal locked: it
+    returns the archive ids of those that must not go after all, or raises an error.
+    Raises RecordNotFound before anything is removed, if the journal does not have one
+    of them.
     """
     with privileges.as_owner(settings.archive_store_directory):
-        removal = _Removal(settings, archive, warn)
+        removal = _Removal(settings, archive, warn, exclude)
         held = {}
         ids = list(details)
         for start in range(0, len(ids), BATCH_SIZE):
@@ -184,7 +196,14 @@ def _unfinished_ids(settings: Settings, archive: str, since: float) -> set[str]:
 class _Removal:
     """The removal of records from one archive."""
 
-    def __init__(self, settings: Settings, archive: str, warn: Warn) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        archive: str,
+        warn: Warn,
+        exclude: Exclude = lambda: (),
+    ) -> None:
+        self._exclude = exclude
         self._settings = settings
         self._name = archive
         self._warn = warn
@@ -225,7 +244,8 @@ class _Removal:
         for archive_id in details:
             if archive_id not in lines:
                 raise RecordNotFound(f"no record {archive_id} in {self._path}")
-        ids = [each for each in details if lines[each].has_record]
+        excluded = self._exclude()
+        ids = [e for e in details if lines[e].has_record and e not in excluded]
         covering = holds.covering(self._settings, self._name, ids) if ids else {}
         held = {archive_id: names for archive_id, names in covering.items() if names}
         events: list[journal.Event] = [

@@ -21,7 +21,7 @@ from dateutil.relativedelta import relativedelta
 from postfix_archive.config import retention_period
 from postfix_archive.config.retention_period import PERMANENT, Period
 from postfix_archive.config.settings import Settings
-from postfix_archive.errors import QueryInvalid, RetentionRuleInvalid
+from postfix_archive.errors import IndexFailed, QueryInvalid, RetentionRuleInvalid
 from postfix_archive.search import match
 from postfix_archive.search.match import Matcher
 from postfix_archive.search.query_nodes import Any, Word
@@ -107,6 +107,10 @@ class Rules:
             return dict.fromkeys(ids, KEPT_FOR_EVER)
         matcher = Matcher(self._settings, archive, ids)
         arrivals = dict(_arrivals(self._settings, archive, ids))
+        if arrivals.keys() < {*ids}:
+            raise IndexFailed(
+                f"{archive}: its index has changed meanwhile; {match.NEXT_STEP}"
+            )
         now = time.time()
         decisions: dict[str, Decision] = {}
         for rule in self.rules:

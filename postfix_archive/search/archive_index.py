@@ -83,8 +83,12 @@ def read_state(directory: str) -> IndexState | None:
 def database_paths(directory: str) -> list[str]:
     """Return the paths of an archive's databases, the newest year first."""
     state = read_state(directory)
-    years = sorted(state.first, reverse=True) if state else ()
-    return [_path(directory, year) for year in years]
+    return paths_of(directory, state) if state else []
+
+
+def paths_of(directory: str, state: IndexState) -> list[str]:
+    """Return the paths of the databases that a state names, the newest year first."""
+    return [_path(directory, year) for year in sorted(state.first, reverse=True)]
 
 
 def year_of(path: str) -> str:

@@ -82,10 +82,7 @@ class Extractor:
         self.close()
         self._connection, theirs = socket.socketpair()
         self._message_count = 0
-        user = _unprivileged_user()
-        rights: dict[str, Any] = {}
-        if user is not None:
-            rights = {"user": user, "group": user, "extra_groups": []}
+        rights = _rights()
         limits = self._limits
         arguments = (limits.cpu, limits.killed_cpu, limits.memory)
         try:
@@ -205,6 +202,17 @@ def read_original(chunks: Iterable[bytes]) -> bytes:
         if not remaining:
             break
     return b"".join(kept)
+
+
+def _rights() -> dict[str, Any]:
+    """Return the arguments of Popen so that the child cannot become root again."""
+    user = _unprivileged_user()
+    if user is not None:
+        return {"user": user, "group": user, "extra_groups": []}
+    if os.getuid() != os.geteuid():
+        # privileges.as_ids() has dropped the groups; only root may drop them again.
+        return {"user": os.geteuid(), "group": os.getegid()}
+    return {}
 
 
 def _unprivileged_user() -> int | None:

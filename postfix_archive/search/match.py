@@ -47,10 +47,10 @@ class Matcher:
     ) -> None:
         """Check the index. archive_ids are whole archive ids."""
         self._archive = archive
-        self._directory = f"{settings.archive_index_directory}/{archive}"
+        directory = f"{settings.archive_index_directory}/{archive}"
         self._ids = sorted({*archive_ids})
         path = journal_reader.path_of(settings.archive_store_directory, archive)
-        state = archive_index.read_state(self._directory)
+        state = archive_index.read_state(directory)
         if state is None:
             raise IndexMissing(f"{archive} has no index; {NEXT_STEP}")
         if not state.is_of_journal(path):
@@ -58,6 +58,8 @@ class Matcher:
                 f"{archive}: its index is of another journal; {NEXT_STEP}"
             )
         self._committed = state.committed
+        # Read once: a state that is deleted later must not mean that nothing matches.
+        self._paths = archive_index.paths_of(directory, state)
         self._require_current(path, state.position)
 
     def _require_current(self, path: str, position: int) -> None:
@@ -89,9 +91,7 @@ class Matcher:
 
     def _found(self, conditions: Sequence[Condition]) -> set[str]:
         return {
-            each
-            for path in archive_index.database_paths(self._directory)
-            for each in self._found_in(path, conditions)
+            each for path in self._paths for each in self._found_in(path, conditions)
         }
 
     def _found_in(self, path: str, conditions: Sequence[Condition]) -> Iterator[str]:

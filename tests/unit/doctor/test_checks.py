@@ -9,7 +9,7 @@ import pytest
 from postfix_archive import monitoring
 from postfix_archive.config import settings
 from postfix_archive.doctor import checks
-from postfix_archive.doctor.finding import worst_severity
+from postfix_archive.doctor.finding import ADVICE, worst_severity
 from postfix_archive.doctor.host import File, Host, OtherInstance
 from postfix_archive.errors import InstallRefused
 from postfix_archive.postfix import archive_services, configuration, reference
@@ -305,6 +305,10 @@ def test_what_retention_stands_on() -> None:
     assert finding_names(with_rules) == set()
     invalid = replace(with_rules, retention_error="archive.retention, line 2: x")
     assert finding_names(invalid) == {"retention-rule-invalid"}
+    mistyped = replace(with_rules, unknown_retention_archives=("lehal@example.com",))
+    [finding] = checks.run(mistyped)
+    assert (finding.check, finding.severity) == ("retention-archive-unknown", ADVICE)
+    assert "lehal@example.com" in finding.harm
     for age in (None, 2 * 86400 + 1.0):
         assert finding_names(replace(with_rules, purge_age=age)) == {"purge-late"}
         assert finding_names(replace(STOCK, purge_age=age)) == set()

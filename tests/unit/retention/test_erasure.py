@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from pathlib import Path
 
 import pytest
@@ -12,7 +12,12 @@ import pytest
 from postfix_archive.access import access_journal, person
 from postfix_archive.access.access_entry import Entry, User
 from postfix_archive.access.person import Person
-from postfix_archive.errors import EraseRefused, PersonUnknown, RecordHeld
+from postfix_archive.errors import (
+    EraseRefused,
+    PersonUnknown,
+    RecordHeld,
+    RecordRemoved,
+)
 from postfix_archive.retention import erasure, holds, removal
 from postfix_archive.search import index_service, look_up
 from postfix_archive.search.search import Search
@@ -194,6 +199,38 @@ def test_a_request_is_made_once_and_can_be_withdrawn(store: SampleStore) -> None
         erasure.approve(store.settings, one, BERT, pytest.fail)
     assert problems(store) == []
     assert found(store, "contract") == [contract]
+
+
+def test_a_request_that_is_withdrawn_at_the_last_moment_removes_nothing(
+    store: SampleStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    contract, _ = ids(store)
+    request(store, contract)
+    one = erasure.find(store.settings, contract)
+    read_lines = removal._read_lines
+
+    def withdrawn_meanwhile(path: str, ids: Container[str]) -> removal.LinesById:
+        erasure.withdraw(store.settings, one, ANNA)
+        return read_lines(path, ids)
+
+    monkeypatch.setattr(removal, "_read_lines", withdrawn_meanwhile)
+    with pytest.raises(EraseRefused, match="not open any more"):
+        erasure.approve(store.settings, one, BERT, pytest.fail)
+    assert "erased" not in kinds(store)
+    assert problems(store) == []
+    assert found(store, "contract") == [contract]
+
+
+def test_what_was_removed_since_it_was_looked_up_is_not_requested(
+    store: SampleStore,
+) -> None:
+    contract, _ = ids(store)
+    place = look_up.find(store.settings, contract)
+    removal.remove(store.settings, LEGAL, contract, journal.PURGED, {"rule": "x"})
+    with pytest.raises(RecordRemoved, match="was purged"):
+        erasure.request(store.settings, place, REASON, ANNA, pytest.fail)
+    assert erasure.read(store.settings) == []
+    assert problems(store) == []
 
 
 def test_any_id_of_a_message_finds_its_request(store: SampleStore) -> None:

@@ -19,12 +19,15 @@ import pytest
 
 from postfix_archive.errors import (
     HoldRefused,
+    IndexDamaged,
     IndexFailed,
     IndexMissing,
     JournalFailed,
 )
 from postfix_archive.message import dates
-from postfix_archive.retention import holds
+from postfix_archive.retention import holds, removal
+from postfix_archive.search import archive_index, look_up
+from postfix_archive.search.match import Matcher
 from postfix_archive.store import journal, verifier
 from postfix_archive.store.outcome import Outcome
 
@@ -177,6 +180,33 @@ def test_without_a_current_index_a_query_gives_an_error_and_never_not_held(
     database.unlink()
     with pytest.raises(IndexFailed, match="missing"):
         covering(store, contract)
+
+
+@pytest.mark.parametrize("is_indexed", [False, True])
+def test_what_was_removed_is_not_held(
+    store: SampleStore, monkeypatch: pytest.MonkeyPatch, is_indexed: bool
+) -> None:
+    contract = store.add(CONTRACT)
+    if is_indexed:
+        index(store)
+    places = look_up.find_all(store.settings, contract)
+    removal.remove(store.settings, LEGAL, contract, journal.PURGED, {"rule": "x"})
+    # As if it was removed after it was looked up.
+    monkeypatch.setattr(look_up, "find_all", lambda *_: places)
+    assert "was purged" in add(store, "x", f"--ids={contract}", exit_code=1)
+    assert holds.read(store.settings) == []
+
+
+def test_an_index_state_that_vanishes_hides_nothing(store: SampleStore) -> None:
+    contract = store.add(CONTRACT)
+    index(store)
+    matcher = Matcher(store.settings, LEGAL, [contract])
+    directory = store.directory / "index" / LEGAL
+    (directory / "state.json").unlink()
+    assert matcher.matching("subject:contract", ARRIVAL) == {contract}
+    archive_index.remove_files(str(directory))
+    with pytest.raises(IndexDamaged, match="missing"):
+        matcher.matching("subject:contract", ARRIVAL)
 
 
 def test_an_older_copy_of_a_database_gives_an_error(store: SampleStore) -> None:

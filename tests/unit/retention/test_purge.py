@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import json
 import os
+import pwd
+import shutil
 import sqlite3
+import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from postfix_archive.doctor import inspection
 from postfix_archive.message import dates
+from postfix_archive.postfix import configuration
 from postfix_archive.retention import clock, removal
+from postfix_archive.status import collect
 from postfix_archive.store import verifier
 
 import journal_lines
@@ -270,7 +277,12 @@ def test_a_doubtful_clock_lets_nothing_go_and_does_not_become_the_last_run(
     assert "no time service vouches for it" in output
     assert len(stored(store)) == 21
     assert clock.last_run(store.settings) == before
-    store.run("purge", "--really")
+    assert "no time service" in store.run("purge", "--really", exit_code=1).output
+    configure(store, "archive_purge_limit = 0%")
+    output = store.run("purge", "--clock-is-right", exit_code=1).output
+    assert "1 of 21 records are due" in output
+    assert len(stored(store)) == 21
+    store.run("purge", "--clock-is-right", "--really")
     assert len(stored(store)) == 20
 
 
@@ -286,3 +298,113 @@ def test_what_another_run_left_is_completed_first(store: SampleStore) -> None:
     assert old not in stored(store)
     assert_sound(store)
     assert dates.format_rfc3339(clock.last_run(store.settings) or 0) > "2026"
+
+
+def test_a_store_that_is_not_there_is_not_purged(store: SampleStore) -> None:
+    configure(store, f"archive_retention = {LEGAL}=90d")
+    before = clock.last_run(store.settings)
+    aside = store.directory / "aside"
+    store.path.rename(aside)
+    assert "check its file system" in store.run("purge", exit_code=1).output
+    store.path.mkdir()  # where it was mounted
+    assert store.run("purge").output == ""
+    assert clock.last_run(store.settings) == before
+    assert len(list(aside.rglob("*.eml.gz"))) == 21
+    store.path.rmdir()
+    aside.rename(store.path)
+    store.run("purge")
+    assert clock.last_run(store.settings) != before
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+def test_the_lock_is_the_archive_users_even_if_the_store_is_roots() -> None:
+    """As the directory is over which a file system will be mounted."""
+    directory = Path(tempfile.mkdtemp(dir="/tmp"))  # pytest's own are for one user
+    try:
+        directory.chmod(0o711)
+        store = SampleStore(directory)
+        user = pwd.getpwnam("nobody").pw_uid
+        os.chown(directory / "fallback", user, -1)
+        store.run("purge")
+        assert (directory / "fallback" / "purge.lock").stat().st_uid == user
+    finally:
+        shutil.rmtree(directory)
+
+
+def test_a_journal_that_has_lost_lines_is_not_purged(store: SampleStore) -> None:
+    configure(store, f"archive_retention = {LEGAL}=90d")
+    before = clock.last_run(store.settings)
+    store.add(b"Subject: y\r\n\r\n", archive="hr@example.com")
+    collect._tallies(store.settings)  # as status does, which notes where they end
+    shutil.rmtree(store.path / "hr@example.com")
+    for options in ([], ["--dry-run"], ["--really"]):
+        output = store.run("purge", *options, exit_code=1).output
+        assert "hr@example.com: the journal is missing; it had" in output
+        assert "so nothing is removed; mount the store" in output
+    assert clock.last_run(store.settings) == before
+    assert len(stored(store)) == 21
+
+
+def test_a_run_dated_by_a_clock_ahead_hides_nothing_that_is_left(
+    store: SampleStore,
+) -> None:
+    old = old_id(store)
+    kept = store.copy_path(old).read_bytes()
+    removal.remove(store.settings, LEGAL, old, "purged", {"rule": "x"})
+    store.copy_path(old).write_bytes(kept)
+    clock.record_run(store.settings, time.time() + 300 * DAY)
+    assert "1 earlier removals completed" in store.run("purge").output
+    assert old not in stored(store)
+    assert (clock.last_run(store.settings) or 0) <= time.time()
+
+
+def test_what_comes_after_the_decision_is_decided_by_the_next_run(
+    store: SampleStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_rules(store, "rcpt:board@example.com permanent", "subject:invoice 90d")
+    old, remove_all = old_id(store), removal.remove_all
+
+    def after_a_pass(*arguments: Any, **options: Any) -> dict[str, tuple[str, ...]]:
+        store._count = 0  # the message of before
+        again = store.add(
+            b"Subject: old invoice\r\n\r\n",
+            recipients=(b"board@example.com",),
+            arrival=ARRIVAL - 180 * DAY,
+        )
+        assert again == old
+        return remove_all(*arguments, **options)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(removal, "remove_all", after_a_pass)
+        assert store.run("purge").output == ""
+    [_] = events(store, "supplement")
+    assert store.run("purge").output == ""
+    assert old in stored(store) and not events(store, "purged")
+    assert_sound(store)
+
+
+def test_the_doctor_names_addresses_that_are_no_archive(store: SampleStore) -> None:
+    configure(store, f"archive_retention = {LEGAL}=1y, lehal@example.com=1y, a@b.c=1y")
+    config = configuration.Configuration(
+        directory="/", main={}, parameters={"archive": "a@b.c"}, services=()
+    )
+    unknown = inspection._unknown_retention_archives(config, store.settings)
+    assert unknown == ("lehal@example.com",)
+
+
+def test_the_doctor_misses_no_purge_where_nothing_was_archived(
+    tmp_path: Path,
+) -> None:
+    store = SampleStore(tmp_path)
+    os.utime(tmp_path / "archive.cf", (1, 1))
+    assert inspection._purge_age(store.settings) == 0
+    store.add(b"Subject: x\r\n\r\n")
+    assert (inspection._purge_age(store.settings) or 0) > 365 * DAY
+
+
+def test_an_instance_without_a_store_has_nothing_to_purge(tmp_path: Path) -> None:
+    store = SampleStore(tmp_path)
+    store.path.rmdir()
+    configure(store, "archive_delivery = mail")
+    assert store.run("purge").output == ""
+    assert clock.last_run(store.settings) is None

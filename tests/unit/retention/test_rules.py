@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,9 +12,11 @@ from postfix_archive.config import retention_period
 from postfix_archive.errors import IndexFailed, RetentionRuleInvalid, SettingInvalid
 from postfix_archive.retention import rules
 from postfix_archive.search import index_update
+from postfix_archive.search.match import Matcher
 
 from sample_store import ARRIVAL, LEGAL, SampleStore
 from unit.examples import make_settings
+from unit.retention.stores import index
 
 HR = "hr@example.com"
 LEAP_DAY = datetime.date(2028, 2, 29)
@@ -183,3 +186,22 @@ def test_more_records_than_one_statement_of_sql_takes(tmp_path: Path) -> None:
     decisions = rules.load(store.settings).decide(LEGAL, ids)
     assert {each.until_text for each in decisions.values()} == {"2026-11-23"}
     assert len(decisions) == 310
+
+
+def test_an_index_that_vanishes_meanwhile_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = SampleStore(tmp_path)
+    with (tmp_path / "archive.cf").open("a") as file:
+        file.write(f"archive_retention = {LEGAL}=1y\n")
+    archive_id = store.add(b"Subject: x\r\n\r\n")
+    index(store)
+
+    def vanishing(*arguments: Any) -> Matcher:
+        matcher = Matcher(*arguments)
+        (tmp_path / "index" / LEGAL / "2026.db").unlink()
+        return matcher
+
+    monkeypatch.setattr(rules, "Matcher", vanishing)
+    with pytest.raises(IndexFailed, match="has changed meanwhile"):
+        rules.load(store.settings).decide(LEGAL, [archive_id])

@@ -180,7 +180,13 @@ def test_the_clock_of_the_system_is_what_counts(tmp_path: Path) -> None:
 
     def purge(day: str) -> str:
         process = subprocess.run(
-            ["faketime", f"{day} 12:00:00 UTC", *command, "--really"],
+            [
+                "faketime",
+                f"{day} 12:00:00 UTC",
+                *command,
+                "--really",
+                "--clock-is-right",
+            ],
             capture_output=True,
             text=True,
             check=True,

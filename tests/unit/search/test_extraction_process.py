@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pwd
 import signal
 import sys
 from collections.abc import Iterator
@@ -21,6 +22,7 @@ from postfix_archive.search.extraction_limits import (
     ProcessLimits,
 )
 from postfix_archive.search.extraction_process import Extractor
+from postfix_archive.system import privileges
 
 from unit.search import documents
 
@@ -272,6 +274,17 @@ def test_the_process_has_given_up_what_it_does_not_need(extractor: Extractor) ->
     assert open_text(f"/proc/{extractor.pid}/environ") == ""
     descriptors = os.listdir(f"/proc/{extractor.pid}/fd")
     assert len(descriptors) == 3
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs a second user")
+def test_the_process_of_root_with_the_rights_of_another_cannot_get_them_back() -> None:
+    user = pwd.getpwnam("nobody")
+    with privileges.as_ids(user.pw_uid, user.pw_gid), Extractor() as extractor:
+        assert extractor.extract(PLAIN) == extraction.extract(PLAIN)
+        status = process_status(extractor.pid)
+        assert {*status["Uid"].split()} == {str(user.pw_uid)}
+        assert {*status["Gid"].split()} == {str(user.pw_gid)}
+        assert status["Groups"] == ""
 
 
 def process_status(pid: int) -> dict[str, str]:
