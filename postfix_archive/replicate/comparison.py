@@ -12,11 +12,20 @@ import hashlib
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 
+from postfix_archive.config.settings import Settings
 from postfix_archive.errors import ObjectMissing
-from postfix_archive.replicate import journal_chunks, layout, remote_journal, s3_client
+from postfix_archive.replicate import (
+    journal_chunks,
+    layout,
+    remote_journal,
+    replication_state,
+    s3_client,
+)
 from postfix_archive.replicate.bucket import Bucket, format_day
 from postfix_archive.replicate.remote_journal import ReadPart
+from postfix_archive.replicate.replication_state import End
 from postfix_archive.store import copy_file, journal, journal_reader
 from postfix_archive.store.journal_reader import Line
 from postfix_archive.store.verifier import Finding
@@ -32,9 +41,9 @@ class Comparison:
     findings: list[Finding] = field(default_factory=list)
 
 
-def compare(bucket: Bucket, store_directory: str, archive: str) -> Comparison:
+def compare(bucket: Bucket, settings: Settings, archive: str) -> Comparison:
     """Compare an archive in the bucket with that of the store."""
-    one = _Comparison(bucket, store_directory, archive)
+    one = _Comparison(bucket, settings, archive)
     one.run()
     return one.result
 
@@ -42,9 +51,12 @@ def compare(bucket: Bucket, store_directory: str, archive: str) -> Comparison:
 class _Comparison:
     """The comparison of one archive."""
 
-    def __init__(self, bucket: Bucket, store_directory: str, archive: str) -> None:
+    def __init__(self, bucket: Bucket, settings: Settings, archive: str) -> None:
         self._bucket = bucket
-        self._store = store_directory
+        self._store = settings.archive_store_directory
+        state = replication_state.read(settings)
+        known = state.archives.get(archive) if state else None
+        self._uploaded = known.ends if known else {}
         self._archive = archive
         self._removals: Mapping[str, int] = {}
         self.result = Comparison()
@@ -58,23 +70,26 @@ class _Comparison:
         self._removals = journal_chunks.removals(self._path(journal.NAME))
         for name, end in ends.items():
             position = 0
-            for read in remote_journal.read(self._bucket, self._archive, name):
+            report = partial(self._report_gap, name)
+            for read in remote_journal.read(self._bucket, self._archive, name, report):
                 self._compare_part(read)
                 position = read.part.end
-            if position < end:
+            if position < self._uploaded.get(name, End()).position:
+                self._report_gap(name, position)
+            elif position < end:
                 text = f"{end - position} bytes from byte {position} on not uploaded"
                 self._note(self._path(name), text)
         for archive_id in self._removals:
             self._report_remains(archive_id)
 
     def _compare_part(self, read: ReadPart) -> None:
-        part = read.part
-        lines = _lines(self._path(part.journal), part.start, part.end)
+        part, start = read.part, read.lines[0].offset
+        lines = _lines(self._path(part.journal), start, part.end)
         self.result.lines += len(read.lines)
         chain, details = layout.split(lines)
-        if not lines or [*layout.chained_lines(chain, part.start)] != read.lines:
+        if not lines or [*layout.chained_lines(chain, start)] != read.lines:
             text = "the store and the bucket have other lines"
-            self._error(f"{self._path(part.journal)}, from byte {part.start} on", text)
+            self._error(f"{self._path(part.journal)}, from byte {start} on", text)
             return
         if not read.is_chained:
             self._error(part.key, "does not continue the chain of the lines before")
@@ -85,7 +100,7 @@ class _Comparison:
         }
         with ThreadPoolExecutor(s3_client.CONNECTIONS) as pool:
             compared = pool.map(lambda each: self._compare_file(*each), named.items())
-            known = [each for each in details if not self._is_removed(each, part.start)]
+            known = [each for each in details if not self._is_removed(each, start)]
             problems = pool.map(
                 lambda owner: self._compare_details(read, owner, details[owner]), known
             )
@@ -144,6 +159,13 @@ class _Comparison:
     def _has_copy(self, archive_id: str) -> bool:
         name = copy_file.copy_name(archive_id)
         return files.exists(f"{self._store}/{self._archive}/{name}")
+
+    def _report_gap(self, journal_name: str, position: int) -> None:
+        """Report that the bucket has lost a part, once for each journal."""
+        place = f"{self._path(journal_name)}, from byte {position} on"
+        finding = Finding(place, "missing or damaged in the bucket")
+        if finding not in self.result.findings:
+            self.result.findings.append(finding)
 
     def _path(self, journal_name: str) -> str:
         return journal_reader.path_of(self._store, self._archive, journal_name)

@@ -18,6 +18,9 @@ JOURNALS = ("journal", "access")
 SEALS = "seals"
 COPY_SUFFIX = ".eml.gz"
 TAB = journal_format.TAB
+# Bytes of a part: journal_chunks.CHUNK_BYTES and one line more, of some 20 MB. The
+# key of another, in a bucket, would be an order to fill memory and disk with spaces.
+MAX_PART_SIZE = 256 << 20
 DIGITS = 18  # of an offset in a key, so that keys sort as numbers do
 WHOLE_ARCHIVE = ""  # the owner of details that are not about a record
 
@@ -69,7 +72,7 @@ def parse_part(key: str) -> JournalPart | None:
         and len(start) == len(end) == DIGITS
         and (start + end).isascii()
         and (start + end).isdigit()
-        and int(start) < int(end)
+        and 0 < int(end) - int(start) <= MAX_PART_SIZE
     )
     if not is_part:
         return None

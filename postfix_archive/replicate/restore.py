@@ -10,18 +10,31 @@ ObjectStoreFailed.
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import shutil
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from postfix_archive.errors import ObjectMissing, RestoreFailed
-from postfix_archive.replicate import layout, remote_journal, s3_client
+from postfix_archive.replicate import (
+    journal_chunks,
+    layout,
+    remote_journal,
+    s3_client,
+)
 from postfix_archive.replicate.bucket import Bucket
 from postfix_archive.replicate.layout import ChainedLine
 from postfix_archive.replicate.remote_journal import ReadPart
-from postfix_archive.store import copy_file, journal, journal_event, journal_format
+from postfix_archive.store import archive as store_archive
+from postfix_archive.store import (
+    copy_file,
+    journal,
+    journal_event,
+    journal_format,
+    journal_reader,
+)
 from postfix_archive.system import files
 
 Progress = Callable[[int], None]  # gets how many more files are there
@@ -42,14 +55,10 @@ def restore(
 ) -> Restored:
     """Restore an archive into a store directory.
 
-    Raises RestoreFailed if the archive has a journal there already.
+    A journal that is there already is kept if it is that of the bucket. Raises
+    RestoreFailed if it is another one.
     """
     path = f"{directory}/{archive}"
-    if any(files.exists(f"{path}/{name}") for name in layout.JOURNALS):
-        raise RestoreFailed(
-            f"{path}: there is a journal already; name an empty directory, or move this"
-            " one away"
-        )
     restoration = _Restoration(bucket, path, archive, progress)
     try:
         restoration.run()
@@ -69,22 +78,57 @@ class _Restoration:
         self._path = path
         self._archive = archive
         self._progress = progress
-        self._removals: dict[str, int] = {}  # offset of the last one by archive id
+        self._drafts = f"{path}/{store_archive.DRAFTS}"
+        # By archive id: up to where in the journal all lines are of a removed record.
+        self._removals: dict[str, float] = {}
         self.restored = Restored()
 
     def run(self) -> None:
         """Restore the files and write the journals, then give these their names."""
-        for part in remote_journal.read(self._bucket, self._archive, journal.NAME):
-            self._removals.update(_removals(part.lines))
-        files.make_directory(self._path)
-        ends = {name: self._restore_journal(name) for name in layout.JOURNALS}
+        missing = [
+            name for name in layout.JOURNALS if not files.exists(f"{self._path}/{name}")
+        ]
+        for name in {*layout.JOURNALS}.difference(missing):
+            self._require_same(name)
+        for read in remote_journal.read(
+            self._bucket, self._archive, journal.NAME, lambda _: None
+        ):
+            _add_removals(self._removals, read.lines)
+        files.make_directory(self._drafts)
+        ends = {name: self._restore_journal(name) for name in missing}
         os.sync()
         for name, (number, sha256) in ends.items():
             if number:
                 path = f"{self._path}/{name}"
-                os.rename(path + DRAFT_SUFFIX, path)
                 journal_format.write_last(path, number, sha256)
+                os.rename(path + DRAFT_SUFFIX, path)
         files.sync_directory(self._path)
+
+    def _read(self, name: str) -> Iterator[ReadPart]:
+        """Yield the parts of a journal; report if the bucket has lost one."""
+
+        def report(position: int) -> None:
+            self._report(f"{name}, from byte {position} on")
+
+        return remote_journal.read(self._bucket, self._archive, name, report)
+
+    def _require_same(self, name: str) -> None:
+        """Raise RestoreFailed for a journal that does not have the bucket's lines."""
+        path = f"{self._path}/{name}"
+        position = 0
+        for read in self._read(name):
+            lines = journal_chunks.lines_between(path, position, read.part.end)
+            chain, _ = layout.split(lines)
+            if not chain or [*layout.chained_lines(chain, position)] != read.lines:
+                position = -1
+                break
+            position = read.part.end
+            self.restored.lines += len(read.lines)
+        if position != journal_reader.end_offset(path):
+            raise RestoreFailed(
+                f"{path}: there is a journal already, with other lines than the bucket;"
+                " name an empty directory, or move this one away"
+            )
 
     def _restore_journal(self, name: str) -> tuple[int, str]:
         """Write a journal under a name of its own; return its last line's number."""
@@ -92,17 +136,18 @@ class _Restoration:
         if files.exists(path):
             shutil.rmtree(path)
         end = (0, "")
-        for part in remote_journal.read(self._bucket, self._archive, name):
+        for read in self._read(name):
             if not files.exists(path):
                 files.make_one_directory(path)
-            self._restore_part(part, path)
-            end = _last_line(part.lines, end)
+            self._restore_part(read, path)
+            end = _last_line(read.lines, end)
         return end
 
     def _restore_part(self, read: ReadPart, journal_path: str) -> None:
         part = read.part
         if not read.is_chained:
-            self._report(f"{part.journal}/{part.segment}, byte {part.start}: the chain")
+            place = f"{part.journal}/{part.segment}, byte {read.lines[0].offset}"
+            self._report(f"{place}: the chain")
         texts = self._details(read)
         mode = files.shared_mode(journal_path, files.DRAFT_MODE)
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW
@@ -168,7 +213,7 @@ class _Restoration:
 
     def _download(self, key: str, version_id: str, path: str, sha256: str) -> bool:
         """Write an object to a file if it has this SHA-256; tell whether it has."""
-        draft = files.Draft(files.parent_directory(path))
+        draft = files.Draft(self._drafts)
         try:
             digest = hashlib.sha256()
             for chunk in self._bucket.chunks(key, version_id):
@@ -194,12 +239,17 @@ def _string(line: ChainedLine, name: str) -> str:
     return journal_format.string_field(line.first, name)
 
 
-def _removals(lines: Iterable[ChainedLine]) -> Mapping[str, int]:
-    return {
-        _string(line, "id"): line.offset
-        for line in lines
-        if _string(line, "event") in journal.REMOVAL_EVENTS
-    }
+def _add_removals(removals: dict[str, float], lines: Iterable[ChainedLine]) -> None:
+    """Add removed records; of one that is archived again only what was before that.
+
+    Later lines about one that is not, such as an outcome, have no details there.
+    """
+    for line in lines:
+        archive_id, event = _string(line, "id"), _string(line, "event")
+        if event in journal.REMOVAL_EVENTS:
+            removals[archive_id] = math.inf
+        elif event == journal.ARCHIVED and removals.get(archive_id) == math.inf:
+            removals[archive_id] = line.offset
 
 
 def _last_line(lines: Iterable[ChainedLine], end: tuple[int, str]) -> tuple[int, str]:

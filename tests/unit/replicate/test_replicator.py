@@ -1,0 +1,202 @@
+"""Claims about replicate, verify --object-store, restore: with a bucket in memory."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from postfix_archive.cli import main
+from postfix_archive.replicate import layout, s3_client
+from postfix_archive.retention import removal
+from postfix_archive.store import copy_file, journal_format
+from postfix_archive.store.journal_reader import Line
+from postfix_archive.store.outcome import Outcome
+from postfix_archive.system import files
+
+import journal_lines
+from memory_store import MemoryStore, Object
+from replicated_store import Replicated, content_of, fill
+from sample_store import LEGAL
+from unit import kills
+
+RULE = {"rule": "archive_retention", "period": "1y", "until": "2026-11-29", "by": "x"}
+
+
+@pytest.fixture
+def replicated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Replicated:
+    """A store with a bucket of its own."""
+    store = MemoryStore()
+    monkeypatch.setattr(s3_client, "connect", lambda *_: store.client())
+    return Replicated(tmp_path, store)
+
+
+def test_a_store_restored_from_the_bucket_alone_is_the_same(
+    replicated: Replicated,
+) -> None:
+    store = replicated.store
+    fill(store)
+    store.run("replicate", "--once")
+    assert content_of(replicated.restore()) == content_of(store.path)
+    store.run("verify", "--object-store")
+
+
+def parts_of(replicated: Replicated) -> list[Object]:
+    """Return the chained parts of the journal in the bucket, oldest first."""
+    prefix = f"{LEGAL}/journal/"
+    return [each for each in replicated.client.objects if each.key.startswith(prefix)]
+
+
+def replicate_three(replicated: Replicated) -> list[Object]:
+    """Archive three messages, each of which becomes a part of the journal."""
+    for number in range(3):
+        replicated.store.add(b"%d\r\n" % number)
+        replicated.store.run("replicate", "--once")
+    return parts_of(replicated)
+
+
+def test_a_part_that_is_lost_or_damaged_is_an_error(replicated: Replicated) -> None:
+    """A journal that ends before it would look whole."""
+    store = replicated.store
+    parts = replicate_three(replicated)
+    contents = [each.content for each in parts]
+    for number, damage in [(0, b""), (1, b""), (1, contents[1][:-9]), (2, b"")]:
+        lost = parts[number]
+        lost.content = damage
+        position = int(lost.key[-37:-19])
+        text = f"from byte {position} on: missing or damaged in the bucket"
+        output = store.run("verify", "--object-store", exit_code=2).output
+        assert output.count(text) == 1
+        target = replicated.restore(exit_code=2)
+        output = store.run("restore", target, exit_code=2).output  # and again
+        assert output.count(text) == 1
+        lost.content = contents[number]
+    # Its last part is gone: only the service knows that it was there.
+    replicated.client.objects.remove(parts[2])
+    output = store.run("verify", "--object-store", exit_code=2).output
+    assert "missing or damaged in the bucket" in output
+
+
+def plant(replicated: Replicated, part: Object, end: int, content: bytes) -> None:
+    """Put another part that begins where this one does."""
+    key = f"{part.key[:-18]}{end:018d}"
+    replicated.client.put_object(Key=key, Body=content)
+
+
+def test_a_forged_part_does_not_take_the_place_of_an_older_one(
+    replicated: Replicated,
+) -> None:
+    store = replicated.store
+    first = replicate_three(replicated)[0]
+    last = list(layout.chained_lines(first.content, 0))[-1]
+    event = {"seq": 3, "time": "2026-11-22T11:53:00Z", "event": "mailed"}
+    prev = journal_format.line_sha256(last.first)
+    line = Line(last.end, journal_lines.make_line(event, prev))
+    forged, _ = layout.split([line])
+    plant(replicated, first, line.end, first.content + forged)
+    assert content_of(replicated.restore()) == content_of(store.path)
+    store.run("verify", "--object-store")
+
+
+def test_a_part_of_an_absurd_size_is_no_part(replicated: Replicated) -> None:
+    store = replicated.store
+    store.add(b"one\r\n")
+    end = 10**18 - 1
+    event = {"seq": 1, "time": "2026-11-22T11:53:00Z", "event": "segment"}
+    text = journal_lines.make_line(event).partition(b"\t")[0]
+    size = str(end - len(text) - 2 - 16).encode()
+    text = re.sub(rb'"details_size":\d+', b'"details_size":' + size, text)
+    size = str(end - len(text) - 2).encode()
+    text = re.sub(rb'"details_size":\d+', b'"details_size":' + size, text)
+    key = f"{LEGAL}/journal/2026-11/{0:018d}-{end}"
+    replicated.client.put_object(Key=key, Body=text + b"\t" + size + b"\n")
+    store.run("replicate", "--once")
+    assert content_of(replicated.restore()) == content_of(store.path)
+
+
+def test_parts_that_overlap_after_a_crash_are_one_journal(
+    replicated: Replicated,
+) -> None:
+    """An older state comes back: what it does not know is uploaded again."""
+    store = replicated.store
+    state = store.directory / "fallback" / "replicated"
+    store.add(b"one\r\n")
+    store.run("replicate", "--once")
+    before = state.read_bytes()
+    for number in range(2):
+        store.add(b"two%d\r\n" % number)
+        store.run("replicate", "--once")
+    state.write_bytes(before)
+    store.add(b"three\r\n")
+    store.run("replicate", "--once")
+    store.add(b"four\r\n")
+    store.run("replicate", "--once")
+    assert content_of(replicated.restore()) == content_of(store.path)
+    store.run("verify", "--object-store")
+
+
+def test_a_restored_journal_has_what_the_seals_have(replicated: Replicated) -> None:
+    store = replicated.store
+    replicated.configure(archive_seal_file=str(store.directory / "seal-file"))
+    replicate_three(replicated)
+    store.run("seal")
+    store.run("replicate", "--once")
+    assert content_of(replicated.restore()) == content_of(store.path)
+    # Who has all credentials can leave a bucket whose journal ends before the seal.
+    for part in parts_of(replicated)[1:]:
+        replicated.client.objects.remove(part)
+    target = store.directory / "target"
+    output = store.run("restore", target, exit_code=2).output
+    assert "000001-" in output and "ERROR" in output
+
+
+def test_an_interrupted_restore_goes_on(replicated: Replicated) -> None:
+    """Killed before each change of the file system, each time by a new process."""
+    store = replicated.store
+    fill(store)
+    store.run("replicate", "--once")
+    target = store.directory / "target"
+
+    def restore() -> None:
+        main.main(["-c", str(store.directory), "restore", str(target)])
+
+    step = 1
+    while kills.is_killed_at(step, restore, only_changes=True):
+        step += 1
+    assert step > 10
+    store.run("restore", target)
+    for draft in target.glob("*/.*.last.*"):  # which the next writer removes
+        draft.unlink()
+    assert content_of(target) == content_of(store.path)
+    # Nor does another store get the bucket's lines, or lose its own.
+    store.add(b"later\r\n")
+    before = content_of(store.path)
+    output = store.run("restore", store.path, exit_code=1).output
+    assert "there is a journal already" in output
+    assert content_of(store.path) == before
+
+
+def test_a_draft_that_a_killed_restore_leaves_is_no_file_of_the_archive(
+    replicated: Replicated, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = replicated.store
+    archive_id = store.add(b"one\r\n")
+    store.run("replicate", "--once")
+    key = f"{LEGAL}/{copy_file.copy_name(archive_id)}"
+    replicated.client.put_object(Key=key, Body=b"other")
+    monkeypatch.setattr(files.Draft, "discard", lambda _: None)
+    assert content_of(replicated.restore()) == content_of(store.path)
+
+
+def test_what_comes_after_a_removal_is_not_missed(replicated: Replicated) -> None:
+    """The details of a late outcome are not uploaded."""
+    store = replicated.store
+    archive_id = store.add(b"one\r\n")
+    store.run("replicate", "--once")
+    removal.remove(store.settings, LEGAL, archive_id, "purged", RULE)
+    outcome = Outcome("bob@example.net", "delivered", "4Z1", "4Z1", "2026-11-22")
+    store.add_outcome(archive_id, outcome)
+    store.run("replicate", "--once")
+    replicated.restore()
+    store.run("verify", "--object-store")
