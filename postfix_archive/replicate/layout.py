@@ -56,8 +56,11 @@ def parts_prefix(archive: str, journal_name: str) -> str:
 
 
 def chain_prefixes(archive: str) -> list[str]:
-    """Return what the keys of all objects begin with that are about no one record."""
-    return [f"{archive}/{each}" for each in JOURNALS]
+    """Return what the keys of all objects begin with that are about no one record.
+
+    Those of the seals are of all archives.
+    """
+    return [*(f"{archive}/{each}" for each in JOURNALS), f"{SEALS}/"]
 
 
 def parse_part(key: str) -> JournalPart | None:

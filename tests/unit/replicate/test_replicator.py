@@ -2,23 +2,34 @@
 
 from __future__ import annotations
 
+import datetime
+import errno
+import os
 import re
+import signal
 from pathlib import Path
 
 import pytest
 
 from postfix_archive.cli import main
-from postfix_archive.replicate import layout, s3_client
+from postfix_archive.replicate import (
+    layout,
+    replication_service,
+    replication_state,
+    s3_client,
+)
+from postfix_archive.replicate.bucket import Bucket
 from postfix_archive.retention import removal
 from postfix_archive.store import copy_file, journal_format
+from postfix_archive.store.journal_format import Segments
 from postfix_archive.store.journal_reader import Line
 from postfix_archive.store.outcome import Outcome
 from postfix_archive.system import files
 
 import journal_lines
 from memory_store import MemoryStore, Object
-from replicated_store import Replicated, content_of, fill
-from sample_store import LEGAL
+from replicated_store import BOARD, Replicated, content_of, fill
+from sample_store import LEGAL, SampleStore
 from unit import kills
 
 RULE = {"rule": "archive_retention", "period": "1y", "until": "2026-11-29", "by": "x"}
@@ -200,3 +211,160 @@ def test_what_comes_after_a_removal_is_not_missed(replicated: Replicated) -> Non
     store.run("replicate", "--once")
     replicated.restore()
     store.run("verify", "--object-store")
+
+
+@pytest.mark.parametrize("mode", ["none", "governance"])
+def test_a_file_that_cannot_be_read_is_uploaded_once_it_can(
+    replicated: Replicated, monkeypatch: pytest.MonkeyPatch, mode: str
+) -> None:
+    """Missing or damaged, it does not keep others from the bucket; else it does."""
+    store = replicated.store
+    replicated.configure(archive_object_lock=mode, archive_retention=f"{LEGAL}=10y")
+    damaged, missing = store.add(b"one\r\n"), store.add(b"two\r\n")
+    contents = {}
+    for archive_id in (damaged, missing):
+        contents[archive_id] = store.copy_path(archive_id).read_bytes()
+        store.copy_path(archive_id).unlink()
+    store.copy_path(damaged).write_bytes(b"damaged")
+    output = store.run("replicate", "--once").output
+    assert "does not have the SHA-256 in the journal; not replicated" in output
+    assert "No such file or directory" in output
+    assert len(parts_of(replicated)) == 1
+    assert store.run("replicate", "--once").output == ""  # said once
+    for archive_id, content in contents.items():
+        store.copy_path(archive_id).unlink(missing_ok=True)
+        store.copy_path(archive_id).write_bytes(content)
+        store.copy_path(archive_id).chmod(0o400)
+    store.run("replicate", "--once")
+    assert content_of(replicated.restore()) == content_of(store.path)
+
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    archive_id = store.add(b"three\r\n")
+    with monkeypatch.context() as context:
+        context.setattr(Bucket, "put_file", fail)
+        output = store.run("replicate", "--once", exit_code=1).output
+    assert f"{archive_id}.eml.gz: Input/output error" in output
+    assert len(parts_of(replicated)) == 1
+    store.run("replicate", "--once")
+    assert content_of(replicated.restore()) == content_of(store.path)
+
+
+def test_a_removed_record_with_a_damaged_file_is_forgotten(
+    replicated: Replicated,
+) -> None:
+    store = replicated.store
+    archive_id = store.add(b"one\r\n")
+    store.copy_path(archive_id).chmod(0o600)
+    store.copy_path(archive_id).write_bytes(b"damaged")
+    store.run("replicate", "--once")
+    removal.remove(store.settings, LEGAL, archive_id, "purged", RULE)
+    store.run("replicate", "--once")
+    assert content_of(replicated.restore()) == content_of(store.path)
+    state = replication_state.read(store.settings)
+    assert state and not state.archives[LEGAL].damaged
+
+
+def test_a_line_that_is_not_durable_is_not_uploaded(
+    replicated: Replicated, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = replicated.store
+    store.add(b"one\r\n")
+
+    def fail(self: Segments) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as context:
+        context.setattr(Segments, "sync", fail)
+        output = store.run("replicate", "--once", exit_code=1).output
+    assert "line 2 cannot be made durable, so it is not uploaded" in output
+    assert not replicated.client.objects
+    store.run("replicate", "--once")
+    assert content_of(replicated.restore()) == content_of(store.path)
+
+
+def test_seals_are_locked_as_long_as_any_journal(replicated: Replicated) -> None:
+    """Only when all archives have run: an archive that failed may need the longest."""
+    store = replicated.store
+    replicated.configure(
+        archive_object_lock="governance",
+        archive_retention=f"{LEGAL}=1y",
+        archive_seal_file=str(store.directory / "seal-file"),
+    )
+    store.add(b"one\r\n")
+    store.add(b"two\r\n", archive=BOARD)
+    store.run("seal")
+    store.run("replicate", "--once", exit_code=1)  # no period for BOARD
+    assert not any(each.startswith("seals/") for each in replicated.keys())
+    for period, days in (("10y", 10), ("1y", 10), ("20y", 20), ("1y", 20), ("20y", 20)):
+        replicated.configure(archive_retention=f"{LEGAL}=1y, {BOARD}={period}")
+        store.add(b"%d\r\n" % days, archive=BOARD)
+        store.run("replicate", "--once")
+        this_year = datetime.datetime.now(datetime.UTC).year
+        for name in ("seals/", f"{BOARD}/journal"):
+            years = {int(each[:4]) - this_year for each in replicated.days(name)}
+            if period != "1y":
+                assert years == {days}, (name, period)
+
+
+def test_a_record_that_was_archived_again_is_held(replicated: Replicated) -> None:
+    store = replicated.store
+    replicated.configure(
+        archive_object_lock="governance", archive_retention=f"{LEGAL}=10y"
+    )
+    archive_id = store.add(b"Subject: jones\r\n\r\none\r\n")
+    removal.remove(store.settings, LEGAL, archive_id, "purged", RULE)
+    again = SampleStore(store.directory / "again")
+    again.path = store.path
+    content, recipients = b"Subject: jones\r\n\r\none\r\n", (b"carol@example.net",)
+    assert again.add(content, recipients=recipients) == archive_id
+    store.run("replicate", "--once")
+    store.run("hold", "add", "jones", "--query", "jones", "--reason", "a test")
+    store.run("replicate", "--once")
+    assert replicated.held_ids() == {archive_id}
+
+
+def test_a_hold_ends_in_archives_that_were_made_after_it_began(
+    replicated: Replicated,
+) -> None:
+    """Their journals have no event about it."""
+    store = replicated.store
+    replicated.configure(
+        archive_object_lock="governance",
+        archive_retention=f"{LEGAL}=10y, {BOARD}=10y",
+    )
+    store.add(b"Subject: smith\r\n\r\none\r\n")
+    store.run("hold", "add", "jones", "--query", "jones", "--reason", "a test")
+    archive_id = store.add(b"Subject: jones\r\n\r\ntwo\r\n", archive=BOARD)
+    store.run("replicate", "--once")
+    assert replicated.held_ids() == {archive_id}
+    store.run("hold", "release", "jones", "--reason", "a test")
+    store.run("replicate", "--once")
+    assert replicated.held_ids() == set()
+
+
+def test_new_credentials_are_read_while_the_service_runs(
+    replicated: Replicated, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also such that come while it reads the old ones."""
+    store = replicated.store
+    credentials = store.directory / "credentials"
+    read = []
+
+    def connect(*_: object) -> object:
+        read.append(credentials.read_text())
+        if len(read) < 3:
+            credentials.write_text("new" * len(read))
+        else:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return replicated.client
+
+    monkeypatch.setattr(s3_client, "connect", connect)
+    monkeypatch.setattr(replication_service, "POLL_SECONDS", 0.0)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
+    try:
+        store.run("replicate", "--follow")
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    assert read[1:] == ["new", "newnew"]
