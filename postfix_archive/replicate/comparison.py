@@ -9,7 +9,6 @@ note. Raises ObjectStoreFailed, JournalFailed.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -26,10 +25,9 @@ from postfix_archive.replicate import (
 from postfix_archive.replicate.bucket import Bucket, format_day
 from postfix_archive.replicate.remote_journal import ReadPart
 from postfix_archive.replicate.replication_state import End
-from postfix_archive.store import copy_file, journal, journal_reader
+from postfix_archive.store import journal, journal_reader
 from postfix_archive.store.journal_reader import Line
 from postfix_archive.store.verifier import Finding
-from postfix_archive.system import files
 
 
 @dataclass
@@ -58,7 +56,7 @@ class _Comparison:
         known = state.archives.get(archive) if state else None
         self._uploaded = known.ends if known else {}
         self._archive = archive
-        self._removals: Mapping[str, int] = {}
+        self._removals: dict[str, float] = {}  # see layout.add_removals()
         self.result = Comparison()
 
     def run(self) -> None:
@@ -67,7 +65,12 @@ class _Comparison:
             name: journal_reader.end_offset(self._path(name))
             for name in layout.JOURNALS
         }
-        self._removals = journal_chunks.removals(self._path(journal.NAME))
+        path = self._path(journal.NAME)
+        firsts = (
+            (line.offset, line.content.partition(layout.TAB)[0])
+            for line in journal_reader.lines(path)
+        )
+        layout.add_removals(self._removals, firsts)
         for name, end in ends.items():
             position = 0
             report = partial(self._report_gap, name)
@@ -79,8 +82,8 @@ class _Comparison:
             elif position < end:
                 text = f"{end - position} bytes from byte {position} on not uploaded"
                 self._note(self._path(name), text)
-        for archive_id in self._removals:
-            self._report_remains(archive_id)
+        for archive_id, offset in journal_chunks.removals(path).items():
+            self._report_remains(archive_id, offset)
 
     def _compare_part(self, read: ReadPart) -> None:
         part, start = read.part, read.lines[0].offset
@@ -100,9 +103,8 @@ class _Comparison:
         }
         with ThreadPoolExecutor(s3_client.CONNECTIONS) as pool:
             compared = pool.map(lambda each: self._compare_file(*each), named.items())
-            known = [each for each in details if not self._is_removed(each, start)]
             problems = pool.map(
-                lambda owner: self._compare_details(read, owner, details[owner]), known
+                lambda each: self._compare_details(read, *each), details.items()
             )
             for problem in (*compared, *problems):
                 if problem:
@@ -126,7 +128,13 @@ class _Comparison:
         self, read: ReadPart, owner: str, content: bytes
     ) -> Finding | None:
         texts = layout.parse_details(content)
-        lines = [each for each in read.lines if each.offset in texts]
+        lines = [
+            each
+            for each in read.lines
+            if each.offset in texts and not self._is_removed(owner, each.offset)
+        ]
+        if not lines:
+            return None
         found = remote_journal.details(self._bucket, read.part, owner, lines)
         missing = [each.offset for each in lines if each.offset not in found]
         if not missing:
@@ -134,14 +142,14 @@ class _Comparison:
         place = f"{self._path(read.part.journal)}, byte {missing[0]}"
         return Finding(place, "the bucket does not have the details of this line")
 
-    def _report_remains(self, archive_id: str) -> None:
+    def _report_remains(self, archive_id: str, offset: int) -> None:
         """Note what the bucket still has of a record that the store has not."""
         prefix = layout.record_prefix(self._archive, archive_id)
         until = ""
         count = 0
         for version in self._bucket.versions(prefix):
             stored = self._bucket.stored(version.key, version.version_id)
-            if stored and stored.offset < self._removals[archive_id]:
+            if stored and stored.offset < offset:
                 count += 1
                 until = max(until, format_day(stored.lock.until))
         if count:
@@ -149,16 +157,8 @@ class _Comparison:
             self._note(archive_id, text + (f", locked until {until}" if until else ""))
 
     def _is_removed(self, archive_id: str, offset: int) -> bool:
-        """Return whether a record was removed after a position in the journal.
-
-        What came later about it, such as an outcome, is not uploaded.
-        """
-        is_missing = archive_id in self._removals and not self._has_copy(archive_id)
-        return is_missing or offset < self._removals.get(archive_id, 0)
-
-    def _has_copy(self, archive_id: str) -> bool:
-        name = copy_file.copy_name(archive_id)
-        return files.exists(f"{self._store}/{self._archive}/{name}")
+        """Return whether what a line says of a record is of one that was removed."""
+        return offset < self._removals.get(archive_id, 0)
 
     def _report_gap(self, journal_name: str, position: int) -> None:
         """Report that the bucket has lost a part, once for each journal."""

@@ -7,6 +7,7 @@ record in it one object with the details, so that these can go before the chain 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
@@ -103,6 +104,24 @@ def owner_of(first: bytes) -> str:
     if kind in journal.REMOVAL_EVENTS or not received_header.is_archive_id(archive_id):
         return WHOLE_ARCHIVE
     return archive_id
+
+
+def add_removals(
+    removals: dict[str, float], firsts: Iterable[tuple[int, bytes]]
+) -> None:
+    """Add the records that lines say were removed: offsets and first parts are given.
+
+    ``removals`` has by archive id up to where all lines are of what was removed: to the
+    end, unless it was archived again. So are later lines, such as that of an outcome,
+    whose details the bucket need not have.
+    """
+    for offset, first in firsts:
+        archive_id = journal_format.string_field(first, "id")
+        kind = journal_format.string_field(first, "event")
+        if kind in journal.REMOVAL_EVENTS:
+            removals[archive_id] = math.inf
+        elif kind == journal.ARCHIVED and removals.get(archive_id) == math.inf:
+            removals[archive_id] = offset
 
 
 def split(lines: Iterable[Line]) -> tuple[bytes, dict[str, bytes]]:

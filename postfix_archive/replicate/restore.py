@@ -10,7 +10,6 @@ ObjectStoreFailed.
 from __future__ import annotations
 
 import hashlib
-import math
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -79,8 +78,7 @@ class _Restoration:
         self._archive = archive
         self._progress = progress
         self._drafts = f"{path}/{store_archive.DRAFTS}"
-        # By archive id: up to where in the journal all lines are of a removed record.
-        self._removals: dict[str, float] = {}
+        self._removals: dict[str, float] = {}  # see layout.add_removals()
         self.restored = Restored()
 
     def run(self) -> None:
@@ -93,7 +91,8 @@ class _Restoration:
         for read in remote_journal.read(
             self._bucket, self._archive, journal.NAME, lambda _: None
         ):
-            _add_removals(self._removals, read.lines)
+            firsts = ((line.offset, line.first) for line in read.lines)
+            layout.add_removals(self._removals, firsts)
         files.make_directory(self._drafts)
         ends = {name: self._restore_journal(name) for name in missing}
         os.sync()
@@ -167,6 +166,9 @@ class _Restoration:
             if line.details_size > 0 and not self._is_removed(owner, line.offset):
                 by_owner.setdefault(owner, []).append(line)
         texts: dict[int, bytes] = {}
+        # Not in the threads: it sets the umask of the whole process for a moment.
+        for name in filter(None, map(self._file_name, read.lines)):
+            files.make_directory(files.parent_directory(f"{self._path}/{name}"))
         with ThreadPoolExecutor(s3_client.CONNECTIONS) as pool:
             results = pool.map(
                 lambda each: remote_journal.details(self._bucket, read.part, *each),
@@ -187,17 +189,20 @@ class _Restoration:
     def _is_removed(self, archive_id: str, offset: int) -> bool:
         return offset < self._removals.get(archive_id, 0)
 
+    def _file_name(self, line: ChainedLine) -> str:
+        """Return the name of the file that a line names, "" if none is to be there."""
+        name = _string(line, "file")
+        is_removed = self._is_removed(_string(line, "id"), line.offset)
+        if not _string(line, "file_sha256") or is_removed:
+            return ""
+        return name if journal_event.is_file_name(name) else ""
+
     def _restore_file(self, line: ChainedLine) -> int:
         """Restore the file that a line names; return how many it restored."""
-        name = _string(line, "file")
-        sha256 = _string(line, "file_sha256")
-        is_removed = self._is_removed(_string(line, "id"), line.offset)
-        if not sha256 or is_removed or not journal_event.is_file_name(name):
-            return 0
+        name, sha256 = self._file_name(line), _string(line, "file_sha256")
         path = f"{self._path}/{name}"
-        if files.exists(path) and _sha256_of(path) == sha256:
+        if not name or files.exists(path) and _sha256_of(path) == sha256:
             return 0
-        files.make_directory(files.parent_directory(path))
         key = layout.file_key(self._archive, name)
         for version_id in self._version_ids(key):
             if self._download(key, version_id, path, sha256):
@@ -237,19 +242,6 @@ class _Restoration:
 
 def _string(line: ChainedLine, name: str) -> str:
     return journal_format.string_field(line.first, name)
-
-
-def _add_removals(removals: dict[str, float], lines: Iterable[ChainedLine]) -> None:
-    """Add removed records; of one that is archived again only what was before that.
-
-    Later lines about one that is not, such as an outcome, have no details there.
-    """
-    for line in lines:
-        archive_id, event = _string(line, "id"), _string(line, "event")
-        if event in journal.REMOVAL_EVENTS:
-            removals[archive_id] = math.inf
-        elif event == journal.ARCHIVED and removals.get(archive_id) == math.inf:
-            removals[archive_id] = line.offset
 
 
 def _last_line(lines: Iterable[ChainedLine], end: tuple[int, str]) -> tuple[int, str]:

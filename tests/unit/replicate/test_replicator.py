@@ -5,8 +5,10 @@ from __future__ import annotations
 import datetime
 import errno
 import os
+import posix
 import re
 import signal
+import threading
 from pathlib import Path
 
 import pytest
@@ -20,7 +22,7 @@ from postfix_archive.replicate import (
 )
 from postfix_archive.replicate.bucket import Bucket
 from postfix_archive.retention import removal
-from postfix_archive.store import copy_file, journal_format
+from postfix_archive.store import copy_file, journal_format, verifier
 from postfix_archive.store.journal_format import Segments
 from postfix_archive.store.journal_reader import Line
 from postfix_archive.store.outcome import Outcome
@@ -188,6 +190,23 @@ def test_an_interrupted_restore_goes_on(replicated: Replicated) -> None:
     assert content_of(store.path) == before
 
 
+def test_the_umask_is_changed_by_one_thread_only(
+    replicated: Replicated, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is that of the process: two threads could leave it open for all files."""
+    fill(replicated.store)
+    replicated.store.run("replicate", "--once")
+    threads, umask = set(), posix.umask
+
+    def recording_umask(mask: int) -> int:
+        threads.add(threading.current_thread())
+        return umask(mask)
+
+    monkeypatch.setattr(posix, "umask", recording_umask)
+    replicated.restore()
+    assert threads == {threading.main_thread()}
+
+
 def test_a_draft_that_a_killed_restore_leaves_is_no_file_of_the_archive(
     replicated: Replicated, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -211,6 +230,37 @@ def test_what_comes_after_a_removal_is_not_missed(replicated: Replicated) -> Non
     store.run("replicate", "--once")
     replicated.restore()
     store.run("verify", "--object-store")
+    archive_again(store, b"one\r\n")
+    store.run("replicate", "--once")
+    replicated.restore()
+    store.run("verify", "--object-store")
+
+
+def test_details_after_a_removal_in_the_same_part_are_compared(
+    replicated: Replicated,
+) -> None:
+    store = replicated.store
+    archive_id = store.add(b"one\r\n")
+    store.run("replicate", "--once")
+    removal.remove(store.settings, LEGAL, archive_id, "purged", RULE)
+    archive_again(store, b"one\r\n")
+    store.run("replicate", "--once")
+    store.run("verify", "--object-store")
+    [details] = [
+        each
+        for each in replicated.client.objects
+        if f"{archive_id}.details/" in each.key
+    ]
+    replicated.client.objects.remove(details)
+    output = store.run("verify", "--object-store", exit_code=2).output
+    assert "the bucket does not have the details of this line" in output
+
+
+def archive_again(store: SampleStore, content: bytes) -> str:
+    """Archive the first message of a store again, after its removal; return its id."""
+    again = SampleStore(store.directory / "again")
+    again.path = store.path
+    return again.add(content, recipients=(b"carol@example.net",))  # another capsule
 
 
 @pytest.mark.parametrize("mode", ["none", "governance"])
@@ -308,17 +358,28 @@ def test_seals_are_locked_as_long_as_any_journal(replicated: Replicated) -> None
                 assert years == {days}, (name, period)
 
 
+def test_a_seal_that_is_none_is_one_line(replicated: Replicated) -> None:
+    store = replicated.store
+    store.add(b"one\r\n")
+    replicated.configure(archive_seal_file=str(store.directory / "seal-file"))
+    store.run("seal")
+    [seal] = (store.path / "seals").glob("*.json")
+    os.truncate(seal, verifier.SEAL_LIMIT + 1)
+    output = store.run("replicate", "--once", exit_code=1).output
+    assert output.splitlines()[-1].endswith(
+        f"{seal}: not a seal: too large; run postfix-archive verify"
+    )
+
+
 def test_a_record_that_was_archived_again_is_held(replicated: Replicated) -> None:
     store = replicated.store
     replicated.configure(
         archive_object_lock="governance", archive_retention=f"{LEGAL}=10y"
     )
-    archive_id = store.add(b"Subject: jones\r\n\r\none\r\n")
+    content = b"Subject: jones\r\n\r\none\r\n"
+    archive_id = store.add(content)
     removal.remove(store.settings, LEGAL, archive_id, "purged", RULE)
-    again = SampleStore(store.directory / "again")
-    again.path = store.path
-    content, recipients = b"Subject: jones\r\n\r\none\r\n", (b"carol@example.net",)
-    assert again.add(content, recipients=recipients) == archive_id
+    assert archive_again(store, content) == archive_id
     store.run("replicate", "--once")
     store.run("hold", "add", "jones", "--query", "jones", "--reason", "a test")
     store.run("replicate", "--once")
