@@ -100,11 +100,13 @@ class ObjectStore:
         """Return the value of archive_object_store for a bucket."""
         return f"s3://{bucket}?endpoint={endpoint or self.endpoint}&region={REGION}"
 
+    def client(self) -> Any:
+        """Return a client of botocore."""
+        return client(self.endpoint)
+
     def make_bucket(self, name: str, *, has_lock: bool = True) -> str:
         """Make a bucket; return its URL."""
-        client(self.endpoint).create_bucket(
-            Bucket=name, ObjectLockEnabledForBucket=has_lock
-        )
+        self.client().create_bucket(Bucket=name, ObjectLockEnabledForBucket=has_lock)
         return self.url(name)
 
     def admin(self, *arguments: str) -> None:

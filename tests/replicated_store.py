@@ -5,11 +5,13 @@ from __future__ import annotations
 import itertools
 import re
 from pathlib import Path
+from typing import Any
 
 from postfix_archive.store.outcome import Outcome
 
 import journal_lines
 import object_store as storage
+from memory_store import MemoryStore
 from object_store import ObjectStore
 from sample_store import ARRIVAL, LEGAL, SampleStore
 
@@ -22,12 +24,16 @@ class Replicated:
     """A store with a bucket of its own."""
 
     def __init__(
-        self, directory: Path, object_store: ObjectStore, *, has_lock: bool = True
+        self,
+        directory: Path,
+        object_store: ObjectStore | MemoryStore,
+        *,
+        has_lock: bool = True,
     ) -> None:
         self.store = SampleStore(directory)
         self.name = f"bucket-{next(BUCKET_NUMBERS)}"
         self.url = object_store.make_bucket(self.name, has_lock=has_lock)
-        self.client = storage.client(object_store.endpoint)
+        self.client: Any = object_store.client()
         credentials = directory / "credentials"
         credentials.write_text(
             f"[default]\naws_access_key_id = {storage.ACCESS_KEY}\n"

@@ -13,6 +13,7 @@ from postfix_archive.message.printable import safe_text
 from postfix_archive.replicate import replication_service
 from postfix_archive.replicate.replication_service import ReplicationService
 from postfix_archive.search import index_service
+from postfix_archive.system.file_watch import Watch
 
 
 @click.command()
@@ -40,12 +41,14 @@ def replicate(directory: str, how: str | None) -> None:
 
 
 def _follow(directory: str) -> None:
-    """Follow the journals, each time with the configuration as it then is."""
+    """Follow the journals, each time with configuration and credentials as they are."""
     is_stopped = False
     while not is_stopped:
+        watch = Watch(*archive_cf.configuration_files(directory))
         settings = archive_cf.load(directory)
+        watch.add(settings.archive_object_credentials_file)
         with replication_service.locked(settings):
-            is_stopped = ReplicationService(settings, _warn).follow(directory)
+            is_stopped = ReplicationService(settings, _warn).follow(watch)
 
 
 def _warn(text: str) -> None:

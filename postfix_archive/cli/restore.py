@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 
 import click
 
@@ -16,6 +17,7 @@ from postfix_archive.replicate import remote_journal, seal_replication
 from postfix_archive.replicate.bucket import Bucket
 from postfix_archive.replicate.restore import restore as restore_archive
 from postfix_archive.store import verifier
+from postfix_archive.store.verifier import Seal, Verification
 
 
 @click.command()
@@ -36,7 +38,7 @@ def restore(
     """Rebuild a store in DIR from the object storage.
 
     Nothing else is needed. DIR has no journals yet; a restore that was interrupted goes
-    on where it was. Then the store is verified.
+    on where it was. Then the store is verified, also against its seals.
 
     Exit codes: 0 all is there, 2 something is missing or damaged.
     """
@@ -52,17 +54,30 @@ def restore(
     if not archives:
         raise RestoreFailed(f"{url}: no archive in this bucket under this prefix")
     target = os.path.abspath(target)
-    seals = seal_replication.restore(bucket, target)
-    if seals:
-        click.echo(f"{seals} files of seals")
+    seal_count = seal_replication.restore(bucket, target)
+    if seal_count:
+        click.echo(f"{seal_count} files of seals")
+    seals, findings = verifier.read_seals(target)
+    results = {}
     has_errors = False
     for name in archives:
-        has_errors |= not _restore(bucket, target, name)
+        problems, results[name] = _restore(bucket, target, name, seals)
+        has_errors |= bool(problems or results[name].error_count)
+    if archive is None:
+        findings += verifier.check_seals(target, results, seals)
+    for finding in findings:
+        click.echo(safe_text(str(finding)))
+        has_errors |= not finding.is_note
     ctx.exit(monitoring.CRITICAL if has_errors else monitoring.OK)
 
 
-def _restore(bucket: Bucket, target: str, archive: str) -> bool:
-    """Restore and verify one archive; return whether all of it is there."""
+def _restore(
+    bucket: Bucket, target: str, archive: str, seals: Sequence[Seal]
+) -> tuple[list[str], Verification]:
+    """Restore one archive and verify it; return what the bucket lacks, and the result.
+
+    Its journals must have what the seals have of them.
+    """
     total = 0
 
     def progress(count: int) -> None:
@@ -74,13 +89,12 @@ def _restore(bucket: Bucket, target: str, archive: str) -> bool:
     result = restore_archive(bucket, target, archive, progress)
     if sys.stderr.isatty():
         click.echo(err=True)
+    if not result.lines:
+        result.problems.append(f"{archive}: the bucket has no journal of it")
     for problem in result.problems:
         click.echo(safe_text(f"ERROR: {problem}"))
-    if not result.lines:
-        click.echo(safe_text(f"{archive}: the bucket has no journal of it"))
-        return False
-    verification = verifier.verify_archive(f"{target}/{archive}")
+    verification = verifier.verify_archive(f"{target}/{archive}", seals=seals)
     for finding in verification.findings:
         click.echo(safe_text(str(finding)))
     click.echo(f"{archive}: {verifier.summary(verification)}")
-    return not (result.problems or verification.error_count)
+    return result.problems, verification

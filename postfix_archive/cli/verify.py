@@ -195,7 +195,7 @@ def _compare(
     remote.check()
     store = settings.archive_store_directory
     for address, result in results.items():
-        result.findings += comparison.compare(remote, store, address).findings
+        result.findings += comparison.compare(remote, settings, address).findings
     return [
         Finding(f"{store}/{address}", "in the bucket, but not in the store")
         for address in remote_journal.archives(remote)

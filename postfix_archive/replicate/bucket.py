@@ -55,11 +55,14 @@ class Lock:
 
 
 class Version(NamedTuple):
-    """One version of an object. ``is_marker`` is true for a delete marker."""
+    """One version of an object. ``is_marker`` is true for a delete marker.
+
+    ``modified`` is the server's time of the upload.
+    """
 
     key: str
     version_id: str
-    size: int
+    modified: datetime.datetime
     is_marker: bool
 
 
@@ -250,9 +253,9 @@ class Bucket:
             pages = self._client.get_paginator("list_object_versions")
             for page in pages.paginate(**self._at_prefix(prefix)):
                 for each in page.get("Versions", ()):
-                    yield self._version(each, each["Size"], is_marker=False)
+                    yield self._version(each, is_marker=False)
                 for each in page.get("DeleteMarkers", ()):
-                    yield self._version(each, 0, is_marker=True)
+                    yield self._version(each, is_marker=True)
 
     def directories(self, substring: str) -> list[str]:
         """Return the names of the directories at the top that contain substring.
@@ -267,9 +270,10 @@ class Bucket:
                     names.add(each["Prefix"].removeprefix(self._store.prefix)[:-1])
         return sorted(each for each in names if substring in each)
 
-    def _version(self, entry: dict[str, Any], size: int, *, is_marker: bool) -> Version:
+    def _version(self, entry: dict[str, Any], *, is_marker: bool) -> Version:
         key = entry["Key"].removeprefix(self._store.prefix)
-        return Version(key, entry.get("VersionId") or "null", size, is_marker)
+        version_id = entry.get("VersionId") or "null"
+        return Version(key, version_id, entry["LastModified"], is_marker)
 
     def delete(self, version: Version) -> bool:
         """Delete a version for ever; False if its lock does not allow it yet."""

@@ -9,18 +9,25 @@ note. Raises ObjectStoreFailed, JournalFailed.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 
+from postfix_archive.config.settings import Settings
 from postfix_archive.errors import ObjectMissing
-from postfix_archive.replicate import journal_chunks, layout, remote_journal, s3_client
+from postfix_archive.replicate import (
+    journal_chunks,
+    layout,
+    remote_journal,
+    replication_state,
+    s3_client,
+)
 from postfix_archive.replicate.bucket import Bucket, format_day
 from postfix_archive.replicate.remote_journal import ReadPart
-from postfix_archive.store import copy_file, journal, journal_reader
+from postfix_archive.replicate.replication_state import End
+from postfix_archive.store import journal, journal_reader
 from postfix_archive.store.journal_reader import Line
 from postfix_archive.store.verifier import Finding
-from postfix_archive.system import files
 
 
 @dataclass
@@ -32,9 +39,9 @@ class Comparison:
     findings: list[Finding] = field(default_factory=list)
 
 
-def compare(bucket: Bucket, store_directory: str, archive: str) -> Comparison:
+def compare(bucket: Bucket, settings: Settings, archive: str) -> Comparison:
     """Compare an archive in the bucket with that of the store."""
-    one = _Comparison(bucket, store_directory, archive)
+    one = _Comparison(bucket, settings, archive)
     one.run()
     return one.result
 
@@ -42,11 +49,14 @@ def compare(bucket: Bucket, store_directory: str, archive: str) -> Comparison:
 class _Comparison:
     """The comparison of one archive."""
 
-    def __init__(self, bucket: Bucket, store_directory: str, archive: str) -> None:
+    def __init__(self, bucket: Bucket, settings: Settings, archive: str) -> None:
         self._bucket = bucket
-        self._store = store_directory
+        self._store = settings.archive_store_directory
+        state = replication_state.read(settings)
+        known = state.archives.get(archive) if state else None
+        self._uploaded = known.ends if known else {}
         self._archive = archive
-        self._removals: Mapping[str, int] = {}
+        self._removals: dict[str, float] = {}  # see layout.add_removals()
         self.result = Comparison()
 
     def run(self) -> None:
@@ -55,26 +65,34 @@ class _Comparison:
             name: journal_reader.end_offset(self._path(name))
             for name in layout.JOURNALS
         }
-        self._removals = journal_chunks.removals(self._path(journal.NAME))
+        path = self._path(journal.NAME)
+        firsts = (
+            (line.offset, line.content.partition(layout.TAB)[0])
+            for line in journal_reader.lines(path)
+        )
+        layout.add_removals(self._removals, firsts)
         for name, end in ends.items():
             position = 0
-            for read in remote_journal.read(self._bucket, self._archive, name):
+            report = partial(self._report_gap, name)
+            for read in remote_journal.read(self._bucket, self._archive, name, report):
                 self._compare_part(read)
                 position = read.part.end
-            if position < end:
+            if position < self._uploaded.get(name, End()).position:
+                self._report_gap(name, position)
+            elif position < end:
                 text = f"{end - position} bytes from byte {position} on not uploaded"
                 self._note(self._path(name), text)
-        for archive_id in self._removals:
-            self._report_remains(archive_id)
+        for archive_id, offset in journal_chunks.removals(path).items():
+            self._report_remains(archive_id, offset)
 
     def _compare_part(self, read: ReadPart) -> None:
-        part = read.part
-        lines = _lines(self._path(part.journal), part.start, part.end)
+        part, start = read.part, read.lines[0].offset
+        lines = _lines(self._path(part.journal), start, part.end)
         self.result.lines += len(read.lines)
         chain, details = layout.split(lines)
-        if not lines or [*layout.chained_lines(chain, part.start)] != read.lines:
+        if not lines or [*layout.chained_lines(chain, start)] != read.lines:
             text = "the store and the bucket have other lines"
-            self._error(f"{self._path(part.journal)}, from byte {part.start} on", text)
+            self._error(f"{self._path(part.journal)}, from byte {start} on", text)
             return
         if not read.is_chained:
             self._error(part.key, "does not continue the chain of the lines before")
@@ -85,9 +103,8 @@ class _Comparison:
         }
         with ThreadPoolExecutor(s3_client.CONNECTIONS) as pool:
             compared = pool.map(lambda each: self._compare_file(*each), named.items())
-            known = [each for each in details if not self._is_removed(each, part.start)]
             problems = pool.map(
-                lambda owner: self._compare_details(read, owner, details[owner]), known
+                lambda each: self._compare_details(read, *each), details.items()
             )
             for problem in (*compared, *problems):
                 if problem:
@@ -111,7 +128,13 @@ class _Comparison:
         self, read: ReadPart, owner: str, content: bytes
     ) -> Finding | None:
         texts = layout.parse_details(content)
-        lines = [each for each in read.lines if each.offset in texts]
+        lines = [
+            each
+            for each in read.lines
+            if each.offset in texts and not self._is_removed(owner, each.offset)
+        ]
+        if not lines:
+            return None
         found = remote_journal.details(self._bucket, read.part, owner, lines)
         missing = [each.offset for each in lines if each.offset not in found]
         if not missing:
@@ -119,14 +142,14 @@ class _Comparison:
         place = f"{self._path(read.part.journal)}, byte {missing[0]}"
         return Finding(place, "the bucket does not have the details of this line")
 
-    def _report_remains(self, archive_id: str) -> None:
+    def _report_remains(self, archive_id: str, offset: int) -> None:
         """Note what the bucket still has of a record that the store has not."""
         prefix = layout.record_prefix(self._archive, archive_id)
         until = ""
         count = 0
         for version in self._bucket.versions(prefix):
             stored = self._bucket.stored(version.key, version.version_id)
-            if stored and stored.offset < self._removals[archive_id]:
+            if stored and stored.offset < offset:
                 count += 1
                 until = max(until, format_day(stored.lock.until))
         if count:
@@ -134,16 +157,15 @@ class _Comparison:
             self._note(archive_id, text + (f", locked until {until}" if until else ""))
 
     def _is_removed(self, archive_id: str, offset: int) -> bool:
-        """Return whether a record was removed after a position in the journal.
+        """Return whether what a line says of a record is of one that was removed."""
+        return offset < self._removals.get(archive_id, 0)
 
-        What came later about it, such as an outcome, is not uploaded.
-        """
-        is_missing = archive_id in self._removals and not self._has_copy(archive_id)
-        return is_missing or offset < self._removals.get(archive_id, 0)
-
-    def _has_copy(self, archive_id: str) -> bool:
-        name = copy_file.copy_name(archive_id)
-        return files.exists(f"{self._store}/{self._archive}/{name}")
+    def _report_gap(self, journal_name: str, position: int) -> None:
+        """Report that the bucket has lost a part, once for each journal."""
+        place = f"{self._path(journal_name)}, from byte {position} on"
+        finding = Finding(place, "missing or damaged in the bucket")
+        if finding not in self.result.findings:
+            self.result.findings.append(finding)
 
     def _path(self, journal_name: str) -> str:
         return journal_reader.path_of(self._store, self._archive, journal_name)

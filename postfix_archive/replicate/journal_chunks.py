@@ -7,7 +7,7 @@ part is either before or after a removal, and what was uploaded before it can go
 from __future__ import annotations
 
 import math
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from postfix_archive.replicate import layout
@@ -35,10 +35,6 @@ class Chunk(NamedTuple):
         """Return the ids of the records that the part says were removed."""
         return {field(each, "id") for each in self.lines if is_removal(each)}
 
-    def has_event(self, kinds: Container[str]) -> bool:
-        """Return whether a line has an event of these."""
-        return any(each.kind in kinds for each in self.lines)
-
     def owners(self) -> set[str]:
         """Return the ids of the records that the part is about."""
         lines = (each.content.partition(layout.TAB)[0] for each in self.lines)
@@ -46,13 +42,17 @@ class Chunk(NamedTuple):
 
 
 def chunks(
-    store_directory: str, archive: str, journal_name: str, position: int
+    store_directory: str,
+    archive: str,
+    journal_name: str,
+    position: int,
+    limit: float = math.inf,
 ) -> Iterator[Chunk]:
-    """Yield all that a journal has from a position on."""
+    """Yield all that a journal has between two positions."""
     path = journal_reader.path_of(store_directory, archive, journal_name)
     for segment, start, end in journal_reader.segments(path):
         if end > position:
-            span = lines_between(path, max(start, position), end)
+            span = lines_between(path, max(start, position), min(end, limit))
             for lines in _divided(span):
                 part = JournalPart(
                     archive, journal_name, segment, lines[0].offset, lines[-1].end
@@ -97,7 +97,7 @@ def _is_file(line: Line) -> bool:
     return line.kind in FILE_EVENTS and journal_event.is_file_name(field(line, "file"))
 
 
-def lines_between(path: str, start: int, end: int) -> Iterator[Line]:
+def lines_between(path: str, start: int, end: float) -> Iterator[Line]:
     """Yield the lines that begin between two positions."""
     for line in journal_reader.lines(path, start):
         if line.offset >= end:

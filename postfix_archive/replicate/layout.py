@@ -7,6 +7,7 @@ record in it one object with the details, so that these can go before the chain 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
@@ -18,6 +19,9 @@ JOURNALS = ("journal", "access")
 SEALS = "seals"
 COPY_SUFFIX = ".eml.gz"
 TAB = journal_format.TAB
+# Bytes of a part: journal_chunks.CHUNK_BYTES and one line more, of some 20 MB. The
+# key of another, in a bucket, would be an order to fill memory and disk with spaces.
+MAX_PART_SIZE = 256 << 20
 DIGITS = 18  # of an offset in a key, so that keys sort as numbers do
 WHOLE_ARCHIVE = ""  # the owner of details that are not about a record
 
@@ -53,8 +57,11 @@ def parts_prefix(archive: str, journal_name: str) -> str:
 
 
 def chain_prefixes(archive: str) -> list[str]:
-    """Return what the keys of all objects begin with that are about no one record."""
-    return [f"{archive}/{each}" for each in JOURNALS]
+    """Return what the keys of all objects begin with that are about no one record.
+
+    Those of the seals are of all archives.
+    """
+    return [*(f"{archive}/{each}" for each in JOURNALS), f"{SEALS}/"]
 
 
 def parse_part(key: str) -> JournalPart | None:
@@ -69,7 +76,7 @@ def parse_part(key: str) -> JournalPart | None:
         and len(start) == len(end) == DIGITS
         and (start + end).isascii()
         and (start + end).isdigit()
-        and int(start) < int(end)
+        and 0 < int(end) - int(start) <= MAX_PART_SIZE
     )
     if not is_part:
         return None
@@ -97,6 +104,24 @@ def owner_of(first: bytes) -> str:
     if kind in journal.REMOVAL_EVENTS or not received_header.is_archive_id(archive_id):
         return WHOLE_ARCHIVE
     return archive_id
+
+
+def add_removals(
+    removals: dict[str, float], firsts: Iterable[tuple[int, bytes]]
+) -> None:
+    """Add the records that lines say were removed: offsets and first parts are given.
+
+    ``removals`` has by archive id up to where all lines are of what was removed: to the
+    end, unless it was archived again. So are later lines, such as that of an outcome,
+    whose details the bucket need not have.
+    """
+    for offset, first in firsts:
+        archive_id = journal_format.string_field(first, "id")
+        kind = journal_format.string_field(first, "event")
+        if kind in journal.REMOVAL_EVENTS:
+            removals[archive_id] = math.inf
+        elif kind == journal.ARCHIVED and removals.get(archive_id) == math.inf:
+            removals[archive_id] = offset
 
 
 def split(lines: Iterable[Line]) -> tuple[bytes, dict[str, bytes]]:

@@ -8,7 +8,7 @@ locks raise.
 from __future__ import annotations
 
 import datetime
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Protocol
 
 from postfix_archive.replicate import journal_chunks, layout
@@ -36,7 +36,7 @@ class Locks(Protocol):
         """Return which of these records a hold covers."""
 
     def change(self) -> None:
-        """Read the holds again: the journal has an event about one."""
+        """Read the holds again: other ones are open."""
 
 
 class Relocking:
@@ -58,8 +58,6 @@ class Relocking:
 
     def follow(self, chunk: Chunk) -> None:
         """Change what the events in a part of the journal change."""
-        if chunk.has_event(journal.HOLD_EVENTS):
-            self.set_holds(chunk.part.end)
         for line in chunk.lines:
             if line.kind == journal.RETENTION:
                 event = journal_reader.valid_event(line)
@@ -67,31 +65,38 @@ class Relocking:
                     lock = self._locks.of_day(_day(event["until"]), event["id"])
                     self._extend(event["id"], lock)
 
-    def set_holds(self, end: int) -> None:
-        """Set and release the legal hold of all records up to a position."""
-        removed = journal_chunks.removals(self._path).keys()
-        lines = journal_chunks.lines_between(self._path, 0, end)
-        ids = {
-            journal_chunks.field(line, "id")
-            for line in lines
-            if line.kind == journal.ARCHIVED
-        }
-        held = self._locks.held(ids - removed)
+    def follow_holds(self, holds: Sequence[str], end: int) -> bool:
+        """Set and release the legal hold of all records up to a position.
+
+        If other holds are open than at the last time; returns whether they are. The
+        events about one are not in the journal of an archive that came between them.
+        """
+        if [*holds] == self._state.holds:
+            return False
+        self._locks.change()
+        ids = set()
+        for line in journal_reader.lines(self._path):
+            if journal_chunks.is_removal(line):
+                ids.discard(journal_chunks.field(line, "id"))
+            elif line.kind == journal.ARCHIVED and line.offset < end:
+                ids.add(journal_chunks.field(line, "id"))
+        held = self._locks.held(ids)
         for archive_id in sorted(held ^ {*self._state.held}):
             self._extend(archive_id, Lock(None, archive_id in held))
-        self._state.held = sorted(held)
+        self._state.held, self._state.holds = sorted(held), [*holds]
+        return True
 
     def follow_rules(self) -> bool:
-        """Lock the chain longer if a rule has got longer; return whether one has.
+        """Lock chain and seals longer if a rule has got longer; return if one changed.
 
-        It is the proof of records that are then kept for longer.
+        They are the proof of records that are then kept for longer.
         """
         lock = self._locks.of_archive()
         now = datetime.datetime.now(datetime.UTC)
         days = (lock.until - now).days if lock.until else 0
-        if days <= self._state.longest + CALENDAR_DAYS:
+        if abs(days - self._state.longest) <= CALENDAR_DAYS:
             return False
-        if self._state.longest:
+        if days > self._state.longest and self._state.ends:
             for prefix in layout.chain_prefixes(self._archive):
                 self._extend_all(prefix, lock)
         self._state.longest = days

@@ -1,14 +1,15 @@
 """Reads a journal out of a bucket: its parts, in order, each proven by the chain.
 
 Used by replicator, comparison and restore. Whoever can write to a bucket with Object
-Lock can add versions, but not remove those that are there: of several, the first that
-continues the chain is the right one. Raises ObjectStoreFailed.
+Lock can add versions, but not remove those that are there: of several, the oldest
+upload that continues the chain is the right one. Raises ObjectStoreFailed.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator, Sequence
+import datetime
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from postfix_archive.errors import ObjectMissing
@@ -17,13 +18,26 @@ from postfix_archive.replicate.bucket import Bucket, Version
 from postfix_archive.replicate.layout import ChainedLine, JournalPart
 from postfix_archive.store import journal, journal_format
 
+Report = Callable[[int], None]  # gets a position in the journal
+
 
 class ReadPart(NamedTuple):
-    """A part as it was read: its lines, and whether they continue the chain."""
+    """A part as it was read: its lines, and whether they continue the chain.
+
+    The lines are those that no part before it has: all, or the last ones.
+    """
 
     part: JournalPart
     lines: list[ChainedLine]
     is_chained: bool
+
+
+class _PartVersion(NamedTuple):
+    """One version of a part; the oldest upload has the least ``age``."""
+
+    age: tuple[datetime.datetime, int, int]
+    part: JournalPart
+    version_id: str
 
 
 def archives(bucket: Bucket) -> list[str]:
@@ -45,22 +59,45 @@ def last_part(bucket: Bucket, archive: str, journal_name: str) -> JournalPart | 
     return last
 
 
-def read(bucket: Bucket, archive: str, journal_name: str) -> Iterator[ReadPart]:
-    """Yield the parts of a journal from its start on, each where the last one ends."""
-    versions: dict[int, dict[JournalPart, list[Version]]] = {}
-    for version in bucket.versions(layout.parts_prefix(archive, journal_name)):
-        part = layout.parse_part(version.key)
-        if part is not None and not version.is_marker:
-            by_part = versions.setdefault(part.start, {})
-            by_part.setdefault(part, []).append(version)
+def read(
+    bucket: Bucket, archive: str, journal_name: str, report: Report
+) -> Iterator[ReadPart]:
+    """Yield the parts of a journal from its start on, each where the last one ends.
+
+    report gets the position at which it stops although the bucket has parts that go
+    beyond it: one is damaged, or was lost.
+    """
+    versions = _versions(bucket, layout.parts_prefix(archive, journal_name))
+    later = sorted(versions, key=lambda each: -each.part.start)
+    candidates: list[_PartVersion] = []
     position, last_sha256 = 0, journal.FIRST_PREV
-    while position in versions:
-        found = _read_best(bucket, versions[position], last_sha256)
+    while True:
+        # What an interrupted process has uploaded may end within a later part.
+        candidates = [each for each in candidates if each.part.end > position]
+        while later and later[-1].part.start <= position:
+            candidates.append(later.pop())
+        found = _read_oldest(bucket, sorted(candidates), position, last_sha256)
         if found is None:
-            return
+            break
         yield found
         position = found.part.end
         last_sha256 = line_sha256(found.lines[-1])
+    if candidates or later:
+        report(position)
+
+
+def _versions(bucket: Bucket, prefix: str) -> list[_PartVersion]:
+    """Return all versions of the parts of a journal.
+
+    Of one key that which is listed last is the oldest.
+    """
+    parts = []
+    for number, version in enumerate(bucket.versions(prefix)):
+        part = layout.parse_part(version.key)
+        if part is not None and not version.is_marker:
+            age = version.modified, part.end, -number
+            parts.append(_PartVersion(age, part, version.version_id))
+    return parts
 
 
 def last_sha256(bucket: Bucket, part: JournalPart) -> str:
@@ -74,21 +111,27 @@ def line_sha256(line: ChainedLine) -> str:
     return journal_format.line_sha256(line.first)
 
 
-def _read_best(
-    bucket: Bucket, versions: dict[JournalPart, list[Version]], last_sha256: str
+def _read_oldest(
+    bucket: Bucket,
+    versions: Iterable[_PartVersion],
+    position: int,
+    last_sha256: str,
 ) -> ReadPart | None:
-    """Return the longest part that continues the chain; else the longest that fits.
+    """Return the oldest upload that continues the chain at a position.
 
-    Versions are listed newest first: of two that fit the older one counts.
+    Of a part that begins before it, the rest: the chain proves the lines before that.
+    Without one, the oldest that fits.
     """
     fitting: ReadPart | None = None
-    for part in sorted(versions, key=lambda each: -each.end):
-        for version in reversed(versions[part]):
-            lines = _parse(bucket.get(version.key, version.version_id), part)
-            if lines and _is_chained(lines, last_sha256):
-                return ReadPart(part, lines, True)
-            if lines and fitting is None:
-                fitting = ReadPart(part, lines, False)
+    for _, part, version_id in versions:
+        lines = _parse(bucket.get(part.key, version_id), part)
+        lines = [each for each in lines if each.offset >= position]
+        if not lines or lines[0].offset != position:
+            continue
+        if _is_chained(lines, last_sha256):
+            return ReadPart(part, lines, True)
+        if part.start == position and fitting is None:
+            fitting = ReadPart(part, lines, False)
     return fitting
 
 

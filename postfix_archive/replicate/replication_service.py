@@ -11,16 +11,15 @@ import contextlib
 import os
 from collections.abc import Iterator
 
-from postfix_archive.config import archive_cf
 from postfix_archive.config.settings import Settings
 from postfix_archive.errors import ArchiveError, ReplicatorRunning, SettingInvalid
 from postfix_archive.replicate import (
     bucket,
     replication_lag,
     replication_state,
+    retention_locks,
     seal_replication,
 )
-from postfix_archive.replicate.bucket import Lock
 from postfix_archive.replicate.relocking import Locks
 from postfix_archive.replicate.replication_state import ArchiveState, State
 from postfix_archive.replicate.replicator import Replicator
@@ -80,10 +79,12 @@ class ReplicationService:
             self._bucket.check()
             self._bucket.abort_uploads()
             self._is_checked = True
+        has_lock = self._settings.archive_object_lock != bucket.NO_LOCK
+        holds = retention_locks.open_holds(self._settings) if has_lock else []
         failure: ArchiveError | None = None
         for archive in record_reader.archives(self._settings.archive_store_directory):
             try:
-                for _ in self._replicator(archive).run():
+                for _ in self._replicator(archive).run(holds):
                     self._loop.sleep(0)
                     if self._loop.is_stopped:
                         return
@@ -91,18 +92,17 @@ class ReplicationService:
                 # It begins anew, and does not upload again what is there.
                 self._replicators.pop(archive, None)
                 failure = error
-        self._upload_seals()
         if failure is not None:
             raise failure
+        self._upload_seals()
         replication_lag.touch_last_run(self._settings)
 
-    def follow(self, configuration_directory: str) -> bool:
-        """Replicate until SIGTERM or SIGINT, or until the configuration changes.
+    def follow(self, watch: Watch) -> bool:
+        """Replicate until SIGTERM or SIGINT, or until a watched file changes.
 
         Returns whether it was stopped by a signal. See service_loop for errors.
         """
-        paths = archive_cf.configuration_files(configuration_directory)
-        return self._loop.follow(self.run_once, Watch(*paths))
+        return self._loop.follow(self.run_once, watch)
 
     def _replicator(self, archive: str) -> Replicator:
         if archive not in self._replicators:
@@ -123,8 +123,13 @@ class ReplicationService:
         return RetentionLocks(self._settings, archive, self._warn)
 
     def _upload_seals(self) -> None:
-        """Upload new seals, locked for as long as anything in the store may be."""
+        """Upload new seals, locked for as long as anything in the store may be.
+
+        All archives must have run: so their locks are known.
+        """
         locks = [each.locks.of_archive() for each in self._replicators.values()]
-        longest = max(locks, key=lambda each: each.sort_key, default=Lock())
+        if not locks:
+            return
+        longest = max(locks, key=lambda each: each.sort_key)
         store = self._settings.archive_store_directory
         seal_replication.upload(self._bucket, store, longest, self._seals)

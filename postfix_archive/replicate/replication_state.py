@@ -1,7 +1,8 @@
 """What is known to be in the bucket: up to where each journal, and what must still go.
 
-Used by replicator, replication_lag and the commands; imports no library. The file is
-derived: without it the service asks the bucket. Raises StoreFailed.
+Used by replicator, replication_lag and the commands; imports no library. Without the
+file the service asks the bucket, but does not know what was missing or damaged: verify
+--object-store does. Raises StoreFailed.
 """
 
 from __future__ import annotations
@@ -43,14 +44,18 @@ class ArchiveState:
     """What is in the bucket of one archive.
 
     ``ends`` has the end of each journal, ``removed`` removed records by their ids,
-    ``held`` the ids of those on whose objects a legal hold was set. ``longest`` is the
-    longest retention of a rule when the last part was uploaded, in days.
+    ``held`` the ids of those on whose objects a legal hold was set, when ``holds`` were
+    open. ``longest`` is the longest retention of a rule in the last run, in days.
+    ``damaged`` has the offsets of journal lines whose files were not uploaded: these
+    were missing or damaged.
     """
 
     ends: dict[str, End] = field(default_factory=dict)
     removed: dict[str, Removed] = field(default_factory=dict)
     held: list[str] = field(default_factory=list)
+    holds: list[str] = field(default_factory=list)
     longest: int = 0
+    damaged: list[int] = field(default_factory=list)
 
 
 @dataclass
@@ -78,7 +83,9 @@ def read(settings: Settings) -> State | None:
                 {key: End(**each) for key, each in value["ends"].items()},
                 {key: Removed(**each) for key, each in value["removed"].items()},
                 list(value["held"]),
+                list(value["holds"]),
                 int(value["longest"]),
+                list(map(int, value["damaged"])),
             )
             for name, value in values["archives"].items()
         }
@@ -88,6 +95,6 @@ def read(settings: Settings) -> State | None:
 
 
 def write(settings: Settings, state: State) -> None:
-    """Replace the file, not durably: after a crash the bucket is asked."""
+    """Replace the file, durably: the bucket does not know all of it."""
     content = json.dumps(asdict(state)).encode()
-    files.replace(path_of(settings), content, is_durable=False)
+    files.replace(path_of(settings), content)

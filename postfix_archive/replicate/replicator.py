@@ -8,10 +8,10 @@ ObjectStoreFailed, JournalFailed, StoreFailed, and what locks raise.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 
-from postfix_archive.errors import ObjectStoreFailed
+from postfix_archive.errors import JournalFailed, ObjectStoreFailed
 from postfix_archive.replicate import (
     journal_chunks,
     layout,
@@ -23,9 +23,17 @@ from postfix_archive.replicate.bucket import Bucket, Lock
 from postfix_archive.replicate.journal_chunks import Chunk
 from postfix_archive.replicate.relocking import Locks, Relocking
 from postfix_archive.replicate.replication_state import ArchiveState, End, Removed
-from postfix_archive.store import copy_file, journal, journal_format, journal_reader
+from postfix_archive.store import (
+    copy_file,
+    journal,
+    journal_format,
+    journal_reader,
+    tally_cache,
+)
 from postfix_archive.store.journal_reader import Line
+from postfix_archive.store.known_end import KnownEnd
 from postfix_archive.system import files
+from postfix_archive.system.file_watch import Watch
 
 Warn = Callable[[str], None]
 Save = Callable[[], None]  # writes the state
@@ -55,15 +63,24 @@ class Replicator:
         self._relocking = Relocking(bucket, store_directory, archive, locks, state)
         # What an interrupted process has uploaded is not uploaded again.
         self._is_resuming = True
+        # Of the files of state.damaged, by the same offsets.
+        self._watches: dict[int, Watch] = {}
 
-    def run(self) -> Iterator[None]:
-        """Upload all that is new in the journals; yields after each part."""
+    def run(self, holds: Sequence[str]) -> Iterator[None]:
+        """Upload all that is new in the journals; yields after each part.
+
+        holds are the open ones, see retention_locks.open_holds().
+        """
         if self._relocking.follow_rules():
             self._save()
+        if self._relocking.follow_holds(holds, self._end(journal.NAME).position):
+            self._save()
+        self._retry()
         for name in layout.JOURNALS:
-            end = self._end(name)
+            position = self._end(name).position
+            end = self._durable_end(name, position)
             for chunk in journal_chunks.chunks(
-                self._store, self._archive, name, end.position
+                self._store, self._archive, name, position, end
             ):
                 self._upload(chunk)
                 self._is_resuming = False
@@ -87,6 +104,30 @@ class Replicator:
             )
         return end
 
+    def _durable_end(self, journal_name: str, position: int) -> int:
+        """Return the end of the last line that no crash can lose.
+
+        After a crash the journal must have all that the bucket has. Returns position if
+        there is no new line. Raises JournalFailed.
+        """
+        path = self._path(journal_name)
+        last: Line | None = None
+        for line in journal_reader.lines(path, position):
+            if journal_format.is_complete(line.content[:-1]):
+                last = line
+        if last is None:
+            return position
+        number = journal_format.last_number(last.content, is_whole_file=True) or 0
+        sha256 = journal_format.line_sha256(last.content)
+        end = KnownEnd(last.offset, last.end, number, sha256)
+        directory = f"{self._store}/{self._archive}"
+        if not tally_cache.is_durable(directory, end, journal_name, waits=True):
+            raise JournalFailed(
+                f"{path}: line {number} cannot be made durable, so it is not uploaded;"
+                " is the disk full, or its owner another user?"
+            )
+        return last.end
+
     def _read_end(self, journal_name: str) -> End:
         """Ask the bucket; the records that were removed are then looked for again."""
         part = remote_journal.last_part(self._bucket, self._archive, journal_name)
@@ -96,7 +137,6 @@ class Replicator:
             path = self._path(journal_name)
             for archive_id, offset in journal_chunks.removals(path, part.end).items():
                 self._state.removed[archive_id] = Removed(offset)
-            self._relocking.set_holds(part.end)
         return End(part.end, remote_journal.last_sha256(self._bucket, part))
 
     def _upload(self, chunk: Chunk) -> None:
@@ -111,8 +151,6 @@ class Replicator:
             }
         owners = {journal_chunks.field(line, "id") for line in names.values()}
         owners |= {*details} - {layout.WHOLE_ARCHIVE}
-        if chunk.has_event(journal.HOLD_EVENTS):
-            self.locks.change()
         locks = self.locks.of_records(owners)
         archive_lock = self.locks.of_archive()
         part = chunk.part
@@ -142,18 +180,56 @@ class Replicator:
         self._state.held = sorted(held.union(self._state.held))
         self._save()
 
+    def _retry(self) -> None:
+        """Upload files that were missing or damaged, once they have changed."""
+        offsets = [
+            offset
+            for offset in self._state.damaged
+            if offset not in self._watches or self._watches[offset].is_changed
+        ]
+        for line in list(journal_reader.lines_at(self._path(journal.NAME), offsets)):
+            if self._is_removed(line):
+                self._state.damaged.remove(line.offset)
+                continue
+            archive_id = journal_chunks.field(line, "id")
+            lock = self.locks.of_records([archive_id])[archive_id]
+            self._upload_file(journal_chunks.field(line, "file"), line, lock)
+        if offsets:
+            self._save()
+
     def _upload_file(self, name: str, line: Line, lock: Lock) -> None:
-        """Upload a copy or an outcome report; one that is damaged is only reported."""
+        """Upload a copy or an outcome report.
+
+        One that is missing or damaged is reported, and tried again once it changes:
+        what comes after it must not wait. Other errors are raised.
+        """
         key = layout.file_key(self._archive, name)
         sha256 = journal_chunks.field(line, "file_sha256")
-        if self._is_resuming and self._bucket.has(key, sha256, lock):
-            return
         path = f"{self._store}/{self._archive}/{name}"
+        watch = Watch(path)
         try:
-            self._bucket.put_file(key, path, lock, sha256=sha256, offset=line.offset)
-        except (OSError, ValueError) as error:
-            reason = getattr(error, "strerror", "") or str(error)
-            self._warn(f"{path}: {reason}; not replicated; run postfix-archive verify")
+            if not (self._is_resuming and self._bucket.has(key, sha256, lock)):
+                put = self._bucket.put_file
+                put(key, path, lock, sha256=sha256, offset=line.offset)
+            is_done, reason = True, ""
+        except (FileNotFoundError, ValueError) as error:
+            is_done, reason = self._is_removed(line), str(error)
+        except OSError as error:
+            raise files.store_error(path, error) from error
+        damaged = self._state.damaged
+        if is_done and line.offset in damaged:
+            damaged.remove(line.offset)
+        elif not is_done:
+            self._watches[line.offset] = watch
+            if line.offset not in damaged:
+                damaged.append(line.offset)
+                text = f"{path}: {reason}; not replicated; run postfix-archive verify"
+                self._warn(text)
+
+    def _is_removed(self, line: Line) -> bool:
+        """Return whether the record of a line was removed after it."""
+        removals = journal_chunks.removals(self._path(journal.NAME))
+        return line.offset < removals.get(journal_chunks.field(line, "id"), 0)
 
     def _removed_ids(self, chunk: Chunk) -> set[str]:
         """Return the ids of records in a chunk that are removed by now.

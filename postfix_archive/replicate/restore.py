@@ -12,16 +12,28 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from postfix_archive.errors import ObjectMissing, RestoreFailed
-from postfix_archive.replicate import layout, remote_journal, s3_client
+from postfix_archive.replicate import (
+    journal_chunks,
+    layout,
+    remote_journal,
+    s3_client,
+)
 from postfix_archive.replicate.bucket import Bucket
 from postfix_archive.replicate.layout import ChainedLine
 from postfix_archive.replicate.remote_journal import ReadPart
-from postfix_archive.store import copy_file, journal, journal_event, journal_format
+from postfix_archive.store import archive as store_archive
+from postfix_archive.store import (
+    copy_file,
+    journal,
+    journal_event,
+    journal_format,
+    journal_reader,
+)
 from postfix_archive.system import files
 
 Progress = Callable[[int], None]  # gets how many more files are there
@@ -42,14 +54,10 @@ def restore(
 ) -> Restored:
     """Restore an archive into a store directory.
 
-    Raises RestoreFailed if the archive has a journal there already.
+    A journal that is there already is kept if it is that of the bucket. Raises
+    RestoreFailed if it is another one.
     """
     path = f"{directory}/{archive}"
-    if any(files.exists(f"{path}/{name}") for name in layout.JOURNALS):
-        raise RestoreFailed(
-            f"{path}: there is a journal already; name an empty directory, or move this"
-            " one away"
-        )
     restoration = _Restoration(bucket, path, archive, progress)
     try:
         restoration.run()
@@ -69,22 +77,57 @@ class _Restoration:
         self._path = path
         self._archive = archive
         self._progress = progress
-        self._removals: dict[str, int] = {}  # offset of the last one by archive id
+        self._drafts = f"{path}/{store_archive.DRAFTS}"
+        self._removals: dict[str, float] = {}  # see layout.add_removals()
         self.restored = Restored()
 
     def run(self) -> None:
         """Restore the files and write the journals, then give these their names."""
-        for part in remote_journal.read(self._bucket, self._archive, journal.NAME):
-            self._removals.update(_removals(part.lines))
-        files.make_directory(self._path)
-        ends = {name: self._restore_journal(name) for name in layout.JOURNALS}
+        missing = [
+            name for name in layout.JOURNALS if not files.exists(f"{self._path}/{name}")
+        ]
+        for name in {*layout.JOURNALS}.difference(missing):
+            self._require_same(name)
+        for read in remote_journal.read(
+            self._bucket, self._archive, journal.NAME, lambda _: None
+        ):
+            firsts = ((line.offset, line.first) for line in read.lines)
+            layout.add_removals(self._removals, firsts)
+        files.make_directory(self._drafts)
+        ends = {name: self._restore_journal(name) for name in missing}
         os.sync()
         for name, (number, sha256) in ends.items():
             if number:
                 path = f"{self._path}/{name}"
-                os.rename(path + DRAFT_SUFFIX, path)
                 journal_format.write_last(path, number, sha256)
+                os.rename(path + DRAFT_SUFFIX, path)
         files.sync_directory(self._path)
+
+    def _read(self, name: str) -> Iterator[ReadPart]:
+        """Yield the parts of a journal; report if the bucket has lost one."""
+
+        def report(position: int) -> None:
+            self._report(f"{name}, from byte {position} on")
+
+        return remote_journal.read(self._bucket, self._archive, name, report)
+
+    def _require_same(self, name: str) -> None:
+        """Raise RestoreFailed for a journal that does not have the bucket's lines."""
+        path = f"{self._path}/{name}"
+        position = 0
+        for read in self._read(name):
+            lines = journal_chunks.lines_between(path, position, read.part.end)
+            chain, _ = layout.split(lines)
+            if not chain or [*layout.chained_lines(chain, position)] != read.lines:
+                position = -1
+                break
+            position = read.part.end
+            self.restored.lines += len(read.lines)
+        if position != journal_reader.end_offset(path):
+            raise RestoreFailed(
+                f"{path}: there is a journal already, with other lines than the bucket;"
+                " name an empty directory, or move this one away"
+            )
 
     def _restore_journal(self, name: str) -> tuple[int, str]:
         """Write a journal under a name of its own; return its last line's number."""
@@ -92,17 +135,18 @@ class _Restoration:
         if files.exists(path):
             shutil.rmtree(path)
         end = (0, "")
-        for part in remote_journal.read(self._bucket, self._archive, name):
+        for read in self._read(name):
             if not files.exists(path):
                 files.make_one_directory(path)
-            self._restore_part(part, path)
-            end = _last_line(part.lines, end)
+            self._restore_part(read, path)
+            end = _last_line(read.lines, end)
         return end
 
     def _restore_part(self, read: ReadPart, journal_path: str) -> None:
         part = read.part
         if not read.is_chained:
-            self._report(f"{part.journal}/{part.segment}, byte {part.start}: the chain")
+            place = f"{part.journal}/{part.segment}, byte {read.lines[0].offset}"
+            self._report(f"{place}: the chain")
         texts = self._details(read)
         mode = files.shared_mode(journal_path, files.DRAFT_MODE)
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW
@@ -122,6 +166,9 @@ class _Restoration:
             if line.details_size > 0 and not self._is_removed(owner, line.offset):
                 by_owner.setdefault(owner, []).append(line)
         texts: dict[int, bytes] = {}
+        # Not in the threads: it sets the umask of the whole process for a moment.
+        for name in filter(None, map(self._file_name, read.lines)):
+            files.make_directory(files.parent_directory(f"{self._path}/{name}"))
         with ThreadPoolExecutor(s3_client.CONNECTIONS) as pool:
             results = pool.map(
                 lambda each: remote_journal.details(self._bucket, read.part, *each),
@@ -142,17 +189,20 @@ class _Restoration:
     def _is_removed(self, archive_id: str, offset: int) -> bool:
         return offset < self._removals.get(archive_id, 0)
 
+    def _file_name(self, line: ChainedLine) -> str:
+        """Return the name of the file that a line names, "" if none is to be there."""
+        name = _string(line, "file")
+        is_removed = self._is_removed(_string(line, "id"), line.offset)
+        if not _string(line, "file_sha256") or is_removed:
+            return ""
+        return name if journal_event.is_file_name(name) else ""
+
     def _restore_file(self, line: ChainedLine) -> int:
         """Restore the file that a line names; return how many it restored."""
-        name = _string(line, "file")
-        sha256 = _string(line, "file_sha256")
-        is_removed = self._is_removed(_string(line, "id"), line.offset)
-        if not sha256 or is_removed or not journal_event.is_file_name(name):
-            return 0
+        name, sha256 = self._file_name(line), _string(line, "file_sha256")
         path = f"{self._path}/{name}"
-        if files.exists(path) and _sha256_of(path) == sha256:
+        if not name or files.exists(path) and _sha256_of(path) == sha256:
             return 0
-        files.make_directory(files.parent_directory(path))
         key = layout.file_key(self._archive, name)
         for version_id in self._version_ids(key):
             if self._download(key, version_id, path, sha256):
@@ -168,7 +218,7 @@ class _Restoration:
 
     def _download(self, key: str, version_id: str, path: str, sha256: str) -> bool:
         """Write an object to a file if it has this SHA-256; tell whether it has."""
-        draft = files.Draft(files.parent_directory(path))
+        draft = files.Draft(self._drafts)
         try:
             digest = hashlib.sha256()
             for chunk in self._bucket.chunks(key, version_id):
@@ -192,14 +242,6 @@ class _Restoration:
 
 def _string(line: ChainedLine, name: str) -> str:
     return journal_format.string_field(line.first, name)
-
-
-def _removals(lines: Iterable[ChainedLine]) -> Mapping[str, int]:
-    return {
-        _string(line, "id"): line.offset
-        for line in lines
-        if _string(line, "event") in journal.REMOVAL_EVENTS
-    }
 
 
 def _last_line(lines: Iterable[ChainedLine], end: tuple[int, str]) -> tuple[int, str]:

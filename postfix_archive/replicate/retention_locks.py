@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from postfix_archive.config.settings import Settings
 from postfix_archive.errors import IndexFailed, SettingInvalid
 from postfix_archive.replicate.bucket import Lock
-from postfix_archive.retention import rules
+from postfix_archive.retention import holds, rules
 from postfix_archive.retention.holds import Holds
 from postfix_archive.search import index_update
 
@@ -75,7 +75,7 @@ class RetentionLocks:
     def held(self, archive_ids: Collection[str]) -> set[str]:
         """Return which of these records a hold covers.
 
-        The holds are those of the first call, or of the last change().
+        The holds are those of the first call since change().
         """
         if not archive_ids:
             return set()
@@ -86,8 +86,13 @@ class RetentionLocks:
         return {archive_id for archive_id, names in covering.items() if names}
 
     def change(self) -> None:
-        """Read the holds again: the journal has an event about one."""
+        """Read the holds again: other ones are open."""
         self._holds = None
+
+
+def open_holds(settings: Settings) -> list[str]:
+    """Return the open holds of a store, each by its name and time."""
+    return [f"{e.name} {e.time}" for e in holds.read(settings) if e.is_open]
 
 
 def end_of(last_day: datetime.date | None) -> datetime.datetime:

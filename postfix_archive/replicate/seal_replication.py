@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import os
 
+from postfix_archive.errors import StoreFailed
 from postfix_archive.replicate.bucket import Bucket, Lock
 from postfix_archive.store import verifier
 from postfix_archive.system import files
@@ -35,6 +36,10 @@ def upload(bucket: Bucket, store_directory: str, lock: Lock, known: set[str]) ->
                 bucket.put_file(key, path, lock, sha256=sha256, offset=0)
             except OSError as error:
                 raise files.store_error(path, error) from error
+            except ValueError as error:
+                raise StoreFailed(
+                    f"{path}: {error}; run postfix-archive verify"
+                ) from error
             known.add(name)
 
 

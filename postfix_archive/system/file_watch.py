@@ -1,6 +1,6 @@
 """Detects changes of files by stat(2), without reading them.
 
-Used by the long-running processes: intake/lmtp_worker and cli/outcomes.
+Used by the long-running processes, such as intake/lmtp_worker and cli/outcomes.
 """
 
 from __future__ import annotations
@@ -19,6 +19,11 @@ class Watch:
     def __init__(self, *paths: str) -> None:
         self._paths = paths
         self._initial_state = self._current_state()
+
+    def add(self, path: str) -> None:
+        """Watch a file, too, from now on; "" is none, and never changes."""
+        self._paths += (path,)
+        self._initial_state.append(_file_state(path))
 
     @property
     def is_changed(self) -> bool:

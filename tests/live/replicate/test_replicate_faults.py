@@ -214,6 +214,7 @@ def test_a_restore_replaces_no_journal(replicated: Replicated) -> None:
     store = replicated.store
     store.add(b"one\r\n")
     store.run("replicate", "--once")
+    store.add(b"two\r\n")
     before = content_of(store.path)
     assert "there is a journal already" in error_of(store, "restore", str(store.path))
     assert content_of(store.path) == before
