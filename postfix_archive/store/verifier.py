@@ -145,7 +145,9 @@ class Verification:
     maps an id to lines whose details are struck out without such a line. ``holds`` maps
     the name of an open hold to the ids in it (what a query finds is not known here),
     ``requests`` the id of a record to the number of the line that requests its erasure,
-    and who requests it, where that is not struck out.
+    and who requests it, where that is not struck out. ``ends`` maps the name of a
+    segment to the position behind its last complete line that was read,
+    ``removed_meanwhile`` has the ids of records that were removed after that.
     """
 
     files: dict[str, StoredFile] = field(default_factory=dict)
@@ -165,6 +167,9 @@ class Verification:
     struck_out: dict[str, list[str]] = field(default_factory=dict)
     holds: dict[str, set[str]] = field(default_factory=dict)
     requests: dict[str, tuple[int, str]] = field(default_factory=dict)
+    journal: str = ""  # path
+    ends: dict[str, int] = field(default_factory=dict)
+    removed_meanwhile: set[str] = field(default_factory=set)
     position: int = 0  # bytes read
     # Heads in seals, with the seal's name: by the position where they must end.
     heads: dict[int, list[tuple[str, Head]]] = field(default_factory=dict)
@@ -217,6 +222,7 @@ def verify_archive(
 
     Files are listed first: each has its line by the time at which the journal's size is
     read, except those of a crash. Later files are looked up by the names in the lines.
+    What is removed meanwhile is no error: the lines behind that size name it.
     """
     listed_files = dict(_list_files(directory))
     result = _read_journal(f"{directory}/{JOURNAL}", sealed, seals, bool(listed_files))
@@ -228,7 +234,10 @@ def verify_archive(
         try:
             listed_files[name] = os.lstat(f"{directory}/{name}")
         except OSError:
-            if not result.is_removed(name):
+            record_id = result.files[name].record_id
+            if not (
+                result.is_removed(name) or _is_removed_meanwhile(result, record_id)
+            ):
                 result.add_error(
                     f"{directory}/{name}", "in the journal, but the file is missing"
                 )
@@ -270,7 +279,7 @@ def _read_journal(
     has_files: bool = False,
 ) -> Verification:
     """Read and check a whole journal, up to its present end."""
-    result = Verification()
+    result = Verification(journal=path)
     archive, name = os.path.abspath(path).split("/")[-2:]
     for seal in seals:
         for head in seal.heads:
@@ -347,7 +356,7 @@ def _read_segment(
                 if is_first != (event["event"] == SEGMENT):
                     result.add_error(location, "not the first line of a segment")
                 is_first = False
-                details = _check_details(result, location, event, details)
+                details = _check_details(result, location, event, details, file, line)
                 if event["event"] == SEGMENT:
                     fields = {**_parse_details(details), "format": event.get("format")}
                     _check_segment(result, directory, name, location, fields)
@@ -355,6 +364,8 @@ def _read_segment(
                     _add_event(result, location, event, details)
             result.last_sha256 = hashlib.sha256(text).hexdigest()
             result.position += len(line)
+            if result.is_last_line_ended:
+                result.ends[name] = file.tell()
             _check_heads(result)
             if result.last_sha256 in sealed:
                 result.sealed.add(result.last_sha256)
@@ -367,6 +378,8 @@ def _read_segment(
 def _report_end(result: Verification, path: str) -> None:
     """Report what only the whole journal shows."""
     for record_id, locations in result.struck_out.items():
+        if _is_removed_meanwhile(result, record_id):
+            continue
         for location in locations:
             problem = f"details struck out, and no later event has removed {record_id}"
             result.add_error(location, problem)
@@ -376,6 +389,35 @@ def _report_end(result: Verification, path: str) -> None:
     if not result.journal_end and result.line_count:
         finding = "missing; without it, a truncated journal is not detected"
         result.add_note(path + LAST, finding)
+
+
+def _is_removed_meanwhile(result: Verification, record_id: str) -> bool:
+    """Return whether a line that was not there yet removes a record.
+
+    Its event is durable before details are struck out and files unlinked.
+    """
+    last_segment = max(result.ends, default="")
+    with contextlib.suppress(OSError):
+        for name in sorted(os.listdir(result.journal)):
+            if SEGMENT_NAME.fullmatch(name) and name >= last_segment:
+                _read_removals(result, name)
+    return record_id in result.removed_meanwhile
+
+
+def _read_removals(result: Verification, segment: str) -> None:
+    """Note the removals in the lines of a segment that were not read yet."""
+    position = result.ends.get(segment, 0)
+    with open(f"{result.journal}/{segment}", "rb", opener=_open_no_follow) as file:
+        file.seek(position)
+        for line in file:
+            if not line.endswith(b"\n"):
+                break
+            position += len(line)
+            text, _, details = line[:-1].partition(b"\t")
+            event = _parse_event(text, len(details) if b"\t" in line else -1)
+            if event and event["event"] in REMOVAL_EVENTS:
+                result.removed_meanwhile.add(str(event.get("id")))
+    result.ends[segment] = position
 
 
 def _check_heads(result: Verification) -> None:
@@ -460,13 +502,23 @@ def _check_chain(result: Verification, location: str, event: dict[str, Any]) -> 
 
 
 def _check_details(
-    result: Verification, location: str, event: dict[str, Any], details: bytes
+    result: Verification,
+    location: str,
+    event: dict[str, Any],
+    details: bytes,
+    file: BinaryIO,
+    line: bytes,
 ) -> bytes:
     """Return the details of an event, b"" if they are struck out or damaged.
 
     Those struck out are kept until an event says why. The first space says so: a crash
-    can leave the others.
+    can leave the others. The file stands behind the line: where the details are wrong
+    it is read once more, for they may be struck out between two reads.
     """
+    is_right = hashlib.sha256(details).hexdigest() == event["details_sha256"]
+    if not is_right:
+        line = os.pread(file.fileno(), len(line), file.tell() - len(line))
+        details = line.removesuffix(b"\n").partition(b"\t")[2]
     if details[:1] in (b" ", b""):
         if details.strip(b" "):
             result.add_note(location, "details struck out in part: by a crash")
@@ -476,7 +528,7 @@ def _check_details(
         elif not result.is_gone(record_id):
             result.struck_out.setdefault(record_id, []).append(location)
         return b""
-    if hashlib.sha256(details).hexdigest() == event["details_sha256"]:
+    if is_right:
         return details
     result.add_error(location, "details changed: their SHA-256 differs")
     return b""
@@ -635,7 +687,8 @@ def _list_files(directory: str) -> Iterator[tuple[str, os.stat_result]]:
             if entry.is_dir(follow_symlinks=False):
                 pending.append(f"{name}/")
             else:
-                yield name, entry.stat(follow_symlinks=False)
+                with contextlib.suppress(FileNotFoundError):  # removed meanwhile
+                    yield name, entry.stat(follow_symlinks=False)
 
 
 def _check_file(
@@ -651,7 +704,9 @@ def _check_file(
             path, file_stat.st_size, file
         )
     except OSError as error:
-        result.add_error(path, str(error.strerror))
+        is_missing = isinstance(error, FileNotFoundError)
+        if not (is_missing and _is_removed_meanwhile(result, file.record_id)):
+            result.add_error(path, str(error.strerror))
         return
     if file_sha256 and file_sha256 != file.file_sha256:
         result.add_error(path, "SHA-256 differs from the journal")
@@ -888,7 +943,9 @@ def check_seals(
     own = {each.name: each.sha256 for each in seals}
     for address, result in results.items():
         missing = [
-            n for n, sha256 in result.seal_events.items() if own.get(n) != sha256
+            name
+            for name, sha256 in result.seal_events.items()
+            if own.get(name) != sha256 and not _is_made_meanwhile(store, name, sha256)
         ]
         if missing:
             more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
@@ -904,6 +961,17 @@ def check_seals(
             problem = f"the store has no such seal {each.number}: removed or changed"
             findings.append(Finding(each.name, problem))
     return findings
+
+
+def _is_made_meanwhile(store: str, name: str, sha256: str) -> bool:
+    """Return whether the store has a seal that was made after its seals were read."""
+    if not SEAL_NAME.fullmatch(name):
+        return False
+    try:
+        content = read_seal(f"{store}/{SEALS}/{name}")
+    except (OSError, ValueError):
+        return False
+    return hashlib.sha256(content).hexdigest() == sha256
 
 
 def signature_command(store: str) -> str:
