@@ -913,20 +913,33 @@ def _parse_head(fields: dict[str, Any]) -> Head:
     return Head(archive, journal, segment, seq, sha256, lines, start, end, time)
 
 
-def read_seal_file(path: str) -> list[Seal]:
+def read_seal_file(path: str) -> tuple[list[Seal], list[Finding]]:
     """Return the seals in a file that was kept elsewhere, one in each line.
 
-    Raises OSError, ValueError.
+    Lines that are none are named: a full disk can cut one short. Raises OSError,
+    ValueError if there is no seal at all.
     """
-    seals = []
-    for number, line in enumerate(read_seal(path).splitlines(keepends=True), 1):
-        try:
-            seals.append(parse_seal(f"{path}, line {number}", line))
-        except ValueError as error:
-            raise ValueError(f"{path}, line {number}: {error}") from None
+    seals: list[Seal] = []
+    findings = []
+    with open(path, "rb", opener=_open_no_follow) as file:
+        for number, line in enumerate(iter(lambda: _read_kept_line(file), b""), 1):
+            location = f"{path}, line {number}"
+            try:
+                seals.append(parse_seal(location, line))
+            except ValueError as error:
+                problem = f"{error}; the other lines are compared without it"
+                findings.append(Finding(location, problem, True))
     if not seals:
         raise ValueError(f"{path}: no seal in this file")
-    return seals
+    return seals, findings
+
+
+def _read_kept_line(file: BinaryIO) -> bytes:
+    """Return the next line, of one that is too long for a seal only the end."""
+    line = file.readline(SEAL_LIMIT)
+    while len(line) == SEAL_LIMIT and not line.endswith(b"\n"):
+        line = file.readline(SEAL_LIMIT) or b"\n"
+    return line
 
 
 def check_seals(
@@ -1015,9 +1028,10 @@ def main(arguments: list[str] | None = None) -> int:
     )
     options = parser.parse_args(arguments)
     try:
-        kept_seals = read_seal_file(options.seal_file) if options.seal_file else []
+        # Before those of the store, which has each seal before anybody else.
+        kept = read_seal_file(options.seal_file) if options.seal_file else ([], [])
         lines, exit_code = _verify_store(
-            options.store.rstrip("/") or "/", options.sealed, kept_seals
+            options.store.rstrip("/") or "/", options.sealed, *kept
         )
     except OSError as error:
         print(f"{error.filename}: {error.strerror}", file=sys.stderr)
@@ -1038,12 +1052,16 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _verify_store(
-    store: str, sealed: list[str], kept_seals: list[Seal]
+    store: str,
+    sealed: list[str],
+    kept_seals: list[Seal],
+    kept_findings: list[Finding],
 ) -> tuple[list[str], int]:
     """Return the lines to print about all archives, and the exit code."""
     is_archive = os.path.lexists(f"{store}/{JOURNAL}")
     directories = [store] if is_archive else [f"{store}/{e}" for e in archives(store)]
     seals, findings = ([], []) if is_archive else read_seals(store)
+    findings += kept_findings
     if not directories and not seals:
         return [f"{store}: no archive in this directory"], EXIT_UNREADABLE
     progress = _print_progress if sys.stderr.isatty() else _no_progress

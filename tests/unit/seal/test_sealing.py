@@ -418,6 +418,29 @@ def test_a_file_that_cannot_be_written_is_one_clear_line(
     assert store.seal_events(LEGAL) == []
 
 
+def test_a_torn_line_in_a_kept_file_is_a_note_and_the_others_count(
+    store: SealedStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.configure(archive_seal_file=tmp_path / "kept")
+    for number in range(3):
+        store.run("seal")
+        store.add(b"Subject: %d\r\n\r\nx\r\n" % number)
+    first, second, third = (each.read_bytes() for each in store.seals())
+    limit = 1 + max(map(len, (first, second, third)))
+    monkeypatch.setattr(verifier, "SEAL_LIMIT", limit)  # of a line, not of the file
+    path = tmp_path / "torn"
+    path.write_bytes(first + second[:-9] + b"\n" + second + 3 * third[:-1] + b"\n")
+    arguments = ("--seal-file", str(path))
+    output = store.verify(*arguments)
+    assert f"note: {path}, line 2: not a seal" in output
+    assert f"note: {path}, line 4: not a seal" in output
+    assert output.count("note") == 2
+    assert verifier.main([*arguments, str(store.path)]) == 0
+    path.write_bytes(path.read_bytes() + third.replace(b'"host":"', b'"host":"x'))
+    assert "no such seal 3" in store.verify(*arguments, exit_code=2)
+    assert verifier.main([*arguments, str(store.path)]) == 2
+
+
 @pytest.mark.parametrize("content", [b"", b"x\n", b"{}\n", b"\xff" * 99, b"[]\n[]\n"])
 def test_a_kept_file_that_is_no_seal_is_one_clear_line(
     store: SealedStore, tmp_path: Path, content: bytes
