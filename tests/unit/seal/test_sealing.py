@@ -467,6 +467,42 @@ def test_a_seal_of_a_store_that_was_rolled_back_is_found_by_who_kept_it(
     assert "the store has no such seal 1" in output
 
 
+def test_a_store_that_is_not_mounted_is_not_sealed(
+    store: SealedStore, tmp_path: Path
+) -> None:
+    kept = tmp_path / "kept"
+    store.configure(archive_seal_file=kept)
+    store.run("seal")
+    content = kept.read_bytes()
+    aside = store.path.with_name("aside")
+    store.path.rename(aside)
+    store.path.mkdir()
+    output = store.run("seal", exit_code=1).output
+    assert "mount the store" in output and output.count("\n") == 1
+    assert kept.read_bytes() == content and list(store.path.iterdir()) == []
+    store.path.rmdir()
+    aside.rename(store.path)
+    store.add(b"Subject: x\r\n\r\nx\r\n")
+    store.run("seal")
+    store.verify("--seal-file", str(kept))
+
+
+def test_a_seal_that_is_made_while_verify_runs_is_no_error(
+    store: SealedStore, tmp_path: Path
+) -> None:
+    store.configure(archive_seal_file=tmp_path / "kept")
+    seals = verifier.read_seals(str(store.path))[0]
+    store.run("seal")
+    results = {
+        each: verifier.verify_archive(str(store.path / each)) for each in (LEGAL, HR)
+    }
+    assert verifier.check_seals(str(store.path), results, seals) == []
+    path = store.seals()[0]
+    path.write_bytes(path.read_bytes().replace(b'"host":"', b'"host":"x'))
+    findings = verifier.check_seals(str(store.path), results, seals)
+    assert ["is missing or changed" in each.problem for each in findings] == [True] * 2
+
+
 # --- what stands no more -------------------------------------------------------------
 
 
@@ -488,7 +524,7 @@ def test_the_time_stamp_of_a_seal_that_was_removed_stays(stamped: SealedStore) -
     stamped.run("seal")
     [reply] = (stamped.path / "seals").glob("*.tsr")
     stamped.seals()[0].unlink()
-    stamped.run("seal")
+    stamped.run("seal", exit_code=1)
     assert reply.exists() and stamped.seals()[0].name.startswith("000002-")
     assert f"{reply.name}: of no seal" in stamped.verify(exit_code=2)
 
@@ -599,7 +635,8 @@ def test_lost_seals_are_known_outside_the_store_and_the_next_follows_them(
     )
     assert finding.check == "seals-lost" and "journal-ends" in finding.fix
     assert f"{store.path}/seals: seal 1 is missing" in store.verify(exit_code=2)
-    store.run("seal")
+    output = store.run("seal", exit_code=1).output
+    assert f"{store.path}/seals: seal 1 is missing" in output
     [path] = store.seals()
     assert fields(path)["number"] == 2
     assert fields(path)["previous"] == verifier.parse_seal("", last).sha256
