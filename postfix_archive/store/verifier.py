@@ -842,21 +842,29 @@ def read_seals(store: str) -> tuple[list[Seal], list[Finding]]:
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", "") or str(error)
             findings.append(Finding(f"{directory}/{name}", reason))
-    stamped = {each.partition(".")[0] for each in names if each.endswith(".tsr")}
     # A day has one: the numbers have more digits only after 2,700 years.
     for previous, seal in zip([None, *seals], seals):
         problem = _seal_problem(seal, previous)
-        if seal.authorities and seal.name.removesuffix(".json") not in stamped:
+        stamps = stamp_names(seal)
+        # Not by names: files of a seal that is just made can be missing in that list.
+        if stamps and not any(os.path.lexists(f"{directory}/{e}") for e in stamps):
             problem = "its time stamps are missing"
         if problem:
             findings.append(Finding(f"{directory}/{seal.name}", problem))
-    known = {each.name.removesuffix(".json") for each in seals}
+    replies = {reply for each in seals for reply in stamp_names(each)}
+    known = replies | {f"{each.removesuffix('.tsr')}.pem" for each in replies}
     for name in names:
-        is_own = name.partition(".")[0] in known or name.startswith(".")
-        if not (is_own or name.endswith(LOCK) or SEAL_NAME.match(name)):
+        is_own = name in known or name.startswith(".") or name.endswith(LOCK)
+        if not (is_own or SEAL_NAME.fullmatch(name)):
             text = "of no seal: a seal was removed, or making one was interrupted"
             findings.append(Finding(f"{directory}/{name}", text, True))
     return seals, findings
+
+
+def stamp_names(seal: Seal) -> list[str]:
+    """Return the names that the time stamps of a seal have, by its authorities."""
+    stem = seal.name.removesuffix(".json")
+    return [f"{stem}.{n}.tsr" for n in range(1, len(seal.authorities) + 1)]
 
 
 def _seal_problem(seal: Seal, previous: Seal | None) -> str:
@@ -999,7 +1007,8 @@ def signature_command(store: str) -> str:
 def seal_summary(store: str, seals: list[Seal]) -> str:
     """Return one line about the seals of a store."""
     plural = "" if len(seals) == 1 else "s"
-    last = f", last {seals[-1].name}" if seals else ""
+    count = sum(bool(each.authorities) for each in seals)
+    last = f", {count} with time stamps, last {seals[-1].name}" if seals else ""
     return f"{store}/{SEALS}: {len(seals)} seal{plural}{last}"
 
 

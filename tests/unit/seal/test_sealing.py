@@ -87,6 +87,11 @@ def stamped(store: SealedStore, authority: tsa.Authority) -> SealedStore:
     return store
 
 
+def overwrite(path: Path, content: bytes) -> None:
+    path.chmod(0o600)
+    path.write_bytes(content)
+
+
 def fields(path: Path) -> dict[str, Any]:
     return dict(json.loads(path.read_bytes()))
 
@@ -552,6 +557,70 @@ def test_a_key_that_came_after_the_seal_is_named(stamped: SealedStore) -> None:
     path.write_text(f"k2026 {bytes(range(1, 33)).hex()}\n")
     output = stamped.verify("--seals", exit_code=2)
     assert "key k2026 is another one" in output
+
+
+def test_a_key_that_was_exchanged_between_two_seals_is_named(
+    stamped: SealedStore,
+) -> None:
+    """The seal of the next night has the new one: those before have the old one."""
+    path = stamped.directory / "archive.key"
+    for number in range(3):
+        stamped.run("seal")
+        stamped.add(b"Subject: %d\r\n\r\nx\r\n" % number)
+        path.write_text(f"k2026 {bytes(range(1, 33)).hex()}\n")
+    output = stamped.verify("--seals", exit_code=2)
+    assert "key k2026 is another one at 000002-" in output
+    assert output.count("ERROR") == 1
+
+
+def test_a_stamp_with_a_root_that_is_trusted_no_more_names_the_root(
+    stamped: SealedStore, authority: tsa.Authority, tmp_path: Path
+) -> None:
+    stamped.run("seal")
+    other = tsa.Authority(tmp_path / "other")
+    other._server.server_close()
+    roots = tmp_path / "roots.pem"
+    roots.write_bytes(other.root.read_bytes())
+    stamped.configure(archive_tsa_certificates=roots)
+    output = stamped.verify("--seals", exit_code=2)
+    assert "valid with the root CN=Test root in 000001-" in output
+    assert "no longer in archive_tsa_certificates" in output
+    [certificates] = (stamped.path / "seals").glob("*.pem")
+    overwrite(certificates, roots.read_bytes())
+    assert "the time stamp is invalid" in stamped.verify("--seals", exit_code=2)
+    roots.write_bytes(roots.read_bytes() + authority.root.read_bytes())
+    stamped.verify("--seals")
+
+
+def test_seals_after_the_last_time_stamp_are_an_error_where_there_is_an_authority(
+    store: SealedStore, authority: tsa.Authority, tmp_path: Path
+) -> None:
+    store.configure(archive_seal_file=tmp_path / "kept")
+    store.run("seal")
+    assert "note: " in store.verify("--seals")
+    store.configure(
+        archive_tsa_url=authority.url, archive_tsa_certificates=authority.root
+    )
+    output = store.verify("--seals", exit_code=2)
+    assert "ERROR" in output and "run postfix-archive seal" in output
+    store.run("seal")
+    output = store.verify("--seals")
+    assert "1 seals have no time stamp" in output
+    assert "2 seals, 1 with time stamps, " in output
+
+
+def test_a_file_that_is_named_like_a_time_stamp_is_none(stamped: SealedStore) -> None:
+    stamped.run("seal")
+    [reply] = (stamped.path / "seals").glob("*.tsr")
+    for number in ("0", "2", "9", "1.1", "01", ""):
+        other = reply.with_name(reply.name.replace(".1.", f".{number}."))
+        reply.rename(other)
+        output = stamped.verify(exit_code=2)
+        assert "its time stamps are missing" in output
+        assert f"{other.name}: of no seal" in output
+        assert verifier.main([str(stamped.path)]) == 2
+        other.rename(reply)
+    stamped.verify("--seals")
 
 
 # --- killed --------------------------------------------------------------------------
