@@ -30,8 +30,8 @@ def check(settings: Settings, seals: list[Seal]) -> list[Finding]:
     if not seals:
         return [Finding(directory, "no seal in this store")]
     findings: list[Finding] = []
-    unstamped: list[Seal] = []  # without a valid time stamp
-    uncovered: list[Seal] = []  # and without a later seal that has one
+    unstamped: list[Seal] = []
+    first_uncovered = ""  # the first after the last seal with a valid time stamp
     roots = None
     for seal in seals:
         stamp_count = 0
@@ -41,10 +41,10 @@ def check(settings: Settings, seals: list[Seal]) -> list[Finding]:
             findings += problems
         else:
             unstamped.append(seal)
-        uncovered = [] if stamp_count else [*uncovered, seal]
-    if uncovered and settings.archive_tsa_url:
+        first_uncovered = "" if stamp_count else first_uncovered or seal.name
+    if first_uncovered and settings.archive_tsa_url:
         problem = (
-            f"no valid time stamp of {uncovered[0].name} or of any seal after it, but"
+            f"no valid time stamp of {first_uncovered} or of any seal after it, but"
             " archive_tsa_url is set: if it was set since, run postfix-archive seal"
         )
         findings.append(Finding(directory, problem))
@@ -106,7 +106,8 @@ def _old_root_problem(path: str, reply: bytes, content: bytes) -> str:
                 return (
                     f"valid with the root {root.subject.rfc4514_string()} in"
                     f" {os.path.basename(kept)}, which is no longer in"
-                    " archive_tsa_certificates: if it was your authority's, add it"
+                    " archive_tsa_certificates: if it was your authority's, get it"
+                    " from there and add it"
                 )
     return ""
 
