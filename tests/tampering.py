@@ -21,7 +21,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -629,12 +629,17 @@ def _segment(host: Host, archive: str) -> Path:
     return journal_lines.segment(host.store / archive)
 
 
-def _rechain_archive(host: Host, archive: str, events: Events) -> None:
-    for number, event in enumerate(events, 1):
+def _rechain_archive(
+    host: Host, archive: str, events: Events, kept: Sequence[bytes] = ()
+) -> None:
+    """Write events behind the lines that are kept."""
+    for number, event in enumerate(events, len(kept) + 1):
         event["seq"] = number
-    content = journal_lines.make_lines(events)
+    prev = journal_lines.line_sha256(kept[-1]) if kept else "0" * 64
+    content = b"".join(kept) + journal_lines.make_lines(events, prev)
     _segment(host, archive).write_bytes(content)
-    text = f"{len(events):018d} {journal_lines.line_sha256(content.splitlines()[-1])}"
+    last = journal_lines.line_sha256(content.splitlines()[-1])
+    text = f"{len(kept) + len(events):018d} {last}"
     checksum = hashlib.sha256(text.encode()).hexdigest()
     (host.store / archive / "journal.last").write_text(f"{text} {checksum}\n")
 
@@ -663,14 +668,25 @@ def edit_first_seal(host: Host) -> None:
     overwrite(path, path.read_bytes().replace(b'"host":"', b'"host":"x'))
 
 
-def forge_history_and_seals(host: Host) -> None:
-    """Changed, rechained, and all seals and their events made to fit."""
+def forge_history_and_seals(
+    host: Host, kept: int = 0, authorities: list[str] | None = None
+) -> None:
+    """Changed, rechained, and all seals and their events made to fit.
+
+    The first ``kept`` seals and what they name stay as they are; authorities are those
+    that the others name then.
+    """
     change = {"alice": "mallory"}
-    heads = _rewrite(host, change, {})
+    starts = _ends(host.seals()[:kept])
+    heads = _rewrite(host, change, {}, starts)
     previous, digests = "0" * 64, {}
-    for path in host.seals():
+    for path in host.seals()[:kept]:
+        previous = hashlib.sha256(path.read_bytes()).hexdigest()
+    for path in host.seals()[kept:]:
         fields = json.loads(path.read_bytes())
         fields["previous"] = previous
+        if authorities is not None:
+            fields["authorities"] = authorities
         for each in fields["journals"]:
             key = (each["archive"], each["seq"])
             if each["journal"] == "journal" and key in heads:
@@ -679,24 +695,56 @@ def forge_history_and_seals(host: Host) -> None:
         overwrite(path, content)
         previous = digests[path.name] = hashlib.sha256(content).hexdigest()
         # The event that names it comes after what it seals.
-        heads = _rewrite(host, {}, digests)
+        heads = _rewrite(host, {}, digests, starts)
+
+
+def _ends(seals: list[Path]) -> dict[str, int]:
+    """Return how many lines of each journal the last of some seals names."""
+    heads = [e for path in seals for e in json.loads(path.read_bytes())["journals"]]
+    return {e["archive"]: e["lines"] for e in heads if e["journal"] == "journal"}
+
+
+def forge_history_and_misname_stamps(host: Host) -> None:
+    forge_history_and_seals(host)
+    for path in (host.store / "seals").glob("*.1.tsr"):
+        path.unlink()
+        path.with_name(path.name.replace(".1.", ".9.")).write_bytes(b"junk")
+
+
+def forge_history_and_unstamp(host: Host, kept: int = 0) -> None:
+    for path in host.seals()[kept:]:
+        for suffix in (".1.tsr", ".1.pem"):
+            path.with_suffix(suffix).unlink()
+    forge_history_and_seals(host, kept, authorities=[])
+
+
+def forge_later_history_and_unstamp(host: Host) -> None:
+    """The first seal keeps its time stamp, and all that it names."""
+    forge_history_and_unstamp(host, kept=1)
 
 
 def _rewrite(
-    host: Host, change: Mapping[str, str], digests: Mapping[str, str]
+    host: Host,
+    change: Mapping[str, str],
+    digests: Mapping[str, str],
+    starts: Mapping[str, int],
 ) -> dict[tuple[str, int], dict[str, Any]]:
-    """Rechain both journals with a change; return the heads of all lines."""
+    """Rechain both journals with a change; return the heads of all lines.
+
+    starts has the numbers of the lines, by archive, from which on they are changed.
+    """
     heads: dict[tuple[str, int], dict[str, Any]] = {}
     for archive in (LEGAL, HR):
         lines = _segment(host, archive).read_bytes().splitlines(keepends=True)
-        events = [*map(journal_lines.parse, lines)]
+        kept = lines[: starts.get(archive, 0)]
+        events = [*map(journal_lines.parse, lines[len(kept) :])]
         for event in events:
             for old, new in change.items():
                 if "envelope" in event:
                     event["envelope"] = event["envelope"].replace(old, new)
             if event.get("seal") in digests:
                 event["seal_sha256"] = digests[event["seal"]]
-        _rechain_archive(host, archive, events)
+        _rechain_archive(host, archive, events, kept)
         position = 0
         for line in _segment(host, archive).read_bytes().splitlines(keepends=True):
             start, position = position, position + len(line)
@@ -807,6 +855,19 @@ MOVES = (
     Move("the last seal edited", edit_seal, True),
     Move("the first seal edited", edit_first_seal, True),
     Move("history and all seals rewritten to fit", forge_history_and_seals, True),
+    Move(
+        "the same, and junk for stamps under other names",
+        forge_history_and_misname_stamps,
+        True,
+    ),
+    Move(
+        "the same, with seals that name no authority", forge_history_and_unstamp, True
+    ),
+    Move(
+        "the same, but for the first seal and its lines",
+        forge_later_history_and_unstamp,
+        True,
+    ),
     Move("the time stamps of two seals exchanged", exchange_stamps, True),
     Move("the time stamp of a seal removed", remove_stamp, True),
     Move("a key for forged stamps added to the key file", add_key),

@@ -77,8 +77,10 @@ def verify(
     try:
         settings = archive_cf.load(ctx.obj)
         store = settings.archive_store_directory
+        # Before those of the store, which has each seal before anybody else.
+        kept_seals, kept_findings = _read_kept_seals(seal_file)
         seals, errors = _read_seals(store)
-        kept_seals = _read_kept_seals(seal_file)
+        errors += kept_findings
         results = _verify_archives(store, archive, sealed, [*seals, *kept_seals])
         if with_signatures:
             errors += signatures.check(settings, seals)
@@ -135,10 +137,10 @@ def _read_seals(store: str) -> tuple[list[Seal], list[Finding]]:
         raise StoreFailed(f"{error.filename}: {error.strerror}; {ADVICE}") from error
 
 
-def _read_kept_seals(path: str | None) -> list[Seal]:
-    """Return the seals in a file from elsewhere. Raises SealFailed."""
+def _read_kept_seals(path: str | None) -> tuple[list[Seal], list[Finding]]:
+    """Return the seals in a file from elsewhere, and its damage. Raises SealFailed."""
     try:
-        return verifier.read_seal_file(path) if path else []
+        return verifier.read_seal_file(path) if path else ([], [])
     except OSError as error:
         raise SealFailed(f"{path}: {error.strerror}") from error
     except ValueError as error:

@@ -129,8 +129,8 @@ DESCRIPTIONS = {
         " than the time limits of pipe(8) in main.cf."
     ),
     "archive_tsa_certificates": (
-        "File with the root certificates, PEM, of the time-stamping authorities. Empty:"
-        " those that the system trusts."
+        "File with the root certificates, PEM, of the time-stamping authorities, those"
+        " of older seals too. Empty: those that the system trusts."
     ),
     "archive_tsa_url": (
         "URLs of RFC 3161 time-stamping authorities, by which postfix-archive seal has"

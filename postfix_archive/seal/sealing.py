@@ -61,6 +61,7 @@ class Sealing:
 def run(settings: Settings, warn: Warn) -> Sealing:
     """Seal the store, unless nothing is new; warn of what fails besides."""
     store = settings.archive_store_directory
+    lost_seals = _lost_seals(settings)
     with _locked(store):
         seals = seal_file.read_all(store)
         last = seals[-1] if seals else None
@@ -69,6 +70,9 @@ def run(settings: Settings, warn: Warn) -> Sealing:
         if last:
             _finish(settings, last, warn)
         current = heads.read(store, record_reader.archives(store), last)
+        if lost_seals:
+            losses = (*lost_seals, *current.losses)
+            current = current._replace(is_new=True, losses=losses)
         has_all = last is not None and last.authorities == settings.archive_tsa_url
         if last and has_all and not current.is_new:
             sealing = Sealing(last, False, {})
@@ -76,6 +80,22 @@ def run(settings: Settings, warn: Warn) -> Sealing:
             sealing = _seal(settings, number, previous, current, warn)
         tally_cache.save_ends(store, {}, settings.archive_fallback_directory)
     return sealing
+
+
+def _lost_seals(settings: Settings) -> tuple[str, ...]:
+    """Return how the store has lost its last seal, () if it has not.
+
+    Raises SealFailed if it has lost all archives too: it may not be mounted, and
+    nothing must be written.
+    """
+    store = settings.archive_store_directory
+    directory = settings.archive_fallback_directory
+    losses = known_end.losses(known_end.read(directory, store), store)
+    if losses and not record_reader.archives(store):
+        name, loss = min(losses.items())
+        raise SealFailed(f"{store}/{name}: {loss}; {known_end.advice(directory)}")
+    loss = losses.get(known_end.SEALS, "")
+    return (f"{store}/{known_end.SEALS}: {loss}",) if loss else ()
 
 
 @contextlib.contextmanager

@@ -60,7 +60,7 @@ def load_roots(path: str) -> list[Certificate]:
     for each in paths:
         try:
             with open(each, "rb") as file:
-                certificates = _parse_certificates(file.read())
+                certificates = parse_certificates(file.read())
         except FileNotFoundError:
             continue
         except OSError as error:
@@ -78,7 +78,7 @@ def load_roots(path: str) -> list[Certificate]:
     )
 
 
-def _parse_certificates(content: bytes) -> list[Certificate]:
+def parse_certificates(content: bytes) -> list[Certificate]:
     """Return the certificates in PEM; one that cannot be parsed is not trusted.
 
     Systems have roots whose numbers RFC 5280 does not allow.

@@ -145,7 +145,9 @@ class Verification:
     maps an id to lines whose details are struck out without such a line. ``holds`` maps
     the name of an open hold to the ids in it (what a query finds is not known here),
     ``requests`` the id of a record to the number of the line that requests its erasure,
-    and who requests it, where that is not struck out.
+    and who requests it, where that is not struck out. ``ends`` maps the name of a
+    segment to the position behind its last complete line that was read,
+    ``removed_meanwhile`` has the ids of records that were removed after that.
     """
 
     files: dict[str, StoredFile] = field(default_factory=dict)
@@ -165,6 +167,9 @@ class Verification:
     struck_out: dict[str, list[str]] = field(default_factory=dict)
     holds: dict[str, set[str]] = field(default_factory=dict)
     requests: dict[str, tuple[int, str]] = field(default_factory=dict)
+    journal: str = ""  # path
+    ends: dict[str, int] = field(default_factory=dict)
+    removed_meanwhile: set[str] = field(default_factory=set)
     position: int = 0  # bytes read
     # Heads in seals, with the seal's name: by the position where they must end.
     heads: dict[int, list[tuple[str, Head]]] = field(default_factory=dict)
@@ -217,6 +222,7 @@ def verify_archive(
 
     Files are listed first: each has its line by the time at which the journal's size is
     read, except those of a crash. Later files are looked up by the names in the lines.
+    What is removed meanwhile is no error: the lines behind that size name it.
     """
     listed_files = dict(_list_files(directory))
     result = _read_journal(f"{directory}/{JOURNAL}", sealed, seals, bool(listed_files))
@@ -228,7 +234,10 @@ def verify_archive(
         try:
             listed_files[name] = os.lstat(f"{directory}/{name}")
         except OSError:
-            if not result.is_removed(name):
+            record_id = result.files[name].record_id
+            if not (
+                result.is_removed(name) or _is_removed_meanwhile(result, record_id)
+            ):
                 result.add_error(
                     f"{directory}/{name}", "in the journal, but the file is missing"
                 )
@@ -270,7 +279,7 @@ def _read_journal(
     has_files: bool = False,
 ) -> Verification:
     """Read and check a whole journal, up to its present end."""
-    result = Verification()
+    result = Verification(journal=path)
     archive, name = os.path.abspath(path).split("/")[-2:]
     for seal in seals:
         for head in seal.heads:
@@ -347,7 +356,7 @@ def _read_segment(
                 if is_first != (event["event"] == SEGMENT):
                     result.add_error(location, "not the first line of a segment")
                 is_first = False
-                details = _check_details(result, location, event, details)
+                details = _check_details(result, location, event, details, file, line)
                 if event["event"] == SEGMENT:
                     fields = {**_parse_details(details), "format": event.get("format")}
                     _check_segment(result, directory, name, location, fields)
@@ -355,6 +364,8 @@ def _read_segment(
                     _add_event(result, location, event, details)
             result.last_sha256 = hashlib.sha256(text).hexdigest()
             result.position += len(line)
+            if result.is_last_line_ended:
+                result.ends[name] = file.tell()
             _check_heads(result)
             if result.last_sha256 in sealed:
                 result.sealed.add(result.last_sha256)
@@ -367,6 +378,8 @@ def _read_segment(
 def _report_end(result: Verification, path: str) -> None:
     """Report what only the whole journal shows."""
     for record_id, locations in result.struck_out.items():
+        if _is_removed_meanwhile(result, record_id):
+            continue
         for location in locations:
             problem = f"details struck out, and no later event has removed {record_id}"
             result.add_error(location, problem)
@@ -376,6 +389,35 @@ def _report_end(result: Verification, path: str) -> None:
     if not result.journal_end and result.line_count:
         finding = "missing; without it, a truncated journal is not detected"
         result.add_note(path + LAST, finding)
+
+
+def _is_removed_meanwhile(result: Verification, record_id: str) -> bool:
+    """Return whether a line that was not there yet removes a record.
+
+    Its event is durable before details are struck out and files unlinked.
+    """
+    last_segment = max(result.ends, default="")
+    with contextlib.suppress(OSError):
+        for name in sorted(os.listdir(result.journal)):
+            if SEGMENT_NAME.fullmatch(name) and name >= last_segment:
+                _read_removals(result, name)
+    return record_id in result.removed_meanwhile
+
+
+def _read_removals(result: Verification, segment: str) -> None:
+    """Note the removals in the lines of a segment that were not read yet."""
+    position = result.ends.get(segment, 0)
+    with open(f"{result.journal}/{segment}", "rb", opener=_open_no_follow) as file:
+        file.seek(position)
+        for line in file:
+            if not line.endswith(b"\n"):
+                break
+            position += len(line)
+            text, _, details = line[:-1].partition(b"\t")
+            event = _parse_event(text, len(details) if b"\t" in line else -1)
+            if event and event["event"] in REMOVAL_EVENTS:
+                result.removed_meanwhile.add(str(event.get("id")))
+    result.ends[segment] = position
 
 
 def _check_heads(result: Verification) -> None:
@@ -460,13 +502,23 @@ def _check_chain(result: Verification, location: str, event: dict[str, Any]) -> 
 
 
 def _check_details(
-    result: Verification, location: str, event: dict[str, Any], details: bytes
+    result: Verification,
+    location: str,
+    event: dict[str, Any],
+    details: bytes,
+    file: BinaryIO,
+    line: bytes,
 ) -> bytes:
     """Return the details of an event, b"" if they are struck out or damaged.
 
     Those struck out are kept until an event says why. The first space says so: a crash
-    can leave the others.
+    can leave the others. The file stands behind the line: where the details are wrong
+    it is read once more, for they may be struck out between two reads.
     """
+    is_right = hashlib.sha256(details).hexdigest() == event["details_sha256"]
+    if not is_right:
+        line = os.pread(file.fileno(), len(line), file.tell() - len(line))
+        details = line.removesuffix(b"\n").partition(b"\t")[2]
     if details[:1] in (b" ", b""):
         if details.strip(b" "):
             result.add_note(location, "details struck out in part: by a crash")
@@ -476,7 +528,7 @@ def _check_details(
         elif not result.is_gone(record_id):
             result.struck_out.setdefault(record_id, []).append(location)
         return b""
-    if hashlib.sha256(details).hexdigest() == event["details_sha256"]:
+    if is_right:
         return details
     result.add_error(location, "details changed: their SHA-256 differs")
     return b""
@@ -635,7 +687,8 @@ def _list_files(directory: str) -> Iterator[tuple[str, os.stat_result]]:
             if entry.is_dir(follow_symlinks=False):
                 pending.append(f"{name}/")
             else:
-                yield name, entry.stat(follow_symlinks=False)
+                with contextlib.suppress(FileNotFoundError):  # removed meanwhile
+                    yield name, entry.stat(follow_symlinks=False)
 
 
 def _check_file(
@@ -651,7 +704,9 @@ def _check_file(
             path, file_stat.st_size, file
         )
     except OSError as error:
-        result.add_error(path, str(error.strerror))
+        is_missing = isinstance(error, FileNotFoundError)
+        if not (is_missing and _is_removed_meanwhile(result, file.record_id)):
+            result.add_error(path, str(error.strerror))
         return
     if file_sha256 and file_sha256 != file.file_sha256:
         result.add_error(path, "SHA-256 differs from the journal")
@@ -787,21 +842,29 @@ def read_seals(store: str) -> tuple[list[Seal], list[Finding]]:
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", "") or str(error)
             findings.append(Finding(f"{directory}/{name}", reason))
-    stamped = {each.partition(".")[0] for each in names if each.endswith(".tsr")}
     # A day has one: the numbers have more digits only after 2,700 years.
     for previous, seal in zip([None, *seals], seals):
         problem = _seal_problem(seal, previous)
-        if seal.authorities and seal.name.removesuffix(".json") not in stamped:
+        stamps = stamp_names(seal)
+        # Not by names: files of a seal that is just made can be missing in that list.
+        if stamps and not any(os.path.lexists(f"{directory}/{e}") for e in stamps):
             problem = "its time stamps are missing"
         if problem:
             findings.append(Finding(f"{directory}/{seal.name}", problem))
-    known = {each.name.removesuffix(".json") for each in seals}
+    replies = {reply for each in seals for reply in stamp_names(each)}
+    known = replies | {f"{each.removesuffix('.tsr')}.pem" for each in replies}
     for name in names:
-        is_own = name.partition(".")[0] in known or name.startswith(".")
-        if not (is_own or name.endswith(LOCK) or SEAL_NAME.match(name)):
+        is_own = name in known or name.startswith(".") or name.endswith(LOCK)
+        if not (is_own or SEAL_NAME.fullmatch(name)):
             text = "of no seal: a seal was removed, or making one was interrupted"
             findings.append(Finding(f"{directory}/{name}", text, True))
     return seals, findings
+
+
+def stamp_names(seal: Seal) -> list[str]:
+    """Return the names that the time stamps of a seal have, by its authorities."""
+    stem = seal.name.removesuffix(".json")
+    return [f"{stem}.{n}.tsr" for n in range(1, len(seal.authorities) + 1)]
 
 
 def _seal_problem(seal: Seal, previous: Seal | None) -> str:
@@ -858,20 +921,33 @@ def _parse_head(fields: dict[str, Any]) -> Head:
     return Head(archive, journal, segment, seq, sha256, lines, start, end, time)
 
 
-def read_seal_file(path: str) -> list[Seal]:
+def read_seal_file(path: str) -> tuple[list[Seal], list[Finding]]:
     """Return the seals in a file that was kept elsewhere, one in each line.
 
-    Raises OSError, ValueError.
+    Lines that are none are named: a full disk can cut one short. Raises OSError,
+    ValueError if there is no seal at all.
     """
-    seals = []
-    for number, line in enumerate(read_seal(path).splitlines(keepends=True), 1):
-        try:
-            seals.append(parse_seal(f"{path}, line {number}", line))
-        except ValueError as error:
-            raise ValueError(f"{path}, line {number}: {error}") from None
+    seals: list[Seal] = []
+    findings = []
+    with open(path, "rb", opener=_open_no_follow) as file:
+        for number, line in enumerate(iter(lambda: _read_kept_line(file), b""), 1):
+            location = f"{path}, line {number}"
+            try:
+                seals.append(parse_seal(location, line))
+            except ValueError as error:
+                problem = f"{error}; the other lines are compared without it"
+                findings.append(Finding(location, problem, True))
     if not seals:
         raise ValueError(f"{path}: no seal in this file")
-    return seals
+    return seals, findings
+
+
+def _read_kept_line(file: BinaryIO) -> bytes:
+    """Return the next line, of one that is too long for a seal only the end."""
+    line = file.readline(SEAL_LIMIT)
+    while len(line) == SEAL_LIMIT and not line.endswith(b"\n"):
+        line = file.readline(SEAL_LIMIT) or b"\n"
+    return line
 
 
 def check_seals(
@@ -888,7 +964,9 @@ def check_seals(
     own = {each.name: each.sha256 for each in seals}
     for address, result in results.items():
         missing = [
-            n for n, sha256 in result.seal_events.items() if own.get(n) != sha256
+            name
+            for name, sha256 in result.seal_events.items()
+            if own.get(name) != sha256 and not _is_made_meanwhile(store, name, sha256)
         ]
         if missing:
             more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
@@ -906,6 +984,17 @@ def check_seals(
     return findings
 
 
+def _is_made_meanwhile(store: str, name: str, sha256: str) -> bool:
+    """Return whether the store has a seal that was made after its seals were read."""
+    if not SEAL_NAME.fullmatch(name):
+        return False
+    try:
+        content = read_seal(f"{store}/{SEALS}/{name}")
+    except (OSError, ValueError):
+        return False
+    return hashlib.sha256(content).hexdigest() == sha256
+
+
 def signature_command(store: str) -> str:
     """Return the command that checks the signatures of all seals, for sh(1)."""
     return (
@@ -918,7 +1007,8 @@ def signature_command(store: str) -> str:
 def seal_summary(store: str, seals: list[Seal]) -> str:
     """Return one line about the seals of a store."""
     plural = "" if len(seals) == 1 else "s"
-    last = f", last {seals[-1].name}" if seals else ""
+    count = sum(bool(each.authorities) for each in seals)
+    last = f", {count} with time stamps, last {seals[-1].name}" if seals else ""
     return f"{store}/{SEALS}: {len(seals)} seal{plural}{last}"
 
 
@@ -947,9 +1037,10 @@ def main(arguments: list[str] | None = None) -> int:
     )
     options = parser.parse_args(arguments)
     try:
-        kept_seals = read_seal_file(options.seal_file) if options.seal_file else []
+        # Before those of the store, which has each seal before anybody else.
+        kept = read_seal_file(options.seal_file) if options.seal_file else ([], [])
         lines, exit_code = _verify_store(
-            options.store.rstrip("/") or "/", options.sealed, kept_seals
+            options.store.rstrip("/") or "/", options.sealed, *kept
         )
     except OSError as error:
         print(f"{error.filename}: {error.strerror}", file=sys.stderr)
@@ -970,12 +1061,16 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _verify_store(
-    store: str, sealed: list[str], kept_seals: list[Seal]
+    store: str,
+    sealed: list[str],
+    kept_seals: list[Seal],
+    kept_findings: list[Finding],
 ) -> tuple[list[str], int]:
     """Return the lines to print about all archives, and the exit code."""
     is_archive = os.path.lexists(f"{store}/{JOURNAL}")
     directories = [store] if is_archive else [f"{store}/{e}" for e in archives(store)]
     seals, findings = ([], []) if is_archive else read_seals(store)
+    findings += kept_findings
     if not directories and not seals:
         return [f"{store}: no archive in this directory"], EXIT_UNREADABLE
     progress = _print_progress if sys.stderr.isatty() else _no_progress

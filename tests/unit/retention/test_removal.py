@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import zip_longest
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -309,3 +312,79 @@ def test_an_index_that_was_told_too_late_ends_right(
     catch_up(store)
     assert found(store, "apricot") == []
     assert found(store, "banana") == [second]
+
+
+# --- while verify runs ---------------------------------------------------------------
+
+
+def remove_first(store: SampleStore) -> None:
+    removal.remove(store.settings, LEGAL, ids(store)[0], "purged", DETAILS)
+
+
+def test_details_that_are_struck_out_before_verify_reads_them_are_no_error(
+    store: SampleStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    list_segments = verifier._list_segments
+
+    def list_then_remove(*arguments: Any) -> list[tuple[str, int]]:
+        segments = list_segments(*arguments)
+        monkeypatch.undo()
+        remove_first(store)  # its event is behind the size that was read
+        return segments
+
+    monkeypatch.setattr(verifier, "_list_segments", list_then_remove)
+    assert findings(store) == []
+    assert len(stored_files(store)) == 1
+
+
+def test_details_that_are_struck_out_between_two_reads_are_no_error(
+    store: SampleStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A long line is read in blocks: the first ones before, the others after."""
+    old_lines = journal_text(store).splitlines(keepends=True)
+    read_lines = verifier._lines
+
+    def mixed_lines(*arguments: Any) -> Iterator[bytes]:
+        for old, new in zip_longest(old_lines, read_lines(*arguments), fillvalue=b""):
+            middle = old.find(b"\t") + 9
+            yield old[:middle] + new[middle:] if old else new
+
+    remove_first(store)
+    with monkeypatch.context() as context:
+        context.setattr(verifier, "_lines", mixed_lines)
+        assert findings(store) == []
+    path = journal_lines.segment(store.path / LEGAL)
+    path.write_bytes(path.read_bytes().replace(b"bob@example.net", b"bib@example.net"))
+    assert "details changed" in " ".join(findings(store))
+
+
+def test_files_that_are_removed_before_verify_reads_them_are_no_error(
+    store: SampleStore,
+) -> None:
+    """The files of the first record are listed, then removed, one after another."""
+    directory = str(store.path / LEGAL)
+    add_second_original(store, ids(store)[0])
+    read: list[int] = []
+
+    def remove_once(done: int, total: int) -> None:
+        if not read:
+            remove_first(store)
+        read.append(done)
+
+    result = verifier.verify_archive(directory, remove_once)
+    assert result.findings == [] and len(read) == 4
+    assert len(stored_files(store)) == 1
+    # Without such an event it is one, also where others are removed meanwhile.
+    store.copy_path(ids(store)[1]).unlink()
+    read.clear()
+    assert "the file is missing" in " ".join(findings(store))
+
+
+def test_files_that_are_removed_while_they_are_listed_are_no_error(
+    store: SampleStore,
+) -> None:
+    listing = verifier._list_files(str(store.path / LEGAL))
+    next(listing)
+    for path in store.path.rglob("*.eml.gz"):
+        path.unlink()
+    assert list(listing) == []

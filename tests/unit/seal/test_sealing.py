@@ -87,6 +87,11 @@ def stamped(store: SealedStore, authority: tsa.Authority) -> SealedStore:
     return store
 
 
+def overwrite(path: Path, content: bytes) -> None:
+    path.chmod(0o600)
+    path.write_bytes(content)
+
+
 def fields(path: Path) -> dict[str, Any]:
     return dict(json.loads(path.read_bytes()))
 
@@ -418,6 +423,29 @@ def test_a_file_that_cannot_be_written_is_one_clear_line(
     assert store.seal_events(LEGAL) == []
 
 
+def test_a_torn_line_in_a_kept_file_is_a_note_and_the_others_count(
+    store: SealedStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.configure(archive_seal_file=tmp_path / "kept")
+    for number in range(3):
+        store.run("seal")
+        store.add(b"Subject: %d\r\n\r\nx\r\n" % number)
+    first, second, third = (each.read_bytes() for each in store.seals())
+    limit = 1 + max(map(len, (first, second, third)))
+    monkeypatch.setattr(verifier, "SEAL_LIMIT", limit)  # of a line, not of the file
+    path = tmp_path / "torn"
+    path.write_bytes(first + second[:-9] + b"\n" + second + 3 * third[:-1] + b"\n")
+    arguments = ("--seal-file", str(path))
+    output = store.verify(*arguments)
+    assert f"note: {path}, line 2: not a seal" in output
+    assert f"note: {path}, line 4: not a seal" in output
+    assert output.count("note") == 2
+    assert verifier.main([*arguments, str(store.path)]) == 0
+    path.write_bytes(path.read_bytes() + third.replace(b'"host":"', b'"host":"x'))
+    assert "no such seal 3" in store.verify(*arguments, exit_code=2)
+    assert verifier.main([*arguments, str(store.path)]) == 2
+
+
 @pytest.mark.parametrize("content", [b"", b"x\n", b"{}\n", b"\xff" * 99, b"[]\n[]\n"])
 def test_a_kept_file_that_is_no_seal_is_one_clear_line(
     store: SealedStore, tmp_path: Path, content: bytes
@@ -444,6 +472,42 @@ def test_a_seal_of_a_store_that_was_rolled_back_is_found_by_who_kept_it(
     assert "the store has no such seal 1" in output
 
 
+def test_a_store_that_is_not_mounted_is_not_sealed(
+    store: SealedStore, tmp_path: Path
+) -> None:
+    kept = tmp_path / "kept"
+    store.configure(archive_seal_file=kept)
+    store.run("seal")
+    content = kept.read_bytes()
+    aside = store.path.with_name("aside")
+    store.path.rename(aside)
+    store.path.mkdir()
+    output = store.run("seal", exit_code=1).output
+    assert "mount the store" in output and output.count("\n") == 1
+    assert kept.read_bytes() == content and list(store.path.iterdir()) == []
+    store.path.rmdir()
+    aside.rename(store.path)
+    store.add(b"Subject: x\r\n\r\nx\r\n")
+    store.run("seal")
+    store.verify("--seal-file", str(kept))
+
+
+def test_a_seal_that_is_made_while_verify_runs_is_no_error(
+    store: SealedStore, tmp_path: Path
+) -> None:
+    store.configure(archive_seal_file=tmp_path / "kept")
+    seals = verifier.read_seals(str(store.path))[0]
+    store.run("seal")
+    results = {
+        each: verifier.verify_archive(str(store.path / each)) for each in (LEGAL, HR)
+    }
+    assert verifier.check_seals(str(store.path), results, seals) == []
+    path = store.seals()[0]
+    path.write_bytes(path.read_bytes().replace(b'"host":"', b'"host":"x'))
+    findings = verifier.check_seals(str(store.path), results, seals)
+    assert ["is missing or changed" in each.problem for each in findings] == [True] * 2
+
+
 # --- what stands no more -------------------------------------------------------------
 
 
@@ -465,7 +529,7 @@ def test_the_time_stamp_of_a_seal_that_was_removed_stays(stamped: SealedStore) -
     stamped.run("seal")
     [reply] = (stamped.path / "seals").glob("*.tsr")
     stamped.seals()[0].unlink()
-    stamped.run("seal")
+    stamped.run("seal", exit_code=1)
     assert reply.exists() and stamped.seals()[0].name.startswith("000002-")
     assert f"{reply.name}: of no seal" in stamped.verify(exit_code=2)
 
@@ -493,6 +557,70 @@ def test_a_key_that_came_after_the_seal_is_named(stamped: SealedStore) -> None:
     path.write_text(f"k2026 {bytes(range(1, 33)).hex()}\n")
     output = stamped.verify("--seals", exit_code=2)
     assert "key k2026 is another one" in output
+
+
+def test_a_key_that_was_exchanged_between_two_seals_is_named(
+    stamped: SealedStore,
+) -> None:
+    """The seal of the next night has the new one: those before have the old one."""
+    path = stamped.directory / "archive.key"
+    for number in range(3):
+        stamped.run("seal")
+        stamped.add(b"Subject: %d\r\n\r\nx\r\n" % number)
+        path.write_text(f"k2026 {bytes(range(1, 33)).hex()}\n")
+    output = stamped.verify("--seals", exit_code=2)
+    assert "key k2026 is another one at 000002-" in output
+    assert output.count("ERROR") == 1
+
+
+def test_a_stamp_with_a_root_that_is_trusted_no_more_names_the_root(
+    stamped: SealedStore, authority: tsa.Authority, tmp_path: Path
+) -> None:
+    stamped.run("seal")
+    other = tsa.Authority(tmp_path / "other")
+    other._server.server_close()
+    roots = tmp_path / "roots.pem"
+    roots.write_bytes(other.root.read_bytes())
+    stamped.configure(archive_tsa_certificates=roots)
+    output = stamped.verify("--seals", exit_code=2)
+    assert "valid with the root CN=Test root in 000001-" in output
+    assert "no longer in archive_tsa_certificates" in output
+    [certificates] = (stamped.path / "seals").glob("*.pem")
+    overwrite(certificates, roots.read_bytes())
+    assert "the time stamp is invalid" in stamped.verify("--seals", exit_code=2)
+    roots.write_bytes(roots.read_bytes() + authority.root.read_bytes())
+    stamped.verify("--seals")
+
+
+def test_seals_after_the_last_time_stamp_are_an_error_where_there_is_an_authority(
+    store: SealedStore, authority: tsa.Authority, tmp_path: Path
+) -> None:
+    store.configure(archive_seal_file=tmp_path / "kept")
+    store.run("seal")
+    assert "note: " in store.verify("--seals")
+    store.configure(
+        archive_tsa_url=authority.url, archive_tsa_certificates=authority.root
+    )
+    output = store.verify("--seals", exit_code=2)
+    assert "ERROR" in output and "run postfix-archive seal" in output
+    store.run("seal")
+    output = store.verify("--seals")
+    assert "1 seals have no time stamp" in output
+    assert "2 seals, 1 with time stamps, " in output
+
+
+def test_a_file_that_is_named_like_a_time_stamp_is_none(stamped: SealedStore) -> None:
+    stamped.run("seal")
+    [reply] = (stamped.path / "seals").glob("*.tsr")
+    for number in ("0", "2", "9", "1.1", "01", ""):
+        other = reply.with_name(reply.name.replace(".1.", f".{number}."))
+        reply.rename(other)
+        output = stamped.verify(exit_code=2)
+        assert "its time stamps are missing" in output
+        assert f"{other.name}: of no seal" in output
+        assert verifier.main([str(stamped.path)]) == 2
+        other.rename(reply)
+    stamped.verify("--seals")
 
 
 # --- killed --------------------------------------------------------------------------
@@ -576,7 +704,8 @@ def test_lost_seals_are_known_outside_the_store_and_the_next_follows_them(
     )
     assert finding.check == "seals-lost" and "journal-ends" in finding.fix
     assert f"{store.path}/seals: seal 1 is missing" in store.verify(exit_code=2)
-    store.run("seal")
+    output = store.run("seal", exit_code=1).output
+    assert f"{store.path}/seals: seal 1 is missing" in output
     [path] = store.seals()
     assert fields(path)["number"] == 2
     assert fields(path)["previous"] == verifier.parse_seal("", last).sha256
