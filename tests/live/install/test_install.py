@@ -561,9 +561,9 @@ def check_seal_by_cron(host: WholeHost) -> None:
     line = host.output(f"grep '^[^#]' {SEAL_CRONTAB}")
     command = line.partition(" root ")[2]
     assert line.startswith("41 3 * * * root ") and run_by_cron(host, command) == ""
-    seals = "/var/lib/postfix-archive/seals"
-    host.run(f"test ! -e {seals} && install -d -o postfix-archive /var/local/seals")
-    settings = f"archive_seal_file = /var/local/seals/kept\narchive_seal_to = bob@{HOST}\n"
+    seals, kept = "/var/lib/postfix-archive/seals", "/var/local/seals"
+    host.run(f"test ! -e {seals} && install -d -o postfix-archive {kept}")
+    settings = f"archive_seal_file = {kept}/file\narchive_seal_to = bob@{HOST}\n"
     host.run(f"printf {shlex.quote(settings)} >>/etc/postfix/archive.cf")
     count = "postfix-archive list --json | wc -l"
     before = host.output(count)
@@ -572,9 +572,9 @@ def check_seal_by_cron(host: WholeHost) -> None:
         host.wait_for_empty_queue()
     assert host.output(count) == before
     assert host.output(f"ls {seals}/*.json | wc -l") == "1"
-    assert host.output(f"find {seals} /var/local/seals ! -user postfix-archive") == ""
-    host.run(f"cmp {seals}/*.json /var/local/seals/kept")
-    host.run("postfix-archive verify --seal-file /var/local/seals/kept")
+    assert host.output(f"find {seals} {kept} ! -user postfix-archive") == ""
+    host.run(f"cmp {seals}/*.json {kept}/file")
+    host.run(f"postfix-archive verify --seal-file {kept}/file")
     host.run("grep -q 'Subject: Seal 1 of the mail archive' /var/mail/bob")
 
 
