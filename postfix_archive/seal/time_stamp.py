@@ -15,8 +15,9 @@ import threading
 import urllib.error
 import urllib.request
 import warnings
+from collections import Counter
 from types import ModuleType
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from postfix_archive.errors import LibraryMissing, TimeStampFailed
 
@@ -129,14 +130,35 @@ def check(
     if status:
         text = " ".join([f"status {status}", *map(str, texts)])
         raise TimeStampFailed(f"the authority refused: {text}")
-    verifier = library.VerifierBuilder(roots=roots, nonce=nonce).build()
     try:
-        verifier.verify_message(response, content)
+        _verify(library, response, content, roots, nonce)
         time = response.tst_info.gen_time
         certificates = _certificates(response.signed_data.certificates, roots)
     except (library.VerificationError, ValueError) as error:
         raise TimeStampFailed(f"the time stamp is invalid: {_reason(error)}") from error
     return Stamp(reply, time, certificates)
+
+
+def _verify(
+    library: ModuleType,
+    response: Any,
+    content: bytes,
+    roots: list[Certificate],
+    nonce: int | None,
+) -> None:
+    """Raise VerificationError unless a response is valid with one of the roots.
+
+    Of several with one name, as after a change of key, OpenSSL may try the wrong one.
+    """
+    counts = Counter(each.subject for each in roots)
+    for some in (*([each] for each in roots if counts[each.subject] > 1), roots):
+        verifier = library.VerifierBuilder(roots=some, nonce=nonce).build()
+        try:
+            verifier.verify_message(response, content)
+            return
+        except (library.VerificationError, ValueError):
+            if some is roots:
+                raise
 
 
 def _reason(error: Exception) -> str:

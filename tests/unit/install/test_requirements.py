@@ -16,6 +16,7 @@ from postfix_archive.postfix import reference
 
 ROOT = Path(__file__).resolve().parents[3]
 REQUIREMENTS = (reference.PACKAGE / "install" / "requirements.txt").read_text()
+PARTS = "search", "object-store", "procedure", "seal"  # that make install installs
 PINNED = dict(re.findall(r"^([a-z0-9-]+)==(\S+) \\$", REQUIREMENTS, re.M))
 
 
@@ -24,7 +25,7 @@ def declared() -> list[Requirement]:
     parser = configparser.ConfigParser()
     parser.read(ROOT / "setup.cfg", encoding="utf-8")
     extras = parser["options.extras_require"]
-    texts = [extras[each] for each in ("search", "procedure", "seal")]
+    texts = [extras[each] for each in PARTS]
     lines = "\n".join([parser["options"]["install_requires"], *texts]).splitlines()
     return [Requirement(line) for line in lines if line.strip()]
 

@@ -418,7 +418,7 @@ def test_new_credentials_are_read_while_the_service_runs(
         if len(read) < 3:
             credentials.write_text("new" * len(read))
         else:
-            os.kill(os.getpid(), signal.SIGTERM)
+            signal.pthread_kill(threading.get_ident(), signal.SIGTERM)
         return replicated.client
 
     monkeypatch.setattr(s3_client, "connect", connect)
