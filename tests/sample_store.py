@@ -9,6 +9,7 @@ The store is that of an instance whose configuration directory is ``directory``.
 
 from __future__ import annotations
 
+import datetime
 import hashlib
 from pathlib import Path
 
@@ -20,6 +21,8 @@ from postfix_archive.config.settings import Settings
 from postfix_archive.message import archive_copy, dates, envelope, smtp_data
 from postfix_archive.message.envelope import Envelope, Recipient, Request
 from postfix_archive.message.keyring import Key, Keyring
+from postfix_archive.retention import notes
+from postfix_archive.retention.rules import Decision
 from postfix_archive.store import copy_file
 from postfix_archive.store.archive import Archive
 from postfix_archive.store.outcome import Outcome
@@ -120,6 +123,11 @@ class SampleStore:
         """Record an outcome."""
         time = dates.format_rfc3339(ARRIVAL)
         self._archive(archive).record_outcomes([(archive_id, outcome)], time)
+
+    def note_retention(self, archive_id: str, archive: str = LEGAL) -> None:
+        """Note that a record is due, as purge does before it removes one."""
+        decision = Decision("archive_retention", "1d", datetime.date(2026, 11, 23))
+        notes.append(self.settings, archive, {archive_id: decision}, by="timer")
 
     def copy_path(self, archive_id: str, archive: str = LEGAL) -> Path:
         """Return the file of a copy."""

@@ -403,6 +403,12 @@ def forge_purged(host: Host) -> None:
     _remove_record(host, 1, "purged", **PERIOD_OVER)
 
 
+def forge_retention_and_purged(host: Host, number: int = 1) -> None:
+    archive_id = host.copies()[number].name.partition(".")[0]
+    append_event(host, event="retention", id=archive_id, **PERIOD_OVER)
+    _remove_record(host, number, "purged", **PERIOD_OVER)
+
+
 def purge_held(host: Host) -> None:
     _remove_record(host, 3, "purged", **PERIOD_OVER)
 
@@ -410,7 +416,7 @@ def purge_held(host: Host) -> None:
 def release_hold(host: Host) -> None:
     """The hold is released, in the name of somebody, and its record removed."""
     append_event(host, event="hold-released", name="case", user="ann", reason="x")
-    purge_held(host)
+    forge_retention_and_purged(host, 3)
 
 
 def remove_hold_and_chain(host: Host) -> None:
@@ -807,8 +813,9 @@ MOVES = (
     Move("a record removed under a forged event `erased`", forge_erased),
     Move("the same, with a forged request of another", forge_request_and_erased),
     Move("a record removed under a forged event `purged`", forge_purged),
+    Move("the same, with a forged event `retention`", forge_retention_and_purged),
     Move("a held record removed under a forged event", purge_held),
-    Move("the same, with a forged release of the hold", release_hold),
+    Move("the same, with a forged release and `retention`", release_hold),
     Move("a hold taken out, and the chain", remove_hold_and_chain),
     Move("a line removed", remove_line),
     Move("a line removed with its copy", remove_record),

@@ -10,7 +10,8 @@ For each archive it checks that
 * the journal's lines are complete, numbered in sequence and chained by SHA-256, up
   to the last line (journal.last), each with its details, or these are struck out and
   a later line says why; its segments are of this archive, and none is missing;
-* no message was removed while a hold named its id, and none erased but by two people;
+* no message was removed while a hold named its id, none erased but by two people, and
+  none purged of which no earlier line says how long it is kept;
 * each file has the SHA-256 from the journal and can be decompressed to its end;
 * the original in each archive copy has the SHA-256 and size from the journal;
 * no file is missing from the store or from the journal;
@@ -51,8 +52,9 @@ OWN_NAMES = {DRAFTS, *(e + suffix for e in JOURNALS for suffix in ("", LAST, LOC
 OWN_DRAFTS = tuple(f".{each}{LAST}." for each in JOURNALS)  # and random digits
 SEGMENT_NAME = re.compile(r"\d{4}-\d{2}", re.ASCII)
 ARCHIVED, OUTCOME_REPORT = "archived", "outcome-report"  # events that name a file
-SEGMENT, ERASED = "segment", "erased"
-REMOVAL_EVENTS = (ERASED, "purged")
+SEGMENT = "segment"
+REMOVAL_EVENTS = ERASED, PURGED = "erased", "purged"
+RETENTION = "retention"  # notes how long a record is kept; none is purged without
 HOLD_SET, HOLD_RELEASED = "hold-set", "hold-released"
 ERASE_REQUESTED, ERASE_WITHDRAWN = "erase-requested", "erase-withdrawn"
 SEALS, SEALED = "seals", "sealed"  # directory in the store; event
@@ -145,7 +147,8 @@ class Verification:
     maps an id to lines whose details are struck out without such a line. ``holds`` maps
     the name of an open hold to the ids in it (what a query finds is not known here),
     ``requests`` the id of a record to the number of the line that requests its erasure,
-    and who requests it, where that is not struck out. ``ends`` maps the name of a
+    and who requests it, where that is not struck out. ``noted`` has the ids of records
+    of which a line says how long they are kept. ``ends`` maps the name of a
     segment to the position behind its last complete line that was read,
     ``removed_meanwhile`` has the ids of records that were removed after that.
     """
@@ -167,6 +170,7 @@ class Verification:
     struck_out: dict[str, list[str]] = field(default_factory=dict)
     holds: dict[str, set[str]] = field(default_factory=dict)
     requests: dict[str, tuple[int, str]] = field(default_factory=dict)
+    noted: set[str] = field(default_factory=set)
     journal: str = ""  # path
     ends: dict[str, int] = field(default_factory=dict)
     removed_meanwhile: set[str] = field(default_factory=set)
@@ -583,6 +587,8 @@ def _add_event(
         problem = f"requests to erase {record_id}, of which there is no earlier line"
         result.add_error(location, problem)
         return
+    if event["event"] == RETENTION:
+        result.noted.add(record_id)
     _add_decision(result, location, event, fields)
     if "id" in event and (event["event"] == ARCHIVED or not result.is_gone(record_id)):
         number = result.last_number if details else 0
@@ -629,13 +635,20 @@ def _add_decision(
 def _check_removal(
     result: Verification, location: str, event: dict[str, Any], fields: dict[str, Any]
 ) -> None:
-    """Check that no hold names a record that is removed, and who has it erased."""
+    """Check that no hold names a record that is removed, and who has it erased.
+
+    What is purged must have been noted as due: its period is in an earlier line.
+    """
     record_id = str(event.get("id"))
     for name, ids in result.holds.items():
         if record_id in ids:
             result.add_error(location, f"removes {record_id}, which {name} holds")
     number, uid = result.requests.pop(record_id, (0, ""))
-    if event["event"] != ERASED:
+    if event["event"] == PURGED:
+        if record_id not in result.noted:
+            problem = f"purges {record_id}, and no earlier line has its period"
+            result.add_error(location, problem)
+        result.noted.discard(record_id)
         return
     keys = ("requested_by", "requested_uid", "approved_by", "approved_uid")
     requester, requester_uid, approver, approver_uid = map(fields.get, keys)

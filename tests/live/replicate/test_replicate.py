@@ -193,6 +193,7 @@ def test_a_purge_deletes_the_objects_as_soon_as_their_lock_allows(
     )
     store.run("replicate", "--once")
     for each in (gone, locked):
+        store.note_retention(each)
         removal.remove(store.settings, LEGAL, each, "purged", RULE)
     store.run("replicate", "--once")
     keys = replicated.keys()
@@ -215,6 +216,7 @@ def test_a_message_that_is_archived_again_after_its_removal_stays(
     store = replicated.store
     archive_id = store.add(b"one\r\n")
     store.run("replicate", "--once")
+    store.note_retention(archive_id)
     removal.remove(store.settings, LEGAL, archive_id, "purged", RULE)
     again = SampleStore(store.directory / "again")
     again.path = store.path

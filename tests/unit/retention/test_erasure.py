@@ -262,6 +262,7 @@ def test_a_message_that_is_archived_again_needs_a_request_of_its_own(
 def test_a_purge_takes_the_request_with_it(store: SampleStore) -> None:
     contract, _ = ids(store)
     request(store, contract)
+    store.note_retention(contract)
     removal.remove(store.settings, LEGAL, contract, journal.PURGED, {"rule": "x"})
     assert erasure.read(store.settings) == []
     assert REASON.encode() not in journal_text(store)

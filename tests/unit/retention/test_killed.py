@@ -30,6 +30,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     recipients = tuple(b"zoe%d@example.net" % number for number in range(200))
     first = store.add(b"Subject: apricot\r\n\r\nx\r\n", recipients=recipients)
     store.add(b"Subject: banana\r\n\r\nx\r\n")
+    store.note_retention(first)
     report = [*copy_file.decompress(str(store.copy_path(first)), 1 << 20)]
     Archive(str(store.path), LEGAL).store_outcome_report(first, report, "c", TIME)
     index_update.catch_up(store.settings, LEGAL, print)

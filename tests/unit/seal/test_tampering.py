@@ -22,7 +22,7 @@ BY_SEALS_ALONE = {
 # The journal names these removals, and nobody can tell whether they were right.
 BY_NOTHING = {
     tampering.forge_request_and_erased,
-    tampering.forge_purged,
+    tampering.forge_retention_and_purged,
     tampering.release_hold,
 }
 # A note would not do: time stamps are what these get around.

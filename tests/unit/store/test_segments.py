@@ -45,8 +45,11 @@ def append(directory: Path, time: str, event: str = "x", **fields: str | int) ->
 
 
 def remove(directory: Path, time: str, event: str, record_id: str) -> None:
-    """Append that a record was removed, and what an erasure needs before that."""
+    """Append that a record was removed, and what such an event needs before it."""
     fields: dict[str, str | int] = {"by": "root"}
+    is_record = record_id in journal_lines.segment(directory).read_text()
+    if event == journal.PURGED and is_record:
+        append(directory, time, journal.RETENTION, id=record_id, until="2026-11-22")
     if event == journal.ERASED:
         who: dict[str, str | int] = {"person": "anna", "person_uid": 1001}
         append(directory, time, journal.ERASE_REQUESTED, id=record_id, **who)
@@ -386,11 +389,13 @@ def test_a_removal_of_no_record_is_an_error(directory: Path, event: str) -> None
     other = "20261122-" + "b" * 40
     remove(directory, DECEMBER, event, other)
     *first, problem = problems(directory)
-    assert len(first) == 2 * (event == journal.ERASED)  # there is no request either
+    # There is no request either, or no period; a period can be noted once more.
+    counts = {journal.ERASED: (2, 6), journal.PURGED: (1, 3)}[event]
+    assert len(first) == counts[0]
     assert f"removes {other}, of which there is no earlier line" in problem
     remove(directory, DECEMBER, event, ID)
     remove(directory, DECEMBER, event, ID)
-    assert len(problems(directory)) == 2 * (len(first) + 1)
+    assert len(problems(directory)) == counts[1]
 
 
 def test_a_line_about_no_record_is_never_struck_out(directory: Path) -> None:
@@ -446,7 +451,7 @@ def test_the_file_of_an_erased_message_that_is_left_is_a_note(tmp_path: Path) ->
     remove(tmp_path / LEGAL, "2026-11-30T00:00:00Z", "purged", ID)
     assert problems(tmp_path / LEGAL) == []
     details, file = notes(tmp_path / LEGAL)
-    assert f"removes {ID}, whose details are still there: seq 2" in details
+    assert f"removes {ID}, whose details are still there: seq 3" in details
     assert "the file is still there" in file
 
 
