@@ -224,6 +224,7 @@ def test_what_comes_after_a_removal_is_not_missed(replicated: Replicated) -> Non
     store = replicated.store
     archive_id = store.add(b"one\r\n")
     store.run("replicate", "--once")
+    store.note_retention(archive_id)
     removal.remove(store.settings, LEGAL, archive_id, "purged", RULE)
     outcome = Outcome("bob@example.net", "delivered", "4Z1", "4Z1", "2026-11-22")
     store.add_outcome(archive_id, outcome)
@@ -242,6 +243,7 @@ def test_details_after_a_removal_in_the_same_part_are_compared(
     store = replicated.store
     archive_id = store.add(b"one\r\n")
     store.run("replicate", "--once")
+    store.note_retention(archive_id)
     removal.remove(store.settings, LEGAL, archive_id, "purged", RULE)
     archive_again(store, b"one\r\n")
     store.run("replicate", "--once")
@@ -309,6 +311,7 @@ def test_a_removed_record_with_a_damaged_file_is_forgotten(
     store.copy_path(archive_id).chmod(0o600)
     store.copy_path(archive_id).write_bytes(b"damaged")
     store.run("replicate", "--once")
+    store.note_retention(archive_id)
     removal.remove(store.settings, LEGAL, archive_id, "purged", RULE)
     store.run("replicate", "--once")
     assert content_of(replicated.restore()) == content_of(store.path)
@@ -378,6 +381,7 @@ def test_a_record_that_was_archived_again_is_held(replicated: Replicated) -> Non
     )
     content = b"Subject: jones\r\n\r\none\r\n"
     archive_id = store.add(content)
+    store.note_retention(archive_id)
     removal.remove(store.settings, LEGAL, archive_id, "purged", RULE)
     assert archive_again(store, content) == archive_id
     store.run("replicate", "--once")

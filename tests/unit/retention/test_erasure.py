@@ -226,6 +226,7 @@ def test_what_was_removed_since_it_was_looked_up_is_not_requested(
 ) -> None:
     contract, _ = ids(store)
     place = look_up.find(store.settings, contract)
+    store.note_retention(contract)
     removal.remove(store.settings, LEGAL, contract, journal.PURGED, {"rule": "x"})
     with pytest.raises(RecordRemoved, match="was purged"):
         erasure.request(store.settings, place, REASON, ANNA, pytest.fail)
@@ -262,6 +263,7 @@ def test_a_message_that_is_archived_again_needs_a_request_of_its_own(
 def test_a_purge_takes_the_request_with_it(store: SampleStore) -> None:
     contract, _ = ids(store)
     request(store, contract)
+    store.note_retention(contract)
     store.note_retention(contract)
     removal.remove(store.settings, LEGAL, contract, journal.PURGED, {"rule": "x"})
     assert erasure.read(store.settings) == []

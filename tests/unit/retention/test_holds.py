@@ -190,6 +190,7 @@ def test_what_was_removed_is_not_held(
     if is_indexed:
         index(store)
     places = look_up.find_all(store.settings, contract)
+    store.note_retention(contract)
     removal.remove(store.settings, LEGAL, contract, journal.PURGED, {"rule": "x"})
     # As if it was removed after it was looked up.
     monkeypatch.setattr(look_up, "find_all", lambda *_: places)

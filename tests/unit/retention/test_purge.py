@@ -291,6 +291,7 @@ def test_what_another_run_left_is_completed_first(store: SampleStore) -> None:
     store.run("purge")
     old = old_id(store)
     kept = store.copy_path(old).read_bytes()
+    store.note_retention(old)
     removal.remove(store.settings, LEGAL, old, "purged", {"rule": "x"})
     store.copy_path(old).write_bytes(kept)
     os.chmod(store.copy_path(old), 0o400)
@@ -350,6 +351,7 @@ def test_a_run_dated_by_a_clock_ahead_hides_nothing_that_is_left(
 ) -> None:
     old = old_id(store)
     kept = store.copy_path(old).read_bytes()
+    store.note_retention(old)
     removal.remove(store.settings, LEGAL, old, "purged", {"rule": "x"})
     store.copy_path(old).write_bytes(kept)
     clock.record_run(store.settings, time.time() + 300 * DAY)
