@@ -78,10 +78,8 @@ def touch_last_read(directory: str) -> None:
 
 def last_read_age(directory: str, now: float) -> float | None:
     """Return how many seconds ago (or ahead) the log was read to its end, or None."""
-    try:
-        return abs(now - os.lstat(f"{directory}/{LAST_READ_FILE}").st_mtime)
-    except OSError:
-        return None
+    last = files.modified_time(f"{directory}/{LAST_READ_FILE}")
+    return None if last is None else abs(now - last)
 
 
 # archive, record id, capture queue id, recipient, original, parent, is waiting

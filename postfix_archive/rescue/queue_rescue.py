@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import subprocess
 from collections.abc import Iterable
 from pathlib import Path
@@ -181,12 +180,9 @@ def last_run_age(settings: Settings, now: float) -> float | None:
 
     A last rescue in the future, after the clock was set back, counts by its distance.
     """
-    try:
-        path = f"{settings.archive_fallback_directory}/{LAST_RUN_FILE}"
-        last = os.lstat(path).st_mtime
-    except OSError:
-        return None
-    return abs(now - last)
+    path = f"{settings.archive_fallback_directory}/{LAST_RUN_FILE}"
+    last = files.modified_time(path)
+    return None if last is None else abs(now - last)
 
 
 def read_hold_times(directory: str) -> dict[str, str]:

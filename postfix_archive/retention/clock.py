@@ -63,10 +63,7 @@ def _last_lines(settings: Settings) -> list[tuple[float, str]]:
 
 def last_run(settings: Settings) -> float | None:
     """Return when the last complete run began (Unix time), None if there was none."""
-    try:
-        return os.lstat(_path(settings)).st_mtime
-    except OSError:
-        return None
+    return files.modified_time(_path(settings))
 
 
 def run_before(settings: Settings, now: float) -> float:

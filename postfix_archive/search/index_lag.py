@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-import os
 import time
 from typing import NamedTuple
 
@@ -15,7 +14,7 @@ from postfix_archive.config.settings import Settings
 from postfix_archive.errors import JournalFailed
 from postfix_archive.search import archive_index
 from postfix_archive.store import journal, journal_reader
-from postfix_archive.system import privileges
+from postfix_archive.system import files, privileges
 
 LAST_RUN_FILE = "indexed"  # touched when all journals were read to their ends
 
@@ -60,7 +59,5 @@ def touch_last_run(settings: Settings) -> None:
 def last_run_age(settings: Settings, now: float) -> float | None:
     """Return how many seconds ago (or ahead) that was recorded, None if never."""
     path = f"{settings.archive_fallback_directory}/{LAST_RUN_FILE}"
-    try:
-        return abs(now - os.lstat(path).st_mtime)
-    except OSError:
-        return None
+    last = files.modified_time(path)
+    return None if last is None else abs(now - last)

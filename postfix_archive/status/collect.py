@@ -72,10 +72,10 @@ def snapshot(directory: str, settings: Settings) -> Snapshot:
             f"{fallback_directory}/{archive_lookup.SUMMARY_NAME}"
         ),
         last_verify=last_verify.read(settings),
-        rescue_time=_modified_time(
+        rescue_time=files.modified_time(
             f"{fallback_directory}/{queue_rescue.LAST_RUN_FILE}"
         ),
-        followed_until=_modified_time(
+        followed_until=files.modified_time(
             f"{fallback_directory}/{follower_state.LAST_READ_FILE}"
         ),
         index_lags=_index_lags(settings, tallies),
@@ -189,12 +189,4 @@ def _reconcile_run(path: str) -> ReconcileRun | None:
         with os.fdopen(files.open_regular(path), "rb") as file:
             return overview.parse_reconcile_run(json.loads(file.read()))
     except (OSError, ValueError, RecursionError):
-        return None
-
-
-def _modified_time(path: str) -> float | None:
-    """Return the modification time of a file, None if there is none."""
-    try:
-        return os.lstat(path).st_mtime
-    except OSError:
         return None

@@ -125,6 +125,14 @@ def exists(path: str) -> bool:
         return False
 
 
+def modified_time(path: str) -> float | None:
+    """Return when path was modified (Unix time), None if it is not there."""
+    try:
+        return os.lstat(path).st_mtime
+    except OSError:
+        return None
+
+
 def parent_directory(path: str) -> str:
     """Return the parent directory of an absolute path."""
     return path.rpartition("/")[0] or "/"
