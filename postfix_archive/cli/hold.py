@@ -15,7 +15,7 @@ import click
 from postfix_archive.cli import output
 from postfix_archive.cli import search as search_command
 from postfix_archive.cli.options import (
-    ArchiveAddress,
+    archives_option,
     reason_option,
     recorder,
     with_settings,
@@ -49,14 +49,7 @@ def hold() -> None:
     metavar="IDS",
     help="The messages with these ids; - reads them from standard input.",
 )
-@click.option(
-    "--archive",
-    "archives",
-    type=ArchiveAddress(),
-    multiple=True,
-    metavar="ADDRESS",
-    help="Only this archive; may be given several times.",
-)
+@archives_option
 @needed_reason
 @with_settings
 def add(

@@ -65,6 +65,14 @@ def with_settings(command: Callable[..., None]) -> Callable[..., None]:
 # A number of messages; Python counts up to sys.maxsize, and one more is asked for.
 COUNT = click.IntRange(1, 10**9)
 
+archives_option = click.option(
+    "--archive",
+    "archives",
+    type=ArchiveAddress(),
+    multiple=True,
+    metavar="ADDRESS",
+    help="Only this archive; may be given several times.",
+)
 reason_option = click.option(
     "--reason", metavar="TEXT", default="", help="Why: recorded with who reads what."
 )

@@ -18,7 +18,7 @@ from postfix_archive.cli.held import HoldNames, Names
 from postfix_archive.cli.hit_table import Row
 from postfix_archive.cli.options import (
     COUNT,
-    ArchiveAddress,
+    archives_option,
     reason_option,
     recorder,
     with_settings,
@@ -44,14 +44,7 @@ QUERY_WIDTH = 72  # columns of a query that are shown with an error
 
 @click.command("search")
 @click.argument("words", nargs=-1, required=True, metavar="QUERY")
-@click.option(
-    "--archive",
-    "archives",
-    type=ArchiveAddress(),
-    multiple=True,
-    metavar="ADDRESS",
-    help="Only this archive; may be given several times.",
-)
+@archives_option
 @click.option(
     "--sort",
     type=click.Choice(list(ORDERS)),
