@@ -323,3 +323,15 @@ class SealFailed(ArchiveError):
 
 class TimeStampFailed(ArchiveError):
     """An RFC 3161 authority gives no time stamp, or a stamp is invalid."""
+
+
+class WebDatabaseFailed(ArchiveError):
+    """The database of the web page could not be opened, read or written."""
+
+
+class LoginFailed(ArchiveError):
+    """Somebody cannot log in at the web page; the text is for that person."""
+
+
+class AccessRefused(ArchiveError):
+    """A user of the web page may not see or do this."""

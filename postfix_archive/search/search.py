@@ -87,6 +87,7 @@ class Search:
         settings: Settings,
         query: str | Node,
         *,
+        text: str = "",
         sort: str = "newest",
         archives: Sequence[str] = (),
         now: float | None = None,
@@ -94,9 +95,10 @@ class Search:
         """Parse the query. Raises QueryInvalid; IndexMissing without any index.
 
         RecordNotFound for an archive that is not there. now (Unix time) is that of
-        newer_than: and of dates without a year.
+        newer_than: and of dates without a year; text is what the user typed, where
+        query is a node that was made of it.
         """
-        text = query if isinstance(query, str) else ""
+        text = query if isinstance(query, str) else text
         self.node = parse(query) if isinstance(query, str) else query
         self.order = ORDERS[sort]
         self._query = Query(self.node, text, time.time() if now is None else now)

@@ -1,0 +1,83 @@
+"""What the pages share in one request: settings, database, user, archives."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import sqlite3
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from flask import current_app, g, redirect, request, url_for
+
+from postfix_archive.config.settings import Settings
+from postfix_archive.errors import AccessRefused
+from postfix_archive.web import database
+from postfix_archive.web.user import User
+from postfix_archive.web.visible_archives import VisibleArchives
+from postfix_archive.web.web_settings import WebSettings
+
+NAME = "postfix_archive"  # in Flask.extensions
+Page = TypeVar("Page", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True)
+class Site:
+    """One instance and its page."""
+
+    settings: Settings
+    web: WebSettings
+
+
+def current() -> Site:
+    """Return the site of this application."""
+    found: Site = current_app.extensions[NAME]
+    return found
+
+
+@contextlib.contextmanager
+def database_() -> Iterator[sqlite3.Connection]:
+    """Open the database of the page; commits at the end."""
+    with database.open_database(current().web.database_path) as db:
+        yield db
+
+
+def user() -> User:
+    """Return who asks; only within a page that needs_login."""
+    who: User = g.user
+    return who
+
+
+def archives(reason: str = "") -> VisibleArchives:
+    """Return the archives as this user may see them."""
+    return VisibleArchives(current().settings, user(), reason)
+
+
+def needs_login(page: Page) -> Page:
+    """Show a page only to who has logged in; others log in first."""
+
+    @functools.wraps(page)
+    def with_login(*args: Any, **options: Any) -> Any:
+        if g.get("user") is None:
+            target = request.full_path if request.method == "GET" else ""
+            return redirect(url_for("login.log_in", next=target.rstrip("?")))
+        return page(*args, **options)
+
+    return with_login  # type: ignore[return-value]
+
+
+def needs(condition: Callable[[User], bool], what: str) -> Callable[[Page], Page]:
+    """Show a page only to users that meet a condition; what names it to others."""
+
+    def decorate(page: Page) -> Page:
+        @functools.wraps(page)
+        def with_condition(*args: Any, **options: Any) -> Any:
+            if not condition(user()):
+                # visible_archives records it once the access journal knows web users.
+                raise AccessRefused(f"this page is for {what}")
+            return page(*args, **options)
+
+        return needs_login(with_condition)  # type: ignore[return-value]
+
+    return decorate

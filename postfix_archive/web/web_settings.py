@@ -1,0 +1,134 @@
+"""The settings of archive-web.cf: names, defaults, parsing.
+
+Used by the package web alone, so that what handles mail reads none of this. The syntax
+is that of main.cf (postfix/main_cf). The file has passwords of directories: only root
+and archive_web_user may read it. Raises SettingInvalid and SettingsUnreadable.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from postfix_archive.config import settings as archive_settings
+from postfix_archive.errors import SettingInvalid, SettingsUnreadable
+from postfix_archive.postfix import main_cf
+
+FILE_NAME = "archive-web.cf"
+LOGINS = ("local", "ldap", "oidc", "proxy")
+
+DEFAULTS = {
+    "web_directory": "/var/lib/postfix-archive-web",
+    "web_language": "en",
+    "web_listen": "127.0.0.1:8090",
+    "web_logins": "local",
+    "web_session_time": "30m",
+    "web_url": "",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class WebSettings:
+    """All settings of archive-web.cf, with valid values."""
+
+    web_directory: str
+    web_language: str
+    web_listen: tuple[str, int]
+    web_logins: tuple[str, ...]
+    web_session_time: int  # seconds without a request
+    web_url: str  # as browsers see it, without a slash at the end
+
+    @property
+    def database_path(self) -> str:
+        """The database of users, sessions and jobs."""
+        return f"{self.web_directory}/web.db"
+
+    @property
+    def is_https(self) -> bool:
+        """True if browsers come by https: then cookies are for https alone."""
+        return self.web_url.startswith("https://")
+
+
+def load(config_directory: str) -> WebSettings:
+    """Return the settings; without the file all of them have their defaults."""
+    path = f"{config_directory}/{FILE_NAME}"
+    try:
+        text = Path(path).read_text("utf-8")
+    except FileNotFoundError:
+        text = ""
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsUnreadable(
+            f"{path} cannot be read: {error}; archive_web_user must be able to"
+        ) from error
+    return parse(text, path=path)
+
+
+def parse(text: str, *, path: str) -> WebSettings:
+    """Parse the text of archive-web.cf. Errors have path and line number."""
+    raw_values = dict(DEFAULTS)
+    locations = dict.fromkeys(DEFAULTS, path)
+    for number, name, value in main_cf.logical_lines(text, path=path):
+        locations[name] = f"{path}, line {number}"
+        if name not in DEFAULTS:
+            raise SettingInvalid(
+                f"{locations[name]}: {name}: unknown setting; archive-web.cf has"
+                f" {', '.join(DEFAULTS)}"
+            )
+        raw_values[name] = value
+    values: dict[str, Any] = {}
+    for name in DEFAULTS:
+        location = f"{locations[name]}: {name}"
+        value = main_cf.expand(
+            raw_values[name], raw_values.get, location=location, must_be_set=True
+        )
+        values[name] = PARSERS[name](value, f"{location} = {value}")
+    return WebSettings(**values)
+
+
+def _parse_directory(value: str, location: str) -> str:
+    if not value.startswith("/"):
+        raise SettingInvalid(f"{location}: must be an absolute path")
+    return value.rstrip("/")
+
+
+def _parse_logins(value: str, location: str) -> tuple[str, ...]:
+    logins = tuple(value.replace(",", " ").split())
+    if not logins or {*logins} - {*LOGINS}:
+        raise SettingInvalid(f"{location}: must be some of {', '.join(LOGINS)}")
+    return logins
+
+
+def _parse_language(value: str, location: str) -> str:
+    if value not in ("en", "de"):
+        raise SettingInvalid(f"{location}: must be en or de")
+    return value
+
+
+def _parse_time(value: str, location: str) -> int:
+    seconds = main_cf.parse_time(value.lower())
+    if not seconds or seconds > archive_settings.TIME_LIMIT:
+        raise SettingInvalid(f"{location}: must be a time such as 30m or 8h")
+    return seconds
+
+
+def _parse_url(value: str, location: str) -> str:
+    scheme, separator, host = value.partition("://")
+    is_url = scheme in ("http", "https") and separator and host and "?" not in host
+    if value and not (is_url and value.isascii() and value.isprintable()):
+        raise SettingInvalid(
+            f"{location}: must be the URL of the page, such as"
+            " https://archive.example.com"
+        )
+    return value.rstrip("/")
+
+
+PARSERS: dict[str, Callable[[str, str], Any]] = {
+    "web_directory": _parse_directory,
+    "web_language": _parse_language,
+    "web_listen": archive_settings.parse_port,
+    "web_logins": _parse_logins,
+    "web_session_time": _parse_time,
+    "web_url": _parse_url,
+}

@@ -1,0 +1,94 @@
+"""What each role may see, at the one place that gives mail to the pages."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from postfix_archive.errors import AccessRefused, QueryInvalid, RecordNotFound
+from postfix_archive.web.visible_archives import VisibleArchives
+
+from sample_store import LEGAL
+from web_site import ADMIN, AUDITOR, BOB, WebSite
+
+BLIND = b"carol@example.net"
+MESSAGE = (
+    b"From: alice@example.org\r\nTo: bob@example.net\r\nBcc: carol@example.net\r\n"
+    b"X-Original-To: carol@example.net\r\nSubject: contract\r\n\r\nthe contract\r\n"
+)
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> WebSite:
+    return WebSite(tmp_path)
+
+
+def add(site: WebSite) -> tuple[str, str]:
+    """Archive one message for Bob with Carol in Bcc, and one that is not his."""
+    his = site.store.add(MESSAGE, recipients=(b"bob@example.net", BLIND))
+    other = site.store.add(b"Subject: contract\r\n\r\nx\r\n", recipients=(BLIND,))
+    site.index()
+    return his, other
+
+
+def test_own_mail(site: WebSite) -> None:
+    his, other = add(site)
+    view = VisibleArchives(site.store.settings, BOB)
+    page = view.search("contract")
+    assert [each.archive_id for each in page.hits] == [his]
+    assert page.hits[0].recipient_count == 0
+    assert view.count("contract") == 1
+    message = view.message(LEGAL, his)
+    assert b"carol" not in message.original
+    with pytest.raises(AccessRefused):
+        _ = message.record
+    with pytest.raises(RecordNotFound) as error:
+        view.message(LEGAL, other)
+    missing = other[:-1] + ("0" if other[-1] != "0" else "1")
+    with pytest.raises(RecordNotFound) as other_error:
+        view.message(LEGAL, missing)
+    assert str(error.value).replace(other, missing) == str(other_error.value)
+
+
+@pytest.mark.parametrize(
+    ("query", "count"),
+    [
+        ("bcc:carol@example.net", 0),
+        ("rcpt:carol@example.net", 0),
+        ("rcpt:carol*", 0),
+        ("contract AND NOT rcpt:carol@example.net", 1),
+        ("rcpt:bob@example.net", 1),
+        ("to:bob@example.net OR bcc:carol@example.net", 1),
+        ("*", 1),
+    ],
+)
+def test_no_condition_tells_of_blind_recipients(
+    site: WebSite, query: str, count: int
+) -> None:
+    add(site)
+    assert VisibleArchives(site.store.settings, BOB).count(query) == count
+
+
+@pytest.mark.parametrize(
+    "query", ["outcome:failed", "login:carol", "client:192.0.2.7", "x OR has:problem"]
+)
+def test_conditions_for_auditors(site: WebSite, query: str) -> None:
+    add(site)
+    with pytest.raises(QueryInvalid, match="for auditors"):
+        VisibleArchives(site.store.settings, BOB).count(query)
+    VisibleArchives(site.store.settings, AUDITOR).count(query)
+
+
+def test_auditor_and_admin(site: WebSite) -> None:
+    his, other = add(site)
+    auditor = VisibleArchives(site.store.settings, AUDITOR)
+    assert auditor.count("bcc:carol@example.net") == 2
+    assert auditor.message(LEGAL, his).original == MESSAGE
+    site.store.add(MESSAGE, archive="board@example.com")
+    with pytest.raises(RecordNotFound):
+        auditor.search("contract", archives=["board@example.com"])
+    admin = VisibleArchives(site.store.settings, ADMIN)
+    assert admin.names == []
+    with pytest.raises(RecordNotFound):
+        admin.message(LEGAL, other)

@@ -1,0 +1,93 @@
+"""A web page over a sample store, for tests: its application, users and clients.
+
+    site = web_site.WebSite(directory)
+    site.store.add(b"Subject: hello\\r\\n\\r\\nhello\\r\\n")
+    site.index()
+    page = site.log_in("anna").get("/search?q=hello")
+
+USERS are there from the start, each with the password of PASSWORD.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+import tempfile
+from pathlib import Path
+
+from flask import Flask
+from flask.testing import FlaskClient
+
+from postfix_archive.web import app, database, local_users, web_settings
+from postfix_archive.web.user import Grant, Role, User
+
+import sample_store
+from sample_store import LEGAL
+
+PASSWORD = "correct horse battery staple"
+AUDITOR = User("anna", "local", frozenset({Grant(Role.AUDITOR, LEGAL)}))
+OFFICER = User("otto", "local", frozenset({Grant(Role.OFFICER)}))
+OTHER_OFFICER = User("olga", "local", frozenset({Grant(Role.OFFICER)}))
+ADMIN = User("adam", "local", frozenset({Grant(Role.ADMIN)}))
+BOB = User("bob", "local", frozenset({Grant(Role.OWN)}), ("bob@example.net",))
+USERS = (AUDITOR, OFFICER, OTHER_OFFICER, ADMIN, BOB)
+CSRF = re.compile(r'name="csrf_token" value="([^"]+)"')
+
+
+class WebSite:
+    """A sample store, and the page over it."""
+
+    def __init__(self, directory: Path) -> None:
+        self.store = sample_store.SampleStore(directory)
+        (directory / "web").mkdir()
+        (directory / web_settings.FILE_NAME).write_text(
+            f"web_directory = {directory}/web\n"
+        )
+        self.web = web_settings.load(str(directory))
+        Path(self.web.database_path).write_bytes(_database())
+
+    @property
+    def app(self) -> Flask:
+        """A new application with the settings as they are now."""
+        made = app.create_app(
+            self.store.settings, web_settings.load(str(self.store.directory))
+        )
+        made.testing = True
+        return made
+
+    def index(self) -> None:
+        """Index what is in the store."""
+        self.store.run("index", "--once")
+
+    def log_in(self, name: str) -> FlaskClient:
+        """Return a client in which a user has logged in."""
+        client = self.app.test_client()
+        page = client.get("/login").text
+        answer = client.post(
+            "/login",
+            data={
+                "name": name,
+                "password": PASSWORD,
+                "csrf_token": csrf_token(page),
+            },
+        )
+        assert answer.status_code == 302, answer.text
+        return client
+
+
+@functools.cache
+def _database() -> bytes:
+    """Return a database with USERS; made once, since hashes of passwords take long."""
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory, "web.db")
+        with database.open_database(str(path)) as db:
+            for each in USERS:
+                local_users.add(db, each, PASSWORD)
+        return path.read_bytes()
+
+
+def csrf_token(page: str) -> str:
+    """Return the token of the forms on a page."""
+    found = CSRF.search(page)
+    assert found, page
+    return found[1]
