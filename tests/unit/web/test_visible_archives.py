@@ -60,6 +60,11 @@ def test_own_mail(site: WebSite) -> None:
         ("contract AND NOT rcpt:carol@example.net", 1),
         ("rcpt:bob@example.net", 1),
         ("to:bob@example.net OR bcc:carol@example.net", 1),
+        ("bcc:bob@example.net", 0),
+        ("sender:carol@example.net", 0),
+        ("sender:alice@example.org", 1),
+        ("NOT sender:carol@example.net", 1),
+        ("sender:<>", 0),
         ("*", 1),
     ],
 )
