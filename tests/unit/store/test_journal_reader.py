@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -240,6 +241,20 @@ def test_a_line_being_written_is_no_line_yet(tmp_path: Path) -> None:
     path.write_bytes(content)
     [line] = journal_reader.lines(str(path.parent), first)
     assert (line.offset, line.end, line.kind) == (first, len(content), "archived")
+
+
+def test_the_age_is_that_of_the_next_line_that_can_be_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write(tmp_path, [capture(1), outcome(1), outcome(1), capture(2)])
+    first, damaged, *others = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join([first, b"\0" * 4096, damaged, *others]))
+    end = path.stat().st_size
+    monkeypatch.setattr(time, "time", lambda: NOW + 10.0)
+    age = partial(journal_reader.age_of_next, str(path.parent))
+    assert [age(0), age(len(first)), age(end)] == [10.0, 8.0, 0.0]
+    assert age(len(first), journal.CAPTURE_EVENTS) == 7.0
+    assert age(0, journal.BYPASS_EVENTS) == 0.0
 
 
 def test_damage_is_named_with_its_line(tmp_path: Path) -> None:
