@@ -19,6 +19,7 @@ from mails import LEGAL, mail
 from private_postfix import PrivatePostfix
 from unprivileged import as_member
 
+pytestmark = pytest.mark.live
 READER = "news"  # of Debian
 GROUP = "games"
 

@@ -21,6 +21,7 @@ from mails import LEGAL, mail
 from private_postfix import PrivatePostfix
 from unprivileged import as_member
 
+pytestmark = pytest.mark.live
 GROUP, WEB_USER, OTHER = "games", "news", "man"  # of Debian
 AUDITOR = "auditor@example.net"
 
