@@ -87,6 +87,8 @@ def test_reason_is_demanded(settings: Settings) -> None:
     with pytest.raises(ReasonMissing, match="--reason"):
         access_recorder.AccessRecorder(settings, "show", reason=" ", warn=print)
     access_recorder.AccessRecorder(settings, "show", reason="audit", warn=print)
+    for action in access_entry.WITHOUT_REASON:
+        access_recorder.AccessRecorder(settings, action, web_user="anna", warn=print)
 
 
 def test_nothing_is_shown_that_neither_store_nor_log_records(
@@ -147,6 +149,18 @@ def test_service_knows_the_client(service: Settings) -> None:
     assert found.user.uid == os.getuid()
     assert found.user.name != "alice" or os.getuid() == ALICE.uid
     assert (found.action, found.reason, found.ids) == ("show", "audit", (IDS[0],))
+
+
+def test_client_is_told_why_nothing_could_be_recorded(
+    service: Settings, tmp_path: Path
+) -> None:
+    """A file stands where the journal should be; the service goes on."""
+    path = tmp_path / "store" / ARCHIVE / "access"
+    path.write_text("no journal\n")
+    with pytest.raises(AccessNotRecorded, match="access: a journal of store format 1"):
+        access_service.request(service, {ARCHIVE: IDS[:1]}, ENTRY)
+    path.unlink()
+    access_service.request(service, {ARCHIVE: IDS[:1]}, ENTRY)
 
 
 INVALID = {
