@@ -273,6 +273,11 @@ def test_lines_that_nobody_has_witnessed_for_days_are_reported() -> None:
     assert finding_names(replace(STOCK, unsealed_age=1e5)) == set()
 
 
+def test_a_web_page_that_can_read_nothing_or_write_all_is_reported() -> None:
+    host = replace(STOCK, web_user_problem="it can write the store")
+    assert finding_names(host) == {"web-user"}
+
+
 def test_what_the_object_storage_lacks() -> None:
     with_bucket = settings.parse(
         f"{ARCHIVE_CF}archive_object_store = s3://bucket\n",
