@@ -33,6 +33,7 @@ RELEASE_FILES = (
     "master.cf.d/*",
     "man/*.[15]",
     "install/requirements.txt",
+    "procedure/*.j2",
 )  # in the package
 DEFAULT_PREFIX = "/usr/local"
 ERROR_LENGTH = 800  # characters at the end of a program's output, as of pip

@@ -113,6 +113,14 @@ def test_another_version_of_python_gets_a_release_of_its_own(
     assert current_module(second) != before
 
 
+def test_a_release_has_every_file_of_the_package() -> None:
+    """Templates, for example: only the installed command would miss them."""
+    package = reference.PACKAGE
+    files = {path for path in package.rglob("*") if path.is_file()}
+    generated = {path for path in files if "__pycache__" in path.parts}
+    assert {*program._release_files(package)} == files - generated
+
+
 def test_a_version_that_cannot_be_read_is_no_mismatch(tmp_path: Path) -> None:
     launcher = tmp_path / "archive-stamp"
     assert python_version.mismatched_interpreter(str(launcher)) == ""
