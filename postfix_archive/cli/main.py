@@ -57,6 +57,7 @@ COMMANDS = {
     "tables": ("keys_and_tables", "tables"),
     "uninstall": ("install", "uninstall"),
     "verify": ("verify", "verify"),
+    "web": ("web", "web"),
 }
 
 

@@ -428,6 +428,7 @@ COMMAND_ERRORS = {
     "ReplicatorRunning",
     "RestoreFailed",
     "TimeStampFailed",
+    "WebServerFailed",
 }
 
 
