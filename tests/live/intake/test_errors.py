@@ -391,6 +391,7 @@ def test_what_waits_arrives_when_the_cause_is_repaired(host: PrivatePostfix) -> 
 COMMAND_ERRORS = {
     "AcceptanceInvalid",
     "AccessNotRecorded",
+    "AccessRefused",
     "AccessServiceFailed",
     "BypassRefused",
     "ExportFailed",
@@ -406,7 +407,9 @@ COMMAND_ERRORS = {
     "InstallRefused",
     "LibraryMissing",
     "LogUnreadable",
+    "LoginFailed",
     "NotRoot",
+    "PasswordWrong",
     "PersonUnknown",
     "PostfixCommandFailed",
     "PostfixMissing",
@@ -427,6 +430,8 @@ COMMAND_ERRORS = {
     "ReplicatorRunning",
     "RestoreFailed",
     "TimeStampFailed",
+    "UserInvalid",
+    "WebDatabaseFailed",
 }
 
 

@@ -64,6 +64,13 @@ COMMAND_LINES: dict[str, list[list[str]]] = {
     "history": [[], ["--json", "ID"]],
     "readers": [[]],
     "access-service": [[]],
+    # Without a web_directory: refused.
+    "user add": [["anna", "--role", "auditor", "--password-stdin"]],
+    "user change": [["anna", "--role", "officer"]],
+    "user password": [["anna", "--password-stdin"]],
+    "user disable": [["anna"]],
+    "user enable": [["anna"]],
+    "user list": [[]],
     "uninstall": [[]],
 }
 
