@@ -31,6 +31,8 @@ from postfix_archive.store.record import Pass, Record
 from postfix_archive.web import own_mail
 from postfix_archive.web.user import User
 
+NO_REASON = "(none given)"  # of what was refused, where a reason is demanded
+
 
 class VisiblePage(NamedTuple):
     """A page of hits; see search.Page. A hit of one's own mail counts no recipients."""
@@ -159,9 +161,11 @@ class VisibleArchives:
         self, archive: str, archive_id: str, *, action: str = "show"
     ) -> VisibleMessage:
         """Return a message by its whole archive id; action is what is recorded."""
+        recorder = self.recorder(action, archive_id)
         # The same words whether it is there or not.
         not_found = RecordNotFound(f"there is no message {archive_id} for you to read")
         if archive not in self.names:
+            self.record_refusal(f"message {archive_id} of {archive}")
             raise not_found
         if self._user.may_read_all(archive):
             place: look_up.Place | Hit = look_up.find(
@@ -170,18 +174,36 @@ class VisibleArchives:
         else:
             hit = next(self._own_hits(archive, Word("id", archive_id, 0)), None)
             if hit is None:
+                self.record_refusal(f"message {archive_id} of {archive}")
                 raise not_found
             place = hit
         if place.archive_id != archive_id:
             raise not_found
-        self.recorder(action, archive_id).record({archive: [archive_id]})
+        recorder.record({archive: [archive_id]})
         record = look_up.record_of(self._settings, place)
         return VisibleMessage(self._settings, self._user, record)
 
     def recorder(self, action: str, query: str = "") -> AccessRecorder:
         """Return what records accesses of this user. Raises ReasonMissing."""
+        return self._recorder(action, query, self._reason)
+
+    def record_refusal(self, what: str) -> None:
+        """Record that this user may not see or do something, in their archives.
+
+        Those of a user who may read none are all archives.
+        """
+        store = self._settings.archive_store_directory
+        archives = self.names or record_reader.archives(store)
+        self._recorder("refused", what, self._reason or NO_REASON).searched(archives)
+
+    def _recorder(self, action: str, query: str, reason: str) -> AccessRecorder:
         return AccessRecorder(
-            self._settings, action, query=query, reason=self._reason, warn=_ignore
+            self._settings,
+            action,
+            query=query,
+            reason=reason,
+            web_user=self._user.name,
+            warn=_ignore,
         )
 
     def _searches(self, query: str, sort: str, archives: Sequence[str]) -> list[Search]:

@@ -394,6 +394,7 @@ COMMAND_ERRORS = {
     "AccessRefused",
     "AccessServiceFailed",
     "BypassRefused",
+    "DecisionRefused",
     "ExportFailed",
     "FollowerRunning",
     "EraseRefused",
