@@ -46,6 +46,9 @@ with exit code 1.
      +-- RecordHeld                               a legal hold covers the record
      +-- SealFailed, TimeStampFailed              postfix-archive seal, verify --seals
      +-- WebServerFailed                          postfix-archive web
+     +-- WebDatabaseFailed, AccessRefused         the web page
+     +-- LoginFailed, UserInvalid
+     |    +-- PasswordWrong
 """
 
 
@@ -341,6 +344,14 @@ class WebDatabaseFailed(ArchiveError):
 
 class LoginFailed(ArchiveError):
     """Somebody cannot log in at the web page; the text is for that person."""
+
+
+class PasswordWrong(LoginFailed):
+    """The password is not that of the name, which is known."""
+
+
+class UserInvalid(ArchiveError):
+    """A user of the web page cannot be added or changed like this."""
 
 
 class AccessRefused(ArchiveError):

@@ -24,6 +24,7 @@ DEFAULTS = {
     "web_language": "en",
     "web_listen": "127.0.0.1:8090",
     "web_logins": "local",
+    "web_session_limit": "12h",
     "web_session_time": "30m",
     "web_url": "",
 }
@@ -37,6 +38,7 @@ class WebSettings:
     web_language: str
     web_listen: str  # address:port, or unix:path
     web_logins: tuple[str, ...]
+    web_session_limit: int  # seconds after the login
     web_session_time: int  # seconds without a request
     web_url: str  # as browsers see it, without a slash at the end
 
@@ -142,6 +144,7 @@ PARSERS: dict[str, Callable[[str, str], Any]] = {
     "web_language": _parse_language,
     "web_listen": parse_listen,
     "web_logins": _parse_logins,
+    "web_session_limit": _parse_time,
     "web_session_time": _parse_time,
     "web_url": _parse_url,
 }

@@ -65,6 +65,13 @@ COMMAND_LINES: dict[str, list[list[str]]] = {
     "readers": [[]],
     "access-service": [[]],
     "web": [[]],  # without archive_web_user: refused
+    # Without a web_directory: refused.
+    "user add": [["anna", "--role", "auditor", "--password-stdin"]],
+    "user change": [["anna", "--role", "officer"]],
+    "user password": [["anna", "--password-stdin"]],
+    "user disable": [["anna"]],
+    "user enable": [["anna"]],
+    "user list": [[]],
     "uninstall": [[]],
 }
 
