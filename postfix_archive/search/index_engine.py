@@ -151,7 +151,7 @@ class IndexReader(Protocol):
         """Return the number of hits."""
 
     def groups(self, query: Query, fields: Sequence[str], limits: Limits) -> Groups:
-        """Count the newest hits by the values of these fields."""
+        """Count the newest hits by the values of these fields, and by archive."""
 
     def neighbours(self, archive_id: str) -> Iterator[str]:
         """Yield the archive ids next to this one, in the order of their characters."""

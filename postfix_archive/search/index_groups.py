@@ -26,7 +26,7 @@ LABELS = (
     "grouped CROSS JOIN label_use ON label_use.message = grouped.number"
     " CROSS JOIN label ON label.number = label_use.label"
 )
-# For each field the SELECT of its values and numbers. Outcomes are bits, see _outcomes().
+# For each field the SELECT of its values and numbers. Outcomes are bits.
 SELECTS = {
     "date": f"{DAY} AS value, count(*) FROM {MESSAGES}",
     "sender": f"address.domain AS value, count(*) FROM {MESSAGES}"

@@ -87,7 +87,10 @@ class ArchiveReader:
                 limits = limits.without(part)
                 if part.has_more:
                     break
-        return index_groups.add(parts)
+        found = index_groups.add(parts)
+        if found.grouped:
+            found.numbers["archive"] = {self.archive: found.grouped}
+        return found
 
     def neighbours(self, archive_id: str) -> Iterator[str]:
         """Yield the archive ids next to this one, in the order of their characters."""

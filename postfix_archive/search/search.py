@@ -168,7 +168,7 @@ class Search:
         return sum(each.count(self._query) for each in self._readers)
 
     def groups(self, fields: Sequence[str], limits: Limits) -> Groups:
-        """Count the newest hits of each archive by the values of these fields.
+        """Count the newest hits of each archive by it and the values of these fields.
 
         The limits are those of all archives together.
         """

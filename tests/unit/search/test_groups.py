@@ -21,6 +21,7 @@ from unit.search.index_helpers import settings_of
 
 QUERIES = ("*", "contract", "contract OR friday", "-contract", "from:@example.org")
 CONDITIONS = {
+    "archive": "archive:{}",
     "date": "date:{}",
     "sender": "sender:@{}",
     "rcpt": "rcpt:@{}",
