@@ -30,7 +30,9 @@ from postfix_archive.store.journal_event import Event
 from postfix_archive.store.journal_reader import Line
 from postfix_archive.store.record import Record
 
-COMMIT_SECONDS = 1.0
+# FTS5 writes a segment at each commit, and merges them later: the fewer, the faster.
+# Mail that arrives is committed earlier, at the end of the journal.
+COMMIT_SECONDS = 4.0
 # Lines of the journal that are applied together: at most 100 messages. A transaction
 # has those of COMMIT_SECONDS and one such chunk, however long their extraction takes.
 CHUNK_LINES = 100
