@@ -47,7 +47,7 @@ with exit code 1.
      +-- SealFailed, TimeStampFailed              postfix-archive seal, verify --seals
      +-- WebDatabaseFailed, AccessRefused         the web page
      +-- LoginFailed, UserInvalid
-     |    +-- PasswordWrong
+     |    +-- PasswordWrong, LoginDelayed
 """
 
 
@@ -343,6 +343,19 @@ class LoginFailed(ArchiveError):
 
 class PasswordWrong(LoginFailed):
     """The password is not that of the name, which is known."""
+
+
+class LoginDelayed(LoginFailed):
+    """After several failures the next attempt must wait; ``seconds`` says how long."""
+
+    def __init__(self, text: str, seconds: int) -> None:
+        super().__init__(text, seconds)
+        self.text = text
+        self.seconds = seconds
+
+    def __str__(self) -> str:
+        """Return the text."""
+        return self.text
 
 
 class UserInvalid(ArchiveError):

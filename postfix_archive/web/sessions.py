@@ -26,6 +26,7 @@ from postfix_archive.web.user import Grant, User
 from postfix_archive.web.web_settings import WebSettings
 
 USER = "user"  # key of the session
+KEPT = ("language",)  # keys that outlive a login
 TOKEN_SIZE = 32  # bytes
 COOKIE_LIMIT = 100  # characters
 USED_PRECISION = 60.0  # seconds: not every request writes
@@ -179,7 +180,9 @@ def end(db: sqlite3.Connection, name: str, session_id: str) -> None:
 def log_in(user: User) -> None:
     """Begin the session of a user, with a new cookie; what it had before is gone."""
     assert isinstance(session, SessionMixin)
+    kept = {name: session[name] for name in KEPT if name in session}
     session.clear()
+    session.update(kept)
     session[USER] = {
         "name": user.name,
         "source": user.source,
