@@ -30,8 +30,8 @@ from postfix_archive.web.language import gettext as _
 from postfix_archive.web.user import EVERY_ARCHIVE, Grant, Role, User
 
 SOURCE = "local"
-# The least that OWASP's Password Storage Cheat Sheet names: with argon2's own default of
-# 64 MiB some logins at once would take more memory than the page has.
+# The least that OWASP's Password Storage Cheat Sheet names: with argon2's own default,
+# 64 MiB, some logins at once would take more memory than the page has.
 HASHER = argon2.PasswordHasher(time_cost=2, memory_cost=19 << 10, parallelism=1)
 PASSWORD_SIZE = 12  # characters at least (NIST SP 800-63B: 8; this is mail of others)
 PASSWORD_LIMIT = 1000  # characters: hashing a megabyte takes time
@@ -132,7 +132,7 @@ def add(
         raise UserInvalid(
             _("there is a user %(name)s already") % {"name": user.name}
         ) from None
-    _note(db, user.name, changed_by, f"added: {rights(user)}")
+    note(db, user.name, changed_by, f"added: {rights(user)}")
 
 
 def change_rights(db: sqlite3.Connection, user: User, *, changed_by: str) -> None:
@@ -149,7 +149,7 @@ def change_rights(db: sqlite3.Connection, user: User, *, changed_by: str) -> Non
         ),
     )
     text = f"changed: {rights(user)}; before: {rights(before)}"
-    _note(db, user.name, changed_by, text)
+    note(db, user.name, changed_by, text)
 
 
 def set_password(
@@ -168,7 +168,7 @@ def set_password(
         " WHERE name = ?",
         (HASHER.hash(password), must_change_password, name),
     )
-    _note(db, name, changed_by, "password changed")
+    note(db, name, changed_by, "password changed")
 
 
 def set_disabled(
@@ -179,7 +179,7 @@ def set_disabled(
     db.execute(
         "UPDATE local_user SET is_disabled = ? WHERE name = ?", (is_disabled, name)
     )
-    _note(db, name, changed_by, "disabled" if is_disabled else "enabled")
+    note(db, name, changed_by, "disabled" if is_disabled else "enabled")
 
 
 def one_time_password() -> str:
@@ -256,7 +256,7 @@ def rights(user: User) -> str:
     return f"roles {grants or 'none'}, addresses {' '.join(user.addresses) or 'none'}"
 
 
-def _note(db: sqlite3.Connection, name: str, changed_by: str, text: str) -> None:
+def note(db: sqlite3.Connection, name: str, changed_by: str, text: str) -> None:
     """Note a change, and end the sessions of the user: they have the former rights."""
     db.execute(
         "INSERT INTO user_change VALUES (?, ?, ?, ?)",

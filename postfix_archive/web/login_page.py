@@ -24,9 +24,28 @@ def log_in() -> str | Response:
         user = logins.check_password(
             request.form.get("name", ""), request.form.get("password", "")
         )
+        if logins.needs_code(user):
+            logins.await_code(user, target)
+            return redirect(url_for("login.code"))
         return logins.finish(user, target)
     except LoginFailed as error:
         return refused("login.html", error, next=target)
+
+
+@blueprint.route("/login/code", methods=["GET", "POST"])
+def code() -> str | Response:
+    """Ask for the one-time code after the password, or check it."""
+    pending = logins.pending()
+    if pending is None:
+        return redirect(url_for("login.log_in"))
+    if request.method == "GET":
+        return render_template("login_code.html", error="")
+    user, target = pending
+    try:
+        logins.check_code(user, request.form.get("code", ""))
+        return logins.finish(user, target)
+    except LoginFailed as error:
+        return refused("login_code.html", error)
 
 
 @blueprint.post("/logout")

@@ -183,29 +183,35 @@ def log_in(user: User) -> None:
     kept = {name: session[name] for name in KEPT if name in session}
     session.clear()
     session.update(kept)
-    session[USER] = {
+    session[USER] = to_fields(user)
+    renew()
+
+
+def log_out() -> None:
+    """End the session."""
+    session.clear()
+    renew()
+
+
+def renew() -> None:
+    """Give the session a new cookie."""
+    found: Any = session
+    found._get_current_object().is_renewed = True
+
+
+def to_fields(user: User) -> dict[str, Any]:
+    """Return a user as the session keeps it."""
+    return {
         "name": user.name,
         "source": user.source,
         "grants": sorted(map(str, user.grants)),
         "addresses": list(user.addresses),
         "display_name": user.display_name,
     }
-    _renew()
-
-
-def log_out() -> None:
-    """End the session."""
-    session.clear()
-    _renew()
-
-
-def _renew() -> None:
-    found: Any = session
-    found._get_current_object().is_renewed = True
 
 
 def user_of(fields: dict[str, Any]) -> User:
-    """Return the user that log_in() has written."""
+    """Return the user of to_fields()."""
     return User(
         fields["name"],
         fields["source"],
