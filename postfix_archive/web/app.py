@@ -18,15 +18,17 @@ from postfix_archive.config.settings import Settings
 from postfix_archive.errors import (
     AccessRefused,
     ArchiveError,
+    LoginDelayed,
     ReasonMissing,
     RecordNotFound,
+    UserInvalid,
 )
-from postfix_archive.web import database, language, sessions, site
+from postfix_archive.web import database, language, logins, sessions, site
 from postfix_archive.web.navigation import navigation
 from postfix_archive.web.site import Site
 from postfix_archive.web.web_settings import WebSettings
 
-PAGES = ("login_page", "home", "account_page")
+PAGES = ("login_page", "home", "account_page", "users_page")
 REQUEST_LIMIT = 1 << 20  # bytes of a form
 # Nothing from other hosts, no script and no style but ours, no frame around us.
 SECURITY_HEADERS = {
@@ -44,6 +46,8 @@ SECURITY_HEADERS = {
 PRIVATE = "no-store"  # mail stays in no cache
 STATUS_OF_ERRORS: tuple[tuple[type[ArchiveError], int], ...] = (
     (AccessRefused, 403),
+    (LoginDelayed, 429),
+    (UserInvalid, 400),
     (RecordNotFound, 404),
     (ReasonMissing, 400),
 )
@@ -68,6 +72,7 @@ def create_app(settings: Settings, web: WebSettings) -> Flask:
     app.extensions[site.NAME] = Site(settings, web)
     sessions.install(app)
     CSRFProtect(app)
+    logins.install(app)
     language.install(app)
     app.context_processor(_shared)
     app.after_request(_add_headers)

@@ -33,6 +33,13 @@ CREATE TABLE local_user (
 CREATE TABLE recovery_code (
     name TEXT NOT NULL, code_sha256 TEXT NOT NULL, PRIMARY KEY (name, code_sha256)
 ) WITHOUT ROWID;
+CREATE TABLE login_failure (
+    subject TEXT PRIMARY KEY, count INTEGER NOT NULL, until REAL NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE login_address (
+    name_sha256 TEXT NOT NULL, network TEXT NOT NULL, time REAL NOT NULL,
+    PRIMARY KEY (name_sha256, network)
+) WITHOUT ROWID;
 CREATE TABLE user_change (
     time REAL NOT NULL, changed_by TEXT NOT NULL, name TEXT NOT NULL, text TEXT NOT NULL
 );
