@@ -44,7 +44,7 @@ class WebSite:
             f"web_directory = {directory}/web\n"
         )
         self.web = web_settings.load(str(directory))
-        Path(self.web.database_path).write_bytes(_database())
+        Path(self.web.database_path).write_bytes(users_database())
 
     @property
     def app(self) -> Flask:
@@ -76,7 +76,7 @@ class WebSite:
 
 
 @functools.cache
-def _database() -> bytes:
+def users_database() -> bytes:
     """Return a database with USERS; made once, since hashes of passwords take long."""
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory, "web.db")
