@@ -17,6 +17,7 @@ from pathlib import Path
 
 from flask import Flask
 from flask.testing import FlaskClient
+from werkzeug.test import TestResponse
 
 from postfix_archive.web import app, database, local_users, web_settings
 from postfix_archive.web.user import Grant, Role, User
@@ -73,6 +74,12 @@ class WebSite:
         )
         assert answer.status_code == 302, answer.text
         return client
+
+
+def post(client: FlaskClient, url: str, **fields: object) -> TestResponse:
+    """Post a form, as a user who has it on a page."""
+    token = csrf_token(client.get("/account").text)
+    return client.post(url, data={**fields, "csrf_token": token})
 
 
 @functools.cache

@@ -27,6 +27,12 @@ CREATE TABLE local_user (
     name TEXT PRIMARY KEY, password_hash TEXT NOT NULL, grants TEXT NOT NULL,
     addresses TEXT NOT NULL, display_name TEXT NOT NULL, is_disabled INTEGER NOT NULL
 ) WITHOUT ROWID;
+CREATE TABLE export_job (
+    job_id TEXT PRIMARY KEY, user TEXT NOT NULL, created REAL NOT NULL,
+    state TEXT NOT NULL, total INTEGER NOT NULL, done INTEGER NOT NULL,
+    data TEXT NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX export_job_user ON export_job (user);
 CREATE TABLE secret (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
 """
 KEY_SIZE = 32  # bytes

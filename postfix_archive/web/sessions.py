@@ -114,13 +114,7 @@ def log_in(user: User) -> None:
     """Begin the session of a user, with a new cookie; what it had before is gone."""
     assert isinstance(session, SessionMixin)
     session.clear()
-    session[USER] = {
-        "name": user.name,
-        "source": user.source,
-        "grants": sorted(map(str, user.grants)),
-        "addresses": list(user.addresses),
-        "display_name": user.display_name,
-    }
+    session[USER] = fields_of(user)
     _renew()
 
 
@@ -135,8 +129,19 @@ def _renew() -> None:
     found._get_current_object().is_renewed = True
 
 
+def fields_of(user: User) -> dict[str, Any]:
+    """Return a user as JSON."""
+    return {
+        "name": user.name,
+        "source": user.source,
+        "grants": sorted(map(str, user.grants)),
+        "addresses": list(user.addresses),
+        "display_name": user.display_name,
+    }
+
+
 def user_of(fields: dict[str, Any]) -> User:
-    """Return the user that log_in() has written."""
+    """Return the user that fields_of() has written."""
     return User(
         fields["name"],
         fields["source"],

@@ -10,7 +10,7 @@ IndexFailed, StoreFailed, RecordDamaged, ReasonMissing and AccessNotRecorded.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from functools import cached_property
 from itertools import islice
@@ -19,9 +19,9 @@ from typing import NamedTuple
 from postfix_archive.access.access_recorder import AccessRecorder
 from postfix_archive.config.settings import Settings
 from postfix_archive.errors import AccessRefused, RecordDamaged, RecordNotFound
+from postfix_archive.export import redaction, selection
 from postfix_archive.export.redaction import Redaction
 from postfix_archive.export.stored_message import StoredMessage, of_record
-from postfix_archive.message.envelope import Recipient
 from postfix_archive.search import look_up, search
 from postfix_archive.search.index_engine import ORDERS, Hit
 from postfix_archive.search.query_nodes import All, Node, Word
@@ -81,15 +81,8 @@ class VisibleMessage:
         ) as content:
             if self.is_whole:
                 return b"".join(content.chunks())
-            redaction = Redaction(content, self._hidden_from(self.stored.recipients))
-            return b"".join(redaction.content(content))
-
-    def _hidden_from(self, recipients: Sequence[Recipient]) -> list[Recipient]:
-        """Return the recipients but the user's own addresses, which they may see."""
-        own = {each.encode() for each in self._user.addresses}
-        return [
-            e for e in recipients if not {e.final.lower(), e.original.lower()} & own
-        ]
+            hidden = redaction.others(self.stored.recipients, self._user.addresses)
+            return b"".join(Redaction(content, hidden).content(content))
 
     @property
     def passes(self) -> list[Pass]:
@@ -155,33 +148,75 @@ class VisibleArchives:
         selected = self.select(archives)
         return sum(e.count() for e in self._searches(query, "newest", selected))
 
+    def check(self, action: str, query: str, archives: Sequence[str]) -> None:
+        """Raise what an action with a query would: QueryInvalid, ReasonMissing, …"""
+        self.recorder(action)
+        if query:
+            self._searches(query, "newest", archives)
+
     def message(
         self, archive: str, archive_id: str, *, action: str = "show"
     ) -> VisibleMessage:
         """Return a message by its whole archive id; action is what is recorded."""
-        # The same words whether it is there or not.
-        not_found = RecordNotFound(f"there is no message {archive_id} for you to read")
-        if archive not in self.names:
-            raise not_found
-        if self._user.may_read_all(archive):
-            place: look_up.Place | Hit = look_up.find(
-                self._settings, archive_id, archive
-            )
-        else:
-            hit = next(self._own_hits(archive, Word("id", archive_id, 0)), None)
-            if hit is None:
-                raise not_found
-            place = hit
-        if place.archive_id != archive_id:
-            raise not_found
+        place = self._place(archive, archive_id)
         self.recorder(action, archive_id).record({archive: [archive_id]})
         record = look_up.record_of(self._settings, place)
         return VisibleMessage(self._settings, self._user, record)
 
+    def records(
+        self,
+        query: str,
+        ids: Sequence[str],
+        archives: Sequence[str],
+        notice: Callable[[str], None],
+    ) -> Iterator[Record]:
+        """Return whole records for an export, which redacts them: see is_whole().
+
+        Those with these ids (``archive/archive id``), or those that a query finds,
+        oldest first. notice is called with a line about each part that cannot be read.
+        """
+        selected = self.select(archives)
+        recorder = self.recorder("export", query or " ".join(ids))
+        if ids:
+            places = [self._place(*each.rsplit("/", 1)) for each in ids]
+            of_ids = (look_up.record_of(self._settings, each) for each in places)
+            return recorder.before(of_ids, ())
+        searches = self._searches(query, "oldest", selected)
+        key = ORDERS["oldest"].key
+        hits = heapq.merge(*(each.hits() for each in searches), key=key)
+        found = selection.of_hits(self._settings, hits, notice)
+        return recorder.before(_with_notices(found, searches, notice), selected)
+
+    def is_whole(self, archives: Sequence[str]) -> bool:
+        """Tell whether this user may see all of the mail of these archives."""
+        return all(map(self._user.may_read_all, archives))
+
+    def _place(self, archive: str, archive_id: str) -> look_up.Place | Hit:
+        """Return where a message is that the user may see; else RecordNotFound.
+
+        In the same words whether it is there or not.
+        """
+        not_found = RecordNotFound(f"there is no message {archive_id} for you to read")
+        if archive not in self.names:
+            raise not_found
+        place: look_up.Place | Hit | None
+        if self._user.may_read_all(archive):
+            place = look_up.find(self._settings, archive_id, archive)
+        else:
+            place = next(self._own_hits(archive, Word("id", archive_id, 0)), None)
+        if place is None or place.archive_id != archive_id:
+            raise not_found
+        return place
+
     def recorder(self, action: str, query: str = "") -> AccessRecorder:
         """Return what records accesses of this user. Raises ReasonMissing."""
         return AccessRecorder(
-            self._settings, action, query=query, reason=self._reason, warn=_ignore
+            self._settings,
+            action,
+            query=query,
+            reason=self._reason,
+            web_user=self._user.name,
+            warn=_ignore,
         )
 
     def _searches(self, query: str, sort: str, archives: Sequence[str]) -> list[Search]:
@@ -215,6 +250,15 @@ class VisibleArchives:
         if self._user.may_read_all(hit.archive):
             return hit
         return hit._replace(recipient_count=0)
+
+
+def _with_notices(
+    records: Iterator[Record], searches: list[Search], notice: Callable[[str], None]
+) -> Iterator[Record]:
+    yield from records
+    for each in searches:
+        for text in each.notices:
+            notice(text)
 
 
 def _ignore(_: str) -> None:
