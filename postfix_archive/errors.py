@@ -45,6 +45,10 @@ with exit code 1.
      +-- RetentionRuleInvalid, PurgeRefused       postfix-archive retention, purge
      +-- RecordHeld                               a legal hold covers the record
      +-- SealFailed, TimeStampFailed              postfix-archive seal, verify --seals
+     +-- WebServerFailed                          postfix-archive web
+     +-- WebDatabaseFailed, AccessRefused         the web page
+     +-- LoginFailed, UserInvalid
+     |    +-- PasswordWrong
 """
 
 
@@ -330,12 +334,24 @@ class TimeStampFailed(ArchiveError):
     """An RFC 3161 authority gives no time stamp, or a stamp is invalid."""
 
 
+class WebServerFailed(ArchiveError):
+    """The web page cannot be served where web_listen says."""
+
+
 class WebDatabaseFailed(ArchiveError):
     """The database of the web page could not be opened, read or written."""
 
 
 class LoginFailed(ArchiveError):
     """Somebody cannot log in at the web page; the text is for that person."""
+
+
+class PasswordWrong(LoginFailed):
+    """The password is not that of the name, which is known."""
+
+
+class UserInvalid(ArchiveError):
+    """A user of the web page cannot be added or changed like this."""
 
 
 class AccessRefused(ArchiveError):
