@@ -21,6 +21,8 @@ LOGINS = ("local", "ldap", "oidc", "proxy")
 
 DEFAULTS = {
     "web_directory": "/var/lib/postfix-archive-web",
+    "web_export_days": "7",
+    "web_export_limit": "10000000000",
     "web_language": "en",
     "web_listen": "127.0.0.1:8090",
     "web_logins": "local",
@@ -36,6 +38,8 @@ class WebSettings:
     """All settings of archive-web.cf, with valid values."""
 
     web_directory: str
+    web_export_days: int  # that the files of an export are kept
+    web_export_limit: int  # bytes of mail in one export
     web_language: str
     web_listen: str  # address:port, or unix:path
     web_logins: tuple[str, ...]
@@ -48,6 +52,11 @@ class WebSettings:
     def database_path(self) -> str:
         """The database of users, sessions and jobs."""
         return f"{self.web_directory}/web.db"
+
+    @property
+    def export_directory(self) -> str:
+        """The directory with one directory for each export."""
+        return f"{self.web_directory}/exports"
 
     @property
     def is_https(self) -> bool:
@@ -117,6 +126,13 @@ def _parse_logins(value: str, location: str) -> tuple[str, ...]:
     return logins
 
 
+def _parse_number(value: str, location: str) -> int:
+    number = main_cf.parse_number(value)
+    if not number:
+        raise SettingInvalid(f"{location}: must be a number, at least 1")
+    return number
+
+
 def _parse_language(value: str, location: str) -> str:
     if value not in ("en", "de"):
         raise SettingInvalid(f"{location}: must be en or de")
@@ -149,6 +165,8 @@ def _parse_url(value: str, location: str) -> str:
 
 PARSERS: dict[str, Callable[[str, str], Any]] = {
     "web_directory": _parse_directory,
+    "web_export_days": _parse_number,
+    "web_export_limit": _parse_number,
     "web_language": _parse_language,
     "web_listen": parse_listen,
     "web_logins": _parse_logins,
