@@ -34,6 +34,7 @@ with exit code 1.
      +-- NotRoot                                  commands that only root may run
      +-- ReasonMissing, AccessNotRecorded         commands that read archived mail
      +-- AccessServiceFailed                      postfix-archive access-service
+     +-- DecisionRefused                          decisions of the web page
      +-- IndexFailed, IndexMissing                the index for searching
      |    +-- IndexDamaged
      +-- IndexerRunning                           postfix-archive index
@@ -214,7 +215,11 @@ class AccessNotRecorded(ArchiveError):
 
 
 class AccessServiceFailed(ArchiveError):
-    """The access service cannot start."""
+    """The access service cannot start, or gives no answer."""
+
+
+class DecisionRefused(ArchiveError):
+    """A user of the web page may not have this carried out."""
 
 
 class IndexFailed(ArchiveError):

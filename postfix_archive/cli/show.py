@@ -109,7 +109,9 @@ def _print_page(
             for line in message_view.lines(content, parts):
                 click.echo(line)
     if has_passes:
-        for other in record_reader.with_same_message_id(store, message):
+        for other in record_reader.with_same_message_id(
+            store, message, problems.append
+        ):
             for line in record_view.summary_lines(settings, other, problems):
                 click.echo(f"Same Message-ID: {line}")
     output.report_damage(problems)

@@ -127,6 +127,7 @@ def inspect_host(directory: str) -> Host:
             or not settings.archive_reader_group
             or access_service.is_running(settings.archive_access_socket)
         ),
+        web_user_problem=_web_user_problem(settings),
         fallback_count=fallback_count,
         fallback_age=fallback_age,
         fallback_reason=fallback_reason,
@@ -306,6 +307,13 @@ def _is_store_shared(settings: Settings | None) -> bool:
         return True  # check_store reports that
     except ArchiveError:
         return False
+
+
+def _web_user_problem(settings: Settings | None) -> str:
+    if settings is not None:
+        with contextlib.suppress(ArchiveError, OSError):  # other checks report that
+            return reader_group.web_user_problem(settings)
+    return ""
 
 
 def _has_retention(settings: Settings | None) -> bool:

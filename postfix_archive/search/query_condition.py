@@ -90,6 +90,8 @@ def combine(conditions: Sequence[Condition]) -> Condition:
 
 def any_of(conditions: Sequence[Condition]) -> Condition:
     """Return the condition that one of these is met."""
+    if not conditions:
+        return NEVER
     if all(each.match for each in conditions):
         return of_match(_joined("OR", [each.match for each in conditions]))
     sources = [each.source for each in conditions]

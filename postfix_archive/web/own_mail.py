@@ -16,16 +16,18 @@ from postfix_archive.search import index_entry
 from postfix_archive.search.query_nodes import All, Any, Node, Not, Range, Word
 
 OWN_FIELDS = ("sender", "rcpt", "from", "to", "cc")
-EVERYTHING = Word("", "", 0, is_prefix=True)
-NOTHING = Not(EVERYTHING)
+NOTHING = Any(())
 # All that both sides of a message can see in it.
 ALLOWED_FIELDS = frozenset(
     {
         *("", "after", "archive", "archived", "before", "body", "cc", "date", "file"),
         *("from", "has", "id", "larger", "list", "msgid", "newer_than", "older_than"),
-        *("sender", "sent", "sha256", "size", "smaller", "subject", "to", "type"),
+        *("sent", "sha256", "size", "smaller", "subject", "to", "type"),
     }
 )
+# What is asked instead of the envelope, which has also what came later: somebody sent
+# the message on, and to whom.
+IN_HEADER = {"rcpt": ("to", "cc"), "bcc": (), "sender": ("from",)}
 
 
 def restrict(node: Node, query: str, addresses: Sequence[str]) -> Node:
@@ -48,22 +50,22 @@ class _Restriction:
                 return Any(tuple(map(self.node, node.parts)))
             case Not():
                 return Not(self.node(node.part))
-            case Word() if node.field in ("rcpt", "bcc"):
-                return self._recipient(node)
+            case Word() if node.field in IN_HEADER:
+                return self._in_header(node)
             case Word() | Range() if node.field in ALLOWED_FIELDS:
                 if node.field == "has" and isinstance(node, Word):
                     self._require_attachment(node)
                 return node
         raise self._refused(node, f"{node.field}:")
 
-    def _recipient(self, word: Word) -> Node:
+    def _in_header(self, word: Word) -> Node:
         """Ask the header instead of the envelope, unless it is their own address."""
         is_own = index_entry.normalize_name(word.text) in self._addresses
         if is_own and not word.is_prefix:
             return word
-        if word.field == "bcc":
+        if not word.text:  # sender:<>
             return NOTHING
-        return Any((word._replace(field="to"), word._replace(field="cc")))
+        return Any(tuple(word._replace(field=each) for each in IN_HEADER[word.field]))
 
     def _require_attachment(self, word: Word) -> None:
         if word.text.lower().removesuffix("s") != "attachment":

@@ -45,7 +45,8 @@ COUNT_LIMIT = 10_000  # hits that are counted
 GROUP_LIMIT = 2000
 GROUP_SECONDS = 0.2  # a page must come within 0.3
 # What a message does not tell each of its recipients is not among these.
-OWN_FIELDS = ("date", "sender", "type")
+OWN_FIELDS = ("date", "from", "type")
+NO_REASON = "(none given)"  # of what was refused, where a reason is demanded
 
 
 class VisiblePage(NamedTuple):
@@ -231,9 +232,11 @@ class VisibleArchives:
         self, archive: str, archive_id: str, *, action: str = "show"
     ) -> VisibleMessage:
         """Return a message by its whole archive id; action is what is recorded."""
+        recorder = self.recorder(action, archive_id)
         # The same words whether it is there or not.
         not_found = RecordNotFound(f"there is no message {archive_id} for you to read")
         if archive not in self.names:
+            self.record_refusal(f"message {archive_id} of {archive}")
             raise not_found
         if self._user.may_read_all(archive):
             place: look_up.Place | Hit = look_up.find(
@@ -242,18 +245,36 @@ class VisibleArchives:
         else:
             hit = self._hit(archive, archive_id)
             if hit is None:
+                self.record_refusal(f"message {archive_id} of {archive}")
                 raise not_found
             place = hit
         if place.archive_id != archive_id:
             raise not_found
-        self.recorder(action, archive_id).record({archive: [archive_id]})
+        recorder.record({archive: [archive_id]})
         record = look_up.record_of(self._settings, place)
         return VisibleMessage(self._settings, self._user, record)
 
     def recorder(self, action: str, query: str = "") -> AccessRecorder:
         """Return what records accesses of this user. Raises ReasonMissing."""
+        return self._recorder(action, query, self._reason)
+
+    def record_refusal(self, what: str) -> None:
+        """Record that this user may not see or do something, in their archives.
+
+        Those of a user who may read none are all archives.
+        """
+        store = self._settings.archive_store_directory
+        archives = self.names or record_reader.archives(store)
+        self._recorder("refused", what, self._reason or NO_REASON).searched(archives)
+
+    def _recorder(self, action: str, query: str, reason: str) -> AccessRecorder:
         return AccessRecorder(
-            self._settings, action, query=query, reason=self._reason, warn=_ignore
+            self._settings,
+            action,
+            query=query,
+            reason=reason,
+            web_user=self._user.name,
+            warn=_ignore,
         )
 
     def _searches(self, query: str, sort: str, archives: Sequence[str]) -> list[Search]:

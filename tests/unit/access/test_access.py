@@ -127,7 +127,7 @@ def service(settings: Settings) -> Iterator[Settings]:
     def append(ids: Mapping[str, Sequence[str]], entry: Entry) -> None:
         access_journal.append(settings.archive_store_directory, ids, entry)
 
-    with AccessService(settings, append) as server:
+    with AccessService(settings, append, lambda *_: "") as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
         try:
@@ -168,7 +168,7 @@ def test_service_refuses(service: Settings, request_fields: object) -> None:
 def test_service_survives_any_bytes(junk: bytes) -> None:
     """Whatever is not a request is refused by the parser with ValueError."""
     with pytest.raises((ValueError, RecursionError)):
-        access_service.parse(junk, ALICE, "/nonexistent")
+        access_service.parse(junk, ALICE, archive_cf.load("/nonexistent"))
 
 
 def test_client_names_a_service_that_does_not_run(settings: Settings) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -60,6 +61,11 @@ def test_own_mail(site: WebSite) -> None:
         ("contract AND NOT rcpt:carol@example.net", 1),
         ("rcpt:bob@example.net", 1),
         ("to:bob@example.net OR bcc:carol@example.net", 1),
+        ("bcc:bob@example.net", 0),
+        ("sender:carol@example.net", 0),
+        ("sender:alice@example.org", 1),
+        ("NOT sender:carol@example.net", 1),
+        ("sender:<>", 0),
         ("*", 1),
     ],
 )
@@ -92,3 +98,20 @@ def test_auditor_and_admin(site: WebSite) -> None:
     assert admin.names == []
     with pytest.raises(RecordNotFound):
         admin.message(LEGAL, other)
+
+
+def test_accesses_and_refusals_are_recorded(site: WebSite) -> None:
+    his, other = add(site)
+    view = VisibleArchives(site.store.settings, BOB)
+    view.search("contract")
+    view.message(LEGAL, his)
+    with pytest.raises(RecordNotFound):
+        view.message(LEGAL, other)
+    lines = site.store.run("history", "--json").output.splitlines()
+    entries = [json.loads(each) for each in lines]
+    assert {each["web_user"] for each in entries} == {"bob"}
+    assert [(e["action"], e["query"], e.get("ids", [])) for e in entries] == [
+        ("search", "contract", [his]),
+        ("show", his, [his]),
+        ("refused", f"message {other} of {LEGAL}", []),
+    ]
