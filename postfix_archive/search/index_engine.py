@@ -93,8 +93,8 @@ REVERSED = {
     "largest": "smallest",
     "smallest": "largest",
 }
-# Day of arrival; domains of the envelope; extension of an attachment; outcome.
-GROUP_FIELDS = ("date", "sender", "rcpt", "type", "outcome")
+# Day of arrival; domains of From and of recipients; extension of an attachment; outcome.
+GROUP_FIELDS = ("date", "from", "rcpt", "type", "outcome")
 
 
 class Limits(NamedTuple):

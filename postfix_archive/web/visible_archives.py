@@ -47,6 +47,8 @@ GROUP_LIMIT = 2000
 GROUP_SECONDS = 0.2  # a page must come within 0.3
 # What a message does not tell each of its recipients is not among these.
 OWN_FIELDS = ("date", "sender", "type")
+OWN_FIELDS = ("date", "from", "type")
+NO_REASON = "(none given)"  # of what was refused, where a reason is demanded
 
 
 class VisiblePage(NamedTuple):
