@@ -34,6 +34,7 @@ with exit code 1.
      +-- NotRoot                                  commands that only root may run
      +-- ReasonMissing, AccessNotRecorded         commands that read archived mail
      +-- AccessServiceFailed                      postfix-archive access-service
+     +-- DecisionRefused                          decisions of the web page
      +-- IndexFailed, IndexMissing                the index for searching
      |    +-- IndexDamaged
      +-- IndexerRunning                           postfix-archive index
@@ -44,6 +45,10 @@ with exit code 1.
      +-- RetentionRuleInvalid, PurgeRefused       postfix-archive retention, purge
      +-- RecordHeld                               a legal hold covers the record
      +-- SealFailed, TimeStampFailed              postfix-archive seal, verify --seals
+     +-- WebServerFailed                          postfix-archive web
+     +-- WebDatabaseFailed, AccessRefused         the web page
+     +-- LoginFailed, UserInvalid
+     |    +-- PasswordWrong
 """
 
 
@@ -214,7 +219,11 @@ class AccessNotRecorded(ArchiveError):
 
 
 class AccessServiceFailed(ArchiveError):
-    """The access service cannot start."""
+    """The access service cannot start, or gives no answer."""
+
+
+class DecisionRefused(ArchiveError):
+    """A user of the web page may not have this carried out."""
 
 
 class IndexFailed(ArchiveError):
@@ -325,12 +334,24 @@ class TimeStampFailed(ArchiveError):
     """An RFC 3161 authority gives no time stamp, or a stamp is invalid."""
 
 
+class WebServerFailed(ArchiveError):
+    """The web page cannot be served where web_listen says."""
+
+
 class WebDatabaseFailed(ArchiveError):
     """The database of the web page could not be opened, read or written."""
 
 
 class LoginFailed(ArchiveError):
     """Somebody cannot log in at the web page; the text is for that person."""
+
+
+class PasswordWrong(LoginFailed):
+    """The password is not that of the name, which is known."""
+
+
+class UserInvalid(ArchiveError):
+    """A user of the web page cannot be added or changed like this."""
 
 
 class AccessRefused(ArchiveError):

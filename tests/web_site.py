@@ -59,7 +59,7 @@ class WebSite:
         """Index what is in the store."""
         self.store.run("index", "--once")
 
-    def log_in(self, name: str) -> FlaskClient:
+    def log_in(self, name: str, password: str = PASSWORD) -> FlaskClient:
         """Return a client in which a user has logged in."""
         client = self.app.test_client()
         page = client.get("/login").text
@@ -67,7 +67,7 @@ class WebSite:
             "/login",
             data={
                 "name": name,
-                "password": PASSWORD,
+                "password": password,
                 "csrf_token": csrf_token(page),
             },
         )

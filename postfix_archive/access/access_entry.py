@@ -15,6 +15,11 @@ from typing import NamedTuple
 NO_LOGIN = 0xFFFFFFFF  # loginuid of a process that no login started
 # Text of a client: bytes that are not UTF-8 are surrogates, as everywhere (PEP 383).
 TEXT_LIMIT = 64 << 10  # characters of a query or a reason
+WEB_USER_LIMIT = 255  # characters
+# Of the web page, besides those of commands: somebody logs in, or may not see a page or
+# message. They have no reason.
+LOGIN, LOGIN_REFUSED, REFUSED = "login", "login-refused", "refused"
+WITHOUT_REASON = (LOGIN, LOGIN_REFUSED, REFUSED)
 
 
 class User(NamedTuple):
@@ -22,13 +27,15 @@ class User(NamedTuple):
 
     ``name`` is that of the real user id, ``login`` that of the user who logged in
     (/proc/PID/loginuid, kept by su(1) and sudo(8); "" if unknown), ``sudo_user`` what
-    sudo(8) says, of root's own processes only.
+    sudo(8) says, of root's own processes only. ``web_user`` is who has logged in at the
+    web page, as archive_web_user's process says.
     """
 
     name: str
     uid: int
     login: str = ""
     sudo_user: str = ""
+    web_user: str = ""
 
     def to_fields(self) -> dict[str, str | int]:
         """Return the fields of a journal event; those that are empty are left out."""
@@ -37,11 +44,14 @@ class User(NamedTuple):
             "uid": self.uid,
             "login": self.login,
             "sudo_user": self.sudo_user,
+            "web_user": self.web_user,
         }
         return {name: value for name, value in fields.items() if value != ""}
 
     def __str__(self) -> str:
         """Return who it is, and as whom."""
+        if self.web_user:
+            return f"{self.web_user} on the web page"
         person = self.sudo_user or self.login or self.name
         return person if person == self.name else f"{person} as {self.name}"
 
@@ -77,11 +87,12 @@ def from_fields(fields: Mapping[str, object]) -> Entry:
 
 def user_in(fields: Mapping[str, object]) -> User:
     """Return the user in a journal event. Raises ValueError for an invalid one."""
-    name, login, sudo_user = _texts(fields, "user", "login", "sudo_user")
+    keys = ("user", "login", "sudo_user", "web_user")
+    name, login, sudo_user, web_user = _texts(fields, *keys)
     uid = fields.get("uid")
     if type(uid) is not int:
         raise ValueError("no user id")
-    return User(name, uid, login, sudo_user)
+    return User(name, uid, login, sudo_user, web_user)
 
 
 def _texts(fields: Mapping[str, object], *names: str) -> list[str]:
@@ -105,6 +116,13 @@ def user_of(uid: int, process_id: int) -> User:
     return User(name_of(uid), uid, "" if login is None else name_of(login))
 
 
+def is_web_user(name: str) -> bool:
+    """Tell whether a login name of the web page can be recorded."""
+    return (
+        0 < len(name) <= WEB_USER_LIMIT and name.isprintable() and name == name.strip()
+    )
+
+
 def login_uid(process_id: int) -> int | None:
     """Return the user id with which somebody logged in, None if it is unknown."""
     try:
@@ -112,6 +130,14 @@ def login_uid(process_id: int) -> int | None:
     except (OSError, ValueError):
         return None
     return None if uid == NO_LOGIN else uid
+
+
+def uid_of(name: str) -> int | None:
+    """Return the user id of a name, None if no user has it."""
+    try:
+        return pwd.getpwnam(name).pw_uid
+    except (KeyError, UnicodeError):
+        return None
 
 
 def name_of(uid: int) -> str:

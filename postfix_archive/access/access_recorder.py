@@ -36,7 +36,10 @@ LOG_LIMIT = 1000  # characters of ids in a line of the log
 
 
 class AccessRecorder:
-    """The accesses of one command. warn shows a warning to the user."""
+    """The accesses of one command, or of one request to the web page.
+
+    warn shows a warning to the user. Threads may share one, or have one each.
+    """
 
     def __init__(
         self,
@@ -45,14 +48,17 @@ class AccessRecorder:
         *,
         query: str = "",
         reason: str = "",
+        web_user: str = "",
         warn: Callable[[str], None],
     ) -> None:
         """Record nothing yet.
 
-        action is the command's name, query what the user has typed. Raises
-        ReasonMissing with archive_require_reason and no reason.
+        action is the command's name, query what the user has typed. web_user is who has
+        logged in at the web page (access_entry.is_web_user): only archive_web_user may
+        say that. Raises ReasonMissing with archive_require_reason and no reason.
         """
-        if settings.archive_require_reason and not reason.strip():
+        needs_reason = action not in access_entry.WITHOUT_REASON
+        if settings.archive_require_reason and needs_reason and not reason.strip():
             raise ReasonMissing(
                 f"archive_require_reason = yes: {action} needs a reason; add --reason"
                 " TEXT"
@@ -61,7 +67,7 @@ class AccessRecorder:
         self._warn = warn
         limit = access_entry.TEXT_LIMIT
         self._entry = Entry(
-            access_entry.current_user(),
+            access_entry.current_user()._replace(web_user=web_user),
             action,
             query[:limit],
             reason[:limit],

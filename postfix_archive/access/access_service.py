@@ -2,13 +2,16 @@
 
 A Unix socket (archive_access_socket) that only archive_reader_group can connect to. The
 service runs as the archive's user; who reads is what the kernel says of the client
-(SO_PEERCRED, unix(7)), never what the client says. A request is one JSON object in one
-line, the answer too:
+(SO_PEERCRED, unix(7)), never what the client says. Only archive_web_user may add who
+has logged in at the web page, and ask for what such a user decides. A request is one
+JSON object in one line, the answer too:
 
-    {"action":…,"query":…,"reason":…,"ids":{ARCHIVE:[ID…]}}
-    {} or {"error":…}
+    {"action":…,"query":…,"reason":…,"ids":{ARCHIVE:[ID…]},"web_user":…}
+    {"decision":…,"web_user":…,…}
+    {}, {"result":…} or {"error":…}
 
-The client side is used by access_recorder, the service by the command access-service.
+The client side is used by access_recorder and retention/decision_requests, the service
+by the command access-service.
 """
 
 from __future__ import annotations
@@ -22,20 +25,29 @@ import stat
 import struct
 from collections.abc import Callable, Mapping, Sequence
 
-from postfix_archive.access import access_entry, reader_group
-from postfix_archive.access.access_entry import Entry
+from postfix_archive.access import access_entry, decision, reader_group
+from postfix_archive.access.access_entry import Entry, User
+from postfix_archive.access.decision import Decision
+from postfix_archive.config import archive_cf
 from postfix_archive.config.settings import Settings
-from postfix_archive.errors import AccessNotRecorded, AccessServiceFailed
+from postfix_archive.errors import (
+    AccessNotRecorded,
+    AccessServiceFailed,
+    ArchiveError,
+)
 from postfix_archive.message import received_header
 from postfix_archive.store import record_reader
 from postfix_archive.system import files, privileges
 
 REQUEST_LIMIT = 16 << 20  # bytes: 250,000 ids
-ANSWER_LIMIT = 1 << 16  # bytes
+ANSWER_LIMIT = 1 << 20  # bytes: an invalid query comes back
 TIME_LIMIT = 30.0  # seconds for a request and its answer
+# The service waits 60 s for each lock, and for the index service.
+DECISION_TIME_LIMIT = 300.0
 SOCKET_MODE = 0o660
 PEER_CREDENTIALS = struct.Struct("3i")  # struct ucred: process, user, group id
 Append = Callable[[Mapping[str, Sequence[str]], Entry], None]
+Decide = Callable[[Settings, Decision], str]
 
 
 def request(settings: Settings, ids: Mapping[str, Sequence[str]], entry: Entry) -> None:
@@ -49,23 +61,68 @@ def request(settings: Settings, ids: Mapping[str, Sequence[str]], entry: Entry) 
         "query": entry.query,
         "reason": entry.reason,
         "ids": {archive: list(some) for archive, some in ids.items()},
+        "web_user": entry.user.web_user,
     }
     try:
-        with socket.socket(socket.AF_UNIX) as connection:
-            connection.settimeout(TIME_LIMIT)
-            connection.connect(path)
-            connection.sendall(json.dumps(fields).encode("ascii") + b"\n")
-            with connection.makefile("rb") as answers:
-                answer = json.loads(answers.readline(ANSWER_LIMIT))
+        answer = _exchange(path, fields, TIME_LIMIT)
     except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
         raise AccessNotRecorded(
-            f"{path}: {reason}; the access service records who reads: as root run"
-            " postfix-archive access-service, and see that you are in"
+            f"{path}: {_reason(error)}; the access service records who reads: as root"
+            " run postfix-archive access-service, and see that you are in"
             " archive_reader_group"
         ) from error
     if answer.get("error"):
         raise AccessNotRecorded(f"{path}: {answer['error']}")
+
+
+def decide(
+    settings: Settings, web_user: str, kind: str, **fields: str | list[str]
+) -> str:
+    """Have the service carry out a decision of settings.WEB_DECISIONS.
+
+    fields are those of decision.Decision. Returns the queue ids of a replay, else "".
+    Raises the error with which it failed there, and AccessServiceFailed without an
+    answer.
+    """
+    path = settings.archive_access_socket
+    request_fields = {"decision": kind, "web_user": web_user, **fields}
+    try:
+        answer = _exchange(path, request_fields, DECISION_TIME_LIMIT)
+    except (FileNotFoundError, ConnectionRefusedError, PermissionError) as error:
+        raise AccessServiceFailed(
+            f"{path}: {error.strerror}; {kind} was not carried out: as root run"
+            " postfix-archive access-service, and see that archive_web_user is in"
+            " archive_reader_group"
+        ) from error
+    except (OSError, ValueError) as error:
+        raise AccessServiceFailed(
+            f"{path}: {_reason(error)}; it is not known whether {kind} was carried out;"
+            " look before you try again, and see that the access service runs"
+        ) from error
+    decision.raise_error(answer)
+    return str(answer.get("result", ""))
+
+
+def _exchange(
+    path: str, fields: Mapping[str, object], time_limit: float
+) -> dict[str, object]:
+    """Send a request, and return the answer. Raises OSError and ValueError."""
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.settimeout(time_limit)
+        connection.connect(path)
+        connection.sendall(json.dumps(fields).encode("ascii") + b"\n")
+        with connection.makefile("rb") as answers:
+            line = answers.readline(ANSWER_LIMIT)
+    if not line:
+        raise ValueError("no answer")
+    answer = json.loads(line)
+    if not isinstance(answer, dict):
+        raise ValueError("not an answer")
+    return answer
+
+
+def _reason(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error)
 
 
 class AccessService(socketserver.ThreadingUnixStreamServer):
@@ -77,13 +134,16 @@ class AccessService(socketserver.ThreadingUnixStreamServer):
     daemon_threads = True
     request_queue_size = 128  # connections that wait for accept(2)
 
-    def __init__(self, settings: Settings, append: Append) -> None:
+    def __init__(self, settings: Settings, append: Append, decide: Decide) -> None:
         """Listen on archive_access_socket; only archive_reader_group can connect.
 
+        append records an entry; decide carries out a decision, with archive.cf as it
+        then is, and returns what its client gets. Threads call them at the same time.
         Makes the socket's directory if root may. Raises AccessServiceFailed.
         """
-        self.store = settings.archive_store_directory
+        self.config_directory = settings.config_directory
         self.append = append
+        self.decide = decide
         self._group_id = _group_id(settings.archive_reader_group)
         path = settings.archive_access_socket
         try:
@@ -119,16 +179,31 @@ class _RequestHandler(socketserver.StreamRequestHandler):
     timeout = TIME_LIMIT
 
     def handle(self) -> None:
-        """Record the request, and answer it."""
-        answer: dict[str, str] = {}
+        """Do what is asked, and answer; also for a client that has gone by then."""
+        try:
+            line = self.rfile.readline(REQUEST_LIMIT)
+        except OSError:  # the client has gone, or is silent
+            return
+        answer = json.dumps(self._answer(line)).encode("ascii")
         with contextlib.suppress(OSError):  # the client has gone
-            try:
-                line = self.rfile.readline(REQUEST_LIMIT)
-                ids, entry = parse(line, _peer(self.connection), self.server.store)
-                self.server.append(ids, entry)
-            except (ValueError, RecursionError) as error:
-                answer["error"] = f"invalid request: {error}"
-            self.wfile.write(json.dumps(answer).encode("ascii") + b"\n")
+            self.wfile.write(answer + b"\n")
+
+    def _answer(self, line: bytes) -> dict[str, object]:
+        try:
+            # Anew each time: who takes a right away does not think of this process.
+            settings = archive_cf.load(self.server.config_directory)
+            one = parse(line, _peer(self.connection), settings)
+        except (ValueError, RecursionError) as error:
+            return {"error": f"invalid request: {error}"}
+        except ArchiveError as error:
+            return decision.error_fields(error)
+        try:
+            if isinstance(one, Decision):
+                return {"result": self.server.decide(settings, one)}
+            self.server.append(*one)
+            return {}
+        except ArchiveError as error:
+            return decision.error_fields(error)
 
 
 def _group_id(group: str) -> int:
@@ -141,23 +216,47 @@ def _group_id(group: str) -> int:
 
 
 def parse(
-    line: bytes, user: access_entry.User, store: str
-) -> tuple[dict[str, list[str]], Entry]:
-    """Return the ids by archive and the entry in a request. Raises ValueError."""
+    line: bytes, user: User, settings: Settings
+) -> tuple[dict[str, list[str]], Entry] | Decision:
+    """Return what a request of this user says: ids by archive and entry, or a decision.
+
+    Raises ValueError, and StoreFailed for a store that cannot be read.
+    """
     fields = json.loads(line)
-    if not isinstance(fields, dict) or not isinstance(fields.get("ids"), dict):
-        raise ValueError("not an object with ids")
+    if not isinstance(fields, dict) or not line.endswith(b"\n"):
+        raise ValueError("not an object in a line")
+    user = _with_web_user(user, fields.get("web_user", ""), settings)
+    archives = set(record_reader.archives(settings.archive_store_directory))
+    if "decision" in fields:
+        return decision.parse(fields, user, archives)
     texts = [fields.get(name, "") for name in ("action", "query", "reason")]
     if not all(isinstance(each, str) for each in texts) or not texts[0]:
         raise ValueError("action, query and reason must be text")
-    ids = fields["ids"]
-    if not set(ids) <= set(record_reader.archives(store)):
+    ids = fields.get("ids")
+    if not isinstance(ids, dict):
+        raise ValueError("not an object with ids")
+    if not set(ids) <= archives:
         raise ValueError("no such archive")
     for some in ids.values():
         if not isinstance(some, list) or not all(map(_is_archive_id, some)):
             raise ValueError("ids must be archive ids")
     action, query, reason = (each[: access_entry.TEXT_LIMIT] for each in texts)
     return ids, Entry(user, action, query, reason, ())
+
+
+def _with_web_user(user: User, name: object, settings: Settings) -> User:
+    """Return the user with the name at the web page, if its process says so."""
+    if name == "":
+        return user
+    web_user = settings.archive_web_user
+    if not web_user or user.uid != access_entry.uid_of(web_user):
+        raise ValueError("only archive_web_user may say who is at the web page")
+    if not isinstance(name, str) or not access_entry.is_web_user(name):
+        raise ValueError(
+            "web_user must be printable text of at most"
+            f" {access_entry.WEB_USER_LIMIT} characters"
+        )
+    return user._replace(web_user=name)
 
 
 def is_running(path: str) -> bool:
@@ -171,7 +270,7 @@ def is_running(path: str) -> bool:
     return True
 
 
-def _peer(connection: socket.socket) -> access_entry.User:
+def _peer(connection: socket.socket) -> User:
     size = PEER_CREDENTIALS.size
     credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size)
     process_id, uid, _ = PEER_CREDENTIALS.unpack(credentials)

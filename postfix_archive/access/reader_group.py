@@ -1,8 +1,8 @@
 """Gives archive_reader_group read access to store and index, or takes it away.
 
-Used by the command readers. A directory with the set-group-ID bit gives its group to
-what is made in it (mkdir(2), open(2)); system/files makes it readable for that group.
-Raises StoreFailed.
+Used by the command readers; the doctor asks whether the web page's user is in it. A
+directory with the set-group-ID bit gives its group to what is made in it (mkdir(2),
+open(2)); system/files makes it readable for that group. Raises StoreFailed.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import os
 import pwd
 import stat
 
+from postfix_archive.config.settings import Settings
 from postfix_archive.errors import SettingInvalid
 from postfix_archive.store.archive import DRAFTS
 from postfix_archive.system import files, privileges
@@ -40,6 +41,27 @@ def is_shared(directory: str, group: str) -> bool:
     if not group:
         return mode == PRIVATE_DIRECTORY
     return mode == SHARED_DIRECTORY and status.st_gid == group_id(group)
+
+
+def web_user_problem(settings: Settings) -> str:
+    """Return what is wrong with archive_web_user, "" if nothing is or there is none.
+
+    Raises OSError for a store that is not there, and SettingInvalid.
+    """
+    name, group = settings.archive_web_user, settings.archive_reader_group
+    if not name:
+        return ""
+    try:
+        user = pwd.getpwnam(name)
+    except KeyError:
+        return "there is no such user, so the web page does not run"
+    if user.pw_uid in (0, os.stat(settings.archive_store_directory).st_uid):
+        return "it can write the store: who breaks into the web page can do so too"
+    if not group:
+        return "archive_reader_group is empty, so the web page can read nothing"
+    if group_id(group) not in os.getgrouplist(name, user.pw_gid):
+        return f"it is not in archive_reader_group ({group}): it can read nothing"
+    return ""
 
 
 def share(directory: str, group: str) -> int:

@@ -16,8 +16,10 @@ from postfix_archive.access import access_service as access_service_module
 from postfix_archive.access import reader_group
 from postfix_archive.access.access_entry import Entry
 from postfix_archive.access.access_service import AccessService
+from postfix_archive.access.decision import Decision
 from postfix_archive.cli.options import ArchiveAddress, Date
 from postfix_archive.config import archive_cf
+from postfix_archive.config.settings import Settings
 from postfix_archive.errors import NotRoot
 from postfix_archive.message import dates
 from postfix_archive.message.printable import safe_text
@@ -96,8 +98,8 @@ def _with_archive(store: str, archive: str) -> Iterator[tuple[str, Entry]]:
 
 
 def _matches(entry: Entry, archive_id: str | None, user: str | None) -> bool:
-    names = (entry.user.name, entry.user.login, entry.user.sudo_user)
-    is_user = user is None or user in names
+    who = entry.user
+    is_user = user in (None, who.name, who.login, who.sudo_user, who.web_user)
     return is_user and (
         archive_id is None or any(e.startswith(archive_id) for e in entry.ids)
     )
@@ -122,6 +124,7 @@ def _to_json(archive: str, entry: Entry) -> dict[str, Any]:
         "uid": entry.user.uid,
         "login": entry.user.login,
         "sudo_user": entry.user.sudo_user,
+        "web_user": entry.user.web_user,
         "action": entry.action,
         "query": entry.query,
         "reason": entry.reason,
@@ -173,7 +176,13 @@ def access_service(directory: str) -> None:
     def append(ids: Mapping[str, Sequence[str]], entry: Entry) -> None:
         access_recorder.append_or_log(settings, ids, entry, _warn)
 
-    with AccessService(settings, append) as service:
+    def decide(current_settings: Settings, decision: Decision) -> str:
+        # Here, because the imports take long, and only hosts with a page need them.
+        from postfix_archive.cli import web_decisions
+
+        return web_decisions.carry_out(current_settings, decision, _warn)
+
+    with AccessService(settings, append, decide) as service:
         privileges.become_owner(settings.archive_store_directory)
         service.serve_forever()
 

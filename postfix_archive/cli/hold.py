@@ -205,6 +205,7 @@ def _to_json(one: Hold) -> dict[str, Any]:
         "uid": one.user.uid,
         "login": one.user.login,
         "sudo_user": one.user.sudo_user,
+        "web_user": one.user.web_user,
         "reason": one.reason,
         "query": one.query,
         "archives": list(one.archives),

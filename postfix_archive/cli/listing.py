@@ -10,13 +10,12 @@ import datetime
 import json
 import math
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import islice
 
 import click
 
 from postfix_archive.cli import hit_table, output, record_view
-from postfix_archive.cli.held import HoldNames, Names
 from postfix_archive.cli.hit_table import Row
 from postfix_archive.cli.options import (
     COUNT,
@@ -28,6 +27,7 @@ from postfix_archive.cli.options import (
 )
 from postfix_archive.config.settings import Settings
 from postfix_archive.message.printable import safe_text
+from postfix_archive.retention.hold_names import HoldNames, Names
 from postfix_archive.search import look_up, short_ids
 from postfix_archive.store import record_reader
 from postfix_archive.store.record import Record
@@ -63,15 +63,16 @@ def list_(
     store = settings.archive_store_directory
     access = recorder(settings, "list", reason)
     messages = access.before(
-        _records(settings, archive, begin, end, last),
+        _records(settings, archive, begin, end, last, problems.append),
         record_reader.selected_archives(store, archive),
     )
     first = next(messages, None)
     if first is None:
         if not as_json:
             click.echo(f"No archived messages in {settings.archive_store_directory}.")
+        output.report_damage(problems)
         return
-    held = HoldNames(settings).with_names(_with_first(first, messages))
+    held = HoldNames(settings, output.report).with_names(_with_first(first, messages))
     if as_json:
         for message, names in held:
             click.echo(json.dumps(record_view.to_json(message, names)))
@@ -91,7 +92,12 @@ def _with_first(first: Record, others: Iterator[Record]) -> Iterator[Record]:
 
 
 def _records(
-    settings: Settings, archive: str | None, begin: float, end: float, last: int | None
+    settings: Settings,
+    archive: str | None,
+    begin: float,
+    end: float,
+    last: int | None,
+    warn: Callable[[str], None],
 ) -> Iterator[Record]:
     """Yield the records of all archives, one archive after the other."""
     store = settings.archive_store_directory
@@ -100,13 +106,15 @@ def _records(
         records = (
             each
             for name in addresses
-            for each in look_up.last_records(settings, name, begin, end, last)
+            for each in look_up.last_records(settings, name, begin, end, last, warn)
         )
         return iter(deque(records, last))
     return (
         each
         for name in addresses
-        for each in record_reader.records(store, name, since=begin, until=end)
+        for each in record_reader.records(
+            store, name, since=begin, until=end, warn=warn
+        )
     )
 
 

@@ -21,6 +21,14 @@ REPORT_FORMATS = ("hybrid", "dsn", "journal", "message")
 DELIVERIES = ("store", "mail")
 TABLE_TYPES = ("hash", "btree", "lmdb", "cdb", "texthash", "cidr", "regexp", "pcre")
 OBJECT_LOCKS = ("compliance", "governance", "none")
+WEB_DECISIONS = (
+    "hold-add",
+    "hold-release",
+    "erase-request",
+    "erase-approve",
+    "erase-withdraw",
+    "replay",
+)
 COUNT_LIMIT = 999_999_999
 TIME_LIMIT = (1 << 31) - 1  # seconds; limit of alarm(2)
 
@@ -44,6 +52,7 @@ DEFAULTS = {
     "archive_reader_group": "",
     "archive_refused_address": "127.0.0.1:10030",
     "archive_relay_address": "127.0.0.1:10029",
+    "archive_replay_to": "",
     "archive_report_format": "hybrid",
     "archive_require_reason": "no",
     "archive_rescue_after": "1d",
@@ -61,6 +70,11 @@ DEFAULTS = {
     "archive_tsa_certificates": "",
     "archive_tsa_url": "",
     "archive_wait_for_outcome": "0s",
+    # Not erase-approve: who breaks into the page could then erase mail alone.
+    "archive_web_decisions": (
+        "hold-add, hold-release, erase-request, erase-withdraw, replay"
+    ),
+    "archive_web_user": "",
     "archive_write_through_time_limit": "5s",
     "mail_owner": "postfix",
 }
@@ -92,6 +106,7 @@ class Settings:
     archive_reader_group: str  # "" for none
     archive_refused_address: tuple[str, int]
     archive_relay_address: tuple[str, int]
+    archive_replay_to: tuple[str, ...]
     archive_report_format: str
     archive_require_reason: bool
     archive_rescue_after: int  # seconds
@@ -107,6 +122,8 @@ class Settings:
     archive_tsa_certificates: str  # "" for the system's
     archive_tsa_url: tuple[str, ...]
     archive_wait_for_outcome: int  # seconds
+    archive_web_decisions: tuple[str, ...]  # of WEB_DECISIONS
+    archive_web_user: str  # "" for none
     archive_write_through_time_limit: int  # seconds
     config_directory: str
     mail_owner: str
@@ -284,6 +301,15 @@ def _parse_delivery(value: str, location: str) -> tuple[str, ...]:
     return deliveries
 
 
+def _parse_web_decisions(value: str, location: str) -> tuple[str, ...]:
+    decisions = _split_words(value, location)
+    if set(decisions) - set(WEB_DECISIONS):
+        raise SettingInvalid(
+            f"{location}: must be empty, or some of {', '.join(WEB_DECISIONS)}"
+        )
+    return decisions
+
+
 def _parse_tables(value: str, location: str) -> tuple[tuple[str, str], ...]:
     """The compiled table has the same path without ``.in``."""
     types_by_path: dict[str, str] = {}
@@ -384,17 +410,30 @@ def _parse_address_or_null(value: str, location: str) -> bytes:
     return b"" if value in ("", "<>") else _parse_address(value, location)
 
 
+def _parse_addresses(value: str, location: str) -> tuple[str, ...]:
+    addresses = _split_words(value, location)
+    for each in addresses:
+        if not address.is_plain(each.encode()):
+            raise SettingInvalid(
+                f"{location}: {each} must be an address, such as auditor@example.com"
+            )
+    return addresses
+
+
 def _parse_host(value: str, location: str) -> bytes:
     if not value or not value.isascii() or value.split() != [value]:
         raise SettingInvalid(f"{location}: must be this host's name, as in main.cf")
     return value.encode()
 
 
-def _parse_group(value: str, location: str) -> str:
-    """group(5): no colon, no line end; a number would be taken for a group id."""
-    if value.isdecimal() or set(value) & set(":, \t"):
-        raise SettingInvalid(f"{location}: must be the name of a group, or empty")
-    return value
+def _account_parser(kind: str) -> Callable[[str, str], str]:
+    def parse_name(value: str, location: str) -> str:
+        """passwd(5), group(5): no colon, no line end; a number would be an id."""
+        if value.isdecimal() or set(value) & set(":, \t"):
+            raise SettingInvalid(f"{location}: must be the name of a {kind}, or empty")
+        return value
+
+    return parse_name
 
 
 PARSERS: dict[str, Callable[[str, str], Any]] = {
@@ -415,9 +454,10 @@ PARSERS: dict[str, Callable[[str, str], Any]] = {
     "archive_outcome_mail": _parse_boolean,
     "archive_prometheus_file": _parse_prometheus_file,
     "archive_purge_limit": _parse_percentage,
-    "archive_reader_group": _parse_group,
+    "archive_reader_group": _account_parser("group"),
     "archive_refused_address": parse_port,
     "archive_relay_address": parse_port,
+    "archive_replay_to": _parse_addresses,
     "archive_report_format": _choice_parser(REPORT_FORMATS),
     "archive_require_reason": _parse_boolean,
     "archive_rescue_after": _parse_time,
@@ -433,6 +473,8 @@ PARSERS: dict[str, Callable[[str, str], Any]] = {
     "archive_tsa_certificates": _parse_path_or_none,
     "archive_tsa_url": _parse_urls,
     "archive_wait_for_outcome": _parse_time_or_zero,
+    "archive_web_decisions": _parse_web_decisions,
+    "archive_web_user": _account_parser("user"),
     "archive_write_through_time_limit": _parse_time_or_zero,
     "myhostname": _parse_host,
 }

@@ -89,6 +89,10 @@ DESCRIPTIONS = {
     ),
     "archive_refused_address": "QMQP port for addresses that SMTP cannot transfer.",
     "archive_relay_address": "Port for mailed copies if archive_delivery has no store.",
+    "archive_replay_to": (
+        "Addresses to which the web page may have archived mail delivered, separated by"
+        " commas. Empty: none."
+    ),
     "archive_report_format": (
         "Format of mailed copies: hybrid, dsn, journal, message. The store always has"
         " hybrid copies."
@@ -139,6 +143,15 @@ DESCRIPTIONS = {
     "archive_wait_for_outcome": (
         "Time that a copy waits for the outcome of its message, to contain it. 0: do"
         " not wait."
+    ),
+    "archive_web_decisions": (
+        "What the access service carries out for users of the web page: hold-add,"
+        " hold-release, erase-request, erase-approve, erase-withdraw, replay. With"
+        " erase-approve, who breaks into the page can erase mail alone."
+    ),
+    "archive_web_user": (
+        "User of the web page's process, a member of archive_reader_group: the access"
+        " service believes it who has logged in at the page. Empty: there is no page."
     ),
     "archive_write_through_time_limit": (
         "Time that the stamp filter waits for the store before it queues a capsule"

@@ -148,7 +148,7 @@ def check_store(host: Host) -> Iterator[Finding]:
 
 
 def check_readers(host: Host) -> Iterator[Finding]:
-    """Report that members of archive_reader_group cannot read the store."""
+    """Report that archive_reader_group or the web page's user cannot read the store."""
     if host.settings is None or not host.settings.has_store:
         return
     place = f"archive_reader_group = {host.settings.archive_reader_group}"
@@ -170,6 +170,16 @@ def check_readers(host: Host) -> Iterator[Finding]:
             " recorded, so they are shown nothing",
             f"{host.install_command()} sets up its service; or keep"
             f" {host.archive_command('access-service')} running",
+        )
+    if host.web_user_problem:
+        group = host.settings.archive_reader_group or "GROUP"
+        yield Finding(
+            "web-user",
+            WARNING,
+            f"archive_web_user = {host.settings.archive_web_user}",
+            host.web_user_problem,
+            "give the web page a user of its own: useradd --system --shell"
+            f" /usr/sbin/nologin --groups {group} NAME, or usermod -aG {group} NAME",
         )
 
 

@@ -101,6 +101,7 @@ class Host:
     unsealed_age: float = 0.0  # seconds, of the first line that no seal covers
     is_store_shared: bool = True  # as archive_reader_group says, with whom
     has_access_service: bool = True  # it answers, or nobody needs it
+    web_user_problem: str = ""  # what is wrong with archive_web_user
     bypass: BypassPeriod | None = None  # the current one
     is_running: bool = True
     is_default_instance: bool = True  # the instance that commands use without -c

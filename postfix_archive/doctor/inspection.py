@@ -24,7 +24,7 @@ from postfix_archive.doctor import (
     unarchived_reinjection,
 )
 from postfix_archive.doctor.host import File, Host
-from postfix_archive.errors import ArchiveError, LibraryMissing
+from postfix_archive.errors import ArchiveError
 from postfix_archive.maillog import location
 from postfix_archive.outcomes import follower_state
 from postfix_archive.postfix import (
@@ -127,6 +127,7 @@ def inspect_host(directory: str) -> Host:
             or not settings.archive_reader_group
             or access_service.is_running(settings.archive_access_socket)
         ),
+        web_user_problem=_web_user_problem(settings),
         fallback_count=fallback_count,
         fallback_age=fallback_age,
         fallback_reason=fallback_reason,
@@ -308,6 +309,13 @@ def _is_store_shared(settings: Settings | None) -> bool:
         return False
 
 
+def _web_user_problem(settings: Settings | None) -> str:
+    if settings is not None:
+        with contextlib.suppress(ArchiveError, OSError):  # other checks report that
+            return reader_group.web_user_problem(settings)
+    return ""
+
+
 def _has_retention(settings: Settings | None) -> bool:
     return settings is not None and bool(
         settings.archive_retention or os.path.lexists(settings.retention_rules_file)
@@ -357,8 +365,6 @@ def _object_store_error(settings: Settings | None) -> str:
         return ""
     try:
         bucket.of_settings(settings).check()
-    except LibraryMissing:
-        return ""  # make install runs before the libraries are there
     except ArchiveError as error:
         return str(error)
     return ""

@@ -49,7 +49,8 @@ def records(
     """Return the records: ids in the order given, others oldest first.
 
     All ids are found, and a query is parsed, before this returns. notice is called with
-    a line about each part of the archive that a query could not search.
+    a line about each part of the archive that a query could not search, and about
+    damaged lines of a journal.
     """
     store = settings.archive_store_directory
     if selection.ids:
@@ -61,7 +62,7 @@ def records(
         search = Search(settings, selection.query, sort="oldest", archives=archives)
         return _hits(settings, search, notice)
     names = record_reader.selected_archives(store, selection.archive)
-    return _of_period(store, names, selection)
+    return _of_period(store, names, selection, notice)
 
 
 def _hits(
@@ -81,11 +82,14 @@ def _hits(
 
 
 def _of_period(
-    store: str, archives: list[str], selection: Selection
+    store: str,
+    archives: list[str],
+    selection: Selection,
+    notice: Callable[[str], None],
 ) -> Iterator[Record]:
     for address in archives:
         yield from record_reader.records(
-            store, address, since=selection.since, until=selection.until
+            store, address, since=selection.since, until=selection.until, warn=notice
         )
 
 

@@ -5,13 +5,9 @@ Used by status and the doctor; asks no server and imports no library.
 
 from __future__ import annotations
 
-import contextlib
-import datetime
-import time
 from typing import NamedTuple
 
 from postfix_archive.config.settings import Settings
-from postfix_archive.errors import JournalFailed
 from postfix_archive.replicate import replication_state
 from postfix_archive.replicate.replication_state import ArchiveState
 from postfix_archive.store import journal, journal_reader
@@ -41,17 +37,8 @@ def lag(settings: Settings, archive: str) -> Lag:
     position = end.position if end else 0
     path = journal_reader.path_of(settings.archive_store_directory, archive)
     size = max(0, journal_reader.end_offset(path) - position)
-    seconds = _age_of_line(path, position) if size else 0.0
+    seconds = journal_reader.age_of_next(path, position) if size else 0.0
     return Lag(size, seconds, len(known.removed))
-
-
-def _age_of_line(path: str, position: int) -> float:
-    with contextlib.suppress(JournalFailed, ValueError):
-        for line in journal_reader.lines(path, position):
-            if line.time:
-                written = datetime.datetime.fromisoformat(line.time).timestamp()
-                return max(0.0, time.time() - written)
-    return 0.0
 
 
 def touch_last_run(settings: Settings) -> None:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from postfix_archive.access import access_entry, access_journal, person
-from postfix_archive.access.access_entry import Entry
+from postfix_archive.access.access_entry import Entry, User
 from postfix_archive.access.person import Person
 from postfix_archive.config.settings import Settings
 from postfix_archive.errors import EraseRefused, RecordHeld
@@ -121,13 +121,31 @@ def _events(settings: Settings, archive: str) -> Iterator[Event]:
 
 def current_person(settings: Settings) -> Person:
     """Return the person who runs this process. Raises PersonUnknown."""
-    return person.current({os.stat(settings.archive_store_directory).st_uid})
+    return person.current(_shared_uids(settings))
+
+
+def web_person(settings: Settings, web_user: str) -> Person:
+    """Return the person who has logged in at the web page. Raises PersonUnknown."""
+    return person.of_web_user(web_user, _shared_uids(settings))
+
+
+def _shared_uids(settings: Settings) -> set[int | None]:
+    owner = os.stat(settings.archive_store_directory).st_uid
+    return {owner, access_entry.uid_of(settings.archive_web_user)}
 
 
 def request(
-    settings: Settings, place: Place, reason: str, requester: Person, warn: Warn
+    settings: Settings,
+    place: Place,
+    reason: str,
+    requester: Person,
+    warn: Warn,
+    user: User | None = None,
 ) -> None:
-    """Request the erasure of a message, durably."""
+    """Request the erasure of a message, durably.
+
+    user is the user of requester's process, by default that of this one.
+    """
     archive, archive_id = place.archive, place.archive_id
     _catch_up(settings, archive, warn)
     with decisions.locked_journals(settings, [archive]) as journals:
@@ -144,6 +162,7 @@ def request(
             journal.ERASE_REQUESTED,
             archive_id,
             requester,
+            user,
             reason=reason,
         )
 
@@ -174,11 +193,14 @@ def find(settings: Settings, text: str, archive: str = "") -> Request:
     return named[-1]
 
 
-def withdraw(settings: Settings, one: Request, who: Person) -> None:
-    """Withdraw an open request, durably."""
+def withdraw(
+    settings: Settings, one: Request, who: Person, user: User | None = None
+) -> None:
+    """Withdraw an open request, durably; user as for request()."""
     with decisions.locked_journals(settings, [one.archive]) as journals:
         _require_open(settings, one)
-        _append(journals[one.archive], journal.ERASE_WITHDRAWN, one.archive_id, who)
+        journal_file = journals[one.archive]
+        _append(journal_file, journal.ERASE_WITHDRAWN, one.archive_id, who, user)
 
 
 def _require_open(settings: Settings, one: Request) -> tuple[()]:
@@ -219,11 +241,11 @@ def _mailed_queue_ids(record: Record) -> Iterator[str]:
 
 def require_other(one: Request, approver: Person) -> None:
     """Raise EraseRefused for the person who has requested it."""
-    if one.is_open and approver.uid == one.requester.uid:
+    if one.is_open and approver.is_same(one.requester):
         name = one.requester.name
         raise EraseRefused(
             f"{one.archive_id}: {name} has requested this, and {approver.name} is the"
-            f" same person (user id {approver.uid}); another one must approve it"
+            " same person; another one must approve it"
         )
 
 
@@ -274,6 +296,7 @@ def _append(
     event: str,
     archive_id: str,
     who: Person,
+    user: User | None,
     **fields: str,
 ) -> None:
     journal_file.append(
@@ -283,7 +306,7 @@ def _append(
         **fields,
         person=who.name,
         person_uid=who.uid,
-        **access_entry.current_user().to_fields(),
+        **(user or access_entry.current_user()).to_fields(),
     )
 
 

@@ -210,11 +210,13 @@ def add(
     ids: Sequence[str] = (),
     archives: Sequence[str] = (),
     reason: str,
+    user: User | None = None,
 ) -> Hold:
     """Set a hold, durably, and return it: of a query, or of ids as show takes them.
 
-    archives are those it is about, all if there are none. A second call writes it to
-    the journals that a crash has left without it.
+    archives are those it is about, all if there are none; user is who sets it, by
+    default that of this process. A second call writes it to the journals that a crash
+    has left without it.
     """
     store = settings.archive_store_directory
     decisions.require_writer(store, f"hold add {name}")
@@ -223,6 +225,8 @@ def add(
             f"{name!r} cannot be the name of a hold; a name has at most 64 letters,"
             " digits, dots, hyphens and underscores, and begins with none of the marks"
         )
+    if bool(query.strip()) == bool(ids):
+        raise HoldRefused(f"the hold {name} must be either of a query or of ids")
     known = _require_archives(store, archives)
     places = [e for text in ids for e in look_up.find_all(settings, text, archives)]
     hold = Hold(
@@ -231,7 +235,7 @@ def add(
         ids=_ids_by_archive(places),
         archives=tuple(sorted({*archives})) if query else (),
         reason=reason,
-        user=access_entry.current_user(),
+        user=user or access_entry.current_user(),
         time=decisions.now(),
     )
     if query:
@@ -303,8 +307,10 @@ def _to_fields(hold: Hold, archive: str) -> dict[str, str | int]:
     return {**others, **hold.user.to_fields()}
 
 
-def release(settings: Settings, name: str, reason: str) -> Hold:
-    """Release an open hold, durably, and return what it was.
+def release(
+    settings: Settings, name: str, reason: str, user: User | None = None
+) -> Hold:
+    """Release an open hold, durably, and return what it was; user as for add().
 
     All of it stays in force until it is released in all journals that have it.
     """
@@ -316,7 +322,7 @@ def release(settings: Settings, name: str, reason: str) -> Hold:
             "name": name,
             "set": hold.time,
             "reason": reason,
-            **access_entry.current_user().to_fields(),
+            **(user or access_entry.current_user()).to_fields(),
         }
         for archive in sorted(hold.journals & journals_of):
             journals[archive].append(journal.HOLD_RELEASED, decisions.now(), **fields)

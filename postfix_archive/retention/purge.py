@@ -21,7 +21,12 @@ from postfix_archive.retention.rules import Decision, Rules
 from postfix_archive.search import index_update
 from postfix_archive.search.index_engine import Hit
 from postfix_archive.search.search import Search
-from postfix_archive.store import journal, journal_reader, record_reader
+from postfix_archive.store import (
+    journal,
+    journal_format,
+    journal_reader,
+    record_reader,
+)
 
 CHUNK_SIZE = 500  # records that are looked at together
 
@@ -203,7 +208,7 @@ def _captured_since(path: str, offset: int) -> Iterator[str]:
     """Yield the archive ids of what a journal has captured from an offset on."""
     for line in journal_reader.lines(path, offset):
         if line.kind in journal.CAPTURE_EVENTS:
-            yield line.field("id")
+            yield journal_format.string_field(line.content, "id")
 
 
 def _held(

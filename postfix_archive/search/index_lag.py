@@ -5,13 +5,9 @@ Used by search, status and the doctor; imports no library.
 
 from __future__ import annotations
 
-import contextlib
-import datetime
-import time
 from typing import NamedTuple
 
 from postfix_archive.config.settings import Settings
-from postfix_archive.errors import JournalFailed
 from postfix_archive.search import archive_index
 from postfix_archive.store import journal, journal_reader
 from postfix_archive.system import files, privileges
@@ -38,17 +34,11 @@ def lag(settings: Settings, archive: str) -> Lag:
     state = archive_index.read_state(directory)
     position = state.position if state else 0
     size = journal_reader.end_offset(path) - position
-    return Lag(state is not None, size, _age_of_next(path, position) if size else 0.0)
-
-
-def _age_of_next(path: str, position: int) -> float:
-    """Return the age in seconds of the next message, 0 if there is none."""
-    with contextlib.suppress(JournalFailed, ValueError):
-        for line in journal_reader.lines(path, position):
-            if line.kind in journal.CAPTURE_EVENTS:
-                archived = datetime.datetime.fromisoformat(line.field("time"))
-                return max(0.0, time.time() - archived.timestamp())
-    return 0.0
+    return Lag(
+        state is not None,
+        size,
+        journal_reader.age_of_next(path, position, journal.CAPTURE_EVENTS),
+    )
 
 
 def touch_last_run(settings: Settings) -> None:

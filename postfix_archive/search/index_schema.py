@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from postfix_archive.store import outcome, outcome_summary
 
-VERSION = 3  # of tables and terms; another one is built again
+VERSION = 4  # of tables and terms; another one is built again
 APPLICATION_ID = 0x70666173  # PRAGMA application_id: "pfas"
 
 # Body first: FTS5 stores no column number for terms of the first column.
@@ -85,6 +85,7 @@ CREATE TABLE address_use (
     address INTEGER NOT NULL, message INTEGER NOT NULL, roles INTEGER NOT NULL,
     PRIMARY KEY (address, message)
 ) WITHOUT ROWID;
+CREATE INDEX address_use_message ON address_use (message, roles);
 CREATE TABLE label (
     number INTEGER PRIMARY KEY, kind INTEGER NOT NULL, name TEXT NOT NULL,
     UNIQUE (kind, name)
@@ -92,6 +93,7 @@ CREATE TABLE label (
 CREATE TABLE label_use (
     label INTEGER NOT NULL, message INTEGER NOT NULL, PRIMARY KEY (label, message)
 ) WITHOUT ROWID;
+CREATE INDEX label_use_message ON label_use (message);
 CREATE TABLE message_key (
     hash INTEGER NOT NULL, message INTEGER NOT NULL, PRIMARY KEY (hash, message)
 ) WITHOUT ROWID;

@@ -12,7 +12,7 @@ import contextlib
 import datetime
 import math
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import NamedTuple
 
@@ -103,7 +103,12 @@ def record_of(settings: Settings, place: Place | Hit) -> Record:
 
 
 def last_records(
-    settings: Settings, archive: str, since: float, until: float, last: int
+    settings: Settings,
+    archive: str,
+    since: float,
+    until: float,
+    last: int,
+    warn: Callable[[str], None],
 ) -> Iterator[Record]:
     """Yield the last records of one archive, oldest first; see record_reader.records.
 
@@ -113,7 +118,7 @@ def last_records(
     places = _last_places(settings, archive, since, until, last)
     if places is None:
         yield from record_reader.records(
-            store, archive, since=since, until=until, last=last
+            store, archive, since=since, until=until, last=last, warn=warn
         )
         return
     for place in places:

@@ -55,6 +55,7 @@ class Event(TypedDict, total=False):
     uid: int
     login: str
     sudo_user: str
+    web_user: str
     person: str
     person_uid: int
     requested_by: str
@@ -208,7 +209,8 @@ def is_valid_outcome(event: dict[str, object]) -> bool:
 
 def _is_valid_hold(event: dict[str, object]) -> bool:
     """Return whether a hold says what it holds, and who set it, since when and why."""
-    what = {"query": "", "ids": "", "archives": "", "login": "", "sudo_user": ""}
+    optional = ("query", "ids", "archives", "login", "sudo_user", "web_user")
+    what = dict.fromkeys(optional, "")
     return (
         _are_strings({**what, **event}, "name", "reason", "set", "user", *what)
         and type(event.get("uid")) is int

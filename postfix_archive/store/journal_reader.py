@@ -9,9 +9,11 @@ offset counts bytes from the start of the first segment. Raises JournalFailed.
 from __future__ import annotations
 
 import contextlib
+import datetime
 import io
 import os
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Collection, Iterable, Iterator
 from itertools import islice
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
@@ -173,6 +175,21 @@ def events_after(path: str, offset: int = 0) -> Iterator[tuple[int, Event]]:
             event = valid_event(line)
             if event is not None:
                 yield line.end, event
+
+
+def age_of_next(path: str, offset: int, kinds: Collection[str] = ()) -> float:
+    """Return the age in seconds of the first line from an offset on, 0 if none is left.
+
+    With kinds, of the first event of these. Damaged lines are passed over.
+    """
+    with contextlib.suppress(JournalFailed):
+        for line in lines(path, offset):
+            if kinds and line.kind not in kinds:
+                continue
+            with contextlib.suppress(ValueError):
+                written = datetime.datetime.fromisoformat(line.time)
+                return max(0.0, time.time() - written.timestamp())
+    return 0.0
 
 
 def segments(path: str) -> list[tuple[str, int, int]]:

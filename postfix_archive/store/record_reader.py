@@ -10,7 +10,7 @@ import contextlib
 import datetime
 import math
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from postfix_archive.errors import (
     JournalFailed,
@@ -73,19 +73,24 @@ def records(
     since: float = 0.0,
     until: float = math.inf,
     last: int | None = None,
+    warn: Callable[[str], None] = lambda text: None,
 ) -> Iterator[Record]:
     """Yield the records of one archive, oldest first.
 
     since and until are Unix times: only those first archived at or after since and
     before until, and of these the last ones only. Holds one record in memory at a time;
-    the offsets of its lines come from a temporary database.
+    the offsets of its lines come from a temporary database. Passes over damaged lines;
+    warn is called at the end with a line about them.
     """
     path = journal_reader.path_of(directory, archive)
+    damage = _Damage(path)
     with record_index.RecordIndex() as index:
-        index.add(_index_rows(path))
+        index.add(_index_rows(path, damage))
         lists = index.offsets(since, until, last)
         for lines in journal_reader.lists_of_lines_at(path, lists):
-            yield from record.merge(archive, _events(path, lines)).values()
+            yield from record.merge(archive, _events(lines, damage)).values()
+    if damage.count:
+        warn(damage.text())
 
 
 def record_at(directory: str, archive: str, offsets: Iterable[int]) -> Record:
@@ -119,13 +124,14 @@ def record_at(directory: str, archive: str, offsets: Iterable[int]) -> Record:
 def find_record(directory: str, id_prefix: str, archive: str | None) -> Record:
     """Return the record whose archive id starts with id_prefix.
 
-    Searches one archive, or all for None. Raises RecordNotFound for no or several
-    matches.
+    Searches one archive, or all for None; passes over damaged lines. Raises
+    RecordNotFound for no or several matches.
     """
     matches: dict[tuple[str, str], list[Event]] = {}
     for name in [archive] if archive else archives(directory):
         path = journal_reader.path_of(directory, name)
-        for event in _events(path, _with_prefix(path, id_prefix)):
+        damage = _Damage(path)
+        for event in _events(_with_prefix(path, id_prefix, damage), damage):
             key = (name, event["id"])
             if event["event"] in journal.REMOVAL_EVENTS:
                 matches.pop(key, None)
@@ -141,19 +147,21 @@ def find_record(directory: str, id_prefix: str, archive: str | None) -> Record:
     return record.merge(name, events)[archive_id]
 
 
-def with_same_message_id(directory: str, message: Record) -> Iterator[Record]:
+def with_same_message_id(
+    directory: str, message: Record, warn: Callable[[str], None]
+) -> Iterator[Record]:
     """Yield the other records of the archive with the Message-ID of this one.
 
     These are passes of the message that changed it, for example by a list manager. Of
     PASS_SPAN before and after; reads the header of every copy of that time, but skips
-    those that are missing or damaged.
+    those that are missing or damaged. warn as for records().
     """
     message_id = _message_id(directory, message)
     if not message_id:
         return
     archived = datetime.datetime.fromisoformat(message.events[0]["time"]).timestamp()
     begin, end = archived - PASS_SPAN, archived + PASS_SPAN
-    for other in records(directory, message.archive, since=begin, until=end):
+    for other in records(directory, message.archive, since=begin, until=end, warn=warn):
         if other.archive_id == message.archive_id:
             continue
         with contextlib.suppress(StoreFailed, RecordDamaged):
@@ -247,25 +255,48 @@ def _path(directory: str, message: Record, file_name: str) -> str:
     return f"{directory}/{message.archive}/{file_name}"
 
 
-def _index_rows(path: str) -> Iterator[tuple[str, int, str]]:
+class _Damage:
+    """What was passed over in a journal: how many lines, and the first of them."""
+
+    def __init__(self, path: str) -> None:
+        self.count = 0
+        self._path = path
+        self._offset = 0
+        self._problem = ""
+
+    def add(self, line: journal_reader.Line, problem: str) -> None:
+        """Add a line."""
+        if not self.count:
+            self._offset, self._problem = line.offset, problem
+        self.count += 1
+
+    def text(self) -> str:
+        """Return one line that says where, what, and what to do next."""
+        lines = journal_reader.lines(self._path)
+        number = sum(each.offset <= self._offset for each in lines)
+        others = f", and {self.count - 1} more" if self.count > 1 else ""
+        return (
+            f"{self._path}, line {number}: {self._problem}{others}; passed over; run"
+            " postfix-archive verify"
+        )
+
+
+def _index_rows(path: str, damage: _Damage) -> Iterator[tuple[str, int, str]]:
     """Yield archive id, offset and time of each line that is about a message.
 
     The time is "" for a line without an envelope, also for one that is struck out.
     """
     for line in journal_reader.lines(path):
-        try:
-            archive_id = line.field("id")
-        except ValueError as error:
-            raise _damaged(path, line) from error
+        archive_id = _archive_id(line, damage)
         if archive_id:
             is_capture = line.kind in journal.CAPTURE_EVENTS and not line.is_struck_out
             yield archive_id, line.offset, line.time if is_capture else ""
 
 
-def _events(path: str, lines: Iterable[journal_reader.Line]) -> Iterator[Event]:
+def _events(lines: Iterable[journal_reader.Line], damage: _Damage) -> Iterator[Event]:
     """Yield the events, but those struck out, which a removal has to account for.
 
-    lines has all of a record, in order. Raises JournalFailed at the end.
+    lines has all of a record, in order.
     """
     struck_out: dict[str, journal_reader.Line] = {}
     removed: set[str] = set()
@@ -273,7 +304,8 @@ def _events(path: str, lines: Iterable[journal_reader.Line]) -> Iterator[Event]:
         try:
             event = line.event()
         except ValueError as error:
-            raise _damaged(path, line) from error
+            damage.add(line, str(error))
+            continue
         if event is None:
             continue
         archive_id = event.get("id", "")
@@ -288,24 +320,25 @@ def _events(path: str, lines: Iterable[journal_reader.Line]) -> Iterator[Event]:
             removed.add(archive_id)
         yield event
     for line in struck_out.values():
-        raise _damaged(path, line, "details struck out, and no later event says why")
+        damage.add(line, "details struck out, and no later event says why")
 
 
-def _with_prefix(path: str, id_prefix: str) -> Iterator[journal_reader.Line]:
+def _with_prefix(
+    path: str, id_prefix: str, damage: _Damage
+) -> Iterator[journal_reader.Line]:
     for line in journal_reader.lines(path):
-        try:
-            archive_id = line.field("id")
-        except ValueError as error:
-            raise _damaged(path, line) from error
+        archive_id = _archive_id(line, damage)
         if archive_id and archive_id.startswith(id_prefix):
             yield line
 
 
-def _damaged(
-    path: str, line: journal_reader.Line, damage: str = "not a journal line"
-) -> JournalFailed:
-    number = sum(each.offset <= line.offset for each in journal_reader.lines(path))
-    return JournalFailed(f"{path}, line {number}: {damage}; run postfix-archive verify")
+def _archive_id(line: journal_reader.Line, damage: _Damage) -> str:
+    """Return the archive id in a line, "" if it has none or is damaged."""
+    try:
+        return line.field("id")
+    except ValueError as error:
+        damage.add(line, str(error))
+        return ""
 
 
 def not_found(id_prefix: str, directory: str) -> RecordNotFound:

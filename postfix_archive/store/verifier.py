@@ -57,6 +57,7 @@ REMOVAL_EVENTS = ERASED, PURGED = "erased", "purged"
 RETENTION = "retention"  # notes how long a record is kept; none is purged without
 HOLD_SET, HOLD_RELEASED = "hold-set", "hold-released"
 ERASE_REQUESTED, ERASE_WITHDRAWN = "erase-requested", "erase-withdrawn"
+NO_UID = "-1"  # of a user of the web page without an account at the host
 SEALS, SEALED = "seals", "sealed"  # directory in the store; event
 SEAL_NAME = re.compile(r"(\d{6,18})-\d{8}T\d{6}Z\.json", re.ASCII)
 SEAL_FORMAT = 1
@@ -654,7 +655,10 @@ def _check_removal(
     requester, requester_uid, approver, approver_uid = map(fields.get, keys)
     if not all((requester, requester_uid, approver, approver_uid)):
         result.add_error(location, f"erases {record_id}, and two people are not named")
-    elif requester_uid == approver_uid or requester == approver:
+    elif (
+        requester_uid == approver_uid != NO_UID
+        or str(requester).casefold() == str(approver).casefold()
+    ):
         problem = f"erases {record_id}, requested and approved by {approver}"
         result.add_error(location, problem)
     if not number:

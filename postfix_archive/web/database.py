@@ -19,14 +19,23 @@ BUSY_TIME = 10.0  # seconds that a writer waits for another
 # Times are Unix times. data: JSON, of the user and what the pages keep.
 TABLES = """
 CREATE TABLE session (
-    token_sha256 TEXT PRIMARY KEY, user TEXT NOT NULL, used REAL NOT NULL,
-    data TEXT NOT NULL
+    token_sha256 TEXT PRIMARY KEY, user TEXT NOT NULL, started REAL NOT NULL,
+    used REAL NOT NULL, client TEXT NOT NULL, data TEXT NOT NULL
 ) WITHOUT ROWID;
 CREATE INDEX session_user ON session (user);
 CREATE TABLE local_user (
     name TEXT PRIMARY KEY, password_hash TEXT NOT NULL, grants TEXT NOT NULL,
-    addresses TEXT NOT NULL, display_name TEXT NOT NULL, is_disabled INTEGER NOT NULL
+    addresses TEXT NOT NULL, display_name TEXT NOT NULL,
+    is_disabled INTEGER NOT NULL DEFAULT 0,
+    must_change_password INTEGER NOT NULL DEFAULT 0,
+    totp_secret TEXT NOT NULL DEFAULT '', totp_step INTEGER NOT NULL DEFAULT 0
 ) WITHOUT ROWID;
+CREATE TABLE recovery_code (
+    name TEXT NOT NULL, code_sha256 TEXT NOT NULL, PRIMARY KEY (name, code_sha256)
+) WITHOUT ROWID;
+CREATE TABLE user_change (
+    time REAL NOT NULL, changed_by TEXT NOT NULL, name TEXT NOT NULL, text TEXT NOT NULL
+);
 CREATE TABLE secret (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
 """
 KEY_SIZE = 32  # bytes

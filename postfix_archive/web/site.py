@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from flask import current_app, g, redirect, request, url_for
+from flask import current_app, g, redirect, request, session, url_for
 
 from postfix_archive.config.settings import Settings
 from postfix_archive.errors import AccessRefused
@@ -19,6 +19,7 @@ from postfix_archive.web.visible_archives import VisibleArchives
 from postfix_archive.web.web_settings import WebSettings
 
 NAME = "postfix_archive"  # in Flask.extensions
+REASON = "reason"  # key of the session
 Page = TypeVar("Page", bound=Callable[..., Any])
 
 
@@ -50,8 +51,12 @@ def user() -> User:
 
 
 def archives(reason: str = "") -> VisibleArchives:
-    """Return the archives as this user may see them."""
-    return VisibleArchives(current().settings, user(), reason)
+    """Return the archives as this user may see them.
+
+    reason is why they look; without one it is what they said in this session.
+    """
+    said = reason or session.get(REASON, "")
+    return VisibleArchives(current().settings, user(), said)
 
 
 def needs_login(page: Page) -> Page:
@@ -74,7 +79,7 @@ def needs(condition: Callable[[User], bool], what: str) -> Callable[[Page], Page
         @functools.wraps(page)
         def with_condition(*args: Any, **options: Any) -> Any:
             if not condition(user()):
-                # visible_archives records it once the access journal knows web users.
+                archives().record_refusal(f"{request.method} {request.path}")
                 raise AccessRefused(f"this page is for {what}")
             return page(*args, **options)
 

@@ -24,6 +24,7 @@ DEFAULTS = {
     "web_language": "en",
     "web_listen": "127.0.0.1:8090",
     "web_logins": "local",
+    "web_session_limit": "12h",
     "web_session_time": "30m",
     "web_url": "",
 }
@@ -35,8 +36,9 @@ class WebSettings:
 
     web_directory: str
     web_language: str
-    web_listen: tuple[str, int]
+    web_listen: str  # address:port, or unix:path
     web_logins: tuple[str, ...]
+    web_session_limit: int  # seconds after the login
     web_session_time: int  # seconds without a request
     web_url: str  # as browsers see it, without a slash at the end
 
@@ -93,6 +95,19 @@ def _parse_directory(value: str, location: str) -> str:
     return value.rstrip("/")
 
 
+def parse_listen(value: str, location: str) -> str:
+    """Check where the page listens; location begins the error message."""
+    if value.startswith("unix:/"):
+        return value
+    try:
+        archive_settings.parse_port(value, location)
+    except SettingInvalid:
+        raise SettingInvalid(
+            f"{location}: must be address:port, such as 127.0.0.1:8090, or unix:/path"
+        ) from None
+    return value
+
+
 def _parse_logins(value: str, location: str) -> tuple[str, ...]:
     logins = tuple(value.replace(",", " ").split())
     if not logins or {*logins} - {*LOGINS}:
@@ -127,8 +142,9 @@ def _parse_url(value: str, location: str) -> str:
 PARSERS: dict[str, Callable[[str, str], Any]] = {
     "web_directory": _parse_directory,
     "web_language": _parse_language,
-    "web_listen": archive_settings.parse_port,
+    "web_listen": parse_listen,
     "web_logins": _parse_logins,
+    "web_session_limit": _parse_time,
     "web_session_time": _parse_time,
     "web_url": _parse_url,
 }

@@ -391,8 +391,10 @@ def test_what_waits_arrives_when_the_cause_is_repaired(host: PrivatePostfix) -> 
 COMMAND_ERRORS = {
     "AcceptanceInvalid",
     "AccessNotRecorded",
+    "AccessRefused",
     "AccessServiceFailed",
     "BypassRefused",
+    "DecisionRefused",
     "ExportFailed",
     "FollowerRunning",
     "EraseRefused",
@@ -406,7 +408,9 @@ COMMAND_ERRORS = {
     "InstallRefused",
     "LibraryMissing",
     "LogUnreadable",
+    "LoginFailed",
     "NotRoot",
+    "PasswordWrong",
     "PersonUnknown",
     "PostfixCommandFailed",
     "PostfixMissing",
@@ -427,6 +431,9 @@ COMMAND_ERRORS = {
     "ReplicatorRunning",
     "RestoreFailed",
     "TimeStampFailed",
+    "WebServerFailed",
+    "UserInvalid",
+    "WebDatabaseFailed",
 }
 
 

@@ -390,7 +390,9 @@ def test_a_killed_service_leaves_no_lock_and_no_child(
     assert run(config, "index").returncode == 0
 
 
-def test_with_an_index_a_look_up_reads_only_its_own_lines(indexed: Path) -> None:
+def test_with_an_index_a_look_up_reads_only_its_own_lines(
+    indexed: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     store = indexed.parent / "store"
     path = journal_lines.segments(store / LEGAL)[0]
     lines = path.read_bytes().splitlines(keepends=True)
@@ -401,7 +403,18 @@ def test_with_an_index_a_look_up_reads_only_its_own_lines(indexed: Path) -> None
     assert (process.returncode, names(process.stdout)) == (0, [last.name])
     assert last.subject in run(indexed, "show", last.archive_id[:14]).stdout
     shutil.rmtree(f"{store}-index")
-    assert "not a journal line" in run(indexed, "list", "--last", "1").stderr
+    count = sum(b'"event":"archived"' in each for each in lines[5:])
+    for options in ([], ["--last", "100"], ["--json"]):
+        process = run(indexed, "list", *options)
+        assert process.returncode == 1
+        assert len(process.stdout.splitlines()) == count
+        [warning] = process.stderr.splitlines()
+        assert "journal, line 1: not a journal line, and 4 more; passed over" in warning
+    assert last.subject in run(indexed, "show", last.archive_id[:14]).stdout
+    target = str(tmp_path_factory.mktemp("export") / "mails")
+    exported = run(indexed, "export", "--format", "eml", target)
+    assert (exported.returncode, exported.stderr.count("not a journal line")) == (1, 1)
+    assert f": {count}" in exported.stdout
 
 
 def test_a_missing_library_is_one_line(indexed: Path) -> None:

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import pytest
 
-from postfix_archive.errors import JournalFailed, RecordNotFound
+from postfix_archive.errors import RecordNotFound
 from postfix_archive.message import dates, envelope
 from postfix_archive.store import journal, journal_reader, record_reader, verifier
 from postfix_archive.store.journal_event import Event
 
 import journal_lines
+from journal_lines import make_line
 from unit.examples import HR, LEGAL, NOW, make_envelope
 
 Fields = dict[str, str | int]
@@ -242,11 +244,43 @@ def test_a_line_being_written_is_no_line_yet(tmp_path: Path) -> None:
     assert (line.offset, line.end, line.kind) == (first, len(content), "archived")
 
 
-def test_damage_is_named_with_its_line(tmp_path: Path) -> None:
-    path = write(tmp_path, [capture(1), capture(2), capture(3)])
+def test_the_age_is_that_of_the_next_line_that_can_be_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write(tmp_path, [capture(1), outcome(1), outcome(1), capture(2)])
+    first, damaged, *others = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join([first, b"\0" * 4096, damaged, *others]))
+    end = path.stat().st_size
+    monkeypatch.setattr(time, "time", lambda: NOW + 10.0)
+    age = partial(journal_reader.age_of_next, str(path.parent))
+    assert [age(0), age(len(first)), age(end)] == [10.0, 8.0, 0.0]
+    assert age(len(first), journal.CAPTURE_EVENTS) == 7.0
+    assert age(0, journal.BYPASS_EVENTS) == 0.0
+
+
+def test_damage_is_passed_over_and_named_with_its_line(tmp_path: Path) -> None:
+    path = write(tmp_path, [capture(1), capture(2), capture(3), capture(4)])
     lines = path.read_bytes().splitlines(keepends=True)
     invalid = {**journal_lines.parse(lines[2]), "size": -5}
-    for damaged in (b"noise\n", journal_lines.make_line(invalid)):
-        path.write_bytes(b"".join([*lines[:2], damaged]))
-        with pytest.raises(JournalFailed, match="journal, line 3: not a journal line"):
-            list(record_reader.records(str(tmp_path), LEGAL))
+    for damaged in (b"noise\n", b"\0" * 512 + lines[2], make_line(invalid)):
+        path.write_bytes(b"".join([*lines[:2], damaged, *lines[3:]]))
+        warnings: list[str] = []
+        records = record_reader.records(str(tmp_path), LEGAL, warn=warnings.append)
+        assert [each.archive_id for each in records] == [*map(archive_id, (1, 2, 4))]
+        assert warnings == [
+            f"{path.parent}, line 3: not a journal line; passed over; run"
+            " postfix-archive verify"
+        ]
+        found = record_reader.find_record(str(tmp_path), archive_id(4), None)
+        assert found.archive_id == archive_id(4)
+
+
+def test_a_line_struck_out_without_an_event_is_passed_over(tmp_path: Path) -> None:
+    path = write(tmp_path, [capture(1), outcome(1), outcome(1), capture(2)])
+    journal_lines.strike_out(path, 1)
+    journal_lines.strike_out(path, 2)
+    warnings: list[str] = []
+    records = record_reader.records(str(tmp_path), LEGAL, warn=warnings.append)
+    assert [each.archive_id for each in records] == [*map(archive_id, (1, 2))]
+    [warning] = warnings
+    assert "line 2: details struck out, and no later event says why" in warning

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -97,3 +98,20 @@ def test_auditor_and_admin(site: WebSite) -> None:
     assert admin.names == []
     with pytest.raises(RecordNotFound):
         admin.message(LEGAL, other)
+
+
+def test_accesses_and_refusals_are_recorded(site: WebSite) -> None:
+    his, other = add(site)
+    view = VisibleArchives(site.store.settings, BOB)
+    view.search("contract")
+    view.message(LEGAL, his)
+    with pytest.raises(RecordNotFound):
+        view.message(LEGAL, other)
+    lines = site.store.run("history", "--json").output.splitlines()
+    entries = [json.loads(each) for each in lines]
+    assert {each["web_user"] for each in entries} == {"bob"}
+    assert [(e["action"], e["query"], e.get("ids", [])) for e in entries] == [
+        ("search", "contract", [his]),
+        ("show", his, [his]),
+        ("refused", f"message {other} of {LEGAL}", []),
+    ]
