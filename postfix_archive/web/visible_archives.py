@@ -12,6 +12,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
+from contextlib import closing, suppress
 from functools import cached_property
 from itertools import islice
 from typing import NamedTuple
@@ -37,6 +38,7 @@ from postfix_archive.search.query_nodes import All, Node, Word
 from postfix_archive.search.search import Search
 from postfix_archive.store import record_reader
 from postfix_archive.store.record import Pass, Record
+from postfix_archive.system.spool import Spool
 from postfix_archive.web import own_mail
 from postfix_archive.web.user import User
 
@@ -73,10 +75,19 @@ class VisibleMessage:
     without the header fields that name them. ``record`` is for who may see all of it.
     """
 
-    def __init__(self, settings: Settings, user: User, record: Record) -> None:
-        self._settings = settings
+    def __init__(
+        self,
+        settings: Settings,
+        user: User,
+        record: Record,
+        offsets: Sequence[int] = (),
+    ) -> None:
+        """offsets are those of the record's lines in the journal."""
+        self.settings = settings
+        self.offsets = offsets
         self._user = user
         self._record = record
+        self.size = int(record.events[0]["size"])  # bytes, as received
         self.archive = record.archive
         self.archive_id = record.archive_id
         self.is_whole = user.may_read_all(record.archive)
@@ -97,17 +108,60 @@ class VisibleMessage:
 
     @cached_property
     def original(self) -> bytes:
-        """The original, compared with its SHA-256, as this user may see it."""
-        settings = self._settings
-        with closing(
-            self.stored.read_original(
-                settings.archive_store_directory, settings.archive_spool_directory
-            )
-        ) as content:
+        """The original; see original_chunks()."""
+        return b"".join(self.original_chunks())
+
+    def original_chunks(self) -> Iterator[bytes]:
+        """Yield the original as this user may see it.
+
+        All of it is compared with its SHA-256 before. Raises RecordDamaged, StoreFailed
+        and SpoolFailed.
+        """
+        with closing(self.stored.read_original(*self._directories)) as content:
             if self.is_whole:
                 return b"".join(content.chunks())
             hidden = redaction.others(self.stored.recipients, self._user.addresses)
             return b"".join(Redaction(content, hidden).content(content))
+                yield from content.chunks()
+                return
+            redaction = Redaction(content, self._hidden_from(self.stored.recipients))
+            yield from redaction.content(content)
+
+    def copy_chunks(self) -> Iterator[bytes]:
+        """Yield the archive copy, compared likewise; for who may see all of it."""
+        stored = StoredMessage(self.record, self.stored.event)
+        with closing(stored.read_copy(*self._directories)) as content:
+            yield from content.chunks()
+
+    def report_chunks(self) -> Iterator[bytes]:
+        """Yield the latest outcome report; for who may see all of it.
+
+        Raises RecordNotFound if there is none.
+        """
+        yield from record_reader.outcome_report(self._directories[0], self.record)
+
+    def named_recipients(self) -> set[tuple[bytes, bytes]]:
+        """Return (final, original) of those recipients that To: or Cc: names.
+
+        For who may see all of it. Raises RecordDamaged, also for a header that is too
+        long to tell.
+        """
+        store, spool_directory = self._directories
+        with closing(Spool()) as head:
+            head.add(record_reader.original_head(store, self.record), spool_directory)
+            return {*Redaction(head, self.stored.recipients).recipients}
+
+    @property
+    def _directories(self) -> tuple[str, str]:
+        settings = self.settings
+        return settings.archive_store_directory, settings.archive_spool_directory
+
+    def _hidden_from(self, recipients: Sequence[Recipient]) -> list[Recipient]:
+        """Return the recipients but the user's own addresses, which they may see."""
+        own = {each.encode() for each in self._user.addresses}
+        return [
+            e for e in recipients if not {e.final.lower(), e.original.lower()} & own
+        ]
 
     @property
     def passes(self) -> list[Pass]:
@@ -234,9 +288,35 @@ class VisibleArchives:
         """Return a message by its whole archive id; action is what is recorded."""
         recorder = self.recorder(action, archive_id)
         place = self._find(archive, archive_id)
+        # The same words whether it is there or not.
+        not_found = RecordNotFound(f"there is no message {archive_id} for you to read")
+        if archive not in self.names:
+            self.record_refusal(f"message {archive_id} of {archive}")
+            raise not_found
+        if self._user.may_read_all(archive):
+            place = self._place_of(archive, archive_id)
+            if place is None:
+                raise not_found
+        else:
+            hit = self._hit(archive, archive_id)
+            if hit is None:
+                self.record_refusal(f"message {archive_id} of {archive}")
+                raise not_found
+            place = hit
+        if place.archive_id != archive_id:
+            raise not_found
         recorder.record({archive: [archive_id]})
         record = look_up.record_of(self._settings, place)
-        return VisibleMessage(self._settings, self._user, record)
+        return VisibleMessage(self._settings, self._user, record, place.offsets)
+
+    def _place_of(self, archive: str, archive_id: str) -> look_up.Place | Hit | None:
+        """Return where a record is, None if it is not there.
+
+        What was removed is not found either: the reason could be of another archive.
+        """
+        with suppress(RecordNotFound):
+            return look_up.find(self._settings, archive_id, archive)
+        return None
 
     def check(self, action: str, query: str, archives: Sequence[str]) -> None:
         """Raise what an action with a query would: QueryInvalid, ReasonMissing, …"""
