@@ -30,7 +30,7 @@ from postfix_archive.errors import (
     RecordNotFound,
     UserInvalid,
 )
-from postfix_archive.web import database, language, logins, sessions, site
+from postfix_archive.web import api, database, language, logins, sessions, site
 from postfix_archive.web.navigation import navigation
 from postfix_archive.web.site import Site
 from postfix_archive.web.web_settings import WebSettings
@@ -40,6 +40,7 @@ PAGES = (
     "home",
     "account_page",
     "users_page",
+    "api",
     "exports_page",
     "holds_page",
     "erasures_page",
@@ -95,7 +96,7 @@ def create_app(settings: Settings, web: WebSettings) -> Flask:
     app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
     app.extensions[site.NAME] = Site(settings, web)
     sessions.install(app)
-    CSRFProtect(app)
+    CSRFProtect(app).exempt(api.blueprint)  # which no browser's cookie opens
     logins.install(app)
     language.install(app)
     app.context_processor(_shared)

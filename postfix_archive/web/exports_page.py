@@ -83,19 +83,28 @@ def start() -> Page:
     reason = form.get("reason", "").strip()
     fields = {"query": query, "ids": ids, "format": kind, "chosen": chosen}
     try:
-        order = _order(query, ids, kind, chosen, reason)
+        order = make_order(
+            query,
+            ids=ids,
+            kind=kind,
+            archives=chosen,
+            redacts="redact" in form,
+            reason=reason,
+        )
         job_id = export_jobs.start(site.current(), site.user(), order)
     except (ExportFailed, QueryInvalid, RecordNotFound) as error:
         return _list(str(error), reason=reason, redact="redact" in form, **fields)
     return redirect(url_for("exports.show", job_id=job_id))
 
 
-def _order(
+def make_order(
     query: str,
-    ids: tuple[str, ...],
+    *,
     kind: str,
-    archives: tuple[str, ...],
+    redacts: bool,
     reason: str,
+    ids: tuple[str, ...] = (),
+    archives: tuple[str, ...] = (),
 ) -> Order:
     """Return a valid order. Raises ExportFailed and the errors of check()."""
     if not query and not ids:
@@ -107,7 +116,6 @@ def _order(
     view = site.archives(reason)
     selected = tuple(view.select(archives))
     view.check("export", "" if ids else query, selected)
-    redacts = "redact" in request.form
     return Order("" if ids else query, ids, selected, kind, redacts, reason)
 
 
@@ -116,14 +124,15 @@ def _order(
 def show(job_id: str) -> Page:
     """Show how far an export is, or what it has."""
     job = _job(job_id)
-    return render_template("export.html", job=job, files=_files(job), **_shared())
+    return render_template("export.html", job=job, files=files_of(job), **_shared())
 
 
 def _job(job_id: str) -> Job:
     return export_jobs.find(site.current(), site.user(), job_id)
 
 
-def _files(job: Job) -> tuple[str, ...]:
+def files_of(job: Job) -> tuple[str, ...]:
+    """Return the names of the files that can be downloaded."""
     return FILES[job.order.format] if job.state == COMPLETE else ()
 
 
@@ -132,7 +141,7 @@ def _files(job: Job) -> tuple[str, ...]:
 def download(job_id: str, name: str) -> Response:
     """Send a file of an export, or the part of it that a Range: field asks for."""
     job = _job(job_id)
-    if name not in _files(job):
+    if name not in files_of(job):
         raise RecordNotFound(f"the export {job_id} has no file {name}")
     _require_rights(job)
     path = f"{export_jobs.directory(site.current(), job_id)}/{name}"
