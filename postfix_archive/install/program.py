@@ -40,6 +40,9 @@ RELEASE_FILES = (
     "man/*.[15]",
     "install/requirements*.txt",
     "procedure/*.j2",
+    "web/templates/*",
+    "web/static/*",
+    "web/translations/*/*/*",
 )  # in the package
 DEFAULT_PREFIX = "/usr/local"
 ERROR_LENGTH = 800  # characters at the end of a program's output, as of pip
