@@ -21,9 +21,12 @@ LOGINS = ("local", "ldap", "oidc", "proxy")
 
 DEFAULTS = {
     "web_directory": "/var/lib/postfix-archive-web",
+    "web_export_days": "7",
+    "web_export_limit": "10000000000",
     "web_language": "en",
     "web_listen": "127.0.0.1:8090",
     "web_logins": "local",
+    "web_require_totp": "no",
     "web_session_limit": "12h",
     "web_session_time": "30m",
     "web_url": "",
@@ -35,9 +38,12 @@ class WebSettings:
     """All settings of archive-web.cf, with valid values."""
 
     web_directory: str
+    web_export_days: int  # that the files of an export are kept
+    web_export_limit: int  # bytes of mail in one export
     web_language: str
     web_listen: str  # address:port, or unix:path
     web_logins: tuple[str, ...]
+    web_require_totp: bool  # of local users
     web_session_limit: int  # seconds after the login
     web_session_time: int  # seconds without a request
     web_url: str  # as browsers see it, without a slash at the end
@@ -46,6 +52,11 @@ class WebSettings:
     def database_path(self) -> str:
         """The database of users, sessions and jobs."""
         return f"{self.web_directory}/web.db"
+
+    @property
+    def export_directory(self) -> str:
+        """The directory with one directory for each export."""
+        return f"{self.web_directory}/exports"
 
     @property
     def is_https(self) -> bool:
@@ -115,6 +126,13 @@ def _parse_logins(value: str, location: str) -> tuple[str, ...]:
     return logins
 
 
+def _parse_number(value: str, location: str) -> int:
+    number = main_cf.parse_number(value)
+    if not number:
+        raise SettingInvalid(f"{location}: must be a number, at least 1")
+    return number
+
+
 def _parse_language(value: str, location: str) -> str:
     if value not in ("en", "de"):
         raise SettingInvalid(f"{location}: must be en or de")
@@ -126,6 +144,12 @@ def _parse_time(value: str, location: str) -> int:
     if not seconds or seconds > archive_settings.TIME_LIMIT:
         raise SettingInvalid(f"{location}: must be a time such as 30m or 8h")
     return seconds
+
+
+def _parse_yes_no(value: str, location: str) -> bool:
+    if value not in ("yes", "no"):
+        raise SettingInvalid(f"{location}: must be yes or no")
+    return value == "yes"
 
 
 def _parse_url(value: str, location: str) -> str:
@@ -141,9 +165,12 @@ def _parse_url(value: str, location: str) -> str:
 
 PARSERS: dict[str, Callable[[str, str], Any]] = {
     "web_directory": _parse_directory,
+    "web_export_days": _parse_number,
+    "web_export_limit": _parse_number,
     "web_language": _parse_language,
     "web_listen": parse_listen,
     "web_logins": _parse_logins,
+    "web_require_totp": _parse_yes_no,
     "web_session_limit": _parse_time,
     "web_session_time": _parse_time,
     "web_url": _parse_url,
