@@ -39,6 +39,7 @@ RELEASE_FILES = (
     "master.cf.d/*",
     "man/*.[15]",
     "install/requirements*.txt",
+    "install/archive-web.cf",
     "procedure/*.j2",
     "web/templates/*",
     "web/static/*",
