@@ -18,11 +18,11 @@ from postfix_archive.config.settings import Settings
 from postfix_archive.errors import (
     AccessRefused,
     ArchiveError,
-    LoginDelayed,
     DecisionRefused,
     EraseRefused,
     ExportFailed,
     HoldRefused,
+    LoginDelayed,
     PersonUnknown,
     QueryInvalid,
     ReasonMissing,
@@ -35,11 +35,11 @@ from postfix_archive.web.navigation import navigation
 from postfix_archive.web.site import Site
 from postfix_archive.web.web_settings import WebSettings
 
-PAGES = ("login_page", "home", "account_page", "users_page")
 PAGES = (
     "login_page",
     "home",
     "account_page",
+    "users_page",
     "exports_page",
     "holds_page",
     "erasures_page",
