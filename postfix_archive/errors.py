@@ -48,7 +48,7 @@ with exit code 1.
      +-- WebServerFailed                          postfix-archive web
      +-- WebDatabaseFailed, AccessRefused         the web page
      +-- LoginFailed, UserInvalid
-     |    +-- PasswordWrong
+     |    +-- PasswordWrong, LoginDelayed
 """
 
 
@@ -348,6 +348,19 @@ class LoginFailed(ArchiveError):
 
 class PasswordWrong(LoginFailed):
     """The password is not that of the name, which is known."""
+
+
+class LoginDelayed(LoginFailed):
+    """After several failures the next attempt must wait; ``seconds`` says how long."""
+
+    def __init__(self, text: str, seconds: int) -> None:
+        super().__init__(text, seconds)
+        self.text = text
+        self.seconds = seconds
+
+    def __str__(self) -> str:
+        """Return the text."""
+        return self.text
 
 
 class UserInvalid(ArchiveError):

@@ -54,7 +54,7 @@ class WebSite:
             f"web_directory = {directory}/web\n"
         )
         self.web = web_settings.load(str(directory))
-        Path(self.web.database_path).write_bytes(_database())
+        Path(self.web.database_path).write_bytes(users_database())
 
     @property
     def app(self) -> Flask:
@@ -108,7 +108,7 @@ def access_service(site: WebSite, *settings: str) -> Iterator[None]:
     def decide(settings: Settings, one: Decision) -> str:
         return web_decisions.carry_out(settings, one, warn=print)
 
-    with AccessService(found, append, decide) as service:
+    with AccessService(lambda: site.store.settings, append, decide) as service:
         thread = threading.Thread(target=service.serve_forever, args=(0.01,))
         thread.start()
         try:
@@ -125,7 +125,7 @@ def post(client: FlaskClient, url: str, **fields: object) -> TestResponse:
 
 
 @functools.cache
-def _database() -> bytes:
+def users_database() -> bytes:
     """Return a database with USERS; made once, since hashes of passwords take long."""
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory, "web.db")

@@ -39,6 +39,13 @@ CREATE INDEX export_job_user ON export_job (user);
 CREATE TABLE recovery_code (
     name TEXT NOT NULL, code_sha256 TEXT NOT NULL, PRIMARY KEY (name, code_sha256)
 ) WITHOUT ROWID;
+CREATE TABLE login_failure (
+    subject TEXT PRIMARY KEY, count INTEGER NOT NULL, until REAL NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE login_address (
+    name_sha256 TEXT NOT NULL, network TEXT NOT NULL, time REAL NOT NULL,
+    PRIMARY KEY (name_sha256, network)
+) WITHOUT ROWID;
 CREATE TABLE user_change (
     time REAL NOT NULL, changed_by TEXT NOT NULL, name TEXT NOT NULL, text TEXT NOT NULL
 );

@@ -26,6 +26,7 @@ from postfix_archive.web.user import Grant, User
 from postfix_archive.web.web_settings import WebSettings
 
 USER = "user"  # key of the session
+KEPT = ("language",)  # keys that outlive a login
 TOKEN_SIZE = 32  # bytes
 COOKIE_LIMIT = 100  # characters
 USED_PRECISION = 60.0  # seconds: not every request writes
@@ -179,24 +180,27 @@ def end(db: sqlite3.Connection, name: str, session_id: str) -> None:
 def log_in(user: User) -> None:
     """Begin the session of a user, with a new cookie; what it had before is gone."""
     assert isinstance(session, SessionMixin)
+    kept = {name: session[name] for name in KEPT if name in session}
     session.clear()
-    session[USER] = fields_of(user)
-    _renew()
+    session.update(kept)
+    session[USER] = to_fields(user)
+    renew()
 
 
 def log_out() -> None:
     """End the session."""
     session.clear()
-    _renew()
+    renew()
 
 
-def _renew() -> None:
+def renew() -> None:
+    """Give the session a new cookie."""
     found: Any = session
     found._get_current_object().is_renewed = True
 
 
-def fields_of(user: User) -> dict[str, Any]:
-    """Return a user as JSON."""
+def to_fields(user: User) -> dict[str, Any]:
+    """Return a user as the session keeps it."""
     return {
         "name": user.name,
         "source": user.source,
@@ -207,7 +211,7 @@ def fields_of(user: User) -> dict[str, Any]:
 
 
 def user_of(fields: dict[str, Any]) -> User:
-    """Return the user that fields_of() has written."""
+    """Return the user of to_fields()."""
     return User(
         fields["name"],
         fields["source"],

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from functools import cached_property
 from itertools import islice
 from typing import NamedTuple
@@ -37,6 +37,7 @@ from postfix_archive.search.query_nodes import All, Node, Word
 from postfix_archive.search.search import Search
 from postfix_archive.store import record_reader
 from postfix_archive.store.record import Pass, Record
+from postfix_archive.system.spool import Spool
 from postfix_archive.web import own_mail
 from postfix_archive.web.user import User
 
@@ -46,7 +47,7 @@ COUNT_LIMIT = 10_000  # hits that are counted
 GROUP_LIMIT = 2000
 GROUP_SECONDS = 0.2  # a page must come within 0.3
 # What a message does not tell each of its recipients is not among these.
-OWN_FIELDS = ("date", "sender", "type")
+OWN_FIELDS = ("date", "from", "type")
 
 
 class VisiblePage(NamedTuple):
@@ -71,10 +72,19 @@ class VisibleMessage:
     without the header fields that name them. ``record`` is for who may see all of it.
     """
 
-    def __init__(self, settings: Settings, user: User, record: Record) -> None:
-        self._settings = settings
+    def __init__(
+        self,
+        settings: Settings,
+        user: User,
+        record: Record,
+        offsets: Sequence[int] = (),
+    ) -> None:
+        """offsets are those of the record's lines in the journal."""
+        self.settings = settings
+        self.offsets = offsets
         self._user = user
         self._record = record
+        self.size = int(record.events[0]["size"])  # bytes, as received
         self.archive = record.archive
         self.archive_id = record.archive_id
         self.is_whole = user.may_read_all(record.archive)
@@ -95,17 +105,50 @@ class VisibleMessage:
 
     @cached_property
     def original(self) -> bytes:
-        """The original, compared with its SHA-256, as this user may see it."""
-        settings = self._settings
-        with closing(
-            self.stored.read_original(
-                settings.archive_store_directory, settings.archive_spool_directory
-            )
-        ) as content:
+        """The original; see original_chunks()."""
+        return b"".join(self.original_chunks())
+
+    def original_chunks(self) -> Iterator[bytes]:
+        """Yield the original as this user may see it.
+
+        All of it is compared with its SHA-256 before. Raises RecordDamaged, StoreFailed
+        and SpoolFailed.
+        """
+        with closing(self.stored.read_original(*self._directories)) as content:
             if self.is_whole:
-                return b"".join(content.chunks())
+                yield from content.chunks()
+                return
             hidden = redaction.others(self.stored.recipients, self._user.addresses)
-            return b"".join(Redaction(content, hidden).content(content))
+            yield from Redaction(content, hidden).content(content)
+
+    def copy_chunks(self) -> Iterator[bytes]:
+        """Yield the archive copy, compared likewise; for who may see all of it."""
+        stored = StoredMessage(self.record, self.stored.event)
+        with closing(stored.read_copy(*self._directories)) as content:
+            yield from content.chunks()
+
+    def report_chunks(self) -> Iterator[bytes]:
+        """Yield the latest outcome report; for who may see all of it.
+
+        Raises RecordNotFound if there is none.
+        """
+        yield from record_reader.outcome_report(self._directories[0], self.record)
+
+    def named_recipients(self) -> set[tuple[bytes, bytes]]:
+        """Return (final, original) of those recipients that To: or Cc: names.
+
+        For who may see all of it. Raises RecordDamaged, also for a header that is too
+        long to tell.
+        """
+        store, spool_directory = self._directories
+        with closing(Spool()) as head:
+            head.add(record_reader.original_head(store, self.record), spool_directory)
+            return {*Redaction(head, self.stored.recipients).recipients}
+
+    @property
+    def _directories(self) -> tuple[str, str]:
+        settings = self.settings
+        return settings.archive_store_directory, settings.archive_spool_directory
 
     @property
     def passes(self) -> list[Pass]:
@@ -234,7 +277,7 @@ class VisibleArchives:
         place = self._find(archive, archive_id)
         recorder.record({archive: [archive_id]})
         record = look_up.record_of(self._settings, place)
-        return VisibleMessage(self._settings, self._user, record)
+        return VisibleMessage(self._settings, self._user, record, place.offsets)
 
     def check(self, action: str, query: str, archives: Sequence[str]) -> None:
         """Raise what an action with a query would: QueryInvalid, ReasonMissing, …"""
@@ -326,16 +369,18 @@ class VisibleArchives:
         if archive not in self.names:
             self.record_refusal(f"message {archive_id} of {archive}")
             raise not_found
+        place: look_up.Place | Hit | None
         if self._user.may_read_all(archive):
-            place: look_up.Place | Hit = look_up.find(
-                self._settings, archive_id, archive
-            )
+            place = None
+            # What was removed is not found either: the reason could be of another one.
+            with suppress(RecordNotFound):
+                place = look_up.find(self._settings, archive_id, archive)
         else:
-            hit = self._hit(archive, archive_id)
-            if hit is None:
+            place = self._hit(archive, archive_id)
+            if place is None:
                 self.record_refusal(f"message {archive_id} of {archive}")
-                raise not_found
-            place = hit
+        if place is None:
+            raise not_found
         if place.archive_id != archive_id:
             raise not_found
         return place

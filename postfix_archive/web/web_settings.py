@@ -26,6 +26,7 @@ DEFAULTS = {
     "web_language": "en",
     "web_listen": "127.0.0.1:8090",
     "web_logins": "local",
+    "web_require_totp": "no",
     "web_session_limit": "12h",
     "web_session_time": "30m",
     "web_url": "",
@@ -42,6 +43,7 @@ class WebSettings:
     web_language: str
     web_listen: str  # address:port, or unix:path
     web_logins: tuple[str, ...]
+    web_require_totp: bool  # of local users
     web_session_limit: int  # seconds after the login
     web_session_time: int  # seconds without a request
     web_url: str  # as browsers see it, without a slash at the end
@@ -144,6 +146,12 @@ def _parse_time(value: str, location: str) -> int:
     return seconds
 
 
+def _parse_yes_no(value: str, location: str) -> bool:
+    if value not in ("yes", "no"):
+        raise SettingInvalid(f"{location}: must be yes or no")
+    return value == "yes"
+
+
 def _parse_url(value: str, location: str) -> str:
     scheme, separator, host = value.partition("://")
     is_url = scheme in ("http", "https") and separator and host and "?" not in host
@@ -162,6 +170,7 @@ PARSERS: dict[str, Callable[[str, str], Any]] = {
     "web_language": _parse_language,
     "web_listen": parse_listen,
     "web_logins": _parse_logins,
+    "web_require_totp": _parse_yes_no,
     "web_session_limit": _parse_time,
     "web_session_time": _parse_time,
     "web_url": _parse_url,

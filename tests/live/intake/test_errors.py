@@ -408,6 +408,7 @@ COMMAND_ERRORS = {
     "InstallRefused",
     "LibraryMissing",
     "LogUnreadable",
+    "LoginDelayed",
     "LoginFailed",
     "NotRoot",
     "PasswordWrong",

@@ -71,6 +71,7 @@ COMMAND_LINES: dict[str, list[list[str]]] = {
     "user password": [["anna", "--password-stdin"]],
     "user disable": [["anna"]],
     "user enable": [["anna"]],
+    "user totp": [["anna"]],
     "user list": [[]],
     "uninstall": [[]],
 }
