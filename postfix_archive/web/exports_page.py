@@ -160,6 +160,7 @@ def _require_rights(job: Job) -> None:
     view.select(archives)
     before = VisibleArchives(site.current().settings, job.user)
     if before.is_whole(archives) and not view.is_whole(archives):
+        view.record_refusal(f"export {job.job_id}")
         raise AccessRefused("you may not see all of the mail in this export any more")
 
 

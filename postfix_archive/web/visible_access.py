@@ -164,6 +164,7 @@ class VisibleAccess:
 
     def _record(self, archive: str, what: str) -> None:
         if archive not in self.archives:
+            self._view.record_refusal(f"access log of {archive}")
             raise AccessRefused("the access log is for officers of the archive")
         self._view.recorder(ACTION, what).searched([archive])
 

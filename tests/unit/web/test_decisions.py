@@ -133,6 +133,7 @@ def test_officer_of_one_archive(site: Site) -> None:
         assert web_site.post(lena, "/holds", **fields).status_code == 403
     fields = {"archive": BOARD, "id": site.board, "reason": "x"}
     assert web_site.post(lena, "/erasures", **fields).status_code == 403
+    assert ("refused", f"decision about {BOARD}") in events(site, "lena")
 
 
 @pytest.mark.parametrize("name", ["anna", "bob", "adam"])
