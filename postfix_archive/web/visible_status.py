@@ -29,6 +29,14 @@ DAYS = 365  # of a chart
 STALE_SECONDS = 3600.0  # the timer writes every five minutes
 LAG_SECONDS = 3600.0  # of an index that is nearly up to date
 
+UNREADABLE, MISSING, OLD = "unreadable", "missing", "old"
+# Texts for monitoring; those of the page are in its template.
+PROBLEMS = {
+    UNREADABLE: "the numbers cannot be read",
+    MISSING: "there are no numbers yet",
+    OLD: "the numbers are old: the timer does not run",
+}
+
 
 @dataclass(frozen=True)
 class ArchiveState:
@@ -46,7 +54,7 @@ class ArchiveState:
 
 
 class VisibleStatus:
-    """The state, for a user; ``problem`` says why there are no numbers, or old ones."""
+    """The state, for a user; ``problem`` is a key of PROBLEMS, or ""."""
 
     def __init__(self, settings: Settings, user: User) -> None:
         self._settings = settings
@@ -56,24 +64,15 @@ class VisibleStatus:
         try:
             self.fields = status_file.read(settings) or {}
         except (OSError, ValueError):
-            self.problem = (
-                "the numbers cannot be read: is archive_web_user in"
-                " archive_reader_group, and does postfix-archive status --write run?"
-            )
+            self.problem = UNREADABLE
         self.problem = self.problem or self._age_problem()
 
     def _age_problem(self) -> str:
         written = overview.parse_time(self.fields.get("time", ""))
         if written is None:
-            return (
-                "there are no numbers yet: the timer writes them, with postfix-archive"
-                " status --write"
-            )
+            return MISSING
         if time.time() - written > STALE_SECONDS:
-            return (
-                "these numbers are old: the timer, which runs postfix-archive status"
-                " --write, does not run"
-            )
+            return OLD
         return ""
 
     @property
@@ -143,7 +142,7 @@ class VisibleStatus:
 def health(settings: Settings) -> list[str]:
     """Return what is wrong, without names of archives and people; [] for nothing."""
     state = VisibleStatus(settings, NOBODY)
-    reasons = [state.problem] if state.problem else []
+    reasons = [PROBLEMS[state.problem]] if state.problem else []
     reasons += [str(each) for each in state.fields.get("risks", ())]
     reasons += [str(each) for each in state.fields.get("warnings", ())]
     try:

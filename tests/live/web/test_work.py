@@ -75,7 +75,7 @@ def test_export_runs_as_the_pages_user(
 def test_from_hold_to_erasure(host: WebHost, browser: Browser) -> None:
     """Two officers; the access log names all that they did."""
     otto, olga = (visit_as(browser, host, name) for name in ("otto", "olga"))
-    otto.go("/holds/new")
+    otto.go("/new-hold")
     otto.page.fill("#query", "subject:offer")
     otto.page.click("text=Show what it would cover")
     assert "1 message" in otto.page.inner_text("main")

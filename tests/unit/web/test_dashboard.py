@@ -85,9 +85,9 @@ def test_own_mail_has_no_status(site: Site) -> None:
 
 def test_what_is_not_known_is_said(site: Site) -> None:
     page = site.log_in("otto").get("/status").text
-    assert "there are no numbers yet" in page and "not known" in page
+    assert "There are no numbers yet" in page and "not known" in page
     site.write(time=1.0)
-    assert "these numbers are old" in site.log_in("otto").get("/status").text
+    assert "These numbers are old" in site.log_in("otto").get("/status").text
     path = Path(site.store.settings.archive_index_directory, status_file.FILE_NAME)
     path.write_text("[]")
     assert "cannot be read" in site.log_in("otto").get("/status").text
