@@ -261,6 +261,11 @@ def verify_archive(
     return result
 
 
+def verify_access(directory: str) -> Verification:
+    """Verify the access journal of the archive in a directory. Raises OSError."""
+    return _read_journal(f"{directory}/{ACCESS}", ())
+
+
 def _report_unnamed(
     result: Verification, directory: str, name: str, file_stat: os.stat_result
 ) -> None:

@@ -45,6 +45,8 @@ PAGES = (
     "holds_page",
     "erasures_page",
     "replay_page",
+    "access_log_page",
+    "dashboard_page",
 )
 REQUEST_LIMIT = 1 << 20  # bytes of a form
 # Nothing from other hosts, no script and no style but ours, no frame around us.

@@ -15,6 +15,7 @@ from flask import (
     render_template,
     request,
     send_file,
+    session,
     url_for,
 )
 from werkzeug.wrappers import Response as BaseResponse
@@ -23,6 +24,7 @@ from postfix_archive.errors import (
     AccessRefused,
     ExportFailed,
     QueryInvalid,
+    ReasonMissing,
     RecordNotFound,
 )
 from postfix_archive.web import export_jobs, site
@@ -80,7 +82,7 @@ def start() -> Page:
     query, ids = form.get("query", "").strip(), tuple(form.getlist("ids"))
     kind = form.get("format", "zip")
     chosen = tuple(form.getlist("archive"))
-    reason = form.get("reason", "").strip()
+    reason = form.get("reason", "").strip() or session.get(site.REASON, "")
     fields = {"query": query, "ids": ids, "format": kind, "chosen": chosen}
     try:
         order = make_order(
@@ -92,7 +94,7 @@ def start() -> Page:
             reason=reason,
         )
         job_id = export_jobs.start(site.current(), site.user(), order)
-    except (ExportFailed, QueryInvalid, RecordNotFound) as error:
+    except (ExportFailed, QueryInvalid, ReasonMissing, RecordNotFound) as error:
         return _list(str(error), reason=reason, redact="redact" in form, **fields)
     return redirect(url_for("exports.show", job_id=job_id))
 
@@ -169,6 +171,7 @@ def _require_rights(job: Job) -> None:
     view.select(archives)
     before = VisibleArchives(site.current().settings, job.user)
     if before.is_whole(archives) and not view.is_whole(archives):
+        view.record_refusal(f"export {job.job_id}")
         raise AccessRefused("you may not see all of the mail in this export any more")
 
 
