@@ -55,6 +55,7 @@ COMMANDS = {
     "show": ("show", "show"),
     "status": ("status", "status"),
     "tables": ("keys_and_tables", "tables"),
+    "token": ("token", "token"),
     "uninstall": ("install", "uninstall"),
     "user": ("user", "user"),
     "verify": ("verify", "verify"),
