@@ -45,6 +45,7 @@ with exit code 1.
      +-- RetentionRuleInvalid, PurgeRefused       postfix-archive retention, purge
      +-- RecordHeld                               a legal hold covers the record
      +-- SealFailed, TimeStampFailed              postfix-archive seal, verify --seals
+     +-- WebServerFailed                          postfix-archive web
      +-- WebDatabaseFailed, AccessRefused         the web page
      +-- LoginFailed, UserInvalid
      |    +-- PasswordWrong, LoginDelayed
@@ -331,6 +332,10 @@ class SealFailed(ArchiveError):
 
 class TimeStampFailed(ArchiveError):
     """An RFC 3161 authority gives no time stamp, or a stamp is invalid."""
+
+
+class WebServerFailed(ArchiveError):
+    """The web page cannot be served where web_listen says."""
 
 
 class WebDatabaseFailed(ArchiveError):

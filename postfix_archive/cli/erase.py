@@ -12,12 +12,12 @@ import click
 
 from postfix_archive.access.person import Person
 from postfix_archive.cli import output
-from postfix_archive.cli.held import HoldNames
 from postfix_archive.cli.options import ArchiveAddress, recorder, with_settings
 from postfix_archive.config.settings import Settings
 from postfix_archive.message.printable import safe_text
 from postfix_archive.retention import decisions, erasure
 from postfix_archive.retention.erasure import Copies, Request
+from postfix_archive.retention.hold_names import HoldNames
 from postfix_archive.search import look_up
 
 archive_option = click.option(
@@ -59,7 +59,7 @@ def request(
 def list_(settings: Settings, has_all: bool, as_json: bool) -> None:
     """List the open requests, oldest first."""
     requests = erasure.read(settings, has_all=has_all)
-    held = HoldNames(settings)
+    held = HoldNames(settings, output.report)
     for each in requests:
         names = held.of(each) if each.is_open else ()
         if as_json:

@@ -16,7 +16,6 @@ from itertools import islice
 import click
 
 from postfix_archive.cli import hit_table, output, record_view
-from postfix_archive.cli.held import HoldNames, Names
 from postfix_archive.cli.hit_table import Row
 from postfix_archive.cli.options import (
     COUNT,
@@ -28,6 +27,7 @@ from postfix_archive.cli.options import (
 )
 from postfix_archive.config.settings import Settings
 from postfix_archive.message.printable import safe_text
+from postfix_archive.retention.hold_names import HoldNames, Names
 from postfix_archive.search import look_up, short_ids
 from postfix_archive.store import record_reader
 from postfix_archive.store.record import Record
@@ -72,7 +72,7 @@ def list_(
             click.echo(f"No archived messages in {settings.archive_store_directory}.")
         output.report_damage(problems)
         return
-    held = HoldNames(settings).with_names(_with_first(first, messages))
+    held = HoldNames(settings, output.report).with_names(_with_first(first, messages))
     if as_json:
         for message, names in held:
             click.echo(json.dumps(record_view.to_json(message, names)))

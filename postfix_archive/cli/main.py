@@ -59,6 +59,7 @@ COMMANDS = {
     "uninstall": ("install", "uninstall"),
     "user": ("user", "user"),
     "verify": ("verify", "verify"),
+    "web": ("web", "web"),
 }
 
 

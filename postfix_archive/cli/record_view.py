@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from postfix_archive.cli.held import Names
 from postfix_archive.config.settings import Settings
 from postfix_archive.errors import RecordDamaged, StoreFailed
 from postfix_archive.message import dates, encoded_words, header, mime, printable
 from postfix_archive.message.printable import safe_text
+from postfix_archive.retention.hold_names import Names
 from postfix_archive.search import charset
 from postfix_archive.store import journal, outcome_summary, record_reader
 from postfix_archive.store.journal_event import Event

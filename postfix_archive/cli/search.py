@@ -14,7 +14,6 @@ from typing import Any
 import click
 
 from postfix_archive.cli import hit_table, output
-from postfix_archive.cli.held import HoldNames, Names
 from postfix_archive.cli.hit_table import Row
 from postfix_archive.cli.options import (
     COUNT,
@@ -32,6 +31,7 @@ from postfix_archive.errors import (
 )
 from postfix_archive.message import dates, printable
 from postfix_archive.message.printable import safe_text
+from postfix_archive.retention.hold_names import HoldNames, Names
 from postfix_archive.search import look_up, search, short_ids, snippet
 from postfix_archive.search.extraction_process import Extractor, read_original
 from postfix_archive.search.index_engine import ORDERS, Hit
@@ -125,7 +125,7 @@ def _print(
         for hit in hits:
             click.echo(hit.archive_id)
     elif as_json:
-        for hit, names in HoldNames(settings).with_names(hits):
+        for hit, names in HoldNames(settings, output.report).with_names(hits):
             click.echo(json.dumps(to_json(hit, names)))
     elif hit_table.is_possible():
         page = list(hits)
@@ -168,7 +168,7 @@ def _rows(settings: Settings, found: search.Search, page: list[Hit]) -> Iterator
     ids = short_ids.shorten(settings, [each.archive_id for each in page])
     words = snippet.pattern(found.node)
     with Extractor() as extractor:
-        for hit, names in HoldNames(settings).with_names(page):
+        for hit, names in HoldNames(settings, output.report).with_names(page):
             text = _text(settings, hit, extractor)
             part = snippet.cut(text, words, SNIPPET_LENGTH) if text else None
             yield Row(

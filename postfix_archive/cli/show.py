@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 import click
 
 from postfix_archive.cli import message_view, output, record_view
-from postfix_archive.cli.held import HoldNames
 from postfix_archive.cli.options import (
     ArchiveAddress,
     reason_option,
@@ -18,6 +17,7 @@ from postfix_archive.cli.options import (
 from postfix_archive.config.settings import Settings
 from postfix_archive.errors import RecordNotFound
 from postfix_archive.message.printable import safe_text
+from postfix_archive.retention.hold_names import HoldNames
 from postfix_archive.search import look_up
 from postfix_archive.search.content import MessageContent
 from postfix_archive.search.extraction_parts import Part
@@ -101,7 +101,7 @@ def _print_page(
             click.echo(line)
         for line in _integrity_lines(store, message, offsets, problems):
             click.echo(line)
-        names = HoldNames(settings).of(message)
+        names = HoldNames(settings, output.report).of(message)
         if names:
             click.echo(f"Held by:     {safe_text(', '.join(names))}")
         if not problems:
@@ -133,7 +133,7 @@ def _integrity_lines(
 def _print_json(settings: Settings, message: Record, offsets: Offsets) -> None:
     store = settings.archive_store_directory
     damage = record_check.problems(store, message, offsets)
-    names = HoldNames(settings).of(message)
+    names = HoldNames(settings, output.report).of(message)
     result = record_view.to_json(message, names) | {"integrity_problems": damage}
     if not damage:
         with Extractor() as extractor:

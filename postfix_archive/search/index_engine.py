@@ -22,6 +22,14 @@ class Query(NamedTuple):
     now: float
 
 
+class NewMessage(NamedTuple):
+    """A message for the index; offsets of its lines in the journal."""
+
+    record: RecordEntry
+    content: ContentEntry
+    offsets: Sequence[int]
+
+
 class Hit(NamedTuple):
     """One message that was found. Times are Unix times, ``sent`` that of Date:."""
 
@@ -62,11 +70,10 @@ class Order(NamedTuple):
         value = getattr(hit, self.column) if self.column else 0
         return Place(value, hit.archived, hit.year, hit.number, hit.archive)
 
-    def key(self, hit: Hit) -> tuple[int, int]:
-        """Return what hits of several archives are sorted by."""
-        sign = -1 if self.is_descending else 1
+    def key(self, hit: Hit) -> tuple[int, int, str]:
+        """Return what hits of several archives are sorted by, up or down."""
         place = self.place(hit)
-        return sign * place.value, sign * place.archived
+        return place.value, place.archived, place.archive
 
 
 ORDERS = {
@@ -77,6 +84,55 @@ ORDERS = {
     "largest": Order("size", True),
     "smallest": Order("size", False),
 }
+# The same hits the other way round.
+REVERSED = {
+    "newest": "oldest",
+    "oldest": "newest",
+    "date": "date-oldest",
+    "date-oldest": "date",
+    "largest": "smallest",
+    "smallest": "largest",
+}
+# Day of arrival; domains of From and of recipients; extension of an attachment; outcome.
+GROUP_FIELDS = ("date", "from", "rcpt", "type", "outcome")
+
+
+class Limits(NamedTuple):
+    """How many hits groups() may count in all, how many it may group, until when.
+
+    ``deadline`` is a time of time.monotonic().
+    """
+
+    total: int
+    grouped: int
+    deadline: float
+
+    def without(self, groups: Groups) -> Limits:
+        """Return what remains after these groups."""
+        return self._replace(
+            total=max(0, self.total - groups.total),
+            grouped=max(0, self.grouped - groups.grouped),
+        )
+
+    def shared(self, number: int) -> Limits:
+        """Return the limits of each of so many archives."""
+        number = max(1, number)
+        return self._replace(
+            total=-(-self.total // number), grouped=-(-self.grouped // number)
+        )
+
+
+class Groups(NamedTuple):
+    """How many hits have the same value, for some of GROUP_FIELDS.
+
+    ``total`` hits were counted, the newest; ``has_more`` if there are or may be others.
+    ``grouped`` of them, the newest, are in ``numbers``: by field and value how many.
+    """
+
+    total: int
+    has_more: bool
+    grouped: int
+    numbers: dict[str, dict[str, int]]
 
 
 class IndexReader(Protocol):
@@ -102,6 +158,9 @@ class IndexReader(Protocol):
     def count(self, query: Query) -> int:
         """Return the number of hits."""
 
+    def groups(self, query: Query, fields: Sequence[str], limits: Limits) -> Groups:
+        """Count the newest hits by the values of these fields, and by archive."""
+
     def neighbours(self, archive_id: str) -> Iterator[str]:
         """Yield the archive ids next to this one, in the order of their characters."""
 
@@ -119,10 +178,8 @@ class IndexWriter(Protocol):
     def offsets(self, archive_id: str) -> Sequence[int] | None:
         """Return the offsets of the lines of a message, None if it is not in here."""
 
-    def add(
-        self, record: RecordEntry, content: ContentEntry, offsets: Sequence[int]
-    ) -> None:
-        """Add a message."""
+    def add(self, messages: Sequence[NewMessage]) -> None:
+        """Add messages."""
 
     def update(self, record: RecordEntry, offsets: Sequence[int]) -> None:
         """Replace what a record says about a message that is in here."""

@@ -10,12 +10,24 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import chain
 
 from postfix_archive.errors import IndexDamaged
-from postfix_archive.search import archive_index, index_file, index_query
-from postfix_archive.search.index_engine import Hit, Order, Place, Query
+from postfix_archive.search import (
+    archive_index,
+    index_file,
+    index_groups,
+    index_query,
+)
+from postfix_archive.search.index_engine import (
+    Groups,
+    Hit,
+    Limits,
+    Order,
+    Place,
+    Query,
+)
 from postfix_archive.search.query_condition import Condition, Value
 from postfix_archive.search.query_fields import Compiler
 
@@ -61,6 +73,24 @@ class ArchiveReader:
                 plan = self._plan(db, query)
                 total += index_query.count(db, plan) if plan else 0
         return total
+
+    def groups(self, query: Query, fields: Sequence[str], limits: Limits) -> Groups:
+        """Count the newest hits by the values of these fields."""
+        parts: list[Groups] = []
+        for path in archive_index.database_paths(self._directory):
+            with self._noticed(path), open_database(path) as db:
+                plan = self._plan(db, query)
+                if plan is None:
+                    continue
+                part = index_groups.groups(db, plan, fields, limits)
+                parts.append(part)
+                limits = limits.without(part)
+                if part.has_more:
+                    break
+        found = index_groups.add(parts)
+        if found.grouped:
+            found.numbers["archive"] = {self.archive: found.grouped}
+        return found
 
     def neighbours(self, archive_id: str) -> Iterator[str]:
         """Yield the archive ids next to this one, in the order of their characters."""
@@ -140,12 +170,13 @@ def _after(
     """Return the condition for what comes after a place, None if nothing does.
 
     In SQL, with its values; {number} stands for the number of the message. Among hits
-    with the same size or time the archives are in the order of their names.
+    with the same size or time the archives are in the order of their names, too.
     """
     if place is None:
         return "1", ()
     sign = "<" if order.is_descending else ">"
     is_same = archive == place.archive
+    is_later = (archive > place.archive) != order.is_descending
     if order.column:
         column = f"m.{order.column}"
         if is_same:
@@ -154,14 +185,14 @@ def _after(
                 place.archived,
                 place.number,
             )
-        sign += "=" if archive > place.archive else ""
+        sign += "=" if is_later else ""
         return f"({column}, m.archived) {sign} (?, ?)", (place.value, place.archived)
     if is_same:
         if year == place.year:
             return f"{{number}} {sign} ?", (place.number,)
         is_before = year < place.year
         return ("1", ()) if is_before == order.is_descending else None
-    sign += "=" if archive > place.archive else ""
+    sign += "=" if is_later else ""
     edge, default = ("max", 0) if order.is_descending else ("min", 1 << 62)
     edge_sign = "<=" if order.is_descending else ">="
     return (

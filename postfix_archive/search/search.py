@@ -11,7 +11,7 @@ from __future__ import annotations
 import heapq
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import NamedTuple
 
@@ -22,11 +22,13 @@ from postfix_archive.errors import (
     JournalFailed,
     LibraryMissing,
 )
-from postfix_archive.search import index_reader
+from postfix_archive.search import index_groups, index_reader
 from postfix_archive.search.index_engine import (
     ORDERS,
+    Groups,
     Hit,
     IndexReader,
+    Limits,
     Order,
     Place,
     Query,
@@ -159,13 +161,26 @@ class Search:
             for each in self._readers
             for stream in each.hits(self._query, self.order, place, first)
         ]
-        return heapq.merge(
-            *streams, key=lambda hit: (*self.order.key(hit), hit.archive)
-        )
+        return merge(streams, self.order)
 
     def count(self) -> int:
         """Return the number of hits."""
         return sum(each.count(self._query) for each in self._readers)
+
+    def groups(self, fields: Sequence[str], limits: Limits) -> Groups:
+        """Count the newest hits of each archive by it and the values of these fields.
+
+        The limits are those of all archives together.
+        """
+        limits = limits.shared(len(self._readers))
+        return index_groups.add(
+            each.groups(self._query, fields, limits) for each in self._readers
+        )
+
+
+def merge(streams: Iterable[Iterator[Hit]], order: Order) -> Iterator[Hit]:
+    """Yield the hits of streams, each in order, in this order."""
+    return heapq.merge(*streams, key=order.key, reverse=order.is_descending)
 
 
 def parse(query: str) -> Node:

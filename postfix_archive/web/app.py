@@ -19,7 +19,14 @@ from postfix_archive.errors import (
     AccessRefused,
     ArchiveError,
     LoginDelayed,
+    DecisionRefused,
+    EraseRefused,
+    ExportFailed,
+    HoldRefused,
+    PersonUnknown,
+    QueryInvalid,
     ReasonMissing,
+    RecordHeld,
     RecordNotFound,
     UserInvalid,
 )
@@ -29,6 +36,15 @@ from postfix_archive.web.site import Site
 from postfix_archive.web.web_settings import WebSettings
 
 PAGES = ("login_page", "home", "account_page", "users_page")
+PAGES = (
+    "login_page",
+    "home",
+    "account_page",
+    "exports_page",
+    "holds_page",
+    "erasures_page",
+    "replay_page",
+)
 REQUEST_LIMIT = 1 << 20  # bytes of a form
 # Nothing from other hosts, no script and no style but ours, no frame around us.
 SECURITY_HEADERS = {
@@ -39,7 +55,8 @@ SECURITY_HEADERS = {
     ),
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
-    "Referrer-Policy": "no-referrer",
+    # Not no-referrer: by https the tokens of forms count only with a Referer of ours.
+    "Referrer-Policy": "same-origin",
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
 }
@@ -50,6 +67,13 @@ STATUS_OF_ERRORS: tuple[tuple[type[ArchiveError], int], ...] = (
     (UserInvalid, 400),
     (RecordNotFound, 404),
     (ReasonMissing, 400),
+    (QueryInvalid, 400),
+    (DecisionRefused, 403),
+    (PersonUnknown, 403),
+    (ExportFailed, 409),
+    (HoldRefused, 409),
+    (EraseRefused, 409),
+    (RecordHeld, 409),
 )
 ERROR_STATUS = 503  # of all others: the archive cannot be read now
 

@@ -30,6 +30,12 @@ CREATE TABLE local_user (
     must_change_password INTEGER NOT NULL DEFAULT 0,
     totp_secret TEXT NOT NULL DEFAULT '', totp_step INTEGER NOT NULL DEFAULT 0
 ) WITHOUT ROWID;
+CREATE TABLE export_job (
+    job_id TEXT PRIMARY KEY, user TEXT NOT NULL, created REAL NOT NULL,
+    state TEXT NOT NULL, total INTEGER NOT NULL, done INTEGER NOT NULL,
+    data TEXT NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX export_job_user ON export_job (user);
 CREATE TABLE recovery_code (
     name TEXT NOT NULL, code_sha256 TEXT NOT NULL, PRIMARY KEY (name, code_sha256)
 ) WITHOUT ROWID;

@@ -185,6 +185,8 @@ def log_in(user: User) -> None:
     session.update(kept)
     session[USER] = to_fields(user)
     renew()
+    session[USER] = fields_of(user)
+    _renew()
 
 
 def log_out() -> None:
@@ -208,10 +210,24 @@ def to_fields(user: User) -> dict[str, Any]:
         "addresses": list(user.addresses),
         "display_name": user.display_name,
     }
+    _renew()
+def _renew() -> None:
+
+
+def fields_of(user: User) -> dict[str, Any]:
+    """Return a user as JSON."""
+    return {
+        "name": user.name,
+        "source": user.source,
+        "grants": sorted(map(str, user.grants)),
+        "addresses": list(user.addresses),
+        "display_name": user.display_name,
+    }
 
 
 def user_of(fields: dict[str, Any]) -> User:
     """Return the user of to_fields()."""
+    """Return the user that fields_of() has written."""
     return User(
         fields["name"],
         fields["source"],

@@ -9,9 +9,10 @@ IndexFailed, StoreFailed, RecordDamaged, ReasonMissing and AccessNotRecorded.
 
 from __future__ import annotations
 
-import heapq
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
+from contextlib import closing, suppress
 from functools import cached_property
 from itertools import islice
 from typing import NamedTuple
@@ -19,27 +20,51 @@ from typing import NamedTuple
 from postfix_archive.access.access_recorder import AccessRecorder
 from postfix_archive.config.settings import Settings
 from postfix_archive.errors import AccessRefused, RecordDamaged, RecordNotFound
+from postfix_archive.export import redaction, selection
 from postfix_archive.export.redaction import Redaction
 from postfix_archive.export.stored_message import StoredMessage, of_record
-from postfix_archive.message.envelope import Recipient
-from postfix_archive.search import look_up, search
-from postfix_archive.search.index_engine import ORDERS, Hit
+from postfix_archive.retention.hold_names import HoldNames, Names
+from postfix_archive.search import index_groups, look_up, search
+from postfix_archive.search.index_engine import (
+    GROUP_FIELDS,
+    ORDERS,
+    REVERSED,
+    Groups,
+    Hit,
+    Limits,
+    Order,
+)
 from postfix_archive.search.query_nodes import All, Node, Word
 from postfix_archive.search.search import Search
 from postfix_archive.store import record_reader
 from postfix_archive.store.record import Pass, Record
+from postfix_archive.system.spool import Spool
 from postfix_archive.web import own_mail
 from postfix_archive.web.user import User
 
 NO_REASON = "(none given)"  # of what was refused, where a reason is demanded
+COUNT_LIMIT = 10_000  # hits that are counted
+# Hits that groups() looks at. 2,000 take 12 ms at 10,000 messages.
+GROUP_LIMIT = 2000
+GROUP_SECONDS = 0.2  # a page must come within 0.3
+# What a message does not tell each of its recipients is not among these.
+OWN_FIELDS = ("date", "sender", "type")
+OWN_FIELDS = ("date", "from", "type")
+NO_REASON = "(none given)"  # of what was refused, where a reason is demanded
 
 
 class VisiblePage(NamedTuple):
-    """A page of hits; see search.Page. A hit of one's own mail counts no recipients."""
+    """A page of hits; see search.Page. A hit of one's own mail counts no recipients.
+
+    ``next`` and ``previous`` are what ``after`` and ``before`` must be for the pages
+    beside it, "" at the ends. They name a hit of this page: the place of a hit in the
+    index would tell how much mail of others is before it.
+    """
 
     hits: list[Hit]
     next: str
     notices: list[str]
+    previous: str = ""
 
 
 class VisibleMessage:
@@ -50,10 +75,19 @@ class VisibleMessage:
     without the header fields that name them. ``record`` is for who may see all of it.
     """
 
-    def __init__(self, settings: Settings, user: User, record: Record) -> None:
-        self._settings = settings
+    def __init__(
+        self,
+        settings: Settings,
+        user: User,
+        record: Record,
+        offsets: Sequence[int] = (),
+    ) -> None:
+        """offsets are those of the record's lines in the journal."""
+        self.settings = settings
+        self.offsets = offsets
         self._user = user
         self._record = record
+        self.size = int(record.events[0]["size"])  # bytes, as received
         self.archive = record.archive
         self.archive_id = record.archive_id
         self.is_whole = user.may_read_all(record.archive)
@@ -74,17 +108,53 @@ class VisibleMessage:
 
     @cached_property
     def original(self) -> bytes:
-        """The original, compared with its SHA-256, as this user may see it."""
-        settings = self._settings
-        with closing(
-            self.stored.read_original(
-                settings.archive_store_directory, settings.archive_spool_directory
-            )
-        ) as content:
+        """The original; see original_chunks()."""
+        return b"".join(self.original_chunks())
+
+    def original_chunks(self) -> Iterator[bytes]:
+        """Yield the original as this user may see it.
+
+        All of it is compared with its SHA-256 before. Raises RecordDamaged, StoreFailed
+        and SpoolFailed.
+        """
+        with closing(self.stored.read_original(*self._directories)) as content:
             if self.is_whole:
                 return b"".join(content.chunks())
+            hidden = redaction.others(self.stored.recipients, self._user.addresses)
+            return b"".join(Redaction(content, hidden).content(content))
+                yield from content.chunks()
+                return
             redaction = Redaction(content, self._hidden_from(self.stored.recipients))
-            return b"".join(redaction.content(content))
+            yield from redaction.content(content)
+
+    def copy_chunks(self) -> Iterator[bytes]:
+        """Yield the archive copy, compared likewise; for who may see all of it."""
+        stored = StoredMessage(self.record, self.stored.event)
+        with closing(stored.read_copy(*self._directories)) as content:
+            yield from content.chunks()
+
+    def report_chunks(self) -> Iterator[bytes]:
+        """Yield the latest outcome report; for who may see all of it.
+
+        Raises RecordNotFound if there is none.
+        """
+        yield from record_reader.outcome_report(self._directories[0], self.record)
+
+    def named_recipients(self) -> set[tuple[bytes, bytes]]:
+        """Return (final, original) of those recipients that To: or Cc: names.
+
+        For who may see all of it. Raises RecordDamaged, also for a header that is too
+        long to tell.
+        """
+        store, spool_directory = self._directories
+        with closing(Spool()) as head:
+            head.add(record_reader.original_head(store, self.record), spool_directory)
+            return {*Redaction(head, self.stored.recipients).recipients}
+
+    @property
+    def _directories(self) -> tuple[str, str]:
+        settings = self.settings
+        return settings.archive_store_directory, settings.archive_spool_directory
 
     def _hidden_from(self, recipients: Sequence[Recipient]) -> list[Recipient]:
         """Return the recipients but the user's own addresses, which they may see."""
@@ -107,6 +177,7 @@ class VisibleArchives:
         self._settings = settings
         self._user = user
         self._reason = reason
+        self._found: dict[tuple[str, str], Hit] = {}  # by search()
 
     @cached_property
     def names(self) -> list[str]:
@@ -131,48 +202,103 @@ class VisibleArchives:
         sort: str = "newest",
         archives: Sequence[str] = (),
         after: str = "",
+        before: str = "",
         limit: int = search.PAGE_SIZE,
+        action: str = "search",
+        now: float | None = None,
     ) -> VisiblePage:
-        """Return a page of hits; see search.search()."""
+        """Return a page of hits, the first one or one beside another; see VisiblePage.
+
+        action is what is recorded, now as in search.Search.
+        Raises RecordNotFound if the hit that after or before names is not there.
+        """
         selected = self.select(archives)
-        searches = self._searches(query, sort, selected)
-        recorder = self.recorder("search", query)
-        order = ORDERS[sort]
-        found = heapq.merge(
-            *(each.hits(after, limit + 1) for each in searches),
-            key=lambda hit: (*order.key(hit), hit.archive),
-        )
+        direction = REVERSED[sort] if before else sort
+        searches = self._searches(query, direction, selected, now)
+        recorder = self.recorder(action, query)
+        order = ORDERS[direction]
+        place = self._place(before or after, order)
+        found = search.merge([e.hits(place, limit + 1) for e in searches], order)
         some = list(islice(found, limit + 1))
         has_more = len(some) > limit
         del some[limit:]
+        if before:
+            some.reverse()
         hits = [self._visible(each) for each in recorder.before(some, selected)]
+        self._found.update({(each.archive, each.archive_id): each for each in some})
+        has_next, has_previous = (True, has_more) if before else (has_more, bool(after))
         return VisiblePage(
             hits,
-            search.place_of(some[-1], order) if has_more else "",
+            f"{some[-1].archive}/{some[-1].archive_id}" if some and has_next else "",
             [notice for each in searches for notice in each.notices],
+            f"{some[0].archive}/{some[0].archive_id}" if some and has_previous else "",
         )
 
-    def count(self, query: str, *, archives: Sequence[str] = ()) -> int:
+    def count(
+        self, query: str, *, archives: Sequence[str] = (), now: float | None = None
+    ) -> int:
         """Return the number of hits. It is not recorded: a page of hits is."""
         selected = self.select(archives)
-        return sum(e.count() for e in self._searches(query, "newest", selected))
+        return sum(e.count() for e in self._searches(query, "newest", selected, now))
+
+    def groups(self, query: str, *, archives: Sequence[str] = ()) -> Groups:
+        """Count the newest hits by GROUP_FIELDS, and by archive.
+
+        For one's own mail by OWN_FIELDS only. Takes no longer than GROUP_SECONDS, and
+        is not recorded, as count().
+        """
+        selected = self.select(archives)
+        by_fields: dict[tuple[str, ...], list[str]] = {}
+        for each in selected:
+            is_whole = self._user.may_read_all(each)
+            fields = GROUP_FIELDS if is_whole else OWN_FIELDS
+            by_fields.setdefault(fields, []).append(each)
+        deadline = time.monotonic() + GROUP_SECONDS
+        limits = Limits(COUNT_LIMIT, GROUP_LIMIT, deadline)
+        limits = limits.shared(len(by_fields))
+        return index_groups.add(
+            each.groups(fields, limits)
+            for fields, names in by_fields.items()
+            for each in self._searches(query, "newest", names)
+        )
+
+    def message_of(self, hit: Hit) -> VisibleMessage:
+        """Return the message of a hit of search(), which has recorded it."""
+        found = self._found[hit.archive, hit.archive_id]
+        record = look_up.record_of(self._settings, found)
+        return VisibleMessage(self._settings, self._user, record)
+
+    def hold_names(
+        self, hits: Sequence[Hit], warn: Callable[[str], None]
+    ) -> dict[tuple[str, str], Names]:
+        """Return the names of the holds of hits, by archive and archive id.
+
+        Without messages that no hold covers, and without those of one's own mail: that
+        it is held is for auditors. warn shows a line where it is not known.
+        """
+        whole = [each for each in hits if self._user.may_read_all(each.archive)]
+        if not whole:
+            return {}
+        names = HoldNames(self._settings, warn).with_names(whole)
+        return {(hit.archive, hit.archive_id): some for hit, some in names if some}
 
     def message(
         self, archive: str, archive_id: str, *, action: str = "show"
     ) -> VisibleMessage:
         """Return a message by its whole archive id; action is what is recorded."""
         recorder = self.recorder(action, archive_id)
+        place = self._find(archive, archive_id)
         # The same words whether it is there or not.
         not_found = RecordNotFound(f"there is no message {archive_id} for you to read")
         if archive not in self.names:
             self.record_refusal(f"message {archive_id} of {archive}")
             raise not_found
         if self._user.may_read_all(archive):
-            place: look_up.Place | Hit = look_up.find(
-                self._settings, archive_id, archive
-            )
+            place = self._place_of(archive, archive_id)
+            if place is None:
+                raise not_found
         else:
-            hit = next(self._own_hits(archive, Word("id", archive_id, 0)), None)
+            hit = self._hit(archive, archive_id)
             if hit is None:
                 self.record_refusal(f"message {archive_id} of {archive}")
                 raise not_found
@@ -181,7 +307,49 @@ class VisibleArchives:
             raise not_found
         recorder.record({archive: [archive_id]})
         record = look_up.record_of(self._settings, place)
-        return VisibleMessage(self._settings, self._user, record)
+        return VisibleMessage(self._settings, self._user, record, place.offsets)
+
+    def _place_of(self, archive: str, archive_id: str) -> look_up.Place | Hit | None:
+        """Return where a record is, None if it is not there.
+
+        What was removed is not found either: the reason could be of another archive.
+        """
+        with suppress(RecordNotFound):
+            return look_up.find(self._settings, archive_id, archive)
+        return None
+
+    def check(self, action: str, query: str, archives: Sequence[str]) -> None:
+        """Raise what an action with a query would: QueryInvalid, ReasonMissing, …"""
+        self.recorder(action)
+        if query:
+            self._searches(query, "newest", archives)
+
+    def records(
+        self,
+        query: str,
+        ids: Sequence[str],
+        archives: Sequence[str],
+        notice: Callable[[str], None],
+    ) -> Iterator[Record]:
+        """Return whole records for an export, which redacts them: see is_whole().
+
+        Those with these ids (``archive/archive id``), or those that a query finds,
+        oldest first. notice is called with a line about each part that cannot be read.
+        """
+        selected = self.select(archives)
+        recorder = self.recorder("export", query or " ".join(ids))
+        if ids:
+            places = [self._find(*each.rsplit("/", 1)) for each in ids]
+            of_ids = (look_up.record_of(self._settings, each) for each in places)
+            return recorder.before(of_ids, ())
+        searches = self._searches(query, "oldest", selected)
+        hits = search.merge([each.hits() for each in searches], ORDERS["oldest"])
+        found = selection.of_hits(self._settings, hits, notice)
+        return recorder.before(_with_notices(found, searches, notice), selected)
+
+    def is_whole(self, archives: Sequence[str]) -> bool:
+        """Tell whether this user may see all of the mail of these archives."""
+        return all(map(self._user.may_read_all, archives))
 
     def recorder(self, action: str, query: str = "") -> AccessRecorder:
         """Return what records accesses of this user. Raises ReasonMissing."""
@@ -206,7 +374,9 @@ class VisibleArchives:
             warn=_ignore,
         )
 
-    def _searches(self, query: str, sort: str, archives: Sequence[str]) -> list[Search]:
+    def _searches(
+        self, query: str, sort: str, archives: Sequence[str], now: float | None = None
+    ) -> list[Search]:
         """Return one search for what is read whole, and one for the user's own mail."""
         node = search.parse(query)
         whole = [each for each in archives if self._user.may_read_all(each)]
@@ -224,19 +394,72 @@ class VisibleArchives:
                         text=query,
                         sort=sort,
                         archives=names,
+                        now=now,
                     )
                 )
         return searches
 
-    def _own_hits(self, archive: str, node: Node) -> Iterator[Hit]:
-        restricted = own_mail.restrict(All((node,)), "", self._user.addresses)
-        return Search(self._settings, restricted, archives=[archive]).hits(first=2)
+    def _find(self, archive: str, archive_id: str) -> look_up.Place | Hit:
+        """Return where a message is; else RecordNotFound, also if it is not for them.
+
+        In the same words whether it is there or not.
+        """
+        not_found = RecordNotFound(f"there is no message {archive_id} for you to read")
+        if archive not in self.names:
+            self.record_refusal(f"message {archive_id} of {archive}")
+            raise not_found
+        if self._user.may_read_all(archive):
+            place: look_up.Place | Hit = look_up.find(
+                self._settings, archive_id, archive
+            )
+        else:
+            hit = self._hit(archive, archive_id)
+            if hit is None:
+                self.record_refusal(f"message {archive_id} of {archive}")
+                raise not_found
+            place = hit
+        if place.archive_id != archive_id:
+            raise not_found
+        return place
+
+    def _hit(self, archive: str, archive_id: str) -> Hit | None:
+        """Return the hit with an archive id if this user may see it."""
+        if archive not in self.names:
+            return None
+        node: Node = Word("id", archive_id, 0)
+        if not self._user.may_read_all(archive):
+            node = own_mail.restrict(All((node,)), "", self._user.addresses)
+        hits = Search(self._settings, node, archives=[archive]).hits(first=2)
+        hit = next(hits, None)
+        return hit if hit and hit.archive_id == archive_id else None
+
+    def _place(self, text: str, order: Order) -> str:
+        """Return the place of the hit that after or before names, "" for none."""
+        if not text:
+            return ""
+        archive, _, archive_id = text.rpartition("/")
+        hit = self._hit(archive, archive_id) if archive_id else None
+        if hit is None:
+            raise RecordNotFound(
+                f"there is no message {archive_id} for you to read; search again from"
+                " the first page"
+            )
+        return search.place_of(hit, order)
 
     def _visible(self, hit: Hit) -> Hit:
-        """Return a hit without the number of recipients, unless all may be seen."""
+        """Return a hit; of one's own mail nothing that counts others or other mail."""
         if self._user.may_read_all(hit.archive):
             return hit
-        return hit._replace(recipient_count=0)
+        return hit._replace(recipient_count=0, number=0, offsets=())
+
+
+def _with_notices(
+    records: Iterator[Record], searches: list[Search], notice: Callable[[str], None]
+) -> Iterator[Record]:
+    yield from records
+    for each in searches:
+        for text in each.notices:
+            notice(text)
 
 
 def _ignore(_: str) -> None:

@@ -432,6 +432,7 @@ COMMAND_ERRORS = {
     "ReplicatorRunning",
     "RestoreFailed",
     "TimeStampFailed",
+    "WebServerFailed",
     "UserInvalid",
     "WebDatabaseFailed",
 }

@@ -64,6 +64,7 @@ COMMAND_LINES: dict[str, list[list[str]]] = {
     "history": [[], ["--json", "ID"]],
     "readers": [[]],
     "access-service": [[]],
+    "web": [[]],  # without archive_web_user: refused
     # Without a web_directory: refused.
     "user add": [["anna", "--role", "auditor", "--password-stdin"]],
     "user change": [["anna", "--role", "officer"]],

@@ -1,16 +1,16 @@
 """Names the holds that cover the messages that a command shows.
 
-Used by list, search and show. Where that is not known, one line on stderr says why.
+Used by the commands list, search and show, and by the web page. Where that is not
+known, one line says why.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import TypeVar
 
 from postfix_archive.access.access_recorder import Readable
-from postfix_archive.cli import output
 from postfix_archive.config.settings import Settings
 from postfix_archive.errors import ArchiveError
 from postfix_archive.retention.holds import Holds
@@ -21,9 +21,13 @@ Names = tuple[str, ...]
 
 
 class HoldNames:
-    """The names of the open holds of a store, by the messages that they cover."""
+    """The names of the open holds of a store, by the messages that they cover.
 
-    def __init__(self, settings: Settings) -> None:
+    warn shows a line to the user.
+    """
+
+    def __init__(self, settings: Settings, warn: Callable[[str], None]) -> None:
+        self._warn = warn
         self._holds: Holds | None = None
         try:
             self._holds = Holds(settings)
@@ -32,7 +36,7 @@ class HoldNames:
 
     def _give_up(self, error: ArchiveError) -> None:
         self._holds = None
-        output.report(f"not known which messages are held: {error}")
+        self._warn(f"not known which messages are held: {error}")
 
     def of(self, item: Readable) -> Names | None:
         """Return the names of the holds that cover a message, None if unknown."""
