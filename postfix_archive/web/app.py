@@ -18,11 +18,11 @@ from postfix_archive.config.settings import Settings
 from postfix_archive.errors import (
     AccessRefused,
     ArchiveError,
-    LoginDelayed,
     DecisionRefused,
     EraseRefused,
     ExportFailed,
     HoldRefused,
+    LoginDelayed,
     PersonUnknown,
     QueryInvalid,
     ReasonMissing,
@@ -35,7 +35,6 @@ from postfix_archive.web.navigation import navigation
 from postfix_archive.web.site import Site
 from postfix_archive.web.web_settings import WebSettings
 
-PAGES = ("login_page", "home", "account_page", "users_page")
 PAGES = (
     "login_page",
     "home",
@@ -44,6 +43,7 @@ PAGES = (
     "holds_page",
     "erasures_page",
     "replay_page",
+    "users_page",
 )
 REQUEST_LIMIT = 1 << 20  # bytes of a form
 # Nothing from other hosts, no script and no style but ours, no frame around us.

@@ -183,10 +183,9 @@ def log_in(user: User) -> None:
     kept = {name: session[name] for name in KEPT if name in session}
     session.clear()
     session.update(kept)
-    session[USER] = to_fields(user)
+    session[USER] = fields_of(user)
     renew()
     session[USER] = fields_of(user)
-    _renew()
 
 
 def log_out() -> None:
@@ -201,19 +200,6 @@ def renew() -> None:
     found._get_current_object().is_renewed = True
 
 
-def to_fields(user: User) -> dict[str, Any]:
-    """Return a user as the session keeps it."""
-    return {
-        "name": user.name,
-        "source": user.source,
-        "grants": sorted(map(str, user.grants)),
-        "addresses": list(user.addresses),
-        "display_name": user.display_name,
-    }
-    _renew()
-def _renew() -> None:
-
-
 def fields_of(user: User) -> dict[str, Any]:
     """Return a user as JSON."""
     return {
@@ -226,7 +212,6 @@ def fields_of(user: User) -> dict[str, Any]:
 
 
 def user_of(fields: dict[str, Any]) -> User:
-    """Return the user of to_fields()."""
     """Return the user that fields_of() has written."""
     return User(
         fields["name"],
