@@ -108,7 +108,7 @@ def access_service(site: WebSite, *settings: str) -> Iterator[None]:
     def decide(settings: Settings, one: Decision) -> str:
         return web_decisions.carry_out(settings, one, warn=print)
 
-    with AccessService(found, append, decide) as service:
+    with AccessService(lambda: site.store.settings, append, decide) as service:
         thread = threading.Thread(target=service.serve_forever, args=(0.01,))
         thread.start()
         try:

@@ -39,11 +39,11 @@ PAGES = (
     "login_page",
     "home",
     "account_page",
+    "users_page",
     "exports_page",
     "holds_page",
     "erasures_page",
     "replay_page",
-    "users_page",
 )
 REQUEST_LIMIT = 1 << 20  # bytes of a form
 # Nothing from other hosts, no script and no style but ours, no frame around us.

@@ -304,5 +304,5 @@ def _from_row(row: sqlite3.Row, *, is_running: bool) -> Job:
 
 
 def _to_json(user: User, order: Order, problems: tuple[str, ...]) -> str:
-    fields = {"user": sessions.fields_of(user), "order": asdict(order)}
+    fields = {"user": sessions.to_fields(user), "order": asdict(order)}
     return json.dumps({**fields, "problems": problems[:PROBLEMS_LIMIT]})

@@ -91,7 +91,7 @@ def await_code(user: User, target: str) -> None:
     """Keep who has given the right password, until the code comes."""
     sessions.renew()
     session[PENDING] = {
-        "user": sessions.fields_of(user),
+        "user": sessions.to_fields(user),
         "target": target,
         "time": time.time(),
     }

@@ -223,7 +223,9 @@ def safe_lines(text: str) -> str:
 def safe_name(name: str) -> str:
     """Return a file name without path, control and reordering characters."""
     last = safe_text(name.replace("\\", "/").rpartition("/")[2])
-    kept = "".join(each for each in last if each.isprintable() and each not in '"<>:|?*')
+    kept = "".join(
+        each for each in last if each.isprintable() and each not in '"<>:|?*'
+    )
     return kept.strip(" .")[-150:]
 
 

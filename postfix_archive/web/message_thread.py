@@ -50,9 +50,7 @@ def _named(archives: VisibleArchives, ids: list[str]) -> list[Hit]:
     return archives.search(query, limit=CANDIDATE_LIMIT).hits
 
 
-def _answers(
-    archives: VisibleArchives, subject: str, ids: set[str]
-) -> Iterator[Hit]:
+def _answers(archives: VisibleArchives, subject: str, ids: set[str]) -> Iterator[Hit]:
     """Yield the newest messages with a subject that refer to one of these ids."""
     while match := REPLY.match(subject):
         subject = subject[match.end() :]
@@ -62,7 +60,9 @@ def _answers(
     with contextlib.suppress(QueryInvalid):  # a subject without a letter
         query = f"subject:{_quoted(subject)}"
         for hit in archives.search(query, limit=CANDIDATE_LIMIT).hits:
-            if hit.size <= READ_LIMIT and not ids.isdisjoint(_references(archives, hit)):
+            if hit.size <= READ_LIMIT and not ids.isdisjoint(
+                _references(archives, hit)
+            ):
                 yield hit
 
 

@@ -183,9 +183,8 @@ def log_in(user: User) -> None:
     kept = {name: session[name] for name in KEPT if name in session}
     session.clear()
     session.update(kept)
-    session[USER] = fields_of(user)
+    session[USER] = to_fields(user)
     renew()
-    session[USER] = fields_of(user)
 
 
 def log_out() -> None:
@@ -200,8 +199,8 @@ def renew() -> None:
     found._get_current_object().is_renewed = True
 
 
-def fields_of(user: User) -> dict[str, Any]:
-    """Return a user as JSON."""
+def to_fields(user: User) -> dict[str, Any]:
+    """Return a user as the session keeps it."""
     return {
         "name": user.name,
         "source": user.source,
@@ -212,7 +211,7 @@ def fields_of(user: User) -> dict[str, Any]:
 
 
 def user_of(fields: dict[str, Any]) -> User:
-    """Return the user that fields_of() has written."""
+    """Return the user of to_fields()."""
     return User(
         fields["name"],
         fields["source"],

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
 from contextlib import closing, suppress
 from functools import cached_property
 from itertools import islice
@@ -48,9 +47,7 @@ COUNT_LIMIT = 10_000  # hits that are counted
 GROUP_LIMIT = 2000
 GROUP_SECONDS = 0.2  # a page must come within 0.3
 # What a message does not tell each of its recipients is not among these.
-OWN_FIELDS = ("date", "sender", "type")
 OWN_FIELDS = ("date", "from", "type")
-NO_REASON = "(none given)"  # of what was refused, where a reason is demanded
 
 
 class VisiblePage(NamedTuple):
@@ -119,13 +116,10 @@ class VisibleMessage:
         """
         with closing(self.stored.read_original(*self._directories)) as content:
             if self.is_whole:
-                return b"".join(content.chunks())
-            hidden = redaction.others(self.stored.recipients, self._user.addresses)
-            return b"".join(Redaction(content, hidden).content(content))
                 yield from content.chunks()
                 return
-            redaction = Redaction(content, self._hidden_from(self.stored.recipients))
-            yield from redaction.content(content)
+            hidden = redaction.others(self.stored.recipients, self._user.addresses)
+            yield from Redaction(content, hidden).content(content)
 
     def copy_chunks(self) -> Iterator[bytes]:
         """Yield the archive copy, compared likewise; for who may see all of it."""
@@ -155,13 +149,6 @@ class VisibleMessage:
     def _directories(self) -> tuple[str, str]:
         settings = self.settings
         return settings.archive_store_directory, settings.archive_spool_directory
-
-    def _hidden_from(self, recipients: Sequence[Recipient]) -> list[Recipient]:
-        """Return the recipients but the user's own addresses, which they may see."""
-        own = {each.encode() for each in self._user.addresses}
-        return [
-            e for e in recipients if not {e.final.lower(), e.original.lower()} & own
-        ]
 
     @property
     def passes(self) -> list[Pass]:
@@ -288,35 +275,9 @@ class VisibleArchives:
         """Return a message by its whole archive id; action is what is recorded."""
         recorder = self.recorder(action, archive_id)
         place = self._find(archive, archive_id)
-        # The same words whether it is there or not.
-        not_found = RecordNotFound(f"there is no message {archive_id} for you to read")
-        if archive not in self.names:
-            self.record_refusal(f"message {archive_id} of {archive}")
-            raise not_found
-        if self._user.may_read_all(archive):
-            place = self._place_of(archive, archive_id)
-            if place is None:
-                raise not_found
-        else:
-            hit = self._hit(archive, archive_id)
-            if hit is None:
-                self.record_refusal(f"message {archive_id} of {archive}")
-                raise not_found
-            place = hit
-        if place.archive_id != archive_id:
-            raise not_found
         recorder.record({archive: [archive_id]})
         record = look_up.record_of(self._settings, place)
         return VisibleMessage(self._settings, self._user, record, place.offsets)
-
-    def _place_of(self, archive: str, archive_id: str) -> look_up.Place | Hit | None:
-        """Return where a record is, None if it is not there.
-
-        What was removed is not found either: the reason could be of another archive.
-        """
-        with suppress(RecordNotFound):
-            return look_up.find(self._settings, archive_id, archive)
-        return None
 
     def check(self, action: str, query: str, archives: Sequence[str]) -> None:
         """Raise what an action with a query would: QueryInvalid, ReasonMissing, …"""
@@ -408,16 +369,18 @@ class VisibleArchives:
         if archive not in self.names:
             self.record_refusal(f"message {archive_id} of {archive}")
             raise not_found
+        place: look_up.Place | Hit | None
         if self._user.may_read_all(archive):
-            place: look_up.Place | Hit = look_up.find(
-                self._settings, archive_id, archive
-            )
+            place = None
+            # What was removed is not found either: the reason could be of another one.
+            with suppress(RecordNotFound):
+                place = look_up.find(self._settings, archive_id, archive)
         else:
-            hit = self._hit(archive, archive_id)
-            if hit is None:
+            place = self._hit(archive, archive_id)
+            if place is None:
                 self.record_refusal(f"message {archive_id} of {archive}")
-                raise not_found
-            place = hit
+        if place is None:
+            raise not_found
         if place.archive_id != archive_id:
             raise not_found
         return place
