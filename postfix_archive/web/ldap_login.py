@@ -109,9 +109,14 @@ def _connect(web: WebSettings, dn: str, password: str) -> ldap3.Connection:
         receive_timeout=ANSWER_TIME,
         auto_referrals=False,  # a referral would give the password to another server
     )
-    connection.open()
-    if url.startswith("ldap://") and not connection.start_tls():
-        raise _failed(f"{url}: StartTLS refused: {connection.result}")
+    try:
+        connection.open()
+        if url.startswith("ldap://") and not connection.start_tls():
+            raise _failed(f"{url}: StartTLS refused: {connection.result}")
+    except BaseException:
+        if connection.socket is not None:
+            connection.socket.close()
+        raise
     return connection
 
 
