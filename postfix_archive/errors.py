@@ -48,7 +48,7 @@ with exit code 1.
      +-- WebServerFailed                          postfix-archive web
      +-- WebDatabaseFailed, AccessRefused         the web page
      +-- LoginFailed, UserInvalid
-     |    +-- PasswordWrong, LoginDelayed
+     |    +-- PasswordWrong, LoginDelayed, DirectoryFailed
 """
 
 
@@ -361,6 +361,10 @@ class LoginDelayed(LoginFailed):
     def __str__(self) -> str:
         """Return the text."""
         return self.text
+
+
+class DirectoryFailed(LoginFailed):
+    """Who somebody is cannot be asked now: LDAP or OpenID Connect does not answer."""
 
 
 class UserInvalid(ArchiveError):

@@ -46,6 +46,10 @@ CREATE TABLE login_address (
     name_sha256 TEXT NOT NULL, network TEXT NOT NULL, time REAL NOT NULL,
     PRIMARY KEY (name_sha256, network)
 ) WITHOUT ROWID;
+CREATE TABLE api_token (
+    name TEXT PRIMARY KEY, user TEXT NOT NULL, token_sha256 TEXT NOT NULL UNIQUE,
+    created REAL NOT NULL, expires REAL NOT NULL, used REAL NOT NULL
+) WITHOUT ROWID;
 CREATE TABLE user_change (
     time REAL NOT NULL, changed_by TEXT NOT NULL, name TEXT NOT NULL, text TEXT NOT NULL
 );

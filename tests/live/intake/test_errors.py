@@ -395,6 +395,7 @@ COMMAND_ERRORS = {
     "AccessServiceFailed",
     "BypassRefused",
     "DecisionRefused",
+    "DirectoryFailed",
     "ExportFailed",
     "FollowerRunning",
     "EraseRefused",

@@ -76,6 +76,9 @@ COMMAND_LINES: dict[str, list[list[str]]] = {
     "token add": [["report", "--user", "anna"]],
     "token list": [[]],
     "token revoke": [["report"]],
+    "token add": [["script", "--user", "anna"]],
+    "token list": [[]],
+    "token revoke": [["script"]],
     "uninstall": [[]],
 }
 
