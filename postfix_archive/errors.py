@@ -338,5 +338,9 @@ class LoginFailed(ArchiveError):
     """Somebody cannot log in at the web page; the text is for that person."""
 
 
+class SavedSearchInvalid(ArchiveError):
+    """A search cannot be saved at the web page; the text is for its user."""
+
+
 class AccessRefused(ArchiveError):
     """A user of the web page may not see or do this."""

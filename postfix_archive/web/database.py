@@ -27,6 +27,10 @@ CREATE TABLE local_user (
     name TEXT PRIMARY KEY, password_hash TEXT NOT NULL, grants TEXT NOT NULL,
     addresses TEXT NOT NULL, display_name TEXT NOT NULL, is_disabled INTEGER NOT NULL
 ) WITHOUT ROWID;
+CREATE TABLE saved_search (
+    user TEXT NOT NULL, name TEXT NOT NULL, query TEXT NOT NULL, sort TEXT NOT NULL,
+    archives TEXT NOT NULL, PRIMARY KEY (user, name)
+) WITHOUT ROWID;
 CREATE TABLE secret (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
 """
 KEY_SIZE = 32  # bytes
