@@ -40,7 +40,7 @@ BIN = $(VENV)/bin
 # for packages, installs the program files alone.
 ifneq ($(filter install uninstall,$(MAKECMDGOALS)),)
 export ARCHIVE ARCHIVE_POSITION CONFIG_DIRECTORY DESTDIR DRY_RUN INSTALL_POSTFIX
-export MODE ON_REQUEST PORT PREFIX PYTHON STORE WHEELS
+export MODE ON_REQUEST PORT PREFIX PYTHON STORE WHEELS WITH
 # Names of variables on make's command line: the installer refuses what it does not know.
 MAKE_WORDS := $(foreach name,$(.VARIABLES),\
   $(if $(filter command,$(origin $(name))),$(name)))
@@ -147,13 +147,21 @@ tampering:
 	@PYTHONPATH=tests:. $(BIN)/python tests/tampering.py
 
 # With hashes, so that pip as root installs nothing else. Python 3.11 is the oldest that
-# is supported: what a newer one does not need would be missing there.
-REQUIREMENTS = postfix_archive/install/requirements.txt
+# is supported: what a newer one does not need would be missing there. Each of PARTS, an
+# extra of setup.cfg, has a file of its own, with versions that agree with those before.
+PARTS = object-store seal
+REQUIREMENTS = postfix_archive/install/requirements
 requirements:
 	@PYTHON=$(PYTHON) tests/prepare release
-	@CUSTOM_COMPILE_COMMAND='make requirements' $(BIN)/pip-compile --quiet $(VERSIONS) \
-	  --generate-hashes --extra search --extra object-store --extra procedure --extra seal --strip-extras --no-emit-index-url --no-emit-find-links \
-	  --output-file=$(REQUIREMENTS) setup.cfg
+	@set -e; compile() { CUSTOM_COMPILE_COMMAND='make requirements' $(BIN)/pip-compile \
+	    --quiet $(VERSIONS) --generate-hashes --strip-extras --no-emit-index-url \
+	    --no-emit-find-links "$$@" setup.cfg; }; \
+	  compile --extra search --extra procedure --output-file $(REQUIREMENTS).txt; \
+	  before="--constraint $(REQUIREMENTS).txt"; \
+	  for part in $(PARTS); do \
+	    compile --extra $$part $$before --output-file $(REQUIREMENTS)-$$part.txt; \
+	    before="$$before --constraint $(REQUIREMENTS)-$$part.txt"; \
+	  done
 
 clean:
 	rm -rf $(VENV) build *.egg-info .mypy_cache .pytest_cache .hypothesis

@@ -45,6 +45,10 @@ with exit code 1.
      +-- RetentionRuleInvalid, PurgeRefused       postfix-archive retention, purge
      +-- RecordHeld                               a legal hold covers the record
      +-- SealFailed, TimeStampFailed              postfix-archive seal, verify --seals
+     +-- WebServerFailed                          postfix-archive web
+     +-- WebDatabaseFailed, AccessRefused         the web page
+     +-- LoginFailed, UserInvalid, SavedSearchInvalid
+     |    +-- PasswordWrong, LoginDelayed
 """
 
 
@@ -330,6 +334,10 @@ class TimeStampFailed(ArchiveError):
     """An RFC 3161 authority gives no time stamp, or a stamp is invalid."""
 
 
+class WebServerFailed(ArchiveError):
+    """The web page cannot be served where web_listen says."""
+
+
 class WebDatabaseFailed(ArchiveError):
     """The database of the web page could not be opened, read or written."""
 
@@ -340,6 +348,27 @@ class LoginFailed(ArchiveError):
 
 class SavedSearchInvalid(ArchiveError):
     """A search cannot be saved at the web page; the text is for its user."""
+
+
+class PasswordWrong(LoginFailed):
+    """The password is not that of the name, which is known."""
+
+
+class LoginDelayed(LoginFailed):
+    """After several failures the next attempt must wait; ``seconds`` says how long."""
+
+    def __init__(self, text: str, seconds: int) -> None:
+        super().__init__(text, seconds)
+        self.text = text
+        self.seconds = seconds
+
+    def __str__(self) -> str:
+        """Return the text."""
+        return self.text
+
+
+class UserInvalid(ArchiveError):
+    """A user of the web page cannot be added or changed like this."""
 
 
 class AccessRefused(ArchiveError):

@@ -19,7 +19,7 @@ import schedule
 from private_postfix import PrivatePostfix
 from whole_host import STOCK, WholeHost, install
 
-REQUIREMENTS = reference.PACKAGE / "install" / "requirements.txt"
+REQUIREMENTS = sorted((reference.PACKAGE / "install").glob("requirements*.txt"))
 # As docs/installing.md says it.
 DOWNLOAD = ("download", "--require-hashes", "--no-deps", "--only-binary=:all:")
 Once = Callable[[str, Callable[[Path], None]], Path]
@@ -119,7 +119,8 @@ def wheels(once_a_run: Once) -> Path:
 
     def download(directory: Path) -> None:
         pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "-q"]
-        command = [*pip, *DOWNLOAD, "-d", str(directory), "-r", str(REQUIREMENTS)]
+        files = (f"--requirement={each}" for each in REQUIREMENTS)
+        command = [*pip, *DOWNLOAD, "-d", str(directory), *files]
         subprocess.run(command, check=True)
 
     return once_a_run("wheels", download)

@@ -36,7 +36,7 @@ class Peer:
     """Listens on a port of loopback from start() on, one thread a connection.
 
     ``at_end`` is asked for the reply after the message: once, or with LMTP once for
-    each recipient. ``at_rcpt`` is asked for the reply to RCPT. ``taken`` are the
+    each recipient. ``at_rcpt`` is asked for the reply to RCPT. ``accepted`` are the
     messages, each with the recipients that got a reply of 2xx.
     """
 

@@ -16,6 +16,10 @@ NO_LOGIN = 0xFFFFFFFF  # loginuid of a process that no login started
 # Text of a client: bytes that are not UTF-8 are surrogates, as everywhere (PEP 383).
 TEXT_LIMIT = 64 << 10  # characters of a query or a reason
 WEB_USER_LIMIT = 255  # characters
+# Of the web page, besides those of commands: somebody logs in, or may not see a page or
+# message. They have no reason.
+LOGIN, LOGIN_REFUSED, REFUSED = "login", "login-refused", "refused"
+WITHOUT_REASON = (LOGIN, LOGIN_REFUSED, REFUSED)
 
 
 class User(NamedTuple):

@@ -57,7 +57,8 @@ class AccessRecorder:
         logged in at the web page (access_entry.is_web_user): only archive_web_user may
         say that. Raises ReasonMissing with archive_require_reason and no reason.
         """
-        if settings.archive_require_reason and not reason.strip():
+        needs_reason = action not in access_entry.WITHOUT_REASON
+        if settings.archive_require_reason and needs_reason and not reason.strip():
             raise ReasonMissing(
                 f"archive_require_reason = yes: {action} needs a reason; add --reason"
                 " TEXT"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import functools
 import heapq
 import json
 import os
@@ -182,7 +183,8 @@ def access_service(directory: str) -> None:
 
         return web_decisions.carry_out(current_settings, decision, _warn)
 
-    with AccessService(settings, append, decide) as service:
+    load = functools.partial(archive_cf.load, directory)
+    with AccessService(load, append, decide) as service:
         privileges.become_owner(settings.archive_store_directory)
         service.serve_forever()
 

@@ -56,7 +56,9 @@ COMMANDS = {
     "status": ("status", "status"),
     "tables": ("keys_and_tables", "tables"),
     "uninstall": ("install", "uninstall"),
+    "user": ("user", "user"),
     "verify": ("verify", "verify"),
+    "web": ("web", "web"),
 }
 
 

@@ -24,7 +24,7 @@ from postfix_archive.doctor import (
     unarchived_reinjection,
 )
 from postfix_archive.doctor.host import File, Host
-from postfix_archive.errors import ArchiveError, LibraryMissing
+from postfix_archive.errors import ArchiveError
 from postfix_archive.maillog import location
 from postfix_archive.outcomes import follower_state
 from postfix_archive.postfix import (
@@ -365,8 +365,6 @@ def _object_store_error(settings: Settings | None) -> str:
         return ""
     try:
         bucket.of_settings(settings).check()
-    except LibraryMissing:
-        return ""  # make install runs before the libraries are there
     except ArchiveError as error:
         return str(error)
     return ""

@@ -30,6 +30,12 @@ VALUE_LIMIT = 1 << 14  # bytes of a header field
 # A spreadsheet takes a cell that begins so for a formula (OWASP: CSV injection).
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 
+# What a message shows of itself: all that one of its recipients may know.
+OWN_COLUMNS = (
+    *("archive", "id", "exported_sha256", "mih", "message_id", *HEADER_FIELDS),
+    *("sender", "archived"),
+)
+
 Entry = dict[str, Any]
 
 
@@ -71,6 +77,15 @@ def entry(message: StoredMessage, head: bytes, redaction: Redaction | None) -> E
         # Where it was imported from may name the mailbox of a hidden recipient.
         "imported": "" if redaction else address.as_text(envelope.imported),
     }
+
+
+def without_delivery(fields: Entry) -> Entry:
+    """Return an entry for somebody who may see their own mail alone.
+
+    Without the SHA-256 and the size of the original: a guess of what was removed from
+    it could be compared with them.
+    """
+    return {name: fields[name] for name in OWN_COLUMNS} | {"recipients": []}
 
 
 def _recipients(

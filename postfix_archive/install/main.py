@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping
 from types import FrameType
 
 from postfix_archive.config import archive_cf
+from postfix_archive.config.settings import Settings
 from postfix_archive.errors import (
     ArchiveError,
     InstallFailed,
@@ -43,6 +44,8 @@ INSTALL_POSTFIX_COMMAND = (
     "apt-get update -qq &&"
     " DEBIAN_FRONTEND=noninteractive apt-get install -y -qq postfix"
 )
+
+PART_OF_SETTING = {"archive_object_store": "object-store", "archive_tsa_url": "seal"}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -109,7 +112,9 @@ def _install(install_options: Options, name_options: Callable[[str], str]) -> No
     postfix_instance = Instance(directory, install_options.store)
     previous_prefix = instance.prefix_of(postfix_instance.config.services)
     prefix = install_options.prefix or previous_prefix or program.DEFAULT_PREFIX
-    program_files = program.ProgramFiles(prefix, "", python)
+    program_files = program.ProgramFiles(
+        prefix, "", python, install_options.parts.split(",")
+    )
     setup = _make_setup(install_options, postfix_instance, program_files)
     for option, path in (
         (f"PREFIX={prefix}", program_files.directory),
@@ -121,6 +126,7 @@ def _install(install_options: Options, name_options: Callable[[str], str]) -> No
     if not program_files.is_current:
         host_setup.check_space(f"PREFIX={prefix}", program_files.directory)
     postfix_instance.check(setup)
+    _check_parts(postfix_instance.current_settings(), program_files.parts)
     changes = postfix_instance.plan(setup)
     if install_options.dry_run:
         command = name_options(options.install_command(install_options))
@@ -156,7 +162,10 @@ def _stage_package(install_options: Options) -> None:
     _check_wheels(install_options.wheels)
     destdir = os.path.abspath(install_options.destdir).rstrip("/")
     program_files = program.ProgramFiles(
-        install_options.prefix or program.DEFAULT_PREFIX, destdir, python
+        install_options.prefix or program.DEFAULT_PREFIX,
+        destdir,
+        python,
+        install_options.parts.split(","),
     )
     if install_options.dry_run:
         print(f"Program:    {destdir}{program_files.directory} would be created")
@@ -181,6 +190,16 @@ def _check_wheels(directory: str) -> None:
             f"WHEELS={directory}: no such directory; name the directory that contains"
             " the Python packages"
         )
+
+
+def _check_parts(settings: Settings, parts: tuple[str, ...]) -> None:
+    """Raise InstallRefused if a setting needs the packages of another part."""
+    for name, part in PART_OF_SETTING.items():
+        if getattr(settings, name) and part not in parts:
+            raise InstallRefused(
+                f"archive.cf: {name} needs Python packages that are not installed: run"
+                f" make install WITH={part}"
+            )
 
 
 def _ensure_postfix(*, install: bool) -> None:

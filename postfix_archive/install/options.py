@@ -17,6 +17,7 @@ from typing import Any
 
 from postfix_archive.config import archive_cf
 from postfix_archive.errors import InstallRefused, RequestInvalid
+from postfix_archive.install import program
 from postfix_archive.message import printable, request
 from postfix_archive.postfix import archive_services
 from postfix_archive.system import python_version
@@ -109,6 +110,12 @@ class Options:
     wheels: str = _option(
         "", "WHEELS", "DIR", "The Python packages, for a host without an index."
     )
+    parts: str = _option(
+        "",
+        "WITH",
+        "PARTS",
+        f"Add the Python packages of: {', '.join(program.available_parts())}.",
+    )
     python: str = _option(
         "", "PYTHON", "PATH", "Runs the program. [default: /usr/bin/python3]"
     )
@@ -142,6 +149,7 @@ def parse(values: Mapping[str, str]) -> Options:
         destdir=values.get("DESTDIR", ""),
         python=values.get("PYTHON", ""),
         wheels=values.get("WHEELS", ""),
+        parts=_parse_parts(values.get("WITH", "")),
         install_postfix=bool(_parse_boolean(values, "INSTALL_POSTFIX")),
         dry_run=bool(_parse_boolean(values, "DRY_RUN")),
     )
@@ -239,6 +247,17 @@ def _parse_mode(value: str) -> str:
             f"{_assignment('MODE', value)}: must be pipe or lmtp (how Postfix delivers"
             " mail to the stamp filter)"
         )
+    return value
+
+
+def _parse_parts(value: str) -> str:
+    known = program.available_parts()
+    for part in value.split(",") if value else ():
+        if part not in known:
+            raise InstallRefused(
+                f"{_assignment('WITH', value)}: must be parts separated by commas;"
+                f" there are {', '.join(known)}"
+            )
     return value
 
 

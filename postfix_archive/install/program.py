@@ -10,6 +10,10 @@ Used by install/main. Raises InstallRefused and InstallFailed.
 
 A launcher resolves ``current`` once, so an upgrade under load never mixes two releases.
 The previous release stays until the next upgrade.
+
+Parts are extras of setup.cfg, each with Python packages of its own, in
+requirements-<part>.txt (make requirements). A release has those that were asked for,
+and those of the release before it; without any, requirements.txt alone.
 """
 
 from __future__ import annotations
@@ -17,6 +21,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 
 from postfix_archive.errors import InstallFailed, InstallRefused
@@ -27,18 +32,20 @@ from postfix_archive.system import files, python_version
 
 LAUNCHERS = ("archive-stamp", "archive", "archive-lmtp")
 COMPLETE_MARKER = "complete"
+PARTS_FILE = "parts"  # in a release: one name a line
 RELEASE_FILES = (
     "**/*.py",
     "py.typed",
     "master.cf.d/*",
     "man/*.[15]",
-    "install/requirements.txt",
+    "install/requirements*.txt",
+    "procedure/*.j2",
 )  # in the package
 DEFAULT_PREFIX = "/usr/local"
 ERROR_LENGTH = 800  # characters at the end of a program's output, as of pip
 # pip runs as root: only these versions, only wheels (which run no code), only if the
 # digests match.
-PIP_OPTIONS = ("--require-hashes", "--no-deps", "--only-binary=:all:", "--requirement")
+PIP_OPTIONS = ("--require-hashes", "--no-deps", "--only-binary=:all:")
 COMMAND_SCRIPT = """#!/bin/sh
 # Runs the command postfix-archive in its own virtual environment.
 exec {lib}/current/commands/bin/python -I \
@@ -46,20 +53,45 @@ exec {lib}/current/commands/bin/python -I \
 """
 
 
-class ProgramFiles:
-    """The program files below one prefix; destdir is prepended when packaging."""
+def available_parts() -> tuple[str, ...]:
+    """Return the names of the parts that can be added to a release, sorted."""
+    prefix = "requirements-"
+    paths = (reference.PACKAGE / "install").glob(f"{prefix}*.txt")
+    return tuple(sorted(path.stem.removeprefix(prefix) for path in paths))
 
-    def __init__(self, prefix: str, destdir: str = "", python: str = "") -> None:
+
+class ProgramFiles:
+    """The program files below one prefix; destdir is prepended when packaging.
+
+    ``parts`` are those given and those of the current release.
+    """
+
+    def __init__(
+        self,
+        prefix: str,
+        destdir: str = "",
+        python: str = "",
+        parts: Iterable[str] = (),
+    ) -> None:
         self.directory = f"{prefix}/lib/postfix-archive"
         self.python = python or python_version.DEFAULT_INTERPRETER
         self._staged_directory = Path(destdir + self.directory)
         self._command_path = Path(f"{destdir}{prefix}/sbin/postfix-archive")
         self._man_directory = Path(f"{destdir}{prefix}/share/man")
+        all_parts = {*parts, *self._current_parts()}
+        self.parts = tuple(each for each in available_parts() if each in all_parts)
 
     @property
     def is_installed(self) -> bool:
         """Tell whether any release is installed."""
         return (self._staged_directory / "current").exists()
+
+    def _current_parts(self) -> list[str]:
+        """Return the parts of the current release."""
+        try:
+            return (self._staged_directory / "current" / PARTS_FILE).read_text().split()
+        except OSError:  # no release, or one from before there were parts
+            return []
 
     @property
     def command_path(self) -> Path:
@@ -67,14 +99,15 @@ class ProgramFiles:
         return self._command_path
 
     @functools.cached_property
-    def _python_identity(self) -> str:
-        """Path and version of the Python that runs the release."""
-        return f"{self.python} {python_version.magic_number(self.python)}"
+    def _environment_identity(self) -> str:
+        """Path and version of the Python that runs the release, and its parts."""
+        version = python_version.magic_number(self.python)
+        return " ".join((self.python, version, *self.parts))
 
     @property
     def release_id(self) -> str:
-        """The id of the release in PACKAGE for this Python."""
-        return _release_id(reference.PACKAGE, self._python_identity)
+        """The id of the release in PACKAGE for this Python, with these parts."""
+        return _release_id(reference.PACKAGE, self._environment_identity)
 
     @property
     def is_current(self) -> bool:
@@ -128,7 +161,7 @@ class ProgramFiles:
             target = package / path.relative_to(reference.PACKAGE)
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, target)
-        if _release_id(package, self._python_identity) != directory.name:
+        if _release_id(package, self._environment_identity) != directory.name:
             raise InstallFailed(
                 f"{reference.PACKAGE} was changed while it was copied; run make install"
                 " again when it no longer changes (Postfix is unchanged)"
@@ -138,6 +171,7 @@ class ProgramFiles:
         final_directory = f"{self.directory}/releases/{directory.name}"
         _run_or_fail([self.python, "-I", bundler, str(directory), final_directory])
         self._create_environment(directory, wheels)
+        _write(directory / PARTS_FILE, "".join(f"{e}\n" for e in self.parts), 0o644)
         _write(directory / COMPLETE_MARKER, "", 0o644)
 
     def _create_environment(self, directory: Path, wheels: str) -> None:
@@ -153,12 +187,13 @@ class ProgramFiles:
             )
         python = str(environment / "bin" / "python")
         index_options = ["--no-index", "--find-links", wheels] if wheels else []
-        requirements = directory / "postfix_archive" / "install" / "requirements.txt"
         pip = [python, "-I", "-m", "pip", "install", "--quiet"]
         quiet_options = ["--disable-pip-version-check", "--no-warn-script-location"]
-        _run_or_fail(
-            [*pip, *quiet_options, *index_options, *PIP_OPTIONS, str(requirements)]
-        )
+        command = [*pip, *quiet_options, *index_options, *PIP_OPTIONS]
+        files_directory = directory / "postfix_archive" / "install"
+        for suffix in ("", *(f"-{each}" for each in self.parts)):
+            command.append(f"--requirement={files_directory}/requirements{suffix}.txt")
+        _run_or_fail(command)
 
     def _activate(self, directory: Path) -> None:
         """Make a release the current one: launchers, link, command, manual pages."""
@@ -186,12 +221,12 @@ def _release_files(package: Path) -> list[Path]:
     return sorted(path for pattern in RELEASE_FILES for path in package.glob(pattern))
 
 
-def _release_id(package: Path, python: str) -> str:
-    """Return the id of a release: a digest of its files and of the Python version.
+def _release_id(package: Path, environment: str) -> str:
+    """Return the id of a release: a digest of its files and of its environment.
 
     After an upgrade of Python, make install therefore installs a new release.
     """
-    sha256 = digest.sha256(python.encode())
+    sha256 = digest.sha256(environment.encode())
     for path in _release_files(package):
         sha256.update(f"{path.relative_to(package)}\0".encode() + path.read_bytes())
     return str(sha256.hexdigest()[:16])

@@ -5,6 +5,8 @@ Used by install/main. Installs timers, follower and indexer, which need the prog
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from postfix_archive import monitoring
 from postfix_archive.config import archive_cf
 from postfix_archive.config.settings import Settings
@@ -57,6 +59,8 @@ def show(
 
     Raises InstallFailed if the probe did not arrive or the doctor is critical.
     """
+    if program_files.parts:
+        print(f"Parts:      {', '.join(program_files.parts)}")
     print(f"Settings:   {postfix_instance.archive_cf}")
     print(f"Store:      {postfix_instance.store}")
     command = str(program_files.command_path)
@@ -99,7 +103,10 @@ def show(
             " before the installation until they end."
         )
     _record_first_runs(archive_cf.load(postfix_instance.directory))
-    observation = inspection.inspect_host(postfix_instance.directory)
+    observation = replace(
+        inspection.inspect_host(postfix_instance.directory),
+        object_store_error="",  # the packages that ask it are the command's
+    )
     findings = checks.run(observation)
     _print_lines("Doctor:", checks.format_report(observation, findings))
     _send_probe(observation)

@@ -59,7 +59,7 @@ def connect(store: ObjectStore, credentials_file: str) -> Any:
         import botocore.session
     except ImportError as error:
         raise LibraryMissing(
-            f"{error}; run make install again, or pip install"
+            f"{error}; run make install WITH=object-store, or pip install"
             " 'postfix-archive[object-store]'"
         ) from error
     keys: dict[str, str | None] = {}

@@ -11,12 +11,13 @@ Raises StoreFailed.
 
 from __future__ import annotations
 
+import bisect
 import json
 import os
 
 from postfix_archive.errors import StoreFailed
 from postfix_archive.message import digest
-from postfix_archive.store import verifier
+from postfix_archive.store import journal_format, verifier
 from postfix_archive.store.verifier import Head, Seal
 from postfix_archive.system import files
 
@@ -33,6 +34,43 @@ def read_all(store: str) -> list[Seal]:
         return verifier.read_seals(store)[0]
     except OSError as error:
         raise files.store_error(str(error.filename), error) from error
+
+
+def first_covering(store: str, archive: str, end: int) -> Seal | None:
+    """Return the first seal that covers the lines of a journal up to a position.
+
+    None if there is none yet. Reads few of the seals; damaged ones are passed over.
+    """
+    directory = f"{store}/{verifier.SEALS}"
+    try:
+        names = sorted(filter(verifier.SEAL_NAME.fullmatch, os.listdir(directory)))
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise files.store_error(directory, error) from error
+
+    def sealed_end(name: str) -> int:
+        return journal_end(_read(f"{directory}/{name}"), archive)
+
+    for name in names[bisect.bisect_left(names, end, key=sealed_end) :]:
+        seal = _read(f"{directory}/{name}")
+        if seal and journal_end(seal, archive) >= end:
+            return seal
+    return None
+
+
+def journal_end(seal: Seal | None, archive: str) -> int:
+    """Return where the journal of an archive ended at a seal, 0 if it has none."""
+    heads = seal.heads if seal else ()
+    own = (e for e in heads if (e.archive, e.journal) == (archive, journal_format.NAME))
+    return next((each.end for each in own), 0)
+
+
+def _read(path: str) -> Seal | None:
+    try:
+        return verifier.parse_seal(path.rpartition("/")[2], verifier.read_seal(path))
+    except (OSError, ValueError):
+        return None
 
 
 def make(

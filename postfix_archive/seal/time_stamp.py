@@ -281,6 +281,7 @@ def _import_library() -> ModuleType:
         import rfc3161_client
     except ImportError as error:
         raise LibraryMissing(
-            f"{error}; run make install again, or pip install 'postfix-archive[seal]'"
+            f"{error}; run make install WITH=seal, or pip install"
+            " 'postfix-archive[seal]'"
         ) from error
     return rfc3161_client

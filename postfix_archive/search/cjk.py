@@ -21,7 +21,8 @@ CHARACTERS = (
     "\u309d-\u309f\u30a1-\u30fa\u30fc-\u318f\u31a0-\u31bf\u31f0-\u31ff\u3400-\u4dbf"
     "\u4e00-\u9fff\ua960-\ua97f\uac00-\ud7ff\uf900-\ufaff\U00020000-\U000323af"
 )
-_RUN = re.compile(f"[{CHARACTERS}]+")
+# Not "[…]+", whose start re does not search for: it takes eight times as long.
+_RUN = re.compile(f"[{CHARACTERS}][{CHARACTERS}]*")
 RUN_END = "\ue000"  # for private use: a letter for FTS5, and in no text
 
 

@@ -31,7 +31,7 @@ REPEAT_SECONDS = 1.0  # the timer's second signal, for code that caught the firs
 
 def main(cpu: float, killed_cpu: int, memory: int) -> None:
     """Serve the parent until it closes our standard input."""
-    _give_up_rights(memory)
+    give_up_rights(memory)
     timer = Timer()
     signal.signal(signal.SIGPROF, timer.expire)
     requests = sys.stdin.buffer
@@ -63,7 +63,8 @@ def _renew_cpu_limit(seconds: int) -> None:
     resource.setrlimit(resource.RLIMIT_CPU, (used + seconds + 1, hard_limit))
 
 
-def _give_up_rights(memory: int) -> None:
+def give_up_rights(memory: int) -> None:
+    """Leave this process nothing but its memory (bytes) and what it has open."""
     for kind, limit in (
         (resource.RLIMIT_AS, memory),
         (resource.RLIMIT_CORE, 0),

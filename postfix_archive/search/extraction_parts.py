@@ -29,11 +29,15 @@ class Part(NamedTuple):
     """One part that is no multipart: its number from 1 on, media type, and itself.
 
     The media type is in lower case, and text/plain by default (RFC 2045 5.2).
+    ``nested`` is the message in a part that is one, ``inside`` the number of the
+    nested message that has the part, 0 for the message itself.
     """
 
     number: int
     media_type: str
     message: Message
+    inside: int = 0
+    nested: Message | None = None
 
     @property
     def name(self) -> str:
@@ -114,21 +118,23 @@ def parts(message: Message, problems: list[str]) -> Iterator[Part]:
     exceeded.
     """
     number = 0
-    pending = [(message, 0)]
+    pending = [(message, 0, 0)]
     while pending:
-        part, depth = pending.pop()
+        part, depth, inside = pending.pop()
         if depth > NESTING_LIMIT:
             problems.append(f"nesting: deeper than {NESTING_LIMIT}")
             continue
         _decode_parameters(part)
         media_type = part.get_content_type()
+        children = _children(part, media_type)
         if not (media_type.startswith(MULTIPART) and part.is_multipart()):
             number += 1
             if number > PART_LIMIT:
                 problems.append(f"parts: more than {PART_LIMIT}")
                 return
-            yield Part(number, media_type, part)
-        pending += [(each, depth + 1) for each in reversed(_children(part, media_type))]
+            yield Part(number, media_type, part, inside, next(iter(children), None))
+            inside = number
+        pending += [(each, depth + 1, inside) for each in reversed(children)]
 
 
 def outside_text(message: Message) -> Iterator[bytes]:

@@ -82,7 +82,7 @@ class Extractor:
         self.close()
         self._connection, theirs = socket.socketpair()
         self._message_count = 0
-        rights = _rights()
+        rights = child_rights()
         limits = self._limits
         arguments = (limits.cpu, limits.killed_cpu, limits.memory)
         try:
@@ -204,7 +204,7 @@ def read_original(chunks: Iterable[bytes]) -> bytes:
     return b"".join(kept)
 
 
-def _rights() -> dict[str, Any]:
+def child_rights() -> dict[str, Any]:
     """Return the arguments of Popen so that the child cannot become root again."""
     user = _unprivileged_user()
     if user is not None:

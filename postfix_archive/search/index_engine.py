@@ -22,6 +22,14 @@ class Query(NamedTuple):
     now: float
 
 
+class NewMessage(NamedTuple):
+    """A message for the index; offsets of its lines in the journal."""
+
+    record: RecordEntry
+    content: ContentEntry
+    offsets: Sequence[int]
+
+
 class Hit(NamedTuple):
     """One message that was found. Times are Unix times, ``sent`` that of Date:."""
 
@@ -170,10 +178,8 @@ class IndexWriter(Protocol):
     def offsets(self, archive_id: str) -> Sequence[int] | None:
         """Return the offsets of the lines of a message, None if it is not in here."""
 
-    def add(
-        self, record: RecordEntry, content: ContentEntry, offsets: Sequence[int]
-    ) -> None:
-        """Add a message."""
+    def add(self, messages: Sequence[NewMessage]) -> None:
+        """Add messages."""
 
     def update(self, record: RecordEntry, offsets: Sequence[int]) -> None:
         """Replace what a record says about a message that is in here."""

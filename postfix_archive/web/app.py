@@ -19,15 +19,35 @@ from postfix_archive.config.settings import Settings
 from postfix_archive.errors import (
     AccessRefused,
     ArchiveError,
+    DecisionRefused,
+    EraseRefused,
+    ExportFailed,
+    HoldRefused,
+    LoginDelayed,
+    PersonUnknown,
+    QueryInvalid,
     ReasonMissing,
+    RecordHeld,
     RecordNotFound,
+    UserInvalid,
 )
-from postfix_archive.web import database, language, sessions, site
+from postfix_archive.web import database, language, logins, sessions, site
 from postfix_archive.web.navigation import navigation
 from postfix_archive.web.site import Site
 from postfix_archive.web.web_settings import WebSettings
 
-PAGES = ("login_page", "home", "account_page", "search_page", "reason_page")
+PAGES = (
+    "login_page",
+    "home",
+    "account_page",
+    "search_page",
+    "reason_page",
+    "users_page",
+    "exports_page",
+    "holds_page",
+    "erasures_page",
+    "replay_page",
+)
 REQUEST_LIMIT = 1 << 20  # bytes of a form
 # Nothing from other hosts, no script and no style but ours, no frame around us.
 SECURITY_HEADERS = {
@@ -38,15 +58,25 @@ SECURITY_HEADERS = {
     ),
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
-    "Referrer-Policy": "no-referrer",
+    # Not no-referrer: by https the tokens of forms count only with a Referer of ours.
+    "Referrer-Policy": "same-origin",
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
 }
 PRIVATE = "no-store"  # mail stays in no cache
 STATUS_OF_ERRORS: tuple[tuple[type[ArchiveError], int], ...] = (
     (AccessRefused, 403),
+    (LoginDelayed, 429),
+    (UserInvalid, 400),
     (RecordNotFound, 404),
     (ReasonMissing, 400),
+    (QueryInvalid, 400),
+    (DecisionRefused, 403),
+    (PersonUnknown, 403),
+    (ExportFailed, 409),
+    (HoldRefused, 409),
+    (EraseRefused, 409),
+    (RecordHeld, 409),
 )
 ERROR_STATUS = 503  # of all others: the archive cannot be read now
 
@@ -69,6 +99,7 @@ def create_app(settings: Settings, web: WebSettings) -> Flask:
     app.extensions[site.NAME] = Site(settings, web)
     sessions.install(app)
     CSRFProtect(app)
+    logins.install(app)
     language.install(app)
     app.context_processor(_shared)
     app.after_request(_add_headers)

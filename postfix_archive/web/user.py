@@ -32,6 +32,12 @@ class Grant:
         """Return it as commands and archive-web.cf write it: ``auditor:a@b``."""
         return f"{self.role}:{self.archive}"
 
+    @classmethod
+    def parse(cls, text: str) -> Grant:
+        """Return the grant in ``role:archive``. Raises ValueError."""
+        role, _, archive = text.partition(":")
+        return cls(Role(role), archive)
+
 
 @dataclass(frozen=True)
 class User:

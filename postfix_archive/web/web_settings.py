@@ -21,9 +21,13 @@ LOGINS = ("local", "ldap", "oidc", "proxy")
 
 DEFAULTS = {
     "web_directory": "/var/lib/postfix-archive-web",
+    "web_export_days": "7",
+    "web_export_limit": "10000000000",
     "web_language": "en",
     "web_listen": "127.0.0.1:8090",
     "web_logins": "local",
+    "web_require_totp": "no",
+    "web_session_limit": "12h",
     "web_session_time": "30m",
     "web_url": "",
 }
@@ -34,9 +38,13 @@ class WebSettings:
     """All settings of archive-web.cf, with valid values."""
 
     web_directory: str
+    web_export_days: int  # that the files of an export are kept
+    web_export_limit: int  # bytes of mail in one export
     web_language: str
-    web_listen: tuple[str, int]
+    web_listen: str  # address:port, or unix:path
     web_logins: tuple[str, ...]
+    web_require_totp: bool  # of local users
+    web_session_limit: int  # seconds after the login
     web_session_time: int  # seconds without a request
     web_url: str  # as browsers see it, without a slash at the end
 
@@ -44,6 +52,11 @@ class WebSettings:
     def database_path(self) -> str:
         """The database of users, sessions and jobs."""
         return f"{self.web_directory}/web.db"
+
+    @property
+    def export_directory(self) -> str:
+        """The directory with one directory for each export."""
+        return f"{self.web_directory}/exports"
 
     @property
     def is_https(self) -> bool:
@@ -93,11 +106,31 @@ def _parse_directory(value: str, location: str) -> str:
     return value.rstrip("/")
 
 
+def parse_listen(value: str, location: str) -> str:
+    """Check where the page listens; location begins the error message."""
+    if value.startswith("unix:/"):
+        return value
+    try:
+        archive_settings.parse_port(value, location)
+    except SettingInvalid:
+        raise SettingInvalid(
+            f"{location}: must be address:port, such as 127.0.0.1:8090, or unix:/path"
+        ) from None
+    return value
+
+
 def _parse_logins(value: str, location: str) -> tuple[str, ...]:
     logins = tuple(value.replace(",", " ").split())
     if not logins or {*logins} - {*LOGINS}:
         raise SettingInvalid(f"{location}: must be some of {', '.join(LOGINS)}")
     return logins
+
+
+def _parse_number(value: str, location: str) -> int:
+    number = main_cf.parse_number(value)
+    if not number:
+        raise SettingInvalid(f"{location}: must be a number, at least 1")
+    return number
 
 
 def _parse_language(value: str, location: str) -> str:
@@ -113,6 +146,12 @@ def _parse_time(value: str, location: str) -> int:
     return seconds
 
 
+def _parse_yes_no(value: str, location: str) -> bool:
+    if value not in ("yes", "no"):
+        raise SettingInvalid(f"{location}: must be yes or no")
+    return value == "yes"
+
+
 def _parse_url(value: str, location: str) -> str:
     scheme, separator, host = value.partition("://")
     is_url = scheme in ("http", "https") and separator and host and "?" not in host
@@ -126,9 +165,13 @@ def _parse_url(value: str, location: str) -> str:
 
 PARSERS: dict[str, Callable[[str, str], Any]] = {
     "web_directory": _parse_directory,
+    "web_export_days": _parse_number,
+    "web_export_limit": _parse_number,
     "web_language": _parse_language,
-    "web_listen": archive_settings.parse_port,
+    "web_listen": parse_listen,
     "web_logins": _parse_logins,
+    "web_require_totp": _parse_yes_no,
+    "web_session_limit": _parse_time,
     "web_session_time": _parse_time,
     "web_url": _parse_url,
 }

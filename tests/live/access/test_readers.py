@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import grp
 import json
-import os
 import pwd
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,7 +17,9 @@ from postfix_archive.store import verifier
 
 from mails import LEGAL, mail
 from private_postfix import PrivatePostfix
+from unprivileged import as_member
 
+pytestmark = pytest.mark.live
 READER = "news"  # of Debian
 GROUP = "games"
 
@@ -78,23 +78,7 @@ def service(shared: PrivatePostfix) -> Iterator[PrivatePostfix]:
 
 def as_reader(function: Callable[[], object]) -> str:
     """Call a function as a member of the group; return the error, "" if none."""
-    read_end, write_end = os.pipe()
-    child = os.fork()
-    if not child:
-        os.setgroups([grp.getgrnam(GROUP).gr_gid])
-        user = pwd.getpwnam(READER)
-        os.setresgid(user.pw_gid, user.pw_gid, user.pw_gid)
-        os.setresuid(user.pw_uid, user.pw_uid, user.pw_uid)
-        try:
-            function()
-        except (Exception, SystemExit) as error:
-            os.write(write_end, (str(error) or type(error).__name__).encode()[:4000])
-        os._exit(0)
-    os.close(write_end)
-    with open(read_end, "rb") as file:
-        text = file.read().decode()
-    os.waitpid(child, 0)
-    return text
+    return as_member(READER, GROUP, function)
 
 
 def run_as_reader(postfix: PrivatePostfix, *arguments: str) -> tuple[str, int]:

@@ -24,7 +24,10 @@ def host() -> Iterator[PrivatePostfix]:
         postfix.send(mail("one"))
         postfix.wait_for_empty_queue()
         postfix.set_archive_cf(
-            archive_retention=f"{LEGAL}=10y", archive_seal_file="/nowhere/seals"
+            archive_retention=f"{LEGAL}=10y",
+            archive_seal_file="/nowhere/seals",
+            archive_web_user="nobody",
+            archive_replay_to="auditor@example.net",
         )
         postfix.etc.joinpath("archive.retention").write_text("from:x@example.org 6y\n")
         for command in (
@@ -51,6 +54,9 @@ def test_the_page_says_what_is_set_up_and_its_hash_is_in_the_journal(
     assert LEGAL in cells
     assert f"127.0.0.1:{host.ports[0]}/inet" in cells
     assert {"from:x@example.org", "6y", "10y", "smith", "a suit"} <= {*cells}
+    decisions = "hold-add, hold-release, erase-request, erase-withdraw, replay; "
+    [web_page] = [each for each in cells if decisions in each]
+    assert "auditor@example.net" in web_page
     assert REASON in cells and not page.css("script")
     text = page.body.text() if page.body else ""
     assert str(host.store) in text and "/nowhere/seals" in text and "{" not in text

@@ -217,7 +217,7 @@ def test_an_installed_release_installs_itself_for_another_python(
 ) -> None:
     """After an upgrade of Python, no checkout is needed."""
     before = host.configuration()
-    host.run(install(wheels))
+    host.run(install(wheels, "WITH=seal"))
     release = host.output(f"readlink -f {LIB}/current")
     bundle = f"{release}/bundles/archive-stamp"
     host.run(f"printf 'old!' | dd of={bundle} conv=notrunc bs=4 count=1 status=none")
@@ -226,6 +226,7 @@ def test_an_installed_release_installs_itself_for_another_python(
     report = host.output(f"cd / && postfix-archive install --wheels {wheels}")
     assert f"Program:    {LIB}" in report
     assert host.output(f"readlink -f {LIB}/current") == release
+    host.run(f"{release}/commands/bin/python -c 'import rfc3161_client'")
     assert "OK: " in host.output("postfix-archive doctor")
     host.run("cd / && postfix-archive uninstall")
     assert host.configuration() == before

@@ -391,6 +391,7 @@ def test_what_waits_arrives_when_the_cause_is_repaired(host: PrivatePostfix) -> 
 COMMAND_ERRORS = {
     "AcceptanceInvalid",
     "AccessNotRecorded",
+    "AccessRefused",
     "AccessServiceFailed",
     "BypassRefused",
     "DecisionRefused",
@@ -407,7 +408,10 @@ COMMAND_ERRORS = {
     "InstallRefused",
     "LibraryMissing",
     "LogUnreadable",
+    "LoginDelayed",
+    "LoginFailed",
     "NotRoot",
+    "PasswordWrong",
     "PersonUnknown",
     "PostfixCommandFailed",
     "PostfixMissing",
@@ -428,6 +432,9 @@ COMMAND_ERRORS = {
     "ReplicatorRunning",
     "RestoreFailed",
     "TimeStampFailed",
+    "WebServerFailed",
+    "UserInvalid",
+    "WebDatabaseFailed",
 }
 
 

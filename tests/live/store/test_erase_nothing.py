@@ -64,6 +64,15 @@ COMMAND_LINES: dict[str, list[list[str]]] = {
     "history": [[], ["--json", "ID"]],
     "readers": [[]],
     "access-service": [[]],
+    "web": [[]],  # without archive_web_user: refused
+    # Without a web_directory: refused.
+    "user add": [["anna", "--role", "auditor", "--password-stdin"]],
+    "user change": [["anna", "--role", "officer"]],
+    "user password": [["anna", "--password-stdin"]],
+    "user disable": [["anna"]],
+    "user enable": [["anna"]],
+    "user totp": [["anna"]],
+    "user list": [[]],
     "uninstall": [[]],
 }
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import grp
 import json
 import os
+import pwd
+import re
 import socket
 import stat
 import threading
@@ -21,6 +23,7 @@ from postfix_archive.access import (
     access_journal,
     access_recorder,
     access_service,
+    reader_group,
 )
 from postfix_archive.access.access_entry import Entry, User
 from postfix_archive.access.access_service import AccessService
@@ -84,6 +87,8 @@ def test_reason_is_demanded(settings: Settings) -> None:
     with pytest.raises(ReasonMissing, match="--reason"):
         access_recorder.AccessRecorder(settings, "show", reason=" ", warn=print)
     access_recorder.AccessRecorder(settings, "show", reason="audit", warn=print)
+    for action in access_entry.WITHOUT_REASON:
+        access_recorder.AccessRecorder(settings, action, web_user="anna", warn=print)
 
 
 def test_nothing_is_shown_that_neither_store_nor_log_records(
@@ -127,7 +132,7 @@ def service(settings: Settings) -> Iterator[Settings]:
     def append(ids: Mapping[str, Sequence[str]], entry: Entry) -> None:
         access_journal.append(settings.archive_store_directory, ids, entry)
 
-    with AccessService(settings, append, lambda *_: "") as server:
+    with AccessService(lambda: settings, append, lambda *_: "") as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
         try:
@@ -144,6 +149,18 @@ def test_service_knows_the_client(service: Settings) -> None:
     assert found.user.uid == os.getuid()
     assert found.user.name != "alice" or os.getuid() == ALICE.uid
     assert (found.action, found.reason, found.ids) == ("show", "audit", (IDS[0],))
+
+
+def test_client_is_told_why_nothing_could_be_recorded(
+    service: Settings, tmp_path: Path
+) -> None:
+    """A file stands where the journal should be; the service goes on."""
+    path = tmp_path / "store" / ARCHIVE / "access"
+    path.write_text("no journal\n")
+    with pytest.raises(AccessNotRecorded, match="access: a journal of store format 1"):
+        access_service.request(service, {ARCHIVE: IDS[:1]}, ENTRY)
+    path.unlink()
+    access_service.request(service, {ARCHIVE: IDS[:1]}, ENTRY)
 
 
 INVALID = {
@@ -175,6 +192,26 @@ def test_client_names_a_service_that_does_not_run(settings: Settings) -> None:
     """One line with the socket and what to do."""
     with pytest.raises(AccessNotRecorded, match="access-service"):
         access_service.request(settings, {ARCHIVE: []}, ENTRY)
+
+
+WEB_USERS = [
+    ("", "", ""),
+    ("no-such-user", "games", "there is no such user"),
+    ("root", "root", "it can write the store"),
+    (pwd.getpwuid(os.getuid()).pw_name, "games", "it can write the store"),
+    ("daemon", "", "archive_reader_group is empty"),
+    ("daemon", "games", r"it is not in archive_reader_group \(games\)"),
+    ("games", "games", ""),  # of Debian, as all of these
+]
+
+
+@pytest.mark.parametrize(("name", "group", "problem"), WEB_USERS)
+def test_the_user_of_the_web_page_must_read_and_not_write(
+    settings: Settings, name: str, group: str, problem: str
+) -> None:
+    settings.archive_web_user, settings.archive_reader_group = name, group
+    found = reader_group.web_user_problem(settings)
+    assert re.match(problem, found) if problem else not found
 
 
 def test_history_names_the_candidates_of_an_ambiguous_id(

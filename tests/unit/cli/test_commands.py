@@ -13,7 +13,17 @@ from postfix_archive.cli import main, options
 
 from unit.test_docs import commands
 
-GROUPS = ["", "bypass", "erase", "fallback", "hold", "key", "queue", "retention"]
+GROUPS = [
+    "",
+    "bypass",
+    "erase",
+    "fallback",
+    "hold",
+    "key",
+    "queue",
+    "retention",
+    "user",
+]
 
 
 def help_text(name: str) -> str:

@@ -20,6 +20,7 @@ PATH_SETTINGS = [
     "archive_spool_directory",
     "archive_store_directory",
 ]
+BOTH_ADDRESSES = ("a@example.com", "b@example.com")
 TIME_SETTINGS = ["archive_stamp_lifetime", "archive_time_limit"]
 WAIT_SETTINGS = [
     "archive_wait_for_outcome",
@@ -75,6 +76,11 @@ def test_an_empty_file_means_all_defaults() -> None:
         ("archive_local_clients", "", ()),
         ("archive_local_clients", "192.0.2.1, 10.0.0.0/8", ("192.0.2.1", "10.0.0.0/8")),
         *(("archive_report_format", each, each) for each in settings.REPORT_FORMATS),
+        ("archive_replay_to", "", ()),
+        ("archive_replay_to", "a@example.com b@example.com", BOTH_ADDRESSES),
+        ("archive_web_decisions", "", ()),
+        ("archive_web_decisions", "hold-add,replay", ("hold-add", "replay")),
+        ("archive_web_user", "archive-web", "archive-web"),
         ("archive_sender", "<>", b""),
         ("archive_sender", "", b""),
         ("archive_sender", "owner@example.com", b"owner@example.com"),
@@ -114,6 +120,13 @@ def test_copies_go_straight_into_the_store_unless_one_of_three_settings_forbids(
 
 HUGE_NUMBER = "9" * 5000
 WRONG_VALUES = [
+    ("archive_replay_to", "a@example.com, everybody", "everybody must be an address"),
+    ("archive_replay_to", "@example.com", "must be an address"),
+    ("archive_web_decisions", "yes", "some of hold-add, hold-release, erase-request"),
+    ("archive_web_decisions", "hold-add; replay", "must be empty, or some of"),
+    ("archive_web_user", "1001", "must be the name of a user, or empty"),
+    ("archive_web_user", "a:b", "must be the name of a user, or empty"),
+    ("archive_reader_group", "1001", "must be the name of a group, or empty"),
     *(
         (name, text, "address:port")
         for name in PORT_SETTINGS

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 
 import pytest
 
 from postfix_archive import monitoring
 from postfix_archive.config import settings
-from postfix_archive.doctor import checks
+from postfix_archive.doctor import checks, inspection
 from postfix_archive.doctor.finding import ADVICE, worst_severity
 from postfix_archive.doctor.host import File, Host, OtherInstance
 from postfix_archive.errors import InstallRefused
@@ -273,6 +274,11 @@ def test_lines_that_nobody_has_witnessed_for_days_are_reported() -> None:
     assert finding_names(replace(STOCK, unsealed_age=1e5)) == set()
 
 
+def test_a_web_page_that_can_read_nothing_or_write_all_is_reported() -> None:
+    host = replace(STOCK, web_user_problem="it can write the store")
+    assert finding_names(host) == {"web-user"}
+
+
 def test_what_the_object_storage_lacks() -> None:
     with_bucket = settings.parse(
         f"{ARCHIVE_CF}archive_object_store = s3://bucket\n",
@@ -288,6 +294,20 @@ def test_what_the_object_storage_lacks() -> None:
     assert finding.check == "object-store"
     assert finding.harm == "s3://bucket/: full: nothing is uploaded"
     assert finding_names(replace(STOCK, replication_age=None)) == set()
+
+
+def test_what_a_missing_library_of_the_object_storage_means(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with_bucket = settings.parse(
+        f"{ARCHIVE_CF}archive_object_store = s3://bucket\n",
+        path="archive.cf",
+        config_directory="/",
+        myhostname="?",
+    )
+    monkeypatch.setitem(sys.modules, "botocore.session", None)
+    error = inspection._object_store_error(with_bucket)
+    assert "run make install WITH=object-store" in error
 
 
 def test_what_search_stands_on() -> None:

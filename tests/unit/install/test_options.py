@@ -30,6 +30,7 @@ VALUES = {
     "PREFIX": "/opt/pa",
     "DESTDIR": "/tmp/package",
     "WHEELS": "wheels",
+    "WITH": "seal,object-store",
     "PYTHON": "python3.12",
     "INSTALL_POSTFIX": "yes",
 }
@@ -39,6 +40,7 @@ WRONG_VALUES = {
     "ON_REQUEST": ("maybe", "2"),
     "DRY_RUN": ("please",),
     "INSTALL_POSTFIX": ("sure",),
+    "WITH": ("everything", "seal;id", "seal,", "search", "../seal", "Seal"),
     "PREFIX": ("relative", "./x", "/opt/a b", "/opt/$x", "/opt/`id`", "/opt/{x}"),
     "STORE": ("relative", "~/store", "/var/a\nb"),
     "CONFIG_DIRECTORY": ("postfix-out", "."),

@@ -8,7 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from postfix_archive.errors import InstallFailed
+from postfix_archive.config import settings
+from postfix_archive.config.settings import Settings
+from postfix_archive.errors import InstallFailed, InstallRefused
+from postfix_archive.install import main as installer
 from postfix_archive.install import program
 from postfix_archive.install.program import ProgramFiles
 from postfix_archive.postfix import reference
@@ -111,6 +114,53 @@ def test_another_version_of_python_gets_a_release_of_its_own(
     second.install()
     assert second.is_current
     assert current_module(second) != before
+
+
+def test_a_release_keeps_the_parts_of_the_one_before(
+    checkout: Path, tmp_path: Path
+) -> None:
+    prefix = f"{tmp_path}/usr"
+    ProgramFiles(prefix).install()
+    files = ProgramFiles(prefix, parts=["seal"])
+    assert not files.is_current
+    files.install()
+    (checkout / MODULE).write_text("")
+    files = ProgramFiles(prefix, parts=["object-store"])
+    files.install()
+    assert files.is_current
+    assert ProgramFiles(prefix).parts == ("object-store", "seal")
+    assert ProgramFiles(prefix).is_current
+    files.remove()
+    assert ProgramFiles(prefix).parts == ()
+
+
+def test_a_release_has_every_file_of_the_package() -> None:
+    """Templates, for example: only the installed command would miss them."""
+    package = reference.PACKAGE
+    files = {path for path in package.rglob("*") if path.is_file()}
+    generated = {path for path in files if "__pycache__" in path.parts}
+    assert {*program._release_files(package)} == files - generated
+
+
+@pytest.mark.parametrize(
+    ("setting", "part"),
+    [
+        ("archive_object_store = s3://bucket/mx1", "object-store"),
+        ("archive_tsa_url = http://tsa.example.com/", "seal"),
+    ],
+)
+def test_a_part_that_a_setting_needs_is_demanded(setting: str, part: str) -> None:
+    installer._check_parts(parse_settings(""), ())
+    installer._check_parts(parse_settings(setting), (part,))
+    name = setting.split()[0]
+    with pytest.raises(InstallRefused, match=f"{name} needs .* WITH={part}$"):
+        installer._check_parts(parse_settings(setting), ())
+
+
+def parse_settings(text: str) -> Settings:
+    return settings.parse(
+        text, path="archive.cf", config_directory="/", myhostname="mail.example.com"
+    )
 
 
 def test_a_version_that_cannot_be_read_is_no_mismatch(tmp_path: Path) -> None:

@@ -15,19 +15,32 @@ from postfix_archive.install import program
 from postfix_archive.postfix import reference
 
 ROOT = Path(__file__).resolve().parents[3]
-REQUIREMENTS = (reference.PACKAGE / "install" / "requirements.txt").read_text()
-PARTS = "search", "object-store", "procedure", "seal"  # that make install installs
-PINNED = dict(re.findall(r"^([a-z0-9-]+)==(\S+) \\$", REQUIREMENTS, re.M))
+# The extras of each file of make install; "" is what it always takes.
+EXTRAS = {"": ["search", "procedure"], **{e: [e] for e in program.available_parts()}}
+DEVELOPMENT = {"test", "check", "release"}
+SETUP = configparser.ConfigParser()
+SETUP.read(ROOT / "setup.cfg", encoding="utf-8")
 
 
-def declared() -> list[Requirement]:
-    """The requirements in setup.cfg."""
-    parser = configparser.ConfigParser()
-    parser.read(ROOT / "setup.cfg", encoding="utf-8")
-    extras = parser["options.extras_require"]
-    texts = [extras[each] for each in PARTS]
-    lines = "\n".join([parser["options"]["install_requires"], *texts]).splitlines()
+def file_of(part: str) -> Path:
+    name = f"requirements-{part}.txt" if part else "requirements.txt"
+    return reference.PACKAGE / "install" / name
+
+
+def pinned(part: str) -> dict[str, str]:
+    """The packages in a file, and their versions."""
+    text = file_of(part).read_text()
+    return dict(re.findall(r"^([a-z0-9-]+)==(\S+) \\$", text, re.M))
+
+
+def declared(part: str) -> list[Requirement]:
+    """The requirements in setup.cfg of a part."""
+    texts = [SETUP["options.extras_require"][each] for each in EXTRAS[part]]
+    lines = "\n".join([SETUP["options"]["install_requires"], *texts]).splitlines()
     return [Requirement(line) for line in lines if line.strip()]
+
+
+ALL_DECLARED = [(part, each) for part in EXTRAS for each in declared(part)]
 
 
 def required_by(name: str) -> list[Requirement]:
@@ -42,34 +55,50 @@ def with_dependencies(requirements: list[Requirement]) -> list[Requirement]:
     return [*requirements, *(each for dependencies in nested for each in dependencies)]
 
 
-@pytest.mark.parametrize("requirement", declared(), ids=str)
-def test_every_requirement_has_an_upper_bound(requirement: Requirement) -> None:
+def test_every_extra_for_hosts_has_a_file() -> None:
+    extras = sum(EXTRAS.values(), [])
+    assert {*extras} == {*SETUP["options.extras_require"]} - DEVELOPMENT
+    [parts] = re.findall(r"^PARTS = (.*)", (ROOT / "Makefile").read_text(), re.M)
+    assert sorted(parts.split()) == [*program.available_parts()]
+
+
+@pytest.mark.parametrize(("part", "requirement"), ALL_DECLARED, ids=str)
+def test_every_requirement_has_an_upper_bound(
+    part: str, requirement: Requirement
+) -> None:
     assert any(each.operator in ("<", "==", "~=") for each in requirement.specifier)
 
 
-@pytest.mark.parametrize("requirement", with_dependencies(declared()), ids=str)
+@pytest.mark.parametrize("part", EXTRAS)
 def test_every_requirement_and_its_dependencies_are_pinned_within_the_range(
-    requirement: Requirement,
+    part: str,
 ) -> None:
-    assert PINNED[canonicalize_name(requirement.name)] in requirement.specifier
+    versions = pinned(part)
+    for each in with_dependencies(declared(part)):
+        assert versions[canonicalize_name(each.name)] in each.specifier, each
 
 
-def test_nothing_else_is_pinned() -> None:
-    names = {canonicalize_name(each.name) for each in with_dependencies(declared())}
-    assert set(PINNED) == names
+@pytest.mark.parametrize("part", EXTRAS)
+def test_nothing_else_is_pinned(part: str) -> None:
+    requirements = with_dependencies(declared(part))
+    names = {canonicalize_name(each.name) for each in requirements}
+    assert set(pinned(part)) == names
     assert "six" in names
 
 
-def test_every_pinned_package_has_a_digest() -> None:
-    entries = re.split(r"^(?=[a-z])", REQUIREMENTS, flags=re.M)[1:]
-    assert len(entries) == len(PINNED)
+@pytest.mark.parametrize("part", EXTRAS)
+def test_every_pinned_package_has_a_digest(part: str) -> None:
+    entries = re.split(r"^(?=[a-z])", file_of(part).read_text(), flags=re.M)[1:]
+    assert len(entries) == len(pinned(part))
     for entry in entries:
         assert re.search(r"--hash=sha256:[0-9a-f]{64}\b", entry), entry
 
 
-def test_the_tests_run_with_the_pinned_versions() -> None:
+@pytest.mark.parametrize("part", EXTRAS)
+def test_the_tests_run_with_the_pinned_versions(part: str) -> None:
     """Else nobody knows whether the versions that make install takes work."""
-    assert {name: metadata.version(name) for name in PINNED} == PINNED
+    versions = pinned(part)
+    assert {name: metadata.version(name) for name in versions} == versions
 
 
 def test_pip_takes_only_wheels_with_these_digests(
@@ -77,9 +106,11 @@ def test_pip_takes_only_wheels_with_these_digests(
 ) -> None:
     commands: list[list[str]] = []
     monkeypatch.setattr(program, "_run_or_fail", commands.append)
-    program.ProgramFiles(f"{tmp_path}/usr")._create_environment(tmp_path, "/wheels")
+    files = program.ProgramFiles(f"{tmp_path}/usr", parts=["seal"])
+    files._create_environment(tmp_path, "/wheels")
     [command] = [each for each in commands if "pip" in each]
     for option in ("--require-hashes", "--no-deps", "--only-binary=:all:"):
         assert option in command
-    assert command[-1] == f"{tmp_path}/postfix_archive/install/requirements.txt"
+    option = f"--requirement={tmp_path}/postfix_archive/install/requirements"
+    assert command[-2:] == [f"{option}.txt", f"{option}-seal.txt"]
     assert "--no-index" in command

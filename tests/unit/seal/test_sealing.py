@@ -316,7 +316,9 @@ def test_without_the_library_the_command_says_what_to_install(
     stamped: SealedStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "rfc3161_client", None)
-    assert LibraryMissing.__name__ in stamped.run("seal", exit_code=1).output
+    output = stamped.run("seal", exit_code=1).output
+    assert LibraryMissing.__name__ in output
+    assert "make install WITH=seal" in output
     stamped.verify()
 
 
