@@ -49,6 +49,8 @@ with exit code 1.
      +-- WebDatabaseFailed, AccessRefused         the web page
      +-- LoginFailed, UserInvalid
      |    +-- PasswordWrong, LoginDelayed, DirectoryFailed
+     +-- LoginFailed, UserInvalid, SavedSearchInvalid
+     |    +-- PasswordWrong, LoginDelayed
 """
 
 
@@ -344,6 +346,10 @@ class WebDatabaseFailed(ArchiveError):
 
 class LoginFailed(ArchiveError):
     """Somebody cannot log in at the web page; the text is for that person."""
+
+
+class SavedSearchInvalid(ArchiveError):
+    """A search cannot be saved at the web page; the text is for its user."""
 
 
 class PasswordWrong(LoginFailed):

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import importlib
 
-from flask import Flask, Response, g, render_template, request
+from flask import Flask, Response, g, redirect, render_template, request, url_for
 from flask_wtf.csrf import CSRFError, CSRFProtect
 from werkzeug.exceptions import HTTPException
+from werkzeug.wrappers import Response as BaseResponse
 
 from postfix_archive import __version__
 from postfix_archive.config.settings import Settings
@@ -39,6 +40,8 @@ PAGES = (
     "login_page",
     "home",
     "account_page",
+    "search_page",
+    "reason_page",
     "users_page",
     "api",
     "exports_page",
@@ -131,7 +134,9 @@ def _add_headers(response: Response) -> Response:
     return response
 
 
-def _show_archive_error(error: ArchiveError) -> tuple[str, int]:
+def _show_archive_error(error: ArchiveError) -> tuple[str, int] | BaseResponse:
+    if isinstance(error, ReasonMissing) and request.method == "GET":
+        return redirect(url_for("reason.ask", next=request.full_path.rstrip("?")))
     status = next(
         (code for kind, code in STATUS_OF_ERRORS if isinstance(error, kind)),
         ERROR_STATUS,
