@@ -26,7 +26,7 @@ from postfix_archive.web.navigation import navigation
 from postfix_archive.web.site import Site
 from postfix_archive.web.web_settings import WebSettings
 
-PAGES = ("login_page", "home", "account_page")
+PAGES = ("login_page", "home", "account_page", "message_page", "message_files")
 REQUEST_LIMIT = 1 << 20  # bytes of a form
 # Nothing from other hosts, no script and no style but ours, no frame around us.
 SECURITY_HEADERS = {

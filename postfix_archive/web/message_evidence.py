@@ -63,7 +63,7 @@ class Keeping(NamedTuple):
 
 
 class Signature(NamedTuple):
-    """A DKIM signature: domain, selector, and the result that this host noted, or ""."""
+    """A DKIM signature: domain, selector, and this host's result or ""."""
 
     domain: str
     selector: str
@@ -153,7 +153,7 @@ def signatures(fields: Iterable[Field], host: str) -> list[Signature]:
     """
     fields = list(fields)
     results = dict(_results(fields, host))
-    found = []
+    found: list[Signature] = []
     for field in fields:
         if field.name.lower() == "dkim-signature" and len(found) < SIGNATURE_LIMIT:
             tags = dict(TAG.findall(field.value))
