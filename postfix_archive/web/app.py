@@ -51,6 +51,7 @@ PAGES = (
     "access_log_page",
     "dashboard_page",
 )
+PAGES = ("login_page", "home", "account_page", "message_page", "message_files")
 REQUEST_LIMIT = 1 << 20  # bytes of a form
 # Nothing from other hosts, no script and no style but ours, no frame around us.
 SECURITY_HEADERS = {
