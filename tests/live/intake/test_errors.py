@@ -393,6 +393,7 @@ COMMAND_ERRORS = {
     "AccessNotRecorded",
     "AccessServiceFailed",
     "BypassRefused",
+    "CopyUnreachable",
     "ExportFailed",
     "FollowerRunning",
     "EraseRefused",
