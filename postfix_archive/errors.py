@@ -15,6 +15,7 @@ with exit code 1.
      +-- SpoolFailed                              temporary files of large messages
      +-- PostfixUnreachable, PostfixRefused       Postfix's internal ports
      +-- StoreFailed, JournalFailed               the store
+     |    +-- CopyUnreachable
      +-- OutcomePending                           archive_wait_for_outcome
      +-- WriteThroughFailed                       write-through to the store
      |    +-- WriteThroughTimeout, WriteThroughSkipped
@@ -128,6 +129,10 @@ class PostfixRefused(ArchiveError):
 
 class StoreFailed(ArchiveError):
     """The store could not be written or read."""
+
+
+class CopyUnreachable(StoreFailed):
+    """A copy is in the object storage alone, which cannot be read now."""
 
 
 class JournalFailed(ArchiveError):

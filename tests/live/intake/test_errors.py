@@ -397,6 +397,7 @@ COMMAND_ERRORS = {
     "DecisionRefused",
     "DirectoryFailed",
     "EraseRefused",
+    "CopyUnreachable",
     "ExportFailed",
     "FollowerRunning",
     "HoldRefused",
