@@ -42,6 +42,8 @@ PAGES = (
     "account_page",
     "search_page",
     "reason_page",
+    "message_page",
+    "message_files",
     "users_page",
     "api",
     "exports_page",
@@ -51,7 +53,6 @@ PAGES = (
     "access_log_page",
     "dashboard_page",
 )
-PAGES = ("login_page", "home", "account_page", "message_page", "message_files")
 REQUEST_LIMIT = 1 << 20  # bytes of a form
 # Nothing from other hosts, no script and no style but ours, no frame around us.
 SECURITY_HEADERS = {
