@@ -149,7 +149,7 @@ tampering:
 # With hashes, so that pip as root installs nothing else. Python 3.11 is the oldest that
 # is supported: what a newer one does not need would be missing there. Each of PARTS, an
 # extra of setup.cfg, has a file of its own, with versions that agree with those before.
-PARTS = object-store seal
+PARTS = object-store seal web
 REQUIREMENTS = postfix_archive/install/requirements
 requirements:
 	@PYTHON=$(PYTHON) tests/prepare release

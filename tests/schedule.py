@@ -59,6 +59,7 @@ SECONDS = {
     "config/test_keys.py": 40,
     "stamp_filter/test_killed.py": 38,
     "status/test_monitoring.py": 36,
+    "web/test_every_page.py": 35,
     "intake/test_sender_view.py": 34,
     "intake/test_lmtp_raw.py": 33,
     "cli/test_demo.py": 32,

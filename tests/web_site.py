@@ -10,14 +10,24 @@ USERS are there from the start, each with the password of PASSWORD.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import re
 import tempfile
+import threading
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from flask import Flask
 from flask.testing import FlaskClient
+from werkzeug.test import TestResponse
 
+from postfix_archive.access import access_journal
+from postfix_archive.access.access_entry import Entry
+from postfix_archive.access.access_service import AccessService
+from postfix_archive.access.decision import Decision
+from postfix_archive.cli import web_decisions
+from postfix_archive.config.settings import Settings
 from postfix_archive.web import app, database, local_users, web_settings
 from postfix_archive.web.user import Grant, Role, User
 
@@ -44,7 +54,7 @@ class WebSite:
             f"web_directory = {directory}/web\n"
         )
         self.web = web_settings.load(str(directory))
-        Path(self.web.database_path).write_bytes(_database())
+        Path(self.web.database_path).write_bytes(users_database())
 
     @property
     def app(self) -> Flask:
@@ -75,8 +85,47 @@ class WebSite:
         return client
 
 
+@contextlib.contextmanager
+def access_service(site: WebSite, *settings: str) -> Iterator[None]:
+    """Run an access service for the page, with further lines of archive.cf.
+
+    Root is the store's user and the page's user here.
+    """
+    path = site.store.directory / "archive.cf"
+    lines = [
+        "archive_reader_group = root",
+        "archive_web_user = root",
+        f"archive_access_socket = {site.store.directory}/access",
+        *settings,
+    ]
+    with path.open("a") as file:
+        file.writelines(f"{each}\n" for each in lines)
+    found = site.store.settings
+
+    def append(ids: Mapping[str, Sequence[str]], entry: Entry) -> None:
+        access_journal.append(found.archive_store_directory, ids, entry)
+
+    def decide(settings: Settings, one: Decision) -> str:
+        return web_decisions.carry_out(settings, one, warn=print)
+
+    with AccessService(lambda: site.store.settings, append, decide) as service:
+        thread = threading.Thread(target=service.serve_forever, args=(0.01,))
+        thread.start()
+        try:
+            yield
+        finally:
+            service.shutdown()
+            thread.join()
+
+
+def post(client: FlaskClient, url: str, **fields: object) -> TestResponse:
+    """Post a form, as a user who has it on a page."""
+    token = csrf_token(client.get("/account").text)
+    return client.post(url, data={**fields, "csrf_token": token})
+
+
 @functools.cache
-def _database() -> bytes:
+def users_database() -> bytes:
     """Return a database with USERS; made once, since hashes of passwords take long."""
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory, "web.db")

@@ -28,7 +28,6 @@ from collections.abc import Callable, Mapping, Sequence
 from postfix_archive.access import access_entry, decision, reader_group
 from postfix_archive.access.access_entry import Entry, User
 from postfix_archive.access.decision import Decision
-from postfix_archive.config import archive_cf
 from postfix_archive.config.settings import Settings
 from postfix_archive.errors import (
     AccessNotRecorded,
@@ -48,6 +47,7 @@ SOCKET_MODE = 0o660
 PEER_CREDENTIALS = struct.Struct("3i")  # struct ucred: process, user, group id
 Append = Callable[[Mapping[str, Sequence[str]], Entry], None]
 Decide = Callable[[Settings, Decision], str]
+Load = Callable[[], Settings]
 
 
 def request(settings: Settings, ids: Mapping[str, Sequence[str]], entry: Entry) -> None:
@@ -134,14 +134,15 @@ class AccessService(socketserver.ThreadingUnixStreamServer):
     daemon_threads = True
     request_queue_size = 128  # connections that wait for accept(2)
 
-    def __init__(self, settings: Settings, append: Append, decide: Decide) -> None:
+    def __init__(self, load: Load, append: Append, decide: Decide) -> None:
         """Listen on archive_access_socket; only archive_reader_group can connect.
 
-        append records an entry; decide carries out a decision, with archive.cf as it
-        then is, and returns what its client gets. Threads call them at the same time.
-        Makes the socket's directory if root may. Raises AccessServiceFailed.
+        load reads archive.cf; append records an entry; decide carries out a decision,
+        and returns what its client gets. Threads call them at the same time. Makes the
+        socket's directory if root may. Raises AccessServiceFailed, and what load does.
         """
-        self.config_directory = settings.config_directory
+        settings = load()
+        self.load = load
         self.append = append
         self.decide = decide
         self._group_id = _group_id(settings.archive_reader_group)
@@ -191,7 +192,7 @@ class _RequestHandler(socketserver.StreamRequestHandler):
     def _answer(self, line: bytes) -> dict[str, object]:
         try:
             # Anew each time: who takes a right away does not think of this process.
-            settings = archive_cf.load(self.server.config_directory)
+            settings = self.server.load()
             one = parse(line, _peer(self.connection), settings)
         except (ValueError, RecursionError) as error:
             return {"error": f"invalid request: {error}"}

@@ -145,6 +145,18 @@ def _set_disabled(db: sqlite3.Connection, name: str, is_disabled: bool) -> None:
     click.echo(safe_text(f"{one}: {'disabled' if is_disabled else 'enabled'}"))
 
 
+@user.command("totp")
+@click.argument("name")
+@with_database
+def totp_(db: sqlite3.Connection, name: str) -> None:
+    """Take the one-time codes of a user away, whose device is lost."""
+    from postfix_archive.web import local_users, totp
+
+    one = local_users.parse_name(name)
+    totp.disable(db, one, changed_by=changed_by())
+    click.echo(safe_text(f"{one}: logs in without one-time codes until new ones"))
+
+
 @user.command("list")
 @with_database
 def list_(db: sqlite3.Connection) -> None:

@@ -30,6 +30,12 @@ VALUE_LIMIT = 1 << 14  # bytes of a header field
 # A spreadsheet takes a cell that begins so for a formula (OWASP: CSV injection).
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 
+# What a message shows of itself: all that one of its recipients may know.
+OWN_COLUMNS = (
+    *("archive", "id", "exported_sha256", "mih", "message_id", *HEADER_FIELDS),
+    *("sender", "archived"),
+)
+
 Entry = dict[str, Any]
 
 
@@ -71,6 +77,15 @@ def entry(message: StoredMessage, head: bytes, redaction: Redaction | None) -> E
         # Where it was imported from may name the mailbox of a hidden recipient.
         "imported": "" if redaction else address.as_text(envelope.imported),
     }
+
+
+def without_delivery(fields: Entry) -> Entry:
+    """Return an entry for somebody who may see their own mail alone.
+
+    Without the SHA-256 and the size of the original: a guess of what was removed from
+    it could be compared with them.
+    """
+    return {name: fields[name] for name in OWN_COLUMNS} | {"recipients": []}
 
 
 def _recipients(
@@ -143,7 +158,7 @@ def read(file: Iterable[bytes]) -> Iterator[tuple[Entry, int]]:
 
 def csv_lines(entries: Iterable[Entry]) -> Iterator[bytes]:
     """Yield manifest.csv (RFC 4180), in UTF-8; its cells are no formulas."""
-    yield _csv_line(COLUMNS)
+    yield csv_line(COLUMNS)
     for each in entries:
         recipients = each["recipients"]
         values = {
@@ -152,7 +167,7 @@ def csv_lines(entries: Iterable[Entry]) -> Iterator[bytes]:
             "recipients": ", ".join(e["recipient"] for e in recipients),
             "outcomes": "; ".join(_outcome_text(e) for e in recipients),
         }
-        yield _csv_line([_cell(values.get(name, "")) for name in COLUMNS])
+        yield csv_line([values.get(name, "") for name in COLUMNS])
 
 
 def _outcome_text(recipient: dict[str, str]) -> str:
@@ -166,7 +181,8 @@ def _cell(value: object) -> str:
     return f"'{text}" if text.startswith(FORMULA_STARTS) else text
 
 
-def _csv_line(cells: list[str]) -> bytes:
+def csv_line(values: Iterable[object]) -> bytes:
+    """Return a line of CSV (RFC 4180), in UTF-8; its cells are no formulas."""
     text = io.StringIO()
-    csv.writer(text).writerow(cells)
+    csv.writer(text).writerow(map(_cell, values))
     return text.getvalue().encode()

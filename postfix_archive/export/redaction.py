@@ -96,6 +96,14 @@ class Redaction:
         return name in BLIND or name not in KEPT and self.names_hidden(field)
 
 
+def others(
+    recipients: Iterable[Recipient], own_addresses: Iterable[str]
+) -> list[Recipient]:
+    """Return the recipients that have none of these addresses, in lower case."""
+    own = {each.encode() for each in own_addresses}
+    return [e for e in recipients if not {e.final.lower(), e.original.lower()} & own]
+
+
 def _visible_address(recipient: Recipient, shown: set[bytes]) -> bytes:
     """Return the address under which a recipient may be named, empty for none."""
     for each in (recipient.final, recipient.original):

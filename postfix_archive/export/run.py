@@ -19,7 +19,9 @@ from typing import Any
 
 from postfix_archive.config.settings import Settings
 from postfix_archive.errors import ExportFailed, RecordDamaged, StoreFailed
-from postfix_archive.export import manifest, selection, stored_message, writers
+from postfix_archive.export import manifest
+from postfix_archive.export import redaction as redaction_module
+from postfix_archive.export import selection, stored_message, writers
 from postfix_archive.export.manifest import Entry
 from postfix_archive.export.redaction import Redaction
 from postfix_archive.export.selection import Selection
@@ -35,16 +37,22 @@ DESCRIPTION = "export.json"  # what the export is of, and whether it is complete
 VERSION = 1  # of the description and the manifest
 # In the description of an export that redacts and is not complete; see _query_digest().
 QUERY_SALT, QUERY_DIGEST = "query_salt", "query_scrypt"
+Select = Callable[[Settings, Selection, Callable[[str], None]], Iterator[Record]]
 
 
 @dataclass(frozen=True)
 class Options:
-    """What is exported, and how; an export goes on with the same options only."""
+    """What is exported, and how; an export goes on with the same options only.
+
+    With ``own_addresses`` (in lower case) it is for who has these, and may see their
+    own mail alone: it redacts, and its manifest has nothing about the delivery.
+    """
 
     selection: Selection
     format: str
     is_of_copies: bool = False
     redacts_bcc: bool = False
+    own_addresses: tuple[str, ...] = ()
 
     @property
     def hides_query(self) -> bool:
@@ -59,11 +67,13 @@ class Options:
         selected = self.selection.to_json()
         if self.hides_query:
             selected["query"] = None
+        own = {"own_addresses": [*self.own_addresses]} if self.own_addresses else {}
         return {
             "version": VERSION,
             "format": self.format,
             "content": "copies" if self.is_of_copies else "originals",
             "redact_bcc": self.redacts_bcc,
+            **own,
             "selection": selected,
         }
 
@@ -158,9 +168,11 @@ class Export:
         return message.read_original(store, spool_directory)
 
     def _write(self, message: StoredMessage, content: Spool) -> None:
+        own = self._options.own_addresses
         redaction = None
         if self._options.redacts_bcc:
-            redaction = Redaction(content, message.recipients)
+            hidden = redaction_module.others(message.recipients, own)
+            redaction = Redaction(content, hidden)
         head = content.head()
         fields = manifest.entry(message, head, redaction)
         removed = redaction.removed if redaction else []
@@ -177,11 +189,13 @@ class Export:
             recipients=_envelope_recipients(message, redaction),
             arrival=arrival,
         )
-        if removed or self._options.is_of_copies:
+        if removed or own or self._options.is_of_copies:
             exported_hash = digest.sha256_of(exported.content())
             fields["exported_sha256"] = exported_hash.hexdigest()
         if removed:
             fields["removed_fields"] = removed
+        if own:
+            fields = manifest.without_delivery(fields)
         fields |= {"key": message.key, "mtime": arrival}
         fields |= self._writer.write(exported)
         self._target.write(self._manifest, manifest.to_line(fields), MANIFEST_LINES)
@@ -211,18 +225,17 @@ def export(
     resume: bool,
     report: Callable[[str], None],
     progress: Callable[[Iterator[Record]], Iterable[Record]] = lambda records: records,
+    select: Select = selection.records,
 ) -> Result:
     """Export into the directory ``path``; return how many messages.
 
     report is called with a line about each message that could not be exported, or part
     of the archive that could not be searched; progress gets the records and yields them
-    again.
+    again; select finds them.
     """
     _require_outside(settings, path)
     notices: list[str] = []
-    records = iter(
-        progress(selection.records(settings, options.selection, notices.append))
-    )
+    records = iter(progress(select(settings, options.selection, notices.append)))
     first: list[Record] = []
     if not resume:
         require_absent(path)
@@ -251,23 +264,35 @@ def _require_outside(settings: Settings, path: str) -> None:
 
 def _require_same(target: Target, options: Options) -> None:
     """Raise ExportFailed unless the target is an export with these options."""
+    description = _description(target)
+    expected = options.to_json()
+    if options.hides_query:
+        expected |= _expected_digest(target, options.selection.query, description)
+    if not description and not target.exists(MANIFEST_LINES):
+        return  # killed before it was described
+    for name, value in expected.items():
+        if description.get(name) != value:
+            raise ExportFailed(
+                f"{target.path}: not an export with these options ({name} differs from"
+                f" {DESCRIPTION}); give the same options, or another directory"
+            )
+
+
+def is_complete(path: str) -> bool:
+    """Tell whether the directory of an export, which nobody writes, has all of it."""
+    with Target(path, resume=True) as target:
+        return bool(_description(target).get("complete"))
+
+
+def _description(target: Target) -> dict[str, Any]:
+    """Return what an export says of itself, {} if it says nothing."""
     with target.open_read(DESCRIPTION) as file:
         text = b"".join(file)
     try:
         description = json.loads(text or b"{}")
     except ValueError:
-        description = {}
-    expected = options.to_json()
-    if options.hides_query and isinstance(description, dict):
-        expected |= _expected_digest(target, options.selection.query, description)
-    if not description and not target.exists(MANIFEST_LINES):
-        return  # killed before it was described
-    for name, value in expected.items():
-        if not isinstance(description, dict) or description.get(name) != value:
-            raise ExportFailed(
-                f"{target.path}: not an export with these options ({name} differs from"
-                f" {DESCRIPTION}); give the same options, or another directory"
-            )
+        return {}
+    return description if isinstance(description, dict) else {}
 
 
 def _expected_digest(

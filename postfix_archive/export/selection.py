@@ -8,12 +8,13 @@ query QueryInvalid, IndexMissing and IndexFailed.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 
 from postfix_archive.config.settings import Settings
 from postfix_archive.errors import RecordDamaged, RecordNotFound, RecordRemoved
 from postfix_archive.search import look_up
+from postfix_archive.search.index_engine import Hit
 from postfix_archive.search.search import Search
 from postfix_archive.store import journal, journal_reader, record_reader
 from postfix_archive.store.record import Record
@@ -68,7 +69,19 @@ def records(
 def _hits(
     settings: Settings, search: Search, notice: Callable[[str], None]
 ) -> Iterator[Record]:
-    for hit in search.hits():
+    yield from of_hits(settings, search.hits(), notice)
+    for each in search.notices:
+        notice(each)
+
+
+def of_hits(
+    settings: Settings, hits: Iterable[Hit], notice: Callable[[str], None]
+) -> Iterator[Record]:
+    """Yield the records of hits but those removed meanwhile.
+
+    notice is called with a line about each that cannot be read.
+    """
+    for hit in hits:
         try:
             record = look_up.record_of(settings, hit)
         except RecordRemoved:
@@ -77,8 +90,6 @@ def _hits(
             notice(str(error))
             continue
         yield record
-    for each in search.notices:
-        notice(each)
 
 
 def _of_period(

@@ -16,11 +16,13 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import groupby
 from typing import Any
 
 from postfix_archive.errors import IndexDamaged, IndexFailed
 from postfix_archive.search import index_file, index_schema
 from postfix_archive.search.index_database import IndexDatabase
+from postfix_archive.search.index_engine import NewMessage
 from postfix_archive.search.index_entry import ContentEntry, RecordEntry
 from postfix_archive.store import journal_format, journal_reader
 from postfix_archive.store.journal_reader import Line
@@ -173,16 +175,14 @@ class ArchiveIndex:
                 return offsets
         return None
 
-    def add(
-        self, record: RecordEntry, content: ContentEntry, offsets: Sequence[int]
-    ) -> None:
-        """Add a message, to the database of the year in which it was archived."""
-        year = time.strftime("%Y", time.gmtime(record.archived))
-        if year not in self._databases:
-            self._databases[year] = IndexDatabase(_path(self._directory, year))
-            self._state.first[year] = self._state.position
-        self._databases[year].add(record, content, offsets)
-        self._changed.add(year)
+    def add(self, messages: Sequence[NewMessage]) -> None:
+        """Add messages, each to the database of the year in which it was archived."""
+        for year, some in groupby(messages, _archived_year):
+            if year not in self._databases:
+                self._databases[year] = IndexDatabase(_path(self._directory, year))
+                self._state.first[year] = self._state.position
+            self._databases[year].add([*some])
+            self._changed.add(year)
 
     def update(self, record: RecordEntry, offsets: Sequence[int]) -> None:
         """Replace what a record says about a message that is in here."""
@@ -247,6 +247,10 @@ def remove_files(directory: str) -> None:
     for name in names:
         if name.endswith(index_file.SUFFIX):
             index_file.remove(f"{directory}/{name}")
+
+
+def _archived_year(message: NewMessage) -> str:
+    return time.strftime("%Y", time.gmtime(message.record.archived))
 
 
 def _path(directory: str, year: str) -> str:

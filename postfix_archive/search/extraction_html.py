@@ -8,13 +8,9 @@ from __future__ import annotations
 import html as html_entities
 import re
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 from postfix_archive.search import charset
 from postfix_archive.search.extraction_limits import HTML_LIMIT
-
-if TYPE_CHECKING:
-    from selectolax.lexbor import LexborHTMLParser
 
 MEDIA_TYPES = ("text/html", "application/xhtml+xml")
 # These end a word; all other elements are inside lines.
@@ -28,7 +24,10 @@ WITHOUT_TEXT = ["script", "style", "template"]
 TEXT_NODE = "-text"
 META_SIZE = 1 << 12  # bytes at the start that can declare the charset
 META_CHARSET = re.compile(rb"""<meta\b[^>]*\bcharset\s*=\s*["']?([\w.:-]+)""", re.I)
-LINK_LIMIT = 2000  # characters; browsers and servers take some more
+# Query and fragment (RFC 3986 3) name a reader or a mailing, with other words in each
+# message; host and path are what people remember.
+LINK_END = re.compile("[?#]")
+LINK_LIMIT = 200  # characters
 WITHIN_MESSAGE = ("#", "cid:", "data:", "javascript:", "mid:")
 TAG = re.compile(r"<[^<>]*>")
 
@@ -66,14 +65,16 @@ def text_and_links(html: str) -> tuple[str, str]:
         texts += ["\n", attributes.get("alt") or "", " ", attributes.get("title") or ""]
     lines = map(str.strip, "".join(texts).split("\n"))
     text = "\n".join(filter(None, lines))
-    return text, "\n".join(_links(tree, {*text.split()}))
+    nodes = tree.css("[href]")
+    targets = [(each.attributes.get("href") or "").strip() for each in nodes]
+    return text, "\n".join(_links(targets, {*text.split()})) if targets else ""
 
 
-def _links(tree: LexborHTMLParser, words: set[str]) -> Iterator[str]:
+def _links(targets: list[str], words: set[str]) -> Iterator[str]:
     """Yield each target once, without those within the message (RFC 2392)."""
-    for node in tree.css("[href]"):
-        link = (node.attributes.get("href") or "").strip()[:LINK_LIMIT]
-        if link not in words and not link.startswith(WITHIN_MESSAGE):
+    for target in targets:
+        link = LINK_END.split(target, 1)[0][:LINK_LIMIT]
+        if words.isdisjoint((target, link)) and not target.startswith(WITHIN_MESSAGE):
             words.add(link)
             yield link
 

@@ -11,11 +11,12 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 import struct
-from collections.abc import Callable, Sequence
-from itertools import chain
+from collections.abc import Callable, Iterable, Sequence
+from itertools import chain, count
 
 from postfix_archive.errors import IndexDamaged
 from postfix_archive.search import cjk, index_file, index_schema
+from postfix_archive.search.index_engine import NewMessage
 from postfix_archive.search.index_entry import ContentEntry, RecordEntry, key_hash
 from postfix_archive.search.index_schema import BCC, CC, RECIPIENT, SENDER, TO
 
@@ -69,38 +70,42 @@ class IndexDatabase:
             row = self._db.execute(query, (archive_id,)).fetchone()
             return None if row is None else unpack_offsets(row[0])
 
-    def add(
+    def add(self, messages: Sequence[NewMessage]) -> None:
+        """Add messages: first the texts of all, which is faster."""
+        with index_file.translated(self.path):
+            self._add_texts(each.content for each in messages)
+            for each in messages:
+                self._add(*each)
+
+    def _add(
         self, record: RecordEntry, content: ContentEntry, offsets: Sequence[int]
     ) -> None:
-        """Add a message."""
-        with index_file.translated(self.path):
-            number = self._next_number
-            self._next_number += 1
-            self._archived = max(self._archived, record.archived)
-            self._add_text(number, content)
-            self._db.execute(
-                f"INSERT INTO message VALUES ({', '.join('?' * 15)})",
-                (
-                    number,
-                    record.archive_id,
-                    self._archived,
-                    record.arrived,
-                    content.sent,
-                    record.size,
-                    record.sha256,
-                    self._address(record.senders[0]),
-                    record.recipient_count,
-                    content.attachment_count,
-                    record.outcomes,
-                    content.text_hash,
-                    record.keep_until,
-                    content.subject,
-                    pack_offsets(offsets),
-                ),
-            )
-            self._add_addresses(number, content.roles, record)
-            self._add_labels(number, record.labels | content.labels)
-            self._add_keys(number, record.keys | content.keys)
+        number = self._next_number
+        self._next_number += 1
+        self._archived = max(self._archived, record.archived)
+        self._db.execute(
+            f"INSERT INTO message VALUES ({', '.join('?' * 15)})",
+            (
+                number,
+                record.archive_id,
+                self._archived,
+                record.arrived,
+                content.sent,
+                record.size,
+                record.sha256,
+                self._address(record.senders[0]),
+                record.recipient_count,
+                content.attachment_count,
+                record.outcomes,
+                content.text_hash,
+                record.keep_until,
+                content.subject,
+                pack_offsets(offsets),
+            ),
+        )
+        self._add_addresses(number, content.roles, record)
+        self._add_labels(number, record.labels | content.labels)
+        self._add_keys(number, record.keys | content.keys)
 
     def update(self, record: RecordEntry, offsets: Sequence[int]) -> None:
         """Replace what the record says about a message that is in here."""
@@ -181,12 +186,13 @@ class IndexDatabase:
         query = "SELECT number FROM message WHERE archive_id = ?"
         return int(self._db.execute(query, (archive_id,)).fetchone()[0])
 
-    def _add_text(self, number: int, content: ContentEntry) -> None:
+    def _add_texts(self, contents: Iterable[ContentEntry]) -> None:
         columns = index_schema.TEXT_COLUMNS
-        self._db.execute(
+        numbers = count(self._next_number)
+        self._db.executemany(
             f"INSERT INTO message_text (rowid, {', '.join(columns)})"
             f" VALUES ({', '.join('?' * (len(columns) + 1))})",
-            (number, *content.texts),
+            ((number, *each.texts) for number, each in zip(numbers, contents)),
         )
 
     def _remove_text(self, number: int, content: ContentEntry) -> None:

@@ -22,6 +22,14 @@ class Query(NamedTuple):
     now: float
 
 
+class NewMessage(NamedTuple):
+    """A message for the index; offsets of its lines in the journal."""
+
+    record: RecordEntry
+    content: ContentEntry
+    offsets: Sequence[int]
+
+
 class Hit(NamedTuple):
     """One message that was found. Times are Unix times, ``sent`` that of Date:."""
 
@@ -85,8 +93,8 @@ REVERSED = {
     "largest": "smallest",
     "smallest": "largest",
 }
-# Day of arrival; domains of the envelope; extension of an attachment; outcome.
-GROUP_FIELDS = ("date", "sender", "rcpt", "type", "outcome")
+# Day of arrival; domains of From, of recipients; extension of an attachment; outcome.
+GROUP_FIELDS = ("date", "from", "rcpt", "type", "outcome")
 
 
 class Limits(NamedTuple):
@@ -170,10 +178,8 @@ class IndexWriter(Protocol):
     def offsets(self, archive_id: str) -> Sequence[int] | None:
         """Return the offsets of the lines of a message, None if it is not in here."""
 
-    def add(
-        self, record: RecordEntry, content: ContentEntry, offsets: Sequence[int]
-    ) -> None:
-        """Add a message."""
+    def add(self, messages: Sequence[NewMessage]) -> None:
+        """Add messages."""
 
     def update(self, record: RecordEntry, offsets: Sequence[int]) -> None:
         """Replace what a record says about a message that is in here."""

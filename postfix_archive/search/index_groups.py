@@ -18,8 +18,9 @@ from postfix_archive.search.index_query import Plan
 STEPS = 20_000  # of SQLite between two looks at the clock: 5 ms, with MATCH up to 100
 DAY = "strftime('%Y-%m-%d', m.arrived, 'unixepoch', 'localtime')"
 MESSAGES = "grouped CROSS JOIN message m ON m.number = grouped.number"
-ADDRESSES = (
-    "grouped CROSS JOIN address_use ON address_use.message = grouped.number"
+DOMAINS = (
+    "address.domain AS value, count(DISTINCT grouped.number) FROM grouped"
+    " CROSS JOIN address_use ON address_use.message = grouped.number"
     " CROSS JOIN address ON address.number = address_use.address"
 )
 LABELS = (
@@ -29,10 +30,8 @@ LABELS = (
 # For each field the SELECT of its values and numbers. Outcomes are bits.
 SELECTS = {
     "date": f"{DAY} AS value, count(*) FROM {MESSAGES}",
-    "sender": f"address.domain AS value, count(*) FROM {MESSAGES}"
-    " CROSS JOIN address ON address.number = m.sender",
-    "rcpt": "address.domain AS value, count(DISTINCT grouped.number)"
-    f" FROM {ADDRESSES} WHERE roles & {index_schema.RECIPIENT}",
+    "from": f"{DOMAINS} WHERE roles & {index_schema.FROM}",
+    "rcpt": f"{DOMAINS} WHERE roles & {index_schema.RECIPIENT}",
     "type": f"substr(name, 2) AS value, count(*) FROM {LABELS}"
     f" WHERE kind = {index_schema.LABELS.index('type')} AND name LIKE '.%'",
     "outcome": f"m.outcomes AS value, count(*) FROM {MESSAGES}",

@@ -13,11 +13,16 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from itertools import dropwhile
 
-from postfix_archive.errors import IndexFailed, RecordDamaged, StoreFailed
+from postfix_archive.errors import (
+    CopyUnreachable,
+    IndexFailed,
+    RecordDamaged,
+    StoreFailed,
+)
 from postfix_archive.search import extraction_header, index_entry
 from postfix_archive.search.content import MessageContent
 from postfix_archive.search.extraction_process import read_original
-from postfix_archive.search.index_engine import IndexWriter
+from postfix_archive.search.index_engine import IndexWriter, NewMessage
 from postfix_archive.search.index_entry import ContentEntry
 from postfix_archive.store import (
     copy_file,
@@ -30,11 +35,14 @@ from postfix_archive.store.journal_event import Event
 from postfix_archive.store.journal_reader import Line
 from postfix_archive.store.record import Record
 
-COMMIT_SECONDS = 1.0
+# FTS5 writes a segment at each commit, and merges them later: the fewer, the faster.
+# Mail that arrives is committed earlier, at the end of the journal.
+COMMIT_SECONDS = 4.0
 # Lines of the journal that are applied together: at most 100 messages. A transaction
 # has those of COMMIT_SECONDS and one such chunk, however long their extraction takes.
 CHUNK_LINES = 100
 CHUNK_BYTES = 4 << 20  # bytes of such lines; a single one can have 20 MB
+ADDED_SIZE = 2_000_000  # characters of text that wait to be added together
 # The message is not to blame for these; later it may be read.
 PASSING_ERRORS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 # Of these depends what finds a message; the others only belong to it.
@@ -44,6 +52,7 @@ INDEXED_EVENTS = {
     *journal.REPORT_EVENTS,
     *journal.REQUEST_EVENTS,
     journal.MAILED,
+    journal.MOVED,
 }
 NO_CONTENT = extraction_header.NO_CONTENT._replace(
     problems=("copy: missing or damaged",)
@@ -104,14 +113,14 @@ class Indexer:
         present = [each for each in removed if self._index.offsets(each) is not None]
         if present:
             self._index.remove(present, self._removed_content)
-        added = 0
+        new = []
         for archive_id, own_events in events.items():
             known = self._index.offsets(archive_id)
             if known is None:
-                added += self._add(_from_archived(own_events))
+                new.append(_from_archived(own_events))
             elif not own_events.keys() <= {*known}:
                 self._update(sorted({*known, *own_events}))
-        return added
+        return self._add(new)
 
     def _removed_content(self, archive_id: str) -> ContentEntry:
         """Return the content of a message whose details are struck out."""
@@ -129,14 +138,28 @@ class Indexer:
         size = copy_file.read_capture(path, self._archive).size
         yield from copy_file.original(path, name, size)
 
-    def _add(self, events: dict[int, Event]) -> bool:
-        """Add a message; tell whether its first event is there, so that it could be."""
-        for message in record.merge(self._archive, events.values()).values():
-            if message.files:
-                content = index_entry.from_content(self._content(message))
-                self._index.add(index_entry.from_record(message), content, [*events])
-                return True
-        return False
+    def _add(self, new: Iterable[dict[int, Event]]) -> int:
+        """Add messages, with about ADDED_SIZE of text at once; return their number."""
+        added = size = 0
+        messages: list[NewMessage] = []
+        for message in self._messages(new):
+            messages.append(message)
+            size += sum(map(len, message.content.texts))
+            if size > ADDED_SIZE:
+                self._index.add(messages)
+                added += len(messages)
+                messages, size = [], 0
+        self._index.add(messages)
+        return added + len(messages)
+
+    def _messages(self, new: Iterable[dict[int, Event]]) -> Iterator[NewMessage]:
+        """Yield the messages of whose events the first one is there."""
+        for events in new:
+            for message in record.merge(self._archive, events.values()).values():
+                if message.files:
+                    content = index_entry.from_content(self._content(message))
+                    record_entry = index_entry.from_record(message)
+                    yield NewMessage(record_entry, content, [*events])
 
     def _update(self, offsets: list[int]) -> None:
         lines = journal_reader.lines_at(self._path, offsets)
@@ -150,6 +173,8 @@ class Indexer:
     def _extracted(self, chunks: Iterable[bytes]) -> MessageContent:
         try:
             original = read_original(chunks)
+        except CopyUnreachable:
+            raise
         except (RecordDamaged, StoreFailed) as error:
             if getattr(error.__cause__, "errno", 0) in PASSING_ERRORS:
                 raise

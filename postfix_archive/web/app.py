@@ -9,24 +9,50 @@ from __future__ import annotations
 
 import importlib
 
-from flask import Flask, Response, g, render_template, request
+from flask import Flask, Response, g, redirect, render_template, request, url_for
 from flask_wtf.csrf import CSRFError, CSRFProtect
 from werkzeug.exceptions import HTTPException
+from werkzeug.wrappers import Response as BaseResponse
 
 from postfix_archive import __version__
 from postfix_archive.config.settings import Settings
 from postfix_archive.errors import (
     AccessRefused,
     ArchiveError,
+    DecisionRefused,
+    EraseRefused,
+    ExportFailed,
+    HoldRefused,
+    LoginDelayed,
+    PersonUnknown,
+    QueryInvalid,
     ReasonMissing,
+    RecordHeld,
     RecordNotFound,
+    UserInvalid,
 )
-from postfix_archive.web import database, language, sessions, site
+from postfix_archive.web import api, database, language, logins, sessions, site
 from postfix_archive.web.navigation import navigation
 from postfix_archive.web.site import Site
 from postfix_archive.web.web_settings import WebSettings
 
-PAGES = ("login_page", "home", "account_page", "message_page", "message_files")
+PAGES = (
+    "login_page",
+    "home",
+    "account_page",
+    "search_page",
+    "reason_page",
+    "message_page",
+    "message_files",
+    "users_page",
+    "api",
+    "exports_page",
+    "holds_page",
+    "erasures_page",
+    "replay_page",
+    "access_log_page",
+    "dashboard_page",
+)
 REQUEST_LIMIT = 1 << 20  # bytes of a form
 # Nothing from other hosts, no script and no style but ours, no frame around us.
 SECURITY_HEADERS = {
@@ -37,15 +63,25 @@ SECURITY_HEADERS = {
     ),
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
-    "Referrer-Policy": "no-referrer",
+    # Not no-referrer: by https the tokens of forms count only with a Referer of ours.
+    "Referrer-Policy": "same-origin",
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
 }
 PRIVATE = "no-store"  # mail stays in no cache
 STATUS_OF_ERRORS: tuple[tuple[type[ArchiveError], int], ...] = (
     (AccessRefused, 403),
+    (LoginDelayed, 429),
+    (UserInvalid, 400),
     (RecordNotFound, 404),
     (ReasonMissing, 400),
+    (QueryInvalid, 400),
+    (DecisionRefused, 403),
+    (PersonUnknown, 403),
+    (ExportFailed, 409),
+    (HoldRefused, 409),
+    (EraseRefused, 409),
+    (RecordHeld, 409),
 )
 ERROR_STATUS = 503  # of all others: the archive cannot be read now
 
@@ -67,7 +103,8 @@ def create_app(settings: Settings, web: WebSettings) -> Flask:
     app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
     app.extensions[site.NAME] = Site(settings, web)
     sessions.install(app)
-    CSRFProtect(app)
+    CSRFProtect(app).exempt(api.blueprint)  # which no browser's cookie opens
+    logins.install(app)
     language.install(app)
     app.context_processor(_shared)
     app.after_request(_add_headers)
@@ -99,7 +136,9 @@ def _add_headers(response: Response) -> Response:
     return response
 
 
-def _show_archive_error(error: ArchiveError) -> tuple[str, int]:
+def _show_archive_error(error: ArchiveError) -> tuple[str, int] | BaseResponse:
+    if isinstance(error, ReasonMissing) and request.method == "GET":
+        return redirect(url_for("reason.ask", next=request.full_path.rstrip("?")))
     status = next(
         (code for kind, code in STATUS_OF_ERRORS if isinstance(error, kind)),
         ERROR_STATUS,

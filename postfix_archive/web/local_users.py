@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 import argon2
 
+from postfix_archive.access import access_entry
 from postfix_archive.errors import (
     LoginFailed,
     PasswordWrong,
@@ -29,8 +30,9 @@ from postfix_archive.web.language import gettext as _
 from postfix_archive.web.user import EVERY_ARCHIVE, Grant, Role, User
 
 SOURCE = "local"
-HASHER = argon2.PasswordHasher()
-NAME_LIMIT = 255  # characters, as the access journal takes
+# The least that OWASP's Password Storage Cheat Sheet names: with argon2's own default,
+# 64 MiB, some logins at once would take more memory than the page has.
+HASHER = argon2.PasswordHasher(time_cost=2, memory_cost=19 << 10, parallelism=1)
 PASSWORD_SIZE = 12  # characters at least (NIST SP 800-63B: 8; this is mail of others)
 PASSWORD_LIMIT = 1000  # characters: hashing a megabyte takes time
 ONE_TIME_SIZE = 12  # bytes of a one-time password
@@ -60,7 +62,7 @@ def parse_name(text: str) -> str:
     Raises UserInvalid.
     """
     name = unicodedata.normalize("NFKC", text).strip().casefold()
-    if not (0 < len(name) <= NAME_LIMIT and name.isprintable()):
+    if not access_entry.is_web_user(name):
         raise UserInvalid(_("a name has 1 to 255 printable characters"))
     return name
 
@@ -130,7 +132,7 @@ def add(
         raise UserInvalid(
             _("there is a user %(name)s already") % {"name": user.name}
         ) from None
-    _note(db, user.name, changed_by, f"added: {_rights(user)}")
+    note(db, user.name, changed_by, f"added: {rights(user)}")
 
 
 def change_rights(db: sqlite3.Connection, user: User, *, changed_by: str) -> None:
@@ -146,8 +148,8 @@ def change_rights(db: sqlite3.Connection, user: User, *, changed_by: str) -> Non
             user.name,
         ),
     )
-    text = f"changed: {_rights(user)}; before: {_rights(before)}"
-    _note(db, user.name, changed_by, text)
+    text = f"changed: {rights(user)}; before: {rights(before)}"
+    note(db, user.name, changed_by, text)
 
 
 def set_password(
@@ -166,7 +168,7 @@ def set_password(
         " WHERE name = ?",
         (HASHER.hash(password), must_change_password, name),
     )
-    _note(db, name, changed_by, "password changed")
+    note(db, name, changed_by, "password changed")
 
 
 def set_disabled(
@@ -177,7 +179,7 @@ def set_disabled(
     db.execute(
         "UPDATE local_user SET is_disabled = ? WHERE name = ?", (is_disabled, name)
     )
-    _note(db, name, changed_by, "disabled" if is_disabled else "enabled")
+    note(db, name, changed_by, "disabled" if is_disabled else "enabled")
 
 
 def one_time_password() -> str:
@@ -187,10 +189,16 @@ def one_time_password() -> str:
 
 def find(db: sqlite3.Connection, name: str) -> LocalUser:
     """Return a user. Raises UserInvalid if there is none."""
-    row = db.execute("SELECT * FROM local_user WHERE name = ?", (name,)).fetchone()
-    if row is None:
+    user = find_or_none(db, name)
+    if user is None:
         raise UserInvalid(_("there is no user %(name)s") % {"name": name})
-    return _local_user(row)
+    return user
+
+
+def find_or_none(db: sqlite3.Connection, name: str) -> LocalUser | None:
+    """Return a user, None if there is none."""
+    row = db.execute("SELECT * FROM local_user WHERE name = ?", (name,)).fetchone()
+    return None if row is None else _local_user(row)
 
 
 def read(db: sqlite3.Connection) -> list[LocalUser]:
@@ -242,19 +250,24 @@ def _local_user(row: sqlite3.Row) -> LocalUser:
     )
 
 
-def _rights(user: User) -> str:
+def rights(user: User) -> str:
     """Return roles and addresses as the list of changes shows them."""
     grants = " ".join(sorted(map(str, user.grants)))
     return f"roles {grants or 'none'}, addresses {' '.join(user.addresses) or 'none'}"
 
 
-def _note(db: sqlite3.Connection, name: str, changed_by: str, text: str) -> None:
+def note(db: sqlite3.Connection, name: str, changed_by: str, text: str) -> None:
     """Note a change, and end the sessions of the user: they have the former rights."""
+    log_change(db, name, changed_by, text)
+    db.execute("DELETE FROM session WHERE user = ?", (name,))
+
+
+def log_change(db: sqlite3.Connection, name: str, changed_by: str, text: str) -> None:
+    """Add to the list of changes."""
     db.execute(
         "INSERT INTO user_change VALUES (?, ?, ?, ?)",
         (time.time(), changed_by, name, text),
     )
-    db.execute("DELETE FROM session WHERE user = ?", (name,))
 
 
 NO_PASSWORD = HASHER.hash(secrets.token_urlsafe())

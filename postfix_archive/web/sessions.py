@@ -26,6 +26,7 @@ from postfix_archive.web.user import Grant, User
 from postfix_archive.web.web_settings import WebSettings
 
 USER = "user"  # key of the session
+KEPT = ("language",)  # keys that outlive a login
 TOKEN_SIZE = 32  # bytes
 COOKIE_LIMIT = 100  # characters
 USED_PRECISION = 60.0  # seconds: not every request writes
@@ -179,30 +180,38 @@ def end(db: sqlite3.Connection, name: str, session_id: str) -> None:
 def log_in(user: User) -> None:
     """Begin the session of a user, with a new cookie; what it had before is gone."""
     assert isinstance(session, SessionMixin)
+    kept = {name: session[name] for name in KEPT if name in session}
     session.clear()
-    session[USER] = {
+    session.update(kept)
+    session[USER] = to_fields(user)
+    renew()
+
+
+def log_out() -> None:
+    """End the session."""
+    session.clear()
+    renew()
+
+
+def renew() -> None:
+    """Give the session a new cookie."""
+    found: Any = session
+    found._get_current_object().is_renewed = True
+
+
+def to_fields(user: User) -> dict[str, Any]:
+    """Return a user as the session keeps it."""
+    return {
         "name": user.name,
         "source": user.source,
         "grants": sorted(map(str, user.grants)),
         "addresses": list(user.addresses),
         "display_name": user.display_name,
     }
-    _renew()
-
-
-def log_out() -> None:
-    """End the session."""
-    session.clear()
-    _renew()
-
-
-def _renew() -> None:
-    found: Any = session
-    found._get_current_object().is_renewed = True
 
 
 def user_of(fields: dict[str, Any]) -> User:
-    """Return the user that log_in() has written."""
+    """Return the user of to_fields()."""
     return User(
         fields["name"],
         fields["source"],

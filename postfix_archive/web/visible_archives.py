@@ -19,9 +19,9 @@ from typing import NamedTuple
 from postfix_archive.access.access_recorder import AccessRecorder
 from postfix_archive.config.settings import Settings
 from postfix_archive.errors import AccessRefused, RecordDamaged, RecordNotFound
+from postfix_archive.export import redaction, selection
 from postfix_archive.export.redaction import Redaction
 from postfix_archive.export.stored_message import StoredMessage, of_record
-from postfix_archive.message.envelope import Recipient
 from postfix_archive.retention.hold_names import HoldNames, Names
 from postfix_archive.search import index_groups, look_up, search
 from postfix_archive.search.index_engine import (
@@ -47,7 +47,7 @@ COUNT_LIMIT = 10_000  # hits that are counted
 GROUP_LIMIT = 2000
 GROUP_SECONDS = 0.2  # a page must come within 0.3
 # What a message does not tell each of its recipients is not among these.
-OWN_FIELDS = ("date", "sender", "type")
+OWN_FIELDS = ("date", "from", "type")
 
 
 class VisiblePage(NamedTuple):
@@ -118,8 +118,8 @@ class VisibleMessage:
             if self.is_whole:
                 yield from content.chunks()
                 return
-            redaction = Redaction(content, self._hidden_from(self.stored.recipients))
-            yield from redaction.content(content)
+            hidden = redaction.others(self.stored.recipients, self._user.addresses)
+            yield from Redaction(content, hidden).content(content)
 
     def copy_chunks(self) -> Iterator[bytes]:
         """Yield the archive copy, compared likewise; for who may see all of it."""
@@ -150,13 +150,6 @@ class VisibleMessage:
         settings = self.settings
         return settings.archive_store_directory, settings.archive_spool_directory
 
-    def _hidden_from(self, recipients: Sequence[Recipient]) -> list[Recipient]:
-        """Return the recipients but the user's own addresses, which they may see."""
-        own = {each.encode() for each in self._user.addresses}
-        return [
-            e for e in recipients if not {e.final.lower(), e.original.lower()} & own
-        ]
-
     @property
     def passes(self) -> list[Pass]:
         """The passes of the message, for who may see all of it."""
@@ -179,6 +172,17 @@ class VisibleArchives:
         store = self._settings.archive_store_directory
         return [e for e in record_reader.archives(store) if self._user.may_read(e)]
 
+    @property
+    def away(self) -> list[str]:
+        """What names the archives that have an index and are not in the store now."""
+        store = self._settings.archive_store_directory
+        indexed = record_reader.archives(self._settings.archive_index_directory)
+        return [
+            f"{each}: not searched: it is not in {store}; is its file system mounted?"
+            for each in indexed
+            if each not in self.names and self._user.may_read(each)
+        ]
+
     def select(self, archives: Sequence[str]) -> list[str]:
         """Return those of these archives that the user may read; all for none.
 
@@ -198,15 +202,18 @@ class VisibleArchives:
         after: str = "",
         before: str = "",
         limit: int = search.PAGE_SIZE,
+        action: str = "search",
+        now: float | None = None,
     ) -> VisiblePage:
         """Return a page of hits, the first one or one beside another; see VisiblePage.
 
+        action is what is recorded, now as in search.Search.
         Raises RecordNotFound if the hit that after or before names is not there.
         """
         selected = self.select(archives)
         direction = REVERSED[sort] if before else sort
-        searches = self._searches(query, direction, selected)
-        recorder = self.recorder("search", query)
+        searches = self._searches(query, direction, selected, now)
+        recorder = self.recorder(action, query)
         order = ORDERS[direction]
         place = self._place(before or after, order)
         found = search.merge([e.hits(place, limit + 1) for e in searches], order)
@@ -221,14 +228,16 @@ class VisibleArchives:
         return VisiblePage(
             hits,
             f"{some[-1].archive}/{some[-1].archive_id}" if some and has_next else "",
-            [notice for each in searches for notice in each.notices],
+            [*self.away, *(n for each in searches for n in each.notices)],
             f"{some[0].archive}/{some[0].archive_id}" if some and has_previous else "",
         )
 
-    def count(self, query: str, *, archives: Sequence[str] = ()) -> int:
+    def count(
+        self, query: str, *, archives: Sequence[str] = (), now: float | None = None
+    ) -> int:
         """Return the number of hits. It is not recorded: a page of hits is."""
         selected = self.select(archives)
-        return sum(e.count() for e in self._searches(query, "newest", selected))
+        return sum(e.count() for e in self._searches(query, "newest", selected, now))
 
     def groups(self, query: str, *, archives: Sequence[str] = ()) -> Groups:
         """Count the newest hits by GROUP_FIELDS, and by archive.
@@ -276,35 +285,43 @@ class VisibleArchives:
     ) -> VisibleMessage:
         """Return a message by its whole archive id; action is what is recorded."""
         recorder = self.recorder(action, archive_id)
-        # The same words whether it is there or not.
-        not_found = RecordNotFound(f"there is no message {archive_id} for you to read")
-        if archive not in self.names:
-            self.record_refusal(f"message {archive_id} of {archive}")
-            raise not_found
-        if self._user.may_read_all(archive):
-            place = self._place_of(archive, archive_id)
-            if place is None:
-                raise not_found
-        else:
-            hit = self._hit(archive, archive_id)
-            if hit is None:
-                self.record_refusal(f"message {archive_id} of {archive}")
-                raise not_found
-            place = hit
-        if place.archive_id != archive_id:
-            raise not_found
+        place = self._find(archive, archive_id)
         recorder.record({archive: [archive_id]})
         record = look_up.record_of(self._settings, place)
         return VisibleMessage(self._settings, self._user, record, place.offsets)
 
-    def _place_of(self, archive: str, archive_id: str) -> look_up.Place | Hit | None:
-        """Return where a record is, None if it is not there.
+    def check(self, action: str, query: str, archives: Sequence[str]) -> None:
+        """Raise what an action with a query would: QueryInvalid, ReasonMissing, …"""
+        self.recorder(action)
+        if query:
+            self._searches(query, "newest", archives)
 
-        What was removed is not found either: the reason could be of another archive.
+    def records(
+        self,
+        query: str,
+        ids: Sequence[str],
+        archives: Sequence[str],
+        notice: Callable[[str], None],
+    ) -> Iterator[Record]:
+        """Return whole records for an export, which redacts them: see is_whole().
+
+        Those with these ids (``archive/archive id``), or those that a query finds,
+        oldest first. notice is called with a line about each part that cannot be read.
         """
-        with suppress(RecordNotFound):
-            return look_up.find(self._settings, archive_id, archive)
-        return None
+        selected = self.select(archives)
+        recorder = self.recorder("export", query or " ".join(ids))
+        if ids:
+            places = [self._find(*each.rsplit("/", 1)) for each in ids]
+            of_ids = (look_up.record_of(self._settings, each) for each in places)
+            return recorder.before(of_ids, ())
+        searches = self._searches(query, "oldest", selected)
+        hits = search.merge([each.hits() for each in searches], ORDERS["oldest"])
+        found = selection.of_hits(self._settings, hits, notice)
+        return recorder.before(_with_notices(found, searches, notice), selected)
+
+    def is_whole(self, archives: Sequence[str]) -> bool:
+        """Tell whether this user may see all of the mail of these archives."""
+        return all(map(self._user.may_read_all, archives))
 
     def recorder(self, action: str, query: str = "") -> AccessRecorder:
         """Return what records accesses of this user. Raises ReasonMissing."""
@@ -329,7 +346,9 @@ class VisibleArchives:
             warn=_ignore,
         )
 
-    def _searches(self, query: str, sort: str, archives: Sequence[str]) -> list[Search]:
+    def _searches(
+        self, query: str, sort: str, archives: Sequence[str], now: float | None = None
+    ) -> list[Search]:
         """Return one search for what is read whole, and one for the user's own mail."""
         node = search.parse(query)
         whole = [each for each in archives if self._user.may_read_all(each)]
@@ -347,9 +366,35 @@ class VisibleArchives:
                         text=query,
                         sort=sort,
                         archives=names,
+                        now=now,
                     )
                 )
         return searches
+
+    def _find(self, archive: str, archive_id: str) -> look_up.Place | Hit:
+        """Return where a message is; else RecordNotFound, also if it is not for them.
+
+        In the same words whether it is there or not.
+        """
+        not_found = RecordNotFound(f"there is no message {archive_id} for you to read")
+        if archive not in self.names:
+            self.record_refusal(f"message {archive_id} of {archive}")
+            raise not_found
+        place: look_up.Place | Hit | None
+        if self._user.may_read_all(archive):
+            place = None
+            # What was removed is not found either: the reason could be of another one.
+            with suppress(RecordNotFound):
+                place = look_up.find(self._settings, archive_id, archive)
+        else:
+            place = self._hit(archive, archive_id)
+            if place is None:
+                self.record_refusal(f"message {archive_id} of {archive}")
+        if place is None:
+            raise not_found
+        if place.archive_id != archive_id:
+            raise not_found
+        return place
 
     def _hit(self, archive: str, archive_id: str) -> Hit | None:
         """Return the hit with an archive id if this user may see it."""
@@ -380,6 +425,15 @@ class VisibleArchives:
         if self._user.may_read_all(hit.archive):
             return hit
         return hit._replace(recipient_count=0, number=0, offsets=())
+
+
+def _with_notices(
+    records: Iterator[Record], searches: list[Search], notice: Callable[[str], None]
+) -> Iterator[Record]:
+    yield from records
+    for each in searches:
+        for text in each.notices:
+            notice(text)
 
 
 def _ignore(_: str) -> None:

@@ -132,7 +132,7 @@ def service(settings: Settings) -> Iterator[Settings]:
     def append(ids: Mapping[str, Sequence[str]], entry: Entry) -> None:
         access_journal.append(settings.archive_store_directory, ids, entry)
 
-    with AccessService(settings, append, lambda *_: "") as server:
+    with AccessService(lambda: settings, append, lambda *_: "") as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
         try:

@@ -114,7 +114,7 @@ def page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Page]:
         finally:
             made.is_decided.set()
 
-    with AccessService(made.settings, append, decide) as service:
+    with AccessService(lambda: made.settings, append, decide) as service:
         thread = threading.Thread(target=service.serve_forever, args=(0.01,))
         thread.start()
         try:

@@ -179,7 +179,7 @@ def _columns(mail: Mail) -> dict[str, str]:
         "body": "\0".join(
             [
                 mail.text + (" x" * 9 if mail.padding else ""),
-                f"this\0{mail.link}" if mail.link else "",
+                f"this\0{mail.link.partition('?')[0]}" if mail.link else "",
                 mail.preamble.partition("\n")[2],
             ]
         ),

@@ -230,7 +230,11 @@ def test_html_becomes_text(html: bytes, text: str) -> None:
 @pytest.mark.parametrize(
     ("html", "text"),
     [
-        (b"<a href='https://a.example/b?c=1&amp;d'>e</a>", "https://a.example/b?c=1&d"),
+        (b"<a href='https://a.example/b?c=1&amp;d'>e</a>", "https://a.example/b"),
+        (b"<a href=https://a.example/b/c#d>e</a>", "https://a.example/b/c"),
+        (b"<a href=https://a.example/b?c>https://a.example/b?c</a>", ""),
+        (b"<a href=https://a.example/?c></a><a href=https://a.example/?d>", None),
+        (b"<a href=b:" + b"c" * 999 + b">d</a>", "b:" + "c" * 198),
         (b"<area href=https://a.example/><a href=https://a.example/>", None),
         (b"<a href=mailto:bob@a.example>Bob</a>", "mailto:bob@a.example"),
         (b"<a href=https://a.example/>https://a.example/</a>", ""),

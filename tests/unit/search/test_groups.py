@@ -23,7 +23,7 @@ QUERIES = ("*", "contract", "contract OR friday", "-contract", "from:@example.or
 CONDITIONS = {
     "archive": "archive:{}",
     "date": "date:{}",
-    "sender": "sender:@{}",
+    "from": "from:@{}",
     "rcpt": "rcpt:@{}",
     "type": 'type:".{}"',
     "outcome": "outcome:{}",
@@ -46,8 +46,6 @@ def test_each_number_is_that_of_the_narrower_query(stored: Path, query: str) -> 
     assert sum(found.numbers["date"].values()) == found.total
     for field, values in found.numbers.items():
         for value, number in values.items():
-            if not value:
-                continue  # the null sender has no domain
             narrower = f"{query} {CONDITIONS[field].format(value)}"
             count = Search(settings_of(stored), narrower).count()
             assert (narrower, number) == (narrower, count)

@@ -8,8 +8,11 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
+from postfix_archive.access import access_journal
 from postfix_archive.cli import main
 
+import web_site
+from sample_store import LEGAL
 from web_site import WebSite
 
 NEW_PASSWORD = "a long enough password"
@@ -116,3 +119,92 @@ def test_without_a_directory(site: WebSite) -> None:
     (site.store.directory / "archive-web.cf").write_text("web_directory = /missing\n")
     output = run(site, "list", exit_code=1)
     assert "web_directory = /missing: No such file" in output
+
+
+def post(
+    site: WebSite, path: str, fields: dict[str, str], by: str = "adam"
+) -> tuple[int, str]:
+    """Post a form of the users page; return status and the page that follows."""
+    client = site.log_in(by)
+    token = web_site.csrf_token(client.get("/account").text)
+    answer = client.post(path, data={**fields, "csrf_token": token})
+    text = client.get("/users").text if answer.status_code == 302 else answer.text
+    return answer.status_code, text
+
+
+def test_admin_adds_a_user_who_must_change_the_password(site: WebSite) -> None:
+    site.store.add(b"Subject: x\r\n\r\nx\r\n")
+    roles = "own\nauditor:legal@example.com"
+    fields = {"name": "Carol", "roles": roles, "addresses": "c@example.net"}
+    status, page = post(site, "/users", fields)
+    assert status == 302
+    password = page.split("<code>")[1].split("</code>")[0]
+    assert "added: roles auditor:legal@example.com own:*" in page
+    client = site.log_in("carol", password)
+    assert client.get("/account").headers["Location"] == "/account/password"
+    token = web_site.csrf_token(client.get("/account/password").text)
+    new = {"old": password, "new": NEW_PASSWORD, "again": NEW_PASSWORD}
+    client.post("/account/password", data={**new, "csrf_token": token})
+    assert "own:*" in client.get("/account").text
+    [entry] = [
+        each
+        for each in access_journal.entries(str(site.store.path), LEGAL)
+        if each.action == "user-changed"
+    ]
+    assert entry.user.web_user == "adam" and "added carol" in entry.query
+
+
+def test_admin_changes_others(site: WebSite) -> None:
+    client = site.log_in("bob")
+    status, page = post(site, "/users/rights", {"name": "bob", "roles": "officer"})
+    assert status == 302 and "changed: roles officer:*" in page
+    assert client.get("/account").status_code == 302
+    status, page = post(site, "/users/state", {"name": "bob", "state": "disabled"})
+    assert status == 302 and "disabled" in page
+    status, page = post(site, "/users/password", {"name": "anna"})
+    password = page.split("<code>")[1].split("</code>")[0]
+    site.log_in("anna", password)
+    assert password not in site.log_in("adam").get("/users").text
+    edit = site.log_in("adam").get("/users/edit?name=bob").text
+    assert "This user is disabled." in edit
+
+
+@pytest.mark.parametrize(
+    ("path", "fields"),
+    [
+        ("/users/rights", {"roles": "officer"}),
+        ("/users/state", {"state": "disabled"}),
+        ("/users/password", {}),
+    ],
+)
+def test_no_admin_changes_their_own_rights(
+    site: WebSite, path: str, fields: dict[str, str]
+) -> None:
+    status, page = post(site, path, {"name": "ADAM", **fields})
+    assert status == 400 and "nobody changes their own" in page
+    assert "officer" not in site.log_in("adam").get("/account").text
+
+
+@pytest.mark.parametrize(
+    ("path", "fields"),
+    [
+        ("/users", {"name": "x", "roles": "root"}),
+        ("/users", {"name": "anna", "roles": "own"}),
+        ("/users", {"name": ""}),
+        ("/users/rights", {"name": "bob", "addresses": "<script>"}),
+        ("/users/rights", {"name": "nobody"}),
+        ("/users/password", {}),
+    ],
+)
+def test_invalid_forms(site: WebSite, path: str, fields: dict[str, str]) -> None:
+    status, page = post(site, path, fields)
+    assert status == 400 and "<script>" not in page
+
+
+@pytest.mark.parametrize("name", ["anna", "otto", "bob"])
+def test_only_admins(site: WebSite, name: str) -> None:
+    client = site.log_in(name)
+    assert client.get("/users").status_code == 403
+    assert client.get("/users/edit?name=anna").status_code == 403
+    assert post(site, "/users", {"name": "x", "roles": "own"}, by=name)[0] == 403
+    assert post(site, "/users/password", {"name": "anna"}, by=name)[0] == 403
