@@ -34,7 +34,8 @@ from postfix_archive.web import (
     site,
 )
 from postfix_archive.web.export_jobs import Job
-from postfix_archive.web.visible_archives import VisibleArchives, VisibleMessage
+from postfix_archive.web.visible_archives import VisibleArchives
+from postfix_archive.web.visible_message import VisibleMessage
 
 blueprint = Blueprint("api", __name__, url_prefix="/api/v1")
 MAX_LIMIT, LIMIT = 500, 50  # hits of a page

@@ -20,7 +20,7 @@ from postfix_archive.status.last_verify import LastVerify
 from postfix_archive.store import journal_format, journal_reader, record_check
 from postfix_archive.store.verifier import Seal
 from postfix_archive.web.message_reading import Field
-from postfix_archive.web.visible_archives import VisibleMessage
+from postfix_archive.web.visible_message import VisibleMessage
 
 TAG = re.compile(r"(?:^|;)\s*([a-z]+)\s*=\s*([^;]*)")
 DKIM_RESULT = re.compile(

@@ -25,7 +25,7 @@ from postfix_archive.web.language import gettext as _
 from postfix_archive.web.message_images import ImageRefused
 from postfix_archive.web.message_page import PATH
 from postfix_archive.web.message_reading import MessageReading
-from postfix_archive.web.visible_archives import VisibleMessage
+from postfix_archive.web.visible_message import VisibleMessage
 
 blueprint = Blueprint("message_files", __name__)
 TEXT_LIMIT = 1 << 20  # bytes of text and source that a browser gets

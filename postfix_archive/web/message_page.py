@@ -29,7 +29,7 @@ from postfix_archive.web import (
 )
 from postfix_archive.web.language import gettext as _
 from postfix_archive.web.message_reading import MessageReading
-from postfix_archive.web.visible_archives import VisibleMessage
+from postfix_archive.web.visible_message import VisibleMessage
 
 blueprint = Blueprint("message", __name__)
 PATH = "/message/<archive>/<archive_id>"

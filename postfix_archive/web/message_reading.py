@@ -28,7 +28,7 @@ from postfix_archive.search.extraction_limits import MESSAGE_LIMIT
 from postfix_archive.search.extraction_parts import Part
 from postfix_archive.search.extraction_process import read_original
 from postfix_archive.web import extractors
-from postfix_archive.web.visible_archives import VisibleMessage
+from postfix_archive.web.visible_message import VisibleMessage
 
 LARGE = 4 << 20  # bytes; of larger messages one is in memory at a time
 TEXT_LIMIT = 200_000  # characters of text on a page

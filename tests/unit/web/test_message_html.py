@@ -6,7 +6,6 @@ import base64
 import io
 from pathlib import Path
 
-import active_content
 import pytest
 from brs_kb.payloads import FULL_PAYLOAD_DATABASE
 from PIL import Image
@@ -15,6 +14,8 @@ from postfix_archive.web import html_process, message_html, message_images
 from postfix_archive.web.html_process import HtmlRefused
 from postfix_archive.web.message_html import SafeHtml
 from postfix_archive.web.message_images import ImageRefused
+
+import active_content
 
 OWN = Path(__file__).with_name("xss_payloads.txt").read_text().splitlines()
 PUBLIC = [each.payload for each in FULL_PAYLOAD_DATABASE.values()]

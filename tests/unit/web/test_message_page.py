@@ -8,7 +8,6 @@ import io
 from pathlib import Path
 from urllib.parse import quote
 
-import active_content
 import pytest
 from flask.testing import FlaskClient
 from PIL import Image
@@ -17,12 +16,13 @@ from werkzeug.test import TestResponse
 
 from postfix_archive.store.outcome import DELIVERED, Outcome
 
+import active_content
 from sample_store import LEGAL
 from web_site import WebSite
 
 PAYLOADS = Path(__file__).with_name("xss_payloads.txt").read_text().splitlines()
 CAROL = b"carol@example.net"
-FOR_AUDITORS = ("carol", "Envelope", "Timeline", "queue id", "Held by", "chain")
+FOR_AUDITORS = (b"carol", b"Envelope", b"Timeline", b"queue id", b"Held by", b"chain")
 PARTS = ("", "/inside/4", "/print", "/thread", "/source", "/original.eml", "/part/1")
 VIEWS = ("/part/2/html", "/part/3/image", "/part/1/text", "/copy.eml", "/report.eml")
 
@@ -35,9 +35,8 @@ def png() -> bytes:
 
 def mail(*parts: bytes, header: bytes = b"") -> bytes:
     return (
-        b"From: alice@example.org\r\nTo: bob@example.net\r\nMessage-ID: <one@example>\r\n"
-        b"%sMIME-Version: 1.0\r\nContent-Type: multipart/mixed; boundary=b\r\n\r\n"
-        % header
+        b"From: alice@example.org\r\nTo: bob@example.net\r\nMessage-ID: <one@example>"
+        b"\r\n%sContent-Type: multipart/mixed; boundary=b\r\n\r\n" % header
         + b"".join(b"--b\r\n%s\r\n" % each for each in parts)
         + b"--b--\r\n"
     )
@@ -53,7 +52,8 @@ PNG = (
 NESTED = (
     b"Content-Type: message/rfc822\r\n\r\nSubject: inner\r\n"
     b"Content-Type: multipart/mixed; boundary=i\r\n\r\n--i\r\n\r\ninner text\r\n--i\r\n"
-    b"Content-Type: message/rfc822\r\n\r\nSubject: innermost\r\n\r\ndeep text\r\n--i--\r\n"
+    b"Content-Type: message/rfc822\r\n\r\nSubject: innermost\r\n\r\ndeep text\r\n"
+    b"--i--\r\n"
 )
 MAIL = mail(
     *(TEXT, HTML, PNG, NESTED),
@@ -64,7 +64,7 @@ MAIL = mail(
 
 
 class Page:
-    """A site with a message for Bob, blind also for Carol, one not his, and a thread."""
+    """A site with a message for Bob and, blind, Carol; one not his; and an answer."""
 
     def __init__(self, directory: Path) -> None:
         self.site = WebSite(directory)
@@ -102,6 +102,11 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Page:
     return Page(tmp_path_factory.mktemp("site"))
 
 
+@pytest.fixture(scope="module")
+def damaged_page(tmp_path_factory: pytest.TempPathFactory) -> Page:
+    return Page(tmp_path_factory.mktemp("damaged"))
+
+
 def test_auditor_sees_envelope_and_proof(page: Page) -> None:
     text = page.get().text
     for each in (
@@ -122,8 +127,8 @@ def test_auditor_sees_envelope_and_proof(page: Page) -> None:
 
 def test_own_mail_shows_nothing_of_others(page: Page) -> None:
     for path in (*PARTS, *VIEWS):
-        text = page.get(path, "bob").text
-        assert not [each for each in FOR_AUDITORS if each in text], path
+        content = page.get(path, "bob").data
+        assert not [each for each in FOR_AUDITORS if each in content], path
     assert "Checked now: the original" in page.get("", "bob").text
     assert page.get("/copy.eml", "bob").status_code == 403
     assert page.get("/report.eml", "bob").status_code == 403
@@ -155,7 +160,7 @@ def test_mail_of_others_is_not_found(page: Page, path: str, user: str) -> None:
         f"/message/{LEGAL}/4Z0000000001",
         f"/message/{LEGAL}/one@example",
         f"/message/{LEGAL}/ID/part/0",
-        f"/message/{LEGAL}/ID/part/6",
+        f"/message/{LEGAL}/ID/part/8",
         f"/message/{LEGAL}/ID/part/-1",
         f"/message/{LEGAL}/ID/part/99999999999999999999999",
         f"/message/{LEGAL}/ID/part/1/html",
@@ -180,7 +185,7 @@ def test_part_is_a_download(page: Page) -> None:
     assert hashlib.sha256(answer.data).hexdigest() in page.get().text
     assert answer.mimetype == "application/octet-stream"
     kind, names = parse_options_header(answer.headers["Content-Disposition"])
-    assert (kind, names["filename"]) == ("attachment", "a?gnp.exe".replace("?", ""))
+    assert (kind, names["filename"]) == ("attachment", "agnp.exe")
     assert answer.headers["X-Content-Type-Options"] == "nosniff"
 
 
@@ -282,42 +287,37 @@ def test_payloads_stay_text(tmp_path: Path) -> None:
         assert "X-Payload-0" in client.get(f"/message/{LEGAL}/{id_}").text
 
 
-@pytest.mark.parametrize(
-    ("original", "texts"),
-    [
-        (mail(*[b"\r\nx"] * 10_000), ["parts: more than 2000", "100 of 2000"]),
-        (
-            b"Content-Type: text/html\r\n\r\n" + b"<p>x</p>" * 6_500_000,
-            ["message: cut at 32 MB"],
-        ),
-        (b"X-Long: " + b"x" * 1_000_000 + b"\r\n\r\nx", ["[…]"]),
-        (b"X: y\r\n" * 60_000 + b"\r\nx", ["header: cut at 200 fields"]),
-        (b"\r\n" + b"word " * 20_000_000, ["text: cut at", "message: cut at"]),
-    ],
-    ids=["parts", "html", "field", "fields", "text"],
-)
-def test_limits(tmp_path: Path, original: bytes, texts: list[str]) -> None:
-    site = WebSite(tmp_path)
-    id_ = site.store.add(original)
-    answer = site.log_in("anna").get(f"/message/{LEGAL}/{id_}")
+LARGE = {
+    "parts": (mail(*[b"\r\nx"] * 10_000), ["parts: more than 2000", "100 of 2000"]),
+    "html": (
+        b"Content-Type: text/html\r\n\r\n" + b"<p>x</p>" * 4_500_000,
+        ["message: cut at 32 MB"],
+    ),
+    "field": (b"X-Long: " + b"x" * 1_000_000 + b"\r\n\r\nx", ["[…]"]),
+    "fields": (b"X: y\r\n" * 60_000 + b"\r\nx", ["header: cut at 200 fields"]),
+    "text": (b"\r\n" + b"%60d\r\n" % 1 * 600_000, ["text: cut", "message: cut"]),
+}
+
+
+@pytest.mark.parametrize("name", LARGE)
+def test_limits(page: Page, name: str) -> None:
+    original, texts = LARGE[name]
+    answer = page.get(id_=page.site.store.add(original))
     assert answer.status_code == 200
     assert not [each for each in texts if each not in answer.text]
     assert len(answer.data) < 1_000_000
 
 
 @pytest.mark.parametrize("content", [None, b"", b"\x1f\x8b\x08 no gzip"])
-def test_damaged_copy(tmp_path: Path, content: bytes | None) -> None:
-    site = WebSite(tmp_path)
-    id_ = site.store.add(MAIL, recipients=(b"bob@example.net", CAROL))
-    site.index()
-    path = site.store.copy_path(id_)
-    path.chmod(0o600)
-    path.unlink() if content is None else path.write_bytes(content)
-    url = f"/message/{LEGAL}/{id_}"
-    text = site.log_in("anna").get(url).text
+def test_damaged_copy(damaged_page: Page, content: bytes | None) -> None:
+    page = damaged_page
+    path = page.site.store.copy_path(page.id)
+    path.unlink(missing_ok=True)
+    if content is not None:
+        path.write_bytes(content)
+    text = page.get().text
     assert 'role="alert"' in text and "carol@example.net" in text and "✗" in text
-    own = site.log_in("bob").get(url)
+    own = page.get(user="bob")
     assert own.status_code == 200
-    assert "missing or damaged" in own.text and str(tmp_path) not in own.text
-    download = site.log_in("anna").get(f"{url}/original.eml")
-    assert download.status_code == 503
+    assert "missing or damaged" in own.text and str(path.parent) not in own.text
+    assert page.get("/original.eml").status_code == 503
