@@ -41,6 +41,8 @@ PROGRAM = (
     " from postfix_archive.search.extraction_child import main;"
     " main(float(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))"
 )
+# Isolated; without site, since we give the path; without writing byte code.
+OPTIONS = ("-I", "-S", "-B")
 PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 FAILED = "extraction: process failed"
 UNPRIVILEGED_USER = "nobody"
@@ -87,7 +89,7 @@ class Extractor:
         arguments = (limits.cpu, limits.killed_cpu, limits.memory)
         try:
             self._process = subprocess.Popen(
-                [sys.executable, "-I", "-B", "-c", PROGRAM, *map(str, arguments)]
+                [sys.executable, *OPTIONS, "-c", PROGRAM, *map(str, arguments)]
                 + [each for each in sys.path if each],
                 stdin=theirs.fileno(),
                 stdout=subprocess.DEVNULL,

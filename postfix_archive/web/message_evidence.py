@@ -63,7 +63,7 @@ class Keeping(NamedTuple):
 
 
 class Signature(NamedTuple):
-    """A DKIM signature: domain, selector, and the result that this host noted, or ""."""
+    """A DKIM signature: domain, selector, and this host's result or ""."""
 
     domain: str
     selector: str

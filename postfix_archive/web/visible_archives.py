@@ -172,6 +172,17 @@ class VisibleArchives:
         store = self._settings.archive_store_directory
         return [e for e in record_reader.archives(store) if self._user.may_read(e)]
 
+    @property
+    def away(self) -> list[str]:
+        """What names the archives that have an index and are not in the store now."""
+        store = self._settings.archive_store_directory
+        indexed = record_reader.archives(self._settings.archive_index_directory)
+        return [
+            f"{each}: not searched: it is not in {store}; is its file system mounted?"
+            for each in indexed
+            if each not in self.names and self._user.may_read(each)
+        ]
+
     def select(self, archives: Sequence[str]) -> list[str]:
         """Return those of these archives that the user may read; all for none.
 
@@ -217,7 +228,7 @@ class VisibleArchives:
         return VisiblePage(
             hits,
             f"{some[-1].archive}/{some[-1].archive_id}" if some and has_next else "",
-            [notice for each in searches for notice in each.notices],
+            [*self.away, *(n for each in searches for n in each.notices)],
             f"{some[0].archive}/{some[0].archive_id}" if some and has_previous else "",
         )
 

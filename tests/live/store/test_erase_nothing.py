@@ -73,6 +73,12 @@ COMMAND_LINES: dict[str, list[list[str]]] = {
     "user enable": [["anna"]],
     "user totp": [["anna"]],
     "user list": [[]],
+    "token add": [["report", "--user", "anna"]],
+    "token list": [[]],
+    "token revoke": [["report"]],
+    "token add": [["script", "--user", "anna"]],
+    "token list": [[]],
+    "token revoke": [["script"]],
     "uninstall": [[]],
 }
 
