@@ -6,6 +6,7 @@ from urllib.parse import urlsplit
 
 from flask import (
     Blueprint,
+    abort,
     make_response,
     redirect,
     render_template,
@@ -48,6 +49,7 @@ def _login_page(target: str, error: str = "") -> str:
         next=target,
         error=error,
         has_password=not {"local", "ldap"}.isdisjoint(web.web_logins),
+        has_oidc="oidc" in web.web_logins,
         has_proxy=bool(proxy_login.name_in_request(web)),
         has_kept_form=kept_form.KEPT in session,
     )
@@ -80,6 +82,37 @@ def code() -> str | Response:
     except LoginFailed as error:
         page = render_template("login_code.html", error=str(error))
         return refused(page, error)
+
+
+@blueprint.get("/login/oidc")
+def oidc() -> Response:
+    """Lead to the OpenID provider. By GET: forms may lead to this page alone."""
+    _require_oidc()
+    from postfix_archive.web import oidc_login  # takes 200 ms
+
+    target = local_target(request.args.get("next", ""))
+    try:
+        return oidc_login.begin(site.current().web, target)
+    except LoginFailed as error:
+        return refused(_login_page(target, str(error)), error)
+
+
+@blueprint.get("/login/oidc/callback")
+def oidc_callback() -> Response:
+    """Log in who comes back from the OpenID provider."""
+    _require_oidc()
+    from postfix_archive.web import oidc_login  # takes 200 ms
+
+    try:
+        user, target = oidc_login.finish(site.current().web)
+        return logins.finish(user, target)
+    except LoginFailed as error:
+        return refused(_login_page("", str(error)), error)
+
+
+def _require_oidc() -> None:
+    if "oidc" not in site.current().web.web_logins:
+        abort(404)
 
 
 @blueprint.post("/logout")
