@@ -1,8 +1,8 @@
 """A message as one user of the web page may see it.
 
 Made by visible_archives alone, which has recorded the access. What a user may not see
-is in nothing that leaves this module. Raises AccessRefused, RecordDamaged, StoreFailed and
-SpoolFailed.
+is in nothing that leaves this module. Raises AccessRefused, RecordDamaged, StoreFailed
+and SpoolFailed.
 """
 
 from __future__ import annotations
