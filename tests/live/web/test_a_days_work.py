@@ -10,11 +10,13 @@ from pathlib import Path
 import pytest
 
 import web_mails
-from web_browser import Browser, Visit
+from web_browser import Browser, Scheme, Visit
 from web_host import WebHost
 
 pytestmark = pytest.mark.live
 SUBJECT = "Contract for the new building"
+SCREENSHOTS = Path(__file__).resolve().parents[3] / "build" / "screenshots"
+SCHEMES: tuple[Scheme, ...] = ("light", "dark")
 BLIND = web_mails.BLIND.decode()
 
 
@@ -119,7 +121,7 @@ def test_hold(host: WebHost, browser: Browser) -> None:
     visit.page.click("text=Set the hold")
     assert "case-7" in visit.page.inner_text("main")
     visit.close()
-    [hold] = json.loads(host.run_command("hold", "list", "--json").stdout)
+    hold = json.loads(host.run_command("hold", "list", "--json").stdout)
     assert (hold["name"], hold["reason"]) == ("case-7", "lawsuit")
 
 
@@ -148,3 +150,22 @@ def test_two_people_erase_a_message(host: WebHost, browser: Browser) -> None:
     other.close()
     assert host.run_command("verify").returncode == 0
     assert "offer" not in host.run_command("list", "--json").stdout
+
+
+def test_screenshots(host: WebHost, browser: Browser) -> None:
+    """In build/screenshots, for CI and to look at; some of them are in docs."""
+    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+    visit = browser.visit(host.url)
+    visit.go("/login")
+    visit.page.screenshot(path=SCREENSHOTS / "login.png")
+    visit.log_in("otto")
+    for scheme in SCHEMES:
+        visit.page.emulate_media(color_scheme=scheme)
+        visit.go("/search?q=minutes")
+        visit.page.screenshot(path=SCREENSHOTS / f"search-{scheme}.png")
+        open_contract(visit)
+        visit.page.screenshot(
+            path=SCREENSHOTS / f"message-{scheme}.png", full_page=True
+        )
+    visit.close()
+    assert len([*SCREENSHOTS.glob("*.png")]) == 5

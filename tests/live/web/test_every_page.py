@@ -107,6 +107,7 @@ def test_login_by_keyboard_alone(host: WebHost, browser: Browser) -> None:
     visit.page.keyboard.type(web_site.PASSWORD)
     visit.page.keyboard.press("Enter")
     visit.page.wait_for_selector("header .log-out")
+    visit.go("/account")
     visit.page.keyboard.press("Tab")
     seen = []
     while (focus := visit.page.evaluate(FOCUS))["name"] != "BODY":
